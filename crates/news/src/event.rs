@@ -1,0 +1,101 @@
+//! An item that was new or had changed, with its place in the log.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Cursor, Item, Source, SourceId, Timestamp};
+
+/// What happened to the article.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Its key was new.
+    Item,
+    /// Its key was known and its content changed: a new event, the old one stays as it was.
+    Update,
+}
+
+impl Kind {
+    /// The name of the SSE event.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Item => "item",
+            Self::Update => "update",
+        }
+    }
+}
+
+/// One entry of the log. Its JSON is the `data:` of `item` and `update` events and the answer of `/news/{id}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Place in the log.
+    pub id: Cursor,
+    /// New or changed.
+    pub kind: Kind,
+    /// From the catalogue.
+    pub source: SourceId,
+    /// From the catalogue, as it was when the event was recorded.
+    pub source_name: String,
+    /// From the catalogue.
+    pub category: String,
+    /// From the catalogue: ISO 3166-1 alpha-2, or nothing.
+    pub country: Option<String>,
+    /// From the catalogue.
+    pub tags: Vec<String>,
+    /// When this key was first met by us.
+    pub first_seen: Timestamp,
+    /// What the feed said.
+    #[serde(flatten)]
+    pub item: Item,
+}
+
+impl Event {
+    /// Puts an item in its place.
+    #[must_use]
+    pub fn new(id: Cursor, kind: Kind, source: &Source, first_seen: Timestamp, item: Item) -> Self {
+        Self {
+            id,
+            kind,
+            source: source.id.clone(),
+            source_name: source.name.clone(),
+            category: source.category.clone(),
+            country: source.country.clone(),
+            tags: source.tags.clone(),
+            first_seen,
+            item,
+        }
+    }
+
+    /// The one JSON form, on one line.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("every field of an event has a JSON form")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Epoch, FeedUrl, Seq};
+
+    #[test]
+    fn the_json_of_an_event_has_every_field_of_the_contract() {
+        let source = Source::new(
+            SourceId::try_new("bbc").unwrap(),
+            FeedUrl::try_new("https://example.org/feed").unwrap(),
+        );
+        let id = Cursor { epoch: Epoch::try_new("k3v9q2").unwrap(), seq: Seq(412) };
+        let event = Event::new(id, Kind::Item, &source, Timestamp::from_millis(0), Item::default());
+        let value: serde_json::Value = serde_json::from_str(&event.to_json()).unwrap();
+        let mut keys: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        assert_eq!(
+            keys.join(" "),
+            "authors categories category comments content_html country enclosures first_seen guid id image key kind \
+             language link published source source_name summary tags title updated warnings"
+        );
+        assert_eq!(value["id"], "k3v9q2-412");
+        assert!(value["published"].is_null());
+        assert_eq!(serde_json::from_str::<Event>(&event.to_json()).unwrap(), event);
+    }
+}

@@ -1,0 +1,26 @@
+//! The words of the wire.
+//!
+//! Everything that two parts of newswire say to each other is said in these types: a [`Source`] is visited, its
+//! feed gives [`Item`]s, an item that is new or changed becomes an [`Event`] with a [`Seq`] in an [`Epoch`], and a
+//! reader keeps a [`Cursor`]. [`Event`] has exactly one JSON form; the store keeps it, the wire carries it and
+//! `/news` shows it, so it is rendered once and copied from then on.
+//!
+//! Never here: a runtime, a socket, a file, a clock.
+
+mod catalogue;
+mod cursor;
+mod event;
+mod item;
+mod source;
+mod text;
+mod time;
+mod visit;
+
+pub use catalogue::{Catalogue, Complaint};
+pub use cursor::{BadCursor, BadEpoch, Cursor, Epoch, Seq};
+pub use event::{Event, Kind};
+pub use item::{Author, Enclosure, Item, Warning};
+pub use source::{BadFeedUrl, BadSourceId, FeedUrl, Source, SourceId};
+pub use text::Safe;
+pub use time::{BadTimestamp, Timestamp, parse_duration};
+pub use visit::{Counts, SourceState, SourceStatus, VisitReport, VisitStatus};

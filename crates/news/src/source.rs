@@ -1,0 +1,210 @@
+//! A feed that is watched, as the catalogue names it.
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+/// The name of a source: 1 to 64 characters of `a-z0-9_-`, beginning with a letter or digit.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct SourceId(Box<str>);
+
+/// Why a text is no source id.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an id is 1 to 64 characters of a-z, 0-9, - and _, beginning with a letter or a digit")]
+pub struct BadSourceId;
+
+impl SourceId {
+    /// Longest id, in bytes.
+    pub const LENGTH_MAX: usize = 64;
+
+    /// Checks and takes a name.
+    ///
+    /// # Errors
+    /// [`BadSourceId`] when it has another shape.
+    pub fn try_new(id: &str) -> Result<Self, BadSourceId> {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let first = id.bytes().next().is_some_and(plain);
+        if first && id.len() <= Self::LENGTH_MAX && id.bytes().all(|b| plain(b) || b == b'-' || b == b'_') {
+            Ok(Self(id.into()))
+        } else {
+            Err(BadSourceId)
+        }
+    }
+
+    /// The name itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::borrow::Borrow<str> for SourceId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for SourceId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let id = String::deserialize(deserializer)?;
+        Self::try_new(&id).map_err(serde::de::Error::custom)
+    }
+}
+
+/// The address of a feed: `http` or `https` with a host. Shown and serialised without its secrets.
+///
+/// `Display`, `Debug` and the JSON form replace user name, password and the values of the query by `…`; only
+/// [`FeedUrl::secret`] gives the real address, for the one who dials it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct FeedUrl(Url);
+
+/// Why a text is no feed address.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a feed's address is a complete http:// or https:// URL of at most 2048 bytes")]
+pub struct BadFeedUrl;
+
+impl FeedUrl {
+    /// Longest address, in bytes.
+    pub const LENGTH_MAX: usize = 2048;
+
+    /// Checks and takes an address.
+    ///
+    /// # Errors
+    /// [`BadFeedUrl`] when it is no absolute `http` or `https` URL.
+    pub fn try_new(url: &str) -> Result<Self, BadFeedUrl> {
+        if url.len() > Self::LENGTH_MAX {
+            return Err(BadFeedUrl);
+        }
+        let url = Url::parse(url.trim()).map_err(|_| BadFeedUrl)?;
+        let web = matches!(url.scheme(), "http" | "https") && url.host_str().is_some_and(|h| !h.is_empty());
+        if web { Ok(Self(url)) } else { Err(BadFeedUrl) }
+    }
+
+    /// The address as it is dialled, secrets included: for sockets only, never for people.
+    #[must_use]
+    pub fn secret(&self) -> &Url {
+        &self.0
+    }
+
+    /// The host that is dialled.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.0.host_str().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for FeedUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://", self.0.scheme())?;
+        if !self.0.username().is_empty() || self.0.password().is_some() {
+            f.write_str("…@")?;
+        }
+        f.write_str(self.host())?;
+        if let Some(port) = self.0.port() {
+            write!(f, ":{port}")?;
+        }
+        f.write_str(self.0.path())?;
+        for (n, (name, _)) in self.0.query_pairs().enumerate() {
+            write!(f, "{}{}=…", if n == 0 { '?' } else { '&' }, crate::Safe(&name))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for FeedUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for FeedUrl {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A feed that is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Its name in every log line, metric, filter and URL of ours.
+    pub id: SourceId,
+    /// What is fetched.
+    pub url: FeedUrl,
+    /// For people.
+    pub name: String,
+    /// One word by which clients filter.
+    pub category: String,
+    /// ISO 3166-1 alpha-2, upper case.
+    pub country: Option<String>,
+    /// BCP 47; stands in for items that do not say theirs.
+    pub language: Option<String>,
+    /// More words by which clients filter.
+    pub tags: Vec<String>,
+    /// A fixed interval between visits; still never shorter than `fetch.interval_min` or what the server asks for.
+    pub every: Option<Duration>,
+    /// Limit of one visit from connect to last byte, instead of `fetch.timeout_total`.
+    pub timeout: Option<Duration>,
+    /// Visited at all.
+    pub enabled: bool,
+}
+
+impl Source {
+    /// The category of a source that names none.
+    pub const CATEGORY_DEFAULT: &str = "general";
+
+    /// A source with nothing but a name and an address.
+    #[must_use]
+    pub fn new(id: SourceId, url: FeedUrl) -> Self {
+        Self {
+            name: id.as_str().to_owned(),
+            id,
+            url,
+            category: Self::CATEGORY_DEFAULT.to_owned(),
+            country: None,
+            language: None,
+            tags: Vec::new(),
+            every: None,
+            timeout: None,
+            enabled: true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_its_secrets() {
+        let url = FeedUrl::try_new("https://user:pass@example.org:8443/feed?token=TOPSECRET&n=1#x").unwrap();
+        assert_eq!(url.to_string(), "https://…@example.org:8443/feed?token=…&n=…");
+        assert_eq!(format!("{url:?}"), url.to_string());
+        assert_eq!(serde_json::to_string(&url).unwrap(), format!("\"{url}\""));
+        assert_eq!(url.secret().query(), Some("token=TOPSECRET&n=1"));
+    }
+
+    #[test]
+    fn only_web_addresses_are_feeds() {
+        for text in
+            ["", "example.org", "ftp://example.org/", "file:///etc/passwd", "javascript:alert(1)", "http://"]
+        {
+            assert!(FeedUrl::try_new(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_safe_in_urls_logs_and_labels() {
+        assert!(SourceId::try_new("bbc-world_2").is_ok());
+        for text in ["", "-a", "_a", "A", "a b", "a/b", "é", &"a".repeat(65)] {
+            assert!(SourceId::try_new(text).is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Instants as newswire writes them: RFC 3339 in UTC; and durations as people write them.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
+
+/// An instant, in milliseconds since 1970-01-01T00:00:00Z, between the years 1 and 9999.
+///
+/// Written as RFC 3339 in UTC; milliseconds only when there are some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+/// Why a text is no timestamp.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a time is written as in RFC 3339, such as 2026-01-31T09:30:00Z")]
+pub struct BadTimestamp;
+
+impl Timestamp {
+    /// 0001-01-01T00:00:00Z.
+    const MIN_MS: i64 = -62_135_596_800_000;
+    /// 9999-12-31T23:59:59.999Z.
+    const MAX_MS: i64 = 253_402_300_799_999;
+
+    /// An instant from milliseconds since 1970, brought into the years that RFC 3339 can write.
+    #[must_use]
+    pub fn from_millis(ms: i64) -> Self {
+        Self(ms.clamp(Self::MIN_MS, Self::MAX_MS))
+    }
+
+    /// Milliseconds since 1970.
+    #[must_use]
+    pub fn millis(self) -> i64 {
+        self.0
+    }
+
+    /// The instant that much later.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        let ms = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Self::from_millis(self.0.saturating_add(ms))
+    }
+
+    /// How long after `earlier` this is; zero when it is not after it.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+impl From<DateTime<Utc>> for Timestamp {
+    fn from(instant: DateTime<Utc>) -> Self {
+        Self::from_millis(instant.timestamp_millis())
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let instant = DateTime::from_timestamp_millis(self.0).expect("years 1 to 9999 fit chrono");
+        let format = if self.0.rem_euclid(1000) == 0 { SecondsFormat::Secs } else { SecondsFormat::Millis };
+        f.write_str(&instant.to_rfc3339_opts(format, true))
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = BadTimestamp;
+
+    fn from_str(text: &str) -> Result<Self, BadTimestamp> {
+        DateTime::parse_from_rfc3339(text).map(|t| t.with_timezone(&Utc).into()).map_err(|_| BadTimestamp)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Reads a duration as people write it: a whole number and one of `ms s m h d`, such as `250ms` or `2h`.
+///
+/// Nothing when it is written in any other way, or is longer than 10,000 days.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit_ms: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    let ms = number.parse::<u64>().ok()?.checked_mul(unit_ms)?;
+    (ms <= 10_000 * 86_400_000).then(|| Duration::from_millis(ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_is_written_in_utc_and_reads_back() {
+        let t: Timestamp = "2021-09-06T12:00:00-08:00".parse().unwrap();
+        assert_eq!(t.to_string(), "2021-09-06T20:00:00Z");
+        assert_eq!(Timestamp::from_millis(1_500).to_string(), "1970-01-01T00:00:01.500Z");
+        assert_eq!(Timestamp::from_millis(i64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
+        assert_eq!(Timestamp::from_millis(i64::MIN).to_string(), "0001-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn a_duration_is_a_number_and_a_unit() {
+        assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_duration("90s"), Some(Duration::from_secs(90)));
+        assert_eq!(parse_duration("24h"), Some(Duration::from_secs(86_400)));
+        for text in ["", "5", "s", "-1s", "1.5s", "1 s", "5min", "99999999d", "99999999999999999999s", "é"] {
+            assert_eq!(parse_duration(text), None, "{text:?}");
+        }
+    }
+}

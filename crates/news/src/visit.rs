@@ -1,0 +1,178 @@
+//! What one visit to a source came to, and what is remembered of a source between visits.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Cursor, SourceId, Timestamp};
+
+/// How a visit ended, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VisitStatus {
+    /// At least one item was new or had changed.
+    New,
+    /// Nothing had.
+    Unchanged,
+    /// No feed was had from it.
+    Error,
+    /// The server asked us to come later (429, 503).
+    Throttled,
+    /// The server says the feed is no more (410).
+    Gone,
+    /// The document was damaged; what stood before the damage was kept.
+    Partial,
+}
+
+impl VisitStatus {
+    /// Every status, for metric labels.
+    pub const ALL: [Self; 6] =
+        [Self::New, Self::Unchanged, Self::Error, Self::Throttled, Self::Gone, Self::Partial];
+
+    /// The word on the wire and in metric labels.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Unchanged => "unchanged",
+            Self::Error => "error",
+            Self::Throttled => "throttled",
+            Self::Gone => "gone",
+            Self::Partial => "partial",
+        }
+    }
+
+    /// Whether the source gave us its feed (or said that we have it).
+    #[must_use]
+    pub fn is_healthy(self) -> bool {
+        matches!(self, Self::New | Self::Unchanged | Self::Partial)
+    }
+}
+
+/// The data of a `source` event: a visit ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VisitReport {
+    /// Which source.
+    pub source: SourceId,
+    /// How it ended.
+    pub status: VisitStatus,
+    /// Items recorded as new.
+    pub new: u32,
+    /// Items recorded as updates.
+    pub updated: u32,
+    /// Milliseconds from the first packet to the commit.
+    pub took_ms: u64,
+    /// When the next visit is due; nothing when none is planned (gone, disabled).
+    pub next_visit: Option<Timestamp>,
+    /// Why then.
+    pub why: String,
+    /// What went wrong, as `class: sentence`; the class is one of a closed set.
+    pub error: Option<String>,
+}
+
+/// What has been counted of a source since it was first visited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// Visits that ended.
+    pub visits: u64,
+    /// Of these, answered "not modified" or with the same bytes.
+    pub unchanged: u64,
+    /// Of these, ended without a feed.
+    pub errors: u64,
+    /// Items recorded as new.
+    pub items: u64,
+    /// Items recorded as updates.
+    pub updates: u64,
+    /// Bytes of bodies, decoded.
+    pub body_bytes: u64,
+}
+
+/// What is remembered of a source between visits; committed together with the items of the visit that set it.
+///
+/// New fields get a default, so that a store written by an older version opens.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SourceState {
+    /// Hash of the address (with secrets) that the validators belong to; they are dropped when it changes.
+    pub url_hash: u64,
+    /// `ETag` of the last complete answer, byte for byte.
+    pub etag: Option<String>,
+    /// `Last-Modified` of the last complete answer, byte for byte.
+    pub last_modified: Option<String>,
+    /// Hash of the last decoded body: the same bytes are not parsed again.
+    pub body_hash: Option<u64>,
+    /// When the last full (200) answer was had.
+    pub last_full: Option<Timestamp>,
+    /// When the last visit ended.
+    pub last_visit: Option<Timestamp>,
+    /// When the last healthy visit ended.
+    pub last_success: Option<Timestamp>,
+    /// How the last visit ended.
+    pub last_status: Option<VisitStatus>,
+    /// The last HTTP status code.
+    pub last_code: Option<u16>,
+    /// Milliseconds that the last visit took.
+    pub last_took_ms: Option<u64>,
+    /// What went wrong last, until a visit succeeds.
+    pub last_error: Option<String>,
+    /// Visits in a row that ended without a feed.
+    pub failures: u32,
+    /// When to come again; nothing when no visit is planned.
+    pub next_visit: Option<Timestamp>,
+    /// Why then.
+    pub why: String,
+    /// Repairs that the last document needed (at most 8 are kept).
+    pub warnings: Vec<String>,
+    /// Totals.
+    pub counts: Counts,
+}
+
+/// A source and its health: an element of `GET /sources`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// From the catalogue.
+    pub id: SourceId,
+    /// From the catalogue.
+    pub name: String,
+    /// From the catalogue, secrets removed.
+    pub url: String,
+    /// From the catalogue.
+    pub category: String,
+    /// From the catalogue.
+    pub country: Option<String>,
+    /// From the catalogue.
+    pub language: Option<String>,
+    /// From the catalogue.
+    pub tags: Vec<String>,
+    /// From the catalogue.
+    pub enabled: bool,
+    /// What its actor does now: `idle`, `waiting`, `fetching`, `parsing`, `recording`, `down` or `disabled`.
+    pub activity: String,
+    /// Since when.
+    pub activity_since: Option<Timestamp>,
+    /// How the last visit ended.
+    pub last_status: Option<VisitStatus>,
+    /// The last HTTP status code.
+    pub last_code: Option<u16>,
+    /// When the last visit ended.
+    pub last_visit: Option<Timestamp>,
+    /// Milliseconds that it took.
+    pub last_took_ms: Option<u64>,
+    /// When the last healthy visit ended.
+    pub last_success: Option<Timestamp>,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+    /// Visits in a row without a feed.
+    pub consecutive_failures: u32,
+    /// When the next visit is due.
+    pub next_visit: Option<Timestamp>,
+    /// Why then.
+    pub why: String,
+    /// Repairs that the last document needed.
+    pub warnings: Vec<String>,
+    /// Times that its actor died and was rebuilt.
+    pub restarts: u32,
+    /// Totals.
+    pub counts: Counts,
+    /// Its newest event, when the daemon knows it.
+    pub last_event: Option<Cursor>,
+}

@@ -1,0 +1,285 @@
+//! Step 7 of the life of an item: its place, on disk.
+//!
+//! ```text
+//! judge (new, changed, known) → number → one sled batch → flush → fdatasync → head moves
+//! ```
+//!
+//! The events of a visit, the keys met and the state of its source are one commit: after a crash either all of it is
+//! there or none. sled's flush does not sync the file (it starts the write-back only), so we do.
+
+use std::{collections::HashMap, fs::File, io, sync::Arc};
+
+use news::{Cursor, Event, Item, Kind, Seq, Source, SourceId, SourceState, Timestamp};
+
+use crate::{
+    Retention,
+    open::Lock,
+    read::{ReadError, Shared},
+    record::{self, Damage},
+    seen::{Seen, Verdict},
+};
+
+/// One visit's result on its way into the log.
+#[derive(Clone, Debug)]
+pub struct Visit {
+    /// Whose.
+    pub source: Arc<Source>,
+    /// What the document held, oldest first; empty when nothing was parsed.
+    pub items: Vec<Item>,
+    /// What is to be remembered until the next visit. The writer adds to `counts.items` and `counts.updates`.
+    pub state: SourceState,
+    /// When the visit ended.
+    pub now: Timestamp,
+}
+
+/// What became of a visit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Items that were new.
+    pub new: u32,
+    /// Items that had changed.
+    pub updated: u32,
+    /// The first event it gave.
+    pub first: Option<Seq>,
+    /// The last event it gave.
+    pub last: Option<Seq>,
+    /// The state as stored.
+    pub state: SourceState,
+}
+
+/// What retention removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retained {
+    /// Events removed.
+    pub removed: u64,
+    /// Whether there is more to remove.
+    pub more: bool,
+}
+
+/// Why an append failed. Nothing of it is visible, nothing may be appended any more, and the process must stop:
+/// after a failed write nobody knows what is on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The log could not be written.
+    #[error("cannot write the log: {0}; check the disk and its free space, then start again")]
+    Sled(#[from] sled::Error),
+    /// The log could not be synced.
+    #[error("cannot sync the log to disk: {0}; check the disk and its free space, then start again")]
+    Sync(#[from] io::Error),
+    /// What is there is damaged.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// The moments of an append at which a crash is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// The batch is built and nothing is written.
+    Built,
+    /// The batch is in sled, not yet on disk.
+    Applied,
+    /// sled says it is flushed.
+    Flushed,
+    /// The file is synced; the head has not moved.
+    Synced,
+    /// Readers see it.
+    Visible,
+}
+
+impl Step {
+    /// All of them, in order.
+    pub const ALL: [Self; 5] = [Self::Built, Self::Applied, Self::Flushed, Self::Synced, Self::Visible];
+}
+
+/// The sole writer of the log.
+pub struct Writer {
+    shared: Arc<Shared>,
+    file: File,
+    _lock: Lock,
+    live_bytes: u64,
+    retention: Retention,
+    on_step: Option<Box<dyn FnMut(Step) + Send>>,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer")
+            .field("epoch", &self.shared.epoch)
+            .field("head", &self.shared.head())
+            .finish()
+    }
+}
+
+/// A commit being put together.
+struct Commit {
+    batch: sled::Batch,
+    seen: HashMap<SourceId, Seen>,
+    head: Seq,
+    live_bytes: u64,
+}
+
+impl Writer {
+    /// Most events that one [`Writer::retain`] removes, so that an append never waits long behind it.
+    pub const REMOVED_MAX: usize = 2000;
+
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        file: File,
+        lock: Lock,
+        live_bytes: u64,
+        retention: Retention,
+    ) -> Self {
+        Self { shared, file, _lock: lock, live_bytes, retention, on_step: None }
+    }
+
+    /// Calls `on_step` at each [`Step`] of every append: crash tests kill the process there.
+    #[must_use]
+    pub fn with_steps(mut self, on_step: impl FnMut(Step) + Send + 'static) -> Self {
+        self.on_step = Some(Box::new(on_step));
+        self
+    }
+
+    /// Appends the visits in order, as one commit, and makes it visible once it is on disk. Blocks.
+    ///
+    /// # Errors
+    /// [`AppendError`]: nothing of it is visible, and the process must stop.
+    pub fn append(&mut self, visits: Vec<Visit>) -> Result<Vec<Appended>, AppendError> {
+        let mut commit = Commit {
+            batch: sled::Batch::default(),
+            seen: HashMap::new(),
+            head: self.shared.head(),
+            live_bytes: self.live_bytes,
+        };
+        let before = commit.head;
+        let mut appended = Vec::with_capacity(visits.len());
+        for visit in visits {
+            appended.push(self.add(&mut commit, visit)?);
+        }
+        if commit.head > before {
+            commit.batch.insert(record::LIVE_BYTES, record::seal(&[&commit.live_bytes.to_le_bytes()]));
+        }
+        self.step(Step::Built);
+        self.shared.db.apply_batch(commit.batch)?;
+        self.step(Step::Applied);
+        self.shared.db.flush()?;
+        self.step(Step::Flushed);
+        self.file.sync_data()?;
+        self.step(Step::Synced);
+        self.live_bytes = commit.live_bytes;
+        self.shared.set_head(commit.head);
+        self.step(Step::Visible);
+        Ok(appended)
+    }
+
+    fn step(&mut self, step: Step) {
+        if let Some(on_step) = &mut self.on_step {
+            on_step(step);
+        }
+    }
+
+    fn add(&self, commit: &mut Commit, visit: Visit) -> Result<Appended, AppendError> {
+        let Visit { source, items, mut state, now } = visit;
+        let mut result =
+            Appended { new: 0, updated: 0, first: None, last: None, state: SourceState::default() };
+        if !items.is_empty() {
+            self.add_items(commit, &source, items, now, &mut result)?;
+        }
+        state.counts.items += u64::from(result.new);
+        state.counts.updates += u64::from(result.updated);
+        let json = serde_json::to_vec(&state).expect("every field of a state has a JSON form");
+        commit.batch.insert(record::state_key(&source.id), record::seal(&[&json]));
+        result.state = state;
+        Ok(result)
+    }
+
+    fn add_items(
+        &self,
+        commit: &mut Commit,
+        source: &Source,
+        items: Vec<Item>,
+        now: Timestamp,
+        result: &mut Appended,
+    ) -> Result<(), AppendError> {
+        let seen = match commit.seen.entry(source.id.clone()) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(self.load_seen(&source.id)?),
+        };
+        let (verdicts, changed) = seen.take_in(&items, now);
+        if !changed {
+            return Ok(());
+        }
+        commit.batch.insert(record::seen_key(&source.id), record::seal(&[&seen.encode()]));
+        for (item, verdict) in items.into_iter().zip(verdicts) {
+            let (kind, first_seen) = match verdict {
+                Verdict::Known => continue,
+                Verdict::New => (Kind::Item, now),
+                Verdict::Changed { first_seen } => (Kind::Update, first_seen),
+            };
+            match kind {
+                Kind::Item => result.new += 1,
+                Kind::Update => result.updated += 1,
+            }
+            let seq = commit.head.next();
+            let id = Cursor { epoch: self.shared.epoch.clone(), seq };
+            let event = Event::new(id, kind, source, first_seen, item);
+            let value = record::seal_event(kind, now, &event.to_json());
+            commit.live_bytes += value.len() as u64;
+            commit.batch.insert(&record::event_key(seq), value);
+            commit.head = seq;
+            result.first.get_or_insert(seq);
+            result.last = Some(seq);
+        }
+        Ok(())
+    }
+
+    fn load_seen(&self, source: &SourceId) -> Result<Seen, ReadError> {
+        let Some(value) = self.shared.db.get(record::seen_key(source))? else { return Ok(Seen::default()) };
+        record::unseal(&value).and_then(Seen::decode).map_err(|damage| ReadError::Damaged {
+            what: format!("the list of keys of source {source}"),
+            damage,
+        })
+    }
+
+    /// Removes the oldest events that are over a limit of [`Retention`], at most [`Writer::REMOVED_MAX`] a call; the
+    /// newest event always stays, so that the sequence goes on after a restart. Blocks.
+    ///
+    /// # Errors
+    /// As [`Writer::append`].
+    pub fn retain(&mut self, now: Timestamp) -> Result<Retained, AppendError> {
+        let (oldest, head) = (self.shared.oldest(), self.shared.head());
+        let mut batch = sled::Batch::default();
+        let mut live_bytes = self.live_bytes;
+        let mut first_kept = oldest;
+        for entry in self.shared.db.range(record::event_key(oldest)..record::event_key(head)) {
+            let (key, value) = entry?;
+            let damaged = |damage| ReadError::Damaged { what: format!("event {first_kept}"), damage };
+            let seq = record::seq_of(&key).ok_or_else(|| damaged(Damage::Content))?;
+            let (_, recorded, _) = record::unseal_event(&value).map_err(damaged)?;
+            let kept = head.0 - seq.0 + 1;
+            let within = kept <= self.retention.events
+                && live_bytes <= self.retention.bytes
+                && now.since(recorded) <= self.retention.age;
+            if within || first_kept.0 - oldest.0 >= Self::REMOVED_MAX as u64 {
+                break;
+            }
+            live_bytes -= (value.len() as u64).min(live_bytes);
+            batch.remove(key);
+            first_kept = seq.next();
+        }
+        let removed = first_kept.0 - oldest.0;
+        if removed > 0 {
+            batch.insert(record::LIVE_BYTES, record::seal(&[&live_bytes.to_le_bytes()]));
+            // Told first, removed then: a reader that looks in between finds more than it was promised, never less.
+            self.shared.set_oldest(first_kept);
+            self.shared.db.apply_batch(batch)?;
+            self.live_bytes = live_bytes;
+        }
+        Ok(Retained { removed, more: removed >= Self::REMOVED_MAX as u64 })
+    }
+
+    /// Bytes of events kept, as stored.
+    #[must_use]
+    pub fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+}

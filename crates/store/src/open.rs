@@ -1,0 +1,243 @@
+//! Opening the store: own the directory, heal what a crash can leave behind, find the head.
+//!
+//! sled 0.34 refuses to open after a crash in one window: its snapshot writer leaves `snap.N.generating` behind and
+//! its reader takes that for a snapshot. The log is whole then, so the left-over is removed before opening; a
+//! snapshot that turns out damaged is set aside once, and sled rebuilds it from the log.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Seek as _, Write as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use news::{Epoch, Seq};
+
+use crate::{
+    Reader, Writer,
+    read::Shared,
+    record::{self, Damage},
+};
+
+/// How the store is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// sled's page cache, in bytes; expect up to seven times this resident.
+    pub cache_bytes: u64,
+    /// What is kept of the log.
+    pub retention: Retention,
+}
+
+/// What is kept of the log; the oldest events go first.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Longest age of an event.
+    pub age: Duration,
+    /// Most events.
+    pub events: u64,
+    /// Most bytes of events, as stored (the files take about twice as much).
+    pub bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let retention = Retention {
+            age: Duration::from_secs(30 * 86_400),
+            events: 1_000_000,
+            bytes: 4 * 1024 * 1024 * 1024,
+        };
+        Self { cache_bytes: 32 * 1024 * 1024, retention }
+    }
+}
+
+/// Why the store could not be opened. The text ends with what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error(
+        "the data directory {path} is in use by {holder}; stop that process or choose another store.path"
+    )]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// Who holds it, as it wrote itself down.
+        holder: String,
+    },
+    /// The directory cannot be used.
+    #[error(
+        "cannot use the data directory {path}: {source}; check that it exists, is writable and has space"
+    )]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// What is in it is not what we wrote.
+    #[error(
+        "the data in {path} is damaged ({what}); move the directory away to start afresh, or restore a backup"
+    )]
+    Damaged {
+        /// The directory.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
+}
+
+/// The lock on the directory; held as long as the writer lives.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+/// Opens the store in `path`, making it when there is none.
+///
+/// Reads what was written since it was last opened: seconds a gigabyte. Blocks.
+///
+/// # Errors
+/// See [`OpenError`]; nothing of the directory has been changed then, except that a damaged snapshot may have been
+/// set aside.
+pub fn open(path: &Path, options: &Options) -> Result<(Writer, Reader), OpenError> {
+    let io = |source| OpenError::Io { path: path.to_owned(), source };
+    fs::create_dir_all(path).map_err(io)?;
+    let lock = lock(path)?;
+    let directory = path.join("log.sled");
+    remove_half_written_snapshots(&directory).map_err(io)?;
+    let db = match open_sled(&directory, options) {
+        Err(sled::Error::Corruption { .. }) if set_snapshots_aside(&directory).map_err(io)? > 0 => {
+            open_sled(&directory, options)
+        }
+        other => other,
+    };
+    let db = db.map_err(|error| match error {
+        sled::Error::Io(source) => io(source),
+        other => OpenError::Damaged { path: path.to_owned(), what: other.to_string() },
+    })?;
+    let file = File::open(directory.join("db")).map_err(io)?;
+    let damaged = |what: String| OpenError::Damaged { path: path.to_owned(), what };
+    let epoch = find_epoch(&db).map_err(|e| damaged(format!("epoch: {e}")))?;
+    let (oldest, head) = find_ends(&db).map_err(|e| damaged(e.to_string()))?;
+    let live_bytes = find_live_bytes(&db).map_err(|e| damaged(format!("byte count: {e}")))?;
+    // What was recovered may still be in the page cache only: on disk first, then visible.
+    db.flush().map_err(|e| damaged(e.to_string()))?;
+    file.sync_data().map_err(io)?;
+    let shared = Arc::new(Shared::new(db, epoch, oldest, head));
+    let reader = Reader::new(Arc::clone(&shared));
+    Ok((Writer::new(shared, file, lock, live_bytes, options.retention), reader))
+}
+
+fn lock(path: &Path) -> Result<Lock, OpenError> {
+    let io = |source| OpenError::Io { path: path.to_owned(), source };
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path.join("lock"))
+        .map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            file.take(256).read_to_string(&mut holder).map_err(io)?;
+            let holder =
+                if holder.trim().is_empty() { "another process".into() } else { holder.trim().into() };
+            return Err(OpenError::Locked { path: path.to_owned(), holder });
+        }
+        Err(fs::TryLockError::Error(source)) => return Err(io(source)),
+    }
+    let name =
+        std::env::current_exe().ok().and_then(|exe| Some(exe.file_name()?.to_string_lossy().into_owned()));
+    file.set_len(0).map_err(io)?;
+    file.rewind().map_err(io)?;
+    writeln!(file, "process {} ({})", std::process::id(), name.unwrap_or_default()).map_err(io)?;
+    Ok(Lock { _file: file })
+}
+
+/// sled's deserialiser can panic on a damaged log; that is damage too, and is told as such.
+fn open_sled(directory: &Path, options: &Options) -> sled::Result<sled::Db> {
+    let config = sled::Config::new()
+        .path(directory)
+        .cache_capacity(options.cache_bytes)
+        .flush_every_ms(Some(500))
+        .mode(sled::Mode::LowSpace);
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open()))
+        .unwrap_or_else(|_| Err(sled::Error::Corruption { at: None, bt: () }))
+}
+
+fn snapshots(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("snap.") {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+fn remove_half_written_snapshots(directory: &Path) -> io::Result<()> {
+    for path in snapshots(directory)? {
+        if path.extension().is_some_and(|e| e == "generating") {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Renames `snap.N` to `damaged-snap.N`, where sled does not look. Returns how many there were.
+fn set_snapshots_aside(directory: &Path) -> io::Result<usize> {
+    let found = snapshots(directory)?;
+    for path in &found {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        fs::rename(path, directory.join(format!("damaged-{name}")))?;
+    }
+    Ok(found.len())
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FindError {
+    #[error(transparent)]
+    Sled(#[from] sled::Error),
+    #[error(transparent)]
+    Damage(#[from] Damage),
+    #[error("events are there, but no epoch")]
+    NoEpoch,
+}
+
+fn find_epoch(db: &sled::Db) -> Result<Epoch, FindError> {
+    if let Some(value) = db.get(record::EPOCH)? {
+        let text = std::str::from_utf8(record::unseal(&value)?).map_err(|_| Damage::Content)?;
+        return Ok(Epoch::try_new(text).map_err(|_| Damage::Content)?);
+    }
+    if !db.is_empty() {
+        return Err(FindError::NoEpoch);
+    }
+    // 36^6 names: two lives of one directory get the same one once in two thousand million.
+    let name: String = std::iter::repeat_with(|| fastrand::digit(36)).take(6).collect();
+    let epoch = Epoch::try_new(&name).expect("six lower-case letters and digits");
+    db.insert(record::EPOCH, record::seal(&[name.as_bytes()]))?;
+    db.flush()?;
+    Ok(epoch)
+}
+
+/// The oldest event kept and the newest; an empty log has `(1, 0)`.
+fn find_ends(db: &sled::Db) -> Result<(Seq, Seq), FindError> {
+    let events = db.range(record::event_key(Seq(0))..=record::event_key(Seq(u64::MAX)));
+    let mut keys = events.keys();
+    let first = keys.next().transpose()?.and_then(|key| record::seq_of(&key));
+    let last = keys.next_back().transpose()?.and_then(|key| record::seq_of(&key)).or(first);
+    Ok((first.unwrap_or(Seq(1)), last.unwrap_or(Seq::NONE)))
+}
+
+fn find_live_bytes(db: &sled::Db) -> Result<u64, FindError> {
+    let Some(value) = db.get(record::LIVE_BYTES)? else { return Ok(0) };
+    let bytes = record::unseal(&value)?.try_into().map_err(|_| Damage::Cut)?;
+    Ok(u64::from_le_bytes(bytes))
+}

@@ -1,0 +1,186 @@
+//! Step 8 of the life of an item: now visible. Reading the log up to the head, and no further.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use news::{Epoch, Kind, Seq, SourceId, SourceState, Timestamp};
+
+use crate::record::{self, Damage};
+
+/// What the writer and all readers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) db: sled::Db,
+    pub(crate) epoch: Epoch,
+    /// The oldest event kept; one more than the head when the log is empty.
+    oldest: AtomicU64,
+    /// The newest event that is on disk. sled shows a reader what was inserted before it is flushed, so every read
+    /// stops here.
+    head: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(db: sled::Db, epoch: Epoch, oldest: Seq, head: Seq) -> Self {
+        Self { db, epoch, oldest: AtomicU64::new(oldest.0), head: AtomicU64::new(head.0) }
+    }
+
+    pub(crate) fn head(&self) -> Seq {
+        Seq(self.head.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn oldest(&self) -> Seq {
+        Seq(self.oldest.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_head(&self, head: Seq) {
+        self.head.store(head.0, Ordering::Release);
+    }
+
+    pub(crate) fn set_oldest(&self, oldest: Seq) {
+        self.oldest.store(oldest.0, Ordering::Release);
+    }
+}
+
+/// Why the log could not be read: our own data is damaged or the disk is. The process must stop.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// sled or the disk failed.
+    #[error("cannot read the log: {0}")]
+    Sled(#[from] sled::Error),
+    /// A value is not what was written.
+    #[error(
+        "{what} in the log is damaged: {damage}; stop, and restore a backup or move the data directory away"
+    )]
+    Damaged {
+        /// Which one.
+        what: String,
+        /// In what way.
+        damage: Damage,
+    },
+}
+
+/// One event, as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its place.
+    pub seq: Seq,
+    /// New or changed.
+    pub kind: Kind,
+    /// When it was recorded.
+    pub recorded: Timestamp,
+    /// The event's one JSON form, on one line.
+    pub json: String,
+}
+
+/// Some events in order, and what was no longer there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Without holes.
+    pub records: Vec<Record>,
+    /// Events after the asked-for place that retention has removed.
+    pub missed: u64,
+}
+
+/// A view of the log. Cheap to clone; every call blocks on the disk.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    shared: Arc<Shared>,
+}
+
+impl Reader {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Which life of the log this is.
+    #[must_use]
+    pub fn epoch(&self) -> &Epoch {
+        &self.shared.epoch
+    }
+
+    /// The newest event that is on disk; [`Seq::NONE`] before the first.
+    #[must_use]
+    pub fn head(&self) -> Seq {
+        self.shared.head()
+    }
+
+    /// The oldest event kept; one more than the head when there is none.
+    #[must_use]
+    pub fn oldest(&self) -> Seq {
+        self.shared.oldest()
+    }
+
+    /// The events after `after`, at most `limit` and about `bytes` of JSON (always one, when there is one).
+    ///
+    /// # Errors
+    /// [`ReadError`] when what is on disk is not what was written.
+    pub fn page(&self, after: Seq, limit: usize, bytes: usize) -> Result<Page, ReadError> {
+        let head = self.shared.head();
+        let mut page = Page::default();
+        if after >= head {
+            return Ok(page);
+        }
+        let mut taken = 0;
+        let mut expected = after.next();
+        for entry in self.shared.db.range(record::event_key(expected)..=record::event_key(head)) {
+            let (key, value) = entry?;
+            let damaged = |damage| ReadError::Damaged { what: format!("event {expected}"), damage };
+            let seq = record::seq_of(&key).ok_or_else(|| damaged(Damage::Content))?;
+            if seq != expected {
+                // Holes exist only where retention took the oldest, so only in front of the first.
+                if !page.records.is_empty() {
+                    break;
+                }
+                page.missed = seq.0 - expected.0;
+            }
+            let (kind, recorded, json) = record::unseal_event(&value).map_err(damaged)?;
+            taken += json.len();
+            page.records.push(Record { seq, kind, recorded, json: json.to_owned() });
+            expected = seq.next();
+            if page.records.len() >= limit || taken >= bytes {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    /// The first event recorded at or after `instant`; one more than the head when there is none yet.
+    ///
+    /// Events are recorded in the order of their sequence, so this is a binary search: some twenty reads.
+    ///
+    /// # Errors
+    /// [`ReadError`] when what is on disk is not what was written.
+    pub fn first_since(&self, instant: Timestamp) -> Result<Seq, ReadError> {
+        let (mut low, mut high) = (self.oldest().0, self.head().0 + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let page = self.page(Seq(middle - 1), 1, 1)?;
+            match page.records.first() {
+                Some(record) if record.recorded < instant => low = record.seq.0 + 1,
+                _ => high = middle,
+            }
+        }
+        Ok(Seq(low))
+    }
+
+    /// What is remembered of a source; nothing when it was never visited.
+    ///
+    /// # Errors
+    /// [`ReadError`] when what is on disk is not what was written.
+    pub fn state(&self, source: &SourceId) -> Result<Option<SourceState>, ReadError> {
+        let Some(value) = self.shared.db.get(record::state_key(source))? else { return Ok(None) };
+        let damaged = |damage| ReadError::Damaged { what: format!("the state of source {source}"), damage };
+        let json = record::unseal(&value).map_err(damaged)?;
+        serde_json::from_slice(json).map(Some).map_err(|_| damaged(Damage::Content))
+    }
+
+    /// Bytes that the store takes on disk.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn size_on_disk(&self) -> Result<u64, ReadError> {
+        Ok(self.shared.db.size_on_disk()?)
+    }
+}

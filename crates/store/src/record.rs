@@ -1,0 +1,127 @@
+//! The layout of what we keep in sled: one tree, so that one batch is one atomic commit.
+//!
+//! ```text
+//! key                      value
+//! e <seq, 8 bytes BE>      version 1 | crc32 of the rest, 4 LE | kind 1 | recorded ms, 8 LE | the event's JSON
+//! k <source id>            version 1 | crc32 of the rest, 4 LE | the keys met (see seen.rs)
+//! m <name>                 version 1 | crc32 of the rest, 4 LE | epoch (text) or live bytes (8 LE)
+//! s <source id>            version 1 | crc32 of the rest, 4 LE | SourceState as JSON
+//! ```
+//!
+//! sled checks its pages; our own checksum also notices a page that is whole but is not the one we wrote.
+
+use news::{Kind, Seq, SourceId, Timestamp};
+
+/// Layout of every value; a reader that meets another one stops.
+const VERSION: u8 = 1;
+const HEADER: usize = 5;
+/// The kind and the time in front of an event's JSON.
+const EVENT_HEADER: usize = 9;
+
+pub(crate) const EPOCH: &[u8] = b"mepoch";
+pub(crate) const LIVE_BYTES: &[u8] = b"mlive_bytes";
+
+/// A value that is not what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    /// Shorter than its header.
+    #[error("it is cut")]
+    Cut,
+    /// Of a layout this program does not know.
+    #[error("it has layout {0}, which this version does not know")]
+    Version(u8),
+    /// Changed since it was written.
+    #[error("its checksum does not match")]
+    Checksum,
+    /// Whole, but not what belongs there.
+    #[error("its content is not what belongs there")]
+    Content,
+}
+
+pub(crate) fn event_key(seq: Seq) -> [u8; 9] {
+    let mut key = [b'e'; 9];
+    key[1..].copy_from_slice(&seq.0.to_be_bytes());
+    key
+}
+
+pub(crate) fn seq_of(key: &[u8]) -> Option<Seq> {
+    let (first, rest) = key.split_first()?;
+    (*first == b'e').then_some(())?;
+    Some(Seq(u64::from_be_bytes(rest.try_into().ok()?)))
+}
+
+pub(crate) fn state_key(source: &SourceId) -> Vec<u8> {
+    [b"s", source.as_str().as_bytes()].concat()
+}
+
+pub(crate) fn seen_key(source: &SourceId) -> Vec<u8> {
+    [b"k", source.as_str().as_bytes()].concat()
+}
+
+/// Puts version and checksum in front.
+pub(crate) fn seal(parts: &[&[u8]]) -> Vec<u8> {
+    let mut value = vec![0; HEADER];
+    value.extend(parts.iter().copied().flatten());
+    value[0] = VERSION;
+    let crc = crc32fast::hash(&value[HEADER..]);
+    value[1..HEADER].copy_from_slice(&crc.to_le_bytes());
+    value
+}
+
+/// Checks and takes off what [`seal`] put in front.
+pub(crate) fn unseal(value: &[u8]) -> Result<&[u8], Damage> {
+    let (header, rest) = value.split_at_checked(HEADER).ok_or(Damage::Cut)?;
+    if header[0] != VERSION {
+        return Err(Damage::Version(header[0]));
+    }
+    if header[1..] != crc32fast::hash(rest).to_le_bytes() {
+        return Err(Damage::Checksum);
+    }
+    Ok(rest)
+}
+
+pub(crate) fn seal_event(kind: Kind, recorded: Timestamp, json: &str) -> Vec<u8> {
+    let kind = match kind {
+        Kind::Item => 0,
+        Kind::Update => 1,
+    };
+    seal(&[&[kind], &recorded.millis().to_le_bytes(), json.as_bytes()])
+}
+
+pub(crate) fn unseal_event(value: &[u8]) -> Result<(Kind, Timestamp, &str), Damage> {
+    let (header, json) = unseal(value)?.split_at_checked(EVENT_HEADER).ok_or(Damage::Cut)?;
+    let kind = match header[0] {
+        0 => Kind::Item,
+        1 => Kind::Update,
+        _ => return Err(Damage::Content),
+    };
+    let recorded = header[1..].try_into().map_err(|_| Damage::Cut)?;
+    let json = std::str::from_utf8(json).map_err(|_| Damage::Content)?;
+    Ok((kind, Timestamp::from_millis(i64::from_le_bytes(recorded)), json))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_changed_bit_of_a_value_is_noticed() {
+        let value = seal_event(Kind::Update, Timestamp::from_millis(7), "{}");
+        assert_eq!(unseal_event(&value), Ok((Kind::Update, Timestamp::from_millis(7), "{}")));
+        for bit in 0..value.len() * 8 {
+            let mut bad = value.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(unseal_event(&bad).is_err(), "bit {bit}");
+        }
+        for cut in 0..value.len() {
+            assert!(unseal_event(&value[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn keys_of_events_stand_in_the_order_of_their_sequence() {
+        assert!(event_key(Seq(255)) < event_key(Seq(256)));
+        assert_eq!(seq_of(&event_key(Seq(1 << 40))), Some(Seq(1 << 40)));
+        assert_eq!(seq_of(EPOCH), None);
+    }
+}

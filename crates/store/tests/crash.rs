@@ -1,0 +1,126 @@
+//! A process that dies at any step of an append loses nothing that was visible, and opens again by itself.
+//!
+//! The test starts itself as a child that appends until it aborts at one step; the parent then opens the store.
+
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use news::{FeedUrl, Item, Seq, Source, SourceId, SourceState, Timestamp};
+use store::{Options, Step, Visit};
+
+const CHILD: &str = "NEWSWIRE_TEST_CRASH";
+const PER_VISIT: u64 = 3;
+
+fn visit(n: u64) -> Visit {
+    let url = FeedUrl::try_new("https://example.org/feed").unwrap();
+    let source = Arc::new(Source::new(SourceId::try_new("a").unwrap(), url));
+    let items = (0..PER_VISIT)
+        .map(|k| Item { key: format!("{n}/{k}"), content_hash: 1, ..Item::default() })
+        .collect();
+    let state = SourceState { etag: Some(n.to_string()), ..SourceState::default() };
+    Visit { source, items, state, now: Timestamp::from_millis(0) }
+}
+
+/// In the child: appends for ever, writing down what became visible, and aborts at the given step of the fifth append.
+#[test]
+fn child() {
+    let Ok(order) = std::env::var(CHILD) else { return };
+    let (step, dir) = order.split_once(' ').unwrap();
+    let (writer, reader) = store::open(Path::new(dir), &Options::default()).unwrap();
+    let appends = AtomicU32::new(0);
+    let deadly = step.to_owned();
+    let mut writer = writer.with_steps(move |step| {
+        if format!("{step:?}") == deadly && appends.fetch_add(1, Ordering::Relaxed) == 4 {
+            std::process::abort();
+        }
+    });
+    let start = reader.head().0 / PER_VISIT;
+    for n in start.. {
+        writer.append(vec![visit(n)]).unwrap();
+        fs::write(Path::new(dir).join("visible"), reader.head().to_string()).unwrap();
+    }
+}
+
+fn crash_at(step: Step, dir: &Path) {
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["child", "--exact", "--nocapture"])
+        .env(CHILD, format!("{step:?} {}", dir.display()))
+        .output()
+        .unwrap()
+        .status;
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(6), "{step:?} fired");
+}
+
+#[test]
+fn a_crash_at_any_step_loses_nothing_visible_and_leaves_no_half_visit() {
+    for step in Step::ALL {
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..2 {
+            crash_at(step, dir.path());
+            let visible: u64 = fs::read_to_string(dir.path().join("visible")).unwrap().parse().unwrap();
+            let (mut writer, reader) = store::open(dir.path(), &Options::default()).unwrap();
+            let head = reader.head();
+            assert!(head.0 >= visible, "{step:?}: {head} of {visible}");
+            assert_eq!(head.0 % PER_VISIT, 0, "{step:?}: a visit is whole or absent");
+            let page = reader.page(Seq::NONE, usize::MAX, usize::MAX).unwrap();
+            let seqs: Vec<_> = page.records.iter().map(|r| r.seq.0).collect();
+            assert_eq!(seqs, (1..=head.0).collect::<Vec<_>>(), "{step:?} round {round}");
+            let state = reader.state(&SourceId::try_new("a").unwrap()).unwrap().unwrap();
+            assert_eq!(
+                state.etag,
+                Some((head.0 / PER_VISIT - 1).to_string()),
+                "{step:?}: state and events agree"
+            );
+            let again = writer.append(vec![visit(head.0 / PER_VISIT - 1)]).unwrap();
+            assert_eq!(again[0].new, 0, "{step:?}: what is in the log is known");
+        }
+    }
+}
+
+fn filled(dir: &Path) {
+    let (mut writer, _) = store::open(dir, &Options::default()).unwrap();
+    for n in 0..20 {
+        writer.append(vec![visit(n)]).unwrap();
+    }
+    drop(writer);
+    // Opening once more makes sled write its snapshot.
+    drop(store::open(dir, &Options::default()).unwrap());
+}
+
+#[test]
+fn a_snapshot_left_half_written_does_not_stop_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    for content in [&b""[..], b"half"] {
+        let left_over = dir.path().join("log.sled/snap.00000000FFFFFFFF.generating");
+        fs::write(&left_over, content).unwrap();
+        let (_writer, reader) = store::open(dir.path(), &Options::default()).unwrap();
+        assert_eq!(reader.head(), Seq(20 * PER_VISIT));
+        assert!(!left_over.exists());
+    }
+}
+
+#[test]
+fn a_damaged_snapshot_is_set_aside_and_rebuilt_from_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let mut cut = 0;
+    for entry in fs::read_dir(dir.path().join("log.sled")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_string_lossy().starts_with("snap.") {
+            let length = fs::metadata(&path).unwrap().len();
+            fs::File::options().write(true).open(&path).unwrap().set_len(length / 2).unwrap();
+            cut += 1;
+        }
+    }
+    assert!(cut > 0, "sled wrote a snapshot");
+    let (_writer, reader) = store::open(dir.path(), &Options::default()).unwrap();
+    assert_eq!(reader.page(Seq::NONE, usize::MAX, usize::MAX).unwrap().records.len() as u64, 20 * PER_VISIT);
+}

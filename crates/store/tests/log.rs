@@ -1,0 +1,182 @@
+//! The promises of the log: no holes, no reuse, order, nothing twice, and retention that tells.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use news::{Event, FeedUrl, Item, Kind, Seq, Source, SourceId, SourceState, Timestamp};
+use proptest::prelude::*;
+use store::{Options, Reader, Retention, Visit, Writer};
+
+fn source(id: &str) -> Arc<Source> {
+    let url = FeedUrl::try_new("https://example.org/feed").unwrap();
+    Arc::new(Source::new(SourceId::try_new(id).unwrap(), url))
+}
+
+fn item(key: &str, content_hash: u64) -> Item {
+    Item { key: key.to_owned(), title: format!("{key} {content_hash}"), content_hash, ..Item::default() }
+}
+
+fn visit(source: &Arc<Source>, items: Vec<Item>, now: i64) -> Visit {
+    let state = SourceState { etag: Some(format!("\"{now}\"")), ..SourceState::default() };
+    Visit { source: Arc::clone(source), items, state, now: Timestamp::from_millis(now) }
+}
+
+fn open(path: &Path) -> (Writer, Reader) {
+    store::open(path, &Options::default()).unwrap()
+}
+
+fn all(reader: &Reader) -> Vec<Event> {
+    let page = reader.page(Seq(reader.oldest().0 - 1), usize::MAX, usize::MAX).unwrap();
+    page.records.iter().map(|r| serde_json::from_str(&r.json).unwrap()).collect()
+}
+
+#[test]
+fn a_visit_is_committed_with_its_events_and_its_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let bbc = source("bbc");
+    let (mut writer, reader) = open(dir.path());
+    assert_eq!((reader.oldest(), reader.head()), (Seq(1), Seq(0)));
+    let appended = writer.append(vec![visit(&bbc, vec![item("a", 1), item("b", 1)], 5)]).unwrap();
+    assert_eq!((appended[0].new, appended[0].first, appended[0].last), (2, Some(Seq(1)), Some(Seq(2))));
+    let appended = writer.append(vec![visit(&bbc, vec![item("a", 1), item("b", 2)], 6)]).unwrap();
+    assert_eq!((appended[0].new, appended[0].updated, appended[0].last), (0, 1, Some(Seq(3))));
+    let epoch = reader.epoch().clone();
+    drop((writer, reader));
+
+    let (mut writer, reader) = open(dir.path());
+    assert_eq!(reader.epoch(), &epoch);
+    let events = all(&reader);
+    let told: Vec<_> = events.iter().map(|e| (e.id.seq.0, e.kind, e.item.title.as_str())).collect();
+    assert_eq!(told, [(1, Kind::Item, "a 1"), (2, Kind::Item, "b 1"), (3, Kind::Update, "b 2")]);
+    assert_eq!(events[2].first_seen, Timestamp::from_millis(5));
+    let state = reader.state(&bbc.id).unwrap().unwrap();
+    assert_eq!((state.etag.as_deref(), state.counts.items, state.counts.updates), (Some("\"6\""), 0, 1));
+    let appended = writer.append(vec![visit(&bbc, vec![item("a", 1), item("c", 1)], 7)]).unwrap();
+    assert_eq!((appended[0].new, appended[0].first), (1, Some(Seq(4))));
+}
+
+#[test]
+fn the_same_key_of_two_sources_is_two_items() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, reader) = open(dir.path());
+    let visits = ["x", "y"].map(|id| visit(&source(id), vec![item("same", 1)], 1));
+    writer.append(visits.into()).unwrap();
+    assert_eq!(all(&reader).len(), 2);
+}
+
+#[test]
+fn a_page_stops_at_its_limits_and_always_gives_one_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, reader) = open(dir.path());
+    let items = (0..10).map(|n| item(&n.to_string(), 1)).collect();
+    writer.append(vec![visit(&source("a"), items, 1)]).unwrap();
+    let seqs = |after, limit, bytes| {
+        let page = reader.page(Seq(after), limit, bytes).unwrap();
+        page.records.iter().map(|r| r.seq.0).collect::<Vec<_>>()
+    };
+    assert_eq!(seqs(0, 3, usize::MAX), [1, 2, 3]);
+    assert_eq!(seqs(7, 100, usize::MAX), [8, 9, 10]);
+    assert_eq!(seqs(4, 100, 1), [5]);
+    assert_eq!(seqs(10, 100, 100), [0; 0]);
+    assert_eq!(seqs(99, 100, 100), [0; 0]);
+}
+
+#[test]
+fn retention_removes_the_oldest_and_a_reader_is_told_how_many_it_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = |age_s, events, bytes| Options {
+        retention: Retention { age: Duration::from_secs(age_s), events, bytes },
+        ..Options::default()
+    };
+    let (mut writer, reader) = store::open(dir.path(), &limits(1000, 4, u64::MAX)).unwrap();
+    for n in 0..10 {
+        writer.append(vec![visit(&source("a"), vec![item(&n.to_string(), 1)], n * 1000)]).unwrap();
+    }
+    assert_eq!(writer.retain(Timestamp::from_millis(10_000)).unwrap().removed, 6);
+    let page = reader.page(Seq(2), 100, usize::MAX).unwrap();
+    assert_eq!((page.missed, page.records[0].seq, reader.oldest()), (4, Seq(7), Seq(7)));
+    drop((writer, reader));
+
+    let (mut writer, reader) = store::open(dir.path(), &limits(2, 100, u64::MAX)).unwrap();
+    assert_eq!(reader.oldest(), Seq(7));
+    assert_eq!(writer.retain(Timestamp::from_millis(10_000)).unwrap().removed, 2);
+    assert_eq!(writer.retain(Timestamp::from_millis(1_000_000)).unwrap().removed, 1, "the newest stays");
+    drop((writer, reader));
+
+    let (mut writer, reader) = store::open(dir.path(), &limits(1000, 100, 1)).unwrap();
+    assert_eq!(writer.retain(Timestamp::from_millis(0)).unwrap().removed, 0);
+    writer.append(vec![visit(&source("a"), vec![item("next", 1)], 0)]).unwrap();
+    assert_eq!(reader.head(), Seq(11), "a number is never used again");
+    assert_eq!(writer.retain(Timestamp::from_millis(0)).unwrap().removed, 1);
+}
+
+#[test]
+fn an_instant_finds_the_first_event_recorded_since() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, reader) = open(dir.path());
+    assert_eq!(reader.first_since(Timestamp::from_millis(0)).unwrap(), Seq(1));
+    for n in 1..=9 {
+        writer.append(vec![visit(&source("a"), vec![item(&n.to_string(), 1)], n * 10)]).unwrap();
+    }
+    for (instant, seq) in [(0, 1), (10, 1), (11, 2), (90, 9), (91, 10)] {
+        assert_eq!(reader.first_since(Timestamp::from_millis(instant)).unwrap(), Seq(seq), "{instant}");
+    }
+}
+
+#[test]
+fn a_second_owner_is_refused_and_told_who_holds_the_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_writer, reader) = open(dir.path());
+    let error = store::open(dir.path(), &Options::default()).unwrap_err();
+    assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+    assert_eq!(reader.head(), Seq(0));
+}
+
+/// What the log must come to, in ten lines: per source, the content last seen of each key.
+fn model(visits: &[(u8, Vec<(u8, u8)>)]) -> Vec<(String, Kind, String)> {
+    let mut met = std::collections::HashMap::new();
+    let mut log = Vec::new();
+    for (source, items) in visits {
+        let mut here = std::collections::HashSet::new();
+        for (key, content) in items.iter().filter(|(key, _)| here.insert(*key)) {
+            let kind = match met.insert((source, *key), *content) {
+                None => Kind::Item,
+                Some(before) if before != *content => Kind::Update,
+                Some(_) => continue,
+            };
+            log.push((format!("s{source}"), kind, format!("{key} {content}")));
+        }
+    }
+    log
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn whatever_is_visited_the_log_is_what_the_model_says(
+        visits in prop::collection::vec((0..3u8, prop::collection::vec((0..6u8, 0..3u8), 0..6)), 0..24),
+        reopen_every in 1..6usize,
+        together in 1..4usize,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut opened = Some(open(dir.path()));
+        for (n, group) in visits.chunks(together).enumerate() {
+            if n % reopen_every == 0 {
+                drop(opened.take());
+                opened = Some(open(dir.path()));
+            }
+            let group = group.iter().map(|(s, items)| {
+                let items = items.iter().map(|(k, c)| item(&k.to_string(), u64::from(*c)));
+                visit(&source(&format!("s{s}")), items.collect(), 0)
+            });
+            opened.as_mut().unwrap().0.append(group.collect()).unwrap();
+        }
+        let reader = &opened.as_ref().unwrap().1;
+        let events = all(reader);
+        let seqs: Vec<_> = events.iter().map(|e| e.id.seq.0).collect();
+        prop_assert_eq!(seqs, (1..=events.len() as u64).collect::<Vec<_>>());
+        let told: Vec<_> =
+            events.into_iter().map(|e| (e.source.to_string(), e.kind, e.item.title)).collect();
+        prop_assert_eq!(told, model(&visits));
+    }
+}
