@@ -1,0 +1,139 @@
+//! How a process reaches another: HTTP over a Unix socket, or over TCP.
+
+use std::{path::PathBuf, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use reqwest::{Client, Method, StatusCode, Url};
+
+/// Where the other process listens.
+#[derive(Clone, Debug)]
+pub enum Endpoint {
+    /// A Unix socket of ours; the host in the URL is for show.
+    Socket(PathBuf),
+    /// A server, such as `http://127.0.0.1:8700/`.
+    Url(Url),
+}
+
+/// Why nothing came back.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The address cannot be used.
+    #[error("cannot make a client for {0}: {1}")]
+    Setup(Endpoint, String),
+    /// Nobody answered.
+    #[error("cannot reach {0}: {1}")]
+    Unreachable(Endpoint, String),
+    /// The answer is not what was asked for.
+    #[error("{0} answered {1}")]
+    Refused(Endpoint, StatusCode),
+    /// The answer is larger than anything we ask for.
+    #[error("the answer of {0} is larger than {1} bytes")]
+    TooLarge(Endpoint, usize),
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Socket(path) => write!(f, "socket {}", path.display()),
+            Self::Url(url) => write!(f, "{}://{}", url.scheme(), url.authority()),
+        }
+    }
+}
+
+impl Endpoint {
+    /// The address of a route, `path` beginning with `/` and carrying its query.
+    ///
+    /// # Errors
+    /// When the path makes no URL.
+    pub(crate) fn url(&self, path: &str) -> Result<Url, ClientError> {
+        let joined = match self {
+            Self::Socket(_) => Url::parse("http://ingestd").and_then(|base| base.join(path)),
+            Self::Url(base) => base.join(path),
+        };
+        joined.map_err(|e| ClientError::Setup(self.clone(), e.to_string()))
+    }
+
+    /// A client that dials this endpoint and nothing else: no proxy, no redirect.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub(crate) fn client(&self) -> Result<Client, ClientError> {
+        // Err means that somebody installed one before us, which serves as well.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let builder = Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(5));
+        let builder = match self {
+            Self::Socket(path) => builder.unix_socket(path.as_path()),
+            Self::Url(_) => builder.tcp_keepalive(Duration::from_secs(30)),
+        };
+        builder.build().map_err(|e| ClientError::Setup(self.clone(), chain(&e)))
+    }
+
+    pub(crate) fn unreachable(&self, error: &reqwest::Error) -> ClientError {
+        ClientError::Unreachable(self.clone(), chain(error))
+    }
+}
+
+/// The innermost reason says it best; the outer ones repeat the URL.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}
+
+/// Fetches a route, within `deadline` and at most `bytes_max` of body.
+///
+/// # Errors
+/// [`ClientError`], also for any status but 200.
+pub async fn get(
+    endpoint: &Endpoint,
+    path: &str,
+    deadline: Duration,
+    bytes_max: usize,
+) -> Result<Bytes, ClientError> {
+    exchange(endpoint, Method::GET, path, None, deadline, bytes_max).await
+}
+
+/// Sends JSON to a route, within `deadline`; otherwise as [`get`], any 2xx being fine.
+///
+/// # Errors
+/// [`ClientError`], also for any status but 2xx.
+pub async fn post(
+    endpoint: &Endpoint,
+    path: &str,
+    json: String,
+    deadline: Duration,
+    bytes_max: usize,
+) -> Result<Bytes, ClientError> {
+    exchange(endpoint, Method::POST, path, Some(json), deadline, bytes_max).await
+}
+
+async fn exchange(
+    endpoint: &Endpoint,
+    method: Method,
+    path: &str,
+    json: Option<String>,
+    deadline: Duration,
+    bytes_max: usize,
+) -> Result<Bytes, ClientError> {
+    let mut request = endpoint.client()?.request(method, endpoint.url(path)?).timeout(deadline);
+    if let Some(json) = json {
+        request = request.header("content-type", "application/json").body(json);
+    }
+    let mut response = request.send().await.map_err(|e| endpoint.unreachable(&e))?;
+    if !response.status().is_success() {
+        return Err(ClientError::Refused(endpoint.clone(), response.status()));
+    }
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(|e| endpoint.unreachable(&e))? {
+        if body.len() + chunk.len() > bytes_max {
+            return Err(ClientError::TooLarge(endpoint.clone(), bytes_max));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
+}

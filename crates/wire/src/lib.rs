@@ -1,0 +1,17 @@
+//! Events from one process to another, resumable and without holes.
+//!
+//! Both hops of newswire speak `text/event-stream` with `Last-Event-ID`: the ingestion daemon to its gateways over a
+//! Unix socket, the gateways to everybody else over TCP. A [`Publisher`] turns a log, a bell and a cursor into the
+//! blocks of such a stream; a [`Subscription`] reads one and comes back by itself after either side restarts.
+//!
+//! Never here: what is in an event (it passes through as bytes), the store, a feed.
+
+mod client;
+mod publish;
+mod resume;
+mod subscribe;
+
+pub use client::{ClientError, Endpoint, get, post};
+pub use publish::{Block, Log, LogError, LogEvent, LogPage, Notice, Publisher};
+pub use resume::{Hello, Missed, Resume, Standing, Verdict};
+pub use subscribe::{Coverage, Incoming, Signal, Subscription, Timing};
