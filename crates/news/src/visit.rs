@@ -68,6 +68,16 @@ pub struct VisitReport {
     pub error: Option<String>,
 }
 
+/// What the ingestion process tells its gateways when a visit ended: the report, and the source's health after it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceNotice {
+    /// What clients are told.
+    #[serde(flatten)]
+    pub report: VisitReport,
+    /// The new element of `GET /sources`.
+    pub health: SourceStatus,
+}
+
 /// What has been counted of a source since it was first visited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -116,6 +126,10 @@ pub struct SourceState {
     pub last_error: Option<String>,
     /// Visits in a row that ended without a feed.
     pub failures: u32,
+    /// Answers 410 in a row.
+    pub gone_in_a_row: u32,
+    /// What the last document says about when to come again.
+    pub rhythm: FeedRhythm,
     /// When to come again; nothing when no visit is planned.
     pub next_visit: Option<Timestamp>,
     /// Why then.
@@ -124,6 +138,22 @@ pub struct SourceState {
     pub warnings: Vec<String>,
     /// Totals.
     pub counts: Counts,
+}
+
+/// What a document says about when to come again; kept, because a 304 says nothing about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FeedRhythm {
+    /// `ttl` of RSS 2.0, in seconds.
+    pub ttl_s: Option<u64>,
+    /// `sy:updatePeriod` divided by `sy:updateFrequency`, in seconds.
+    pub update_interval_s: Option<u64>,
+    /// `skipHours`: hours of the day in UTC, 0 to 23.
+    pub skip_hours: Vec<u8>,
+    /// `skipDays`: days of the week in UTC, 0 (Monday) to 6.
+    pub skip_days: Vec<u8>,
+    /// When its newest items were published, at most 20.
+    pub recent: Vec<Timestamp>,
 }
 
 /// A source and its health: an element of `GET /sources`.

@@ -9,7 +9,7 @@
 
 use std::{collections::HashMap, fs::File, io, sync::Arc};
 
-use news::{Cursor, Event, Item, Kind, Seq, Source, SourceId, SourceState, Timestamp};
+use news::{Cursor, Event, Item, Kind, Seq, Source, SourceId, SourceState, Timestamp, VisitStatus};
 
 use crate::{
     Retention,
@@ -26,7 +26,8 @@ pub struct Visit {
     pub source: Arc<Source>,
     /// What the document held, oldest first; empty when nothing was parsed.
     pub items: Vec<Item>,
-    /// What is to be remembered until the next visit. The writer adds to `counts.items` and `counts.updates`.
+    /// What is to be remembered until the next visit. The writer finishes what only it knows: it adds to
+    /// `counts.items` and `counts.updates`, and a `last_status` of `new` becomes `unchanged` when nothing was.
     pub state: SourceState,
     /// When the visit ended.
     pub now: Timestamp,
@@ -186,6 +187,10 @@ impl Writer {
         }
         state.counts.items += u64::from(result.new);
         state.counts.updates += u64::from(result.updated);
+        if state.last_status == Some(VisitStatus::New) && result.last.is_none() {
+            state.last_status = Some(VisitStatus::Unchanged);
+            state.counts.unchanged += 1;
+        }
         let json = serde_json::to_vec(&state).expect("every field of a state has a JSON form");
         commit.batch.insert(record::state_key(&source.id), record::seal(&[&json]));
         result.state = state;

@@ -1,0 +1,21 @@
+//! The ingestion process: every source is visited when it is due, and what is new goes to the log and out on the wire.
+//!
+//! ```text
+//! Roster ──starts──► SourceActor (one per source) ──visit──► Recorder ──► store (a thread) ──► bell ──► GET /wire
+//! ```
+//!
+//! [`run`] gets its configuration, its clock and its stop signal from outside. Actors never block: fetching is
+//! asynchronous, parsing and the store have threads of their own.
+
+mod board;
+mod gates;
+mod metrics;
+mod outcome;
+mod recorder;
+mod roster;
+mod routes;
+mod run;
+mod source_actor;
+mod wire_log;
+
+pub use run::{RunError, run};

@@ -1,0 +1,380 @@
+//! What a visit came to: a pure function from what was fetched and read to what is remembered.
+//!
+//! Every way a visit can end goes through [`Outcome::conclude`], so that none can forget the next visit.
+
+use std::time::Duration;
+
+use fetch::{
+    Answer, FailureClass, Visit,
+    schedule::{Facts, Pace, Weekday, next_visit},
+};
+use news::{FeedRhythm, Item, Safe, Source, SourceState, Timestamp, VisitStatus};
+use sha2::{Digest as _, Sha256};
+
+/// What was made of the body.
+#[derive(Debug)]
+pub(crate) enum Reading {
+    /// There was none, or nobody looked.
+    None,
+    /// The same bytes as last time.
+    Same,
+    /// A feed.
+    Document(Box<feed::Document>),
+    /// Not a feed; or our reader failed on it.
+    Failed {
+        /// One of the closed set of failure classes, or `panic`.
+        class: &'static str,
+        /// One sentence.
+        message: String,
+    },
+}
+
+/// A visit on its way into the log.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// Oldest first.
+    pub(crate) items: Vec<Item>,
+    /// What is remembered; `last_status` is final only after the append.
+    pub(crate) state: SourceState,
+    /// Label of the failure metric.
+    pub(crate) class: Option<&'static str>,
+    /// Items over the caps.
+    pub(crate) dropped: usize,
+}
+
+/// What conclusions are drawn from, besides the visit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Given<'a> {
+    pub(crate) source: &'a Source,
+    pub(crate) before: &'a SourceState,
+    pub(crate) pace: Pace,
+    pub(crate) now: Timestamp,
+    pub(crate) took: Duration,
+    /// From 0 to 1.
+    pub(crate) jitter: f64,
+}
+
+/// Warnings kept of a document.
+const WARNINGS_MAX: usize = 8;
+/// Publication dates kept of a document, for the rhythm.
+const RECENT_MAX: usize = 20;
+/// A source is asked for everything once a day, whatever its validators say: servers that answer 304 for ever exist.
+const FULL_EVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// The hash that binds validators to the address they came from, secrets included.
+pub(crate) fn url_hash(source: &Source) -> u64 {
+    let digest = Sha256::digest(source.url.secret().as_str().as_bytes());
+    u64::from_le_bytes(digest[..8].try_into().expect("a SHA-256 has 32 bytes"))
+}
+
+/// The validators to send: none when the address changed, and none once a day.
+pub(crate) fn validators<'s>(
+    source: &Source,
+    state: &'s SourceState,
+    now: Timestamp,
+) -> (Option<&'s str>, Option<&'s str>) {
+    let fresh = state.last_full.is_some_and(|full| now.since(full) < FULL_EVERY);
+    if state.url_hash != url_hash(source) || !fresh {
+        return (None, None);
+    }
+    (state.etag.as_deref(), state.last_modified.as_deref())
+}
+
+impl Outcome {
+    /// Draws the conclusions.
+    pub(crate) fn conclude(given: Given<'_>, visit: &Visit, reading: Reading) -> Self {
+        let mut state = given.before.clone();
+        state.url_hash = url_hash(given.source);
+        state.last_visit = Some(given.now);
+        state.last_code = visit.code;
+        state.last_took_ms = Some(u64::try_from(given.took.as_millis()).unwrap_or(u64::MAX));
+        state.counts.visits += 1;
+        state.counts.body_bytes += visit.body_bytes;
+        let mut outcome = Self { items: Vec::new(), state, class: None, dropped: 0 };
+        let status = outcome.take_answer(given, visit, reading);
+        outcome.count(status, given.now);
+        outcome.plan(given, visit, status);
+        outcome
+    }
+
+    /// The conclusion when our own code failed on a visit.
+    pub(crate) fn crashed(given: Given<'_>, message: &str) -> Self {
+        let mut outcome =
+            Self { items: Vec::new(), state: given.before.clone(), class: Some("panic"), dropped: 0 };
+        outcome.state.last_visit = Some(given.now);
+        outcome.state.counts.visits += 1;
+        outcome.state.last_error = Some(format!("panic: {}", Safe(message)));
+        outcome.count(VisitStatus::Error, given.now);
+        let mut facts = Facts::new(given.pace, given.now, fetch::schedule::Outcome::Failed);
+        facts.failures = outcome.state.failures;
+        let next = next_visit(&facts, given.jitter);
+        outcome.state.next_visit = next.at;
+        outcome.state.why = next.why;
+        outcome
+    }
+
+    fn take_answer(&mut self, given: Given<'_>, visit: &Visit, reading: Reading) -> VisitStatus {
+        match &visit.answer {
+            Answer::Full(full) => {
+                if let Reading::Failed { class, message } = reading {
+                    return self.fail(class, &message);
+                }
+                self.state.etag.clone_from(&full.etag);
+                self.state.last_modified.clone_from(&full.last_modified);
+                self.state.body_hash = Some(full.body_hash);
+                if !full.is_delta {
+                    self.state.last_full = Some(given.now);
+                }
+                match reading {
+                    Reading::Document(document) => self.take_document(*document),
+                    _ => VisitStatus::Unchanged,
+                }
+            }
+            Answer::NotModified { etag, last_modified } => {
+                for (ours, theirs) in
+                    [(&mut self.state.etag, etag), (&mut self.state.last_modified, last_modified)]
+                {
+                    if theirs.is_some() {
+                        ours.clone_from(theirs);
+                    }
+                }
+                VisitStatus::Unchanged
+            }
+            Answer::Throttled => {
+                self.fail(FailureClass::HttpStatus.as_str(), "the server asks us to come later");
+                VisitStatus::Throttled
+            }
+            Answer::Gone => {
+                self.fail(FailureClass::HttpStatus.as_str(), "the server says that the feed is gone (410)");
+                VisitStatus::Gone
+            }
+            Answer::Failed(failure) => self.fail(failure.class.as_str(), &failure.message),
+        }
+    }
+
+    fn take_document(&mut self, document: feed::Document) -> VisitStatus {
+        let said = |w: &news::Warning| match w.line {
+            Some(line) => format!("line {line}: {}", w.message),
+            None => w.message.clone(),
+        };
+        self.state.warnings = document.warnings.iter().take(WARNINGS_MAX).map(said).collect();
+        self.state.rhythm = remember_rhythm(&document);
+        self.dropped = document.dropped;
+        self.items = oldest_first(document.items);
+        if document.damaged { VisitStatus::Partial } else { VisitStatus::New }
+    }
+
+    fn fail(&mut self, class: &'static str, message: &str) -> VisitStatus {
+        self.class = Some(class);
+        self.state.last_error = Some(format!("{class}: {message}"));
+        VisitStatus::Error
+    }
+
+    fn count(&mut self, status: VisitStatus, now: Timestamp) {
+        let state = &mut self.state;
+        state.last_status = Some(status);
+        if status.is_healthy() {
+            state.last_success = Some(now);
+            state.last_error = None;
+            state.failures = 0;
+            state.counts.unchanged += u64::from(status == VisitStatus::Unchanged);
+        } else {
+            state.failures = state.failures.saturating_add(1);
+            state.counts.errors += 1;
+        }
+        state.gone_in_a_row =
+            if status == VisitStatus::Gone { state.gone_in_a_row.saturating_add(1) } else { 0 };
+    }
+
+    fn plan(&mut self, given: Given<'_>, visit: &Visit, status: VisitStatus) {
+        use fetch::schedule::Outcome as Ended;
+        let ended = match status {
+            VisitStatus::New | VisitStatus::Partial => Ended::Healthy,
+            VisitStatus::Unchanged => Ended::Unchanged,
+            VisitStatus::Throttled => Ended::Throttled,
+            VisitStatus::Gone => Ended::Gone,
+            VisitStatus::Error => Ended::Failed,
+        };
+        const DAYS: [Weekday; 7] = [
+            Weekday::Mon,
+            Weekday::Tue,
+            Weekday::Wed,
+            Weekday::Thu,
+            Weekday::Fri,
+            Weekday::Sat,
+            Weekday::Sun,
+        ];
+        let rhythm = &self.state.rhythm;
+        let skip_days: Vec<_> =
+            rhythm.skip_days.iter().filter_map(|d| DAYS.get(usize::from(*d)).copied()).collect();
+        let facts = Facts {
+            code: visit.code,
+            failures: self.state.failures,
+            gone_in_a_row: self.state.gone_in_a_row,
+            every: given.source.every,
+            recent: &rhythm.recent,
+            ttl: rhythm.ttl_s.map(Duration::from_secs),
+            update_period: rhythm.update_interval_s.map(Duration::from_secs),
+            skip_hours: &rhythm.skip_hours,
+            skip_days: &skip_days,
+            cache_life: visit.cache.fresh_for,
+            retry_after: visit.retry_after,
+            ..Facts::new(given.pace, given.now, ended)
+        };
+        let next = next_visit(&facts, given.jitter);
+        self.state.next_visit = next.at;
+        self.state.why = next.why;
+    }
+}
+
+fn remember_rhythm(document: &feed::Document) -> FeedRhythm {
+    let rhythm = &document.rhythm;
+    let mut recent: Vec<_> = document.items.iter().filter_map(|i| i.published.or(i.updated)).collect();
+    recent.sort_unstable_by(|a, b| b.cmp(a));
+    recent.truncate(RECENT_MAX);
+    FeedRhythm {
+        ttl_s: rhythm.ttl.map(|d| d.as_secs()),
+        update_interval_s: rhythm.update_interval.map(|d| d.as_secs()),
+        skip_hours: (0..24).filter(|h| rhythm.skip_hours.contains(u32::from(*h))).collect(),
+        skip_days: (0..7).filter(|d| rhythm.skip_days.contains(u32::from(*d))).collect(),
+        recent,
+    }
+}
+
+/// Feeds put the newest first; the log wants the oldest first. Dates decide where every item has one.
+fn oldest_first(mut items: Vec<Item>) -> Vec<Item> {
+    items.reverse();
+    if items.iter().all(|i| i.published.is_some()) {
+        items.sort_by_key(|i| i.published);
+    }
+    items
+}
+
+#[cfg(test)]
+mod tests {
+    use fetch::{CacheLife, Failure, Full, Timings};
+    use news::{FeedUrl, SourceId};
+
+    use super::*;
+
+    const NOW: fn() -> Timestamp = || Timestamp::from_millis(1_800_000_000_000);
+
+    fn source() -> Source {
+        let url = FeedUrl::try_new("https://example.org/feed").unwrap();
+        Source::new(SourceId::try_new("a").unwrap(), url)
+    }
+
+    fn visit(code: u16, answer: Answer) -> Visit {
+        Visit {
+            answer,
+            code: Some(code),
+            hops: Vec::new(),
+            timings: Timings::default(),
+            headers: Vec::new(),
+            cache: CacheLife::default(),
+            retry_after: None,
+            remote: None,
+            body_bytes: 10,
+        }
+    }
+
+    fn full(etag: &str) -> Answer {
+        Answer::Full(Full {
+            body: bytes::Bytes::new(),
+            body_hash: 7,
+            content_type: None,
+            etag: Some(etag.to_owned()),
+            last_modified: None,
+            url: "https://example.org/feed".parse().unwrap(),
+            is_delta: false,
+        })
+    }
+
+    fn conclude(before: &SourceState, visit: &Visit, reading: Reading) -> Outcome {
+        let source = source();
+        let took = Duration::from_millis(12);
+        let given = Given { source: &source, before, pace: Pace::default(), now: NOW(), took, jitter: 0.5 };
+        Outcome::conclude(given, visit, reading)
+    }
+
+    #[test]
+    fn validators_are_sent_only_for_the_address_they_came_from_and_not_for_ever() {
+        let state = conclude(&SourceState::default(), &visit(200, full("\"v1\"")), Reading::Same).state;
+        let mut source = source();
+        assert_eq!(validators(&source, &state, NOW()), (Some("\"v1\""), None));
+        assert_eq!(validators(&source, &state, NOW().plus(FULL_EVERY)), (None, None));
+        source.url = FeedUrl::try_new("https://example.org/other").unwrap();
+        assert_eq!(validators(&source, &state, NOW()), (None, None));
+    }
+
+    #[test]
+    fn a_failure_keeps_the_validators_and_plans_the_next_visit() {
+        let good = conclude(&SourceState::default(), &visit(200, full("\"v1\"")), Reading::Same).state;
+        let failure = Failure::new(FailureClass::Timeout, "no answer within 30s");
+        let bad = conclude(&good, &visit(200, Answer::Failed(failure)), Reading::None);
+        assert_eq!(bad.class, Some("timeout"));
+        assert_eq!((bad.state.failures, bad.state.etag.as_deref()), (1, Some("\"v1\"")));
+        assert_eq!(bad.state.last_error.as_deref(), Some("timeout: no answer within 30s"));
+        assert!(bad.state.next_visit > Some(NOW()));
+        let again = conclude(
+            &bad.state,
+            &visit(304, Answer::NotModified { etag: None, last_modified: None }),
+            Reading::None,
+        );
+        assert_eq!((again.state.failures, again.state.last_error), (0, None));
+        assert_eq!(again.state.etag.as_deref(), Some("\"v1\""), "a 304 without validators changes none");
+    }
+
+    #[test]
+    fn a_document_that_cannot_be_read_keeps_the_old_validators() {
+        let good = conclude(&SourceState::default(), &visit(200, full("\"v1\"")), Reading::Same).state;
+        let reading = Reading::Failed { class: "not-a-feed", message: "an HTML page".into() };
+        let bad = conclude(&good, &visit(200, full("\"v2\"")), reading);
+        assert_eq!((bad.state.etag.as_deref(), bad.class), (Some("\"v1\""), Some("not-a-feed")));
+    }
+
+    #[test]
+    fn the_third_410_in_a_row_ends_the_visits_and_a_success_in_between_does_not() {
+        let mut state = SourceState::default();
+        for _ in 0..2 {
+            state = conclude(&state, &visit(410, Answer::Gone), Reading::None).state;
+            assert!(state.next_visit.is_some());
+        }
+        let healed = conclude(&state, &visit(200, full("\"v\"")), Reading::Same).state;
+        assert_eq!(healed.gone_in_a_row, 0);
+        let gone = conclude(&state, &visit(410, Answer::Gone), Reading::None).state;
+        assert_eq!((gone.next_visit, gone.last_status), (None, Some(VisitStatus::Gone)));
+    }
+
+    #[test]
+    fn every_way_a_visit_ends_has_a_reason_for_the_next() {
+        let failed = Answer::Failed(Failure::new(FailureClass::Dns, "no such name"));
+        let same = Answer::NotModified { etag: None, last_modified: None };
+        for (code, answer) in
+            [(200, full("x")), (304, same), (429, Answer::Throttled), (410, Answer::Gone), (0, failed)]
+        {
+            let outcome = conclude(&SourceState::default(), &visit(code, answer), Reading::Same);
+            assert!(!outcome.state.why.is_empty() && outcome.state.next_visit.is_some(), "{code}");
+        }
+        let source = source();
+        let before = SourceState::default();
+        let took = Duration::ZERO;
+        let given =
+            Given { source: &source, before: &before, pace: Pace::default(), now: NOW(), took, jitter: 0.5 };
+        let crashed = Outcome::crashed(given, "index out of bounds");
+        assert!(crashed.state.next_visit > Some(NOW()));
+        assert_eq!(crashed.state.last_error.as_deref(), Some("panic: index out of bounds"));
+    }
+
+    #[test]
+    fn the_oldest_item_comes_first() {
+        let item = |key: &str, ms: Option<i64>| Item {
+            key: key.into(),
+            published: ms.map(Timestamp::from_millis),
+            ..Item::default()
+        };
+        let keys = |items| oldest_first(items).into_iter().map(|i| i.key).collect::<String>();
+        assert_eq!(keys(vec![item("c", Some(3)), item("a", Some(1)), item("b", Some(2))]), "abc");
+        assert_eq!(keys(vec![item("c", None), item("b", Some(9)), item("a", None)]), "abc");
+    }
+}

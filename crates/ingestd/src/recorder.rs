@@ -1,0 +1,194 @@
+//! Step 6 of the life of an item: its turn. The recorder owns the store's writer and nobody else does.
+//!
+//! ```text
+//! SourceActors ──Record──► Recorder ──bounded channel──► the writer's thread: take what is queued → one commit
+//!                                                        → head moves → bell rings → answers
+//! ```
+//!
+//! The actor only passes on; the thread blocks on the disk. When the disk fails the process must stop: the thread
+//! then says why and ends, and every later visit is answered with [`Closed`].
+
+use std::{thread, time::Duration};
+
+use actix::{Actor, Context, Handler, Message, ResponseFuture};
+use anyhow::Context as _;
+use daemon::Clock;
+use futures_util::FutureExt as _;
+use news::{Seq, Timestamp};
+use store::{Appended, Reader, Visit, Writer};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+
+use crate::metrics::Numbers;
+
+/// Visits that wait for the writer; more than are ever under way by default, so that none waits to wait.
+const QUEUE_VISITS: usize = 1024;
+/// Visits in one commit: what is queued is taken together, but nobody waits for a commit of minutes.
+const COMMIT_VISITS_MAX: usize = 256;
+/// How often retention is looked after.
+const RETAIN_EVERY: Duration = Duration::from_secs(5);
+
+/// Puts a visit on record.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Appended, Closed>")]
+pub(crate) struct Record(pub(crate) Visit);
+
+/// Take nothing more in; what is queued is still written.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Close;
+
+/// The store can no longer be written, or the process is stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the log is closed")]
+pub(crate) struct Closed;
+
+enum Job {
+    Record(Visit, oneshot::Sender<Appended>),
+    Retain,
+}
+
+/// The actor's face of the writer.
+pub(crate) struct Recorder {
+    jobs: mpsc::Sender<Job>,
+}
+
+/// The writer's thread; joined at the end of the process.
+pub(crate) struct WriterThread {
+    thread: thread::JoinHandle<Result<(), store::AppendError>>,
+}
+
+/// What the writer's thread works with.
+pub(crate) struct Desk {
+    pub(crate) writer: Writer,
+    pub(crate) reader: Reader,
+    pub(crate) bell: watch::Sender<Seq>,
+    pub(crate) clock: Clock,
+    pub(crate) numbers: Numbers,
+}
+
+impl Recorder {
+    /// Starts the writer's thread; `failed` is called on it once, when the log can no longer be written.
+    pub(crate) fn start(
+        desk: Desk,
+        failed: impl FnOnce() + Send + 'static,
+    ) -> anyhow::Result<(Self, WriterThread)> {
+        let (jobs, queue) = mpsc::channel(QUEUE_VISITS);
+        let work = move || {
+            let result = desk.work(queue);
+            if result.is_err() {
+                failed();
+            }
+            result
+        };
+        let thread = thread::Builder::new().name("recorder".into()).spawn(work).context("start a thread")?;
+        Ok((Self { jobs }, WriterThread { thread }))
+    }
+}
+
+impl WriterThread {
+    /// Waits until everything queued is on disk. Blocks; the recorder's actor must be gone by then.
+    pub(crate) fn join(self) -> Result<(), store::AppendError> {
+        match self.thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+impl Actor for Recorder {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        use actix::AsyncContext as _;
+        ctx.run_interval(RETAIN_EVERY, |recorder, _| {
+            // A full queue means that the writer has better things to do; there is a next time.
+            recorder.jobs.try_send(Job::Retain).ok();
+        });
+    }
+}
+
+impl Handler<Record> for Recorder {
+    type Result = ResponseFuture<Result<Appended, Closed>>;
+
+    fn handle(&mut self, Record(visit): Record, _: &mut Self::Context) -> Self::Result {
+        let jobs = self.jobs.clone();
+        async move {
+            let (reply, answer) = oneshot::channel();
+            jobs.send(Job::Record(visit, reply)).await.map_err(|_| Closed)?;
+            answer.await.map_err(|_| Closed)
+        }
+        .boxed_local()
+    }
+}
+
+impl Handler<Close> for Recorder {
+    type Result = ();
+
+    fn handle(&mut self, _: Close, ctx: &mut Self::Context) {
+        use actix::ActorContext as _;
+        ctx.stop();
+    }
+}
+
+impl Desk {
+    fn work(mut self, mut queue: mpsc::Receiver<Job>) -> Result<(), store::AppendError> {
+        while let Some(job) = queue.blocking_recv() {
+            let mut visits = Vec::new();
+            let mut replies = Vec::new();
+            let mut retain = false;
+            let mut take = |job| match job {
+                Job::Record(visit, reply) => {
+                    visits.push(visit);
+                    replies.push(reply);
+                }
+                Job::Retain => retain = true,
+            };
+            take(job);
+            for _ in 1..COMMIT_VISITS_MAX {
+                let Ok(job) = queue.try_recv() else { break };
+                take(job);
+            }
+            self.commit(visits, replies)?;
+            if retain {
+                self.retain()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(
+        &mut self,
+        visits: Vec<Visit>,
+        replies: Vec<oneshot::Sender<Appended>>,
+    ) -> Result<(), store::AppendError> {
+        if visits.is_empty() {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let appended = self.writer.append(visits)?;
+        self.numbers.append_seconds.observe(started.elapsed().as_secs_f64());
+        self.numbers.appends.inc();
+        self.bell.send_replace(self.reader.head());
+        self.tell_sizes();
+        for (reply, appended) in replies.into_iter().zip(appended) {
+            // The actor may be gone (reload, stop): its visit is on record all the same.
+            reply.send(appended).ok();
+        }
+        Ok(())
+    }
+
+    fn retain(&mut self) -> Result<(), store::AppendError> {
+        let retained = self.writer.retain(Timestamp::from_millis(self.clock.now_millis()))?;
+        self.numbers.events_removed.inc_by(retained.removed);
+        self.tell_sizes();
+        Ok(())
+    }
+
+    fn tell_sizes(&self) {
+        self.numbers.log_bytes.set(self.writer.live_bytes().cast_signed());
+        self.numbers.log_head.set(self.reader.head().0.cast_signed());
+    }
+}

@@ -1,0 +1,201 @@
+//! What the ingestion process answers on `ingestd.sock`: the wire, the log in pages, the sources, and orders to visit.
+//!
+//! Only processes of this machine that may open the socket get here. Few of them, so actix-web-lab's SSE with its
+//! encoding per client costs nothing.
+
+use std::{convert::Infallible, time::Duration};
+
+use actix::Addr;
+use actix_web::{HttpRequest, HttpResponse, Responder, web};
+use actix_web_lab::sse::{self, Sse};
+use futures_util::StreamExt as _;
+use news::{Cursor, Seq};
+use serde::{Deserialize, Serialize};
+use serde_json::{json, value::RawValue};
+use wire::{Block, Log as _, Publisher};
+
+use crate::{
+    board::Board,
+    metrics::Numbers,
+    roster::{Roster, Visit, Visiting},
+    wire_log::WireLog,
+};
+
+/// What the routes need; shared by the server's workers.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) publisher: Publisher,
+    pub(crate) log: WireLog,
+    pub(crate) board: Board,
+    pub(crate) roster: Addr<Roster>,
+    pub(crate) metrics: daemon::metrics::Metrics,
+    pub(crate) numbers: Numbers,
+}
+
+/// Events in one page of `/log`.
+const PAGE_EVENTS_MAX: usize = 1000;
+/// About the bytes of one page.
+const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Recent events of a stream that asks for no number.
+const SNAPSHOT_DEFAULT: u64 = 50;
+/// Sources in one order.
+const VISITS_MAX: usize = 1000;
+/// How long the roster may take to answer.
+const ROSTER_WITHIN: Duration = Duration::from_secs(5);
+
+pub(crate) fn configure(app: &mut web::ServiceConfig) {
+    app.route("/health", web::get().to(health))
+        .route("/wire", web::get().to(wire))
+        .route("/log", web::get().to(log))
+        .route("/sources", web::get().to(sources))
+        .route("/sources/{id}", web::get().to(source))
+        .route("/visits", web::post().to(visits))
+        .route("/metrics", web::get().to(metrics))
+        .default_service(web::to(|| async { problem(404, "not-found", "there is no such route") }));
+}
+
+fn problem(status: u16, code: &str, title: &str) -> HttpResponse {
+    let status = actix_web::http::StatusCode::from_u16(status).expect("a status of ours is one");
+    HttpResponse::build(status)
+        .content_type("application/problem+json")
+        .body(json!({ "status": status.as_u16(), "code": code, "title": title }).to_string())
+}
+
+async fn health(desk: web::Data<Desk>) -> impl Responder {
+    let standing = desk.log.standing();
+    web::Json(json!({
+        "status": "ok",
+        "name": "newswire-ingestd",
+        "version": env!("CARGO_PKG_VERSION"),
+        "epoch": standing.epoch,
+        "oldest": standing.oldest,
+        "head": standing.head,
+    }))
+}
+
+#[derive(Debug, Deserialize)]
+struct WireQuery {
+    snapshot: Option<u64>,
+    after: Option<String>,
+}
+
+async fn wire(desk: web::Data<Desk>, query: web::Query<WireQuery>, request: HttpRequest) -> impl Responder {
+    let header = request.headers().get("last-event-id").map(|id| String::from_utf8_lossy(id.as_bytes()));
+    let requested = header.as_deref().or(query.after.as_deref());
+    let blocks = desk.publisher.stream(requested, query.snapshot.unwrap_or(SNAPSHOT_DEFAULT));
+    let gauge = Subscribed::new(&desk.numbers);
+    let events = blocks.map(move |block| {
+        let _counted = &gauge;
+        Ok::<_, Infallible>(event(block))
+    });
+    Sse::from_stream(events).with_retry_duration(Duration::from_millis(500))
+}
+
+fn event(block: Block) -> sse::Event {
+    let data = sse::Data::new(block.data).event(block.event);
+    match block.id {
+        Some(id) => data.id(id.to_string()).into(),
+        None => data.into(),
+    }
+}
+
+/// Counts an open stream until it is dropped.
+struct Subscribed(prometheus_client::metrics::gauge::Gauge);
+
+impl Subscribed {
+    fn new(numbers: &Numbers) -> Self {
+        numbers.subscribers.inc();
+        Self(numbers.subscribers.clone())
+    }
+}
+
+impl Drop for Subscribed {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct LogQuery {
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+/// A page of the log: `{"epoch","oldest","head","missed","events":[Event],"next"}`.
+#[derive(Serialize)]
+struct LogAnswer {
+    epoch: news::Epoch,
+    oldest: Cursor,
+    head: Cursor,
+    missed: u64,
+    events: Vec<Box<RawValue>>,
+    /// The `after` of the next page; nothing when this was the last.
+    next: Option<Cursor>,
+}
+
+async fn log(desk: web::Data<Desk>, query: web::Query<LogQuery>) -> HttpResponse {
+    let standing = desk.log.standing();
+    let after = match query.after.as_deref() {
+        None => Seq(standing.oldest.0 - 1),
+        Some(text) => match text.parse::<Cursor>() {
+            Ok(cursor) if cursor.epoch == standing.epoch => cursor.seq,
+            Ok(_) => return problem(410, "other-epoch", "this id belongs to another log"),
+            Err(_) => return problem(400, "bad-id", "after: an event id is wanted, such as k3v9q2-412"),
+        },
+    };
+    let limit = query.limit.unwrap_or(100).clamp(1, PAGE_EVENTS_MAX);
+    let log = desk.log.clone();
+    let page = web::block(move || log.page(after, limit, PAGE_BYTES_MAX)).await;
+    let Ok(Ok(page)) = page else { return problem(500, "log-unreadable", "the log cannot be read") };
+    let id = |seq| Cursor { epoch: standing.epoch.clone(), seq };
+    let last = page.events.last().map(|e| e.seq);
+    let raw = |json: String| RawValue::from_string(json).expect("the log holds JSON that we wrote");
+    HttpResponse::Ok().json(LogAnswer {
+        oldest: id(standing.oldest),
+        head: id(standing.head),
+        missed: page.missed,
+        events: page.events.into_iter().map(|e| raw(e.json)).collect(),
+        next: last.filter(|seq| *seq < standing.head).map(id),
+        epoch: standing.epoch.clone(),
+    })
+}
+
+async fn sources(desk: web::Data<Desk>) -> impl Responder {
+    let sources: Vec<_> = desk.board.plates().iter().map(|plate| plate.status()).collect();
+    web::Json(json!({ "sources": sources }))
+}
+
+async fn source(desk: web::Data<Desk>, id: web::Path<String>) -> HttpResponse {
+    match desk.board.get(&id) {
+        Some(plate) => HttpResponse::Ok().json(plate.status()),
+        None => problem(404, "no-such-source", "there is no source of this id"),
+    }
+}
+
+/// An order: `{"sources":["bbc"]}`; without a list, every source.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Order {
+    sources: Option<Vec<String>>,
+}
+
+async fn visits(desk: web::Data<Desk>, order: web::Json<Order>) -> HttpResponse {
+    let everything = || desk.board.plates().iter().map(|p| p.source.id.to_string()).collect();
+    let ids: Vec<String> = match order.into_inner().sources {
+        Some(ids) if ids.len() > VISITS_MAX => {
+            return problem(413, "too-many-sources", "an order names at most 1000 sources");
+        }
+        Some(ids) => ids,
+        None => everything(),
+    };
+    match desk.roster.send(Visit(ids)).timeout(ROSTER_WITHIN).await {
+        Ok(Visiting { accepted, unknown, disabled, busy }) => HttpResponse::Accepted().json(json!({
+            "accepted": accepted, "unknown": unknown, "disabled": disabled, "busy": busy,
+        })),
+        Err(_) => problem(503, "roster-busy", "the roster did not answer in time"),
+    }
+}
+
+async fn metrics(desk: web::Data<Desk>) -> impl Responder {
+    HttpResponse::Ok().content_type(daemon::metrics::CONTENT_TYPE).body(desk.metrics.encode())
+}

@@ -1,0 +1,306 @@
+//! The process from its first socket to its last: what `main` and the tests call.
+//!
+//! ```text
+//! start: catalogue → sockets → store (opens, heals) → recorder → roster → wire → READY
+//! stop:  roster leaves (visits are cancelled) → recorder ends (what is queued is on disk) → wire closes
+//! ```
+
+use std::{collections::HashMap, path::Path, rc::Rc, sync::Arc, time::Duration};
+
+use actix::Actor as _;
+use actix_web::{App, HttpServer, dev::ServerHandle, web};
+use anyhow::Context as _;
+use daemon::{
+    Clock, Exit,
+    admin::{Admin, AdminHandle},
+    config::Config,
+    logs::Logs,
+    metrics::Metrics,
+    notify,
+    sockets::{SocketError, bind_unix},
+    stop::Signals,
+};
+use fetch::{Policy, Visitor, schedule::Pace};
+use news::{Catalogue, SourceId, SourceState};
+use serde_json::json;
+use store::{OpenError, Reader};
+use tokio::sync::{Semaphore, broadcast, watch};
+
+use crate::{
+    board::Board,
+    gates::{Bounds, Gates},
+    metrics::Numbers,
+    recorder::{self, Recorder, WriterThread},
+    roster::{Dismiss, Roster, Take, overdue},
+    routes,
+    source_actor::Workshop,
+    wire_log::WireLog,
+};
+
+/// Notices that a slow gateway may lag behind before it is told to read the list of sources again.
+const NOTICES: usize = 1024;
+/// How often the wire shows that it lives.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Rights of the wire's socket: the gateway shares our group.
+const SOCKET_MODE: u32 = 0o660;
+/// Largest body of an order.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Why the process did not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The catalogue cannot be used; every complaint, one a line.
+    #[error("{0}")]
+    Catalogue(String),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// A socket cannot be had.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The log can no longer be written.
+    #[error(transparent)]
+    Append(#[from] store::AppendError),
+    /// Anything else.
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
+}
+
+impl RunError {
+    /// The number the process ends with.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Catalogue(_) => Exit::Config,
+            Self::Store(OpenError::Locked { .. }) => Exit::Locked,
+            Self::Store(_) | Self::Append(_) => Exit::Io,
+            Self::Socket(error) => error.exit(),
+            Self::Other(_) => Exit::Failure,
+        }
+    }
+}
+
+/// Runs the process until `signals.stop` is cancelled or the log fails. Call it inside an actix system.
+///
+/// # Errors
+/// [`RunError`]: what to print, and what to exit with.
+pub async fn run(config: Config, clock: Clock, logs: &Logs, signals: Signals) -> Result<(), RunError> {
+    let catalogue = read_catalogue(&config.ingestd.sources).await?;
+    let (writer, reader) = open_store(&config).await?;
+    let wire_socket = bind_unix(&config.daemon.run_dir.join("ingestd.sock"), SOCKET_MODE)?;
+    let metrics = Metrics::new();
+    let numbers = Numbers::register(&metrics);
+    let board = Board::default();
+    let _admin = serve_admin(&config, &metrics, &board, &reader, &clock, logs)?;
+
+    let (bell, bell_heard) = watch::channel(reader.head());
+    let (notices, _) = broadcast::channel(NOTICES);
+    let desk = recorder::Desk {
+        writer,
+        reader: reader.clone(),
+        bell,
+        clock: clock.clone(),
+        numbers: numbers.clone(),
+    };
+    let failed = signals.stop.clone();
+    let (recorder, writer_thread) = Recorder::start(desk, move || failed.cancel())?;
+    let recorder = recorder.start();
+    let shop = Workshop {
+        visitor: visitor(&config)?,
+        gates: gates(&config),
+        parsers: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
+        recorder: recorder.clone(),
+        notices: notices.clone(),
+        pace: Pace { interval_min: config.fetch.interval_min, interval_max: config.fetch.interval_max },
+        epoch: reader.epoch().clone(),
+        clock: clock.clone(),
+        numbers: numbers.clone(),
+    };
+    let roster = Roster::new(Rc::new(shop), board.clone()).start();
+    let desk = routes::Desk {
+        publisher: wire::Publisher {
+            log: Arc::new(WireLog(reader.clone())),
+            bell: bell_heard,
+            notices,
+            heartbeat: HEARTBEAT,
+            server: concat!("newswire-ingestd/", env!("CARGO_PKG_VERSION")).into(),
+        },
+        log: WireLog(reader.clone()),
+        board,
+        roster: roster.clone(),
+        metrics,
+        numbers,
+    };
+    let server = serve_wire(desk, wire_socket)?;
+    take_catalogue(&roster, catalogue, &reader).await?;
+    tracing::info!(
+        epoch = %reader.epoch(), oldest = %reader.oldest(), head = %reader.head(),
+        socket = %config.daemon.run_dir.join("ingestd.sock").display(), "ready"
+    );
+    notify::ready();
+    attend(&config, &reader, &roster, signals).await;
+    notify::stopping();
+    stop(roster, recorder, writer_thread, server).await
+}
+
+async fn read_catalogue(path: &Path) -> Result<Catalogue, RunError> {
+    let text = tokio::fs::read_to_string(path).await.map_err(|error| {
+        let hint = "name the file in ingestd.sources, or make one with [[source]] tables";
+        RunError::Catalogue(format!("{}: cannot read the list of sources: {error}; {hint}", path.display()))
+    })?;
+    Catalogue::parse(&text).map_err(|complaints| {
+        let line = |c: &news::Complaint| format!("{}:{}: {}", path.display(), c.line, c.message);
+        RunError::Catalogue(complaints.iter().map(line).collect::<Vec<_>>().join("\n"))
+    })
+}
+
+/// On a thread of its own: it reads the log since the last start, and sled can panic on a damaged one.
+async fn open_store(config: &Config) -> Result<(store::Writer, Reader), RunError> {
+    let path = config.store.path.clone();
+    let options = store::Options {
+        cache_bytes: config.store.cache_bytes,
+        retention: store::Retention {
+            age: config.store.retention_age,
+            events: config.store.retention_events,
+            bytes: config.store.retention_bytes,
+        },
+    };
+    notify::status("opening the log");
+    let opened = tokio::task::spawn_blocking(move || store::open(&path, &options)).await;
+    Ok(opened.context("the thread that opens the log died")??)
+}
+
+fn serve_admin(
+    config: &Config,
+    metrics: &Metrics,
+    board: &Board,
+    reader: &Reader,
+    clock: &Clock,
+    logs: &Logs,
+) -> Result<AdminHandle, SocketError> {
+    let (board, reader, clock) = (board.clone(), reader.clone(), clock.clone());
+    let status = move || {
+        let now = news::Timestamp::from_millis(clock.now_millis());
+        json!({
+            "epoch": reader.epoch(),
+            "oldest": reader.oldest(),
+            "head": reader.head(),
+            "panics": daemon::panics::count(),
+            "overdue": overdue(&board, now),
+            "sources": board.plates().iter().map(|plate| plate.status()).collect::<Vec<_>>(),
+        })
+    };
+    let admin = Admin {
+        name: "newswire-ingestd",
+        version: env!("CARGO_PKG_VERSION"),
+        metrics: metrics.clone(),
+        status: Arc::new(status),
+    };
+    daemon::admin::serve(&config.daemon.run_dir.join("ingestd-admin.sock"), admin, logs)
+}
+
+fn visitor(config: &Config) -> anyhow::Result<Visitor> {
+    let allow = config.fetch.allow.iter().map(|cidr| cidr.parse()).collect::<Result<_, _>>();
+    let policy = Policy {
+        timeout_connect: config.fetch.timeout_connect,
+        timeout_total: config.fetch.timeout_total,
+        body_bytes_max: usize::try_from(config.fetch.body_bytes_max).unwrap_or(usize::MAX),
+        allow: allow.context("fetch.allow")?,
+        user_agent: config.fetch.user_agent.clone(),
+        ..Policy::default()
+    };
+    Ok(Visitor::try_new(policy)?)
+}
+
+fn gates(config: &Config) -> Gates {
+    Gates::new(Bounds {
+        in_flight: config.fetch.in_flight,
+        host_in_flight: config.fetch.host_in_flight,
+        host_spacing: config.fetch.host_spacing,
+    })
+}
+
+fn serve_wire(desk: routes::Desk, socket: std::os::unix::net::UnixListener) -> anyhow::Result<ServerHandle> {
+    let app = move || {
+        App::new()
+            .app_data(web::Data::new(desk.clone()))
+            .app_data(web::JsonConfig::default().limit(BODY_BYTES_MAX))
+            .configure(routes::configure)
+    };
+    let server = HttpServer::new(app)
+        .workers(1)
+        .disable_signals()
+        .shutdown_timeout(1)
+        .h1_allow_half_closed(false)
+        .listen_uds(socket)
+        .context("serve the wire")?
+        .run();
+    let handle = server.handle();
+    actix_rt::spawn(server);
+    Ok(handle)
+}
+
+async fn take_catalogue(
+    roster: &actix::Addr<Roster>,
+    catalogue: Catalogue,
+    reader: &Reader,
+) -> Result<(), RunError> {
+    let ids: Vec<_> = catalogue.sources.iter().map(|s| s.id.clone()).collect();
+    let reader = reader.clone();
+    let recall = move || -> Result<HashMap<SourceId, SourceState>, store::ReadError> {
+        let state = |id: SourceId| Ok(reader.state(&id)?.map(|state| (id, state)));
+        ids.into_iter().filter_map(|id| state(id).transpose()).collect()
+    };
+    let remembered = tokio::task::spawn_blocking(recall).await.context("recall the sources")?;
+    let remembered = remembered.map_err(store::AppendError::from)?;
+    let taken = roster.send(Take { catalogue, remembered }).await.context("hand the catalogue over")?;
+    let (added, changed, removed, unchanged) = (taken.added, taken.changed, taken.removed, taken.unchanged);
+    tracing::info!(added, changed, removed, unchanged, "took the catalogue");
+    Ok(())
+}
+
+/// Until the stop signal: reloads, and a sentence for `systemctl status`.
+async fn attend(config: &Config, reader: &Reader, roster: &actix::Addr<Roster>, mut signals: Signals) {
+    let mut status = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        tokio::select! {
+            () = signals.stop.cancelled() => return,
+            Ok(()) = signals.reload.changed() => reload(config, reader, roster).await,
+            _ = status.tick() => notify::status(&format!("{} events in the log", reader.head())),
+        }
+    }
+}
+
+/// A catalogue with mistakes changes nothing.
+async fn reload(config: &Config, reader: &Reader, roster: &actix::Addr<Roster>) {
+    notify::reloading();
+    let taken = match read_catalogue(&config.ingestd.sources).await {
+        Ok(catalogue) => take_catalogue(roster, catalogue, reader).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = taken {
+        for line in error.to_string().lines() {
+            tracing::error!(error = line, "kept the old catalogue");
+        }
+    }
+    notify::ready();
+}
+
+async fn stop(
+    roster: actix::Addr<Roster>,
+    recorder: actix::Addr<Recorder>,
+    writer_thread: WriterThread,
+    server: ServerHandle,
+) -> Result<(), RunError> {
+    tracing::info!("stopping");
+    // A closed address means that it is gone already.
+    roster.send(Dismiss).await.ok();
+    drop(roster);
+    recorder.send(recorder::Close).await.ok();
+    drop(recorder);
+    let written = tokio::task::spawn_blocking(move || writer_thread.join()).await;
+    server.stop(false).await;
+    written.context("the recorder's thread died")??;
+    tracing::info!("stopped");
+    Ok(())
+}

@@ -1,0 +1,294 @@
+//! Step 1 of the life of an item: it is time. One actor per source, with its own calendar.
+//!
+//! ```text
+//! idle ──due──► waiting (gates) ──► fetching ──► parsing ──► recording ──► settle ──► idle
+//! ```
+//!
+//! The visit runs as a future of this actor, so stopping the actor cancels it. A panic in it costs that visit only.
+//! Between visits nothing is held but the state on the board.
+
+use std::{panic::AssertUnwindSafe, rc::Rc, sync::Arc, time::Duration};
+
+use actix::{
+    Actor, ActorContext as _, ActorFutureExt as _, Addr, AsyncContext as _, Context, Handler, Message,
+    SpawnHandle, WrapFuture as _,
+};
+use daemon::Clock;
+use fetch::{Answer, FailureClass, Visitor, schedule::Pace};
+use futures_util::FutureExt as _;
+use news::{Cursor, Epoch, Safe, SourceNotice, Timestamp, VisitReport, VisitStatus};
+use store::Appended;
+use tokio::{
+    sync::{Semaphore, broadcast},
+    time::Instant,
+};
+
+use crate::{
+    board::{Activity, Plate},
+    gates::Gates,
+    metrics::Numbers,
+    outcome::{Given, Outcome, Reading, validators},
+    recorder::{Record, Recorder},
+};
+
+/// What all sources of one arbiter share.
+pub(crate) struct Workshop {
+    pub(crate) visitor: Visitor,
+    pub(crate) gates: Gates,
+    /// Documents read at a time: the permit stays with the thread until it really ends.
+    pub(crate) parsers: Arc<Semaphore>,
+    pub(crate) recorder: Addr<Recorder>,
+    pub(crate) notices: broadcast::Sender<wire::Notice>,
+    pub(crate) pace: Pace,
+    pub(crate) epoch: Epoch,
+    pub(crate) clock: Clock,
+    pub(crate) numbers: Numbers,
+}
+
+impl Workshop {
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.clock.now_millis())
+    }
+}
+
+/// Watches one source.
+pub(crate) struct SourceActor {
+    plate: Arc<Plate>,
+    shop: Rc<Workshop>,
+    timer: Option<SpawnHandle>,
+    visiting: bool,
+}
+
+/// Come now, whatever the calendar says. A visit under way is that visit.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct VisitNow;
+
+/// Stop; a visit under way is cancelled.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Leave;
+
+/// A visit that is on record.
+struct Settled {
+    outcome: Outcome,
+    appended: Appended,
+    took: Duration,
+}
+
+impl SourceActor {
+    pub(crate) fn new(plate: Arc<Plate>, shop: Rc<Workshop>) -> Self {
+        Self { plate, shop, timer: None, visiting: false }
+    }
+
+    fn schedule(&mut self, ctx: &mut Context<Self>) {
+        if let Some(timer) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        let Some(due) = self.plate.state().next_visit else { return };
+        let wait = due.since(self.shop.now());
+        self.timer = Some(ctx.run_later(wait, move |actor, ctx| {
+            actor.timer = None;
+            let late = actor.shop.now().since(due);
+            actor.shop.numbers.late_seconds.observe(late.as_secs_f64());
+            actor.begin(ctx);
+        }));
+    }
+
+    fn begin(&mut self, ctx: &mut Context<Self>) {
+        if self.visiting {
+            return;
+        }
+        self.visiting = true;
+        let (shop, plate) = (Rc::clone(&self.shop), Arc::clone(&self.plate));
+        let visit = carry_out(shop, plate).into_actor(self).map(|settled, actor, ctx| {
+            actor.visiting = false;
+            if let Some(settled) = settled {
+                actor.settle(settled);
+                actor.schedule(ctx);
+            }
+        });
+        ctx.spawn(visit);
+    }
+
+    /// The one place where a visit ends: state, numbers, log line, notice.
+    fn settle(&mut self, settled: Settled) {
+        let Settled { outcome, appended, took } = settled;
+        let before = self.plate.state();
+        let after = appended.state.clone();
+        let status = after.last_status.unwrap_or(VisitStatus::Error);
+        if let Some(seq) = appended.last {
+            self.plate.set_last_event(Cursor { epoch: self.shop.epoch.clone(), seq });
+        }
+        let report = VisitReport {
+            source: self.plate.source.id.clone(),
+            status,
+            new: appended.new,
+            updated: appended.updated,
+            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            next_visit: after.next_visit,
+            why: after.why.clone(),
+            error: after.last_error.clone(),
+        };
+        self.count(&outcome, &appended, status, took);
+        log_change(&report, before.failures, &appended);
+        self.plate.set_state(after);
+        self.plate.set_activity(Activity::Idle, self.shop.now());
+        let notice = SourceNotice { report, health: self.plate.status() };
+        let json = serde_json::to_string(&notice).expect("every field of a notice has a JSON form");
+        // An error says that nobody listens.
+        self.shop.notices.send(wire::Notice::Source(json.into())).ok();
+    }
+
+    fn count(&self, outcome: &Outcome, appended: &Appended, status: VisitStatus, took: Duration) {
+        let numbers = &self.shop.numbers;
+        numbers.visits.get_or_create(&[("status", status.as_str())]).inc();
+        if let Some(class) = outcome.class {
+            numbers.failures.get_or_create(&[("class", class)]).inc();
+        }
+        numbers.items.get_or_create(&[("kind", "item")]).inc_by(u64::from(appended.new));
+        numbers.items.get_or_create(&[("kind", "update")]).inc_by(u64::from(appended.updated));
+        numbers.items_dropped.inc_by(outcome.dropped as u64);
+        numbers.visit_seconds.observe(took.as_secs_f64());
+    }
+}
+
+impl Actor for SourceActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.plate.set_activity(Activity::Idle, self.shop.now());
+        self.schedule(ctx);
+    }
+}
+
+impl Handler<VisitNow> for SourceActor {
+    type Result = ();
+
+    fn handle(&mut self, _: VisitNow, ctx: &mut Self::Context) {
+        if let Some(timer) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        self.begin(ctx);
+    }
+}
+
+impl Handler<Leave> for SourceActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Leave, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}
+
+/// Visits, concludes, records. Nothing when the log is closed: then the process is about to end.
+async fn carry_out(shop: Rc<Workshop>, plate: Arc<Plate>) -> Option<Settled> {
+    let source = &plate.source;
+    let before = plate.state();
+    plate.set_activity(Activity::Waiting, shop.now());
+    let suspect = before.last_error.as_deref().is_some_and(|e| e.starts_with(FailureClass::Timeout.as_str()));
+    let permit = shop.gates.enter(source.url.host(), suspect).await;
+    shop.numbers.in_flight.set(i64::try_from(shop.gates.in_flight()).unwrap_or(i64::MAX));
+    let started = Instant::now();
+    let fetched = AssertUnwindSafe(fetch_and_read(&shop, &plate)).catch_unwind().await;
+    drop(permit);
+    shop.numbers.in_flight.set(i64::try_from(shop.gates.in_flight()).unwrap_or(i64::MAX));
+    let (pace, now, jitter) = (shop.pace, shop.now(), fastrand::f64());
+    let given = Given { source, before: &before, pace, now, took: started.elapsed(), jitter };
+    let mut outcome = match fetched {
+        Ok((visit, reading)) => {
+            shop.numbers.body_bytes.inc_by(visit.body_bytes);
+            Outcome::conclude(given, &visit, reading)
+        }
+        Err(panic) => {
+            shop.numbers.panics.inc();
+            Outcome::crashed(given, daemon::panics::message(&*panic))
+        }
+    };
+    plate.set_activity(Activity::Recording, now);
+    let items = std::mem::take(&mut outcome.items);
+    let record = store::Visit { source: Arc::clone(source), items, state: outcome.state.clone(), now };
+    let appended = shop.recorder.send(Record(record)).await.ok()?.ok()?;
+    Some(Settled { outcome, appended, took: started.elapsed() })
+}
+
+async fn fetch_and_read(shop: &Workshop, plate: &Plate) -> (fetch::Visit, Reading) {
+    let (source, state) = (&plate.source, plate.state());
+    plate.set_activity(Activity::Fetching, shop.now());
+    let (etag, last_modified) = validators(source, &state, shop.now());
+    let request =
+        fetch::Request { url: &source.url, etag, last_modified, timeout: source.timeout, now: shop.now() };
+    let mut visit = shop.visitor.visit(&request).await;
+    let reading = match &mut visit.answer {
+        Answer::Full(full) if state.body_hash == Some(full.body_hash) => {
+            // Nothing is held between visits, and nothing needs the bytes any more.
+            full.body = bytes::Bytes::new();
+            Reading::Same
+        }
+        Answer::Full(full) => {
+            plate.set_activity(Activity::Parsing, shop.now());
+            let body = std::mem::take(&mut full.body);
+            let known = (full.url.clone(), full.content_type.clone(), source.language.clone());
+            read(&shop.parsers, body, known).await
+        }
+        _ => Reading::None,
+    };
+    if matches!(&reading, Reading::Failed { class: "panic", .. }) {
+        shop.numbers.panics.inc();
+    }
+    (visit, reading)
+}
+
+/// Reads the document on a thread of the blocking pool.
+async fn read(
+    parsers: &Arc<Semaphore>,
+    body: bytes::Bytes,
+    (url, content_type, language): (url::Url, Option<String>, Option<String>),
+) -> Reading {
+    let permit = Arc::clone(parsers).acquire_owned().await.expect("the parsers' semaphore is never closed");
+    let parse = move || {
+        let _permit = permit;
+        let hints = feed::Hints {
+            url: Some(&url),
+            content_type: content_type.as_deref(),
+            language: language.as_deref(),
+        };
+        feed::read(&body, &hints)
+    };
+    match tokio::task::spawn_blocking(parse).await {
+        Ok(Ok(document)) => Reading::Document(Box::new(document)),
+        Ok(Err(error)) => Reading::Failed { class: error.class(), message: error.to_string() },
+        Err(join) => {
+            let message = match join.try_into_panic() {
+                Ok(panic) => daemon::panics::message(&*panic).to_owned(),
+                Err(cancelled) => cancelled.to_string(),
+            };
+            Reading::Failed { class: "panic", message: Safe(&message).to_string() }
+        }
+    }
+}
+
+/// Changes of state are for people, repeats for whoever asks.
+fn log_change(report: &VisitReport, failures_before: u32, appended: &Appended) {
+    let (source, status) = (&report.source, report.status.as_str());
+    match &report.error {
+        Some(error) if failures_before == 0 => {
+            tracing::warn!(%source, status, error, why = report.why, "visit failed");
+        }
+        Some(error) => tracing::debug!(%source, status, error, why = report.why, "visit failed again"),
+        None if failures_before > 0 => {
+            tracing::info!(%source, status, failures = failures_before, items = report.new, "source recovered");
+        }
+        None => {}
+    }
+    if let (Some(first), Some(last)) = (appended.first, appended.last) {
+        tracing::info!(
+            %source,
+            items = report.new,
+            updates = report.updated,
+            seq = %format_args!("{first}-{last}"),
+            took_ms = report.took_ms,
+            "recorded items"
+        );
+    }
+}
