@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fetch::{
     Answer, FailureClass, Visit,
-    schedule::{Facts, Pace, Weekday, next_visit},
+    schedule::{Facts, Pace, next_visit},
 };
 use news::{FeedRhythm, Item, Safe, Source, SourceState, Timestamp, VisitStatus};
 use sha2::{Digest as _, Sha256};
@@ -195,18 +195,7 @@ impl Outcome {
             VisitStatus::Gone => Ended::Gone,
             VisitStatus::Error => Ended::Failed,
         };
-        const DAYS: [Weekday; 7] = [
-            Weekday::Mon,
-            Weekday::Tue,
-            Weekday::Wed,
-            Weekday::Thu,
-            Weekday::Fri,
-            Weekday::Sat,
-            Weekday::Sun,
-        ];
         let rhythm = &self.state.rhythm;
-        let skip_days: Vec<_> =
-            rhythm.skip_days.iter().filter_map(|d| DAYS.get(usize::from(*d)).copied()).collect();
         let facts = Facts {
             code: visit.code,
             failures: self.state.failures,
@@ -215,8 +204,8 @@ impl Outcome {
             recent: &rhythm.recent,
             ttl: rhythm.ttl_s.map(Duration::from_secs),
             update_period: rhythm.update_interval_s.map(Duration::from_secs),
-            skip_hours: &rhythm.skip_hours,
-            skip_days: &skip_days,
+            skip_hours: rhythm.skip_hours,
+            skip_days: rhythm.skip_days,
             cache_life: visit.cache.fresh_for,
             retry_after: visit.retry_after,
             ..Facts::new(given.pace, given.now, ended)
@@ -235,8 +224,8 @@ fn remember_rhythm(document: &feed::Document) -> FeedRhythm {
     FeedRhythm {
         ttl_s: rhythm.ttl.map(|d| d.as_secs()),
         update_interval_s: rhythm.update_interval.map(|d| d.as_secs()),
-        skip_hours: (0..24).filter(|h| rhythm.skip_hours.contains(u32::from(*h))).collect(),
-        skip_days: (0..7).filter(|d| rhythm.skip_days.contains(u32::from(*d))).collect(),
+        skip_hours: rhythm.skip_hours.0,
+        skip_days: rhythm.skip_days.0,
         recent,
     }
 }

@@ -46,7 +46,7 @@ pub(crate) struct Close;
 pub(crate) struct Closed;
 
 enum Job {
-    Record(Visit, oneshot::Sender<Appended>),
+    Record(Box<Visit>, oneshot::Sender<Appended>),
     Retain,
 }
 
@@ -117,7 +117,7 @@ impl Handler<Record> for Recorder {
         let jobs = self.jobs.clone();
         async move {
             let (reply, answer) = oneshot::channel();
-            jobs.send(Job::Record(visit, reply)).await.map_err(|_| Closed)?;
+            jobs.send(Job::Record(Box::new(visit), reply)).await.map_err(|_| Closed)?;
             answer.await.map_err(|_| Closed)
         }
         .boxed_local()
@@ -141,7 +141,7 @@ impl Desk {
             let mut retain = false;
             let mut take = |job| match job {
                 Job::Record(visit, reply) => {
-                    visits.push(visit);
+                    visits.push(*visit);
                     replies.push(reply);
                 }
                 Job::Retain => retain = true,

@@ -17,6 +17,7 @@ use daemon::{
     logs::Logs,
     metrics::Metrics,
     notify,
+    process::{Ending, Start},
     sockets::{SocketError, bind_unix},
     stop::Signals,
 };
@@ -66,10 +67,8 @@ pub enum RunError {
     Other(#[from] anyhow::Error),
 }
 
-impl RunError {
-    /// The number the process ends with.
-    #[must_use]
-    pub fn exit(&self) -> Exit {
+impl Ending for RunError {
+    fn exit(&self) -> Exit {
         match self {
             Self::Catalogue(_) => Exit::Config,
             Self::Store(OpenError::Locked { .. }) => Exit::Locked,
@@ -80,18 +79,19 @@ impl RunError {
     }
 }
 
-/// Runs the process until `signals.stop` is cancelled or the log fails. Call it inside an actix system.
+/// Runs the process until the stop signal or until the log fails. Call it inside an actix system.
 ///
 /// # Errors
 /// [`RunError`]: what to print, and what to exit with.
-pub async fn run(config: Config, clock: Clock, logs: &Logs, signals: Signals) -> Result<(), RunError> {
+pub async fn run(start: Start) -> Result<(), RunError> {
+    let Start { config, clock, logs, signals } = start;
     let catalogue = read_catalogue(&config.ingestd.sources).await?;
     let (writer, reader) = open_store(&config).await?;
     let wire_socket = bind_unix(&config.daemon.run_dir.join("ingestd.sock"), SOCKET_MODE)?;
     let metrics = Metrics::new();
     let numbers = Numbers::register(&metrics);
     let board = Board::default();
-    let _admin = serve_admin(&config, &metrics, &board, &reader, &clock, logs)?;
+    let _admin = serve_admin(&config, &metrics, &board, &reader, &clock, &logs)?;
 
     let (bell, bell_heard) = watch::channel(reader.head());
     let (notices, _) = broadcast::channel(NOTICES);

@@ -148,10 +148,10 @@ pub struct FeedRhythm {
     pub ttl_s: Option<u64>,
     /// `sy:updatePeriod` divided by `sy:updateFrequency`, in seconds.
     pub update_interval_s: Option<u64>,
-    /// `skipHours`: hours of the day in UTC, 0 to 23.
-    pub skip_hours: Vec<u8>,
-    /// `skipDays`: days of the week in UTC, 0 (Monday) to 6.
-    pub skip_days: Vec<u8>,
+    /// `skipHours`: bit n stands for the hour n of the day in UTC.
+    pub skip_hours: u32,
+    /// `skipDays`: bit 0 stands for Monday, bit 6 for Sunday, in UTC.
+    pub skip_days: u8,
     /// When its newest items were published, at most 20.
     pub recent: Vec<Timestamp>,
 }

@@ -45,7 +45,7 @@ fn hash(key: &str) -> u64 {
 
 impl Seen {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Damage> {
-        if bytes.len() % ENTRY != 0 {
+        if !bytes.len().is_multiple_of(ENTRY) {
             return Err(Damage::Cut);
         }
         let word = |b: &[u8]| u64::from_le_bytes(b.try_into().expect("eight bytes of an entry"));
@@ -145,7 +145,7 @@ mod tests {
     fn a_key_that_stands_twice_in_a_document_counts_once() {
         let mut seen = Seen::default();
         assert_eq!(seen.take_in(&[item("a", 1), item("a", 2)], T1()).0, [Verdict::New, Verdict::Known]);
-        assert_eq!(seen.take_in(&[item("a", 1), item("a", 2)], T1()).1, false);
+        assert!(!seen.take_in(&[item("a", 1), item("a", 2)], T1()).1);
     }
 
     #[test]
@@ -156,7 +156,7 @@ mod tests {
         let new: Vec<_> = (0..1000).map(|n| item(&format!("new{n}"), 1)).collect();
         seen.take_in(&new, T2());
         assert_eq!((seen.order.len(), seen.met.len()), (KEYS_MAX, KEYS_MAX));
-        assert_eq!(seen.take_in(&new, T2()).1, false);
+        assert!(!seen.take_in(&new, T2()).1);
         assert_eq!(seen.take_in(&old[..1], T2()).0, [Verdict::Known]);
         assert_eq!(seen.take_in(&old[KEYS_MAX - 1..], T2()).0, [Verdict::New]);
     }

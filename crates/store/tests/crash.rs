@@ -1,6 +1,7 @@
 //! A process that dies at any step of an append loses nothing that was visible, and opens again by itself.
 //!
 //! The test starts itself as a child that appends until it aborts at one step; the parent then opens the store.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     fs,

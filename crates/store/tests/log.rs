@@ -1,4 +1,5 @@
 //! The promises of the log: no holes, no reuse, order, nothing twice, and retention that tells.
+#![allow(clippy::unwrap_used)]
 
 use std::{path::Path, sync::Arc, time::Duration};
 

@@ -42,7 +42,7 @@ pub struct Hello {
     pub requested: Option<String>,
     /// The oldest event kept.
     pub oldest: Option<Cursor>,
-    /// The newest event.
+    /// The newest event, `<epoch>-0` before the first; nothing when the one who answers does not know the log yet.
     pub head: Option<Cursor>,
     /// Events lost to this reader; nothing when that cannot be known (`reset`).
     pub missed: Option<u64>,
@@ -114,7 +114,7 @@ impl Standing {
             resume: verdict.resume,
             requested: requested.filter(|r| r.parse::<Cursor>().is_ok()).map(str::to_owned),
             oldest: (self.oldest <= self.head).then(|| id(self.oldest)),
-            head: (self.head > Seq::NONE).then(|| id(self.head)),
+            head: Some(id(self.head)),
             missed: verdict.missed,
             server: server.to_owned(),
         }
@@ -148,12 +148,12 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_log_has_neither_oldest_nor_head() {
+    fn an_empty_log_has_a_name_but_no_events() {
         let log = standing(1, 0);
         let verdict = log.judge(Some("abc-0"));
         assert_eq!((verdict.resume, verdict.after), (Resume::Exact, Some(Seq(0))));
         let hello = log.hello(&verdict, Some("abc-0"), "test");
-        assert_eq!((hello.oldest, hello.head), (None, None));
+        assert_eq!((hello.oldest, hello.head.unwrap().to_string().as_str()), (None, "abc-0"));
         assert_eq!(log.snapshot(50), Seq(0));
     }
 

@@ -1,0 +1,71 @@
+//! The wall clock as a value that is handed in, so that a test decides what time it is.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+/// Tells the time of day in milliseconds since 1970-01-01T00:00:00Z. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Clock(Reading);
+
+#[derive(Clone, Debug)]
+enum Reading {
+    System,
+    Tokio { start_ms: i64, started: Instant },
+}
+
+impl Clock {
+    /// The system's clock; it may jump when an operator or NTP sets it.
+    #[must_use]
+    pub fn system() -> Self {
+        Self(Reading::System)
+    }
+
+    /// Starts at `start_ms` (milliseconds since 1970) and follows tokio's clock, hence also a paused one.
+    #[must_use]
+    pub fn from_tokio(start_ms: i64) -> Self {
+        Self(Reading::Tokio { start_ms, started: Instant::now() })
+    }
+
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub fn now_millis(&self) -> i64 {
+        match &self.0 {
+            Reading::System => system_millis(),
+            Reading::Tokio { start_ms, started } => {
+                start_ms.saturating_add(i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX))
+            }
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that asks the system; everybody else takes a Clock"
+)]
+fn system_millis() -> i64 {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+        Err(before) => -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_system_clock_is_past_2024() {
+        assert!(Clock::system().now_millis() > 1_704_067_200_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_tokio_clock_follows_paused_time() {
+        let clock = Clock::from_tokio(1_000);
+        assert_eq!(clock.now_millis(), 1_000);
+        tokio::time::advance(Duration::from_millis(250)).await;
+        assert_eq!(clock.clone().now_millis(), 1_250);
+    }
+}

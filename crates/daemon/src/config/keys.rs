@@ -1,0 +1,285 @@
+//! The table of keys. A line of it is all there is to a key: its documentation (which is also what the commented file
+//! says), its name, its type, its default as a user would write it, and the kind with its bounds that checks it.
+//!
+//! Adding a key means adding it here and nowhere else.
+
+#![allow(
+    rustdoc::bare_urls,
+    reason = "the documentation of a key is a comment of the file too, where <> would only puzzle"
+)]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::kinds::{Item, Kind};
+use super::values::{FromValue, Value};
+use super::{LogFormat, Transport};
+
+/// One key as the rest of this module sees it.
+pub(super) struct Key {
+    pub(super) section: &'static str,
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    /// As in an environment variable: without quotes or brackets.
+    pub(super) default: &'static str,
+    pub(super) docs: &'static [&'static str],
+}
+
+impl Key {
+    /// `section.key`
+    pub(super) fn path(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+
+    /// `NEWSWIRE_SECTION__KEY`
+    pub(super) fn variable(&self) -> String {
+        format!("NEWSWIRE_{}__{}", self.section.to_uppercase(), self.name.to_uppercase())
+    }
+}
+
+/// A section with the lines that introduce it.
+pub(super) struct Section {
+    pub(super) name: &'static str,
+    pub(super) docs: &'static [&'static str],
+}
+
+macro_rules! table {
+    ($(
+        $(#[doc = $section_doc:literal])+
+        $section:ident: $Section:ident {
+            $( $(#[doc = $doc:literal])+ $key:ident: $type:ty = $default:literal, $kind:expr; )+
+        }
+    )+) => {
+        /// The effective configuration of one process; [`Default`] holds the built-in defaults.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Config {
+            $( $(#[doc = $section_doc])+ pub $section: $Section, )+
+        }
+
+        $(
+            $(#[doc = $section_doc])+
+            #[derive(Clone, Debug, PartialEq, Eq)]
+            pub struct $Section {
+                $( $(#[doc = $doc])+ pub $key: $type, )+
+            }
+
+            impl Default for $Section {
+                fn default() -> Self {
+                    Config::default().$section
+                }
+            }
+        )+
+
+        pub(super) static SECTIONS: &[Section] =
+            &[ $( Section { name: stringify!($section), docs: &[$($section_doc),+] } ),+ ];
+
+        pub(super) static KEYS: &[Key] = &[ $( $(
+            Key {
+                section: stringify!($section),
+                name: stringify!($key),
+                kind: $kind,
+                default: $default,
+                docs: &[$($doc),+],
+            },
+        )+ )+ ];
+
+        /// The configuration that `values`, one for each of [`KEYS`] in its order, stand for.
+        pub(super) fn build(values: &[Value]) -> Config {
+            let mut values = values.iter();
+            let mut next = || values.next().expect("there is a value for each key");
+            Config { $( $section: $Section { $( $key: <$type>::from_value(next()), )+ }, )+ }
+        }
+    };
+}
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+table! {
+    /// What both processes share.
+    daemon: Daemon {
+        /// Directory of the local sockets; both processes must name the same one. It is created when missing. At most
+        /// 88 bytes, because a socket's path has at most 107.
+        run_dir: PathBuf = "./run", Kind::RunDir;
+    }
+
+    /// The ingestion daemon, newswire-ingestd.
+    ingestd: Ingestd {
+        /// The file that lists the sources.
+        sources: PathBuf = "sources.toml", Kind::Path;
+    }
+
+    /// The log on disk. The oldest events are deleted as soon as one of the three retention limits is passed.
+    store: Store {
+        /// Directory of the database; it is created when missing. One process at a time may use it.
+        path: PathBuf = "./data", Kind::Path;
+        /// Memory for cached pages, in bytes.
+        cache_bytes: u64 = "33554432", Kind::Integer(MIB, TIB);
+        /// Events older than this are deleted.
+        retention_age: Duration = "30d", Kind::Duration(SECOND, YEAR.saturating_mul(100));
+        /// Of more events than this the oldest are deleted.
+        retention_events: u64 = "1000000", Kind::Integer(1, 1_000_000_000_000);
+        /// When the events take more bytes than this the oldest are deleted.
+        retention_bytes: u64 = "4294967296", Kind::Integer(MIB, KIB * TIB);
+    }
+
+    /// Visits to feeds.
+    fetch: Fetch {
+        /// Shortest time between two visits to one source, whatever the feed or the source list says.
+        interval_min: Duration = "5m", Kind::Duration(MS.saturating_mul(100), YEAR);
+        /// Longest time between two visits to one source.
+        interval_max: Duration = "24h", Kind::Duration(MS.saturating_mul(100), YEAR);
+        /// Pause between two requests to one host.
+        host_spacing: Duration = "1s", Kind::Duration(Duration::ZERO, HOUR);
+        /// Requests to one host at the same time.
+        host_in_flight: usize = "2", Kind::Integer(1, 1_024);
+        /// Visits at the same time, all hosts together.
+        in_flight: usize = "256", Kind::Integer(1, 65_536);
+        /// Longest time to connect, TLS included.
+        timeout_connect: Duration = "10s", Kind::Duration(MS.saturating_mul(10), MINUTE.saturating_mul(10));
+        /// Longest time for a whole visit, redirects and body included.
+        timeout_total: Duration = "30s", Kind::Duration(MS.saturating_mul(10), HOUR);
+        /// Largest body of a feed after decompression, in bytes; a visit stops reading there.
+        body_bytes_max: u64 = "10485760", Kind::Integer(KIB, GIB);
+        /// Networks that may be visited although they are private or local, such as "10.1.0.0/16". Everything private
+        /// is refused otherwise, so that a feed cannot reach into the network the daemon runs in.
+        allow: Vec<String> = "", Kind::List(Item::Network);
+        /// What the daemon calls itself to servers; a web address where its operator can be reached is good manners.
+        /// Empty stands for "newswire/VERSION".
+        user_agent: String = "", Kind::UserAgent;
+    }
+
+    /// How events travel from the ingestion daemon to the gateway.
+    wire: Wire {
+        /// "local": over a Unix socket in daemon.run_dir. "nats" is not part of this build.
+        transport: Transport = "local", Kind::Transport;
+        /// NATS servers such as "nats://10.0.0.5:4222"; unused by "local".
+        nats_urls: Vec<String> = "", Kind::List(Item::NatsUrl);
+    }
+
+    /// The public HTTP server, newswire-gateway.
+    gateway: Gateway {
+        /// Address and port to listen at; port 0 takes any free one. TLS belongs to the proxy in front.
+        listen: SocketAddr = "127.0.0.1:8700", Kind::Address;
+        /// Threads that serve clients; 0 takes one per core.
+        workers: usize = "0", Kind::Integer(0, 1_024);
+        /// Streams at the same time.
+        clients_max: usize = "10000", Kind::Integer(1, 1_000_000);
+        /// Streams at the same time from one address.
+        clients_per_address_max: usize = "64", Kind::Integer(1, 1_000_000);
+        /// Pause between two signs of life on a stream.
+        heartbeat: Duration = "10s", Kind::Duration(MS.saturating_mul(50), HOUR);
+        /// Recent events kept in memory, from which clients resume without asking the ingestion daemon.
+        ring_events: usize = "20000", Kind::Integer(1, 100_000_000);
+        /// Bytes of recent events kept in memory; whichever of the two limits is reached first holds.
+        ring_bytes: u64 = "67108864", Kind::Integer(4 * KIB, TIB);
+        /// At shutdown, how long open streams are given to leave one after the other.
+        drain: Duration = "10s", Kind::Duration(Duration::ZERO, HOUR);
+        /// Host headers that are answered, such as "news.example.org"; empty answers all.
+        hosts: Vec<String> = "", Kind::List(Item::Host);
+        /// Web origins whose pages may read from here, such as "https://example.org"; empty allows none.
+        cors_origins: Vec<String> = "", Kind::List(Item::Origin);
+        /// Proxies in front, as networks or addresses, whose word about a client's address is believed.
+        trusted_proxies: Vec<String> = "", Kind::List(Item::Network);
+        /// File that holds the token for the operator's routes; empty closes these routes.
+        operator_token_file: Option<PathBuf> = "", Kind::OptionalPath;
+        /// The address under which users reach the gateway, such as "https://news.example.org"; empty when unknown.
+        public_url: Option<String> = "", Kind::OptionalUrl;
+    }
+
+    /// The log of both processes, written to standard error.
+    log: Log {
+        /// "off", "error", "warn", "info", "debug", "trace", or a filter by module such as "info,ingestd=debug".
+        level: String = "info", Kind::Level;
+        /// "text" for people, "json" for programs, "journald" for native journal fields; "auto" takes journald when
+        /// standard error goes there, else text.
+        format: LogFormat = "auto", Kind::Format;
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        build(&defaults())
+    }
+}
+
+/// The default of each key, in the order of [`KEYS`].
+pub(super) fn defaults() -> Vec<Value> {
+    let value =
+        |key: &Key| key.kind.accept_text(key.default).expect("a test accepts the default of each key");
+    KEYS.iter().map(value).collect()
+}
+
+/// The place of `section.key` in [`KEYS`].
+pub(super) fn position(section: &str, name: &str) -> Option<usize> {
+    KEYS.iter().position(|key| key.section == section && key.name == name)
+}
+
+/// Two values of which each alone is fine.
+pub(super) struct Contradiction {
+    /// Their places in [`KEYS`].
+    pub(super) keys: [usize; 2],
+    pub(super) message: String,
+}
+
+/// What is wrong although each value alone is fine.
+pub(super) fn contradictions(config: &Config) -> Vec<Contradiction> {
+    let mut found = Vec::new();
+    let (min, max) = (config.fetch.interval_min, config.fetch.interval_max);
+    if min > max {
+        let place = |name| position("fetch", name).expect("the key stands in the table");
+        let (min, max) = (super::show_duration(min), super::show_duration(max));
+        let message = format!(
+            "fetch.interval_max ({max}) is shorter than fetch.interval_min ({min}); raise the one or lower the other"
+        );
+        found.push(Contradiction { keys: [place("interval_max"), place("interval_min")], message });
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_default_is_accepted_and_is_what_the_documentation_promises() {
+        let config = Config::default();
+        assert_eq!(config.daemon.run_dir, PathBuf::from("./run"));
+        assert_eq!(config.fetch.interval_min, Duration::from_secs(300));
+        assert_eq!(config.fetch.interval_max, Duration::from_secs(86_400));
+        assert_eq!(config.fetch.body_bytes_max, 10_485_760);
+        assert_eq!(config.fetch.user_agent, concat!("newswire/", env!("CARGO_PKG_VERSION")));
+        assert_eq!(config.wire.transport, Transport::Local);
+        assert_eq!(config.gateway.listen, "127.0.0.1:8700".parse().unwrap());
+        assert_eq!(config.gateway.clients_max, 10_000);
+        assert_eq!(config.gateway.operator_token_file, None);
+        assert_eq!(config.gateway.public_url, None);
+        assert_eq!(Gateway::default(), config.gateway);
+        assert!(contradictions(&config).is_empty());
+    }
+
+    #[test]
+    fn the_bounds_of_each_key_are_accepted_and_what_lies_beyond_is_not() {
+        for key in KEYS {
+            if let Kind::Integer(min, max) = key.kind {
+                assert!(key.kind.accept_text(&min.to_string()).is_ok(), "{}", key.path());
+                assert!(key.kind.accept_text(&max.to_string()).is_ok(), "{}", key.path());
+                assert!(key.kind.accept_text(&(max + 1).to_string()).is_err(), "{}", key.path());
+            }
+            if let Kind::Duration(min, max) = key.kind {
+                assert!(key.kind.accept_text(&super::super::show_duration(min)).is_ok(), "{}", key.path());
+                assert!(key.kind.accept_text(&super::super::show_duration(max)).is_ok(), "{}", key.path());
+                let beyond = super::super::show_duration(max + MS);
+                assert!(key.kind.accept_text(&beyond).is_err(), "{}", key.path());
+            }
+        }
+    }
+}

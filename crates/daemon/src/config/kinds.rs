@@ -1,0 +1,179 @@
+//! The kinds of values: what each accepts from a file or a variable, within which bounds, and what it says otherwise.
+
+use std::time::Duration;
+
+use super::shapes::{self, is_digits, shortened, without_password};
+use super::values::Value;
+use super::{parse_duration, show_duration};
+
+/// Longest text of any value, bytes: the longest path Linux takes.
+const TEXT_BYTES_MAX: usize = 4_096;
+/// Most entries of a list.
+const LIST_ITEMS_MAX: usize = 1_024;
+
+/// What a key takes. Bounds are inclusive.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    Path,
+    OptionalPath,
+    RunDir,
+    Address,
+    Integer(u64, u64),
+    Duration(Duration, Duration),
+    OptionalUrl,
+    UserAgent,
+    Transport,
+    Level,
+    Format,
+    List(Item),
+}
+
+/// What a list holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Item {
+    Network,
+    Host,
+    Origin,
+    NatsUrl,
+}
+
+/// A value as it was written, with the line of each entry of a list.
+#[derive(Clone, Debug)]
+pub(super) enum Raw {
+    Text(String),
+    /// The digits as written, because TOML allows more of them than any integer of ours holds.
+    Integer(Option<u64>, String),
+    List(Vec<(Raw, usize)>),
+    /// A boolean, float, date or table, by its name.
+    Other(&'static str),
+}
+
+/// What is wrong with a value; `line` when it is one entry of a list.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) line: Option<usize>,
+    pub(super) message: String,
+}
+
+impl Raw {
+    fn describe(&self) -> String {
+        match self {
+            Raw::Text(text) => format!("the string \"{}\"", shortened(&without_password(text))),
+            Raw::Integer(_, digits) => format!("the integer {}", shortened(digits)),
+            Raw::List(_) => "a list".to_owned(),
+            Raw::Other(name) => format!("a {name}"),
+        }
+    }
+}
+
+impl Kind {
+    /// Checks what stands in a file.
+    pub(super) fn accept(self, raw: &Raw) -> Result<Value, Vec<Fault>> {
+        let whole = |message| vec![Fault { line: None, message }];
+        match (self, raw) {
+            (Kind::List(item), Raw::List(entries)) => accept_list(item, entries),
+            (Kind::List(_), other) => {
+                Err(whole(format!("expected a list of strings, found {}", other.describe())))
+            }
+            (Kind::Integer(min, max), Raw::Integer(number, digits)) => {
+                accept_integer(*number, digits, min, max).map_err(whole)
+            }
+            (Kind::Integer(..), other) => {
+                Err(whole(format!("expected an integer without quotes, found {}", other.describe())))
+            }
+            (_, Raw::Text(text)) => self.accept_string(text).map_err(whole),
+            (Kind::Duration(..), other) => {
+                Err(whole(format!("expected a duration such as \"30s\", found {}", other.describe())))
+            }
+            (_, other) => Err(whole(format!("expected a string, found {}", other.describe()))),
+        }
+    }
+
+    /// Checks what stands in an environment variable or on the command line: no quotes, lists separated by commas.
+    pub(super) fn accept_text(self, text: &str) -> Result<Value, Vec<Fault>> {
+        let text = text.trim();
+        match self {
+            Kind::Integer(..) => match text.parse::<u64>() {
+                Ok(number) => self.accept(&Raw::Integer(Some(number), text.to_owned())),
+                Err(_) if is_digits(text) => self.accept(&Raw::Integer(None, text.to_owned())),
+                Err(_) => {
+                    let message = format!("`{}` is not a whole number", shortened(text));
+                    Err(vec![Fault { line: None, message }])
+                }
+            },
+            Kind::List(_) => {
+                let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+                self.accept(&Raw::List(entries.map(|entry| (Raw::Text(entry.to_owned()), 0)).collect()))
+            }
+            _ => self.accept(&Raw::Text(text.to_owned())),
+        }
+    }
+
+    fn accept_string(self, text: &str) -> Result<Value, String> {
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(format!("`{}` has more than {TEXT_BYTES_MAX} bytes", shortened(text)));
+        }
+        let text = text.to_owned();
+        match self {
+            Kind::Path => shapes::path(&text)?,
+            Kind::RunDir => shapes::run_dir(&text)?,
+            Kind::OptionalPath if !text.is_empty() => shapes::path(&text)?,
+            Kind::OptionalUrl if !text.is_empty() => return shapes::public_url(&text).map(Value::Text),
+            Kind::Address => shapes::address(&text)?,
+            Kind::UserAgent => return shapes::user_agent(&text).map(Value::Text),
+            Kind::Transport => shapes::transport(&text)?,
+            Kind::Level => crate::logs::check_level(&text)?,
+            Kind::Format => shapes::one_of(&text, &["auto", "text", "json", "journald"])?,
+            Kind::Duration(min, max) => return accept_duration(&text, min, max),
+            Kind::OptionalPath | Kind::OptionalUrl | Kind::Integer(..) | Kind::List(_) => {}
+        }
+        Ok(Value::Text(text))
+    }
+}
+
+impl Item {
+    /// Checks one entry and returns it in the form that its users expect.
+    fn accept(self, text: &str) -> Result<String, String> {
+        match self {
+            Item::Network => shapes::network(text),
+            Item::Host => shapes::host(text),
+            Item::Origin => shapes::origin(text),
+            Item::NatsUrl => shapes::nats_url(text),
+        }
+    }
+}
+
+fn accept_list(item: Item, entries: &[(Raw, usize)]) -> Result<Value, Vec<Fault>> {
+    if entries.len() > LIST_ITEMS_MAX {
+        let message = format!("{} entries are more than {LIST_ITEMS_MAX}", entries.len());
+        return Err(vec![Fault { line: None, message }]);
+    }
+    let (mut accepted, mut faults) = (Vec::new(), Vec::new());
+    for (raw, line) in entries {
+        let result = match raw {
+            Raw::Text(text) => item.accept(text),
+            other => Err(format!("expected a string in the list, found {}", other.describe())),
+        };
+        match result {
+            Ok(text) => accepted.push(text),
+            Err(message) => faults.push(Fault { line: Some(*line), message }),
+        }
+    }
+    if faults.is_empty() { Ok(Value::List(accepted)) } else { Err(faults) }
+}
+
+fn accept_integer(number: Option<u64>, digits: &str, min: u64, max: u64) -> Result<Value, String> {
+    match number {
+        Some(number) if (min..=max).contains(&number) => Ok(Value::Integer(number)),
+        _ => Err(format!("{} is outside {min} to {max}", shortened(digits))),
+    }
+}
+
+fn accept_duration(text: &str, min: Duration, max: Duration) -> Result<Value, String> {
+    let duration = parse_duration(text)?;
+    if (min..=max).contains(&duration) {
+        Ok(Value::Duration(duration))
+    } else {
+        Err(format!("{text} is outside {} to {}", show_duration(min), show_duration(max)))
+    }
+}

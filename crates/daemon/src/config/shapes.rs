@@ -1,0 +1,178 @@
+//! What a string must look like to be a path, an address, a network, an origin … and what is said when it does not.
+
+use std::net::{IpAddr, SocketAddr};
+
+use actix_web::http::Uri;
+use actix_web::http::uri::Authority;
+
+use super::nearest::suggestion;
+
+/// Longest `daemon.run_dir`, bytes: a socket's path has 107, and `/gateway-admin.sock` takes 19.
+const RUN_DIR_BYTES_MAX: usize = 107 - "/gateway-admin.sock".len();
+
+pub(super) fn path(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        Err("a path must not be empty".to_owned())
+    } else if text.contains('\0') {
+        Err("a path must not contain a zero byte".to_owned())
+    } else if text.starts_with("~/") {
+        Err(format!("`{}`: `~` is not expanded here; write the whole path", shortened(text)))
+    } else {
+        Ok(())
+    }
+}
+
+pub(super) fn run_dir(text: &str) -> Result<(), String> {
+    path(text)?;
+    if text.len() > RUN_DIR_BYTES_MAX {
+        let length = text.len();
+        return Err(format!(
+            "a path of {length} bytes is too long for sockets; at most {RUN_DIR_BYTES_MAX} will do"
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn address(text: &str) -> Result<(), String> {
+    match text.parse::<SocketAddr>() {
+        Ok(_) => Ok(()),
+        Err(_) => Err(format!(
+            "`{}` is not an address with a port; write it like `127.0.0.1:8700` or `[::]:8700`",
+            shortened(text)
+        )),
+    }
+}
+
+pub(super) fn user_agent(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Ok(concat!("newswire/", env!("CARGO_PKG_VERSION")).to_owned());
+    }
+    if text.len() > 256 || !text.chars().all(|c| matches!(c, ' '..='~')) || text.trim() != text {
+        return Err(format!(
+            "`{}` is not a name for a header: at most 256 printable ASCII characters",
+            shortened(text)
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn transport(text: &str) -> Result<(), String> {
+    if text == "nats" {
+        return Err("`nats` is not part of this build; use `local`".to_owned());
+    }
+    one_of(text, &["local"])
+}
+
+pub(super) fn one_of(text: &str, words: &[&'static str]) -> Result<(), String> {
+    if words.contains(&text) {
+        return Ok(());
+    }
+    let hint = suggestion(text, words.iter().copied());
+    Err(format!("`{}` is not one of {}{hint}", shortened(text), words.join(", ")))
+}
+
+/// `ADDRESS/PREFIX`; an address alone becomes the network of that one address.
+pub(super) fn network(text: &str) -> Result<String, String> {
+    let wrong = || {
+        format!(
+            "`{}` is not a network; write it like `10.1.0.0/16`, `fd00::/8` or `192.0.2.7`",
+            shortened(text)
+        )
+    };
+    let (address, prefix) = text.split_once('/').map_or((text, None), |(a, p)| (a, Some(p)));
+    let address = address.parse::<IpAddr>().map_err(|_| wrong())?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    let prefix = match prefix {
+        None => longest,
+        Some(digits) if is_digits(digits) => digits.parse::<u8>().map_err(|_| wrong())?,
+        Some(_) => return Err(wrong()),
+    };
+    if prefix > longest {
+        return Err(format!("`{}`: a prefix has at most {longest} bits here", shortened(text)));
+    }
+    Ok(format!("{address}/{prefix}"))
+}
+
+pub(super) fn host(text: &str) -> Result<String, String> {
+    let shaped = text.parse::<Authority>().ok().filter(|a| !a.as_str().contains('@'));
+    match shaped {
+        Some(authority) if !authority.host().is_empty() && !text.contains('*') => {
+            Ok(text.to_ascii_lowercase())
+        }
+        _ => Err(format!(
+            "`{}` is not a host; write it like `news.example.org` or `news.example.org:8443`",
+            shortened(text)
+        )),
+    }
+}
+
+pub(super) fn origin(text: &str) -> Result<String, String> {
+    if text == "*" {
+        return Err("`*` is not an origin: list each one exactly, such as `https://example.org`".to_owned());
+    }
+    let wrong = || {
+        let text = shortened(text);
+        format!("`{text}` is not an origin; write it like `https://example.org`, without path or final slash")
+    };
+    let uri = web_uri(text).ok_or_else(wrong)?;
+    if uri.path() != "/" || text.ends_with('/') || uri.query().is_some() {
+        return Err(wrong());
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+pub(super) fn public_url(text: &str) -> Result<String, String> {
+    let uri = web_uri(text).filter(|uri| uri.query().is_none() && !text.contains('#'));
+    match uri {
+        Some(_) => Ok(text.trim_end_matches('/').to_owned()),
+        None => Err(format!(
+            "`{}` is not a web address; write it like `https://news.example.org`",
+            shortened(text)
+        )),
+    }
+}
+
+/// An `http` or `https` address with a host and without user and password.
+fn web_uri(text: &str) -> Option<Uri> {
+    let uri = text.parse::<Uri>().ok()?;
+    let web = matches!(uri.scheme_str(), Some("http" | "https"));
+    let host = uri.authority().is_some_and(|a| !a.host().is_empty() && !a.as_str().contains('@'));
+    (web && host).then_some(uri)
+}
+
+pub(super) fn nats_url(text: &str) -> Result<String, String> {
+    let uri = text.parse::<Uri>().ok();
+    let shaped = uri.as_ref().is_some_and(|uri| {
+        matches!(uri.scheme_str(), Some("nats" | "tls")) && uri.host().is_some_and(|host| !host.is_empty())
+    });
+    if shaped {
+        Ok(text.to_owned())
+    } else {
+        let text = without_password(text);
+        Err(format!("`{}` is not a NATS address; write it like `nats://10.0.0.5:4222`", shortened(&text)))
+    }
+}
+
+/// An address with whatever stands before its `@` hidden, for showing.
+pub(super) fn without_password(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((before, host)) => match before.split_once("://") {
+            Some((scheme, _)) => format!("{scheme}://***@{host}"),
+            None => format!("***@{host}"),
+        },
+        None => text.to_owned(),
+    }
+}
+
+pub(super) fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// The beginning of a text of the user, enough to recognise it.
+pub(super) fn shortened(text: &str) -> String {
+    const CHARS_MAX: usize = 80;
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}

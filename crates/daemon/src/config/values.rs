@@ -1,0 +1,109 @@
+//! Values that have passed their checks, and the fields of the configuration that are made from them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{LogFormat, Transport};
+
+/// A value that its kind has accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    Text(String),
+    Integer(u64),
+    Duration(Duration),
+    List(Vec<String>),
+}
+
+/// The type of a field, made from the value that its kind accepted. The kinds and types of the table belong together;
+/// the test that builds the defaults shows that they do.
+pub(super) trait FromValue {
+    fn from_value(value: &Value) -> Self;
+}
+
+fn text_of(value: &Value) -> &str {
+    match value {
+        Value::Text(text) => text,
+        other => unreachable!("{other:?} stands where the table has a text"),
+    }
+}
+
+impl FromValue for String {
+    fn from_value(value: &Value) -> Self {
+        text_of(value).to_owned()
+    }
+}
+
+impl FromValue for PathBuf {
+    fn from_value(value: &Value) -> Self {
+        PathBuf::from(text_of(value))
+    }
+}
+
+impl FromValue for Option<PathBuf> {
+    fn from_value(value: &Value) -> Self {
+        Some(text_of(value)).filter(|text| !text.is_empty()).map(PathBuf::from)
+    }
+}
+
+impl FromValue for Option<String> {
+    fn from_value(value: &Value) -> Self {
+        Some(text_of(value)).filter(|text| !text.is_empty()).map(str::to_owned)
+    }
+}
+
+impl FromValue for SocketAddr {
+    fn from_value(value: &Value) -> Self {
+        text_of(value).parse().expect("Kind::Address has accepted it")
+    }
+}
+
+impl FromValue for Transport {
+    fn from_value(_: &Value) -> Self {
+        Transport::Local // the only word that Kind::Transport accepts
+    }
+}
+
+impl FromValue for LogFormat {
+    fn from_value(value: &Value) -> Self {
+        match text_of(value) {
+            "text" => LogFormat::Text,
+            "json" => LogFormat::Json,
+            "journald" => LogFormat::Journald,
+            _ => LogFormat::Auto, // Kind::Format accepts no fifth word
+        }
+    }
+}
+
+impl FromValue for u64 {
+    fn from_value(value: &Value) -> Self {
+        match value {
+            Value::Integer(number) => *number,
+            other => unreachable!("{other:?} stands where the table has an integer"),
+        }
+    }
+}
+
+impl FromValue for usize {
+    fn from_value(value: &Value) -> Self {
+        usize::try_from(u64::from_value(value)).unwrap_or(usize::MAX)
+    }
+}
+
+impl FromValue for Duration {
+    fn from_value(value: &Value) -> Self {
+        match value {
+            Value::Duration(duration) => *duration,
+            other => unreachable!("{other:?} stands where the table has a duration"),
+        }
+    }
+}
+
+impl FromValue for Vec<String> {
+    fn from_value(value: &Value) -> Self {
+        match value {
+            Value::List(entries) => entries.clone(),
+            other => unreachable!("{other:?} stands where the table has a list"),
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! What a long-running process owes its operator, whatever its work is: a configuration that is checked as a whole
+//! before anything starts, a log fit for reading, exit codes, stop and reload signals, sockets that explain
+//! themselves, notifications to systemd, metrics, and an admin socket that answers while everything else is stuck.
+//!
+//! It knows nothing about news: no other crate of this workspace may be used here, so that both daemons and the
+//! operator's tool can share it without pulling each other in.
+
+pub mod admin;
+pub mod clock;
+pub mod config;
+pub mod exit;
+pub mod limits;
+pub mod logs;
+pub mod metrics;
+pub mod notify;
+pub mod panics;
+pub mod process;
+pub mod sockets;
+pub mod stop;
+mod text;
+
+pub use clock::Clock;
+pub use exit::Exit;

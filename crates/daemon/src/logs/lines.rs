@@ -1,0 +1,350 @@
+//! From an event to its line: time, level, message, fields of the event and of the spans around it.
+
+use std::fmt::Write as _;
+
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_log::NormalizeEvent as _;
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+use tracing_subscriber::registry::LookupSpan;
+
+use super::fields::{Fields, Scalar};
+use super::journal;
+use crate::clock::Clock;
+use crate::text::{is_dangerous, push_escaped};
+
+/// Longest message or value in a line, characters; what is cut ends in an ellipsis.
+const VALUE_CHARS_MAX: usize = 2_000;
+
+/// Takes finished lines, newline included; the journal takes whole records. Never fails: what cannot be written is
+/// counted by whoever writes.
+pub(super) trait Write: Send + Sync {
+    fn write(&self, line: &[u8]);
+}
+
+/// What a line looks like.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shape {
+    Text { colour: bool },
+    Json,
+    Journal,
+}
+
+/// Writes a line for each event that the filter lets through.
+pub(super) struct Lines {
+    shape: Shape,
+    out: Box<dyn Write>,
+    clock: Clock,
+}
+
+impl Lines {
+    pub(super) fn new(shape: Shape, out: Box<dyn Write>, clock: Clock) -> Self {
+        Self { shape, out, clock }
+    }
+}
+
+impl<S: Subscriber + for<'s> LookupSpan<'s>> Layer<S> for Lines {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        if let Some(span) = context.span(id) {
+            span.extensions_mut().replace(fields);
+        }
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        if let Some(span) = context.span(id)
+            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
+        {
+            values.record(fields);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut own = Fields::default();
+        event.record(&mut own);
+        let mut all = Fields { message: own.message, list: Vec::new() };
+        for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
+            if let Some(outer) = span.extensions().get::<Fields>() {
+                outer.list.iter().for_each(|(name, value)| all.put(name, value.clone()));
+            }
+        }
+        own.list.into_iter().for_each(|(name, value)| all.put(name, value));
+        let normalized = event.normalized_metadata();
+        let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
+        let line = match self.shape {
+            Shape::Text { colour } => text_line(&self.time(), metadata, &all, colour),
+            Shape::Json => json_line(&self.time(), metadata, &all),
+            Shape::Journal => journal::record(metadata, &readable(&all, false), &all),
+        };
+        self.out.write(line.as_bytes());
+    }
+}
+
+impl Lines {
+    /// UTC in RFC 3339 with milliseconds.
+    fn time(&self) -> String {
+        chrono::DateTime::from_timestamp_millis(self.clock.now_millis())
+            .map_or_else(String::new, |time| time.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
+    }
+}
+
+const RESET: &str = "\u{1b}[0m";
+const DIM: &str = "\u{1b}[2m";
+
+fn text_line(time: &str, metadata: &Metadata<'_>, fields: &Fields, colour: bool) -> String {
+    let mut line = String::with_capacity(160);
+    let level = metadata.level();
+    if colour {
+        let paint = match *level {
+            Level::ERROR => "\u{1b}[1;31m",
+            Level::WARN => "\u{1b}[33m",
+            Level::INFO => "\u{1b}[32m",
+            _ => "\u{1b}[34m",
+        };
+        append(&mut line, format_args!("{DIM}{time}{RESET} {paint}{:<5}{RESET} ", level.as_str()));
+    } else {
+        append(&mut line, format_args!("{time} {:<5} ", level.as_str()));
+    }
+    line.push_str(&readable(fields, colour));
+    if *level >= Level::DEBUG {
+        // Whoever reads these sets filters by module, so here the module's name is worth its room.
+        append(&mut line, format_args!(" target={}", metadata.target()));
+    }
+    line.push('\n');
+    line
+}
+
+/// Message and fields as `message key=value key="two words"`.
+fn readable(fields: &Fields, colour: bool) -> String {
+    let mut line = String::with_capacity(120);
+    push_value(&mut line, &fields.message, "");
+    for (name, value) in &fields.list {
+        let (dim, reset) = if colour { (DIM, RESET) } else { ("", "") };
+        append(&mut line, format_args!(" {dim}{name}={reset}"));
+        match value {
+            Scalar::Number(digits) => line.push_str(digits),
+            Scalar::Bool(yes) => append(&mut line, format_args!("{yes}")),
+            Scalar::Text(text) if is_plain(text) => push_value(&mut line, text, ""),
+            Scalar::Text(text) => {
+                line.push('"');
+                push_value(&mut line, text, "\"\\");
+                line.push('"');
+            }
+        }
+    }
+    line
+}
+
+/// Whether a value can stand without quotes and still end where it ends.
+fn is_plain(text: &str) -> bool {
+    !text.is_empty() && !text.chars().any(|c| c.is_whitespace() || matches!(c, '"' | '='))
+}
+
+/// Appends text with what is dangerous escaped and a backslash before each of `quoted`.
+fn push_value(line: &mut String, text: &str, quoted: &str) {
+    for (n, c) in text.chars().enumerate() {
+        if n == VALUE_CHARS_MAX {
+            return line.push('…');
+        }
+        if quoted.contains(c) {
+            line.push('\\');
+        }
+        push_escaped(line, c);
+    }
+}
+
+/// Names that the line itself uses; a field of that name gets `field_` before it.
+const JSON_OWN: [&str; 4] = ["time", "level", "message", "target"];
+
+fn json_line(time: &str, metadata: &Metadata<'_>, fields: &Fields) -> String {
+    let mut line = String::with_capacity(200);
+    let (level, target) = (metadata.level().as_str().to_ascii_lowercase(), metadata.target());
+    append(&mut line, format_args!(r#"{{"time":"{time}","level":"{level}","message":"#));
+    push_json(&mut line, &fields.message);
+    line.push_str(",\"target\":");
+    push_json(&mut line, target);
+    for (name, value) in &fields.list {
+        let prefix = if JSON_OWN.contains(name) { "field_" } else { "" };
+        line.push(',');
+        push_json(&mut line, &format!("{prefix}{name}"));
+        line.push(':');
+        match value {
+            Scalar::Number(digits) => line.push_str(digits),
+            Scalar::Bool(yes) => append(&mut line, format_args!("{yes}")),
+            Scalar::Text(text) => push_json(&mut line, text),
+        }
+    }
+    line.push_str("}\n");
+    line
+}
+
+/// A JSON string in which everything dangerous is `\uXXXX`; `serde_json` escapes C0 alone.
+fn push_json(line: &mut String, text: &str) {
+    line.push('"');
+    for (n, c) in text.chars().enumerate() {
+        match c {
+            _ if n == VALUE_CHARS_MAX => {
+                line.push('…');
+                break;
+            }
+            '"' | '\\' => line.extend(['\\', c]),
+            '\n' => line.push_str("\\n"),
+            // All of them lie in the basic plane, so four digits are enough.
+            c if is_dangerous(c) => append(line, format_args!("\\u{:04x}", u32::from(c))),
+            c => line.push(c),
+        }
+    }
+    line.push('"');
+}
+
+fn append(line: &mut String, arguments: std::fmt::Arguments<'_>) {
+    line.write_fmt(arguments).expect("a String takes every write");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::Registry;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+    use crate::logs::journal::Journal;
+
+    /// Everything that a terminal, a line or a reader could be driven with.
+    const EVIL: &str = "a\0\u{7}\u{1b}[31m\nb\r\u{7f}\u{85}\u{9b}\u{2028}\u{202e}\u{2066}\u{200f}\" seq=9 \\";
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Buffer {
+        fn write(&self, line: &[u8]) {
+            self.0.lock().unwrap().extend_from_slice(line);
+        }
+    }
+
+    /// What `work` logged.
+    fn logged(shape: Shape, work: impl FnOnce()) -> String {
+        let buffer = Buffer::default();
+        let lines = Lines::new(shape, Box::new(buffer.clone()), Clock::from_tokio(1_767_323_045_678));
+        tracing::subscriber::with_default(Registry::default().with(lines), work);
+        let bytes = buffer.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn say_evil() {
+        let error = std::io::Error::other(EVIL);
+        let _visit = tracing::info_span!("visit", source = %EVIL).entered();
+        tracing::warn!(shown = %EVIL, quoted = ?EVIL, plain = EVIL, error = &error as &dyn std::error::Error, "{}", EVIL);
+    }
+
+    fn assert_harmless(text: &str) {
+        assert_eq!(text.matches('\n').count(), 1, "{text:?}");
+        assert!(text.ends_with('\n'));
+        assert!(!text.chars().any(|c| c != '\n' && is_dangerous(c)), "{text:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_has_time_level_message_and_fields() {
+        let line = logged(Shape::Text { colour: false }, || {
+            let _visit = tracing::info_span!("visit", source = "bbc", items = 0).entered();
+            tracing::info!(items = 3, title = "two words", empty = "", late = true, "recorded items");
+        });
+        let expected = "2026-01-02T03:04:05.678Z INFO  recorded items source=bbc items=3 title=\"two words\" empty=\"\" late=true\n";
+        assert_eq!(line, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_debug_line_tells_its_module_and_only_colour_brings_escapes() {
+        let line = logged(Shape::Text { colour: false }, || tracing::debug!("looked"));
+        assert_eq!(line, "2026-01-02T03:04:05.678Z DEBUG looked target=daemon::logs::lines::tests\n");
+        let line = logged(Shape::Text { colour: true }, || tracing::error!(n = 1, "failed"));
+        let expected = "\u{1b}[2m2026-01-02T03:04:05.678Z\u{1b}[0m \u{1b}[1;31mERROR\u{1b}[0m failed \u{1b}[2mn=\u{1b}[0m1\n";
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn no_control_character_reaches_a_text_line() {
+        let line = logged(Shape::Text { colour: false }, say_evil);
+        assert_harmless(&line);
+        assert!(line.contains(r#"shown="a\u{0}\u{7}\u{1b}[31m\nb\r\u{7f}"#), "{line}");
+        assert!(line.contains(r#"\u{200f}\" seq=9 \\" "#), "a quote cannot be broken out of: {line}");
+    }
+
+    #[test]
+    fn no_control_character_reaches_a_json_line_and_the_value_survives() {
+        let line = logged(Shape::Json, say_evil);
+        assert_harmless(&line);
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        for field in ["shown", "plain", "error", "source", "message"] {
+            assert_eq!(value[field], EVIL, "{field}");
+        }
+        assert_eq!(value["level"], "warn");
+    }
+
+    #[test]
+    fn a_json_line_keeps_numbers_and_its_own_names() {
+        let line = logged(Shape::Json, || {
+            tracing::info!(seq = 7_u64, wait_ms = 1.5, nan = f64::NAN, level = "x", "m")
+        });
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["seq"], 7);
+        assert_eq!(value["wait_ms"], 1.5);
+        assert_eq!(value["nan"], "NaN");
+        assert_eq!((&value["level"], &value["field_level"]), (&"info".into(), &"x".into()));
+    }
+
+    #[test]
+    fn a_long_value_is_cut() {
+        for shape in [Shape::Text { colour: false }, Shape::Json] {
+            let line = logged(shape, || tracing::info!(title = "é".repeat(9_000), "m"));
+            assert_eq!(line.matches('é').count(), VALUE_CHARS_MAX);
+            assert_eq!(line.matches('…').count(), 1);
+        }
+    }
+
+    #[test]
+    fn the_journal_gets_a_readable_message_and_each_field_under_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let journald = UnixDatagram::bind(&path).unwrap();
+        journald.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        let dropped = Arc::default();
+        let journal = Journal::connect(&path, Arc::clone(&dropped)).unwrap();
+        let lines = Lines::new(Shape::Journal, Box::new(journal), Clock::system());
+        tracing::subscriber::with_default(Registry::default().with(lines), || {
+            tracing::info!(source = "bbc", seq = 412, _x = 1, priority = 0, note = EVIL, "recorded items");
+        });
+        let mut bytes = [0; 8_192];
+        assert_eq!(journald.recv(&mut bytes).unwrap(), 0, "the check at the start");
+        let length = journald.recv(&mut bytes).unwrap();
+        let record = String::from_utf8(bytes[..length].to_vec()).unwrap();
+        let has = |line: &str| assert!(record.lines().any(|l| l == line), "{line} in {record}");
+        has("PRIORITY=6");
+        has("SOURCE=bbc");
+        has("SEQ=412");
+        has("X=1");
+        has("FIELD_PRIORITY=0");
+        has("TARGET=daemon::logs::lines::tests");
+        assert!(record.contains("\nMESSAGE=recorded items source=bbc seq=412 "), "{record}");
+        assert!(record.lines().all(|line| line.contains('=') && !line.chars().any(is_dangerous)), "{record}");
+    }
+
+    #[test]
+    fn a_stuck_journal_costs_lines_that_are_counted_and_no_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let _deaf = UnixDatagram::bind(&path).unwrap();
+        let dropped = Arc::default();
+        let journal = Journal::connect(&path, Arc::clone(&dropped)).unwrap();
+        let started = tokio::time::Instant::now();
+        for _ in 0..5_000 {
+            journal.write(b"PRIORITY=6\nMESSAGE=x\n");
+        }
+        assert!(dropped.load(std::sync::atomic::Ordering::Relaxed) > 0);
+        assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
+    }
+}

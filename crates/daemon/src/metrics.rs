@@ -1,0 +1,153 @@
+//! The numbers of the process, in OpenMetrics text, which Prometheus reads.
+//!
+//! Names are `newswire_<part>_<noun>_<unit>`, with `_total` for counters. Labels come from enums or configured names,
+//! never from feeds or clients, so that the number of series has a bound.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Metric, Registry};
+
+/// The media type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+const END: &str = "# EOF\n";
+
+/// All metrics of one process. Cheap to clone; every clone is the same registry.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics(Arc<Mutex<Registry>>);
+
+impl Metrics {
+    /// An empty registry.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a metric under its full name, for a counter with or without its `_total`: the encoder appends that
+    /// itself, so it is taken off here. `help` is one sentence without its full stop, which is added likewise.
+    pub fn register(&self, name: &str, help: &str, metric: impl Metric) {
+        debug_assert!(name.starts_with("newswire_"), "metric {name} does not begin with newswire_");
+        let name = name.strip_suffix("_total").unwrap_or(name);
+        let help = help.trim_end_matches('.');
+        self.registry().register(name, help, metric);
+    }
+
+    /// Adds a counter that somebody else counts, such as [`panics::count`](crate::panics::count); `read` is called at
+    /// each scrape and must neither block nor go backwards.
+    pub fn register_counter(&self, name: &str, help: &str, read: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.register(name, help, Reading { kind: MetricType::Counter, read });
+    }
+
+    /// Adds a gauge that is measured at each scrape by `read`, which must not block.
+    pub fn register_gauge(&self, name: &str, help: &str, read: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.register(name, help, Reading { kind: MetricType::Gauge, read });
+    }
+
+    /// The current value of everything, in OpenMetrics text, ended by `# EOF`.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry()).expect("a String takes every write");
+        out
+    }
+
+    fn registry(&self) -> std::sync::MutexGuard<'_, Registry> {
+        // A panic while the registry is held leaves a complete registry behind: its list only grows.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A metric whose value is asked for when it is needed.
+struct Reading<F> {
+    kind: MetricType,
+    read: F,
+}
+
+impl<F> fmt::Debug for Reading<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reading").finish_non_exhaustive()
+    }
+}
+
+impl<F: Fn() -> u64> EncodeMetric for Reading<F> {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        match self.kind {
+            MetricType::Counter => encoder.encode_counter::<NoLabelSet, _, u64>(&(self.read)(), None),
+            _ => encoder.encode_gauge(&(self.read)()),
+        }
+    }
+
+    fn metric_type(&self) -> MetricType {
+        self.kind
+    }
+}
+
+/// Joins what several processes encoded into one text with one end. Their names must differ by `<part>`.
+#[must_use]
+pub fn join<'a>(encoded: impl IntoIterator<Item = &'a str>) -> String {
+    let mut out = String::new();
+    for text in encoded {
+        let body = text.strip_suffix(END).unwrap_or(text);
+        out.push_str(body);
+        if !body.is_empty() && !body.ends_with('\n') {
+            out.push('\n');
+        }
+    }
+    out.push_str(END);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use prometheus_client::metrics::counter::Counter;
+
+    use super::*;
+
+    #[test]
+    fn a_counter_ends_in_total_once_however_it_was_named() {
+        let metrics = Metrics::new();
+        let (a, b) = (Counter::<u64>::default(), Counter::<u64>::default());
+        metrics.register("newswire_test_visits_total", "Visits made.", a.clone());
+        metrics.register("newswire_test_items", "Items seen", b);
+        a.inc();
+        let text = metrics.encode();
+        assert!(text.contains("\nnewswire_test_visits_total 1\n"), "{text}");
+        assert!(text.contains("\nnewswire_test_items_total 0\n"), "{text}");
+        assert!(text.contains("# HELP newswire_test_visits Visits made.\n"), "{text}");
+        assert!(!text.contains("total_total"), "{text}");
+    }
+
+    #[test]
+    fn what_others_count_or_measure_is_asked_at_each_scrape() {
+        let metrics = Metrics::new();
+        let now = Arc::new(std::sync::atomic::AtomicU64::new(3));
+        let (a, b) = (Arc::clone(&now), Arc::clone(&now));
+        metrics.register_counter("newswire_test_panics_total", "Panics", move || a.load(Ordering::Relaxed));
+        metrics.register_gauge("newswire_test_open_files", "Open files", move || b.load(Ordering::Relaxed));
+        now.store(7, Ordering::Relaxed);
+        let text = metrics.encode();
+        assert!(
+            text.contains("# TYPE newswire_test_panics counter\nnewswire_test_panics_total 7\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("# TYPE newswire_test_open_files gauge\nnewswire_test_open_files 7\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn joined_texts_have_one_end() {
+        let metrics = Metrics::new();
+        metrics.register("newswire_test_items", "Items seen", Counter::<u64>::default());
+        let one = metrics.encode();
+        let both = join([one.as_str(), "", "x 1\n# EOF\n"]);
+        assert_eq!(both.matches("# EOF").count(), 1);
+        assert!(both.ends_with("x 1\n# EOF\n"), "{both}");
+    }
+}

@@ -1,0 +1,53 @@
+//! What systemd is told (`sd_notify(3)`). Without `NOTIFY_SOCKET` in the environment nothing is sent and nothing fails.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+use crate::text;
+
+/// Start is complete: `READY=1`. Also ends a reload that [`reloading`] announced.
+pub fn ready() {
+    send(&[NotifyState::Ready]);
+}
+
+/// One line for `systemctl status`: `STATUS=`. Control characters are escaped, so the line cannot carry other states.
+pub fn status(line: &str) {
+    send(&[NotifyState::Status(&text::escaped(line))]);
+}
+
+/// The process has begun to end: `STOPPING=1`.
+pub fn stopping() {
+    send(&[NotifyState::Stopping]);
+}
+
+/// A reload has begun: `RELOADING=1` with the monotonic time that `Type=notify-reload` asks for. End it with [`ready`].
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => send(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::debug!(%error, "could not read the monotonic clock for systemd"),
+    }
+}
+
+/// Everything that must make progress has made progress: `WATCHDOG=1`.
+pub fn watchdog() {
+    send(&[NotifyState::Watchdog]);
+}
+
+/// How long systemd waits between two [`watchdog`] calls before it kills the process; `None` when it does not watch.
+/// Call at least twice as often.
+#[must_use]
+pub fn watchdog_every() -> Option<Duration> {
+    sd_notify::watchdog_enabled()
+}
+
+/// Asks for `more` time, counted from now, for a start or a stop that takes long: `EXTEND_TIMEOUT_USEC=`.
+pub fn extend_timeout(more: Duration) {
+    send(&[NotifyState::ExtendTimeoutUsec(u32::try_from(more.as_micros()).unwrap_or(u32::MAX))]);
+}
+
+fn send(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "could not notify systemd");
+    }
+}

@@ -1,0 +1,74 @@
+//! The first and the last lines of a daemon: what both of ours do before and after their work.
+
+use std::{path::Path, process::ExitCode};
+
+use crate::{
+    Clock, Exit,
+    config::{self, Config},
+    logs::{self, Logs},
+    stop::{self, Signals},
+};
+
+/// What a daemon works with.
+#[derive(Debug)]
+pub struct Start {
+    /// Checked as a whole.
+    pub config: Config,
+    /// The system's clock.
+    pub clock: Clock,
+    /// The running log.
+    pub logs: Logs,
+    /// What the operator asks for.
+    pub signals: Signals,
+}
+
+/// Why a daemon ended other than as asked.
+pub trait Ending: std::error::Error {
+    /// The number it ends with.
+    fn exit(&self) -> Exit;
+}
+
+/// Loads the configuration, sets up log, panic hook, signals and limits, does the work, and says on the log why it
+/// ended; each complaint is one line.
+pub fn run<E: Ending>(
+    name: &str,
+    file: Option<&Path>,
+    work: impl FnOnce(Start) -> Result<(), E>,
+) -> ExitCode {
+    let loaded = match config::load(file, config::environment()) {
+        Ok(loaded) => loaded,
+        Err(complaints) => return refuse(name, &complaints, Exit::Config),
+    };
+    let logs = match logs::init(&loaded.config.log) {
+        Ok(logs) => logs,
+        Err(error) => return refuse(name, &error, Exit::Config),
+    };
+    crate::panics::install();
+    let signals = match stop::on_signals() {
+        Ok(signals) => signals,
+        Err(error) => return refuse(name, &error, Exit::Failure),
+    };
+    if let Err(error) = crate::limits::raise_open_files() {
+        tracing::warn!(%error, "could not raise the limit of open files");
+    }
+    let exit = match work(Start { config: loaded.config, clock: Clock::system(), logs, signals }) {
+        Ok(()) => Exit::Ok,
+        Err(error) => {
+            for line in error.to_string().lines() {
+                tracing::error!("{line}");
+            }
+            error.exit()
+        }
+    };
+    // Not by returning: that would wait for threads of libc's resolver, which nobody can cancel.
+    std::process::exit(i32::from(exit.code()))
+}
+
+/// Before there is a log.
+#[expect(clippy::print_stderr, reason = "there is no log yet")]
+fn refuse(name: &str, error: &dyn std::error::Error, exit: Exit) -> ExitCode {
+    for line in error.to_string().lines() {
+        eprintln!("{name}: {line}");
+    }
+    exit.into()
+}

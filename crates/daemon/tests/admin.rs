@@ -1,0 +1,143 @@
+//! What an operator is promised about the admin socket.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use daemon::admin::{Admin, AdminHandle, serve};
+use daemon::logs::Logs;
+use daemon::metrics::Metrics;
+use prometheus_client::metrics::counter::Counter;
+use serde_json::{Value, json};
+
+/// How long an answer may take before the promise is broken.
+const SOON: Duration = Duration::from_secs(5);
+
+fn start(path: &Path, logs: &Logs, status: impl Fn() -> Value + Send + Sync + 'static) -> AdminHandle {
+    let metrics = Metrics::new();
+    metrics.register("newswire_test_visits_total", "Visits", Counter::<u64>::default());
+    serve(path, Admin { name: "testd", version: "1.2.3", metrics, status: Arc::new(status) }, logs).unwrap()
+}
+
+/// Status, headers and body of one exchange.
+fn ask(path: &Path, method: &str, target: &str, body: &str) -> (u16, String, String) {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {target} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-type: text/plain\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head[9..12].parse().unwrap(), head.to_ascii_lowercase(), body.to_owned())
+}
+
+fn json_of(body: &str) -> Value {
+    serde_json::from_str(body).unwrap()
+}
+
+#[test]
+fn it_tells_health_status_and_metrics() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run/testd-admin.sock");
+    let handle = start(&path, &Logs::detached(), || json!({"sources": 3}));
+    let (code, _, body) = ask(&path, "GET", "/health", "");
+    assert_eq!(
+        (code, &json_of(&body)["name"], &json_of(&body)["version"]),
+        (200, &json!("testd"), &json!("1.2.3"))
+    );
+    let (code, _, body) = ask(&path, "GET", "/status", "");
+    assert_eq!((code, json_of(&body)), (200, json!({"sources": 3})));
+    let (code, head, body) = ask(&path, "GET", "/metrics", "");
+    assert_eq!(code, 200);
+    assert!(head.contains("content-type: application/openmetrics-text"), "{head}");
+    assert!(body.contains("\nnewswire_test_visits_total 0\n") && body.ends_with("# EOF\n"), "{body}");
+    assert_eq!(ask(&path, "GET", "/nothing", "").0, 404);
+    drop(handle);
+    assert!(!path.exists(), "a clean end removes the socket");
+    let _again = start(&path, &Logs::detached(), || json!({}));
+    assert_eq!(ask(&path, "GET", "/health", "").0, 200);
+}
+
+#[test]
+fn it_answers_while_every_other_runtime_and_what_it_asks_are_stuck() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("testd-admin.sock");
+    let lock = Arc::new(Mutex::new(()));
+    let held = lock.lock().unwrap();
+    let asked = Arc::clone(&lock);
+    let handle = start(&path, &Logs::detached(), move || {
+        drop(asked.lock());
+        json!({})
+    });
+    // A runtime whose only thread never comes back, like an actor system in an endless parse.
+    let (free, until) = sync_channel::<()>(0);
+    let stuck = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move { assert!(until.recv().is_err()) });
+    });
+    let askers: Vec<_> = (0..8)
+        .map(|_| {
+            let path = path.clone();
+            std::thread::spawn(move || ask(&path, "GET", "/status", ""))
+        })
+        .collect();
+    for _ in 0..20 {
+        assert_eq!(ask(&path, "GET", "/health", "").0, 200);
+    }
+    for asker in askers {
+        let (code, _, body) = asker.join().unwrap();
+        assert_eq!((code, &json_of(&body)["code"]), (503, &json!("stuck")));
+    }
+    assert_eq!(ask(&path, "GET", "/health", "").0, 200);
+    drop(held);
+    drop(free);
+    stuck.join().unwrap();
+    drop(handle);
+}
+
+#[test]
+fn a_panic_in_what_it_asks_is_an_answer_and_not_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("testd-admin.sock");
+    let _handle = start(&path, &Logs::detached(), || panic!("status is broken"));
+    for _ in 0..10 {
+        assert_eq!(ask(&path, "GET", "/status", "").0, 500);
+    }
+    assert_eq!(ask(&path, "GET", "/health", "").0, 200);
+}
+
+#[test]
+fn the_log_level_is_changed_or_refused_with_a_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("testd-admin.sock");
+    let logs = Logs::detached();
+    let _handle = start(&path, &logs, || json!({}));
+    assert_eq!(ask(&path, "PUT", "/log-level", "info,ingestd=trace\n").0, 200);
+    assert_eq!(logs.level(), "info,ingestd=trace");
+    let (code, _, body) = ask(&path, "PUT", "/log-level", "loud");
+    assert_eq!((code, &json_of(&body)["code"]), (400, &json!("bad-level")));
+    assert!(json_of(&body)["detail"].as_str().unwrap().contains("`loud`"), "{body}");
+    assert_eq!(json_of(&ask(&path, "GET", "/log-level", "").2), json!({"level": "info,ingestd=trace"}));
+    assert_eq!(ask(&path, "PUT", "/log-level", &"x".repeat(10_000)).0, 413);
+}
+
+#[test]
+fn a_second_one_at_the_same_socket_is_refused_and_the_first_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("testd-admin.sock");
+    let _handle = start(&path, &Logs::detached(), || json!({}));
+    let what = Admin { name: "b", version: "0", metrics: Metrics::new(), status: Arc::new(|| json!({})) };
+    let error = serve(&path, what, &Logs::detached()).unwrap_err();
+    assert_eq!(error.exit().code(), 75);
+    assert_eq!(ask(&path, "GET", "/health", "").0, 200);
+}

@@ -1,0 +1,117 @@
+//! What a whole process shows of itself: its log on standard error and its word to systemd. A child plays it: this test
+//! file itself, told by a variable what to be.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::time::Duration;
+
+use daemon::config::{Log, LogFormat};
+use daemon::{logs, notify, panics};
+use serde_json::Value;
+
+const ROLE: &str = "DAEMON_TEST_ROLE";
+
+#[test]
+fn child() {
+    match std::env::var(ROLE).as_deref() {
+        Ok("json") => speak(LogFormat::Json),
+        Ok("auto") => speak(LogFormat::Auto),
+        Ok("notify") => tell_systemd(),
+        _ => {}
+    }
+}
+
+fn speak(format: LogFormat) {
+    let logs = logs::init(&Log { level: "info".to_owned(), format }).unwrap();
+    panics::install();
+    tracing::debug!(target: "ingestd", "hidden");
+    tracing::info!(target: "ingestd::roster", source = "bbc", "added a source");
+    tracing::info!(target: "sled", "hidden");
+    tracing_log::log::info!(target: "reqwest", "hidden");
+    tracing_log::log::warn!(target: "reqwest", "said by a dependency");
+    logs.set_level("ingestd=debug").unwrap();
+    tracing::debug!(target: "ingestd", "shown");
+    tracing::info!(target: "gateway", "hidden");
+    logs.set_level("info").unwrap();
+    let worker = std::thread::Builder::new().name("worker\u{1b}".to_owned());
+    assert!(worker.spawn(|| panic!("first\nsecond\u{1b}[2J")).unwrap().join().is_err());
+    tracing::info!(target: "gateway", panics = panics::count(), "ended");
+    assert!(logs::init(&Log::default()).is_err(), "a second log is refused");
+}
+
+fn tell_systemd() {
+    notify::ready();
+    notify::status("serving 3 clients\nREADY=0");
+    notify::reloading();
+    notify::watchdog();
+    notify::extend_timeout(Duration::from_secs(2));
+    notify::stopping();
+    assert_eq!(notify::watchdog_every(), Some(Duration::from_secs(30)));
+}
+
+fn run(role: &str, environment: &[(&str, &str)]) -> Vec<String> {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child", "--nocapture"])
+        .env(ROLE, role)
+        .env_remove("JOURNAL_STREAM")
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{errors}");
+    errors.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_json_log_is_one_object_a_line_from_us_from_dependencies_and_from_panics() {
+    let lines: Vec<Value> = run("json", &[]).iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let messages: Vec<&str> = lines.iter().map(|line| line["message"].as_str().unwrap()).collect();
+    assert_eq!(messages, ["added a source", "said by a dependency", "shown", "a thread panicked", "ended"]);
+    assert_eq!(lines[0]["source"], "bbc");
+    assert_eq!((&lines[1]["target"], &lines[1]["level"]), (&"reqwest".into(), &"warn".into()));
+    assert_eq!(lines[3]["panic"], "first\\nsecond\\u{1b}[2J");
+    assert!(lines[3]["location"].as_str().unwrap().contains("process.rs:"), "{}", lines[3]);
+    assert_eq!(lines[4]["panics"], 1);
+}
+
+#[test]
+fn without_a_journal_and_a_terminal_the_log_is_plain_text() {
+    for environment in [&[][..], &[("JOURNAL_STREAM", "1:2")]] {
+        let lines = run("auto", environment);
+        assert_eq!(lines.len(), 5, "{lines:#?}");
+        assert!(lines[0].ends_with("Z INFO  added a source source=bbc"), "{}", lines[0]);
+        assert!(lines[3].contains(" ERROR a thread panicked thread=worker\\u{1b} location="), "{}", lines[3]);
+        assert!(lines.iter().all(|line| !line.contains(char::is_control)), "{lines:#?}");
+    }
+}
+
+#[test]
+fn systemd_hears_each_state_and_nothing_that_hides_in_a_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    systemd.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    run("notify", &[("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "30000000")]);
+    let heard = || {
+        let mut bytes = [0; 512];
+        let length = systemd.recv(&mut bytes).unwrap();
+        String::from_utf8(bytes[..length].to_vec()).unwrap()
+    };
+    assert_eq!(heard(), "READY=1\n");
+    assert_eq!(heard(), "STATUS=serving 3 clients\\nREADY=0\n");
+    let reloading = heard();
+    assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
+    assert_eq!(
+        [heard(), heard(), heard()],
+        ["WATCHDOG=1\n", "EXTEND_TIMEOUT_USEC=2000000\n", "STOPPING=1\n"]
+    );
+}
+
+#[test]
+fn without_systemd_nothing_is_sent_and_nothing_fails() {
+    notify::ready();
+    notify::status("alone");
+    assert_eq!(notify::watchdog_every(), None);
+}

@@ -1,0 +1,90 @@
+//! What an operator is promised about signals, shown by a child: this test file itself, told by a variable what to be.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::io::{BufRead as _, BufReader, Lines};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::sync_channel;
+
+use daemon::stop;
+use rustix::process::{Pid, Signal, kill_process};
+
+const ROLE: &str = "DAEMON_TEST_ROLE";
+
+/// Waits for its signals; with the role `stuck` it never looks at them.
+#[test]
+fn child() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut signals = stop::on_signals().unwrap();
+        println!("\nready");
+        if role == "stuck" {
+            let (_never, forever) = sync_channel::<()>(0);
+            assert!(forever.recv().is_ok());
+        }
+        loop {
+            tokio::select! {
+                () = signals.stop.cancelled() => break,
+                changed = signals.reload.changed() => {
+                    changed.unwrap();
+                    println!("reload {}", *signals.reload.borrow_and_update());
+                }
+            }
+        }
+        println!("stopped");
+    });
+}
+
+/// A running child and its lines, ready for signals.
+fn spawn(role: &str) -> (Child, Lines<BufReader<ChildStdout>>) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child", "--nocapture"])
+        .env(ROLE, role)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    until(&mut lines, "ready");
+    (child, lines)
+}
+
+fn until(lines: &mut Lines<BufReader<ChildStdout>>, wanted: &str) {
+    assert!(lines.any(|line| line.unwrap() == wanted), "the child ended without `{wanted}`");
+}
+
+fn send(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+#[test]
+fn the_first_term_or_int_asks_to_stop() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let (mut child, mut lines) = spawn("willing");
+        send(&child, signal);
+        until(&mut lines, "stopped");
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn a_hangup_asks_to_reload_and_nothing_else() {
+    let (mut child, mut lines) = spawn("willing");
+    send(&child, Signal::HUP);
+    until(&mut lines, "reload 1");
+    send(&child, Signal::HUP);
+    until(&mut lines, "reload 2");
+    send(&child, Signal::TERM);
+    until(&mut lines, "stopped");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn the_second_signal_ends_even_a_process_that_is_stuck() {
+    let (mut child, _lines) = spawn("stuck");
+    send(&child, Signal::TERM);
+    // Two signals of the same kind that nobody has taken yet are one, so the second is of another kind.
+    send(&child, Signal::INT);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+}

@@ -1,0 +1,141 @@
+//! The hang that this system exists to make impossible: feeds, daemon or clients misbehave, and `/` and `/health` answer.
+//!
+//! These tests run alone (`.config/nextest.toml`), because they measure time.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use e2e::{
+    Behaviour, Format, Origin, Prober, Program, Report, SourceEntry, Stack, Subscriber, say, story, wait_for,
+};
+use rustix::process::Signal;
+use tokio::time::{Instant, sleep};
+
+/// Feeds in all; every second one hangs.
+const FEEDS: usize = 40;
+/// For so long they hang.
+const HANG: Duration = Duration::from_secs(60);
+/// Within this of the daemon's start each of the others has been heard.
+const FIRST_ITEM_WITHIN: Duration = Duration::from_secs(2);
+/// Within this `/` and `/health` answer, always.
+const PAGE_WITHIN: Duration = Duration::from_millis(100);
+/// Pause between two pairs of probes.
+const PROBE_EVERY: Duration = Duration::from_millis(100);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_half_of_the_feeds_hanging_the_rest_arrives_in_2_s_and_pages_answer_within_100_ms() {
+    let origin = Origin::start().await.unwrap();
+    let sources = half_hanging(&origin);
+    let mut stack = Stack::new(&sources).unwrap();
+    // No deadline of ours ends the hang early.
+    stack.set("fetch.timeout_total", "\"90s\"");
+    stack.start(Program::Gateway).unwrap();
+    stack.serving().await.unwrap();
+    let subscriber = stack.subscribe("/news/stream?snapshot=1000");
+    let prober = Prober::start(&stack.gateway(), PROBE_EVERY).unwrap();
+
+    let began = Instant::now();
+    stack.start(Program::Ingestd).unwrap();
+    let firsts = first_items(&subscriber, FEEDS / 2).await;
+    let slowest = firsts.values().map(|at| at.saturating_duration_since(began)).max().unwrap();
+    say(&format!("the first item of {} feeds arrived after at most {slowest:?}", firsts.len()));
+
+    // What froze the replaced system: clients that come and go while feeds are silent.
+    while began.elapsed() < HANG {
+        let passers_by: Vec<_> = (0..6).map(|_| stack.subscribe("/news/stream")).collect();
+        sleep(Duration::from_secs(1)).await;
+        drop(passers_by);
+    }
+    let report = prober.stop();
+    say(&report.to_string());
+    let late: Vec<_> = firsts
+        .iter()
+        .map(|(feed, at)| (feed, at.saturating_duration_since(began)))
+        .filter(|(_, after)| *after >= FIRST_ITEM_WITHIN)
+        .collect();
+    assert!(late.is_empty(), "later than {FIRST_ITEM_WITHIN:?} after the start: {late:?}");
+    assert_pages(&report, HANG);
+    let hung = (0..FEEDS)
+        .filter(|n| n % 2 == 1)
+        .filter(|n| !origin.requests(&format!("feed-{n}")).is_empty())
+        .count();
+    assert_eq!(hung, FEEDS / 2, "every hanging feed was asked");
+    assert!(
+        stack.process(Program::Ingestd).unwrap().runs() && stack.process(Program::Gateway).unwrap().runs()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_the_daemon_stopped_or_dead_pages_answer_within_100_ms() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = Stack::new(&story::feeds(&origin, 4)).unwrap();
+    stack.start_both().await.unwrap();
+    let subscriber = stack.subscribe("/news/stream?snapshot=1000");
+    let guid = origin.publish("feed-0", "Before");
+    let limit = Duration::from_secs(10);
+    subscriber.wait_event("item", limit, |r| r.json()["guid"] == *guid).await.unwrap();
+    let prober = Prober::start(&stack.gateway(), PROBE_EVERY).unwrap();
+
+    let part = Duration::from_secs(8);
+    stack.process(Program::Ingestd).unwrap().signal(Signal::STOP).unwrap();
+    sleep(part).await;
+    let stopped = stack.json("/news").await.unwrap();
+    assert!(stopped.to_string().contains(&guid), "what is known is still served: {stopped}");
+    stack.kill(Program::Ingestd).unwrap();
+    sleep(part).await;
+    let report = prober.stop();
+    say(&report.to_string());
+    assert_pages(&report, part * 2);
+
+    stack.start(Program::Ingestd).unwrap();
+    let guid = origin.publish("feed-1", "After");
+    subscriber.wait_event("item", limit, |r| r.json()["guid"] == *guid).await.unwrap();
+    assert_eq!(subscriber.count("item"), 2);
+}
+
+/// Feeds with one item each; every second one hangs in one of the ways to hang.
+fn half_hanging(origin: &Origin) -> Vec<SourceEntry> {
+    let sources: Vec<_> = (0..FEEDS)
+        .map(|number| {
+            let name = format!("feed-{number}");
+            // The formats alternate among the healthy ones too.
+            SourceEntry::new(&name, origin.feed(&name, Format::of(number / 2)))
+        })
+        .collect();
+    for number in 0..FEEDS {
+        let name = format!("feed-{number}");
+        origin.publish(&name, &format!("The first item of {name}"));
+        if number % 2 == 1 {
+            let hanging = match number / 2 % 4 {
+                0 => Behaviour::SilentBody,
+                1 => Behaviour::Drip(1, Duration::from_secs(1)),
+                2 => Behaviour::Late(HANG),
+                _ => Behaviour::SilentHead,
+            };
+            origin.behave(&name, hanging);
+        }
+    }
+    sources
+}
+
+/// When the first item of each source arrived, once so many have.
+async fn first_items(subscriber: &Subscriber, wanted: usize) -> BTreeMap<String, Instant> {
+    let mut firsts = BTreeMap::new();
+    let outcome = wait_for("the first items", Duration::from_secs(20), async || {
+        for record in subscriber.events("item") {
+            firsts
+                .entry(record.json()["source"].as_str().unwrap_or_default().to_owned())
+                .or_insert(record.at);
+        }
+        (firsts.len() >= wanted).then_some(())
+    })
+    .await;
+    outcome.map_err(|error| error.context(subscriber.summary())).expect("the healthy feeds are heard");
+    firsts
+}
+
+fn assert_pages(report: &Report, lasted: Duration) {
+    let least = lasted.as_millis() / PROBE_EVERY.as_millis() / 2;
+    assert!(report.probes.len() as u128 > least, "probed all the while: {report}");
+    let bad = report.worse_than(PAGE_WITHIN);
+    assert!(bad.is_empty(), "{report}\n{bad:#?}");
+}

@@ -1,0 +1,168 @@
+//! What a start refuses, and how: one clear line each, an exit code that scripts can tell apart, nobody else disturbed.
+
+use std::{fs, net::TcpListener, os::unix::net::UnixListener, time::Duration};
+
+use e2e::{Origin, Process, Program, Stack, story, wait_for};
+
+/// Within this a process that cannot work has said so and ended.
+const REFUSED_WITHIN: Duration = Duration::from_secs(1);
+/// `EX_IOERR` of sysexits.h: a file, directory, socket or port cannot be used.
+const IO: i32 = 74;
+/// `EX_TEMPFAIL`: somebody else holds it.
+const LOCKED: i32 = 75;
+/// `EX_CONFIG`: restarting will not help.
+const CONFIG: i32 = 78;
+
+/// Waits for the end, checks the code, and gives the lines of the log that complain.
+async fn refusal(mut process: Process, code: i32) -> Vec<String> {
+    let (status, _) = process.ended_within(REFUSED_WITHIN).await.expect("it ends at once");
+    let log = process.log();
+    assert_eq!(status.code(), Some(code), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+    log.lines()
+        .filter(|line| !line.contains(" INFO ") && !line.trim().is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The one line that says what is wrong, and names `what`.
+async fn one_line(process: Process, code: i32, what: &str) {
+    let lines = refusal(process, code).await;
+    assert_eq!(lines.len(), 1, "one line: {lines:#?}");
+    assert!(lines[0].contains(what), "names {what}: {lines:?}");
+}
+
+#[tokio::test]
+async fn twelve_mistakes_in_the_sources_get_twelve_complaints_with_their_lines() {
+    let stack = Stack::new(&[]).unwrap();
+    let mistakes = "[[source]]\nid = \"Not An Id\"\nurl = \"ftp://example.org/\"\nname = 3\ncategory = \"two words\"\n\
+                    country = \"Germany\"\nlanguage = \"English\"\ntags = \"one\"\nevery = \"often\"\n\
+                    timeout = \"0s\"\nenabled = \"yes\"\ncolour = \"blue\"\n[[source]]\nid = \"no-address\"\n";
+    fs::write(stack.path("sources.toml"), mistakes).unwrap();
+    let lines = refusal(stack.start_apart(Program::Ingestd, "newswire.toml", &[]).unwrap(), CONFIG).await;
+    for (line, what) in [
+        (2, "id"),
+        (3, "url"),
+        (4, "name"),
+        (5, "category"),
+        (6, "country"),
+        (7, "language"),
+        (8, "tags"),
+        (9, "every"),
+        (10, "timeout"),
+        (11, "enabled"),
+        (12, "colour"),
+        (13, "url"),
+    ] {
+        let place = format!("sources.toml:{line}");
+        let complaints: Vec<_> = lines.iter().filter(|l| l.contains(&format!("{place}:"))).collect();
+        assert_eq!(complaints.len(), 1, "{place} in {lines:#?}");
+        assert!(complaints[0].contains(what), "{what} in {complaints:?}");
+    }
+    assert!(!stack.path("run/ingestd.sock").exists() && !stack.path("data").exists(), "nothing was begun");
+}
+
+#[tokio::test]
+async fn a_mistaken_configuration_stops_either_process_with_every_complaint() {
+    let stack = Stack::new(&[]).unwrap();
+    for program in [Program::Ingestd, Program::Gateway] {
+        let wrong =
+            [("gateway.heartbeat", "\"often\""), ("gateway.heart_beat", "1"), ("fetch.in_flight", "0")];
+        let lines = refusal(stack.start_apart(program, "wrong.toml", &wrong).unwrap(), CONFIG).await;
+        for key in ["gateway.heartbeat", "gateway.heart_beat", "fetch.in_flight"] {
+            let named = lines.iter().filter(|l| l.contains("wrong.toml:") && l.contains(key)).count();
+            assert!(named >= 1, "{key} in {lines:#?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_second_daemon_on_one_store_is_refused_at_once_and_told_who_holds_it() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = Stack::new(&story::feeds(&origin, 1)).unwrap();
+    stack.start_both().await.unwrap();
+    let first = stack.process(Program::Ingestd).unwrap().id();
+    let apart = format!("{:?}", stack.path("run2").display().to_string());
+    for _ in 0..3 {
+        let second = stack
+            .start_apart(Program::Ingestd, "second.toml", &[("daemon.run_dir", apart.as_str())])
+            .unwrap();
+        one_line(second, LOCKED, &first.to_string()).await;
+    }
+    // The same, with the first one's own configuration: socket and store are both taken.
+    let twin = stack.start_apart(Program::Ingestd, "newswire.toml", &[]).unwrap();
+    one_line(twin, LOCKED, &first.to_string()).await;
+
+    let subscriber = stack.subscribe("/news/stream");
+    let guid = origin.publish("feed-0", "The first is untouched");
+    let limit = Duration::from_secs(10);
+    subscriber.wait_event("item", limit, |r| r.json()["guid"] == *guid).await.unwrap();
+    assert!(stack.process(Program::Ingestd).unwrap().runs());
+    assert!(stack.path("run/ingestd.sock").exists(), "nobody took its socket away");
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named_in_one_line() {
+    let stack = Stack::new(&[]).unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let listen = format!("\"{address}\"");
+    let gateway =
+        stack.start_apart(Program::Gateway, "taken.toml", &[("gateway.listen", listen.as_str())]).unwrap();
+    one_line(gateway, IO, &address.port().to_string()).await;
+}
+
+#[tokio::test]
+async fn a_data_directory_that_cannot_be_written_is_named_in_one_line() {
+    let stack = Stack::new(&[]).unwrap();
+    fs::write(stack.path("file"), "no directory").unwrap();
+    for path in [stack.path("file/data").display().to_string(), "/proc/newswire".to_owned()] {
+        let setting = format!("{path:?}");
+        let daemon =
+            stack.start_apart(Program::Ingestd, "nowhere.toml", &[("store.path", setting.as_str())]).unwrap();
+        one_line(daemon, IO, &path).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stale_socket_is_replaced() {
+    let mut stack = Stack::new(&[]).unwrap();
+    fs::create_dir(stack.path("run")).unwrap();
+    for name in ["ingestd.sock", "ingestd-admin.sock", "gateway-admin.sock"] {
+        drop(UnixListener::bind(stack.path("run").join(name)).unwrap());
+    }
+    stack.start_both().await.unwrap();
+    let (status, _) = e2e::http::fetch(&stack.wire(), "/sources", Duration::from_secs(5)).await.unwrap();
+    assert_eq!(status, 200);
+}
+
+#[tokio::test]
+async fn a_regular_file_in_the_sockets_place_is_named_in_one_line_and_left_alone() {
+    let stack = Stack::new(&[]).unwrap();
+    fs::create_dir(stack.path("run")).unwrap();
+    let socket = stack.path("run/ingestd.sock");
+    fs::write(&socket, "somebody's notes").unwrap();
+    let daemon = stack.start_apart(Program::Ingestd, "newswire.toml", &[]).unwrap();
+    one_line(daemon, IO, &socket.display().to_string()).await;
+    assert_eq!(fs::read_to_string(&socket).unwrap(), "somebody's notes");
+}
+
+#[tokio::test]
+async fn a_daemon_that_was_killed_starts_again_on_what_it_left_behind() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = Stack::new(&story::feeds(&origin, 1)).unwrap();
+    origin.publish("feed-0", "Kept");
+    stack.start_both().await.unwrap();
+    for _ in 0..5 {
+        stack.kill(Program::Ingestd).unwrap();
+        assert!(stack.path("run/ingestd.sock").exists(), "killed: it could not tidy up");
+        stack.start(Program::Ingestd).unwrap();
+        let address = stack.wire();
+        wait_for("the daemon to answer", Duration::from_secs(5), async || {
+            let answer = e2e::http::fetch(&address, "/sources", Duration::from_secs(1)).await;
+            matches!(answer, Ok((200, _))).then_some(())
+        })
+        .await
+        .unwrap();
+    }
+}

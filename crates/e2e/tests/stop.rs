@@ -1,0 +1,69 @@
+//! SIGTERM ends a process, whatever hangs and whoever listens.
+
+use std::time::Duration;
+
+use e2e::{Behaviour, Origin, Program, Stack, Subscriber, say, story, wait_for};
+
+/// Within this a process has ended.
+const STOPPED_WITHIN: Duration = Duration::from_secs(5);
+const FEEDS: usize = 12;
+const SUBSCRIBERS: usize = 30;
+
+/// Both processes at work: most feeds hang in the middle of a visit, and every stream is open.
+async fn at_work() -> anyhow::Result<(Origin, Stack, Vec<Subscriber>)> {
+    let origin = Origin::start().await?;
+    let mut stack = Stack::new(&story::feeds(&origin, FEEDS))?;
+    for number in 0..FEEDS {
+        let name = format!("feed-{number}");
+        origin.publish(&name, "Something");
+        match number % 3 {
+            0 => origin.behave(&name, Behaviour::SilentHead),
+            1 => origin.behave(&name, Behaviour::SilentBody),
+            _ => {}
+        }
+    }
+    stack.set("gateway.drain", "\"1s\"");
+    stack.start_both().await?;
+    let subscribers: Vec<_> =
+        (0..SUBSCRIBERS).map(|_| stack.subscribe("/news/stream?snapshot=1000")).collect();
+    wait_for("an item on every stream, and a visit to every feed", Duration::from_secs(15), async || {
+        let read = subscribers.iter().all(|s| s.count("item") >= FEEDS / 3);
+        let hung = (0..FEEDS).all(|n| !origin.requests(&format!("feed-{n}")).is_empty());
+        (read && hung).then_some(())
+    })
+    .await?;
+    Ok((origin, stack, subscribers))
+}
+
+#[tokio::test]
+async fn sigterm_ends_the_gateway_within_5_s_with_streams_open() {
+    let (_origin, mut stack, subscribers) = at_work().await.unwrap();
+    let (status, after) = stack.terminate(Program::Gateway, STOPPED_WITHIN).await.unwrap();
+    say(&format!("the gateway ended after {after:?}"));
+    assert_eq!(status.code(), Some(0));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for subscriber in &subscribers {
+        let end = subscriber.connections()[0].ended.clone();
+        assert_eq!(end.as_deref(), Some("the stream ended"), "ended, not cut: {}", subscriber.summary());
+        assert_eq!(subscriber.closed(), None);
+    }
+    assert!(stack.process(Program::Ingestd).unwrap().runs());
+}
+
+#[tokio::test]
+async fn sigterm_ends_the_daemon_within_5_s_with_feeds_hanging_and_the_wire_open() {
+    let (_origin, mut stack, subscribers) = at_work().await.unwrap();
+    let (status, after) = stack.terminate(Program::Ingestd, STOPPED_WITHIN).await.unwrap();
+    say(&format!("the daemon ended after {after:?}"));
+    assert_eq!(status.code(), Some(0));
+    assert!(!stack.path("run/ingestd.sock").exists(), "it takes its socket with it");
+    assert!(stack.process(Program::Gateway).unwrap().runs());
+    let unharmed =
+        subscribers.iter().all(|s| s.connections().len() == 1 && s.connections()[0].ended.is_none());
+    assert!(unharmed, "streams stay open while the daemon is away");
+
+    stack.start(Program::Ingestd).unwrap();
+    stack.ready().await.unwrap();
+    let (status, after) = stack.terminate(Program::Ingestd, STOPPED_WITHIN).await.unwrap();
+    assert_eq!(status.code(), Some(0), "again, after {after:?}");
+}

@@ -1,0 +1,144 @@
+//! An item's whole way: from a feed to somebody who listens.
+
+use std::time::Duration;
+
+use e2e::{Origin, Program, Published, Stack, faults, story, wait_for};
+
+/// How long an item may be on its way: a visit each second, and a slow machine.
+const WAY: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn an_item_travels_from_the_origin_to_a_subscriber() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = Stack::new(&story::feeds(&origin, 3)).unwrap();
+    stack.start_both().await.unwrap();
+    let subscriber = stack.subscribe("/news/stream");
+    let stream = subscriber.wait_event("stream", WAY, |_| true).await.unwrap();
+    assert_eq!(stream.json()["resume"], "live");
+    assert_eq!(subscriber.records()[0].message.event, "stream", "what the stream is comes first");
+
+    for feed in ["feed-0", "feed-1", "feed-2"] {
+        let guid = origin.publish(feed, "Rain & <wind>");
+        let record = subscriber.wait_event("item", WAY, |r| r.json()["guid"] == *guid).await.unwrap();
+        let item = record.json();
+        assert_eq!(item["kind"], "item", "{item}");
+        assert_eq!(item["source"], *feed, "{item}");
+        assert_eq!(item["source_name"], format!("Source {feed}"), "{item}");
+        assert_eq!(item["title"], "Rain & <wind>", "{item}");
+        assert_eq!(item["summary"], "About Rain & <wind>", "{item}");
+        assert!(
+            item["link"].as_str().unwrap().starts_with(&format!("https://{feed}.example/articles/")),
+            "{item}"
+        );
+        let when = item["published"].as_str().or(item["updated"].as_str()).unwrap();
+        assert!(when.starts_with("2026-01-31T00:00:"), "{item}");
+        assert!(item["first_seen"].as_str().is_some_and(|t| t > when), "{item}");
+        assert_eq!(record.message.last_event_id, item["id"].as_str().unwrap());
+        assert_eq!(record.message.data.lines().count(), 1, "an item is one line");
+
+        let page = stack.json("/news").await.unwrap();
+        assert!(page.to_string().contains(&guid), "{page}");
+        let alone = stack.json(&format!("/news/{}", item["id"].as_str().unwrap())).await.unwrap();
+        assert_eq!(alone, item, "one form of an event everywhere");
+    }
+    let faults = faults(&origin.published(), &subscriber.records());
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[tokio::test]
+async fn a_visit_is_reported_and_an_unchanged_feed_is_not_sent_again() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = Stack::new(&story::feeds(&origin, 1)).unwrap();
+    stack.start_both().await.unwrap();
+    let subscriber = stack.subscribe("/news/stream");
+    subscriber.wait_event("stream", WAY, |_| true).await.unwrap();
+    origin.publish("feed-0", "Once");
+
+    let news = subscriber.wait_event("source", WAY, |r| r.json()["status"] == "new").await.unwrap().json();
+    assert_eq!((&news["source"], &news["new"]), (&"feed-0".into(), &1.into()), "{news}");
+    assert!(news["next_visit"].is_string() && news["why"].is_string(), "{news}");
+    let same = subscriber.wait_event("source", WAY, |r| r.json()["status"] == "unchanged").await.unwrap();
+    assert_eq!(same.message.last_event_id, subscriber.last_event_id(), "a report moves nobody's place");
+    wait_for("a visit that is answered with 304", WAY, async || {
+        origin.requests("feed-0").iter().any(|r| r.answered == Some(304)).then_some(())
+    })
+    .await
+    .unwrap();
+    let requests = origin.requests("feed-0");
+    assert!(requests[0].header("if-none-match").is_none());
+    let conditional = requests.iter().find(|r| r.answered == Some(304)).unwrap();
+    assert!(
+        conditional.header("if-none-match").is_some() && conditional.header("if-modified-since").is_some()
+    );
+
+    let sources = stack.json("/sources/feed-0").await.unwrap();
+    assert_eq!(sources["consecutive_failures"], 0, "{sources}");
+    assert_eq!(sources["counts"]["items"], 1, "{sources}");
+}
+
+#[tokio::test]
+async fn a_changed_article_is_an_update_and_the_first_event_stays_as_it_was() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = Stack::new(&story::feeds(&origin, 1)).unwrap();
+    stack.start_both().await.unwrap();
+    let subscriber = stack.subscribe("/news/stream?snapshot=1000");
+    let guid = origin.publish("feed-0", "Two hurt in storm");
+    let first = subscriber.wait_event("item", WAY, |r| r.json()["guid"] == *guid).await.unwrap().json();
+    origin.edit("feed-0", &guid, "Three hurt in storm");
+    let second = subscriber.wait_event("update", WAY, |r| r.json()["guid"] == *guid).await.unwrap().json();
+    assert_eq!(second["title"], "Three hurt in storm");
+    assert_eq!((&second["key"], &second["first_seen"]), (&first["key"], &first["first_seen"]));
+    assert_ne!(second["id"], first["id"]);
+    let kept = stack.json(&format!("/news/{}", first["id"].as_str().unwrap())).await.unwrap();
+    assert_eq!(kept, first);
+    assert_eq!(subscriber.count("item"), 1);
+}
+
+#[tokio::test]
+async fn who_comes_later_gets_what_was_published_before() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = Stack::new(&story::feeds(&origin, 2)).unwrap();
+    for number in 0..60 {
+        origin.publish("feed-0", &format!("Article {number}"));
+    }
+    let last = origin.publish("feed-1", "The last one");
+    stack.start_both().await.unwrap();
+    let early = stack.subscribe("/news/stream?snapshot=1000");
+    wait_for("61 items", WAY, async || (early.count("item") == 61).then_some(())).await.unwrap();
+
+    let all = stack.subscribe("/news/stream?snapshot=1000");
+    let ten = stack.subscribe("/news/stream?snapshot=10");
+    let one = stack.subscribe("/news/stream?source=feed-1&snapshot=1000");
+    wait_for("the snapshots", WAY, async || {
+        (all.count("item") >= 61 && ten.count("item") >= 10 && one.count("item") >= 1).then_some(())
+    })
+    .await
+    .unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!((all.count("item"), ten.count("item"), one.count("item")), (61, 10, 1));
+    let faults_of_all = faults(&origin.published(), &all.records());
+    assert!(faults_of_all.is_empty(), "{}", faults_of_all.join("\n"));
+    let only = Published::from([("feed-1".to_owned(), vec![last])]);
+    assert_eq!(faults(&only, &one.records()), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_gateway_that_started_first_fills_when_the_daemon_comes() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = Stack::new(&story::feeds(&origin, 2)).unwrap();
+    origin.publish("feed-0", "Before anybody was there");
+    stack.start(Program::Gateway).unwrap();
+    stack.serving().await.unwrap();
+    let subscriber = stack.subscribe("/news/stream?snapshot=1000");
+    let health = stack.json("/health").await.unwrap();
+    assert_eq!(health["status"], "ok", "{health}");
+    let (status, reasons) = e2e::http::fetch(&stack.gateway(), "/ready", WAY).await.unwrap();
+    assert_eq!(status, 503, "{reasons}");
+
+    stack.start(Program::Ingestd).unwrap();
+    stack.ready().await.unwrap();
+    origin.publish("feed-1", "And one more");
+    wait_for("both items", WAY, async || (subscriber.count("item") == 2).then_some(())).await.unwrap();
+    let faults = faults(&origin.published(), &subscriber.records());
+    assert!(faults.is_empty(), "{}\n{}", faults.join("\n"), subscriber.summary());
+}

@@ -1,0 +1,115 @@
+//! HTML from feeds: made plain, made safe, searched for an image. A tool of step 4 of an item's life.
+//!
+//! All three read the tags with [`lexer`], which is linear and builds no tree. [`sanitise`](fn@sanitise) gives the
+//! real HTML parser inside `ammonia` nothing but allowed tags, so that its costs, which are quadratic in depth, in
+//! attributes and in unclosed formatting, cannot be reached from outside.
+
+mod lexer;
+mod sanitise;
+mod urls;
+
+pub(crate) use lexer::attributes;
+pub(crate) use sanitise::sanitise;
+pub(crate) use urls::{resolve, web_url};
+
+use self::lexer::{Lexer, Token};
+use crate::text::{Folded, unescape};
+use url::Url;
+
+/// Plain text of HTML on one line: tags stripped, references decoded once, whitespace folded.
+pub(crate) fn plain_text(html: &str, bytes_max: usize) -> String {
+    let mut text = Folded::new(bytes_max);
+    for token in Lexer::new(html) {
+        match token {
+            Token::Text(raw) => text.push_str(&unescape(raw)),
+            Token::Open { name, source, attributes } if !lexer::is_markup(name, attributes) => {
+                text.push_str(source)
+            }
+            Token::Close { name, source } if !lexer::is_markup(name, "") => text.push_str(source),
+            Token::Open { name, .. } | Token::Close { name, .. } => {
+                if !lexer::is_inline(name) {
+                    text.push(' ');
+                }
+            }
+        }
+        if text.is_full() {
+            break;
+        }
+    }
+    text.finish()
+}
+
+/// Whether anything in it is a tag or a reference.
+pub(crate) fn has_markup(html: &str) -> bool {
+    Lexer::new(html).any(|token| match token {
+        Token::Text(_) => false,
+        Token::Open { name, attributes, .. } => lexer::is_markup(name, attributes),
+        Token::Close { name, .. } => lexer::is_markup(name, ""),
+    })
+}
+
+/// The first image that a reader would see: lazy ones by their real address, no tracking pixels.
+pub(crate) fn first_image(html: &str, base: Option<&Url>) -> Option<String> {
+    Lexer::new(html).find_map(|token| {
+        let Token::Open { name, attributes, .. } = token else { return None };
+        if !name.eq_ignore_ascii_case("img") {
+            return None;
+        }
+        let mut addresses = [None; 4];
+        for (name, value) in lexer::attributes(attributes) {
+            let slot = match name.to_ascii_lowercase().as_str() {
+                "data-src" | "data-lazy-src" | "data-original" => 0,
+                "src" => 1,
+                "srcset" => 2,
+                "data-srcset" => 3,
+                "width" | "height" if matches!(value, "0" | "1") => return None,
+                _ => continue,
+            };
+            addresses[slot].get_or_insert(value);
+        }
+        addresses.into_iter().flatten().find_map(|address| {
+            let address = unescape(address);
+            web_url(address.split([' ', ',']).find(|a| !a.is_empty())?, base)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_text_has_no_tags_and_decodes_once() {
+        for (html, text) in [
+            ("a <b>bold</b> move", "a bold move"),
+            ("<p>one</p><p>two</p>", "one two"),
+            ("H<sub>2</sub>O", "H2O"),
+            ("a<br/>b", "a b"),
+            ("AT&amp;T &lt;b&gt; &amp;amp;", "AT&T <b> &amp;"),
+            ("x<script>alert(1)</script>y<style>p{}</style>z", "xyz"),
+            ("x<!-- <b> -->y", "xy"),
+            ("Vec<T> and a < b", "Vec<T> and a < b"),
+            ("<x onclick=alert(1)>y</x>", "y</x>"),
+            ("<svg/onload=alert(1)>q", "q"),
+            ("a <b unclosed", "a <b unclosed"),
+        ] {
+            assert_eq!(plain_text(html, 1000), text, "{html}");
+        }
+    }
+
+    #[test]
+    fn the_first_image_is_a_real_one() {
+        let base = Url::parse("https://example.org/a/").unwrap();
+        let image = |html| first_image(html, Some(&base));
+        assert_eq!(image("<p><IMG alt=x src='b.png'>").as_deref(), Some("https://example.org/a/b.png"));
+        assert_eq!(
+            image("<img src='data:image/gif;base64,R0' data-src=/c.jpg>").as_deref(),
+            Some("https://example.org/c.jpg")
+        );
+        assert_eq!(
+            image("<img src=//p.example/x width=1 height=1><img src=//q.example/y>").as_deref(),
+            Some("https://q.example/y")
+        );
+        assert_eq!(image("<img src='javascript:alert(1)'>"), None);
+    }
+}

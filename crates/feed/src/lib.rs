@@ -1,0 +1,90 @@
+//! Feed bytes to items: steps 3, 4 and 5 of an item's life.
+//!
+//! The modules stand in the order of the story: `decode` bytes to text, `scan` what must never get further,
+//! `normalise` whatever the publisher sent to canonical XML, `parse` canonical XML (or JSON) to items by way of the
+//! crates `rss` and `atom_syndication`, `identity` who each item is; `dates`, `html` and `text` are their tools.
+//!
+//! Pure, total, bounded: any bytes give an answer, within the caps of [`limits`], in time linear in their number
+//! and on a 2 MiB stack. Never here: a network, a runtime, a clock, a panic.
+
+mod dates;
+mod decode;
+mod document;
+mod error;
+mod html;
+mod identity;
+pub mod limits;
+mod normalise;
+mod parse;
+mod scan;
+mod sniff;
+mod text;
+
+pub use decode::{Decided, Encoding};
+pub use document::{Days, Document, FeedInfo, Format, Hints, Hours, Rhythm};
+pub use error::ReadError;
+pub use identity::{Novelty, is_flapping, second_key};
+
+use limits::DOCUMENT_BYTES_MAX;
+use news::Warning;
+use parse::Parsed;
+use sniff::Kind;
+
+/// Reads a feed: bytes and what is known about them in, everything that could be made of them out.
+///
+/// # Errors
+/// [`ReadError`] when nothing of a feed could be had from the bytes; a feed that is merely damaged is a
+/// [`Document`] with warnings.
+pub fn read(bytes: &[u8], hints: &Hints<'_>) -> Result<Document, ReadError> {
+    if bytes.len() > DOCUMENT_BYTES_MAX {
+        return Err(ReadError::TooLarge { bytes: bytes.len(), bytes_max: DOCUMENT_BYTES_MAX });
+    }
+    if let Some(error) = sniff::magic(bytes) {
+        return Err(error);
+    }
+    let (text, encoding) = decode::decode(bytes, hints.content_type)?;
+    match sniff::kind(&text) {
+        Kind::Json => {
+            let json = parse::json::read_json(&text, hints.url, hints.language)?;
+            Ok(document(json.format, encoding, json.parsed, json.warnings, json.damaged))
+        }
+        Kind::Html => Err(sniff::page(&text, hints.url)),
+        Kind::Xml => read_markup(&text, encoding, hints),
+        Kind::Empty | Kind::Text => Err(sniff::nothing(&text)),
+    }
+}
+
+fn read_markup(text: &str, encoding: Encoding, hints: &Hints<'_>) -> Result<Document, ReadError> {
+    let text = scan::scan(text)?;
+    let mut normal = normalise::normalise(&text, hints.url)?;
+    let (format, damaged, dropped) = (normal.format, normal.damaged, normal.dropped);
+    let warnings = std::mem::take(&mut normal.warnings);
+    let parsed = parse::read_xml(normal, hints.url, hints.language);
+    debug_assert!(parsed.is_ok(), "a normalised document was refused: {parsed:?}");
+    let mut parsed =
+        parsed.map_err(|e| sniff::not_a_feed(&format!("a feed that could not be read ({e})")))?;
+    parsed.dropped += dropped;
+    Ok(document(format, encoding, parsed, warnings, damaged))
+}
+
+fn document(
+    format: Format,
+    encoding: Encoding,
+    parsed: Parsed,
+    mut warnings: Vec<Warning>,
+    damaged: bool,
+) -> Document {
+    let Parsed { feed, mut items, rhythm, dropped } = parsed;
+    let about_all = |message: String| Warning { line: None, column: None, message };
+    if encoding.lossy {
+        warnings.push(about_all(format!("bytes that are no {encoding} were replaced by U+FFFD")));
+    }
+    let repeated = identity::assign(&mut items);
+    if repeated > 0 {
+        warnings.push(about_all(format!("{repeated} items repeat another one and were left out")));
+    }
+    if dropped > 0 {
+        warnings.push(about_all(format!("{dropped} items were left out, since there are too many")));
+    }
+    Document { format, encoding, feed, items, warnings, damaged, rhythm, dropped }
+}

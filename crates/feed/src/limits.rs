@@ -1,0 +1,52 @@
+//! Every bound in one place: what a document may contain, and how much of it is kept.
+//!
+//! Past a bound of the first kind the document is refused (`too-complex`, `too-large`); past one of the second
+//! kind the rest is cut off or left out, counted or warned about, and the feed is read.
+
+/// Longest document, in bytes as they arrive; the fetcher has its own, smaller cap.
+pub const DOCUMENT_BYTES_MAX: usize = 32 << 20;
+/// Deepest nesting of elements (XML) or of arrays and objects (JSON), the root included.
+pub const DEPTH_MAX: usize = 128;
+/// Most elements (XML) or values (JSON) in a document.
+pub const ELEMENTS_MAX: usize = 1_000_000;
+/// Most attributes of one element.
+pub const ATTRIBUTES_MAX: usize = 256;
+/// Most namespace declarations in force at one place.
+pub const NAMESPACES_MAX: usize = 64;
+/// Longest DOCTYPE, in bytes. It is skipped in any case: nothing in it is ever expanded.
+pub const DOCTYPE_BYTES_MAX: usize = 8 << 10;
+
+/// Most items read from a document, in document order; the rest is counted.
+pub const ITEMS_READ_MAX: usize = 10_000;
+/// Most items given out: the newest.
+pub const ITEMS_KEPT_MAX: usize = 1_000;
+/// Most warnings given out.
+pub const WARNINGS_MAX: usize = 100;
+/// Most warnings attached to one item.
+pub const ITEM_WARNINGS_MAX: usize = 8;
+
+/// Longest title, name or category, in bytes.
+pub const TITLE_BYTES_MAX: usize = 1 << 10;
+/// Longest guid, in bytes.
+pub const GUID_BYTES_MAX: usize = 1 << 10;
+/// Longest URL, in bytes: a longer one is left out, since a cut one leads elsewhere.
+pub const LINK_BYTES_MAX: usize = 2 << 10;
+/// Longest summary, in bytes of plain text.
+pub const SUMMARY_BYTES_MAX: usize = 64 << 10;
+/// Longest `content_html`, in bytes before sanitising.
+pub const CONTENT_BYTES_MAX: usize = 64 << 10;
+/// Longest text of one element that is looked at, in bytes of source.
+pub const FIELD_BYTES_MAX: usize = 256 << 10;
+/// Most categories of an item.
+pub const CATEGORIES_MAX: usize = 64;
+/// Most authors of an item.
+pub const AUTHORS_MAX: usize = 32;
+/// Most enclosures of an item.
+pub const ENCLOSURES_MAX: usize = 32;
+/// Most links and images of an item or a feed that are looked at.
+pub const LINKS_MAX: usize = 64;
+/// Longest text that is tried as a date, in bytes.
+pub const DATE_BYTES_MAX: usize = 128;
+
+/// Deepest nesting of HTML that is given to the sanitiser.
+pub const HTML_DEPTH_MAX: usize = 256;

@@ -1,0 +1,148 @@
+//! Whatever the publisher sent, to canonical XML: step 3 of an item's life, second half.
+//!
+//! ```text
+//! text ─► quick-xml events ─► open elements (balanced here) ─► drafts ─► canonical RSS 2.0 or Atom 1.0
+//!                                                                  └──► what the crates cannot carry: "side"
+//! ```
+//!
+//! One pass. Wrong nesting, missing ends, stray references, prefixes, old dialects and dates are mended on the way,
+//! each with a warning where it matters; the result is flat, so no depth reaches a parser that recurses. Items are
+//! written when they end: one that is cut is never written. Never here: recursion, or a DTD that is read.
+
+mod capture;
+mod draft;
+mod elements;
+mod names;
+mod words;
+mod write;
+
+pub(crate) use draft::{FeedSide, ItemSide, Link};
+
+use news::Warning;
+use quick_xml::{Reader, events::Event};
+use url::Url;
+
+use self::{
+    draft::Draft,
+    elements::{Builder, Flow},
+};
+use crate::{
+    document::Format,
+    error::ReadError,
+    limits::{ITEM_WARNINGS_MAX, WARNINGS_MAX},
+    scan::line_of,
+};
+
+/// The canonical document and everything that does not fit into it.
+#[derive(Debug)]
+pub(crate) struct Normal {
+    pub(crate) format: Format,
+    /// RSS 2.0 for every RSS, Atom 1.0 for every Atom; flat and well-formed.
+    pub(crate) xml: String,
+    pub(crate) feed: FeedSide,
+    /// One for each item in `xml`, in the same order.
+    pub(crate) items: Vec<ItemSide>,
+    pub(crate) warnings: Vec<Warning>,
+    pub(crate) damaged: bool,
+    /// Items past [`ITEMS_READ_MAX`](crate::limits::ITEMS_READ_MAX).
+    pub(crate) dropped: usize,
+}
+
+/// Normalises scanned text. `url` is where it came from.
+pub(crate) fn normalise(text: &str, url: Option<&Url>) -> Result<Normal, ReadError> {
+    let mut reader = Reader::from_str(text);
+    let config = reader.config_mut();
+    config.allow_dangling_amp = true;
+    config.allow_unmatched_ends = true;
+    config.check_end_names = false;
+    let mut builder = Builder::new(url);
+    loop {
+        let offset = usize::try_from(reader.buffer_position()).unwrap_or(text.len());
+        let flow = match reader.read_event() {
+            Ok(Event::Start(tag)) => {
+                let (source, offset) = span(text, &reader, tag.len(), 1);
+                builder.start(source, offset)
+            }
+            Ok(Event::Empty(tag)) => {
+                let (source, offset) = span(text, &reader, tag.len(), 2);
+                builder.empty(source, offset)
+            }
+            Ok(Event::End(tag)) => builder.end(tag.name().as_ref(), offset),
+            Ok(Event::Text(words)) => builder.text(&words),
+            Ok(Event::CData(words)) => builder.text(&words),
+            Ok(Event::GeneralRef(name)) => builder.reference(&name, offset),
+            Ok(Event::Eof) => break,
+            Ok(Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_)) => Flow::Go,
+            Err(quick_xml::Error::IllFormed(_)) => Flow::Go,
+            Err(e) => {
+                builder.notes.warn(offset, format!("reading ended here: {e}"));
+                builder.damaged = true;
+                break;
+            }
+        };
+        match flow {
+            Flow::Go => {}
+            Flow::Done => break,
+            Flow::Refuse { what, max } => {
+                return Err(ReadError::TooComplex { what, max, line: line_of(text, offset) });
+            }
+            Flow::Foreign(root) => return Err(foreign(&root)),
+        }
+    }
+    builder.finish(text)
+}
+
+/// What stands between `<` and `>` (or `/>`) of the tag just read, and where the tag began. It is the same as the
+/// event holds, borrowed from the text.
+fn span<'a>(text: &'a str, reader: &Reader<&[u8]>, len: usize, tail: usize) -> (&'a str, usize) {
+    let end = usize::try_from(reader.buffer_position()).unwrap_or(text.len()).saturating_sub(tail);
+    let start = end.saturating_sub(len);
+    (text.get(start..end).unwrap_or_default(), start.saturating_sub(1))
+}
+
+fn foreign(root: &str) -> ReadError {
+    let root: String = root.chars().take(40).collect();
+    ReadError::NotAFeed {
+        looks_like: format!("an XML document with the root element <{root}>"),
+        feeds: Vec::new(),
+    }
+}
+
+/// Warnings while they are collected, with offsets instead of lines.
+#[derive(Debug, Default)]
+struct Notes {
+    warnings: Vec<(usize, String)>,
+}
+
+impl Notes {
+    fn warn(&mut self, offset: usize, message: String) {
+        if self.warnings.len() < WARNINGS_MAX {
+            self.warnings.push((offset, message));
+        }
+    }
+
+    /// Warns about an item or a feed, and tells the item.
+    fn warn_about(&mut self, draft: &mut Draft, offset: usize, message: String) {
+        if draft.warnings.len() < ITEM_WARNINGS_MAX {
+            draft.warnings.push(message.clone());
+        }
+        self.warn(offset, message);
+    }
+
+    /// Lines and columns for all of them, in one walk over the text.
+    fn placed(mut self, text: &str) -> Vec<Warning> {
+        self.warnings.sort_by_key(|(offset, _)| *offset);
+        let (mut line, mut line_start, mut at) = (1_usize, 0, 0);
+        let place = |(offset, message): (usize, String)| {
+            let offset = offset.min(text.len());
+            for (n, _) in text.as_bytes()[at..offset].iter().enumerate().filter(|(_, b)| **b == b'\n') {
+                line += 1;
+                line_start = at + n + 1;
+            }
+            at = offset;
+            let column = text.get(line_start..offset).map_or(0, |l| l.chars().count()) + 1;
+            Warning { line: u32::try_from(line).ok(), column: u32::try_from(column).ok(), message }
+        };
+        self.warnings.into_iter().map(place).collect()
+    }
+}

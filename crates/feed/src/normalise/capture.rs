@@ -1,0 +1,141 @@
+//! The text of one element while it is read.
+
+use std::borrow::Cow;
+
+use super::{draft::Words, words::Field};
+use crate::{
+    limits::FIELD_BYTES_MAX,
+    text::{Reference, escape_into, reference},
+};
+
+/// What the characters and tags inside an element become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Plain text: tags inside are dropped.
+    Plain,
+    /// HTML, escaped once by XML: what is decoded is markup, and tags inside are, too.
+    Html,
+    /// XHTML: tags inside are markup, what is decoded is text.
+    Xhtml,
+}
+
+/// An element whose text is wanted.
+#[derive(Debug)]
+pub(super) struct Capture {
+    pub(super) field: Field,
+    pub(super) mode: Mode,
+    /// Atom 0.3 `mode="base64"`.
+    pub(super) base64: bool,
+    pub(super) offset: usize,
+    /// How many elements are open around its content.
+    pub(super) level: usize,
+    pub(super) cut: bool,
+    text: String,
+}
+
+impl Capture {
+    pub(super) fn new(field: Field, mode: Mode, base64: bool, offset: usize, level: usize) -> Self {
+        Self { field, mode, base64, offset, level, cut: false, text: String::new() }
+    }
+
+    pub(super) fn push(&mut self, text: &str) {
+        if self.cut {
+            return;
+        }
+        let room = FIELD_BYTES_MAX.saturating_sub(self.text.len());
+        self.cut = text.len() > room;
+        let text = crate::text::cut(text, room);
+        if self.mode == Mode::Xhtml {
+            escape_into(&mut self.text, text);
+        } else {
+            self.text.push_str(text);
+        }
+    }
+
+    /// A reference by its name. False when it is none: then it stands as text.
+    pub(super) fn push_reference(&mut self, name: &str) -> bool {
+        match reference(name) {
+            Some(Reference::Char(c)) if is_xml(c) => self.push(c.encode_utf8(&mut [0; 4])),
+            Some(Reference::Char(_)) => return false,
+            Some(Reference::Named(s)) => self.push(s),
+            None => {
+                self.push("&");
+                self.push(name);
+                self.push(";");
+                return false;
+            }
+        }
+        true
+    }
+
+    /// A start tag inside, with the attributes that are worth keeping, or an end tag.
+    pub(super) fn push_tag(&mut self, slash: &str, local: &str, attributes: &[(Cow<'_, str>, Cow<'_, str>)]) {
+        if self.mode == Mode::Plain || self.cut || self.text.len() + local.len() + 3 > FIELD_BYTES_MAX {
+            return;
+        }
+        self.text.push('<');
+        self.text.push_str(slash);
+        self.text.push_str(local);
+        for (name, value) in attributes {
+            self.text.push(' ');
+            self.text.push_str(name);
+            self.text.push_str("=\"");
+            escape_into(&mut self.text, value);
+            self.text.push('"');
+        }
+        self.text.push('>');
+    }
+
+    /// What was captured, with line ends as XML has them.
+    pub(super) fn finish(self) -> Words {
+        let text = if self.text.contains('\r') {
+            self.text.replace("\r\n", "\n").replace('\r', "\n")
+        } else {
+            self.text
+        };
+        let text = if self.base64 { base64(&text).unwrap_or_default() } else { text };
+        Words { value: text.trim().to_owned(), html: self.mode != Mode::Plain }
+    }
+}
+
+/// Characters of XML 1.0 that a reference may name.
+fn is_xml(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{7e}' | '\u{85}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}')
+        || c > '\u{ffff}'
+}
+
+/// RFC 4648; whitespace is skipped, and what it decodes to is made valid text.
+fn base64(text: &str) -> Option<String> {
+    let (mut bytes, mut bits, mut count) = (Vec::with_capacity(text.len() / 4 * 3), 0_u32, 0);
+    for b in text.bytes().filter(|b| !b.is_ascii_whitespace() && *b != b'=') {
+        let six = match b {
+            b'A'..=b'Z' => b - b'A',
+            b'a'..=b'z' => b - b'a' + 26,
+            b'0'..=b'9' => b - b'0' + 52,
+            b'+' | b'-' => 62,
+            b'/' | b'_' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(six);
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count) as u8);
+            bits &= (1 << count) - 1;
+        }
+    }
+    Some(String::from_utf8_lossy(&bytes).replace(crate::text::is_forbidden, ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_read_with_or_without_padding() {
+        assert_eq!(base64("PHA+SGVs\n bG88L3A+").as_deref(), Some("<p>Hello</p>"));
+        assert_eq!(base64("SGk=").as_deref(), Some("Hi"));
+        assert_eq!(base64("SGk").as_deref(), Some("Hi"));
+        assert_eq!(base64("not base64!"), None);
+    }
+}

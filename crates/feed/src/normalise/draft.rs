@@ -1,0 +1,162 @@
+//! A feed and its items while they are read: what was found, and from how good a place.
+
+use std::rc::Rc;
+
+use news::{Author, Timestamp};
+use url::Url;
+
+use crate::limits::{AUTHORS_MAX, CATEGORIES_MAX, ENCLOSURES_MAX, LINKS_MAX};
+
+/// Text that is plain or HTML.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Words {
+    /// The text itself, XML's references already replaced.
+    pub(crate) value: String,
+    /// Whether it is HTML.
+    pub(crate) html: bool,
+}
+
+/// The best of several candidates: the lowest rank wins, then the first.
+#[derive(Debug)]
+pub(super) struct Best<T>(Option<(u8, T)>);
+
+impl<T> Default for Best<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> Best<T> {
+    pub(super) fn offer(&mut self, rank: u8, value: T) {
+        if self.0.as_ref().is_none_or(|(best, _)| rank < *best) {
+            self.0 = Some((rank, value));
+        }
+    }
+
+    pub(super) fn get(&self) -> Option<&T> {
+        self.0.as_ref().map(|(_, value)| value)
+    }
+}
+
+/// A link as it was written; `base` is what it is relative to when the document says so itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Link {
+    pub(crate) href: String,
+    pub(crate) rel: String,
+    pub(crate) media_type: Option<String>,
+    pub(crate) length: Option<String>,
+}
+
+/// A person as written: plain text, one of them at least.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Person {
+    pub(crate) name: String,
+    pub(crate) email: String,
+    pub(crate) uri: String,
+}
+
+impl Person {
+    pub(super) fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.name.is_empty() && self.email.is_empty() && self.uri.is_empty()
+    }
+}
+
+/// What a feed or an item has in common.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    pub(super) title: Best<Words>,
+    pub(super) summary: Best<Words>,
+    pub(super) content: Best<Words>,
+    pub(super) id: Best<(String, bool)>,
+    /// The guid says that it is no permalink.
+    pub(super) id_is_opaque: bool,
+    pub(super) links: Vec<Link>,
+    pub(super) published: Best<Timestamp>,
+    pub(super) updated: Best<Timestamp>,
+    /// With the rank of where they were found: only the best rank counts.
+    pub(super) authors: Vec<(u8, Person)>,
+    pub(super) categories: Vec<Words>,
+    pub(super) comments: Best<String>,
+    pub(super) enclosures: Vec<Link>,
+    pub(super) images: Vec<(u8, String)>,
+    pub(super) language: Best<String>,
+    pub(super) base: Option<Rc<Url>>,
+    pub(super) content_base: Option<Rc<Url>>,
+    pub(super) warnings: Vec<String>,
+    /// Only of feeds.
+    pub(super) ttl: Best<String>,
+    pub(super) skip_hours: Vec<String>,
+    pub(super) skip_days: Vec<String>,
+    pub(super) update_period: Best<String>,
+    pub(super) update_frequency: Best<String>,
+}
+
+impl Draft {
+    pub(super) fn add_link(&mut self, link: Link) {
+        let list = if link.rel == "enclosure" { &mut self.enclosures } else { &mut self.links };
+        let max = if link.rel == "enclosure" { ENCLOSURES_MAX } else { LINKS_MAX };
+        if list.len() < max && !list.iter().any(|l| l.href == link.href && l.rel == link.rel) {
+            list.push(link);
+        }
+    }
+
+    pub(super) fn add_image(&mut self, rank: u8, address: String) {
+        if self.images.len() < LINKS_MAX && !address.is_empty() {
+            self.images.push((rank, address));
+        }
+    }
+
+    pub(super) fn add_category(&mut self, category: Words) {
+        if self.categories.len() < CATEGORIES_MAX && !category.value.is_empty() {
+            self.categories.push(category);
+        }
+    }
+
+    pub(super) fn add_author(&mut self, rank: u8, person: Person) {
+        if self.authors.len() < AUTHORS_MAX && !person.is_empty() {
+            self.authors.push((rank, person));
+        }
+    }
+
+    /// The authors of the best rank, in their order.
+    pub(super) fn best_authors(&self) -> impl Iterator<Item = &Person> {
+        let best = self.authors.iter().map(|(rank, _)| *rank).min();
+        self.authors.iter().filter(move |(rank, _)| Some(*rank) == best).map(|(_, person)| person)
+    }
+
+    /// The images, best first.
+    pub(super) fn best_images(&self) -> Vec<String> {
+        let mut images: Vec<_> = self.images.iter().collect();
+        images.sort_by_key(|(rank, _)| *rank);
+        images.into_iter().map(|(_, address)| address.clone()).collect()
+    }
+}
+
+/// What the crates `rss` and `atom_syndication` cannot carry, of the feed.
+#[derive(Debug, Default)]
+pub(crate) struct FeedSide {
+    pub(crate) updated: Option<Timestamp>,
+    pub(crate) images: Vec<String>,
+    pub(crate) links: Vec<Link>,
+    pub(crate) language: Option<String>,
+    pub(crate) base: Option<Rc<Url>>,
+}
+
+/// What they cannot carry, of an item.
+#[derive(Debug, Default)]
+pub(crate) struct ItemSide {
+    pub(crate) updated: Option<Timestamp>,
+    pub(crate) images: Vec<String>,
+    pub(crate) links: Vec<Link>,
+    /// All of them, the one that the crate carries included.
+    pub(crate) enclosures: Vec<Link>,
+    pub(crate) authors: Vec<Author>,
+    pub(crate) language: Option<String>,
+    pub(crate) base: Option<Rc<Url>>,
+    pub(crate) content_base: Option<Rc<Url>>,
+    pub(crate) warnings: Vec<String>,
+}

@@ -1,0 +1,163 @@
+//! Which word of which vocabulary an element is, whatever prefix the publisher gave it.
+
+use std::borrow::Cow;
+
+use crate::limits::NAMESPACES_MAX;
+
+/// A vocabulary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Vocabulary {
+    /// RSS of any version, Atom of any version, or no namespace at all: their words do not clash.
+    Core,
+    /// Atom inside something else: like [`Vocabulary::Core`], but of lower rank there.
+    Atom,
+    Rdf,
+    Content,
+    DublinCore,
+    DublinTerms,
+    Itunes,
+    Media,
+    Syndication,
+    Xhtml,
+    Other,
+}
+
+const ATOM: [&str; 2] = ["http://www.w3.org/2005/atom", "http://purl.org/atom/ns#"];
+pub(super) const ATOM_03: &str = "http://purl.org/atom/ns#";
+
+/// Namespace URIs in lower case, without a last slash.
+const KNOWN: [(&str, Vocabulary); 22] = [
+    ("http://www.w3.org/1999/02/22-rdf-syntax-ns#", Vocabulary::Rdf),
+    ("http://purl.org/rss/1.0", Vocabulary::Core),
+    ("http://purl.org/net/rss1.1#", Vocabulary::Core),
+    ("http://my.netscape.com/rdf/simple/0.9", Vocabulary::Core),
+    ("http://channel.netscape.com/rdf/simple/0.9", Vocabulary::Core),
+    ("http://backend.userland.com/rss", Vocabulary::Core),
+    ("http://backend.userland.com/rss2", Vocabulary::Core),
+    ("http://blogs.law.harvard.edu/tech/rss", Vocabulary::Core),
+    ("http://purl.org/rss/1.0/modules/content", Vocabulary::Content),
+    ("http://purl.org/dc/elements/1.0", Vocabulary::DublinCore),
+    ("http://purl.org/dc/elements/1.1", Vocabulary::DublinCore),
+    ("http://purl.org/dc/terms", Vocabulary::DublinTerms),
+    ("http://www.itunes.com/dtds/podcast-1.0.dtd", Vocabulary::Itunes),
+    ("http://www.itunes.com/dtd/podcast-1.0.dtd", Vocabulary::Itunes),
+    ("http://www.google.com/schemas/play-podcasts/1.0", Vocabulary::Itunes),
+    ("http://search.yahoo.com/mrss", Vocabulary::Media),
+    ("http://search.yahoo.com/searchmonkey/media", Vocabulary::Media),
+    ("http://video.search.yahoo.com/mrss", Vocabulary::Media),
+    ("http://purl.org/rss/1.0/modules/syndication", Vocabulary::Syndication),
+    ("http://www.w3.org/1999/xhtml", Vocabulary::Xhtml),
+    ("http://www.w3.org/2005/atom", Vocabulary::Atom),
+    ("http://purl.org/atom/ns#", Vocabulary::Atom),
+];
+
+/// Prefixes that publishers use without declaring them.
+const CUSTOMARY: [(&str, Vocabulary); 11] = [
+    ("rdf", Vocabulary::Rdf),
+    ("rss", Vocabulary::Core),
+    ("content", Vocabulary::Content),
+    ("dc", Vocabulary::DublinCore),
+    ("dcterms", Vocabulary::DublinTerms),
+    ("itunes", Vocabulary::Itunes),
+    ("media", Vocabulary::Media),
+    ("sy", Vocabulary::Syndication),
+    ("xhtml", Vocabulary::Xhtml),
+    ("atom", Vocabulary::Atom),
+    ("a10", Vocabulary::Atom),
+];
+
+/// The declarations in force, innermost last.
+#[derive(Debug, Default)]
+pub(super) struct Namespaces<'a> {
+    declared: Vec<(&'a str, Cow<'a, str>)>,
+    /// The root is Atom's: its words are [`Vocabulary::Core`] here.
+    pub(super) atom_is_core: bool,
+}
+
+/// More declarations than [`NAMESPACES_MAX`].
+pub(super) struct TooMany;
+
+impl<'a> Namespaces<'a> {
+    /// How many are in force, to go back to with [`Namespaces::truncate`].
+    pub(super) fn len(&self) -> usize {
+        self.declared.len()
+    }
+
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.declared.truncate(len);
+    }
+
+    /// Declares a prefix ("" is the default); saying again what is in force costs nothing.
+    pub(super) fn declare(&mut self, prefix: &'a str, uri: Cow<'a, str>) -> Result<(), TooMany> {
+        if self.uri(prefix).is_some_and(|known| known == uri) {
+            return Ok(());
+        }
+        if self.declared.len() >= NAMESPACES_MAX {
+            return Err(TooMany);
+        }
+        self.declared.push((prefix, uri));
+        Ok(())
+    }
+
+    /// The URI that a prefix stands for.
+    pub(super) fn uri(&self, prefix: &str) -> Option<&str> {
+        self.declared.iter().rev().find(|(p, _)| *p == prefix).map(|(_, uri)| uri.as_ref())
+    }
+
+    /// The vocabulary and the local word of a name as it was written.
+    pub(super) fn resolve<'n>(&self, name: &'n str) -> (Vocabulary, &'n str) {
+        let (prefix, local) = name.split_once(':').unwrap_or(("", name));
+        let by_uri = self.uri(prefix).filter(|uri| !uri.is_empty()).map(vocabulary);
+        let vocabulary = match (prefix, by_uri) {
+            (_, Some(known)) if known != Vocabulary::Other => known,
+            // No prefix: whatever the default namespace is called, these are the feed's own words.
+            ("", _) => Vocabulary::Core,
+            (_, Some(other)) => other,
+            (prefix, None) => CUSTOMARY
+                .iter()
+                .find(|(p, _)| p.eq_ignore_ascii_case(prefix))
+                .map_or(Vocabulary::Other, |(_, v)| *v),
+        };
+        match vocabulary {
+            Vocabulary::Atom if self.atom_is_core => (Vocabulary::Core, local),
+            other => (other, local),
+        }
+    }
+}
+
+pub(super) fn is_atom(uri: &str) -> bool {
+    ATOM.iter().any(|a| a.eq_ignore_ascii_case(uri.trim().trim_end_matches('/')))
+}
+
+fn vocabulary(uri: &str) -> Vocabulary {
+    let uri = uri.trim().trim_end_matches('/');
+    KNOWN.iter().find(|(known, _)| known.eq_ignore_ascii_case(uri)).map_or(Vocabulary::Other, |(_, v)| *v)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_known_by_its_uri_then_by_custom() {
+        let mut names = Namespaces::default();
+        assert_eq!(names.resolve("dc:creator"), (Vocabulary::DublinCore, "creator"));
+        assert_eq!(names.resolve("x:creator"), (Vocabulary::Other, "creator"));
+        assert!(names.declare("x", "http://purl.org/dc/elements/1.1".into()).is_ok());
+        assert_eq!(names.resolve("x:creator"), (Vocabulary::DublinCore, "creator"));
+        assert!(names.declare("dc", "http://example.org/else".into()).is_ok());
+        assert_eq!(names.resolve("dc:creator"), (Vocabulary::Other, "creator"));
+        assert!(names.declare("", "http://example.org/mine".into()).is_ok());
+        assert_eq!(names.resolve("title"), (Vocabulary::Core, "title"));
+    }
+
+    #[test]
+    fn saying_it_again_costs_nothing_and_saying_more_is_bounded() {
+        let mut names = Namespaces::default();
+        for n in 0..NAMESPACES_MAX {
+            assert!(names.declare("x", format!("u{n}").into()).is_ok());
+            assert!(names.declare("x", format!("u{n}").into()).is_ok());
+        }
+        assert!(names.declare("x", "one more".into()).is_err());
+    }
+}

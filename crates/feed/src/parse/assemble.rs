@@ -1,0 +1,210 @@
+//! What any dialect says of an item, to the item: plain text plain, HTML safe, addresses absolute.
+
+use news::{Author, Enclosure, Item};
+use url::Url;
+
+use super::{Raw, Words};
+use crate::{
+    html::{first_image, has_markup, plain_text, sanitise, web_url},
+    identity,
+    limits::{
+        AUTHORS_MAX, CATEGORIES_MAX, ENCLOSURES_MAX, GUID_BYTES_MAX, ITEM_WARNINGS_MAX, SUMMARY_BYTES_MAX,
+        TITLE_BYTES_MAX,
+    },
+    normalise::Link,
+    text::fold,
+};
+
+/// Longest summary made of the content, in bytes.
+const EXCERPT_BYTES_MAX: usize = 500;
+
+impl Words {
+    /// Plain text on one line.
+    pub(super) fn plain(&self, bytes_max: usize) -> String {
+        match self {
+            Self::Plain(text) => fold(text, bytes_max),
+            Self::Html(html) => plain_text(html, bytes_max),
+        }
+    }
+
+    fn html(&self) -> Option<&str> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Html(html) => Some(html),
+        }
+    }
+}
+
+/// Makes the item. `site` is what addresses are relative to when nothing closer says so.
+pub(super) fn assemble(raw: Raw, site: Option<&Url>, language: Option<&str>) -> Item {
+    let base = raw.base.as_deref().or(site);
+    let content_base = raw.content_base.as_deref().or(base);
+    let mut warnings = raw.warnings;
+    let title = raw.title.map(|t| t.plain(TITLE_BYTES_MAX)).unwrap_or_default();
+    let guid = raw.guid.map(|g| fold(&g, GUID_BYTES_MAX)).filter(|g| !g.is_empty());
+    let guid_as_link = guid.as_deref().filter(|_| raw.guid_is_link);
+    let link = raw.links.iter().find_map(|l| web_url(l, base)).or_else(|| {
+        let guid = guid_as_link.filter(|g| g.starts_with("http://") || g.starts_with("https://"))?;
+        web_url(guid, None)
+    });
+    let mut summary = raw.summary.as_ref().map(|s| s.plain(SUMMARY_BYTES_MAX)).unwrap_or_default();
+    let body = raw.content.as_ref().or(raw.summary.as_ref().filter(|s| s.html().is_some_and(has_markup)));
+    let content_html = body.and_then(|words| content(words, content_base, &mut warnings));
+    if summary.is_empty()
+        && let Some(words) = &raw.content
+    {
+        summary = words.plain(EXCERPT_BYTES_MAX);
+    }
+    let enclosures = enclosures(raw.enclosures, base);
+    let in_text = |words: &Option<Words>| first_image(words.as_ref()?.html()?, content_base);
+    let image = raw
+        .images
+        .iter()
+        .find_map(|i| web_url(i, base))
+        .or_else(|| enclosures.iter().find(|e| is_image(e)).map(|e| e.url.clone()))
+        .or_else(|| in_text(&raw.content))
+        .or_else(|| in_text(&raw.summary));
+    warnings.truncate(ITEM_WARNINGS_MAX);
+    let mut item = Item {
+        key: String::new(),
+        guid,
+        title,
+        link,
+        summary,
+        content_html,
+        authors: authors(raw.authors, base),
+        categories: categories(&raw.categories),
+        published: raw.published,
+        updated: raw.updated,
+        language: raw
+            .language
+            .or_else(|| language.map(str::to_owned))
+            .map(|l| fold(&l, 64))
+            .filter(|l| !l.is_empty()),
+        image,
+        enclosures,
+        comments: raw.comments.and_then(|c| web_url(&c, base)),
+        warnings,
+        content_hash: 0,
+    };
+    item.content_hash = identity::content_hash(&item);
+    item
+}
+
+fn content(words: &Words, base: Option<&Url>, warnings: &mut Vec<String>) -> Option<String> {
+    let Words::Html(html) = words else {
+        let text = words.plain(SUMMARY_BYTES_MAX);
+        return (!text.is_empty()).then(|| format!("<p>{}</p>", crate::text::escape(&text)));
+    };
+    let (safe, repairs) = sanitise(html, base);
+    if repairs.cut {
+        warnings.push("the content was longer than is kept, and was cut".to_owned());
+    }
+    if repairs.flattened {
+        warnings.push("the content was nested too deeply, and was made plain text".to_owned());
+    }
+    safe
+}
+
+fn categories(raw: &[Words]) -> Vec<String> {
+    let mut categories: Vec<String> = Vec::new();
+    for words in raw.iter().take(CATEGORIES_MAX) {
+        let category = words.plain(TITLE_BYTES_MAX);
+        if !category.is_empty() && !categories.contains(&category) {
+            categories.push(category);
+        }
+    }
+    categories
+}
+
+fn enclosures(raw: Vec<Link>, base: Option<&Url>) -> Vec<Enclosure> {
+    let mut enclosures: Vec<Enclosure> = Vec::new();
+    for link in raw.into_iter().take(ENCLOSURES_MAX) {
+        let Some(url) = web_url(&link.href, base) else { continue };
+        if enclosures.iter().any(|e| e.url == url) {
+            continue;
+        }
+        enclosures.push(Enclosure {
+            url,
+            media_type: link.media_type.map(|t| fold(&t, 128)).filter(|t| !t.is_empty()),
+            length: link.length.and_then(|l| l.trim().parse().ok()).filter(|l| *l > 0),
+        });
+    }
+    enclosures
+}
+
+fn is_image(enclosure: &Enclosure) -> bool {
+    enclosure.media_type.as_deref().is_some_and(|t| t.starts_with("image/"))
+}
+
+fn authors(raw: Vec<Author>, base: Option<&Url>) -> Vec<Author> {
+    let mut authors: Vec<Author> = Vec::new();
+    for author in raw.into_iter().take(AUTHORS_MAX) {
+        let clean = |s: Option<String>| s.map(|s| fold(&s, TITLE_BYTES_MAX)).filter(|s| !s.is_empty());
+        let mut author = Author {
+            name: clean(author.name),
+            email: clean(author.email),
+            url: author.url.and_then(|u| web_url(&u, base)),
+        };
+        if author.email.is_none()
+            && let Some(text) = &author.name
+        {
+            let (name, email) = name_and_email(text);
+            author.name = name;
+            author.email = email;
+        }
+        let empty = author.name.is_none() && author.email.is_none() && author.url.is_none();
+        if !empty && !authors.contains(&author) {
+            authors.push(author);
+        }
+    }
+    authors
+}
+
+/// `jane@example.org (Jane Doe)`, `Jane Doe <jane@example.org>`, `Jane Doe (jane@example.org)`, and either alone.
+fn name_and_email(text: &str) -> (Option<String>, Option<String>) {
+    let some = |s: &str| Some(s.trim().trim_matches('"').trim().to_owned()).filter(|s| !s.is_empty());
+    let (outer, inner) = match text.find(['(', '<']) {
+        Some(at) => (&text[..at], text[at + 1..].trim_end().trim_end_matches([')', '>'])),
+        None => (text, ""),
+    };
+    let inner = inner.trim().trim_start_matches("mailto:");
+    let outer_mail = outer.trim().trim_start_matches("mailto:");
+    if is_email(outer_mail) {
+        (some(inner), some(outer_mail))
+    } else if is_email(inner) {
+        (some(outer), some(inner))
+    } else {
+        (some(text), None)
+    }
+}
+
+fn is_email(text: &str) -> bool {
+    let text = text.trim();
+    match text.split_once('@') {
+        Some((user, host)) => {
+            !user.is_empty() && host.len() > 2 && !text.contains(char::is_whitespace) && !host.contains('@')
+        }
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_and_an_address_come_in_either_order() {
+        let pair = |n: &str, e: &str| (Some(n.to_owned()), Some(e.to_owned()));
+        for text in [
+            "j@x.org (Jane Doe)",
+            "Jane Doe <j@x.org>",
+            "Jane Doe (j@x.org)",
+            "\"Jane Doe\" <mailto:j@x.org>",
+        ] {
+            assert_eq!(name_and_email(text), pair("Jane Doe", "j@x.org"), "{text}");
+        }
+        assert_eq!(name_and_email("j@x.org"), (None, Some("j@x.org".to_owned())));
+        assert_eq!(name_and_email("Jane (the) Doe"), (Some("Jane (the) Doe".to_owned()), None));
+    }
+}

@@ -1,0 +1,264 @@
+//! Canonical RSS and Atom by way of `rss` and `atom_syndication`.
+
+use std::time::Duration;
+
+use news::{Author, Timestamp};
+use rss::extension::syndication::UpdatePeriod;
+use url::Url;
+
+use super::{Parsed, Raw, Words, assemble::assemble, kept};
+use crate::{
+    document::{Days, FeedInfo, Hours, Rhythm},
+    html::{first_image, resolve, web_url},
+    limits::{SUMMARY_BYTES_MAX, TITLE_BYTES_MAX},
+    normalise::{FeedSide, ItemSide, Link, Normal},
+    text::fold,
+};
+
+/// Reads a normalised document.
+///
+/// # Errors
+/// The message of the crate that refused it; a normalised document is never refused, and fuzzing holds us to it.
+pub(crate) fn read_xml(normal: Normal, url: Option<&Url>, language: Option<&str>) -> Result<Parsed, String> {
+    if normal.format.is_atom() { read_atom(normal, url, language) } else { read_rss(normal, url, language) }
+}
+
+/// What the whole feed says, for the items that do not say it themselves.
+struct Context<'a> {
+    site: Option<Url>,
+    language: Option<&'a str>,
+}
+
+fn read_rss(normal: Normal, url: Option<&Url>, language: Option<&str>) -> Result<Parsed, String> {
+    let mut channel = rss::Channel::read_from(normal.xml.as_bytes()).map_err(|e| e.to_string())?;
+    let side = normal.feed;
+    let own = std::iter::once(channel.link.as_str()).filter(|l| !l.is_empty());
+    let base = side.base.as_deref().or(url);
+    let link = own.chain(page_links(&side.links)).find_map(|l| web_url(l, base));
+    let feed_language = channel.language.take().or(side.language.clone());
+    let feed = FeedInfo {
+        title: some(Words::Html(std::mem::take(&mut channel.title)).plain(TITLE_BYTES_MAX)),
+        description: some(Words::Html(channel.description.clone()).plain(SUMMARY_BYTES_MAX)),
+        updated: instant(channel.last_build_date()).or(instant(channel.pub_date())),
+        image: side
+            .images
+            .iter()
+            .find_map(|i| web_url(i, base))
+            .or_else(|| first_image(&channel.description, base)),
+        ttl_s: channel.ttl().and_then(minutes).map(|d| d.as_secs()),
+        hub: hub(&side.links, base),
+        language: feed_language.as_deref().map(|l| fold(l, 64)).and_then(some),
+        link,
+    };
+    // Where the page is on another site, relative addresses are relative to it: so publishers mean them.
+    let site =
+        side.base.as_deref().cloned().or_else(|| resolve(feed.link.as_deref()?, None)).or(url.cloned());
+    let context = Context { site, language: feed.language.as_deref().or(language) };
+    let rhythm = rhythm_of(&channel);
+    let items = std::mem::take(&mut channel.items);
+    let (items, dropped) = items_of(items, normal.items, rss_item, rss_date, &context);
+    Ok(Parsed { feed, items, rhythm, dropped })
+}
+
+fn read_atom(normal: Normal, url: Option<&Url>, language: Option<&str>) -> Result<Parsed, String> {
+    let mut atom = atom_syndication::Feed::read_from(normal.xml.as_bytes()).map_err(|e| e.to_string())?;
+    let FeedSide { updated, images, links, language: feed_language, base } = normal.feed;
+    let base = base.as_deref().or(url);
+    let feed = FeedInfo {
+        title: some(atom_text(&atom.title).plain(TITLE_BYTES_MAX)),
+        link: page_links(&links).find_map(|l| web_url(l, base)),
+        description: atom.subtitle.as_ref().map(|s| atom_text(s).plain(SUMMARY_BYTES_MAX)).and_then(some),
+        language: feed_language.map(|l| fold(&l, 64)).and_then(some),
+        updated,
+        image: images.iter().find_map(|i| web_url(i, base)),
+        ttl_s: None,
+        hub: hub(&links, base),
+    };
+    // RFC 4287 section 4.2.1: an entry without an author has those of its feed.
+    let authors: Vec<Author> = atom.authors.drain(..).map(person).collect();
+    // A document that came from nowhere says itself where it belongs.
+    let self_link = || links.iter().find(|l| l.rel == "self").and_then(|l| resolve(&l.href, None));
+    let site = base.cloned().or_else(self_link).or_else(|| resolve(feed.link.as_deref()?, None));
+    let context = Context { site, language: feed.language.as_deref().or(language) };
+    let entries = std::mem::take(&mut atom.entries);
+    let entry = |entry, side: ItemSide| {
+        let mut raw = atom_entry(entry, side);
+        if raw.authors.is_empty() {
+            raw.authors.clone_from(&authors);
+        }
+        raw
+    };
+    let (items, dropped) = items_of(entries, normal.items, entry, atom_date, &context);
+    Ok(Parsed { feed, items, rhythm: Rhythm::default(), dropped })
+}
+
+/// Maps the items that are kept, and counts the others.
+fn items_of<T>(
+    found: Vec<T>,
+    sides: Vec<ItemSide>,
+    map: impl Fn(T, ItemSide) -> Raw,
+    date: impl Fn(&T, &ItemSide) -> Option<Timestamp>,
+    context: &Context<'_>,
+) -> (Vec<news::Item>, usize) {
+    debug_assert_eq!(found.len(), sides.len(), "one side for each item");
+    let pairs: Vec<_> = found.into_iter().zip(sides).collect();
+    let dates: Vec<_> = pairs.iter().map(|(item, side)| date(item, side)).collect();
+    let kept = kept(&dates);
+    let count = pairs.len();
+    let items: Vec<_> = pairs
+        .into_iter()
+        .zip(kept)
+        .filter(|(_, kept)| *kept)
+        .map(|((item, side), _)| assemble(map(item, side), context.site.as_ref(), context.language))
+        .collect();
+    let dropped = count - items.len();
+    (items, dropped)
+}
+
+fn rss_date(item: &rss::Item, side: &ItemSide) -> Option<Timestamp> {
+    instant(item.pub_date()).or(side.updated)
+}
+
+fn atom_date(entry: &atom_syndication::Entry, side: &ItemSide) -> Option<Timestamp> {
+    entry.published.map(|d| d.to_utc().into()).or(side.updated)
+}
+
+fn rss_item(item: rss::Item, side: ItemSide) -> Raw {
+    let mut authors: Vec<Author> = side.authors;
+    if let Some(dublin) = &item.dublin_core_ext {
+        let named = |name: &String| Author {
+            name: some(Words::Html(name.clone()).plain(TITLE_BYTES_MAX)),
+            ..Author::default()
+        };
+        authors.extend(dublin.creators.iter().map(named));
+    }
+    let published = instant(item.pub_date());
+    let (guid, guid_is_link) = match item.guid {
+        Some(guid) => (Some(guid.value), guid.permalink),
+        None => (None, false),
+    };
+    Raw {
+        guid,
+        guid_is_link,
+        title: item.title.map(Words::Html),
+        links: item.link.into_iter().chain(page_links(&side.links).map(str::to_owned)).collect(),
+        summary: item.description.map(Words::Html),
+        content: item.content.map(Words::Html),
+        authors,
+        categories: item.categories.into_iter().map(|c| Words::Html(c.name)).collect(),
+        published,
+        updated: side.updated,
+        language: side.language,
+        images: side.images,
+        // The crate keeps one of them; the side has them all.
+        enclosures: side.enclosures,
+        comments: item.comments.or_else(|| replies(&side.links)),
+        warnings: side.warnings,
+        base: side.base,
+        content_base: side.content_base,
+    }
+}
+
+fn atom_entry(entry: atom_syndication::Entry, side: ItemSide) -> Raw {
+    let (links, enclosures): (Vec<_>, Vec<_>) = entry.links.into_iter().partition(|l| l.rel != "enclosure");
+    let links: Vec<Link> = links.into_iter().map(link).collect();
+    Raw {
+        guid: Some(entry.id),
+        guid_is_link: false,
+        title: Some(atom_text(&entry.title)),
+        links: page_links(&links).map(str::to_owned).collect(),
+        summary: entry.summary.as_ref().map(atom_text),
+        content: entry.content.and_then(|c| {
+            let html = c.content_type.as_deref() == Some("html");
+            c.value.map(|v| if html { Words::Html(v) } else { Words::Plain(v) })
+        }),
+        authors: entry.authors.into_iter().map(person).collect(),
+        categories: entry.categories.into_iter().map(|c| Words::Plain(c.term)).collect(),
+        published: entry.published.map(|d| d.to_utc().into()),
+        // The crate says 1970 where the feed said nothing.
+        updated: side.updated,
+        language: side.language,
+        images: side.images,
+        enclosures: enclosures.into_iter().map(link).collect(),
+        comments: replies(&links),
+        warnings: side.warnings,
+        base: side.base,
+        content_base: side.content_base,
+    }
+}
+
+fn atom_text(text: &atom_syndication::Text) -> Words {
+    match text.r#type {
+        atom_syndication::TextType::Text => Words::Plain(text.value.clone()),
+        _ => Words::Html(text.value.clone()),
+    }
+}
+
+fn link(link: atom_syndication::Link) -> Link {
+    Link { href: link.href, rel: link.rel, media_type: link.mime_type, length: link.length }
+}
+
+fn person(person: atom_syndication::Person) -> Author {
+    Author { name: some(person.name), email: person.email, url: person.uri }
+}
+
+/// The links to the page itself: HTML before others, those that say `alternate` or nothing.
+fn page_links(links: &[Link]) -> impl Iterator<Item = &str> {
+    let is_page = |l: &&Link| l.rel.is_empty() || l.rel == "alternate";
+    let is_html = |l: &Link| l.media_type.as_deref().is_none_or(|t| t.contains("html"));
+    let html = links.iter().filter(is_page).filter(move |l| is_html(l));
+    let others = links.iter().filter(is_page).filter(move |l| !is_html(l));
+    html.chain(others).map(|l| l.href.as_str())
+}
+
+fn replies(links: &[Link]) -> Option<String> {
+    let is_page = |l: &&Link| l.media_type.as_deref().is_none_or(|t| t.contains("html"));
+    links.iter().filter(|l| l.rel == "replies").find(is_page).map(|l| l.href.clone())
+}
+
+fn hub(links: &[Link], base: Option<&Url>) -> Option<String> {
+    links.iter().filter(|l| l.rel == "hub").find_map(|l| web_url(&l.href, base))
+}
+
+fn some(text: String) -> Option<String> {
+    Some(text).filter(|t| !t.is_empty())
+}
+
+/// A date that the normaliser wrote.
+fn instant(date: Option<&str>) -> Option<Timestamp> {
+    date?.parse().ok()
+}
+
+fn minutes(text: &str) -> Option<Duration> {
+    let minutes: u64 = text.trim().parse().ok()?;
+    // A year is as good as never.
+    (1..=527_040).contains(&minutes).then(|| Duration::from_secs(minutes * 60))
+}
+
+fn rhythm_of(channel: &rss::Channel) -> Rhythm {
+    let mut rhythm = Rhythm { ttl: channel.ttl().and_then(minutes), ..Rhythm::default() };
+    for hour in channel.skip_hours() {
+        // The specification counts to 23, its example to 24.
+        if let Some(hour) = hour.trim().parse::<u32>().ok().filter(|h| *h <= 24) {
+            rhythm.skip_hours = Hours(rhythm.skip_hours.0 | 1 << (hour % 24));
+        }
+    }
+    for day in channel.skip_days() {
+        const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+        let day = day.trim().to_ascii_lowercase();
+        if let Some(n) = DAYS.iter().position(|d| day.starts_with(d)) {
+            rhythm.skip_days = Days(rhythm.skip_days.0 | 1 << n);
+        }
+    }
+    rhythm.update_interval = channel.syndication_ext().map(|sy| {
+        let period_s: u64 = match sy.period() {
+            UpdatePeriod::Hourly => 3_600,
+            UpdatePeriod::Daily => 86_400,
+            UpdatePeriod::Weekly => 7 * 86_400,
+            UpdatePeriod::Monthly => 30 * 86_400,
+            UpdatePeriod::Yearly => 365 * 86_400,
+        };
+        Duration::from_secs(period_s / u64::from(sy.frequency().max(1)))
+    });
+    rhythm
+}

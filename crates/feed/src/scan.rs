@@ -1,0 +1,193 @@
+//! What must never get further: one linear pass over the text, before any parser sees it.
+//!
+//! Counts elements, attributes, namespace declarations and the DOCTYPE against their limits; drops control
+//! characters; turns each `<` that begins no markup into `&lt;`. Depth is counted where elements are balanced, in
+//! [`crate::normalise`], which also comes before any parser. Never here: recursion, or a second look at a byte.
+
+use std::borrow::Cow;
+
+use crate::{
+    error::ReadError,
+    limits::{ATTRIBUTES_MAX, DOCTYPE_BYTES_MAX, ELEMENTS_MAX, NAMESPACES_MAX},
+};
+
+/// Checks the limits of XML text and gives it back tidied.
+pub(crate) fn scan(text: &str) -> Result<Cow<'_, str>, ReadError> {
+    let text = drop_control_characters(text);
+    let mut scanner = Scanner { text: &text, elements: 0, tidy: String::new(), copied: 0 };
+    scanner.run()?;
+    if scanner.copied == 0 {
+        return Ok(text);
+    }
+    let Scanner { mut tidy, copied, .. } = scanner;
+    tidy.push_str(&text[copied..]);
+    Ok(Cow::Owned(tidy))
+}
+
+/// The line of a byte offset, from 1.
+pub(crate) fn line_of(text: &str, offset: usize) -> u32 {
+    let lines = text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count();
+    u32::try_from(lines + 1).unwrap_or(u32::MAX)
+}
+
+/// Characters that XML 1.0 does not allow (section 2.2), wherever they stand.
+fn drop_control_characters(text: &str) -> Cow<'_, str> {
+    let bad_byte = |b: &u8| (*b < 0x20 && !matches!(*b, b'\t' | b'\n' | b'\r')) || *b == 0x7f;
+    let bad = |c: char| {
+        (u32::from(c) < 0x80 && bad_byte(&(c as u8))) || matches!(c, '\u{fffe}' | '\u{ffff}' | '\u{feff}')
+    };
+    let suspicious = |b: &u8| *b == 0xef || bad_byte(b);
+    if text.as_bytes().iter().any(suspicious) && text.contains(bad) {
+        Cow::Owned(text.replace(bad, ""))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+struct Scanner<'a> {
+    text: &'a str,
+    elements: usize,
+    /// What was copied so far, once something had to be changed.
+    tidy: String,
+    /// Up to where `tidy` follows `text`.
+    copied: usize,
+}
+
+impl Scanner<'_> {
+    fn run(&mut self) -> Result<(), ReadError> {
+        let text = self.text;
+        let mut at = 0;
+        while let Some(found) = text[at..].find('<') {
+            let start = at + found;
+            let rest = &text[start..];
+            at = if rest.starts_with("<!--") {
+                past(text, start + 4, "-->")
+            } else if rest.starts_with("<![CDATA[") {
+                past(text, start + 9, "]]>")
+            } else if rest.starts_with("<?") {
+                past(text, start + 2, "?>")
+            } else if rest.get(..9).is_some_and(|r| r.eq_ignore_ascii_case("<!DOCTYPE")) {
+                self.doctype(start)?
+            } else if is_tag(rest) {
+                self.tag(start)?
+            } else {
+                self.tidy.push_str(&text[self.copied..start]);
+                self.tidy.push_str("&lt;");
+                self.copied = start + 1;
+                start + 1
+            };
+        }
+        Ok(())
+    }
+
+    fn doctype(&self, start: usize) -> Result<usize, ReadError> {
+        let (mut quote, mut open) = (None, 1_i32);
+        for (n, b) in self.text.as_bytes()[start + 9..].iter().enumerate() {
+            if n > DOCTYPE_BYTES_MAX {
+                return Err(self.refuse("bytes of DOCTYPE", DOCTYPE_BYTES_MAX, start));
+            }
+            match (quote, b) {
+                (Some(q), b) if q == *b => quote = None,
+                (None, b'"' | b'\'') => quote = Some(*b),
+                (None, b'<') => open += 1,
+                (None, b'>') => open -= 1,
+                _ => {}
+            }
+            if open == 0 {
+                return Ok(start + 9 + n + 1);
+            }
+        }
+        Ok(self.text.len())
+    }
+
+    /// Walks over one tag; the end of the text if it is not closed.
+    fn tag(&mut self, start: usize) -> Result<usize, ReadError> {
+        self.elements += usize::from(!self.text[start..].starts_with("</"));
+        if self.elements > ELEMENTS_MAX {
+            return Err(self.refuse("elements", ELEMENTS_MAX, start));
+        }
+        let bytes = &self.text.as_bytes()[start..];
+        let (mut quote, mut attributes, mut namespaces, mut word) = (None, 0, 0, 0);
+        for (n, b) in bytes.iter().enumerate().skip(1) {
+            match (quote, b) {
+                (Some(q), b) if q == *b => quote = None,
+                (Some(_), _) => {}
+                (None, b'"' | b'\'') => quote = Some(*b),
+                (None, b'>') => return Ok(start + n + 1),
+                (None, b'=') => {
+                    attributes += 1;
+                    namespaces += usize::from(bytes[word..n].starts_with(b"xmlns"));
+                }
+                (None, b' ' | b'\t' | b'\n' | b'\r') => word = n + 1,
+                (None, _) => {}
+            }
+            if attributes > ATTRIBUTES_MAX {
+                return Err(self.refuse("attributes on one element", ATTRIBUTES_MAX, start));
+            }
+            if namespaces > NAMESPACES_MAX {
+                return Err(self.refuse("namespace declarations", NAMESPACES_MAX, start));
+            }
+        }
+        Ok(self.text.len())
+    }
+
+    fn refuse(&self, what: &'static str, max: usize, offset: usize) -> ReadError {
+        ReadError::TooComplex { what, max, line: line_of(self.text, offset) }
+    }
+}
+
+/// Where the text goes on after `end`; the end of the text if that never comes.
+fn past(text: &str, from: usize, end: &str) -> usize {
+    text.get(from..).and_then(|rest| rest.find(end)).map_or(text.len(), |n| from + n + end.len())
+}
+
+/// Whether a tag begins here: `<name` or `</name`.
+fn is_tag(rest: &str) -> bool {
+    let name = rest[1..].strip_prefix('/').unwrap_or(&rest[1..]);
+    name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || matches!(c, '_' | ':') || c > '\u{7f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sound_text_is_passed_on_untouched() {
+        let text =
+            "<?xml version='1.0'?><!DOCTYPE a [<!ENTITY b \">\">]><a x='<'><![CDATA[1 < 2]]><!-- < --></a>";
+        assert!(matches!(scan(text), Ok(Cow::Borrowed(t)) if t == text));
+    }
+
+    #[test]
+    fn a_bare_less_than_sign_becomes_text() {
+        assert_eq!(scan("<a>1 < 2 <3 <! x <b/></a>").unwrap(), "<a>1 &lt; 2 &lt;3 &lt;! x <b/></a>");
+        assert_eq!(scan("<a>x<").unwrap(), "<a>x&lt;");
+    }
+
+    #[test]
+    fn control_characters_are_dropped() {
+        assert_eq!(scan("<a>\0x\u{b}\u{1b}[31m\ty\u{feff}\u{ffff}</a>").unwrap(), "<a>x[31m\ty</a>");
+    }
+
+    #[test]
+    fn limits_hold_at_the_limit_and_one_past_it() {
+        let attributes =
+            |n: usize| format!("<a {}/>", (0..n).map(|i| format!("a{i}=''")).collect::<Vec<_>>().join(" "));
+        assert!(scan(&attributes(256)).is_ok());
+        assert_eq!(scan(&attributes(257)).unwrap_err().class(), "too-complex");
+        let namespaces = |n: usize| {
+            format!("<a {}/>", (0..n).map(|i| format!("xmlns:a{i}='u'")).collect::<Vec<_>>().join(" "))
+        };
+        assert!(scan(&namespaces(64)).is_ok());
+        assert_eq!(scan(&namespaces(65)).unwrap_err().class(), "too-complex");
+        let doctype = |n: usize| format!("<!DOCTYPE a [{}]><a/>", " ".repeat(n));
+        assert!(scan(&doctype(8000)).is_ok());
+        assert_eq!(scan(&doctype(9000)).unwrap_err().class(), "too-complex");
+    }
+
+    #[test]
+    fn an_unclosed_quote_ends_the_scan_and_not_the_process() {
+        assert!(scan("<a b=\"<c/><c/><c/>").is_ok());
+        assert!(scan("<!DOCTYPE a [").is_ok());
+    }
+}

@@ -1,0 +1,164 @@
+//! What bytes look like that are no feed, and which feeds an HTML page names.
+
+use url::Url;
+
+use crate::{
+    error::ReadError,
+    html::{attributes, web_url},
+    text::unescape,
+};
+
+/// How much of a page is searched for the feeds that it names, in bytes.
+const PAGE_BYTES_MAX: usize = 512 << 10;
+/// Most feeds of a page that are named.
+const FEEDS_MAX: usize = 16;
+
+/// What the text of a document seems to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Empty,
+    Json,
+    Html,
+    /// Markup that is no HTML.
+    Xml,
+    Text,
+}
+
+/// By its first characters.
+pub(crate) fn kind(text: &str) -> Kind {
+    let text = text.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}' || c.is_control());
+    match text.chars().next() {
+        None => Kind::Empty,
+        Some('{' | '[') => Kind::Json,
+        Some(_) => first_tag(text),
+    }
+}
+
+/// By the first tag that is no comment, declaration or processing instruction.
+fn first_tag(text: &str) -> Kind {
+    const HTML: [&str; 14] = [
+        "html", "head", "body", "title", "meta", "link", "script", "style", "div", "p", "h1", "table",
+        "center", "span",
+    ];
+    let mut rest = text;
+    while let Some(at) = rest.find('<') {
+        rest = &rest[at + 1..];
+        let end = match rest.as_bytes() {
+            [b'!', b'-', b'-', ..] => "-->",
+            [b'!' | b'?', ..] => {
+                if rest.get(..13).is_some_and(|d| d.eq_ignore_ascii_case("!doctype html")) {
+                    return Kind::Html;
+                }
+                ">"
+            }
+            [b, ..] if b.is_ascii_alphabetic() || *b == b'_' => {
+                let end =
+                    rest.find(|c: char| c.is_whitespace() || matches!(c, '>' | '/')).unwrap_or(rest.len());
+                let is_html = HTML.iter().any(|h| h.eq_ignore_ascii_case(&rest[..end]));
+                return if is_html { Kind::Html } else { Kind::Xml };
+            }
+            _ => continue,
+        };
+        rest = rest.find(end).map_or("", |n| &rest[n + end.len()..]);
+    }
+    Kind::Text
+}
+
+/// The error for bytes that are known by their first few.
+pub(crate) fn magic(bytes: &[u8]) -> Option<ReadError> {
+    const KNOWN: [(&[u8], &str); 9] = [
+        (b"\x89PNG", "an image"),
+        (b"\xff\xd8\xff", "an image"),
+        (b"GIF8", "an image"),
+        (b"RIFF", "a media file"),
+        (b"ID3", "an audio file"),
+        (b"OggS", "a media file"),
+        (b"%PDF", "a PDF document"),
+        (b"\x1f\x8b", "compressed data"),
+        (b"PK\x03\x04", "a ZIP archive"),
+    ];
+    KNOWN.iter().find(|(mark, _)| bytes.starts_with(mark)).map(|(_, what)| not_a_feed(what))
+}
+
+/// The error for something that is no feed, in words.
+pub(crate) fn not_a_feed(looks_like: &str) -> ReadError {
+    ReadError::NotAFeed { looks_like: looks_like.to_owned(), feeds: Vec::new() }
+}
+
+/// The error for text in which no root element was found.
+pub(crate) fn nothing(text: &str) -> ReadError {
+    match kind(text) {
+        Kind::Empty => not_a_feed("empty"),
+        Kind::Json => not_a_feed("a JSON document"),
+        Kind::Html => not_a_feed("an HTML page"),
+        Kind::Xml => ReadError::Truncated,
+        Kind::Text => not_a_feed("plain text"),
+    }
+}
+
+/// The error for an HTML page.
+pub(crate) fn page(text: &str, url: Option<&Url>) -> ReadError {
+    ReadError::NotAFeed { looks_like: "an HTML page".to_owned(), feeds: named_feeds(text, url) }
+}
+
+/// The feeds that a page names in its `<link rel="alternate">`.
+fn named_feeds(text: &str, url: Option<&Url>) -> Vec<String> {
+    let mut feeds = Vec::new();
+    let mut rest = crate::text::cut(text, PAGE_BYTES_MAX);
+    while let Some(at) = rest.find('<') {
+        rest = &rest[at + 1..];
+        if !rest.get(..4).is_some_and(|n| n.eq_ignore_ascii_case("link")) {
+            continue;
+        }
+        let Some(end) = rest.find('>') else { break };
+        let find = |name: &str| {
+            attributes(&rest[4..end]).find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v)
+        };
+        let is_alternate = find("rel").is_some_and(|r| r.to_ascii_lowercase().contains("alternate"));
+        let media_type = find("type").unwrap_or_default().to_ascii_lowercase();
+        let is_feed = ["rss", "atom", "feed+json", "rdf"].iter().any(|t| media_type.contains(t));
+        if is_alternate
+            && is_feed
+            && let Some(feed) = find("href").and_then(|h| web_url(&unescape(h), url))
+            && !feeds.contains(&feed)
+        {
+            feeds.push(feed);
+        }
+        if feeds.len() == FEEDS_MAX {
+            break;
+        }
+        rest = &rest[end..];
+    }
+    feeds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_is_known_by_its_first_tag() {
+        assert_eq!(kind(" \u{feff}\n"), Kind::Empty);
+        assert_eq!(kind(" {\"a\":1}"), Kind::Json);
+        assert_eq!(kind("<?xml version='1.0'?><!-- <html> --><rss/>"), Kind::Xml);
+        assert_eq!(kind("<!DOCTYPE HTML><x>"), Kind::Html);
+        assert_eq!(kind("<!-- c --><HTML lang=en>"), Kind::Html);
+        assert_eq!(kind("junk <rss>"), Kind::Xml);
+        assert_eq!(kind("no tag at all"), Kind::Text);
+    }
+
+    #[test]
+    fn the_feeds_of_a_page_are_named() {
+        let url = Url::parse("https://example.org/blog/").unwrap();
+        let html = "<html><head><link rel=stylesheet href=x.css>\
+            <LINK REL='alternate' TYPE='application/rss+xml' HREF='feed.xml?a=1&amp;b=2'>\
+            <link rel=alternate type=application/atom+xml href=/atom>\
+            <link rel=alternate type=text/html hreflang=de href=/de>\
+            <link rel=alternate type=application/rss+xml href='javascript:alert(1)'>";
+        let ReadError::NotAFeed { looks_like, feeds } = page(html, Some(&url)) else {
+            panic!("another error")
+        };
+        assert_eq!(looks_like, "an HTML page");
+        assert_eq!(feeds, ["https://example.org/blog/feed.xml?a=1&b=2", "https://example.org/atom"]);
+    }
+}

@@ -1,0 +1,88 @@
+//! The body of an answer: streamed, counted after decoding, given out whole or not at all.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::Response;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use crate::{Failure, FailureClass, Policy, failure};
+
+/// What is reserved before the first byte came: most feeds fit, and a lying `Content-Length` costs no more.
+const RESERVED_BYTES_MAX: u64 = 64 * 1024;
+/// What a gzip file begins with, and no feed.
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// A complete body.
+pub(crate) struct Body {
+    pub(crate) bytes: Bytes,
+    pub(crate) hash: u64,
+}
+
+/// Reads the body to its end. `count` is kept up to date, so that it is right after a failure too.
+///
+/// # Errors
+/// `too-large`, `timeout` (the deadline, or slower than the policy's rate), `truncated`, `bad-encoding`.
+pub(crate) async fn read(
+    mut response: Response,
+    policy: &Policy,
+    deadline: Instant,
+    count: &mut u64,
+) -> Result<Body, Failure> {
+    let max = policy.body_bytes_max;
+    let announced = response.content_length().unwrap_or(0);
+    if announced > max as u64 {
+        let message = format!("the server announces {announced} bytes, more than the {max} that are allowed");
+        return Err(Failure::new(FailureClass::TooLarge, message));
+    }
+    let mut bytes = BytesMut::with_capacity(usize::try_from(announced.min(RESERVED_BYTES_MAX)).unwrap_or(0));
+    let mut hash = Sha256::new();
+    let started = Instant::now();
+    while let Some(chunk) = next(&mut response, policy, started, bytes.len(), deadline).await? {
+        *count += chunk.len() as u64;
+        if chunk.len() > max - bytes.len() {
+            let message =
+                format!("the body is longer than the {max} bytes that are allowed (after decoding)");
+            return Err(Failure::new(FailureClass::TooLarge, message));
+        }
+        hash.update(&chunk);
+        bytes.extend_from_slice(&chunk);
+        // A bomb is always ready to give more: the other visits of this thread want their turn.
+        tokio::task::consume_budget().await;
+    }
+    if bytes.starts_with(&GZIP_MAGIC) {
+        let message = "the body is still compressed after its one content coding was undone";
+        return Err(Failure::new(FailureClass::BadEncoding, message));
+    }
+    let hash = hash.finalize();
+    let hash = hash.first_chunk().map_or(0, |first| u64::from_be_bytes(*first));
+    Ok(Body { bytes: bytes.freeze(), hash })
+}
+
+async fn next(
+    response: &mut Response,
+    policy: &Policy,
+    started: Instant,
+    had: usize,
+    deadline: Instant,
+) -> Result<Option<Bytes>, Failure> {
+    let too_slow = too_slow_at(policy, started, had);
+    let until = too_slow.map_or(deadline, |at| at.min(deadline));
+    match tokio::time::timeout_at(until, response.chunk()).await {
+        Ok(Ok(chunk)) => Ok(chunk),
+        Ok(Err(e)) => Err(failure::of_body(&e.without_url())),
+        Err(_) if until == deadline => Err(failure::out_of_time("reading the body")),
+        Err(_) => {
+            let rate = policy.rate_bytes_min;
+            let message = format!("the body came slower than {rate} bytes a second: {had} bytes so far");
+            Err(Failure::new(FailureClass::Timeout, message))
+        }
+    }
+}
+
+/// When a body of so many bytes has fallen below the average that is asked for.
+fn too_slow_at(policy: &Policy, started: Instant, had: usize) -> Option<Instant> {
+    let earned_ms = (had as u64).saturating_mul(1000).checked_div(u64::from(policy.rate_bytes_min))?;
+    started.checked_add(policy.rate_grace.max(Duration::from_millis(earned_ms)))
+}

@@ -1,0 +1,154 @@
+//! What the head of an answer says: validators, how long it stays fresh, when to come again.
+
+use std::time::Duration;
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use news::{FeedUrl, Timestamp};
+use reqwest::header::{
+    AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, EXPIRES, HeaderMap,
+    HeaderName, LAST_MODIFIED, LOCATION, RETRY_AFTER, SERVER, VARY,
+};
+use url::Url;
+
+use crate::CacheLife;
+
+/// Longest validator that is kept, and longest value that is shown, in bytes.
+const VALUE_BYTES_MAX: usize = 1024;
+/// Seconds beyond this are as good as for ever (RFC 9111, section 1.2.2).
+const SECONDS_MAX: u64 = 1 << 31;
+
+/// The headers that explain a visit. `Set-Cookie` stays out, and so does `Link`: it may repeat a secret address.
+const SHOWN: [HeaderName; 12] = [
+    CONTENT_TYPE,
+    CONTENT_LENGTH,
+    CONTENT_ENCODING,
+    ETAG,
+    LAST_MODIFIED,
+    CACHE_CONTROL,
+    EXPIRES,
+    AGE,
+    DATE,
+    RETRY_AFTER,
+    VARY,
+    SERVER,
+];
+
+/// The headers of an answer that explain the visit, in a fixed order; a redirect's target without its secrets.
+pub(crate) fn shown(headers: &HeaderMap, base: &Url) -> Vec<(String, String)> {
+    let mut shown = Vec::new();
+    for name in SHOWN {
+        for value in headers.get_all(&name).iter().take(4) {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            let end = value.floor_char_boundary(VALUE_BYTES_MAX);
+            shown.push((name.as_str().to_owned(), value[..end].to_owned()));
+        }
+    }
+    if let Some(location) = location(headers) {
+        let target = base.join(&location).ok().and_then(|url| FeedUrl::try_new(url.as_str()).ok());
+        let target = target.map_or_else(|| "(no web address)".to_owned(), |url| url.to_string());
+        shown.push((LOCATION.as_str().to_owned(), target));
+    }
+    shown
+}
+
+/// The target of a redirect as it was sent. Some servers send UTF-8 unescaped, which [`Url`] then escapes.
+pub(crate) fn location(headers: &HeaderMap) -> Option<String> {
+    headers.get(LOCATION).map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_owned())
+}
+
+/// The `ETag` and `Last-Modified` of an answer, byte for byte; ones over 1 KiB or not in UTF-8 are not kept,
+/// because they could not be sent back as they came.
+pub(crate) fn validators(headers: &HeaderMap) -> (Option<String>, Option<String>) {
+    let kept = |name| {
+        let bytes = headers.get(name)?.as_bytes();
+        let fits = !bytes.is_empty() && bytes.len() <= VALUE_BYTES_MAX;
+        if fits { String::from_utf8(bytes.to_vec()).ok() } else { None }
+    };
+    (kept(ETAG), kept(LAST_MODIFIED))
+}
+
+/// The one content coding that is left for nobody to decode, if any; [`reqwest`] has removed those that it decodes.
+///
+/// `utf-8` and `none` are no codings, but servers with a confused configuration send them over plain bodies.
+pub(crate) fn undecoded(headers: &HeaderMap) -> Option<String> {
+    let codings = headers.get_all(CONTENT_ENCODING).iter();
+    let codings: Vec<_> =
+        codings.map(|value| String::from_utf8_lossy(value.as_bytes()).to_lowercase()).collect();
+    let codings = codings.join(", ");
+    let plain = ["", "identity", "none", "utf-8"].contains(&codings.trim());
+    (!plain).then_some(codings)
+}
+
+/// Whether an answer to a conditional request holds only what is new (RFC 3229).
+pub(crate) fn is_feed_delta(headers: &HeaderMap) -> bool {
+    text(headers, &HeaderName::from_static("im"))
+        .is_none_or(|im| im.split(',').any(|m| m.trim().eq_ignore_ascii_case("feed")))
+}
+
+/// How long the answer stays fresh (RFC 9111, section 4.2.1): `max-age` beats `Expires`; `Age` is taken off.
+pub(crate) fn cache_life(headers: &HeaderMap, now: Timestamp) -> CacheLife {
+    let mut max_age = None;
+    for value in headers.get_all(CACHE_CONTROL) {
+        for directive in value.to_str().unwrap_or_default().split(',') {
+            let (name, argument) = directive.split_once('=').unwrap_or((directive, ""));
+            match name.trim().to_ascii_lowercase().as_str() {
+                "no-cache" | "no-store" => return CacheLife::default(),
+                "max-age" => max_age = max_age.or_else(|| seconds(argument.trim().trim_matches('"'))),
+                _ => {}
+            }
+        }
+    }
+    let expires = || {
+        let expires = http_date(text(headers, &EXPIRES)?)?;
+        let date = text(headers, &DATE).and_then(http_date).unwrap_or(now);
+        Some(expires.since(date))
+    };
+    let age = text(headers, &AGE).and_then(seconds).unwrap_or_default();
+    let left = max_age.or_else(expires).map(|life| life.saturating_sub(age));
+    CacheLife { fresh_for: left.filter(|left| !left.is_zero()) }
+}
+
+/// How long the server asks us to stay away (RFC 9110, section 10.2.3): seconds, or one of the three forms of a
+/// date, measured by the server's own clock where it shows it.
+pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let value = text(headers, &RETRY_AFTER)?.trim();
+    if let Some(wait) = seconds(value) {
+        return Some(wait);
+    }
+    let date = text(headers, &DATE).and_then(http_date).unwrap_or(now);
+    http_date(value).map(|until| until.since(date))
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Whole seconds; a fraction, which some servers send, is rounded up.
+fn seconds(text: &str) -> Option<Duration> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let more = u64::from(fraction.bytes().any(|b| b != b'0'));
+    let seconds = whole.parse::<u64>().map_or(SECONDS_MAX, |s| s.saturating_add(more).min(SECONDS_MAX));
+    Some(Duration::from_secs(seconds))
+}
+
+/// A date in any of HTTP's three forms (RFC 9110, section 5.6.7). The name of the day is not compared with the
+/// date: it says nothing more.
+fn http_date(text: &str) -> Option<Timestamp> {
+    let text = text.trim();
+    let read = |text: &str, format| NaiveDateTime::parse_from_str(text, format).ok();
+    let date = match text.split_once(',') {
+        Some((_, rest)) => {
+            let rest = rest.trim().strip_suffix("GMT").or_else(|| rest.trim().strip_suffix("UTC"))?.trim();
+            read(rest, "%d %b %Y %H:%M:%S").or_else(|| read(rest, "%d-%b-%y %H:%M:%S"))
+        }
+        None => read(text.split_once(' ')?.1.trim(), "%b %e %H:%M:%S %Y"),
+    }?;
+    Some(Timestamp::from(DateTime::<Utc>::from_naive_utc_and_offset(date, Utc)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,35 @@
+//! One polite visit to one URL: step 2 of the life of an item, bytes off the socket.
+//!
+//! A [`Visitor`] makes visits under a [`Policy`]: conditional, capped, with deadlines, and only to addresses that
+//! the guard lets through. [`schedule`] says when to come again, and why.
+//!
+//! Never here: parsing what was fetched, state between visits, a clock of our own. Wall time is an argument;
+//! durations are measured with tokio's clock, which tests can pause. No error shows a secret of a URL.
+
+mod address;
+mod answer;
+mod body;
+mod exchange;
+mod failure;
+mod headers;
+mod policy;
+mod resolver;
+pub mod schedule;
+mod visit;
+
+pub use address::{BadCidr, Cidr};
+pub use answer::{Answer, CacheLife, Full, Hop, Timings, Visit};
+pub use failure::{Failure, FailureClass};
+pub use policy::{BadPolicy, Policy};
+pub use resolver::{Lookup, Resolver, SystemResolver};
+pub use visit::{Request, Visitor};
+
+/// Makes ring the process's TLS provider, unless one is installed already.
+///
+/// `main` calls it once, before anything speaks TLS; calling it again does nothing.
+pub fn install_tls() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Another thread may have been faster: then there is a provider, which is all that is wanted.
+        drop(rustls::crypto::ring::default_provider().install_default());
+    }
+}

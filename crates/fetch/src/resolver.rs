@@ -1,0 +1,95 @@
+//! From a name to addresses that may be dialled, once for each hop.
+//!
+//! The visit looks the name up, checks every answer, and dials only what it checked: nothing asks again between
+//! the check and the connection, so a name that changes its mind (DNS rebinding) changes nothing.
+
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    pin::Pin,
+    sync::Arc,
+};
+
+use tokio::{sync::Semaphore, time::Instant};
+use url::Host;
+
+use crate::{Failure, FailureClass, Policy, address};
+
+/// More addresses than this of one name are never dialled; every one is still checked.
+const ADDRESSES_MAX: usize = 16;
+
+/// A lookup under way.
+pub type Lookup = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
+
+/// Turns names into addresses. Its answers are checked by the visit, not by itself.
+pub trait Resolver: Send + Sync {
+    /// Looks up the addresses of a name, best first. May take as long as it likes: the visit has a deadline.
+    fn lookup(&self, name: &str) -> Lookup;
+}
+
+/// The machine's own resolver (`getaddrinfo`), on threads for blocking work.
+pub struct SystemResolver {
+    permits: Arc<Semaphore>,
+}
+
+impl SystemResolver {
+    /// A resolver that runs at most so many lookups at once.
+    #[must_use]
+    pub fn new(lookups_in_flight: usize) -> Self {
+        Self { permits: Arc::new(Semaphore::new(lookups_in_flight.min(Semaphore::MAX_PERMITS))) }
+    }
+}
+
+impl Resolver for SystemResolver {
+    fn lookup(&self, name: &str) -> Lookup {
+        let (permits, name) = (Arc::clone(&self.permits), name.to_owned());
+        Box::pin(async move {
+            let permit = permits.acquire_owned().await.map_err(io::Error::other)?;
+            let lookup = tokio::task::spawn_blocking(move || {
+                // A visit that gave up cannot stop libc: the permit is held until the thread really ends.
+                let _permit = permit;
+                (name.as_str(), 0).to_socket_addrs().map(|found| found.map(|a| a.ip()).collect())
+            });
+            lookup.await.map_err(io::Error::other)?
+        })
+    }
+}
+
+/// The addresses behind a host that may be dialled, best first: at least one, at most [`ADDRESSES_MAX`].
+///
+/// # Errors
+/// `blocked-address` when any answer may not be dialled, `dns` when there is none, `timeout` at the deadline.
+pub(crate) async fn addresses(
+    resolver: &dyn Resolver,
+    policy: &Policy,
+    host: Host<&str>,
+    port: u16,
+    deadline: Instant,
+) -> Result<Vec<SocketAddr>, Failure> {
+    let blocked = |why: String| Failure::new(FailureClass::BlockedAddress, why);
+    let name = match host {
+        Host::Ipv4(ip) => return literal(policy, ip.into(), port).map_err(blocked),
+        Host::Ipv6(ip) => return literal(policy, ip.into(), port).map_err(blocked),
+        Host::Domain(name) => name,
+    };
+    let found = match tokio::time::timeout_at(deadline, resolver.lookup(name)).await {
+        Err(_) => {
+            return Err(Failure::new(FailureClass::Timeout, format!("looking up {name} took too long")));
+        }
+        Ok(Err(e)) => return Err(Failure::new(FailureClass::Dns, format!("could not look up {name}: {e}"))),
+        Ok(Ok(found)) => found,
+    };
+    if found.is_empty() {
+        return Err(Failure::new(FailureClass::Dns, format!("{name} has no address")));
+    }
+    for ip in &found {
+        address::check(policy, *ip, port).map_err(|why| blocked(format!("{name} is refused: {why}")))?;
+    }
+    Ok(found.into_iter().take(ADDRESSES_MAX).map(|ip| SocketAddr::new(ip, port)).collect())
+}
+
+fn literal(policy: &Policy, ip: IpAddr, port: u16) -> Result<Vec<SocketAddr>, String> {
+    address::check(policy, ip, port)?;
+    Ok(vec![SocketAddr::new(ip, port)])
+}

@@ -1,0 +1,350 @@
+//! The visit: from a feed's address, through its redirects, to a document, a 304 or a failure.
+//!
+//! ```text
+//!   address ─► guard ─► connection ─► head ─┬─ 3xx ─► next address (guard again, at most 5)
+//!                         └ one retry       ├─ 200, 203, 226 ─► body ─► Full
+//!                                           └─ 304, 429, 503, 410, anything else
+//! ```
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use news::{FeedUrl, Safe, Timestamp};
+use reqwest::{
+    Client, Method, Response, StatusCode,
+    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH},
+};
+use tokio::time::Instant;
+use url::Url;
+
+use crate::{
+    Answer, BadPolicy, CacheLife, Failure, FailureClass, Full, Hop, Policy, Resolver, SystemResolver,
+    Timings, Visit, body,
+    exchange::{self, Deadlines, Fault, Head},
+    failure, headers, resolver,
+};
+
+const A_IM: HeaderName = HeaderName::from_static("a-im");
+
+/// What to visit, and what we have of it already.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The feed.
+    pub url: &'a FeedUrl,
+    /// The `ETag` that its server gave us, byte for byte.
+    pub etag: Option<&'a str>,
+    /// The `Last-Modified` that its server gave us, byte for byte.
+    pub last_modified: Option<&'a str>,
+    /// The deadline of the whole visit, instead of [`Policy::timeout_total`].
+    pub timeout: Option<Duration>,
+    /// What time it is.
+    pub now: Timestamp,
+}
+
+/// Makes visits. A clone shares everything with its original; one for each thread is enough.
+#[derive(Clone)]
+pub struct Visitor {
+    client: Client,
+    policy: Arc<Policy>,
+    resolver: Arc<dyn Resolver>,
+}
+
+/// What is learned on the way, whatever the visit comes to.
+struct Trip {
+    now: Timestamp,
+    started: Instant,
+    deadline: Instant,
+    is_retried: bool,
+    code: Option<u16>,
+    hops: Vec<Hop>,
+    timings: Timings,
+    headers: Vec<(String, String)>,
+    cache: CacheLife,
+    retry_after: Option<Duration>,
+    remote: Option<SocketAddr>,
+    body_bytes: u64,
+}
+
+impl Visitor {
+    /// A visitor that looks names up as the machine does.
+    ///
+    /// # Errors
+    /// [`BadPolicy`] when no visit could ever succeed under the policy.
+    pub fn try_new(policy: Policy) -> Result<Self, BadPolicy> {
+        let resolver = Arc::new(SystemResolver::new(policy.lookups_in_flight));
+        Self::with_resolver(policy, resolver)
+    }
+
+    /// A visitor that looks names up with a resolver from outside. Its answers go through the same guard.
+    ///
+    /// # Errors
+    /// [`BadPolicy`] when no visit could ever succeed under the policy.
+    pub fn with_resolver(policy: Policy, resolver: Arc<dyn Resolver>) -> Result<Self, BadPolicy> {
+        policy.check()?;
+        Ok(Self { client: exchange::client(&policy)?, policy: Arc::new(policy), resolver })
+    }
+
+    /// Makes one visit. It ends before the request's deadline, whatever the server does.
+    pub async fn visit(&self, request: &Request<'_>) -> Visit {
+        let started = Instant::now();
+        let mut trip = Trip {
+            now: request.now,
+            started,
+            deadline: started + request.timeout.unwrap_or(self.policy.timeout_total),
+            is_retried: false,
+            code: None,
+            hops: Vec::new(),
+            timings: Timings::default(),
+            headers: Vec::new(),
+            cache: CacheLife::default(),
+            retry_after: None,
+            remote: None,
+            body_bytes: 0,
+        };
+        let answer = Box::pin(self.travel(request, &mut trip)).await;
+        trip.end(answer.unwrap_or_else(Answer::Failed))
+    }
+
+    async fn travel(&self, request: &Request<'_>, trip: &mut Trip) -> Result<Answer, Failure> {
+        let mut at = request.url.clone();
+        let mut seen = vec![without_fragment(at.secret())];
+        loop {
+            let question = self.question(request, &at, trip)?;
+            let response = self.ask(question, trip).await?;
+            trip.hear(&response);
+            let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+            if !is_redirect {
+                return self.settle(request, &at, response, trip).await;
+            }
+            let to = self.follow(request, &at, response.headers(), trip.hops.len())?;
+            let target = without_fragment(to.secret());
+            if seen.contains(&target) {
+                return Err(Failure::new(
+                    FailureClass::Redirect,
+                    format!("the redirects run in a circle at {to}"),
+                ));
+            }
+            seen.push(target);
+            trip.hops.push(Hop { code: response.status().as_u16(), from: at, to: to.clone() });
+            at = to;
+        }
+    }
+
+    /// The request for one address: conditional, and with the feed's credentials only where they belong.
+    fn question(
+        &self,
+        request: &Request<'_>,
+        at: &FeedUrl,
+        trip: &Trip,
+    ) -> Result<reqwest::Request, Failure> {
+        let mut url = without_credentials(at.secret());
+        let belongs = trip.hops.iter().all(|hop| is_same_place(hop.from.secret(), hop.to.secret()));
+        if belongs && has_credentials(request.url) {
+            // reqwest takes them out of the address again and sends them as `Authorization`.
+            let (name, password) = (request.url.secret().username(), request.url.secret().password());
+            url.set_username(name)
+                .and_then(|()| url.set_password(password))
+                .expect("web addresses may have both");
+        }
+        let mut question = self.client.request(Method::GET, url);
+        for (name, value) in conditions(request) {
+            question = question.header(name, value);
+        }
+        if !conditions(request).is_empty() {
+            question = question.header(A_IM, "feed");
+        }
+        question.build().map_err(|e| failure::of_connection(&e.without_url(), at.host()))
+    }
+
+    /// Asks, and when no connection came about asks once more after a short pause.
+    async fn ask(&self, question: reqwest::Request, trip: &mut Trip) -> Result<Response, Failure> {
+        let again = question.try_clone();
+        let fault = match Box::pin(self.ask_once(question, trip)).await {
+            Ok(response) => return Ok(response),
+            Err(fault) => fault,
+        };
+        let pause = self.policy.retry_pause.mul_f64(0.5 + fastrand::f64());
+        let has_time = Instant::now() + pause < trip.deadline;
+        match again {
+            Some(question) if fault.is_unasked && !trip.is_retried && has_time => {
+                trip.is_retried = true;
+                tokio::time::sleep(pause).await;
+                Box::pin(self.ask_once(question, trip)).await.map_err(|fault| fault.failure)
+            }
+            _ => Err(fault.failure),
+        }
+    }
+
+    async fn ask_once(&self, question: reqwest::Request, trip: &mut Trip) -> Result<Response, Fault> {
+        let started = Instant::now();
+        let connect = (started + self.policy.timeout_connect).min(trip.deadline);
+        let url = question.url();
+        let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else {
+            let failure = Failure::new(FailureClass::BadUrl, "the address has no host");
+            return Err(Fault { failure, is_unasked: false });
+        };
+        let found = resolver::addresses(&*self.resolver, &self.policy, host, port, connect).await;
+        let looked_up = Instant::now();
+        trip.timings.dns += looked_up - started;
+        let addresses = found.map_err(|failure| Fault { failure, is_unasked: false })?;
+        let deadlines = Deadlines { connect, total: trip.deadline };
+        let head = exchange::ask(&self.client, &self.policy, question, addresses, deadlines).await;
+        let ended = Instant::now();
+        let connected = head.as_ref().map_or(ended, |head| head.connected);
+        trip.timings.connect += connected - looked_up;
+        trip.timings.head += ended - connected;
+        let Head { response, remote, .. } = head?;
+        trip.remote = Some(remote);
+        Ok(response)
+    }
+
+    /// The target of a redirect, if it may be followed. The guard has its say when it is dialled.
+    fn follow(
+        &self,
+        request: &Request<'_>,
+        at: &FeedUrl,
+        head: &HeaderMap,
+        hops: usize,
+    ) -> Result<FeedUrl, Failure> {
+        let refuse = |why: String| Failure::new(FailureClass::Redirect, why);
+        if hops >= self.policy.hops_max {
+            return Err(refuse(format!("more than {} redirects", self.policy.hops_max)));
+        }
+        let location = headers::location(head).filter(|location| !location.is_empty());
+        let location = location.ok_or_else(|| refuse("a redirect that does not say where to".to_owned()))?;
+        let to = at.secret().join(&location).ok().map(|url| without_credentials(&url));
+        let to = to.and_then(|url| FeedUrl::try_new(url.as_str()).ok()).ok_or_else(|| {
+            // Up to the colon there is no secret in it.
+            let scheme = location.split_once(':').map_or("", |(scheme, _)| scheme);
+            let message = format!("redirected to no http or https address ({}:…)", Safe(scheme));
+            Failure::new(FailureClass::BadUrl, message)
+        })?;
+        let downgrades = at.secret().scheme() == "https" && to.secret().scheme() == "http";
+        if downgrades && has_credentials(request.url) {
+            return Err(refuse(
+                "redirected from https to http, which would show the feed's credentials".to_owned(),
+            ));
+        }
+        Ok(to)
+    }
+
+    async fn settle(
+        &self,
+        request: &Request<'_>,
+        at: &FeedUrl,
+        response: Response,
+        trip: &mut Trip,
+    ) -> Result<Answer, Failure> {
+        match response.status().as_u16() {
+            200 | 203 => self.full(at, response, false, trip).await,
+            226 if headers::is_feed_delta(response.headers()) => self.full(at, response, true, trip).await,
+            304 if !conditions(request).is_empty() => {
+                let (etag, last_modified) = headers::validators(response.headers());
+                Ok(Answer::NotModified { etag, last_modified })
+            }
+            304 => Err(Failure::new(
+                FailureClass::BadHttp,
+                "answered 304 although nothing was asked conditionally",
+            )),
+            429 | 503 => Ok(Answer::Throttled),
+            410 => Ok(Answer::Gone),
+            _ => Err(refused(&response)),
+        }
+    }
+
+    async fn full(
+        &self,
+        at: &FeedUrl,
+        response: Response,
+        is_delta: bool,
+        trip: &mut Trip,
+    ) -> Result<Answer, Failure> {
+        if let Some(codings) = headers::undecoded(response.headers()) {
+            let message = format!("the content coding {} is none that is understood alone", Safe(&codings));
+            return Err(Failure::new(FailureClass::BadEncoding, message));
+        }
+        let (etag, last_modified) = headers::validators(response.headers());
+        let content_type = response.headers().get(CONTENT_TYPE);
+        let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let started = Instant::now();
+        let body = body::read(response, &self.policy, trip.deadline, &mut trip.body_bytes).await;
+        trip.timings.body = started.elapsed();
+        let body = body?;
+        let url = without_credentials(at.secret());
+        let (body, body_hash) = (body.bytes, body.hash);
+        Ok(Answer::Full(Full { body, body_hash, content_type, etag, last_modified, url, is_delta }))
+    }
+}
+
+impl Trip {
+    fn hear(&mut self, response: &Response) {
+        let (status, head) = (response.status(), response.headers());
+        self.code = Some(status.as_u16());
+        self.headers = headers::shown(head, response.url());
+        if status.is_success() || status == StatusCode::NOT_MODIFIED {
+            self.cache = headers::cache_life(head, self.now);
+        } else if status.is_client_error() || status.is_server_error() {
+            self.retry_after = headers::retry_after(head, self.now);
+        }
+    }
+
+    fn end(self, answer: Answer) -> Visit {
+        // An answer that did not arrive whole stays fresh for nobody.
+        let cache = if matches!(answer, Answer::Failed(_)) { CacheLife::default() } else { self.cache };
+        Visit {
+            answer,
+            code: self.code,
+            hops: self.hops,
+            timings: Timings { total: self.started.elapsed(), ..self.timings },
+            headers: self.headers,
+            cache,
+            retry_after: self.retry_after,
+            remote: self.remote,
+            body_bytes: self.body_bytes,
+        }
+    }
+}
+
+/// The headers that make a request conditional. A validator that cannot stand in a header never came from one.
+fn conditions(request: &Request<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    let validators = [(IF_NONE_MATCH, request.etag), (IF_MODIFIED_SINCE, request.last_modified)];
+    let value = |validator: &str| HeaderValue::from_bytes(validator.as_bytes()).ok();
+    validators.into_iter().filter_map(|(name, validator)| Some((name, value(validator?)?))).collect()
+}
+
+/// A status that brings no feed.
+fn refused(response: &Response) -> Failure {
+    let challenge = response.headers().get("cf-mitigated").is_some_and(|value| value == "challenge");
+    let hint = if challenge { ", and wants a browser to solve a challenge" } else { "" };
+    // `StatusCode` shows the standard's phrase, never the server's.
+    Failure::new(FailureClass::HttpStatus, format!("the server answered {}{hint}", response.status()))
+}
+
+fn has_credentials(url: &FeedUrl) -> bool {
+    !url.secret().username().is_empty() || url.secret().password().is_some()
+}
+
+fn without_credentials(url: &Url) -> Url {
+    let mut url = url.clone();
+    if url.set_username("").is_err() || url.set_password(None).is_err() {
+        // Only addresses without a host refuse, and those have no credentials either.
+    }
+    url
+}
+
+fn without_fragment(url: &Url) -> Url {
+    let mut url = without_credentials(url);
+    url.set_fragment(None);
+    url
+}
+
+/// Whether credentials for one address may go to the other: the same host and port, or its move to https.
+fn is_same_place(from: &Url, to: &Url) -> bool {
+    let port = |url: &Url| url.port_or_known_default();
+    let same = from.scheme() == to.scheme() && port(from) == port(to);
+    let upgraded =
+        from.scheme() == "http" && to.scheme() == "https" && port(from) == Some(80) && port(to) == Some(443);
+    from.host() == to.host() && (same || upgraded)
+}
+
+#[cfg(test)]
+mod tests;

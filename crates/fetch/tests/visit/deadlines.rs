@@ -1,0 +1,179 @@
+//! Deadlines, connections and what is no HTTP.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use fetch::{FailureClass, Policy, Request, Visitor};
+use news::{FeedUrl, Timestamp};
+use tokio::{io::AsyncWriteExt, net::TcpListener, time::Instant};
+
+use crate::{NOW_MS, class, failure, full, origin::*, policy, visit, visit_with};
+
+const HEAD: &str = "HTTP/1.1 200 OK\r\n\r\n";
+
+/// Visits under a policy and says how long it took.
+async fn timed(policy: Policy, url: &str) -> (fetch::Visit, Duration) {
+    let visitor = Visitor::try_new(policy).unwrap();
+    let started = Instant::now();
+    let visit = visit_with(&visitor, url, None, None).await;
+    (visit, started.elapsed())
+}
+
+/// At the deadline, or within a second of it on a busy machine.
+fn is_about(took: Duration, expected_ms: u64) -> bool {
+    (expected_ms..expected_ms + 1000).contains(&u64::try_from(took.as_millis()).unwrap())
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_left_at_the_deadline_of_the_head() {
+    let policy = Policy { timeout_head: Duration::from_millis(200), ..policy() };
+    let drip = Step::Drip(vec![b'x'; 500], Duration::from_millis(20));
+    for script in [vec![Step::Hang], vec![say("HTTP/1.1 200 OK\r\nx: "), drip]] {
+        let origin = Origin::always(script).await;
+        let (visit, took) = timed(policy.clone(), &origin.url("/")).await;
+        assert_eq!(failure(&visit).to_string(), "timeout: 127.0.0.1 took too long to answer");
+        assert!(is_about(took, 200), "{took:?}");
+        assert_eq!((visit.code, origin.accepts()), (None, 1));
+    }
+}
+
+#[tokio::test]
+async fn the_total_deadline_wins_over_a_drip() {
+    // Not even a hundred bytes a second, but fast enough for a rate of 20.
+    let policy = Policy { timeout_total: Duration::from_millis(700), rate_bytes_min: 20, ..policy() };
+    let origin =
+        Origin::always(vec![say(HEAD), Step::Drip(vec![b' '; 5000], Duration::from_millis(10))]).await;
+    let (visit, took) = timed(policy, &origin.url("/")).await;
+    assert_eq!(failure(&visit).to_string(), "timeout: the visit ran out of time while reading the body");
+    assert!(is_about(took, 700), "{took:?}");
+    assert!(visit.body_bytes > 0);
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_slow_is_left_when_its_grace_is_over() {
+    let policy = Policy { rate_grace: Duration::from_millis(300), ..policy() };
+    for step in [Step::Drip(vec![b' '; 5000], Duration::from_millis(10)), Step::Hang] {
+        let origin = Origin::always(vec![say(HEAD), step]).await;
+        let (visit, took) = timed(policy.clone(), &origin.url("/")).await;
+        assert_eq!(class(&visit), FailureClass::Timeout);
+        assert!(failure(&visit).message.starts_with("the body came slower than 1024 bytes a second"));
+        assert!(is_about(took, 300), "{took:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_began_fast_may_pause_as_long_as_its_average_holds() {
+    let policy = Policy { rate_grace: Duration::from_millis(50), ..policy() };
+    let slow_end = vec![say(HEAD), say([b' '; 2048]), Step::Drip(vec![b' '; 10], Duration::from_millis(50))];
+    let origin = Origin::always(slow_end).await;
+    let (visit, _) = timed(policy, &origin.url("/")).await;
+    assert_eq!(full(visit).body.len(), 2058);
+}
+
+#[tokio::test]
+async fn a_source_may_have_a_deadline_of_its_own() {
+    let origin = Origin::always(vec![Step::Hang]).await;
+    let url = FeedUrl::try_new(&origin.url("/")).unwrap();
+    let visitor = Visitor::try_new(policy()).unwrap();
+    let timeout = Some(Duration::from_millis(150));
+    let request =
+        Request { url: &url, etag: None, last_modified: None, timeout, now: Timestamp::from_millis(NOW_MS) };
+    let visit = visitor.visit(&request).await;
+    assert_eq!(class(&visit), FailureClass::Timeout);
+    assert!(is_about(visit.timings.total, 150), "{:?}", visit.timings);
+}
+
+#[tokio::test]
+async fn redirects_share_one_deadline() {
+    let policy = Policy { timeout_total: Duration::from_millis(500), ..policy() };
+    let origin = Origin::start(|path| {
+        let slow = vec![Step::Drip(b"HTTP/1.1 302 Found\r\n".to_vec(), Duration::from_millis(10))];
+        [slow, vec![say(format!("Location: {path}x\r\nContent-Length: 0\r\n\r\n"))]].concat()
+    })
+    .await;
+    let (visit, took) = timed(policy, &origin.url("/")).await;
+    assert_eq!(class(&visit), FailureClass::Timeout);
+    assert!(is_about(took, 500), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_fails_is_tried_once_more() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let paused = Policy { retry_pause: Duration::from_millis(400), ..policy() };
+    let (visit, took) = timed(paused, &format!("http://{closed}/feed?token=SECRET")).await;
+    assert_eq!(class(&visit), FailureClass::Connect);
+    let message = failure(&visit).message;
+    assert!(
+        message.starts_with("could not connect to 127.0.0.1: ") && !message.contains("SECRET"),
+        "{message}"
+    );
+    assert!((200..1600).contains(&took.as_millis()), "{took:?}");
+    // A handshake that is cut off counts as no connection: two attempts, and never a third.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let accepts = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&accepts);
+    tokio::spawn(async move {
+        loop {
+            drop(listener.accept().await.unwrap());
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let (visit, _) = timed(policy(), &format!("https://{address}/")).await;
+    assert_eq!((class(&visit), accepts.load(Ordering::SeqCst)), (FailureClass::Connect, 2));
+}
+
+#[tokio::test]
+async fn a_server_that_was_asked_is_not_asked_again() {
+    let origin = Origin::always(vec![Step::Reset]).await;
+    assert_eq!(class(&visit(&origin.url("/")).await), FailureClass::Truncated);
+    assert_eq!(origin.accepts(), 1);
+}
+
+#[tokio::test]
+async fn a_handshake_that_hangs_ends_at_the_deadline_of_the_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/", listener.local_addr().unwrap());
+    let policy = Policy { timeout_connect: Duration::from_millis(200), ..policy() };
+    let (visit, took) = timed(policy, &url).await;
+    assert_eq!(failure(&visit).to_string(), "timeout: connecting to 127.0.0.1 took too long");
+    assert!(is_about(took, 200), "{took:?}");
+}
+
+#[tokio::test]
+async fn plain_text_on_the_port_of_tls_is_a_tls_failure() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    });
+    let visit = visit(&url).await;
+    assert_eq!(class(&visit), FailureClass::Tls, "{:?}", visit.answer);
+}
+
+#[tokio::test]
+async fn what_is_no_http_is_named_so() {
+    let many: String = (0..101).map(|n| format!("h{n}: x\r\n")).collect();
+    for (name, said) in [
+        ("garbage", "\0\u{1}\u{2}garbage\r\n\r\n".to_owned()),
+        ("no status line", "<rss>HTTP/0.9</rss>\r\n\r\n".to_owned()),
+        ("another protocol", "220 mail.example.org ESMTP\r\n\r\n".to_owned()),
+        ("status", "HTTP/1.1 9999 Many\r\n\r\n".to_owned()),
+        ("two lengths", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab".to_owned()),
+        ("negative length", "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n".to_owned()),
+        ("many headers", format!("HTTP/1.1 200 OK\r\n{many}\r\n")),
+        ("long header", format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "x".repeat(600_000))),
+    ] {
+        let origin = Origin::always(vec![say(said)]).await;
+        let visit = visit(&origin.url("/")).await;
+        assert_eq!(class(&visit), FailureClass::BadHttp, "{name}: {:?}", visit.answer);
+        assert_eq!(origin.accepts(), 1, "{name}");
+    }
+}

@@ -1,0 +1,63 @@
+//! A visit against servers on loopback that are honest, slow, lying or hostile.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod bodies;
+mod conditional;
+mod deadlines;
+mod guard;
+mod origin;
+mod redirects;
+mod tls;
+
+use std::time::Duration;
+
+use fetch::{Answer, Failure, FailureClass, Full, Policy, Request, Visit, Visitor};
+use news::{FeedUrl, Timestamp};
+
+/// 1994-11-06T08:49:37Z
+const NOW_MS: i64 = 784_111_777_000;
+
+/// The defaults, except that 127.0.0.1 alone may be dialled and that nobody waits long.
+fn policy() -> Policy {
+    Policy {
+        timeout_connect: Duration::from_secs(1),
+        timeout_head: Duration::from_secs(1),
+        timeout_total: Duration::from_secs(2),
+        rate_grace: Duration::from_millis(500),
+        retry_pause: Duration::from_millis(20),
+        allow: vec!["127.0.0.1/32".parse().unwrap()],
+        ..Policy::default()
+    }
+}
+
+fn visitor() -> Visitor {
+    Visitor::try_new(policy()).unwrap()
+}
+
+async fn visit_with(visitor: &Visitor, url: &str, etag: Option<&str>, last_modified: Option<&str>) -> Visit {
+    let url = FeedUrl::try_new(url).unwrap();
+    let now = Timestamp::from_millis(NOW_MS);
+    visitor.visit(&Request { url: &url, etag, last_modified, timeout: None, now }).await
+}
+
+async fn visit(url: &str) -> Visit {
+    visit_with(&visitor(), url, None, None).await
+}
+
+fn full(visit: Visit) -> Full {
+    match visit.answer {
+        Answer::Full(full) => full,
+        other => panic!("expected a document, got {other:?}"),
+    }
+}
+
+fn failure(visit: &Visit) -> Failure {
+    match &visit.answer {
+        Answer::Failed(failure) => failure.clone(),
+        other => panic!("expected a failure, got {}", other.as_str()),
+    }
+}
+
+fn class(visit: &Visit) -> FailureClass {
+    failure(visit).class
+}

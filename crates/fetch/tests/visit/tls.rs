@@ -1,0 +1,108 @@
+//! TLS: verified, always.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use fetch::{FailureClass, Policy, Visitor};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{ServerConfig, pki_types::PrivateKeyDer},
+};
+
+use crate::{class, failure, full, guard::scripted, policy, visit_with};
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn authority() -> Authority {
+    let mut params = CertificateParams::new([]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn certificate(name: &str) -> CertificateParams {
+    CertificateParams::new([name.to_owned()]).unwrap()
+}
+
+/// A server that answers one document over TLS, with a certificate of that authority or signed by itself.
+async fn serve(params: CertificateParams, authority: Option<&Authority>) -> SocketAddr {
+    let key = KeyPair::generate().unwrap();
+    let signed = match authority {
+        Some(authority) => params.signed_by(&key, authority).unwrap(),
+        None => params.self_signed(&key).unwrap(),
+    };
+    fetch::install_tls();
+    let config = ServerConfig::builder().with_no_client_auth();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = config.with_single_cert(vec![signed.der().clone()], key).unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            // A client that does not trust us leaves in the middle of the handshake: that is the point.
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut head = [0; 4096];
+            assert!(stream.read(&mut head).await.unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<rss/>").await.unwrap();
+            stream.shutdown().await.unwrap();
+        }
+    });
+    address
+}
+
+fn visitor(authority: &Authority) -> Visitor {
+    let policy = Policy { authorities_pem: Some(authority.pem()), ..policy() };
+    let resolver = scripted(vec![Ok(vec!["127.0.0.1".parse().unwrap()])]).1;
+    Visitor::with_resolver(policy, resolver).unwrap()
+}
+
+fn url(address: SocketAddr) -> String {
+    format!("https://feeds.example:{}/feed?token=SECRET", address.port())
+}
+
+#[tokio::test]
+async fn a_certificate_of_an_authority_that_is_trusted_is_accepted() {
+    let authority = authority();
+    let address = serve(certificate("feeds.example"), Some(&authority)).await;
+    let visit = visit_with(&visitor(&authority), &url(address), None, None).await;
+    assert_eq!((visit.code, visit.remote), (Some(200), Some(address)));
+    assert_eq!(&full(visit).body[..], b"<rss/>");
+}
+
+#[tokio::test]
+async fn no_other_certificate_is_accepted() {
+    let (trusted, foreign) = (authority(), authority());
+    let mut expired = certificate("feeds.example");
+    expired.not_before = date_time_ymd(2001, 1, 1);
+    expired.not_after = date_time_ymd(2002, 1, 1);
+    let mut early = certificate("feeds.example");
+    early.not_before = date_time_ymd(4000, 1, 1);
+    for (name, params, authority) in [
+        ("signed by itself", certificate("feeds.example"), None),
+        ("of another authority", certificate("feeds.example"), Some(&foreign)),
+        ("of another name", certificate("evil.example"), Some(&trusted)),
+        ("expired", expired, Some(&trusted)),
+        ("not valid yet", early, Some(&trusted)),
+    ] {
+        let address = serve(params, authority).await;
+        let visit = visit_with(&visitor(&trusted), &url(address), None, None).await;
+        assert_eq!((class(&visit), visit.code), (FailureClass::Tls, None), "{name}: {:?}", visit.answer);
+        let message = failure(&visit).message;
+        assert!(message.starts_with("no trustworthy TLS session with feeds.example: "), "{name}: {message}");
+        assert!(!message.contains("SECRET"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn authorities_that_cannot_be_read_are_refused() {
+    for pem in ["", "no certificate"] {
+        let policy = Policy { authorities_pem: Some(pem.to_owned()), ..policy() };
+        let complaint = Visitor::try_new(policy).err().unwrap().to_string();
+        assert!(complaint.contains("certificate authorities"), "{complaint}");
+    }
+}

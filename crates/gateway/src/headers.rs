@@ -1,0 +1,104 @@
+//! What every answer carries, errors included, and who is answered at all.
+
+use actix_web::{
+    Error, HttpResponse, ResponseError as _,
+    body::{BoxBody, EitherBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::{
+        Method,
+        header::{HeaderMap, HeaderName, HeaderValue},
+    },
+    middleware::Next,
+    web,
+};
+
+use crate::{hub::Settings, problem::Problem, routes::Shared};
+
+/// The page runs our own script and style and talks to us only; no inline code, no foreign image.
+const CSP_PAGE: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
+                        base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+                        require-trusted-types-for 'script'; trusted-types 'none'";
+/// Everything else is data, and never a document.
+const CSP_DATA: &str = "default-src 'none'; frame-ancestors 'none'; sandbox";
+
+const ALWAYS: [(&str, &str); 5] = [
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
+];
+
+/// Refuses host names that are not ours, and puts the headers on every answer.
+pub(crate) async fn dress<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    let shared = request.app_data::<web::Data<Shared>>().cloned().expect("the app is given its shared state");
+    let settings = &shared.hub.settings;
+    let origin = request.headers().get("origin").cloned();
+    let allowed = origin.filter(|origin| is_among(origin, &settings.cors_origins));
+    let mut response = if !is_ours(request.headers(), settings) {
+        request.into_response(Problem::wrong_host().error_response()).map_into_right_body()
+    } else if request.method() == Method::OPTIONS {
+        request.into_response(preflight(allowed.is_some())).map_into_right_body()
+    } else {
+        // An error becomes its answer here, so that it is dressed like any other.
+        let bare = request.request().clone();
+        match next.call(request).await {
+            Ok(response) => response.map_into_left_body(),
+            Err(error) => ServiceResponse::new(bare, error.error_response()).map_into_right_body(),
+        }
+    };
+    let headers = response.headers_mut();
+    for (name, value) in ALWAYS {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    let html = headers.get("content-type").is_some_and(|t| t.as_bytes().starts_with(b"text/html"));
+    let csp = if html { CSP_PAGE } else { CSP_DATA };
+    headers.insert(HeaderName::from_static("content-security-policy"), HeaderValue::from_static(csp));
+    if !settings.cors_origins.is_empty() {
+        headers.append(HeaderName::from_static("vary"), HeaderValue::from_static("Origin"));
+    }
+    if let Some(origin) = allowed {
+        headers.insert(HeaderName::from_static("access-control-allow-origin"), origin);
+        // Without it the browser would hide the answer from the origin that the operator allowed.
+        let cross = HeaderValue::from_static("cross-origin");
+        headers.insert(HeaderName::from_static("cross-origin-resource-policy"), cross);
+    }
+    Ok(response)
+}
+
+fn is_among(origin: &HeaderValue, allowed: &[String]) -> bool {
+    origin.to_str().is_ok_and(|origin| allowed.iter().any(|a| a.eq_ignore_ascii_case(origin)))
+}
+
+/// Whether the `Host` is one that we serve: a page in a browser can reach a loopback port under a name of its own
+/// (DNS rebinding), and must not read what is there.
+fn is_ours(headers: &HeaderMap, settings: &Settings) -> bool {
+    let mut hosts = headers.get_all("host");
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
+    let Ok(host) = host.to_str() else { return false };
+    if settings.any_host {
+        return true;
+    }
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.to_ascii_lowercase();
+    matches!(name.as_str(), "localhost" | "127.0.0.1" | "[::1]")
+        || settings.hosts.iter().any(|ours| *ours == name || *ours == host.to_ascii_lowercase())
+}
+
+fn preflight(allowed: bool) -> HttpResponse<BoxBody> {
+    let mut response = HttpResponse::NoContent();
+    response.insert_header(("allow", "GET, HEAD, OPTIONS"));
+    if allowed {
+        response
+            .insert_header(("access-control-allow-methods", "GET, HEAD, OPTIONS"))
+            .insert_header(("access-control-allow-headers", "Last-Event-ID, Authorization, Cache-Control"))
+            .insert_header(("access-control-max-age", "86400"));
+    }
+    response.finish()
+}

@@ -1,0 +1,346 @@
+//! What the intake, the workers and the handlers share: all of it in memory, none of it held across a wait.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use daemon::{Clock, metrics::Metrics};
+use ipnet::IpNet;
+use news::{SourceId, SourceStatus, Timestamp};
+use tokio::{sync::watch, time::Instant};
+
+use crate::{filter::Filter, metrics::Numbers, ring::Ring};
+
+/// What the operator set.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) clients_max: usize,
+    pub(crate) clients_per_address_max: usize,
+    pub(crate) heartbeat: Duration,
+    pub(crate) drain: Duration,
+    /// Empty on a public address: then every host name is served.
+    pub(crate) hosts: Vec<String>,
+    pub(crate) any_host: bool,
+    pub(crate) cors_origins: Vec<String>,
+    pub(crate) trusted_proxies: Vec<IpNet>,
+}
+
+/// Shared by everything in the process.
+pub(crate) struct Hub {
+    pub(crate) settings: Settings,
+    pub(crate) ring: Ring,
+    pub(crate) notices: Notices,
+    pub(crate) sources: Sources,
+    pub(crate) link: Link,
+    /// Rings when the ring, the notices or our own state have something new.
+    bell: watch::Sender<u64>,
+    draining: AtomicBool,
+    clients: Mutex<HashMap<IpAddr, usize>>,
+    pub(crate) metrics: Metrics,
+    pub(crate) numbers: Numbers,
+    /// The daemon's metrics as they last came.
+    pub(crate) daemon_metrics: RwLock<String>,
+    pub(crate) clock: Clock,
+    pub(crate) started: Instant,
+}
+
+impl Hub {
+    pub(crate) fn new(settings: Settings, ring: Ring, clock: Clock) -> Self {
+        let metrics = Metrics::new();
+        Self {
+            settings,
+            ring,
+            notices: Notices::default(),
+            sources: Sources::default(),
+            link: Link::default(),
+            bell: watch::channel(0).0,
+            draining: AtomicBool::new(false),
+            clients: Mutex::default(),
+            numbers: Numbers::register(&metrics),
+            metrics,
+            daemon_metrics: RwLock::default(),
+            clock,
+            started: Instant::now(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.clock.now_millis())
+    }
+
+    pub(crate) fn ring_the_bell(&self) {
+        self.bell.send_modify(|rung| *rung = rung.wrapping_add(1));
+    }
+
+    pub(crate) fn hear_the_bell(&self) -> watch::Receiver<u64> {
+        self.bell.subscribe()
+    }
+
+    /// From now on streams end, each at its own moment, and no new ones are taken.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.ring_the_bell();
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    fn clients(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        // Every change under it is complete before it can panic.
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Open streams.
+    pub(crate) fn client_count(&self) -> usize {
+        self.clients().values().sum()
+    }
+
+    /// A place for one more stream, or why there is none. Nobody is put out for a newcomer.
+    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Place, &'static str> {
+        let address = neighbourhood(address);
+        if self.is_draining() {
+            return Err("draining");
+        }
+        let mut clients = self.clients();
+        if clients.values().sum::<usize>() >= self.settings.clients_max {
+            return Err("clients_max");
+        }
+        let here = clients.entry(address).or_default();
+        if *here >= self.settings.clients_per_address_max {
+            return Err("clients_per_address_max");
+        }
+        *here += 1;
+        drop(clients);
+        self.numbers.clients.inc();
+        self.numbers.streams.inc();
+        Ok(Place { hub: Arc::clone(self), address })
+    }
+
+    /// How long the streams take to end, spread so that a hundred clients a second come back at most.
+    pub(crate) fn drain_window(&self) -> Duration {
+        const EACH: Duration = Duration::from_millis(10);
+        let clients = u32::try_from(self.client_count()).unwrap_or(u32::MAX);
+        EACH.saturating_mul(clients).min(self.settings.drain)
+    }
+}
+
+/// An IPv6 client has at least a /64 to itself, so that counts as one address.
+fn neighbourhood(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
+        v4 => v4,
+    }
+}
+
+/// A stream's place; given back when dropped.
+pub(crate) struct Place {
+    hub: Arc<Hub>,
+    address: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut clients = self.hub.clients();
+        if let Some(here) = clients.get_mut(&self.address) {
+            *here -= 1;
+            if *here == 0 {
+                clients.remove(&self.address);
+            }
+        }
+        drop(clients);
+        self.hub.numbers.clients.dec();
+    }
+}
+
+/// What is known of the wire.
+#[derive(Debug, Default)]
+pub(crate) struct Link(Mutex<LinkState>);
+
+/// The state of the wire.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LinkState {
+    pub(crate) connected: bool,
+    /// When the daemon was last heard of.
+    pub(crate) heard: Option<Instant>,
+    /// Why it is not connected.
+    pub(crate) reason: String,
+}
+
+impl Link {
+    pub(crate) fn get(&self) -> LinkState {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn heard(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.connected = true;
+        state.heard = Some(Instant::now());
+    }
+
+    /// Returns whether it was connected before.
+    pub(crate) fn lost(&self, reason: &str) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        reason.clone_into(&mut state.reason);
+        std::mem::replace(&mut state.connected, false)
+    }
+}
+
+/// The sources and their health, as the daemon last told.
+#[derive(Debug, Default)]
+pub(crate) struct Sources(RwLock<BTreeMap<SourceId, Arc<SourceStatus>>>);
+
+impl Sources {
+    pub(crate) fn replace(&self, sources: Vec<SourceStatus>) {
+        let sources = sources.into_iter().map(|s| (s.id.clone(), Arc::new(s))).collect();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = sources;
+    }
+
+    pub(crate) fn put(&self, source: SourceStatus) {
+        let mut sources = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        sources.insert(source.id.clone(), Arc::new(source));
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<SourceStatus>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// By id.
+    pub(crate) fn all(&self) -> Vec<Arc<SourceStatus>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}
+
+/// Blocks without an id: a client that is too late for one goes without it.
+#[derive(Debug, Default)]
+pub(crate) struct Notices(RwLock<NoticeRing>);
+
+#[derive(Debug, Default)]
+struct NoticeRing {
+    /// The number of the first kept.
+    first: u64,
+    kept: VecDeque<SourceBlock>,
+}
+
+/// A `source` event, and what filters look at.
+#[derive(Clone, Debug)]
+pub(crate) struct SourceBlock {
+    pub(crate) source: SourceId,
+    pub(crate) category: String,
+    pub(crate) tags: Vec<String>,
+    pub(crate) block: Bytes,
+}
+
+/// What a client gets of the notices.
+#[derive(Debug, Default)]
+pub(crate) struct Noticed {
+    pub(crate) bytes: Vec<Bytes>,
+    pub(crate) next: u64,
+    pub(crate) missed: u64,
+}
+
+impl Notices {
+    /// Kept: what a client can be behind before it misses one.
+    const KEPT_MAX: usize = 1024;
+    /// Given out at a time.
+    const TAKEN_MAX: usize = 64;
+
+    pub(crate) fn push(&self, notice: SourceBlock) {
+        let mut ring = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if ring.kept.len() == Self::KEPT_MAX {
+            ring.kept.pop_front();
+            ring.first += 1;
+        }
+        ring.kept.push_back(notice);
+    }
+
+    /// The number of the next one.
+    pub(crate) fn next(&self) -> u64 {
+        let ring = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        ring.first + ring.kept.len() as u64
+    }
+
+    pub(crate) fn take(&self, from: u64, filter: &Filter) -> Noticed {
+        let ring = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let mut noticed = Noticed { missed: ring.first.saturating_sub(from), ..Noticed::default() };
+        noticed.next = from.max(ring.first);
+        let skip = usize::try_from(noticed.next - ring.first).unwrap_or(usize::MAX);
+        for notice in ring.kept.iter().skip(skip) {
+            if noticed.bytes.len() == Self::TAKEN_MAX {
+                break;
+            }
+            noticed.next += 1;
+            if filter.wants_source(notice.source.as_str(), &notice.category, &notice.tags) {
+                noticed.bytes.push(notice.block.clone());
+            }
+        }
+        noticed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::Bounds;
+
+    pub(crate) fn hub(clients_max: usize, clients_per_address_max: usize) -> Arc<Hub> {
+        let settings = Settings {
+            clients_max,
+            clients_per_address_max,
+            heartbeat: Duration::from_secs(10),
+            drain: Duration::from_secs(10),
+            hosts: Vec::new(),
+            any_host: true,
+            cors_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+        };
+        Arc::new(Hub::new(settings, Ring::new(Bounds { events: 10, bytes: 1 << 20 }), Clock::system()))
+    }
+
+    #[test]
+    fn a_newcomer_is_refused_and_nobody_is_put_out() {
+        let hub = hub(3, 2);
+        let admit = |address: &str| hub.admit(address.parse().unwrap());
+        let (one, _two) = (admit("192.0.2.1").unwrap(), admit("::ffff:192.0.2.1").unwrap());
+        assert_eq!(admit("192.0.2.1").err(), Some("clients_per_address_max"));
+        let _three = admit("2001:db8::1").unwrap();
+        assert_eq!(admit("192.0.2.9").err(), Some("clients_max"));
+        drop(one);
+        let _four = admit("2001:db8::2").unwrap();
+        assert_eq!(admit("2001:db8::3").err(), Some("clients_max"));
+        assert_eq!(hub.client_count(), 3);
+        hub.drain();
+        assert_eq!(admit("192.0.2.7").err(), Some("draining"));
+    }
+
+    #[test]
+    fn neighbours_in_a_64_share_their_limit() {
+        let hub = hub(10, 1);
+        let _one = hub.admit("2001:db8::1".parse().unwrap()).unwrap();
+        assert_eq!(hub.admit("2001:db8::ffff".parse().unwrap()).err(), Some("clients_per_address_max"));
+        assert!(hub.admit("2001:db8:0:1::1".parse().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn a_client_that_is_too_late_for_a_notice_goes_without_it() {
+        let notices = Notices::default();
+        let notice = |n: usize| SourceBlock {
+            source: SourceId::try_new("a").unwrap(),
+            category: "x".into(),
+            tags: Vec::new(),
+            block: n.to_string().into(),
+        };
+        (0..Notices::KEPT_MAX + 5).for_each(|n| notices.push(notice(n)));
+        let noticed = notices.take(3, &Filter::default());
+        assert_eq!((noticed.missed, noticed.bytes.len()), (2, Notices::TAKEN_MAX));
+        assert_eq!((&noticed.bytes[0][..], noticed.next), (&b"5"[..], 5 + Notices::TAKEN_MAX as u64));
+        assert!(notices.take(notices.next(), &Filter::default()).bytes.is_empty());
+    }
+}

@@ -1,0 +1,25 @@
+//! The gateway: events from the wire to everybody, as Server-Sent Events.
+//!
+//! ```text
+//! wire ──► intake (a thread) ──► ring: recent events, each rendered once ──bell──► shard (one per worker)
+//!                                  ▲                                                │ wakes
+//!                                  └──── cursor ──── subscriber (a body) ◄──────────┘
+//! ```
+//!
+//! Nobody queues for a client: a subscriber is a cursor into the ring. No handler fetches, parses or touches a disk,
+//! and none asks the ingestion daemon: what it says is in memory before anybody asks.
+
+mod filter;
+mod headers;
+mod hub;
+mod intake;
+mod metrics;
+mod problem;
+mod ring;
+mod routes;
+mod run;
+mod shard;
+mod sse;
+mod subscriber;
+
+pub use run::{RunError, run};

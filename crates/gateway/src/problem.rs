@@ -1,0 +1,79 @@
+//! The one place where something that went wrong becomes an answer: RFC 9457 problem JSON with a stable `code`, and
+//! no inner text.
+
+use std::fmt;
+
+use actix_web::{HttpResponse, ResponseError, http::StatusCode};
+use serde_json::json;
+
+/// An answer that is not what was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    status: u16,
+    code: &'static str,
+    detail: String,
+    retry_after_s: Option<u64>,
+}
+
+impl Problem {
+    fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), retry_after_s: None }
+    }
+
+    /// 400: `name` is one of ours, the value is not shown again.
+    pub(crate) fn bad_parameter(name: &str, wanted: &str) -> Self {
+        Self::new(400, "bad-parameter", format!("{name}: {wanted}"))
+    }
+
+    /// 404.
+    pub(crate) fn not_found(what: &str) -> Self {
+        Self::new(404, "not-found", what)
+    }
+
+    /// 405; the route adds `Allow`.
+    pub(crate) fn method() -> Self {
+        Self::new(405, "method-not-allowed", "GET and HEAD are served here")
+    }
+
+    /// 410: an event that retention has removed.
+    pub(crate) fn no_longer_kept() -> Self {
+        Self::new(410, "no-longer-kept", "this event is older than what is kept")
+    }
+
+    /// 421: a `Host` that is not ours.
+    pub(crate) fn wrong_host() -> Self {
+        Self::new(421, "wrong-host", "this host name is not served here; see gateway.hosts")
+    }
+
+    /// 503: the events are not here yet.
+    pub(crate) fn not_filled() -> Self {
+        let detail = "no events have been received from the ingestion daemon yet";
+        Self { retry_after_s: Some(2), ..Self::new(503, "not-filled", detail) }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.detail)
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let status = self.status_code();
+        let mut answer = HttpResponse::build(status);
+        answer.content_type("application/problem+json").insert_header(("cache-control", "no-store"));
+        if let Some(seconds) = self.retry_after_s {
+            answer.insert_header(("retry-after", seconds.to_string()));
+        }
+        let title = status.canonical_reason().unwrap_or("error");
+        let body = json!({
+            "type": "about:blank", "title": title, "status": self.status, "code": self.code, "detail": self.detail,
+        });
+        answer.body(body.to_string())
+    }
+}

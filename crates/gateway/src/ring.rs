@@ -1,0 +1,414 @@
+//! Step 12 of the life of an item: among the recent. The second log, in memory; bounded by number and by bytes.
+//!
+//! ```text
+//! frames:  [oldest … head]   without holes, so the frame of a sequence number is found by subtraction
+//! cursor:  the last one a client has; everything after it is what it gets next
+//! ```
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use bytes::{Bytes, BytesMut};
+use news::{Cursor, Epoch, Seq, Timestamp};
+use wire::Standing;
+
+use crate::{filter::Filter, sse::Frame};
+
+/// How much the ring keeps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
+}
+
+/// The recent events of one epoch.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    bounds: Bounds,
+    inner: RwLock<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    epoch: Option<Epoch>,
+    /// Counts epochs, so that a client of another one is told apart without comparing names.
+    generation: u64,
+    /// Whether the ring holds all that the daemon had when we came.
+    filled: bool,
+    frames: VecDeque<Entry>,
+    /// The sequence number of the first frame, or of the one that will come next.
+    oldest: Seq,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    frame: Arc<Frame>,
+    /// When it was recorded, as near as the events tell: the latest `first_seen` so far.
+    recorded: Timestamp,
+}
+
+/// What a client gets in one go.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    /// Blocks, ready to send.
+    pub(crate) bytes: Bytes,
+    /// How many.
+    pub(crate) events: u64,
+    /// Where the client then stands.
+    pub(crate) cursor: Seq,
+    /// Events that were gone before it came, and the one it goes on with.
+    pub(crate) missed: u64,
+    /// Whether there is more.
+    pub(crate) more: bool,
+}
+
+/// What is in the ring.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    /// Nothing until the daemon has spoken for the first time.
+    pub(crate) standing: Option<Standing>,
+    pub(crate) generation: u64,
+    pub(crate) filled: bool,
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Ring {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        let inner = Inner {
+            epoch: None,
+            generation: 0,
+            filled: false,
+            frames: VecDeque::new(),
+            oldest: Seq(1),
+            bytes: 0,
+        };
+        Self { bounds, inner: RwLock::new(inner) }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().expect("no code that holds the ring can panic")
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().expect("no code that holds the ring can panic")
+    }
+
+    /// Begins another epoch with nothing in it.
+    pub(crate) fn reset(&self, epoch: Epoch) {
+        let mut inner = self.write();
+        inner.generation += 1;
+        inner.epoch = Some(epoch);
+        inner.filled = false;
+        inner.clear(Seq(1));
+    }
+
+    /// Says that the ring holds what the daemon had; `head` matters only while it is empty.
+    pub(crate) fn set_filled(&self, head: Seq) {
+        let mut inner = self.write();
+        inner.filled = true;
+        if inner.frames.is_empty() {
+            inner.oldest = head.next();
+        }
+    }
+
+    /// Adds the next event. One that does not follow the last means that some are lost to us: the ring then begins
+    /// with it, and clients are told of the gap.
+    pub(crate) fn push(&self, frame: Frame) {
+        let mut inner = self.write();
+        if frame.seq != inner.head().next() {
+            inner.clear(frame.seq);
+        }
+        inner.bytes += frame.weight();
+        let before = inner.frames.back().map_or(frame.first_seen, |entry| entry.recorded);
+        let recorded = before.max(frame.first_seen);
+        inner.frames.push_back(Entry { frame: Arc::new(frame), recorded });
+        while inner.frames.len() > self.bounds.events
+            || inner.bytes > self.bounds.bytes && inner.frames.len() > 1
+        {
+            let Some(entry) = inner.frames.pop_front() else { break };
+            inner.bytes -= entry.frame.weight();
+            inner.oldest = inner.oldest.next();
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        let inner = self.read();
+        let standing = inner.epoch.as_ref().map(|epoch| Standing {
+            epoch: epoch.clone(),
+            oldest: inner.oldest,
+            head: inner.head(),
+        });
+        State {
+            standing,
+            generation: inner.generation,
+            filled: inner.filled,
+            events: inner.frames.len(),
+            bytes: inner.bytes,
+        }
+    }
+
+    /// What a client that stands at `cursor` gets next: at most about `bytes_max`. Nothing when the ring has become
+    /// another one since `generation`.
+    pub(crate) fn take(
+        &self,
+        generation: u64,
+        cursor: Seq,
+        filter: &Filter,
+        bytes_max: usize,
+    ) -> Option<Taken> {
+        let inner = self.read();
+        if inner.generation != generation {
+            return None;
+        }
+        let mut taken = Taken { cursor, ..Taken::default() };
+        if cursor.next() < inner.oldest {
+            taken.missed = inner.oldest.0 - cursor.next().0;
+            taken.cursor = Seq(inner.oldest.0 - 1);
+        }
+        let mut first: Option<&Frame> = None;
+        let mut joined = BytesMut::new();
+        for entry in inner.frames.range(inner.index_after(taken.cursor)..) {
+            let frame = &entry.frame;
+            if filter.wants(frame) {
+                let length = joined.len().max(first.map_or(0, |f| f.block.len()));
+                if length > 0 && length + frame.block.len() > bytes_max {
+                    taken.more = true;
+                    break;
+                }
+                match first {
+                    // One event, the usual case, is sent as it is; several are joined into one write.
+                    None => first = Some(frame),
+                    Some(alone) => {
+                        if joined.is_empty() {
+                            joined.extend_from_slice(&alone.block);
+                        }
+                        joined.extend_from_slice(&frame.block);
+                    }
+                }
+                taken.events += 1;
+            }
+            taken.cursor = frame.seq;
+        }
+        taken.bytes = match first {
+            Some(alone) if joined.is_empty() => alone.block.clone(),
+            _ => joined.freeze(),
+        };
+        Some(taken)
+    }
+
+    /// The place after which the `n` newest wanted events stand.
+    pub(crate) fn before_newest(&self, n: u64, filter: &Filter) -> Seq {
+        let inner = self.read();
+        if n == 0 {
+            return inner.head();
+        }
+        let wanted = inner.frames.iter().rev().filter(|entry| filter.wants(&entry.frame));
+        let nth = usize::try_from(n).unwrap_or(usize::MAX);
+        match wanted.take(nth).last() {
+            Some(entry) => Seq(entry.frame.seq.0 - 1),
+            None => inner.head(),
+        }
+    }
+
+    /// The place after which everything recorded since `instant` stands.
+    pub(crate) fn before_instant(&self, instant: Timestamp) -> Seq {
+        let inner = self.read();
+        let index = inner.frames.partition_point(|entry| entry.recorded < instant);
+        Seq(inner.oldest.0 + index as u64 - 1)
+    }
+
+    /// Wanted events between `after` and `before` (neither included), the newest first, at most `limit`; and whether
+    /// there are more.
+    pub(crate) fn page(
+        &self,
+        after: Option<Seq>,
+        before: Option<Seq>,
+        since: Option<Timestamp>,
+        filter: &Filter,
+        limit: usize,
+    ) -> (Vec<Arc<Frame>>, bool) {
+        let inner = self.read();
+        let end =
+            before.map_or(inner.frames.len(), |before| inner.index_after(Seq(before.0.saturating_sub(1))));
+        let start = inner.index_after(after.unwrap_or(Seq::NONE)).min(end);
+        let wanted =
+            inner.frames.range(start..end).rev().filter(|entry| {
+                since.is_none_or(|since| entry.recorded >= since) && filter.wants(&entry.frame)
+            });
+        let mut frames: Vec<_> = wanted.take(limit + 1).map(|entry| Arc::clone(&entry.frame)).collect();
+        let more = frames.len() > limit;
+        frames.truncate(limit);
+        (frames, more)
+    }
+
+    /// One event.
+    pub(crate) fn get(&self, id: &Cursor) -> Found {
+        let inner = self.read();
+        if inner.epoch.as_ref() != Some(&id.epoch) || id.seq > inner.head() || id.seq == Seq::NONE {
+            return Found::Unknown;
+        }
+        if id.seq < inner.oldest {
+            return Found::TooOld;
+        }
+        match inner.frames.get(inner.index_after(Seq(id.seq.0 - 1))) {
+            Some(entry) => Found::Here(Arc::clone(&entry.frame)),
+            None => Found::Unknown,
+        }
+    }
+}
+
+/// What became of an id that was asked for.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Here(Arc<Frame>),
+    TooOld,
+    Unknown,
+}
+
+impl Inner {
+    fn head(&self) -> Seq {
+        Seq(self.oldest.0 + self.frames.len() as u64 - 1)
+    }
+
+    fn clear(&mut self, oldest: Seq) {
+        self.frames.clear();
+        self.bytes = 0;
+        self.oldest = oldest;
+    }
+
+    /// The index of the first frame after `cursor`.
+    fn index_after(&self, cursor: Seq) -> usize {
+        let index = cursor.next().0.saturating_sub(self.oldest.0);
+        usize::try_from(index).unwrap_or(usize::MAX).min(self.frames.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use news::{Event, FeedUrl, Item, Kind, Source, SourceId};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::filter::Query;
+
+    fn frame(seq: u64, source: &str) -> Frame {
+        let url = FeedUrl::try_new("https://example.org/").unwrap();
+        let source = Source::new(SourceId::try_new(source).unwrap(), url);
+        let id = Cursor { epoch: Epoch::try_new("e").unwrap(), seq: Seq(seq) };
+        let first_seen = Timestamp::from_millis(i64::try_from(seq).unwrap() * 1000);
+        let json = Event::new(id.clone(), Kind::Item, &source, first_seen, Item::default()).to_json();
+        Frame::render(&id, Kind::Item, json.as_bytes()).unwrap()
+    }
+
+    fn ring(events: usize, pushed: std::ops::RangeInclusive<u64>) -> Ring {
+        let ring = Ring::new(Bounds { events, bytes: usize::MAX });
+        ring.reset(Epoch::try_new("e").unwrap());
+        for seq in pushed {
+            ring.push(frame(seq, if seq % 2 == 0 { "even" } else { "odd" }));
+        }
+        ring
+    }
+
+    fn ids(bytes: &[u8]) -> Vec<u64> {
+        let text = std::str::from_utf8(bytes).unwrap();
+        text.lines().filter_map(|l| l.strip_prefix("id: e-")).map(|n| n.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_oldest_go_first_and_a_client_behind_them_is_told_how_many() {
+        let ring = ring(3, 5..=10);
+        let taken = ring.take(1, Seq(5), &Filter::default(), usize::MAX).unwrap();
+        assert_eq!((taken.missed, ids(&taken.bytes)), (2, vec![8, 9, 10]));
+        let taken = ring.take(1, Seq(7), &Filter::default(), usize::MAX).unwrap();
+        assert_eq!((taken.missed, ids(&taken.bytes)), (0, vec![8, 9, 10]));
+        assert!(ring.take(0, Seq(7), &Filter::default(), 1).is_none(), "another generation");
+    }
+
+    #[test]
+    fn bytes_bound_the_ring_too_and_the_newest_always_stays() {
+        let ring = Ring::new(Bounds { events: 100, bytes: 1 });
+        ring.reset(Epoch::try_new("e").unwrap());
+        for seq in 1..=3 {
+            ring.push(frame(seq, "a"));
+        }
+        assert_eq!(ring.state().events, 1);
+        assert_eq!(ring.state().standing.unwrap().oldest, Seq(3));
+    }
+
+    #[test]
+    fn an_event_that_does_not_follow_makes_a_gap_and_not_a_hole() {
+        let ring = ring(100, 1..=3);
+        ring.push(frame(9, "a"));
+        let taken = ring.take(1, Seq(3), &Filter::default(), usize::MAX).unwrap();
+        assert_eq!((taken.missed, ids(&taken.bytes)), (5, vec![9]));
+    }
+
+    #[test]
+    fn a_filtered_client_moves_past_what_it_did_not_ask_for() {
+        let ring = ring(100, 1..=9);
+        let filter = Query::parse("source=even").unwrap().filter;
+        let taken = ring.take(1, Seq(2), &filter, usize::MAX).unwrap();
+        assert_eq!((ids(&taken.bytes), taken.cursor), (vec![4, 6, 8], Seq(9)));
+        assert_eq!(ring.before_newest(2, &filter), Seq(5));
+        assert_eq!(ring.before_newest(0, &filter), Seq(9));
+        assert_eq!(ring.before_newest(99, &filter), Seq(1));
+    }
+
+    #[test]
+    fn a_moment_is_a_place() {
+        let ring = ring(4, 1..=9);
+        for (ms, place) in [(0, 5), (6000, 5), (6001, 6), (9000, 8), (9001, 9)] {
+            assert_eq!(ring.before_instant(Timestamp::from_millis(ms)), Seq(place), "{ms}");
+        }
+    }
+
+    #[test]
+    fn pages_go_from_the_newest_back_and_meet_without_overlap() {
+        let ring = ring(100, 1..=9);
+        let seqs = |(frames, more): (Vec<Arc<Frame>>, bool)| {
+            (frames.iter().map(|f| f.seq.0).collect::<Vec<_>>(), more)
+        };
+        let all = Filter::default();
+        assert_eq!(seqs(ring.page(None, None, None, &all, 4)), (vec![9, 8, 7, 6], true));
+        assert_eq!(seqs(ring.page(None, Some(Seq(6)), None, &all, 4)), (vec![5, 4, 3, 2], true));
+        assert_eq!(seqs(ring.page(None, Some(Seq(2)), None, &all, 4)), (vec![1], false));
+        assert_eq!(seqs(ring.page(Some(Seq(7)), None, None, &all, 4)), (vec![9, 8], false));
+        assert_eq!(seqs(ring.page(Some(Seq(99)), Some(Seq(3)), None, &all, 4)), (vec![], false));
+    }
+
+    #[test]
+    fn an_event_is_here_too_old_or_unknown() {
+        let ring = ring(3, 1..=9);
+        let get = |id: &str| ring.get(&id.parse().unwrap());
+        assert!(matches!(get("e-8"), Found::Here(frame) if frame.seq == Seq(8)));
+        assert!(matches!(get("e-2"), Found::TooOld));
+        assert!(matches!(get("e-10"), Found::Unknown));
+        assert!(matches!(get("x-8"), Found::Unknown));
+        assert!(matches!(get("e-0"), Found::Unknown));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_size_of_a_write_every_event_comes_once_and_in_order(
+            head in 1..60u64, kept in 1..60usize, start in 0..60u64, bytes_max in 1..2000usize,
+        ) {
+            let ring = ring(kept, 1..=head);
+            let start = start.min(head);
+            let (mut cursor, mut got, mut missed) = (Seq(start), Vec::new(), 0);
+            loop {
+                let taken = ring.take(1, cursor, &Filter::default(), bytes_max).unwrap();
+                got.extend(ids(&taken.bytes));
+                missed += taken.missed;
+                cursor = taken.cursor;
+                if !taken.more { break; }
+            }
+            let first = (start + missed + 1)..=head;
+            prop_assert_eq!(got, first.collect::<Vec<_>>());
+            prop_assert_eq!(cursor, Seq(head));
+        }
+    }
+}

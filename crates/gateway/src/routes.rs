@@ -1,0 +1,59 @@
+//! Step 14 of the life of an item: onto the client's socket. What the gateway answers; nothing here waits for anybody.
+
+mod meta;
+mod news_pages;
+mod page;
+mod sources;
+mod stream;
+
+use std::sync::Arc;
+
+use actix_web::{HttpRequest, HttpResponse, Resource, ResponseError as _, guard, web};
+
+use crate::{hub::Hub, problem::Problem};
+
+/// What the handlers of one worker share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) hub: Arc<Hub>,
+}
+
+pub(crate) fn configure(app: &mut web::ServiceConfig) {
+    app.service(stream::resource())
+        .service(read("/", page::index))
+        .service(read("/assets/{name}", page::asset))
+        .service(read("/health", meta::health))
+        .service(read("/ready", meta::ready))
+        .service(read("/metrics", meta::metrics))
+        .service(read("/openapi.json", meta::openapi))
+        .service(read("/news", news_pages::list))
+        .service(read("/news/{id}", news_pages::one))
+        .service(read("/sources", sources::list))
+        .service(read("/sources/{id}", sources::one))
+        .service(read("/categories", sources::categories))
+        .default_service(web::to(|| async { Problem::not_found("there is no such route").error_response() }));
+}
+
+/// A route that is read: GET and HEAD, and a clear answer to every other method.
+fn read<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: actix_web::Handler<Args>,
+    Args: actix_web::FromRequest + 'static,
+    F::Output: actix_web::Responder + 'static,
+{
+    let reads = guard::Any(guard::Get()).or(guard::Head());
+    web::resource(path).route(web::route().guard(reads).to(handler)).default_service(web::to(other_method))
+}
+
+async fn other_method() -> HttpResponse {
+    let mut response = Problem::method().error_response();
+    let allow = actix_web::http::header::HeaderValue::from_static("GET, HEAD, OPTIONS");
+    response.headers_mut().insert(actix_web::http::header::ALLOW, allow);
+    response
+}
+
+/// Whether the client prefers a page for people over data.
+fn wants_html(request: &HttpRequest) -> bool {
+    let accept = request.headers().get("accept").and_then(|a| a.to_str().ok()).unwrap_or_default();
+    accept.split(',').any(|kind| kind.trim().split(';').next() == Some("text/html"))
+}

@@ -1,0 +1,37 @@
+//! The sources and their health, as the daemon last told.
+
+use std::collections::BTreeMap;
+
+use actix_web::{HttpResponse, Responder, ResponseError as _, http::header, web};
+use serde_json::json;
+
+use super::Shared;
+use crate::problem::Problem;
+
+/// `GET /sources`
+pub(super) async fn list(shared: web::Data<Shared>) -> impl Responder {
+    let sources = shared.hub.sources.all();
+    HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-cache")).json(json!({ "sources": sources }))
+}
+
+/// `GET /sources/{id}`
+pub(super) async fn one(shared: web::Data<Shared>, id: web::Path<String>) -> HttpResponse {
+    match shared.hub.sources.get(&id) {
+        Some(source) => HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-cache")).json(source),
+        None => Problem::not_found("there is no source of this id").error_response(),
+    }
+}
+
+/// `GET /categories`
+pub(super) async fn categories(shared: web::Data<Shared>) -> impl Responder {
+    let mut counts = BTreeMap::<String, u64>::new();
+    for source in shared.hub.sources.all() {
+        *counts.entry(source.category.clone()).or_default() += 1;
+    }
+    let categories: Vec<_> = counts
+        .into_iter()
+        .map(|(category, sources)| json!({ "category": category, "sources": sources }))
+        .collect();
+    let body = json!({ "categories": categories });
+    HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-cache")).json(body)
+}

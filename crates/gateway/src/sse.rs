@@ -1,0 +1,112 @@
+//! Step 11 of the life of an item: its bytes, once. Every client gets the same ones.
+
+use bytes::Bytes;
+use news::{Cursor, Event, Kind, Seq, SourceId, Timestamp};
+use serde::Serialize;
+
+/// An event as every client gets it, and what filters look at.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    pub(crate) seq: Seq,
+    pub(crate) kind: Kind,
+    pub(crate) source: SourceId,
+    pub(crate) category: Box<str>,
+    pub(crate) tags: Box<[String]>,
+    /// Title and summary in lower case, for word filters.
+    pub(crate) text: Box<str>,
+    pub(crate) first_seen: Timestamp,
+    /// The block: `id`, `event`, `data`, blank line.
+    pub(crate) block: Bytes,
+    /// Where the JSON stands in the block.
+    json: (usize, usize),
+}
+
+impl Frame {
+    /// Renders an event that came as JSON on one line.
+    ///
+    /// # Errors
+    /// When it is no event of ours.
+    pub(crate) fn render(id: &Cursor, kind: Kind, json: &[u8]) -> Result<Self, serde_json::Error> {
+        let event: Event = serde_json::from_slice(json)?;
+        let head = format!("id: {id}\nevent: {}\ndata: ", kind.as_str());
+        let from = head.len();
+        let mut block = head.into_bytes();
+        block.extend_from_slice(json);
+        let to = block.len();
+        block.extend_from_slice(b"\n\n");
+        let text = format!("{}\n{}", event.item.title, event.item.summary).to_lowercase();
+        Ok(Self {
+            seq: id.seq,
+            kind,
+            source: event.source,
+            category: event.category.into(),
+            tags: event.tags.into(),
+            text: text.into(),
+            first_seen: event.first_seen,
+            block: block.into(),
+            json: (from, to),
+        })
+    }
+
+    /// The event's one JSON form.
+    pub(crate) fn json(&self) -> Bytes {
+        self.block.slice(self.json.0..self.json.1)
+    }
+
+    /// Bytes that the frame takes in memory, about.
+    pub(crate) fn weight(&self) -> usize {
+        const FIXED: usize = 256;
+        self.block.len() + self.text.len() + FIXED
+    }
+}
+
+/// A block without an id.
+pub(crate) fn block(event: &str, data: &impl Serialize) -> Bytes {
+    let json = serde_json::to_string(data).expect("what we say has a JSON form");
+    format!("event: {event}\ndata: {json}\n\n").into()
+}
+
+/// A block that only moves the client's cursor: a heartbeat, without an event.
+pub(crate) fn id_only(id: &Cursor) -> Bytes {
+    format!("id: {id}\n\n").into()
+}
+
+/// How long a client waits before it comes back, in milliseconds.
+pub(crate) fn retry(ms: u64) -> Bytes {
+    format!("retry: {ms}\n\n").into()
+}
+
+/// A line that clients ignore.
+pub(crate) fn comment(text: &str) -> Bytes {
+    format!(": {text}\n\n").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use news::{Epoch, FeedUrl, Item, Source};
+
+    use super::*;
+
+    fn frame(title: &str) -> (Cursor, String, Frame) {
+        let url = FeedUrl::try_new("https://example.org/").unwrap();
+        let source = Source::new(SourceId::try_new("a").unwrap(), url);
+        let id = Cursor { epoch: Epoch::try_new("e").unwrap(), seq: Seq(7) };
+        let item = Item { title: title.to_owned(), ..Item::default() };
+        let json = Event::new(id.clone(), Kind::Item, &source, Timestamp::from_millis(0), item).to_json();
+        let frame = Frame::render(&id, Kind::Item, json.as_bytes()).unwrap();
+        (id, json, frame)
+    }
+
+    #[test]
+    fn a_block_is_one_event_whatever_the_title_holds() {
+        for title in
+            ["plain", "two\nlines", "\r\n\r\nevent: error\n\n", "\u{2028}\u{0}\u{FEFF}", "data: x\n\nid: 9"]
+        {
+            let (id, json, frame) = frame(title);
+            let text = std::str::from_utf8(&frame.block).unwrap();
+            assert_eq!(text, format!("id: {id}\nevent: item\ndata: {json}\n\n"));
+            assert_eq!(text.matches(['\n', '\r']).count(), 4, "{title:?}");
+            assert_eq!(frame.json(), json.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! newswire
+fn main() {}
