@@ -43,8 +43,8 @@ pub struct Stack {
     running: BTreeMap<Program, Process>,
 }
 
-/// Lines of each log that are shown when a test fails.
-const LOG_LINES_SHOWN: usize = 80;
+/// Lines of each log that are shown when a test fails: so many from its beginning, and so many from its end.
+const LOG_LINES_SHOWN: (usize, usize) = (15, 40);
 
 impl Stack {
     /// How long a start, or a recovery after a kill, may take.
@@ -276,9 +276,14 @@ impl Stack {
         for program in [Program::Ingestd, Program::Gateway, Program::Newswire] {
             let Ok(log) = fs::read_to_string(self.path(&format!("{}.log", program.name()))) else { continue };
             let lines: Vec<_> = log.lines().collect();
-            let left_out = lines.len().saturating_sub(LOG_LINES_SHOWN);
-            crate::say(&format!("--- log of {} ({left_out} lines left out)", program.name()));
-            lines[left_out..].iter().for_each(|line| crate::say(line));
+            let (first, last) = LOG_LINES_SHOWN;
+            let tail = lines.len().saturating_sub(last).max(first.min(lines.len()));
+            crate::say(&format!("--- log of {}, {} lines", program.name(), lines.len()));
+            lines[..first.min(lines.len())].iter().for_each(|line| crate::say(line));
+            if tail > first {
+                crate::say("[...]");
+            }
+            lines[tail..].iter().for_each(|line| crate::say(line));
         }
     }
 }

@@ -4,6 +4,12 @@
 //! field and the reason stand in a list; a difference that is not listed fails, and so does a listed one that is
 //! gone.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test says what is wrong by panicking, and when it skips"
+)]
+
 use std::{
     collections::BTreeSet,
     fs,

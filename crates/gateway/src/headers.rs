@@ -43,12 +43,7 @@ pub(crate) async fn dress<B: MessageBody + 'static>(
     } else if request.method() == Method::OPTIONS {
         request.into_response(preflight(allowed.is_some())).map_into_right_body()
     } else {
-        // An error becomes its answer here, so that it is dressed like any other.
-        let bare = request.request().clone();
-        match next.call(request).await {
-            Ok(response) => response.map_into_left_body(),
-            Err(error) => ServiceResponse::new(bare, error.error_response()).map_into_right_body(),
-        }
+        next.call(request).await?.map_into_left_body()
     };
     let headers = response.headers_mut();
     for (name, value) in ALWAYS {

@@ -282,13 +282,7 @@ fn log_change(report: &VisitReport, failures_before: u32, appended: &Appended) {
         None => {}
     }
     if let (Some(first), Some(last)) = (appended.first, appended.last) {
-        tracing::info!(
-            %source,
-            items = report.new,
-            updates = report.updated,
-            seq = %format_args!("{first}-{last}"),
-            took_ms = report.took_ms,
-            "recorded items"
-        );
+        let (items, updates, took_ms) = (report.new, report.updated, report.took_ms);
+        tracing::info!(%source, items, updates, %first, %last, took_ms, "recorded items");
     }
 }

@@ -87,6 +87,12 @@ pub(crate) fn sanitise(html: &str, base: Option<&Url>) -> (Option<String>, Repai
     (Some(safe.trim().to_owned()).filter(|s| !s.is_empty()), repairs)
 }
 
+/// What every link says besides where it leads: no page learns who sent the reader, or gets at ours.
+const LINK_ATTRIBUTES: [(&str, &str); 3] =
+    [("target", "_blank"), ("referrerpolicy", "no-referrer"), ("rel", "noopener noreferrer nofollow ugc")];
+
+/// The filter writes those attributes, not `ammonia`: it keeps them in a hash map, and their order, which is part of
+/// the content's hash, would change from process to process.
 static JUDGE: LazyLock<Builder<'static>> = LazyLock::new(|| {
     let mut judge = Builder::empty();
     judge
@@ -94,9 +100,10 @@ static JUDGE: LazyLock<Builder<'static>> = LazyLock::new(|| {
         .add_tag_attributes("a", ["href"])
         .url_schemes(["http", "https"].into_iter().collect())
         .url_relative(UrlRelative::Deny)
-        .link_rel(Some("noopener noreferrer nofollow ugc"))
-        .set_tag_attribute_value("a", "target", "_blank")
-        .set_tag_attribute_value("a", "referrerpolicy", "no-referrer");
+        .link_rel(None);
+    for (name, value) in LINK_ATTRIBUTES {
+        judge.add_tag_attribute_values("a", name, [value]);
+    }
     judge
 });
 
@@ -165,6 +172,9 @@ impl Filter<'_> {
             self.out.push_str(" href=\"");
             escape_into(&mut self.out, &href);
             self.out.push('"');
+            for (name, value) in LINK_ATTRIBUTES {
+                self.out.extend([" ", name, "=\"", value, "\""]);
+            }
         }
         self.out.push('>');
         self.at_break = BLOCKS.contains(&name);

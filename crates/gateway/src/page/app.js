@@ -933,7 +933,7 @@ function visitWords(s, at) {
   const next = when(s.next_visit) - at;
   const why = s.why ? `: ${cut(s.why, 120)}` : "";
   if (next > 0) words.push(`next in ${span(next)}${why}`);
-  else if (next <= 0) words.push(next > -2_000 ? `due now${why}` : `due since ${span(-next)}${why}`);
+  else if (next <= 0) words.push(next > -2_000 ? `due now${why}` : `due ${span(-next)} ago${why}`);
   else words.push(`no next visit${why}`);
   return words.join(" · ");
 }
