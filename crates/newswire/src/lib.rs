@@ -1,1 +1,16 @@
-//! newswire
+//! The operator's hand: runs both daemons, tails the wire, checks feeds and configuration, shows the sources.
+//!
+//! Every command returns an [`daemon::Exit`]: 0 fine, 1 a problem found, 2 usage or configuration. What comes from a
+//! feed or a server is shown through [`news::Safe`], because it ends up on a terminal.
+
+mod check;
+mod cli;
+mod config;
+mod demo;
+mod out;
+mod sources;
+mod supervise;
+mod tail;
+mod up;
+
+pub use cli::run;

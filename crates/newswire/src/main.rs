@@ -1,2 +1,5 @@
-//! newswire
-fn main() {}
+//! `newswire`: the operator's tool.
+
+fn main() -> std::process::ExitCode {
+    newswire::run(std::env::args_os())
+}

@@ -1,0 +1,222 @@
+//! What `/openapi.json` says is what the gateway does: asked of the real program, without a daemon behind it.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use news::{
+    Author, Cursor, Enclosure, Epoch, Event, FeedUrl, Item, Kind, Seq, Source, SourceId, SourceStatus,
+    Timestamp, VisitReport, VisitStatus,
+};
+use serde_json::{Value, json};
+use wire::{Hello, Missed, Resume};
+
+const DOCUMENT: &str = include_str!("../src/openapi.json");
+/// Where routes are written down.
+const ROUTES: [&str; 2] = [include_str!("../src/routes.rs"), include_str!("../src/routes/stream.rs")];
+/// The page's own files: nobody else's business.
+const NOT_IN_THE_DOCUMENT: &str = "/assets/{name}";
+/// How long the program may take for anything.
+const SOON: Duration = Duration::from_secs(20);
+
+fn document() -> Value {
+    serde_json::from_str(DOCUMENT).unwrap()
+}
+
+/// The program in a folder of its own; killed when dropped.
+struct Gateway {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Gateway {
+    fn start(name: &str) -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("newswire.toml"), "[gateway]\nlisten = \"127.0.0.1:0\"\n").unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_newswire-gateway"))
+            .args(["--config", "newswire.toml"])
+            .current_dir(&folder)
+            .env_clear()
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let (mut line, mut said) = (String::new(), String::new());
+        let address = loop {
+            line.clear();
+            assert!(log.read_line(&mut line).unwrap() > 0, "it ended without being ready: {said}");
+            said.push_str(&line);
+            if let Some((_, address)) = line.split_once("listen=") {
+                break address.split_whitespace().next().unwrap().parse().unwrap();
+            }
+        };
+        // Whoever does not read the log stops the one who writes it.
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        Self { child, address }
+    }
+
+    /// Status, head in lower case, body.
+    fn ask(&self, method: &str, target: &str, accept: &str) -> (String, String, String) {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        write!(
+            stream,
+            "{method} {target} HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\nconnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head[9..12].to_owned(), head.to_ascii_lowercase(), body.to_owned())
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+/// An answer's description, wherever it stands.
+fn response<'d>(document: &'d Value, operation: &'d Value, status: &str) -> &'d Value {
+    let stated = &operation["responses"][status];
+    match stated["$ref"].as_str() {
+        Some(place) => document.pointer(place.strip_prefix('#').unwrap()).unwrap(),
+        None => stated,
+    }
+}
+
+#[test]
+fn every_route_is_in_the_document_and_every_route_of_the_document_exists() {
+    let document = document();
+    let said: BTreeSet<_> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    let written = ROUTES.iter().flat_map(|code| {
+        let after = ["read(\"", "resource(\""].into_iter().flat_map(|call| code.split(call).skip(1));
+        after.map(|rest| rest.split('"').next().unwrap()).collect::<Vec<_>>()
+    });
+    let mut written: BTreeSet<_> = written.collect();
+    assert!(written.remove(NOT_IN_THE_DOCUMENT));
+    assert_eq!(said, written);
+}
+
+#[test]
+fn every_answer_has_a_status_and_a_content_type_of_the_document() {
+    let gateway = Gateway::start("openapi");
+    let document = document();
+    let mut statuses = BTreeSet::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for target in [path.replace("{id}", "nobody-1"), path.replace("{id}", "%FF?limit=x")] {
+            // An open stream never ends: its head is all there is to it.
+            let method = if path == "/news/stream" { "HEAD" } else { "GET" };
+            let (status, head, body) = gateway.ask(method, &target, "*/*");
+            assert!(!body.contains("no such route"), "{target}: {body}");
+            let response = response(&document, &operations["get"], &status);
+            assert!(response.is_object(), "{target}: {status} is not in the document: {body}");
+            let types = response["content"].as_object().unwrap();
+            let known = types.keys().any(|t| head.contains(&format!("\r\ncontent-type: {t}\r\n")));
+            assert!(known, "{target}: {head}");
+            let problem = head.contains("problem+json").then(|| serde_json::from_str::<Value>(&body).unwrap());
+            if let Some(code) = problem.as_ref().map(|problem| &problem["code"]) {
+                let codes = &document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"];
+                assert!(codes.as_array().unwrap().contains(code), "{target}: {code}");
+            }
+            statuses.insert(status);
+        }
+    }
+    assert_eq!(statuses.into_iter().collect::<Vec<_>>(), ["200", "400", "404", "503"]);
+    let (_, head, _) = gateway.ask("GET", "/", "text/html,*/*;q=0.8");
+    assert!(head.contains("\r\ncontent-type: text/html"), "{head}");
+    assert_eq!(gateway.ask("GET", "/openapi.json", "*/*").2, DOCUMENT);
+}
+
+#[test]
+fn other_methods_are_refused_on_every_route() {
+    let gateway = Gateway::start("openapi-methods");
+    for path in document()["paths"].as_object().unwrap().keys() {
+        let (status, head, body) = gateway.ask("DELETE", &path.replace("{id}", "a-1"), "*/*");
+        assert_eq!(status, "405", "{path}: {body}");
+        assert!(head.contains("\r\nallow: get, head, options\r\n"), "{path}: {head}");
+    }
+}
+
+/// Checks that a schema names the fields of a value, no more and no fewer, all of them as always there.
+fn assert_fields(document: &Value, schema: &str, value: &impl serde::Serialize) {
+    let value = serde_json::to_value(value).unwrap();
+    let sent: BTreeSet<_> = value.as_object().unwrap().keys().cloned().collect();
+    let stated = &document["components"]["schemas"][schema];
+    let parts = stated["allOf"].as_array().cloned().unwrap_or_else(|| vec![stated.clone()]);
+    let (mut properties, mut required) = (BTreeSet::new(), BTreeSet::new());
+    for part in &parts {
+        let part = match part["$ref"].as_str() {
+            Some(place) => document.pointer(place.strip_prefix('#').unwrap()).unwrap(),
+            None => part,
+        };
+        properties.extend(part["properties"].as_object().unwrap().keys().cloned());
+        required.extend(part["required"].as_array().unwrap().iter().map(|r| r.as_str().unwrap().to_owned()));
+    }
+    assert_eq!(properties, sent, "{schema}");
+    assert_eq!(required, sent, "{schema}");
+}
+
+#[test]
+fn each_schema_names_the_fields_that_are_sent() {
+    let document = document();
+    let id = Cursor { epoch: Epoch::try_new("k3v9q2").unwrap(), seq: Seq(412) };
+    let source = SourceId::try_new("bbc").unwrap();
+    let watched = Source::new(source.clone(), FeedUrl::try_new("https://example.org/").unwrap());
+    let event = Event::new(id.clone(), Kind::Item, &watched, Timestamp::from_millis(0), Item::default());
+    assert_fields(&document, "Event", &event);
+    assert_fields(&document, "Item", &Item::default());
+    assert_fields(&document, "Author", &Author::default());
+    assert_fields(&document, "Enclosure", &Enclosure::default());
+    let hello = Hello {
+        resume: Resume::Live,
+        requested: None,
+        oldest: None,
+        head: Some(id.clone()),
+        missed: Some(0),
+        server: "test".to_owned(),
+    };
+    assert_fields(&document, "Hello", &hello);
+    assert_fields(&document, "Missed", &Missed { missed: 1, oldest: Some(id) });
+    let report = VisitReport {
+        source,
+        status: VisitStatus::New,
+        new: 1,
+        updated: 0,
+        took_ms: 1,
+        next_visit: None,
+        why: String::new(),
+        error: None,
+    };
+    assert_fields(&document, "VisitReport", &report);
+    assert_fields(&document, "SourceStatus", &status());
+    assert_fields(&document, "Counts", &status().counts);
+}
+
+#[test]
+fn each_schema_names_the_words_that_are_sent() {
+    let document = document();
+    let words = |place: &str| document.pointer(&format!("/components/schemas/{place}/enum")).unwrap().clone();
+    assert_eq!(words("VisitStatus"), json!(VisitStatus::ALL));
+    assert_eq!(words("Hello/properties/resume"), json!(Resume::ALL));
+    assert_eq!(words("Event/allOf/0/properties/kind"), json!([Kind::Item, Kind::Update]));
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+}
+
+fn status() -> SourceStatus {
+    let nothing = json!({
+        "id": "bbc", "name": "", "url": "", "category": "", "tags": [], "enabled": true, "activity": "idle",
+        "consecutive_failures": 0, "why": "", "warnings": [], "restarts": 0, "counts": {},
+    });
+    serde_json::from_value(nothing).unwrap()
+}

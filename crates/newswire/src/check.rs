@@ -1,0 +1,280 @@
+//! `newswire check`: what would be made of a feed, without storing anything.
+
+use std::{
+    io::{self, Read},
+    path::Path,
+};
+
+use anyhow::Context as _;
+use clap::Args;
+use daemon::{Clock, Exit};
+use feed::{Document, Hints};
+use fetch::{
+    Answer, FailureClass, Policy, Request, Visit, Visitor,
+    schedule::{Facts, Outcome, Pace, next_visit},
+};
+use news::{FeedUrl, Item, Timestamp, Warning};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{
+    cli::ConfigFile,
+    out::{self, Paint, safe, span},
+};
+
+/// Arguments of `newswire check`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Print one JSON document per input, each on a line of its own
+    #[arg(long)]
+    json: bool,
+    /// Fetch from private addresses too
+    #[arg(long)]
+    allow_private: bool,
+    /// Content-Type of the files, as a server would send it
+    #[arg(long, value_name = "TYPE")]
+    content_type: Option<String>,
+    /// What to check: addresses, files, or - for standard input
+    #[arg(required = true, value_name = "URL|FILE|-")]
+    inputs: Vec<String>,
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+/// What is said about one input.
+#[derive(Debug, Serialize)]
+struct Report {
+    input: String,
+    format: Option<feed::Format>,
+    encoding: Option<feed::Encoding>,
+    feed: Option<feed::FeedInfo>,
+    items: Vec<Item>,
+    warnings: Vec<Warning>,
+    error: Option<Fault>,
+    fetch: Option<Value>,
+}
+
+#[derive(Debug, Serialize)]
+struct Fault {
+    kind: String,
+    message: String,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+    let config = arguments.file.load()?.config;
+    let allow = config.fetch.allow.iter().map(|cidr| cidr.parse()).collect::<Result<_, _>>();
+    let policy = Policy {
+        timeout_connect: config.fetch.timeout_connect,
+        timeout_total: config.fetch.timeout_total,
+        body_bytes_max: usize::try_from(config.fetch.body_bytes_max).unwrap_or(usize::MAX),
+        allow: allow.context("fetch.allow")?,
+        allow_private: arguments.allow_private,
+        user_agent: config.fetch.user_agent.clone(),
+        ..Policy::default()
+    };
+    let pace = Pace { interval_min: config.fetch.interval_min, interval_max: config.fetch.interval_max };
+    let bytes_max = policy.body_bytes_max;
+    fetch::install_tls();
+    let visitor = Visitor::try_new(policy)?;
+    let mut exit = Exit::Ok;
+    for input in &arguments.inputs {
+        let report = if input.starts_with("http://") || input.starts_with("https://") {
+            check_url(input, &visitor, pace).await
+        } else {
+            check_file(input, arguments.content_type.as_deref(), bytes_max)
+        };
+        if report.error.is_some() {
+            exit = Exit::Failure;
+        }
+        if arguments.json {
+            out::line(&serde_json::to_string(&report)?)?;
+        } else {
+            print(&report)?;
+        }
+    }
+    Ok(exit)
+}
+
+impl Report {
+    fn of(input: &str, read: Result<Document, Fault>, fetch: Option<Value>) -> Self {
+        let input = input.to_owned();
+        match read {
+            Ok(document) => Self {
+                input,
+                format: Some(document.format),
+                encoding: Some(document.encoding),
+                feed: Some(document.feed),
+                items: document.items,
+                warnings: document.warnings,
+                error: None,
+                fetch,
+            },
+            Err(fault) => Self {
+                input,
+                format: None,
+                encoding: None,
+                feed: None,
+                items: Vec::new(),
+                warnings: Vec::new(),
+                error: Some(fault),
+                fetch,
+            },
+        }
+    }
+}
+
+impl Fault {
+    fn new(kind: &str, message: impl Into<String>) -> Self {
+        Self { kind: kind.to_owned(), message: message.into() }
+    }
+}
+
+fn read(bytes: &[u8], hints: &Hints<'_>) -> Result<Document, Fault> {
+    feed::read(bytes, hints).map_err(|error| Fault::new(error.class(), error.to_string()))
+}
+
+fn check_file(input: &str, content_type: Option<&str>, bytes_max: usize) -> Report {
+    let bytes = if input == "-" {
+        take(io::stdin().lock(), bytes_max)
+    } else {
+        std::fs::File::open(Path::new(input)).and_then(|file| take(file, bytes_max))
+    };
+    let document = match bytes {
+        Ok(bytes) if bytes.len() > bytes_max => {
+            let limit = format!("it has more than {bytes_max} bytes (fetch.body_bytes_max)");
+            Err(Fault::new(FailureClass::TooLarge.as_str(), limit))
+        }
+        Ok(bytes) => read(&bytes, &Hints { content_type, ..Hints::default() }),
+        Err(error) => Err(Fault::new("unreadable", format!("cannot read it: {error}"))),
+    };
+    Report::of(input, document, None)
+}
+
+fn take(reader: impl Read, bytes_max: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+async fn check_url(input: &str, visitor: &Visitor, pace: Pace) -> Report {
+    let url = match FeedUrl::try_new(input) {
+        Ok(url) => url,
+        Err(bad) => {
+            let fault = Fault::new(FailureClass::BadUrl.as_str(), bad.to_string());
+            return Report::of(input, Err(fault), None);
+        }
+    };
+    let now = Timestamp::from_millis(Clock::system().now_millis());
+    let request = Request { url: &url, etag: None, last_modified: None, timeout: None, now };
+    let visit = visitor.visit(&request).await;
+    let document = match &visit.answer {
+        Answer::Full(full) => {
+            let content_type = full.content_type.as_deref();
+            read(&full.body, &Hints { url: Some(&full.url), content_type, language: None })
+        }
+        Answer::Failed(failure) => Err(Fault::new(failure.class.as_str(), failure.message.clone())),
+        Answer::NotModified { .. } => {
+            Err(Fault::new("http-status", "the server answers 304 to a question without validators"))
+        }
+        Answer::Throttled => Err(Fault::new("http-status", "the server asks us to come later")),
+        Answer::Gone => Err(Fault::new("http-status", "the server says that the feed is gone (410)")),
+    };
+    let now = Timestamp::from_millis(Clock::system().now_millis());
+    let fetch = describe(&visit, document.as_ref().ok(), pace, now);
+    // The address as people may see it: without its secrets.
+    Report::of(&url.to_string(), document, Some(fetch))
+}
+
+/// The visit, and when a daemon would come again.
+fn describe(visit: &Visit, document: Option<&Document>, pace: Pace, now: Timestamp) -> Value {
+    let outcome = match (&visit.answer, document) {
+        (Answer::Throttled, _) => Outcome::Throttled,
+        (Answer::Gone, _) => Outcome::Gone,
+        (_, Some(_)) => Outcome::Healthy,
+        _ => Outcome::Failed,
+    };
+    let mut facts = Facts::new(pace, now, outcome);
+    let recent: Vec<_> =
+        document.iter().flat_map(|d| &d.items).filter_map(|item| item.published.or(item.updated)).collect();
+    facts.code = visit.code;
+    facts.recent = &recent;
+    facts.cache_life = visit.cache.fresh_for;
+    facts.retry_after = visit.retry_after;
+    if let Some(document) = document {
+        facts.ttl = document.rhythm.ttl;
+        facts.update_period = document.rhythm.update_interval;
+        facts.skip_hours = document.rhythm.skip_hours.0;
+        facts.skip_days = document.rhythm.skip_days.0;
+    }
+    let next = next_visit(&facts, 0.5);
+    let mut fetch = serde_json::to_value(visit).unwrap_or(Value::Null);
+    fetch["next_visit"] =
+        json!({ "at": next.at, "in_s": next.at.map(|at| at.since(now).as_secs()), "why": next.why });
+    fetch
+}
+
+fn print(report: &Report) -> anyhow::Result<()> {
+    let paint = Paint::for_stdout();
+    out::line(&paint.bold(&safe(&report.input)))?;
+    if let Some(fetch) = &report.fetch {
+        print_fetch(fetch, paint)?;
+    }
+    if let Some(Fault { kind, message }) = &report.error {
+        out::line(&format!("  {} {}", paint.bad(&format!("{kind}:")), safe(message)))?;
+    }
+    if let (Some(format), Some(encoding), Some(feed)) = (report.format, &report.encoding, &report.feed) {
+        let title = safe(feed.title.as_deref().unwrap_or("(no title)"));
+        let encoding = serde_json::to_value(encoding)?;
+        let encoding = safe(encoding.as_str().unwrap_or_default());
+        let items = report.items.len();
+        out::line(&format!("  {}  {format}, {encoding}, {items} items", paint.good(&title)))?;
+    }
+    for warning in &report.warnings {
+        let place = match (warning.line, warning.column) {
+            (Some(line), Some(column)) => format!("{line}:{column}: "),
+            (Some(line), None) => format!("{line}: "),
+            _ => String::new(),
+        };
+        out::line(&format!("  warning: {place}{}", safe(&warning.message)))?;
+    }
+    for item in &report.items {
+        let time = item.published.map_or("no date             ".to_owned(), |t| t.to_string());
+        out::line(&format!("  {}  {}", paint.dim(&time), safe(&item.title)))?;
+        if let Some(link) = &item.link {
+            out::line(&format!("                        {}", paint.dim(&safe(link))))?;
+        }
+    }
+    Ok(())
+}
+
+fn print_fetch(fetch: &Value, paint: Paint) -> anyhow::Result<()> {
+    let text = |value: &Value| match value {
+        Value::String(text) => safe(text),
+        Value::Null => "-".to_owned(),
+        other => safe(&other.to_string()),
+    };
+    let timings = &fetch["timings"];
+    out::line(&format!(
+        "  status {} from {}, {} bytes in {} ms (dns {}, connect {}, head {}, body {})",
+        text(&fetch["status"]),
+        text(&fetch["remote"]),
+        text(&fetch["body_bytes"]),
+        text(&timings["total_ms"]),
+        text(&timings["dns_ms"]),
+        text(&timings["connect_ms"]),
+        text(&timings["head_ms"]),
+        text(&timings["body_ms"]),
+    ))?;
+    for hop in fetch["redirects"].as_array().into_iter().flatten() {
+        out::line(&format!("  {} {} -> {}", text(&hop["code"]), text(&hop["from"]), text(&hop["to"])))?;
+    }
+    for (name, value) in fetch["headers"].as_object().into_iter().flatten() {
+        out::line(&paint.dim(&format!("  {}: {}", safe(name), text(value))))?;
+    }
+    let next = &fetch["next_visit"];
+    let wait =
+        next["in_s"].as_i64().map(|s| span(Timestamp::from_millis(0), Timestamp::from_millis(s * 1000)));
+    let wait = wait.map_or("never".to_owned(), |wait| format!("in {wait}"));
+    out::line(&format!("  next visit {wait}: {}", text(&next["why"])))?;
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! The command line.
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use daemon::{Exit, config::Loaded};
+
+use crate::{check, config, out, sources, tail, up};
+
+/// A self-hosted news wire: feeds in, Server-Sent Events out.
+#[derive(Debug, Parser)]
+#[command(name = "newswire", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run both daemons here, with their logs, until Ctrl-C
+    Up(up::Arguments),
+    /// Print items as they arrive; comes back by itself
+    Tail(tail::Arguments),
+    /// Fetch or read feeds and show what would be made of them; stores nothing
+    Check(check::Arguments),
+    /// Look at the configuration
+    Config(config::Arguments),
+    /// Look at the sources of the running daemon
+    Sources(sources::Arguments),
+}
+
+/// `--config`, wherever a command reads the configuration.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ConfigFile {
+    /// Configuration file [default: $NEWSWIRE_CONFIG, else /etc/newswire/newswire.toml if it exists]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// The configuration is wrong: printed as it is, and the command ends with 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Misconfigured(pub(crate) String);
+
+impl ConfigFile {
+    pub(crate) fn load(&self) -> anyhow::Result<Loaded> {
+        daemon::config::load(self.config.as_deref(), daemon::config::environment())
+            .map_err(|complaints| Misconfigured(complaints.to_string()).into())
+    }
+}
+
+/// Runs one command line.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        // Help and version come this way too; clap knows where to print what, and its number for a mistake is ours.
+        Err(error) => error.exit(),
+    };
+    match carry_out(arguments.command) {
+        Ok(exit) => exit.into(),
+        Err(error) if out::is_closed(&error) => Exit::Ok.into(),
+        Err(error) => {
+            let usage = error.is::<Misconfigured>();
+            for line in format!("{error:#}").lines() {
+                out::complain(&format!("newswire: {line}"));
+            }
+            if usage { Exit::Usage.into() } else { Exit::Failure.into() }
+        }
+    }
+}
+
+fn carry_out(command: Command) -> anyhow::Result<Exit> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+    let exit = match command {
+        Command::Up(arguments) => runtime.block_on(up::run(arguments)),
+        Command::Tail(arguments) => runtime.block_on(tail::run(arguments)),
+        Command::Check(arguments) => runtime.block_on(check::run(arguments)),
+        Command::Config(arguments) => config::run(arguments),
+        Command::Sources(arguments) => runtime.block_on(sources::run(arguments)),
+    };
+    // Threads of libc's resolver may still wait for an answer that nobody wants any more.
+    runtime.shutdown_background();
+    exit
+}

@@ -1,0 +1,111 @@
+//! Writing to the terminal: a reader that goes away (`| head`) ends a command, and is no error.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use news::{Safe, Timestamp};
+
+/// Writes one line to standard output, at once.
+pub(crate) fn line(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+/// Writes one line to standard error; when that is gone there is nobody left to tell.
+pub(crate) fn complain(text: &str) {
+    writeln!(io::stderr().lock(), "{text}").ok();
+}
+
+/// Whether an error says that nobody reads our output any more.
+pub(crate) fn is_closed(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Colours, on a terminal that wants them (<https://no-color.org>).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Paint(bool);
+
+impl Paint {
+    pub(crate) fn for_stdout() -> Self {
+        Self(io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()))
+    }
+
+    pub(crate) fn for_stderr() -> Self {
+        Self(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()))
+    }
+
+    fn code(self, code: &str, text: &str) -> String {
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    pub(crate) fn dim(self, text: &str) -> String {
+        self.code("2", text)
+    }
+
+    pub(crate) fn bold(self, text: &str) -> String {
+        self.code("1", text)
+    }
+
+    pub(crate) fn good(self, text: &str) -> String {
+        self.code("32", text)
+    }
+
+    pub(crate) fn bad(self, text: &str) -> String {
+        self.code("31", text)
+    }
+
+    pub(crate) fn name(self, text: &str) -> String {
+        self.code("36", text)
+    }
+}
+
+/// Foreign text for a terminal.
+pub(crate) fn safe(text: &str) -> String {
+    Safe(text).to_string()
+}
+
+/// How long ago, or until when, in the coarsest unit that says it.
+pub(crate) fn span(from: Timestamp, to: Timestamp) -> String {
+    let seconds = to.since(from).as_secs();
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7200 => format!("{}m", seconds / 60),
+        7200..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// Lines up columns; the last one is not padded. Cells must be free of colour.
+pub(crate) fn table(rows: &[Vec<String>]) -> Vec<String> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_by_characters_and_not_by_bytes() {
+        let row = |a: &str, b: &str| vec![a.to_owned(), b.to_owned()];
+        assert_eq!(table(&[row("é", "x"), row("long", "y")]), ["é     x", "long  y"]);
+    }
+
+    #[test]
+    fn spans_are_coarse() {
+        let span = |seconds: i64| span(Timestamp::from_millis(0), Timestamp::from_millis(seconds * 1000));
+        assert_eq!(
+            [span(-5), span(90), span(600), span(7200), span(864_000)],
+            ["0s", "90s", "10m", "2h", "10d"]
+        );
+    }
+}
