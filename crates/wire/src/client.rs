@@ -63,6 +63,8 @@ impl Endpoint {
         let builder = Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
+            // A kept connection may have died with its server: each exchange dials anew.
+            .pool_max_idle_per_host(0)
             .connect_timeout(Duration::from_secs(5));
         let builder = match self {
             // Nothing is encrypted there, so a machine without certificate authorities will do.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use news::{Cursor, Kind};
+use news::{Cursor, Kind, Seq};
 use reqwest::{Client, Response};
 use tokio::time::timeout;
 use tokio_util::codec::Decoder as _;
@@ -139,7 +139,7 @@ impl Subscription {
         self.cursor.as_ref()
     }
 
-    /// The next thing that happens. Safe to drop and call again.
+    /// The next thing that happens. A dropped call loses nothing; a connection that was being made begins again.
     pub async fn next(&mut self) -> Signal {
         loop {
             let result = match &mut self.state {
@@ -256,7 +256,8 @@ impl Subscription {
             Resume::Gap => self.contiguous = false,
             // The old cursor says nothing about this log.
             Resume::Live | Resume::Reset => {
-                self.cursor = None;
+                // An empty log is a place, too: everything in it is yet to come.
+                self.cursor = hello.head.clone().filter(|head| head.seq == Seq::NONE);
                 self.contiguous = false;
             }
         }

@@ -1,0 +1,223 @@
+//! A subscription against servers that die, stall, lie and come back: what it has given out is never given out again,
+//! and nothing in between is passed over in silence.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use news::{Cursor, Seq};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+use wire::{Coverage, Endpoint, Resume, Signal, Subscription, Timing};
+
+const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+
+/// A server that plays one script a connection, and tells with which id each connection came.
+struct Server {
+    listener: TcpListener,
+}
+
+impl Server {
+    async fn new() -> Self {
+        Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap() }
+    }
+
+    fn subscription(&self, cursor: Option<&str>, coverage: Coverage) -> Subscription {
+        let url = format!("http://{}/", self.listener.local_addr().unwrap()).parse().unwrap();
+        let timing = Timing {
+            answer: Duration::from_secs(2),
+            silence: Duration::from_millis(500),
+            retry: (Duration::from_millis(5), Duration::from_millis(20)),
+        };
+        Subscription::new(Endpoint::Url(url), "/wire", cursor.map(|c| c.parse().unwrap()), coverage, timing)
+    }
+
+    /// Takes a connection and reads its request; returns the id it came with.
+    async fn accept(&self) -> (TcpStream, Option<String>) {
+        let (mut stream, _) = self.listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            request.push(stream.read_u8().await.unwrap());
+        }
+        let request = String::from_utf8(request).unwrap();
+        let id = request.lines().find_map(|line| line.strip_prefix("last-event-id: ")).map(str::to_owned);
+        (stream, id)
+    }
+
+    async fn play(&self, script: &str) -> (TcpStream, Option<String>) {
+        let (mut stream, id) = self.accept().await;
+        stream.write_all(HEAD.as_bytes()).await.unwrap();
+        stream.write_all(script.as_bytes()).await.unwrap();
+        (stream, id)
+    }
+}
+
+fn hello(resume: &str, head: &str) -> String {
+    format!(
+        "event: stream\ndata: {{\"resume\":\"{resume}\",\"requested\":null,\"oldest\":null,\"head\":\"{head}\",\
+         \"missed\":0,\"server\":\"test\"}}\n\n"
+    )
+}
+
+fn item(seq: u64) -> String {
+    format!("id: e-{seq}\nevent: item\ndata: {{\"n\":{seq}}}\n\n")
+}
+
+/// Signals until `n` events have come, in words.
+async fn words(subscription: &mut Subscription, n: usize) -> Vec<String> {
+    let (mut words, mut events) = (Vec::new(), 0);
+    while events < n {
+        words.push(match subscription.next().await {
+            Signal::Connected(hello) => format!("{:?}", hello.resume),
+            Signal::Event(event) => {
+                events += 1;
+                event.id.to_string()
+            }
+            Signal::Gap(missed) => format!("gap {}", missed.missed),
+            Signal::Notice(name, _) => name,
+            Signal::Heartbeat(_) => "beat".to_owned(),
+            Signal::Lost { .. } => "lost".to_owned(),
+        });
+    }
+    words
+}
+
+#[tokio::test]
+async fn after_a_loss_it_goes_on_after_the_last_event_and_gives_none_twice() {
+    let server = Server::new().await;
+    let mut subscription = server.subscription(None, Coverage::All);
+    let first = [hello("live", "e-2"), item(1), item(2), "id: e-3\nevent: item\nda".to_owned()].concat();
+    let second = [hello("exact", "e-4"), item(2), item(3), item(4)].concat();
+    let play = async {
+        let (stream, id) = server.play(&first).await;
+        assert_eq!(id, None);
+        drop(stream);
+        let (stream, id) = server.play(&second).await;
+        assert_eq!(id.as_deref(), Some("e-2"));
+        stream
+    };
+    let (words, _stream) = tokio::join!(words(&mut subscription, 4), play);
+    assert_eq!(words, ["Live", "e-1", "e-2", "lost", "Exact", "e-3", "e-4"]);
+}
+
+#[tokio::test]
+async fn a_hole_is_not_passed_over_but_asked_for_again() {
+    let server = Server::new().await;
+    let mut subscription = server.subscription(Some("e-1"), Coverage::All);
+    let play = async {
+        let (holey, _) = server.play(&[hello("exact", "e-4"), item(2), item(4)].concat()).await;
+        let (stream, id) = server.play(&[hello("exact", "e-4"), item(3), item(4)].concat()).await;
+        assert_eq!(id.as_deref(), Some("e-2"));
+        (holey, stream)
+    };
+    let (words, _streams) = tokio::join!(words(&mut subscription, 3), play);
+    assert_eq!(words, ["Exact", "e-2", "lost", "Exact", "e-3", "e-4"]);
+}
+
+#[tokio::test]
+async fn a_filtered_stream_has_holes_and_its_heartbeats_move_the_cursor() {
+    let server = Server::new().await;
+    let mut subscription = server.subscription(Some("e-1"), Coverage::Filtered);
+    let script = [hello("exact", "e-9"), item(4), "id: e-8\n\n".to_owned(), item(9)].concat();
+    let (words, _stream) = tokio::join!(words(&mut subscription, 2), server.play(&script));
+    assert_eq!(words, ["Exact", "e-4", "beat", "e-9"]);
+}
+
+#[tokio::test]
+async fn a_gap_is_told_and_what_follows_it_is_taken() {
+    let server = Server::new().await;
+    let mut subscription = server.subscription(Some("e-1"), Coverage::All);
+    let gap = "event: gap\ndata: {\"missed\":5,\"oldest\":\"e-8\"}\n\n".to_owned();
+    let script = [hello("exact", "e-9"), item(2), gap, item(8), item(9)].concat();
+    let (words, _stream) = tokio::join!(words(&mut subscription, 3), server.play(&script));
+    assert_eq!(words, ["Exact", "e-2", "gap 5", "e-8", "e-9"]);
+}
+
+#[tokio::test]
+async fn another_log_starts_afresh() {
+    let server = Server::new().await;
+    let mut subscription = server.subscription(Some("e-7"), Coverage::All);
+    let script = [hello("reset", "f-1"), "id: f-1\nevent: item\ndata: {}\n\n".to_owned()].concat();
+    let (words, _stream) = tokio::join!(words(&mut subscription, 1), server.play(&script));
+    assert_eq!(words, ["Reset", "f-1"]);
+}
+
+#[tokio::test]
+async fn an_empty_log_is_a_place_to_go_on_from() {
+    let server = Server::new().await;
+    let mut subscription = server.subscription(None, Coverage::All);
+    let play = async {
+        drop(server.play(&hello("live", "e-0")).await);
+        let (stream, id) = server.play(&[hello("exact", "e-1"), item(1)].concat()).await;
+        assert_eq!(id.as_deref(), Some("e-0"));
+        stream
+    };
+    let (words, _stream) = tokio::join!(words(&mut subscription, 1), play);
+    assert_eq!(words, ["Live", "lost", "Exact", "e-1"]);
+}
+
+#[tokio::test]
+async fn silence_refusal_and_nonsense_are_losses_and_it_comes_back() {
+    let server = Server::new().await;
+    let mut subscription = server.subscription(None, Coverage::All);
+    let play = async {
+        let silent = server.accept().await.0;
+        let mut silent = silent;
+        silent.write_all(HEAD.as_bytes()).await.unwrap();
+        let (mut refusing, _) = server.accept().await;
+        refusing.write_all(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        let (mut garbage, _) = server.accept().await;
+        garbage.write_all(b"SSH-2.0-OpenSSH\r\n").await.unwrap();
+        drop(garbage);
+        let huge = format!("{}data: {}", HEAD, "x".repeat(Subscription::BLOCK_BYTES_MAX + 100_000));
+        let (mut endless, _) = server.accept().await;
+        // The other side hangs up in the middle of it.
+        endless.write_all(huge.as_bytes()).await.ok();
+        let (bad_id, _) = server.play("id: not-an-id!\nevent: item\ndata: {}\n\n").await;
+        let good = server.play(&[hello("live", "e-1"), item(1)].concat()).await;
+        (silent, refusing, endless, bad_id, good)
+    };
+    let (words, _streams) = tokio::join!(words(&mut subscription, 1), play);
+    assert_eq!(words, ["lost", "lost", "lost", "lost", "lost", "Live", "e-1"]);
+    assert_eq!(subscription.cursor().map(|c| c.seq), Some(Seq(1)));
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_loses_nothing() {
+    let server = Server::new().await;
+    let mut subscription = server.subscription(None, Coverage::All);
+    let play = async {
+        let (mut stream, _) = server.play(&hello("live", "e-0")).await;
+        for seq in 1..=20 {
+            for piece in item(seq).as_bytes().chunks(7) {
+                stream.write_all(piece).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        stream
+    };
+    let read = async {
+        assert!(matches!(subscription.next().await, Signal::Connected(_)));
+        let mut seqs = Vec::new();
+        while seqs.len() < 20 {
+            // Gives up every few milliseconds, as a select with another branch would.
+            let next = tokio::time::timeout(Duration::from_millis(3), subscription.next()).await;
+            if let Ok(Signal::Event(event)) = next {
+                seqs.push(event.id.seq.0);
+            }
+        }
+        seqs
+    };
+    let (seqs, _stream) = tokio::join!(read, play);
+    assert_eq!(seqs, (1..=20).collect::<Vec<_>>());
+    assert_eq!(subscription.cursor().map(Cursor::to_string).as_deref(), Some("e-20"));
+}
+
+#[tokio::test]
+async fn the_resume_words_are_those_of_the_stream() {
+    for resume in Resume::ALL {
+        let json = serde_json::to_string(&resume).unwrap();
+        assert_eq!(json, format!("\"{}\"", resume.as_str()));
+    }
+}
