@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How often the dead are looked for.
-const ROLL_CALL_EVERY: Duration = Duration::from_secs(1);
+const ROLL_CALL_EVERY: Duration = Duration::from_millis(250);
 /// The first wait before a dead actor is rebuilt; doubles with each death.
 const REBUILD_FIRST: Duration = Duration::from_secs(1);
 /// The longest such wait.
@@ -251,4 +251,236 @@ impl Handler<Dismiss> for Roster {
 pub(crate) fn overdue(board: &Board, now: Timestamp) -> usize {
     let late = |plate: &Arc<Plate>| plate.state().next_visit.is_some_and(|next| next < now);
     board.plates().iter().filter(|plate| plate.activity() == Activity::Idle && late(plate)).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use daemon::{Clock, metrics::Metrics};
+    use fetch::{Policy, Visitor, schedule::Pace};
+    use news::{FeedUrl, VisitStatus};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+        sync::{Semaphore, broadcast, watch},
+    };
+
+    use super::*;
+    use crate::{
+        gates::{Bounds, Gates},
+        metrics::Numbers,
+        recorder::{Desk, Recorder},
+        source_actor::{Read, tests::Die},
+    };
+
+    const FEED: &str = "<rss version='2.0'><channel><title>t</title><link>http://x.example/</link>\
+                        <description>d</description><item><title>one</title><guid>1</guid></item></channel></rss>";
+
+    /// A roster over a real store, and a server that answers every request with [`FEED`].
+    struct World {
+        roster: Addr<Roster>,
+        board: Board,
+        notices: broadcast::Receiver<wire::Notice>,
+        url: String,
+        numbers: Numbers,
+        _directory: tempfile::TempDir,
+    }
+
+    async fn serve() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        actix_rt::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 4096];
+                stream.read(&mut request).await.ok();
+                let head =
+                    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", FEED.len());
+                stream.write_all(format!("{head}{FEED}").as_bytes()).await.ok();
+            }
+        });
+        url
+    }
+
+    async fn world(read: Read) -> World {
+        let directory = tempfile::tempdir().unwrap();
+        let (writer, reader) = store::open(directory.path(), &store::Options::default()).unwrap();
+        let numbers = Numbers::register(&Metrics::new());
+        let clock = Clock::system();
+        let bell = watch::channel(reader.head()).0;
+        let epoch = reader.epoch().clone();
+        let desk = Desk { writer, reader, bell, clock: clock.clone(), numbers: numbers.clone() };
+        let (recorder, _thread) = Recorder::start(desk, || panic!("the log failed")).unwrap();
+        let (notices, heard) = broadcast::channel(64);
+        let second = Duration::from_secs(1);
+        let shop = Workshop {
+            visitor: Visitor::try_new(Policy { allow_private: true, ..Policy::default() }).unwrap(),
+            gates: Gates::new(Bounds { in_flight: 8, host_in_flight: 8, host_spacing: Duration::ZERO }),
+            parsers: Arc::new(Semaphore::new(1)),
+            read,
+            recorder: recorder.start(),
+            notices,
+            pace: Pace { interval_min: second, interval_max: second * 60 },
+            epoch,
+            clock,
+            numbers: numbers.clone(),
+        };
+        let board = Board::default();
+        let roster = Roster::new(Rc::new(shop), board.clone()).start();
+        World { roster, board, notices: heard, url: serve().await, numbers, _directory: directory }
+    }
+
+    impl World {
+        fn source(&self, id: &str) -> Source {
+            let mut source =
+                Source::new(SourceId::try_new(id).unwrap(), FeedUrl::try_new(&self.url).unwrap());
+            source.every = Some(Duration::from_secs(3600));
+            source
+        }
+
+        async fn take(&self, sources: Vec<Source>) -> Taken {
+            let take = Take { catalogue: Catalogue { sources }, remembered: HashMap::new() };
+            self.roster.send(take).await.unwrap()
+        }
+
+        /// The next report of a visit.
+        async fn report(&mut self) -> news::VisitReport {
+            loop {
+                let notice = tokio::time::timeout(Duration::from_secs(10), self.notices.recv());
+                if let wire::Notice::Source(json) = notice.await.unwrap().unwrap() {
+                    return serde_json::from_str(&json).unwrap();
+                }
+            }
+        }
+
+        async fn until(&self, what: impl Fn() -> bool) {
+            let wait = async {
+                while !what() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(10), wait).await.expect("it happens within ten seconds");
+        }
+    }
+
+    fn run<F: Future>(test: F) -> F::Output {
+        actix_rt::System::new().block_on(test)
+    }
+
+    #[test]
+    fn a_source_actor_that_dies_is_rebuilt_and_goes_on_with_its_state() {
+        run(async {
+            let mut world = world(feed::read).await;
+            world.take(vec![world.source("a"), world.source("b")]).await;
+            let (first, second) = (world.report().await, world.report().await);
+            assert_eq!((first.new, second.new), (1, 1));
+            world.roster.send(Kill("a")).await.unwrap();
+            let plate = world.board.get("a").unwrap();
+            world.until(|| plate.status().restarts == 1).await;
+            assert_eq!(plate.activity(), Activity::Down, "and it is shown");
+            assert_eq!(
+                world.board.get("b").unwrap().activity(),
+                Activity::Idle,
+                "its neighbour is not concerned"
+            );
+            world.until(|| plate.activity() == Activity::Idle).await;
+            let visiting = world.roster.send(Visit(vec!["a".into()])).await.unwrap();
+            assert_eq!(visiting.accepted, ["a"]);
+            let report = world.report().await;
+            assert_eq!((report.status, report.new), (VisitStatus::Unchanged, 0), "its state was kept");
+            assert_eq!(world.numbers.restarts.get(), 1);
+        });
+    }
+
+    #[test]
+    fn each_death_makes_the_next_rebuild_later() {
+        run(async {
+            let mut world = world(feed::read).await;
+            world.take(vec![world.source("a")]).await;
+            world.report().await;
+            let plate = world.board.get("a").unwrap();
+            let mut waits = Vec::new();
+            for deaths in 1..=2 {
+                world.roster.send(Kill("a")).await.unwrap();
+                world.until(|| plate.status().restarts == deaths).await;
+                let died = Instant::now();
+                world.until(|| plate.activity() == Activity::Idle).await;
+                waits.push(died.elapsed());
+            }
+            assert!(waits[1] > waits[0] + Duration::from_millis(500), "{waits:?}");
+        });
+    }
+
+    #[test]
+    fn a_panic_while_reading_a_document_costs_that_visit_and_is_shown() {
+        run(async {
+            let mut world = world(|_, _| panic!("index out of bounds")).await;
+            world.take(vec![world.source("a")]).await;
+            let report = world.report().await;
+            assert_eq!(report.status, VisitStatus::Error);
+            assert_eq!(report.error.as_deref(), Some("panic: index out of bounds"));
+            assert!(report.next_visit.is_some(), "it is visited again");
+            assert_eq!(world.numbers.panics.get(), 1);
+            assert_eq!(world.board.get("a").unwrap().status().restarts, 0, "its actor lives on");
+        });
+    }
+
+    #[test]
+    fn a_new_catalogue_leaves_alone_what_did_not_change() {
+        run(async {
+            let mut world = world(feed::read).await;
+            world.take(vec![world.source("a"), world.source("b"), world.source("c")]).await;
+            for _ in 0..3 {
+                world.report().await;
+            }
+            let before = world.board.get("a").unwrap();
+            let mut renamed = world.source("b");
+            renamed.name = "Another name".to_owned();
+            let mut off = world.source("d");
+            off.enabled = false;
+            let taken = world.take(vec![world.source("a"), renamed, off]).await;
+            assert_eq!(taken, Taken { added: 1, changed: 1, removed: 1, unchanged: 1 });
+            assert!(Arc::ptr_eq(&before, &world.board.get("a").unwrap()));
+            assert_eq!(world.board.get("b").unwrap().status().counts.visits, 1, "its state came along");
+            assert!(world.board.get("c").is_none());
+            let ids = ["a", "c", "d"].map(str::to_owned).to_vec();
+            let visiting = world.roster.send(Visit(ids)).await.unwrap();
+            assert_eq!(visiting.unknown, ["c"]);
+            assert_eq!(visiting.disabled, ["d"]);
+        });
+    }
+
+    #[test]
+    fn a_restart_spreads_what_is_due_and_keeps_what_is_not() {
+        run(async {
+            let world = world(feed::read).await;
+            let now = Timestamp::from_millis(Clock::system().now_millis());
+            let later = now.plus(Duration::from_secs(600));
+            let state =
+                |next| SourceState { last_visit: Some(now), next_visit: next, ..SourceState::default() };
+            let far = now.plus(Duration::from_secs(400 * 86_400));
+            let remembered = [("due", Some(now)), ("later", Some(later)), ("gone", None), ("far", Some(far))]
+                .map(|(id, next)| (SourceId::try_new(id).unwrap(), state(next)));
+            let sources = ["due", "later", "gone", "far"].map(|id| world.source(id)).to_vec();
+            let take = Take { catalogue: Catalogue { sources }, remembered: remembered.into() };
+            world.roster.send(take).await.unwrap();
+            let next = |id: &str| world.board.get(id).unwrap().state().next_visit;
+            assert_eq!((next("later"), next("gone")), (Some(later), None));
+            assert!(next("far") < Some(far), "a clock that was wrong puts nothing off for years");
+            let due = world.board.get("due").unwrap();
+            world.until(|| due.state().counts.visits == 1).await;
+        });
+    }
+
+    /// Kills the actor of a source.
+    #[derive(Debug, Message)]
+    #[rtype(result = "()")]
+    struct Kill(&'static str);
+
+    impl Handler<Kill> for Roster {
+        type Result = ();
+
+        fn handle(&mut self, Kill(id): Kill, _: &mut Self::Context) {
+            let member = &self.members[id];
+            member.actor.as_ref().unwrap().try_send(Die).unwrap();
+        }
+    }
 }

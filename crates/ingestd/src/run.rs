@@ -109,6 +109,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
         visitor: visitor(&config)?,
         gates: gates(&config),
         parsers: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
+        read: feed::read,
         recorder: recorder.clone(),
         notices: notices.clone(),
         pace: Pace { interval_min: config.fetch.interval_min, interval_max: config.fetch.interval_max },

@@ -31,12 +31,17 @@ use crate::{
     recorder::{Record, Recorder},
 };
 
+/// How bytes become a document.
+pub(crate) type Read = fn(&[u8], &feed::Hints<'_>) -> Result<feed::Document, feed::ReadError>;
+
 /// What all sources of one arbiter share.
 pub(crate) struct Workshop {
     pub(crate) visitor: Visitor,
     pub(crate) gates: Gates,
     /// Documents read at a time: the permit stays with the thread until it really ends.
     pub(crate) parsers: Arc<Semaphore>,
+    /// Reads a document; `feed::read`, but for tests of what happens when it fails.
+    pub(crate) read: Read,
     pub(crate) recorder: Addr<Recorder>,
     pub(crate) notices: broadcast::Sender<wire::Notice>,
     pub(crate) pace: Pace,
@@ -229,7 +234,7 @@ async fn fetch_and_read(shop: &Workshop, plate: &Plate) -> (fetch::Visit, Readin
             plate.set_activity(Activity::Parsing, shop.now());
             let body = std::mem::take(&mut full.body);
             let known = (full.url.clone(), full.content_type.clone(), source.language.clone());
-            read(&shop.parsers, body, known).await
+            read(shop.read, &shop.parsers, body, known).await
         }
         _ => Reading::None,
     };
@@ -241,6 +246,7 @@ async fn fetch_and_read(shop: &Workshop, plate: &Plate) -> (fetch::Visit, Readin
 
 /// Reads the document on a thread of the blocking pool.
 async fn read(
+    read: Read,
     parsers: &Arc<Semaphore>,
     body: bytes::Bytes,
     (url, content_type, language): (url::Url, Option<String>, Option<String>),
@@ -253,7 +259,7 @@ async fn read(
             content_type: content_type.as_deref(),
             language: language.as_deref(),
         };
-        feed::read(&body, &hints)
+        read(&body, &hints)
     };
     match tokio::task::spawn_blocking(parse).await {
         Ok(Ok(document)) => Reading::Document(Box::new(document)),
@@ -284,5 +290,23 @@ fn log_change(report: &VisitReport, failures_before: u32, appended: &Appended) {
     if let (Some(first), Some(last)) = (appended.first, appended.last) {
         let (items, updates, took_ms) = (report.new, report.updated, report.took_ms);
         tracing::info!(%source, items, updates, %first, %last, took_ms, "recorded items");
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Makes the actor die, as a fault of ours in one of its handlers would.
+    #[derive(Clone, Copy, Debug, Message)]
+    #[rtype(result = "()")]
+    pub(crate) struct Die;
+
+    impl Handler<Die> for SourceActor {
+        type Result = ();
+
+        fn handle(&mut self, _: Die, _: &mut Self::Context) {
+            panic!("told to die");
+        }
     }
 }
