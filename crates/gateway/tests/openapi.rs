@@ -124,7 +124,8 @@ fn every_answer_has_a_status_and_a_content_type_of_the_document() {
             let types = response["content"].as_object().unwrap();
             let known = types.keys().any(|t| head.contains(&format!("\r\ncontent-type: {t}\r\n")));
             assert!(known, "{target}: {head}");
-            let problem = head.contains("problem+json").then(|| serde_json::from_str::<Value>(&body).unwrap());
+            let problem =
+                head.contains("problem+json").then(|| serde_json::from_str::<Value>(&body).unwrap());
             if let Some(code) = problem.as_ref().map(|problem| &problem["code"]) {
                 let codes = &document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"];
                 assert!(codes.as_array().unwrap().contains(code), "{target}: {code}");

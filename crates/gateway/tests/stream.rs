@@ -1,0 +1,559 @@
+//! The gateway over real sockets, in front of a scripted daemon: what a client is told in every situation, and what
+//! a bad client can do to the others (nothing).
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use daemon::{Clock, config::Config, logs::Logs, process::Start, stop::Signals};
+use news::{Cursor, Epoch, Event, FeedUrl, Item, Kind, Seq, Source, SourceId, Timestamp};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpStream, UnixListener, UnixStream},
+    sync::{broadcast, watch},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Everything happens within this, or the test fails.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A gateway on a thread of its own.
+struct Gateway {
+    address: std::net::SocketAddr,
+    stop: CancellationToken,
+    thread: Option<thread::JoinHandle<()>>,
+    directory: tempfile::TempDir,
+}
+
+impl Gateway {
+    async fn start(change: impl FnOnce(&mut Config)) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let mut config = Config::default();
+        config.daemon.run_dir = directory.path().to_owned();
+        config.gateway.listen = address;
+        config.gateway.workers = 2;
+        config.gateway.heartbeat = Duration::from_millis(500);
+        config.gateway.drain = Duration::from_secs(1);
+        change(&mut config);
+        let stop = CancellationToken::new();
+        let signals = Signals { stop: stop.clone(), reload: watch::channel(0).1 };
+        let start = Start { config, clock: Clock::system(), logs: Logs::detached(), signals };
+        let thread = thread::spawn(move || {
+            actix_web::rt::System::new().block_on(newswire_gateway::run(start)).unwrap();
+        });
+        let gateway = Self { address, stop, thread: Some(thread), directory };
+        let up = async {
+            while TcpStream::connect(address).await.is_err() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, up).await.unwrap();
+        gateway
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("ingestd.sock")
+    }
+
+    async fn send(&self, request: &str) -> BufReader<TcpStream> {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        BufReader::new(stream)
+    }
+
+    /// One request on one connection: the whole answer as text.
+    async fn ask(&self, method: &str, path: &str, headers: &str) -> String {
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n");
+        let mut answer = Vec::new();
+        let mut stream = self.send(&request).await;
+        timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+        String::from_utf8(answer).unwrap()
+    }
+
+    async fn stream(&self, query: &str, headers: &str) -> Client {
+        let request = format!("GET /news/stream{query} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
+        let mut client = Client { stream: self.send(&request).await };
+        let status = client.line().await.unwrap();
+        assert_eq!(status, "HTTP/1.1 200 OK", "a stream is never refused with a status");
+        while !client.line().await.unwrap().is_empty() {}
+        client
+    }
+
+    async fn until_ready(&self) {
+        let ready = async {
+            while !self.ask("GET", "/ready", "").await.starts_with("HTTP/1.1 200") {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, ready).await.unwrap();
+    }
+
+    /// Told to stop; returns how long it took.
+    async fn end(mut self) -> Duration {
+        let started = Instant::now();
+        self.stop.cancel();
+        let thread = self.thread.take().unwrap();
+        tokio::task::spawn_blocking(move || thread.join().unwrap()).await.unwrap();
+        started.elapsed()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
+/// A client that reads lines of the event stream.
+struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    /// The next line; nothing at the end of the stream.
+    async fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        let read = timeout(PATIENCE, self.stream.read_line(&mut line)).await.expect("a line in time");
+        match read {
+            Ok(0) | Err(_) => None,
+            Ok(_) => Some(line.trim_end().to_owned()),
+        }
+    }
+
+    /// The next block as its fields, chunk sizes left out.
+    async fn block(&mut self) -> Option<Vec<String>> {
+        let mut fields = Vec::new();
+        loop {
+            let line = self.line().await?;
+            let is_chunk_size = !line.is_empty() && line.bytes().all(|b| b.is_ascii_hexdigit());
+            match line.as_str() {
+                "" if fields.is_empty() => {}
+                "" => return Some(fields),
+                // The chunk that ends the body; the connection may live on.
+                "0" => return None,
+                _ if is_chunk_size => {}
+                _ => fields.push(line),
+            }
+        }
+    }
+
+    /// The ids of the next `n` blocks with an event and an id.
+    async fn ids(&mut self, n: usize) -> Vec<String> {
+        let mut ids = Vec::new();
+        while ids.len() < n {
+            let block = self.block().await.expect("the stream goes on");
+            let id = block.iter().find_map(|f| f.strip_prefix("id: "));
+            if let (Some(id), true) = (id, block.iter().any(|f| f == "event: item")) {
+                ids.push(id.to_owned());
+            }
+        }
+        ids
+    }
+
+    /// The data of the next `stream` event.
+    async fn hello(&mut self) -> serde_json::Value {
+        loop {
+            let block = self.block().await.expect("the stream goes on");
+            if block.iter().any(|f| f == "event: stream") {
+                let data = block.iter().find_map(|f| f.strip_prefix("data: ")).unwrap();
+                return serde_json::from_str(data).unwrap();
+            }
+        }
+    }
+}
+
+/// A daemon that serves a log in memory.
+#[derive(Clone)]
+struct FakeDaemon {
+    epoch: &'static str,
+    log: Arc<Mutex<Vec<String>>>,
+    bell: broadcast::Sender<String>,
+}
+
+fn source(id: &str) -> Source {
+    Source::new(SourceId::try_new(id).unwrap(), FeedUrl::try_new("https://example.org/").unwrap())
+}
+
+impl FakeDaemon {
+    fn new(epoch: &'static str) -> Self {
+        Self { epoch, log: Arc::default(), bell: broadcast::channel(10_000).0 }
+    }
+
+    /// Adds an item of `from`, titled after its number.
+    fn publish(&self, from: &str) {
+        let mut log = self.log.lock().unwrap();
+        let seq = log.len() as u64 + 1;
+        let id = Cursor { epoch: Epoch::try_new(self.epoch).unwrap(), seq: Seq(seq) };
+        let item = Item { key: seq.to_string(), title: format!("Story {seq}"), ..Item::default() };
+        let event = Event::new(
+            id.clone(),
+            Kind::Item,
+            &source(from),
+            Timestamp::from_millis(1_000 * seq as i64),
+            item,
+        );
+        let block = format!("id: {id}\nevent: item\ndata: {}\n\n", event.to_json());
+        log.push(block.clone());
+        self.bell.send(block).ok();
+    }
+
+    /// Serves until it is dropped.
+    fn serve(&self, socket: PathBuf) -> Serving {
+        std::fs::remove_file(&socket).ok();
+        let listener = UnixListener::bind(socket).unwrap();
+        let daemon = self.clone();
+        let accept = async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(daemon.clone().answer(stream));
+            }
+        };
+        Serving(tokio::spawn(accept))
+    }
+
+    async fn answer(self, mut stream: UnixStream) -> Option<()> {
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            request.push(stream.read_u8().await.ok()?);
+        }
+        let request = String::from_utf8(request).ok()?;
+        if !request.starts_with("GET /wire") {
+            let body = if request.starts_with("GET /sources") { "{\"sources\":[]}" } else { "# EOF\n" };
+            let head =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            return stream.write_all(format!("{head}{body}").as_bytes()).await.ok();
+        }
+        let id = request.lines().find_map(|l| l.strip_prefix("last-event-id: ")?.parse::<Cursor>().ok());
+        let known = id.filter(|id| id.epoch.as_str() == self.epoch);
+        let (backlog, mut bell) = {
+            let log = self.log.lock().unwrap();
+            (log.clone(), self.bell.subscribe())
+        };
+        let resume = match (&known, request.contains("last-event-id: ")) {
+            (Some(_), _) => "exact",
+            (None, true) => "reset",
+            (None, false) => "live",
+        };
+        let hello = format!(
+            "event: stream\ndata: {{\"resume\":\"{resume}\",\"requested\":null,\"oldest\":null,\"head\":\"{}-{}\",\
+             \"missed\":0,\"server\":\"fake\"}}\n\n",
+            self.epoch,
+            backlog.len()
+        );
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+        let from = known.map_or(0, |id| id.seq.0 as usize);
+        let all = [head, &hello, &backlog[from..].concat()].concat();
+        stream.write_all(all.as_bytes()).await.ok()?;
+        loop {
+            let block = bell.recv().await.ok()?;
+            stream.write_all(block.as_bytes()).await.ok()?;
+        }
+    }
+}
+
+struct Serving(tokio::task::JoinHandle<()>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn gateway_with(events: usize) -> (Gateway, FakeDaemon, Serving) {
+    let gateway = Gateway::start(|_| ()).await;
+    let daemon = FakeDaemon::new("e");
+    for n in 0..events {
+        daemon.publish(if n % 2 == 0 { "odd" } else { "even" });
+    }
+    let serving = daemon.serve(gateway.socket());
+    gateway.until_ready().await;
+    (gateway, daemon, serving)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_begins_with_retry_and_stream_then_the_snapshot_then_live() {
+    let (gateway, daemon, _serving) = gateway_with(5).await;
+    let mut client = gateway.stream("?snapshot=2", "").await;
+    let first = client.block().await.unwrap();
+    let retry: u64 = first[0].strip_prefix("retry: ").unwrap().parse().unwrap();
+    assert!((1000..3000).contains(&retry));
+    assert_eq!(first[1], "event: stream");
+    let hello: serde_json::Value = serde_json::from_str(first[2].strip_prefix("data: ").unwrap()).unwrap();
+    assert_eq!(
+        (&hello["resume"], &hello["oldest"], &hello["head"]),
+        (&"live".into(), &"e-1".into(), &"e-5".into())
+    );
+    assert_eq!(client.ids(2).await, ["e-4", "e-5"]);
+    daemon.publish("odd");
+    assert_eq!(client.ids(1).await, ["e-6"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_is_resumed_from_header_query_or_after_and_the_header_wins() {
+    let (gateway, _daemon, _serving) = gateway_with(5).await;
+    for (query, header, first) in [
+        ("", "last-event-id: e-3\r\n", "e-4"),
+        ("?last_event_id=e-2", "", "e-3"),
+        ("?lastEventId=e-2", "", "e-3"),
+        ("?after=e-1&snapshot=0", "", "e-2"),
+        ("?last_event_id=e-1", "last-event-id: e-4\r\n", "e-5"),
+    ] {
+        let mut client = gateway.stream(query, header).await;
+        assert_eq!(client.hello().await["resume"], "exact", "{query} {header}");
+        assert_eq!(client.ids(1).await, [first], "{query} {header}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_id_is_never_an_error_but_a_reset() {
+    let (gateway, _daemon, _serving) = gateway_with(3).await;
+    let long = format!("last-event-id: e-{}\r\n", "1".repeat(5000));
+    for header in
+        ["last-event-id: nonsense\r\n", "last-event-id: e-99\r\n", "last-event-id: other-2\r\n", &long]
+    {
+        let mut client = gateway.stream("?snapshot=1", header).await;
+        let hello = client.hello().await;
+        assert_eq!(
+            (&hello["resume"], &hello["missed"]),
+            (&"reset".into(), &serde_json::Value::Null),
+            "{header}"
+        );
+        assert_eq!(client.ids(1).await, ["e-3"], "it starts as one that came with none");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_ring_no_longer_has_is_told_as_a_gap() {
+    let gateway = Gateway::start(|config| config.gateway.ring_events = 10).await;
+    let daemon = FakeDaemon::new("e");
+    (0..30).for_each(|_| daemon.publish("a"));
+    let _serving = daemon.serve(gateway.socket());
+    gateway.until_ready().await;
+    let mut client = gateway.stream("?after=e-5", "").await;
+    let hello = client.hello().await;
+    assert_eq!(
+        (&hello["resume"], &hello["missed"], &hello["oldest"]),
+        (&"gap".into(), &15.into(), &"e-21".into())
+    );
+    assert_eq!(client.ids(10).await.first().unwrap(), "e-21");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filtered_client_gets_its_own_and_its_cursor_moves_past_the_rest() {
+    let (gateway, daemon, _serving) = gateway_with(4).await;
+    let mut client = gateway.stream("?source=even&snapshot=10", "").await;
+    assert_eq!(client.ids(2).await, ["e-2", "e-4"]);
+    daemon.publish("odd");
+    let beat = client.block().await.unwrap();
+    assert_eq!(beat, ["id: e-5"], "an id without an event");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_daemon_a_fresh_client_is_greeted_at_once_and_one_with_an_id_waits_for_the_truth() {
+    let gateway = Gateway::start(|_| ()).await;
+    let mut fresh = gateway.stream("", "").await;
+    let hello = fresh.hello().await;
+    assert_eq!((&hello["resume"], &hello["head"]), (&"live".into(), &serde_json::Value::Null));
+    let mut back = gateway.stream("", "last-event-id: e-2\r\n").await;
+    assert!(back.block().await.unwrap()[0].starts_with("retry: "));
+    for path in ["/", "/health"] {
+        assert!(gateway.ask("GET", path, "").await.starts_with("HTTP/1.1 200"), "{path}");
+    }
+    assert!(gateway.ask("GET", "/ready", "").await.starts_with("HTTP/1.1 503"));
+    assert!(gateway.ask("GET", "/news", "").await.starts_with("HTTP/1.1 503"));
+    let daemon = FakeDaemon::new("e");
+    (0..4).for_each(|_| daemon.publish("a"));
+    let _serving = daemon.serve(gateway.socket());
+    assert_eq!(fresh.ids(4).await, ["e-1", "e-2", "e-3", "e-4"]);
+    assert_eq!(back.hello().await["resume"], "exact");
+    assert_eq!(back.ids(2).await, ["e-3", "e-4"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_daemon_comes_and_goes_and_its_clients_miss_nothing() {
+    let (gateway, daemon, serving) = gateway_with(2).await;
+    let mut client = gateway.stream("?snapshot=2", "").await;
+    assert_eq!(client.ids(2).await, ["e-1", "e-2"]);
+    let mut serving = serving;
+    for round in 0..3_u64 {
+        drop(serving);
+        daemon.publish("a");
+        daemon.publish("a");
+        serving = daemon.serve(gateway.socket());
+        let first = 3 + round * 2;
+        assert_eq!(client.ids(2).await, [format!("e-{first}"), format!("e-{}", first + 1)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_log_ends_the_streams_and_the_old_id_is_reset() {
+    let (gateway, _daemon, serving) = gateway_with(2).await;
+    let mut client = gateway.stream("?snapshot=2", "").await;
+    client.ids(2).await;
+    drop(serving);
+    let other = FakeDaemon::new("f");
+    other.publish("a");
+    let _serving = other.serve(gateway.socket());
+    let mut last = Vec::new();
+    while let Some(block) = client.block().await {
+        last = block;
+    }
+    assert_eq!(last, ["id: e-2"], "it keeps its place of the old log");
+    let mut client = gateway.stream("", "last-event-id: e-2\r\n").await;
+    assert_eq!(client.hello().await["resume"], "reset");
+    assert_eq!(client.ids(1).await, ["f-1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_the_limit_a_stream_is_told_to_come_later_and_nobody_is_put_out() {
+    let gateway = Gateway::start(|config| config.gateway.clients_per_address_max = 2).await;
+    let daemon = FakeDaemon::new("e");
+    daemon.publish("a");
+    let _serving = daemon.serve(gateway.socket());
+    gateway.until_ready().await;
+    let (mut one, _two) = (gateway.stream("", "").await, gateway.stream("", "").await);
+    let refused = gateway.ask("GET", "/news/stream", "").await;
+    assert!(refused.starts_with("HTTP/1.1 200"), "{refused}");
+    assert!(refused.contains("\r\n\r\nretry: "), "{refused}");
+    assert_eq!(one.ids(1).await, ["e-1"]);
+    drop(one);
+    let again = async {
+        while !gateway.ask("GET", "/health", "").await.contains("\"clients\":1") {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, again).await.expect("a client that left gives its place back");
+    gateway.stream("", "").await.ids(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_pipelines_on_its_open_stream_is_cut_off() {
+    let (gateway, _daemon, _serving) = gateway_with(1).await;
+    let mut client = gateway.stream("", "").await;
+    client.ids(1).await;
+    let flood = "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(20_000);
+    // It is cut off in the middle of what it sends, too.
+    timeout(PATIENCE, client.stream.get_mut().write_all(flood.as_bytes())).await.unwrap().ok();
+    let gone = async { while client.block().await.is_some() {} };
+    timeout(PATIENCE, gone).await.expect("the connection is closed");
+    assert!(
+        gateway.ask("GET", "/metrics", "").await.contains("streams_ended_total{reason=\"pipelining\"} 1")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_ends_every_stream_with_its_place_and_the_process_in_time() {
+    let (gateway, daemon, _serving) = gateway_with(3).await;
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        let mut client = gateway.stream("?snapshot=1", "").await;
+        client.ids(1).await;
+        clients.push(client);
+    }
+    daemon.publish("a");
+    for client in &mut clients {
+        client.ids(1).await;
+    }
+    let ended = tokio::spawn(gateway.end());
+    for client in &mut clients {
+        let mut last = Vec::new();
+        while let Some(block) = client.block().await {
+            last = block;
+        }
+        assert_eq!(last, ["id: e-4"], "it is told its place with the last block");
+    }
+    assert!(ended.await.unwrap() < Duration::from_secs(5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_answers_head_and_options_and_names_what_it_serves() {
+    let (gateway, _daemon, _serving) = gateway_with(1).await;
+    for path in [
+        "/",
+        "/health",
+        "/ready",
+        "/metrics",
+        "/openapi.json",
+        "/news",
+        "/news/e-1",
+        "/sources",
+        "/categories",
+        "/news/stream",
+    ] {
+        let head = gateway.ask("HEAD", path, "").await;
+        assert!(head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"), "{path}: {head}");
+        let post = gateway.ask("POST", path, "content-length: 0\r\n").await;
+        assert!(
+            post.starts_with("HTTP/1.1 405") && post.contains("allow: GET, HEAD, OPTIONS"),
+            "{path}: {post}"
+        );
+        assert!(gateway.ask("OPTIONS", path, "").await.starts_with("HTTP/1.1 204"), "{path}");
+        for answer in [head, post] {
+            for header in [
+                "x-content-type-options: nosniff",
+                "content-security-policy: ",
+                "referrer-policy: no-referrer",
+            ] {
+                assert!(answer.contains(header), "{path}: {header}");
+            }
+            assert!(!answer.contains("access-control-allow-origin"), "{path}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_not_ours_is_refused_and_an_allowed_origin_is_named() {
+    let gateway = Gateway::start(|config| {
+        config.gateway.cors_origins = vec!["https://reader.example".to_owned()];
+    })
+    .await;
+    let evil = "GET /health HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n";
+    let mut answer = String::new();
+    gateway.send(evil).await.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 421"), "{answer}");
+    let allowed = gateway.ask("GET", "/health", "origin: https://reader.example\r\n").await;
+    assert!(allowed.contains("access-control-allow-origin: https://reader.example"), "{allowed}");
+    let other = gateway.ask("GET", "/health", "origin: https://reader.example.evil\r\n").await;
+    assert!(!other.contains("access-control-allow-origin"), "{other}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_history_goes_back_page_by_page_and_an_event_has_an_address() {
+    let (gateway, _daemon, _serving) = gateway_with(5).await;
+    let mut path = "/news?limit=2&source=odd".to_owned();
+    let mut ids = Vec::new();
+    loop {
+        let answer = gateway.ask("GET", &path, "").await;
+        let body: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+        ids.extend(body["items"].as_array().unwrap().iter().map(|i| i["id"].as_str().unwrap().to_owned()));
+        match body["next"].as_str() {
+            Some(next) => next.clone_into(&mut path),
+            None => break,
+        }
+    }
+    assert_eq!(ids, ["e-5", "e-3", "e-1"]);
+    assert!(gateway.ask("GET", "/news/e-3", "").await.contains("\"title\":\"Story 3\""));
+    for (path, status) in
+        [("/news/e-9", 404), ("/news/x-1", 404), ("/news/zzz", 400), ("/news?limit=0", 400), ("/nope", 404)]
+    {
+        let answer = gateway.ask("GET", path, "").await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+        assert!(answer.contains("content-type: application/problem+json"), "{path}: {answer}");
+    }
+    let etag = gateway.ask("GET", "/news", "").await;
+    let etag = etag.lines().find_map(|l| l.strip_prefix("etag: ")).unwrap().to_owned();
+    let again = gateway.ask("GET", "/news", &format!("if-none-match: {etag}\r\n")).await;
+    assert!(again.starts_with("HTTP/1.1 304"), "{again}");
+}
