@@ -290,8 +290,10 @@ mod tests {
         let url = format!("http://{}/", listener.local_addr().unwrap());
         actix_rt::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                let mut request = [0; 4096];
-                stream.read(&mut request).await.ok();
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    request.push(stream.read_u8().await.unwrap());
+                }
                 let head =
                     format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", FEED.len());
                 stream.write_all(format!("{head}{FEED}").as_bytes()).await.ok();
