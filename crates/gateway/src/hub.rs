@@ -32,6 +32,13 @@ pub(crate) struct Settings {
     pub(crate) trusted_proxies: Vec<IpNet>,
 }
 
+/// Open streams.
+#[derive(Debug, Default)]
+struct Clients {
+    all: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
 /// Shared by everything in the process.
 pub(crate) struct Hub {
     pub(crate) settings: Settings,
@@ -42,7 +49,7 @@ pub(crate) struct Hub {
     /// Rings when the ring, the notices or our own state have something new.
     bell: watch::Sender<u64>,
     draining: AtomicBool,
-    clients: Mutex<HashMap<IpAddr, usize>>,
+    clients: Mutex<Clients>,
     pub(crate) metrics: Metrics,
     pub(crate) numbers: Numbers,
     /// The daemon's metrics as they last came.
@@ -93,14 +100,14 @@ impl Hub {
         self.draining.load(Ordering::Acquire)
     }
 
-    fn clients(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+    fn clients(&self) -> MutexGuard<'_, Clients> {
         // Every change under it is complete before it can panic.
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Open streams.
     pub(crate) fn client_count(&self) -> usize {
-        self.clients().values().sum()
+        self.clients().all
     }
 
     /// A place for one more stream, or why there is none. Nobody is put out for a newcomer.
@@ -110,14 +117,15 @@ impl Hub {
             return Err("draining");
         }
         let mut clients = self.clients();
-        if clients.values().sum::<usize>() >= self.settings.clients_max {
+        if clients.all >= self.settings.clients_max {
             return Err("clients_max");
         }
-        let here = clients.entry(address).or_default();
+        let here = clients.by_address.entry(address).or_default();
         if *here >= self.settings.clients_per_address_max {
             return Err("clients_per_address_max");
         }
         *here += 1;
+        clients.all += 1;
         drop(clients);
         self.numbers.clients.inc();
         self.numbers.streams.inc();
@@ -149,10 +157,11 @@ pub(crate) struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut clients = self.hub.clients();
-        if let Some(here) = clients.get_mut(&self.address) {
+        clients.all -= 1;
+        if let Some(here) = clients.by_address.get_mut(&self.address) {
             *here -= 1;
             if *here == 0 {
-                clients.remove(&self.address);
+                clients.by_address.remove(&self.address);
             }
         }
         drop(clients);

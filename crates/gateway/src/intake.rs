@@ -97,7 +97,8 @@ fn connected(hub: &Hub, hello: &Hello) -> Seq {
 
 fn lost(hub: &Hub, reason: &str) {
     hub.numbers.wire_connected.set(0);
-    if hub.link.lost(reason) {
+    // Both processes are often stopped together: then this is no news.
+    if hub.link.lost(reason) && !hub.is_draining() {
         hub.numbers.wire_losses.inc();
         tracing::warn!(error = reason, "wire lost");
     } else {

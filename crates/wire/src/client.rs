@@ -71,21 +71,21 @@ impl Endpoint {
             Self::Socket(path) => builder.unix_socket(path.as_path()).tls_certs_only([]),
             Self::Url(_) => builder.tcp_keepalive(Duration::from_secs(30)),
         };
-        builder.build().map_err(|e| ClientError::Setup(self.clone(), chain(&e)))
+        builder.build().map_err(|e| ClientError::Setup(self.clone(), deepest(&e)))
     }
 
     pub(crate) fn unreachable(&self, error: &reqwest::Error) -> ClientError {
-        ClientError::Unreachable(self.clone(), chain(error))
+        ClientError::Unreachable(self.clone(), deepest(error))
     }
 }
 
 /// The innermost reason says it best; the outer ones repeat the URL.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut deepest = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
+pub(crate) fn deepest(error: &dyn std::error::Error) -> String {
+    let mut reason = error;
+    while let Some(source) = reason.source() {
+        reason = source;
     }
-    deepest.to_string()
+    reason.to_string()
 }
 
 /// Fetches a route, within `deadline` and at most `bytes_max` of body.

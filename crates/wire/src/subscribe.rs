@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_util::codec::Decoder as _;
 
 use crate::{
-    client::{ClientError, Endpoint},
+    client::{ClientError, Endpoint, deepest},
     resume::{Hello, Missed, Resume},
 };
 
@@ -284,7 +284,7 @@ impl Open {
             match timeout(silence, self.response.chunk()).await {
                 Ok(Ok(Some(chunk))) => self.buffer.extend_from_slice(&chunk),
                 Ok(Ok(None)) => return Err("the other side ended the stream".to_owned()),
-                Ok(Err(error)) => return Err(format!("the stream broke: {}", error.without_url())),
+                Ok(Err(error)) => return Err(format!("the stream broke: {}", deepest(&error))),
                 Err(_) => return Err(format!("silence for {silence:?}")),
             }
         }
