@@ -272,7 +272,8 @@ impl Stack {
         serde_json::from_str(&text).with_context(|| format!("GET {path} answered {text}"))
     }
 
-    fn show_logs(&self) {
+    /// Shows the logs to whoever reads the test's output; done by itself when a test panics.
+    pub fn show_logs(&self) {
         for program in [Program::Ingestd, Program::Gateway, Program::Newswire] {
             let Ok(log) = fs::read_to_string(self.path(&format!("{}.log", program.name()))) else { continue };
             let lines: Vec<_> = log.lines().collect();

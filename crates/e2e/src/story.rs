@@ -48,19 +48,31 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(40);
 /// # Errors
 /// When a subscriber missed an item, saw one twice or in another order, was told of a gap, or was closed for good; or when
 /// a process ended by itself.
-pub async fn kills(mut victims: impl FnMut(usize) -> Option<Vec<Program>>) -> anyhow::Result<Tally> {
+pub async fn kills(victims: impl FnMut(usize) -> Option<Vec<Program>>) -> anyhow::Result<Tally> {
     let origin = Arc::new(Origin::start().await?);
     let mut stack = Stack::new(&feeds(&origin, FEEDS))?;
+    let outcome = play(&origin, &mut stack, victims).await;
+    if outcome.is_err() {
+        stack.show_logs();
+    }
+    outcome
+}
+
+async fn play(
+    origin: &Arc<Origin>,
+    stack: &mut Stack,
+    mut victims: impl FnMut(usize) -> Option<Vec<Program>>,
+) -> anyhow::Result<Tally> {
     stack.start_both().await?;
     let everything =
         [stack.subscribe("/news/stream?snapshot=1000"), stack.subscribe("/news/stream?snapshot=1000")];
     let filtered = stack.subscribe("/news/stream?snapshot=1000&source=feed-1");
-    let publisher = Publisher::start(Arc::clone(&origin));
+    let publisher = Publisher::start(Arc::clone(origin));
 
     let mut killed = 0;
     for round in 0.. {
         let Some(programs) = victims(round) else { break };
-        sleep(by_chance(200, 2_000)).await;
+        sleep(by_chance(50, 2_000)).await;
         for program in &programs {
             stack.kill(*program).with_context(|| format!("round {round}"))?;
             killed += 1;
@@ -69,8 +81,12 @@ pub async fn kills(mut victims: impl FnMut(usize) -> Option<Vec<Program>>) -> an
             sleep(by_chance(0, 1_000)).await;
             stack.start(program)?;
         }
-        stack.ready().await.with_context(|| format!("round {round}"))?;
+        // Now and then the next kill meets processes that have not found their feet yet.
+        if fastrand::u8(0..4) > 0 {
+            stack.ready().await.with_context(|| format!("round {round}"))?;
+        }
     }
+    stack.ready().await?;
     sleep(Duration::from_secs(1)).await;
     publisher.stop().await;
 

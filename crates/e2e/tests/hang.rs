@@ -92,6 +92,29 @@ async fn with_the_daemon_stopped_or_dead_pages_answer_within_100_ms() {
     assert_eq!(subscriber.count("item"), 2);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_every_feed_hanging_pages_answer_within_100_ms() {
+    let origin = Origin::start().await.unwrap();
+    let sources = story::feeds(&origin, FEEDS);
+    for number in 0..FEEDS {
+        let name = format!("feed-{number}");
+        origin.publish(&name, "Never heard");
+        origin.behave(&name, a_way_to_hang(number));
+    }
+    let mut stack = Stack::new(&sources).unwrap();
+    stack.start_both().await.unwrap();
+    let subscriber = stack.subscribe("/news/stream");
+    let prober = Prober::start(&stack.gateway(), PROBE_EVERY).unwrap();
+    let lasted = Duration::from_secs(12);
+    sleep(lasted).await;
+    let report = prober.stop();
+    say(&report.to_string());
+    assert_pages(&report, lasted);
+    assert_eq!((subscriber.count("stream"), subscriber.count("item")), (1, 0));
+    let asked = (0..FEEDS).filter(|n| !origin.requests(&format!("feed-{n}")).is_empty()).count();
+    assert_eq!(asked, FEEDS, "no feed waits for another");
+}
+
 /// Feeds with one item each; every second one hangs in one of the ways to hang.
 fn half_hanging(origin: &Origin) -> Vec<SourceEntry> {
     let sources: Vec<_> = (0..FEEDS)
@@ -105,16 +128,20 @@ fn half_hanging(origin: &Origin) -> Vec<SourceEntry> {
         let name = format!("feed-{number}");
         origin.publish(&name, &format!("The first item of {name}"));
         if number % 2 == 1 {
-            let hanging = match number / 2 % 4 {
-                0 => Behaviour::SilentBody,
-                1 => Behaviour::Drip(1, Duration::from_secs(1)),
-                2 => Behaviour::Late(HANG),
-                _ => Behaviour::SilentHead,
-            };
-            origin.behave(&name, hanging);
+            origin.behave(&name, a_way_to_hang(number / 2));
         }
     }
     sources
+}
+
+/// All of them, one after the other.
+fn a_way_to_hang(number: usize) -> Behaviour {
+    match number % 4 {
+        0 => Behaviour::SilentBody,
+        1 => Behaviour::Drip(1, Duration::from_secs(1)),
+        2 => Behaviour::Late(HANG),
+        _ => Behaviour::SilentHead,
+    }
 }
 
 /// When the first item of each source arrived, once so many have.

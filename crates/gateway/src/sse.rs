@@ -71,14 +71,15 @@ pub(crate) fn id_only(id: &Cursor) -> Bytes {
     format!("id: {id}\n\n").into()
 }
 
-/// How long a client waits before it comes back, in milliseconds.
+/// How long a client waits before it comes back, in milliseconds. A line, not a block: see [`comment`].
 pub(crate) fn retry(ms: u64) -> Bytes {
-    format!("retry: {ms}\n\n").into()
+    format!("retry: {ms}\n").into()
 }
 
-/// A line that clients ignore.
+/// A line that clients ignore. Not a block: to the letter of the standard, the end of a block takes away the place of a
+/// client that resumed, unless an id has come on this connection.
 pub(crate) fn comment(text: &str) -> Bytes {
-    format!(": {text}\n\n").into()
+    format!(": {text}\n").into()
 }
 
 #[cfg(test)]

@@ -140,7 +140,7 @@ impl Subscriber {
             };
             bytes.extend_from_slice(&sse::block("stream", &hello));
         } else {
-            bytes.extend_from_slice(b"\n: waiting for the ingestion daemon\n\n");
+            bytes.extend_from_slice(b": waiting for the ingestion daemon\n");
         }
         bytes.freeze()
     }
@@ -164,12 +164,17 @@ impl Subscriber {
             (None, _) => hub.ring.before_newest(self.wish.snapshot, filter),
         };
         self.stage = Stage::Live;
+        let place = Cursor { epoch: standing.epoch.clone(), seq: self.cursor };
         if told {
-            return self.read_on();
+            let events = self.read_on().unwrap_or_default();
+            return Some(join(&sse::id_only(&place), &events));
         }
         self.count_resume(resume);
         hub.numbers.missed.inc_by(verdict.missed.unwrap_or(0));
+        // Its place with the first block: a client that loses the stream before its first event keeps it, and so does
+        // one that forgets its id when a new connection begins with a block without one (the letter of the standard).
         let hello = sse::block("stream", &standing.hello(&verdict, requested, SERVER));
+        let hello = join(format!("id: {place}\n").as_bytes(), &hello);
         let events = self.read_on().unwrap_or_default();
         Some(join(&hello, &events))
     }
@@ -224,7 +229,7 @@ impl Subscriber {
         self.shard.hub.numbers.ended.get_or_create(&[("reason", reason)]).inc();
         let retry = sse::retry(fastrand::u64(RETRY_DRAIN_MS));
         match self.id() {
-            Some(id) => join(&retry, &sse::id_only(&id)),
+            Some(id) => [&retry[..], b"\n", &sse::id_only(&id)].concat().into(),
             None => retry,
         }
     }

@@ -289,8 +289,8 @@ async fn a_stream_begins_with_retry_and_stream_then_the_snapshot_then_live() {
     let first = client.block().await.unwrap();
     let retry: u64 = first[0].strip_prefix("retry: ").unwrap().parse().unwrap();
     assert!((1000..3000).contains(&retry));
-    assert_eq!(first[1], "event: stream");
-    let hello: serde_json::Value = serde_json::from_str(first[2].strip_prefix("data: ").unwrap()).unwrap();
+    assert_eq!(first[1..3], ["id: e-3", "event: stream"], "its place comes with the first block");
+    let hello: serde_json::Value = serde_json::from_str(first[3].strip_prefix("data: ").unwrap()).unwrap();
     assert_eq!(
         (&hello["resume"], &hello["oldest"], &hello["head"]),
         (&"live".into(), &"e-1".into(), &"e-5".into())

@@ -106,11 +106,14 @@ impl Publisher {
         let hello = standing.hello(&verdict, requested, &self.server);
         let mut heartbeat = interval_at(Instant::now() + self.heartbeat, self.heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let cursor = verdict.after.unwrap_or_else(|| standing.snapshot(snapshot));
+        // Its place comes with the first block, so that it has one before its first event.
+        let place = Cursor { epoch: standing.epoch.clone(), seq: cursor };
         let subscriber = Subscriber {
-            cursor: verdict.after.unwrap_or_else(|| standing.snapshot(snapshot)),
+            cursor,
             bell: self.bell.clone(),
             notices: self.notices.subscribe(),
-            ready: VecDeque::from([block("stream", None, &hello)]),
+            ready: VecDeque::from([block("stream", Some(place), &hello)]),
             heartbeat,
             standing,
             log: Arc::clone(&self.log),
@@ -260,7 +263,7 @@ mod tests {
     async fn the_backlog_comes_first_and_the_bell_brings_the_rest_without_a_seam() {
         let (log, ring, publisher) = publisher(4);
         let mut stream = pin!(publisher.stream(Some("e-1"), 0));
-        assert_eq!(take(&mut stream, 4).await, ["stream", "item e-2", "item e-3", "item e-4"]);
+        assert_eq!(take(&mut stream, 4).await, ["stream e-1", "item e-2", "item e-3", "item e-4"]);
         *log.head.lock().unwrap() = 6;
         ring.send_replace(Seq(6));
         assert_eq!(take(&mut stream, 2).await, ["item e-5", "item e-6"]);
@@ -271,7 +274,7 @@ mod tests {
     async fn a_reader_that_falls_behind_is_told_where_the_log_begins() {
         let (log, ring, publisher) = publisher(2);
         let mut stream = pin!(publisher.stream(None, 1));
-        assert_eq!(take(&mut stream, 2).await, ["stream", "item e-2"]);
+        assert_eq!(take(&mut stream, 2).await, ["stream e-1", "item e-2"]);
         *log.head.lock().unwrap() = 20;
         *log.oldest.lock().unwrap() = 18;
         ring.send_replace(Seq(20));
@@ -284,7 +287,7 @@ mod tests {
     async fn lost_notices_are_announced_by_the_catalogue_block() {
         let (_log, _ring, publisher) = publisher(0);
         let mut stream = pin!(publisher.stream(None, 0));
-        assert_eq!(take(&mut stream, 1).await, ["stream"]);
+        assert_eq!(take(&mut stream, 1).await, ["stream e-0"]);
         for _ in 0..9 {
             publisher.notices.send(Notice::Source("{}".into())).unwrap();
         }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use news::{Cursor, Kind, Seq};
+use news::{Cursor, Kind};
 use reqwest::{Client, Response};
 use tokio::time::timeout;
 use tokio_util::codec::Decoder as _;
@@ -222,7 +222,7 @@ impl Subscription {
         let kind = match name.as_str() {
             "item" => Kind::Item,
             "update" => Kind::Update,
-            "stream" => return self.hello(&data).map(Some),
+            "stream" => return self.hello(id, &data).map(Some),
             "gap" => return self.gap(&data).map(Some),
             "heartbeat" | "" => {
                 self.cursor = id.or(self.cursor.take());
@@ -248,18 +248,16 @@ impl Subscription {
         Ok(Some(Signal::Event(incoming)))
     }
 
-    fn hello(&mut self, data: &[u8]) -> Result<Signal, String> {
+    /// The first event; its id is our place in this log.
+    fn hello(&mut self, id: Option<Cursor>, data: &[u8]) -> Result<Signal, String> {
         let hello: Hello = serde_json::from_slice(data).map_err(|e| format!("bad first event: {e}"))?;
         self.attempts = 0;
-        match hello.resume {
-            Resume::Exact => self.contiguous = self.coverage == Coverage::All,
-            Resume::Gap => self.contiguous = false,
+        self.contiguous = id.is_some() && self.coverage == Coverage::All;
+        match (id, hello.resume) {
+            (Some(place), _) => self.cursor = Some(place),
             // The old cursor says nothing about this log.
-            Resume::Live | Resume::Reset => {
-                // An empty log is a place, too: everything in it is yet to come.
-                self.cursor = hello.head.clone().filter(|head| head.seq == Seq::NONE);
-                self.contiguous = false;
-            }
+            (None, Resume::Live | Resume::Reset) => self.cursor = None,
+            (None, Resume::Exact | Resume::Gap) => {}
         }
         Ok(Signal::Connected(hello))
     }

@@ -53,9 +53,10 @@ impl Server {
     }
 }
 
-fn hello(resume: &str, head: &str) -> String {
+/// The first event, with the reader's place.
+fn hello(resume: &str, place: &str) -> String {
     format!(
-        "event: stream\ndata: {{\"resume\":\"{resume}\",\"requested\":null,\"oldest\":null,\"head\":\"{head}\",\
+        "id: {place}\nevent: stream\ndata: {{\"resume\":\"{resume}\",\"requested\":null,\"oldest\":null,\"head\":\"{place}\",\
          \"missed\":0,\"server\":\"test\"}}\n\n"
     )
 }
@@ -87,8 +88,8 @@ async fn words(subscription: &mut Subscription, n: usize) -> Vec<String> {
 async fn after_a_loss_it_goes_on_after_the_last_event_and_gives_none_twice() {
     let server = Server::new().await;
     let mut subscription = server.subscription(None, Coverage::All);
-    let first = [hello("live", "e-2"), item(1), item(2), "id: e-3\nevent: item\nda".to_owned()].concat();
-    let second = [hello("exact", "e-4"), item(2), item(3), item(4)].concat();
+    let first = [hello("live", "e-0"), item(1), item(2), "id: e-3\nevent: item\nda".to_owned()].concat();
+    let second = [hello("exact", "e-2"), item(2), item(3), item(4)].concat();
     let play = async {
         let (stream, id) = server.play(&first).await;
         assert_eq!(id, None);
@@ -106,8 +107,8 @@ async fn a_hole_is_not_passed_over_but_asked_for_again() {
     let server = Server::new().await;
     let mut subscription = server.subscription(Some("e-1"), Coverage::All);
     let play = async {
-        let (holey, _) = server.play(&[hello("exact", "e-4"), item(2), item(4)].concat()).await;
-        let (stream, id) = server.play(&[hello("exact", "e-4"), item(3), item(4)].concat()).await;
+        let (holey, _) = server.play(&[hello("exact", "e-1"), item(2), item(4)].concat()).await;
+        let (stream, id) = server.play(&[hello("exact", "e-2"), item(3), item(4)].concat()).await;
         assert_eq!(id.as_deref(), Some("e-2"));
         (holey, stream)
     };
@@ -119,7 +120,7 @@ async fn a_hole_is_not_passed_over_but_asked_for_again() {
 async fn a_filtered_stream_has_holes_and_its_heartbeats_move_the_cursor() {
     let server = Server::new().await;
     let mut subscription = server.subscription(Some("e-1"), Coverage::Filtered);
-    let script = [hello("exact", "e-9"), item(4), "id: e-8\n\n".to_owned(), item(9)].concat();
+    let script = [hello("exact", "e-1"), item(4), "id: e-8\n\n".to_owned(), item(9)].concat();
     let (words, _stream) = tokio::join!(words(&mut subscription, 2), server.play(&script));
     assert_eq!(words, ["Exact", "e-4", "beat", "e-9"]);
 }
@@ -129,7 +130,7 @@ async fn a_gap_is_told_and_what_follows_it_is_taken() {
     let server = Server::new().await;
     let mut subscription = server.subscription(Some("e-1"), Coverage::All);
     let gap = "event: gap\ndata: {\"missed\":5,\"oldest\":\"e-8\"}\n\n".to_owned();
-    let script = [hello("exact", "e-9"), item(2), gap, item(8), item(9)].concat();
+    let script = [hello("exact", "e-1"), item(2), gap, item(8), item(9)].concat();
     let (words, _stream) = tokio::join!(words(&mut subscription, 3), server.play(&script));
     assert_eq!(words, ["Exact", "e-2", "gap 5", "e-8", "e-9"]);
 }
@@ -138,7 +139,7 @@ async fn a_gap_is_told_and_what_follows_it_is_taken() {
 async fn another_log_starts_afresh() {
     let server = Server::new().await;
     let mut subscription = server.subscription(Some("e-7"), Coverage::All);
-    let script = [hello("reset", "f-1"), "id: f-1\nevent: item\ndata: {}\n\n".to_owned()].concat();
+    let script = [hello("reset", "f-0"), "id: f-1\nevent: item\ndata: {}\n\n".to_owned()].concat();
     let (words, _stream) = tokio::join!(words(&mut subscription, 1), server.play(&script));
     assert_eq!(words, ["Reset", "f-1"]);
 }
@@ -149,7 +150,7 @@ async fn an_empty_log_is_a_place_to_go_on_from() {
     let mut subscription = server.subscription(None, Coverage::All);
     let play = async {
         drop(server.play(&hello("live", "e-0")).await);
-        let (stream, id) = server.play(&[hello("exact", "e-1"), item(1)].concat()).await;
+        let (stream, id) = server.play(&[hello("exact", "e-0"), item(1)].concat()).await;
         assert_eq!(id.as_deref(), Some("e-0"));
         stream
     };
@@ -175,7 +176,7 @@ async fn silence_refusal_and_nonsense_are_losses_and_it_comes_back() {
         // The other side hangs up in the middle of it.
         endless.write_all(huge.as_bytes()).await.ok();
         let (bad_id, _) = server.play("id: not-an-id!\nevent: item\ndata: {}\n\n").await;
-        let good = server.play(&[hello("live", "e-1"), item(1)].concat()).await;
+        let good = server.play(&[hello("live", "e-0"), item(1)].concat()).await;
         (silent, refusing, endless, bad_id, good)
     };
     let (words, _streams) = tokio::join!(words(&mut subscription, 1), play);

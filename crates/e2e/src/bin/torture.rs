@@ -19,10 +19,12 @@ async fn main() -> anyhow::Result<()> {
     while Instant::now() < until {
         let tally = story::kills(|round| {
             let on = round < ROUNDS && Instant::now() < until;
-            on.then(|| match fastrand::u8(0..3) {
+            // They are started again in this order.
+            on.then(|| match fastrand::u8(0..4) {
                 0 => vec![Program::Ingestd],
                 1 => vec![Program::Gateway],
-                _ => vec![Program::Ingestd, Program::Gateway],
+                2 => vec![Program::Ingestd, Program::Gateway],
+                _ => vec![Program::Gateway, Program::Ingestd],
             })
         })
         .await?;
