@@ -35,7 +35,7 @@ use crate::{
     roster::{Dismiss, Roster, Take, overdue},
     routes,
     source_actor::Workshop,
-    wire_log::WireLog,
+    wire_log::{Fault, WireLog},
 };
 
 /// Notices that a slow gateway may lag behind before it is told to read the list of sources again.
@@ -59,6 +59,9 @@ pub enum RunError {
     /// A socket cannot be had.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The log can no longer be read.
+    #[error("{0}")]
+    Damaged(String),
     /// The log can no longer be written.
     #[error(transparent)]
     Append(#[from] store::AppendError),
@@ -72,7 +75,7 @@ impl Ending for RunError {
         match self {
             Self::Catalogue(_) => Exit::Config,
             Self::Store(OpenError::Locked { .. }) => Exit::Locked,
-            Self::Store(_) | Self::Append(_) => Exit::Io,
+            Self::Store(_) | Self::Append(_) | Self::Damaged(_) => Exit::Io,
             Self::Socket(error) => error.exit(),
             Self::Other(_) => Exit::Failure,
         }
@@ -118,15 +121,17 @@ pub async fn run(start: Start) -> Result<(), RunError> {
         numbers: numbers.clone(),
     };
     let roster = Roster::new(Rc::new(shop), board.clone()).start();
+    let fault = Fault::new(signals.stop.clone());
+    let log = WireLog { reader: reader.clone(), fault: fault.clone() };
     let desk = routes::Desk {
         publisher: wire::Publisher {
-            log: Arc::new(WireLog(reader.clone())),
+            log: Arc::new(log.clone()),
             bell: bell_heard,
             notices,
             heartbeat: HEARTBEAT,
             server: concat!("newswire-ingestd/", env!("CARGO_PKG_VERSION")).into(),
         },
-        log: WireLog(reader.clone()),
+        log,
         board,
         roster: roster.clone(),
         metrics,
@@ -141,7 +146,13 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     notify::ready();
     attend(&config, &reader, &roster, signals).await;
     notify::stopping();
-    stop(roster, recorder, writer_thread, server).await
+    // Before the store is free for the next one, who will want the name.
+    tokio::fs::remove_file(config.daemon.run_dir.join("ingestd.sock")).await.ok();
+    stop(roster, recorder, writer_thread, server).await?;
+    match fault.reason() {
+        Some(reason) => Err(RunError::Damaged(reason.to_owned())),
+        None => Ok(()),
+    }
 }
 
 async fn read_catalogue(path: &Path) -> Result<Catalogue, RunError> {

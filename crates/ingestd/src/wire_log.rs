@@ -1,22 +1,51 @@
 //! Step 8 of the life of an item: the store's log as the wire reads it.
 
+use std::sync::{Arc, OnceLock};
+
 use store::Reader;
+use tokio_util::sync::CancellationToken;
 use wire::{Log, LogError, LogEvent, LogPage, Standing};
 
 /// The log on disk. Reading it blocks; the wire does so off the runtime's threads.
 #[derive(Clone, Debug)]
-pub(crate) struct WireLog(pub(crate) Reader);
+pub(crate) struct WireLog {
+    pub(crate) reader: Reader,
+    pub(crate) fault: Fault,
+}
+
+/// Where a reader that meets damage says so: our own data is never served in part, the process stops.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault {
+    stop: CancellationToken,
+    reason: Arc<OnceLock<String>>,
+}
+
+impl Fault {
+    pub(crate) fn new(stop: CancellationToken) -> Self {
+        Self { stop, reason: Arc::default() }
+    }
+
+    fn met(&self, reason: String) {
+        // The first one counts.
+        self.reason.set(reason).ok();
+        self.stop.cancel();
+    }
+
+    pub(crate) fn reason(&self) -> Option<&str> {
+        self.reason.get().map(String::as_str)
+    }
+}
 
 impl Log for WireLog {
     fn standing(&self) -> Standing {
         // Oldest before head: in between the head may move on, but the oldest never passes it.
-        let oldest = self.0.oldest();
-        Standing { epoch: self.0.epoch().clone(), oldest, head: self.0.head() }
+        let oldest = self.reader.oldest();
+        Standing { epoch: self.reader.epoch().clone(), oldest, head: self.reader.head() }
     }
 
     fn page(&self, after: news::Seq, limit: usize, bytes: usize) -> Result<LogPage, LogError> {
-        let page = self.0.page(after, limit, bytes).map_err(|error| {
-            tracing::error!(%error, "could not read the log");
+        let page = self.reader.page(after, limit, bytes).map_err(|error| {
+            self.fault.met(error.to_string());
             LogError(error.to_string())
         })?;
         let events =

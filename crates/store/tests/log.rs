@@ -132,6 +132,30 @@ fn a_second_owner_is_refused_and_told_who_holds_the_directory() {
     assert_eq!(reader.head(), Seq(0));
 }
 
+#[test]
+fn an_event_that_was_changed_on_disk_is_never_given_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, reader) = open(dir.path());
+    let items = (0..5).map(|n| item(&n.to_string(), 1)).collect();
+    writer.append(vec![visit(&source("a"), items, 1)]).unwrap();
+    drop((writer, reader));
+    let db = sled::open(dir.path().join("log.sled")).unwrap();
+    let key = [&b"e"[..], &3_u64.to_be_bytes()].concat();
+    let mut value = db.get(&key).unwrap().unwrap().to_vec();
+    *value.last_mut().unwrap() ^= 1;
+    db.insert(key, value).unwrap();
+    db.flush().unwrap();
+    drop(db);
+    let (_writer, reader) = open(dir.path());
+    let error = reader.page(Seq(0), 100, usize::MAX).unwrap_err().to_string();
+    assert!(error.contains("event 3") && error.contains("damaged"), "{error}");
+    assert_eq!(
+        reader.page(Seq(0), 2, usize::MAX).unwrap().records.len(),
+        2,
+        "what stands before it is whole"
+    );
+}
+
 /// What the log must come to, in ten lines: per source, the content last seen of each key.
 fn model(visits: &[(u8, Vec<(u8, u8)>)]) -> Vec<(String, Kind, String)> {
     let mut met = std::collections::HashMap::new();
