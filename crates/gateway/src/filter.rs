@@ -171,7 +171,7 @@ fn number(name: &str, value: &str, min: u64, max: u64) -> Result<u64, Problem> {
     let number = value.parse::<u64>().ok().filter(|n| *n >= min);
     match number {
         Some(number) => Ok(number.min(max)),
-        None => Err(Problem::bad_parameter(name, "a whole number is wanted")),
+        None => Err(Problem::bad_parameter(name, &format!("a whole number of at least {min} is wanted"))),
     }
 }
 

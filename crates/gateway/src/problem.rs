@@ -40,6 +40,16 @@ impl Problem {
         Self::new(410, "no-longer-kept", "this event is older than what is kept")
     }
 
+    /// 410: an id of another life of the log.
+    pub(crate) fn other_log() -> Self {
+        Self::new(410, "other-log", "this id belongs to another log; begin without it")
+    }
+
+    /// 505: a client that could not tell our chunks from our events.
+    pub(crate) fn version() -> Self {
+        Self::new(505, "http-version", "the stream needs HTTP/1.1 or newer")
+    }
+
     /// 421: a `Host` that is not ours.
     pub(crate) fn wrong_host() -> Self {
         Self::new(421, "wrong-host", "this host name is not served here; see gateway.hosts")

@@ -44,8 +44,10 @@ impl Catalogue {
     pub const SOURCES_MAX: usize = 100_000;
     /// Most tags of one source.
     pub const TAGS_MAX: usize = 32;
-    /// Longest name, category, tag: in bytes.
+    /// Longest name, in bytes.
     pub const TEXT_BYTES_MAX: usize = 200;
+    /// Longest category or tag, in bytes: what a filter takes.
+    pub const WORD_BYTES_MAX: usize = 64;
 
     /// Reads the text of a `sources.toml`.
     ///
@@ -230,13 +232,12 @@ impl Reader {
     /// A word by which clients filter, so it must survive a URL and a shell.
     fn word(&mut self, name: &str, value: &Spanned<DeValue<'_>>) -> Option<String> {
         let text = self.text(name, value)?;
-        if text.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.')) {
+        let plain = text.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'));
+        if plain && text.len() <= Catalogue::WORD_BYTES_MAX {
             return Some(text);
         }
-        self.complain(
-            value.span(),
-            format!("{name} `{}`: one word of letters, digits, - _ . is wanted", Safe(&text)),
-        );
+        let wanted = "one word of letters, digits, - _ . of at most 64 bytes is wanted";
+        self.complain(value.span(), format!("{name} `{}`: {wanted}", Safe(&text)));
         None
     }
 

@@ -183,7 +183,8 @@ table! {
         ring_bytes: u64 = "67108864", Kind::Integer(4 * KIB, TIB);
         /// At shutdown, how long open streams are given to leave one after the other.
         drain: Duration = "10s", Kind::Duration(Duration::ZERO, HOUR);
-        /// Host headers that are answered, such as "news.example.org"; empty answers all.
+        /// Host headers that are answered besides the loopback ones, such as "news.example.org"; empty answers all,
+        /// unless `listen` is a loopback address.
         hosts: Vec<String> = "", Kind::List(Item::Host);
         /// Web origins whose pages may read from here, such as "https://example.org"; empty allows none.
         cors_origins: Vec<String> = "", Kind::List(Item::Origin);

@@ -20,7 +20,7 @@ pub(super) async fn list(request: HttpRequest, shared: web::Data<Shared>) -> Res
         let Some(id) = id else { return Ok(None) };
         match id.parse::<Cursor>() {
             Ok(cursor) if cursor.epoch == standing.epoch => Ok(Some(cursor.seq)),
-            Ok(_) => Err(Problem::no_longer_kept()),
+            Ok(_) => Err(Problem::other_log()),
             Err(_) => Err(Problem::bad_parameter(name, "an event id is wanted, such as k3v9q2-412")),
         }
     };

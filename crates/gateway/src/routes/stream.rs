@@ -5,10 +5,7 @@
 
 use std::{net::IpAddr, rc::Rc};
 
-use actix_web::{
-    HttpRequest, HttpResponse, HttpResponseBuilder, Resource, http::StatusCode, http::Version, http::header,
-    web,
-};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, Resource, http::Version, http::header, web};
 
 use super::{Shared, other_method};
 use crate::{
@@ -48,8 +45,7 @@ async fn head() -> HttpResponse {
 
 async fn open(request: HttpRequest, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
     if request.version() < Version::HTTP_11 {
-        // It could not tell our chunks from our events.
-        return Ok(HttpResponse::build(StatusCode::HTTP_VERSION_NOT_SUPPORTED).finish());
+        return Err(Problem::version());
     }
     let query = Query::parse(request.query_string())?;
     let shard = request.app_data::<Rc<Shard>>().expect("every worker has a shard");
