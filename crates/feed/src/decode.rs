@@ -33,6 +33,7 @@ pub enum Decided {
     /// The zeros that ASCII leaves in UTF-16 and UTF-32.
     Zeros,
     /// The bytes are valid UTF-8.
+    #[serde(rename = "valid-utf-8")]
     ValidUtf8,
     /// The charset of the HTTP header.
     Http,
@@ -74,6 +75,9 @@ impl Serialize for Encoding {
 
 /// How much of the document is looked at for its XML declaration, in bytes.
 const DECLARATION_BYTES_MAX: usize = 1024;
+
+/// How much of the document detection looks at, in bytes.
+const SAMPLE_BYTES_MAX: usize = 256 << 10;
 
 /// Bytes to text.
 pub(crate) fn decode<'a>(
@@ -190,7 +194,7 @@ fn by_label<'a>(
         let contradicted = encoding == UTF_16LE
             || encoding == UTF_16BE
             || (encoding == UTF_8 && !is_mostly_utf8(bytes))
-            || (encoding != UTF_8 && encoding != WINDOWS_1252 && is_mostly_utf8(bytes));
+            || (encoding != UTF_8 && is_mostly_utf8(bytes));
         if !contradicted {
             return Ok(with(encoding, bytes, short_name(encoding), by));
         }
@@ -199,7 +203,8 @@ fn by_label<'a>(
         return Ok(with(UTF_8, bytes, "utf-8", Decided::Detected));
     }
     let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
-    detector.feed(bytes, true);
+    let sample = &bytes[..bytes.len().min(SAMPLE_BYTES_MAX)];
+    detector.feed(sample, sample.len() == bytes.len());
     let guess = detector.guess(None, Utf8Detection::Deny);
     let by = if guess == WINDOWS_1252 { Decided::Fallback } else { Decided::Detected };
     Ok(with(guess, bytes, short_name(guess), by))

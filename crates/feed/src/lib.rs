@@ -48,15 +48,35 @@ pub fn read(bytes: &[u8], hints: &Hints<'_>) -> Result<Document, ReadError> {
             let json = parse::json::read_json(&text, hints.url, hints.language)?;
             Ok(document(json.format, encoding, json.parsed, json.warnings, json.damaged))
         }
-        Kind::Html => Err(sniff::page(&text, hints.url)),
-        Kind::Xml => read_markup(&text, encoding, hints),
         Kind::Empty | Kind::Text => Err(sniff::nothing(&text)),
+        Kind::Html => match sniff::buried_feed(&text) {
+            Some(at) => read_buried(&text, at, encoding, hints),
+            None => Err(sniff::page(&text, hints.url)),
+        },
+        Kind::Xml => match read_markup(&text, encoding, hints) {
+            Err(e @ ReadError::NotAFeed { .. }) => match sniff::buried_feed(&text) {
+                Some(at) => read_buried(&text, at, encoding, hints),
+                None => Err(e),
+            },
+            other => other,
+        },
     }
 }
 
+/// Reads a feed that stands behind something else.
+fn read_buried(text: &str, at: usize, encoding: Encoding, hints: &Hints<'_>) -> Result<Document, ReadError> {
+    // Line ends stay, so that warnings name the right lines.
+    let mut rest: String = text[..at].chars().filter(|c| *c == '\n').collect();
+    rest.push_str(&text[at..]);
+    let mut document = read_markup(&rest, encoding, hints)?;
+    let message = "what stood before the feed was left out".to_owned();
+    document.warnings.insert(0, Warning { line: Some(1), column: Some(1), message });
+    Ok(document)
+}
+
 fn read_markup(text: &str, encoding: Encoding, hints: &Hints<'_>) -> Result<Document, ReadError> {
-    let text = scan::scan(text)?;
-    let mut normal = normalise::normalise(&text, hints.url)?;
+    let scanned = scan::scan(text)?;
+    let mut normal = normalise::normalise(&scanned, hints.url)?;
     let (format, damaged, dropped) = (normal.format, normal.damaged, normal.dropped);
     let warnings = std::mem::take(&mut normal.warnings);
     let parsed = parse::read_xml(normal, hints.url, hints.language);

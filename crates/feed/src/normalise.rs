@@ -12,6 +12,7 @@
 mod capture;
 mod draft;
 mod elements;
+mod fields;
 mod names;
 mod words;
 mod write;
@@ -30,7 +31,7 @@ use crate::{
     document::Format,
     error::ReadError,
     limits::{ITEM_WARNINGS_MAX, WARNINGS_MAX},
-    scan::line_of,
+    scan::{Scanned, line_of},
 };
 
 /// The canonical document and everything that does not fit into it.
@@ -49,13 +50,15 @@ pub(crate) struct Normal {
 }
 
 /// Normalises scanned text. `url` is where it came from.
-pub(crate) fn normalise(text: &str, url: Option<&Url>) -> Result<Normal, ReadError> {
+pub(crate) fn normalise(scanned: &Scanned<'_>, url: Option<&Url>) -> Result<Normal, ReadError> {
+    let text: &str = &scanned.text;
     let mut reader = Reader::from_str(text);
     let config = reader.config_mut();
     config.allow_dangling_amp = true;
     config.allow_unmatched_ends = true;
     config.check_end_names = false;
     let mut builder = Builder::new(url);
+    builder.notes.warnings.clone_from(&scanned.repairs);
     loop {
         let offset = usize::try_from(reader.buffer_position()).unwrap_or(text.len());
         let flow = match reader.read_event() {
@@ -144,5 +147,99 @@ impl Notes {
             Warning { line: u32::try_from(line).ok(), column: u32::try_from(column).ok(), message }
         };
         self.warnings.into_iter().map(place).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::scan::scan;
+
+    /// Pieces of feeds, sound and broken.
+    const PIECES: [&str; 56] = [
+        "<item>",
+        "</item>",
+        "<entry>",
+        "</entry>",
+        "<title>",
+        "</title>",
+        "<title type='html'>",
+        "<title type='xhtml'>",
+        "<link>",
+        "</link>",
+        "<link href='/a?b=1&c=2'/>",
+        "<link rel='enclosure' href='x.mp3' length='5'/>",
+        "<description>",
+        "</description>",
+        "<content type='xhtml'>",
+        "</content>",
+        "<content:encoded>",
+        "</content:encoded>",
+        "<guid>",
+        "</guid>",
+        "<id>",
+        "</id>",
+        "<pubDate>",
+        "</pubDate>",
+        "<updated>",
+        "</updated>",
+        "Mon, 06 Sep 2021 12:00:00 PST",
+        "2021-09-06",
+        "<author>",
+        "</author>",
+        "<name>",
+        "</name>",
+        "<dc:creator>",
+        "</dc:creator>",
+        "<category term='t&amp;u'/>",
+        "<category>",
+        "</category>",
+        "<b>",
+        "</b>",
+        "<br>",
+        "<p a='b'>",
+        "&amp;",
+        "&lt;b>",
+        "&nbsp;",
+        "&",
+        "<",
+        ">",
+        "\"",
+        "\r\n",
+        "<![CDATA[",
+        "]]>",
+        " text é ",
+        "<!-- c -->",
+        "<enclosure url='http://x.example/a b'/>",
+        "&amp;lt;i&amp;gt;",
+        "<dc:subject>s</dc:subject>",
+    ];
+
+    fn document() -> impl Strategy<Value = String> {
+        let roots = prop::sample::select(vec![
+            ("<rss version='2.0'><channel>", "</channel></rss>"),
+            ("<feed xmlns='http://www.w3.org/2005/Atom' xml:base='http://x.example/'>", "</feed>"),
+            ("<feed version='0.3' xmlns='http://purl.org/atom/ns#'>", "</feed>"),
+            ("<rdf:RDF xmlns='http://purl.org/rss/1.0/'><channel/>", "</rdf:RDF>"),
+        ]);
+        let pieces = prop::collection::vec(prop::sample::select(PIECES.to_vec()), 0..60);
+        (roots, pieces).prop_map(|((open, close), pieces)| format!("{open}{}{close}", pieces.concat()))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
+
+        #[test]
+        fn normalising_what_is_normal_changes_nothing(text in document()) {
+            if let Ok(once) = normalise(&scan(&text).unwrap(), None) {
+                let twice = normalise(&scan(&once.xml).unwrap(), None).unwrap();
+                prop_assert_eq!(&once.xml, &twice.xml);
+                prop_assert!(!twice.damaged && twice.warnings.is_empty(), "{:?}", twice.warnings);
+                prop_assert_eq!(once.items.len(), twice.items.len());
+                prop_assert!(crate::parse::read_xml(once, None, None).is_ok());
+            }
+        }
     }
 }

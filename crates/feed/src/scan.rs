@@ -8,20 +8,34 @@ use std::borrow::Cow;
 
 use crate::{
     error::ReadError,
-    limits::{ATTRIBUTES_MAX, DOCTYPE_BYTES_MAX, ELEMENTS_MAX, NAMESPACES_MAX},
+    limits::{ATTRIBUTES_MAX, DOCTYPE_BYTES_MAX, ELEMENTS_MAX, NAMESPACES_MAX, WARNINGS_MAX},
 };
 
-/// Checks the limits of XML text and gives it back tidied.
-pub(crate) fn scan(text: &str) -> Result<Cow<'_, str>, ReadError> {
+/// Text within the limits, tidied.
+#[derive(Debug)]
+pub(crate) struct Scanned<'a> {
+    pub(crate) text: Cow<'a, str>,
+    /// What was mended, with offsets into `text`; at most [`WARNINGS_MAX`].
+    pub(crate) repairs: Vec<(usize, String)>,
+}
+
+/// Checks the limits of XML text and tidies it.
+pub(crate) fn scan(text: &str) -> Result<Scanned<'_>, ReadError> {
+    let before = text;
     let text = drop_control_characters(text);
-    let mut scanner = Scanner { text: &text, elements: 0, tidy: String::new(), copied: 0 };
-    scanner.run()?;
-    if scanner.copied == 0 {
-        return Ok(text);
+    let mut scanner =
+        Scanner { text: &text, elements: 0, tidy: String::new(), copied: 0, repairs: Vec::new() };
+    if let Cow::Owned(clean) = &text {
+        let first = before.bytes().zip(clean.bytes()).position(|(a, b)| a != b).unwrap_or(clean.len());
+        scanner.repairs.push((first, "control characters were left out".to_owned()));
     }
-    let Scanner { mut tidy, copied, .. } = scanner;
+    scanner.run()?;
+    let Scanner { mut tidy, copied, repairs, .. } = scanner;
+    if copied == 0 {
+        return Ok(Scanned { text, repairs });
+    }
     tidy.push_str(&text[copied..]);
-    Ok(Cow::Owned(tidy))
+    Ok(Scanned { text: Cow::Owned(tidy), repairs })
 }
 
 /// The line of a byte offset, from 1.
@@ -51,6 +65,7 @@ struct Scanner<'a> {
     tidy: String,
     /// Up to where `tidy` follows `text`.
     copied: usize,
+    repairs: Vec<(usize, String)>,
 }
 
 impl Scanner<'_> {
@@ -71,13 +86,21 @@ impl Scanner<'_> {
             } else if is_tag(rest) {
                 self.tag(start)?
             } else {
-                self.tidy.push_str(&text[self.copied..start]);
-                self.tidy.push_str("&lt;");
-                self.copied = start + 1;
+                self.repair(start, "&lt;", "\"<\" that begins no tag was read as text");
                 start + 1
             };
         }
         Ok(())
+    }
+
+    /// Replaces the one byte at `at`.
+    fn repair(&mut self, at: usize, with: &str, why: &str) {
+        self.tidy.push_str(&self.text[self.copied..at]);
+        if self.repairs.len() < WARNINGS_MAX {
+            self.repairs.push((self.tidy.len(), why.to_owned()));
+        }
+        self.tidy.push_str(with);
+        self.copied = at + 1;
     }
 
     fn doctype(&self, start: usize) -> Result<usize, ReadError> {
@@ -108,11 +131,19 @@ impl Scanner<'_> {
         }
         let bytes = &self.text.as_bytes()[start..];
         let (mut quote, mut attributes, mut namespaces, mut word) = (None, 0, 0, 0);
+        // Where the quote began, and the first `>` within it.
+        let (mut quote_at, mut end_in_quote) = (0, None);
         for (n, b) in bytes.iter().enumerate().skip(1) {
             match (quote, b) {
                 (Some(q), b) if q == *b => quote = None,
+                (Some(_), b'>') => end_in_quote = end_in_quote.or(Some(n)),
+                (Some(_), b'<') if let Some(end) = end_in_quote => {
+                    // A quote that runs on into the next tag was not closed: without it, the tag ends where it seems to.
+                    self.repair(start + quote_at, "", "a quote that was not closed was left out");
+                    return Ok(start + end + 1);
+                }
                 (Some(_), _) => {}
-                (None, b'"' | b'\'') => quote = Some(*b),
+                (None, b'"' | b'\'') => (quote, quote_at, end_in_quote) = (Some(*b), n, None),
                 (None, b'>') => return Ok(start + n + 1),
                 (None, b'=') => {
                     attributes += 1;
@@ -151,22 +182,33 @@ fn is_tag(rest: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn tidied(text: &str) -> String {
+        scan(text).unwrap().text.into_owned()
+    }
+
     #[test]
     fn sound_text_is_passed_on_untouched() {
         let text =
             "<?xml version='1.0'?><!DOCTYPE a [<!ENTITY b \">\">]><a x='<'><![CDATA[1 < 2]]><!-- < --></a>";
-        assert!(matches!(scan(text), Ok(Cow::Borrowed(t)) if t == text));
+        assert!(matches!(scan(text), Ok(Scanned { text: Cow::Borrowed(t), .. }) if t == text));
     }
 
     #[test]
     fn a_bare_less_than_sign_becomes_text() {
-        assert_eq!(scan("<a>1 < 2 <3 <! x <b/></a>").unwrap(), "<a>1 &lt; 2 &lt;3 &lt;! x <b/></a>");
-        assert_eq!(scan("<a>x<").unwrap(), "<a>x&lt;");
+        assert_eq!(tidied("<a>1 < 2 <3 <! x <b/></a>"), "<a>1 &lt; 2 &lt;3 &lt;! x <b/></a>");
+        assert_eq!(tidied("<a>x<"), "<a>x&lt;");
+    }
+
+    #[test]
+    fn a_quote_that_was_not_closed_costs_one_tag() {
+        assert_eq!(tidied("<a><b c=\"d e=\"f\"/><g>h</g></a>"), "<a><b c=\"d e=\"f/><g>h</g></a>");
+        assert_eq!(tidied("<a><b c='d'e'>x</b></a>"), "<a><b c='d'e>x</b></a>");
+        assert_eq!(tidied("<a b='c > d'><e/></a>"), "<a b='c > d'><e/></a>");
     }
 
     #[test]
     fn control_characters_are_dropped() {
-        assert_eq!(scan("<a>\0x\u{b}\u{1b}[31m\ty\u{feff}\u{ffff}</a>").unwrap(), "<a>x[31m\ty</a>");
+        assert_eq!(tidied("<a>\0x\u{b}\u{1b}[31m\ty\u{feff}\u{ffff}</a>"), "<a>x[31m\ty</a>");
     }
 
     #[test]

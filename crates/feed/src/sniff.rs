@@ -10,6 +10,8 @@ use crate::{
 
 /// How much of a page is searched for the feeds that it names, in bytes.
 const PAGE_BYTES_MAX: usize = 512 << 10;
+/// How much of a document may be something else before its feed, in bytes.
+const JUNK_BYTES_MAX: usize = 64 << 10;
 /// Most feeds of a page that are named.
 const FEEDS_MAX: usize = 16;
 
@@ -62,6 +64,16 @@ fn first_tag(text: &str) -> Kind {
         rest = rest.find(end).map_or("", |n| &rest[n + end.len()..]);
     }
     Kind::Text
+}
+
+/// Where the feed begins, when something stands before it that should not: the messages of a program, say.
+pub(crate) fn buried_feed(text: &str) -> Option<usize> {
+    let head = crate::text::cut(text, JUNK_BYTES_MAX).to_ascii_lowercase();
+    let roots = ["<rss", "<rdf:rdf", "<feed"].iter().filter_map(|root| {
+        let at = head.find(root)?;
+        head[at + root.len()..].starts_with([' ', '>', '\n', '\r', '\t']).then_some(at)
+    });
+    roots.min().filter(|at| *at > 0 && !head[..*at].contains("<html"))
 }
 
 /// The error for bytes that are known by their first few.

@@ -116,20 +116,22 @@ fn name_at_start(text: &str) -> &str {
     &text[..end.unwrap_or(text.len())]
 }
 
-/// Where the `>` of a tag is: quotes count only where a value begins.
+/// Where the `>` of a tag is: quotes count only where a value begins, and one that runs on into the next tag, or to
+/// the end, was never closed.
 fn tag_end(tag: &str, from: usize) -> Option<usize> {
-    let (mut quote, mut value) = (None, false);
+    let (mut quote, mut value, mut end_in_quote) = (None, false, None);
     for (n, b) in tag.as_bytes().iter().enumerate().skip(from) {
         match (quote, b) {
             (Some(q), b) if q == *b => quote = None,
+            (Some(_), b'>') => end_in_quote = end_in_quote.or(Some(n)),
+            (Some(_), b'<') if end_in_quote.is_some() => return end_in_quote,
             (Some(_), _) | (None, b' ' | b'\t' | b'\n' | b'\r') => {}
             (None, b'>') => return Some(n),
-            (None, b'"' | b'\'') if value => quote = Some(*b),
+            (None, b'"' | b'\'') if value => (quote, value, end_in_quote) = (Some(*b), false, None),
             (None, b) => value = *b == b'=',
         }
-        value &= quote.is_none();
     }
-    None
+    end_in_quote.filter(|_| quote.is_some())
 }
 
 /// The attributes of a tag, values undecoded.
@@ -155,27 +157,34 @@ pub(crate) fn attributes(source: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
+/// The names of HTML, in order.
+#[rustfmt::skip]
+const KNOWN: [&str; 140] = [
+    "a", "abbr", "acronym", "address", "applet", "area", "article", "aside", "audio", "b", "base",
+    "basefont", "bdi", "bdo", "bgsound", "big", "blink", "blockquote", "body", "br", "button", "canvas",
+    "caption", "center", "cite", "code", "col", "colgroup", "data", "datalist", "dd", "del", "details",
+    "dfn", "dialog", "dir", "div", "dl", "dt", "em", "embed", "fieldset", "figcaption", "figure",
+    "font", "footer", "form", "frame", "frameset", "h1", "h2", "h3", "h4", "h5", "h6",
+    "head", "header", "hgroup", "hr", "html", "i", "iframe", "image", "img", "input", "ins",
+    "isindex", "kbd", "keygen", "label", "legend", "li", "link", "listing", "main", "map", "mark",
+    "marquee", "math", "menu", "meta", "meter", "nav", "nobr", "noembed", "noframes", "noscript", "object",
+    "ol", "optgroup", "option", "output", "p", "param", "picture", "plaintext", "pre", "progress", "q",
+    "rb", "rp", "rt", "rtc", "ruby", "s", "samp", "script", "search", "section", "select",
+    "slot", "small", "source", "span", "strike", "strong", "style", "sub", "summary", "sup", "svg",
+    "table", "tbody", "td", "template", "textarea", "tfoot", "th", "thead", "time", "title", "tr",
+    "track", "tt", "u", "ul", "var", "video", "wbr", "xmp",
+];
+
+/// The name of HTML that this is, in lower case.
+pub(super) fn known(name: &str) -> Option<&'static str> {
+    let by = |known: &&str| known.bytes().cmp(name.bytes().map(|b| b.to_ascii_lowercase()));
+    KNOWN.binary_search_by(by).ok().map(|n| KNOWN[n])
+}
+
 /// Whether what looks like a tag is one: a name of HTML, a foreign or custom name, or anything with attributes.
 /// `Vec<T>` is not.
 pub(super) fn is_markup(name: &str, attributes: &str) -> bool {
-    const OTHERS: &str = " a abbr acronym address applet area article aside audio b base basefont bdi bdo bgsound big \
-         blink blockquote body br button canvas caption center cite code col colgroup data datalist dd del details \
-         dfn dialog dir div dl dt em embed fieldset figcaption figure font footer form frame frameset h1 h2 h3 h4 \
-         h5 h6 head header hgroup hr html i iframe image img input ins isindex kbd keygen label legend li link \
-         listing main map mark marquee math menu meta meter nav nobr noembed noframes noscript object ol optgroup \
-         option output p param picture plaintext pre progress q rb rp rt rtc ruby s samp script search section \
-         select slot small source span strike strong style sub summary sup svg table tbody td template textarea \
-         tfoot th thead time title tr track tt u ul var video wbr xmp ";
-    if attributes.contains('=') || name.contains([':', '-']) {
-        return true;
-    }
-    name.len() <= 12 && {
-        let mut padded = String::with_capacity(name.len() + 2);
-        padded.push(' ');
-        padded.push_str(&name.to_ascii_lowercase());
-        padded.push(' ');
-        OTHERS.contains(&padded)
-    }
+    known(name).is_some() || attributes.contains('=') || name.contains([':', '-'])
 }
 
 /// Whether words on both sides of the tag run together.
@@ -185,12 +194,21 @@ pub(super) fn is_inline(name: &str) -> bool {
         "ins", "kbd", "mark", "nobr", "q", "s", "samp", "small", "span", "strike", "strong", "sub", "sup",
         "time", "tt", "u", "var",
     ];
-    INLINE.iter().any(|i| i.eq_ignore_ascii_case(name))
+    known(name).is_some_and(|name| INLINE.contains(&name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_known_in_any_case() {
+        assert!(KNOWN.is_sorted());
+        assert_eq!(
+            (known("BlockQuote"), known("a"), known("xmp"), known("T")),
+            (Some("blockquote"), Some("a"), Some("xmp"), None)
+        );
+    }
 
     #[test]
     fn attributes_are_read_in_all_their_spellings() {
@@ -204,5 +222,7 @@ mod tests {
         let tokens: Vec<_> = Lexer::new("<a title='x>y' href=z>q").collect();
         assert!(matches!(tokens[0], Token::Open { name: "a", attributes: " title='x>y' href=z", .. }));
         assert_eq!(tokens[1], Token::Text("q"));
+        let tokens: Vec<_> = Lexer::new("<a href=\"x>q</a>").collect();
+        assert_eq!(tokens[1..], [Token::Text("q"), Token::Close { name: "a", source: "</a>" }]);
     }
 }

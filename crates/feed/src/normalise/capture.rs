@@ -55,7 +55,10 @@ impl Capture {
     /// A reference by its name. False when it is none: then it stands as text.
     pub(super) fn push_reference(&mut self, name: &str) -> bool {
         match reference(name) {
-            Some(Reference::Char(c)) if is_xml(c) => self.push(c.encode_utf8(&mut [0; 4])),
+            // U+FFFD comes of numbers that are no characters.
+            Some(Reference::Char(c)) if is_xml(c) && c != char::REPLACEMENT_CHARACTER => {
+                self.push(c.encode_utf8(&mut [0; 4]));
+            }
             Some(Reference::Char(_)) => return false,
             Some(Reference::Named(s)) => self.push(s),
             None => {

@@ -7,16 +7,16 @@ use url::Url;
 use super::{
     Normal, Notes,
     capture::{Capture, Mode},
-    draft::{Draft, ItemSide, Link, Person, Words},
-    names::{ATOM_03, Namespaces, Vocabulary, is_atom},
-    words::{Empty, Field, Meaning, Scope, meaning},
+    draft::{Draft, ItemSide, Link, Person},
+    fields::absolute,
+    names::{ATOM_03, Namespaces, is_atom},
+    words::{Field, Meaning, Scope, meaning},
     write::Writer,
 };
 use crate::{
-    dates,
     document::Format,
     error::ReadError,
-    html::{plain_text, resolve},
+    html::resolve,
     limits::{ATTRIBUTES_MAX, DEPTH_MAX, GUID_BYTES_MAX, ITEMS_READ_MAX, NAMESPACES_MAX, TITLE_BYTES_MAX},
     text::{cut, fold, unescape},
 };
@@ -37,7 +37,7 @@ pub(super) enum Flow {
 
 /// What an open element is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
+pub(super) enum Role {
     Scope(Scope),
     Field,
     /// A tag inside a field.
@@ -46,36 +46,41 @@ enum Role {
 }
 
 #[derive(Debug)]
-struct Open<'a> {
-    name: &'a str,
-    role: Role,
-    namespaces: usize,
-    language: Option<Rc<str>>,
-    base: Option<Rc<Url>>,
+pub(super) struct Open<'a> {
+    pub(super) name: &'a str,
+    pub(super) role: Role,
+    pub(super) namespaces: usize,
+    pub(super) language: Option<Rc<str>>,
+    pub(super) base: Option<Rc<Url>>,
     /// Its end is the end of the item, person or field that it began.
-    begins: bool,
+    pub(super) begins: bool,
 }
 
-type Attribute<'a> = (&'a str, Cow<'a, str>);
+pub(super) type Attribute<'a> = (&'a str, Cow<'a, str>);
 
 /// Reads elements into drafts.
 pub(super) struct Builder<'a> {
-    url: Option<&'a Url>,
-    format: Option<Format>,
-    stack: Vec<Open<'a>>,
-    names: Namespaces<'a>,
-    capture: Option<Capture>,
-    feed: Draft,
-    item: Option<Draft>,
-    person: Option<(u8, Person, String)>,
-    writer: Writer,
-    sides: Vec<ItemSide>,
-    dropped: usize,
+    pub(super) url: Option<&'a Url>,
+    pub(super) format: Option<Format>,
+    pub(super) stack: Vec<Open<'a>>,
+    pub(super) names: Namespaces<'a>,
+    pub(super) capture: Option<Capture>,
+    pub(super) feed: Draft,
+    pub(super) item: Option<Draft>,
+    pub(super) person: Option<(u8, Person, String)>,
+    pub(super) writer: Writer,
+    pub(super) sides: Vec<ItemSide>,
+    pub(super) dropped: usize,
     pub(super) notes: Notes,
     pub(super) damaged: bool,
-    saw_feed: bool,
-    done: bool,
+    pub(super) saw_feed: bool,
+    pub(super) done: bool,
+    pub(super) growth_left: usize,
 }
+
+/// How much longer all addresses of a document may become by being made absolute, in bytes: a long base would
+/// otherwise be repeated for each of a million links.
+const GROWTH_BYTES_MAX: usize = 8 << 20;
 
 /// HTML's elements without an end tag: where they stand in a field, nothing is open after them.
 const VOID: [&str; 13] =
@@ -99,6 +104,7 @@ impl<'a> Builder<'a> {
             damaged: false,
             saw_feed: false,
             done: false,
+            growth_left: GROWTH_BYTES_MAX,
         }
     }
 
@@ -157,7 +163,6 @@ impl<'a> Builder<'a> {
     /// A tag that cannot stand inside the field that is open: the field's end was forgotten.
     fn imply_ends(&mut self, name: &str, offset: usize) {
         let local = name.rsplit(':').next().unwrap_or(name).to_ascii_lowercase();
-        let begins_item = matches!(local.as_str(), "item" | "entry");
         if let Some(capture) = &self.capture {
             let long = matches!(capture.field, Field::Summary(_) | Field::Content(_));
             let ends = match local.as_str() {
@@ -171,10 +176,10 @@ impl<'a> Builder<'a> {
                 self.close_to(level, offset);
             }
         }
-        if begins_item
+        let item = self.stack.iter().position(|o| o.begins && o.role == Role::Scope(Scope::Item));
+        if let Some(level) = item
             && self.capture.is_none()
-            && let Some(level) =
-                self.stack.iter().position(|o| o.begins && o.role == Role::Scope(Scope::Item))
+            && self.stack[level].name.eq_ignore_ascii_case(name)
             && self.stack.last().is_some_and(|o| o.role != Role::Skip)
         {
             self.notes.warn(offset, format!("<{}> was not closed", self.stack[level].name));
@@ -193,7 +198,8 @@ impl<'a> Builder<'a> {
     fn root(&mut self, name: &str, attributes: &[Attribute<'_>]) -> Option<Format> {
         let (prefix, local) = name.split_once(':').unwrap_or(("", name));
         let uri = self.names.uri(prefix).unwrap_or_default();
-        let version = attributes.iter().find(|(k, _)| *k == "version").map_or("", |(_, v)| v.trim());
+        let version =
+            attributes.iter().find(|(k, _)| k.eq_ignore_ascii_case("version")).map_or("", |(_, v)| v.trim());
         let netscape = self.names.uri("").is_some_and(|u| u.contains("netscape.com"));
         match local.to_ascii_lowercase().as_str() {
             "rss" if version.starts_with("0.") => Some(Format::Rss0),
@@ -228,7 +234,7 @@ impl<'a> Builder<'a> {
         own.and_then(|(_, v)| resolve(v, outer.as_deref().or(self.url))).map(Rc::new).or(outer)
     }
 
-    fn format(&self) -> Format {
+    pub(super) fn format(&self) -> Format {
         self.format.unwrap_or(Format::Rss2)
     }
 
@@ -298,113 +304,13 @@ impl<'a> Builder<'a> {
             if local.eq_ignore_ascii_case("about") && self.format().is_rdf() {
                 item.id.offer(3, (fold(value, GUID_BYTES_MAX), false));
             } else if local.eq_ignore_ascii_case("href") {
-                item.add_link(Link { href: absolute(value, open.base.as_deref()), ..Link::default() });
+                item.add_link(Link {
+                    href: absolute(&mut self.growth_left, value, open.base.as_deref()),
+                    ..Link::default()
+                });
             }
         }
         self.item = Some(item);
-    }
-
-    fn begin_field(
-        &mut self,
-        open: &mut Open<'a>,
-        field: Field,
-        vocabulary: Vocabulary,
-        attributes: &[Attribute<'a>],
-        offset: usize,
-    ) {
-        open.role = Role::Field;
-        open.begins = true;
-        let get =
-            |name: &str| attributes.iter().find(|(k, _)| k.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim());
-        let atom =
-            vocabulary == Vocabulary::Atom || (vocabulary == Vocabulary::Core && self.format().is_atom());
-        let (mode, base64) = match field {
-            Field::Title(_) | Field::Summary(_) | Field::Content(_) if vocabulary == Vocabulary::Xhtml => {
-                (Mode::Xhtml, false)
-            }
-            Field::Title(_) | Field::Summary(_) | Field::Content(_) if atom => {
-                text_mode(get("type"), get("mode"), self.format())
-            }
-            Field::Title(_) | Field::Summary(_)
-                if vocabulary == Vocabulary::Media && get("type") == Some("plain") =>
-            {
-                (Mode::Plain, false)
-            }
-            Field::Title(_) | Field::Summary(_) | Field::Content(_) | Field::Category | Field::Author(_) => {
-                (Mode::Html, false)
-            }
-            _ => (Mode::Plain, false),
-        };
-        self.field_attributes(field, open, &get);
-        if matches!(field, Field::Content(_) | Field::Summary(_))
-            && let Some(item) = &mut self.item
-        {
-            item.content_base.clone_from(&open.base);
-        }
-        self.capture = Some(Capture::new(field, mode, base64, offset, self.stack.len()));
-    }
-
-    /// What a field says in attributes, beside or instead of its text.
-    fn field_attributes<'x>(&mut self, field: Field, open: &Open<'a>, get: &dyn Fn(&str) -> Option<&'x str>) {
-        let draft = self.item.as_mut().unwrap_or(&mut self.feed);
-        match field {
-            Field::Link => {
-                if let Some(href) = get("href").filter(|h| !h.is_empty()) {
-                    draft.add_link(Link {
-                        href: absolute(href, open.base.as_deref()),
-                        rel: relation(get("rel").unwrap_or_default()),
-                        media_type: get("type").map(|t| fold(t, TITLE_BYTES_MAX)),
-                        length: get("length").map(|t| fold(t, 32)),
-                    });
-                }
-            }
-            Field::Category => {
-                if let Some(term) = get("label").filter(|t| !t.is_empty()).or(get("term")) {
-                    draft.add_category(Words { value: fold(term, TITLE_BYTES_MAX), html: false });
-                }
-            }
-            Field::Id(0) => {
-                draft.id_is_opaque = get("isPermaLink").is_some_and(|p| p.eq_ignore_ascii_case("false"))
-            }
-            Field::Content(_) => {
-                if let Some(src) = get("src").filter(|s| !s.is_empty()) {
-                    let media_type = get("type").map(|t| fold(t, TITLE_BYTES_MAX));
-                    let rel =
-                        if media_type.as_deref().is_some_and(is_media) { "enclosure" } else { "related" };
-                    let href = absolute(src, open.base.as_deref());
-                    draft.add_link(Link { href, rel: rel.to_owned(), media_type, length: None });
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn attributes_only(&mut self, empty: Empty, open: &Open<'a>, attributes: &[Attribute<'a>]) {
-        let get =
-            |name: &str| attributes.iter().find(|(k, _)| k.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim());
-        let Some(address) = get("url").or(get("href")).filter(|a| !a.is_empty()) else { return };
-        let address = absolute(address, open.base.as_deref());
-        let draft = self.item.as_mut().unwrap_or(&mut self.feed);
-        let media_type = get("type").filter(|t| !t.is_empty()).map(|t| fold(t, TITLE_BYTES_MAX));
-        match empty {
-            Empty::Enclosure => draft.add_link(Link {
-                href: address,
-                rel: "enclosure".to_owned(),
-                media_type,
-                length: get("length").map(|l| fold(l, 32)),
-            }),
-            Empty::MediaThumbnail => draft.add_image(1, address),
-            Empty::ItunesImage => draft.add_image(3, address),
-            Empty::MediaContent => {
-                let kind = media_type.as_deref().or(get("medium")).unwrap_or_default().to_ascii_lowercase();
-                if kind.starts_with("image") || (kind.is_empty() && looks_like_image(&address)) {
-                    draft.add_image(2, address);
-                } else if kind.starts_with("audio") || kind.starts_with("video") {
-                    let length = get("fileSize").map(|l| fold(l, 32));
-                    draft.add_link(Link { href: address, rel: "enclosure".to_owned(), media_type, length });
-                }
-            }
-        }
     }
 
     fn enter_markup(&mut self, open: &mut Open<'a>, attributes: &[Attribute<'a>]) {
@@ -414,9 +320,10 @@ impl<'a> Builder<'a> {
         let mut kept: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
         for (key, value) in attributes {
             match *key {
-                "href" | "src" => {
-                    kept.push((Cow::Borrowed(*key), Cow::Owned(absolute(value, open.base.as_deref()))))
-                }
+                "href" | "src" => kept.push((
+                    Cow::Borrowed(*key),
+                    Cow::Owned(absolute(&mut self.growth_left, value, open.base.as_deref())),
+                )),
                 "data-src" | "data-lazy-src" | "data-original" | "srcset" | "width" | "height" => {
                     kept.push((Cow::Borrowed(*key), Cow::Borrowed(value.as_ref())));
                 }
@@ -490,80 +397,6 @@ impl<'a> Builder<'a> {
         self.done = self.stack.is_empty();
     }
 
-    fn end_field(&mut self) {
-        let Some(capture) = self.capture.take() else { return };
-        let (field, offset) = (capture.field, capture.offset);
-        let was_cut = capture.cut;
-        let words = capture.finish();
-        if was_cut {
-            let draft = self.item.as_mut().unwrap_or(&mut self.feed);
-            self.notes.warn_about(draft, offset, "a text was longer than is kept, and was cut".to_owned());
-        }
-        if words.value.is_empty() {
-            return;
-        }
-        if let Some((_, person, _)) = &mut self.person {
-            let value = fold(&words.value, TITLE_BYTES_MAX);
-            match field {
-                Field::PersonName => person.name = value,
-                Field::PersonEmail => person.email = value,
-                _ => person.uri = value,
-            }
-            return;
-        }
-        self.keep(field, words, offset);
-    }
-
-    fn keep(&mut self, field: Field, words: Words, offset: usize) {
-        let base = self.stack.last().and_then(|o| o.base.clone());
-        let draft = self.item.as_mut().unwrap_or(&mut self.feed);
-        let line = |w: &Words, max| fold(&w.value, max);
-        match field {
-            Field::Title(rank) => draft.title.offer(rank, words),
-            Field::Summary(rank) => draft.summary.offer(rank, words),
-            Field::Content(rank) => draft.content.offer(rank, words),
-            Field::Id(rank) => {
-                let value = (line(&words, GUID_BYTES_MAX), rank == 0 && !draft.id_is_opaque);
-                draft.id.offer(rank, value);
-            }
-            Field::Link => {
-                draft.add_link(Link { href: absolute(&words.value, base.as_deref()), ..Link::default() })
-            }
-            Field::Published(rank) | Field::Updated(rank) => match dates::parse(&words.value) {
-                Some(date) if matches!(field, Field::Published(_)) => draft.published.offer(rank, date),
-                Some(date) => draft.updated.offer(rank, date),
-                None => {
-                    let shown = cut(&words.value, 60).to_owned();
-                    self.notes.warn_about(draft, offset, format!("\"{}\" is no date", fold(&shown, 60)));
-                }
-            },
-            Field::Author(rank) => {
-                draft.add_author(rank, Person::named(&plain_text(&words.value, TITLE_BYTES_MAX)))
-            }
-            Field::Category => draft.add_category(words),
-            Field::Keywords => words.value.split(',').for_each(|word| {
-                draft.add_category(Words { value: word.trim().to_owned(), html: words.html });
-            }),
-            Field::Comments => draft.comments.offer(0, absolute(&words.value, base.as_deref())),
-            Field::Language => draft.language.offer(0, line(&words, 64)),
-            Field::Image(rank) => draft.add_image(rank, absolute(&words.value, base.as_deref())),
-            Field::Ttl => draft.ttl.offer(0, line(&words, 16)),
-            Field::Hour if draft.skip_hours.len() < 24 => draft.skip_hours.push(line(&words, 16)),
-            Field::Day if draft.skip_days.len() < 7 => draft.skip_days.push(line(&words, 16)),
-            Field::Period => draft.update_period.offer(0, line(&words, 16)),
-            Field::Frequency => draft.update_frequency.offer(0, line(&words, 16)),
-            Field::Hour | Field::Day | Field::PersonName | Field::PersonEmail | Field::PersonUri => {}
-        }
-    }
-
-    fn end_person(&mut self) {
-        let Some((rank, mut person, text)) = self.person.take() else { return };
-        if person.is_empty() {
-            person = Person::named(&plain_text(&text, TITLE_BYTES_MAX));
-        }
-        self.item.as_mut().unwrap_or(&mut self.feed).add_author(rank, person);
-    }
-
     fn end_item(&mut self, offset: usize) {
         let Some(item) = self.item.take() else { return };
         if self.sides.len() >= ITEMS_READ_MAX {
@@ -618,54 +451,6 @@ fn read_tag(source: &str) -> (&str, Vec<Attribute<'_>>) {
     let (name, rest) = source.split_at(name_end);
     let attributes = crate::html::attributes(rest).take(ATTRIBUTES_MAX);
     (name, attributes.map(|(key, value)| (key, unescape(value))).collect())
-}
-
-/// An address made absolute where the document itself says against what; else as it was written.
-fn absolute(address: &str, base: Option<&Url>) -> String {
-    let address = fold(address, 2 * crate::limits::LINK_BYTES_MAX + 1);
-    match base {
-        Some(base) => resolve(&address, Some(base)).map_or(address, Into::into),
-        None => address,
-    }
-}
-
-/// What a link is to its item: the registered name, or the last part of IANA's URI for it.
-fn relation(rel: &str) -> String {
-    let rel = rel.trim().to_ascii_lowercase();
-    let name = rel.rsplit('/').next().unwrap_or_default();
-    // Of several, the one that we would use.
-    let known = ["alternate", "enclosure", "self", "hub", "replies"];
-    known
-        .into_iter()
-        .find(|k| name.split_ascii_whitespace().any(|n| n == *k))
-        .unwrap_or(cut(name, 32))
-        .to_owned()
-}
-
-/// How the content of an Atom text is to be read (RFC 4287 section 3.1; Atom 0.3 section 3.1).
-fn text_mode(media_type: Option<&str>, mode: Option<&str>, format: Format) -> (Mode, bool) {
-    let media_type = media_type.unwrap_or_default().to_ascii_lowercase();
-    let media_type = media_type.split(';').next().unwrap_or_default().trim();
-    let base64 = mode.is_some_and(|m| m.eq_ignore_ascii_case("base64"));
-    let escaped = mode.is_some_and(|m| m.eq_ignore_ascii_case("escaped")) || base64;
-    let mode = match media_type {
-        "xhtml" | "application/xhtml+xml" | "application/xml" | "text/xml" if !escaped => Mode::Xhtml,
-        "html" | "text/html" if format == Format::Atom03 && mode.is_some() && !escaped => Mode::Xhtml,
-        "html" | "text/html" | "xhtml" | "application/xhtml+xml" | "application/xml" | "text/xml" => {
-            Mode::Html
-        }
-        _ => Mode::Plain,
-    };
-    (mode, base64)
-}
-
-fn is_media(media_type: &str) -> bool {
-    ["audio/", "video/", "image/"].iter().any(|m| media_type.starts_with(m))
-}
-
-fn looks_like_image(address: &str) -> bool {
-    let path = address.split(['?', '#']).next().unwrap_or_default().to_ascii_lowercase();
-    [".jpg", ".jpeg", ".png", ".gif", ".webp", ".avif"].iter().any(|e| path.ends_with(e))
 }
 
 fn is_void(name: &str) -> bool {

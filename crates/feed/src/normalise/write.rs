@@ -86,7 +86,9 @@ impl Writer {
             } else {
                 category.value.clone()
             };
-            tag(out, "category", &[("term", &plain)]);
+            if !plain.is_empty() {
+                tag(out, "category", &[("term", &plain)]);
+            }
         }
         for link in draft.links.iter().chain(&draft.enclosures) {
             write_link(out, link);

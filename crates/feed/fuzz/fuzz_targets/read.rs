@@ -1,0 +1,7 @@
+//! Any bytes give an answer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _any = feed::read(bytes, &feed::Hints::default());
+});
