@@ -23,7 +23,6 @@ mod text;
 pub use decode::{Decided, Encoding};
 pub use document::{Days, Document, FeedInfo, Format, Hints, Hours, Rhythm};
 pub use error::ReadError;
-pub use identity::{Novelty, is_flapping, second_key};
 
 use limits::DOCUMENT_BYTES_MAX;
 use news::Warning;

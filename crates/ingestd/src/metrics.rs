@@ -17,6 +17,7 @@ pub(crate) struct Numbers {
     pub(crate) failures: Family<Labels, Counter>,
     pub(crate) items: Family<Labels, Counter>,
     pub(crate) items_dropped: Counter,
+    pub(crate) items_held: Counter,
     pub(crate) body_bytes: Counter,
     pub(crate) panics: Counter,
     pub(crate) restarts: Counter,
@@ -40,6 +41,7 @@ impl Numbers {
             failures: Family::default(),
             items: Family::default(),
             items_dropped: Counter::default(),
+            items_held: Counter::default(),
             body_bytes: Counter::default(),
             panics: Counter::default(),
             restarts: Counter::default(),
@@ -63,6 +65,11 @@ impl Numbers {
         );
         metrics.register("newswire_ingestd_items_total", "Items recorded, by kind", n.items);
         metrics.register("newswire_ingestd_items_dropped_total", "Items over the caps", n.items_dropped);
+        metrics.register(
+            "newswire_ingestd_items_held_total",
+            "New items that wait for a later visit, because the guids of their source flap",
+            n.items_held,
+        );
         metrics.register("newswire_ingestd_body_bytes_total", "Bytes of bodies, decoded", n.body_bytes);
         metrics.register("newswire_ingestd_panics_total", "Visits that ended in a panic", n.panics);
         metrics.register("newswire_ingestd_source_restarts_total", "Source actors rebuilt", n.restarts);

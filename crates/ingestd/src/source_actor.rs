@@ -137,6 +137,10 @@ impl SourceActor {
         };
         self.count(&outcome, &appended, status, took);
         log_change(&report, before.failures, &appended);
+        let flapped = before.warnings.iter().any(|warning| warning.starts_with("guid-flap"));
+        if appended.flapping && !flapped {
+            tracing::warn!(source = %report.source, held = appended.held, "guids flap; matching by link and title");
+        }
         self.plate.set_state(after);
         self.plate.set_activity(Activity::Idle, self.shop.now());
         let notice = SourceNotice { report, health: self.plate.status() };
@@ -154,6 +158,7 @@ impl SourceActor {
         numbers.items.get_or_create(&[("kind", "item")]).inc_by(u64::from(appended.new));
         numbers.items.get_or_create(&[("kind", "update")]).inc_by(u64::from(appended.updated));
         numbers.items_dropped.inc_by(outcome.dropped as u64);
+        numbers.items_held.inc_by(u64::from(appended.held));
         numbers.visit_seconds.observe(took.as_secs_f64());
     }
 }

@@ -40,6 +40,10 @@ pub struct Item {
     /// Changes when the article does; decides whether a known key is an update. Not part of the JSON.
     #[serde(skip)]
     pub content_hash: u64,
+    /// Link and title: who this is when the publisher gives its items new guids at every visit. Nothing without a
+    /// link. Not part of the JSON.
+    #[serde(skip)]
+    pub second_key: Option<u64>,
 }
 
 /// Who wrote it.

@@ -16,7 +16,7 @@ use crate::{
     open::Lock,
     read::{ReadError, Shared},
     record::{self, Damage},
-    seen::{Seen, Verdict},
+    seen::{Judgement, Seen, Verdict},
 };
 
 /// One visit's result on its way into the log.
@@ -34,12 +34,16 @@ pub struct Visit {
 }
 
 /// What became of a visit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Appended {
     /// Items that were new.
     pub new: u32,
     /// Items that had changed.
     pub updated: u32,
+    /// Items that were new but have to wait, because the source's guids flap.
+    pub held: u32,
+    /// The source gave its old items new guids; they were matched by link and title.
+    pub flapping: bool,
     /// The first event it gave.
     pub first: Option<Seq>,
     /// The last event it gave.
@@ -71,6 +75,9 @@ pub enum AppendError {
     #[error(transparent)]
     Read(#[from] ReadError),
 }
+
+/// The warning in the state of a source whose guids flap.
+const FLAPPING: &str = "guid-flap: the guids change from visit to visit; items are matched by link and title";
 
 /// The moments of an append at which a crash is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -180,10 +187,12 @@ impl Writer {
 
     fn add(&self, commit: &mut Commit, visit: Visit) -> Result<Appended, AppendError> {
         let Visit { source, items, mut state, now } = visit;
-        let mut result =
-            Appended { new: 0, updated: 0, first: None, last: None, state: SourceState::default() };
+        let mut result = Appended::default();
         if !items.is_empty() {
             self.add_items(commit, &source, items, now, &mut result)?;
+        }
+        if result.flapping {
+            state.warnings.push(FLAPPING.to_owned());
         }
         state.counts.items += u64::from(result.new);
         state.counts.updates += u64::from(result.updated);
@@ -209,14 +218,17 @@ impl Writer {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => entry.insert(self.load_seen(&source.id)?),
         };
-        let (verdicts, changed) = seen.take_in(&items, now);
+        let Judgement { verdicts, changed, flapping } = seen.take_in(&items, now);
+        result.flapping = flapping;
+        result.held =
+            u32::try_from(verdicts.iter().filter(|v| **v == Verdict::Held).count()).unwrap_or(u32::MAX);
         if !changed {
             return Ok(());
         }
         commit.batch.insert(record::seen_key(&source.id), record::seal(&[&seen.encode()]));
         for (item, verdict) in items.into_iter().zip(verdicts) {
             let (kind, first_seen) = match verdict {
-                Verdict::Known => continue,
+                Verdict::Known | Verdict::Held => continue,
                 Verdict::New => (Kind::Item, now),
                 Verdict::Changed { first_seen } => (Kind::Update, first_seen),
             };

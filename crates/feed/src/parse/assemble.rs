@@ -86,6 +86,7 @@ pub(super) fn assemble(raw: Raw, site: Option<&Url>, language: Option<&str>) -> 
         comments: raw.comments.and_then(|c| web_url(&c, base)),
         warnings,
         content_hash: 0,
+        second_key: None,
     };
     item.content_hash = identity::content_hash(&item);
     item
