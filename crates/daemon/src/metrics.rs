@@ -38,12 +38,20 @@ impl Metrics {
     /// Adds a counter that somebody else counts, such as [`panics::count`](crate::panics::count); `read` is called at
     /// each scrape and must neither block nor go backwards.
     pub fn register_counter(&self, name: &str, help: &str, read: impl Fn() -> u64 + Send + Sync + 'static) {
-        self.register(name, help, Reading { kind: MetricType::Counter, read });
+        self.register(name, help, Reading { read });
     }
 
-    /// Adds a gauge that is measured at each scrape by `read`, which must not block.
-    pub fn register_gauge(&self, name: &str, help: &str, read: impl Fn() -> u64 + Send + Sync + 'static) {
-        self.register(name, help, Reading { kind: MetricType::Gauge, read });
+    /// Makes a metric that starts at nothing, adds it as [`Metrics::register`] does, and returns it.
+    #[must_use]
+    pub fn add<M: Metric + Clone + Default>(&self, name: &str, help: &str) -> M {
+        self.add_this(name, help, M::default())
+    }
+
+    /// Adds a metric as [`Metrics::register`] does, and returns it.
+    #[must_use]
+    pub fn add_this<M: Metric + Clone>(&self, name: &str, help: &str, metric: M) -> M {
+        self.register(name, help, metric.clone());
+        metric
     }
 
     /// The current value of everything, in OpenMetrics text, ended by `# EOF`.
@@ -60,9 +68,8 @@ impl Metrics {
     }
 }
 
-/// A metric whose value is asked for when it is needed.
+/// A counter whose value is asked for when it is needed.
 struct Reading<F> {
-    kind: MetricType,
     read: F,
 }
 
@@ -74,14 +81,11 @@ impl<F> fmt::Debug for Reading<F> {
 
 impl<F: Fn() -> u64> EncodeMetric for Reading<F> {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
-        match self.kind {
-            MetricType::Counter => encoder.encode_counter::<NoLabelSet, _, u64>(&(self.read)(), None),
-            _ => encoder.encode_gauge(&(self.read)()),
-        }
+        encoder.encode_counter::<NoLabelSet, _, u64>(&(self.read)(), None)
     }
 
     fn metric_type(&self) -> MetricType {
-        self.kind
+        MetricType::Counter
     }
 }
 
@@ -123,20 +127,15 @@ mod tests {
     }
 
     #[test]
-    fn what_others_count_or_measure_is_asked_at_each_scrape() {
+    fn what_others_count_is_asked_at_each_scrape() {
         let metrics = Metrics::new();
         let now = Arc::new(std::sync::atomic::AtomicU64::new(3));
-        let (a, b) = (Arc::clone(&now), Arc::clone(&now));
+        let a = Arc::clone(&now);
         metrics.register_counter("newswire_test_panics_total", "Panics", move || a.load(Ordering::Relaxed));
-        metrics.register_gauge("newswire_test_open_files", "Open files", move || b.load(Ordering::Relaxed));
         now.store(7, Ordering::Relaxed);
         let text = metrics.encode();
         assert!(
             text.contains("# TYPE newswire_test_panics counter\nnewswire_test_panics_total 7\n"),
-            "{text}"
-        );
-        assert!(
-            text.contains("# TYPE newswire_test_open_files gauge\nnewswire_test_open_files 7\n"),
             "{text}"
         );
     }

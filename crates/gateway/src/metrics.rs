@@ -28,54 +28,34 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
+    /// Registers all of them, and what the process counts by itself.
     pub(crate) fn register(metrics: &Metrics) -> Self {
-        let numbers = Self::default();
-        let n = numbers.clone();
-        metrics.register("newswire_gateway_clients", "Open streams", n.clients);
-        metrics.register("newswire_gateway_streams_total", "Streams opened", n.streams);
-        metrics.register("newswire_gateway_streams_refused_total", "Streams refused, by reason", n.refused);
-        metrics.register("newswire_gateway_streams_ended_total", "Streams that we ended, by reason", n.ended);
-        metrics.register(
-            "newswire_gateway_resumes_total",
-            "Streams opened, by what became of the id",
-            n.resumes,
+        metrics.register_counter(
+            "newswire_gateway_panics_total",
+            "Panics, caught ones included",
+            daemon::panics::count,
         );
-        metrics.register("newswire_gateway_events_delivered_total", "Events given to clients", n.delivered);
-        metrics.register(
-            "newswire_gateway_delivered_bytes_total",
-            "Bytes given to clients",
-            n.delivered_bytes,
-        );
-        metrics.register(
-            "newswire_gateway_events_missed_total",
-            "Events told to clients as missed",
-            n.missed,
-        );
-        metrics.register(
-            "newswire_gateway_notices_missed_total",
-            "Notices that a client was too late for",
-            n.notices_missed,
-        );
-        metrics.register("newswire_gateway_heartbeats_total", "Heartbeats given to clients", n.heartbeats);
-        metrics.register(
-            "newswire_gateway_events_received_total",
-            "Events that came by the wire",
-            n.received,
-        );
-        metrics.register(
-            "newswire_gateway_events_unreadable_total",
-            "Events on the wire that are none",
-            n.unreadable,
-        );
-        metrics.register(
-            "newswire_gateway_wire_connected",
-            "Whether the wire is connected",
-            n.wire_connected,
-        );
-        metrics.register("newswire_gateway_wire_losses_total", "Times that the wire was lost", n.wire_losses);
-        metrics.register("newswire_gateway_ring_events", "Events in the ring", n.ring_events);
-        metrics.register("newswire_gateway_ring_bytes", "Bytes in the ring", n.ring_bytes);
-        metrics.register("newswire_gateway_head", "Sequence number of the newest event", n.head);
-        numbers
+        Self {
+            clients: metrics.add("newswire_gateway_clients", "Open streams"),
+            streams: metrics.add("newswire_gateway_streams_total", "Streams opened"),
+            refused: metrics.add("newswire_gateway_streams_refused_total", "Streams refused, by reason"),
+            ended: metrics.add("newswire_gateway_streams_ended_total", "Streams that we ended, by reason"),
+            resumes: metrics
+                .add("newswire_gateway_resumes_total", "Streams opened, by what became of the id"),
+            delivered: metrics.add("newswire_gateway_events_delivered_total", "Events given to clients"),
+            delivered_bytes: metrics.add("newswire_gateway_delivered_bytes_total", "Bytes given to clients"),
+            missed: metrics.add("newswire_gateway_events_missed_total", "Events told to clients as missed"),
+            notices_missed: metrics
+                .add("newswire_gateway_notices_missed_total", "Notices that a client was too late for"),
+            heartbeats: metrics.add("newswire_gateway_heartbeats_total", "Heartbeats given to clients"),
+            received: metrics.add("newswire_gateway_events_received_total", "Events that came by the wire"),
+            unreadable: metrics
+                .add("newswire_gateway_events_unreadable_total", "Events on the wire that are none"),
+            wire_connected: metrics.add("newswire_gateway_wire_connected", "Whether the wire is connected"),
+            wire_losses: metrics.add("newswire_gateway_wire_losses_total", "Times that the wire was lost"),
+            ring_events: metrics.add("newswire_gateway_ring_events", "Events in the ring"),
+            ring_bytes: metrics.add("newswire_gateway_ring_bytes", "Bytes in the ring"),
+            head: metrics.add("newswire_gateway_head", "Sequence number of the newest event"),
+        }
     }
 }

@@ -34,67 +34,49 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
+    /// Registers all of them, and what the process counts by itself.
     pub(crate) fn register(metrics: &Metrics) -> Self {
+        metrics.register_counter(
+            "newswire_ingestd_panics_total",
+            "Panics, caught ones included",
+            daemon::panics::count,
+        );
         let seconds = |first| Histogram::new(exponential_buckets(first, 2.0, 14));
-        let numbers = Self {
-            visits: Family::default(),
-            failures: Family::default(),
-            items: Family::default(),
-            items_dropped: Counter::default(),
-            items_held: Counter::default(),
-            body_bytes: Counter::default(),
-            panics: Counter::default(),
-            restarts: Counter::default(),
-            sources: Gauge::default(),
-            in_flight: Gauge::default(),
-            visit_seconds: seconds(0.005),
-            late_seconds: seconds(0.01),
-            append_seconds: seconds(0.0005),
-            appends: Counter::default(),
-            events_removed: Counter::default(),
-            log_bytes: Gauge::default(),
-            log_head: Gauge::default(),
-            subscribers: Gauge::default(),
-        };
-        let n = numbers.clone();
-        metrics.register("newswire_ingestd_visits_total", "Visits that ended, by how they ended", n.visits);
-        metrics.register(
-            "newswire_ingestd_visit_failures_total",
-            "Visits without a feed, by class",
-            n.failures,
-        );
-        metrics.register("newswire_ingestd_items_total", "Items recorded, by kind", n.items);
-        metrics.register("newswire_ingestd_items_dropped_total", "Items over the caps", n.items_dropped);
-        metrics.register(
-            "newswire_ingestd_items_held_total",
-            "New items that wait for a later visit, because the guids of their source flap",
-            n.items_held,
-        );
-        metrics.register("newswire_ingestd_body_bytes_total", "Bytes of bodies, decoded", n.body_bytes);
-        metrics.register("newswire_ingestd_panics_total", "Visits that ended in a panic", n.panics);
-        metrics.register("newswire_ingestd_source_restarts_total", "Source actors rebuilt", n.restarts);
-        metrics.register("newswire_ingestd_sources", "Sources in the catalogue", n.sources);
-        metrics.register("newswire_ingestd_visits_in_flight", "Visits under way", n.in_flight);
-        metrics.register("newswire_ingestd_visit_seconds", "Duration of visits", n.visit_seconds);
-        metrics.register(
-            "newswire_ingestd_visit_late_seconds",
-            "Start of visits after they were due",
-            n.late_seconds,
-        );
-        metrics.register(
-            "newswire_ingestd_append_seconds",
-            "Duration of group commits, sync included",
-            n.append_seconds,
-        );
-        metrics.register("newswire_ingestd_appends_total", "Group commits", n.appends);
-        metrics.register(
-            "newswire_ingestd_events_removed_total",
-            "Events removed by retention",
-            n.events_removed,
-        );
-        metrics.register("newswire_ingestd_log_bytes", "Bytes of events kept", n.log_bytes);
-        metrics.register("newswire_ingestd_log_head", "Sequence number of the newest event", n.log_head);
-        metrics.register("newswire_ingestd_wire_subscribers", "Open streams on the wire", n.subscribers);
-        numbers
+        Self {
+            visits: metrics.add("newswire_ingestd_visits_total", "Visits that ended, by how they ended"),
+            failures: metrics.add("newswire_ingestd_visit_failures_total", "Visits without a feed, by class"),
+            items: metrics.add("newswire_ingestd_items_total", "Items recorded, by kind"),
+            items_dropped: metrics.add("newswire_ingestd_items_dropped_total", "Items over the caps"),
+            items_held: metrics.add(
+                "newswire_ingestd_items_held_total",
+                "New items that wait for a later visit, because the guids of their source flap",
+            ),
+            body_bytes: metrics.add("newswire_ingestd_body_bytes_total", "Bytes of bodies, decoded"),
+            panics: metrics.add("newswire_ingestd_visit_panics_total", "Visits that ended in a panic"),
+            restarts: metrics.add("newswire_ingestd_source_restarts_total", "Source actors rebuilt"),
+            sources: metrics.add("newswire_ingestd_sources", "Sources in the catalogue"),
+            in_flight: metrics.add("newswire_ingestd_visits_in_flight", "Visits under way"),
+            visit_seconds: metrics.add_this(
+                "newswire_ingestd_visit_seconds",
+                "Duration of visits",
+                seconds(0.005),
+            ),
+            late_seconds: metrics.add_this(
+                "newswire_ingestd_visit_late_seconds",
+                "Start of visits after they were due",
+                seconds(0.01),
+            ),
+            append_seconds: metrics.add_this(
+                "newswire_ingestd_append_seconds",
+                "Duration of group commits, sync included",
+                seconds(0.0005),
+            ),
+            appends: metrics.add("newswire_ingestd_appends_total", "Group commits"),
+            events_removed: metrics
+                .add("newswire_ingestd_events_removed_total", "Events removed by retention"),
+            log_bytes: metrics.add("newswire_ingestd_log_bytes", "Bytes of events kept"),
+            log_head: metrics.add("newswire_ingestd_log_head", "Sequence number of the newest event"),
+            subscribers: metrics.add("newswire_ingestd_wire_subscribers", "Open streams on the wire"),
+        }
     }
 }
