@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use news::{SourceId, SourceStatus, Timestamp};
 use tokio::{sync::watch, time::Instant};
 
-use crate::{filter::Filter, metrics::Numbers, ring::Ring};
+use crate::{filter::Filter, metrics::Numbers, replay::Replays, ring::Ring};
 
 /// What the operator set.
 #[derive(Clone, Debug)]
@@ -43,6 +43,7 @@ struct Clients {
 pub(crate) struct Hub {
     pub(crate) settings: Settings,
     pub(crate) ring: Ring,
+    pub(crate) replays: Replays,
     pub(crate) notices: Notices,
     pub(crate) sources: Sources,
     pub(crate) link: Link,
@@ -59,11 +60,12 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    pub(crate) fn new(settings: Settings, ring: Ring, clock: Clock) -> Self {
+    pub(crate) fn new(settings: Settings, ring: Ring, replays: Replays, clock: Clock) -> Self {
         let metrics = Metrics::new();
         Self {
             settings,
             ring,
+            replays,
             notices: Notices::default(),
             sources: Sources::default(),
             link: Link::default(),
@@ -310,7 +312,8 @@ mod tests {
             cors_origins: Vec::new(),
             trusted_proxies: Vec::new(),
         };
-        Arc::new(Hub::new(settings, Ring::new(Bounds { events: 10, bytes: 1 << 20 }), Clock::system()))
+        let ring = Ring::new(Bounds { events: 10, bytes: 1 << 20 });
+        Arc::new(Hub::new(settings, ring, Replays::new().0, Clock::system()))
     }
 
     #[test]

@@ -4,14 +4,15 @@
 
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
-use news::{Seq, SourceNotice, SourceStatus};
+use news::{Cursor, Seq, SourceNotice, SourceStatus};
 use serde::Deserialize;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use wire::{Coverage, Endpoint, Hello, Incoming, Resume, Signal, Subscription, Timing};
+use wire::{Coverage, Endpoint, Hello, Incoming, Peer, Resume, Signal, Subscription, Timing};
 
 use crate::{
     hub::{Hub, SourceBlock},
+    replay::Librarian,
     sse::{self, Frame},
 };
 
@@ -34,21 +35,25 @@ pub(crate) fn start(
     hub: Arc<Hub>,
     socket: PathBuf,
     ring_events: usize,
+    mut librarian: Librarian,
     stop: CancellationToken,
-) -> std::io::Result<thread::JoinHandle<()>> {
+) -> anyhow::Result<thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let endpoint = Endpoint::Socket(socket);
-    thread::Builder::new().name("intake".into()).spawn(move || {
+    let peer = Peer::try_new(endpoint.clone())?;
+    let work = move || {
         runtime.block_on(async {
             let catalogue = Notify::new();
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = follow_the_wire(&hub, endpoint.clone(), ring_events, &catalogue) => {}
-                () = keep_sources(&hub, &endpoint, &catalogue) => {}
-                () = keep_metrics(&hub, &endpoint) => {}
+                () = follow_the_wire(&hub, endpoint, ring_events, &catalogue) => {}
+                () = keep_sources(&hub, &peer, &catalogue) => {}
+                () = keep_metrics(&hub, &peer) => {}
+                () = librarian.serve(&peer) => {}
             }
         });
-    })
+    };
+    Ok(thread::Builder::new().name("intake".into()).spawn(work)?)
 }
 
 async fn follow_the_wire(hub: &Hub, endpoint: Endpoint, ring_events: usize, catalogue: &Notify) {
@@ -74,7 +79,11 @@ async fn follow_the_wire(hub: &Hub, endpoint: Endpoint, ring_events: usize, cata
             Signal::Gap(missed) => tracing::warn!(missed = missed.missed, "missed events on the wire"),
             Signal::Notice(name, data) if name == "source" => take_notice(hub, &data),
             Signal::Notice(name, _) if name == "catalogue" => catalogue.notify_one(),
-            Signal::Notice(..) | Signal::Heartbeat(_) => continue,
+            Signal::Heartbeat(data) => {
+                beat(hub, &data);
+                continue;
+            }
+            Signal::Notice(..) => continue,
             Signal::Lost { reason, .. } => lost(hub, &reason),
         }
         hub.ring_the_bell();
@@ -91,8 +100,21 @@ fn connected(hub: &Hub, hello: &Hello) -> Seq {
     if matches!(hello.resume, Resume::Live | Resume::Reset) {
         hub.ring.reset(head.epoch.clone());
     }
+    hub.ring.set_log_oldest(hello.oldest.as_ref().map_or(head.seq.next(), |oldest| oldest.seq));
     tracing::info!(resume, %head, missed = hello.missed, server = hello.server, "wire connected");
     head.seq
+}
+
+#[derive(Deserialize)]
+struct Beat {
+    oldest: Cursor,
+}
+
+/// The daemon lives, and says where its log begins by now.
+fn beat(hub: &Hub, data: &[u8]) {
+    if let Ok(beat) = serde_json::from_slice::<Beat>(data) {
+        hub.ring.set_log_oldest(beat.oldest.seq);
+    }
 }
 
 fn lost(hub: &Hub, reason: &str) {
@@ -107,7 +129,7 @@ fn lost(hub: &Hub, reason: &str) {
 }
 
 fn take_event(hub: &Hub, incoming: &Incoming, filled_at: Seq) {
-    match Frame::render(&incoming.id, incoming.kind, &incoming.json) {
+    match Frame::render(&incoming.json) {
         Ok(frame) => hub.ring.push(frame),
         Err(error) => {
             // Left out, and the ring tells its readers of the gap.
@@ -149,10 +171,10 @@ struct SourceList {
 }
 
 /// Reads the list of sources whenever somebody says that it changed.
-async fn keep_sources(hub: &Hub, endpoint: &Endpoint, catalogue: &Notify) {
+async fn keep_sources(hub: &Hub, peer: &Peer, catalogue: &Notify) {
     loop {
         catalogue.notified().await;
-        match wire::get(endpoint, "/sources", ANSWER_WITHIN, SOURCES_BYTES_MAX).await {
+        match peer.get("/sources", ANSWER_WITHIN, SOURCES_BYTES_MAX).await {
             Ok(body) => match serde_json::from_slice::<SourceList>(&body) {
                 Ok(list) => hub.sources.replace(list.sources),
                 Err(error) => tracing::error!(%error, "the list of sources is unreadable"),
@@ -166,11 +188,11 @@ async fn keep_sources(hub: &Hub, endpoint: &Endpoint, catalogue: &Notify) {
     }
 }
 
-async fn keep_metrics(hub: &Hub, endpoint: &Endpoint) {
+async fn keep_metrics(hub: &Hub, peer: &Peer) {
     let mut every = tokio::time::interval(METRICS_EVERY);
     loop {
         every.tick().await;
-        let body = wire::get(endpoint, "/metrics", ANSWER_WITHIN, METRICS_BYTES_MAX).await;
+        let body = peer.get("/metrics", ANSWER_WITHIN, METRICS_BYTES_MAX).await;
         let text = body.ok().and_then(|body| String::from_utf8(body.into()).ok());
         // A dead daemon has no metrics: old numbers would look alive.
         let mut kept = hub.daemon_metrics.write().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -15,6 +15,7 @@ mod hub;
 mod intake;
 mod metrics;
 mod problem;
+mod replay;
 mod ring;
 mod routes;
 mod run;

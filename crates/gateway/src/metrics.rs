@@ -17,6 +17,7 @@ pub(crate) struct Numbers {
     pub(crate) delivered_bytes: Counter,
     pub(crate) missed: Counter,
     pub(crate) notices_missed: Counter,
+    pub(crate) pages: Counter,
     pub(crate) heartbeats: Counter,
     pub(crate) received: Counter,
     pub(crate) unreadable: Counter,
@@ -47,6 +48,10 @@ impl Numbers {
             missed: metrics.add("newswire_gateway_events_missed_total", "Events told to clients as missed"),
             notices_missed: metrics
                 .add("newswire_gateway_notices_missed_total", "Notices that a client was too late for"),
+            pages: metrics.add(
+                "newswire_gateway_replay_pages_total",
+                "Pages asked of the daemon's log for clients that are behind the ring",
+            ),
             heartbeats: metrics.add("newswire_gateway_heartbeats_total", "Heartbeats given to clients"),
             received: metrics.add("newswire_gateway_events_received_total", "Events that came by the wire"),
             unreadable: metrics

@@ -40,6 +40,8 @@ struct Inner {
     frames: VecDeque<Entry>,
     /// The sequence number of the first frame, or of the one that will come next.
     oldest: Seq,
+    /// The oldest event that the daemon's log has.
+    log_oldest: Seq,
     bytes: usize,
 }
 
@@ -59,8 +61,10 @@ pub(crate) struct Taken {
     pub(crate) events: u64,
     /// Where the client then stands.
     pub(crate) cursor: Seq,
-    /// Events that were gone before it came, and the one it goes on with.
+    /// Events that were gone before it came.
     pub(crate) missed: u64,
+    /// The place after those.
+    pub(crate) cursor_before: Seq,
     /// Whether there is more.
     pub(crate) more: bool,
 }
@@ -68,8 +72,10 @@ pub(crate) struct Taken {
 /// What is in the ring.
 #[derive(Clone, Debug)]
 pub(crate) struct State {
-    /// Nothing until the daemon has spoken for the first time.
+    /// What can be had, from here or from the daemon's log; nothing until the daemon has spoken for the first time.
     pub(crate) standing: Option<Standing>,
+    /// The oldest event that is here.
+    pub(crate) oldest: Seq,
     pub(crate) generation: u64,
     pub(crate) filled: bool,
     pub(crate) events: usize,
@@ -84,6 +90,7 @@ impl Ring {
             filled: false,
             frames: VecDeque::new(),
             oldest: Seq(1),
+            log_oldest: Seq(1),
             bytes: 0,
         };
         Self { bounds, inner: RwLock::new(inner) }
@@ -115,6 +122,11 @@ impl Ring {
         }
     }
 
+    /// Says where the daemon's log begins.
+    pub(crate) fn set_log_oldest(&self, oldest: Seq) {
+        self.write().log_oldest = oldest;
+    }
+
     /// Adds the next event. One that does not follow the last means that some are lost to us: the ring then begins
     /// with it, and clients are told of the gap.
     pub(crate) fn push(&self, frame: Frame) {
@@ -139,11 +151,12 @@ impl Ring {
         let inner = self.read();
         let standing = inner.epoch.as_ref().map(|epoch| Standing {
             epoch: epoch.clone(),
-            oldest: inner.oldest,
+            oldest: inner.log_oldest.min(inner.oldest),
             head: inner.head(),
         });
         State {
             standing,
+            oldest: inner.oldest,
             generation: inner.generation,
             filled: inner.filled,
             events: inner.frames.len(),
@@ -169,6 +182,7 @@ impl Ring {
             taken.missed = inner.oldest.0 - cursor.next().0;
             taken.cursor = Seq(inner.oldest.0 - 1);
         }
+        taken.cursor_before = taken.cursor;
         let mut first: Option<&Frame> = None;
         let mut joined = BytesMut::new();
         for entry in inner.frames.range(inner.index_after(taken.cursor)..) {
@@ -301,7 +315,7 @@ mod tests {
         let id = Cursor { epoch: Epoch::try_new("e").unwrap(), seq: Seq(seq) };
         let first_seen = Timestamp::from_millis(i64::try_from(seq).unwrap() * 1000);
         let json = Event::new(id.clone(), Kind::Item, &source, first_seen, Item::default()).to_json();
-        Frame::render(&id, Kind::Item, json.as_bytes()).unwrap()
+        Frame::render(json.as_bytes()).unwrap()
     }
 
     fn ring(events: usize, pushed: std::ops::RangeInclusive<u64>) -> Ring {
@@ -336,7 +350,7 @@ mod tests {
             ring.push(frame(seq, "a"));
         }
         assert_eq!(ring.state().events, 1);
-        assert_eq!(ring.state().standing.unwrap().oldest, Seq(3));
+        assert_eq!(ring.state().oldest, Seq(3));
     }
 
     #[test]

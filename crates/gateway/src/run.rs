@@ -21,6 +21,7 @@ use crate::{
     headers,
     hub::{Hub, Settings},
     intake,
+    replay::Replays,
     ring::{Bounds, Ring},
     routes::{self, Shared},
     shard::Shard,
@@ -71,11 +72,12 @@ pub async fn run(start: Start) -> Result<(), RunError> {
         events: config.gateway.ring_events,
         bytes: usize::try_from(config.gateway.ring_bytes).unwrap_or(usize::MAX),
     };
-    let hub = Arc::new(Hub::new(settings(&config)?, Ring::new(bounds), clock));
+    let (replays, librarian) = Replays::new();
+    let hub = Arc::new(Hub::new(settings(&config)?, Ring::new(bounds), replays, clock));
     let _admin = serve_admin(&config, &hub, &logs)?;
     let intake_stop = CancellationToken::new();
     let socket = config.daemon.run_dir.join("ingestd.sock");
-    let intake = intake::start(Arc::clone(&hub), socket, bounds.events, intake_stop.clone());
+    let intake = intake::start(Arc::clone(&hub), socket, bounds.events, librarian, intake_stop.clone());
     let intake = intake.context("start the intake")?;
     let server = serve(&config, &hub, listener)?;
     tracing::info!(listen = %address, "ready");

@@ -26,9 +26,10 @@ impl Frame {
     ///
     /// # Errors
     /// When it is no event of ours.
-    pub(crate) fn render(id: &Cursor, kind: Kind, json: &[u8]) -> Result<Self, serde_json::Error> {
+    pub(crate) fn render(json: &[u8]) -> Result<Self, serde_json::Error> {
         let event: Event = serde_json::from_slice(json)?;
-        let head = format!("id: {id}\nevent: {}\ndata: ", kind.as_str());
+        let kind = event.kind;
+        let head = format!("id: {}\nevent: {}\ndata: ", event.id, kind.as_str());
         let from = head.len();
         let mut block = head.into_bytes();
         block.extend_from_slice(json);
@@ -36,7 +37,7 @@ impl Frame {
         block.extend_from_slice(b"\n\n");
         let text = format!("{}\n{}", event.item.title, event.item.summary).to_lowercase();
         Ok(Self {
-            seq: id.seq,
+            seq: event.id.seq,
             kind,
             source: event.source,
             category: event.category.into(),
@@ -94,7 +95,7 @@ mod tests {
         let id = Cursor { epoch: Epoch::try_new("e").unwrap(), seq: Seq(7) };
         let item = Item { title: title.to_owned(), ..Item::default() };
         let json = Event::new(id.clone(), Kind::Item, &source, Timestamp::from_millis(0), item).to_json();
-        let frame = Frame::render(&id, Kind::Item, json.as_bytes()).unwrap();
+        let frame = Frame::render(json.as_bytes()).unwrap();
         (id, json, frame)
     }
 

@@ -6,11 +6,14 @@
 //! ```
 //!
 //! Everything the client has not had goes out in one write. When its socket is full the body is not polled, so a slow
-//! client costs its cursor and its socket's buffer, and falls behind until the ring tells it `gap`.
+//! client costs its cursor and its socket's buffer, and falls behind. What the ring no longer has then it reads from
+//! the daemon's log, page by page; what that no longer has is told by a `gap` event.
 
 use std::{
+    collections::VecDeque,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -18,14 +21,15 @@ use std::{
 use actix_web::body::{BodySize, MessageBody};
 use bytes::{Bytes, BytesMut};
 use news::{Cursor, Epoch, Seq};
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 use wire::{Hello, Missed, Resume, Verdict};
 
 use crate::{
     filter::{Filter, Since},
     hub::Place,
+    replay::{self, NoPage, Page},
     shard::{Call, Shard},
-    sse,
+    sse::{self, Frame},
 };
 
 /// Bytes of one write, about: what a poll may cost the other clients of the worker.
@@ -33,6 +37,10 @@ const WRITE_BYTES_MAX: usize = 32 * 1024;
 /// Polls in a second that nobody asked for. A client that pipelines requests on its open stream makes actix poll for
 /// ever; an honest one causes a handful.
 const SPURIOUS_MAX: u32 = 1000;
+/// Pages that may be refused in a row before the client is told of a gap and goes on with what is here.
+const REFUSALS_MAX: u32 = 5;
+/// How long after a refusal the page is asked for again.
+const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 /// First wait of a client that loses its stream, in milliseconds; drawn for each.
 const RETRY_MS: std::ops::Range<u64> = 1000..3000;
 /// The same when we end the stream ourselves.
@@ -58,6 +66,9 @@ pub(crate) struct Subscriber {
     epoch: Option<Epoch>,
     generation: u64,
     cursor: Seq,
+    book: Book,
+    /// Pages refused in a row.
+    refusals: u32,
     notice: u64,
     /// More is ready, but the other clients of this worker come first.
     breathe: bool,
@@ -95,6 +106,8 @@ impl Subscriber {
             epoch: None,
             generation: 0,
             cursor: Seq::NONE,
+            book: Book::Closed,
+            refusals: 0,
             breathe: false,
             spurious: 0,
             spurious_since: now,
@@ -102,28 +115,30 @@ impl Subscriber {
     }
 
     /// What is to be written now, if anything.
-    fn next(&mut self, call: Call) -> Option<Bytes> {
+    fn next(&mut self, call: Call, cx: &mut Context<'_>) -> Option<Bytes> {
         if call.leave && self.stage != Stage::Ended {
             return Some(self.end("drain"));
         }
         match self.stage {
-            Stage::New => Some(self.greet()),
-            Stage::Waiting { told } => self.open(told).or_else(|| call.beat.then(|| sse::comment("waiting"))),
-            Stage::Live => self.read_on().or_else(|| call.beat.then(|| self.beat())),
+            Stage::New => Some(self.greet(cx)),
+            Stage::Waiting { told } => {
+                self.open(told, cx).or_else(|| call.beat.then(|| sse::comment("waiting")))
+            }
+            Stage::Live => self.read_on(cx).or_else(|| call.beat.then(|| self.beat())),
             Stage::Ended => None,
         }
     }
 
     /// The first block: how long to wait after a loss, and what became of the id, as soon as that is known.
-    fn greet(&mut self) -> Bytes {
+    fn greet(&mut self, cx: &mut Context<'_>) -> Bytes {
         let retry = fastrand::u64(RETRY_MS);
         let fresh = self.wish.requested.is_none();
         let state = self.shard.hub.ring.state();
         let (filled, told) = (state.filled, fresh);
         if filled {
             self.stage = Stage::Waiting { told: false };
-            let rest = self.open(false).unwrap_or_default();
-            return join(format!("retry: {retry}\n").as_bytes(), &rest);
+            let rest = self.open(false, cx).unwrap_or_default();
+            return join(format!("retry: {retry}\n").as_bytes(), &rest, &[]);
         }
         self.stage = Stage::Waiting { told };
         let mut bytes = BytesMut::from(format!("retry: {retry}\n").as_bytes());
@@ -146,7 +161,7 @@ impl Subscriber {
     }
 
     /// Decides where the client goes on, once the ring is filled.
-    fn open(&mut self, told: bool) -> Option<Bytes> {
+    fn open(&mut self, told: bool, cx: &mut Context<'_>) -> Option<Bytes> {
         let hub = &self.shard.hub;
         let state = hub.ring.state();
         let standing = state.standing.filter(|_| state.filled)?;
@@ -159,24 +174,32 @@ impl Subscriber {
         self.cursor = match (after, self.wish.since) {
             (Some(after), _) => after,
             (None, Some(since)) if resume == Resume::Live => {
-                hub.ring.before_instant(since.instant(hub.now()))
+                let instant = since.instant(hub.now());
+                let place = hub.ring.before_instant(instant);
+                if place.next() == state.oldest && standing.oldest < state.oldest {
+                    // Older than anything here: the daemon knows where that is.
+                    self.book = Book::Ordered(hub.replays.order(replay::From::Since(instant)));
+                    Seq(standing.oldest.0 - 1)
+                } else {
+                    place
+                }
             }
             (None, _) => hub.ring.before_newest(self.wish.snapshot, filter),
         };
         self.stage = Stage::Live;
         let place = Cursor { epoch: standing.epoch.clone(), seq: self.cursor };
         if told {
-            let events = self.read_on().unwrap_or_default();
-            return Some(join(&sse::id_only(&place), &events));
+            let events = self.read_on(cx).unwrap_or_default();
+            return Some(join(&sse::id_only(&place), &events, &[]));
         }
         self.count_resume(resume);
         hub.numbers.missed.inc_by(verdict.missed.unwrap_or(0));
         // Its place with the first block: a client that loses the stream before its first event keeps it, and so does
         // one that forgets its id when a new connection begins with a block without one (the letter of the standard).
         let hello = sse::block("stream", &standing.hello(&verdict, requested, SERVER));
-        let hello = join(format!("id: {place}\n").as_bytes(), &hello);
-        let events = self.read_on().unwrap_or_default();
-        Some(join(&hello, &events))
+        let hello = join(format!("id: {place}\n").as_bytes(), &hello, &[]);
+        let events = self.read_on(cx).unwrap_or_default();
+        Some(join(&hello, &events, &[]))
     }
 
     fn count_resume(&self, resume: Resume) {
@@ -184,30 +207,99 @@ impl Subscriber {
     }
 
     /// Everything the client has not had, as far as one write goes.
-    fn read_on(&mut self) -> Option<Bytes> {
-        let hub = &self.shard.hub;
-        let filter = &self.wish.filter;
-        let Some(taken) = hub.ring.take(self.generation, self.cursor, filter, WRITE_BYTES_MAX) else {
-            return Some(self.end("epoch"));
-        };
-        self.cursor = taken.cursor;
-        self.breathe = taken.more;
-        hub.numbers.delivered.inc_by(taken.events);
-        let mut bytes = taken.bytes;
-        if taken.missed > 0 {
-            hub.numbers.missed.inc_by(taken.missed);
-            let oldest = hub.ring.state().standing.map(|s| Cursor { epoch: s.epoch, seq: s.oldest });
-            bytes = join(&sse::block("gap", &Missed { missed: taken.missed, oldest }), &bytes);
+    fn read_on(&mut self, cx: &mut Context<'_>) -> Option<Bytes> {
+        loop {
+            match self.read_book(cx) {
+                Read::Some(bytes) => return Some(bytes),
+                Read::Wait => return None,
+                Read::Through => {}
+            }
+            let hub = &self.shard.hub;
+            let filter = &self.wish.filter;
+            let Some(taken) = hub.ring.take(self.generation, self.cursor, filter, WRITE_BYTES_MAX) else {
+                return Some(self.end("epoch"));
+            };
+            if taken.missed > 0 && self.refusals < REFUSALS_MAX {
+                self.order_page();
+                continue;
+            }
+            self.cursor = taken.cursor;
+            self.breathe = taken.more;
+            self.refusals = 0;
+            hub.numbers.delivered.inc_by(taken.events);
+            let gap = self.gap(taken.missed, taken.cursor_before);
+            let notices = if taken.more { Vec::new() } else { self.read_notices() };
+            let bytes = join(&gap, &taken.bytes, &notices);
+            return (!bytes.is_empty()).then_some(bytes);
         }
-        if !taken.more && filter.wants_kind("source") {
-            let noticed = hub.notices.take(self.notice, filter);
-            self.notice = noticed.next;
-            hub.numbers.notices_missed.inc_by(noticed.missed);
-            if !noticed.bytes.is_empty() {
-                bytes = join(&bytes, &noticed.bytes.concat());
+    }
+
+    /// Tells what is lost, if anything is, and the event it goes on with.
+    fn gap(&self, missed: u64, before: Seq) -> Bytes {
+        if missed == 0 {
+            return Bytes::new();
+        }
+        self.shard.hub.numbers.missed.inc_by(missed);
+        let oldest = self.epoch.clone().map(|epoch| Cursor { epoch, seq: before.next() });
+        sse::block("gap", &Missed { missed, oldest })
+    }
+
+    fn read_notices(&mut self) -> Vec<u8> {
+        let (hub, filter) = (&self.shard.hub, &self.wish.filter);
+        if !filter.wants_kind("source") {
+            return Vec::new();
+        }
+        let noticed = hub.notices.take(self.notice, filter);
+        self.notice = noticed.next;
+        hub.numbers.notices_missed.inc_by(noticed.missed);
+        noticed.bytes.concat()
+    }
+
+    /// Asks the daemon for what the ring no longer has.
+    fn order_page(&mut self) {
+        if let Some(id) = self.id() {
+            self.book = Book::Ordered(self.shard.hub.replays.order(replay::From::After(id)));
+            self.shard.hub.numbers.pages.inc();
+        }
+    }
+
+    /// What has come from the daemon's log.
+    fn read_book(&mut self, cx: &mut Context<'_>) -> Read {
+        loop {
+            match &mut self.book {
+                Book::Closed => return Read::Through,
+                Book::Paused(pause) => match pause.as_mut().poll(cx) {
+                    Poll::Pending => return Read::Wait,
+                    Poll::Ready(()) => self.book = Book::Closed,
+                },
+                Book::Ordered(answer) => match Pin::new(answer).poll(cx) {
+                    Poll::Pending => return Read::Wait,
+                    Poll::Ready(Ok(Ok(page))) if !page.frames.is_empty() => {
+                        self.book = Book::Open(page.into())
+                    }
+                    Poll::Ready(_) => {
+                        self.refusals += 1;
+                        self.book = Book::Paused(Box::pin(tokio::time::sleep(REFUSAL_PAUSE)));
+                    }
+                },
+                Book::Open(pages) if pages.frames.is_empty() => {
+                    self.refusals = 0;
+                    self.book = Book::Closed;
+                }
+                Book::Open(pages) => {
+                    let (missed, before) = (std::mem::take(&mut pages.missed), self.cursor);
+                    let taken = pages.take(&self.wish.filter);
+                    self.breathe = !pages.frames.is_empty();
+                    self.cursor = taken.cursor;
+                    self.shard.hub.numbers.delivered.inc_by(taken.events);
+                    let gap = self.gap(missed, Seq(before.0 + missed));
+                    let bytes = join(&gap, &taken.bytes, &[]);
+                    if !bytes.is_empty() {
+                        return Read::Some(bytes);
+                    }
+                }
             }
         }
-        (!bytes.is_empty()).then_some(bytes)
     }
 
     /// Moves the cursor of a client past what it did not ask for, and shows that we live.
@@ -249,8 +341,69 @@ impl Subscriber {
 /// Who answers.
 pub(crate) const SERVER: &str = concat!("newswire-gateway/", env!("CARGO_PKG_VERSION"));
 
-fn join(first: &[u8], second: &[u8]) -> Bytes {
-    [first, second].concat().into()
+/// One chunk of several; the usual one, of a single event, is not copied.
+fn join(before: &[u8], bytes: &Bytes, after: &[u8]) -> Bytes {
+    if before.is_empty() && after.is_empty() { bytes.clone() } else { [before, bytes, after].concat().into() }
+}
+
+/// What the client reads before the ring.
+enum Book {
+    /// It reads the ring.
+    Closed,
+    /// A page has been asked for.
+    Ordered(oneshot::Receiver<Result<Page, NoPage>>),
+    /// There was none; a little later it is asked for again.
+    Paused(Pin<Box<tokio::time::Sleep>>),
+    /// A page that it is reading.
+    Open(Pages),
+}
+
+struct Pages {
+    frames: VecDeque<Arc<Frame>>,
+    missed: u64,
+}
+
+/// Part of a page.
+struct Leaf {
+    bytes: Bytes,
+    events: u64,
+    cursor: Seq,
+}
+
+/// What the book has for the client.
+enum Read {
+    Some(Bytes),
+    /// Nothing yet.
+    Wait,
+    /// Nothing more: the ring goes on from here.
+    Through,
+}
+
+impl From<Page> for Pages {
+    fn from(page: Page) -> Self {
+        Self { frames: page.frames.into(), missed: page.missed }
+    }
+}
+
+impl Pages {
+    /// As much as one write takes; always something.
+    fn take(&mut self, filter: &Filter) -> Leaf {
+        let mut bytes = BytesMut::new();
+        let mut leaf = Leaf { bytes: Bytes::new(), events: 0, cursor: Seq::NONE };
+        while let Some(frame) = self.frames.front() {
+            if filter.wants(frame) {
+                if !bytes.is_empty() && bytes.len() + frame.block.len() > WRITE_BYTES_MAX {
+                    break;
+                }
+                bytes.extend_from_slice(&frame.block);
+                leaf.events += 1;
+            }
+            leaf.cursor = frame.seq;
+            self.frames.pop_front();
+        }
+        leaf.bytes = bytes.freeze();
+        leaf
+    }
 }
 
 impl MessageBody for Subscriber {
@@ -272,7 +425,7 @@ impl MessageBody for Subscriber {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if let Some(bytes) = this.next(call) {
+        if let Some(bytes) = this.next(call, cx) {
             this.shard.wrote(this.slot);
             this.shard.hub.numbers.delivered_bytes.inc_by(bytes.len() as u64);
             return Poll::Ready(Some(Ok(bytes)));

@@ -4,7 +4,10 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     thread,
     time::Duration,
 };
@@ -178,7 +181,12 @@ impl Client {
 #[derive(Clone)]
 struct FakeDaemon {
     epoch: &'static str,
+    /// The JSON of each event.
     log: Arc<Mutex<Vec<String>>>,
+    /// Events before this one are no longer kept.
+    oldest: Arc<AtomicU64>,
+    /// Questions about the log are not answered.
+    mute: Arc<AtomicBool>,
     bell: broadcast::Sender<String>,
 }
 
@@ -188,7 +196,8 @@ fn source(id: &str) -> Source {
 
 impl FakeDaemon {
     fn new(epoch: &'static str) -> Self {
-        Self { epoch, log: Arc::default(), bell: broadcast::channel(10_000).0 }
+        let oldest = Arc::new(AtomicU64::new(1));
+        Self { epoch, log: Arc::default(), oldest, mute: Arc::default(), bell: broadcast::channel(10_000).0 }
     }
 
     /// Adds an item of `from`, titled after its number.
@@ -204,9 +213,32 @@ impl FakeDaemon {
             Timestamp::from_millis(1_000 * seq as i64),
             item,
         );
-        let block = format!("id: {id}\nevent: item\ndata: {}\n\n", event.to_json());
-        log.push(block.clone());
-        self.bell.send(block).ok();
+        log.push(event.to_json());
+        self.bell.send(self.block(seq, &event.to_json())).ok();
+    }
+
+    fn block(&self, seq: u64, json: &str) -> String {
+        format!("id: {}-{seq}\nevent: item\ndata: {json}\n\n", self.epoch)
+    }
+
+    /// `/log?limit=…&after=…` or `since=…` (an event of number n was recorded n seconds after 1970).
+    fn page(&self, request: &str) -> String {
+        let query = request.split_whitespace().nth(1).unwrap().split_once('?').unwrap().1;
+        let value = |name: &str| {
+            url::form_urlencoded::parse(query.as_bytes())
+                .find(|(n, _)| n == name)
+                .map(|(_, v)| v.into_owned())
+        };
+        let limit: usize = value("limit").unwrap().parse().unwrap();
+        let after = match (value("after"), value("since")) {
+            (Some(after), _) => after.parse::<Cursor>().unwrap().seq.0,
+            (_, since) => since.unwrap().parse::<Timestamp>().unwrap().millis() as u64 / 1000 - 1,
+        };
+        let floor = self.oldest.load(Relaxed) - 1;
+        let log = self.log.lock().unwrap();
+        let events: Vec<_> = log.iter().skip(after.max(floor) as usize).take(limit).cloned().collect();
+        let missed = floor.saturating_sub(after);
+        format!("{{\"epoch\":\"{}\",\"missed\":{missed},\"events\":[{}]}}", self.epoch, events.join(","))
     }
 
     /// Serves until it is dropped.
@@ -230,7 +262,16 @@ impl FakeDaemon {
         }
         let request = String::from_utf8(request).ok()?;
         if !request.starts_with("GET /wire") {
-            let body = if request.starts_with("GET /sources") { "{\"sources\":[]}" } else { "# EOF\n" };
+            let body = if request.starts_with("GET /sources") {
+                "{\"sources\":[]}".to_owned()
+            } else if request.starts_with("GET /log") {
+                if self.mute.load(Relaxed) {
+                    return None;
+                }
+                self.page(&request)
+            } else {
+                "# EOF\n".to_owned()
+            };
             let head =
                 format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
             return stream.write_all(format!("{head}{body}").as_bytes()).await.ok();
@@ -239,7 +280,8 @@ impl FakeDaemon {
         let known = id.filter(|id| id.epoch.as_str() == self.epoch);
         let (backlog, mut bell) = {
             let log = self.log.lock().unwrap();
-            (log.clone(), self.bell.subscribe())
+            let blocks = log.iter().zip(1..).map(|(json, seq)| self.block(seq, json));
+            (blocks.collect::<Vec<_>>(), self.bell.subscribe())
         };
         let resume = match (&known, request.contains("last-event-id: ")) {
             (Some(_), _) => "exact",
@@ -247,8 +289,10 @@ impl FakeDaemon {
             (None, false) => "live",
         };
         let hello = format!(
-            "event: stream\ndata: {{\"resume\":\"{resume}\",\"requested\":null,\"oldest\":null,\"head\":\"{}-{}\",\
-             \"missed\":0,\"server\":\"fake\"}}\n\n",
+            "event: stream\ndata: {{\"resume\":\"{resume}\",\"requested\":null,\"oldest\":\"{}-{}\",\
+             \"head\":\"{}-{}\",\"missed\":0,\"server\":\"fake\"}}\n\n",
+            self.epoch,
+            self.oldest.load(Relaxed),
             self.epoch,
             backlog.len()
         );
@@ -334,20 +378,83 @@ async fn a_bad_id_is_never_an_error_but_a_reset() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_the_ring_no_longer_has_is_told_as_a_gap() {
+/// A gateway whose ring holds ten of the thousand events that the daemon has.
+async fn small_ring(oldest: u64) -> (Gateway, FakeDaemon, Serving) {
     let gateway = Gateway::start(|config| config.gateway.ring_events = 10).await;
     let daemon = FakeDaemon::new("e");
-    (0..30).for_each(|_| daemon.publish("a"));
-    let _serving = daemon.serve(gateway.socket());
+    (0..1000).for_each(|n| daemon.publish(if n % 2 == 0 { "odd" } else { "even" }));
+    daemon.oldest.store(oldest, Relaxed);
+    let serving = daemon.serve(gateway.socket());
     gateway.until_ready().await;
+    (gateway, daemon, serving)
+}
+
+fn numbers(range: impl Iterator<Item = u64>) -> Vec<String> {
+    range.map(|n| format!("e-{n}")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_ring_no_longer_has_is_read_from_the_log_without_a_hole() {
+    let (gateway, daemon, _serving) = small_ring(1).await;
     let mut client = gateway.stream("?after=e-5", "").await;
     let hello = client.hello().await;
     assert_eq!(
         (&hello["resume"], &hello["missed"], &hello["oldest"]),
-        (&"gap".into(), &15.into(), &"e-21".into())
+        (&"exact".into(), &0.into(), &"e-1".into())
     );
-    assert_eq!(client.ids(10).await.first().unwrap(), "e-21");
+    assert_eq!(client.ids(995).await, numbers(6..=1000));
+    daemon.publish("odd");
+    assert_eq!(client.ids(1).await, ["e-1001"]);
+    let mut filtered = gateway.stream("?after=e-5&source=even", "").await;
+    assert_eq!(filtered.ids(498).await, numbers((6..=1000).step_by(2)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_log_no_longer_has_is_told_as_a_gap() {
+    let (gateway, _daemon, _serving) = small_ring(501).await;
+    let mut client = gateway.stream("?after=e-5", "").await;
+    let hello = client.hello().await;
+    assert_eq!(
+        (&hello["resume"], &hello["missed"], &hello["oldest"]),
+        (&"gap".into(), &495.into(), &"e-501".into())
+    );
+    assert_eq!(client.ids(500).await, numbers(501..=1000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_that_overtakes_a_client_in_the_log_is_told_as_a_gap() {
+    let (gateway, daemon, _serving) = small_ring(1).await;
+    daemon.oldest.store(301, Relaxed);
+    let mut client = gateway.stream("?after=e-5", "").await;
+    assert_eq!(client.hello().await["resume"], "exact", "the gateway has not heard of it yet");
+    let gap = client.block().await.unwrap();
+    assert_eq!(gap, ["event: gap", "data: {\"missed\":295,\"oldest\":\"e-301\"}"]);
+    assert_eq!(client.ids(700).await, numbers(301..=1000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moment_older_than_the_ring_is_found_in_the_log() {
+    let (gateway, _daemon, _serving) = small_ring(1).await;
+    let mut client = gateway.stream("?since=1970-01-01T00:15:00Z", "").await;
+    assert_eq!(client.hello().await["resume"], "live");
+    assert_eq!(client.ids(101).await, numbers(900..=1000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_read_is_told_as_a_gap_after_a_while_and_the_stream_goes_on() {
+    let (gateway, daemon, _serving) = small_ring(1).await;
+    daemon.mute.store(true, Relaxed);
+    let mut client = gateway.stream("?after=e-5&kinds=item", "").await;
+    client.hello().await;
+    let gap = loop {
+        let block = client.block().await.unwrap();
+        if block[0] == "event: gap" {
+            break block;
+        }
+        assert_eq!(block, ["id: e-5"], "while it waits, a heartbeat holds its place");
+    };
+    assert_eq!(gap[1], "data: {\"missed\":985,\"oldest\":\"e-991\"}");
+    assert_eq!(client.ids(10).await, numbers(991..=1000));
 }
 
 #[tokio::test(flavor = "multi_thread")]

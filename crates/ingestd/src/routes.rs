@@ -9,7 +9,7 @@ use actix::Addr;
 use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use actix_web_lab::sse::{self, Sse};
 use futures_util::StreamExt as _;
-use news::{Cursor, Seq};
+use news::{Cursor, Seq, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
 use wire::{Block, Log as _, Publisher};
@@ -118,6 +118,8 @@ impl Drop for Subscribed {
 #[derive(Debug, Deserialize)]
 struct LogQuery {
     after: Option<String>,
+    /// RFC 3339; instead of `after`: begins with the first event recorded since then.
+    since: Option<Timestamp>,
     limit: Option<usize>,
 }
 
@@ -145,7 +147,15 @@ async fn log(desk: web::Data<Desk>, query: web::Query<LogQuery>) -> HttpResponse
     };
     let limit = query.limit.unwrap_or(100).clamp(1, PAGE_EVENTS_MAX);
     let log = desk.log.clone();
-    let page = web::block(move || log.page(after, limit, PAGE_BYTES_MAX)).await;
+    let since = query.since;
+    let page = web::block(move || {
+        let after = match since {
+            Some(since) => log.before(since)?,
+            None => after,
+        };
+        log.page(after, limit, PAGE_BYTES_MAX)
+    });
+    let page = page.await;
     let Ok(Ok(page)) = page else { return problem(500, "log-unreadable", "the log cannot be read") };
     let id = |seq| Cursor { epoch: standing.epoch.clone(), seq };
     let last = page.events.last().map(|e| e.seq);

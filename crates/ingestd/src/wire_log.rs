@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use store::Reader;
+use news::{Seq, Timestamp};
+use store::{ReadError, Reader};
 use tokio_util::sync::CancellationToken;
 use wire::{Log, LogError, LogEvent, LogPage, Standing};
 
@@ -36,6 +37,19 @@ impl Fault {
     }
 }
 
+impl WireLog {
+    /// The place after which everything recorded since `instant` stands. Blocks.
+    pub(crate) fn before(&self, instant: Timestamp) -> Result<Seq, LogError> {
+        let first = self.reader.first_since(instant).map_err(|error| self.failed(&error))?;
+        Ok(Seq(first.0 - 1))
+    }
+
+    fn failed(&self, error: &ReadError) -> LogError {
+        self.fault.met(error.to_string());
+        LogError(error.to_string())
+    }
+}
+
 impl Log for WireLog {
     fn standing(&self) -> Standing {
         // Oldest before head: in between the head may move on, but the oldest never passes it.
@@ -43,11 +57,8 @@ impl Log for WireLog {
         Standing { epoch: self.reader.epoch().clone(), oldest, head: self.reader.head() }
     }
 
-    fn page(&self, after: news::Seq, limit: usize, bytes: usize) -> Result<LogPage, LogError> {
-        let page = self.reader.page(after, limit, bytes).map_err(|error| {
-            self.fault.met(error.to_string());
-            LogError(error.to_string())
-        })?;
+    fn page(&self, after: Seq, limit: usize, bytes: usize) -> Result<LogPage, LogError> {
+        let page = self.reader.page(after, limit, bytes).map_err(|error| self.failed(&error))?;
         let events =
             page.records.into_iter().map(|r| LogEvent { seq: r.seq, kind: r.kind, json: r.json }).collect();
         Ok(LogPage { events, missed: page.missed })

@@ -8,7 +8,7 @@ use daemon::{Clock, Exit};
 use news::{SourceStatus, Timestamp};
 use serde::Deserialize;
 use serde_json::json;
-use wire::Endpoint;
+use wire::{Endpoint, Peer};
 
 use crate::{
     cli::ConfigFile,
@@ -68,9 +68,9 @@ struct Ordered {
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     let run_dir = arguments.file.load()?.config.daemon.run_dir;
-    let endpoint = Endpoint::Socket(run_dir.join("ingestd.sock"));
+    let daemon = Peer::try_new(Endpoint::Socket(run_dir.join("ingestd.sock")))?;
     let list = async || -> anyhow::Result<List> {
-        let body = wire::get(&endpoint, "/sources", ANSWER_WITHIN, LIST_BYTES_MAX).await;
+        let body = daemon.get("/sources", ANSWER_WITHIN, LIST_BYTES_MAX).await;
         let body = body.context("is newswire-ingestd running, and daemon.run_dir the same?")?;
         serde_json::from_slice(&body).context("the daemon's answer is no list of sources")
     };
@@ -82,7 +82,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
             let source = found.with_context(|| format!("there is no source {}", safe(&id)))?;
             print_one(&source, json)?;
         }
-        Command::Refresh { ids } => return refresh(&endpoint, ids).await,
+        Command::Refresh { ids } => return refresh(&daemon, ids).await,
     }
     Ok(Exit::Ok)
 }
@@ -142,9 +142,9 @@ fn print_one(source: &SourceStatus, as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn refresh(endpoint: &Endpoint, ids: Vec<String>) -> anyhow::Result<Exit> {
+async fn refresh(daemon: &Peer, ids: Vec<String>) -> anyhow::Result<Exit> {
     let order = json!({ "sources": ids }).to_string();
-    let body = wire::post(endpoint, "/visits", order, ANSWER_WITHIN, LIST_BYTES_MAX).await;
+    let body = daemon.post("/visits", order, ANSWER_WITHIN, LIST_BYTES_MAX).await;
     let body = body.context("is newswire-ingestd running, and daemon.run_dir the same?")?;
     let ordered: Ordered = serde_json::from_slice(&body).context("the daemon's answer is none of ours")?;
     let mut exit = Exit::Ok;

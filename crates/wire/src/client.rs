@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use reqwest::{Client, Method, StatusCode, Url};
+use reqwest::{Client, RequestBuilder, StatusCode, Url};
 
 /// Where the other process listens.
 #[derive(Clone, Debug)]
@@ -88,55 +88,66 @@ pub(crate) fn deepest(error: &dyn std::error::Error) -> String {
     reason.to_string()
 }
 
-/// Fetches a route, within `deadline` and at most `bytes_max` of body.
-///
-/// # Errors
-/// [`ClientError`], also for any status but 200.
-pub async fn get(
-    endpoint: &Endpoint,
-    path: &str,
-    deadline: Duration,
-    bytes_max: usize,
-) -> Result<Bytes, ClientError> {
-    exchange(endpoint, Method::GET, path, None, deadline, bytes_max).await
+/// Somebody to ask questions: an endpoint and the client for it. A client costs milliseconds and 100 KB to make, so
+/// keep one on each runtime that asks.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    endpoint: Endpoint,
+    client: Client,
 }
 
-/// Sends JSON to a route, within `deadline`; otherwise as [`get`], any 2xx being fine.
-///
-/// # Errors
-/// [`ClientError`], also for any status but 2xx.
-pub async fn post(
-    endpoint: &Endpoint,
-    path: &str,
-    json: String,
-    deadline: Duration,
-    bytes_max: usize,
-) -> Result<Bytes, ClientError> {
-    exchange(endpoint, Method::POST, path, Some(json), deadline, bytes_max).await
-}
+impl Peer {
+    /// Nothing is dialled yet.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn try_new(endpoint: Endpoint) -> Result<Self, ClientError> {
+        let client = endpoint.client()?;
+        Ok(Self { endpoint, client })
+    }
 
-async fn exchange(
-    endpoint: &Endpoint,
-    method: Method,
-    path: &str,
-    json: Option<String>,
-    deadline: Duration,
-    bytes_max: usize,
-) -> Result<Bytes, ClientError> {
-    let mut request = endpoint.client()?.request(method, endpoint.url(path)?).timeout(deadline);
-    if let Some(json) = json {
-        request = request.header("content-type", "application/json").body(json);
+    /// Fetches a route, within `deadline` and at most `bytes_max` of body.
+    ///
+    /// # Errors
+    /// [`ClientError`], also for any status but 2xx.
+    pub async fn get(&self, path: &str, deadline: Duration, bytes_max: usize) -> Result<Bytes, ClientError> {
+        self.exchange(self.client.get(self.endpoint.url(path)?), deadline, bytes_max).await
     }
-    let mut response = request.send().await.map_err(|e| endpoint.unreachable(&e))?;
-    if !response.status().is_success() {
-        return Err(ClientError::Refused(endpoint.clone(), response.status()));
+
+    /// Sends JSON to a route; otherwise as [`Peer::get`].
+    ///
+    /// # Errors
+    /// [`ClientError`], also for any status but 2xx.
+    pub async fn post(
+        &self,
+        path: &str,
+        json: String,
+        deadline: Duration,
+        bytes_max: usize,
+    ) -> Result<Bytes, ClientError> {
+        let request = self.client.post(self.endpoint.url(path)?);
+        let request = request.header("content-type", "application/json").body(json);
+        self.exchange(request, deadline, bytes_max).await
     }
-    let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(|e| endpoint.unreachable(&e))? {
-        if body.len() + chunk.len() > bytes_max {
-            return Err(ClientError::TooLarge(endpoint.clone(), bytes_max));
+
+    async fn exchange(
+        &self,
+        request: RequestBuilder,
+        deadline: Duration,
+        bytes_max: usize,
+    ) -> Result<Bytes, ClientError> {
+        let mut response =
+            request.timeout(deadline).send().await.map_err(|e| self.endpoint.unreachable(&e))?;
+        if !response.status().is_success() {
+            return Err(ClientError::Refused(self.endpoint.clone(), response.status()));
         }
-        body.extend_from_slice(&chunk);
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(|e| self.endpoint.unreachable(&e))? {
+            if body.len() + chunk.len() > bytes_max {
+                return Err(ClientError::TooLarge(self.endpoint.clone(), bytes_max));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
     }
-    Ok(body.freeze())
 }

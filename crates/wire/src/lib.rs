@@ -11,7 +11,7 @@ mod publish;
 mod resume;
 mod subscribe;
 
-pub use client::{ClientError, Endpoint, get, post};
+pub use client::{ClientError, Endpoint, Peer};
 pub use publish::{Block, Log, LogError, LogEvent, LogPage, Notice, Publisher};
 pub use resume::{Hello, Missed, Resume, Standing, Verdict};
 pub use subscribe::{Coverage, Incoming, Signal, Subscription, Timing};

@@ -43,7 +43,7 @@ pub(super) async fn ready(shared: web::Data<Shared>) -> impl Responder {
     }
     let id = |seq| ring.standing.as_ref().map(|s| news::Cursor { epoch: s.epoch.clone(), seq });
     let (oldest, newest) = match &ring.standing {
-        Some(standing) if standing.oldest <= standing.head => (id(standing.oldest), id(standing.head)),
+        Some(standing) if ring.events > 0 => (id(ring.oldest), id(standing.head)),
         _ => (None, None),
     };
     let body = json!({

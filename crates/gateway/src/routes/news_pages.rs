@@ -25,7 +25,7 @@ pub(super) async fn list(request: HttpRequest, shared: web::Data<Shared>) -> Res
         }
     };
     let (after, before) = (place("after", &query.after)?, place("before", &query.before)?);
-    let etag = format!("W/\"{}-{}-{}\"", standing.epoch, standing.oldest, standing.head);
+    let etag = format!("W/\"{}-{}-{}\"", standing.epoch, state.oldest, standing.head);
     if query.since.is_none()
         && request.headers().get("if-none-match").is_some_and(|e| e.as_bytes() == etag.as_bytes())
     {
@@ -43,7 +43,7 @@ pub(super) async fn list(request: HttpRequest, shared: web::Data<Shared>) -> Res
         }
         body.extend_from_slice(&frame.json());
     }
-    let oldest = (standing.oldest <= standing.head).then(|| id(standing.oldest));
+    let oldest = (state.events > 0).then(|| id(state.oldest));
     let rest = serde_json::json!({ "next": next, "oldest": oldest, "head": id(standing.head) }).to_string();
     body.extend_from_slice(b"],");
     body.extend_from_slice(&rest.as_bytes()[1..]);
