@@ -16,7 +16,9 @@ use ipnet::IpNet;
 use news::{SourceId, SourceStatus, Timestamp};
 use tokio::{sync::watch, time::Instant};
 
-use crate::{filter::Filter, metrics::Numbers, replay::Replays, ring::Ring};
+use crate::{
+    filter::Filter, metrics::Numbers, operator::Operator, refresh::Refreshes, replay::Replays, ring::Ring,
+};
 
 /// What the operator set.
 #[derive(Clone, Debug)]
@@ -30,6 +32,7 @@ pub(crate) struct Settings {
     pub(crate) any_host: bool,
     pub(crate) cors_origins: Vec<String>,
     pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) operator: Operator,
 }
 
 /// Open streams.
@@ -44,6 +47,7 @@ pub(crate) struct Hub {
     pub(crate) settings: Settings,
     pub(crate) ring: Ring,
     pub(crate) replays: Replays,
+    pub(crate) refreshes: Refreshes,
     pub(crate) notices: Notices,
     pub(crate) sources: Sources,
     pub(crate) link: Link,
@@ -60,12 +64,19 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    pub(crate) fn new(settings: Settings, ring: Ring, replays: Replays, clock: Clock) -> Self {
+    pub(crate) fn new(
+        settings: Settings,
+        ring: Ring,
+        replays: Replays,
+        refreshes: Refreshes,
+        clock: Clock,
+    ) -> Self {
         let metrics = Metrics::new();
         Self {
             settings,
             ring,
             replays,
+            refreshes,
             notices: Notices::default(),
             sources: Sources::default(),
             link: Link::default(),
@@ -237,16 +248,25 @@ pub(crate) struct Notices(RwLock<NoticeRing>);
 struct NoticeRing {
     /// The number of the first kept.
     first: u64,
-    kept: VecDeque<SourceBlock>,
+    kept: VecDeque<NoticeBlock>,
 }
 
-/// A `source` event, and what filters look at.
+/// An event without an id, and what filters look at.
 #[derive(Clone, Debug)]
-pub(crate) struct SourceBlock {
+pub(crate) struct NoticeBlock {
+    /// `source` or `refresh`.
+    pub(crate) kind: &'static str,
+    /// Nothing for what concerns everybody.
+    pub(crate) of: Option<Of>,
+    pub(crate) block: Bytes,
+}
+
+/// Whose visit it was.
+#[derive(Clone, Debug)]
+pub(crate) struct Of {
     pub(crate) source: SourceId,
     pub(crate) category: String,
     pub(crate) tags: Vec<String>,
-    pub(crate) block: Bytes,
 }
 
 /// What a client gets of the notices.
@@ -263,7 +283,7 @@ impl Notices {
     /// Given out at a time.
     const TAKEN_MAX: usize = 64;
 
-    pub(crate) fn push(&self, notice: SourceBlock) {
+    pub(crate) fn push(&self, notice: NoticeBlock) {
         let mut ring = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if ring.kept.len() == Self::KEPT_MAX {
             ring.kept.pop_front();
@@ -288,7 +308,8 @@ impl Notices {
                 break;
             }
             noticed.next += 1;
-            if filter.wants_source(notice.source.as_str(), &notice.category, &notice.tags) {
+            let concerns = |of: &Of| filter.wants_source(of.source.as_str(), &of.category, &of.tags);
+            if filter.wants_kind(notice.kind) && notice.of.as_ref().is_none_or(concerns) {
                 noticed.bytes.push(notice.block.clone());
             }
         }
@@ -311,9 +332,10 @@ mod tests {
             any_host: true,
             cors_origins: Vec::new(),
             trusted_proxies: Vec::new(),
+            operator: Operator::load(None).unwrap(),
         };
         let ring = Ring::new(Bounds { events: 10, bytes: 1 << 20 });
-        Arc::new(Hub::new(settings, ring, Replays::new().0, Clock::system()))
+        Arc::new(Hub::new(settings, ring, Replays::new().0, Refreshes::new().0, Clock::system()))
     }
 
     #[test]
@@ -343,12 +365,7 @@ mod tests {
     #[test]
     fn a_client_that_is_too_late_for_a_notice_goes_without_it() {
         let notices = Notices::default();
-        let notice = |n: usize| SourceBlock {
-            source: SourceId::try_new("a").unwrap(),
-            category: "x".into(),
-            tags: Vec::new(),
-            block: n.to_string().into(),
-        };
+        let notice = |n: usize| NoticeBlock { kind: "refresh", of: None, block: n.to_string().into() };
         (0..Notices::KEPT_MAX + 5).for_each(|n| notices.push(notice(n)));
         let noticed = notices.take(3, &Filter::default());
         assert_eq!((noticed.missed, noticed.bytes.len()), (2, Notices::TAKEN_MAX));

@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use wire::{Coverage, Endpoint, Hello, Incoming, Peer, Resume, Signal, Subscription, Timing};
 
 use crate::{
-    hub::{Hub, SourceBlock},
+    hub::{Hub, NoticeBlock, Of},
+    refresh::Clerk,
     replay::Librarian,
     sse::{self, Frame},
 };
@@ -35,7 +36,7 @@ pub(crate) fn start(
     hub: Arc<Hub>,
     socket: PathBuf,
     ring_events: usize,
-    mut librarian: Librarian,
+    (mut librarian, mut clerk): (Librarian, Clerk),
     stop: CancellationToken,
 ) -> anyhow::Result<thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -50,6 +51,7 @@ pub(crate) fn start(
                 () = keep_sources(&hub, &peer, &catalogue) => {}
                 () = keep_metrics(&hub, &peer) => {}
                 () = librarian.serve(&peer) => {}
+                () = clerk.serve(&peer) => {}
             }
         });
     };
@@ -150,12 +152,17 @@ fn take_event(hub: &Hub, incoming: &Incoming, filled_at: Seq) {
 fn take_notice(hub: &Hub, data: &[u8]) {
     match serde_json::from_slice::<SourceNotice>(data) {
         Ok(SourceNotice { report, health }) => {
-            hub.notices.push(SourceBlock {
+            let of = Of {
                 source: health.id.clone(),
                 category: health.category.clone(),
                 tags: health.tags.clone(),
-                block: sse::block("source", &report),
-            });
+            };
+            let block = sse::block("source", &report);
+            hub.notices.push(NoticeBlock { kind: "source", of: Some(of), block });
+            for progress in hub.refreshes.visited(&health.id) {
+                let block = sse::block("refresh", &progress);
+                hub.notices.push(NoticeBlock { kind: "refresh", of: None, block });
+            }
             hub.sources.put(health);
         }
         Err(error) => {

@@ -25,6 +25,30 @@ impl Problem {
         Self::new(400, "bad-parameter", format!("{name}: {wanted}"))
     }
 
+    /// 401; the answer names the scheme.
+    pub(crate) fn not_the_operator() -> Self {
+        Self::new(401, "not-the-operator", "this needs the operator's token, as Authorization: Bearer")
+    }
+
+    /// 403.
+    pub(crate) fn no_operator() -> Self {
+        Self::new(403, "no-operator", "orders are off; set gateway.operator_token_file to turn them on")
+    }
+
+    /// 503: the daemon did not answer; what exactly is for the log.
+    pub(crate) fn no_daemon() -> Self {
+        let detail = "the ingestion daemon did not answer in time";
+        Self { retry_after_s: Some(5), ..Self::new(503, "no-daemon", detail) }
+    }
+
+    /// 503: too many orders wait.
+    pub(crate) fn busy() -> Self {
+        Self {
+            retry_after_s: Some(5),
+            ..Self::new(503, "busy", "too many orders wait for the ingestion daemon")
+        }
+    }
+
     /// 404.
     pub(crate) fn not_found(what: &str) -> Self {
         Self::new(404, "not-found", what)
@@ -33,6 +57,11 @@ impl Problem {
     /// 405; the route adds `Allow`.
     pub(crate) fn method() -> Self {
         Self::new(405, "method-not-allowed", "GET and HEAD are served here")
+    }
+
+    /// 405 where orders are taken; the route adds `Allow`.
+    pub(crate) fn method_post() -> Self {
+        Self::new(405, "method-not-allowed", "POST is served here")
     }
 
     /// 410: an event that retention has removed.
@@ -77,6 +106,9 @@ impl ResponseError for Problem {
         let status = self.status_code();
         let mut answer = HttpResponse::build(status);
         answer.content_type("application/problem+json").insert_header(("cache-control", "no-store"));
+        if self.status == 401 {
+            answer.insert_header(("www-authenticate", "Bearer"));
+        }
         if let Some(seconds) = self.retry_after_s {
             answer.insert_header(("retry-after", seconds.to_string()));
         }

@@ -3,6 +3,7 @@
 mod meta;
 mod news_pages;
 mod page;
+mod refresh;
 mod sources;
 mod stream;
 
@@ -27,6 +28,7 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
         .service(read("/metrics", meta::metrics))
         .service(read("/openapi.json", meta::openapi))
         .service(read("/news", news_pages::list))
+        .service(refresh::resource())
         .service(read("/news/{id}", news_pages::one))
         .service(read("/sources", sources::list))
         .service(read("/sources/{id}", sources::one))

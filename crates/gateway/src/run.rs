@@ -21,6 +21,8 @@ use crate::{
     headers,
     hub::{Hub, Settings},
     intake,
+    operator::Operator,
+    refresh::Refreshes,
     replay::Replays,
     ring::{Bounds, Ring},
     routes::{self, Shared},
@@ -46,6 +48,9 @@ pub enum RunError {
     /// A socket cannot be had.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The operator's token cannot be had.
+    #[error("{0:#}")]
+    Token(anyhow::Error),
     /// Anything else.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
@@ -55,6 +60,7 @@ impl Ending for RunError {
     fn exit(&self) -> Exit {
         match self {
             Self::Socket(error) => error.exit(),
+            Self::Token(_) => Exit::Config,
             Self::Other(_) => Exit::Failure,
         }
     }
@@ -73,11 +79,13 @@ pub async fn run(start: Start) -> Result<(), RunError> {
         bytes: usize::try_from(config.gateway.ring_bytes).unwrap_or(usize::MAX),
     };
     let (replays, librarian) = Replays::new();
-    let hub = Arc::new(Hub::new(settings(&config)?, Ring::new(bounds), replays, clock));
+    let (refreshes, clerk) = Refreshes::new();
+    let hub = Arc::new(Hub::new(settings(&config)?, Ring::new(bounds), replays, refreshes, clock));
     let _admin = serve_admin(&config, &hub, &logs)?;
     let intake_stop = CancellationToken::new();
     let socket = config.daemon.run_dir.join("ingestd.sock");
-    let intake = intake::start(Arc::clone(&hub), socket, bounds.events, librarian, intake_stop.clone());
+    let intake =
+        intake::start(Arc::clone(&hub), socket, bounds.events, (librarian, clerk), intake_stop.clone());
     let intake = intake.context("start the intake")?;
     let server = serve(&config, &hub, listener)?;
     tracing::info!(listen = %address, "ready");
@@ -93,7 +101,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     Ok(())
 }
 
-fn settings(config: &Config) -> anyhow::Result<Settings> {
+fn settings(config: &Config) -> Result<Settings, RunError> {
     let gateway = &config.gateway;
     let proxies = gateway.trusted_proxies.iter().map(|net| net.parse()).collect::<Result<_, _>>();
     Ok(Settings {
@@ -104,6 +112,7 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
         any_host: gateway.hosts.is_empty() && !gateway.listen.ip().is_loopback(),
         hosts: gateway.hosts.clone(),
         cors_origins: gateway.cors_origins.clone(),
+        operator: Operator::load(gateway.operator_token_file.as_deref()).map_err(RunError::Token)?,
         trusted_proxies: proxies.context("gateway.trusted_proxies")?,
     })
 }

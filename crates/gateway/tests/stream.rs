@@ -217,6 +217,23 @@ impl FakeDaemon {
         self.bell.send(self.block(seq, &event.to_json())).ok();
     }
 
+    /// Tells of a visit.
+    fn visited(&self, id: &str) {
+        let text = |s: &str| serde_json::Value::from(s);
+        let notice = serde_json::json!({
+            "source": id, "status": "unchanged", "new": 0, "updated": 0, "took_ms": 1, "next_visit": null,
+            "why": "", "error": null,
+            "health": {
+                "id": id, "name": id, "url": "", "category": "general", "country": null, "language": null, "tags": [],
+                "enabled": true, "activity": "idle", "activity_since": null, "last_status": text("unchanged"),
+                "last_code": 304, "last_visit": null, "last_took_ms": 1, "last_success": null, "last_error": null,
+                "consecutive_failures": 0, "next_visit": null, "why": "", "warnings": [], "restarts": 0,
+                "counts": {}, "last_event": null,
+            },
+        });
+        self.bell.send(format!("event: source\ndata: {notice}\n\n")).ok();
+    }
+
     fn block(&self, seq: u64, json: &str) -> String {
         format!("id: {}-{seq}\nevent: item\ndata: {json}\n\n", self.epoch)
     }
@@ -264,6 +281,8 @@ impl FakeDaemon {
         if !request.starts_with("GET /wire") {
             let body = if request.starts_with("GET /sources") {
                 "{\"sources\":[]}".to_owned()
+            } else if request.starts_with("POST /visits") {
+                "{\"accepted\":[\"a\",\"b\"],\"unknown\":[\"x\"],\"disabled\":[],\"busy\":[]}".to_owned()
             } else if request.starts_with("GET /log") {
                 if self.mute.load(Relaxed) {
                     return None;
@@ -663,4 +682,55 @@ async fn the_history_goes_back_page_by_page_and_an_event_has_an_address() {
     let etag = etag.lines().find_map(|l| l.strip_prefix("etag: ")).unwrap().to_owned();
     let again = gateway.ask("GET", "/news", &format!("if-none-match: {etag}\r\n")).await;
     assert!(again.starts_with("HTTP/1.1 304"), "{again}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_orders_visits_and_everybody_sees_their_progress() {
+    let token = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(token.path(), "a token of many characters").unwrap();
+    let gateway = Gateway::start(|config| {
+        config.gateway.operator_token_file = Some(token.path().to_owned());
+    })
+    .await;
+    let daemon = FakeDaemon::new("e");
+    let serving = daemon.serve(gateway.socket());
+    gateway.until_ready().await;
+    let body = "{\"sources\":[\"a\",\"b\",\"x\"]}";
+    let post = async |token: &str, body: &str| {
+        let headers = format!("content-type: application/json\r\ncontent-length: {}\r\n{token}", body.len());
+        let request = format!(
+            "POST /news/refresh HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n{body}"
+        );
+        let mut answer = String::new();
+        timeout(PATIENCE, gateway.send(&request).await.read_to_string(&mut answer)).await.unwrap().unwrap();
+        answer
+    };
+    assert!(post("", body).await.starts_with("HTTP/1.1 401"));
+    assert!(post("authorization: Bearer wrong\r\n", body).await.starts_with("HTTP/1.1 401"));
+    let right = "authorization: Bearer a token of many characters\r\n";
+    assert!(post(right, "{\"sources\":[]}").await.starts_with("HTTP/1.1 400"));
+    assert!(post(right, "{\"source\":\"a\"}").await.starts_with("HTTP/1.1 400"));
+    let mut client = gateway.stream("?kinds=refresh", "").await;
+    client.hello().await;
+    let answer = post(right, body).await;
+    assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+    let answer: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!((&answer["total"], &answer["unknown"]), (&2.into(), &serde_json::json!(["x"])));
+    for (visited, completed, state) in [("b", 1, "running"), ("a", 2, "complete")] {
+        daemon.visited(visited);
+        let block = loop {
+            let block = client.block().await.unwrap();
+            if block[0] == "event: refresh" {
+                break block;
+            }
+        };
+        let told: serde_json::Value = serde_json::from_str(block[1].strip_prefix("data: ").unwrap()).unwrap();
+        let expected = serde_json::json!({
+            "refresh": answer["refresh"], "completed": completed, "total": 2, "state": state,
+        });
+        assert_eq!(told, expected);
+    }
+    drop(serving);
+    assert!(post(right, body).await.starts_with("HTTP/1.1 503"), "a dead daemon is no hang");
+    assert!(gateway.ask("GET", "/news/refresh", "").await.contains("allow: POST, OPTIONS"));
 }
