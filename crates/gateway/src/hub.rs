@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use daemon::{Clock, metrics::Metrics};
 use ipnet::IpNet;
 use news::{SourceId, SourceStatus, Timestamp};
@@ -18,6 +17,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     filter::Filter, metrics::Numbers, operator::Operator, refresh::Refreshes, replay::Replays, ring::Ring,
+    wording::Wording,
 };
 
 /// What the operator set.
@@ -258,7 +258,8 @@ pub(crate) struct NoticeBlock {
     pub(crate) kind: &'static str,
     /// Nothing for what concerns everybody.
     pub(crate) of: Option<Of>,
-    pub(crate) block: Bytes,
+    /// Its data, on one line.
+    pub(crate) json: String,
 }
 
 /// Whose visit it was.
@@ -272,7 +273,8 @@ pub(crate) struct Of {
 /// What a client gets of the notices.
 #[derive(Debug, Default)]
 pub(crate) struct Noticed {
-    pub(crate) bytes: Vec<Bytes>,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) given: usize,
     pub(crate) next: u64,
     pub(crate) missed: u64,
 }
@@ -298,19 +300,20 @@ impl Notices {
         ring.first + ring.kept.len() as u64
     }
 
-    pub(crate) fn take(&self, from: u64, filter: &Filter) -> Noticed {
+    pub(crate) fn take(&self, from: u64, filter: &Filter, wording: Wording) -> Noticed {
         let ring = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let mut noticed = Noticed { missed: ring.first.saturating_sub(from), ..Noticed::default() };
         noticed.next = from.max(ring.first);
         let skip = usize::try_from(noticed.next - ring.first).unwrap_or(usize::MAX);
         for notice in ring.kept.iter().skip(skip) {
-            if noticed.bytes.len() == Self::TAKEN_MAX {
+            if noticed.given == Self::TAKEN_MAX {
                 break;
             }
             noticed.next += 1;
             let concerns = |of: &Of| filter.wants_source(of.source.as_str(), &of.category, &of.tags);
             if filter.wants_kind(notice.kind) && notice.of.as_ref().is_none_or(concerns) {
-                noticed.bytes.push(notice.block.clone());
+                noticed.bytes.extend_from_slice(&wording.event_of_json(notice.kind, &notice.json));
+                noticed.given += 1;
             }
         }
         noticed
@@ -365,11 +368,13 @@ mod tests {
     #[test]
     fn a_client_that_is_too_late_for_a_notice_goes_without_it() {
         let notices = Notices::default();
-        let notice = |n: usize| NoticeBlock { kind: "refresh", of: None, block: n.to_string().into() };
+        let notice = |n: usize| NoticeBlock { kind: "refresh", of: None, json: n.to_string() };
         (0..Notices::KEPT_MAX + 5).for_each(|n| notices.push(notice(n)));
-        let noticed = notices.take(3, &Filter::default());
-        assert_eq!((noticed.missed, noticed.bytes.len()), (2, Notices::TAKEN_MAX));
-        assert_eq!((&noticed.bytes[0][..], noticed.next), (&b"5"[..], 5 + Notices::TAKEN_MAX as u64));
-        assert!(notices.take(notices.next(), &Filter::default()).bytes.is_empty());
+        let noticed = notices.take(3, &Filter::default(), Wording::Lines);
+        assert_eq!((noticed.missed, noticed.given), (2, Notices::TAKEN_MAX));
+        let first = "{\"event\":\"refresh\",\"data\":5}\n".as_bytes();
+        assert!(noticed.bytes.starts_with(first));
+        assert_eq!(noticed.next, 5 + Notices::TAKEN_MAX as u64);
+        assert!(notices.take(notices.next(), &Filter::default(), Wording::Sse).bytes.is_empty());
     }
 }

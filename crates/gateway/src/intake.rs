@@ -5,7 +5,7 @@
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
 use news::{Cursor, Seq, SourceNotice, SourceStatus};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use wire::{Coverage, Endpoint, Hello, Incoming, Peer, Resume, Signal, Subscription, Timing};
@@ -14,7 +14,7 @@ use crate::{
     hub::{Hub, NoticeBlock, Of},
     refresh::Clerk,
     replay::Librarian,
-    sse::{self, Frame},
+    sse::Frame,
 };
 
 /// How long the daemon may take to answer a question.
@@ -157,11 +157,9 @@ fn take_notice(hub: &Hub, data: &[u8]) {
                 category: health.category.clone(),
                 tags: health.tags.clone(),
             };
-            let block = sse::block("source", &report);
-            hub.notices.push(NoticeBlock { kind: "source", of: Some(of), block });
+            hub.notices.push(NoticeBlock { kind: "source", of: Some(of), json: json(&report) });
             for progress in hub.refreshes.visited(&health.id) {
-                let block = sse::block("refresh", &progress);
-                hub.notices.push(NoticeBlock { kind: "refresh", of: None, block });
+                hub.notices.push(NoticeBlock { kind: "refresh", of: None, json: json(&progress) });
             }
             hub.sources.put(health);
         }
@@ -170,6 +168,10 @@ fn take_notice(hub: &Hub, data: &[u8]) {
             tracing::error!(%error, "a notice on the wire is unreadable");
         }
     }
+}
+
+fn json(data: &impl Serialize) -> String {
+    serde_json::to_string(data).expect("what we say has a JSON form")
 }
 
 #[derive(Deserialize)]

@@ -24,5 +24,6 @@ mod run;
 mod shard;
 mod sse;
 mod subscriber;
+mod wording;
 
 pub use run::{RunError, run};

@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use news::{Cursor, Epoch, Seq, Timestamp};
 use wire::Standing;
 
-use crate::{filter::Filter, sse::Frame};
+use crate::{filter::Filter, sse::Frame, wording::Wording};
 
 /// How much the ring keeps.
 #[derive(Clone, Copy, Debug)]
@@ -171,6 +171,7 @@ impl Ring {
         generation: u64,
         cursor: Seq,
         filter: &Filter,
+        wording: Wording,
         bytes_max: usize,
     ) -> Option<Taken> {
         let inner = self.read();
@@ -183,24 +184,25 @@ impl Ring {
             taken.cursor = Seq(inner.oldest.0 - 1);
         }
         taken.cursor_before = taken.cursor;
-        let mut first: Option<&Frame> = None;
+        let mut first: Option<Bytes> = None;
         let mut joined = BytesMut::new();
         for entry in inner.frames.range(inner.index_after(taken.cursor)..) {
             let frame = &entry.frame;
             if filter.wants(frame) {
-                let length = joined.len().max(first.map_or(0, |f| f.block.len()));
-                if length > 0 && length + frame.block.len() > bytes_max {
+                let block = wording.frame(frame);
+                let length = joined.len().max(first.as_ref().map_or(0, Bytes::len));
+                if length > 0 && length + block.len() > bytes_max {
                     taken.more = true;
                     break;
                 }
-                match first {
+                match &first {
                     // One event, the usual case, is sent as it is; several are joined into one write.
-                    None => first = Some(frame),
+                    None => first = Some(block),
                     Some(alone) => {
                         if joined.is_empty() {
-                            joined.extend_from_slice(&alone.block);
+                            joined.extend_from_slice(alone);
                         }
-                        joined.extend_from_slice(&frame.block);
+                        joined.extend_from_slice(&block);
                     }
                 }
                 taken.events += 1;
@@ -208,7 +210,7 @@ impl Ring {
             taken.cursor = frame.seq;
         }
         taken.bytes = match first {
-            Some(alone) if joined.is_empty() => alone.block.clone(),
+            Some(alone) if joined.is_empty() => alone,
             _ => joined.freeze(),
         };
         Some(taken)
@@ -335,11 +337,11 @@ mod tests {
     #[test]
     fn the_oldest_go_first_and_a_client_behind_them_is_told_how_many() {
         let ring = ring(3, 5..=10);
-        let taken = ring.take(1, Seq(5), &Filter::default(), usize::MAX).unwrap();
+        let taken = ring.take(1, Seq(5), &Filter::default(), Wording::Sse, usize::MAX).unwrap();
         assert_eq!((taken.missed, ids(&taken.bytes)), (2, vec![8, 9, 10]));
-        let taken = ring.take(1, Seq(7), &Filter::default(), usize::MAX).unwrap();
+        let taken = ring.take(1, Seq(7), &Filter::default(), Wording::Sse, usize::MAX).unwrap();
         assert_eq!((taken.missed, ids(&taken.bytes)), (0, vec![8, 9, 10]));
-        assert!(ring.take(0, Seq(7), &Filter::default(), 1).is_none(), "another generation");
+        assert!(ring.take(0, Seq(7), &Filter::default(), Wording::Sse, 1).is_none(), "another generation");
     }
 
     #[test]
@@ -357,7 +359,7 @@ mod tests {
     fn an_event_that_does_not_follow_makes_a_gap_and_not_a_hole() {
         let ring = ring(100, 1..=3);
         ring.push(frame(9, "a"));
-        let taken = ring.take(1, Seq(3), &Filter::default(), usize::MAX).unwrap();
+        let taken = ring.take(1, Seq(3), &Filter::default(), Wording::Sse, usize::MAX).unwrap();
         assert_eq!((taken.missed, ids(&taken.bytes)), (5, vec![9]));
     }
 
@@ -365,7 +367,7 @@ mod tests {
     fn a_filtered_client_moves_past_what_it_did_not_ask_for() {
         let ring = ring(100, 1..=9);
         let filter = Query::parse("source=even").unwrap().filter;
-        let taken = ring.take(1, Seq(2), &filter, usize::MAX).unwrap();
+        let taken = ring.take(1, Seq(2), &filter, Wording::Sse, usize::MAX).unwrap();
         assert_eq!((ids(&taken.bytes), taken.cursor), (vec![4, 6, 8], Seq(9)));
         assert_eq!(ring.before_newest(2, &filter), Seq(5));
         assert_eq!(ring.before_newest(0, &filter), Seq(9));
@@ -414,7 +416,7 @@ mod tests {
             let start = start.min(head);
             let (mut cursor, mut got, mut missed) = (Seq(start), Vec::new(), 0);
             loop {
-                let taken = ring.take(1, cursor, &Filter::default(), bytes_max).unwrap();
+                let taken = ring.take(1, cursor, &Filter::default(), Wording::Sse, bytes_max).unwrap();
                 got.extend(ids(&taken.bytes));
                 missed += taken.missed;
                 cursor = taken.cursor;

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use news::{Cursor, Event, Kind, Seq, SourceId, Timestamp};
-use serde::Serialize;
 
 /// An event as every client gets it, and what filters look at.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
+    pub(crate) id: Cursor,
     pub(crate) seq: Seq,
     pub(crate) kind: Kind,
     pub(crate) source: SourceId,
@@ -38,6 +38,7 @@ impl Frame {
         let text = format!("{}\n{}", event.item.title, event.item.summary).to_lowercase();
         Ok(Self {
             seq: event.id.seq,
+            id: event.id,
             kind,
             source: event.source,
             category: event.category.into(),
@@ -59,28 +60,6 @@ impl Frame {
         const FIXED: usize = 256;
         self.block.len() + self.text.len() + FIXED
     }
-}
-
-/// A block without an id.
-pub(crate) fn block(event: &str, data: &impl Serialize) -> Bytes {
-    let json = serde_json::to_string(data).expect("what we say has a JSON form");
-    format!("event: {event}\ndata: {json}\n\n").into()
-}
-
-/// A block that only moves the client's cursor: a heartbeat, without an event.
-pub(crate) fn id_only(id: &Cursor) -> Bytes {
-    format!("id: {id}\n\n").into()
-}
-
-/// How long a client waits before it comes back, in milliseconds. A line, not a block: see [`comment`].
-pub(crate) fn retry(ms: u64) -> Bytes {
-    format!("retry: {ms}\n").into()
-}
-
-/// A line that clients ignore. Not a block: to the letter of the standard, the end of a block takes away the place of a
-/// client that resumed, unless an id has come on this connection.
-pub(crate) fn comment(text: &str) -> Bytes {
-    format!(": {text}\n").into()
 }
 
 #[cfg(test)]

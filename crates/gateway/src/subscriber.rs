@@ -29,7 +29,8 @@ use crate::{
     hub::Place,
     replay::{self, NoPage, Page},
     shard::{Call, Shard},
-    sse::{self, Frame},
+    sse::Frame,
+    wording::Wording,
 };
 
 /// Bytes of one write, about: what a poll may cost the other clients of the worker.
@@ -54,6 +55,7 @@ pub(crate) struct Wish {
     pub(crate) since: Option<Since>,
     pub(crate) snapshot: u64,
     pub(crate) filter: Filter,
+    pub(crate) wording: Wording,
 }
 
 /// One client's stream.
@@ -121,9 +123,7 @@ impl Subscriber {
         }
         match self.stage {
             Stage::New => Some(self.greet(cx)),
-            Stage::Waiting { told } => {
-                self.open(told, cx).or_else(|| call.beat.then(|| sse::comment("waiting")))
-            }
+            Stage::Waiting { told } => self.open(told, None, cx).or_else(|| call.beat.then(|| self.beat())),
             Stage::Live => self.read_on(cx).or_else(|| call.beat.then(|| self.beat())),
             Stage::Ended => None,
         }
@@ -134,34 +134,29 @@ impl Subscriber {
         let retry = fastrand::u64(RETRY_MS);
         let fresh = self.wish.requested.is_none();
         let state = self.shard.hub.ring.state();
-        let (filled, told) = (state.filled, fresh);
-        if filled {
+        if state.filled {
             self.stage = Stage::Waiting { told: false };
-            let rest = self.open(false, cx).unwrap_or_default();
-            return join(format!("retry: {retry}\n").as_bytes(), &rest, &[]);
+            return self.open(false, Some(retry), cx).unwrap_or_default();
         }
-        self.stage = Stage::Waiting { told };
-        let mut bytes = BytesMut::from(format!("retry: {retry}\n").as_bytes());
-        if told {
-            // It wants what is new, and what is kept when we have it: that can be said without the daemon.
-            self.count_resume(Resume::Live);
-            let hello = Hello {
-                resume: Resume::Live,
-                requested: None,
-                oldest: None,
-                head: None,
-                missed: Some(0),
-                server: SERVER.to_owned(),
-            };
-            bytes.extend_from_slice(&sse::block("stream", &hello));
-        } else {
-            bytes.extend_from_slice(b": waiting for the ingestion daemon\n");
+        self.stage = Stage::Waiting { told: fresh };
+        if !fresh {
+            return self.wish.wording.waiting(retry);
         }
-        bytes.freeze()
+        // It wants what is new, and what is kept when we have it: that can be said without the daemon.
+        self.count_resume(Resume::Live);
+        let hello = Hello {
+            resume: Resume::Live,
+            requested: None,
+            oldest: None,
+            head: None,
+            missed: Some(0),
+            server: SERVER.to_owned(),
+        };
+        self.wish.wording.hello(Some(retry), None, &hello)
     }
 
     /// Decides where the client goes on, once the ring is filled.
-    fn open(&mut self, told: bool, cx: &mut Context<'_>) -> Option<Bytes> {
+    fn open(&mut self, told: bool, retry: Option<u64>, cx: &mut Context<'_>) -> Option<Bytes> {
         let hub = &self.shard.hub;
         let state = hub.ring.state();
         let standing = state.standing.filter(|_| state.filled)?;
@@ -188,18 +183,16 @@ impl Subscriber {
         };
         self.stage = Stage::Live;
         let place = Cursor { epoch: standing.epoch.clone(), seq: self.cursor };
-        if told {
-            let events = self.read_on(cx).unwrap_or_default();
-            return Some(join(&sse::id_only(&place), &events, &[]));
-        }
-        self.count_resume(resume);
-        hub.numbers.missed.inc_by(verdict.missed.unwrap_or(0));
-        // Its place with the first block: a client that loses the stream before its first event keeps it, and so does
-        // one that forgets its id when a new connection begins with a block without one (the letter of the standard).
-        let hello = sse::block("stream", &standing.hello(&verdict, requested, SERVER));
-        let hello = join(format!("id: {place}\n").as_bytes(), &hello, &[]);
+        let wording = self.wish.wording;
+        let first = if told {
+            wording.heartbeat(Some(&place))
+        } else {
+            self.count_resume(resume);
+            hub.numbers.missed.inc_by(verdict.missed.unwrap_or(0));
+            wording.hello(retry, Some(&place), &standing.hello(&verdict, requested, SERVER))
+        };
         let events = self.read_on(cx).unwrap_or_default();
-        Some(join(&hello, &events, &[]))
+        Some(join(&first, &events, &[]))
     }
 
     fn count_resume(&self, resume: Resume) {
@@ -216,7 +209,9 @@ impl Subscriber {
             }
             let hub = &self.shard.hub;
             let filter = &self.wish.filter;
-            let Some(taken) = hub.ring.take(self.generation, self.cursor, filter, WRITE_BYTES_MAX) else {
+            let Some(taken) =
+                hub.ring.take(self.generation, self.cursor, filter, self.wish.wording, WRITE_BYTES_MAX)
+            else {
                 return Some(self.end("epoch"));
             };
             if taken.missed > 0 && self.refusals < REFUSALS_MAX {
@@ -241,15 +236,15 @@ impl Subscriber {
         }
         self.shard.hub.numbers.missed.inc_by(missed);
         let oldest = self.epoch.clone().map(|epoch| Cursor { epoch, seq: before.next() });
-        sse::block("gap", &Missed { missed, oldest })
+        self.wish.wording.event("gap", &Missed { missed, oldest })
     }
 
     fn read_notices(&mut self) -> Vec<u8> {
         let (hub, filter) = (&self.shard.hub, &self.wish.filter);
-        let noticed = hub.notices.take(self.notice, filter);
+        let noticed = hub.notices.take(self.notice, filter, self.wish.wording);
         self.notice = noticed.next;
         hub.numbers.notices_missed.inc_by(noticed.missed);
-        noticed.bytes.concat()
+        noticed.bytes
     }
 
     /// Asks the daemon for what the ring no longer has.
@@ -285,7 +280,7 @@ impl Subscriber {
                 }
                 Book::Open(pages) => {
                     let (missed, before) = (std::mem::take(&mut pages.missed), self.cursor);
-                    let taken = pages.take(&self.wish.filter);
+                    let taken = pages.take(&self.wish.filter, self.wish.wording);
                     self.breathe = !pages.frames.is_empty();
                     self.cursor = taken.cursor;
                     self.shard.hub.numbers.delivered.inc_by(taken.events);
@@ -302,10 +297,7 @@ impl Subscriber {
     /// Moves the cursor of a client past what it did not ask for, and shows that we live.
     fn beat(&self) -> Bytes {
         self.shard.hub.numbers.heartbeats.inc();
-        match self.id() {
-            Some(id) => sse::id_only(&id),
-            None => sse::comment("waiting"),
-        }
+        self.wish.wording.heartbeat(self.id().as_ref())
     }
 
     fn id(&self) -> Option<Cursor> {
@@ -316,11 +308,7 @@ impl Subscriber {
     fn end(&mut self, reason: &'static str) -> Bytes {
         self.stage = Stage::Ended;
         self.shard.hub.numbers.ended.get_or_create(&[("reason", reason)]).inc();
-        let retry = sse::retry(fastrand::u64(RETRY_DRAIN_MS));
-        match self.id() {
-            Some(id) => [&retry[..], b"\n", &sse::id_only(&id)].concat().into(),
-            None => retry,
-        }
+        self.wish.wording.end(fastrand::u64(RETRY_DRAIN_MS), self.id().as_ref())
     }
 
     /// Whether actix polls without anybody having asked for it, again and again.
@@ -384,15 +372,16 @@ impl From<Page> for Pages {
 
 impl Pages {
     /// As much as one write takes; always something.
-    fn take(&mut self, filter: &Filter) -> Leaf {
+    fn take(&mut self, filter: &Filter, wording: Wording) -> Leaf {
         let mut bytes = BytesMut::new();
         let mut leaf = Leaf { bytes: Bytes::new(), events: 0, cursor: Seq::NONE };
         while let Some(frame) = self.frames.front() {
             if filter.wants(frame) {
-                if !bytes.is_empty() && bytes.len() + frame.block.len() > WRITE_BYTES_MAX {
+                let block = wording.frame(frame);
+                if !bytes.is_empty() && bytes.len() + block.len() > WRITE_BYTES_MAX {
                     break;
                 }
-                bytes.extend_from_slice(&frame.block);
+                bytes.extend_from_slice(&block);
                 leaf.events += 1;
             }
             leaf.cursor = frame.seq;

@@ -734,3 +734,46 @@ async fn the_operator_orders_visits_and_everybody_sees_their_progress() {
     assert!(post(right, body).await.starts_with("HTTP/1.1 503"), "a dead daemon is no hang");
     assert!(gateway.ask("GET", "/news/refresh", "").await.contains("allow: POST, OPTIONS"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_lines_for_whoever_asks_for_them_say_the_same_as_the_event_stream() {
+    let (gateway, daemon, _serving) = gateway_with(3).await;
+    let request =
+        "GET /news/stream?snapshot=2 HTTP/1.1\r\nhost: localhost\r\naccept: application/x-ndjson\r\n\r\n";
+    let mut client = Client { stream: gateway.send(request).await };
+    let mut head = String::new();
+    loop {
+        let line = client.line().await.unwrap();
+        if line.is_empty() {
+            break;
+        }
+        head.push_str(&line);
+        head.push('\n');
+    }
+    assert!(head.contains("content-type: application/x-ndjson"), "{head}");
+    let mut next = async || loop {
+        let line = client.line().await.unwrap();
+        // Chunk sizes stand between the lines.
+        if line.starts_with('{') {
+            break serde_json::from_str::<serde_json::Value>(&line).unwrap();
+        }
+    };
+    let hello = next().await;
+    assert_eq!(
+        (&hello["event"], &hello["id"], &hello["data"]["head"]),
+        (&"stream".into(), &"e-1".into(), &"e-3".into())
+    );
+    assert!(hello["retry_ms"].is_u64());
+    for seq in 2..=3 {
+        let item = next().await;
+        assert_eq!((&item["event"], &item["id"]), (&"item".into(), &format!("e-{seq}").into()));
+        assert_eq!(item["data"]["title"], format!("Story {seq}"));
+    }
+    daemon.publish("a");
+    assert_eq!(next().await["id"], "e-4");
+    let beat = next().await;
+    assert_eq!((&beat["event"], &beat["id"]), (&"heartbeat".into(), &"e-4".into()));
+    daemon.visited("a");
+    let visit = next().await;
+    assert_eq!((&visit["event"], &visit["data"]["source"]), (&"source".into(), &"a".into()));
+}

@@ -12,8 +12,8 @@ use crate::{
     filter::Query,
     problem::Problem,
     shard::Shard,
-    sse,
     subscriber::{Subscriber, Wish},
+    wording::Wording,
 };
 
 /// Recent events for a client that comes with no id.
@@ -30,17 +30,25 @@ pub(super) fn resource() -> Resource {
         .default_service(web::to(other_method))
 }
 
-fn event_stream() -> HttpResponseBuilder {
+fn event_stream(wording: Wording) -> HttpResponseBuilder {
     let mut response = HttpResponse::Ok();
     response
-        .content_type("text/event-stream")
+        .content_type(wording.content_type())
+        .insert_header((header::VARY, "Accept"))
         .insert_header((header::CACHE_CONTROL, "no-cache, no-transform"))
         .insert_header(("x-accel-buffering", "no"));
     response
 }
 
-async fn head() -> HttpResponse {
-    event_stream().finish()
+async fn head(request: HttpRequest) -> HttpResponse {
+    event_stream(wording(&request)).finish()
+}
+
+/// JSON lines for whoever asks for them and not for an event stream.
+fn wording(request: &HttpRequest) -> Wording {
+    let accept = request.headers().get("accept").and_then(|a| a.to_str().ok()).unwrap_or_default();
+    let asks = |kind: &str| accept.split(',').any(|a| a.trim().split(';').next() == Some(kind));
+    if asks("application/x-ndjson") && !asks("text/event-stream") { Wording::Lines } else { Wording::Sse }
 }
 
 async fn open(request: HttpRequest, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
@@ -49,12 +57,14 @@ async fn open(request: HttpRequest, shared: web::Data<Shared>) -> Result<HttpRes
     }
     let query = Query::parse(request.query_string())?;
     let shard = request.app_data::<Rc<Shard>>().expect("every worker has a shard");
+    let wording = wording(&request);
     let hub = &shared.hub;
     let place = match hub.admit(address(&request, &shared)) {
         Ok(place) => place,
         Err(reason) => {
             hub.numbers.refused.get_or_create(&[("reason", reason)]).inc();
-            return Ok(event_stream().body(sse::retry(fastrand::u64(RETRY_FULL_MS))));
+            let retry = fastrand::u64(RETRY_FULL_MS);
+            return Ok(event_stream(wording).body(wording.end(retry, None)));
         }
     };
     // The header first: a browser repeats the old query on every reconnect, and keeps the id in the header.
@@ -67,8 +77,9 @@ async fn open(request: HttpRequest, shared: web::Data<Shared>) -> Result<HttpRes
         since: query.since,
         snapshot: query.snapshot.unwrap_or(SNAPSHOT_DEFAULT),
         filter: query.filter,
+        wording,
     };
-    Ok(event_stream().body(Subscriber::new(Rc::clone(shard), place, wish)))
+    Ok(event_stream(wording).body(Subscriber::new(Rc::clone(shard), place, wish)))
 }
 
 /// Who is asking: the peer, or whoever a proxy that we trust says, read from right to left.
