@@ -70,6 +70,9 @@ pub struct Facts<'a> {
     pub every: Option<Duration>,
     /// When its items were published (or first seen, where the feed does not say), in any order; the newest 20 count.
     pub recent: &'a [Timestamp],
+    /// For how long it has given us nothing new; zero for a source that was never visited before. Nothing when that is
+    /// not known.
+    pub quiet_for: Option<Duration>,
     /// `ttl` of RSS 2.0.
     pub ttl: Option<Duration>,
     /// `sy:updatePeriod` divided by `sy:updateFrequency`.
@@ -97,6 +100,7 @@ impl Facts<'_> {
             gone_in_a_row: 0,
             every: None,
             recent: &[],
+            quiet_for: None,
             ttl: None,
             update_period: None,
             skip_hours: 0,

@@ -202,6 +202,7 @@ impl Outcome {
             gone_in_a_row: self.state.gone_in_a_row,
             every: given.source.every,
             recent: &rhythm.recent,
+            quiet_for: quiet_for(given.before, given.now),
             ttl: rhythm.ttl_s.map(Duration::from_secs),
             update_period: rhythm.update_interval_s.map(Duration::from_secs),
             skip_hours: rhythm.skip_hours,
@@ -213,6 +214,15 @@ impl Outcome {
         let next = next_visit(&facts, given.jitter);
         self.state.next_visit = next.at;
         self.state.why = next.why;
+    }
+}
+
+/// For how long the source has given us nothing new, when anything is known about that.
+fn quiet_for(before: &SourceState, now: Timestamp) -> Option<Duration> {
+    match (before.last_news, before.last_visit) {
+        (Some(news), _) => Some(now.since(news)),
+        (None, None) => Some(Duration::ZERO),
+        (None, Some(_)) => None,
     }
 }
 

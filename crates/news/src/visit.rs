@@ -116,6 +116,8 @@ pub struct SourceState {
     pub last_visit: Option<Timestamp>,
     /// When the last healthy visit ended.
     pub last_success: Option<Timestamp>,
+    /// When something new was last recorded.
+    pub last_news: Option<Timestamp>,
     /// How the last visit ended.
     pub last_status: Option<VisitStatus>,
     /// The last HTTP status code.

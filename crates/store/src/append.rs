@@ -27,7 +27,8 @@ pub struct Visit {
     /// What the document held, oldest first; empty when nothing was parsed.
     pub items: Vec<Item>,
     /// What is to be remembered until the next visit. The writer finishes what only it knows: it adds to
-    /// `counts.items` and `counts.updates`, and a `last_status` of `new` becomes `unchanged` when nothing was.
+    /// `counts.items` and `counts.updates`, sets `last_news`, and a `last_status` of `new` becomes `unchanged` when
+    /// nothing was.
     pub state: SourceState,
     /// When the visit ended.
     pub now: Timestamp,
@@ -196,6 +197,9 @@ impl Writer {
         }
         state.counts.items += u64::from(result.new);
         state.counts.updates += u64::from(result.updated);
+        if result.last.is_some() {
+            state.last_news = Some(now);
+        }
         if state.last_status == Some(VisitStatus::New) && result.last.is_none() {
             state.last_status = Some(VisitStatus::Unchanged);
             state.counts.unchanged += 1;

@@ -1,4 +1,7 @@
 //! How often a healthy feed is visited: half its mean gap between items, less often when it falls asleep.
+//!
+//! Soon after something new it is visited more often, because news comes in bursts, corrections follow, and what a
+//! feed says about its own dates has yet to prove true: never again before it has been quiet for as long again.
 
 use std::time::Duration;
 
@@ -12,6 +15,21 @@ const UNDATED: Duration = Duration::from_secs(3600);
 const ASLEEP: [(u32, u32); 3] = [(30, 1), (14, 2), (7, 4)];
 
 pub(super) fn base(facts: &Facts<'_>, pace: Pace) -> Rule {
+    let base = by_dates(facts, pace);
+    let Some(quiet) = facts.quiet_for.filter(|_| facts.every.is_none()) else { return base };
+    let soon = quiet.max(pace.interval_min);
+    if soon >= base.wait {
+        return base;
+    }
+    let why = if quiet.is_zero() {
+        format!("in {}: a new source is watched closely at first", words(soon))
+    } else {
+        format!("in {}: something new came {} ago", words(soon), words(quiet))
+    };
+    Rule { wait: soon, why }
+}
+
+fn by_dates(facts: &Facts<'_>, pace: Pace) -> Rule {
     let clamp = |wait: Duration, max: Duration| wait.min(max).clamp(pace.interval_min, pace.interval_max);
     if let Some(every) = facts.every {
         let wait = clamp(every, pace.interval_max);

@@ -281,3 +281,26 @@ proptest! {
         prop_assert!(late > early || is_fixed || facts.pace.interval_max < facts.pace.interval_min * 11 / 10);
     }
 }
+
+#[test]
+fn a_feed_is_watched_closely_after_something_new_and_less_the_longer_it_is_quiet() {
+    let now = now();
+    let old = [Timestamp::from_millis(now.millis() - 40 * 86_400_000)];
+    let wait = |quiet_s: u64, every: Option<Duration>| {
+        let mut facts = Facts::new(Pace::default(), now, Outcome::Unchanged);
+        facts.recent = &old;
+        facts.every = every;
+        facts.quiet_for = Some(Duration::from_secs(quiet_s));
+        let next = next_visit(&facts, 0.5);
+        (next.at.unwrap().since(now).as_secs() / 60, next.why)
+    };
+    assert_eq!(wait(0, None).0, 5, "never sooner than interval_min");
+    assert!(wait(0, None).1.contains("new source"));
+    assert!((19..=22).contains(&wait(20 * 60, None).0));
+    assert!(wait(20 * 60, None).1.contains("20m ago"), "{}", wait(20 * 60, None).1);
+    assert!(wait(30 * 86_400, None).0 >= 21 * 60, "in the end its own rhythm holds");
+    assert!(
+        (54..=66).contains(&wait(0, Some(Duration::from_secs(3600))).0),
+        "what the operator fixed is fixed"
+    );
+}
