@@ -86,6 +86,10 @@ pub enum OpenError {
     },
 }
 
+/// How often, and how far apart, sled's lock is tried for.
+const LET_GO_TRIES: u32 = 100;
+const LET_GO_PAUSE: Duration = Duration::from_millis(20);
+
 /// The lock on the directory; held as long as the writer lives.
 #[derive(Debug)]
 pub(crate) struct Lock {
@@ -163,8 +167,24 @@ fn open_sled(directory: &Path, options: &Options) -> sled::Result<sled::Db> {
         .cache_capacity(options.cache_bytes)
         .flush_every_ms(Some(500))
         .mode(sled::Mode::LowSpace);
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open()))
-        .unwrap_or_else(|_| Err(sled::Error::Corruption { at: None, bt: () }))
+    let open = || {
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open()))
+            .unwrap_or_else(|_| Err(sled::Error::Corruption { at: None, bt: () }))
+    };
+    // The directory is ours, so whoever holds sled's own lock is a database of this process that was dropped: its
+    // background threads let go of the file a moment later.
+    for _ in 0..LET_GO_TRIES {
+        match open() {
+            Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => pause(),
+            other => return other,
+        }
+    }
+    open()
+}
+
+#[expect(clippy::disallowed_methods, reason = "opening blocks by contract, and is never done on an arbiter")]
+fn pause() {
+    std::thread::sleep(LET_GO_PAUSE);
 }
 
 fn snapshots(directory: &Path) -> io::Result<Vec<PathBuf>> {

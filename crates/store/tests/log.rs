@@ -156,6 +156,18 @@ fn an_event_that_was_changed_on_disk_is_never_given_out() {
     );
 }
 
+#[test]
+fn a_store_that_was_just_closed_opens_again_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    for n in 0..40 {
+        let (mut writer, reader) = open(dir.path());
+        writer.append(vec![visit(&source("a"), vec![item(&n.to_string(), 1)], n)]).unwrap();
+        // A reader that lives on holds the database, not the directory.
+        drop(writer);
+        drop(reader);
+    }
+}
+
 /// What the log must come to, in ten lines: per source, the content last seen of each key.
 fn model(visits: &[(u8, Vec<(u8, u8)>)]) -> Vec<(String, Kind, String)> {
     let mut met = std::collections::HashMap::new();
