@@ -162,9 +162,7 @@ fn a_store_that_was_just_closed_opens_again_at_once() {
     for n in 0..40 {
         let (mut writer, reader) = open(dir.path());
         writer.append(vec![visit(&source("a"), vec![item(&n.to_string(), 1)], n)]).unwrap();
-        // A reader that lives on holds the database, not the directory.
-        drop(writer);
-        drop(reader);
+        drop((writer, reader));
     }
 }
 
