@@ -224,8 +224,7 @@ fn print(report: &Report) -> anyhow::Result<()> {
     }
     if let (Some(format), Some(encoding), Some(feed)) = (report.format, &report.encoding, &report.feed) {
         let title = safe(feed.title.as_deref().unwrap_or("(no title)"));
-        let encoding = serde_json::to_value(encoding)?;
-        let encoding = safe(encoding.as_str().unwrap_or_default());
+        let encoding = format!("{} (by {})", encoding.name, encoding.decided_by.as_str());
         let items = report.items.len();
         out::line(&format!("  {}  {format}, {encoding}, {items} items", paint.good(&title)))?;
     }
