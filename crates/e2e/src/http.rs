@@ -72,6 +72,20 @@ pub async fn request(
     path: &str,
     headers: &[(&str, &str)],
 ) -> io::Result<Answer> {
+    send(method, address, path, headers, "").await
+}
+
+/// The same with a body; the headers are to say what it is, its length is added.
+///
+/// # Errors
+/// As [`get`].
+pub async fn send(
+    method: &str,
+    address: &Address,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> io::Result<Answer> {
     let (stream, host): (Box<dyn Stream>, String) = match address {
         Address::Tcp(address) => {
             let stream = TcpStream::connect(address).await?;
@@ -85,7 +99,11 @@ pub async fn request(
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
+    if !body.is_empty() {
+        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
     head.push_str("\r\n");
+    head.push_str(body);
     stream.write_all(head.as_bytes()).await?;
     stream.flush().await?;
     Answer::read(stream, method == "HEAD").await

@@ -7,6 +7,7 @@
 //! What must never happen here: a test that waits without a deadline, a process that outlives its test, a check that
 //! passes because nothing was looked at.
 
+mod browser;
 pub mod http;
 mod oracle;
 mod origin;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use self::{
+    browser::Browser,
     oracle::{Published, faults},
     origin::{Behaviour, Format, Origin, Request},
     prober::{Probe, Prober, Report},

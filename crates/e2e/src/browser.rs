@@ -1,0 +1,238 @@
+//! A real Chromium without a window, driven through `chromedriver` as W3C WebDriver says: JSON over HTTP.
+//!
+//! What must never happen here: a browser that outlives its test. When [`Browser`] is dropped, Chromium is asked to end,
+//! and chromedriver is killed and waited for; Chromium hangs on a pipe of chromedriver's, and ends when that is closed.
+
+use std::{
+    fs::{self, File},
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{
+    http::{self, Address},
+    wait_for,
+};
+
+/// How long chromedriver, and then Chromium, may take to start.
+const STARTED_WITHIN: Duration = Duration::from_secs(30);
+/// How long one command may take.
+const COMMAND_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long Chromium may take to end.
+const QUIT_WITHIN: Duration = Duration::from_secs(5);
+
+/// Nothing but the page: no updates, no reports, no first steps, and no sandbox, which root cannot have.
+const FLAGS: [&str; 11] = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--remote-debugging-pipe",
+    "--window-size=1280,900",
+];
+
+/// One browser with a profile of its own; it has one window, and more when asked.
+pub struct Browser {
+    driver: Child,
+    address: Address,
+    session: String,
+    profile: TempDir,
+}
+
+impl Browser {
+    /// Starts one, with an empty page; nothing when Chromium or chromedriver is not installed, which is said loudly.
+    ///
+    /// # Errors
+    /// When it cannot be started, and under `CI=true` when it is not installed.
+    pub async fn start() -> anyhow::Result<Option<Self>> {
+        let (chromium, driver) = (on_path("chromium"), on_path("chromedriver"));
+        let (Some(chromium), Some(driver)) = (chromium, driver) else {
+            let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
+            anyhow::ensure!(
+                !ci,
+                "chromium and chromedriver must be on the PATH: install them, as .ci/run does"
+            );
+            crate::say("SKIPPED: chromium or chromedriver is not on the PATH");
+            return Ok(None);
+        };
+        let profile = tempfile::Builder::new().prefix("newswire-browser-").tempdir()?;
+        let log = profile.path().join("chromedriver.log");
+        let out = File::create(&log)?;
+        let driver = Command::new(driver)
+            .arg("--port=0")
+            .env("HOME", profile.path())
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out)
+            .spawn()
+            .context("chromedriver could not be started")?;
+        let unknown = SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into();
+        let mut browser = Self { driver, address: unknown, session: String::new(), profile };
+        let port = wait_for("chromedriver to name its port", STARTED_WITHIN, async || port_in(&log)).await?;
+        browser.address = SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into();
+        browser.open_session(&chromium).await?;
+        Ok(Some(browser))
+    }
+
+    async fn open_session(&mut self, chromium: &Path) -> anyhow::Result<()> {
+        let mut flags: Vec<_> = FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
+        flags.push(format!("--user-data-dir={}", self.profile.path().join("profile").display()));
+        let wanted = json!({ "capabilities": { "alwaysMatch": {
+            "goog:chromeOptions": { "binary": chromium, "args": flags },
+            "goog:loggingPrefs": { "browser": "ALL" },
+        } } });
+        let session = self.ask("POST", "/session", &wanted, STARTED_WITHIN).await?;
+        session["sessionId"].as_str().context("a session has an id")?.clone_into(&mut self.session);
+        Ok(())
+    }
+
+    /// Opens an address in the current window, and waits until it has loaded.
+    ///
+    /// # Errors
+    /// As every command: what chromedriver says, or no answer in 20 s.
+    pub async fn go(&self, url: &str) -> anyhow::Result<()> {
+        self.command("POST", "url", &json!({ "url": url })).await.map(drop)
+    }
+
+    /// Runs a script in the page as the body of an `async` function, and gives what it returns.
+    ///
+    /// # Errors
+    /// As [`Browser::go`], and when the script throws.
+    pub async fn run(&self, script: &str) -> anyhow::Result<Value> {
+        let body = format!("return (async () => {{ {script} }})();");
+        self.command("POST", "execute/sync", &json!({ "script": body, "args": [] })).await
+    }
+
+    /// Waits until a script returns what JavaScript takes for true; gives that.
+    ///
+    /// # Errors
+    /// When it does not in time; says what it returned last.
+    pub async fn wait(&self, what: &str, limit: Duration, script: &str) -> anyhow::Result<Value> {
+        let mut last = String::new();
+        let outcome = wait_for(what, limit, async || match self.run(script).await {
+            Ok(value) if !matches!(&value, Value::Null | Value::Bool(false)) && value != 0 && value != "" => {
+                Some(value)
+            }
+            other => {
+                last = format!("{other:?}");
+                tokio::time::sleep(Duration::from_millis(80)).await;
+                None
+            }
+        })
+        .await;
+        outcome.with_context(|| format!("the script returned {last} at last"))
+    }
+
+    /// Opens one more tab and makes it the current one; gives its handle.
+    ///
+    /// # Errors
+    /// As [`Browser::go`].
+    pub async fn new_tab(&self) -> anyhow::Result<String> {
+        let tab = self.command("POST", "window/new", &json!({ "type": "tab" })).await?;
+        let handle = tab["handle"].as_str().context("a tab has a handle")?.to_owned();
+        self.switch_to(&handle).await?;
+        Ok(handle)
+    }
+
+    /// The handle of the current tab.
+    ///
+    /// # Errors
+    /// As [`Browser::go`].
+    pub async fn tab(&self) -> anyhow::Result<String> {
+        let handle = self.command("GET", "window", &Value::Null).await?;
+        handle.as_str().map(str::to_owned).context("a handle is text")
+    }
+
+    /// Makes another tab the current one.
+    ///
+    /// # Errors
+    /// As [`Browser::go`], and when there is no such tab.
+    pub async fn switch_to(&self, handle: &str) -> anyhow::Result<()> {
+        self.command("POST", "window", &json!({ "handle": handle })).await.map(drop)
+    }
+
+    /// Closes the current tab; another has to be made the current one.
+    ///
+    /// # Errors
+    /// As [`Browser::go`].
+    pub async fn close_tab(&self) -> anyhow::Result<()> {
+        self.command("DELETE", "window", &Value::Null).await.map(drop)
+    }
+
+    /// The lines of the console since the last call: level, source and text of each.
+    ///
+    /// # Errors
+    /// As [`Browser::go`].
+    pub async fn console(&self) -> anyhow::Result<Vec<(String, String, String)>> {
+        let lines = self.command("POST", "se/log", &json!({ "type": "browser" })).await?;
+        let text = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
+        let lines = lines.as_array().context("the console is a list")?;
+        Ok(lines.iter().map(|l| (text(l, "level"), text(l, "source"), text(l, "message"))).collect())
+    }
+
+    async fn command(&self, method: &str, command: &str, body: &Value) -> anyhow::Result<Value> {
+        let path = format!("/session/{}/{command}", self.session);
+        self.ask(method, &path, body, COMMAND_WITHIN).await
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: &Value, limit: Duration) -> anyhow::Result<Value> {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let headers = [("Connection", "close"), ("Content-Type", "application/json; charset=utf-8")];
+        let exchange = async { http::send(method, &self.address, path, &headers, &body).await?.text().await };
+        let answer = tokio::time::timeout(limit, exchange)
+            .await
+            .with_context(|| format!("chromedriver did not answer {method} {path} within {limit:?}"))??;
+        let mut answer: Value = serde_json::from_str(&answer).context("chromedriver answers in JSON")?;
+        let value = answer["value"].take();
+        if let Some(error) = value.get("error").and_then(Value::as_str) {
+            anyhow::bail!("{method} {path}: {error}: {}", value["message"].as_str().unwrap_or_default());
+        }
+        Ok(value)
+    }
+
+    /// Ends the session, and with it Chromium, which writes to its profile until then. Blocks: it is for dropping.
+    fn quit(&self) -> std::io::Result<()> {
+        let Address::Tcp(address) = self.address else { return Ok(()) };
+        let mut stream = TcpStream::connect_timeout(&address, QUIT_WITHIN)?;
+        stream.set_read_timeout(Some(QUIT_WITHIN))?;
+        let (session, host) = (&self.session, address);
+        let head = format!("DELETE /session/{session} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes())?;
+        stream.read_to_end(&mut Vec::new()).map(drop)
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // When it fails, closing the pipe ends Chromium a little later.
+        let _quit = self.quit();
+        // Fails only when it has ended already, which is what is wanted.
+        let _ended = self.driver.kill();
+        let _status = self.driver.wait();
+    }
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+/// The port in `ChromeDriver was started successfully on port 41234.`
+fn port_in(log: &Path) -> Option<u16> {
+    let text = fs::read_to_string(log).ok()?;
+    let (_, rest) = text.split_once("successfully on port ")?;
+    rest.split_once('.')?.0.parse().ok()
+}

@@ -1,0 +1,374 @@
+//! The built-in page in a real browser.
+
+use std::time::Duration;
+
+use e2e::{Behaviour, Browser, Format, Origin, Program, SourceEntry, Stack};
+use serde_json::{Value, json};
+
+/// How long something that happens on the gateway may take to be seen on the page.
+const SHOWN: Duration = Duration::from_secs(10);
+/// How long the page may take to come back after a gateway was killed: the browser's own delay, then ours.
+const BACK: Duration = Duration::from_secs(30);
+
+/// Titles on the page, newest first.
+const TITLES: &str = "return [...document.querySelectorAll('#items-list .title')].map((t) => t.textContent);";
+const STATE: &str = "return document.getElementById('pill-wire-words').textContent;";
+
+/// What a feed may send to get a script run. Each would call `pwn`, which counts, if it could.
+const PAYLOADS: [&str; 28] = [
+    "<script>pwn()</script>",
+    "<SCRIPT SRC=//evil.example/x.js></SCRIPT>",
+    "</title><script>pwn()</script>",
+    "</article></li></ol><script>pwn()</script>",
+    "<img src=x onerror=pwn()>",
+    "<img src=x onerror=\"pwn()\" x=",
+    "<svg onload=pwn()>",
+    "<svg><script>pwn()</script></svg>",
+    "<svg><animate onbegin=pwn() attributeName=x dur=1s>",
+    "<svg><a xlink:href=\"javascript:pwn()\"><text>x</text></a></svg>",
+    "<body onload=pwn()>",
+    "<iframe srcdoc=\"<script>parent.pwn()</script>\"></iframe>",
+    "<iframe src=\"javascript:parent.pwn()\"></iframe>",
+    "<details open ontoggle=pwn()>x</details>",
+    "<input autofocus onfocus=pwn()>",
+    "<a href=\"javascript:pwn()\">x</a>",
+    "<a href=\"&#106;avascript:pwn()\">x</a>",
+    "<math><mtext><table><mglyph><style><!--</style><img src=x onerror=pwn()>",
+    "<form><button formaction=javascript:pwn()>x</button></form>",
+    "<object data=\"javascript:pwn()\"></object>",
+    "<style>@import 'javascript:pwn()';</style>",
+    "<link rel=stylesheet href=//evil.example/x.css>",
+    "<meta http-equiv=refresh content=\"0;url=javascript:pwn()\">",
+    "<base href=//evil.example/>",
+    "&lt;script&gt;pwn()&lt;/script&gt;",
+    "&amp;lt;img src=x onerror=pwn()&amp;gt;",
+    "\" onmouseover=\"pwn()\" '",
+    "\u{202e}<script>pwn()</script>\u{2066}evil\u{2069}",
+];
+
+/// Addresses that must not become something to press.
+const LINKS: [&str; 12] = [
+    "javascript:pwn()",
+    "JaVaScRiPt:pwn()",
+    " javascript:pwn()",
+    "java\tscript:pwn()",
+    "java\nscript:pwn()",
+    "\u{1}javascript:pwn()",
+    "javascript://evil.example/%0Apwn()",
+    "data:text/html,<script>opener.pwn()</script>",
+    "data:text/html;base64,PHNjcmlwdD5vcGVuZXIucHduKCk8L3NjcmlwdD4=",
+    "vbscript:pwn()",
+    "blob:https://evil.example/x",
+    "file:///etc/passwd",
+];
+
+/// Everything on the page that could run, lead elsewhere, or be an element that a feed asked for.
+const LIVING: &str = "
+    const ours = ['LI', 'TIME', 'ARTICLE', 'P', 'BDI', 'SPAN', 'CODE', 'H3', 'A'];
+    const nodes = [...document.querySelectorAll('*')];
+    return [
+        ...[...document.querySelectorAll('#items-list *')].filter((n) => !ours.includes(n.tagName)),
+        ...document.querySelectorAll('iframe, object, embed, base, style, math, form:not([id]), script:not([src])'),
+        ...nodes.filter((n) => n.parentNode.id !== 'sources-share' && n.getAttributeNames().some((name) => /^on|^style$|^srcdoc$/i.test(name))),
+        ...[...document.querySelectorAll('#items-list a')].filter((a) => !/^https?:$/.test(a.protocol)),
+        ...document.querySelectorAll('script[src]:not([src=\"/assets/app.js\"])'),
+    ].map((n) => n.outerHTML.slice(0, 200));";
+
+/// Counts what got to run, in the page as it is loaded.
+const CANARY: &str = "window.pwned = 0; window.pwn = () => { window.pwned += 1; };";
+
+/// A browser on the page of a stack that runs; nothing where there is no browser.
+async fn open(stack: &Stack) -> anyhow::Result<Option<Browser>> {
+    let Some(browser) = Browser::start().await? else { return Ok(None) };
+    browser.go(&page(stack)).await?;
+    browser.run(CANARY).await?;
+    browser.wait("the stream to open", SHOWN, &format!("{} === 'open'", expression(STATE))).await?;
+    Ok(Some(browser))
+}
+
+fn page(stack: &Stack) -> String {
+    match stack.gateway() {
+        e2e::http::Address::Tcp(address) => format!("http://{address}/"),
+        e2e::http::Address::Unix(_) => unreachable!("the gateway listens on TCP"),
+    }
+}
+
+/// `return X;` as the beginning of a longer one.
+fn expression(script: &str) -> &str {
+    script.trim_end_matches(';')
+}
+
+/// How often each title with this beginning is on the page.
+async fn titles(browser: &Browser, beginning: &str) -> anyhow::Result<Vec<String>> {
+    let all = browser.run(TITLES).await?;
+    let all = all.as_array().into_iter().flatten().filter_map(Value::as_str);
+    Ok(all.filter(|title| title.starts_with(beginning)).map(str::to_owned).collect())
+}
+
+/// Waits until the page shows the title.
+async fn shows(browser: &Browser, title: &str) -> anyhow::Result<()> {
+    let script = format!("{}.includes({})", expression(TITLES), json!(title));
+    browser.wait(&format!("{title:?} on the page"), SHOWN, &script).await.map(drop)
+}
+
+/// The console holds nothing but what Chromium itself writes for a server that is gone.
+async fn assert_quiet_console(browser: &Browser) -> anyhow::Result<()> {
+    let lines = browser.console().await?;
+    let loud: Vec<_> = lines.iter().filter(|(_, source, _)| source != "network").collect();
+    anyhow::ensure!(loud.is_empty(), "the console: {loud:#?}");
+    let refused: Vec<_> = lines.iter().filter(|(.., text)| text.contains("status of 4")).collect();
+    anyhow::ensure!(refused.is_empty(), "the console: {refused:#?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn items_appear_and_after_a_killed_gateway_each_is_there_exactly_once() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = Stack::new(&e2e::story::feeds(&origin, 3)).unwrap();
+    stack.start_both().await.unwrap();
+    let Some(browser) = open(&stack).await.unwrap() else { return };
+    let mut wanted = Vec::new();
+    for number in 0..6 {
+        let title = format!("Before {number}");
+        origin.publish(&format!("feed-{}", number % 3), &title);
+        shows(&browser, &title).await.unwrap();
+        wanted.push(title);
+    }
+    assert_quiet_console(&browser).await.unwrap();
+
+    stack.kill(Program::Gateway).unwrap();
+    let fell = format!("{} !== 'open'", expression(STATE));
+    browser.wait("the page to notice", SHOWN, &fell).await.unwrap();
+    for number in 0..6 {
+        let title = format!("Between {number}");
+        origin.publish(&format!("feed-{}", number % 3), &title);
+        wanted.push(title);
+    }
+    stack.start(Program::Gateway).unwrap();
+    stack.ready().await.unwrap();
+    browser.wait("the page to come back", BACK, &format!("{} === 'open'", expression(STATE))).await.unwrap();
+    let exact = "return document.getElementById('wire-resume').textContent.startsWith('exact');";
+    browser.wait("an exact resumption", SHOWN, exact).await.unwrap();
+    origin.publish("feed-0", "Between and after: the last");
+    shows(&browser, "Between and after: the last").await.unwrap();
+    wanted.push("Between and after: the last".to_owned());
+
+    let mut shown = titles(&browser, "Be").await.unwrap();
+    shown.sort();
+    wanted.sort();
+    assert_eq!(shown, wanted);
+    let doubles =
+        browser.run("return (await import('/assets/wire.js')).wire.received.doubles;").await.unwrap();
+    assert_eq!(doubles, 0);
+    assert_quiet_console(&browser).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hostile_item_is_text_and_nothing_else() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = Stack::new(&[]).unwrap();
+    stack.write_catalogue(&hostile_feeds(&origin, &stack).unwrap()).unwrap();
+    stack.start_both().await.unwrap();
+    let Some(browser) = open(&stack).await.unwrap() else { return };
+    let count = PAYLOADS.len() + LINKS.len();
+    let arrived = "return (await import('/assets/wire.js')).wire.received.item";
+    browser.wait("the hostile items", SHOWN, &format!("{arrived} === {count};")).await.unwrap();
+    assert_inert(&browser, count).await.unwrap();
+
+    // What the feed pipeline lets through is harmless already; the page has to be a wall of its own.
+    browser.run("(await import('/assets/items.js')).items.clear();").await.unwrap();
+    let raw: Vec<_> = raw_items().collect();
+    let script = format!(
+        "const {{ items }} = await import('/assets/items.js');
+         for (const item of {}) items.arrive({{ item, kind: 'update', live: true }});",
+        json!(raw)
+    );
+    browser.run(&script).await.unwrap();
+    let drawn = format!("return document.querySelectorAll('#items-list .item').length === {};", raw.len());
+    browser.wait("the raw items", SHOWN, &drawn).await.unwrap();
+    let mut shown = titles(&browser, "").await.unwrap();
+    shown.reverse();
+    let sent: Vec<_> = raw.iter().map(|item| item["title"].as_str().unwrap().trim().to_owned()).collect();
+    assert_eq!(shown, sent, "every character is shown");
+    let links = browser.run("return document.querySelectorAll('#items-list a').length;").await.unwrap();
+    assert_eq!(links, 0, "nothing to press");
+    assert_inert(&browser, raw.len()).await.unwrap();
+    assert_quiet_console(&browser).await.unwrap();
+}
+
+/// Lets everything that could run have its time, presses everything that can be pressed, and looks what has happened.
+async fn assert_inert(browser: &Browser, count: usize) -> anyhow::Result<()> {
+    let press = "for (const n of document.querySelectorAll('#items-list *')) {
+        n.dispatchEvent(new MouseEvent('mouseover', { bubbles: true }));
+        if (n.tagName !== 'A') n.click();
+    }
+    await new Promise((done) => setTimeout(done, 300));";
+    browser.run(press).await?;
+    let drawn = browser.run("return document.querySelectorAll('#items-list .item').length;").await?;
+    assert_eq!(drawn, count);
+    assert_eq!(browser.run(LIVING).await?, json!([]));
+    assert_eq!(browser.run("return window.pwned;").await?, 0, "a script of the feed ran");
+    Ok(())
+}
+
+/// A JSON Feed, where every character of a title is text, with every payload and link.
+fn hostile_feeds(origin: &Origin, stack: &Stack) -> anyhow::Result<Vec<SourceEntry>> {
+    let entries: Vec<_> = raw_items()
+        .map(|item| {
+            json!({
+                "id": item["id"], "url": item["link"], "title": item["title"],
+                "summary": item["summary"], "content_html": item["summary"], "image": item["link"],
+                "authors": [{ "name": item["title"], "url": item["link"] }], "tags": [item["title"]],
+            })
+        })
+        .collect();
+    let feed = json!({
+        "version": "https://jsonfeed.org/version/1.1", "title": PAYLOADS[0],
+        "home_page_url": LINKS[0], "items": entries,
+    });
+    let file = stack.path("hostile.json");
+    std::fs::write(&file, feed.to_string())?;
+    Ok(vec![SourceEntry::new("hostile", origin.file(&file)?)])
+}
+
+/// Items as no honest gateway would send them: a payload wherever the page shows text.
+fn raw_items() -> impl Iterator<Item = Value> {
+    let payloads = PAYLOADS.iter().map(|payload| ((*payload).to_owned(), "javascript:pwn()"));
+    let links = LINKS.iter().map(|link| (format!("A link to {link:?}"), *link));
+    payloads.chain(links).enumerate().map(|(number, (text, link))| {
+        json!({
+            "id": format!("raw-{number}"), "key": number, "source": text, "source_name": text, "title": text,
+            "category": text, "country": text, "language": text, "summary": text, "link": link,
+            "published": text, "first_seen": text,
+        })
+    })
+}
+
+#[tokio::test]
+async fn a_failing_source_is_shown_as_failing_and_a_healthy_one_is_not() {
+    let origin = Origin::start().await.unwrap();
+    let sources = ["good", "bad"].map(|name| SourceEntry::new(name, origin.feed(name, Format::Rss)));
+    let mut stack = Stack::new(&sources).unwrap();
+    origin.behave("bad", Behaviour::Status(500, Vec::new()));
+    origin.publish("good", "All is well");
+    stack.start_both().await.unwrap();
+    let Some(browser) = open(&stack).await.unwrap() else { return };
+    let rows = "const rows = [...document.querySelectorAll('#sources-list .source')].map((row) =>
+        [row.querySelector('.name').textContent, row.dataset.tone, row.querySelector('.status').textContent]);";
+    let settled =
+        format!("{rows} return rows.length === 2 && rows[0][1] === 'bad' && rows[1][1] === 'ok' && rows;");
+    let rows = browser.wait("one row to be bad", SHOWN, &settled).await.unwrap();
+    assert_eq!((&rows[0][0], &rows[0][2]), (&json!("Source bad"), &json!("failed")), "the worst comes first");
+    assert_eq!(rows[1][0], "Source good");
+    let trouble = "return document.querySelector('.source[data-tone=bad] .trouble').textContent;";
+    let trouble = browser.run(trouble).await.unwrap();
+    assert!(trouble.as_str().is_some_and(|t| t.contains("500") && t.contains("in a row")), "{trouble}");
+    let pill =
+        browser.run("return document.getElementById('pill-sources-words').textContent;").await.unwrap();
+    assert_eq!(pill, "1 failing");
+    let bars = "return document.querySelectorAll('.source[data-tone=ok] .spark:not(.none)').length;";
+    browser.wait("the line of items an hour", SHOWN, bars).await.unwrap();
+    assert_quiet_console(&browser).await.unwrap();
+}
+
+#[tokio::test]
+async fn tabs_share_one_stream_and_the_next_one_has_it_when_its_holder_goes() {
+    const TABS: usize = 8;
+    let origin = Origin::start().await.unwrap();
+    let mut stack = Stack::new(&e2e::story::feeds(&origin, 1)).unwrap();
+    origin.publish("feed-0", "Item 0");
+    stack.start_both().await.unwrap();
+    let Some(browser) = open(&stack).await.unwrap() else { return };
+    let mut tabs = vec![browser.tab().await.unwrap()];
+    for _ in 1..TABS {
+        tabs.push(browser.new_tab().await.unwrap());
+        browser.go(&page(&stack)).await.unwrap();
+        shows(&browser, "Item 0").await.unwrap();
+    }
+    origin.publish("feed-0", "Item 1");
+    shows(&browser, "Item 1").await.unwrap();
+    let clients = stack.json("/health").await.unwrap()["clients"].clone();
+    assert_eq!(clients, 1, "{TABS} tabs, one stream");
+
+    browser.switch_to(&tabs.remove(0)).await.unwrap();
+    browser.close_tab().await.unwrap();
+    origin.publish("feed-0", "Item 2");
+    assert_all_show(&browser, &tabs, &["Item 2", "Item 1", "Item 0"]).await.unwrap();
+    let clients = stack.json("/health").await.unwrap()["clients"].clone();
+    assert_eq!(clients, 1, "{} tabs, one stream", tabs.len());
+
+    stack.kill(Program::Gateway).unwrap();
+    origin.publish("feed-0", "Item 3");
+    stack.start(Program::Gateway).unwrap();
+    stack.ready().await.unwrap();
+    let open = format!("{} === 'open'", expression(STATE));
+    browser.wait("the page to come back", BACK, &open).await.unwrap();
+    assert_all_show(&browser, &tabs, &["Item 3", "Item 2", "Item 1", "Item 0"]).await.unwrap();
+    let clients = stack.json("/health").await.unwrap()["clients"].clone();
+    assert_eq!(clients, 1, "{} tabs, one stream", tabs.len());
+
+    // Another wish is another stream.
+    browser.go(&format!("{}#q=2", page(&stack))).await.unwrap();
+    browser
+        .wait("the filtered item", SHOWN, &format!("{}[0] === 'Item 2'", expression(TITLES)))
+        .await
+        .unwrap();
+    assert_eq!(titles(&browser, "Item").await.unwrap(), ["Item 2"]);
+    assert_quiet_console(&browser).await.unwrap();
+}
+
+/// In each tab the titles are there, newest first, each once.
+async fn assert_all_show(browser: &Browser, tabs: &[String], wanted: &[&str]) -> anyhow::Result<()> {
+    for tab in tabs {
+        browser.switch_to(tab).await?;
+        shows(browser, wanted[0]).await?;
+        assert_eq!(titles(browser, "Item").await?, wanted);
+        let received = browser.run("return (await import('/assets/wire.js')).wire.received;").await?;
+        assert_eq!(received["doubles"], 0, "{received}");
+        assert_eq!(received["item"], wanted.len(), "{received}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_doctor_finds_nothing_between_the_page_and_its_gateway() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = Stack::new(&e2e::story::feeds(&origin, 1)).unwrap();
+    stack.set("gateway.heartbeat", "\"1s\"");
+    stack.start_both().await.unwrap();
+    let Some(browser) = open(&stack).await.unwrap() else { return };
+    browser.run("document.getElementById('doctor-start').click();").await.unwrap();
+    let done = "return !document.getElementById('doctor-start').disabled
+        && [...document.querySelectorAll('#doctor-findings dd')].map((dd) => [dd.dataset.tone, dd.textContent]);";
+    let findings = browser.wait("the findings", BACK, done).await.unwrap();
+    let findings = findings.as_array().unwrap();
+    assert_eq!(findings.len(), 4, "{findings:?}");
+    assert!(findings.iter().all(|finding| finding[0] == "ok"), "{findings:?}");
+    assert!(findings[0][1].as_str().unwrap().starts_with("none: first bytes after"), "{findings:?}");
+    assert_quiet_console(&browser).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_that_the_browser_gave_up_is_opened_again_from_its_place() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = Stack::new(&e2e::story::feeds(&origin, 1)).unwrap();
+    origin.publish("feed-0", "Item 0");
+    stack.start_both().await.unwrap();
+    let Some(browser) = open(&stack).await.unwrap() else { return };
+    shows(&browser, "Item 0").await.unwrap();
+    // No event stream is at /health: for an EventSource that is final, like a 503 of a proxy.
+    let give_up = "const { wire } = await import('/assets/wire.js');
+        const Real = EventSource;
+        window.EventSource = function () { window.EventSource = Real; return new Real('/health'); };
+        window.EventSource.CLOSED = Real.CLOSED;
+        wire.connect(wire.lastId);";
+    browser.run(give_up).await.unwrap();
+    let waits = format!("{} === 'waiting'", expression(STATE));
+    browser.wait("the page to wait before it comes again", SHOWN, &waits).await.unwrap();
+    origin.publish("feed-0", "Item 1");
+    shows(&browser, "Item 1").await.unwrap();
+    let resumed = "return document.getElementById('wire-resume').textContent;";
+    let resumed = browser.run(resumed).await.unwrap();
+    assert!(resumed.as_str().is_some_and(|words| words.starts_with("exact")), "{resumed}");
+    assert_eq!(titles(&browser, "Item").await.unwrap(), ["Item 1", "Item 0"]);
+}

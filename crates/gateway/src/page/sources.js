@@ -1,0 +1,306 @@
+// The sources: how each one is, when it is visited next, and why.
+
+import { ask, now, whyNoAnswer } from "./ask.js";
+import { changeFilter, filter, showFilter } from "./filter.js";
+import { count, draw, sparkline } from "./sparkline.js";
+import { byId, cut, el, instant, number, outwardLink, plural, say, showView, span, tone, webAddress, when } from "./words.js";
+
+const SOURCES_MAX = 200; // rows of sources in the document
+const SOURCE_NAMES_MAX = 500; // names offered while typing
+const SOURCES_WAIT_MS = 15_000; // for /sources
+const SLOW_MS = 10_000; // a visit
+const HANGING_MS = 30_000; // a visit
+const OVERDUE_MS = 120_000; // a visit that should have begun
+export const LIVELY_SOURCES_MAX = 2_000; // above this the list is judged anew every few seconds only
+const SLUGGISH_MS = 5_000; // that few
+
+const HEALTHY = new Set(["new", "unchanged", "partial"]);
+
+export const sources = {
+  list: byId("sources-list"),
+  known: new Map(), // id → as in GET /sources, moved on by `source` events
+  rows: new Map(), // id → row
+  loaded: false,
+  showTimer: 0,
+  reloadTimer: 0,
+
+  async load() {
+    const problem = byId("sources-problem");
+    try {
+      const { status, body } = await ask("/sources", SOURCES_WAIT_MS);
+      if (!Array.isArray(body.sources)) throw new Error(cut(body.detail ?? body.title, 160) || `the gateway answered ${status}`);
+      sources.known = new Map(body.sources.map((s) => [s.id, s]));
+      sources.loaded = true;
+      problem.hidden = true;
+      sources.offerNames();
+      showFilter();
+    } catch (error) {
+      const kept = sources.loaded ? "; what is shown is older" : "";
+      problem.textContent = `The list of sources: ${whyNoAnswer(error, SOURCES_WAIT_MS)}${kept}.`;
+      problem.hidden = false;
+    }
+    sources.show();
+  },
+
+  /** A visit ended. What the event does not tell (totals, HTTP status) is had by the next load. */
+  visited(report) {
+    const source = this.known.get(report.source);
+    if (!source) {
+      this.loadSoon();
+      return;
+    }
+    const healthy = HEALTHY.has(report.status);
+    source.last_status = report.status;
+    source.last_code = null;
+    source.last_visit = new Date(now()).toISOString();
+    source.last_took_ms = report.took_ms;
+    source.last_error = report.error;
+    source.next_visit = report.next_visit;
+    source.why = report.why;
+    source.activity = "waiting";
+    source.consecutive_failures = healthy ? 0 : (source.consecutive_failures ?? 0) + 1;
+    if (healthy) source.last_success = source.last_visit;
+    const counts = (source.counts ??= {});
+    counts.visits = (counts.visits ?? 0) + 1;
+    counts.items = (counts.items ?? 0) + (report.new ?? 0);
+    counts.updates = (counts.updates ?? 0) + (report.updated ?? 0);
+    this.showSoon();
+  },
+
+  /** An item came, new or replayed. */
+  counted(item) {
+    count(item);
+    this.showSoon();
+  },
+
+  showSoon() {
+    if (this.showTimer) return;
+    this.showTimer = setTimeout(() => this.show(), this.known.size > LIVELY_SOURCES_MAX ? SLUGGISH_MS : 250);
+  },
+
+  loadSoon() {
+    if (!this.reloadTimer) {
+      this.reloadTimer = setTimeout(() => {
+        this.reloadTimer = 0;
+        this.load();
+      }, 3_000);
+    }
+  },
+
+  offerNames() {
+    const options = [...this.known.values()].slice(0, SOURCE_NAMES_MAX).map((s) => {
+      const option = el("option");
+      option.value = s.name;
+      option.label = s.id;
+      return option;
+    });
+    byId("source-names").replaceChildren(...options);
+  },
+
+  show() {
+    clearTimeout(this.showTimer);
+    this.showTimer = 0;
+    const at = now();
+    const judged = [...this.known.values()].map((s) => ({ s, verdict: judge(s, at) })).sort(byUrgency);
+    this.showTotals(judged);
+    const find = byId("sources-find").value.trim().toLowerCase();
+    const found = find ? judged.filter(({ s }) => `${s.id} ${s.name} ${s.category}`.toLowerCase().includes(find)) : judged;
+    this.showRows(found.slice(0, SOURCES_MAX), at);
+    const more = byId("sources-more");
+    const hiddenCount = found.length - SOURCES_MAX;
+    more.hidden = !this.loaded || (found.length > 0 && hiddenCount <= 0);
+    if (found.length === 0) say(more, find ? "No source is called that." : "There are no sources yet.");
+    else if (hiddenCount > 0) say(more, `${plural(hiddenCount, "more source")} not shown; find them by name.`);
+  },
+
+  showRows(judged, at) {
+    const wanted = new Set(judged.map(({ s }) => s.id));
+    for (const [id, row] of this.rows) {
+      if (wanted.has(id)) continue;
+      row.node.remove();
+      this.rows.delete(id);
+    }
+    for (const { s, verdict } of judged) {
+      if (!this.rows.has(s.id)) this.rows.set(s.id, sourceRow(s.id));
+      showRow(this.rows.get(s.id), s, verdict, at);
+    }
+    this.order(judged.map(({ s }) => this.rows.get(s.id).node));
+  },
+
+  /** Rows do not move under a pointer or a focus; new ones go to the end until both have left. */
+  order(nodes) {
+    const pointed = matchMedia("(hover: hover)").matches && this.list.matches(":hover");
+    if (pointed || this.list.contains(document.activeElement)) {
+      for (const node of nodes) if (!node.isConnected) this.list.append(node);
+      return;
+    }
+    nodes.forEach((node, at) => {
+      if (this.list.children[at] !== node) this.list.insertBefore(node, this.list.children[at] ?? null);
+    });
+  },
+
+  showTotals(judged) {
+    const count = { bad: 0, warn: 0, ok: 0, idle: 0 };
+    for (const { verdict } of judged) count[verdict.tone] += 1;
+    const trouble = [];
+    if (count.bad) trouble.push(`${number.format(count.bad)} failing`);
+    if (count.warn) trouble.push(`${number.format(count.warn)} to watch`);
+    const worst = count.bad ? "bad" : count.warn ? "warn" : count.ok ? "ok" : "idle";
+    const well = count.ok ? "all well" : "none visited yet";
+    if (!this.loaded) return;
+    say(byId("sources-words"), `${number.format(judged.length)}, ${trouble.join(", ") || well}`);
+    say(byId("tab-sources"), trouble.length ? String(count.bad + count.warn) : "");
+    tone(byId("pill-sources"), worst);
+    say(byId("pill-sources-words"), trouble.join(", ") || well);
+    this.showShare(count);
+  },
+
+  showShare(count) {
+    const bar = byId("sources-share");
+    bar.hidden = this.known.size === 0;
+    const parts = Object.entries(count).filter(([, n]) => n > 0);
+    if (bar.children.length !== parts.length) bar.replaceChildren(...parts.map(() => el("span")));
+    parts.forEach(([name, n], at) => {
+      tone(bar.children[at], name);
+      bar.children[at].style.flexGrow = String(n);
+    });
+  },
+};
+
+function byUrgency(a, b) {
+  return (
+    a.verdict.rank - b.verdict.rank ||
+    (b.s.consecutive_failures ?? 0) - (a.s.consecutive_failures ?? 0) ||
+    (a.s.name < b.s.name ? -1 : 1)
+  );
+}
+
+/** How a source is, in a word, a colour and a place in the list; the most urgent first. */
+function judge(s, at) {
+  const verdict = (rank, toneName, words) => ({ rank, tone: toneName, words });
+  if (s.enabled === false || s.activity === "disabled") return verdict(8, "idle", "paused");
+  if (s.activity === "down") return verdict(0, "bad", "down, being rebuilt");
+  const busy = isBusy(s);
+  const busyMs = busy ? at - when(s.activity_since) : 0;
+  if (busyMs >= HANGING_MS) return verdict(1, "bad", `hanging for ${span(busyMs)}`);
+  if (s.last_status === "error") return verdict(2, "bad", "failed");
+  if (s.last_status === "gone") return verdict(2, "bad", "gone for good");
+  if (s.last_status === "throttled") return verdict(3, "warn", "told to come later");
+  if (busyMs >= SLOW_MS) return verdict(4, "warn", `slow for ${span(busyMs)}`);
+  if (s.last_took_ms >= SLOW_MS) return verdict(4, "warn", `slow: took ${span(s.last_took_ms)}`);
+  if (!busy && at - when(s.next_visit) >= OVERDUE_MS) return verdict(4, "warn", "overdue");
+  if (s.last_status === "partial") return verdict(5, "warn", "damaged, read in part");
+  if (s.last_status === "new") return verdict(7, "ok", "new items");
+  if (s.last_status === "unchanged") return verdict(7, "ok", "unchanged");
+  return verdict(6, "idle", "not visited yet");
+}
+
+function isBusy(s) {
+  return s.activity === "fetching" || s.activity === "parsing" || s.activity === "recording";
+}
+
+function visitWords(s, at) {
+  const words = [];
+  const last = at - when(s.last_visit);
+  if (!Number.isNaN(last)) words.push(`visited ${span(last)} ago`);
+  const since = at - when(s.activity_since);
+  if (isBusy(s)) return [Number.isNaN(since) ? s.activity : `${s.activity} for ${span(since)}`, ...words].join(" · ");
+  const next = when(s.next_visit) - at;
+  const why = s.why ? `: ${cut(s.why, 120)}` : "";
+  if (next > 0) words.push(`next in ${span(next)}${why}`);
+  else if (next <= 0) words.push(next > -2_000 ? `due now${why}` : `due ${span(-next)} ago${why}`);
+  else words.push(`no next visit${why}`);
+  return words.join(" · ");
+}
+
+function troubleWords(s) {
+  const failures = s.consecutive_failures > 0 ? `${plural(s.consecutive_failures, "failure")} in a row` : "";
+  return [failures, cut(s.last_error, 240)].filter(Boolean).join(" · ");
+}
+
+function sourceRow(id) {
+  const node = el("li", "source");
+  const details = el("details");
+  const summary = el("summary");
+  const line = el("span", "line");
+  const name = el("bdi", "name");
+  const status = el("span", "status");
+  const spark = sparkline();
+  const sub = el("span", "sub");
+  const trouble = el("span", "trouble");
+  line.append(el("span", "dot"), name, status);
+  const under = el("span", "under");
+  under.append(sub, spark);
+  summary.append(line, under, trouble);
+  details.append(summary);
+  node.append(details);
+  const row = { node, details, name, spark, status, sub, trouble, facts: null };
+  details.addEventListener("toggle", () => {
+    if (details.open && sources.known.has(id)) showFacts(row, sources.known.get(id));
+  });
+  return row;
+}
+
+function showRow(row, s, verdict, at) {
+  tone(row.node, verdict.tone);
+  say(row.name, cut(s.name, 120) || s.id);
+  draw(row.spark, s.id);
+  say(row.status, verdict.words);
+  say(row.sub, `${visitWords(s, at)} · ${plural(s.counts?.items ?? 0, "item")}`);
+  const trouble = troubleWords(s);
+  row.trouble.hidden = trouble === "";
+  say(row.trouble, trouble);
+  if (row.details.open) showFacts(row, s);
+}
+
+/** The opened part of a row; built when it is first looked at. */
+function showFacts(row, s) {
+  const facts = sourceFacts(s);
+  if (!row.facts) {
+    row.facts = el("dl", "facts");
+    const only = el("button", "button small only", "Show only its items");
+    only.type = "button";
+    only.addEventListener("click", () => {
+      filter.categories.clear();
+      filter.sources = new Set([s.id]);
+      filter.words = "";
+      showView("items");
+      changeFilter();
+    });
+    row.details.append(row.facts, only);
+  }
+  const drawn = JSON.stringify(facts);
+  if (row.drawn === drawn) return;
+  row.drawn = drawn;
+  row.facts.replaceChildren(...facts.map(([name, value]) => factLine(name, value)));
+}
+
+function factLine(name, value) {
+  const line = el("div");
+  const dd = el("dd");
+  const address = name === "Address" && !value.includes("…") ? webAddress(value) : "";
+  dd.append(address ? outwardLink(value, address) : document.createTextNode(value));
+  line.append(el("dt", "", name), dd);
+  return line;
+}
+
+function sourceFacts(s) {
+  const c = s.counts ?? {};
+  const n = (value) => number.format(value ?? 0);
+  const place = [s.category, s.country, s.language, ...(s.tags ?? []).slice(0, 8)].filter(Boolean).join(", ");
+  const took = Number.isFinite(s.last_took_ms) ? `${(s.last_took_ms / 1000).toFixed(1)}\u00a0s` : "";
+  const success = when(s.last_success);
+  const facts = [
+    ["Id", s.id],
+    ["Address", cut(s.url, 300)],
+    ["Filed under", place],
+    ["Last answer", [s.last_code ? `HTTP ${s.last_code}` : "", took && `took ${took}`].filter(Boolean).join(", ")],
+    ["Last success", Number.isNaN(success) ? "never" : instant.format(success)],
+    ["Visits", `${n(c.visits)}: ${n(c.unchanged)} unchanged, ${n(c.errors)} failed`],
+    ["Had", `${n(c.items)} items, ${n(c.updates)} updates, ${((c.body_bytes ?? 0) / 1e6).toFixed(1)}\u00a0MB`],
+    ["Rebuilt", s.restarts > 0 ? plural(s.restarts, "time") : ""],
+    ["Last event", s.last_event ?? ""],
+    ...(s.warnings ?? []).slice(0, 8).map((warning) => ["Repaired", cut(warning, 200)]),
+  ];
+  return facts.filter(([, value]) => value);
+}
