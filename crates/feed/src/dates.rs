@@ -18,7 +18,7 @@ pub(crate) fn parse(text: &str) -> Option<Timestamp> {
     }
     let seconds_ms = match number_alone(text) {
         Some(found) => found,
-        None => Parts::read(&tokens(text)?)?.instant_ms(),
+        None => Parts::read(&tokens(&text.to_lowercase())?)?.instant_ms(),
     }?;
     let plausible = seconds_ms != 0 && (YEAR_1900_MS..=YEAR_9999_MS).contains(&seconds_ms);
     plausible.then(|| Timestamp::from_millis(seconds_ms))
@@ -66,40 +66,37 @@ fn clock_ms(hour: i64, minute: i64, second: i64) -> Option<i64> {
     valid.then_some(((hour * 60 + minute) * 60 + second) * 1000)
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Token {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token<'a> {
     /// A number and how many digits it was written with.
     Number(i64, usize),
-    /// A word, in lower case.
-    Word(String),
+    Word(&'a str),
     /// Any other sign.
     Sign(char),
 }
 
-/// Splits a text. Comments in round brackets are left out, as in RFC 822; nothing when a number is too long.
-fn tokens(text: &str) -> Option<Vec<Token>> {
-    let mut tokens = Vec::new();
-    let mut chars = text.chars().peekable();
+/// Splits a text in lower case. Comments in round brackets are left out, as in RFC 822; nothing when a number is too long.
+fn tokens(text: &str) -> Option<Vec<Token<'_>>> {
+    let mut tokens = Vec::with_capacity(24);
+    let mut chars = text.char_indices().peekable();
     let mut depth = 0_usize;
-    while let Some(c) = chars.next() {
+    while let Some((at, c)) = chars.next() {
+        // Up to where the characters go on that are like this one.
+        let mut run = |is_like: fn(char) -> bool| {
+            while chars.next_if(|(_, c)| is_like(*c)).is_some() {}
+            &text[at..chars.peek().map_or(text.len(), |(end, _)| *end)]
+        };
         match c {
             '(' => depth += 1,
             ')' => depth = depth.saturating_sub(1),
             _ if depth > 0 => {}
             '0'..='9' => {
-                let mut digits = String::from(c);
-                while let Some(d) = chars.next_if(char::is_ascii_digit) {
-                    digits.push(d);
-                }
+                let digits = run(|c| c.is_ascii_digit());
                 let value = digits.get(..digits.len().min(18)).and_then(|d| d.parse().ok())?;
                 tokens.push(Token::Number(value, digits.len()));
             }
             c if c.is_alphabetic() => {
-                let mut word: String = c.to_lowercase().collect();
-                while let Some(d) = chars.next_if(|d| d.is_alphabetic()) {
-                    word.extend(d.to_lowercase());
-                }
-                tokens.push(Token::Word(word));
+                tokens.push(Token::Word(run(char::is_alphabetic)));
             }
             '\u{2212}' | '\u{2010}'..='\u{2014}' => tokens.push(Token::Sign('-')),
             c => tokens.push(Token::Sign(if c.is_whitespace() { ' ' } else { c })),
@@ -122,7 +119,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn read(tokens: &[Token]) -> Option<Self> {
+    fn read(tokens: &[Token<'_>]) -> Option<Self> {
         let mut parts = Self::default();
         let mut at = 0;
         while at < tokens.len() {
@@ -137,7 +134,7 @@ impl Parts {
                     };
                     // 20210906T120000Z
                     match (&tokens[at..], digits) {
-                        ([_, Token::Word(t), Token::Number(time, 4 | 6), ..], 8) if t == "t" => {
+                        ([_, Token::Word(t), Token::Number(time, 4 | 6), ..], 8) if *t == "t" => {
                             parts.compact(*value, *time, &tokens[at + 2])
                         }
                         _ => {
@@ -158,7 +155,7 @@ impl Parts {
     }
 
     /// `12:00`, `12:00:00.123`, `12h30`: how many tokens it took.
-    fn clock(&mut self, tokens: &[Token]) -> usize {
+    fn clock(&mut self, tokens: &[Token<'_>]) -> usize {
         let number = |n: usize| match tokens.get(n) {
             Some(Token::Number(value, _)) => Some(*value),
             _ => None,
@@ -184,7 +181,7 @@ impl Parts {
     }
 
     /// `20210906T120000`: how many tokens it took.
-    fn compact(&mut self, date: i64, time: i64, digits: &Token) -> usize {
+    fn compact(&mut self, date: i64, time: i64, digits: &Token<'_>) -> usize {
         self.numbers = vec![(date / 10_000, 4, '-'), (date / 100 % 100, 2, '-'), (date % 100, 2, ' ')];
         let time = if matches!(digits, Token::Number(_, 4)) { time * 100 } else { time };
         self.time = Some((time / 10_000, time / 100 % 100, time % 100));
@@ -192,7 +189,7 @@ impl Parts {
     }
 
     /// `+0200`, `+02:00`, `-8`: how many tokens it took.
-    fn offset(&mut self, tokens: &[Token]) -> usize {
+    fn offset(&mut self, tokens: &[Token<'_>]) -> usize {
         let (Token::Sign(sign), Some(Token::Number(value, digits))) = (&tokens[0], tokens.get(1)) else {
             return 1;
         };
@@ -213,7 +210,7 @@ impl Parts {
     }
 
     /// A word: how many tokens it took.
-    fn word(&mut self, word: &str, tokens: &[Token]) -> usize {
+    fn word(&mut self, word: &str, tokens: &[Token<'_>]) -> usize {
         if let Some(month) = month(word) {
             // "mar" is Tuesday in three languages: a later month wins over it.
             self.month = Some(month);
@@ -224,7 +221,7 @@ impl Parts {
         }
         match (word, tokens) {
             ("am" | "pm", _) => self.afternoon = Some(word == "pm"),
-            ("a" | "p", [_, Token::Sign('.'), Token::Word(m), ..]) if m == "m" => {
+            ("a" | "p", [_, Token::Sign('.'), Token::Word(m), ..]) if *m == "m" => {
                 self.afternoon = Some(word == "p");
                 return 3;
             }
@@ -272,10 +269,10 @@ impl Parts {
 }
 
 /// Whether a time of day begins here.
-fn is_clock(tokens: &[Token]) -> bool {
+fn is_clock(tokens: &[Token<'_>]) -> bool {
     match tokens {
         [Token::Number(_, 1..=2), Token::Sign(':'), Token::Number(_, 1..=2), ..] => true,
-        [Token::Number(_, 1..=2), Token::Word(h), Token::Number(_, 2), ..] => h == "h",
+        [Token::Number(_, 1..=2), Token::Word(h), Token::Number(_, 2), ..] => *h == "h",
         _ => false,
     }
 }
@@ -305,10 +302,15 @@ fn month(word: &str) -> Option<i64> {
         "november novembre noviembre novembro",
         "december dezember décembre decembre diciembre dicembre dezembro",
     ];
-    if word.chars().count() < 3 {
+    const ENGLISH: [&str; 12] =
+        ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+    const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+    if DAYS.contains(&word) || word.chars().count() < 3 {
         return None;
     }
-    let found = MONTHS.iter().position(|names| names.split(' ').any(|name| name.starts_with(word)))?;
+    let found = ENGLISH.iter().position(|name| *name == word);
+    let found = found
+        .or_else(|| MONTHS.iter().position(|names| names.split(' ').any(|name| name.starts_with(word))))?;
     i64::try_from(found + 1).ok()
 }
 

@@ -9,6 +9,7 @@ use std::{borrow::Cow, fmt};
 
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{REPLACEMENT, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
+use memchr::memchr;
 use serde::{Serialize, Serializer};
 
 use crate::error::ReadError;
@@ -97,7 +98,7 @@ pub(crate) fn decode<'a>(
     if bytes.starts_with(&[0x4c, 0x6f, 0xa7, 0x94]) {
         return Err(ReadError::BadEncoding("EBCDIC".to_owned()));
     }
-    let escapes = bytes.contains(&0x1b);
+    let escapes = memchr(0x1b, bytes).is_some();
     if !(escapes && [&http, &declared].into_iter().flatten().any(|l| is_iso_2022_jp(l)))
         && let Some(text) = valid_utf8(bytes)
     {
@@ -112,6 +113,10 @@ fn decided(name: &'static str, decided_by: Decided, lossy: bool) -> Encoding {
 
 /// The whole of it, or all but a last character that was cut.
 fn valid_utf8(bytes: &[u8]) -> Option<&str> {
+    // The same answer as the standard library's, sooner.
+    if let Some(Cow::Borrowed(text)) = UTF_8.decode_without_bom_handling_and_without_replacement(bytes) {
+        return Some(text);
+    }
     match std::str::from_utf8(bytes) {
         Ok(text) => Some(text),
         Err(e) if e.error_len().is_none() => std::str::from_utf8(&bytes[..e.valid_up_to()]).ok(),

@@ -10,14 +10,18 @@ mod urls;
 
 pub(crate) use lexer::attributes;
 pub(crate) use sanitise::sanitise;
-pub(crate) use urls::{resolve, web_url};
+pub(crate) use urls::{is_canonical, resolve, web_url};
 
 use self::lexer::{Lexer, Token};
-use crate::text::{Folded, unescape};
+use crate::text::{Folded, fold, unescape};
+use memchr::memchr2;
 use url::Url;
 
 /// Plain text of HTML on one line: tags stripped, references decoded once, whitespace folded.
 pub(crate) fn plain_text(html: &str, bytes_max: usize) -> String {
+    if !may_be_markup(html) {
+        return fold(html, bytes_max);
+    }
     let mut text = Folded::new(bytes_max);
     for token in Lexer::new(html) {
         match token {
@@ -39,6 +43,11 @@ pub(crate) fn plain_text(html: &str, bytes_max: usize) -> String {
     text.finish()
 }
 
+/// Whether a tag or a reference could be in it.
+pub(crate) fn may_be_markup(html: &str) -> bool {
+    memchr2(b'<', b'&', html.as_bytes()).is_some()
+}
+
 /// Whether anything in it is a tag or a reference.
 pub(crate) fn has_markup(html: &str) -> bool {
     Lexer::new(html).any(|token| match token {
@@ -47,6 +56,10 @@ pub(crate) fn has_markup(html: &str) -> bool {
         Token::Close { name, .. } => lexer::is_markup(name, ""),
     })
 }
+
+/// Where the address of an image may stand, best first: lazy ones have a placeholder in `src`.
+const SOURCES: [&[&str]; 4] =
+    [&["data-src", "data-lazy-src", "data-original"], &["src"], &["srcset"], &["data-srcset"]];
 
 /// The first image that a reader would see: lazy ones by their real address, no tracking pixels.
 pub(crate) fn first_image(html: &str, base: Option<&Url>) -> Option<String> {
@@ -57,15 +70,13 @@ pub(crate) fn first_image(html: &str, base: Option<&Url>) -> Option<String> {
         }
         let mut addresses = [None; 4];
         for (name, value) in lexer::attributes(attributes) {
-            let slot = match name.to_ascii_lowercase().as_str() {
-                "data-src" | "data-lazy-src" | "data-original" => 0,
-                "src" => 1,
-                "srcset" => 2,
-                "data-srcset" => 3,
-                "width" | "height" if matches!(value, "0" | "1") => return None,
-                _ => continue,
-            };
-            addresses[slot].get_or_insert(value);
+            let is = |other: &str| name.eq_ignore_ascii_case(other);
+            if matches!(value, "0" | "1") && (is("width") || is("height")) {
+                return None;
+            }
+            if let Some(slot) = SOURCES.iter().position(|names| names.iter().any(|n| is(n))) {
+                addresses[slot].get_or_insert(value);
+            }
         }
         addresses.into_iter().flatten().find_map(|address| {
             let address = unescape(address);

@@ -4,11 +4,13 @@
 //! trackers add; without that the title and content. The content hash says whether the article changed. Never
 //! here: the time of the visit, chance, or a date.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use news::Item;
 use sha2::{Digest, Sha256};
 use url::Url;
+
+use crate::html::is_canonical;
 
 /// Names of query parameters that say who sent the reader, not what is read.
 const TRACKING: [&str; 20] = [
@@ -34,34 +36,42 @@ const TRACKING: [&str; 20] = [
     "ftag",
 ];
 
-/// Gives each item its key. Items of one guid that lead to different places are kept apart by their links; of those
-/// that are the same in both, the first stays. Gives the number that was left out.
+/// Gives each item its key and its hashes. Items of one guid that lead to different places are kept apart by their
+/// links; of those that are the same in both, the first stays. Gives the number that was left out.
 pub(crate) fn assign(items: &mut Vec<Item>) -> usize {
-    let mut guids: HashMap<String, (Option<String>, bool)> = HashMap::new();
-    for item in items.iter() {
-        let Some(guid) = &item.guid else { continue };
-        let second = second(item);
-        guids
-            .entry(guid.clone())
-            .and_modify(|(first, apart)| *apart |= *first != second)
-            .or_insert((second, false));
-    }
-    let mut met = std::collections::HashSet::new();
+    let links: Vec<_> = items.iter().map(|item| item.link.as_deref().map(plain_link)).collect();
+    let apart = apart(items, &links);
+    let mut met = HashSet::new();
     let before = items.len();
+    let mut facts = links.iter().map(Option::as_deref).zip(apart);
     items.retain_mut(|item| {
-        let apart = item.guid.as_ref().is_some_and(|g| guids.get(g).is_some_and(|(_, apart)| *apart));
-        item.key = key(item, apart);
-        item.second_key = second_key(item);
+        let (link, apart) = facts.next().unwrap_or_default();
+        item.key = key(item, link, apart);
+        item.second_key = link.map(|link| first_eight(digest(&["second", link, &item.title])));
+        item.content_hash = content_hash(item, link);
         met.insert(item.key.clone())
     });
     before - items.len()
 }
 
-fn key(item: &Item, apart: bool) -> String {
-    match (&item.guid, &item.link) {
+/// For each item, whether another one has its guid, but leads elsewhere.
+fn apart(items: &[Item], links: &[Option<String>]) -> Vec<bool> {
+    let mut guids: HashMap<&str, (Option<&str>, bool)> = HashMap::with_capacity(items.len());
+    for (item, link) in items.iter().zip(links) {
+        let Some(guid) = &item.guid else { continue };
+        let second = second(item, link.as_deref());
+        guids.entry(guid).and_modify(|(first, apart)| *apart |= *first != second).or_insert((second, false));
+    }
+    let is_apart = |guid: &str| guids.get(guid).is_some_and(|(_, apart)| *apart);
+    items.iter().map(|item| item.guid.as_deref().is_some_and(is_apart)).collect()
+}
+
+/// `link` is plain, here and below.
+fn key(item: &Item, link: Option<&str>, apart: bool) -> String {
+    match (&item.guid, link) {
         (Some(guid), _) if !apart => hash(&["guid", guid]),
-        (Some(guid), _) => hash(&["guid+", guid, &second(item).unwrap_or_default()]),
-        (None, Some(link)) => hash(&["link", &plain_link(link)]),
+        (Some(guid), _) => hash(&["guid+", guid, second(item, link).unwrap_or_default()]),
+        (None, Some(link)) => hash(&["link", link]),
         (None, None) => {
             hash(&["text", &item.title, &item.summary, item.content_html.as_deref().unwrap_or_default()])
         }
@@ -69,17 +79,14 @@ fn key(item: &Item, apart: bool) -> String {
 }
 
 /// What tells items of the same guid apart: the link, else the title.
-fn second(item: &Item) -> Option<String> {
-    item.link.as_deref().map(plain_link).or_else(|| Some(item.title.clone()).filter(|t| !t.is_empty()))
+fn second<'a>(item: &'a Item, link: Option<&'a str>) -> Option<&'a str> {
+    link.or(Some(item.title.as_str()).filter(|t| !t.is_empty()))
 }
 
 /// 16 bytes of SHA-256 as 32 hexadecimal digits.
 fn hash(parts: &[&str]) -> String {
-    use std::fmt::Write as _;
-    digest(parts).iter().take(16).fold(String::with_capacity(32), |mut hex, byte| {
-        let _infallible = write!(hex, "{byte:02x}");
-        hex
-    })
+    let digit = |n: u8| char::from(b"0123456789abcdef"[usize::from(n)]);
+    digest(parts).iter().take(16).flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// Parts are hashed with their lengths, so that none can pass for another's end.
@@ -100,22 +107,18 @@ fn first_eight(digest: [u8; 32]) -> u64 {
 }
 
 /// Changes when the article does: its title, link, summary, content or enclosures.
-pub(crate) fn content_hash(item: &Item) -> u64 {
-    let link = item.link.as_deref().map(plain_link).unwrap_or_default();
-    let mut parts =
-        vec![item.title.as_str(), &link, &item.summary, item.content_html.as_deref().unwrap_or_default()];
+fn content_hash(item: &Item, link: Option<&str>) -> u64 {
+    let content = item.content_html.as_deref().unwrap_or_default();
+    let mut parts = vec![item.title.as_str(), link.unwrap_or_default(), &item.summary, content];
     parts.extend(item.enclosures.iter().map(|e| e.url.as_str()));
     first_eight(digest(&parts))
 }
 
-/// The plain link and the title. Nothing for items without a link.
-fn second_key(item: &Item) -> Option<u64> {
-    let link = item.link.as_deref()?;
-    Some(first_eight(digest(&["second", &plain_link(link), &item.title])))
-}
-
 /// A link without fragment and tracking; scheme and host as they are.
 fn plain_link(link: &str) -> String {
+    if is_canonical(link) && !link.contains(['?', '#']) {
+        return link.to_owned();
+    }
     let Ok(mut url) = Url::parse(link) else { return link.to_owned() };
     url.set_fragment(None);
     if let Some(query) = url.query() {
@@ -190,13 +193,18 @@ mod tests {
 
     #[test]
     fn a_change_of_the_article_changes_its_hash_and_a_date_does_not() {
+        let hash = |item: &Item| {
+            let mut items = vec![item.clone()];
+            assign(&mut items);
+            items[0].content_hash
+        };
         let a = item("g", "http://x.example/1", "a");
         let mut b = a.clone();
         b.published = Some(news::Timestamp::from_millis(5));
         b.authors.push(news::Author::default());
-        assert_eq!(content_hash(&a), content_hash(&b));
+        assert_eq!(hash(&a), hash(&b));
         b.summary.push('x');
-        assert_ne!(content_hash(&a), content_hash(&b));
+        assert_ne!(hash(&a), hash(&b));
     }
 
     #[test]
@@ -215,7 +223,7 @@ mod tests {
 
     #[test]
     fn what_trackers_add_to_the_link_is_no_change_of_the_article() {
-        let hash = |link| content_hash(&item("g", link, "a"));
+        let hash = |link: &str| content_hash(&item("g", link, "a"), Some(plain_link(link).as_str()));
         assert_eq!(hash("http://x.example/1"), hash("http://x.example/1?utm_campaign=tuesday"));
         assert_ne!(hash("http://x.example/1"), hash("http://x.example/2"));
     }

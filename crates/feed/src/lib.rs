@@ -26,7 +26,7 @@ pub use error::ReadError;
 
 use limits::DOCUMENT_BYTES_MAX;
 use news::Warning;
-use parse::Parsed;
+use parse::{Html, Parsed};
 use sniff::Kind;
 
 /// Reads a feed: bytes and what is known about them in, everything that could be made of them out.
@@ -35,6 +35,19 @@ use sniff::Kind;
 /// [`ReadError`] when nothing of a feed could be had from the bytes; a feed that is merely damaged is a
 /// [`Document`] with warnings.
 pub fn read(bytes: &[u8], hints: &Hints<'_>) -> Result<Document, ReadError> {
+    read_with(bytes, hints, Html::Safe)
+}
+
+/// Like [`read`], but every `content_html` is empty: what is left is the cost of reading alone, to be measured.
+///
+/// # Errors
+/// As [`read`].
+#[doc(hidden)]
+pub fn read_without_html(bytes: &[u8], hints: &Hints<'_>) -> Result<Document, ReadError> {
+    read_with(bytes, hints, Html::LeftOut)
+}
+
+fn read_with(bytes: &[u8], hints: &Hints<'_>, html: Html) -> Result<Document, ReadError> {
     if bytes.len() > DOCUMENT_BYTES_MAX {
         return Err(ReadError::TooLarge { bytes: bytes.len(), bytes_max: DOCUMENT_BYTES_MAX });
     }
@@ -44,17 +57,17 @@ pub fn read(bytes: &[u8], hints: &Hints<'_>) -> Result<Document, ReadError> {
     let (text, encoding) = decode::decode(bytes, hints.content_type)?;
     match sniff::kind(&text) {
         Kind::Json => {
-            let json = parse::json::read_json(&text, hints.url, hints.language)?;
+            let json = parse::json::read_json(&text, hints, html)?;
             Ok(document(json.format, encoding, json.parsed, json.warnings, json.damaged))
         }
         Kind::Empty | Kind::Text => Err(sniff::nothing(&text)),
         Kind::Html => match sniff::buried_feed(&text) {
-            Some(at) => read_buried(&text, at, encoding, hints),
+            Some(at) => read_buried(&text, at, encoding, hints, html),
             None => Err(sniff::page(&text, hints.url)),
         },
-        Kind::Xml => match read_markup(&text, encoding, hints) {
+        Kind::Xml => match read_markup(&text, encoding, hints, html) {
             Err(e @ ReadError::NotAFeed { .. }) => match sniff::buried_feed(&text) {
-                Some(at) => read_buried(&text, at, encoding, hints),
+                Some(at) => read_buried(&text, at, encoding, hints, html),
                 None => Err(e),
             },
             other => other,
@@ -63,22 +76,28 @@ pub fn read(bytes: &[u8], hints: &Hints<'_>) -> Result<Document, ReadError> {
 }
 
 /// Reads a feed that stands behind something else.
-fn read_buried(text: &str, at: usize, encoding: Encoding, hints: &Hints<'_>) -> Result<Document, ReadError> {
+fn read_buried(
+    text: &str,
+    at: usize,
+    encoding: Encoding,
+    hints: &Hints<'_>,
+    html: Html,
+) -> Result<Document, ReadError> {
     // Line ends stay, so that warnings name the right lines.
     let mut rest: String = text[..at].chars().filter(|c| *c == '\n').collect();
     rest.push_str(&text[at..]);
-    let mut document = read_markup(&rest, encoding, hints)?;
+    let mut document = read_markup(&rest, encoding, hints, html)?;
     let message = "what stood before the feed was left out".to_owned();
     document.warnings.insert(0, Warning { line: Some(1), column: Some(1), message });
     Ok(document)
 }
 
-fn read_markup(text: &str, encoding: Encoding, hints: &Hints<'_>) -> Result<Document, ReadError> {
+fn read_markup(text: &str, encoding: Encoding, hints: &Hints<'_>, html: Html) -> Result<Document, ReadError> {
     let scanned = scan::scan(text)?;
     let mut normal = normalise::normalise(&scanned, hints.url)?;
     let (format, damaged, dropped) = (normal.format, normal.damaged, normal.dropped);
     let warnings = std::mem::take(&mut normal.warnings);
-    let parsed = parse::read_xml(normal, hints.url, hints.language);
+    let parsed = parse::read_xml(normal, hints, html);
     debug_assert!(parsed.is_ok(), "a normalised document was refused: {parsed:?}");
     let mut parsed =
         parsed.map_err(|e| sniff::not_a_feed(&format!("a feed that could not be read ({e})")))?;

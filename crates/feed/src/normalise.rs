@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! text ─► quick-xml events ─► open elements (balanced here) ─► drafts ─► canonical RSS 2.0 or Atom 1.0
-//!                                                                  └──► what the crates cannot carry: "side"
+//!                                                                  └──► what the crates cannot carry, and long
+//!                                                                       texts, which they would copy: "side"
 //! ```
 //!
 //! One pass. Wrong nesting, missing ends, stray references, prefixes, old dialects and dates are mended on the way,
@@ -12,13 +13,17 @@
 mod capture;
 mod draft;
 mod elements;
+mod enter;
 mod fields;
 mod names;
 mod words;
 mod write;
 
-pub(crate) use draft::{FeedSide, ItemSide, Link};
+pub(crate) use draft::{FeedSide, ItemSide, Link, Words};
 
+use std::io::BufRead as _;
+
+use memchr::memchr;
 use news::Warning;
 use quick_xml::{Reader, events::Event};
 use url::Url;
@@ -36,13 +41,13 @@ use crate::{
 
 /// The canonical document and everything that does not fit into it.
 #[derive(Debug)]
-pub(crate) struct Normal {
+pub(crate) struct Normal<'a> {
     pub(crate) format: Format,
     /// RSS 2.0 for every RSS, Atom 1.0 for every Atom; flat and well-formed.
     pub(crate) xml: String,
     pub(crate) feed: FeedSide,
     /// One for each item in `xml`, in the same order.
-    pub(crate) items: Vec<ItemSide>,
+    pub(crate) items: Vec<ItemSide<'a>>,
     pub(crate) warnings: Vec<Warning>,
     pub(crate) damaged: bool,
     /// Items past [`ITEMS_READ_MAX`](crate::limits::ITEMS_READ_MAX).
@@ -50,8 +55,8 @@ pub(crate) struct Normal {
 }
 
 /// Normalises scanned text. `url` is where it came from.
-pub(crate) fn normalise(scanned: &Scanned<'_>, url: Option<&Url>) -> Result<Normal, ReadError> {
-    let text: &str = &scanned.text;
+pub(crate) fn normalise<'a>(scanned: &'a Scanned<'_>, url: Option<&'a Url>) -> Result<Normal<'a>, ReadError> {
+    let text: &'a str = &scanned.text;
     let mut reader = Reader::from_str(text);
     let config = reader.config_mut();
     config.allow_dangling_amp = true;
@@ -71,9 +76,14 @@ pub(crate) fn normalise(scanned: &Scanned<'_>, url: Option<&Url>) -> Result<Norm
                 builder.empty(source, offset)
             }
             Ok(Event::End(tag)) => builder.end(tag.name().as_ref(), offset),
-            Ok(Event::Text(words)) => builder.text(&words),
-            Ok(Event::CData(words)) => builder.text(&words),
-            Ok(Event::GeneralRef(name)) => builder.reference(&name, offset),
+            Ok(Event::Text(words)) => builder.text(span(text, &reader, words.len(), 0).0),
+            Ok(Event::CData(words)) => builder.text(span(text, &reader, words.len(), 3).0),
+            Ok(Event::GeneralRef(name)) => {
+                let name = span(text, &reader, name.len(), 1).0;
+                let flow = builder.reference(name, offset);
+                builder.references(run_of_text(text, &mut reader));
+                flow
+            }
             Ok(Event::Eof) => break,
             Ok(Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_)) => Flow::Go,
             Err(quick_xml::Error::IllFormed(_)) => Flow::Go,
@@ -95,12 +105,22 @@ pub(crate) fn normalise(scanned: &Scanned<'_>, url: Option<&Url>) -> Result<Norm
     builder.finish(text)
 }
 
-/// What stands between `<` and `>` (or `/>`) of the tag just read, and where the tag began. It is the same as the
-/// event holds, borrowed from the text.
+/// The inside of the event just read, which ends so many bytes before the reader's place, and where the event began
+/// if one byte stood before that. It is the same as the event holds, borrowed from the text.
 fn span<'a>(text: &'a str, reader: &Reader<&[u8]>, len: usize, tail: usize) -> (&'a str, usize) {
     let end = usize::try_from(reader.buffer_position()).unwrap_or(text.len()).saturating_sub(tail);
     let start = end.saturating_sub(len);
     (text.get(start..end).unwrap_or_default(), start.saturating_sub(1))
+}
+
+/// Takes the text up to the next tag from the reader, and says where it began. Of escaped HTML, the reader would make
+/// two events for each of its characters that are escaped.
+fn run_of_text<'a>(text: &'a str, reader: &mut Reader<&[u8]>) -> (&'a str, usize) {
+    let start = usize::try_from(reader.buffer_position()).unwrap_or(text.len());
+    let rest = text.get(start..).unwrap_or_default();
+    let run = &rest[..memchr(b'<', rest.as_bytes()).unwrap_or(rest.len())];
+    reader.stream().consume(run.len());
+    (run, start)
 }
 
 fn foreign(root: &str) -> ReadError {
@@ -125,7 +145,7 @@ impl Notes {
     }
 
     /// Warns about an item or a feed, and tells the item.
-    fn warn_about(&mut self, draft: &mut Draft, offset: usize, message: String) {
+    fn warn_about(&mut self, draft: &mut Draft<'_>, offset: usize, message: String) {
         if draft.warnings.len() < ITEM_WARNINGS_MAX {
             draft.warnings.push(message.clone());
         }
@@ -234,11 +254,12 @@ mod tests {
         #[test]
         fn normalising_what_is_normal_changes_nothing(text in document()) {
             if let Ok(once) = normalise(&scan(&text).unwrap(), None) {
-                let twice = normalise(&scan(&once.xml).unwrap(), None).unwrap();
+                let again = scan(&once.xml).unwrap();
+                let twice = normalise(&again, None).unwrap();
                 prop_assert_eq!(&once.xml, &twice.xml);
                 prop_assert!(!twice.damaged && twice.warnings.is_empty(), "{:?}", twice.warnings);
                 prop_assert_eq!(once.items.len(), twice.items.len());
-                prop_assert!(crate::parse::read_xml(once, None, None).is_ok());
+                prop_assert!(crate::parse::read_xml(once, &crate::Hints::default(), crate::parse::Html::Safe).is_ok());
             }
         }
     }

@@ -18,7 +18,7 @@ use url::Url;
 use crate::{
     document::{FeedInfo, Rhythm},
     limits::ITEMS_KEPT_MAX,
-    normalise::Link,
+    normalise::{Link, Words},
 };
 
 /// A document before it gets its format, encoding and warnings.
@@ -30,26 +30,37 @@ pub(crate) struct Parsed {
     pub(crate) dropped: usize,
 }
 
-/// Text that is plain or HTML.
-#[derive(Clone, Debug)]
-pub(crate) enum Words {
-    Plain(String),
-    Html(String),
+/// What becomes of an item's HTML.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Html {
+    /// It is made safe.
+    Safe,
+    /// It is left out: for measuring what all the rest costs.
+    LeftOut,
+}
+
+/// What the whole feed says, for the items that do not say it themselves.
+#[derive(Debug)]
+struct Context<'a> {
+    /// What addresses are relative to when nothing closer says so.
+    site: Option<&'a Url>,
+    language: Option<&'a str>,
+    html: Html,
 }
 
 /// An item as any dialect says it.
 #[derive(Debug, Default)]
-pub(crate) struct Raw {
+pub(crate) struct Raw<'a> {
     pub(crate) guid: Option<String>,
     /// The guid may stand in for the link.
     pub(crate) guid_is_link: bool,
-    pub(crate) title: Option<Words>,
+    pub(crate) title: Option<Words<'a>>,
     /// Best first.
     pub(crate) links: Vec<String>,
-    pub(crate) summary: Option<Words>,
-    pub(crate) content: Option<Words>,
+    pub(crate) summary: Option<Words<'a>>,
+    pub(crate) content: Option<Words<'a>>,
     pub(crate) authors: Vec<Author>,
-    pub(crate) categories: Vec<Words>,
+    pub(crate) categories: Vec<Words<'a>>,
     pub(crate) published: Option<Timestamp>,
     pub(crate) updated: Option<Timestamp>,
     pub(crate) language: Option<String>,

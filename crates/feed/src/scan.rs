@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use memchr::{memchr, memchr_iter, memmem};
+
 use crate::{
     error::ReadError,
     limits::{ATTRIBUTES_MAX, DOCTYPE_BYTES_MAX, ELEMENTS_MAX, NAMESPACES_MAX, WARNINGS_MAX},
@@ -44,14 +46,20 @@ pub(crate) fn line_of(text: &str, offset: usize) -> u32 {
     u32::try_from(lines + 1).unwrap_or(u32::MAX)
 }
 
+/// How much is searched for control characters at a time, in bytes.
+const BLOCK_BYTES: usize = 256;
+
 /// Characters that XML 1.0 does not allow (section 2.2), wherever they stand.
 fn drop_control_characters(text: &str) -> Cow<'_, str> {
-    let bad_byte = |b: &u8| (*b < 0x20 && !matches!(*b, b'\t' | b'\n' | b'\r')) || *b == 0x7f;
+    let bad_byte = |b: u8| (b < 0x20 && !matches!(b, b'\t' | b'\n' | b'\r')) || b == 0x7f;
     let bad = |c: char| {
-        (u32::from(c) < 0x80 && bad_byte(&(c as u8))) || matches!(c, '\u{fffe}' | '\u{ffff}' | '\u{feff}')
+        (u32::from(c) < 0x80 && bad_byte(c as u8)) || matches!(c, '\u{fffe}' | '\u{ffff}' | '\u{feff}')
     };
-    let suspicious = |b: &u8| *b == 0xef || bad_byte(b);
-    if text.as_bytes().iter().any(suspicious) && text.contains(bad) {
+    let bytes = text.as_bytes();
+    // A block is looked at to its end, since then the compiler takes many bytes at a time.
+    let has_control = |block: &[u8]| block.iter().fold(false, |found, b| found | bad_byte(*b));
+    let is_mark = |at: usize| matches!(bytes.get(at + 1..at + 3), Some([0xbb, 0xbf] | [0xbf, 0xbe | 0xbf]));
+    if bytes.chunks(BLOCK_BYTES).any(has_control) || memchr_iter(0xef, bytes).any(is_mark) {
         Cow::Owned(text.replace(bad, ""))
     } else {
         Cow::Borrowed(text)
@@ -72,10 +80,12 @@ impl Scanner<'_> {
     fn run(&mut self) -> Result<(), ReadError> {
         let text = self.text;
         let mut at = 0;
-        while let Some(found) = text[at..].find('<') {
+        while let Some(found) = memchr(b'<', &text.as_bytes()[at..]) {
             let start = at + found;
             let rest = &text[start..];
-            at = if rest.starts_with("<!--") {
+            at = if is_tag(rest) {
+                self.tag(start)?
+            } else if rest.starts_with("<!--") {
                 past(text, start + 4, "-->")
             } else if rest.starts_with("<![CDATA[") {
                 past(text, start + 9, "]]>")
@@ -83,8 +93,6 @@ impl Scanner<'_> {
                 past(text, start + 2, "?>")
             } else if rest.get(..9).is_some_and(|r| r.eq_ignore_ascii_case("<!DOCTYPE")) {
                 self.doctype(start)?
-            } else if is_tag(rest) {
-                self.tag(start)?
             } else {
                 self.repair(start, "&lt;", "\"<\" that begins no tag was read as text");
                 start + 1
@@ -130,28 +138,31 @@ impl Scanner<'_> {
             return Err(self.refuse("elements", ELEMENTS_MAX, start));
         }
         let bytes = &self.text.as_bytes()[start..];
-        let (mut quote, mut attributes, mut namespaces, mut word) = (None, 0, 0, 0);
-        // Where the quote began, and the first `>` within it.
-        let (mut quote_at, mut end_in_quote) = (0, None);
-        for (n, b) in bytes.iter().enumerate().skip(1) {
-            match (quote, b) {
-                (Some(q), b) if q == *b => quote = None,
-                (Some(_), b'>') => end_in_quote = end_in_quote.or(Some(n)),
-                (Some(_), b'<') if let Some(end) = end_in_quote => {
-                    // A quote that runs on into the next tag was not closed: without it, the tag ends where it seems to.
-                    self.repair(start + quote_at, "", "a quote that was not closed was left out");
-                    return Ok(start + end + 1);
+        let (mut attributes, mut namespaces, mut word, mut n) = (0, 0, 0, 1);
+        while let Some(b) = bytes.get(n) {
+            match b {
+                b'"' | b'\'' => {
+                    let rest = &bytes[n + 1..];
+                    let quoted = &rest[..memchr(*b, rest).unwrap_or(rest.len())];
+                    if let Some(end) = memchr(b'>', quoted)
+                        && memchr(b'<', &quoted[end..]).is_some()
+                    {
+                        // A quote that runs on into the next tag was not closed: without it, the tag ends where it
+                        // seems to.
+                        self.repair(start + n, "", "a quote that was not closed was left out");
+                        return Ok(start + n + 1 + end + 1);
+                    }
+                    n += quoted.len() + 1;
                 }
-                (Some(_), _) => {}
-                (None, b'"' | b'\'') => (quote, quote_at, end_in_quote) = (Some(*b), n, None),
-                (None, b'>') => return Ok(start + n + 1),
-                (None, b'=') => {
+                b'>' => return Ok(start + n + 1),
+                b'=' => {
                     attributes += 1;
                     namespaces += usize::from(bytes[word..n].starts_with(b"xmlns"));
                 }
-                (None, b' ' | b'\t' | b'\n' | b'\r') => word = n + 1,
-                (None, _) => {}
+                b' ' | b'\t' | b'\n' | b'\r' => word = n + 1,
+                _ => {}
             }
+            n += 1;
             if attributes > ATTRIBUTES_MAX {
                 return Err(self.refuse("attributes on one element", ATTRIBUTES_MAX, start));
             }
@@ -169,7 +180,8 @@ impl Scanner<'_> {
 
 /// Where the text goes on after `end`; the end of the text if that never comes.
 fn past(text: &str, from: usize, end: &str) -> usize {
-    text.get(from..).and_then(|rest| rest.find(end)).map_or(text.len(), |n| from + n + end.len())
+    let rest = text.as_bytes().get(from..).unwrap_or_default();
+    memmem::find(rest, end.as_bytes()).map_or(text.len(), |n| from + n + end.len())
 }
 
 /// Whether a tag begins here: `<name` or `</name`.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr;
 use quick_xml::escape::resolve_html5_entity;
 
 /// Longest name of an entity, in bytes; the table's longest is 31.
@@ -14,6 +15,27 @@ pub(crate) fn is_forbidden(c: char) -> bool {
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{fdd0}'..='\u{fdef}')
         || u32::from(c) & 0xfffe == 0xfffe
+}
+
+/// Text without what [`is_forbidden`].
+pub(crate) fn drop_forbidden(text: Cow<'_, str>) -> Cow<'_, str> {
+    if has_forbidden(&text) { Cow::Owned(text.replace(is_forbidden, "")) } else { text }
+}
+
+fn has_forbidden(text: &str) -> bool {
+    // With one of these bytes, all of them begin in UTF-8: most blocks of text have none of them.
+    let may_begin = |b: u8| {
+        (b < 0x20 && !matches!(b, b'\n' | b'\t')) || matches!(b, 0x7f | 0xc2 | 0xd8 | 0xe2 | 0xef | 0xf0..)
+    };
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (block, after) = rest.split_at(rest.floor_char_boundary(2 * BLOCK_BYTES));
+        if block.bytes().fold(false, |found, b| found | may_begin(b)) && block.contains(is_forbidden) {
+            return true;
+        }
+        rest = after;
+    }
+    false
 }
 
 /// Folds every run of whitespace to one space, drops what [`is_forbidden`], trims, cuts at `bytes_max`.
@@ -37,8 +59,27 @@ impl Folded {
     }
 
     pub(crate) fn push_str(&mut self, text: &str) {
-        for c in text.chars() {
+        let mut rest = text;
+        while !self.full {
+            let (words, after) = rest.split_at(plain_words(rest.as_bytes()));
+            self.push_words(words);
+            let mut chars = after.chars();
+            let Some(c) = chars.next() else { return };
             self.push(c);
+            rest = chars.as_str();
+        }
+    }
+
+    /// Appends what [`plain_words`] found, as much of it as there is room for.
+    fn push_words(&mut self, words: &str) {
+        let space = usize::from(self.space && !self.text.is_empty());
+        let room = self.bytes_max.saturating_sub(self.text.len() + space);
+        self.full |= words.len() > room;
+        let words = words[..words.len().min(room)].trim_end_matches(' ');
+        if !words.is_empty() {
+            self.text.push_str(if space > 0 { " " } else { "" });
+            self.text.push_str(words);
+            self.space = false;
         }
     }
 
@@ -68,6 +109,33 @@ impl Folded {
     }
 }
 
+/// Whether [`fold`] would change nothing, as far as can be told soon.
+pub(crate) fn is_folded(text: &str) -> bool {
+    plain_words(text.as_bytes()) == text.len()
+}
+
+/// How many bytes at the beginning are folded already: words of visible ASCII with one space between them.
+fn plain_words(bytes: &[u8]) -> usize {
+    let is_plain = |last: u8, b: u8| (b.wrapping_sub(0x20) < 0x5f) & ((b != b' ') | (last != b' '));
+    let first = usize::from(bytes.first().is_some_and(u8::is_ascii_graphic));
+    let mut end = first;
+    // Whole blocks first: without a way out in the middle, the compiler takes all their bytes at once.
+    while let Some(block) = bytes.get(end.wrapping_sub(1)..end + BLOCK_BYTES) {
+        let pairs = block[..BLOCK_BYTES].iter().zip(&block[1..]);
+        if !pairs.fold(true, |plain, (last, b)| plain & is_plain(*last, *b)) {
+            break;
+        }
+        end += BLOCK_BYTES;
+    }
+    while end > 0 && end < bytes.len() && is_plain(bytes[end - 1], bytes[end]) {
+        end += 1;
+    }
+    end - usize::from(end > 0 && bytes[end - 1] == b' ')
+}
+
+/// How many bytes are looked at together.
+const BLOCK_BYTES: usize = 32;
+
 /// The part of a text that fits, cut between characters.
 pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
@@ -76,11 +144,11 @@ pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
 /// Replaces the references of HTML (named, decimal, hexadecimal; closed by `;`) once. Anything else that begins
 /// with `&` stays as it is.
 pub(crate) fn unescape(text: &str) -> Cow<'_, str> {
-    let Some(first) = text.find('&') else { return Cow::Borrowed(text) };
+    let Some(first) = memchr(b'&', text.as_bytes()) else { return Cow::Borrowed(text) };
     let mut out = String::with_capacity(text.len());
     out.push_str(&text[..first]);
     let mut rest = &text[first..];
-    while let Some(at) = rest.find('&') {
+    while let Some(at) = memchr(b'&', rest.as_bytes()) {
         out.push_str(&rest[..at]);
         rest = &rest[at..];
         let end = rest.bytes().take(ENTITY_BYTES_MAX + 2).position(|b| b == b';');
@@ -103,6 +171,10 @@ pub(crate) fn unescape(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// The references that most others are.
+const FREQUENT: [(&str, &str); 6] =
+    [("lt", "<"), ("gt", ">"), ("amp", "&"), ("quot", "\""), ("apos", "'"), ("nbsp", "\u{a0}")];
+
 /// What a reference stands for.
 pub(crate) enum Reference {
     Char(char),
@@ -112,6 +184,10 @@ pub(crate) enum Reference {
 /// What stands between `&` and `;`, looked up. U+FFFD for numbers that are no characters.
 pub(crate) fn reference(name: &str) -> Option<Reference> {
     let Some(number) = name.strip_prefix('#') else {
+        // The table is long, and these are nearly all.
+        if let Some((_, value)) = FREQUENT.iter().find(|(frequent, _)| *frequent == name) {
+            return Some(Reference::Named(value));
+        }
         return if name.len() <= ENTITY_BYTES_MAX {
             resolve_html5_entity(name).map(Reference::Named)
         } else {
@@ -176,6 +252,29 @@ mod tests {
         );
         assert_eq!(unescape("&#146;&#0;&#xd800;&#99999999999;"), "’\u{fffd}\u{fffd}\u{fffd}");
         assert_eq!(unescape(&"&".repeat(100_000)).len(), 100_000);
+    }
+
+    #[test]
+    fn what_is_forbidden_is_dropped_wherever_it_stands() {
+        let forbidden = ('\0'..=char::MAX).filter(|c| is_forbidden(*c));
+        for (n, c) in forbidden.enumerate() {
+            let text = format!("{}{c}é…", "x".repeat(n % 150));
+            assert_eq!(drop_forbidden(text.as_str().into()), text.replace(c, ""), "{:?}", c);
+        }
+        assert!(matches!(drop_forbidden("a\n\té… 😀".into()), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn folding_is_the_same_for_words_taken_at_once_and_one_by_one() {
+        let words = "ab  c d\u{a0}e fgh ijklmnopqrstuvwxyz0123456789 ABCDEFGHIJKLMNOPQRSTUVWXYZ \t- é x ";
+        for start in 0..words.len() {
+            for max in 0..words.len() {
+                let Some(text) = words.get(start..) else { continue };
+                let mut one_by_one = Folded::new(max);
+                text.chars().for_each(|c| one_by_one.push(c));
+                assert_eq!(fold(text, max), one_by_one.finish(), "{text:?} {max}");
+            }
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The tags of HTML, one after the other, in linear time and without a tree.
 
+use memchr::{memchr, memmem};
+
 /// A piece of HTML.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Token<'a> {
@@ -35,7 +37,7 @@ impl<'a> Lexer<'a> {
 
     /// Skips comments (`<!-- -->`), declarations and processing instructions.
     fn skip_past(&mut self, from: usize, end: &str) {
-        self.rest = match self.rest[from..].find(end) {
+        self.rest = match memmem::find(&self.rest.as_bytes()[from..], end.as_bytes()) {
             Some(at) => &self.rest[from + at + end.len()..],
             None => "",
         };
@@ -67,7 +69,7 @@ impl<'a> Iterator for Lexer<'a> {
             if self.rest.is_empty() {
                 return None;
             }
-            let start = if self.only_text { None } else { self.rest.find('<') };
+            let start = if self.only_text { None } else { memchr(b'<', self.rest.as_bytes()) };
             match start {
                 None => return Some(self.text(self.rest.len())),
                 Some(0) => {}
@@ -149,7 +151,10 @@ pub(crate) fn attributes(source: &str) -> impl Iterator<Item = (&str, &str)> {
         let Some(value) = rest.strip_prefix('=') else { return Some((name, "")) };
         let value = value.trim_start();
         let (value, after) = match value.chars().next().filter(|c| matches!(c, '"' | '\'')) {
-            Some(quote) => value[1..].split_once(quote).unwrap_or((&value[1..], "")),
+            Some(quote) => {
+                let value = &value[1..];
+                memchr(quote as u8, value.as_bytes()).map_or((value, ""), |n| (&value[..n], &value[n + 1..]))
+            }
             None => value.split_at(value.find(|c: char| c.is_ascii_whitespace()).unwrap_or(value.len())),
         };
         rest = after;

@@ -4,7 +4,7 @@
 //! written, so that its repairs (reopened formatting, split links), which are costly, never come about, and what was
 //! sanitised once stays as it is.
 
-use std::sync::LazyLock;
+use std::{borrow::Cow, sync::LazyLock};
 
 use ammonia::{Builder, UrlRelative};
 use url::Url;
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     limits::{CONTENT_BYTES_MAX, HTML_DEPTH_MAX},
-    text::{cut, escape, escape_into, is_forbidden, unescape},
+    text::{cut, drop_forbidden, escape, escape_into, unescape},
 };
 
 /// The tags that survive: structure and emphasis, nothing that loads, runs, frames or styles.
@@ -97,7 +97,7 @@ pub(crate) fn sanitise(html: &str, base: Option<&Url>) -> (Option<String>, Repai
         let text = plain_text(html, CONTENT_BYTES_MAX);
         if text.is_empty() { String::new() } else { format!("<p>{}</p>", escape(&text)) }
     } else {
-        settle_pre(drop_forbidden(JUDGE.clean(&filter.out).to_string()))
+        settle_pre(drop_forbidden(JUDGE.clean(&filter.out).to_string().into()))
     };
     let mut safe = safe.trim();
     while let Some(rest) = safe.strip_suffix("<br>") {
@@ -127,9 +127,9 @@ static JUDGE: LazyLock<Builder<'static>> = LazyLock::new(|| {
 });
 
 /// Parsers leave out a first line end within `<pre>`: with none there, nothing changes when it is read again.
-fn settle_pre(html: String) -> String {
+fn settle_pre(html: Cow<'_, str>) -> String {
     if !html.contains("<pre>\n") {
-        return html;
+        return html.into_owned();
     }
     let mut settled = String::with_capacity(html.len());
     for (n, part) in html.split("<pre>").enumerate() {
@@ -141,10 +141,6 @@ fn settle_pre(html: String) -> String {
         }
     }
     settled
-}
-
-fn drop_forbidden(html: String) -> String {
-    if html.contains(is_forbidden) { html.replace(is_forbidden, "") } else { html }
 }
 
 struct Filter<'a> {
@@ -191,7 +187,7 @@ impl Filter<'_> {
     }
 
     fn text(&mut self, text: &str) {
-        let text = drop_forbidden(unescape(text).into_owned());
+        let text = drop_forbidden(unescape(text));
         self.at_break &= text.trim().is_empty();
         escape_into(&mut self.out, &text);
     }

@@ -1,5 +1,6 @@
 //! Addresses from feeds: only complete `http` and `https` ones come out.
 
+use memchr::memchr;
 use url::Url;
 
 use crate::limits::LINK_BYTES_MAX;
@@ -8,6 +9,9 @@ use crate::limits::LINK_BYTES_MAX;
 /// [`LINK_BYTES_MAX`] bytes. One that is sound as it was sent keeps its spelling.
 pub(crate) fn web_url(raw: &str, base: Option<&Url>) -> Option<String> {
     let raw = raw.trim();
+    if is_canonical(raw) {
+        return (raw.len() <= LINK_BYTES_MAX).then(|| raw.to_owned());
+    }
     let url = resolve(raw, base)?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
         return None;
@@ -26,6 +30,29 @@ pub(crate) fn resolve(raw: &str, base: Option<&Url>) -> Option<Url> {
         Some(base) => base.join(raw).ok(),
         None => Url::parse(raw).ok(),
     }
+}
+
+/// Whether a URL parser would give back what it was given: `http` or `https`, a domain in lower case, a path without
+/// dots to resolve, nothing to be escaped. Most addresses are like this, and parsing is what they cost most.
+pub(crate) fn is_canonical(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")) else {
+        return false;
+    };
+    let Some(end) = memchr(b'/', rest.as_bytes()) else { return false };
+    let (host, rest) = (&rest[..end], &rest[end + 1..]);
+    let is_label = |label: &str| {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        !label.is_empty() && label.bytes().all(plain) && !label.starts_with("xn--")
+    };
+    // A last label with a digit may make it an IPv4 address.
+    let top = host.rsplit('.').next().unwrap_or_default();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_~!$&()*+,;=:@/?#".contains(&b);
+    host.split('.').all(is_label)
+        && top.bytes().all(|b| b.is_ascii_lowercase())
+        && rest.bytes().enumerate().all(|(n, b)| {
+            // A dot within a name is one; at the beginning of one it may mean a place.
+            plain(b) || (b == b'.' && n > 0 && rest.as_bytes()[n - 1] != b'/')
+        })
 }
 
 /// Complete, and nothing in it that URL parsers disagree about.
@@ -64,6 +91,23 @@ mod tests {
             "ftp://x.example/",
         ] {
             assert_eq!(url(raw), None, "{raw:?}");
+        }
+        for raw in [
+            "http://x.example/a.b/c-d/?e=f&g[]",
+            "https://x.example//a;b=c#d?e",
+            "http://x.example/a/../b",
+            "http://x.example/.a",
+            "http://1.2.3/",
+            "http://x.1/",
+            "http://X.example/",
+            "http://x..example/",
+            "http://xn--a/",
+            "http://x.example/a'b",
+            "http://a--b.example/~c",
+            "http://localhost/",
+        ] {
+            let same = Url::parse(raw).is_ok_and(|url| url.as_str() == raw);
+            assert!(!is_canonical(raw) || same, "{raw}");
         }
         assert_eq!(web_url("relative", None), None);
         assert_eq!(url(&format!("http://x.example/{}", "a".repeat(3000))), None);

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr;
+
 use super::{draft::Words, words::Field};
 use crate::{
     limits::FIELD_BYTES_MAX,
@@ -21,7 +23,7 @@ pub(super) enum Mode {
 
 /// An element whose text is wanted.
 #[derive(Debug)]
-pub(super) struct Capture {
+pub(super) struct Capture<'a> {
     pub(super) field: Field,
     pub(super) mode: Mode,
     /// Atom 0.3 `mode="base64"`.
@@ -30,15 +32,24 @@ pub(super) struct Capture {
     /// How many elements are open around its content.
     pub(super) level: usize,
     pub(super) cut: bool,
-    text: String,
+    text: Cow<'a, str>,
 }
 
-impl Capture {
+impl<'a> Capture<'a> {
     pub(super) fn new(field: Field, mode: Mode, base64: bool, offset: usize, level: usize) -> Self {
-        Self { field, mode, base64, offset, level, cut: false, text: String::new() }
+        Self { field, mode, base64, offset, level, cut: false, text: Cow::Borrowed("") }
     }
 
-    pub(super) fn push(&mut self, text: &str) {
+    /// Text of the document: while it is all there is, it is not copied.
+    pub(super) fn push(&mut self, text: &'a str) {
+        if self.text.is_empty() && self.mode != Mode::Xhtml && text.len() <= FIELD_BYTES_MAX && !self.cut {
+            self.text = Cow::Borrowed(text);
+        } else {
+            self.push_copy(text);
+        }
+    }
+
+    fn push_copy(&mut self, text: &str) {
         if self.cut {
             return;
         }
@@ -46,9 +57,9 @@ impl Capture {
         self.cut = text.len() > room;
         let text = crate::text::cut(text, room);
         if self.mode == Mode::Xhtml {
-            escape_into(&mut self.text, text);
+            escape_into(self.text.to_mut(), text);
         } else {
-            self.text.push_str(text);
+            self.text.to_mut().push_str(text);
         }
     }
 
@@ -57,14 +68,14 @@ impl Capture {
         match reference(name) {
             // U+FFFD comes of numbers that are no characters.
             Some(Reference::Char(c)) if is_xml(c) && c != char::REPLACEMENT_CHARACTER => {
-                self.push(c.encode_utf8(&mut [0; 4]));
+                self.push_copy(c.encode_utf8(&mut [0; 4]));
             }
             Some(Reference::Char(_)) => return false,
-            Some(Reference::Named(s)) => self.push(s),
+            Some(Reference::Named(s)) => self.push_copy(s),
             None => {
-                self.push("&");
-                self.push(name);
-                self.push(";");
+                self.push_copy("&");
+                self.push_copy(name);
+                self.push_copy(";");
                 return false;
             }
         }
@@ -76,28 +87,34 @@ impl Capture {
         if self.mode == Mode::Plain || self.cut || self.text.len() + local.len() + 3 > FIELD_BYTES_MAX {
             return;
         }
-        self.text.push('<');
-        self.text.push_str(slash);
-        self.text.push_str(local);
+        let text = self.text.to_mut();
+        text.push('<');
+        text.push_str(slash);
+        text.push_str(local);
         for (name, value) in attributes {
-            self.text.push(' ');
-            self.text.push_str(name);
-            self.text.push_str("=\"");
-            escape_into(&mut self.text, value);
-            self.text.push('"');
+            text.push(' ');
+            text.push_str(name);
+            text.push_str("=\"");
+            escape_into(text, value);
+            text.push('"');
         }
-        self.text.push('>');
+        text.push('>');
     }
 
     /// What was captured, with line ends as XML has them.
-    pub(super) fn finish(self) -> Words {
-        let text = if self.text.contains('\r') {
-            self.text.replace("\r\n", "\n").replace('\r', "\n")
+    pub(super) fn finish(self) -> Words<'a> {
+        let text = if memchr(b'\r', self.text.as_bytes()).is_some() {
+            Cow::Owned(self.text.replace("\r\n", "\n").replace('\r', "\n"))
         } else {
             self.text
         };
-        let text = if self.base64 { base64(&text).unwrap_or_default() } else { text };
-        Words { value: text.trim().to_owned(), html: self.mode != Mode::Plain }
+        let text = if self.base64 { Cow::Owned(base64(&text).unwrap_or_default()) } else { text };
+        let value = match text {
+            Cow::Borrowed(text) => Cow::Borrowed(text.trim()),
+            Cow::Owned(text) if text.trim().len() == text.len() => Cow::Owned(text),
+            Cow::Owned(text) => Cow::Owned(text.trim().to_owned()),
+        };
+        Words { value, html: self.mode != Mode::Plain }
     }
 }
 

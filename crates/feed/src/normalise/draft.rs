@@ -1,19 +1,37 @@
 //! A feed and its items while they are read: what was found, and from how good a place.
 
-use std::rc::Rc;
+use std::{borrow::Cow, rc::Rc};
 
 use news::{Author, Timestamp};
 use url::Url;
 
-use crate::limits::{AUTHORS_MAX, CATEGORIES_MAX, ENCLOSURES_MAX, LINKS_MAX};
+use crate::{
+    limits::{AUTHORS_MAX, CATEGORIES_MAX, ENCLOSURES_MAX, LINKS_MAX},
+    text::escape,
+};
 
 /// Text that is plain or HTML.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Words {
+pub(crate) struct Words<'a> {
     /// The text itself, XML's references already replaced.
-    pub(crate) value: String,
+    pub(crate) value: Cow<'a, str>,
     /// Whether it is HTML.
     pub(crate) html: bool,
+}
+
+impl<'a> Words<'a> {
+    pub(crate) fn plain(value: impl Into<Cow<'a, str>>) -> Self {
+        Self { value: value.into(), html: false }
+    }
+
+    pub(crate) fn html(value: impl Into<Cow<'a, str>>) -> Self {
+        Self { value: value.into(), html: true }
+    }
+
+    /// As HTML, which is all that RSS knows.
+    pub(super) fn into_html(self) -> Self {
+        if self.html { self } else { Self::html(escape(&self.value)) }
+    }
 }
 
 /// The best of several candidates: the lowest rank wins, then the first.
@@ -31,6 +49,10 @@ impl<T> Best<T> {
         if self.0.as_ref().is_none_or(|(best, _)| rank < *best) {
             self.0 = Some((rank, value));
         }
+    }
+
+    pub(super) fn take(self) -> Option<T> {
+        self.0.map(|(_, value)| value)
     }
 
     pub(super) fn get(&self) -> Option<&T> {
@@ -67,10 +89,10 @@ impl Person {
 
 /// What a feed or an item has in common.
 #[derive(Debug, Default)]
-pub(super) struct Draft {
-    pub(super) title: Best<Words>,
-    pub(super) summary: Best<Words>,
-    pub(super) content: Best<Words>,
+pub(super) struct Draft<'a> {
+    pub(super) title: Best<Words<'a>>,
+    pub(super) summary: Best<Words<'a>>,
+    pub(super) content: Best<Words<'a>>,
     pub(super) id: Best<(String, bool)>,
     /// The guid says that it is no permalink.
     pub(super) id_is_opaque: bool,
@@ -79,7 +101,7 @@ pub(super) struct Draft {
     pub(super) updated: Best<Timestamp>,
     /// With the rank of where they were found: only the best rank counts.
     pub(super) authors: Vec<(u8, Person)>,
-    pub(super) categories: Vec<Words>,
+    pub(super) categories: Vec<Words<'a>>,
     pub(super) comments: Best<String>,
     pub(super) enclosures: Vec<Link>,
     pub(super) images: Vec<(u8, String)>,
@@ -95,7 +117,7 @@ pub(super) struct Draft {
     pub(super) update_frequency: Best<String>,
 }
 
-impl Draft {
+impl<'a> Draft<'a> {
     pub(super) fn add_link(&mut self, link: Link) {
         let list = if link.rel == "enclosure" { &mut self.enclosures } else { &mut self.links };
         let max = if link.rel == "enclosure" { ENCLOSURES_MAX } else { LINKS_MAX };
@@ -110,7 +132,7 @@ impl Draft {
         }
     }
 
-    pub(super) fn add_category(&mut self, category: Words) {
+    pub(super) fn add_category(&mut self, category: Words<'a>) {
         if self.categories.len() < CATEGORIES_MAX && !category.value.is_empty() {
             self.categories.push(category);
         }
@@ -129,10 +151,9 @@ impl Draft {
     }
 
     /// The images, best first.
-    pub(super) fn best_images(&self) -> Vec<String> {
-        let mut images: Vec<_> = self.images.iter().collect();
-        images.sort_by_key(|(rank, _)| *rank);
-        images.into_iter().map(|(_, address)| address.clone()).collect()
+    pub(super) fn best_images(&mut self) -> Vec<String> {
+        self.images.sort_by_key(|(rank, _)| *rank);
+        self.images.drain(..).map(|(_, address)| address).collect()
     }
 }
 
@@ -146,9 +167,11 @@ pub(crate) struct FeedSide {
     pub(crate) base: Option<Rc<Url>>,
 }
 
-/// What they cannot carry, of an item.
+/// What they cannot carry, of an item, and what is too long to be carried without need: each parser copies it again.
 #[derive(Debug, Default)]
-pub(crate) struct ItemSide {
+pub(crate) struct ItemSide<'a> {
+    pub(crate) summary: Option<Words<'a>>,
+    pub(crate) content: Option<Words<'a>>,
     pub(crate) updated: Option<Timestamp>,
     pub(crate) images: Vec<String>,
     pub(crate) links: Vec<Link>,

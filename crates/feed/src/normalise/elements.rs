@@ -2,23 +2,22 @@
 
 use std::{borrow::Cow, rc::Rc};
 
+use memchr::{memchr, memchr2};
 use url::Url;
 
 use super::{
     Normal, Notes,
     capture::{Capture, Mode},
-    draft::{Draft, ItemSide, Link, Person},
-    fields::absolute,
-    names::{ATOM_03, Namespaces, is_atom},
-    words::{Field, Meaning, Scope, meaning},
+    draft::{Draft, ItemSide, Person},
+    names::Namespaces,
+    words::{Field, Scope},
     write::Writer,
 };
 use crate::{
     document::Format,
     error::ReadError,
-    html::resolve,
-    limits::{ATTRIBUTES_MAX, DEPTH_MAX, GUID_BYTES_MAX, ITEMS_READ_MAX, NAMESPACES_MAX, TITLE_BYTES_MAX},
-    text::{cut, fold, unescape},
+    limits::{ATTRIBUTES_MAX, DEPTH_MAX, ITEMS_READ_MAX, NAMESPACES_MAX, TITLE_BYTES_MAX},
+    text::{cut, unescape},
 };
 
 /// Whether reading goes on.
@@ -64,12 +63,12 @@ pub(super) struct Builder<'a> {
     pub(super) format: Option<Format>,
     pub(super) stack: Vec<Open<'a>>,
     pub(super) names: Namespaces<'a>,
-    pub(super) capture: Option<Capture>,
-    pub(super) feed: Draft,
-    pub(super) item: Option<Draft>,
+    pub(super) capture: Option<Capture<'a>>,
+    pub(super) feed: Draft<'a>,
+    pub(super) item: Option<Draft<'a>>,
     pub(super) person: Option<(u8, Person, String)>,
     pub(super) writer: Writer,
-    pub(super) sides: Vec<ItemSide>,
+    pub(super) sides: Vec<ItemSide<'a>>,
     pub(super) dropped: usize,
     pub(super) notes: Notes,
     pub(super) damaged: bool,
@@ -162,15 +161,14 @@ impl<'a> Builder<'a> {
 
     /// A tag that cannot stand inside the field that is open: the field's end was forgotten.
     fn imply_ends(&mut self, name: &str, offset: usize) {
-        let local = name.rsplit(':').next().unwrap_or(name).to_ascii_lowercase();
-        if let Some(capture) = &self.capture {
+        let local = name.rsplit(':').next().unwrap_or(name);
+        if let Some(capture) = self.capture.as_ref().filter(|c| c.mode != Mode::Xhtml) {
+            const ALWAYS: [&str; 5] = ["item", "entry", "pubdate", "guid", "description"];
+            const WITHIN_SHORT: [&str; 7] =
+                ["title", "link", "summary", "content", "published", "updated", "id"];
+            let is_in = |names: &[&str]| names.iter().any(|n| n.eq_ignore_ascii_case(local));
             let long = matches!(capture.field, Field::Summary(_) | Field::Content(_));
-            let ends = match local.as_str() {
-                "item" | "entry" | "pubdate" | "guid" | "description" => true,
-                "title" | "link" | "summary" | "content" | "published" | "updated" | "id" => !long,
-                _ => false,
-            };
-            if ends && capture.mode != Mode::Xhtml {
+            if is_in(&ALWAYS) || (!long && is_in(&WITHIN_SHORT)) {
                 let level = capture.level;
                 self.notes.warn(offset, format!("<{}> was not closed", self.stack[level].name));
                 self.close_to(level, offset);
@@ -187,174 +185,71 @@ impl<'a> Builder<'a> {
         }
         if let Some(top) = self.stack.last()
             && top.role == Role::Markup
-            && matches!(local.as_str(), "p" | "li")
+            && (local.eq_ignore_ascii_case("p") || local.eq_ignore_ascii_case("li"))
             && top.name.eq_ignore_ascii_case(name)
         {
             self.close_to(self.stack.len() - 1, offset);
         }
     }
 
-    /// Which feed has this root.
-    fn root(&mut self, name: &str, attributes: &[Attribute<'_>]) -> Option<Format> {
-        let (prefix, local) = name.split_once(':').unwrap_or(("", name));
-        let uri = self.names.uri(prefix).unwrap_or_default();
-        let version =
-            attributes.iter().find(|(k, _)| k.eq_ignore_ascii_case("version")).map_or("", |(_, v)| v.trim());
-        let netscape = self.names.uri("").is_some_and(|u| u.contains("netscape.com"));
-        match local.to_ascii_lowercase().as_str() {
-            "rss" if version.starts_with("0.") => Some(Format::Rss0),
-            "rss" => Some(Format::Rss2),
-            "rdf" if netscape => Some(Format::Rss0),
-            "rdf" => Some(Format::Rss1),
-            "channel" if uri.contains("rss1.1") => Some(Format::Rss1),
-            "channel" => Some(Format::Rss2),
-            "feed" | "entry" => {
-                let old = version == "0.3" || uri.trim().eq_ignore_ascii_case(ATOM_03);
-                if !uri.is_empty() && !is_atom(uri) && !prefix.is_empty() {
-                    return None;
-                }
-                self.names.atom_is_core = true;
-                Some(if old { Format::Atom03 } else { Format::Atom10 })
-            }
-            _ => None,
-        }
-    }
-
-    fn language_in(&self, attributes: &[Attribute<'_>]) -> Option<Rc<str>> {
-        let own = attributes.iter().find(|(k, _)| *k == "xml:lang").map(|(_, v)| v.trim());
-        match own {
-            Some(own) if !own.is_empty() => Some(cut(own, 64).into()),
-            _ => self.stack.last().and_then(|o| o.language.clone()),
-        }
-    }
-
-    fn base_in(&self, attributes: &[Attribute<'_>]) -> Option<Rc<Url>> {
-        let outer = self.stack.last().and_then(|o| o.base.clone());
-        let own = attributes.iter().find(|(k, _)| *k == "xml:base");
-        own.and_then(|(_, v)| resolve(v, outer.as_deref().or(self.url))).map(Rc::new).or(outer)
-    }
-
     pub(super) fn format(&self) -> Format {
         self.format.unwrap_or(Format::Rss2)
     }
 
-    /// Decides what the element is, and begins whatever begins with it.
-    fn enter(&mut self, open: &mut Open<'a>, attributes: &[Attribute<'a>], offset: usize) {
-        let Some(parent) = self.stack.last() else { return self.enter_root(open, attributes) };
-        let scope = match parent.role {
-            Role::Scope(scope) => scope,
-            Role::Skip => return,
-            Role::Field | Role::Markup => return self.enter_markup(open, attributes),
-        };
-        let (vocabulary, local) = self.names.resolve(open.name);
-        match meaning(scope, vocabulary, local) {
-            Meaning::Skip => open.role = Role::Skip,
-            Meaning::Group => open.role = Role::Scope(scope),
-            Meaning::Scope(Scope::Item) => {
-                open.role = Role::Scope(Scope::Item);
-                self.begin_item(open, attributes);
-            }
-            Meaning::Scope(inner) => {
-                self.saw_feed |= inner == Scope::Feed;
-                open.role = Role::Scope(inner);
-                if inner == Scope::Feed {
-                    self.describe_feed(open);
-                }
-            }
-            Meaning::Person(rank) => {
-                open.role = Role::Scope(Scope::Person);
-                open.begins = true;
-                self.person = Some((rank, Person::default(), String::new()));
-            }
-            Meaning::Attributes(empty) => {
-                open.role = Role::Scope(scope);
-                self.attributes_only(empty, open, attributes);
-            }
-            Meaning::Field(field) => self.begin_field(open, field, vocabulary, attributes, offset),
-        }
-    }
-
-    fn enter_root(&mut self, open: &mut Open<'a>, attributes: &[Attribute<'a>]) {
-        open.role = Role::Scope(Scope::Feed);
-        let local = open.name.rsplit(':').next().unwrap_or(open.name);
-        self.saw_feed = !local.eq_ignore_ascii_case("rdf");
-        self.describe_feed(open);
-        if local.eq_ignore_ascii_case("entry") {
-            open.role = Role::Scope(Scope::Item);
-            self.begin_item(open, attributes);
-        }
-    }
-
-    fn describe_feed(&mut self, open: &Open<'a>) {
-        self.feed.base.clone_from(&open.base);
-        if let Some(language) = &open.language {
-            self.feed.language.offer(1, language.to_string());
-        }
-    }
-
-    fn begin_item(&mut self, open: &mut Open<'a>, attributes: &[Attribute<'a>]) {
-        self.saw_feed = true;
-        open.begins = true;
-        let mut item = Draft { base: open.base.clone(), ..Draft::default() };
-        if let Some(language) = &open.language {
-            item.language.offer(1, language.to_string());
-        }
-        for (key, value) in attributes {
-            let local = key.rsplit(':').next().unwrap_or(key);
-            if local.eq_ignore_ascii_case("about") && self.format().is_rdf() {
-                item.id.offer(3, (fold(value, GUID_BYTES_MAX), false));
-            } else if local.eq_ignore_ascii_case("href") {
-                item.add_link(Link {
-                    href: absolute(&mut self.growth_left, value, open.base.as_deref()),
-                    ..Link::default()
-                });
-            }
-        }
-        self.item = Some(item);
-    }
-
-    fn enter_markup(&mut self, open: &mut Open<'a>, attributes: &[Attribute<'a>]) {
-        open.role = Role::Markup;
-        let Some(capture) = &mut self.capture else { return };
-        let local = open.name.rsplit(':').next().unwrap_or(open.name);
-        let mut kept: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
-        for (key, value) in attributes {
-            match *key {
-                "href" | "src" => kept.push((
-                    Cow::Borrowed(*key),
-                    Cow::Owned(absolute(&mut self.growth_left, value, open.base.as_deref())),
-                )),
-                "data-src" | "data-lazy-src" | "data-original" | "srcset" | "width" | "height" => {
-                    kept.push((Cow::Borrowed(*key), Cow::Borrowed(value.as_ref())));
-                }
-                _ => {}
-            }
-        }
-        capture.push_tag("", local, &kept);
-    }
-
-    pub(super) fn text(&mut self, bytes: &[u8]) -> Flow {
-        let text = std::str::from_utf8(bytes).unwrap_or_default();
+    pub(super) fn text(&mut self, text: &'a str) -> Flow {
         if let Some(capture) = &mut self.capture {
             capture.push(text);
-        } else if let (Some((.., words)), Some(top)) = (&mut self.person, self.stack.last())
+        } else {
+            self.person_text(text);
+        }
+        Flow::Go
+    }
+
+    /// What stands directly within a person, outside of its elements.
+    fn person_text(&mut self, text: &str) {
+        if let (Some((.., words)), Some(top)) = (&mut self.person, self.stack.last())
             && top.role == Role::Scope(Scope::Person)
             && words.len() < TITLE_BYTES_MAX
         {
             words.push_str(cut(text, TITLE_BYTES_MAX));
         }
-        Flow::Go
     }
 
-    pub(super) fn reference(&mut self, name: &[u8], offset: usize) -> Flow {
-        let name = std::str::from_utf8(name).unwrap_or_default();
+    /// Text with references in it, and where it begins. A `&` that begins none stays as it is.
+    pub(super) fn references(&mut self, (text, offset): (&'a str, usize)) {
+        if self.capture.is_none() && self.person.is_none() {
+            return;
+        }
+        let mut at = 0;
+        while let Some(found) = memchr(b'&', &text.as_bytes()[at..]) {
+            let start = at + found;
+            if found > 0 {
+                self.text(&text[at..start]);
+            }
+            let rest = &text.as_bytes()[start + 1..];
+            let end = start + 1 + memchr2(b';', b'&', rest).unwrap_or(rest.len());
+            at = if text.as_bytes().get(end) == Some(&b';') {
+                self.reference(&text[start + 1..end], offset + start);
+                end + 1
+            } else {
+                self.text(&text[start..end]);
+                end
+            };
+        }
+        if at < text.len() {
+            self.text(&text[at..]);
+        }
+    }
+
+    pub(super) fn reference(&mut self, name: &'a str, offset: usize) -> Flow {
         if let Some(capture) = &mut self.capture {
             if !capture.push_reference(name) {
                 let name = cut(name, 40);
                 self.notes.warn(offset, format!("\"&{name};\" is no character or known entity"));
             }
         } else if self.person.is_some() {
-            return self.text(unescape(&format!("&{};", cut(name, 40))).as_bytes());
+            let words = unescape(&format!("&{};", cut(name, 40))).into_owned();
+            self.person_text(&words);
         }
         Flow::Go
     }
@@ -411,7 +306,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The document, once there is no more of it.
-    pub(super) fn finish(mut self, text: &str) -> Result<Normal, ReadError> {
+    pub(super) fn finish(mut self, text: &str) -> Result<Normal<'a>, ReadError> {
         let Some(format) = self.format else { return Err(crate::sniff::nothing(text)) };
         if !self.saw_feed {
             return Err(super::foreign("rdf:RDF"));

@@ -1,5 +1,7 @@
 //! Fields: what an element says in its attributes and its text, and where in a draft that goes.
 
+use std::borrow::Cow;
+
 use url::Url;
 
 use super::{
@@ -76,7 +78,7 @@ impl<'a> Builder<'a> {
             }
             Field::Category => {
                 if let Some(term) = get("label").filter(|t| !t.is_empty()).or(get("term")) {
-                    draft.add_category(Words { value: fold(term, TITLE_BYTES_MAX), html: false });
+                    draft.add_category(Words::plain(fold(term, TITLE_BYTES_MAX)));
                 }
             }
             Field::Id(0) => {
@@ -147,10 +149,10 @@ impl<'a> Builder<'a> {
         self.keep(field, words, offset);
     }
 
-    fn keep(&mut self, field: Field, words: Words, offset: usize) {
+    fn keep(&mut self, field: Field, words: Words<'a>, offset: usize) {
         let base = self.stack.last().and_then(|o| o.base.clone());
         let draft = self.item.as_mut().unwrap_or(&mut self.feed);
-        let line = |w: &Words, max| fold(&w.value, max);
+        let line = |w: &Words<'_>, max| fold(&w.value, max);
         match field {
             Field::Title(rank) => draft.title.offer(rank, words),
             Field::Summary(rank) => draft.summary.offer(rank, words),
@@ -175,9 +177,14 @@ impl<'a> Builder<'a> {
                 draft.add_author(rank, Person::named(&plain_text(&words.value, TITLE_BYTES_MAX)))
             }
             Field::Category => draft.add_category(words),
-            Field::Keywords => words.value.split(',').for_each(|word| {
-                draft.add_category(Words { value: word.trim().to_owned(), html: words.html });
-            }),
+            Field::Keywords => {
+                let html = words.html;
+                let mut add = |value: Cow<'a, str>| draft.add_category(Words { value, html });
+                match words.value {
+                    Cow::Borrowed(value) => value.split(',').for_each(|word| add(word.trim().into())),
+                    Cow::Owned(value) => value.split(',').for_each(|word| add(word.trim().to_owned().into())),
+                }
+            }
             Field::Comments => {
                 draft.comments.offer(0, absolute(&mut self.growth_left, &words.value, base.as_deref()))
             }

@@ -69,7 +69,7 @@ const CUSTOMARY: [(&str, Vocabulary); 11] = [
 /// The declarations in force, innermost last.
 #[derive(Debug, Default)]
 pub(super) struct Namespaces<'a> {
-    declared: Vec<(&'a str, Cow<'a, str>)>,
+    declared: Vec<(&'a str, Cow<'a, str>, Vocabulary)>,
     /// The root is Atom's: its words are [`Vocabulary::Core`] here.
     pub(super) atom_is_core: bool,
 }
@@ -95,19 +95,25 @@ impl<'a> Namespaces<'a> {
         if self.declared.len() >= NAMESPACES_MAX {
             return Err(TooMany);
         }
-        self.declared.push((prefix, uri));
+        let vocabulary = vocabulary(&uri);
+        self.declared.push((prefix, uri, vocabulary));
         Ok(())
     }
 
     /// The URI that a prefix stands for.
     pub(super) fn uri(&self, prefix: &str) -> Option<&str> {
-        self.declared.iter().rev().find(|(p, _)| *p == prefix).map(|(_, uri)| uri.as_ref())
+        self.declaration(prefix).map(|(uri, _)| uri)
+    }
+
+    fn declaration(&self, prefix: &str) -> Option<(&str, Vocabulary)> {
+        let found = self.declared.iter().rev().find(|(p, ..)| *p == prefix);
+        found.map(|(_, uri, vocabulary)| (uri.as_ref(), *vocabulary))
     }
 
     /// The vocabulary and the local word of a name as it was written.
     pub(super) fn resolve<'n>(&self, name: &'n str) -> (Vocabulary, &'n str) {
         let (prefix, local) = name.split_once(':').unwrap_or(("", name));
-        let by_uri = self.uri(prefix).filter(|uri| !uri.is_empty()).map(vocabulary);
+        let by_uri = self.declaration(prefix).filter(|(uri, _)| !uri.is_empty()).map(|(_, known)| known);
         let vocabulary = match (prefix, by_uri) {
             (_, Some(known)) if known != Vocabulary::Other => known,
             // No prefix: whatever the default namespace is called, these are the feed's own words.

@@ -71,27 +71,39 @@ pub(super) enum Empty {
 
 /// The meaning of a word within a scope.
 pub(super) fn meaning(scope: Scope, vocabulary: Vocabulary, local: &str) -> Meaning {
-    let local = local.to_ascii_lowercase();
+    let mut buffer = [0; WORD_BYTES_MAX];
+    let local = lower(local, &mut buffer);
     match (scope, vocabulary) {
-        (Scope::Person, _) => person(&local),
+        (Scope::Person, _) => person(local),
         (Scope::Image, Vocabulary::Core) if local == "url" => Meaning::Field(Field::Image(0)),
         (Scope::Image, _) => Meaning::Skip,
-        (Scope::Feed, Vocabulary::Core | Vocabulary::Atom) => feed(vocabulary, &local),
-        (Scope::Item, Vocabulary::Core | Vocabulary::Atom) => item(vocabulary, &local),
-        (_, Vocabulary::Media) => media(scope, &local),
-        (_, Vocabulary::Itunes) => itunes(scope, &local),
+        (Scope::Feed, Vocabulary::Core | Vocabulary::Atom) => feed(vocabulary, local),
+        (Scope::Item, Vocabulary::Core | Vocabulary::Atom) => item(vocabulary, local),
+        (_, Vocabulary::Media) => media(scope, local),
+        (_, Vocabulary::Itunes) => itunes(scope, local),
         (Scope::Item, Vocabulary::Content) if local == "encoded" => Meaning::Field(Field::Content(0)),
-        (Scope::Item, Vocabulary::Xhtml) if matches!(local.as_str(), "body" | "div") => {
+        (Scope::Item, Vocabulary::Xhtml) if matches!(local, "body" | "div") => {
             Meaning::Field(Field::Content(2))
         }
-        (Scope::Feed, Vocabulary::Syndication) => match local.as_str() {
+        (Scope::Feed, Vocabulary::Syndication) => match local {
             "updateperiod" => Meaning::Field(Field::Period),
             "updatefrequency" => Meaning::Field(Field::Frequency),
             _ => Meaning::Skip,
         },
-        (_, Vocabulary::DublinCore | Vocabulary::DublinTerms) => dublin(&local),
+        (_, Vocabulary::DublinCore | Vocabulary::DublinTerms) => dublin(local),
         _ => Meaning::Skip,
     }
+}
+
+/// Longest word that means anything to us, in bytes.
+const WORD_BYTES_MAX: usize = 16;
+
+/// A word in lower case; nothing for one that is too long to mean anything.
+fn lower<'b>(word: &str, buffer: &'b mut [u8; WORD_BYTES_MAX]) -> &'b str {
+    let Some(buffer) = buffer.get_mut(..word.len()) else { return "" };
+    buffer.copy_from_slice(word.as_bytes());
+    buffer.make_ascii_lowercase();
+    std::str::from_utf8(buffer).unwrap_or_default()
 }
 
 fn person(local: &str) -> Meaning {

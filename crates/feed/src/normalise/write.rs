@@ -1,5 +1,6 @@
 //! Canonical XML: flat, in a fixed order, with customary prefixes, every date in RFC 3339.
 
+use memchr::{memchr3, memmem};
 use news::{Author, Timestamp};
 
 use super::draft::{Draft, FeedSide, ItemSide, Link, Person, Words};
@@ -23,15 +24,13 @@ pub(super) struct Writer {
 
 impl Writer {
     /// An item as RSS 2.0.
-    pub(super) fn item(&mut self, draft: Draft) -> ItemSide {
+    pub(super) fn item<'a>(&mut self, draft: Draft<'a>) -> ItemSide<'a> {
         let out = &mut self.items;
         out.push_str("<item>\n");
         html(out, "title", draft.title.get());
-        let links: Vec<&Link> = draft.links.iter().filter(|l| l.rel.is_empty()).collect();
-        if let Some(link) = links.first() {
+        if let Some(link) = draft.links.iter().find(|l| l.rel.is_empty()) {
             text(out, "link", &link.href);
         }
-        html(out, "description", draft.summary.get());
         let mut persons = Vec::new();
         for person in draft.best_authors() {
             if person.email.is_empty() && person.uri.is_empty() {
@@ -59,17 +58,19 @@ impl Writer {
         }
         if let Some((id, permalink)) = draft.id.get() {
             out.push_str(if *permalink { "<guid>" } else { "<guid isPermaLink=\"false\">" });
-            escape_into(out, id);
+            write(out, id);
             out.push_str("</guid>\n");
         }
         date(out, "pubDate", draft.published.get());
-        html(out, "content:encoded", draft.content.get());
         out.push_str("</item>\n");
-        side(draft, persons)
+        let mut side = side(draft, persons);
+        side.summary = side.summary.map(Words::into_html);
+        side.content = side.content.map(Words::into_html);
+        side
     }
 
     /// An entry as Atom 1.0.
-    pub(super) fn entry(&mut self, draft: Draft) -> ItemSide {
+    pub(super) fn entry<'a>(&mut self, draft: Draft<'a>) -> ItemSide<'a> {
         let out = &mut self.items;
         out.push_str("<entry>\n");
         if let Some((id, _)) = draft.id.get() {
@@ -84,7 +85,7 @@ impl Writer {
             let plain = if category.html {
                 plain_text(&category.value, TITLE_BYTES_MAX)
             } else {
-                category.value.clone()
+                category.value.clone().into_owned()
             };
             if !plain.is_empty() {
                 tag(out, "category", &[("term", &plain)]);
@@ -94,28 +95,26 @@ impl Writer {
             write_link(out, link);
         }
         date(out, "published", draft.published.get());
-        words(out, "summary", draft.summary.get());
-        words(out, "content", draft.content.get());
         out.push_str("</entry>\n");
         side(draft, Vec::new())
     }
 
     /// The whole document.
-    pub(super) fn finish(self, feed: Draft, format: Format) -> (String, FeedSide) {
+    pub(super) fn finish(self, mut feed: Draft<'_>, format: Format) -> (String, FeedSide) {
         let atom = format.is_atom();
-        let mut out = String::with_capacity(self.items.len() + 1024);
-        out.push_str(if atom { ATOM_HEAD } else { RSS_HEAD });
+        let mut head = String::from(if atom { ATOM_HEAD } else { RSS_HEAD });
         if atom {
-            head_of_atom(&mut out, &feed)
+            head_of_atom(&mut head, &feed)
         } else {
-            head_of_rss(&mut out, &feed)
+            head_of_rss(&mut head, &feed)
         }
-        out.push_str(&self.items);
+        let mut out = self.items;
+        out.insert_str(0, &head);
         out.push_str(if atom { "</feed>\n" } else { "</channel>\n</rss>\n" });
         let side = FeedSide {
-            updated: feed.updated.get().copied().or(feed.published.get().copied()),
             images: feed.best_images(),
-            language: feed.language.get().cloned(),
+            updated: feed.updated.take().or(feed.published.take()),
+            language: feed.language.take(),
             links: feed.links,
             base: feed.base,
         };
@@ -123,7 +122,7 @@ impl Writer {
     }
 }
 
-fn head_of_rss(out: &mut String, feed: &Draft) {
+fn head_of_rss(out: &mut String, feed: &Draft<'_>) {
     html(out, "title", feed.title.get());
     if let Some(link) = feed.links.iter().find(|l| l.rel.is_empty()) {
         text(out, "link", &link.href);
@@ -147,7 +146,7 @@ fn head_of_rss(out: &mut String, feed: &Draft) {
     }
 }
 
-fn head_of_atom(out: &mut String, feed: &Draft) {
+fn head_of_atom(out: &mut String, feed: &Draft<'_>) {
     words(out, "title", feed.title.get());
     words(out, "subtitle", feed.summary.get());
     if let Some((id, _)) = feed.id.get() {
@@ -162,11 +161,13 @@ fn head_of_atom(out: &mut String, feed: &Draft) {
     }
 }
 
-fn side(draft: Draft, authors: Vec<Author>) -> ItemSide {
+fn side<'a>(mut draft: Draft<'a>, authors: Vec<Author>) -> ItemSide<'a> {
     ItemSide {
-        updated: draft.updated.get().copied(),
         images: draft.best_images(),
-        language: draft.language.get().cloned(),
+        summary: draft.summary.take(),
+        content: draft.content.take(),
+        updated: draft.updated.take(),
+        language: draft.language.take(),
         links: draft.links,
         enclosures: draft.enclosures,
         authors,
@@ -186,8 +187,26 @@ fn text(out: &mut String, name: &str, value: &str) {
         return;
     }
     begin(out, name);
-    escape_into(out, value);
+    write(out, value);
     end(out, name);
+}
+
+/// Text within an element. What would have to be escaped is not touched: whoever reads it takes it as it is, in one
+/// piece.
+fn write(out: &mut String, text: &str) {
+    if memchr3(b'&', b'<', b'>', text.as_bytes()).is_none() {
+        out.push_str(text);
+        return;
+    }
+    out.push_str("<![CDATA[");
+    let mut from = 0;
+    for end in memmem::find_iter(text.as_bytes(), "]]>") {
+        out.push_str(&text[from..end]);
+        out.push_str("]]]]><![CDATA[");
+        from = end + 2;
+    }
+    out.push_str(&text[from..]);
+    out.push_str("]]>");
 }
 
 fn begin(out: &mut String, name: &str) {
@@ -203,7 +222,7 @@ fn end(out: &mut String, name: &str) {
 }
 
 /// RSS knows HTML only: plain text is made such.
-fn html(out: &mut String, name: &str, words: Option<&Words>) {
+fn html(out: &mut String, name: &str, words: Option<&Words<'_>>) {
     match words {
         Some(Words { value, html: true }) => text(out, name, value),
         Some(Words { value, html: false }) => text(out, name, &escape(value)),
@@ -212,12 +231,12 @@ fn html(out: &mut String, name: &str, words: Option<&Words>) {
 }
 
 /// Atom knows both.
-fn words(out: &mut String, name: &str, words: Option<&Words>) {
+fn words(out: &mut String, name: &str, words: Option<&Words<'_>>) {
     let Some(words) = words.filter(|w| !w.value.is_empty()) else { return };
     out.push('<');
     out.push_str(name);
     out.push_str(if words.html { " type=\"html\">" } else { " type=\"text\">" });
-    escape_into(out, &words.value);
+    write(out, &words.value);
     end(out, name);
 }
 

@@ -3,60 +3,68 @@
 use news::{Author, Enclosure, Item};
 use url::Url;
 
-use super::{Raw, Words};
+use super::{Context, Html, Raw};
 use crate::{
-    html::{first_image, has_markup, plain_text, sanitise, web_url},
-    identity,
+    html::{first_image, has_markup, may_be_markup, plain_text, sanitise, web_url},
     limits::{
         AUTHORS_MAX, CATEGORIES_MAX, ENCLOSURES_MAX, GUID_BYTES_MAX, ITEM_WARNINGS_MAX, SUMMARY_BYTES_MAX,
         TITLE_BYTES_MAX,
     },
-    normalise::Link,
-    text::fold,
+    normalise::{Link, Words},
+    text::{fold, is_folded},
 };
 
 /// Longest summary made of the content, in bytes.
 const EXCERPT_BYTES_MAX: usize = 500;
 
-impl Words {
-    /// Plain text on one line.
-    pub(super) fn plain(&self, bytes_max: usize) -> String {
-        match self {
-            Self::Plain(text) => fold(text, bytes_max),
-            Self::Html(html) => plain_text(html, bytes_max),
+impl Words<'_> {
+    /// Plain text on one line; what is such already is not copied.
+    fn into_line(self, bytes_max: usize) -> String {
+        if self.value.len() <= bytes_max
+            && is_folded(&self.value)
+            && !(self.html && may_be_markup(&self.value))
+        {
+            self.value.into_owned()
+        } else {
+            self.line(bytes_max)
         }
     }
 
-    fn html(&self) -> Option<&str> {
-        match self {
-            Self::Plain(_) => None,
-            Self::Html(html) => Some(html),
-        }
+    /// Plain text on one line.
+    pub(super) fn line(&self, bytes_max: usize) -> String {
+        if self.html { plain_text(&self.value, bytes_max) } else { fold(&self.value, bytes_max) }
+    }
+
+    fn as_html(&self) -> Option<&str> {
+        Some(self.value.as_ref()).filter(|_| self.html)
     }
 }
 
-/// Makes the item. `site` is what addresses are relative to when nothing closer says so.
-pub(super) fn assemble(raw: Raw, site: Option<&Url>, language: Option<&str>) -> Item {
-    let base = raw.base.as_deref().or(site);
+/// Makes the item.
+pub(super) fn assemble(raw: Raw<'_>, context: &Context<'_>) -> Item {
+    let base = raw.base.as_deref().or(context.site);
     let content_base = raw.content_base.as_deref().or(base);
     let mut warnings = raw.warnings;
-    let title = raw.title.map(|t| t.plain(TITLE_BYTES_MAX)).unwrap_or_default();
+    let title = raw.title.map(|t| t.into_line(TITLE_BYTES_MAX)).unwrap_or_default();
     let guid = raw.guid.map(|g| fold(&g, GUID_BYTES_MAX)).filter(|g| !g.is_empty());
     let guid_as_link = guid.as_deref().filter(|_| raw.guid_is_link);
     let link = raw.links.iter().find_map(|l| web_url(l, base)).or_else(|| {
         let guid = guid_as_link.filter(|g| g.starts_with("http://") || g.starts_with("https://"))?;
         web_url(guid, None)
     });
-    let mut summary = raw.summary.as_ref().map(|s| s.plain(SUMMARY_BYTES_MAX)).unwrap_or_default();
-    let body = raw.content.as_ref().or(raw.summary.as_ref().filter(|s| s.html().is_some_and(has_markup)));
-    let content_html = body.and_then(|words| content(words, content_base, &mut warnings));
+    let mut summary = raw.summary.as_ref().map(|s| s.line(SUMMARY_BYTES_MAX)).unwrap_or_default();
+    let in_summary = || raw.summary.as_ref().filter(|s| s.as_html().is_some_and(has_markup));
+    let body = raw.content.as_ref().or_else(in_summary);
+    let content_html = body
+        .filter(|_| context.html == Html::Safe)
+        .and_then(|words| content(words, content_base, &mut warnings));
     if summary.is_empty()
         && let Some(words) = &raw.content
     {
-        summary = words.plain(EXCERPT_BYTES_MAX);
+        summary = words.line(EXCERPT_BYTES_MAX);
     }
     let enclosures = enclosures(raw.enclosures, base);
-    let in_text = |words: &Option<Words>| first_image(words.as_ref()?.html()?, content_base);
+    let in_text = |words: &Option<Words<'_>>| first_image(words.as_ref()?.as_html()?, content_base);
     let image = raw
         .images
         .iter()
@@ -65,7 +73,7 @@ pub(super) fn assemble(raw: Raw, site: Option<&Url>, language: Option<&str>) -> 
         .or_else(|| in_text(&raw.content))
         .or_else(|| in_text(&raw.summary));
     warnings.truncate(ITEM_WARNINGS_MAX);
-    let mut item = Item {
+    Item {
         key: String::new(),
         guid,
         title,
@@ -73,12 +81,12 @@ pub(super) fn assemble(raw: Raw, site: Option<&Url>, language: Option<&str>) -> 
         summary,
         content_html,
         authors: authors(raw.authors, base),
-        categories: categories(&raw.categories),
+        categories: categories(raw.categories),
         published: raw.published,
         updated: raw.updated,
         language: raw
             .language
-            .or_else(|| language.map(str::to_owned))
+            .or_else(|| context.language.map(str::to_owned))
             .map(|l| fold(&l, 64))
             .filter(|l| !l.is_empty()),
         image,
@@ -87,14 +95,12 @@ pub(super) fn assemble(raw: Raw, site: Option<&Url>, language: Option<&str>) -> 
         warnings,
         content_hash: 0,
         second_key: None,
-    };
-    item.content_hash = identity::content_hash(&item);
-    item
+    }
 }
 
-fn content(words: &Words, base: Option<&Url>, warnings: &mut Vec<String>) -> Option<String> {
-    let Words::Html(html) = words else {
-        let text = words.plain(SUMMARY_BYTES_MAX);
+fn content(words: &Words<'_>, base: Option<&Url>, warnings: &mut Vec<String>) -> Option<String> {
+    let Some(html) = words.as_html() else {
+        let text = words.line(SUMMARY_BYTES_MAX);
         return (!text.is_empty()).then(|| format!("<p>{}</p>", crate::text::escape(&text)));
     };
     let (safe, repairs) = sanitise(html, base);
@@ -107,10 +113,10 @@ fn content(words: &Words, base: Option<&Url>, warnings: &mut Vec<String>) -> Opt
     safe
 }
 
-fn categories(raw: &[Words]) -> Vec<String> {
+fn categories(raw: Vec<Words<'_>>) -> Vec<String> {
     let mut categories: Vec<String> = Vec::new();
-    for words in raw.iter().take(CATEGORIES_MAX) {
-        let category = words.plain(TITLE_BYTES_MAX);
+    for words in raw.into_iter().take(CATEGORIES_MAX) {
+        let category = words.into_line(TITLE_BYTES_MAX);
         if !category.is_empty() && !categories.contains(&category) {
             categories.push(category);
         }

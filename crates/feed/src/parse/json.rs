@@ -9,16 +9,15 @@ use std::fmt;
 use news::{Author, Warning};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
-use url::Url;
 
-use super::{Parsed, Raw, Words, assemble::assemble, kept};
+use super::{Context, Html, Parsed, Raw, assemble::assemble, kept};
 use crate::{
     dates,
-    document::{FeedInfo, Format, Rhythm},
+    document::{FeedInfo, Format, Hints, Rhythm},
     error::ReadError,
     html::web_url,
     limits::{ITEMS_READ_MAX, SUMMARY_BYTES_MAX, TITLE_BYTES_MAX},
-    normalise::Link,
+    normalise::{Link, Words},
     sniff::not_a_feed,
     text::fold,
 };
@@ -32,7 +31,7 @@ pub(crate) struct Json {
 }
 
 /// Reads JSON text.
-pub(crate) fn read_json(text: &str, url: Option<&Url>, language: Option<&str>) -> Result<Json, ReadError> {
+pub(crate) fn read_json(text: &str, hints: &Hints<'_>, html: Html) -> Result<Json, ReadError> {
     let text = scan::scan(text)?;
     let mut found = Found::default();
     let mut warnings = Vec::new();
@@ -58,10 +57,11 @@ pub(crate) fn read_json(text: &str, url: Option<&Url>, language: Option<&str>) -
         return Err(ReadError::Truncated);
     }
     let format = if version.contains("1.1") { Format::Json11 } else { Format::Json10 };
-    Ok(Json { format, parsed: map(found, url, language), warnings, damaged: end.is_err() })
+    Ok(Json { format, parsed: map(found, hints, html), warnings, damaged: end.is_err() })
 }
 
-fn map(found: Found, url: Option<&Url>, language: Option<&str>) -> Parsed {
+fn map(found: Found, hints: &Hints<'_>, html: Html) -> Parsed {
+    let url = hints.url;
     let line = |key: &str, max| found.text(key).map(|t| fold(&t, max)).filter(|t| !t.is_empty());
     let address = |key: &str| found.text(key).and_then(|t| web_url(&t, url));
     let feed = FeedInfo {
@@ -79,7 +79,8 @@ fn map(found: Found, url: Option<&Url>, language: Option<&str>) -> Parsed {
     let authors = authors(&found.top);
     let dates: Vec<_> = found.items.iter().map(|raw| raw.published.or(raw.updated)).collect();
     let count = found.items.len();
-    let site = url;
+    let language = feed.language.as_deref().or(hints.language);
+    let context = Context { site: url, language, html };
     let items: Vec<_> = found
         .items
         .into_iter()
@@ -89,7 +90,7 @@ fn map(found: Found, url: Option<&Url>, language: Option<&str>) -> Parsed {
             if raw.authors.is_empty() {
                 raw.authors.clone_from(&authors);
             }
-            assemble(raw, site, feed.language.as_deref().or(language))
+            assemble(raw, &context)
         })
         .collect();
     let dropped = found.dropped + count - items.len();
@@ -100,7 +101,7 @@ fn map(found: Found, url: Option<&Url>, language: Option<&str>) -> Parsed {
 #[derive(Default)]
 struct Found {
     top: Map<String, Value>,
-    items: Vec<Raw>,
+    items: Vec<Raw<'static>>,
     saw_items: bool,
     dropped: usize,
 }
@@ -190,7 +191,7 @@ impl<'de> Visitor<'de> for ItemsSeed<'_> {
     }
 }
 
-fn raw(item: &Map<String, Value>) -> Raw {
+fn raw(item: &Map<String, Value>) -> Raw<'static> {
     let text = |key: &str| item.get(key).and_then(string).filter(|t| !t.trim().is_empty());
     let mut warnings = Vec::new();
     let mut date = |key: &str| {
@@ -206,12 +207,12 @@ fn raw(item: &Map<String, Value>) -> Raw {
     Raw {
         guid: text("id"),
         guid_is_link: true,
-        title: text("title").map(Words::Plain),
+        title: text("title").map(Words::plain),
         links: ["url", "external_url"].into_iter().filter_map(text).collect(),
-        summary: text("summary").map(Words::Plain),
-        content: text("content_html").map(Words::Html).or_else(|| text("content_text").map(Words::Plain)),
+        summary: text("summary").map(Words::plain),
+        content: text("content_html").map(Words::html).or_else(|| text("content_text").map(Words::plain)),
         authors: authors(item),
-        categories: list(item, "tags").iter().filter_map(string).map(Words::Plain).collect(),
+        categories: list(item, "tags").iter().filter_map(string).map(Words::plain).collect(),
         published,
         updated,
         language: text("language"),

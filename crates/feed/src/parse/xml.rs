@@ -6,12 +6,12 @@ use news::{Author, Timestamp};
 use rss::extension::syndication::UpdatePeriod;
 use url::Url;
 
-use super::{Parsed, Raw, Words, assemble::assemble, kept};
+use super::{Context, Html, Parsed, Raw, assemble::assemble, kept};
 use crate::{
-    document::{Days, FeedInfo, Hours, Rhythm},
+    document::{Days, FeedInfo, Hints, Hours, Rhythm},
     html::{first_image, resolve, web_url},
-    limits::{SUMMARY_BYTES_MAX, TITLE_BYTES_MAX},
-    normalise::{FeedSide, ItemSide, Link, Normal},
+    limits::{ITEMS_KEPT_MAX, SUMMARY_BYTES_MAX, TITLE_BYTES_MAX},
+    normalise::{FeedSide, ItemSide, Link, Normal, Words},
     text::fold,
 };
 
@@ -19,26 +19,20 @@ use crate::{
 ///
 /// # Errors
 /// The message of the crate that refused it; a normalised document is never refused, and fuzzing holds us to it.
-pub(crate) fn read_xml(normal: Normal, url: Option<&Url>, language: Option<&str>) -> Result<Parsed, String> {
-    if normal.format.is_atom() { read_atom(normal, url, language) } else { read_rss(normal, url, language) }
+pub(crate) fn read_xml(normal: Normal<'_>, hints: &Hints<'_>, html: Html) -> Result<Parsed, String> {
+    if normal.format.is_atom() { read_atom(normal, hints, html) } else { read_rss(normal, hints, html) }
 }
 
-/// What the whole feed says, for the items that do not say it themselves.
-struct Context<'a> {
-    site: Option<Url>,
-    language: Option<&'a str>,
-}
-
-fn read_rss(normal: Normal, url: Option<&Url>, language: Option<&str>) -> Result<Parsed, String> {
+fn read_rss(normal: Normal<'_>, hints: &Hints<'_>, html: Html) -> Result<Parsed, String> {
     let mut channel = rss::Channel::read_from(normal.xml.as_bytes()).map_err(|e| e.to_string())?;
     let side = normal.feed;
     let own = std::iter::once(channel.link.as_str()).filter(|l| !l.is_empty());
-    let base = side.base.as_deref().or(url);
+    let base = side.base.as_deref().or(hints.url);
     let link = own.chain(page_links(&side.links)).find_map(|l| web_url(l, base));
     let feed_language = channel.language.take().or(side.language.clone());
     let feed = FeedInfo {
-        title: some(Words::Html(std::mem::take(&mut channel.title)).plain(TITLE_BYTES_MAX)),
-        description: some(Words::Html(channel.description.clone()).plain(SUMMARY_BYTES_MAX)),
+        title: some(Words::html(channel.title.as_str()).line(TITLE_BYTES_MAX)),
+        description: some(Words::html(channel.description.as_str()).line(SUMMARY_BYTES_MAX)),
         updated: instant(channel.last_build_date()).or(instant(channel.pub_date())),
         image: side
             .images
@@ -52,22 +46,23 @@ fn read_rss(normal: Normal, url: Option<&Url>, language: Option<&str>) -> Result
     };
     // Where the page is on another site, relative addresses are relative to it: so publishers mean them.
     let site =
-        side.base.as_deref().cloned().or_else(|| resolve(feed.link.as_deref()?, None)).or(url.cloned());
-    let context = Context { site, language: feed.language.as_deref().or(language) };
+        side.base.as_deref().cloned().or_else(|| resolve(feed.link.as_deref()?, None)).or(hints.url.cloned());
+    let language = feed.language.as_deref().or(hints.language);
+    let context = Context { site: site.as_ref(), language, html };
     let rhythm = rhythm_of(&channel);
     let items = std::mem::take(&mut channel.items);
     let (items, dropped) = items_of(items, normal.items, rss_item, rss_date, &context);
     Ok(Parsed { feed, items, rhythm, dropped })
 }
 
-fn read_atom(normal: Normal, url: Option<&Url>, language: Option<&str>) -> Result<Parsed, String> {
+fn read_atom(normal: Normal<'_>, hints: &Hints<'_>, html: Html) -> Result<Parsed, String> {
     let mut atom = atom_syndication::Feed::read_from(normal.xml.as_bytes()).map_err(|e| e.to_string())?;
     let FeedSide { updated, images, links, language: feed_language, base } = normal.feed;
-    let base = base.as_deref().or(url);
+    let base = base.as_deref().or(hints.url);
     let feed = FeedInfo {
-        title: some(atom_text(&atom.title).plain(TITLE_BYTES_MAX)),
+        title: some(atom_text(&mut atom.title).line(TITLE_BYTES_MAX)),
         link: page_links(&links).find_map(|l| web_url(l, base)),
-        description: atom.subtitle.as_ref().map(|s| atom_text(s).plain(SUMMARY_BYTES_MAX)).and_then(some),
+        description: atom.subtitle.as_mut().map(|s| atom_text(s).line(SUMMARY_BYTES_MAX)).and_then(some),
         language: feed_language.map(|l| fold(&l, 64)).and_then(some),
         updated,
         image: images.iter().find_map(|i| web_url(i, base)),
@@ -79,9 +74,10 @@ fn read_atom(normal: Normal, url: Option<&Url>, language: Option<&str>) -> Resul
     // A document that came from nowhere says itself where it belongs.
     let self_link = || links.iter().find(|l| l.rel == "self").and_then(|l| resolve(&l.href, None));
     let site = base.cloned().or_else(self_link).or_else(|| resolve(feed.link.as_deref()?, None));
-    let context = Context { site, language: feed.language.as_deref().or(language) };
+    let language = feed.language.as_deref().or(hints.language);
+    let context = Context { site: site.as_ref(), language, html };
     let entries = std::mem::take(&mut atom.entries);
-    let entry = |entry, side: ItemSide| {
+    let entry = |entry, side| {
         let mut raw = atom_entry(entry, side);
         if raw.authors.is_empty() {
             raw.authors.clone_from(&authors);
@@ -93,41 +89,38 @@ fn read_atom(normal: Normal, url: Option<&Url>, language: Option<&str>) -> Resul
 }
 
 /// Maps the items that are kept, and counts the others.
-fn items_of<T>(
+fn items_of<'a, T>(
     found: Vec<T>,
-    sides: Vec<ItemSide>,
-    map: impl Fn(T, ItemSide) -> Raw,
-    date: impl Fn(&T, &ItemSide) -> Option<Timestamp>,
+    sides: Vec<ItemSide<'a>>,
+    map: impl Fn(T, ItemSide<'a>) -> Raw<'a>,
+    date: impl Fn(&T, &ItemSide<'a>) -> Option<Timestamp>,
     context: &Context<'_>,
 ) -> (Vec<news::Item>, usize) {
     debug_assert_eq!(found.len(), sides.len(), "one side for each item");
-    let pairs: Vec<_> = found.into_iter().zip(sides).collect();
-    let dates: Vec<_> = pairs.iter().map(|(item, side)| date(item, side)).collect();
-    let kept = kept(&dates);
-    let count = pairs.len();
-    let items: Vec<_> = pairs
-        .into_iter()
-        .zip(kept)
-        .filter(|(_, kept)| *kept)
-        .map(|((item, side), _)| assemble(map(item, side), context.site.as_ref(), context.language))
-        .collect();
-    let dropped = count - items.len();
+    let dates: Vec<_> = found.iter().zip(&sides).map(|(item, side)| date(item, side)).collect();
+    let mut items = Vec::with_capacity(dates.len().min(ITEMS_KEPT_MAX));
+    for ((item, side), kept) in found.into_iter().zip(sides).zip(kept(&dates)) {
+        if kept {
+            items.push(assemble(map(item, side), context));
+        }
+    }
+    let dropped = dates.len() - items.len();
     (items, dropped)
 }
 
-fn rss_date(item: &rss::Item, side: &ItemSide) -> Option<Timestamp> {
+fn rss_date(item: &rss::Item, side: &ItemSide<'_>) -> Option<Timestamp> {
     instant(item.pub_date()).or(side.updated)
 }
 
-fn atom_date(entry: &atom_syndication::Entry, side: &ItemSide) -> Option<Timestamp> {
+fn atom_date(entry: &atom_syndication::Entry, side: &ItemSide<'_>) -> Option<Timestamp> {
     entry.published.map(|d| d.to_utc().into()).or(side.updated)
 }
 
-fn rss_item(item: rss::Item, side: ItemSide) -> Raw {
+fn rss_item(item: rss::Item, side: ItemSide<'_>) -> Raw<'_> {
     let mut authors: Vec<Author> = side.authors;
     if let Some(dublin) = &item.dublin_core_ext {
         let named = |name: &String| Author {
-            name: some(Words::Html(name.clone()).plain(TITLE_BYTES_MAX)),
+            name: some(Words::html(name.as_str()).line(TITLE_BYTES_MAX)),
             ..Author::default()
         };
         authors.extend(dublin.creators.iter().map(named));
@@ -140,12 +133,12 @@ fn rss_item(item: rss::Item, side: ItemSide) -> Raw {
     Raw {
         guid,
         guid_is_link,
-        title: item.title.map(Words::Html),
+        title: item.title.map(Words::html),
         links: item.link.into_iter().chain(page_links(&side.links).map(str::to_owned)).collect(),
-        summary: item.description.map(Words::Html),
-        content: item.content.map(Words::Html),
+        summary: side.summary,
+        content: side.content,
         authors,
-        categories: item.categories.into_iter().map(|c| Words::Html(c.name)).collect(),
+        categories: item.categories.into_iter().map(|c| Words::html(c.name)).collect(),
         published,
         updated: side.updated,
         language: side.language,
@@ -159,21 +152,18 @@ fn rss_item(item: rss::Item, side: ItemSide) -> Raw {
     }
 }
 
-fn atom_entry(entry: atom_syndication::Entry, side: ItemSide) -> Raw {
+fn atom_entry(mut entry: atom_syndication::Entry, side: ItemSide<'_>) -> Raw<'_> {
     let (links, enclosures): (Vec<_>, Vec<_>) = entry.links.into_iter().partition(|l| l.rel != "enclosure");
     let links: Vec<Link> = links.into_iter().map(link).collect();
     Raw {
         guid: Some(entry.id),
         guid_is_link: false,
-        title: Some(atom_text(&entry.title)),
+        title: Some(atom_text(&mut entry.title)),
         links: page_links(&links).map(str::to_owned).collect(),
-        summary: entry.summary.as_ref().map(atom_text),
-        content: entry.content.and_then(|c| {
-            let html = c.content_type.as_deref() == Some("html");
-            c.value.map(|v| if html { Words::Html(v) } else { Words::Plain(v) })
-        }),
+        summary: side.summary,
+        content: side.content,
         authors: entry.authors.into_iter().map(person).collect(),
-        categories: entry.categories.into_iter().map(|c| Words::Plain(c.term)).collect(),
+        categories: entry.categories.into_iter().map(|c| Words::plain(c.term)).collect(),
         published: entry.published.map(|d| d.to_utc().into()),
         // The crate says 1970 where the feed said nothing.
         updated: side.updated,
@@ -187,11 +177,9 @@ fn atom_entry(entry: atom_syndication::Entry, side: ItemSide) -> Raw {
     }
 }
 
-fn atom_text(text: &atom_syndication::Text) -> Words {
-    match text.r#type {
-        atom_syndication::TextType::Text => Words::Plain(text.value.clone()),
-        _ => Words::Html(text.value.clone()),
-    }
+fn atom_text(text: &mut atom_syndication::Text) -> Words<'static> {
+    let value = std::mem::take(&mut text.value);
+    if text.r#type == atom_syndication::TextType::Text { Words::plain(value) } else { Words::html(value) }
 }
 
 fn link(link: atom_syndication::Link) -> Link {

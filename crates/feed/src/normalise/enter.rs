@@ -1,0 +1,156 @@
+//! The beginning of an element: what it is where it stands, and what begins with it.
+
+use std::{borrow::Cow, rc::Rc};
+
+use url::Url;
+
+use super::{
+    draft::{Draft, Link, Person},
+    elements::{Attribute, Builder, Open, Role},
+    fields::absolute,
+    names::{ATOM_03, is_atom},
+    words::{Meaning, Scope, meaning},
+};
+use crate::{
+    document::Format,
+    html::resolve,
+    limits::GUID_BYTES_MAX,
+    text::{cut, fold},
+};
+
+impl<'a> Builder<'a> {
+    /// Decides what the element is, and begins whatever begins with it.
+    pub(super) fn enter(&mut self, open: &mut Open<'a>, attributes: &[Attribute<'a>], offset: usize) {
+        let Some(parent) = self.stack.last() else { return self.enter_root(open, attributes) };
+        let scope = match parent.role {
+            Role::Scope(scope) => scope,
+            Role::Skip => return,
+            Role::Field | Role::Markup => return self.enter_markup(open, attributes),
+        };
+        let (vocabulary, local) = self.names.resolve(open.name);
+        match meaning(scope, vocabulary, local) {
+            Meaning::Skip => open.role = Role::Skip,
+            Meaning::Group => open.role = Role::Scope(scope),
+            Meaning::Scope(Scope::Item) => {
+                open.role = Role::Scope(Scope::Item);
+                self.begin_item(open, attributes);
+            }
+            Meaning::Scope(inner) => {
+                self.saw_feed |= inner == Scope::Feed;
+                open.role = Role::Scope(inner);
+                if inner == Scope::Feed {
+                    self.describe_feed(open);
+                }
+            }
+            Meaning::Person(rank) => {
+                open.role = Role::Scope(Scope::Person);
+                open.begins = true;
+                self.person = Some((rank, Person::default(), String::new()));
+            }
+            Meaning::Attributes(empty) => {
+                open.role = Role::Scope(scope);
+                self.attributes_only(empty, open, attributes);
+            }
+            Meaning::Field(field) => self.begin_field(open, field, vocabulary, attributes, offset),
+        }
+    }
+
+    fn enter_root(&mut self, open: &mut Open<'a>, attributes: &[Attribute<'a>]) {
+        open.role = Role::Scope(Scope::Feed);
+        let local = open.name.rsplit(':').next().unwrap_or(open.name);
+        self.saw_feed = !local.eq_ignore_ascii_case("rdf");
+        self.describe_feed(open);
+        if local.eq_ignore_ascii_case("entry") {
+            open.role = Role::Scope(Scope::Item);
+            self.begin_item(open, attributes);
+        }
+    }
+
+    fn describe_feed(&mut self, open: &Open<'a>) {
+        self.feed.base.clone_from(&open.base);
+        if let Some(language) = &open.language {
+            self.feed.language.offer(1, language.to_string());
+        }
+    }
+
+    fn begin_item(&mut self, open: &mut Open<'a>, attributes: &[Attribute<'a>]) {
+        self.saw_feed = true;
+        open.begins = true;
+        let mut item = Draft { base: open.base.clone(), ..Draft::default() };
+        if let Some(language) = &open.language {
+            item.language.offer(1, language.to_string());
+        }
+        for (key, value) in attributes {
+            let local = key.rsplit(':').next().unwrap_or(key);
+            if local.eq_ignore_ascii_case("about") && self.format().is_rdf() {
+                item.id.offer(3, (fold(value, GUID_BYTES_MAX), false));
+            } else if local.eq_ignore_ascii_case("href") {
+                item.add_link(Link {
+                    href: absolute(&mut self.growth_left, value, open.base.as_deref()),
+                    ..Link::default()
+                });
+            }
+        }
+        self.item = Some(item);
+    }
+
+    fn enter_markup(&mut self, open: &mut Open<'a>, attributes: &[Attribute<'a>]) {
+        open.role = Role::Markup;
+        let Some(capture) = &mut self.capture else { return };
+        let local = open.name.rsplit(':').next().unwrap_or(open.name);
+        let mut kept: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
+        for (key, value) in attributes {
+            match *key {
+                "href" | "src" => kept.push((
+                    Cow::Borrowed(*key),
+                    Cow::Owned(absolute(&mut self.growth_left, value, open.base.as_deref())),
+                )),
+                "data-src" | "data-lazy-src" | "data-original" | "srcset" | "width" | "height" => {
+                    kept.push((Cow::Borrowed(*key), Cow::Borrowed(value.as_ref())));
+                }
+                _ => {}
+            }
+        }
+        capture.push_tag("", local, &kept);
+    }
+
+    /// Which feed has this root.
+    pub(super) fn root(&mut self, name: &str, attributes: &[Attribute<'_>]) -> Option<Format> {
+        let (prefix, local) = name.split_once(':').unwrap_or(("", name));
+        let uri = self.names.uri(prefix).unwrap_or_default();
+        let version =
+            attributes.iter().find(|(k, _)| k.eq_ignore_ascii_case("version")).map_or("", |(_, v)| v.trim());
+        let netscape = self.names.uri("").is_some_and(|u| u.contains("netscape.com"));
+        match local.to_ascii_lowercase().as_str() {
+            "rss" if version.starts_with("0.") => Some(Format::Rss0),
+            "rss" => Some(Format::Rss2),
+            "rdf" if netscape => Some(Format::Rss0),
+            "rdf" => Some(Format::Rss1),
+            "channel" if uri.contains("rss1.1") => Some(Format::Rss1),
+            "channel" => Some(Format::Rss2),
+            "feed" | "entry" => {
+                let old = version == "0.3" || uri.trim().eq_ignore_ascii_case(ATOM_03);
+                if !uri.is_empty() && !is_atom(uri) && !prefix.is_empty() {
+                    return None;
+                }
+                self.names.atom_is_core = true;
+                Some(if old { Format::Atom03 } else { Format::Atom10 })
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn language_in(&self, attributes: &[Attribute<'_>]) -> Option<Rc<str>> {
+        let own = attributes.iter().find(|(k, _)| *k == "xml:lang").map(|(_, v)| v.trim());
+        match own {
+            Some(own) if !own.is_empty() => Some(cut(own, 64).into()),
+            _ => self.stack.last().and_then(|o| o.language.clone()),
+        }
+    }
+
+    pub(super) fn base_in(&self, attributes: &[Attribute<'_>]) -> Option<Rc<Url>> {
+        let outer = self.stack.last().and_then(|o| o.base.clone());
+        let own = attributes.iter().find(|(k, _)| *k == "xml:base");
+        own.and_then(|(_, v)| resolve(v, outer.as_deref().or(self.url))).map(Rc::new).or(outer)
+    }
+}
