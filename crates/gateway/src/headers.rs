@@ -21,6 +21,9 @@ const CSP_PAGE: &str = "default-src 'none'; script-src 'self'; style-src 'self';
 /// Everything else is data, and never a document.
 const CSP_DATA: &str = "default-src 'none'; frame-ancestors 'none'; sandbox";
 
+/// Routes that answer however many connections are open: how we fare, and the stream, which has a refusal of its own.
+const ALWAYS_ANSWERED: [&str; 4] = ["/health", "/ready", "/metrics", "/news/stream"];
+
 const ALWAYS: [(&str, &str); 5] = [
     ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"),
@@ -42,6 +45,9 @@ pub(crate) async fn dress<B: MessageBody + 'static>(
         request.into_response(Problem::wrong_host().error_response()).map_into_right_body()
     } else if request.method() == Method::OPTIONS {
         request.into_response(preflight(allowed.is_some())).map_into_right_body()
+    } else if shared.hub.connections.is_crowded() && !ALWAYS_ANSWERED.contains(&request.path()) {
+        shared.hub.numbers.requests_refused.get_or_create(&[("reason", "connections")]).inc();
+        request.into_response(Problem::overloaded().error_response()).map_into_right_body()
     } else {
         next.call(request).await?.map_into_left_body()
     };

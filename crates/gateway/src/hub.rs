@@ -16,8 +16,8 @@ use news::{SourceId, SourceStatus, Timestamp};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    filter::Filter, metrics::Numbers, operator::Operator, refresh::Refreshes, replay::Replays, ring::Ring,
-    wording::Wording,
+    connection::Connections, filter::Filter, limits::Limits, metrics::Numbers, operator::Operator,
+    refresh::Refreshes, replay::Replays, ring::Ring, wording::Wording,
 };
 
 /// What the operator set.
@@ -33,6 +33,16 @@ pub(crate) struct Settings {
     pub(crate) cors_origins: Vec<String>,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) operator: Operator,
+    pub(crate) limits: Limits,
+    /// Files that the process may have open.
+    pub(crate) descriptors: u64,
+}
+
+impl Settings {
+    /// Whether it is a proxy of ours.
+    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|net| net.contains(&address))
+    }
 }
 
 /// Open streams.
@@ -55,6 +65,7 @@ pub(crate) struct Hub {
     bell: watch::Sender<u64>,
     draining: AtomicBool,
     clients: Mutex<Clients>,
+    pub(crate) connections: Connections,
     pub(crate) metrics: Metrics,
     pub(crate) numbers: Numbers,
     /// The daemon's metrics as they last came.
@@ -72,8 +83,11 @@ impl Hub {
         clock: Clock,
     ) -> Self {
         let metrics = Metrics::new();
+        let connections =
+            Connections::new(settings.clients_max, settings.clients_per_address_max, settings.descriptors);
         Self {
             settings,
+            connections,
             ring,
             replays,
             refreshes,
@@ -129,6 +143,9 @@ impl Hub {
         if self.is_draining() {
             return Err("draining");
         }
+        if self.connections.is_crowded() {
+            return Err("connections");
+        }
         let mut clients = self.clients();
         if clients.all >= self.settings.clients_max {
             return Err("clients_max");
@@ -154,7 +171,7 @@ impl Hub {
 }
 
 /// An IPv6 client has at least a /64 to itself, so that counts as one address.
-fn neighbourhood(address: IpAddr) -> IpAddr {
+pub(crate) fn neighbourhood(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
         v4 => v4,
@@ -336,6 +353,8 @@ mod tests {
             cors_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             operator: Operator::load(None).unwrap(),
+            limits: Limits::default(),
+            descriptors: u64::MAX,
         };
         let ring = Ring::new(Bounds { events: 10, bytes: 1 << 20 });
         Arc::new(Hub::new(settings, ring, Replays::new().0, Refreshes::new().0, Clock::system()))

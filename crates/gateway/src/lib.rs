@@ -9,10 +9,12 @@
 //! Nobody queues for a client: a subscriber is a cursor into the ring. No handler fetches, parses or touches a disk,
 //! and none asks the ingestion daemon: what it says is in memory before anybody asks.
 
+mod connection;
 mod filter;
 mod headers;
 mod hub;
 mod intake;
+mod limits;
 mod metrics;
 mod operator;
 mod problem;
@@ -26,4 +28,5 @@ mod sse;
 mod subscriber;
 mod wording;
 
-pub use run::{RunError, run};
+pub use limits::Limits;
+pub use run::{RunError, run, run_within};

@@ -9,6 +9,9 @@ type Labels = [(&'static str, &'static str); 1];
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Numbers {
     pub(crate) clients: Gauge,
+    pub(crate) connections: Gauge,
+    pub(crate) connections_cut: Family<Labels, Counter>,
+    pub(crate) requests_refused: Family<Labels, Counter>,
     pub(crate) streams: Counter,
     pub(crate) refused: Family<Labels, Counter>,
     pub(crate) ended: Family<Labels, Counter>,
@@ -38,6 +41,12 @@ impl Numbers {
         );
         Self {
             clients: metrics.add("newswire_gateway_clients", "Open streams"),
+            connections: metrics
+                .add("newswire_gateway_connections", "Open connections, the streams' included"),
+            connections_cut: metrics
+                .add("newswire_gateway_connections_cut_total", "Connections that we cut, by reason"),
+            requests_refused: metrics
+                .add("newswire_gateway_requests_refused_total", "Requests refused unread, by reason"),
             streams: metrics.add("newswire_gateway_streams_total", "Streams opened"),
             refused: metrics.add("newswire_gateway_streams_refused_total", "Streams refused, by reason"),
             ended: metrics.add("newswire_gateway_streams_ended_total", "Streams that we ended, by reason"),

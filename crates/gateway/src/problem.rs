@@ -49,6 +49,27 @@ impl Problem {
         }
     }
 
+    /// 408: the body did not come in time.
+    pub(crate) fn slow_body() -> Self {
+        Self::new(408, "slow-body", "the request's body did not come in time")
+    }
+
+    /// 413.
+    pub(crate) fn large_body() -> Self {
+        Self::new(413, "large-body", "a request's body has at most 16 KiB")
+    }
+
+    /// 503: we took too long ourselves.
+    pub(crate) fn slow_answer() -> Self {
+        Self { retry_after_s: Some(5), ..Self::new(503, "slow-answer", "there was no answer in time") }
+    }
+
+    /// 503: nearly all connections are in use.
+    pub(crate) fn overloaded() -> Self {
+        let detail = "too many connections are open";
+        Self { retry_after_s: Some(5), ..Self::new(503, "overloaded", detail) }
+    }
+
     /// 404.
     pub(crate) fn not_found(what: &str) -> Self {
         Self::new(404, "not-found", what)

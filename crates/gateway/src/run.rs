@@ -1,8 +1,10 @@
 //! The process from its first socket to its last: what `main` and the tests call.
 
-use std::{any::Any, net::TcpListener, rc::Rc, sync::Arc, time::Duration};
+use std::{net::TcpListener, rc::Rc, sync::Arc, time::Duration};
 
-use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn, rt::net::TcpStream, web};
+use actix_web::{
+    App, HttpServer, dev::ServerHandle, http::KeepAlive, middleware::from_fn, rt::net::TcpStream, web,
+};
 use anyhow::Context as _;
 use daemon::{
     Exit,
@@ -13,14 +15,16 @@ use daemon::{
     process::{Ending, Start},
     sockets::{SocketError, bind_tcp},
 };
+use listenfd::ListenFd;
 use serde_json::json;
-use socket2::SockRef;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    connection::Connection,
     headers,
     hub::{Hub, Settings},
     intake,
+    limits::Limits,
     operator::Operator,
     refresh::Refreshes,
     replay::Replays,
@@ -29,16 +33,6 @@ use crate::{
     shard::Shard,
 };
 
-/// How long a request's head may take, its first one.
-const HEAD_WITHIN: Duration = Duration::from_secs(5);
-/// How long an idle connection is kept for another request.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// How long what we wrote may stay unacknowledged before the kernel gives the client up.
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
-/// What the kernel holds for a client that does not read; its default goes to 4 MB.
-const SEND_BUFFER_BYTES: usize = 128 * 1024;
-/// Connections beyond the streams: health checks, pages, the page's own requests.
-const CONNECTIONS_BESIDES: usize = 1024;
 /// How long after its window a drain may take.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
@@ -71,8 +65,16 @@ impl Ending for RunError {
 /// # Errors
 /// [`RunError`]: what to print, and what to exit with.
 pub async fn run(start: Start) -> Result<(), RunError> {
+    run_within(start, Limits::default()).await
+}
+
+/// [`run`] with other limits than the usual ones.
+///
+/// # Errors
+/// [`RunError`]: what to print, and what to exit with.
+pub async fn run_within(start: Start, limits: Limits) -> Result<(), RunError> {
     let Start { config, clock, logs, signals } = start;
-    let listener = bind_tcp(config.gateway.listen)?;
+    let Door { listener, inherited } = open_door(&config)?;
     let address = listener.local_addr().context("ask the listener for its address")?;
     let bounds = Bounds {
         events: config.gateway.ring_events,
@@ -80,7 +82,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     };
     let (replays, librarian) = Replays::new();
     let (refreshes, clerk) = Refreshes::new();
-    let hub = Arc::new(Hub::new(settings(&config)?, Ring::new(bounds), replays, refreshes, clock));
+    let hub = Arc::new(Hub::new(settings(&config, limits)?, Ring::new(bounds), replays, refreshes, clock));
     let _admin = serve_admin(&config, &hub, &logs)?;
     let intake_stop = CancellationToken::new();
     let socket = config.daemon.run_dir.join("ingestd.sock");
@@ -88,11 +90,16 @@ pub async fn run(start: Start) -> Result<(), RunError> {
         intake::start(Arc::clone(&hub), socket, bounds.events, (librarian, clerk), intake_stop.clone());
     let intake = intake.context("start the intake")?;
     let server = serve(&config, &hub, listener)?;
+    warn_of_few_descriptors(&hub);
     tracing::info!(listen = %address, "ready");
     notify::ready();
 
     signals.stop.cancelled().await;
     notify::stopping();
+    if inherited {
+        // Whoever comes from now on waits in the socket's queue for our successor.
+        server.pause().await;
+    }
     drain(&hub).await;
     server.stop(true).await;
     intake_stop.cancel();
@@ -101,7 +108,28 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     Ok(())
 }
 
-fn settings(config: &Config) -> Result<Settings, RunError> {
+/// Where clients come in.
+struct Door {
+    listener: TcpListener,
+    /// It was there before us and will be after us.
+    inherited: bool,
+}
+
+/// The socket that systemd listens at for us (`sd_listen_fds(3)`), else one of our own.
+fn open_door(config: &Config) -> Result<Door, RunError> {
+    let inherited =
+        ListenFd::from_env().take_tcp_listener(0).context("take over the socket of LISTEN_FDS")?;
+    match inherited {
+        Some(listener) => {
+            listener.set_nonblocking(true).context("take over the socket of LISTEN_FDS")?;
+            tracing::info!("took over a listening socket; gateway.listen is not used");
+            Ok(Door { listener, inherited: true })
+        }
+        None => Ok(Door { listener: bind_tcp(config.gateway.listen)?, inherited: false }),
+    }
+}
+
+fn settings(config: &Config, limits: Limits) -> Result<Settings, RunError> {
     let gateway = &config.gateway;
     let proxies = gateway.trusted_proxies.iter().map(|net| net.parse()).collect::<Result<_, _>>();
     Ok(Settings {
@@ -114,6 +142,8 @@ fn settings(config: &Config) -> Result<Settings, RunError> {
         cors_origins: gateway.cors_origins.clone(),
         operator: Operator::load(gateway.operator_token_file.as_deref()).map_err(RunError::Token)?,
         trusted_proxies: proxies.context("gateway.trusted_proxies")?,
+        limits,
+        descriptors: daemon::limits::raise_open_files().context("ask how many files may be open")?,
     })
 }
 
@@ -147,7 +177,8 @@ fn serve(config: &Config, hub: &Arc<Hub>, listener: TcpListener) -> anyhow::Resu
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         workers => workers,
     };
-    let hub = Arc::clone(hub);
+    let (hub, greeter) = (Arc::clone(hub), Arc::clone(hub));
+    let limits = hub.settings.limits;
     let app = move || {
         App::new()
             .app_data(web::Data::new(Shared { hub: Arc::clone(&hub) }))
@@ -159,14 +190,20 @@ fn serve(config: &Config, hub: &Arc<Hub>, listener: TcpListener) -> anyhow::Resu
         .workers(workers)
         .disable_signals()
         .shutdown_timeout(1)
-        .client_request_timeout(HEAD_WITHIN)
+        .client_request_timeout(limits.head)
         .client_disconnect_timeout(Duration::from_secs(1))
-        .keep_alive(KEEP_ALIVE)
+        // actix has a deadline for a connection's first head only, so there is no second one.
+        .keep_alive(KeepAlive::Disabled)
         .tcp_nodelay(true)
         // Otherwise a client that closes an idle stream is noticed only when the next write fails.
         .h1_allow_half_closed(false)
-        .max_connections(config.gateway.clients_max + CONNECTIONS_BESIDES)
-        .on_connect(|connection, _| bound_the_socket(connection))
+        // At actix's own limit clients would hang in the backlog, neither served nor refused.
+        .max_connections(usize::MAX / 2)
+        .on_connect(move |stream, data| {
+            if let Some(stream) = stream.downcast_ref::<TcpStream>() {
+                data.insert(Connection::open(&greeter, stream));
+            }
+        })
         .listen(listener)
         .context("serve")?
         .run();
@@ -175,15 +212,16 @@ fn serve(config: &Config, hub: &Arc<Hub>, listener: TcpListener) -> anyhow::Resu
     Ok(handle)
 }
 
-/// actix has no write timeout: the kernel ends a client that does not acknowledge, and holds little for it.
-fn bound_the_socket(connection: &dyn Any) {
-    let Some(stream) = connection.downcast_ref::<TcpStream>() else { return };
-    let socket = SockRef::from(stream);
-    let bounded = socket
-        .set_send_buffer_size(SEND_BUFFER_BYTES)
-        .and(socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX)));
-    if let Err(error) = bounded {
-        tracing::debug!(%error, "could not bound a client's socket");
+/// The operator asked for more clients than the system lets us have.
+fn warn_of_few_descriptors(hub: &Hub) {
+    let (connections_max, clients_max) = (hub.connections.max(), hub.settings.clients_max);
+    if connections_max <= clients_max {
+        tracing::warn!(
+            open_files_max = hub.settings.descriptors,
+            connections_max,
+            clients_max,
+            "too few files may be open for gateway.clients_max; raise LimitNOFILE"
+        );
     }
 }
 
@@ -201,4 +239,6 @@ async fn drain(hub: &Arc<Hub>) {
     if tokio::time::timeout(window + DRAIN_GRACE, gone).await.is_err() {
         tracing::warn!(clients = hub.client_count(), "streams did not end in time");
     }
+    let cut = hub.numbers.connections_cut.get_or_create(&[("reason", "drain")]).get();
+    tracing::info!(cut, "drained");
 }

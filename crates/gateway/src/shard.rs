@@ -5,13 +5,19 @@
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, task::Waker, time::Duration};
 
+use news::Seq;
 use slab::Slab;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::hub::Hub;
+use crate::{connection::Connection, hub::Hub};
 
 /// How finely heartbeats and departures are timed.
 const TICK: Duration = Duration::from_millis(100);
+/// How long a client may take to hear that it is its turn to leave.
+const FAREWELL: Duration = Duration::from_millis(300);
+
+/// Slower than this, a client that is behind falls behind for ever.
+const EVENTS_A_SECOND_MIN: f64 = 5.0;
 
 /// The clients of one worker.
 pub(crate) struct Shard {
@@ -29,6 +35,25 @@ struct Slot {
     woken: bool,
     /// When it leaves, once we drain.
     leaves: Option<Instant>,
+    connection: Rc<Connection>,
+    /// Where the client stands.
+    cursor: Seq,
+    pace: Pace,
+}
+
+/// How fast a client takes what it has not had. actix does not poll a client whose buffer is full, so what counts is
+/// whether it ever had everything.
+struct Pace {
+    /// The end of this window.
+    until: Instant,
+    /// Where the client stood at its beginning.
+    from: Seq,
+    /// It has everything and waits.
+    rests: bool,
+    /// It had everything at some time in this window.
+    rested: bool,
+    /// The window before was too slow.
+    was_slow: bool,
 }
 
 /// Why a client is polled.
@@ -74,11 +99,15 @@ impl Shard {
     fn look_round(&self) {
         let now = Instant::now();
         let draining = self.hub.is_draining();
+        let measured = self.hub.settings.limits.pace;
         let window = if draining { self.hub.drain_window() } else { Duration::ZERO };
         for (_, slot) in &mut *self.slots.borrow_mut() {
             if draining {
                 let leaves = *slot.leaves.get_or_insert_with(|| now + window.mul_f64(fastrand::f64()));
-                if leaves <= now {
+                if leaves + FAREWELL <= now {
+                    // It does not read, and would hold us up.
+                    slot.connection.cut("drain");
+                } else if leaves <= now {
                     slot.wake();
                 }
             }
@@ -86,12 +115,26 @@ impl Shard {
                 slot.beat = true;
                 slot.wake();
             }
+            if slot.pace.until <= now && slot.pace.is_too_slow(slot.cursor, now, measured) {
+                slot.connection.cut("slow");
+                self.hub.numbers.ended.get_or_create(&[("reason", "slow")]).inc();
+            }
         }
     }
 
     /// A place in the list.
-    pub(crate) fn enter(&self) -> usize {
-        let slot = Slot { waker: None, written: Instant::now(), beat: false, woken: true, leaves: None };
+    pub(crate) fn enter(&self, connection: Rc<Connection>) -> usize {
+        let now = Instant::now();
+        let slot = Slot {
+            waker: None,
+            written: now,
+            beat: false,
+            woken: true,
+            leaves: None,
+            connection,
+            cursor: Seq::NONE,
+            pace: Pace::new(now + self.hub.settings.limits.pace),
+        };
         self.slots.borrow_mut().insert(slot)
     }
 
@@ -108,17 +151,25 @@ impl Shard {
     }
 
     /// Something was written to the client.
-    pub(crate) fn wrote(&self, key: usize) {
+    pub(crate) fn wrote(&self, key: usize, cursor: Seq) {
         let mut slots = self.slots.borrow_mut();
         let slot = &mut slots[key];
         slot.written = Instant::now();
         slot.beat = false;
+        slot.cursor = cursor;
+        slot.pace.rests = false;
         // Polled again for what may be left, which is no spinning.
         slot.woken = true;
     }
 
     /// The client has everything and waits.
-    pub(crate) fn park(&self, key: usize, waker: &Waker) {
+    pub(crate) fn rest(&self, key: usize) {
+        let pace = &mut self.slots.borrow_mut()[key].pace;
+        (pace.rests, pace.rested) = (true, true);
+    }
+
+    /// Whom to wake.
+    pub(crate) fn listen(&self, key: usize, waker: &Waker) {
         let mut slots = self.slots.borrow_mut();
         match &mut slots[key].waker {
             Some(old) => old.clone_from(waker),
@@ -130,8 +181,65 @@ impl Shard {
 impl Slot {
     fn wake(&mut self) {
         self.woken = true;
+        self.pace.rests = false;
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }
+    }
+}
+
+impl Pace {
+    fn new(until: Instant) -> Self {
+        Self { until, from: Seq::NONE, rests: false, rested: true, was_slow: false }
+    }
+
+    /// Ends a window; tells whether it and the one before were too slow.
+    fn is_too_slow(&mut self, cursor: Seq, now: Instant, window: Duration) -> bool {
+        #[expect(clippy::cast_precision_loss, reason = "nobody takes 2^52 events in a window")]
+        let events = cursor.0.saturating_sub(self.from.0) as f64;
+        let slow = !self.rests && !self.rested && events < EVENTS_A_SECOND_MIN * window.as_secs_f64();
+        let before = std::mem::replace(&mut self.was_slow, slow);
+        (self.until, self.from, self.rested) = (now + window, cursor, self.rests);
+        slow && before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_secs(30);
+
+    /// What each window says of a client that takes so many events in it, and never has everything.
+    fn judge(taken: &[u64]) -> Vec<bool> {
+        let now = Instant::now();
+        let mut pace = Pace { rested: false, ..Pace::new(now) };
+        let mut cursor = Seq::NONE;
+        let window = |n: &u64| {
+            cursor = Seq(cursor.0 + n);
+            pace.is_too_slow(cursor, now, WINDOW)
+        };
+        taken.iter().map(window).collect()
+    }
+
+    #[test]
+    fn two_slow_windows_in_a_row_are_too_slow() {
+        assert_eq!(judge(&[149, 149]), [false, true]);
+        assert_eq!(judge(&[0, 150, 0, 150]), [false; 4]);
+        assert_eq!(judge(&[1000, 0, 0]), [false, false, true]);
+    }
+
+    #[test]
+    fn a_client_that_had_everything_is_never_too_slow() {
+        let now = Instant::now();
+        let mut pace = Pace::new(now);
+        for _ in 0..3 {
+            pace.rests = true;
+            assert!(!pace.is_too_slow(Seq(1), now, WINDOW), "nothing comes, and it waits");
+        }
+        pace.rests = false;
+        assert!(!pace.is_too_slow(Seq(1), now, WINDOW), "it waited when the window began");
+        assert!(!pace.is_too_slow(Seq(1), now, WINDOW), "one window is not enough");
+        assert!(pace.is_too_slow(Seq(1), now, WINDOW));
     }
 }

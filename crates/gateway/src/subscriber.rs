@@ -25,6 +25,7 @@ use tokio::{sync::oneshot, time::Instant};
 use wire::{Hello, Missed, Resume, Verdict};
 
 use crate::{
+    connection::Connection,
     filter::{Filter, Since},
     hub::Place,
     replay::{self, NoPage, Page},
@@ -96,10 +97,10 @@ enum Stage {
 pub(crate) struct Spinning;
 
 impl Subscriber {
-    pub(crate) fn new(shard: Rc<Shard>, place: Place, wish: Wish) -> Self {
+    pub(crate) fn new(shard: Rc<Shard>, connection: Rc<Connection>, place: Place, wish: Wish) -> Self {
         let now = Instant::now();
         Self {
-            slot: shard.enter(),
+            slot: shard.enter(connection),
             notice: shard.hub.notices.next(),
             shard,
             _place: place,
@@ -404,15 +405,15 @@ impl MessageBody for Subscriber {
         if this.stage == Stage::Ended {
             return Poll::Ready(None);
         }
-        this.shard.park(this.slot, cx.waker());
+        this.shard.listen(this.slot, cx.waker());
         let call = this.shard.call(this.slot);
         if std::mem::take(&mut this.breathe) {
-            this.shard.wrote(this.slot);
+            this.shard.wrote(this.slot, this.cursor);
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         if let Some(bytes) = this.next(call, cx) {
-            this.shard.wrote(this.slot);
+            this.shard.wrote(this.slot, this.cursor);
             this.shard.hub.numbers.delivered_bytes.inc_by(bytes.len() as u64);
             return Poll::Ready(Some(Ok(bytes)));
         }
@@ -421,6 +422,7 @@ impl MessageBody for Subscriber {
             this.shard.hub.numbers.ended.get_or_create(&[("reason", "pipelining")]).inc();
             return Poll::Ready(Some(Err(Spinning)));
         }
+        this.shard.rest(this.slot);
         Poll::Pending
     }
 }

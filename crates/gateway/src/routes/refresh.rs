@@ -1,11 +1,13 @@
 //! `POST /news/refresh`: the operator orders visits.
 
-use actix_web::{HttpRequest, HttpResponse, Resource, ResponseError as _, web};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, Resource, ResponseError as _, web};
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::Shared;
-use crate::{problem::Problem, refresh::NoAnswer};
+use crate::{hub::Hub, problem::Problem, refresh::NoAnswer};
 
 /// Sources in one order.
 const SOURCES_MAX: usize = 1000;
@@ -20,13 +22,7 @@ struct Order {
 }
 
 pub(super) fn resource() -> Resource {
-    let json = web::JsonConfig::default().limit(BODY_BYTES_MAX).error_handler(|_, _| {
-        Problem::bad_parameter("body", "JSON such as {\"sources\":[\"bbc\"]} is wanted").into()
-    });
-    web::resource("/news/refresh")
-        .app_data(json)
-        .route(web::post().to(order))
-        .default_service(web::to(other_method))
+    web::resource("/news/refresh").route(web::post().to(order)).default_service(web::to(other_method))
 }
 
 async fn other_method() -> HttpResponse {
@@ -39,11 +35,32 @@ async fn other_method() -> HttpResponse {
 async fn order(
     request: HttpRequest,
     shared: web::Data<Shared>,
-    order: web::Json<Order>,
+    body: web::Payload,
 ) -> Result<HttpResponse, Problem> {
     let hub = &shared.hub;
+    let limits = hub.settings.limits;
+    // Before the body: whoever is not the operator has none to send.
     hub.settings.operator.check(&request)?;
-    let sources = order.into_inner().sources;
+    let body = timeout(limits.body, read(&request, body)).await.map_err(|_| Problem::slow_body())??;
+    timeout(limits.handler, pass_on(hub, &body)).await.map_err(|_| Problem::slow_answer())?
+}
+
+/// The whole body, if it may be an order.
+async fn read(request: &HttpRequest, body: web::Payload) -> Result<Bytes, Problem> {
+    // A page of another origin can send any other type without asking first.
+    if !request.content_type().eq_ignore_ascii_case("application/json") {
+        return Err(no_order());
+    }
+    let body = body.to_bytes_limited(BODY_BYTES_MAX).await.map_err(|_| Problem::large_body())?;
+    body.map_err(|_| no_order())
+}
+
+fn no_order() -> Problem {
+    Problem::bad_parameter("body", "JSON such as {\"sources\":[\"bbc\"]} is wanted")
+}
+
+async fn pass_on(hub: &Hub, body: &[u8]) -> Result<HttpResponse, Problem> {
+    let Order { sources } = serde_json::from_slice(body).map_err(|_| no_order())?;
     if sources.is_empty() || sources.len() > SOURCES_MAX {
         return Err(Problem::bad_parameter("sources", "1 to 1000 ids are wanted"));
     }

@@ -9,6 +9,7 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, Resource, http::
 
 use super::{Shared, other_method};
 use crate::{
+    connection::Connection,
     filter::Query,
     problem::Problem,
     shard::Shard,
@@ -79,13 +80,14 @@ async fn open(request: HttpRequest, shared: web::Data<Shared>) -> Result<HttpRes
         filter: query.filter,
         wording,
     };
-    Ok(event_stream(wording).body(Subscriber::new(Rc::clone(shard), place, wish)))
+    let connection = request.conn_data::<Rc<Connection>>().expect("every connection is taken over").clone();
+    connection.stays();
+    Ok(event_stream(wording).body(Subscriber::new(Rc::clone(shard), connection, place, wish)))
 }
 
 /// Who is asking: the peer, or whoever a proxy that we trust says, read from right to left.
 fn address(request: &HttpRequest, shared: &Shared) -> IpAddr {
-    let trusted =
-        |address: &IpAddr| shared.hub.settings.trusted_proxies.iter().any(|net| net.contains(address));
+    let trusted = |address: &IpAddr| shared.hub.settings.trusts(*address);
     let peer = request.peer_addr().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.ip().to_canonical());
     if !trusted(&peer) {
         return peer;

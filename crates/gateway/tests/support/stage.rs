@@ -1,0 +1,442 @@
+//! The stage for tests over real sockets: a gateway in this process, clients, and a daemon that serves a script.
+#![allow(dead_code, reason = "no test file uses all of it")]
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::{
+    net::SocketAddr,
+    ops::Deref,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
+
+use daemon::{Clock, config::Config, logs::Logs, process::Start, stop::Signals};
+use news::{Cursor, Epoch, Event, FeedUrl, Item, Kind, Seq, Source, SourceId, Timestamp};
+use newswire_gateway::Limits;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpSocket, TcpStream, UnixListener, UnixStream},
+    sync::{broadcast, watch},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Everything happens within this, or the test fails.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where a gateway is asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Door {
+    pub(crate) address: SocketAddr,
+}
+
+impl Door {
+    pub(crate) async fn send(&self, request: &str) -> BufReader<TcpStream> {
+        self.send_bytes(request.as_bytes()).await
+    }
+
+    pub(crate) async fn send_bytes(&self, request: &[u8]) -> BufReader<TcpStream> {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        BufReader::new(stream)
+    }
+
+    /// One request on one connection: the whole answer as text.
+    pub(crate) async fn ask(&self, method: &str, path: &str, headers: &str) -> String {
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n");
+        let mut answer = Vec::new();
+        let mut stream = self.send(&request).await;
+        timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+        String::from_utf8(answer).unwrap()
+    }
+
+    pub(crate) async fn stream(&self, query: &str, headers: &str) -> Client {
+        let request = format!("GET /news/stream{query} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
+        let mut client = Client { stream: self.send(&request).await };
+        let status = client.line().await.unwrap();
+        assert_eq!(status, "HTTP/1.1 200 OK", "a stream is never refused with a status");
+        while !client.line().await.unwrap().is_empty() {}
+        client
+    }
+
+    pub(crate) async fn until_ready(&self) {
+        let ready = async {
+            while !self.ask("GET", "/ready", "").await.starts_with("HTTP/1.1 200") {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, ready).await.unwrap();
+    }
+
+    /// A stream of a client whose system takes very little for it.
+    pub(crate) async fn small_stream(&self, query: &str) -> Client {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(self.address).await.unwrap();
+        let request = format!("GET /news/stream{query} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        Client { stream: BufReader::new(stream) }
+    }
+
+    /// Open streams, as the gateway says.
+    pub(crate) async fn clients(&self) -> usize {
+        let health = self.ask("GET", "/health", "").await;
+        let body: serde_json::Value = serde_json::from_str(health.split_once("\r\n\r\n").unwrap().1).unwrap();
+        body["clients"].as_u64().unwrap() as usize
+    }
+
+    /// Waits until so many streams are open; returns how long it took.
+    pub(crate) async fn until_clients(&self, wanted: usize, within: Duration) -> Duration {
+        let started = Instant::now();
+        while self.clients().await != wanted {
+            assert!(
+                started.elapsed() < within,
+                "{} clients after {within:?}, not {wanted}",
+                self.clients().await
+            );
+            sleep(Duration::from_millis(20)).await;
+        }
+        started.elapsed()
+    }
+
+    /// The value of one line of the metrics.
+    pub(crate) async fn number(&self, line: &str) -> u64 {
+        let metrics = self.ask("GET", "/metrics", "").await;
+        let value = metrics.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
+    }
+}
+
+/// A gateway on a thread of its own.
+pub(crate) struct Gateway {
+    pub(crate) door: Door,
+    pub(crate) stop: CancellationToken,
+    pub(crate) thread: Option<thread::JoinHandle<()>>,
+    pub(crate) directory: tempfile::TempDir,
+}
+
+impl Gateway {
+    pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> Self {
+        Self::within(Limits::default(), change).await
+    }
+
+    /// With other limits than the usual ones.
+    pub(crate) async fn within(limits: Limits, change: impl FnOnce(&mut Config)) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let mut config = Config::default();
+        config.daemon.run_dir = directory.path().to_owned();
+        config.gateway.listen = address;
+        config.gateway.workers = 2;
+        config.gateway.heartbeat = Duration::from_millis(500);
+        config.gateway.drain = Duration::from_secs(1);
+        change(&mut config);
+        let stop = CancellationToken::new();
+        let signals = Signals { stop: stop.clone(), reload: watch::channel(0).1 };
+        let start = Start { config, clock: Clock::system(), logs: Logs::detached(), signals };
+        let thread = thread::spawn(move || {
+            actix_web::rt::System::new().block_on(newswire_gateway::run_within(start, limits)).unwrap();
+        });
+        let gateway = Self { door: Door { address }, stop, thread: Some(thread), directory };
+        let up = async {
+            while TcpStream::connect(address).await.is_err() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, up).await.unwrap();
+        gateway
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.path().join("ingestd.sock")
+    }
+
+    /// Told to stop; returns how long it took.
+    pub(crate) async fn end(mut self) -> Duration {
+        let started = Instant::now();
+        self.stop.cancel();
+        let thread = self.thread.take().unwrap();
+        tokio::task::spawn_blocking(move || thread.join().unwrap()).await.unwrap();
+        started.elapsed()
+    }
+}
+
+impl Deref for Gateway {
+    type Target = Door;
+
+    fn deref(&self) -> &Door {
+        &self.door
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
+/// A client that reads lines of the event stream.
+pub(crate) struct Client {
+    pub(crate) stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    /// The next line; nothing at the end of the stream.
+    pub(crate) async fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        let read = timeout(PATIENCE, self.stream.read_line(&mut line)).await.expect("a line in time");
+        match read {
+            Ok(0) | Err(_) => None,
+            Ok(_) => Some(line.trim_end().to_owned()),
+        }
+    }
+
+    /// The next block as its fields, chunk sizes left out.
+    pub(crate) async fn block(&mut self) -> Option<Vec<String>> {
+        let mut fields = Vec::new();
+        loop {
+            let line = self.line().await?;
+            let is_chunk_size = !line.is_empty() && line.bytes().all(|b| b.is_ascii_hexdigit());
+            match line.as_str() {
+                "" if fields.is_empty() => {}
+                "" => return Some(fields),
+                // The chunk that ends the body; the connection may live on.
+                "0" => return None,
+                _ if is_chunk_size => {}
+                _ => fields.push(line),
+            }
+        }
+    }
+
+    /// The ids of the next `n` blocks with an event and an id.
+    pub(crate) async fn ids(&mut self, n: usize) -> Vec<String> {
+        let mut ids = Vec::new();
+        while ids.len() < n {
+            let block = self.block().await.expect("the stream goes on");
+            let id = block.iter().find_map(|f| f.strip_prefix("id: "));
+            if let (Some(id), true) = (id, block.iter().any(|f| f == "event: item")) {
+                ids.push(id.to_owned());
+            }
+        }
+        ids
+    }
+
+    /// The data of the next event that is an item; chunks may cut lines anywhere.
+    pub(crate) async fn item(&mut self) -> serde_json::Value {
+        loop {
+            let block = self.block().await.expect("the stream goes on");
+            if block.iter().any(|f| f == "event: item") {
+                let data = block.iter().find_map(|f| f.strip_prefix("data: ")).unwrap();
+                return serde_json::from_str(data).unwrap();
+            }
+        }
+    }
+
+    /// The data of the next `stream` event.
+    pub(crate) async fn hello(&mut self) -> serde_json::Value {
+        loop {
+            let block = self.block().await.expect("the stream goes on");
+            if block.iter().any(|f| f == "event: stream") {
+                let data = block.iter().find_map(|f| f.strip_prefix("data: ")).unwrap();
+                return serde_json::from_str(data).unwrap();
+            }
+        }
+    }
+}
+
+/// A daemon that serves a log in memory.
+#[derive(Clone)]
+pub(crate) struct FakeDaemon {
+    pub(crate) epoch: &'static str,
+    /// The JSON of each event.
+    pub(crate) log: Arc<Mutex<Vec<String>>>,
+    /// Events before this one are no longer kept.
+    pub(crate) oldest: Arc<AtomicU64>,
+    /// Questions about the log are not answered.
+    pub(crate) mute: Arc<AtomicBool>,
+    /// Questions about the log that are open, and the most there ever were.
+    pub(crate) pages: Arc<(AtomicU64, AtomicU64)>,
+    pub(crate) bell: broadcast::Sender<String>,
+}
+
+pub(crate) fn source(id: &str) -> Source {
+    Source::new(SourceId::try_new(id).unwrap(), FeedUrl::try_new("https://example.org/").unwrap())
+}
+
+impl FakeDaemon {
+    pub(crate) fn new(epoch: &'static str) -> Self {
+        let oldest = Arc::new(AtomicU64::new(1));
+        let bell = broadcast::channel(10_000).0;
+        Self { epoch, log: Arc::default(), oldest, mute: Arc::default(), pages: Arc::default(), bell }
+    }
+
+    /// Adds an item of `from`, titled after its number.
+    pub(crate) fn publish(&self, from: &str) {
+        self.publish_item(from, Item::default());
+    }
+
+    /// The same with an item of the test's own; key and an empty title are filled in.
+    pub(crate) fn publish_item(&self, from: &str, item: Item) {
+        let mut log = self.log.lock().unwrap();
+        let seq = log.len() as u64 + 1;
+        let title = if item.title.is_empty() { format!("Story {seq}") } else { item.title };
+        let id = Cursor { epoch: Epoch::try_new(self.epoch).unwrap(), seq: Seq(seq) };
+        let item = Item { key: seq.to_string(), title, ..item };
+        let event = Event::new(
+            id.clone(),
+            Kind::Item,
+            &source(from),
+            Timestamp::from_millis(1_000 * seq as i64),
+            item,
+        );
+        log.push(event.to_json());
+        self.bell.send(self.block(seq, &event.to_json())).ok();
+    }
+
+    /// Adds `n` items with a summary of so many bytes.
+    pub(crate) fn publish_large(&self, n: usize, bytes: usize) {
+        let summary = "x".repeat(bytes);
+        (0..n).for_each(|_| self.publish_item("a", Item { summary: summary.clone(), ..Item::default() }));
+    }
+
+    /// Tells of a visit.
+    pub(crate) fn visited(&self, id: &str) {
+        let text = |s: &str| serde_json::Value::from(s);
+        let notice = serde_json::json!({
+            "source": id, "status": "unchanged", "new": 0, "updated": 0, "took_ms": 1, "next_visit": null,
+            "why": "", "error": null,
+            "health": {
+                "id": id, "name": id, "url": "", "category": "general", "country": null, "language": null, "tags": [],
+                "enabled": true, "activity": "idle", "activity_since": null, "last_status": text("unchanged"),
+                "last_code": 304, "last_visit": null, "last_took_ms": 1, "last_success": null, "last_error": null,
+                "consecutive_failures": 0, "next_visit": null, "why": "", "warnings": [], "restarts": 0,
+                "counts": {}, "last_event": null,
+            },
+        });
+        self.bell.send(format!("event: source\ndata: {notice}\n\n")).ok();
+    }
+
+    pub(crate) fn block(&self, seq: u64, json: &str) -> String {
+        format!("id: {}-{seq}\nevent: item\ndata: {json}\n\n", self.epoch)
+    }
+
+    /// `/log?limit=…&after=…` or `since=…` (an event of number n was recorded n seconds after 1970).
+    pub(crate) fn page(&self, request: &str) -> String {
+        let query = request.split_whitespace().nth(1).unwrap().split_once('?').unwrap().1;
+        let value = |name: &str| {
+            url::form_urlencoded::parse(query.as_bytes())
+                .find(|(n, _)| n == name)
+                .map(|(_, v)| v.into_owned())
+        };
+        let limit: usize = value("limit").unwrap().parse().unwrap();
+        let after = match (value("after"), value("since")) {
+            (Some(after), _) => after.parse::<Cursor>().unwrap().seq.0,
+            (_, since) => since.unwrap().parse::<Timestamp>().unwrap().millis() as u64 / 1000 - 1,
+        };
+        let floor = self.oldest.load(Relaxed) - 1;
+        let log = self.log.lock().unwrap();
+        let events: Vec<_> = log.iter().skip(after.max(floor) as usize).take(limit).cloned().collect();
+        let missed = floor.saturating_sub(after);
+        format!("{{\"epoch\":\"{}\",\"missed\":{missed},\"events\":[{}]}}", self.epoch, events.join(","))
+    }
+
+    /// Serves until it is dropped.
+    pub(crate) fn serve(&self, socket: PathBuf) -> Serving {
+        std::fs::remove_file(&socket).ok();
+        let listener = UnixListener::bind(socket).unwrap();
+        let daemon = self.clone();
+        let accept = async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(daemon.clone().answer(stream));
+            }
+        };
+        Serving(tokio::spawn(accept))
+    }
+
+    pub(crate) async fn answer(self, mut stream: UnixStream) -> Option<()> {
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            request.push(stream.read_u8().await.ok()?);
+        }
+        let request = String::from_utf8(request).ok()?;
+        if !request.starts_with("GET /wire") {
+            let body = if request.starts_with("GET /sources") {
+                "{\"sources\":[]}".to_owned()
+            } else if request.starts_with("POST /visits") {
+                "{\"accepted\":[\"a\",\"b\"],\"unknown\":[\"x\"],\"disabled\":[],\"busy\":[]}".to_owned()
+            } else if request.starts_with("GET /log") {
+                if self.mute.load(Relaxed) {
+                    return None;
+                }
+                let open = self.pages.0.fetch_add(1, Relaxed) + 1;
+                self.pages.1.fetch_max(open, Relaxed);
+                sleep(Duration::from_millis(2)).await;
+                self.pages.0.fetch_sub(1, Relaxed);
+                self.page(&request)
+            } else {
+                "# EOF\n".to_owned()
+            };
+            let head =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            return stream.write_all(format!("{head}{body}").as_bytes()).await.ok();
+        }
+        let id = request.lines().find_map(|l| l.strip_prefix("last-event-id: ")?.parse::<Cursor>().ok());
+        let known = id.filter(|id| id.epoch.as_str() == self.epoch);
+        let (backlog, mut bell) = {
+            let log = self.log.lock().unwrap();
+            let blocks = log.iter().zip(1..).map(|(json, seq)| self.block(seq, json));
+            (blocks.collect::<Vec<_>>(), self.bell.subscribe())
+        };
+        let resume = match (&known, request.contains("last-event-id: ")) {
+            (Some(_), _) => "exact",
+            (None, true) => "reset",
+            (None, false) => "live",
+        };
+        let hello = format!(
+            "event: stream\ndata: {{\"resume\":\"{resume}\",\"requested\":null,\"oldest\":\"{}-{}\",\
+             \"head\":\"{}-{}\",\"missed\":0,\"server\":\"fake\"}}\n\n",
+            self.epoch,
+            self.oldest.load(Relaxed),
+            self.epoch,
+            backlog.len()
+        );
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+        let from = known.map_or(0, |id| id.seq.0 as usize);
+        let all = [head, &hello, &backlog[from..].concat()].concat();
+        stream.write_all(all.as_bytes()).await.ok()?;
+        loop {
+            let block = bell.recv().await.ok()?;
+            stream.write_all(block.as_bytes()).await.ok()?;
+        }
+    }
+}
+
+pub(crate) struct Serving(pub(crate) tokio::task::JoinHandle<()>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+pub(crate) async fn gateway_with(events: usize) -> (Gateway, FakeDaemon, Serving) {
+    let gateway = Gateway::start(|_| ()).await;
+    let daemon = FakeDaemon::new("e");
+    for n in 0..events {
+        daemon.publish(if n % 2 == 0 { "odd" } else { "even" });
+    }
+    let serving = daemon.serve(gateway.socket());
+    gateway.until_ready().await;
+    (gateway, daemon, serving)
+}
