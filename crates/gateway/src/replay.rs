@@ -23,8 +23,8 @@ use crate::sse::Frame;
 const ORDERS_MAX: usize = 4096;
 /// Pages asked for at the same time: the daemon has better things to do.
 const IN_FLIGHT_MAX: usize = 8;
-/// Events of one page.
-const PAGE_EVENTS: usize = 200;
+/// Events of one page: what a client that stops reading in the middle of a replay holds, so less than it may cost.
+const PAGE_EVENTS: usize = 50;
 /// Largest answer: a page of the largest events.
 const PAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long the daemon may take for one.

@@ -180,7 +180,7 @@ fn json_line(time: &str, metadata: &Metadata<'_>, fields: &Fields) -> String {
     line
 }
 
-/// A JSON string in which everything dangerous is `\uXXXX`; `serde_json` escapes C0 alone.
+/// A JSON string in which everything dangerous is a `\u` escape; `serde_json` escapes C0 alone.
 fn push_json(line: &mut String, text: &str) {
     line.push('"');
     for (n, c) in text.chars().enumerate() {
