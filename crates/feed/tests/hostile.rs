@@ -16,9 +16,9 @@ use feed::{Document, Hints, ReadError, read};
 /// Stack of the thread that reads, in bytes: that of a worker of the runtime.
 const STACK_BYTES: usize = 2 << 20;
 /// Longest a case may take on a busy machine; what is not linear takes many times that.
-const TIME_MAX: Duration = Duration::from_secs(if cfg!(debug_assertions) { 60 } else { 10 });
+const TIME_MAX: Duration = Duration::from_secs(if cfg!(debug_assertions) { 30 } else { 5 });
 /// Largest resident set a case may have, in KiB.
-const MEMORY_KIB_MAX: u64 = 512 << 10;
+const MEMORY_KIB_MAX: u64 = 192 << 10;
 
 /// Runs a case in a child process, and its body when this is that child.
 fn in_child(name: &str, case: fn()) {
