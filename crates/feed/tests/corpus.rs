@@ -26,9 +26,6 @@ type Exception = (&'static str, &'static str, &'static str);
 const GOFEED: &[Exception] = &[
     ("feed_item_updated_-_atom03_feed_entry_modified", "published", "modified is no date of publication"),
     ("feed_item_fallbacks_-_rss_channel_item_extensions", "updated", "one dc:date is not two dates"),
-    ("feed_item_links_-_rss_channel_item_links", "link", "of several links it takes the last, we the first"),
-    ("feed_links_-_rdf_channel_links", "feed link", "of several links it takes the last, we the first"),
-    ("feed_links_-_rss_channel_links", "feed link", "of several links it takes the last, we the first"),
     (
         "feed_item_description_-_rdf_item_description",
         "guid",

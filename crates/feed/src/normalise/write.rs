@@ -28,7 +28,7 @@ impl Writer {
         let out = &mut self.items;
         out.push_str("<item>\n");
         html(out, "title", draft.title.get());
-        if let Some(link) = draft.links.iter().find(|l| l.rel.is_empty()) {
+        if let Some(link) = own_link(&draft) {
             text(out, "link", &link.href);
         }
         let mut persons = Vec::new();
@@ -122,9 +122,14 @@ impl Writer {
     }
 }
 
+/// RSS's own link. It has but one; of several the last counts, as for the crate `rss`, gofeed and feedparser.
+fn own_link<'d>(draft: &'d Draft<'_>) -> Option<&'d Link> {
+    draft.links.iter().rfind(|l| l.rel.is_empty())
+}
+
 fn head_of_rss(out: &mut String, feed: &Draft<'_>) {
     html(out, "title", feed.title.get());
-    if let Some(link) = feed.links.iter().find(|l| l.rel.is_empty()) {
+    if let Some(link) = own_link(feed) {
         text(out, "link", &link.href);
     }
     html(out, "description", feed.summary.get());
