@@ -144,3 +144,22 @@ async fn a_gateway_that_started_first_fills_when_the_daemon_comes() {
     let faults = faults(&origin.published(), &subscriber.records());
     assert!(faults.is_empty(), "{}\n{}", faults.join("\n"), subscriber.summary());
 }
+
+#[tokio::test]
+async fn whoever_waited_for_the_daemon_gets_everything_that_was_recorded_meanwhile() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = Stack::new(&story::feeds(&origin, 1)).unwrap();
+    for number in 0..60 {
+        origin.publish("feed-0", &format!("Article {number}"));
+    }
+    stack.start(Program::Gateway).unwrap();
+    stack.serving().await.unwrap();
+    // More is recorded before the gateway finds the daemon than a snapshot holds.
+    let subscriber = stack.subscribe("/news/stream?snapshot=0");
+    let stream = subscriber.wait_event("stream", WAY, |_| true).await.unwrap();
+    assert_eq!(stream.json()["resume"], "live");
+    stack.start(Program::Ingestd).unwrap();
+    wait_for("60 items", WAY, async || (subscriber.count("item") == 60).then_some(())).await.unwrap();
+    let faults = faults(&origin.published(), &subscriber.records());
+    assert!(faults.is_empty(), "{}\n{}", faults.join("\n"), subscriber.summary());
+}

@@ -20,15 +20,16 @@ use std::{
 
 use actix_web::body::{BodySize, MessageBody};
 use bytes::{Bytes, BytesMut};
-use news::{Cursor, Epoch, Seq};
+use news::{Cursor, Epoch, Seq, Timestamp};
 use tokio::{sync::oneshot, time::Instant};
-use wire::{Hello, Missed, Resume, Verdict};
+use wire::{Hello, Missed, Resume, Standing, Verdict};
 
 use crate::{
     connection::Connection,
     filter::{Filter, Since},
-    hub::Place,
+    hub::{Hub, Place},
     replay::{self, NoPage, Page},
+    ring::State,
     shard::{Call, Shard},
     sse::Frame,
     wording::Wording,
@@ -83,9 +84,9 @@ pub(crate) struct Subscriber {
 enum Stage {
     /// Nothing has been said.
     New,
-    /// It waits for the ring; `told` when it has had its `stream` event.
+    /// It waits for the ring. Told at that moment that it is `live`, or not told anything yet.
     Waiting {
-        told: bool,
+        told: Option<Timestamp>,
     },
     Live,
     Ended,
@@ -136,10 +137,10 @@ impl Subscriber {
         let fresh = self.wish.requested.is_none();
         let state = self.shard.hub.ring.state();
         if state.filled {
-            self.stage = Stage::Waiting { told: false };
-            return self.open(false, Some(retry), cx).unwrap_or_default();
+            self.stage = Stage::Waiting { told: None };
+            return self.open(None, Some(retry), cx).unwrap_or_default();
         }
-        self.stage = Stage::Waiting { told: fresh };
+        self.stage = Stage::Waiting { told: fresh.then(|| self.shard.hub.now()) };
         if !fresh {
             return self.wish.wording.waiting(retry);
         }
@@ -157,35 +158,32 @@ impl Subscriber {
     }
 
     /// Decides where the client goes on, once the ring is filled.
-    fn open(&mut self, told: bool, retry: Option<u64>, cx: &mut Context<'_>) -> Option<Bytes> {
+    fn open(&mut self, told: Option<Timestamp>, retry: Option<u64>, cx: &mut Context<'_>) -> Option<Bytes> {
         let hub = &self.shard.hub;
         let state = hub.ring.state();
-        let standing = state.standing.filter(|_| state.filled)?;
+        let standing = state.standing.clone().filter(|_| state.filled)?;
         let requested = self.wish.requested.as_deref();
         let verdict = standing.judge(requested);
         let Verdict { resume, after, .. } = verdict;
-        let filter = &self.wish.filter;
         self.generation = state.generation;
         self.epoch = Some(standing.epoch.clone());
-        self.cursor = match (after, self.wish.since) {
-            (Some(after), _) => after,
+        (self.cursor, self.book) = match (after, self.wish.since) {
+            (Some(after), _) => (after, Book::Closed),
             (None, Some(since)) if resume == Resume::Live => {
-                let instant = since.instant(hub.now());
-                let place = hub.ring.before_instant(instant);
-                if place.next() == state.oldest && standing.oldest < state.oldest {
-                    // Older than anything here: the daemon knows where that is.
-                    self.book = Book::Ordered(hub.replays.order(replay::From::Since(instant)));
-                    Seq(standing.oldest.0 - 1)
-                } else {
-                    place
-                }
+                place_at(since.instant(hub.now()), hub, &state, &standing)
             }
-            (None, _) => hub.ring.before_newest(self.wish.snapshot, filter),
+            (None, _) => {
+                let newest = (hub.ring.before_newest(self.wish.snapshot, &self.wish.filter), Book::Closed);
+                // Whoever was told that it is live gets everything since, however late the daemon came.
+                told.map(|told| place_at(told, hub, &state, &standing))
+                    .filter(|(place, _)| *place < newest.0)
+                    .unwrap_or(newest)
+            }
         };
         self.stage = Stage::Live;
         let place = Cursor { epoch: standing.epoch.clone(), seq: self.cursor };
         let wording = self.wish.wording;
-        let first = if told {
+        let first = if told.is_some() {
             wording.heartbeat(Some(&place))
         } else {
             self.count_resume(resume);
@@ -322,6 +320,15 @@ impl Subscriber {
         self.spurious += 1;
         self.spurious > SPURIOUS_MAX
     }
+}
+
+/// The place after everything that was recorded before `instant`; where the ring begins later, the daemon is asked.
+fn place_at(instant: Timestamp, hub: &Hub, state: &State, standing: &Standing) -> (Seq, Book) {
+    let place = hub.ring.before_instant(instant);
+    if place.next() != state.oldest || standing.oldest == state.oldest {
+        return (place, Book::Closed);
+    }
+    (Seq(standing.oldest.0 - 1), Book::Ordered(hub.replays.order(replay::From::Since(instant))))
 }
 
 /// Who answers.
