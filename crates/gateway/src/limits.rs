@@ -13,7 +13,8 @@ pub struct Limits {
     pub handler: Duration,
     /// Everything that happens on a connection that is no stream, the reading of the answer included. Default 30 s.
     pub connection: Duration,
-    /// What we wrote may stay unacknowledged this long before the kernel gives the client up. Default 30 s.
+    /// What we wrote may stay unacknowledged this long before the kernel gives the client up. Default 28 s: its timers
+    /// are coarse, and the client is to be gone within 30 s.
     pub unacknowledged: Duration,
     /// How long a stream's pace is measured. One that never caught up in two such windows in a row, and took fewer
     /// than five events a second in both, is ended: after 60 to 90 s with the default of 30 s.
@@ -28,7 +29,7 @@ impl Default for Limits {
             body: seconds(5),
             handler: seconds(5),
             connection: seconds(30),
-            unacknowledged: seconds(30),
+            unacknowledged: seconds(28),
             pace: seconds(30),
         }
     }

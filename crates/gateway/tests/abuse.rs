@@ -246,6 +246,33 @@ async fn b03_a_drip_reader_is_ended_and_neither_a_quiet_nor_a_fast_one() {
     assert_eq!(fast.ids(1).await, ["e-202"]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn b03_as_shipped_a_stuck_reader_is_gone_in_30_s_and_a_drip_reader_in_90_s() {
+    let (gateway, daemon, _serving) = stage(Limits::default(), |_| ()).await;
+    let mut healthy = gateway.stream("?snapshot=0", "").await;
+    let _stuck = gateway.small_stream("?snapshot=0").await;
+    let mut drip = gateway.small_stream("?snapshot=0").await;
+    gateway.until_clients(3, PATIENCE).await;
+    let dripping = tokio::spawn(async move {
+        let mut byte = [0];
+        while matches!(drip.stream.read(&mut byte).await, Ok(1)) {
+            sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let started = Instant::now();
+    daemon.publish_large(200, 5_000);
+    healthy.ids(200).await;
+    gateway.until_clients(2, SECOND * 40).await;
+    let stuck_for = started.elapsed();
+    gateway.until_clients(1, SECOND * 100).await;
+    let dripped_for = started.elapsed();
+    println!("the stuck reader was gone after {stuck_for:?}, the one that drips after {dripped_for:?}");
+    assert!(stuck_for < SECOND * 32 && dripped_for < SECOND * 92, "{stuck_for:?} {dripped_for:?}");
+    daemon.publish("a");
+    assert_eq!(healthy.ids(1).await, ["e-202"]);
+    dripping.abort();
+}
+
 /// The 99th percentile of how long an event takes to `client`.
 async fn p99(daemon: &FakeDaemon, client: &mut stage::Client) -> Duration {
     let mut took = Vec::new();
