@@ -165,6 +165,29 @@ fn values_that_contradict_each_other_are_told_where_they_were_written() {
 }
 
 #[test]
+fn whoever_says_what_is_public_must_say_who_else_may_read() {
+    let readers = "public_categories = [\"sport\"]\njwt_issuer = \"i\"\njwt_audience = \"a\"\n";
+    let found = complaints(&format!("[gateway]\n{readers}"));
+    assert_eq!(found.len(), 3, "{found:#?}");
+    for (found, expected) in found.iter().zip([
+        "2 gateway.public_categories: everything is public without",
+        "3 gateway.jwt_issuer: no token is a JSON Web Token without gateway.jwks_file",
+        "4 gateway.jwt_audience: no token is a JSON Web Token without gateway.jwks_file",
+    ]) {
+        assert!(found.starts_with(expected), "\n   found {found}\nexpected {expected}");
+    }
+    let loaded = load_with(&format!("[gateway]\njwks_file = \"j\"\n{readers}"), &[]).unwrap();
+    let gateway = loaded.config.gateway;
+    assert_eq!((gateway.jwt_issuer.as_deref(), gateway.jwt_audience.as_deref()), (Some("i"), Some("a")));
+    assert_eq!(gateway.public_categories, ["sport"]);
+    let found = complaints(
+        "[gateway]\nread_tokens_file = \"t\"\njwt_categories_claim = \"\"\npublic_categories = [\n\"a b\"]\n",
+    );
+    assert!(found[0].starts_with("3 gateway.jwt_categories_claim: a text"), "{found:#?}");
+    assert!(found[1].starts_with("5 gateway.public_categories: `a b` is not a category"), "{found:#?}");
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_one_complaint_that_names_it() {
     for (text, place) in
         [(&b"[log]\nlevel = \"\xff\"\n"[..], "newswire.toml:2"), (&[b' '; 1_100_000], "newswire.toml")]
@@ -202,6 +225,7 @@ fn the_environment_overrides_the_file_and_says_so() {
             ("NEWSWIRE_GATEWAY__LISTEN", "127.0.0.1:0"),
             ("NEWSWIRE_LOG__FORMAT", "json"),
             ("NEWSWIRE_CORPUS", "/some/where"),
+            ("NEWSWIRE_TOKEN_FILE", "/some/where"),
             ("PATH", "/bin"),
         ],
     )

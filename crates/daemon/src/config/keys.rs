@@ -192,6 +192,21 @@ table! {
         trusted_proxies: Vec<String> = "", Kind::List(Item::Network);
         /// File that holds the token for the operator's routes; empty closes these routes.
         operator_token_file: Option<PathBuf> = "", Kind::OptionalPath;
+        /// File of tokens that readers must show, each with the categories it opens; empty for none. With neither this
+        /// nor `jwks_file` everybody may read everything. Both files are read at the start.
+        read_tokens_file: Option<PathBuf> = "", Kind::OptionalPath;
+        /// JWK set (RFC 7517) with the public keys of whoever issues JSON Web Tokens to readers; empty for none. Takes
+        /// RSA of at least 2048 bits, P-256, P-384 and Ed25519; each token must expire.
+        jwks_file: Option<PathBuf> = "", Kind::OptionalPath;
+        /// What `iss` of a JSON Web Token must be; empty takes any.
+        jwt_issuer: Option<String> = "", Kind::OptionalText;
+        /// What `aud` of a JSON Web Token must be or hold; empty takes only tokens without one.
+        jwt_audience: Option<String> = "", Kind::OptionalText;
+        /// The claim of a JSON Web Token that lists its categories, or is "all"; looked up as it is written here, else
+        /// part by part.
+        jwt_categories_claim: String = "newswire.categories", Kind::Text;
+        /// Categories that everybody may read, also without a token.
+        public_categories: Vec<String> = "", Kind::List(Item::Category);
         /// The address under which users reach the gateway, such as "https://news.example.org"; empty when unknown.
         public_url: Option<String> = "", Kind::OptionalUrl;
     }
@@ -242,6 +257,30 @@ pub(super) fn contradictions(config: &Config) -> Vec<Contradiction> {
             "fetch.interval_max ({max}) is shorter than fetch.interval_min ({min}); raise the one or lower the other"
         );
         found.push(Contradiction { keys: [place("interval_max"), place("interval_min")], message });
+    }
+    found.extend(unused_reader_keys(&config.gateway));
+    found
+}
+
+/// Keys that mean nothing without the files that make readers show a token. Whoever set them believes that they do.
+fn unused_reader_keys(gateway: &Gateway) -> Vec<Contradiction> {
+    let (tokens, jwks) = (gateway.read_tokens_file.is_some(), gateway.jwks_file.is_some());
+    let place = |name| position("gateway", name).expect("the key stands in the table");
+    let mut found = Vec::new();
+    if !gateway.public_categories.is_empty() && !tokens && !jwks {
+        let message =
+            "everything is public without gateway.read_tokens_file or gateway.jwks_file; set one of them";
+        let keys = [place("public_categories"), place("read_tokens_file")];
+        found.push(Contradiction { keys, message: message.to_owned() });
+    }
+    for (name, set) in
+        [("jwt_issuer", gateway.jwt_issuer.is_some()), ("jwt_audience", gateway.jwt_audience.is_some())]
+    {
+        if set && !jwks {
+            let message = "no token is a JSON Web Token without gateway.jwks_file; set it or leave this out";
+            let keys = [place(name), place("jwks_file")];
+            found.push(Contradiction { keys, message: message.to_owned() });
+        }
     }
     found
 }

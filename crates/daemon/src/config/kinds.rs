@@ -21,6 +21,9 @@ pub(super) enum Kind {
     Integer(u64, u64),
     Duration(Duration, Duration),
     OptionalUrl,
+    /// A word or an address, to be compared as it is.
+    Text,
+    OptionalText,
     UserAgent,
     Transport,
     Level,
@@ -35,6 +38,7 @@ pub(super) enum Item {
     Host,
     Origin,
     NatsUrl,
+    Category,
 }
 
 /// A value as it was written, with the line of each entry of a list.
@@ -119,13 +123,19 @@ impl Kind {
             Kind::RunDir => shapes::run_dir(&text)?,
             Kind::OptionalPath if !text.is_empty() => shapes::path(&text)?,
             Kind::OptionalUrl if !text.is_empty() => return shapes::public_url(&text).map(Value::Text),
+            Kind::Text => shapes::text(&text)?,
+            Kind::OptionalText if !text.is_empty() => shapes::text(&text)?,
             Kind::Address => shapes::address(&text)?,
             Kind::UserAgent => return shapes::user_agent(&text).map(Value::Text),
             Kind::Transport => shapes::transport(&text)?,
             Kind::Level => crate::logs::check_level(&text)?,
             Kind::Format => shapes::one_of(&text, &["auto", "text", "json", "journald"])?,
             Kind::Duration(min, max) => return accept_duration(&text, min, max),
-            Kind::OptionalPath | Kind::OptionalUrl | Kind::Integer(..) | Kind::List(_) => {}
+            Kind::OptionalPath
+            | Kind::OptionalUrl
+            | Kind::OptionalText
+            | Kind::Integer(..)
+            | Kind::List(_) => {}
         }
         Ok(Value::Text(text))
     }
@@ -139,6 +149,7 @@ impl Item {
             Item::Host => shapes::host(text),
             Item::Origin => shapes::origin(text),
             Item::NatsUrl => shapes::nats_url(text),
+            Item::Category => shapes::category(text),
         }
     }
 }

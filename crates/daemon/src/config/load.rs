@@ -15,8 +15,9 @@ use super::{Complaint, Complaints, Config, SYSTEM_FILE};
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const PREFIX: &str = "NEWSWIRE_";
 const FILE_VARIABLE: &str = "NEWSWIRE_CONFIG";
-/// Variables with our prefix that are no keys: the file's name, and a folder that only tests look at.
-const NOT_KEYS: [&str; 2] = [FILE_VARIABLE, "NEWSWIRE_CORPUS"];
+/// Variables with our prefix that are no keys: the file's name, a reader's own token (`newswire tail`), and a folder
+/// that only tests look at.
+const NOT_KEYS: [&str; 3] = [FILE_VARIABLE, "NEWSWIRE_TOKEN_FILE", "NEWSWIRE_CORPUS"];
 const BUILT_IN: &str = "default";
 
 /// A configuration that has passed every check.

@@ -56,6 +56,27 @@ pub(super) fn user_agent(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Something that is compared as it is, hence without what nobody sees.
+pub(super) fn text(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.trim() != text || text.chars().any(char::is_control) {
+        return Err("a text without spaces around it and without control characters is wanted".to_owned());
+    }
+    Ok(())
+}
+
+/// A category as a source may have it.
+pub(super) fn category(text: &str) -> Result<String, String> {
+    const BYTES_MAX: usize = 64;
+    let plain = text.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    if text.is_empty() || text.len() > BYTES_MAX || !plain {
+        return Err(format!(
+            "`{}` is not a category: one word of letters, digits, - _ . of at most {BYTES_MAX} bytes is wanted",
+            shortened(text)
+        ));
+    }
+    Ok(text.to_owned())
+}
+
 pub(super) fn transport(text: &str) -> Result<(), String> {
     if text == "nats" {
         return Err("`nats` is not part of this build; use `local`".to_owned());
