@@ -1,10 +1,10 @@
 //! What a client asked to see: OR within a name, AND between names.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use news::{Kind, Timestamp, parse_duration};
 
-use crate::{problem::Problem, sse::Frame};
+use crate::{problem::Problem, readers::Scope, sse::Frame};
 
 /// Values of one name.
 const VALUES_MAX: usize = 32;
@@ -61,9 +61,22 @@ pub(crate) struct Filter {
     words: Vec<String>,
     /// Names of events; empty means every kind.
     kinds: Vec<String>,
+    /// What its reader may see at all; nothing for everything.
+    scope: Option<Arc<Scope>>,
 }
 
 impl Filter {
+    /// The same, of what a reader may see.
+    #[must_use]
+    pub(crate) fn within(self, scope: Option<Arc<Scope>>) -> Self {
+        Self { scope, ..self }
+    }
+
+    /// Whether its reader may see everything of these categories.
+    pub(crate) fn may_see<'c>(&self, categories: impl IntoIterator<Item = &'c str>) -> bool {
+        self.scope.as_ref().is_none_or(|scope| categories.into_iter().all(|c| scope.allows(c)))
+    }
+
     pub(crate) fn wants_kind(&self, kind: &str) -> bool {
         self.kinds.is_empty() || self.kinds.iter().any(|k| k == kind)
     }
@@ -81,7 +94,8 @@ impl Filter {
     /// Whether events of such a source are wanted; words are not looked at.
     pub(crate) fn wants_source(&self, id: &str, category: &str, tags: &[String]) -> bool {
         let among = |wanted: &[String], has: &str| wanted.is_empty() || wanted.iter().any(|w| w == has);
-        among(&self.sources, id)
+        self.may_see([category])
+            && among(&self.sources, id)
             && among(&self.categories, category)
             && (self.tags.is_empty() || tags.iter().any(|tag| self.tags.contains(tag)))
     }
@@ -192,6 +206,19 @@ mod tests {
         assert!(!f.wants_source("cnn", "sport", &tags));
         assert!(!f.wants_source("bbc", "sport", &[]));
         assert_eq!(filter("category=&x=y"), Filter::default(), "what is empty or unknown filters nothing");
+    }
+
+    #[test]
+    fn a_scope_bounds_every_filter_and_none_bounds_nothing() {
+        let scope = Some(Arc::new(Scope::new(["sport", "world"])));
+        let sees = |query: &str, category: &str| {
+            filter(query).within(scope.clone()).wants_source("a", category, &[])
+        };
+        assert!(sees("", "sport") && sees("category=sport", "sport"));
+        assert!(!sees("", "science") && !sees("category=science", "science") && !sees("source=a", "science"));
+        assert!(filter("").within(None).wants_source("a", "science", &[]));
+        let within = filter("category=sport").within(scope.clone());
+        assert!(within.may_see(["sport", "world"]) && !within.may_see(["sport", "science"]));
     }
 
     #[test]

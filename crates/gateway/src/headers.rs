@@ -1,7 +1,7 @@
 //! What every answer carries, errors included, and who is answered at all.
 
 use actix_web::{
-    Error, HttpResponse, ResponseError as _,
+    Error, HttpMessage as _, HttpResponse, ResponseError as _,
     body::{BoxBody, EitherBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{
@@ -12,7 +12,12 @@ use actix_web::{
     web,
 };
 
-use crate::{hub::Settings, problem::Problem, routes::Shared};
+use crate::{
+    bearer,
+    hub::Settings,
+    problem::Problem,
+    routes::{AskedWho, Shared},
+};
 
 /// The page runs our own script and style and talks to us only; no inline code, no foreign image.
 const CSP_PAGE: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
@@ -43,6 +48,9 @@ pub(crate) async fn dress<B: MessageBody + 'static>(
     let allowed = origin.filter(|origin| is_among(origin, &settings.cors_origins));
     let mut response = if !is_ours(request.headers(), settings) {
         request.into_response(Problem::wrong_host().error_response()).map_into_right_body()
+    } else if bearer::is_in_query(request.query_string()) {
+        shared.hub.numbers.requests_refused.get_or_create(&[("reason", "token_in_query")]).inc();
+        request.into_response(Problem::token_in_query().error_response()).map_into_right_body()
     } else if request.method() == Method::OPTIONS {
         request.into_response(preflight(allowed.is_some())).map_into_right_body()
     } else if shared.hub.connections.is_crowded() && !ALWAYS_ANSWERED.contains(&request.path()) {
@@ -51,6 +59,9 @@ pub(crate) async fn dress<B: MessageBody + 'static>(
     } else {
         next.call(request).await?.map_into_left_body()
     };
+    if response.request().extensions().contains::<AskedWho>() {
+        keep_private(response.headers_mut());
+    }
     let headers = response.headers_mut();
     for (name, value) in ALWAYS {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
@@ -68,6 +79,19 @@ pub(crate) async fn dress<B: MessageBody + 'static>(
         headers.insert(HeaderName::from_static("cross-origin-resource-policy"), cross);
     }
     Ok(response)
+}
+
+/// The answer is for one reader and no other: no shared cache may keep it.
+fn keep_private(headers: &mut HeaderMap) {
+    headers.append(HeaderName::from_static("vary"), HeaderValue::from_static("Authorization, Cookie"));
+    let name = HeaderName::from_static("cache-control");
+    let kept = headers.get(&name).and_then(|kept| kept.to_str().ok()).unwrap_or_default();
+    let kept = match kept {
+        "no-store" => return,
+        "" => "private".to_owned(),
+        kept => format!("private, {kept}"),
+    };
+    headers.insert(name, HeaderValue::try_from(kept).expect("made of values that are ours"));
 }
 
 fn is_among(origin: &HeaderValue, allowed: &[String]) -> bool {

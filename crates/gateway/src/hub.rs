@@ -1,7 +1,7 @@
 //! What the intake, the workers and the handlers share: all of it in memory, none of it held across a wait.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
@@ -17,7 +17,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     connection::Connections, filter::Filter, limits::Limits, metrics::Numbers, operator::Operator,
-    refresh::Refreshes, replay::Replays, ring::Ring, wording::Wording,
+    readers::Readers, refresh::Refreshes, replay::Replays, ring::Ring, wording::Wording,
 };
 
 /// What the operator set.
@@ -33,6 +33,7 @@ pub(crate) struct Settings {
     pub(crate) cors_origins: Vec<String>,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) operator: Operator,
+    pub(crate) readers: Readers,
     pub(crate) limits: Limits,
     /// Files that the process may have open.
     pub(crate) descriptors: u64,
@@ -251,6 +252,14 @@ impl Sources {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
+    /// The categories of some of them, each once. An unknown one has the empty category, which nobody is granted.
+    pub(crate) fn categories(&self, ids: &[SourceId]) -> Arc<[String]> {
+        let sources = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let category = |id| sources.get(id).map_or_else(String::new, |source| source.category.clone());
+        let categories: BTreeSet<_> = ids.iter().map(category).collect();
+        categories.into_iter().collect()
+    }
+
     /// By id.
     pub(crate) fn all(&self) -> Vec<Arc<SourceStatus>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
@@ -273,18 +282,27 @@ struct NoticeRing {
 pub(crate) struct NoticeBlock {
     /// `source` or `refresh`.
     pub(crate) kind: &'static str,
-    /// Nothing for what concerns everybody.
-    pub(crate) of: Option<Of>,
+    pub(crate) of: Of,
     /// Its data, on one line.
     pub(crate) json: String,
 }
 
-/// Whose visit it was.
+/// Whom it concerns.
 #[derive(Clone, Debug)]
-pub(crate) struct Of {
-    pub(crate) source: SourceId,
-    pub(crate) category: String,
-    pub(crate) tags: Vec<String>,
+pub(crate) enum Of {
+    /// Whoever wants to hear of this source.
+    Visit { source: SourceId, category: String, tags: Vec<String> },
+    /// Everybody who may see all these categories.
+    Refresh(Arc<[String]>),
+}
+
+impl Of {
+    fn concerns(&self, filter: &Filter) -> bool {
+        match self {
+            Self::Visit { source, category, tags } => filter.wants_source(source.as_str(), category, tags),
+            Self::Refresh(categories) => filter.may_see(categories.iter().map(String::as_str)),
+        }
+    }
 }
 
 /// What a client gets of the notices.
@@ -327,8 +345,7 @@ impl Notices {
                 break;
             }
             noticed.next += 1;
-            let concerns = |of: &Of| filter.wants_source(of.source.as_str(), &of.category, &of.tags);
-            if filter.wants_kind(notice.kind) && notice.of.as_ref().is_none_or(concerns) {
+            if filter.wants_kind(notice.kind) && notice.of.concerns(filter) {
                 noticed.bytes.extend_from_slice(&wording.event_of_json(notice.kind, &notice.json));
                 noticed.given += 1;
             }
@@ -353,6 +370,7 @@ mod tests {
             cors_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             operator: Operator::load(None).unwrap(),
+            readers: Readers::default(),
             limits: Limits::default(),
             descriptors: u64::MAX,
         };
@@ -387,7 +405,8 @@ mod tests {
     #[test]
     fn a_client_that_is_too_late_for_a_notice_goes_without_it() {
         let notices = Notices::default();
-        let notice = |n: usize| NoticeBlock { kind: "refresh", of: None, json: n.to_string() };
+        let notice =
+            |n: usize| NoticeBlock { kind: "refresh", of: Of::Refresh(Arc::default()), json: n.to_string() };
         (0..Notices::KEPT_MAX + 5).for_each(|n| notices.push(notice(n)));
         let noticed = notices.take(3, &Filter::default(), Wording::Lines);
         assert_eq!((noticed.missed, noticed.given), (2, Notices::TAKEN_MAX));

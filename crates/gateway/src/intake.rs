@@ -152,14 +152,15 @@ fn take_event(hub: &Hub, incoming: &Incoming, filled_at: Seq) {
 fn take_notice(hub: &Hub, data: &[u8]) {
     match serde_json::from_slice::<SourceNotice>(data) {
         Ok(SourceNotice { report, health }) => {
-            let of = Of {
+            let of = Of::Visit {
                 source: health.id.clone(),
                 category: health.category.clone(),
                 tags: health.tags.clone(),
             };
-            hub.notices.push(NoticeBlock { kind: "source", of: Some(of), json: json(&report) });
+            hub.notices.push(NoticeBlock { kind: "source", of, json: json(&report) });
             for progress in hub.refreshes.visited(&health.id) {
-                hub.notices.push(NoticeBlock { kind: "refresh", of: None, json: json(&progress) });
+                let of = Of::Refresh(Arc::clone(&progress.categories));
+                hub.notices.push(NoticeBlock { kind: "refresh", of, json: json(&progress) });
             }
             hub.sources.put(health);
         }

@@ -9,6 +9,7 @@
 //! Nobody queues for a client: a subscriber is a cursor into the ring. No handler fetches, parses or touches a disk,
 //! and none asks the ingestion daemon: what it says is in memory before anybody asks.
 
+mod bearer;
 mod connection;
 mod filter;
 mod headers;
@@ -18,6 +19,7 @@ mod limits;
 mod metrics;
 mod operator;
 mod problem;
+mod readers;
 mod refresh;
 mod replay;
 mod ring;
@@ -29,4 +31,5 @@ mod subscriber;
 mod wording;
 
 pub use limits::Limits;
+pub use readers::BadFiles;
 pub use run::{RunError, run, run_within};

@@ -12,6 +12,8 @@ pub(crate) struct Numbers {
     pub(crate) connections: Gauge,
     pub(crate) connections_cut: Family<Labels, Counter>,
     pub(crate) requests_refused: Family<Labels, Counter>,
+    pub(crate) readers_granted: Family<Labels, Counter>,
+    pub(crate) readers_refused: Family<Labels, Counter>,
     pub(crate) streams: Counter,
     pub(crate) refused: Family<Labels, Counter>,
     pub(crate) ended: Family<Labels, Counter>,
@@ -47,6 +49,14 @@ impl Numbers {
                 .add("newswire_gateway_connections_cut_total", "Connections that we cut, by reason"),
             requests_refused: metrics
                 .add("newswire_gateway_requests_refused_total", "Requests refused unread, by reason"),
+            readers_granted: metrics.add(
+                "newswire_gateway_readers_granted_total",
+                "Requests of readers let pass where tokens are asked for, by what they came in by",
+            ),
+            readers_refused: metrics.add(
+                "newswire_gateway_readers_refused_total",
+                "Requests without a token that is good, by reason",
+            ),
             streams: metrics.add("newswire_gateway_streams_total", "Streams opened"),
             refused: metrics.add("newswire_gateway_streams_refused_total", "Streams refused, by reason"),
             ended: metrics.add("newswire_gateway_streams_ended_total", "Streams that we ended, by reason"),

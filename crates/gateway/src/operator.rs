@@ -4,25 +4,15 @@ use std::{fs, io::Read as _, path::Path};
 
 use actix_web::HttpRequest;
 use anyhow::Context as _;
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
 
-use crate::problem::Problem;
+use crate::{
+    bearer::{Shown, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, TokenHash},
+    problem::Problem,
+};
 
-/// Longest token, in bytes.
-const TOKEN_BYTES_MAX: u64 = 4096;
-/// Shortest: 16 characters of base64 are 96 bits.
-const TOKEN_BYTES_MIN: usize = 16;
-
-/// The token, as its hash: comparing hashes in constant time tells nothing of it, not even its length.
-#[derive(Clone)]
-pub(crate) struct Operator(Option<[u8; 32]>);
-
-impl std::fmt::Debug for Operator {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Operator").field("has_token", &self.0.is_some()).finish()
-    }
-}
+/// The token, as its hash.
+#[derive(Clone, Debug)]
+pub(crate) struct Operator(Option<TokenHash>);
 
 impl Operator {
     /// Reads the token from its file; without a file nobody may give orders.
@@ -35,7 +25,7 @@ impl Operator {
         let opened = fs::File::open(file)
             .with_context(|| format!("gateway.operator_token_file {}", file.display()))?;
         opened
-            .take(TOKEN_BYTES_MAX)
+            .take(TOKEN_BYTES_MAX as u64)
             .read_to_string(&mut token)
             .with_context(|| format!("gateway.operator_token_file {}", file.display()))?;
         let token = token.trim();
@@ -44,7 +34,7 @@ impl Operator {
             "gateway.operator_token_file {}: a token has at least {TOKEN_BYTES_MIN} characters",
             file.display()
         );
-        Ok(Self(Some(Sha256::digest(token.as_bytes()).into())))
+        Ok(Self(Some(TokenHash::of(token.as_bytes()))))
     }
 
     /// Lets the operator pass.
@@ -53,13 +43,11 @@ impl Operator {
     /// 403 when there is no operator, 401 when this is not the operator.
     pub(crate) fn check(&self, request: &HttpRequest) -> Result<(), Problem> {
         let token = self.0.ok_or_else(Problem::no_operator)?;
-        let header = request.headers().get("authorization").map(|h| h.as_bytes()).unwrap_or_default();
-        let shown = match header.split_at_checked(7) {
-            Some((scheme, shown)) if scheme.eq_ignore_ascii_case(b"bearer ") => shown,
-            _ => b"",
+        let shown = match Shown::in_authorization(request.headers()) {
+            Shown::Token(shown) => shown,
+            Shown::Nothing | Shown::Several => b"",
         };
-        let shown: [u8; 32] = Sha256::digest(shown.trim_ascii()).into();
-        if bool::from(shown.ct_eq(&token)) { Ok(()) } else { Err(Problem::not_the_operator()) }
+        if TokenHash::of(shown).is(&token) { Ok(()) } else { Err(Problem::not_the_operator()) }
     }
 }
 

@@ -6,6 +6,8 @@ use std::fmt;
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
 use serde_json::json;
 
+use crate::readers::Refusal;
+
 /// An answer that is not what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
@@ -28,6 +30,18 @@ impl Problem {
     /// 401; the answer names the scheme.
     pub(crate) fn not_the_operator() -> Self {
         Self::new(401, "not-the-operator", "this needs the operator's token, as Authorization: Bearer")
+    }
+
+    /// 401: no reader; the answer names the scheme.
+    pub(crate) fn no_reader(refusal: Refusal) -> Self {
+        let (code, detail) = refusal.told();
+        Self::new(401, code, detail)
+    }
+
+    /// 400: the token is not shown again.
+    pub(crate) fn token_in_query() -> Self {
+        let detail = "a token never stands in an address; send it as Authorization: Bearer";
+        Self::new(400, "token-in-query", detail)
     }
 
     /// 403.

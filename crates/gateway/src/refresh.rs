@@ -11,7 +11,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -61,6 +61,9 @@ pub(crate) struct Progress {
     pub(crate) completed: usize,
     pub(crate) total: usize,
     pub(crate) state: &'static str,
+    /// Those of all its sources.
+    #[serde(skip)]
+    pub(crate) categories: Arc<[String]>,
 }
 
 /// Takes orders from the workers, and follows what becomes of them.
@@ -74,6 +77,7 @@ pub(crate) struct Refreshes {
 struct Followed {
     missing: BTreeSet<SourceId>,
     total: usize,
+    categories: Arc<[String]>,
     since: Instant,
 }
 
@@ -101,15 +105,15 @@ impl Refreshes {
         self.followed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins to follow an order; returns the name of the refresh.
-    pub(crate) fn follow(&self, accepted: &[SourceId]) -> String {
+    /// Begins to follow an order of sources in these categories; returns the name of the refresh.
+    pub(crate) fn follow(&self, accepted: &[SourceId], categories: Arc<[String]>) -> String {
         let name: String = std::iter::repeat_with(fastrand::alphanumeric).take(12).collect();
         let mut followed = self.followed();
         followed.retain(|_, refresh| refresh.since.elapsed() < FOLLOWED_FOR);
         if followed.len() < FOLLOWED_MAX && !accepted.is_empty() {
             let missing: BTreeSet<_> = accepted.iter().cloned().collect();
             let total = missing.len();
-            followed.insert(name.clone(), Followed { missing, total, since: Instant::now() });
+            followed.insert(name.clone(), Followed { missing, total, categories, since: Instant::now() });
         }
         name
     }
@@ -125,6 +129,7 @@ impl Refreshes {
                     completed: refresh.total - refresh.missing.len(),
                     total: refresh.total,
                     state: if done { "complete" } else { "running" },
+                    categories: Arc::clone(&refresh.categories),
                 });
             }
             !refresh.missing.is_empty() && refresh.since.elapsed() < FOLLOWED_FOR
@@ -163,7 +168,7 @@ mod tests {
     #[test]
     fn progress_is_told_until_every_source_was_visited() {
         let (refreshes, _clerk) = Refreshes::new();
-        let name = refreshes.follow(&ids(&["a", "b"]));
+        let name = refreshes.follow(&ids(&["a", "b"]), Arc::default());
         let told = |source: &str| {
             let told = refreshes.visited(&ids(&[source])[0]);
             told.into_iter().map(|p| (p.refresh == name, p.completed, p.total, p.state)).collect::<Vec<_>>()
@@ -179,7 +184,7 @@ mod tests {
     fn what_is_followed_is_bounded() {
         let (refreshes, _clerk) = Refreshes::new();
         for _ in 0..FOLLOWED_MAX + 5 {
-            refreshes.follow(&ids(&["a"]));
+            refreshes.follow(&ids(&["a"]), Arc::default());
         }
         assert_eq!(refreshes.visited(&ids(&["a"])[0]).len(), FOLLOWED_MAX);
     }

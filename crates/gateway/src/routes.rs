@@ -7,16 +7,51 @@ mod refresh;
 mod sources;
 mod stream;
 
-use std::sync::Arc;
+use std::{
+    future::{Ready, ready},
+    sync::Arc,
+};
 
-use actix_web::{HttpRequest, HttpResponse, Resource, ResponseError as _, guard, web};
+use actix_web::{
+    FromRequest, HttpMessage as _, HttpRequest, HttpResponse, Resource, ResponseError as _, dev::Payload,
+    guard, web,
+};
 
-use crate::{hub::Hub, problem::Problem};
+use crate::{hub::Hub, problem::Problem, readers::Reader};
 
 /// What the handlers of one worker share.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
+}
+
+/// Marks a request whose answer depends on who asks.
+pub(crate) struct AskedWho;
+
+/// A handler that takes a reader is closed to everybody else.
+impl FromRequest for Reader {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let shared = request.app_data::<web::Data<Shared>>().expect("the app is given its shared state");
+        let (hub, readers) = (&shared.hub, &shared.hub.settings.readers);
+        if readers.are_asked() {
+            request.extensions_mut().insert(AskedWho);
+        }
+        ready(match readers.admit(request.headers(), hub.now()) {
+            Ok(reader) => {
+                if let Some(by) = reader.by {
+                    hub.numbers.readers_granted.get_or_create(&[("by", by)]).inc();
+                }
+                Ok(reader)
+            }
+            Err(refusal) => {
+                hub.numbers.readers_refused.get_or_create(&[("reason", refusal.reason())]).inc();
+                Err(Problem::no_reader(refusal))
+            }
+        })
+    }
 }
 
 pub(crate) fn configure(app: &mut web::ServiceConfig) {

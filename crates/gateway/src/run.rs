@@ -26,6 +26,7 @@ use crate::{
     intake,
     limits::Limits,
     operator::Operator,
+    readers::{BadFiles, Readers},
     refresh::Refreshes,
     replay::Replays,
     ring::{Bounds, Ring},
@@ -45,6 +46,9 @@ pub enum RunError {
     /// The operator's token cannot be had.
     #[error("{0:#}")]
     Token(anyhow::Error),
+    /// The files of readers' tokens and keys are wrong.
+    #[error(transparent)]
+    Readers(#[from] BadFiles),
     /// Anything else.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
@@ -54,7 +58,7 @@ impl Ending for RunError {
     fn exit(&self) -> Exit {
         match self {
             Self::Socket(error) => error.exit(),
-            Self::Token(_) => Exit::Config,
+            Self::Token(_) | Self::Readers(_) => Exit::Config,
             Self::Other(_) => Exit::Failure,
         }
     }
@@ -74,6 +78,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
 /// [`RunError`]: what to print, and what to exit with.
 pub async fn run_within(start: Start, limits: Limits) -> Result<(), RunError> {
     let Start { config, clock, logs, signals } = start;
+    let settings = settings(&config, limits)?;
     let Door { listener, inherited } = open_door(&config)?;
     let address = listener.local_addr().context("ask the listener for its address")?;
     let bounds = Bounds {
@@ -82,7 +87,7 @@ pub async fn run_within(start: Start, limits: Limits) -> Result<(), RunError> {
     };
     let (replays, librarian) = Replays::new();
     let (refreshes, clerk) = Refreshes::new();
-    let hub = Arc::new(Hub::new(settings(&config, limits)?, Ring::new(bounds), replays, refreshes, clock));
+    let hub = Arc::new(Hub::new(settings, Ring::new(bounds), replays, refreshes, clock));
     let _admin = serve_admin(&config, &hub, &logs)?;
     let intake_stop = CancellationToken::new();
     let socket = config.daemon.run_dir.join("ingestd.sock");
@@ -141,6 +146,7 @@ fn settings(config: &Config, limits: Limits) -> Result<Settings, RunError> {
         hosts: gateway.hosts.clone(),
         cors_origins: gateway.cors_origins.clone(),
         operator: Operator::load(gateway.operator_token_file.as_deref()).map_err(RunError::Token)?,
+        readers: Readers::load(gateway)?,
         trusted_proxies: proxies.context("gateway.trusted_proxies")?,
         limits,
         descriptors: daemon::limits::raise_open_files().context("ask how many files may be open")?,

@@ -16,6 +16,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long a client may take to hear that it is its turn to leave.
 const FAREWELL: Duration = Duration::from_millis(300);
 
+/// How long a client whose token has expired may take to hear that; a thousand may do so at once.
+const EXPIRY_GRACE: Duration = Duration::from_secs(5);
+
 /// Slower than this, a client that is behind falls behind for ever.
 const EVENTS_A_SECOND_MIN: f64 = 5.0;
 
@@ -35,6 +38,8 @@ struct Slot {
     woken: bool,
     /// When it leaves, once we drain.
     leaves: Option<Instant>,
+    /// When its reader's token expires.
+    until: Option<Instant>,
     connection: Rc<Connection>,
     /// Where the client stands.
     cursor: Seq,
@@ -65,6 +70,8 @@ pub(crate) struct Call {
     pub(crate) beat: bool,
     /// It is its turn to leave.
     pub(crate) leave: bool,
+    /// Its token has expired.
+    pub(crate) expired: bool,
 }
 
 impl Shard {
@@ -111,6 +118,9 @@ impl Shard {
                     slot.wake();
                 }
             }
+            if slot.until.is_some_and(|until| until <= now) {
+                slot.expire(now);
+            }
             if now.duration_since(slot.written) >= self.hub.settings.heartbeat && !slot.beat {
                 slot.beat = true;
                 slot.wake();
@@ -123,7 +133,7 @@ impl Shard {
     }
 
     /// A place in the list.
-    pub(crate) fn enter(&self, connection: Rc<Connection>) -> usize {
+    pub(crate) fn enter(&self, connection: Rc<Connection>, until: Option<Instant>) -> usize {
         let now = Instant::now();
         let slot = Slot {
             waker: None,
@@ -131,6 +141,7 @@ impl Shard {
             beat: false,
             woken: true,
             leaves: None,
+            until,
             connection,
             cursor: Seq::NONE,
             pace: Pace::new(now + self.hub.settings.limits.pace),
@@ -147,7 +158,8 @@ impl Shard {
         let mut slots = self.slots.borrow_mut();
         let slot = &mut slots[key];
         let leave = slot.leaves.is_some_and(|leaves| leaves <= Instant::now());
-        Call { woken: std::mem::take(&mut slot.woken), beat: slot.beat, leave }
+        let expired = slot.until.is_some_and(|until| until <= Instant::now());
+        Call { woken: std::mem::take(&mut slot.woken), beat: slot.beat, leave, expired }
     }
 
     /// Something was written to the client.
@@ -179,6 +191,15 @@ impl Shard {
 }
 
 impl Slot {
+    /// Has the client told, or ends it if it does not listen.
+    fn expire(&mut self, now: Instant) {
+        if self.until.is_some_and(|until| until + EXPIRY_GRACE <= now) {
+            self.connection.cut("expired");
+        } else {
+            self.wake();
+        }
+    }
+
     fn wake(&mut self) {
         self.woken = true;
         self.pace.rests = false;

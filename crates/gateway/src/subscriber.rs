@@ -98,10 +98,16 @@ enum Stage {
 pub(crate) struct Spinning;
 
 impl Subscriber {
-    pub(crate) fn new(shard: Rc<Shard>, connection: Rc<Connection>, place: Place, wish: Wish) -> Self {
+    pub(crate) fn new(
+        shard: Rc<Shard>,
+        connection: Rc<Connection>,
+        place: Place,
+        wish: Wish,
+        until: Option<Instant>,
+    ) -> Self {
         let now = Instant::now();
         Self {
-            slot: shard.enter(connection),
+            slot: shard.enter(connection, until),
             notice: shard.hub.notices.next(),
             shard,
             _place: place,
@@ -120,6 +126,9 @@ impl Subscriber {
 
     /// What is to be written now, if anything.
     fn next(&mut self, call: Call, cx: &mut Context<'_>) -> Option<Bytes> {
+        if call.expired && self.stage != Stage::Ended {
+            return Some(self.end("expired"));
+        }
         if call.leave && self.stage != Stage::Ended {
             return Some(self.end("drain"));
         }

@@ -71,7 +71,8 @@ async fn pass_on(hub: &Hub, body: &[u8]) -> Result<HttpResponse, Problem> {
             Problem::no_daemon()
         }
     })?;
-    let refresh = hub.refreshes.follow(&accepted.accepted);
+    let categories = hub.sources.categories(&accepted.accepted);
+    let refresh = hub.refreshes.follow(&accepted.accepted, categories);
     tracing::info!(refresh, sources = accepted.accepted.len(), "refresh ordered");
     Ok(HttpResponse::Accepted().json(json!({
         "refresh": refresh, "total": accepted.accepted.len(), "unknown": accepted.unknown,

@@ -6,26 +6,27 @@ use actix_web::{HttpResponse, Responder, ResponseError as _, http::header, web};
 use serde_json::json;
 
 use super::Shared;
-use crate::problem::Problem;
+use crate::{problem::Problem, readers::Reader};
 
 /// `GET /sources`
-pub(super) async fn list(shared: web::Data<Shared>) -> impl Responder {
-    let sources = shared.hub.sources.all();
+pub(super) async fn list(shared: web::Data<Shared>, reader: Reader) -> impl Responder {
+    let mut sources = shared.hub.sources.all();
+    sources.retain(|source| reader.may_see(&source.category));
     HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-cache")).json(json!({ "sources": sources }))
 }
 
 /// `GET /sources/{id}`
-pub(super) async fn one(shared: web::Data<Shared>, id: web::Path<String>) -> HttpResponse {
-    match shared.hub.sources.get(&id) {
+pub(super) async fn one(shared: web::Data<Shared>, id: web::Path<String>, reader: Reader) -> HttpResponse {
+    match shared.hub.sources.get(&id).filter(|source| reader.may_see(&source.category)) {
         Some(source) => HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-cache")).json(source),
         None => Problem::not_found("there is no source of this id").error_response(),
     }
 }
 
 /// `GET /categories`
-pub(super) async fn categories(shared: web::Data<Shared>) -> impl Responder {
+pub(super) async fn categories(shared: web::Data<Shared>, reader: Reader) -> impl Responder {
     let mut counts = BTreeMap::<String, u64>::new();
-    for source in shared.hub.sources.all() {
+    for source in shared.hub.sources.all().iter().filter(|source| reader.may_see(&source.category)) {
         *counts.entry(source.category.clone()).or_default() += 1;
     }
     let categories: Vec<_> = counts

@@ -1,17 +1,20 @@
 //! `GET /news/stream`: Server-Sent Events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 //!
 //! An `EventSource` that is answered with anything but 200 gives up for good. So whoever cannot be served now gets
-//! 200, a `retry:` and the end.
+//! 200, a `retry:` and the end. Only a reader whose token is no good gets 401: it would come back with the same one.
 
 use std::{net::IpAddr, rc::Rc};
 
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, Resource, http::Version, http::header, web};
+
+use tokio::time::Instant;
 
 use super::{Shared, other_method};
 use crate::{
     connection::Connection,
     filter::Query,
     problem::Problem,
+    readers::Reader,
     shard::Shard,
     subscriber::{Subscriber, Wish},
     wording::Wording,
@@ -41,7 +44,7 @@ fn event_stream(wording: Wording) -> HttpResponseBuilder {
     response
 }
 
-async fn head(request: HttpRequest) -> HttpResponse {
+async fn head(request: HttpRequest, _reader: Reader) -> HttpResponse {
     event_stream(wording(&request)).finish()
 }
 
@@ -52,7 +55,11 @@ fn wording(request: &HttpRequest) -> Wording {
     if asks("application/x-ndjson") && !asks("text/event-stream") { Wording::Lines } else { Wording::Sse }
 }
 
-async fn open(request: HttpRequest, shared: web::Data<Shared>) -> Result<HttpResponse, Problem> {
+async fn open(
+    request: HttpRequest,
+    shared: web::Data<Shared>,
+    reader: Reader,
+) -> Result<HttpResponse, Problem> {
     if request.version() < Version::HTTP_11 {
         return Err(Problem::version());
     }
@@ -77,12 +84,13 @@ async fn open(request: HttpRequest, shared: web::Data<Shared>) -> Result<HttpRes
         requested: header.or(query.last_event_id).or(query.after).filter(|id| !id.is_empty()),
         since: query.since,
         snapshot: query.snapshot.unwrap_or(SNAPSHOT_DEFAULT),
-        filter: query.filter,
+        filter: query.filter.within(reader.scope),
         wording,
     };
     let connection = request.conn_data::<Rc<Connection>>().expect("every connection is taken over").clone();
     connection.stays();
-    Ok(event_stream(wording).body(Subscriber::new(Rc::clone(shard), connection, place, wish)))
+    let until = reader.until.map(|until| Instant::now() + until.since(hub.now()));
+    Ok(event_stream(wording).body(Subscriber::new(Rc::clone(shard), connection, place, wish, until)))
 }
 
 /// Who is asking: the peer, or whoever a proxy that we trust says, read from right to left.

@@ -266,6 +266,8 @@ pub(crate) struct FakeDaemon {
     pub(crate) mute: Arc<AtomicBool>,
     /// Questions about the log that are open, and the most there ever were.
     pub(crate) pages: Arc<(AtomicU64, AtomicU64)>,
+    /// The list of sources.
+    pub(crate) sources: Arc<Mutex<Vec<serde_json::Value>>>,
     pub(crate) bell: broadcast::Sender<String>,
 }
 
@@ -277,7 +279,8 @@ impl FakeDaemon {
     pub(crate) fn new(epoch: &'static str) -> Self {
         let oldest = Arc::new(AtomicU64::new(1));
         let bell = broadcast::channel(10_000).0;
-        Self { epoch, log: Arc::default(), oldest, mute: Arc::default(), pages: Arc::default(), bell }
+        let (log, mute, pages, sources) = Default::default();
+        Self { epoch, log, oldest, mute, pages, sources, bell }
     }
 
     /// Adds an item of `from`, titled after its number.
@@ -287,18 +290,22 @@ impl FakeDaemon {
 
     /// The same with an item of the test's own; key and an empty title are filled in.
     pub(crate) fn publish_item(&self, from: &str, item: Item) {
+        self.publish_of(&source(from), item);
+    }
+
+    /// The same of a source in that category.
+    pub(crate) fn publish_in(&self, category: &str) {
+        self.publish_of(&Source { category: category.to_owned(), ..source(category) }, Item::default());
+    }
+
+    fn publish_of(&self, source: &Source, item: Item) {
         let mut log = self.log.lock().unwrap();
         let seq = log.len() as u64 + 1;
         let title = if item.title.is_empty() { format!("Story {seq}") } else { item.title };
         let id = Cursor { epoch: Epoch::try_new(self.epoch).unwrap(), seq: Seq(seq) };
         let item = Item { key: seq.to_string(), title, ..item };
-        let event = Event::new(
-            id.clone(),
-            Kind::Item,
-            &source(from),
-            Timestamp::from_millis(1_000 * seq as i64),
-            item,
-        );
+        let event =
+            Event::new(id.clone(), Kind::Item, source, Timestamp::from_millis(1_000 * seq as i64), item);
         log.push(event.to_json());
         self.bell.send(self.block(seq, &event.to_json())).ok();
     }
@@ -311,17 +318,26 @@ impl FakeDaemon {
 
     /// Tells of a visit.
     pub(crate) fn visited(&self, id: &str) {
-        let text = |s: &str| serde_json::Value::from(s);
+        self.visited_in(id, "general");
+    }
+
+    /// The health of a source, as the daemon tells it.
+    pub(crate) fn health(id: &str, category: &str) -> serde_json::Value {
+        serde_json::json!({
+            "id": id, "name": id, "url": "", "category": category, "country": null, "language": null, "tags": [],
+            "enabled": true, "activity": "idle", "activity_since": null, "last_status": "unchanged",
+            "last_code": 304, "last_visit": null, "last_took_ms": 1, "last_success": null, "last_error": null,
+            "consecutive_failures": 0, "next_visit": null, "why": "", "warnings": [], "restarts": 0,
+            "counts": {}, "last_event": null,
+        })
+    }
+
+    /// Tells of a visit to a source in that category.
+    pub(crate) fn visited_in(&self, id: &str, category: &str) {
         let notice = serde_json::json!({
             "source": id, "status": "unchanged", "new": 0, "updated": 0, "took_ms": 1, "next_visit": null,
             "why": "", "error": null,
-            "health": {
-                "id": id, "name": id, "url": "", "category": "general", "country": null, "language": null, "tags": [],
-                "enabled": true, "activity": "idle", "activity_since": null, "last_status": text("unchanged"),
-                "last_code": 304, "last_visit": null, "last_took_ms": 1, "last_success": null, "last_error": null,
-                "consecutive_failures": 0, "next_visit": null, "why": "", "warnings": [], "restarts": 0,
-                "counts": {}, "last_event": null,
-            },
+            "health": Self::health(id, category),
         });
         self.bell.send(format!("event: source\ndata: {notice}\n\n")).ok();
     }
@@ -372,7 +388,7 @@ impl FakeDaemon {
         let request = String::from_utf8(request).ok()?;
         if !request.starts_with("GET /wire") {
             let body = if request.starts_with("GET /sources") {
-                "{\"sources\":[]}".to_owned()
+                serde_json::json!({ "sources": *self.sources.lock().unwrap() }).to_string()
             } else if request.starts_with("POST /visits") {
                 "{\"accepted\":[\"a\",\"b\"],\"unknown\":[\"x\"],\"disabled\":[],\"busy\":[]}".to_owned()
             } else if request.starts_with("GET /log") {
