@@ -1,5 +1,7 @@
 //! `newswire tail`: items as they arrive. Comes back by itself and says when something was missed.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Context as _;
 use clap::Args;
 use daemon::{Exit, stop};
@@ -8,7 +10,7 @@ use url::Url;
 use wire::{Coverage, Endpoint, Hello, Incoming, Resume, Signal, Subscription, Timing};
 
 use crate::{
-    cli::ConfigFile,
+    cli::{ConfigFile, Misconfigured},
     out::{self, Paint, safe},
 };
 
@@ -30,6 +32,9 @@ pub(crate) struct Arguments {
     /// Begin after this event
     #[arg(long, value_name = "ID")]
     after: Option<Cursor>,
+    /// File with the read token, where the gateway asks for one
+    #[arg(long, value_name = "FILE", env = "NEWSWIRE_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
     /// Print each event as one line of JSON
     #[arg(long)]
     json: bool,
@@ -41,6 +46,8 @@ pub(crate) struct Arguments {
 const SNAPSHOT: &str = "10";
 /// Gateways beat every ten seconds by default, and may be set to sixty.
 const SILENCE_MAX: std::time::Duration = std::time::Duration::from_secs(75);
+/// Longest token, in bytes: what a gateway takes.
+const TOKEN_BYTES_MAX: usize = 4096;
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     let base = match &arguments.url {
@@ -55,6 +62,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     let endpoint = Endpoint::Url(base);
     let mut stream =
         Subscription::new(endpoint.clone(), &path, arguments.after.clone(), Coverage::Filtered, timing);
+    if let Some(file) = &arguments.token_file {
+        let token = read_token(file)?;
+        stream =
+            stream.with_bearer(&token).with_context(|| format!("use the token of {}", file.display()))?;
+    }
     let signals = stop::on_signals().context("listen for Ctrl-C")?;
     let mut screen = Screen { json: arguments.json, paint: Paint::for_stdout(), lost: false, met: false };
     loop {
@@ -63,6 +75,18 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
             signal = stream.next() => screen.show(signal, &endpoint)?,
         }
     }
+}
+
+/// A file, because what stands on a command line or in the environment can be read by others.
+fn read_token(file: &Path) -> anyhow::Result<String> {
+    let wrong = |why: String| Misconfigured(format!("{}: {why}", file.display()));
+    let text =
+        std::fs::read_to_string(file).map_err(|error| wrong(format!("cannot read the token: {error}")))?;
+    let token = text.trim();
+    if token.is_empty() || token.len() > TOKEN_BYTES_MAX || token.contains(char::is_whitespace) {
+        return Err(wrong(format!("one token of at most {TOKEN_BYTES_MAX} bytes is wanted")).into());
+    }
+    Ok(token.to_owned())
 }
 
 fn path(arguments: &Arguments) -> String {

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use news::{Cursor, Kind};
-use reqwest::{Client, Response};
+use reqwest::{
+    Client, Response,
+    header::{HeaderValue, InvalidHeaderValue},
+};
 use tokio::time::timeout;
 use tokio_util::codec::Decoder as _;
 
@@ -85,6 +88,8 @@ pub struct Subscription {
     path: String,
     coverage: Coverage,
     timing: Timing,
+    /// `Authorization`, as it is sent; never shown.
+    authorization: Option<HeaderValue>,
     client: Option<Client>,
     cursor: Option<Cursor>,
     /// Whether the next event must be the one after the cursor.
@@ -124,6 +129,7 @@ impl Subscription {
             path: path.to_owned(),
             coverage,
             timing,
+            authorization: None,
             client: None,
             cursor,
             contiguous: false,
@@ -131,6 +137,17 @@ impl Subscription {
             attempts: 0,
             retry: None,
         }
+    }
+
+    /// The same for a server that asks who reads: shows it this token, each time anew.
+    ///
+    /// # Errors
+    /// When no header can carry it.
+    pub fn with_bearer(mut self, token: &str) -> Result<Self, InvalidHeaderValue> {
+        let mut authorization = HeaderValue::try_from(format!("Bearer {token}"))?;
+        authorization.set_sensitive(true);
+        self.authorization = Some(authorization);
+        Ok(self)
     }
 
     /// The last event given out, or the place a heartbeat moved us to.
@@ -171,6 +188,9 @@ impl Subscription {
             None => self.client.insert(self.endpoint.client()?).clone(),
         };
         let mut request = client.get(self.endpoint.url(&self.path)?).header("accept", "text/event-stream");
+        if let Some(authorization) = &self.authorization {
+            request = request.header("authorization", authorization.clone());
+        }
         if let Some(cursor) = &self.cursor {
             request = request.header("last-event-id", cursor.to_string());
         }

@@ -33,14 +33,19 @@ impl Server {
         Subscription::new(Endpoint::Url(url), "/wire", cursor.map(|c| c.parse().unwrap()), coverage, timing)
     }
 
-    /// Takes a connection and reads its request; returns the id it came with.
-    async fn accept(&self) -> (TcpStream, Option<String>) {
+    /// Takes a connection and reads its request.
+    async fn request(&self) -> (TcpStream, String) {
         let (mut stream, _) = self.listener.accept().await.unwrap();
         let mut request = Vec::new();
         while !request.ends_with(b"\r\n\r\n") {
             request.push(stream.read_u8().await.unwrap());
         }
-        let request = String::from_utf8(request).unwrap();
+        (stream, String::from_utf8(request).unwrap())
+    }
+
+    /// The same; returns the id it came with.
+    async fn accept(&self) -> (TcpStream, Option<String>) {
+        let (stream, request) = self.request().await;
         let id = request.lines().find_map(|line| line.strip_prefix("last-event-id: ")).map(str::to_owned);
         (stream, id)
     }
@@ -182,6 +187,30 @@ async fn silence_refusal_and_nonsense_are_losses_and_it_comes_back() {
     let (words, _streams) = tokio::join!(words(&mut subscription, 1), play);
     assert_eq!(words, ["lost", "lost", "lost", "lost", "lost", "Live", "e-1"]);
     assert_eq!(subscription.cursor().map(|c| c.seq), Some(Seq(1)));
+}
+
+#[tokio::test]
+async fn a_token_is_shown_on_every_connection_and_only_where_one_is_given() {
+    for token in [Some("a-token-0123456789"), None] {
+        let server = Server::new().await;
+        let mut subscription = server.subscription(None, Coverage::All);
+        if let Some(token) = token {
+            subscription = subscription.with_bearer(token).unwrap();
+        }
+        let play = async {
+            let mut shown = Vec::new();
+            for script in ["", &[hello("live", "e-0"), item(1)].concat()] {
+                let (mut stream, request) = server.request().await;
+                shown
+                    .push(request.lines().find_map(|l| l.strip_prefix("authorization: ")).map(str::to_owned));
+                stream.write_all([HEAD, script].concat().as_bytes()).await.unwrap();
+            }
+            shown
+        };
+        let (_, shown) = tokio::join!(words(&mut subscription, 1), play);
+        assert_eq!(shown, vec![token.map(|token| format!("Bearer {token}")); 2]);
+        assert!(subscription.with_bearer("two\r\nlines").is_err());
+    }
 }
 
 #[tokio::test]
