@@ -349,6 +349,36 @@ async fn the_doctor_finds_nothing_between_the_page_and_its_gateway() {
 }
 
 #[tokio::test]
+async fn a_wire_that_needs_a_token_says_so_in_words_and_opens_when_there_is_one() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = Stack::new(&e2e::story::feeds(&origin, 1)).unwrap();
+    let tokens = stack.path("tokens.toml");
+    let token = "[[token]]\nname = \"a\"\ntoken = \"a-token-0123456789\"\ncategories = \"all\"\n";
+    std::fs::write(&tokens, token).unwrap();
+    stack.set("gateway.read_tokens_file", &format!("{:?}", tokens.display().to_string()));
+    origin.publish("feed-0", "Item 0");
+    stack.start_both().await.unwrap();
+    let Some(browser) = Browser::start().await.unwrap() else { return };
+    browser.go(&page(&stack)).await.unwrap();
+    let words = |id: &str, words: &str| {
+        format!("return document.getElementById('{id}').textContent.includes('{words}');")
+    };
+    browser.wait("the reason", SHOWN, &words("wire-sentence", "this wire needs a token")).await.unwrap();
+    browser.wait("the reason", SHOWN, &words("items-empty", "this wire needs a token")).await.unwrap();
+    // As whoever runs it would set it, but for HttpOnly, which no script can.
+    let show = async |token: &str| {
+        let script = format!(
+            "document.cookie = 'newswire_read={token}'; (await import('/assets/wire.js')).wire.reopen();"
+        );
+        browser.run(&script).await.unwrap()
+    };
+    show("wrong-token-0123456789").await;
+    browser.wait("the reason", SHOWN, &words("wire-sentence", "another token")).await.unwrap();
+    show("a-token-0123456789").await;
+    shows(&browser, "Item 0").await.unwrap();
+}
+
+#[tokio::test]
 async fn a_stream_that_the_browser_gave_up_is_opened_again_from_its_place() {
     let origin = Origin::start().await.unwrap();
     let mut stack = Stack::new(&e2e::story::feeds(&origin, 1)).unwrap();

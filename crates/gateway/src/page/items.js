@@ -111,7 +111,8 @@ export const items = {
     const empty = byId("items-empty");
     empty.hidden = this.list.children.length > 0;
     if (empty.hidden) return;
-    if (wire.state !== "open") say(empty, "Nothing to show until the stream is open.");
+    if (wire.locked) say(empty, `Nothing to show: ${wire.locked}.`);
+    else if (wire.state !== "open") say(empty, "Nothing to show until the stream is open.");
     else say(empty, isFiltered() ? "Listening. Nothing that is kept matches the filter yet." : "Listening. Nothing has come yet.");
   },
 

@@ -8,12 +8,12 @@
 //
 // Must never happen here: an event shown twice because two tabs told it, a tab that waits for ever for another.
 
-import { now } from "./ask.js";
+import { ask, now } from "./ask.js";
 import { filterQuery, isFiltered, streamUrl } from "./filter.js";
 import { items } from "./items.js";
 import { canShare, share } from "./share.js";
 import { sources } from "./sources.js";
-import { announce, missedWords, showWire } from "./wire_panel.js";
+import { announce, missedWords, showWire, tokenWords } from "./wire_panel.js";
 import { cursor, parsed, span, when } from "./words.js";
 
 const LAGS_MAX = 200; // measurements behind the percentiles
@@ -23,6 +23,7 @@ const REOPEN_MIN_MS = 1_000;
 const REOPEN_MAX_MS = 30_000;
 const REOPEN_FIRST_MAX_MS = 4_000; // the widest first wait; doubles with each failure up to REOPEN_MAX_MS
 const SILENT_MS = 30_000; // the gateway is ahead and nothing came for this long: the stream is dead
+const WHY_WAIT_MS = 5_000; // for the reason of a refusal
 const HOLDER_WAIT_MS = 3_000; // the holder of the stream does not answer: open one of our own
 const EVENTS = ["stream", "item", "update", "source", "gap"];
 const TAB = Array.from(crypto.getRandomValues(new Uint32Array(2)), (n) => n.toString(36)).join("");
@@ -36,6 +37,7 @@ export const wire = {
   state: "connecting", // connecting, open, reconnecting, waiting
   since: Date.now(), // of that state
   why: "", // of waiting
+  locked: "", // what is said of the token, when that is why
   reopenAt: 0,
   reopenTimer: 0,
   failures: 0, // in a row
@@ -181,8 +183,8 @@ export const wire = {
 
   /** The state as a tab that follows is to show it. */
   told() {
-    const { state, since, why, reopenAt, reconnects, cuts } = this;
-    return { state, since, why, reopenAt, reconnects, cuts };
+    const { state, since, why, locked, reopenAt, reconnects, cuts } = this;
+    return { state, since, why, locked, reopenAt, reconnects, cuts };
   },
 
   mirror(told) {
@@ -212,6 +214,7 @@ export const wire = {
   opened() {
     if (this.broken) this.reconnects += 1;
     this.broken = false;
+    this.locked = "";
     this.failures = 0;
     this.enter("open");
   },
@@ -225,9 +228,23 @@ export const wire = {
       if (this.cuts.length > CUTS_MAX) this.cuts.shift();
     }
     if (this.stream.readyState === EventSource.CLOSED) {
-      this.reopenLater("the gateway refused the stream or could not be reached");
+      this.reopenLater(this.locked || "the gateway refused the stream or could not be reached");
+      this.askWhy();
     } else {
       this.enter("reconnecting");
+    }
+  },
+
+  /** An EventSource is not told why it was refused; whoever asks is. It comes again all the same: a token may come. */
+  async askWhy() {
+    const { reopenAt } = this;
+    try {
+      const { status, body } = await ask("/categories", WHY_WAIT_MS);
+      if (this.state !== "waiting" || this.reopenAt !== reopenAt) return;
+      this.locked = status === 401 ? tokenWords(body) : "";
+      if (this.locked) this.enter("waiting", this.locked);
+    } catch {
+      // No answer either: then it could not be reached, as is said already.
     }
   },
 

@@ -21,6 +21,13 @@ function resumeWords(told) {
   return cut(String(told.resume), 40);
 }
 
+/** What a person is told whose token is missing or no good. */
+export function tokenWords(problem) {
+  const detail = cut(problem.detail, 120);
+  if (problem.code === "token-required" || !detail) return "this wire needs a token; whoever runs it can give you one";
+  return `this wire needs another token: ${detail}`;
+}
+
 function wireSentence() {
   const elapsed = Date.now() - wire.since;
   const secondsLeft = Math.max(0, Math.ceil((wire.reopenAt - Date.now()) / 1000));
