@@ -427,6 +427,26 @@ async fn a_token_that_expires_ends_the_stream_with_its_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_does_not_read_when_its_token_expires_is_cut() {
+    let tokens = format!(
+        "[[token]]\nname = \"soon\"\ntoken = \"soon-token-0123456789\"\ncategories = \"all\"\nexpires = {}\n",
+        news::Timestamp::from_millis((now_s() + 2) * 1000)
+    );
+    let change = |config: &mut Config| {
+        let file = config.daemon.run_dir.join("tokens.toml");
+        std::fs::write(&file, [TOKENS, &tokens].concat()).unwrap();
+        config.gateway.read_tokens_file = Some(file);
+    };
+    let (gateway, daemon, _serving) = stage_with(1, change).await;
+    let stuck = gateway.stream("", &bearer("soon-token-0123456789")).await;
+    // More than the system takes for it.
+    daemon.publish_large(200, 50_000);
+    gateway.until_clients(0, Duration::from_secs(15)).await;
+    assert_eq!(gateway.number("newswire_gateway_connections_cut_total{reason=\"expired\"}").await, 1);
+    drop(stuck);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_progress_of_a_refresh_is_told_to_whoever_may_see_all_its_sources() {
     let change = |config: &mut Config| {
         with_tokens(config);

@@ -208,6 +208,29 @@ fn garbage_of_any_kind_is_refused_and_a_changed_byte_too() {
     assert!(verdict(&keys, &format!("{good}.")).is_err() && verdict(&keys, &format!("{good}=")).is_err());
 }
 
+proptest::proptest! {
+    #[test]
+    fn whatever_is_shown_is_refused_and_never_a_panic(
+        bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+        text in "[ -~]{0,60}",
+        alg in "(ES256|EdDSA|RS256|HS256|none|[A-Z]{0,4})",
+    ) {
+        thread_local! {
+            static KEYS: Keys = keys(json!([Issuer::new().p256_jwk("a"), Issuer::new().ed25519_jwk("b")]), claims());
+        }
+        let header = base64(json!({"alg": alg, "kid": "a", "x": text}).to_string().as_bytes());
+        let claims = base64(body().to_string().as_bytes());
+        for token in [
+            bytes.clone(),
+            format!("{header}.{}.{}", base64(&bytes), base64(&bytes)).into_bytes(),
+            format!("{header}.{claims}.{}", base64(&bytes)).into_bytes(),
+            format!("{}.{}.{}", base64(text.as_bytes()), base64(&bytes), text).into_bytes(),
+        ] {
+            KEYS.with(|keys| assert!(keys.verify(&token, Timestamp::from_millis(NOW_S * 1000)).is_err()));
+        }
+    }
+}
+
 #[test]
 fn a_file_of_keys_is_taken_as_a_whole_or_not_at_all() {
     let issuer = Issuer::new();
