@@ -225,7 +225,9 @@ impl Drop for Browser {
     }
 }
 
-fn on_path(program: &str) -> Option<PathBuf> {
+/// Where a program is, if it is on the `PATH`.
+#[must_use]
+pub fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }

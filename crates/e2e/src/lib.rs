@@ -9,6 +9,7 @@
 
 mod browser;
 pub mod http;
+mod listener;
 mod oracle;
 mod origin;
 mod prober;
@@ -23,7 +24,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use self::{
-    browser::Browser,
+    browser::{Browser, on_path},
+    listener::Listener,
     oracle::{Published, faults},
     origin::{Behaviour, Format, Origin, Request},
     prober::{Probe, Prober, Report},

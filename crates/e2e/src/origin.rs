@@ -143,6 +143,7 @@ impl Origin {
             Some("json") => "application/feed+json",
             Some("rss") => "application/rss+xml",
             Some("atom") => "application/atom+xml",
+            Some("html") => "text/html; charset=utf-8",
             _ => "application/xml",
         }
     }

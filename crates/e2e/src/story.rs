@@ -67,7 +67,7 @@ async fn play(
     let everything =
         [stack.subscribe("/news/stream?snapshot=1000"), stack.subscribe("/news/stream?snapshot=1000")];
     let filtered = stack.subscribe("/news/stream?snapshot=1000&source=feed-1");
-    let publisher = Publisher::start(Arc::clone(origin));
+    let publisher = Publisher::start(Arc::clone(origin), FEEDS);
 
     let mut killed = 0;
     for round in 0.. {
@@ -129,19 +129,21 @@ fn by_chance(from_ms: u64, to_ms: u64) -> Duration {
 }
 
 /// Publishes in feeds of chance until it is stopped.
-struct Publisher {
+pub struct Publisher {
     stop: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Publisher {
-    fn start(origin: Arc<Origin>) -> Self {
+    /// Begins: an item each 50 ms, in one of the first so many [`feeds`].
+    #[must_use]
+    pub fn start(origin: Arc<Origin>, feeds: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let began = Instant::now();
         let task = tokio::spawn(async move {
             while !stopped.load(Ordering::Relaxed) {
-                let feed = format!("feed-{}", fastrand::usize(0..FEEDS));
+                let feed = format!("feed-{}", fastrand::usize(0..feeds));
                 origin.publish(&feed, &format!("Something happened after {:?}", began.elapsed()));
                 sleep(PUBLISH_EVERY).await;
             }
@@ -149,7 +151,11 @@ impl Publisher {
         Self { stop, task }
     }
 
-    async fn stop(self) {
+    /// Ends it; when this returns, everything is published.
+    ///
+    /// # Panics
+    /// When publishing panicked.
+    pub async fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.expect("publishing does not panic");
     }

@@ -1,0 +1,261 @@
+//! The clients of README.md, as they stand there, against the real programs: each shows every item once, whatever
+//! happens to the gateway, and goes on where it stood when it is started again.
+
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use e2e::{Browser, Listener, Origin, Program, Stack, on_path, story, wait_for};
+use tokio::time::sleep;
+
+const README: &str = include_str!("../../../README.md");
+const EXAMPLE: &str = include_str!("../../wire/examples/listen.rs");
+/// Where the clients of the README look for the gateway, as a URL has it and as Python does.
+const ADDRESS: [&str; 2] = ["127.0.0.1:8700", "\"127.0.0.1\", 8700"];
+
+const FEEDS: usize = 2;
+/// Times that the gateway is killed.
+const ROUNDS: usize = 2;
+/// How long a client may take to show what there is, its way back after a kill included.
+const SHOWN: Duration = Duration::from_secs(25);
+/// What comes twice comes within this.
+const AFTERWARDS: Duration = Duration::from_millis(800);
+
+/// An item as a client showed it: id and title.
+type Shown = (String, String);
+
+/// The code of the section "Listen" in that language.
+fn code(language: &str) -> &'static str {
+    let (_, listen) = README.split_once("\n## Listen\n").unwrap();
+    let (_, code) = listen.split_once(&format!("```{language}\n")).unwrap();
+    code.split_once("```\n").unwrap().0
+}
+
+/// The same for a gateway that listens elsewhere.
+fn code_for(language: &str, stack: &Stack) -> String {
+    let e2e::http::Address::Tcp(address) = stack.gateway() else { unreachable!("it listens on TCP") };
+    let here = [address.to_string(), format!("\"{}\", {}", address.ip(), address.port())];
+    let code = code(language);
+    assert!(ADDRESS.iter().any(|written| code.contains(written)), "{code}");
+    ADDRESS.iter().zip(here).fold(code.to_owned(), |code, (written, here)| code.replace(written, &here))
+}
+
+trait Client {
+    /// Starts it, or starts it again.
+    async fn start(&mut self) -> anyhow::Result<()>;
+    /// Ends it without a word.
+    async fn end(&mut self) -> anyhow::Result<()>;
+    /// Everything that it has shown, since it was started for the first time.
+    async fn shown(&mut self) -> anyhow::Result<Vec<Shown>>;
+}
+
+/// A client that is a program, in a folder of its own.
+struct Script {
+    program: PathBuf,
+    argument: String,
+    folder: PathBuf,
+    running: Option<Listener>,
+    /// Finds the item in a line.
+    read: fn(&str) -> Option<Shown>,
+}
+
+impl Script {
+    fn new(
+        stack: &Stack,
+        program: PathBuf,
+        argument: String,
+        read: fn(&str) -> Option<Shown>,
+    ) -> anyhow::Result<Self> {
+        let folder = stack.path("client");
+        fs::create_dir(&folder)?;
+        Ok(Self { program, argument, folder, running: None, read })
+    }
+}
+
+impl Client for Script {
+    async fn start(&mut self) -> anyhow::Result<()> {
+        self.running = Some(Listener::start(&self.program, &[&self.argument], &self.folder)?);
+        Ok(())
+    }
+
+    async fn end(&mut self) -> anyhow::Result<()> {
+        let mut running = self.running.take().context("it was started")?;
+        anyhow::ensure!(running.runs(), "it had ended by itself: {}", running.complaints());
+        Ok(())
+    }
+
+    async fn shown(&mut self) -> anyhow::Result<Vec<Shown>> {
+        let running = self.running.as_ref().context("it was started")?;
+        Ok(running.said().iter().filter_map(|line| (self.read)(line)).collect())
+    }
+}
+
+/// A client that is a page of another origin.
+struct Page {
+    browser: Browser,
+    url: String,
+    shown: Vec<Shown>,
+}
+
+impl Client for Page {
+    async fn start(&mut self) -> anyhow::Result<()> {
+        self.browser.go(&self.url).await
+    }
+
+    async fn end(&mut self) -> anyhow::Result<()> {
+        self.browser.go("about:blank").await
+    }
+
+    async fn shown(&mut self) -> anyhow::Result<Vec<Shown>> {
+        // Chromium writes `ADDRESS LINE:COLUMN "ID" "TITLE"`, and gives each line once.
+        for (_, _, text) in self.browser.console().await? {
+            let words: Vec<_> = text.split('"').collect();
+            if let [_, id, " ", title, ""] = words[..] {
+                self.shown.push((id.to_owned(), title.to_owned()));
+            }
+        }
+        Ok(self.shown.clone())
+    }
+}
+
+/// `ID TITLE`
+fn id_and_title(line: &str) -> Option<Shown> {
+    let (id, title) = line.split_once(' ')?;
+    let (epoch, seq) = id.split_once('-')?;
+    let is_id = epoch.bytes().all(|b| b.is_ascii_alphanumeric()) && seq.parse::<u64>().is_ok();
+    is_id.then(|| (id.to_owned(), title.to_owned()))
+}
+
+/// The story of each client.
+async fn misses_nothing(
+    stack: &mut Stack,
+    origin: &Arc<Origin>,
+    client: &mut impl Client,
+) -> anyhow::Result<()> {
+    origin.publish("feed-0", "Before");
+    stack.start_both().await?;
+    client.start().await?;
+    wait_until_shown(client, 1).await?;
+
+    let publisher = story::Publisher::start(Arc::clone(origin), FEEDS);
+    for round in 0..ROUNDS {
+        sleep(Duration::from_millis(700)).await;
+        stack.kill(Program::Gateway)?;
+        sleep(Duration::from_millis(700)).await;
+        stack.start(Program::Gateway)?;
+        let shown = client.shown().await?.len();
+        let back = wait_until_shown(client, shown + 1).await;
+        back.with_context(|| format!("after kill {round}"))?;
+    }
+    publisher.stop().await;
+    let published = recorded(stack, origin).await?;
+    anyhow::ensure!(published.len() > 30, "{} items are no story", published.len());
+    wait_until_shown(client, published.len()).await?;
+    sleep(AFTERWARDS).await;
+    assert_eq!(client.shown().await?, published, "each item once, in order");
+
+    client.end().await?;
+    (0..3).for_each(|number| drop(origin.publish("feed-1", &format!("While it was away, {number}"))));
+    let all = recorded(stack, origin).await?;
+    client.start().await?;
+    wait_until_shown(client, all.len()).await?;
+    sleep(AFTERWARDS).await;
+    let mut shown = client.shown().await?;
+    // README: one that is killed sees its last event again, if it had not noted its place.
+    if shown.get(published.len()) == published.last() {
+        shown.remove(published.len());
+    }
+    assert_eq!(shown, all, "each item once, in order, after a start from the noted place");
+    Ok(())
+}
+
+async fn wait_until_shown(client: &mut impl Client, count: usize) -> anyhow::Result<()> {
+    let mut shown = 0;
+    let outcome = wait_for(&format!("{count} items"), SHOWN, async || {
+        shown = client.shown().await.map_or(shown, |shown| shown.len());
+        (shown >= count).then_some(())
+    })
+    .await;
+    outcome.with_context(|| format!("the client showed {shown}"))
+}
+
+/// Waits until everything that was published is recorded; gives it, the oldest first.
+async fn recorded(stack: &Stack, origin: &Origin) -> anyhow::Result<Vec<Shown>> {
+    let published: usize = origin.published().values().map(Vec::len).sum();
+    wait_for("everything to be recorded", SHOWN, async || {
+        let page = stack.json("/news?limit=1000").await.ok()?;
+        let text = |item: &serde_json::Value, name: &str| item[name].as_str().map(str::to_owned);
+        let items = page["items"].as_array()?.iter().rev();
+        let items: Vec<_> =
+            items.filter_map(|item| Some((text(item, "id")?, text(item, "title")?))).collect();
+        (items.len() == published).then_some(items)
+    })
+    .await
+}
+
+async fn stage() -> anyhow::Result<(Arc<Origin>, Stack)> {
+    let origin = Arc::new(Origin::start().await?);
+    let mut stack = Stack::new(&story::feeds(&origin, FEEDS))?;
+    // The page of the browser's client comes from there.
+    stack.set("gateway.cors_origins", &format!("[\"{}\"]", origin.url("")));
+    Ok((origin, stack))
+}
+
+/// Nothing, said loudly, where the program is not installed.
+fn installed(program: &str) -> Option<PathBuf> {
+    let path = on_path(program);
+    if path.is_none() {
+        e2e::say(&format!("SKIPPED: {program} is not on the PATH"));
+    }
+    path
+}
+
+#[tokio::test]
+async fn the_shell_client_comes_back_by_itself_and_misses_nothing() {
+    let (Some(bash), Some(_)) = (installed("bash"), installed("curl")) else { return };
+    let (origin, mut stack) = stage().await.unwrap();
+    let file = stack.path("listen.sh");
+    fs::write(&file, code_for("sh", &stack)).unwrap();
+    let read = |line: &str| {
+        let item: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some((item["id"].as_str()?.to_owned(), item["title"].as_str()?.to_owned()))
+    };
+    let mut client = Script::new(&stack, bash, file.display().to_string(), read).unwrap();
+    misses_nothing(&mut stack, &origin, &mut client).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_python_client_comes_back_by_itself_and_misses_nothing() {
+    let Some(python) = installed("python3") else { return };
+    let (origin, mut stack) = stage().await.unwrap();
+    let file = stack.path("listen.py");
+    fs::write(&file, code_for("python", &stack)).unwrap();
+    let read = |line: &str| id_and_title(line.strip_prefix("item ")?);
+    let mut client = Script::new(&stack, python, file.display().to_string(), read).unwrap();
+    misses_nothing(&mut stack, &origin, &mut client).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_rust_client_comes_back_by_itself_and_misses_nothing() {
+    let (head, code) = EXAMPLE.split_at(EXAMPLE.find("use ").unwrap());
+    assert!(head.lines().all(|line| line.is_empty() || line.starts_with("//!") || line.starts_with("#!")));
+    assert_eq!(code, self::code("rust"), "README has the example as it is compiled");
+    let example = Program::Gateway.path().unwrap().with_file_name("examples").join("listen");
+    assert!(example.is_file(), "build it first with `cargo build --workspace --bins --examples`");
+    let (origin, mut stack) = stage().await.unwrap();
+    let address = code_for("rust", &stack);
+    let address = address.split('"').find(|text| text.starts_with("http://")).unwrap().to_owned();
+    let mut client = Script::new(&stack, example, address, id_and_title).unwrap();
+    misses_nothing(&mut stack, &origin, &mut client).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_browser_client_comes_back_by_itself_and_misses_nothing() {
+    let Some(browser) = Browser::start().await.unwrap() else { return };
+    let (origin, mut stack) = stage().await.unwrap();
+    let file = stack.path("listen.html");
+    let script = code_for("js", &stack);
+    fs::write(&file, format!("<!doctype html><title>listen</title><script>\n{script}</script>")).unwrap();
+    let url = origin.file(&file).unwrap();
+    let mut client = Page { browser, url, shown: Vec::new() };
+    misses_nothing(&mut stack, &origin, &mut client).await.unwrap();
+}
