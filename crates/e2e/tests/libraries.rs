@@ -1,0 +1,177 @@
+//! Client libraries that others wrote, against the real programs: `eventsource` of Node and `requests-sse` of Python, in
+//! the versions that crates/e2e/clients pins. Both come back by themselves; nothing is done here to help them.
+//!
+//! `NEWSWIRE_CLIENTS` names the folder where `scripts/test` has installed them; without it these tests say that they
+//! were skipped.
+
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use e2e::{
+    Listener, Origin, Program, Published, Record, Stack, faults, on_path, sse::Message, story, wait_for,
+};
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+const FEEDS: usize = 2;
+/// How long an event may be on its way to a client, with the client's own way back after a kill: `requests-sse` waits
+/// for twice as long as it is told, twice as long again after each failure.
+const SHOWN: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Library {
+    Node,
+    Python,
+}
+
+/// The library, listening to a stream.
+struct Client(Listener);
+
+impl Client {
+    /// Nothing, said loudly, where it is not installed.
+    fn start(library: Library, stack: &Stack, path: &str) -> anyhow::Result<Option<Self>> {
+        let Some(installed) = std::env::var_os("NEWSWIRE_CLIENTS").map(PathBuf::from) else {
+            e2e::say("SKIPPED: NEWSWIRE_CLIENTS is not set");
+            return Ok(None);
+        };
+        let e2e::http::Address::Tcp(address) = stack.gateway() else { unreachable!("it listens on TCP") };
+        let url = format!("http://{address}{path}");
+        let drivers = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/clients"));
+        let folder = stack.path("client");
+        fs::create_dir(&folder)?;
+        let listener = match library {
+            Library::Node => {
+                let node =
+                    on_path("node").context("node was there when scripts/test installed the package")?;
+                let driver = drivers.join("eventsource.mjs");
+                Listener::start(&node, &[driver, installed, url.into()], &folder)?
+            }
+            Library::Python => {
+                let python = installed.join("python/bin/python");
+                Listener::start(&python, &[drivers.join("eventsource.py"), url.into()], &folder)?
+            }
+        };
+        Ok(Some(Self(listener)))
+    }
+
+    /// Everything so far. Every connection begins with the event `stream`.
+    fn records(&self) -> Vec<Record> {
+        let mut connection = 0;
+        let lines = self.0.said().into_iter().map(|line| {
+            let line: Value = serde_json::from_str(&line).expect("the drivers write JSON");
+            let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+            let message = Message { event: text("event"), data: text("data"), last_event_id: text("id") };
+            connection += usize::from(message.event == "stream");
+            Record { connection: connection.saturating_sub(1), at: Instant::now(), message }
+        });
+        lines.collect()
+    }
+
+    fn events(&self, name: &str) -> Vec<Record> {
+        self.records().into_iter().filter(|record| record.message.event == name).collect()
+    }
+
+    /// Waits for so many events of a name; gives them.
+    async fn wait(&mut self, name: &str, count: usize) -> anyhow::Result<Vec<Record>> {
+        let outcome = wait_for(&format!("{count} events `{name}`"), SHOWN, async || {
+            sleep(Duration::from_millis(50)).await;
+            Some(self.events(name)).filter(|events| events.len() >= count || !self.0.runs())
+        })
+        .await;
+        let events = outcome.with_context(|| format!("{:?}\n{}", self.0.said(), self.0.complaints()))?;
+        anyhow::ensure!(events.len() >= count, "it ended: {}", self.0.complaints());
+        Ok(events)
+    }
+}
+
+/// The gateway is killed while feeds publish; no id may be lost on the way back.
+async fn gets_each_item_once(library: Library) -> anyhow::Result<()> {
+    let origin = Arc::new(Origin::start().await?);
+    let mut stack = Stack::new(&story::feeds(&origin, FEEDS))?;
+    stack.start_both().await?;
+    let Some(mut client) = Client::start(library, &stack, "/news/stream?snapshot=1000")? else {
+        return Ok(());
+    };
+    let publisher = story::Publisher::start(Arc::clone(&origin), FEEDS);
+    client.wait("item", 10).await?;
+    for kill in 1..=2 {
+        stack.kill(Program::Gateway)?;
+        sleep(Duration::from_millis(500)).await; // what was on its way has come
+        let place =
+            client.records().iter().rev().map(|r| r.message.last_event_id.clone()).find(|id| !id.is_empty());
+        stack.start(Program::Gateway)?;
+        let hello = client.wait("stream", kill + 1).await?[kill].json();
+        assert_eq!(
+            (hello["resume"].as_str(), hello["requested"].as_str()),
+            (Some("exact"), place.as_deref())
+        );
+        sleep(Duration::from_millis(500)).await;
+    }
+    publisher.stop().await;
+    let published = origin.published();
+    client.wait("item", published.values().map(Vec::len).sum()).await?;
+    sleep(Duration::from_secs(1)).await;
+    let faults = faults(&published, &client.records());
+    anyhow::ensure!(faults.is_empty(), "{}", faults.join("\n"));
+    anyhow::ensure!(!client.events("source").is_empty(), "visits are told by name");
+    Ok(())
+}
+
+/// The client asks for one of two feeds. Meanwhile the other one publishes, so that heartbeats carry ids that no event
+/// of this client had. Gives its last event before the gateway is killed, the head of the log then, and what it asked
+/// for when it came back.
+async fn filters(library: Library) -> anyhow::Result<Option<[String; 3]>> {
+    let origin = Origin::start().await?;
+    let mut stack = Stack::new(&story::feeds(&origin, FEEDS))?;
+    stack.set("gateway.heartbeat", "\"1s\"");
+    stack.start_both().await?;
+    let path = "/news/stream?snapshot=10&kinds=item,update&source=feed-1";
+    let Some(mut client) = Client::start(library, &stack, path)? else { return Ok(None) };
+    let first = origin.publish("feed-1", "Wanted");
+    let last = client.wait("item", 1).await?[0].message.last_event_id.clone();
+    (0..5).for_each(|number| drop(origin.publish("feed-0", &format!("Not wanted, {number}"))));
+    let head = wait_for("what was not wanted", SHOWN, async || {
+        let page = stack.json("/news").await.ok()?;
+        (page["items"].as_array()?.len() == 6).then(|| page["head"].as_str().unwrap_or_default().to_owned())
+    })
+    .await?;
+    sleep(Duration::from_millis(1_500)).await; // a heartbeat, and then some
+    stack.kill(Program::Gateway)?;
+    let second = origin.publish("feed-1", "Wanted, too");
+    origin.edit("feed-1", &first, "Wanted more");
+    sleep(Duration::from_millis(1_500)).await; // a visit
+    stack.start(Program::Gateway)?;
+    let hello = client.wait("stream", 2).await?[1].json();
+    assert_eq!(hello["resume"], "exact", "{hello}");
+    client.wait("update", 1).await?;
+    client.wait("item", 2).await?;
+    sleep(Duration::from_secs(1)).await;
+    let updates = client.events("update");
+    assert!(updates.len() == 1 && updates[0].json()["title"] == "Wanted more", "{updates:?}");
+    let rest: Vec<_> = client.records().into_iter().filter(|r| r.message.event != "update").collect();
+    assert_eq!(faults(&Published::from([("feed-1".to_owned(), vec![first, second])]), &rest), [""; 0]);
+    Ok(Some([last, head, hello["requested"].as_str().unwrap_or_default().to_owned()]))
+}
+
+#[tokio::test]
+async fn eventsource_of_node_gets_each_item_once_through_kills_of_the_gateway() {
+    gets_each_item_once(Library::Node).await.unwrap();
+}
+
+#[tokio::test]
+async fn requests_sse_of_python_gets_each_item_once_through_kills_of_the_gateway() {
+    gets_each_item_once(Library::Python).await.unwrap();
+}
+
+/// This version does not keep the id of a block without data: it comes back from further behind, and still misses nothing.
+#[tokio::test]
+async fn eventsource_of_node_misses_nothing_of_a_filtered_stream() {
+    let Some([last, _, requested]) = filters(Library::Node).await.unwrap() else { return };
+    assert_eq!(requested, last);
+}
+
+#[tokio::test]
+async fn requests_sse_of_python_is_moved_past_what_its_filter_left_out() {
+    let Some([_, head, requested]) = filters(Library::Python).await.unwrap() else { return };
+    assert_eq!(requested, head);
+}
