@@ -95,7 +95,7 @@ impl Parser {
             }
             "id" if !value.contains('\0') => value.clone_into(&mut self.id),
             "retry" if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) => {
-                self.retry = value.parse().ok().map(Duration::from_millis);
+                self.retry = value.parse().map_or(self.retry, |ms| Some(Duration::from_millis(ms)));
             }
             _ => {}
         }
@@ -145,6 +145,72 @@ mod tests {
             [message("message", "", ""), message("message", "\n", "")]
         );
         assert_eq!(read("data: YHOO\ndata: +2\ndata: 10\n\n"), [message("message", "YHOO\n+2\n10", "")]);
+    }
+
+    /// The vectors of the web platform tests, `eventsource/format-*`: a stream, and the data of the events in it.
+    #[test]
+    fn the_vectors_of_the_web_platform_tests_read_as_they_say() {
+        let long = "x".repeat(2_048);
+        let comments = format!("data:1\r:\0\n:\r\ndata:2\n:{long}\rdata:3\n:data:fail\r:{long}\ndata:4\n\n");
+        let vectors: [(&str, &str, &[&str]); 14] = [
+            ("bom", "\u{feff}data:1\n\n\u{feff}data:2\n\ndata:3\n\n", &["1", "3"]),
+            ("bom-2", "\u{feff}\u{feff}data:1\n\ndata:2\n\ndata:3\n\n", &["2", "3"]),
+            ("comments", &comments, &["1\n2\n3\n4"]),
+            ("data-before-final-empty-line", "retry:1000\ndata:test1\n\nid:test\ndata:test2", &["test1"]),
+            ("field-data", "data:\n\ndata\ndata\n\ndata:test\n\n", &["", "\n", "test"]),
+            (
+                "field-parsing",
+                "data:\0\ndata:  2\rData:1\ndata\0:2\ndata:1\r\0data:4\nda-ta:3\rdata_5\ndata:3\rdata:\r\n data:32\n\
+                 data:4\n\n",
+                &["\0\n 2\n1\n3\n\n4"],
+            ),
+            (
+                "field-unknown",
+                "data:test\n data\ndata\nfoobar:xxx\njustsometext\n:thisisacommentyay\ndata:test\n\n",
+                &["test\n\ntest"],
+            ),
+            ("leading-space", "data:\ttest\rdata: \ndata:test\n\n", &["\ttest\n\ntest"]),
+            ("newlines", "data:test\r\ndata\ndata:test\r\n\r", &["test\n\ntest"]),
+            ("null-character", "data:\0\n\n\n\n", &["\0"]),
+            ("utf-8", "data:ok\u{2026}\n\n", &["ok\u{2026}"]),
+            (
+                "no line end but these",
+                "data:a\u{2028}b\u{2029}c\u{85}d\u{b}e\u{c}f\n\n",
+                &["a\u{2028}b\u{2029}c\u{85}d\u{b}e\u{c}f"],
+            ),
+            ("an event without data", "event:test\n\ndata:x\n\n", &["x"]),
+            ("half a block", "data:x\n", &[]),
+        ];
+        for (name, stream, data) in vectors {
+            let read: Vec<_> = read(stream).into_iter().map(|(_, data, _)| data).collect();
+            assert_eq!(read, data, "{name}");
+            let mut parser = Parser::default();
+            let bytes = stream.bytes().flat_map(|byte| parser.push(&[byte])).map(|message| message.data);
+            assert_eq!(bytes.collect::<Vec<_>>(), data, "{name}, byte by byte");
+        }
+    }
+
+    #[test]
+    fn names_ids_and_delays_are_taken_as_the_web_platform_tests_say() {
+        let events = [message("test", "x", ""), message("message", "x", "")];
+        assert_eq!(read("event:test\ndata:x\n\ndata:x\n\n"), events);
+        assert_eq!(read("event: \ndata:data\n\n"), [message("message", "data", "")]);
+        let events =
+            [message("message", "1", "1"), message("message", "2", "1"), message("message", "3", "")];
+        assert_eq!(read("id: 1\ndata:1\n\ndata:2\n\nid\ndata:3\n\n"), events);
+        for id in ["\0\0", "x\0", "\0x", "x\0x", " \0"] {
+            let stream = format!("id: kept\n\nid: {id}\ndata:x\n\n");
+            assert_eq!(read(&stream), [message("message", "x", "kept")], "{id:?}");
+        }
+        let retry = |stream: &str| {
+            let mut parser = Parser::default();
+            parser.push(stream.as_bytes());
+            parser.retry().map(|delay| delay.as_millis())
+        };
+        assert_eq!(retry("retry:03000\n"), Some(3_000), "before the block ends");
+        for bogus in ["1000x", "-1", "+1", "1.5", "1e3", "", "  1", "\u{661}", "99999999999999999999"] {
+            assert_eq!(retry(&format!("retry:3000\nretry:{bogus}\n")), Some(3_000), "{bogus:?}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use e2e::{Origin, Program, Published, Record, Stack, faults, story, wait_for};
+use e2e::{Origin, Program, Published, Record, SourceEntry, Stack, faults, story, wait_for};
 
 /// How long an item may be on its way: a visit each second, and a slow machine.
 const WAY: Duration = Duration::from_secs(10);
@@ -43,6 +43,84 @@ async fn an_item_travels_from_the_origin_to_a_subscriber() {
     }
     let faults = faults(&origin.published(), &subscriber.records());
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// What would end a line, an event or a string, or be a field of its own, if somebody forgot to write it otherwise.
+const HOSTILE: [&str; 12] = [
+    "two\nlines",
+    "two\rlines\r\nor three",
+    "\n\nid: e-9999\nevent: gap\ndata: {}\n\n",
+    "id: e-9999",
+    "id:\n\nretry: 1\n",
+    ": comment",
+    "data: x\u{2028}data: y\u{2029}\u{85}\u{b}\u{c}",
+    "\u{0}\u{1b}[31m\u{7f}\u{9b}",
+    "\u{feff}begins with a mark",
+    "\"}\n\ndata: {\"",
+    "\\u0000\\n\\",
+    "\u{10ffff}\u{fffd}\u{202e}",
+];
+
+#[tokio::test]
+async fn a_hostile_item_is_exactly_one_event_with_equal_data_in_every_form() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = Stack::new(&[]).unwrap();
+    let entries: Vec<_> = HOSTILE
+        .iter()
+        .enumerate()
+        .map(|(number, text)| {
+            serde_json::json!({
+                "id": format!("{number}{text}"), "title": format!("{number} {text}"), "content_text": text,
+                "summary": text, "tags": [text], "authors": [{ "name": text }],
+            })
+        })
+        .collect();
+    let feed =
+        serde_json::json!({ "version": "https://jsonfeed.org/version/1.1", "title": "x", "items": entries });
+    let (file, feed) = (stack.path("hostile.json"), feed.to_string());
+    std::fs::write(&file, &feed).unwrap();
+    stack.write_catalogue(&[SourceEntry::new("hostile", origin.file(&file).unwrap())]).unwrap();
+    stack.start_both().await.unwrap();
+    let subscriber = stack.subscribe("/news/stream?snapshot=1000");
+    wait_for("every item", WAY, async || (subscriber.count("item") >= HOSTILE.len()).then_some(()))
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let records = subscriber.records();
+    let names = ["stream", "item", "source"];
+    assert!(records.iter().all(|r| names.contains(&r.message.event.as_str())), "{}", subscriber.summary());
+    let records = subscriber.events("item");
+    assert_eq!(records.len(), HOSTILE.len(), "one event an item");
+    let hints = feed::Hints { url: None, content_type: Some("application/feed+json"), language: None };
+    let read = feed::read(feed.as_bytes(), &hints).unwrap();
+
+    let lines = [("Accept", "application/x-ndjson"), ("Connection", "close")];
+    let mut lines =
+        e2e::http::get(&stack.gateway(), "/news/stream?snapshot=1000&kinds=item", &lines).await.unwrap();
+    let mut ndjson = Vec::new();
+    while ndjson.iter().filter(|byte| **byte == b'\n').count() <= HOSTILE.len() {
+        ndjson.extend(lines.next().await.unwrap().expect("the stream goes on"));
+    }
+    let ndjson = String::from_utf8(ndjson).unwrap();
+    for (record, line) in records.iter().zip(ndjson.split('\n').skip(1)) {
+        let item = record.json();
+        assert_eq!(record.message.last_event_id, item["id"], "{item}");
+        let text = |name: &str| item[name].as_str().unwrap_or_default().to_owned();
+        let meant = read.items.iter().find(|meant| meant.key == text("key")).expect("it was in the feed");
+        assert_eq!((&text("title"), &text("summary")), (&meant.title, &meant.summary));
+        assert_eq!(text("guid"), meant.guid.clone().unwrap_or_default());
+        let id = record.message.last_event_id.as_str();
+        assert_eq!(stack.json(&format!("/news/{id}")).await.unwrap(), item);
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!((&line["event"], &line["id"], &line["data"]), (&"item".into(), &id.into(), &item));
+    }
+    let data: String = records.iter().map(|record| record.message.data.as_str()).collect();
+    assert!(
+        ["id: e-9999", "data: x", ": comment"].iter().all(|text| data.contains(text)),
+        "still hostile: {data}"
+    );
+    let epoch_and_head = subscriber.last_event_id();
+    assert!(epoch_and_head.ends_with(&format!("-{}", HOSTILE.len())), "{epoch_and_head}");
 }
 
 #[tokio::test]
