@@ -25,9 +25,10 @@ type Shown = (String, String);
 
 /// The code of the section "Listen" in that language.
 fn code(language: &str) -> &'static str {
-    let (_, listen) = README.split_once("\n## Listen\n").unwrap();
-    let (_, code) = listen.split_once(&format!("```{language}\n")).unwrap();
-    code.split_once("```\n").unwrap().0
+    let (_, listen) = README.split_once("\n## Listen\n").expect("README has the section");
+    let (_, code) =
+        listen.split_once(&format!("```{language}\n")).expect("the section has a client in each language");
+    code.split_once("```\n").expect("code has an end").0
 }
 
 /// The same for a gateway that listens elsewhere.

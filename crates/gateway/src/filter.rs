@@ -8,8 +8,10 @@ use crate::{problem::Problem, readers::Scope, sse::Frame};
 
 /// Values of one name.
 const VALUES_MAX: usize = 32;
-/// Bytes of one value.
-const VALUE_BYTES_MAX: usize = 64;
+/// Characters of one value.
+const VALUE_CHARS_MAX: usize = 64;
+/// Names that are repeated for each value.
+const REPEATABLE: [&str; 3] = ["category", "source", "tag"];
 /// Bytes of a whole query.
 const QUERY_BYTES_MAX: usize = 2048;
 
@@ -108,10 +110,18 @@ impl Query {
     /// A [`Problem`] naming the parameter and what would be right.
     pub(crate) fn parse(query: &str) -> Result<Self, Problem> {
         if query.len() > QUERY_BYTES_MAX {
-            return Err(Problem::bad_parameter("query", "at most 2048 bytes are read"));
+            return Err(Problem::long_query());
         }
         let mut parsed = Self::default();
+        let mut times = [0; REPEATABLE.len()];
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            // Empty values count here, though a filter passes them over.
+            if let Some(which) = REPEATABLE.iter().position(|repeatable| *repeatable == name) {
+                times[which] += 1;
+                if times[which] > VALUES_MAX {
+                    return Err(Problem::many_values(&name));
+                }
+            }
             parsed.take(&name, value)?;
         }
         Ok(parsed)
@@ -124,6 +134,9 @@ impl Query {
             "source" => add(&mut filter.sources, name, value),
             "tag" => add(&mut filter.tags, name, value),
             "kinds" => {
+                if value.split(',').count() > VALUES_MAX {
+                    return Err(Problem::many_values(name));
+                }
                 for kind in value.split(',').map(str::trim).filter(|k| !k.is_empty()) {
                     if !["item", "update", "source", "refresh"].contains(&kind) {
                         return Err(Problem::bad_parameter(
@@ -136,8 +149,9 @@ impl Query {
                 Ok(())
             }
             "q" => {
-                let lower = value.to_lowercase();
-                lower.split_whitespace().try_for_each(|word| add(&mut filter.words, name, word.into()))
+                value.split_whitespace().try_for_each(|word| add(&mut filter.words, name, word.into()))?;
+                filter.words.iter_mut().for_each(|word| *word = word.to_lowercase());
+                Ok(())
             }
             "since" => {
                 let wanted = "a time of RFC 3339 or a duration such as 90s, 15m, 2h, 3d is wanted";
@@ -171,19 +185,20 @@ fn add(values: &mut Vec<String>, name: &str, value: Cow<'_, str>) -> Result<(), 
     if value.is_empty() {
         return Ok(());
     }
-    if value.len() > VALUE_BYTES_MAX {
-        return Err(Problem::bad_parameter(name, "a value has at most 64 bytes"));
+    if value.chars().nth(VALUE_CHARS_MAX).is_some() {
+        return Err(Problem::bad_parameter(name, "a value has at most 64 characters"));
     }
     if values.len() == VALUES_MAX {
-        return Err(Problem::bad_parameter(name, "at most 32 values are taken"));
+        return Err(Problem::many_values(name));
     }
     values.push(value.into_owned());
     Ok(())
 }
 
 fn number(name: &str, value: &str, min: u64, max: u64) -> Result<u64, Problem> {
-    let number = value.parse::<u64>().ok().filter(|n| *n >= min);
-    match number {
+    let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
+    // Digits that are no u64 are too many, which is a large number all the same.
+    match digits.then(|| value.parse::<u64>().unwrap_or(max)).filter(|n| *n >= min) {
         Some(number) => Ok(number.min(max)),
         None => Err(Problem::bad_parameter(name, &format!("a whole number of at least {min} is wanted"))),
     }
@@ -241,12 +256,16 @@ mod tests {
 
     #[test]
     fn what_is_too_much_is_refused_by_name() {
-        let many = "source=a&".repeat(33);
-        for query in
-            [many.as_str(), &format!("tag={}", "x".repeat(65)), "limit=0", "limit=x", &"a".repeat(3000)]
+        for query in ["source=a&".repeat(33), "tag=&".repeat(33), "kinds=item&".repeat(33), "q=a&".repeat(33)]
         {
+            assert!(Query::parse(&query).is_err(), "{query}");
+        }
+        for query in [&format!("tag={}", "x".repeat(65)), "limit=0", "limit=x", &"a".repeat(3000)] {
             assert!(Query::parse(query).is_err(), "{query}");
         }
-        assert_eq!(Query::parse("limit=99999").unwrap().limit, Some(1000));
+        for number in ["99999", "99999999999999999999999999"] {
+            assert_eq!(Query::parse(&format!("limit={number}")).unwrap().limit, Some(1000));
+        }
+        assert!(Query::parse(&format!("q={}", "ß".repeat(64))).is_ok(), "characters, not bytes");
     }
 }

@@ -52,7 +52,8 @@ pub(crate) async fn dress<B: MessageBody + 'static>(
         shared.hub.numbers.requests_refused.get_or_create(&[("reason", "token_in_query")]).inc();
         request.into_response(Problem::token_in_query().error_response()).map_into_right_body()
     } else if request.method() == Method::OPTIONS {
-        request.into_response(preflight(allowed.is_some())).map_into_right_body()
+        let answer = preflight(request.path(), allowed.is_some());
+        request.into_response(answer).map_into_right_body()
     } else if shared.hub.connections.is_crowded() && !ALWAYS_ANSWERED.contains(&request.path()) {
         shared.hub.numbers.requests_refused.get_or_create(&[("reason", "connections")]).inc();
         request.into_response(Problem::overloaded().error_response()).map_into_right_body()
@@ -116,9 +117,11 @@ fn is_ours(headers: &HeaderMap, settings: &Settings) -> bool {
         || settings.hosts.iter().any(|ours| *ours == name || *ours == host.to_ascii_lowercase())
 }
 
-fn preflight(allowed: bool) -> HttpResponse<BoxBody> {
+/// What may be asked here. A page of another origin may read, and never give orders.
+fn preflight(path: &str, allowed: bool) -> HttpResponse<BoxBody> {
     let mut response = HttpResponse::NoContent();
-    response.insert_header(("allow", "GET, HEAD, OPTIONS"));
+    let orders = path == "/news/refresh";
+    response.insert_header(("allow", if orders { "POST, OPTIONS" } else { "GET, HEAD, OPTIONS" }));
     if allowed {
         response
             .insert_header(("access-control-allow-methods", "GET, HEAD, OPTIONS"))

@@ -27,6 +27,16 @@ impl Problem {
         Self::new(400, "bad-parameter", format!("{name}: {wanted}"))
     }
 
+    /// 400.
+    pub(crate) fn many_values(name: &str) -> Self {
+        Self::bad_parameter(name, "at most 32 values are taken")
+    }
+
+    /// 414.
+    pub(crate) fn long_query() -> Self {
+        Self::new(414, "long-query", "a query has at most 2048 bytes")
+    }
+
     /// 401; the answer names the scheme.
     pub(crate) fn not_the_operator() -> Self {
         Self::new(401, "not-the-operator", "this needs the operator's token, as Authorization: Bearer")
