@@ -272,7 +272,37 @@ async fn a_failing_source_is_shown_as_failing_and_a_healthy_one_is_not() {
 }
 
 #[tokio::test]
-async fn tabs_share_one_stream_and_the_next_one_has_it_when_its_holder_goes() {
+async fn what_is_delivered_and_how_far_the_slowest_client_is_behind_are_shown() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = Stack::new(&e2e::story::feeds(&origin, 1)).unwrap();
+    stack.start_both().await.unwrap();
+    let Some(browser) = open(&stack).await.unwrap() else { return };
+    (0..40).for_each(|number| drop(origin.publish("feed-0", &format!("Item {number}"))));
+    shows(&browser, "Item 39").await.unwrap();
+    let rate = "return document.getElementById('gateway-deliveries').textContent.match(/^[1-9.]+[0-9.]* a second$/)?.[0];";
+    browser.wait("the deliveries to be measured", BACK, rate).await.unwrap();
+    let shown = "return ['lag', 'clients', 'brief'].map((name) => document.getElementById(`gateway-${name}`).textContent);";
+    let shown = browser.run(shown).await.unwrap();
+    assert_eq!((&shown[0], &shown[1]), (&json!("has everything"), &json!("1")), "{shown}");
+    assert!(shown[2].as_str().is_some_and(|brief| brief.ends_with("nobody behind")), "{shown}");
+
+    // A client that falls behind is told of as soon as the gateway tells.
+    let behind = "const real = window.fetch;
+        window.fetch = async (path, wish) => {
+            const answer = await real(path, wish);
+            const body = await answer.json();
+            return new Response(JSON.stringify({ ...body, lag_events_max: 1200 }), { headers: answer.headers });
+        };
+        await (await import('/assets/gateway.js')).askGateway();
+        return ['lag', 'brief'].map((name) => document.getElementById(`gateway-${name}`).textContent);";
+    let shown = browser.run(behind).await.unwrap();
+    assert_eq!(shown[0], "1,200\u{a0}events behind", "{shown}");
+    assert!(shown[1].as_str().is_some_and(|brief| brief.ends_with("the slowest 1,200 behind")), "{shown}");
+    assert_quiet_console(&browser).await.unwrap();
+}
+
+#[tokio::test]
+async fn b27_eight_tabs_share_one_stream_and_the_next_one_has_it_when_its_holder_goes() {
     const TABS: usize = 8;
     let origin = Origin::start().await.unwrap();
     let mut stack = Stack::new(&e2e::story::feeds(&origin, 1)).unwrap();

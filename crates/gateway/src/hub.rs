@@ -67,6 +67,7 @@ pub(crate) struct Hub {
     draining: AtomicBool,
     clients: Mutex<Clients>,
     pub(crate) connections: Connections,
+    pub(crate) lags: Lags,
     pub(crate) metrics: Metrics,
     pub(crate) numbers: Numbers,
     /// The daemon's metrics as they last came.
@@ -98,6 +99,7 @@ impl Hub {
             bell: watch::channel(0).0,
             draining: AtomicBool::new(false),
             clients: Mutex::default(),
+            lags: Lags::default(),
             numbers: Numbers::register(&metrics),
             metrics,
             daemon_metrics: RwLock::default(),
@@ -197,6 +199,31 @@ impl Drop for Place {
         }
         drop(clients);
         self.hub.numbers.clients.dec();
+    }
+}
+
+/// How far the slowest client of each worker is behind, in events.
+#[derive(Debug, Default)]
+pub(crate) struct Lags(Mutex<Vec<u64>>);
+
+impl Lags {
+    fn all(&self) -> MutexGuard<'_, Vec<u64>> {
+        // Every change under it is complete before it can panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for one more worker.
+    pub(crate) fn enter(&self) -> usize {
+        let mut all = self.all();
+        all.push(0);
+        all.len() - 1
+    }
+
+    /// One worker has looked round; gives the slowest of all.
+    pub(crate) fn put(&self, worker: usize, lag: u64) -> u64 {
+        let mut all = self.all();
+        all[worker] = lag;
+        all.iter().copied().max().unwrap_or_default()
     }
 }
 
@@ -392,6 +419,13 @@ mod tests {
         assert_eq!(hub.client_count(), 3);
         hub.drain();
         assert_eq!(admit("192.0.2.7").err(), Some("draining"));
+    }
+
+    #[test]
+    fn the_slowest_of_all_workers_is_the_slowest() {
+        let lags = Lags::default();
+        let (one, other) = (lags.enter(), lags.enter());
+        assert_eq!((lags.put(one, 7), lags.put(other, 3), lags.put(one, 0)), (7, 7, 3));
     }
 
     #[test]

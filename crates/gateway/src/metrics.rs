@@ -20,6 +20,7 @@ pub(crate) struct Numbers {
     pub(crate) resumes: Family<Labels, Counter>,
     pub(crate) delivered: Counter,
     pub(crate) delivered_bytes: Counter,
+    pub(crate) lag_events_max: Gauge,
     pub(crate) missed: Counter,
     pub(crate) notices_missed: Counter,
     pub(crate) pages: Counter,
@@ -64,6 +65,8 @@ impl Numbers {
                 .add("newswire_gateway_resumes_total", "Streams opened, by what became of the id"),
             delivered: metrics.add("newswire_gateway_events_delivered_total", "Events given to clients"),
             delivered_bytes: metrics.add("newswire_gateway_delivered_bytes_total", "Bytes given to clients"),
+            lag_events_max: metrics
+                .add("newswire_gateway_lag_events_max", "Events that the slowest client is behind"),
             missed: metrics.add("newswire_gateway_events_missed_total", "Events told to clients as missed"),
             notices_missed: metrics
                 .add("newswire_gateway_notices_missed_total", "Notices that a client was too late for"),

@@ -25,6 +25,8 @@ const EVENTS_A_SECOND_MIN: f64 = 5.0;
 /// The clients of one worker.
 pub(crate) struct Shard {
     pub(crate) hub: Arc<Hub>,
+    /// Its place among [`Hub::lags`].
+    number: usize,
     slots: RefCell<Slab<Slot>>,
 }
 
@@ -77,7 +79,7 @@ pub(crate) struct Call {
 impl Shard {
     /// Makes the shard of this worker and starts its timer; call it on the worker's thread.
     pub(crate) fn start(hub: Arc<Hub>) -> Rc<Self> {
-        let shard = Rc::new(Self { hub, slots: RefCell::default() });
+        let shard = Rc::new(Self { number: hub.lags.enter(), hub, slots: RefCell::default() });
         actix_web::rt::spawn(Rc::clone(&shard).attend());
         shard
     }
@@ -108,6 +110,9 @@ impl Shard {
         let draining = self.hub.is_draining();
         let measured = self.hub.settings.limits.pace;
         let window = if draining { self.hub.drain_window() } else { Duration::ZERO };
+        let numbers = &self.hub.numbers;
+        let head = Seq(u64::try_from(numbers.head.get()).unwrap_or_default());
+        let mut slowest = 0;
         for (_, slot) in &mut *self.slots.borrow_mut() {
             if draining {
                 let leaves = *slot.leaves.get_or_insert_with(|| now + window.mul_f64(fastrand::f64()));
@@ -127,9 +132,12 @@ impl Shard {
             }
             if slot.pace.until <= now && slot.pace.is_too_slow(slot.cursor, now, measured) {
                 slot.connection.cut("slow");
-                self.hub.numbers.ended.get_or_create(&[("reason", "slow")]).inc();
+                numbers.ended.get_or_create(&[("reason", "slow")]).inc();
             }
+            slowest = slowest.max(slot.lag(head));
         }
+        let lag = self.hub.lags.put(self.number, slowest);
+        numbers.lag_events_max.set(i64::try_from(lag).unwrap_or(i64::MAX));
     }
 
     /// A place in the list.
@@ -174,10 +182,11 @@ impl Shard {
         slot.woken = true;
     }
 
-    /// The client has everything and waits.
-    pub(crate) fn rest(&self, key: usize) {
-        let pace = &mut self.slots.borrow_mut()[key].pace;
-        (pace.rests, pace.rested) = (true, true);
+    /// The client has everything and waits; its filter may have left out what moved its cursor.
+    pub(crate) fn rest(&self, key: usize, cursor: Seq) {
+        let slot = &mut self.slots.borrow_mut()[key];
+        slot.cursor = cursor;
+        (slot.pace.rests, slot.pace.rested) = (true, true);
     }
 
     /// Whom to wake.
@@ -198,6 +207,11 @@ impl Slot {
         } else {
             self.wake();
         }
+    }
+
+    /// Events that it has not had; none before it has a place.
+    fn lag(&self, head: Seq) -> u64 {
+        if self.cursor == Seq::NONE { 0 } else { head.0.saturating_sub(self.cursor.0) }
     }
 
     fn wake(&mut self) {

@@ -438,7 +438,7 @@ impl MessageBody for Subscriber {
             this.shard.hub.numbers.ended.get_or_create(&[("reason", "pipelining")]).inc();
             return Poll::Ready(Some(Err(Spinning)));
         }
-        this.shard.rest(this.slot);
+        this.shard.rest(this.slot, this.cursor);
         Poll::Pending
     }
 }

@@ -1,5 +1,6 @@
 //! Every attack of the catalogue that concerns the gateway, by its number, over loopback: each test is the attack, and
-//! its assertion is the bound. (B27, one connection a browser, is the page's alone.)
+//! its assertion is the bound. (B27, one connection a browser, is the page's alone: its case is in
+//! crates/e2e/tests/page.rs.)
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/program.rs"]

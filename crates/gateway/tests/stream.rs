@@ -446,3 +446,28 @@ async fn json_lines_for_whoever_asks_for_them_say_the_same_as_the_event_stream()
     let visit = next().await;
     assert_eq!((&visit["event"], &visit["data"]["source"]), (&"source".into(), &"a".into()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lag_is_that_of_the_slowest_and_whoever_asked_for_nothing_of_it_has_none() {
+    const LAG: &str = "newswire_gateway_lag_events_max";
+    let (gateway, daemon, _serving) = gateway_with(1).await;
+    let mut healthy = gateway.stream("?snapshot=0", "").await;
+    let mut filtered = gateway.stream("?snapshot=0&source=b", "").await;
+    (healthy.hello().await, filtered.hello().await);
+    daemon.publish_large(200, 5_000);
+    healthy.ids(200).await;
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(gateway.number(LAG).await, 0, "both are waiting for what comes next");
+    let stuck = gateway.small_stream("?after=e-1").await;
+    gateway.until_clients(3, PATIENCE).await;
+    sleep(Duration::from_millis(500)).await;
+    let lag = gateway.number(LAG).await;
+    assert!((50..200).contains(&lag), "what its socket did not take of 200 events: {lag}");
+    let health = gateway.ask("GET", "/health", "").await;
+    assert!(health.contains(&format!("\"lag_events_max\":{lag}")), "{health}");
+    assert!(!health.contains("\"delivered\":0"), "{health}");
+    drop(stuck);
+    gateway.until_clients(2, PATIENCE).await;
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(gateway.number(LAG).await, 0);
+}

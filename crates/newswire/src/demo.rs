@@ -88,8 +88,8 @@ const SPORT: [&[&str]; 3] = [
         "A 16-year-old climber",
         "The relay squad",
     ],
-    &["win", "draw", "delay", "celebrate", "protest"],
-    &["in the rain", "a record final", "the last stage", "after extra time", "the opening match"],
+    &["won", "survived", "delayed", "celebrated", "protested"],
+    &["the derby in the rain", "a record final", "the last stage", "extra time", "the opening match"],
 ];
 
 const fn feed(

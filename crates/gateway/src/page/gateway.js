@@ -2,10 +2,12 @@
 
 import { ask, clockWords, now, setClock, whyNoAnswer } from "./ask.js";
 import { wire } from "./wire.js";
-import { byId, cursor, cut, el, instant, number, say, span, tone, when } from "./words.js";
+import { byId, cursor, cut, el, instant, number, plural, say, span, tone, when } from "./words.js";
 
 const REACH_EVERY_MS = 60_000;
 const ANSWER_WAIT_MS = 5_000; // for /health and /ready
+const RATE_MS = 5_000; // a rate over less says little
+const MEASURING = "measuring";
 
 /** What /health and /ready said last, or why they said nothing. */
 export async function askGateway() {
@@ -31,6 +33,9 @@ function showGateway(health, ready) {
   showReasons(state?.reasons);
   say(byId("gateway-daemon"), daemonWords(state?.wire));
   say(byId("gateway-ring"), ringWords(state?.ring));
+  say(byId("gateway-deliveries"), alive ? deliveriesWords(health.value) : "not known");
+  say(byId("gateway-lag"), alive ? lagWords(health.value.body.lag_events_max) : "not known");
+  say(byId("gateway-brief"), alive ? briefWords(health.value.body) : "");
   say(byId("gateway-clients"), alive ? number.format(health.value.body.clients ?? 0) : "not known");
   say(byId("gateway-up"), alive ? upWords(health.value.body) : "not known");
   say(byId("gateway-clock"), clockWords());
@@ -67,6 +72,33 @@ function ringWords(ring) {
   const oldest = ring.oldest ? `, from ${cut(String(ring.oldest), 40)}` : "";
   const size = Number.isFinite(ring.bytes) ? `, ${(ring.bytes / 1e6).toFixed(1)}\u00a0MB` : "";
   return `${number.format(ring.events ?? 0)} kept${size}${oldest}`;
+}
+
+/** What matters most of the details, for when they are closed. */
+function briefWords({ clients, lag_events_max: lag }) {
+  const behind = lag > 0 ? `the slowest ${number.format(lag)} behind` : "nobody behind";
+  const words = [plural(clients ?? 0, "client"), deliveries.words, behind];
+  return words.filter((word) => word !== MEASURING).join(" · ");
+}
+
+const rate = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+const deliveries = { count: NaN, at: 0, words: MEASURING }; // as they stood when the rate was last measured
+
+/** The counter only grows, so two readings make a rate; a smaller one is that of another process. */
+function deliveriesWords({ body, sent }) {
+  const elapsedMs = sent - deliveries.at;
+  const more = body.delivered - deliveries.count;
+  if (!Number.isFinite(more) || more < 0) deliveries.words = MEASURING;
+  else if (elapsedMs < RATE_MS) return deliveries.words;
+  else deliveries.words = `${rate.format((more * 1000) / elapsedMs)} a second`;
+  deliveries.count = body.delivered;
+  deliveries.at = sent;
+  return deliveries.words;
+}
+
+function lagWords(lag) {
+  if (!Number.isFinite(lag)) return "not known";
+  return lag === 0 ? "has everything" : `${plural(lag, "event")} behind`;
 }
 
 const reach = { id: "", since: NaN, askedAt: 0 }; // the oldest event that the gateway keeps, and when it came

@@ -123,5 +123,5 @@ export function resumeFrom(event) {
 export function showTransport() {
   const protocol = performance.getEntriesByType("navigation")[0]?.nextHopProtocol ?? "";
   const six = /^http\/1/.test(protocol);
-  say(byId("wire-transport"), six ? `${protocol.toUpperCase()}: six connections a browser` : protocol || "not known");
+  say(byId("wire-transport"), six ? `${protocol.toUpperCase()}, six per browser` : protocol || "not known");
 }

@@ -20,6 +20,8 @@ pub(super) async fn health(shared: web::Data<Shared>) -> impl Responder {
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_s": hub.started.elapsed().as_secs(),
         "clients": hub.client_count(),
+        "delivered": hub.numbers.delivered.get(),
+        "lag_events_max": hub.numbers.lag_events_max.get(),
     }))
 }
 
