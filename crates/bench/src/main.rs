@@ -1,7 +1,7 @@
 //! `bench [SCENARIO]...`: benchmarks of the running release gateway beside a peer, nginx with nchan.
 //!
 //! What is measured is always the shipped process, over sockets, from outside: its processor time and its memory as
-//! `/proc` tells, and what thousands of clients see. Servers have one processor and the clients the others. Everything
+//! `/proc` tells, and what thousands of clients see. Servers have one processor and the clients the others, unless told. Everything
 //! is on this machine, ends by itself, and ends what it started.
 //!
 //! Exit 0: every bar is met; 1: one is not, or it could not be measured; 2: usage.
@@ -21,6 +21,7 @@ use std::{process::ExitCode, time::Duration};
 use clap::{Parser, ValueEnum as _};
 
 use crate::{
+    process::Seats,
     report::{note, say},
     scenario::{Options, Scenario},
 };
@@ -48,6 +49,9 @@ struct Args {
     /// Only ours
     #[arg(long)]
     no_peer: bool,
+    /// Clients and servers share all processors; otherwise servers have one of their own
+    #[arg(long)]
+    shared: bool,
     /// JSON instead of tables
     #[arg(long)]
     json: bool,
@@ -66,11 +70,10 @@ fn main() -> ExitCode {
 
 /// Tells whether every bar was met.
 fn run(args: &Args) -> anyhow::Result<bool> {
-    let cpus = process::processors()?;
-    if cpus.count() < 2 {
-        note("one processor for both sides: latencies mean nothing");
+    let seats = Seats::of_ours(args.shared)?;
+    if !seats.are_apart() {
+        note("both sides share their processors: latencies measure the clients, too");
     }
-    process::sit(process::Side::Clients, &cpus)?;
     let files = process::raise_open_files()?;
     let options = Options {
         clients: args.clients.map(|clients| clients as usize),
@@ -78,7 +81,7 @@ fn run(args: &Args) -> anyhow::Result<bool> {
         time: Duration::from_secs(args.seconds.into()),
         item_bytes: args.item_bytes as usize,
         peer: !args.no_peer,
-        cpus,
+        seats,
     };
     let wanted = u64::from(args.clients.unwrap_or(10_000)) + FILES_OURS;
     anyhow::ensure!(files >= wanted, "{files} files may be open, {wanted} are needed: ulimit -n");

@@ -17,33 +17,51 @@ use tokio::time::Instant;
 /// How long a server may take to end before it is killed.
 const GOODBYE: Duration = Duration::from_secs(3);
 
-/// Which processors a thread and what it starts may use.
+/// Who uses which processors.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Side {
-    /// The first of ours.
+pub(crate) struct Seats {
+    all: CpuSet,
+    /// Servers have the first one and clients the others, so that neither measures the other.
+    apart: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Side {
     Server,
-    /// All the others.
     Clients,
 }
 
-/// Gives the servers one processor and the clients the rest, so that neither measures the other. Nothing to give where
-/// there is only one.
-pub(crate) fn sit(side: Side, all: &CpuSet) -> anyhow::Result<()> {
-    if all.count() < 2 {
-        return Ok(());
+impl Seats {
+    /// What we were given; shared by all where there is only one.
+    pub(crate) fn of_ours(shared: bool) -> anyhow::Result<Self> {
+        let all = sched_getaffinity(None).context("ask which processors are ours")?;
+        let seats = Self { all, apart: !shared && all.count() > 1 };
+        seats.sit(Side::Clients)?;
+        Ok(seats)
     }
-    let mut ours = (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu));
-    let mut wanted = CpuSet::new();
-    match side {
-        Side::Server => wanted.set(ours.next().unwrap_or(0)),
-        Side::Clients => ours.skip(1).for_each(|cpu| wanted.set(cpu)),
-    }
-    sched_setaffinity(None, &wanted).context("choose processors")
-}
 
-/// The processors that we were given.
-pub(crate) fn processors() -> anyhow::Result<CpuSet> {
-    sched_getaffinity(None).context("ask which processors are ours")
+    pub(crate) fn are_apart(&self) -> bool {
+        self.apart
+    }
+
+    /// Processors that a server has.
+    pub(crate) fn of_a_server(&self) -> u32 {
+        if self.apart { 1 } else { self.all.count() }
+    }
+
+    /// Moves this thread, and what it starts from now on.
+    fn sit(&self, side: Side) -> anyhow::Result<()> {
+        if !self.apart {
+            return Ok(());
+        }
+        let mut ours = (0..CpuSet::MAX_CPU).filter(|cpu| self.all.is_set(*cpu));
+        let mut wanted = CpuSet::new();
+        match side {
+            Side::Server => wanted.set(ours.next().unwrap_or(0)),
+            Side::Clients => ours.skip(1).for_each(|cpu| wanted.set(cpu)),
+        }
+        sched_setaffinity(None, &wanted).context("choose processors")
+    }
 }
 
 /// As many open files as the system lets us have.
@@ -61,10 +79,10 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts `command` on the servers' processors.
-    pub(crate) fn start(command: &mut Command, all: &CpuSet) -> anyhow::Result<Self> {
-        sit(Side::Server, all)?;
+    pub(crate) fn start(command: &mut Command, seats: &Seats) -> anyhow::Result<Self> {
+        seats.sit(Side::Server)?;
         let child = command.spawn().with_context(|| format!("start {:?}", command.get_program()));
-        sit(Side::Clients, all)?;
+        seats.sit(Side::Clients)?;
         Ok(Self { child: child? })
     }
 

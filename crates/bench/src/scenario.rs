@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use rustix::thread::CpuSet;
 
 use crate::{
     fleet::{Fleet, Tally},
     histogram::median,
+    process::Seats,
     report::{Bar, Row, Section, note},
     server::{Nchan, Server, Stand, Which},
 };
@@ -52,7 +52,7 @@ pub(crate) struct Options {
     pub(crate) time: Duration,
     pub(crate) item_bytes: usize,
     pub(crate) peer: bool,
-    pub(crate) cpus: CpuSet,
+    pub(crate) seats: Seats,
 }
 
 impl Scenario {
@@ -178,7 +178,7 @@ fn filled(
     clients: usize,
     slow: usize,
 ) -> anyhow::Result<(Stand<dyn Server>, Fleet)> {
-    let stand = Stand::start(which, &options.cpus, options.item_bytes)?;
+    let stand = Stand::start(which, &options.seats, options.item_bytes)?;
     let mut fleet = Fleet::new(stand.server.target(), stand.began, clients, slow)?;
     fleet.connect(CONNECT)?;
     Ok((stand, fleet))

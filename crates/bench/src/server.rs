@@ -8,10 +8,13 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::Context as _;
 pub(crate) use gateway::{Door, Gateway};
 pub(crate) use nchan::Nchan;
-use rustix::thread::CpuSet;
 use tokio::time::Instant;
 
-use crate::{fleet::Target, payload, process::Process};
+use crate::{
+    fleet::Target,
+    payload,
+    process::{Process, Seats},
+};
 
 /// Events that both keep for whoever comes later: the gateway's default.
 const KEPT: usize = 20_000;
@@ -44,10 +47,10 @@ pub(crate) struct Stand<S: ?Sized> {
 }
 
 impl Stand<dyn Server> {
-    pub(crate) fn start(which: Which, cpus: &CpuSet, item_bytes: usize) -> anyhow::Result<Self> {
+    pub(crate) fn start(which: Which, seats: &Seats, item_bytes: usize) -> anyhow::Result<Self> {
         let server: Box<dyn Server> = match which {
-            Which::Ours => Box::new(Gateway::start(cpus, "", Door::Own(free_address()?), None)?),
-            Which::Peer => Box::new(Nchan::start(cpus)?),
+            Which::Ours => Box::new(Gateway::start(seats, "", Door::Own(free_address()?), None)?),
+            Which::Peer => Box::new(Nchan::start(seats)?),
         };
         Ok(Self { head: 0, began: Instant::now(), item_bytes, server })
     }

@@ -27,7 +27,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Section> {
     let listener = TcpListener::bind("127.0.0.1:0").context("listen for both gateways")?;
     listen(&listener, BACKLOG).context("let more clients wait")?;
     let settings = format!("drain = \"{}s\"", DRAIN.as_secs());
-    let old = Gateway::start(&options.cpus, &settings, Door::Passed(&listener), None)?;
+    let old = Gateway::start(&options.seats, &settings, Door::Passed(&listener), None)?;
     let mut stand = Stand::of(Box::new(old), options.item_bytes);
     let mut fleet = Fleet::new(stand.server.target(), stand.began, clients, 0)?;
     fleet.connect(CONNECT)?;
@@ -37,7 +37,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Section> {
 
     let told = Instant::now();
     stand.server.process.tell_to_stop();
-    let successor = Gateway::start(&options.cpus, &settings, Door::Passed(&listener), Some(&*stand.server))?;
+    let successor = Gateway::start(&options.seats, &settings, Door::Passed(&listener), Some(&*stand.server))?;
     let (mut ended, mut next) = (None, Instant::now());
     while told.elapsed() < WATCHED {
         stand.publish(1)?;

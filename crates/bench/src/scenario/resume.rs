@@ -18,7 +18,7 @@ const AWAY: Duration = Duration::from_secs(1);
 #[expect(clippy::cast_precision_loss, reason = "numbers for people")]
 pub(super) fn run(options: &Options) -> anyhow::Result<Section> {
     let clients = options.clients.unwrap_or(10_000);
-    let gateway = Gateway::start(&options.cpus, "", Door::Own(free_address()?), None)?;
+    let gateway = Gateway::start(&options.seats, "", Door::Own(free_address()?), None)?;
     let mut stand = Stand::of(Box::new(gateway), options.item_bytes);
     let mut fleet = Fleet::new(stand.server.target(), stand.began, clients, 0)?;
     fleet.connect(CONNECT)?;
@@ -30,7 +30,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Section> {
     stand.publish(MISSED)?;
     fleet.read_for(AWAY)?;
     let started = Instant::now();
-    stand.server.again(&options.cpus)?;
+    stand.server.again(&options.seats)?;
     let listens = Instant::now();
     let current = fleet.until_current(stand.head, CATCH_UP)?;
     let (took, cpu) = (started.elapsed(), stand.server.process().cpu()?);

@@ -11,13 +11,12 @@ use std::{
 };
 
 use anyhow::Context as _;
-use rustix::thread::CpuSet;
 use tempfile::TempDir;
 
 use super::{HEARTBEAT, START, Server};
 use crate::{
     fleet::Target,
-    process::{Process, wait_for},
+    process::{Process, Seats, wait_for},
     script::Script,
 };
 
@@ -46,7 +45,7 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// `settings` are lines for `[gateway]`; without a `script` it gets a new one.
     pub(crate) fn start(
-        cpus: &CpuSet,
+        seats: &Seats,
         settings: &str,
         door: Door<'_>,
         script: Option<&Self>,
@@ -73,7 +72,7 @@ impl Gateway {
             super::KEPT
         );
         fs::write(folder.path().join("newswire.toml"), config)?;
-        let process = Process::start(&mut command(&folder, door)?, cpus)?;
+        let process = Process::start(&mut command(&folder, door)?, seats)?;
         let mut gateway = Self { process, script, folder, address };
         let ready = wait_for("the gateway to be ready", START, || {
             (!gateway.process.is_running() || is_ready(address)).then_some(())
@@ -85,8 +84,8 @@ impl Gateway {
     }
 
     /// The same again after its end: same address, same daemon.
-    pub(crate) fn again(&mut self, cpus: &CpuSet) -> anyhow::Result<()> {
-        self.process = Process::start(&mut command(&self.folder, Door::Own(self.address))?, cpus)?;
+    pub(crate) fn again(&mut self, seats: &Seats) -> anyhow::Result<()> {
+        self.process = Process::start(&mut command(&self.folder, Door::Own(self.address))?, seats)?;
         wait_for("the gateway to listen", START, || TcpStream::connect(self.address).ok()).map(drop)
     }
 }

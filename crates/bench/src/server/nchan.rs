@@ -1,5 +1,5 @@
-//! The peer: nginx with nchan (<https://nchan.io>), as Debian ships both, set up like the gateway: one worker on the same
-//! processor, the same number of events kept, the same heartbeat, no log of requests.
+//! The peer: nginx with nchan (<https://nchan.io>), as Debian ships both, set up like the gateway: one worker a processor,
+//! the same number of events kept, the same heartbeat, no log of requests.
 
 use std::{
     fs,
@@ -13,13 +13,12 @@ use std::{
 };
 
 use anyhow::Context as _;
-use rustix::thread::CpuSet;
 use tempfile::TempDir;
 
 use super::{HEARTBEAT, KEPT, START, Server, free_address};
 use crate::{
     fleet::Target,
-    process::{Process, find_program, wait_for},
+    process::{Process, Seats, find_program, wait_for},
 };
 
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
@@ -49,15 +48,15 @@ impl Nchan {
         find().err()
     }
 
-    pub(crate) fn start(cpus: &CpuSet) -> anyhow::Result<Self> {
+    pub(crate) fn start(seats: &Seats) -> anyhow::Result<Self> {
         let nginx = find().map_err(anyhow::Error::msg)?;
         let folder = tempfile::tempdir().context("make a folder for nginx")?;
         let address = free_address()?;
-        fs::write(folder.path().join("nginx.conf"), config(folder.path(), address))?;
+        fs::write(folder.path().join("nginx.conf"), config(folder.path(), address, seats))?;
         let mut command = Command::new(nginx);
         command.arg("-p").arg(folder.path()).arg("-c").arg("nginx.conf").args(["-e", "error.log"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = Process::start(&mut command, cpus)?;
+        let process = Process::start(&mut command, seats)?;
         let log = folder.path().join("error.log");
         let publisher = wait_for("nginx to listen", START, || TcpStream::connect(address).ok());
         let publisher = publisher.with_context(|| fs::read_to_string(log).unwrap_or_default())?;
@@ -68,14 +67,15 @@ impl Nchan {
     }
 }
 
-fn config(folder: &Path, address: SocketAddr) -> String {
+fn config(folder: &Path, address: SocketAddr, seats: &Seats) -> String {
+    let workers = seats.of_a_server();
     let (folder, heartbeat) = (folder.display(), HEARTBEAT.as_secs());
     // Both numbers of files are what this needs; nginx takes what the system gives.
     format!(
         "load_module {MODULE};
 daemon off;
 user root;
-worker_processes 1;
+worker_processes {workers};
 worker_rlimit_nofile 16000;
 pid {folder}/pid;
 error_log {folder}/error.log crit;
