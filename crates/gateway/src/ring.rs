@@ -65,8 +65,10 @@ pub(crate) struct Taken {
     pub(crate) missed: u64,
     /// The place after those.
     pub(crate) cursor_before: Seq,
-    /// Whether there is more.
+    /// Whether there is more for it.
     pub(crate) more: bool,
+    /// How many events stand between it and the newest, wanted or not.
+    pub(crate) behind: u64,
 }
 
 /// What is in the ring.
@@ -209,6 +211,7 @@ impl Ring {
             }
             taken.cursor = frame.seq;
         }
+        taken.behind = inner.head().0.saturating_sub(taken.cursor.0);
         taken.bytes = match first {
             Some(alone) if joined.is_empty() => alone,
             _ => joined.freeze(),
@@ -420,6 +423,7 @@ mod tests {
                 got.extend(ids(&taken.bytes));
                 missed += taken.missed;
                 cursor = taken.cursor;
+                prop_assert_eq!(taken.behind, head - cursor.0);
                 if !taken.more { break; }
             }
             let first = (start + missed + 1)..=head;

@@ -37,6 +37,9 @@ use crate::{
 /// How long after its window a drain may take.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
+/// The head of an answer fits, so that it goes out with the first events.
+const WRITE_BUFFER_BYTES: usize = 2048;
+
 /// Why the process did not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -200,6 +203,8 @@ fn serve(config: &Config, hub: &Arc<Hub>, listener: TcpListener) -> anyhow::Resu
         .client_disconnect_timeout(Duration::from_secs(1))
         // actix has a deadline for a connection's first head only, so there is no second one.
         .keep_alive(KeepAlive::Disabled)
+        // A stream is not asked for more while more than this waits to be sent, or the buffer would double to hold both.
+        .h1_write_buffer_size(WRITE_BUFFER_BYTES)
         .tcp_nodelay(true)
         // Otherwise a client that closes an idle stream is noticed only when the next write fails.
         .h1_allow_half_closed(false)

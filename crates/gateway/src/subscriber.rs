@@ -35,8 +35,16 @@ use crate::{
     wording::Wording,
 };
 
-/// Bytes of one write, about: what a poll may cost the other clients of the worker.
-const WRITE_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of one write, about. actix gives each connection a buffer of 8 KiB, and keeps what it grows to: in large writes
+/// only, a hundred items at once would cost every client 32 KiB for as long as it stays.
+const WRITE_BYTES: usize = 8 * 1024 - 16;
+/// The same for the first write, which goes out with the head of the answer.
+const WRITE_BYTES_FIRST: usize = 6 * 1024;
+/// Where writes end up that double, as the buffer does, while a client is far behind: what a poll may cost the other
+/// clients of the worker.
+const WRITE_BYTES_MAX: usize = 30 * 1024;
+/// Events left after a write that make a client far behind: then speed counts, as everybody may be back at once.
+const FAR_BEHIND: u64 = 256;
 /// Polls in a second that nobody asked for. A client that pipelines requests on its open stream makes actix poll for
 /// ever; an honest one causes a handful.
 const SPURIOUS_MAX: u32 = 1000;
@@ -71,6 +79,8 @@ pub(crate) struct Subscriber {
     generation: u64,
     cursor: Seq,
     book: Book,
+    /// How much the next write takes, about.
+    write_bytes: usize,
     /// Pages refused in a row.
     refusals: u32,
     notice: u64,
@@ -117,6 +127,7 @@ impl Subscriber {
             generation: 0,
             cursor: Seq::NONE,
             book: Book::Closed,
+            write_bytes: WRITE_BYTES_FIRST,
             refusals: 0,
             breathe: false,
             spurious: 0,
@@ -218,7 +229,7 @@ impl Subscriber {
             let hub = &self.shard.hub;
             let filter = &self.wish.filter;
             let Some(taken) =
-                hub.ring.take(self.generation, self.cursor, filter, self.wish.wording, WRITE_BYTES_MAX)
+                hub.ring.take(self.generation, self.cursor, filter, self.wish.wording, self.write_bytes)
             else {
                 return Some(self.end("epoch"));
             };
@@ -228,6 +239,10 @@ impl Subscriber {
             }
             self.cursor = taken.cursor;
             self.breathe = taken.more;
+            self.write_bytes = match taken.behind {
+                0..=FAR_BEHIND => WRITE_BYTES,
+                _ => (2 * self.write_bytes).min(WRITE_BYTES_MAX),
+            };
             self.refusals = 0;
             hub.numbers.delivered.inc_by(taken.events);
             let gap = self.gap(taken.missed, taken.cursor_before);
