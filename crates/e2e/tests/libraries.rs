@@ -1,7 +1,7 @@
 //! Client libraries that others wrote, against the real programs: `eventsource` of Node and `requests-sse` of Python, in
 //! the versions that crates/e2e/clients pins. Both come back by themselves; nothing is done here to help them.
 //!
-//! `NEWSWIRE_CLIENTS` names the folder where `scripts/test` has installed them; without it these tests say that they
+//! `CLIENT_LIBRARIES` names the folder where `scripts/test` has installed them; without it these tests say that they
 //! were skipped.
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
@@ -30,8 +30,8 @@ struct Client(Listener);
 impl Client {
     /// Nothing, said loudly, where it is not installed.
     fn start(library: Library, stack: &Stack, path: &str) -> anyhow::Result<Option<Self>> {
-        let Some(installed) = std::env::var_os("NEWSWIRE_CLIENTS").map(PathBuf::from) else {
-            e2e::say("SKIPPED: NEWSWIRE_CLIENTS is not set");
+        let Some(installed) = std::env::var_os("CLIENT_LIBRARIES").map(PathBuf::from) else {
+            e2e::say("SKIPPED: CLIENT_LIBRARIES is not set");
             return Ok(None);
         };
         let e2e::http::Address::Tcp(address) = stack.gateway() else { unreachable!("it listens on TCP") };

@@ -453,7 +453,9 @@ async fn the_lag_is_that_of_the_slowest_and_whoever_asked_for_nothing_of_it_has_
     let (gateway, daemon, _serving) = gateway_with(1).await;
     let mut healthy = gateway.stream("?snapshot=0", "").await;
     let mut filtered = gateway.stream("?snapshot=0&source=b", "").await;
-    (healthy.hello().await, filtered.hello().await);
+    for client in [&mut healthy, &mut filtered] {
+        client.hello().await;
+    }
     daemon.publish_large(200, 5_000);
     healthy.ids(200).await;
     sleep(Duration::from_millis(300)).await;
