@@ -4,11 +4,13 @@ use daemon::metrics::Metrics;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 
 type Labels = [(&'static str, &'static str); 1];
+type Worker = [(&'static str, usize); 1];
 
 /// One field a metric; what each counts is its help text below.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Numbers {
     pub(crate) clients: Gauge,
+    pub(crate) worker_clients: Family<Worker, Gauge>,
     pub(crate) connections: Gauge,
     pub(crate) connections_cut: Family<Labels, Counter>,
     pub(crate) requests_refused: Family<Labels, Counter>,
@@ -44,6 +46,7 @@ impl Numbers {
         );
         Self {
             clients: metrics.add("newswire_gateway_clients", "Open streams"),
+            worker_clients: metrics.add("newswire_gateway_worker_clients", "Open streams, by worker"),
             connections: metrics
                 .add("newswire_gateway_connections", "Open connections, the streams' included"),
             connections_cut: metrics

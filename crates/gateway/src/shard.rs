@@ -136,6 +136,8 @@ impl Shard {
             }
             slowest = slowest.max(slot.lag(head));
         }
+        let clients = i64::try_from(self.slots.borrow().len()).unwrap_or(i64::MAX);
+        numbers.worker_clients.get_or_create(&[("worker", self.number)]).set(clients);
         let lag = self.hub.lags.put(self.number, slowest);
         numbers.lag_events_max.set(i64::try_from(lag).unwrap_or(i64::MAX));
     }

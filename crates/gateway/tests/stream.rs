@@ -468,6 +468,11 @@ async fn the_lag_is_that_of_the_slowest_and_whoever_asked_for_nothing_of_it_has_
     let health = gateway.ask("GET", "/health", "").await;
     assert!(health.contains(&format!("\"lag_events_max\":{lag}")), "{health}");
     assert!(!health.contains("\"delivered\":0"), "{health}");
+    let metrics = gateway.ask("GET", "/metrics", "").await;
+    let of_workers =
+        metrics.lines().filter(|line| line.starts_with("newswire_gateway_worker_clients{worker="));
+    let clients = of_workers.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap());
+    assert_eq!(clients.sum::<usize>(), 3, "each is one worker's: {metrics}");
     drop(stuck);
     gateway.until_clients(2, PATIENCE).await;
     sleep(Duration::from_millis(300)).await;
