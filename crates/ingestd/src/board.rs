@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
-use news::{Cursor, Source, SourceId, SourceState, SourceStatus, Timestamp};
+use news::{Cursor, Pause, Source, SourceId, SourceState, SourceStatus, Timestamp};
 
 /// What a source's actor does now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub(crate) enum Activity {
     Recording,
     /// Its actor died and is going to be rebuilt.
     Down,
+    /// Not visited until an order or a date ends its pause.
+    Paused,
     /// Not visited.
     Disabled,
 }
@@ -36,6 +38,7 @@ impl Activity {
             Self::Parsing => "parsing",
             Self::Recording => "recording",
             Self::Down => "down",
+            Self::Paused => "paused",
             Self::Disabled => "disabled",
         }
     }
@@ -82,8 +85,33 @@ impl Plate {
         self.inner().state.clone()
     }
 
+    /// What a visit left behind. It never changes the pause, which may have been ordered meanwhile.
     pub(crate) fn set_state(&self, state: SourceState) {
-        self.inner().state = state;
+        let mut inner = self.inner();
+        let paused = inner.state.paused.take();
+        inner.state = SourceState { paused, ..state };
+    }
+
+    pub(crate) fn pause(&self) -> Option<Pause> {
+        self.inner().state.paused.clone()
+    }
+
+    pub(crate) fn set_pause(&self, pause: Pause) {
+        self.inner().state.paused = Some(pause);
+    }
+
+    /// A visit that fell due meanwhile is due now, and not late.
+    pub(crate) fn end_pause(&self, now: Timestamp) {
+        let mut inner = self.inner();
+        inner.state.paused = None;
+        if inner.state.next_visit.is_some_and(|next| next < now) {
+            inner.state.next_visit = Some(now);
+            inner.state.why = "due since the pause".to_owned();
+        }
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.inner().state.paused.is_some()
     }
 
     pub(crate) fn set_last_event(&self, event: Cursor) {
@@ -100,6 +128,16 @@ impl Plate {
     pub(crate) fn status(&self) -> SourceStatus {
         let (source, inner) = (&self.source, self.inner());
         let state = &inner.state;
+        let (activity, next_visit, why) = match &state.paused {
+            _ if !source.enabled => (inner.activity, None, "disabled in the catalogue".to_owned()),
+            Some(pause) => {
+                let activity =
+                    if inner.activity == Activity::Idle { Activity::Paused } else { inner.activity };
+                let next = pause.until.map(|until| state.next_visit.map_or(until, |next| next.max(until)));
+                (activity, next, pause.why())
+            }
+            None => (inner.activity, state.next_visit, state.why.clone()),
+        };
         SourceStatus {
             id: source.id.clone(),
             name: source.name.clone(),
@@ -109,7 +147,7 @@ impl Plate {
             language: source.language.clone(),
             tags: source.tags.clone(),
             enabled: source.enabled,
-            activity: inner.activity.as_str().to_owned(),
+            activity: activity.as_str().to_owned(),
             activity_since: inner.since,
             last_status: state.last_status,
             last_code: state.last_code,
@@ -118,12 +156,13 @@ impl Plate {
             last_success: state.last_success,
             last_error: state.last_error.clone(),
             consecutive_failures: state.failures,
-            next_visit: state.next_visit.filter(|_| source.enabled),
-            why: if source.enabled { state.why.clone() } else { "disabled in the catalogue".to_owned() },
+            next_visit,
+            why,
             warnings: state.warnings.clone(),
             restarts: inner.restarts,
             counts: state.counts,
             last_event: inner.last_event.clone(),
+            paused: state.paused.clone(),
         }
     }
 }

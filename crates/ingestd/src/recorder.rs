@@ -14,7 +14,7 @@ use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use anyhow::Context as _;
 use daemon::Clock;
 use futures_util::FutureExt as _;
-use news::{Seq, Timestamp};
+use news::{Pause, Seq, SourceId, Timestamp};
 use store::{Appended, Reader, Visit, Writer};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -35,6 +35,11 @@ const RETAIN_EVERY: Duration = Duration::from_secs(5);
 #[rtype(result = "Result<Appended, Closed>")]
 pub(crate) struct Record(pub(crate) Visit);
 
+/// Sets or ends the pause of these sources; answered when that is on disk.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Closed>")]
+pub(crate) struct RecordPauses(pub(crate) Vec<(SourceId, Option<Pause>)>);
+
 /// Take nothing more in; what is queued is still written.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
@@ -47,6 +52,7 @@ pub(crate) struct Closed;
 
 enum Job {
     Record(Box<Visit>, oneshot::Sender<Appended>),
+    Pause(Vec<(SourceId, Option<Pause>)>, oneshot::Sender<()>),
     Retain,
 }
 
@@ -124,6 +130,20 @@ impl Handler<Record> for Recorder {
     }
 }
 
+impl Handler<RecordPauses> for Recorder {
+    type Result = ResponseFuture<Result<(), Closed>>;
+
+    fn handle(&mut self, RecordPauses(orders): RecordPauses, _: &mut Self::Context) -> Self::Result {
+        let jobs = self.jobs.clone();
+        async move {
+            let (reply, answer) = oneshot::channel();
+            jobs.send(Job::Pause(orders, reply)).await.map_err(|_| Closed)?;
+            answer.await.map_err(|_| Closed)
+        }
+        .boxed_local()
+    }
+}
+
 impl Handler<Close> for Recorder {
     type Result = ();
 
@@ -138,12 +158,14 @@ impl Desk {
         while let Some(job) = queue.blocking_recv() {
             let mut visits = Vec::new();
             let mut replies = Vec::new();
+            let mut pauses = Vec::new();
             let mut retain = false;
             let mut take = |job| match job {
                 Job::Record(visit, reply) => {
                     visits.push(*visit);
                     replies.push(reply);
                 }
+                Job::Pause(orders, reply) => pauses.push((orders, reply)),
                 Job::Retain => retain = true,
             };
             take(job);
@@ -152,6 +174,11 @@ impl Desk {
                 take(job);
             }
             self.commit(visits, replies)?;
+            for (orders, reply) in pauses {
+                self.writer.pause(orders)?;
+                // Whoever ordered it may be gone: it is on disk all the same.
+                reply.send(()).ok();
+            }
             if retain {
                 self.retain()?;
             }

@@ -10,14 +10,19 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Addr, AsyncContext as _, Context, Handler, Message, MessageResult};
+use actix::{
+    Actor, ActorFutureExt as _, Addr, AsyncContext as _, Context, Handler, Message, MessageResult,
+    ResponseActFuture, WrapFuture as _,
+};
 use fetch::schedule::first_visit;
-use news::{Catalogue, Source, SourceId, SourceState, Timestamp};
+use news::{Catalogue, Pause, Source, SourceId, SourceState, Timestamp};
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
     board::{Activity, Board, Plate},
-    source_actor::{Leave, SourceActor, VisitNow, Workshop},
+    recorder::{Closed, RecordPauses},
+    source_actor::{Leave, Reconsider, SourceActor, VisitNow, Workshop},
 };
 
 /// How often the dead are looked for.
@@ -54,7 +59,7 @@ pub(crate) struct Take {
 }
 
 /// What a new catalogue changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Taken {
     pub(crate) added: usize,
     pub(crate) changed: usize,
@@ -74,6 +79,27 @@ pub(crate) struct Visiting {
     pub(crate) unknown: Vec<String>,
     pub(crate) disabled: Vec<String>,
     pub(crate) busy: Vec<String>,
+    /// Not visited until their pause is over.
+    pub(crate) paused: Vec<String>,
+}
+
+/// Pause these sources, or end their pause; answered when that is on disk.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Pausing, Closed>")]
+pub(crate) struct SetPause {
+    pub(crate) ids: Vec<String>,
+    /// Nothing ends the pause.
+    pub(crate) pause: Option<Pause>,
+}
+
+/// Whose pause was changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pausing {
+    pub(crate) done: Vec<SourceId>,
+    /// Not paused, and so not resumed either.
+    pub(crate) idle: Vec<String>,
+    pub(crate) unknown: Vec<String>,
+    pub(crate) disabled: Vec<String>,
 }
 
 /// Send every actor home.
@@ -105,6 +131,35 @@ impl Roster {
             actor.try_send(Leave).ok();
         }
         Some(member.plate.state())
+    }
+
+    /// Who the order is about.
+    fn sort(&self, order: &SetPause) -> Pausing {
+        let mut pausing = Pausing::default();
+        for id in &order.ids {
+            match self.members.get(id.as_str()) {
+                None => pausing.unknown.push(id.clone()),
+                Some(member) if member.actor.is_none() => pausing.disabled.push(id.clone()),
+                Some(member) if order.pause.is_none() && !member.plate.is_paused() => {
+                    pausing.idle.push(id.clone());
+                }
+                Some(member) => pausing.done.push(member.plate.source.id.clone()),
+            }
+        }
+        pausing
+    }
+
+    /// Shows the pause on the board, and has the actor look at its calendar.
+    fn show_pause(&self, id: &SourceId, pause: Option<&Pause>) {
+        let Some(member) = self.members.get(id) else { return };
+        match pause {
+            Some(pause) => member.plate.set_pause(pause.clone()),
+            None => member.plate.end_pause(self.shop.now()),
+        }
+        if let Some(actor) = member.actor.clone() {
+            // Waits for room in the mailbox. A closed one is rebuilt, and then looks at the board anyway.
+            actix_rt::spawn(async move { actor.send(Reconsider).await.ok() });
+        }
     }
 
     /// Rebuilds whose wait is over, and gives the newly dead a wait.
@@ -144,6 +199,7 @@ impl Roster {
             .into_iter()
             .map(|source| {
                 let mut state = self.remembered.get(&source.id).cloned().unwrap_or_default();
+                state.paused = state.paused.filter(|pause| pause.holds(now));
                 // A clock that was wrong must not put a visit off for years.
                 state.next_visit = state.next_visit.map(|next| next.min(latest));
                 (source, state)
@@ -224,6 +280,7 @@ impl Handler<Visit> for Roster {
             let group = match self.members.get(id.as_str()).map(|member| &member.actor) {
                 None => &mut visiting.unknown,
                 Some(None) => &mut visiting.disabled,
+                Some(Some(_)) if self.members[id.as_str()].plate.is_paused() => &mut visiting.paused,
                 Some(Some(actor)) => match actor.try_send(VisitNow) {
                     Ok(()) => &mut visiting.accepted,
                     Err(_) => &mut visiting.busy,
@@ -232,6 +289,28 @@ impl Handler<Visit> for Roster {
             group.push(id);
         }
         MessageResult(visiting)
+    }
+}
+
+impl Handler<SetPause> for Roster {
+    type Result = ResponseActFuture<Self, Result<Pausing, Closed>>;
+
+    fn handle(&mut self, order: SetPause, _: &mut Self::Context) -> Self::Result {
+        let pausing = self.sort(&order);
+        let pause = order.pause;
+        let orders = pausing.done.iter().map(|id| (id.clone(), pause.clone())).collect();
+        let recorded = self.shop.recorder.send(RecordPauses(orders)).into_actor(self);
+        Box::pin(recorded.map(move |recorded, roster, _| {
+            recorded.map_err(|_| Closed).flatten()?;
+            for id in &pausing.done {
+                roster.show_pause(id, pause.as_ref());
+            }
+            let (sources, paused) = (pausing.done.len(), pause.is_some());
+            tracing::info!(sources, paused, "took an order to pause or resume");
+            // The gateways read the list of sources again. An error says that nobody listens.
+            roster.shop.notices.send(wire::Notice::Catalogue).ok();
+            Ok(pausing)
+        }))
     }
 }
 
@@ -250,7 +329,8 @@ impl Handler<Dismiss> for Roster {
 /// When every source would be visited again, for the status.
 pub(crate) fn overdue(board: &Board, now: Timestamp) -> usize {
     let late = |plate: &Arc<Plate>| plate.state().next_visit.is_some_and(|next| next < now);
-    board.plates().iter().filter(|plate| plate.activity() == Activity::Idle && late(plate)).count()
+    let at_rest = |plate: &Arc<Plate>| plate.activity() == Activity::Idle && !plate.is_paused();
+    board.plates().iter().filter(|plate| at_rest(plate) && late(plate)).count()
 }
 
 #[cfg(test)]
@@ -447,6 +527,74 @@ mod tests {
             let visiting = world.roster.send(Visit(ids)).await.unwrap();
             assert_eq!(visiting.unknown, ["c"]);
             assert_eq!(visiting.disabled, ["d"]);
+        });
+    }
+
+    impl World {
+        async fn pause(&self, id: &str, pause: Option<Pause>) -> Pausing {
+            self.roster.send(SetPause { ids: vec![id.to_owned()], pause }).await.unwrap().unwrap()
+        }
+    }
+
+    fn pause(since: Timestamp, until: Option<Timestamp>) -> Pause {
+        Pause { since, until, reason: Some("the publisher asked".to_owned()) }
+    }
+
+    #[test]
+    fn a_paused_source_is_not_visited_says_why_and_refuses_orders() {
+        run(async {
+            let mut world = world(feed::read).await;
+            let mut often = world.source("a");
+            often.every = Some(Duration::from_secs(1));
+            world.take(vec![often.clone(), world.source("b")]).await;
+            let now = Timestamp::from_millis(Clock::system().now_millis());
+            let until = now.plus(Duration::from_secs(3600));
+            assert_eq!(world.pause("a", Some(pause(now, Some(until)))).await.done.len(), 1);
+            world.report().await;
+            let visiting = world.roster.send(Visit(vec!["a".into(), "b".into()])).await.unwrap();
+            assert_eq!((visiting.paused, visiting.accepted), (vec!["a".to_owned()], vec!["b".to_owned()]));
+            let status = world.board.get("a").unwrap().status();
+            assert_eq!((status.activity.as_str(), status.next_visit), ("paused", Some(until)));
+            assert_eq!(status.why, format!("paused until {until}: the publisher asked"));
+            often.name = "Another name".to_owned();
+            world.take(vec![often, world.source("b")]).await;
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+            let status = world.board.get("a").unwrap().status();
+            assert!(status.paused.is_some(), "a new catalogue ends no pause");
+            assert!(status.counts.visits <= 1, "at most the visit that was under way: {status:?}");
+            assert_eq!(world.pause("a", None).await.done.len(), 1);
+            world.until(|| world.board.get("a").unwrap().status().counts.visits > status.counts.visits).await;
+            let again = world.pause("a", None).await;
+            assert_eq!(
+                (again.idle, world.pause("x", None).await.unknown),
+                (vec!["a".into()], vec!["x".into()])
+            );
+        });
+    }
+
+    #[test]
+    fn a_pause_ends_by_itself_and_one_that_is_over_is_forgotten_at_a_start() {
+        run(async {
+            let mut world = world(feed::read).await;
+            world.take(vec![world.source("a")]).await;
+            world.report().await;
+            let now = Timestamp::from_millis(Clock::system().now_millis());
+            let ended = pause(now, Some(now.plus(Duration::from_millis(700))));
+            world.pause("a", Some(ended.clone())).await;
+            let plate = world.board.get("a").unwrap();
+            assert_eq!(plate.status().activity, "paused");
+            world.until(|| !plate.is_paused()).await;
+            assert_eq!(plate.status().activity, "idle");
+            let held = pause(now, None);
+            let state =
+                |paused: &Pause| SourceState { paused: Some(paused.clone()), ..SourceState::default() };
+            let remembered = [("b", state(&ended)), ("c", state(&held))]
+                .map(|(id, state)| (SourceId::try_new(id).unwrap(), state));
+            let sources = ["a", "b", "c"].map(|id| world.source(id)).to_vec();
+            let take = Take { catalogue: Catalogue { sources }, remembered: remembered.into() };
+            world.roster.send(take).await.unwrap();
+            let paused = |id: &str| world.board.get(id).unwrap().pause();
+            assert_eq!((paused("a"), paused("b"), paused("c")), (None, None, Some(held)));
         });
     }
 

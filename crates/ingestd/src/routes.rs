@@ -9,15 +9,17 @@ use actix::Addr;
 use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use actix_web_lab::sse::{self, Sse};
 use futures_util::StreamExt as _;
-use news::{Cursor, Seq, Timestamp};
+use news::{Cursor, Pause, Seq, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
+use tokio::sync::{mpsc, oneshot};
 use wire::{Block, Log as _, Publisher};
 
 use crate::{
     board::Board,
     metrics::Numbers,
-    roster::{Roster, Visit, Visiting},
+    roster::{Pausing, Roster, SetPause, Visit, Visiting},
+    run::{Reload, RunError},
     wire_log::WireLog,
 };
 
@@ -28,6 +30,8 @@ pub(crate) struct Desk {
     pub(crate) log: WireLog,
     pub(crate) board: Board,
     pub(crate) roster: Addr<Roster>,
+    pub(crate) reloads: mpsc::Sender<Reload>,
+    pub(crate) clock: daemon::Clock,
     pub(crate) metrics: daemon::metrics::Metrics,
     pub(crate) numbers: Numbers,
 }
@@ -42,6 +46,8 @@ const SNAPSHOT_DEFAULT: u64 = 50;
 const VISITS_MAX: usize = 1000;
 /// How long the roster may take to answer.
 const ROSTER_WITHIN: Duration = Duration::from_secs(5);
+/// How long a reload may take: 100,000 sources are read, and recalled from the store.
+const RELOAD_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
     app.route("/health", web::get().to(health))
@@ -50,6 +56,9 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
         .route("/sources", web::get().to(sources))
         .route("/sources/{id}", web::get().to(source))
         .route("/visits", web::post().to(visits))
+        .route("/pauses", web::post().to(pauses))
+        .route("/pauses/end", web::post().to(end_pauses))
+        .route("/reload", web::post().to(reload))
         .route("/metrics", web::get().to(metrics))
         .default_service(web::to(|| async { problem(404, "not-found", "there is no such route") }));
 }
@@ -199,11 +208,86 @@ async fn visits(desk: web::Data<Desk>, order: web::Json<Order>) -> HttpResponse 
         None => everything(),
     };
     match desk.roster.send(Visit(ids)).timeout(ROSTER_WITHIN).await {
-        Ok(Visiting { accepted, unknown, disabled, busy }) => HttpResponse::Accepted().json(json!({
-            "accepted": accepted, "unknown": unknown, "disabled": disabled, "busy": busy,
+        Ok(Visiting { accepted, unknown, disabled, busy, paused }) => HttpResponse::Accepted().json(json!({
+            "accepted": accepted, "unknown": unknown, "disabled": disabled, "busy": busy, "paused": paused,
         })),
         Err(_) => problem(503, "roster-busy", "the roster did not answer in time"),
     }
+}
+
+/// An order to pause: `{"sources":["bbc"],"for_s":7200,"reason":"moves house"}`; without `for_s` or `until` only an
+/// order ends it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PauseOrder {
+    sources: Vec<String>,
+    for_s: Option<u64>,
+    until: Option<Timestamp>,
+    reason: Option<String>,
+}
+
+async fn pauses(desk: web::Data<Desk>, order: web::Json<PauseOrder>) -> HttpResponse {
+    let PauseOrder { sources, for_s, until, reason } = order.into_inner();
+    let since = Timestamp::from_millis(desk.clock.now_millis());
+    let until = until.or(for_s.map(|seconds| since.plus(Duration::from_secs(seconds))));
+    if until.is_some_and(|until| until <= since) {
+        return problem(400, "pause-over", "the pause would be over already");
+    }
+    if reason.as_ref().is_some_and(|reason| reason.len() > Pause::REASON_BYTES_MAX) {
+        return problem(400, "long-reason", "a reason has at most 200 bytes");
+    }
+    set_pause(&desk, sources, Some(Pause { since, until, reason })).await
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResumeOrder {
+    sources: Vec<String>,
+}
+
+async fn end_pauses(desk: web::Data<Desk>, order: web::Json<ResumeOrder>) -> HttpResponse {
+    set_pause(&desk, order.into_inner().sources, None).await
+}
+
+async fn set_pause(desk: &Desk, ids: Vec<String>, pause: Option<Pause>) -> HttpResponse {
+    if ids.len() > VISITS_MAX {
+        return problem(413, "too-many-sources", "an order names at most 1000 sources");
+    }
+    match desk.roster.send(SetPause { ids, pause }).timeout(ROSTER_WITHIN).await {
+        Ok(Ok(Pausing { done, idle, unknown, disabled })) => HttpResponse::Ok().json(json!({
+            "done": done, "idle": idle, "unknown": unknown, "disabled": disabled,
+        })),
+        Ok(Err(closed)) => problem(503, "log-closed", &closed.to_string()),
+        Err(_) => problem(503, "roster-busy", "the roster did not answer in time"),
+    }
+}
+
+/// What SIGHUP does, with an answer: `{"file","added","changed","removed","unchanged"}`, or every complaint about the
+/// file, which then changes nothing.
+async fn reload(desk: web::Data<Desk>) -> HttpResponse {
+    let (reply, answer) = oneshot::channel();
+    let busy = || problem(503, "reload-busy", "the list of sources is being read; come again");
+    if desk.reloads.try_send(reply).is_err() {
+        return busy();
+    }
+    match tokio::time::timeout(RELOAD_WITHIN, answer).await {
+        Ok(Ok(Ok(reloaded))) => HttpResponse::Ok().json(reloaded),
+        Ok(Ok(Err(RunError::Catalogue(complaints)))) => HttpResponse::UnprocessableEntity()
+            .content_type("application/problem+json")
+            .body(bad_catalogue(&complaints)),
+        Ok(Ok(Err(error))) => problem(500, "reload-failed", &error.to_string()),
+        Ok(Err(_)) | Err(_) => busy(),
+    }
+}
+
+fn bad_catalogue(complaints: &str) -> String {
+    json!({
+        "status": 422,
+        "code": "bad-catalogue",
+        "title": "the list of sources has mistakes, and the old one is kept",
+        "complaints": complaints.lines().collect::<Vec<_>>(),
+    })
+    .to_string()
 }
 
 async fn metrics(desk: web::Data<Desk>) -> impl Responder {

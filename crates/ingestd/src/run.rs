@@ -23,16 +23,17 @@ use daemon::{
 };
 use fetch::{Policy, Visitor, schedule::Pace};
 use news::{Catalogue, SourceId, SourceState};
+use serde::Serialize;
 use serde_json::json;
 use store::{OpenError, Reader};
-use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 
 use crate::{
     board::Board,
     gates::{Bounds, Gates},
     metrics::Numbers,
     recorder::{self, Recorder, WriterThread},
-    roster::{Dismiss, Roster, Take, overdue},
+    roster::{Dismiss, Roster, Take, Taken, overdue},
     routes,
     source_actor::Workshop,
     wire_log::{Fault, WireLog},
@@ -44,6 +45,8 @@ const NOTICES: usize = 1024;
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Rights of the wire's socket: the gateway shares our group.
 const SOCKET_MODE: u32 = 0o660;
+/// Orders to reload that wait for the one under way.
+const RELOADS: usize = 4;
 /// Largest body of an order.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
@@ -80,6 +83,18 @@ impl Ending for RunError {
             Self::Other(_) => Exit::Failure,
         }
     }
+}
+
+/// An order to read the catalogue again; the answer is what came of it.
+pub(crate) type Reload = oneshot::Sender<Result<Reloaded, RunError>>;
+
+/// What a reload changed.
+#[derive(Debug, Serialize)]
+pub(crate) struct Reloaded {
+    /// The file that was read.
+    file: String,
+    #[serde(flatten)]
+    taken: Taken,
 }
 
 /// Runs the process until the stop signal or until the log fails. Call it inside an actix system.
@@ -121,6 +136,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
         numbers: numbers.clone(),
     };
     let roster = Roster::new(Rc::new(shop), board.clone()).start();
+    let (reloads, orders) = mpsc::channel(RELOADS);
     let fault = Fault::new(signals.stop.clone());
     let log = WireLog { reader: reader.clone(), fault: fault.clone() };
     let desk = routes::Desk {
@@ -134,6 +150,8 @@ pub async fn run(start: Start) -> Result<(), RunError> {
         log,
         board,
         roster: roster.clone(),
+        reloads,
+        clock,
         metrics,
         numbers,
     };
@@ -144,7 +162,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
         socket = %config.daemon.run_dir.join("ingestd.sock").display(), "ready"
     );
     notify::ready();
-    attend(&config, &reader, &roster, signals).await;
+    attend(&config, &reader, &roster, signals, orders).await;
     notify::stopping();
     // Before the store is free for the next one, who will want the name.
     tokio::fs::remove_file(config.daemon.run_dir.join("ingestd.sock")).await.ok();
@@ -256,7 +274,7 @@ async fn take_catalogue(
     roster: &actix::Addr<Roster>,
     catalogue: Catalogue,
     reader: &Reader,
-) -> Result<(), RunError> {
+) -> Result<Taken, RunError> {
     let ids: Vec<_> = catalogue.sources.iter().map(|s| s.id.clone()).collect();
     let reader = reader.clone();
     let recall = move || -> Result<HashMap<SourceId, SourceState>, store::ReadError> {
@@ -268,34 +286,54 @@ async fn take_catalogue(
     let taken = roster.send(Take { catalogue, remembered }).await.context("hand the catalogue over")?;
     let (added, changed, removed, unchanged) = (taken.added, taken.changed, taken.removed, taken.unchanged);
     tracing::info!(added, changed, removed, unchanged, "took the catalogue");
-    Ok(())
+    Ok(taken)
 }
 
 /// Until the stop signal: reloads, and a sentence for `systemctl status`.
-async fn attend(config: &Config, reader: &Reader, roster: &actix::Addr<Roster>, mut signals: Signals) {
+async fn attend(
+    config: &Config,
+    reader: &Reader,
+    roster: &actix::Addr<Roster>,
+    mut signals: Signals,
+    mut orders: mpsc::Receiver<Reload>,
+) {
     let mut status = tokio::time::interval(Duration::from_secs(5));
     loop {
         tokio::select! {
             () = signals.stop.cancelled() => return,
-            Ok(()) = signals.reload.changed() => reload(config, reader, roster).await,
+            Ok(()) = signals.reload.changed() => {
+                // What came of it has been logged.
+                reload(config, reader, roster).await.ok();
+            }
+            Some(order) = orders.recv() => {
+                // Whoever asked may be gone.
+                order.send(reload(config, reader, roster).await).ok();
+            }
             _ = status.tick() => notify::status(&format!("{} events in the log", reader.head())),
         }
     }
 }
 
 /// A catalogue with mistakes changes nothing.
-async fn reload(config: &Config, reader: &Reader, roster: &actix::Addr<Roster>) {
+async fn reload(
+    config: &Config,
+    reader: &Reader,
+    roster: &actix::Addr<Roster>,
+) -> Result<Reloaded, RunError> {
     notify::reloading();
     let taken = match read_catalogue(&config.ingestd.sources).await {
         Ok(catalogue) => take_catalogue(roster, catalogue, reader).await,
         Err(error) => Err(error),
     };
-    if let Err(error) = taken {
+    if let Err(error) = &taken {
         for line in error.to_string().lines() {
             tracing::error!(error = line, "kept the old catalogue");
         }
     }
     notify::ready();
+    let path = std::path::absolute(&config.ingestd.sources);
+    let file = path.unwrap_or_else(|_| config.ingestd.sources.clone()).display().to_string();
+    taken.map(|taken| Reloaded { file, taken })
 }
 
 async fn stop(

@@ -16,7 +16,7 @@ use actix::{
 use daemon::Clock;
 use fetch::{Answer, FailureClass, Visitor, schedule::Pace};
 use futures_util::FutureExt as _;
-use news::{Cursor, Epoch, Safe, SourceNotice, Timestamp, VisitReport, VisitStatus};
+use news::{Cursor, Epoch, Pause, Safe, SourceNotice, Timestamp, VisitReport, VisitStatus};
 use store::Appended;
 use tokio::{
     sync::{Semaphore, broadcast},
@@ -69,6 +69,11 @@ pub(crate) struct SourceActor {
 #[rtype(result = "()")]
 pub(crate) struct VisitNow;
 
+/// The pause of the source has begun or ended: look at the calendar again. A visit under way goes on.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Reconsider;
+
 /// Stop; a visit under way is cancelled.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
@@ -90,6 +95,9 @@ impl SourceActor {
         if let Some(timer) = self.timer.take() {
             ctx.cancel_future(timer);
         }
+        if let Some(pause) = self.plate.pause() {
+            return self.sit_out(pause, ctx);
+        }
         let Some(due) = self.plate.state().next_visit else { return };
         let wait = due.since(self.shop.now());
         self.timer = Some(ctx.run_later(wait, move |actor, ctx| {
@@ -100,8 +108,22 @@ impl SourceActor {
         }));
     }
 
+    /// No visit before the pause is over; one that fell due meanwhile is due then.
+    fn sit_out(&mut self, pause: Pause, ctx: &mut Context<Self>) {
+        let Some(until) = pause.until else { return };
+        self.timer = Some(ctx.run_later(until.since(self.shop.now()), move |actor, ctx| {
+            actor.timer = None;
+            // Unless another order came in between.
+            if actor.plate.pause().as_ref() == Some(&pause) {
+                actor.plate.end_pause(actor.shop.now());
+                tracing::info!(source = %actor.plate.source.id, "pause ended");
+            }
+            actor.schedule(ctx);
+        }));
+    }
+
     fn begin(&mut self, ctx: &mut Context<Self>) {
-        if self.visiting {
+        if self.visiting || self.plate.is_paused() {
             return;
         }
         self.visiting = true;
@@ -110,6 +132,9 @@ impl SourceActor {
             actor.visiting = false;
             if let Some(settled) = settled {
                 actor.settle(settled);
+                actor.schedule(ctx);
+            } else if actor.plate.is_paused() {
+                actor.plate.set_activity(Activity::Idle, actor.shop.now());
                 actor.schedule(ctx);
             }
         });
@@ -183,6 +208,16 @@ impl Handler<VisitNow> for SourceActor {
     }
 }
 
+impl Handler<Reconsider> for SourceActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Reconsider, ctx: &mut Self::Context) {
+        if !self.visiting {
+            self.schedule(ctx);
+        }
+    }
+}
+
 impl Handler<Leave> for SourceActor {
     type Result = ();
 
@@ -191,13 +226,17 @@ impl Handler<Leave> for SourceActor {
     }
 }
 
-/// Visits, concludes, records. Nothing when the log is closed: then the process is about to end.
+/// Visits, concludes, records. Nothing when the source was paused while it waited, and when the log is closed: then
+/// the process is about to end.
 async fn carry_out(shop: Rc<Workshop>, plate: Arc<Plate>) -> Option<Settled> {
     let source = &plate.source;
     let before = plate.state();
     plate.set_activity(Activity::Waiting, shop.now());
     let suspect = before.last_error.as_deref().is_some_and(|e| e.starts_with(FailureClass::Timeout.as_str()));
     let permit = shop.gates.enter(source.url.host(), suspect).await;
+    if plate.is_paused() {
+        return None;
+    }
     shop.numbers.in_flight.set(i64::try_from(shop.gates.in_flight()).unwrap_or(i64::MAX));
     let started = Instant::now();
     let fetched = AssertUnwindSafe(fetch_and_read(&shop, &plate)).catch_unwind().await;

@@ -23,4 +23,6 @@ pub use item::{Author, Enclosure, Item, Warning};
 pub use source::{BadFeedUrl, BadSourceId, FeedUrl, Source, SourceId};
 pub use text::Safe;
 pub use time::{BadTimestamp, Timestamp, parse_duration};
-pub use visit::{Counts, FeedRhythm, SourceNotice, SourceState, SourceStatus, VisitReport, VisitStatus};
+pub use visit::{
+    Counts, FeedRhythm, Pause, SourceNotice, SourceState, SourceStatus, VisitReport, VisitStatus,
+};

@@ -96,6 +96,39 @@ pub struct Counts {
     pub body_bytes: u64,
 }
 
+/// An operator's order not to visit a source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// When it was ordered.
+    pub since: Timestamp,
+    /// When it ends by itself; nothing when only an order ends it.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
+    /// Why, in the operator's words.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+impl Pause {
+    /// Longest reason, in bytes.
+    pub const REASON_BYTES_MAX: usize = 200;
+
+    /// Whether it still holds.
+    #[must_use]
+    pub fn holds(&self, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+
+    /// The answer to why no visit is planned.
+    #[must_use]
+    pub fn why(&self) -> String {
+        let until = self.until.map_or(String::new(), |until| format!(" until {until}"));
+        let reason =
+            self.reason.as_deref().map_or(String::new(), |reason| format!(": {}", crate::Safe(reason)));
+        format!("paused{until}{reason}")
+    }
+}
+
 /// What is remembered of a source between visits; committed together with the items of the visit that set it.
 ///
 /// New fields get a default, so that a store written by an older version opens.
@@ -140,6 +173,8 @@ pub struct SourceState {
     pub warnings: Vec<String>,
     /// Totals.
     pub counts: Counts,
+    /// Not visited, by order. No visit changes this: the writer keeps what stands in the store.
+    pub paused: Option<Pause>,
 }
 
 /// What a document says about when to come again; kept, because a 304 says nothing about it.
@@ -177,7 +212,8 @@ pub struct SourceStatus {
     pub tags: Vec<String>,
     /// From the catalogue.
     pub enabled: bool,
-    /// What its actor does now: `idle`, `waiting`, `fetching`, `parsing`, `recording`, `down` or `disabled`.
+    /// What its actor does now: `idle`, `waiting`, `fetching`, `parsing`, `recording`, `down`, `paused` or
+    /// `disabled`.
     pub activity: String,
     /// Since when.
     pub activity_since: Option<Timestamp>,
@@ -207,4 +243,7 @@ pub struct SourceStatus {
     pub counts: Counts,
     /// Its newest event, when the daemon knows it.
     pub last_event: Option<Cursor>,
+    /// The order not to visit it, while it holds.
+    #[serde(default)]
+    pub paused: Option<Pause>,
 }

@@ -9,7 +9,7 @@
 
 use std::{collections::HashMap, fs::File, io, sync::Arc};
 
-use news::{Cursor, Event, Item, Kind, Seq, Source, SourceId, SourceState, Timestamp, VisitStatus};
+use news::{Cursor, Event, Item, Kind, Pause, Seq, Source, SourceId, SourceState, Timestamp, VisitStatus};
 
 use crate::{
     Retention,
@@ -28,7 +28,7 @@ pub struct Visit {
     pub items: Vec<Item>,
     /// What is to be remembered until the next visit. The writer finishes what only it knows: it adds to
     /// `counts.items` and `counts.updates`, sets `last_news`, and a `last_status` of `new` becomes `unchanged` when
-    /// nothing was.
+    /// nothing was. `paused` stays what [`Writer::pause`] made it, unless that is over.
     pub state: SourceState,
     /// When the visit ended.
     pub now: Timestamp,
@@ -195,6 +195,9 @@ impl Writer {
         if result.flapping {
             state.warnings.push(FLAPPING.to_owned());
         }
+        // Ordered while the visit was under way, perhaps.
+        let stored = self.shared.state(&source.id)?;
+        state.paused = stored.and_then(|s| s.paused).filter(|pause| pause.holds(now));
         state.counts.items += u64::from(result.new);
         state.counts.updates += u64::from(result.updated);
         if result.last.is_some() {
@@ -251,6 +254,24 @@ impl Writer {
             result.last = Some(seq);
         }
         Ok(())
+    }
+
+    /// Sets or ends the pause of sources, and returns once that is on disk. What else is remembered of them stays.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// As [`Writer::append`].
+    pub fn pause(&mut self, orders: Vec<(SourceId, Option<Pause>)>) -> Result<(), AppendError> {
+        let mut batch = sled::Batch::default();
+        for (source, paused) in orders {
+            let mut state = self.shared.state(&source)?.unwrap_or_default();
+            state.paused = paused;
+            let json = serde_json::to_vec(&state).expect("every field of a state has a JSON form");
+            batch.insert(record::state_key(&source), record::seal(&[&json]));
+        }
+        self.shared.db.apply_batch(batch)?;
+        self.shared.db.flush()?;
+        Ok(self.file.sync_data()?)
     }
 
     fn load_seen(&self, source: &SourceId) -> Result<Seen, ReadError> {

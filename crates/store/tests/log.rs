@@ -3,7 +3,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use news::{Event, FeedUrl, Item, Kind, Seq, Source, SourceId, SourceState, Timestamp};
+use news::{Event, FeedUrl, Item, Kind, Pause, Seq, Source, SourceId, SourceState, Timestamp};
 use proptest::prelude::*;
 use store::{Options, Reader, Retention, Visit, Writer};
 
@@ -62,6 +62,24 @@ fn the_same_key_of_two_sources_is_two_items() {
     let visits = ["x", "y"].map(|id| visit(&source(id), vec![item("same", 1)], 1));
     writer.append(visits.into()).unwrap();
     assert_eq!(all(&reader).len(), 2);
+}
+
+#[test]
+fn a_pause_stays_whatever_a_visit_says_until_it_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, reader) = open(dir.path());
+    let at = Timestamp::from_millis;
+    let pause = Pause { since: at(10), until: Some(at(100)), reason: Some("moves house".to_owned()) };
+    let id = &source("a").id;
+    writer.append(vec![visit(&source("a"), vec![], 1)]).unwrap();
+    writer.pause(vec![(id.clone(), Some(pause.clone()))]).unwrap();
+    writer.append(vec![visit(&source("a"), vec![], 50)]).unwrap();
+    drop((writer, reader));
+    let (mut writer, reader) = open(dir.path());
+    let state = reader.state(id).unwrap().unwrap();
+    assert_eq!((state.paused, state.etag), (Some(pause), Some("\"50\"".to_owned())));
+    writer.append(vec![visit(&source("a"), vec![], 100)]).unwrap();
+    assert_eq!(reader.state(id).unwrap().unwrap().paused, None);
 }
 
 #[test]
