@@ -8,11 +8,10 @@ mod lexer;
 mod sanitise;
 mod urls;
 
-pub(crate) use lexer::attributes;
+pub(crate) use lexer::{Lexer, Token, attributes};
 pub(crate) use sanitise::sanitise;
 pub(crate) use urls::{is_canonical, resolve, web_url};
 
-use self::lexer::{Lexer, Token};
 use crate::text::{Folded, fold, unescape};
 use memchr::memchr2;
 use url::Url;

@@ -15,6 +15,7 @@ mod html;
 mod identity;
 pub mod limits;
 mod normalise;
+pub mod opml;
 mod parse;
 mod scan;
 mod sniff;

@@ -21,7 +21,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use crate::{FeedUrl, Safe, Source, SourceId, parse_duration};
+use crate::{FeedUrl, Safe, Source, SourceId, parse_duration, write_duration};
 
 /// The sources of one file, in its order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -353,7 +353,7 @@ fn write_source(out: &mut String, source: &Source) {
     }
     for (key, duration) in [("every", source.every), ("timeout", source.timeout)] {
         if let Some(duration) = duration {
-            line(key, format!("\"{}ms\"", duration.as_millis()));
+            line(key, quoted(&write_duration(duration)));
         }
     }
     if !source.enabled {

@@ -9,6 +9,7 @@
 
 mod catalogue;
 mod cursor;
+mod edit;
 mod event;
 mod item;
 mod source;
@@ -22,7 +23,7 @@ pub use event::{Event, Kind};
 pub use item::{Author, Enclosure, Item, Warning};
 pub use source::{BadFeedUrl, BadSourceId, FeedUrl, Source, SourceId};
 pub use text::Safe;
-pub use time::{BadTimestamp, Timestamp, parse_duration};
+pub use time::{BadTimestamp, Timestamp, parse_duration, write_duration};
 pub use visit::{
     Counts, FeedRhythm, Pause, SourceNotice, SourceState, SourceStatus, VisitReport, VisitStatus,
 };

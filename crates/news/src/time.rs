@@ -101,6 +101,15 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     (ms <= 10_000 * 86_400_000).then(|| Duration::from_millis(ms))
 }
 
+/// Writes a duration so that [`parse_duration`] reads it back: in the largest unit that says it exactly.
+#[must_use]
+pub fn write_duration(duration: Duration) -> String {
+    const UNITS: [(u128, &str); 4] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let ms = duration.as_millis();
+    let (divisor, unit) = UNITS.into_iter().find(|(u, _)| ms.is_multiple_of(*u)).unwrap_or((1, "ms"));
+    format!("{}{unit}", ms / divisor)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +128,9 @@ mod tests {
         assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
         assert_eq!(parse_duration("90s"), Some(Duration::from_secs(90)));
         assert_eq!(parse_duration("24h"), Some(Duration::from_secs(86_400)));
+        for text in ["250ms", "90s", "15m", "2h", "7d"] {
+            assert_eq!(parse_duration(text).map(write_duration).as_deref(), Some(text));
+        }
         for text in ["", "5", "s", "-1s", "1.5s", "1 s", "5min", "99999999d", "99999999999999999999s", "é"] {
             assert_eq!(parse_duration(text), None, "{text:?}");
         }

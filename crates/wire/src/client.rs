@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use reqwest::{Client, RequestBuilder, StatusCode, Url};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 
 /// Where the other process listens.
 #[derive(Clone, Debug)]
@@ -130,17 +130,38 @@ impl Peer {
         self.exchange(request, deadline, bytes_max).await
     }
 
+    /// Sends JSON to a route and gives the answer with its status, whatever it is; otherwise as [`Peer::get`].
+    ///
+    /// # Errors
+    /// [`ClientError`], when there is no answer.
+    pub async fn ask(
+        &self,
+        path: &str,
+        json: String,
+        deadline: Duration,
+        bytes_max: usize,
+    ) -> Result<(u16, Bytes), ClientError> {
+        let request = self.client.post(self.endpoint.url(path)?);
+        let request = request.header("content-type", "application/json").body(json).timeout(deadline);
+        let response = request.send().await.map_err(|e| self.endpoint.unreachable(&e))?;
+        let status = response.status().as_u16();
+        Ok((status, self.body(response, bytes_max).await?))
+    }
+
     async fn exchange(
         &self,
         request: RequestBuilder,
         deadline: Duration,
         bytes_max: usize,
     ) -> Result<Bytes, ClientError> {
-        let mut response =
-            request.timeout(deadline).send().await.map_err(|e| self.endpoint.unreachable(&e))?;
+        let response = request.timeout(deadline).send().await.map_err(|e| self.endpoint.unreachable(&e))?;
         if !response.status().is_success() {
             return Err(ClientError::Refused(self.endpoint.clone(), response.status()));
         }
+        self.body(response, bytes_max).await
+    }
+
+    async fn body(&self, mut response: Response, bytes_max: usize) -> Result<Bytes, ClientError> {
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(|e| self.endpoint.unreachable(&e))? {
             if body.len() + chunk.len() > bytes_max {

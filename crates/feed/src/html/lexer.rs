@@ -4,7 +4,7 @@ use memchr::{memchr, memmem};
 
 /// A piece of HTML.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Token<'a> {
+pub(crate) enum Token<'a> {
     /// Text, references not yet decoded.
     Text(&'a str),
     /// A start tag; `source` is all of it.
@@ -18,14 +18,14 @@ const SKIPPED: [&str; 10] =
     ["script", "style", "iframe", "noembed", "noframes", "xmp", "textarea", "template", "object", "select"];
 
 /// Iterates over [`Token`]s. Comments, declarations and the content of scripts and the like are left out.
-pub(super) struct Lexer<'a> {
+pub(crate) struct Lexer<'a> {
     rest: &'a str,
     /// From here on a tag would not be closed: everything is text.
     only_text: bool,
 }
 
 impl<'a> Lexer<'a> {
-    pub(super) fn new(html: &'a str) -> Self {
+    pub(crate) fn new(html: &'a str) -> Self {
         Self { rest: html, only_text: false }
     }
 
