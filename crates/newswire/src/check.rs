@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
-use daemon::{Clock, Exit};
+use daemon::{Clock, Exit, config::Config};
 use feed::{Document, Hints};
 use fetch::{
     Answer, FailureClass, Policy, Request, Visit, Visitor,
@@ -62,16 +62,7 @@ struct Fault {
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     let config = arguments.file.load()?.config;
-    let allow = config.fetch.allow.iter().map(|cidr| cidr.parse()).collect::<Result<_, _>>();
-    let policy = Policy {
-        timeout_connect: config.fetch.timeout_connect,
-        timeout_total: config.fetch.timeout_total,
-        body_bytes_max: usize::try_from(config.fetch.body_bytes_max).unwrap_or(usize::MAX),
-        allow: allow.context("fetch.allow")?,
-        allow_private: arguments.allow_private,
-        user_agent: config.fetch.user_agent.clone(),
-        ..Policy::default()
-    };
+    let policy = policy(&config, arguments.allow_private)?;
     let pace = Pace { interval_min: config.fetch.interval_min, interval_max: config.fetch.interval_max };
     let bytes_max = policy.body_bytes_max;
     fetch::install_tls();
@@ -127,6 +118,20 @@ impl Fault {
     fn new(kind: &str, message: impl Into<String>) -> Self {
         Self { kind: kind.to_owned(), message: message.into() }
     }
+}
+
+/// How this tool visits: as the daemon would.
+pub(crate) fn policy(config: &Config, allow_private: bool) -> anyhow::Result<Policy> {
+    let allow = config.fetch.allow.iter().map(|cidr| cidr.parse()).collect::<Result<_, _>>();
+    Ok(Policy {
+        timeout_connect: config.fetch.timeout_connect,
+        timeout_total: config.fetch.timeout_total,
+        body_bytes_max: usize::try_from(config.fetch.body_bytes_max).unwrap_or(usize::MAX),
+        allow: allow.context("fetch.allow")?,
+        allow_private,
+        user_agent: config.fetch.user_agent.clone(),
+        ..Policy::default()
+    })
 }
 
 fn read(bytes: &[u8], hints: &Hints<'_>) -> Result<Document, Fault> {

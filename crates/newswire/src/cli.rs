@@ -26,7 +26,7 @@ enum Command {
     Check(check::Arguments),
     /// Look at the configuration
     Config(config::Arguments),
-    /// Look at the sources of the running daemon
+    /// Look at the sources, and change the list of them
     Sources(sources::Arguments),
 }
 
@@ -34,7 +34,7 @@ enum Command {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ConfigFile {
     /// Configuration file [default: $NEWSWIRE_CONFIG, else /etc/newswire/newswire.toml if it exists]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,
 }
 

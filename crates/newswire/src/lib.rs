@@ -7,6 +7,7 @@ mod check;
 mod cli;
 mod config;
 mod demo;
+mod discover;
 mod out;
 mod sources;
 mod supervise;

@@ -1,0 +1,94 @@
+//! `newswire sources add`: one feed, looked at before it is taken.
+
+use std::time::Duration;
+
+use clap::Args;
+use daemon::Exit;
+use fetch::Visitor;
+use news::{Catalogue, FeedUrl, Source, SourceId};
+
+use super::{
+    Desk,
+    file::ListFile,
+    now,
+    opml::{self, Known},
+    orders,
+};
+use crate::{
+    check,
+    discover::discover,
+    out::{self, safe},
+};
+
+/// Arguments of `newswire sources add`.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The feed, or a page that names its feed
+    url: String,
+    /// Its name in every log line and filter: a-z, 0-9, - and _ [default: from the feed's title]
+    #[arg(long)]
+    id: Option<String>,
+    /// Its name for people [default: the feed's title]
+    #[arg(long)]
+    name: Option<String>,
+    /// One word to filter by [default: general]
+    #[arg(long)]
+    category: Option<String>,
+    /// Two capital letters of ISO 3166-1
+    #[arg(long)]
+    country: Option<String>,
+    /// BCP 47 [default: the feed's]
+    #[arg(long)]
+    language: Option<String>,
+    /// More words to filter by; may be given several times
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// A fixed interval between visits, such as 15m
+    #[arg(long, value_name = "DURATION", value_parser = orders::duration)]
+    every: Option<Duration>,
+    /// Fetch from private addresses too
+    #[arg(long)]
+    allow_private: bool,
+}
+
+pub(super) async fn run(desk: &Desk, arguments: Arguments) -> anyhow::Result<Exit> {
+    let url = FeedUrl::try_new(&arguments.url)?;
+    let file = ListFile::open(&desk.list)?;
+    let mut known = Known::of(&file.catalogue);
+    if let Some(id) = known.feed(&url) {
+        out::line(&format!("{url} is there already: {id}"))?;
+        return Ok(Exit::Ok);
+    }
+    let wanted = arguments.id.as_deref().map(SourceId::try_new).transpose()?;
+    if let Some(id) = wanted.as_ref().filter(|id| known.has_id(id)) {
+        anyhow::bail!("the id {id} is taken by another source of {}", file.path().display());
+    }
+    fetch::install_tls();
+    let visitor = Visitor::try_new(check::policy(&desk.config, arguments.allow_private)?)?;
+    let found = discover(&visitor, &url, now()).await?;
+    if found.candidates.len() > 1 {
+        out::complain(&format!("{url} names {} feeds; the first is taken:", found.candidates.len()));
+        found.candidates.iter().for_each(|feed| out::complain(&format!("  {}", safe(feed))));
+    }
+    if let Some(id) = known.feed(&found.url) {
+        out::line(&format!("{} is there already: {id}", found.url))?;
+        return Ok(Exit::Ok);
+    }
+    let feed = &found.document.feed;
+    let name = arguments.name.or_else(|| feed.title.as_deref().and_then(opml::name));
+    let id = known.free_id(arguments.id.as_deref(), name.as_deref(), &found.url);
+    let mut source = Source::new(id, found.url);
+    source.name = name.unwrap_or(source.name);
+    source.category = arguments.category.unwrap_or(source.category);
+    source.country = arguments.country;
+    source.language = arguments.language.or_else(|| feed.language.as_deref().and_then(opml::language));
+    (source.tags, source.every) = (arguments.tags, arguments.every);
+    if let Some(complaint) = opml::complaint(&source) {
+        anyhow::bail!("{complaint}");
+    }
+    let (id, name, items) = (source.id.clone(), safe(&source.name), found.document.items.len());
+    let said = format!("added {id} [{}] {name}: {}, {items} items", source.category, source.url);
+    file.replace(&Catalogue::append_to(&file.text, vec![source]))?;
+    out::line(&said)?;
+    Ok(orders::reload(desk).await?.tell(file.path()))
+}

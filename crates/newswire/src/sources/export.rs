@@ -1,0 +1,48 @@
+//! `newswire sources export`: the list as OPML, with the pauses of the daemon when it runs.
+
+use std::{collections::HashMap, fs, path::PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use daemon::Exit;
+
+use super::{Desk, opml, show};
+use crate::{
+    config::read_catalogue,
+    out::{self, safe},
+};
+
+/// Arguments of `newswire sources export`.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Where to write it [default: standard output]
+    #[arg(value_name = "FILE")]
+    opml: Option<PathBuf>,
+    /// Keep user names, passwords and keys that are part of an address
+    #[arg(long)]
+    with_secrets: bool,
+}
+
+pub(super) async fn run(desk: &Desk, arguments: Arguments) -> anyhow::Result<Exit> {
+    let catalogue = read_catalogue(&desk.list)?;
+    let pauses = match show::fetch(desk).await {
+        Ok(sources) => sources.into_iter().filter_map(|(_, s)| Some((s.id, s.paused?))).collect(),
+        Err(error) => {
+            out::complain(&format!("pauses are left out, as only the running daemon knows them: {error:#}"));
+            HashMap::new()
+        }
+    };
+    let (text, stripped) = opml::write(&catalogue, &pauses, arguments.with_secrets);
+    for id in stripped {
+        out::complain(&format!(
+            "{id}: its address was written without its secrets; --with-secrets keeps them"
+        ));
+    }
+    match arguments.opml {
+        Some(path) => {
+            fs::write(&path, text).with_context(|| format!("write {}", safe(&path.display().to_string())))?;
+        }
+        None => out::line(text.trim_end())?,
+    }
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,145 @@
+//! The list of sources as a file under change: one command at a time, all of the change or nothing of it.
+
+use std::{
+    fs::{self, File, Permissions},
+    io::{self, Write as _},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use news::Catalogue;
+
+use crate::cli::Misconfigured;
+
+/// Rights of a list that we make; one that exists keeps its own.
+const MODE: u32 = 0o644;
+
+/// The list of sources, held against other commands until this is dropped.
+pub(super) struct ListFile {
+    /// The file itself, not a link to it.
+    path: PathBuf,
+    /// Its text; empty when it does not exist yet.
+    pub(super) text: String,
+    pub(super) catalogue: Catalogue,
+    _lock: File,
+}
+
+impl ListFile {
+    /// Reads the list to change it. One that does not exist is an empty one.
+    ///
+    /// # Errors
+    /// When it cannot be read, has mistakes, or another command is changing it.
+    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+        // A link is kept, and what it leads to is replaced.
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let folder = folder(&path);
+        let lock = File::open(folder).with_context(|| format!("open the directory {}", folder.display()))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                anyhow::bail!("another command is changing {}: come again when it is done", path.display())
+            }
+            Err(fs::TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("lock the directory {}", folder.display()));
+            }
+        }
+        let text = read(&path)?;
+        let catalogue = parse(&path, &text)?;
+        Ok(Self { path, text, catalogue, _lock: lock })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Replaces the text: on disk when this returns, and at no moment half of it.
+    ///
+    /// # Errors
+    /// When the new text would be no list, the file was changed meanwhile, or cannot be written.
+    pub(super) fn replace(&self, text: &str) -> anyhow::Result<()> {
+        parse(&self.path, text)?;
+        let path = self.path.display();
+        anyhow::ensure!(
+            read(&self.path)? == self.text,
+            "{path} was changed meanwhile: run the command again"
+        );
+        let folder = folder(&self.path);
+        let mut new = tempfile::Builder::new()
+            .prefix(".sources-")
+            .tempfile_in(folder)
+            .with_context(|| format!("make a file in {}", folder.display()))?;
+        new.write_all(text.as_bytes()).with_context(|| format!("write beside {path}"))?;
+        let file = new.as_file();
+        match fs::metadata(&self.path) {
+            Ok(old) => {
+                let ours = file.metadata()?;
+                if (ours.uid(), ours.gid()) != (old.uid(), old.gid()) {
+                    fchown(file, Some(old.uid()), Some(old.gid()))
+                        .with_context(|| format!("keep the owner of {path}: run this as its owner"))?;
+                }
+                file.set_permissions(old.permissions())?;
+            }
+            Err(_) => file.set_permissions(Permissions::from_mode(MODE))?,
+        }
+        file.sync_all()?;
+        new.persist(&self.path).with_context(|| format!("replace {path}"))?;
+        File::open(folder)?.sync_all().with_context(|| format!("sync {}", folder.display()))
+    }
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        other => other.with_context(|| format!("read the list of sources {}", path.display())),
+    }
+}
+
+fn parse(path: &Path, text: &str) -> Result<Catalogue, Misconfigured> {
+    Catalogue::parse(text).map_err(|complaints| {
+        let line = |c: &news::Complaint| format!("{}:{}: {}", path.display(), c.line, c.message);
+        Misconfigured(complaints.iter().map(line).collect::<Vec<_>>().join("\n"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "[[source]]\nid = \"a\"\nurl = \"https://a.example/\"\n";
+
+    #[test]
+    fn a_change_keeps_rights_and_links_and_leaves_nothing_beside() {
+        let folder = tempfile::tempdir().unwrap();
+        let real = folder.path().join("real.toml");
+        fs::write(&real, ONE).unwrap();
+        fs::set_permissions(&real, Permissions::from_mode(0o640)).unwrap();
+        let link = folder.path().join("sources.toml");
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let file = ListFile::open(&link).unwrap();
+        file.replace(&format!("# more\n{ONE}")).unwrap();
+        assert!(fs::read_to_string(&real).unwrap().starts_with("# more"));
+        assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o640);
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn one_command_at_a_time_and_no_mistake_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sources.toml");
+        let file = ListFile::open(&path).unwrap();
+        assert!(file.catalogue.sources.is_empty());
+        assert!(ListFile::open(&path).err().unwrap().to_string().contains("another command"));
+        assert!(file.replace("[[source]]\nid = 3\n").is_err());
+        assert!(!path.exists());
+        fs::write(&path, ONE).unwrap();
+        assert!(file.replace(ONE).unwrap_err().to_string().contains("changed meanwhile"));
+        drop(file);
+        assert_eq!(ListFile::open(&path).unwrap().catalogue.sources.len(), 1);
+    }
+}

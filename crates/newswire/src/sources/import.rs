@@ -1,0 +1,148 @@
+//! `newswire sources import`: the feeds of an OPML file, each once, however often it is imported.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+
+use anyhow::Context as _;
+use clap::Args;
+use daemon::Exit;
+use feed::opml::{BYTES_MAX, read_opml};
+use news::{Catalogue, Pause};
+use serde_json::{Value, json};
+
+use super::{
+    Desk,
+    file::ListFile,
+    now,
+    opml::{Added, Plan, plan},
+    orders::{self, Reload},
+};
+use crate::out::{self, safe};
+
+/// Arguments of `newswire sources import`.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The list, or - for standard input
+    #[arg(value_name = "FILE|-")]
+    opml: String,
+    /// Say what would be added, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Category of all that is added [default: its outermost folder]
+    #[arg(long, value_name = "C")]
+    category: Option<String>,
+    /// What was added, known and refused as a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(desk: &Desk, arguments: Arguments) -> anyhow::Result<Exit> {
+    let bytes = read(&arguments.opml)?;
+    let opml =
+        read_opml(&bytes).with_context(|| format!("{}: nothing was imported", safe(&arguments.opml)))?;
+    drop(bytes);
+    let file = ListFile::open(&desk.list)?;
+    let plan = plan(&opml, &file.catalogue, arguments.category.as_deref());
+    let total = file.catalogue.sources.len() + plan.added.len();
+    anyhow::ensure!(
+        total <= Catalogue::SOURCES_MAX,
+        "{} would have {total} sources, more than the {} that are taken: nothing was imported",
+        file.path().display(),
+        Catalogue::SOURCES_MAX
+    );
+    let changes = !arguments.dry_run && !plan.added.is_empty();
+    let reload = if changes {
+        let sources = plan.added.iter().map(|added| added.source.clone()).collect();
+        file.replace(&Catalogue::append_to(&file.text, sources))?;
+        Some(orders::reload(desk).await?)
+    } else {
+        None
+    };
+    tell(&arguments, &plan, &file, reload.as_ref())?;
+    let mut exit = if plan.refused.is_empty() { Exit::Ok } else { Exit::Failure };
+    if let Some(reload) = &reload {
+        if !matches!(reload.tell(file.path()), Exit::Ok) {
+            exit = Exit::Failure;
+        }
+        if !pause(desk, &plan.added, reload).await? {
+            exit = Exit::Failure;
+        }
+    }
+    Ok(exit)
+}
+
+fn read(opml: &str) -> anyhow::Result<Vec<u8>> {
+    let take = |reader: &mut dyn Read| -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        reader.take(BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    if opml == "-" {
+        return take(&mut io::stdin().lock()).context("read standard input");
+    }
+    File::open(Path::new(opml))
+        .and_then(|mut file| take(&mut file))
+        .with_context(|| format!("read {}", safe(opml)))
+}
+
+fn tell(arguments: &Arguments, plan: &Plan, file: &ListFile, reload: Option<&Reload>) -> anyhow::Result<()> {
+    if arguments.json {
+        out::line(&as_json(arguments, plan, file, reload).to_string())?;
+        return Ok(());
+    }
+    for Added { source, .. } in &plan.added {
+        let verb = if arguments.dry_run { "would add" } else { "added" };
+        out::line(&format!("{verb} {} [{}] {}", source.id, source.category, source.url))?;
+    }
+    for refused in &plan.refused {
+        let name = refused.name.as_deref().map_or(String::new(), |name| format!("{}: ", safe(name)));
+        out::complain(&format!(
+            "{}:{}: {name}{}",
+            safe(&arguments.opml),
+            refused.line,
+            safe(&refused.reason)
+        ));
+    }
+    let (added, known, refused) = (plan.added.len(), plan.known.len(), plan.refused.len());
+    let unchanged = if added == 0 || arguments.dry_run { "; nothing was changed" } else { "" };
+    let counts = format!("{added} new, {known} known already, {refused} refused{unchanged}");
+    Ok(out::line(&format!("{}: {counts}", file.path().display()))?)
+}
+
+fn as_json(arguments: &Arguments, plan: &Plan, file: &ListFile, reload: Option<&Reload>) -> Value {
+    let added = |Added { line, source, .. }: &Added| json!({ "line": line, "id": source.id, "name": source.name, "url": source.url, "category": source.category });
+    json!({
+        "file": file.path(),
+        "dry_run": arguments.dry_run,
+        "added": plan.added.iter().map(added).collect::<Vec<_>>(),
+        "known": plan.known.iter().map(|(line, id)| json!({ "line": line, "id": id })).collect::<Vec<_>>(),
+        "refused": plan.refused.iter()
+            .map(|r| json!({ "line": r.line, "name": r.name, "reason": r.reason }))
+            .collect::<Vec<_>>(),
+        "reload": reload,
+    })
+}
+
+/// Sources that were paused where the list comes from are paused here; whether that was possible.
+async fn pause(desk: &Desk, added: &[Added], reload: &Reload) -> anyhow::Result<bool> {
+    let now = now();
+    let mut all = true;
+    for Added { source, paused, .. } in added {
+        let Some((until, reason)) = paused else { continue };
+        if until.is_some_and(|until| until <= now) || !source.enabled {
+            continue;
+        }
+        if !matches!(reload, Reload::Reloaded(_)) {
+            out::complain(&format!("{} is not paused: only the running daemon can do that", source.id));
+            all = false;
+            continue;
+        }
+        let reason = reason.as_deref().map(|r| &r[..r.floor_char_boundary(Pause::REASON_BYTES_MAX)]);
+        let details = json!({ "until": until, "reason": reason });
+        orders::pause_quietly(desk, &[source.id.to_string()], &details).await?;
+    }
+    Ok(all)
+}

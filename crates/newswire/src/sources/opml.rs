@@ -1,0 +1,546 @@
+//! Between OPML and the catalogue: which sources a list comes to, and which list a catalogue comes to.
+//!
+//! What OPML has no word for stands in attributes of our namespace, so that import gives back what export was given:
+//! `id category country tags every timeout enabled paused pausedReason`. The words of others are read as well as can
+//! be: folders become the category and tags, `text` or `title` the name, `language` the language.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt::Write as _,
+};
+
+use feed::opml::{Attributes, Opml, Outline};
+use news::{Catalogue, FeedUrl, Pause, Source, SourceId, Timestamp, parse_duration, write_duration};
+
+/// The name of our namespace.
+const NAMESPACE: &str = "urn:newswire:opml";
+/// Names of parameters whose values are kept to ourselves, as parts in lower case.
+const SECRET_NAMES: [&str; 12] =
+    ["token", "key", "secret", "pass", "pwd", "auth", "sig", "session", "sid", "cred", "hash", "code"];
+/// From this length on a value without a space looks like a key whatever its name is, in bytes.
+const SECRET_BYTES_MIN: usize = 20;
+
+/// What a list comes to, given the sources that there are.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub(super) added: Vec<Added>,
+    /// Line, and the id under which the feed is there already.
+    pub(super) known: Vec<(usize, SourceId)>,
+    pub(super) refused: Vec<Refused>,
+}
+
+/// A source to be added.
+#[derive(Debug)]
+pub(super) struct Added {
+    pub(super) line: usize,
+    pub(super) source: Source,
+    /// To be paused once it is there: until when, and why.
+    pub(super) paused: Option<(Option<Timestamp>, Option<String>)>,
+}
+
+/// A line that gave no source.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) line: usize,
+    pub(super) name: Option<String>,
+    pub(super) reason: String,
+}
+
+/// Which sources to add; `category` is that of all of them, whatever the list says.
+pub(super) fn plan(opml: &Opml, catalogue: &Catalogue, category: Option<&str>) -> Plan {
+    let mut planner = Planner { prefix: prefix(&opml.root), category, known: Known::of(catalogue) };
+    let mut plan = Plan::default();
+    for (line, reason) in &opml.faults {
+        plan.refused.push(Refused { line: *line, name: None, reason: reason.clone() });
+    }
+    for outline in &opml.feeds {
+        planner.take(outline, &mut plan);
+    }
+    plan.refused.sort_by_key(|refused| refused.line);
+    plan
+}
+
+/// The prefix under which the list has our attributes.
+fn prefix(root: &Attributes) -> String {
+    let ours = root.iter().find(|(_, value)| *value == NAMESPACE);
+    ours.and_then(|(name, _)| name.strip_prefix("xmlns:")).unwrap_or("newswire").to_owned()
+}
+
+/// The feeds and ids that are taken.
+pub(super) struct Known {
+    feeds: HashMap<String, SourceId>,
+    ids: HashSet<SourceId>,
+    /// The next number to try for an id that is taken: a hostile list would make us count from 2 each time.
+    next: HashMap<String, usize>,
+}
+
+impl Known {
+    pub(super) fn of(catalogue: &Catalogue) -> Self {
+        let feeds = catalogue.sources.iter().map(|s| (canonical(&s.url), s.id.clone())).collect();
+        let ids = catalogue.sources.iter().map(|s| s.id.clone()).collect();
+        Self { feeds, ids, next: HashMap::new() }
+    }
+
+    /// The source that has this feed.
+    pub(super) fn feed(&self, url: &FeedUrl) -> Option<&SourceId> {
+        self.feeds.get(&canonical(url))
+    }
+
+    pub(super) fn has_id(&self, id: &SourceId) -> bool {
+        self.ids.contains(id)
+    }
+
+    fn take(&mut self, source: &Source) {
+        self.feeds.insert(canonical(&source.url), source.id.clone());
+        self.ids.insert(source.id.clone());
+    }
+
+    /// An id that is free, from the name, else from the host: the same for the same list and catalogue.
+    pub(super) fn free_id(&mut self, wanted: Option<&str>, name: Option<&str>, url: &FeedUrl) -> SourceId {
+        let host = url.host().trim_start_matches("www.");
+        let slugs = [name, Some(host)].into_iter().flatten().map(slug);
+        let base = wanted.filter(|id| SourceId::try_new(id).is_ok()).map(str::to_owned);
+        let base = base.or_else(|| slugs.into_iter().find(|s| s.len() > 1)).unwrap_or("feed".to_owned());
+        let try_new = |id: &str| SourceId::try_new(id).expect("a slug begins with a letter or digit");
+        let first = try_new(&base);
+        if !self.ids.contains(&first) {
+            return first;
+        }
+        let next = self.next.entry(base.clone()).or_insert(2);
+        loop {
+            let end = format!("-{next}");
+            *next += 1;
+            let id = try_new(&format!("{}{end}", &base[..base.len().min(SourceId::LENGTH_MAX - end.len())]));
+            if !self.ids.contains(&id) {
+                return id;
+            }
+        }
+    }
+}
+
+/// The same for two addresses of one feed: neither `http` or `https`, nor a fragment, nor an empty query matters.
+fn canonical(url: &FeedUrl) -> String {
+    let mut url = url.secret().clone();
+    url.set_fragment(None);
+    if url.query() == Some("") {
+        url.set_query(None);
+    }
+    url.as_str().split_once("://").map_or_else(String::new, |(_, rest)| rest.to_owned())
+}
+
+/// Words of lower-case ASCII letters and digits with `-` in between; perhaps empty.
+fn slug(text: &str) -> String {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let mut slug = words.collect::<Vec<_>>().join("-").to_ascii_lowercase();
+    slug.truncate(SourceId::LENGTH_MAX);
+    slug.trim_end_matches('-').to_owned()
+}
+
+/// A word to filter by, of any letters; nothing when none are left.
+fn word(text: &str) -> Option<String> {
+    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.');
+    let words = text.split(|c| !is_part(c)).filter(|word| !word.is_empty());
+    let word = words.collect::<Vec<_>>().join("-").to_lowercase();
+    let word = word[..word.floor_char_boundary(Catalogue::WORD_BYTES_MAX)].trim_end_matches('-');
+    // Lower case of some letters has marks that are no letters.
+    (!word.is_empty() && word.chars().all(|c| is_part(c) || c == '-')).then(|| word.to_owned())
+}
+
+/// A name as the catalogue takes it: one line, not too long.
+pub(super) fn name(text: &str) -> Option<String> {
+    let line = text.replace(char::is_control, " ");
+    let line = line.trim();
+    let name = line[..line.floor_char_boundary(Catalogue::TEXT_BYTES_MAX)].trim_end();
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+/// A language as the catalogue takes it: `EN-us` is `en-us`, and `English` is none.
+pub(super) fn language(text: &str) -> Option<String> {
+    let text = text.trim().replace('_', "-");
+    let (first, rest) = text.split_at(text.find('-').unwrap_or(text.len()));
+    let first = first.to_ascii_lowercase();
+    let is_plain = |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric());
+    let fine = (2..=3).contains(&first.len())
+        && first.bytes().all(|b| b.is_ascii_lowercase())
+        && rest.split('-').skip(1).all(|part| (1..=8).contains(&part.len()) && is_plain(part));
+    fine.then(|| format!("{first}{rest}"))
+}
+
+/// The first complaint that the catalogue would have of a source.
+pub(super) fn complaint(source: &Source) -> Option<String> {
+    let read = Catalogue::parse(&Catalogue { sources: vec![source.clone()] }.to_toml());
+    read.err().and_then(|complaints| complaints.into_iter().next()).map(|complaint| complaint.message)
+}
+
+struct Planner<'a> {
+    prefix: String,
+    category: Option<&'a str>,
+    known: Known,
+}
+
+impl Planner<'_> {
+    fn take(&mut self, outline: &Outline, plan: &mut Plan) {
+        let (line, attributes) = (outline.line, &outline.attributes);
+        let named = attributes.get("text").or(attributes.get("title")).and_then(name);
+        let mut refuse = |reason: String| plan.refused.push(Refused { line, name: named.clone(), reason });
+        let url = match address(attributes) {
+            Ok(url) => url,
+            Err(reason) => return refuse(reason),
+        };
+        if let Some(id) = self.known.feed(&url) {
+            return plan.known.push((line, id.clone()));
+        }
+        let (source, paused) = match self.source(outline, url, named.clone()) {
+            Ok(read) => read,
+            Err(reason) => return refuse(reason),
+        };
+        if let Some(complaint) = complaint(&source) {
+            return refuse(complaint);
+        }
+        self.known.take(&source);
+        plan.added.push(Added { line, source, paused });
+    }
+
+    #[expect(clippy::type_complexity, reason = "what Added holds, and used once")]
+    fn source(
+        &mut self,
+        outline: &Outline,
+        url: FeedUrl,
+        named: Option<String>,
+    ) -> Result<(Source, Option<(Option<Timestamp>, Option<String>)>), String> {
+        let attributes = &outline.attributes;
+        let prefix = self.prefix.clone();
+        let ours = |name: &str| attributes.get(&format!("{prefix}:{name}"));
+        let id = self.known.free_id(ours("id"), named.as_deref(), &url);
+        let mut source = Source::new(id, url);
+        source.name = named.unwrap_or(source.name);
+        let mut folders = outline.folders.iter().filter_map(|folder| word(folder));
+        let folder = folders.next();
+        source.category = match (self.category, ours("category")) {
+            (Some(category), _) | (None, Some(category)) => category.to_owned(),
+            (None, None) => folder.unwrap_or_else(|| Source::CATEGORY_DEFAULT.to_owned()),
+        };
+        source.country = ours("country").map(str::to_owned);
+        source.language = attributes.get("language").and_then(language);
+        let others = attributes.get("category").unwrap_or_default().split(',').filter_map(word);
+        source.tags = match ours("tags") {
+            Some(tags) => tags.split(',').map(|tag| tag.trim().to_owned()).collect(),
+            None => distinct(folders.chain(others).filter(|tag| *tag != source.category)),
+        };
+        for (name, field) in [("every", &mut source.every), ("timeout", &mut source.timeout)] {
+            let wrong = || format!("{prefix}:{name}: a duration is wanted, such as 15m");
+            *field = ours(name).map(|text| parse_duration(text).ok_or_else(wrong)).transpose()?;
+        }
+        source.enabled = ours("enabled") != Some("false");
+        let paused = ours("paused").filter(|paused| *paused != "false");
+        Ok((source, paused.map(|paused| (paused.parse().ok(), ours("pausedReason").map(str::to_owned)))))
+    }
+}
+
+/// The feed's address, also as some programs write it: `feed:https://…`, `feed://…`.
+fn address(attributes: &Attributes) -> Result<FeedUrl, String> {
+    let Some(url) = attributes.get("xmlUrl") else {
+        return Err(match attributes.get("type") {
+            Some("include") => "an include is not followed: import that list itself".to_owned(),
+            _ => "it has no xmlUrl, and so no address".to_owned(),
+        });
+    };
+    let url = match url.strip_prefix("feed:") {
+        Some(rest) if rest.starts_with("//") => format!("http:{rest}"),
+        Some(rest) => rest.to_owned(),
+        None => url.to_owned(),
+    };
+    // Shown without its query, which may hold a key.
+    FeedUrl::try_new(&url)
+        .map_err(|bad| format!("{}: {bad}", news::Safe(url.split('?').next().unwrap_or(&url))))
+}
+
+fn distinct(words: impl Iterator<Item = String>) -> Vec<String> {
+    let mut met = HashSet::new();
+    words.filter(|word| met.insert(word.clone())).take(Catalogue::TAGS_MAX).collect()
+}
+
+/// The catalogue as a list, and the ids of the sources whose address was written without its secrets.
+pub(super) fn write(
+    catalogue: &Catalogue,
+    pauses: &HashMap<SourceId, Pause>,
+    with_secrets: bool,
+) -> (String, Vec<SourceId>) {
+    let mut folders: BTreeMap<&str, Vec<&Source>> = BTreeMap::new();
+    for source in &catalogue.sources {
+        folders.entry(&source.category).or_default().push(source);
+    }
+    let mut out = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<opml version=\"2.0\" xmlns:newswire=\"{NAMESPACE}\">\n  \
+         <head>\n    <title>newswire</title>\n  </head>\n  <body>\n"
+    );
+    let mut stripped = Vec::new();
+    for (category, sources) in folders {
+        writeln!(out, "    <outline{}>", attribute("text", category)).expect("a String takes everything");
+        for source in sources {
+            let url = if with_secrets { None } else { without_secrets(&source.url) };
+            stripped.extend(url.as_ref().map(|_| source.id.clone()));
+            let url = url.unwrap_or_else(|| source.url.secret().to_string());
+            write_outline(&mut out, source, &url, pauses.get(&source.id));
+        }
+        out.push_str("    </outline>\n");
+    }
+    out.push_str("  </body>\n</opml>\n");
+    (out, stripped)
+}
+
+fn write_outline(out: &mut String, source: &Source, url: &str, pause: Option<&Pause>) {
+    let mut outline = String::from("      <outline type=\"rss\"");
+    let mut put = |name: &str, value: &str| outline.push_str(&attribute(name, value));
+    put("text", &source.name);
+    put("title", &source.name);
+    put("xmlUrl", url);
+    if let Some(language) = &source.language {
+        put("language", language);
+    }
+    let tags = source.tags.join(",");
+    if !tags.is_empty() {
+        put("category", &tags);
+        put("newswire:tags", &tags);
+    }
+    put("newswire:id", source.id.as_str());
+    put("newswire:category", &source.category);
+    if let Some(country) = &source.country {
+        put("newswire:country", country);
+    }
+    for (name, duration) in [("newswire:every", source.every), ("newswire:timeout", source.timeout)] {
+        if let Some(duration) = duration {
+            put(name, &write_duration(duration));
+        }
+    }
+    if !source.enabled {
+        put("newswire:enabled", "false");
+    }
+    if let Some(pause) = pause {
+        put("newswire:paused", &pause.until.map_or("true".to_owned(), |until| until.to_string()));
+        if let Some(reason) = &pause.reason {
+            put("newswire:pausedReason", reason);
+        }
+    }
+    outline.push_str("/>\n");
+    out.push_str(&outline);
+}
+
+fn attribute(name: &str, value: &str) -> String {
+    let mut out = format!(" {name}=\"");
+    for c in value.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            // Not allowed in XML, and no use to anybody.
+            c if c.is_control() => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// The address without user name, password and what looks like a key in its query; nothing when there is none of it.
+fn without_secrets(url: &FeedUrl) -> Option<String> {
+    let mut url = url.secret().clone();
+    let is_secret = |name: &str, value: &str| {
+        let name = name.to_ascii_lowercase();
+        !value.is_empty()
+            && (SECRET_NAMES.iter().any(|secret| name.contains(secret))
+                || (value.len() >= SECRET_BYTES_MIN && !value.contains(|c: char| !c.is_ascii_alphanumeric())))
+    };
+    let pairs: Vec<_> = url.query_pairs().into_owned().collect();
+    let kept: Vec<_> = pairs.iter().filter(|(name, value)| !is_secret(name, value)).collect();
+    let user = !url.username().is_empty() || url.password().is_some();
+    if !user && kept.len() == pairs.len() {
+        return None;
+    }
+    // Neither fails: the address has a host.
+    url.set_username("").ok();
+    url.set_password(None).ok();
+    if kept.is_empty() {
+        url.set_query(None);
+    } else if kept.len() < pairs.len() {
+        url.query_pairs_mut().clear().extend_pairs(kept);
+    }
+    Some(url.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use feed::opml::read_opml;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn import(text: &str, catalogue: &Catalogue) -> Plan {
+        plan(&read_opml(text.as_bytes()).unwrap(), catalogue, None)
+    }
+
+    fn list(outlines: &str) -> String {
+        format!("<opml version='2.0'><body>\n{outlines}\n</body></opml>")
+    }
+
+    fn added(plan: Plan) -> Catalogue {
+        Catalogue { sources: plan.added.into_iter().map(|added| added.source).collect() }
+    }
+
+    #[test]
+    fn folders_titles_and_languages_of_others_are_understood() {
+        let text = list(
+            "<outline text='World News'><outline text='Às 8h'><outline title='  The\u{1} Äther &amp; Co. ' xmlUrl='https://www.example.org/feed' \
+             language='EN_us' category='/Tech/Web,World News'/></outline></outline>\n\
+             <outline xmlUrl='feed://example.org/b'/><outline text='新聞' xmlUrl='feed:https://example.com/c' language='unknown'/>",
+        );
+        let sources = added(import(&text, &Catalogue::default())).sources;
+        let shown: Vec<_> = sources
+            .iter()
+            .map(|s| {
+                (s.id.as_str(), s.name.as_str(), s.category.as_str(), s.tags.join(" "), s.language.as_deref())
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("the-ther-co", "The  Äther & Co.", "world-news", "às-8h tech-web".to_owned(), Some("en-us")),
+                ("example-org", "example-org", "general", String::new(), None),
+                ("example-com", "新聞", "general", String::new(), None),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_feed_that_is_there_is_not_added_again_however_it_is_written() {
+        let text = list(
+            "<outline text='a' xmlUrl='http://Example.org:80/f'/>\n<outline text='b' xmlUrl='https://example.org/f?#x'/>",
+        );
+        let first = import(&text, &Catalogue::default());
+        assert_eq!((first.added.len(), first.known.len()), (1, 1));
+        let again = import(&text, &added(first));
+        assert_eq!((again.added.len(), again.known.len(), again.refused.len()), (0, 2, 0));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_line_and_costs_nothing_else() {
+        let text = list(
+            "<outline text='a' xmlUrl='ftp://example.org/?key=SECRET'/>\n<outline type='rss' text='b'/>\n\
+             <outline text='c' xmlUrl='http://c.example/' newswire:every='often'/>\n\
+             <outline text='d' xmlUrl='http://d.example/' newswire:country='Germany'/>\n\
+             <outline type='include' url='http://e.example/list.opml'/>\n<outline text='f' xmlUrl='http://f.example/'/>",
+        );
+        let plan = import(&text, &Catalogue::default());
+        let lines: Vec<_> = plan.refused.iter().map(|r| r.line).collect();
+        assert_eq!((lines, plan.added.len()), (vec![2, 3, 4, 5, 6], 1), "{:?}", plan.refused);
+        assert!(!format!("{:?}", plan.refused).contains("SECRET"));
+        assert!(plan.refused[3].reason.contains("country"));
+    }
+
+    #[test]
+    fn ids_are_unique_and_the_same_each_time() {
+        let outlines: String = (0..300)
+            .map(|n| format!("<outline text='{}' xmlUrl='http://a.example/{n}'/>", "News ".repeat(20)))
+            .collect();
+        let once = added(import(&list(&outlines), &Catalogue::default()));
+        assert_eq!(once, added(import(&list(&outlines), &Catalogue::default())));
+        let ids: HashSet<_> = once.sources.iter().map(|s| s.id.as_str()).collect();
+        assert_eq!(ids.len(), 300);
+        assert!(Catalogue::parse(&once.to_toml()).is_ok());
+    }
+
+    #[test]
+    fn secrets_stay_at_home_unless_they_are_asked_for() {
+        let text = "[[source]]\nid = \"a\"\nurl = \"https://u:p@example.org/f?page=2&api_key=SECRET&x=0123456789abcdefghij\"\n\
+                    [[source]]\nid = \"b\"\nurl = \"https://example.org/?format=rss\"\n";
+        let catalogue = Catalogue::parse(text).unwrap();
+        let (list, stripped) = write(&catalogue, &HashMap::new(), false);
+        assert!(list.contains("\"https://example.org/f?page=2\"") && list.contains("?format=rss"), "{list}");
+        assert_eq!(stripped.len(), 1);
+        let (list, stripped) = write(&catalogue, &HashMap::new(), true);
+        assert!(list.contains("SECRET") && stripped.is_empty());
+    }
+
+    #[test]
+    fn a_pause_travels_with_its_source() {
+        let catalogue =
+            added(import(&list("<outline text='a' xmlUrl='http://a.example/'/>"), &Catalogue::default()));
+        let until = Timestamp::from_millis(1_900_000_000_000);
+        let pause =
+            Pause { since: Timestamp::from_millis(0), until: Some(until), reason: Some("\"a\" & b".into()) };
+        let (text, _) = write(&catalogue, &HashMap::from([(catalogue.sources[0].id.clone(), pause)]), true);
+        let plan = import(&text, &Catalogue::default());
+        assert_eq!(plan.added[0].paused, Some((Some(until), Some("\"a\" & b".to_owned()))));
+    }
+
+    /// Real lists, when a folder of them is named.
+    #[test]
+    fn every_list_of_the_corpus_gives_its_feeds() {
+        let Some(folder) = std::env::var_os("NEWSWIRE_CORPUS") else {
+            println!("SKIPPED: NEWSWIRE_CORPUS names no folder with the corpus");
+            return;
+        };
+        let folder = std::path::Path::new(&folder).join("opml");
+        let mut lists = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "opml") {
+                continue;
+            }
+            let bytes = std::fs::read(&path).unwrap();
+            let plan = plan(&read_opml(&bytes).unwrap(), &Catalogue::default(), None);
+            let feeds = String::from_utf8_lossy(&bytes).matches("xmlUrl").count();
+            assert!(feeds > 0 && plan.refused.is_empty(), "{}: {:?}", path.display(), plan.refused);
+            assert_eq!(plan.added.len() + plan.known.len(), feeds, "{}", path.display());
+            lists += 1;
+        }
+        assert!(lists > 0);
+    }
+
+    fn any_source() -> impl Strategy<Value = Source> {
+        let text = "[^\\p{Cc}]{1,30}".prop_filter("a name is not empty", |s: &String| !s.trim().is_empty());
+        let word = "[\\p{L}0-9_.-]{1,10}";
+        let seconds = || proptest::option::of((1_u64..300_000).prop_map(Duration::from_millis));
+        (
+            (text, word, proptest::collection::vec(word, 0..4), proptest::option::of("[A-Z]{2}")),
+            (proptest::option::of("[a-z]{2,3}(-[A-Za-z0-9]{1,8}){0,2}"), seconds(), seconds(), any::<bool>()),
+            "[a-z0-9/?=&%;\"'<>é ]{0,20}",
+        )
+            .prop_map(|((name, category, tags, country), (language, every, timeout, enabled), path)| {
+                let id = SourceId::try_new("x").unwrap();
+                let mut source =
+                    Source::new(id, FeedUrl::try_new(&format!("https://u:p@example.org/{path}")).unwrap());
+                let least = |d: Duration| d.max(Duration::from_secs(1));
+                (source.name, source.category, source.tags) = (name.trim().to_owned(), category, tags);
+                (source.country, source.language, source.enabled) = (country, language, enabled);
+                (source.every, source.timeout) = (every.map(least), timeout.map(least));
+                source
+            })
+            .prop_filter("what the catalogue would take", |source| complaint(source).is_none())
+    }
+
+    proptest! {
+        #[test]
+        fn import_of_an_export_is_the_same_catalogue(sources in proptest::collection::vec(any_source(), 0..8)) {
+            let mut sources = sources;
+            for (n, source) in sources.iter_mut().enumerate() {
+                source.id = SourceId::try_new(&format!("id-{n}")).unwrap();
+                let url = format!("{}&n={n}", source.url.secret());
+                source.url = FeedUrl::try_new(&url).unwrap();
+            }
+            let mut feeds = HashSet::new();
+            sources.retain(|source| feeds.insert(canonical(&source.url)));
+            let catalogue = Catalogue { sources };
+            let (text, _) = write(&catalogue, &HashMap::new(), true);
+            let plan = import(&text, &Catalogue::default());
+            prop_assert!(plan.refused.is_empty(), "{:?}", plan.refused);
+            let mut back = added(plan);
+            back.sources.sort_by_key(|source| source.id.clone());
+            prop_assert_eq!(&back, &catalogue);
+            prop_assert!(import(&text, &catalogue).added.is_empty(), "and a second time adds nothing");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Orders to the running daemon: visit, pause, resume, and read the list again.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::Context as _;
+use clap::Args;
+use daemon::Exit;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use wire::ClientError;
+
+use super::{ANSWER_BYTES_MAX, ANSWER_WITHIN, Desk, RUNNING};
+use crate::out::{self, safe};
+
+/// Sources in one order, as the daemon takes them.
+const ORDER_SOURCES_MAX: usize = 1000;
+/// How long a reload of 100,000 sources may take.
+const RELOAD_WITHIN: Duration = Duration::from_secs(90);
+
+/// Arguments of `newswire sources refresh`.
+#[derive(Debug, Args)]
+pub(super) struct Refresh {
+    /// Their ids
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<String>,
+}
+
+/// Arguments of `newswire sources pause`.
+#[derive(Debug, Args)]
+pub(super) struct Pause {
+    /// Their ids
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<String>,
+    /// How long, such as 90s, 15m, 2h or 3d [default: until they are resumed]
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    duration: Option<Duration>,
+    /// Why; shown wherever the source is
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+/// Arguments of `newswire sources resume`.
+#[derive(Debug, Args)]
+pub(super) struct Resume {
+    /// Their ids
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<String>,
+}
+
+/// A duration on the command line.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let found = news::parse_duration(text).filter(|d| *d >= Duration::from_secs(1));
+    found.ok_or_else(|| "a duration of at least a second is wanted, such as 90s, 15m, 2h or 3d".to_owned())
+}
+
+pub(super) async fn refresh(desk: &Desk, Refresh { ids }: Refresh) -> anyhow::Result<Exit> {
+    let groups = [
+        ("accepted", "is being visited", true),
+        ("busy", "has an order already", true),
+        ("paused", "is paused: not visited before `newswire sources resume`", false),
+        ("disabled", "is disabled in the catalogue", false),
+        ("unknown", "is unknown", false),
+    ];
+    order(desk, "/visits", &ids, json!({}), &groups).await
+}
+
+pub(super) async fn pause(desk: &Desk, arguments: Pause) -> anyhow::Result<Exit> {
+    let groups = [
+        ("done", "is paused", true),
+        ("disabled", "is disabled in the catalogue, and so not visited anyway", false),
+        ("unknown", "is unknown", false),
+    ];
+    let for_s = arguments.duration.map(|duration| duration.as_secs());
+    let details = json!({ "for_s": for_s, "reason": arguments.reason });
+    order(desk, "/pauses", &arguments.ids, details, &groups).await
+}
+
+pub(super) async fn resume(desk: &Desk, Resume { ids }: Resume) -> anyhow::Result<Exit> {
+    let groups = [
+        ("done", "is visited again", true),
+        ("idle", "was not paused", true),
+        ("disabled", "is disabled in the catalogue: change it there", false),
+        ("unknown", "is unknown", false),
+    ];
+    order(desk, "/pauses/end", &ids, json!({}), &groups).await
+}
+
+/// Sends the order, in as many parts as it takes, and says what became of each source.
+async fn order(
+    desk: &Desk,
+    path: &str,
+    ids: &[String],
+    mut order: Value,
+    groups: &[(&str, &str, bool)],
+) -> anyhow::Result<Exit> {
+    let mut exit = Exit::Ok;
+    for ids in ids.chunks(ORDER_SOURCES_MAX) {
+        order["sources"] = json!(ids);
+        let answer = send(desk, path, &order).await?;
+        for (group, what, fine) in groups {
+            for id in answer[group].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                out::line(&format!("{} {what}", safe(id)))?;
+                if !fine {
+                    exit = Exit::Failure;
+                }
+            }
+        }
+    }
+    Ok(exit)
+}
+
+async fn send(desk: &Desk, path: &str, order: &Value) -> anyhow::Result<Value> {
+    let answer = desk.daemon.ask(path, order.to_string(), ANSWER_WITHIN, ANSWER_BYTES_MAX).await;
+    let (status, body) = answer.context(RUNNING)?;
+    let answer: Value = serde_json::from_slice(&body).context("the daemon's answer is none of ours")?;
+    anyhow::ensure!(
+        (200..300).contains(&status),
+        "the daemon refuses: {}",
+        safe(answer["title"].as_str().unwrap_or("without a reason"))
+    );
+    Ok(answer)
+}
+
+/// Pauses sources that have just been added; nothing is printed.
+pub(super) async fn pause_quietly(desk: &Desk, ids: &[String], details: &Value) -> anyhow::Result<()> {
+    let mut order = details.clone();
+    order["sources"] = json!(ids);
+    send(desk, "/pauses", &order).await.map(drop)
+}
+
+/// What became of asking the daemon to read the list again.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case", tag = "daemon")]
+pub(super) enum Reload {
+    /// It did.
+    Reloaded(Reloaded),
+    /// It does not run, or does not answer.
+    NotRunning { reason: String },
+    /// It keeps the old list.
+    Refused { complaints: Vec<String> },
+}
+
+/// What the new list changed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Reloaded {
+    file: String,
+    added: usize,
+    changed: usize,
+    removed: usize,
+    unchanged: usize,
+}
+
+/// Asks the daemon to read the list again.
+pub(super) async fn reload(desk: &Desk) -> anyhow::Result<Reload> {
+    let answer = desk.daemon.ask("/reload", String::new(), RELOAD_WITHIN, ANSWER_BYTES_MAX).await;
+    let (status, body) = match answer {
+        Ok(answer) => answer,
+        Err(error @ ClientError::Unreachable(..)) => {
+            return Ok(Reload::NotRunning { reason: error.to_string() });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let answer: Value = serde_json::from_slice(&body).context("the daemon's answer is none of ours")?;
+    if status == 200 {
+        return Ok(Reload::Reloaded(serde_json::from_value(answer).context("the daemon's answer")?));
+    }
+    let listed = answer["complaints"].as_array().into_iter().flatten();
+    let mut complaints: Vec<_> = listed.filter_map(Value::as_str).map(str::to_owned).collect();
+    if complaints.is_empty() {
+        complaints.push(answer["title"].as_str().unwrap_or("the daemon gives no reason").to_owned());
+    }
+    Ok(Reload::Refused { complaints })
+}
+
+impl Reload {
+    /// Says what became of it on standard error, where it disturbs no JSON.
+    pub(super) fn tell(&self, list: &Path) -> Exit {
+        match self {
+            Self::Reloaded(done) => {
+                let Reloaded { added, changed, removed, unchanged, .. } = done;
+                out::complain(&format!(
+                    "newswire-ingestd reads the new list: {added} added, {changed} changed, {removed} removed, \
+                     {unchanged} unchanged"
+                ));
+                let same = |a: &Path, b: &Path| match (a.canonicalize(), b.canonicalize()) {
+                    (Ok(a), Ok(b)) => a == b,
+                    _ => a == b,
+                };
+                if same(Path::new(&done.file), list) {
+                    return Exit::Ok;
+                }
+                out::complain(&format!(
+                    "but it reads {}, not {}: name the right one with --sources or in ingestd.sources",
+                    safe(&done.file),
+                    list.display()
+                ));
+                Exit::Failure
+            }
+            Self::NotRunning { reason } => {
+                out::complain(&format!(
+                    "newswire-ingestd does not run ({}): the list counts from its next start",
+                    safe(reason)
+                ));
+                Exit::Ok
+            }
+            Self::Refused { complaints } => {
+                out::complain("newswire-ingestd keeps the old list:");
+                complaints.iter().for_each(|complaint| out::complain(&safe(complaint)));
+                Exit::Failure
+            }
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! `newswire sources list` and `show`: from the daemon, as a table or as its JSON.
+
+use anyhow::Context as _;
+use clap::Args;
+use daemon::Exit;
+use news::SourceStatus;
+use serde::Deserialize as _;
+use serde_json::{Value, json};
+
+use super::{ANSWER_BYTES_MAX, ANSWER_WITHIN, Desk, RUNNING, now};
+use crate::out::{self, safe, span};
+
+/// Arguments of `newswire sources list`.
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// As the daemon's JSON
+    #[arg(long)]
+    json: bool,
+    /// Only those whose last visit failed
+    #[arg(long)]
+    failing: bool,
+    /// Only those that are paused
+    #[arg(long)]
+    paused: bool,
+    /// Only those of this category; may be given several times
+    #[arg(long, value_name = "C")]
+    category: Vec<String>,
+}
+
+/// Arguments of `newswire sources show`.
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    /// Its id
+    id: String,
+    /// As the daemon's JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl List {
+    fn wants(&self, source: &SourceStatus) -> bool {
+        (!self.failing || source.consecutive_failures > 0)
+            && (!self.paused || source.paused.is_some())
+            && (self.category.is_empty() || self.category.contains(&source.category))
+    }
+}
+
+/// Every source, as the daemon says it and as we understand it.
+pub(super) async fn fetch(desk: &Desk) -> anyhow::Result<Vec<(Value, SourceStatus)>> {
+    let body = desk.daemon.get("/sources", ANSWER_WITHIN, ANSWER_BYTES_MAX).await.context(RUNNING)?;
+    let mut answer: Value = serde_json::from_slice(&body).context("the daemon's answer is no JSON")?;
+    let Value::Array(sources) = answer["sources"].take() else {
+        anyhow::bail!("the daemon's answer is no list of sources")
+    };
+    let understood = |value: Value| Ok((value.clone(), SourceStatus::deserialize(value)?));
+    sources.into_iter().map(understood).collect()
+}
+
+pub(super) async fn list(desk: &Desk, arguments: List) -> anyhow::Result<Exit> {
+    let mut sources = fetch(desk).await?;
+    sources.retain(|(_, source)| arguments.wants(source));
+    if arguments.json {
+        let raw: Vec<_> = sources.into_iter().map(|(raw, _)| raw).collect();
+        out::line(&json!({ "sources": raw }).to_string())?;
+        return Ok(Exit::Ok);
+    }
+    let mut sources: Vec<_> = sources.into_iter().map(|(_, source)| source).collect();
+    sources.sort_by_key(|s| (std::cmp::Reverse(s.consecutive_failures), s.id.clone()));
+    for line in out::table(&rows(&sources)) {
+        out::line(&line)?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn rows(sources: &[SourceStatus]) -> Vec<Vec<String>> {
+    let now = now();
+    let head = ["ID", "STATE", "LAST", "FAILED", "VISITED", "NEXT", "ITEMS", "WHY"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for source in sources {
+        let next = source.next_visit.map_or("-".to_owned(), |t| format!("in {}", span(now, t)));
+        // A failure explains the next visit, unless there is none for another reason.
+        let at_rest = source.paused.is_some() || !source.enabled;
+        let why = source.last_error.as_deref().filter(|_| !at_rest).unwrap_or(&source.why);
+        rows.push(vec![
+            source.id.to_string(),
+            source.activity.clone(),
+            last(source),
+            source.consecutive_failures.to_string(),
+            source.last_visit.map_or("never".to_owned(), |t| format!("{} ago", span(t, now))),
+            next,
+            source.counts.items.to_string(),
+            safe(why),
+        ]);
+    }
+    rows
+}
+
+/// How the last visit ended, with the status of HTTP when there was one.
+fn last(source: &SourceStatus) -> String {
+    match (source.last_status, source.last_code) {
+        (None, _) => "-".to_owned(),
+        (Some(status), None) => status.as_str().to_owned(),
+        (Some(status), Some(code)) => format!("{} {code}", status.as_str()),
+    }
+}
+
+pub(super) async fn show(desk: &Desk, Show { id, json }: Show) -> anyhow::Result<Exit> {
+    // Only what is an id may stand in a path.
+    let known = news::SourceId::try_new(&id);
+    let id = known.map_err(|bad| anyhow::anyhow!("there is no source {}: {bad}", safe(&id)))?;
+    let answer = desk.daemon.get(&format!("/sources/{id}"), ANSWER_WITHIN, ANSWER_BYTES_MAX).await;
+    if let Err(wire::ClientError::Refused(_, status)) = &answer
+        && status.as_u16() == 404
+    {
+        anyhow::bail!("there is no source {id}; `newswire sources list` names them all");
+    }
+    let source: Value = serde_json::from_slice(&answer.context(RUNNING)?).context("the daemon's answer")?;
+    if json {
+        out::line(&source.to_string())?;
+        return Ok(Exit::Ok);
+    }
+    let mut rows = Vec::new();
+    flatten("", &source, &mut rows);
+    for line in out::table(&rows) {
+        out::line(&line)?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// One row a value; what is within another is named `outer.inner`.
+fn flatten(name: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
+    let text = |value: &Value| match value {
+        Value::String(text) => safe(text),
+        Value::Null => "-".to_owned(),
+        other => safe(&other.to_string()),
+    };
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+                flatten(&name, value, rows);
+            }
+        }
+        Value::Array(list) if list.iter().any(Value::is_object) => {
+            for (n, value) in list.iter().enumerate() {
+                let fields = value.as_object().into_iter().flatten();
+                let row: Vec<_> = fields.map(|(key, value)| format!("{key} {}", text(value))).collect();
+                rows.push(vec![format!("{name}.{}", n + 1), row.join(", ")]);
+            }
+        }
+        Value::Array(list) if list.is_empty() => rows.push(vec![name.to_owned(), "-".to_owned()]),
+        Value::Array(list) => {
+            rows.push(vec![name.to_owned(), list.iter().map(text).collect::<Vec<_>>().join(", ")]);
+        }
+        other => rows.push(vec![name.to_owned(), text(other)]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_shown_in_full_whatever_the_daemon_says_of_it() {
+        let source = json!({
+            "id": "a", "tags": ["x", "y"], "warnings": [], "paused": null, "counts": {"visits": 3},
+            "attempts": [{"status": "error", "code": 503}, {"status": "new", "code": 200}],
+        });
+        let mut rows = Vec::new();
+        flatten("", &source, &mut rows);
+        let has = |name: &str, value: &str| rows.contains(&vec![name.to_owned(), value.to_owned()]);
+        assert!(has("id", "a") && has("tags", "x, y") && has("warnings", "-") && has("paused", "-"));
+        assert!(has("counts.visits", "3") && has("attempts.2", "code 200, status new"), "{rows:?}");
+    }
+}
