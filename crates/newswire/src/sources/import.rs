@@ -1,6 +1,7 @@
 //! `newswire sources import`: the feeds of an OPML file, each once, however often it is imported.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, Read},
     path::Path,
@@ -17,7 +18,7 @@ use super::{
     Desk,
     file::ListFile,
     now,
-    opml::{Added, Plan, plan},
+    opml::{Added, PauseWish, Plan, plan},
     orders::{self, Reload},
 };
 use crate::out::{self, safe};
@@ -129,20 +130,23 @@ fn as_json(arguments: &Arguments, plan: &Plan, file: &ListFile, reload: Option<&
 /// Sources that were paused where the list comes from are paused here; whether that was possible.
 async fn pause(desk: &Desk, added: &[Added], reload: &Reload) -> anyhow::Result<bool> {
     let now = now();
-    let mut all = true;
+    let mut orders: HashMap<&PauseWish, Vec<String>> = HashMap::new();
     for Added { source, paused, .. } in added {
-        let Some((until, reason)) = paused else { continue };
-        if until.is_some_and(|until| until <= now) || !source.enabled {
-            continue;
+        if let Some(wish) = paused
+            && source.enabled
+            && wish.until.is_none_or(|until| until > now)
+        {
+            orders.entry(wish).or_default().push(source.id.to_string());
         }
-        if !matches!(reload, Reload::Reloaded(_)) {
-            out::complain(&format!("{} is not paused: only the running daemon can do that", source.id));
-            all = false;
+    }
+    let runs = matches!(reload, Reload::Reloaded(_));
+    for (PauseWish { until, reason }, ids) in &orders {
+        if !runs {
+            out::complain(&format!("not paused, as only the running daemon can do that: {}", ids.join(" ")));
             continue;
         }
         let reason = reason.as_deref().map(|r| &r[..r.floor_char_boundary(Pause::REASON_BYTES_MAX)]);
-        let details = json!({ "until": until, "reason": reason });
-        orders::pause_quietly(desk, &[source.id.to_string()], &details).await?;
+        orders::pause_quietly(desk, ids, &json!({ "until": until, "reason": reason })).await?;
     }
-    Ok(all)
+    Ok(runs || orders.is_empty())
 }

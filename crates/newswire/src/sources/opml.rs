@@ -34,8 +34,15 @@ pub(super) struct Plan {
 pub(super) struct Added {
     pub(super) line: usize,
     pub(super) source: Source,
-    /// To be paused once it is there: until when, and why.
-    pub(super) paused: Option<(Option<Timestamp>, Option<String>)>,
+    /// To be paused once it is there.
+    pub(super) paused: Option<PauseWish>,
+}
+
+/// A pause that the list speaks of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct PauseWish {
+    pub(super) until: Option<Timestamp>,
+    pub(super) reason: Option<String>,
 }
 
 /// A line that gave no source.
@@ -201,13 +208,12 @@ impl Planner<'_> {
         plan.added.push(Added { line, source, paused });
     }
 
-    #[expect(clippy::type_complexity, reason = "what Added holds, and used once")]
     fn source(
         &mut self,
         outline: &Outline,
         url: FeedUrl,
         named: Option<String>,
-    ) -> Result<(Source, Option<(Option<Timestamp>, Option<String>)>), String> {
+    ) -> Result<(Source, Option<PauseWish>), String> {
         let attributes = &outline.attributes;
         let prefix = self.prefix.clone();
         let ours = |name: &str| attributes.get(&format!("{prefix}:{name}"));
@@ -232,8 +238,9 @@ impl Planner<'_> {
             *field = ours(name).map(|text| parse_duration(text).ok_or_else(wrong)).transpose()?;
         }
         source.enabled = ours("enabled") != Some("false");
+        let reason = || ours("pausedReason").map(str::to_owned);
         let paused = ours("paused").filter(|paused| *paused != "false");
-        Ok((source, paused.map(|paused| (paused.parse().ok(), ours("pausedReason").map(str::to_owned)))))
+        Ok((source, paused.map(|until| PauseWish { until: until.parse().ok(), reason: reason() })))
     }
 }
 
@@ -473,7 +480,8 @@ mod tests {
             Pause { since: Timestamp::from_millis(0), until: Some(until), reason: Some("\"a\" & b".into()) };
         let (text, _) = write(&catalogue, &HashMap::from([(catalogue.sources[0].id.clone(), pause)]), true);
         let plan = import(&text, &Catalogue::default());
-        assert_eq!(plan.added[0].paused, Some((Some(until), Some("\"a\" & b".to_owned()))));
+        let reason = Some("\"a\" & b".to_owned());
+        assert_eq!(plan.added[0].paused, Some(PauseWish { until: Some(until), reason }));
     }
 
     /// Real lists, when a folder of them is named.

@@ -124,8 +124,11 @@ async fn send(desk: &Desk, path: &str, order: &Value) -> anyhow::Result<Value> {
 /// Pauses sources that have just been added; nothing is printed.
 pub(super) async fn pause_quietly(desk: &Desk, ids: &[String], details: &Value) -> anyhow::Result<()> {
     let mut order = details.clone();
-    order["sources"] = json!(ids);
-    send(desk, "/pauses", &order).await.map(drop)
+    for ids in ids.chunks(ORDER_SOURCES_MAX) {
+        order["sources"] = json!(ids);
+        send(desk, "/pauses", &order).await?;
+    }
+    Ok(())
 }
 
 /// What became of asking the daemon to read the list again.

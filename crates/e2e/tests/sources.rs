@@ -1,0 +1,236 @@
+//! The list of sources under the operator's hand: `newswire sources` beside a daemon that runs, or does not.
+
+use std::{fmt::Write as _, fs, path::Path, process::Command, time::Duration};
+
+use e2e::{Origin, Program, SourceEntry, Stack, http, story, wait_for};
+use serde_json::Value;
+
+/// Within this a due visit has been made, or a socket answers.
+const SOON: Duration = Duration::from_secs(20);
+
+/// What a command said, and how it ended.
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+/// Runs `newswire sources`.
+async fn sources(stack: &Stack, arguments: &[&str]) -> Said {
+    let config = stack.write_config("newswire.toml", &[]).unwrap();
+    let mut command = Command::new(Program::Newswire.path().unwrap());
+    command
+        .arg("sources")
+        .args(arguments)
+        .arg("--config")
+        .arg(config)
+        .env_clear()
+        .current_dir(stack.folder());
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+impl Said {
+    #[track_caller]
+    fn ends_with(&self, code: i32) -> &Self {
+        assert_eq!(self.code, Some(code), "{}{}", self.out, self.err);
+        self
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|_| panic!("{}{}", self.out, self.err))
+    }
+}
+
+/// The daemon alone, once it answers.
+async fn start(stack: &mut Stack) {
+    stack.start(Program::Ingestd).unwrap();
+    let wire = stack.wire();
+    let answers = async || matches!(http::fetch(&wire, "/health", SOON).await, Ok((200, _))).then_some(());
+    wait_for("the daemon to answer", SOON, answers).await.unwrap();
+}
+
+async fn post(stack: &Stack, path: &str) -> (u16, Value) {
+    let headers = [("Connection", "close"), ("Content-Length", "0")];
+    let answer = http::send("POST", &stack.wire(), path, &headers, "").await.unwrap();
+    let status = answer.status;
+    (status, serde_json::from_str(&answer.text().await.unwrap()).unwrap())
+}
+
+fn opml(entries: &[SourceEntry]) -> String {
+    let mut text = "<opml version='2.0'><body><outline text='Science'>\n".to_owned();
+    for SourceEntry { id, url } in entries {
+        writeln!(text, "<outline text='{id}' xmlUrl='{url}' newswire:every='1s'/>").unwrap();
+    }
+    text + "</outline></body></opml>"
+}
+
+fn write(path: &Path, text: &str) -> String {
+    fs::write(path, text).unwrap();
+    path.display().to_string()
+}
+
+#[tokio::test]
+async fn two_hundred_feeds_are_imported_once_by_a_daemon_that_goes_on() {
+    let origin = Origin::start().await.unwrap();
+    let feeds = story::feeds(&origin, 201);
+    let mut stack = Stack::new(&feeds[..1]).unwrap();
+    let list = stack.path("sources.toml");
+    let head = format!("# Ours.\n\n{}", fs::read_to_string(&list).unwrap());
+    fs::write(&list, &head).unwrap();
+    start(&mut stack).await;
+    let file = write(&stack.path("list.opml"), &opml(&feeds));
+
+    let dry = sources(&stack, &["import", &file, "--dry-run", "--json"]).await;
+    assert_eq!(dry.ends_with(0).json()["added"].as_array().unwrap().len(), 200);
+    assert_eq!(fs::read_to_string(&list).unwrap(), head, "a dry run changes nothing");
+
+    let first = sources(&stack, &["import", &file, "--json"]).await.ends_with(0).json();
+    let counts = |said: &Value| ["added", "known", "refused"].map(|key| said[key].as_array().unwrap().len());
+    assert_eq!((counts(&first), &first["reload"]["unchanged"]), ([200, 1, 0], &Value::from(1)));
+    let text = fs::read_to_string(&list).unwrap();
+    assert!(text.starts_with(&head) && text.contains("category = \"science\""));
+    let second = sources(&stack, &["import", &file]).await;
+    assert!(second.ends_with(0).out.contains("0 new, 201 known already, 0 refused; nothing was changed"));
+    assert_eq!(fs::read_to_string(&list).unwrap(), text);
+
+    wait_for("a visit to some of the new ones", SOON, async || {
+        let visited = (1..=200).filter(|n| !origin.requests(&format!("feed-{n}")).is_empty()).count();
+        (visited > 20).then_some(())
+    })
+    .await
+    .unwrap();
+
+    let removed = sources(&stack, &["remove", "feed-7", "feed-200", "nobody"]).await;
+    assert!(removed.ends_with(1).err.contains("nobody is not in"), "{}", removed.err);
+    assert!(removed.err.contains("0 added, 0 changed, 2 removed, 199 unchanged"), "{}", removed.err);
+    let listed = sources(&stack, &["list", "--json", "--category", "science"]).await.ends_with(0).json();
+    assert_eq!(listed["sources"].as_array().unwrap().len(), 198);
+
+    let exported = sources(&stack, &["export"]).await.ends_with(0).out.clone();
+    let other = Stack::new(&[]).unwrap();
+    let file = write(&other.path("list.opml"), &exported);
+    let moved = sources(&other, &["import", &file]).await;
+    assert!(moved.ends_with(0).err.contains("does not run"), "{}", moved.err);
+    let sorted = |stack: &Stack| {
+        let text = fs::read_to_string(stack.path("sources.toml")).unwrap();
+        let mut sources: Vec<_> = text.split("[[source]]").skip(1).map(|s| s.trim().to_owned()).collect();
+        sources.sort();
+        sources
+    };
+    assert_eq!(sorted(&other).len(), sorted(&stack).len());
+}
+
+#[tokio::test]
+async fn a_pause_holds_across_restarts_until_it_is_ended() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = Stack::new(&story::feeds(&origin, 2)).unwrap();
+    let early = sources(&stack, &["pause", "feed-0"]).await;
+    assert!(early.ends_with(1).err.contains("is newswire-ingestd running"), "{}", early.err);
+    start(&mut stack).await;
+    wait_for("the first visit", SOON, async || (!origin.requests("feed-0").is_empty()).then_some(()))
+        .await
+        .unwrap();
+    let order = ["pause", "feed-0", "nobody", "--for", "2h", "--reason", "it moves house"];
+    let paused = sources(&stack, &order).await;
+    assert_eq!(paused.ends_with(1).out, "feed-0 is paused\nnobody is unknown\n");
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let before = origin.requests("feed-0").len();
+
+    stack.kill(Program::Ingestd).unwrap();
+    start(&mut stack).await;
+    let neighbour = origin.requests("feed-1").len();
+    wait_for("two visits to its neighbour", SOON, async || {
+        (origin.requests("feed-1").len() > neighbour + 1).then_some(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(origin.requests("feed-0").len(), before, "nobody visits it");
+    let refused = sources(&stack, &["refresh", "feed-0"]).await;
+    assert!(refused.ends_with(1).out.starts_with("feed-0 is paused"), "{}", refused.out);
+    let shown = sources(&stack, &["show", "feed-0"]).await.ends_with(0).out.clone();
+    assert!(shown.contains("paused.reason") && shown.contains(": it moves house"), "{shown}");
+    let listed = sources(&stack, &["list", "--paused"]).await.ends_with(0).out.clone();
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+
+    let exported = sources(&stack, &["export"]).await.ends_with(0).out.clone();
+    assert!(exported.contains("newswire:pausedReason=\"it moves house\""), "{exported}");
+    sources(&stack, &["resume", "feed-0"]).await.ends_with(0);
+    wait_for("a visit", SOON, async || (origin.requests("feed-0").len() > before).then_some(()))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_reload_answers_what_changed_or_every_complaint_with_the_old_list_untouched() {
+    let origin = Origin::start().await.unwrap();
+    let feeds = story::feeds(&origin, 3);
+    let mut stack = Stack::new(&feeds[..2]).unwrap();
+    start(&mut stack).await;
+    stack.write_catalogue(&feeds[1..]).unwrap();
+    let (status, answer) = post(&stack, "/reload").await;
+    let counts = ["added", "changed", "removed", "unchanged"].map(|key| answer[key].as_u64().unwrap());
+    assert_eq!((status, counts), (200, [1, 0, 1, 1]));
+    fs::write(stack.path("sources.toml"), "[[source]]\nid = 3\nurl = \"x\"\n").unwrap();
+    let (status, answer) = post(&stack, "/reload").await;
+    let complaints = answer["complaints"].as_array().unwrap();
+    assert_eq!((status, answer["code"].as_str(), complaints.len()), (422, Some("bad-catalogue"), 2));
+    assert!(complaints[0].as_str().unwrap().contains("sources.toml:2: id"), "{answer}");
+    let listed = sources(&stack, &["list", "--json"]).await.ends_with(0).json();
+    assert_eq!(listed["sources"].as_array().unwrap().len(), 2);
+    let removed = sources(&stack, &["remove", "feed-1"]).await;
+    assert!(removed.ends_with(2).err.contains("sources.toml:2: id"), "{}", removed.err);
+}
+
+#[tokio::test]
+async fn a_page_leads_to_its_feed_and_what_is_no_feed_is_refused() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = Stack::new(&[]).unwrap();
+    let feeds = story::feeds(&origin, 2);
+    let link = |url: &str| format!("<link rel=alternate type=application/rss+xml href='{url}'>");
+    let page = format!("<html><head>{}{}</head></html>", link(&feeds[0].url), link(&feeds[1].url));
+    fs::write(stack.path("page.html"), page).unwrap();
+    fs::write(stack.path("bare.html"), "<html><body>nothing</body></html>").unwrap();
+    let page = origin.file(&stack.path("page.html")).unwrap();
+    let bare = origin.file(&stack.path("bare.html")).unwrap();
+
+    let refused = sources(&stack, &["add", &bare]).await;
+    assert!(refused.ends_with(1).err.contains("an HTML page, not a feed"), "{}", refused.err);
+    let added = sources(&stack, &["add", &page, "--id", "it", "--tag", "x", "--every", "1s"]).await;
+    assert!(added.ends_with(0).out.starts_with("added it [general]"), "{}", added.out);
+    assert!(added.err.contains("names 2 feeds; the first is taken") && added.err.contains(&feeds[1].url));
+    assert_eq!(origin.requests("feed-0").len(), 1, "one GET more than the page, and no other");
+    let text = fs::read_to_string(stack.path("sources.toml")).unwrap();
+    assert!(text.contains("id = \"it\"") && text.contains("every = \"1s\"") && text.contains(&feeds[0].url));
+    let again = sources(&stack, &["add", &page]).await;
+    assert!(again.ends_with(0).out.contains("is there already: it"), "{}", again.out);
+    assert_eq!(fs::read_to_string(stack.path("sources.toml")).unwrap(), text);
+
+    stack.set("fetch.allow", "[]");
+    let guarded = sources(&stack, &["add", &feeds[1].url]).await;
+    guarded.ends_with(1);
+    assert!(origin.requests("feed-1").is_empty(), "a private address is not dialled: {}", guarded.err);
+    sources(&stack, &["add", &feeds[1].url, "--allow-private"]).await.ends_with(0);
+}
+
+/// A11.
+#[tokio::test]
+async fn a_list_of_one_feed_too_many_is_refused_with_the_count() {
+    let stack = Stack::new(&[]).unwrap();
+    let mut text = "<opml><body>\n".to_owned();
+    for n in 0..100_001 {
+        writeln!(text, "<outline text='{n}' xmlUrl='http://a.example/{n}'/>").unwrap();
+    }
+    let file = write(&stack.path("list.opml"), &text);
+    let refused = sources(&stack, &["import", &file]).await;
+    assert!(refused.ends_with(1).err.contains("100001 feeds"), "{}", refused.err);
+    assert_eq!(fs::read_to_string(stack.path("sources.toml")).unwrap(), "");
+    let least = text.rfind("<outline").unwrap();
+    let file = write(&stack.path("list.opml"), &text[..least]);
+    let taken = sources(&stack, &["import", &file, "--json"]).await.ends_with(0).json();
+    assert_eq!(taken["added"].as_array().unwrap().len(), 100_000);
+    fs::write(stack.path("more.opml"), "<opml><outline xmlUrl='http://b.example/'/></opml>").unwrap();
+    let full = sources(&stack, &["import", "more.opml"]).await;
+    assert!(full.ends_with(1).err.contains("would have 100001 sources"), "{}", full.err);
+}
