@@ -1,4 +1,5 @@
 //! The list of sources under the operator's hand: `newswire sources` beside a daemon that runs, or does not.
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::{fmt::Write as _, fs, path::Path, process::Command, time::Duration};
 

@@ -247,6 +247,27 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_give_an_answer(
+            pieces in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    "<opml>", "<outline", "</outline>", " xmlUrl='", "\"", "'", ">", "/>", "<!--", "-->", "<!DOCTYPE",
+                    "<![CDATA[", "]]>", "&amp;", "&", "\n", "=", "é", "http://a/", "\u{feff}", "\0", "<script>",
+                ]),
+                0..60,
+            ),
+            tail in proptest::collection::vec(proptest::num::u8::ANY, 0..8),
+        ) {
+            let bytes = [pieces.concat().into_bytes(), tail].concat();
+            if let Ok(opml) = read_opml(&bytes) {
+                let lines = String::from_utf8_lossy(&bytes).matches('\n').count() + 1;
+                proptest::prop_assert!(opml.feeds.is_sorted_by_key(|feed| feed.line));
+                proptest::prop_assert!(opml.feeds.iter().all(|feed| feed.line <= lines + bytes.len()));
+            }
+        }
+    }
+
     #[test]
     fn the_limits_hold_at_the_limit_and_one_past_it() {
         let list = |feeds: usize| format!("<opml>{}</opml>", "<outline xmlUrl='http://a/'/>".repeat(feeds));
