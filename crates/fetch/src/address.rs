@@ -165,6 +165,12 @@ fn closed(address: IpAddr) -> Option<&'static str> {
     }
 }
 
+/// Whether an address belongs to the public internet, and not to a network of somebody's own.
+#[must_use]
+pub fn is_public(address: IpAddr) -> bool {
+    closed(address).is_none()
+}
+
 /// Says why an address may not be dialled at a port.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ mod resolver;
 pub mod schedule;
 mod visit;
 
-pub use address::{BadCidr, Cidr};
+pub use address::{BadCidr, Cidr, is_public};
 pub use answer::{Answer, CacheLife, Full, Hop, Timings, Visit};
 pub use failure::{Failure, FailureClass};
 pub use policy::{BadPolicy, Policy};

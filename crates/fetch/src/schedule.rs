@@ -19,7 +19,8 @@ use std::time::Duration;
 use news::Timestamp;
 
 use calendar::Calendar;
-use words::{ordinal, words};
+use words::ordinal;
+pub use words::words;
 
 /// The bounds of every interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +179,12 @@ pub fn first_visit(now: Timestamp, place: usize, total: usize, pace: Pace) -> Ne
     Next { at: Some(now.plus(wait)), why: format!("new source, number {} of {total}", place + 1) }
 }
 
+/// The longest time for which a server may send us away.
+#[must_use]
+pub fn ask_max(pace: Pace) -> Duration {
+    ASK_MAX.max(pace.interval_max)
+}
+
 fn doubled(start: Duration, times: u32, pace: Pace) -> Duration {
     let factor = 1_u32.checked_shl(times).unwrap_or(u32::MAX);
     start.saturating_mul(factor).clamp(pace.interval_min, pace.interval_max)
@@ -226,7 +233,7 @@ fn gone(times: u32, start: Duration, pace: Pace) -> Rule {
 
 /// The longest of what the server and the document ask for.
 fn longest_ask(facts: &Facts<'_>, pace: Pace) -> Option<Rule> {
-    let server = ASK_MAX.max(pace.interval_max);
+    let server = ask_max(pace);
     let has_feed = matches!(facts.outcome, Outcome::Healthy | Outcome::Unchanged);
     let hint = |wait: Option<Duration>| wait.filter(|_| has_feed && facts.every.is_none());
     let asks = [

@@ -7,6 +7,8 @@ use std::{
 
 use news::{Cursor, Pause, Source, SourceId, SourceState, SourceStatus, Timestamp};
 
+use crate::gates::Sign;
+
 /// What a source's actor does now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Activity {
@@ -55,6 +57,8 @@ pub(crate) struct Plate {
 struct Inner {
     activity: Activity,
     since: Option<Timestamp>,
+    /// What it waits for, while it waits.
+    sign: Option<Arc<Sign>>,
     state: SourceState,
     restarts: u32,
     last_event: Option<Cursor>,
@@ -75,6 +79,15 @@ impl Plate {
         let mut inner = self.inner();
         inner.activity = activity;
         inner.since = Some(now);
+        inner.sign = None;
+    }
+
+    /// The visit is due and waits for what the sign says.
+    pub(crate) fn set_waiting(&self, sign: Arc<Sign>, now: Timestamp) {
+        let mut inner = self.inner();
+        inner.activity = Activity::Waiting;
+        inner.since = Some(now);
+        inner.sign = Some(sign);
     }
 
     pub(crate) fn activity(&self) -> Activity {
@@ -83,6 +96,11 @@ impl Plate {
 
     pub(crate) fn state(&self) -> SourceState {
         self.inner().state.clone()
+    }
+
+    /// When the next visit is due, without a copy of everything else.
+    pub(crate) fn next_visit(&self) -> Option<Timestamp> {
+        self.inner().state.next_visit
     }
 
     /// What a visit left behind. It never changes the pause, which may have been ordered meanwhile.
@@ -149,6 +167,7 @@ impl Plate {
             enabled: source.enabled,
             activity: activity.as_str().to_owned(),
             activity_since: inner.since,
+            waiting_for: inner.sign.as_ref().and_then(|sign| sign.text()),
             last_status: state.last_status,
             last_code: state.last_code,
             last_visit: state.last_visit,

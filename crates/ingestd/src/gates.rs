@@ -1,15 +1,33 @@
 //! Who may visit now: a bound for the process, a bound and a spacing for each host.
 //!
-//! Sources that timed out lately hold at most a quarter of the process's places, so that dead hosts can never starve
-//! the living. A visit first gets its place at the host, then its place in the process: a queue at one host holds
-//! nobody else up.
+//! ```text
+//! queue ─► the host's turn (in order, spaced, not sent away) ─► a place in the process ─► Permit
+//! ```
+//!
+//! Who waits holds nothing, so a queue at one host holds nobody else up. Suspects (sources that did not answer lately)
+//! hold at most a quarter of the places; a visit that has lasted [`GIVE_WAY_AFTER`] while others want its place gives it
+//! up and begins again as a suspect. So dead hosts never starve the living, not even before they are known.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Duration};
+mod yard;
+
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, oneshot},
     time::{Instant, sleep_until},
 };
+
+pub(crate) use yard::Sign;
+use yard::{Grant, Yard};
+
+use crate::{host::Host, metrics::Numbers};
 
 /// How many visits, and how close together.
 #[derive(Clone, Copy, Debug)]
@@ -18,141 +36,193 @@ pub(crate) struct Bounds {
     pub(crate) in_flight: usize,
     /// Visits under way at one host.
     pub(crate) host_in_flight: usize,
-    /// Least time between the starts of two visits at one host.
+    /// Least time between the starts of two visits at one host, until it asks for more.
     pub(crate) host_spacing: Duration,
 }
 
-/// The way in for every visit of one arbiter. Cheap to clone.
-#[derive(Clone, Debug)]
-pub(crate) struct Gates {
-    bounds: Bounds,
-    all: Arc<Semaphore>,
-    suspects: Arc<Semaphore>,
-    hosts: Rc<RefCell<HashMap<String, Host>>>,
+/// The longest spacing that a host's 429s can teach us.
+pub(crate) const SPACING_MAX: Duration = Duration::from_secs(3600);
+/// What the first 429 of a host without a spacing is doubled from.
+const SPACING_FIRST: Duration = Duration::from_millis(500);
+/// A visit that has lasted so long gives way to others when all places are taken.
+pub(crate) const GIVE_WAY_AFTER: Duration = Duration::from_secs(2);
+
+/// What is known of a source before it is visited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// It answered last time, or was never visited.
+    Living,
+    /// It did not answer last time.
+    Suspect,
 }
 
-#[derive(Debug)]
-struct Host {
-    places: Arc<Semaphore>,
-    /// When the next visit may start.
-    next_start: Instant,
+/// What a host said to a visit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// It served us.
+    Served,
+    /// 429, and for how long it sends us away if it says so.
+    TooMany(Option<Duration>),
+}
+
+/// The way in for every visit of one arbiter. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Gates(Rc<Inner>);
+
+struct Inner {
+    yard: RefCell<Yard>,
+    /// An alarm was set.
+    bell: Notify,
+    numbers: Numbers,
+}
+
+/// A visit in the queue of its host; leaves it when dropped.
+pub(crate) struct Turn {
+    sign: Arc<Sign>,
+    permit: oneshot::Receiver<Permit>,
 }
 
 /// A place; given back when dropped.
-#[derive(Debug)]
 pub(crate) struct Permit {
-    _host: OwnedSemaphorePermit,
-    _suspect: Option<OwnedSemaphorePermit>,
-    _all: OwnedSemaphorePermit,
+    gates: Gates,
+    host: Host,
+    ticket: u64,
+    give_way: Option<oneshot::Receiver<()>>,
 }
 
 impl Gates {
-    pub(crate) fn new(bounds: Bounds) -> Self {
-        Self {
-            bounds,
-            all: Arc::new(Semaphore::new(bounds.in_flight)),
-            suspects: Arc::new(Semaphore::new((bounds.in_flight / 4).max(1))),
-            hosts: Rc::default(),
+    pub(crate) fn new(bounds: Bounds, numbers: Numbers) -> Self {
+        Self(Rc::new(Inner { yard: RefCell::new(Yard::new(bounds)), bell: Notify::new(), numbers }))
+    }
+
+    /// Takes a place in the queue of `host`; first come, first served.
+    pub(crate) fn queue(&self, host: &Host, standing: Standing) -> Turn {
+        let (tell, permit) = oneshot::channel();
+        let sign = self.0.yard.borrow_mut().join(host, standing, tell);
+        self.serve(host);
+        if sign.is_closed() {
+            self.0.numbers.waits.get_or_create(&[("for", sign.cause())]).inc();
+        }
+        Turn { sign, permit }
+    }
+
+    /// Learns from what a host said to a visit.
+    pub(crate) fn hear(&self, host: &Host, heard: Heard) {
+        let mut yard = self.0.yard.borrow_mut();
+        match heard {
+            Heard::Served => yard.narrow(host),
+            Heard::TooMany(asked) => {
+                self.0.numbers.hosts_widened.inc();
+                yard.widen(host, Instant::now());
+                drop(yard);
+                if let Some(asked) = asked {
+                    self.hold(host, asked);
+                }
+            }
         }
     }
 
-    /// Waits for a place at `host`; first come, first served. A suspect timed out at its last visit.
-    pub(crate) async fn enter(&self, host: &str, suspect: bool) -> Permit {
-        const OPEN: &str = "the gates are never closed";
-        let host_place = Arc::clone(&self.host(host)).acquire_owned().await.expect(OPEN);
-        self.space(host).await;
-        let suspect = match suspect {
-            true => Some(Arc::clone(&self.suspects).acquire_owned().await.expect(OPEN)),
-            false => None,
-        };
-        let all = Arc::clone(&self.all).acquire_owned().await.expect(OPEN);
-        Permit { _host: host_place, _suspect: suspect, _all: all }
+    /// Keeps everybody away from a host for so long. Only from a public one: a service of the operator's own, such as
+    /// a bridge for many sites, means the one feed.
+    pub(crate) fn hold(&self, host: &Host, asked: Duration) {
+        if host.is_public() {
+            self.0.numbers.hosts_held.inc();
+            self.0.yard.borrow_mut().hold(host, Instant::now(), asked);
+        }
     }
 
-    fn host(&self, host: &str) -> Arc<Semaphore> {
-        let mut hosts = self.hosts.borrow_mut();
-        let host = hosts.entry(host.to_owned()).or_insert_with(|| Host {
-            places: Arc::new(Semaphore::new(self.bounds.host_in_flight)),
-            next_start: Instant::now(),
-        });
-        Arc::clone(&host.places)
+    /// Lets in whoever may come in now.
+    fn serve(&self, host: &Host) {
+        let granted = self.0.yard.borrow_mut().offer(host, Instant::now());
+        self.hand_out(granted);
     }
 
-    async fn space(&self, host: &str) {
-        let start = {
-            let mut hosts = self.hosts.borrow_mut();
-            let Some(host) = hosts.get_mut(host) else { return };
-            let start = host.next_start.max(Instant::now());
-            host.next_start = start + self.bounds.host_spacing;
-            start
-        };
-        sleep_until(start).await;
+    fn hand_out(&self, granted: Vec<Grant>) {
+        for Grant { host, ticket, tell, give_way } in granted {
+            let permit = Permit { gates: self.clone(), host, ticket, give_way };
+            // Whoever left in this very moment gives the place back by dropping it.
+            tell.send(permit).ok();
+        }
+        self.0.numbers.in_flight.set(i64::try_from(self.in_flight()).unwrap_or(i64::MAX));
+        self.0.numbers.waiting.set(i64::try_from(self.0.yard.borrow().waiting()).unwrap_or(i64::MAX));
+        self.0.bell.notify_one();
     }
 
-    /// Forgets hosts at which nobody is and nobody waits.
+    fn leave(&self, host: &Host, ticket: u64) {
+        let granted = self.0.yard.borrow_mut().leave(host, ticket, Instant::now());
+        self.hand_out(granted);
+    }
+
+    /// Opens hosts when their time has come. Somebody must poll this for as long as there are visits.
+    pub(crate) async fn keep_time(self) {
+        loop {
+            let next = self.0.yard.borrow().next_alarm();
+            match next {
+                None => self.0.bell.notified().await,
+                Some(at) => tokio::select! {
+                    () = self.0.bell.notified() => continue,
+                    () = sleep_until(at) => {}
+                },
+            }
+            let granted = self.0.yard.borrow_mut().ring(Instant::now());
+            if !granted.is_empty() {
+                self.hand_out(granted);
+            }
+        }
+    }
+
+    /// Forgets hosts at which nobody is, nobody waits, and that taught us nothing.
     pub(crate) fn sweep(&self) {
-        let now = Instant::now();
-        self.hosts
-            .borrow_mut()
-            .retain(|_, host| Arc::strong_count(&host.places) > 1 || host.next_start > now);
+        self.0.yard.borrow_mut().sweep(Instant::now());
     }
 
     /// Places taken in the process.
     pub(crate) fn in_flight(&self) -> usize {
-        self.bounds.in_flight - self.all.available_permits()
+        self.0.yard.borrow().in_flight()
+    }
+}
+
+impl Turn {
+    /// Says what is waited for; it changes while the visit waits.
+    pub(crate) fn sign(&self) -> Arc<Sign> {
+        Arc::clone(&self.sign)
+    }
+}
+
+impl Future for Turn {
+    type Output = Permit;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Permit> {
+        let permit = Pin::new(&mut self.permit).poll(cx);
+        permit.map(|permit| permit.expect("the gates outlive whoever waits, who has a clone"))
+    }
+}
+
+impl Permit {
+    /// Comes when others want the place; never for a suspect.
+    pub(crate) async fn told_to_give_way(&mut self) {
+        let told = match &mut self.give_way {
+            Some(told) => told.await,
+            None => std::future::pending().await,
+        };
+        if told.is_err() {
+            // Nobody can ask any more.
+            std::future::pending().await
+        }
+    }
+
+    /// The visit is past what can hang: it keeps its place to the end.
+    pub(crate) fn stay(&mut self) {
+        self.give_way = None;
+        self.gates.0.yard.borrow_mut().stay(self.ticket);
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.gates.clone().leave(&self.host, self.ticket);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::FutureExt as _;
-
-    use super::*;
-
-    fn gates(in_flight: usize, host_in_flight: usize, spacing_s: u64) -> Gates {
-        let host_spacing = Duration::from_secs(spacing_s);
-        Gates::new(Bounds { in_flight, host_in_flight, host_spacing })
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_host_gets_two_visits_at_a_time_and_one_a_second() {
-        let gates = gates(100, 2, 1);
-        let start = Instant::now();
-        let first = gates.enter("a", false).await;
-        let _second = gates.enter("a", false).await;
-        assert_eq!(start.elapsed(), Duration::from_secs(1));
-        assert!(gates.enter("a", false).now_or_never().is_none(), "two are there");
-        let _other = gates.enter("b", false).now_or_never().expect("another host is not concerned");
-        drop(first);
-        let _third = gates.enter("a", false).await;
-        assert_eq!(start.elapsed(), Duration::from_secs(2));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn suspects_hold_a_quarter_of_the_places_at_most() {
-        let gates = gates(8, 1, 0);
-        let _one = gates.enter("a", true).await;
-        let _two = gates.enter("b", true).await;
-        assert!(gates.enter("c", true).now_or_never().is_none());
-        let mut living = Vec::new();
-        for n in 0..6 {
-            living
-                .push(gates.enter(&format!("host{n}"), false).now_or_never().expect("places for the living"));
-        }
-        assert_eq!(gates.in_flight(), 8);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_host_that_nobody_visits_is_forgotten() {
-        let gates = gates(8, 1, 1);
-        let permit = gates.enter("a", false).await;
-        gates.sweep();
-        assert_eq!(gates.hosts.borrow().len(), 1);
-        drop(permit);
-        gates.sweep();
-        assert_eq!(gates.hosts.borrow().len(), 1, "its spacing still counts");
-        tokio::time::advance(Duration::from_secs(1)).await;
-        gates.sweep();
-        assert_eq!(gates.hosts.borrow().len(), 0);
-    }
-}
+mod tests;

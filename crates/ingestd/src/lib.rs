@@ -9,6 +9,7 @@
 
 mod board;
 mod gates;
+mod host;
 mod metrics;
 mod outcome;
 mod recorder;

@@ -23,6 +23,11 @@ pub(crate) struct Numbers {
     pub(crate) restarts: Counter,
     pub(crate) sources: Gauge,
     pub(crate) in_flight: Gauge,
+    pub(crate) waiting: Gauge,
+    pub(crate) waits: Family<Labels, Counter>,
+    pub(crate) gave_way: Counter,
+    pub(crate) hosts_widened: Counter,
+    pub(crate) hosts_held: Counter,
     pub(crate) visit_seconds: Histogram,
     pub(crate) late_seconds: Histogram,
     pub(crate) append_seconds: Histogram,
@@ -56,6 +61,21 @@ impl Numbers {
             restarts: metrics.add("newswire_ingestd_source_restarts_total", "Source actors rebuilt"),
             sources: metrics.add("newswire_ingestd_sources", "Sources in the catalogue"),
             in_flight: metrics.add("newswire_ingestd_visits_in_flight", "Visits under way"),
+            waiting: metrics
+                .add("newswire_ingestd_visits_waiting", "Visits that are due and may not begin yet"),
+            waits: metrics.add("newswire_ingestd_visit_waits_total", "Visits that had to wait, by what for"),
+            gave_way: metrics.add(
+                "newswire_ingestd_visits_gave_way_total",
+                "Visits that hung while others wanted their place, and began again as suspects",
+            ),
+            hosts_widened: metrics.add(
+                "newswire_ingestd_hosts_widened_total",
+                "Times that a 429 doubled the spacing of a host",
+            ),
+            hosts_held: metrics.add(
+                "newswire_ingestd_hosts_held_total",
+                "Times that the Retry-After of a 429 sent all visits to a host away",
+            ),
             visit_seconds: metrics.add_this(
                 "newswire_ingestd_visit_seconds",
                 "Duration of visits",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fetch::{
     Answer, FailureClass, Visit,
-    schedule::{Facts, Pace, next_visit},
+    schedule::{Facts, Pace, ask_max, next_visit},
 };
 use news::{FeedRhythm, Item, Safe, Source, SourceState, Timestamp, VisitStatus};
 use sha2::{Digest as _, Sha256};
@@ -214,6 +214,8 @@ impl Outcome {
         let next = next_visit(&facts, given.jitter);
         self.state.next_visit = next.at;
         self.state.why = next.why;
+        let asked = visit.retry_after.filter(|_| visit.code == Some(429) && visit.hops.is_empty());
+        self.state.host_asked_until = asked.map(|asked| given.now.plus(asked.min(ask_max(given.pace))));
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::{
     board::{Activity, Board, Plate},
+    host::Host,
     recorder::{Closed, RecordPauses},
     source_actor::{Leave, Reconsider, SourceActor, VisitNow, Workshop},
 };
@@ -200,6 +201,9 @@ impl Roster {
             .map(|source| {
                 let mut state = self.remembered.get(&source.id).cloned().unwrap_or_default();
                 state.paused = state.paused.filter(|pause| pause.holds(now));
+                if let Some(until) = state.host_asked_until.filter(|until| now < *until && *until < latest) {
+                    self.shop.gates.hold(&Host::of(source.url.secret()), until.since(now));
+                }
                 // A clock that was wrong must not put a visit off for years.
                 state.next_visit = state.next_visit.map(|next| next.min(latest));
                 (source, state)
@@ -227,6 +231,7 @@ impl Actor for Roster {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.spawn(self.shop.gates.clone().keep_time().into_actor(self));
         ctx.run_interval(ROLL_CALL_EVERY, |roster, _| roster.call_the_roll());
     }
 }
@@ -328,7 +333,7 @@ impl Handler<Dismiss> for Roster {
 
 /// When every source would be visited again, for the status.
 pub(crate) fn overdue(board: &Board, now: Timestamp) -> usize {
-    let late = |plate: &Arc<Plate>| plate.state().next_visit.is_some_and(|next| next < now);
+    let late = |plate: &Arc<Plate>| plate.next_visit().is_some_and(|next| next < now);
     let at_rest = |plate: &Arc<Plate>| plate.activity() == Activity::Idle && !plate.is_paused();
     board.plates().iter().filter(|plate| at_rest(plate) && late(plate)).count()
 }
@@ -393,9 +398,10 @@ mod tests {
         let (recorder, _thread) = Recorder::start(desk, || panic!("the log failed")).unwrap();
         let (notices, heard) = broadcast::channel(64);
         let second = Duration::from_secs(1);
+        let bounds = Bounds { in_flight: 8, host_in_flight: 8, host_spacing: Duration::ZERO };
         let shop = Workshop {
             visitor: Visitor::try_new(Policy { allow_private: true, ..Policy::default() }).unwrap(),
-            gates: Gates::new(Bounds { in_flight: 8, host_in_flight: 8, host_spacing: Duration::ZERO }),
+            gates: Gates::new(bounds, numbers.clone()),
             parsers: Arc::new(Semaphore::new(1)),
             read,
             recorder: recorder.start(),

@@ -125,7 +125,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let recorder = recorder.start();
     let shop = Workshop {
         visitor: visitor(&config)?,
-        gates: gates(&config),
+        gates: gates(&config, &numbers),
         parsers: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
         read: feed::read,
         recorder: recorder.clone(),
@@ -242,12 +242,13 @@ fn visitor(config: &Config) -> anyhow::Result<Visitor> {
     Ok(Visitor::try_new(policy)?)
 }
 
-fn gates(config: &Config) -> Gates {
-    Gates::new(Bounds {
+fn gates(config: &Config, numbers: &Numbers) -> Gates {
+    let bounds = Bounds {
         in_flight: config.fetch.in_flight,
         host_in_flight: config.fetch.host_in_flight,
         host_spacing: config.fetch.host_spacing,
-    })
+    };
+    Gates::new(bounds, numbers.clone())
 }
 
 fn serve_wire(desk: routes::Desk, socket: std::os::unix::net::UnixListener) -> anyhow::Result<ServerHandle> {

@@ -16,7 +16,7 @@ use actix::{
 use daemon::Clock;
 use fetch::{Answer, FailureClass, Visitor, schedule::Pace};
 use futures_util::FutureExt as _;
-use news::{Cursor, Epoch, Pause, Safe, SourceNotice, Timestamp, VisitReport, VisitStatus};
+use news::{Cursor, Epoch, Pause, Safe, SourceNotice, SourceState, Timestamp, VisitReport, VisitStatus};
 use store::Appended;
 use tokio::{
     sync::{Semaphore, broadcast},
@@ -25,7 +25,8 @@ use tokio::{
 
 use crate::{
     board::{Activity, Plate},
-    gates::Gates,
+    gates::{Gates, Heard, Permit, Standing},
+    host::Host,
     metrics::Numbers,
     outcome::{Given, Outcome, Reading, validators},
     recorder::{Record, Recorder},
@@ -98,13 +99,11 @@ impl SourceActor {
         if let Some(pause) = self.plate.pause() {
             return self.sit_out(pause, ctx);
         }
-        let Some(due) = self.plate.state().next_visit else { return };
+        let Some(due) = self.plate.next_visit() else { return };
         let wait = due.since(self.shop.now());
         self.timer = Some(ctx.run_later(wait, move |actor, ctx| {
             actor.timer = None;
-            let late = actor.shop.now().since(due);
-            actor.shop.numbers.late_seconds.observe(late.as_secs_f64());
-            actor.begin(ctx);
+            actor.begin(Some(due), ctx);
         }));
     }
 
@@ -122,13 +121,14 @@ impl SourceActor {
         }));
     }
 
-    fn begin(&mut self, ctx: &mut Context<Self>) {
+    /// `due` is when it should have begun; nothing when somebody asked for it out of turn.
+    fn begin(&mut self, due: Option<Timestamp>, ctx: &mut Context<Self>) {
         if self.visiting || self.plate.is_paused() {
             return;
         }
         self.visiting = true;
         let (shop, plate) = (Rc::clone(&self.shop), Arc::clone(&self.plate));
-        let visit = carry_out(shop, plate).into_actor(self).map(|settled, actor, ctx| {
+        let visit = carry_out(shop, plate, due).into_actor(self).map(|settled, actor, ctx| {
             actor.visiting = false;
             if let Some(settled) = settled {
                 actor.settle(settled);
@@ -204,7 +204,7 @@ impl Handler<VisitNow> for SourceActor {
         if let Some(timer) = self.timer.take() {
             ctx.cancel_future(timer);
         }
-        self.begin(ctx);
+        self.begin(None, ctx);
     }
 }
 
@@ -228,20 +228,31 @@ impl Handler<Leave> for SourceActor {
 
 /// Visits, concludes, records. Nothing when the source was paused while it waited, and when the log is closed: then
 /// the process is about to end.
-async fn carry_out(shop: Rc<Workshop>, plate: Arc<Plate>) -> Option<Settled> {
+async fn carry_out(shop: Rc<Workshop>, plate: Arc<Plate>, due: Option<Timestamp>) -> Option<Settled> {
     let source = &plate.source;
     let before = plate.state();
-    plate.set_activity(Activity::Waiting, shop.now());
-    let suspect = before.last_error.as_deref().is_some_and(|e| e.starts_with(FailureClass::Timeout.as_str()));
-    let permit = shop.gates.enter(source.url.host(), suspect).await;
+    let host = Host::of(source.url.secret());
+    let mut permit = enter(&shop, &plate, &host, standing(&before)).await;
     if plate.is_paused() {
         return None;
     }
-    shop.numbers.in_flight.set(i64::try_from(shop.gates.in_flight()).unwrap_or(i64::MAX));
-    let started = Instant::now();
-    let fetched = AssertUnwindSafe(fetch_and_read(&shop, &plate)).catch_unwind().await;
+    if let Some(due) = due {
+        shop.numbers.late_seconds.observe(shop.now().since(due).as_secs_f64());
+    }
+    let mut started = Instant::now();
+    let mut fetched = AssertUnwindSafe(fetch_and_read(&shop, &plate, &mut permit)).catch_unwind().await;
+    if let Ok(None) = fetched {
+        shop.numbers.gave_way.inc();
+        drop(permit);
+        permit = enter(&shop, &plate, &host, Standing::Suspect).await;
+        started = Instant::now();
+        fetched = AssertUnwindSafe(fetch_and_read(&shop, &plate, &mut permit)).catch_unwind().await;
+    }
     drop(permit);
-    shop.numbers.in_flight.set(i64::try_from(shop.gates.in_flight()).unwrap_or(i64::MAX));
+    let fetched = fetched.map(|fetched| fetched.expect("a suspect never gives way"));
+    if let Ok((visit, _)) = &fetched {
+        listen(&shop, host, visit);
+    }
     let (pace, now, jitter) = (shop.pace, shop.now(), fastrand::f64());
     let given = Given { source, before: &before, pace, now, took: started.elapsed(), jitter };
     let mut outcome = match fetched {
@@ -261,13 +272,52 @@ async fn carry_out(shop: Rc<Workshop>, plate: Arc<Plate>) -> Option<Settled> {
     Some(Settled { outcome, appended, took: started.elapsed() })
 }
 
-async fn fetch_and_read(shop: &Workshop, plate: &Plate) -> (fetch::Visit, Reading) {
+async fn enter(shop: &Workshop, plate: &Plate, host: &Host, standing: Standing) -> Permit {
+    let turn = shop.gates.queue(host, standing);
+    plate.set_waiting(turn.sign(), shop.now());
+    turn.await
+}
+
+/// A source whose last visit got no answer may hang again.
+fn standing(before: &SourceState) -> Standing {
+    let hung = [FailureClass::Timeout, FailureClass::Connect, FailureClass::Dns];
+    let error = before.last_error.as_deref().filter(|_| before.failures > 0).unwrap_or_default();
+    match hung.iter().any(|class| error.strip_prefix(class.as_str()).is_some_and(|e| e.starts_with(':'))) {
+        true => Standing::Suspect,
+        false => Standing::Living,
+    }
+}
+
+/// Tells the gates what the host said: the one that answered, after redirects.
+fn listen(shop: &Workshop, host: Host, visit: &fetch::Visit) {
+    let host = visit.hops.last().map_or(host, |hop| Host::of(hop.to.secret()));
+    match (&visit.answer, visit.code) {
+        (Answer::Full(_) | Answer::NotModified { .. }, _) => shop.gates.hear(&host, Heard::Served),
+        (_, Some(429)) => {
+            let asked = visit.retry_after.map(|asked| asked.min(fetch::schedule::ask_max(shop.pace)));
+            shop.gates.hear(&host, Heard::TooMany(asked));
+        }
+        _ => {}
+    }
+}
+
+/// Nothing when it hung while others wanted its place.
+async fn fetch_and_read(
+    shop: &Workshop,
+    plate: &Plate,
+    permit: &mut Permit,
+) -> Option<(fetch::Visit, Reading)> {
     let (source, state) = (&plate.source, plate.state());
     plate.set_activity(Activity::Fetching, shop.now());
     let (etag, last_modified) = validators(source, &state, shop.now());
     let request =
         fetch::Request { url: &source.url, etag, last_modified, timeout: source.timeout, now: shop.now() };
-    let mut visit = shop.visitor.visit(&request).await;
+    let mut visit = tokio::select! {
+        biased;
+        visit = shop.visitor.visit(&request) => visit,
+        () = permit.told_to_give_way() => return None,
+    };
+    permit.stay();
     let reading = match &mut visit.answer {
         Answer::Full(full) if state.body_hash == Some(full.body_hash) => {
             // Nothing is held between visits, and nothing needs the bytes any more.
@@ -285,7 +335,7 @@ async fn fetch_and_read(shop: &Workshop, plate: &Plate) -> (fetch::Visit, Readin
     if matches!(&reading, Reading::Failed { class: "panic", .. }) {
         shop.numbers.panics.inc();
     }
-    (visit, reading)
+    Some((visit, reading))
 }
 
 /// Reads the document on a thread of the blocking pool.

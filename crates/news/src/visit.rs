@@ -163,6 +163,8 @@ pub struct SourceState {
     pub failures: u32,
     /// Answers 410 in a row.
     pub gone_in_a_row: u32,
+    /// Until when its host sent all visits away (Retry-After of a 429).
+    pub host_asked_until: Option<Timestamp>,
     /// What the last document says about when to come again.
     pub rhythm: FeedRhythm,
     /// When to come again; nothing when no visit is planned.
@@ -217,6 +219,9 @@ pub struct SourceStatus {
     pub activity: String,
     /// Since when.
     pub activity_since: Option<Timestamp>,
+    /// What it waits for while it is due and may not begin yet.
+    #[serde(default)]
+    pub waiting_for: Option<String>,
     /// How the last visit ended.
     pub last_status: Option<VisitStatus>,
     /// The last HTTP status code.

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-/// At most two units, such as `250ms`, `5s`, `1h 12m`, `24h`, `41d`.
-pub(super) fn words(duration: Duration) -> String {
+/// A duration in at most two units, such as `250ms`, `5s`, `1h 12m`, `24h`, `41d`.
+#[must_use]
+pub fn words(duration: Duration) -> String {
     let s = duration.as_secs();
     let (n, unit, rest, rest_unit) = match s {
         0 => return format!("{}ms", duration.as_millis()),

@@ -78,9 +78,10 @@ fn rows(sources: &[SourceStatus]) -> Vec<Vec<String>> {
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for source in sources {
         let next = source.next_visit.map_or("-".to_owned(), |t| format!("in {}", span(now, t)));
-        // A failure explains the next visit, unless there is none for another reason.
+        // What holds it up comes first; a failure explains the next visit, unless there is none for another reason.
         let at_rest = source.paused.is_some() || !source.enabled;
-        let why = source.last_error.as_deref().filter(|_| !at_rest).unwrap_or(&source.why);
+        let failed = source.last_error.as_deref().filter(|_| !at_rest);
+        let why = source.waiting_for.as_deref().or(failed).unwrap_or(&source.why);
         rows.push(vec![
             source.id.to_string(),
             source.activity.clone(),
