@@ -32,6 +32,9 @@ use crate::{
     recorder::{Record, Recorder},
 };
 
+/// How often a paused source looks whether its pause is over: the clock may have been set, or the machine asleep.
+const PAUSE_LOOK_EVERY: Duration = Duration::from_secs(60);
+
 /// How bytes become a document.
 pub(crate) type Read = fn(&[u8], &feed::Hints<'_>) -> Result<feed::Document, feed::ReadError>;
 
@@ -110,11 +113,13 @@ impl SourceActor {
     /// No visit before the pause is over; one that fell due meanwhile is due then.
     fn sit_out(&mut self, pause: Pause, ctx: &mut Context<Self>) {
         let Some(until) = pause.until else { return };
-        self.timer = Some(ctx.run_later(until.since(self.shop.now()), move |actor, ctx| {
+        let wait = until.since(self.shop.now()).min(PAUSE_LOOK_EVERY);
+        self.timer = Some(ctx.run_later(wait, move |actor, ctx| {
             actor.timer = None;
+            let now = actor.shop.now();
             // Unless another order came in between.
-            if actor.plate.pause().as_ref() == Some(&pause) {
-                actor.plate.end_pause(actor.shop.now());
+            if actor.plate.pause().as_ref() == Some(&pause) && !pause.holds(now) {
+                actor.plate.end_pause(now);
                 tracing::info!(source = %actor.plate.source.id, "pause ended");
             }
             actor.schedule(ctx);
@@ -123,8 +128,11 @@ impl SourceActor {
 
     /// `due` is when it should have begun; nothing when somebody asked for it out of turn.
     fn begin(&mut self, due: Option<Timestamp>, ctx: &mut Context<Self>) {
-        if self.visiting || self.plate.is_paused() {
+        if self.visiting {
             return;
+        }
+        if self.plate.is_paused() {
+            return self.schedule(ctx);
         }
         self.visiting = true;
         let (shop, plate) = (Rc::clone(&self.shop), Arc::clone(&self.plate));

@@ -1,6 +1,6 @@
 //! `newswire sources export`: the list as OPML, with the pauses of the daemon when it runs.
 
-use std::{collections::HashMap, fs, path::PathBuf};
+use std::{collections::HashMap, fs, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -40,7 +40,12 @@ pub(super) async fn run(desk: &Desk, arguments: Arguments) -> anyhow::Result<Exi
     }
     match arguments.opml {
         Some(path) => {
-            fs::write(&path, text).with_context(|| format!("write {}", safe(&path.display().to_string())))?;
+            let mut options = fs::OpenOptions::new();
+            // With secrets in it, a new file is for its owner alone.
+            options.mode(if arguments.with_secrets { 0o600 } else { 0o666 });
+            let file = options.write(true).create(true).truncate(true).open(&path);
+            file.and_then(|mut file| file.write_all(text.as_bytes()))
+                .with_context(|| format!("write {}", safe(&path.display().to_string())))?;
         }
         None => out::line(text.trim_end())?,
     }

@@ -220,7 +220,7 @@ impl Planner<'_> {
         let id = self.known.free_id(ours("id"), named.as_deref(), &url);
         let mut source = Source::new(id, url);
         source.name = named.unwrap_or(source.name);
-        let mut folders = outline.folders.iter().filter_map(|folder| word(folder));
+        let mut folders = outline.folders().into_iter().filter_map(word);
         let folder = folders.next();
         source.category = match (self.category, ours("category")) {
             (Some(category), _) | (None, Some(category)) => category.to_owned(),
