@@ -62,17 +62,14 @@ pub(super) async fn run(desk: &Desk, arguments: Arguments) -> anyhow::Result<Exi
     } else {
         None
     };
-    tell(&arguments, &plan, &file, reload.as_ref())?;
-    let mut exit = if plan.refused.is_empty() { Exit::Ok } else { Exit::Failure };
+    let mut fine = plan.refused.is_empty();
     if let Some(reload) = &reload {
-        if !matches!(reload.tell(file.path()), Exit::Ok) {
-            exit = Exit::Failure;
-        }
-        if !pause(desk, &plan.added, reload).await? {
-            exit = Exit::Failure;
-        }
+        fine &= matches!(reload.tell(file.path()), Exit::Ok);
+        fine &= pause(desk, &plan.added, reload).await?;
     }
-    Ok(exit)
+    // Last: whoever reads this may go away, and then nothing after it is done.
+    tell(&arguments, &plan, &file, reload.as_ref())?;
+    Ok(if fine { Exit::Ok } else { Exit::Failure })
 }
 
 fn read(opml: &str) -> anyhow::Result<Vec<u8>> {

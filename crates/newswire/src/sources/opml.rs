@@ -14,10 +14,12 @@ use news::{Catalogue, FeedUrl, Pause, Source, SourceId, Timestamp, parse_duratio
 
 /// The name of our namespace.
 const NAMESPACE: &str = "urn:newswire:opml";
-/// Names of parameters whose values are kept to ourselves, as parts in lower case.
-const SECRET_NAMES: [&str; 12] =
-    ["token", "key", "secret", "pass", "pwd", "auth", "sig", "session", "sid", "cred", "hash", "code"];
-/// From this length on a value without a space looks like a key whatever its name is, in bytes.
+/// Ends of the names of parameters whose values are kept to ourselves, in lower case.
+const SECRET_ENDINGS: [&str; 8] =
+    ["token", "key", "secret", "password", "passwd", "signature", "session", "sessionid"];
+/// Whole last words of such names.
+const SECRET_WORDS: [&str; 6] = ["sid", "sig", "pass", "pwd", "auth", "hash"];
+/// From this length on a value of letters and digits looks like a key, unless its name says that it is an id, in bytes.
 const SECRET_BYTES_MIN: usize = 20;
 
 /// What a list comes to, given the sources that there are.
@@ -355,9 +357,10 @@ fn without_secrets(url: &FeedUrl) -> Option<String> {
     let mut url = url.secret().clone();
     let is_secret = |name: &str, value: &str| {
         let name = name.to_ascii_lowercase();
-        !value.is_empty()
-            && (SECRET_NAMES.iter().any(|secret| name.contains(secret))
-                || (value.len() >= SECRET_BYTES_MIN && !value.contains(|c: char| !c.is_ascii_alphanumeric())))
+        let word = name.rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+        let named = SECRET_ENDINGS.iter().any(|end| name.ends_with(end)) || SECRET_WORDS.contains(&word);
+        let long = value.len() >= SECRET_BYTES_MIN && value.bytes().all(|b| b.is_ascii_alphanumeric());
+        !value.is_empty() && (named || (long && word != "id"))
     };
     let pairs: Vec<_> = url.query_pairs().into_owned().collect();
     let kept: Vec<_> = pairs.iter().filter(|(name, value)| !is_secret(name, value)).collect();
@@ -462,10 +465,10 @@ mod tests {
     #[test]
     fn secrets_stay_at_home_unless_they_are_asked_for() {
         let text = "[[source]]\nid = \"a\"\nurl = \"https://u:p@example.org/f?page=2&api_key=SECRET&x=0123456789abcdefghij\"\n\
-                    [[source]]\nid = \"b\"\nurl = \"https://example.org/?format=rss\"\n";
+                    [[source]]\nid = \"b\"\nurl = \"https://example.org/?keywords=a&author=b&channel_id=UC0123456789abcdefghijkl\"\n";
         let catalogue = Catalogue::parse(text).unwrap();
         let (list, stripped) = write(&catalogue, &HashMap::new(), false);
-        assert!(list.contains("\"https://example.org/f?page=2\"") && list.contains("?format=rss"), "{list}");
+        assert!(list.contains("\"https://example.org/f?page=2\"") && list.contains("_id=UC0123"), "{list}");
         assert_eq!(stripped.len(), 1);
         let (list, stripped) = write(&catalogue, &HashMap::new(), true);
         assert!(list.contains("SECRET") && stripped.is_empty());
