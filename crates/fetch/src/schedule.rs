@@ -11,6 +11,7 @@
 //! No source is ever silently dead: only a 410 that was confirmed ends its visits, and says so.
 
 mod calendar;
+mod catch_up;
 mod rhythm;
 mod words;
 
@@ -19,6 +20,7 @@ use std::time::Duration;
 use news::Timestamp;
 
 use calendar::Calendar;
+pub use catch_up::{Planned, catch_up};
 use words::ordinal;
 pub use words::words;
 

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
+use fetch::schedule::Planned;
 use news::{Cursor, Pause, Source, SourceId, SourceState, SourceStatus, Timestamp};
 
 use crate::gates::Sign;
@@ -132,6 +133,34 @@ impl Plate {
         self.inner().state.paused.is_some()
     }
 
+    /// Plans the next visit anew.
+    pub(crate) fn plan(&self, next: Timestamp, why: Option<&str>) {
+        let mut inner = self.inner();
+        inner.state.next_visit = Some(next);
+        if let Some(why) = why {
+            why.clone_into(&mut inner.state.why);
+        }
+    }
+
+    /// When it was visited last and is due next, unless something else is going on.
+    pub(crate) fn planned(&self) -> Option<Planned> {
+        let inner = self.inner();
+        let next = inner
+            .state
+            .next_visit
+            .filter(|_| inner.activity == Activity::Idle && inner.state.paused.is_none())?;
+        Some(Planned { last: inner.state.last_visit, next })
+    }
+
+    pub(crate) fn quarantine(&self) -> Option<String> {
+        self.inner().state.quarantine.clone()
+    }
+
+    /// An operator wants a visit: whatever was suspected of the document is to be seen again.
+    pub(crate) fn lift_quarantine(&self) {
+        self.inner().state.quarantine = None;
+    }
+
     pub(crate) fn set_last_event(&self, event: Cursor) {
         self.inner().last_event = Some(event);
     }
@@ -168,6 +197,7 @@ impl Plate {
             activity: activity.as_str().to_owned(),
             activity_since: inner.since,
             waiting_for: inner.sign.as_ref().and_then(|sign| sign.text()),
+            quarantine: state.quarantine.clone(),
             last_status: state.last_status,
             last_code: state.last_code,
             last_visit: state.last_visit,

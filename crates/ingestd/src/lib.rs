@@ -10,7 +10,9 @@
 mod board;
 mod gates;
 mod host;
+mod marks;
 mod metrics;
+mod outage;
 mod outcome;
 mod recorder;
 mod roster;

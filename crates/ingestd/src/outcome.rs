@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fetch::{
     Answer, FailureClass, Visit,
-    schedule::{Facts, Pace, ask_max, next_visit},
+    schedule::{Facts, Pace, ask_max, next_visit, words},
 };
 use news::{FeedRhythm, Item, Safe, Source, SourceState, Timestamp, VisitStatus};
 use sha2::{Digest as _, Sha256};
@@ -40,6 +40,8 @@ pub(crate) struct Outcome {
     pub(crate) class: Option<&'static str>,
     /// Items over the caps.
     pub(crate) dropped: usize,
+    /// Not blamed on the feed.
+    pub(crate) is_pardoned: bool,
 }
 
 /// What conclusions are drawn from, besides the visit.
@@ -58,6 +60,10 @@ pub(crate) struct Given<'a> {
 const WARNINGS_MAX: usize = 8;
 /// Publication dates kept of a document, for the rhythm.
 const RECENT_MAX: usize = 20;
+/// A document that takes longer to read is dangerous.
+pub(crate) const READ_SLOW: Duration = Duration::from_secs(2);
+/// During an outage of ours nobody is put off for longer.
+const PARDON_MAX: Duration = Duration::from_secs(3600);
 /// A source is asked for everything once a day, whatever its validators say: servers that answer 304 for ever exist.
 const FULL_EVERY: Duration = Duration::from_secs(24 * 3600);
 
@@ -90,7 +96,7 @@ impl Outcome {
         state.last_took_ms = Some(u64::try_from(given.took.as_millis()).unwrap_or(u64::MAX));
         state.counts.visits += 1;
         state.counts.body_bytes += visit.body_bytes;
-        let mut outcome = Self { items: Vec::new(), state, class: None, dropped: 0 };
+        let mut outcome = Self { items: Vec::new(), state, class: None, dropped: 0, is_pardoned: false };
         let status = outcome.take_answer(given, visit, reading);
         outcome.count(status, given.now);
         outcome.plan(given, visit, status);
@@ -99,8 +105,13 @@ impl Outcome {
 
     /// The conclusion when our own code failed on a visit.
     pub(crate) fn crashed(given: Given<'_>, message: &str) -> Self {
-        let mut outcome =
-            Self { items: Vec::new(), state: given.before.clone(), class: Some("panic"), dropped: 0 };
+        let mut outcome = Self {
+            items: Vec::new(),
+            state: given.before.clone(),
+            class: Some("panic"),
+            dropped: 0,
+            is_pardoned: false,
+        };
         outcome.state.last_visit = Some(given.now);
         outcome.state.counts.visits += 1;
         outcome.state.last_error = Some(format!("panic: {}", Safe(message)));
@@ -111,6 +122,42 @@ impl Outcome {
         outcome.state.next_visit = next.at;
         outcome.state.why = next.why;
         outcome
+    }
+
+    /// Our own network is down: the failure says nothing about the feed. It is asked again within its usual interval,
+    /// at a random time, so that the end of the outage is no burst either.
+    pub(crate) fn pardon(&mut self, given: Given<'_>) {
+        let (before, pace) = (given.before, given.pace);
+        let usual =
+            before.last_visit.zip(before.next_visit).map_or(Duration::ZERO, |(last, next)| next.since(last));
+        let longest = usual.min(PARDON_MAX).max(pace.interval_min * 2);
+        let wait = pace.interval_min + (longest - pace.interval_min).mul_f64(given.jitter);
+        self.state.failures = before.failures;
+        self.state.gone_in_a_row = before.gone_in_a_row;
+        self.state.next_visit = Some(given.now.plus(wait));
+        self.state.why = format!(
+            "local outage, not blamed on the feed: most hosts cannot be reached, again in {}",
+            words(wait)
+        );
+        self.is_pardoned = true;
+    }
+
+    /// A document was read, in so much time. Tells whether it was slow.
+    pub(crate) fn judge_reading(&mut self, took: Duration) -> bool {
+        let slow = took > READ_SLOW;
+        self.state.quarantine = slow.then(|| format!("its document took {} to read", words(took)));
+        slow
+    }
+
+    /// A source in quarantine is visited every `interval_max`.
+    pub(crate) fn confine(&mut self, given: Given<'_>) {
+        let (Some(reason), Some(next)) = (&self.state.quarantine, self.state.next_visit) else { return };
+        let max = given.pace.interval_max;
+        let confined = given.now.plus(max - (max / 10).mul_f64(given.jitter));
+        if next < confined {
+            self.state.why = format!("in quarantine ({reason}): every {}", words(max));
+            self.state.next_visit = Some(confined);
+        }
     }
 
     fn take_answer(&mut self, given: Given<'_>, visit: &Visit, reading: Reading) -> VisitStatus {
@@ -365,6 +412,42 @@ mod tests {
         let crashed = Outcome::crashed(given, "index out of bounds");
         assert!(crashed.state.next_visit > Some(NOW()));
         assert_eq!(crashed.state.last_error.as_deref(), Some("panic: index out of bounds"));
+    }
+
+    #[test]
+    fn an_outage_of_ours_is_not_blamed_on_the_feed() {
+        let good = conclude(&SourceState::default(), &visit(200, full("\"v1\"")), Reading::Same).state;
+        let failed = || visit(0, Answer::Failed(Failure::new(FailureClass::Dns, "no answer")));
+        let source = source();
+        let mut state = good;
+        for _ in 0..5 {
+            let mut outcome = conclude(&state, &failed(), Reading::None);
+            let (pace, took) = (Pace::default(), Duration::ZERO);
+            outcome.pardon(Given { source: &source, before: &state, pace, now: NOW(), took, jitter: 1.0 });
+            assert!(outcome.state.next_visit <= Some(NOW().plus(PARDON_MAX)));
+            assert!(outcome.state.why.starts_with("local outage"), "{}", outcome.state.why);
+            state = outcome.state;
+        }
+        assert_eq!(state.failures, 0);
+    }
+
+    #[test]
+    fn a_slow_document_puts_its_source_into_quarantine_until_one_is_fast() {
+        let source = source();
+        let before = SourceState::default();
+        let (pace, took) = (Pace::default(), Duration::ZERO);
+        let given = Given { source: &source, before: &before, pace, now: NOW(), took, jitter: 0.5 };
+        let mut outcome = conclude(&before, &visit(200, full("x")), Reading::Same);
+        outcome.confine(given);
+        let usual = outcome.state.next_visit;
+        assert!(outcome.judge_reading(READ_SLOW * 2));
+        outcome.confine(given);
+        assert!(outcome.state.next_visit >= Some(NOW().plus(pace.interval_max * 9 / 10)));
+        assert_eq!(outcome.state.why, "in quarantine (its document took 4s to read): every 24h");
+        let mut again = conclude(&outcome.state, &visit(200, full("x")), Reading::Same);
+        assert!(!again.judge_reading(READ_SLOW / 2));
+        again.confine(given);
+        assert!(again.state.next_visit < outcome.state.next_visit && usual.is_some());
     }
 
     #[test]

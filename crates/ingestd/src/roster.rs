@@ -4,7 +4,8 @@
 //! looks at every address, and rebuilds from the source and the state on the board.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
+    ops::Bound,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -14,7 +15,7 @@ use actix::{
     Actor, ActorFutureExt as _, Addr, AsyncContext as _, Context, Handler, Message, MessageResult,
     ResponseActFuture, WrapFuture as _,
 };
-use fetch::schedule::first_visit;
+use fetch::schedule::{Planned, ask_max, catch_up, first_visit, words};
 use news::{Catalogue, Pause, Source, SourceId, SourceState, Timestamp};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -22,12 +23,17 @@ use tokio::time::Instant;
 use crate::{
     board::{Activity, Board, Plate},
     host::Host,
+    marks::DEATHS_MAX,
     recorder::{Closed, RecordPauses},
     source_actor::{Leave, Reconsider, SourceActor, VisitNow, Workshop},
 };
 
 /// How often the dead are looked for.
 const ROLL_CALL_EVERY: Duration = Duration::from_millis(250);
+/// So many are called at a time: at 100,000 sources each is called every 12 s, and a call costs no more than at 2,000.
+const CALLED_MAX: usize = 2000;
+/// The clock jumped when it is so far from where it should be; less than that is NTP's daily bread.
+const CLOCK_JUMP: Duration = Duration::from_secs(5);
 /// The first wait before a dead actor is rebuilt; doubles with each death.
 const REBUILD_FIRST: Duration = Duration::from_secs(1);
 /// The longest such wait.
@@ -40,6 +46,10 @@ pub(crate) struct Roster {
     /// What the store remembers of sources that have not been started yet.
     remembered: HashMap<SourceId, SourceState>,
     members: BTreeMap<SourceId, Member>,
+    /// The member at which the next roll call begins.
+    called: Option<SourceId>,
+    /// The wall clock and the steady one at the last look.
+    clock_read: (Timestamp, Instant),
 }
 
 struct Member {
@@ -110,7 +120,8 @@ pub(crate) struct Dismiss;
 
 impl Roster {
     pub(crate) fn new(shop: Rc<Workshop>, board: Board) -> Self {
-        Self { shop, board, remembered: HashMap::new(), members: BTreeMap::new() }
+        let clock_read = (shop.now(), Instant::now());
+        Self { shop, board, remembered: HashMap::new(), members: BTreeMap::new(), called: None, clock_read }
     }
 
     fn start(&mut self, source: Source, state: SourceState) {
@@ -166,8 +177,11 @@ impl Roster {
     /// Rebuilds whose wait is over, and gives the newly dead a wait.
     fn call_the_roll(&mut self) {
         let now = Instant::now();
-        let mut due = Vec::new();
-        for (id, member) in &mut self.members {
+        let (mut due, mut called, mut last) = (Vec::new(), 0, None);
+        let from = self.called.take().map_or(Bound::Unbounded, Bound::Excluded);
+        for (id, member) in self.members.range_mut((from, Bound::Unbounded)).take(CALLED_MAX) {
+            called += 1;
+            last = Some(id);
             let dead = member.actor.as_ref().is_some_and(|actor| !actor.connected());
             match member.rebuild {
                 None if dead => {
@@ -182,6 +196,7 @@ impl Roster {
                 _ => {}
             }
         }
+        self.called = last.filter(|_| called == CALLED_MAX).cloned();
         for id in due {
             let plate = Arc::clone(&self.members[&id].plate);
             let actor = self.build(&plate);
@@ -195,35 +210,85 @@ impl Roster {
     /// Gives every source that is due a place of its own, so that a start is no burst.
     fn plan(&self, sources: Vec<Source>) -> Vec<(Source, SourceState)> {
         let now = self.shop.now();
-        let latest = now.plus(self.shop.pace.interval_max.max(Duration::from_secs(86_400)));
-        let mut planned: Vec<_> = sources
-            .into_iter()
-            .map(|source| {
-                let mut state = self.remembered.get(&source.id).cloned().unwrap_or_default();
-                state.paused = state.paused.filter(|pause| pause.holds(now));
-                if let Some(until) = state.host_asked_until.filter(|until| now < *until && *until < latest) {
-                    self.shop.gates.hold(&Host::of(source.url.secret()), until.since(now));
-                }
-                // A clock that was wrong must not put a visit off for years.
-                state.next_visit = state.next_visit.map(|next| next.min(latest));
-                (source, state)
-            })
-            .collect();
-        let is_due = |source: &Source, state: &SourceState| {
-            source.enabled && (state.last_visit.is_none() || state.next_visit.is_some_and(|next| next <= now))
-        };
-        let total = planned.iter().filter(|(source, state)| is_due(source, state)).count();
-        let due = planned.iter_mut().filter(|(source, state)| is_due(source, state));
-        for (place, (_, state)) in due.enumerate() {
+        let mut planned: Vec<_> = sources.into_iter().map(|source| self.recall(source, now)).collect();
+        let is_new = |source: &Source, state: &SourceState| source.enabled && state.last_visit.is_none();
+        let total = planned.iter().filter(|(source, state)| is_new(source, state)).count();
+        let new = planned.iter_mut().filter(|(source, state)| is_new(source, state));
+        for (place, (_, state)) in new.enumerate() {
             let first = first_visit(now, place, total, self.shop.pace);
-            if state.last_visit.is_some() {
-                state.why = "due since before the start".to_owned();
-            } else {
-                state.why = first.why;
-            }
-            state.next_visit = first.at;
+            (state.next_visit, state.why) = (first.at, first.why);
+        }
+        let known = |(place, (source, state)): (usize, &(Source, SourceState))| {
+            let next = state.next_visit.filter(|_| source.enabled && state.last_visit.is_some())?;
+            Some((place, Planned { last: state.last_visit, next }))
+        };
+        let (places, known): (Vec<_>, Vec<_>) = planned.iter().enumerate().filter_map(known).unzip();
+        for (place, at) in catch_up(now, &known, self.shop.pace) {
+            let state = &mut planned[places[place]].1;
+            state.next_visit = Some(at);
+            "due since before the start".clone_into(&mut state.why);
         }
         planned
+    }
+
+    /// What is known of a source, and what its past says about its host and its document.
+    fn recall(&self, source: Source, now: Timestamp) -> (Source, SourceState) {
+        let (shop, mut state) = (&self.shop, self.remembered.get(&source.id).cloned().unwrap_or_default());
+        state.paused = state.paused.filter(|pause| pause.holds(now));
+        let longest = now.plus(ask_max(shop.pace));
+        if let Some(until) = state.host_asked_until.filter(|until| now < *until && *until <= longest) {
+            shop.gates.hold(&Host::of(source.url.secret()), until.since(now));
+        }
+        if shop.marks.deaths_of(&source.id) >= DEATHS_MAX {
+            let deaths = shop.marks.deaths_of(&source.id);
+            let reason = format!("its document was being read at {deaths} deaths of the process");
+            tracing::warn!(source = %source.id, reason, "put into quarantine");
+            shop.numbers.quarantines.get_or_create(&[("for", "deaths")]).inc();
+            state.why = format!("in quarantine ({reason}): every {}", words(shop.pace.interval_max));
+            state.quarantine = Some(reason);
+            state.next_visit = Some(now.plus(shop.pace.interval_max));
+            // It is no new source any more, even if no visit of it ever ended.
+            state.last_visit.get_or_insert(now);
+        }
+        (source, state)
+    }
+
+    /// Compares the clock with one that never jumps, and plans anew when it did: timers do not know of it.
+    fn look_at_the_clock(&mut self) {
+        let (wall, steady) = (self.shop.now(), Instant::now());
+        let (wall_before, steady_before) = std::mem::replace(&mut self.clock_read, (wall, steady));
+        let expected = wall_before.plus(steady - steady_before);
+        let (ahead, behind) = (wall.since(expected), expected.since(wall));
+        if ahead.max(behind) < CLOCK_JUMP {
+            return;
+        }
+        self.shop.numbers.clock_jumps.inc();
+        let idle: Vec<_> = self.members.values().filter_map(|m| Some((m, m.plate.planned()?))).collect();
+        if behind > ahead {
+            // Nobody has waited shorter or longer for it: every date moves with the clock.
+            let back = i64::try_from(behind.as_millis()).unwrap_or(i64::MAX);
+            for (member, planned) in &idle {
+                let next = Timestamp::from_millis(planned.next.millis().saturating_sub(back));
+                member.plate.plan(next, None);
+            }
+            tracing::warn!(by_s = behind.as_secs(), "the clock was set back; the next visits move with it");
+        } else {
+            let planned: Vec<_> = idle.iter().map(|(_, planned)| *planned).collect();
+            let late = catch_up(wall, &planned, self.shop.pace);
+            for (place, at) in &late {
+                idle[*place].0.plate.plan(*at, Some("due since before the clock jumped"));
+            }
+            let overdue = late.len();
+            tracing::warn!(
+                by_s = ahead.as_secs(),
+                overdue,
+                "the clock jumped ahead, or the machine slept; overdue visits are spread"
+            );
+        }
+        for actor in idle.iter().filter_map(|(member, _)| member.actor.as_ref()) {
+            // A full mailbox means orders to visit now, after which it plans anew anyway.
+            actor.try_send(Reconsider).ok();
+        }
     }
 }
 
@@ -232,7 +297,10 @@ impl Actor for Roster {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.spawn(self.shop.gates.clone().keep_time().into_actor(self));
-        ctx.run_interval(ROLL_CALL_EVERY, |roster, _| roster.call_the_roll());
+        ctx.run_interval(ROLL_CALL_EVERY, |roster, _| {
+            roster.call_the_roll();
+            roster.look_at_the_clock();
+        });
     }
 }
 
@@ -242,8 +310,8 @@ impl Handler<Take> for Roster {
     fn handle(&mut self, Take { catalogue, remembered }: Take, _: &mut Self::Context) -> Self::Result {
         self.remembered = remembered;
         let mut taken = Taken::default();
-        let wanted: HashMap<_, _> = catalogue.sources.iter().map(|s| (s.id.clone(), s.clone())).collect();
-        let gone: Vec<_> = self.members.keys().filter(|id| !wanted.contains_key(*id)).cloned().collect();
+        let wanted: HashSet<_> = catalogue.sources.iter().map(|source| &source.id).collect();
+        let gone: Vec<_> = self.members.keys().filter(|id| !wanted.contains(id)).cloned().collect();
         for id in gone {
             self.leave(&id);
             taken.removed += 1;
@@ -282,12 +350,15 @@ impl Handler<Visit> for Roster {
     fn handle(&mut self, Visit(ids): Visit, _: &mut Self::Context) -> Self::Result {
         let mut visiting = Visiting::default();
         for id in ids {
-            let group = match self.members.get(id.as_str()).map(|member| &member.actor) {
+            let group = match self.members.get(id.as_str()).map(|member| (&member.plate, &member.actor)) {
                 None => &mut visiting.unknown,
-                Some(None) => &mut visiting.disabled,
-                Some(Some(_)) if self.members[id.as_str()].plate.is_paused() => &mut visiting.paused,
-                Some(Some(actor)) => match actor.try_send(VisitNow) {
-                    Ok(()) => &mut visiting.accepted,
+                Some((_, None)) => &mut visiting.disabled,
+                Some((plate, Some(_))) if plate.is_paused() => &mut visiting.paused,
+                Some((plate, Some(actor))) => match actor.try_send(VisitNow) {
+                    Ok(()) => {
+                        plate.lift_quarantine();
+                        &mut visiting.accepted
+                    }
                     Err(_) => &mut visiting.busy,
                 },
             };
@@ -349,9 +420,12 @@ mod tests {
         sync::{Semaphore, broadcast, watch},
     };
 
+    use std::cell::RefCell;
+
     use super::*;
     use crate::{
         gates::{Bounds, Gates},
+        marks::Marks,
         metrics::Numbers,
         recorder::{Desk, Recorder},
         source_actor::{Read, tests::Die},
@@ -367,7 +441,7 @@ mod tests {
         notices: broadcast::Receiver<wire::Notice>,
         url: String,
         numbers: Numbers,
-        _directory: tempfile::TempDir,
+        directory: tempfile::TempDir,
     }
 
     async fn serve() -> String {
@@ -404,6 +478,8 @@ mod tests {
             gates: Gates::new(bounds, numbers.clone()),
             parsers: Arc::new(Semaphore::new(1)),
             read,
+            marks: Marks::open(directory.path()).unwrap(),
+            outage: RefCell::default(),
             recorder: recorder.start(),
             notices,
             pace: Pace { interval_min: second, interval_max: second * 60 },
@@ -413,7 +489,7 @@ mod tests {
         };
         let board = Board::default();
         let roster = Roster::new(Rc::new(shop), board.clone()).start();
-        World { roster, board, notices: heard, url: serve().await, numbers, _directory: directory }
+        World { roster, board, notices: heard, url: serve().await, numbers, directory }
     }
 
     impl World {
@@ -624,6 +700,99 @@ mod tests {
             let due = world.board.get("due").unwrap();
             world.until(|| due.state().counts.visits == 1).await;
         });
+    }
+
+    #[test]
+    fn a_clock_that_jumps_makes_no_visit_late_and_moves_what_is_planned() {
+        run(async {
+            let mut world = world(feed::read).await;
+            world.take(vec![world.source("a")]).await;
+            world.report().await;
+            let plate = world.board.get("a").unwrap();
+            // As after a sleep: the date has passed, and the timer does not know.
+            let passed = Timestamp::from_millis(Clock::system().now_millis() - 1000);
+            plate.plan(passed, None);
+            world.roster.send(Jump { by_ms: 7_200_000 }).await.unwrap();
+            assert_eq!(world.report().await.status, VisitStatus::Unchanged);
+            let next = plate.next_visit().unwrap();
+            world.roster.send(Jump { by_ms: -10_000 }).await.unwrap();
+            world.until(|| plate.next_visit().is_some_and(|now| now < next)).await;
+            let moved = next.since(plate.next_visit().unwrap());
+            assert!(moved.abs_diff(Duration::from_secs(10)) < Duration::from_secs(1), "{moved:?}");
+            assert_eq!(world.numbers.clock_jumps.get(), 2, "each is told once");
+        });
+    }
+
+    #[test]
+    fn a_document_that_is_slow_to_read_is_shown_in_quarantine_until_an_operator_asks() {
+        #[expect(clippy::disallowed_methods, reason = "a thread of the blocking pool")]
+        fn slow(bytes: &[u8], hints: &feed::Hints<'_>) -> Result<feed::Document, feed::ReadError> {
+            std::thread::sleep(crate::outcome::READ_SLOW + Duration::from_millis(100));
+            feed::read(bytes, hints)
+        }
+        run(async {
+            let mut world = world(slow).await;
+            world.take(vec![world.source("a")]).await;
+            let report = world.report().await;
+            assert_eq!(
+                (report.new, world.numbers.slow_parses.get()),
+                (1, 1),
+                "its items are recorded all the same"
+            );
+            let plate = world.board.get("a").unwrap();
+            assert_eq!(plate.status().quarantine.as_deref(), Some("its document took 2s to read"));
+            world.roster.send(Visit(vec!["a".into()])).await.unwrap();
+            assert_eq!(world.report().await.status, VisitStatus::Unchanged);
+            assert_eq!(plate.status().quarantine, None, "the same bytes were not read again");
+        });
+    }
+
+    #[test]
+    fn a_source_that_was_being_read_at_three_deaths_waits_in_quarantine() {
+        run(async {
+            let world = world(feed::read).await;
+            for _ in 0..DEATHS_MAX {
+                let marks = Marks::open(world.directory.path()).unwrap();
+                std::mem::forget(marks.begin(&SourceId::try_new("a").unwrap()));
+            }
+            let marks = Marks::open(world.directory.path()).unwrap();
+            world.roster.send(Remarked(marks)).await.unwrap();
+            world.take(vec![world.source("a"), world.source("b")]).await;
+            let plate = |id| world.board.get(id).unwrap();
+            world.until(|| plate("b").state().counts.visits == 1).await;
+            let status = plate("a").status();
+            assert_eq!((status.counts.visits, status.activity.as_str()), (0, "idle"));
+            assert!(status.quarantine.unwrap().ends_with("at 3 deaths of the process"));
+            assert!(status.next_visit.is_some(), "never silently dead");
+        });
+    }
+
+    /// Other marks than those of the start.
+    #[derive(Debug, Message)]
+    #[rtype(result = "()")]
+    struct Remarked(Marks);
+
+    impl Handler<Remarked> for Roster {
+        type Result = ();
+
+        fn handle(&mut self, Remarked(marks): Remarked, _: &mut Self::Context) {
+            Rc::get_mut(&mut self.shop).unwrap().marks = marks;
+        }
+    }
+
+    /// Makes the clock look as if it had jumped.
+    #[derive(Debug, Message)]
+    #[rtype(result = "()")]
+    struct Jump {
+        by_ms: i64,
+    }
+
+    impl Handler<Jump> for Roster {
+        type Result = ();
+
+        fn handle(&mut self, Jump { by_ms }: Jump, _: &mut Self::Context) {
+            self.clock_read.0 = Timestamp::from_millis(self.clock_read.0.millis() - by_ms);
+        }
     }
 
     /// Kills the actor of a source.

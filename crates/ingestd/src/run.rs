@@ -5,7 +5,7 @@
 //! stop:  roster leaves (visits are cancelled) → recorder ends (what is queued is on disk) → wire closes
 //! ```
 
-use std::{collections::HashMap, path::Path, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::HashMap, path::Path, rc::Rc, sync::Arc, time::Duration};
 
 use actix::Actor as _;
 use actix_web::{App, HttpServer, dev::ServerHandle, web};
@@ -31,6 +31,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use crate::{
     board::Board,
     gates::{Bounds, Gates},
+    marks::Marks,
     metrics::Numbers,
     recorder::{self, Recorder, WriterThread},
     roster::{Dismiss, Roster, Take, Taken, overdue},
@@ -123,11 +124,14 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let failed = signals.stop.clone();
     let (recorder, writer_thread) = Recorder::start(desk, move || failed.cancel())?;
     let recorder = recorder.start();
+    let marks = open_marks(&config).await?;
     let shop = Workshop {
         visitor: visitor(&config)?,
         gates: gates(&config, &numbers),
         parsers: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
         read: feed::read,
+        marks: marks.clone(),
+        outage: RefCell::default(),
         recorder: recorder.clone(),
         notices: notices.clone(),
         pace: Pace { interval_min: config.fetch.interval_min, interval_max: config.fetch.interval_max },
@@ -167,6 +171,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     // Before the store is free for the next one, who will want the name.
     tokio::fs::remove_file(config.daemon.run_dir.join("ingestd.sock")).await.ok();
     stop(roster, recorder, writer_thread, server).await?;
+    tokio::task::spawn_blocking(move || marks.clear()).await.ok();
     match fault.reason() {
         Some(reason) => Err(RunError::Damaged(reason.to_owned())),
         None => Ok(()),
@@ -198,6 +203,14 @@ async fn open_store(config: &Config) -> Result<(store::Writer, Reader), RunError
     notify::status("opening the log");
     let opened = tokio::task::spawn_blocking(move || store::open(&path, &options)).await;
     Ok(opened.context("the thread that opens the log died")??)
+}
+
+/// Only whoever has the store may look at its marks.
+async fn open_marks(config: &Config) -> Result<Marks, RunError> {
+    let path = config.store.path.clone();
+    let marks = tokio::task::spawn_blocking(move || Marks::open(&path)).await;
+    let marks = marks.context("the thread that opens the marks died")?;
+    Ok(marks.with_context(|| format!("cannot use {}", config.store.path.join("parsing").display()))?)
 }
 
 fn serve_admin(

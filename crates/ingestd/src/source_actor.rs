@@ -7,7 +7,7 @@
 //! The visit runs as a future of this actor, so stopping the actor cancels it. A panic in it costs that visit only.
 //! Between visits nothing is held but the state on the board.
 
-use std::{panic::AssertUnwindSafe, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, panic::AssertUnwindSafe, rc::Rc, sync::Arc, time::Duration};
 
 use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, Addr, AsyncContext as _, Context, Handler, Message,
@@ -16,7 +16,9 @@ use actix::{
 use daemon::Clock;
 use fetch::{Answer, FailureClass, Visitor, schedule::Pace};
 use futures_util::FutureExt as _;
-use news::{Cursor, Epoch, Pause, Safe, SourceNotice, SourceState, Timestamp, VisitReport, VisitStatus};
+use news::{
+    Cursor, Epoch, Pause, Safe, SourceId, SourceNotice, SourceState, Timestamp, VisitReport, VisitStatus,
+};
 use store::Appended;
 use tokio::{
     sync::{Semaphore, broadcast},
@@ -27,7 +29,9 @@ use crate::{
     board::{Activity, Plate},
     gates::{Gates, Heard, Permit, Standing},
     host::Host,
+    marks::Marks,
     metrics::Numbers,
+    outage::{Change, Outage, Word},
     outcome::{Given, Outcome, Reading, validators},
     recorder::{Record, Recorder},
 };
@@ -46,6 +50,10 @@ pub(crate) struct Workshop {
     pub(crate) parsers: Arc<Semaphore>,
     /// Reads a document; `feed::read`, but for tests of what happens when it fails.
     pub(crate) read: Read,
+    /// Which documents are being read, for the next process.
+    pub(crate) marks: Marks,
+    /// Whether it is them or us.
+    pub(crate) outage: RefCell<Outage>,
     pub(crate) recorder: Addr<Recorder>,
     pub(crate) notices: broadcast::Sender<wire::Notice>,
     pub(crate) pace: Pace,
@@ -60,6 +68,9 @@ impl Workshop {
     }
 }
 
+/// The visit does not wait longer for its document to be read; the thread keeps its permit until it really ends.
+const READ_GIVE_UP: Duration = Duration::from_secs(30);
+
 /// Watches one source.
 pub(crate) struct SourceActor {
     plate: Arc<Plate>,
@@ -73,7 +84,7 @@ pub(crate) struct SourceActor {
 #[rtype(result = "()")]
 pub(crate) struct VisitNow;
 
-/// The pause of the source has begun or ended: look at the calendar again. A visit under way goes on.
+/// The calendar changed, or a pause began or ended: look at it again. A visit under way goes on.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Reconsider;
@@ -169,7 +180,10 @@ impl SourceActor {
             error: after.last_error.clone(),
         };
         self.count(&outcome, &appended, status, took);
-        log_change(&report, before.failures, &appended);
+        if !outcome.is_pardoned {
+            log_change(&report, before.failures, &appended);
+        }
+        log_quarantine(&report.source, &before, &after);
         let flapped = before.warnings.iter().any(|warning| warning.starts_with("guid-flap"));
         if appended.flapping && !flapped {
             tracing::warn!(source = %report.source, held = appended.held, "guids flap; matching by link and title");
@@ -193,6 +207,9 @@ impl SourceActor {
         numbers.items_dropped.inc_by(outcome.dropped as u64);
         numbers.items_held.inc_by(u64::from(appended.held));
         numbers.visit_seconds.observe(took.as_secs_f64());
+        if outcome.state.quarantine.is_some() && self.plate.quarantine().is_none() {
+            numbers.quarantines.get_or_create(&[("for", "slow")]).inc();
+        }
     }
 }
 
@@ -258,15 +275,23 @@ async fn carry_out(shop: Rc<Workshop>, plate: Arc<Plate>, due: Option<Timestamp>
     }
     drop(permit);
     let fetched = fetched.map(|fetched| fetched.expect("a suspect never gives way"));
-    if let Ok((visit, _)) = &fetched {
-        listen(&shop, host, visit);
+    if let Ok(fetched) = &fetched {
+        listen(&shop, host.clone(), &fetched.visit);
     }
     let (pace, now, jitter) = (shop.pace, shop.now(), fastrand::f64());
     let given = Given { source, before: &before, pace, now, took: started.elapsed(), jitter };
     let mut outcome = match fetched {
-        Ok((visit, reading)) => {
+        Ok(Fetched { visit, reading, read_in }) => {
             shop.numbers.body_bytes.inc_by(visit.body_bytes);
-            Outcome::conclude(given, &visit, reading)
+            let mut outcome = Outcome::conclude(given, &visit, reading);
+            if is_our_fault(&shop, host, &before, &visit) {
+                outcome.pardon(given);
+            }
+            if read_in.is_some_and(|took| outcome.judge_reading(took)) {
+                shop.numbers.slow_parses.inc();
+            }
+            outcome.confine(given);
+            outcome
         }
         Err(panic) => {
             shop.numbers.panics.inc();
@@ -309,12 +334,46 @@ fn listen(shop: &Workshop, host: Host, visit: &fetch::Visit) {
     }
 }
 
+/// Listens for an outage of ours, and tells whether there is one and the visit failed because of it.
+fn is_our_fault(shop: &Workshop, host: Host, before: &SourceState, visit: &fetch::Visit) -> bool {
+    let lost = match &visit.answer {
+        Answer::Failed(failure) if visit.code.is_none() => {
+            matches!(failure.class, FailureClass::Dns | FailureClass::Connect | FailureClass::Timeout)
+        }
+        _ => false,
+    };
+    let was_healthy = before.failures == 0 && before.last_success.is_some();
+    let word = if lost { Word::Lost } else { Word::Reached };
+    let mut outage = shop.outage.borrow_mut();
+    if !lost || was_healthy {
+        match outage.hear(host, word, Instant::now()) {
+            Some(Change::Began { hosts }) => {
+                tracing::warn!(hosts, "most hosts cannot be reached; not blamed on the feeds");
+            }
+            Some(Change::Ended { lasted, pardoned }) => {
+                tracing::info!(lasted_s = lasted.as_secs(), pardoned, "hosts can be reached again");
+            }
+            None => {}
+        }
+        shop.numbers.outage.set(i64::from(outage.is_on()));
+    }
+    let pardoned = lost && outage.is_on();
+    if pardoned {
+        outage.pardon();
+        shop.numbers.pardoned.inc();
+    }
+    pardoned
+}
+
+/// What was fetched, what was made of it, and how long that took.
+struct Fetched {
+    visit: fetch::Visit,
+    reading: Reading,
+    read_in: Option<Duration>,
+}
+
 /// Nothing when it hung while others wanted its place.
-async fn fetch_and_read(
-    shop: &Workshop,
-    plate: &Plate,
-    permit: &mut Permit,
-) -> Option<(fetch::Visit, Reading)> {
+async fn fetch_and_read(shop: &Workshop, plate: &Plate, permit: &mut Permit) -> Option<Fetched> {
     let (source, state) = (&plate.source, plate.state());
     plate.set_activity(Activity::Fetching, shop.now());
     let (etag, last_modified) = validators(source, &state, shop.now());
@@ -326,6 +385,7 @@ async fn fetch_and_read(
         () = permit.told_to_give_way() => return None,
     };
     permit.stay();
+    let mut read_in = None;
     let reading = match &mut visit.answer {
         Answer::Full(full) if state.body_hash == Some(full.body_hash) => {
             // Nothing is held between visits, and nothing needs the bytes any more.
@@ -336,43 +396,64 @@ async fn fetch_and_read(
             plate.set_activity(Activity::Parsing, shop.now());
             let body = std::mem::take(&mut full.body);
             let known = (full.url.clone(), full.content_type.clone(), source.language.clone());
-            read(shop.read, &shop.parsers, body, known).await
+            let (reading, took) = read(shop, &source.id, body, known).await;
+            read_in = took;
+            reading
         }
         _ => Reading::None,
     };
     if matches!(&reading, Reading::Failed { class: "panic", .. }) {
         shop.numbers.panics.inc();
     }
-    Some((visit, reading))
+    Some(Fetched { visit, reading, read_in })
 }
 
-/// Reads the document on a thread of the blocking pool.
+/// Reads the document on a thread of the blocking pool, and says how long that took.
 async fn read(
-    read: Read,
-    parsers: &Arc<Semaphore>,
+    shop: &Workshop,
+    source: &SourceId,
     body: bytes::Bytes,
     (url, content_type, language): (url::Url, Option<String>, Option<String>),
-) -> Reading {
-    let permit = Arc::clone(parsers).acquire_owned().await.expect("the parsers' semaphore is never closed");
+) -> (Reading, Option<Duration>) {
+    let permit = Arc::clone(&shop.parsers).acquire_owned().await;
+    let permit = permit.expect("the parsers' semaphore is never closed");
+    let (read, marks, source) = (shop.read, shop.marks.clone(), source.clone());
     let parse = move || {
         let _permit = permit;
+        let _mark = marks.begin(&source);
         let hints = feed::Hints {
             url: Some(&url),
             content_type: content_type.as_deref(),
             language: language.as_deref(),
         };
-        read(&body, &hints)
+        let started = Instant::now();
+        (read(&body, &hints), started.elapsed())
     };
-    match tokio::task::spawn_blocking(parse).await {
-        Ok(Ok(document)) => Reading::Document(Box::new(document)),
-        Ok(Err(error)) => Reading::Failed { class: error.class(), message: error.to_string() },
-        Err(join) => {
+    match tokio::time::timeout(READ_GIVE_UP, tokio::task::spawn_blocking(parse)).await {
+        Ok(Ok((Ok(document), took))) => (Reading::Document(Box::new(document)), Some(took)),
+        Ok(Ok((Err(error), took))) => {
+            (Reading::Failed { class: error.class(), message: error.to_string() }, Some(took))
+        }
+        Ok(Err(join)) => {
             let message = match join.try_into_panic() {
                 Ok(panic) => daemon::panics::message(&*panic).to_owned(),
                 Err(cancelled) => cancelled.to_string(),
             };
-            Reading::Failed { class: "panic", message: Safe(&message).to_string() }
+            (Reading::Failed { class: "panic", message: Safe(&message).to_string() }, None)
         }
+        Err(_) => {
+            let class = FailureClass::TooComplex.as_str();
+            let message = "reading the document takes too long".to_owned();
+            (Reading::Failed { class, message }, Some(READ_GIVE_UP))
+        }
+    }
+}
+
+fn log_quarantine(source: &SourceId, before: &SourceState, after: &SourceState) {
+    match (&before.quarantine, &after.quarantine) {
+        (None, Some(reason)) => tracing::warn!(%source, reason, "put into quarantine"),
+        (Some(_), None) => tracing::info!(%source, "out of quarantine"),
+        _ => {}
     }
 }
 

@@ -165,6 +165,8 @@ pub struct SourceState {
     pub gone_in_a_row: u32,
     /// Until when its host sent all visits away (Retry-After of a 429).
     pub host_asked_until: Option<Timestamp>,
+    /// Why it is visited no more often than must be: its document is dangerous to read.
+    pub quarantine: Option<String>,
     /// What the last document says about when to come again.
     pub rhythm: FeedRhythm,
     /// When to come again; nothing when no visit is planned.
@@ -222,6 +224,9 @@ pub struct SourceStatus {
     /// What it waits for while it is due and may not begin yet.
     #[serde(default)]
     pub waiting_for: Option<String>,
+    /// Why it is visited no more often than must be, until its document is read fast or an operator asks for a visit.
+    #[serde(default)]
+    pub quarantine: Option<String>,
     /// How the last visit ended.
     pub last_status: Option<VisitStatus>,
     /// The last HTTP status code.
