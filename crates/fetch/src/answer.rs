@@ -16,6 +16,8 @@ pub struct Visit {
     pub answer: Answer,
     /// The last HTTP status; nothing when no server answered.
     pub code: Option<u16>,
+    /// Whether validators were sent, so that a 304 was possible.
+    pub is_conditional: bool,
     /// The redirects that were followed, in order.
     pub hops: Vec<Hop>,
     /// Where the time went.

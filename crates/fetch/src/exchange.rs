@@ -12,10 +12,11 @@ use std::{
     task::{Context, Poll},
 };
 
+use news::Safe;
 use reqwest::{
     Certificate, Client, Request, Response,
     dns::{Addrs, Name, Resolve, Resolving},
-    header::{ACCEPT, CONNECTION, HeaderMap, HeaderValue},
+    header::{ACCEPT, CONNECTION, HeaderMap, HeaderValue, USER_AGENT},
     redirect,
 };
 use tokio::{
@@ -24,7 +25,7 @@ use tokio::{
 };
 use tower_service::Service;
 
-use crate::{BadPolicy, Failure, FailureClass, Policy, failure, install_tls};
+use crate::{BadPolicy, Failure, FailureClass, Policy, Transport, failure, install_tls};
 
 /// What we read, best first. `*/*` because some servers refuse a list that does not name what they have.
 const ACCEPTED: &str = "application/atom+xml, application/rss+xml, application/feed+json, application/rdf+xml;q=0.9, \
@@ -47,21 +48,15 @@ struct Leg {
 /// [`BadPolicy`] when it cannot be built.
 pub(crate) fn client(policy: &Policy) -> Result<Client, BadPolicy> {
     install_tls();
-    let agent = HeaderValue::from_str(&policy.user_agent).ok().filter(|agent| agent.to_str().is_ok());
-    let agent = agent.ok_or_else(|| BadPolicy::UserAgent(policy.user_agent.clone()))?;
+    let headers = headers(policy)?;
     let more = policy.authorities_pem.as_deref().unwrap_or_default().as_bytes();
     let more = Certificate::from_pem_bundle(more).map_err(BadPolicy::Authorities)?;
     if more.is_empty() && policy.authorities_pem.is_some() {
         return Err(BadPolicy::NoAuthority);
     }
     let build = || {
-        let headers = HeaderMap::from_iter([
-            (ACCEPT, HeaderValue::from_static(ACCEPTED)),
-            (CONNECTION, HeaderValue::from_static("close")),
-        ]);
         Client::builder()
-            .user_agent(agent.clone())
-            .default_headers(headers)
+            .default_headers(headers.clone())
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)
@@ -76,6 +71,20 @@ pub(crate) fn client(policy: &Policy) -> Result<Client, BadPolicy> {
     // and every https visit fails with the class `tls`, which says more than a daemon that does not start.
     let with_machines = build().tls_certs_merge(more.clone()).build();
     with_machines.or_else(|_| build().tls_certs_only(more).build()).map_err(BadPolicy::Client)
+}
+
+/// What every request says, whoever is asked.
+///
+/// # Errors
+/// [`BadPolicy::UserAgent`] when it cannot stand in a header.
+pub(crate) fn headers(policy: &Policy) -> Result<HeaderMap, BadPolicy> {
+    let agent = HeaderValue::from_str(&policy.user_agent).ok().filter(|agent| agent.to_str().is_ok());
+    let agent = agent.ok_or_else(|| BadPolicy::UserAgent(policy.user_agent.clone()))?;
+    Ok(HeaderMap::from_iter([
+        (USER_AGENT, agent),
+        (ACCEPT, HeaderValue::from_static(ACCEPTED)),
+        (CONNECTION, HeaderValue::from_static("close")),
+    ]))
 }
 
 /// Hands out the addresses that were checked for the exchange that asks.
@@ -185,6 +194,38 @@ pub(crate) async fn ask(
             let is_unasked = failure.class == FailureClass::Connect;
             Err(Fault { failure, is_unasked })
         }
+    }
+}
+
+/// The same without a connection of ours: the transport stands in for the client, under the deadline of the head.
+///
+/// # Errors
+/// [`Fault`] with the classes `connect` and `timeout`.
+pub(crate) async fn ask_over(
+    transport: &dyn Transport,
+    policy: &Policy,
+    mut request: Request,
+    addresses: Vec<SocketAddr>,
+    deadlines: Deadlines,
+) -> Result<Head, Fault> {
+    let host = request.url().host_str().unwrap_or_default().to_owned();
+    let fault = |class, why, is_unasked| Fault { failure: Failure::new(class, why), is_unasked };
+    let (Some(remote), Ok(said)) = (addresses.first().copied(), headers(policy)) else {
+        return Err(unexpected(&host));
+    };
+    // The client would add them: what the request says itself counts.
+    for (name, value) in &said {
+        request.headers_mut().entry(name).or_insert_with(|| value.clone());
+    }
+    let connected = Instant::now();
+    let until = (connected + policy.timeout_head).min(deadlines.total);
+    match tokio::time::timeout_at(until, transport.exchange(request, remote)).await {
+        Ok(Ok(response)) => Ok(Head { response, connected, remote }),
+        Ok(Err(e)) => {
+            let why = format!("could not connect to {host}: {}", Safe(&e.to_string()));
+            Err(fault(FailureClass::Connect, why, true))
+        }
+        Err(_) => Err(fault(FailureClass::Timeout, format!("{host} took too long to answer"), false)),
     }
 }
 

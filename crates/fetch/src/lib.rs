@@ -15,6 +15,7 @@ mod headers;
 mod policy;
 mod resolver;
 pub mod schedule;
+mod transport;
 mod visit;
 
 pub use address::{BadCidr, Cidr, is_public};
@@ -22,6 +23,7 @@ pub use answer::{Answer, CacheLife, Full, Hop, Timings, Visit};
 pub use failure::{Failure, FailureClass};
 pub use policy::{BadPolicy, Policy};
 pub use resolver::{Lookup, Resolver, SystemResolver};
+pub use transport::{Exchange, Transport};
 pub use visit::{Request, Visitor};
 
 /// Makes ring the process's TLS provider, unless one is installed already.

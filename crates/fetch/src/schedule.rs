@@ -167,7 +167,25 @@ pub fn next_visit(facts: &Facts<'_>, jitter: f64) -> Next {
             (between(low, high, jitter), base.why)
         }
     };
-    out_of_skipped_hours(facts, wait, why, jitter)
+    let next = Next { at: Some(facts.now.plus(wait)), why };
+    welcome(next, facts.skip_hours, facts.skip_days, jitter)
+}
+
+/// Moves a visit out of the hours and days that the feed wants to be left alone in, by at most a day. The sets are those
+/// of [`Facts`]; `jitter` is a random number from 0 to 1, from outside.
+#[must_use]
+pub fn welcome(next: Next, skip_hours: u32, skip_days: u8, jitter: f64) -> Next {
+    let Next { at: Some(at), why } = next else { return next };
+    let latest = at.plus(ASK_MAX);
+    match Calendar::new(skip_hours, skip_days).first_allowed(at, latest) {
+        hour if hour == at => Next { at: Some(at), why },
+        hour => {
+            // Spread over ten minutes, lest every feed of a publisher is due at the full hour.
+            let spread = between(Duration::ZERO, Duration::from_secs(600), jitter);
+            let at = if hour == latest { latest } else { hour.plus(spread).min(latest) };
+            Next { at: Some(at), why: format!("{why}, moved out of the feed's skipHours and skipDays") }
+        }
+    }
 }
 
 /// Says when a source that was never visited is visited first: new sources start 10 ms apart, and all of them
@@ -252,20 +270,6 @@ fn longest_ask(facts: &Facts<'_>, pace: Pace) -> Option<Rule> {
     };
     // `max_by_key` gives the last of equals, so reversed: on a tie the stronger voice is named.
     asks.into_iter().filter_map(cut).rev().max_by_key(|rule| rule.wait)
-}
-
-fn out_of_skipped_hours(facts: &Facts<'_>, wait: Duration, why: String, jitter: f64) -> Next {
-    let at = facts.now.plus(wait);
-    let latest = at.plus(ASK_MAX);
-    match Calendar::new(facts.skip_hours, facts.skip_days).first_allowed(at, latest) {
-        hour if hour == at => Next { at: Some(at), why },
-        hour => {
-            // Spread over ten minutes, lest every feed of a publisher is due at the full hour.
-            let spread = between(Duration::ZERO, Duration::from_secs(600), jitter);
-            let at = if hour == latest { latest } else { hour.plus(spread).min(latest) };
-            Next { at: Some(at), why: format!("{why}, moved out of the feed's skipHours and skipDays") }
-        }
-    }
 }
 
 fn tenth_more(wait: Duration) -> Duration {

@@ -18,7 +18,7 @@ use url::Url;
 
 use crate::{
     Answer, BadPolicy, CacheLife, Failure, FailureClass, Full, Hop, Policy, Resolver, SystemResolver,
-    Timings, Visit, body,
+    Timings, Transport, Visit, body,
     exchange::{self, Deadlines, Fault, Head},
     failure, headers, resolver,
 };
@@ -46,6 +46,8 @@ pub struct Visitor {
     client: Client,
     policy: Arc<Policy>,
     resolver: Arc<dyn Resolver>,
+    /// Nothing for the machine's own network.
+    transport: Option<Arc<dyn Transport>>,
 }
 
 /// What is learned on the way, whatever the visit comes to.
@@ -53,6 +55,7 @@ struct Trip {
     now: Timestamp,
     started: Instant,
     deadline: Instant,
+    is_conditional: bool,
     is_retried: bool,
     code: Option<u16>,
     hops: Vec<Hop>,
@@ -80,7 +83,13 @@ impl Visitor {
     /// [`BadPolicy`] when no visit could ever succeed under the policy.
     pub fn with_resolver(policy: Policy, resolver: Arc<dyn Resolver>) -> Result<Self, BadPolicy> {
         policy.check()?;
-        Ok(Self { client: exchange::client(&policy)?, policy: Arc::new(policy), resolver })
+        Ok(Self { client: exchange::client(&policy)?, policy: Arc::new(policy), resolver, transport: None })
+    }
+
+    /// The same visitor over a network from outside. Guard, deadlines, caps and redirects stay its own.
+    #[must_use]
+    pub fn with_transport(self, transport: Arc<dyn Transport>) -> Self {
+        Self { transport: Some(transport), ..self }
     }
 
     /// Makes one visit. It ends before the request's deadline, whatever the server does.
@@ -90,6 +99,7 @@ impl Visitor {
             now: request.now,
             started,
             deadline: started + request.timeout.unwrap_or(self.policy.timeout_total),
+            is_conditional: !conditions(request).is_empty(),
             is_retried: false,
             code: None,
             hops: Vec::new(),
@@ -187,7 +197,12 @@ impl Visitor {
         trip.timings.dns += looked_up - started;
         let addresses = found.map_err(|failure| Fault { failure, is_unasked: false })?;
         let deadlines = Deadlines { connect, total: trip.deadline };
-        let head = exchange::ask(&self.client, &self.policy, question, addresses, deadlines).await;
+        let head = match &self.transport {
+            None => exchange::ask(&self.client, &self.policy, question, addresses, deadlines).await,
+            Some(network) => {
+                exchange::ask_over(&**network, &self.policy, question, addresses, deadlines).await
+            }
+        };
         let ended = Instant::now();
         let connected = head.as_ref().map_or(ended, |head| head.connected);
         trip.timings.connect += connected - looked_up;
@@ -293,6 +308,7 @@ impl Trip {
         Visit {
             answer,
             code: self.code,
+            is_conditional: self.is_conditional,
             hops: self.hops,
             timings: Timings { total: self.started.elapsed(), ..self.timings },
             headers: self.headers,
