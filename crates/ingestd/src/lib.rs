@@ -18,6 +18,8 @@ mod recorder;
 mod roster;
 mod routes;
 mod run;
+#[cfg(test)]
+mod simulation;
 mod source_actor;
 mod wire_log;
 

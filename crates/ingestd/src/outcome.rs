@@ -73,13 +73,15 @@ pub(crate) fn url_hash(source: &Source) -> u64 {
     u64::from_le_bytes(digest[..8].try_into().expect("a SHA-256 has 32 bytes"))
 }
 
-/// The validators to send: none when the address changed, and none once a day.
+/// The validators to send: none when the address changed, and none once a day. Once: a server that had no document for
+/// us then (throttled, cut off) is asked with validators again, not for everything over and over.
 pub(crate) fn validators<'s>(
     source: &Source,
     state: &'s SourceState,
     now: Timestamp,
 ) -> (Option<&'s str>, Option<&'s str>) {
-    let fresh = state.last_full.is_some_and(|full| now.since(full) < FULL_EVERY);
+    let lately = |at: Option<Timestamp>| at.is_some_and(|at| now.since(at) < FULL_EVERY);
+    let fresh = lately(state.last_full) || lately(state.asked_in_full);
     if state.url_hash != url_hash(source) || !fresh {
         return (None, None);
     }
@@ -90,7 +92,10 @@ impl Outcome {
     /// Draws the conclusions.
     pub(crate) fn conclude(given: Given<'_>, visit: &Visit, reading: Reading) -> Self {
         let mut state = given.before.clone();
-        state.url_hash = url_hash(given.source);
+        belong(&mut state, url_hash(given.source));
+        if !visit.is_conditional {
+            state.asked_in_full = Some(given.now);
+        }
         state.last_visit = Some(given.now);
         state.last_code = visit.code;
         state.last_took_ms = Some(u64::try_from(given.took.as_millis()).unwrap_or(u64::MAX));
@@ -266,6 +271,15 @@ impl Outcome {
     }
 }
 
+/// Binds what is remembered to an address. What was had from another one is no answer of this one, also when the first
+/// visit here fails.
+fn belong(state: &mut SourceState, url_hash: u64) {
+    if state.url_hash != url_hash {
+        (state.url_hash, state.etag, state.last_modified) = (url_hash, None, None);
+        (state.body_hash, state.last_full, state.asked_in_full) = (None, None, None);
+    }
+}
+
 /// For how long the source has given us nothing new, when anything is known about that.
 fn quiet_for(before: &SourceState, now: Timestamp) -> Option<Duration> {
     match (before.last_news, before.last_visit) {
@@ -316,6 +330,7 @@ mod tests {
         Visit {
             answer,
             code: Some(code),
+            is_conditional: code == 304,
             hops: Vec::new(),
             timings: Timings::default(),
             headers: Vec::new(),
@@ -353,6 +368,29 @@ mod tests {
         assert_eq!(validators(&source, &state, NOW().plus(FULL_EVERY)), (None, None));
         source.url = FeedUrl::try_new("https://example.org/other").unwrap();
         assert_eq!(validators(&source, &state, NOW()), (None, None));
+    }
+
+    #[test]
+    fn everything_is_asked_for_once_a_day_also_when_that_fails() {
+        let good = conclude(&SourceState::default(), &visit(200, full("\"v1\"")), Reading::Same).state;
+        let a_day_ago = SourceState {
+            last_full: Some(Timestamp::from_millis(NOW().millis() - 86_400_000)),
+            asked_in_full: None,
+            ..good
+        };
+        assert_eq!(validators(&source(), &a_day_ago, NOW()), (None, None));
+        let busy = conclude(&a_day_ago, &visit(503, Answer::Throttled), Reading::None).state;
+        assert_eq!(validators(&source(), &busy, NOW()), (Some("\"v1\""), None));
+        assert_eq!(validators(&source(), &busy, NOW().plus(FULL_EVERY)), (None, None));
+    }
+
+    #[test]
+    fn validators_of_an_old_address_do_not_come_back_after_a_failure_at_the_new_one() {
+        let good = conclude(&SourceState::default(), &visit(200, full("\"v1\"")), Reading::Same).state;
+        let elsewhere = SourceState { url_hash: good.url_hash ^ 1, ..good };
+        let busy = conclude(&elsewhere, &visit(503, Answer::Throttled), Reading::None).state;
+        assert_eq!(validators(&source(), &busy, NOW()), (None, None));
+        assert_eq!(busy.body_hash, None, "nor is its document the one that we have");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use actix::{
     Actor, ActorFutureExt as _, Addr, AsyncContext as _, Context, Handler, Message, MessageResult,
     ResponseActFuture, WrapFuture as _,
 };
-use fetch::schedule::{Planned, ask_max, catch_up, first_visit, words};
+use fetch::schedule::{Next, Planned, ask_max, catch_up, first_visit, welcome, words};
 use news::{Catalogue, Pause, Source, SourceId, SourceState, Timestamp};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -50,6 +50,7 @@ pub(crate) struct Roster {
     called: Option<SourceId>,
     /// The wall clock and the steady one at the last look.
     clock_read: (Timestamp, Instant),
+    roll_call_every: Duration,
 }
 
 struct Member {
@@ -120,8 +121,21 @@ pub(crate) struct Dismiss;
 
 impl Roster {
     pub(crate) fn new(shop: Rc<Workshop>, board: Board) -> Self {
-        let clock_read = (shop.now(), Instant::now());
-        Self { shop, board, remembered: HashMap::new(), members: BTreeMap::new(), called: None, clock_read }
+        Self {
+            clock_read: (shop.now(), Instant::now()),
+            shop,
+            board,
+            remembered: HashMap::new(),
+            members: BTreeMap::new(),
+            called: None,
+            roll_call_every: ROLL_CALL_EVERY,
+        }
+    }
+
+    /// A roster that looks for the dead less often: on simulated time each look is a moment of the real one.
+    #[cfg(test)]
+    pub(crate) fn calling_every(self, roll_call_every: Duration) -> Self {
+        Self { roll_call_every, ..self }
     }
 
     fn start(&mut self, source: Source, state: SourceState) {
@@ -225,8 +239,9 @@ impl Roster {
         let (places, known): (Vec<_>, Vec<_>) = planned.iter().enumerate().filter_map(known).unzip();
         for (place, at) in catch_up(now, &known, self.shop.pace) {
             let state = &mut planned[places[place]].1;
-            state.next_visit = Some(at);
-            "due since before the start".clone_into(&mut state.why);
+            let next = Next { at: Some(at), why: "due since before the start".to_owned() };
+            let next = welcome(next, state.rhythm.skip_hours, state.rhythm.skip_days, fastrand::f64());
+            (state.next_visit, state.why) = (next.at, next.why);
         }
         planned
     }
@@ -297,7 +312,7 @@ impl Actor for Roster {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.spawn(self.shop.gates.clone().keep_time().into_actor(self));
-        ctx.run_interval(ROLL_CALL_EVERY, |roster, _| {
+        ctx.run_interval(self.roll_call_every, |roster, _| {
             roster.call_the_roll();
             roster.look_at_the_clock();
         });

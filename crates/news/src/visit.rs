@@ -145,6 +145,8 @@ pub struct SourceState {
     pub body_hash: Option<u64>,
     /// When the last full (200) answer was had.
     pub last_full: Option<Timestamp>,
+    /// When everything was last asked for, without validators, whatever came of it.
+    pub asked_in_full: Option<Timestamp>,
     /// When the last visit ended.
     pub last_visit: Option<Timestamp>,
     /// When the last healthy visit ended.

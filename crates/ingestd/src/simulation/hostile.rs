@@ -1,0 +1,1 @@
+//! The cases of the hostile catalogue that need the whole daemon.
