@@ -171,11 +171,15 @@ impl Outcome {
                 if let Reading::Failed { class, message } = reading {
                     return self.fail(class, &message);
                 }
-                self.state.etag.clone_from(&full.etag);
-                self.state.last_modified.clone_from(&full.last_modified);
                 self.state.body_hash = Some(full.body_hash);
-                if !full.is_delta {
-                    self.state.last_full = Some(given.now);
+                // What was cut off must not hide behind a 304. When the same bytes come again, they are all there is.
+                let is_cut = matches!(&reading, Reading::Document(document) if document.damaged);
+                if !is_cut {
+                    self.state.etag.clone_from(&full.etag);
+                    self.state.last_modified.clone_from(&full.last_modified);
+                    if !full.is_delta {
+                        self.state.last_full = Some(given.now);
+                    }
                 }
                 match reading {
                     Reading::Document(document) => self.take_document(*document),

@@ -148,7 +148,7 @@ struct Life {
 }
 
 impl Life {
-    async fn start(path: &Path, clock: &Clock, servers: Arc<dyn Servers>, bounds: Bounds) -> Self {
+    async fn start(path: &Path, clock: &Clock, servers: Arc<dyn Servers>, pace: Pace) -> Self {
         let path = path.to_owned();
         let opened = tokio::task::spawn_blocking(move || store::open(&path, &store::Options::default()));
         let (writer, reader) = opened.await.unwrap().unwrap();
@@ -162,6 +162,8 @@ impl Life {
         let network = Network { servers, clock: clock.clone(), hold: Arc::clone(&hold) };
         let visitor = Visitor::with_resolver(Policy::default(), Arc::new(AnyName)).unwrap();
         let (notices, heard) = broadcast::channel(4096);
+        let host_spacing = Duration::from_secs(1);
+        let bounds = Bounds { in_flight: 256, host_in_flight: 2, host_spacing };
         let shop = Workshop {
             visitor: visitor.with_transport(Arc::new(network)),
             gates: Gates::new(bounds),
@@ -169,7 +171,7 @@ impl Life {
             read: feed::read,
             recorder: recorder.clone(),
             notices,
-            pace: Pace::default(),
+            pace,
             epoch: reader.epoch().clone(),
             clock: clock.clone(),
             numbers,
@@ -233,8 +235,4 @@ fn directory() -> tempfile::TempDir {
 
 fn source(id: &str, url: &str) -> Source {
     Source::new(SourceId::try_new(id).unwrap(), FeedUrl::try_new(url).unwrap())
-}
-
-fn bounds() -> Bounds {
-    Bounds { in_flight: 256, host_in_flight: 2, host_spacing: Duration::from_secs(1) }
 }

@@ -10,12 +10,13 @@ use std::{sync::Arc, time::Duration};
 
 use actix_rt::time::sleep;
 use daemon::Clock;
+use fetch::schedule::Pace;
 use news::Source;
 
 use habits::{Habits, hours};
 use judge::{Judge, Offence};
 
-use super::{Life, MONDAY_MS, Servers, bounds, directory, simulate, source};
+use super::{Life, MONDAY_MS, Servers, directory, simulate, source};
 
 fn sources() -> Vec<Source> {
     habits::all().iter().map(|habits| source(habits.name, &habits.url())).collect()
@@ -33,7 +34,7 @@ fn imported_again() -> Vec<Source> {
 
 /// Lives so long, and stops.
 async fn live(judge: &Arc<Judge>, clock: &Clock, store: &std::path::Path, days: &[(Vec<Source>, Duration)]) {
-    let life = Life::start(store, clock, Arc::clone(judge) as Arc<dyn Servers>, bounds()).await;
+    let life = Life::start(store, clock, Arc::clone(judge) as Arc<dyn Servers>, Pace::default()).await;
     for (catalogue, length) in days {
         life.take(catalogue.clone()).await;
         sleep(*length).await;
