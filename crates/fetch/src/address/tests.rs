@@ -248,7 +248,7 @@ fn embedded(v4: Ipv4Addr) -> [Ipv6Addr; 5] {
 
 proptest! {
     #[test]
-    fn an_address_inside_another_is_refused_exactly_when_it_is_refused_itself(bits: u32) {
+    fn a03_an_address_inside_another_is_refused_exactly_when_it_is_refused_itself(bits: u32) {
         let v4 = Ipv4Addr::from_bits(bits);
         let alone = check(&Policy::default(), v4.into(), 80).is_ok();
         for v6 in embedded(v4) {

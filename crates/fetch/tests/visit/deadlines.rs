@@ -17,7 +17,7 @@ use crate::{NOW_MS, class, failure, full, origin::*, policy, visit, visit_with};
 const HEAD: &str = "HTTP/1.1 200 OK\r\n\r\n";
 
 /// Visits under a policy and says how long it took.
-async fn timed(policy: Policy, url: &str) -> (fetch::Visit, Duration) {
+pub(crate) async fn timed(policy: Policy, url: &str) -> (fetch::Visit, Duration) {
     let visitor = Visitor::try_new(policy).unwrap();
     let started = Instant::now();
     let visit = visit_with(&visitor, url, None, None).await;
@@ -25,45 +25,8 @@ async fn timed(policy: Policy, url: &str) -> (fetch::Visit, Duration) {
 }
 
 /// At the deadline, or within a second of it on a busy machine.
-fn is_about(took: Duration, expected_ms: u64) -> bool {
+pub(crate) fn is_about(took: Duration, expected_ms: u64) -> bool {
     (expected_ms..expected_ms + 1000).contains(&u64::try_from(took.as_millis()).unwrap())
-}
-
-#[tokio::test]
-async fn a_server_that_does_not_answer_is_left_at_the_deadline_of_the_head() {
-    let policy = Policy { timeout_head: Duration::from_millis(200), ..policy() };
-    let drip = Step::Drip(vec![b'x'; 500], Duration::from_millis(20));
-    for script in [vec![Step::Hang], vec![say("HTTP/1.1 200 OK\r\nx: "), drip]] {
-        let origin = Origin::always(script).await;
-        let (visit, took) = timed(policy.clone(), &origin.url("/")).await;
-        assert_eq!(failure(&visit).to_string(), "timeout: 127.0.0.1 took too long to answer");
-        assert!(is_about(took, 200), "{took:?}");
-        assert_eq!((visit.code, origin.accepts()), (None, 1));
-    }
-}
-
-#[tokio::test]
-async fn the_total_deadline_wins_over_a_drip() {
-    // Not even a hundred bytes a second, but fast enough for a rate of 20.
-    let policy = Policy { timeout_total: Duration::from_millis(700), rate_bytes_min: 20, ..policy() };
-    let origin =
-        Origin::always(vec![say(HEAD), Step::Drip(vec![b' '; 5000], Duration::from_millis(10))]).await;
-    let (visit, took) = timed(policy, &origin.url("/")).await;
-    assert_eq!(failure(&visit).to_string(), "timeout: the visit ran out of time while reading the body");
-    assert!(is_about(took, 700), "{took:?}");
-    assert!(visit.body_bytes > 0);
-}
-
-#[tokio::test]
-async fn a_body_that_is_too_slow_is_left_when_its_grace_is_over() {
-    let policy = Policy { rate_grace: Duration::from_millis(300), ..policy() };
-    for step in [Step::Drip(vec![b' '; 5000], Duration::from_millis(10)), Step::Hang] {
-        let origin = Origin::always(vec![say(HEAD), step]).await;
-        let (visit, took) = timed(policy.clone(), &origin.url("/")).await;
-        assert_eq!(class(&visit), FailureClass::Timeout);
-        assert!(failure(&visit).message.starts_with("the body came slower than 1024 bytes a second"));
-        assert!(is_about(took, 300), "{took:?}");
-    }
 }
 
 #[tokio::test]
@@ -146,7 +109,7 @@ async fn a_handshake_that_hangs_ends_at_the_deadline_of_the_connection() {
 }
 
 #[tokio::test]
-async fn plain_text_on_the_port_of_tls_is_a_tls_failure() {
+async fn a27_plain_text_on_the_port_of_tls_is_a_tls_failure() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}/", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -156,24 +119,4 @@ async fn plain_text_on_the_port_of_tls_is_a_tls_failure() {
     });
     let visit = visit(&url).await;
     assert_eq!(class(&visit), FailureClass::Tls, "{:?}", visit.answer);
-}
-
-#[tokio::test]
-async fn what_is_no_http_is_named_so() {
-    let many: String = (0..101).map(|n| format!("h{n}: x\r\n")).collect();
-    for (name, said) in [
-        ("garbage", "\0\u{1}\u{2}garbage\r\n\r\n".to_owned()),
-        ("no status line", "<rss>HTTP/0.9</rss>\r\n\r\n".to_owned()),
-        ("another protocol", "220 mail.example.org ESMTP\r\n\r\n".to_owned()),
-        ("status", "HTTP/1.1 9999 Many\r\n\r\n".to_owned()),
-        ("two lengths", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab".to_owned()),
-        ("negative length", "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n".to_owned()),
-        ("many headers", format!("HTTP/1.1 200 OK\r\n{many}\r\n")),
-        ("long header", format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "x".repeat(600_000))),
-    ] {
-        let origin = Origin::always(vec![say(said)]).await;
-        let visit = visit(&origin.url("/")).await;
-        assert_eq!(class(&visit), FailureClass::BadHttp, "{name}: {:?}", visit.answer);
-        assert_eq!(origin.accepts(), 1, "{name}");
-    }
 }

@@ -5,6 +5,7 @@ mod bodies;
 mod conditional;
 mod deadlines;
 mod guard;
+mod hostile;
 mod origin;
 mod redirects;
 mod tls;

@@ -80,6 +80,11 @@ impl Origin {
         Self::start_at(address, |_| vec![Step::Hang]).await
     }
 
+    /// Serves the same answer at every path of that address and port.
+    pub(crate) async fn start_on(ip: &str, port: u16, script: Script) -> Self {
+        Self::start_at(&format!("{ip}:{port}"), move |_| script.clone()).await
+    }
+
     async fn start_at(address: &str, script: impl Fn(&str) -> Script + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();

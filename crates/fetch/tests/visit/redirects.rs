@@ -1,8 +1,8 @@
 //! Redirects: followed by our own hands, each hop judged anew.
 
-use fetch::{Answer, FailureClass};
+use fetch::FailureClass;
 
-use crate::{class, failure, full, origin::*, policy, visit};
+use crate::{class, failure, full, origin::*, visit};
 
 #[tokio::test]
 async fn five_redirects_are_followed_and_told() {
@@ -28,35 +28,6 @@ async fn five_redirects_are_followed_and_told() {
     ];
     assert_eq!(told, expected.each_ref().map(|(code, permanent, to)| (*code, *permanent, to.as_str())));
     assert_eq!(full(visit).url.as_str(), origin.url("/5"));
-}
-
-#[tokio::test]
-async fn the_sixth_redirect_is_one_too_many() {
-    let origin = Origin::start(|path| {
-        let n: u32 = path[1..].parse().unwrap();
-        if n == 0 { answer("200 OK", "", "<rss/>") } else { redirect(302, &format!("/{}", n - 1)) }
-    })
-    .await;
-    assert!(matches!(visit(&origin.url("/5")).await.answer, Answer::Full(_)));
-    let asked = origin.accepts();
-    let visit = visit(&origin.url("/6")).await;
-    assert_eq!(failure(&visit).to_string(), "redirect: more than 5 redirects");
-    assert_eq!((visit.hops.len(), origin.accepts() - asked), (5, policy().hops_max + 1));
-}
-
-#[tokio::test]
-async fn a_circle_ends_when_it_closes() {
-    let origin = Origin::start(|path| match path {
-        "/self" => redirect(301, "/self#again"),
-        "/a" => redirect(302, "/b"),
-        _ => redirect(302, "/a"),
-    })
-    .await;
-    for (path, asked) in [("/self", 1), ("/a", 2)] {
-        let before = origin.accepts();
-        assert_eq!(class(&visit(&origin.url(path)).await), FailureClass::Redirect, "{path}");
-        assert_eq!(origin.accepts() - before, asked, "{path}");
-    }
 }
 
 #[tokio::test]

@@ -75,7 +75,7 @@ async fn a_certificate_of_an_authority_that_is_trusted_is_accepted() {
 }
 
 #[tokio::test]
-async fn no_other_certificate_is_accepted() {
+async fn a27_no_other_certificate_is_accepted() {
     let (trusted, foreign) = (authority(), authority());
     let mut expired = certificate("feeds.example");
     expired.not_before = date_time_ymd(2001, 1, 1);
