@@ -1,4 +1,4 @@
-//! The cases of the hostile catalogue that need the whole daemon; the others are in crates/fetch/tests/hostile.rs, which
+//! The cases of the hostile catalogue that need the whole daemon; the others are in crates/fetch/tests/visit/hostile.rs, which
 //! says where each number is.
 
 use std::{
@@ -71,7 +71,7 @@ async fn live(
     life.take(ids.iter().map(|id| source(id, &format!("http://{id}.example/{id}"))).collect()).await;
     sleep(length).await;
     let state = |id: &&str| {
-        let state = life.reader.state(&SourceId::try_new(*id).unwrap()).unwrap();
+        let state = life.reader.state(&SourceId::try_new(id).unwrap()).unwrap();
         ((*id).to_owned(), state.unwrap_or_else(|| panic!("{id} was never visited")))
     };
     let states = ids.iter().map(state).collect();

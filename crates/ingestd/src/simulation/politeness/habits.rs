@@ -108,10 +108,11 @@ pub(super) fn date(ms: i64) -> DateTime<Utc> {
 
 /// Every kind.
 pub(super) fn all() -> Vec<Habits> {
-    let busy = |status, wait, as_date, when| Some(Busy { status, wait, as_date, when });
-    let fifth: fn(u64, bool) -> bool = |nth, _| nth % 5 == 4;
-    // Sends away who asks for everything, but for the first time: such a server is at work when it is asked in full.
-    let in_full: fn(u64, bool) -> bool = |nth, conditional| nth > 0 && !conditional && nth % 4 != 0;
+    [caching(), trouble(), calendars_and_places()].concat()
+}
+
+/// What is issued, and for how long it lives.
+fn caching() -> Vec<Habits> {
     vec![
         Habits { name: "etag", ..Habits::TAGGED },
         Habits { name: "quiet", news_every: hours(60), ..Habits::TAGGED },
@@ -122,7 +123,6 @@ pub(super) fn all() -> Vec<Habits> {
             redirect: Some((302, "cdn.example")),
             ..Habits::TAGGED
         },
-        Habits { name: "cut-in-full", news_every: hours(60), cut_in_full: true, ..Habits::TAGGED },
         Habits { name: "last-modified", last_modified: Some(http_date), ..Habits::PLAIN },
         Habits { name: "no-http-date", last_modified: Some(no_http_date), ..Habits::PLAIN },
         Habits { name: "both", last_modified: Some(http_date), ..Habits::TAGGED },
@@ -146,6 +146,16 @@ pub(super) fn all() -> Vec<Habits> {
             ..Habits::TAGGED
         },
         Habits { name: "max-age-of-a-day", full: Fresh::MaxAge(86_400), ..Habits::TAGGED },
+    ]
+}
+
+/// Throttled, and cut off.
+fn trouble() -> Vec<Habits> {
+    let busy = |status, wait, as_date, when| Some(Busy { status, wait, as_date, when });
+    let fifth: fn(u64, bool) -> bool = |nth, _| nth % 5 == 4;
+    // Sends away who asks for everything, but for the first time: such a server is at work when it is asked in full.
+    let in_full: fn(u64, bool) -> bool = |nth, conditional| nth > 0 && !conditional && !nth.is_multiple_of(4);
+    vec![
         Habits { name: "429-seconds", busy: busy(429, hours(2), false, fifth), ..Habits::TAGGED },
         Habits { name: "503-date", busy: busy(503, hours(3), true, fifth), ..Habits::TAGGED },
         Habits {
@@ -161,6 +171,13 @@ pub(super) fn all() -> Vec<Habits> {
             ..Habits::TAGGED
         },
         Habits { name: "cut-off", cut_every: Some(3), ..Habits::TAGGED },
+        Habits { name: "cut-in-full", news_every: hours(60), cut_in_full: true, ..Habits::TAGGED },
+    ]
+}
+
+/// What the document asks for, where it moves to, and who its neighbours are.
+fn calendars_and_places() -> Vec<Habits> {
+    vec![
         Habits { name: "skip-hours", skip_hours: 0x00c0_003f, ..Habits::TAGGED },
         Habits { name: "skip-days", skip_days: 1 << 5, ..Habits::TAGGED },
         Habits { name: "skip-hours-plain", skip_hours: 0x000f_ff00, ..Habits::PLAIN },

@@ -284,7 +284,7 @@ impl Tally {
         lines.extend(last_modified.clone().map(|date| ("last-modified", date)));
         let document = habits.document(now_ms);
         let in_turn = habits.cut_every.is_some_and(|every| nth % every == every - 1);
-        let in_full = habits.cut_in_full && !conditional && nth > 0 && nth % 4 != 0;
+        let in_full = habits.cut_in_full && !conditional && nth > 0 && !nth.is_multiple_of(4);
         if !is_same && (in_turn || in_full) {
             self.count("cut");
             return answer(200, &lines, cut(&document));
