@@ -291,7 +291,11 @@ impl Roster {
             let planned: Vec<_> = idle.iter().map(|(_, planned)| *planned).collect();
             let late = catch_up(wall, &planned, self.shop.pace);
             for (place, at) in &late {
-                idle[*place].0.plate.plan(*at, Some("due since before the clock jumped"));
+                let plate = &idle[*place].0.plate;
+                let next = Next { at: Some(*at), why: "due since before the clock jumped".to_owned() };
+                let rhythm = plate.state().rhythm;
+                let next = welcome(next, rhythm.skip_hours, rhythm.skip_days, fastrand::f64());
+                plate.plan(next.at.unwrap_or(*at), Some(&next.why));
             }
             let overdue = late.len();
             tracing::warn!(

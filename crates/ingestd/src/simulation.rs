@@ -8,6 +8,7 @@ mod hostile;
 mod politeness;
 
 use std::{
+    cell::RefCell,
     collections::{HashMap, HashSet},
     io,
     net::{IpAddr, SocketAddr},
@@ -29,6 +30,7 @@ use tokio::{
 use crate::{
     board::Board,
     gates::{Bounds, Gates},
+    marks::Marks,
     metrics::Numbers,
     recorder::{Close, Desk, Recorder, WriterThread},
     roster::{Dismiss, Roster, Take, Taken},
@@ -149,8 +151,8 @@ struct Life {
 
 impl Life {
     async fn start(path: &Path, clock: &Clock, servers: Arc<dyn Servers>, pace: Pace) -> Self {
-        let path = path.to_owned();
-        let opened = tokio::task::spawn_blocking(move || store::open(&path, &store::Options::default()));
+        let folder = path.to_owned();
+        let opened = tokio::task::spawn_blocking(move || store::open(&folder, &store::Options::default()));
         let (writer, reader) = opened.await.unwrap().unwrap();
         let numbers = Numbers::register(&Metrics::new());
         let bell = watch::channel(reader.head()).0;
@@ -166,9 +168,11 @@ impl Life {
         let bounds = Bounds { in_flight: 256, host_in_flight: 2, host_spacing };
         let shop = Workshop {
             visitor: visitor.with_transport(Arc::new(network)),
-            gates: Gates::new(bounds),
+            gates: Gates::new(bounds, numbers.clone()),
             parsers: Arc::new(Semaphore::new(2)),
             read: feed::read,
+            marks: Marks::open(path).unwrap(),
+            outage: RefCell::default(),
             recorder: recorder.clone(),
             notices,
             pace,
