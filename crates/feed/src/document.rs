@@ -59,6 +59,9 @@ pub struct FeedInfo {
     pub ttl_s: Option<u64>,
     /// Where it can be subscribed to (WebSub `rel="hub"`): `http` or `https`, absolute.
     pub hub: Option<String>,
+    /// What it calls itself (`rel="self"`, `feed_url`), the topic of WebSub: `http` or `https`, absolute. Not shown.
+    #[serde(skip)]
+    pub self_url: Option<String>,
 }
 
 /// A dialect.

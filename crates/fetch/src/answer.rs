@@ -7,7 +7,7 @@ use news::{FeedUrl, Safe};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 use url::Url;
 
-use crate::Failure;
+use crate::{Failure, Links};
 
 /// What one visit brought home. As JSON it is the `fetch` of `newswire check`, without any secret.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub struct Visit {
     pub timings: Timings,
     /// The headers of the last answer that matter to a visit, lower-case names, values cut at 1 KiB.
     pub headers: Vec<(String, String)>,
+    /// What the head of the last answer links to. Not shown: the addresses may hold secrets.
+    pub links: Links,
     /// How long the server says that its answer stays fresh (200 and 304).
     pub cache: CacheLife,
     /// How long the server asks us to stay away (`Retry-After` of a status from 400 on), uncapped.
@@ -55,6 +57,12 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// Whether we have the feed now: it came, or we had it already.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        matches!(self, Self::Full(_) | Self::NotModified { .. })
+    }
+
     /// One word for it: `full`, `not-modified`, `throttled`, `gone` or `failed`.
     #[must_use]
     pub fn as_str(&self) -> &'static str {

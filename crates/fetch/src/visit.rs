@@ -17,10 +17,10 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::{
-    Answer, BadPolicy, CacheLife, Failure, FailureClass, Full, Hop, Policy, Resolver, SystemResolver,
+    Answer, BadPolicy, CacheLife, Failure, FailureClass, Full, Hop, Links, Policy, Resolver, SystemResolver,
     Timings, Transport, Visit, body,
     exchange::{self, Deadlines, Fault, Head},
-    failure, headers, resolver,
+    failure, headers, links, resolver,
 };
 
 const A_IM: HeaderName = HeaderName::from_static("a-im");
@@ -43,9 +43,9 @@ pub struct Request<'a> {
 /// Makes visits. A clone shares everything with its original; one for each thread is enough.
 #[derive(Clone)]
 pub struct Visitor {
-    client: Client,
-    policy: Arc<Policy>,
-    resolver: Arc<dyn Resolver>,
+    pub(crate) client: Client,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) resolver: Arc<dyn Resolver>,
     /// Nothing for the machine's own network.
     transport: Option<Arc<dyn Transport>>,
 }
@@ -61,6 +61,7 @@ struct Trip {
     hops: Vec<Hop>,
     timings: Timings,
     headers: Vec<(String, String)>,
+    links: Links,
     cache: CacheLife,
     retry_after: Option<Duration>,
     remote: Option<SocketAddr>,
@@ -105,6 +106,7 @@ impl Visitor {
             hops: Vec::new(),
             timings: Timings::default(),
             headers: Vec::new(),
+            links: Links::default(),
             cache: CacheLife::default(),
             retry_after: None,
             remote: None,
@@ -295,6 +297,7 @@ impl Trip {
         let (status, head) = (response.status(), response.headers());
         self.code = Some(status.as_u16());
         self.headers = headers::shown(head, response.url());
+        self.links = links::links(head, response.url());
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
             self.cache = headers::cache_life(head, self.now);
         } else if status.is_client_error() || status.is_server_error() {
@@ -312,6 +315,7 @@ impl Trip {
             hops: self.hops,
             timings: Timings { total: self.started.elapsed(), ..self.timings },
             headers: self.headers,
+            links: self.links,
             cache,
             retry_after: self.retry_after,
             remote: self.remote,
@@ -339,7 +343,7 @@ fn has_credentials(url: &FeedUrl) -> bool {
     !url.secret().username().is_empty() || url.secret().password().is_some()
 }
 
-fn without_credentials(url: &Url) -> Url {
+pub(crate) fn without_credentials(url: &Url) -> Url {
     let mut url = url.clone();
     if url.set_username("").is_err() || url.set_password(None).is_err() {
         // Only addresses without a host refuse, and those have no credentials either.

@@ -75,6 +75,7 @@ fn map(found: Found, hints: &Hints<'_>, html: Html) -> Parsed {
         hub: found.top.get("hubs").and_then(Value::as_array).and_then(|hubs| {
             hubs.iter().filter_map(|h| string(h.get("url")?)).find_map(|h| web_url(&h, url))
         }),
+        self_url: address("feed_url"),
     };
     let authors = authors(&found.top);
     let dates: Vec<_> = found.items.iter().map(|raw| raw.published.or(raw.updated)).collect();

@@ -40,7 +40,8 @@ fn read_rss(normal: Normal<'_>, hints: &Hints<'_>, html: Html) -> Result<Parsed,
             .find_map(|i| web_url(i, base))
             .or_else(|| first_image(&channel.description, base)),
         ttl_s: channel.ttl().and_then(minutes).map(|d| d.as_secs()),
-        hub: hub(&side.links, base),
+        hub: linked(&side.links, "hub", base),
+        self_url: linked(&side.links, "self", base),
         language: feed_language.as_deref().map(|l| fold(l, 64)).and_then(some),
         link,
     };
@@ -67,7 +68,8 @@ fn read_atom(normal: Normal<'_>, hints: &Hints<'_>, html: Html) -> Result<Parsed
         updated,
         image: images.iter().find_map(|i| web_url(i, base)),
         ttl_s: None,
-        hub: hub(&links, base),
+        hub: linked(&links, "hub", base),
+        self_url: linked(&links, "self", base),
     };
     // RFC 4287 section 4.2.1: an entry without an author has those of its feed.
     let authors: Vec<Author> = atom.authors.drain(..).map(person).collect();
@@ -204,8 +206,9 @@ fn replies(links: &[Link]) -> Option<String> {
     links.iter().filter(|l| l.rel == "replies").find(is_page).map(|l| l.href.clone())
 }
 
-fn hub(links: &[Link], base: Option<&Url>) -> Option<String> {
-    links.iter().filter(|l| l.rel == "hub").find_map(|l| web_url(&l.href, base))
+/// The first link of the feed with this relation that is a web address.
+fn linked(links: &[Link], rel: &str, base: Option<&Url>) -> Option<String> {
+    links.iter().filter(|l| l.rel == rel).find_map(|l| web_url(&l.href, base))
 }
 
 fn some(text: String) -> Option<String> {

@@ -1,0 +1,144 @@
+//! The `Link` headers of an answer (RFC 8288), as far as WebSub needs them: where its hub is, and what the feed calls
+//! itself. A link with an `anchor` speaks of another document and does not count.
+
+use news::FeedUrl;
+use reqwest::header::{HeaderMap, LINK};
+use url::Url;
+
+/// Headers that are looked at.
+const VALUES_MAX: usize = 8;
+/// Bytes of each that are looked at.
+const VALUE_BYTES_MAX: usize = 8 * 1024;
+
+/// What the head of an answer links to; the first of each counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Links {
+    /// `rel="hub"`: whom to ask for pushes.
+    pub hub: Option<FeedUrl>,
+    /// `rel="self"`: the name under which the hub knows the feed.
+    pub topic: Option<FeedUrl>,
+}
+
+/// Reads them; relative targets are relative to `base`.
+pub(crate) fn links(headers: &HeaderMap, base: &Url) -> Links {
+    let mut links = Links::default();
+    for value in headers.get_all(LINK).iter().take(VALUES_MAX) {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        let end = value.floor_char_boundary(VALUE_BYTES_MAX);
+        for (target, relations) in Parse(&value[..end]) {
+            let is = |name: &str| relations.split_ascii_whitespace().any(|r| r.eq_ignore_ascii_case(name));
+            let target = || base.join(target).ok().and_then(|url| FeedUrl::try_new(url.as_str()).ok());
+            if links.hub.is_none() && is("hub") {
+                links.hub = target();
+            }
+            if links.topic.is_none() && is("self") {
+                links.topic = target();
+            }
+        }
+    }
+    links
+}
+
+/// The links of one header: target and relations.
+struct Parse<'a>(&'a str);
+
+impl<'a> Iterator for Parse<'a> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let (_, rest) = self.0.split_once('<')?;
+            let (target, rest) = rest.split_once('>')?;
+            self.0 = rest;
+            let (mut relations, mut has_anchor) = (None, false);
+            while let Some((name, value)) = self.parameter() {
+                has_anchor |= name.eq_ignore_ascii_case("anchor");
+                // RFC 8288, section 3.3: a second `rel` does not count.
+                if relations.is_none() && name.eq_ignore_ascii_case("rel") {
+                    relations = Some(value);
+                }
+            }
+            if let (Some(relations), false) = (relations, has_anchor) {
+                return Some((target, relations));
+            }
+        }
+    }
+}
+
+impl<'a> Parse<'a> {
+    /// The next parameter of this link, if there is one.
+    fn parameter(&mut self) -> Option<(&'a str, &'a str)> {
+        let rest = self.0.trim_start().strip_prefix(';')?.trim_start();
+        let end = rest.find(['=', ';', ',']).unwrap_or(rest.len());
+        let (name, rest) = (rest[..end].trim_end(), &rest[end..]);
+        let Some(value) = rest.strip_prefix('=').map(str::trim_start) else {
+            self.0 = rest;
+            return Some((name, ""));
+        };
+        let (value, rest) = match value.strip_prefix('"') {
+            // No relation and no address has an escaped quote in it, so the first one ends it.
+            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
+            None => value.split_at(value.find([';', ',']).unwrap_or(value.len())),
+        };
+        self.0 = rest;
+        Some((name, value.trim()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    fn read(values: &[&str]) -> (Option<String>, Option<String>) {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(LINK, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        let links = links(&headers, &Url::parse("https://example.org/a/feed").unwrap());
+        let text = |url: Option<FeedUrl>| url.map(|url| url.secret().to_string());
+        (text(links.hub), text(links.topic))
+    }
+
+    #[test]
+    fn hub_and_self_are_found_however_they_are_written() {
+        let both = (Some("https://hub.example/".to_owned()), Some("https://example.org/feed".to_owned()));
+        for values in [
+            &[r#"<https://hub.example/>; rel="hub", <https://example.org/feed>; rel="self""#][..],
+            &["<https://hub.example/>;rel=hub", "<https://example.org/feed>;rel=self"],
+            &[r#"<https://hub.example/>; title="a, b; c"; REL="x HUB" , </feed> ; rel = self"#],
+            &[
+                r#"<style.css>; rel=preload; as=style; crossorigin, <https://hub.example/>; rel=hub"#,
+                "</feed>;rel=self",
+            ],
+            &["<https://hub.example/>; rel=hub, <https://other.example/>; rel=hub, </feed>; rel=self"],
+        ] {
+            assert_eq!(read(values), both, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_link_of_this_document_to_a_web_address_is_passed_over() {
+        for value in [
+            "",
+            "<",
+            "<>",
+            "hub",
+            "<javascript:alert(1)>; rel=hub",
+            r#"<https://hub.example/>; rel=hub; anchor="/other""#,
+            "<https://hub.example/>; rel=next; rel=hub",
+            "<https://hub.example/>; hub",
+        ] {
+            assert_eq!(read(&[value]), (None, None), "{value:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_header_is_read_to_its_end(value in "[ -~]{0,200}") {
+            assert!(Parse(&value).count() <= 200);
+        }
+    }
+}

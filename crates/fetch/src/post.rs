@@ -1,0 +1,121 @@
+//! A form sent to a hub (WebSub): the one request of ours that is no visit, under the rules of a visit.
+//!
+//! The same guard, deadlines and client. A hub may send us elsewhere with 307 or 308 (section 5.1 of the W3C
+//! recommendation), which repeats the form; never from https to http, because it may hold a secret. The body of the
+//! answer is not read.
+
+use news::FeedUrl;
+use reqwest::{Method, header::CONTENT_TYPE};
+use tokio::time::Instant;
+use url::form_urlencoded;
+
+use crate::{
+    Failure, FailureClass, Visitor,
+    exchange::{self, Deadlines},
+    failure, headers, resolver,
+    visit::without_credentials,
+};
+
+impl Visitor {
+    /// Sends a form and gives the status of the answer. It ends within `timeout_total` of the policy.
+    ///
+    /// # Errors
+    /// [`Failure`]: nobody that may be asked answered.
+    pub async fn post_form(&self, url: &FeedUrl, form: &[(&str, &str)]) -> Result<u16, Failure> {
+        let deadline = Instant::now() + self.policy.timeout_total;
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let mut at = url.clone();
+        for _ in 0..=self.policy.hops_max {
+            let question = self.client.request(Method::POST, without_credentials(at.secret()));
+            let question = question.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+            let question = question.body(body.clone()).build();
+            let question = question.map_err(|e| failure::of_connection(&e.without_url(), at.host()))?;
+            let (Some(host), Some(port)) = (at.secret().host(), at.secret().port_or_known_default()) else {
+                return Err(Failure::new(FailureClass::BadUrl, "the address has no host"));
+            };
+            let connect = (Instant::now() + self.policy.timeout_connect).min(deadline);
+            let addresses = resolver::addresses(&*self.resolver, &self.policy, host, port, connect).await?;
+            let deadlines = Deadlines { connect, total: deadline };
+            let head = exchange::ask(&self.client, &self.policy, question, addresses, deadlines).await;
+            let response = head.map_err(|fault| fault.failure)?.response;
+            let code = response.status().as_u16();
+            if !matches!(code, 307 | 308) {
+                return Ok(code);
+            }
+            let to = headers::location(response.headers()).and_then(|to| at.secret().join(&to).ok());
+            let to = to.and_then(|to| FeedUrl::try_new(to.as_str()).ok());
+            let downgrades = |to: &FeedUrl| at.secret().scheme() == "https" && to.secret().scheme() == "http";
+            at = to.filter(|to| !downgrades(to)).ok_or_else(|| {
+                Failure::new(FailureClass::Redirect, "redirected to no address that may have the form")
+            })?;
+        }
+        let message = format!("more than {} redirects", self.policy.hops_max);
+        Err(Failure::new(FailureClass::Redirect, message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::Policy;
+
+    /// Answers each connection with the next of these heads; gives what was asked.
+    async fn serve(heads: Vec<String>) -> (FeedUrl, tokio::task::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = FeedUrl::try_new(&format!("http://{}/hub", listener.local_addr().unwrap())).unwrap();
+        let task = tokio::spawn(async move {
+            let mut asked = Vec::new();
+            for head in heads {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = String::new();
+                while !request.contains("a=b+c%26&d=") {
+                    let mut piece = [0; 1024];
+                    let read = stream.read(&mut piece).await.unwrap();
+                    request.push_str(&String::from_utf8_lossy(&piece[..read]));
+                }
+                asked.push(request);
+                stream
+                    .write_all(format!("HTTP/1.1 {head}\r\ncontent-length: 0\r\n\r\n").as_bytes())
+                    .await
+                    .unwrap();
+            }
+            asked
+        });
+        (url, task)
+    }
+
+    fn visitor(allow_private: bool) -> Visitor {
+        Visitor::try_new(Policy { allow_private, ..Policy::default() }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_form_is_sent_again_where_the_hub_points() {
+        let heads =
+            ["307 Temporary Redirect\r\nlocation: /other", "202 Accepted"].map(str::to_owned).to_vec();
+        let (url, task) = serve(heads).await;
+        let code = visitor(true).post_form(&url, &[("a", "b c&"), ("d", "")]).await.unwrap();
+        let asked = task.await.unwrap();
+        assert_eq!(code, 202);
+        assert!(asked[0].starts_with("POST /hub ") && asked[1].starts_with("POST /other "), "{asked:?}");
+        assert!(asked[1].contains("content-type: application/x-www-form-urlencoded"), "{asked:?}");
+    }
+
+    #[tokio::test]
+    async fn a_hub_at_a_private_address_is_refused_also_when_a_public_looking_one_points_there() {
+        let url = FeedUrl::try_new("http://127.0.0.1:9/hub").unwrap();
+        let refused = visitor(false).post_form(&url, &[]).await.unwrap_err();
+        assert_eq!(refused.class, FailureClass::BlockedAddress);
+        let heads = vec!["308 Permanent Redirect\r\nlocation: http://10.0.0.1/".to_owned()];
+        let (url, task) = serve(heads).await;
+        let policy = Policy { allow: vec!["127.0.0.0/8".parse().unwrap()], ..Policy::default() };
+        let visitor = Visitor::try_new(policy).unwrap();
+        let refused = visitor.post_form(&url, &[("a", "b c&"), ("d", "")]).await.unwrap_err();
+        task.await.unwrap();
+        assert_eq!(refused.class, FailureClass::BlockedAddress);
+    }
+}
