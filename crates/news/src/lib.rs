@@ -16,6 +16,7 @@ mod source;
 mod text;
 mod time;
 mod visit;
+mod websub;
 
 pub use catalogue::{Catalogue, Complaint};
 pub use cursor::{BadCursor, BadEpoch, Cursor, Epoch, Seq};
@@ -27,3 +28,4 @@ pub use time::{BadTimestamp, Timestamp, parse_duration, write_duration};
 pub use visit::{
     Counts, FeedRhythm, Pause, SourceNotice, SourceState, SourceStatus, VisitReport, VisitStatus,
 };
+pub use websub::{Hidden, PushState, PushStatus, Subscription, Websub};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Cursor, SourceId, Timestamp};
+use crate::{Cursor, PushStatus, SourceId, Timestamp, Websub};
 
 /// How a visit ended, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -181,6 +181,8 @@ pub struct SourceState {
     pub counts: Counts,
     /// Not visited, by order. No visit changes this: the writer keeps what stands in the store.
     pub paused: Option<Pause>,
+    /// Its hub; nothing where it never named one, which is most sources.
+    pub websub: Option<Box<Websub>>,
 }
 
 /// What a document says about when to come again; kept, because a 304 says nothing about it.
@@ -258,4 +260,7 @@ pub struct SourceStatus {
     /// The order not to visit it, while it holds.
     #[serde(default)]
     pub paused: Option<Pause>,
+    /// How it stands with its hub.
+    #[serde(default)]
+    pub push: PushStatus,
 }

@@ -9,7 +9,9 @@
 
 use std::{collections::HashMap, fs::File, io, sync::Arc};
 
-use news::{Cursor, Event, Item, Kind, Pause, Seq, Source, SourceId, SourceState, Timestamp, VisitStatus};
+use news::{
+    Cursor, Event, Item, Kind, Pause, Seq, Source, SourceId, SourceState, Timestamp, VisitStatus, Websub,
+};
 
 use crate::{
     Retention,
@@ -280,6 +282,24 @@ impl Writer {
             what: format!("the list of keys of source {source}"),
             damage,
         })
+    }
+
+    /// Remembers how sources stand with their hubs, without a visit; a source that was never visited is passed over.
+    /// Blocks until it is on disk.
+    ///
+    /// # Errors
+    /// As [`Writer::append`].
+    pub fn remember(&mut self, changes: Vec<(SourceId, Option<Box<Websub>>)>) -> Result<(), AppendError> {
+        let mut batch = sled::Batch::default();
+        for (source, websub) in changes {
+            let Some(mut state) = self.shared.state(&source)? else { continue };
+            state.websub = websub;
+            let json = serde_json::to_vec(&state).expect("every field of a state has a JSON form");
+            batch.insert(record::state_key(&source), record::seal(&[&json]));
+        }
+        self.shared.db.apply_batch(batch)?;
+        self.shared.db.flush()?;
+        Ok(self.file.sync_data()?)
     }
 
     /// Removes the oldest events that are over a limit of [`Retention`], at most [`Writer::REMOVED_MAX`] a call; the

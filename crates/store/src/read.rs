@@ -26,6 +26,13 @@ impl Shared {
         Self { db, epoch, oldest: AtomicU64::new(oldest.0), head: AtomicU64::new(head.0) }
     }
 
+    pub(crate) fn state(&self, source: &SourceId) -> Result<Option<SourceState>, ReadError> {
+        let Some(value) = self.db.get(record::state_key(source))? else { return Ok(None) };
+        let damaged = |damage| ReadError::Damaged { what: format!("the state of source {source}"), damage };
+        let json = record::unseal(&value).map_err(damaged)?;
+        serde_json::from_slice(json).map(Some).map_err(|_| damaged(Damage::Content))
+    }
+
     pub(crate) fn head(&self) -> Seq {
         Seq(self.head.load(Ordering::Acquire))
     }

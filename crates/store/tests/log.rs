@@ -56,6 +56,22 @@ fn a_visit_is_committed_with_its_events_and_its_state() {
 }
 
 #[test]
+fn how_a_source_stands_with_its_hub_is_remembered_without_a_visit() {
+    let dir = tempfile::tempdir().unwrap();
+    let bbc = source("bbc");
+    let (mut writer, reader) = open(dir.path());
+    writer.append(vec![visit(&bbc, vec![item("a", 1)], 5)]).unwrap();
+    let hub = Some(news::Hidden::new("https://hub.example/".to_owned()));
+    let websub = Some(Box::new(news::Websub { hub, ..news::Websub::default() }));
+    let nobody = SourceId::try_new("nobody").unwrap();
+    writer.remember(vec![(bbc.id.clone(), websub.clone()), (nobody.clone(), websub.clone())]).unwrap();
+    assert_eq!((reader.head(), reader.state(&nobody).unwrap()), (Seq(1), None));
+    drop((writer, reader));
+    let state = open(dir.path()).1.state(&bbc.id).unwrap().unwrap();
+    assert_eq!((state.websub, state.etag.as_deref()), (websub, Some("\"5\"")), "and nothing else is touched");
+}
+
+#[test]
 fn the_same_key_of_two_sources_is_two_items() {
     let dir = tempfile::tempdir().unwrap();
     let (mut writer, reader) = open(dir.path());
