@@ -148,6 +148,23 @@ impl Peer {
         Ok((status, self.body(response, bytes_max).await?))
     }
 
+    /// Sends bytes with headers of their own to a route; otherwise as [`Peer::get`].
+    ///
+    /// # Errors
+    /// [`ClientError`], also for any status but 2xx.
+    pub async fn post_bytes(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+        deadline: Duration,
+        bytes_max: usize,
+    ) -> Result<Bytes, ClientError> {
+        let request = self.client.post(self.endpoint.url(path)?).body(body);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        self.exchange(request, deadline, bytes_max).await
+    }
+
     async fn exchange(
         &self,
         request: RequestBuilder,
