@@ -6,9 +6,11 @@ use std::{
 };
 
 use fetch::schedule::Planned;
-use news::{Cursor, Pause, Source, SourceId, SourceState, SourceStatus, Timestamp};
+use news::{
+    Cursor, Pause, PushStatus, Source, SourceId, SourceState, SourceStatus, Subscription, Timestamp, Websub,
+};
 
-use crate::gates::Sign;
+use crate::{gates::Sign, websub};
 
 /// What a source's actor does now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,9 +106,11 @@ impl Plate {
         self.inner().state.next_visit
     }
 
-    /// What a visit left behind. It never changes the pause, which may have been ordered meanwhile.
-    pub(crate) fn set_state(&self, state: SourceState) {
+    /// What a visit left behind. It changes neither the pause, which may have been ordered meanwhile, nor how the source
+    /// stands with its hub, which is known better here.
+    pub(crate) fn set_state(&self, mut state: SourceState) {
         let mut inner = self.inner();
+        websub::keep(inner.state.websub.take(), &mut state.websub);
         let paused = inner.state.paused.take();
         inner.state = SourceState { paused, ..state };
     }
@@ -161,6 +165,25 @@ impl Plate {
         self.inner().state.quarantine = None;
     }
 
+    pub(crate) fn has_websub(&self) -> bool {
+        self.inner().state.websub.is_some()
+    }
+
+    pub(crate) fn websub(&self) -> Option<Box<Websub>> {
+        self.inner().state.websub.clone()
+    }
+
+    pub(crate) fn set_subscription(&self, subscription: Option<Subscription>) {
+        if let Some(websub) = &mut self.inner().state.websub {
+            websub.subscription = subscription;
+        }
+    }
+
+    /// Changes the subscription, if there is one.
+    pub(crate) fn change<R>(&self, change: impl FnOnce(&mut Subscription) -> R) -> Option<R> {
+        self.inner().state.websub.as_mut()?.subscription.as_mut().map(change)
+    }
+
     pub(crate) fn set_last_event(&self, event: Cursor) {
         self.inner().last_event = Some(event);
     }
@@ -212,6 +235,7 @@ impl Plate {
             counts: state.counts,
             last_event: inner.last_event.clone(),
             paused: state.paused.clone(),
+            push: state.websub.as_deref().map(PushStatus::from).unwrap_or_default(),
         }
     }
 }

@@ -21,6 +21,7 @@ mod run;
 #[cfg(test)]
 mod simulation;
 mod source_actor;
+mod websub;
 mod wire_log;
 
 pub use run::{RunError, run};

@@ -9,6 +9,7 @@ use prometheus_client::metrics::{
 };
 
 type Labels = [(&'static str, &'static str); 1];
+type TwoLabels = [(&'static str, &'static str); 2];
 
 /// One field a metric; what each counts is its help text below.
 #[derive(Clone, Debug)]
@@ -41,6 +42,11 @@ pub(crate) struct Numbers {
     pub(crate) log_bytes: Gauge,
     pub(crate) log_head: Gauge,
     pub(crate) subscribers: Gauge,
+    pub(crate) websub_subscriptions: Family<Labels, Gauge>,
+    pub(crate) websub_requests: Family<TwoLabels, Counter>,
+    pub(crate) websub_verifications: Family<Labels, Counter>,
+    pub(crate) websub_pushes: Family<Labels, Counter>,
+    pub(crate) websub_missed: Counter,
 }
 
 impl Numbers {
@@ -113,6 +119,22 @@ impl Numbers {
             log_bytes: metrics.add("newswire_ingestd_log_bytes", "Bytes of events kept"),
             log_head: metrics.add("newswire_ingestd_log_head", "Sequence number of the newest event"),
             subscribers: metrics.add("newswire_ingestd_wire_subscribers", "Open streams on the wire"),
+            websub_subscriptions: metrics
+                .add("newswire_ingestd_websub_subscriptions", "Sources, by how they stand with their hub"),
+            websub_requests: metrics.add(
+                "newswire_ingestd_websub_requests_total",
+                "Questions to hubs, by mode and by whether they were taken",
+            ),
+            websub_verifications: metrics.add(
+                "newswire_ingestd_websub_verifications_total",
+                "Questions of hubs whether we want a subscription, by our answer",
+            ),
+            websub_pushes: metrics
+                .add("newswire_ingestd_websub_pushes_total", "Pushes of hubs, by what became of them"),
+            websub_missed: metrics.add(
+                "newswire_ingestd_websub_missed_total",
+                "Visits that found something of which a hub that had promised to push said nothing",
+            ),
         }
     }
 }

@@ -11,6 +11,8 @@ use fetch::{
 use news::{FeedRhythm, Item, Safe, Source, SourceState, Timestamp, VisitStatus};
 use sha2::{Digest as _, Sha256};
 
+use crate::websub;
+
 /// What was made of the body.
 #[derive(Debug)]
 pub(crate) enum Reading {
@@ -101,6 +103,13 @@ impl Outcome {
         state.last_took_ms = Some(u64::try_from(given.took.as_millis()).unwrap_or(u64::MAX));
         state.counts.visits += 1;
         state.counts.body_bytes += visit.body_bytes;
+        if visit.answer.is_healthy() && !matches!(reading, Reading::Failed { .. }) {
+            let document = match &reading {
+                Reading::Document(document) => Some(&document.feed),
+                _ => None,
+            };
+            websub::discover(&mut state.websub, given.source, &visit.links, document);
+        }
         let mut outcome = Self { items: Vec::new(), state, class: None, dropped: 0, is_pardoned: false };
         let status = outcome.take_answer(given, visit, reading);
         outcome.count(status, given.now);
@@ -268,6 +277,7 @@ impl Outcome {
             ..Facts::new(given.pace, given.now, ended)
         };
         let next = next_visit(&facts, given.jitter);
+        let next = websub::stretch(next, &facts, self.state.websub.as_deref(), given.before.last_visit);
         self.state.next_visit = next.at;
         self.state.why = next.why;
         let asked = visit.retry_after.filter(|_| visit.code == Some(429) && visit.hops.is_empty());
@@ -338,6 +348,7 @@ mod tests {
             hops: Vec::new(),
             timings: Timings::default(),
             headers: Vec::new(),
+            links: fetch::Links::default(),
             cache: CacheLife::default(),
             retry_after: None,
             remote: None,

@@ -8,7 +8,7 @@
 //! The actor only passes on; the thread blocks on the disk. When the disk fails the process must stop: the thread
 //! then says why and ends, and every later visit is answered with [`Closed`].
 
-use std::{thread, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use anyhow::Context as _;
@@ -21,7 +21,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::metrics::Numbers;
+use crate::{board::Plate, metrics::Numbers};
 
 /// Visits that wait for the writer; more than are ever under way by default, so that none waits to wait.
 const QUEUE_VISITS: usize = 1024;
@@ -40,6 +40,11 @@ pub(crate) struct Record(pub(crate) Visit);
 #[rtype(result = "Result<(), Closed>")]
 pub(crate) struct RecordPauses(pub(crate) Vec<(SourceId, Option<Pause>)>);
 
+/// Remembers how these sources stand with their hubs by the time it is written.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Remember(pub(crate) Vec<Arc<Plate>>);
+
 /// Take nothing more in; what is queued is still written.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
@@ -53,6 +58,7 @@ pub(crate) struct Closed;
 enum Job {
     Record(Box<Visit>, oneshot::Sender<Appended>),
     Pause(Vec<(SourceId, Option<Pause>)>, oneshot::Sender<()>),
+    Remember(Vec<Arc<Plate>>),
     Retain,
 }
 
@@ -144,6 +150,16 @@ impl Handler<RecordPauses> for Recorder {
     }
 }
 
+impl Handler<Remember> for Recorder {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, Remember(plates): Remember, _: &mut Self::Context) -> Self::Result {
+        let jobs = self.jobs.clone();
+        // A closed log means that the process is about to end.
+        async move { jobs.send(Job::Remember(plates)).await.unwrap_or_default() }.boxed_local()
+    }
+}
+
 impl Handler<Close> for Recorder {
     type Result = ();
 
@@ -159,6 +175,7 @@ impl Desk {
             let mut visits = Vec::new();
             let mut replies = Vec::new();
             let mut pauses = Vec::new();
+            let mut remember = Vec::new();
             let mut retain = false;
             let mut take = |job| match job {
                 Job::Record(visit, reply) => {
@@ -166,6 +183,7 @@ impl Desk {
                     replies.push(reply);
                 }
                 Job::Pause(orders, reply) => pauses.push((orders, reply)),
+                Job::Remember(plates) => remember.extend(plates),
                 Job::Retain => retain = true,
             };
             take(job);
@@ -178,6 +196,11 @@ impl Desk {
                 self.writer.pause(orders)?;
                 // Whoever ordered it may be gone: it is on disk all the same.
                 reply.send(()).ok();
+            }
+            // After the visits, which hold what was known when they ended.
+            if !remember.is_empty() {
+                let now = |plate: Arc<Plate>| (plate.source.id.clone(), plate.websub());
+                self.writer.remember(remember.into_iter().map(now).collect())?;
             }
             if retain {
                 self.retain()?;

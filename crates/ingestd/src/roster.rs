@@ -26,6 +26,7 @@ use crate::{
     marks::DEATHS_MAX,
     recorder::{Closed, RecordPauses},
     source_actor::{Leave, Reconsider, SourceActor, VisitNow, Workshop},
+    websub,
 };
 
 /// How often the dead are looked for.
@@ -359,6 +360,10 @@ impl Handler<Take> for Roster {
         self.shop.numbers.sources.set(i64::try_from(self.members.len()).unwrap_or(i64::MAX));
         // An error says that nobody listens.
         self.shop.notices.send(wire::Notice::Catalogue).ok();
+        if let Some(hubs) = &self.shop.hubs {
+            // A full mailbox: they look through the board now and then anyway.
+            hubs.try_send(websub::Review).ok();
+        }
         MessageResult(taken)
     }
 }
@@ -500,6 +505,7 @@ mod tests {
             marks: Marks::open(directory.path()).unwrap(),
             outage: RefCell::default(),
             recorder: recorder.start(),
+            hubs: None,
             notices,
             pace: Pace { interval_min: second, interval_max: second * 60 },
             epoch,

@@ -20,6 +20,7 @@ use crate::{
     metrics::Numbers,
     roster::{Pausing, Roster, SetPause, Visit, Visiting},
     run::{Reload, RunError},
+    websub::{Hubs, Pushed, Signer, Verify, Whose, is_right},
     wire_log::WireLog,
 };
 
@@ -32,6 +33,8 @@ pub(crate) struct Desk {
     pub(crate) roster: Addr<Roster>,
     pub(crate) reloads: mpsc::Sender<Reload>,
     pub(crate) clock: daemon::Clock,
+    /// Nothing while no hub could reach us.
+    pub(crate) hubs: Option<Addr<Hubs>>,
     pub(crate) metrics: daemon::metrics::Metrics,
     pub(crate) numbers: Numbers,
 }
@@ -44,6 +47,8 @@ const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 const SNAPSHOT_DEFAULT: u64 = 50;
 /// Sources in one order.
 const VISITS_MAX: usize = 1000;
+/// Largest body of a push; the gateway takes no larger one.
+const PUSH_BYTES_MAX: usize = 1024 * 1024;
 /// How long the roster may take to answer.
 const ROSTER_WITHIN: Duration = Duration::from_secs(5);
 /// How long a reload may take: 100,000 sources are read, and recalled from the store.
@@ -60,6 +65,12 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
         .route("/pauses/end", web::post().to(end_pauses))
         .route("/reload", web::post().to(reload))
         .route("/metrics", web::get().to(metrics))
+        .route("/websub/verifications", web::post().to(verification))
+        .service(
+            web::resource("/websub/pushes/{id}")
+                .app_data(web::PayloadConfig::new(PUSH_BYTES_MAX))
+                .route(web::post().to(push)),
+        )
         .default_service(web::to(|| async { problem(404, "not-found", "there is no such route") }));
 }
 
@@ -288,6 +299,62 @@ fn bad_catalogue(complaints: &str) -> String {
         "complaints": complaints.lines().collect::<Vec<_>>(),
     })
     .to_string()
+}
+
+/// What a hub asks of the gateway: do we want this?
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Verification {
+    id: String,
+    mode: String,
+    topic: String,
+    lease_seconds: Option<u64>,
+    reason: String,
+}
+
+/// `{"confirmed":true}`
+async fn verification(desk: web::Data<Desk>, asked: web::Json<Verification>) -> HttpResponse {
+    let Verification { id, mode, topic, lease_seconds, reason } = asked.into_inner();
+    let Some(hubs) = &desk.hubs else { return HttpResponse::Ok().json(json!({ "confirmed": false })) };
+    let verify = Verify { id, mode, topic, lease: lease_seconds.map(Duration::from_secs), reason };
+    match hubs.send(verify).timeout(ROSTER_WITHIN).await {
+        Ok(confirmed) => HttpResponse::Ok().json(json!({ "confirmed": confirmed })),
+        Err(_) => problem(503, "roster-busy", "the subscriptions were not looked up in time"),
+    }
+}
+
+/// `{"known":true}`; whether it was believed is for the metrics, and nothing that a hub should learn.
+async fn push(
+    desk: web::Data<Desk>,
+    id: web::Path<String>,
+    request: HttpRequest,
+    body: web::Bytes,
+) -> HttpResponse {
+    let header = request.headers().get("x-hub-signature").and_then(|h| h.to_str().ok());
+    let Ok(result) = judge(&desk, id.into_inner(), header, &body).await else {
+        return problem(503, "roster-busy", "the subscriptions were not looked up in time");
+    };
+    desk.numbers.websub_pushes.get_or_create(&[("result", result)]).inc();
+    tracing::debug!(status = result, "a hub pushed");
+    HttpResponse::Ok().json(json!({ "known": result != "unknown" }))
+}
+
+/// What becomes of a push, in one word. Its signature is looked at here, on the thread of the wire.
+async fn judge(
+    desk: &Desk,
+    id: String,
+    signature: Option<&str>,
+    body: &[u8],
+) -> Result<&'static str, actix::MailboxError> {
+    let Some(hubs) = &desk.hubs else { return Ok("unknown") };
+    let Some(Signer(secret)) = hubs.send(Whose(id.clone())).timeout(ROSTER_WITHIN).await? else {
+        return Ok("unknown");
+    };
+    let is_signed = |secret: &str| signature.is_some_and(|header| is_right(secret, header, body));
+    if secret.is_some_and(|secret| !is_signed(secret.reveal())) {
+        return Ok("bad_signature");
+    }
+    hubs.send(Pushed(id)).timeout(ROSTER_WITHIN).await
 }
 
 async fn metrics(desk: web::Data<Desk>) -> impl Responder {

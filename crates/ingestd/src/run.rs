@@ -7,7 +7,7 @@
 
 use std::{cell::RefCell, collections::HashMap, path::Path, rc::Rc, sync::Arc, time::Duration};
 
-use actix::Actor as _;
+use actix::{Actor as _, AsyncContext as _};
 use actix_web::{App, HttpServer, dev::ServerHandle, web};
 use anyhow::Context as _;
 use daemon::{
@@ -37,6 +37,7 @@ use crate::{
     roster::{Dismiss, Roster, Take, Taken, overdue},
     routes,
     source_actor::Workshop,
+    websub::{self, Hubs},
     wire_log::{Fault, WireLog},
 };
 
@@ -125,6 +126,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let (recorder, writer_thread) = Recorder::start(desk, move || failed.cancel())?;
     let recorder = recorder.start();
     let marks = open_marks(&config).await?;
+    let hubs = config.gateway.public_url.clone().map(|url| (actix::Context::<Hubs>::new(), url));
     let shop = Workshop {
         visitor: visitor(&config)?,
         gates: gates(&config, &numbers),
@@ -133,13 +135,16 @@ pub async fn run(start: Start) -> Result<(), RunError> {
         marks: marks.clone(),
         outage: RefCell::default(),
         recorder: recorder.clone(),
+        hubs: hubs.as_ref().map(|(context, _)| context.address()),
         notices: notices.clone(),
         pace: Pace { interval_min: config.fetch.interval_min, interval_max: config.fetch.interval_max },
         epoch: reader.epoch().clone(),
         clock: clock.clone(),
         numbers: numbers.clone(),
     };
-    let roster = Roster::new(Rc::new(shop), board.clone()).start();
+    let shop = Rc::new(shop);
+    let roster = Roster::new(Rc::clone(&shop), board.clone()).start();
+    let hubs = hubs.map(|(context, url)| context.run(Hubs::new(shop, board.clone(), roster.clone(), url)));
     let (reloads, orders) = mpsc::channel(RELOADS);
     let fault = Fault::new(signals.stop.clone());
     let log = WireLog { reader: reader.clone(), fault: fault.clone() };
@@ -156,6 +161,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
         roster: roster.clone(),
         reloads,
         clock,
+        hubs: hubs.clone(),
         metrics,
         numbers,
     };
@@ -170,6 +176,10 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     notify::stopping();
     // Before the store is free for the next one, who will want the name.
     tokio::fs::remove_file(config.daemon.run_dir.join("ingestd.sock")).await.ok();
+    if let Some(hubs) = hubs {
+        // A closed address means that it is gone already.
+        hubs.send(websub::Close).await.ok();
+    }
     stop(roster, recorder, writer_thread, server).await?;
     tokio::task::spawn_blocking(move || marks.clear()).await.ok();
     match fault.reason() {

@@ -174,6 +174,7 @@ impl Life {
             marks: Marks::open(path).unwrap(),
             outage: RefCell::default(),
             recorder: recorder.clone(),
+            hubs: None,
             notices,
             pace,
             epoch: reader.epoch().clone(),

@@ -34,6 +34,7 @@ use crate::{
     outage::{Change, Outage, Word},
     outcome::{Given, Outcome, Reading, validators},
     recorder::{Record, Recorder},
+    websub::{self, Hubs},
 };
 
 /// How often a paused source looks whether its pause is over: the clock may have been set, or the machine asleep.
@@ -55,6 +56,8 @@ pub(crate) struct Workshop {
     /// Whether it is them or us.
     pub(crate) outage: RefCell<Outage>,
     pub(crate) recorder: Addr<Recorder>,
+    /// Keeps the subscriptions at hubs; nothing where no hub could reach us.
+    pub(crate) hubs: Option<Addr<Hubs>>,
     pub(crate) notices: broadcast::Sender<wire::Notice>,
     pub(crate) pace: Pace,
     pub(crate) epoch: Epoch,
@@ -190,6 +193,7 @@ impl SourceActor {
         }
         self.plate.set_state(after);
         self.plate.set_activity(Activity::Idle, self.shop.now());
+        websub::settled(&self.shop, &self.plate, appended.new, before.last_visit);
         let notice = SourceNotice { report, health: self.plate.status() };
         let json = serde_json::to_string(&notice).expect("every field of a notice has a JSON form");
         // An error says that nobody listens.
@@ -300,6 +304,7 @@ async fn carry_out(shop: Rc<Workshop>, plate: Arc<Plate>, due: Option<Timestamp>
     };
     plate.set_activity(Activity::Recording, now);
     let items = std::mem::take(&mut outcome.items);
+    websub::keep(plate.websub(), &mut outcome.state.websub);
     let record = store::Visit { source: Arc::clone(source), items, state: outcome.state.clone(), now };
     let appended = shop.recorder.send(Record(record)).await.ok()?.ok()?;
     Some(Settled { outcome, appended, took: started.elapsed() })

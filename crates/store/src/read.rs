@@ -48,13 +48,6 @@ impl Shared {
     pub(crate) fn set_oldest(&self, oldest: Seq) {
         self.oldest.store(oldest.0, Ordering::Release);
     }
-
-    pub(crate) fn state(&self, source: &SourceId) -> Result<Option<SourceState>, ReadError> {
-        let Some(value) = self.db.get(record::state_key(source))? else { return Ok(None) };
-        let damaged = |damage| ReadError::Damaged { what: format!("the state of source {source}"), damage };
-        let json = record::unseal(&value).map_err(damaged)?;
-        serde_json::from_slice(json).map(Some).map_err(|_| damaged(Damage::Content))
-    }
 }
 
 /// Why the log could not be read: our own data is damaged or the disk is. The process must stop.
