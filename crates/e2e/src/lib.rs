@@ -9,6 +9,7 @@
 
 mod browser;
 pub mod http;
+mod hub;
 mod listener;
 mod oracle;
 mod origin;
@@ -25,6 +26,7 @@ use tokio::time::Instant;
 
 pub use self::{
     browser::{Browser, on_path},
+    hub::{Asked, Hub},
     listener::Listener,
     oracle::{Published, faults},
     origin::{Behaviour, Format, Origin, Request},

@@ -87,6 +87,8 @@ struct Place {
     behaviour: Behaviour,
     /// Counts the changes: validators are made of it.
     version: u64,
+    /// Sent with every answer.
+    headers: Vec<String>,
 }
 
 enum What {
@@ -117,7 +119,10 @@ impl Origin {
     /// Begins a feed without entries; gives its address.
     pub fn feed(&self, name: &str, format: Format) -> String {
         let what = What::Feed { name: name.to_owned(), format, entries: Vec::new() };
-        self.world().places.insert(path_of(name), Place { what, behaviour: Behaviour::Honest, version: 0 });
+        self.world().places.insert(
+            path_of(name),
+            Place { what, behaviour: Behaviour::Honest, version: 0, headers: Vec::new() },
+        );
         self.url(&path_of(name))
     }
 
@@ -132,7 +137,10 @@ impl Origin {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         let path = format!("/files/{}/{}", world.places.len(), percent_encoded(&name));
         let what = What::File { bytes, media_type };
-        world.places.insert(path.clone(), Place { what, behaviour: Behaviour::Honest, version: 0 });
+        world.places.insert(
+            path.clone(),
+            Place { what, behaviour: Behaviour::Honest, version: 0, headers: Vec::new() },
+        );
         Ok(self.url(&path))
     }
 
@@ -224,6 +232,16 @@ impl Origin {
             .get_mut(&path_of(name))
             .expect("the feed was begun with Origin::feed")
             .behaviour = behaviour;
+    }
+
+    /// Sends one more header with every honest answer for a feed, such as `Link: <https://hub.example/>; rel="hub"`.
+    ///
+    /// # Panics
+    /// When there is no such feed.
+    pub fn also_send(&self, name: &str, header: &str) {
+        let mut world = self.world();
+        let place = world.places.get_mut(&path_of(name)).expect("the feed was begun with Origin::feed");
+        place.headers.push(header.to_owned());
     }
 
     /// The requests for a feed so far.

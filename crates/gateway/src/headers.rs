@@ -45,7 +45,9 @@ pub(crate) async fn dress<B: MessageBody + 'static>(
     let shared = request.app_data::<web::Data<Shared>>().cloned().expect("the app is given its shared state");
     let settings = &shared.hub.settings;
     let origin = request.headers().get("origin").cloned();
-    let allowed = origin.filter(|origin| is_among(origin, &settings.cors_origins));
+    // Hubs are no pages, and no page has any business there.
+    let is_callback = request.path().starts_with("/websub/");
+    let allowed = origin.filter(|origin| !is_callback && is_among(origin, &settings.cors_origins));
     let mut response = if !is_ours(request.headers(), settings) {
         request.into_response(Problem::wrong_host().error_response()).map_into_right_body()
     } else if bearer::is_in_query(request.query_string()) {
@@ -120,8 +122,12 @@ fn is_ours(headers: &HeaderMap, settings: &Settings) -> bool {
 /// What may be asked here. A page of another origin may read, and never give orders.
 fn preflight(path: &str, allowed: bool) -> HttpResponse<BoxBody> {
     let mut response = HttpResponse::NoContent();
-    let orders = path == "/news/refresh";
-    response.insert_header(("allow", if orders { "POST, OPTIONS" } else { "GET, HEAD, OPTIONS" }));
+    let allow = match path {
+        "/news/refresh" => "POST, OPTIONS",
+        path if path.starts_with("/websub/") => "GET, POST, OPTIONS",
+        _ => "GET, HEAD, OPTIONS",
+    };
+    response.insert_header(("allow", allow));
     if allowed {
         response
             .insert_header(("access-control-allow-methods", "GET, HEAD, OPTIONS"))

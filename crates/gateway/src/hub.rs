@@ -16,8 +16,8 @@ use news::{SourceId, SourceStatus, Timestamp};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    connection::Connections, filter::Filter, limits::Limits, metrics::Numbers, operator::Operator,
-    readers::Readers, refresh::Refreshes, replay::Replays, ring::Ring, wording::Wording,
+    callbacks::Callbacks, connection::Connections, filter::Filter, limits::Limits, metrics::Numbers,
+    operator::Operator, readers::Readers, refresh::Refreshes, replay::Replays, ring::Ring, wording::Wording,
 };
 
 /// What the operator set.
@@ -34,6 +34,8 @@ pub(crate) struct Settings {
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) operator: Operator,
     pub(crate) readers: Readers,
+    /// Whether hubs may call: we have told them where.
+    pub(crate) has_callbacks: bool,
     pub(crate) limits: Limits,
     /// Files that the process may have open.
     pub(crate) descriptors: u64,
@@ -59,6 +61,7 @@ pub(crate) struct Hub {
     pub(crate) ring: Ring,
     pub(crate) replays: Replays,
     pub(crate) refreshes: Refreshes,
+    pub(crate) callbacks: Callbacks,
     pub(crate) notices: Notices,
     pub(crate) sources: Sources,
     pub(crate) link: Link,
@@ -82,6 +85,7 @@ impl Hub {
         ring: Ring,
         replays: Replays,
         refreshes: Refreshes,
+        callbacks: Callbacks,
         clock: Clock,
     ) -> Self {
         let metrics = Metrics::new();
@@ -93,6 +97,7 @@ impl Hub {
             ring,
             replays,
             refreshes,
+            callbacks,
             notices: Notices::default(),
             sources: Sources::default(),
             link: Link::default(),
@@ -398,11 +403,13 @@ mod tests {
             trusted_proxies: Vec::new(),
             operator: Operator::load(None).unwrap(),
             readers: Readers::default(),
+            has_callbacks: false,
             limits: Limits::default(),
             descriptors: u64::MAX,
         };
         let ring = Ring::new(Bounds { events: 10, bytes: 1 << 20 });
-        Arc::new(Hub::new(settings, ring, Replays::new().0, Refreshes::new().0, Clock::system()))
+        let (replays, refreshes, callbacks) = (Replays::new().0, Refreshes::new().0, Callbacks::new().0);
+        Arc::new(Hub::new(settings, ring, replays, refreshes, callbacks, Clock::system()))
     }
 
     #[test]

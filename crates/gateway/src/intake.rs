@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use wire::{Coverage, Endpoint, Hello, Incoming, Peer, Resume, Signal, Subscription, Timing};
 
 use crate::{
+    callbacks::Porter,
     hub::{Hub, NoticeBlock, Of},
     refresh::Clerk,
     replay::Librarian,
@@ -36,7 +37,7 @@ pub(crate) fn start(
     hub: Arc<Hub>,
     socket: PathBuf,
     ring_events: usize,
-    (mut librarian, mut clerk): (Librarian, Clerk),
+    (mut librarian, mut clerk, mut porter): (Librarian, Clerk, Porter),
     stop: CancellationToken,
 ) -> anyhow::Result<thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -52,6 +53,7 @@ pub(crate) fn start(
                 () = keep_metrics(&hub, &peer) => {}
                 () = librarian.serve(&peer) => {}
                 () = clerk.serve(&peer) => {}
+                () = porter.serve(&peer) => {}
             }
         });
     };

@@ -10,6 +10,7 @@
 //! and none asks the ingestion daemon: what it says is in memory before anybody asks.
 
 mod bearer;
+mod callbacks;
 mod connection;
 mod filter;
 mod headers;

@@ -14,6 +14,7 @@ pub(crate) struct Numbers {
     pub(crate) connections: Gauge,
     pub(crate) connections_cut: Family<Labels, Counter>,
     pub(crate) requests_refused: Family<Labels, Counter>,
+    pub(crate) callbacks_refused: Family<Labels, Counter>,
     pub(crate) readers_granted: Family<Labels, Counter>,
     pub(crate) readers_refused: Family<Labels, Counter>,
     pub(crate) streams: Counter,
@@ -53,6 +54,10 @@ impl Numbers {
                 .add("newswire_gateway_connections_cut_total", "Connections that we cut, by reason"),
             requests_refused: metrics
                 .add("newswire_gateway_requests_refused_total", "Requests refused unread, by reason"),
+            callbacks_refused: metrics.add(
+                "newswire_gateway_callbacks_refused_total",
+                "Calls of hubs that were not passed on or not answered, by reason",
+            ),
             readers_granted: metrics.add(
                 "newswire_gateway_readers_granted_total",
                 "Requests of readers let pass where tokens are asked for, by what they came in by",

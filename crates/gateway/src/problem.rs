@@ -83,6 +83,17 @@ impl Problem {
         Self::new(413, "large-body", "a request's body has at most 16 KiB")
     }
 
+    /// 413 for a hub.
+    pub(crate) fn large_push() -> Self {
+        Self::new(413, "large-body", "a push has at most 1 MiB")
+    }
+
+    /// 429: an address that tries one id of a callback after the other.
+    pub(crate) fn guessing() -> Self {
+        let detail = "too many ids that are none were tried from this address";
+        Self { retry_after_s: Some(60), ..Self::new(429, "too-many-unknown", detail) }
+    }
+
     /// 503: we took too long ourselves.
     pub(crate) fn slow_answer() -> Self {
         Self { retry_after_s: Some(5), ..Self::new(503, "slow-answer", "there was no answer in time") }
@@ -107,6 +118,11 @@ impl Problem {
     /// 405 where orders are taken; the route adds `Allow`.
     pub(crate) fn method_post() -> Self {
         Self::new(405, "method-not-allowed", "POST is served here")
+    }
+
+    /// 405 where hubs call; the route adds `Allow`.
+    pub(crate) fn method_hub() -> Self {
+        Self::new(405, "method-not-allowed", "GET and POST are served here")
     }
 
     /// 410: an event that retention has removed.

@@ -6,6 +6,7 @@ mod page;
 mod refresh;
 mod sources;
 mod stream;
+mod websub;
 
 use std::{
     future::{Ready, ready},
@@ -68,6 +69,7 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
         .service(read("/sources", sources::list))
         .service(read("/sources/{id}", sources::one))
         .service(read("/categories", sources::categories))
+        .service(websub::resource())
         .default_service(web::to(|| async { Problem::not_found("there is no such route").error_response() }));
 }
 

@@ -20,6 +20,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    callbacks::Callbacks,
     connection::Connection,
     headers,
     hub::{Hub, Settings},
@@ -90,12 +91,14 @@ pub async fn run_within(start: Start, limits: Limits) -> Result<(), RunError> {
     };
     let (replays, librarian) = Replays::new();
     let (refreshes, clerk) = Refreshes::new();
-    let hub = Arc::new(Hub::new(settings, Ring::new(bounds), replays, refreshes, clock));
+    let (callbacks, porter) = Callbacks::new();
+    let hub = Hub::new(settings, Ring::new(bounds), replays, refreshes, callbacks, clock);
+    let hub = Arc::new(hub);
     let _admin = serve_admin(&config, &hub, &logs)?;
     let intake_stop = CancellationToken::new();
     let socket = config.daemon.run_dir.join("ingestd.sock");
-    let intake =
-        intake::start(Arc::clone(&hub), socket, bounds.events, (librarian, clerk), intake_stop.clone());
+    let servants = (librarian, clerk, porter);
+    let intake = intake::start(Arc::clone(&hub), socket, bounds.events, servants, intake_stop.clone());
     let intake = intake.context("start the intake")?;
     let server = serve(&config, &hub, listener)?;
     warn_of_few_descriptors(&hub);
@@ -146,7 +149,9 @@ fn settings(config: &Config, limits: Limits) -> Result<Settings, RunError> {
         heartbeat: gateway.heartbeat,
         drain: gateway.drain,
         any_host: gateway.hosts.is_empty() && !gateway.listen.ip().is_loopback(),
-        hosts: gateway.hosts.clone(),
+        // Who comes by the public address comes to us.
+        hosts: gateway.hosts.iter().cloned().chain(public_host(gateway)).collect(),
+        has_callbacks: gateway.public_url.is_some(),
         cors_origins: gateway.cors_origins.clone(),
         operator: Operator::load(gateway.operator_token_file.as_deref()).map_err(RunError::Token)?,
         readers: Readers::load(gateway)?,
@@ -154,6 +159,12 @@ fn settings(config: &Config, limits: Limits) -> Result<Settings, RunError> {
         limits,
         descriptors: daemon::limits::raise_open_files().context("ask how many files may be open")?,
     })
+}
+
+/// The name under which we are known to the world.
+fn public_host(gateway: &daemon::config::Gateway) -> Option<String> {
+    let url = url::Url::parse(gateway.public_url.as_deref()?).ok()?;
+    url.host_str().map(str::to_owned)
 }
 
 fn serve_admin(config: &Config, hub: &Arc<Hub>, logs: &Logs) -> Result<AdminHandle, SocketError> {

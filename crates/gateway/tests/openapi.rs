@@ -12,18 +12,19 @@ use std::{
 };
 
 use news::{
-    Author, Cursor, Enclosure, Epoch, Event, FeedUrl, Item, Kind, Seq, Source, SourceId, SourceStatus,
-    Timestamp, VisitReport, VisitStatus,
+    Author, Cursor, Enclosure, Epoch, Event, FeedUrl, Item, Kind, PushState, Seq, Source, SourceId,
+    SourceStatus, Timestamp, VisitReport, VisitStatus,
 };
 use serde_json::{Value, json};
 use wire::{Hello, Missed, Resume};
 
 const DOCUMENT: &str = include_str!("../src/openapi.json");
 /// Where routes are written down.
-const ROUTES: [&str; 3] = [
+const ROUTES: [&str; 4] = [
     include_str!("../src/routes.rs"),
     include_str!("../src/routes/refresh.rs"),
     include_str!("../src/routes/stream.rs"),
+    include_str!("../src/routes/websub.rs"),
 ];
 /// The page's own files: nobody else's business.
 const NOT_IN_THE_DOCUMENT: &str = "/assets/{name}";
@@ -148,7 +149,11 @@ fn every_answer_has_a_status_and_a_content_type_of_the_document() {
 fn other_methods_are_refused_on_every_route() {
     let gateway = Gateway::start("openapi-methods");
     for path in document()["paths"].as_object().unwrap().keys() {
-        let allowed = if path == "/news/refresh" { "post, options" } else { "get, head, options" };
+        let allowed = match path.as_str() {
+            "/news/refresh" => "post, options",
+            "/websub/{id}" => "get, post, options",
+            _ => "get, head, options",
+        };
         for (method, wanted) in [("DELETE", "405"), ("OPTIONS", "204")] {
             let (status, head, body) = gateway.ask(method, &path.replace("{id}", "a-1"), "*/*");
             assert_eq!(status, wanted, "{method} {path}: {body}");
@@ -210,6 +215,7 @@ fn each_schema_names_the_fields_that_are_sent() {
     assert_fields(&document, "VisitReport", &report);
     assert_fields(&document, "SourceStatus", &status());
     assert_fields(&document, "Counts", &status().counts);
+    assert_fields(&document, "PushStatus", &status().push);
 }
 
 #[test]
@@ -217,6 +223,7 @@ fn each_schema_names_the_words_that_are_sent() {
     let document = document();
     let words = |place: &str| document.pointer(&format!("/components/schemas/{place}/enum")).unwrap().clone();
     assert_eq!(words("VisitStatus"), json!(VisitStatus::ALL));
+    assert_eq!(words("PushStatus/properties/state"), json!(PushState::ALL));
     assert_eq!(words("Hello/properties/resume"), json!(Resume::ALL));
     assert_eq!(words("Event/allOf/0/properties/kind"), json!([Kind::Item, Kind::Update]));
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));

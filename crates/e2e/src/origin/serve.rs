@@ -148,6 +148,7 @@ fn honest(place: &Place, request: &Request) -> Answer {
         (None, None) => false,
     };
     let mut headers = vec![format!("ETag: {etag}"), format!("Last-Modified: {modified}")];
+    headers.extend(place.headers.iter().cloned());
     if same {
         return Answer { status: 304, headers, body: Vec::new() };
     }

@@ -94,7 +94,7 @@ async fn open(
 }
 
 /// Who is asking: the peer, or whoever a proxy that we trust says, read from right to left.
-fn address(request: &HttpRequest, shared: &Shared) -> IpAddr {
+pub(super) fn address(request: &HttpRequest, shared: &Shared) -> IpAddr {
     let trusted = |address: &IpAddr| shared.hub.settings.trusts(*address);
     let peer = request.peer_addr().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.ip().to_canonical());
     if !trusted(&peer) {

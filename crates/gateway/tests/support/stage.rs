@@ -328,7 +328,7 @@ impl FakeDaemon {
             "enabled": true, "activity": "idle", "activity_since": null, "last_status": "unchanged",
             "last_code": 304, "last_visit": null, "last_took_ms": 1, "last_success": null, "last_error": null,
             "consecutive_failures": 0, "next_visit": null, "why": "", "warnings": [], "restarts": 0,
-            "counts": {}, "last_event": null,
+            "counts": {}, "last_event": null, "push": {},
         })
     }
 
