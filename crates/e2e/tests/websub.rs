@@ -1,4 +1,5 @@
 //! Pushes of a hub, through the real programs: a hint to visit sooner, and never a reason to stop visiting.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::{fs, time::Duration};
 
@@ -72,7 +73,7 @@ async fn a_push_brings_an_item_long_before_the_next_visit_is_due() {
     let secret = asked.field("secret").to_owned();
     assert_eq!((asked.field("topic"), asked.field("lease_seconds"), secret.len()), (TOPIC, "864000", 64));
     let callback = asked.field("callback").to_owned();
-    // Announced by the notice of a visit, so it is seen with the push at the latest.
+    world.stands("verified").await;
     let guid = world.origin.publish("a", "Pushed");
     assert_eq!(Hub::push(&callback, "anything", &secret).await.unwrap(), 202);
     world.arrives(&guid).await;

@@ -127,7 +127,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let recorder = recorder.start();
     let marks = open_marks(&config).await?;
     let hubs = config.gateway.public_url.clone().map(|url| (actix::Context::<Hubs>::new(), url));
-    let shop = Workshop {
+    let shop = Rc::new(Workshop {
         visitor: visitor(&config)?,
         gates: gates(&config, &numbers),
         parsers: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
@@ -141,8 +141,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
         epoch: reader.epoch().clone(),
         clock: clock.clone(),
         numbers: numbers.clone(),
-    };
-    let shop = Rc::new(shop);
+    });
     let roster = Roster::new(Rc::clone(&shop), board.clone()).start();
     let hubs = hubs.map(|(context, url)| context.run(Hubs::new(shop, board.clone(), roster.clone(), url)));
     let (reloads, orders) = mpsc::channel(RELOADS);
@@ -176,11 +175,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     notify::stopping();
     // Before the store is free for the next one, who will want the name.
     tokio::fs::remove_file(config.daemon.run_dir.join("ingestd.sock")).await.ok();
-    if let Some(hubs) = hubs {
-        // A closed address means that it is gone already.
-        hubs.send(websub::Close).await.ok();
-    }
-    stop(roster, recorder, writer_thread, server).await?;
+    stop((roster, hubs, recorder), writer_thread, server).await?;
     tokio::task::spawn_blocking(move || marks.clear()).await.ok();
     match fault.reason() {
         Some(reason) => Err(RunError::Damaged(reason.to_owned())),
@@ -361,8 +356,7 @@ async fn reload(
 }
 
 async fn stop(
-    roster: actix::Addr<Roster>,
-    recorder: actix::Addr<Recorder>,
+    (roster, hubs, recorder): (actix::Addr<Roster>, Option<actix::Addr<Hubs>>, actix::Addr<Recorder>),
     writer_thread: WriterThread,
     server: ServerHandle,
 ) -> Result<(), RunError> {
@@ -370,6 +364,9 @@ async fn stop(
     // A closed address means that it is gone already.
     roster.send(Dismiss).await.ok();
     drop(roster);
+    if let Some(hubs) = hubs {
+        hubs.send(websub::Close).await.ok();
+    }
     recorder.send(recorder::Close).await.ok();
     drop(recorder);
     let written = tokio::task::spawn_blocking(move || writer_thread.join()).await;

@@ -43,6 +43,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(250);
 /// How often the whole board is looked through, besides when a visit or a new catalogue says that there is a reason.
 const REVIEW_EVERY: Duration = Duration::from_secs(5);
+/// How often gateways are told to read the list of sources again because of us: it may be long.
+const TELL_EVERY: Duration = Duration::from_secs(30);
 /// Hubs that are asked at the same time; the rest waits for its turn.
 const ASKING_MAX: usize = 16;
 /// Messages that may wait; what finds no room is found again by the next review.
@@ -71,6 +73,10 @@ pub(crate) struct Hubs {
     hints: BTreeMap<SourceId, Hint>,
     /// Not in the store yet.
     unsaved: BTreeMap<SourceId, Arc<Plate>>,
+    /// States have changed without a visit that would have told of it.
+    is_untold: bool,
+    /// When gateways were last told.
+    told: Option<Timestamp>,
     random: SystemRandom,
 }
 
@@ -206,6 +212,8 @@ impl Hubs {
             asking: HashSet::new(),
             hints: BTreeMap::new(),
             unsaved: BTreeMap::new(),
+            is_untold: false,
+            told: None,
             random: SystemRandom::new(),
         }
     }
@@ -305,6 +313,11 @@ impl Hubs {
             }
         }
         let now = self.shop.now();
+        if self.is_untold && self.told.is_none_or(|told| now.since(told) >= TELL_EVERY) {
+            // An error says that nobody listens.
+            self.shop.notices.send(wire::Notice::Catalogue).ok();
+            (self.is_untold, self.told) = (false, Some(now));
+        }
         while self.asking.len() < ASKING_MAX && self.due.first().is_some_and(|(at, _)| *at <= now) {
             let Some((_, source)) = self.due.pop_first() else { break };
             self.attend(&source, now, ctx);
@@ -400,6 +413,7 @@ impl Hubs {
             Some((first, lease::due(subscription)))
         });
         let Some((first, due)) = heard.flatten() else { return };
+        self.is_untold |= answer.is_err() && first;
         match answer {
             Err(error) if first => tracing::warn!(%source, error, "could not subscribe at the hub"),
             Err(error) => tracing::debug!(%source, error, "could not subscribe at the hub again"),
@@ -440,6 +454,7 @@ impl Hubs {
         let Some((was, is, due)) = answer.flatten() else { return false };
         let source = &plate.source.id;
         if was != is {
+            self.is_untold = true;
             tracing::info!(%source, status = is.as_str(), before = was.as_str(), "subscription changed");
         }
         self.due.insert((due, source.clone()));

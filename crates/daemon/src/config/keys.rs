@@ -208,6 +208,7 @@ table! {
         /// Categories that everybody may read, also without a token.
         public_categories: Vec<String> = "", Kind::List(Item::Category);
         /// The address under which users reach the gateway, such as "https://news.example.org"; empty when unknown.
+        /// With it hubs (WebSub) are asked to push, which makes visits sooner; the ingestion daemon must know it too.
         public_url: Option<String> = "", Kind::OptionalUrl;
     }
 

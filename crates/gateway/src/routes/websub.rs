@@ -2,7 +2,6 @@
 //! no reader's and no operator's token is asked for, and no page of any origin may read the answers.
 
 use actix_web::{HttpRequest, HttpResponse, Resource, ResponseError as _, web};
-use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::{Shared, stream::address};
@@ -42,7 +41,12 @@ fn unknown() -> Problem {
 /// What has no shape of an id costs nobody anything.
 fn check(hub: &Hub, id: &str) -> Result<(), Problem> {
     let shaped = id.len() == ID_DIGITS && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    if hub.settings.has_callbacks && shaped { Ok(()) } else { Err(unknown()) }
+    if hub.settings.has_callbacks && shaped { Ok(()) } else { Err(refuse(hub, "no_id", unknown())) }
+}
+
+fn refuse(hub: &Hub, reason: &'static str, problem: Problem) -> Problem {
+    hub.numbers.callbacks_refused.get_or_create(&[("reason", reason)]).inc();
+    problem
 }
 
 fn no_answer(hub: &Hub, no: NoAnswer) -> Problem {
@@ -51,8 +55,7 @@ fn no_answer(hub: &Hub, no: NoAnswer) -> Problem {
         NoAnswer::Guessing => ("unknown_callbacks", Problem::guessing()),
         NoAnswer::Daemon => ("no_daemon", Problem::no_daemon()),
     };
-    hub.numbers.callbacks_refused.get_or_create(&[("reason", reason)]).inc();
-    problem
+    refuse(hub, reason, problem)
 }
 
 async fn verify(
@@ -105,7 +108,15 @@ async fn push(
     check(hub, &id)?;
     let from = address(&request, &shared);
     let place = hub.callbacks.admit(&id, from).map_err(|no| no_answer(hub, no))?;
-    let body = timeout(hub.settings.limits.body, read(body)).await.map_err(|_| Problem::slow_body())??;
+    let body = timeout(hub.settings.limits.body, body.to_bytes_limited(BODY_BYTES_MAX)).await;
+    let body = match body {
+        Ok(Ok(Ok(body))) => body,
+        Ok(Ok(Err(_))) => {
+            return Err(Problem::bad_parameter("body", "the push did not arrive whole"));
+        }
+        Ok(Err(_)) => return Err(refuse(hub, "large_body", Problem::large_push())),
+        Err(_) => return Err(refuse(hub, "slow_body", Problem::slow_body())),
+    };
     let signature = request.headers().get("x-hub-signature").and_then(|header| header.to_str().ok());
     let call = Call::Push { signature: signature.map(str::to_owned), body };
     match hub.callbacks.pass_on((&id, call), from, place).await.map_err(|no| no_answer(hub, no))? {
@@ -113,9 +124,4 @@ async fn push(
         true => Ok(HttpResponse::Accepted().insert_header(("cache-control", "no-store")).finish()),
         false => Err(unknown()),
     }
-}
-
-async fn read(body: web::Payload) -> Result<Bytes, Problem> {
-    let body = body.to_bytes_limited(BODY_BYTES_MAX).await.map_err(|_| Problem::large_push())?;
-    body.map_err(|_| Problem::bad_parameter("body", "the push did not arrive whole"))
 }

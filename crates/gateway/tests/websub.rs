@@ -1,0 +1,94 @@
+//! What hubs meet at the gateway while no daemon is behind it; the rest is a story in crates/e2e.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+#[path = "support/stage.rs"]
+mod stage;
+
+use newswire_gateway::Limits;
+
+use stage::Gateway;
+
+const OURS: &str = "/websub/0123456789abcdef0123456789abcdef";
+const VERIFICATION: &str = "hub.mode=subscribe&hub.topic=https%3A%2F%2Fa.example%2F&hub.challenge=x";
+const ORIGIN: &str = "origin: https://page.example\r\n";
+
+/// A gateway that is reached as `news.example`; pages of one other origin may read from it.
+async fn gateway() -> Gateway {
+    Gateway::within(Limits::default(), |config| {
+        config.gateway.public_url = Some("https://news.example/wire".to_owned());
+        config.gateway.cors_origins = vec!["https://page.example".to_owned()];
+    })
+    .await
+}
+
+fn status(answer: &str) -> &str {
+    &answer[9..12]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_that_comes_while_the_daemon_is_dead_is_asked_to_come_again() {
+    let gateway = gateway().await;
+    for (method, path) in [("GET", format!("{OURS}?{VERIFICATION}")), ("POST", OURS.to_owned())] {
+        let answer = gateway.ask(method, &path, "").await;
+        assert!(status(&answer) == "503" && answer.contains("retry-after: 5\r\n"), "{answer}");
+    }
+    let refused = "newswire_gateway_callbacks_refused_total{reason=\"no_daemon\"}";
+    assert_eq!(gateway.number(refused).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_callback_is_answered_with_404_and_asks_nobody() {
+    let gateway = gateway().await;
+    for path in
+        ["/websub/x", "/websub/0123456789ABCDEF0123456789ABCDEF", "/websub/0123456789abcdef0123456789abcdeff"]
+    {
+        for method in ["GET", "POST"] {
+            let answer = gateway.ask(method, &format!("{path}?{VERIFICATION}"), "").await;
+            assert_eq!(status(&answer), "404", "{method} {path}: {answer}");
+        }
+    }
+    let closed = Gateway::within(Limits::default(), |_| {}).await;
+    let answer = closed.ask("POST", OURS, "").await;
+    assert_eq!(status(&answer), "404", "no hub was told of us: {answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_without_a_short_challenge_is_refused() {
+    let gateway = gateway().await;
+    let long = "x".repeat(4097);
+    for challenge in [String::new(), format!("&hub.challenge={long}")] {
+        let path = format!("{OURS}?hub.mode=subscribe&hub.topic=x{challenge}");
+        assert_eq!(status(&gateway.ask("GET", &path, "").await), "400");
+    }
+    let path = format!("{OURS}?{VERIFICATION}&x={}", "x".repeat(16 * 1024));
+    assert_eq!(status(&gateway.ask("GET", &path, "").await), "414");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_of_more_than_a_mebibyte_is_refused() {
+    let gateway = gateway().await;
+    for (bytes, wanted) in [(1024 * 1024 + 1, "413"), (1024 * 1024, "503")] {
+        let body = format!("content-length: {bytes}\r\n\r\n{}", "x".repeat(bytes));
+        // `ask` ends the head after what it is given: two bytes of the body too many, which nobody reads.
+        let answer = gateway.ask("POST", OURS, &body).await;
+        assert_eq!(status(&answer), wanted, "{bytes}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_public_host_is_served_and_no_page_may_read_what_hubs_are_told() {
+    let gateway = gateway().await;
+    let readable = |answer: &str| answer.contains("access-control-allow-origin");
+    assert!(readable(&gateway.ask("GET", "/health", ORIGIN).await));
+    for method in ["GET", "POST", "OPTIONS"] {
+        let answer = gateway.ask(method, &format!("{OURS}?{VERIFICATION}"), ORIGIN).await;
+        assert!(!readable(&answer), "{method}: {answer}");
+    }
+    for (host, wanted) in [("news.example", "503"), ("evil.example", "421")] {
+        let request = format!("POST {OURS} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        let mut stream = gateway.send(&request).await;
+        let mut answer = String::new();
+        tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer).await.unwrap();
+        assert_eq!(status(&answer), wanted, "{host}: {answer}");
+    }
+}
