@@ -42,11 +42,17 @@ pub(crate) struct Numbers {
     pub(crate) log_bytes: Gauge,
     pub(crate) log_head: Gauge,
     pub(crate) subscribers: Gauge,
-    pub(crate) websub_subscriptions: Family<Labels, Gauge>,
-    pub(crate) websub_requests: Family<TwoLabels, Counter>,
-    pub(crate) websub_verifications: Family<Labels, Counter>,
-    pub(crate) websub_pushes: Family<Labels, Counter>,
-    pub(crate) websub_missed: Counter,
+    pub(crate) websub: OfHubs,
+}
+
+/// The numbers of WebSub.
+#[derive(Clone, Debug)]
+pub(crate) struct OfHubs {
+    pub(crate) subscriptions: Family<Labels, Gauge>,
+    pub(crate) requests: Family<TwoLabels, Counter>,
+    pub(crate) verifications: Family<Labels, Counter>,
+    pub(crate) pushes: Family<Labels, Counter>,
+    pub(crate) missed: Counter,
 }
 
 impl Numbers {
@@ -119,19 +125,27 @@ impl Numbers {
             log_bytes: metrics.add("newswire_ingestd_log_bytes", "Bytes of events kept"),
             log_head: metrics.add("newswire_ingestd_log_head", "Sequence number of the newest event"),
             subscribers: metrics.add("newswire_ingestd_wire_subscribers", "Open streams on the wire"),
-            websub_subscriptions: metrics
+            websub: OfHubs::register(metrics),
+        }
+    }
+}
+
+impl OfHubs {
+    fn register(metrics: &Metrics) -> Self {
+        Self {
+            subscriptions: metrics
                 .add("newswire_ingestd_websub_subscriptions", "Sources, by how they stand with their hub"),
-            websub_requests: metrics.add(
+            requests: metrics.add(
                 "newswire_ingestd_websub_requests_total",
                 "Questions to hubs, by mode and by whether they were taken",
             ),
-            websub_verifications: metrics.add(
+            verifications: metrics.add(
                 "newswire_ingestd_websub_verifications_total",
                 "Questions of hubs whether we want a subscription, by our answer",
             ),
-            websub_pushes: metrics
+            pushes: metrics
                 .add("newswire_ingestd_websub_pushes_total", "Pushes of hubs, by what became of them"),
-            websub_missed: metrics.add(
+            missed: metrics.add(
                 "newswire_ingestd_websub_missed_total",
                 "Visits that found something of which a hub that had promised to push said nothing",
             ),

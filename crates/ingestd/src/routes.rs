@@ -334,7 +334,7 @@ async fn push(
     let Ok(result) = judge(&desk, id.into_inner(), header, &body).await else {
         return problem(503, "roster-busy", "the subscriptions were not looked up in time");
     };
-    desk.numbers.websub_pushes.get_or_create(&[("result", result)]).inc();
+    desk.numbers.websub.pushes.get_or_create(&[("result", result)]).inc();
     tracing::debug!(status = result, "a hub pushed");
     HttpResponse::Ok().json(json!({ "known": result != "unknown" }))
 }

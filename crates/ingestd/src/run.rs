@@ -22,7 +22,7 @@ use daemon::{
     stop::Signals,
 };
 use fetch::{Policy, Visitor, schedule::Pace};
-use news::{Catalogue, SourceId, SourceState};
+use news::{Catalogue, Seq, SourceId, SourceState};
 use serde::Serialize;
 use serde_json::json;
 use store::{OpenError, Reader};
@@ -148,13 +148,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let fault = Fault::new(signals.stop.clone());
     let log = WireLog { reader: reader.clone(), fault: fault.clone() };
     let desk = routes::Desk {
-        publisher: wire::Publisher {
-            log: Arc::new(log.clone()),
-            bell: bell_heard,
-            notices,
-            heartbeat: HEARTBEAT,
-            server: concat!("newswire-ingestd/", env!("CARGO_PKG_VERSION")).into(),
-        },
+        publisher: publisher(&log, bell_heard, notices),
         log,
         board,
         roster: roster.clone(),
@@ -177,9 +171,20 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     tokio::fs::remove_file(config.daemon.run_dir.join("ingestd.sock")).await.ok();
     stop((roster, hubs, recorder), writer_thread, server).await?;
     tokio::task::spawn_blocking(move || marks.clear()).await.ok();
-    match fault.reason() {
-        Some(reason) => Err(RunError::Damaged(reason.to_owned())),
-        None => Ok(()),
+    fault.reason().map_or(Ok(()), |reason| Err(RunError::Damaged(reason.to_owned())))
+}
+
+fn publisher(
+    log: &WireLog,
+    bell: watch::Receiver<Seq>,
+    notices: broadcast::Sender<wire::Notice>,
+) -> wire::Publisher {
+    wire::Publisher {
+        log: Arc::new(log.clone()),
+        bell,
+        notices,
+        heartbeat: HEARTBEAT,
+        server: concat!("newswire-ingestd/", env!("CARGO_PKG_VERSION")).into(),
     }
 }
 

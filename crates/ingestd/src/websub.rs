@@ -190,7 +190,7 @@ pub(crate) fn settled(shop: &Workshop, plate: &Plate, new: u32, previous_visit: 
     let missed = new > 0
         && plate.change(|subscription| lease::found(subscription, now, previous_visit, covers)) == Some(true);
     if missed {
-        shop.numbers.websub_missed.inc();
+        shop.numbers.websub.missed.inc();
         tracing::info!(source = %plate.source.id, "hub was silent; polling as usual");
     }
     if plate.has_websub() {
@@ -247,7 +247,7 @@ impl Hubs {
             }
         }
         for (state, count) in PushState::ALL.into_iter().zip(states) {
-            self.shop.numbers.websub_subscriptions.get_or_create(&[("state", state.as_str())]).set(count);
+            self.shop.numbers.websub.subscriptions.get_or_create(&[("state", state.as_str())]).set(count);
         }
         let now = self.shop.now();
         self.leaving.retain(|_, leaving| leaving.until > now);
@@ -291,7 +291,7 @@ impl Hubs {
         }
         if self.leaving.len() >= LEAVING_MAX || self.asking.len() >= ASKING_MAX {
             let labels = [("mode", Mode::Unsubscribe.as_str()), ("result", "skipped")];
-            self.shop.numbers.websub_requests.get_or_create(&labels).inc();
+            self.shop.numbers.websub.requests.get_or_create(&labels).inc();
             return;
         }
         let until = self.shop.now().plus(LEAVING_FOR);
@@ -399,7 +399,7 @@ impl Hubs {
     fn hear(&mut self, source: &SourceId, id: &Hidden, mode: Mode, answer: Result<(), String>) {
         let result = if answer.is_ok() { "taken" } else { "failed" };
         let labels = [("mode", mode.as_str()), ("result", result)];
-        self.shop.numbers.websub_requests.get_or_create(&labels).inc();
+        self.shop.numbers.websub.requests.get_or_create(&labels).inc();
         let Some(plate) = self.board.get(source.as_str()).filter(|_| mode == Mode::Subscribe) else { return };
         let now = self.shop.now();
         let heard = plate.change(|subscription| {
@@ -544,7 +544,7 @@ impl Handler<Verify> for Hubs {
     fn handle(&mut self, verify: Verify, _: &mut Self::Context) -> Self::Result {
         let answer = self.verify(&verify);
         let result = if answer { "confirmed" } else { "refused" };
-        self.shop.numbers.websub_verifications.get_or_create(&[("result", result)]).inc();
+        self.shop.numbers.websub.verifications.get_or_create(&[("result", result)]).inc();
         MessageResult(answer)
     }
 }
