@@ -1,4 +1,4 @@
-//! `bench [SCENARIO]...`: benchmarks of the running release gateway beside a peer, nginx with nchan.
+//! `bench [SCENARIO]...`: benchmarks of the running release gateway beside a peer, nginx with nchan, and of the daemon.
 //!
 //! What is measured is always the shipped process, over sockets, from outside: its processor time and its memory as
 //! `/proc` tells, and what thousands of clients see. Servers have one processor and the clients the others, unless told. Everything
@@ -6,8 +6,10 @@
 //!
 //! Exit 0: every bar is met; 1: one is not, or it could not be measured; 2: usage.
 
+mod feeds;
 mod fleet;
 mod histogram;
+mod ingestd;
 mod parser;
 mod payload;
 mod process;
@@ -46,6 +48,9 @@ struct Args {
     /// Bytes of an item
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(512..=65_536))]
     item_bytes: u32,
+    /// Sources of the scenario `scale`
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(100..=200_000))]
+    sources: u32,
     /// Only ours
     #[arg(long)]
     no_peer: bool,
@@ -80,6 +85,7 @@ fn run(args: &Args) -> anyhow::Result<bool> {
         rounds: args.rounds.into(),
         time: Duration::from_secs(args.seconds.into()),
         item_bytes: args.item_bytes as usize,
+        sources: args.sources as usize,
         peer: !args.no_peer,
         seats,
     };

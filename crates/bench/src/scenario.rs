@@ -4,7 +4,9 @@ mod delivery;
 mod idle;
 mod restart;
 mod resume;
+mod scale;
 mod slow;
+mod visits;
 
 use std::time::Duration;
 
@@ -39,6 +41,10 @@ pub(crate) enum Scenario {
     Resume,
     /// The gateway is told to stop, and another takes over
     Restart,
+    /// The daemon visits 2,000 feeds of which 1,000 hang or drip, beside 2,000 that answer
+    Visits,
+    /// The daemon visits 100,000 feeds of which 5 in a hundred hang
+    Scale,
 }
 
 /// How it is measured.
@@ -51,6 +57,8 @@ pub(crate) struct Options {
     /// How long the steady scenarios last.
     pub(crate) time: Duration,
     pub(crate) item_bytes: usize,
+    /// Sources of `scale`.
+    pub(crate) sources: usize,
     pub(crate) peer: bool,
     pub(crate) seats: Seats,
 }
@@ -64,6 +72,8 @@ impl Scenario {
             Self::Slow => slow::run(options),
             Self::Resume => resume::run(options),
             Self::Restart => restart::run(options),
+            Self::Visits => visits::run(options),
+            Self::Scale => scale::run(options),
         }
     }
 }

@@ -1,0 +1,137 @@
+//! Origins by the thousand: one listener that answers at every address of 127.0.0.0/8, so that each feed has a host of
+//! its own. The path says how it behaves: `/ok`, `/hang` (never answers), `/drip` (a byte a second).
+
+use std::{io, net::SocketAddr, thread, time::Duration};
+
+use anyhow::Context as _;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::oneshot,
+};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 4096;
+/// Longest head of a request that we read.
+const HEAD_MAX: usize = 8192;
+
+/// How a feed behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Answers at once: 200, then 304.
+    Ok,
+    /// Never answers.
+    Hang,
+    /// Answers for ever.
+    Drip,
+}
+
+/// The listener; ends when dropped.
+pub(crate) struct Feeds {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Feeds {
+    pub(crate) fn start() -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listen = || {
+            let socket = TcpSocket::new_v4()?;
+            socket.set_reuseaddr(true)?;
+            socket.bind(SocketAddr::from(([0, 0, 0, 0], 0)))?;
+            socket.listen(BACKLOG)
+        };
+        let listener = runtime.block_on(async { listen() }).context("listen for the daemon")?;
+        let address = listener.local_addr()?;
+        let (stop, stopped) = oneshot::channel();
+        let serve = move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = accept(listener) => {}
+                    _ = stopped => {}
+                }
+            });
+        };
+        let thread = thread::Builder::new().name("feeds".into()).spawn(serve)?;
+        Ok(Self { address, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// The address of feed `n`, from 0.
+    pub(crate) fn url(&self, n: usize, manner: Manner) -> String {
+        let [_, b, c, d] = u32::try_from(n + 256).unwrap_or(u32::MAX).to_be_bytes();
+        let path = match manner {
+            Manner::Ok => "ok",
+            Manner::Hang => "hang",
+            Manner::Drip => "drip",
+        };
+        format!("http://127.{b}.{c}.{d}:{}/{path}/{n}", self.address.port())
+    }
+}
+
+impl Drop for Feeds {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
+async fn accept(listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => drop(tokio::spawn(answer(stream))),
+            // Too many open files: some are about to close.
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+async fn answer(mut stream: TcpStream) -> io::Result<()> {
+    let mut head = Vec::with_capacity(512);
+    while !head.ends_with(b"\r\n\r\n") && head.len() < HEAD_MAX {
+        if stream.read_buf(&mut head).await? == 0 {
+            return Ok(());
+        }
+    }
+    let head = String::from_utf8_lossy(&head);
+    let path = head.split(' ').nth(1).unwrap_or_default();
+    if path.starts_with("/hang") {
+        // Until the other side has had enough.
+        stream.read_u8().await?;
+    } else if path.starts_with("/drip") {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n<rss>").await?;
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            stream.write_all(b" ").await?;
+        }
+    } else if head.to_ascii_lowercase().contains("\r\nif-none-match: \"1\"") {
+        stream.write_all(b"HTTP/1.1 304 Not Modified\r\netag: \"1\"\r\nconnection: close\r\n\r\n").await?;
+    } else {
+        let body = document(path);
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/rss+xml\r\netag: \"1\"\r\ncontent-length: {}\r\n\
+             connection: close\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).await?;
+    }
+    stream.shutdown().await
+}
+
+/// A feed of ten items, about 4 KiB.
+fn document(path: &str) -> String {
+    let item = |n: u32| {
+        format!(
+            "<item><title>Item {n} of {path}</title><link>http://x.example{path}/{n}</link><guid>{path}/{n}</guid>\
+             <description>{}</description><pubDate>Mon, 0{n} Sep 2025 10:00:00 GMT</pubDate></item>",
+            "Some words of a summary. ".repeat(9)
+        )
+    };
+    let items: String = (1..=9).map(item).collect();
+    format!(
+        "<rss version=\"2.0\"><channel><title>{path}</title><link>http://x.example/</link>\
+         <description>d</description>{items}</channel></rss>"
+    )
+}

@@ -1,0 +1,76 @@
+//! Feeds that hang or drip, beside feeds that answer: the others must not notice, not even at the first start.
+
+use std::time::Duration;
+
+use super::Options;
+use crate::{
+    feeds::{Feeds, Manner},
+    histogram::Histogram,
+    ingestd::Ingestd,
+    process::{pause, wait_for},
+    report::{Bar, Row, Section},
+};
+
+const SOURCES: usize = 2000;
+/// New sources are first visited so far apart.
+const STEP_MS: u64 = 10;
+const WITHIN: Duration = Duration::from_secs(180);
+
+/// What became of the feeds that always answer: every second one.
+struct Others {
+    /// From the first visit of all to the end of their own, in milliseconds.
+    first_item: Histogram,
+    /// The same, after it was due.
+    late: Histogram,
+    missing: usize,
+}
+
+fn measure(options: &Options, feeds: &Feeds, manner: impl Fn(usize) -> Manner) -> anyhow::Result<Others> {
+    let urls = (0..SOURCES).map(|n| feeds.url(n, manner(n)));
+    let daemon = Ingestd::start(&options.seats, "", urls)?;
+    // The last is due after 20 s.
+    pause(Duration::from_millis(STEP_MS * SOURCES as u64));
+    let came =
+        || Some(daemon.sources().ok()?.iter().step_by(2).all(|s| s.counts.items > 0)).filter(|all| *all);
+    // Whoever is missing in the end is counted.
+    wait_for("the others", WITHIN, came).ok();
+    let mut others = Others { first_item: Histogram::default(), late: Histogram::default(), missing: 0 };
+    let sources = daemon.sources()?;
+    let begun = sources.iter().filter_map(|s| s.last_success).map(|at| at.millis()).min().unwrap_or(0);
+    for (n, source) in sources.iter().enumerate().step_by(2) {
+        let Some(ended) = source.last_success.filter(|_| source.counts.items > 0) else {
+            others.missing += 1;
+            continue;
+        };
+        let took = u64::try_from(ended.millis() - begun).unwrap_or(0);
+        others.first_item.record(took);
+        others.late.record(took.saturating_sub(STEP_MS * n as u64));
+    }
+    Ok(others)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "numbers for people")]
+pub(super) fn run(options: &Options) -> anyhow::Result<Section> {
+    let feeds = Feeds::start()?;
+    let bad = |n: usize| match n % 4 {
+        1 => Manner::Hang,
+        3 => Manner::Drip,
+        _ => Manner::Ok,
+    };
+    let with = measure(options, &feeds, bad)?;
+    let without = measure(options, &feeds, |_| Manner::Ok)?;
+    let row = |what: &str, of: fn(&Others) -> u64| {
+        Row::new(what, "ms", of(&with) as f64, Some(of(&without) as f64))
+    };
+    let rows = vec![
+        row("time to first item p50", |o| o.first_item.per_mille(500)).bar(Bar::RatioAtMost(1.2)),
+        row("time to first item p99", |o| o.first_item.per_mille(990)).bar(Bar::RatioAtMost(1.2)),
+        row("time to first item max", |o| o.first_item.max()).bar(Bar::RatioAtMost(1.2)),
+        row("after it was due p50", |o| o.late.per_mille(500)),
+        row("after it was due p99", |o| o.late.per_mille(990)).bar(Bar::AtMost(1000.0)),
+        Row::new("without an item", "feeds", with.missing as f64, Some(without.missing as f64))
+            .bar(Bar::AtMost(0.0)),
+    ];
+    let load = format!("{SOURCES} new feeds, every second one hangs or drips; beside: all of them answer");
+    Ok(Section { scenario: "visits", load, beside: "all answer", rows })
+}
