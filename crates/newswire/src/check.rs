@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::ConfigFile,
+    discover::{Fault, read_answer},
     out::{self, Paint, safe, span},
 };
 
@@ -52,12 +53,6 @@ struct Report {
     warnings: Vec<Warning>,
     error: Option<Fault>,
     fetch: Option<Value>,
-}
-
-#[derive(Debug, Serialize)]
-struct Fault {
-    kind: String,
-    message: String,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
@@ -114,12 +109,6 @@ impl Report {
     }
 }
 
-impl Fault {
-    fn new(kind: &str, message: impl Into<String>) -> Self {
-        Self { kind: kind.to_owned(), message: message.into() }
-    }
-}
-
 /// How this tool visits: as the daemon would.
 pub(crate) fn policy(config: &Config, allow_private: bool) -> anyhow::Result<Policy> {
     let allow = config.fetch.allow.iter().map(|cidr| cidr.parse()).collect::<Result<_, _>>();
@@ -134,10 +123,6 @@ pub(crate) fn policy(config: &Config, allow_private: bool) -> anyhow::Result<Pol
     })
 }
 
-fn read(bytes: &[u8], hints: &Hints<'_>) -> Result<Document, Fault> {
-    feed::read(bytes, hints).map_err(|error| Fault::new(error.class(), error.to_string()))
-}
-
 fn check_file(input: &str, content_type: Option<&str>, bytes_max: usize) -> Report {
     let bytes = if input == "-" {
         take(io::stdin().lock(), bytes_max)
@@ -149,7 +134,7 @@ fn check_file(input: &str, content_type: Option<&str>, bytes_max: usize) -> Repo
             let limit = format!("it has more than {bytes_max} bytes (fetch.body_bytes_max)");
             Err(Fault::new(FailureClass::TooLarge.as_str(), limit))
         }
-        Ok(bytes) => read(&bytes, &Hints { content_type, ..Hints::default() }),
+        Ok(bytes) => feed::read(&bytes, &Hints { content_type, ..Hints::default() }).map_err(Fault::from),
         Err(error) => Err(Fault::new("unreadable", format!("cannot read it: {error}"))),
     };
     Report::of(input, document, None)
@@ -172,18 +157,7 @@ async fn check_url(input: &str, visitor: &Visitor, pace: Pace) -> Report {
     let now = Timestamp::from_millis(Clock::system().now_millis());
     let request = Request { url: &url, etag: None, last_modified: None, timeout: None, now };
     let visit = visitor.visit(&request).await;
-    let document = match &visit.answer {
-        Answer::Full(full) => {
-            let content_type = full.content_type.as_deref();
-            read(&full.body, &Hints { url: Some(&full.url), content_type, language: None })
-        }
-        Answer::Failed(failure) => Err(Fault::new(failure.class.as_str(), failure.message.clone())),
-        Answer::NotModified { .. } => {
-            Err(Fault::new("http-status", "the server answers 304 to a question without validators"))
-        }
-        Answer::Throttled => Err(Fault::new("http-status", "the server asks us to come later")),
-        Answer::Gone => Err(Fault::new("http-status", "the server says that the feed is gone (410)")),
-    };
+    let document = read_answer(&visit.answer).and_then(|read| read.map_err(Fault::from));
     let now = Timestamp::from_millis(Clock::system().now_millis());
     let fetch = describe(&visit, document.as_ref().ok(), pace, now);
     // The address as people may see it: without its secrets.

@@ -66,16 +66,17 @@ pub(super) async fn run(desk: &Desk, arguments: Arguments) -> anyhow::Result<Exi
     fetch::install_tls();
     let visitor = Visitor::try_new(check::policy(&desk.config, arguments.allow_private)?)?;
     let found = discover(&visitor, &url, now()).await?;
-    if found.candidates.len() > 1 {
-        out::complain(&format!("{url} names {} feeds; the first is taken:", found.candidates.len()));
-        found.candidates.iter().for_each(|feed| out::complain(&format!("  {}", safe(feed))));
+    if !found.others.is_empty() {
+        out::complain(&format!("{url} names {} feeds; the first is taken:", found.others.len() + 1));
+        let named = std::iter::once(&found.url).chain(&found.others);
+        named.for_each(|feed| out::complain(&format!("  {}", safe(&feed.to_string()))));
     }
     if let Some(id) = known.feed(&found.url) {
         out::line(&format!("{} is there already: {id}", found.url))?;
         return Ok(Exit::Ok);
     }
     let feed = &found.document.feed;
-    let name = arguments.name.or_else(|| feed.title.as_deref().and_then(opml::name));
+    let name = arguments.name.or_else(|| found.title.as_deref().and_then(opml::name));
     let id = known.free_id(arguments.id.as_deref(), name.as_deref(), &found.url);
     let mut source = Source::new(id, found.url);
     source.name = name.unwrap_or(source.name);
