@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use news::FailureClass;
+
 /// Why nothing of a feed could be had from the bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -41,16 +43,15 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// The word for this failure in metrics and reports: one of `bad-encoding`, `truncated`, `too-large`,
-    /// `too-complex`, `not-a-feed`.
+    /// The class of this failure: one of `bad-encoding`, `truncated`, `too-large`, `too-complex`, `not-a-feed`.
     #[must_use]
-    pub fn class(&self) -> &'static str {
+    pub fn class(&self) -> FailureClass {
         match self {
-            Self::BadEncoding(_) => "bad-encoding",
-            Self::Truncated => "truncated",
-            Self::TooLarge { .. } => "too-large",
-            Self::TooComplex { .. } => "too-complex",
-            Self::NotAFeed { .. } => "not-a-feed",
+            Self::BadEncoding(_) => FailureClass::BadEncoding,
+            Self::Truncated => FailureClass::Truncated,
+            Self::TooLarge { .. } => FailureClass::TooLarge,
+            Self::TooComplex { .. } => FailureClass::TooComplex,
+            Self::NotAFeed { .. } => FailureClass::NotAFeed,
         }
     }
 }

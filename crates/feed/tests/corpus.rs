@@ -157,7 +157,7 @@ fn every_file_of_the_corpus_gives_an_answer() {
         let bytes = fs::read(&path).unwrap();
         match feed::read(&bytes, &Hints::default()) {
             Ok(document) => assert!(document.items.len() <= feed::limits::ITEMS_KEPT_MAX),
-            Err(e) => assert!(!e.to_string().is_empty() && !e.class().is_empty()),
+            Err(e) => assert!(!e.to_string().is_empty()),
         }
         answers += 1;
     }

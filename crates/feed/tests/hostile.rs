@@ -53,7 +53,7 @@ fn get(text: &str) -> Result<Document, ReadError> {
 }
 
 fn class(text: &str) -> &'static str {
-    get(text).map_or_else(|e| e.class(), |_| "ok")
+    get(text).map_or_else(|e| e.class().as_str(), |_| "ok")
 }
 
 fn rss(items: &str) -> String {
@@ -244,7 +244,10 @@ fn a44_any_encoding_whole_or_cut_gives_an_answer() {
             }
         }
         assert_eq!(
-            read(b"<?xml version='1.0' encoding='UTF-7'?><rss/>", &Hints::default()).unwrap_err().class(),
+            read(b"<?xml version='1.0' encoding='UTF-7'?><rss/>", &Hints::default())
+                .unwrap_err()
+                .class()
+                .as_str(),
             "bad-encoding"
         );
     });

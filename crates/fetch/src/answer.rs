@@ -89,6 +89,8 @@ pub struct Full {
     pub etag: Option<String>,
     /// `Last-Modified`, byte for byte; nothing when it is longer than 1 KiB.
     pub last_modified: Option<String>,
+    /// Which address gave it in the end: [`crate::issuer`]. The validators are this address's alone.
+    pub issuer: u64,
     /// Where it came from in the end, for relative links; user name and password removed.
     pub url: Url,
     /// Only what is new since our validator (226, RFC 3229): an item that is not in it is not gone.
@@ -165,6 +167,27 @@ pub struct CacheLife {
     /// `max-age`, else `Expires` less `Date`; less `Age`. Nothing when the server says nothing, or that the answer
     /// is stale already. Uncapped.
     pub fresh_for: Option<Duration>,
+}
+
+impl Visit {
+    /// A visit that came to nothing before anybody was asked.
+    #[must_use]
+    pub fn unasked(failure: Failure) -> Self {
+        Self {
+            answer: Answer::Failed(failure),
+            // Nothing was asked for in full either.
+            is_conditional: true,
+            code: None,
+            hops: Vec::new(),
+            timings: Timings::default(),
+            headers: Vec::new(),
+            links: Links::default(),
+            cache: CacheLife::default(),
+            retry_after: None,
+            remote: None,
+            body_bytes: 0,
+        }
+    }
 }
 
 impl Serialize for Visit {

@@ -20,17 +20,17 @@ pub(crate) struct Body {
     pub(crate) hash: u64,
 }
 
-/// Reads the body to its end. `count` is kept up to date, so that it is right after a failure too.
+/// Reads the body of at most `max` bytes to its end. `count` is kept up to date, so that it is right after a failure too.
 ///
 /// # Errors
 /// `too-large`, `timeout` (the deadline, or slower than the policy's rate), `truncated`, `bad-encoding`.
 pub(crate) async fn read(
     mut response: Response,
     policy: &Policy,
+    max: usize,
     deadline: Instant,
     count: &mut u64,
 ) -> Result<Body, Failure> {
-    let max = policy.body_bytes_max;
     let announced = response.content_length().unwrap_or(0);
     if announced > max as u64 {
         let message = format!("the server announces {announced} bytes, more than the {max} that are allowed");

@@ -14,7 +14,7 @@ use std::{
 
 use news::Safe;
 use reqwest::{
-    Certificate, Client, Request, Response,
+    Certificate, Client, Proxy, Request, Response,
     dns::{Addrs, Name, Resolve, Resolving},
     header::{ACCEPT, CONNECTION, HeaderMap, HeaderValue, USER_AGENT},
     redirect,
@@ -25,7 +25,7 @@ use tokio::{
 };
 use tower_service::Service;
 
-use crate::{BadPolicy, Failure, FailureClass, Policy, Transport, failure, install_tls};
+use crate::{BadPolicy, Failure, FailureClass, Policy, Transport, failure, install_tls, manner::Way};
 
 /// What we read, best first. `*/*` because some servers refuse a list that does not name what they have.
 const ACCEPTED: &str = "application/atom+xml, application/rss+xml, application/feed+json, application/rdf+xml;q=0.9, \
@@ -42,11 +42,11 @@ struct Leg {
     bell: Notify,
 }
 
-/// The HTTP client of every visit under this policy.
+/// The HTTP client of every visit under this policy that goes this way.
 ///
 /// # Errors
 /// [`BadPolicy`] when it cannot be built.
-pub(crate) fn client(policy: &Policy) -> Result<Client, BadPolicy> {
+pub(crate) fn client(policy: &Policy, way: &Way) -> Result<Client, BadPolicy> {
     install_tls();
     let headers = headers(policy)?;
     let more = policy.authorities_pem.as_deref().unwrap_or_default().as_bytes();
@@ -54,8 +54,15 @@ pub(crate) fn client(policy: &Policy) -> Result<Client, BadPolicy> {
     if more.is_empty() && policy.authorities_pem.is_some() {
         return Err(BadPolicy::NoAuthority);
     }
+    let pinned = way.authorities_pem.as_ref().map(|pem| Certificate::from_pem_bundle(pem.as_bytes()));
+    let pinned = pinned.transpose().map_err(BadPolicy::Authorities)?;
+    if pinned.as_ref().is_some_and(Vec::is_empty) {
+        return Err(BadPolicy::NoAuthority);
+    }
+    let proxy = way.proxy.as_ref().map(|proxy| Proxy::all(proxy.secret().clone()));
+    let proxy = proxy.transpose().map_err(|e| BadPolicy::Client(e.without_url()))?;
     let build = || {
-        Client::builder()
+        let builder = Client::builder()
             .default_headers(headers.clone())
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -65,8 +72,15 @@ pub(crate) fn client(policy: &Policy) -> Result<Client, BadPolicy> {
             .pool_max_idle_per_host(0)
             .connect_timeout(policy.timeout_connect)
             .dns_resolver(Checked)
-            .connector_layer(tower_layer::layer_fn(Watched))
+            .connector_layer(tower_layer::layer_fn(Watched));
+        match proxy.clone() {
+            Some(proxy) => builder.proxy(proxy),
+            None => builder,
+        }
     };
+    if let Some(pinned) = pinned {
+        return build().tls_certs_only(pinned).build().map_err(BadPolicy::Client);
+    }
     // Without the machine's certificate authorities (a container without ca-certificates) plain HTTP still works,
     // and every https visit fails with the class `tls`, which says more than a daemon that does not start.
     let with_machines = build().tls_certs_merge(more.clone()).build();

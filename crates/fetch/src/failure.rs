@@ -1,95 +1,9 @@
-//! What can go wrong with a visit, as a closed set of words.
+//! What can go wrong with a visit: one of the closed set of classes, and a sentence.
 
-use std::{error::Error, fmt, io};
+use std::{error::Error, io};
 
-use news::Safe;
-use serde::{Serialize, Serializer};
-
-/// Why a visit gave no feed: a word in the status of a source and the label of a metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FailureClass {
-    /// The address is not public, or the port is not one of the web's.
-    BlockedAddress,
-    /// Not an address that can be visited, such as a redirect to `file:`.
-    BadUrl,
-    /// The name has no address, or the lookup failed.
-    Dns,
-    /// No connection.
-    Connect,
-    /// A connection, but no TLS session that can be trusted.
-    Tls,
-    /// A deadline passed, or the body came too slowly.
-    Timeout,
-    /// Too many redirects, a loop, or one that must not be followed.
-    Redirect,
-    /// The server answered with a status that brings no feed.
-    HttpStatus,
-    /// What came is not HTTP.
-    BadHttp,
-    /// The content coding is unknown, doubled or damaged.
-    BadEncoding,
-    /// The answer ended too early.
-    Truncated,
-    /// The body is longer than the cap.
-    TooLarge,
-    /// The document is built to exhaust a parser.
-    TooComplex,
-    /// The document is no feed.
-    NotAFeed,
-}
-
-impl FailureClass {
-    /// Every class.
-    pub const ALL: [Self; 14] = [
-        Self::BlockedAddress,
-        Self::BadUrl,
-        Self::Dns,
-        Self::Connect,
-        Self::Tls,
-        Self::Timeout,
-        Self::Redirect,
-        Self::HttpStatus,
-        Self::BadHttp,
-        Self::BadEncoding,
-        Self::Truncated,
-        Self::TooLarge,
-        Self::TooComplex,
-        Self::NotAFeed,
-    ];
-
-    /// The word in statuses and metric labels.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::BlockedAddress => "blocked-address",
-            Self::BadUrl => "bad-url",
-            Self::Dns => "dns",
-            Self::Connect => "connect",
-            Self::Tls => "tls",
-            Self::Timeout => "timeout",
-            Self::Redirect => "redirect",
-            Self::HttpStatus => "http-status",
-            Self::BadHttp => "bad-http",
-            Self::BadEncoding => "bad-encoding",
-            Self::Truncated => "truncated",
-            Self::TooLarge => "too-large",
-            Self::TooComplex => "too-complex",
-            Self::NotAFeed => "not-a-feed",
-        }
-    }
-}
-
-impl fmt::Display for FailureClass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl Serialize for FailureClass {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
+use news::{FailureClass, Safe};
+use serde::Serialize;
 
 /// Why a visit gave no feed, for programs and for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]

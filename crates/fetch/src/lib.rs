@@ -9,10 +9,12 @@
 mod address;
 mod answer;
 mod body;
+mod clients;
 mod exchange;
 mod failure;
 mod headers;
 mod links;
+mod manner;
 mod policy;
 mod post;
 mod resolver;
@@ -22,12 +24,14 @@ mod visit;
 
 pub use address::{BadCidr, Cidr, is_public};
 pub use answer::{Answer, CacheLife, Full, Hop, Timings, Visit};
-pub use failure::{Failure, FailureClass};
+pub use failure::Failure;
 pub use links::Links;
+pub use manner::{BadManner, Manner};
+pub use news::FailureClass;
 pub use policy::{BadPolicy, Policy};
 pub use resolver::{Lookup, Resolver, SystemResolver};
 pub use transport::{Exchange, Transport};
-pub use visit::{Request, Visitor};
+pub use visit::{Request, Visitor, issuer, may_share_credentials};
 
 /// Makes ring the process's TLS provider, unless one is installed already.
 ///

@@ -13,7 +13,7 @@ pub struct Policy {
     pub timeout_head: Duration,
     /// Longest time for the whole visit, redirects and retry included; no drip outlives it. 30 s.
     pub timeout_total: Duration,
-    /// Longest body, in bytes after decoding. 10 MiB.
+    /// Longest body, in bytes after decoding; a request may ask for another. 10 MiB.
     pub body_bytes_max: usize,
     /// Most redirects that are followed. 5.
     pub hops_max: usize,

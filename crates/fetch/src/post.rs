@@ -24,9 +24,10 @@ impl Visitor {
     pub async fn post_form(&self, url: &FeedUrl, form: &[(&str, &str)]) -> Result<u16, Failure> {
         let deadline = Instant::now() + self.policy.timeout_total;
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let client = self.clients.usual();
         let mut at = url.clone();
         for _ in 0..=self.policy.hops_max {
-            let question = self.client.request(Method::POST, without_credentials(at.secret()));
+            let question = client.request(Method::POST, without_credentials(at.secret()));
             let question = question.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
             let question = question.body(body.clone()).build();
             let question = question.map_err(|e| failure::of_connection(&e.without_url(), at.host()))?;
@@ -36,7 +37,7 @@ impl Visitor {
             let connect = (Instant::now() + self.policy.timeout_connect).min(deadline);
             let addresses = resolver::addresses(&*self.resolver, &self.policy, host, port, connect).await?;
             let deadlines = Deadlines { connect, total: deadline };
-            let head = exchange::ask(&self.client, &self.policy, question, addresses, deadlines).await;
+            let head = exchange::ask(client, &self.policy, question, addresses, deadlines).await;
             let response = head.map_err(|fault| fault.failure)?.response;
             let code = response.status().as_u16();
             if !matches!(code, 307 | 308) {

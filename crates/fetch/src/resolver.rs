@@ -89,6 +89,43 @@ pub(crate) async fn addresses(
     Ok(found.into_iter().take(ADDRESSES_MAX).map(|ip| SocketAddr::new(ip, port)).collect())
 }
 
+/// The addresses of a proxy. The operator named it, so it may be anywhere.
+///
+/// # Errors
+/// As [`addresses`], but never `blocked-address`.
+pub(crate) async fn proxy_addresses(
+    resolver: &dyn Resolver,
+    policy: &Policy,
+    host: Host<&str>,
+    port: u16,
+    deadline: Instant,
+) -> Result<Vec<SocketAddr>, Failure> {
+    let trusting = Policy { allow_private: true, ..policy.clone() };
+    addresses(resolver, &trusting, host, port, deadline).await
+}
+
+/// Judges what is asked of a proxy. The names are the proxy's to look up and to refuse, except for the one that
+/// always means the proxy itself.
+///
+/// # Errors
+/// `blocked-address`.
+pub(crate) fn check_behind_proxy(policy: &Policy, host: &Host<&str>, port: u16) -> Result<(), Failure> {
+    let checked = match host {
+        Host::Ipv4(ip) => address::check(policy, (*ip).into(), port),
+        Host::Ipv6(ip) => address::check(policy, (*ip).into(), port),
+        Host::Domain(_) if policy.allow_private => Ok(()),
+        Host::Domain(name) if is_local(name) => Err(format!("{name} is the proxy's own machine")),
+        Host::Domain(_) if policy.ports.contains(&port) => Ok(()),
+        Host::Domain(_) => Err(format!("port {port} is none of the web's ({:?})", policy.ports)),
+    };
+    checked.map_err(|why| Failure::new(FailureClass::BlockedAddress, why))
+}
+
+fn is_local(name: &str) -> bool {
+    let name = name.trim_end_matches('.');
+    name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost")
+}
+
 fn literal(policy: &Policy, ip: IpAddr, port: u16) -> Result<Vec<SocketAddr>, String> {
     address::check(policy, ip, port)?;
     Ok(vec![SocketAddr::new(ip, port)])

@@ -13,12 +13,14 @@ use reqwest::{
     Client, Method, Response, StatusCode,
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH},
 };
+use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
-use url::Url;
+use url::{Host, Url};
 
 use crate::{
-    Answer, BadPolicy, CacheLife, Failure, FailureClass, Full, Hop, Links, Policy, Resolver, SystemResolver,
-    Timings, Transport, Visit, body,
+    Answer, BadPolicy, CacheLife, Failure, FailureClass, Full, Hop, Links, Manner, Policy, Resolver,
+    SystemResolver, Timings, Transport, Visit, body,
+    clients::Clients,
     exchange::{self, Deadlines, Fault, Head},
     failure, headers, links, resolver,
 };
@@ -34,20 +36,53 @@ pub struct Request<'a> {
     pub etag: Option<&'a str>,
     /// The `Last-Modified` that its server gave us, byte for byte.
     pub last_modified: Option<&'a str>,
+    /// Which address gave them ([`Full::issuer`]): they are sent to no other on the way. Nothing: to every one.
+    pub issuer: Option<u64>,
     /// The deadline of the whole visit, instead of [`Policy::timeout_total`].
     pub timeout: Option<Duration>,
+    /// Longest body in bytes after decoding, instead of [`Policy::body_bytes_max`].
+    pub body_bytes_max: Option<usize>,
+    /// How it is asked, when not as all the others are.
+    pub manner: Option<&'a Manner>,
     /// What time it is.
     pub now: Timestamp,
+}
+
+impl<'a> Request<'a> {
+    /// An unconditional request, asked as all the others are.
+    #[must_use]
+    pub fn new(url: &'a FeedUrl, now: Timestamp) -> Self {
+        Self {
+            url,
+            etag: None,
+            last_modified: None,
+            issuer: None,
+            timeout: None,
+            body_bytes_max: None,
+            manner: None,
+            now,
+        }
+    }
+
+    fn has_secrets(&self) -> bool {
+        has_credentials(self.url) || self.manner.is_some_and(Manner::has_secrets)
+    }
 }
 
 /// Makes visits. A clone shares everything with its original; one for each thread is enough.
 #[derive(Clone)]
 pub struct Visitor {
-    pub(crate) client: Client,
+    pub(crate) clients: Clients,
     pub(crate) policy: Arc<Policy>,
     pub(crate) resolver: Arc<dyn Resolver>,
     /// Nothing for the machine's own network.
     transport: Option<Arc<dyn Transport>>,
+}
+
+/// Who asks: the client, and the proxy that it goes through.
+struct Asker {
+    client: Client,
+    proxy: Option<FeedUrl>,
 }
 
 /// What is learned on the way, whatever the visit comes to.
@@ -84,13 +119,20 @@ impl Visitor {
     /// [`BadPolicy`] when no visit could ever succeed under the policy.
     pub fn with_resolver(policy: Policy, resolver: Arc<dyn Resolver>) -> Result<Self, BadPolicy> {
         policy.check()?;
-        Ok(Self { client: exchange::client(&policy)?, policy: Arc::new(policy), resolver, transport: None })
+        Ok(Self { clients: Clients::try_new(&policy)?, policy: Arc::new(policy), resolver, transport: None })
     }
 
     /// The same visitor over a network from outside. Guard, deadlines, caps and redirects stay its own.
     #[must_use]
     pub fn with_transport(self, transport: Arc<dyn Transport>) -> Self {
         Self { transport: Some(transport), ..self }
+    }
+
+    /// How many HTTP clients had to make room, because sources have more distinct proxies and authorities than are
+    /// held at once.
+    #[must_use]
+    pub fn clients_displaced(&self) -> u64 {
+        self.clients.displaced()
     }
 
     /// Makes one visit. It ends before the request's deadline, whatever the server does.
@@ -100,7 +142,7 @@ impl Visitor {
             now: request.now,
             started,
             deadline: started + request.timeout.unwrap_or(self.policy.timeout_total),
-            is_conditional: !conditions(request).is_empty(),
+            is_conditional: !validators(request).is_empty(),
             is_retried: false,
             code: None,
             hops: Vec::new(),
@@ -117,11 +159,17 @@ impl Visitor {
     }
 
     async fn travel(&self, request: &Request<'_>, trip: &mut Trip) -> Result<Answer, Failure> {
+        let way = request.manner.map(|manner| manner.way.clone()).unwrap_or_default();
+        let client = self.clients.get(&self.policy, &way).map_err(|bad| {
+            let class = if way.authorities_pem.is_some() { FailureClass::Tls } else { FailureClass::Connect };
+            Failure::new(class, format!("its own way of asking cannot be set up: {bad}"))
+        })?;
+        let asker = Asker { client, proxy: way.proxy };
         let mut at = request.url.clone();
         let mut seen = vec![without_fragment(at.secret())];
         loop {
-            let question = self.question(request, &at, trip)?;
-            let response = self.ask(question, trip).await?;
+            let question = self.question(&asker, request, &at, trip)?;
+            let response = self.ask(&asker, question, trip).await?;
             trip.hear(&response);
             let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
             if !is_redirect {
@@ -144,33 +192,42 @@ impl Visitor {
     /// The request for one address: conditional, and with the feed's credentials only where they belong.
     fn question(
         &self,
+        asker: &Asker,
         request: &Request<'_>,
         at: &FeedUrl,
         trip: &Trip,
     ) -> Result<reqwest::Request, Failure> {
         let mut url = without_credentials(at.secret());
         let belongs = trip.hops.iter().all(|hop| is_same_place(hop.from.secret(), hop.to.secret()));
-        if belongs && has_credentials(request.url) {
+        let manner = request.manner.cloned().unwrap_or_default();
+        if belongs && has_credentials(request.url) && !manner.has_credential() {
             // reqwest takes them out of the address again and sends them as `Authorization`.
             let (name, password) = (request.url.secret().username(), request.url.secret().password());
             url.set_username(name)
                 .and_then(|()| url.set_password(password))
                 .expect("web addresses may have both");
         }
-        let mut question = self.client.request(Method::GET, url);
-        for (name, value) in conditions(request) {
+        let mut question = manner.dress(asker.client.request(Method::GET, url), belongs);
+        let conditions = conditions(request, at);
+        let is_conditional = !conditions.is_empty();
+        for (name, value) in conditions {
             question = question.header(name, value);
         }
-        if !conditions(request).is_empty() {
+        if is_conditional {
             question = question.header(A_IM, "feed");
         }
         question.build().map_err(|e| failure::of_connection(&e.without_url(), at.host()))
     }
 
     /// Asks, and when no connection came about asks once more after a short pause.
-    async fn ask(&self, question: reqwest::Request, trip: &mut Trip) -> Result<Response, Failure> {
+    async fn ask(
+        &self,
+        asker: &Asker,
+        question: reqwest::Request,
+        trip: &mut Trip,
+    ) -> Result<Response, Failure> {
         let again = question.try_clone();
-        let fault = match Box::pin(self.ask_once(question, trip)).await {
+        let fault = match Box::pin(self.ask_once(asker, question, trip)).await {
             Ok(response) => return Ok(response),
             Err(fault) => fault,
         };
@@ -180,27 +237,28 @@ impl Visitor {
             Some(question) if fault.is_unasked && !trip.is_retried && has_time => {
                 trip.is_retried = true;
                 tokio::time::sleep(pause).await;
-                Box::pin(self.ask_once(question, trip)).await.map_err(|fault| fault.failure)
+                Box::pin(self.ask_once(asker, question, trip)).await.map_err(|fault| fault.failure)
             }
             _ => Err(fault.failure),
         }
     }
 
-    async fn ask_once(&self, question: reqwest::Request, trip: &mut Trip) -> Result<Response, Fault> {
+    async fn ask_once(
+        &self,
+        asker: &Asker,
+        question: reqwest::Request,
+        trip: &mut Trip,
+    ) -> Result<Response, Fault> {
         let started = Instant::now();
         let connect = (started + self.policy.timeout_connect).min(trip.deadline);
         let url = question.url();
-        let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else {
-            let failure = Failure::new(FailureClass::BadUrl, "the address has no host");
-            return Err(Fault { failure, is_unasked: false });
-        };
-        let found = resolver::addresses(&*self.resolver, &self.policy, host, port, connect).await;
+        let found = self.addresses(url, asker.proxy.as_ref(), connect).await;
         let looked_up = Instant::now();
         trip.timings.dns += looked_up - started;
         let addresses = found.map_err(|failure| Fault { failure, is_unasked: false })?;
         let deadlines = Deadlines { connect, total: trip.deadline };
         let head = match &self.transport {
-            None => exchange::ask(&self.client, &self.policy, question, addresses, deadlines).await,
+            None => exchange::ask(&asker.client, &self.policy, question, addresses, deadlines).await,
             Some(network) => {
                 exchange::ask_over(&**network, &self.policy, question, addresses, deadlines).await
             }
@@ -212,6 +270,25 @@ impl Visitor {
         let Head { response, remote, .. } = head?;
         trip.remote = Some(remote);
         Ok(response)
+    }
+
+    /// Whom to dial for an address: the addresses behind its host, or those of the proxy.
+    async fn addresses(
+        &self,
+        url: &Url,
+        proxy: Option<&FeedUrl>,
+        deadline: Instant,
+    ) -> Result<Vec<SocketAddr>, Failure> {
+        let place = |url: &Url| Some((url.host()?.to_owned(), url.port_or_known_default()?));
+        let no_host = || Failure::new(FailureClass::BadUrl, "the address has no host");
+        let (host, port) = place(url).ok_or_else(no_host)?;
+        let (resolver, policy) = (&*self.resolver, &*self.policy);
+        let Some(proxy) = proxy else {
+            return resolver::addresses(resolver, policy, borrowed(&host), port, deadline).await;
+        };
+        resolver::check_behind_proxy(policy, &borrowed(&host), port)?;
+        let (host, port) = place(proxy.secret()).ok_or_else(no_host)?;
+        resolver::proxy_addresses(resolver, policy, borrowed(&host), port, deadline).await
     }
 
     /// The target of a redirect, if it may be followed. The guard has its say when it is dialled.
@@ -236,7 +313,7 @@ impl Visitor {
             Failure::new(FailureClass::BadUrl, message)
         })?;
         let downgrades = at.secret().scheme() == "https" && to.secret().scheme() == "http";
-        if downgrades && has_credentials(request.url) {
+        if downgrades && request.has_secrets() {
             return Err(refuse(
                 "redirected from https to http, which would show the feed's credentials".to_owned(),
             ));
@@ -252,9 +329,11 @@ impl Visitor {
         trip: &mut Trip,
     ) -> Result<Answer, Failure> {
         match response.status().as_u16() {
-            200 | 203 => self.full(at, response, false, trip).await,
-            226 if headers::is_feed_delta(response.headers()) => self.full(at, response, true, trip).await,
-            304 if !conditions(request).is_empty() => {
+            200 | 203 => self.full(request, at, response, false, trip).await,
+            226 if headers::is_feed_delta(response.headers()) => {
+                self.full(request, at, response, true, trip).await
+            }
+            304 if !conditions(request, at).is_empty() => {
                 let (etag, last_modified) = headers::validators(response.headers());
                 Ok(Answer::NotModified { etag, last_modified })
             }
@@ -270,6 +349,7 @@ impl Visitor {
 
     async fn full(
         &self,
+        request: &Request<'_>,
         at: &FeedUrl,
         response: Response,
         is_delta: bool,
@@ -282,13 +362,15 @@ impl Visitor {
         let (etag, last_modified) = headers::validators(response.headers());
         let content_type = response.headers().get(CONTENT_TYPE);
         let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let max = request.body_bytes_max.unwrap_or(self.policy.body_bytes_max);
         let started = Instant::now();
-        let body = body::read(response, &self.policy, trip.deadline, &mut trip.body_bytes).await;
+        let body = body::read(response, &self.policy, max, trip.deadline, &mut trip.body_bytes).await;
         trip.timings.body = started.elapsed();
         let body = body?;
         let url = without_credentials(at.secret());
         let (body, body_hash) = (body.bytes, body.hash);
-        Ok(Answer::Full(Full { body, body_hash, content_type, etag, last_modified, url, is_delta }))
+        let issuer = issuer(at);
+        Ok(Answer::Full(Full { body, body_hash, content_type, etag, last_modified, issuer, url, is_delta }))
     }
 }
 
@@ -324,8 +406,16 @@ impl Trip {
     }
 }
 
-/// The headers that make a request conditional. A validator that cannot stand in a header never came from one.
-fn conditions(request: &Request<'_>) -> Vec<(HeaderName, HeaderValue)> {
+/// The headers that make a request to one address conditional: none for another address than issued the validators.
+fn conditions(request: &Request<'_>, at: &FeedUrl) -> Vec<(HeaderName, HeaderValue)> {
+    if request.issuer.is_some_and(|by| by != issuer(at)) {
+        return Vec::new();
+    }
+    validators(request)
+}
+
+/// The validators as headers. One that cannot stand in a header never came from one.
+fn validators(request: &Request<'_>) -> Vec<(HeaderName, HeaderValue)> {
     let validators = [(IF_NONE_MATCH, request.etag), (IF_MODIFIED_SINCE, request.last_modified)];
     let value = |validator: &str| HeaderValue::from_bytes(validator.as_bytes()).ok();
     validators.into_iter().filter_map(|(name, validator)| Some((name, value(validator?)?))).collect()
@@ -355,6 +445,27 @@ fn without_fragment(url: &Url) -> Url {
     let mut url = without_credentials(url);
     url.set_fragment(None);
     url
+}
+
+fn borrowed(host: &Host) -> Host<&str> {
+    match host {
+        Host::Domain(name) => Host::Domain(name),
+        Host::Ipv4(ip) => Host::Ipv4(*ip),
+        Host::Ipv6(ip) => Host::Ipv6(*ip),
+    }
+}
+
+/// A number for the address that gives validators: without user name, password and fragment.
+#[must_use]
+pub fn issuer(url: &FeedUrl) -> u64 {
+    let digest = Sha256::digest(without_fragment(url.secret()).as_str().as_bytes());
+    digest.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
+}
+
+/// Whether credentials for one address may go to the other.
+#[must_use]
+pub fn may_share_credentials(from: &FeedUrl, to: &FeedUrl) -> bool {
+    is_same_place(from.secret(), to.secret())
 }
 
 /// Whether credentials for one address may go to the other: the same host and port, or its move to https.

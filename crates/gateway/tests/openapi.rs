@@ -12,8 +12,8 @@ use std::{
 };
 
 use news::{
-    Author, Cursor, Enclosure, Epoch, Event, FeedUrl, Item, Kind, PushState, Seq, Source, SourceId,
-    SourceStatus, Timestamp, VisitReport, VisitStatus,
+    Attempt, Author, Cursor, Enclosure, Epoch, Event, FailureClass, FeedUrl, Item, Kind, PushState, Seq,
+    Source, SourceId, SourceStatus, Timestamp, VisitReport, VisitStatus,
 };
 use serde_json::{Value, json};
 use wire::{Hello, Missed, Resume};
@@ -214,6 +214,19 @@ fn each_schema_names_the_fields_that_are_sent() {
     };
     assert_fields(&document, "VisitReport", &report);
     assert_fields(&document, "SourceStatus", &status());
+    let attempt = Attempt {
+        at: Timestamp::from_millis(0),
+        status: VisitStatus::New,
+        code: None,
+        took_ms: 0,
+        body_bytes: 0,
+        new: 0,
+        updated: 0,
+        class: None,
+    };
+    assert_fields(&document, "Attempt", &attempt);
+    let in_full = SourceStatus { attempts: Some(vec![attempt]), ..status() };
+    assert_fields(&document, "SourceInFull", &in_full);
     assert_fields(&document, "Counts", &status().counts);
     assert_fields(&document, "PushStatus", &status().push);
 }
@@ -224,6 +237,7 @@ fn each_schema_names_the_words_that_are_sent() {
     let words = |place: &str| document.pointer(&format!("/components/schemas/{place}/enum")).unwrap().clone();
     assert_eq!(words("VisitStatus"), json!(VisitStatus::ALL));
     assert_eq!(words("PushStatus/properties/state"), json!(PushState::ALL));
+    assert_eq!(words("FailureClass"), json!(FailureClass::ALL));
     assert_eq!(words("Hello/properties/resume"), json!(Resume::ALL));
     assert_eq!(words("Event/allOf/0/properties/kind"), json!([Kind::Item, Kind::Update]));
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));

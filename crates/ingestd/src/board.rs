@@ -12,6 +12,8 @@ use news::{
 
 use crate::{gates::Sign, websub};
 
+use crate::moving::url_hash;
+
 /// What a source's actor does now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Activity {
@@ -195,6 +197,12 @@ impl Plate {
         inner.restarts
     }
 
+    /// With the last visits.
+    pub(crate) fn status_in_full(&self) -> SourceStatus {
+        let attempts = self.inner().state.attempts.clone();
+        SourceStatus { attempts: Some(attempts), ..self.status() }
+    }
+
     pub(crate) fn status(&self) -> SourceStatus {
         let (source, inner) = (&self.source, self.inner());
         let state = &inner.state;
@@ -208,6 +216,7 @@ impl Plate {
             }
             None => (inner.activity, state.next_visit, state.why.clone()),
         };
+        let adopted = state.moves.adopted.as_ref().filter(|_| state.moves.home == url_hash(&source.url));
         SourceStatus {
             id: source.id.clone(),
             name: source.name.clone(),
@@ -217,6 +226,9 @@ impl Plate {
             language: source.language.clone(),
             tags: source.tags.clone(),
             enabled: source.enabled,
+            access: source.access.keys().into_iter().map(str::to_owned).collect(),
+            moved_to: adopted.map(|adopted| adopted.to.to_string()),
+            moved_since: adopted.map(|adopted| adopted.since),
             activity: activity.as_str().to_owned(),
             activity_since: inner.since,
             waiting_for: inner.sign.as_ref().and_then(|sign| sign.text()),
@@ -225,6 +237,7 @@ impl Plate {
             last_code: state.last_code,
             last_visit: state.last_visit,
             last_took_ms: state.last_took_ms,
+            last_body_bytes: state.attempts.last().map(|attempt| attempt.body_bytes.into()),
             last_success: state.last_success,
             last_error: state.last_error.clone(),
             consecutive_failures: state.failures,
@@ -236,6 +249,7 @@ impl Plate {
             last_event: inner.last_event.clone(),
             paused: state.paused.clone(),
             push: state.websub.as_deref().map(PushStatus::from).unwrap_or_default(),
+            attempts: None,
         }
     }
 }

@@ -12,16 +12,20 @@ mod gates;
 mod host;
 mod marks;
 mod metrics;
+mod moving;
 mod outage;
 mod outcome;
 mod recorder;
 mod roster;
 mod routes;
 mod run;
+mod secrets;
 #[cfg(test)]
 mod simulation;
 mod source_actor;
 mod websub;
+#[cfg(test)]
+mod whole_visits;
 mod wire_log;
 
 pub use run::{RunError, run};

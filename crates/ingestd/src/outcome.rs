@@ -8,8 +8,9 @@ use fetch::{
     Answer, FailureClass, Visit,
     schedule::{Facts, Pace, ask_max, next_visit, words},
 };
-use news::{FeedRhythm, Item, Safe, Source, SourceState, Timestamp, VisitStatus};
-use sha2::{Digest as _, Sha256};
+use news::{Attempt, FeedRhythm, Item, Safe, Source, SourceState, Timestamp, VisitStatus};
+
+use crate::moving::{self, Change};
 
 use crate::websub;
 
@@ -22,13 +23,15 @@ pub(crate) enum Reading {
     Same,
     /// A feed.
     Document(Box<feed::Document>),
-    /// Not a feed; or our reader failed on it.
+    /// Not a feed.
     Failed {
-        /// One of the closed set of failure classes, or `panic`.
-        class: &'static str,
-        /// One sentence.
+        /// Why, as a word.
+        class: FailureClass,
+        /// Why, as a sentence.
         message: String,
     },
+    /// Our reader failed on it, with this message.
+    Panicked(String),
 }
 
 /// A visit on its way into the log.
@@ -38,8 +41,10 @@ pub(crate) struct Outcome {
     pub(crate) items: Vec<Item>,
     /// What is remembered; `last_status` is final only after the append.
     pub(crate) state: SourceState,
-    /// Label of the failure metric.
-    pub(crate) class: Option<&'static str>,
+    /// Label of the failure metric. A panic of ours has none: it is counted for itself.
+    pub(crate) class: Option<FailureClass>,
+    /// Whether another address is asked from now on.
+    pub(crate) moved: Option<Change>,
     /// Items over the caps.
     pub(crate) dropped: usize,
     /// Not blamed on the feed.
@@ -51,6 +56,8 @@ pub(crate) struct Outcome {
 pub(crate) struct Given<'a> {
     pub(crate) source: &'a Source,
     pub(crate) before: &'a SourceState,
+    /// What the validators of this visit belong to: see [`binding`].
+    pub(crate) binding: u64,
     pub(crate) pace: Pace,
     pub(crate) now: Timestamp,
     pub(crate) took: Duration,
@@ -69,22 +76,18 @@ const PARDON_MAX: Duration = Duration::from_secs(3600);
 /// A source is asked for everything once a day, whatever its validators say: servers that answer 304 for ever exist.
 const FULL_EVERY: Duration = Duration::from_secs(24 * 3600);
 
-/// The hash that binds validators to the address they came from, secrets included.
-pub(crate) fn url_hash(source: &Source) -> u64 {
-    let digest = Sha256::digest(source.url.secret().as_str().as_bytes());
-    u64::from_le_bytes(digest[..8].try_into().expect("a SHA-256 has 32 bytes"))
+/// The hash that binds validators to the catalogue's address and to what is sent with it, secrets included.
+/// `fingerprint` is that of the source's [`fetch::Manner`]. An adopted address changes nothing: they know their issuer.
+pub(crate) fn binding(source: &Source, fingerprint: u64) -> u64 {
+    moving::url_hash(&source.url) ^ fingerprint
 }
 
-/// The validators to send: none when the address changed, and none once a day. Once: a server that had no document for
-/// us then (throttled, cut off) is asked with validators again, not for everything over and over.
-pub(crate) fn validators<'s>(
-    source: &Source,
-    state: &'s SourceState,
-    now: Timestamp,
-) -> (Option<&'s str>, Option<&'s str>) {
+/// The validators to send: none when the address or the credentials changed, and none once a day. Once: a server that
+/// had no document for us then (throttled, cut off) is asked with validators again, not for everything over and over.
+pub(crate) fn validators(binding: u64, state: &SourceState, now: Timestamp) -> (Option<&str>, Option<&str>) {
     let lately = |at: Option<Timestamp>| at.is_some_and(|at| now.since(at) < FULL_EVERY);
     let fresh = lately(state.last_full) || lately(state.asked_in_full);
-    if state.url_hash != url_hash(source) || !fresh {
+    if state.url_hash != binding || !fresh {
         return (None, None);
     }
     (state.etag.as_deref(), state.last_modified.as_deref())
@@ -94,7 +97,7 @@ impl Outcome {
     /// Draws the conclusions.
     pub(crate) fn conclude(given: Given<'_>, visit: &Visit, reading: Reading) -> Self {
         let mut state = given.before.clone();
-        belong(&mut state, url_hash(given.source));
+        belong(&mut state, given.binding);
         if !visit.is_conditional {
             state.asked_in_full = Some(given.now);
         }
@@ -103,33 +106,34 @@ impl Outcome {
         state.last_took_ms = Some(u64::try_from(given.took.as_millis()).unwrap_or(u64::MAX));
         state.counts.visits += 1;
         state.counts.body_bytes += visit.body_bytes;
-        if visit.answer.is_healthy() && !matches!(reading, Reading::Failed { .. }) {
+        if visit.answer.is_healthy() && !matches!(reading, Reading::Failed { .. } | Reading::Panicked(_)) {
             let document = match &reading {
                 Reading::Document(document) => Some(&document.feed),
                 _ => None,
             };
             websub::discover(&mut state.websub, given.source, &visit.links, document);
         }
-        let mut outcome = Self { items: Vec::new(), state, class: None, dropped: 0, is_pardoned: false };
+        let mut outcome = Self::of(state);
         let status = outcome.take_answer(given, visit, reading);
+        outcome.moved = moving::learn(&mut outcome.state.moves, given.source, visit, status, given.now);
         outcome.count(status, given.now);
+        outcome.log_attempt(given, visit.code, visit.body_bytes, status);
         outcome.plan(given, visit, status);
         outcome
     }
 
+    fn of(state: SourceState) -> Self {
+        Self { items: Vec::new(), state, class: None, moved: None, dropped: 0, is_pardoned: false }
+    }
+
     /// The conclusion when our own code failed on a visit.
     pub(crate) fn crashed(given: Given<'_>, message: &str) -> Self {
-        let mut outcome = Self {
-            items: Vec::new(),
-            state: given.before.clone(),
-            class: Some("panic"),
-            dropped: 0,
-            is_pardoned: false,
-        };
+        let mut outcome = Self::of(given.before.clone());
         outcome.state.last_visit = Some(given.now);
         outcome.state.counts.visits += 1;
-        outcome.state.last_error = Some(format!("panic: {}", Safe(message)));
+        outcome.panicked(message);
         outcome.count(VisitStatus::Error, given.now);
+        outcome.log_attempt(given, None, 0, VisitStatus::Error);
         let mut facts = Facts::new(given.pace, given.now, fetch::schedule::Outcome::Failed);
         facts.failures = outcome.state.failures;
         let next = next_visit(&facts, given.jitter);
@@ -177,15 +181,18 @@ impl Outcome {
     fn take_answer(&mut self, given: Given<'_>, visit: &Visit, reading: Reading) -> VisitStatus {
         match &visit.answer {
             Answer::Full(full) => {
-                if let Reading::Failed { class, message } = reading {
-                    return self.fail(class, &message);
-                }
+                let is_damaged = match &reading {
+                    Reading::Failed { class, message } => return self.fail(*class, message),
+                    Reading::Panicked(message) => return self.panicked(message),
+                    Reading::Document(document) => document.damaged,
+                    Reading::Same | Reading::None => false,
+                };
                 self.state.body_hash = Some(full.body_hash);
                 // What was cut off must not hide behind a 304. When the same bytes come again, they are all there is.
-                let is_cut = matches!(&reading, Reading::Document(document) if document.damaged);
-                if !is_cut {
+                if !is_damaged {
                     self.state.etag.clone_from(&full.etag);
                     self.state.last_modified.clone_from(&full.last_modified);
+                    self.state.issuer = Some(full.issuer);
                     if !full.is_delta {
                         self.state.last_full = Some(given.now);
                     }
@@ -203,17 +210,18 @@ impl Outcome {
                         ours.clone_from(theirs);
                     }
                 }
+                self.state.counts.not_modified += 1;
                 VisitStatus::Unchanged
             }
             Answer::Throttled => {
-                self.fail(FailureClass::HttpStatus.as_str(), "the server asks us to come later");
+                self.fail(FailureClass::HttpStatus, "the server asks us to come later");
                 VisitStatus::Throttled
             }
             Answer::Gone => {
-                self.fail(FailureClass::HttpStatus.as_str(), "the server says that the feed is gone (410)");
+                self.fail(FailureClass::HttpStatus, "the server says that the feed is gone (410)");
                 VisitStatus::Gone
             }
-            Answer::Failed(failure) => self.fail(failure.class.as_str(), &failure.message),
+            Answer::Failed(failure) => self.fail(failure.class, &failure.message),
         }
     }
 
@@ -229,10 +237,29 @@ impl Outcome {
         if document.damaged { VisitStatus::Partial } else { VisitStatus::New }
     }
 
-    fn fail(&mut self, class: &'static str, message: &str) -> VisitStatus {
+    fn fail(&mut self, class: FailureClass, message: &str) -> VisitStatus {
         self.class = Some(class);
         self.state.last_error = Some(format!("{class}: {message}"));
         VisitStatus::Error
+    }
+
+    fn panicked(&mut self, message: &str) -> VisitStatus {
+        self.state.last_error = Some(format!("panic: {}", Safe(message)));
+        VisitStatus::Error
+    }
+
+    fn log_attempt(&mut self, given: Given<'_>, code: Option<u16>, body_bytes: u64, status: VisitStatus) {
+        let attempt = Attempt {
+            at: given.now,
+            status,
+            code,
+            took_ms: u32::try_from(given.took.as_millis()).unwrap_or(u32::MAX),
+            body_bytes: u32::try_from(body_bytes).unwrap_or(u32::MAX),
+            new: 0,
+            updated: 0,
+            class: self.class,
+        };
+        Attempt::push(&mut self.state.attempts, attempt);
     }
 
     fn count(&mut self, status: VisitStatus, now: Timestamp) {
@@ -260,10 +287,13 @@ impl Outcome {
             VisitStatus::Gone => Ended::Gone,
             VisitStatus::Error => Ended::Failed,
         };
+        // Another address is another chance: it is asked soon, and nothing is counted against it yet.
+        let is_elsewhere = self.moved.is_some() && !status.is_healthy();
+        let (ended, failures) = if is_elsewhere { (Ended::Failed, 1) } else { (ended, self.state.failures) };
         let rhythm = &self.state.rhythm;
         let facts = Facts {
             code: visit.code,
-            failures: self.state.failures,
+            failures,
             gone_in_a_row: self.state.gone_in_a_row,
             every: given.source.every,
             recent: &rhythm.recent,
@@ -280,6 +310,10 @@ impl Outcome {
         let next = websub::stretch(next, &facts, self.state.websub.as_deref(), given.before.last_visit);
         self.state.next_visit = next.at;
         self.state.why = next.why;
+        if is_elsewhere {
+            self.state.gone_in_a_row = 0;
+            self.state.why.push_str(", then at another address");
+        }
         let asked = visit.retry_after.filter(|_| visit.code == Some(429) && visit.hops.is_empty());
         self.state.host_asked_until = asked.map(|asked| given.now.plus(asked.min(ask_max(given.pace))));
     }
@@ -287,9 +321,9 @@ impl Outcome {
 
 /// Binds what is remembered to an address. What was had from another one is no answer of this one, also when the first
 /// visit here fails.
-fn belong(state: &mut SourceState, url_hash: u64) {
-    if state.url_hash != url_hash {
-        (state.url_hash, state.etag, state.last_modified) = (url_hash, None, None);
+fn belong(state: &mut SourceState, binding: u64) {
+    if state.url_hash != binding {
+        (state.url_hash, state.etag, state.last_modified, state.issuer) = (binding, None, None, None);
         (state.body_hash, state.last_full, state.asked_in_full) = (None, None, None);
     }
 }
@@ -363,6 +397,7 @@ mod tests {
             content_type: None,
             etag: Some(etag.to_owned()),
             last_modified: None,
+            issuer: 5,
             url: "https://example.org/feed".parse().unwrap(),
             is_delta: false,
         })
@@ -371,7 +406,9 @@ mod tests {
     fn conclude(before: &SourceState, visit: &Visit, reading: Reading) -> Outcome {
         let source = source();
         let took = Duration::from_millis(12);
-        let given = Given { source: &source, before, pace: Pace::default(), now: NOW(), took, jitter: 0.5 };
+        let binding = binding(&source, 0);
+        let pace = Pace::default();
+        let given = Given { source: &source, before, binding, pace, now: NOW(), took, jitter: 0.5 };
         Outcome::conclude(given, visit, reading)
     }
 
@@ -379,10 +416,11 @@ mod tests {
     fn validators_are_sent_only_for_the_address_they_came_from_and_not_for_ever() {
         let state = conclude(&SourceState::default(), &visit(200, full("\"v1\"")), Reading::Same).state;
         let mut source = source();
-        assert_eq!(validators(&source, &state, NOW()), (Some("\"v1\""), None));
-        assert_eq!(validators(&source, &state, NOW().plus(FULL_EVERY)), (None, None));
+        assert_eq!(validators(binding(&source, 0), &state, NOW()), (Some("\"v1\""), None));
+        assert_eq!(validators(binding(&source, 0), &state, NOW().plus(FULL_EVERY)), (None, None));
+        assert_eq!(validators(binding(&source, 1), &state, NOW()), (None, None), "other credentials");
         source.url = FeedUrl::try_new("https://example.org/other").unwrap();
-        assert_eq!(validators(&source, &state, NOW()), (None, None));
+        assert_eq!(validators(binding(&source, 0), &state, NOW()), (None, None));
     }
 
     #[test]
@@ -393,10 +431,11 @@ mod tests {
             asked_in_full: None,
             ..good
         };
-        assert_eq!(validators(&source(), &a_day_ago, NOW()), (None, None));
+        let validators = |state, now| validators(binding(&source(), 0), state, now);
+        assert_eq!(validators(&a_day_ago, NOW()), (None, None));
         let busy = conclude(&a_day_ago, &visit(503, Answer::Throttled), Reading::None).state;
-        assert_eq!(validators(&source(), &busy, NOW()), (Some("\"v1\""), None));
-        assert_eq!(validators(&source(), &busy, NOW().plus(FULL_EVERY)), (None, None));
+        assert_eq!(validators(&busy, NOW()), (Some("\"v1\""), None));
+        assert_eq!(validators(&busy, NOW().plus(FULL_EVERY)), (None, None));
     }
 
     #[test]
@@ -404,7 +443,7 @@ mod tests {
         let good = conclude(&SourceState::default(), &visit(200, full("\"v1\"")), Reading::Same).state;
         let elsewhere = SourceState { url_hash: good.url_hash ^ 1, ..good };
         let busy = conclude(&elsewhere, &visit(503, Answer::Throttled), Reading::None).state;
-        assert_eq!(validators(&source(), &busy, NOW()), (None, None));
+        assert_eq!(validators(binding(&source(), 0), &busy, NOW()), (None, None));
         assert_eq!(busy.body_hash, None, "nor is its document the one that we have");
     }
 
@@ -413,7 +452,7 @@ mod tests {
         let good = conclude(&SourceState::default(), &visit(200, full("\"v1\"")), Reading::Same).state;
         let failure = Failure::new(FailureClass::Timeout, "no answer within 30s");
         let bad = conclude(&good, &visit(200, Answer::Failed(failure)), Reading::None);
-        assert_eq!(bad.class, Some("timeout"));
+        assert_eq!(bad.class, Some(FailureClass::Timeout));
         assert_eq!((bad.state.failures, bad.state.etag.as_deref()), (1, Some("\"v1\"")));
         assert_eq!(bad.state.last_error.as_deref(), Some("timeout: no answer within 30s"));
         assert!(bad.state.next_visit > Some(NOW()));
@@ -429,9 +468,9 @@ mod tests {
     #[test]
     fn a_document_that_cannot_be_read_keeps_the_old_validators() {
         let good = conclude(&SourceState::default(), &visit(200, full("\"v1\"")), Reading::Same).state;
-        let reading = Reading::Failed { class: "not-a-feed", message: "an HTML page".into() };
+        let reading = Reading::Failed { class: FailureClass::NotAFeed, message: "an HTML page".into() };
         let bad = conclude(&good, &visit(200, full("\"v2\"")), reading);
-        assert_eq!((bad.state.etag.as_deref(), bad.class), (Some("\"v1\""), Some("not-a-feed")));
+        assert_eq!((bad.state.etag.as_deref(), bad.class), (Some("\"v1\""), Some(FailureClass::NotAFeed)));
     }
 
     #[test]
@@ -460,8 +499,8 @@ mod tests {
         let source = source();
         let before = SourceState::default();
         let took = Duration::ZERO;
-        let given =
-            Given { source: &source, before: &before, pace: Pace::default(), now: NOW(), took, jitter: 0.5 };
+        let (binding, pace) = (binding(&source, 0), Pace::default());
+        let given = Given { source: &source, before: &before, binding, pace, now: NOW(), took, jitter: 0.5 };
         let crashed = Outcome::crashed(given, "index out of bounds");
         assert!(crashed.state.next_visit > Some(NOW()));
         assert_eq!(crashed.state.last_error.as_deref(), Some("panic: index out of bounds"));
@@ -476,7 +515,9 @@ mod tests {
         for _ in 0..5 {
             let mut outcome = conclude(&state, &failed(), Reading::None);
             let (pace, took) = (Pace::default(), Duration::ZERO);
-            outcome.pardon(Given { source: &source, before: &state, pace, now: NOW(), took, jitter: 1.0 });
+            let binding = binding(&source, 0);
+            let before = &state;
+            outcome.pardon(Given { source: &source, before, binding, pace, now: NOW(), took, jitter: 1.0 });
             assert!(outcome.state.next_visit <= Some(NOW().plus(PARDON_MAX)));
             assert!(outcome.state.why.starts_with("local outage"), "{}", outcome.state.why);
             state = outcome.state;
@@ -489,7 +530,8 @@ mod tests {
         let source = source();
         let before = SourceState::default();
         let (pace, took) = (Pace::default(), Duration::ZERO);
-        let given = Given { source: &source, before: &before, pace, now: NOW(), took, jitter: 0.5 };
+        let binding = binding(&source, 0);
+        let given = Given { source: &source, before: &before, binding, pace, now: NOW(), took, jitter: 0.5 };
         let mut outcome = conclude(&before, &visit(200, full("x")), Reading::Same);
         outcome.confine(given);
         let usual = outcome.state.next_visit;

@@ -434,7 +434,7 @@ pub(crate) fn overdue(board: &Board, now: Timestamp) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use daemon::{Clock, metrics::Metrics};
     use fetch::{Policy, Visitor, schedule::Pace};
     use news::{FeedUrl, VisitStatus};
@@ -452,6 +452,7 @@ mod tests {
         marks::Marks,
         metrics::Numbers,
         recorder::{Desk, Recorder},
+        secrets::Secrets,
         source_actor::{Read, tests::Die},
     };
 
@@ -459,12 +460,12 @@ mod tests {
                         <description>d</description><item><title>one</title><guid>1</guid></item></channel></rss>";
 
     /// A roster over a real store, and a server that answers every request with [`FEED`].
-    struct World {
+    pub(crate) struct World {
         roster: Addr<Roster>,
-        board: Board,
+        pub(crate) board: Board,
         notices: broadcast::Receiver<wire::Notice>,
         url: String,
-        numbers: Numbers,
+        pub(crate) numbers: Numbers,
         directory: tempfile::TempDir,
     }
 
@@ -486,6 +487,11 @@ mod tests {
     }
 
     async fn world(read: Read) -> World {
+        let visitor = Visitor::try_new(Policy { allow_private: true, ..Policy::default() }).unwrap();
+        world_with(read, visitor, Secrets::default()).await
+    }
+
+    pub(crate) async fn world_with(read: Read, visitor: Visitor, secrets: Secrets) -> World {
         let directory = tempfile::tempdir().unwrap();
         let (writer, reader) = store::open(directory.path(), &store::Options::default()).unwrap();
         let numbers = Numbers::register(&Metrics::new());
@@ -498,7 +504,8 @@ mod tests {
         let second = Duration::from_secs(1);
         let bounds = Bounds { in_flight: 8, host_in_flight: 8, host_spacing: Duration::ZERO };
         let shop = Workshop {
-            visitor: Visitor::try_new(Policy { allow_private: true, ..Policy::default() }).unwrap(),
+            visitor,
+            secrets,
             gates: Gates::new(bounds, numbers.clone()),
             parsers: Arc::new(Semaphore::new(1)),
             read,
@@ -525,19 +532,26 @@ mod tests {
             source
         }
 
-        async fn take(&self, sources: Vec<Source>) -> Taken {
+        pub(crate) async fn take(&self, sources: Vec<Source>) -> Taken {
             let take = Take { catalogue: Catalogue { sources }, remembered: HashMap::new() };
             self.roster.send(take).await.unwrap()
         }
 
         /// The next report of a visit.
-        async fn report(&mut self) -> news::VisitReport {
+        pub(crate) async fn report(&mut self) -> news::VisitReport {
             loop {
                 let notice = tokio::time::timeout(Duration::from_secs(10), self.notices.recv());
                 if let wire::Notice::Source(json) = notice.await.unwrap().unwrap() {
                     return serde_json::from_str(&json).unwrap();
                 }
             }
+        }
+
+        /// Orders a visit and waits for its report.
+        pub(crate) async fn visit_again(&mut self, id: &str) -> news::VisitReport {
+            let visiting = self.roster.send(Visit(vec![id.to_owned()])).await.unwrap();
+            assert_eq!(visiting.accepted, [id]);
+            self.report().await
         }
 
         async fn until(&self, what: impl Fn() -> bool) {
@@ -550,7 +564,7 @@ mod tests {
         }
     }
 
-    fn run<F: Future>(test: F) -> F::Output {
+    pub(crate) fn run<F: Future>(test: F) -> F::Output {
         actix_rt::System::new().block_on(test)
     }
 

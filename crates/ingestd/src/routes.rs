@@ -190,14 +190,15 @@ async fn log(desk: web::Data<Desk>, query: web::Query<LogQuery>) -> HttpResponse
     })
 }
 
+/// With the last visits: the gateways keep them for `GET /sources/{id}`.
 async fn sources(desk: web::Data<Desk>) -> impl Responder {
-    let sources: Vec<_> = desk.board.plates().iter().map(|plate| plate.status()).collect();
+    let sources: Vec<_> = desk.board.plates().iter().map(|plate| plate.status_in_full()).collect();
     web::Json(json!({ "sources": sources }))
 }
 
 async fn source(desk: web::Data<Desk>, id: web::Path<String>) -> HttpResponse {
     match desk.board.get(&id) {
-        Some(plate) => HttpResponse::Ok().json(plate.status()),
+        Some(plate) => HttpResponse::Ok().json(plate.status_in_full()),
         None => problem(404, "no-such-source", "there is no source of this id"),
     }
 }

@@ -5,7 +5,14 @@
 //! stop:  roster leaves (visits are cancelled) → recorder ends (what is queued is on disk) → wire closes
 //! ```
 
-use std::{cell::RefCell, collections::HashMap, path::Path, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use actix::{Actor as _, AsyncContext as _};
 use actix_web::{App, HttpServer, dev::ServerHandle, web};
@@ -36,6 +43,7 @@ use crate::{
     recorder::{self, Recorder, WriterThread},
     roster::{Dismiss, Roster, Take, Taken, overdue},
     routes,
+    secrets::Secrets,
     source_actor::Workshop,
     websub::{self, Hubs},
     wire_log::{Fault, WireLog},
@@ -128,7 +136,8 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let marks = open_marks(&config).await?;
     let hubs = config.gateway.public_url.clone().map(|url| (actix::Context::<Hubs>::new(), url));
     let shop = Rc::new(Workshop {
-        visitor: visitor(&config)?,
+        visitor: visitor(&config, &metrics)?,
+        secrets: secrets(&config),
         gates: gates(&config, &numbers),
         parsers: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
         read: feed::read,
@@ -252,7 +261,7 @@ fn serve_admin(
     daemon::admin::serve(&config.daemon.run_dir.join("ingestd-admin.sock"), admin, logs)
 }
 
-fn visitor(config: &Config) -> anyhow::Result<Visitor> {
+fn visitor(config: &Config, metrics: &Metrics) -> anyhow::Result<Visitor> {
     let allow = config.fetch.allow.iter().map(|cidr| cidr.parse()).collect::<Result<_, _>>();
     let policy = Policy {
         timeout_connect: config.fetch.timeout_connect,
@@ -262,7 +271,19 @@ fn visitor(config: &Config) -> anyhow::Result<Visitor> {
         user_agent: config.fetch.user_agent.clone(),
         ..Policy::default()
     };
-    Ok(Visitor::try_new(policy)?)
+    let visitor = Visitor::try_new(policy)?;
+    let counted = visitor.clone();
+    metrics.register_counter(
+        "newswire_ingestd_clients_displaced_total",
+        "HTTP clients that made room, because sources have more distinct proxies and authorities than are kept",
+        move || counted.clients_displaced(),
+    );
+    Ok(visitor)
+}
+
+fn secrets(config: &Config) -> Secrets {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    Secrets::new(&config.ingestd.sources, credentials)
 }
 
 fn gates(config: &Config, numbers: &Numbers) -> Gates {
@@ -299,6 +320,9 @@ async fn take_catalogue(
     catalogue: Catalogue,
     reader: &Reader,
 ) -> Result<Taken, RunError> {
+    for source in catalogue.sources.iter().filter(|source| source.access.tls_ca_file.is_some()) {
+        tracing::warn!(source = %source.id, "trusts certificate authorities of its own (tls_ca_file)");
+    }
     let ids: Vec<_> = catalogue.sources.iter().map(|s| s.id.clone()).collect();
     let reader = reader.clone();
     let recall = move || -> Result<HashMap<SourceId, SourceState>, store::ReadError> {

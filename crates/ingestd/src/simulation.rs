@@ -34,6 +34,7 @@ use crate::{
     metrics::Numbers,
     recorder::{Close, Desk, Recorder, WriterThread},
     roster::{Dismiss, Roster, Take, Taken},
+    secrets::Secrets,
     source_actor::Workshop,
 };
 
@@ -168,6 +169,7 @@ impl Life {
         let bounds = Bounds { in_flight: 256, host_in_flight: 2, host_spacing };
         let shop = Workshop {
             visitor: visitor.with_transport(Arc::new(network)),
+            secrets: Secrets::new(&path.join("sources.toml"), None),
             gates: Gates::new(bounds, numbers.clone()),
             parsers: Arc::new(Semaphore::new(2)),
             read: feed::read,

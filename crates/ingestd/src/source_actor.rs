@@ -14,10 +14,11 @@ use actix::{
     SpawnHandle, WrapFuture as _,
 };
 use daemon::Clock;
-use fetch::{Answer, FailureClass, Visitor, schedule::Pace};
+use fetch::{Answer, FailureClass, Manner, Visitor, schedule::Pace};
 use futures_util::FutureExt as _;
 use news::{
-    Cursor, Epoch, Pause, Safe, SourceId, SourceNotice, SourceState, Timestamp, VisitReport, VisitStatus,
+    Cursor, Epoch, FeedUrl, Pause, Source, SourceId, SourceNotice, SourceState, Timestamp, VisitReport,
+    VisitStatus,
 };
 use store::Appended;
 use tokio::{
@@ -31,9 +32,11 @@ use crate::{
     host::Host,
     marks::Marks,
     metrics::Numbers,
+    moving::{self, Change as Move},
     outage::{Change, Outage, Word},
-    outcome::{Given, Outcome, Reading, validators},
+    outcome::{Given, Outcome, Reading, binding, validators},
     recorder::{Record, Recorder},
+    secrets::Secrets,
     websub::{self, Hubs},
 };
 
@@ -46,6 +49,8 @@ pub(crate) type Read = fn(&[u8], &feed::Hints<'_>) -> Result<feed::Document, fee
 /// What all sources of one arbiter share.
 pub(crate) struct Workshop {
     pub(crate) visitor: Visitor,
+    /// Where the credentials of sources stand.
+    pub(crate) secrets: Secrets,
     pub(crate) gates: Gates,
     /// Documents read at a time: the permit stays with the thread until it really ends.
     pub(crate) parsers: Arc<Semaphore>,
@@ -187,6 +192,9 @@ impl SourceActor {
             log_change(&report, before.failures, &appended);
         }
         log_quarantine(&report.source, &before, &after);
+        if let Some(change) = &outcome.moved {
+            log_move(&self.plate.source, change);
+        }
         let flapped = before.warnings.iter().any(|warning| warning.starts_with("guid-flap"));
         if appended.flapping && !flapped {
             tracing::warn!(source = %report.source, held = appended.held, "guids flap; matching by link and title");
@@ -194,7 +202,7 @@ impl SourceActor {
         self.plate.set_state(after);
         self.plate.set_activity(Activity::Idle, self.shop.now());
         websub::settled(&self.shop, &self.plate, appended.new, before.last_visit);
-        let notice = SourceNotice { report, health: self.plate.status() };
+        let notice = SourceNotice { report, health: self.plate.status_in_full() };
         let json = serde_json::to_string(&notice).expect("every field of a notice has a JSON form");
         // An error says that nobody listens.
         self.shop.notices.send(wire::Notice::Source(json.into())).ok();
@@ -204,7 +212,7 @@ impl SourceActor {
         let numbers = &self.shop.numbers;
         numbers.visits.get_or_create(&[("status", status.as_str())]).inc();
         if let Some(class) = outcome.class {
-            numbers.failures.get_or_create(&[("class", class)]).inc();
+            numbers.failures.get_or_create(&[("class", class.as_str())]).inc();
         }
         numbers.items.get_or_create(&[("kind", "item")]).inc_by(u64::from(appended.new));
         numbers.items.get_or_create(&[("kind", "update")]).inc_by(u64::from(appended.updated));
@@ -260,7 +268,8 @@ impl Handler<Leave> for SourceActor {
 async fn carry_out(shop: Rc<Workshop>, plate: Arc<Plate>, due: Option<Timestamp>) -> Option<Settled> {
     let source = &plate.source;
     let before = plate.state();
-    let host = Host::of(source.url.secret());
+    let asked = moving::asked(source, &before.moves);
+    let host = Host::of(asked.secret());
     let mut permit = enter(&shop, &plate, &host, standing(&before)).await;
     if plate.is_paused() {
         return None;
@@ -269,13 +278,14 @@ async fn carry_out(shop: Rc<Workshop>, plate: Arc<Plate>, due: Option<Timestamp>
         shop.numbers.late_seconds.observe(shop.now().since(due).as_secs_f64());
     }
     let mut started = Instant::now();
-    let mut fetched = AssertUnwindSafe(fetch_and_read(&shop, &plate, &mut permit)).catch_unwind().await;
+    let mut fetched =
+        AssertUnwindSafe(fetch_and_read(&shop, &plate, &asked, &mut permit)).catch_unwind().await;
     if let Ok(None) = fetched {
         shop.numbers.gave_way.inc();
         drop(permit);
         permit = enter(&shop, &plate, &host, Standing::Suspect).await;
         started = Instant::now();
-        fetched = AssertUnwindSafe(fetch_and_read(&shop, &plate, &mut permit)).catch_unwind().await;
+        fetched = AssertUnwindSafe(fetch_and_read(&shop, &plate, &asked, &mut permit)).catch_unwind().await;
     }
     drop(permit);
     let fetched = fetched.map(|fetched| fetched.expect("a suspect never gives way"));
@@ -283,11 +293,12 @@ async fn carry_out(shop: Rc<Workshop>, plate: Arc<Plate>, due: Option<Timestamp>
         listen(&shop, host.clone(), &fetched.visit);
     }
     let (pace, now, jitter) = (shop.pace, shop.now(), fastrand::f64());
-    let given = Given { source, before: &before, pace, now, took: started.elapsed(), jitter };
+    let took = started.elapsed();
+    let given = Given { source, before: &before, binding: before.url_hash, pace, now, took, jitter };
     let mut outcome = match fetched {
-        Ok(Fetched { visit, reading, read_in }) => {
+        Ok(Fetched { visit, reading, read_in, binding }) => {
             shop.numbers.body_bytes.inc_by(visit.body_bytes);
-            let mut outcome = Outcome::conclude(given, &visit, reading);
+            let mut outcome = Outcome::conclude(Given { binding, ..given }, &visit, reading);
             if is_our_fault(&shop, host, &before, &visit) {
                 outcome.pardon(given);
             }
@@ -370,20 +381,43 @@ fn is_our_fault(shop: &Workshop, host: Host, before: &SourceState, visit: &fetch
     pardoned
 }
 
-/// What was fetched, what was made of it, and how long that took.
+/// A visit on its way to its conclusions.
 struct Fetched {
     visit: fetch::Visit,
     reading: Reading,
+    /// How long the reading took.
     read_in: Option<Duration>,
+    /// What the validators belong to: see [`binding`].
+    binding: u64,
 }
 
 /// Nothing when it hung while others wanted its place.
-async fn fetch_and_read(shop: &Workshop, plate: &Plate, permit: &mut Permit) -> Option<Fetched> {
+async fn fetch_and_read(
+    shop: &Workshop,
+    plate: &Plate,
+    asked: &FeedUrl,
+    permit: &mut Permit,
+) -> Option<Fetched> {
     let (source, state) = (&plate.source, plate.state());
     plate.set_activity(Activity::Fetching, shop.now());
-    let (etag, last_modified) = validators(source, &state, shop.now());
-    let request =
-        fetch::Request { url: &source.url, etag, last_modified, timeout: source.timeout, now: shop.now() };
+    let manner = match shop.secrets.manner(&source.access).await {
+        Ok(manner) => manner,
+        Err(failure) => {
+            let visit = fetch::Visit::unasked(failure);
+            return Some(Fetched { visit, reading: Reading::None, read_in: None, binding: state.url_hash });
+        }
+    };
+    let binding = binding(source, manner.as_ref().map_or(0, Manner::fingerprint));
+    let (etag, last_modified) = validators(binding, &state, shop.now());
+    let request = fetch::Request {
+        etag,
+        last_modified,
+        issuer: state.issuer,
+        timeout: source.timeout,
+        body_bytes_max: source.body_bytes_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
+        manner: manner.as_ref(),
+        ..fetch::Request::new(asked, shop.now())
+    };
     let mut visit = tokio::select! {
         biased;
         visit = shop.visitor.visit(&request) => visit,
@@ -407,10 +441,10 @@ async fn fetch_and_read(shop: &Workshop, plate: &Plate, permit: &mut Permit) -> 
         }
         _ => Reading::None,
     };
-    if matches!(&reading, Reading::Failed { class: "panic", .. }) {
+    if matches!(&reading, Reading::Panicked(_)) {
         shop.numbers.panics.inc();
     }
-    Some(Fetched { visit, reading, read_in })
+    Some(Fetched { visit, reading, read_in, binding })
 }
 
 /// Reads the document on a thread of the blocking pool, and says how long that took.
@@ -444,10 +478,10 @@ async fn read(
                 Ok(panic) => daemon::panics::message(&*panic).to_owned(),
                 Err(cancelled) => cancelled.to_string(),
             };
-            (Reading::Failed { class: "panic", message: Safe(&message).to_string() }, None)
+            (Reading::Panicked(message), None)
         }
         Err(_) => {
-            let class = FailureClass::TooComplex.as_str();
+            let class = FailureClass::TooComplex;
             let message = "reading the document takes too long".to_owned();
             (Reading::Failed { class, message }, Some(READ_GIVE_UP))
         }
@@ -478,6 +512,19 @@ fn log_change(report: &VisitReport, failures_before: u32, appended: &Appended) {
     if let (Some(first), Some(last)) = (appended.first, appended.last) {
         let (items, updates, took_ms) = (report.new, report.updated, report.took_ms);
         tracing::info!(%source, items, updates, %first, %last, took_ms, "recorded items");
+    }
+}
+
+/// The catalogue stays as it is, so whoever reads it must be able to find out.
+fn log_move(source: &Source, change: &Move) {
+    let (id, url) = (&source.id, &source.url);
+    match change {
+        Move::Adopted { to, why } => {
+            tracing::info!(source = %id, %url, moved_to = %to, why, "adopted the address that the feed moved to");
+        }
+        Move::Forgotten { adopted, why } => {
+            tracing::info!(source = %id, %url, moved_to = %adopted, why, "went back to the catalogue's address");
+        }
     }
 }
 

@@ -13,6 +13,10 @@
 //! timeout = "20s"
 //! enabled = true
 //! ```
+//!
+//! What a source may have of its own besides (`body_bytes_max`, `headers`, `basic_file`, …) is read in `own`.
+
+mod own;
 
 use std::{collections::HashMap, fmt::Write as _, ops::Range, time::Duration};
 
@@ -136,11 +140,13 @@ impl Reader {
                 self.complain(entry.span(), format!("this source has no `{name}`"));
             }
         }
+        self.check_credentials(&fields, entry);
         if self.complaints.len() > before {
             return None;
         }
         let mut source = Source::new(fields.id?, fields.url?);
         fields.rest.apply(&mut source);
+        (source.body_bytes_max, source.access) = (fields.own.body_bytes_max, fields.own.access);
         Some(source)
     }
 
@@ -178,8 +184,12 @@ impl Reader {
                 None => self.complain(value.span(), "enabled: true or false".to_owned()),
             },
             other => {
-                const KNOWN: &str = "id url name category country language tags every timeout enabled";
-                self.complain(key.span(), format!("unknown key `{}`; a source has: {KNOWN}", Safe(other)));
+                if !self.own(&mut fields.own, key, value) {
+                    const KNOWN: &str = "id url name category country language tags every timeout enabled";
+                    let own = own::KEYS.join(" ");
+                    let other = Safe(other);
+                    self.complain(key.span(), format!("unknown key `{other}`; a source has: {KNOWN} {own}"));
+                }
             }
         }
     }
@@ -305,6 +315,7 @@ struct Fields {
     id: Option<SourceId>,
     url: Option<FeedUrl>,
     rest: Rest,
+    own: own::Own,
 }
 
 /// What a source may leave out.
@@ -356,6 +367,7 @@ fn write_source(out: &mut String, source: &Source) {
             line(key, quoted(&write_duration(duration)));
         }
     }
+    own::write(source, &mut line);
     if !source.enabled {
         line("enabled", "false".to_owned());
     }

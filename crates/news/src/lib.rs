@@ -7,21 +7,29 @@
 //!
 //! Never here: a runtime, a socket, a file, a clock.
 
+mod access;
+mod attempt;
 mod catalogue;
 mod cursor;
 mod edit;
 mod event;
+mod failure;
 mod item;
+mod moves;
 mod source;
 mod text;
 mod time;
 mod visit;
 mod websub;
 
+pub use access::{Access, CredentialFile};
+pub use attempt::Attempt;
 pub use catalogue::{Catalogue, Complaint};
 pub use cursor::{BadCursor, BadEpoch, Cursor, Epoch, Seq};
 pub use event::{Event, Kind};
+pub use failure::FailureClass;
 pub use item::{Author, Enclosure, Item, Warning};
+pub use moves::{Adopted, KeptUrl, Moves, Sighting};
 pub use source::{BadFeedUrl, BadSourceId, FeedUrl, Source, SourceId};
 pub use text::Safe;
 pub use time::{BadTimestamp, Timestamp, parse_duration, write_duration};

@@ -5,6 +5,8 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::Access;
+
 /// The name of a source: 1 to 64 characters of `a-z0-9_-`, beginning with a letter or digit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
@@ -152,6 +154,10 @@ pub struct Source {
     pub every: Option<Duration>,
     /// Limit of one visit from connect to last byte, instead of `fetch.timeout_total`.
     pub timeout: Option<Duration>,
+    /// Longest body of one visit in bytes, decoded, instead of `fetch.body_bytes_max`.
+    pub body_bytes_max: Option<u64>,
+    /// How it is asked, where it differs from the others.
+    pub access: Access,
     /// Visited at all.
     pub enabled: bool,
 }
@@ -173,6 +179,8 @@ impl Source {
             tags: Vec::new(),
             every: None,
             timeout: None,
+            body_bytes_max: None,
+            access: Access::default(),
             enabled: true,
         }
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Cursor, PushStatus, SourceId, Timestamp, Websub};
+use crate::{Attempt, Cursor, Moves, PushStatus, SourceId, Timestamp, Websub};
 
 /// How a visit ended, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -86,6 +86,8 @@ pub struct Counts {
     pub visits: u64,
     /// Of these, answered "not modified" or with the same bytes.
     pub unchanged: u64,
+    /// Of these, answered "not modified" (304).
+    pub not_modified: u64,
     /// Of these, ended without a feed.
     pub errors: u64,
     /// Items recorded as new.
@@ -135,8 +137,10 @@ impl Pause {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SourceState {
-    /// Hash of the address (with secrets) that the validators belong to; they are dropped when it changes.
+    /// Hash of the address and the credentials that the validators belong to; they are dropped when it changes.
     pub url_hash: u64,
+    /// Which address in the end gave the validators: they are sent to no other on the way.
+    pub issuer: Option<u64>,
     /// `ETag` of the last complete answer, byte for byte.
     pub etag: Option<String>,
     /// `Last-Modified` of the last complete answer, byte for byte.
@@ -183,6 +187,19 @@ pub struct SourceState {
     pub paused: Option<Pause>,
     /// Its hub; nothing where it never named one, which is most sources.
     pub websub: Option<Box<Websub>>,
+    /// The last visits, the newest last; at most [`Attempt::KEPT`].
+    pub attempts: Vec<Attempt>,
+    /// Where the feed has moved to for good.
+    pub moves: Moves,
+}
+
+impl SourceState {
+    /// Completes the newest attempt with what only the writer of the log knows.
+    pub fn finish_attempt(&mut self, new: u32, updated: u32) {
+        if let (Some(attempt), Some(status)) = (self.attempts.last_mut(), self.last_status) {
+            (attempt.status, attempt.new, attempt.updated) = (status, new, updated);
+        }
+    }
 }
 
 /// What a document says about when to come again; kept, because a 304 says nothing about it.
@@ -201,7 +218,7 @@ pub struct FeedRhythm {
     pub recent: Vec<Timestamp>,
 }
 
-/// A source and its health: an element of `GET /sources`.
+/// A source and its health: an element of `GET /sources`; with its last visits, `GET /sources/{id}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceStatus {
     /// From the catalogue.
@@ -220,6 +237,15 @@ pub struct SourceStatus {
     pub tags: Vec<String>,
     /// From the catalogue.
     pub enabled: bool,
+    /// The keys of the catalogue by which it is asked differently from the others, such as `basic_file`.
+    #[serde(default)]
+    pub access: Vec<String>,
+    /// The address that is asked instead of `url`, because the feed has moved there for good; without its secrets.
+    #[serde(default)]
+    pub moved_to: Option<String>,
+    /// Since when.
+    #[serde(default)]
+    pub moved_since: Option<Timestamp>,
     /// What its actor does now: `idle`, `waiting`, `fetching`, `parsing`, `recording`, `down`, `paused` or
     /// `disabled`.
     pub activity: String,
@@ -239,6 +265,9 @@ pub struct SourceStatus {
     pub last_visit: Option<Timestamp>,
     /// Milliseconds that it took.
     pub last_took_ms: Option<u64>,
+    /// Bytes of its body, decoded.
+    #[serde(default)]
+    pub last_body_bytes: Option<u64>,
     /// When the last healthy visit ended.
     pub last_success: Option<Timestamp>,
     /// What went wrong last.
@@ -263,4 +292,7 @@ pub struct SourceStatus {
     /// How it stands with its hub.
     #[serde(default)]
     pub push: PushStatus,
+    /// Its last visits, the newest last; left out of lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<Vec<Attempt>>,
 }

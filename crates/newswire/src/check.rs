@@ -155,7 +155,7 @@ async fn check_url(input: &str, visitor: &Visitor, pace: Pace) -> Report {
         }
     };
     let now = Timestamp::from_millis(Clock::system().now_millis());
-    let request = Request { url: &url, etag: None, last_modified: None, timeout: None, now };
+    let request = Request::new(&url, now);
     let visit = visitor.visit(&request).await;
     let document = read_answer(&visit.answer).and_then(|read| read.map_err(Fault::from));
     let now = Timestamp::from_millis(Clock::system().now_millis());

@@ -42,7 +42,7 @@ impl Fault {
 
 impl From<ReadError> for Fault {
     fn from(error: ReadError) -> Self {
-        Self::new(error.class(), error.to_string())
+        Self::new(error.class().as_str(), error.to_string())
     }
 }
 
@@ -80,7 +80,7 @@ impl From<Miss> for Fault {
 }
 
 async fn look(visitor: &Visitor, url: &FeedUrl, now: Timestamp) -> Result<Discovered, Miss> {
-    let request = Request { url, etag: None, last_modified: None, timeout: None, now };
+    let request = Request::new(url, now);
     let visit = visitor.visit(&request).await;
     let document = read_answer(&visit.answer).map_err(Miss::Other)?;
     match document {

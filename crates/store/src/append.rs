@@ -29,8 +29,9 @@ pub struct Visit {
     /// What the document held, oldest first; empty when nothing was parsed.
     pub items: Vec<Item>,
     /// What is to be remembered until the next visit. The writer finishes what only it knows: it adds to
-    /// `counts.items` and `counts.updates`, sets `last_news`, and a `last_status` of `new` becomes `unchanged` when
-    /// nothing was. `paused` stays what [`Writer::pause`] made it, unless that is over.
+    /// `counts.items` and `counts.updates`, sets `last_news`, a `last_status` of `new` becomes `unchanged` when
+    /// nothing was, and the newest of `attempts` gets both. `paused` stays what [`Writer::pause`] made it, unless that
+    /// is over.
     pub state: SourceState,
     /// When the visit ended.
     pub now: Timestamp,
@@ -209,6 +210,7 @@ impl Writer {
             state.last_status = Some(VisitStatus::Unchanged);
             state.counts.unchanged += 1;
         }
+        state.finish_attempt(result.new, result.updated);
         let json = serde_json::to_vec(&state).expect("every field of a state has a JSON form");
         commit.batch.insert(record::state_key(&source.id), record::seal(&[&json]));
         result.state = state;

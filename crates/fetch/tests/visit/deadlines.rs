@@ -44,8 +44,7 @@ async fn a_source_may_have_a_deadline_of_its_own() {
     let url = FeedUrl::try_new(&origin.url("/")).unwrap();
     let visitor = Visitor::try_new(policy()).unwrap();
     let timeout = Some(Duration::from_millis(150));
-    let request =
-        Request { url: &url, etag: None, last_modified: None, timeout, now: Timestamp::from_millis(NOW_MS) };
+    let request = Request { timeout, ..Request::new(&url, Timestamp::from_millis(NOW_MS)) };
     let visit = visitor.visit(&request).await;
     assert_eq!(class(&visit), FailureClass::Timeout);
     assert!(is_about(visit.timings.total, 150), "{:?}", visit.timings);

@@ -6,6 +6,7 @@ mod conditional;
 mod deadlines;
 mod guard;
 mod hostile;
+mod manner;
 mod origin;
 mod redirects;
 mod tls;
@@ -38,7 +39,7 @@ fn visitor() -> Visitor {
 async fn visit_with(visitor: &Visitor, url: &str, etag: Option<&str>, last_modified: Option<&str>) -> Visit {
     let url = FeedUrl::try_new(url).unwrap();
     let now = Timestamp::from_millis(NOW_MS);
-    visitor.visit(&Request { url: &url, etag, last_modified, timeout: None, now }).await
+    visitor.visit(&Request { etag, last_modified, ..Request::new(&url, now) }).await
 }
 
 async fn visit(url: &str) -> Visit {

@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use fetch::{FailureClass, Policy, Visitor};
+use fetch::{FailureClass, Manner, Policy, Request, Visitor};
+use news::{FeedUrl, Timestamp};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -13,7 +14,7 @@ use tokio_rustls::{
     rustls::{ServerConfig, pki_types::PrivateKeyDer},
 };
 
-use crate::{class, failure, full, guard::scripted, policy, visit_with};
+use crate::{NOW_MS, class, failure, full, guard::scripted, policy, visit_with};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -95,6 +96,32 @@ async fn a27_no_other_certificate_is_accepted() {
         let message = failure(&visit).message;
         assert!(message.starts_with("no trustworthy TLS session with feeds.example: "), "{name}: {message}");
         assert!(!message.contains("SECRET"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_source_with_authorities_of_its_own_trusts_them_and_no_others() {
+    let (trusted, own) = (authority(), authority());
+    let visitor = visitor(&trusted);
+    let manner = Manner::default().with_authorities(own.pem());
+    for (signer, manner, accepted) in [
+        (&own, Some(&manner), true),
+        (&own, None, false),
+        (&trusted, Some(&manner), false),
+        (&trusted, None, true),
+    ] {
+        let address = serve(certificate("feeds.example"), Some(signer)).await;
+        let url = FeedUrl::try_new(&url(address)).unwrap();
+        let request = Request { manner, ..Request::new(&url, Timestamp::from_millis(NOW_MS)) };
+        let visit = visitor.visit(&request).await;
+        assert_eq!(visit.code.is_some(), accepted, "{:?}", visit.answer);
+    }
+    for pem in ["", "no certificate"] {
+        let manner = Manner::default().with_authorities(pem.to_owned());
+        let url = FeedUrl::try_new("https://feeds.example/").unwrap();
+        let request = Request { manner: Some(&manner), ..Request::new(&url, Timestamp::from_millis(NOW_MS)) };
+        let visit = visitor.visit(&request).await;
+        assert_eq!(class(&visit), FailureClass::Tls, "{:?}", visit.answer);
     }
 }
 

@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 
 use actix_web::{HttpResponse, Responder, ResponseError as _, http::header, web};
+use news::SourceStatus;
 use serde_json::json;
 
 use super::Shared;
 use crate::{problem::Problem, readers::Reader};
 
-/// `GET /sources`
+/// `GET /sources`: without the last visits, which would make most of it.
 pub(super) async fn list(shared: web::Data<Shared>, reader: Reader) -> impl Responder {
     let mut sources = shared.hub.sources.all();
     sources.retain(|source| reader.may_see(&source.category));
+    let short = |source: &SourceStatus| SourceStatus { attempts: None, ..source.clone() };
+    let sources: Vec<_> = sources.iter().map(|source| short(source)).collect();
     HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-cache")).json(json!({ "sources": sources }))
 }
 

@@ -1,0 +1,110 @@
+//! Sources that are asked in a manner of their own.
+
+use fetch::{Answer, FailureClass, Manner, Policy, Request, Visit, Visitor, issuer};
+use news::{FeedUrl, Timestamp};
+
+use crate::{NOW_MS, class, full, origin::*, policy, visitor};
+
+fn request(url: &FeedUrl) -> Request<'_> {
+    Request::new(url, Timestamp::from_millis(NOW_MS))
+}
+
+async fn visit_as(visitor: &Visitor, url: &str, manner: &Manner) -> Visit {
+    let url = FeedUrl::try_new(url).unwrap();
+    visitor.visit(&Request { manner: Some(manner), ..request(&url) }).await
+}
+
+#[tokio::test]
+async fn what_a_source_sends_of_its_own_never_reaches_another_host() {
+    let other = Origin::always(answer("200 OK", "", "<rss/>")).await;
+    let away = other.url("/");
+    let origin = Origin::start(move |_| redirect(301, &away)).await;
+    let manner = Manner::default().with_header("X-Key", "TOPSECRET").unwrap();
+    let manner = manner.with_cookie("session=TOPSECRET").unwrap().with_agent("example/1").unwrap();
+    for manner in [manner.clone().with_basic("user:TOPSECRET"), manner.with_bearer("TOPSECRET")] {
+        full(visit_as(&visitor(), &origin.url("/"), &manner.unwrap()).await);
+    }
+    let (here, there) = (origin.requests().concat().to_lowercase(), other.requests().concat().to_lowercase());
+    for sent in ["x-key: topsecret", "cookie: session=topsecret", "authorization: bearer topsecret"] {
+        assert!(here.contains(sent), "{here}");
+    }
+    assert!(here.contains("authorization: basic dxnlcjput1btrunsrvq="), "{here}");
+    for secret in ["x-key", "cookie", "authorization", "secret"] {
+        assert!(!there.contains(secret), "{there}");
+    }
+    for head in [here, there] {
+        assert_eq!(head.matches("user-agent: example/1\r\n").count(), 2, "{head}");
+        assert_eq!(head.matches("user-agent").count(), 2, "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_is_the_one_private_hop_and_the_rest_is_still_guarded() {
+    let proxy = Origin::always(answer("200 OK", "", "<rss/>")).await;
+    let canary = Origin::canary("127.0.0.5:0").await;
+    // Nothing private is allowed here, not even the proxy's own address.
+    let visitor = Visitor::try_new(Policy { allow: Vec::new(), ..policy() }).unwrap();
+    let with_password = proxy.url("/").replace("//", "//user:TOPSECRET@");
+    let manner = Manner::default().with_proxy(FeedUrl::try_new(&with_password).unwrap());
+    // The proxy looks names up, so this one needs no resolver here.
+    full(visit_as(&visitor, "http://feed.invalid/rss", &manner).await);
+    let asked = proxy.requests().concat();
+    assert!(asked.starts_with("GET http://feed.invalid/rss HTTP/1.1\r\n"), "{asked}");
+    assert!(asked.to_lowercase().contains("proxy-authorization: basic "), "{asked}");
+    let before = proxy.accepts();
+    let port = canary.address.port();
+    for refused in [
+        format!("http://127.0.0.5:{port}/"),
+        "http://2130706433/".to_owned(),
+        "http://[::ffff:127.0.0.1]/".to_owned(),
+        "http://169.254.169.254/latest/meta-data".to_owned(),
+        "http://localhost/".to_owned(),
+        "http://feed.localhost./".to_owned(),
+        "http://feed.invalid:6379/".to_owned(),
+    ] {
+        let visit = visit_as(&visitor, &refused, &manner).await;
+        assert_eq!(class(&visit), FailureClass::BlockedAddress, "{refused}");
+    }
+    assert_eq!((proxy.accepts() - before, canary.accepts()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_proxy_cannot_be_used_to_reach_what_a_redirect_must_not_name() {
+    let proxy = Origin::always(redirect(302, "http://10.0.0.1/secret")).await;
+    let manner = Manner::default().with_proxy(FeedUrl::try_new(&proxy.url("/")).unwrap());
+    let visit = visit_as(&visitor(), "http://feed.invalid/", &manner).await;
+    assert_eq!((class(&visit), proxy.accepts()), (FailureClass::BlockedAddress, 1));
+}
+
+#[tokio::test]
+async fn a_source_may_have_a_longer_or_a_shorter_body_than_the_others() {
+    let origin = Origin::always(answer("200 OK", "", [b'x'; 3000])).await;
+    let visitor = Visitor::try_new(Policy { body_bytes_max: 2000, ..policy() }).unwrap();
+    let url = FeedUrl::try_new(&origin.url("/")).unwrap();
+    for (body_bytes_max, fits) in [(None, false), (Some(2999), false), (Some(3000), true)] {
+        let visit = visitor.visit(&Request { body_bytes_max, ..request(&url) }).await;
+        assert_eq!(matches!(visit.answer, Answer::Full(_)), fits, "{body_bytes_max:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_validator_is_sent_to_the_address_that_issued_it_and_to_no_other() {
+    let origin = Origin::start(|path| match path {
+        "/feed" => redirect(302, "/today"),
+        _ => answer("304 Not Modified", "", ""),
+    })
+    .await;
+    let url = FeedUrl::try_new(&origin.url("/feed")).unwrap();
+    let today = issuer(&FeedUrl::try_new(&origin.url("/today")).unwrap());
+    let conditional = Request { etag: Some("\"v1\""), issuer: Some(today), ..request(&url) };
+    let visit = visitor().visit(&conditional).await;
+    assert_eq!(visit.answer.as_str(), "not-modified");
+    let sent: Vec<_> = origin.requests().iter().map(|r| r.to_lowercase().contains("if-none-match")).collect();
+    assert_eq!(sent, [false, true]);
+    let of_another = Request { issuer: Some(today ^ 1), ..conditional };
+    assert_eq!(
+        class(&visitor().visit(&of_another).await),
+        FailureClass::BadHttp,
+        "a 304 that nobody asked for"
+    );
+}

@@ -1,0 +1,285 @@
+//! Whole visits, from the catalogue to the status, against servers on loopback.
+
+use std::{
+    io,
+    net::IpAddr,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use fetch::{Lookup, Policy, Resolver, Visitor};
+use news::{CredentialFile, FailureClass, FeedUrl, Source, SourceId, VisitStatus};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
+
+use crate::{
+    roster::tests::{World, run, world_with},
+    secrets::Secrets,
+};
+
+const FEED: &str = "<rss version='2.0'><channel><title>t</title><link>http://x.example/</link>\
+                    <description>d</description><item><title>one</title><guid>1</guid></item></channel></rss>";
+
+/// What a request's head is answered with; nothing: never.
+type Script = dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync;
+
+/// A server that keeps the heads of its requests.
+struct Origin {
+    base: String,
+    heads: Arc<Mutex<Vec<String>>>,
+}
+
+impl Origin {
+    async fn start(script: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let (heads, script): (_, Arc<Script>) = (Arc::new(Mutex::new(Vec::new())), Arc::new(script));
+        let seen = Arc::clone(&heads);
+        actix_rt::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (seen, script) = (Arc::clone(&seen), Arc::clone(&script));
+                actix_rt::spawn(async move {
+                    let mut head = Vec::new();
+                    while !head.ends_with(b"\r\n\r\n") {
+                        let Ok(byte) = stream.read_u8().await else { return };
+                        head.push(byte);
+                        if head[0] == 0x16 {
+                            // A TLS handshake: this is no place for it.
+                            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.ok();
+                            return;
+                        }
+                    }
+                    let head = String::from_utf8(head).unwrap().to_lowercase();
+                    seen.lock().unwrap().push(head.clone());
+                    match script(&head) {
+                        Some(bytes) => drop(stream.write_all(&bytes).await),
+                        None => std::future::pending().await,
+                    }
+                });
+            }
+        });
+        Self { base, heads }
+    }
+
+    fn head(&self, n: usize) -> String {
+        self.heads.lock().unwrap()[n].clone()
+    }
+}
+
+fn answer(status: &str, headers: &str, body: &str) -> Option<Vec<u8>> {
+    let length = body.len();
+    let head = format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n");
+    Some(format!("{head}{body}").into_bytes())
+}
+
+fn path(head: &str) -> &str {
+    head.split(' ').nth(1).unwrap_or_default()
+}
+
+fn source(id: &str, url: &str) -> Source {
+    let mut source = Source::new(SourceId::try_new(id).unwrap(), FeedUrl::try_new(url).unwrap());
+    source.every = Some(Duration::from_secs(3600));
+    source
+}
+
+/// Knows no name.
+struct NoNames;
+
+impl Resolver for NoNames {
+    fn lookup(&self, _: &str) -> Lookup {
+        Box::pin(async { Err::<Vec<IpAddr>, _>(io::Error::other("no such name")) })
+    }
+}
+
+async fn world(secrets: Secrets) -> World {
+    let policy = Policy {
+        allow: vec!["127.0.0.1/32".parse().unwrap()],
+        retry_pause: Duration::from_millis(5),
+        ..Policy::default()
+    };
+    let visitor = Visitor::with_resolver(policy, Arc::new(NoNames)).unwrap();
+    world_with(feed::read, visitor, secrets).await
+}
+
+/// The server's half of the failures.
+fn fail(head: &str) -> Option<Vec<u8>> {
+    let raw = |bytes: &str| Some(bytes.as_bytes().to_vec());
+    match path(head) {
+        "/bad-url" => answer("302 Found", "location: file:///etc/passwd\r\n", ""),
+        "/redirect" => answer("302 Found", "location: /redirect\r\n", ""),
+        "/http-status" => answer("404 Not Found", "", ""),
+        "/bad-http" => raw("SSH-2.0-nothing of yours\r\n\r\n"),
+        "/bad-encoding" => answer("200 OK", "content-encoding: gzip\r\n", FEED),
+        "/truncated" => raw("HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n<rss>"),
+        "/too-large" => answer("200 OK", "", FEED),
+        "/too-complex" => answer("200 OK", "", &format!("<rss>{}", "<a>".repeat(200))),
+        "/not-a-feed" => answer("200 OK", "", "<!doctype html><title>Sign in</title>"),
+        _ => None,
+    }
+}
+
+/// A source whose visits fail in this way. A class without a case does not compile.
+fn failing(class: FailureClass, origin: &Origin, closed: u16) -> Source {
+    let word = class.as_str();
+    let here = format!("{}/{word}", origin.base);
+    let url = match class {
+        FailureClass::BlockedAddress => "http://127.0.0.2/".to_owned(),
+        FailureClass::Dns => "http://feed.invalid/".to_owned(),
+        FailureClass::Connect => format!("http://127.0.0.1:{closed}/"),
+        FailureClass::Tls => here.replace("http:", "https:"),
+        FailureClass::BadUrl
+        | FailureClass::Timeout
+        | FailureClass::Redirect
+        | FailureClass::HttpStatus
+        | FailureClass::BadHttp
+        | FailureClass::BadEncoding
+        | FailureClass::Truncated
+        | FailureClass::TooLarge
+        | FailureClass::TooComplex
+        | FailureClass::NotAFeed => here,
+    };
+    let mut source = source(word, &url);
+    source.timeout = (class == FailureClass::Timeout).then_some(Duration::from_millis(300));
+    source.body_bytes_max = (class == FailureClass::TooLarge).then_some(100);
+    source
+}
+
+#[test]
+fn every_failure_class_is_reached_counted_and_shown() {
+    run(async {
+        let origin = Origin::start(fail).await;
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let mut world = world(Secrets::default()).await;
+        world.take(FailureClass::ALL.map(|class| failing(class, &origin, closed)).to_vec()).await;
+        for _ in FailureClass::ALL {
+            let report = world.report().await;
+            let error = report.error.unwrap_or_default();
+            assert!(error.starts_with(&format!("{}: ", report.source)), "{}: {error}", report.source);
+            assert_eq!(report.status, VisitStatus::Error);
+            assert!(report.next_visit.is_some(), "{error}");
+        }
+        for class in FailureClass::ALL {
+            let word = class.as_str();
+            assert_eq!(world.numbers.failures.get_or_create(&[("class", word)]).get(), 1, "{word}");
+            let status = world.board.get(word).unwrap().status_in_full();
+            assert!(status.last_error.unwrap().starts_with(word));
+            let attempts = status.attempts.unwrap();
+            assert_eq!((attempts.len(), attempts[0].class), (1, Some(class)), "{word}");
+        }
+    });
+}
+
+fn with_basic(mut source: Source, file: &str) -> Source {
+    source.access.credential = Some(CredentialFile::Basic(file.into()));
+    source
+}
+
+fn conditional(head: &str) -> Option<Vec<u8>> {
+    match head.contains("if-none-match: \"v1\"") {
+        true => answer("304 Not Modified", "", ""),
+        false => answer("200 OK", "etag: \"v1\"\r\n", FEED),
+    }
+}
+
+#[test]
+fn a_credential_is_read_for_each_visit_and_a_new_one_drops_the_validators() {
+    run(async {
+        let etc = tempfile::tempdir().unwrap();
+        let file = etc.path().join("agency");
+        let origin = Origin::start(conditional).await;
+        let mut world = world(Secrets::new(&etc.path().join("sources.toml"), None)).await;
+        std::fs::write(&file, "user:one\n").unwrap();
+        world.take(vec![with_basic(source("a", &origin.base), "agency")]).await;
+        assert_eq!(world.report().await.status, VisitStatus::New);
+        assert_eq!(world.visit_again("a").await.status, VisitStatus::Unchanged);
+        std::fs::write(&file, "user:two\n").unwrap();
+        assert_eq!(world.visit_again("a").await.status, VisitStatus::Unchanged);
+        let sent = |n: usize| {
+            let head = origin.head(n);
+            let basic = head.lines().find_map(|line| line.strip_prefix("authorization: basic "));
+            (basic.unwrap().to_owned(), head.contains("if-none-match"))
+        };
+        // base64 of user:one and user:two, in lower case.
+        assert_eq!(sent(0), ("dxnlcjpvbmu=".to_owned(), false));
+        assert_eq!(sent(1), ("dxnlcjpvbmu=".to_owned(), true));
+        assert_eq!(sent(2), ("dxnlcjp0d28=".to_owned(), false));
+        let status = world.board.get("a").unwrap().status_in_full();
+        assert_eq!((status.access, status.counts.not_modified), (vec!["basic_file".to_owned()], 1));
+        let codes: Vec<_> = status.attempts.unwrap().iter().map(|a| (a.code, a.new)).collect();
+        assert_eq!(codes, [(Some(200), 1), (Some(304), 0), (Some(200), 0)]);
+    });
+}
+
+#[test]
+fn a_missing_credential_fails_its_source_and_no_other() {
+    run(async {
+        let origin = Origin::start(conditional).await;
+        let mut world = world(Secrets::new(Path::new("/nonexistent/sources.toml"), None)).await;
+        let sources = vec![with_basic(source("a", &origin.base), "agency"), source("b", &origin.base)];
+        world.take(sources).await;
+        let mut reports = [world.report().await, world.report().await];
+        reports.sort_by(|a, b| a.source.cmp(&b.source));
+        let [a, b] = reports;
+        let error = a.error.unwrap();
+        assert!(error.starts_with("bad-url: basic_file: its file cannot be read"), "{error}");
+        assert!(!error.contains("agency") && a.next_visit.is_some());
+        assert_eq!(b.status, VisitStatus::New);
+        assert_eq!(origin.heads.lock().unwrap().len(), 1, "nobody was asked without it");
+    });
+}
+
+#[test]
+fn a_feed_that_moved_and_left_is_asked_where_it_is_and_the_status_says_so() {
+    run(async {
+        let visits = Arc::new(AtomicUsize::new(0));
+        let origin = Origin::start(move |head| match path(head) {
+            "/old?token=topsecret" if visits.fetch_add(1, Ordering::SeqCst) == 0 => {
+                answer("301 Moved Permanently", "location: /new?key=topsecret\r\n", "")
+            }
+            "/new?key=topsecret" => conditional(head),
+            _ => answer("410 Gone", "", ""),
+        })
+        .await;
+        let mut world = world(Secrets::default()).await;
+        let url = format!("{}/old?token=topsecret", origin.base);
+        world.take(vec![source("a", &url)]).await;
+        assert_eq!(world.report().await.status, VisitStatus::New);
+        let gone = world.visit_again("a").await;
+        assert_eq!(gone.status, VisitStatus::Gone);
+        assert!(gone.next_visit.is_some() && gone.why.ends_with("at another address"), "{}", gone.why);
+        assert_eq!(world.visit_again("a").await.status, VisitStatus::Unchanged, "and still conditional");
+        let paths: Vec<_> = origin.heads.lock().unwrap().iter().map(|head| path(head).to_owned()).collect();
+        let (old, new) = ("/old?token=topsecret", "/new?key=topsecret");
+        assert_eq!(paths, [old, new, old, new]);
+        let status = world.board.get("a").unwrap().status();
+        assert_eq!(status.moved_to, Some(format!("{}/new?key=…", origin.base)));
+        assert!(status.moved_since.is_some());
+        assert_eq!(status.url, format!("{}/old?token=…", origin.base), "the catalogue's stays what it is");
+    });
+}
+
+#[test]
+fn a_damaged_document_keeps_the_old_validators_until_it_comes_again() {
+    run(async {
+        let damaged = FEED.replace("</channel></rss>", "<item><title>two</title><guid>2</guid>");
+        let origin = Origin::start(move |head| match head.contains("if-none-match: \"v2\"") {
+            true => answer("304 Not Modified", "", ""),
+            false => answer("200 OK", "etag: \"v2\"\r\n", &damaged),
+        })
+        .await;
+        let mut world = world(Secrets::default()).await;
+        world.take(vec![source("a", &origin.base)]).await;
+        assert_eq!(world.report().await.status, VisitStatus::Partial);
+        assert_eq!(world.visit_again("a").await.status, VisitStatus::Unchanged);
+        assert_eq!(world.visit_again("a").await.status, VisitStatus::Unchanged);
+        let conditional: Vec<_> =
+            origin.heads.lock().unwrap().iter().map(|head| head.contains("if-none-match")).collect();
+        assert_eq!(conditional, [false, false, true]);
+    });
+}

@@ -1,0 +1,68 @@
+//! How a source is asked where it differs from the others, as the catalogue says it. Secrets stand in files.
+
+use std::{fmt, path::PathBuf};
+
+use crate::FeedUrl;
+
+/// What a source has of its own. The files are read anew for every visit.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Access {
+    /// More headers, which may be secrets: names as written, values as sent.
+    pub headers: Vec<(String, String)>,
+    /// A file with `user:password` or a token.
+    pub credential: Option<CredentialFile>,
+    /// A file with what stands in `Cookie`.
+    pub cookie_file: Option<PathBuf>,
+    /// An `http://` proxy.
+    pub proxy: Option<FeedUrl>,
+    /// What we call ourselves, instead of `fetch.user_agent`.
+    pub user_agent: Option<String>,
+    /// A file of certificate authorities in PEM: trusted for this source, instead of the machine's.
+    pub tls_ca_file: Option<PathBuf>,
+}
+
+/// Where a credential stands, and what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CredentialFile {
+    /// `user:password` (RFC 7617).
+    Basic(PathBuf),
+    /// A token (RFC 6750).
+    Bearer(PathBuf),
+}
+
+impl Access {
+    /// The keys of the catalogue that are in use, for a status: never a value.
+    #[must_use]
+    pub fn keys(&self) -> Vec<&'static str> {
+        let credential = self.credential.as_ref().map(|credential| match credential {
+            CredentialFile::Basic(_) => "basic_file",
+            CredentialFile::Bearer(_) => "bearer_file",
+        });
+        [
+            (!self.headers.is_empty()).then_some("headers"),
+            credential,
+            self.cookie_file.as_ref().map(|_| "cookie_file"),
+            self.proxy.as_ref().map(|_| "proxy"),
+            self.user_agent.as_ref().map(|_| "user_agent"),
+            self.tls_ca_file.as_ref().map(|_| "tls_ca_file"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+/// Without the values of the headers.
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Access")
+            .field("headers", &names)
+            .field("credential", &self.credential)
+            .field("cookie_file", &self.cookie_file)
+            .field("proxy", &self.proxy)
+            .field("user_agent", &self.user_agent)
+            .field("tls_ca_file", &self.tls_ca_file)
+            .finish()
+    }
+}

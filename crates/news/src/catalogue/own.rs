@@ -1,0 +1,316 @@
+//! The keys by which a source differs from the others in how it is asked.
+//!
+//! ```toml
+//! body_bytes_max = 20971520                # a longer body than fetch.body_bytes_max, up to 32 MiB
+//! headers = { X-Api-Key = "…" }            # sent to this source's host only
+//! basic_file = "agency"                    # or bearer_file, and cookie_file: files that hold the secret
+//! proxy = "http://proxy.example:3128"
+//! user_agent = "example/1 (+https://example.org)"
+//! tls_ca_file = "agency-ca.pem"            # trusts these authorities instead of the machine's
+//! ```
+
+use std::path::PathBuf;
+
+use toml::{
+    Spanned,
+    de::{DeString, DeTable, DeValue},
+};
+
+use super::{Fields, Reader};
+use crate::{Access, CredentialFile, FeedUrl, Safe, Source};
+
+/// The keys of this file.
+pub(super) const KEYS: [&str; 8] = [
+    "body_bytes_max",
+    "headers",
+    "basic_file",
+    "bearer_file",
+    "cookie_file",
+    "proxy",
+    "user_agent",
+    "tls_ca_file",
+];
+/// Longest body that a source may ask for: what the reader of documents takes.
+const BODY_BYTES_MAX: i64 = 32 * 1024 * 1024;
+/// Shortest such limit that lets any feed through.
+const BODY_BYTES_MIN: i64 = 1024;
+/// Most headers of one source.
+const HEADERS_MAX: usize = 16;
+/// Longest value of a header, path or user agent, in bytes.
+const VALUE_BYTES_MAX: usize = 1024;
+
+#[derive(Default)]
+pub(super) struct Own {
+    pub(super) body_bytes_max: Option<u64>,
+    pub(super) access: Access,
+}
+
+/// Why a header is not the operator's to set; nothing when it is.
+fn reserved(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "authorization" => "put user:password into a basic_file or a token into a bearer_file",
+        "cookie" => "put cookies into a cookie_file",
+        "user-agent" => "there is a key for it, user_agent",
+        "host" | "referer" | "content-length" | "content-type" | "expect" => "it is the visit's own",
+        "accept-encoding" => "only what is decoded with a cap on its size may be asked for",
+        "range" | "a-im" => "a part of a document would be taken for the whole",
+        name if name.starts_with("if-") => "a visit is conditional by itself, with what the server issued",
+        "connection" | "keep-alive" | "te" | "trailer" | "transfer-encoding" | "upgrade" => {
+            "it is about the connection, not about the feed"
+        }
+        name if name.starts_with("proxy-") => "it is the proxy's; user and password stand in its address",
+        _ => return None,
+    })
+}
+
+fn is_token(name: &str) -> bool {
+    let special = |b| b"!#$%&'*+-.^_`|~".contains(&b);
+    !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || special(b))
+}
+
+impl Reader {
+    /// Reads a key, if it is one of [`KEYS`].
+    pub(super) fn own(
+        &mut self,
+        own: &mut Own,
+        key: &Spanned<DeString<'_>>,
+        value: &Spanned<DeValue<'_>>,
+    ) -> bool {
+        let access = &mut own.access;
+        match key.get_ref().as_ref() {
+            "body_bytes_max" => own.body_bytes_max = self.body_bytes(value),
+            "headers" => access.headers = self.headers(value).unwrap_or_default(),
+            "basic_file" => self.credential(access, value, "basic_file", CredentialFile::Basic),
+            "bearer_file" => self.credential(access, value, "bearer_file", CredentialFile::Bearer),
+            "cookie_file" => access.cookie_file = self.path("cookie_file", value),
+            "proxy" => access.proxy = self.proxy(value),
+            "user_agent" => access.user_agent = self.printable("user_agent", value),
+            "tls_ca_file" => access.tls_ca_file = self.path("tls_ca_file", value),
+            _ => return false,
+        }
+        true
+    }
+
+    fn body_bytes(&mut self, value: &Spanned<DeValue<'_>>) -> Option<u64> {
+        let found = value.get_ref().as_integer();
+        let found = found.and_then(|n| i64::from_str_radix(n.as_str(), n.radix()).ok());
+        let fits = found.filter(|n| (BODY_BYTES_MIN..=BODY_BYTES_MAX).contains(n));
+        if fits.is_none() {
+            let wanted = format!("a number of bytes from {BODY_BYTES_MIN} to {BODY_BYTES_MAX} is wanted");
+            self.complain(value.span(), format!("body_bytes_max: {wanted}"));
+        }
+        fits.and_then(|n| u64::try_from(n).ok())
+    }
+
+    fn headers(&mut self, value: &Spanned<DeValue<'_>>) -> Option<Vec<(String, String)>> {
+        let DeValue::Table(table) = value.get_ref() else {
+            let wanted = "a table is wanted, such as { X-Api-Key = \"…\" }";
+            self.complain(value.span(), format!("headers: {wanted}"));
+            return None;
+        };
+        if table.len() > HEADERS_MAX {
+            self.complain(value.span(), format!("headers: at most {HEADERS_MAX}"));
+            return None;
+        }
+        Some(self.each_header(table))
+    }
+
+    fn each_header(&mut self, table: &DeTable<'_>) -> Vec<(String, String)> {
+        let mut headers: Vec<(String, String)> = Vec::new();
+        for (key, value) in table {
+            let name = key.get_ref().as_ref();
+            if !is_token(name) {
+                self.complain(key.span(), format!("headers: `{}` is no name of a header", Safe(name)));
+            } else if let Some(why) = reserved(&name.to_ascii_lowercase()) {
+                self.complain(key.span(), format!("headers: `{name}` cannot be set: {why}"));
+            } else if headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+                self.complain(key.span(), format!("headers: `{name}` is given twice"));
+            } else if let Some(value) = self.printable(&format!("headers.{name}"), value) {
+                headers.push((name.to_owned(), value));
+            }
+        }
+        headers
+    }
+
+    /// A text that can stand in a header. It is not shown, since it may be a secret.
+    fn printable(&mut self, name: &str, value: &Spanned<DeValue<'_>>) -> Option<String> {
+        let text = self.string(name, value)?;
+        let fits = (1..=VALUE_BYTES_MAX).contains(&text.len()) && text.trim() == text;
+        if fits && text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+            return Some(text.to_owned());
+        }
+        let wanted = format!("printable ASCII characters are wanted, 1 to {VALUE_BYTES_MAX}");
+        self.complain(value.span(), format!("{name}: {wanted}"));
+        None
+    }
+
+    fn path(&mut self, name: &str, value: &Spanned<DeValue<'_>>) -> Option<PathBuf> {
+        let text = self.string(name, value)?;
+        if (1..=VALUE_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control) {
+            return Some(PathBuf::from(text));
+        }
+        self.complain(value.span(), format!("{name}: the path of a file is wanted"));
+        None
+    }
+
+    fn credential(
+        &mut self,
+        access: &mut Access,
+        value: &Spanned<DeValue<'_>>,
+        name: &str,
+        kind: fn(PathBuf) -> CredentialFile,
+    ) {
+        let Some(path) = self.path(name, value) else { return };
+        if access.credential.is_some() {
+            self.complain(
+                value.span(),
+                format!("{name}: a source has a basic_file or a bearer_file, not both"),
+            );
+            return;
+        }
+        access.credential = Some(kind(path));
+    }
+
+    fn proxy(&mut self, value: &Spanned<DeValue<'_>>) -> Option<FeedUrl> {
+        let text = self.string("proxy", value)?;
+        let proxy = FeedUrl::try_new(text).ok().filter(|proxy| {
+            let url = proxy.secret();
+            url.scheme() == "http" && url.path() == "/" && url.query().is_none()
+        });
+        if proxy.is_none() {
+            let wanted = "an address such as http://proxy.example:3128 is wanted";
+            self.complain(value.span(), format!("proxy: {wanted}"));
+        }
+        proxy
+    }
+
+    /// Two credentials for one source: which of them is meant?
+    pub(super) fn check_credentials(&mut self, fields: &Fields, entry: &Spanned<DeValue<'_>>) {
+        let in_url = fields.url.as_ref().is_some_and(|url| {
+            let url = url.secret();
+            !url.username().is_empty() || url.password().is_some()
+        });
+        if in_url && fields.own.access.credential.is_some() {
+            let message = "this source has credentials in its url and in a file: choose one";
+            self.complain(entry.span(), message.to_owned());
+        }
+    }
+}
+
+/// Writes what [`Reader::own`] reads.
+pub(super) fn write(source: &Source, line: &mut impl FnMut(&str, String)) {
+    let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let Access { headers, credential, cookie_file, proxy, user_agent, tls_ca_file } = &source.access;
+    if let Some(bytes) = source.body_bytes_max {
+        line("body_bytes_max", bytes.to_string());
+    }
+    if !headers.is_empty() {
+        let headers: Vec<_> =
+            headers.iter().map(|(name, value)| format!("{} = {}", quoted(name), quoted(value))).collect();
+        line("headers", format!("{{ {} }}", headers.join(", ")));
+    }
+    let (basic, bearer) = match credential {
+        Some(CredentialFile::Basic(path)) => (Some(path), None),
+        Some(CredentialFile::Bearer(path)) => (None, Some(path)),
+        None => (None, None),
+    };
+    for (key, path) in [
+        ("basic_file", basic),
+        ("bearer_file", bearer),
+        ("cookie_file", cookie_file.as_ref()),
+        ("tls_ca_file", tls_ca_file.as_ref()),
+    ] {
+        if let Some(path) = path {
+            line(key, quoted(&path.to_string_lossy()));
+        }
+    }
+    if let Some(proxy) = proxy {
+        line("proxy", quoted(proxy.secret().as_str()));
+    }
+    if let Some(agent) = user_agent {
+        line("user_agent", quoted(agent));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Catalogue, Complaint};
+
+    const SOURCE: &str = "[[source]]\nid = \"a\"\nurl = \"https://example.org/\"\n";
+
+    fn parse(more: &str) -> Result<Catalogue, Vec<Complaint>> {
+        Catalogue::parse(&format!("{SOURCE}{more}\n"))
+    }
+
+    #[test]
+    fn what_a_source_has_of_its_own_reads_back_and_shows_no_secret() {
+        let catalogue = parse(
+            "body_bytes_max = 33_554_432\nheaders = { X-Key = \"TOPSECRET\", \"x.y\" = \"z\" }\n\
+             bearer_file = \"token\"\ncookie_file = \"/etc/cookie\"\n\
+             proxy = \"http://u:TOPSECRET@proxy.example:3128\"\nuser_agent = \"example/1\"\n\
+             tls_ca_file = \"ca.pem\"",
+        )
+        .unwrap();
+        let source = &catalogue.sources[0];
+        assert_eq!(source.body_bytes_max, Some(32 << 20));
+        let keys = ["headers", "bearer_file", "cookie_file", "proxy", "user_agent", "tls_ca_file"];
+        assert_eq!(source.access.keys(), keys);
+        assert!(!format!("{source:?}").contains("TOPSECRET"), "{source:?}");
+        assert_eq!(Catalogue::parse(&catalogue.to_toml()), Ok(catalogue));
+    }
+
+    #[test]
+    fn headers_that_belong_to_the_visit_are_refused_with_what_to_write_instead() {
+        for (name, hint) in [
+            ("Authorization", "basic_file"),
+            ("cookie", "cookie_file"),
+            ("User-Agent", "user_agent"),
+            ("Host", "visit's own"),
+            ("If-None-Match", "conditional by itself"),
+            ("If-Range", "conditional by itself"),
+            ("Connection", "connection"),
+            ("Transfer-Encoding", "connection"),
+            ("Proxy-Authorization", "proxy"),
+            ("Accept-Encoding", "decoded"),
+            ("Range", "part"),
+        ] {
+            let complaints = parse(&format!("headers = {{ {name} = \"SECRET\" }}")).unwrap_err();
+            assert_eq!((complaints.len(), complaints[0].line), (1, 4), "{name}");
+            let message = &complaints[0].message;
+            assert!(message.contains(name) && message.contains(hint), "{message}");
+            assert!(!message.contains("SECRET"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_in_what_a_source_has_of_its_own_is_complained_of_at_its_line() {
+        for wrong in [
+            "body_bytes_max = 33554433",
+            "body_bytes_max = \"1 MiB\"",
+            "headers = \"X-Key: a\"",
+            "headers = { \"x y\" = \"a\" }",
+            "headers = { X-Key = \"a\\r\\nHost: b\" }",
+            "headers = { X-Key = 1 }",
+            "basic_file = \"\"",
+            "cookie_file = 3",
+            "proxy = \"https://proxy.example\"",
+            "proxy = \"proxy.example:3128\"",
+            "proxy = \"http://proxy.example/path\"",
+            "user_agent = \"é\"",
+            "tls_ca_file = true",
+            "tls = \"insecure\"",
+        ] {
+            let complaints = parse(wrong).unwrap_err();
+            assert_eq!((complaints.len(), complaints[0].line), (1, 4), "{wrong}: {complaints:?}");
+        }
+    }
+
+    #[test]
+    fn a_source_has_one_credential() {
+        let both = parse("basic_file = \"a\"\nbearer_file = \"b\"").unwrap_err();
+        assert!(both[0].message.contains("not both"), "{both:?}");
+        let text = SOURCE.replace("//", "//user:TOPSECRET@");
+        let both = Catalogue::parse(&format!("{text}basic_file = \"a\"\n")).unwrap_err();
+        assert!(both[0].message.contains("choose one") && !format!("{both:?}").contains("TOPSECRET"));
+    }
+}
