@@ -100,7 +100,6 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 
 table! {
@@ -148,7 +147,7 @@ table! {
         /// Longest time for a whole visit, redirects and body included.
         timeout_total: Duration = "30s", Kind::Duration(MS.saturating_mul(10), HOUR);
         /// Largest body of a feed after decompression, in bytes; a visit stops reading there.
-        body_bytes_max: u64 = "10485760", Kind::Integer(KIB, GIB);
+        body_bytes_max: u64 = "10485760", Kind::Integer(KIB, MIB.saturating_mul(32));
         /// Networks that may be visited although they are private or local, such as "10.1.0.0/16". Everything private
         /// is refused otherwise, so that a feed cannot reach into the network the daemon runs in.
         allow: Vec<String> = "", Kind::List(Item::Network);
