@@ -13,7 +13,7 @@ use std::{
 
 use news::{
     Attempt, Author, Cursor, Enclosure, Epoch, Event, FailureClass, FeedUrl, Item, Kind, PushState, Seq,
-    Source, SourceId, SourceStatus, Timestamp, VisitReport, VisitStatus,
+    Source, SourceId, SourceInFull, SourceStatus, Timestamp, VisitReport, VisitStatus,
 };
 use serde_json::{Value, json};
 use wire::{Hello, Missed, Resume};
@@ -225,7 +225,7 @@ fn each_schema_names_the_fields_that_are_sent() {
         class: None,
     };
     assert_fields(&document, "Attempt", &attempt);
-    let in_full = SourceStatus { attempts: Some(vec![attempt]), ..status() };
+    let in_full = SourceInFull::from(SourceStatus { attempts: vec![attempt], ..status() });
     assert_fields(&document, "SourceInFull", &in_full);
     assert_fields(&document, "Counts", &status().counts);
     assert_fields(&document, "PushStatus", &status().push);

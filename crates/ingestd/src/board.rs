@@ -200,7 +200,7 @@ impl Plate {
     /// With the last visits.
     pub(crate) fn status_in_full(&self) -> SourceStatus {
         let attempts = self.inner().state.attempts.clone();
-        SourceStatus { attempts: Some(attempts), ..self.status() }
+        SourceStatus { attempts, ..self.status() }
     }
 
     pub(crate) fn status(&self) -> SourceStatus {
@@ -249,7 +249,7 @@ impl Plate {
             last_event: inner.last_event.clone(),
             paused: state.paused.clone(),
             push: state.websub.as_deref().map(PushStatus::from).unwrap_or_default(),
-            attempts: None,
+            attempts: Vec::new(),
         }
     }
 }

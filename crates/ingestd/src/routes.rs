@@ -9,7 +9,7 @@ use actix::Addr;
 use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use actix_web_lab::sse::{self, Sse};
 use futures_util::StreamExt as _;
-use news::{Cursor, Pause, Seq, Timestamp};
+use news::{Cursor, Pause, Seq, SourceInFull, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
 use tokio::sync::{mpsc, oneshot};
@@ -198,7 +198,7 @@ async fn sources(desk: web::Data<Desk>) -> impl Responder {
 
 async fn source(desk: web::Data<Desk>, id: web::Path<String>) -> HttpResponse {
     match desk.board.get(&id) {
-        Some(plate) => HttpResponse::Ok().json(plate.status_in_full()),
+        Some(plate) => HttpResponse::Ok().json(SourceInFull::from(plate.status_in_full())),
         None => problem(404, "no-such-source", "there is no source of this id"),
     }
 }

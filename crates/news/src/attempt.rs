@@ -39,9 +39,36 @@ impl Attempt {
     }
 }
 
+/// Attempts as rows of bare values, for the store and the wire: of 100,000 sources, the names alone would be 60 MB.
+pub(crate) mod rows {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use super::Attempt;
+    use crate::{FailureClass, Timestamp, VisitStatus};
+
+    type Row = (i64, VisitStatus, Option<u16>, u32, u32, u32, u32, Option<FailureClass>);
+
+    pub(crate) fn serialize<S: Serializer>(attempts: &[Attempt], serializer: S) -> Result<S::Ok, S::Error> {
+        let row = |a: &Attempt| -> Row {
+            (a.at.millis(), a.status, a.code, a.took_ms, a.body_bytes, a.new, a.updated, a.class)
+        };
+        serializer.collect_seq(attempts.iter().map(row))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Attempt>, D::Error> {
+        let rows = Vec::<Row>::deserialize(deserializer)?;
+        let attempt = |(at, status, code, took_ms, body_bytes, new, updated, class)| {
+            let at = Timestamp::from_millis(at);
+            Attempt { at, status, code, took_ms, body_bytes, new, updated, class }
+        };
+        Ok(rows.into_iter().map(attempt).collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::SourceState;
 
     #[test]
     fn the_last_ten_are_kept_and_are_small() {
@@ -55,6 +82,10 @@ mod tests {
         }
         let times: Vec<_> = attempts.iter().map(|a| a.at.millis()).collect();
         assert_eq!(times, (15..25).collect::<Vec<_>>());
+        let state = SourceState { attempts: attempts.clone(), ..SourceState::default() };
+        let json = serde_json::to_string(&state).unwrap();
+        assert!(json.contains(r#"[24,"new",200,1,2,3,4,null]"#), "{json}");
+        assert_eq!(serde_json::from_str::<SourceState>(&json).unwrap(), state);
         assert!(attempts.capacity() * size_of::<Attempt>() <= 400, "{}", size_of::<Attempt>());
     }
 }

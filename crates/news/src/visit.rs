@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Attempt, Cursor, Moves, PushStatus, SourceId, Timestamp, Websub};
+use crate::{Attempt, Cursor, Moves, PushStatus, SourceId, Timestamp, Websub, attempt::rows};
 
 /// How a visit ended, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -188,6 +188,7 @@ pub struct SourceState {
     /// Its hub; nothing where it never named one, which is most sources.
     pub websub: Option<Box<Websub>>,
     /// The last visits, the newest last; at most [`Attempt::KEPT`].
+    #[serde(with = "rows")]
     pub attempts: Vec<Attempt>,
     /// Where the feed has moved to for good.
     pub moves: Moves,
@@ -292,7 +293,22 @@ pub struct SourceStatus {
     /// How it stands with its hub.
     #[serde(default)]
     pub push: PushStatus,
-    /// Its last visits, the newest last; left out of lists.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attempts: Option<Vec<Attempt>>,
+    /// Its last visits, the newest last; [`SourceInFull`] shows them to people, lists have none.
+    #[serde(default, with = "rows", skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<Attempt>,
+}
+
+/// A source, its health, and its last visits: the answer of `GET /sources/{id}`.
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceInFull {
+    #[serde(flatten)]
+    status: SourceStatus,
+    attempts: Vec<Attempt>,
+}
+
+impl From<SourceStatus> for SourceInFull {
+    fn from(mut status: SourceStatus) -> Self {
+        let attempts = std::mem::take(&mut status.attempts);
+        Self { status, attempts }
+    }
 }

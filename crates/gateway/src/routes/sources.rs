@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use actix_web::{HttpResponse, Responder, ResponseError as _, http::header, web};
-use news::SourceStatus;
+use news::{SourceInFull, SourceStatus};
 use serde_json::json;
 
 use super::Shared;
@@ -13,7 +13,7 @@ use crate::{problem::Problem, readers::Reader};
 pub(super) async fn list(shared: web::Data<Shared>, reader: Reader) -> impl Responder {
     let mut sources = shared.hub.sources.all();
     sources.retain(|source| reader.may_see(&source.category));
-    let short = |source: &SourceStatus| SourceStatus { attempts: None, ..source.clone() };
+    let short = |source: &SourceStatus| SourceStatus { attempts: Vec::new(), ..source.clone() };
     let sources: Vec<_> = sources.iter().map(|source| short(source)).collect();
     HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-cache")).json(json!({ "sources": sources }))
 }
@@ -21,7 +21,10 @@ pub(super) async fn list(shared: web::Data<Shared>, reader: Reader) -> impl Resp
 /// `GET /sources/{id}`
 pub(super) async fn one(shared: web::Data<Shared>, id: web::Path<String>, reader: Reader) -> HttpResponse {
     match shared.hub.sources.get(&id).filter(|source| reader.may_see(&source.category)) {
-        Some(source) => HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-cache")).json(source),
+        Some(source) => {
+            let source = SourceInFull::from(SourceStatus::clone(&source));
+            HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-cache")).json(source)
+        }
         None => Problem::not_found("there is no source of this id").error_response(),
     }
 }
