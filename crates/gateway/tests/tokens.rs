@@ -582,3 +582,17 @@ async fn as_many_tokens_as_are_taken_are_found_at_once() {
     }
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
+
+#[tokio::test]
+async fn the_last_visits_are_shown_of_one_source_and_not_in_the_list() {
+    let (gateway, _daemon, _serving) = stage_with(0, |_| {}).await;
+    while !gateway.ask("GET", "/sources", "").await.contains("sport") {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert!(!gateway.ask("GET", "/sources", "").await.contains("attempts"));
+    let source = body(&gateway.ask("GET", "/sources/sport", "").await);
+    assert_eq!(
+        (&source["attempts"][0]["code"], &source["attempts"][0]["status"]),
+        (&304.into(), &"unchanged".into())
+    );
+}

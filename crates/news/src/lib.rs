@@ -34,6 +34,7 @@ pub use source::{BadFeedUrl, BadSourceId, FeedUrl, Source, SourceId};
 pub use text::Safe;
 pub use time::{BadTimestamp, Timestamp, parse_duration, write_duration};
 pub use visit::{
-    Counts, FeedRhythm, Pause, SourceInFull, SourceNotice, SourceState, SourceStatus, VisitReport, VisitStatus,
+    Counts, FeedRhythm, Pause, SourceInFull, SourceNotice, SourceState, SourceStatus, VisitReport,
+    VisitStatus,
 };
 pub use websub::{Hidden, PushState, PushStatus, Subscription, Websub};

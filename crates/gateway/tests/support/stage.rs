@@ -324,12 +324,13 @@ impl FakeDaemon {
     /// The health of a source, as the daemon tells it.
     pub(crate) fn health(id: &str, category: &str) -> serde_json::Value {
         serde_json::json!({
-            "id": id, "name": id, "url": "", "category": category, "country": null, "language": null, "tags": [],
-            "enabled": true, "activity": "idle", "activity_since": null, "last_status": "unchanged",
-            "last_code": 304, "last_visit": null, "last_took_ms": 1, "last_success": null, "last_error": null,
-            "consecutive_failures": 0, "next_visit": null, "why": "", "warnings": [], "restarts": 0,
-            "counts": {}, "last_event": null, "push": {},
-        })
+                "id": id, "name": id, "url": "", "category": category, "country": null, "language": null, "tags": [],
+                "enabled": true, "activity": "idle", "activity_since": null, "last_status": "unchanged",
+                "last_code": 304, "last_visit": null, "last_took_ms": 1, "last_success": null, "last_error": null,
+                "consecutive_failures": 0, "next_visit": null, "why": "", "warnings": [], "restarts": 0,
+        "counts": {}, "last_event": null, "push": {},
+        "attempts": [[0, "unchanged", 304, 1, 0, 0, 0, null]],
+            })
     }
 
     /// Tells of a visit to a source in that category.
