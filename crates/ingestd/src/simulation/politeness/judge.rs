@@ -49,8 +49,10 @@ pub(super) struct Tally {
     pub(super) requests: u64,
     pub(super) unconditional: u64,
     pub(super) answers: BTreeMap<&'static str, u64>,
-    /// What the last whole answer issued.
-    issued: Option<(Option<String>, Option<String>)>,
+    /// The address that was asked last.
+    asked: String,
+    /// What the last whole answer issued, and the address that issued it: no other has ever heard of that.
+    issued: Option<(String, (Option<String>, Option<String>))>,
     /// When each of its addresses was last asked for everything.
     asked_in_full: HashMap<String, i64>,
     not_before: (i64, &'static str),
@@ -216,7 +218,9 @@ impl Book {
             |name| request.headers().get(name).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
         let (etag, last_modified) = (said("if-none-match"), said("if-modified-since"));
         tally.requests += u64::from(!tally.is_sent_home);
-        let issued = tally.issued.clone().unwrap_or_default();
+        tally.asked = request.url().to_string();
+        let issued = tally.issued.clone().filter(|(by, _)| *by == tally.asked);
+        let issued = issued.map(|(_, issued)| issued).unwrap_or_default();
         let is_issued = |ours: &Option<String>, theirs: &Option<String>| ours.is_none() || ours == theirs;
         if !is_issued(&etag, &issued.0) || !is_issued(&last_modified, &issued.1) {
             let why = format!("issued were {issued:?}");
@@ -226,7 +230,7 @@ impl Book {
             return;
         }
         tally.unconditional += u64::from(!tally.is_sent_home);
-        let last = tally.asked_in_full.insert(request.url().to_string(), now_ms);
+        let last = tally.asked_in_full.insert(tally.asked.clone(), now_ms);
         // Who was never given a validator has none to send.
         let could = issued.0.is_some() || issued.1.is_some();
         if let Some(last) = last.filter(|last| could && now_ms - last < DAY_MS) {
@@ -289,7 +293,7 @@ impl Tally {
             self.count("cut");
             return answer(200, &lines, cut(&document));
         }
-        self.issued = Some((etag, last_modified));
+        self.issued = Some((self.asked.clone(), (etag, last_modified)));
         self.has_read_skips = true;
         self.stay_away(now_ms, stay, "max-age or Expires");
         self.stay_away(now_ms, habits.hint.1, "the document's hint");
