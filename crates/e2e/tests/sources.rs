@@ -215,9 +215,8 @@ async fn a_page_leads_to_its_feed_and_what_is_no_feed_is_refused() {
     sources(&stack, &["add", &feeds[1].url, "--allow-private"]).await.ends_with(0);
 }
 
-/// A11.
 #[tokio::test]
-async fn a_list_of_one_feed_too_many_is_refused_with_the_count() {
+async fn a11_a_list_of_one_feed_too_many_is_refused_with_the_count() {
     let stack = Stack::new(&[]).unwrap();
     let mut text = "<opml><body>\n".to_owned();
     for n in 0..100_001 {

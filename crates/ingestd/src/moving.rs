@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_permanent_redirect_is_adopted_after_the_same_target_for_seven_days() {
+    fn a08_a_permanent_redirect_is_adopted_after_the_same_target_for_seven_days() {
         let world = adopted();
         assert_eq!(world.asked(), NEW);
         let mut hasty = World::at(OLD);

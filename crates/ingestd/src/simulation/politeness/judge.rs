@@ -26,6 +26,9 @@ const INTERVAL_MIN_MS: i64 = 300_000;
 /// A feed that is gone may be asked so often until that is believed.
 const GONE_ASKED_MAX: u32 = 3;
 
+/// `ETag` and `Last-Modified`.
+type Validators = (Option<String>, Option<String>);
+
 /// The closed set of offences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Offence {
@@ -52,7 +55,7 @@ pub(super) struct Tally {
     /// The address that was asked last.
     asked: String,
     /// What the last whole answer issued, and the address that issued it: no other has ever heard of that.
-    issued: Option<(String, (Option<String>, Option<String>))>,
+    issued: Option<(String, Validators)>,
     /// When each of its addresses was last asked for everything.
     asked_in_full: HashMap<String, i64>,
     not_before: (i64, &'static str),
