@@ -178,7 +178,8 @@ function byUrgency(a, b) {
 /** How a source is, in a word, a colour and a place in the list; the most urgent first. */
 function judge(s, at) {
   const verdict = (rank, toneName, words) => ({ rank, tone: toneName, words });
-  if (s.enabled === false || s.activity === "disabled") return verdict(8, "idle", "paused");
+  if (s.enabled === false || s.activity === "disabled") return verdict(8, "idle", "disabled");
+  if (s.paused) return verdict(8, "idle", "paused");
   if (s.activity === "down") return verdict(0, "bad", "down, being rebuilt");
   const busy = isBusy(s);
   const busyMs = busy ? at - when(s.activity_since) : 0;
@@ -186,6 +187,7 @@ function judge(s, at) {
   if (s.last_status === "error") return verdict(2, "bad", "failed");
   if (s.last_status === "gone") return verdict(2, "bad", "gone for good");
   if (s.last_status === "throttled") return verdict(3, "warn", "told to come later");
+  if (s.quarantine) return verdict(3, "warn", "in quarantine");
   if (busyMs >= SLOW_MS) return verdict(4, "warn", `slow for ${span(busyMs)}`);
   if (s.last_took_ms >= SLOW_MS) return verdict(4, "warn", `slow: took ${span(s.last_took_ms)}`);
   if (!busy && at - when(s.next_visit) >= OVERDUE_MS) return verdict(4, "warn", "overdue");
@@ -205,6 +207,7 @@ function visitWords(s, at) {
   if (!Number.isNaN(last)) words.push(`visited ${span(last)} ago`);
   const since = at - when(s.activity_since);
   if (isBusy(s)) return [Number.isNaN(since) ? s.activity : `${s.activity} for ${span(since)}`, ...words].join(" · ");
+  if (s.activity === "waiting" && s.waiting_for) return [`due, but ${cut(s.waiting_for, 120)}`, ...words].join(" · ");
   const next = when(s.next_visit) - at;
   const why = s.why ? `: ${cut(s.why, 120)}` : "";
   if (next > 0) words.push(`next in ${span(next)}${why}`);
