@@ -220,20 +220,23 @@ async fn b02_a_stuck_reader_costs_little_memory() {
     assert!(each < 100 * 1024, "{each} bytes each");
 }
 
+/// Twenty bytes a second, until it is ended.
+async fn read_drop_by_drop(mut client: stage::Client) {
+    let mut byte = [0];
+    while matches!(client.stream.read(&mut byte).await, Ok(1)) {
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn b03_a_drip_reader_is_ended_and_neither_a_quiet_nor_a_fast_one() {
     let limits = Limits { pace: SECOND, ..Limits::default() };
     let (gateway, daemon, _serving) = stage(limits, |_| ()).await;
     let mut fast = gateway.stream("?snapshot=0", "").await;
     let mut quiet = gateway.stream("?snapshot=0&source=nobody", "").await;
-    let mut drip = gateway.small_stream("?snapshot=0").await;
+    let drip = gateway.small_stream("?snapshot=0").await;
     gateway.until_clients(3, PATIENCE).await;
-    let dripping = tokio::spawn(async move {
-        let mut byte = [0];
-        while matches!(drip.stream.read(&mut byte).await, Ok(1)) {
-            sleep(Duration::from_millis(50)).await;
-        }
-    });
+    let dripping = tokio::spawn(read_drop_by_drop(drip));
     daemon.publish_large(200, 5_000);
     fast.ids(200).await;
     let took = gateway.until_clients(2, SECOND * 6).await;
@@ -252,14 +255,9 @@ async fn b03_as_shipped_a_stuck_reader_is_gone_in_30_s_and_a_drip_reader_in_90_s
     let (gateway, daemon, _serving) = stage(Limits::default(), |_| ()).await;
     let mut healthy = gateway.stream("?snapshot=0", "").await;
     let _stuck = gateway.small_stream("?snapshot=0").await;
-    let mut drip = gateway.small_stream("?snapshot=0").await;
+    let drip = gateway.small_stream("?snapshot=0").await;
     gateway.until_clients(3, PATIENCE).await;
-    let dripping = tokio::spawn(async move {
-        let mut byte = [0];
-        while matches!(drip.stream.read(&mut byte).await, Ok(1)) {
-            sleep(Duration::from_millis(50)).await;
-        }
-    });
+    let dripping = tokio::spawn(read_drop_by_drop(drip));
     let started = Instant::now();
     daemon.publish_large(200, 5_000);
     healthy.ids(200).await;
