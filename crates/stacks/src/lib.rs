@@ -1,0 +1,115 @@
+//! What every thread of a process is doing: stacks with function, file and line, taken from outside
+//! ([`of_process`]) or by the process itself ([`Inside`]).
+
+use std::{fmt, io, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// One place in a stack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    /// Its address in the memory of the process.
+    pub address: u64,
+    /// The file it was loaded from, without its folder.
+    pub module: String,
+    /// Demangled, without the hash.
+    pub function: Option<String>,
+    /// As the compiler wrote it, shortened to what follows the last `/src/../..` of the workspace or registry.
+    pub file: Option<String>,
+    /// Counted from 1.
+    pub line: Option<u32>,
+    /// The compiler put it into the next one.
+    #[serde(default)]
+    pub inlined: bool,
+}
+
+/// One thread at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Thread {
+    /// Its number.
+    pub tid: i32,
+    /// Its name (`comm`).
+    pub name: String,
+    /// The letter of `/proc/PID/task/TID/stat`: R running, S asleep, D waiting for the disk, T stopped, ...
+    pub state: char,
+    /// The function of the kernel it waits in, where the system tells.
+    pub wchan: Option<String>,
+    /// Innermost first. Empty when they could not be had; then `missing` says why.
+    pub frames: Vec<Frame>,
+    /// Why there are no frames, or not all.
+    pub missing: Option<String>,
+}
+
+/// All threads of a process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capture {
+    /// The process.
+    pub pid: i32,
+    /// By tid.
+    pub threads: Vec<Thread>,
+    /// From first to last, with the symbols.
+    pub took: Duration,
+    /// The longest that a thread was kept from running.
+    pub longest_pause: Duration,
+}
+
+impl Thread {
+    /// The frame to blame: the innermost of our own crates, else the innermost that is not of libc or the standard
+    /// library.
+    #[must_use]
+    pub fn culprit(&self) -> Option<&Frame> {
+        unimplemented_yet()
+    }
+}
+
+impl fmt::Display for Frame {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        unimplemented_yet()
+    }
+}
+
+/// As a dump of a JVM shows it: a head line, then one line a frame.
+impl fmt::Display for Thread {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        unimplemented_yet()
+    }
+}
+
+/// Takes the stacks of another process from outside (ptrace). Blocks up to a second; each thread is stopped for well
+/// under a millisecond. Without the right to, threads come with what `/proc` tells and with `missing` set.
+///
+/// # Errors
+/// When there is no such process.
+pub fn of_process(_pid: i32) -> io::Result<Capture> {
+    unimplemented_yet()
+}
+
+/// The process looks at its own threads, without any privilege. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Inside(());
+
+impl Inside {
+    /// Sets up the signal by which threads are asked; call once a process, before other threads start.
+    ///
+    /// # Errors
+    /// When the system refuses the handler.
+    pub fn install() -> io::Result<Self> {
+        unimplemented_yet()
+    }
+
+    /// Every thread but the calling one.
+    #[must_use]
+    pub fn all(&self) -> Capture {
+        unimplemented_yet()
+    }
+
+    /// One thread; nothing when it is gone.
+    #[must_use]
+    pub fn one(&self, _tid: i32) -> Option<Thread> {
+        unimplemented_yet()
+    }
+}
+
+fn unimplemented_yet<T>() -> T {
+    panic!("to be written")
+}
