@@ -1,7 +1,7 @@
 //! The admin socket: HTTP for the operator's tools, on threads of its own, so that it answers while every other thread
 //! of the process is stuck.
 //!
-//! `/health` touches nothing but itself. `/status` and `/metrics` ask the rest of the process, which may never answer:
+//! `/health` touches nothing but itself, `/watch` and `/stacks` nothing that a stuck thread could hold. `/status` and `/metrics` ask the rest of the process, which may never answer:
 //! they do so on a few threads apart, wait a bounded time and then say so.
 
 use std::io;
@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::http::StatusCode;
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use crate::logs::Logs;
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::sockets::{SocketError, bind_unix};
+use crate::watch::{Kind, Watch};
 
 /// Rights of the socket: the gateway, which shares the group, shows the daemon's metrics beside its own.
 const SOCKET_MODE: u32 = 0o660;
@@ -29,6 +30,10 @@ const QUESTIONS_MAX: usize = 4;
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Largest request body, bytes; the only one is a log filter.
 const BODY_BYTES_MAX: usize = 4_096;
+/// How long the vitals may take; without them `/watch` is answered all the same.
+const VITALS_WITHIN: Duration = Duration::from_millis(500);
+/// How long the stacks of all threads may take.
+const STACKS_WITHIN: Duration = Duration::from_secs(10);
 /// How long [`AdminHandle`] waits for its thread to end.
 const END_WITHIN: Duration = Duration::from_secs(2);
 
@@ -41,6 +46,8 @@ pub struct Admin {
     pub version: &'static str,
     /// What `/metrics` shows.
     pub metrics: Metrics,
+    /// What `/watch` and `/stacks` show.
+    pub watch: Watch,
     /// What `/status` shows. May block; then `/status` answers 503 after two seconds.
     pub status: Arc<dyn Fn() -> Value + Send + Sync>,
 }
@@ -60,7 +67,7 @@ struct State {
     started: Instant,
 }
 
-/// Serves `GET /health`, `GET /status`, `GET /metrics`, `GET /log-level` and `PUT /log-level` (the body is a level or
+/// Serves `GET /health`, `GET /watch`, `GET /stacks`, `GET /status`, `GET /metrics`, `GET /log-level` and `PUT /log-level` (the body is a level or
 /// filter in the words of `log.level`) at the Unix socket `path`, with the rights 0660.
 ///
 /// # Errors
@@ -93,10 +100,14 @@ async fn run(
     started: &SyncSender<ServerHandle>,
 ) -> io::Result<()> {
     let app = move || {
+        // Called once, on the thread of the one worker.
+        state.what.watch.event_loop("admin", Kind::Admin);
         App::new()
             .app_data(state.clone())
             .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))
             .route("/health", web::get().to(health))
+            .route("/watch", web::get().to(watch))
+            .route("/stacks", web::get().to(stacks))
             .route("/status", web::get().to(status))
             .route("/metrics", web::get().to(metrics))
             .route("/log-level", web::get().to(log_level))
@@ -127,14 +138,56 @@ impl Drop for AdminHandle {
     }
 }
 
+impl State {
+    fn introduce(&self) -> Value {
+        json!({
+            "name": self.what.name,
+            "version": self.what.version,
+            "pid": std::process::id(),
+            "uptime_ms": u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+}
+
 async fn health(state: web::Data<State>) -> HttpResponse {
-    HttpResponse::Ok().json(json!({
-        "status": "ok",
-        "name": state.what.name,
-        "version": state.what.version,
-        "pid": std::process::id(),
-        "uptime_ms": u64::try_from(state.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-    }))
+    let mut body = state.introduce();
+    body["status"] = json!("ok");
+    HttpResponse::Ok().json(body)
+}
+
+async fn watch(state: web::Data<State>) -> HttpResponse {
+    let mut body = state.introduce();
+    if let (Value::Object(body), Value::Object(report)) = (&mut body, state.what.watch.report()) {
+        body.extend(report);
+    }
+    let (tell, told) = oneshot::channel();
+    // Whoever asked may have given up.
+    state.what.watch.ask_vitals(move |vitals| drop(tell.send(vitals)));
+    let vitals = tokio::time::timeout(VITALS_WITHIN, told).await;
+    body["vitals"] = vitals.ok().and_then(Result::ok).unwrap_or_default();
+    HttpResponse::Ok().json(body)
+}
+
+/// Text, or JSON for whoever prefers that.
+async fn stacks(state: web::Data<State>, request: HttpRequest) -> HttpResponse {
+    let (tell, told) = oneshot::channel();
+    state.what.watch.ask_stacks(move |capture| drop(tell.send(capture)));
+    let capture = match tokio::time::timeout(STACKS_WITHIN, told).await {
+        Ok(Ok(capture)) => capture,
+        Ok(Err(_)) => {
+            let none = "there are no stacks, or somebody is taking them at this moment";
+            return problem(StatusCode::SERVICE_UNAVAILABLE, "no-stacks", none);
+        }
+        Err(_) => {
+            return problem(StatusCode::SERVICE_UNAVAILABLE, "stuck", "no stacks in 10 seconds");
+        }
+    };
+    let accept = request.headers().get("accept").and_then(|accept| accept.to_str().ok());
+    if accept.is_some_and(|accept| accept.contains("application/json")) {
+        HttpResponse::Ok().json(capture)
+    } else {
+        HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(crate::watch::text(&capture))
+    }
 }
 
 async fn status(state: web::Data<State>) -> HttpResponse {

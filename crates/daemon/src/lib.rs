@@ -1,6 +1,7 @@
 //! What a long-running process owes its operator, whatever its work is: a configuration that is checked as a whole
 //! before anything starts, a log fit for reading, exit codes, stop and reload signals, sockets that explain
-//! themselves, notifications to systemd, metrics, and an admin socket that answers while everything else is stuck.
+//! themselves, notifications to systemd, metrics, an admin socket that answers while everything else
+//! is stuck, and a watchdog that says what it is stuck in.
 //!
 //! It knows nothing about news: no other crate of this workspace may be used here, so that both daemons and the
 //! operator's tool can share it without pulling each other in.
@@ -18,6 +19,8 @@ pub mod process;
 pub mod sockets;
 pub mod stop;
 mod text;
+pub mod watch;
+pub mod work;
 
 pub use clock::Clock;
 pub use exit::Exit;

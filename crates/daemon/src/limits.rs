@@ -15,9 +15,26 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
 }
 
+/// How many files are open and how many may be. Counted in `/proc/self/fd`; when not even that can be opened, all
+/// are in use.
+#[must_use]
+pub fn open_files() -> (u64, u64) {
+    let max = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    // The folder itself is one of them while it is read.
+    let used = std::fs::read_dir("/proc/self/fd").map(|files| files.count().saturating_sub(1) as u64);
+    (used.unwrap_or(max), max)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_open_file_is_counted() {
+        let files: Vec<_> = (0..500).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+        let (used, max) = open_files();
+        assert!(used >= files.len() as u64 && used <= max, "{used} of {max}");
+    }
 
     #[test]
     fn the_soft_limit_of_open_files_reaches_the_hard_one() {

@@ -2,11 +2,14 @@
 
 use std::{path::Path, process::ExitCode};
 
+use stacks::Inside;
+
 use crate::{
     Clock, Exit,
     config::{self, Config},
     logs::{self, Logs},
     stop::{self, Signals},
+    watch::Watch,
 };
 
 /// What a daemon works with.
@@ -20,6 +23,10 @@ pub struct Start {
     pub logs: Logs,
     /// What the operator asks for.
     pub signals: Signals,
+    /// What must make progress; not started yet.
+    pub watch: Watch,
+    /// How the process looks at its own threads, where the system lets it.
+    pub inside: Option<Inside>,
 }
 
 /// Why a daemon ended other than as asked.
@@ -44,14 +51,24 @@ pub fn run<E: Ending>(
         Err(error) => return refuse(name, &error, Exit::Config),
     };
     crate::panics::install();
-    let signals = match stop::on_signals() {
+    let inside = match Inside::install() {
+        Ok(inside) => Some(inside),
+        Err(error) => {
+            tracing::warn!(%error, "there will be no stacks of threads");
+            None
+        }
+    };
+    let watch = Watch::new();
+    let dumped = watch.clone();
+    let signals = match stop::on_signals_and_quit(move || dumped.dump()) {
         Ok(signals) => signals,
         Err(error) => return refuse(name, &error, Exit::Failure),
     };
     if let Err(error) = crate::limits::raise_open_files() {
         tracing::warn!(%error, "could not raise the limit of open files");
     }
-    let exit = match work(Start { config: loaded.config, clock: Clock::system(), logs, signals }) {
+    let start = Start { config: loaded.config, clock: Clock::system(), logs, signals, watch, inside };
+    let exit = match work(start) {
         Ok(()) => Exit::Ok,
         Err(error) => {
             for line in error.to_string().lines() {

@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,8 @@ pub struct Signals {
     pub reload: watch::Receiver<u64>,
 }
 
+type Quit = Box<dyn Fn() + Send>;
+
 /// Watches SIGTERM, SIGINT and SIGHUP from now on. The second SIGTERM or SIGINT ends the process at once with 1 and
 /// without a word, because the log may be what is stuck.
 ///
@@ -28,34 +30,66 @@ pub struct Signals {
 /// # Errors
 /// When the system gives no thread or no signal handler.
 pub fn on_signals() -> io::Result<Signals> {
+    start(None)
+}
+
+/// The same, and at each SIGQUIT `quit` is called on the thread that watches, so it works while all others are stuck.
+/// The process goes on.
+///
+/// # Errors
+/// As [`on_signals`].
+pub fn on_signals_and_quit(quit: impl Fn() + Send + 'static) -> io::Result<Signals> {
+    start(Some(Box::new(quit)))
+}
+
+fn start(quit: Option<Quit>) -> io::Result<Signals> {
     let stop = CancellationToken::new();
     let (reloads, reload) = watch::channel(0);
     let (installed, ready) = sync_channel(1);
     let token = stop.clone();
     std::thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || watch(&token, &reloads, &installed))?;
+        .spawn(move || watch(&token, &reloads, quit.as_ref(), &installed))?;
     ready.recv().map_err(|_| io::Error::other("the thread that watches signals ended"))??;
     Ok(Signals { stop, reload })
 }
 
-fn watch(stop: &CancellationToken, reloads: &watch::Sender<u64>, installed: &SyncSender<io::Result<()>>) {
+fn watch(
+    stop: &CancellationToken,
+    reloads: &watch::Sender<u64>,
+    quit: Option<&Quit>,
+    installed: &SyncSender<io::Result<()>>,
+) {
     let result = tokio::runtime::Builder::new_current_thread().enable_io().build().and_then(|runtime| {
         runtime.block_on(async {
             let mut term = signal(SignalKind::terminate())?;
             let mut int = signal(SignalKind::interrupt())?;
             let mut hangup = signal(SignalKind::hangup())?;
+            let mut quits = quit.map(|_| signal(SignalKind::quit())).transpose()?;
             report(installed, Ok(()));
             loop {
                 tokio::select! {
                     _ = term.recv() => stop_or_exit(stop),
                     _ = int.recv() => stop_or_exit(stop),
+                    () = told(&mut quits) => {
+                        if let Some(quit) = quit {
+                            quit();
+                        }
+                    }
                     _ = hangup.recv() => reloads.send_modify(|count| *count += 1),
                 }
             }
         })
     });
     report(installed, result);
+}
+
+/// Never, where nobody wants to know.
+async fn told(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => signal.recv().await.unwrap_or_default(),
+        None => std::future::pending().await,
+    }
 }
 
 fn stop_or_exit(stop: &CancellationToken) {

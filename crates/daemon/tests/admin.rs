@@ -12,6 +12,7 @@ use std::time::Duration;
 use daemon::admin::{Admin, AdminHandle, serve};
 use daemon::logs::Logs;
 use daemon::metrics::Metrics;
+use daemon::watch::Watch;
 use prometheus_client::metrics::counter::Counter;
 use serde_json::{Value, json};
 
@@ -21,7 +22,12 @@ const SOON: Duration = Duration::from_secs(5);
 fn start(path: &Path, logs: &Logs, status: impl Fn() -> Value + Send + Sync + 'static) -> AdminHandle {
     let metrics = Metrics::new();
     metrics.register("newswire_test_visits_total", "Visits", Counter::<u64>::default());
-    serve(path, Admin { name: "testd", version: "1.2.3", metrics, status: Arc::new(status) }, logs).unwrap()
+    serve(
+        path,
+        Admin { name: "testd", version: "1.2.3", metrics, watch: Watch::new(), status: Arc::new(status) },
+        logs,
+    )
+    .unwrap()
 }
 
 /// Status, headers and body of one exchange.
@@ -136,7 +142,13 @@ fn a_second_one_at_the_same_socket_is_refused_and_the_first_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("testd-admin.sock");
     let _handle = start(&path, &Logs::detached(), || json!({}));
-    let what = Admin { name: "b", version: "0", metrics: Metrics::new(), status: Arc::new(|| json!({})) };
+    let what = Admin {
+        name: "b",
+        version: "0",
+        metrics: Metrics::new(),
+        watch: Watch::new(),
+        status: Arc::new(|| json!({})),
+    };
     let error = serve(&path, what, &Logs::detached()).unwrap_err();
     assert_eq!(error.exit().code(), 75);
     assert_eq!(ask(&path, "GET", "/health", "").0, 200);

@@ -1,0 +1,249 @@
+//! What the watch knows, in JSON for the admin socket and in words for the log and `/ready`.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
+};
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use stacks::{Capture, Frame, Thread};
+
+use super::{Entry, Kind, Odd, Stall, Watch, now_ms};
+use crate::work::{self, Worker};
+
+/// Frames in the log line of a stall.
+const FRAMES_MAX: usize = 40;
+/// How long a dump waits for the vitals.
+const VITALS_WITHIN: Duration = Duration::from_secs(1);
+
+/// A loop that makes no progress, for `/ready`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Stalled {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it is.
+    pub kind: Kind,
+    /// Always so.
+    pub stalled: bool,
+    /// How late its last beat was.
+    pub lag_ms: u64,
+    /// How long ago that was.
+    pub beat_ms_ago: u64,
+    /// The function that it is stuck in.
+    pub culprit: Option<String>,
+}
+
+impl Stalled {
+    /// In words.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let mut out = format!("{} has not answered for {} s", self.name, self.beat_ms_ago / 1000);
+        if let Some(culprit) = &self.culprit {
+            write!(out, " ({culprit})").expect("a String takes every write");
+        }
+        out
+    }
+}
+
+impl Watch {
+    /// The loops that make no progress now. Takes no lock that a stuck thread could hold.
+    #[must_use]
+    pub fn stalled(&self) -> Vec<Stalled> {
+        let entries = self.entries().clone();
+        let now = now_ms();
+        let stalled = entries.into_iter().filter(|entry| entry.stalled.load(Relaxed));
+        stalled
+            .map(|entry| {
+                let found = self.found();
+                let stall = found.stalls.iter().find(|stall| stall.number == entry.number);
+                Stalled {
+                    name: Arc::clone(&entry.name),
+                    kind: entry.kind,
+                    stalled: true,
+                    lag_ms: entry.lag_ms.load(Relaxed),
+                    beat_ms_ago: now.saturating_sub(entry.beat_ms.load(Relaxed)),
+                    culprit: stall.and_then(|stall| stall.culprit.clone()),
+                }
+            })
+            .collect()
+    }
+
+    /// Everything but the vitals, for `GET /watch`.
+    pub(crate) fn report(&self) -> Value {
+        let now = now_ms();
+        let entries = self.entries().clone();
+        let workers = work::everywhere();
+        let loops: Vec<_> = entries.iter().map(|entry| entry.show(now, &workers)).collect();
+        let is_loop = |tid| entries.iter().any(|entry| entry.tid == tid && entry.kind != Kind::Recorder);
+        let threads: Vec<_> = workers.iter().filter(|worker| !is_loop(worker.tid)).collect();
+        let found = self.found();
+        json!({
+            "loops": loops,
+            "threads": threads,
+            "stalls": found.stalls.iter().map(|stall| stall.show(now)).collect::<Vec<_>>(),
+            "stalls_total": found.stalls_total,
+            "clock": found.clock.show("jumps", now),
+            "pauses": found.pauses.show("count", now),
+        })
+    }
+
+    /// Asks for the vitals on a thread of their own, as nobody knows how long that takes; `answer` is dropped when there
+    /// are none, or somebody still waits for earlier ones.
+    pub(crate) fn ask_vitals(&self, answer: impl FnOnce(Value) + Send + 'static) {
+        let watch = self.clone();
+        ask("vitals", &self.0.asking_vitals, move || {
+            if let Some(vitals) = watch.0.vitals.get() {
+                answer(vitals());
+            }
+        });
+    }
+
+    /// The same for the stacks of all threads.
+    pub(crate) fn ask_stacks(&self, answer: impl FnOnce(Capture) + Send + 'static) {
+        let watch = self.clone();
+        ask("stacks", &self.0.asking_stacks, move || {
+            if let Some(inside) = watch.0.inside.get() {
+                answer(inside.all());
+            }
+        });
+    }
+}
+
+/// On a thread of its own, unless the last one is still out.
+fn ask(name: &str, out: &Arc<AtomicBool>, question: impl FnOnce() + Send + 'static) {
+    struct Out(Arc<AtomicBool>);
+    impl Drop for Out {
+        fn drop(&mut self) {
+            self.0.store(false, Release);
+        }
+    }
+    if out.compare_exchange(false, true, AcqRel, Acquire).is_err() {
+        return;
+    }
+    let out = Out(Arc::clone(out));
+    let work = move || {
+        let _out = out;
+        question();
+    };
+    if let Err(error) = std::thread::Builder::new().name(name.to_owned()).spawn(work) {
+        tracing::debug!(%error, name, "could not start a thread");
+    }
+}
+
+impl Entry {
+    fn show(&self, now: u64, workers: &[Worker]) -> Value {
+        let quiet = self.kind == Kind::Recorder && self.idle.load(Acquire);
+        let beat_ms_ago = if quiet { 0 } else { now.saturating_sub(self.beat_ms.load(Relaxed)) };
+        let work = workers.iter().find(|worker| worker.tid == self.tid).map(|worker| &worker.work);
+        let lag_ms = self.lag_ms.load(Relaxed);
+        json!({
+            "name": self.name,
+            "kind": self.kind,
+            "tid": self.tid,
+            "beat_ms_ago": beat_ms_ago,
+            "lag_ms": lag_ms,
+            "lag_ms_max": self.lag_ms_max.load(Relaxed).max(lag_ms),
+            "stalled": self.stalled.load(Relaxed),
+            "work": work,
+        })
+    }
+}
+
+impl Stall {
+    fn show(&self, now: u64) -> Value {
+        json!({
+            "loop": self.name,
+            "kind": self.kind,
+            "tid": self.tid,
+            "began_ms_ago": now.saturating_sub(self.began_ms),
+            "lasted_ms": self.lasted_ms,
+            "work": self.work,
+            "culprit": self.culprit,
+        })
+    }
+}
+
+impl Odd {
+    fn show(&self, name: &str, now: u64) -> Value {
+        let last = |value: i64| (self.count > 0).then_some(value);
+        let ago = i64::try_from(now.saturating_sub(self.at_ms)).unwrap_or(i64::MAX);
+        json!({ name: self.count, "last_ms": last(self.last_ms), "last_ms_ago": last(ago) })
+    }
+}
+
+/// A frame as the place to look at.
+pub(super) fn place(frame: &Frame) -> String {
+    let function = frame.function.as_deref().unwrap_or("an unknown function");
+    match (&frame.file, frame.line) {
+        (Some(file), Some(line)) => format!("{function} at {file}:{line}"),
+        _ => format!("{function} in {}", frame.module),
+    }
+}
+
+/// Innermost first.
+pub(super) fn stack_in_a_line(thread: &Thread) -> String {
+    let mut frames: Vec<_> = thread.frames.iter().take(FRAMES_MAX).map(place).collect();
+    if thread.frames.len() > FRAMES_MAX {
+        frames.push("…".to_owned());
+    }
+    frames.extend(thread.missing.as_ref().map(|why| format!("({why})")));
+    frames.join(" < ")
+}
+
+/// The threads as a dump of a JVM shows them, each with what it works for.
+pub(crate) fn text(capture: &Capture) -> String {
+    let workers = work::everywhere();
+    let mut out = String::new();
+    for thread in &capture.threads {
+        let shown = thread.to_string();
+        let mut lines = shown.lines();
+        if let Some(head) = lines.next() {
+            out.push_str(head);
+            out.push('\n');
+        }
+        if let Some(Worker { work, .. }) = workers.iter().find(|worker| worker.tid == thread.tid) {
+            let (what, of, since) = (work.what, &work.of, work.since_ms_ago);
+            writeln!(out, "    works on: {what} {of} since {since} ms").expect("a String takes every write");
+        }
+        for line in lines {
+            out.push_str(line);
+            out.push('\n');
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// All stacks and the vitals to the log, one line each; called on the watchdog's thread.
+pub(super) fn dump(watch: &Watch) {
+    match watch.0.inside.get() {
+        Some(inside) => {
+            let capture = inside.all();
+            let (threads, took_ms) = (capture.threads.len(), u64::try_from(capture.took.as_millis()).ok());
+            tracing::info!(threads, took_ms, "dump of all stacks");
+            for line in text(&capture).lines().filter(|line| !line.is_empty()) {
+                tracing::info!("{line}");
+            }
+        }
+        None => tracing::info!("dump without stacks: the system refused the signal for them at the start"),
+    }
+    let report = watch.report();
+    let (tell, told) = sync_channel(1);
+    // Nobody listens any more when it comes too late.
+    watch.ask_vitals(move |vitals| drop(tell.try_send(vitals)));
+    let vitals = told.recv_timeout(VITALS_WITHIN);
+    if vitals.is_err() {
+        tracing::info!("nobody told how the process fares");
+    }
+    for value in std::iter::once(report).chain(vitals) {
+        for (part, state) in value.as_object().into_iter().flatten() {
+            tracing::info!(part, %state, "state");
+        }
+    }
+    tracing::info!("end of the dump");
+}
