@@ -116,6 +116,8 @@ impl Connections {
 pub(crate) struct Connection {
     hub: Arc<Hub>,
     address: IpAddr,
+    /// The peer, as the watchdog shows it; made once, as it is handed on at each poll.
+    pub(crate) peer: Arc<str>,
     /// Nothing when there was no descriptor left for it.
     twin: Option<Socket>,
     was_cut: Cell<bool>,
@@ -142,11 +144,13 @@ impl Connection {
             }
             twin.ok()
         });
-        let address = stream.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+        let peer = stream.peer_addr();
+        let address = peer.as_ref().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
         let address = neighbourhood(address);
+        let peer = peer.map_or_else(|_| "unknown".into(), |peer| peer.to_string().into());
         let (was_cut, deadline) = (Cell::default(), RefCell::default());
         let connection =
-            Rc::new(Self { hub: Arc::clone(hub), address, twin: twin.flatten(), was_cut, deadline });
+            Rc::new(Self { hub: Arc::clone(hub), address, peer, twin: twin.flatten(), was_cut, deadline });
         hub.numbers.connections.inc();
         let fits = hub.connections.enter(address, hub.settings.trusts(address));
         if fits {

@@ -1,5 +1,7 @@
 //! What every answer carries, errors included, and who is answered at all.
 
+use std::{rc::Rc, sync::Arc};
+
 use actix_web::{
     Error, HttpMessage as _, HttpResponse, ResponseError as _,
     body::{BoxBody, EitherBody, MessageBody},
@@ -14,9 +16,10 @@ use actix_web::{
 
 use crate::{
     bearer,
+    connection::Connection,
     hub::Settings,
     problem::Problem,
-    routes::{AskedWho, Shared},
+    routes::{self, AskedWho, Shared},
 };
 
 /// The page runs our own script and style and talks to us only; no inline code, no foreign image.
@@ -60,7 +63,10 @@ pub(crate) async fn dress<B: MessageBody + 'static>(
         shared.hub.numbers.requests_refused.get_or_create(&[("reason", "connections")]).inc();
         request.into_response(Problem::overloaded().error_response()).map_into_right_body()
     } else {
-        next.call(request).await?.map_into_left_body()
+        let peer =
+            request.request().conn_data::<Rc<Connection>>().map(|connection| Arc::clone(&connection.peer));
+        let label = routes::label(request.method(), request.path());
+        daemon::work::during(label, peer.unwrap_or_default(), next.call(request)).await?.map_into_left_body()
     };
     if response.request().extensions().contains::<AskedWho>() {
         keep_private(response.headers_mut());

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use daemon::{Clock, metrics::Metrics};
+use daemon::{Clock, metrics::Metrics, watch::Watch};
 use ipnet::IpNet;
 use news::{SourceId, SourceStatus, Timestamp};
 use tokio::{sync::watch, time::Instant};
@@ -76,6 +76,8 @@ pub(crate) struct Hub {
     /// The daemon's metrics as they last came.
     pub(crate) daemon_metrics: RwLock<String>,
     pub(crate) clock: Clock,
+    /// Which of our loops make progress.
+    pub(crate) watch: Watch,
     pub(crate) started: Instant,
 }
 
@@ -87,8 +89,11 @@ impl Hub {
         refreshes: Refreshes,
         callbacks: Callbacks,
         clock: Clock,
+        watch: Watch,
     ) -> Self {
         let metrics = Metrics::new();
+        watch.register_loops(&metrics, "gateway");
+        watch.register_clock_jumps(&metrics, "gateway");
         let connections =
             Connections::new(settings.clients_max, settings.clients_per_address_max, settings.descriptors);
         Self {
@@ -109,6 +114,7 @@ impl Hub {
             metrics,
             daemon_metrics: RwLock::default(),
             clock,
+            watch,
             started: Instant::now(),
         }
     }
@@ -249,6 +255,11 @@ pub(crate) struct LinkState {
 impl Link {
     pub(crate) fn get(&self) -> LinkState {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Without waiting.
+    pub(crate) fn try_get(&self) -> Option<LinkState> {
+        self.0.try_lock().ok().map(|state| state.clone())
     }
 
     pub(crate) fn heard(&self) {
@@ -409,7 +420,7 @@ mod tests {
         };
         let ring = Ring::new(Bounds { events: 10, bytes: 1 << 20 });
         let (replays, refreshes, callbacks) = (Replays::new().0, Refreshes::new().0, Callbacks::new().0);
-        Arc::new(Hub::new(settings, ring, replays, refreshes, callbacks, Clock::system()))
+        Arc::new(Hub::new(settings, ring, replays, refreshes, callbacks, Clock::system(), Watch::new()))
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
+use daemon::watch::Kind;
 use news::{Cursor, Seq, SourceNotice, SourceStatus};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -46,8 +47,10 @@ pub(crate) fn start(
     let work = move || {
         runtime.block_on(async {
             let catalogue = Notify::new();
+            let beats = hub.watch.beats("intake", Kind::Wire);
             tokio::select! {
                 () = stop.cancelled() => {}
+                () = beats => {}
                 () = follow_the_wire(&hub, endpoint, ring_events, &catalogue) => {}
                 () = keep_sources(&hub, &peer, &catalogue) => {}
                 () = keep_metrics(&hub, &peer) => {}

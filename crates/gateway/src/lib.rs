@@ -29,6 +29,7 @@ mod run;
 mod shard;
 mod sse;
 mod subscriber;
+mod vitals;
 mod wording;
 
 pub use limits::Limits;

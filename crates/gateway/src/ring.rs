@@ -150,20 +150,12 @@ impl Ring {
     }
 
     pub(crate) fn state(&self) -> State {
-        let inner = self.read();
-        let standing = inner.epoch.as_ref().map(|epoch| Standing {
-            epoch: epoch.clone(),
-            oldest: inner.log_oldest.min(inner.oldest),
-            head: inner.head(),
-        });
-        State {
-            standing,
-            oldest: inner.oldest,
-            generation: inner.generation,
-            filled: inner.filled,
-            events: inner.frames.len(),
-            bytes: inner.bytes,
-        }
+        self.read().state()
+    }
+
+    /// Without waiting.
+    pub(crate) fn try_state(&self) -> Option<State> {
+        self.inner.try_read().ok().map(|inner| inner.state())
     }
 
     /// What a client that stands at `cursor` gets next: at most about `bytes_max`. Nothing when the ring has become
@@ -289,6 +281,22 @@ pub(crate) enum Found {
 }
 
 impl Inner {
+    fn state(&self) -> State {
+        let standing = self.epoch.as_ref().map(|epoch| Standing {
+            epoch: epoch.clone(),
+            oldest: self.log_oldest.min(self.oldest),
+            head: self.head(),
+        });
+        State {
+            standing,
+            oldest: self.oldest,
+            generation: self.generation,
+            filled: self.filled,
+            events: self.frames.len(),
+            bytes: self.bytes,
+        }
+    }
+
     fn head(&self) -> Seq {
         Seq(self.oldest.0 + self.frames.len() as u64 - 1)
     }

@@ -15,7 +15,7 @@ use std::{
 
 use actix_web::{
     FromRequest, HttpMessage as _, HttpRequest, HttpResponse, Resource, ResponseError as _, dev::Payload,
-    guard, web,
+    guard, http::Method, web,
 };
 
 use crate::{hub::Hub, problem::Problem, readers::Reader};
@@ -71,6 +71,29 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
         .service(read("/categories", sources::categories))
         .service(websub::resource())
         .default_service(web::to(|| async { Problem::not_found("there is no such route").error_response() }));
+}
+
+/// What a worker is at, for the watchdog: a route, and nothing that a client wrote.
+pub(crate) fn label(method: &Method, path: &str) -> &'static str {
+    let reads = method == Method::GET || method == Method::HEAD;
+    match path {
+        "/news/refresh" => "POST /news/refresh",
+        path if path.starts_with("/websub/") => "a hub's call",
+        _ if !reads => "a refusal",
+        "/" => "GET /",
+        "/health" => "GET /health",
+        "/ready" => "GET /ready",
+        "/metrics" => "GET /metrics",
+        "/openapi.json" => "GET /openapi.json",
+        "/news" => "GET /news",
+        "/news/stream" => "GET /news/stream",
+        "/sources" => "GET /sources",
+        "/categories" => "GET /categories",
+        path if path.starts_with("/news/") => "GET /news/{id}",
+        path if path.starts_with("/sources/") => "GET /sources/{id}",
+        path if path.starts_with("/assets/") => "GET /assets/{name}",
+        _ => "a refusal",
+    }
 }
 
 /// A route that is read: GET and HEAD, and a clear answer to every other method.

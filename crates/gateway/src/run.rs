@@ -14,6 +14,7 @@ use daemon::{
     notify,
     process::{Ending, Start},
     sockets::{SocketError, bind_tcp},
+    watch::Kind,
 };
 use listenfd::ListenFd;
 use serde_json::json;
@@ -33,6 +34,7 @@ use crate::{
     ring::{Bounds, Ring},
     routes::{self, Shared},
     shard::Shard,
+    vitals::vitals,
 };
 
 /// How long after its window a drain may take.
@@ -81,7 +83,9 @@ pub async fn run(start: Start) -> Result<(), RunError> {
 /// # Errors
 /// [`RunError`]: what to print, and what to exit with.
 pub async fn run_within(start: Start, limits: Limits) -> Result<(), RunError> {
-    let Start { config, clock, logs, signals } = start;
+    let Start { config, clock, logs, signals, watch, inside } = start;
+    watch.event_loop("main", Kind::Arbiter);
+    watch.pool("pool-main", &tokio::runtime::Handle::current());
     let settings = settings(&config, limits)?;
     let Door { listener, inherited } = open_door(&config)?;
     let address = listener.local_addr().context("ask the listener for its address")?;
@@ -92,8 +96,11 @@ pub async fn run_within(start: Start, limits: Limits) -> Result<(), RunError> {
     let (replays, librarian) = Replays::new();
     let (refreshes, clerk) = Refreshes::new();
     let (callbacks, porter) = Callbacks::new();
-    let hub = Hub::new(settings, Ring::new(bounds), replays, refreshes, callbacks, clock);
+    let hub = Hub::new(settings, Ring::new(bounds), replays, refreshes, callbacks, clock, watch.clone());
     let hub = Arc::new(hub);
+    let shown = Arc::clone(&hub);
+    let _watchdog =
+        watch.start(inside, move || vitals(&shown, address, inherited)).context("start the watchdog")?;
     let _admin = serve_admin(&config, &hub, &logs)?;
     let intake_stop = CancellationToken::new();
     let socket = config.daemon.run_dir.join("ingestd.sock");
@@ -187,6 +194,7 @@ fn serve_admin(config: &Config, hub: &Arc<Hub>, logs: &Logs) -> Result<AdminHand
         name: "newswire-gateway",
         version: env!("CARGO_PKG_VERSION"),
         metrics: hub.metrics.clone(),
+        watch: hub.watch.clone(),
         status: Arc::new(status),
     };
     daemon::admin::serve(&config.daemon.run_dir.join("gateway-admin.sock"), admin, logs)

@@ -5,6 +5,7 @@
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, task::Waker, time::Duration};
 
+use daemon::watch::Kind;
 use news::Seq;
 use slab::Slab;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -79,7 +80,9 @@ pub(crate) struct Call {
 impl Shard {
     /// Makes the shard of this worker and starts its timer; call it on the worker's thread.
     pub(crate) fn start(hub: Arc<Hub>) -> Rc<Self> {
-        let shard = Rc::new(Self { number: hub.lags.enter(), hub, slots: RefCell::default() });
+        let number = hub.lags.enter();
+        hub.watch.event_loop(&format!("worker-{number}"), Kind::Worker);
+        let shard = Rc::new(Self { number, hub, slots: RefCell::default() });
         actix_web::rt::spawn(Rc::clone(&shard).attend());
         shard
     }

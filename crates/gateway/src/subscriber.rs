@@ -72,6 +72,8 @@ pub(crate) struct Wish {
 pub(crate) struct Subscriber {
     shard: Rc<Shard>,
     slot: usize,
+    /// Who it is, for the watchdog.
+    peer: Arc<str>,
     _place: Place,
     wish: Wish,
     stage: Stage,
@@ -117,6 +119,7 @@ impl Subscriber {
     ) -> Self {
         let now = Instant::now();
         Self {
+            peer: Arc::clone(&connection.peer),
             slot: shard.enter(connection, until),
             notice: shard.hub.notices.next(),
             shard,
@@ -436,6 +439,7 @@ impl MessageBody for Subscriber {
         if this.stage == Stage::Ended {
             return Poll::Ready(None);
         }
+        let _at_work = daemon::work::on("GET /news/stream", Arc::clone(&this.peer));
         this.shard.listen(this.slot, cx.waker());
         let call = this.shard.call(this.slot);
         if std::mem::take(&mut this.breathe) {

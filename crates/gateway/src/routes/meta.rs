@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use actix_web::{HttpResponse, Responder, http::header, web};
+use daemon::watch::Stalled;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -43,6 +44,8 @@ pub(super) async fn ready(shared: web::Data<Shared>) -> impl Responder {
     if hub.is_draining() {
         reasons.push("draining".to_owned());
     }
+    let loops = hub.watch.stalled();
+    reasons.extend(loops.iter().map(Stalled::sentence));
     let id = |seq| ring.standing.as_ref().map(|s| news::Cursor { epoch: s.epoch.clone(), seq });
     let (oldest, newest) = match &ring.standing {
         Some(standing) if ring.events > 0 => (id(ring.oldest), id(standing.head)),
@@ -58,6 +61,7 @@ pub(super) async fn ready(shared: web::Data<Shared>) -> impl Responder {
         },
         "ring": { "events": ring.events, "bytes": ring.bytes, "oldest": oldest, "newest": newest },
         "draining": hub.is_draining(),
+        "loops": loops,
     });
     let mut response =
         if reasons.is_empty() { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };

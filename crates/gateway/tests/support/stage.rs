@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use daemon::{Clock, config::Config, logs::Logs, process::Start, stop::Signals};
+use daemon::{Clock, config::Config, logs::Logs, process::Start, stop::Signals, watch::Watch};
 use news::{Cursor, Epoch, Event, FeedUrl, Item, Kind, Seq, Source, SourceId, Timestamp};
 use newswire_gateway::Limits;
 use tokio::{
@@ -140,7 +140,14 @@ impl Gateway {
         change(&mut config);
         let stop = CancellationToken::new();
         let signals = Signals { stop: stop.clone(), reload: watch::channel(0).1 };
-        let start = Start { config, clock: Clock::system(), logs: Logs::detached(), signals };
+        let start = Start {
+            config,
+            clock: Clock::system(),
+            logs: Logs::detached(),
+            signals,
+            watch: Watch::new(),
+            inside: None,
+        };
         let thread = thread::spawn(move || {
             actix_web::rt::System::new().block_on(newswire_gateway::run_within(start, limits)).unwrap();
         });
