@@ -86,7 +86,8 @@ struct Shared {
     pools: Mutex<Vec<Pool>>,
     found: Mutex<Found>,
     inside: OnceLock<Inside>,
-    vitals: OnceLock<Box<Vitals>>,
+    /// While the watchdog runs.
+    vitals: Mutex<Option<Arc<Vitals>>>,
     /// Whom to wake.
     thread: Mutex<Option<std::thread::Thread>>,
     dump: AtomicBool,
@@ -240,7 +241,7 @@ impl Watch {
             // A second start changes nothing of what the first one said.
             self.0.inside.set(inside).ok();
         }
-        self.0.vitals.set(Box::new(vitals)).ok();
+        self.set_vitals(Some(Arc::new(vitals)));
         thread::start(self.clone())
     }
 
@@ -248,6 +249,17 @@ impl Watch {
     pub fn dump(&self) {
         self.0.dump.store(true, Relaxed);
         self.wake();
+    }
+
+    fn vitals(&self) -> Option<Arc<Vitals>> {
+        self.0.vitals.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_vitals(&self, vitals: Option<Arc<Vitals>>) {
+        let before =
+            std::mem::replace(&mut *self.0.vitals.lock().unwrap_or_else(PoisonError::into_inner), vitals);
+        // Whatever it holds is let go outside of the lock.
+        drop(before);
     }
 
     fn wake(&self) {

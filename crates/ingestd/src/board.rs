@@ -37,6 +37,18 @@ pub(crate) enum Activity {
 }
 
 impl Activity {
+    /// All of them, in the order of their numbers.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Idle,
+        Self::Waiting,
+        Self::Fetching,
+        Self::Parsing,
+        Self::Recording,
+        Self::Down,
+        Self::Paused,
+        Self::Disabled,
+    ];
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Idle => "idle",
@@ -49,6 +61,14 @@ impl Activity {
             Self::Disabled => "disabled",
         }
     }
+}
+
+/// What a source is doing, as far as it can be told without waiting.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Glance {
+    pub(crate) activity: Activity,
+    pub(crate) since: Option<Timestamp>,
+    pub(crate) next_visit: Option<Timestamp>,
 }
 
 /// One source's place on the board.
@@ -93,6 +113,20 @@ impl Plate {
         inner.activity = Activity::Waiting;
         inner.since = Some(now);
         inner.sign = Some(sign);
+    }
+
+    /// Without waiting and without a copy of the state.
+    pub(crate) fn try_glance(&self) -> Option<Glance> {
+        let inner = self.inner.try_lock().ok()?;
+        let rests = inner.activity == Activity::Idle && inner.state.paused.is_some();
+        let activity = if rests { Activity::Paused } else { inner.activity };
+        Some(Glance { activity, since: inner.since, next_visit: inner.state.next_visit })
+    }
+
+    /// What it waits for; without waiting.
+    pub(crate) fn try_sign(&self) -> Option<String> {
+        let sign = self.inner.try_lock().ok()?.sign.clone()?;
+        sign.text()
     }
 
     pub(crate) fn activity(&self) -> Activity {
@@ -270,6 +304,17 @@ impl Board {
 
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Plate>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// Every source, by id; nothing while somebody changes the board.
+    pub(crate) fn try_plates(&self) -> Option<Vec<Arc<Plate>>> {
+        Some(self.0.try_read().ok()?.values().cloned().collect())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn while_held(&self, then: impl FnOnce()) {
+        let _held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        then();
     }
 
     /// Every source, by id.

@@ -23,6 +23,7 @@ mod secrets;
 #[cfg(test)]
 mod simulation;
 mod source_actor;
+mod vitals;
 mod websub;
 #[cfg(test)]
 mod whole_visits;

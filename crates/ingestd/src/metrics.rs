@@ -1,5 +1,7 @@
 //! The numbers of the ingestion process.
 
+use std::sync::Arc;
+
 use daemon::metrics::Metrics;
 use prometheus_client::metrics::{
     counter::Counter,
@@ -7,6 +9,8 @@ use prometheus_client::metrics::{
     gauge::Gauge,
     histogram::{Histogram, exponential_buckets},
 };
+
+use crate::vitals::Shown;
 
 type Labels = [(&'static str, &'static str); 1];
 type TwoLabels = [(&'static str, &'static str); 2];
@@ -43,6 +47,8 @@ pub(crate) struct Numbers {
     pub(crate) log_head: Gauge,
     pub(crate) subscribers: Gauge,
     pub(crate) websub: OfHubs,
+    /// What only the admin socket shows.
+    pub(crate) shown: Arc<Shown>,
 }
 
 /// The numbers of WebSub.
@@ -126,6 +132,7 @@ impl Numbers {
             log_head: metrics.add("newswire_ingestd_log_head", "Sequence number of the newest event"),
             subscribers: metrics.add("newswire_ingestd_wire_subscribers", "Open streams on the wire"),
             websub: OfHubs::register(metrics),
+            shown: Arc::default(),
         }
     }
 }

@@ -12,7 +12,10 @@ use std::{sync::Arc, thread, time::Duration};
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use anyhow::Context as _;
-use daemon::Clock;
+use daemon::{
+    Clock,
+    watch::{Busy, Kind, Watch},
+};
 use futures_util::FutureExt as _;
 use news::{Pause, Seq, SourceId, Timestamp};
 use store::{Appended, Reader, Visit, Writer};
@@ -79,6 +82,7 @@ pub(crate) struct Desk {
     pub(crate) bell: watch::Sender<Seq>,
     pub(crate) clock: Clock,
     pub(crate) numbers: Numbers,
+    pub(crate) watch: Watch,
 }
 
 impl Recorder {
@@ -97,6 +101,13 @@ impl Recorder {
         };
         let thread = thread::Builder::new().name("recorder".into()).spawn(work).context("start a thread")?;
         Ok((Self { jobs }, WriterThread { thread }))
+    }
+
+    /// Tells how many jobs wait, for as long as the process lives.
+    pub(crate) fn queued(&self) -> impl Fn() -> usize + Send + Sync + use<> {
+        // A handle that counts would keep the writer from ending.
+        let jobs = self.jobs.downgrade();
+        move || jobs.upgrade().map_or(0, |jobs| jobs.max_capacity() - jobs.capacity())
     }
 }
 
@@ -171,6 +182,8 @@ impl Handler<Close> for Recorder {
 
 impl Desk {
     fn work(mut self, mut queue: mpsc::Receiver<Job>) -> Result<(), store::AppendError> {
+        let busy = self.watch.busy_thread("recorder", Kind::Recorder);
+        self.tell_sizes();
         while let Some(job) = queue.blocking_recv() {
             let mut visits = Vec::new();
             let mut replies = Vec::new();
@@ -191,18 +204,21 @@ impl Desk {
                 let Ok(job) = queue.try_recv() else { break };
                 take(job);
             }
-            self.commit(visits, replies)?;
+            self.commit(&busy, visits, replies)?;
             for (orders, reply) in pauses {
+                let _busy = busy.during("recording pauses", "sources");
                 self.writer.pause(orders)?;
                 // Whoever ordered it may be gone: it is on disk all the same.
                 reply.send(()).ok();
             }
             // After the visits, which hold what was known when they ended.
             if !remember.is_empty() {
+                let _busy = busy.during("remembering", "subscriptions");
                 let now = |plate: Arc<Plate>| (plate.source.id.clone(), plate.websub());
                 self.writer.remember(remember.into_iter().map(now).collect())?;
             }
             if retain {
+                let _busy = busy.during("removing", "old events");
                 self.retain()?;
             }
         }
@@ -211,14 +227,18 @@ impl Desk {
 
     fn commit(
         &mut self,
+        busy: &Busy,
         visits: Vec<Visit>,
         replies: Vec<oneshot::Sender<Appended>>,
     ) -> Result<(), store::AppendError> {
         if visits.is_empty() {
             return Ok(());
         }
+        let _busy = busy.during("committing", format!("{} visits", visits.len()));
         let started = Instant::now();
+        self.numbers.shown.commits.begin();
         let appended = self.writer.append(visits)?;
+        self.numbers.shown.commits.end();
         self.numbers.append_seconds.observe(started.elapsed().as_secs_f64());
         self.numbers.appends.inc();
         self.bell.send_replace(self.reader.head());

@@ -498,7 +498,14 @@ pub(crate) mod tests {
         let clock = Clock::system();
         let bell = watch::channel(reader.head()).0;
         let epoch = reader.epoch().clone();
-        let desk = Desk { writer, reader, bell, clock: clock.clone(), numbers: numbers.clone() };
+        let desk = Desk {
+            writer,
+            reader,
+            bell,
+            clock: clock.clone(),
+            numbers: numbers.clone(),
+            watch: daemon::watch::Watch::new(),
+        };
         let (recorder, _thread) = Recorder::start(desk, || panic!("the log failed")).unwrap();
         let (notices, heard) = broadcast::channel(64);
         let second = Duration::from_secs(1);

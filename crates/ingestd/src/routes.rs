@@ -3,12 +3,22 @@
 //! Only processes of this machine that may open the socket get here. Few of them, so actix-web-lab's SSE with its
 //! encoding per client costs nothing.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use actix::Addr;
-use actix_web::{HttpRequest, HttpResponse, Responder, web};
+use actix_web::{
+    HttpRequest, HttpResponse, Responder,
+    body::MessageBody,
+    dev::{ServiceRequest, ServiceResponse},
+    middleware::Next,
+    web,
+};
 use actix_web_lab::sse::{self, Sse};
-use futures_util::StreamExt as _;
+use futures_util::{Stream as _, StreamExt as _, stream};
 use news::{Cursor, Pause, Seq, SourceInFull, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
@@ -81,6 +91,15 @@ fn problem(status: u16, code: &str, title: &str) -> HttpResponse {
         .body(json!({ "status": status.as_u16(), "code": code, "title": title }).to_string())
 }
 
+/// Says whose request the worker is at, for the watchdog.
+pub(crate) async fn at_work<B: MessageBody>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, actix_web::Error> {
+    let path = Arc::<str>::from(request.path());
+    daemon::work::during("answering", path, next.call(request)).await
+}
+
 async fn health(desk: web::Data<Desk>) -> impl Responder {
     let standing = desk.log.standing();
     web::Json(json!({
@@ -104,8 +123,17 @@ async fn wire(desk: web::Data<Desk>, query: web::Query<WireQuery>, request: Http
     let requested = header.as_deref().or(query.after.as_deref());
     let blocks = desk.publisher.stream(requested, query.snapshot.unwrap_or(SNAPSHOT_DEFAULT));
     let gauge = Subscribed::new(&desk.numbers);
+    let shown = Arc::clone(&desk.numbers.shown);
+    let (mut blocks, of) = (Box::pin(blocks), Arc::<str>::from("the wire"));
+    let blocks = stream::poll_fn(move |cx| {
+        let _at_work = daemon::work::on("sending", Arc::clone(&of));
+        blocks.as_mut().poll_next(cx)
+    });
     let events = blocks.map(move |block| {
         let _counted = &gauge;
+        if let Some(id) = &block.id {
+            shown.sent.fetch_max(id.seq.0, Ordering::Relaxed);
+        }
         Ok::<_, Infallible>(event(block))
     });
     Sse::from_stream(events).with_retry_duration(Duration::from_millis(500))

@@ -15,7 +15,7 @@ use std::{
 };
 
 use actix::{Actor as _, AsyncContext as _};
-use actix_web::{App, HttpServer, dev::ServerHandle, web};
+use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn, web};
 use anyhow::Context as _;
 use daemon::{
     Clock, Exit,
@@ -27,11 +27,13 @@ use daemon::{
     process::{Ending, Start},
     sockets::{SocketError, bind_unix},
     stop::Signals,
+    watch::{Kind, Watch, WatchHandle},
 };
 use fetch::{Policy, Visitor, schedule::Pace};
 use news::{Catalogue, Seq, SourceId, SourceState};
 use serde::Serialize;
 use serde_json::json;
+use stacks::Inside;
 use store::{OpenError, Reader};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 
@@ -45,6 +47,7 @@ use crate::{
     routes,
     secrets::Secrets,
     source_actor::Workshop,
+    vitals::Vitals,
     websub::{self, Hubs},
     wire_log::{Fault, WireLog},
 };
@@ -112,15 +115,14 @@ pub(crate) struct Reloaded {
 /// # Errors
 /// [`RunError`]: what to print, and what to exit with.
 pub async fn run(start: Start) -> Result<(), RunError> {
-    let Start { config, clock, logs, signals } = start;
+    let Start { config, clock, logs, signals, watch: watched, inside } = start;
+    watch_this_loop(&watched);
     let catalogue = read_catalogue(&config.ingestd.sources).await?;
     let (writer, reader) = open_store(&config).await?;
     let wire_socket = bind_unix(&config.daemon.run_dir.join("ingestd.sock"), SOCKET_MODE)?;
     let metrics = Metrics::new();
     let numbers = Numbers::register(&metrics);
     let board = Board::default();
-    let _admin = serve_admin(&config, &metrics, &board, &reader, &clock, &logs)?;
-
     let (bell, bell_heard) = watch::channel(reader.head());
     let (notices, _) = broadcast::channel(NOTICES);
     let desk = recorder::Desk {
@@ -129,9 +131,12 @@ pub async fn run(start: Start) -> Result<(), RunError> {
         bell,
         clock: clock.clone(),
         numbers: numbers.clone(),
+        watch: watched.clone(),
     };
     let failed = signals.stop.clone();
     let (recorder, writer_thread) = Recorder::start(desk, move || failed.cancel())?;
+    let vitals = vitals(&config, &board, &reader, &clock, &numbers, recorder.queued());
+    let _overseers = oversee(&config, &metrics, vitals, (&watched, inside), &logs)?;
     let recorder = recorder.start();
     let marks = open_marks(&config).await?;
     let hubs = config.gateway.public_url.clone().map(|url| (actix::Context::<Hubs>::new(), url));
@@ -167,20 +172,59 @@ pub async fn run(start: Start) -> Result<(), RunError> {
         metrics,
         numbers,
     };
-    let server = serve_wire(desk, wire_socket)?;
+    let server = serve_wire(desk, wire_socket, watched)?;
     take_catalogue(&roster, catalogue, &reader).await?;
+    announce(&config, &reader);
+    attend(&config, &reader, &roster, signals, orders).await;
+    stop(&config, (roster, hubs, recorder), writer_thread, server).await?;
+    tokio::task::spawn_blocking(move || marks.clear()).await.ok();
+    fault.reason().map_or(Ok(()), |reason| Err(RunError::Damaged(reason.to_owned())))
+}
+
+/// The actors live here, and documents are read in this runtime's pool.
+fn watch_this_loop(watch: &Watch) {
+    watch.event_loop("main", Kind::Arbiter);
+    watch.pool("pool-main", &tokio::runtime::Handle::current());
+}
+
+fn announce(config: &Config, reader: &Reader) {
     tracing::info!(
         epoch = %reader.epoch(), oldest = %reader.oldest(), head = %reader.head(),
         socket = %config.daemon.run_dir.join("ingestd.sock").display(), "ready"
     );
     notify::ready();
-    attend(&config, &reader, &roster, signals, orders).await;
-    notify::stopping();
-    // Before the store is free for the next one, who will want the name.
-    tokio::fs::remove_file(config.daemon.run_dir.join("ingestd.sock")).await.ok();
-    stop((roster, hubs, recorder), writer_thread, server).await?;
-    tokio::task::spawn_blocking(move || marks.clear()).await.ok();
-    fault.reason().map_or(Ok(()), |reason| Err(RunError::Damaged(reason.to_owned())))
+}
+
+fn vitals(
+    config: &Config,
+    board: &Board,
+    reader: &Reader,
+    clock: &Clock,
+    numbers: &Numbers,
+    queued: impl Fn() -> usize + Send + Sync + 'static,
+) -> Vitals {
+    Vitals {
+        board: board.clone(),
+        reader: reader.clone(),
+        clock: clock.clone(),
+        numbers: numbers.clone(),
+        path: config.store.path.clone(),
+        queued: Box::new(queued),
+    }
+}
+
+/// The admin socket and the watchdog.
+fn oversee(
+    config: &Config,
+    metrics: &Metrics,
+    vitals: Vitals,
+    (watch, inside): (&Watch, Option<Inside>),
+    logs: &Logs,
+) -> Result<(AdminHandle, WatchHandle), RunError> {
+    watch.register_loops(metrics, "ingestd");
+    let admin = serve_admin(config, metrics, &vitals, watch, logs)?;
+    let watchdog = watch.start(inside, move || vitals.tell()).context("start the watchdog")?;
+    Ok((admin, watchdog))
 }
 
 fn publisher(
@@ -235,12 +279,11 @@ async fn open_marks(config: &Config) -> Result<Marks, RunError> {
 fn serve_admin(
     config: &Config,
     metrics: &Metrics,
-    board: &Board,
-    reader: &Reader,
-    clock: &Clock,
+    vitals: &Vitals,
+    watch: &Watch,
     logs: &Logs,
 ) -> Result<AdminHandle, SocketError> {
-    let (board, reader, clock) = (board.clone(), reader.clone(), clock.clone());
+    let (board, reader, clock) = (vitals.board.clone(), vitals.reader.clone(), vitals.clock.clone());
     let status = move || {
         let now = news::Timestamp::from_millis(clock.now_millis());
         json!({
@@ -256,6 +299,7 @@ fn serve_admin(
         name: "newswire-ingestd",
         version: env!("CARGO_PKG_VERSION"),
         metrics: metrics.clone(),
+        watch: watch.clone(),
         status: Arc::new(status),
     };
     daemon::admin::serve(&config.daemon.run_dir.join("ingestd-admin.sock"), admin, logs)
@@ -295,11 +339,19 @@ fn gates(config: &Config, numbers: &Numbers) -> Gates {
     Gates::new(bounds, numbers.clone())
 }
 
-fn serve_wire(desk: routes::Desk, socket: std::os::unix::net::UnixListener) -> anyhow::Result<ServerHandle> {
+fn serve_wire(
+    desk: routes::Desk,
+    socket: std::os::unix::net::UnixListener,
+    watch: Watch,
+) -> anyhow::Result<ServerHandle> {
     let app = move || {
+        // Called once, on the thread of the one worker; pages of the log are read in its pool.
+        watch.event_loop("wire", Kind::Wire);
+        watch.pool("pool-wire", &tokio::runtime::Handle::current());
         App::new()
             .app_data(web::Data::new(desk.clone()))
             .app_data(web::JsonConfig::default().limit(BODY_BYTES_MAX))
+            .wrap(from_fn(routes::at_work))
             .configure(routes::configure)
     };
     let server = HttpServer::new(app)
@@ -385,10 +437,14 @@ async fn reload(
 }
 
 async fn stop(
+    config: &Config,
     (roster, hubs, recorder): (actix::Addr<Roster>, Option<actix::Addr<Hubs>>, actix::Addr<Recorder>),
     writer_thread: WriterThread,
     server: ServerHandle,
 ) -> Result<(), RunError> {
+    notify::stopping();
+    // Before the store is free for the next one, who will want the name.
+    tokio::fs::remove_file(config.daemon.run_dir.join("ingestd.sock")).await.ok();
     tracing::info!("stopping");
     // A closed address means that it is gone already.
     roster.send(Dismiss).await.ok();

@@ -157,8 +157,14 @@ impl Life {
         let (writer, reader) = opened.await.unwrap().unwrap();
         let numbers = Numbers::register(&Metrics::new());
         let bell = watch::channel(reader.head()).0;
-        let desk =
-            Desk { writer, reader: reader.clone(), bell, clock: clock.clone(), numbers: numbers.clone() };
+        let desk = Desk {
+            writer,
+            reader: reader.clone(),
+            bell,
+            clock: clock.clone(),
+            numbers: numbers.clone(),
+            watch: daemon::watch::Watch::new(),
+        };
         let (recorder, thread) = Recorder::start(desk, || panic!("the log failed")).unwrap();
         let recorder = recorder.start();
         let hold = Arc::new(Hold::default());

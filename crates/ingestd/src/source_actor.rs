@@ -13,7 +13,7 @@ use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, Addr, AsyncContext as _, Context, Handler, Message,
     SpawnHandle, WrapFuture as _,
 };
-use daemon::Clock;
+use daemon::{Clock, work};
 use fetch::{Answer, FailureClass, Manner, Visitor, schedule::Pace};
 use futures_util::FutureExt as _;
 use news::{
@@ -155,7 +155,9 @@ impl SourceActor {
         }
         self.visiting = true;
         let (shop, plate) = (Rc::clone(&self.shop), Arc::clone(&self.plate));
-        let visit = carry_out(shop, plate, due).into_actor(self).map(|settled, actor, ctx| {
+        let visit = carry_out(shop, plate, due);
+        let id: Arc<str> = self.plate.source.id.as_str().into();
+        let visit = work::during("visiting", id, visit).into_actor(self).map(|settled, actor, ctx| {
             actor.visiting = false;
             if let Some(settled) = settled {
                 actor.settle(settled);
@@ -171,6 +173,7 @@ impl SourceActor {
     /// The one place where a visit ends: state, numbers, log line, notice.
     fn settle(&mut self, settled: Settled) {
         let Settled { outcome, appended, took } = settled;
+        let _at_work = work::on("settling", self.plate.source.id.as_str());
         let before = self.plate.state();
         let after = appended.state.clone();
         let status = after.last_status.unwrap_or(VisitStatus::Error);
@@ -420,7 +423,7 @@ async fn fetch_and_read(
     };
     let mut visit = tokio::select! {
         biased;
-        visit = shop.visitor.visit(&request) => visit,
+        visit = work::during("fetching", source.id.as_str(), shop.visitor.visit(&request)) => visit,
         () = permit.told_to_give_way() => return None,
     };
     permit.stay();
@@ -459,6 +462,7 @@ async fn read(
     let (read, marks, source) = (shop.read, shop.marks.clone(), source.clone());
     let parse = move || {
         let _permit = permit;
+        let _at_work = work::on("parsing", source.as_str());
         let _mark = marks.begin(&source);
         let hints = feed::Hints {
             url: Some(&url),

@@ -97,7 +97,7 @@ impl Watch {
     pub(crate) fn ask_vitals(&self, answer: impl FnOnce(Value) + Send + 'static) {
         let watch = self.clone();
         ask("vitals", &self.0.asking_vitals, move || {
-            if let Some(vitals) = watch.0.vitals.get() {
+            if let Some(vitals) = watch.vitals() {
                 answer(vitals());
             }
         });

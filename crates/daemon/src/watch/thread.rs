@@ -36,6 +36,7 @@ impl Drop for WatchHandle {
     fn drop(&mut self) {
         self.stop.store(true, Relaxed);
         self.watch.wake();
+        self.watch.set_vitals(None);
         if self.ended.recv_timeout(END_WITHIN) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
             tracing::warn!("the watchdog's thread did not end in time");
         }
