@@ -290,7 +290,7 @@ mod tests {
         world.looks(3, false);
         assert!(matches!(
             world.take()[..],
-            [Finding::Paused { .. }, Finding::Began { silent_ms: 1_250, .. }]
+            [Finding::Paused { .. }, Finding::Began { silent_ms: 1_060, .. }]
         ));
     }
 

@@ -1,0 +1,287 @@
+//! What an operator is promised when a loop is stuck, shown by a child: this test file itself, told by a variable what
+//! to be.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use daemon::admin::{Admin, serve};
+use daemon::config::{Log, LogFormat};
+use daemon::logs::{self, Logs};
+use daemon::metrics::Metrics;
+use daemon::watch::{Kind, Watch};
+use daemon::{notify, stop, work};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use stacks::Inside;
+
+const ROLE: &str = "DAEMON_TEST_ROLE";
+const SOCKET: &str = "DAEMON_TEST_SOCKET";
+/// How long anything may take; what is waited for takes a second or two.
+const SOON: Duration = Duration::from_secs(60);
+
+#[test]
+fn child() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    let inside = Inside::install().unwrap();
+    let logs = logs::init(&Log { level: "info".to_owned(), format: LogFormat::Json }).unwrap();
+    let watch = Watch::new();
+    let dumped = watch.clone();
+    let _signals = stop::on_signals_and_quit(move || dumped.dump()).unwrap();
+    let _watchdog = watch.start(inside, || json!({ "sources": 3 })).unwrap();
+    let _admin = std::env::var_os(SOCKET).map(|socket| serve_admin(&PathBuf::from(socket), &watch, &logs));
+    let system = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let tasks = tokio::task::LocalSet::new();
+    tasks.block_on(&system, async {
+        watch.event_loop("worker-0", Kind::Worker);
+        notify::ready();
+        loop {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            // The test writes a word into standard input when the loop is to be free again.
+            match role.as_str() {
+                "stuck" => {
+                    let _at_work = work::on("GET /news", "127.0.0.1:9");
+                    wait_for_a_line();
+                }
+                _ => tokio::time::sleep(Duration::from_secs(1)).await,
+            }
+            tokio::time::sleep(Duration::from_secs(600)).await;
+        }
+    });
+}
+
+/// The function that the test looks for.
+#[inline(never)]
+fn wait_for_a_line() {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).unwrap();
+}
+
+fn serve_admin(path: &Path, watch: &Watch, logs: &Logs) -> daemon::admin::AdminHandle {
+    let metrics = Metrics::new();
+    watch.register_loops(&metrics, "test");
+    let status = Arc::new(|| json!({}));
+    serve(path, Admin { name: "testd", version: "1", metrics, watch: watch.clone(), status }, logs).unwrap()
+}
+
+/// Waits until something is so.
+fn comes(condition: impl Fn() -> bool) {
+    let pause = Duration::from_millis(20);
+    for _ in 0..SOON.as_millis() / pause.as_millis() {
+        if condition() {
+            return;
+        }
+        std::thread::park_timeout(pause);
+    }
+    panic!("it never came");
+}
+
+/// A running child; ended when it is dropped.
+struct Running {
+    child: Child,
+    lines: Receiver<Value>,
+    folder: tempfile::TempDir,
+}
+
+impl Running {
+    fn start(role: &str, environment: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child", "--nocapture"])
+            .env(ROLE, role)
+            .env(SOCKET, folder.path().join("admin.sock"))
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let errors = BufReader::new(child.stderr.take().unwrap());
+        let (tell, lines) = sync_channel(10_000);
+        std::thread::spawn(move || {
+            for line in errors.lines().map_while(Result::ok) {
+                if let Ok(line) = serde_json::from_str(&line) {
+                    drop(tell.try_send(line));
+                }
+            }
+        });
+        Self { child, lines, folder }
+    }
+
+    /// Reads the log up to the line with this message.
+    fn until(&self, message: &str) -> (Vec<Value>, Value) {
+        let mut before = Vec::new();
+        loop {
+            let line =
+                self.lines.recv_timeout(SOON).unwrap_or_else(|_| panic!("no {message} in {before:#?}"));
+            if line["message"] == message {
+                return (before, line);
+            }
+            before.push(line);
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn ask(&self, target: &str) -> String {
+        let mut stream = UnixStream::connect(self.folder.path().join("admin.sock")).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        write!(stream, "GET {target} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    }
+
+    fn watch(&self) -> Value {
+        serde_json::from_str(&self.ask("/watch")).unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[test]
+fn a_stuck_loop_is_logged_at_once_with_its_function_and_shown_while_it_is_stuck() {
+    let mut running = Running::start("stuck", &[]);
+    let (_, stall) = running.until("an event loop stalled");
+    assert_eq!(
+        (&stall["level"], &stall["loop"], &stall["kind"]),
+        (&json!("WARN"), &json!("worker-0"), &json!("worker"))
+    );
+    assert_eq!((&stall["work"], &stall["of"]), (&json!("GET /news"), &json!("127.0.0.1:9")));
+    let culprit = stall["culprit"].as_str().unwrap();
+    assert!(culprit.contains("wait_for_a_line") && culprit.contains("tests/watch.rs:"), "{stall:#}");
+    assert!(stall["stack"].as_str().unwrap().contains("read"), "{stall:#}");
+
+    let shown = running.watch();
+    let stuck = shown["loops"].as_array().unwrap().iter().find(|one| one["name"] == "worker-0").unwrap();
+    assert_eq!((&stuck["stalled"], &stuck["work"]["what"]), (&json!(true), &json!("GET /news")));
+    assert!(stuck["beat_ms_ago"].as_u64().unwrap() > 1_000, "{shown:#}");
+    let known = &shown["stalls"][0];
+    assert_eq!(
+        (&known["loop"], &known["lasted_ms"], &known["culprit"]),
+        (&json!("worker-0"), &Value::Null, &stall["culprit"])
+    );
+    assert_eq!((&shown["stalls_total"], &shown["vitals"]), (&json!(1), &json!({ "sources": 3 })));
+    let text = running.ask("/stacks");
+    assert!(text.contains("wait_for_a_line") && text.contains("works on: GET /news 127.0.0.1:9"), "{text}");
+    assert!(running.ask("/metrics").contains("newswire_test_loop_stalls_total{loop=\"worker-0\"} 1"));
+
+    running.child.stdin.take().unwrap().write_all(b"go on\n").unwrap();
+    let (_, end) = running.until("an event loop goes on");
+    assert!(end["lasted_ms"].as_u64().unwrap() > 1_000, "{end:#}");
+    assert_eq!(running.watch()["stalls"][0]["lasted_ms"], end["lasted_ms"]);
+}
+
+#[test]
+fn a_quit_signal_writes_every_stack_and_the_state_to_the_log_while_a_loop_is_stuck_and_the_process_goes_on() {
+    let running = Running::start("stuck", &[]);
+    running.until("an event loop stalled");
+    for _ in 0..2 {
+        running.signal(Signal::QUIT);
+        let (_, head) = running.until("dump of all stacks");
+        assert!(head["threads"].as_u64().unwrap() >= 3, "{head:#}");
+        let (lines, _) = running.until("end of the dump");
+        let has = |text: &str| lines.iter().any(|line| line["message"].as_str().unwrap().contains(text));
+        assert!(has("wait_for_a_line") && has("works on: GET /news 127.0.0.1:9"), "{lines:#?}");
+        let state = |part: &str| lines.iter().find(|line| line["part"] == part).unwrap()["state"].clone();
+        assert_eq!(state("sources"), "3");
+        assert!(state("loops").as_str().unwrap().contains("worker-0"), "{lines:#?}");
+    }
+    assert_eq!(running.watch()["stalls_total"], 1);
+}
+
+#[test]
+fn a_process_that_was_stopped_as_a_whole_blames_no_loop() {
+    let running = Running::start("free", &[]);
+    comes(|| running.folder.path().join("admin.sock").exists());
+    // Some looks before and after.
+    let rest = || assert!(running.lines.recv_timeout(Duration::from_secs(2)).is_err(), "nothing to say");
+    rest();
+    running.signal(Signal::STOP);
+    assert!(running.lines.recv_timeout(Duration::from_secs(4)).is_err(), "it is stopped");
+    running.signal(Signal::CONT);
+    let paused = "the process did not run: it was stopped, or the machine asleep or without a free processor";
+    let (before, line) = running.until(paused);
+    assert_eq!(before, Vec::<Value>::new());
+    assert!(line["paused_ms"].as_u64().unwrap() > 2_000, "{line:#}");
+    let shown = running.watch();
+    assert_eq!((&shown["stalls_total"], &shown["pauses"]["count"]), (&json!(0), &json!(1)), "{shown:#}");
+}
+
+#[test]
+fn systemd_is_fed_while_all_loops_go_on_and_not_while_one_is_stuck() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    systemd.set_read_timeout(Some(SOON)).unwrap();
+    let heard = || {
+        let mut bytes = [0; 512];
+        systemd.recv(&mut bytes).map(|length| String::from_utf8(bytes[..length].to_vec()).unwrap())
+    };
+    let hear = |word: &str| while heard().unwrap() != word {};
+    let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "3000000")];
+
+    let running = Running::start("free", &environment);
+    hear("READY=1\n");
+    for _ in 0..3 {
+        hear("WATCHDOG=1\n");
+    }
+    drop(running);
+    systemd.set_nonblocking(true).unwrap();
+    while heard().is_ok() {}
+    systemd.set_nonblocking(false).unwrap();
+
+    let mut running = Running::start("stuck", &environment);
+    running.until("an event loop stalled");
+    systemd.set_nonblocking(true).unwrap();
+    while heard().is_ok() {}
+    systemd.set_nonblocking(false).unwrap();
+    systemd.set_read_timeout(Some(Duration::from_secs(4))).unwrap();
+    assert!(heard().is_err(), "a stuck loop starves it");
+    systemd.set_read_timeout(Some(SOON)).unwrap();
+    running.child.stdin.take().unwrap().write_all(b"go on\n").unwrap();
+    hear("WATCHDOG=1\n");
+}
+
+#[test]
+fn an_exhausted_pool_and_a_busy_thread_that_does_not_end_are_stalls_and_their_ends_are_seen() {
+    let watch = Watch::new();
+    let pool =
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+    watch.pool("pool-main", pool.handle());
+    let gate = Arc::new(Mutex::new(()));
+    let held = gate.lock().unwrap();
+    let _watchdog = watch.start(None, || Value::Null).unwrap();
+    let stalled = |name: &str| watch.stalled().iter().any(|one| &*one.name == name);
+    let waiting = Arc::clone(&gate);
+    pool.spawn_blocking(move || drop(waiting.lock()));
+    let (watched, busy_gate) = (watch.clone(), Arc::clone(&gate));
+    let recorder = std::thread::spawn(move || {
+        let busy = watched.busy_thread("recorder", Kind::Recorder);
+        let guard = busy.during("committing", "3 visits");
+        drop(busy_gate.lock());
+        drop(guard);
+        busy
+    });
+    comes(|| stalled("pool-main") && stalled("recorder"));
+    let sentence = watch.stalled().iter().find(|one| &*one.name == "recorder").unwrap().sentence();
+    assert!(sentence.starts_with("recorder has not answered for "), "{sentence}");
+    drop(held);
+    let busy = recorder.join().unwrap();
+    comes(|| watch.stalled().is_empty());
+    drop(busy);
+    pool.shutdown_background();
+}
