@@ -158,7 +158,7 @@ fn a_stuck_loop_is_logged_at_once_with_its_function_and_shown_while_it_is_stuck(
     let (_, stall) = running.until("an event loop stalled");
     assert_eq!(
         (&stall["level"], &stall["loop"], &stall["kind"]),
-        (&json!("WARN"), &json!("worker-0"), &json!("worker"))
+        (&json!("warn"), &json!("worker-0"), &json!("worker"))
     );
     assert_eq!((&stall["work"], &stall["of"]), (&json!("GET /news"), &json!("127.0.0.1:9")));
     let culprit = stall["culprit"].as_str().unwrap();

@@ -328,6 +328,8 @@ impl Handler<Take> for Roster {
     type Result = MessageResult<Take>;
 
     fn handle(&mut self, Take { catalogue, remembered }: Take, _: &mut Self::Context) -> Self::Result {
+        let sources = format!("{} sources", catalogue.sources.len());
+        let _at_work = daemon::work::on("taking the catalogue", sources);
         self.remembered = remembered;
         let mut taken = Taken::default();
         let wanted: HashSet<_> = catalogue.sources.iter().map(|source| &source.id).collect();
