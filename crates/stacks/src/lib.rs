@@ -1,9 +1,19 @@
 //! What every thread of a process is doing: stacks with function, file and line, taken from outside
 //! ([`of_process`]) or by the process itself ([`Inside`]).
 
-use std::{fmt, io, time::Duration};
+mod copy;
+mod modules;
+mod outside;
+mod proc;
+mod symbols;
+mod sys;
+mod text;
+
+use std::{io, time::Duration};
 
 use serde::{Deserialize, Serialize};
+
+pub use text::OUR_CRATES;
 
 /// One place in a stack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,35 +63,13 @@ pub struct Capture {
     pub longest_pause: Duration,
 }
 
-impl Thread {
-    /// The frame to blame: the innermost of our own crates, else the innermost that is not of libc or the standard
-    /// library.
-    #[must_use]
-    pub fn culprit(&self) -> Option<&Frame> {
-        unimplemented_yet()
-    }
-}
-
-impl fmt::Display for Frame {
-    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        unimplemented_yet()
-    }
-}
-
-/// As a dump of a JVM shows it: a head line, then one line a frame.
-impl fmt::Display for Thread {
-    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        unimplemented_yet()
-    }
-}
-
 /// Takes the stacks of another process from outside (ptrace). Blocks up to a second; each thread is stopped for well
 /// under a millisecond. Without the right to, threads come with what `/proc` tells and with `missing` set.
 ///
 /// # Errors
 /// When there is no such process.
-pub fn of_process(_pid: i32) -> io::Result<Capture> {
-    unimplemented_yet()
+pub fn of_process(pid: i32) -> io::Result<Capture> {
+    outside::capture(pid)
 }
 
 /// The process looks at its own threads, without any privilege. Cheap to clone.

@@ -1,0 +1,117 @@
+//! What is copied of a thread while it stands still: its registers and its stack. Everything else is done later.
+
+use framehop::UnwindRegsNative;
+
+use crate::proc::Mapping;
+
+/// No more than this much of a stack is copied.
+pub(crate) const STACK_MAX: usize = 512 * 1024;
+
+/// A thread at one moment.
+#[derive(Debug)]
+pub(crate) struct Copied {
+    pub(crate) registers: Registers,
+    /// From the stack pointer upwards.
+    pub(crate) stack: Vec<u8>,
+}
+
+/// The registers that lead from a frame to its caller.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Registers {
+    pub(crate) pc: u64,
+    pub(crate) sp: u64,
+    pub(crate) native: UnwindRegsNative,
+}
+
+/// How much there is to copy from `sp` upwards: to the end of its mapping, within bounds. Of a stack that was mapped
+/// after `maps` was read, as much as the system gives.
+pub(crate) fn extent(maps: &[Mapping], sp: u64) -> usize {
+    let above = maps.partition_point(|mapping| mapping.range.end <= sp);
+    let rest =
+        maps.get(above).filter(|mapping| mapping.range.start <= sp).map(|mapping| mapping.range.end - sp);
+    rest.and_then(|rest| usize::try_from(rest).ok()).unwrap_or(STACK_MAX).min(STACK_MAX)
+}
+
+#[cfg(target_arch = "x86_64")]
+impl From<&libc::user_regs_struct> for Registers {
+    fn from(regs: &libc::user_regs_struct) -> Self {
+        use framehop::x86_64::Reg;
+        let mut native = UnwindRegsNative::new(regs.rip, regs.rsp, regs.rbp);
+        // Frames that align their stack are found by one of these.
+        for (reg, value) in [
+            (Reg::RBX, regs.rbx),
+            (Reg::R10, regs.r10),
+            (Reg::R12, regs.r12),
+            (Reg::R13, regs.r13),
+            (Reg::R14, regs.r14),
+            (Reg::R15, regs.r15),
+        ] {
+            native.set(reg, value);
+        }
+        Self { pc: regs.rip, sp: regs.rsp, native }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl From<&libc::mcontext_t> for Registers {
+    fn from(context: &libc::mcontext_t) -> Self {
+        use framehop::x86_64::Reg;
+        let of = |index: i32| {
+            usize::try_from(index)
+                .ok()
+                .and_then(|index| context.gregs.get(index))
+                .map_or(0, |value| value.cast_unsigned())
+        };
+        let mut native = UnwindRegsNative::new(of(libc::REG_RIP), of(libc::REG_RSP), of(libc::REG_RBP));
+        for (reg, index) in [
+            (Reg::RBX, libc::REG_RBX),
+            (Reg::R10, libc::REG_R10),
+            (Reg::R12, libc::REG_R12),
+            (Reg::R13, libc::REG_R13),
+            (Reg::R14, libc::REG_R14),
+            (Reg::R15, libc::REG_R15),
+        ] {
+            native.set(reg, of(index));
+        }
+        Self { pc: of(libc::REG_RIP), sp: of(libc::REG_RSP), native }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+fn aarch64(pc: u64, sp: u64, regs: &[u64; 31]) -> Registers {
+    // Return addresses may be signed in the bits above those of user space.
+    let mask = framehop::aarch64::PtrAuthMask((1 << 48) - 1);
+    Registers { pc, sp, native: UnwindRegsNative::new_with_ptr_auth_mask(mask, regs[30], sp, regs[29]) }
+}
+
+#[cfg(target_arch = "aarch64")]
+impl From<&libc::user_regs_struct> for Registers {
+    fn from(regs: &libc::user_regs_struct) -> Self {
+        aarch64(regs.pc, regs.sp, &regs.regs)
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+impl From<&libc::mcontext_t> for Registers {
+    fn from(context: &libc::mcontext_t) -> Self {
+        aarch64(context.pc, context.sp, &context.regs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mapped(range: std::ops::Range<u64>) -> Mapping {
+        Mapping { range, offset: 0, executable: false, name: None }
+    }
+
+    #[test]
+    fn a_stack_is_copied_to_the_end_of_its_mapping() {
+        let maps = [mapped(0x1000..0x2000), mapped(0x3000..0x5000), mapped(0x5000..0x40_0000)];
+        assert_eq!(extent(&maps, 0x4ff8), 8);
+        assert_eq!(extent(&maps, 0x5000), 0x8_0000);
+        assert_eq!(extent(&maps, 0x2800), STACK_MAX); // in no mapping
+        assert_eq!(extent(&[], 8), STACK_MAX);
+    }
+}
