@@ -1,6 +1,6 @@
 //! A process to be looked at by the tests: a thread blocked in a read three calls deep, one spinning, one at a lock,
-//! one asleep, one whose job has come to an end, one waiting for its inbox. Says `ready`, then answers each line on
-//! its input; `stacks` with what it sees of itself.
+//! one asleep, one waiting for its inbox. Says `ready`, then answers each line of its input; `stacks` with what it
+//! sees of itself.
 #![expect(clippy::print_stdout, reason = "it is asked and answers there")]
 #![expect(clippy::disallowed_methods, reason = "it blocks on purpose")]
 
@@ -11,6 +11,8 @@ use std::{
     thread,
     time::Duration,
 };
+
+use stacks::Inside;
 
 #[inline(never)]
 fn outer(from: &mut UnixStream) -> usize {
@@ -89,9 +91,24 @@ fn main() -> io::Result<()> {
     if wants("short") {
         start("parent", || short_lived())?;
     }
+    if wants("undumpable") {
+        // As after a change of user: nobody but root may trace it any more.
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    }
+    let inside = Inside::install()?;
     println!("ready");
     for line in io::stdin().lock().lines() {
-        println!("{}", line?);
+        match line?.as_str() {
+            "stacks" => {
+                let (asks, answers) = mpsc::sync_channel(1);
+                let inside = inside.clone();
+                // From another thread, as a watchdog does it: the asking one does not see itself.
+                start("watchdog", move || asks.send(inside.all()))?;
+                let capture = answers.recv().map_err(io::Error::other)?;
+                println!("{}", serde_json::to_string(&capture)?);
+            }
+            other => println!("{other}"),
+        }
     }
     Ok(())
 }

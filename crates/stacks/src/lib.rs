@@ -2,6 +2,7 @@
 //! ([`of_process`]) or by the process itself ([`Inside`]).
 
 mod copy;
+mod inside;
 mod modules;
 mod outside;
 mod proc;
@@ -13,6 +14,7 @@ use std::{io, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub use inside::Inside;
 pub use text::OUR_CRATES;
 
 /// One place in a stack.
@@ -70,34 +72,4 @@ pub struct Capture {
 /// When there is no such process.
 pub fn of_process(pid: i32) -> io::Result<Capture> {
     outside::capture(pid)
-}
-
-/// The process looks at its own threads, without any privilege. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Inside(());
-
-impl Inside {
-    /// Sets up the signal by which threads are asked; call once a process, before other threads start.
-    ///
-    /// # Errors
-    /// When the system refuses the handler.
-    pub fn install() -> io::Result<Self> {
-        unimplemented_yet()
-    }
-
-    /// Every thread but the calling one.
-    #[must_use]
-    pub fn all(&self) -> Capture {
-        unimplemented_yet()
-    }
-
-    /// One thread; nothing when it is gone.
-    #[must_use]
-    pub fn one(&self, _tid: i32) -> Option<Thread> {
-        unimplemented_yet()
-    }
-}
-
-fn unimplemented_yet<T>() -> T {
-    panic!("to be written")
 }

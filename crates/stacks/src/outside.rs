@@ -22,7 +22,7 @@ const STOP_WITHIN: Duration = Duration::from_millis(50);
 
 /// How long all of them together may take: a process with hundreds of threads that wait for a dead disk is told by
 /// its first ones.
-const ALL_WITHIN: Duration = Duration::from_secs(1);
+pub(crate) const ALL_WITHIN: Duration = Duration::from_secs(1);
 
 /// What came of one thread.
 enum Looked {
