@@ -23,7 +23,21 @@ pub const OUR_CRATES: &[&str] = &[
 /// future that notes what it is for.
 const WRAPPERS: &[&str] = &["main", "run", "daemon::process::", "daemon::work::"];
 
-const LIBRARIES: &[&str] = &["std", "core", "alloc", "rustc_std_workspace_core", "backtrace", "libc"];
+/// Crates below everybody: they lock and wait for whoever called them.
+const SYSTEM: &[&str] = &["std", "core", "alloc", "libc", "parking_lot", "parking_lot_core", "lock_api"];
+
+/// Functions in which a thread waits until there is something to do.
+const WAITERS: &[&str] = &[
+    "mio::",
+    "tokio::runtime::io::driver::",
+    "tokio::runtime::time::",
+    "tokio::runtime::driver::",
+    "tokio::runtime::park::",
+    "tokio::runtime::scheduler::",
+    "tokio::runtime::blocking::pool::",
+    "sled::threadpool::Queue::",
+    "sled::flusher::run",
+];
 
 impl Thread {
     /// The frame to blame: the innermost of our own crates, else the innermost that is not of libc or the standard
@@ -39,29 +53,22 @@ impl Thread {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         let has = |part: &str| self.frames.iter().any(|frame| function(frame).contains(part));
-        // A job that waits is not a thread that waits for a job.
-        let at_work = self.frames.iter().any(|frame| {
-            let name = function(frame);
-            name.contains("tokio::runtime::blocking::task::") || name.contains("blocking::schedule::")
-        });
-        if self.frames.is_empty() || at_work || self.state == 'D' {
+        // A job that waits is not a thread that waits for a job. (Workers of a runtime are such jobs themselves.)
+        let at_work = has("tokio::runtime::blocking::task::") && !has("multi_thread::worker::");
+        let innermost = self.frames.first().map(function).unwrap_or_default();
+        if at_work || self.state == 'D' || !waits(innermost) {
             return false;
         }
-        // The innermost one that is neither libc's nor std's: who waits there?
-        let waiter = self.frames.iter().find(|frame| !is_system(frame)).map_or("", function);
-        let on_runtime = has("tokio::runtime::");
-        let driver =
-            ["mio::", "<mio::", "tokio::runtime::", "<tokio::runtime::", "tokio::loom::", "<tokio::loom::"]
-                .iter()
-                .any(|start| waiter.starts_with(start))
-                || waiter.starts_with("parking_lot");
-        let inbox = !on_runtime && has("std::sync::mpsc::") && has("recv");
-        let innermost = self.frames.iter().map(function).find(|name| !name.is_empty()).unwrap_or_default();
-        (driver && waits(innermost)) || (inbox && waits(innermost))
+        let waiter =
+            self.frames.iter().find(|frame| !is_system(frame)).map_or("", |frame| plain(function(frame)));
+        let for_events = WAITERS.iter().any(|known| waiter.starts_with(known));
+        // An event loop or a task that waits for a channel blocks others; a thread of its own waits for work.
+        let for_inbox = has("std::sync::mpsc::") && has("recv") && !has("tokio::runtime::");
+        for_events || for_inbox
     }
 }
 
-/// The functions in which a thread waits for others without using the processor.
+/// Whether a function of libc is one that waits for others without using the processor.
 fn waits(innermost: &str) -> bool {
     ["epoll_wait", "epoll_pwait", "syscall", "futex", "pthread_cond"]
         .iter()
@@ -72,8 +79,8 @@ fn function(frame: &Frame) -> &str {
     frame.function.as_deref().unwrap_or_default()
 }
 
-/// `crate_name` of `<&mut crate_name::Type as Trait>::function`.
-fn crate_of(function: &str) -> &str {
+/// `crate_name::Type as Trait>::function` of `<&mut crate_name::Type as Trait>::function`.
+fn plain(function: &str) -> &str {
     let mut rest = function;
     while let Some(shorter) = ["<", "&", "*const ", "*mut ", "mut ", "dyn ", "(", "["]
         .iter()
@@ -81,6 +88,11 @@ fn crate_of(function: &str) -> &str {
     {
         rest = shorter;
     }
+    rest
+}
+
+fn crate_of(function: &str) -> &str {
+    let rest = plain(function);
     rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).map_or(rest, |end| &rest[..end])
 }
 
@@ -90,29 +102,22 @@ fn is_ours(frame: &Frame) -> bool {
 }
 
 fn is_wrapper(frame: &Frame) -> bool {
-    let name = function(frame);
-    // Both of the function itself and of the closures in it.
-    let plain = name.trim_start_matches('<');
-    let (_, within) = plain.split_once("::").unwrap_or(("", plain));
-    let head = within.split("::").next().unwrap_or(within);
-    WRAPPERS.iter().any(
-        |wrapper| {
-            if wrapper.ends_with("::") { plain.starts_with(wrapper) } else { head == *wrapper }
-        },
-    )
+    let name = plain(function(frame));
+    // `run` stands for the function itself and for the closures in it.
+    let within = name.split("::").nth(1).unwrap_or_default();
+    WRAPPERS
+        .iter()
+        .any(|wrapper| if wrapper.ends_with("::") { name.starts_with(wrapper) } else { within == *wrapper })
 }
 
-/// Of libc, of the standard library, or of nothing known.
+/// Of libc, of the standard library, of the locks beneath everything, or of nothing known.
 fn is_system(frame: &Frame) -> bool {
     let name = function(frame);
-    name.is_empty()
-        || LIBRARIES.contains(&crate_of(name))
-        || frame.module.starts_with("libc.")
-        || frame.module.starts_with("libc-")
-        || frame.module.starts_with("ld-")
-        || frame.module.starts_with("libpthread")
-        || frame.module == "[vdso]"
-        || !name.contains("::")
+    let libc = ["libc.", "libc-", "ld-", "libpthread", "[vdso]"];
+    !name.contains("::")
+        || SYSTEM.contains(&crate_of(name))
+        || name.starts_with("tokio::loom::")
+        || libc.iter().any(|start| frame.module.starts_with(start))
 }
 
 impl fmt::Display for Frame {
@@ -197,7 +202,11 @@ pub(crate) fn is_whole(function: &str) -> bool {
 /// `library/std/src/sync/mpsc.rs` is `std::sync::mpsc::recv<u32>`.
 pub(crate) fn whole(function: &str, file: &str) -> String {
     let modules = || {
-        let (folder, within) = file.strip_suffix(".rs")?.split_once("/src/")?;
+        let file = file.strip_suffix(".rs")?;
+        // Tests and examples are crates of their own.
+        let Some((folder, within)) = file.split_once("/src/") else {
+            return file.rsplit_once('/').map(|(_, name)| name.replace('-', "_"));
+        };
         let name = folder.rsplit('/').next()?;
         // A crate of a registry has its version there.
         let name =
@@ -213,3 +222,7 @@ pub(crate) fn whole(function: &str, file: &str) -> String {
         _ => function.to_owned(),
     }
 }
+
+#[cfg(test)]
+#[path = "text_tests.rs"]
+mod tests;
