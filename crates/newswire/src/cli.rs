@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use daemon::{Exit, config::Loaded};
 
-use crate::{check, config, out, sources, tail, up};
+use crate::{bundle, check, config, logs, out, sources, tail, up};
 
 /// A self-hosted news wire: feeds in, Server-Sent Events out.
 #[derive(Debug, Parser)]
@@ -28,6 +28,10 @@ enum Command {
     Config(config::Arguments),
     /// Look at the sources, and change the list of them
     Sources(sources::Arguments),
+    /// Everything that helps to find a fault, in one archive without secrets; works with everything down
+    Bundle(bundle::Arguments),
+    /// Look at the logs
+    Logs(logs::Arguments),
 }
 
 /// `--config`, wherever a command reads the configuration.
@@ -79,6 +83,8 @@ fn carry_out(command: Command) -> anyhow::Result<Exit> {
         Command::Check(arguments) => runtime.block_on(check::run(arguments)),
         Command::Config(arguments) => config::run(arguments),
         Command::Sources(arguments) => runtime.block_on(sources::run(arguments)),
+        Command::Bundle(arguments) => runtime.block_on(bundle::run(arguments)),
+        Command::Logs(arguments) => logs::run(arguments),
     };
     // Threads of libc's resolver may still wait for an answer that nobody wants any more.
     runtime.shutdown_background();

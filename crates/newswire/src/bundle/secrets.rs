@@ -1,0 +1,160 @@
+//! Which secrets there are: looked up so that they can be taken out wherever they turn up, and the files they stand in
+//! described without their contents.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use daemon::config::Loaded;
+use news::{Catalogue, CredentialFile, FeedUrl, Source, Timestamp};
+use serde::Serialize;
+
+/// Largest file that is looked into for secrets, in bytes.
+const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Shorter values of a query are words that others use too, in bytes.
+const QUERY_BYTES_MIN: usize = 12;
+
+/// What was found.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Never shown.
+    pub(super) values: Vec<String>,
+    /// The files, by their path.
+    pub(super) files: Vec<Described>,
+}
+
+/// A file from the outside.
+#[derive(Debug, Serialize)]
+pub(super) struct Described {
+    path: PathBuf,
+    /// The key that names it.
+    named_by: String,
+    /// Octal.
+    mode: Option<String>,
+    bytes: Option<u64>,
+    changed: Option<Timestamp>,
+    missing: Option<String>,
+}
+
+/// Looks through configuration, list of sources, and the files that they name.
+pub(super) fn find(loaded: &Loaded) -> Found {
+    let config = &loaded.config;
+    let mut files = BTreeMap::new();
+    let mut found = Found::default();
+    if let Some(file) = &loaded.file {
+        files.insert(file.clone(), "--config".to_owned());
+    }
+    files.insert(config.ingestd.sources.clone(), "ingestd.sources".to_owned());
+    let named = [
+        ("gateway.operator_token_file", &config.gateway.operator_token_file),
+        ("gateway.read_tokens_file", &config.gateway.read_tokens_file),
+        ("gateway.jwks_file", &config.gateway.jwks_file),
+    ];
+    for (key, file) in named {
+        let Some(file) = file else { continue };
+        files.insert(file.clone(), key.to_owned());
+        let text = read(file).unwrap_or_default();
+        // A list of tokens, or one token.
+        if let Ok(table) = toml::from_str::<toml::Table>(&text) {
+            tokens(&toml::Value::Table(table), &mut found.values);
+        }
+        found.values.push(text);
+    }
+    for address in &config.wire.nats_urls {
+        if let Ok(url) = address.parse::<url::Url>() {
+            push_address(&url, &mut found.values);
+        }
+    }
+    let catalogue = read(&config.ingestd.sources).and_then(|text| Catalogue::parse(&text).ok());
+    for source in catalogue.iter().flat_map(|catalogue| &catalogue.sources) {
+        of_source(source, &config.ingestd.sources, &mut files, &mut found.values);
+    }
+    found.files = files.into_iter().map(|(path, named_by)| describe(path, named_by)).collect();
+    found
+}
+
+fn of_source(source: &Source, list: &Path, files: &mut BTreeMap<PathBuf, String>, values: &mut Vec<String>) {
+    push_address(source.url.secret(), values);
+    let access = &source.access;
+    if let Some(proxy) = access.proxy.as_ref().map(FeedUrl::secret) {
+        push_address(proxy, values);
+    }
+    values.extend(access.headers.iter().map(|(_, value)| value.clone()));
+    let credential = access.credential.as_ref().map(|credential| match credential {
+        CredentialFile::Basic(path) => ("basic_file", path),
+        CredentialFile::Bearer(path) => ("bearer_file", path),
+    });
+    let cookies = access.cookie_file.as_ref().map(|path| ("cookie_file", path));
+    for (key, path) in [credential, cookies].into_iter().flatten() {
+        let path = place(list, path);
+        if let Some(text) = read(&path) {
+            // `user:password`, or cookies: what is behind the sign is a secret without what is before it.
+            values.extend(
+                text.split(';').filter_map(|part| part.split_once([':', '='])).map(|(_, v)| v.to_owned()),
+            );
+            values.push(text);
+        }
+        files.insert(path, format!("{key} of {}", source.id));
+    }
+}
+
+/// Where the daemon would look for a file that the list of sources names.
+fn place(list: &Path, path: &Path) -> PathBuf {
+    let bare = path.components().count() == 1 && path.is_relative();
+    match std::env::var_os("CREDENTIALS_DIRECTORY").filter(|directory| !directory.is_empty()) {
+        Some(directory) if bare => Path::new(&directory).join(path),
+        _ => list.parent().unwrap_or(Path::new("")).join(path),
+    }
+}
+
+fn read(path: &Path) -> Option<String> {
+    let metadata = fs::metadata(path).ok()?;
+    // Not a pipe: it would wait for whoever writes.
+    let readable = metadata.is_file() && metadata.len() <= FILE_BYTES_MAX;
+    readable.then(|| fs::read_to_string(path).ok()).flatten()
+}
+
+/// Every text under a key `token`.
+fn tokens(value: &toml::Value, values: &mut Vec<String>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (key, value) in table {
+                match value {
+                    toml::Value::String(text) if key == "token" || key == "sha256" => {
+                        values.push(text.clone())
+                    }
+                    value => tokens(value, values),
+                }
+            }
+        }
+        toml::Value::Array(list) => list.iter().for_each(|value| tokens(value, values)),
+        _ => {}
+    }
+}
+
+fn push_address(url: &url::Url, values: &mut Vec<String>) {
+    values.extend(url.password().map(str::to_owned));
+    values.extend(
+        url.query_pairs()
+            .filter(|(_, value)| value.len() >= QUERY_BYTES_MIN)
+            .map(|(_, value)| value.into_owned()),
+    );
+}
+
+fn describe(path: PathBuf, named_by: String) -> Described {
+    let (metadata, missing) = match fs::metadata(&path) {
+        Ok(metadata) => (Some(metadata), None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    Described {
+        path,
+        named_by,
+        mode: metadata.as_ref().map(|m| format!("{:04o}", m.permissions().mode() & 0o7777)),
+        bytes: metadata.as_ref().map(std::fs::Metadata::len),
+        changed: metadata.map(|m| Timestamp::from_millis(m.mtime().saturating_mul(1000))),
+        missing,
+    }
+}

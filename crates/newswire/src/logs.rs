@@ -1,0 +1,177 @@
+//! `newswire logs`: what went wrong, from the logs of both daemons.
+
+mod groups;
+mod line;
+mod signature;
+
+pub(crate) use self::line::Line;
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read as _},
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use daemon::{Clock, Exit};
+use news::Timestamp;
+
+use self::groups::{Groups, Summary};
+use crate::{
+    out::{self, Paint, safe},
+    redact::Redactor,
+};
+
+/// The units whose journal is read.
+pub(crate) const UNITS: [&str; 2] = ["newswire-ingestd", "newswire-gateway"];
+/// Longest part of a line that is looked at, in bytes.
+const LINE_BYTES_MAX: u64 = 64 * 1024;
+/// How far back the journal is read unless told otherwise.
+const JOURNAL_SINCE: Duration = Duration::from_secs(30 * 60);
+/// Most groups shown.
+const TOP_MAX: u16 = 1000;
+
+/// Arguments of `newswire logs`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Group warnings, errors and panics by what they say: how often, since when, which sources, one sample
+    Triage(Triage),
+}
+
+#[derive(Debug, Args)]
+struct Triage {
+    /// Logs to read, text or JSON, ours or others'; `-` is standard input
+    #[arg(value_name = "FILE", required_unless_present = "journal", conflicts_with = "journal")]
+    files: Vec<PathBuf>,
+    /// Read the journal of both units instead
+    #[arg(long)]
+    journal: bool,
+    /// Leave out what is older, such as 30m or 2h [default: everything; of the journal 30m]
+    #[arg(long, value_name = "DURATION", value_parser = since)]
+    since: Option<Duration>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    /// Most groups shown, the worst and most frequent first
+    #[arg(long, value_name = "N", default_value = "50", value_parser = clap::value_parser!(u16).range(1..=i64::from(TOP_MAX)))]
+    top: u16,
+}
+
+/// A duration of the past on the command line.
+pub(crate) fn since(text: &str) -> Result<Duration, String> {
+    let found = news::parse_duration(text).filter(|d| *d >= Duration::from_secs(1));
+    found.ok_or_else(|| "a duration of at least a second is wanted, such as 90s, 30m, 2h or 3d".to_owned())
+}
+
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+    let Verb::Triage(arguments) = arguments.command;
+    let now = Timestamp::from_millis(Clock::system().now_millis());
+    let mut groups = Groups::default();
+    if arguments.journal {
+        let since = arguments.since.unwrap_or(JOURNAL_SINCE);
+        read_journal(&mut groups, since)?;
+    }
+    let oldest = arguments.since.map(|since| before(now, since));
+    for file in &arguments.files {
+        if file.as_os_str() == "-" {
+            read(io::stdin().lock(), &mut groups, oldest).context("read standard input")?;
+        } else {
+            let opened = File::open(file).with_context(|| format!("open {}", file.display()))?;
+            read(BufReader::new(opened), &mut groups, oldest)
+                .with_context(|| format!("read {}", file.display()))?;
+        }
+    }
+    let summary = groups.summary(usize::from(arguments.top), &Redactor::default());
+    if arguments.json {
+        out::line(&serde_json::to_string_pretty(&summary)?)?;
+    } else {
+        show(&summary)?;
+    }
+    Ok(if summary.errors > 0 { Exit::Failure } else { Exit::Ok })
+}
+
+/// The instant that long before.
+pub(crate) fn before(now: Timestamp, since: Duration) -> Timestamp {
+    let ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+    Timestamp::from_millis(now.millis().saturating_sub(ms))
+}
+
+/// Reads lines to the end; the part of a line beyond [`LINE_BYTES_MAX`] is passed over.
+fn read(mut from: impl BufRead, groups: &mut Groups, oldest: Option<Timestamp>) -> io::Result<()> {
+    let mut line = Vec::new();
+    // Lines without a time, such as those of a stack, are as old as the one before.
+    let mut too_old = false;
+    loop {
+        line.clear();
+        if (&mut from).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        if !line.ends_with(b"\n") && line.len() as u64 == LINE_BYTES_MAX {
+            from.skip_until(b'\n')?;
+        }
+        let text = String::from_utf8_lossy(&line);
+        let line = Line::parse(text.trim_end_matches(['\n', '\r']));
+        if let (Some(time), Some(oldest)) = (line.time, oldest) {
+            too_old = time < oldest;
+        }
+        if !too_old {
+            groups.add(&line);
+        }
+    }
+}
+
+/// `journalctl` for both units, from so long ago.
+fn read_journal(groups: &mut Groups, since: Duration) -> anyhow::Result<()> {
+    let mut command = Command::new("journalctl");
+    command.args(["--output=json", "--no-pager", "--quiet", &format!("--since=-{}s", since.as_secs())]);
+    for unit in UNITS {
+        command.args(["--unit", unit]);
+    }
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("run journalctl; without a journal, name the files of the log")?;
+    let output = child.stdout.take().context("the output of journalctl was asked for")?;
+    read(BufReader::new(output), groups, None).context("read what journalctl says")?;
+    let status = child.wait().context("wait for journalctl")?;
+    anyhow::ensure!(status.success(), "journalctl ended with {status}");
+    Ok(())
+}
+
+fn show(summary: &Summary) -> io::Result<()> {
+    let paint = Paint::for_stdout();
+    for group in &summary.groups {
+        let level = match group.level {
+            line::Level::Warn => paint.bold(group.level.as_str()),
+            _ => paint.bad(group.level.as_str()),
+        };
+        out::line(&format!("{:>6}× {level} {}", group.count, safe(&group.signature)))?;
+        let time = |time: Option<Timestamp>| time.map_or("?".to_owned(), |time| time.to_string());
+        let mut about = format!("{} to {}", time(group.first), time(group.last));
+        if !group.sources.is_empty() {
+            let sources: Vec<_> = group.sources.iter().map(|source| safe(source)).collect();
+            let more = if group.more_sources { " and others" } else { "" };
+            about.push_str(&format!("; sources {}{more}", sources.join(" ")));
+        }
+        out::line(&format!("        {}", paint.dim(&about)))?;
+        out::line(&format!("        {}", safe(&group.sample)))?;
+    }
+    let Summary { lines, errors, warnings, unshown, ungrouped, .. } = summary;
+    out::line(&format!("{lines} lines: {errors} errors, {warnings} warnings"))?;
+    if unshown + ungrouped > 0 {
+        out::line(&format!(
+            "{unshown} of them in groups not shown, {ungrouped} in more groups than are kept"
+        ))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! Lines that say the same, together: how often, since when, about whom. Bounded, however long the log is.
+
+use std::collections::{BTreeSet, HashMap};
+
+use news::Timestamp;
+use serde::Serialize;
+
+use super::{
+    line::{Level, Line},
+    signature::signature,
+};
+use crate::redact::Redactor;
+
+/// Signatures kept; lines of any more are counted.
+const SIGNATURES_MAX: usize = 1000;
+/// Sources named of each group.
+const SOURCES_MAX: usize = 5;
+/// Longest sample, in characters.
+const SAMPLE_CHARS_MAX: usize = 1000;
+
+/// The groups of one reading.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    lines: u64,
+    warnings: u64,
+    errors: u64,
+    ungrouped: u64,
+    all: HashMap<(Level, String), Group>,
+}
+
+#[derive(Debug)]
+struct Group {
+    count: u64,
+    first: Option<Timestamp>,
+    last: Option<Timestamp>,
+    sources: BTreeSet<String>,
+    more_sources: bool,
+    sample: String,
+}
+
+/// What there is to say, the worst and most frequent first.
+#[derive(Debug, Serialize)]
+pub(super) struct Summary {
+    /// Lines read.
+    pub(super) lines: u64,
+    /// Errors and panics among them.
+    pub(super) errors: u64,
+    pub(super) warnings: u64,
+    /// Warnings and errors in groups beyond those shown.
+    pub(super) unshown: u64,
+    /// Warnings and errors that found no group any more.
+    pub(super) ungrouped: u64,
+    pub(super) groups: Vec<Shown>,
+}
+
+/// One group.
+#[derive(Debug, Serialize)]
+pub(super) struct Shown {
+    pub(super) level: Level,
+    pub(super) signature: String,
+    pub(super) count: u64,
+    pub(super) first: Option<Timestamp>,
+    pub(super) last: Option<Timestamp>,
+    pub(super) sources: Vec<String>,
+    /// There are others than those named.
+    pub(super) more_sources: bool,
+    /// The first such line, without its secrets.
+    pub(super) sample: String,
+}
+
+impl Groups {
+    /// Counts a line, and takes it into its group when it is a warning or worse.
+    pub(super) fn add(&mut self, line: &Line) {
+        self.lines += 1;
+        let Some(level) = line.level else { return };
+        match level {
+            Level::Warn => self.warnings += 1,
+            Level::Error | Level::Panic => self.errors += 1,
+        }
+        let key = (level, signature(&line.text));
+        if self.all.len() >= SIGNATURES_MAX && !self.all.contains_key(&key) {
+            self.ungrouped += 1;
+            return;
+        }
+        let group = self.all.entry(key).or_insert_with(|| Group {
+            count: 0,
+            first: None,
+            last: None,
+            sources: BTreeSet::new(),
+            more_sources: false,
+            sample: line.text.chars().take(SAMPLE_CHARS_MAX).collect(),
+        });
+        group.count += 1;
+        group.first = [group.first, line.time].into_iter().flatten().min();
+        group.last = [group.last, line.time].into_iter().flatten().max();
+        if let Some(source) = line.source.as_ref().filter(|source| !group.sources.contains(*source)) {
+            if group.sources.len() < SOURCES_MAX {
+                group.sources.insert(source.clone());
+            } else {
+                group.more_sources = true;
+            }
+        }
+    }
+
+    /// The first so many groups.
+    pub(super) fn summary(self, top: usize, redactor: &Redactor) -> Summary {
+        let mut groups: Vec<_> = self.all.into_iter().collect();
+        groups.sort_by(|((a_level, a), x), ((b_level, b), y)| {
+            b_level.cmp(a_level).then(y.count.cmp(&x.count)).then(a.cmp(b))
+        });
+        let unshown = groups.iter().skip(top).map(|(_, group)| group.count).sum();
+        let shown = |((level, signature), group): ((Level, String), Group)| Shown {
+            level,
+            signature: redactor.text(&signature),
+            count: group.count,
+            first: group.first,
+            last: group.last,
+            sources: group.sources.into_iter().collect(),
+            more_sources: group.more_sources,
+            sample: redactor.text(&group.sample),
+        };
+        Summary {
+            lines: self.lines,
+            errors: self.errors,
+            warnings: self.warnings,
+            unshown,
+            ungrouped: self.ungrouped,
+            groups: groups.into_iter().take(top).map(shown).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(lines: impl IntoIterator<Item = String>, top: usize) -> Summary {
+        let mut groups = Groups::default();
+        lines.into_iter().for_each(|line| groups.add(&Line::parse(&line)));
+        groups.summary(top, &Redactor::default())
+    }
+
+    #[test]
+    fn a_group_knows_how_often_since_when_and_about_whom() {
+        let line = |n: u32, source: &str| {
+            format!("2026-01-02T03:04:{n:02}Z WARN  visit failed source={source} error=\"took {n} s\"")
+        };
+        let lines = (0..7).map(|n| line(n, &format!("s{n}")));
+        let panic = "2026-01-02T03:04:09Z ERROR a thread panicked panic=\"token=abc\"".to_owned();
+        let found = summary(lines.chain([panic, "2026-01-02T03:04:09Z INFO  fine".to_owned()]), 50);
+        assert_eq!((found.lines, found.errors, found.warnings), (9, 1, 7));
+        assert_eq!(found.groups[0].level, Level::Panic, "the worst comes first");
+        assert!(!found.groups[0].sample.contains("abc"), "samples are shown without secrets");
+        let group = &found.groups[1];
+        assert_eq!(group.signature, "visit failed source=* error=\"took N s\"");
+        assert_eq!((group.count, group.sources.len(), group.more_sources), (7, 5, true));
+        assert_eq!(group.first.unwrap().to_string(), "2026-01-02T03:04:00Z");
+        assert_eq!(group.last.unwrap().to_string(), "2026-01-02T03:04:06Z");
+        assert!(group.sample.contains("took 0 s"));
+    }
+
+    #[test]
+    fn what_has_no_room_is_counted() {
+        let word = |n: usize| n.to_string().bytes().map(|b| char::from(b - b'0' + b'a')).collect::<String>();
+        let lines = (0..SIGNATURES_MAX + 10).map(|n| format!("WARN about {}", word(n)));
+        let found = summary(lines, 7);
+        assert_eq!((found.groups.len(), found.ungrouped), (7, 10));
+        assert_eq!(found.unshown as usize, SIGNATURES_MAX - 7);
+    }
+}

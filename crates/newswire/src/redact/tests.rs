@@ -1,0 +1,129 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+fn text(text: &str) -> String {
+    Redactor::default().text(text)
+}
+
+#[test]
+fn an_address_keeps_host_path_and_the_names_of_its_query() {
+    assert_eq!(
+        text("visit of https://me:pw@feeds.example:8443/a/b?key=1&bare&x=2#frag failed"),
+        "visit of https://…@feeds.example:8443/a/b?key=…&…&x=…#… failed"
+    );
+    assert_eq!(text("GET /news?after=k-1&limit=5 was slow"), "GET /news?after=…&limit=… was slow");
+    assert_eq!(text("https://example.org/feed.xml"), "https://example.org/feed.xml");
+    assert_eq!(text("why? because a=b"), "why? because a=b");
+}
+
+#[test]
+fn what_stands_under_the_name_of_a_secret_goes() {
+    for (given, kept) in [
+        ("token=abc next=1", "token=… next=1"),
+        ("operator_token = \"a b\" next", "operator_token = \"…\" next"),
+        ("Authorization: Digest a, b, c\nnext", "Authorization: …\nnext"),
+        ("Set-Cookie: a=b; c=d", "Set-Cookie: …"),
+        (r#"{"api_key":"a\"b","n":1}"#, r#"{"api_key":"…","n":1}"#),
+        (r#"body="{\"secret\":\"abc\",\"n\":1}""#, r#"body="{\"secret\":\"…\",\"n\":1}""#),
+        ("hub.secret=abc&hub.mode=x", "hub.secret=…&hub.mode=x"),
+        ("sent Bearer abcdefgh.ijk to", "sent Bearer … to"),
+        ("got eyJhbGciOiJub25lIn0.e30.c2ln here", "got … here"),
+    ] {
+        assert_eq!(text(given), kept);
+    }
+}
+
+#[test]
+fn what_is_no_secret_stays() {
+    for harmless in [
+        "operator_token_file = \"/etc/newswire/token\"",
+        "newswire_gateway_readers_refused_total{reason=\"no_token\"} 3",
+        "visit failed source=bbc status=error error=\"connection refused\" why=\"failed 3 times\"",
+        "took 3 s: the basic test passed",
+    ] {
+        assert_eq!(text(harmless), harmless);
+    }
+}
+
+#[test]
+fn json_loses_every_value_below_such_a_name_and_keeps_its_shape() {
+    let mut value = json!({
+        "url": "https://u:p@h/?k=v", "headers": [["X-Any", "abc"]], "token": {"a": 1, "b": [true, null, "x"]},
+        "list": [{"name": "Cookie", "value": "abc"}], "basic_file": "bbc.key", "seq": 7,
+    });
+    Redactor::default().json(&mut value);
+    let expected = json!({
+        "url": "https://…@h/?k=…", "headers": [["…", "…"]], "token": {"a": "…", "b": [true, null, "…"]},
+        "list": [{"name": "Cookie", "value": "…"}], "basic_file": "bbc.key", "seq": 7,
+    });
+    assert_eq!(value, expected);
+}
+
+#[test]
+fn a_known_secret_goes_wherever_it_is() {
+    let redactor = Redactor::new(["hunter22".to_owned(), "hunter2".to_owned(), "abc".to_owned()]);
+    assert_eq!(redactor.text("hunter22 hunter2 abc"), "… … abc");
+    assert_eq!(redactor.lines("{\"a\":\"xhunter2\"}\nplain hunter2\n"), "{\"a\":\"x…\"}\nplain …\n");
+    assert!(!format!("{redactor:?}").contains("hunter"));
+}
+
+/// Places in which a secret may stand, `@` for the secret.
+const PLACES_OF_SECRETS: [&str; 18] = [
+    "https://user:@@host.example/feed",
+    "see http://@:pw@host.example/feed?x=1 there",
+    "https://host.example/feed?key=@",
+    "https://host.example/feed?a=b&key=@&c=d#x",
+    "https://host.example/feed?@",
+    "https://host.example/feed#@",
+    "url=\"https://host.example/feed?key=@\" status=error",
+    "Authorization: Bearer @",
+    "authorization=Basic @",
+    "Cookie: sid=@; theme=dark",
+    "X-Api-Key: @",
+    "password = '@'",
+    "{\"time\":\"t\",\"message\":\"https://a:@@h/\",\"token\":\"@\"}",
+    "{\"nested\":{\"cookies\":[\"@\"]}}",
+    "outer=\"{\\\"client_secret\\\":\\\"@\\\"}\"",
+    "bearer @",
+    "GET /news/stream?access_token=@ refused",
+    "Proxy-Authorization: Basic @",
+];
+
+proptest! {
+    #[test]
+    fn no_secret_survives_in_any_of_the_places(
+        secret in "[A-Za-z0-9_~+.-]{10,40}",
+        noise in "[ -~]{0,30}",
+        place in 0..PLACES_OF_SECRETS.len(),
+    ) {
+        let secret = format!("Zq{secret}");
+        prop_assume!(!noise.contains(&secret));
+        let shape = PLACES_OF_SECRETS[place];
+        // In addresses `@@` is the secret and the sign that ends it.
+        let planted = shape.replace("@@", "\0\u{1}").replacen("@:", "\0:", 1);
+        let planted = if planted.contains('\0') { planted } else { planted.replace('@', "\0") };
+        let planted = planted.replace('\0', &secret).replace('\u{1}', "@");
+        let planted = planted.replace("\"token\":\"@\"", &format!("\"token\":\"{secret}\""));
+        prop_assert!(planted.contains(&secret));
+        for text in [planted.clone(), format!("{noise} {planted}\n{noise}")] {
+            let shown = Redactor::default().lines(&text);
+            prop_assert!(!shown.contains(&secret), "{text:?} came out as {shown:?}");
+        }
+    }
+
+    #[test]
+    fn a_known_secret_survives_nowhere(before in ".{0,40}", secret in "[a-zA-Z0-9]{4,30}", after in ".{0,40}") {
+        let redactor = Redactor::new([secret.clone()]);
+        let text = format!("{before}{secret}{after}");
+        prop_assert!(!redactor.lines(&text).contains(&secret));
+        prop_assert!(!redactor.text(&text).contains(&secret));
+    }
+
+    #[test]
+    fn any_text_is_taken(text in "(.|[:=?&#@\"'\\\\{}\\[\\] ]|://|token|eyJ|Bearer |\n){0,60}") {
+        let shown = Redactor::default().lines(&text);
+        prop_assert_eq!(shown.matches('\n').count(), text.matches('\n').count());
+    }
+}
