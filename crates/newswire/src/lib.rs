@@ -1,5 +1,5 @@
 //! The operator's hand: runs both daemons, tails the wire, checks feeds and configuration, shows the sources,
-//! reads the logs and bundles what helps to find a fault.
+//! checks a running system, reads its logs and bundles what helps to find a fault.
 //!
 //! Every command returns an [`daemon::Exit`]: 0 fine, 1 a problem found, 2 usage or configuration. What comes from a
 //! feed or a server is shown through [`news::Safe`], because it ends up on a terminal.
@@ -17,5 +17,6 @@ mod sources;
 mod supervise;
 mod tail;
 mod up;
+mod verify;
 
 pub use cli::run;

@@ -78,7 +78,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
 }
 
 /// A file, because what stands on a command line or in the environment can be read by others.
-fn read_token(file: &Path) -> anyhow::Result<String> {
+pub(crate) fn read_token(file: &Path) -> anyhow::Result<String> {
     let wrong = |why: String| Misconfigured(format!("{}: {why}", file.display()));
     let text =
         std::fs::read_to_string(file).map_err(|error| wrong(format!("cannot read the token: {error}")))?;

@@ -1,0 +1,135 @@
+//! Whether an event loop of either process is blocked, as their watchdogs say, which need none of these loops.
+
+use std::{path::PathBuf, time::Duration};
+
+use daemon::config::Config;
+use serde_json::{Value, json};
+use tokio::{net::UnixStream, time::timeout};
+use wire::{ClientError, Endpoint, Peer};
+
+use super::report::Check;
+
+const NAME: &str = "no-loop-blocked";
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What the watchdogs of both processes said at one moment.
+pub(super) struct Loops([(&'static str, Seen); 2]);
+
+enum Seen {
+    /// There is nobody to ask.
+    Absent(String),
+    /// Somebody accepts connections, and says nothing.
+    Stuck(String),
+    Watch(Value),
+}
+
+impl Loops {
+    pub(super) async fn look(config: &Config) -> Self {
+        let socket = |process: &str| config.daemon.run_dir.join(format!("{process}-admin.sock"));
+        Self([("gateway", see(socket("gateway")).await), ("ingestd", see(socket("ingestd")).await)])
+    }
+
+    /// The box: stalled now, or stalled between the two looks.
+    pub(super) fn compare(&self, after: &Self) -> Check {
+        let (mut stuck, mut unseen, mut figures) = (Vec::new(), Vec::new(), json!({}));
+        for ((process, before), (_, after)) in self.0.iter().zip(&after.0) {
+            match after {
+                Seen::Absent(why) => unseen.push(format!("{process}: {why}")),
+                Seen::Stuck(why) => stuck.push(format!("{process}: {why}")),
+                Seen::Watch(watch) => {
+                    stuck.extend(stalled(watch).map(|which| format!("{process}: {which}")));
+                    let total = watch["stalls_total"].as_u64().unwrap_or(0);
+                    let earlier = match before {
+                        Seen::Watch(before) => before["stalls_total"].as_u64().unwrap_or(0),
+                        _ => total,
+                    };
+                    if total > earlier {
+                        let newest = &watch["stalls"][0];
+                        stuck.push(format!(
+                            "{process}: {} stalls meanwhile, the newest of {} in {}",
+                            total - earlier,
+                            newest["loop"].as_str().unwrap_or("?"),
+                            newest["culprit"].as_str().unwrap_or("a place unknown"),
+                        ));
+                    }
+                    let loops = watch["loops"].as_array();
+                    let lag = loops.into_iter().flatten().filter_map(|l| l["lag_ms_max"].as_u64()).max();
+                    figures[format!("{process}_loops")] = json!(loops.map_or(0, Vec::len));
+                    figures[format!("{process}_lag_ms_max")] = json!(lag);
+                    figures[format!("{process}_stalls")] = json!([earlier, total]);
+                }
+            }
+        }
+        if !stuck.is_empty() {
+            Check::failed(NAME, stuck.join("; "), figures)
+        } else if !unseen.is_empty() {
+            Check::skipped(NAME, unseen.join("; "))
+        } else {
+            Check::passed(NAME, figures)
+        }
+    }
+}
+
+/// The loops that are stalled, and where.
+fn stalled(watch: &Value) -> impl Iterator<Item = String> {
+    let stalled = watch["loops"].as_array().into_iter().flatten().filter(|l| l["stalled"] == true);
+    stalled.map(|l| {
+        let name = l["name"].as_str().unwrap_or("?");
+        let stall = watch["stalls"].as_array().into_iter().flatten().find(|stall| stall["loop"] == l["name"]);
+        let culprit = stall.and_then(|stall| stall["culprit"].as_str()).unwrap_or("a place unknown");
+        format!("{name} has not answered for {} ms ({culprit})", l["beat_ms_ago"])
+    })
+}
+
+async fn see(socket: PathBuf) -> Seen {
+    let name = socket.display().to_string();
+    match timeout(ANSWER_WITHIN, UnixStream::connect(&socket)).await {
+        Ok(Ok(connection)) => drop(connection),
+        Ok(Err(error)) => return Seen::Absent(format!("cannot connect to {name}: {error}")),
+        // Only a full queue lets a Unix socket wait.
+        Err(_) => return Seen::Stuck(format!("{name} takes no connections")),
+    }
+    let peer = match Peer::try_new(Endpoint::Socket(socket)) {
+        Ok(peer) => peer,
+        Err(error) => return Seen::Absent(error.to_string()),
+    };
+    match peer.get("/watch", ANSWER_WITHIN, ANSWER_BYTES_MAX).await {
+        Ok(answer) => match serde_json::from_slice(&answer) {
+            Ok(watch) => Seen::Watch(watch),
+            Err(_) => Seen::Absent(format!("{name} answers /watch with what is no JSON")),
+        },
+        Err(ClientError::Unreachable(..)) => Seen::Stuck(format!(
+            "{name} accepts and does not answer within {ANSWER_WITHIN:?}: is it stopped?"
+        )),
+        Err(error) => Seen::Absent(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::report::Outcome;
+
+    fn loops(stalled: bool, total: u64) -> Loops {
+        let watch = json!({
+            "loops": [{"name": "worker-0", "beat_ms_ago": 40, "lag_ms_max": 3, "stalled": stalled}],
+            "stalls": [{"loop": "worker-0", "culprit": "gateway::x at x.rs:1"}],
+            "stalls_total": total,
+        });
+        Loops([("gateway", Seen::Watch(watch.clone())), ("ingestd", Seen::Watch(watch))])
+    }
+
+    #[test]
+    fn a_stall_is_found_while_it_lasts_and_after() {
+        let outcome = |before: &Loops, after: &Loops| before.compare(after).outcome();
+        assert_eq!(outcome(&loops(false, 1), &loops(false, 1)), Outcome::Passed);
+        assert_eq!(outcome(&loops(false, 1), &loops(false, 2)), Outcome::Failed);
+        assert_eq!(outcome(&loops(false, 1), &loops(true, 1)), Outcome::Failed);
+        let absent = || Seen::Absent("no such file".to_owned());
+        let unseen = Loops([("gateway", absent()), ("ingestd", absent())]);
+        assert_eq!(outcome(&loops(false, 1), &unseen), Outcome::Skipped);
+        let stuck = Loops([("gateway", Seen::Stuck("silent".to_owned())), ("ingestd", absent())]);
+        assert_eq!(outcome(&unseen, &stuck), Outcome::Failed);
+    }
+}

@@ -1,0 +1,148 @@
+//! `/` and `/health`, in turn: before anything happens, and all the while.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::{task::JoinHandle, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    gateway::Gateway,
+    report::{Check, millis},
+};
+
+/// Within this every probe is answered in full.
+pub(super) const LIMIT: Duration = Duration::from_secs(1);
+/// The name of the box that is filled all the while.
+pub(super) const THROUGHOUT: &str = "probes-in-time-throughout";
+const NAME: &str = "answers";
+const PATHS: [&str; 2] = ["/", "/health"];
+/// Pause between two pairs.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Pairs without any answer after which there is no point in going on.
+const VAIN_PAIRS: usize = 3;
+
+/// What the probes saw.
+#[derive(Debug, Default)]
+pub(super) struct Probes {
+    /// In order of length.
+    times: Vec<Duration>,
+    failures: usize,
+    /// The first failure.
+    first: Option<String>,
+}
+
+/// So many pairs.
+pub(super) async fn some(gateway: &Gateway, pairs: usize) -> Probes {
+    let mut probes = Probes::default();
+    for pair in 0..pairs {
+        probes.pair(gateway).await;
+        if pair + 1 == VAIN_PAIRS && probes.times.is_empty() {
+            break;
+        }
+        sleep(PAUSE / 2).await;
+    }
+    probes.times.sort_unstable();
+    probes
+}
+
+/// Pairs until it is ended.
+pub(super) struct Prober {
+    stop: CancellationToken,
+    task: JoinHandle<Probes>,
+}
+
+impl Prober {
+    pub(super) fn start(gateway: &Gateway) -> Self {
+        let (gateway, stop) = (gateway.clone(), CancellationToken::new());
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            let mut probes = Probes::default();
+            while !stopped.is_cancelled() {
+                probes.pair(&gateway).await;
+                sleep(PAUSE).await;
+            }
+            probes.times.sort_unstable();
+            probes
+        });
+        Self { stop, task }
+    }
+
+    pub(super) async fn end(self) -> Probes {
+        self.stop.cancel();
+        self.task.await.expect("a probe does not panic")
+    }
+}
+
+impl Probes {
+    async fn pair(&mut self, gateway: &Gateway) {
+        for path in PATHS {
+            match gateway.probe(path).await {
+                Ok(took) => self.times.push(took),
+                Err(error) => {
+                    self.failures += 1;
+                    self.first.get_or_insert_with(|| format!("{path}: {error}"));
+                }
+            }
+        }
+    }
+
+    pub(super) fn answered(&self) -> usize {
+        self.times.len()
+    }
+
+    fn quantile(&self, percent: usize) -> Duration {
+        let rank = (self.times.len().saturating_sub(1) * percent).div_ceil(100);
+        self.times.get(rank).copied().unwrap_or_default()
+    }
+
+    fn figures(&self) -> Value {
+        json!({
+            "probes": self.times.len() + self.failures,
+            "failed": self.failures,
+            "limit_ms": millis(LIMIT),
+            "p50_ms": millis(self.quantile(50)),
+            "p99_ms": millis(self.quantile(99)),
+            "slowest_ms": millis(self.quantile(100)),
+        })
+    }
+
+    /// The box that both pages answer.
+    pub(super) fn answers(&self) -> Check {
+        self.judge(NAME, self.figures())
+    }
+
+    /// The box that they do all the while.
+    pub(super) fn throughout(&self, idle: &Self) -> Check {
+        let mut figures = self.figures();
+        figures["idle_p99_ms"] = json!(millis(idle.quantile(99)));
+        self.judge(THROUGHOUT, figures)
+    }
+
+    fn judge(&self, name: &'static str, figures: Value) -> Check {
+        match &self.first {
+            None if self.times.is_empty() => Check::failed(name, "there was no probe".to_owned(), figures),
+            None => Check::passed(name, figures),
+            Some(first) => Check::failed(name, format!("{} probes failed; {first}", self.failures), figures),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::report::Outcome;
+
+    #[test]
+    fn one_probe_that_failed_fails_the_box() {
+        let times = (1..=200).map(Duration::from_millis).collect();
+        let mut probes = Probes { times, ..Probes::default() };
+        assert_eq!(probes.quantile(50), Duration::from_millis(101));
+        assert_eq!(probes.quantile(99), Duration::from_millis(199));
+        assert_eq!(probes.answers().outcome(), Outcome::Passed);
+        probes.failures = 1;
+        probes.first = Some("/: refused".to_owned());
+        assert_eq!(probes.answers().outcome(), Outcome::Failed);
+        assert_eq!(Probes::default().answers().outcome(), Outcome::Failed);
+    }
+}

@@ -1,0 +1,110 @@
+//! What the boxes say, for people and for programs.
+
+use std::{io, time::Duration};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::out::{self, Paint, safe};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Outcome {
+    Passed,
+    Failed,
+    Skipped,
+}
+
+/// One box.
+#[derive(Debug, Serialize)]
+pub(super) struct Check {
+    name: &'static str,
+    outcome: Outcome,
+    /// Why, unless it passed.
+    reason: Option<String>,
+    /// What was measured.
+    figures: Value,
+}
+
+impl Check {
+    pub(super) fn passed(name: &'static str, figures: Value) -> Self {
+        Self { name, outcome: Outcome::Passed, reason: None, figures }
+    }
+
+    pub(super) fn failed(name: &'static str, reason: String, figures: Value) -> Self {
+        Self { name, outcome: Outcome::Failed, reason: Some(reason), figures }
+    }
+
+    /// It could not be found out.
+    pub(super) fn skipped(name: &'static str, reason: String) -> Self {
+        Self { name, outcome: Outcome::Skipped, reason: Some(reason), figures: json!({}) }
+    }
+
+    #[cfg(test)]
+    pub(super) fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) url: String,
+    pub(super) took: Duration,
+    pub(super) checks: Vec<Check>,
+}
+
+impl Report {
+    pub(super) fn failed(&self) -> bool {
+        self.checks.iter().any(|check| check.outcome == Outcome::Failed)
+    }
+
+    pub(super) fn print(&self, as_json: bool) -> io::Result<()> {
+        if as_json {
+            let all = json!({
+                "url": self.url,
+                "passed": !self.failed(),
+                "took_ms": millis(self.took),
+                "boxes": self.checks,
+            });
+            return out::line(&format!("{all:#}"));
+        }
+        let paint = Paint::for_stdout();
+        for Check { name, outcome, reason, figures } in &self.checks {
+            let mark = match outcome {
+                Outcome::Passed => paint.good("[x]"),
+                Outcome::Failed => paint.bad("[ ]"),
+                Outcome::Skipped => paint.dim("[-]"),
+            };
+            let word = match outcome {
+                Outcome::Passed => "",
+                Outcome::Failed => " FAILED: ",
+                Outcome::Skipped => " skipped: ",
+            };
+            let reason = reason.as_deref().map(safe).unwrap_or_default();
+            out::line(&format!("{mark} {name}{word}{reason}"))?;
+            let figures = words(figures);
+            if !figures.is_empty() {
+                out::line(&format!("    {}", paint.dim(&safe(&figures))))?;
+            }
+        }
+        let verdict = if self.failed() { paint.bad("failed") } else { paint.good("passed") };
+        out::line(&format!("{}: {verdict} in {:.1} s", self.url, self.took.as_secs_f64()))
+    }
+}
+
+/// `a 1, b 2`; what is nested is written `a 1→2` for lists.
+fn words(figures: &Value) -> String {
+    let show = |value: &Value| match value {
+        Value::Array(list) => list.iter().map(ToString::to_string).collect::<Vec<_>>().join("→"),
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    };
+    let figures = figures.as_object().into_iter().flatten();
+    figures.map(|(name, value)| format!("{name} {}", show(value))).collect::<Vec<_>>().join(", ")
+}
+
+/// Milliseconds with two digits after the point.
+pub(super) fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 100_000.0).round() / 100.0
+}
