@@ -12,7 +12,7 @@ use std::{
 };
 
 use e2e::{Behaviour, Format, Origin, Program, SourceEntry, Stack, story, wait_for};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -103,6 +103,28 @@ async fn verify_passes_on_a_healthy_system_and_fails_in_time_on_a_stopped_gatewa
     stack.kill(Program::Gateway).unwrap();
     let dead = newswire(&stack, &["verify", "--config", &config], None).await;
     assert!(dead.ends_with(1).out.contains("[ ] answers FAILED"), "{}", dead.out);
+}
+
+#[tokio::test]
+async fn verify_notices_a_gateway_that_stops_meanwhile_and_ends_in_time() {
+    let mut stack = Stack::new(&[]).unwrap();
+    stack.start_both().await.unwrap();
+    let gateway = Pid::from_raw(stack.process(Program::Gateway).unwrap().id().cast_signed()).unwrap();
+    let config = config(&stack);
+    let arguments = ["verify", "--json", "--for", "8s", "--config", &config];
+    let verified = newswire(&stack, &arguments, None);
+    let stop = async {
+        // Its own stream is there once it has seen the pages answer; it goes on for eight seconds.
+        let listens = async || (stack.json("/health").await.ok()?["clients"].as_u64()? > 0).then_some(());
+        wait_for("a stream of verify", SOON, listens).await.unwrap();
+        kill_process(gateway, Signal::STOP).unwrap();
+    };
+    let (said, ()) = tokio::join!(verified, stop);
+    let outcomes = boxes(&said.ends_with(1).json());
+    assert_eq!(outcomes["answers"], "passed", "{outcomes:?}");
+    assert_eq!(outcomes["probes-in-time-throughout"], "failed", "{outcomes:?}");
+    assert_eq!(outcomes["resume-is-exact"], "failed", "{outcomes:?}");
+    assert!(said.took < Duration::from_secs(90), "{:?}", said.took);
 }
 
 #[tokio::test]
@@ -244,12 +266,16 @@ async fn a_bundle_is_made_with_everything_down_stopped_or_misconfigured() {
     plant(&mut stack, &origin);
     let (said, files) = bundle(&stack, "down.tar.gz", &["--log", "missing.log"]).await;
     assert!(
-        said.err.contains("without gateway/metrics.txt") && said.err.contains("missing.log"),
+        said.err.contains("without gateway/health.json") && said.err.contains("missing.log"),
         "{}",
         said.err
     );
     assert!(files.contains_key("config.json") && files.contains_key("sources.json"), "{files:?}");
-    assert!(files["manifest.json"].contains("cannot reach socket"), "{}", files["manifest.json"]);
+    let manifest = &files["manifest.json"];
+    assert!(
+        manifest.contains("cannot reach socket") && manifest.contains("gateway/metrics.txt"),
+        "{manifest}"
+    );
 
     stack.start_both().await.unwrap();
     for program in [Program::Ingestd, Program::Gateway] {

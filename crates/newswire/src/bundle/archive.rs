@@ -7,6 +7,7 @@ use news::Timestamp;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
+use super::parts::NOT_ASKED;
 use crate::redact::Redactor;
 
 /// A bundle in the making.
@@ -65,7 +66,9 @@ impl Archive {
             }
             Err(reason) => {
                 let reason = self.redactor.text(&reason);
-                self.missing.push(format!("{name}: {}", reason.replace('\n', "; ")));
+                if !reason.starts_with(NOT_ASKED) {
+                    self.missing.push(format!("{name}: {}", reason.replace('\n', "; ")));
+                }
                 self.parts.push(json!({ "name": name, "missing": reason }));
             }
         }
@@ -80,7 +83,7 @@ impl Archive {
         self.tar.append_data(&mut header, format!("{}/{name}", self.folder), text.as_bytes())
     }
 
-    /// Writes the manifest, the last part, and gives the file its name; gives what could not be had.
+    /// Writes the manifest, the last part, and gives the file its name; gives what was asked for in vain.
     pub(super) fn finish(mut self, about: Value) -> io::Result<Vec<String>> {
         let mut manifest = json!({ "made": self.made, "about": about, "parts": self.parts });
         self.redactor.json(&mut manifest);

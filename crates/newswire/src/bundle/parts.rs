@@ -32,6 +32,8 @@ const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Most lines of the journal of one unit.
 const JOURNAL_LINES: &str = "--lines=100000";
+/// How the reason of a part begins that was not asked for, because an earlier answer did not come.
+pub(super) const NOT_ASKED: &str = "not asked";
 /// What is asked of each admin socket; the answers are JSON where the name says so.
 const ADMIN: [(&str, &str); 5] = [
     ("/health", "health.json"),
@@ -139,7 +141,7 @@ impl Desk {
             Ok(answer) => Ok(String::from_utf8_lossy(&answer).into_owned()),
             Err(error) => {
                 if matches!(error, ClientError::Unreachable(..)) {
-                    self.silent = Some(format!("not asked, after {path}: {error}"));
+                    self.silent = Some(format!("{NOT_ASKED}, after {path}: {error}"));
                 }
                 Err(error.to_string())
             }

@@ -40,6 +40,11 @@ impl Check {
         Self { name, outcome: Outcome::Skipped, reason: Some(reason), figures: json!({}) }
     }
 
+    /// It could not be found out, as far as it was measured.
+    pub(super) fn skipped_with(name: &'static str, reason: String, figures: Value) -> Self {
+        Self { figures, ..Self::skipped(name, reason) }
+    }
+
     #[cfg(test)]
     pub(super) fn outcome(&self) -> Outcome {
         self.outcome
@@ -81,8 +86,12 @@ impl Report {
                 Outcome::Failed => " FAILED: ",
                 Outcome::Skipped => " skipped: ",
             };
-            let reason = reason.as_deref().map(safe).unwrap_or_default();
-            out::line(&format!("{mark} {name}{word}{reason}"))?;
+            // One line a reason: what is shown of a line is bounded.
+            let mut reasons = reason.as_deref().unwrap_or_default().split("; ");
+            out::line(&format!("{mark} {name}{word}{}", safe(reasons.next().unwrap_or_default())))?;
+            for reason in reasons {
+                out::line(&format!("    {}", safe(reason)))?;
+            }
             let figures = words(figures);
             if !figures.is_empty() {
                 out::line(&format!("    {}", paint.dim(&safe(&figures))))?;
