@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use daemon::{Exit, config::Loaded};
 
-use crate::{bundle, check, config, logs, out, sources, tail, up, verify};
+use crate::{bundle, check, config, doctor, logs, out, sources, tail, up, verify};
 
 /// A self-hosted news wire: feeds in, Server-Sent Events out.
 #[derive(Debug, Parser)]
@@ -24,6 +24,8 @@ enum Command {
     Tail(tail::Arguments),
     /// Fetch or read feeds and show what would be made of them; stores nothing
     Check(check::Arguments),
+    /// Why does it hang? One verdict from everything that can be seen, also while all is frozen
+    Doctor(Box<doctor::Arguments>),
     /// Look at the configuration
     Config(config::Arguments),
     /// Look at the sources, and change the list of them
@@ -83,6 +85,7 @@ fn carry_out(command: Command) -> anyhow::Result<Exit> {
         Command::Up(arguments) => runtime.block_on(up::run(arguments)),
         Command::Tail(arguments) => runtime.block_on(tail::run(arguments)),
         Command::Check(arguments) => runtime.block_on(check::run(arguments)),
+        Command::Doctor(arguments) => runtime.block_on(doctor::run(*arguments)),
         Command::Config(arguments) => config::run(arguments),
         Command::Sources(arguments) => runtime.block_on(sources::run(arguments)),
         Command::Verify(arguments) => runtime.block_on(verify::run(arguments)),

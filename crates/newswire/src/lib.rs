@@ -10,6 +10,7 @@ mod cli;
 mod config;
 mod demo;
 mod discover;
+mod doctor;
 mod logs;
 mod out;
 mod redact;

@@ -1,0 +1,224 @@
+//! Plain HTTP on a connection of its own, over TCP or a Unix socket, with the times at which things happened. A pooled
+//! client would hide what is wanted here: whether a connection stands, and how long the first byte took.
+
+use std::{io, net::SocketAddr, path::Path, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpStream, UnixStream},
+    time::{Instant, timeout},
+};
+
+use super::evidence::Part;
+
+/// How the error of a request begins that nobody answered in time.
+pub(crate) const NO_ANSWER: &str = "no answer within";
+/// Largest answer that is read, bytes: the stacks of a process with hundreds of threads.
+const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// What a gateway said.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Answers {
+    pub(crate) address: String,
+    pub(crate) probes: Vec<Probe>,
+    pub(crate) ready: Part<Ready>,
+}
+
+impl Answers {
+    /// Whether `/health` was answered as our gateway answers it.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.probes.iter().any(|probe| probe.path == "/health" && probe.ours)
+    }
+}
+
+/// One request.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Probe {
+    pub(crate) path: &'static str,
+    /// Both from the beginning.
+    pub(crate) connect_ms: Option<f64>,
+    pub(crate) first_byte_ms: Option<f64>,
+    pub(crate) status: Option<u16>,
+    pub(crate) error: Option<String>,
+    #[serde(skip)]
+    pub(crate) ours: bool,
+}
+
+/// What `/ready` says.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Ready {
+    pub(crate) ready: bool,
+    pub(crate) reasons: Vec<String>,
+    pub(crate) draining: bool,
+    pub(crate) wire: ReadyWire,
+    pub(crate) loops: Vec<ReadyLoop>,
+}
+
+/// The wire, as `/ready` tells of it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct ReadyWire {
+    pub(crate) connected: Option<bool>,
+    pub(crate) heartbeat_age_ms: Option<u64>,
+}
+
+/// A stalled loop, as `/ready` tells of it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct ReadyLoop {
+    pub(crate) name: String,
+    pub(crate) kind: String,
+    pub(crate) stalled: bool,
+    pub(crate) beat_ms_ago: u64,
+    pub(crate) culprit: Option<String>,
+}
+
+/// An answer in full.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Asks for all of `paths` at the same time, each within `limit`.
+pub(crate) async fn ask_all(host: &str, address: &str, paths: &[&'static str], limit: Duration) -> Answers {
+    let asked = paths.iter().map(|path| probe(host, address, path, limit));
+    let mut probes = Vec::new();
+    let mut ready = Part::missing("not asked");
+    for (probe, body) in futures_util::future::join_all(asked).await {
+        if probe.path == "/ready" {
+            ready = match &probe.error {
+                Some(error) => Part::missing(error.clone()),
+                None => serde_json::from_slice(&body).map_err(|_| "the answer is none of ours").into(),
+            };
+        }
+        probes.push(probe);
+    }
+    Answers { address: address.to_owned(), probes, ready }
+}
+
+async fn probe(host: &str, address: &str, path: &'static str, limit: Duration) -> (Probe, Vec<u8>) {
+    let mut probe = Probe { path, ..Probe::default() };
+    let began = Instant::now();
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        probe.connect_ms = Some(millis(began));
+        send(&mut stream, host, path, "*/*").await?;
+        let mut first = [0; 1];
+        stream.read_exact(&mut first).await.map_err(cut_off)?;
+        probe.first_byte_ms = Some(millis(began));
+        receive(&mut stream, &first).await
+    };
+    let answer = match timeout(limit, exchange).await {
+        Ok(answer) => answer,
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{NO_ANSWER} {limit:?}"))),
+    };
+    match answer {
+        Ok(answer) => {
+            probe.status = Some(answer.status);
+            let health: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            probe.ours = health["status"] == "ok" && health["name"] == "newswire-gateway";
+            (probe, answer.body)
+        }
+        Err(error) => {
+            probe.error = Some(error.to_string());
+            (probe, Vec::new())
+        }
+    }
+}
+
+/// Asks a Unix socket, within `limit` from the first to the last byte.
+pub(crate) async fn ask_socket(
+    socket: &Path,
+    path: &str,
+    accept: &str,
+    limit: Duration,
+) -> io::Result<Answer> {
+    let exchange = async {
+        let mut stream = UnixStream::connect(socket).await?;
+        send(&mut stream, "localhost", path, accept).await?;
+        receive(&mut stream, &[]).await
+    };
+    match timeout(limit, exchange).await {
+        Ok(answer) => answer,
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{NO_ANSWER} {limit:?}"))),
+    }
+}
+
+/// HTTP/1.0, so that the body comes in one piece and ends with the connection.
+async fn send(
+    stream: &mut (impl AsyncWrite + Unpin),
+    host: &str,
+    path: &str,
+    accept: &str,
+) -> io::Result<()> {
+    let head = format!(
+        "GET {path} HTTP/1.0\r\nHost: {host}\r\nAccept: {accept}\r\nUser-Agent: newswire-doctor\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await
+}
+
+async fn receive(stream: &mut (impl AsyncRead + Unpin), first: &[u8]) -> io::Result<Answer> {
+    let mut bytes = first.to_vec();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes).await?;
+    parse(bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is no HTTP"))
+}
+
+fn parse(mut bytes: Vec<u8>) -> Option<Answer> {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let head = std::str::from_utf8(bytes.get(..end)?).ok()?;
+    let status = head.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
+    let body = bytes.split_off(end + 4);
+    Some(Answer { status, body })
+}
+
+fn cut_off(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "closed without an answer"),
+        _ => error,
+    }
+}
+
+fn millis(began: Instant) -> f64 {
+    (began.elapsed().as_secs_f64() * 10_000.0).round() / 10.0
+}
+
+/// Where a client of this machine reaches a listener.
+pub(crate) fn reachable(listen: SocketAddr) -> SocketAddr {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    let ip = match listen {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        _ => listen.ip(),
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_its_status_and_its_body() {
+        let answer = parse(b"HTTP/1.0 503 Service Unavailable\r\nA: b\r\n\r\n{}\r\n\r\n".to_vec()).unwrap();
+        assert_eq!((answer.status, answer.body.as_slice()), (503, b"{}\r\n\r\n".as_slice()));
+        assert!(parse(b"SSH-2.0-OpenSSH\r\n".to_vec()).is_none());
+        assert!(parse(b"HTTP/1.1 2\r\n\r\n".to_vec()).is_none());
+    }
+
+    #[test]
+    fn an_unspecified_address_is_reached_over_loopback() {
+        let reached = |text: &str| reachable(text.parse().unwrap()).to_string();
+        assert_eq!(reached("0.0.0.0:8700"), "127.0.0.1:8700");
+        assert_eq!(reached("[::]:8700"), "[::1]:8700");
+        assert_eq!(reached("10.0.0.5:80"), "10.0.0.5:80");
+    }
+
+    #[test]
+    fn what_ready_says_is_read_from_an_older_gateway_too() {
+        let ready: Ready = serde_json::from_str(r#"{"ready":false,"reasons":["draining"]}"#).unwrap();
+        assert!(!ready.ready && ready.loops.is_empty() && ready.wire.connected.is_none());
+    }
+}

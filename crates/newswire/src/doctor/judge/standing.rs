@@ -1,0 +1,219 @@
+//! Whether everybody is there: dead, stopped, displaced, just starting, about to end.
+
+use super::{
+    Code, Daemon, Evidence, Presence, Verdict, ago, bundle, bytes, last_words, named, restart, safe, start,
+};
+use crate::doctor::listener::Owner;
+
+/// A process that has run for less may still be on its way.
+const STARTING_MS: u64 = 10_000;
+/// Below this much free disk nothing can be recorded safely: a segment of the store and a little.
+const FREE_BYTES_MIN: u64 = 8 * 1024 * 1024;
+
+/// Somebody else holds the port: connections are accepted by the kernel, and nobody answers them.
+pub(super) fn orphan_listener(evidence: &Evidence) -> Option<Verdict> {
+    let listener = evidence.listener.get()?;
+    if evidence.gateway.presence == Presence::NotAsked || listener.sockets.is_empty() {
+        return None;
+    }
+    let owners: Vec<_> = listener.owners().into_iter().filter(|owner| !owner.is_systemd()).collect();
+    let gateway = evidence.gateway.pid();
+    if owners.iter().any(|owner| Some(owner.pid) == gateway) {
+        return None;
+    }
+    let address = safe(&listener.address);
+    let waiting = match listener.backlog() {
+        0 => String::new(),
+        n => format!("; {n} connections wait in it"),
+    };
+    let instead = match gateway {
+        Some(pid) => format!("newswire-gateway (pid {pid}) does not have it"),
+        None => "newswire-gateway does not run".to_owned(),
+    };
+    if let Some(owner) = owners.first() {
+        let line = format!("{} holds {address}, and {instead}{waiting}", describe(owner));
+        let next =
+            [format!("kill {}   # then -9, when it does not go", owner.pid), restart(&evidence.gateway)];
+        return Some(Verdict::new(Code::OrphanListener, line, next));
+    }
+    let systemd = listener.owners().iter().any(|owner| owner.is_systemd());
+    let ours = evidence.http.get().is_some_and(|http| http.is_ours());
+    if systemd || ours || gateway.is_some() || evidence.gateway.presence != Presence::Absent {
+        return None;
+    }
+    let uid = listener.sockets.first().map_or(0, |socket| socket.uid);
+    let line =
+        format!("a process of user {uid} that cannot be looked at holds {address}, and {instead}{waiting}");
+    let next = ["sudo newswire doctor   # root sees whose it is".to_owned()];
+    Some(Verdict::new(Code::OrphanListener, line, next))
+}
+
+fn describe(owner: &Owner) -> String {
+    let since = ago(owner.uptime_ms);
+    format!("pid {} ({}, running for {since})", owner.pid, safe(&owner.command))
+}
+
+/// Neither is there.
+pub(super) fn not_running(evidence: &Evidence) -> Option<Verdict> {
+    if evidence.daemons().any(|daemon| daemon.presence != Presence::Absent) || answers(evidence) {
+        return None;
+    }
+    let config = evidence.config.as_deref().map_or("the built-in configuration".to_owned(), safe);
+    let line = format!("neither process runs with {config} (sockets in {})", safe(&evidence.run_dir));
+    let mut next: Vec<_> = evidence
+        .daemons()
+        .flat_map(|daemon| daemon.others.iter().map(move |other| (daemon, other)))
+        .map(|(daemon, other)| {
+            format!(
+                "newswire doctor --pid {}   # another {}: {}",
+                other.pid,
+                daemon.name,
+                safe(&other.command)
+            )
+        })
+        .collect();
+    match evidence.daemons().all(|daemon| daemon.unit.get().is_some()) {
+        true => next.extend(evidence.daemons().flat_map(|daemon| [start(daemon), last_words(daemon)])),
+        false => next.extend([
+            "newswire up   # or start both as you do otherwise".to_owned(),
+            "when they should run: name their configuration with --config".to_owned(),
+        ]),
+    }
+    Some(Verdict::new(Code::NotRunning, line, next))
+}
+
+pub(super) fn gateway_stopped(evidence: &Evidence) -> Option<Verdict> {
+    let line = stopped(&evidence.gateway)?;
+    let too = if stopped(&evidence.ingestd).is_some() { "; newswire-ingestd is stopped too" } else { "" };
+    let mut next = going_on(&evidence.gateway);
+    if !too.is_empty() {
+        next.extend(going_on(&evidence.ingestd));
+    }
+    Some(Verdict::new(Code::GatewayStopped, format!("{line}{too}"), next))
+}
+
+pub(super) fn daemon_stopped(evidence: &Evidence) -> Option<Verdict> {
+    let line = stopped(&evidence.ingestd)?;
+    let line = format!("{line}; what the gateway has is still served");
+    Some(Verdict::new(Code::DaemonStopped, line, going_on(&evidence.ingestd)))
+}
+
+fn stopped(daemon: &Daemon) -> Option<String> {
+    let process = daemon.process.get()?;
+    let who = named(daemon);
+    match process.tracer {
+        Some(tracer) if process.stopped => Some(format!("{who} is held by a debugger, pid {tracer}")),
+        _ if process.stopped => Some(format!(
+            "{who} is stopped by a signal (SIGSTOP or a terminal); who sent it and when is not recorded"
+        )),
+        _ if process.frozen => Some(format!("{who} is frozen by its control group")),
+        _ => None,
+    }
+}
+
+fn going_on(daemon: &Daemon) -> Vec<String> {
+    let Some(process) = daemon.process.get() else { return Vec::new() };
+    match (process.tracer, process.frozen) {
+        (Some(tracer), _) if process.stopped => vec![format!("end the debugger: kill {tracer}")],
+        (_, true) => vec!["docker unpause CONTAINER, or systemctl thaw UNIT".to_owned()],
+        _ => vec![format!("kill -CONT {}   # it goes on where it was", process.pid)],
+    }
+}
+
+/// Also when a process is dead: it may have died of it, and will again.
+pub(super) fn disk_full(evidence: &Evidence) -> Option<Verdict> {
+    let seen = evidence.store.get();
+    let told = evidence.ingestd.vitals().and_then(|vitals| vitals.store.as_ref());
+    let path = told.map(|store| store.path.clone()).or_else(|| seen.map(|disk| disk.path.clone()))?;
+    let free = told.and_then(|store| store.free_bytes).or_else(|| seen.map(|disk| disk.free_bytes));
+    let free = free.filter(|free| *free < FREE_BYTES_MIN);
+    let inodes = seen.and_then(|disk| disk.free_inodes).filter(|inodes| *inodes == 0);
+    let what = match (free, inodes) {
+        (Some(free), _) => format!("has {} left", bytes(free)),
+        (None, Some(_)) => "has no inodes left".to_owned(),
+        (None, None) => return None,
+    };
+    let dead =
+        if evidence.ingestd.presence == Presence::Absent { "; newswire-ingestd does not run" } else { "" };
+    let line = format!("the disk of {} {what}: nothing can be recorded{dead}", safe(&path));
+    let mut next = vec![
+        format!("df -h {0}; du -xh --max-depth=2 {0} | sort -h | tail   # make room", safe(&path)),
+        "lower store.retention_bytes when the store itself is the largest".to_owned(),
+    ];
+    next.extend((!dead.is_empty()).then(|| start(&evidence.ingestd)));
+    Some(Verdict::new(Code::DiskFull, line, next))
+}
+
+/// Answers as our gateway does, whether or not its process may be looked at.
+fn answers(evidence: &Evidence) -> bool {
+    evidence.http.get().is_some_and(|http| http.is_ours())
+}
+
+pub(super) fn gateway_dead(evidence: &Evidence) -> Option<Verdict> {
+    let gateway = &evidence.gateway;
+    let refused = evidence.http.get().is_some_and(|http| http.probes.iter().all(|p| p.connect_ms.is_none()));
+    match gateway.presence {
+        Presence::Absent if !answers(evidence) => {
+            let line = format!("newswire-gateway does not run: {}", safe(&gateway.found_by));
+            Some(Verdict::new(Code::GatewayDead, line, [last_words(gateway), start(gateway)]))
+        }
+        Presence::NotAsked if refused => {
+            let address = evidence.http.get().map(|http| safe(&http.address)).unwrap_or_default();
+            let line = format!("nothing listens at {address}");
+            Some(Verdict::new(Code::GatewayDead, line, ["newswire doctor   # on its machine".to_owned()]))
+        }
+        // It has run for long and does not listen: it will not by itself.
+        Presence::Running if refused && !is_starting(gateway) && has_no_listener(evidence) => {
+            let address = evidence.listener.get().map(|listener| safe(&listener.address)).unwrap_or_default();
+            let line = format!("{} runs and does not listen at {address}", named(gateway));
+            Some(Verdict::new(Code::GatewayDead, line, [bundle(), restart(gateway)]))
+        }
+        _ => None,
+    }
+}
+
+fn has_no_listener(evidence: &Evidence) -> bool {
+    evidence.listener.get().is_some_and(|listener| listener.sockets.is_empty())
+}
+
+pub(super) fn daemon_dead(evidence: &Evidence) -> Option<Verdict> {
+    let ingestd = &evidence.ingestd;
+    if ingestd.presence != Presence::Absent {
+        return None;
+    }
+    let line = format!(
+        "newswire-ingestd does not run: {}; what the gateway has is still served",
+        safe(&ingestd.found_by)
+    );
+    Some(Verdict::new(Code::DaemonDead, line, [last_words(ingestd), start(ingestd)]))
+}
+
+/// It ends by itself, and is no hang.
+pub(super) fn draining(evidence: &Evidence) -> Option<Verdict> {
+    let vitals = evidence.gateway.vitals();
+    let ready = evidence.http.get().and_then(|http| http.ready.get());
+    if !vitals.is_some_and(|vitals| vitals.draining) && !ready.is_some_and(|ready| ready.draining) {
+        return None;
+    }
+    let clients = vitals.and_then(|vitals| vitals.clients);
+    let left = clients.map(|clients| format!(", {clients} clients left")).unwrap_or_default();
+    let line = format!("{} is draining{left}, and ends by itself", named(&evidence.gateway));
+    Some(Verdict::new(Code::Healthy, line, ["newswire doctor   # again, after gateway.drain".to_owned()]))
+}
+
+pub(super) fn starting(evidence: &Evidence) -> Option<Verdict> {
+    let young = evidence.daemons().find(|daemon| daemon.is_running() && is_starting(daemon))?;
+    let ready = evidence.http.get().and_then(|http| http.ready.get());
+    // A gateway that is ready has nothing left to wait for.
+    if ready.is_some_and(|ready| ready.ready) {
+        return None;
+    }
+    let reasons = ready.map(|ready| safe(&ready.reasons.join("; "))).unwrap_or_default();
+    let wait = if reasons.is_empty() { "not everything is up yet".to_owned() } else { reasons };
+    let line = format!("{} started {} ago: {wait}", named(young), ago(young.uptime_ms().unwrap_or(0)));
+    Some(Verdict::new(Code::Healthy, line, ["newswire doctor   # again, in 10 s".to_owned()]))
+}
+
+pub(super) fn is_starting(daemon: &Daemon) -> bool {
+    daemon.uptime_ms().is_some_and(|uptime| uptime < STARTING_MS)
+}

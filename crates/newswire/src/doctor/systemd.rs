@@ -1,0 +1,115 @@
+//! What systemd says about our units, where it is in charge.
+
+use std::{collections::BTreeMap, process::Stdio, time::Duration};
+
+use serde::Serialize;
+use tokio::{process::Command, time::timeout};
+
+use super::evidence::Part;
+
+/// How long it may take.
+const WITHIN: Duration = Duration::from_secs(1);
+/// What is asked of each unit.
+const PROPERTIES: &str =
+    "Id,LoadState,ActiveState,SubState,MainPID,NRestarts,Result,WatchdogTimestamp,ActiveEnterTimestamp";
+/// Our units.
+const UNITS: [&str; 3] = ["newswire-ingestd.service", "newswire-gateway.service", "newswire-gateway.socket"];
+
+/// A unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Unit {
+    pub(crate) id: String,
+    pub(crate) active: String,
+    pub(crate) sub: String,
+    pub(crate) main_pid: Option<i32>,
+    pub(crate) restarts: Option<u64>,
+    pub(crate) result: String,
+    pub(crate) watchdog: String,
+    pub(crate) since: String,
+}
+
+/// Those of our units that systemd knows.
+pub(crate) struct Units(Result<Vec<Unit>, String>);
+
+impl Units {
+    pub(crate) async fn ask() -> Self {
+        let mut command = Command::new("systemctl");
+        command.arg("show").args(UNITS).args(["--no-pager", "-p", PROPERTIES]);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let answer = match timeout(WITHIN, command.output()).await {
+            Err(_) => Err(format!("systemctl did not answer within {WITHIN:?}")),
+            Ok(Err(error)) => Err(format!("systemctl: {error}")),
+            Ok(Ok(output)) if !output.status.success() => {
+                let said =
+                    String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or("failed").to_owned();
+                Err(format!("systemctl: {said}"))
+            }
+            Ok(Ok(output)) => Ok(parse(&String::from_utf8_lossy(&output.stdout))),
+        };
+        Self(answer)
+    }
+
+    pub(crate) fn unasked() -> Self {
+        Self(Err("not asked".to_owned()))
+    }
+
+    /// The service that runs a program of ours.
+    pub(crate) fn of(&self, program: &str) -> Part<Unit> {
+        match &self.0 {
+            Err(why) => Part::missing(why.clone()),
+            Ok(units) => {
+                let unit = units.iter().find(|unit| unit.id.strip_suffix(".service") == Some(program));
+                unit.cloned().ok_or_else(|| format!("systemd has no {program}.service")).into()
+            }
+        }
+    }
+}
+
+/// Blocks of `Name=value`, one a unit; those that systemd does not know are left out.
+fn parse(text: &str) -> Vec<Unit> {
+    let mut units = Vec::new();
+    for block in text.split("\n\n") {
+        let values: BTreeMap<_, _> = block.lines().filter_map(|line| line.split_once('=')).collect();
+        let text = |name: &str| values.get(name).copied().unwrap_or_default().to_owned();
+        if values.contains_key("Id") && text("LoadState") != "not-found" {
+            units.push(Unit {
+                id: text("Id"),
+                active: text("ActiveState"),
+                sub: text("SubState"),
+                main_pid: text("MainPID").parse().ok().filter(|pid| *pid > 0),
+                restarts: text("NRestarts").parse().ok(),
+                result: text("Result"),
+                watchdog: text("WatchdogTimestamp"),
+                since: text("ActiveEnterTimestamp"),
+            });
+        }
+    }
+    units
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_that_systemd_does_not_know_are_left_out() {
+        let text = "Id=newswire-gateway.service\nLoadState=loaded\nActiveState=active\nSubState=running\n\
+                    MainPID=42\nNRestarts=3\nResult=success\nWatchdogTimestamp=Fri 2026-01-02 03:04:05 UTC\n\n\
+                    Id=newswire-ingestd.service\nLoadState=not-found\nActiveState=inactive\nMainPID=0\n\n\
+                    Id=newswire-gateway.socket\nLoadState=loaded\nActiveState=failed\nResult=service-start-limit-hit\n";
+        let units = Units(Ok(parse(text)));
+        let gateway = units.of("newswire-gateway");
+        let gateway = gateway.get().unwrap();
+        assert_eq!(
+            (gateway.main_pid, gateway.restarts, gateway.active.as_str()),
+            (Some(42), Some(3), "active")
+        );
+        assert!(units.of("newswire-ingestd").get().is_none());
+        assert_eq!(units.0.unwrap().len(), 2);
+    }
+
+    #[test]
+    fn nonsense_is_no_unit() {
+        assert!(parse("").is_empty() && parse("System has not been booted\n\n=\n").is_empty());
+    }
+}
