@@ -146,7 +146,7 @@ async fn what_is_healthy_is_called_so_with_everything_that_can_be_seen() {
     }
     assert_eq!(said.evidence("/gateway/watch/vitals/wire/connected"), true);
     assert_eq!(said.evidence("/ingestd/watch/vitals/wire/subscribers"), 1);
-    assert_eq!(said.evidence("/gateway/stacks/from"), "inside");
+    assert!(said.evidence("/gateway/stacks/from").is_string());
     assert!(!said.places("gateway").is_empty() && !said.places("ingestd").is_empty());
     assert!(said.evidence("/store/free_bytes").as_u64().unwrap() > 0);
 

@@ -11,6 +11,9 @@ use super::{
     evidence::Part,
 };
 
+/// Threads that look at the others, of which the last two run while we ask: none of them is ever to blame.
+const WATCHERS: [&str; 3] = ["watchdog", "stacks", "vitals"];
+
 /// All threads, the ones to look at first.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Stacks {
@@ -96,7 +99,9 @@ fn see(thread: Thread, watch: Option<&Watch>) -> Seen {
     let busy = watch.and_then(|watch| watch.threads.iter().find(|busy| busy.tid == thread.tid));
     let work = its_loop.and_then(|l| l.work.clone()).or_else(|| busy.and_then(|busy| busy.work.clone()));
     let stalled = its_loop.is_some_and(|l| l.stalled);
-    let idle = thread.is_idle() && !stalled && work.is_none();
+    let idle = (thread.is_idle() || WATCHERS.contains(&thread.name.as_str())) && !stalled;
+    // Work is noted while it is done, so what an idle thread worked on when it was asked is over.
+    let work = work.filter(|_| !idle);
     let culprit = thread.culprit().map(place);
     Seen { idle, stalled, loop_name: its_loop.map(|l| l.name.clone()), work, culprit, thread }
 }
@@ -134,6 +139,24 @@ mod tests {
         assert_eq!(place(&frame(Some("a::b"), Some("a/src/b.rs"), Some(7))), "a::b at a/src/b.rs:7");
         assert_eq!(place(&frame(Some("a::b"), None, None)), "a::b");
         assert_eq!(place(&frame(None, None, None)), "newswire-gateway+0x10");
+    }
+
+    #[test]
+    fn who_looks_at_the_others_is_not_to_blame_unless_stalled() {
+        let thread = |name: &str, tid| Thread {
+            tid,
+            name: name.into(),
+            state: 'R',
+            wchan: None,
+            frames: vec![frame(Some("daemon::watch::thread::rest"), None, None)],
+            missing: None,
+        };
+        let watch = r#"{"loops":[{"name":"worker-0","tid":2,"stalled":true,"work":{"what":"GET /"}}]}"#;
+        let watch: Watch = serde_json::from_str(watch).unwrap();
+        assert!(see(thread("watchdog", 1), Some(&watch)).idle);
+        let worker = see(thread("worker-0", 2), Some(&watch));
+        assert!(!worker.idle && worker.stalled && worker.loop_name.as_deref() == Some("worker-0"));
+        assert_eq!(worker.work.unwrap().what, "GET /");
     }
 
     #[test]

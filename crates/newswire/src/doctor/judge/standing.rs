@@ -203,7 +203,7 @@ pub(super) fn draining(evidence: &Evidence) -> Option<Verdict> {
 
 pub(super) fn starting(evidence: &Evidence) -> Option<Verdict> {
     let young = evidence.daemons().find(|daemon| daemon.is_running() && is_starting(daemon))?;
-    let ready = evidence.http.get().and_then(|http| http.ready.get());
+    let ready = evidence.http.get()?.ready.get();
     // A gateway that is ready has nothing left to wait for.
     if ready.is_some_and(|ready| ready.ready) {
         return None;

@@ -1,5 +1,7 @@
 //! The processes, their loops, their stalls and their stacks.
 
+use stacks::Frame;
+
 use super::{Page, ago, bytes};
 use crate::{
     doctor::{
@@ -12,8 +14,10 @@ use crate::{
     out::safe,
 };
 
-/// Frames of one stack that are shown; the JSON has all.
+/// Frames of one stack that are shown, and more when the one to blame is further out; the JSON has all.
 const FRAMES_SHOWN: usize = 14;
+/// Further out there is only how the thread was begun.
+const BEGIN_OF_THREAD: &str = "__rust_begin_short_backtrace";
 
 pub(super) fn show(page: &mut Page, daemon: &Daemon) {
     if daemon.presence == Presence::NotAsked {
@@ -184,13 +188,18 @@ fn stack(page: &mut Page, seen: &Seen) {
     if let Some(why) = &thread.missing {
         page.missing("", why);
     }
-    for frame in thread.frames.iter().take(FRAMES_SHOWN) {
+    let blamed = |frame: &&Frame| seen.culprit.as_deref() == Some(place(frame).as_str());
+    let culprit = thread.frames.iter().position(|frame| blamed(&frame)).map_or(0, |at| at + 2);
+    let is_begin =
+        |frame: &Frame| frame.function.as_deref().is_some_and(|name| name.contains(BEGIN_OF_THREAD));
+    let begin = thread.frames.iter().position(is_begin).unwrap_or(thread.frames.len());
+    let shown = FRAMES_SHOWN.max(culprit).min(begin);
+    for frame in thread.frames.iter().take(shown) {
         let text = safe(&place(frame));
-        let blamed = seen.culprit.as_deref() == Some(place(frame).as_str());
-        page.say(blamed && seen.stalled, "", &format!("{} {text}", if frame.inlined { "|" } else { "at" }));
+        let mark = if frame.inlined { "|" } else { "at" };
+        page.say(blamed(&frame) && seen.stalled, "", &format!("{mark} {text}"));
     }
-    let more = thread.frames.len().saturating_sub(FRAMES_SHOWN);
-    if more > 0 {
-        page.fine("", &format!("and {more} more"));
+    if begin > shown {
+        page.fine("", &format!("and {} more", begin - shown));
     }
 }
