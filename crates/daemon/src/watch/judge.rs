@@ -11,6 +11,8 @@ pub(super) const LOOK_EVERY_MS: u64 = 250;
 const LOOK_COUNTS_MS: u64 = 2 * LOOK_EVERY_MS;
 /// Longer silence is a stall.
 pub(super) const SILENCE_MS: u64 = 1_000;
+/// So much of the watchdog's own work counts in full; taking stacks takes a second at most.
+const WORKED_MS_MAX: u64 = 5_000;
 /// A watchdog that is later than this says that the process did not run.
 const OVERSLEPT_MS: u64 = 1_000;
 /// The wall clock may drift this much between two looks.
@@ -71,6 +73,8 @@ pub(super) enum Finding {
 #[derive(Debug, Default)]
 pub(super) struct Judge {
     last: Option<Times>,
+    /// How long the watchdog was busy with what the last look brought to light.
+    worked_ms: u64,
     loops: HashMap<u64, Loop>,
 }
 
@@ -95,10 +99,12 @@ impl Judge {
     pub(super) fn look(&mut self, now: Times, sights: &[Sight]) -> Vec<Finding> {
         let mut findings = Vec::new();
         let last = self.last.replace(now).unwrap_or(now);
-        let counts = now.monotonic.saturating_sub(last.monotonic).min(LOOK_COUNTS_MS);
+        let worked_ms = std::mem::take(&mut self.worked_ms).min(WORKED_MS_MAX);
+        let counts = now.monotonic.saturating_sub(last.monotonic).min(LOOK_COUNTS_MS + worked_ms);
         let passed = now.boot.saturating_sub(last.boot);
-        if passed > LOOK_EVERY_MS + OVERSLEPT_MS {
-            findings.push(Finding::Paused { ms: passed - LOOK_EVERY_MS });
+        let expected = LOOK_EVERY_MS + worked_ms;
+        if passed > expected + OVERSLEPT_MS {
+            findings.push(Finding::Paused { ms: passed - expected });
         }
         let jump = (now.wall - last.wall) - i64::try_from(passed).unwrap_or(i64::MAX);
         if jump.unsigned_abs() > JUMP_MS {
@@ -117,6 +123,11 @@ impl Judge {
             is_here
         });
         findings
+    }
+
+    /// So long the watchdog was at what this look had found: the process ran all the while.
+    pub(super) fn worked(&mut self, ms: u64) {
+        self.worked_ms = ms;
     }
 
     /// The latest beat of the last minute, a stall that lasts included.
@@ -292,6 +303,22 @@ mod tests {
             world.take()[..],
             [Finding::Paused { .. }, Finding::Began { silent_ms: 1_060, .. }]
         ));
+    }
+
+    #[test]
+    fn time_that_the_watchdog_itself_needs_for_stacks_is_no_pause_and_counts_as_silence() {
+        let mut world = World::new();
+        world.looks(4, true);
+        world.judge.worked(2_000);
+        world.pass(2_000);
+        world.looks(1, false);
+        assert!(matches!(world.take()[..], [Finding::Began { silent_ms: 2_310, .. }]));
+        world.looks(1, true);
+        world.take();
+        world.judge.worked(2_000);
+        world.pass(2_000);
+        world.looks(8, true);
+        assert_eq!(world.take(), []);
     }
 
     #[test]

@@ -21,6 +21,8 @@ use crate::work::{self, Worker};
 const CANARY_EVERY_MS: u64 = 1_000;
 /// Stacks taken in one look, however many loops stall together.
 const STACKS_MAX: usize = 8;
+/// What lies further apart was not read at one moment.
+const APART_MS_MAX: u64 = 100;
 /// How long [`WatchHandle`] waits for the thread to end.
 const END_WITHIN: Duration = Duration::from_secs(2);
 
@@ -126,6 +128,7 @@ impl Watchdog {
         if self.watch.0.dump.swap(false, Relaxed) {
             show::dump(&self.watch);
         }
+        self.judge.worked(now_ms() - now.monotonic);
     }
 
     fn tell(&self, finding: Finding, entries: &[Arc<Entry>], stacks_left: &mut usize) {
@@ -266,12 +269,16 @@ impl Odd {
     }
 }
 
+/// The clocks at one moment: read again when the process was stopped in between.
 fn times() -> Times {
-    let wall = clock_gettime(ClockId::Realtime);
-    Times {
-        monotonic: now_ms(),
-        boot: millis(clock_gettime(ClockId::Boottime)),
-        wall: wall.tv_sec * 1000 + wall.tv_nsec / 1_000_000,
+    loop {
+        let before = millis(clock_gettime(ClockId::Boottime));
+        let wall = clock_gettime(ClockId::Realtime);
+        let monotonic = now_ms();
+        let boot = millis(clock_gettime(ClockId::Boottime));
+        if boot - before < APART_MS_MAX {
+            return Times { monotonic, boot, wall: wall.tv_sec * 1000 + wall.tv_nsec / 1_000_000 };
+        }
     }
 }
 
