@@ -38,6 +38,8 @@ pub use self::thread::WatchHandle;
 
 /// How often a loop shows that it lives.
 const BEAT_EVERY: Duration = Duration::from_millis(100);
+/// Attempts of [`soon`]: about a millisecond.
+const ATTEMPTS: usize = 1_000;
 /// Stalls that are remembered.
 const STALLS_MAX: usize = 16;
 
@@ -353,6 +355,18 @@ impl Entry {
         self.idle.store(true, std::sync::atomic::Ordering::Release);
         self.beat(late_ms);
     }
+}
+
+/// For vitals: tries for a lock until a moment has passed, in which whoever holds it for a few instructions lets it go, and
+/// whoever is stuck does not.
+pub fn soon<T>(attempt: impl Fn() -> Option<T>) -> Option<T> {
+    (0..ATTEMPTS).find_map(|_| {
+        let got = attempt();
+        if got.is_none() {
+            std::thread::yield_now();
+        }
+        got
+    })
 }
 
 /// The monotonic clock, which stands still while the machine sleeps.

@@ -2,14 +2,15 @@
 
 use std::net::SocketAddr;
 
+use daemon::watch::soon;
 use news::Cursor;
 use serde_json::{Value, json};
 
 use crate::hub::Hub;
 
-/// A part whose lock is held at this very moment is null.
+/// A part whose lock somebody holds and does not let go is null.
 pub(crate) fn vitals(hub: &Hub, listen: SocketAddr, inherited: bool) -> Value {
-    let (link, ring) = (hub.link.try_get(), hub.ring.try_state());
+    let (link, ring) = (soon(|| hub.link.try_get()), soon(|| hub.ring.try_state()));
     let standing = ring.as_ref().and_then(|ring| ring.standing.as_ref());
     let (used, max) = daemon::limits::open_files();
     json!({

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use daemon::Clock;
+use daemon::{Clock, watch::soon};
 use news::{Cursor, Seq, Timestamp};
 use rustix::fs::statvfs;
 use serde_json::{Map, Value, json};
@@ -114,7 +114,7 @@ impl Vitals {
             "open_files": { "used": used, "max": max },
         });
         // Nothing of the sources while their list is being changed.
-        if let (Value::Object(all), Some(plates)) = (&mut vitals, self.board.try_plates()) {
+        if let (Value::Object(all), Some(plates)) = (&mut vitals, soon(|| self.board.try_plates())) {
             all.extend(sources(&plates, Timestamp::from_millis(self.clock.now_millis())));
         }
         vitals

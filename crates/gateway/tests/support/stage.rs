@@ -118,6 +118,8 @@ pub(crate) struct Gateway {
     pub(crate) stop: CancellationToken,
     pub(crate) thread: Option<thread::JoinHandle<()>>,
     pub(crate) directory: tempfile::TempDir,
+    /// What must make progress in it.
+    pub(crate) watch: Watch,
 }
 
 impl Gateway {
@@ -140,18 +142,19 @@ impl Gateway {
         change(&mut config);
         let stop = CancellationToken::new();
         let signals = Signals { stop: stop.clone(), reload: watch::channel(0).1 };
+        let watch = Watch::new();
         let start = Start {
             config,
             clock: Clock::system(),
             logs: Logs::detached(),
             signals,
-            watch: Watch::new(),
+            watch: watch.clone(),
             inside: None,
         };
         let thread = thread::spawn(move || {
             actix_web::rt::System::new().block_on(newswire_gateway::run_within(start, limits)).unwrap();
         });
-        let gateway = Self { door: Door { address }, stop, thread: Some(thread), directory };
+        let gateway = Self { door: Door { address }, stop, thread: Some(thread), directory, watch };
         let up = async {
             while TcpStream::connect(address).await.is_err() {
                 sleep(Duration::from_millis(10)).await;
