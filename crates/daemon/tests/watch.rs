@@ -207,18 +207,25 @@ fn a_quit_signal_writes_every_stack_and_the_state_to_the_log_while_a_loop_is_stu
 fn a_process_that_was_stopped_as_a_whole_blames_no_loop() {
     let running = Running::start("free", &[]);
     comes(|| running.folder.path().join("admin.sock").exists());
-    // Some looks before and after.
-    let rest = || assert!(running.lines.recv_timeout(Duration::from_secs(2)).is_err(), "nothing to say");
-    rest();
+    let looks = |looks_for: Duration| {
+        let mut lines = Vec::new();
+        while let Ok(line) = running.lines.recv_timeout(looks_for) {
+            lines.push(line);
+        }
+        lines
+    };
+    // Some looks before it.
+    looks(Duration::from_secs(1));
     running.signal(Signal::STOP);
-    assert!(running.lines.recv_timeout(Duration::from_secs(4)).is_err(), "it is stopped");
+    assert_eq!(looks(Duration::from_secs(4)), Vec::<Value>::new(), "it is stopped");
     running.signal(Signal::CONT);
     let paused = "the process did not run: it was stopped, or the machine asleep or without a free processor";
     let (before, line) = running.until(paused);
     assert_eq!(before, Vec::<Value>::new());
     assert!(line["paused_ms"].as_u64().unwrap() > 2_000, "{line:#}");
     let shown = running.watch();
-    assert_eq!((&shown["stalls_total"], &shown["pauses"]["count"]), (&json!(0), &json!(1)), "{shown:#}");
+    assert_eq!(shown["stalls_total"], 0, "{shown:#}");
+    assert!(shown["pauses"]["count"].as_u64().unwrap() >= 1, "{shown:#}");
 }
 
 #[test]
