@@ -163,6 +163,8 @@ fn refusal(pid: i32, tid: i32) -> String {
         return "a process cannot trace itself; it has a capture of its own for that".to_owned();
     }
     if let Some(tracer) = number(pid, tid, "TracerPid").filter(|tracer| *tracer != 0) {
+        // The system names the thread; people know the process.
+        let tracer = number(tracer, tracer, "Tgid").unwrap_or(tracer);
         let name = proc::thread(tracer, tracer).map_or_else(|| "?".to_owned(), |tracer| tracer.name);
         return format!(
             "process {tracer} ({name}) traces it already, and only one can: end that one and ask again"

@@ -1,0 +1,87 @@
+use std::{sync::mpsc, thread, time::Duration};
+
+use stacks::Inside;
+
+use crate::{
+    assert_places,
+    busy::{Busy, named},
+};
+
+#[test]
+fn every_thread_is_named_by_function_file_and_line() {
+    let capture = Busy::start("spin").inside();
+    assert_places(&capture, true);
+    assert!(capture.longest_pause < Duration::from_millis(100), "{:?}", capture.longest_pause);
+}
+
+#[test]
+fn one_that_may_not_be_traced_still_sees_itself() {
+    let mut busy = Busy::start("undumpable");
+    assert_places(&busy.inside(), false);
+}
+
+#[test]
+fn calls_that_wait_are_not_cut_short() {
+    let mut busy = Busy::start("spin");
+    for _ in 0..3 {
+        busy.inside();
+    }
+    assert_places(&busy.inside(), true);
+    assert_eq!(busy.say("release"), "4"); // one byte read, and one more at each of three calls
+}
+
+#[test]
+fn threads_that_end_meanwhile_are_no_error() {
+    let mut busy = Busy::start("short");
+    for _ in 0..3 {
+        assert_places(&busy.inside(), false);
+    }
+}
+
+#[test]
+fn the_asking_thread_is_not_among_them_and_a_gone_one_is_nothing() {
+    let inside = Inside::install().unwrap();
+    let (tell, told) = mpsc::sync_channel(1);
+    let short = thread::spawn(move || tell.send(rustix::thread::gettid().as_raw_nonzero().get()));
+    let tid = told.recv().unwrap();
+    short.join().unwrap().unwrap();
+    for _ in 0..1000 {
+        // The kernel is done with it a little after it was joined.
+        if !std::path::Path::new(&format!("/proc/self/task/{tid}")).exists() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(inside.one(tid), None);
+    let me = rustix::thread::gettid().as_raw_nonzero().get();
+    assert!(inside.all().threads.iter().all(|thread| thread.tid != me));
+}
+
+#[test]
+fn it_can_be_installed_again() {
+    Inside::install().unwrap();
+    Inside::install().unwrap();
+}
+
+#[test]
+fn many_may_ask_at_once() {
+    let inside = Inside::install().unwrap();
+    let (_keep, wait) = mpsc::sync_channel::<()>(1);
+    let waiting = thread::Builder::new().name("waiting".to_owned()).spawn(move || wait.recv()).unwrap();
+    let ask = || {
+        for _ in 0..3 {
+            let capture = inside.all();
+            let thread = named(&capture, "waiting");
+            assert!(thread.frames.iter().any(|frame| {
+                frame.function.as_deref().is_some_and(|function| function.contains("mpsc::Receiver"))
+            }));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(ask);
+        }
+    });
+    drop(_keep);
+    assert!(waiting.join().unwrap().is_err());
+}

@@ -1,0 +1,54 @@
+//! Stacks of a process with threads in known places: from outside, from inside, and as gdb sees them.
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests, too")]
+#![expect(clippy::disallowed_methods, reason = "threads of their own that block on purpose")]
+
+mod busy;
+mod gdb;
+mod inside;
+mod outside;
+
+use stacks::Capture;
+
+use busy::{line_of, named};
+
+/// Each thread is where it was put: by function, file and line.
+fn assert_places(capture: &Capture, spins: bool) {
+    let mut places = vec![
+        ("blocked", "blocked", "here it reads"),
+        ("lock", "at_the_lock", "here it waits for the lock"),
+        ("asleep", "asleep", "here it sleeps"),
+        ("inbox", "inbox", "here it waits for work"),
+    ];
+    if spins {
+        places.push(("spinning", "spinning", "here it spins"));
+    }
+    for (name, function, comment) in places {
+        let thread = named(capture, name);
+        let frame = thread.culprit().unwrap_or_else(|| panic!("nobody to blame in {thread}"));
+        assert_eq!(
+            frame.function.as_deref(),
+            Some(format!("threads::busy::{function}").as_str()),
+            "{thread}"
+        );
+        assert_eq!(frame.file.as_deref(), Some("crates/stacks/tests/threads/busy.rs"), "{thread}");
+        if name == "spinning" {
+            // It may be caught at any line of the loop.
+            assert!(frame.line.is_some_and(|line| line.abs_diff(line_of(comment)) <= 2), "{thread}");
+        } else {
+            assert_eq!(frame.line, Some(line_of(comment)), "{thread}");
+        }
+        assert_eq!(thread.missing, None, "{thread}");
+        assert_eq!(thread.is_idle(), name == "inbox", "{thread}");
+    }
+    let blocked = named(capture, "blocked");
+    let callers: Vec<_> = blocked
+        .frames
+        .iter()
+        .filter_map(|frame| frame.function.as_deref()?.strip_prefix("threads::busy::"))
+        .take(3)
+        .collect();
+    assert_eq!(callers, ["blocked", "middle", "outer"], "{blocked}");
+    assert!(
+        blocked.to_string().contains("    at threads::busy::middle (crates/stacks/tests/threads/busy.rs:")
+    );
+}

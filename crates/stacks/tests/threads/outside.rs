@@ -1,0 +1,189 @@
+use std::{
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{sys::ptrace, unistd::Pid};
+use rustix::process::{Signal, kill_process};
+
+use crate::{
+    assert_places,
+    busy::{Busy, named},
+};
+
+const LOOK_AT: &str = "STACKS_TEST_LOOK_AT";
+
+fn states(pid: i32) -> Vec<char> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let state = |task: std::io::Result<std::fs::DirEntry>| {
+        let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+        stat.rsplit_once(") ")?.1.chars().next()
+    };
+    tasks.filter_map(state).collect()
+}
+
+fn raw(pid: i32) -> rustix::process::Pid {
+    rustix::process::Pid::from_raw(pid).unwrap()
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if holds() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{what}");
+}
+
+#[test]
+fn every_thread_is_named_by_function_file_and_line() {
+    let busy = Busy::start("spin");
+    let capture = stacks::of_process(busy.pid()).unwrap();
+    assert_eq!(capture.pid, busy.pid());
+    assert_places(&capture, true);
+    assert!(capture.longest_pause < Duration::from_millis(100), "{:?}", capture.longest_pause);
+    assert!(capture.threads.is_sorted_by_key(|thread| thread.tid));
+}
+
+#[test]
+fn a_running_process_goes_on_and_its_calls_are_not_cut_short() {
+    let mut busy = Busy::start("spin");
+    for _ in 0..5 {
+        stacks::of_process(busy.pid()).unwrap();
+    }
+    assert!(!states(busy.pid()).iter().any(|state| matches!(state, 't' | 'T')));
+    assert_eq!(busy.say("still there?"), "still there?");
+    assert_eq!(busy.say("release"), "4"); // one byte read, and one more at each of three calls
+    let spins = || {
+        let capture = stacks::of_process(busy.pid()).unwrap();
+        named(&capture, "spinning").state == 'R'
+    };
+    eventually("it does not spin any more", spins);
+}
+
+#[test]
+fn a_stopped_process_is_told_of_and_stays_stopped() {
+    let mut busy = Busy::start("spin");
+    kill_process(raw(busy.pid()), Signal::STOP).unwrap();
+    eventually("it does not stop", || states(busy.pid()).iter().all(|state| *state == 'T'));
+    for _ in 0..2 {
+        let capture = stacks::of_process(busy.pid()).unwrap();
+        assert_places(&capture, true);
+        assert!(capture.threads.iter().all(|thread| thread.state == 'T'));
+        eventually("it was woken", || states(busy.pid()).iter().all(|state| *state == 'T'));
+    }
+    kill_process(raw(busy.pid()), Signal::CONT).unwrap();
+    assert_eq!(busy.say("awake?"), "awake?");
+}
+
+#[test]
+fn threads_that_end_meanwhile_are_no_error() {
+    let busy = Busy::start("short");
+    for _ in 0..10 {
+        let capture = stacks::of_process(busy.pid()).unwrap();
+        assert_places(&capture, false);
+    }
+}
+
+#[test]
+fn a_runtime_without_work_is_idle_and_a_job_of_its_pool_is_not() {
+    let busy = Busy::start("runtime");
+    let all_idle = || {
+        let capture = stacks::of_process(busy.pid()).unwrap();
+        let of_runtime: Vec<_> = capture.threads.iter().filter(|thread| thread.name == "rt").collect();
+        assert!(of_runtime.len() >= 4, "{capture:#?}");
+        let (jobs, others): (Vec<_>, Vec<_>) = of_runtime.into_iter().partition(|thread| {
+            thread.culprit().and_then(|frame| frame.function.as_deref()) == Some("threads::busy::job")
+        });
+        jobs.len() == 1 && !jobs[0].is_idle() && others.iter().all(|thread| thread.is_idle())
+    };
+    eventually("the runtime does not come to rest", all_idle);
+}
+
+#[test]
+fn a_second_tracer_is_told_who_is_the_first() {
+    let busy = Busy::start("");
+    ptrace::seize(Pid::from_raw(busy.pid()), ptrace::Options::empty()).unwrap();
+    let capture = stacks::of_process(busy.pid()).unwrap();
+    let main = &capture.threads[0];
+    let missing = main.missing.as_deref().unwrap();
+    let us = format!("process {} (", std::process::id());
+    assert!(missing.starts_with(&us) && missing.contains("traces it already"), "{missing}");
+    assert!(main.frames.is_empty() && main.wchan.is_some());
+    // The others are not traced by anybody.
+    assert_places(&capture, false);
+}
+
+#[test]
+fn without_the_right_to_there_is_what_proc_tells_and_what_to_do() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can become somebody else");
+        return;
+    }
+    let busy = Busy::start("");
+    let pid = busy.pid();
+    let nobody = rustix::process::Uid::from_raw(65534);
+    // Of this thread alone, and of those that it starts.
+    let look = move || {
+        rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        stacks::of_process(pid).unwrap()
+    };
+    let capture = thread::spawn(look).join().unwrap();
+    let blocked = named(&capture, "blocked");
+    assert_eq!(blocked.state, 'S');
+    assert!(blocked.frames.is_empty());
+    let missing = blocked.missing.as_deref();
+    assert_eq!(missing, Some("it belongs to user 0, not to user 65534: run as root"));
+}
+
+#[test]
+fn what_does_not_exist_is_an_error() {
+    let mut ended = Command::new("true").spawn().unwrap();
+    ended.wait().unwrap();
+    for pid in [ended.id().cast_signed(), 0, -1, i32::MAX] {
+        let error = stacks::of_process(pid).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+        assert_eq!(error.to_string(), format!("there is no process {pid}"));
+    }
+}
+
+#[test]
+fn its_own_process_cannot_be_traced_and_it_says_so() {
+    let capture = stacks::of_process(std::process::id().cast_signed()).unwrap();
+    let missing = capture.threads[0].missing.as_deref().unwrap();
+    assert!(missing.starts_with("a process cannot trace itself"), "{missing}");
+}
+
+/// Not a test: looks at a process until it is killed.
+#[test]
+#[ignore = "the process that the tests kill"]
+fn looking_process() {
+    let Ok(pid) = std::env::var(LOOK_AT) else { return };
+    loop {
+        stacks::of_process(pid.parse().unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn one_that_is_killed_while_it_looks_leaves_nothing_stopped() {
+    let mut busy = Busy::start("spin");
+    for round in 0..5 {
+        let mut looking = Command::new(std::env::current_exe().unwrap())
+            .args(["outside::looking_process", "--exact", "--ignored"])
+            .env(LOOK_AT, busy.pid().to_string())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let began = Instant::now();
+        // Into the middle of its looking, at another place each time.
+        while began.elapsed() < Duration::from_millis(200 + 37 * round) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        looking.kill().unwrap();
+        looking.wait().unwrap();
+        eventually("left stopped", || !states(busy.pid()).iter().any(|state| matches!(state, 't' | 'T')));
+    }
+    assert_eq!(busy.say("still there?"), "still there?");
+}
