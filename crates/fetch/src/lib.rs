@@ -6,6 +6,11 @@
 //! Never here: parsing what was fetched, state between visits, a clock of our own. Wall time is an argument;
 //! durations are measured with tokio's clock, which tests can pause. No error shows a secret of a URL.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests may block; what they test is checked without them")
+)]
+
 mod address;
 mod answer;
 mod body;

@@ -49,7 +49,9 @@ impl Resolver for SystemResolver {
             let lookup = tokio::task::spawn_blocking(move || {
                 // A visit that gave up cannot stop libc: the permit is held until the thread really ends.
                 let _permit = permit;
-                (name.as_str(), 0).to_socket_addrs().map(|found| found.map(|a| a.ip()).collect())
+                #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
+                let found = (name.as_str(), 0).to_socket_addrs()?;
+                Ok(found.map(|a| a.ip()).collect())
             });
             lookup.await.map_err(io::Error::other)?
         })

@@ -44,6 +44,7 @@ pub(crate) fn start(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let endpoint = Endpoint::Socket(socket);
     let peer = Peer::try_new(endpoint.clone())?;
+    #[expect(clippy::disallowed_methods, reason = "the loop of this very thread")]
     let work = move || {
         runtime.block_on(async {
             let catalogue = Notify::new();

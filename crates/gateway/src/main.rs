@@ -13,6 +13,7 @@ struct Arguments {
     config: Option<PathBuf>,
 }
 
+#[expect(clippy::disallowed_methods, reason = "the main thread's loop begins here")]
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     daemon::process::run("newswire-gateway", arguments.config.as_deref(), |start| {

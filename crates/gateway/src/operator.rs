@@ -19,6 +19,7 @@ impl Operator {
     ///
     /// # Errors
     /// When the file cannot be read, or holds no token.
+    #[expect(clippy::disallowed_methods, reason = "before the loops begin")]
     pub(crate) fn load(file: Option<&Path>) -> anyhow::Result<Self> {
         let Some(file) = file else { return Ok(Self(None)) };
         let mut token = String::new();

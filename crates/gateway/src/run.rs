@@ -121,7 +121,9 @@ pub async fn run_within(start: Start, limits: Limits) -> Result<(), RunError> {
     drain(&hub).await;
     server.stop(true).await;
     intake_stop.cancel();
-    tokio::task::spawn_blocking(move || intake.join()).await.ok();
+    #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
+    let wait = move || intake.join();
+    tokio::task::spawn_blocking(wait).await.ok();
     tracing::info!("stopped");
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! its assertion is the bound. (B27, one connection a browser, is the page's alone: its case is in
 //! crates/e2e/tests/page.rs.)
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, reason = "a test may block")]
 
 #[path = "support/program.rs"]
 mod program;

@@ -1,5 +1,6 @@
 //! What `/openapi.json` says is what the gateway does: asked of the real program, without a daemon behind it.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![allow(clippy::disallowed_methods, reason = "a test may block")]
 
 use std::{
     collections::BTreeSet,

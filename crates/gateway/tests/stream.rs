@@ -1,6 +1,7 @@
 //! The gateway over real sockets, in front of a scripted daemon: what a client is told in every situation, and what
 //! a bad client can do to the others (nothing).
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, reason = "a test may block")]
 
 #[path = "support/stage.rs"]
 mod stage;

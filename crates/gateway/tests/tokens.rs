@@ -1,5 +1,6 @@
 //! Who reads what: read tokens over real sockets, on every route and through every way by which an event leaves.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, reason = "a test may block")]
 
 #[path = "support/issuer.rs"]
 mod issuer;

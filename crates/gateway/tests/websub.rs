@@ -1,5 +1,6 @@
 //! What hubs meet at the gateway while no daemon is behind it; the rest is a story in crates/e2e.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![allow(clippy::disallowed_methods, reason = "a test may block")]
 
 #[path = "support/stage.rs"]
 mod stage;

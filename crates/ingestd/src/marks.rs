@@ -48,6 +48,7 @@ impl Marks {
     ///
     /// # Errors
     /// When the folder cannot be made or read.
+    #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
     pub(crate) fn open(store: &Path) -> io::Result<Self> {
         let folder = store.join("parsing");
         fs::create_dir_all(&folder)?;
@@ -77,6 +78,7 @@ impl Marks {
     }
 
     /// Marks a document. Blocks for a moment.
+    #[expect(clippy::disallowed_methods, reason = "on the thread that is about to parse")]
     pub(crate) fn begin(&self, source: &SourceId) -> Mark {
         let text = format!("{}{READING}", self.deaths_of(source));
         if let Err(error) = fs::write(self.path(source), text)
@@ -88,6 +90,7 @@ impl Marks {
     }
 
     /// The process ends as it should. Blocks.
+    #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
     pub(crate) fn clear(&self) {
         // What cannot be removed is a false suspicion, and three of them are needed.
         fs::remove_dir_all(&self.0.folder).ok();
@@ -99,6 +102,7 @@ impl Marks {
 }
 
 impl Drop for Mark {
+    #[expect(clippy::disallowed_methods, reason = "on the thread that has parsed")]
     fn drop(&mut self) {
         self.marks.deaths().remove(&self.source);
         fs::remove_file(self.marks.path(&self.source)).ok();

@@ -113,6 +113,7 @@ impl Recorder {
 
 impl WriterThread {
     /// Waits until everything queued is on disk. Blocks; the recorder's actor must be gone by then.
+    #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
     pub(crate) fn join(self) -> Result<(), store::AppendError> {
         match self.thread.join() {
             Ok(result) => result,
@@ -180,6 +181,7 @@ impl Handler<Close> for Recorder {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "all of it on the recorder's own thread")]
 impl Desk {
     fn work(mut self, mut queue: mpsc::Receiver<Job>) -> Result<(), store::AppendError> {
         let busy = self.watch.busy_thread("recorder", Kind::Recorder);

@@ -264,7 +264,9 @@ async fn open_store(config: &Config) -> Result<(store::Writer, Reader), RunError
         },
     };
     notify::status("opening the log");
-    let opened = tokio::task::spawn_blocking(move || store::open(&path, &options)).await;
+    #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
+    let open = move || store::open(&path, &options);
+    let opened = tokio::task::spawn_blocking(open).await;
     Ok(opened.context("the thread that opens the log died")??)
 }
 
@@ -377,6 +379,7 @@ async fn take_catalogue(
     }
     let ids: Vec<_> = catalogue.sources.iter().map(|s| s.id.clone()).collect();
     let reader = reader.clone();
+    #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
     let recall = move || -> Result<HashMap<SourceId, SourceState>, store::ReadError> {
         let state = |id: SourceId| Ok(reader.state(&id)?.map(|state| (id, state)));
         ids.into_iter().filter_map(|id| state(id).transpose()).collect()

@@ -39,6 +39,7 @@ impl Fault {
 
 impl WireLog {
     /// The place after which everything recorded since `instant` stands. Blocks.
+    #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
     pub(crate) fn before(&self, instant: Timestamp) -> Result<Seq, LogError> {
         let first = self.reader.first_since(instant).map_err(|error| self.failed(&error))?;
         Ok(Seq(first.0 - 1))
@@ -57,6 +58,7 @@ impl Log for WireLog {
         Standing { epoch: self.reader.epoch().clone(), oldest, head: self.reader.head() }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the wire calls it on a thread of the blocking pool")]
     fn page(&self, after: Seq, limit: usize, bytes: usize) -> Result<LogPage, LogError> {
         let page = self.reader.page(after, limit, bytes).map_err(|error| self.failed(&error))?;
         let events =

@@ -1,6 +1,7 @@
 //! A subscription against servers that die, stall, lie and come back: what it has given out is never given out again,
 //! and nothing in between is passed over in silence.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, reason = "a test may block")]
 
 use std::time::Duration;
 

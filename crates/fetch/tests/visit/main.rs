@@ -1,5 +1,6 @@
 //! A visit against servers on loopback that are honest, slow, lying or hostile.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+#![allow(clippy::disallowed_methods, reason = "a test may block")]
 
 mod bodies;
 mod conditional;

@@ -14,6 +14,7 @@ pub(super) struct File<'p> {
 
 impl File<'_> {
     /// Its text, of at most so many bytes.
+    #[expect(clippy::disallowed_methods, reason = "before the loops begin")]
     pub(super) fn text(self, bytes_max: u64) -> Result<String, Complaint> {
         let mut bytes = Vec::new();
         fs::File::open(self.path)
