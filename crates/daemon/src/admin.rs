@@ -102,7 +102,7 @@ async fn run(
     let app = move || {
         // Called once, on the thread of the one worker.
         state.what.watch.event_loop("admin", Kind::Admin);
-        App::new()
+        let app = App::new()
             .app_data(state.clone())
             .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))
             .route("/health", web::get().to(health))
@@ -111,7 +111,12 @@ async fn run(
             .route("/status", web::get().to(status))
             .route("/metrics", web::get().to(metrics))
             .route("/log-level", web::get().to(log_level))
-            .route("/log-level", web::put().to(set_log_level))
+            .route("/log-level", web::put().to(set_log_level));
+        #[cfg(feature = "drill")]
+        let app = app
+            .route("/drill/{name}", web::post().to(crate::drill::start))
+            .route("/drill", web::delete().to(crate::drill::end));
+        app
     };
     let server = HttpServer::new(app)
         .workers(1)

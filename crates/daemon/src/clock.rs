@@ -31,7 +31,7 @@ impl Clock {
     #[must_use]
     pub fn now_millis(&self) -> i64 {
         match &self.0 {
-            Reading::System => system_millis(),
+            Reading::System => system_millis().saturating_add(ahead_ms()),
             Reading::Tokio { start_ms, started } => {
                 start_ms.saturating_add(i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX))
             }
@@ -48,6 +48,15 @@ fn system_millis() -> i64 {
         Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
         Err(before) => -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX),
     }
+}
+
+/// How far a drill has set the clock ahead.
+#[cfg(feature = "drill")]
+pub(crate) use crate::drill::clock_ahead_ms as ahead_ms;
+
+#[cfg(not(feature = "drill"))]
+pub(crate) fn ahead_ms() -> i64 {
+    0
 }
 
 #[cfg(test)]

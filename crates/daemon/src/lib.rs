@@ -9,6 +9,8 @@
 pub mod admin;
 pub mod clock;
 pub mod config;
+#[cfg(feature = "drill")]
+pub mod drill;
 pub mod exit;
 pub mod limits;
 pub mod logs;

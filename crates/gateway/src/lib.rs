@@ -17,6 +17,8 @@
 mod bearer;
 mod callbacks;
 mod connection;
+#[cfg(feature = "drill")]
+mod drill;
 mod filter;
 mod headers;
 mod hub;

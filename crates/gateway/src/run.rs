@@ -177,6 +177,8 @@ fn public_host(gateway: &daemon::config::Gateway) -> Option<String> {
 }
 
 fn serve_admin(config: &Config, hub: &Arc<Hub>, logs: &Logs) -> Result<AdminHandle, SocketError> {
+    #[cfg(feature = "drill")]
+    crate::drill::offer_all();
     let shown = Arc::clone(hub);
     let status = move || {
         let (link, ring) = (shown.link.get(), shown.ring.state());

@@ -84,6 +84,8 @@ impl Shard {
         hub.watch.event_loop(&format!("worker-{number}"), Kind::Worker);
         let shard = Rc::new(Self { number, hub, slots: RefCell::default() });
         actix_web::rt::spawn(Rc::clone(&shard).attend());
+        #[cfg(feature = "drill")]
+        crate::drill::attend_worker();
         shard
     }
 

@@ -13,6 +13,8 @@
 )]
 
 mod board;
+#[cfg(feature = "drill")]
+mod drill;
 mod gates;
 mod host;
 mod marks;

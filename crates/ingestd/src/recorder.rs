@@ -239,6 +239,8 @@ impl Desk {
         let _busy = busy.during("committing", format!("{} visits", visits.len()));
         let started = Instant::now();
         self.numbers.shown.commits.begin();
+        #[cfg(feature = "drill")]
+        crate::drill::stall_a_commit();
         let appended = self.writer.append(visits)?;
         self.numbers.shown.commits.end();
         self.numbers.append_seconds.observe(started.elapsed().as_secs_f64());

@@ -122,6 +122,8 @@ async fn wire(desk: web::Data<Desk>, query: web::Query<WireQuery>, request: Http
     let header = request.headers().get("last-event-id").map(|id| String::from_utf8_lossy(id.as_bytes()));
     let requested = header.as_deref().or(query.after.as_deref());
     let blocks = desk.publisher.stream(requested, query.snapshot.unwrap_or(SNAPSHOT_DEFAULT));
+    #[cfg(feature = "drill")]
+    let blocks = crate::drill::until_cut(blocks);
     let gauge = Subscribed::new(&desk.numbers);
     let shown = Arc::clone(&desk.numbers.shown);
     let (mut blocks, of) = (Box::pin(blocks), Arc::<str>::from("the wire"));

@@ -285,6 +285,8 @@ fn serve_admin(
     watch: &Watch,
     logs: &Logs,
 ) -> Result<AdminHandle, SocketError> {
+    #[cfg(feature = "drill")]
+    crate::drill::offer_all();
     let (board, reader, clock) = (vitals.board.clone(), vitals.reader.clone(), vitals.clock.clone());
     let status = move || {
         let now = news::Timestamp::from_millis(clock.now_millis());

@@ -14,6 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::judge::{Finding, Judge, LOOK_EVERY_MS, Sight, Times};
 use super::{Entry, Kind, Odd, STALLS_MAX, Stall, Watch, millis, now_ms, show};
+use crate::clock::ahead_ms;
 use crate::notify;
 use crate::work::{self, Worker};
 
@@ -277,7 +278,8 @@ fn times() -> Times {
         let monotonic = now_ms();
         let boot = millis(clock_gettime(ClockId::Boottime));
         if boot - before < APART_MS_MAX {
-            return Times { monotonic, boot, wall: wall.tv_sec * 1000 + wall.tv_nsec / 1_000_000 };
+            let wall = wall.tv_sec * 1000 + wall.tv_nsec / 1_000_000 + ahead_ms();
+            return Times { monotonic, boot, wall };
         }
     }
 }

@@ -1,0 +1,141 @@
+//! What can be made to go wrong in this process, in builds with the feature `drill` only: see [`daemon::drill`].
+//!
+//! Each of them blocks three calls deep, in functions that are never inlined: a tool that finds the culprit has to name
+//! the innermost one, and to show the way that leads there.
+
+use std::{
+    hint::black_box,
+    io::{PipeReader, Read as _},
+    sync::{LazyLock, Mutex, PoisonError},
+    time::Duration,
+};
+
+use daemon::{
+    drill::{self, Mailbox, hold, jump_clock, leak_descriptors, offer, silent_pipe},
+    work,
+};
+use tokio::{runtime::Handle, time::Instant};
+
+/// More than any pool of ours has threads.
+const POOL_JOBS: usize = 1024;
+/// How long a worker is kept from its clients at a time, and for how long it may then look after them.
+const HOG: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(20));
+
+/// What the threads of the pool wait for.
+static POOL: Mutex<()> = Mutex::new(());
+static WORKERS: LazyLock<Mailbox<Harm>> = LazyLock::new(Mailbox::new);
+static ARBITER: LazyLock<Mailbox<Duration>> = LazyLock::new(Mailbox::new);
+static LOCK: Mutex<()> = Mutex::new(());
+
+#[derive(Clone, Copy, Debug)]
+enum Harm {
+    Block(Duration),
+    Starve(Duration),
+}
+
+/// Call it on the main thread's loop.
+pub(crate) fn offer_all() {
+    actix_web::rt::spawn(ARBITER.clone().attend(async |time| {
+        black_box(block_an_arbiter(time));
+    }));
+    offer("block-worker", |time| WORKERS.post(Harm::Block(time)));
+    offer("starve-worker", |time| WORKERS.post(Harm::Starve(time)));
+    offer("block-arbiter", |time| ARBITER.post(time));
+    offer("leak-descriptors", leak_descriptors);
+    offer("clock-jump", jump_clock);
+    let runtime = Handle::current();
+    offer("exhaust-pool", move |time| {
+        hold(&POOL, time);
+        for _ in 0..POOL_JOBS {
+            drop(runtime.spawn_blocking(fill_the_pool));
+        }
+    });
+}
+
+/// Call it on each worker's loop.
+pub(crate) fn attend_worker() {
+    actix_web::rt::spawn(WORKERS.clone().attend(async |harm| match harm {
+        Harm::Block(time) => {
+            black_box(block_a_worker(time));
+        }
+        Harm::Starve(time) => {
+            let (until, endings) = (Instant::now() + time, drill::endings());
+            while Instant::now() < until && drill::endings() == endings {
+                black_box(starve_a_worker(HOG.0));
+                tokio::time::sleep(HOG.1).await;
+            }
+        }
+    }));
+}
+
+#[inline(never)]
+fn block_a_worker(time: Duration) -> usize {
+    let _work = work::on("a drill", "block-worker");
+    black_box(ask_a_silent_peer(silent_pipe(time))) + 1
+}
+
+#[inline(never)]
+fn ask_a_silent_peer(pipe: PipeReader) -> usize {
+    black_box(read_a_silent_pipe(pipe)) + 1
+}
+
+#[inline(never)]
+fn read_a_silent_pipe(mut pipe: PipeReader) -> usize {
+    black_box(pipe.read(&mut [0]).unwrap_or_default()) + 1
+}
+
+#[inline(never)]
+fn starve_a_worker(time: Duration) -> u64 {
+    let _work = work::on("a drill", "starve-worker");
+    black_box(compute_in_place(time)) + 1
+}
+
+#[inline(never)]
+fn compute_in_place(time: Duration) -> u64 {
+    black_box(hog_the_processor(time)) + 1
+}
+
+#[inline(never)]
+fn hog_the_processor(time: Duration) -> u64 {
+    let began = Instant::now();
+    let mut rounds = 0_u64;
+    while began.elapsed() < time {
+        rounds = black_box(rounds + 1);
+    }
+    rounds
+}
+
+#[inline(never)]
+fn block_an_arbiter(time: Duration) -> usize {
+    let _work = work::on("a drill", "block-arbiter");
+    hold(&LOCK, time);
+    black_box(look_up_what_is_shared()) + 1
+}
+
+#[inline(never)]
+fn look_up_what_is_shared() -> usize {
+    black_box(wait_for_a_held_lock()) + 1
+}
+
+#[inline(never)]
+fn wait_for_a_held_lock() -> usize {
+    let _guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    black_box(1)
+}
+
+#[inline(never)]
+fn fill_the_pool() -> usize {
+    let _work = work::on("a drill", "exhaust-pool");
+    black_box(look_up_a_slow_name()) + 1
+}
+
+#[inline(never)]
+fn look_up_a_slow_name() -> usize {
+    black_box(sit_in_the_pool()) + 1
+}
+
+#[inline(never)]
+fn sit_in_the_pool() -> usize {
+    let _guard = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+    black_box(1)
+}
