@@ -90,20 +90,21 @@ fn working_on(work: Option<&Work>) -> String {
 pub(super) fn pool_exhausted(evidence: &Evidence) -> Option<Verdict> {
     let stalled = |daemon: &Daemon| {
         let watch = daemon.watch.get()?;
-        watch.loops.iter().find(|l| l.stalled && l.kind == "pool").map(|l| (l.name.clone(), l.beat_ms_ago))
+        watch.loops.iter().find(|l| l.stalled && l.kind == "pool").cloned()
     };
-    let (daemon, (pool, since)) = evidence.daemons().find_map(|daemon| Some((daemon, stalled(daemon)?)))?;
+    let (daemon, pool) = evidence.daemons().find_map(|daemon| Some((daemon, stalled(daemon)?)))?;
     let busy: Vec<_> = daemon.watch.get()?.threads.iter().filter_map(|thread| thread.work.as_ref()).collect();
+    let at = commonest_frame(daemon).or_else(|| culprit(daemon, &pool));
+    let at = at.map(|at| format!("; most of its threads are in {at}")).unwrap_or_default();
     let longest = busy.iter().max_by_key(|work| work.since_ms_ago);
-    let longest = match longest {
-        Some(work) => format!("; {} threads have work, the longest {}", busy.len(), on(work)),
-        None => commonest_frame(daemon).map(|at| format!("; most threads are in {at}")).unwrap_or_default(),
-    };
+    let longest = longest
+        .map(|work| format!("; {} threads have work, the longest {}", busy.len(), on(work)))
+        .unwrap_or_default();
     let line = format!(
-        "the blocking pool {} of {} has taken no work for {}{longest}",
-        safe(&pool),
+        "the blocking pool {} of {} has taken no work for {}{at}{longest}",
+        safe(&pool.name),
         named(daemon),
-        ago(since)
+        ago(pool.beat_ms_ago)
     );
     Some(Verdict::new(Code::BlockingPoolExhausted, line, [bundle(), restart(daemon), report()]))
 }
