@@ -31,7 +31,7 @@ pub use self::{
     oracle::{Published, faults},
     origin::{Behaviour, Format, Origin, Request},
     prober::{Probe, Prober, Report},
-    process::{Process, Program},
+    process::{Manner, Process, Program},
     stack::{SourceEntry, Stack},
     subscriber::{Connection, Record, Subscriber},
 };

@@ -39,16 +39,47 @@ impl Program {
     /// # Errors
     /// When it is not there; says how to build it.
     pub fn path(self) -> anyhow::Result<PathBuf> {
+        self.path_within("")
+    }
+
+    /// Where its build with hang injection is (feature `drill`).
+    ///
+    /// # Errors
+    /// As [`Program::path`].
+    pub fn drill_path(self) -> anyhow::Result<PathBuf> {
+        self.path_within("drill")
+    }
+
+    fn path_within(self, place: &str) -> anyhow::Result<PathBuf> {
         let here = std::env::current_exe()?;
         let folder = here.parent().context("a program lies in a folder")?;
         let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
-        let path = folder.join(self.name());
+        let path = folder.join(place).join(self.name());
         anyhow::ensure!(
             path.is_file(),
-            "{} is missing: build it first with `cargo build --workspace`, as scripts/test does",
+            "{} is missing: build it first with `cargo build --workspace`, for drills with `scripts/drill --build`",
             path.display()
         );
         Ok(path)
+    }
+}
+
+/// What is out of the ordinary about how a program is started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// It is the build that can be made to hang.
+    pub drill: bool,
+    /// It may not have more files open than this.
+    pub open_files_max: Option<u32>,
+}
+
+impl Manner {
+    fn command(self, program: Program) -> anyhow::Result<Command> {
+        let path = if self.drill { program.drill_path()? } else { program.path()? };
+        let Some(files) = self.open_files_max else { return Ok(Command::new(path)) };
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("ulimit -n {files} && exec \"$0\" \"$@\"")).arg(path);
+        Ok(shell)
     }
 }
 
@@ -68,10 +99,23 @@ impl Process {
     /// # Errors
     /// When it is not built, or cannot be started.
     pub fn start(program: Program, arguments: &[&str], folder: &Path) -> anyhow::Result<Self> {
+        Self::start_as(Manner::default(), program, arguments, folder)
+    }
+
+    /// The same, in another manner.
+    ///
+    /// # Errors
+    /// As [`Process::start`].
+    pub fn start_as(
+        manner: Manner,
+        program: Program,
+        arguments: &[&str],
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
         let log = folder.join(format!("{}.log", program.name()));
         let out = OpenOptions::new().create(true).append(true).open(&log)?;
         let log_from = out.metadata()?.len();
-        let mut command = Command::new(program.path()?);
+        let mut command = manner.command(program)?;
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
             if name.starts_with("NEWSWIRE_")

@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{Process, Program, Subscriber, http, http::Address, wait_for};
+use crate::{Manner, Process, Program, Subscriber, http, http::Address, wait_for};
 
 /// A `[[source]]` of the catalogue.
 #[derive(Clone, Debug)]
@@ -40,6 +40,7 @@ pub struct Stack {
     listen: SocketAddr,
     /// `section.key` and the value as TOML.
     settings: BTreeMap<String, String>,
+    manners: BTreeMap<Program, Manner>,
     running: BTreeMap<Program, Process>,
 }
 
@@ -57,7 +58,8 @@ impl Stack {
     pub fn new(sources: &[SourceEntry]) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("newswire-").tempdir()?;
         let listen = free_address()?;
-        let mut stack = Self { folder, listen, settings: BTreeMap::new(), running: BTreeMap::new() };
+        let (settings, manners, running) = Default::default();
+        let mut stack = Self { folder, listen, settings, manners, running };
         let quoted = |path: PathBuf| format!("{:?}", path.display().to_string());
         for (key, value) in [
             ("daemon.run_dir", quoted(stack.path("run"))),
@@ -94,6 +96,11 @@ impl Stack {
     /// Sets `section.key` to a value written as TOML, for the processes that start from now on.
     pub fn set(&mut self, key: &str, value: &str) {
         self.settings.insert(key.to_owned(), value.to_owned());
+    }
+
+    /// Starts a program in another manner from now on.
+    pub fn start_as(&mut self, program: Program, manner: Manner) {
+        self.manners.insert(program, manner);
     }
 
     /// Writes the configuration under a name of its own, with some keys set otherwise; gives its path.
@@ -142,6 +149,13 @@ impl Stack {
         Address::Unix(self.path("run/ingestd.sock"))
     }
 
+    /// The admin socket of one of the two.
+    #[must_use]
+    pub fn admin(&self, program: Program) -> Address {
+        let name = program.name().trim_start_matches("newswire-");
+        Address::Unix(self.path(&format!("run/{name}-admin.sock")))
+    }
+
     /// Starts one of the two.
     ///
     /// # Errors
@@ -164,7 +178,8 @@ impl Stack {
     ) -> anyhow::Result<Process> {
         let config = self.write_config(config, changes)?;
         let config = config.to_str().context("temporary folders have plain names")?;
-        Process::start(program, &["--config", config], self.folder.path())
+        let manner = self.manners.get(&program).copied().unwrap_or_default();
+        Process::start_as(manner, program, &["--config", config], self.folder.path())
     }
 
     /// Starts both, and waits until the gateway says that it is ready.

@@ -96,6 +96,9 @@ async fn ask(stack: &Stack, arguments: &[&str]) -> Diagnosis {
 /// Asks the doctor, who must come to this verdict.
 #[track_caller]
 fn expect(diagnosis: &Diagnosis, code: &str) {
+    // A row of the table of `scripts/drill`.
+    let test = std::thread::current().name().unwrap_or_default().replace('_', " ");
+    say(&format!("| {test} | {} | – | {:.1} |", diagnosis.code(), diagnosis.took.as_secs_f64()));
     assert_eq!(diagnosis.code(), code, "{diagnosis}\n{:#}", diagnosis.json);
     let fine = matches!(code, "healthy" | "slow-feeds");
     assert_eq!(diagnosis.exit, Some(i32::from(!fine)), "{diagnosis}");
