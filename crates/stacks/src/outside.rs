@@ -31,6 +31,8 @@ enum Looked {
         paused: Duration,
     },
     Missing(String),
+    /// It did not stop, and is still traced.
+    Late,
     /// It ended meanwhile.
     Gone,
 }
@@ -40,13 +42,10 @@ pub(crate) fn capture(pid: i32) -> io::Result<Capture> {
     let threads: Vec<Thread> =
         proc::tids(pid)?.into_iter().filter_map(|tid| proc::thread(pid, tid)).collect();
     let maps = proc::maps(pid);
-    // The kernel lets go of everything a thread traces when that thread ends: even of what could not be stopped.
-    let looked = thread::scope(|scope| {
-        let tracer = thread::Builder::new().name("stacks".to_owned());
-        let (threads, maps) = (&threads, &maps);
-        let tracer = tracer.spawn_scoped(scope, move || look(pid, threads, maps, began))?;
-        tracer.join().map_err(|_| io::Error::other("the tracing thread panicked"))
-    })?;
+    let mut looked = Vec::with_capacity(threads.len());
+    while let Some(rest) = threads.get(looked.len()..).filter(|rest| !rest.is_empty()) {
+        looked.extend(on_its_own_thread(pid, rest, &maps, began)?);
+    }
     let mut symbols = Symbols::of(pid, &maps);
     let mut longest_pause = Duration::ZERO;
     let mut named = Vec::with_capacity(threads.len());
@@ -54,6 +53,7 @@ pub(crate) fn capture(pid: i32) -> io::Result<Capture> {
         match looked {
             Looked::Gone => continue,
             Looked::Missing(why) => thread.missing = Some(why),
+            Looked::Late => thread.missing = Some(late(pid, thread.tid)),
             Looked::Copied { copied, paused } => {
                 longest_pause = longest_pause.max(paused);
                 symbols.name(&mut thread, &copied);
@@ -64,18 +64,39 @@ pub(crate) fn capture(pid: i32) -> io::Result<Capture> {
     Ok(Capture { pid, threads: named, took: began.elapsed(), longest_pause })
 }
 
+/// Looks at threads until one does not stop in time. The kernel lets go of all that a thread traces when that thread
+/// ends: so that one is not caught, and held, when it comes to the place where it can be stopped.
+fn on_its_own_thread(
+    pid: i32,
+    threads: &[Thread],
+    maps: &[Mapping],
+    began: Instant,
+) -> io::Result<Vec<Looked>> {
+    thread::scope(|scope| {
+        let tracer = thread::Builder::new().name("stacks".to_owned());
+        let tracer = tracer.spawn_scoped(scope, move || look(pid, threads, maps, began))?;
+        tracer.join().map_err(|_| io::Error::other("the tracing thread panicked"))
+    })
+}
+
 fn look(pid: i32, threads: &[Thread], maps: &[Mapping], began: Instant) -> Vec<Looked> {
     let mut buffer = vec![0; STACK_MAX];
-    let one = |thread: &Thread| {
-        if matches!(thread.state, 'Z' | 'X') {
-            return Looked::Missing("it has ended, and others of its process have not".to_owned());
+    let mut all = Vec::with_capacity(threads.len());
+    for thread in threads {
+        let looked = if matches!(thread.state, 'Z' | 'X') {
+            Looked::Missing("it has ended, and others of its process have not".to_owned())
+        } else if began.elapsed() > ALL_WITHIN {
+            Looked::Missing("no time left: others took too long to stop".to_owned())
+        } else {
+            one(pid, thread.tid, maps, &mut buffer)
+        };
+        let late = matches!(looked, Looked::Late);
+        all.push(looked);
+        if late {
+            break;
         }
-        if began.elapsed() > ALL_WITHIN {
-            return Looked::Missing("no time left: others took too long to stop".to_owned());
-        }
-        one(pid, thread.tid, maps, &mut buffer)
-    };
-    threads.iter().map(one).collect()
+    }
+    all
 }
 
 fn one(pid: i32, tid: i32, maps: &[Mapping], buffer: &mut [u8]) -> Looked {
@@ -95,7 +116,7 @@ fn one(pid: i32, tid: i32, maps: &[Mapping], buffer: &mut [u8]) -> Looked {
     let signal = match stopped(tid, began + STOP_WITHIN) {
         Stopped::With(signal) => signal,
         Stopped::Ended => return Looked::Gone,
-        Stopped::Late => return Looked::Missing(late(pid, tid)),
+        Stopped::Late => return Looked::Late,
     };
     let copied = ptrace::getregs(thread).map(|regs| {
         let registers = Registers::from(&regs);

@@ -79,6 +79,27 @@ fn a_stopped_process_is_told_of_and_stays_stopped() {
 }
 
 #[test]
+fn one_that_looks_at_itself_meanwhile_loses_no_signal() {
+    let mut busy = Busy::start("spin");
+    let pid = busy.pid();
+    let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(1);
+    let outside = thread::spawn(move || {
+        let mut looks = 0;
+        while stopped.try_recv().is_err() {
+            stacks::of_process(pid).unwrap();
+            looks += 1;
+        }
+        looks
+    });
+    for _ in 0..3 {
+        // Each thread answers its signal, also one that met a tracer on its way.
+        assert_places(&busy.inside(), true);
+    }
+    stop.send(()).unwrap();
+    assert!(outside.join().unwrap() > 0);
+}
+
+#[test]
 fn threads_that_end_meanwhile_are_no_error() {
     let busy = Busy::start("short");
     for _ in 0..10 {
