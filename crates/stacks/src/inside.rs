@@ -83,6 +83,8 @@ fn capture(tids: impl Iterator<Item = i32>) -> Capture {
         thread
     };
     let threads = looked.into_iter().map(name).collect();
+    drop(symbols);
+    sys::give_back();
     Capture { pid: pid(), threads, took: began.elapsed(), longest_pause }
 }
 

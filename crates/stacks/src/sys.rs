@@ -37,6 +37,17 @@ pub(crate) fn detach(tid: i32, signal: i32) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
+/// Gives freed memory back to the system: debug information takes tens of megabytes while it is read, and glibc would
+/// keep them.
+pub(crate) fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes a number, may be called by any thread at any time (it takes the allocator's own locks), and only
+    // gives back pages that hold nothing.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// The signal by which threads are asked: of the real-time ones, away from those that others are known to use.
 pub(crate) fn signal() -> i32 {
     libc::SIGRTMIN() + 9
