@@ -1,5 +1,6 @@
 //! What the gateway says of its own loops, over real sockets.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, reason = "a test may block")]
 
 #[path = "support/stage.rs"]
 mod stage;
