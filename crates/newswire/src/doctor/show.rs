@@ -192,7 +192,7 @@ fn between(page: &mut Page, evidence: &Evidence) {
         let subscribers = vitals.wire.subscribers.map_or("-".to_owned(), |n| n.to_string());
         let lag =
             lag(evidence).map(|lag| format!(", the gateway is {lag} events behind")).unwrap_or_default();
-        page.fine("ingestd", &format!("head {head}, {subscribers} subscribers{lag}"));
+        page.fine("ingestd", &format!("head {head}, subscribers {subscribers}{lag}"));
     }
     store(page, evidence);
     actors(page, evidence);

@@ -1,5 +1,7 @@
 //! The processes, their loops, their stalls and their stacks.
 
+use std::collections::BTreeMap;
+
 use stacks::Frame;
 
 use super::{Page, ago, bytes};
@@ -167,9 +169,17 @@ pub(super) fn stacks(page: &mut Page, daemon: &Daemon) {
                 ago(stacks.took_ms)
             ));
             stacks.threads.iter().filter(|seen| !seen.idle).for_each(|seen| stack(page, seen));
-            let idle: Vec<_> = stacks.threads.iter().filter(|seen| seen.idle).map(name).collect();
+            let mut idle = BTreeMap::<String, usize>::new();
+            stacks
+                .threads
+                .iter()
+                .filter(|seen| seen.idle)
+                .for_each(|seen| *idle.entry(name(seen)).or_default() += 1);
             if !idle.is_empty() {
-                page.fine(&format!("{} idle", idle.len()), &idle.join(", "));
+                let names =
+                    idle.iter().map(|(name, n)| if *n == 1 { name.clone() } else { format!("{name} ({n})") });
+                let names: Vec<_> = names.collect();
+                page.fine(&format!("{} idle", idle.values().sum::<usize>()), &names.join(", "));
             }
         }
     }
