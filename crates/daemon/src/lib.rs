@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod notify;
 pub mod panics;
 pub mod process;
+pub mod program;
 pub mod sockets;
 pub mod stop;
 mod text;

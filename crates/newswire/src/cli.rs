@@ -3,10 +3,10 @@
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use daemon::{Exit, config::Loaded};
 
-use crate::{bundle, check, config, doctor, logs, out, sources, tail, up, verify};
+use crate::{bundle, check, config, doctor, logs, manual, out, sources, tail, up, verify};
 
 /// A self-hosted news wire: feeds in, Server-Sent Events out.
 #[derive(Debug, Parser)]
@@ -36,6 +36,14 @@ enum Command {
     Bundle(bundle::Arguments),
     /// Look at the logs
     Logs(logs::Arguments),
+    /// Write the manual pages and shell completions of all three programs, for packages
+    #[command(hide = true)]
+    Manual(manual::Arguments),
+}
+
+/// The definition of the command line.
+pub(crate) fn definition() -> clap::Command {
+    Arguments::command()
 }
 
 /// `--config`, wherever a command reads the configuration.
@@ -91,6 +99,7 @@ fn carry_out(command: Command) -> anyhow::Result<Exit> {
         Command::Verify(arguments) => runtime.block_on(verify::run(arguments)),
         Command::Bundle(arguments) => runtime.block_on(bundle::run(arguments)),
         Command::Logs(arguments) => logs::run(arguments),
+        Command::Manual(arguments) => manual::run(&arguments),
     };
     // Threads of libc's resolver may still wait for an answer that nobody wants any more.
     runtime.shutdown_background();

@@ -12,6 +12,7 @@ mod demo;
 mod discover;
 mod doctor;
 mod logs;
+mod manual;
 mod out;
 mod redact;
 mod sources;
