@@ -15,11 +15,15 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
 }
 
-/// How many files are open and how many may be. Counted in `/proc/self/fd`; when not even that can be opened, all
-/// are in use.
+/// How many files are open and how many may be. Newer kernels tell it as the size of `/proc/self/fd`, on others its
+/// entries are counted; when not even that can be opened, all are in use.
 #[must_use]
 pub fn open_files() -> (u64, u64) {
     let max = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if let Some(used) = std::fs::metadata("/proc/self/fd").map(|folder| folder.len()).ok().filter(|n| *n > 0)
+    {
+        return (used, max);
+    }
     // The folder itself is one of them while it is read.
     let used = std::fs::read_dir("/proc/self/fd").map(|files| files.count().saturating_sub(1) as u64);
     (used.unwrap_or(max), max)

@@ -3,11 +3,15 @@
 //! Names are `newswire_<part>_<noun>_<unit>`, with `_total` for counters. Labels come from enums or configured names,
 //! never from feeds or clients, so that the number of series has a bound.
 
+mod process;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet, text};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::{Metric, Registry};
 
 /// The media type of [`Metrics::encode`].
@@ -54,6 +58,32 @@ impl Metrics {
         metric
     }
 
+    /// Makes a metric for each value of one label, adds it as [`Metrics::register`] does, and returns it. Every value is
+    /// there from the start, at nothing: what was not there before cannot be seen to increase.
+    #[must_use]
+    pub fn add_by<M>(
+        &self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: impl IntoIterator<Item = &'static str>,
+    ) -> Family<[(&'static str, &'static str); 1], M>
+    where
+        M: Clone + Default + 'static,
+        Family<[(&'static str, &'static str); 1], M>: Metric,
+    {
+        let family = Family::default();
+        for value in values {
+            drop(family.get_or_create(&[(label, value)]));
+        }
+        self.add_this(name, help, family)
+    }
+
+    /// Adds numbers that belong together and are asked for together at each scrape. `tell` must not wait for anything.
+    pub fn ask(&self, tell: impl Fn(&mut Answers<'_>) -> fmt::Result + Send + Sync + 'static) {
+        self.registry().register_collector(Box::new(Asked { tell }));
+    }
+
     /// The current value of everything, in OpenMetrics text, ended by `# EOF`.
     #[must_use]
     pub fn encode(&self) -> String {
@@ -86,6 +116,77 @@ impl<F: Fn() -> u64> EncodeMetric for Reading<F> {
 
     fn metric_type(&self) -> MetricType {
         MetricType::Counter
+    }
+}
+
+/// Takes the numbers of [`Metrics::ask`]; names and help as in [`Metrics::register`].
+pub struct Answers<'a>(DescriptorEncoder<'a>);
+
+impl fmt::Debug for Answers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answers").finish_non_exhaustive()
+    }
+}
+
+impl Answers<'_> {
+    /// A number that goes up and down.
+    ///
+    /// # Errors
+    /// Those of the encoder.
+    pub fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        let help = sentence(help);
+        self.0.encode_descriptor(name, &help, None, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    /// A number that only grows.
+    ///
+    /// # Errors
+    /// Those of the encoder.
+    pub fn counter(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        let (name, help) = (name.strip_suffix("_total").unwrap_or(name), sentence(help));
+        let mut encoder = self.0.encode_descriptor(name, &help, None, MetricType::Counter)?;
+        encoder.encode_counter::<NoLabelSet, _, f64>(&value, None)
+    }
+
+    /// A number that goes up and down, for each value of one label.
+    ///
+    /// # Errors
+    /// Those of the encoder.
+    pub fn gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: impl IntoIterator<Item = (&'static str, f64)>,
+    ) -> fmt::Result {
+        let help = sentence(help);
+        let mut encoder = self.0.encode_descriptor(name, &help, None, MetricType::Gauge)?;
+        for (of, value) in values {
+            encoder.encode_family(&[(label, of)])?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+}
+
+/// With its full stop, which the registry sets itself for what is registered one by one.
+fn sentence(help: &str) -> String {
+    format!("{}.", help.trim_end_matches('.'))
+}
+
+/// Numbers that are asked for when they are needed.
+struct Asked<F> {
+    tell: F,
+}
+
+impl<F> fmt::Debug for Asked<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asked").finish_non_exhaustive()
+    }
+}
+
+impl<F: Fn(&mut Answers<'_>) -> fmt::Result + Send + Sync + 'static> Collector for Asked<F> {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        (self.tell)(&mut Answers(encoder))
     }
 }
 

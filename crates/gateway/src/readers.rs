@@ -97,6 +97,22 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    /// Every reason.
+    pub(crate) const ALL: [Self; 12] = [
+        Self::Missing,
+        Self::Several,
+        Self::TooLong,
+        Self::Malformed,
+        Self::Algorithm,
+        Self::Signature,
+        Self::Unknown,
+        Self::Expired,
+        Self::NotYet,
+        Self::Audience,
+        Self::Issuer,
+        Self::NoCategories,
+    ];
+
     /// For the metrics.
     pub(crate) fn reason(self) -> &'static str {
         match self {

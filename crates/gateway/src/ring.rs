@@ -98,6 +98,10 @@ impl Ring {
         Self { bounds, inner: RwLock::new(inner) }
     }
 
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
         self.inner.read().expect("no code that holds the ring can panic")
     }

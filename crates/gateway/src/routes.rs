@@ -8,6 +8,8 @@ mod sources;
 mod stream;
 mod websub;
 
+pub(crate) use meta::Readiness;
+
 use std::{
     future::{Ready, ready},
     sync::Arc,

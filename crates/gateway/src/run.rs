@@ -27,6 +27,7 @@ use crate::{
     hub::{Hub, Settings},
     intake,
     limits::Limits,
+    metrics,
     operator::Operator,
     readers::{BadFiles, Readers},
     refresh::Refreshes,
@@ -98,6 +99,8 @@ pub async fn run_within(start: Start, limits: Limits) -> Result<(), RunError> {
     let (callbacks, porter) = Callbacks::new();
     let hub = Hub::new(settings, Ring::new(bounds), replays, refreshes, callbacks, clock, watch.clone());
     let hub = Arc::new(hub);
+    hub.metrics.register_process("gateway", env!("CARGO_PKG_VERSION"), &hub.clock, &logs);
+    metrics::ask(&hub);
     let shown = Arc::clone(&hub);
     let _watchdog =
         watch.start(inside, move || vitals(&shown, address, inherited)).context("start the watchdog")?;

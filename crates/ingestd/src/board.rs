@@ -7,7 +7,8 @@ use std::{
 
 use fetch::schedule::Planned;
 use news::{
-    Cursor, Pause, PushStatus, Source, SourceId, SourceState, SourceStatus, Subscription, Timestamp, Websub,
+    Cursor, Pause, PushStatus, Source, SourceId, SourceState, SourceStatus, Subscription, Timestamp,
+    VisitStatus, Websub,
 };
 
 use crate::{gates::Sign, websub};
@@ -63,10 +64,55 @@ impl Activity {
     }
 }
 
+/// How a source fares, by its last visit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// Not visited yet.
+    New,
+    /// The last visit brought a feed, or the word that nothing has changed.
+    Healthy,
+    /// The last visits brought none.
+    Failing,
+    /// Its documents are not read, because one took too long or was read at three deaths.
+    Quarantined,
+    /// The server says that the feed is no more.
+    Gone,
+    /// Paused by an operator.
+    Paused,
+    /// Disabled in the catalogue.
+    Disabled,
+}
+
+impl Health {
+    /// All of them, in the order of their numbers.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::New,
+        Self::Healthy,
+        Self::Failing,
+        Self::Quarantined,
+        Self::Gone,
+        Self::Paused,
+        Self::Disabled,
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Healthy => "healthy",
+            Self::Failing => "failing",
+            Self::Quarantined => "quarantined",
+            Self::Gone => "gone",
+            Self::Paused => "paused",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
 /// What a source is doing, as far as it can be told without waiting.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Glance {
     pub(crate) activity: Activity,
+    pub(crate) health: Health,
     pub(crate) since: Option<Timestamp>,
     pub(crate) next_visit: Option<Timestamp>,
 }
@@ -87,6 +133,20 @@ struct Inner {
     state: SourceState,
     restarts: u32,
     last_event: Option<Cursor>,
+}
+
+impl Inner {
+    fn health(&self) -> Health {
+        match &self.state {
+            _ if self.activity == Activity::Disabled => Health::Disabled,
+            state if state.paused.is_some() => Health::Paused,
+            state if state.quarantine.is_some() => Health::Quarantined,
+            state if state.last_status == Some(VisitStatus::Gone) => Health::Gone,
+            state if state.failures > 0 => Health::Failing,
+            state if state.last_status.is_none() => Health::New,
+            _ => Health::Healthy,
+        }
+    }
 }
 
 impl Plate {
@@ -120,7 +180,8 @@ impl Plate {
         let inner = self.inner.try_lock().ok()?;
         let rests = inner.activity == Activity::Idle && inner.state.paused.is_some();
         let activity = if rests { Activity::Paused } else { inner.activity };
-        Some(Glance { activity, since: inner.since, next_visit: inner.state.next_visit })
+        let health = inner.health();
+        Some(Glance { activity, health, since: inner.since, next_visit: inner.state.next_visit })
     }
 
     /// What it waits for; without waiting.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use daemon::metrics::Metrics;
+use news::{FailureClass, PushState, VisitStatus};
 use prometheus_client::metrics::{
     counter::Counter,
     family::Family,
@@ -62,31 +63,60 @@ pub(crate) struct OfHubs {
 }
 
 impl Numbers {
-    /// Registers all of them, and what the process counts by itself.
+    /// Registers all of them.
+    #[expect(clippy::too_many_lines, reason = "a list, one metric after the other")]
     pub(crate) fn register(metrics: &Metrics) -> Self {
-        metrics.register_counter(
-            "newswire_ingestd_panics_total",
-            "Panics, caught ones included",
-            daemon::panics::count,
-        );
         let seconds = |first| Histogram::new(exponential_buckets(first, 2.0, 14));
         Self {
-            visits: metrics.add("newswire_ingestd_visits_total", "Visits that ended, by how they ended"),
-            failures: metrics.add("newswire_ingestd_visit_failures_total", "Visits without a feed, by class"),
-            items: metrics.add("newswire_ingestd_items_total", "Items recorded, by kind"),
-            items_dropped: metrics.add("newswire_ingestd_items_dropped_total", "Items over the caps"),
+            visits: metrics.add_by(
+                "newswire_ingestd_visits_total",
+                "Visits that ended, by how: new and unchanged are well, throttled is a 429 or 503, gone a 410",
+                "status",
+                VisitStatus::ALL.map(VisitStatus::as_str),
+            ),
+            failures: metrics.add_by(
+                "newswire_ingestd_visit_failures_total",
+                "Visits that brought no feed, by why; dns, connect and timeout of many at once are rather our network",
+                "class",
+                FailureClass::ALL.map(FailureClass::as_str),
+            ),
+            items: metrics.add_by(
+                "newswire_ingestd_items_total",
+                "Items recorded as events: new ones, and updates of known ones",
+                "kind",
+                ["item", "update"],
+            ),
+            items_dropped: metrics.add(
+                "newswire_ingestd_items_dropped_total",
+                "Items that were not read, because their document has more than the cap",
+            ),
             items_held: metrics.add(
                 "newswire_ingestd_items_held_total",
                 "New items that wait for a later visit, because the guids of their source flap",
             ),
-            body_bytes: metrics.add("newswire_ingestd_body_bytes_total", "Bytes of bodies, decoded"),
-            panics: metrics.add("newswire_ingestd_visit_panics_total", "Visits that ended in a panic"),
-            restarts: metrics.add("newswire_ingestd_source_restarts_total", "Source actors rebuilt"),
+            body_bytes: metrics
+                .add("newswire_ingestd_body_bytes_total", "Bytes of feed documents, after decompression"),
+            panics: metrics.add(
+                "newswire_ingestd_visit_panics_total",
+                "Visits that ended in a fault of our own; the source is visited again",
+            ),
+            restarts: metrics.add(
+                "newswire_ingestd_source_restarts_total",
+                "Source actors that died and were rebuilt",
+            ),
             sources: metrics.add("newswire_ingestd_sources", "Sources in the catalogue"),
-            in_flight: metrics.add("newswire_ingestd_visits_in_flight", "Visits under way"),
-            waiting: metrics
-                .add("newswire_ingestd_visits_waiting", "Visits that are due and may not begin yet"),
-            waits: metrics.add("newswire_ingestd_visit_waits_total", "Visits that had to wait, by what for"),
+            in_flight: metrics
+                .add("newswire_ingestd_visits_in_flight", "Visits that hold one of the fetch.in_flight places"),
+            waiting: metrics.add(
+                "newswire_ingestd_visits_waiting",
+                "Visits that are due and wait for their host or for a place",
+            ),
+            waits: metrics.add_by(
+                "newswire_ingestd_visit_waits_total",
+                "Visits that had to wait, by what for: their host's politeness, all places taken, or the few of suspects",
+                "for",
+                ["host-in-flight", "host-spacing", "host-asked", "in-flight", "suspects"],
+            ),
             gave_way: metrics.add(
                 "newswire_ingestd_visits_gave_way_total",
                 "Visits that hung while others wanted their place, and began again as suspects",
@@ -97,40 +127,60 @@ impl Numbers {
             ),
             hosts_held: metrics.add(
                 "newswire_ingestd_hosts_held_total",
-                "Times that the Retry-After of a 429 sent all visits to a host away",
+                "Times that a host sent all visits away for a while (429 with Retry-After)",
             ),
-            outage: metrics.add("newswire_ingestd_outage", "1 while most hosts cannot be reached all at once"),
+            outage: metrics.add(
+                "newswire_ingestd_outage",
+                "1 while most hosts cannot be reached all at once, which is then blamed on our own network",
+            ),
             pardoned: metrics.add(
                 "newswire_ingestd_visits_pardoned_total",
                 "Failed visits not blamed on their feeds, because of an outage of ours",
             ),
-            slow_parses: metrics.add("newswire_ingestd_slow_parses_total", "Documents that took over 2 s to read"),
-            quarantines: metrics.add(
-                "newswire_ingestd_quarantines_total",
-                "Sources put into quarantine, by what for: a slow document, or one that was being read at three deaths",
+            slow_parses: metrics.add(
+                "newswire_ingestd_slow_parses_total",
+                "Documents that took more than 2 s to read; their sources go into quarantine",
             ),
-            clock_jumps: metrics.add("newswire_ingestd_clock_jumps_total", "Jumps of the clock, sleeps included"),
+            quarantines: metrics.add_by(
+                "newswire_ingestd_quarantines_total",
+                "Sources put into quarantine: for a slow document, or one that was being read at three deaths",
+                "for",
+                ["slow", "deaths"],
+            ),
+            clock_jumps: metrics.add(
+                "newswire_ingestd_clock_jumps_total",
+                "Jumps of the wall clock by more than 5 s, sleeps of the machine included; visits are planned anew",
+            ),
             visit_seconds: metrics.add_this(
                 "newswire_ingestd_visit_seconds",
-                "Duration of visits",
+                "How long visits took, from the first packet to the commit",
                 seconds(0.005),
             ),
             late_seconds: metrics.add_this(
                 "newswire_ingestd_visit_late_seconds",
-                "Start of visits after they were due",
+                "How long after they were due visits began, queues of hosts included",
                 seconds(0.01),
             ),
             append_seconds: metrics.add_this(
                 "newswire_ingestd_append_seconds",
-                "Duration of group commits, sync included",
+                "How long group commits took, sync included; the speed of the disk",
                 seconds(0.0005),
             ),
-            appends: metrics.add("newswire_ingestd_appends_total", "Group commits"),
+            appends: metrics.add("newswire_ingestd_appends_total", "Group commits, each of up to 256 visits"),
             events_removed: metrics
-                .add("newswire_ingestd_events_removed_total", "Events removed by retention"),
-            log_bytes: metrics.add("newswire_ingestd_log_bytes", "Bytes of events kept"),
-            log_head: metrics.add("newswire_ingestd_log_head", "Sequence number of the newest event"),
-            subscribers: metrics.add("newswire_ingestd_wire_subscribers", "Open streams on the wire"),
+                .add("newswire_ingestd_events_removed_total", "Old events removed by store.retention_*"),
+            log_bytes: metrics.add(
+                "newswire_ingestd_log_bytes",
+                "Bytes of the events that are kept; the files of the store are larger",
+            ),
+            log_head: metrics.add(
+                "newswire_ingestd_log_head",
+                "Sequence number of the newest event on disk; minus newswire_gateway_head is what is on the wire",
+            ),
+            subscribers: metrics.add(
+                "newswire_ingestd_wire_subscribers",
+                "Open streams on the wire; 1 for each running gateway",
+            ),
             websub: OfHubs::register(metrics),
             shown: Arc::default(),
         }
@@ -139,19 +189,40 @@ impl Numbers {
 
 impl OfHubs {
     fn register(metrics: &Metrics) -> Self {
+        let requests = Family::<TwoLabels, Counter>::default();
+        for (mode, result) in [
+            ("subscribe", "taken"),
+            ("subscribe", "failed"),
+            ("unsubscribe", "taken"),
+            ("unsubscribe", "failed"),
+            ("unsubscribe", "skipped"),
+        ] {
+            drop(requests.get_or_create(&[("mode", mode), ("result", result)]));
+        }
         Self {
-            subscriptions: metrics
-                .add("newswire_ingestd_websub_subscriptions", "Sources, by how they stand with their hub"),
-            requests: metrics.add(
+            subscriptions: metrics.add_by(
+                "newswire_ingestd_websub_subscriptions",
+                "Sources by how they stand with their hub; verified ones are pushed to us",
+                "state",
+                PushState::ALL.map(PushState::as_str),
+            ),
+            requests: metrics.add_this(
                 "newswire_ingestd_websub_requests_total",
                 "Questions to hubs, by mode and by whether they were taken",
+                requests,
             ),
-            verifications: metrics.add(
+            verifications: metrics.add_by(
                 "newswire_ingestd_websub_verifications_total",
                 "Questions of hubs whether we want a subscription, by our answer",
+                "result",
+                ["confirmed", "refused"],
             ),
-            pushes: metrics
-                .add("newswire_ingestd_websub_pushes_total", "Pushes of hubs, by what became of them"),
+            pushes: metrics.add_by(
+                "newswire_ingestd_websub_pushes_total",
+                "Pushes of hubs by what became of them; taken ones led to a visit",
+                "result",
+                PUSHES,
+            ),
             missed: metrics.add(
                 "newswire_ingestd_websub_missed_total",
                 "Visits that found something of which a hub that had promised to push said nothing",
@@ -159,3 +230,6 @@ impl OfHubs {
         }
     }
 }
+
+/// What may become of a push.
+const PUSHES: [&str; 6] = ["taken", "coalesced", "held", "unverified", "unknown", "bad_signature"];

@@ -388,6 +388,10 @@ async fn judge(
     hubs.send(Pushed(id)).timeout(ROSTER_WITHIN).await
 }
 
-async fn metrics(desk: web::Data<Desk>) -> impl Responder {
-    HttpResponse::Ok().content_type(daemon::metrics::CONTENT_TYPE).body(desk.metrics.encode())
+/// In the pool: the disk is asked for its free space, and every source for what it does.
+async fn metrics(desk: web::Data<Desk>) -> HttpResponse {
+    match web::block(move || desk.metrics.encode()).await {
+        Ok(text) => HttpResponse::Ok().content_type(daemon::metrics::CONTENT_TYPE).body(text),
+        Err(_) => problem(503, "no-metrics", "the metrics could not be read"),
+    }
 }

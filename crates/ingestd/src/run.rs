@@ -121,6 +121,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let (writer, reader) = open_store(&config).await?;
     let wire_socket = bind_unix(&config.daemon.run_dir.join("ingestd.sock"), SOCKET_MODE)?;
     let metrics = Metrics::new();
+    metrics.register_process("ingestd", env!("CARGO_PKG_VERSION"), &clock, &logs);
     let numbers = Numbers::register(&metrics);
     let board = Board::default();
     let (bell, bell_heard) = watch::channel(reader.head());
@@ -222,6 +223,8 @@ fn oversee(
     logs: &Logs,
 ) -> Result<(AdminHandle, WatchHandle), RunError> {
     watch.register_loops(metrics, "ingestd");
+    let vitals = Arc::new(vitals);
+    vitals.register(metrics);
     let admin = serve_admin(config, metrics, &vitals, watch, logs)?;
     let watchdog = watch.start(inside, move || vitals.tell()).context("start the watchdog")?;
     Ok((admin, watchdog))

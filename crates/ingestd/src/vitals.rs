@@ -1,6 +1,8 @@
 //! How the process fares, for `/watch` of the admin socket: asked while any thread may be stuck, so nothing in here waits
 //! for a lock.
 
+mod numbers;
+
 use std::{
     cmp::Reverse,
     path::PathBuf,
@@ -18,7 +20,7 @@ use store::Reader;
 use tokio::time::Instant;
 
 use crate::{
-    board::{Activity, Board, Plate},
+    board::{Activity, Board, Health, Plate},
     metrics::Numbers,
 };
 
@@ -135,30 +137,62 @@ impl Vitals {
     }
 }
 
-/// A source whose lock is held at this very moment is left out.
-fn sources(plates: &[Arc<Plate>], now: Timestamp) -> Map<String, Value> {
-    let mut counts = [0_usize; Activity::ALL.len()];
-    let mut busy = Vec::new();
-    let mut overdue = 0_usize;
-    for plate in plates {
-        let Some(glance) = plate.try_glance() else { continue };
-        counts[glance.activity as usize] += 1;
-        match glance.activity {
-            Activity::Idle => overdue += usize::from(glance.next_visit.is_some_and(|next| next < now)),
-            Activity::Paused | Activity::Disabled => {}
-            activity => {
-                let since = glance.since.map_or(0, |since| now.since(since).as_millis());
-                busy.push((since, activity, plate));
+/// The sources together. One whose lock is held at this very moment is left out.
+#[derive(Debug, Default)]
+pub(crate) struct Tally<'a> {
+    pub(crate) activities: [usize; Activity::ALL.len()],
+    pub(crate) healths: [usize; Health::ALL.len()],
+    /// Idle ones whose visit should have begun.
+    pub(crate) overdue: usize,
+    pub(crate) overdue_ms_max: u64,
+    pub(crate) waiting_ms_max: u64,
+    pub(crate) working_ms_max: u64,
+    /// Whatever is neither idle nor off, and since when.
+    busy: Vec<(u64, Activity, &'a Arc<Plate>)>,
+}
+
+impl<'a> Tally<'a> {
+    pub(crate) fn of(plates: &'a [Arc<Plate>], now: Timestamp) -> Self {
+        let mut tally = Self::default();
+        for (glance, plate) in plates.iter().filter_map(|plate| Some((plate.try_glance()?, plate))) {
+            tally.activities[glance.activity as usize] += 1;
+            tally.healths[glance.health as usize] += 1;
+            let since = |then: Timestamp| u64::try_from(now.since(then).as_millis()).unwrap_or(u64::MAX);
+            match glance.activity {
+                Activity::Idle => {
+                    if let Some(next) = glance.next_visit.filter(|next| *next < now) {
+                        tally.overdue += 1;
+                        tally.overdue_ms_max = tally.overdue_ms_max.max(since(next));
+                    }
+                }
+                Activity::Paused | Activity::Disabled => {}
+                activity => {
+                    let since = glance.since.map_or(0, since);
+                    let longest = match activity {
+                        Activity::Fetching | Activity::Parsing | Activity::Recording => {
+                            &mut tally.working_ms_max
+                        }
+                        _ => &mut tally.waiting_ms_max,
+                    };
+                    *longest = since.max(*longest);
+                    tally.busy.push((since, activity, plate));
+                }
             }
         }
+        tally
     }
+}
+
+/// What the tally says.
+fn sources(plates: &[Arc<Plate>], now: Timestamp) -> Map<String, Value> {
+    let Tally { activities: counts, overdue, mut busy, .. } = Tally::of(plates, now);
     busy.sort_by_key(|(since, ..)| Reverse(*since));
     busy.truncate(BUSIEST_MAX);
-    let show = |(since, activity, plate): (u128, Activity, &Arc<Plate>)| {
+    let show = |(since, activity, plate): (u64, Activity, &Arc<Plate>)| {
         json!({
             "source": plate.source.id,
             "activity": activity.as_str(),
-            "since_ms_ago": u64::try_from(since).unwrap_or(u64::MAX),
+            "since_ms_ago": since,
             "waiting_for": plate.try_sign(),
         })
     };

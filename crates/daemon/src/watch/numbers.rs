@@ -10,18 +10,25 @@ use super::{Entry, Watch};
 use crate::metrics::Metrics;
 
 impl Watch {
-    /// Adds `newswire_<part>_loop_lag_seconds` and `newswire_<part>_loop_stalls_total` of each loop.
+    /// Adds `newswire_<part>_loop_lag_seconds` and `newswire_<part>_loop_stalls_total` of each loop, and
+    /// `newswire_<part>_pauses_total`.
     pub fn register_loops(&self, metrics: &Metrics, part: &str) {
         let show = |kind, value| PerLoop { watch: self.clone(), kind, value };
         metrics.register(
             &format!("newswire_{part}_loop_lag_seconds"),
-            "How late an event loop was at most in the last minute",
+            "How late an event loop was at most in the last minute; what it serves waited that long",
             show(MetricType::Gauge, |entry| entry.lag_ms_max.load(Relaxed)),
         );
         metrics.register(
             &format!("newswire_{part}_loop_stalls_total"),
-            "Times that an event loop made no progress for more than a second",
+            "Times that an event loop made no progress for more than a second; the log has the stack of each",
             show(MetricType::Counter, |entry| entry.stalls.load(Relaxed)),
+        );
+        let watch = self.clone();
+        metrics.register_counter(
+            &format!("newswire_{part}_pauses_total"),
+            "Times that the whole process did not run for more than a second: stopped, out of memory, or a starved machine",
+            move || watch.found().pauses.count,
         );
     }
 
@@ -30,7 +37,7 @@ impl Watch {
         let watch = self.clone();
         metrics.register_counter(
             &format!("newswire_{part}_clock_jumps_total"),
-            "Jumps of the wall clock by more than a second",
+            "Jumps of the wall clock by more than a second: somebody set it, or the machine slept",
             move || watch.found().clock.count,
         );
     }

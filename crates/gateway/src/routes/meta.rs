@@ -8,6 +8,10 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::Shared;
+use crate::{
+    hub::{Hub, LinkState},
+    ring,
+};
 
 /// The wire beats every two seconds; after this much silence the daemon counts as stopped.
 const SILENCE_MAX: Duration = Duration::from_secs(8);
@@ -26,26 +30,43 @@ pub(super) async fn health(shared: web::Data<Shared>) -> impl Responder {
     }))
 }
 
+/// Whether clients are served as they should be.
+pub(crate) struct Readiness {
+    link: LinkState,
+    pub(crate) ring: ring::State,
+    loops: Vec<Stalled>,
+    /// Since the daemon was heard of.
+    pub(crate) silence: Option<Duration>,
+    /// Why it is not ready, in words.
+    pub(crate) reasons: Vec<String>,
+}
+
+impl Readiness {
+    pub(crate) fn of(hub: &Hub) -> Self {
+        let (link, ring, loops) = (hub.link.get(), hub.ring.state(), hub.watch.stalled());
+        let silence = link.heard.map(|heard| Instant::now().duration_since(heard));
+        let mut reasons = Vec::new();
+        if !link.connected {
+            let why = if link.reason.is_empty() { "not connected yet" } else { link.reason.as_str() };
+            reasons.push(format!("the wire is not connected: {why}"));
+        } else if let Some(silence) = silence.filter(|s| *s > SILENCE_MAX) {
+            reasons.push(format!("the ingestion daemon has been silent for {} s", silence.as_secs()));
+        }
+        if !ring.filled {
+            reasons.push("the ring is not filled yet".to_owned());
+        }
+        if hub.is_draining() {
+            reasons.push("draining".to_owned());
+        }
+        reasons.extend(loops.iter().map(Stalled::sentence));
+        Self { link, ring, loops, silence, reasons }
+    }
+}
+
 /// `GET /ready`
 pub(super) async fn ready(shared: web::Data<Shared>) -> impl Responder {
     let hub = &shared.hub;
-    let (link, ring) = (hub.link.get(), hub.ring.state());
-    let silence = link.heard.map(|heard| Instant::now().duration_since(heard));
-    let mut reasons = Vec::new();
-    if !link.connected {
-        let why = if link.reason.is_empty() { "not connected yet" } else { link.reason.as_str() };
-        reasons.push(format!("the wire is not connected: {why}"));
-    } else if let Some(silence) = silence.filter(|s| *s > SILENCE_MAX) {
-        reasons.push(format!("the ingestion daemon has been silent for {} s", silence.as_secs()));
-    }
-    if !ring.filled {
-        reasons.push("the ring is not filled yet".to_owned());
-    }
-    if hub.is_draining() {
-        reasons.push("draining".to_owned());
-    }
-    let loops = hub.watch.stalled();
-    reasons.extend(loops.iter().map(Stalled::sentence));
+    let Readiness { link, ring, loops, silence, reasons } = Readiness::of(hub);
     let id = |seq| ring.standing.as_ref().map(|s| news::Cursor { epoch: s.epoch.clone(), seq });
     let (oldest, newest) = match &ring.standing {
         Some(standing) if ring.events > 0 => (id(ring.oldest), id(standing.head)),

@@ -64,7 +64,14 @@ async fn pass_on(hub: &Hub, body: &[u8]) -> Result<HttpResponse, Problem> {
     if sources.is_empty() || sources.len() > SOURCES_MAX {
         return Err(Problem::bad_parameter("sources", "1 to 1000 ids are wanted"));
     }
-    let accepted = hub.refreshes.order(sources).await.map_err(|no| match no {
+    let ordered = hub.refreshes.order(sources).await;
+    let result = match &ordered {
+        Ok(_) => "accepted",
+        Err(NoAnswer::Busy) => "busy",
+        Err(NoAnswer::Daemon(_)) => "no_daemon",
+    };
+    hub.numbers.refreshes.get_or_create(&[("result", result)]).inc();
+    let accepted = ordered.map_err(|no| match no {
         NoAnswer::Busy => Problem::busy(),
         NoAnswer::Daemon(error) => {
             tracing::warn!(error, "could not pass an order on");
