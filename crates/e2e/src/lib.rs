@@ -32,7 +32,7 @@ pub use self::{
     origin::{Behaviour, Format, Origin, Request},
     prober::{Probe, Prober, Report},
     process::{Manner, Process, Program},
-    stack::{SourceEntry, Stack},
+    stack::{SourceEntry, Stack, free_address},
     subscriber::{Connection, Record, Subscriber},
 };
 

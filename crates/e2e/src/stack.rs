@@ -315,7 +315,10 @@ impl Drop for Stack {
 
 /// A free port of 127.0.0.1 below those that the kernel gives to outgoing connections, so that none of these can take it
 /// between our look and the gateway's bind; two tests begin their search at different ports.
-fn free_address() -> anyhow::Result<SocketAddr> {
+///
+/// # Errors
+/// When there is none.
+pub fn free_address() -> anyhow::Result<SocketAddr> {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     const FIRST: u32 = 10_000;
     const PORTS: u32 = 20_000;

@@ -1,0 +1,226 @@
+//! What is shipped for Prometheus and Grafana, beside the running system: the table of metrics is complete, every panel
+//! shows data, every rule can be evaluated, and those that should be raised are.
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
+mod files;
+mod live;
+mod prometheus;
+mod table;
+
+use std::{collections::BTreeSet, fs, process::Command, time::Duration};
+
+use e2e::{
+    Behaviour, Format, Origin, Program, SourceEntry, Stack, Subscriber, http, http::Address, on_path, say,
+    wait_for,
+};
+use tokio::{task::JoinHandle, time::sleep};
+
+use self::{files::deploy, live::Live, prometheus::Prometheus};
+
+/// The gateway asks for the daemon's metrics every 5 s.
+const SOON: Duration = Duration::from_secs(20);
+/// Until every panel has something to show.
+const SHOWN_WITHIN: Duration = Duration::from_secs(30);
+/// Series of both processes, on a machine with a few processors.
+const SERIES_MAX: usize = 500;
+
+/// Both programs with a few feeds, some of them in trouble, and two clients.
+struct World {
+    stack: Stack,
+    _origin: std::sync::Arc<Origin>,
+    _clients: [Subscriber; 2],
+    publishing: JoinHandle<()>,
+}
+
+impl World {
+    async fn start() -> Self {
+        let origin = std::sync::Arc::new(Origin::start().await.unwrap());
+        let names: Vec<_> = (0..12).map(|n| format!("feed-{n}")).collect();
+        let feed = |(n, name): (usize, &String)| SourceEntry::new(name, origin.feed(name, Format::of(n)));
+        let sources: Vec<_> = names.iter().enumerate().map(feed).collect();
+        for (n, behaviour) in [
+            (8, Behaviour::Status(500, Vec::new())),
+            (9, Behaviour::Status(429, vec!["Retry-After: 60".to_owned()])),
+            (10, Behaviour::Status(410, Vec::new())),
+            (11, Behaviour::CutOff),
+        ] {
+            origin.behave(&names[n], behaviour);
+        }
+        let mut stack = Stack::new(&sources).unwrap();
+        stack.start_both().await.unwrap();
+        let clients = ["/news/stream?snapshot=10", "/news/stream"].map(|path| stack.subscribe(path));
+        let publisher = std::sync::Arc::clone(&origin);
+        let publishing = tokio::spawn(async move {
+            for n in 0.. {
+                publisher.publish(&names[n % 8], &format!("Item {n}"));
+                sleep(Duration::from_millis(200)).await;
+            }
+        });
+        Self { stack, _origin: origin, _clients: clients, publishing }
+    }
+
+    /// What the gateway shows once it has the daemon's numbers too.
+    async fn live(&self) -> Live {
+        let text = wait_for("the metrics of both", SOON, async || {
+            let (_, text) = http::fetch(&self.stack.gateway(), "/metrics", SOON).await.ok()?;
+            text.contains("\nnewswire_ingestd_log_head ").then_some(text)
+        });
+        Live::parse(&text.await.unwrap())
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.publishing.abort();
+    }
+}
+
+#[tokio::test]
+async fn the_table_lists_every_metric_and_the_files_name_no_other() {
+    let world = World::start().await;
+    let live = world.live().await;
+    assert!(live.series <= SERIES_MAX, "{} series", live.series);
+    for program in [Program::Gateway, Program::Ingestd] {
+        let (_, own) = http::fetch(&world.stack.admin(program), "/metrics", SOON).await.unwrap();
+        let prefix = format!("newswire_{}_", program.name().trim_start_matches("newswire-"));
+        let shown = live.families.keys().filter(|name| name.starts_with(&prefix));
+        assert!(shown.eq(Live::parse(&own).families.keys()), "{} shows others itself", program.name());
+    }
+    for (name, family) in &live.families {
+        assert!(family.help.len() > 7, "{name} says only {:?}", family.help);
+    }
+    compare_table(&table::of(&live));
+
+    let rules = files::rules();
+    let recorded: BTreeSet<_> = rules.iter().filter_map(|rule| rule.record.clone()).collect();
+    let targets = files::targets("1m");
+    let expressions = rules.iter().map(|rule| &rule.expr).chain(targets.iter().map(|target| &target.expr));
+    let mut wrong: Vec<_> = expressions.flat_map(|expr| live.objections(expr, &recorded)).collect();
+    for rule in rules.iter().filter(|rule| rule.alert.is_some()) {
+        wrong.extend(alert_faults(rule, &live));
+    }
+    for target in &targets {
+        let labels = live.labels_of(&target.expr);
+        let named = target.legend.split("{{").skip(1).filter_map(|rest| rest.split_once("}}"));
+        let unknown = named.map(|(label, _)| label.trim()).filter(|label| !labels.contains(*label));
+        wrong.extend(unknown.map(|label| format!("panel {} has no label {label}", target.panel)));
+    }
+    wrong.extend(files::dashboard_faults());
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Compares the table with the one that is kept, or keeps it.
+fn compare_table(table: &str) {
+    let path = deploy("prometheus").join("METRICS.md");
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(&path, table).unwrap();
+        return;
+    }
+    let kept = fs::read_to_string(&path).unwrap_or_default();
+    let (kept_lines, lines): (BTreeSet<_>, BTreeSet<_>) = (kept.lines().collect(), table.lines().collect());
+    assert!(
+        kept == table,
+        "deploy/prometheus/METRICS.md is not what the programs show; write it anew with\n\
+         BLESS=1 cargo nextest run -p e2e --test dashboard\nno longer: {:#?}\nnew: {:#?}",
+        kept_lines.difference(&lines).collect::<Vec<_>>(),
+        lines.difference(&kept_lines).collect::<Vec<_>>(),
+    );
+}
+
+/// Whoever is woken by it must learn how bad it is, what is wrong, and what to do next.
+fn alert_faults(rule: &files::Rule, live: &Live) -> Vec<String> {
+    let name = rule.alert.as_deref().unwrap();
+    let said = |key: &str| rule.annotations.get(key).map_or("", String::as_str);
+    let mut faults = Vec::new();
+    let severity = rule.labels.get("severity").map_or("", String::as_str);
+    if !["critical", "warning", "info"].contains(&severity) {
+        faults.push(format!("{name} has the severity {severity:?}"));
+    }
+    if !said("summary").contains("newswire") || !said("description").contains("Next: ") {
+        faults.push(format!("{name} does not say what is wrong and what comes next"));
+    }
+    if !said("runbook_url").ends_with(&format!("README.md#alert-{}", name.to_lowercase())) {
+        faults.push(format!("{name} points at {:?}", said("runbook_url")));
+    }
+    let labels = live.labels_of(&rule.expr);
+    let named = said("description").split("$labels.").skip(1).collect::<Vec<_>>();
+    for rest in named {
+        let label = rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
+        if !labels.contains(label) {
+            faults.push(format!("{name} shows the label {label}, which it does not have"));
+        }
+    }
+    faults
+}
+
+#[tokio::test]
+async fn every_panel_shows_data_and_every_rule_holds_in_a_real_prometheus() {
+    let Some(program) = on_path("prometheus") else {
+        say(
+            "SKIPPED: no prometheus on the PATH, so that no panel was asked for data; names and labels are compared all the same",
+        );
+        return;
+    };
+    let mut world = World::start().await;
+    world.live().await;
+    let Address::Tcp(target) = world.stack.gateway() else { panic!("the gateway listens on TCP") };
+    let rules_file = deploy("prometheus/newswire-rules.yml");
+    let prometheus = Prometheus::start(&program, world.stack.folder(), target, &rules_file).await.unwrap();
+
+    let mut empty = files::targets("10s");
+    let questions = empty.len();
+    let filled = wait_for("data in every panel", SHOWN_WITHIN, async || {
+        let mut left = Vec::new();
+        for target in std::mem::take(&mut empty) {
+            // An error is one of the expression, and would stay.
+            if prometheus.values(&target.expr).await.unwrap().is_empty() {
+                left.push(target);
+            }
+        }
+        empty = left;
+        empty.is_empty().then_some(())
+    });
+    filled.await.unwrap_or_else(|error| panic!("{error}: {empty:#?}"));
+
+    let rules = prometheus.rules().await.unwrap();
+    assert_eq!(rules.len(), files::rules().len());
+    let sick: Vec<_> = rules.iter().filter(|rule| rule["health"] != "ok").collect();
+    assert!(sick.is_empty(), "{sick:#?}");
+    let raised = prometheus.raised().await.unwrap();
+    say(&format!(
+        "{questions} questions of panels have data, {} rules hold; raised: {raised:?}",
+        rules.len()
+    ));
+    for alert in
+        ["NewswireDown", "NewswireDaemonGone", "NewswireGatewayNotReady", "NewswireWireCut", "NewswirePanics"]
+    {
+        assert!(!raised.iter().any(|name| name == alert), "{alert} is raised while all is well");
+    }
+
+    world.stack.kill(Program::Ingestd).unwrap();
+    let expected = ["NewswireDaemonGone", "NewswireGatewayNotReady", "NewswireWireCut"];
+    let mut raised = Vec::new();
+    let noticed = wait_for("the alerts of a dead daemon", SOON, async || {
+        raised = prometheus.raised().await.unwrap();
+        expected.iter().all(|alert| raised.iter().any(|name| name == alert)).then_some(())
+    });
+    noticed.await.unwrap_or_else(|error| panic!("{error}: {raised:?}"));
+}
+
+#[test]
+fn the_rules_pass_their_own_tests() {
+    let Some(promtool) = on_path("promtool") else {
+        say("SKIPPED: no promtool on the PATH, so that the rules were not tested");
+        return;
+    };
+    let folder = deploy("prometheus");
+    for arguments in [
+        ["check", "rules", "newswire-rules.yml"],
+        ["check", "config", "prometheus.yml"],
+        ["test", "rules", "newswire-rules-test.yml"],
+    ] {
+        let output = Command::new(&promtool).args(arguments).current_dir(&folder).output().unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "promtool {}:\n{said}", arguments.join(" "));
+    }
+}
