@@ -27,7 +27,7 @@ impl Watch {
         let watch = self.clone();
         metrics.register_counter(
             &format!("newswire_{part}_pauses_total"),
-            "Times that the whole process did not run for more than a second: stopped, out of memory, or a starved machine",
+            "Times that the whole process did not run for over a second: stopped, the machine asleep or without a free processor",
             move || watch.found().pauses.count,
         );
     }
@@ -37,7 +37,7 @@ impl Watch {
         let watch = self.clone();
         metrics.register_counter(
             &format!("newswire_{part}_clock_jumps_total"),
-            "Jumps of the wall clock by more than a second: somebody set it, or the machine slept",
+            "Jumps of the wall clock by more than a second: somebody set it",
             move || watch.found().clock.count,
         );
     }

@@ -139,8 +139,13 @@ fn alert_faults(rule: &files::Rule, live: &Live) -> Vec<String> {
     if !said("summary").contains("newswire") || !said("description").contains("Next: ") {
         faults.push(format!("{name} does not say what is wrong and what comes next"));
     }
-    if !said("runbook_url").ends_with(&format!("README.md#alert-{}", name.to_lowercase())) {
+    let anchor = format!("alert-{}", name.to_lowercase());
+    if !said("runbook_url").ends_with(&format!("README.md#{anchor}")) {
         faults.push(format!("{name} points at {:?}", said("runbook_url")));
+    }
+    let readme = fs::read_to_string(deploy("../README.md")).unwrap();
+    if !readme.contains(&format!("id=\"{anchor}\"")) {
+        faults.push(format!("the README does not say what {name} means"));
     }
     let labels = live.labels_of(&rule.expr);
     let named = said("description").split("$labels.").skip(1).collect::<Vec<_>>();
@@ -186,23 +191,21 @@ async fn every_panel_shows_data_and_every_rule_holds_in_a_real_prometheus() {
     assert_eq!(rules.len(), files::rules().len());
     let sick: Vec<_> = rules.iter().filter(|rule| rule["health"] != "ok").collect();
     assert!(sick.is_empty(), "{sick:#?}");
-    let raised = prometheus.raised().await.unwrap();
-    say(&format!(
-        "{questions} questions of panels have data, {} rules hold; raised: {raised:?}",
-        rules.len()
-    ));
-    for alert in
-        ["NewswireDown", "NewswireDaemonGone", "NewswireGatewayNotReady", "NewswireWireCut", "NewswirePanics"]
-    {
-        assert!(!raised.iter().any(|name| name == alert), "{alert} is raised while all is well");
-    }
+    say(&format!("{questions} questions of panels have data, {} rules hold", rules.len()));
+    // A loaded machine may cut the wire for a moment, and not for long.
+    let dead = ["NewswireDaemonGone", "NewswireGatewayNotReady", "NewswireWireCut"];
+    let mut raised = Vec::new();
+    let quiet = wait_for("no alert while all is well", SOON, async || {
+        raised = prometheus.raised().await.unwrap();
+        let others = ["NewswireDown", "NewswirePanics", "NewswireOutage", "NewswireRestarting"];
+        (!dead.iter().chain(&others).any(|alert| raised.iter().any(|name| name == alert))).then_some(())
+    });
+    quiet.await.unwrap_or_else(|error| panic!("{error}: {raised:?}"));
 
     world.stack.kill(Program::Ingestd).unwrap();
-    let expected = ["NewswireDaemonGone", "NewswireGatewayNotReady", "NewswireWireCut"];
-    let mut raised = Vec::new();
     let noticed = wait_for("the alerts of a dead daemon", SOON, async || {
         raised = prometheus.raised().await.unwrap();
-        expected.iter().all(|alert| raised.iter().any(|name| name == alert)).then_some(())
+        dead.iter().all(|alert| raised.iter().any(|name| name == alert)).then_some(())
     });
     noticed.await.unwrap_or_else(|error| panic!("{error}: {raised:?}"));
 }
