@@ -79,6 +79,7 @@ impl Drop for World {
 async fn the_table_lists_every_metric_and_the_files_name_no_other() {
     let world = World::start().await;
     let live = world.live().await;
+    say(&format!("{} metrics, {} series", live.families.len(), live.series));
     assert!(live.series <= SERIES_MAX, "{} series", live.series);
     for program in [Program::Gateway, Program::Ingestd] {
         let (_, own) = http::fetch(&world.stack.admin(program), "/metrics", SOON).await.unwrap();
