@@ -4,13 +4,19 @@
 //! name and value passes `text::escaped` (the tests of `lines` hold that). Words of fields are fixed: `source seq epoch
 //! items wait_ms status subscriber cursor blame error`.
 
+mod detail;
 mod fields;
 mod journal;
+mod kept;
 mod lines;
+mod repeats;
+
+pub(crate) use self::detail::check_level;
+pub use self::kept::{Kept, kept};
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing_log::LogTracer;
 use tracing_log::log::LevelFilter as LogLevel;
@@ -21,16 +27,7 @@ use tracing_subscriber::{Registry, reload};
 use self::lines::{Lines, Shape, Write};
 use crate::clock::Clock;
 use crate::config::{Log, LogFormat};
-
-/// The levels of [`Log::level`] that are a word of their own.
-const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-
-/// The crates that a bare level is about; every other crate then speaks from `warn` on. A filter matches the beginning
-/// of a target, so `news` covers the binaries too.
-const OURS: [&str; 9] = ["daemon", "feed", "fetch", "gateway", "ingestd", "news", "store", "wire", "bench"];
-
-/// Longest filter, bytes.
-const LEVEL_BYTES_MAX: usize = 1_024;
+use crate::metrics::Metrics;
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -59,8 +56,22 @@ pub struct Logs(Arc<Running>);
 struct Running {
     /// `None` in [`Logs::detached`].
     filter: Option<reload::Handle<EnvFilter, Registry>>,
-    level: Mutex<String>,
-    dropped: Arc<AtomicU64>,
+    level: Mutex<Level>,
+    counts: Arc<Counts>,
+}
+
+/// The level as it was written.
+#[derive(Debug)]
+struct Level {
+    configured: String,
+    current: String,
+}
+
+/// Lines that nobody will read.
+#[derive(Debug, Default)]
+struct Counts {
+    swallowed: AtomicU64,
+    dropped: AtomicU64,
 }
 
 /// Sets up the log of this process, for `tracing` and for dependencies that use the `log` crate. Call once, first.
@@ -68,31 +79,35 @@ struct Running {
 /// # Errors
 /// See [`LogsError`].
 pub fn init(log: &Log) -> Result<Logs, LogsError> {
-    let dropped = Arc::new(AtomicU64::new(0));
-    let (shape, out) = output(log.format, Arc::clone(&dropped))?;
-    let filter = filter(&log.level).map_err(LogsError::Level)?;
+    let counts = Arc::<Counts>::default();
+    let (shape, out) = output(log.format, &counts)?;
+    let filter = detail::filter(&log.level).map_err(LogsError::Level)?;
     let most = filter.max_level_hint();
     let (filter, handle) = reload::Layer::new(filter);
-    let subscriber = Registry::default().with(filter).with(Lines::new(shape, out, Clock::system()));
+    let lines = Lines::new(shape, out, Clock::system(), Arc::clone(&counts));
+    let subscriber = Registry::default().with(filter).with(lines);
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogsError::AlreadySet)?;
     LogTracer::init().map_err(|_| LogsError::AlreadySet)?;
     limit_dependencies(most);
-    let level = Mutex::new(log.level.clone());
-    Ok(Logs(Arc::new(Running { filter: Some(handle), level, dropped })))
+    Ok(Logs::new(Some(handle), &log.level, counts))
 }
 
 impl Logs {
+    fn new(filter: Option<reload::Handle<EnvFilter, Registry>>, level: &str, counts: Arc<Counts>) -> Self {
+        let level = Mutex::new(Level { configured: level.to_owned(), current: level.to_owned() });
+        Self(Arc::new(Running { filter, level, counts }))
+    }
+
     /// A handle to no log at all, for tests of what takes a handle: it checks and keeps levels, and shows nothing.
     #[must_use]
     pub fn detached() -> Self {
-        let level = Mutex::new("info".to_owned());
-        Self(Arc::new(Running { filter: None, level, dropped: Arc::default() }))
+        Self::new(None, "info", Arc::default())
     }
 
     /// The level or filter in force, as it was written.
     #[must_use]
     pub fn level(&self) -> String {
-        self.0.level.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.known().current.clone()
     }
 
     /// Changes what is logged from now on, in the words of `log.level`.
@@ -100,57 +115,82 @@ impl Logs {
     /// # Errors
     /// A sentence that names what is wrong; then the old level stays.
     pub fn set_level(&self, level: &str) -> Result<(), String> {
+        self.change(&mut self.known(), level)
+    }
+
+    /// The same, and it is the level to which [`Logs::restore`] goes back: for `log.level` read again.
+    ///
+    /// # Errors
+    /// As [`Logs::set_level`].
+    pub fn configure(&self, level: &str) -> Result<(), String> {
+        let mut known = self.known();
+        self.change(&mut known, level)?;
+        level.clone_into(&mut known.configured);
+        Ok(())
+    }
+
+    /// One step more detail: `info` becomes `debug`, `debug` becomes `trace`, also for each module of a filter. Says so
+    /// in the log.
+    pub fn more_detail(&self) {
+        let (level, result) = {
+            let mut known = self.known();
+            let more = detail::one_step_more(&known.current);
+            let result = more.as_ref().map(|more| self.change(&mut known, more));
+            (known.current.clone(), result)
+        };
+        match result {
+            None => tracing::info!(level, "found no more detail than this"),
+            Some(Ok(())) => tracing::info!(level, "raised the log level"),
+            Some(Err(error)) => tracing::warn!(level, error, "could not raise the log level"),
+        }
+    }
+
+    /// Back to the configured level. Says so in the log, before it goes quiet.
+    pub fn restore(&self) {
+        let level = self.known().configured.clone();
+        tracing::info!(level, "went back to the configured log level");
+        let result = self.change(&mut self.known(), &level);
+        if let Err(error) = result {
+            tracing::warn!(level, error, "could not go back to the configured log level");
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Level> {
+        self.0.level.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, known: &mut Level, level: &str) -> Result<(), String> {
         check_level(level)?;
-        let filter = filter(level)?;
+        let filter = detail::filter(level)?;
         let most = filter.max_level_hint();
         if let Some(handle) = &self.0.filter {
             handle.reload(filter).map_err(|error| format!("cannot change the level: {error}"))?;
             limit_dependencies(most);
         }
-        level.clone_into(&mut self.0.level.lock().unwrap_or_else(PoisonError::into_inner));
+        level.clone_into(&mut known.current);
         Ok(())
+    }
+
+    /// Counts what nobody will read as `newswire_<part>_log_lines_{swallowed,dropped}_total`.
+    pub fn register(&self, metrics: &Metrics, part: &str) {
+        let (swallowed, dropped) = (Arc::clone(&self.0.counts), self.clone());
+        metrics.register_counter(
+            &format!("newswire_{part}_log_lines_swallowed_total"),
+            "Lines of the log that were not written because they repeat others",
+            move || swallowed.swallowed.load(Ordering::Relaxed),
+        );
+        metrics.register_counter(
+            &format!("newswire_{part}_log_lines_dropped_total"),
+            "Lines of the log that the journal or standard error did not take",
+            move || dropped.dropped(),
+        );
     }
 
     /// Lines that could not be written, because the journal did not take them or standard error is closed.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.0.dropped.load(Ordering::Relaxed)
+        self.0.counts.dropped.load(Ordering::Relaxed)
     }
-}
-
-/// Checks a level or filter without using it. Unlike the filter's own parser it does not take a misspelt level for the
-/// name of a module.
-pub(crate) fn check_level(level: &str) -> Result<(), String> {
-    if level.len() > LEVEL_BYTES_MAX {
-        return Err(format!(
-            "a filter of {} bytes is too long; at most {LEVEL_BYTES_MAX} will do",
-            level.len()
-        ));
-    }
-    for word in level.split(',').map(str::trim).filter(|word| !word.contains(['=', '[', '{', '}', ']'])) {
-        if !LEVELS.contains(&word.to_ascii_lowercase().as_str()) {
-            return Err(format!(
-                "`{word}` is not a level; use one of {}, or a filter such as `info,ingestd=debug`",
-                LEVELS.join(", ")
-            ));
-        }
-    }
-    filter(level).map(drop)
-}
-
-fn filter(level: &str) -> Result<EnvFilter, String> {
-    let word = level.trim().to_ascii_lowercase();
-    let directives = match word.as_str() {
-        "off" | "error" | "warn" => word,
-        "info" | "debug" | "trace" => {
-            let ours: Vec<String> = OURS.iter().map(|name| format!("{name}={word}")).collect();
-            format!("warn,{}", ours.join(","))
-        }
-        _ => level.to_owned(),
-    };
-    EnvFilter::builder()
-        .parse(directives)
-        .map_err(|error| format!("`{level}` is not a filter ({error}); write it like `info,ingestd=debug`"))
 }
 
 /// Tells the `log` crate what is not wanted anyhow, so that dependencies do not even format it.
@@ -166,34 +206,33 @@ fn limit_dependencies(most: Option<LevelFilter>) {
     });
 }
 
-fn output(format: LogFormat, dropped: Arc<AtomicU64>) -> Result<(Shape, Box<dyn Write>), LogsError> {
+fn output(format: LogFormat, counts: &Arc<Counts>) -> Result<(Shape, Box<dyn Write>), LogsError> {
     let to_journal = || {
-        journal::Journal::connect(journal::SOCKET, Arc::clone(&dropped))
+        journal::Journal::connect(journal::SOCKET, Arc::clone(counts))
             .map_err(|source| LogsError::Journal { path: journal::SOCKET, source })
     };
+    let stderr = || Box::new(Stderr { counts: Arc::clone(counts) });
     let colour = || io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     match format {
         LogFormat::Journald => Ok((Shape::Journal, Box::new(to_journal()?))),
         LogFormat::Auto if journal::stderr_goes_there() => match to_journal() {
             Ok(journal) => Ok((Shape::Journal, Box::new(journal))),
-            Err(_) => Ok((Shape::Text { colour: false }, Box::new(Stderr { dropped }))),
+            Err(_) => Ok((Shape::Text { colour: false }, stderr())),
         },
-        LogFormat::Auto | LogFormat::Text => {
-            Ok((Shape::Text { colour: colour() }, Box::new(Stderr { dropped })))
-        }
-        LogFormat::Json => Ok((Shape::Json, Box::new(Stderr { dropped }))),
+        LogFormat::Auto | LogFormat::Text => Ok((Shape::Text { colour: colour() }, stderr())),
+        LogFormat::Json => Ok((Shape::Json, stderr())),
     }
 }
 
 /// Standard error, one write a line.
 struct Stderr {
-    dropped: Arc<AtomicU64>,
+    counts: Arc<Counts>,
 }
 
 impl Write for Stderr {
     fn write(&self, line: &[u8]) {
         if io::stderr().lock().write_all(line).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -203,32 +242,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn levels_and_filters_are_accepted() {
-        for level in
-            ["off", "error", "INFO", "trace", "info,ingestd=debug", "warn,fetch[visit{source=bbc}]=trace"]
-        {
-            assert_eq!(check_level(level), Ok(()), "{level}");
-        }
-    }
-
-    #[test]
-    fn a_misspelt_level_is_not_taken_for_a_module() {
-        for level in ["inof", "", "info,degub", "ingestd=loud", "verbose"] {
-            assert!(check_level(level).is_err(), "{level}");
-        }
-    }
-
-    #[test]
-    fn a_bare_level_is_about_our_crates_and_leaves_the_others_at_warn() {
-        let shown = filter("debug").unwrap().to_string();
-        assert!(shown.contains("ingestd=debug") && shown.contains("warn"), "{shown}");
-    }
-
-    #[test]
     fn a_handle_refuses_a_wrong_level_and_keeps_the_old_one() {
         let logs = Logs::detached();
         logs.set_level("debug").unwrap();
         assert!(logs.set_level("lots").unwrap_err().contains("`lots`"));
         assert_eq!(logs.level(), "debug");
+    }
+
+    #[test]
+    fn detail_goes_up_in_steps_and_back_to_what_is_configured() {
+        let logs = Logs::detached();
+        let steps: Vec<_> = (0..3).map(|_| (logs.more_detail(), logs.level()).1).collect();
+        assert_eq!(steps, ["debug", "trace", "trace"]);
+        logs.restore();
+        assert_eq!(logs.level(), "info");
+        logs.configure("warn,ingestd=info").unwrap();
+        logs.more_detail();
+        assert_eq!(logs.level(), "info,ingestd=debug");
+        logs.set_level("off").unwrap();
+        logs.restore();
+        assert_eq!(logs.level(), "warn,ingestd=info");
     }
 }

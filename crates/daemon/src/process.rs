@@ -1,6 +1,6 @@
 //! The first and the last lines of a daemon: what both of ours do before and after their work.
 
-use std::{path::Path, process::ExitCode};
+use std::{io, path::Path, process::ExitCode, sync::mpsc::sync_channel};
 
 use stacks::Inside;
 
@@ -8,9 +8,12 @@ use crate::{
     Clock, Exit,
     config::{self, Config},
     logs::{self, Logs},
-    stop::{self, Signals},
+    stop::{self, Asked, Signals},
     watch::Watch,
 };
+
+/// Signals about the level of the log that wait for their turn.
+const ORDERS_MAX: usize = 16;
 
 /// What a daemon works with.
 #[derive(Debug)]
@@ -59,8 +62,7 @@ pub fn run<E: Ending>(
         }
     };
     let watch = Watch::new();
-    let dumped = watch.clone();
-    let signals = match stop::on_signals_and_quit(move || dumped.dump()) {
+    let signals = match asked(&watch, &logs).and_then(stop::on_signals_and) {
         Ok(signals) => signals,
         Err(error) => return refuse(name, &error, Exit::Failure),
     };
@@ -79,6 +81,20 @@ pub fn run<E: Ending>(
     };
     // Not by returning: that would wait for threads of libc's resolver, which nobody can cancel.
     std::process::exit(i32::from(exit.code()))
+}
+
+/// What writes to the log has a thread of its own, because the log may be what is stuck, and SIGTERM must not wait.
+fn asked(watch: &Watch, logs: &Logs) -> io::Result<Asked> {
+    let (louder, orders) = sync_channel::<fn(&Logs)>(ORDERS_MAX);
+    let (dumped, quieter, logs) = (watch.clone(), louder.clone(), logs.clone());
+    let obey = move || orders.into_iter().for_each(|order| order(&logs));
+    std::thread::Builder::new().name("log-level".to_owned()).spawn(obey)?;
+    Ok(Asked {
+        quit: Box::new(move || dumped.dump()),
+        // With so many orders waiting, one more is no loss.
+        usr1: Box::new(move || louder.try_send(Logs::more_detail).unwrap_or_default()),
+        usr2: Box::new(move || quieter.try_send(Logs::restore).unwrap_or_default()),
+    })
 }
 
 /// Before there is a log.

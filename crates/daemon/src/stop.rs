@@ -1,8 +1,11 @@
 //! Stop and reload signals, watched by a thread of its own, so that a second Ctrl-C ends a process whose every other
 //! thread is stuck.
 
+use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::task::Poll;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -19,7 +22,25 @@ pub struct Signals {
     pub reload: watch::Receiver<u64>,
 }
 
-type Quit = Box<dyn Fn() + Send>;
+/// What is done on the thread that watches, at each signal of a kind.
+type Deed = Box<dyn Fn() + Send>;
+
+/// What an operator may ask of a daemon besides; each is done on the thread that watches signals, so it works while all
+/// others are stuck, and must itself not wait for anything.
+pub struct Asked {
+    /// SIGQUIT.
+    pub quit: Deed,
+    /// SIGUSR1.
+    pub usr1: Deed,
+    /// SIGUSR2.
+    pub usr2: Deed,
+}
+
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asked").finish_non_exhaustive()
+    }
+}
 
 /// Watches SIGTERM, SIGINT and SIGHUP from now on. The second SIGTERM or SIGINT ends the process at once with 1 and
 /// without a word, because the log may be what is stuck.
@@ -30,26 +51,29 @@ type Quit = Box<dyn Fn() + Send>;
 /// # Errors
 /// When the system gives no thread or no signal handler.
 pub fn on_signals() -> io::Result<Signals> {
-    start(None)
+    start(Vec::new())
 }
 
-/// The same, and at each SIGQUIT `quit` is called on the thread that watches, so it works while all others are stuck.
-/// The process goes on.
+/// The same, and at SIGQUIT, SIGUSR1 and SIGUSR2 what is `asked` is done; the process goes on.
 ///
 /// # Errors
 /// As [`on_signals`].
-pub fn on_signals_and_quit(quit: impl Fn() + Send + 'static) -> io::Result<Signals> {
-    start(Some(Box::new(quit)))
+pub fn on_signals_and(asked: Asked) -> io::Result<Signals> {
+    start(vec![
+        (SignalKind::quit(), asked.quit),
+        (SignalKind::user_defined1(), asked.usr1),
+        (SignalKind::user_defined2(), asked.usr2),
+    ])
 }
 
-fn start(quit: Option<Quit>) -> io::Result<Signals> {
+fn start(deeds: Vec<(SignalKind, Deed)>) -> io::Result<Signals> {
     let stop = CancellationToken::new();
     let (reloads, reload) = watch::channel(0);
     let (installed, ready) = sync_channel(1);
     let token = stop.clone();
     std::thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || watch(&token, &reloads, quit.as_ref(), &installed))?;
+        .spawn(move || watch(&token, &reloads, &deeds, &installed))?;
     ready.recv().map_err(|_| io::Error::other("the thread that watches signals ended"))??;
     Ok(Signals { stop, reload })
 }
@@ -57,7 +81,7 @@ fn start(quit: Option<Quit>) -> io::Result<Signals> {
 fn watch(
     stop: &CancellationToken,
     reloads: &watch::Sender<u64>,
-    quit: Option<&Quit>,
+    deeds: &[(SignalKind, Deed)],
     installed: &SyncSender<io::Result<()>>,
 ) {
     let result = tokio::runtime::Builder::new_current_thread().enable_io().build().and_then(|runtime| {
@@ -65,17 +89,14 @@ fn watch(
             let mut term = signal(SignalKind::terminate())?;
             let mut int = signal(SignalKind::interrupt())?;
             let mut hangup = signal(SignalKind::hangup())?;
-            let mut quits = quit.map(|_| signal(SignalKind::quit())).transpose()?;
+            let others = deeds.iter().map(|(kind, deed)| Ok((signal(*kind)?, deed)));
+            let mut others = others.collect::<io::Result<Vec<_>>>()?;
             report(installed, Ok(()));
             loop {
                 tokio::select! {
                     _ = term.recv() => stop_or_exit(stop),
                     _ = int.recv() => stop_or_exit(stop),
-                    () = told(&mut quits) => {
-                        if let Some(quit) = quit {
-                            quit();
-                        }
-                    }
+                    deed = told(&mut others) => deed(),
                     _ = hangup.recv() => reloads.send_modify(|count| *count += 1),
                 }
             }
@@ -84,12 +105,14 @@ fn watch(
     report(installed, result);
 }
 
-/// Never, where nobody wants to know.
-async fn told(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => signal.recv().await.unwrap_or_default(),
-        None => std::future::pending().await,
-    }
+/// The deed of the first of these signals that arrives; never, where there are none.
+async fn told<'d>(signals: &mut [(Signal, &'d Deed)]) -> &'d Deed {
+    poll_fn(|cx| {
+        let ready =
+            signals.iter_mut().find_map(|(signal, deed)| signal.poll_recv(cx).is_ready().then_some(*deed));
+        ready.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
 }
 
 fn stop_or_exit(stop: &CancellationToken) {

@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader, Lines};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::sync_channel;
 
-use daemon::stop;
+use daemon::stop::{self, Asked};
 use rustix::process::{Pid, Signal, kill_process};
 
 const ROLE: &str = "DAEMON_TEST_ROLE";
@@ -17,7 +17,9 @@ fn child() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut signals = stop::on_signals().unwrap();
+        let say = |word: &'static str| Box::new(move || println!("{word}"));
+        let asked = Asked { quit: say("quit"), usr1: say("louder"), usr2: say("quieter") };
+        let mut signals = stop::on_signals_and(asked).unwrap();
         println!("\nready");
         if role == "stuck" {
             let (_never, forever) = sync_channel::<()>(0);
@@ -78,6 +80,17 @@ fn a_hangup_asks_to_reload_and_nothing_else() {
     send(&child, Signal::TERM);
     until(&mut lines, "stopped");
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn what_is_asked_besides_is_done_even_in_a_process_that_is_stuck() {
+    let (mut child, mut lines) = spawn("stuck");
+    for (signal, word) in [(Signal::USR1, "louder"), (Signal::USR2, "quieter"), (Signal::QUIT, "quit")] {
+        send(&child, signal);
+        until(&mut lines, word);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

@@ -9,11 +9,12 @@ use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tracing::{Level, Metadata};
 
+use super::Counts;
 use super::fields::{Fields, Scalar};
 use super::lines::Write;
 use crate::text::escaped;
@@ -36,13 +37,13 @@ pub(super) struct Journal {
     patient: UnixDatagram,
     impatient: UnixDatagram,
     stuck: AtomicBool,
-    dropped: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     identifier: String,
 }
 
 impl Journal {
     /// Checks that the journal takes something; an empty datagram is discarded there.
-    pub(super) fn connect(path: impl AsRef<Path>, dropped: Arc<AtomicU64>) -> io::Result<Self> {
+    pub(super) fn connect(path: impl AsRef<Path>, counts: Arc<Counts>) -> io::Result<Self> {
         let (patient, impatient) = (UnixDatagram::unbound()?, UnixDatagram::unbound()?);
         patient.set_write_timeout(Some(PATIENCE))?;
         impatient.set_nonblocking(true)?;
@@ -51,7 +52,7 @@ impl Journal {
         let identifier =
             Path::new(&program).file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let path = path.as_ref().to_path_buf();
-        Ok(Self { path, patient, impatient, stuck: AtomicBool::new(false), dropped, identifier })
+        Ok(Self { path, patient, impatient, stuck: AtomicBool::new(false), counts, identifier })
     }
 }
 
@@ -65,7 +66,7 @@ impl Write for Journal {
         let full = sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         self.stuck.store(full, Ordering::Relaxed);
         if sent.is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

@@ -1,7 +1,10 @@
 //! From an event to its line: time, level, message, fields of the event and of the spans around it.
 
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::time::Instant;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_log::NormalizeEvent as _;
@@ -10,7 +13,8 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 use super::fields::{Fields, Scalar};
-use super::journal;
+use super::repeats::{self, Repeats, Verdict};
+use super::{Counts, journal};
 use crate::clock::Clock;
 use crate::text::{is_dangerous, push_escaped};
 
@@ -36,11 +40,27 @@ pub(super) struct Lines {
     shape: Shape,
     out: Box<dyn Write>,
     clock: Clock,
+    repeats: Mutex<Repeats>,
+    started: Instant,
+    counts: Arc<Counts>,
 }
 
 impl Lines {
-    pub(super) fn new(shape: Shape, out: Box<dyn Write>, clock: Clock) -> Self {
-        Self { shape, out, clock }
+    pub(super) fn new(shape: Shape, out: Box<dyn Write>, clock: Clock, counts: Arc<Counts>) -> Self {
+        Self { shape, out, clock, repeats: Mutex::default(), started: Instant::now(), counts }
+    }
+
+    /// How many like it were not written, if this one is.
+    fn admit(&self, metadata: &Metadata<'_>, fields: &Fields) -> Option<u64> {
+        let Some(kind) = repeats::kind(metadata, fields) else { return Some(0) };
+        let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
+        match repeats.admit(kind, self.started.elapsed()) {
+            Verdict::Write { repeats } => Some(repeats),
+            Verdict::Swallow => {
+                self.counts.swallowed.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+        }
     }
 }
 
@@ -73,6 +93,11 @@ impl<S: Subscriber + for<'s> LookupSpan<'s>> Layer<S> for Lines {
         own.list.into_iter().for_each(|(name, value)| all.put(name, value));
         let normalized = event.normalized_metadata();
         let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
+        match self.admit(metadata, &all) {
+            None => return,
+            Some(0) => {}
+            Some(repeats) => all.put("repeats", Scalar::Number(repeats.to_string())),
+        }
         let line = match self.shape {
             Shape::Text { colour } => text_line(&self.time(), metadata, &all, colour),
             Shape::Json => json_line(&self.time(), metadata, &all),
@@ -229,7 +254,8 @@ mod tests {
     /// What `work` logged.
     fn logged(shape: Shape, work: impl FnOnce()) -> String {
         let buffer = Buffer::default();
-        let lines = Lines::new(shape, Box::new(buffer.clone()), Clock::from_tokio(1_767_323_045_678));
+        let lines =
+            Lines::new(shape, Box::new(buffer.clone()), Clock::from_tokio(1_767_323_045_678), Arc::default());
         tracing::subscriber::with_default(Registry::default().with(lines), work);
         let bytes = buffer.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -312,9 +338,8 @@ mod tests {
         let path = folder.path().join("journal");
         let journald = UnixDatagram::bind(&path).unwrap();
         journald.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
-        let dropped = Arc::default();
-        let journal = Journal::connect(&path, Arc::clone(&dropped)).unwrap();
-        let lines = Lines::new(Shape::Journal, Box::new(journal), Clock::system());
+        let journal = Journal::connect(&path, Arc::default()).unwrap();
+        let lines = Lines::new(Shape::Journal, Box::new(journal), Clock::system(), Arc::default());
         tracing::subscriber::with_default(Registry::default().with(lines), || {
             tracing::info!(source = "bbc", seq = 412, _x = 1, priority = 0, note = EVIL, "recorded items");
         });
@@ -333,18 +358,43 @@ mod tests {
         assert!(record.lines().all(|line| line.contains('=') && !line.chars().any(is_dangerous)), "{record}");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn the_line_after_repeats_says_how_many_were_swallowed() {
+        let buffer = Buffer::default();
+        let counts = Arc::<Counts>::default();
+        let clock = Clock::from_tokio(1_767_323_045_678);
+        let shape = Shape::Text { colour: false };
+        let lines = Lines::new(shape, Box::new(buffer.clone()), clock, Arc::clone(&counts));
+        let _guard = tracing::subscriber::set_default(Registry::default().with(lines));
+        for round in 0..2 {
+            for n in 0..47 {
+                tracing::error!(source = "bbc", n, "failed");
+                tracing::debug!(source = "bbc", n, "looked");
+            }
+            tracing::error!(source = "cnn", round, "failed");
+            tokio::time::advance(repeats::WINDOW).await;
+        }
+        let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+        let of = |what: &str| text.lines().filter(|line| line.contains(what)).count();
+        let shown = 2 * repeats::LINES_MAX as usize;
+        assert_eq!((of("failed source=bbc"), of("failed source=cnn"), of("looked")), (shown, 2, 94));
+        assert_eq!(of("failed source=bbc n=0 repeats=37"), 1, "{text}");
+        assert_eq!(of("repeats="), 1, "{text}");
+        assert_eq!(counts.swallowed.load(Ordering::Relaxed), 74);
+    }
+
     #[test]
     fn a_stuck_journal_costs_lines_that_are_counted_and_no_time() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         let _deaf = UnixDatagram::bind(&path).unwrap();
-        let dropped = Arc::default();
-        let journal = Journal::connect(&path, Arc::clone(&dropped)).unwrap();
+        let counts = Arc::<Counts>::default();
+        let journal = Journal::connect(&path, Arc::clone(&counts)).unwrap();
         let started = tokio::time::Instant::now();
         for _ in 0..5_000 {
             journal.write(b"PRIORITY=6\nMESSAGE=x\n");
         }
-        assert!(dropped.load(std::sync::atomic::Ordering::Relaxed) > 0);
+        assert!(counts.dropped.load(Ordering::Relaxed) > 0);
         assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
     }
 }
