@@ -187,11 +187,12 @@ impl Connection {
             return;
         }
         self.hub.numbers.connections_cut.get_or_create(&[("reason", reason)]).inc();
+        tracing::debug!(subscriber = %self.peer, reason, "cut a connection");
         let Some(twin) = &self.twin else { return };
         let cut = twin.set_linger(Some(Duration::ZERO)).and(twin.shutdown(std::net::Shutdown::Both));
         if let Err(error) = cut {
             // It was gone already.
-            tracing::debug!(%error, reason, "could not cut a connection");
+            tracing::debug!(subscriber = %self.peer, reason, %error, "could not cut a connection");
         }
     }
 }

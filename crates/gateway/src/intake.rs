@@ -109,7 +109,8 @@ fn connected(hub: &Hub, hello: &Hello) -> Seq {
         hub.ring.reset(head.epoch.clone());
     }
     hub.ring.set_log_oldest(hello.oldest.as_ref().map_or(head.seq.next(), |oldest| oldest.seq));
-    tracing::info!(resume, %head, missed = hello.missed, server = hello.server, "wire connected");
+    let (epoch, seq) = (&head.epoch, head.seq.0);
+    tracing::info!(status = resume, %epoch, seq, missed = hello.missed, server = hello.server, "wire connected");
     head.seq
 }
 
@@ -142,7 +143,8 @@ fn take_event(hub: &Hub, incoming: &Incoming, filled_at: Seq) {
         Err(error) => {
             // Left out, and the ring tells its readers of the gap.
             hub.numbers.unreadable.inc();
-            tracing::error!(%error, seq = %incoming.id, "an event on the wire is unreadable");
+            let (epoch, seq) = (&incoming.id.epoch, incoming.id.seq.0);
+            tracing::error!(%epoch, seq, %error, "an event on the wire is unreadable");
         }
     }
     hub.numbers.received.inc();

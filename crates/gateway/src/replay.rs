@@ -109,8 +109,12 @@ async fn fetch(peer: &Peer, from: &From) -> Result<Page, NoPage> {
         From::After(cursor) => format!("/log?limit={PAGE_EVENTS}&after={cursor}"),
         From::Since(instant) => format!("/log?limit={PAGE_EVENTS}&since={instant}"),
     };
+    let cursor = match from {
+        From::After(cursor) => Some(tracing::field::display(cursor)),
+        From::Since(_) => None,
+    };
     let body = peer.get(&path, ANSWER_WITHIN, PAGE_BYTES_MAX).await.map_err(|error| {
-        tracing::debug!(%error, "could not read a page of the log");
+        tracing::debug!(cursor, %error, "could not read a page of the log");
         NoPage
     })?;
     let answer: LogAnswer = serde_json::from_slice(&body).map_err(|error| unreadable(&error))?;

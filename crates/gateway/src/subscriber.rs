@@ -206,6 +206,8 @@ impl Subscriber {
         self.stage = Stage::Live;
         let place = Cursor { epoch: standing.epoch.clone(), seq: self.cursor };
         let wording = self.wish.wording;
+        let (subscriber, missed) = (&self.peer, verdict.missed);
+        tracing::debug!(%subscriber, cursor = %place, status = resume.as_str(), missed, "placed a subscriber");
         let first = if told.is_some() {
             wording.heartbeat(Some(&place))
         } else {
@@ -261,6 +263,7 @@ impl Subscriber {
             return Bytes::new();
         }
         self.shard.hub.numbers.missed.inc_by(missed);
+        tracing::debug!(subscriber = %self.peer, missed, "told a subscriber of a gap");
         let oldest = self.epoch.clone().map(|epoch| Cursor { epoch, seq: before.next() });
         self.wish.wording.event("gap", &Missed { missed, oldest })
     }
@@ -465,5 +468,7 @@ impl MessageBody for Subscriber {
 impl Drop for Subscriber {
     fn drop(&mut self) {
         self.shard.leave(self.slot);
+        let cursor = self.id().map(tracing::field::display);
+        tracing::debug!(subscriber = %self.peer, cursor, "a subscriber left");
     }
 }

@@ -406,6 +406,7 @@ impl Handler<SetPause> for Roster {
             recorded.map_err(|_| Closed).flatten()?;
             for id in &pausing.done {
                 roster.show_pause(id, pause.as_ref());
+                tracing::debug!(source = %id, paused = pause.is_some(), "paused or resumed");
             }
             let (sources, paused) = (pausing.done.len(), pause.is_some());
             tracing::info!(sources, paused, "took an order to pause or resume");

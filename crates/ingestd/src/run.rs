@@ -123,6 +123,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let metrics = Metrics::new();
     metrics.register_process("ingestd", env!("CARGO_PKG_VERSION"), &clock, &logs);
     let numbers = Numbers::register(&metrics);
+    logs.register(&metrics, "ingestd");
     let board = Board::default();
     let (bell, bell_heard) = watch::channel(reader.head());
     let (notices, _) = broadcast::channel(NOTICES);
@@ -190,7 +191,7 @@ fn watch_this_loop(watch: &Watch) {
 
 fn announce(config: &Config, reader: &Reader) {
     tracing::info!(
-        epoch = %reader.epoch(), oldest = %reader.oldest(), head = %reader.head(),
+        epoch = %reader.epoch(), seq = reader.head().0, seq_oldest = reader.oldest().0,
         socket = %config.daemon.run_dir.join("ingestd.sock").display(), "ready"
     );
     notify::ready();

@@ -5,6 +5,7 @@
 //! from an answer to the report of its visit the clock is held: else hours would pass during a write to the disk.
 
 mod hostile;
+mod hour;
 mod politeness;
 
 use std::{

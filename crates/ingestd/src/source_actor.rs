@@ -192,7 +192,7 @@ impl SourceActor {
         };
         self.count(&outcome, &appended, status, took);
         if !outcome.is_pardoned {
-            log_change(&report, before.failures, &appended);
+            log_change(&report, before.failures, &appended, &self.shop.epoch);
         }
         log_quarantine(&report.source, &before, &after);
         if let Some(change) = &outcome.moved {
@@ -501,7 +501,7 @@ fn log_quarantine(source: &SourceId, before: &SourceState, after: &SourceState) 
 }
 
 /// Changes of state are for people, repeats for whoever asks.
-fn log_change(report: &VisitReport, failures_before: u32, appended: &Appended) {
+fn log_change(report: &VisitReport, failures_before: u32, appended: &Appended, epoch: &Epoch) {
     let (source, status) = (&report.source, report.status.as_str());
     match &report.error {
         Some(error) if failures_before == 0 => {
@@ -515,7 +515,8 @@ fn log_change(report: &VisitReport, failures_before: u32, appended: &Appended) {
     }
     if let (Some(first), Some(last)) = (appended.first, appended.last) {
         let (items, updates, took_ms) = (report.new, report.updated, report.took_ms);
-        tracing::info!(%source, items, updates, %first, %last, took_ms, "recorded items");
+        let (seq_first, seq) = (first.0, last.0);
+        tracing::info!(%source, %epoch, seq, seq_first, items, updates, took_ms, "recorded items");
     }
 }
 

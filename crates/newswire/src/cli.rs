@@ -34,7 +34,7 @@ enum Command {
     Verify(verify::Arguments),
     /// Everything that helps to find a fault, in one archive without secrets; works with everything down
     Bundle(bundle::Arguments),
-    /// Look at the logs
+    /// Read the journal of both daemons by source, level and time; group what went wrong; change the level
     Logs(logs::Arguments),
     /// Write the manual pages and shell completions of all three programs, for packages
     #[command(hide = true)]
@@ -98,7 +98,7 @@ fn carry_out(command: Command) -> anyhow::Result<Exit> {
         Command::Sources(arguments) => runtime.block_on(sources::run(arguments)),
         Command::Verify(arguments) => runtime.block_on(verify::run(arguments)),
         Command::Bundle(arguments) => runtime.block_on(bundle::run(arguments)),
-        Command::Logs(arguments) => logs::run(arguments),
+        Command::Logs(arguments) => runtime.block_on(logs::run(arguments)),
         Command::Manual(arguments) => manual::run(&arguments),
     };
     // Threads of libc's resolver may still wait for an answer that nobody wants any more.

@@ -8,7 +8,7 @@ mod admin;
 mod evidence;
 mod find;
 mod gather;
-mod http;
+pub(crate) mod http;
 mod judge;
 mod listener;
 mod process;

@@ -1,6 +1,8 @@
-//! `newswire logs`: what went wrong, from the logs of both daemons.
+//! `newswire logs`: the journal of both daemons by our own words, their level, and what went wrong.
 
 mod groups;
+mod journal;
+mod level;
 mod line;
 mod signature;
 
@@ -36,15 +38,38 @@ const TOP_MAX: u16 = 1000;
 
 /// Arguments of `newswire logs`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
+    #[command(flatten)]
+    journal: journal::Query,
     #[command(subcommand)]
-    command: Verb,
+    command: Option<Verb>,
+}
+
+/// One of the daemons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Unit {
+    Ingestd,
+    Gateway,
+}
+
+impl Unit {
+    const ALL: [Self; 2] = [Self::Ingestd, Self::Gateway];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ingestd => "ingestd",
+            Self::Gateway => "gateway",
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Group warnings, errors and panics by what they say: how often, since when, which sources, one sample
     Triage(Triage),
+    /// Show what the daemons log, or change it until their restart: a level, or one for each module
+    Level(level::Arguments),
 }
 
 #[derive(Debug, Args)]
@@ -72,8 +97,15 @@ pub(crate) fn since(text: &str) -> Result<Duration, String> {
     found.ok_or_else(|| "a duration of at least a second is wanted, such as 90s, 30m, 2h or 3d".to_owned())
 }
 
-pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Exit> {
-    let Verb::Triage(arguments) = arguments.command;
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+    match arguments.command {
+        Some(Verb::Triage(arguments)) => triage(&arguments),
+        Some(Verb::Level(arguments)) => level::run(arguments).await,
+        None => journal::run(&arguments.journal),
+    }
+}
+
+fn triage(arguments: &Triage) -> anyhow::Result<Exit> {
     let now = Timestamp::from_millis(Clock::system().now_millis());
     let mut groups = Groups::default();
     if arguments.journal {

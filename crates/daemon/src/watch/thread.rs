@@ -144,7 +144,7 @@ impl Watchdog {
                 let known = self.watch.found().stalls.iter().find(|stall| stall.number == number).cloned();
                 if let Some(Stall { name, kind, tid, culprit, .. }) = known {
                     let (kind, culprit) = (kind.as_str(), culprit.as_deref());
-                    tracing::warn!("loop" = %name, kind, tid, stalled_ms = silent_ms, culprit, "an event loop is still stalled");
+                    tracing::warn!("loop" = %name, kind, tid, stalled_ms = silent_ms, blame = culprit, "an event loop is still stalled");
                 }
             }
             Finding::Ended { number, lasted_ms } => {
@@ -208,7 +208,7 @@ impl Watchdog {
         let (kind, culprit) = (kind.as_str(), culprit.as_deref());
         let stack = thread.as_ref().map(show::stack_in_a_line);
         tracing::warn!(
-            "loop" = %name, kind, tid, stalled_ms = silent_ms, work = what, of, culprit, stack,
+            "loop" = %name, kind, tid, stalled_ms = silent_ms, work = what, of, blame = culprit, stack,
             "an event loop stalled"
         );
     }

@@ -80,7 +80,7 @@ async fn pass_on(hub: &Hub, body: &[u8]) -> Result<HttpResponse, Problem> {
     })?;
     let categories = hub.sources.categories(&accepted.accepted);
     let refresh = hub.refreshes.follow(&accepted.accepted, categories);
-    tracing::info!(refresh, sources = accepted.accepted.len(), "refresh ordered");
+    tracing::info!(refresh, sources = accepted.accepted.len(), "ordered a refresh");
     Ok(HttpResponse::Accepted().json(json!({
         "refresh": refresh, "total": accepted.accepted.len(), "unknown": accepted.unknown,
     })))

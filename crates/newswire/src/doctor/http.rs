@@ -147,6 +147,23 @@ pub(crate) async fn ask_socket(
     }
 }
 
+/// Puts `body` to a Unix socket, within `limit`.
+pub(crate) async fn put_socket(socket: &Path, path: &str, body: &str, limit: Duration) -> io::Result<Answer> {
+    let length = body.len();
+    let request = format!(
+        "PUT {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    );
+    let exchange = async {
+        let mut stream = UnixStream::connect(socket).await?;
+        stream.write_all(request.as_bytes()).await?;
+        receive(&mut stream, &[]).await
+    };
+    match timeout(limit, exchange).await {
+        Ok(answer) => answer,
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{NO_ANSWER} {limit:?}"))),
+    }
+}
+
 /// HTTP/1.0, so that the body comes in one piece and ends with the connection.
 async fn send(
     stream: &mut (impl AsyncWrite + Unpin),

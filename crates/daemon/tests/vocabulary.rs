@@ -1,0 +1,169 @@
+//! The words of the log: whoever filters by `SOURCE=` must find every line about a source. Every field of every line of
+//! the daemons and their crates is one of these.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const CRATES: [&str; 8] = ["daemon", "feed", "fetch", "gateway", "ingestd", "news", "store", "wire"];
+
+/// What one filters by, first; then what says more.
+const WORDS: &[&str] = &[
+    "source",
+    "epoch",
+    "seq",
+    "items",
+    "wait_ms",
+    "status",
+    "subscriber",
+    "cursor",
+    "blame",
+    "error", //
+    "added",
+    "before",
+    "by_s",
+    "changed",
+    "clients",
+    "cut",
+    "deaths",
+    "drill",
+    "failures",
+    "held",
+    "hosts",
+    "key",
+    "kind",
+    "jumped_ms",
+    "lasted_ms",
+    "lasted_s",
+    "level",
+    "listen",
+    "location",
+    "loop",
+    "missed",
+    "moved_to",
+    "name",
+    "of",
+    "open_files_max",
+    "overdue",
+    "panic",
+    "pardoned",
+    "part",
+    "paused",
+    "paused_ms",
+    "reason",
+    "refresh",
+    "removed",
+    "seconds",
+    "seq_first",
+    "seq_oldest",
+    "server",
+    "socket",
+    "sources",
+    "stack",
+    "stalled_ms",
+    "state",
+    "thread",
+    "threads",
+    "tid",
+    "took_ms",
+    "unchanged",
+    "updates",
+    "url",
+    "why",
+    "window_ms",
+    "work",
+];
+/// Fields of one line each, which nobody filters by.
+const LOCAL: &[&str] = &["clients_max", "connections_max"];
+
+fn files(folder: &Path, all: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, all);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            all.push(path);
+        }
+    }
+}
+
+/// The arguments of each line that is logged, tests left out.
+fn lines(code: &str) -> Vec<Vec<String>> {
+    let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let levels = ["error", "warn", "info", "debug", "trace"];
+    let starts = levels.iter().flat_map(|level| {
+        let call = format!("tracing::{level}!(");
+        let ends: Vec<_> = code.match_indices(&call).map(|(at, _)| at + call.len()).collect();
+        ends
+    });
+    starts.map(|at| arguments(&code[at..])).collect()
+}
+
+/// Up to the closing parenthesis, parted at the commas that are in nothing else.
+fn arguments(code: &str) -> Vec<String> {
+    let (mut all, mut depth, mut in_text, mut escaped) = (vec![String::new()], 0, false, false);
+    for c in code.chars() {
+        match c {
+            _ if in_text => {
+                in_text = c != '"' || escaped;
+                escaped = c == '\\' && !escaped;
+            }
+            '"' => in_text = true,
+            '(' | '[' | '{' => depth += 1,
+            ')' if depth == 0 => break,
+            ')' | ']' | '}' => depth -= 1,
+            ',' if depth == 0 => {
+                all.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        all.last_mut().unwrap().push(c);
+    }
+    all.iter().map(|argument| argument.trim().to_owned()).filter(|argument| !argument.is_empty()).collect()
+}
+
+/// The name of the field that an argument records; none for the message.
+fn field(argument: &str) -> Option<String> {
+    let name = match argument.split_once('=') {
+        Some((name, _)) if !argument.starts_with('"') || argument.starts_with("\"loop\" =") => name,
+        _ if argument.starts_with('"') => return None,
+        _ => argument.rsplit('.').next().unwrap(),
+    };
+    Some(name.trim().trim_matches(['%', '?', '"', '&']).to_owned())
+}
+
+#[test]
+fn every_field_of_the_log_is_a_word_of_the_list_and_every_message_begins_small() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut all = Vec::new();
+    CRATES.iter().for_each(|name| files(&root.join(name).join("src"), &mut all));
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for path in &all {
+        let code = fs::read_to_string(path).unwrap();
+        for line in lines(&code) {
+            seen += 1;
+            for argument in &line {
+                match field(argument) {
+                    Some(name) if !WORDS.contains(&name.as_str()) && !LOCAL.contains(&name.as_str()) => {
+                        wrong.push(format!("{}: the field `{name}`", path.display()));
+                    }
+                    None if argument[1..].starts_with(|c: char| c.is_uppercase()) => {
+                        wrong.push(format!("{}: {argument}", path.display()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    assert!(seen > 60, "only {seen} lines were found");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_scanner_sees_names_however_they_are_written() {
+    let code = r#"tracing::warn!(%source, error = &a(b, "c,d"), x.status, "loop" = %n, ?seq, "it, failed"); tracing::info!("x")"#;
+    let names: Vec<_> = lines(code).concat().iter().filter_map(|argument| field(argument)).collect();
+    assert_eq!(names, ["source", "error", "status", "loop", "seq"]);
+}

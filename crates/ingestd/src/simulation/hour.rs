@@ -1,0 +1,103 @@
+//! What somebody who tails the log reads in a normal hour of 300 sources: changes, and nothing else.
+
+use std::{sync::Arc, time::Duration};
+
+use actix_rt::time::sleep;
+use daemon::{Clock, logs};
+use fetch::schedule::Pace;
+use http::Response;
+use reqwest::{Body, Request};
+
+use super::{Life, MONDAY_MS, Reply, Servers, directory, id_of, simulate, source};
+
+const SOURCES: usize = 300;
+const HOUR: Duration = Duration::from_secs(3600);
+/// The day before counts as arrival: every feed is new once, and that is worth a line each.
+const ARRIVAL: Duration = Duration::from_secs(24 * 3600);
+/// What the mix below comes to at most; a line a minute is what a person can still follow.
+const LINES_MAX: usize = 60;
+
+/// 300 feeds: one in ten has news now and then, five fail, three are slow, one goes, one moves for good.
+struct Town {
+    clock: Clock,
+    /// When the hour begins.
+    begin_ms: i64,
+}
+
+impl Town {
+    /// Which version of its feed a source has.
+    fn version(&self, n: usize) -> i64 {
+        let since_ms = self.clock.now_millis() - MONDAY_MS;
+        if n % 10 == 0 { since_ms / (4 * 3_600_000 + n as i64 * 1_000) } else { 0 }
+    }
+
+    fn is_hour(&self) -> bool {
+        self.clock.now_millis() >= self.begin_ms
+    }
+}
+
+fn feed(version: i64) -> String {
+    let item = |n: i64| format!("<item><title>item {n}</title><guid>{n}</guid></item>");
+    let items: String = (0..=version).rev().map(item).collect();
+    format!(
+        "<rss version='2.0'><channel><title>t</title><link>http://x.example/</link>{items}</channel></rss>"
+    )
+}
+
+impl Servers for Town {
+    fn asked(&self, _: i64, request: &Request) -> Reply {
+        let n: usize = id_of(request.url()).trim_start_matches("feed-").parse().unwrap();
+        let slow = if (11..14).contains(&n) { Duration::from_secs(8) } else { Duration::from_millis(80) };
+        let etag = format!("\"{}\"", self.version(n));
+        let known = request.headers().get("if-none-match").is_some_and(|value| *value == *etag);
+        let is_old_home = request.url().host_str() == Some("feed-21.example");
+        let (status, body) = match n {
+            1..6 if self.is_hour() || n < 4 => (503, String::new()),
+            22 if self.is_hour() => (410, String::new()),
+            21 if is_old_home && self.is_hour() => (301, String::new()),
+            _ if known => (304, String::new()),
+            _ => (200, feed(self.version(n))),
+        };
+        let response = Response::builder().status(status).header("etag", etag);
+        let response = match status {
+            301 => response.header("location", "http://new-home.example/feed-21"),
+            _ => response,
+        };
+        Reply::After(slow, response.body(Body::from(body)).unwrap())
+    }
+}
+
+/// The lines of the hour.
+async fn live() -> String {
+    let clock = Clock::from_tokio(MONDAY_MS);
+    let (subscriber, kept) = logs::kept("info", clock.clone()).unwrap();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let begin_ms = MONDAY_MS + i64::try_from(ARRIVAL.as_millis()).unwrap();
+    let town = Arc::new(Town { clock: clock.clone(), begin_ms });
+    let directory = directory();
+    let life = Life::start(directory.path(), &clock, town, Pace::default()).await;
+    let catalogue =
+        (0..SOURCES).map(|n| source(&format!("feed-{n}"), &format!("http://feed-{n}.example/feed-{n}")));
+    life.take(catalogue.collect()).await;
+    sleep(ARRIVAL).await;
+    let before = kept.text().len();
+    sleep(HOUR).await;
+    let lines = kept.text().split_off(before);
+    life.stop().await;
+    lines
+}
+
+#[test]
+fn a_normal_hour_of_300_sources_is_readable() {
+    let text = simulate(live());
+    let lines: Vec<_> = text.lines().collect();
+    println!("{text}\n{} lines", lines.len());
+    let of = |what: &str| lines.iter().filter(|line| line.contains(what)).count();
+    assert!(lines.len() <= LINES_MAX, "{} lines", lines.len());
+    let changes =
+        ["recorded items", "visit failed", "source recovered", "adopted the address", "put into quarantine"];
+    let noise: Vec<_> = lines.iter().filter(|line| !changes.iter().any(|what| line.contains(what))).collect();
+    assert!(noise.is_empty(), "no changes: {noise:#?}");
+    assert!(of("recorded items") >= 1, "there is news in every hour");
+    assert!(of("visit failed") <= 4, "what fails is told when it begins, once");
+}

@@ -1,0 +1,93 @@
+//! `newswire logs level`: what each daemon logs at this moment, and a change of it, through their admin sockets.
+
+use std::{io, path::Path, time::Duration};
+
+use daemon::Exit;
+use serde_json::Value;
+
+use super::Unit;
+use crate::{
+    cli::ConfigFile,
+    doctor::http::{Answer, ask_socket, put_socket},
+    out::{self, safe},
+};
+
+/// How long a daemon may take; its admin thread does nothing else.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The new level: off, error, warn, info, debug, trace, or a filter such as `info,ingestd=debug`
+    level: Option<String>,
+    /// Only of this daemon
+    #[arg(long)]
+    unit: Option<Unit>,
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+    let folder = arguments.config.load()?.config.daemon.run_dir;
+    let mut exit = Exit::Ok;
+    for unit in Unit::ALL.into_iter().filter(|unit| arguments.unit.is_none_or(|one| one == *unit)) {
+        let socket = folder.join(format!("{}-admin.sock", unit.name()));
+        match said(exchange(&socket, arguments.level.as_deref()).await) {
+            Ok(level) => out::line(&format!("{}  {}", unit.name(), safe(&level)))?,
+            Err(why) => {
+                out::complain(&format!("newswire: {} at {}: {}", unit.name(), socket.display(), safe(&why)));
+                exit = Exit::Failure;
+            }
+        }
+    }
+    Ok(exit)
+}
+
+async fn exchange(socket: &Path, level: Option<&str>) -> io::Result<Answer> {
+    match level {
+        Some(level) => put_socket(socket, "/log-level", level, ANSWER_WITHIN).await,
+        None => ask_socket(socket, "/log-level", "application/json", ANSWER_WITHIN).await,
+    }
+}
+
+/// The level in force, or why there is none.
+fn said(answer: io::Result<Answer>) -> Result<String, String> {
+    let answer = answer.map_err(|error| format!("{error}; is it running?"))?;
+    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let text = |name: &str| body[name].as_str().map(str::to_owned);
+    match answer.status {
+        200 => text("level").ok_or_else(|| "the answer names no level".to_owned()),
+        status => Err(text("detail").unwrap_or_else(|| format!("it answered {status}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use daemon::{
+        admin::{Admin, serve},
+        logs::Logs,
+        metrics::Metrics,
+        watch::Watch,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_daemon_tells_its_level_takes_another_and_says_what_is_wrong_with_a_third() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("ingestd-admin.sock");
+        assert!(said(exchange(&socket, None).await).unwrap_err().contains("is it running?"));
+        let logs = Logs::detached();
+        let what = Admin {
+            name: "testd",
+            version: "1",
+            metrics: Metrics::new(),
+            watch: Watch::new(),
+            status: std::sync::Arc::new(|| Value::Null),
+        };
+        let _admin = serve(&socket, what, &logs).unwrap();
+        assert_eq!(said(exchange(&socket, None).await).unwrap(), "info");
+        assert_eq!(said(exchange(&socket, Some("info,ingestd=debug")).await).unwrap(), "info,ingestd=debug");
+        assert_eq!(logs.level(), "info,ingestd=debug");
+        assert!(said(exchange(&socket, Some("lots")).await).unwrap_err().contains("`lots` is not a level"));
+    }
+}
