@@ -3,11 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use std::os::unix::net::UnixDatagram;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::Command;
 use std::time::Duration;
 
+use daemon::admin::{Admin, serve};
 use daemon::config::{Log, LogFormat};
+use daemon::metrics::Metrics;
+use daemon::watch::Watch;
 use daemon::{logs, notify, panics};
 use serde_json::Value;
 
@@ -18,6 +22,7 @@ fn child() {
     match std::env::var(ROLE).as_deref() {
         Ok("json") => speak(LogFormat::Json),
         Ok("auto") => speak(LogFormat::Auto),
+        Ok("level") => turn_the_level(),
         Ok("notify") => tell_systemd(),
         _ => {}
     }
@@ -41,6 +46,38 @@ fn speak(format: LogFormat) {
     assert!(logs::init(&Log::default()).is_err(), "a second log is refused");
 }
 
+/// Through the admin socket, as an operator does.
+fn turn_the_level() {
+    let logs = logs::init(&Log { level: "info".to_owned(), format: LogFormat::Text }).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admin.sock");
+    let status = std::sync::Arc::new(|| Value::Null);
+    let what = Admin { name: "testd", version: "1", metrics: Metrics::new(), watch: Watch::new(), status };
+    let _admin = serve(&path, what, &logs).unwrap();
+    let say = |when: &str| {
+        tracing::debug!(target: "ingestd::roster", "ingestd {when}");
+        tracing::debug!(target: "gateway::hub", "gateway {when}");
+        tracing::info!(target: "sled::db", "sled {when}");
+    };
+    say("before");
+    let mut stream = UnixStream::connect(&path).unwrap();
+    let level = "info,ingestd=debug";
+    let length = level.len();
+    write!(
+        stream,
+        "PUT /log-level HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{level}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    say("by module");
+    logs.more_detail();
+    say("one step more");
+    logs.restore();
+    say("restored");
+}
+
 fn tell_systemd() {
     notify::ready();
     notify::status("serving 3 clients\nREADY=0");
@@ -62,6 +99,20 @@ fn run(role: &str, environment: &[(&str, &str)]) -> Vec<String> {
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{errors}");
     errors.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_level_of_each_module_changes_at_run_time_and_goes_back() {
+    let lines = run("level", &[]);
+    let has = |what: &str| lines.iter().any(|line| line.contains(what));
+    for shown in ["ingestd by module", "ingestd one step more", "gateway one step more"] {
+        assert!(has(shown), "{shown}: {lines:#?}");
+    }
+    for hidden in ["before", "gateway by module", "sled", "DEBUG ingestd restored", "gateway restored"] {
+        assert!(!has(hidden), "{hidden}: {lines:#?}");
+    }
+    let told = ["changed the log level level=\"info,ingestd=debug\"", "raised the log level", "went back to"];
+    assert!(told.iter().all(|line| has(line)), "{lines:#?}");
 }
 
 #[test]

@@ -12,8 +12,8 @@ use super::{Life, MONDAY_MS, Reply, Servers, directory, id_of, simulate, source}
 
 const SOURCES: usize = 300;
 const HOUR: Duration = Duration::from_secs(3600);
-/// The day before counts as arrival: every feed is new once, and that is worth a line each.
-const ARRIVAL: Duration = Duration::from_secs(24 * 3600);
+/// The half day before counts as arrival: every feed is new once, and that is worth a line each.
+const ARRIVAL: Duration = Duration::from_secs(12 * 3600);
 /// What the mix below comes to at most; a line a minute is what a person can still follow.
 const LINES_MAX: usize = 60;
 
@@ -28,7 +28,7 @@ impl Town {
     /// Which version of its feed a source has.
     fn version(&self, n: usize) -> i64 {
         let since_ms = self.clock.now_millis() - MONDAY_MS;
-        if n % 10 == 0 { since_ms / (4 * 3_600_000 + n as i64 * 1_000) } else { 0 }
+        if n.is_multiple_of(10) { since_ms / (4 * 3_600_000 + n as i64 * 1_000) } else { 0 }
     }
 
     fn is_hour(&self) -> bool {
