@@ -92,7 +92,7 @@ fn files(folder: &Path, all: &mut Vec<PathBuf>) {
 fn lines(code: &str) -> Vec<(&'static str, Vec<String>)> {
     let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let levels = ["error", "warn", "info", "debug", "trace"];
-    let starts = levels.iter().flat_map(|level| {
+    let starts = levels.into_iter().flat_map(|level| {
         let call = format!("tracing::{level}!(");
         let ends: Vec<_> = code.match_indices(&call).map(|(at, _)| (level, at + call.len())).collect();
         ends
