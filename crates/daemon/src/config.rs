@@ -11,6 +11,7 @@ mod keys;
 mod kinds;
 mod load;
 mod nearest;
+mod reload;
 mod render;
 mod shapes;
 mod values;
@@ -19,7 +20,8 @@ use std::fmt;
 
 pub use durations::{parse_duration, show_duration};
 pub use keys::{Config, Daemon, Fetch, Gateway, Ingestd, Log, Store, Wire};
-pub use load::{Loaded, Shown, environment, load};
+pub use load::{Change, Loaded, Shown, environment, load};
+pub use reload::{Draft, Reloader};
 pub use render::default_file;
 
 /// Where the file is looked for when neither `--config` nor `$NEWSWIRE_CONFIG` names one.

@@ -26,7 +26,7 @@ use tracing_subscriber::{Registry, reload};
 
 use self::lines::{Lines, Shape, Write};
 use crate::clock::Clock;
-use crate::config::{Log, LogFormat};
+use crate::config::{Change, Log, LogFormat};
 use crate::metrics::Metrics;
 
 /// Why there is no log.
@@ -184,6 +184,16 @@ impl Logs {
             "Lines of the log that the journal or standard error did not take",
             move || dropped.dropped(),
         );
+    }
+
+    /// Takes the level of a reloaded configuration, if that is among the `changes`: one that was set by hand stays
+    /// otherwise.
+    pub fn reconfigure(&self, level: &str, changes: &[Change]) {
+        if changes.iter().any(|change| change.key == "log.level")
+            && let Err(error) = self.configure(level)
+        {
+            tracing::error!(error, "kept the old log level");
+        }
     }
 
     /// Lines that could not be written, because the journal did not take them or standard error is closed.

@@ -6,7 +6,7 @@ use stacks::Inside;
 
 use crate::{
     Clock, Exit,
-    config::{self, Config},
+    config::{self, Config, Reloader},
     logs::{self, Logs},
     stop::{self, Asked, Signals},
     watch::Watch,
@@ -20,6 +20,8 @@ const ORDERS_MAX: usize = 16;
 pub struct Start {
     /// Checked as a whole.
     pub config: Config,
+    /// Reads it anew.
+    pub reloader: Reloader,
     /// The system's clock.
     pub clock: Clock,
     /// The running log.
@@ -69,7 +71,9 @@ pub fn run<E: Ending>(
     if let Err(error) = crate::limits::raise_open_files() {
         tracing::warn!(%error, "could not raise the limit of open files");
     }
-    let start = Start { config: loaded.config, clock: Clock::system(), logs, signals, watch, inside };
+    let config = loaded.config.clone();
+    let reloader = Reloader::new(file.map(Path::to_path_buf), loaded);
+    let start = Start { config, reloader, clock: Clock::system(), logs, signals, watch, inside };
     let exit = match work(start) {
         Ok(()) => Exit::Ok,
         Err(error) => {

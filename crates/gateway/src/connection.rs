@@ -33,25 +33,30 @@ const CONNECTIONS_MIN: usize = 8;
 /// All open connections.
 #[derive(Debug)]
 pub(crate) struct Connections {
+    open: Mutex<Open>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Room {
     /// Over it, a connection is closed as soon as it is accepted.
     max: usize,
     of_an_address_max: usize,
     /// Connections that have a second descriptor. The others cannot be ended from outside; what ends them when they do
     /// not read is the kernel's limit for what stays unacknowledged.
     twins_max: usize,
-    open: Mutex<Open>,
 }
 
 #[derive(Debug, Default)]
 struct Open {
+    room: Room,
     all: usize,
     twins: usize,
     by_address: HashMap<IpAddr, usize>,
 }
 
-impl Connections {
+impl Room {
     /// Room for the streams and what comes beside them, as far as `descriptors` go.
-    pub(crate) fn new(clients_max: usize, of_an_address_max: usize, descriptors: u64) -> Self {
+    fn new(clients_max: usize, of_an_address_max: usize, descriptors: u64) -> Self {
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
         let ours = DESCRIPTORS_OURS.min(descriptors / 4 * 3);
         let (wanted, free) = (clients_max.saturating_add(BESIDE_STREAMS), descriptors - ours);
@@ -61,17 +66,30 @@ impl Connections {
             max,
             twins_max: free.saturating_sub(max),
             of_an_address_max: of_an_address_max.saturating_add(BESIDE_STREAMS_OF_AN_ADDRESS),
-            open: Mutex::default(),
         }
+    }
+}
+
+impl Connections {
+    /// Room for the streams and what comes beside them, as far as `descriptors` go.
+    pub(crate) fn new(clients_max: usize, of_an_address_max: usize, descriptors: u64) -> Self {
+        let room = Room::new(clients_max, of_an_address_max, descriptors);
+        Self { open: Mutex::new(Open { room, ..Open::default() }) }
+    }
+
+    /// The same room for other limits; nobody who is in is put out.
+    pub(crate) fn resize(&self, clients_max: usize, of_an_address_max: usize, descriptors: u64) {
+        self.open().room = Room::new(clients_max, of_an_address_max, descriptors);
     }
 
     pub(crate) fn max(&self) -> usize {
-        self.max
+        self.open().room.max
     }
 
     /// Whether the last eighth is in use: then only what shows how we fare is answered.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.open().all > self.max - self.max / 8
+        let open = self.open();
+        open.all > open.room.max - open.room.max / 8
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -83,15 +101,16 @@ impl Connections {
     fn enter(&self, address: IpAddr, trusted: bool) -> bool {
         let mut open = self.open();
         open.all += 1;
+        let room = open.room;
         let here = open.by_address.entry(address).or_default();
         *here += 1;
-        (trusted || *here <= self.of_an_address_max) && open.all <= self.max
+        (trusted || *here <= room.of_an_address_max) && open.all <= room.max
     }
 
     /// Takes one of the second descriptors, if there is one left.
     fn take_twin(&self) -> bool {
         let mut open = self.open();
-        let left = open.twins < self.twins_max;
+        let left = open.twins < open.room.twins_max;
         open.twins += usize::from(left);
         left
     }
@@ -129,7 +148,7 @@ impl Connection {
     /// Takes over a connection that was just accepted; call it on its worker's thread.
     pub(crate) fn open(hub: &Arc<Hub>, stream: &TcpStream) -> Rc<Self> {
         let socket = SockRef::from(stream);
-        let limits = hub.settings.limits;
+        let limits = hub.settings().limits;
         let bounded = socket
             .set_send_buffer_size(SEND_BUFFER_BYTES)
             .and(socket.set_tcp_user_timeout(Some(limits.unacknowledged)));
@@ -152,7 +171,7 @@ impl Connection {
         let connection =
             Rc::new(Self { hub: Arc::clone(hub), address, peer, twin: twin.flatten(), was_cut, deadline });
         hub.numbers.connections.inc();
-        let fits = hub.connections.enter(address, hub.settings.trusts(address));
+        let fits = hub.connections.enter(address, hub.settings().trusts(address));
         if fits {
             connection.end_after(limits.connection);
         } else {
@@ -224,7 +243,9 @@ mod tests {
 
     #[test]
     fn the_last_eighth_is_a_crowd_and_an_address_has_its_share() {
-        let connections = Connections { max: 16, of_an_address_max: 10, ..Connections::new(10, 0, 96) };
+        let connections = Connections::new(10, 0, 96);
+        let room = Room { max: 16, of_an_address_max: 10, ..connections.open().room };
+        connections.open().room = room;
         let (one, other) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
         assert!((0..10).all(|_| connections.enter(one, false)));
         assert!(!connections.enter(one, false), "one address has its share");

@@ -46,12 +46,12 @@ pub(crate) async fn dress<B: MessageBody + 'static>(
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     let shared = request.app_data::<web::Data<Shared>>().cloned().expect("the app is given its shared state");
-    let settings = &shared.hub.settings;
+    let settings = shared.hub.settings();
     let origin = request.headers().get("origin").cloned();
     // Hubs are no pages, and no page has any business there.
     let is_callback = request.path().starts_with("/websub/");
     let allowed = origin.filter(|origin| !is_callback && is_among(origin, &settings.cors_origins));
-    let mut response = if !is_ours(request.headers(), settings) {
+    let mut response = if !is_ours(request.headers(), &settings) {
         request.into_response(Problem::wrong_host().error_response()).map_into_right_body()
     } else if bearer::is_in_query(request.query_string()) {
         shared.hub.numbers.requests_refused.get_or_create(&[("reason", "token_in_query")]).inc();

@@ -57,7 +57,8 @@ struct Clients {
 
 /// Shared by everything in the process.
 pub(crate) struct Hub {
-    pub(crate) settings: Settings,
+    /// Replaced as a whole at a reload. Read once a request or a look round, never for a delivery.
+    settings: RwLock<Arc<Settings>>,
     pub(crate) ring: Ring,
     pub(crate) replays: Replays,
     pub(crate) refreshes: Refreshes,
@@ -97,7 +98,7 @@ impl Hub {
         let connections =
             Connections::new(settings.clients_max, settings.clients_per_address_max, settings.descriptors);
         Self {
-            settings,
+            settings: RwLock::new(Arc::new(settings)),
             connections,
             ring,
             replays,
@@ -117,6 +118,17 @@ impl Hub {
             watch,
             started: Instant::now(),
         }
+    }
+
+    /// What the operator set, as of now.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on these hold. Streams whose reader they no longer let in end at the next look round.
+    pub(crate) fn set(&self, settings: Settings) {
+        self.connections.resize(settings.clients_max, settings.clients_per_address_max, settings.descriptors);
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -160,12 +172,13 @@ impl Hub {
         if self.connections.is_crowded() {
             return Err("connections");
         }
+        let settings = self.settings();
         let mut clients = self.clients();
-        if clients.all >= self.settings.clients_max {
+        if clients.all >= settings.clients_max {
             return Err("clients_max");
         }
         let here = clients.by_address.entry(address).or_default();
-        if *here >= self.settings.clients_per_address_max {
+        if *here >= settings.clients_per_address_max {
             return Err("clients_per_address_max");
         }
         *here += 1;
@@ -180,7 +193,7 @@ impl Hub {
     pub(crate) fn drain_window(&self) -> Duration {
         const EACH: Duration = Duration::from_millis(10);
         let clients = u32::try_from(self.client_count()).unwrap_or(u32::MAX);
-        EACH.saturating_mul(clients).min(self.settings.drain)
+        EACH.saturating_mul(clients).min(self.settings().drain)
     }
 }
 

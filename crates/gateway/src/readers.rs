@@ -27,7 +27,7 @@ use self::{
     keys::{Claims, Keys},
     tokens::{Grant, Tokens},
 };
-use crate::bearer::{Shown, TOKEN_BYTES_MAX};
+use crate::bearer::{Shown, TOKEN_BYTES_MAX, TokenHash};
 
 pub(crate) use scope::Scope;
 
@@ -69,6 +69,8 @@ pub(crate) struct Reader {
     pub(crate) scope: Option<Arc<Scope>>,
     /// When that ends.
     pub(crate) until: Option<Timestamp>,
+    /// What it was let in for: its token, or the keys that its token was judged by.
+    pub(crate) mark: u64,
     /// By what it came in, for the metrics; nothing when nobody is asked.
     pub(crate) by: Option<&'static str>,
 }
@@ -192,12 +194,24 @@ impl Readers {
         self.0.is_some()
     }
 
+    /// Whether a reader that was let in before would be let in now, and see the same. One with a JSON Web Token would
+    /// have to show that again when the keys or what is asked of a token have changed.
+    pub(crate) fn still_admit(&self, reader: &Reader) -> bool {
+        let Some(rules) = &self.0 else { return true };
+        match reader.by {
+            None => false,
+            Some("static") => rules.tokens.still_grant(reader.mark, reader.scope.as_ref(), reader.until),
+            Some("jwt") => rules.keys.as_ref().is_some_and(|keys| keys.mark() == reader.mark),
+            Some(_) => rules.public == reader.scope,
+        }
+    }
+
     /// Lets a reader pass. A header counts before a cookie, which a browser sends unasked.
     ///
     /// # Errors
     /// Why it may not.
     pub(crate) fn admit(&self, headers: &HeaderMap, now: Timestamp) -> Result<Reader, Refusal> {
-        let Some(rules) = &self.0 else { return Ok(Reader { scope: None, until: None, by: None }) };
+        let Some(rules) = &self.0 else { return Ok(Reader { scope: None, until: None, mark: 0, by: None }) };
         let shown = match Shown::in_authorization(headers) {
             Shown::Nothing => Shown::in_cookie(headers, COOKIE),
             shown => shown,
@@ -205,7 +219,7 @@ impl Readers {
         match shown {
             Shown::Nothing => {
                 let scope = rules.public.clone().ok_or(Refusal::Missing)?;
-                Ok(Reader { scope: Some(scope), until: None, by: Some("public") })
+                Ok(Reader { scope: Some(scope), until: None, mark: 0, by: Some("public") })
             }
             Shown::Several => Err(Refusal::Several),
             Shown::Token(token) if token.len() > TOKEN_BYTES_MAX => Err(Refusal::TooLong),
@@ -216,13 +230,13 @@ impl Readers {
 
 impl Rules {
     fn judge(&self, token: &[u8], now: Timestamp) -> Result<Reader, Refusal> {
-        let (by, grant) = match (self.tokens.find(token, now), &self.keys) {
-            (Some(grant), _) => ("static", grant?),
-            (None, Some(keys)) => ("jwt", keys.verify(token, now)?),
+        let (by, mark, grant) = match (self.tokens.find(token, now), &self.keys) {
+            (Some(grant), _) => ("static", TokenHash::of(token).prefix(), grant?),
+            (None, Some(keys)) => ("jwt", keys.mark(), keys.verify(token, now)?),
             (None, None) => return Err(Refusal::Unknown),
         };
         let Grant { scope, until } = grant;
-        Ok(Reader { scope, until, by: Some(by) })
+        Ok(Reader { scope, until, mark, by: Some(by) })
     }
 }
 

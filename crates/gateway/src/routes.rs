@@ -38,7 +38,8 @@ impl FromRequest for Reader {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let shared = request.app_data::<web::Data<Shared>>().expect("the app is given its shared state");
-        let (hub, readers) = (&shared.hub, &shared.hub.settings.readers);
+        let (hub, settings) = (&shared.hub, shared.hub.settings());
+        let readers = &settings.readers;
         if readers.are_asked() {
             request.extensions_mut().insert(AskedWho);
         }

@@ -9,11 +9,12 @@ use anyhow::Context as _;
 use daemon::{
     Exit,
     admin::{Admin, AdminHandle},
-    config::Config,
+    config::{Config, Reloader},
     logs::Logs,
     notify,
     process::{Ending, Start},
     sockets::{SocketError, bind_tcp},
+    stop::Signals,
     watch::Kind,
 };
 use listenfd::ListenFd;
@@ -43,6 +44,9 @@ const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 /// The head of an answer fits, so that it goes out with the first events.
 const WRITE_BUFFER_BYTES: usize = 2048;
+
+/// What of the configuration is read here.
+const SECTIONS: &[&str] = &["daemon", "wire", "gateway", "log"];
 
 /// Why the process did not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +88,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
 /// # Errors
 /// [`RunError`]: what to print, and what to exit with.
 pub async fn run_within(start: Start, limits: Limits) -> Result<(), RunError> {
-    let Start { config, clock, logs, signals, watch, inside } = start;
+    let Start { config, reloader, clock, logs, mut signals, watch, inside } = start;
     watch.event_loop("main", Kind::Arbiter);
     watch.pool("pool-main", &tokio::runtime::Handle::current());
     let settings = settings(&config, limits)?;
@@ -116,7 +120,7 @@ pub async fn run_within(start: Start, limits: Limits) -> Result<(), RunError> {
     tracing::info!(listen = %address, "ready");
     notify::ready();
 
-    signals.stop.cancelled().await;
+    attend(&hub, &logs, reloader.for_sections(SECTIONS), &mut signals).await;
     notify::stopping();
     if inherited {
         // Whoever comes from now on waits in the socket's queue for our successor.
@@ -130,6 +134,39 @@ pub async fn run_within(start: Start, limits: Limits) -> Result<(), RunError> {
     tokio::task::spawn_blocking(wait).await.ok();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Until the stop signal: reloads.
+async fn attend(hub: &Hub, logs: &Logs, mut reloader: Reloader, signals: &mut Signals) {
+    loop {
+        tokio::select! {
+            () = signals.stop.cancelled() => return,
+            Ok(()) = signals.reload.changed() => {
+                notify::reloading();
+                reload(hub, logs, &mut reloader);
+                notify::ready();
+            }
+        }
+    }
+}
+
+/// The configuration and the files of tokens and keys anew; a mistake in any of them changes nothing.
+fn reload(hub: &Hub, logs: &Logs, reloader: &mut Reloader) {
+    let Ok(draft) = reloader.read() else { return };
+    let settings = match settings(draft.config(), hub.settings().limits) {
+        Ok(settings) => settings,
+        Err(error) => {
+            for line in error.to_string().lines() {
+                tracing::error!(error = line, "kept the old configuration");
+            }
+            return;
+        }
+    };
+    logs.reconfigure(&draft.config().log.level, &draft.changes);
+    hub.set(settings);
+    let changes = reloader.take(draft);
+    let changed = changes.iter().filter(|change| change.live).count();
+    tracing::info!(changed, kept = changes.len() - changed, "reloaded");
 }
 
 /// Where clients come in.
@@ -214,7 +251,7 @@ fn serve(config: &Config, hub: &Arc<Hub>, listener: TcpListener) -> anyhow::Resu
         workers => workers,
     };
     let (hub, greeter) = (Arc::clone(hub), Arc::clone(hub));
-    let limits = hub.settings.limits;
+    let limits = hub.settings().limits;
     let app = move || {
         App::new()
             .app_data(web::Data::new(Shared { hub: Arc::clone(&hub) }))
@@ -252,10 +289,11 @@ fn serve(config: &Config, hub: &Arc<Hub>, listener: TcpListener) -> anyhow::Resu
 
 /// The operator asked for more clients than the system lets us have.
 fn warn_of_few_descriptors(hub: &Hub) {
-    let (connections_max, clients_max) = (hub.connections.max(), hub.settings.clients_max);
+    let settings = hub.settings();
+    let (connections_max, clients_max) = (hub.connections.max(), settings.clients_max);
     if connections_max <= clients_max {
         tracing::warn!(
-            open_files_max = hub.settings.descriptors,
+            open_files_max = settings.descriptors,
             connections_max,
             clients_max,
             "too few files may be open for gateway.clients_max; raise LimitNOFILE"

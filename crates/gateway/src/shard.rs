@@ -10,7 +10,11 @@ use news::Seq;
 use slab::Slab;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::{connection::Connection, hub::Hub};
+use crate::{
+    connection::Connection,
+    hub::{Hub, Settings},
+    readers::Reader,
+};
 
 /// How finely heartbeats and departures are timed.
 const TICK: Duration = Duration::from_millis(100);
@@ -29,6 +33,8 @@ pub(crate) struct Shard {
     /// Its place among [`Hub::lags`].
     number: usize,
     slots: RefCell<Slab<Slot>>,
+    /// What held at the last look round.
+    settings: RefCell<Arc<Settings>>,
 }
 
 struct Slot {
@@ -43,6 +49,8 @@ struct Slot {
     leaves: Option<Instant>,
     /// When its reader's token expires.
     until: Option<Instant>,
+    /// Who it is, for when other readers are let in than before.
+    reader: Box<Reader>,
     connection: Rc<Connection>,
     /// Where the client stands.
     cursor: Seq,
@@ -82,7 +90,8 @@ impl Shard {
     pub(crate) fn start(hub: Arc<Hub>) -> Rc<Self> {
         let number = hub.lags.enter();
         hub.watch.event_loop(&format!("worker-{number}"), Kind::Worker);
-        let shard = Rc::new(Self { number, hub, slots: RefCell::default() });
+        let settings = RefCell::new(hub.settings());
+        let shard = Rc::new(Self { number, hub, slots: RefCell::default(), settings });
         actix_web::rt::spawn(Rc::clone(&shard).attend());
         #[cfg(feature = "drill")]
         crate::drill::attend_worker();
@@ -110,10 +119,26 @@ impl Shard {
         }
     }
 
+    /// After a reload: whoever would not be let in any more, or would see something else, hears that its token is at
+    /// its end.
+    fn heed(&self, settings: &Arc<Settings>, now: Instant) {
+        if Arc::ptr_eq(settings, &self.settings.borrow()) {
+            return;
+        }
+        self.settings.replace(Arc::clone(settings));
+        for (_, slot) in &mut *self.slots.borrow_mut() {
+            if slot.until.is_none_or(|until| until > now) && !settings.readers.still_admit(&slot.reader) {
+                slot.until = Some(now);
+            }
+        }
+    }
+
     fn look_round(&self) {
         let now = Instant::now();
         let draining = self.hub.is_draining();
-        let measured = self.hub.settings.limits.pace;
+        let settings = self.hub.settings();
+        self.heed(&settings, now);
+        let measured = settings.limits.pace;
         let window = if draining { self.hub.drain_window() } else { Duration::ZERO };
         let numbers = &self.hub.numbers;
         let head = Seq(u64::try_from(numbers.head.get()).unwrap_or_default());
@@ -131,7 +156,7 @@ impl Shard {
             if slot.until.is_some_and(|until| until <= now) {
                 slot.expire(now);
             }
-            if now.duration_since(slot.written) >= self.hub.settings.heartbeat && !slot.beat {
+            if now.duration_since(slot.written) >= settings.heartbeat && !slot.beat {
                 slot.beat = true;
                 slot.wake();
             }
@@ -148,8 +173,9 @@ impl Shard {
     }
 
     /// A place in the list.
-    pub(crate) fn enter(&self, connection: Rc<Connection>, until: Option<Instant>) -> usize {
+    pub(crate) fn enter(&self, connection: Rc<Connection>, reader: Reader) -> usize {
         let now = Instant::now();
+        let until = reader.until.map(|until| now + until.since(self.hub.now()));
         let slot = Slot {
             waker: None,
             written: now,
@@ -157,9 +183,10 @@ impl Shard {
             woken: true,
             leaves: None,
             until,
+            reader: Box::new(reader),
             connection,
             cursor: Seq::NONE,
-            pace: Pace::new(now + self.hub.settings.limits.pace),
+            pace: Pace::new(now + self.hub.settings().limits.pace),
         };
         self.slots.borrow_mut().insert(slot)
     }

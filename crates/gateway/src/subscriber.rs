@@ -28,6 +28,7 @@ use crate::{
     connection::Connection,
     filter::{Filter, Since},
     hub::{Hub, Place},
+    readers::Reader,
     replay::{self, NoPage, Page},
     ring::State,
     shard::{Call, Shard},
@@ -115,12 +116,12 @@ impl Subscriber {
         connection: Rc<Connection>,
         place: Place,
         wish: Wish,
-        until: Option<Instant>,
+        reader: Reader,
     ) -> Self {
         let now = Instant::now();
         Self {
             peer: Arc::clone(&connection.peer),
-            slot: shard.enter(connection, until),
+            slot: shard.enter(connection, reader),
             notice: shard.hub.notices.next(),
             shard,
             _place: place,

@@ -25,7 +25,7 @@ use crate::{
     host::Host,
     marks::DEATHS_MAX,
     recorder::{Closed, RecordPauses},
-    source_actor::{Leave, Reconsider, SourceActor, VisitNow, Workshop},
+    source_actor::{Leave, Reconsider, Relieve, SourceActor, VisitNow, Workshop},
     websub,
 };
 
@@ -47,6 +47,8 @@ pub(crate) struct Roster {
     /// What the store remembers of sources that have not been started yet.
     remembered: HashMap<SourceId, SourceState>,
     members: BTreeMap<SourceId, Member>,
+    /// New entries of sources whose visit under the old one is under way.
+    waiting: BTreeMap<SourceId, Source>,
     /// The member at which the next roll call begins.
     called: Option<SourceId>,
     /// The wall clock and the steady one at the last look.
@@ -128,6 +130,7 @@ impl Roster {
             board,
             remembered: HashMap::new(),
             members: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             called: None,
             roll_call_every: ROLL_CALL_EVERY,
         }
@@ -158,6 +161,34 @@ impl Roster {
             actor.try_send(Leave).ok();
         }
         Some(member.plate.state())
+    }
+
+    /// Asks a source that is being visited to make room when that is over; tells whether there is one to wait for.
+    fn relieve(&self, id: &SourceId) -> bool {
+        let Some(Member { plate, actor: Some(actor), rebuild: None }) = self.members.get(id) else {
+            return false;
+        };
+        let visited =
+            [Activity::Fetching, Activity::Parsing, Activity::Recording].contains(&plate.activity());
+        // A full mailbox is one that does not get on.
+        visited && actor.try_send(Relieve).is_ok()
+    }
+
+    /// Starts those under their new entries whose visits under the old ones have ended.
+    fn take_turns(&mut self) {
+        let has_ended = |id: &&SourceId| {
+            let actor = self.members.get(*id).and_then(|member| member.actor.as_ref());
+            actor.is_none_or(|actor| !actor.connected())
+        };
+        let ended: Vec<_> = self.waiting.keys().filter(has_ended).cloned().collect();
+        for id in ended {
+            let (state, source) = (self.leave(&id), self.waiting.remove(&id));
+            self.remembered.extend(state.map(|state| (id, state)));
+            for (source, state) in self.plan(source.into_iter().collect()) {
+                self.start(source, state);
+            }
+            self.remembered = HashMap::new();
+        }
     }
 
     /// Who the order is about.
@@ -199,6 +230,8 @@ impl Roster {
             last = Some(id);
             let dead = member.actor.as_ref().is_some_and(|actor| !actor.connected());
             match member.rebuild {
+                // It has made room for a new entry.
+                None if dead && self.waiting.contains_key(id) => {}
                 None if dead => {
                     let deaths = member.plate.count_restart();
                     let wait = REBUILD_FIRST.saturating_mul(1 << (deaths - 1).min(16)).min(REBUILD_LONGEST);
@@ -230,7 +263,7 @@ impl Roster {
         let total = planned.iter().filter(|(source, state)| is_new(source, state)).count();
         let new = planned.iter_mut().filter(|(source, state)| is_new(source, state));
         for (place, (_, state)) in new.enumerate() {
-            let first = first_visit(now, place, total, self.shop.pace);
+            let first = first_visit(now, place, total, self.shop.pace.get());
             (state.next_visit, state.why) = (first.at, first.why);
         }
         let known = |(place, (source, state)): (usize, &(Source, SourceState))| {
@@ -238,7 +271,7 @@ impl Roster {
             Some((place, Planned { last: state.last_visit, next }))
         };
         let (places, known): (Vec<_>, Vec<_>) = planned.iter().enumerate().filter_map(known).unzip();
-        for (place, at) in catch_up(now, &known, self.shop.pace) {
+        for (place, at) in catch_up(now, &known, self.shop.pace.get()) {
             let state = &mut planned[places[place]].1;
             let next = Next { at: Some(at), why: "due since before the start".to_owned() };
             let next = welcome(next, state.rhythm.skip_hours, state.rhythm.skip_days, fastrand::f64());
@@ -251,7 +284,7 @@ impl Roster {
     fn recall(&self, source: Source, now: Timestamp) -> (Source, SourceState) {
         let (shop, mut state) = (&self.shop, self.remembered.get(&source.id).cloned().unwrap_or_default());
         state.paused = state.paused.filter(|pause| pause.holds(now));
-        let longest = now.plus(ask_max(shop.pace));
+        let longest = now.plus(ask_max(shop.pace.get()));
         if let Some(until) = state.host_asked_until.filter(|until| now < *until && *until <= longest) {
             shop.gates.hold(&Host::of(source.url.secret()), until.since(now));
         }
@@ -260,9 +293,9 @@ impl Roster {
             let reason = format!("its document was being read at {deaths} deaths of the process");
             tracing::warn!(source = %source.id, reason, "put into quarantine");
             shop.numbers.quarantines.get_or_create(&[("for", "deaths")]).inc();
-            state.why = format!("in quarantine ({reason}): every {}", words(shop.pace.interval_max));
+            state.why = format!("in quarantine ({reason}): every {}", words(shop.pace.get().interval_max));
             state.quarantine = Some(reason);
-            state.next_visit = Some(now.plus(shop.pace.interval_max));
+            state.next_visit = Some(now.plus(shop.pace.get().interval_max));
             // It is no new source any more, even if no visit of it ever ended.
             state.last_visit.get_or_insert(now);
         }
@@ -290,7 +323,7 @@ impl Roster {
             tracing::warn!(by_s = behind.as_secs(), "the clock was set back; the next visits move with it");
         } else {
             let planned: Vec<_> = idle.iter().map(|(_, planned)| *planned).collect();
-            let late = catch_up(wall, &planned, self.shop.pace);
+            let late = catch_up(wall, &planned, self.shop.pace.get());
             for (place, at) in &late {
                 let plate = &idle[*place].0.plate;
                 let next = Next { at: Some(*at), why: "due since before the clock jumped".to_owned() };
@@ -318,6 +351,7 @@ impl Actor for Roster {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.spawn(self.shop.gates.clone().keep_time().into_actor(self));
         ctx.run_interval(self.roll_call_every, |roster, _| {
+            roster.take_turns();
             roster.call_the_roll();
             roster.look_at_the_clock();
         });
@@ -332,6 +366,7 @@ impl Handler<Take> for Roster {
         let _at_work = daemon::work::on("taking the catalogue", sources);
         self.remembered = remembered;
         let mut taken = Taken::default();
+        let mut relieved = std::mem::take(&mut self.waiting);
         let wanted: HashSet<_> = catalogue.sources.iter().map(|source| &source.id).collect();
         let gone: Vec<_> = self.members.keys().filter(|id| !wanted.contains(id)).cloned().collect();
         for id in gone {
@@ -341,8 +376,13 @@ impl Handler<Take> for Roster {
         let mut fresh = Vec::new();
         for source in catalogue.sources {
             match self.members.get(&source.id) {
-                Some(member) if *member.plate.source == source => {
+                Some(member) if *member.plate.source == source && !relieved.contains_key(&source.id) => {
                     taken.unchanged += 1;
+                    continue;
+                }
+                Some(_) if relieved.remove(&source.id).is_some() || self.relieve(&source.id) => {
+                    self.waiting.insert(source.id.clone(), source);
+                    taken.changed += 1;
                     continue;
                 }
                 Some(_) => {
@@ -524,7 +564,7 @@ pub(crate) mod tests {
             recorder: recorder.start(),
             hubs: None,
             notices,
-            pace: Pace { interval_min: second, interval_max: second * 60 },
+            pace: std::cell::Cell::new(Pace { interval_min: second, interval_max: second * 60 }),
             epoch,
             clock,
             numbers: numbers.clone(),
@@ -658,6 +698,32 @@ pub(crate) mod tests {
             let visiting = world.roster.send(Visit(ids)).await.unwrap();
             assert_eq!(visiting.unknown, ["c"]);
             assert_eq!(visiting.disabled, ["d"]);
+        });
+    }
+
+    #[test]
+    fn a_visit_under_way_ends_under_the_old_entry_and_is_not_asked_again() {
+        fn slow(bytes: &[u8], hints: &feed::Hints<'_>) -> Result<feed::Document, feed::ReadError> {
+            std::thread::sleep(Duration::from_millis(500));
+            feed::read(bytes, hints)
+        }
+        run(async {
+            let mut world = world(slow).await;
+            world.take(vec![world.source("a")]).await;
+            world.until(|| world.board.get("a").unwrap().activity() == Activity::Parsing).await;
+            let before = world.board.get("a").unwrap();
+            for name in ["Another name", "And another"] {
+                let mut renamed = world.source("a");
+                name.clone_into(&mut renamed.name);
+                assert_eq!(world.take(vec![renamed]).await.changed, 1);
+                assert!(Arc::ptr_eq(&before, &world.board.get("a").unwrap()), "it is not disturbed");
+            }
+            assert_eq!(world.report().await.new, 1, "the visit came to its end");
+            world.until(|| !Arc::ptr_eq(&before, &world.board.get("a").unwrap())).await;
+            let after = world.board.get("a").unwrap();
+            assert_eq!(after.source.name, "And another");
+            assert_eq!(after.status().counts.visits, 1, "its state came along");
+            assert_eq!((after.status().restarts, after.activity()), (0, Activity::Idle));
         });
     }
 

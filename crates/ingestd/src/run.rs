@@ -6,7 +6,7 @@
 //! ```
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     path::{Path, PathBuf},
     rc::Rc,
@@ -20,7 +20,7 @@ use anyhow::Context as _;
 use daemon::{
     Clock, Exit,
     admin::{Admin, AdminHandle},
-    config::Config,
+    config::{Change, Config, Draft, Reloader},
     logs::Logs,
     metrics::Metrics,
     notify,
@@ -108,6 +108,24 @@ pub(crate) struct Reloaded {
     file: String,
     #[serde(flatten)]
     taken: Taken,
+    /// Keys of the configuration with another value; those that are not `live` wait for a restart.
+    changes: Vec<Change>,
+}
+
+/// What a reload reads and what it changes.
+struct Reloads {
+    reloader: Reloader,
+    logs: Logs,
+    shop: Rc<Workshop>,
+    reader: Reader,
+    roster: actix::Addr<Roster>,
+}
+
+/// What of the configuration is read here.
+const SECTIONS: &[&str] = &["daemon", "ingestd", "store", "fetch", "wire", "log"];
+
+fn pace(config: &Config) -> Pace {
+    Pace { interval_min: config.fetch.interval_min, interval_max: config.fetch.interval_max }
 }
 
 /// Runs the process until the stop signal or until the log fails. Call it inside an actix system.
@@ -115,7 +133,7 @@ pub(crate) struct Reloaded {
 /// # Errors
 /// [`RunError`]: what to print, and what to exit with.
 pub async fn run(start: Start) -> Result<(), RunError> {
-    let Start { config, clock, logs, signals, watch: watched, inside } = start;
+    let Start { config, reloader, clock, logs, signals, watch: watched, inside } = start;
     watch_this_loop(&watched);
     let catalogue = read_catalogue(&config.ingestd.sources).await?;
     let (writer, reader) = open_store(&config).await?;
@@ -153,12 +171,15 @@ pub async fn run(start: Start) -> Result<(), RunError> {
         recorder: recorder.clone(),
         hubs: hubs.as_ref().map(|(context, _)| context.address()),
         notices: notices.clone(),
-        pace: Pace { interval_min: config.fetch.interval_min, interval_max: config.fetch.interval_max },
+        pace: Cell::new(pace(&config)),
         epoch: reader.epoch().clone(),
         clock: clock.clone(),
         numbers: numbers.clone(),
     });
     let roster = Roster::new(Rc::clone(&shop), board.clone()).start();
+    let reloader = reloader.for_sections(SECTIONS);
+    let mut desk_for_reloads =
+        Reloads { reloader, logs, shop: Rc::clone(&shop), reader: reader.clone(), roster: roster.clone() };
     let hubs = hubs.map(|(context, url)| context.run(Hubs::new(shop, board.clone(), roster.clone(), url)));
     let (reloads, orders) = mpsc::channel(RELOADS);
     let fault = Fault::new(signals.stop.clone());
@@ -177,7 +198,8 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let server = serve_wire(desk, wire_socket, watched)?;
     take_catalogue(&roster, catalogue, &reader).await?;
     announce(&config, &reader);
-    attend(&config, &reader, &roster, signals, orders).await;
+    attend(&mut desk_for_reloads, signals, orders).await;
+    drop(desk_for_reloads);
     stop(&config, (roster, hubs, recorder), writer_thread, server).await?;
     tokio::task::spawn_blocking(move || marks.clear()).await.ok();
     fault.reason().map_or(Ok(()), |reason| Err(RunError::Damaged(reason.to_owned())))
@@ -399,50 +421,54 @@ async fn take_catalogue(
 }
 
 /// Until the stop signal: reloads, and a sentence for `systemctl status`.
-async fn attend(
-    config: &Config,
-    reader: &Reader,
-    roster: &actix::Addr<Roster>,
-    mut signals: Signals,
-    mut orders: mpsc::Receiver<Reload>,
-) {
+async fn attend(reloads: &mut Reloads, mut signals: Signals, mut orders: mpsc::Receiver<Reload>) {
     let mut status = tokio::time::interval(Duration::from_secs(5));
     loop {
         tokio::select! {
             () = signals.stop.cancelled() => return,
             Ok(()) = signals.reload.changed() => {
                 // What came of it has been logged.
-                reload(config, reader, roster).await.ok();
+                reload(reloads).await.ok();
             }
             Some(order) = orders.recv() => {
                 // Whoever asked may be gone.
-                order.send(reload(config, reader, roster).await).ok();
+                order.send(reload(reloads).await).ok();
             }
-            _ = status.tick() => notify::status(&format!("{} events in the log", reader.head())),
+            _ = status.tick() => notify::status(&format!("{} events in the log", reloads.reader.head())),
         }
     }
 }
 
 /// A catalogue with mistakes changes nothing.
-async fn reload(
-    config: &Config,
-    reader: &Reader,
-    roster: &actix::Addr<Roster>,
-) -> Result<Reloaded, RunError> {
+async fn reload(reloads: &mut Reloads) -> Result<Reloaded, RunError> {
     notify::reloading();
-    let taken = match read_catalogue(&config.ingestd.sources).await {
-        Ok(catalogue) => take_catalogue(roster, catalogue, reader).await,
+    let reloaded = match reloads.reloader.read() {
+        Ok(draft) => take_draft(reloads, draft).await,
+        Err(complaints) => Err(RunError::Catalogue(complaints.to_string())),
+    };
+    notify::ready();
+    reloaded
+}
+
+async fn take_draft(reloads: &mut Reloads, draft: Draft) -> Result<Reloaded, RunError> {
+    let config = draft.config();
+    let sources = config.ingestd.sources.clone();
+    let taken = match read_catalogue(&sources).await {
+        Ok(catalogue) => {
+            reloads.shop.pace.set(pace(config));
+            take_catalogue(&reloads.roster, catalogue, &reloads.reader).await
+        }
         Err(error) => Err(error),
     };
-    if let Err(error) = &taken {
+    let taken = taken.inspect_err(|error| {
         for line in error.to_string().lines() {
             tracing::error!(error = line, "kept the old catalogue");
         }
-    }
-    notify::ready();
-    let path = std::path::absolute(&config.ingestd.sources);
-    let file = path.unwrap_or_else(|_| config.ingestd.sources.clone()).display().to_string();
-    taken.map(|taken| Reloaded { file, taken })
+    })?;
+    reloads.logs.reconfigure(&config.log.level, &draft.changes);
+    let changes = reloads.reloader.take(draft);
+    let file = std::path::absolute(&sources).unwrap_or(sources).display().to_string();
+    Ok(Reloaded { file, taken, changes })
 }
 
 async fn stop(

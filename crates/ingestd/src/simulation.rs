@@ -185,7 +185,7 @@ impl Life {
             recorder: recorder.clone(),
             hubs: None,
             notices,
-            pace,
+            pace: std::cell::Cell::new(pace),
             epoch: reader.epoch().clone(),
             clock: clock.clone(),
             numbers,

@@ -7,7 +7,13 @@
 //! The visit runs as a future of this actor, so stopping the actor cancels it. A panic in it costs that visit only.
 //! Between visits nothing is held but the state on the board.
 
-use std::{cell::RefCell, panic::AssertUnwindSafe, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    panic::AssertUnwindSafe,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, Addr, AsyncContext as _, Context, Handler, Message,
@@ -64,7 +70,8 @@ pub(crate) struct Workshop {
     /// Keeps the subscriptions at hubs; nothing where no hub could reach us.
     pub(crate) hubs: Option<Addr<Hubs>>,
     pub(crate) notices: broadcast::Sender<wire::Notice>,
-    pub(crate) pace: Pace,
+    /// A reload may set another one.
+    pub(crate) pace: Cell<Pace>,
     pub(crate) epoch: Epoch,
     pub(crate) clock: Clock,
     pub(crate) numbers: Numbers,
@@ -85,6 +92,8 @@ pub(crate) struct SourceActor {
     shop: Rc<Workshop>,
     timer: Option<SpawnHandle>,
     visiting: bool,
+    /// Stops at the end of the visit: the roster has another entry for this source.
+    relieved: bool,
 }
 
 /// Come now, whatever the calendar says. A visit under way is that visit.
@@ -102,6 +111,11 @@ pub(crate) struct Reconsider;
 #[rtype(result = "()")]
 pub(crate) struct Leave;
 
+/// Stop, at the end of the visit if one is under way.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Relieve;
+
 /// A visit that is on record.
 struct Settled {
     outcome: Outcome,
@@ -111,7 +125,7 @@ struct Settled {
 
 impl SourceActor {
     pub(crate) fn new(plate: Arc<Plate>, shop: Rc<Workshop>) -> Self {
-        Self { plate, shop, timer: None, visiting: false }
+        Self { plate, shop, timer: None, visiting: false, relieved: false }
     }
 
     fn schedule(&mut self, ctx: &mut Context<Self>) {
@@ -161,7 +175,12 @@ impl SourceActor {
             actor.visiting = false;
             if let Some(settled) = settled {
                 actor.settle(settled);
+                if actor.relieved {
+                    return ctx.stop();
+                }
                 actor.schedule(ctx);
+            } else if actor.relieved {
+                ctx.stop();
             } else if actor.plate.is_paused() {
                 actor.plate.set_activity(Activity::Idle, actor.shop.now());
                 actor.schedule(ctx);
@@ -258,6 +277,17 @@ impl Handler<Reconsider> for SourceActor {
     }
 }
 
+impl Handler<Relieve> for SourceActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Relieve, ctx: &mut Self::Context) {
+        self.relieved = true;
+        if !self.visiting {
+            ctx.stop();
+        }
+    }
+}
+
 impl Handler<Leave> for SourceActor {
     type Result = ();
 
@@ -295,7 +325,7 @@ async fn carry_out(shop: Rc<Workshop>, plate: Arc<Plate>, due: Option<Timestamp>
     if let Ok(fetched) = &fetched {
         listen(&shop, host.clone(), &fetched.visit);
     }
-    let (pace, now, jitter) = (shop.pace, shop.now(), fastrand::f64());
+    let (pace, now, jitter) = (shop.pace.get(), shop.now(), fastrand::f64());
     let took = started.elapsed();
     let given = Given { source, before: &before, binding: before.url_hash, pace, now, took, jitter };
     let mut outcome = match fetched {
@@ -346,7 +376,7 @@ fn listen(shop: &Workshop, host: Host, visit: &fetch::Visit) {
     match (&visit.answer, visit.code) {
         (Answer::Full(_) | Answer::NotModified { .. }, _) => shop.gates.hear(&host, Heard::Served),
         (_, Some(429)) => {
-            let asked = visit.retry_after.map(|asked| asked.min(fetch::schedule::ask_max(shop.pace)));
+            let asked = visit.retry_after.map(|asked| asked.min(fetch::schedule::ask_max(shop.pace.get())));
             shop.gates.hear(&host, Heard::TooMany(asked));
         }
         _ => {}

@@ -186,7 +186,7 @@ pub(crate) fn keep(current: Option<Box<Websub>>, visited: &mut Option<Box<Websub
 /// A visit has found `new` items: did the hub tell us?
 pub(crate) fn settled(shop: &Workshop, plate: &Plate, new: u32, previous_visit: Option<Timestamp>) {
     let Some(hubs) = &shop.hubs else { return };
-    let (now, covers) = (shop.now(), spacing(shop.pace));
+    let (now, covers) = (shop.now(), spacing(shop.pace.get()));
     let missed = new > 0
         && plate.change(|subscription| lease::found(subscription, now, previous_visit, covers)) == Some(true);
     if missed {
@@ -437,7 +437,7 @@ impl Hubs {
             return leaving.is_some_and(|l| l.until > now && l.topic.reveal() == verify.topic);
         }
         let Some(plate) = self.plate(&verify.id) else { return false };
-        let (now, renew_min) = (self.shop.now(), self.shop.pace.interval_min);
+        let (now, renew_min) = (self.shop.now(), self.shop.pace.get().interval_min);
         let answer = plate.change(|subscription| {
             let was = subscription.state;
             let is_asked = subscription.tries > 0 || subscription.lease_end.is_some();
@@ -505,7 +505,7 @@ impl Hubs {
         }
         // A full mailbox: the next tick tries again.
         if self.roster.try_send(Visit(vec![source.to_string()])).is_ok() {
-            *hint = Hint { not_before: now.plus(spacing(self.shop.pace)), is_waiting: false };
+            *hint = Hint { not_before: now.plus(spacing(self.shop.pace.get())), is_waiting: false };
         }
     }
 }

@@ -105,13 +105,17 @@ fn show(file: &ConfigFile, as_json: bool) -> anyhow::Result<Exit> {
     let loaded = file.load()?;
     let shown = loaded.show();
     if as_json {
-        let value =
-            |s: &daemon::config::Shown| (s.key.clone(), json!({ "value": s.value, "origin": s.origin }));
+        let value = |s: &daemon::config::Shown| {
+            (s.key.clone(), json!({ "value": s.value, "origin": s.origin, "live": s.live }))
+        };
         let all: serde_json::Map<_, _> = shown.iter().map(value).collect();
         out::line(&serde_json::to_string_pretty(&all)?)?;
         return Ok(Exit::Ok);
     }
-    let rows: Vec<_> = shown.into_iter().map(|s| vec![s.key, s.value, s.origin]).collect();
+    let rows: Vec<_> = shown
+        .into_iter()
+        .map(|s| vec![s.key, s.value, s.origin, (if s.live { "reload" } else { "restart" }).to_owned()])
+        .collect();
     for line in out::table(&rows) {
         out::line(&line)?;
     }

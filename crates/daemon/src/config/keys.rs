@@ -1,7 +1,8 @@
 //! The table of keys. A line of it is all there is to a key: its documentation (which is also what the commented file
 //! says), its name, its type, its default as a user would write it, and the kind with its bounds that checks it.
 //!
-//! Adding a key means adding it here and nowhere else.
+//! Adding a key means adding it here and nowhere else. Its last word says whether a reload takes a new value: `LIVE` when
+//! the process that uses it does, `RESTART` when not.
 
 #![allow(
     rustdoc::bare_urls,
@@ -24,6 +25,8 @@ pub(super) struct Key {
     /// As in an environment variable: without quotes or brackets.
     pub(super) default: &'static str,
     pub(super) docs: &'static [&'static str],
+    /// Whether a reload takes a new value; a restart does so always.
+    pub(super) live: bool,
 }
 
 impl Key {
@@ -48,7 +51,7 @@ macro_rules! table {
     ($(
         $(#[doc = $section_doc:literal])+
         $section:ident: $Section:ident {
-            $( $(#[doc = $doc:literal])+ $key:ident: $type:ty = $default:literal, $kind:expr; )+
+            $( $(#[doc = $doc:literal])+ $key:ident: $type:ty = $default:literal, $kind:expr, $when:ident; )+
         }
     )+) => {
         /// The effective configuration of one process; [`Default`] holds the built-in defaults.
@@ -81,6 +84,7 @@ macro_rules! table {
                 kind: $kind,
                 default: $default,
                 docs: &[$($doc),+],
+                live: $when,
             },
         )+ )+ ];
 
@@ -92,6 +96,11 @@ macro_rules! table {
         }
     };
 }
+
+/// A reload takes a new value.
+const LIVE: bool = true;
+/// Only a restart takes a new value.
+const RESTART: bool = false;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -107,117 +116,118 @@ table! {
     daemon: Daemon {
         /// Directory of the local sockets; both processes must name the same one. It is created when missing. At most
         /// 88 bytes, because a socket's path has at most 107.
-        run_dir: PathBuf = "./run", Kind::RunDir;
+        run_dir: PathBuf = "./run", Kind::RunDir, RESTART;
     }
 
     /// The ingestion daemon, newswire-ingestd.
     ingestd: Ingestd {
-        /// The file that lists the sources.
-        sources: PathBuf = "sources.toml", Kind::Path;
+        /// The file that lists the sources; it is read again at a reload.
+        sources: PathBuf = "sources.toml", Kind::Path, RESTART;
     }
 
     /// The log on disk. The oldest events are deleted as soon as one of the three retention limits is passed.
     store: Store {
         /// Directory of the database; it is created when missing. One process at a time may use it.
-        path: PathBuf = "./data", Kind::Path;
+        path: PathBuf = "./data", Kind::Path, RESTART;
         /// Memory for cached pages, in bytes.
-        cache_bytes: u64 = "33554432", Kind::Integer(MIB, TIB);
+        cache_bytes: u64 = "33554432", Kind::Integer(MIB, TIB), RESTART;
         /// Events older than this are deleted.
-        retention_age: Duration = "30d", Kind::Duration(SECOND, YEAR.saturating_mul(100));
+        retention_age: Duration = "30d", Kind::Duration(SECOND, YEAR.saturating_mul(100)), RESTART;
         /// Of more events than this the oldest are deleted.
-        retention_events: u64 = "1000000", Kind::Integer(1, 1_000_000_000_000);
+        retention_events: u64 = "1000000", Kind::Integer(1, 1_000_000_000_000), RESTART;
         /// When the events take more bytes than this the oldest are deleted.
-        retention_bytes: u64 = "4294967296", Kind::Integer(MIB, KIB * TIB);
+        retention_bytes: u64 = "4294967296", Kind::Integer(MIB, KIB * TIB), RESTART;
     }
 
     /// Visits to feeds.
     fetch: Fetch {
         /// Shortest time between two visits to one source, whatever the feed or the source list says.
-        interval_min: Duration = "5m", Kind::Duration(MS.saturating_mul(100), YEAR);
+        interval_min: Duration = "5m", Kind::Duration(MS.saturating_mul(100), YEAR), LIVE;
         /// Longest time between two visits to one source.
-        interval_max: Duration = "24h", Kind::Duration(MS.saturating_mul(100), YEAR);
+        interval_max: Duration = "24h", Kind::Duration(MS.saturating_mul(100), YEAR), LIVE;
         /// Pause between two requests to one host.
-        host_spacing: Duration = "1s", Kind::Duration(Duration::ZERO, HOUR);
+        host_spacing: Duration = "1s", Kind::Duration(Duration::ZERO, HOUR), RESTART;
         /// Requests to one host at the same time.
-        host_in_flight: usize = "2", Kind::Integer(1, 1_024);
+        host_in_flight: usize = "2", Kind::Integer(1, 1_024), RESTART;
         /// Visits at the same time, all hosts together.
-        in_flight: usize = "256", Kind::Integer(1, 65_536);
+        in_flight: usize = "256", Kind::Integer(1, 65_536), RESTART;
         /// Longest time to connect, TLS included.
-        timeout_connect: Duration = "10s", Kind::Duration(MS.saturating_mul(10), MINUTE.saturating_mul(10));
+        timeout_connect: Duration = "10s", Kind::Duration(MS.saturating_mul(10), MINUTE.saturating_mul(10)), RESTART;
         /// Longest time for a whole visit, redirects and body included.
-        timeout_total: Duration = "30s", Kind::Duration(MS.saturating_mul(10), HOUR);
+        timeout_total: Duration = "30s", Kind::Duration(MS.saturating_mul(10), HOUR), RESTART;
         /// Largest body of a feed after decompression, in bytes; a visit stops reading there.
-        body_bytes_max: u64 = "10485760", Kind::Integer(KIB, MIB.saturating_mul(32));
+        body_bytes_max: u64 = "10485760", Kind::Integer(KIB, MIB.saturating_mul(32)), RESTART;
         /// Networks that may be visited although they are private or local, such as "10.1.0.0/16". Everything private
         /// is refused otherwise, so that a feed cannot reach into the network the daemon runs in.
-        allow: Vec<String> = "", Kind::List(Item::Network);
+        allow: Vec<String> = "", Kind::List(Item::Network), RESTART;
         /// What the daemon calls itself to servers; a web address where its operator can be reached is good manners.
         /// Empty stands for "newswire/VERSION".
-        user_agent: String = "", Kind::UserAgent;
+        user_agent: String = "", Kind::UserAgent, RESTART;
     }
 
     /// How events travel from the ingestion daemon to the gateway.
     wire: Wire {
         /// "local": over a Unix socket in daemon.run_dir. "nats" is not part of this build.
-        transport: Transport = "local", Kind::Transport;
+        transport: Transport = "local", Kind::Transport, RESTART;
         /// NATS servers such as "nats://10.0.0.5:4222"; unused by "local".
-        nats_urls: Vec<String> = "", Kind::List(Item::NatsUrl);
+        nats_urls: Vec<String> = "", Kind::List(Item::NatsUrl), RESTART;
     }
 
     /// The public HTTP server, newswire-gateway.
     gateway: Gateway {
         /// Address and port to listen at; port 0 takes any free one. TLS belongs to the proxy in front.
-        listen: SocketAddr = "127.0.0.1:8700", Kind::Address;
+        listen: SocketAddr = "127.0.0.1:8700", Kind::Address, RESTART;
         /// Threads that serve clients; 0 takes one per core.
-        workers: usize = "0", Kind::Integer(0, 1_024);
+        workers: usize = "0", Kind::Integer(0, 1_024), RESTART;
         /// Streams at the same time.
-        clients_max: usize = "10000", Kind::Integer(1, 1_000_000);
+        clients_max: usize = "10000", Kind::Integer(1, 1_000_000), LIVE;
         /// Streams at the same time from one address.
-        clients_per_address_max: usize = "64", Kind::Integer(1, 1_000_000);
+        clients_per_address_max: usize = "64", Kind::Integer(1, 1_000_000), LIVE;
         /// Pause between two signs of life on a stream.
-        heartbeat: Duration = "10s", Kind::Duration(MS.saturating_mul(50), HOUR);
+        heartbeat: Duration = "10s", Kind::Duration(MS.saturating_mul(50), HOUR), LIVE;
         /// Recent events kept in memory, from which clients resume without asking the ingestion daemon.
-        ring_events: usize = "20000", Kind::Integer(1, 100_000_000);
+        ring_events: usize = "20000", Kind::Integer(1, 100_000_000), RESTART;
         /// Bytes of recent events kept in memory; whichever of the two limits is reached first holds.
-        ring_bytes: u64 = "67108864", Kind::Integer(4 * KIB, TIB);
+        ring_bytes: u64 = "67108864", Kind::Integer(4 * KIB, TIB), RESTART;
         /// At shutdown, how long open streams are given to leave one after the other.
-        drain: Duration = "10s", Kind::Duration(Duration::ZERO, HOUR);
+        drain: Duration = "10s", Kind::Duration(Duration::ZERO, HOUR), LIVE;
         /// Host headers that are answered besides the loopback ones, such as "news.example.org"; empty answers all,
         /// unless `listen` is a loopback address.
-        hosts: Vec<String> = "", Kind::List(Item::Host);
+        hosts: Vec<String> = "", Kind::List(Item::Host), LIVE;
         /// Web origins whose pages may read from here, such as "https://example.org"; empty allows none.
-        cors_origins: Vec<String> = "", Kind::List(Item::Origin);
+        cors_origins: Vec<String> = "", Kind::List(Item::Origin), LIVE;
         /// Proxies in front, as networks or addresses, whose word about a client's address is believed.
-        trusted_proxies: Vec<String> = "", Kind::List(Item::Network);
+        trusted_proxies: Vec<String> = "", Kind::List(Item::Network), LIVE;
         /// File that holds the token for the operator's routes; empty closes these routes.
-        operator_token_file: Option<PathBuf> = "", Kind::OptionalPath;
+        operator_token_file: Option<PathBuf> = "", Kind::OptionalPath, LIVE;
         /// File of tokens that readers must show, each with the categories it opens; empty for none. With neither this
-        /// nor `jwks_file` everybody may read everything. Both files are read at the start.
-        read_tokens_file: Option<PathBuf> = "", Kind::OptionalPath;
+        /// nor `jwks_file` everybody may read everything. Both files are read at the start and at a
+        /// reload.
+        read_tokens_file: Option<PathBuf> = "", Kind::OptionalPath, LIVE;
         /// JWK set (RFC 7517) with the public keys of whoever issues JSON Web Tokens to readers; empty for none. Takes
         /// RSA of at least 2048 bits, P-256, P-384 and Ed25519; each token must expire.
-        jwks_file: Option<PathBuf> = "", Kind::OptionalPath;
+        jwks_file: Option<PathBuf> = "", Kind::OptionalPath, LIVE;
         /// What `iss` of a JSON Web Token must be; empty takes any.
-        jwt_issuer: Option<String> = "", Kind::OptionalText;
+        jwt_issuer: Option<String> = "", Kind::OptionalText, LIVE;
         /// What `aud` of a JSON Web Token must be or hold; empty takes only tokens without one.
-        jwt_audience: Option<String> = "", Kind::OptionalText;
+        jwt_audience: Option<String> = "", Kind::OptionalText, LIVE;
         /// The claim of a JSON Web Token that lists its categories, or is "all"; looked up as it is written here, else
         /// part by part.
-        jwt_categories_claim: String = "newswire.categories", Kind::Text;
+        jwt_categories_claim: String = "newswire.categories", Kind::Text, LIVE;
         /// Categories that everybody may read, also without a token.
-        public_categories: Vec<String> = "", Kind::List(Item::Category);
+        public_categories: Vec<String> = "", Kind::List(Item::Category), LIVE;
         /// The address under which users reach the gateway, such as "https://news.example.org"; empty when unknown.
         /// With it hubs (WebSub) are asked to push, which makes visits sooner; the ingestion daemon must know it too.
-        public_url: Option<String> = "", Kind::OptionalUrl;
+        public_url: Option<String> = "", Kind::OptionalUrl, RESTART;
     }
 
     /// The log of both processes, written to standard error.
     log: Log {
         /// "off", "error", "warn", "info", "debug", "trace", or a filter by module such as "info,ingestd=debug".
-        level: String = "info", Kind::Level;
+        level: String = "info", Kind::Level, LIVE;
         /// "text" for people, "json" for programs, "journald" for native journal fields; "auto" takes journald when
         /// standard error goes there, else text.
-        format: LogFormat = "auto", Kind::Format;
+        format: LogFormat = "auto", Kind::Format, RESTART;
     }
 }
 

@@ -40,6 +40,21 @@ pub struct Shown {
     pub value: String,
     /// `default`, `file:line`, `env:NAME`, or what the command line called itself.
     pub origin: String,
+    /// Whether a reload takes a new value; else a restart is needed.
+    pub live: bool,
+}
+
+/// A key whose value is not what it was.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Change {
+    /// `section.key`
+    pub key: String,
+    /// As it would stand in the file; passwords in addresses are hidden.
+    pub old: String,
+    /// The same of the new value.
+    pub new: String,
+    /// Whether a reload takes it; else it is kept until a restart.
+    pub live: bool,
 }
 
 /// Reads the file, then the overrides from the environment.
@@ -94,6 +109,34 @@ impl Loaded {
         Ok(())
     }
 
+    /// What `new` says otherwise. Two passwords of one address look the same here, and are a change all the same.
+    #[must_use]
+    pub fn changes(&self, new: &Self) -> Vec<Change> {
+        let pairs = KEYS.iter().zip(self.values.iter().zip(&new.values));
+        let change = |(key, (old, new)): (&Key, (&Value, &Value))| Change {
+            key: key.path(),
+            old: literal(key.kind, old),
+            new: literal(key.kind, new),
+            live: key.live,
+        };
+        pairs.filter(|(_, (old, new))| old != new).map(change).collect()
+    }
+
+    /// Takes from `new` what a reload may take; the other keys keep their values and origins.
+    ///
+    /// # Errors
+    /// When what is taken contradicts what is kept; then nothing has changed.
+    pub fn take_live(&mut self, new: &Self) -> Result<(), Complaints> {
+        let (mut values, mut origins) = (self.values.clone(), self.origins.clone());
+        for (place, _) in KEYS.iter().enumerate().filter(|(_, key)| key.live) {
+            values[place].clone_from(&new.values[place]);
+            origins[place].clone_from(&new.origins[place]);
+        }
+        let draft = Draft { file: new.file.clone(), values, origins, complaints: Vec::new() };
+        *self = draft.finish()?;
+        Ok(())
+    }
+
     /// Every key with its effective value and where that came from, in the order of the commented file.
     #[must_use]
     pub fn show(&self) -> Vec<Shown> {
@@ -101,6 +144,7 @@ impl Loaded {
             key: key.path(),
             value: literal(key.kind, value),
             origin: origin.clone(),
+            live: key.live,
         };
         KEYS.iter().zip(&self.values).zip(&self.origins).map(shown).collect()
     }

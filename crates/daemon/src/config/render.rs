@@ -17,7 +17,8 @@ const HEAD: &str = "\
 #
 # Each key can be overridden by an environment variable, [fetch] interval_min by NEWSWIRE_FETCH__INTERVAL_MIN, where
 # lists are separated by commas. `newswire config check` says what is wrong with this file, `newswire config show` which
-# values hold and where each comes from.
+# values hold and where each comes from. SIGHUP makes both daemons read this file again; what is marked (restart) they
+# keep until they are restarted.
 ";
 
 /// The commented file that says the same as no file: every key with its documentation and its default.
@@ -33,7 +34,8 @@ pub fn default_file() -> String {
                 out.push('\n');
             }
             comment(&mut out, key.docs);
-            line(&mut out, &format!("{} = {}", key.name, default_literal(key.kind, key.default)));
+            let end = if key.live { "" } else { " # (restart)" };
+            line(&mut out, &format!("{} = {}{end}", key.name, default_literal(key.kind, key.default)));
         }
     }
     out

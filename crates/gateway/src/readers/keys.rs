@@ -22,6 +22,7 @@ use super::{
     signatures,
     tokens::{CATEGORIES_MAX, Grant, is_category},
 };
+use crate::bearer::TokenHash;
 
 /// Most keys in the file.
 const KEYS_MAX: usize = 64;
@@ -48,6 +49,8 @@ pub(super) struct Claims {
 pub(super) struct Keys {
     keys: Vec<Key>,
     claims: Claims,
+    /// Of the file and the claims.
+    mark: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -68,12 +71,18 @@ impl Keys {
             let complaint = |(line, message)| file.complaint(line, message);
             complaints.into_iter().map(complaint).collect::<Vec<_>>()
         })?;
-        Ok(Self::new(keys, claims))
+        let mark = TokenHash::of(format!("{text}{claims:?}").as_bytes()).prefix();
+        Ok(Self { mark, ..Self::new(keys, claims) })
     }
 
     fn new(keys: Vec<Key>, claims: Claims) -> Self {
         signatures::install();
-        Self { keys, claims }
+        Self { keys, claims, mark: 0 }
+    }
+
+    /// Another one, where another token may be believed.
+    pub(super) fn mark(&self) -> u64 {
+        self.mark
     }
 
     /// What a token grants.

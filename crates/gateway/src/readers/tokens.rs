@@ -81,6 +81,18 @@ impl Tokens {
         }
     }
 
+    /// Whether the token whose hash begins so grants just this.
+    pub(super) fn still_grant(
+        &self,
+        prefix: u64,
+        scope: Option<&Arc<Scope>>,
+        until: Option<Timestamp>,
+    ) -> bool {
+        let first = self.0.partition_point(|token| token.hash.prefix() < prefix);
+        let mut alike = self.0[first..].iter().take_while(|token| token.hash.prefix() == prefix);
+        alike.any(|token| token.scope.as_ref() == scope && token.expires == until)
+    }
+
     /// What a token grants; nothing when it is none of ours.
     pub(super) fn find(&self, shown: &[u8], now: Timestamp) -> Option<Result<Grant, Refusal>> {
         let shown = TokenHash::of(shown);

@@ -38,9 +38,9 @@ async fn order(
     body: web::Payload,
 ) -> Result<HttpResponse, Problem> {
     let hub = &shared.hub;
-    let limits = hub.settings.limits;
+    let limits = hub.settings().limits;
     // Before the body: whoever is not the operator has none to send.
-    hub.settings.operator.check(&request)?;
+    hub.settings().operator.check(&request)?;
     let body = timeout(limits.body, read(&request, body)).await.map_err(|_| Problem::slow_body())??;
     timeout(limits.handler, pass_on(hub, &body)).await.map_err(|_| Problem::slow_answer())?
 }

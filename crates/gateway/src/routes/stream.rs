@@ -7,8 +7,6 @@ use std::{net::IpAddr, rc::Rc};
 
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, Resource, http::Version, http::header, web};
 
-use tokio::time::Instant;
-
 use super::{Shared, other_method};
 use crate::{
     connection::Connection,
@@ -84,18 +82,18 @@ async fn open(
         requested: header.or(query.last_event_id).or(query.after).filter(|id| !id.is_empty()),
         since: query.since,
         snapshot: query.snapshot.unwrap_or(SNAPSHOT_DEFAULT),
-        filter: query.filter.within(reader.scope),
+        filter: query.filter.within(reader.scope.clone()),
         wording,
     };
     let connection = request.conn_data::<Rc<Connection>>().expect("every connection is taken over").clone();
     connection.stays();
-    let until = reader.until.map(|until| Instant::now() + until.since(hub.now()));
-    Ok(event_stream(wording).body(Subscriber::new(Rc::clone(shard), connection, place, wish, until)))
+    Ok(event_stream(wording).body(Subscriber::new(Rc::clone(shard), connection, place, wish, reader)))
 }
 
 /// Who is asking: the peer, or whoever a proxy that we trust says, read from right to left.
 pub(super) fn address(request: &HttpRequest, shared: &Shared) -> IpAddr {
-    let trusted = |address: &IpAddr| shared.hub.settings.trusts(*address);
+    let settings = shared.hub.settings();
+    let trusted = |address: &IpAddr| settings.trusts(*address);
     let peer = request.peer_addr().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.ip().to_canonical());
     if !trusted(&peer) {
         return peer;

@@ -41,7 +41,7 @@ fn unknown() -> Problem {
 /// What has no shape of an id costs nobody anything.
 fn check(hub: &Hub, id: &str) -> Result<(), Problem> {
     let shaped = id.len() == ID_DIGITS && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    if hub.settings.has_callbacks && shaped { Ok(()) } else { Err(refuse(hub, "no_id", unknown())) }
+    if hub.settings().has_callbacks && shaped { Ok(()) } else { Err(refuse(hub, "no_id", unknown())) }
 }
 
 fn refuse(hub: &Hub, reason: &'static str, problem: Problem) -> Problem {
@@ -108,7 +108,7 @@ async fn push(
     check(hub, &id)?;
     let from = address(&request, &shared);
     let place = hub.callbacks.admit(&id, from).map_err(|no| no_answer(hub, no))?;
-    let body = timeout(hub.settings.limits.body, body.to_bytes_limited(BODY_BYTES_MAX)).await;
+    let body = timeout(hub.settings().limits.body, body.to_bytes_limited(BODY_BYTES_MAX)).await;
     let body = match body {
         Ok(Ok(Ok(body))) => body,
         Ok(Ok(Err(_))) => {

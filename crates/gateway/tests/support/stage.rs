@@ -14,7 +14,14 @@ use std::{
     time::Duration,
 };
 
-use daemon::{Clock, config::Config, logs::Logs, process::Start, stop::Signals, watch::Watch};
+use daemon::{
+    Clock,
+    config::{Config, Reloader},
+    logs::Logs,
+    process::Start,
+    stop::Signals,
+    watch::Watch,
+};
 use news::{Cursor, Epoch, Event, FeedUrl, Item, Kind, Seq, Source, SourceId, Timestamp};
 use newswire_gateway::Limits;
 use tokio::{
@@ -143,8 +150,10 @@ impl Gateway {
         let stop = CancellationToken::new();
         let signals = Signals { stop: stop.clone(), reload: watch::channel(0).1 };
         let watch = Watch::new();
+        let reloader = Reloader::new(None, daemon::config::load(None, []).unwrap());
         let start = Start {
             config,
+            reloader,
             clock: Clock::system(),
             logs: Logs::detached(),
             signals,

@@ -1,0 +1,132 @@
+//! The configuration of a running process, read anew.
+//!
+//! A reload is all or nothing: one complaint, and everything stays as it was. What only a restart takes is kept, and
+//! told.
+
+use std::path::PathBuf;
+
+use super::{Change, Complaint, Complaints, Config, Loaded, environment, load};
+
+/// Reads the configuration anew from where it came from.
+#[derive(Clone, Debug)]
+pub struct Reloader {
+    /// As `--config` named it.
+    file: Option<PathBuf>,
+    loaded: Loaded,
+    /// The sections that this process reads.
+    sections: &'static [&'static str],
+}
+
+/// A configuration that has passed its checks and is not in force yet.
+#[derive(Debug)]
+pub struct Draft {
+    next: Loaded,
+    /// What is different from the one in force.
+    pub changes: Vec<Change>,
+}
+
+impl Draft {
+    /// What would be in force: the new value of each key that a reload takes, the old one of each other.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.next.config
+    }
+}
+
+impl Reloader {
+    /// For the configuration `loaded` that was read with `file`.
+    #[must_use]
+    pub fn new(file: Option<PathBuf>, loaded: Loaded) -> Self {
+        Self { file, loaded, sections: &[] }
+    }
+
+    /// Tells only of changes in `sections`: another process reads the others.
+    #[must_use]
+    pub fn for_sections(self, sections: &'static [&'static str]) -> Self {
+        Self { sections, ..self }
+    }
+
+    /// Reads everything again. Nothing is in force before [`take`](Self::take).
+    ///
+    /// # Errors
+    /// Everything that is wrong; each complaint has been logged.
+    pub fn read(&self) -> Result<Draft, Complaints> {
+        let draft = self.try_read();
+        if let Err(complaints) = &draft {
+            for Complaint { place, key, message } in &complaints.0 {
+                tracing::error!(place, key, error = message, "kept the old configuration");
+            }
+        }
+        draft
+    }
+
+    fn try_read(&self) -> Result<Draft, Complaints> {
+        let new = load(self.file.as_deref(), environment())?;
+        let mut next = self.loaded.clone();
+        next.take_live(&new)?;
+        let is_ours = |change: &Change| {
+            let section = change.key.split('.').next().unwrap_or_default();
+            self.sections.is_empty() || self.sections.contains(&section)
+        };
+        let changes = self.loaded.changes(&new).into_iter().filter(is_ours).collect();
+        Ok(Draft { next, changes })
+    }
+
+    /// Puts a draft in force, and logs each key that has to wait for a restart.
+    pub fn take(&mut self, draft: Draft) -> Vec<Change> {
+        for Change { key, old, new, .. } in draft.changes.iter().filter(|change| !change.live) {
+            tracing::warn!(key, old, new, "kept until a restart");
+        }
+        self.loaded = draft.next;
+        draft.changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn reloader(text: &str) -> (tempfile::TempDir, PathBuf, Reloader) {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("newswire.toml");
+        fs::write(&file, text).unwrap();
+        let loaded = load(Some(&file), []).unwrap();
+        let reloader = Reloader::new(Some(file.clone()), loaded);
+        (directory, file, reloader)
+    }
+
+    #[test]
+    fn what_a_reload_takes_is_taken_and_the_rest_is_kept_and_told_each_time() {
+        let (_directory, file, mut reloader) = reloader("");
+        fs::write(&file, "[gateway]\nlisten = \"127.0.0.1:9\"\nclients_max = 5\n").unwrap();
+        for expected in
+            [vec![("gateway.listen", false), ("gateway.clients_max", true)], vec![("gateway.listen", false)]]
+        {
+            let draft = reloader.read().unwrap();
+            assert_eq!(draft.config().gateway.clients_max, 5);
+            assert_eq!(draft.config().gateway.listen.port(), 8700);
+            let changes = reloader.take(draft);
+            let told: Vec<_> = changes.iter().map(|change| (change.key.as_str(), change.live)).collect();
+            assert_eq!(told, expected, "what waits for a restart is still waiting");
+        }
+    }
+
+    #[test]
+    fn one_mistake_keeps_everything() {
+        let (_directory, file, reloader) = reloader("");
+        fs::write(&file, "[gateway]\nclients_max = 5\nheartbeet = \"1s\"\n").unwrap();
+        let complaints = reloader.read().unwrap_err();
+        assert_eq!(complaints.0.len(), 1);
+        assert!(complaints.to_string().contains("newswire.toml:3: gateway.heartbeet"), "{complaints}");
+    }
+
+    #[test]
+    fn a_process_hears_of_its_own_sections_only() {
+        let (_directory, file, reloader) = reloader("");
+        let reloader = reloader.for_sections(&["gateway"]);
+        fs::write(&file, "[fetch]\ninterval_min = \"1m\"\n").unwrap();
+        assert!(reloader.read().unwrap().changes.is_empty());
+    }
+}
