@@ -273,6 +273,33 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_stays_as_long_as_its_token_grants_the_same() {
+        use actix_web::http::header::{AUTHORIZATION, HeaderValue};
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("tokens.toml");
+        let gateway = config::Gateway { read_tokens_file: Some(file.clone()), ..config::Gateway::default() };
+        let load = |tokens: &[(&str, &str)]| {
+            let entry = |(name, categories): &(&str, &str)| {
+                format!(
+                    "[[token]]\nname = \"{name}\"\ntoken = \"{name}-token-0123456789\"\ncategories = {categories}\n"
+                )
+            };
+            std::fs::write(&file, tokens.iter().map(entry).collect::<String>()).unwrap();
+            Readers::load(&gateway).unwrap()
+        };
+        let before = load(&[("desk", "[\"sport\"]"), ("chief", "\"all\"")]);
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer desk-token-0123456789"));
+        let desk = before.admit(&headers, Timestamp::from_millis(0)).unwrap();
+        let anybody = Readers::default().admit(&headers, Timestamp::from_millis(0)).unwrap();
+        assert!(load(&[("desk", "[\"sport\"]")]).still_admit(&desk), "another one was removed");
+        assert!(!load(&[("chief", "\"all\"")]).still_admit(&desk), "it was removed");
+        assert!(!load(&[("desk", "[\"culture\"]")]).still_admit(&desk), "it grants something else");
+        assert!(!before.still_admit(&anybody), "from now on readers are asked who they are");
+        assert!(Readers::default().still_admit(&desk), "nobody is asked any more");
+    }
+
+    #[test]
     fn nothing_of_a_file_stands_in_a_debug_output() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("tokens.toml");
