@@ -194,7 +194,7 @@ fn answer(hub: &Hub, answers: &mut Answers<'_>) -> fmt::Result {
     answers.gauge(
         "newswire_gateway_clients_max",
         "Streams that may be open (gateway.clients_max); more are told to come back later",
-        hub.settings.clients_max as f64,
+        hub.settings().clients_max as f64,
     )?;
     answers.gauge(
         "newswire_gateway_connections_max",

@@ -108,7 +108,6 @@ pub async fn run_within(start: Start, limits: Limits) -> Result<(), RunError> {
     let shown = Arc::clone(&hub);
     let _watchdog =
         watch.start(inside, move || vitals(&shown, address, inherited)).context("start the watchdog")?;
-    logs.register(&hub.metrics, "gateway");
     let _admin = serve_admin(&config, &hub, &logs)?;
     let intake_stop = CancellationToken::new();
     let socket = config.daemon.run_dir.join("ingestd.sock");

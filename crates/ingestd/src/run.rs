@@ -141,7 +141,6 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let metrics = Metrics::new();
     metrics.register_process("ingestd", env!("CARGO_PKG_VERSION"), &clock, &logs);
     let numbers = Numbers::register(&metrics);
-    logs.register(&metrics, "ingestd");
     let board = Board::default();
     let (bell, bell_heard) = watch::channel(reader.head());
     let (notices, _) = broadcast::channel(NOTICES);

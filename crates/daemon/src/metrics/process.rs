@@ -26,12 +26,7 @@ impl Metrics {
             "Faults of our own that were caught; each cost one visit or one request and has a line in the log",
             panics::count,
         );
-        let logs = logs.clone();
-        self.register_counter(
-            &name("log_lines_dropped_total"),
-            "Log lines that were lost, because the journal or standard error did not take them",
-            move || logs.dropped(),
-        );
+        logs.register(self, part);
         let uses = Uses { part: part.to_owned(), started: Instant::now(), memory_max: memory_max() };
         #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit")]
         let started_s = clock.now_millis() as f64 / 1000.0;
