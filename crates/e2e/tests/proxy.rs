@@ -1,0 +1,224 @@
+//! The shipped configurations of nginx and Caddy in front of the real gateway: TLS, HTTP/2, streams without delay, the
+//! client's own address, and no word that would end a browser's EventSource for good.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use e2e::{Listener, Origin, Program, Stack, free_address, on_path, say, story, wait_for};
+
+const NGINX: &str = include_str!("../../../deploy/nginx/newswire.conf");
+const CADDY: &str = include_str!("../../../deploy/caddy/Caddyfile");
+const HOST: &str = "news.example.org";
+/// What an event may take through proxy, TLS and HTTP/2, and a heartbeat beyond its pause.
+const AT_ONCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A proxy at work in a folder of its own.
+struct Proxy {
+    running: Listener,
+    address: SocketAddr,
+    folder: PathBuf,
+    curl: PathBuf,
+}
+
+/// Every one of these stands in the shipped file, and is another here.
+fn substituted(text: &str, changes: &[(&str, String)]) -> String {
+    changes.iter().fold(text.to_owned(), |text, (from, to)| {
+        assert!(text.contains(from), "the shipped file has no {from:?}");
+        text.replace(from, to)
+    })
+}
+
+fn certificate(folder: &Path) -> anyhow::Result<[String; 2]> {
+    let made = rcgen::generate_simple_self_signed([HOST.to_owned()])?;
+    let [cert, key] = ["cert.pem", "key.pem"].map(|name| folder.join(name));
+    fs::write(&cert, made.cert.pem())?;
+    fs::write(&key, made.signing_key.serialize_pem())?;
+    Ok([cert, key].map(|path| path.display().to_string()))
+}
+
+fn nginx(folder: &Path, stack: &Stack, [plain, tls]: [SocketAddr; 2]) -> anyhow::Result<Vec<String>> {
+    let [cert, key] = certificate(folder)?;
+    let live = format!("/etc/letsencrypt/live/{HOST}");
+    let ours = substituted(
+        NGINX,
+        &[
+            ("127.0.0.1:8700;", format!("{};", gateway(stack))),
+            ("listen 80;", format!("listen {plain};")),
+            ("    listen [::]:80;\n", String::new()),
+            ("    listen 443 ssl http2;", format!("    listen {tls} ssl http2;")),
+            ("    listen [::]:443 ssl http2;\n", String::new()),
+            (&format!("{live}/fullchain.pem"), cert),
+            (&format!("{live}/privkey.pem"), key),
+        ],
+    );
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|name| format!("    {name}_temp_path {}/{name};\n", folder.display()))
+        .concat();
+    let whole = format!(
+        "daemon off;\npid {0}/pid;\nerror_log stderr warn;\nworker_processes 1;\nevents {{}}\n\
+         http {{\n    access_log off;\n{temporary}{ours}}}\n",
+        folder.display()
+    );
+    let file = folder.join("nginx.conf");
+    fs::write(&file, whole)?;
+    Ok(vec!["-e".into(), "stderr".into(), "-c".into(), file.display().to_string()])
+}
+
+fn caddy(folder: &Path, stack: &Stack, [plain, tls]: [SocketAddr; 2]) -> anyhow::Result<Vec<String>> {
+    let [cert, key] = certificate(folder)?;
+    let globals = format!("{{\n\tadmin off\n\thttp_port {}\n\thttps_port {}\n", plain.port(), tls.port());
+    let site = format!("\n{HOST} {{\n\tbind 127.0.0.1\n\ttls {cert} {key}\n");
+    let ours = substituted(
+        CADDY,
+        &[
+            ("{\n\t# Streams last", format!("{globals}\t# Streams last")),
+            (&format!("\n{HOST} {{\n"), site),
+            ("reverse_proxy 127.0.0.1:8700", format!("reverse_proxy {}", gateway(stack))),
+        ],
+    );
+    let file = folder.join("Caddyfile");
+    fs::write(&file, ours)?;
+    Ok(["run", "--adapter", "caddyfile", "--config"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain([file.display().to_string()])
+        .collect())
+}
+
+fn gateway(stack: &Stack) -> SocketAddr {
+    let e2e::http::Address::Tcp(address) = stack.gateway() else { unreachable!("it listens on TCP") };
+    address
+}
+
+impl Proxy {
+    async fn start(program: &str, stack: &Stack) -> anyhow::Result<Option<Self>> {
+        let also = ["/usr/sbin/nginx", "/usr/bin/caddy"].map(PathBuf::from);
+        let there = on_path(program)
+            .or_else(|| also.into_iter().find(|path| path.ends_with(program) && path.exists()));
+        let (Some(binary), Some(curl)) = (there, on_path("curl")) else {
+            say(&format!("SKIPPED: {program} or curl is not installed; its configuration was not run"));
+            return Ok(None);
+        };
+        let folder = stack.path(program);
+        fs::create_dir(&folder)?;
+        let ports = [free_address()?, free_address()?];
+        let arguments = match program {
+            "nginx" => nginx(&folder, stack, ports)?,
+            _ => caddy(&folder, stack, ports)?,
+        };
+        let running = Listener::start(&binary, &arguments, &folder)?;
+        let mut proxy = Self { running, address: ports[1], folder, curl };
+        let up = wait_for(program, PATIENCE, async || match std::net::TcpStream::connect(proxy.address) {
+            Ok(_) => Some(()),
+            Err(_) if proxy.running.runs() => None,
+            Err(_) => Some(()),
+        });
+        up.await?;
+        anyhow::ensure!(proxy.running.runs(), "{program} ended: {}", proxy.running.complaints());
+        Ok(Some(proxy))
+    }
+
+    /// curl with HTTP/2 over TLS, from an address of loopback.
+    fn curl(&self, name: &str, from: &str, path: &str, more: &[&str]) -> anyhow::Result<Listener> {
+        let folder = self.folder.join(name);
+        fs::create_dir(&folder)?;
+        let port = self.address.port();
+        let mut arguments: Vec<String> =
+            ["-sSN", "--noproxy", "*", "--http2", "--max-time", "60", "--interface", from]
+                .map(str::to_owned)
+                .to_vec();
+        arguments.extend(["--cacert".to_owned(), self.folder.join("cert.pem").display().to_string()]);
+        arguments.extend(["--resolve".to_owned(), format!("{HOST}:{port}:{}", self.address.ip())]);
+        arguments.extend(["-w".to_owned(), "\nstatus %{http_code} over %{http_version}\n".to_owned()]);
+        arguments.extend(more.iter().map(|&argument| argument.to_owned()));
+        arguments.push(format!("https://{HOST}:{port}{path}"));
+        Listener::start(&self.curl, &arguments, &folder)
+    }
+
+    /// What one request that ends by itself gave, as lines; the last is status and version.
+    async fn get(&self, name: &str, path: &str) -> anyhow::Result<Vec<String>> {
+        let mut asked = self.curl(name, "127.0.0.1", path, &[])?;
+        wait_for(path, PATIENCE, async || (!asked.runs()).then_some(())).await?;
+        anyhow::ensure!(!asked.said().is_empty(), "{}", asked.complaints());
+        Ok(asked.said())
+    }
+}
+
+/// Waits for a line that holds `word` after the first `seen`.
+async fn line(stream: &Listener, word: &str, within: Duration) -> anyhow::Result<String> {
+    let found = wait_for(word, within, async || stream.said().into_iter().find(|l| l.contains(word))).await;
+    found.with_context(|| format!("it said {:?} and complained {:?}", stream.said(), stream.complaints()))
+}
+
+async fn refused(stream: &mut Listener) -> anyhow::Result<Vec<String>> {
+    wait_for("the end of a refused stream", PATIENCE, async || (!stream.runs()).then_some(())).await?;
+    Ok(stream.said())
+}
+
+async fn behind(program: &str) -> anyhow::Result<()> {
+    let origin = Origin::start().await?;
+    let mut stack = Stack::new(&story::feeds(&origin, 1))?;
+    origin.publish("feed-0", "First");
+    stack.set("gateway.hosts", &format!("[{HOST:?}]"));
+    stack.set("gateway.trusted_proxies", "[\"127.0.0.1\"]");
+    stack.set("gateway.clients_per_address_max", "1");
+    stack.set("gateway.heartbeat", "\"2s\"");
+    stack.start_both().await?;
+    let Some(proxy) = Proxy::start(program, &stack).await? else { return Ok(()) };
+
+    let stream = proxy.curl("stream", "127.0.0.1", "/news/stream?kinds=item", &[])?;
+    line(&stream, "First", PATIENCE).await?;
+    origin.publish("feed-0", "Second");
+    let gateway_has = wait_for("the second item at the gateway", PATIENCE, async || {
+        let news = stack.json("/news").await.ok()?;
+        news.to_string().contains("Second").then_some(())
+    });
+    gateway_has.await?;
+    line(&stream, "Second", AT_ONCE).await?;
+    let before = stream.said().len();
+    wait_for("a heartbeat", Duration::from_secs(2) + AT_ONCE * 2, async || {
+        stream.said()[before..].iter().any(|l| l.starts_with("id: ")).then_some(())
+    })
+    .await?;
+
+    // A second stream of that address has no room, whatever address it claims; one of another address has.
+    let claim = ["-H", "X-Forwarded-For: 203.0.113.9"];
+    let said = refused(&mut proxy.curl("claims", "127.0.0.1", "/news/stream", &claim)?).await?;
+    assert!(said.iter().any(|l| l.starts_with("retry:")), "{said:?}");
+    assert!(
+        said.iter().any(|l| l == "status 200 over 2") && !said.iter().any(|l| l.contains("First")),
+        "{said:?}"
+    );
+    let id = stream.said().into_iter().find_map(|l| l.strip_prefix("id: ").map(str::to_owned));
+    let resume = format!("Last-Event-ID: {}", id.context("the stream has ids")?);
+    let other = proxy.curl("other", "127.0.0.2", "/news/stream?kinds=item", &["-H", &resume])?;
+    let hello = line(&other, "\"resume\":\"exact\"", PATIENCE).await;
+    hello.context("a client of another address comes back with an id")?;
+    line(&other, "Second", AT_ONCE).await?;
+
+    assert!(proxy.get("health", "/health").await?.last().unwrap().ends_with("status 200 over 2"));
+    assert_eq!(proxy.get("metrics", "/metrics").await?.last().unwrap(), "status 404 over 2");
+
+    stack.kill(Program::Gateway)?;
+    let down = proxy.get("down", "/news/stream").await?;
+    assert!(down.iter().any(|l| l == "retry: 5000"), "{down:?}");
+    assert_eq!(down.last().unwrap(), "status 200 over 2", "{down:?}");
+    assert!(proxy.get("page", "/health").await?.last().unwrap().starts_with("status 502"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn behind_nginx_events_come_at_once_and_clients_keep_their_own_address() {
+    behind("nginx").await.unwrap();
+}
+
+#[tokio::test]
+async fn behind_caddy_events_come_at_once_and_clients_keep_their_own_address() {
+    behind("caddy").await.unwrap();
+}
