@@ -1,6 +1,8 @@
 //! The container and Kubernetes files against what they speak of: files, programs, ports, routes, pauses. No engine runs
 //! here; that an image builds and a cluster takes the manifest is not shown by this.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
+
 use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
 use e2e::{Manner, Origin, Process, Program, Stack, story};
@@ -179,6 +181,21 @@ fn the_pod_is_the_pair_and_its_probes_ask_what_is_served() {
     let labels = &set["spec"]["template"]["metadata"]["labels"];
     assert_eq!(&service["spec"]["selector"], labels);
     assert_eq!(&policy["spec"]["podSelector"]["matchLabels"], labels);
+}
+
+#[tokio::test]
+async fn the_pods_configuration_is_one_that_the_daemons_take() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = &document("ConfigMap")["data"];
+    let [config, sources] = ["newswire.toml", "sources.toml"].map(|name| {
+        let path = folder.path().join(name);
+        fs::write(&path, data[name].as_str().unwrap()).unwrap();
+        path.display().to_string()
+    });
+    let arguments = ["config", "check", "--config", &config, "--sources", &sources];
+    let mut check = Process::start(Program::Newswire, &arguments, folder.path()).unwrap();
+    let (status, _) = check.ended_within(Duration::from_secs(20)).await.unwrap();
+    assert_eq!(status.code(), Some(0), "{}", check.log());
 }
 
 /// One command of the tool beside a stack; its exit code.

@@ -1,0 +1,86 @@
+//! What the README's chapter on operations has an operator do, done.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
+
+use std::{fs, process::Command, time::Duration};
+
+use e2e::{Origin, Program, Stack, story, wait_for};
+
+const README: &str = include_str!("../../../README.md");
+const LIMIT: Duration = Duration::from_secs(10);
+
+fn chapter() -> &'static str {
+    let (_, after) = README.split_once("\n## Operations\n").expect("README has the chapter");
+    after.split_once("\n## ").expect("others follow").0
+}
+
+#[test]
+fn every_file_that_the_chapter_names_is_there() {
+    let links: Vec<_> = chapter().split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
+    assert!(links.len() >= 6, "{links:?}");
+    for link in links {
+        match link.strip_prefix('#') {
+            Some(anchor) => {
+                let titles = README.lines().filter_map(|line| line.strip_prefix("## "));
+                let mut anchors = titles.map(|title| title.to_lowercase().replace(' ', "-"));
+                assert!(anchors.any(|a| a == anchor), "{link}");
+            }
+            None => {
+                assert!(fs::exists(format!("{}/../../{link}", env!("CARGO_MANIFEST_DIR"))).unwrap(), "{link}")
+            }
+        }
+    }
+}
+
+async fn shows(stack: &Stack, title: &str) {
+    let what = format!("{title} at the gateway");
+    let there = wait_for(&what, Duration::from_secs(20), async || {
+        stack.json("/news").await.ok()?.to_string().contains(title).then_some(())
+    });
+    there.await.unwrap();
+}
+
+/// `tar` in the folder of a stack.
+fn tar(stack: &Stack, arguments: &[&str]) {
+    let done = Command::new("tar").args(arguments).current_dir(stack.folder()).status().unwrap();
+    assert!(done.success());
+}
+
+#[tokio::test]
+async fn a_copy_of_the_stopped_log_takes_its_place_and_what_came_later_is_fetched_again() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = Stack::new(&story::feeds(&origin, 1)).unwrap();
+    origin.publish("feed-0", "Before");
+    stack.start_both().await.unwrap();
+    shows(&stack, "Before").await;
+
+    let (status, _) = stack.terminate(Program::Ingestd, LIMIT).await.unwrap();
+    assert_eq!(status.code(), Some(0));
+    shows(&stack, "Before").await; // the gateway serves what it has
+    tar(&stack, &["-czf", "copy.tar.gz", "data"]);
+    let before = stack.json("/news").await.unwrap();
+    stack.start(Program::Ingestd).unwrap();
+    stack.ready().await.unwrap();
+    origin.publish("feed-0", "After");
+    shows(&stack, "After").await;
+
+    stack.terminate(Program::Ingestd, LIMIT).await.unwrap();
+    fs::rename(stack.path("data"), stack.path("data.damaged")).unwrap();
+    tar(&stack, &["-xzpf", "copy.tar.gz"]);
+    stack.start(Program::Ingestd).unwrap();
+    stack.terminate(Program::Gateway, LIMIT).await.unwrap();
+    stack.start(Program::Gateway).unwrap();
+    stack.ready().await.unwrap();
+    shows(&stack, "After").await;
+    let now = stack.json("/news").await.unwrap();
+    let known = before["items"].as_array().unwrap();
+    assert!(!known.is_empty());
+    for item in known {
+        let kept = now["items"].as_array().unwrap().iter().find(|i| i["id"] == item["id"]);
+        assert_eq!(
+            kept.map(|kept| &kept["title"]),
+            Some(&item["title"]),
+            "every id of the copy is the same event"
+        );
+    }
+}
