@@ -10,7 +10,7 @@ use std::{fmt::Write as _, net::SocketAddr, path::Path, sync::Arc, time::Duratio
 use anyhow::Context as _;
 use e2e::{Format, Origin, Subscriber, faults, say, wait_for};
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::sync::mpsc;
 
 /// Feeds.
 const FEEDS: usize = 6;
@@ -32,9 +32,9 @@ async fn main() -> anyhow::Result<()> {
     let publisher = tokio::spawn(publish(Arc::clone(&origin)));
     let crowd: Vec<_> =
         (0..clients).map(|_| Subscriber::start(address.into(), "/news/stream?snapshot=1000")).collect();
-    let mut orders = BufReader::new(tokio::io::stdin()).lines();
+    let mut orders = orders();
     let mut before = Figures::default();
-    while let Some(order) = orders.next_line().await?.filter(|order| order != "end") {
+    while let Some(order) = orders.recv().await.filter(|order| order != "end") {
         anyhow::ensure!(order == "mark", "`{order}` is neither mark nor end");
         let now = Figures::of(&crowd);
         say(&now.since(&before, &origin));
@@ -44,12 +44,28 @@ async fn main() -> anyhow::Result<()> {
     end(&origin, &crowd).await
 }
 
+/// The lines of standard input, which only a thread of its own can wait for.
+fn orders() -> mpsc::Receiver<String> {
+    let (orders, received) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            if orders.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    received
+}
+
 fn write_sources(origin: &Origin, to: &Path) -> anyhow::Result<()> {
     let mut text = String::new();
     for number in 0..FEEDS {
         let name = format!("feed-{number}");
         let url = origin.feed(&name, Format::of(number));
-        write!(text, "[[source]]\nid = \"{name}\"\nname = \"Feed {number}\"\nurl = \"{url}\"\nevery = \"1s\"\n\n")?;
+        write!(
+            text,
+            "[[source]]\nid = \"{name}\"\nname = \"Feed {number}\"\nurl = \"{url}\"\nevery = \"1s\"\n\n"
+        )?;
     }
     std::fs::write(to, text).with_context(|| format!("write {}", to.display()))
 }
@@ -105,8 +121,7 @@ async fn end(origin: &Origin, crowd: &[Subscriber]) -> anyhow::Result<()> {
         crowd.iter().all(|client| client.count("item") >= total).then_some(())
     })
     .await;
-    let faults: Vec<String> =
-        crowd.iter().flat_map(|client| faults(&published, &client.records())).collect();
+    let faults: Vec<String> = crowd.iter().flat_map(|client| faults(&published, &client.records())).collect();
     let figures = Figures::of(crowd);
     say(&json!({
         "published": total,
