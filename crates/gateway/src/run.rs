@@ -42,6 +42,9 @@ use crate::{
 /// How long after its window a drain may take.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
+/// How often systemd is told how we stand.
+const STATUS_EVERY: Duration = Duration::from_secs(5);
+
 /// The head of an answer fits, so that it goes out with the first events.
 const WRITE_BUFFER_BYTES: usize = 2048;
 
@@ -136,7 +139,22 @@ pub async fn run_within(start: Start, limits: Limits) -> Result<(), RunError> {
 }
 
 /// Until the stop signal: reloads.
+/// For `systemctl status`.
+fn sentence(hub: &Hub) -> String {
+    let (link, ring) = (hub.link.get(), hub.ring.state());
+    let head = ring
+        .standing
+        .map_or_else(String::new, |standing| format!(" at {}-{}", standing.epoch, standing.head));
+    let wire = match (link.connected, link.reason.as_str()) {
+        (true, _) => format!("the wire is connected{head}"),
+        (false, "") => "the wire is not connected yet".to_owned(),
+        (false, why) => format!("the wire is not connected: {why}"),
+    };
+    format!("{} clients; {wire}", hub.client_count())
+}
+
 async fn attend(hub: &Hub, logs: &Logs, mut reloader: Reloader, signals: &mut Signals) {
+    let mut status = tokio::time::interval(STATUS_EVERY);
     loop {
         tokio::select! {
             () = signals.stop.cancelled() => return,
@@ -145,6 +163,7 @@ async fn attend(hub: &Hub, logs: &Logs, mut reloader: Reloader, signals: &mut Si
                 reload(hub, logs, &mut reloader);
                 notify::ready();
             }
+            _ = status.tick() => notify::status(&sentence(hub)),
         }
     }
 }

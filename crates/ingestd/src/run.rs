@@ -38,7 +38,7 @@ use store::{OpenError, Reader};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 
 use crate::{
-    board::Board,
+    board::{Board, Health},
     gates::{Bounds, Gates},
     marks::Marks,
     metrics::Numbers,
@@ -47,7 +47,7 @@ use crate::{
     routes,
     secrets::Secrets,
     source_actor::Workshop,
-    vitals::Vitals,
+    vitals::{Tally, Vitals},
     websub::{self, Hubs},
     wire_log::{Fault, WireLog},
 };
@@ -119,6 +119,32 @@ struct Reloads {
     shop: Rc<Workshop>,
     reader: Reader,
     roster: actix::Addr<Roster>,
+    board: Board,
+}
+
+impl Reloads {
+    fn new(
+        reloader: Reloader,
+        logs: Logs,
+        shop: &Rc<Workshop>,
+        reader: &Reader,
+        roster: &actix::Addr<Roster>,
+        board: &Board,
+    ) -> Self {
+        let (shop, reader, roster) = (Rc::clone(shop), reader.clone(), roster.clone());
+        Self { reloader: reloader.for_sections(SECTIONS), logs, shop, reader, roster, board: board.clone() }
+    }
+
+    /// For `systemctl status`.
+    fn sentence(&self) -> String {
+        let plates = self.board.plates();
+        let tally = Tally::of(&plates, self.shop.now());
+        let (failing, head) = (tally.healths[Health::Failing as usize], self.reader.head());
+        let commits = self.shop.numbers.shown.commits.last_ms_ago();
+        let last = commits.map_or_else(String::new, |ms| format!(", the last {} s ago", ms / 1000));
+        let outage = if self.shop.numbers.outage.get() == 0 { "" } else { "; the network seems to be away" };
+        format!("{} sources, {failing} failing; {head} events recorded{last}{outage}", plates.len())
+    }
 }
 
 /// What of the configuration is read here.
@@ -176,9 +202,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
         numbers: numbers.clone(),
     });
     let roster = Roster::new(Rc::clone(&shop), board.clone()).start();
-    let reloader = reloader.for_sections(SECTIONS);
-    let mut desk_for_reloads =
-        Reloads { reloader, logs, shop: Rc::clone(&shop), reader: reader.clone(), roster: roster.clone() };
+    let mut desk_for_reloads = Reloads::new(reloader, logs, &shop, &reader, &roster, &board);
     let hubs = hubs.map(|(context, url)| context.run(Hubs::new(shop, board.clone(), roster.clone(), url)));
     let (reloads, orders) = mpsc::channel(RELOADS);
     let fault = Fault::new(signals.stop.clone());
@@ -433,7 +457,7 @@ async fn attend(reloads: &mut Reloads, mut signals: Signals, mut orders: mpsc::R
                 // Whoever asked may be gone.
                 order.send(reload(reloads).await).ok();
             }
-            _ = status.tick() => notify::status(&format!("{} events in the log", reloads.reader.head())),
+            _ = status.tick() => notify::status(&reloads.sentence()),
         }
     }
 }
