@@ -163,7 +163,7 @@ fn a_stuck_loop_is_logged_at_once_with_its_function_and_shown_while_it_is_stuck(
         (&json!("warn"), &json!("worker-0"), &json!("worker"))
     );
     assert_eq!((&stall["work"], &stall["of"]), (&json!("GET /news"), &json!("127.0.0.1:9")));
-    let culprit = stall["culprit"].as_str().unwrap();
+    let culprit = stall["blame"].as_str().unwrap();
     assert!(culprit.contains("wait_for_a_line") && culprit.contains("tests/watch.rs:"), "{stall:#}");
     assert!(stall["stack"].as_str().unwrap().contains("read"), "{stall:#}");
 
@@ -174,7 +174,7 @@ fn a_stuck_loop_is_logged_at_once_with_its_function_and_shown_while_it_is_stuck(
     let known = &shown["stalls"][0];
     assert_eq!(
         (&known["loop"], &known["lasted_ms"], &known["culprit"]),
-        (&json!("worker-0"), &Value::Null, &stall["culprit"])
+        (&json!("worker-0"), &Value::Null, &stall["blame"])
     );
     assert_eq!((&shown["stalls_total"], &shown["vitals"]), (&json!(1), &json!({ "sources": 3 })));
     let text = running.ask("/stacks");
