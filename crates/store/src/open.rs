@@ -74,6 +74,17 @@ pub enum OpenError {
         /// What the system says.
         source: io::Error,
     },
+    /// A later version of this program wrote it.
+    #[error(
+        "the data in {path} was written by a newer version of this program (layout {layout}); install that version \
+         again, or restore a backup of the time before the upgrade"
+    )]
+    Newer {
+        /// The directory.
+        path: PathBuf,
+        /// The layout of its records.
+        layout: u8,
+    },
     /// What is in it is not what we wrote.
     #[error(
         "the data in {path} is damaged ({what}); move the directory away to start afresh, or restore a backup"
@@ -121,9 +132,15 @@ pub fn open(path: &Path, options: &Options) -> Result<(Writer, Reader), OpenErro
     })?;
     let file = File::open(directory.join("db")).map_err(io)?;
     let damaged = |what: String| OpenError::Damaged { path: path.to_owned(), what };
-    let epoch = find_epoch(&db).map_err(|e| damaged(format!("epoch: {e}")))?;
+    let refused = |what: &str, error| match error {
+        FindError::Damage(Damage::Version(layout)) if layout > record::VERSION => {
+            OpenError::Newer { path: path.to_owned(), layout }
+        }
+        error => damaged(format!("{what}: {error}")),
+    };
+    let epoch = find_epoch(&db).map_err(|error| refused("epoch", error))?;
     let (oldest, head) = find_ends(&db).map_err(|e| damaged(e.to_string()))?;
-    let live_bytes = find_live_bytes(&db).map_err(|e| damaged(format!("byte count: {e}")))?;
+    let live_bytes = find_live_bytes(&db).map_err(|error| refused("byte count", error))?;
     // What was recovered may still be in the page cache only: on disk first, then visible.
     db.flush().map_err(|e| damaged(e.to_string()))?;
     file.sync_data().map_err(io)?;

@@ -13,7 +13,7 @@
 use news::{Kind, Seq, SourceId, Timestamp};
 
 /// Layout of every value; a reader that meets another one stops.
-const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 const HEADER: usize = 5;
 /// The kind and the time in front of an event's JSON.
 const EVENT_HEADER: usize = 9;
@@ -28,7 +28,7 @@ pub enum Damage {
     #[error("it is cut")]
     Cut,
     /// Of a layout this program does not know.
-    #[error("it has layout {0}, which this version does not know")]
+    #[error("it has layout {0}, which this version does not know; install the version that wrote it")]
     Version(u8),
     /// Changed since it was written.
     #[error("its checksum does not match")]

@@ -205,6 +205,29 @@ fn an_event_that_was_changed_on_disk_is_never_given_out() {
 }
 
 #[test]
+fn what_a_newer_version_wrote_is_refused_with_the_way_back_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, reader) = open(dir.path());
+    writer.append(vec![visit(&source("a"), vec![item("a", 1)], 1)]).unwrap();
+    drop((writer, reader));
+    // The epoch is written once, the count of bytes with every visit: an upgraded log may have either layout first.
+    for key in ["mlive_bytes", "mepoch"] {
+        let db = raw(dir.path());
+        let mut value = db.get(key).unwrap().unwrap().to_vec();
+        value[0] = 2;
+        db.insert(key, &value[..]).unwrap();
+        db.flush().unwrap();
+        drop(db);
+        let error = store::open(dir.path(), &Options::default()).unwrap_err();
+        assert!(matches!(error, store::OpenError::Newer { layout: 2, .. }), "{key}: {error}");
+        let told = error.to_string();
+        assert!(told.contains("install that version again") && told.contains("backup"), "{key}: {told}");
+        assert!(!told.contains("move the directory away"), "nobody is told to drop a good log: {told}");
+        assert_eq!(raw(dir.path()).get(key).unwrap().unwrap(), value, "{key}");
+    }
+}
+
+#[test]
 fn a_store_that_was_just_closed_opens_again_at_once() {
     let dir = tempfile::tempdir().unwrap();
     for n in 0..40 {
