@@ -12,6 +12,7 @@ pub mod config;
 #[cfg(feature = "drill")]
 pub mod drill;
 pub mod exit;
+pub mod findings;
 pub mod limits;
 pub mod logs;
 pub mod metrics;

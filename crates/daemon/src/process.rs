@@ -7,6 +7,7 @@ use stacks::Inside;
 use crate::{
     Clock, Exit,
     config::{self, Config, Reloader},
+    findings::Findings,
     logs::{self, Logs},
     stop::{self, Asked, Signals},
     watch::Watch,
@@ -85,6 +86,17 @@ pub fn run<E: Ending>(
     };
     // Not by returning: that would wait for threads of libc's resolver, which nobody can cancel.
     std::process::exit(i32::from(exit.code()))
+}
+
+/// Loads the configuration and says what is wrong with it or with the files that it names: no log is set up, nothing is
+/// written and no socket is bound.
+pub fn check(name: &str, file: Option<&Path>, look: impl FnOnce(&Config) -> Findings) -> ExitCode {
+    let findings = match config::load(file, config::environment()) {
+        Ok(loaded) => look(&loaded.config),
+        Err(complaints) => return refuse(name, &complaints, Exit::Config),
+    };
+    findings.print(name);
+    if findings.complaints.is_empty() { Exit::Ok.into() } else { Exit::Config.into() }
 }
 
 /// What writes to the log has a thread of its own, because the log may be what is stuck, and SIGTERM must not wait.

@@ -30,6 +30,18 @@ struct Arguments {
     /// Configuration file [default: $NEWSWIRE_CONFIG, else /etc/newswire/newswire.toml if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Only say what is wrong with the configuration and the files that it names, and end with 0 or 78
+    #[arg(long)]
+    check: bool,
+}
+
+/// What a daemon was started for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The file of `--config`, if there was one.
+    pub config: Option<PathBuf>,
+    /// Not for its work, but for what would stop or hinder it.
+    pub check: bool,
 }
 
 impl Program {
@@ -43,12 +55,12 @@ impl Program {
         Arguments::augment_args(command).about(self.about)
     }
 
-    /// The file of `--config`, if this process was given one; help, version and mistakes end the process.
+    /// What this process was started for; help, version and mistakes end the process.
     #[must_use]
-    pub fn config_file(self) -> Option<PathBuf> {
+    pub fn asked(self) -> Asked {
         let mut matches = self.command().get_matches();
         match Arguments::from_arg_matches_mut(&mut matches) {
-            Ok(arguments) => arguments.config,
+            Ok(Arguments { config, check }) => Asked { config, check },
             Err(error) => error.exit(),
         }
     }

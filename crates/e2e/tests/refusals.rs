@@ -1,8 +1,15 @@
 //! What a start refuses, and how: one clear line each, an exit code that scripts can tell apart, nobody else disturbed.
 
-use std::{fs, net::TcpListener, os::unix::net::UnixListener, time::Duration};
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::{fs::PermissionsExt as _, net::UnixListener},
+    process::Command,
+    time::Duration,
+};
 
 use e2e::{Origin, Process, Program, Stack, story, wait_for};
+use tokio::time::Instant;
 
 /// Within this a process that cannot work has said so and ended.
 const REFUSED_WITHIN: Duration = Duration::from_secs(1);
@@ -74,6 +81,73 @@ async fn a_mistaken_configuration_stops_either_process_with_every_complaint() {
             assert!(named >= 1, "{key} in {lines:#?}");
         }
     }
+}
+
+/// Runs a program to its end; gives its code and what it said on stderr.
+fn told(stack: &Stack, program: Program, arguments: &[&str]) -> (Option<i32>, String) {
+    let config = stack.path("newswire.toml");
+    let output = Command::new(program.path().expect("it is built"))
+        .args(arguments)
+        .arg("--config")
+        .arg(config)
+        .current_dir(stack.folder())
+        .env_remove("CREDENTIALS_DIRECTORY")
+        .output()
+        .expect("it starts");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[tokio::test]
+async fn a_check_looks_into_the_files_that_the_configuration_names_and_leaves_nothing_behind() {
+    let mut stack = Stack::new(&[]).unwrap();
+    let list = "[[source]]\nid = \"one\"\nurl = \"https://example.org/1\"\ncookie_file = \"./cookie\"\n";
+    fs::write(stack.path("sources.toml"), list).unwrap();
+    fs::write(stack.path("cookie"), "a=b\n").unwrap();
+    fs::set_permissions(stack.path("cookie"), fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(
+        stack.path("tokens.toml"),
+        "[[token]]\nname = \"desk\"\ntoken = \"0123456789abcdef\"\ncategories = \"all\"\n",
+    )
+    .unwrap();
+    fs::set_permissions(stack.path("tokens.toml"), fs::Permissions::from_mode(0o600)).unwrap();
+    stack.set("gateway.read_tokens_file", &format!("{:?}", stack.path("tokens.toml")));
+    stack.write_config("newswire.toml", &[]).unwrap();
+    // The daemons' own words come without the tool; a secret that everybody can read is no mistake.
+    let started = Instant::now();
+    let (code, said) = told(&stack, Program::Newswire, &["config", "check"]);
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert_eq!((code, said.lines().count()), (Some(0), 1), "{said}");
+    assert!(said.contains("warning: ") && said.contains("cookie (mode 0644)"), "{said}");
+    assert_eq!(told(&stack, Program::Gateway, &["--check"]), (Some(0), String::new()));
+
+    fs::write(
+        stack.path("tokens.toml"),
+        "[[token]]\nname = 3\ntoken = \"0123456789abcdef\"\ncategories = \"all\"\n",
+    )
+    .unwrap();
+    fs::remove_file(stack.path("cookie")).unwrap();
+    for (program, arguments, wanted, whats) in [
+        (
+            Program::Newswire,
+            &["config", "check"][..],
+            2,
+            &["tokens.toml:2: ", "source one: cookie_file: "][..],
+        ),
+        (Program::Gateway, &["--check"], CONFIG, &["tokens.toml:2: "]),
+        (Program::Ingestd, &["--check"], CONFIG, &["source one: cookie_file: "]),
+    ] {
+        let (code, said) = told(&stack, program, arguments);
+        assert_eq!((code, said.lines().count()), (Some(wanted), whats.len()), "{said}");
+        for what in whats {
+            assert!(said.contains(what), "{what} in {said}");
+        }
+        assert!(!said.contains("0123456789abcdef"), "{said}");
+    }
+
+    fs::write(stack.path("sources.toml"), "[[source]]\nid = \"one\"\n").unwrap();
+    let (code, said) = told(&stack, Program::Newswire, &["config", "check"]);
+    assert_eq!((code, said.matches("sources.toml:1: ").count()), (Some(2), 1), "said once: {said}");
+    assert!(!stack.path("run").exists() && !stack.path("data").exists(), "nothing was begun");
 }
 
 #[tokio::test]

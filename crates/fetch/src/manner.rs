@@ -12,6 +12,8 @@ use reqwest::{
 };
 use sha2::{Digest, Sha256};
 
+use crate::policy::{BadPolicy, Policy};
+
 /// How a source is asked. `Manner::default()` is how all the others are.
 #[derive(Clone, Default)]
 pub struct Manner {
@@ -121,6 +123,14 @@ impl Manner {
     pub fn with_authorities(mut self, pem: String) -> Self {
         self.way.authorities_pem = Some(pem);
         self
+    }
+
+    /// Makes the HTTP client that this way of asking needs, as a visit would, and lets it go.
+    ///
+    /// # Errors
+    /// [`BadPolicy`]: every visit would fail so, for example because the authorities are not in PEM.
+    pub fn try_out(&self, policy: &Policy) -> Result<(), BadPolicy> {
+        crate::exchange::client(policy, &self.way).map(drop)
     }
 
     /// Whether there is anything that must not reach another host.

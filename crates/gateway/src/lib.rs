@@ -16,6 +16,7 @@
 
 mod bearer;
 mod callbacks;
+mod check;
 mod connection;
 #[cfg(feature = "drill")]
 mod drill;
@@ -39,6 +40,7 @@ mod subscriber;
 mod vitals;
 mod wording;
 
+pub use check::check;
 pub use limits::Limits;
 pub use readers::BadFiles;
 pub use run::{RunError, run, run_within};

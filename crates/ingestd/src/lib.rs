@@ -13,6 +13,7 @@
 )]
 
 mod board;
+mod check;
 #[cfg(feature = "drill")]
 mod drill;
 mod gates;
@@ -36,4 +37,5 @@ mod websub;
 mod whole_visits;
 mod wire_log;
 
+pub use check::check;
 pub use run::{RunError, run};

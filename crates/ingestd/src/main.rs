@@ -6,7 +6,14 @@ use daemon::program::INGESTD;
 
 #[expect(clippy::disallowed_methods, reason = "the main thread's loop begins here")]
 fn main() -> ExitCode {
-    daemon::process::run(INGESTD.name, INGESTD.config_file().as_deref(), |start| {
+    let asked = INGESTD.asked();
+    let file = asked.config.as_deref();
+    if asked.check {
+        return daemon::process::check(INGESTD.name, file, |config| {
+            actix_rt::System::new().block_on(newswire_ingestd::check(config))
+        });
+    }
+    daemon::process::run(INGESTD.name, file, |start| {
         fetch::install_tls();
         actix_rt::System::new().block_on(newswire_ingestd::run(start))
     })

@@ -202,7 +202,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
         numbers: numbers.clone(),
     });
     let roster = Roster::new(Rc::clone(&shop), board.clone()).start();
-    let mut desk_for_reloads = Reloads::new(reloader, logs, &shop, &reader, &roster, &board);
+    let desk_for_reloads = Reloads::new(reloader, logs, &shop, &reader, &roster, &board);
     let hubs = hubs.map(|(context, url)| context.run(Hubs::new(shop, board.clone(), roster.clone(), url)));
     let (reloads, orders) = mpsc::channel(RELOADS);
     let fault = Fault::new(signals.stop.clone());
@@ -221,8 +221,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let server = serve_wire(desk, wire_socket, watched)?;
     take_catalogue(&roster, catalogue, &reader).await?;
     announce(&config, &reader);
-    attend(&mut desk_for_reloads, signals, orders).await;
-    drop(desk_for_reloads);
+    attend(desk_for_reloads, signals, orders).await;
     stop(&config, (roster, hubs, recorder), writer_thread, server).await?;
     tokio::task::spawn_blocking(move || marks.clear()).await.ok();
     fault.reason().map_or(Ok(()), |reason| Err(RunError::Damaged(reason.to_owned())))
@@ -290,7 +289,7 @@ fn publisher(
     }
 }
 
-async fn read_catalogue(path: &Path) -> Result<Catalogue, RunError> {
+pub(crate) async fn read_catalogue(path: &Path) -> Result<Catalogue, RunError> {
     let text = tokio::fs::read_to_string(path).await.map_err(|error| {
         let hint = "name the file in ingestd.sources, or make one with [[source]] tables";
         RunError::Catalogue(format!("{}: cannot read the list of sources: {error}; {hint}", path.display()))
@@ -378,7 +377,7 @@ fn visitor(config: &Config, metrics: &Metrics) -> anyhow::Result<Visitor> {
     Ok(visitor)
 }
 
-fn secrets(config: &Config) -> Secrets {
+pub(crate) fn secrets(config: &Config) -> Secrets {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     Secrets::new(&config.ingestd.sources, credentials)
 }
@@ -444,18 +443,18 @@ async fn take_catalogue(
 }
 
 /// Until the stop signal: reloads, and a sentence for `systemctl status`.
-async fn attend(reloads: &mut Reloads, mut signals: Signals, mut orders: mpsc::Receiver<Reload>) {
+async fn attend(mut reloads: Reloads, mut signals: Signals, mut orders: mpsc::Receiver<Reload>) {
     let mut status = tokio::time::interval(Duration::from_secs(5));
     loop {
         tokio::select! {
             () = signals.stop.cancelled() => return,
             Ok(()) = signals.reload.changed() => {
                 // What came of it has been logged.
-                reload(reloads).await.ok();
+                reload(&mut reloads).await.ok();
             }
             Some(order) = orders.recv() => {
                 // Whoever asked may be gone.
-                order.send(reload(reloads).await).ok();
+                order.send(reload(&mut reloads).await).ok();
             }
             _ = status.tick() => notify::status(&reloads.sentence()),
         }

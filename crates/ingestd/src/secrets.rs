@@ -31,7 +31,8 @@ impl Secrets {
         Self { credentials: credentials.filter(|path| !path.as_os_str().is_empty()), beside }
     }
 
-    fn find(&self, path: &Path) -> PathBuf {
+    /// Where a file of that name is looked for.
+    pub(crate) fn find(&self, path: &Path) -> PathBuf {
         let is_bare = path.components().count() == 1 && path.is_relative();
         match &self.credentials {
             Some(directory) if is_bare => directory.join(path),

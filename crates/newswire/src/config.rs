@@ -1,15 +1,25 @@
 //! `newswire config`: everything that is wrong with the configuration, or what it comes to.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command as Process, Stdio},
+};
+
+use anyhow::Context as _;
 
 use clap::{Args, Subcommand};
-use daemon::Exit;
+use daemon::{
+    Exit,
+    findings::{Findings, WARNING},
+    program::{GATEWAY, INGESTD, Program},
+};
 use news::Catalogue;
 use serde_json::json;
 
 use crate::{
     cli::{ConfigFile, Misconfigured},
     out,
+    up::beside_us,
 };
 
 /// Arguments of `newswire config`.
@@ -21,7 +31,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Check the configuration and the list of sources; every complaint at once
+    /// Check the configuration, the list of sources and the files that both name; every complaint at once
     Check {
         #[command(flatten)]
         file: ConfigFile,
@@ -55,17 +65,26 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Exit> {
 fn check(file: &ConfigFile, sources: Option<PathBuf>) -> anyhow::Result<Exit> {
     let loaded = file.load();
     // The sources are looked at even when the configuration is wrong: one run names everything.
-    let named = sources.or_else(|| loaded.as_ref().ok().map(|l| l.config.ingestd.sources.clone()));
+    let named = sources.clone().or_else(|| loaded.as_ref().ok().map(|l| l.config.ingestd.sources.clone()));
     let catalogue = named.as_deref().map(read_catalogue);
-    let mut complaints = Vec::new();
+    let mut findings = Findings::default();
     if let Err(error) = &loaded {
-        complaints.push(error.to_string());
+        findings.complain(&error.to_string());
     }
     if let Some(Err(Misconfigured(error))) = &catalogue {
-        complaints.push(error.clone());
+        findings.complain(error);
     }
-    if !complaints.is_empty() {
-        return Err(Misconfigured(complaints.join("\n")).into());
+    // Under a configuration that is wrong they would not come to their files.
+    if loaded.is_ok() {
+        for daemon in [INGESTD, GATEWAY] {
+            ask(daemon, file, sources.as_deref(), &mut findings)?;
+        }
+    }
+    for warning in &findings.warnings {
+        out::complain(&format!("newswire: {WARNING}{warning}"));
+    }
+    if !findings.complaints.is_empty() {
+        return Err(Misconfigured(findings.complaints.join("\n")).into());
     }
     if let Ok(loaded) = loaded {
         let file = loaded.file.map_or("built-in defaults".to_owned(), |file| file.display().to_string());
@@ -75,6 +94,51 @@ fn check(file: &ConfigFile, sources: Option<PathBuf>) -> anyhow::Result<Exit> {
         out::line(&format!("{}: fine, {}", path.display(), describe(&catalogue)))?;
     }
     Ok(Exit::Ok)
+}
+
+/// Has a daemon look at the files that only it reads, and adds what it finds that was not known.
+fn ask(
+    daemon: Program,
+    file: &ConfigFile,
+    sources: Option<&Path>,
+    findings: &mut Findings,
+) -> anyhow::Result<()> {
+    let name = daemon.name;
+    let path = match beside_us(name) {
+        Ok(path) => path,
+        Err(error) => {
+            out::complain(&format!("newswire: what {name} reads was not checked: {error:#}"));
+            return Ok(());
+        }
+    };
+    let mut process = Process::new(&path);
+    process.arg("--check").stdin(Stdio::null());
+    if let Some(file) = &file.config {
+        process.arg("--config").arg(file);
+    }
+    if let Some(sources) = sources {
+        process.env("NEWSWIRE_INGESTD__SOURCES", sources);
+    }
+    let output = process.output().with_context(|| format!("start {}", path.display()))?;
+    merge(name, &String::from_utf8_lossy(&output.stderr), findings);
+    if !matches!(output.status.code(), Some(0 | 78)) {
+        findings.complain(&format!("{name} --check: {}", output.status));
+    }
+    Ok(())
+}
+
+/// Takes what a daemon said, except for what is known: it may say the same with a hint after it.
+fn merge(name: &str, said: &str, findings: &mut Findings) {
+    for line in said.lines() {
+        let line = line.strip_prefix(name).and_then(|line| line.strip_prefix(": ")).unwrap_or(line);
+        let (list, line) = match line.strip_prefix(WARNING) {
+            Some(line) => (&mut findings.warnings, line),
+            None => (&mut findings.complaints, line),
+        };
+        if !list.iter().any(|known| line.starts_with(known.as_str())) {
+            list.push(line.to_owned());
+        }
+    }
 }
 
 fn describe(catalogue: &Catalogue) -> String {
@@ -120,4 +184,23 @@ fn show(file: &ConfigFile, as_json: bool) -> anyhow::Result<Exit> {
         out::line(&line)?;
     }
     Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_daemon_says_is_added_once_and_without_its_name() {
+        let mut findings = Findings::default();
+        findings.complain("sources.toml: cannot read the list of sources");
+        let said = "newswire-ingestd: sources.toml: cannot read the list of sources; make one\n\
+                    newswire-ingestd: sources.toml: source a: cookie_file: missing\n\
+                    newswire-ingestd: warning: secret: everybody can read it\n";
+        merge("newswire-ingestd", said, &mut findings);
+        merge("newswire-ingestd", said, &mut findings);
+        assert_eq!(findings.complaints.len(), 2, "{findings:?}");
+        assert_eq!(findings.complaints[1], "sources.toml: source a: cookie_file: missing");
+        assert_eq!(findings.warnings, ["secret: everybody can read it"]);
+    }
 }

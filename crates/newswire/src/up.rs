@@ -135,7 +135,7 @@ async fn supervise(
 }
 
 /// The daemons lie beside this program.
-fn beside_us(name: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn beside_us(name: &str) -> anyhow::Result<PathBuf> {
     let path = std::env::current_exe().context("find this program")?.with_file_name(name);
     anyhow::ensure!(path.exists(), "{} is missing; build or install all three programs", path.display());
     Ok(path)

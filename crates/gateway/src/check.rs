@@ -1,0 +1,56 @@
+//! `newswire-gateway --check`: the files of tokens and keys, as the start reads them, with everything at once.
+
+use daemon::{config::Config, findings::Findings};
+
+use crate::{operator::Operator, readers::Readers};
+
+/// What is wrong with the files that the configuration names. Reads them and does nothing else.
+#[must_use]
+pub fn check(config: &Config) -> Findings {
+    let gateway = &config.gateway;
+    let mut findings = Findings::default();
+    if let Err(error) = Operator::load(gateway.operator_token_file.as_deref()) {
+        findings.complain(&format!("{error:#}"));
+    }
+    if let Err(bad) = Readers::load(gateway) {
+        findings.complain(&bad.to_string());
+    }
+    // A set of JSON Web Keys holds public ones only.
+    for (key, file) in [
+        ("gateway.operator_token_file", &gateway.operator_token_file),
+        ("gateway.read_tokens_file", &gateway.read_tokens_file),
+    ] {
+        if let Some(path) = file {
+            findings.look_at_rights(key, path);
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+
+    #[test]
+    fn every_file_is_looked_at_and_each_complaint_names_its_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        assert_eq!(check(&config), Findings::default());
+        let [operator, tokens] = ["operator", "tokens.toml"].map(|name| directory.path().join(name));
+        fs::write(&operator, "short").unwrap();
+        fs::set_permissions(&operator, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&tokens, "[[token]]\nname = 3\n").unwrap();
+        fs::set_permissions(&tokens, fs::Permissions::from_mode(0o644)).unwrap();
+        config.gateway.operator_token_file = Some(operator);
+        config.gateway.read_tokens_file = Some(tokens);
+        config.gateway.jwks_file = Some(directory.path().join("missing.json"));
+        let Findings { complaints, warnings } = check(&config);
+        for what in ["at least 16", "tokens.toml:2: ", "missing.json: "] {
+            assert!(complaints.iter().any(|line| line.contains(what)), "{what} in {complaints:?}");
+        }
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].starts_with("gateway.read_tokens_file: "), "{warnings:?}");
+    }
+}

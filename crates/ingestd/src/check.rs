@@ -1,0 +1,110 @@
+//! `newswire-ingestd --check`: the list of sources as the start reads it, and the files that its sources name, which
+//! a running daemon reads at each visit.
+
+use std::path::Path;
+
+use daemon::{config::Config, findings::Findings};
+use fetch::Policy;
+use news::{Access, CredentialFile, Source};
+
+use crate::{
+    run::{read_catalogue, secrets},
+    secrets::Secrets,
+};
+
+/// What is wrong with the files that the configuration names. Reads them and does nothing else.
+pub async fn check(config: &Config) -> Findings {
+    let mut findings = Findings::default();
+    let list = &config.ingestd.sources;
+    let catalogue = match read_catalogue(list).await {
+        Ok(catalogue) => catalogue,
+        Err(error) => {
+            findings.complain(&error.to_string());
+            return findings;
+        }
+    };
+    let secrets = secrets(config);
+    // Nothing reads the files of a source that is not visited.
+    for source in catalogue.sources.iter().filter(|source| source.enabled) {
+        look_at(source, list, &secrets, &mut findings).await;
+    }
+    findings
+}
+
+/// The files of one source, each by itself, so that one complaint does not hide another.
+async fn look_at(source: &Source, list: &Path, secrets: &Secrets, findings: &mut Findings) {
+    let Access { credential, cookie_file, tls_ca_file, .. } = &source.access;
+    let place = format!("{}: source {}", list.display(), source.id);
+    let credential = credential.clone().map(|file| {
+        let (CredentialFile::Basic(path) | CredentialFile::Bearer(path)) = file.clone();
+        (path, true, Access { credential: Some(file), ..Access::default() })
+    });
+    let cookie = cookie_file.clone();
+    let cookie =
+        cookie.map(|path| (path.clone(), true, Access { cookie_file: Some(path), ..Access::default() }));
+    let authorities = tls_ca_file.clone();
+    let authorities = authorities
+        .map(|path| (path.clone(), false, Access { tls_ca_file: Some(path), ..Access::default() }));
+    for (path, is_secret, access) in [credential, cookie, authorities].into_iter().flatten() {
+        let path = secrets.find(&path);
+        let fault = match secrets.manner(&access).await {
+            Err(failure) => Some(failure.message.to_string()),
+            Ok(manner) => {
+                let tried = manner.unwrap_or_default().try_out(&Policy::default());
+                tried.err().map(|bad| format!("tls_ca_file: {bad}"))
+            }
+        };
+        if let Some(fault) = fault {
+            findings.complain(&format!("{place}: {fault} ({})", path.display()));
+        }
+        if is_secret {
+            findings.look_at_rights(&place, &path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+
+    fn config(directory: &Path, sources: &str) -> Config {
+        let list = directory.join("sources.toml");
+        fs::write(&list, sources).unwrap();
+        let mut config = Config::default();
+        config.ingestd.sources = list;
+        config
+    }
+
+    #[tokio::test]
+    async fn each_file_of_each_visited_source_is_tried_and_named() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text, mode) in [("no-colon", "TOPSECRET", 0o644), ("ca.pem", "no certificate", 0o644)] {
+            fs::write(directory.path().join(name), text).unwrap();
+            fs::set_permissions(directory.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let sources = "[[source]]\nid = \"one\"\nurl = \"https://example.org/1\"\nbasic_file = \"./no-colon\"\n\
+                       cookie_file = \"./missing\"\ntls_ca_file = \"./ca.pem\"\n\
+                       [[source]]\nid = \"off\"\nurl = \"https://example.org/2\"\nenabled = false\n\
+                       basic_file = \"./missing\"\n";
+        let Findings { complaints, warnings } = check(&config(directory.path(), sources)).await;
+        assert_eq!(complaints.len(), 3, "{complaints:#?}");
+        for (complaint, file) in complaints.iter().zip(["no-colon", "missing", "ca.pem"]) {
+            assert!(complaint.contains("source one: ") && complaint.contains(file), "{complaint}");
+            assert!(!complaint.contains("TOPSECRET"), "{complaint}");
+        }
+        assert_eq!(warnings.len(), 1, "{warnings:#?}");
+    }
+
+    #[tokio::test]
+    async fn a_list_with_mistakes_is_complained_of_by_line_and_a_good_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let bad =
+            check(&config(directory.path(), "[[source]]\nid = \"Not An Id\"\nurl = \"ftp://x/\"\n")).await;
+        assert_eq!(bad.complaints.len(), 2, "{bad:?}");
+        assert!(bad.complaints[0].contains("sources.toml:2: "), "{bad:?}");
+        let good = "[[source]]\nid = \"one\"\nurl = \"https://example.org/1\"\n";
+        assert_eq!(check(&config(directory.path(), good)).await, Findings::default());
+    }
+}
