@@ -14,9 +14,10 @@ use actix_web::dev::ServerHandle;
 use actix_web::http::StatusCode;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::config::Change;
 use crate::logs::Logs;
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::sockets::{SocketError, bind_unix};
@@ -32,6 +33,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const BODY_BYTES_MAX: usize = 4_096;
 /// How long the vitals may take; without them `/watch` is answered all the same.
 const VITALS_WITHIN: Duration = Duration::from_millis(500);
+/// How long a reload may take.
+const RELOAD_WITHIN: Duration = Duration::from_secs(10);
 /// How long the stacks of all threads may take.
 const STACKS_WITHIN: Duration = Duration::from_secs(10);
 /// How long [`AdminHandle`] waits for its thread to end.
@@ -50,7 +53,12 @@ pub struct Admin {
     pub watch: Watch,
     /// What `/status` shows. May block; then `/status` answers 503 after two seconds.
     pub status: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// Who carries out `POST /reload`, over a bounded channel; without it there is no such route.
+    pub reloads: Option<mpsc::Sender<ReloadOrder>>,
 }
+
+/// An order to do what SIGHUP does; the answer is what changed, or everything that is wrong, one complaint a line.
+pub type ReloadOrder = oneshot::Sender<Result<Vec<Change>, Vec<String>>>;
 
 /// The running admin socket; dropping it ends the thread and removes the socket.
 #[derive(Debug)]
@@ -68,7 +76,7 @@ struct State {
 }
 
 /// Serves `GET /health`, `GET /watch`, `GET /stacks`, `GET /status`, `GET /metrics`, `GET /log-level` and `PUT /log-level` (the body is a level or
-/// filter in the words of `log.level`) at the Unix socket `path`, with the rights 0660.
+/// filter in the words of `log.level`), and `POST /reload` for whom [`Admin::reloads`] carries it out, at the Unix socket `path`, with the rights 0660.
 ///
 /// # Errors
 /// When the socket cannot be had, see [`SocketError`].
@@ -112,6 +120,10 @@ async fn run(
             .route("/metrics", web::get().to(metrics))
             .route("/log-level", web::get().to(log_level))
             .route("/log-level", web::put().to(set_log_level));
+        let app = match state.what.reloads {
+            Some(_) => app.route("/reload", web::post().to(reload)),
+            None => app,
+        };
         #[cfg(feature = "drill")]
         let app = app
             .route("/drill/{name}", web::post().to(crate::drill::start))
@@ -249,6 +261,39 @@ async fn set_log_level(state: web::Data<State>, body: String) -> HttpResponse {
         }
         Err(detail) => problem(StatusCode::BAD_REQUEST, "bad-level", &detail),
     }
+}
+
+/// What SIGHUP does, with an answer: `{"changes"}`, or every complaint, and then nothing has changed. The order waits in
+/// a channel, and whoever carries it out may be stuck.
+async fn reload(state: web::Data<State>) -> HttpResponse {
+    let (reply, answer) = oneshot::channel();
+    let sent = state.what.reloads.as_ref().is_some_and(|reloads| reloads.try_send(reply).is_ok());
+    if !sent {
+        let busy = "earlier orders are not carried out yet, or the process is stopping";
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "reload-busy", busy);
+    }
+    match tokio::time::timeout(RELOAD_WITHIN, answer).await {
+        Ok(Ok(Ok(changes))) => HttpResponse::Ok().json(json!({ "changes": changes })),
+        Ok(Ok(Err(complaints))) => HttpResponse::UnprocessableEntity()
+            .content_type("application/problem+json")
+            .body(bad_configuration(&complaints)),
+        Ok(Err(_)) => problem(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the process is stopping"),
+        Err(_) => {
+            let late = "nothing came of it in 10 seconds; it may still be carried out";
+            problem(StatusCode::SERVICE_UNAVAILABLE, "stuck", late)
+        }
+    }
+}
+
+fn bad_configuration(complaints: &[String]) -> String {
+    json!({
+        "type": "about:blank",
+        "title": "the configuration has mistakes, and the old one is kept",
+        "status": 422,
+        "code": "bad-configuration",
+        "complaints": complaints,
+    })
+    .to_string()
 }
 
 /// Problem details (RFC 9457) with a stable `code`.

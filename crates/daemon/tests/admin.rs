@@ -9,7 +9,8 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use daemon::admin::{Admin, AdminHandle, serve};
+use daemon::admin::{Admin, AdminHandle, ReloadOrder, serve};
+use daemon::config::Change;
 use daemon::logs::Logs;
 use daemon::metrics::Metrics;
 use daemon::watch::Watch;
@@ -24,7 +25,14 @@ fn start(path: &Path, logs: &Logs, status: impl Fn() -> Value + Send + Sync + 's
     metrics.register("newswire_test_visits_total", "Visits", Counter::<u64>::default());
     serve(
         path,
-        Admin { name: "testd", version: "1.2.3", metrics, watch: Watch::new(), status: Arc::new(status) },
+        Admin {
+            name: "testd",
+            version: "1.2.3",
+            metrics,
+            watch: Watch::new(),
+            status: Arc::new(status),
+            reloads: None,
+        },
         logs,
     )
     .unwrap()
@@ -148,8 +156,50 @@ fn a_second_one_at_the_same_socket_is_refused_and_the_first_goes_on() {
         metrics: Metrics::new(),
         watch: Watch::new(),
         status: Arc::new(|| json!({})),
+        reloads: None,
     };
     let error = serve(&path, what, &Logs::detached()).unwrap_err();
     assert_eq!(error.exit().code(), 75);
     assert_eq!(ask(&path, "GET", "/health", "").0, 200);
+}
+
+#[test]
+fn an_order_to_reload_is_answered_by_who_carries_it_out_and_refused_when_too_many_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("testd-admin.sock");
+    let (reloads, mut orders) = tokio::sync::mpsc::channel::<ReloadOrder>(1);
+    let what = Admin {
+        name: "testd",
+        version: "1",
+        metrics: Metrics::new(),
+        watch: Watch::new(),
+        status: Arc::new(|| json!({})),
+        reloads: Some(reloads),
+    };
+    let _handle = serve(&path, what, &Logs::detached()).unwrap();
+    let ask_from = |path: &Path| {
+        let path = path.to_path_buf();
+        std::thread::spawn(move || ask(&path, "POST", "/reload", ""))
+    };
+    let change = Change { key: "a.b".into(), old: "1".into(), new: "2".into(), live: false };
+    let expected = json!({"changes": [{"key": "a.b", "old": "1", "new": "2", "live": false}]});
+    let asked = ask_from(&path);
+    orders.blocking_recv().unwrap().send(Ok(vec![change])).unwrap();
+    let (code, _, body) = asked.join().unwrap();
+    assert_eq!((code, json_of(&body)), (200, expected));
+
+    // Nobody takes this one, so the next finds the channel full; and neither holds up anything else.
+    let waits = ask_from(&path);
+    while orders.is_empty() {
+        std::thread::yield_now();
+    }
+    let (code, _, body) = ask(&path, "POST", "/reload", "");
+    assert_eq!((code, &json_of(&body)["code"]), (503, &json!("reload-busy")));
+    assert_eq!(ask(&path, "GET", "/health", "").0, 200);
+    orders.blocking_recv().unwrap().send(Err(vec!["f.toml:1: wrong".to_owned()])).unwrap();
+    let (code, head, body) = waits.join().unwrap();
+    assert!(code == 422 && head.contains("application/problem+json"), "{head}");
+    assert_eq!(json_of(&body)["complaints"], json!(["f.toml:1: wrong"]));
+    drop(orders);
+    assert_eq!(ask(&path, "POST", "/reload", "").0, 503);
 }

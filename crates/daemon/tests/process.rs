@@ -52,7 +52,14 @@ fn turn_the_level() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("admin.sock");
     let status = std::sync::Arc::new(|| Value::Null);
-    let what = Admin { name: "testd", version: "1", metrics: Metrics::new(), watch: Watch::new(), status };
+    let what = Admin {
+        name: "testd",
+        version: "1",
+        metrics: Metrics::new(),
+        watch: Watch::new(),
+        status,
+        reloads: None,
+    };
     let _admin = serve(&path, what, &logs).unwrap();
     let say = |when: &str| {
         tracing::debug!(target: "ingestd::roster", "ingestd {when}");

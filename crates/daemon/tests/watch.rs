@@ -69,7 +69,12 @@ fn serve_admin(path: &Path, watch: &Watch, logs: &Logs) -> daemon::admin::AdminH
     let metrics = Metrics::new();
     watch.register_loops(&metrics, "test");
     let status = Arc::new(|| json!({}));
-    serve(path, Admin { name: "testd", version: "1", metrics, watch: watch.clone(), status }, logs).unwrap()
+    serve(
+        path,
+        Admin { name: "testd", version: "1", metrics, watch: watch.clone(), status, reloads: None },
+        logs,
+    )
+    .unwrap()
 }
 
 /// Waits until something is so.

@@ -8,8 +8,8 @@ use actix_web::{
 use anyhow::Context as _;
 use daemon::{
     Exit,
-    admin::{Admin, AdminHandle},
-    config::{Config, Reloader},
+    admin::{Admin, AdminHandle, ReloadOrder},
+    config::{Change, Config, Reloader},
     logs::Logs,
     notify,
     process::{Ending, Start},
@@ -19,6 +19,7 @@ use daemon::{
 };
 use listenfd::ListenFd;
 use serde_json::json;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -47,6 +48,9 @@ const STATUS_EVERY: Duration = Duration::from_secs(5);
 
 /// The head of an answer fits, so that it goes out with the first events.
 const WRITE_BUFFER_BYTES: usize = 2048;
+
+/// Orders to reload that wait for the one under way.
+const RELOADS: usize = 4;
 
 /// What of the configuration is read here.
 const SECTIONS: &[&str] = &["daemon", "wire", "gateway", "log"];
@@ -111,7 +115,8 @@ pub async fn run_within(start: Start, limits: Limits) -> Result<(), RunError> {
     let shown = Arc::clone(&hub);
     let _watchdog =
         watch.start(inside, move || vitals(&shown, address, inherited)).context("start the watchdog")?;
-    let _admin = serve_admin(&config, &hub, &logs)?;
+    let (reloads, orders) = mpsc::channel(RELOADS);
+    let _admin = serve_admin(&config, &hub, &logs, reloads)?;
     let intake_stop = CancellationToken::new();
     let socket = config.daemon.run_dir.join("ingestd.sock");
     let servants = (librarian, clerk, porter);
@@ -122,7 +127,7 @@ pub async fn run_within(start: Start, limits: Limits) -> Result<(), RunError> {
     tracing::info!(listen = %address, "ready");
     notify::ready();
 
-    attend(&hub, &logs, reloader.for_sections(SECTIONS), &mut signals).await;
+    attend(&hub, &logs, reloader.for_sections(SECTIONS), &mut signals, orders).await;
     notify::stopping();
     if inherited {
         // Whoever comes from now on waits in the socket's queue for our successor.
@@ -138,7 +143,6 @@ pub async fn run_within(start: Start, limits: Limits) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Until the stop signal: reloads.
 /// For `systemctl status`.
 fn sentence(hub: &Hub) -> String {
     let (link, ring) = (hub.link.get(), hub.ring.state());
@@ -153,38 +157,56 @@ fn sentence(hub: &Hub) -> String {
     format!("{} clients; {wire}", hub.client_count())
 }
 
-async fn attend(hub: &Hub, logs: &Logs, mut reloader: Reloader, signals: &mut Signals) {
+/// Until the stop signal: reloads, and a sentence for systemd.
+async fn attend(
+    hub: &Hub,
+    logs: &Logs,
+    mut reloader: Reloader,
+    signals: &mut Signals,
+    mut orders: mpsc::Receiver<ReloadOrder>,
+) {
     let mut status = tokio::time::interval(STATUS_EVERY);
     loop {
         tokio::select! {
             () = signals.stop.cancelled() => return,
             Ok(()) = signals.reload.changed() => {
-                notify::reloading();
-                reload(hub, logs, &mut reloader);
-                notify::ready();
+                // What came of it has been logged.
+                reload(hub, logs, &mut reloader).ok();
+            }
+            Some(order) = orders.recv() => {
+                // Whoever asked may be gone.
+                order.send(reload(hub, logs, &mut reloader)).ok();
             }
             _ = status.tick() => notify::status(&sentence(hub)),
         }
     }
 }
 
-/// The configuration and the files of tokens and keys anew; a mistake in any of them changes nothing.
-fn reload(hub: &Hub, logs: &Logs, reloader: &mut Reloader) {
-    let Ok(draft) = reloader.read() else { return };
-    let settings = match settings(draft.config(), hub.settings().limits) {
-        Ok(settings) => settings,
-        Err(error) => {
-            for line in error.to_string().lines() {
-                tracing::error!(error = line, "kept the old configuration");
-            }
-            return;
+/// The configuration and the files of tokens and keys anew; a mistake in any of them changes nothing. Gives what is
+/// different, or each complaint.
+fn reload(hub: &Hub, logs: &Logs, reloader: &mut Reloader) -> Result<Vec<Change>, Vec<String>> {
+    notify::reloading();
+    let changes = try_reload(hub, logs, reloader);
+    notify::ready();
+    changes
+}
+
+fn try_reload(hub: &Hub, logs: &Logs, reloader: &mut Reloader) -> Result<Vec<Change>, Vec<String>> {
+    let lines = |error: &dyn std::fmt::Display| error.to_string().lines().map(str::to_owned).collect();
+    let draft = reloader.read().map_err(|complaints| lines(&complaints))?;
+    let settings = settings(draft.config(), hub.settings().limits).map_err(|error| {
+        let complaints: Vec<String> = lines(&error);
+        for line in &complaints {
+            tracing::error!(error = line, "kept the old configuration");
         }
-    };
+        complaints
+    })?;
     logs.reconfigure(&draft.config().log.level, &draft.changes);
     hub.set(settings);
     let changes = reloader.take(draft);
     let changed = changes.iter().filter(|change| change.live).count();
     tracing::info!(changed, kept = changes.len() - changed, "reloaded");
+    Ok(changes)
 }
 
 /// Where clients come in.
@@ -235,7 +257,12 @@ fn public_host(gateway: &daemon::config::Gateway) -> Option<String> {
     url.host_str().map(str::to_owned)
 }
 
-fn serve_admin(config: &Config, hub: &Arc<Hub>, logs: &Logs) -> Result<AdminHandle, SocketError> {
+fn serve_admin(
+    config: &Config,
+    hub: &Arc<Hub>,
+    logs: &Logs,
+    reloads: mpsc::Sender<ReloadOrder>,
+) -> Result<AdminHandle, SocketError> {
     #[cfg(feature = "drill")]
     crate::drill::offer_all();
     let shown = Arc::clone(hub);
@@ -259,6 +286,7 @@ fn serve_admin(config: &Config, hub: &Arc<Hub>, logs: &Logs) -> Result<AdminHand
         metrics: hub.metrics.clone(),
         watch: hub.watch.clone(),
         status: Arc::new(status),
+        reloads: Some(reloads),
     };
     daemon::admin::serve(&config.daemon.run_dir.join("gateway-admin.sock"), admin, logs)
 }

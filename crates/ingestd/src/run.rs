@@ -353,6 +353,8 @@ fn serve_admin(
         metrics: metrics.clone(),
         watch: watch.clone(),
         status: Arc::new(status),
+        // `ingestd.sock` takes that order.
+        reloads: None,
     };
     daemon::admin::serve(&config.daemon.run_dir.join("ingestd-admin.sock"), admin, logs)
 }

@@ -83,6 +83,7 @@ mod tests {
             metrics: Metrics::new(),
             watch: Watch::new(),
             status: std::sync::Arc::new(|| Value::Null),
+            reloads: None,
         };
         let _admin = serve(&socket, what, &logs).unwrap();
         assert_eq!(said(exchange(&socket, None).await).unwrap(), "info");
