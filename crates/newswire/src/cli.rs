@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use daemon::{Exit, config::Loaded};
 
-use crate::{bundle, check, config, doctor, logs, manual, out, sources, tail, up, verify};
+use crate::{bundle, check, config, doctor, logs, manual, out, reload, sources, tail, up, verify};
 
 /// A self-hosted news wire: feeds in, Server-Sent Events out.
 #[derive(Debug, Parser)]
@@ -28,6 +28,8 @@ enum Command {
     Doctor(Box<doctor::Arguments>),
     /// Look at the configuration
     Config(config::Arguments),
+    /// Have both daemons read their configuration again; says what changed and what waits for a restart
+    Reload(reload::Arguments),
     /// Look at the sources, and change the list of them
     Sources(sources::Arguments),
     /// Check a running system: it answers, leaks nothing, blocks nowhere, resumes exactly; safe in production
@@ -95,6 +97,7 @@ fn carry_out(command: Command) -> anyhow::Result<Exit> {
         Command::Check(arguments) => runtime.block_on(check::run(arguments)),
         Command::Doctor(arguments) => runtime.block_on(doctor::run(*arguments)),
         Command::Config(arguments) => config::run(arguments),
+        Command::Reload(arguments) => runtime.block_on(reload::run(arguments)),
         Command::Sources(arguments) => runtime.block_on(sources::run(arguments)),
         Command::Verify(arguments) => runtime.block_on(verify::run(arguments)),
         Command::Bundle(arguments) => runtime.block_on(bundle::run(arguments)),

@@ -15,6 +15,7 @@ mod logs;
 mod manual;
 mod out;
 mod redact;
+mod reload;
 mod sources;
 mod supervise;
 mod tail;
