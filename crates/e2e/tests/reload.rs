@@ -1,0 +1,249 @@
+//! SIGHUP: what a running process takes from its files, what it keeps, and what it says about that.
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
+use std::{
+    fs,
+    process::Command,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use e2e::{Format, Origin, Program, SourceEntry, Stack, http, wait_for};
+use rustix::process::Signal;
+
+/// Everything here takes well under a second on an idle machine.
+const SOON: Duration = Duration::from_secs(20);
+const ONE: &str = "the-first-token-of-16";
+const OTHER: &str = "the-other-token-of-16";
+
+/// A stream with a token: what has come, and whether it has ended.
+struct Stream {
+    seen: Arc<Mutex<(String, bool)>>,
+}
+
+impl Stream {
+    async fn open(stack: &Stack, token: &str) -> Self {
+        let bearer = format!("Bearer {token}");
+        let headers = [("Authorization", bearer.as_str()), ("Accept", "text/event-stream")];
+        let mut answer = http::get(&stack.gateway(), "/news/stream", &headers).await.unwrap();
+        assert_eq!(answer.status, 200);
+        let seen = Arc::new(Mutex::new((String::new(), false)));
+        let notes = Arc::clone(&seen);
+        tokio::spawn(async move {
+            while let Ok(Some(piece)) = answer.next().await {
+                notes.lock().unwrap().0.push_str(&String::from_utf8_lossy(&piece));
+            }
+            notes.lock().unwrap().1 = true;
+        });
+        Self { seen }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.seen.lock().unwrap().1
+    }
+
+    async fn wait_text(&self, text: &str) {
+        let seen = async || self.seen.lock().unwrap().0.contains(text).then_some(());
+        wait_for(&format!("`{text}` on a stream"), SOON, seen).await.unwrap();
+    }
+}
+
+/// The status of a request with a token.
+async fn status(stack: &Stack, token: &str) -> u16 {
+    let bearer = format!("Bearer {token}");
+    let headers = [("Authorization", bearer.as_str()), ("Connection", "close")];
+    http::get(&stack.gateway(), "/news/stream", &headers).await.unwrap().status
+}
+
+async fn level(stack: &Stack, program: Program) -> String {
+    let (status, text) = http::fetch(&stack.admin(program), "/log-level", SOON).await.unwrap();
+    assert_eq!(status, 200);
+    text
+}
+
+/// Sends SIGHUP, and waits until the log has one more line with `end`; gives what the log has of this reload.
+async fn reload(stack: &mut Stack, program: Program, end: &str) -> String {
+    let process = stack.process(program).unwrap();
+    let before = process.log().len();
+    process.signal(Signal::HUP).unwrap();
+    wait_for(&format!("`{end}` in the log"), SOON, async || {
+        let said = process.log().split_off(before);
+        said.lines().any(|line| line.contains(end)).then_some(said)
+    })
+    .await
+    .unwrap()
+}
+
+fn write_tokens(stack: &Stack, tokens: &[&str]) {
+    let entry = |(n, token): (usize, &&str)| {
+        format!("[[token]]\nname = \"reader-{n}\"\ntoken = \"{token}\"\ncategories = \"all\"\n\n")
+    };
+    let text: String = tokens.iter().enumerate().map(entry).collect();
+    fs::write(stack.path("tokens.toml"), text).unwrap();
+}
+
+#[tokio::test]
+async fn the_gateway_takes_tokens_limits_and_level_and_a_running_stream_goes_on() {
+    let origin = Origin::start().await.unwrap();
+    let feed = SourceEntry::new("feed", origin.feed("feed", Format::Rss));
+    let mut stack = Stack::new(&[feed]).unwrap();
+    let tokens = stack.path("tokens.toml").display().to_string();
+    stack.set("gateway.read_tokens_file", &format!("{tokens:?}"));
+    write_tokens(&stack, &[OTHER, ONE]);
+    stack.start_both().await.unwrap();
+    let (removed, kept) = (Stream::open(&stack, ONE).await, Stream::open(&stack, OTHER).await);
+    origin.publish("feed", "Before the reload");
+    removed.wait_text("Before the reload").await;
+    kept.wait_text("Before the reload").await;
+
+    // The first reload changes nothing, and the second what it can.
+    reload(&mut stack, Program::Gateway, "reloaded").await;
+    assert!(!removed.has_ended() && !kept.has_ended());
+    write_tokens(&stack, &[OTHER]);
+    let changes =
+        [("gateway.clients_max", "1"), ("log.level", "\"debug\""), ("gateway.listen", "\"127.0.0.1:9\"")];
+    stack.write_config("newswire.toml", &changes).unwrap();
+    let said = reload(&mut stack, Program::Gateway, "reloaded").await;
+    let kept_lines: Vec<_> = said.lines().filter(|line| line.contains("kept until a restart")).collect();
+    assert_eq!(kept_lines.len(), 1, "{said}");
+    assert!(kept_lines[0].contains("WARN") && kept_lines[0].contains("gateway.listen"), "{said}");
+
+    wait_for("the end of the stream whose token is gone", SOON, async || removed.has_ended().then_some(()))
+        .await
+        .unwrap();
+    assert_eq!(status(&stack, ONE).await, 401);
+    // There may be one stream now, and there is: the next is told to come later, as an `EventSource` understands it.
+    let refused = Stream::open(&stack, OTHER).await;
+    wait_for("the end of a stream too many", SOON, async || refused.has_ended().then_some(())).await.unwrap();
+    refused.wait_text("retry:").await;
+    assert!(level(&stack, Program::Gateway).await.contains("debug"));
+    origin.publish("feed", "After the reload");
+    kept.wait_text("After the reload").await;
+    assert!(!kept.has_ended());
+}
+
+#[tokio::test]
+async fn the_daemon_takes_the_list_of_sources_and_the_level() {
+    let origin = Origin::start().await.unwrap();
+    let [old, new, stays] =
+        ["old", "new", "stays"].map(|name| SourceEntry::new(name, origin.feed(name, Format::Atom)));
+    let mut stack = Stack::new(&[old, stays.clone()]).unwrap();
+    stack.start_both().await.unwrap();
+    let subscriber = stack.subscribe("/news/stream");
+    wait_for("a visit to each", SOON, async || {
+        ["old", "stays"].iter().all(|name| !origin.requests(name).is_empty()).then_some(())
+    })
+    .await
+    .unwrap();
+
+    stack.write_catalogue(&[new, stays]).unwrap();
+    stack.write_config("newswire.toml", &[("log.level", "\"debug\"")]).unwrap();
+    let said = reload(&mut stack, Program::Ingestd, "took the catalogue").await;
+    let line = said.lines().find(|line| line.contains("took the catalogue")).unwrap();
+    for part in ["added=1", "changed=0", "removed=1", "unchanged=1"] {
+        assert!(line.contains(part), "{line}");
+    }
+    wait_for("the new level", SOON, async || {
+        level(&stack, Program::Ingestd).await.contains("debug").then_some(())
+    })
+    .await
+    .unwrap();
+    for name in ["new", "stays"] {
+        origin.publish(name, &format!("By {name}"));
+    }
+    for name in ["new", "stays"] {
+        let by = |text: &str| text.contains(&format!("By {name}"));
+        subscriber.wait_event("item", SOON, |item| by(&item.message.data)).await.unwrap();
+    }
+    assert_eq!(subscriber.connections().len(), 1, "{}", subscriber.summary());
+    let before = origin.requests("old").len();
+    // Two visits to a neighbour later it would have been there again.
+    let neighbour = origin.requests("stays").len();
+    wait_for("two visits", SOON, async || (origin.requests("stays").len() > neighbour + 1).then_some(()))
+        .await
+        .unwrap();
+    assert_eq!(origin.requests("old").len(), before);
+}
+
+#[tokio::test]
+async fn a_mistake_keeps_everything_and_is_told_with_its_place() {
+    let mut stack = Stack::new(&[]).unwrap();
+    stack.start_both().await.unwrap();
+    let file = stack
+        .write_config("newswire.toml", &[("gateway.heartbeet", "\"1s\""), ("log.level", "\"debug\"")])
+        .unwrap();
+    let text = fs::read_to_string(&file).unwrap();
+    let line = 1 + text.lines().position(|line| line.starts_with("heartbeet")).unwrap();
+    let place = format!("newswire.toml:{line}");
+    for program in [Program::Gateway, Program::Ingestd] {
+        let said = reload(&mut stack, program, "kept the old configuration").await;
+        let complaint = said.lines().find(|line| line.contains("kept the old configuration")).unwrap();
+        for part in ["ERROR", place.as_str(), "gateway.heartbeet"] {
+            assert!(complaint.contains(part), "{part}: {complaint}");
+        }
+        assert!(level(&stack, program).await.contains("info"), "the level is kept too");
+    }
+    let list = stack.path("sources.toml");
+    fs::write(&list, "[[source]]\nid = \"a\"\nurl = \"ftp://example.com/\"\n").unwrap();
+    stack.write_config("newswire.toml", &[("log.level", "\"debug\"")]).unwrap();
+    let said = reload(&mut stack, Program::Ingestd, "kept the old catalogue").await;
+    assert!(said.contains("sources.toml:"), "{said}");
+    assert!(level(&stack, Program::Ingestd).await.contains("info"));
+}
+
+/// Runs `newswire reload --config newswire.toml`: how it ended, and what it said on both its outputs.
+async fn newswire_reload(stack: &Stack, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(Program::Newswire.path().unwrap());
+    command.args(["reload", "--config", "newswire.toml"]).args(arguments).env_clear();
+    command.current_dir(stack.folder());
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn newswire_reload_asks_both_and_says_what_came_of_it() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = Stack::new(&[]).unwrap();
+    stack.set("gateway.operator_token_file", &format!("{:?}", stack.path("operator").display().to_string()));
+    fs::write(stack.path("operator"), "an-operator-token-long-enough\n").unwrap();
+    stack.start_both().await.unwrap();
+    let subscriber = stack.subscribe("/news/stream");
+
+    stack.write_catalogue(&[SourceEntry::new("feed", origin.feed("feed", Format::Rss))]).unwrap();
+    let changes =
+        [("gateway.clients_max", "77"), ("store.cache_bytes", "16777216"), ("log.level", "\"debug\"")];
+    stack.write_config("newswire.toml", &changes).unwrap();
+    let (code, out, err) = newswire_reload(&stack, &[]).await;
+    assert_eq!(code, Some(0), "{out}{err}");
+    for line in [
+        "ingestd: reloaded; sources: 1 added, 0 changed, 0 removed",
+        "ingestd: log.level: \"info\" -> \"debug\"",
+        "gateway: gateway.clients_max: 10000 -> 77",
+        "gateway: log.level: \"info\" -> \"debug\"",
+    ] {
+        assert!(out.lines().any(|said| said == line), "{line}\n{out}");
+    }
+    let waits = |said: &&str| said.starts_with("ingestd: store.") && said.ends_with("waits for a restart");
+    assert_eq!(out.lines().filter(waits).count(), 1, "{out}");
+    origin.publish("feed", "After the reload");
+    subscriber.wait_event("item", SOON, |_| true).await.unwrap();
+    assert_eq!(subscriber.connections().len(), 1, "{}", subscriber.summary());
+
+    // What only the gateway reads is wrong, and only the gateway says so.
+    fs::write(stack.path("operator"), "").unwrap();
+    let (code, out, _) = newswire_reload(&stack, &["--json"]).await;
+    let said: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &said["ingestd"]["outcome"]), (Some(1), &"reloaded".into()), "{out}");
+    assert_eq!(said["gateway"]["outcome"], "refused", "{out}");
+    assert!(said["gateway"]["complaints"][0].as_str().unwrap().contains("operator"), "{out}");
+
+    stack.kill(Program::Gateway).unwrap();
+    let (code, out, err) = newswire_reload(&stack, &[]).await;
+    assert!(code == Some(1) && out.contains("ingestd: reloaded"), "{out}{err}");
+    assert!(err.contains("gateway was not asked") && err.contains("is it running?"), "{err}");
+
+    stack.write_config("newswire.toml", &[("gateway.heartbeet", "\"1s\"")]).unwrap();
+    let (code, _, err) = newswire_reload(&stack, &[]).await;
+    assert!(code == Some(2) && err.contains("gateway.heartbeet"), "{err}");
+}
