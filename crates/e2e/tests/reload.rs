@@ -123,7 +123,7 @@ async fn the_gateway_takes_tokens_limits_and_level_and_a_running_stream_goes_on(
 }
 
 #[tokio::test]
-async fn the_daemon_takes_the_list_of_sources_and_the_level() {
+async fn the_daemon_takes_the_list_of_sources_the_level_and_the_spacing() {
     let origin = Origin::start().await.unwrap();
     let [old, new, stays] =
         ["old", "new", "stays"].map(|name| SourceEntry::new(name, origin.feed(name, Format::Atom)));
@@ -163,6 +163,17 @@ async fn the_daemon_takes_the_list_of_sources_and_the_level() {
         .await
         .unwrap();
     assert_eq!(origin.requests("old").len(), before);
+
+    stack.write_config("newswire.toml", &[("fetch.host_spacing", "\"1h\"")]).unwrap();
+    let said = reload(&mut stack, Program::Ingestd, "took the catalogue").await;
+    assert!(!said.contains("kept until a restart"), "{said}");
+    let wire = stack.wire();
+    wait_for("the new spacing", SOON, async || {
+        let (_, text) = http::fetch(&wire, "/sources/stays", SOON).await.ok()?;
+        text.contains("start 1h apart").then_some(())
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

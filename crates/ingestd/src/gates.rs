@@ -95,6 +95,12 @@ impl Gates {
         Self(Rc::new(Inner { yard: RefCell::new(Yard::new(bounds)), bell: Notify::new(), numbers }))
     }
 
+    /// Other bounds from now on, also for those who wait already; visits under way stay.
+    pub(crate) fn set(&self, bounds: Bounds) {
+        let granted = self.0.yard.borrow_mut().set(bounds, Instant::now());
+        self.hand_out(granted);
+    }
+
     /// Takes a place in the queue of `host`; first come, first served.
     pub(crate) fn queue(&self, host: &Host, standing: Standing) -> Turn {
         let (tell, permit) = oneshot::channel();

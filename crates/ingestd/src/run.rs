@@ -188,7 +188,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let shop = Rc::new(Workshop {
         visitor: visitor(&config, &metrics)?,
         secrets: secrets(&config),
-        gates: gates(&config, &numbers),
+        gates: Gates::new(bounds(&config), numbers.clone()),
         parsers: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
         read: feed::read,
         marks: marks.clone(),
@@ -384,13 +384,12 @@ pub(crate) fn secrets(config: &Config) -> Secrets {
     Secrets::new(&config.ingestd.sources, credentials)
 }
 
-fn gates(config: &Config, numbers: &Numbers) -> Gates {
-    let bounds = Bounds {
+fn bounds(config: &Config) -> Bounds {
+    Bounds {
         in_flight: config.fetch.in_flight,
         host_in_flight: config.fetch.host_in_flight,
         host_spacing: config.fetch.host_spacing,
-    };
-    Gates::new(bounds, numbers.clone())
+    }
 }
 
 fn serve_wire(
@@ -480,6 +479,7 @@ async fn take_draft(reloads: &mut Reloads, draft: Draft) -> Result<Reloaded, Run
     let taken = match read_catalogue(&sources).await {
         Ok(catalogue) => {
             reloads.shop.pace.set(pace(config));
+            reloads.shop.gates.set(bounds(config));
             take_catalogue(&reloads.roster, catalogue, &reloads.reader).await
         }
         Err(error) => Err(error),

@@ -146,11 +146,11 @@ table! {
         /// Longest time between two visits to one source.
         interval_max: Duration = "24h", Kind::Duration(MS.saturating_mul(100), YEAR), LIVE;
         /// Pause between two requests to one host.
-        host_spacing: Duration = "1s", Kind::Duration(Duration::ZERO, HOUR), RESTART;
+        host_spacing: Duration = "1s", Kind::Duration(Duration::ZERO, HOUR), LIVE;
         /// Requests to one host at the same time.
-        host_in_flight: usize = "2", Kind::Integer(1, 1_024), RESTART;
+        host_in_flight: usize = "2", Kind::Integer(1, 1_024), LIVE;
         /// Visits at the same time, all hosts together.
-        in_flight: usize = "256", Kind::Integer(1, 65_536), RESTART;
+        in_flight: usize = "256", Kind::Integer(1, 65_536), LIVE;
         /// Longest time to connect, TLS included.
         timeout_connect: Duration = "10s", Kind::Duration(MS.saturating_mul(10), MINUTE.saturating_mul(10)), RESTART;
         /// Longest time for a whole visit, redirects and body included.

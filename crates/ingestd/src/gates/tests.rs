@@ -205,3 +205,53 @@ async fn a_host_that_nobody_visits_is_forgotten_unless_it_taught_us_something() 
     gates.sweep();
     assert_eq!(hosts(), 1, "b is remembered");
 }
+
+#[tokio::test(start_paused = true)]
+async fn other_bounds_hold_for_those_who_wait_already_and_leave_those_inside_alone() {
+    let gates = gates(2, 1, 10);
+    let set = |in_flight, host_in_flight, spacing_s| {
+        let host_spacing = Duration::from_secs(spacing_s);
+        gates.set(Bounds { in_flight, host_in_flight, host_spacing });
+    };
+    timed(&gates, async {
+        let start = Instant::now();
+        let first = gates.queue(&at("a"), Living).await;
+        let mut second = gates.queue(&at("a"), Living);
+        let other = gates.queue(&at("b"), Living).await;
+        let mut third = gates.queue(&at("c"), Living);
+        assert!((&mut third).now_or_never().is_none(), "two places, and both are taken");
+        set(3, 1, 10);
+        let third = (&mut third).now_or_never().expect("there is a third place now");
+        drop((other, third));
+        assert!((&mut second).now_or_never().is_none(), "one at a time");
+        set(3, 2, 3);
+        assert_eq!(text(&second), "visits at a.example:443 start 3s apart");
+        let second = second.await;
+        assert_eq!(start.elapsed(), Duration::from_secs(3), "counted from the start of the one before");
+
+        set(1, 2, 0);
+        assert_eq!(gates.in_flight(), 2, "nobody is thrown out");
+        let mut fourth = gates.queue(&at("d"), Living);
+        drop(first);
+        assert!((&mut fourth).now_or_never().is_none(), "one place, and it is taken");
+        drop(second);
+        assert!(fourth.now_or_never().is_some());
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_spacing_keeps_what_a_host_has_taught_us() {
+    let gates = gates(10, 10, 1);
+    timed(&gates, async {
+        gates.queue(&at("a"), Living).await;
+        for _ in 0..3 {
+            gates.hear(&at("a"), Heard::TooMany(None));
+        }
+        let bounds = Bounds { in_flight: 10, host_in_flight: 10, host_spacing: Duration::from_secs(2) };
+        gates.set(bounds);
+        let waits = gates.queue(&at("a"), Living);
+        assert_eq!(text(&waits), "visits at a.example:443 start 8s apart");
+    })
+    .await;
+}

@@ -166,6 +166,28 @@ impl Yard {
         }
     }
 
+    /// Other bounds from now on; gives who may begin by them. Visits under way stay, and so does what a host has taught
+    /// us by its 429s while that is slower.
+    pub(super) fn set(&mut self, bounds: Bounds, now: Instant) -> Vec<Grant> {
+        let (old, new) = (self.bounds.host_spacing, bounds.host_spacing);
+        self.bounds = bounds;
+        for door in self.hosts.values_mut().filter(|door| door.spacing <= old.max(new)) {
+            // From the start of the last visit.
+            let next_start = (door.next_start + new).checked_sub(door.spacing);
+            door.next_start = next_start.unwrap_or(door.next_start);
+            door.spacing = new;
+        }
+        let mut granted = self.serve_ready(now);
+        let first = |door: &Door| door.queues.iter().filter_map(VecDeque::front).map(|w| w.ticket).min();
+        let mut queues: Vec<_> =
+            self.hosts.iter().filter_map(|(host, door)| Some((first(door)?, host.clone()))).collect();
+        queues.sort_unstable_by_key(|(ticket, _)| *ticket);
+        for (_, host) in queues {
+            granted.extend(self.offer(&host, now));
+        }
+        granted
+    }
+
     fn door(&mut self, host: &Host, now: Instant) -> &mut Door {
         let spacing = self.bounds.host_spacing;
         self.hosts.entry(host.clone()).or_insert_with(|| Door::new(host, spacing, now))
