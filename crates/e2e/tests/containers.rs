@@ -45,7 +45,8 @@ fn document(kind: &str) -> Value {
 /// A default of the configuration: `key = value`.
 fn default(key: &str) -> &'static str {
     let line = DEFAULTS.lines().find_map(|line| line.strip_prefix(&format!("{key} = "))).unwrap();
-    line.trim_matches('"')
+    // What follows a `#` is a remark.
+    line.split(" #").next().unwrap().trim_matches('"')
 }
 
 fn seconds(text: &str) -> u64 {
