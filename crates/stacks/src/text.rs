@@ -36,6 +36,7 @@ const WAITERS: &[&str] = &[
     "tokio::runtime::scheduler::",
     "tokio::runtime::blocking::pool::",
     "sled::threadpool::Queue::",
+    "sled::threadpool::recv_timeout", // the same in an optimised build, which leaves the type's name out
     "sled::flusher::run",
 ];
 

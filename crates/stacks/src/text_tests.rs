@@ -68,6 +68,17 @@ fn a_name_that_only_begins_like_one_of_ours_is_not_ours() {
 }
 
 #[test]
+fn a_thread_of_the_stores_pool_without_a_job_is_idle_in_every_build() {
+    for waiter in ["sled::threadpool::Queue::recv_timeout", "sled::threadpool::recv_timeout"] {
+        let functions = ["syscall", "parking_lot::condvar::Condvar::wait_until_internal", waiter];
+        assert!(thread(&functions).is_idle(), "{waiter}");
+    }
+    let at_work =
+        ["syscall", "parking_lot::condvar::Condvar::wait_until_internal", "sled::threadpool::perform_work"];
+    assert!(!thread(&at_work).is_idle());
+}
+
+#[test]
 fn an_event_loop_without_events_is_idle() {
     let functions = [
         "epoll_wait",
