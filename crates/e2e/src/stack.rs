@@ -121,7 +121,10 @@ impl Stack {
             writeln!(text, "{key} = {value}")?;
         }
         let path = self.path(name);
-        fs::write(&path, text)?;
+        // Whole or not at all: the program that was started before may be reading it.
+        let draft = self.path(&format!("{name}.new"));
+        fs::write(&draft, text)?;
+        fs::rename(&draft, &path)?;
         Ok(path)
     }
 
