@@ -1,6 +1,6 @@
 //! What is published: real events, the same bytes for both sides, each with its number and the time it was sent.
 
-use news::{Cursor, Epoch, Event, FeedUrl, Item, Kind, Seq, Source, SourceId, Timestamp};
+use news::{Cursor, Epoch, Event, EventKind, FeedUrl, Item, Seq, Source, SourceId, Timestamp};
 
 /// The log that the bench plays.
 pub(crate) const EPOCH: &str = "bench";
@@ -16,7 +16,7 @@ pub(crate) fn json(seq: u64, stamp: u64, bytes: usize) -> String {
     let id = Cursor { epoch: Epoch::try_new(EPOCH).expect("a fixed name"), seq: Seq(seq) };
     let event = |summary: String| {
         let item = Item { key: seq.to_string(), title: format!("@{stamp}"), summary, ..Item::default() };
-        Event::new(id.clone(), Kind::Item, &source, Timestamp::from_millis(0), item).to_json()
+        Event::new(id.clone(), EventKind::Item, &source, Timestamp::from_millis(0), item).to_json()
     };
     let bare = event(String::new()).len();
     event("x".repeat(bytes.saturating_sub(bare)))

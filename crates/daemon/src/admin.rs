@@ -17,11 +17,11 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::config::Change;
+use crate::config::ConfigChange;
 use crate::logs::Logs;
-use crate::metrics::{CONTENT_TYPE, Metrics};
+use crate::metrics::{CONTENT_TYPE, MetricsRegistry};
 use crate::sockets::{SocketError, bind_unix};
-use crate::watch::{Kind, Watch};
+use crate::watch::{Watch, WatchKind};
 
 /// Rights of the socket: the gateway, which shares the group, shows the daemon's metrics beside its own.
 const SOCKET_MODE: u32 = 0o660;
@@ -48,7 +48,7 @@ pub struct Admin {
     /// Its version.
     pub version: &'static str,
     /// What `/metrics` shows.
-    pub metrics: Metrics,
+    pub metrics: MetricsRegistry,
     /// What `/watch` and `/stacks` show.
     pub watch: Watch,
     /// What `/status` shows. May block; then `/status` answers 503 after two seconds.
@@ -58,7 +58,7 @@ pub struct Admin {
 }
 
 /// An order to do what SIGHUP does; the answer is what changed, or everything that is wrong, one complaint a line.
-pub type ReloadOrder = oneshot::Sender<Result<Vec<Change>, Vec<String>>>;
+pub type ReloadOrder = oneshot::Sender<Result<Vec<ConfigChange>, Vec<String>>>;
 
 /// The running admin socket; dropping it ends the thread and removes the socket.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ async fn run(
 ) -> io::Result<()> {
     let app = move || {
         // Called once, on the thread of the one worker.
-        state.what.watch.event_loop("admin", Kind::Admin);
+        state.what.watch.event_loop("admin", WatchKind::Admin);
         let app = App::new()
             .app_data(state.clone())
             .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))

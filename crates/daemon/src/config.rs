@@ -20,8 +20,8 @@ use std::fmt;
 
 pub use durations::{parse_duration, show_duration};
 pub use keys::{Config, Daemon, Fetch, Gateway, Ingestd, Log, Store, Wire};
-pub use load::{Change, Loaded, Shown, environment, load};
-pub use reload::{Draft, Reloader};
+pub use load::{ConfigChange, EffectiveValue, Loaded, environment, load};
+pub use reload::{CheckedConfig, Reloader};
 pub use render::default_file;
 
 /// Where the file is looked for when neither `--config` nor `$NEWSWIRE_CONFIG` names one.
@@ -29,7 +29,7 @@ pub const SYSTEM_FILE: &str = "/etc/newswire/newswire.toml";
 
 /// How events travel between the processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Transport {
+pub enum WireTransport {
     /// Server-sent events over HTTP on a Unix socket in `daemon.run_dir`.
     #[default]
     Local,

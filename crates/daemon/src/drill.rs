@@ -65,12 +65,12 @@ pub(crate) async fn end() -> HttpResponse {
 
 /// Orders for one event loop, or for whichever of several takes them first. Cheap to clone.
 #[derive(Debug)]
-pub struct Mailbox<T> {
+pub struct DrillQueue<T> {
     post: mpsc::Sender<T>,
     box_: Arc<tokio::sync::Mutex<mpsc::Receiver<T>>>,
 }
 
-impl<T> Mailbox<T> {
+impl<T> DrillQueue<T> {
     /// An empty one.
     #[must_use]
     pub fn new() -> Self {
@@ -95,13 +95,13 @@ impl<T> Mailbox<T> {
     }
 }
 
-impl<T> Default for Mailbox<T> {
+impl<T> Default for DrillQueue<T> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<T> Clone for Mailbox<T> {
+impl<T> Clone for DrillQueue<T> {
     fn clone(&self) -> Self {
         Self { post: self.post.clone(), box_: Arc::clone(&self.box_) }
     }

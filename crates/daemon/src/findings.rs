@@ -22,7 +22,7 @@ impl Findings {
 
     /// Warns when everybody on the machine can read a file that holds secrets; `what` names it. A group may: that is
     /// how a daemon that does not own the file gets at it.
-    pub fn look_at_rights(&mut self, what: &str, path: &Path) {
+    pub fn warn_if_world_readable(&mut self, what: &str, path: &Path) {
         // One that is not there is complained of by whoever reads it.
         let Ok(file) = fs::metadata(path) else { return };
         let mode = file.permissions().mode() & 0o7777;
@@ -57,8 +57,8 @@ mod tests {
         for (mode, warnings) in [(0o600, 0), (0o640, 0), (0o644, 1), (0o604, 1)] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let mut findings = Findings::default();
-            findings.look_at_rights("gateway.operator_token_file", &path);
-            findings.look_at_rights("gateway.operator_token_file", &directory.path().join("missing"));
+            findings.warn_if_world_readable("gateway.operator_token_file", &path);
+            findings.warn_if_world_readable("gateway.operator_token_file", &directory.path().join("missing"));
             assert_eq!((findings.complaints.len(), findings.warnings.len()), (0, warnings), "{mode:o}");
         }
     }

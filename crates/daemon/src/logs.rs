@@ -12,7 +12,7 @@ mod lines;
 mod repeats;
 
 pub(crate) use self::detail::check_level;
-pub use self::kept::{Kept, kept};
+pub use self::kept::{CapturedLog, kept};
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,8 +26,8 @@ use tracing_subscriber::{Registry, reload};
 
 use self::lines::{Lines, Shape, Write};
 use crate::clock::Clock;
-use crate::config::{Change, Log, LogFormat};
-use crate::metrics::Metrics;
+use crate::config::{ConfigChange, Log, LogFormat};
+use crate::metrics::MetricsRegistry;
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -172,7 +172,7 @@ impl Logs {
     }
 
     /// Counts what nobody will read as `newswire_<part>_log_lines_{swallowed,dropped}_total`.
-    pub fn register(&self, metrics: &Metrics, part: &str) {
+    pub fn register(&self, metrics: &MetricsRegistry, part: &str) {
         let (swallowed, dropped) = (Arc::clone(&self.0.counts), self.clone());
         metrics.register_counter(
             &format!("newswire_{part}_log_lines_swallowed_total"),
@@ -188,7 +188,7 @@ impl Logs {
 
     /// Takes the level of a reloaded configuration, if that is among the `changes`: one that was set by hand stays
     /// otherwise.
-    pub fn reconfigure(&self, level: &str, changes: &[Change]) {
+    pub fn reconfigure(&self, level: &str, changes: &[ConfigChange]) {
         if changes.iter().any(|change| change.key == "log.level")
             && let Err(error) = self.configure(level)
         {

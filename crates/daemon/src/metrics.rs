@@ -14,16 +14,16 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::{Metric, Registry};
 
-/// The media type of [`Metrics::encode`].
+/// The media type of [`MetricsRegistry::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 const END: &str = "# EOF\n";
 
 /// All metrics of one process. Cheap to clone; every clone is the same registry.
 #[derive(Clone, Debug, Default)]
-pub struct Metrics(Arc<Mutex<Registry>>);
+pub struct MetricsRegistry(Arc<Mutex<Registry>>);
 
-impl Metrics {
+impl MetricsRegistry {
     /// An empty registry.
     #[must_use]
     pub fn new() -> Self {
@@ -45,20 +45,20 @@ impl Metrics {
         self.register(name, help, Reading { read });
     }
 
-    /// Makes a metric that starts at nothing, adds it as [`Metrics::register`] does, and returns it.
+    /// Makes a metric that starts at nothing, adds it as [`MetricsRegistry::register`] does, and returns it.
     #[must_use]
     pub fn add<M: Metric + Clone + Default>(&self, name: &str, help: &str) -> M {
         self.add_this(name, help, M::default())
     }
 
-    /// Adds a metric as [`Metrics::register`] does, and returns it.
+    /// Adds a metric as [`MetricsRegistry::register`] does, and returns it.
     #[must_use]
     pub fn add_this<M: Metric + Clone>(&self, name: &str, help: &str, metric: M) -> M {
         self.register(name, help, metric.clone());
         metric
     }
 
-    /// Makes a metric for each value of one label, adds it as [`Metrics::register`] does, and returns it. Every value is
+    /// Makes a metric for each value of one label, adds it as [`MetricsRegistry::register`] does, and returns it. Every value is
     /// there from the start, at nothing: what was not there before cannot be seen to increase.
     #[must_use]
     pub fn add_by<M>(
@@ -80,7 +80,7 @@ impl Metrics {
     }
 
     /// Adds numbers that belong together and are asked for together at each scrape. `tell` must not wait for anything.
-    pub fn ask(&self, tell: impl Fn(&mut Answers<'_>) -> fmt::Result + Send + Sync + 'static) {
+    pub fn ask(&self, tell: impl Fn(&mut MetricsSink<'_>) -> fmt::Result + Send + Sync + 'static) {
         self.registry().register_collector(Box::new(Asked { tell }));
     }
 
@@ -119,16 +119,16 @@ impl<F: Fn() -> u64> EncodeMetric for Reading<F> {
     }
 }
 
-/// Takes the numbers of [`Metrics::ask`]; names and help as in [`Metrics::register`].
-pub struct Answers<'a>(DescriptorEncoder<'a>);
+/// Takes the numbers of [`MetricsRegistry::ask`]; names and help as in [`MetricsRegistry::register`].
+pub struct MetricsSink<'a>(DescriptorEncoder<'a>);
 
-impl fmt::Debug for Answers<'_> {
+impl fmt::Debug for MetricsSink<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Answers").finish_non_exhaustive()
     }
 }
 
-impl Answers<'_> {
+impl MetricsSink<'_> {
     /// A number that goes up and down.
     ///
     /// # Errors
@@ -184,9 +184,9 @@ impl<F> fmt::Debug for Asked<F> {
     }
 }
 
-impl<F: Fn(&mut Answers<'_>) -> fmt::Result + Send + Sync + 'static> Collector for Asked<F> {
+impl<F: Fn(&mut MetricsSink<'_>) -> fmt::Result + Send + Sync + 'static> Collector for Asked<F> {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        (self.tell)(&mut Answers(encoder))
+        (self.tell)(&mut MetricsSink(encoder))
     }
 }
 
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_counter_ends_in_total_once_however_it_was_named() {
-        let metrics = Metrics::new();
+        let metrics = MetricsRegistry::new();
         let (a, b) = (Counter::<u64>::default(), Counter::<u64>::default());
         metrics.register("newswire_test_visits_total", "Visits made.", a.clone());
         metrics.register("newswire_test_items", "Items seen", b);
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn what_others_count_is_asked_at_each_scrape() {
-        let metrics = Metrics::new();
+        let metrics = MetricsRegistry::new();
         let now = Arc::new(std::sync::atomic::AtomicU64::new(3));
         let a = Arc::clone(&now);
         metrics.register_counter("newswire_test_panics_total", "Panics", move || a.load(Ordering::Relaxed));
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn joined_texts_have_one_end() {
-        let metrics = Metrics::new();
+        let metrics = MetricsRegistry::new();
         metrics.register("newswire_test_items", "Items seen", Counter::<u64>::default());
         let one = metrics.encode();
         let both = join([one.as_str(), "", "x 1\n# EOF\n"]);

@@ -2,14 +2,14 @@
 
 use std::{io, path::Path, process::ExitCode, sync::mpsc::sync_channel};
 
-use stacks::Inside;
+use stacks::SelfSampler;
 
 use crate::{
     Clock, Exit,
     config::{self, Config, Reloader},
     findings::Findings,
     logs::{self, Logs},
-    stop::{self, Asked, Signals},
+    stop::{self, OperatorRequests, Signals},
     watch::Watch,
 };
 
@@ -32,18 +32,18 @@ pub struct Start {
     /// What must make progress; not started yet.
     pub watch: Watch,
     /// How the process looks at its own threads, where the system lets it.
-    pub inside: Option<Inside>,
+    pub inside: Option<SelfSampler>,
 }
 
 /// Why a daemon ended other than as asked.
-pub trait Ending: std::error::Error {
+pub trait ExitReason: std::error::Error {
     /// The number it ends with.
     fn exit(&self) -> Exit;
 }
 
 /// Loads the configuration, sets up log, panic hook, signals and limits, does the work, and says on the log why it
 /// ended; each complaint is one line.
-pub fn run<E: Ending>(
+pub fn run<E: ExitReason>(
     name: &str,
     file: Option<&Path>,
     work: impl FnOnce(Start) -> Result<(), E>,
@@ -57,7 +57,7 @@ pub fn run<E: Ending>(
         Err(error) => return refuse(name, &error, Exit::Config),
     };
     crate::panics::install();
-    let inside = match Inside::install() {
+    let inside = match SelfSampler::install() {
         Ok(inside) => Some(inside),
         Err(error) => {
             tracing::warn!(%error, "there will be no stacks of threads");
@@ -100,12 +100,12 @@ pub fn check(name: &str, file: Option<&Path>, look: impl FnOnce(&Config) -> Find
 }
 
 /// What writes to the log has a thread of its own, because the log may be what is stuck, and SIGTERM must not wait.
-fn asked(watch: &Watch, logs: &Logs) -> io::Result<Asked> {
+fn asked(watch: &Watch, logs: &Logs) -> io::Result<OperatorRequests> {
     let (louder, orders) = sync_channel::<fn(&Logs)>(ORDERS_MAX);
     let (dumped, quieter, logs) = (watch.clone(), louder.clone(), logs.clone());
     let obey = move || orders.into_iter().for_each(|order| order(&logs));
     std::thread::Builder::new().name("log-level".to_owned()).spawn(obey)?;
-    Ok(Asked {
+    Ok(OperatorRequests {
         quit: Box::new(move || dumped.dump()),
         // With so many orders waiting, one more is no loss.
         usr1: Box::new(move || louder.try_send(Logs::more_detail).unwrap_or_default()),

@@ -37,7 +37,7 @@ struct Arguments {
 
 /// What a daemon was started for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct Invocation {
     /// The file of `--config`, if there was one.
     pub config: Option<PathBuf>,
     /// Not for its work, but for what would stop or hinder it.
@@ -57,10 +57,10 @@ impl Program {
 
     /// What this process was started for; help, version and mistakes end the process.
     #[must_use]
-    pub fn asked(self) -> Asked {
+    pub fn asked(self) -> Invocation {
         let mut matches = self.command().get_matches();
         match Arguments::from_arg_matches_mut(&mut matches) {
-            Ok(Arguments { config, check }) => Asked { config, check },
+            Ok(Arguments { config, check }) => Invocation { config, check },
             Err(error) => error.exit(),
         }
     }

@@ -27,7 +27,7 @@ type Deed = Box<dyn Fn() + Send>;
 
 /// What an operator may ask of a daemon besides; each is done on the thread that watches signals, so it works while all
 /// others are stuck, and must itself not wait for anything.
-pub struct Asked {
+pub struct OperatorRequests {
     /// SIGQUIT.
     pub quit: Deed,
     /// SIGUSR1.
@@ -36,7 +36,7 @@ pub struct Asked {
     pub usr2: Deed,
 }
 
-impl fmt::Debug for Asked {
+impl fmt::Debug for OperatorRequests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Asked").finish_non_exhaustive()
     }
@@ -58,7 +58,7 @@ pub fn on_signals() -> io::Result<Signals> {
 ///
 /// # Errors
 /// As [`on_signals`].
-pub fn on_signals_and(asked: Asked) -> io::Result<Signals> {
+pub fn on_signals_and(asked: OperatorRequests) -> io::Result<Signals> {
     start(vec![
         (SignalKind::quit(), asked.quit),
         (SignalKind::user_defined1(), asked.usr1),

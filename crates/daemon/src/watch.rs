@@ -26,19 +26,19 @@ use std::time::Duration;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use serde::Serialize;
 use serde_json::Value;
-use stacks::Inside;
+use stacks::SelfSampler;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::work::{self, Work};
+use crate::work::{self, CurrentTask};
 
-pub use self::show::Stalled;
+pub use self::show::StalledLoop;
 pub(crate) use self::show::text;
 pub use self::thread::WatchHandle;
 
 /// How often a loop shows that it lives.
 const BEAT_EVERY: Duration = Duration::from_millis(100);
-/// Attempts of [`soon`]: about a millisecond.
+/// Attempts of [`try_briefly`]: about a millisecond.
 const ATTEMPTS: usize = 1_000;
 /// Stalls that are remembered.
 const STALLS_MAX: usize = 16;
@@ -46,7 +46,7 @@ const STALLS_MAX: usize = 16;
 /// What something that is watched is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum WatchKind {
     /// Serves clients.
     Worker,
     /// Where actors live, or the main thread.
@@ -61,7 +61,7 @@ pub enum Kind {
     Admin,
 }
 
-impl Kind {
+impl WatchKind {
     /// Its word in logs and answers.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -87,7 +87,7 @@ struct Shared {
     entries: Mutex<Vec<Arc<Entry>>>,
     pools: Mutex<Vec<Pool>>,
     found: Mutex<Found>,
-    inside: OnceLock<Inside>,
+    inside: OnceLock<SelfSampler>,
     /// While the watchdog runs.
     vitals: Mutex<Option<Arc<Vitals>>>,
     /// Whom to wake.
@@ -122,12 +122,12 @@ struct Odd {
 struct Stall {
     number: u64,
     name: Arc<str>,
-    kind: Kind,
+    kind: WatchKind,
     tid: i32,
     began_ms: u64,
     lasted_ms: Option<u64>,
     /// As it was when the stall was noticed.
-    work: Option<Work>,
+    work: Option<CurrentTask>,
     culprit: Option<String>,
 }
 
@@ -136,7 +136,7 @@ struct Stall {
 struct Entry {
     number: u64,
     name: Arc<str>,
-    kind: Kind,
+    kind: WatchKind,
     /// None of a pool: 0.
     tid: i32,
     /// When it showed last that it lives, or began what it is busy with.
@@ -178,13 +178,13 @@ impl Drop for Registered {
 }
 
 /// A thread that counts only while it is busy.
-pub struct Busy(Registered);
+pub struct BusyThread(Registered);
 
 /// As long as it lives, the thread is busy.
 #[must_use = "the work ends when this is dropped"]
 pub struct BusyGuard<'a> {
     entry: &'a Entry,
-    _work: work::Guard,
+    _work: work::TaskGuard,
 }
 
 impl Watch {
@@ -196,12 +196,12 @@ impl Watch {
 
     /// Watches the loop that this is called on, by a task of its own on the current `LocalSet`, until that ends. Names
     /// the thread after it, as far as the system's 15 bytes go.
-    pub fn event_loop(&self, name: &str, kind: Kind) {
+    pub fn event_loop(&self, name: &str, kind: WatchKind) {
         tokio::task::spawn_local(self.beats(name, kind));
     }
 
     /// The same as a future for whoever has no `LocalSet`: call and poll it on the thread of the loop; it never ends.
-    pub fn beats(&self, name: &str, kind: Kind) -> impl Future<Output = ()> + Send + use<> {
+    pub fn beats(&self, name: &str, kind: WatchKind) -> impl Future<Output = ()> + Send + use<> {
         name_thread(name);
         let registered = self.register(name, kind, this_thread(), false);
         async move {
@@ -215,16 +215,16 @@ impl Watch {
         }
     }
 
-    /// Watches the thread that this is called on while it is busy, until [`Busy`] is dropped.
+    /// Watches the thread that this is called on while it is busy, until [`BusyThread`] is dropped.
     #[must_use]
-    pub fn busy_thread(&self, name: &str, kind: Kind) -> Busy {
-        Busy(self.register(name, kind, this_thread(), true))
+    pub fn busy_thread(&self, name: &str, kind: WatchKind) -> BusyThread {
+        BusyThread(self.register(name, kind, this_thread(), true))
     }
 
     /// Watches the threads for blocking work of a runtime, until that ends: each second a job that does nothing must come
     /// back. It keeps one thread of the pool alive.
     pub fn pool(&self, name: &str, handle: &Handle) {
-        let entry = Arc::new(Entry::new(name, Kind::Pool, 0, true));
+        let entry = Arc::new(Entry::new(name, WatchKind::Pool, 0, true));
         self.entries().push(Arc::clone(&entry));
         self.pools().push(Pool { entry, handle: handle.clone(), sent_ms: 0 });
     }
@@ -236,7 +236,7 @@ impl Watch {
     /// When the system gives no thread.
     pub fn start(
         &self,
-        inside: impl Into<Option<Inside>>,
+        inside: impl Into<Option<SelfSampler>>,
         vitals: impl Fn() -> Value + Send + Sync + 'static,
     ) -> io::Result<WatchHandle> {
         if let Some(inside) = inside.into() {
@@ -270,7 +270,7 @@ impl Watch {
         }
     }
 
-    fn register(&self, name: &str, kind: Kind, tid: i32, idle: bool) -> Registered {
+    fn register(&self, name: &str, kind: WatchKind, tid: i32, idle: bool) -> Registered {
         let entry = Arc::new(Entry::new(name, kind, tid, idle));
         self.entries().push(Arc::clone(&entry));
         Registered { watch: self.clone(), entry }
@@ -293,7 +293,7 @@ impl Watch {
     }
 }
 
-impl Busy {
+impl BusyThread {
     /// It is busy with this from now on.
     pub fn during(&self, what: &'static str, of: impl Into<Arc<str>>) -> BusyGuard<'_> {
         let entry = &*self.0.entry;
@@ -302,7 +302,7 @@ impl Busy {
     }
 }
 
-impl fmt::Debug for Busy {
+impl fmt::Debug for BusyThread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Busy").field(&self.0.entry).finish()
     }
@@ -321,7 +321,7 @@ impl Drop for BusyGuard<'_> {
 }
 
 impl Entry {
-    fn new(name: &str, kind: Kind, tid: i32, idle: bool) -> Self {
+    fn new(name: &str, kind: WatchKind, tid: i32, idle: bool) -> Self {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         Self {
             number: NUMBERS.fetch_add(1, Relaxed),
@@ -359,7 +359,7 @@ impl Entry {
 
 /// For vitals: tries for a lock until a moment has passed, in which whoever holds it for a few instructions lets it go, and
 /// whoever is stuck does not.
-pub fn soon<T>(attempt: impl Fn() -> Option<T>) -> Option<T> {
+pub fn try_briefly<T>(attempt: impl Fn() -> Option<T>) -> Option<T> {
     (0..ATTEMPTS).find_map(|_| {
         let got = attempt();
         if got.is_none() {

@@ -22,7 +22,7 @@ thread_local! {
 
 /// What a thread does at the moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Work {
+pub struct CurrentTask {
     /// A word or two: `parsing`, `GET /news`.
     pub what: &'static str,
     /// For whom: a source, an address.
@@ -33,13 +33,13 @@ pub struct Work {
 
 /// A thread that is at work.
 #[derive(Clone, Debug, Serialize)]
-pub struct Worker {
+pub struct BusyWorker {
     /// Its number.
     pub tid: i32,
     /// Its name.
     pub name: Arc<str>,
     /// What it does.
-    pub work: Work,
+    pub work: CurrentTask,
 }
 
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ struct Mine(Arc<Slot>);
 /// As long as it lives the thread counts as at work; dropped, what it did before counts again.
 #[derive(Debug)]
 #[must_use = "the work ends when this is dropped"]
-pub struct Guard {
+pub struct TaskGuard {
     slot: Option<Arc<Slot>>,
     before: Option<Doing>,
     /// It belongs to its thread.
@@ -70,7 +70,7 @@ pub struct Guard {
 }
 
 /// Says that this thread works on something from now on. Nests.
-pub fn on(what: &'static str, of: impl Into<Arc<str>>) -> Guard {
+pub fn on(what: &'static str, of: impl Into<Arc<str>>) -> TaskGuard {
     enter(what, of.into())
 }
 
@@ -88,7 +88,7 @@ pub async fn during<F: Future>(what: &'static str, of: impl Into<Arc<str>>, futu
 
 /// All threads that are at work now, the longest at it first.
 #[must_use]
-pub fn everywhere() -> Vec<Worker> {
+pub fn everywhere() -> Vec<BusyWorker> {
     let slots = slots().clone();
     let now = coarse_ms();
     let mut workers: Vec<_> = slots.iter().filter_map(|slot| slot.worker(now)).collect();
@@ -96,13 +96,13 @@ pub fn everywhere() -> Vec<Worker> {
     workers
 }
 
-fn enter(what: &'static str, of: Arc<str>) -> Guard {
+fn enter(what: &'static str, of: Arc<str>) -> TaskGuard {
     let slot = MINE.try_with(|mine| Arc::clone(&mine.borrow_mut().get_or_insert_with(Mine::register).0));
     // A thread that is just ending has no slot any more.
     let slot = slot.ok();
     let doing = Doing { what, of, since_ms: coarse_ms() };
     let before = slot.as_ref().and_then(|slot| slot.doing().replace(doing));
-    Guard { slot, before, _here: PhantomData }
+    TaskGuard { slot, before, _here: PhantomData }
 }
 
 fn slots() -> MutexGuard<'static, Vec<Arc<Slot>>> {
@@ -120,10 +120,10 @@ impl Slot {
         self.doing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn worker(&self, now_ms: u64) -> Option<Worker> {
+    fn worker(&self, now_ms: u64) -> Option<BusyWorker> {
         let Doing { what, of, since_ms } = self.doing().clone()?;
-        let work = Work { what, of, since_ms_ago: now_ms.saturating_sub(since_ms) };
-        Some(Worker { tid: self.tid, name: Arc::clone(&self.name), work })
+        let work = CurrentTask { what, of, since_ms_ago: now_ms.saturating_sub(since_ms) };
+        Some(BusyWorker { tid: self.tid, name: Arc::clone(&self.name), work })
     }
 }
 
@@ -143,7 +143,7 @@ impl Drop for Mine {
     }
 }
 
-impl Drop for Guard {
+impl Drop for TaskGuard {
     fn drop(&mut self) {
         let Some(slot) = &self.slot else { return };
         let ended = std::mem::replace(&mut *slot.doing(), self.before.take());

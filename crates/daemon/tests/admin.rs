@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use daemon::admin::{Admin, AdminHandle, ReloadOrder, serve};
-use daemon::config::Change;
+use daemon::config::ConfigChange;
 use daemon::logs::Logs;
-use daemon::metrics::Metrics;
+use daemon::metrics::MetricsRegistry;
 use daemon::watch::Watch;
 use prometheus_client::metrics::counter::Counter;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 const SOON: Duration = Duration::from_secs(5);
 
 fn start(path: &Path, logs: &Logs, status: impl Fn() -> Value + Send + Sync + 'static) -> AdminHandle {
-    let metrics = Metrics::new();
+    let metrics = MetricsRegistry::new();
     metrics.register("newswire_test_visits_total", "Visits", Counter::<u64>::default());
     serve(
         path,
@@ -153,7 +153,7 @@ fn a_second_one_at_the_same_socket_is_refused_and_the_first_goes_on() {
     let what = Admin {
         name: "b",
         version: "0",
-        metrics: Metrics::new(),
+        metrics: MetricsRegistry::new(),
         watch: Watch::new(),
         status: Arc::new(|| json!({})),
         reloads: None,
@@ -171,7 +171,7 @@ fn an_order_to_reload_is_answered_by_who_carries_it_out_and_refused_when_too_man
     let what = Admin {
         name: "testd",
         version: "1",
-        metrics: Metrics::new(),
+        metrics: MetricsRegistry::new(),
         watch: Watch::new(),
         status: Arc::new(|| json!({})),
         reloads: Some(reloads),
@@ -181,7 +181,7 @@ fn an_order_to_reload_is_answered_by_who_carries_it_out_and_refused_when_too_man
         let path = path.to_path_buf();
         std::thread::spawn(move || ask(&path, "POST", "/reload", ""))
     };
-    let change = Change { key: "a.b".into(), old: "1".into(), new: "2".into(), live: false };
+    let change = ConfigChange { key: "a.b".into(), old: "1".into(), new: "2".into(), live: false };
     let expected = json!({"changes": [{"key": "a.b", "old": "1", "new": "2", "live": false}]});
     let asked = ask_from(&path);
     orders.blocking_recv().unwrap().send(Ok(vec![change])).unwrap();

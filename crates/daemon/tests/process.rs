@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use daemon::admin::{Admin, serve};
 use daemon::config::{Log, LogFormat};
-use daemon::metrics::Metrics;
+use daemon::metrics::MetricsRegistry;
 use daemon::watch::Watch;
 use daemon::{logs, notify, panics};
 use serde_json::Value;
@@ -55,7 +55,7 @@ fn turn_the_level() {
     let what = Admin {
         name: "testd",
         version: "1",
-        metrics: Metrics::new(),
+        metrics: MetricsRegistry::new(),
         watch: Watch::new(),
         status,
         reloads: None,

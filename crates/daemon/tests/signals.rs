@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader, Lines};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::sync_channel;
 
-use daemon::stop::{self, Asked};
+use daemon::stop::{self, OperatorRequests};
 use rustix::process::{Pid, Signal, kill_process};
 
 const ROLE: &str = "DAEMON_TEST_ROLE";
@@ -18,7 +18,7 @@ fn child() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let say = |word: &'static str| Box::new(move || println!("{word}"));
-        let asked = Asked { quit: say("quit"), usr1: say("louder"), usr2: say("quieter") };
+        let asked = OperatorRequests { quit: say("quit"), usr1: say("louder"), usr2: say("quieter") };
         let mut signals = stop::on_signals_and(asked).unwrap();
         println!("\nready");
         if role == "stuck" {

@@ -14,13 +14,13 @@ use std::time::Duration;
 use daemon::admin::{Admin, serve};
 use daemon::config::{Log, LogFormat};
 use daemon::logs::{self, Logs};
-use daemon::metrics::Metrics;
-use daemon::stop::{self, Asked};
-use daemon::watch::{Kind, Watch};
+use daemon::metrics::MetricsRegistry;
+use daemon::stop::{self, OperatorRequests};
+use daemon::watch::{Watch, WatchKind};
 use daemon::{notify, work};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use stacks::Inside;
+use stacks::SelfSampler;
 
 const ROLE: &str = "DAEMON_TEST_ROLE";
 const SOCKET: &str = "DAEMON_TEST_SOCKET";
@@ -30,18 +30,19 @@ const SOON: Duration = Duration::from_secs(60);
 #[test]
 fn child() {
     let Ok(role) = std::env::var(ROLE) else { return };
-    let inside = Inside::install().unwrap();
+    let inside = SelfSampler::install().unwrap();
     let logs = logs::init(&Log { level: "info".to_owned(), format: LogFormat::Json }).unwrap();
     let watch = Watch::new();
     let dumped = watch.clone();
     let (usr1, usr2) = (Box::new(|| {}), Box::new(|| {}));
-    let _signals = stop::on_signals_and(Asked { quit: Box::new(move || dumped.dump()), usr1, usr2 }).unwrap();
+    let _signals =
+        stop::on_signals_and(OperatorRequests { quit: Box::new(move || dumped.dump()), usr1, usr2 }).unwrap();
     let _watchdog = watch.start(inside, || json!({ "sources": 3 })).unwrap();
     let _admin = std::env::var_os(SOCKET).map(|socket| serve_admin(&PathBuf::from(socket), &watch, &logs));
     let system = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let tasks = tokio::task::LocalSet::new();
     tasks.block_on(&system, async {
-        watch.event_loop("worker-0", Kind::Worker);
+        watch.event_loop("worker-0", WatchKind::Worker);
         notify::ready();
         loop {
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -66,7 +67,7 @@ fn wait_for_a_line() {
 }
 
 fn serve_admin(path: &Path, watch: &Watch, logs: &Logs) -> daemon::admin::AdminHandle {
-    let metrics = Metrics::new();
+    let metrics = MetricsRegistry::new();
     watch.register_loops(&metrics, "test");
     let status = Arc::new(|| json!({}));
     serve(
@@ -284,7 +285,7 @@ fn an_exhausted_pool_and_a_busy_thread_that_does_not_end_are_stalls_and_their_en
     pool.spawn_blocking(move || drop(waiting.lock()));
     let (watched, busy_gate) = (watch.clone(), Arc::clone(&gate));
     let recorder = std::thread::spawn(move || {
-        let busy = watched.busy_thread("recorder", Kind::Recorder);
+        let busy = watched.busy_thread("recorder", WatchKind::Recorder);
         let guard = busy.during("committing", "3 visits");
         drop(busy_gate.lock());
         drop(guard);

@@ -12,7 +12,7 @@ use encoding_rs::{REPLACEMENT, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
 use memchr::memchr;
 use serde::{Serialize, Serializer};
 
-use crate::error::ReadError;
+use crate::error::FeedError;
 
 /// How the bytes became text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ const SAMPLE_BYTES_MAX: usize = 256 << 10;
 pub(crate) fn decode<'a>(
     bytes: &'a [u8],
     content_type: Option<&str>,
-) -> Result<(Cow<'a, str>, Encoding), ReadError> {
+) -> Result<(Cow<'a, str>, Encoding), FeedError> {
     if let Some(found) = by_mark(bytes) {
         return Ok(found);
     }
@@ -92,11 +92,11 @@ pub(crate) fn decode<'a>(
     let declared = declaration(bytes);
     for label in [&http, &declared].into_iter().flatten() {
         if label.eq_ignore_ascii_case("utf-7") || label.eq_ignore_ascii_case("unicode-1-1-utf-7") {
-            return Err(ReadError::BadEncoding("UTF-7".to_owned()));
+            return Err(FeedError::BadEncoding("UTF-7".to_owned()));
         }
     }
     if bytes.starts_with(&[0x4c, 0x6f, 0xa7, 0x94]) {
-        return Err(ReadError::BadEncoding("EBCDIC".to_owned()));
+        return Err(FeedError::BadEncoding("EBCDIC".to_owned()));
     }
     let escapes = memchr(0x1b, bytes).is_some();
     if !(escapes && [&http, &declared].into_iter().flatten().any(|l| is_iso_2022_jp(l)))
@@ -188,12 +188,12 @@ fn by_label<'a>(
     bytes: &'a [u8],
     http: Option<&str>,
     declared: Option<&str>,
-) -> Result<(Cow<'a, str>, Encoding), ReadError> {
+) -> Result<(Cow<'a, str>, Encoding), FeedError> {
     for (label, by) in [(http, Decided::Http), (declared, Decided::Declaration)] {
         let Some(label) = label else { continue };
         let Some(encoding) = encoding_rs::Encoding::for_label(label.as_bytes()) else { continue };
         if encoding == REPLACEMENT {
-            return Err(ReadError::BadEncoding(label.chars().take(40).collect()));
+            return Err(FeedError::BadEncoding(label.chars().take(40).collect()));
         }
         // A byte stream that came this far has no zeros where UTF-16 would have them.
         let contradicted = encoding == UTF_16LE

@@ -21,9 +21,9 @@ pub struct Hints<'a> {
 
 /// A feed as it was read.
 #[derive(Clone, Debug)]
-pub struct Document {
+pub struct FeedDocument {
     /// Which dialect.
-    pub format: Format,
+    pub format: FeedFormat,
     /// How the bytes became text.
     pub encoding: Encoding,
     /// What the feed says about itself.
@@ -66,7 +66,7 @@ pub struct FeedInfo {
 
 /// A dialect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
+pub enum FeedFormat {
     /// RSS 0.90 to 0.94, Netscape's and UserLand's.
     Rss0,
     /// RSS 1.0 (RDF), also 1.1.
@@ -83,7 +83,7 @@ pub enum Format {
     Json11,
 }
 
-impl Format {
+impl FeedFormat {
     /// Whether the items are under the vocabulary of RDF.
     pub(crate) fn is_rdf(self) -> bool {
         matches!(self, Self::Rss0 | Self::Rss1)
@@ -109,13 +109,13 @@ impl Format {
     }
 }
 
-impl fmt::Display for Format {
+impl fmt::Display for FeedFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl Serialize for Format {
+impl Serialize for FeedFormat {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
     }

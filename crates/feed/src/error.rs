@@ -7,7 +7,7 @@ use news::FailureClass;
 /// Why nothing of a feed could be had from the bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum ReadError {
+pub enum FeedError {
     /// The character encoding is one that we refuse or do not know.
     #[error("the document is written in {0}, which is not read: ask the publisher for UTF-8")]
     BadEncoding(String),
@@ -42,7 +42,7 @@ pub enum ReadError {
     },
 }
 
-impl ReadError {
+impl FeedError {
     /// The class of this failure: one of `bad-encoding`, `truncated`, `too-large`, `too-complex`, `not-a-feed`.
     #[must_use]
     pub fn class(&self) -> FailureClass {
@@ -66,7 +66,7 @@ impl fmt::Display for Named<'_> {
         }
         f.write_str("; the page names: ")?;
         for (n, feed) in self.0.iter().enumerate() {
-            write!(f, "{}{}", if n == 0 { "" } else { ", " }, news::Safe(feed))?;
+            write!(f, "{}{}", if n == 0 { "" } else { ", " }, news::Escaped(feed))?;
         }
         Ok(())
     }

@@ -22,8 +22,8 @@ mod sniff;
 mod text;
 
 pub use decode::{Decided, Encoding};
-pub use document::{Days, Document, FeedInfo, Format, Hints, Hours, Rhythm};
-pub use error::ReadError;
+pub use document::{Days, FeedDocument, FeedFormat, FeedInfo, Hints, Hours, Rhythm};
+pub use error::FeedError;
 
 use limits::DOCUMENT_BYTES_MAX;
 use news::Warning;
@@ -33,9 +33,9 @@ use sniff::Kind;
 /// Reads a feed: bytes and what is known about them in, everything that could be made of them out.
 ///
 /// # Errors
-/// [`ReadError`] when nothing of a feed could be had from the bytes; a feed that is merely damaged is a
-/// [`Document`] with warnings.
-pub fn read(bytes: &[u8], hints: &Hints<'_>) -> Result<Document, ReadError> {
+/// [`FeedError`] when nothing of a feed could be had from the bytes; a feed that is merely damaged is a
+/// [`FeedDocument`] with warnings.
+pub fn read(bytes: &[u8], hints: &Hints<'_>) -> Result<FeedDocument, FeedError> {
     read_with(bytes, hints, Html::Safe)
 }
 
@@ -44,13 +44,13 @@ pub fn read(bytes: &[u8], hints: &Hints<'_>) -> Result<Document, ReadError> {
 /// # Errors
 /// As [`read`].
 #[doc(hidden)]
-pub fn read_without_html(bytes: &[u8], hints: &Hints<'_>) -> Result<Document, ReadError> {
+pub fn read_without_html(bytes: &[u8], hints: &Hints<'_>) -> Result<FeedDocument, FeedError> {
     read_with(bytes, hints, Html::LeftOut)
 }
 
-fn read_with(bytes: &[u8], hints: &Hints<'_>, html: Html) -> Result<Document, ReadError> {
+fn read_with(bytes: &[u8], hints: &Hints<'_>, html: Html) -> Result<FeedDocument, FeedError> {
     if bytes.len() > DOCUMENT_BYTES_MAX {
-        return Err(ReadError::TooLarge { bytes: bytes.len(), bytes_max: DOCUMENT_BYTES_MAX });
+        return Err(FeedError::TooLarge { bytes: bytes.len(), bytes_max: DOCUMENT_BYTES_MAX });
     }
     if let Some(error) = sniff::magic(bytes) {
         return Err(error);
@@ -67,7 +67,7 @@ fn read_with(bytes: &[u8], hints: &Hints<'_>, html: Html) -> Result<Document, Re
             None => Err(sniff::page(&text, hints.url)),
         },
         Kind::Xml => match read_markup(&text, encoding, hints, html) {
-            Err(e @ ReadError::NotAFeed { .. }) => match sniff::buried_feed(&text) {
+            Err(e @ FeedError::NotAFeed { .. }) => match sniff::buried_feed(&text) {
                 Some(at) => read_buried(&text, at, encoding, hints, html),
                 None => Err(e),
             },
@@ -83,7 +83,7 @@ fn read_buried(
     encoding: Encoding,
     hints: &Hints<'_>,
     html: Html,
-) -> Result<Document, ReadError> {
+) -> Result<FeedDocument, FeedError> {
     // Line ends stay, so that warnings name the right lines.
     let mut rest: String = text[..at].chars().filter(|c| *c == '\n').collect();
     rest.push_str(&text[at..]);
@@ -93,7 +93,12 @@ fn read_buried(
     Ok(document)
 }
 
-fn read_markup(text: &str, encoding: Encoding, hints: &Hints<'_>, html: Html) -> Result<Document, ReadError> {
+fn read_markup(
+    text: &str,
+    encoding: Encoding,
+    hints: &Hints<'_>,
+    html: Html,
+) -> Result<FeedDocument, FeedError> {
     let scanned = scan::scan(text)?;
     let mut normal = normalise::normalise(&scanned, hints.url)?;
     let (format, damaged, dropped) = (normal.format, normal.damaged, normal.dropped);
@@ -107,12 +112,12 @@ fn read_markup(text: &str, encoding: Encoding, hints: &Hints<'_>, html: Html) ->
 }
 
 fn document(
-    format: Format,
+    format: FeedFormat,
     encoding: Encoding,
     parsed: Parsed,
     mut warnings: Vec<Warning>,
     damaged: bool,
-) -> Document {
+) -> FeedDocument {
     let Parsed { feed, mut items, rhythm, dropped } = parsed;
     let about_all = |message: String| Warning { line: None, column: None, message };
     if encoding.lossy {
@@ -125,5 +130,5 @@ fn document(
     if dropped > 0 {
         warnings.push(about_all(format!("{dropped} items were left out, since there are too many")));
     }
-    Document { format, encoding, feed, items, warnings, damaged, rhythm, dropped }
+    FeedDocument { format, encoding, feed, items, warnings, damaged, rhythm, dropped }
 }

@@ -33,8 +33,8 @@ use self::{
     elements::{Builder, Flow},
 };
 use crate::{
-    document::Format,
-    error::ReadError,
+    document::FeedFormat,
+    error::FeedError,
     limits::{ITEM_WARNINGS_MAX, WARNINGS_MAX},
     scan::{Scanned, line_of},
 };
@@ -42,7 +42,7 @@ use crate::{
 /// The canonical document and everything that does not fit into it.
 #[derive(Debug)]
 pub(crate) struct Normal<'a> {
-    pub(crate) format: Format,
+    pub(crate) format: FeedFormat,
     /// RSS 2.0 for every RSS, Atom 1.0 for every Atom; flat and well-formed.
     pub(crate) xml: String,
     pub(crate) feed: FeedSide,
@@ -55,7 +55,7 @@ pub(crate) struct Normal<'a> {
 }
 
 /// Normalises scanned text. `url` is where it came from.
-pub(crate) fn normalise<'a>(scanned: &'a Scanned<'_>, url: Option<&'a Url>) -> Result<Normal<'a>, ReadError> {
+pub(crate) fn normalise<'a>(scanned: &'a Scanned<'_>, url: Option<&'a Url>) -> Result<Normal<'a>, FeedError> {
     let text: &'a str = &scanned.text;
     let mut reader = Reader::from_str(text);
     let config = reader.config_mut();
@@ -97,7 +97,7 @@ pub(crate) fn normalise<'a>(scanned: &'a Scanned<'_>, url: Option<&'a Url>) -> R
             Flow::Go => {}
             Flow::Done => break,
             Flow::Refuse { what, max } => {
-                return Err(ReadError::TooComplex { what, max, line: line_of(text, offset) });
+                return Err(FeedError::TooComplex { what, max, line: line_of(text, offset) });
             }
             Flow::Foreign(root) => return Err(foreign(&root)),
         }
@@ -123,9 +123,9 @@ fn run_of_text<'a>(text: &'a str, reader: &mut Reader<&[u8]>) -> (&'a str, usize
     (run, start)
 }
 
-fn foreign(root: &str) -> ReadError {
+fn foreign(root: &str) -> FeedError {
     let root: String = root.chars().take(40).collect();
-    ReadError::NotAFeed {
+    FeedError::NotAFeed {
         looks_like: format!("an XML document with the root element <{root}>"),
         feeds: Vec::new(),
     }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::{
-    ReadError,
+    FeedError,
     decode::decode,
     html::{Lexer, Token, attributes},
     text::{cut, unescape},
@@ -111,7 +111,7 @@ pub enum OpmlError {
     },
     /// In an encoding that is not read.
     #[error(transparent)]
-    Encoding(#[from] ReadError),
+    Encoding(#[from] FeedError),
     /// Something else.
     #[error("this is no OPML: it has neither an <opml> nor an <outline>")]
     NotOpml,

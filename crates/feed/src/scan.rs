@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use memchr::{memchr, memchr_iter, memmem};
 
 use crate::{
-    error::ReadError,
+    error::FeedError,
     limits::{ATTRIBUTES_MAX, DOCTYPE_BYTES_MAX, ELEMENTS_MAX, NAMESPACES_MAX, WARNINGS_MAX},
 };
 
@@ -22,7 +22,7 @@ pub(crate) struct Scanned<'a> {
 }
 
 /// Checks the limits of XML text and tidies it.
-pub(crate) fn scan(text: &str) -> Result<Scanned<'_>, ReadError> {
+pub(crate) fn scan(text: &str) -> Result<Scanned<'_>, FeedError> {
     let before = text;
     let text = drop_control_characters(text);
     let mut scanner =
@@ -77,7 +77,7 @@ struct Scanner<'a> {
 }
 
 impl Scanner<'_> {
-    fn run(&mut self) -> Result<(), ReadError> {
+    fn run(&mut self) -> Result<(), FeedError> {
         let text = self.text;
         let mut at = 0;
         while let Some(found) = memchr(b'<', &text.as_bytes()[at..]) {
@@ -111,7 +111,7 @@ impl Scanner<'_> {
         self.copied = at + 1;
     }
 
-    fn doctype(&self, start: usize) -> Result<usize, ReadError> {
+    fn doctype(&self, start: usize) -> Result<usize, FeedError> {
         let (mut quote, mut open) = (None, 1_i32);
         for (n, b) in self.text.as_bytes()[start + 9..].iter().enumerate() {
             if n > DOCTYPE_BYTES_MAX {
@@ -132,7 +132,7 @@ impl Scanner<'_> {
     }
 
     /// Walks over one tag; the end of the text if it is not closed.
-    fn tag(&mut self, start: usize) -> Result<usize, ReadError> {
+    fn tag(&mut self, start: usize) -> Result<usize, FeedError> {
         self.elements += usize::from(!self.text[start..].starts_with("</"));
         if self.elements > ELEMENTS_MAX {
             return Err(self.refuse("elements", ELEMENTS_MAX, start));
@@ -173,8 +173,8 @@ impl Scanner<'_> {
         Ok(self.text.len())
     }
 
-    fn refuse(&self, what: &'static str, max: usize, offset: usize) -> ReadError {
-        ReadError::TooComplex { what, max, line: line_of(self.text, offset) }
+    fn refuse(&self, what: &'static str, max: usize, offset: usize) -> FeedError {
+        FeedError::TooComplex { what, max, line: line_of(self.text, offset) }
     }
 }
 

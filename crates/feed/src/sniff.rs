@@ -3,7 +3,7 @@
 use url::Url;
 
 use crate::{
-    error::ReadError,
+    error::FeedError,
     html::{attributes, web_url},
     text::unescape,
 };
@@ -77,7 +77,7 @@ pub(crate) fn buried_feed(text: &str) -> Option<usize> {
 }
 
 /// The error for bytes that are known by their first few.
-pub(crate) fn magic(bytes: &[u8]) -> Option<ReadError> {
+pub(crate) fn magic(bytes: &[u8]) -> Option<FeedError> {
     const KNOWN: [(&[u8], &str); 9] = [
         (b"\x89PNG", "an image"),
         (b"\xff\xd8\xff", "an image"),
@@ -93,24 +93,24 @@ pub(crate) fn magic(bytes: &[u8]) -> Option<ReadError> {
 }
 
 /// The error for something that is no feed, in words.
-pub(crate) fn not_a_feed(looks_like: &str) -> ReadError {
-    ReadError::NotAFeed { looks_like: looks_like.to_owned(), feeds: Vec::new() }
+pub(crate) fn not_a_feed(looks_like: &str) -> FeedError {
+    FeedError::NotAFeed { looks_like: looks_like.to_owned(), feeds: Vec::new() }
 }
 
 /// The error for text in which no root element was found.
-pub(crate) fn nothing(text: &str) -> ReadError {
+pub(crate) fn nothing(text: &str) -> FeedError {
     match kind(text) {
         Kind::Empty => not_a_feed("empty"),
         Kind::Json => not_a_feed("a JSON document"),
         Kind::Html => not_a_feed("an HTML page"),
-        Kind::Xml => ReadError::Truncated,
+        Kind::Xml => FeedError::Truncated,
         Kind::Text => not_a_feed("plain text"),
     }
 }
 
 /// The error for an HTML page.
-pub(crate) fn page(text: &str, url: Option<&Url>) -> ReadError {
-    ReadError::NotAFeed { looks_like: "an HTML page".to_owned(), feeds: named_feeds(text, url) }
+pub(crate) fn page(text: &str, url: Option<&Url>) -> FeedError {
+    FeedError::NotAFeed { looks_like: "an HTML page".to_owned(), feeds: named_feeds(text, url) }
 }
 
 /// The feeds that a page names in its `<link rel="alternate">`.
@@ -167,7 +167,7 @@ mod tests {
             <link rel=alternate type=application/atom+xml href=/atom>\
             <link rel=alternate type=text/html hreflang=de href=/de>\
             <link rel=alternate type=application/rss+xml href='javascript:alert(1)'>";
-        let ReadError::NotAFeed { looks_like, feeds } = page(html, Some(&url)) else {
+        let FeedError::NotAFeed { looks_like, feeds } = page(html, Some(&url)) else {
             panic!("another error")
         };
         assert_eq!(looks_like, "an HTML page");

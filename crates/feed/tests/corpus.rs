@@ -16,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use feed::{Document, Format, Hints};
+use feed::{FeedDocument, FeedFormat, Hints};
 use news::Item;
 use serde_json::Value;
 
@@ -49,8 +49,8 @@ const FEED_RS: &[Exception] = &[
 ];
 
 /// rdf:about, which the others do not look at, is our guid.
-fn says_guid(document: &Document) -> bool {
-    !matches!(document.format, Format::Rss0 | Format::Rss1)
+fn says_guid(document: &FeedDocument) -> bool {
+    !matches!(document.format, FeedFormat::Rss0 | FeedFormat::Rss1)
 }
 
 fn corpus() -> Option<PathBuf> {
@@ -74,7 +74,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn read(path: &Path) -> Document {
+fn read(path: &Path) -> FeedDocument {
     let bytes = fs::read(path).unwrap();
     feed::read(&bytes, &Hints::default()).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
@@ -194,7 +194,7 @@ fn gofeed_reads_the_same() {
     differences.finish();
 }
 
-fn gofeed_pair(differences: &mut Differences, file: &str, theirs: &Value, document: &Document) {
+fn gofeed_pair(differences: &mut Differences, file: &str, theirs: &Value, document: &FeedDocument) {
     let feed = &document.feed;
     differences.compare(file, "feed title", &text(&theirs["title"]), &feed.title);
     differences.compare(file, "feed link", &text(&theirs["link"]), &feed.link);
@@ -298,7 +298,7 @@ fn feed_rs_reads_the_same() {
     differences.finish();
 }
 
-fn feed_rs_pair(differences: &mut Differences, file: &str, theirs: &Value, document: &Document) {
+fn feed_rs_pair(differences: &mut Differences, file: &str, theirs: &Value, document: &FeedDocument) {
     differences.compare(file, "feed title", &text(&theirs["title"]["content"]), &document.feed.title);
     let entries = theirs["entries"].as_array().unwrap();
     differences.compare(file, "items", &entries.len(), &document.items.len());

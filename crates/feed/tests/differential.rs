@@ -15,7 +15,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use feed::{Document, Format, Hints};
+use feed::{FeedDocument, FeedFormat, Hints};
 use feed_rs::{model, parser::Builder};
 use url::Url;
 
@@ -107,14 +107,14 @@ fn compare(differences: &mut Differences, file: &str, bytes: &[u8], url: Option<
     }
 }
 
-fn compare_feeds(differences: &mut Differences, file: &str, theirs: &model::Feed, ours: &Document) {
+fn compare_feeds(differences: &mut Differences, file: &str, theirs: &model::Feed, ours: &FeedDocument) {
     let title = theirs.title.as_ref().map(|t| letters(&t.content)).unwrap_or_default();
     differences.compare(file, "feed title", title, letters(ours.feed.title.as_deref().unwrap_or_default()));
     differences.compare(file, "feed link", page(&theirs.links), spelled(ours.feed.link.as_deref()));
     differences.compare(file, "items", theirs.entries.len(), ours.items.len());
     // rdf:about, which it does not look at, is our guid.
-    let says_guid = !matches!(ours.format, Format::Rss0 | Format::Rss1);
-    let is_rss = matches!(ours.format, Format::Rss0 | Format::Rss1 | Format::Rss2);
+    let says_guid = !matches!(ours.format, FeedFormat::Rss0 | FeedFormat::Rss1);
+    let is_rss = matches!(ours.format, FeedFormat::Rss0 | FeedFormat::Rss1 | FeedFormat::Rss2);
     // Of items that are the same in both, we keep the first.
     let mut met = BTreeSet::new();
     let plain =

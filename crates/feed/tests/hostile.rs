@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use feed::{Document, Hints, ReadError, read};
+use feed::{FeedDocument, FeedError, Hints, read};
 
 /// Stack of the thread that reads, in bytes: that of a worker of the runtime.
 const STACK_BYTES: usize = 2 << 20;
@@ -48,7 +48,7 @@ fn peak_kib() -> u64 {
     line.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-fn get(text: &str) -> Result<Document, ReadError> {
+fn get(text: &str) -> Result<FeedDocument, FeedError> {
     read(text.as_bytes(), &Hints::default())
 }
 

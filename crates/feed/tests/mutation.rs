@@ -15,7 +15,7 @@ use std::{
 };
 
 use fastrand::Rng;
-use feed::{Document, Hints, limits, read};
+use feed::{FeedDocument, Hints, limits, read};
 use url::Url;
 
 /// Cases of a run unless `NEWSWIRE_FUZZ_CASES` says otherwise: some ten seconds of a debug build, about a minute of a
@@ -139,7 +139,7 @@ fn is_web(link: &str) -> bool {
     (lower.starts_with("http://") || lower.starts_with("https://")) && link.len() <= limits::LINK_BYTES_MAX
 }
 
-fn check(document: &Document) {
+fn check(document: &FeedDocument) {
     assert!(document.items.len() <= limits::ITEMS_KEPT_MAX);
     let mut keys = std::collections::HashSet::new();
     for item in &document.items {

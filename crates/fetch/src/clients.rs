@@ -8,7 +8,7 @@ use std::sync::{
 
 use reqwest::Client;
 
-use crate::{BadPolicy, Policy, exchange, manner::Way};
+use crate::{BadPolicy, Policy, exchange, request_options::Way};
 
 /// Most clients besides the usual one; the one that was not used for longest makes room, and is built again when it
 /// is wanted.

@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use news::Safe;
+use news::Escaped;
 use reqwest::{
     Certificate, Client, Proxy, Request, Response,
     dns::{Addrs, Name, Resolve, Resolving},
@@ -25,7 +25,9 @@ use tokio::{
 };
 use tower_service::Service;
 
-use crate::{BadPolicy, Failure, FailureClass, Policy, Transport, failure, install_tls, manner::Way};
+use crate::{
+    BadPolicy, Failure, FailureClass, HttpTransport, Policy, failure, install_tls, request_options::Way,
+};
 
 /// What we read, best first. `*/*` because some servers refuse a list that does not name what they have.
 const ACCEPTED: &str = "application/atom+xml, application/rss+xml, application/feed+json, application/rdf+xml;q=0.9, \
@@ -216,7 +218,7 @@ pub(crate) async fn ask(
 /// # Errors
 /// [`Fault`] with the classes `connect` and `timeout`.
 pub(crate) async fn ask_over(
-    transport: &dyn Transport,
+    transport: &dyn HttpTransport,
     policy: &Policy,
     mut request: Request,
     addresses: Vec<SocketAddr>,
@@ -236,7 +238,7 @@ pub(crate) async fn ask_over(
     match tokio::time::timeout_at(until, transport.exchange(request, remote)).await {
         Ok(Ok(response)) => Ok(Head { response, connected, remote }),
         Ok(Err(e)) => {
-            let why = format!("could not connect to {host}: {}", Safe(&e.to_string()));
+            let why = format!("could not connect to {host}: {}", Escaped(&e.to_string()));
             Err(fault(FailureClass::Connect, why, true))
         }
         Err(_) => Err(fault(FailureClass::Timeout, format!("{host} took too long to answer"), false)),

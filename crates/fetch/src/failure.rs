@@ -2,7 +2,7 @@
 
 use std::{error::Error, io};
 
-use news::{FailureClass, Safe};
+use news::{Escaped, FailureClass};
 use serde::Serialize;
 
 /// Why a visit gave no feed, for programs and for people.
@@ -37,7 +37,7 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
 
 /// What was wrong at the bottom of it, fit for a log line.
 fn root(error: &(dyn Error + 'static)) -> String {
-    causes(error).last().map(|cause| Safe(&cause.to_string()).to_string()).unwrap_or_default()
+    causes(error).last().map(|cause| Escaped(&cause.to_string()).to_string()).unwrap_or_default()
 }
 
 /// The total deadline passed.

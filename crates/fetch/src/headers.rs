@@ -10,7 +10,7 @@ use reqwest::header::{
 };
 use url::Url;
 
-use crate::CacheLife;
+use crate::Freshness;
 
 /// Longest validator that is kept, and longest value that is shown, in bytes.
 const VALUE_BYTES_MAX: usize = 1024;
@@ -86,13 +86,13 @@ pub(crate) fn is_feed_delta(headers: &HeaderMap) -> bool {
 }
 
 /// How long the answer stays fresh (RFC 9111, section 4.2.1): `max-age` beats `Expires`; `Age` is taken off.
-pub(crate) fn cache_life(headers: &HeaderMap, now: Timestamp) -> CacheLife {
+pub(crate) fn cache_life(headers: &HeaderMap, now: Timestamp) -> Freshness {
     let mut max_age = None;
     for value in headers.get_all(CACHE_CONTROL) {
         for directive in value.to_str().unwrap_or_default().split(',') {
             let (name, argument) = directive.split_once('=').unwrap_or((directive, ""));
             match name.trim().to_ascii_lowercase().as_str() {
-                "no-cache" | "no-store" => return CacheLife::default(),
+                "no-cache" | "no-store" => return Freshness::default(),
                 "max-age" => max_age = max_age.or_else(|| seconds(argument.trim().trim_matches('"'))),
                 _ => {}
             }
@@ -105,7 +105,7 @@ pub(crate) fn cache_life(headers: &HeaderMap, now: Timestamp) -> CacheLife {
     };
     let age = text(headers, &AGE).and_then(seconds).unwrap_or_default();
     let left = max_age.or_else(expires).map(|life| life.saturating_sub(age));
-    CacheLife { fresh_for: left.filter(|left| !left.is_zero()) }
+    Freshness { fresh_for: left.filter(|left| !left.is_zero()) }
 }
 
 /// How long the server asks us to stay away (RFC 9110, section 10.2.3): seconds, or one of the three forms of a

@@ -12,31 +12,31 @@
 )]
 
 mod address;
-mod answer;
 mod body;
 mod clients;
 mod exchange;
 mod failure;
 mod headers;
 mod links;
-mod manner;
 mod policy;
 mod post;
+mod report;
+mod request_options;
 mod resolver;
 pub mod schedule;
 mod transport;
 mod visit;
 
 pub use address::{BadCidr, Cidr, is_public};
-pub use answer::{Answer, CacheLife, Full, Hop, Timings, Visit};
 pub use failure::Failure;
-pub use links::Links;
-pub use manner::{BadManner, Manner};
+pub use links::HeaderLinks;
 pub use news::FailureClass;
 pub use policy::{BadPolicy, Policy};
+pub use report::{FetchReport, FetchResult, Freshness, Full, RedirectHop, Timings};
+pub use request_options::{InvalidOptions, RequestOptions};
 pub use resolver::{Lookup, Resolver, SystemResolver};
-pub use transport::{Exchange, Transport};
-pub use visit::{Request, Visitor, issuer, may_share_credentials};
+pub use transport::{Exchange, HttpTransport};
+pub use visit::{VisitRequest, Visitor, may_share_credentials, validator_key};
 
 /// Makes ring the process's TLS provider, unless one is installed already.
 ///

@@ -12,7 +12,7 @@ const VALUE_BYTES_MAX: usize = 8 * 1024;
 
 /// What the head of an answer links to; the first of each counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Links {
+pub struct HeaderLinks {
     /// `rel="hub"`: whom to ask for pushes.
     pub hub: Option<FeedUrl>,
     /// `rel="self"`: the name under which the hub knows the feed.
@@ -20,8 +20,8 @@ pub struct Links {
 }
 
 /// Reads them; relative targets are relative to `base`.
-pub(crate) fn links(headers: &HeaderMap, base: &Url) -> Links {
-    let mut links = Links::default();
+pub(crate) fn links(headers: &HeaderMap, base: &Url) -> HeaderLinks {
+    let mut links = HeaderLinks::default();
     for value in headers.get_all(LINK).iter().take(VALUES_MAX) {
         let value = String::from_utf8_lossy(value.as_bytes());
         let end = value.floor_char_boundary(VALUE_BYTES_MAX);

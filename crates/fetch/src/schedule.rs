@@ -20,20 +20,20 @@ use std::time::Duration;
 use news::Timestamp;
 
 use calendar::Calendar;
-pub use catch_up::{Planned, catch_up};
+pub use catch_up::{PlannedVisit, catch_up};
+pub use words::humanize;
 use words::ordinal;
-pub use words::words;
 
 /// The bounds of every interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
+pub struct IntervalBounds {
     /// Never come sooner, whatever anybody says. 5 minutes.
     pub interval_min: Duration,
     /// Never come later, unless the server asks for it. 24 hours.
     pub interval_max: Duration,
 }
 
-impl Default for Pace {
+impl Default for IntervalBounds {
     fn default() -> Self {
         Self { interval_min: Duration::from_secs(5 * 60), interval_max: DAY }
     }
@@ -41,7 +41,7 @@ impl Default for Pace {
 
 /// How the visit ended, as far as the next one is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ScheduleOutcome {
     /// The feed was had, whole or in part.
     Healthy,
     /// We had it already: 304, or the same bytes again.
@@ -56,13 +56,13 @@ pub enum Outcome {
 
 /// Everything that decides about the next visit.
 #[derive(Clone, Debug)]
-pub struct Facts<'a> {
+pub struct ScheduleInput<'a> {
     /// The bounds, from the configuration.
-    pub pace: Pace,
+    pub pace: IntervalBounds,
     /// When the visit ended.
     pub now: Timestamp,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: ScheduleOutcome,
     /// Its HTTP status, if a server answered.
     pub code: Option<u16>,
     /// Visits in a row without a feed, this one included; 0 counts as 1 after a failure.
@@ -84,16 +84,16 @@ pub struct Facts<'a> {
     pub skip_hours: u32,
     /// `skipDays`: days of the week in UTC on which the feed wants no visit. Bit 0 is Monday, bit 6 Sunday.
     pub skip_days: u8,
-    /// How long the server says that its answer stays fresh ([`crate::CacheLife`]).
+    /// How long the server says that its answer stays fresh ([`crate::Freshness`]).
     pub cache_life: Option<Duration>,
     /// How long the server asks us to stay away.
     pub retry_after: Option<Duration>,
 }
 
-impl Facts<'_> {
+impl ScheduleInput<'_> {
     /// Facts that say no more than how a visit ended.
     #[must_use]
-    pub fn new(pace: Pace, now: Timestamp, outcome: Outcome) -> Self {
+    pub fn new(pace: IntervalBounds, now: Timestamp, outcome: ScheduleOutcome) -> Self {
         Self {
             pace,
             now,
@@ -143,20 +143,20 @@ struct Rule {
 
 /// Says when to come again after a visit. `jitter` is a random number from 0 to 1, from outside.
 #[must_use]
-pub fn next_visit(facts: &Facts<'_>, jitter: f64) -> Next {
-    let pace = Pace {
+pub fn next_visit(facts: &ScheduleInput<'_>, jitter: f64) -> Next {
+    let pace = IntervalBounds {
         interval_min: facts.pace.interval_min,
         interval_max: facts.pace.interval_max.max(facts.pace.interval_min),
     };
     let start = facts.every.unwrap_or_default().clamp(pace.interval_min, pace.interval_max);
     let base = match facts.outcome {
-        Outcome::Healthy | Outcome::Unchanged => rhythm::base(facts, pace),
-        Outcome::Failed => failed(facts.failures.max(1), start, pace),
-        Outcome::Throttled => throttled(facts, start, pace),
-        Outcome::Gone if facts.gone_in_a_row >= GONE_CONFIRMATIONS => {
+        ScheduleOutcome::Healthy | ScheduleOutcome::Unchanged => rhythm::base(facts, pace),
+        ScheduleOutcome::Failed => failed(facts.failures.max(1), start, pace),
+        ScheduleOutcome::Throttled => throttled(facts, start, pace),
+        ScheduleOutcome::Gone if facts.gone_in_a_row >= GONE_CONFIRMATIONS => {
             return Next { at: None, why: format!("gone (410), confirmed {GONE_CONFIRMATIONS} times") };
         }
-        Outcome::Gone => gone(facts.gone_in_a_row.max(1), start, pace),
+        ScheduleOutcome::Gone => gone(facts.gone_in_a_row.max(1), start, pace),
     };
     let (wait, why) = match longest_ask(facts, pace) {
         Some(ask) if ask.wait >= base.wait => (between(ask.wait, tenth_more(ask.wait), jitter), ask.why),
@@ -168,13 +168,13 @@ pub fn next_visit(facts: &Facts<'_>, jitter: f64) -> Next {
         }
     };
     let next = Next { at: Some(facts.now.plus(wait)), why };
-    welcome(next, facts.skip_hours, facts.skip_days, jitter)
+    defer_past_skip_windows(next, facts.skip_hours, facts.skip_days, jitter)
 }
 
 /// Moves a visit out of the hours and days that the feed wants to be left alone in, by at most a day. The sets are those
-/// of [`Facts`]; `jitter` is a random number from 0 to 1, from outside.
+/// of [`ScheduleInput`]; `jitter` is a random number from 0 to 1, from outside.
 #[must_use]
-pub fn welcome(next: Next, skip_hours: u32, skip_days: u8, jitter: f64) -> Next {
+pub fn defer_past_skip_windows(next: Next, skip_hours: u32, skip_days: u8, jitter: f64) -> Next {
     let Next { at: Some(at), why } = next else { return next };
     let latest = at.plus(ASK_MAX);
     match Calendar::new(skip_hours, skip_days).first_allowed(at, latest) {
@@ -191,7 +191,7 @@ pub fn welcome(next: Next, skip_hours: u32, skip_days: u8, jitter: f64) -> Next 
 /// Says when a source that was never visited is visited first: new sources start 10 ms apart, and all of them
 /// within `interval_min`. `place` counts from 0.
 #[must_use]
-pub fn first_visit(now: Timestamp, place: usize, total: usize, pace: Pace) -> Next {
+pub fn first_visit(now: Timestamp, place: usize, total: usize, pace: IntervalBounds) -> Next {
     let total = u32::try_from(total.max(1)).unwrap_or(u32::MAX);
     let place = u32::try_from(place).unwrap_or(u32::MAX).min(total - 1);
     let in_all = FIRST_STEP.saturating_mul(total).min(pace.interval_min);
@@ -201,34 +201,34 @@ pub fn first_visit(now: Timestamp, place: usize, total: usize, pace: Pace) -> Ne
 
 /// The longest time for which a server may send us away.
 #[must_use]
-pub fn ask_max(pace: Pace) -> Duration {
+pub fn ask_max(pace: IntervalBounds) -> Duration {
     ASK_MAX.max(pace.interval_max)
 }
 
-fn doubled(start: Duration, times: u32, pace: Pace) -> Duration {
+fn doubled(start: Duration, times: u32, pace: IntervalBounds) -> Duration {
     let factor = 1_u32.checked_shl(times).unwrap_or(u32::MAX);
     start.saturating_mul(factor).clamp(pace.interval_min, pace.interval_max)
 }
 
-fn failed(failures: u32, start: Duration, pace: Pace) -> Rule {
+fn failed(failures: u32, start: Duration, pace: IntervalBounds) -> Rule {
     let wait = doubled(start, failures - 1, pace);
     let why = match failures {
-        1 => format!("first failure: {}", words(wait)),
+        1 => format!("first failure: {}", humanize(wait)),
         n if wait == pace.interval_max => {
-            format!("{} failure in a row, never later than {}", ordinal(n), words(wait))
+            format!("{} failure in a row, never later than {}", ordinal(n), humanize(wait))
         }
-        n => format!("{} failure in a row, doubling: {}", ordinal(n), words(wait)),
+        n => format!("{} failure in a row, doubling: {}", ordinal(n), humanize(wait)),
     };
     Rule { wait, why }
 }
 
-fn throttled(facts: &Facts<'_>, start: Duration, pace: Pace) -> Rule {
+fn throttled(facts: &ScheduleInput<'_>, start: Duration, pace: IntervalBounds) -> Rule {
     let status = facts.code.unwrap_or(429);
     if let Some(asked) = facts.retry_after {
         let why = format!(
             "throttled ({status}): server asked for {} (Retry-After), never sooner than {}",
-            words(asked),
-            words(start)
+            humanize(asked),
+            humanize(start)
         );
         return Rule { wait: start, why };
     }
@@ -239,22 +239,22 @@ fn throttled(facts: &Facts<'_>, start: Duration, pace: Pace) -> Rule {
     let why = format!(
         "throttled ({status}) without Retry-After, {} visit in a row without a feed: {}",
         ordinal(failures),
-        words(wait)
+        humanize(wait)
     );
     Rule { wait, why }
 }
 
-fn gone(times: u32, start: Duration, pace: Pace) -> Rule {
+fn gone(times: u32, start: Duration, pace: IntervalBounds) -> Rule {
     let wait = doubled(start.saturating_mul(GONE_SPREAD), times - 1, pace);
     let why =
-        format!("gone (410), seen {times} of {GONE_CONFIRMATIONS} times: asking again in {}", words(wait));
+        format!("gone (410), seen {times} of {GONE_CONFIRMATIONS} times: asking again in {}", humanize(wait));
     Rule { wait, why }
 }
 
 /// The longest of what the server and the document ask for.
-fn longest_ask(facts: &Facts<'_>, pace: Pace) -> Option<Rule> {
+fn longest_ask(facts: &ScheduleInput<'_>, pace: IntervalBounds) -> Option<Rule> {
     let server = ask_max(pace);
-    let has_feed = matches!(facts.outcome, Outcome::Healthy | Outcome::Unchanged);
+    let has_feed = matches!(facts.outcome, ScheduleOutcome::Healthy | ScheduleOutcome::Unchanged);
     let hint = |wait: Option<Duration>| wait.filter(|_| has_feed && facts.every.is_none());
     let asks = [
         (facts.retry_after, server, "server asked for", "Retry-After"),
@@ -264,8 +264,8 @@ fn longest_ask(facts: &Facts<'_>, pace: Pace) -> Option<Rule> {
     ];
     let cut = |(wait, max, says, field): (Option<Duration>, Duration, &str, &str)| {
         let asked = wait.filter(|wait| !wait.is_zero())?;
-        let cut = if asked > max { format!(", cut to {}", words(max)) } else { String::new() };
-        let why = format!("{says} {} ({field}){cut}", words(asked));
+        let cut = if asked > max { format!(", cut to {}", humanize(max)) } else { String::new() };
+        let why = format!("{says} {} ({field}){cut}", humanize(asked));
         Some(Rule { wait: asked.min(max), why })
     };
     // `max_by_key` gives the last of equals, so reversed: on a tie the stronger voice is named.

@@ -9,7 +9,7 @@ use std::{future::Future, io, net::SocketAddr, pin::Pin};
 pub type Exchange = Pin<Box<dyn Future<Output = io::Result<reqwest::Response>> + Send>>;
 
 /// Carries exchanges out instead of connections over TCP.
-pub trait Transport: Send + Sync {
+pub trait HttpTransport: Send + Sync {
     /// Asks `to`, which was checked, and gives the head of its answer. An error means that no connection came about.
     /// May take as long as it likes: the visit has deadlines.
     fn exchange(&self, request: reqwest::Request, to: SocketAddr) -> Exchange;

@@ -8,7 +8,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use news::{FeedUrl, Safe, Timestamp};
+use news::{Escaped, FeedUrl, Timestamp};
 use reqwest::{
     Client, Method, Response, StatusCode,
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH},
@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use url::{Host, Url};
 
 use crate::{
-    Answer, BadPolicy, CacheLife, Failure, FailureClass, Full, Hop, Links, Manner, Policy, Resolver,
-    SystemResolver, Timings, Transport, Visit, body,
+    BadPolicy, Failure, FailureClass, FetchReport, FetchResult, Freshness, Full, HeaderLinks, HttpTransport,
+    Policy, RedirectHop, RequestOptions, Resolver, SystemResolver, Timings, body,
     clients::Clients,
     exchange::{self, Deadlines, Fault, Head},
     failure, headers, links, resolver,
@@ -29,26 +29,26 @@ const A_IM: HeaderName = HeaderName::from_static("a-im");
 
 /// What to visit, and what we have of it already.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub struct VisitRequest<'a> {
     /// The feed.
     pub url: &'a FeedUrl,
     /// The `ETag` that its server gave us, byte for byte.
     pub etag: Option<&'a str>,
     /// The `Last-Modified` that its server gave us, byte for byte.
     pub last_modified: Option<&'a str>,
-    /// Which address gave them ([`Full::issuer`]): they are sent to no other on the way. Nothing: to every one.
-    pub issuer: Option<u64>,
+    /// Which address gave them ([`Full::validator_key`]): they are sent to no other on the way. Nothing: to every one.
+    pub validator_key: Option<u64>,
     /// The deadline of the whole visit, instead of [`Policy::timeout_total`].
     pub timeout: Option<Duration>,
     /// Longest body in bytes after decoding, instead of [`Policy::body_bytes_max`].
     pub body_bytes_max: Option<usize>,
     /// How it is asked, when not as all the others are.
-    pub manner: Option<&'a Manner>,
+    pub manner: Option<&'a RequestOptions>,
     /// What time it is.
     pub now: Timestamp,
 }
 
-impl<'a> Request<'a> {
+impl<'a> VisitRequest<'a> {
     /// An unconditional request, asked as all the others are.
     #[must_use]
     pub fn new(url: &'a FeedUrl, now: Timestamp) -> Self {
@@ -56,7 +56,7 @@ impl<'a> Request<'a> {
             url,
             etag: None,
             last_modified: None,
-            issuer: None,
+            validator_key: None,
             timeout: None,
             body_bytes_max: None,
             manner: None,
@@ -65,7 +65,7 @@ impl<'a> Request<'a> {
     }
 
     fn has_secrets(&self) -> bool {
-        has_credentials(self.url) || self.manner.is_some_and(Manner::has_secrets)
+        has_credentials(self.url) || self.manner.is_some_and(RequestOptions::has_secrets)
     }
 }
 
@@ -76,7 +76,7 @@ pub struct Visitor {
     pub(crate) policy: Arc<Policy>,
     pub(crate) resolver: Arc<dyn Resolver>,
     /// Nothing for the machine's own network.
-    transport: Option<Arc<dyn Transport>>,
+    transport: Option<Arc<dyn HttpTransport>>,
 }
 
 /// Who asks: the client, and the proxy that it goes through.
@@ -93,11 +93,11 @@ struct Trip {
     is_conditional: bool,
     is_retried: bool,
     code: Option<u16>,
-    hops: Vec<Hop>,
+    hops: Vec<RedirectHop>,
     timings: Timings,
     headers: Vec<(String, String)>,
-    links: Links,
-    cache: CacheLife,
+    links: HeaderLinks,
+    cache: Freshness,
     retry_after: Option<Duration>,
     remote: Option<SocketAddr>,
     body_bytes: u64,
@@ -124,7 +124,7 @@ impl Visitor {
 
     /// The same visitor over a network from outside. Guard, deadlines, caps and redirects stay its own.
     #[must_use]
-    pub fn with_transport(self, transport: Arc<dyn Transport>) -> Self {
+    pub fn with_transport(self, transport: Arc<dyn HttpTransport>) -> Self {
         Self { transport: Some(transport), ..self }
     }
 
@@ -136,7 +136,7 @@ impl Visitor {
     }
 
     /// Makes one visit. It ends before the request's deadline, whatever the server does.
-    pub async fn visit(&self, request: &Request<'_>) -> Visit {
+    pub async fn visit(&self, request: &VisitRequest<'_>) -> FetchReport {
         let started = Instant::now();
         let mut trip = Trip {
             now: request.now,
@@ -148,17 +148,17 @@ impl Visitor {
             hops: Vec::new(),
             timings: Timings::default(),
             headers: Vec::new(),
-            links: Links::default(),
-            cache: CacheLife::default(),
+            links: HeaderLinks::default(),
+            cache: Freshness::default(),
             retry_after: None,
             remote: None,
             body_bytes: 0,
         };
         let answer = Box::pin(self.travel(request, &mut trip)).await;
-        trip.end(answer.unwrap_or_else(Answer::Failed))
+        trip.end(answer.unwrap_or_else(FetchResult::Failed))
     }
 
-    async fn travel(&self, request: &Request<'_>, trip: &mut Trip) -> Result<Answer, Failure> {
+    async fn travel(&self, request: &VisitRequest<'_>, trip: &mut Trip) -> Result<FetchResult, Failure> {
         let way = request.manner.map(|manner| manner.way.clone()).unwrap_or_default();
         let client = self.clients.get(&self.policy, &way).map_err(|bad| {
             let class = if way.authorities_pem.is_some() { FailureClass::Tls } else { FailureClass::Connect };
@@ -184,7 +184,7 @@ impl Visitor {
                 ));
             }
             seen.push(target);
-            trip.hops.push(Hop { code: response.status().as_u16(), from: at, to: to.clone() });
+            trip.hops.push(RedirectHop { code: response.status().as_u16(), from: at, to: to.clone() });
             at = to;
         }
     }
@@ -193,7 +193,7 @@ impl Visitor {
     fn question(
         &self,
         asker: &Asker,
-        request: &Request<'_>,
+        request: &VisitRequest<'_>,
         at: &FeedUrl,
         trip: &Trip,
     ) -> Result<reqwest::Request, Failure> {
@@ -294,7 +294,7 @@ impl Visitor {
     /// The target of a redirect, if it may be followed. The guard has its say when it is dialled.
     fn follow(
         &self,
-        request: &Request<'_>,
+        request: &VisitRequest<'_>,
         at: &FeedUrl,
         head: &HeaderMap,
         hops: usize,
@@ -309,7 +309,7 @@ impl Visitor {
         let to = to.and_then(|url| FeedUrl::try_new(url.as_str()).ok()).ok_or_else(|| {
             // Up to the colon there is no secret in it.
             let scheme = location.split_once(':').map_or("", |(scheme, _)| scheme);
-            let message = format!("redirected to no http or https address ({}:…)", Safe(scheme));
+            let message = format!("redirected to no http or https address ({}:…)", Escaped(scheme));
             Failure::new(FailureClass::BadUrl, message)
         })?;
         let downgrades = at.secret().scheme() == "https" && to.secret().scheme() == "http";
@@ -323,11 +323,11 @@ impl Visitor {
 
     async fn settle(
         &self,
-        request: &Request<'_>,
+        request: &VisitRequest<'_>,
         at: &FeedUrl,
         response: Response,
         trip: &mut Trip,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<FetchResult, Failure> {
         match response.status().as_u16() {
             200 | 203 => self.full(request, at, response, false, trip).await,
             226 if headers::is_feed_delta(response.headers()) => {
@@ -335,28 +335,29 @@ impl Visitor {
             }
             304 if !conditions(request, at).is_empty() => {
                 let (etag, last_modified) = headers::validators(response.headers());
-                Ok(Answer::NotModified { etag, last_modified })
+                Ok(FetchResult::NotModified { etag, last_modified })
             }
             304 => Err(Failure::new(
                 FailureClass::BadHttp,
                 "answered 304 although nothing was asked conditionally",
             )),
-            429 | 503 => Ok(Answer::Throttled),
-            410 => Ok(Answer::Gone),
+            429 | 503 => Ok(FetchResult::Throttled),
+            410 => Ok(FetchResult::Gone),
             _ => Err(refused(&response)),
         }
     }
 
     async fn full(
         &self,
-        request: &Request<'_>,
+        request: &VisitRequest<'_>,
         at: &FeedUrl,
         response: Response,
         is_delta: bool,
         trip: &mut Trip,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<FetchResult, Failure> {
         if let Some(codings) = headers::undecoded(response.headers()) {
-            let message = format!("the content coding {} is none that is understood alone", Safe(&codings));
+            let message =
+                format!("the content coding {} is none that is understood alone", Escaped(&codings));
             return Err(Failure::new(FailureClass::BadEncoding, message));
         }
         let (etag, last_modified) = headers::validators(response.headers());
@@ -369,8 +370,17 @@ impl Visitor {
         let body = body?;
         let url = without_credentials(at.secret());
         let (body, body_hash) = (body.bytes, body.hash);
-        let issuer = issuer(at);
-        Ok(Answer::Full(Full { body, body_hash, content_type, etag, last_modified, issuer, url, is_delta }))
+        let validator_key = validator_key(at);
+        Ok(FetchResult::Full(Full {
+            body,
+            body_hash,
+            content_type,
+            etag,
+            last_modified,
+            validator_key,
+            url,
+            is_delta,
+        }))
     }
 }
 
@@ -387,10 +397,10 @@ impl Trip {
         }
     }
 
-    fn end(self, answer: Answer) -> Visit {
+    fn end(self, answer: FetchResult) -> FetchReport {
         // An answer that did not arrive whole stays fresh for nobody.
-        let cache = if matches!(answer, Answer::Failed(_)) { CacheLife::default() } else { self.cache };
-        Visit {
+        let cache = if matches!(answer, FetchResult::Failed(_)) { Freshness::default() } else { self.cache };
+        FetchReport {
             answer,
             code: self.code,
             is_conditional: self.is_conditional,
@@ -407,15 +417,15 @@ impl Trip {
 }
 
 /// The headers that make a request to one address conditional: none for another address than issued the validators.
-fn conditions(request: &Request<'_>, at: &FeedUrl) -> Vec<(HeaderName, HeaderValue)> {
-    if request.issuer.is_some_and(|by| by != issuer(at)) {
+fn conditions(request: &VisitRequest<'_>, at: &FeedUrl) -> Vec<(HeaderName, HeaderValue)> {
+    if request.validator_key.is_some_and(|by| by != validator_key(at)) {
         return Vec::new();
     }
     validators(request)
 }
 
 /// The validators as headers. One that cannot stand in a header never came from one.
-fn validators(request: &Request<'_>) -> Vec<(HeaderName, HeaderValue)> {
+fn validators(request: &VisitRequest<'_>) -> Vec<(HeaderName, HeaderValue)> {
     let validators = [(IF_NONE_MATCH, request.etag), (IF_MODIFIED_SINCE, request.last_modified)];
     let value = |validator: &str| HeaderValue::from_bytes(validator.as_bytes()).ok();
     validators.into_iter().filter_map(|(name, validator)| Some((name, value(validator?)?))).collect()
@@ -457,7 +467,7 @@ fn borrowed(host: &Host) -> Host<&str> {
 
 /// A number for the address that gives validators: without user name, password and fragment.
 #[must_use]
-pub fn issuer(url: &FeedUrl) -> u64 {
+pub fn validator_key(url: &FeedUrl) -> u64 {
     let digest = Sha256::digest(without_fragment(url.secret()).as_str().as_bytes());
     digest.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
 }

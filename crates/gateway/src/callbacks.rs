@@ -23,7 +23,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::{Instant, timeout},
 };
-use wire::Peer;
+use wire::PeerClient;
 
 use crate::hub::neighbourhood;
 
@@ -153,7 +153,7 @@ impl Memory {
 
 impl Porter {
     /// Until the workers are gone.
-    pub(crate) async fn serve(&mut self, peer: &Peer) {
+    pub(crate) async fn serve(&mut self, peer: &PeerClient) {
         let places = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
         while let Some((id, call, reply)) = self.0.recv().await {
             let place = Arc::clone(&places).acquire_owned().await.expect("the places are never closed");
@@ -177,7 +177,7 @@ struct Answer {
     is_ours: bool,
 }
 
-async fn ask(peer: &Peer, id: &str, call: Call) -> Result<bool, NoAnswer> {
+async fn ask(peer: &PeerClient, id: &str, call: Call) -> Result<bool, NoAnswer> {
     let answer = match call {
         Call::Verify { mode, topic, lease_seconds, reason } => {
             let asked = json!({

@@ -21,7 +21,7 @@ pub fn check(config: &Config) -> Findings {
         ("gateway.read_tokens_file", &gateway.read_tokens_file),
     ] {
         if let Some(path) = file {
-            findings.look_at_rights(key, path);
+            findings.warn_if_world_readable(key, path);
         }
     }
     findings

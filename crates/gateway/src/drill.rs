@@ -11,7 +11,7 @@ use std::{
 };
 
 use daemon::{
-    drill::{self, Mailbox, hold, jump_clock, leak_descriptors, offer, silent_pipe},
+    drill::{self, DrillQueue, hold, jump_clock, leak_descriptors, offer, silent_pipe},
     work,
 };
 use tokio::{runtime::Handle, time::Instant};
@@ -23,8 +23,8 @@ const HOG: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mi
 
 /// What the threads of the pool wait for.
 static POOL: Mutex<()> = Mutex::new(());
-static WORKERS: LazyLock<Mailbox<Harm>> = LazyLock::new(Mailbox::new);
-static ARBITER: LazyLock<Mailbox<Duration>> = LazyLock::new(Mailbox::new);
+static WORKERS: LazyLock<DrillQueue<Harm>> = LazyLock::new(DrillQueue::new);
+static ARBITER: LazyLock<DrillQueue<Duration>> = LazyLock::new(DrillQueue::new);
 static LOCK: Mutex<()> = Mutex::new(());
 
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use news::{Kind, Timestamp, parse_duration};
+use news::{EventKind, Timestamp, parse_duration};
 
 use crate::{problem::Problem, readers::Scope, sse::Frame};
 
@@ -85,8 +85,8 @@ impl Filter {
 
     pub(crate) fn wants(&self, frame: &Frame) -> bool {
         let kind = match frame.kind {
-            Kind::Item => "item",
-            Kind::Update => "update",
+            EventKind::Item => "item",
+            EventKind::Update => "update",
         };
         self.wants_kind(kind)
             && self.wants_source(frame.source.as_str(), &frame.category, &frame.tags)

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use daemon::{Clock, metrics::Metrics, watch::Watch};
+use daemon::{Clock, metrics::MetricsRegistry, watch::Watch};
 use ipnet::IpNet;
 use news::{SourceId, SourceStatus, Timestamp};
 use tokio::{sync::watch, time::Instant};
@@ -72,7 +72,7 @@ pub(crate) struct Hub {
     clients: Mutex<Clients>,
     pub(crate) connections: Connections,
     pub(crate) lags: Lags,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: MetricsRegistry,
     pub(crate) numbers: Numbers,
     /// The daemon's metrics as they last came.
     pub(crate) daemon_metrics: RwLock<String>,
@@ -92,7 +92,7 @@ impl Hub {
         clock: Clock,
         watch: Watch,
     ) -> Self {
-        let metrics = Metrics::new();
+        let metrics = MetricsRegistry::new();
         watch.register_loops(&metrics, "gateway");
         watch.register_clock_jumps(&metrics, "gateway");
         let connections =

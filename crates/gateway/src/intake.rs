@@ -4,12 +4,15 @@
 
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
-use daemon::watch::Kind;
+use daemon::watch::WatchKind;
 use news::{Cursor, Seq, SourceNotice, SourceStatus};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use wire::{Coverage, Endpoint, Hello, Incoming, Peer, Resume, Signal, Subscription, Timing};
+use wire::{
+    Coverage, Endpoint, PeerClient, ReceivedEvent, Resume, StreamOpened, Subscription, SubscriptionEvent,
+    SubscriptionTiming,
+};
 
 use crate::{
     callbacks::Porter,
@@ -43,12 +46,12 @@ pub(crate) fn start(
 ) -> anyhow::Result<thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let endpoint = Endpoint::Socket(socket);
-    let peer = Peer::try_new(endpoint.clone())?;
+    let peer = PeerClient::try_new(endpoint.clone())?;
     #[expect(clippy::disallowed_methods, reason = "the loop of this very thread")]
     let work = move || {
         runtime.block_on(async {
             let catalogue = Notify::new();
-            let beats = hub.watch.beats("intake", Kind::Wire);
+            let beats = hub.watch.beats("intake", WatchKind::Wire);
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = beats => {}
@@ -66,16 +69,16 @@ pub(crate) fn start(
 
 async fn follow_the_wire(hub: &Hub, endpoint: Endpoint, ring_events: usize, catalogue: &Notify) {
     let path = format!("/wire?snapshot={ring_events}");
-    let mut wire = Subscription::new(endpoint, &path, None, Coverage::All, Timing::default());
+    let mut wire = Subscription::new(endpoint, &path, None, Coverage::All, SubscriptionTiming::default());
     // The head at the time we came: the ring is filled when it has that.
     let mut filled_at = Seq::NONE;
     loop {
         let signal = wire.next().await;
-        if !matches!(signal, Signal::Lost { .. }) {
+        if !matches!(signal, SubscriptionEvent::Lost { .. }) {
             hub.link.heard();
         }
         match signal {
-            Signal::Connected(hello) => {
+            SubscriptionEvent::Connected(hello) => {
                 filled_at = connected(hub, &hello);
                 catalogue.notify_one();
                 let cursor = wire.cursor().map_or(Seq::NONE, |c| c.seq);
@@ -83,22 +86,24 @@ async fn follow_the_wire(hub: &Hub, endpoint: Endpoint, ring_events: usize, cata
                     hub.ring.set_filled(filled_at);
                 }
             }
-            Signal::Event(incoming) => take_event(hub, &incoming, filled_at),
-            Signal::Gap(missed) => tracing::warn!(missed = missed.missed, "missed events on the wire"),
-            Signal::Notice(name, data) if name == "source" => take_notice(hub, &data),
-            Signal::Notice(name, _) if name == "catalogue" => catalogue.notify_one(),
-            Signal::Heartbeat(data) => {
+            SubscriptionEvent::Event(incoming) => take_event(hub, &incoming, filled_at),
+            SubscriptionEvent::Gap(missed) => {
+                tracing::warn!(missed = missed.missed, "missed events on the wire")
+            }
+            SubscriptionEvent::Notice(name, data) if name == "source" => take_notice(hub, &data),
+            SubscriptionEvent::Notice(name, _) if name == "catalogue" => catalogue.notify_one(),
+            SubscriptionEvent::Heartbeat(data) => {
                 beat(hub, &data);
                 continue;
             }
-            Signal::Notice(..) => continue,
-            Signal::Lost { reason, .. } => lost(hub, &reason),
+            SubscriptionEvent::Notice(..) => continue,
+            SubscriptionEvent::Lost { reason, .. } => lost(hub, &reason),
         }
         hub.ring_the_bell();
     }
 }
 
-fn connected(hub: &Hub, hello: &Hello) -> Seq {
+fn connected(hub: &Hub, hello: &StreamOpened) -> Seq {
     let resume = hello.resume.as_str();
     hub.numbers.wire_connected.set(1);
     let Some(head) = &hello.head else {
@@ -137,7 +142,7 @@ fn lost(hub: &Hub, reason: &str) {
     }
 }
 
-fn take_event(hub: &Hub, incoming: &Incoming, filled_at: Seq) {
+fn take_event(hub: &Hub, incoming: &ReceivedEvent, filled_at: Seq) {
     match Frame::render(&incoming.json) {
         Ok(frame) => hub.ring.push(frame),
         Err(error) => {
@@ -189,7 +194,7 @@ struct SourceList {
 }
 
 /// Reads the list of sources whenever somebody says that it changed.
-async fn keep_sources(hub: &Hub, peer: &Peer, catalogue: &Notify) {
+async fn keep_sources(hub: &Hub, peer: &PeerClient, catalogue: &Notify) {
     loop {
         catalogue.notified().await;
         match peer.get("/sources", ANSWER_WITHIN, SOURCES_BYTES_MAX).await {
@@ -206,7 +211,7 @@ async fn keep_sources(hub: &Hub, peer: &Peer, catalogue: &Notify) {
     }
 }
 
-async fn keep_metrics(hub: &Hub, peer: &Peer) {
+async fn keep_metrics(hub: &Hub, peer: &PeerClient) {
     let mut every = tokio::time::interval(METRICS_EVERY);
     loop {
         every.tick().await;

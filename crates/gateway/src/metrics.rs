@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use daemon::metrics::{Answers, Metrics};
+use daemon::metrics::{MetricsRegistry, MetricsSink};
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 
 use crate::{hub::Hub, readers::Refusal, routes::Readiness};
@@ -45,7 +45,7 @@ pub(crate) struct Numbers {
 impl Numbers {
     /// Registers all of them.
     #[expect(clippy::too_many_lines, reason = "a list, one metric after the other")]
-    pub(crate) fn register(metrics: &Metrics) -> Self {
+    pub(crate) fn register(metrics: &MetricsRegistry) -> Self {
         Self {
             clients: metrics.add("newswire_gateway_clients", "Open streams"),
             worker_clients: metrics.add("newswire_gateway_worker_clients", "Open streams, by worker"),
@@ -157,7 +157,7 @@ pub(crate) fn ask(hub: &Arc<Hub>) {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "clients, events and bytes of a memory are far below 2^53")]
-fn answer(hub: &Hub, answers: &mut Answers<'_>) -> fmt::Result {
+fn answer(hub: &Hub, answers: &mut MetricsSink<'_>) -> fmt::Result {
     let truth = |is: bool| f64::from(u8::from(is));
     let readiness = Readiness::of(hub);
     let bounds = hub.ring.bounds();

@@ -22,7 +22,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
-use wire::Peer;
+use wire::PeerClient;
 
 /// Orders that wait for the daemon; one more is refused.
 const ORDERS_MAX: usize = 16;
@@ -140,7 +140,7 @@ impl Refreshes {
 
 impl Clerk {
     /// One order after the other, until the workers are gone.
-    pub(crate) async fn serve(&mut self, daemon: &Peer) {
+    pub(crate) async fn serve(&mut self, daemon: &PeerClient) {
         while let Some((sources, reply)) = self.0.recv().await {
             if reply.is_closed() {
                 continue;

@@ -15,7 +15,7 @@ use news::{Cursor, Epoch, Timestamp};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use wire::Peer;
+use wire::PeerClient;
 
 use crate::sse::Frame;
 
@@ -79,7 +79,7 @@ impl Replays {
 
 impl Librarian {
     /// Until the workers are gone.
-    pub(crate) async fn serve(&mut self, peer: &Peer) {
+    pub(crate) async fn serve(&mut self, peer: &PeerClient) {
         let places = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
         while let Some((from, reply)) = self.0.recv().await {
             let place = Arc::clone(&places).acquire_owned().await.expect("the places are never closed");
@@ -104,7 +104,7 @@ struct LogAnswer {
     events: Vec<Box<RawValue>>,
 }
 
-async fn fetch(peer: &Peer, from: &From) -> Result<Page, NoPage> {
+async fn fetch(peer: &PeerClient, from: &From) -> Result<Page, NoPage> {
     let path = match from {
         From::After(cursor) => format!("/log?limit={PAGE_EVENTS}&after={cursor}"),
         From::Since(instant) => format!("/log?limit={PAGE_EVENTS}&since={instant}"),

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use news::{Cursor, Epoch, Seq, Timestamp};
-use wire::Standing;
+use wire::LogBounds;
 
 use crate::{filter::Filter, sse::Frame, wording::Wording};
 
@@ -75,7 +75,7 @@ pub(crate) struct Taken {
 #[derive(Clone, Debug)]
 pub(crate) struct State {
     /// What can be had, from here or from the daemon's log; nothing until the daemon has spoken for the first time.
-    pub(crate) standing: Option<Standing>,
+    pub(crate) standing: Option<LogBounds>,
     /// The oldest event that is here.
     pub(crate) oldest: Seq,
     pub(crate) generation: u64,
@@ -286,7 +286,7 @@ pub(crate) enum Found {
 
 impl Inner {
     fn state(&self) -> State {
-        let standing = self.epoch.as_ref().map(|epoch| Standing {
+        let standing = self.epoch.as_ref().map(|epoch| LogBounds {
             epoch: epoch.clone(),
             oldest: self.log_oldest.min(self.oldest),
             head: self.head(),
@@ -320,7 +320,7 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
-    use news::{Event, FeedUrl, Item, Kind, Source, SourceId};
+    use news::{Event, EventKind, FeedUrl, Item, Source, SourceId};
     use proptest::prelude::*;
 
     use super::*;
@@ -331,7 +331,7 @@ mod tests {
         let source = Source::new(SourceId::try_new(source).unwrap(), url);
         let id = Cursor { epoch: Epoch::try_new("e").unwrap(), seq: Seq(seq) };
         let first_seen = Timestamp::from_millis(i64::try_from(seq).unwrap() * 1000);
-        let json = Event::new(id.clone(), Kind::Item, &source, first_seen, Item::default()).to_json();
+        let json = Event::new(id.clone(), EventKind::Item, &source, first_seen, Item::default()).to_json();
         Frame::render(json.as_bytes()).unwrap()
     }
 

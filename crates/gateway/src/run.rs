@@ -9,13 +9,13 @@ use anyhow::Context as _;
 use daemon::{
     Exit,
     admin::{Admin, AdminHandle, ReloadOrder},
-    config::{Change, Config, Reloader},
+    config::{Config, ConfigChange, Reloader},
     logs::Logs,
     notify,
-    process::{Ending, Start},
+    process::{ExitReason, Start},
     sockets::{SocketError, bind_tcp},
     stop::Signals,
-    watch::Kind,
+    watch::WatchKind,
 };
 use listenfd::ListenFd;
 use serde_json::json;
@@ -72,7 +72,7 @@ pub enum RunError {
     Other(#[from] anyhow::Error),
 }
 
-impl Ending for RunError {
+impl ExitReason for RunError {
     fn exit(&self) -> Exit {
         match self {
             Self::Socket(error) => error.exit(),
@@ -96,7 +96,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
 /// [`RunError`]: what to print, and what to exit with.
 pub async fn run_within(start: Start, limits: Limits) -> Result<(), RunError> {
     let Start { config, reloader, clock, logs, mut signals, watch, inside } = start;
-    watch.event_loop("main", Kind::Arbiter);
+    watch.event_loop("main", WatchKind::Arbiter);
     watch.pool("pool-main", &tokio::runtime::Handle::current());
     let settings = settings(&config, limits)?;
     let Door { listener, inherited } = open_door(&config)?;
@@ -184,14 +184,14 @@ async fn attend(
 
 /// The configuration and the files of tokens and keys anew; a mistake in any of them changes nothing. Gives what is
 /// different, or each complaint.
-fn reload(hub: &Hub, logs: &Logs, reloader: &mut Reloader) -> Result<Vec<Change>, Vec<String>> {
+fn reload(hub: &Hub, logs: &Logs, reloader: &mut Reloader) -> Result<Vec<ConfigChange>, Vec<String>> {
     notify::reloading();
     let changes = try_reload(hub, logs, reloader);
     notify::ready();
     changes
 }
 
-fn try_reload(hub: &Hub, logs: &Logs, reloader: &mut Reloader) -> Result<Vec<Change>, Vec<String>> {
+fn try_reload(hub: &Hub, logs: &Logs, reloader: &mut Reloader) -> Result<Vec<ConfigChange>, Vec<String>> {
     let lines = |error: &dyn std::fmt::Display| error.to_string().lines().map(str::to_owned).collect();
     let draft = reloader.read().map_err(|complaints| lines(&complaints))?;
     let settings = settings(draft.config(), hub.settings().limits).map_err(|error| {

@@ -5,7 +5,7 @@
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, task::Waker, time::Duration};
 
-use daemon::watch::Kind;
+use daemon::watch::WatchKind;
 use news::Seq;
 use slab::Slab;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -89,7 +89,7 @@ impl Shard {
     /// Makes the shard of this worker and starts its timer; call it on the worker's thread.
     pub(crate) fn start(hub: Arc<Hub>) -> Rc<Self> {
         let number = hub.lags.enter();
-        hub.watch.event_loop(&format!("worker-{number}"), Kind::Worker);
+        hub.watch.event_loop(&format!("worker-{number}"), WatchKind::Worker);
         let settings = RefCell::new(hub.settings());
         let shard = Rc::new(Self { number, hub, slots: RefCell::default(), settings });
         actix_web::rt::spawn(Rc::clone(&shard).attend());

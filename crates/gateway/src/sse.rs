@@ -1,14 +1,14 @@
 //! Step 11 of the life of an item: its bytes, once. Every client gets the same ones.
 
 use bytes::Bytes;
-use news::{Cursor, Event, Kind, Seq, SourceId, Timestamp};
+use news::{Cursor, Event, EventKind, Seq, SourceId, Timestamp};
 
 /// An event as every client gets it, and what filters look at.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
     pub(crate) id: Cursor,
     pub(crate) seq: Seq,
-    pub(crate) kind: Kind,
+    pub(crate) kind: EventKind,
     pub(crate) source: SourceId,
     pub(crate) category: Box<str>,
     pub(crate) tags: Box<[String]>,
@@ -73,7 +73,8 @@ mod tests {
         let source = Source::new(SourceId::try_new("a").unwrap(), url);
         let id = Cursor { epoch: Epoch::try_new("e").unwrap(), seq: Seq(7) };
         let item = Item { title: title.to_owned(), ..Item::default() };
-        let json = Event::new(id.clone(), Kind::Item, &source, Timestamp::from_millis(0), item).to_json();
+        let json =
+            Event::new(id.clone(), EventKind::Item, &source, Timestamp::from_millis(0), item).to_json();
         let frame = Frame::render(json.as_bytes()).unwrap();
         (id, json, frame)
     }

@@ -22,7 +22,7 @@ use actix_web::body::{BodySize, MessageBody};
 use bytes::{Bytes, BytesMut};
 use news::{Cursor, Epoch, Seq, Timestamp};
 use tokio::{sync::oneshot, time::Instant};
-use wire::{Hello, Missed, Resume, Standing, Verdict};
+use wire::{Gap, LogBounds, Resume, ResumeDecision, StreamOpened};
 
 use crate::{
     connection::Connection,
@@ -170,7 +170,7 @@ impl Subscriber {
         }
         // It wants what is new, and what is kept when we have it: that can be said without the daemon.
         self.count_resume(Resume::Live);
-        let hello = Hello {
+        let hello = StreamOpened {
             resume: Resume::Live,
             requested: None,
             oldest: None,
@@ -187,8 +187,8 @@ impl Subscriber {
         let state = hub.ring.state();
         let standing = state.standing.clone().filter(|_| state.filled)?;
         let requested = self.wish.requested.as_deref();
-        let verdict = standing.judge(requested);
-        let Verdict { resume, after, .. } = verdict;
+        let verdict = standing.resolve_cursor(requested);
+        let ResumeDecision { resume, after, .. } = verdict;
         self.generation = state.generation;
         self.epoch = Some(standing.epoch.clone());
         (self.cursor, self.book) = match (after, self.wish.since) {
@@ -214,7 +214,7 @@ impl Subscriber {
         } else {
             self.count_resume(resume);
             hub.numbers.missed.inc_by(verdict.missed.unwrap_or(0));
-            wording.hello(retry, Some(&place), &standing.hello(&verdict, requested, SERVER))
+            wording.hello(retry, Some(&place), &standing.stream_opened(&verdict, requested, SERVER))
         };
         let events = self.read_on(cx).unwrap_or_default();
         Some(join(&first, &events, &[]))
@@ -266,7 +266,7 @@ impl Subscriber {
         self.shard.hub.numbers.missed.inc_by(missed);
         tracing::debug!(subscriber = %self.peer, missed, "told a subscriber of a gap");
         let oldest = self.epoch.clone().map(|epoch| Cursor { epoch, seq: before.next() });
-        self.wish.wording.event("gap", &Missed { missed, oldest })
+        self.wish.wording.event("gap", &Gap { missed, oldest })
     }
 
     fn read_notices(&mut self) -> Vec<u8> {
@@ -354,7 +354,7 @@ impl Subscriber {
 }
 
 /// The place after everything that was recorded before `instant`; where the ring begins later, the daemon is asked.
-fn place_at(instant: Timestamp, hub: &Hub, state: &State, standing: &Standing) -> (Seq, Book) {
+fn place_at(instant: Timestamp, hub: &Hub, state: &State, standing: &LogBounds) -> (Seq, Book) {
     let place = hub.ring.before_instant(instant);
     if place.next() != state.oldest || standing.oldest == state.oldest {
         return (place, Book::Closed);

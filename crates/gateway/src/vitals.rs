@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use daemon::watch::soon;
+use daemon::watch::try_briefly;
 use news::Cursor;
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::hub::Hub;
 
 /// A part whose lock somebody holds and does not let go is null.
 pub(crate) fn vitals(hub: &Hub, listen: SocketAddr, inherited: bool) -> Value {
-    let (link, ring) = (soon(|| hub.link.try_get()), soon(|| hub.ring.try_state()));
+    let (link, ring) = (try_briefly(|| hub.link.try_get()), try_briefly(|| hub.ring.try_state()));
     let standing = ring.as_ref().and_then(|ring| ring.standing.as_ref());
     let (used, max) = daemon::limits::open_files();
     json!({

@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use news::Cursor;
 use serde::Serialize;
-use wire::Hello;
+use wire::StreamOpened;
 
 use crate::sse::Frame;
 
@@ -60,7 +60,7 @@ impl Wording {
     /// The first event, with the client's place: a client that loses the stream before its first item keeps it.
     ///
     /// `retry_ms` is for whoever has not been told yet how long to wait after a loss.
-    pub(crate) fn hello(self, retry_ms: Option<u64>, place: Option<&Cursor>, hello: &Hello) -> Bytes {
+    pub(crate) fn hello(self, retry_ms: Option<u64>, place: Option<&Cursor>, hello: &StreamOpened) -> Bytes {
         let json = serde_json::to_string(hello).expect("what we say has a JSON form");
         let mut out = String::new();
         match self {
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn every_line_is_a_json_object_with_the_name_of_its_event() {
         let place: Cursor = "e-7".parse().unwrap();
-        let hello = Hello {
+        let hello = StreamOpened {
             resume: Resume::Live,
             requested: None,
             oldest: None,

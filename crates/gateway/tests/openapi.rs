@@ -13,11 +13,11 @@ use std::{
 };
 
 use news::{
-    Attempt, Author, Cursor, Enclosure, Epoch, Event, FailureClass, FeedUrl, Item, Kind, PushState, Seq,
+    Attempt, Author, Cursor, Enclosure, Epoch, Event, EventKind, FailureClass, FeedUrl, Item, PushState, Seq,
     Source, SourceId, SourceInFull, SourceStatus, Timestamp, VisitReport, VisitStatus,
 };
 use serde_json::{Value, json};
-use wire::{Hello, Missed, Resume};
+use wire::{Gap, Resume, StreamOpened};
 
 const DOCUMENT: &str = include_str!("../src/openapi.json");
 /// Where routes are written down.
@@ -188,12 +188,12 @@ fn each_schema_names_the_fields_that_are_sent() {
     let id = Cursor { epoch: Epoch::try_new("k3v9q2").unwrap(), seq: Seq(412) };
     let source = SourceId::try_new("bbc").unwrap();
     let watched = Source::new(source.clone(), FeedUrl::try_new("https://example.org/").unwrap());
-    let event = Event::new(id.clone(), Kind::Item, &watched, Timestamp::from_millis(0), Item::default());
+    let event = Event::new(id.clone(), EventKind::Item, &watched, Timestamp::from_millis(0), Item::default());
     assert_fields(&document, "Event", &event);
     assert_fields(&document, "Item", &Item::default());
     assert_fields(&document, "Author", &Author::default());
     assert_fields(&document, "Enclosure", &Enclosure::default());
-    let hello = Hello {
+    let hello = StreamOpened {
         resume: Resume::Live,
         requested: None,
         oldest: None,
@@ -202,7 +202,7 @@ fn each_schema_names_the_fields_that_are_sent() {
         server: "test".to_owned(),
     };
     assert_fields(&document, "Hello", &hello);
-    assert_fields(&document, "Missed", &Missed { missed: 1, oldest: Some(id) });
+    assert_fields(&document, "Missed", &Gap { missed: 1, oldest: Some(id) });
     let report = VisitReport {
         source,
         status: VisitStatus::New,
@@ -240,7 +240,7 @@ fn each_schema_names_the_words_that_are_sent() {
     assert_eq!(words("PushStatus/properties/state"), json!(PushState::ALL));
     assert_eq!(words("FailureClass"), json!(FailureClass::ALL));
     assert_eq!(words("Hello/properties/resume"), json!(Resume::ALL));
-    assert_eq!(words("Event/allOf/0/properties/kind"), json!([Kind::Item, Kind::Update]));
+    assert_eq!(words("Event/allOf/0/properties/kind"), json!([EventKind::Item, EventKind::Update]));
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
 }
 

@@ -7,7 +7,7 @@ mod stage;
 
 use std::time::Duration;
 
-use daemon::watch::Kind;
+use daemon::watch::WatchKind;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -69,7 +69,7 @@ async fn every_loop_is_watched_and_the_gateway_tells_how_it_fares() {
 async fn readiness_ends_while_a_loop_is_stuck_and_comes_back_with_it() {
     let (gateway, _daemon, _serving) = gateway_with(1).await;
     assert_eq!(ready(&gateway).await["loops"], json!([]));
-    let busy = gateway.watch.busy_thread("worker-9", Kind::Worker);
+    let busy = gateway.watch.busy_thread("worker-9", WatchKind::Worker);
     let stuck = async {
         // The guard is of one thread; whoever holds it on another is stuck in the eyes of the watchdog.
         let (free, freed) = std::sync::mpsc::sync_channel::<()>(0);

@@ -5,10 +5,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
-use fetch::schedule::Planned;
+use fetch::schedule::PlannedVisit;
 use news::{
-    Cursor, Pause, PushStatus, Source, SourceId, SourceState, SourceStatus, Subscription, Timestamp,
-    VisitStatus, Websub,
+    Cursor, HubSubscription, Pause, PushStatus, Source, SourceId, SourceState, SourceStatus, Timestamp,
+    VisitStatus, WebSubState,
 };
 
 use crate::{gates::Sign, websub};
@@ -244,13 +244,13 @@ impl Plate {
     }
 
     /// When it was visited last and is due next, unless something else is going on.
-    pub(crate) fn planned(&self) -> Option<Planned> {
+    pub(crate) fn planned(&self) -> Option<PlannedVisit> {
         let inner = self.inner();
         let next = inner
             .state
             .next_visit
             .filter(|_| inner.activity == Activity::Idle && inner.state.paused.is_none())?;
-        Some(Planned { last: inner.state.last_visit, next })
+        Some(PlannedVisit { last: inner.state.last_visit, next })
     }
 
     pub(crate) fn quarantine(&self) -> Option<String> {
@@ -266,18 +266,18 @@ impl Plate {
         self.inner().state.websub.is_some()
     }
 
-    pub(crate) fn websub(&self) -> Option<Box<Websub>> {
+    pub(crate) fn websub(&self) -> Option<Box<WebSubState>> {
         self.inner().state.websub.clone()
     }
 
-    pub(crate) fn set_subscription(&self, subscription: Option<Subscription>) {
+    pub(crate) fn set_subscription(&self, subscription: Option<HubSubscription>) {
         if let Some(websub) = &mut self.inner().state.websub {
             websub.subscription = subscription;
         }
     }
 
     /// Changes the subscription, if there is one.
-    pub(crate) fn change<R>(&self, change: impl FnOnce(&mut Subscription) -> R) -> Option<R> {
+    pub(crate) fn change<R>(&self, change: impl FnOnce(&mut HubSubscription) -> R) -> Option<R> {
         self.inner().state.websub.as_mut()?.subscription.as_mut().map(change)
     }
 

@@ -58,7 +58,7 @@ async fn look_at(source: &Source, list: &Path, secrets: &Secrets, findings: &mut
             findings.complain(&format!("{place}: {fault} ({})", path.display()));
         }
         if is_secret {
-            findings.look_at_rights(&place, &path);
+            findings.warn_if_world_readable(&place, &path);
         }
     }
 }

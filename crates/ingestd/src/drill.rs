@@ -11,7 +11,7 @@ use std::{
 };
 
 use daemon::{
-    drill::{Mailbox, apart, hold, jump_clock, leak_descriptors, offer, rest, silent_pipe},
+    drill::{DrillQueue, apart, hold, jump_clock, leak_descriptors, offer, rest, silent_pipe},
     work,
 };
 use futures_util::{Stream, StreamExt as _};
@@ -21,7 +21,7 @@ use tokio::{runtime::Handle, sync::watch};
 const POOL_JOBS: usize = 1024;
 /// What the threads of the pool wait for.
 static POOL: Mutex<()> = Mutex::new(());
-static ARBITER: LazyLock<Mailbox<Duration>> = LazyLock::new(Mailbox::new);
+static ARBITER: LazyLock<DrillQueue<Duration>> = LazyLock::new(DrillQueue::new);
 /// The next commit takes so much longer.
 static FLUSH: Mutex<Option<Duration>> = Mutex::new(None);
 /// No wire is to be had.

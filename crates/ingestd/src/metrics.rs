@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use daemon::metrics::Metrics;
+use daemon::metrics::MetricsRegistry;
 use news::{FailureClass, PushState, VisitStatus};
 use prometheus_client::metrics::{
     counter::Counter,
@@ -65,7 +65,7 @@ pub(crate) struct OfHubs {
 impl Numbers {
     /// Registers all of them.
     #[expect(clippy::too_many_lines, reason = "a list, one metric after the other")]
-    pub(crate) fn register(metrics: &Metrics) -> Self {
+    pub(crate) fn register(metrics: &MetricsRegistry) -> Self {
         let seconds = |first| Histogram::new(exponential_buckets(first, 2.0, 14));
         Self {
             visits: metrics.add_by(
@@ -188,7 +188,7 @@ impl Numbers {
 }
 
 impl OfHubs {
-    fn register(metrics: &Metrics) -> Self {
+    fn register(metrics: &MetricsRegistry) -> Self {
         let requests = Family::<TwoLabels, Counter>::default();
         for (mode, result) in [
             ("subscribe", "taken"),

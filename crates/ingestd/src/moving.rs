@@ -1,5 +1,5 @@
 //! Permanent redirects: when the address that a feed has moved to is asked instead of the catalogue's, and when not
-//! any more. Pure functions over [`Moves`].
+//! any more. Pure functions over [`RedirectState`].
 //!
 //! ```text
 //! 301/308 only, a feed at its end ─► seen ──7 days and 3 visits, the same target──► adopted ──5 failures──► forgotten
@@ -12,8 +12,10 @@
 
 use std::time::Duration;
 
-use fetch::{Hop, Visit, may_share_credentials};
-use news::{Adopted, FeedUrl, KeptUrl, Moves, Sighting, Source, Timestamp, VisitStatus};
+use fetch::{FetchReport, RedirectHop, may_share_credentials};
+use news::{
+    AdoptedRedirect, FeedUrl, ObservedRedirect, RedirectState, Source, StoredUrl, Timestamp, VisitStatus,
+};
 use sha2::{Digest as _, Sha256};
 
 /// How long a feed must have redirected to the same address: a hijacked domain is mostly noticed within days.
@@ -29,14 +31,14 @@ pub(crate) enum Change {
     /// From now on this one is asked.
     Adopted {
         /// Which.
-        to: KeptUrl,
+        to: StoredUrl,
         /// Why now.
         why: &'static str,
     },
     /// From now on the catalogue's is asked again.
     Forgotten {
         /// Which was asked until now.
-        adopted: KeptUrl,
+        adopted: StoredUrl,
         /// Why now.
         why: &'static str,
     },
@@ -49,7 +51,7 @@ pub(crate) fn url_hash(url: &FeedUrl) -> u64 {
 }
 
 /// The address to ask: the one that was adopted, with the user and password of the catalogue's where those may go.
-pub(crate) fn asked(source: &Source, moves: &Moves) -> FeedUrl {
+pub(crate) fn asked(source: &Source, moves: &RedirectState) -> FeedUrl {
     let home = &source.url;
     let adopted = moves.adopted.as_ref().filter(|_| moves.home == url_hash(home));
     let Some(to) = adopted.and_then(|adopted| adopted.to.get()) else { return home.clone() };
@@ -66,15 +68,15 @@ pub(crate) fn asked(source: &Source, moves: &Moves) -> FeedUrl {
 
 /// What one visit teaches about where the feed is. `status` is how it ended.
 pub(crate) fn learn(
-    moves: &mut Moves,
+    moves: &mut RedirectState,
     source: &Source,
-    visit: &Visit,
+    visit: &FetchReport,
     status: VisitStatus,
     now: Timestamp,
 ) -> Option<Change> {
     let home = url_hash(&source.url);
     if moves.home != home {
-        *moves = Moves { home, ..Moves::default() };
+        *moves = RedirectState { home, ..RedirectState::default() };
     }
     match (status, &mut moves.adopted) {
         // It is there, but busy.
@@ -103,20 +105,20 @@ pub(crate) fn learn(
 }
 
 /// A feed was had: looks at the way that led to it.
-fn watch(moves: &mut Moves, source: &Source, visit: &Visit, now: Timestamp) -> Option<Change> {
+fn watch(moves: &mut RedirectState, source: &Source, visit: &FetchReport, now: Timestamp) -> Option<Change> {
     let Some((from, to)) = lasting(&visit.hops).filter(|(from, to)| may_adopt(source, from, to)) else {
         moves.seen = None;
         return None;
     };
-    let kept = KeptUrl::new(to);
+    let kept = StoredUrl::new(to);
     if from.secret().scheme() == "http" && to.secret().scheme() == "https" && may_share_credentials(from, to)
     {
         moves.seen = None;
         return Some(adopt(moves, source, kept, "https instead of http", now));
     }
     let seen = match moves.seen.take() {
-        Some(seen) if seen.to == kept => Sighting { times: seen.times.saturating_add(1), ..*seen },
-        _ => Sighting { to: kept, first: now, times: 1 },
+        Some(seen) if seen.to == kept => ObservedRedirect { times: seen.times.saturating_add(1), ..*seen },
+        _ => ObservedRedirect { to: kept, first: now, times: 1 },
     };
     if seen.times >= SEEN_TIMES && now.since(seen.first) >= SEEN_FOR {
         return Some(adopt(moves, source, seen.to, "the same target for 7 days", now));
@@ -125,22 +127,28 @@ fn watch(moves: &mut Moves, source: &Source, visit: &Visit, now: Timestamp) -> O
     None
 }
 
-fn adopt(moves: &mut Moves, source: &Source, to: KeptUrl, why: &'static str, since: Timestamp) -> Change {
+fn adopt(
+    moves: &mut RedirectState,
+    source: &Source,
+    to: StoredUrl,
+    why: &'static str,
+    since: Timestamp,
+) -> Change {
     let is_home = to.get().is_some_and(|to| to == source.url);
     match moves.adopted.take() {
         // The feed has moved back to where it was.
         Some(adopted) if is_home => Change::Forgotten { adopted: adopted.to, why },
         _ => {
-            moves.adopted = Some(Box::new(Adopted { to: to.clone(), since, failures: 0 }));
+            moves.adopted = Some(Box::new(AdoptedRedirect { to: to.clone(), since, failures: 0 }));
             Change::Adopted { to, why }
         }
     }
 }
 
 /// Where the feed has moved to for good, if every redirect on the way says so.
-fn lasting(hops: &[Hop]) -> Option<(&FeedUrl, &FeedUrl)> {
+fn lasting(hops: &[RedirectHop]) -> Option<(&FeedUrl, &FeedUrl)> {
     let (first, last) = (hops.first()?, hops.last()?);
-    hops.iter().all(Hop::is_permanent).then_some((&first.from, &last.to))
+    hops.iter().all(RedirectHop::is_permanent).then_some((&first.from, &last.to))
 }
 
 fn may_adopt(source: &Source, from: &FeedUrl, to: &FeedUrl) -> bool {
@@ -158,7 +166,7 @@ fn has_url_credentials(url: &FeedUrl) -> bool {
 }
 
 /// The address that was asked is itself no more.
-fn is_gone(visit: &Visit) -> bool {
+fn is_gone(visit: &FetchReport) -> bool {
     visit.hops.is_empty() && matches!(visit.code, Some(404 | 410))
 }
 
@@ -184,13 +192,13 @@ mod tests {
     /// A source, what is remembered of it, and a clock.
     struct World {
         source: Source,
-        moves: Moves,
+        moves: RedirectState,
         now_ms: i64,
     }
 
     impl World {
         fn at(address: &str) -> Self {
-            Self { source: source_at(address), moves: Moves::default(), now_ms: 1_800_000_000_000 }
+            Self { source: source_at(address), moves: RedirectState::default(), now_ms: 1_800_000_000_000 }
         }
 
         fn asked(&self) -> String {
@@ -199,10 +207,10 @@ mod tests {
 
         fn visit(&mut self, code: u16, hops: &[(u16, &str)], status: VisitStatus) -> Option<Change> {
             let mut from = asked(&self.source, &self.moves);
-            let mut visit = Visit::unasked(Failure::new(FailureClass::HttpStatus, ""));
+            let mut visit = FetchReport::not_attempted(Failure::new(FailureClass::HttpStatus, ""));
             visit.code = Some(code);
             for (code, to) in hops {
-                let hop = Hop { code: *code, from, to: url(to) };
+                let hop = RedirectHop { code: *code, from, to: url(to) };
                 from = hop.to.clone();
                 visit.hops.push(hop);
             }
@@ -373,6 +381,6 @@ mod tests {
         assert_eq!(world.asked(), OLD);
         assert!(!format!("{:?}", world.moves).contains("TOPSECRET"), "{:?}", world.moves);
         let json = serde_json::to_string(&world.moves).unwrap();
-        assert_eq!(serde_json::from_str::<Moves>(&json).unwrap(), world.moves);
+        assert_eq!(serde_json::from_str::<RedirectState>(&json).unwrap(), world.moves);
     }
 }

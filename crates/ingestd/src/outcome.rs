@@ -5,10 +5,10 @@
 use std::time::Duration;
 
 use fetch::{
-    Answer, FailureClass, Visit,
-    schedule::{Facts, Pace, ask_max, next_visit, words},
+    FailureClass, FetchReport, FetchResult,
+    schedule::{IntervalBounds, ScheduleInput, ask_max, humanize, next_visit},
 };
-use news::{Attempt, FeedRhythm, Item, Safe, Source, SourceState, Timestamp, VisitStatus};
+use news::{Attempt, Escaped, FeedRhythm, Item, Source, SourceState, Timestamp, VisitStatus};
 
 use crate::moving::{self, Change};
 
@@ -22,7 +22,7 @@ pub(crate) enum Reading {
     /// The same bytes as last time.
     Same,
     /// A feed.
-    Document(Box<feed::Document>),
+    Document(Box<feed::FeedDocument>),
     /// Not a feed.
     Failed {
         /// Why, as a word.
@@ -58,7 +58,7 @@ pub(crate) struct Given<'a> {
     pub(crate) before: &'a SourceState,
     /// What the validators of this visit belong to: see [`binding`].
     pub(crate) binding: u64,
-    pub(crate) pace: Pace,
+    pub(crate) pace: IntervalBounds,
     pub(crate) now: Timestamp,
     pub(crate) took: Duration,
     /// From 0 to 1.
@@ -77,7 +77,7 @@ const PARDON_MAX: Duration = Duration::from_secs(3600);
 const FULL_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// The hash that binds validators to the catalogue's address and to what is sent with it, secrets included.
-/// `fingerprint` is that of the source's [`fetch::Manner`]. An adopted address changes nothing: they know their issuer.
+/// `fingerprint` is that of the source's [`fetch::RequestOptions`]. An adopted address changes nothing: they know their validator_key.
 pub(crate) fn binding(source: &Source, fingerprint: u64) -> u64 {
     moving::url_hash(&source.url) ^ fingerprint
 }
@@ -95,7 +95,7 @@ pub(crate) fn validators(binding: u64, state: &SourceState, now: Timestamp) -> (
 
 impl Outcome {
     /// Draws the conclusions.
-    pub(crate) fn conclude(given: Given<'_>, visit: &Visit, reading: Reading) -> Self {
+    pub(crate) fn conclude(given: Given<'_>, visit: &FetchReport, reading: Reading) -> Self {
         let mut state = given.before.clone();
         belong(&mut state, given.binding);
         if !visit.is_conditional {
@@ -134,7 +134,7 @@ impl Outcome {
         outcome.panicked(message);
         outcome.count(VisitStatus::Error, given.now);
         outcome.log_attempt(given, None, 0, VisitStatus::Error);
-        let mut facts = Facts::new(given.pace, given.now, fetch::schedule::Outcome::Failed);
+        let mut facts = ScheduleInput::new(given.pace, given.now, fetch::schedule::ScheduleOutcome::Failed);
         facts.failures = outcome.state.failures;
         let next = next_visit(&facts, given.jitter);
         outcome.state.next_visit = next.at;
@@ -155,7 +155,7 @@ impl Outcome {
         self.state.next_visit = Some(given.now.plus(wait));
         self.state.why = format!(
             "local outage, not blamed on the feed: most hosts cannot be reached, again in {}",
-            words(wait)
+            humanize(wait)
         );
         self.is_pardoned = true;
     }
@@ -163,7 +163,7 @@ impl Outcome {
     /// A document was read, in so much time. Tells whether it was slow.
     pub(crate) fn judge_reading(&mut self, took: Duration) -> bool {
         let slow = took > READ_SLOW;
-        self.state.quarantine = slow.then(|| format!("its document took {} to read", words(took)));
+        self.state.quarantine = slow.then(|| format!("its document took {} to read", humanize(took)));
         slow
     }
 
@@ -173,14 +173,14 @@ impl Outcome {
         let max = given.pace.interval_max;
         let confined = given.now.plus(max - (max / 10).mul_f64(given.jitter));
         if next < confined {
-            self.state.why = format!("in quarantine ({reason}): every {}", words(max));
+            self.state.why = format!("in quarantine ({reason}): every {}", humanize(max));
             self.state.next_visit = Some(confined);
         }
     }
 
-    fn take_answer(&mut self, given: Given<'_>, visit: &Visit, reading: Reading) -> VisitStatus {
+    fn take_answer(&mut self, given: Given<'_>, visit: &FetchReport, reading: Reading) -> VisitStatus {
         match &visit.answer {
-            Answer::Full(full) => {
+            FetchResult::Full(full) => {
                 let is_damaged = match &reading {
                     Reading::Failed { class, message } => return self.fail(*class, message),
                     Reading::Panicked(message) => return self.panicked(message),
@@ -192,7 +192,7 @@ impl Outcome {
                 if !is_damaged {
                     self.state.etag.clone_from(&full.etag);
                     self.state.last_modified.clone_from(&full.last_modified);
-                    self.state.issuer = Some(full.issuer);
+                    self.state.validator_key = Some(full.validator_key);
                     if !full.is_delta {
                         self.state.last_full = Some(given.now);
                     }
@@ -202,7 +202,7 @@ impl Outcome {
                     _ => VisitStatus::Unchanged,
                 }
             }
-            Answer::NotModified { etag, last_modified } => {
+            FetchResult::NotModified { etag, last_modified } => {
                 for (ours, theirs) in
                     [(&mut self.state.etag, etag), (&mut self.state.last_modified, last_modified)]
                 {
@@ -213,19 +213,19 @@ impl Outcome {
                 self.state.counts.not_modified += 1;
                 VisitStatus::Unchanged
             }
-            Answer::Throttled => {
+            FetchResult::Throttled => {
                 self.fail(FailureClass::HttpStatus, "the server asks us to come later");
                 VisitStatus::Throttled
             }
-            Answer::Gone => {
+            FetchResult::Gone => {
                 self.fail(FailureClass::HttpStatus, "the server says that the feed is gone (410)");
                 VisitStatus::Gone
             }
-            Answer::Failed(failure) => self.fail(failure.class, &failure.message),
+            FetchResult::Failed(failure) => self.fail(failure.class, &failure.message),
         }
     }
 
-    fn take_document(&mut self, document: feed::Document) -> VisitStatus {
+    fn take_document(&mut self, document: feed::FeedDocument) -> VisitStatus {
         let said = |w: &news::Warning| match w.line {
             Some(line) => format!("line {line}: {}", w.message),
             None => w.message.clone(),
@@ -244,7 +244,7 @@ impl Outcome {
     }
 
     fn panicked(&mut self, message: &str) -> VisitStatus {
-        self.state.last_error = Some(format!("panic: {}", Safe(message)));
+        self.state.last_error = Some(format!("panic: {}", Escaped(message)));
         VisitStatus::Error
     }
 
@@ -278,8 +278,8 @@ impl Outcome {
             if status == VisitStatus::Gone { state.gone_in_a_row.saturating_add(1) } else { 0 };
     }
 
-    fn plan(&mut self, given: Given<'_>, visit: &Visit, status: VisitStatus) {
-        use fetch::schedule::Outcome as Ended;
+    fn plan(&mut self, given: Given<'_>, visit: &FetchReport, status: VisitStatus) {
+        use fetch::schedule::ScheduleOutcome as Ended;
         let ended = match status {
             VisitStatus::New | VisitStatus::Partial => Ended::Healthy,
             VisitStatus::Unchanged => Ended::Unchanged,
@@ -291,7 +291,7 @@ impl Outcome {
         let is_elsewhere = self.moved.is_some() && !status.is_healthy();
         let (ended, failures) = if is_elsewhere { (Ended::Failed, 1) } else { (ended, self.state.failures) };
         let rhythm = &self.state.rhythm;
-        let facts = Facts {
+        let facts = ScheduleInput {
             code: visit.code,
             failures,
             gone_in_a_row: self.state.gone_in_a_row,
@@ -304,7 +304,7 @@ impl Outcome {
             skip_days: rhythm.skip_days,
             cache_life: visit.cache.fresh_for,
             retry_after: visit.retry_after,
-            ..Facts::new(given.pace, given.now, ended)
+            ..ScheduleInput::new(given.pace, given.now, ended)
         };
         let next = next_visit(&facts, given.jitter);
         let next = websub::stretch(next, &facts, self.state.websub.as_deref(), given.before.last_visit);
@@ -323,7 +323,7 @@ impl Outcome {
 /// visit here fails.
 fn belong(state: &mut SourceState, binding: u64) {
     if state.url_hash != binding {
-        (state.url_hash, state.etag, state.last_modified, state.issuer) = (binding, None, None, None);
+        (state.url_hash, state.etag, state.last_modified, state.validator_key) = (binding, None, None, None);
         (state.body_hash, state.last_full, state.asked_in_full) = (None, None, None);
     }
 }
@@ -337,7 +337,7 @@ fn quiet_for(before: &SourceState, now: Timestamp) -> Option<Duration> {
     }
 }
 
-fn remember_rhythm(document: &feed::Document) -> FeedRhythm {
+fn remember_rhythm(document: &feed::FeedDocument) -> FeedRhythm {
     let rhythm = &document.rhythm;
     let mut recent: Vec<_> = document.items.iter().filter_map(|i| i.published.or(i.updated)).collect();
     recent.sort_unstable_by(|a, b| b.cmp(a));
@@ -362,7 +362,7 @@ fn oldest_first(mut items: Vec<Item>) -> Vec<Item> {
 
 #[cfg(test)]
 mod tests {
-    use fetch::{CacheLife, Failure, Full, Timings};
+    use fetch::{Failure, Freshness, Full, Timings};
     use news::{FeedUrl, SourceId};
 
     use super::*;
@@ -374,40 +374,40 @@ mod tests {
         Source::new(SourceId::try_new("a").unwrap(), url)
     }
 
-    fn visit(code: u16, answer: Answer) -> Visit {
-        Visit {
+    fn visit(code: u16, answer: FetchResult) -> FetchReport {
+        FetchReport {
             answer,
             code: Some(code),
             is_conditional: code == 304,
             hops: Vec::new(),
             timings: Timings::default(),
             headers: Vec::new(),
-            links: fetch::Links::default(),
-            cache: CacheLife::default(),
+            links: fetch::HeaderLinks::default(),
+            cache: Freshness::default(),
             retry_after: None,
             remote: None,
             body_bytes: 10,
         }
     }
 
-    fn full(etag: &str) -> Answer {
-        Answer::Full(Full {
+    fn full(etag: &str) -> FetchResult {
+        FetchResult::Full(Full {
             body: bytes::Bytes::new(),
             body_hash: 7,
             content_type: None,
             etag: Some(etag.to_owned()),
             last_modified: None,
-            issuer: 5,
+            validator_key: 5,
             url: "https://example.org/feed".parse().unwrap(),
             is_delta: false,
         })
     }
 
-    fn conclude(before: &SourceState, visit: &Visit, reading: Reading) -> Outcome {
+    fn conclude(before: &SourceState, visit: &FetchReport, reading: Reading) -> Outcome {
         let source = source();
         let took = Duration::from_millis(12);
         let binding = binding(&source, 0);
-        let pace = Pace::default();
+        let pace = IntervalBounds::default();
         let given = Given { source: &source, before, binding, pace, now: NOW(), took, jitter: 0.5 };
         Outcome::conclude(given, visit, reading)
     }
@@ -433,7 +433,7 @@ mod tests {
         };
         let validators = |state, now| validators(binding(&source(), 0), state, now);
         assert_eq!(validators(&a_day_ago, NOW()), (None, None));
-        let busy = conclude(&a_day_ago, &visit(503, Answer::Throttled), Reading::None).state;
+        let busy = conclude(&a_day_ago, &visit(503, FetchResult::Throttled), Reading::None).state;
         assert_eq!(validators(&busy, NOW()), (Some("\"v1\""), None));
         assert_eq!(validators(&busy, NOW().plus(FULL_EVERY)), (None, None));
     }
@@ -442,7 +442,7 @@ mod tests {
     fn validators_of_an_old_address_do_not_come_back_after_a_failure_at_the_new_one() {
         let good = conclude(&SourceState::default(), &visit(200, full("\"v1\"")), Reading::Same).state;
         let elsewhere = SourceState { url_hash: good.url_hash ^ 1, ..good };
-        let busy = conclude(&elsewhere, &visit(503, Answer::Throttled), Reading::None).state;
+        let busy = conclude(&elsewhere, &visit(503, FetchResult::Throttled), Reading::None).state;
         assert_eq!(validators(binding(&source(), 0), &busy, NOW()), (None, None));
         assert_eq!(busy.body_hash, None, "nor is its document the one that we have");
     }
@@ -451,14 +451,14 @@ mod tests {
     fn a_failure_keeps_the_validators_and_plans_the_next_visit() {
         let good = conclude(&SourceState::default(), &visit(200, full("\"v1\"")), Reading::Same).state;
         let failure = Failure::new(FailureClass::Timeout, "no answer within 30s");
-        let bad = conclude(&good, &visit(200, Answer::Failed(failure)), Reading::None);
+        let bad = conclude(&good, &visit(200, FetchResult::Failed(failure)), Reading::None);
         assert_eq!(bad.class, Some(FailureClass::Timeout));
         assert_eq!((bad.state.failures, bad.state.etag.as_deref()), (1, Some("\"v1\"")));
         assert_eq!(bad.state.last_error.as_deref(), Some("timeout: no answer within 30s"));
         assert!(bad.state.next_visit > Some(NOW()));
         let again = conclude(
             &bad.state,
-            &visit(304, Answer::NotModified { etag: None, last_modified: None }),
+            &visit(304, FetchResult::NotModified { etag: None, last_modified: None }),
             Reading::None,
         );
         assert_eq!((again.state.failures, again.state.last_error), (0, None));
@@ -477,29 +477,33 @@ mod tests {
     fn the_third_410_in_a_row_ends_the_visits_and_a_success_in_between_does_not() {
         let mut state = SourceState::default();
         for _ in 0..2 {
-            state = conclude(&state, &visit(410, Answer::Gone), Reading::None).state;
+            state = conclude(&state, &visit(410, FetchResult::Gone), Reading::None).state;
             assert!(state.next_visit.is_some());
         }
         let healed = conclude(&state, &visit(200, full("\"v\"")), Reading::Same).state;
         assert_eq!(healed.gone_in_a_row, 0);
-        let gone = conclude(&state, &visit(410, Answer::Gone), Reading::None).state;
+        let gone = conclude(&state, &visit(410, FetchResult::Gone), Reading::None).state;
         assert_eq!((gone.next_visit, gone.last_status), (None, Some(VisitStatus::Gone)));
     }
 
     #[test]
     fn every_way_a_visit_ends_has_a_reason_for_the_next() {
-        let failed = Answer::Failed(Failure::new(FailureClass::Dns, "no such name"));
-        let same = Answer::NotModified { etag: None, last_modified: None };
-        for (code, answer) in
-            [(200, full("x")), (304, same), (429, Answer::Throttled), (410, Answer::Gone), (0, failed)]
-        {
+        let failed = FetchResult::Failed(Failure::new(FailureClass::Dns, "no such name"));
+        let same = FetchResult::NotModified { etag: None, last_modified: None };
+        for (code, answer) in [
+            (200, full("x")),
+            (304, same),
+            (429, FetchResult::Throttled),
+            (410, FetchResult::Gone),
+            (0, failed),
+        ] {
             let outcome = conclude(&SourceState::default(), &visit(code, answer), Reading::Same);
             assert!(!outcome.state.why.is_empty() && outcome.state.next_visit.is_some(), "{code}");
         }
         let source = source();
         let before = SourceState::default();
         let took = Duration::ZERO;
-        let (binding, pace) = (binding(&source, 0), Pace::default());
+        let (binding, pace) = (binding(&source, 0), IntervalBounds::default());
         let given = Given { source: &source, before: &before, binding, pace, now: NOW(), took, jitter: 0.5 };
         let crashed = Outcome::crashed(given, "index out of bounds");
         assert!(crashed.state.next_visit > Some(NOW()));
@@ -509,12 +513,12 @@ mod tests {
     #[test]
     fn an_outage_of_ours_is_not_blamed_on_the_feed() {
         let good = conclude(&SourceState::default(), &visit(200, full("\"v1\"")), Reading::Same).state;
-        let failed = || visit(0, Answer::Failed(Failure::new(FailureClass::Dns, "no answer")));
+        let failed = || visit(0, FetchResult::Failed(Failure::new(FailureClass::Dns, "no answer")));
         let source = source();
         let mut state = good;
         for _ in 0..5 {
             let mut outcome = conclude(&state, &failed(), Reading::None);
-            let (pace, took) = (Pace::default(), Duration::ZERO);
+            let (pace, took) = (IntervalBounds::default(), Duration::ZERO);
             let binding = binding(&source, 0);
             let before = &state;
             outcome.pardon(Given { source: &source, before, binding, pace, now: NOW(), took, jitter: 1.0 });
@@ -529,7 +533,7 @@ mod tests {
     fn a_slow_document_puts_its_source_into_quarantine_until_one_is_fast() {
         let source = source();
         let before = SourceState::default();
-        let (pace, took) = (Pace::default(), Duration::ZERO);
+        let (pace, took) = (IntervalBounds::default(), Duration::ZERO);
         let binding = binding(&source, 0);
         let given = Given { source: &source, before: &before, binding, pace, now: NOW(), took, jitter: 0.5 };
         let mut outcome = conclude(&before, &visit(200, full("x")), Reading::Same);

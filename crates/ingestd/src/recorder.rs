@@ -14,11 +14,11 @@ use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use anyhow::Context as _;
 use daemon::{
     Clock,
-    watch::{Busy, Kind, Watch},
+    watch::{BusyThread, Watch, WatchKind},
 };
 use futures_util::FutureExt as _;
 use news::{Pause, Seq, SourceId, Timestamp};
-use store::{Appended, Reader, Visit, Writer};
+use store::{AppendedVisit, LogReader, LogWriter, VisitRecord};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::Instant,
@@ -35,8 +35,8 @@ const RETAIN_EVERY: Duration = Duration::from_secs(5);
 
 /// Puts a visit on record.
 #[derive(Debug, Message)]
-#[rtype(result = "Result<Appended, Closed>")]
-pub(crate) struct Record(pub(crate) Visit);
+#[rtype(result = "Result<AppendedVisit, Closed>")]
+pub(crate) struct Record(pub(crate) VisitRecord);
 
 /// Sets or ends the pause of these sources; answered when that is on disk.
 #[derive(Debug, Message)]
@@ -59,7 +59,7 @@ pub(crate) struct Close;
 pub(crate) struct Closed;
 
 enum Job {
-    Record(Box<Visit>, oneshot::Sender<Appended>),
+    Record(Box<VisitRecord>, oneshot::Sender<AppendedVisit>),
     Pause(Vec<(SourceId, Option<Pause>)>, oneshot::Sender<()>),
     Remember(Vec<Arc<Plate>>),
     Retain,
@@ -77,8 +77,8 @@ pub(crate) struct WriterThread {
 
 /// What the writer's thread works with.
 pub(crate) struct Desk {
-    pub(crate) writer: Writer,
-    pub(crate) reader: Reader,
+    pub(crate) writer: LogWriter,
+    pub(crate) reader: LogReader,
     pub(crate) bell: watch::Sender<Seq>,
     pub(crate) clock: Clock,
     pub(crate) numbers: Numbers,
@@ -135,7 +135,7 @@ impl Actor for Recorder {
 }
 
 impl Handler<Record> for Recorder {
-    type Result = ResponseFuture<Result<Appended, Closed>>;
+    type Result = ResponseFuture<Result<AppendedVisit, Closed>>;
 
     fn handle(&mut self, Record(visit): Record, _: &mut Self::Context) -> Self::Result {
         let jobs = self.jobs.clone();
@@ -184,7 +184,7 @@ impl Handler<Close> for Recorder {
 #[expect(clippy::disallowed_methods, reason = "all of it on the recorder's own thread")]
 impl Desk {
     fn work(mut self, mut queue: mpsc::Receiver<Job>) -> Result<(), store::AppendError> {
-        let busy = self.watch.busy_thread("recorder", Kind::Recorder);
+        let busy = self.watch.busy_thread("recorder", WatchKind::Recorder);
         self.tell_sizes();
         while let Some(job) = queue.blocking_recv() {
             let mut visits = Vec::new();
@@ -217,7 +217,7 @@ impl Desk {
             if !remember.is_empty() {
                 let _busy = busy.during("remembering", "subscriptions");
                 let now = |plate: Arc<Plate>| (plate.source.id.clone(), plate.websub());
-                self.writer.remember(remember.into_iter().map(now).collect())?;
+                self.writer.write_subscriptions(remember.into_iter().map(now).collect())?;
             }
             if retain {
                 let _busy = busy.during("removing", "old events");
@@ -229,9 +229,9 @@ impl Desk {
 
     fn commit(
         &mut self,
-        busy: &Busy,
-        visits: Vec<Visit>,
-        replies: Vec<oneshot::Sender<Appended>>,
+        busy: &BusyThread,
+        visits: Vec<VisitRecord>,
+        replies: Vec<oneshot::Sender<AppendedVisit>>,
     ) -> Result<(), store::AppendError> {
         if visits.is_empty() {
             return Ok(());

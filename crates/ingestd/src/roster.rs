@@ -15,7 +15,9 @@ use actix::{
     Actor, ActorFutureExt as _, Addr, AsyncContext as _, Context, Handler, Message, MessageResult,
     ResponseActFuture, WrapFuture as _,
 };
-use fetch::schedule::{Next, Planned, ask_max, catch_up, first_visit, welcome, words};
+use fetch::schedule::{
+    Next, PlannedVisit, ask_max, catch_up, defer_past_skip_windows, first_visit, humanize,
+};
 use news::{Catalogue, Pause, Source, SourceId, SourceState, Timestamp};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -268,13 +270,18 @@ impl Roster {
         }
         let known = |(place, (source, state)): (usize, &(Source, SourceState))| {
             let next = state.next_visit.filter(|_| source.enabled && state.last_visit.is_some())?;
-            Some((place, Planned { last: state.last_visit, next }))
+            Some((place, PlannedVisit { last: state.last_visit, next }))
         };
         let (places, known): (Vec<_>, Vec<_>) = planned.iter().enumerate().filter_map(known).unzip();
         for (place, at) in catch_up(now, &known, self.shop.pace.get()) {
             let state = &mut planned[places[place]].1;
             let next = Next { at: Some(at), why: "due since before the start".to_owned() };
-            let next = welcome(next, state.rhythm.skip_hours, state.rhythm.skip_days, fastrand::f64());
+            let next = defer_past_skip_windows(
+                next,
+                state.rhythm.skip_hours,
+                state.rhythm.skip_days,
+                fastrand::f64(),
+            );
             (state.next_visit, state.why) = (next.at, next.why);
         }
         planned
@@ -283,7 +290,7 @@ impl Roster {
     /// What is known of a source, and what its past says about its host and its document.
     fn recall(&self, source: Source, now: Timestamp) -> (Source, SourceState) {
         let (shop, mut state) = (&self.shop, self.remembered.get(&source.id).cloned().unwrap_or_default());
-        state.paused = state.paused.filter(|pause| pause.holds(now));
+        state.paused = state.paused.filter(|pause| pause.is_active(now));
         let longest = now.plus(ask_max(shop.pace.get()));
         if let Some(until) = state.host_asked_until.filter(|until| now < *until && *until <= longest) {
             shop.gates.hold(&Host::of(source.url.secret()), until.since(now));
@@ -293,7 +300,7 @@ impl Roster {
             let reason = format!("its document was being read at {deaths} deaths of the process");
             tracing::warn!(source = %source.id, reason, "put into quarantine");
             shop.numbers.quarantines.get_or_create(&[("for", "deaths")]).inc();
-            state.why = format!("in quarantine ({reason}): every {}", words(shop.pace.get().interval_max));
+            state.why = format!("in quarantine ({reason}): every {}", humanize(shop.pace.get().interval_max));
             state.quarantine = Some(reason);
             state.next_visit = Some(now.plus(shop.pace.get().interval_max));
             // It is no new source any more, even if no visit of it ever ended.
@@ -328,7 +335,8 @@ impl Roster {
                 let plate = &idle[*place].0.plate;
                 let next = Next { at: Some(*at), why: "due since before the clock jumped".to_owned() };
                 let rhythm = plate.state().rhythm;
-                let next = welcome(next, rhythm.skip_hours, rhythm.skip_days, fastrand::f64());
+                let next =
+                    defer_past_skip_windows(next, rhythm.skip_hours, rhythm.skip_days, fastrand::f64());
                 plate.plan(next.at.unwrap_or(*at), Some(&next.why));
             }
             let overdue = late.len();
@@ -478,8 +486,8 @@ pub(crate) fn overdue(board: &Board, now: Timestamp) -> usize {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use daemon::{Clock, metrics::Metrics};
-    use fetch::{Policy, Visitor, schedule::Pace};
+    use daemon::{Clock, metrics::MetricsRegistry};
+    use fetch::{Policy, Visitor, schedule::IntervalBounds};
     use news::{FeedUrl, VisitStatus};
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -536,8 +544,8 @@ pub(crate) mod tests {
 
     pub(crate) async fn world_with(read: Read, visitor: Visitor, secrets: Secrets) -> World {
         let directory = tempfile::tempdir().unwrap();
-        let (writer, reader) = store::open(directory.path(), &store::Options::default()).unwrap();
-        let numbers = Numbers::register(&Metrics::new());
+        let (writer, reader) = store::open(directory.path(), &store::StoreOptions::default()).unwrap();
+        let numbers = Numbers::register(&MetricsRegistry::new());
         let clock = Clock::system();
         let bell = watch::channel(reader.head()).0;
         let epoch = reader.epoch().clone();
@@ -564,7 +572,7 @@ pub(crate) mod tests {
             recorder: recorder.start(),
             hubs: None,
             notices,
-            pace: std::cell::Cell::new(Pace { interval_min: second, interval_max: second * 60 }),
+            pace: std::cell::Cell::new(IntervalBounds { interval_min: second, interval_max: second * 60 }),
             epoch,
             clock,
             numbers: numbers.clone(),
@@ -703,7 +711,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_visit_under_way_ends_under_the_old_entry_and_is_not_asked_again() {
-        fn slow(bytes: &[u8], hints: &feed::Hints<'_>) -> Result<feed::Document, feed::ReadError> {
+        fn slow(bytes: &[u8], hints: &feed::Hints<'_>) -> Result<feed::FeedDocument, feed::FeedError> {
             std::thread::sleep(Duration::from_millis(500));
             feed::read(bytes, hints)
         }
@@ -841,7 +849,7 @@ pub(crate) mod tests {
     #[test]
     fn a_document_that_is_slow_to_read_is_shown_in_quarantine_until_an_operator_asks() {
         #[expect(clippy::disallowed_methods, reason = "a thread of the blocking pool")]
-        fn slow(bytes: &[u8], hints: &feed::Hints<'_>) -> Result<feed::Document, feed::ReadError> {
+        fn slow(bytes: &[u8], hints: &feed::Hints<'_>) -> Result<feed::FeedDocument, feed::FeedError> {
             std::thread::sleep(crate::outcome::READ_SLOW + Duration::from_millis(100));
             feed::read(bytes, hints)
         }

@@ -23,7 +23,7 @@ use news::{Cursor, Pause, Seq, SourceInFull, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
 use tokio::sync::{mpsc, oneshot};
-use wire::{Block, Log as _, Publisher};
+use wire::{EventLog as _, Publisher, StreamBlock};
 
 use crate::{
     board::Board,
@@ -45,7 +45,7 @@ pub(crate) struct Desk {
     pub(crate) clock: daemon::Clock,
     /// Nothing while no hub could reach us.
     pub(crate) hubs: Option<Addr<Hubs>>,
-    pub(crate) metrics: daemon::metrics::Metrics,
+    pub(crate) metrics: daemon::metrics::MetricsRegistry,
     pub(crate) numbers: Numbers,
 }
 
@@ -141,7 +141,7 @@ async fn wire(desk: web::Data<Desk>, query: web::Query<WireQuery>, request: Http
     Sse::from_stream(events).with_retry_duration(Duration::from_millis(500))
 }
 
-fn event(block: Block) -> sse::Event {
+fn event(block: StreamBlock) -> sse::Event {
     let data = sse::Data::new(block.data).event(block.event);
     match block.id {
         Some(id) => data.id(id.to_string()).into(),

@@ -20,21 +20,21 @@ use anyhow::Context as _;
 use daemon::{
     Clock, Exit,
     admin::{Admin, AdminHandle},
-    config::{Change, Config, Draft, Reloader},
+    config::{CheckedConfig, Config, ConfigChange, Reloader},
     logs::Logs,
-    metrics::Metrics,
+    metrics::MetricsRegistry,
     notify,
-    process::{Ending, Start},
+    process::{ExitReason, Start},
     sockets::{SocketError, bind_unix},
     stop::Signals,
-    watch::{Kind, Watch, WatchHandle},
+    watch::{Watch, WatchHandle, WatchKind},
 };
-use fetch::{Policy, Visitor, schedule::Pace};
+use fetch::{Policy, Visitor, schedule::IntervalBounds};
 use news::{Catalogue, Seq, SourceId, SourceState};
 use serde::Serialize;
 use serde_json::json;
-use stacks::Inside;
-use store::{OpenError, Reader};
+use stacks::SelfSampler;
+use store::{LogReader, StoreOpenError};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 
 use crate::{
@@ -71,7 +71,7 @@ pub enum RunError {
     Catalogue(String),
     /// The store cannot be opened.
     #[error(transparent)]
-    Store(#[from] OpenError),
+    Store(#[from] StoreOpenError),
     /// A socket cannot be had.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -86,11 +86,11 @@ pub enum RunError {
     Other(#[from] anyhow::Error),
 }
 
-impl Ending for RunError {
+impl ExitReason for RunError {
     fn exit(&self) -> Exit {
         match self {
             Self::Catalogue(_) => Exit::Config,
-            Self::Store(OpenError::Locked { .. }) => Exit::Locked,
+            Self::Store(StoreOpenError::Locked { .. }) => Exit::Locked,
             Self::Store(_) | Self::Append(_) | Self::Damaged(_) => Exit::Io,
             Self::Socket(error) => error.exit(),
             Self::Other(_) => Exit::Failure,
@@ -109,7 +109,7 @@ pub(crate) struct Reloaded {
     #[serde(flatten)]
     taken: Taken,
     /// Keys of the configuration with another value; those that are not `live` wait for a restart.
-    changes: Vec<Change>,
+    changes: Vec<ConfigChange>,
 }
 
 /// What a reload reads and what it changes.
@@ -117,7 +117,7 @@ struct Reloads {
     reloader: Reloader,
     logs: Logs,
     shop: Rc<Workshop>,
-    reader: Reader,
+    reader: LogReader,
     roster: actix::Addr<Roster>,
     board: Board,
 }
@@ -127,7 +127,7 @@ impl Reloads {
         reloader: Reloader,
         logs: Logs,
         shop: &Rc<Workshop>,
-        reader: &Reader,
+        reader: &LogReader,
         roster: &actix::Addr<Roster>,
         board: &Board,
     ) -> Self {
@@ -150,8 +150,8 @@ impl Reloads {
 /// What of the configuration is read here.
 const SECTIONS: &[&str] = &["daemon", "ingestd", "store", "fetch", "wire", "log"];
 
-fn pace(config: &Config) -> Pace {
-    Pace { interval_min: config.fetch.interval_min, interval_max: config.fetch.interval_max }
+fn pace(config: &Config) -> IntervalBounds {
+    IntervalBounds { interval_min: config.fetch.interval_min, interval_max: config.fetch.interval_max }
 }
 
 /// Runs the process until the stop signal or until the log fails. Call it inside an actix system.
@@ -164,7 +164,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let catalogue = read_catalogue(&config.ingestd.sources).await?;
     let (writer, reader) = open_store(&config).await?;
     let wire_socket = bind_unix(&config.daemon.run_dir.join("ingestd.sock"), SOCKET_MODE)?;
-    let metrics = Metrics::new();
+    let metrics = MetricsRegistry::new();
     metrics.register_process("ingestd", env!("CARGO_PKG_VERSION"), &clock, &logs);
     let numbers = Numbers::register(&metrics);
     let board = Board::default();
@@ -229,11 +229,11 @@ pub async fn run(start: Start) -> Result<(), RunError> {
 
 /// The actors live here, and documents are read in this runtime's pool.
 fn watch_this_loop(watch: &Watch) {
-    watch.event_loop("main", Kind::Arbiter);
+    watch.event_loop("main", WatchKind::Arbiter);
     watch.pool("pool-main", &tokio::runtime::Handle::current());
 }
 
-fn announce(config: &Config, reader: &Reader) {
+fn announce(config: &Config, reader: &LogReader) {
     tracing::info!(
         epoch = %reader.epoch(), seq = reader.head().0, seq_oldest = reader.oldest().0,
         socket = %config.daemon.run_dir.join("ingestd.sock").display(), "ready"
@@ -244,7 +244,7 @@ fn announce(config: &Config, reader: &Reader) {
 fn vitals(
     config: &Config,
     board: &Board,
-    reader: &Reader,
+    reader: &LogReader,
     clock: &Clock,
     numbers: &Numbers,
     queued: impl Fn() -> usize + Send + Sync + 'static,
@@ -262,9 +262,9 @@ fn vitals(
 /// The admin socket and the watchdog.
 fn oversee(
     config: &Config,
-    metrics: &Metrics,
+    metrics: &MetricsRegistry,
     vitals: Vitals,
-    (watch, inside): (&Watch, Option<Inside>),
+    (watch, inside): (&Watch, Option<SelfSampler>),
     logs: &Logs,
 ) -> Result<(AdminHandle, WatchHandle), RunError> {
     watch.register_loops(metrics, "ingestd");
@@ -301,9 +301,9 @@ pub(crate) async fn read_catalogue(path: &Path) -> Result<Catalogue, RunError> {
 }
 
 /// On a thread of its own: it reads the log since the last start, and sled can panic on a damaged one.
-async fn open_store(config: &Config) -> Result<(store::Writer, Reader), RunError> {
+async fn open_store(config: &Config) -> Result<(store::LogWriter, LogReader), RunError> {
     let path = config.store.path.clone();
-    let options = store::Options {
+    let options = store::StoreOptions {
         cache_bytes: config.store.cache_bytes,
         retention: store::Retention {
             age: config.store.retention_age,
@@ -328,7 +328,7 @@ async fn open_marks(config: &Config) -> Result<Marks, RunError> {
 
 fn serve_admin(
     config: &Config,
-    metrics: &Metrics,
+    metrics: &MetricsRegistry,
     vitals: &Vitals,
     watch: &Watch,
     logs: &Logs,
@@ -359,7 +359,7 @@ fn serve_admin(
     daemon::admin::serve(&config.daemon.run_dir.join("ingestd-admin.sock"), admin, logs)
 }
 
-fn visitor(config: &Config, metrics: &Metrics) -> anyhow::Result<Visitor> {
+fn visitor(config: &Config, metrics: &MetricsRegistry) -> anyhow::Result<Visitor> {
     let allow = config.fetch.allow.iter().map(|cidr| cidr.parse()).collect::<Result<_, _>>();
     let policy = Policy {
         timeout_connect: config.fetch.timeout_connect,
@@ -399,7 +399,7 @@ fn serve_wire(
 ) -> anyhow::Result<ServerHandle> {
     let app = move || {
         // Called once, on the thread of the one worker; pages of the log are read in its pool.
-        watch.event_loop("wire", Kind::Wire);
+        watch.event_loop("wire", WatchKind::Wire);
         watch.pool("pool-wire", &tokio::runtime::Handle::current());
         App::new()
             .app_data(web::Data::new(desk.clone()))
@@ -423,7 +423,7 @@ fn serve_wire(
 async fn take_catalogue(
     roster: &actix::Addr<Roster>,
     catalogue: Catalogue,
-    reader: &Reader,
+    reader: &LogReader,
 ) -> Result<Taken, RunError> {
     for source in catalogue.sources.iter().filter(|source| source.access.tls_ca_file.is_some()) {
         tracing::warn!(source = %source.id, "trusts certificate authorities of its own (tls_ca_file)");
@@ -431,7 +431,7 @@ async fn take_catalogue(
     let ids: Vec<_> = catalogue.sources.iter().map(|s| s.id.clone()).collect();
     let reader = reader.clone();
     #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
-    let recall = move || -> Result<HashMap<SourceId, SourceState>, store::ReadError> {
+    let recall = move || -> Result<HashMap<SourceId, SourceState>, store::LogReadError> {
         let state = |id: SourceId| Ok(reader.state(&id)?.map(|state| (id, state)));
         ids.into_iter().filter_map(|id| state(id).transpose()).collect()
     };
@@ -473,7 +473,7 @@ async fn reload(reloads: &mut Reloads) -> Result<Reloaded, RunError> {
     reloaded
 }
 
-async fn take_draft(reloads: &mut Reloads, draft: Draft) -> Result<Reloaded, RunError> {
+async fn take_draft(reloads: &mut Reloads, draft: CheckedConfig) -> Result<Reloaded, RunError> {
     let config = draft.config();
     let sources = config.ingestd.sources.clone();
     let taken = match read_catalogue(&sources).await {

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fetch::{BadManner, Failure, FailureClass, Manner};
+use fetch::{Failure, FailureClass, InvalidOptions, RequestOptions};
 use news::{Access, CredentialFile};
 use tokio::io::AsyncReadExt as _;
 
@@ -44,11 +44,11 @@ impl Secrets {
     ///
     /// # Errors
     /// `bad-url` when a credential, `tls` when the authorities cannot be had.
-    pub(crate) async fn manner(&self, access: &Access) -> Result<Option<Manner>, Failure> {
+    pub(crate) async fn manner(&self, access: &Access) -> Result<Option<RequestOptions>, Failure> {
         if *access == Access::default() {
             return Ok(None);
         }
-        let mut manner = Manner::default();
+        let mut manner = RequestOptions::default();
         for (name, value) in &access.headers {
             manner = manner.with_header(name, value).map_err(|bad| refused("headers", bad))?;
         }
@@ -100,7 +100,7 @@ impl Secrets {
     }
 }
 
-fn refused(key: &str, bad: BadManner) -> Failure {
+fn refused(key: &str, bad: InvalidOptions) -> Failure {
     Failure::new(FailureClass::BadUrl, format!("{key}: {bad}"))
 }
 
@@ -121,7 +121,7 @@ mod tests {
             let secrets = Secrets::new(&etc.path().join("sources.toml"), credentials.map(Path::to_owned));
             secrets.manner(&basic(path)).await.unwrap().unwrap().fingerprint()
         };
-        let of = |text: &str| Manner::default().with_basic(text).unwrap().fingerprint();
+        let of = |text: &str| RequestOptions::default().with_basic(text).unwrap().fingerprint();
         assert_eq!(print(None, "agency").await, of("user:beside"));
         assert_eq!(print(Some(credentials.path()), "agency").await, of("user:systemd"));
         assert_eq!(print(Some(credentials.path()), "./agency").await, of("user:beside"));

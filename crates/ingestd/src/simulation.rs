@@ -20,8 +20,8 @@ use std::{
 };
 
 use actix::{Actor as _, Addr};
-use daemon::{Clock, metrics::Metrics};
-use fetch::{Exchange, Lookup, Policy, Resolver, Transport, Visitor, schedule::Pace};
+use daemon::{Clock, metrics::MetricsRegistry};
+use fetch::{Exchange, HttpTransport, Lookup, Policy, Resolver, Visitor, schedule::IntervalBounds};
 use news::{Catalogue, FeedUrl, Source, SourceId};
 use tokio::{
     sync::{Semaphore, broadcast, watch},
@@ -76,7 +76,7 @@ impl Drop for Ended {
     }
 }
 
-impl Transport for Network {
+impl HttpTransport for Network {
     fn exchange(&self, request: reqwest::Request, _: SocketAddr) -> Exchange {
         let reply = self.servers.asked(self.clock.now_millis(), &request);
         let ended = Ended(Arc::clone(&self.servers), request.url().clone());
@@ -145,18 +145,19 @@ struct Life {
     roster: Addr<Roster>,
     recorder: Addr<Recorder>,
     thread: WriterThread,
-    reader: store::Reader,
+    reader: store::LogReader,
     board: Board,
     hold: Arc<Hold>,
     listener: actix_rt::task::JoinHandle<()>,
 }
 
 impl Life {
-    async fn start(path: &Path, clock: &Clock, servers: Arc<dyn Servers>, pace: Pace) -> Self {
+    async fn start(path: &Path, clock: &Clock, servers: Arc<dyn Servers>, pace: IntervalBounds) -> Self {
         let folder = path.to_owned();
-        let opened = tokio::task::spawn_blocking(move || store::open(&folder, &store::Options::default()));
+        let opened =
+            tokio::task::spawn_blocking(move || store::open(&folder, &store::StoreOptions::default()));
         let (writer, reader) = opened.await.unwrap().unwrap();
-        let numbers = Numbers::register(&Metrics::new());
+        let numbers = Numbers::register(&MetricsRegistry::new());
         let bell = watch::channel(reader.head()).0;
         let desk = Desk {
             writer,

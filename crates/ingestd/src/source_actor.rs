@@ -20,13 +20,13 @@ use actix::{
     SpawnHandle, WrapFuture as _,
 };
 use daemon::{Clock, work};
-use fetch::{Answer, FailureClass, Manner, Visitor, schedule::Pace};
+use fetch::{FailureClass, FetchResult, RequestOptions, Visitor, schedule::IntervalBounds};
 use futures_util::FutureExt as _;
 use news::{
     Cursor, Epoch, FeedUrl, Pause, Source, SourceId, SourceNotice, SourceState, Timestamp, VisitReport,
     VisitStatus,
 };
-use store::Appended;
+use store::AppendedVisit;
 use tokio::{
     sync::{Semaphore, broadcast},
     time::Instant,
@@ -50,7 +50,7 @@ use crate::{
 const PAUSE_LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// How bytes become a document.
-pub(crate) type Read = fn(&[u8], &feed::Hints<'_>) -> Result<feed::Document, feed::ReadError>;
+pub(crate) type Read = fn(&[u8], &feed::Hints<'_>) -> Result<feed::FeedDocument, feed::FeedError>;
 
 /// What all sources of one arbiter share.
 pub(crate) struct Workshop {
@@ -71,7 +71,7 @@ pub(crate) struct Workshop {
     pub(crate) hubs: Option<Addr<Hubs>>,
     pub(crate) notices: broadcast::Sender<wire::Notice>,
     /// A reload may set another one.
-    pub(crate) pace: Cell<Pace>,
+    pub(crate) pace: Cell<IntervalBounds>,
     pub(crate) epoch: Epoch,
     pub(crate) clock: Clock,
     pub(crate) numbers: Numbers,
@@ -119,7 +119,7 @@ pub(crate) struct Relieve;
 /// A visit that is on record.
 struct Settled {
     outcome: Outcome,
-    appended: Appended,
+    appended: AppendedVisit,
     took: Duration,
 }
 
@@ -151,7 +151,7 @@ impl SourceActor {
             actor.timer = None;
             let now = actor.shop.now();
             // Unless another order came in between.
-            if actor.plate.pause().as_ref() == Some(&pause) && !pause.holds(now) {
+            if actor.plate.pause().as_ref() == Some(&pause) && !pause.is_active(now) {
                 actor.plate.end_pause(now);
                 tracing::info!(source = %actor.plate.source.id, "pause ended");
             }
@@ -230,7 +230,7 @@ impl SourceActor {
         self.shop.notices.send(wire::Notice::Source(json.into())).ok();
     }
 
-    fn count(&self, outcome: &Outcome, appended: &Appended, status: VisitStatus, took: Duration) {
+    fn count(&self, outcome: &Outcome, appended: &AppendedVisit, status: VisitStatus, took: Duration) {
         let numbers = &self.shop.numbers;
         numbers.visits.get_or_create(&[("status", status.as_str())]).inc();
         if let Some(class) = outcome.class {
@@ -349,7 +349,7 @@ async fn carry_out(shop: Rc<Workshop>, plate: Arc<Plate>, due: Option<Timestamp>
     plate.set_activity(Activity::Recording, now);
     let items = std::mem::take(&mut outcome.items);
     websub::keep(plate.websub(), &mut outcome.state.websub);
-    let record = store::Visit { source: Arc::clone(source), items, state: outcome.state.clone(), now };
+    let record = store::VisitRecord { source: Arc::clone(source), items, state: outcome.state.clone(), now };
     let appended = shop.recorder.send(Record(record)).await.ok()?.ok()?;
     Some(Settled { outcome, appended, took: started.elapsed() })
 }
@@ -371,10 +371,10 @@ fn standing(before: &SourceState) -> Standing {
 }
 
 /// Tells the gates what the host said: the one that answered, after redirects.
-fn listen(shop: &Workshop, host: Host, visit: &fetch::Visit) {
+fn listen(shop: &Workshop, host: Host, visit: &fetch::FetchReport) {
     let host = visit.hops.last().map_or(host, |hop| Host::of(hop.to.secret()));
     match (&visit.answer, visit.code) {
-        (Answer::Full(_) | Answer::NotModified { .. }, _) => shop.gates.hear(&host, Heard::Served),
+        (FetchResult::Full(_) | FetchResult::NotModified { .. }, _) => shop.gates.hear(&host, Heard::Served),
         (_, Some(429)) => {
             let asked = visit.retry_after.map(|asked| asked.min(fetch::schedule::ask_max(shop.pace.get())));
             shop.gates.hear(&host, Heard::TooMany(asked));
@@ -384,9 +384,9 @@ fn listen(shop: &Workshop, host: Host, visit: &fetch::Visit) {
 }
 
 /// Listens for an outage of ours, and tells whether there is one and the visit failed because of it.
-fn is_our_fault(shop: &Workshop, host: Host, before: &SourceState, visit: &fetch::Visit) -> bool {
+fn is_our_fault(shop: &Workshop, host: Host, before: &SourceState, visit: &fetch::FetchReport) -> bool {
     let lost = match &visit.answer {
-        Answer::Failed(failure) if visit.code.is_none() => {
+        FetchResult::Failed(failure) if visit.code.is_none() => {
             matches!(failure.class, FailureClass::Dns | FailureClass::Connect | FailureClass::Timeout)
         }
         _ => false,
@@ -416,7 +416,7 @@ fn is_our_fault(shop: &Workshop, host: Host, before: &SourceState, visit: &fetch
 
 /// A visit on its way to its conclusions.
 struct Fetched {
-    visit: fetch::Visit,
+    visit: fetch::FetchReport,
     reading: Reading,
     /// How long the reading took.
     read_in: Option<Duration>,
@@ -436,20 +436,20 @@ async fn fetch_and_read(
     let manner = match shop.secrets.manner(&source.access).await {
         Ok(manner) => manner,
         Err(failure) => {
-            let visit = fetch::Visit::unasked(failure);
+            let visit = fetch::FetchReport::not_attempted(failure);
             return Some(Fetched { visit, reading: Reading::None, read_in: None, binding: state.url_hash });
         }
     };
-    let binding = binding(source, manner.as_ref().map_or(0, Manner::fingerprint));
+    let binding = binding(source, manner.as_ref().map_or(0, RequestOptions::fingerprint));
     let (etag, last_modified) = validators(binding, &state, shop.now());
-    let request = fetch::Request {
+    let request = fetch::VisitRequest {
         etag,
         last_modified,
-        issuer: state.issuer,
+        validator_key: state.validator_key,
         timeout: source.timeout,
         body_bytes_max: source.body_bytes_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
         manner: manner.as_ref(),
-        ..fetch::Request::new(asked, shop.now())
+        ..fetch::VisitRequest::new(asked, shop.now())
     };
     let mut visit = tokio::select! {
         biased;
@@ -459,12 +459,12 @@ async fn fetch_and_read(
     permit.stay();
     let mut read_in = None;
     let reading = match &mut visit.answer {
-        Answer::Full(full) if state.body_hash == Some(full.body_hash) => {
+        FetchResult::Full(full) if state.body_hash == Some(full.body_hash) => {
             // Nothing is held between visits, and nothing needs the bytes any more.
             full.body = bytes::Bytes::new();
             Reading::Same
         }
-        Answer::Full(full) => {
+        FetchResult::Full(full) => {
             plate.set_activity(Activity::Parsing, shop.now());
             let body = std::mem::take(&mut full.body);
             let known = (full.url.clone(), full.content_type.clone(), source.language.clone());
@@ -531,7 +531,7 @@ fn log_quarantine(source: &SourceId, before: &SourceState, after: &SourceState) 
 }
 
 /// Changes of state are for people, repeats for whoever asks.
-fn log_change(report: &VisitReport, failures_before: u32, appended: &Appended, epoch: &Epoch) {
+fn log_change(report: &VisitReport, failures_before: u32, appended: &AppendedVisit, epoch: &Epoch) {
     let (source, status) = (&report.source, report.status.as_str());
     match &report.error {
         Some(error) if failures_before == 0 => {

@@ -12,11 +12,11 @@ use std::{
     },
 };
 
-use daemon::{Clock, watch::soon};
+use daemon::{Clock, watch::try_briefly};
 use news::{Cursor, Seq, Timestamp};
 use rustix::fs::statvfs;
 use serde_json::{Map, Value, json};
-use store::Reader;
+use store::LogReader;
 use tokio::time::Instant;
 
 use crate::{
@@ -30,7 +30,7 @@ const BUSIEST_MAX: usize = 50;
 /// What the vitals are read from.
 pub(crate) struct Vitals {
     pub(crate) board: Board,
-    pub(crate) reader: Reader,
+    pub(crate) reader: LogReader,
     pub(crate) clock: Clock,
     pub(crate) numbers: Numbers,
     /// Where the store is.
@@ -116,7 +116,7 @@ impl Vitals {
             "open_files": { "used": used, "max": max },
         });
         // Nothing of the sources while their list is being changed.
-        if let (Value::Object(all), Some(plates)) = (&mut vitals, soon(|| self.board.try_plates())) {
+        if let (Value::Object(all), Some(plates)) = (&mut vitals, try_briefly(|| self.board.try_plates())) {
             all.extend(sources(&plates, Timestamp::from_millis(self.clock.now_millis())));
         }
         vitals

@@ -24,9 +24,11 @@ use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, Addr, AsyncContext as _, Context, Handler, Message,
     MessageResult, WrapFuture as _,
 };
-use fetch::schedule::{Facts, Next, Pace, next_visit};
+use fetch::schedule::{IntervalBounds, Next, ScheduleInput, next_visit};
 use futures_util::FutureExt as _;
-use news::{FeedUrl, Hidden, PushState, Source, SourceId, Subscription, Timestamp, VisitStatus, Websub};
+use news::{
+    FeedUrl, HubSubscription, PushState, SecretText, Source, SourceId, Timestamp, VisitStatus, WebSubState,
+};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 pub(crate) use self::{lease::discover, signature::is_right};
@@ -81,7 +83,7 @@ pub(crate) struct Hubs {
 }
 
 struct Leaving {
-    topic: Hidden,
+    topic: SecretText,
     until: Timestamp,
 }
 
@@ -119,7 +121,7 @@ pub(crate) struct Whose(pub(crate) String);
 
 /// The secret that the hub signs with, if it was given one.
 #[derive(Debug)]
-pub(crate) struct Signer(pub(crate) Option<Hidden>);
+pub(crate) struct Signer(pub(crate) Option<SecretText>);
 
 /// A push came under this id and is as it should be.
 #[derive(Debug, Message)]
@@ -148,7 +150,7 @@ impl Mode {
 }
 
 /// The shortest time between two visits of a source that pushes make; also how long a push accounts for what is found.
-fn spacing(pace: Pace) -> Duration {
+fn spacing(pace: IntervalBounds) -> Duration {
     HINT_SPACING.min(pace.interval_min)
 }
 
@@ -156,18 +158,18 @@ fn spacing(pace: Pace) -> Duration {
 /// whatever else counts, and never where the operator fixed the interval.
 pub(crate) fn stretch(
     usual: Next,
-    facts: &Facts<'_>,
-    websub: Option<&Websub>,
+    facts: &ScheduleInput<'_>,
+    websub: Option<&WebSubState>,
     previous_visit: Option<Timestamp>,
 ) -> Next {
     let Some(subscription) = websub.and_then(|websub| websub.subscription.as_ref()) else { return usual };
-    let is_news = facts.outcome == fetch::schedule::Outcome::Healthy;
-    let is_healthy = is_news || facts.outcome == fetch::schedule::Outcome::Unchanged;
+    let is_news = facts.outcome == fetch::schedule::ScheduleOutcome::Healthy;
+    let is_healthy = is_news || facts.outcome == fetch::schedule::ScheduleOutcome::Unchanged;
     let told = !is_news || lease::told(subscription, facts.now, previous_visit, spacing(facts.pace));
     let works = is_healthy && told && lease::works(subscription, facts.now);
     let (Some(at), None, true) = (usual.at, facts.every, works) else { return usual };
     let twice = at.since(facts.now).saturating_mul(2);
-    let longer = next_visit(&Facts { every: Some(twice), ..facts.clone() }, 0.5);
+    let longer = next_visit(&ScheduleInput { every: Some(twice), ..facts.clone() }, 0.5);
     if longer.at <= usual.at {
         return usual;
     }
@@ -175,7 +177,7 @@ pub(crate) fn stretch(
 }
 
 /// What a visit knew of the subscription is older than what the board knows by now.
-pub(crate) fn keep(current: Option<Box<Websub>>, visited: &mut Option<Box<Websub>>) {
+pub(crate) fn keep(current: Option<Box<WebSubState>>, visited: &mut Option<Box<WebSubState>>) {
     match (current.and_then(|websub| websub.subscription), visited) {
         (Some(subscription), visited) => visited.get_or_insert_default().subscription = Some(subscription),
         (None, Some(visited)) => visited.subscription = None,
@@ -219,14 +221,14 @@ impl Hubs {
     }
 
     /// So many random bits, as hexadecimal digits. Nothing when the system has none to give: then later.
-    fn draw<const BYTES: usize>(&self) -> Option<Hidden> {
+    fn draw<const BYTES: usize>(&self) -> Option<SecretText> {
         let mut bytes = [0; BYTES];
         self.random.fill(&mut bytes).ok()?;
         let mut text = String::with_capacity(2 * BYTES);
         for byte in bytes {
             write!(text, "{byte:02x}").expect("a string takes everything");
         }
-        Some(Hidden::new(text))
+        Some(SecretText::new(text))
     }
 
     /// Everything on the board as it should be: subscriptions begun, ended, found again; the numbers counted.
@@ -270,7 +272,7 @@ impl Hubs {
         subscription.state
     }
 
-    fn begin(&mut self, plate: &Arc<Plate>, websub: &Websub) {
+    fn begin(&mut self, plate: &Arc<Plate>, websub: &WebSubState) {
         let (Some(hub), Some(topic)) = (&websub.hub, &websub.topic) else { return };
         // 128 and 256 bits.
         let (Some(id), Some(secret)) = (self.draw::<16>(), self.draw::<32>()) else { return };
@@ -357,7 +359,7 @@ impl Hubs {
     }
 
     /// Asks the hub, through the same gates and the same guard as a visit.
-    fn ask(&mut self, source: &Source, subscription: &Subscription, mode: Mode, ctx: &mut Context<Self>) {
+    fn ask(&mut self, source: &Source, subscription: &HubSubscription, mode: Mode, ctx: &mut Context<Self>) {
         let id = subscription.id.clone();
         let mut form = vec![
             ("hub.mode", mode.as_str().to_owned()),
@@ -396,7 +398,7 @@ impl Hubs {
     }
 
     /// What the hub said to a question.
-    fn hear(&mut self, source: &SourceId, id: &Hidden, mode: Mode, answer: Result<(), String>) {
+    fn hear(&mut self, source: &SourceId, id: &SecretText, mode: Mode, answer: Result<(), String>) {
         let result = if answer.is_ok() { "taken" } else { "failed" };
         let labels = [("mode", mode.as_str()), ("result", result)];
         self.shop.numbers.websub.requests.get_or_create(&labels).inc();
@@ -426,7 +428,7 @@ impl Hubs {
     /// The plate that a callback belongs to, as the board has it now.
     fn plate(&self, id: &str) -> Option<Arc<Plate>> {
         let plate = self.board.get(self.known.get(id)?.source.id.as_str())?;
-        let is_current = |websub: Box<Websub>| websub.subscription.is_some_and(|s| s.id.reveal() == id);
+        let is_current = |websub: Box<WebSubState>| websub.subscription.is_some_and(|s| s.id.reveal() == id);
         plate.websub().is_some_and(is_current).then_some(plate)
     }
 
@@ -582,8 +584,8 @@ mod tests {
     const NOW: fn() -> Timestamp = || Timestamp::from_millis(1_800_000_000_000);
 
     /// Verified an hour ago; the last push came as long ago as `pushed`.
-    fn websub(pushed: Option<Duration>) -> Websub {
-        let hidden = |text: &str| Hidden::new(text.to_owned());
+    fn websub(pushed: Option<Duration>) -> WebSubState {
+        let hidden = |text: &str| SecretText::new(text.to_owned());
         let began = Timestamp::from_millis(NOW().millis() - 3_600_000);
         let mut one =
             lease::begin(&hidden("https://h.example/"), &hidden(""), hidden("id"), hidden("s"), began);
@@ -593,11 +595,11 @@ mod tests {
             let ms = i64::try_from(ago.as_millis()).unwrap();
             Timestamp::from_millis(NOW().millis() - ms)
         });
-        Websub { hub: None, topic: None, subscription: Some(one) }
+        WebSubState { hub: None, topic: None, subscription: Some(one) }
     }
 
-    fn facts(outcome: fetch::schedule::Outcome) -> Facts<'static> {
-        Facts::new(Pace::default(), NOW(), outcome)
+    fn facts(outcome: fetch::schedule::ScheduleOutcome) -> ScheduleInput<'static> {
+        ScheduleInput::new(IntervalBounds::default(), NOW(), outcome)
     }
 
     fn minutes(next: &Next) -> u64 {
@@ -606,11 +608,11 @@ mod tests {
 
     #[test]
     fn while_pushes_work_visits_are_half_as_often_and_never_rarer_than_the_longest_interval() {
-        use fetch::schedule::Outcome::{Failed, Healthy, Unchanged};
+        use fetch::schedule::ScheduleOutcome::{Failed, Healthy, Unchanged};
         let minute = Duration::from_secs(60);
         let previous = Some(Timestamp::from_millis(NOW().millis() - 600_000));
         let usual = |wait| Next { at: Some(NOW().plus(wait)), why: "every 1 h".to_owned() };
-        let after = |facts: Facts<'_>, pushed: Option<Duration>, wait: Duration| {
+        let after = |facts: ScheduleInput<'_>, pushed: Option<Duration>, wait: Duration| {
             let next = stretch(usual(wait), &facts, Some(&websub(pushed)), previous);
             (minutes(&next), next.why)
         };
@@ -623,7 +625,7 @@ mod tests {
             (facts(Unchanged), None),
             (facts(Failed), Some(minute)),
             (facts(Healthy), Some(HOUR)),
-            (Facts { every: Some(HOUR), ..facts(Unchanged) }, Some(minute)),
+            (ScheduleInput { every: Some(HOUR), ..facts(Unchanged) }, Some(minute)),
         ] {
             assert_eq!(after(facts, pushed, HOUR), (60, "every 1 h".to_owned()));
         }
@@ -634,8 +636,8 @@ mod tests {
     #[test]
     fn a_visit_never_undoes_what_a_hub_said_meanwhile() {
         let verified = websub(None);
-        let hub = Some(Hidden::new("https://new.example/".to_owned()));
-        let mut visited = Some(Box::new(Websub { hub: hub.clone(), ..Websub::default() }));
+        let hub = Some(SecretText::new("https://new.example/".to_owned()));
+        let mut visited = Some(Box::new(WebSubState { hub: hub.clone(), ..WebSubState::default() }));
         keep(Some(Box::new(verified.clone())), &mut visited);
         let kept = visited.clone().unwrap();
         assert_eq!((kept.hub, kept.subscription), (hub, verified.subscription.clone()));

@@ -51,7 +51,7 @@ impl Origin {
                         head.push(byte);
                         if head[0] == 0x16 {
                             // A TLS handshake: this is no place for it.
-                            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.ok();
+                            stream.write_all(b"HTTP/1.1 400 Bad VisitRequest\r\n\r\n").await.ok();
                             return;
                         }
                     }

@@ -3,14 +3,14 @@
 use std::sync::{Arc, OnceLock};
 
 use news::{Seq, Timestamp};
-use store::{ReadError, Reader};
+use store::{LogReadError, LogReader};
 use tokio_util::sync::CancellationToken;
-use wire::{Log, LogError, LogEvent, LogPage, Standing};
+use wire::{EventLog, LogBounds, LogError, LogEvent, LogPage};
 
 /// The log on disk. Reading it blocks; the wire does so off the runtime's threads.
 #[derive(Clone, Debug)]
 pub(crate) struct WireLog {
-    pub(crate) reader: Reader,
+    pub(crate) reader: LogReader,
     pub(crate) fault: Fault,
 }
 
@@ -45,17 +45,17 @@ impl WireLog {
         Ok(Seq(first.0 - 1))
     }
 
-    fn failed(&self, error: &ReadError) -> LogError {
+    fn failed(&self, error: &LogReadError) -> LogError {
         self.fault.met(error.to_string());
         LogError(error.to_string())
     }
 }
 
-impl Log for WireLog {
-    fn standing(&self) -> Standing {
+impl EventLog for WireLog {
+    fn standing(&self) -> LogBounds {
         // Oldest before head: in between the head may move on, but the oldest never passes it.
         let oldest = self.reader.oldest();
-        Standing { epoch: self.reader.epoch().clone(), oldest, head: self.reader.head() }
+        LogBounds { epoch: self.reader.epoch().clone(), oldest, head: self.reader.head() }
     }
 
     #[expect(clippy::disallowed_methods, reason = "the wire calls it on a thread of the blocking pool")]

@@ -25,7 +25,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use crate::{FeedUrl, Safe, Source, SourceId, parse_duration, write_duration};
+use crate::{Escaped, FeedUrl, Source, SourceId, parse_duration, write_duration};
 
 /// The sources of one file, in its order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Catalogue {
     pub fn parse(text: &str) -> Result<Self, Vec<Complaint>> {
         let (document, errors) = DeTable::parse_recoverable(text);
         let breaks = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at).collect();
-        let mut reader = Reader { breaks, complaints: Vec::new(), met: HashMap::new() };
+        let mut reader = CatalogueReader { breaks, complaints: Vec::new(), met: HashMap::new() };
         for error in &errors {
             reader.complain(error.span().unwrap_or_default(), error.message().to_owned());
         }
@@ -84,7 +84,7 @@ impl Catalogue {
     }
 }
 
-struct Reader {
+struct CatalogueReader {
     /// Where the lines end: a file of 100,000 sources asks for its line numbers 100,000 times.
     breaks: Vec<usize>,
     complaints: Vec<Complaint>,
@@ -92,7 +92,7 @@ struct Reader {
     met: HashMap<SourceId, usize>,
 }
 
-impl Reader {
+impl CatalogueReader {
     fn line(&self, span: &Range<usize>) -> usize {
         1 + self.breaks.partition_point(|at| *at < span.start)
     }
@@ -116,7 +116,7 @@ impl Reader {
                 ("source", _) => self.complain(key.span(), "write [[source]], with two brackets".to_owned()),
                 (other, _) => {
                     let message =
-                        format!("unknown key `{}`: this file holds [[source]] tables only", Safe(other));
+                        format!("unknown key `{}`: this file holds [[source]] tables only", Escaped(other));
                     self.complain(key.span(), message);
                 }
             }
@@ -187,7 +187,7 @@ impl Reader {
                 if !self.own(&mut fields.own, key, value) {
                     const KNOWN: &str = "id url name category country language tags every timeout enabled";
                     let own = own::KEYS.join(" ");
-                    let other = Safe(other);
+                    let other = Escaped(other);
                     self.complain(key.span(), format!("unknown key `{other}`; a source has: {KNOWN} {own}"));
                 }
             }
@@ -199,7 +199,7 @@ impl Reader {
         let id = match SourceId::try_new(text) {
             Ok(id) => id,
             Err(bad) => {
-                self.complain(value.span(), format!("id `{}`: {bad}", Safe(text)));
+                self.complain(value.span(), format!("id `{}`: {bad}", Escaped(text)));
                 return None;
             }
         };
@@ -247,7 +247,7 @@ impl Reader {
             return Some(text);
         }
         let wanted = "one word of letters, digits, - _ . of at most 64 bytes is wanted";
-        self.complain(value.span(), format!("{name} `{}`: {wanted}", Safe(&text)));
+        self.complain(value.span(), format!("{name} `{}`: {wanted}", Escaped(&text)));
         None
     }
 
@@ -257,7 +257,7 @@ impl Reader {
             return Some(text.to_owned());
         }
         let message =
-            format!("country `{}`: two capital letters of ISO 3166-1 are wanted, such as GB", Safe(text));
+            format!("country `{}`: two capital letters of ISO 3166-1 are wanted, such as GB", Escaped(text));
         self.complain(value.span(), message);
         None
     }
@@ -272,7 +272,7 @@ impl Reader {
         {
             return Some(text.to_owned());
         }
-        let message = format!("language `{}`: a tag of BCP 47 is wanted, such as en or pt-BR", Safe(text));
+        let message = format!("language `{}`: a tag of BCP 47 is wanted, such as en or pt-BR", Escaped(text));
         self.complain(value.span(), message);
         None
     }

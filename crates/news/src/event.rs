@@ -7,14 +7,14 @@ use crate::{Cursor, Item, Source, SourceId, Timestamp};
 /// What happened to the article.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum EventKind {
     /// Its key was new.
     Item,
     /// Its key was known and its content changed: a new event, the old one stays as it was.
     Update,
 }
 
-impl Kind {
+impl EventKind {
     /// The name of the SSE event.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -31,7 +31,7 @@ pub struct Event {
     /// Place in the log.
     pub id: Cursor,
     /// New or changed.
-    pub kind: Kind,
+    pub kind: EventKind,
     /// From the catalogue.
     pub source: SourceId,
     /// From the catalogue, as it was when the event was recorded.
@@ -52,7 +52,7 @@ pub struct Event {
 impl Event {
     /// Puts an item in its place.
     #[must_use]
-    pub fn new(id: Cursor, kind: Kind, source: &Source, first_seen: Timestamp, item: Item) -> Self {
+    pub fn new(id: Cursor, kind: EventKind, source: &Source, first_seen: Timestamp, item: Item) -> Self {
         Self {
             id,
             kind,
@@ -85,7 +85,7 @@ mod tests {
             FeedUrl::try_new("https://example.org/feed").unwrap(),
         );
         let id = Cursor { epoch: Epoch::try_new("k3v9q2").unwrap(), seq: Seq(412) };
-        let event = Event::new(id, Kind::Item, &source, Timestamp::from_millis(0), Item::default());
+        let event = Event::new(id, EventKind::Item, &source, Timestamp::from_millis(0), Item::default());
         let value: serde_json::Value = serde_json::from_str(&event.to_json()).unwrap();
         let mut keys: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
         keys.sort_unstable();

@@ -15,7 +15,7 @@ mod edit;
 mod event;
 mod failure;
 mod item;
-mod moves;
+mod redirects;
 mod source;
 mod text;
 mod time;
@@ -26,15 +26,15 @@ pub use access::{Access, CredentialFile};
 pub use attempt::Attempt;
 pub use catalogue::{Catalogue, Complaint};
 pub use cursor::{BadCursor, BadEpoch, Cursor, Epoch, Seq};
-pub use event::{Event, Kind};
+pub use event::{Event, EventKind};
 pub use failure::FailureClass;
 pub use item::{Author, Enclosure, Item, Warning};
-pub use moves::{Adopted, KeptUrl, Moves, Sighting};
+pub use redirects::{AdoptedRedirect, ObservedRedirect, RedirectState, StoredUrl};
 pub use source::{BadFeedUrl, BadSourceId, FeedUrl, Source, SourceId};
-pub use text::Safe;
+pub use text::Escaped;
 pub use time::{BadTimestamp, Timestamp, parse_duration, write_duration};
 pub use visit::{
-    Counts, FeedRhythm, Pause, SourceInFull, SourceNotice, SourceState, SourceStatus, VisitReport,
+    FeedRhythm, Pause, SourceInFull, SourceNotice, SourceState, SourceStatus, SourceTotals, VisitReport,
     VisitStatus,
 };
-pub use websub::{Hidden, PushState, PushStatus, Subscription, Websub};
+pub use websub::{HubSubscription, PushState, PushStatus, SecretText, WebSubState};

@@ -115,7 +115,7 @@ impl fmt::Display for FeedUrl {
         }
         f.write_str(self.0.path())?;
         for (n, (name, _)) in self.0.query_pairs().enumerate() {
-            write!(f, "{}{}=…", if n == 0 { '?' } else { '&' }, crate::Safe(&name))?;
+            write!(f, "{}{}=…", if n == 0 { '?' } else { '&' }, crate::Escaped(&name))?;
         }
         Ok(())
     }

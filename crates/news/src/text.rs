@@ -5,11 +5,11 @@ use std::fmt::{self, Write as _};
 /// Shows text from a feed or a client so that it can neither forge a log line nor drive a terminal.
 ///
 /// Control characters (C0, DEL, C1), line and paragraph separators, bidirectional controls and the backslash are
-/// written as `\u{…}`; the text is cut at [`Safe::CHARS_MAX`] characters with an ellipsis.
+/// written as `\u{…}`; the text is cut at [`Escaped::CHARS_MAX`] characters with an ellipsis.
 #[derive(Clone, Copy, Debug)]
-pub struct Safe<'a>(pub &'a str);
+pub struct Escaped<'a>(pub &'a str);
 
-impl Safe<'_> {
+impl Escaped<'_> {
     /// Longest text shown, in characters.
     pub const CHARS_MAX: usize = 200;
 }
@@ -21,7 +21,7 @@ fn is_dangerous(c: char) -> bool {
         || ('\u{2066}'..='\u{2069}').contains(&c)
 }
 
-impl fmt::Display for Safe<'_> {
+impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, c) in self.0.chars().enumerate() {
             if n == Self::CHARS_MAX {
@@ -44,12 +44,12 @@ mod tests {
     #[test]
     fn nothing_that_drives_a_terminal_passes() {
         let evil = "a\0\u{1b}[31mred\nnext\r\u{9b}x\u{202e}y\u{2028}\\";
-        let shown = Safe(evil).to_string();
+        let shown = Escaped(evil).to_string();
         assert_eq!(shown, "a\\u{0}\\u{1b}[31mred\\u{a}next\\u{d}\\u{9b}x\\u{202e}y\\u{2028}\\u{5c}");
     }
 
     #[test]
     fn a_long_text_is_cut() {
-        assert_eq!(Safe(&"é".repeat(500)).to_string().chars().count(), Safe::CHARS_MAX + 1);
+        assert_eq!(Escaped(&"é".repeat(500)).to_string().chars().count(), Escaped::CHARS_MAX + 1);
     }
 }

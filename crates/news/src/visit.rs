@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Attempt, Cursor, Moves, PushStatus, SourceId, Timestamp, Websub, attempt::rows};
+use crate::{Attempt, Cursor, PushStatus, RedirectState, SourceId, Timestamp, WebSubState, attempt::rows};
 
 /// How a visit ended, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -81,7 +81,7 @@ pub struct SourceNotice {
 /// What has been counted of a source since it was first visited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Counts {
+pub struct SourceTotals {
     /// Visits that ended.
     pub visits: u64,
     /// Of these, answered "not modified" or with the same bytes.
@@ -117,7 +117,7 @@ impl Pause {
 
     /// Whether it still holds.
     #[must_use]
-    pub fn holds(&self, now: Timestamp) -> bool {
+    pub fn is_active(&self, now: Timestamp) -> bool {
         self.until.is_none_or(|until| now < until)
     }
 
@@ -126,7 +126,7 @@ impl Pause {
     pub fn why(&self) -> String {
         let until = self.until.map_or(String::new(), |until| format!(" until {until}"));
         let reason =
-            self.reason.as_deref().map_or(String::new(), |reason| format!(": {}", crate::Safe(reason)));
+            self.reason.as_deref().map_or(String::new(), |reason| format!(": {}", crate::Escaped(reason)));
         format!("paused{until}{reason}")
     }
 }
@@ -140,7 +140,8 @@ pub struct SourceState {
     /// Hash of the address and the credentials that the validators belong to; they are dropped when it changes.
     pub url_hash: u64,
     /// Which address in the end gave the validators: they are sent to no other on the way.
-    pub issuer: Option<u64>,
+    #[serde(rename = "issuer")]
+    pub validator_key: Option<u64>,
     /// `ETag` of the last complete answer, byte for byte.
     pub etag: Option<String>,
     /// `Last-Modified` of the last complete answer, byte for byte.
@@ -182,16 +183,16 @@ pub struct SourceState {
     /// Repairs that the last document needed (at most 8 are kept).
     pub warnings: Vec<String>,
     /// Totals.
-    pub counts: Counts,
+    pub counts: SourceTotals,
     /// Not visited, by order. No visit changes this: the writer keeps what stands in the store.
     pub paused: Option<Pause>,
     /// Its hub; nothing where it never named one, which is most sources.
-    pub websub: Option<Box<Websub>>,
+    pub websub: Option<Box<WebSubState>>,
     /// The last visits, the newest last; at most [`Attempt::KEPT`].
     #[serde(with = "rows")]
     pub attempts: Vec<Attempt>,
     /// Where the feed has moved to for good.
-    pub moves: Moves,
+    pub moves: RedirectState,
 }
 
 impl SourceState {
@@ -284,7 +285,7 @@ pub struct SourceStatus {
     /// Times that its actor died and was rebuilt.
     pub restarts: u32,
     /// Totals.
-    pub counts: Counts,
+    pub counts: SourceTotals,
     /// Its newest event, when the daemon knows it.
     pub last_event: Option<Cursor>,
     /// The order not to visit it, while it holds.

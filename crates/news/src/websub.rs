@@ -48,9 +48,9 @@ impl PushState {
 /// A text that is kept and used, and never shown.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Hidden(String);
+pub struct SecretText(String);
 
-impl Hidden {
+impl SecretText {
     /// Hides a text.
     #[must_use]
     pub fn new(text: String) -> Self {
@@ -64,7 +64,7 @@ impl Hidden {
     }
 }
 
-impl fmt::Debug for Hidden {
+impl fmt::Debug for SecretText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("…")
     }
@@ -73,26 +73,26 @@ impl fmt::Debug for Hidden {
 /// What a feed says about pushes, and the subscription that was made of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Websub {
+pub struct WebSubState {
     /// The hub that the feed names.
-    pub hub: Option<Hidden>,
+    pub hub: Option<SecretText>,
     /// What the feed calls itself.
-    pub topic: Option<Hidden>,
+    pub topic: Option<SecretText>,
     /// What is or was asked of a hub.
-    pub subscription: Option<Subscription>,
+    pub subscription: Option<HubSubscription>,
 }
 
 /// A subscription at a hub. Its addresses may hold secrets, so they are hidden with the others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Subscription {
+pub struct HubSubscription {
     /// The last part of the callback's address, unguessable: who knows it may speak for the hub.
-    pub id: Hidden,
+    pub id: SecretText,
     /// With which the hub signs what it pushes; only where it was sent over https.
-    pub secret: Option<Hidden>,
+    pub secret: Option<SecretText>,
     /// Who was asked.
-    pub hub: Hidden,
+    pub hub: SecretText,
     /// For what.
-    pub topic: Hidden,
+    pub topic: SecretText,
     /// What came of it.
     pub state: PushState,
     /// Since when.
@@ -129,8 +129,8 @@ pub struct PushStatus {
     pub error: Option<String>,
 }
 
-impl From<&Websub> for PushStatus {
-    fn from(websub: &Websub) -> Self {
+impl From<&WebSubState> for PushStatus {
+    fn from(websub: &WebSubState) -> Self {
         let hub = websub.hub.as_ref().and_then(|hub| FeedUrl::try_new(hub.reveal()).ok());
         let hub = hub.map(|hub| hub.to_string());
         match &websub.subscription {
@@ -153,11 +153,11 @@ mod tests {
 
     #[test]
     fn no_secret_of_a_subscription_is_ever_shown() {
-        let hidden = |text: &str| Hidden::new(text.to_owned());
-        let websub = Websub {
+        let hidden = |text: &str| SecretText::new(text.to_owned());
+        let websub = WebSubState {
             hub: Some(hidden("https://u:TOPSECRET@hub.example/?key=TOPSECRET")),
             topic: Some(hidden("https://example.org/feed?token=TOPSECRET")),
-            subscription: Some(Subscription {
+            subscription: Some(HubSubscription {
                 id: hidden("TOPSECRET"),
                 secret: Some(hidden("TOPSECRET")),
                 hub: hidden("https://hub.example/?key=TOPSECRET"),
@@ -177,6 +177,6 @@ mod tests {
         let shown = format!("{websub:?}{status:?}{}", serde_json::to_string(&status).unwrap());
         assert!(!shown.contains("TOPSECRET"), "{shown}");
         let kept = serde_json::to_string(&websub).unwrap();
-        assert_eq!(serde_json::from_str::<Websub>(&kept).unwrap(), websub, "and all of it is kept");
+        assert_eq!(serde_json::from_str::<WebSubState>(&kept).unwrap(), websub, "and all of it is kept");
     }
 }

@@ -8,10 +8,10 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use daemon::{Clock, Exit, config::Config};
-use feed::{Document, Hints};
+use feed::{FeedDocument, Hints};
 use fetch::{
-    Answer, FailureClass, Policy, Request, Visit, Visitor,
-    schedule::{Facts, Outcome, Pace, next_visit},
+    FailureClass, FetchReport, FetchResult, Policy, VisitRequest, Visitor,
+    schedule::{IntervalBounds, ScheduleInput, ScheduleOutcome, next_visit},
 };
 use news::{FeedUrl, Item, Timestamp, Warning};
 use serde::Serialize;
@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Serialize)]
 struct Report {
     input: String,
-    format: Option<feed::Format>,
+    format: Option<feed::FeedFormat>,
     encoding: Option<feed::Encoding>,
     feed: Option<feed::FeedInfo>,
     items: Vec<Item>,
@@ -58,7 +58,8 @@ struct Report {
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     let config = arguments.file.load()?.config;
     let policy = policy(&config, arguments.allow_private)?;
-    let pace = Pace { interval_min: config.fetch.interval_min, interval_max: config.fetch.interval_max };
+    let pace =
+        IntervalBounds { interval_min: config.fetch.interval_min, interval_max: config.fetch.interval_max };
     let bytes_max = policy.body_bytes_max;
     fetch::install_tls();
     let visitor = Visitor::try_new(policy)?;
@@ -82,7 +83,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
 }
 
 impl Report {
-    fn of(input: &str, read: Result<Document, Fault>, fetch: Option<Value>) -> Self {
+    fn of(input: &str, read: Result<FeedDocument, Fault>, fetch: Option<Value>) -> Self {
         let input = input.to_owned();
         match read {
             Ok(document) => Self {
@@ -146,7 +147,7 @@ fn take(reader: impl Read, bytes_max: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-async fn check_url(input: &str, visitor: &Visitor, pace: Pace) -> Report {
+async fn check_url(input: &str, visitor: &Visitor, pace: IntervalBounds) -> Report {
     let url = match FeedUrl::try_new(input) {
         Ok(url) => url,
         Err(bad) => {
@@ -155,7 +156,7 @@ async fn check_url(input: &str, visitor: &Visitor, pace: Pace) -> Report {
         }
     };
     let now = Timestamp::from_millis(Clock::system().now_millis());
-    let request = Request::new(&url, now);
+    let request = VisitRequest::new(&url, now);
     let visit = visitor.visit(&request).await;
     let document = read_answer(&visit.answer).and_then(|read| read.map_err(Fault::from));
     let now = Timestamp::from_millis(Clock::system().now_millis());
@@ -165,14 +166,19 @@ async fn check_url(input: &str, visitor: &Visitor, pace: Pace) -> Report {
 }
 
 /// The visit, and when a daemon would come again.
-fn describe(visit: &Visit, document: Option<&Document>, pace: Pace, now: Timestamp) -> Value {
+fn describe(
+    visit: &FetchReport,
+    document: Option<&FeedDocument>,
+    pace: IntervalBounds,
+    now: Timestamp,
+) -> Value {
     let outcome = match (&visit.answer, document) {
-        (Answer::Throttled, _) => Outcome::Throttled,
-        (Answer::Gone, _) => Outcome::Gone,
-        (_, Some(_)) => Outcome::Healthy,
-        _ => Outcome::Failed,
+        (FetchResult::Throttled, _) => ScheduleOutcome::Throttled,
+        (FetchResult::Gone, _) => ScheduleOutcome::Gone,
+        (_, Some(_)) => ScheduleOutcome::Healthy,
+        _ => ScheduleOutcome::Failed,
     };
-    let mut facts = Facts::new(pace, now, outcome);
+    let mut facts = ScheduleInput::new(pace, now, outcome);
     let recent: Vec<_> =
         document.iter().flat_map(|d| &d.items).filter_map(|item| item.published.or(item.updated)).collect();
     facts.code = visit.code;

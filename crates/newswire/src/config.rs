@@ -169,7 +169,7 @@ fn show(file: &ConfigFile, as_json: bool) -> anyhow::Result<Exit> {
     let loaded = file.load()?;
     let shown = loaded.show();
     if as_json {
-        let value = |s: &daemon::config::Shown| {
+        let value = |s: &daemon::config::EffectiveValue| {
             (s.key.clone(), json!({ "value": s.value, "origin": s.origin, "live": s.live }))
         };
         let all: serde_json::Map<_, _> = shown.iter().map(value).collect();

@@ -4,8 +4,8 @@
 //! that it does not have is what feed readers are banned for. So: one GET when the address is a feed already, one
 //! more for the first feed that a page names, and never a third.
 
-use feed::{Document, Hints, ReadError};
-use fetch::{Answer, FailureClass, Request, Visit, Visitor};
+use feed::{FeedDocument, FeedError, Hints};
+use fetch::{FailureClass, FetchReport, FetchResult, VisitRequest, Visitor};
 use news::{FeedUrl, Timestamp};
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ pub(crate) struct Discovered {
     /// What it calls itself.
     pub(crate) title: Option<String>,
     /// What it holds.
-    pub(crate) document: Document,
+    pub(crate) document: FeedDocument,
     /// The other feeds that the page names, in its order; none when the address was a feed.
     pub(crate) others: Vec<FeedUrl>,
 }
@@ -40,8 +40,8 @@ impl Fault {
     }
 }
 
-impl From<ReadError> for Fault {
-    fn from(error: ReadError) -> Self {
+impl From<FeedError> for Fault {
+    fn from(error: FeedError) -> Self {
         Self::new(error.class().as_str(), error.to_string())
     }
 }
@@ -80,7 +80,7 @@ impl From<Miss> for Fault {
 }
 
 async fn look(visitor: &Visitor, url: &FeedUrl, now: Timestamp) -> Result<Discovered, Miss> {
-    let request = Request::new(url, now);
+    let request = VisitRequest::new(url, now);
     let visit = visitor.visit(&request).await;
     let document = read_answer(&visit.answer).map_err(Miss::Other)?;
     match document {
@@ -90,7 +90,7 @@ async fn look(visitor: &Visitor, url: &FeedUrl, now: Timestamp) -> Result<Discov
         }
         Err(error) => {
             let feeds = match &error {
-                ReadError::NotAFeed { feeds, .. } => feeds.as_slice(),
+                FeedError::NotAFeed { feeds, .. } => feeds.as_slice(),
                 _ => &[],
             };
             let feeds = feeds.iter().filter_map(|feed| FeedUrl::try_new(feed).ok()).collect();
@@ -100,10 +100,12 @@ async fn look(visitor: &Visitor, url: &FeedUrl, now: Timestamp) -> Result<Discov
 }
 
 /// The address to write down: a detour that may end tomorrow is none.
-fn lasting(asked: &FeedUrl, visit: &Visit) -> FeedUrl {
+fn lasting(asked: &FeedUrl, visit: &FetchReport) -> FeedUrl {
     let has_credentials = !asked.secret().username().is_empty() || asked.secret().password().is_some();
     match visit.hops.last() {
-        Some(last) if !has_credentials && visit.hops.iter().all(fetch::Hop::is_permanent) => last.to.clone(),
+        Some(last) if !has_credentials && visit.hops.iter().all(fetch::RedirectHop::is_permanent) => {
+            last.to.clone()
+        }
         _ => asked.clone(),
     }
 }
@@ -112,18 +114,18 @@ fn lasting(asked: &FeedUrl, visit: &Visit) -> FeedUrl {
 ///
 /// # Errors
 /// Outside, why the visit brought no document; inside, why the document is no feed.
-pub(crate) fn read_answer(answer: &Answer) -> Result<Result<Document, ReadError>, Fault> {
+pub(crate) fn read_answer(answer: &FetchResult) -> Result<Result<FeedDocument, FeedError>, Fault> {
     match answer {
-        Answer::Full(full) => {
+        FetchResult::Full(full) => {
             let content_type = full.content_type.as_deref();
             Ok(feed::read(&full.body, &Hints { url: Some(&full.url), content_type, language: None }))
         }
-        Answer::Failed(failure) => Err(Fault::new(failure.class.as_str(), failure.message.clone())),
-        Answer::NotModified { .. } => {
+        FetchResult::Failed(failure) => Err(Fault::new(failure.class.as_str(), failure.message.clone())),
+        FetchResult::NotModified { .. } => {
             Err(Fault::of_status("the server answers 304 to a question without validators"))
         }
-        Answer::Throttled => Err(Fault::of_status("the server asks us to come later")),
-        Answer::Gone => Err(Fault::of_status("the server says that the feed is gone (410)")),
+        FetchResult::Throttled => Err(Fault::of_status("the server asks us to come later")),
+        FetchResult::Gone => Err(Fault::of_status("the server says that the feed is gone (410)")),
     }
 }
 

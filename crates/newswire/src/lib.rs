@@ -2,7 +2,7 @@
 //! checks a running system, reads its logs and bundles what helps to find a fault.
 //!
 //! Every command returns an [`daemon::Exit`]: 0 fine, 1 a problem found, 2 usage or configuration. What comes from a
-//! feed or a server is shown through [`news::Safe`], because it ends up on a terminal.
+//! feed or a server is shown through [`news::Escaped`], because it ends up on a terminal.
 
 mod bundle;
 mod check;

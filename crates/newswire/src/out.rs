@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
-use news::{Safe, Timestamp};
+use news::{Escaped, Timestamp};
 
 /// Writes one line to standard output, at once.
 pub(crate) fn line(text: &str) -> io::Result<()> {
@@ -62,7 +62,7 @@ impl Paint {
 
 /// Foreign text for a terminal.
 pub(crate) fn safe(text: &str) -> String {
-    Safe(text).to_string()
+    Escaped(text).to_string()
 }
 
 /// How long ago, or until when, in the coarsest unit that says it.

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use daemon::Exit;
 use serde_json::{Map, Value, json};
-use wire::{Endpoint, Peer};
+use wire::{Endpoint, PeerClient};
 
 use crate::{
     cli::ConfigFile,
@@ -61,7 +61,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
 
 async fn ask(socket: &Path) -> Outcome {
     let asked = async {
-        let peer = Peer::try_new(Endpoint::Socket(socket.to_path_buf()))?;
+        let peer = PeerClient::try_new(Endpoint::Socket(socket.to_path_buf()))?;
         peer.ask("/reload", String::new(), ANSWER_WITHIN, ANSWER_BYTES_MAX).await
     };
     match asked.await {

@@ -17,7 +17,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Subcommand};
 use daemon::{Clock, Exit, config::Config};
 use news::Timestamp;
-use wire::{Endpoint, Peer};
+use wire::{Endpoint, PeerClient};
 
 use crate::cli::ConfigFile;
 
@@ -65,14 +65,14 @@ const RUNNING: &str = "is newswire-ingestd running, and daemon.run_dir the same?
 /// What every command here works with.
 struct Desk {
     config: Config,
-    daemon: Peer,
+    daemon: PeerClient,
     /// The list of sources.
     list: PathBuf,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     let config = arguments.file.load()?.config;
-    let daemon = Peer::try_new(Endpoint::Socket(config.daemon.run_dir.join("ingestd.sock")))?;
+    let daemon = PeerClient::try_new(Endpoint::Socket(config.daemon.run_dir.join("ingestd.sock")))?;
     let list = arguments.sources.unwrap_or_else(|| config.ingestd.sources.clone());
     let desk = Desk { config, daemon, list };
     match arguments.command {

@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Args;
 use daemon::{Exit, stop};
-use news::{Cursor, Event, Kind};
+use news::{Cursor, Event, EventKind};
 use url::Url;
-use wire::{Coverage, Endpoint, Hello, Incoming, Resume, Signal, Subscription, Timing};
+use wire::{
+    Coverage, Endpoint, ReceivedEvent, Resume, StreamOpened, Subscription, SubscriptionEvent,
+    SubscriptionTiming,
+};
 
 use crate::{
     cli::{ConfigFile, Misconfigured},
@@ -58,7 +61,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         }
     };
     let path = path(&arguments);
-    let timing = Timing { silence: SILENCE_MAX, ..Timing::default() };
+    let timing = SubscriptionTiming { silence: SILENCE_MAX, ..SubscriptionTiming::default() };
     let endpoint = Endpoint::Url(base);
     let mut stream =
         Subscription::new(endpoint.clone(), &path, arguments.after.clone(), Coverage::Filtered, timing);
@@ -114,12 +117,14 @@ struct Screen {
 }
 
 impl Screen {
-    fn show(&mut self, signal: Signal, endpoint: &Endpoint) -> anyhow::Result<()> {
+    fn show(&mut self, signal: SubscriptionEvent, endpoint: &Endpoint) -> anyhow::Result<()> {
         match signal {
-            Signal::Event(incoming) => self.event(&incoming)?,
-            Signal::Connected(hello) => self.connected(&hello, endpoint),
-            Signal::Gap(missed) => out::complain(&format!("newswire: missed {} events", missed.missed)),
-            Signal::Lost { reason, .. } => {
+            SubscriptionEvent::Event(incoming) => self.event(&incoming)?,
+            SubscriptionEvent::Connected(hello) => self.connected(&hello, endpoint),
+            SubscriptionEvent::Gap(missed) => {
+                out::complain(&format!("newswire: missed {} events", missed.missed))
+            }
+            SubscriptionEvent::Lost { reason, .. } => {
                 if !self.lost {
                     out::complain(&format!(
                         "newswire: no stream from {endpoint}: {}; trying again",
@@ -128,12 +133,12 @@ impl Screen {
                 }
                 self.lost = true;
             }
-            Signal::Notice(..) | Signal::Heartbeat(_) => {}
+            SubscriptionEvent::Notice(..) | SubscriptionEvent::Heartbeat(_) => {}
         }
         Ok(())
     }
 
-    fn connected(&mut self, hello: &Hello, endpoint: &Endpoint) {
+    fn connected(&mut self, hello: &StreamOpened, endpoint: &Endpoint) {
         let again = self.met;
         self.met = true;
         match hello.resume {
@@ -153,7 +158,7 @@ impl Screen {
         self.lost = false;
     }
 
-    fn event(&self, incoming: &Incoming) -> anyhow::Result<()> {
+    fn event(&self, incoming: &ReceivedEvent) -> anyhow::Result<()> {
         if self.json {
             let text = std::str::from_utf8(&incoming.json).context("an event that is no text")?;
             return Ok(out::line(text)?);
@@ -161,7 +166,7 @@ impl Screen {
         let event: Event = serde_json::from_slice(&incoming.json).context("an event that is none of ours")?;
         let time = event.item.published.unwrap_or(event.first_seen).to_string();
         let time = time.get(..16).unwrap_or(&time).replace('T', " ");
-        let update = if event.kind == Kind::Update { "(update) " } else { "" };
+        let update = if event.kind == EventKind::Update { "(update) " } else { "" };
         let title = match event.item.title.as_str() {
             "" => safe(event.item.link.as_deref().unwrap_or("(no title)")),
             title => safe(title),

@@ -15,7 +15,7 @@ fn main() -> io::Result<()> {
         }
         println!();
     }
-    let stacks::Capture { took, longest_pause, threads, .. } = capture;
+    let stacks::StackDump { took, longest_pause, threads, .. } = capture;
     println!("{} threads, {took:?} in all, longest pause {longest_pause:?}", threads.len());
     Ok(())
 }

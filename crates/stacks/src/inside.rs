@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    Capture, Thread,
+    StackDump, ThreadStack,
     copy::{Copied, extent},
     outside::{ALL_WITHIN, now, pause},
     proc::{self, Mapping},
@@ -22,9 +22,9 @@ static ASKER: Mutex<Asker> = Mutex::new(Asker::new());
 
 /// The process looks at its own threads, without any privilege. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Inside(());
+pub struct SelfSampler(());
 
-impl Inside {
+impl SelfSampler {
     /// Sets up the signal by which threads are asked; call once a process, before other threads start.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ impl Inside {
 
     /// Every thread but the calling one.
     #[must_use]
-    pub fn all(&self) -> Capture {
+    pub fn all(&self) -> StackDump {
         let me = rustix::thread::gettid().as_raw_nonzero().get();
         let tids = proc::tids(pid()).unwrap_or_default();
         capture(tids.into_iter().filter(|tid| *tid != me))
@@ -43,7 +43,7 @@ impl Inside {
 
     /// One thread; nothing when it is gone.
     #[must_use]
-    pub fn one(&self, tid: i32) -> Option<Thread> {
+    pub fn one(&self, tid: i32) -> Option<ThreadStack> {
         capture([tid].into_iter()).threads.pop()
     }
 }
@@ -52,11 +52,11 @@ fn pid() -> i32 {
     std::process::id().cast_signed()
 }
 
-fn capture(tids: impl Iterator<Item = i32>) -> Capture {
+fn capture(tids: impl Iterator<Item = i32>) -> StackDump {
     let began = now();
     let mut longest_pause = Duration::ZERO;
     let maps = proc::maps(pid());
-    let mut looked: Vec<(Thread, Option<Copied>)> = Vec::new();
+    let mut looked: Vec<(ThreadStack, Option<Copied>)> = Vec::new();
     {
         let mut asker = ASKER.lock().unwrap_or_else(PoisonError::into_inner);
         for mut thread in tids.filter_map(|tid| proc::thread(pid(), tid)) {
@@ -76,7 +76,7 @@ fn capture(tids: impl Iterator<Item = i32>) -> Capture {
     }
     // The threads go on by now; nobody waits for the names.
     let mut symbols = Symbols::of(pid(), &maps);
-    let name = |(mut thread, copied): (Thread, Option<Copied>)| {
+    let name = |(mut thread, copied): (ThreadStack, Option<Copied>)| {
         if let Some(copied) = copied {
             symbols.name(&mut thread, &copied);
         }
@@ -85,13 +85,13 @@ fn capture(tids: impl Iterator<Item = i32>) -> Capture {
     let threads = looked.into_iter().map(name).collect();
     drop(symbols);
     sys::give_back();
-    Capture { pid: pid(), threads, took: began.elapsed(), longest_pause }
+    StackDump { pid: pid(), threads, took: began.elapsed(), longest_pause }
 }
 
 /// What a thread answers, nothing when it is gone, or why there is no answer.
 fn ask(
     asker: &mut Asker,
-    thread: &Thread,
+    thread: &ThreadStack,
     maps: &[Mapping],
     began: Instant,
 ) -> Result<Option<(Copied, Duration)>, String> {

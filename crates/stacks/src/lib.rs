@@ -1,5 +1,5 @@
 //! What every thread of a process is doing: stacks with function, file and line, taken from outside
-//! ([`of_process`]) or by the process itself ([`Inside`]).
+//! ([`of_process`]) or by the process itself ([`SelfSampler`]).
 
 mod copy;
 mod inside;
@@ -14,12 +14,12 @@ use std::{io, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-pub use inside::Inside;
+pub use inside::SelfSampler;
 pub use text::OUR_CRATES;
 
 /// One place in a stack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Frame {
+pub struct StackFrame {
     /// Its address in the memory of the process.
     pub address: u64,
     /// The file it was loaded from, without its folder.
@@ -37,7 +37,7 @@ pub struct Frame {
 
 /// One thread at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Thread {
+pub struct ThreadStack {
     /// Its number.
     pub tid: i32,
     /// Its name (`comm`).
@@ -47,18 +47,18 @@ pub struct Thread {
     /// The function of the kernel it waits in, where the system tells.
     pub wchan: Option<String>,
     /// Innermost first. Empty when they could not be had; then `missing` says why.
-    pub frames: Vec<Frame>,
+    pub frames: Vec<StackFrame>,
     /// Why there are no frames, or not all.
     pub missing: Option<String>,
 }
 
 /// All threads of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Capture {
+pub struct StackDump {
     /// The process.
     pub pid: i32,
     /// By tid.
-    pub threads: Vec<Thread>,
+    pub threads: Vec<ThreadStack>,
     /// From first to last, with the symbols.
     pub took: Duration,
     /// The longest that a thread was kept from running.
@@ -70,6 +70,6 @@ pub struct Capture {
 ///
 /// # Errors
 /// When there is no such process.
-pub fn of_process(pid: i32) -> io::Result<Capture> {
+pub fn of_process(pid: i32) -> io::Result<StackDump> {
     outside::capture(pid)
 }

@@ -9,7 +9,7 @@ use nix::{errno::Errno, sys::ptrace, unistd::Pid};
 use rustix::process::{WaitOptions, WaitStatus, waitpid};
 
 use crate::{
-    Capture, Thread,
+    StackDump, ThreadStack,
     copy::{Copied, Registers, STACK_MAX, extent},
     modules::read_memory,
     proc::{self, Mapping},
@@ -37,9 +37,9 @@ enum Looked {
     Gone,
 }
 
-pub(crate) fn capture(pid: i32) -> io::Result<Capture> {
+pub(crate) fn capture(pid: i32) -> io::Result<StackDump> {
     let began = now();
-    let threads: Vec<Thread> =
+    let threads: Vec<ThreadStack> =
         proc::tids(pid)?.into_iter().filter_map(|tid| proc::thread(pid, tid)).collect();
     let maps = proc::maps(pid);
     let mut looked = Vec::with_capacity(threads.len());
@@ -61,14 +61,14 @@ pub(crate) fn capture(pid: i32) -> io::Result<Capture> {
         }
         named.push(thread);
     }
-    Ok(Capture { pid, threads: named, took: began.elapsed(), longest_pause })
+    Ok(StackDump { pid, threads: named, took: began.elapsed(), longest_pause })
 }
 
 /// Looks at threads until one does not stop in time. The kernel lets go of all that a thread traces when that thread
 /// ends: so that one is not caught, and held, when it comes to the place where it can be stopped.
 fn on_its_own_thread(
     pid: i32,
-    threads: &[Thread],
+    threads: &[ThreadStack],
     maps: &[Mapping],
     began: Instant,
 ) -> io::Result<Vec<Looked>> {
@@ -79,7 +79,7 @@ fn on_its_own_thread(
     })
 }
 
-fn look(pid: i32, threads: &[Thread], maps: &[Mapping], began: Instant) -> Vec<Looked> {
+fn look(pid: i32, threads: &[ThreadStack], maps: &[Mapping], began: Instant) -> Vec<Looked> {
     let mut buffer = vec![0; STACK_MAX];
     let mut all = Vec::with_capacity(threads.len());
     for thread in threads {

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::Thread;
+use crate::ThreadStack;
 
 /// One line of `/proc/PID/maps`.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ pub(crate) fn tids(pid: i32) -> io::Result<Vec<i32>> {
 }
 
 /// A thread as far as `/proc` knows it, or nothing when it is gone.
-pub(crate) fn thread(pid: i32, tid: i32) -> Option<Thread> {
+pub(crate) fn thread(pid: i32, tid: i32) -> Option<ThreadStack> {
     let folder = format!("/proc/{pid}/task/{tid}");
     let stat = fs::read(format!("{folder}/stat")).ok()?;
     let stat = String::from_utf8_lossy(&stat);
@@ -43,7 +43,7 @@ pub(crate) fn thread(pid: i32, tid: i32) -> Option<Thread> {
     let name = head.split_once('(')?.1.to_owned();
     let state = rest.trim_start().chars().next()?;
     let wchan = fs::read_to_string(format!("{folder}/wchan")).ok().filter(|at| !at.is_empty() && at != "0");
-    Some(Thread { tid, name, state, wchan, frames: Vec::new(), missing: None })
+    Some(ThreadStack { tid, name, state, wchan, frames: Vec::new(), missing: None })
 }
 
 /// The letter of its state alone.

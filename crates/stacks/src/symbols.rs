@@ -7,7 +7,7 @@ use framehop::FrameAddress;
 use object::{Object as _, ObjectSymbol as _};
 
 use crate::{
-    Frame, Thread,
+    StackFrame, ThreadStack,
     copy::Copied,
     modules::{Module, Modules},
     proc::Mapping,
@@ -20,7 +20,7 @@ pub(crate) struct Symbols {
     /// By place in the list of modules; nothing for those that cannot be read.
     loaders: HashMap<usize, Option<Loader>>,
     /// Idle threads stand in the same places by the dozen.
-    known: HashMap<u64, Vec<Frame>>,
+    known: HashMap<u64, Vec<StackFrame>>,
 }
 
 impl Symbols {
@@ -29,7 +29,7 @@ impl Symbols {
     }
 
     /// Fills in the frames of a thread.
-    pub(crate) fn name(&mut self, thread: &mut Thread, copied: &Copied) {
+    pub(crate) fn name(&mut self, thread: &mut ThreadStack, copied: &Copied) {
         let (addresses, missing) = self.modules.walk(copied);
         for address in addresses {
             thread.frames.extend(self.at(address));
@@ -37,7 +37,7 @@ impl Symbols {
         thread.missing = missing;
     }
 
-    fn at(&mut self, address: FrameAddress) -> Vec<Frame> {
+    fn at(&mut self, address: FrameAddress) -> Vec<StackFrame> {
         // A return address is that of the next instruction, perhaps of another line or another function.
         let lookup = address.address_for_lookup();
         let known = self.known.get(&lookup).cloned();
@@ -52,8 +52,8 @@ impl Symbols {
         frames
     }
 
-    fn find(&mut self, address: u64) -> Vec<Frame> {
-        let bare = |module: &str, function: Option<String>| Frame {
+    fn find(&mut self, address: u64) -> Vec<StackFrame> {
+        let bare = |module: &str, function: Option<String>| StackFrame {
             address,
             module: module.to_owned(),
             function,
@@ -89,12 +89,12 @@ impl Symbols {
 }
 
 /// The frames that the compiler made one, innermost first.
-fn inlined(loader: &Loader, probe: u64, bare: &Frame) -> Vec<Frame> {
+fn inlined(loader: &Loader, probe: u64, bare: &StackFrame) -> Vec<StackFrame> {
     let mut frames = Vec::new();
     let Ok(mut found) = loader.find_frames(probe) else { return frames };
     while let Ok(Some(found)) = found.next() {
         let location = found.location.as_ref();
-        frames.push(Frame {
+        frames.push(StackFrame {
             function: found
                 .function
                 .and_then(|function| function.raw_name().ok().map(|name| demangled(name))),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Frame, Thread};
+use crate::{StackFrame, ThreadStack};
 
 /// How the functions of this project begin.
 pub const OUR_CRATES: &[&str] = &[
@@ -40,12 +40,12 @@ const WAITERS: &[&str] = &[
     "sled::flusher::run",
 ];
 
-impl Thread {
+impl ThreadStack {
     /// The frame to blame: the innermost of our own crates, else the innermost that is not of libc or the standard
     /// library.
     #[must_use]
-    pub fn culprit(&self) -> Option<&Frame> {
-        let ours = |frame: &&Frame| is_ours(frame) && !is_wrapper(frame);
+    pub fn culprit(&self) -> Option<&StackFrame> {
+        let ours = |frame: &&StackFrame| is_ours(frame) && !is_wrapper(frame);
         self.frames.iter().find(ours).or_else(|| self.frames.iter().find(|frame| !is_system(frame)))
     }
 
@@ -76,7 +76,7 @@ fn waits(innermost: &str) -> bool {
         .any(|part| innermost.contains(part))
 }
 
-fn function(frame: &Frame) -> &str {
+fn function(frame: &StackFrame) -> &str {
     frame.function.as_deref().unwrap_or_default()
 }
 
@@ -97,12 +97,12 @@ fn crate_of(function: &str) -> &str {
     rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).map_or(rest, |end| &rest[..end])
 }
 
-fn is_ours(frame: &Frame) -> bool {
+fn is_ours(frame: &StackFrame) -> bool {
     let name = function(frame);
     name.contains("::") && OUR_CRATES.contains(&crate_of(name))
 }
 
-fn is_wrapper(frame: &Frame) -> bool {
+fn is_wrapper(frame: &StackFrame) -> bool {
     let name = plain(function(frame));
     // `run` stands for the function itself and for the closures in it.
     let within = name.split("::").nth(1).unwrap_or_default();
@@ -112,7 +112,7 @@ fn is_wrapper(frame: &Frame) -> bool {
 }
 
 /// Of libc, of the standard library, of the locks beneath everything, or of nothing known.
-fn is_system(frame: &Frame) -> bool {
+fn is_system(frame: &StackFrame) -> bool {
     let name = function(frame);
     let libc = ["libc.", "libc-", "ld-", "libpthread", "[vdso]"];
     !name.contains("::")
@@ -121,7 +121,7 @@ fn is_system(frame: &Frame) -> bool {
         || libc.iter().any(|start| frame.module.starts_with(start))
 }
 
-impl fmt::Display for Frame {
+impl fmt::Display for StackFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = Function(self);
         match (&self.file, self.line) {
@@ -133,7 +133,7 @@ impl fmt::Display for Frame {
 }
 
 /// The name, or the address of what has none.
-struct Function<'a>(&'a Frame);
+struct Function<'a>(&'a StackFrame);
 
 impl fmt::Display for Function<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -145,7 +145,7 @@ impl fmt::Display for Function<'_> {
 }
 
 /// As a dump of a JVM shows it: a head line, then one line a frame.
-impl fmt::Display for Thread {
+impl fmt::Display for ThreadStack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} tid={} state={}", self.name, self.tid, self.state)?;
         if let Some(wchan) = &self.wchan {

@@ -1,8 +1,8 @@
 use super::*;
 
-fn frame(function: &str) -> Frame {
+fn frame(function: &str) -> StackFrame {
     let module = if function.contains("::") { "newswire-gateway" } else { "libc.so.6" };
-    Frame {
+    StackFrame {
         address: 0x1000,
         module: module.to_owned(),
         function: Some(function.to_owned()),
@@ -12,8 +12,8 @@ fn frame(function: &str) -> Frame {
     }
 }
 
-fn thread(functions: &[&str]) -> Thread {
-    Thread {
+fn thread(functions: &[&str]) -> ThreadStack {
+    ThreadStack {
         tid: 7,
         name: "worker-0".to_owned(),
         state: 'S',

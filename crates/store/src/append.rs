@@ -10,27 +10,28 @@
 use std::{collections::HashMap, fs::File, io, sync::Arc};
 
 use news::{
-    Cursor, Event, Item, Kind, Pause, Seq, Source, SourceId, SourceState, Timestamp, VisitStatus, Websub,
+    Cursor, Event, EventKind, Item, Pause, Seq, Source, SourceId, SourceState, Timestamp, VisitStatus,
+    WebSubState,
 };
 
 use crate::{
     Retention,
     open::Lock,
-    read::{ReadError, Shared},
+    read::{LogReadError, Shared},
     record::{self, Damage},
     seen::{Judgement, Seen, Verdict},
 };
 
 /// One visit's result on its way into the log.
 #[derive(Clone, Debug)]
-pub struct Visit {
+pub struct VisitRecord {
     /// Whose.
     pub source: Arc<Source>,
     /// What the document held, oldest first; empty when nothing was parsed.
     pub items: Vec<Item>,
     /// What is to be remembered until the next visit. The writer finishes what only it knows: it adds to
     /// `counts.items` and `counts.updates`, sets `last_news`, a `last_status` of `new` becomes `unchanged` when
-    /// nothing was, and the newest of `attempts` gets both. `paused` stays what [`Writer::pause`] made it, unless that
+    /// nothing was, and the newest of `attempts` gets both. `paused` stays what [`LogWriter::pause`] made it, unless that
     /// is over.
     pub state: SourceState,
     /// When the visit ended.
@@ -39,7 +40,7 @@ pub struct Visit {
 
 /// What became of a visit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Appended {
+pub struct AppendedVisit {
     /// Items that were new.
     pub new: u32,
     /// Items that had changed.
@@ -77,7 +78,7 @@ pub enum AppendError {
     Sync(#[from] io::Error),
     /// What is there is damaged.
     #[error(transparent)]
-    Read(#[from] ReadError),
+    Read(#[from] LogReadError),
 }
 
 /// The warning in the state of a source whose guids flap.
@@ -85,7 +86,7 @@ const FLAPPING: &str = "guid-flap: the guids change from visit to visit; items a
 
 /// The moments of an append at which a crash is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Step {
+pub enum CrashPoint {
     /// The batch is built and nothing is written.
     Built,
     /// The batch is in sled, not yet on disk.
@@ -98,22 +99,22 @@ pub enum Step {
     Visible,
 }
 
-impl Step {
+impl CrashPoint {
     /// All of them, in order.
     pub const ALL: [Self; 5] = [Self::Built, Self::Applied, Self::Flushed, Self::Synced, Self::Visible];
 }
 
 /// The sole writer of the log.
-pub struct Writer {
+pub struct LogWriter {
     shared: Arc<Shared>,
     file: File,
     _lock: Lock,
     live_bytes: u64,
     retention: Retention,
-    on_step: Option<Box<dyn FnMut(Step) + Send>>,
+    on_step: Option<Box<dyn FnMut(CrashPoint) + Send>>,
 }
 
-impl std::fmt::Debug for Writer {
+impl std::fmt::Debug for LogWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Writer")
             .field("epoch", &self.shared.epoch)
@@ -130,8 +131,8 @@ struct Commit {
     live_bytes: u64,
 }
 
-impl Writer {
-    /// Most events that one [`Writer::retain`] removes, so that an append never waits long behind it.
+impl LogWriter {
+    /// Most events that one [`LogWriter::retain`] removes, so that an append never waits long behind it.
     pub const REMOVED_MAX: usize = 2000;
 
     pub(crate) fn new(
@@ -144,9 +145,9 @@ impl Writer {
         Self { shared, file, _lock: lock, live_bytes, retention, on_step: None }
     }
 
-    /// Calls `on_step` at each [`Step`] of every append: crash tests kill the process there.
+    /// Calls `on_step` at each [`CrashPoint`] of every append: crash tests kill the process there.
     #[must_use]
-    pub fn with_steps(mut self, on_step: impl FnMut(Step) + Send + 'static) -> Self {
+    pub fn with_steps(mut self, on_step: impl FnMut(CrashPoint) + Send + 'static) -> Self {
         self.on_step = Some(Box::new(on_step));
         self
     }
@@ -155,7 +156,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`AppendError`]: nothing of it is visible, and the process must stop.
-    pub fn append(&mut self, visits: Vec<Visit>) -> Result<Vec<Appended>, AppendError> {
+    pub fn append(&mut self, visits: Vec<VisitRecord>) -> Result<Vec<AppendedVisit>, AppendError> {
         let mut commit = Commit {
             batch: sled::Batch::default(),
             seen: HashMap::new(),
@@ -170,28 +171,28 @@ impl Writer {
         if commit.head > before {
             commit.batch.insert(record::LIVE_BYTES, record::seal(&[&commit.live_bytes.to_le_bytes()]));
         }
-        self.step(Step::Built);
+        self.step(CrashPoint::Built);
         self.shared.db.apply_batch(commit.batch)?;
-        self.step(Step::Applied);
+        self.step(CrashPoint::Applied);
         self.shared.db.flush()?;
-        self.step(Step::Flushed);
+        self.step(CrashPoint::Flushed);
         self.file.sync_data()?;
-        self.step(Step::Synced);
+        self.step(CrashPoint::Synced);
         self.live_bytes = commit.live_bytes;
         self.shared.set_head(commit.head);
-        self.step(Step::Visible);
+        self.step(CrashPoint::Visible);
         Ok(appended)
     }
 
-    fn step(&mut self, step: Step) {
+    fn step(&mut self, step: CrashPoint) {
         if let Some(on_step) = &mut self.on_step {
             on_step(step);
         }
     }
 
-    fn add(&self, commit: &mut Commit, visit: Visit) -> Result<Appended, AppendError> {
-        let Visit { source, items, mut state, now } = visit;
-        let mut result = Appended::default();
+    fn add(&self, commit: &mut Commit, visit: VisitRecord) -> Result<AppendedVisit, AppendError> {
+        let VisitRecord { source, items, mut state, now } = visit;
+        let mut result = AppendedVisit::default();
         if !items.is_empty() {
             self.add_items(commit, &source, items, now, &mut result)?;
         }
@@ -200,7 +201,7 @@ impl Writer {
         }
         // Ordered while the visit was under way, perhaps.
         let stored = self.shared.state(&source.id)?;
-        state.paused = stored.and_then(|s| s.paused).filter(|pause| pause.holds(now));
+        state.paused = stored.and_then(|s| s.paused).filter(|pause| pause.is_active(now));
         state.counts.items += u64::from(result.new);
         state.counts.updates += u64::from(result.updated);
         if result.last.is_some() {
@@ -223,7 +224,7 @@ impl Writer {
         source: &Source,
         items: Vec<Item>,
         now: Timestamp,
-        result: &mut Appended,
+        result: &mut AppendedVisit,
     ) -> Result<(), AppendError> {
         let seen = match commit.seen.entry(source.id.clone()) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
@@ -240,12 +241,12 @@ impl Writer {
         for (item, verdict) in items.into_iter().zip(verdicts) {
             let (kind, first_seen) = match verdict {
                 Verdict::Known | Verdict::Held => continue,
-                Verdict::New => (Kind::Item, now),
-                Verdict::Changed { first_seen } => (Kind::Update, first_seen),
+                Verdict::New => (EventKind::Item, now),
+                Verdict::Changed { first_seen } => (EventKind::Update, first_seen),
             };
             match kind {
-                Kind::Item => result.new += 1,
-                Kind::Update => result.updated += 1,
+                EventKind::Item => result.new += 1,
+                EventKind::Update => result.updated += 1,
             }
             let seq = commit.head.next();
             let id = Cursor { epoch: self.shared.epoch.clone(), seq };
@@ -264,7 +265,7 @@ impl Writer {
     /// Blocks.
     ///
     /// # Errors
-    /// As [`Writer::append`].
+    /// As [`LogWriter::append`].
     pub fn pause(&mut self, orders: Vec<(SourceId, Option<Pause>)>) -> Result<(), AppendError> {
         let mut batch = sled::Batch::default();
         for (source, paused) in orders {
@@ -278,9 +279,9 @@ impl Writer {
         Ok(self.file.sync_data()?)
     }
 
-    fn load_seen(&self, source: &SourceId) -> Result<Seen, ReadError> {
+    fn load_seen(&self, source: &SourceId) -> Result<Seen, LogReadError> {
         let Some(value) = self.shared.db.get(record::seen_key(source))? else { return Ok(Seen::default()) };
-        record::unseal(&value).and_then(Seen::decode).map_err(|damage| ReadError::Damaged {
+        record::unseal(&value).and_then(Seen::decode).map_err(|damage| LogReadError::Damaged {
             what: format!("the list of keys of source {source}"),
             damage,
         })
@@ -290,8 +291,11 @@ impl Writer {
     /// Blocks until it is on disk.
     ///
     /// # Errors
-    /// As [`Writer::append`].
-    pub fn remember(&mut self, changes: Vec<(SourceId, Option<Box<Websub>>)>) -> Result<(), AppendError> {
+    /// As [`LogWriter::append`].
+    pub fn write_subscriptions(
+        &mut self,
+        changes: Vec<(SourceId, Option<Box<WebSubState>>)>,
+    ) -> Result<(), AppendError> {
         let mut batch = sled::Batch::default();
         for (source, websub) in changes {
             let Some(mut state) = self.shared.state(&source)? else { continue };
@@ -304,11 +308,11 @@ impl Writer {
         Ok(self.file.sync_data()?)
     }
 
-    /// Removes the oldest events that are over a limit of [`Retention`], at most [`Writer::REMOVED_MAX`] a call; the
+    /// Removes the oldest events that are over a limit of [`Retention`], at most [`LogWriter::REMOVED_MAX`] a call; the
     /// newest event always stays, so that the sequence goes on after a restart. Blocks.
     ///
     /// # Errors
-    /// As [`Writer::append`].
+    /// As [`LogWriter::append`].
     pub fn retain(&mut self, now: Timestamp) -> Result<Retained, AppendError> {
         let (oldest, head) = (self.shared.oldest(), self.shared.head());
         let mut batch = sled::Batch::default();
@@ -316,7 +320,7 @@ impl Writer {
         let mut first_kept = oldest;
         for entry in self.shared.db.range(record::event_key(oldest)..record::event_key(head)) {
             let (key, value) = entry?;
-            let damaged = |damage| ReadError::Damaged { what: format!("event {first_kept}"), damage };
+            let damaged = |damage| LogReadError::Damaged { what: format!("event {first_kept}"), damage };
             let seq = record::seq_of(&key).ok_or_else(|| damaged(Damage::Content))?;
             let (_, recorded, _) = record::unseal_event(&value).map_err(damaged)?;
             let kept = head.0 - seq.0 + 1;

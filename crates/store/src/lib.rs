@@ -6,7 +6,7 @@
 //!                        events + source state + keys met, all or nothing
 //! ```
 //!
-//! An event is visible to a [`Reader`] only after it is on disk, and then it never changes. One process owns the
+//! An event is visible to a [`LogReader`] only after it is on disk, and then it never changes. One process owns the
 //! directory. Everything here blocks: never call it on an arbiter.
 
 mod append;
@@ -15,6 +15,6 @@ mod read;
 mod record;
 mod seen;
 
-pub use append::{AppendError, Appended, Retained, Step, Visit, Writer};
-pub use open::{OpenError, Options, Retention, open};
-pub use read::{Page, ReadError, Reader, Record};
+pub use append::{AppendError, AppendedVisit, CrashPoint, LogWriter, Retained, VisitRecord};
+pub use open::{Retention, StoreOpenError, StoreOptions, open};
+pub use read::{EventPage, LogReadError, LogReader, StoredEvent};

@@ -15,14 +15,14 @@ use std::{
 use news::{Epoch, Seq};
 
 use crate::{
-    Reader, Writer,
+    LogReader, LogWriter,
     read::Shared,
     record::{self, Damage},
 };
 
 /// How the store is opened.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct StoreOptions {
     /// sled's page cache, in bytes; expect up to seven times this resident.
     pub cache_bytes: u64,
     /// What is kept of the log.
@@ -40,7 +40,7 @@ pub struct Retention {
     pub bytes: u64,
 }
 
-impl Default for Options {
+impl Default for StoreOptions {
     fn default() -> Self {
         let retention = Retention {
             age: Duration::from_secs(30 * 86_400),
@@ -53,7 +53,7 @@ impl Default for Options {
 
 /// Why the store could not be opened. The text ends with what to do.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum StoreOpenError {
     /// Another process has it.
     #[error(
         "the data directory {path} is in use by {holder}; stop that process or choose another store.path"
@@ -112,10 +112,10 @@ pub(crate) struct Lock {
 /// Reads what was written since it was last opened: seconds a gigabyte. Blocks.
 ///
 /// # Errors
-/// See [`OpenError`]; nothing of the directory has been changed then, except that a damaged snapshot may have been
+/// See [`StoreOpenError`]; nothing of the directory has been changed then, except that a damaged snapshot may have been
 /// set aside.
-pub fn open(path: &Path, options: &Options) -> Result<(Writer, Reader), OpenError> {
-    let io = |source| OpenError::Io { path: path.to_owned(), source };
+pub fn open(path: &Path, options: &StoreOptions) -> Result<(LogWriter, LogReader), StoreOpenError> {
+    let io = |source| StoreOpenError::Io { path: path.to_owned(), source };
     fs::create_dir_all(path).map_err(io)?;
     let lock = lock(path)?;
     let directory = path.join("log.sled");
@@ -128,13 +128,13 @@ pub fn open(path: &Path, options: &Options) -> Result<(Writer, Reader), OpenErro
     };
     let db = db.map_err(|error| match error {
         sled::Error::Io(source) => io(source),
-        other => OpenError::Damaged { path: path.to_owned(), what: other.to_string() },
+        other => StoreOpenError::Damaged { path: path.to_owned(), what: other.to_string() },
     })?;
     let file = File::open(directory.join("db")).map_err(io)?;
-    let damaged = |what: String| OpenError::Damaged { path: path.to_owned(), what };
+    let damaged = |what: String| StoreOpenError::Damaged { path: path.to_owned(), what };
     let refused = |what: &str, error| match error {
         FindError::Damage(Damage::Version(layout)) if layout > record::VERSION => {
-            OpenError::Newer { path: path.to_owned(), layout }
+            StoreOpenError::Newer { path: path.to_owned(), layout }
         }
         error => damaged(format!("{what}: {error}")),
     };
@@ -145,12 +145,12 @@ pub fn open(path: &Path, options: &Options) -> Result<(Writer, Reader), OpenErro
     db.flush().map_err(|e| damaged(e.to_string()))?;
     file.sync_data().map_err(io)?;
     let shared = Arc::new(Shared::new(db, epoch, oldest, head));
-    let reader = Reader::new(Arc::clone(&shared));
-    Ok((Writer::new(shared, file, lock, live_bytes, options.retention), reader))
+    let reader = LogReader::new(Arc::clone(&shared));
+    Ok((LogWriter::new(shared, file, lock, live_bytes, options.retention), reader))
 }
 
-fn lock(path: &Path) -> Result<Lock, OpenError> {
-    let io = |source| OpenError::Io { path: path.to_owned(), source };
+fn lock(path: &Path) -> Result<Lock, StoreOpenError> {
+    let io = |source| StoreOpenError::Io { path: path.to_owned(), source };
     let mut file = File::options()
         .read(true)
         .write(true)
@@ -165,7 +165,7 @@ fn lock(path: &Path) -> Result<Lock, OpenError> {
             file.take(256).read_to_string(&mut holder).map_err(io)?;
             let holder =
                 if holder.trim().is_empty() { "another process".into() } else { holder.trim().into() };
-            return Err(OpenError::Locked { path: path.to_owned(), holder });
+            return Err(StoreOpenError::Locked { path: path.to_owned(), holder });
         }
         Err(fs::TryLockError::Error(source)) => return Err(io(source)),
     }
@@ -178,7 +178,7 @@ fn lock(path: &Path) -> Result<Lock, OpenError> {
 }
 
 /// sled's deserialiser can panic on a damaged log; that is damage too, and is told as such.
-fn open_sled(directory: &Path, options: &Options) -> sled::Result<sled::Db> {
+fn open_sled(directory: &Path, options: &StoreOptions) -> sled::Result<sled::Db> {
     let config = sled::Config::new()
         .path(directory)
         .cache_capacity(options.cache_bytes)

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use news::{Epoch, Kind, Seq, SourceId, SourceState, Timestamp};
+use news::{Epoch, EventKind, Seq, SourceId, SourceState, Timestamp};
 
 use crate::record::{self, Damage};
 
@@ -26,9 +26,10 @@ impl Shared {
         Self { db, epoch, oldest: AtomicU64::new(oldest.0), head: AtomicU64::new(head.0) }
     }
 
-    pub(crate) fn state(&self, source: &SourceId) -> Result<Option<SourceState>, ReadError> {
+    pub(crate) fn state(&self, source: &SourceId) -> Result<Option<SourceState>, LogReadError> {
         let Some(value) = self.db.get(record::state_key(source))? else { return Ok(None) };
-        let damaged = |damage| ReadError::Damaged { what: format!("the state of source {source}"), damage };
+        let damaged =
+            |damage| LogReadError::Damaged { what: format!("the state of source {source}"), damage };
         let json = record::unseal(&value).map_err(damaged)?;
         serde_json::from_slice(json).map(Some).map_err(|_| damaged(Damage::Content))
     }
@@ -52,7 +53,7 @@ impl Shared {
 
 /// Why the log could not be read: our own data is damaged or the disk is. The process must stop.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
+pub enum LogReadError {
     /// sled or the disk failed.
     #[error("cannot read the log: {0}")]
     Sled(#[from] sled::Error),
@@ -70,11 +71,11 @@ pub enum ReadError {
 
 /// One event, as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct StoredEvent {
     /// Its place.
     pub seq: Seq,
     /// New or changed.
-    pub kind: Kind,
+    pub kind: EventKind,
     /// When it was recorded.
     pub recorded: Timestamp,
     /// The event's one JSON form, on one line.
@@ -83,20 +84,20 @@ pub struct Record {
 
 /// Some events in order, and what was no longer there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Page {
+pub struct EventPage {
     /// Without holes.
-    pub records: Vec<Record>,
+    pub records: Vec<StoredEvent>,
     /// Events after the asked-for place that retention has removed.
     pub missed: u64,
 }
 
 /// A view of the log. Cheap to clone; every call blocks on the disk.
 #[derive(Clone, Debug)]
-pub struct Reader {
+pub struct LogReader {
     shared: Arc<Shared>,
 }
 
-impl Reader {
+impl LogReader {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }
@@ -122,10 +123,10 @@ impl Reader {
     /// The events after `after`, at most `limit` and about `bytes` of JSON (always one, when there is one).
     ///
     /// # Errors
-    /// [`ReadError`] when what is on disk is not what was written.
-    pub fn page(&self, after: Seq, limit: usize, bytes: usize) -> Result<Page, ReadError> {
+    /// [`LogReadError`] when what is on disk is not what was written.
+    pub fn page(&self, after: Seq, limit: usize, bytes: usize) -> Result<EventPage, LogReadError> {
         let head = self.shared.head();
-        let mut page = Page::default();
+        let mut page = EventPage::default();
         if after >= head {
             return Ok(page);
         }
@@ -133,7 +134,7 @@ impl Reader {
         let mut expected = after.next();
         for entry in self.shared.db.range(record::event_key(expected)..=record::event_key(head)) {
             let (key, value) = entry?;
-            let damaged = |damage| ReadError::Damaged { what: format!("event {expected}"), damage };
+            let damaged = |damage| LogReadError::Damaged { what: format!("event {expected}"), damage };
             let seq = record::seq_of(&key).ok_or_else(|| damaged(Damage::Content))?;
             if seq != expected {
                 // Holes exist only where retention took the oldest, so only in front of the first.
@@ -144,7 +145,7 @@ impl Reader {
             }
             let (kind, recorded, json) = record::unseal_event(&value).map_err(damaged)?;
             taken += json.len();
-            page.records.push(Record { seq, kind, recorded, json: json.to_owned() });
+            page.records.push(StoredEvent { seq, kind, recorded, json: json.to_owned() });
             expected = seq.next();
             if page.records.len() >= limit || taken >= bytes {
                 break;
@@ -158,8 +159,8 @@ impl Reader {
     /// Events are recorded in the order of their sequence, so this is a binary search: some twenty reads.
     ///
     /// # Errors
-    /// [`ReadError`] when what is on disk is not what was written.
-    pub fn first_since(&self, instant: Timestamp) -> Result<Seq, ReadError> {
+    /// [`LogReadError`] when what is on disk is not what was written.
+    pub fn first_since(&self, instant: Timestamp) -> Result<Seq, LogReadError> {
         let (mut low, mut high) = (self.oldest().0, self.head().0 + 1);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -175,8 +176,8 @@ impl Reader {
     /// What is remembered of a source; nothing when it was never visited.
     ///
     /// # Errors
-    /// [`ReadError`] when what is on disk is not what was written.
-    pub fn state(&self, source: &SourceId) -> Result<Option<SourceState>, ReadError> {
+    /// [`LogReadError`] when what is on disk is not what was written.
+    pub fn state(&self, source: &SourceId) -> Result<Option<SourceState>, LogReadError> {
         self.shared.state(source)
     }
 
@@ -184,7 +185,7 @@ impl Reader {
     ///
     /// # Errors
     /// When the directory cannot be read.
-    pub fn size_on_disk(&self) -> Result<u64, ReadError> {
+    pub fn size_on_disk(&self) -> Result<u64, LogReadError> {
         Ok(self.shared.db.size_on_disk()?)
     }
 }

@@ -10,7 +10,7 @@
 //!
 //! sled checks its pages; our own checksum also notices a page that is whole but is not the one we wrote.
 
-use news::{Kind, Seq, SourceId, Timestamp};
+use news::{EventKind, Seq, SourceId, Timestamp};
 
 /// Layout of every value; a reader that meets another one stops.
 pub(crate) const VERSION: u8 = 1;
@@ -80,19 +80,19 @@ pub(crate) fn unseal(value: &[u8]) -> Result<&[u8], Damage> {
     Ok(rest)
 }
 
-pub(crate) fn seal_event(kind: Kind, recorded: Timestamp, json: &str) -> Vec<u8> {
+pub(crate) fn seal_event(kind: EventKind, recorded: Timestamp, json: &str) -> Vec<u8> {
     let kind = match kind {
-        Kind::Item => 0,
-        Kind::Update => 1,
+        EventKind::Item => 0,
+        EventKind::Update => 1,
     };
     seal(&[&[kind], &recorded.millis().to_le_bytes(), json.as_bytes()])
 }
 
-pub(crate) fn unseal_event(value: &[u8]) -> Result<(Kind, Timestamp, &str), Damage> {
+pub(crate) fn unseal_event(value: &[u8]) -> Result<(EventKind, Timestamp, &str), Damage> {
     let (header, json) = unseal(value)?.split_at_checked(EVENT_HEADER).ok_or(Damage::Cut)?;
     let kind = match header[0] {
-        0 => Kind::Item,
-        1 => Kind::Update,
+        0 => EventKind::Item,
+        1 => EventKind::Update,
         _ => return Err(Damage::Content),
     };
     let recorded = header[1..].try_into().map_err(|_| Damage::Cut)?;
@@ -106,8 +106,8 @@ mod tests {
 
     #[test]
     fn any_changed_bit_of_a_value_is_noticed() {
-        let value = seal_event(Kind::Update, Timestamp::from_millis(7), "{}");
-        assert_eq!(unseal_event(&value), Ok((Kind::Update, Timestamp::from_millis(7), "{}")));
+        let value = seal_event(EventKind::Update, Timestamp::from_millis(7), "{}");
+        assert_eq!(unseal_event(&value), Ok((EventKind::Update, Timestamp::from_millis(7), "{}")));
         for bit in 0..value.len() * 8 {
             let mut bad = value.clone();
             bad[bit / 8] ^= 1 << (bit % 8);

@@ -14,19 +14,19 @@ use std::{
 };
 
 use news::{FeedUrl, Item, Seq, Source, SourceId, SourceState, Timestamp};
-use store::{Options, Step, Visit};
+use store::{CrashPoint, StoreOptions, VisitRecord};
 
 const CHILD: &str = "NEWSWIRE_TEST_CRASH";
 const PER_VISIT: u64 = 3;
 
-fn visit(n: u64) -> Visit {
+fn visit(n: u64) -> VisitRecord {
     let url = FeedUrl::try_new("https://example.org/feed").unwrap();
     let source = Arc::new(Source::new(SourceId::try_new("a").unwrap(), url));
     let items = (0..PER_VISIT)
         .map(|k| Item { key: format!("{n}/{k}"), content_hash: 1, ..Item::default() })
         .collect();
     let state = SourceState { etag: Some(n.to_string()), ..SourceState::default() };
-    Visit { source, items, state, now: Timestamp::from_millis(0) }
+    VisitRecord { source, items, state, now: Timestamp::from_millis(0) }
 }
 
 /// In the child: appends for ever, writing down what became visible, and aborts at the given step of the fifth append.
@@ -34,7 +34,7 @@ fn visit(n: u64) -> Visit {
 fn child() {
     let Ok(order) = std::env::var(CHILD) else { return };
     let (step, dir) = order.split_once(' ').unwrap();
-    let (writer, reader) = store::open(Path::new(dir), &Options::default()).unwrap();
+    let (writer, reader) = store::open(Path::new(dir), &StoreOptions::default()).unwrap();
     let appends = AtomicU32::new(0);
     let deadly = step.to_owned();
     let mut writer = writer.with_steps(move |step| {
@@ -49,7 +49,7 @@ fn child() {
     }
 }
 
-fn crash_at(step: Step, dir: &Path) {
+fn crash_at(step: CrashPoint, dir: &Path) {
     let status = Command::new(std::env::current_exe().unwrap())
         .args(["child", "--exact", "--nocapture"])
         .env(CHILD, format!("{step:?} {}", dir.display()))
@@ -61,12 +61,12 @@ fn crash_at(step: Step, dir: &Path) {
 
 #[test]
 fn a_crash_at_any_step_loses_nothing_visible_and_leaves_no_half_visit() {
-    for step in Step::ALL {
+    for step in CrashPoint::ALL {
         let dir = tempfile::tempdir().unwrap();
         for round in 0..2 {
             crash_at(step, dir.path());
             let visible: u64 = fs::read_to_string(dir.path().join("visible")).unwrap().parse().unwrap();
-            let (mut writer, reader) = store::open(dir.path(), &Options::default()).unwrap();
+            let (mut writer, reader) = store::open(dir.path(), &StoreOptions::default()).unwrap();
             let head = reader.head();
             assert!(head.0 >= visible, "{step:?}: {head} of {visible}");
             assert_eq!(head.0 % PER_VISIT, 0, "{step:?}: a visit is whole or absent");
@@ -86,13 +86,13 @@ fn a_crash_at_any_step_loses_nothing_visible_and_leaves_no_half_visit() {
 }
 
 fn filled(dir: &Path) {
-    let (mut writer, _) = store::open(dir, &Options::default()).unwrap();
+    let (mut writer, _) = store::open(dir, &StoreOptions::default()).unwrap();
     for n in 0..20 {
         writer.append(vec![visit(n)]).unwrap();
     }
     drop(writer);
     // Opening once more makes sled write its snapshot.
-    drop(store::open(dir, &Options::default()).unwrap());
+    drop(store::open(dir, &StoreOptions::default()).unwrap());
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_snapshot_left_half_written_does_not_stop_the_next_start() {
     for content in [&b""[..], b"half"] {
         let left_over = dir.path().join("log.sled/snap.00000000FFFFFFFF.generating");
         fs::write(&left_over, content).unwrap();
-        let (_writer, reader) = store::open(dir.path(), &Options::default()).unwrap();
+        let (_writer, reader) = store::open(dir.path(), &StoreOptions::default()).unwrap();
         assert_eq!(reader.head(), Seq(20 * PER_VISIT));
         assert!(!left_over.exists());
     }
@@ -122,6 +122,6 @@ fn a_damaged_snapshot_is_set_aside_and_rebuilt_from_the_log() {
         }
     }
     assert!(cut > 0, "sled wrote a snapshot");
-    let (_writer, reader) = store::open(dir.path(), &Options::default()).unwrap();
+    let (_writer, reader) = store::open(dir.path(), &StoreOptions::default()).unwrap();
     assert_eq!(reader.page(Seq::NONE, usize::MAX, usize::MAX).unwrap().records.len() as u64, 20 * PER_VISIT);
 }

@@ -3,9 +3,9 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use news::{Event, FeedUrl, Item, Kind, Pause, Seq, Source, SourceId, SourceState, Timestamp};
+use news::{Event, EventKind, FeedUrl, Item, Pause, Seq, Source, SourceId, SourceState, Timestamp};
 use proptest::prelude::*;
-use store::{Options, Reader, Retention, Visit, Writer};
+use store::{LogReader, LogWriter, Retention, StoreOptions, VisitRecord};
 
 fn source(id: &str) -> Arc<Source> {
     let url = FeedUrl::try_new("https://example.org/feed").unwrap();
@@ -16,16 +16,16 @@ fn item(key: &str, content_hash: u64) -> Item {
     Item { key: key.to_owned(), title: format!("{key} {content_hash}"), content_hash, ..Item::default() }
 }
 
-fn visit(source: &Arc<Source>, items: Vec<Item>, now: i64) -> Visit {
+fn visit(source: &Arc<Source>, items: Vec<Item>, now: i64) -> VisitRecord {
     let state = SourceState { etag: Some(format!("\"{now}\"")), ..SourceState::default() };
-    Visit { source: Arc::clone(source), items, state, now: Timestamp::from_millis(now) }
+    VisitRecord { source: Arc::clone(source), items, state, now: Timestamp::from_millis(now) }
 }
 
-fn open(path: &Path) -> (Writer, Reader) {
-    store::open(path, &Options::default()).unwrap()
+fn open(path: &Path) -> (LogWriter, LogReader) {
+    store::open(path, &StoreOptions::default()).unwrap()
 }
 
-fn all(reader: &Reader) -> Vec<Event> {
+fn all(reader: &LogReader) -> Vec<Event> {
     let page = reader.page(Seq(reader.oldest().0 - 1), usize::MAX, usize::MAX).unwrap();
     page.records.iter().map(|r| serde_json::from_str(&r.json).unwrap()).collect()
 }
@@ -47,7 +47,10 @@ fn a_visit_is_committed_with_its_events_and_its_state() {
     assert_eq!(reader.epoch(), &epoch);
     let events = all(&reader);
     let told: Vec<_> = events.iter().map(|e| (e.id.seq.0, e.kind, e.item.title.as_str())).collect();
-    assert_eq!(told, [(1, Kind::Item, "a 1"), (2, Kind::Item, "b 1"), (3, Kind::Update, "b 2")]);
+    assert_eq!(
+        told,
+        [(1, EventKind::Item, "a 1"), (2, EventKind::Item, "b 1"), (3, EventKind::Update, "b 2")]
+    );
     assert_eq!(events[2].first_seen, Timestamp::from_millis(5));
     let state = reader.state(&bbc.id).unwrap().unwrap();
     assert_eq!((state.etag.as_deref(), state.counts.items, state.counts.updates), (Some("\"6\""), 0, 1));
@@ -61,10 +64,12 @@ fn how_a_source_stands_with_its_hub_is_remembered_without_a_visit() {
     let bbc = source("bbc");
     let (mut writer, reader) = open(dir.path());
     writer.append(vec![visit(&bbc, vec![item("a", 1)], 5)]).unwrap();
-    let hub = Some(news::Hidden::new("https://hub.example/".to_owned()));
-    let websub = Some(Box::new(news::Websub { hub, ..news::Websub::default() }));
+    let hub = Some(news::SecretText::new("https://hub.example/".to_owned()));
+    let websub = Some(Box::new(news::WebSubState { hub, ..news::WebSubState::default() }));
     let nobody = SourceId::try_new("nobody").unwrap();
-    writer.remember(vec![(bbc.id.clone(), websub.clone()), (nobody.clone(), websub.clone())]).unwrap();
+    writer
+        .write_subscriptions(vec![(bbc.id.clone(), websub.clone()), (nobody.clone(), websub.clone())])
+        .unwrap();
     assert_eq!((reader.head(), reader.state(&nobody).unwrap()), (Seq(1), None));
     drop((writer, reader));
     let state = open(dir.path()).1.state(&bbc.id).unwrap().unwrap();
@@ -118,9 +123,9 @@ fn a_page_stops_at_its_limits_and_always_gives_one_event() {
 #[test]
 fn retention_removes_the_oldest_and_a_reader_is_told_how_many_it_missed() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = |age_s, events, bytes| Options {
+    let limits = |age_s, events, bytes| StoreOptions {
         retention: Retention { age: Duration::from_secs(age_s), events, bytes },
-        ..Options::default()
+        ..StoreOptions::default()
     };
     let (mut writer, reader) = store::open(dir.path(), &limits(1000, 4, u64::MAX)).unwrap();
     for n in 0..10 {
@@ -161,7 +166,7 @@ fn an_instant_finds_the_first_event_recorded_since() {
 fn a_second_owner_is_refused_and_told_who_holds_the_directory() {
     let dir = tempfile::tempdir().unwrap();
     let (_writer, reader) = open(dir.path());
-    let error = store::open(dir.path(), &Options::default()).unwrap_err();
+    let error = store::open(dir.path(), &StoreOptions::default()).unwrap_err();
     assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
     assert_eq!(reader.head(), Seq(0));
 }
@@ -218,8 +223,8 @@ fn what_a_newer_version_wrote_is_refused_with_the_way_back_and_left_as_it_is() {
         db.insert(key, &value[..]).unwrap();
         db.flush().unwrap();
         drop(db);
-        let error = store::open(dir.path(), &Options::default()).unwrap_err();
-        assert!(matches!(error, store::OpenError::Newer { layout: 2, .. }), "{key}: {error}");
+        let error = store::open(dir.path(), &StoreOptions::default()).unwrap_err();
+        assert!(matches!(error, store::StoreOpenError::Newer { layout: 2, .. }), "{key}: {error}");
         let told = error.to_string();
         assert!(told.contains("install that version again") && told.contains("backup"), "{key}: {told}");
         assert!(!told.contains("move the directory away"), "nobody is told to drop a good log: {told}");
@@ -238,15 +243,15 @@ fn a_store_that_was_just_closed_opens_again_at_once() {
 }
 
 /// What the log must come to, in ten lines: per source, the content last seen of each key.
-fn model(visits: &[(u8, Vec<(u8, u8)>)]) -> Vec<(String, Kind, String)> {
+fn model(visits: &[(u8, Vec<(u8, u8)>)]) -> Vec<(String, EventKind, String)> {
     let mut met = std::collections::HashMap::new();
     let mut log = Vec::new();
     for (source, items) in visits {
         let mut here = std::collections::HashSet::new();
         for (key, content) in items.iter().filter(|(key, _)| here.insert(*key)) {
             let kind = match met.insert((source, *key), *content) {
-                None => Kind::Item,
-                Some(before) if before != *content => Kind::Update,
+                None => EventKind::Item,
+                Some(before) if before != *content => EventKind::Update,
                 Some(_) => continue,
             };
             log.push((format!("s{source}"), kind, format!("{key} {content}")));

@@ -6,26 +6,26 @@
 use std::{env, error::Error, fs, time::Duration};
 
 use news::Event;
-use wire::{Coverage, Endpoint, Signal, Subscription, Timing};
+use wire::{Coverage, Endpoint, Subscription, SubscriptionEvent, SubscriptionTiming};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let address = env::args().nth(1).unwrap_or_else(|| "http://127.0.0.1:8700".to_owned());
     let gateway = Endpoint::Url(address.parse()?);
     let place = fs::read_to_string("place").ok().and_then(|id| id.trim().parse().ok());
-    let timing = Timing { silence: Duration::from_secs(30), ..Timing::default() };
+    let timing = SubscriptionTiming { silence: Duration::from_secs(30), ..SubscriptionTiming::default() };
     let path = "/news/stream?kinds=item,update";
     let mut stream = Subscription::new(gateway, path, place, Coverage::Filtered, timing);
     loop {
         match stream.next().await {
-            Signal::Connected(hello) => println!("{} {:?}", hello.resume.as_str(), hello.missed),
-            Signal::Event(event) => {
+            SubscriptionEvent::Connected(hello) => println!("{} {:?}", hello.resume.as_str(), hello.missed),
+            SubscriptionEvent::Event(event) => {
                 let event: Event = serde_json::from_slice(&event.json)?;
                 println!("{} {}", event.id, event.item.title);
             }
-            Signal::Gap(gap) => println!("missed {}", gap.missed),
-            Signal::Lost { reason, wait } => println!("{reason}, again in {wait:?}"),
-            Signal::Notice(..) | Signal::Heartbeat(_) => {}
+            SubscriptionEvent::Gap(gap) => println!("missed {}", gap.missed),
+            SubscriptionEvent::Lost { reason, wait } => println!("{reason}, again in {wait:?}"),
+            SubscriptionEvent::Notice(..) | SubscriptionEvent::Heartbeat(_) => {}
         }
         if let Some(place) = stream.cursor() {
             fs::write("place", place.to_string())?;

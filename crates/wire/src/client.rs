@@ -91,12 +91,12 @@ pub(crate) fn deepest(error: &dyn std::error::Error) -> String {
 /// Somebody to ask questions: an endpoint and the client for it. A client costs milliseconds and 100 KB to make, so
 /// keep one on each runtime that asks.
 #[derive(Clone, Debug)]
-pub struct Peer {
+pub struct PeerClient {
     endpoint: Endpoint,
     client: Client,
 }
 
-impl Peer {
+impl PeerClient {
     /// Nothing is dialled yet.
     ///
     /// # Errors
@@ -114,7 +114,7 @@ impl Peer {
         self.exchange(self.client.get(self.endpoint.url(path)?), deadline, bytes_max).await
     }
 
-    /// Sends JSON to a route; otherwise as [`Peer::get`].
+    /// Sends JSON to a route; otherwise as [`PeerClient::get`].
     ///
     /// # Errors
     /// [`ClientError`], also for any status but 2xx.
@@ -130,7 +130,7 @@ impl Peer {
         self.exchange(request, deadline, bytes_max).await
     }
 
-    /// Sends JSON to a route and gives the answer with its status, whatever it is; otherwise as [`Peer::get`].
+    /// Sends JSON to a route and gives the answer with its status, whatever it is; otherwise as [`PeerClient::get`].
     ///
     /// # Errors
     /// [`ClientError`], when there is no answer.
@@ -148,7 +148,7 @@ impl Peer {
         Ok((status, self.body(response, bytes_max).await?))
     }
 
-    /// Sends bytes with headers of their own to a route; otherwise as [`Peer::get`].
+    /// Sends bytes with headers of their own to a route; otherwise as [`PeerClient::get`].
     ///
     /// # Errors
     /// [`ClientError`], also for any status but 2xx.

@@ -16,7 +16,7 @@ mod publish;
 mod resume;
 mod subscribe;
 
-pub use client::{ClientError, Endpoint, Peer};
-pub use publish::{Block, Log, LogError, LogEvent, LogPage, Notice, Publisher};
-pub use resume::{Hello, Missed, Resume, Standing, Verdict};
-pub use subscribe::{Coverage, Incoming, Signal, Subscription, Timing};
+pub use client::{ClientError, Endpoint, PeerClient};
+pub use publish::{EventLog, LogError, LogEvent, LogPage, Notice, Publisher, StreamBlock};
+pub use resume::{Gap, LogBounds, Resume, ResumeDecision, StreamOpened};
+pub use subscribe::{Coverage, ReceivedEvent, Subscription, SubscriptionEvent, SubscriptionTiming};

@@ -11,18 +11,18 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures_util::{Stream, stream};
-use news::{Cursor, Kind, Seq};
+use news::{Cursor, EventKind, Seq};
 use tokio::{
     sync::{broadcast, watch},
     time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 
-use crate::resume::{Missed, Standing};
+use crate::resume::{Gap, LogBounds};
 
 /// A log that is read in pages. Every call may block on a disk, and is made off the runtime's threads.
-pub trait Log: Send + Sync + 'static {
+pub trait EventLog: Send + Sync + 'static {
     /// What it holds now.
-    fn standing(&self) -> Standing;
+    fn standing(&self) -> LogBounds;
 
     /// The events after `after`, without holes: at most `limit`, and about `bytes` of JSON.
     ///
@@ -51,7 +51,7 @@ pub struct LogEvent {
     /// Its place.
     pub seq: Seq,
     /// New or changed.
-    pub kind: Kind,
+    pub kind: EventKind,
     /// Its one JSON form, on one line.
     pub json: String,
 }
@@ -67,7 +67,7 @@ pub enum Notice {
 
 /// One block of the stream.
 #[derive(Clone, Debug)]
-pub struct Block {
+pub struct StreamBlock {
     /// `id:`, when it moves the reader's cursor.
     pub id: Option<Cursor>,
     /// `event:`.
@@ -80,7 +80,7 @@ pub struct Block {
 #[derive(Clone)]
 pub struct Publisher {
     /// What is read.
-    pub log: Arc<dyn Log>,
+    pub log: Arc<dyn EventLog>,
     /// Rings when the head moves.
     pub bell: watch::Receiver<Seq>,
     /// What is told besides.
@@ -100,10 +100,10 @@ impl Publisher {
     /// The blocks for one subscriber: `stream` first, then its backlog, then live. Ends only when the log fails.
     ///
     /// `requested` is its id; without a usable one it starts with the `snapshot` newest events.
-    pub fn stream(&self, requested: Option<&str>, snapshot: u64) -> impl Stream<Item = Block> + use<> {
+    pub fn stream(&self, requested: Option<&str>, snapshot: u64) -> impl Stream<Item = StreamBlock> + use<> {
         let standing = self.log.standing();
-        let verdict = standing.judge(requested);
-        let hello = standing.hello(&verdict, requested, &self.server);
+        let verdict = standing.resolve_cursor(requested);
+        let hello = standing.stream_opened(&verdict, requested, &self.server);
         let mut heartbeat = interval_at(Instant::now() + self.heartbeat, self.heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let cursor = verdict.after.unwrap_or_else(|| standing.snapshot(snapshot));
@@ -125,23 +125,23 @@ impl Publisher {
     }
 }
 
-fn block(event: &'static str, id: Option<Cursor>, data: &impl serde::Serialize) -> Block {
+fn block(event: &'static str, id: Option<Cursor>, data: &impl serde::Serialize) -> StreamBlock {
     let data = serde_json::to_string(data).expect("what we say has a JSON form");
-    Block { id, event, data }
+    StreamBlock { id, event, data }
 }
 
 struct Subscriber {
-    log: Arc<dyn Log>,
-    standing: Standing,
+    log: Arc<dyn EventLog>,
+    standing: LogBounds,
     cursor: Seq,
     bell: watch::Receiver<Seq>,
     notices: broadcast::Receiver<Notice>,
     heartbeat: Interval,
-    ready: VecDeque<Block>,
+    ready: VecDeque<StreamBlock>,
 }
 
 impl Subscriber {
-    async fn next(&mut self) -> Option<Block> {
+    async fn next(&mut self) -> Option<StreamBlock> {
         loop {
             if let Some(block) = self.ready.pop_front() {
                 return Some(block);
@@ -169,21 +169,21 @@ impl Subscriber {
         .map_err(|e| LogError(e.to_string()))??;
         if page.missed > 0 {
             let oldest = page.events.first().map(|e| self.id(e.seq));
-            self.ready.push_back(block("gap", None, &Missed { missed: page.missed, oldest }));
+            self.ready.push_back(block("gap", None, &Gap { missed: page.missed, oldest }));
         }
         for LogEvent { seq, kind, json } in page.events {
             self.cursor = seq;
             let id = Some(self.id(seq));
-            self.ready.push_back(Block { id, event: kind.as_str(), data: json });
+            self.ready.push_back(StreamBlock { id, event: kind.as_str(), data: json });
         }
         Ok(())
     }
 
     fn tell(&mut self, notice: Result<Notice, broadcast::error::RecvError>) -> Option<()> {
         let block = match notice {
-            Ok(Notice::Source(json)) => Block { id: None, event: "source", data: json.to_string() },
+            Ok(Notice::Source(json)) => StreamBlock { id: None, event: "source", data: json.to_string() },
             Ok(Notice::Catalogue) | Err(broadcast::error::RecvError::Lagged(_)) => {
-                Block { id: None, event: "catalogue", data: "{}".to_owned() }
+                StreamBlock { id: None, event: "catalogue", data: "{}".to_owned() }
             }
             Err(broadcast::error::RecvError::Closed) => return None,
         };
@@ -219,10 +219,10 @@ mod tests {
         oldest: Mutex<u64>,
     }
 
-    impl Log for Memory {
-        fn standing(&self) -> Standing {
+    impl EventLog for Memory {
+        fn standing(&self) -> LogBounds {
             let epoch = Epoch::try_new("e").unwrap();
-            Standing {
+            LogBounds {
                 epoch,
                 oldest: Seq(*self.oldest.lock().unwrap()),
                 head: Seq(*self.head.lock().unwrap()),
@@ -230,10 +230,10 @@ mod tests {
         }
 
         fn page(&self, after: Seq, limit: usize, _: usize) -> Result<LogPage, LogError> {
-            let Standing { oldest, head, .. } = self.standing();
+            let LogBounds { oldest, head, .. } = self.standing();
             let first = after.0.max(oldest.0 - 1) + 1;
             let events = (first..=head.0).take(limit.min(3));
-            let event = |seq| LogEvent { seq: Seq(seq), kind: Kind::Item, json: "{}".into() };
+            let event = |seq| LogEvent { seq: Seq(seq), kind: EventKind::Item, json: "{}".into() };
             Ok(LogPage { events: events.map(event).collect(), missed: first - after.0 - 1 })
         }
     }
@@ -242,7 +242,7 @@ mod tests {
         let log = Arc::new(Memory { head: Mutex::new(head), oldest: Mutex::new(1) });
         let (ring, bell) = watch::channel(Seq(head));
         let publisher = Publisher {
-            log: Arc::clone(&log) as Arc<dyn Log>,
+            log: Arc::clone(&log) as Arc<dyn EventLog>,
             bell,
             notices: broadcast::channel(4).0,
             heartbeat: Duration::from_secs(2),
@@ -251,7 +251,7 @@ mod tests {
         (log, ring, publisher)
     }
 
-    async fn take(stream: &mut (impl Stream<Item = Block> + Unpin), n: usize) -> Vec<String> {
+    async fn take(stream: &mut (impl Stream<Item = StreamBlock> + Unpin), n: usize) -> Vec<String> {
         let blocks: Vec<_> = stream.take(n).collect().await;
         blocks
             .iter()

@@ -11,7 +11,7 @@ pub enum Resume {
     Live,
     /// Every event after its id follows.
     Exact,
-    /// Its id is older than what is kept: [`Hello::missed`] events are lost to it, the rest follows.
+    /// Its id is older than what is kept: [`StreamOpened::missed`] events are lost to it, the rest follows.
     Gap,
     /// Its id belongs to another log, to the future, or is none of ours: it starts as one that came with none.
     Reset,
@@ -35,7 +35,7 @@ impl Resume {
 
 /// The data of the first event of every stream, `stream`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hello {
+pub struct StreamOpened {
     /// What became of the id.
     pub resume: Resume,
     /// The id as it was sent, when it had the shape of one.
@@ -52,7 +52,7 @@ pub struct Hello {
 
 /// The data of a `gap` event: the reader fell behind and the log no longer has what comes next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Missed {
+pub struct Gap {
     /// Events lost.
     pub missed: u64,
     /// The event it goes on with.
@@ -61,7 +61,7 @@ pub struct Missed {
 
 /// What a log holds at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct LogBounds {
     /// Which log.
     pub epoch: Epoch,
     /// The oldest event kept; one more than the head when there is none.
@@ -72,7 +72,7 @@ pub struct Standing {
 
 /// Where a reader goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct ResumeDecision {
     /// What it is told.
     pub resume: Resume,
     /// It gets every event after this one; nothing when it starts afresh.
@@ -81,22 +81,22 @@ pub struct Verdict {
     pub missed: Option<u64>,
 }
 
-impl Standing {
+impl LogBounds {
     /// Judges the id of a reader, as it came off the network.
     #[must_use]
-    pub fn judge(&self, requested: Option<&str>) -> Verdict {
+    pub fn resolve_cursor(&self, requested: Option<&str>) -> ResumeDecision {
         let Some(requested) = requested else {
-            return Verdict { resume: Resume::Live, after: None, missed: Some(0) };
+            return ResumeDecision { resume: Resume::Live, after: None, missed: Some(0) };
         };
         let cursor = requested.parse::<Cursor>().ok();
         let Some(cursor) = cursor.filter(|c| c.epoch == self.epoch && c.seq <= self.head) else {
-            return Verdict { resume: Resume::Reset, after: None, missed: None };
+            return ResumeDecision { resume: Resume::Reset, after: None, missed: None };
         };
         let floor = Seq(self.oldest.0 - 1);
         if cursor.seq >= floor {
-            Verdict { resume: Resume::Exact, after: Some(cursor.seq), missed: Some(0) }
+            ResumeDecision { resume: Resume::Exact, after: Some(cursor.seq), missed: Some(0) }
         } else {
-            Verdict { resume: Resume::Gap, after: Some(floor), missed: Some(floor.0 - cursor.seq.0) }
+            ResumeDecision { resume: Resume::Gap, after: Some(floor), missed: Some(floor.0 - cursor.seq.0) }
         }
     }
 
@@ -108,9 +108,14 @@ impl Standing {
 
     /// What the reader is told first.
     #[must_use]
-    pub fn hello(&self, verdict: &Verdict, requested: Option<&str>, server: &str) -> Hello {
+    pub fn stream_opened(
+        &self,
+        verdict: &ResumeDecision,
+        requested: Option<&str>,
+        server: &str,
+    ) -> StreamOpened {
         let id = |seq| Cursor { epoch: self.epoch.clone(), seq };
-        Hello {
+        StreamOpened {
             resume: verdict.resume,
             requested: requested.filter(|r| r.parse::<Cursor>().is_ok()).map(str::to_owned),
             oldest: (self.oldest <= self.head).then(|| id(self.oldest)),
@@ -125,15 +130,15 @@ impl Standing {
 mod tests {
     use super::*;
 
-    fn standing(oldest: u64, head: u64) -> Standing {
-        Standing { epoch: Epoch::try_new("abc").unwrap(), oldest: Seq(oldest), head: Seq(head) }
+    fn standing(oldest: u64, head: u64) -> LogBounds {
+        LogBounds { epoch: Epoch::try_new("abc").unwrap(), oldest: Seq(oldest), head: Seq(head) }
     }
 
     #[test]
     fn a_reader_is_told_exactly_what_became_of_its_id() {
         let log = standing(11, 20);
         let told = |id: &str| {
-            let v = log.judge(Some(id));
+            let v = log.resolve_cursor(Some(id));
             (v.resume, v.after.map(|s| s.0), v.missed)
         };
         assert_eq!(told("abc-15"), (Resume::Exact, Some(15), Some(0)));
@@ -144,15 +149,15 @@ mod tests {
         for id in ["abc-21", "xyz-15", "", "15", "abc-99999999999999999999", "abc-1x", "\u{1F600}"] {
             assert_eq!(told(id), (Resume::Reset, None, None), "{id:?}");
         }
-        assert_eq!(log.judge(None).resume, Resume::Live);
+        assert_eq!(log.resolve_cursor(None).resume, Resume::Live);
     }
 
     #[test]
     fn an_empty_log_has_a_name_but_no_events() {
         let log = standing(1, 0);
-        let verdict = log.judge(Some("abc-0"));
+        let verdict = log.resolve_cursor(Some("abc-0"));
         assert_eq!((verdict.resume, verdict.after), (Resume::Exact, Some(Seq(0))));
-        let hello = log.hello(&verdict, Some("abc-0"), "test");
+        let hello = log.stream_opened(&verdict, Some("abc-0"), "test");
         assert_eq!((hello.oldest, hello.head.unwrap().to_string().as_str()), (None, "abc-0"));
         assert_eq!(log.snapshot(50), Seq(0));
     }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use news::{Cursor, Kind};
+use news::{Cursor, EventKind};
 use reqwest::{
     Client, Response,
     header::{HeaderValue, InvalidHeaderValue},
@@ -16,7 +16,7 @@ use tokio_util::codec::Decoder as _;
 
 use crate::{
     client::{ClientError, Endpoint, deepest},
-    resume::{Hello, Missed, Resume},
+    resume::{Gap, Resume, StreamOpened},
 };
 
 /// Whether a hole in the sequence is a fault.
@@ -30,7 +30,7 @@ pub enum Coverage {
 
 /// How patient a subscription is.
 #[derive(Clone, Copy, Debug)]
-pub struct Timing {
+pub struct SubscriptionTiming {
     /// Longest wait for an answer to the request.
     pub answer: Duration,
     /// Longest silence; must exceed the other side's heartbeat.
@@ -39,7 +39,7 @@ pub struct Timing {
     pub retry: (Duration, Duration),
 }
 
-impl Default for Timing {
+impl Default for SubscriptionTiming {
     fn default() -> Self {
         Self {
             answer: Duration::from_secs(5),
@@ -51,13 +51,13 @@ impl Default for Timing {
 
 /// What a subscription has to say.
 #[derive(Clone, Debug)]
-pub enum Signal {
+pub enum SubscriptionEvent {
     /// The stream is open; this became of our cursor. After `reset` the events of another log follow.
-    Connected(Hello),
+    Connected(StreamOpened),
     /// The next event.
-    Event(Incoming),
+    Event(ReceivedEvent),
     /// Events were lost to us; the next one is `oldest`.
-    Gap(Missed),
+    Gap(Gap),
     /// Something without an id: the event's name and its data.
     Notice(String, Bytes),
     /// The other side lives; its data, when the heartbeat has some.
@@ -73,11 +73,11 @@ pub enum Signal {
 
 /// An event as it came.
 #[derive(Clone, Debug)]
-pub struct Incoming {
+pub struct ReceivedEvent {
     /// Its id.
     pub id: Cursor,
     /// New or changed.
-    pub kind: Kind,
+    pub kind: EventKind,
     /// Its one JSON form, on one line.
     pub json: Bytes,
 }
@@ -87,7 +87,7 @@ pub struct Subscription {
     endpoint: Endpoint,
     path: String,
     coverage: Coverage,
-    timing: Timing,
+    timing: SubscriptionTiming,
     /// `Authorization`, as it is sent; never shown.
     authorization: Option<HeaderValue>,
     client: Option<Client>,
@@ -122,7 +122,7 @@ impl Subscription {
         path: &str,
         cursor: Option<Cursor>,
         coverage: Coverage,
-        timing: Timing,
+        timing: SubscriptionTiming,
     ) -> Self {
         Self {
             endpoint,
@@ -157,7 +157,7 @@ impl Subscription {
     }
 
     /// The next thing that happens. A dropped call loses nothing; a connection that was being made begins again.
-    pub async fn next(&mut self) -> Signal {
+    pub async fn next(&mut self) -> SubscriptionEvent {
         loop {
             let result = match &mut self.state {
                 State::Waiting(wait) => {
@@ -209,7 +209,7 @@ impl Subscription {
         Ok(())
     }
 
-    fn lost(&mut self, reason: String) -> Signal {
+    fn lost(&mut self, reason: String) -> SubscriptionEvent {
         let (first, longest) = self.timing.retry;
         let ceiling = first.saturating_mul(1 << self.attempts.min(16)).min(longest);
         let ceiling = ceiling.max(self.retry.take().unwrap_or_default());
@@ -217,11 +217,11 @@ impl Subscription {
         // From the upper half: spread out, but never at once.
         let wait = ceiling.mul_f64(0.5 + fastrand::f64() / 2.0);
         self.state = State::Waiting(wait);
-        Signal::Lost { reason, wait }
+        SubscriptionEvent::Lost { reason, wait }
     }
 
     /// Makes a signal of a block, or nothing; an error ends the connection.
-    fn take(&mut self, event: russe::Event) -> Result<Option<Signal>, String> {
+    fn take(&mut self, event: russe::Event) -> Result<Option<SubscriptionEvent>, String> {
         let message = match event {
             russe::Event::Comment(_) => return Ok(None),
             russe::Event::Retry(retry) => {
@@ -240,21 +240,21 @@ impl Subscription {
         let name = message.event.as_deref().unwrap_or_default().to_owned();
         let data = message.data.into_bytes();
         let kind = match name.as_str() {
-            "item" => Kind::Item,
-            "update" => Kind::Update,
+            "item" => EventKind::Item,
+            "update" => EventKind::Update,
             "stream" => return self.hello(id, &data).map(Some),
             "gap" => return self.gap(&data).map(Some),
             "heartbeat" | "" => {
                 self.cursor = id.or(self.cursor.take());
-                return Ok(Some(Signal::Heartbeat(data)));
+                return Ok(Some(SubscriptionEvent::Heartbeat(data)));
             }
-            _ => return Ok(Some(Signal::Notice(name, data))),
+            _ => return Ok(Some(SubscriptionEvent::Notice(name, data))),
         };
         let id = id.ok_or("an event without an id in the stream")?;
-        self.event(Incoming { id, kind, json: data })
+        self.event(ReceivedEvent { id, kind, json: data })
     }
 
-    fn event(&mut self, incoming: Incoming) -> Result<Option<Signal>, String> {
+    fn event(&mut self, incoming: ReceivedEvent) -> Result<Option<SubscriptionEvent>, String> {
         if let Some(last) = self.cursor.as_ref().filter(|last| last.epoch == incoming.id.epoch) {
             if incoming.id.seq <= last.seq {
                 return Ok(None);
@@ -265,12 +265,13 @@ impl Subscription {
         }
         self.contiguous = self.coverage == Coverage::All;
         self.cursor = Some(incoming.id.clone());
-        Ok(Some(Signal::Event(incoming)))
+        Ok(Some(SubscriptionEvent::Event(incoming)))
     }
 
     /// The first event; its id is our place in this log.
-    fn hello(&mut self, id: Option<Cursor>, data: &[u8]) -> Result<Signal, String> {
-        let hello: Hello = serde_json::from_slice(data).map_err(|e| format!("bad first event: {e}"))?;
+    fn hello(&mut self, id: Option<Cursor>, data: &[u8]) -> Result<SubscriptionEvent, String> {
+        let hello: StreamOpened =
+            serde_json::from_slice(data).map_err(|e| format!("bad first event: {e}"))?;
         self.attempts = 0;
         self.contiguous = id.is_some() && self.coverage == Coverage::All;
         match (id, hello.resume) {
@@ -279,12 +280,12 @@ impl Subscription {
             (None, Resume::Live | Resume::Reset) => self.cursor = None,
             (None, Resume::Exact | Resume::Gap) => {}
         }
-        Ok(Signal::Connected(hello))
+        Ok(SubscriptionEvent::Connected(hello))
     }
 
-    fn gap(&mut self, data: &[u8]) -> Result<Signal, String> {
+    fn gap(&mut self, data: &[u8]) -> Result<SubscriptionEvent, String> {
         self.contiguous = false;
-        serde_json::from_slice(data).map(Signal::Gap).map_err(|e| format!("bad gap event: {e}"))
+        serde_json::from_slice(data).map(SubscriptionEvent::Gap).map_err(|e| format!("bad gap event: {e}"))
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
-use wire::{Coverage, Endpoint, Resume, Signal, Subscription, Timing};
+use wire::{Coverage, Endpoint, Resume, Subscription, SubscriptionEvent, SubscriptionTiming};
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
 
@@ -26,7 +26,7 @@ impl Server {
 
     fn subscription(&self, cursor: Option<&str>, coverage: Coverage) -> Subscription {
         let url = format!("http://{}/", self.listener.local_addr().unwrap()).parse().unwrap();
-        let timing = Timing {
+        let timing = SubscriptionTiming {
             answer: Duration::from_secs(2),
             silence: Duration::from_millis(500),
             retry: (Duration::from_millis(5), Duration::from_millis(20)),
@@ -76,15 +76,15 @@ async fn words(subscription: &mut Subscription, n: usize) -> Vec<String> {
     let (mut words, mut events) = (Vec::new(), 0);
     while events < n {
         words.push(match subscription.next().await {
-            Signal::Connected(hello) => format!("{:?}", hello.resume),
-            Signal::Event(event) => {
+            SubscriptionEvent::Connected(hello) => format!("{:?}", hello.resume),
+            SubscriptionEvent::Event(event) => {
                 events += 1;
                 event.id.to_string()
             }
-            Signal::Gap(missed) => format!("gap {}", missed.missed),
-            Signal::Notice(name, _) => name,
-            Signal::Heartbeat(_) => "beat".to_owned(),
-            Signal::Lost { .. } => "lost".to_owned(),
+            SubscriptionEvent::Gap(missed) => format!("gap {}", missed.missed),
+            SubscriptionEvent::Notice(name, _) => name,
+            SubscriptionEvent::Heartbeat(_) => "beat".to_owned(),
+            SubscriptionEvent::Lost { .. } => "lost".to_owned(),
         });
     }
     words
@@ -229,12 +229,12 @@ async fn a_call_that_is_dropped_loses_nothing() {
         stream
     };
     let read = async {
-        assert!(matches!(subscription.next().await, Signal::Connected(_)));
+        assert!(matches!(subscription.next().await, SubscriptionEvent::Connected(_)));
         let mut seqs = Vec::new();
         while seqs.len() < 20 {
             // Gives up every few milliseconds, as a select with another branch would.
             let next = tokio::time::timeout(Duration::from_millis(3), subscription.next()).await;
-            if let Ok(Signal::Event(event)) = next {
+            if let Ok(SubscriptionEvent::Event(event)) = next {
                 seqs.push(event.id.seq.0);
             }
         }

@@ -13,15 +13,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::kinds::{Item, Kind};
+use super::kinds::{Item, ValueKind};
 use super::values::{FromValue, Value};
-use super::{LogFormat, Transport};
+use super::{LogFormat, WireTransport};
 
 /// One key as the rest of this module sees it.
 pub(super) struct Key {
     pub(super) section: &'static str,
     pub(super) name: &'static str,
-    pub(super) kind: Kind,
+    pub(super) kind: ValueKind,
     /// As in an environment variable: without quotes or brackets.
     pub(super) default: &'static str,
     pub(super) docs: &'static [&'static str],
@@ -116,118 +116,118 @@ table! {
     daemon: Daemon {
         /// Directory of the local sockets; both processes must name the same one. It is created when missing. At most
         /// 88 bytes, because a socket's path has at most 107.
-        run_dir: PathBuf = "./run", Kind::RunDir, RESTART;
+        run_dir: PathBuf = "./run", ValueKind::RunDir, RESTART;
     }
 
     /// The ingestion daemon, newswire-ingestd.
     ingestd: Ingestd {
         /// The file that lists the sources; it is read again at a reload.
-        sources: PathBuf = "sources.toml", Kind::Path, RESTART;
+        sources: PathBuf = "sources.toml", ValueKind::Path, RESTART;
     }
 
     /// The log on disk. The oldest events are deleted as soon as one of the three retention limits is passed.
     store: Store {
         /// Directory of the database; it is created when missing. One process at a time may use it.
-        path: PathBuf = "./data", Kind::Path, RESTART;
+        path: PathBuf = "./data", ValueKind::Path, RESTART;
         /// Memory for cached pages, in bytes.
-        cache_bytes: u64 = "33554432", Kind::Integer(MIB, TIB), RESTART;
+        cache_bytes: u64 = "33554432", ValueKind::Integer(MIB, TIB), RESTART;
         /// Events older than this are deleted.
-        retention_age: Duration = "30d", Kind::Duration(SECOND, YEAR.saturating_mul(100)), RESTART;
+        retention_age: Duration = "30d", ValueKind::Duration(SECOND, YEAR.saturating_mul(100)), RESTART;
         /// Of more events than this the oldest are deleted.
-        retention_events: u64 = "1000000", Kind::Integer(1, 1_000_000_000_000), RESTART;
+        retention_events: u64 = "1000000", ValueKind::Integer(1, 1_000_000_000_000), RESTART;
         /// When the events take more bytes than this the oldest are deleted.
-        retention_bytes: u64 = "4294967296", Kind::Integer(MIB, KIB * TIB), RESTART;
+        retention_bytes: u64 = "4294967296", ValueKind::Integer(MIB, KIB * TIB), RESTART;
     }
 
     /// Visits to feeds.
     fetch: Fetch {
         /// Shortest time between two visits to one source, whatever the feed or the source list says.
-        interval_min: Duration = "5m", Kind::Duration(MS.saturating_mul(100), YEAR), LIVE;
+        interval_min: Duration = "5m", ValueKind::Duration(MS.saturating_mul(100), YEAR), LIVE;
         /// Longest time between two visits to one source.
-        interval_max: Duration = "24h", Kind::Duration(MS.saturating_mul(100), YEAR), LIVE;
+        interval_max: Duration = "24h", ValueKind::Duration(MS.saturating_mul(100), YEAR), LIVE;
         /// Pause between two requests to one host.
-        host_spacing: Duration = "1s", Kind::Duration(Duration::ZERO, HOUR), LIVE;
+        host_spacing: Duration = "1s", ValueKind::Duration(Duration::ZERO, HOUR), LIVE;
         /// Requests to one host at the same time.
-        host_in_flight: usize = "2", Kind::Integer(1, 1_024), LIVE;
+        host_in_flight: usize = "2", ValueKind::Integer(1, 1_024), LIVE;
         /// Visits at the same time, all hosts together.
-        in_flight: usize = "256", Kind::Integer(1, 65_536), LIVE;
+        in_flight: usize = "256", ValueKind::Integer(1, 65_536), LIVE;
         /// Longest time to connect, TLS included.
-        timeout_connect: Duration = "10s", Kind::Duration(MS.saturating_mul(10), MINUTE.saturating_mul(10)), RESTART;
+        timeout_connect: Duration = "10s", ValueKind::Duration(MS.saturating_mul(10), MINUTE.saturating_mul(10)), RESTART;
         /// Longest time for a whole visit, redirects and body included.
-        timeout_total: Duration = "30s", Kind::Duration(MS.saturating_mul(10), HOUR), RESTART;
+        timeout_total: Duration = "30s", ValueKind::Duration(MS.saturating_mul(10), HOUR), RESTART;
         /// Largest body of a feed after decompression, in bytes; a visit stops reading there.
-        body_bytes_max: u64 = "10485760", Kind::Integer(KIB, MIB.saturating_mul(32)), RESTART;
+        body_bytes_max: u64 = "10485760", ValueKind::Integer(KIB, MIB.saturating_mul(32)), RESTART;
         /// Networks that may be visited although they are private or local, such as "10.1.0.0/16". Everything private
         /// is refused otherwise, so that a feed cannot reach into the network the daemon runs in.
-        allow: Vec<String> = "", Kind::List(Item::Network), RESTART;
+        allow: Vec<String> = "", ValueKind::List(Item::Network), RESTART;
         /// What the daemon calls itself to servers; a web address where its operator can be reached is good manners.
         /// Empty stands for "newswire/VERSION".
-        user_agent: String = "", Kind::UserAgent, RESTART;
+        user_agent: String = "", ValueKind::UserAgent, RESTART;
     }
 
     /// How events travel from the ingestion daemon to the gateway.
     wire: Wire {
         /// "local": over a Unix socket in daemon.run_dir. "nats" is not part of this build.
-        transport: Transport = "local", Kind::Transport, RESTART;
+        transport: WireTransport = "local", ValueKind::WireTransport, RESTART;
         /// NATS servers such as "nats://10.0.0.5:4222"; unused by "local".
-        nats_urls: Vec<String> = "", Kind::List(Item::NatsUrl), RESTART;
+        nats_urls: Vec<String> = "", ValueKind::List(Item::NatsUrl), RESTART;
     }
 
     /// The public HTTP server, newswire-gateway.
     gateway: Gateway {
         /// Address and port to listen at; port 0 takes any free one. TLS belongs to the proxy in front.
-        listen: SocketAddr = "127.0.0.1:8700", Kind::Address, RESTART;
+        listen: SocketAddr = "127.0.0.1:8700", ValueKind::Address, RESTART;
         /// Threads that serve clients; 0 takes one per core.
-        workers: usize = "0", Kind::Integer(0, 1_024), RESTART;
+        workers: usize = "0", ValueKind::Integer(0, 1_024), RESTART;
         /// Streams at the same time.
-        clients_max: usize = "10000", Kind::Integer(1, 1_000_000), LIVE;
+        clients_max: usize = "10000", ValueKind::Integer(1, 1_000_000), LIVE;
         /// Streams at the same time from one address.
-        clients_per_address_max: usize = "64", Kind::Integer(1, 1_000_000), LIVE;
+        clients_per_address_max: usize = "64", ValueKind::Integer(1, 1_000_000), LIVE;
         /// Pause between two signs of life on a stream.
-        heartbeat: Duration = "10s", Kind::Duration(MS.saturating_mul(50), HOUR), LIVE;
+        heartbeat: Duration = "10s", ValueKind::Duration(MS.saturating_mul(50), HOUR), LIVE;
         /// Recent events kept in memory, from which clients resume without asking the ingestion daemon.
-        ring_events: usize = "20000", Kind::Integer(1, 100_000_000), RESTART;
+        ring_events: usize = "20000", ValueKind::Integer(1, 100_000_000), RESTART;
         /// Bytes of recent events kept in memory; whichever of the two limits is reached first holds.
-        ring_bytes: u64 = "67108864", Kind::Integer(4 * KIB, TIB), RESTART;
+        ring_bytes: u64 = "67108864", ValueKind::Integer(4 * KIB, TIB), RESTART;
         /// At shutdown, how long open streams are given to leave one after the other.
-        drain: Duration = "10s", Kind::Duration(Duration::ZERO, HOUR), LIVE;
+        drain: Duration = "10s", ValueKind::Duration(Duration::ZERO, HOUR), LIVE;
         /// Host headers that are answered besides the loopback ones, such as "news.example.org"; empty answers all,
         /// unless `listen` is a loopback address.
-        hosts: Vec<String> = "", Kind::List(Item::Host), LIVE;
+        hosts: Vec<String> = "", ValueKind::List(Item::Host), LIVE;
         /// Web origins whose pages may read from here, such as "https://example.org"; empty allows none.
-        cors_origins: Vec<String> = "", Kind::List(Item::Origin), LIVE;
+        cors_origins: Vec<String> = "", ValueKind::List(Item::Origin), LIVE;
         /// Proxies in front, as networks or addresses, whose word about a client's address is believed.
-        trusted_proxies: Vec<String> = "", Kind::List(Item::Network), LIVE;
+        trusted_proxies: Vec<String> = "", ValueKind::List(Item::Network), LIVE;
         /// File that holds the token for the operator's routes; empty closes these routes.
-        operator_token_file: Option<PathBuf> = "", Kind::OptionalPath, LIVE;
+        operator_token_file: Option<PathBuf> = "", ValueKind::OptionalPath, LIVE;
         /// File of tokens that readers must show, each with the categories it opens; empty for none. With neither this
         /// nor `jwks_file` everybody may read everything. Both files are read at the start and at a
         /// reload.
-        read_tokens_file: Option<PathBuf> = "", Kind::OptionalPath, LIVE;
+        read_tokens_file: Option<PathBuf> = "", ValueKind::OptionalPath, LIVE;
         /// JWK set (RFC 7517) with the public keys of whoever issues JSON Web Tokens to readers; empty for none. Takes
         /// RSA of at least 2048 bits, P-256, P-384 and Ed25519; each token must expire.
-        jwks_file: Option<PathBuf> = "", Kind::OptionalPath, LIVE;
+        jwks_file: Option<PathBuf> = "", ValueKind::OptionalPath, LIVE;
         /// What `iss` of a JSON Web Token must be; empty takes any.
-        jwt_issuer: Option<String> = "", Kind::OptionalText, LIVE;
+        jwt_issuer: Option<String> = "", ValueKind::OptionalText, LIVE;
         /// What `aud` of a JSON Web Token must be or hold; empty takes only tokens without one.
-        jwt_audience: Option<String> = "", Kind::OptionalText, LIVE;
+        jwt_audience: Option<String> = "", ValueKind::OptionalText, LIVE;
         /// The claim of a JSON Web Token that lists its categories, or is "all"; looked up as it is written here, else
         /// part by part.
-        jwt_categories_claim: String = "newswire.categories", Kind::Text, LIVE;
+        jwt_categories_claim: String = "newswire.categories", ValueKind::Text, LIVE;
         /// Categories that everybody may read, also without a token.
-        public_categories: Vec<String> = "", Kind::List(Item::Category), LIVE;
+        public_categories: Vec<String> = "", ValueKind::List(Item::Category), LIVE;
         /// The address under which users reach the gateway, such as "https://news.example.org"; empty when unknown.
         /// With it hubs (WebSub) are asked to push, which makes visits sooner; the ingestion daemon must know it too.
-        public_url: Option<String> = "", Kind::OptionalUrl, RESTART;
+        public_url: Option<String> = "", ValueKind::OptionalUrl, RESTART;
     }
 
     /// The log of both processes, written to standard error.
     log: Log {
         /// "off", "error", "warn", "info", "debug", "trace", or a filter by module such as "info,ingestd=debug".
-        level: String = "info", Kind::Level, LIVE;
+        level: String = "info", ValueKind::Level, LIVE;
         /// "text" for people, "json" for programs, "journald" for native journal fields; "auto" takes journald when
         /// standard error goes there, else text.
-        format: LogFormat = "auto", Kind::Format, RESTART;
+        format: LogFormat = "auto", ValueKind::Format, RESTART;
     }
 }
 
@@ -307,7 +307,7 @@ mod tests {
         assert_eq!(config.fetch.interval_max, Duration::from_secs(86_400));
         assert_eq!(config.fetch.body_bytes_max, 10_485_760);
         assert_eq!(config.fetch.user_agent, concat!("newswire/", env!("CARGO_PKG_VERSION")));
-        assert_eq!(config.wire.transport, Transport::Local);
+        assert_eq!(config.wire.transport, WireTransport::Local);
         assert_eq!(config.gateway.listen, "127.0.0.1:8700".parse().unwrap());
         assert_eq!(config.gateway.clients_max, 10_000);
         assert_eq!(config.gateway.operator_token_file, None);
@@ -319,12 +319,12 @@ mod tests {
     #[test]
     fn the_bounds_of_each_key_are_accepted_and_what_lies_beyond_is_not() {
         for key in KEYS {
-            if let Kind::Integer(min, max) = key.kind {
+            if let ValueKind::Integer(min, max) = key.kind {
                 assert!(key.kind.accept_text(&min.to_string()).is_ok(), "{}", key.path());
                 assert!(key.kind.accept_text(&max.to_string()).is_ok(), "{}", key.path());
                 assert!(key.kind.accept_text(&(max + 1).to_string()).is_err(), "{}", key.path());
             }
-            if let Kind::Duration(min, max) = key.kind {
+            if let ValueKind::Duration(min, max) = key.kind {
                 assert!(key.kind.accept_text(&super::super::show_duration(min)).is_ok(), "{}", key.path());
                 assert!(key.kind.accept_text(&super::super::show_duration(max)).is_ok(), "{}", key.path());
                 let beyond = super::super::show_duration(max + MS);

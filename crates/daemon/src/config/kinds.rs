@@ -13,7 +13,7 @@ const LIST_ITEMS_MAX: usize = 1_024;
 
 /// What a key takes. Bounds are inclusive.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
+pub(super) enum ValueKind {
     Path,
     OptionalPath,
     RunDir,
@@ -25,7 +25,7 @@ pub(super) enum Kind {
     Text,
     OptionalText,
     UserAgent,
-    Transport,
+    WireTransport,
     Level,
     Format,
     List(Item),
@@ -70,23 +70,23 @@ impl Raw {
     }
 }
 
-impl Kind {
+impl ValueKind {
     /// Checks what stands in a file.
     pub(super) fn accept(self, raw: &Raw) -> Result<Value, Vec<Fault>> {
         let whole = |message| vec![Fault { line: None, message }];
         match (self, raw) {
-            (Kind::List(item), Raw::List(entries)) => accept_list(item, entries),
-            (Kind::List(_), other) => {
+            (ValueKind::List(item), Raw::List(entries)) => accept_list(item, entries),
+            (ValueKind::List(_), other) => {
                 Err(whole(format!("expected a list of strings, found {}", other.describe())))
             }
-            (Kind::Integer(min, max), Raw::Integer(number, digits)) => {
+            (ValueKind::Integer(min, max), Raw::Integer(number, digits)) => {
                 accept_integer(*number, digits, min, max).map_err(whole)
             }
-            (Kind::Integer(..), other) => {
+            (ValueKind::Integer(..), other) => {
                 Err(whole(format!("expected an integer without quotes, found {}", other.describe())))
             }
             (_, Raw::Text(text)) => self.accept_string(text).map_err(whole),
-            (Kind::Duration(..), other) => {
+            (ValueKind::Duration(..), other) => {
                 Err(whole(format!("expected a duration such as \"30s\", found {}", other.describe())))
             }
             (_, other) => Err(whole(format!("expected a string, found {}", other.describe()))),
@@ -97,7 +97,7 @@ impl Kind {
     pub(super) fn accept_text(self, text: &str) -> Result<Value, Vec<Fault>> {
         let text = text.trim();
         match self {
-            Kind::Integer(..) => match text.parse::<u64>() {
+            ValueKind::Integer(..) => match text.parse::<u64>() {
                 Ok(number) => self.accept(&Raw::Integer(Some(number), text.to_owned())),
                 Err(_) if is_digits(text) => self.accept(&Raw::Integer(None, text.to_owned())),
                 Err(_) => {
@@ -105,7 +105,7 @@ impl Kind {
                     Err(vec![Fault { line: None, message }])
                 }
             },
-            Kind::List(_) => {
+            ValueKind::List(_) => {
                 let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
                 self.accept(&Raw::List(entries.map(|entry| (Raw::Text(entry.to_owned()), 0)).collect()))
             }
@@ -119,23 +119,23 @@ impl Kind {
         }
         let text = text.to_owned();
         match self {
-            Kind::Path => shapes::path(&text)?,
-            Kind::RunDir => shapes::run_dir(&text)?,
-            Kind::OptionalPath if !text.is_empty() => shapes::path(&text)?,
-            Kind::OptionalUrl if !text.is_empty() => return shapes::public_url(&text).map(Value::Text),
-            Kind::Text => shapes::text(&text)?,
-            Kind::OptionalText if !text.is_empty() => shapes::text(&text)?,
-            Kind::Address => shapes::address(&text)?,
-            Kind::UserAgent => return shapes::user_agent(&text).map(Value::Text),
-            Kind::Transport => shapes::transport(&text)?,
-            Kind::Level => crate::logs::check_level(&text)?,
-            Kind::Format => shapes::one_of(&text, &["auto", "text", "json", "journald"])?,
-            Kind::Duration(min, max) => return accept_duration(&text, min, max),
-            Kind::OptionalPath
-            | Kind::OptionalUrl
-            | Kind::OptionalText
-            | Kind::Integer(..)
-            | Kind::List(_) => {}
+            ValueKind::Path => shapes::path(&text)?,
+            ValueKind::RunDir => shapes::run_dir(&text)?,
+            ValueKind::OptionalPath if !text.is_empty() => shapes::path(&text)?,
+            ValueKind::OptionalUrl if !text.is_empty() => return shapes::public_url(&text).map(Value::Text),
+            ValueKind::Text => shapes::text(&text)?,
+            ValueKind::OptionalText if !text.is_empty() => shapes::text(&text)?,
+            ValueKind::Address => shapes::address(&text)?,
+            ValueKind::UserAgent => return shapes::user_agent(&text).map(Value::Text),
+            ValueKind::WireTransport => shapes::transport(&text)?,
+            ValueKind::Level => crate::logs::check_level(&text)?,
+            ValueKind::Format => shapes::one_of(&text, &["auto", "text", "json", "journald"])?,
+            ValueKind::Duration(min, max) => return accept_duration(&text, min, max),
+            ValueKind::OptionalPath
+            | ValueKind::OptionalUrl
+            | ValueKind::OptionalText
+            | ValueKind::Integer(..)
+            | ValueKind::List(_) => {}
         }
         Ok(Value::Text(text))
     }

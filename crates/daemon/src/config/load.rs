@@ -33,7 +33,7 @@ pub struct Loaded {
 
 /// One line of `config show`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
+pub struct EffectiveValue {
     /// `section.key`
     pub key: String,
     /// As it would stand in the file; passwords in addresses are hidden.
@@ -46,7 +46,7 @@ pub struct Shown {
 
 /// A key whose value is not what it was.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Change {
+pub struct ConfigChange {
     /// `section.key`
     pub key: String,
     /// As it would stand in the file; passwords in addresses are hidden.
@@ -111,9 +111,9 @@ impl Loaded {
 
     /// What `new` says otherwise. Two passwords of one address look the same here, and are a change all the same.
     #[must_use]
-    pub fn changes(&self, new: &Self) -> Vec<Change> {
+    pub fn changes(&self, new: &Self) -> Vec<ConfigChange> {
         let pairs = KEYS.iter().zip(self.values.iter().zip(&new.values));
-        let change = |(key, (old, new)): (&Key, (&Value, &Value))| Change {
+        let change = |(key, (old, new)): (&Key, (&Value, &Value))| ConfigChange {
             key: key.path(),
             old: literal(key.kind, old),
             new: literal(key.kind, new),
@@ -139,8 +139,8 @@ impl Loaded {
 
     /// Every key with its effective value and where that came from, in the order of the commented file.
     #[must_use]
-    pub fn show(&self) -> Vec<Shown> {
-        let shown = |((key, value), origin): ((&Key, &Value), &String)| Shown {
+    pub fn show(&self) -> Vec<EffectiveValue> {
+        let shown = |((key, value), origin): ((&Key, &Value), &String)| EffectiveValue {
             key: key.path(),
             value: literal(key.kind, value),
             origin: origin.clone(),

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use super::{Change, Complaint, Complaints, Config, Loaded, environment, load};
+use super::{Complaint, Complaints, Config, ConfigChange, Loaded, environment, load};
 
 /// Reads the configuration anew from where it came from.
 #[derive(Clone, Debug)]
@@ -19,13 +19,13 @@ pub struct Reloader {
 
 /// A configuration that has passed its checks and is not in force yet.
 #[derive(Debug)]
-pub struct Draft {
+pub struct CheckedConfig {
     next: Loaded,
     /// What is different from the one in force.
-    pub changes: Vec<Change>,
+    pub changes: Vec<ConfigChange>,
 }
 
-impl Draft {
+impl CheckedConfig {
     /// What would be in force: the new value of each key that a reload takes, the old one of each other.
     #[must_use]
     pub fn config(&self) -> &Config {
@@ -50,7 +50,7 @@ impl Reloader {
     ///
     /// # Errors
     /// Everything that is wrong; each complaint has been logged.
-    pub fn read(&self) -> Result<Draft, Complaints> {
+    pub fn read(&self) -> Result<CheckedConfig, Complaints> {
         let draft = self.try_read();
         if let Err(complaints) = &draft {
             for Complaint { place, key, message } in &complaints.0 {
@@ -60,21 +60,21 @@ impl Reloader {
         draft
     }
 
-    fn try_read(&self) -> Result<Draft, Complaints> {
+    fn try_read(&self) -> Result<CheckedConfig, Complaints> {
         let new = load(self.file.as_deref(), environment())?;
         let mut next = self.loaded.clone();
         next.take_live(&new)?;
-        let is_ours = |change: &Change| {
+        let is_ours = |change: &ConfigChange| {
             let section = change.key.split('.').next().unwrap_or_default();
             self.sections.is_empty() || self.sections.contains(&section)
         };
         let changes = self.loaded.changes(&new).into_iter().filter(is_ours).collect();
-        Ok(Draft { next, changes })
+        Ok(CheckedConfig { next, changes })
     }
 
     /// Puts a draft in force, and logs each key that has to wait for a restart.
-    pub fn take(&mut self, draft: Draft) -> Vec<Change> {
-        for Change { key, old, new, .. } in draft.changes.iter().filter(|change| !change.live) {
+    pub fn take(&mut self, draft: CheckedConfig) -> Vec<ConfigChange> {
+        for ConfigChange { key, old, new, .. } in draft.changes.iter().filter(|change| !change.live) {
             tracing::warn!(key, old, new, "kept until a restart");
         }
         self.loaded = draft.next;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::keys::{KEYS, SECTIONS};
-use super::kinds::{Item, Kind};
+use super::kinds::{Item, ValueKind};
 use super::shapes::without_password;
 use super::show_duration;
 use super::values::Value;
@@ -42,21 +42,21 @@ pub fn default_file() -> String {
 }
 
 /// The default as it was written in the table, hence "" and not what "" stands for.
-fn default_literal(kind: Kind, default: &str) -> String {
+fn default_literal(kind: ValueKind, default: &str) -> String {
     match kind {
-        Kind::Integer(..) => default.to_owned(),
-        Kind::List(_) => list(default.split(',').filter(|entry| !entry.is_empty())),
+        ValueKind::Integer(..) => default.to_owned(),
+        ValueKind::List(_) => list(default.split(',').filter(|entry| !entry.is_empty())),
         _ => quoted(default),
     }
 }
 
 /// A value as TOML; passwords in addresses are hidden.
-pub(super) fn literal(kind: Kind, value: &Value) -> String {
+pub(super) fn literal(kind: ValueKind, value: &Value) -> String {
     match value {
         Value::Text(text) => quoted(text),
         Value::Integer(number) => number.to_string(),
         Value::Duration(duration) => quoted(&show_duration(*duration)),
-        Value::List(entries) if matches!(kind, Kind::List(Item::NatsUrl)) => {
+        Value::List(entries) if matches!(kind, ValueKind::List(Item::NatsUrl)) => {
             let entries: Vec<String> = entries.iter().map(|entry| without_password(entry)).collect();
             list(entries.iter().map(String::as_str))
         }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{LogFormat, Transport};
+use super::{LogFormat, WireTransport};
 
 /// A value that its kind has accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,13 +54,13 @@ impl FromValue for Option<String> {
 
 impl FromValue for SocketAddr {
     fn from_value(value: &Value) -> Self {
-        text_of(value).parse().expect("Kind::Address has accepted it")
+        text_of(value).parse().expect("ValueKind::Address has accepted it")
     }
 }
 
-impl FromValue for Transport {
+impl FromValue for WireTransport {
     fn from_value(_: &Value) -> Self {
-        Transport::Local // the only word that Kind::Transport accepts
+        WireTransport::Local // the only word that ValueKind::WireTransport accepts
     }
 }
 
@@ -70,7 +70,7 @@ impl FromValue for LogFormat {
             "text" => LogFormat::Text,
             "json" => LogFormat::Json,
             "journald" => LogFormat::Journald,
-            _ => LogFormat::Auto, // Kind::Format accepts no fifth word
+            _ => LogFormat::Auto, // ValueKind::Format accepts no fifth word
         }
     }
 }

@@ -12,9 +12,9 @@ use crate::clock::Clock;
 
 /// The lines that were logged so far. Cheap to clone; every clone is the same list.
 #[derive(Clone, Debug, Default)]
-pub struct Kept(Arc<Mutex<String>>);
+pub struct CapturedLog(Arc<Mutex<String>>);
 
-impl Kept {
+impl CapturedLog {
     /// All lines as text, each with its newline.
     #[must_use]
     pub fn text(&self) -> String {
@@ -22,7 +22,7 @@ impl Kept {
     }
 }
 
-impl Write for Kept {
+impl Write for CapturedLog {
     fn write(&self, line: &[u8]) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push_str(&String::from_utf8_lossy(line));
     }
@@ -32,8 +32,8 @@ impl Write for Kept {
 ///
 /// # Errors
 /// A sentence, when `level` is no level.
-pub fn kept(level: &str, clock: Clock) -> Result<(impl Subscriber + Send + Sync, Kept), String> {
-    let kept = Kept::default();
+pub fn kept(level: &str, clock: Clock) -> Result<(impl Subscriber + Send + Sync, CapturedLog), String> {
+    let kept = CapturedLog::default();
     let lines = Lines::new(Shape::Text { colour: false }, Box::new(kept.clone()), clock, Arc::default());
     Ok((Registry::default().with(detail::filter(level)?).with(lines), kept))
 }

@@ -9,10 +9,10 @@ use rustix::{
 };
 use tokio::time::Instant;
 
-use super::{Answers, Metrics};
+use super::{MetricsRegistry, MetricsSink};
 use crate::{Clock, limits, logs::Logs, panics};
 
-impl Metrics {
+impl MetricsRegistry {
     /// Adds what a process tells of itself, as `newswire_<part>_…`. Call once, at the start.
     pub fn register_process(&self, part: &str, version: &'static str, clock: &Clock, logs: &Logs) {
         let name = |noun: &str| format!("newswire_{part}_{noun}");
@@ -43,7 +43,7 @@ struct Uses {
 
 impl Uses {
     #[expect(clippy::cast_precision_loss, reason = "bytes and descriptors are far below 2^53")]
-    fn tell(&self, answers: &mut Answers<'_>, started_s: f64) -> fmt::Result {
+    fn tell(&self, answers: &mut MetricsSink<'_>, started_s: f64) -> fmt::Result {
         let name = |noun: &str| format!("newswire_{}_{noun}", self.part);
         let (files, files_max) = limits::open_files();
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_process_tells_what_it_uses_and_what_it_may_use() {
-        let metrics = Metrics::new();
+        let metrics = MetricsRegistry::new();
         metrics.register_process("test", "1.2.3", &Clock::system(), &Logs::detached());
         let text = metrics.encode();
         let value = |name: &str| -> f64 {

@@ -7,12 +7,12 @@ use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 use super::{Entry, Watch};
-use crate::metrics::Metrics;
+use crate::metrics::MetricsRegistry;
 
 impl Watch {
     /// Adds `newswire_<part>_loop_lag_seconds` and `newswire_<part>_loop_stalls_total` of each loop, and
     /// `newswire_<part>_pauses_total`.
-    pub fn register_loops(&self, metrics: &Metrics, part: &str) {
+    pub fn register_loops(&self, metrics: &MetricsRegistry, part: &str) {
         let show = |kind, value| PerLoop { watch: self.clone(), kind, value };
         metrics.register(
             &format!("newswire_{part}_loop_lag_seconds"),
@@ -33,7 +33,7 @@ impl Watch {
     }
 
     /// Adds `newswire_<part>_clock_jumps_total`.
-    pub fn register_clock_jumps(&self, metrics: &Metrics, part: &str) {
+    pub fn register_clock_jumps(&self, metrics: &MetricsRegistry, part: &str) {
         let watch = self.clone();
         metrics.register_counter(
             &format!("newswire_{part}_clock_jumps_total"),

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use stacks::{Capture, Frame, Thread};
+use stacks::{StackDump, StackFrame, ThreadStack};
 
-use super::{Entry, Kind, Odd, Stall, Watch, now_ms};
-use crate::work::{self, Worker};
+use super::{Entry, Odd, Stall, Watch, WatchKind, now_ms};
+use crate::work::{self, BusyWorker};
 
 /// Frames in the log line of a stall.
 const FRAMES_MAX: usize = 40;
@@ -23,11 +23,11 @@ const VITALS_WITHIN: Duration = Duration::from_secs(1);
 
 /// A loop that makes no progress, for `/ready`.
 #[derive(Clone, Debug, Serialize)]
-pub struct Stalled {
+pub struct StalledLoop {
     /// Its name.
     pub name: Arc<str>,
     /// What it is.
-    pub kind: Kind,
+    pub kind: WatchKind,
     /// Always so.
     pub stalled: bool,
     /// How late its last beat was.
@@ -38,7 +38,7 @@ pub struct Stalled {
     pub culprit: Option<String>,
 }
 
-impl Stalled {
+impl StalledLoop {
     /// In words.
     #[must_use]
     pub fn sentence(&self) -> String {
@@ -53,7 +53,7 @@ impl Stalled {
 impl Watch {
     /// The loops that make no progress now. Takes no lock that a stuck thread could hold.
     #[must_use]
-    pub fn stalled(&self) -> Vec<Stalled> {
+    pub fn stalled(&self) -> Vec<StalledLoop> {
         let entries = self.entries().clone();
         let now = now_ms();
         let stalled = entries.into_iter().filter(|entry| entry.stalled.load(Relaxed));
@@ -61,7 +61,7 @@ impl Watch {
             .map(|entry| {
                 let found = self.found();
                 let stall = found.stalls.iter().find(|stall| stall.number == entry.number);
-                Stalled {
+                StalledLoop {
                     name: Arc::clone(&entry.name),
                     kind: entry.kind,
                     stalled: true,
@@ -79,7 +79,7 @@ impl Watch {
         let entries = self.entries().clone();
         let workers = work::everywhere();
         let loops: Vec<_> = entries.iter().map(|entry| entry.show(now, &workers)).collect();
-        let is_loop = |tid| entries.iter().any(|entry| entry.tid == tid && entry.kind != Kind::Recorder);
+        let is_loop = |tid| entries.iter().any(|entry| entry.tid == tid && entry.kind != WatchKind::Recorder);
         let threads: Vec<_> = workers.iter().filter(|worker| !is_loop(worker.tid)).collect();
         let found = self.found();
         json!({
@@ -104,7 +104,7 @@ impl Watch {
     }
 
     /// The same for the stacks of all threads.
-    pub(crate) fn ask_stacks(&self, answer: impl FnOnce(Capture) + Send + 'static) {
+    pub(crate) fn ask_stacks(&self, answer: impl FnOnce(StackDump) + Send + 'static) {
         let watch = self.clone();
         ask("stacks", &self.0.asking_stacks, move || {
             if let Some(inside) = watch.0.inside.get() {
@@ -136,8 +136,8 @@ fn ask(name: &str, out: &Arc<AtomicBool>, question: impl FnOnce() + Send + 'stat
 }
 
 impl Entry {
-    fn show(&self, now: u64, workers: &[Worker]) -> Value {
-        let quiet = self.kind == Kind::Recorder && self.idle.load(Acquire);
+    fn show(&self, now: u64, workers: &[BusyWorker]) -> Value {
+        let quiet = self.kind == WatchKind::Recorder && self.idle.load(Acquire);
         let beat_ms_ago = if quiet { 0 } else { now.saturating_sub(self.beat_ms.load(Relaxed)) };
         let work = workers.iter().find(|worker| worker.tid == self.tid).map(|worker| &worker.work);
         let lag_ms = self.lag_ms.load(Relaxed);
@@ -177,7 +177,7 @@ impl Odd {
 }
 
 /// A frame as the place to look at.
-pub(super) fn place(frame: &Frame) -> String {
+pub(super) fn place(frame: &StackFrame) -> String {
     let function = frame.function.as_deref().unwrap_or("an unknown function");
     match (&frame.file, frame.line) {
         (Some(file), Some(line)) => format!("{function} at {file}:{line}"),
@@ -186,7 +186,7 @@ pub(super) fn place(frame: &Frame) -> String {
 }
 
 /// Innermost first.
-pub(super) fn stack_in_a_line(thread: &Thread) -> String {
+pub(super) fn stack_in_a_line(thread: &ThreadStack) -> String {
     let mut frames: Vec<_> = thread.frames.iter().take(FRAMES_MAX).map(place).collect();
     if thread.frames.len() > FRAMES_MAX {
         frames.push("…".to_owned());
@@ -196,7 +196,7 @@ pub(super) fn stack_in_a_line(thread: &Thread) -> String {
 }
 
 /// The threads as a dump of a JVM shows them, each with what it works for.
-pub(crate) fn text(capture: &Capture) -> String {
+pub(crate) fn text(capture: &StackDump) -> String {
     let workers = work::everywhere();
     let mut out = String::new();
     for thread in &capture.threads {
@@ -206,7 +206,7 @@ pub(crate) fn text(capture: &Capture) -> String {
             out.push_str(head);
             out.push('\n');
         }
-        if let Some(Worker { work, .. }) = workers.iter().find(|worker| worker.tid == thread.tid) {
+        if let Some(BusyWorker { work, .. }) = workers.iter().find(|worker| worker.tid == thread.tid) {
             let (what, of, since) = (work.what, &work.of, work.since_ms_ago);
             writeln!(out, "    works on: {what} {of} since {since} ms").expect("a String takes every write");
         }

@@ -13,10 +13,10 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::judge::{Finding, Judge, LOOK_EVERY_MS, Sight, Times};
-use super::{Entry, Kind, Odd, STALLS_MAX, Stall, Watch, millis, now_ms, show};
+use super::{Entry, Odd, STALLS_MAX, Stall, Watch, WatchKind, millis, now_ms, show};
 use crate::clock::ahead_ms;
 use crate::notify;
-use crate::work::{self, Worker};
+use crate::work::{self, BusyWorker};
 
 /// How often a canary is sent into each pool.
 const CANARY_EVERY_MS: u64 = 1_000;
@@ -195,7 +195,7 @@ impl Watchdog {
         let may_ask = *stacks_left > 0 && tid != 0;
         let thread = self.watch.0.inside.get().filter(|_| may_ask).and_then(|inside| inside.one(tid));
         *stacks_left -= usize::from(may_ask);
-        let culprit = thread.as_ref().and_then(stacks::Thread::culprit).map(show::place);
+        let culprit = thread.as_ref().and_then(stacks::ThreadStack::culprit).map(show::place);
         {
             let mut found = self.watch.found();
             let known =
@@ -214,16 +214,16 @@ impl Watchdog {
     }
 
     /// The thread of the loop; for a pool the one that has been at its job for longest.
-    fn whom_to_blame(&self, entry: &Entry) -> (i32, Option<work::Work>) {
+    fn whom_to_blame(&self, entry: &Entry) -> (i32, Option<work::CurrentTask>) {
         let workers = work::everywhere();
-        let found = if entry.kind == Kind::Pool {
+        let found = if entry.kind == WatchKind::Pool {
             let loops: Vec<i32> = self.watch.entries().iter().map(|entry| entry.tid).collect();
             workers.into_iter().find(|worker| !loops.contains(&worker.tid))
         } else {
             workers.into_iter().find(|worker| worker.tid == entry.tid)
         };
         match found {
-            Some(Worker { tid, work, .. }) => (tid, Some(work)),
+            Some(BusyWorker { tid, work, .. }) => (tid, Some(work)),
             None => (entry.tid, None),
         }
     }
@@ -248,7 +248,7 @@ impl Watchdog {
     fn feed(&mut self, now_ms: u64, entries: &[Arc<Entry>]) {
         let Some(every) = self.feed_every_ms else { return };
         let is_admin =
-            |number| entries.iter().any(|entry| entry.number == number && entry.kind == Kind::Admin);
+            |number| entries.iter().any(|entry| entry.number == number && entry.kind == WatchKind::Admin);
         if now_ms - self.fed_ms >= every && !self.judge.any_stalled(is_admin) {
             self.fed_ms = now_ms;
             notify::watchdog();

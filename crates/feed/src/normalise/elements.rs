@@ -14,8 +14,8 @@ use super::{
     write::Writer,
 };
 use crate::{
-    document::Format,
-    error::ReadError,
+    document::FeedFormat,
+    error::FeedError,
     limits::{ATTRIBUTES_MAX, DEPTH_MAX, ITEMS_READ_MAX, NAMESPACES_MAX, TITLE_BYTES_MAX},
     text::{cut, unescape},
 };
@@ -60,7 +60,7 @@ pub(super) type Attribute<'a> = (&'a str, Cow<'a, str>);
 /// Reads elements into drafts.
 pub(super) struct Builder<'a> {
     pub(super) url: Option<&'a Url>,
-    pub(super) format: Option<Format>,
+    pub(super) format: Option<FeedFormat>,
     pub(super) stack: Vec<Open<'a>>,
     pub(super) names: Namespaces<'a>,
     pub(super) capture: Option<Capture<'a>>,
@@ -192,8 +192,8 @@ impl<'a> Builder<'a> {
         }
     }
 
-    pub(super) fn format(&self) -> Format {
-        self.format.unwrap_or(Format::Rss2)
+    pub(super) fn format(&self) -> FeedFormat {
+        self.format.unwrap_or(FeedFormat::Rss2)
     }
 
     pub(super) fn text(&mut self, text: &'a str) -> Flow {
@@ -306,7 +306,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The document, once there is no more of it.
-    pub(super) fn finish(mut self, text: &str) -> Result<Normal<'a>, ReadError> {
+    pub(super) fn finish(mut self, text: &str) -> Result<Normal<'a>, FeedError> {
         let Some(format) = self.format else { return Err(crate::sniff::nothing(text)) };
         if !self.saw_feed {
             return Err(super::foreign("rdf:RDF"));
@@ -323,7 +323,7 @@ impl<'a> Builder<'a> {
             self.notes.warn(text.len(), what);
         }
         if self.damaged && self.sides.is_empty() {
-            return Err(ReadError::Truncated);
+            return Err(FeedError::Truncated);
         }
         let (xml, feed) = self.writer.finish(self.feed, format);
         let warnings = self.notes.placed(text);

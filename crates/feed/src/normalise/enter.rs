@@ -12,7 +12,7 @@ use super::{
     words::{Meaning, Scope, meaning},
 };
 use crate::{
-    document::Format,
+    document::FeedFormat,
     html::resolve,
     limits::GUID_BYTES_MAX,
     text::{cut, fold},
@@ -115,26 +115,26 @@ impl<'a> Builder<'a> {
     }
 
     /// Which feed has this root.
-    pub(super) fn root(&mut self, name: &str, attributes: &[Attribute<'_>]) -> Option<Format> {
+    pub(super) fn root(&mut self, name: &str, attributes: &[Attribute<'_>]) -> Option<FeedFormat> {
         let (prefix, local) = name.split_once(':').unwrap_or(("", name));
         let uri = self.names.uri(prefix).unwrap_or_default();
         let version =
             attributes.iter().find(|(k, _)| k.eq_ignore_ascii_case("version")).map_or("", |(_, v)| v.trim());
         let netscape = self.names.uri("").is_some_and(|u| u.contains("netscape.com"));
         match local.to_ascii_lowercase().as_str() {
-            "rss" if version.starts_with("0.") => Some(Format::Rss0),
-            "rss" => Some(Format::Rss2),
-            "rdf" if netscape => Some(Format::Rss0),
-            "rdf" => Some(Format::Rss1),
-            "channel" if uri.contains("rss1.1") => Some(Format::Rss1),
-            "channel" => Some(Format::Rss2),
+            "rss" if version.starts_with("0.") => Some(FeedFormat::Rss0),
+            "rss" => Some(FeedFormat::Rss2),
+            "rdf" if netscape => Some(FeedFormat::Rss0),
+            "rdf" => Some(FeedFormat::Rss1),
+            "channel" if uri.contains("rss1.1") => Some(FeedFormat::Rss1),
+            "channel" => Some(FeedFormat::Rss2),
             "feed" | "entry" => {
                 let old = version == "0.3" || uri.trim().eq_ignore_ascii_case(ATOM_03);
                 if !uri.is_empty() && !is_atom(uri) && !prefix.is_empty() {
                     return None;
                 }
                 self.names.atom_is_core = true;
-                Some(if old { Format::Atom03 } else { Format::Atom10 })
+                Some(if old { FeedFormat::Atom03 } else { FeedFormat::Atom10 })
             }
             _ => None,
         }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     dates,
-    document::Format,
+    document::FeedFormat,
     html::{plain_text, resolve},
     limits::{GUID_BYTES_MAX, LINK_BYTES_MAX, TITLE_BYTES_MAX},
     text::{cut, fold},
@@ -236,14 +236,14 @@ fn relation(rel: &str) -> String {
 }
 
 /// How the content of an Atom text is to be read (RFC 4287 section 3.1; Atom 0.3 section 3.1).
-fn text_mode(media_type: Option<&str>, mode: Option<&str>, format: Format) -> (Mode, bool) {
+fn text_mode(media_type: Option<&str>, mode: Option<&str>, format: FeedFormat) -> (Mode, bool) {
     let media_type = media_type.unwrap_or_default().to_ascii_lowercase();
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
     let base64 = mode.is_some_and(|m| m.eq_ignore_ascii_case("base64"));
     let escaped = mode.is_some_and(|m| m.eq_ignore_ascii_case("escaped")) || base64;
     let mode = match media_type {
         "xhtml" | "application/xhtml+xml" | "application/xml" | "text/xml" if !escaped => Mode::Xhtml,
-        "html" | "text/html" if format == Format::Atom03 && mode.is_some() && !escaped => Mode::Xhtml,
+        "html" | "text/html" if format == FeedFormat::Atom03 && mode.is_some() && !escaped => Mode::Xhtml,
         "html" | "text/html" | "xhtml" | "application/xhtml+xml" | "application/xml" | "text/xml" => {
             Mode::Html
         }

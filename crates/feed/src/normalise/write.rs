@@ -5,7 +5,7 @@ use news::{Author, Timestamp};
 
 use super::draft::{Draft, FeedSide, ItemSide, Link, Person, Words};
 use crate::{
-    document::Format,
+    document::FeedFormat,
     html::plain_text,
     limits::TITLE_BYTES_MAX,
     text::{escape, escape_into},
@@ -100,7 +100,7 @@ impl Writer {
     }
 
     /// The whole document.
-    pub(super) fn finish(self, mut feed: Draft<'_>, format: Format) -> (String, FeedSide) {
+    pub(super) fn finish(self, mut feed: Draft<'_>, format: FeedFormat) -> (String, FeedSide) {
         let atom = format.is_atom();
         let mut head = String::from(if atom { ATOM_HEAD } else { RSS_HEAD });
         if atom {

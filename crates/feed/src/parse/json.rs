@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 use super::{Context, Html, Parsed, Raw, assemble::assemble, kept};
 use crate::{
     dates,
-    document::{FeedInfo, Format, Hints, Rhythm},
-    error::ReadError,
+    document::{FeedFormat, FeedInfo, Hints, Rhythm},
+    error::FeedError,
     html::web_url,
     limits::{ITEMS_READ_MAX, SUMMARY_BYTES_MAX, TITLE_BYTES_MAX},
     normalise::{Link, Words},
@@ -24,14 +24,14 @@ use crate::{
 
 /// A JSON Feed as read.
 pub(crate) struct Json {
-    pub(crate) format: Format,
+    pub(crate) format: FeedFormat,
     pub(crate) parsed: Parsed,
     pub(crate) warnings: Vec<Warning>,
     pub(crate) damaged: bool,
 }
 
 /// Reads JSON text.
-pub(crate) fn read_json(text: &str, hints: &Hints<'_>, html: Html) -> Result<Json, ReadError> {
+pub(crate) fn read_json(text: &str, hints: &Hints<'_>, html: Html) -> Result<Json, FeedError> {
     let text = scan::scan(text)?;
     let mut found = Found::default();
     let mut warnings = Vec::new();
@@ -54,9 +54,9 @@ pub(crate) fn read_json(text: &str, hints: &Hints<'_>, html: Html) -> Result<Jso
         return Err(not_a_feed(if end.is_ok() { "a JSON document" } else { "a broken JSON document" }));
     }
     if end.is_err() && found.items.is_empty() {
-        return Err(ReadError::Truncated);
+        return Err(FeedError::Truncated);
     }
-    let format = if version.contains("1.1") { Format::Json11 } else { Format::Json10 };
+    let format = if version.contains("1.1") { FeedFormat::Json11 } else { FeedFormat::Json10 };
     Ok(Json { format, parsed: map(found, hints, html), warnings, damaged: end.is_err() })
 }
 

@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use news::Timestamp;
 
-use super::{DAY, Pace, ask_max};
+use super::{DAY, IntervalBounds, ask_max};
 
 /// What the schedule says of one source that was visited before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Planned {
+pub struct PlannedVisit {
     /// When it was visited last.
     pub last: Option<Timestamp>,
     /// When it is due.
     pub next: Timestamp,
 }
 
-impl Planned {
-    fn interval(&self, pace: Pace) -> Duration {
+impl PlannedVisit {
+    fn interval(&self, pace: IntervalBounds) -> Duration {
         let interval = self.last.map_or(pace.interval_max, |last| self.next.since(last));
         interval.clamp(pace.interval_min, pace.interval_max.max(pace.interval_min))
     }
@@ -27,7 +27,7 @@ impl Planned {
 /// when they were): the place in `planned`, and the date. Whoever has waited longest, measured by its own interval,
 /// comes first; all of them within `interval_max`.
 #[must_use]
-pub fn catch_up(now: Timestamp, planned: &[Planned], pace: Pace) -> Vec<(usize, Timestamp)> {
+pub fn catch_up(now: Timestamp, planned: &[PlannedVisit], pace: IntervalBounds) -> Vec<(usize, Timestamp)> {
     // A tenth of jitter, and a day out of skipHours and skipDays.
     let latest = now.plus(ask_max(pace).saturating_add(ask_max(pace) / 10).saturating_add(DAY));
     let rate: f64 = planned.iter().map(|plan| 1.0 / plan.interval(pace).as_secs_f64().max(0.001)).sum();
@@ -58,10 +58,10 @@ mod tests {
     }
 
     /// `n` sources of one interval, evenly spread, after a stop of `stopped`.
-    fn stopped(n: u32, interval: Duration, stopped: Duration) -> Vec<Planned> {
+    fn stopped(n: u32, interval: Duration, stopped: Duration) -> Vec<PlannedVisit> {
         let plan = |k| {
             let last = before(stopped + interval / n * k);
-            Planned { last: Some(last), next: last.plus(interval) }
+            PlannedVisit { last: Some(last), next: last.plus(interval) }
         };
         (0..n).map(plan).collect()
     }
@@ -77,7 +77,7 @@ mod tests {
     fn after_a_stop_visits_come_at_most_twice_as_often_as_always_and_none_is_forgotten() {
         for pause in [HOUR / 10, HOUR / 2, HOUR, HOUR * 50] {
             let planned = stopped(1200, HOUR, pause);
-            let caught = catch_up(now(), &planned, Pace::default());
+            let caught = catch_up(now(), &planned, IntervalBounds::default());
             assert!(!caught.is_empty());
             let mut dates: Vec<_> = planned.iter().map(|plan| plan.next).collect();
             for (place, at) in caught {
@@ -90,18 +90,18 @@ mod tests {
 
     #[test]
     fn whoever_is_visited_often_comes_first() {
-        let slow = Planned { last: Some(before(HOUR * 30)), next: before(HOUR * 6) };
-        let fast = Planned { last: Some(before(HOUR * 6)), next: before(HOUR * 5) };
-        let caught = catch_up(now(), &[slow, fast], Pace::default());
+        let slow = PlannedVisit { last: Some(before(HOUR * 30)), next: before(HOUR * 6) };
+        let fast = PlannedVisit { last: Some(before(HOUR * 6)), next: before(HOUR * 5) };
+        let caught = catch_up(now(), &[slow, fast], IntervalBounds::default());
         assert_eq!(caught[0], (1, now()));
         assert_eq!(caught[1].0, 0);
     }
 
     #[test]
     fn what_a_wrong_clock_planned_is_pulled_back_and_the_rest_left_alone() {
-        let fine = Planned { last: Some(now()), next: now().plus(HOUR) };
-        let far = Planned { last: Some(now()), next: now().plus(HOUR * 24 * 400) };
-        assert_eq!(catch_up(now(), &[fine, far], Pace::default()), [(1, now())]);
-        assert!(catch_up(now(), &[], Pace::default()).is_empty());
+        let fine = PlannedVisit { last: Some(now()), next: now().plus(HOUR) };
+        let far = PlannedVisit { last: Some(now()), next: now().plus(HOUR * 24 * 400) };
+        assert_eq!(catch_up(now(), &[fine, far], IntervalBounds::default()), [(1, now())]);
+        assert!(catch_up(now(), &[], IntervalBounds::default()).is_empty());
     }
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{DAY, Facts, Pace, Rule, words::words};
+use super::{DAY, IntervalBounds, Rule, ScheduleInput, words::humanize};
 
 /// So many of the newest items show the rhythm.
 const ITEMS_MAX: usize = 20;
@@ -14,7 +14,7 @@ const UNDATED: Duration = Duration::from_secs(3600);
 /// A feed that published nothing for so many days is visited every `interval_max` divided by the second number.
 const ASLEEP: [(u32, u32); 3] = [(30, 1), (14, 2), (7, 4)];
 
-pub(super) fn base(facts: &Facts<'_>, pace: Pace) -> Rule {
+pub(super) fn base(facts: &ScheduleInput<'_>, pace: IntervalBounds) -> Rule {
     let base = by_dates(facts, pace);
     let Some(quiet) = facts.quiet_for.filter(|_| facts.every.is_none()) else { return base };
     let soon = quiet.max(pace.interval_min);
@@ -22,20 +22,20 @@ pub(super) fn base(facts: &Facts<'_>, pace: Pace) -> Rule {
         return base;
     }
     let why = if quiet.is_zero() {
-        format!("in {}: a new source is watched closely at first", words(soon))
+        format!("in {}: a new source is watched closely at first", humanize(soon))
     } else {
-        format!("in {}: something new came {} ago", words(soon), words(quiet))
+        format!("in {}: something new came {} ago", humanize(soon), humanize(quiet))
     };
     Rule { wait: soon, why }
 }
 
-fn by_dates(facts: &Facts<'_>, pace: Pace) -> Rule {
+fn by_dates(facts: &ScheduleInput<'_>, pace: IntervalBounds) -> Rule {
     let clamp = |wait: Duration, max: Duration| wait.min(max).clamp(pace.interval_min, pace.interval_max);
     if let Some(every) = facts.every {
         let wait = clamp(every, pace.interval_max);
-        let why = format!("every {}, as configured", words(wait));
+        let why = format!("every {}, as configured", humanize(wait));
         let cut =
-            if wait == every { String::new() } else { format!(" ({}, within the bounds)", words(every)) };
+            if wait == every { String::new() } else { format!(" ({}, within the bounds)", humanize(every)) };
         return Rule { wait, why: why + &cut };
     }
     let mut past: Vec<_> = facts.recent.iter().copied().filter(|at| *at <= facts.now).collect();
@@ -43,15 +43,18 @@ fn by_dates(facts: &Facts<'_>, pace: Pace) -> Rule {
     past.truncate(ITEMS_MAX);
     let (Some(newest), Some(oldest)) = (past.first(), past.last()) else {
         let wait = clamp(UNDATED, pace.interval_max);
-        return Rule { wait, why: format!("every {} (no item has a date)", words(wait)) };
+        return Rule { wait, why: format!("every {} (no item has a date)", humanize(wait)) };
     };
     let silence = facts.now.since(*newest);
     if let Some((_, part)) = ASLEEP.into_iter().find(|(days, _)| silence >= DAY * *days) {
         let wait = clamp(pace.interval_max / part, pace.interval_max);
-        return Rule { wait, why: format!("every {} (nothing new for {})", words(wait), words(silence)) };
+        return Rule {
+            wait,
+            why: format!("every {} (nothing new for {})", humanize(wait), humanize(silence)),
+        };
     }
     // Up to now, not up to the newest item: so a feed that stops publishing slows down at once.
     let gap = facts.now.since(*oldest) / u32::try_from(past.len()).expect("at most ITEMS_MAX are left");
     let wait = clamp(gap / 2, pace.interval_max / 4);
-    Rule { wait, why: format!("every {} (feed publishes about every {})", words(wait), words(gap)) }
+    Rule { wait, why: format!("every {} (feed publishes about every {})", humanize(wait), humanize(gap)) }
 }

@@ -9,8 +9,8 @@ fn now() -> Timestamp {
     "2026-03-02T12:00:00Z".parse().unwrap()
 }
 
-fn facts(outcome: Outcome) -> Facts<'static> {
-    Facts::new(Pace::default(), now(), outcome)
+fn facts(outcome: ScheduleOutcome) -> ScheduleInput<'static> {
+    ScheduleInput::new(IntervalBounds::default(), now(), outcome)
 }
 
 /// Items at so many minutes before now.
@@ -18,23 +18,23 @@ fn ago(minutes: &[u32]) -> Vec<Timestamp> {
     minutes.iter().map(|m| Timestamp::from_millis(now().millis() - i64::from(*m) * 60_000)).collect()
 }
 
-fn wait(facts: &Facts<'_>, jitter: f64) -> Duration {
+fn wait(facts: &ScheduleInput<'_>, jitter: f64) -> Duration {
     next_visit(facts, jitter).at.unwrap().since(facts.now)
 }
 
-fn why(facts: &Facts<'_>) -> String {
+fn why(facts: &ScheduleInput<'_>) -> String {
     next_visit(facts, 0.5).why
 }
 
 #[test]
 fn a_busy_feed_is_visited_at_half_its_gap_but_never_too_often() {
     let recent = ago(&[9, 18, 27, 36]);
-    let busy = Facts { recent: &recent, ..facts(Outcome::Healthy) };
+    let busy = ScheduleInput { recent: &recent, ..facts(ScheduleOutcome::Healthy) };
     assert_eq!(why(&busy), "every 5m (feed publishes about every 9m)");
     assert_eq!(wait(&busy, 0.0), 5 * MINUTE);
     assert_eq!(wait(&busy, 1.0), Duration::from_secs(330));
     let recent = ago(&[72, 144, 216]);
-    let calm = Facts { recent: &recent, ..facts(Outcome::Unchanged) };
+    let calm = ScheduleInput { recent: &recent, ..facts(ScheduleOutcome::Unchanged) };
     assert_eq!(why(&calm), "every 36m (feed publishes about every 1h 12m)");
     assert_eq!((wait(&calm, 0.0), wait(&calm, 1.0)), (MINUTE * 324 / 10, MINUTE * 396 / 10));
 }
@@ -50,7 +50,7 @@ fn a_feed_that_falls_asleep_is_visited_less_often() {
         (4000, 24 * HOUR, "every 24h (nothing new for 4000d)"),
     ] {
         let recent = ago(&[age * day]);
-        let facts = Facts { recent: &recent, ..facts(Outcome::Healthy) };
+        let facts = ScheduleInput { recent: &recent, ..facts(ScheduleOutcome::Healthy) };
         assert_eq!(why(&facts), said);
         assert_eq!(wait(&facts, 0.0), expected * 9 / 10);
         assert_eq!(wait(&facts, 1.0), (expected * 11 / 10).min(24 * HOUR));
@@ -61,14 +61,14 @@ fn a_feed_that_falls_asleep_is_visited_less_often() {
 fn items_from_the_future_and_undated_feeds_do_not_decide() {
     let future = [now().plus(HOUR)];
     for recent in [&[][..], &future] {
-        let facts = Facts { recent, ..facts(Outcome::Healthy) };
+        let facts = ScheduleInput { recent, ..facts(ScheduleOutcome::Healthy) };
         assert_eq!(why(&facts), "every 1h (no item has a date)");
     }
 }
 
 #[test]
 fn a_fixed_interval_is_kept_within_the_bounds() {
-    let fixed = |every| Facts { every: Some(every), recent: &[], ..facts(Outcome::Healthy) };
+    let fixed = |every| ScheduleInput { every: Some(every), recent: &[], ..facts(ScheduleOutcome::Healthy) };
     assert_eq!(why(&fixed(10 * MINUTE)), "every 10m, as configured");
     assert_eq!(wait(&fixed(10 * MINUTE), 0.5), 10 * MINUTE);
     assert_eq!(why(&fixed(MINUTE)), "every 5m, as configured (1m, within the bounds)");
@@ -78,14 +78,14 @@ fn a_fixed_interval_is_kept_within_the_bounds() {
 
 #[test]
 fn a_fixed_interval_overrules_the_document_but_not_the_server() {
-    let fixed = Facts {
+    let fixed = ScheduleInput {
         every: Some(10 * MINUTE),
         ttl: Some(2 * HOUR),
         update_period: Some(3 * HOUR),
-        ..facts(Outcome::Healthy)
+        ..facts(ScheduleOutcome::Healthy)
     };
     assert_eq!(wait(&fixed, 0.5), 10 * MINUTE);
-    let cached = Facts { cache_life: Some(HOUR), ..fixed };
+    let cached = ScheduleInput { cache_life: Some(HOUR), ..fixed };
     assert!(wait(&cached, 0.0) >= HOUR);
     assert_eq!(why(&cached), "server says its answer stays fresh for 1h (max-age or Expires)");
 }
@@ -93,7 +93,7 @@ fn a_fixed_interval_overrules_the_document_but_not_the_server() {
 #[test]
 fn the_longest_wish_counts_and_is_named() {
     let recent = ago(&[9, 18]);
-    let mut facts = Facts { recent: &recent, ttl: Some(HOUR), ..facts(Outcome::Healthy) };
+    let mut facts = ScheduleInput { recent: &recent, ttl: Some(HOUR), ..facts(ScheduleOutcome::Healthy) };
     assert_eq!(why(&facts), "feed says it stays fresh for 1h (ttl)");
     assert!(wait(&facts, 0.0) >= HOUR);
     facts.update_period = Some(2 * HOUR);
@@ -108,32 +108,42 @@ fn the_longest_wish_counts_and_is_named() {
 
 #[test]
 fn years_of_freshness_are_cut_to_a_day() {
-    let facts = Facts { cache_life: Some(365 * 24 * HOUR), ..facts(Outcome::Healthy) };
+    let facts = ScheduleInput { cache_life: Some(365 * 24 * HOUR), ..facts(ScheduleOutcome::Healthy) };
     assert_eq!(why(&facts), "server says its answer stays fresh for 365d (max-age or Expires), cut to 24h");
     assert!(wait(&facts, 0.0) >= 24 * HOUR && wait(&facts, 1.0) <= 27 * HOUR);
 }
 
 #[test]
 fn a_server_that_asks_for_longer_than_our_longest_interval_is_obeyed() {
-    let pace = Pace { interval_min: Duration::from_secs(1), interval_max: 10 * MINUTE };
-    let facts =
-        Facts { retry_after: Some(3 * HOUR), failures: 1, ..Facts::new(pace, now(), Outcome::Throttled) };
+    let pace = IntervalBounds { interval_min: Duration::from_secs(1), interval_max: 10 * MINUTE };
+    let facts = ScheduleInput {
+        retry_after: Some(3 * HOUR),
+        failures: 1,
+        ..ScheduleInput::new(pace, now(), ScheduleOutcome::Throttled)
+    };
     assert!(wait(&facts, 0.0) >= 3 * HOUR);
     assert_eq!(why(&facts), "server asked for 3h (Retry-After)");
 }
 
 #[test]
 fn a_short_retry_after_never_brings_us_sooner_than_ourselves() {
-    let facts =
-        Facts { retry_after: Some(Duration::from_secs(5)), code: Some(503), ..facts(Outcome::Throttled) };
+    let facts = ScheduleInput {
+        retry_after: Some(Duration::from_secs(5)),
+        code: Some(503),
+        ..facts(ScheduleOutcome::Throttled)
+    };
     assert_eq!(wait(&facts, 0.0), 5 * MINUTE);
     assert_eq!(why(&facts), "throttled (503): server asked for 5s (Retry-After), never sooner than 5m");
 }
 
 #[test]
 fn throttling_without_a_time_doubles_from_an_hour_for_429_and_from_our_own_pace_for_503() {
-    let throttled =
-        |code, failures| Facts { code: Some(code), failures, recent: &[], ..facts(Outcome::Throttled) };
+    let throttled = |code, failures| ScheduleInput {
+        code: Some(code),
+        failures,
+        recent: &[],
+        ..facts(ScheduleOutcome::Throttled)
+    };
     let waits = |code| [1, 2, 3].map(|failures| wait(&throttled(code, failures), 0.5));
     assert_eq!(waits(429), [HOUR, 2 * HOUR, 4 * HOUR]);
     let [first, second, third] = waits(503);
@@ -147,7 +157,7 @@ fn throttling_without_a_time_doubles_from_an_hour_for_429_and_from_our_own_pace_
 
 #[test]
 fn failures_double_up_to_a_day_and_never_end() {
-    let failed = |failures| Facts { failures, recent: &[], ..facts(Outcome::Failed) };
+    let failed = |failures| ScheduleInput { failures, recent: &[], ..facts(ScheduleOutcome::Failed) };
     assert_eq!(why(&failed(1)), "first failure: 5m");
     assert_eq!(why(&failed(3)), "third failure in a row, doubling: 20m");
     assert_eq!(wait(&failed(3), 0.5), 20 * MINUTE);
@@ -160,18 +170,18 @@ fn failures_double_up_to_a_day_and_never_end() {
 
 #[test]
 fn failures_double_from_a_fixed_interval() {
-    let facts = Facts { every: Some(HOUR), failures: 2, ..facts(Outcome::Failed) };
+    let facts = ScheduleInput { every: Some(HOUR), failures: 2, ..facts(ScheduleOutcome::Failed) };
     assert_eq!(why(&facts), "second failure in a row, doubling: 2h");
 }
 
 #[test]
 fn a_410_ends_the_visits_only_when_it_is_confirmed() {
-    let gone = |gone_in_a_row| Facts { gone_in_a_row, recent: &[], ..facts(Outcome::Gone) };
+    let gone = |gone_in_a_row| ScheduleInput { gone_in_a_row, recent: &[], ..facts(ScheduleOutcome::Gone) };
     assert_eq!(why(&gone(1)), "gone (410), seen 1 of 3 times: asking again in 30m");
     assert_eq!(wait(&gone(2), 0.5), HOUR);
     let next = next_visit(&gone(3), 0.5);
     assert_eq!((next.at, next.why.as_str()), (None, "gone (410), confirmed 3 times"));
-    let never_counted = Facts { failures: 9, ..gone(0) };
+    let never_counted = ScheduleInput { failures: 9, ..gone(0) };
     assert!(next_visit(&never_counted, 0.5).at.is_some());
 }
 
@@ -179,34 +189,35 @@ fn a_410_ends_the_visits_only_when_it_is_confirmed() {
 fn skipped_hours_and_days_are_waited_out() {
     // 2026-03-02 is a Monday; now is noon.
     let hours = (12..18).map(|hour| 1 << hour).sum();
-    let facts = Facts { every: Some(10 * MINUTE), skip_hours: hours, ..facts(Outcome::Healthy) };
+    let facts =
+        ScheduleInput { every: Some(10 * MINUTE), skip_hours: hours, ..facts(ScheduleOutcome::Healthy) };
     let next = next_visit(&facts, 0.5);
     assert_eq!(next.at, Some("2026-03-02T18:05:00Z".parse().unwrap()));
     assert_eq!(next.why, "every 10m, as configured, moved out of the feed's skipHours and skipDays");
-    let all_day = Facts { skip_hours: 0, skip_days: 1, ..facts };
+    let all_day = ScheduleInput { skip_hours: 0, skip_days: 1, ..facts };
     assert_eq!(next_visit(&all_day, 0.0).at, Some("2026-03-03T00:00:00Z".parse().unwrap()));
 }
 
 #[test]
 fn new_sources_are_spread_within_the_shortest_interval() {
     let first = |place, total, pace| first_visit(now(), place, total, pace).at.unwrap().since(now());
-    let pace = Pace::default();
+    let pace = IntervalBounds::default();
     assert_eq!(first(0, 60, pace), Duration::ZERO);
     assert_eq!(first(59, 60, pace), Duration::from_millis(590));
     assert!(first(99_999, 100_000, pace) < pace.interval_min);
-    let quick = Pace { interval_min: Duration::from_secs(1), ..pace };
+    let quick = IntervalBounds { interval_min: Duration::from_secs(1), ..pace };
     assert!(first(999, 1_000, quick) < Duration::from_secs(1));
     assert_eq!(first(7, 0, pace), Duration::ZERO);
     assert_eq!(first_visit(now(), 2, 60, pace).why, "new source, number 3 of 60");
 }
 
-fn outcome() -> impl Strategy<Value = Outcome> {
+fn outcome() -> impl Strategy<Value = ScheduleOutcome> {
     prop_oneof![
-        Just(Outcome::Healthy),
-        Just(Outcome::Unchanged),
-        Just(Outcome::Failed),
-        Just(Outcome::Throttled),
-        Just(Outcome::Gone)
+        Just(ScheduleOutcome::Healthy),
+        Just(ScheduleOutcome::Unchanged),
+        Just(ScheduleOutcome::Failed),
+        Just(ScheduleOutcome::Throttled),
+        Just(ScheduleOutcome::Gone)
     ]
 }
 
@@ -224,14 +235,14 @@ prop_compose! {
         (every, ttl, update_period) in (maybe_wait(), maybe_wait(), maybe_wait()),
         (cache_life, retry_after) in (maybe_wait(), maybe_wait()),
         recent in prop::collection::vec(-4_000_000..1_000_000_i64, 0..30),
-    ) -> Facts<'static> {
+    ) -> ScheduleInput<'static> {
         let interval_min = Duration::from_secs(min);
-        let pace = Pace { interval_min, interval_max: interval_min + Duration::from_secs(more) };
+        let pace = IntervalBounds { interval_min, interval_max: interval_min + Duration::from_secs(more) };
         let recent: Vec<_> = recent.iter().map(|s| Timestamp::from_millis(now().millis() + s * 1000)).collect();
-        Facts {
+        ScheduleInput {
             code, failures, gone_in_a_row, every, ttl, update_period, cache_life, retry_after,
             recent: recent.leak(),
-            ..Facts::new(pace, now(), outcome)
+            ..ScheduleInput::new(pace, now(), outcome)
         }
     }
 }
@@ -250,7 +261,7 @@ proptest! {
     #[test]
     fn nobody_is_forgotten(facts in any_facts(), jitter in 0.0..=1.0_f64) {
         let Next { at, why } = next_visit(&facts, jitter);
-        let is_confirmed = facts.outcome == Outcome::Gone && facts.gone_in_a_row >= 3;
+        let is_confirmed = facts.outcome == ScheduleOutcome::Gone && facts.gone_in_a_row >= 3;
         prop_assert_eq!(at.is_none(), is_confirmed);
         let Some(at) = at else { return Ok(()) };
         let wait = at.since(facts.now);
@@ -268,7 +279,7 @@ proptest! {
 
     #[test]
     fn skipped_hours_are_never_visited(hours in 0..0x00ff_ffff_u32, jitter in 0.0..=1.0_f64, facts in any_facts()) {
-        let facts = Facts { skip_hours: hours, ..facts };
+        let facts = ScheduleInput { skip_hours: hours, ..facts };
         let Next { at: Some(at), .. } = next_visit(&facts, jitter) else { return Ok(()) };
         let hour = at.millis().rem_euclid(86_400_000) / 3_600_000;
         prop_assert!(hours >> hour & 1 == 0, "{at}");
@@ -287,7 +298,7 @@ fn a_feed_is_watched_closely_after_something_new_and_less_the_longer_it_is_quiet
     let now = now();
     let old = [Timestamp::from_millis(now.millis() - 40 * 86_400_000)];
     let wait = |quiet_s: u64, every: Option<Duration>| {
-        let mut facts = Facts::new(Pace::default(), now, Outcome::Unchanged);
+        let mut facts = ScheduleInput::new(IntervalBounds::default(), now, ScheduleOutcome::Unchanged);
         facts.recent = &old;
         facts.every = every;
         facts.quiet_for = Some(Duration::from_secs(quiet_s));

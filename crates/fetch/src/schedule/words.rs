@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// A duration in at most two units, such as `250ms`, `5s`, `1h 12m`, `24h`, `41d`.
 #[must_use]
-pub fn words(duration: Duration) -> String {
+pub fn humanize(duration: Duration) -> String {
     let s = duration.as_secs();
     let (n, unit, rest, rest_unit) = match s {
         0 => return format!("{}ms", duration.as_millis()),
@@ -49,7 +49,7 @@ mod tests {
             (86_400_000, "24h"),
             (41 * 86_400_000 + 3_600_000, "41d 1h"),
         ] {
-            assert_eq!(words(Duration::from_millis(ms)), said);
+            assert_eq!(humanize(Duration::from_millis(ms)), said);
         }
     }
 

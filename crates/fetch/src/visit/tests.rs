@@ -9,7 +9,7 @@ fn url(text: &str) -> Url {
 fn follow(feed: &str, at: &str, location: &str) -> Result<FeedUrl, Failure> {
     let (feed, at) = (FeedUrl::try_new(feed).unwrap(), FeedUrl::try_new(at).unwrap());
     let now = Timestamp::from_millis(0);
-    let request = Request::new(&feed, now);
+    let request = VisitRequest::new(&feed, now);
     let head = HeaderMap::from_iter([(LOCATION, HeaderValue::from_str(location).unwrap())]);
     Visitor::try_new(Policy::default()).unwrap().follow(&request, &at, &head, 0)
 }
@@ -70,6 +70,6 @@ fn a_visit_can_move_between_threads() {
     let visitor = Visitor::try_new(Policy::default()).unwrap();
     let feed = FeedUrl::try_new("http://a.example/").unwrap();
     let now = Timestamp::from_millis(0);
-    let request = Request::new(&feed, now);
+    let request = VisitRequest::new(&feed, now);
     is_send(&visitor.visit(&request));
 }

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use fetch::{Answer, FailureClass, Policy, Visitor};
+use fetch::{FailureClass, FetchResult, Policy, Visitor};
 use flate2::{Compression, write::GzEncoder};
 
 use crate::{class, full, origin::*, policy, visit, visit_with};
@@ -67,7 +67,7 @@ async fn a_body_may_be_as_long_as_the_cap_and_not_a_byte_longer() {
     for how in ["a", "b", "c"] {
         let fits = visit_with(&visitor, &origin.url(&format!("/{how}10000")), None, None).await;
         assert_eq!(fits.body_bytes, 10_000);
-        assert!(matches!(fits.answer, Answer::Full(_)), "{how}");
+        assert!(matches!(fits.answer, FetchResult::Full(_)), "{how}");
         let visit = visit_with(&visitor, &origin.url(&format!("/{how}10001")), None, None).await;
         assert_eq!(class(&visit), FailureClass::TooLarge, "{how}");
     }

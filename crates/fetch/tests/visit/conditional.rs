@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fetch::{Answer, FailureClass};
+use fetch::{FailureClass, FetchResult};
 
 use crate::{class, failure, full, origin::*, visit, visit_with, visitor};
 
@@ -52,7 +52,10 @@ async fn validators_go_back_byte_for_byte_and_a_304_may_bring_new_ones() {
     let head = "HTTP/1.1 304 Not Modified\r\nETag: \"2\"\r\nCache-Control: max-age=90\r\n\r\n";
     let origin = Origin::always(vec![say(head)]).await;
     let visit = visit_with(&visitor(), &origin.url("/feed"), Some(ETAG), Some("Yesterday, about noon")).await;
-    assert_eq!(visit.answer, Answer::NotModified { etag: Some("\"2\"".to_owned()), last_modified: None });
+    assert_eq!(
+        visit.answer,
+        FetchResult::NotModified { etag: Some("\"2\"".to_owned()), last_modified: None }
+    );
     assert_eq!((visit.code, visit.cache.fresh_for), (Some(304), Some(Duration::from_secs(90))));
     let request = origin.requests().remove(0);
     for line in [&format!("if-none-match: {ETAG}"), "if-modified-since: Yesterday, about noon", "a-im: feed"]
@@ -89,7 +92,7 @@ async fn a_throttling_server_is_heard() {
     .await;
     for (path, code, wait_s) in [("/429", 429, Some(120)), ("/503", 503, Some(60)), ("/none", 503, None)] {
         let visit = visit(&origin.url(path)).await;
-        assert_eq!((&visit.answer, visit.code), (&Answer::Throttled, Some(code)));
+        assert_eq!((&visit.answer, visit.code), (&FetchResult::Throttled, Some(code)));
         assert_eq!(visit.retry_after, wait_s.map(Duration::from_secs), "{path}");
     }
 }
@@ -102,7 +105,7 @@ async fn a_410_is_gone_and_every_other_status_without_a_feed_is_a_failure() {
     })
     .await;
     let gone = visit(&origin.url("/410")).await;
-    assert_eq!((gone.answer, gone.code), (Answer::Gone, Some(410)));
+    assert_eq!((gone.answer, gone.code), (FetchResult::Gone, Some(410)));
     for code in [201, 204, 206, 300, 305, 400, 401, 404, 418, 500, 502, 599] {
         let visit = visit(&origin.url(&format!("/{code}"))).await;
         assert_eq!((class(&visit), visit.code), (FailureClass::HttpStatus, Some(code)));

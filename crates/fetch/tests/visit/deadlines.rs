@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use fetch::{FailureClass, Policy, Request, Visitor};
+use fetch::{FailureClass, Policy, VisitRequest, Visitor};
 use news::{FeedUrl, Timestamp};
 use tokio::{io::AsyncWriteExt, net::TcpListener, time::Instant};
 
@@ -17,7 +17,7 @@ use crate::{NOW_MS, class, failure, full, origin::*, policy, visit, visit_with};
 const HEAD: &str = "HTTP/1.1 200 OK\r\n\r\n";
 
 /// Visits under a policy and says how long it took.
-pub(crate) async fn timed(policy: Policy, url: &str) -> (fetch::Visit, Duration) {
+pub(crate) async fn timed(policy: Policy, url: &str) -> (fetch::FetchReport, Duration) {
     let visitor = Visitor::try_new(policy).unwrap();
     let started = Instant::now();
     let visit = visit_with(&visitor, url, None, None).await;
@@ -44,7 +44,7 @@ async fn a_source_may_have_a_deadline_of_its_own() {
     let url = FeedUrl::try_new(&origin.url("/")).unwrap();
     let visitor = Visitor::try_new(policy()).unwrap();
     let timeout = Some(Duration::from_millis(150));
-    let request = Request { timeout, ..Request::new(&url, Timestamp::from_millis(NOW_MS)) };
+    let request = VisitRequest { timeout, ..VisitRequest::new(&url, Timestamp::from_millis(NOW_MS)) };
     let visit = visitor.visit(&request).await;
     assert_eq!(class(&visit), FailureClass::Timeout);
     assert!(is_about(visit.timings.total, 150), "{:?}", visit.timings);
@@ -113,7 +113,7 @@ async fn a27_plain_text_on_the_port_of_tls_is_a_tls_failure() {
     let url = format!("https://{}/", listener.local_addr().unwrap());
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad VisitRequest\r\n\r\n").await.unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
     });
     let visit = visit(&url).await;

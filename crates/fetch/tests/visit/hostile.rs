@@ -7,8 +7,8 @@
 use std::{net::IpAddr, sync::atomic::Ordering, time::Duration};
 
 use fetch::{
-    Answer, FailureClass, Policy, Visitor,
-    schedule::{Facts, Outcome, Pace, next_visit},
+    FailureClass, FetchResult, Policy, Visitor,
+    schedule::{IntervalBounds, ScheduleInput, ScheduleOutcome, next_visit},
 };
 use flate2::{Compress, Compression, FlushCompress};
 use news::{FeedUrl, Timestamp};
@@ -224,7 +224,7 @@ async fn a07_the_sixth_redirect_is_one_too_many() {
         if n == 0 { answer("200 OK", "", "<rss/>") } else { redirect(302, &format!("/{}", n - 1)) }
     })
     .await;
-    assert!(matches!(visit(&origin.url("/5")).await.answer, Answer::Full(_)));
+    assert!(matches!(visit(&origin.url("/5")).await.answer, FetchResult::Full(_)));
     let asked = origin.accepts();
     let visit = visit(&origin.url("/6")).await;
     assert_eq!(failure(&visit).to_string(), "redirect: more than 5 redirects");
@@ -479,7 +479,7 @@ async fn a26_what_is_no_http_is_named_so() {
 #[tokio::test]
 async fn a28_no_header_sends_us_away_for_years_or_back_at_once() {
     const DAY: Duration = Duration::from_secs(86_400);
-    let pace = Pace::default();
+    let pace = IntervalBounds::default();
     let now = Timestamp::from_millis(NOW_MS);
     for (status, header) in [
         ("429 Too Many", "Retry-After: 99999999999999999999"),
@@ -499,9 +499,10 @@ async fn a28_no_header_sends_us_away_for_years_or_back_at_once() {
     ] {
         let origin = Origin::always(answer(status, &format!("{header}\r\n"), "<rss/>")).await;
         let visit = visit(&origin.url("/")).await;
-        let ended = if status.starts_with("200") { Outcome::Healthy } else { Outcome::Throttled };
+        let ended =
+            if status.starts_with("200") { ScheduleOutcome::Healthy } else { ScheduleOutcome::Throttled };
         for jitter in [0.0, 0.5, 1.0] {
-            let mut facts = Facts::new(pace, now, ended);
+            let mut facts = ScheduleInput::new(pace, now, ended);
             (facts.code, facts.failures) = (visit.code, 1);
             (facts.cache_life, facts.retry_after) = (visit.cache.fresh_for, visit.retry_after);
             let next = next_visit(&facts, jitter);

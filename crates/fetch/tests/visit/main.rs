@@ -7,14 +7,14 @@ mod conditional;
 mod deadlines;
 mod guard;
 mod hostile;
-mod manner;
 mod origin;
 mod redirects;
+mod request_options;
 mod tls;
 
 use std::time::Duration;
 
-use fetch::{Answer, Failure, FailureClass, Full, Policy, Request, Visit, Visitor};
+use fetch::{Failure, FailureClass, FetchReport, FetchResult, Full, Policy, VisitRequest, Visitor};
 use news::{FeedUrl, Timestamp};
 
 /// 1994-11-06T08:49:37Z
@@ -37,30 +37,35 @@ fn visitor() -> Visitor {
     Visitor::try_new(policy()).unwrap()
 }
 
-async fn visit_with(visitor: &Visitor, url: &str, etag: Option<&str>, last_modified: Option<&str>) -> Visit {
+async fn visit_with(
+    visitor: &Visitor,
+    url: &str,
+    etag: Option<&str>,
+    last_modified: Option<&str>,
+) -> FetchReport {
     let url = FeedUrl::try_new(url).unwrap();
     let now = Timestamp::from_millis(NOW_MS);
-    visitor.visit(&Request { etag, last_modified, ..Request::new(&url, now) }).await
+    visitor.visit(&VisitRequest { etag, last_modified, ..VisitRequest::new(&url, now) }).await
 }
 
-async fn visit(url: &str) -> Visit {
+async fn visit(url: &str) -> FetchReport {
     visit_with(&visitor(), url, None, None).await
 }
 
-fn full(visit: Visit) -> Full {
+fn full(visit: FetchReport) -> Full {
     match visit.answer {
-        Answer::Full(full) => full,
+        FetchResult::Full(full) => full,
         other => panic!("expected a document, got {other:?}"),
     }
 }
 
-fn failure(visit: &Visit) -> Failure {
+fn failure(visit: &FetchReport) -> Failure {
     match &visit.answer {
-        Answer::Failed(failure) => failure.clone(),
+        FetchResult::Failed(failure) => failure.clone(),
         other => panic!("expected a failure, got {}", other.as_str()),
     }
 }
 
-fn class(visit: &Visit) -> FailureClass {
+fn class(visit: &FetchReport) -> FailureClass {
     failure(visit).class
 }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use fetch::{FailureClass, Manner, Policy, Request, Visitor};
+use fetch::{FailureClass, Policy, RequestOptions, VisitRequest, Visitor};
 use news::{FeedUrl, Timestamp};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use tokio::{
@@ -103,7 +103,7 @@ async fn a27_no_other_certificate_is_accepted() {
 async fn a_source_with_authorities_of_its_own_trusts_them_and_no_others() {
     let (trusted, own) = (authority(), authority());
     let visitor = visitor(&trusted);
-    let manner = Manner::default().with_authorities(own.pem());
+    let manner = RequestOptions::default().with_authorities(own.pem());
     for (signer, manner, accepted) in [
         (&own, Some(&manner), true),
         (&own, None, false),
@@ -112,14 +112,15 @@ async fn a_source_with_authorities_of_its_own_trusts_them_and_no_others() {
     ] {
         let address = serve(certificate("feeds.example"), Some(signer)).await;
         let url = FeedUrl::try_new(&url(address)).unwrap();
-        let request = Request { manner, ..Request::new(&url, Timestamp::from_millis(NOW_MS)) };
+        let request = VisitRequest { manner, ..VisitRequest::new(&url, Timestamp::from_millis(NOW_MS)) };
         let visit = visitor.visit(&request).await;
         assert_eq!(visit.code.is_some(), accepted, "{:?}", visit.answer);
     }
     for pem in ["", "no certificate"] {
-        let manner = Manner::default().with_authorities(pem.to_owned());
+        let manner = RequestOptions::default().with_authorities(pem.to_owned());
         let url = FeedUrl::try_new("https://feeds.example/").unwrap();
-        let request = Request { manner: Some(&manner), ..Request::new(&url, Timestamp::from_millis(NOW_MS)) };
+        let request =
+            VisitRequest { manner: Some(&manner), ..VisitRequest::new(&url, Timestamp::from_millis(NOW_MS)) };
         let visit = visitor.visit(&request).await;
         assert_eq!(class(&visit), FailureClass::Tls, "{:?}", visit.answer);
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix_web::{HttpResponse, Responder, http::header, web};
-use daemon::watch::Stalled;
+use daemon::watch::StalledLoop;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -34,7 +34,7 @@ pub(super) async fn health(shared: web::Data<Shared>) -> impl Responder {
 pub(crate) struct Readiness {
     link: LinkState,
     pub(crate) ring: ring::State,
-    loops: Vec<Stalled>,
+    loops: Vec<StalledLoop>,
     /// Since the daemon was heard of.
     pub(crate) silence: Option<Duration>,
     /// Why it is not ready, in words.
@@ -58,7 +58,7 @@ impl Readiness {
         if hub.is_draining() {
             reasons.push("draining".to_owned());
         }
-        reasons.extend(loops.iter().map(Stalled::sentence));
+        reasons.extend(loops.iter().map(StalledLoop::sentence));
         Self { link, ring, loops, silence, reasons }
     }
 }

@@ -22,7 +22,7 @@ use daemon::{
     stop::Signals,
     watch::Watch,
 };
-use news::{Cursor, Epoch, Event, FeedUrl, Item, Kind, Seq, Source, SourceId, Timestamp};
+use news::{Cursor, Epoch, Event, EventKind, FeedUrl, Item, Seq, Source, SourceId, Timestamp};
 use newswire_gateway::Limits;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -324,7 +324,7 @@ impl FakeDaemon {
         let id = Cursor { epoch: Epoch::try_new(self.epoch).unwrap(), seq: Seq(seq) };
         let item = Item { key: seq.to_string(), title, ..item };
         let event =
-            Event::new(id.clone(), Kind::Item, source, Timestamp::from_millis(1_000 * seq as i64), item);
+            Event::new(id.clone(), EventKind::Item, source, Timestamp::from_millis(1_000 * seq as i64), item);
         log.push(event.to_json());
         self.bell.send(self.block(seq, &event.to_json())).ok();
     }

@@ -1,4 +1,4 @@
-use daemon::metrics::Metrics;
+use daemon::metrics::MetricsRegistry;
 use futures_util::FutureExt as _;
 
 use super::*;
@@ -6,7 +6,7 @@ use super::*;
 fn gates(in_flight: usize, host_in_flight: usize, spacing_s: u64) -> Gates {
     let host_spacing = Duration::from_secs(spacing_s);
     let bounds = Bounds { in_flight, host_in_flight, host_spacing };
-    Gates::new(bounds, Numbers::register(&Metrics::new()))
+    Gates::new(bounds, Numbers::register(&MetricsRegistry::new()))
 }
 
 fn host(name: &str) -> Host {

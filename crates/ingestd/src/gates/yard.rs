@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use fetch::schedule::words;
+use fetch::schedule::humanize;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{Bounds, GIVE_WAY_AFTER, Permit, SPACING_FIRST, SPACING_MAX, Standing};
@@ -111,8 +111,8 @@ impl Sign {
             Cause::Open => return None,
             Cause::UnderWay(1) => format!("1 visit at {host} under way"),
             Cause::UnderWay(n) => format!("{n} visits at {host} under way"),
-            Cause::Spaced(spacing) => format!("visits at {host} start {} apart", words(spacing)),
-            Cause::Asked(asked) => format!("{host} asked for {} (429)", words(asked)),
+            Cause::Spaced(spacing) => format!("visits at {host} start {} apart", humanize(spacing)),
+            Cause::Asked(asked) => format!("{host} asked for {} (429)", humanize(asked)),
             Cause::Places(n) => format!("all {n} places taken"),
             Cause::SuspectPlaces(n) => format!("all {n} places for sources that did not answer lately taken"),
         })

@@ -9,7 +9,7 @@ use std::{
 
 use actix_rt::time::sleep;
 use daemon::Clock;
-use fetch::schedule::Pace;
+use fetch::schedule::IntervalBounds;
 use http::Response;
 use news::{SourceId, SourceState, VisitStatus};
 use reqwest::{Body, Request};
@@ -67,7 +67,7 @@ async fn live(
 ) -> (BTreeMap<String, SourceState>, u64) {
     let clock = Clock::from_tokio(MONDAY_MS);
     let directory = directory();
-    let life = Life::start(directory.path(), &clock, servers, Pace::default()).await;
+    let life = Life::start(directory.path(), &clock, servers, IntervalBounds::default()).await;
     life.take(ids.iter().map(|id| source(id, &format!("http://{id}.example/{id}"))).collect()).await;
     sleep(length).await;
     let state = |id: &&str| {
@@ -208,7 +208,7 @@ fn lags(plan: &BTreeMap<String, i64>, first: &BTreeMap<String, i64>, of: impl Fn
 async fn first_visits<F: Fn(&str, usize, bool) -> Reply + Send + Sync + 'static>(
     servers: Arc<Script<F>>,
     sources: Vec<(String, String)>,
-    pace: Pace,
+    pace: IntervalBounds,
     length: Duration,
 ) -> (BTreeMap<String, i64>, BTreeMap<String, i64>) {
     let clock = Clock::from_tokio(MONDAY_MS);
@@ -229,7 +229,7 @@ async fn first_visits<F: Fn(&str, usize, bool) -> Reply + Send + Sync + 'static>
 fn a31_feeds_of_which_one_in_twenty_hangs_start_within_a_minute_of_their_turn() {
     // A fifth of 100,000 in a fifth of the time: as many a second, and as many that hang at a time.
     const FEEDS: usize = 20_000;
-    let pace = Pace { interval_min: Duration::from_secs(60), ..Pace::default() };
+    let pace = IntervalBounds { interval_min: Duration::from_secs(60), ..IntervalBounds::default() };
     let hangs = |id: &str| id.ends_with("hangs");
     let servers = Script::new(move |id, _, _| {
         if hangs(id) { Reply::Hang } else { say(200, &[("cache-control", "max-age=86400")], FEED) }
@@ -256,7 +256,7 @@ fn a_host_that_hangs_for_ever_delays_no_first_item_of_another_host() {
         (0..FEEDS).map(|n| format!("lives{n}")).map(|id| (id.clone(), format!("http://{id}.example/{id}")));
     let sources: Vec<_> = dead.chain(living).collect();
     let seen = Arc::clone(&servers);
-    let (pace, length) = (Pace::default(), Duration::from_secs(120));
+    let (pace, length) = (IntervalBounds::default(), Duration::from_secs(120));
     let (plan, first) = simulate(first_visits(servers, sources, pace, length));
     let living: BTreeMap<_, _> = plan.into_iter().filter(|(id, _)| !hangs(id)).collect();
     let lags = lags(&living, &first, |_| true);

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use actix_rt::time::sleep;
 use daemon::{Clock, logs};
-use fetch::schedule::Pace;
+use fetch::schedule::IntervalBounds;
 use http::Response;
 use reqwest::{Body, Request};
 
@@ -75,7 +75,7 @@ async fn live() -> String {
     let begin_ms = MONDAY_MS + i64::try_from(ARRIVAL.as_millis()).unwrap();
     let town = Arc::new(Town { clock: clock.clone(), begin_ms });
     let directory = directory();
-    let life = Life::start(directory.path(), &clock, town, Pace::default()).await;
+    let life = Life::start(directory.path(), &clock, town, IntervalBounds::default()).await;
     let catalogue =
         (0..SOURCES).map(|n| source(&format!("feed-{n}"), &format!("http://feed-{n}.example/feed-{n}")));
     life.take(catalogue.collect()).await;

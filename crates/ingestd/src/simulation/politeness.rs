@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use actix_rt::time::sleep;
 use daemon::Clock;
-use fetch::schedule::Pace;
+use fetch::schedule::IntervalBounds;
 use news::Source;
 
 use habits::{Habits, hours};
@@ -34,7 +34,8 @@ fn imported_again() -> Vec<Source> {
 
 /// Lives so long, and stops.
 async fn live(judge: &Arc<Judge>, clock: &Clock, store: &std::path::Path, days: &[(Vec<Source>, Duration)]) {
-    let life = Life::start(store, clock, Arc::clone(judge) as Arc<dyn Servers>, Pace::default()).await;
+    let life =
+        Life::start(store, clock, Arc::clone(judge) as Arc<dyn Servers>, IntervalBounds::default()).await;
     for (catalogue, length) in days {
         life.take(catalogue.clone()).await;
         sleep(*length).await;

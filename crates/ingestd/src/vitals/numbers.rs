@@ -4,8 +4,8 @@
 use std::{fmt, sync::Arc};
 
 use daemon::{
-    metrics::{Answers, Metrics},
-    watch::soon,
+    metrics::{MetricsRegistry, MetricsSink},
+    watch::try_briefly,
 };
 use news::Timestamp;
 use rustix::fs::statvfs;
@@ -16,7 +16,7 @@ use crate::board::{Activity, Health};
 
 impl Vitals {
     /// Adds them all.
-    pub(crate) fn register(self: &Arc<Self>, metrics: &Metrics) {
+    pub(crate) fn register(self: &Arc<Self>, metrics: &MetricsRegistry) {
         let (vitals, started) = (Arc::clone(self), Instant::now());
         metrics.ask(move |answers| {
             vitals.answer_store(answers, started)?;
@@ -25,7 +25,7 @@ impl Vitals {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "bytes of a disk and events of a log are far below 2^53")]
-    fn answer_store(&self, answers: &mut Answers<'_>, started: Instant) -> fmt::Result {
+    fn answer_store(&self, answers: &mut MetricsSink<'_>, started: Instant) -> fmt::Result {
         let commits = &self.numbers.shown.commits;
         let age = commits.last_ms_ago().map_or_else(|| started.elapsed().as_secs_f64(), seconds);
         let disk = statvfs(&self.path).ok();
@@ -67,8 +67,8 @@ impl Vitals {
 
     /// Nothing while the list of sources is being changed.
     #[expect(clippy::cast_precision_loss, reason = "sources are counted in hundred thousands")]
-    fn answer_sources(&self, answers: &mut Answers<'_>) -> fmt::Result {
-        let Some(plates) = soon(|| self.board.try_plates()) else { return Ok(()) };
+    fn answer_sources(&self, answers: &mut MetricsSink<'_>) -> fmt::Result {
+        let Some(plates) = try_briefly(|| self.board.try_plates()) else { return Ok(()) };
         let tally = Tally::of(&plates, Timestamp::from_millis(self.clock.now_millis()));
         answers.gauges(
             "newswire_ingestd_sources_by_activity",
@@ -149,8 +149,8 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "a test may wait for the disk")]
     async fn a_hundred_thousand_sources_make_no_more_series_than_none() {
         let folder = tempfile::tempdir().unwrap();
-        let (_writer, reader) = store::open(folder.path(), &store::Options::default()).unwrap();
-        let (metrics, board) = (Metrics::new(), Board::default());
+        let (_writer, reader) = store::open(folder.path(), &store::StoreOptions::default()).unwrap();
+        let (metrics, board) = (MetricsRegistry::new(), Board::default());
         let vitals = Vitals {
             board: board.clone(),
             reader,

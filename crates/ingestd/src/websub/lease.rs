@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use news::{FeedUrl, Hidden, PushState, Safe, Source, Subscription, Timestamp, Websub};
+use news::{Escaped, FeedUrl, HubSubscription, PushState, SecretText, Source, Timestamp, WebSubState};
 
 /// The lease that is asked for.
 pub(crate) const LEASE_WANTED: Duration = Duration::from_secs(10 * 24 * 3600);
@@ -29,14 +29,14 @@ const REASON_BYTES_MAX: usize = 200;
 /// Takes over what a feed says of itself: its hub, and the name under which the hub knows it. `links` are those of
 /// the answer's head, which win; `document` is what stood in the body, when there was one that was read.
 pub(crate) fn discover(
-    websub: &mut Option<Box<Websub>>,
+    websub: &mut Option<Box<WebSubState>>,
     source: &Source,
-    links: &fetch::Links,
+    links: &fetch::HeaderLinks,
     document: Option<&feed::FeedInfo>,
 ) {
-    let text = |url: &FeedUrl| Hidden::new(url.secret().as_str().to_owned());
+    let text = |url: &FeedUrl| SecretText::new(url.secret().as_str().to_owned());
     let said =
-        |text: &Option<String>| text.clone().filter(|t| t.len() <= FeedUrl::LENGTH_MAX).map(Hidden::new);
+        |text: &Option<String>| text.clone().filter(|t| t.len() <= FeedUrl::LENGTH_MAX).map(SecretText::new);
     let hub = links.hub.as_ref().map(text).or_else(|| said(&document?.hub));
     match hub {
         Some(hub) => {
@@ -57,23 +57,23 @@ pub(crate) fn discover(
 }
 
 /// The address of a feed that does not name itself, if it holds nothing that is none of a hub's business.
-fn plain(source: &Source) -> Option<Hidden> {
+fn plain(source: &Source) -> Option<SecretText> {
     let url = source.url.secret();
     let is_plain = url.query().is_none() && url.username().is_empty() && url.password().is_none();
-    is_plain.then(|| Hidden::new(url.as_str().to_owned()))
+    is_plain.then(|| SecretText::new(url.as_str().to_owned()))
 }
 
 /// A subscription that was never asked for yet.
 pub(crate) fn begin(
-    hub: &Hidden,
-    topic: &Hidden,
-    id: Hidden,
-    secret: Hidden,
+    hub: &SecretText,
+    topic: &SecretText,
+    id: SecretText,
+    secret: SecretText,
     now: Timestamp,
-) -> Subscription {
+) -> HubSubscription {
     // A secret that was sent in the clear is none. Where only the topic is https, its publisher has asked for care.
     let guarded = [hub, topic].into_iter().any(|url| url.reveal().starts_with("https://"));
-    Subscription {
+    HubSubscription {
         id,
         secret: guarded.then_some(secret),
         hub: hub.clone(),
@@ -90,18 +90,18 @@ pub(crate) fn begin(
 }
 
 /// Whether this is what the feed says now.
-pub(crate) fn fits(websub: &Websub) -> bool {
+pub(crate) fn fits(websub: &WebSubState) -> bool {
     let of = websub.subscription.as_ref().map(|s| (&s.hub, &s.topic));
     of == websub.hub.as_ref().zip(websub.topic.as_ref())
 }
 
 /// When something is to be done about it next.
-pub(crate) fn due(subscription: &Subscription) -> Timestamp {
+pub(crate) fn due(subscription: &HubSubscription) -> Timestamp {
     let ends = subscription.lease_end.filter(|_| subscription.state == PushState::Verified);
     ends.map_or(subscription.next_try, |end| end.min(subscription.next_try))
 }
 
-fn enter(subscription: &mut Subscription, state: PushState, now: Timestamp) {
+fn enter(subscription: &mut HubSubscription, state: PushState, now: Timestamp) {
     if subscription.state != state {
         (subscription.state, subscription.since) = (state, now);
     }
@@ -112,7 +112,7 @@ fn doubled(first: Duration, times: u32) -> Duration {
 }
 
 /// What passed unnoticed by then: a lease that ended, a hub that never came to verify.
-pub(crate) fn look(subscription: &mut Subscription, now: Timestamp) {
+pub(crate) fn look(subscription: &mut HubSubscription, now: Timestamp) {
     let over = subscription.lease_end.is_some_and(|end| end <= now);
     match subscription.state {
         PushState::Verified if over => fail(subscription, now, "the lease ended"),
@@ -123,19 +123,19 @@ pub(crate) fn look(subscription: &mut Subscription, now: Timestamp) {
     }
 }
 
-fn fail(subscription: &mut Subscription, now: Timestamp, error: &str) {
+fn fail(subscription: &mut HubSubscription, now: Timestamp, error: &str) {
     enter(subscription, PushState::Failed, now);
     subscription.lease_end = None;
     subscription.error = Some(shortened(error));
 }
 
 fn shortened(text: &str) -> String {
-    let text = Safe(text).to_string();
+    let text = Escaped(text).to_string();
     text[..text.floor_char_boundary(REASON_BYTES_MAX)].to_owned()
 }
 
 /// The hub is about to be asked. The next time is fixed before there is an answer, so that none is waited for in vain.
-pub(crate) fn asking(subscription: &mut Subscription, now: Timestamp) {
+pub(crate) fn asking(subscription: &mut HubSubscription, now: Timestamp) {
     subscription.next_try = now.plus(doubled(TRY_FIRST, subscription.tries));
     subscription.tries = subscription.tries.saturating_add(1);
     if subscription.state == PushState::Denied {
@@ -144,7 +144,7 @@ pub(crate) fn asking(subscription: &mut Subscription, now: Timestamp) {
 }
 
 /// The hub did not take the question. A lease that still runs goes on.
-pub(crate) fn refused(subscription: &mut Subscription, now: Timestamp, error: &str) {
+pub(crate) fn refused(subscription: &mut HubSubscription, now: Timestamp, error: &str) {
     subscription.error = Some(shortened(error));
     if matches!(subscription.state, PushState::Pending) {
         fail(subscription, now, error);
@@ -153,7 +153,7 @@ pub(crate) fn refused(subscription: &mut Subscription, now: Timestamp, error: &s
 
 /// The hub came to verify. `jitter` is from 0 to 1; the lease is renewed no sooner than after `renew_min`.
 pub(crate) fn verified(
-    subscription: &mut Subscription,
+    subscription: &mut HubSubscription,
     now: Timestamp,
     lease: Option<Duration>,
     renew_min: Duration,
@@ -172,20 +172,20 @@ pub(crate) fn verified(
 }
 
 /// The hub will not.
-pub(crate) fn denied(subscription: &mut Subscription, now: Timestamp, reason: &str) {
+pub(crate) fn denied(subscription: &mut HubSubscription, now: Timestamp, reason: &str) {
     fail(subscription, now, if reason.is_empty() { "the hub gave no reason" } else { reason });
     enter(subscription, PushState::Denied, now);
     subscription.next_try = now.plus(TRY_LONGEST);
 }
 
 /// Whether a push may be a hint: only from a hub that has verified us, and only while its promise runs.
-pub(crate) fn is_live(subscription: &Subscription, now: Timestamp) -> bool {
+pub(crate) fn is_live(subscription: &HubSubscription, now: Timestamp) -> bool {
     matches!(subscription.state, PushState::Verified | PushState::Silent)
         && subscription.lease_end.is_some_and(|end| end > now)
 }
 
 /// A push came.
-pub(crate) fn pushed(subscription: &mut Subscription, now: Timestamp) {
+pub(crate) fn pushed(subscription: &mut HubSubscription, now: Timestamp) {
     subscription.last_push = Some(now);
     subscription.silences = 0;
     if subscription.state == PushState::Silent {
@@ -199,7 +199,7 @@ pub(crate) fn pushed(subscription: &mut Subscription, now: Timestamp) {
 /// Whether the hub had told us of what a visit finds now: a push came since the visit before it, or not longer than
 /// `covers` ago.
 pub(crate) fn told(
-    subscription: &Subscription,
+    subscription: &HubSubscription,
     now: Timestamp,
     previous_visit: Option<Timestamp>,
     covers: Duration,
@@ -211,7 +211,7 @@ pub(crate) fn told(
 /// A visit found something new. Whether the hub should have told us of it, and did not: then it is silent from now on,
 /// and asked again later.
 pub(crate) fn found(
-    subscription: &mut Subscription,
+    subscription: &mut HubSubscription,
     now: Timestamp,
     previous_visit: Option<Timestamp>,
     covers: Duration,
@@ -230,7 +230,7 @@ pub(crate) fn found(
 }
 
 /// Whether pushes work, so that visits may be fewer: verified, and at least one came.
-pub(crate) fn works(subscription: &Subscription, now: Timestamp) -> bool {
+pub(crate) fn works(subscription: &HubSubscription, now: Timestamp) -> bool {
     subscription.state == PushState::Verified
         && is_live(subscription, now)
         && subscription.last_push.is_some()
@@ -249,11 +249,11 @@ mod tests {
         Timestamp::from_millis(1_800_000_000_000).plus(Duration::from_secs(s))
     }
 
-    fn hidden(text: &str) -> Hidden {
-        Hidden::new(text.to_owned())
+    fn hidden(text: &str) -> SecretText {
+        SecretText::new(text.to_owned())
     }
 
-    fn subscription() -> Subscription {
+    fn subscription() -> HubSubscription {
         begin(
             &hidden("https://hub.example/"),
             &hidden("http://a.example/"),
@@ -263,7 +263,7 @@ mod tests {
         )
     }
 
-    fn verified_one() -> Subscription {
+    fn verified_one() -> HubSubscription {
         let mut one = subscription();
         asking(&mut one, at(0));
         verified(&mut one, at(1), Some(24 * HOUR), MINUTE, 0.5);
@@ -403,15 +403,15 @@ mod tests {
         let source = |url: &str| Source::new(SourceId::try_new("a").unwrap(), FeedUrl::try_new(url).unwrap());
         let feed = source("https://example.org/feed");
         let link = |text: &str| Some(FeedUrl::try_new(text).unwrap());
-        let none = fetch::Links::default();
+        let none = fetch::HeaderLinks::default();
         let info = feed::FeedInfo {
             hub: Some("https://document.example/".to_owned()),
             self_url: Some("https://example.org/self".to_owned()),
             ..feed::FeedInfo::default()
         };
-        let said = |websub: &Option<Box<Websub>>| {
+        let said = |websub: &Option<Box<WebSubState>>| {
             let websub = websub.as_ref().unwrap();
-            let text = |hidden: &Option<Hidden>| hidden.as_ref().map(|h| h.reveal().to_owned());
+            let text = |hidden: &Option<SecretText>| hidden.as_ref().map(|h| h.reveal().to_owned());
             (text(&websub.hub), text(&websub.topic))
         };
         let wanted = |hub: &str, topic: &str| (Some(hub.to_owned()), Some(topic.to_owned()));
@@ -421,8 +421,10 @@ mod tests {
         assert_eq!(websub, None);
         discover(&mut websub, &feed, &none, Some(&info));
         assert_eq!(said(&websub), wanted("https://document.example/", "https://example.org/self"));
-        let head =
-            fetch::Links { hub: link("https://head.example/"), topic: link("https://example.org/head") };
+        let head = fetch::HeaderLinks {
+            hub: link("https://head.example/"),
+            topic: link("https://example.org/head"),
+        };
         discover(&mut websub, &feed, &head, Some(&info));
         assert_eq!(said(&websub), wanted("https://head.example/", "https://example.org/head"));
         discover(&mut websub, &feed, &none, None);
@@ -434,7 +436,7 @@ mod tests {
         discover(&mut websub, &feed, &none, Some(&feed::FeedInfo::default()));
         assert_eq!(websub, None);
 
-        let hub_only = fetch::Links { hub: link("https://head.example/"), topic: None };
+        let hub_only = fetch::HeaderLinks { hub: link("https://head.example/"), topic: None };
         discover(&mut websub, &feed, &hub_only, None);
         assert_eq!(said(&websub).1.as_deref(), Some("https://example.org/feed"));
         let mut websub = None;

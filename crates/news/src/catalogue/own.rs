@@ -16,8 +16,8 @@ use toml::{
     de::{DeString, DeTable, DeValue},
 };
 
-use super::{Fields, Reader};
-use crate::{Access, CredentialFile, FeedUrl, Safe, Source};
+use super::{CatalogueReader, Fields};
+use crate::{Access, CredentialFile, Escaped, FeedUrl, Source};
 
 /// The keys of this file.
 pub(super) const KEYS: [&str; 8] = [
@@ -68,7 +68,7 @@ fn is_token(name: &str) -> bool {
     !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || special(b))
 }
 
-impl Reader {
+impl CatalogueReader {
     /// Reads a key, if it is one of [`KEYS`].
     pub(super) fn own(
         &mut self,
@@ -120,7 +120,7 @@ impl Reader {
         for (key, value) in table {
             let name = key.get_ref().as_ref();
             if !is_token(name) {
-                self.complain(key.span(), format!("headers: `{}` is no name of a header", Safe(name)));
+                self.complain(key.span(), format!("headers: `{}` is no name of a header", Escaped(name)));
             } else if let Some(why) = reserved(&name.to_ascii_lowercase()) {
                 self.complain(key.span(), format!("headers: `{name}` cannot be set: {why}"));
             } else if headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
@@ -197,7 +197,7 @@ impl Reader {
     }
 }
 
-/// Writes what [`Reader::own`] reads.
+/// Writes what [`CatalogueReader::own`] reads.
 pub(super) fn write(source: &Source, line: &mut impl FnMut(&str, String)) {
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let Access { headers, credential, cookie_file, proxy, user_agent, tls_ca_file } = &source.access;

@@ -12,7 +12,7 @@ use daemon::config::{Config, Loaded};
 use news::Timestamp;
 use serde_json::{Map, Value, json};
 use tokio::{io::AsyncReadExt as _, process::Command, time::timeout};
-use wire::{ClientError, Endpoint, Peer};
+use wire::{ClientError, Endpoint, PeerClient};
 
 use super::archive::Archive;
 use crate::{
@@ -47,7 +47,8 @@ const ADMIN: [(&str, &str); 5] = [
 pub(super) fn configuration(archive: &mut Archive, loaded: &anyhow::Result<Loaded>) -> io::Result<()> {
     let shown = match loaded {
         Ok(loaded) => {
-            let value = |s: daemon::config::Shown| (s.key, json!({ "value": s.value, "origin": s.origin }));
+            let value =
+                |s: daemon::config::EffectiveValue| (s.key, json!({ "value": s.value, "origin": s.origin }));
             Ok(Value::Object(loaded.show().into_iter().map(value).collect()))
         }
         Err(complaints) => Err(format!("{complaints:#}")),
@@ -136,7 +137,7 @@ impl Desk {
             return Err(why.clone());
         }
         let endpoint = Endpoint::Socket(self.socket.clone());
-        let peer = Peer::try_new(endpoint).map_err(|error| error.to_string())?;
+        let peer = PeerClient::try_new(endpoint).map_err(|error| error.to_string())?;
         match peer.get(path, ANSWER_WITHIN, ANSWER_BYTES_MAX).await {
             Ok(answer) => Ok(String::from_utf8_lossy(&answer).into_owned()),
             Err(error) => {

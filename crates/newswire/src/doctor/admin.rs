@@ -236,7 +236,7 @@ pub(crate) async fn watch(socket: &Path) -> Part<Watch> {
 }
 
 /// The stacks as the process itself takes them.
-pub(crate) async fn stacks(socket: &Path) -> Result<stacks::Capture, String> {
+pub(crate) async fn stacks(socket: &Path) -> Result<stacks::StackDump, String> {
     ask(socket, "/stacks").await
 }
 

@@ -4,7 +4,7 @@
 use std::{collections::HashMap, path::Path};
 
 use serde::Serialize;
-use stacks::{Capture, Frame, Thread};
+use stacks::{StackDump, StackFrame, ThreadStack};
 
 use super::{
     admin::{self, Watch, Work},
@@ -28,7 +28,7 @@ pub(crate) struct Stacks {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Seen {
     #[serde(flatten)]
-    pub(crate) thread: Thread,
+    pub(crate) thread: ThreadStack,
     /// It waits for work.
     pub(crate) idle: bool,
     /// Its loop does not beat.
@@ -53,7 +53,7 @@ pub(crate) async fn take(pid: Option<i32>, socket: &Path, watch: Option<&Watch>)
         Some(_) => admin::stacks(socket).await,
         None => Err("its admin socket does not answer".to_owned()),
     };
-    let incomplete = |capture: &Capture| capture.threads.iter().any(|thread| thread.frames.is_empty());
+    let incomplete = |capture: &StackDump| capture.threads.iter().any(|thread| thread.frames.is_empty());
     match inside {
         Ok(mut capture) if incomplete(&capture) => {
             let outside = from_outside(pid).await.ok();
@@ -71,14 +71,14 @@ pub(crate) async fn take(pid: Option<i32>, socket: &Path, watch: Option<&Watch>)
     }
 }
 
-async fn from_outside(pid: Option<i32>) -> Result<Capture, String> {
+async fn from_outside(pid: Option<i32>) -> Result<StackDump, String> {
     let pid = pid.ok_or("its process is not known")?;
     let taken = tokio::task::spawn_blocking(move || stacks::of_process(pid)).await;
     taken.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 /// Threads that did not answer inside are taken from outside.
-fn fill_in(capture: &mut Capture, outside: Capture) {
+fn fill_in(capture: &mut StackDump, outside: StackDump) {
     let mut outside: HashMap<_, _> = outside.threads.into_iter().map(|thread| (thread.tid, thread)).collect();
     for thread in capture.threads.iter_mut().filter(|thread| thread.frames.is_empty()) {
         if let Some(better) = outside.remove(&thread.tid).filter(|better| !better.frames.is_empty()) {
@@ -87,14 +87,14 @@ fn fill_in(capture: &mut Capture, outside: Capture) {
     }
 }
 
-fn merge(capture: Capture, from: &'static str, watch: Option<&Watch>) -> Stacks {
+fn merge(capture: StackDump, from: &'static str, watch: Option<&Watch>) -> Stacks {
     let mut threads: Vec<_> = capture.threads.into_iter().map(|thread| see(thread, watch)).collect();
     threads.sort_by_key(|seen| (!seen.stalled, seen.idle, seen.work.is_none(), seen.thread.tid));
     let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Stacks { from, took_ms: millis(capture.took), longest_pause_ms: millis(capture.longest_pause), threads }
 }
 
-fn see(thread: Thread, watch: Option<&Watch>) -> Seen {
+fn see(thread: ThreadStack, watch: Option<&Watch>) -> Seen {
     let its_loop = watch.and_then(|watch| watch.loops.iter().find(|l| l.tid == thread.tid));
     let busy = watch.and_then(|watch| watch.threads.iter().find(|busy| busy.tid == thread.tid));
     let work = its_loop.and_then(|l| l.work.clone()).or_else(|| busy.and_then(|busy| busy.work.clone()));
@@ -107,7 +107,7 @@ fn see(thread: Thread, watch: Option<&Watch>) -> Seen {
 }
 
 /// `function at file:line`, as far as it is known.
-pub(crate) fn place(frame: &Frame) -> String {
+pub(crate) fn place(frame: &StackFrame) -> String {
     let mut place =
         frame.function.clone().unwrap_or_else(|| format!("{}+{:#x}", frame.module, frame.address));
     if let Some(file) = &frame.file {
@@ -123,8 +123,8 @@ pub(crate) fn place(frame: &Frame) -> String {
 mod tests {
     use super::*;
 
-    fn frame(function: Option<&str>, file: Option<&str>, line: Option<u32>) -> Frame {
-        Frame {
+    fn frame(function: Option<&str>, file: Option<&str>, line: Option<u32>) -> StackFrame {
+        StackFrame {
             address: 0x10,
             module: "newswire-gateway".into(),
             function: function.map(str::to_owned),
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn who_looks_at_the_others_is_not_to_blame_unless_stalled() {
-        let thread = |name: &str, tid| Thread {
+        let thread = |name: &str, tid| ThreadStack {
             tid,
             name: name.into(),
             state: 'R',
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_did_not_answer_inside_is_taken_from_outside() {
-        let thread = |tid, frames: Vec<Frame>| Thread {
+        let thread = |tid, frames: Vec<StackFrame>| ThreadStack {
             tid,
             name: "t".into(),
             state: 'S',
@@ -169,7 +169,7 @@ mod tests {
             frames,
             missing: None,
         };
-        let capture = |threads| Capture {
+        let capture = |threads| StackDump {
             pid: 1,
             threads,
             took: std::time::Duration::ZERO,

@@ -65,7 +65,7 @@ mod tests {
     use daemon::{
         admin::{Admin, serve},
         logs::Logs,
-        metrics::Metrics,
+        metrics::MetricsRegistry,
         watch::Watch,
     };
 
@@ -80,7 +80,7 @@ mod tests {
         let what = Admin {
             name: "testd",
             version: "1",
-            metrics: Metrics::new(),
+            metrics: MetricsRegistry::new(),
             watch: Watch::new(),
             status: std::sync::Arc::new(|| Value::Null),
             reloads: None,

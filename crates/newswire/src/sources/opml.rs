@@ -261,7 +261,7 @@ fn address(attributes: &Attributes) -> Result<FeedUrl, String> {
     };
     // Shown without its query, which may hold a key.
     FeedUrl::try_new(&url)
-        .map_err(|bad| format!("{}: {bad}", news::Safe(url.split('?').next().unwrap_or(&url))))
+        .map_err(|bad| format!("{}: {bad}", news::Escaped(url.split('?').next().unwrap_or(&url))))
 }
 
 fn distinct(words: impl Iterator<Item = String>) -> Vec<String> {

@@ -234,7 +234,7 @@ impl Stream {
     }
 
     /// The first block, which must be the event `stream`.
-    pub(super) async fn hello(&mut self) -> Result<wire::Hello, String> {
+    pub(super) async fn hello(&mut self) -> Result<wire::StreamOpened, String> {
         let message = self.next(OPEN_WITHIN).await?;
         if message.event.as_deref() != Some("stream") {
             return Err(format!("the first event is {:?} and not `stream`", message.event.as_deref()));

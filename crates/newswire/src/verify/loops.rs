@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use daemon::config::Config;
 use serde_json::{Value, json};
 use tokio::{net::UnixStream, time::timeout};
-use wire::{ClientError, Endpoint, Peer};
+use wire::{ClientError, Endpoint, PeerClient};
 
 use super::report::Check;
 
@@ -90,7 +90,7 @@ async fn see(socket: PathBuf) -> Seen {
         // Only a full queue lets a Unix socket wait.
         Err(_) => return Seen::Stuck(format!("{name} takes no connections")),
     }
-    let peer = match Peer::try_new(Endpoint::Socket(socket)) {
+    let peer = match PeerClient::try_new(Endpoint::Socket(socket)) {
         Ok(peer) => peer,
         Err(error) => return Seen::Absent(error.to_string()),
     };

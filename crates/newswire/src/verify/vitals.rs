@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use daemon::config::Config;
 use serde_json::Value;
 use url::Url;
-use wire::{Endpoint, Peer};
+use wire::{Endpoint, PeerClient};
 
 use super::gateway::Gateway;
 
@@ -19,7 +19,7 @@ pub(super) struct Vitals {
 
 struct Process {
     pid: u64,
-    admin: Peer,
+    admin: PeerClient,
 }
 
 /// One look; what cannot be had is nothing.
@@ -61,7 +61,7 @@ impl Vitals {
     }
 }
 
-async fn ask(admin: &Peer, path: &str) -> Option<Value> {
+async fn ask(admin: &PeerClient, path: &str) -> Option<Value> {
     let answer = admin.get(path, ANSWER_WITHIN, ANSWER_BYTES_MAX).await.ok()?;
     serde_json::from_slice(&answer).ok()
 }
@@ -69,7 +69,7 @@ async fn ask(admin: &Peer, path: &str) -> Option<Value> {
 async fn find(config: &Config, url: &Url) -> Result<Process, String> {
     let socket = config.daemon.run_dir.join("gateway-admin.sock");
     let port = url.port_or_known_default();
-    let admin = Peer::try_new(Endpoint::Socket(socket.clone())).map_err(|error| error.to_string())?;
+    let admin = PeerClient::try_new(Endpoint::Socket(socket.clone())).map_err(|error| error.to_string())?;
     let health = admin.get("/health", ANSWER_WITHIN, ANSWER_BYTES_MAX).await.map_err(|e| e.to_string())?;
     let health: Value = serde_json::from_slice(&health).map_err(|error| error.to_string())?;
     let pid = health["pid"].as_u64().ok_or_else(|| format!("{} tells no pid", socket.display()))?;

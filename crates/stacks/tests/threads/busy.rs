@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use stacks::{Capture, Inside, Thread};
+use stacks::{SelfSampler, StackDump, ThreadStack};
 
 const KINDS: &str = "STACKS_TEST_KINDS";
 
@@ -112,7 +112,7 @@ fn busy_process() {
         // As after a change of user: nobody but root may trace it any more.
         rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).unwrap();
     }
-    let inside = Inside::install().unwrap();
+    let inside = SelfSampler::install().unwrap();
     println!("\nready");
     for line in io::stdin().lock().lines() {
         match line.unwrap().as_str() {
@@ -188,7 +188,7 @@ impl Busy {
         answer.trim().to_owned()
     }
 
-    pub(crate) fn inside(&mut self) -> Capture {
+    pub(crate) fn inside(&mut self) -> StackDump {
         serde_json::from_str(&self.say("stacks")).unwrap()
     }
 
@@ -225,7 +225,7 @@ impl Drop for Busy {
     }
 }
 
-pub(crate) fn named<'a>(capture: &'a Capture, name: &str) -> &'a Thread {
+pub(crate) fn named<'a>(capture: &'a StackDump, name: &str) -> &'a ThreadStack {
     let thread = capture.threads.iter().find(|thread| thread.name == name);
     thread.unwrap_or_else(|| panic!("no thread {name} in {capture:#?}"))
 }

@@ -1,6 +1,6 @@
 use std::{sync::mpsc, thread, time::Duration};
 
-use stacks::Inside;
+use stacks::SelfSampler;
 
 use crate::{
     assert_places,
@@ -40,7 +40,7 @@ fn threads_that_end_meanwhile_are_no_error() {
 
 #[test]
 fn the_asking_thread_is_not_among_them_and_a_gone_one_is_nothing() {
-    let inside = Inside::install().unwrap();
+    let inside = SelfSampler::install().unwrap();
     let (tell, told) = mpsc::sync_channel(1);
     let short = thread::spawn(move || tell.send(rustix::thread::gettid().as_raw_nonzero().get()));
     let tid = told.recv().unwrap();
@@ -59,13 +59,13 @@ fn the_asking_thread_is_not_among_them_and_a_gone_one_is_nothing() {
 
 #[test]
 fn it_can_be_installed_again() {
-    Inside::install().unwrap();
-    Inside::install().unwrap();
+    SelfSampler::install().unwrap();
+    SelfSampler::install().unwrap();
 }
 
 #[test]
 fn many_may_ask_at_once() {
-    let inside = Inside::install().unwrap();
+    let inside = SelfSampler::install().unwrap();
     let (_keep, wait) = mpsc::sync_channel::<()>(1);
     let waiting = thread::Builder::new().name("waiting".to_owned()).spawn(move || wait.recv()).unwrap();
     let ask = || {

@@ -7,12 +7,12 @@ mod gdb;
 mod inside;
 mod outside;
 
-use stacks::Capture;
+use stacks::StackDump;
 
 use busy::{line_of, named};
 
 /// Each thread is where it was put: by function, file and line.
-fn assert_places(capture: &Capture, spins: bool) {
+fn assert_places(capture: &StackDump, spins: bool) {
     let mut places = vec![
         ("blocked", "blocked", "here it reads"),
         ("lock", "at_the_lock", "here it waits for the lock"),

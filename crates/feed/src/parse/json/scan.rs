@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 
 use crate::{
-    error::ReadError,
+    error::FeedError,
     limits::{DEPTH_MAX, ELEMENTS_MAX},
     scan::line_of,
 };
 
 /// Checks depth and number of values; escapes raw control characters within strings, and replaces halves of
 /// surrogate pairs that stand alone.
-pub(super) fn scan(text: &str) -> Result<Cow<'_, str>, ReadError> {
+pub(super) fn scan(text: &str) -> Result<Cow<'_, str>, FeedError> {
     let text = text.trim_start_matches('\u{feff}');
     let bytes = text.as_bytes();
     let (mut depth, mut values, mut at) = (0_usize, 0_usize, 0);
@@ -56,8 +56,8 @@ pub(super) fn scan(text: &str) -> Result<Cow<'_, str>, ReadError> {
     Ok(Cow::Owned(mended))
 }
 
-fn refuse(what: &'static str, max: usize, text: &str, offset: usize) -> ReadError {
-    ReadError::TooComplex { what, max, line: line_of(text, offset) }
+fn refuse(what: &'static str, max: usize, text: &str, offset: usize) -> FeedError {
+    FeedError::TooComplex { what, max, line: line_of(text, offset) }
 }
 
 fn control(byte: u8) -> &'static str {

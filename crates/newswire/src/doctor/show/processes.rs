@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stacks::Frame;
+use stacks::StackFrame;
 
 use super::{Page, ago, bytes};
 use crate::{
@@ -198,10 +198,10 @@ fn stack(page: &mut Page, seen: &Seen) {
     if let Some(why) = &thread.missing {
         page.missing("", why);
     }
-    let blamed = |frame: &&Frame| seen.culprit.as_deref() == Some(place(frame).as_str());
+    let blamed = |frame: &&StackFrame| seen.culprit.as_deref() == Some(place(frame).as_str());
     let culprit = thread.frames.iter().position(|frame| blamed(&frame)).map_or(0, |at| at + 2);
     let is_begin =
-        |frame: &Frame| frame.function.as_deref().is_some_and(|name| name.contains(BEGIN_OF_THREAD));
+        |frame: &StackFrame| frame.function.as_deref().is_some_and(|name| name.contains(BEGIN_OF_THREAD));
     let begin = thread.frames.iter().position(is_begin).unwrap_or(thread.frames.len());
     let shown = FRAMES_SHOWN.max(culprit).min(begin);
     for frame in thread.frames.iter().take(shown) {

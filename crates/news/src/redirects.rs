@@ -10,20 +10,20 @@ use crate::{FeedUrl, Timestamp};
 /// The permanent redirects of one source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Moves {
+pub struct RedirectState {
     /// Hash of the catalogue's address: all of this is forgotten when that one changes.
     pub home: u64,
     /// The address that is asked instead.
-    pub adopted: Option<Box<Adopted>>,
+    pub adopted: Option<Box<AdoptedRedirect>>,
     /// The one that the asked address redirects to for good, while it is not adopted.
-    pub seen: Option<Box<Sighting>>,
+    pub seen: Option<Box<ObservedRedirect>>,
 }
 
 /// An address that is asked instead of the catalogue's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Adopted {
+pub struct AdoptedRedirect {
     /// Where.
-    pub to: KeptUrl,
+    pub to: StoredUrl,
     /// Since when.
     pub since: Timestamp,
     /// Visits in a row that had no feed from it.
@@ -32,9 +32,9 @@ pub struct Adopted {
 
 /// A permanent redirect that is being watched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sighting {
+pub struct ObservedRedirect {
     /// Where to.
-    pub to: KeptUrl,
+    pub to: StoredUrl,
     /// Since when, without any other answer in between.
     pub first: Timestamp,
     /// How often.
@@ -44,9 +44,9 @@ pub struct Sighting {
 /// An address as it is dialled. It is stored with its secrets, and shown without them.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct KeptUrl(Box<str>);
+pub struct StoredUrl(Box<str>);
 
-impl KeptUrl {
+impl StoredUrl {
     /// Keeps an address.
     #[must_use]
     pub fn new(url: &FeedUrl) -> Self {
@@ -60,7 +60,7 @@ impl KeptUrl {
     }
 }
 
-impl fmt::Display for KeptUrl {
+impl fmt::Display for StoredUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.get() {
             Some(url) => url.fmt(f),
@@ -69,7 +69,7 @@ impl fmt::Display for KeptUrl {
     }
 }
 
-impl fmt::Debug for KeptUrl {
+impl fmt::Debug for StoredUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -82,10 +82,10 @@ mod tests {
     #[test]
     fn an_address_is_stored_with_its_secrets_and_shown_without() {
         let url = FeedUrl::try_new("https://example.org/feed?token=TOPSECRET").unwrap();
-        let kept = KeptUrl::new(&url);
+        let kept = StoredUrl::new(&url);
         assert_eq!(format!("{kept} {kept:?}"), format!("{url} {url}"));
         let json = serde_json::to_string(&kept).unwrap();
-        assert_eq!(serde_json::from_str::<KeptUrl>(&json).unwrap().get(), Some(url));
-        assert_eq!(KeptUrl("nonsense".into()).get(), None);
+        assert_eq!(serde_json::from_str::<StoredUrl>(&json).unwrap().get(), Some(url));
+        assert_eq!(StoredUrl("nonsense".into()).get(), None);
     }
 }

@@ -3,31 +3,31 @@
 use std::{fmt, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use news::{FeedUrl, Safe};
+use news::{Escaped, FeedUrl};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 use url::Url;
 
-use crate::{Failure, Links};
+use crate::{Failure, HeaderLinks};
 
 /// What one visit brought home. As JSON it is the `fetch` of `newswire check`, without any secret.
 #[derive(Clone, Debug)]
-pub struct Visit {
+pub struct FetchReport {
     /// The result.
-    pub answer: Answer,
+    pub answer: FetchResult,
     /// The last HTTP status; nothing when no server answered.
     pub code: Option<u16>,
     /// Whether validators were sent, so that a 304 was possible.
     pub is_conditional: bool,
     /// The redirects that were followed, in order.
-    pub hops: Vec<Hop>,
+    pub hops: Vec<RedirectHop>,
     /// Where the time went.
     pub timings: Timings,
     /// The headers of the last answer that matter to a visit, lower-case names, values cut at 1 KiB.
     pub headers: Vec<(String, String)>,
     /// What the head of the last answer links to. Not shown: the addresses may hold secrets.
-    pub links: Links,
+    pub links: HeaderLinks,
     /// How long the server says that its answer stays fresh (200 and 304).
-    pub cache: CacheLife,
+    pub cache: Freshness,
     /// How long the server asks us to stay away (`Retry-After` of a status from 400 on), uncapped.
     pub retry_after: Option<Duration>,
     /// Who answered last.
@@ -38,7 +38,7 @@ pub struct Visit {
 
 /// The result of a visit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum FetchResult {
     /// A complete document.
     Full(Full),
     /// We have it already (304). Validators that the answer carried replace ours; `None` keeps ours.
@@ -56,7 +56,7 @@ pub enum Answer {
     Failed(Failure),
 }
 
-impl Answer {
+impl FetchResult {
     /// Whether we have the feed now: it came, or we had it already.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
@@ -89,8 +89,8 @@ pub struct Full {
     pub etag: Option<String>,
     /// `Last-Modified`, byte for byte; nothing when it is longer than 1 KiB.
     pub last_modified: Option<String>,
-    /// Which address gave it in the end: [`crate::issuer`]. The validators are this address's alone.
-    pub issuer: u64,
+    /// Which address gave it in the end: [`crate::validator_key`]. The validators are this address's alone.
+    pub validator_key: u64,
     /// Where it came from in the end, for relative links; user name and password removed.
     pub url: Url,
     /// Only what is new since our validator (226, RFC 3229): an item that is not in it is not gone.
@@ -113,7 +113,7 @@ impl fmt::Debug for Full {
 
 /// A redirect that was followed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Hop {
+pub struct RedirectHop {
     /// 301, 302, 303, 307 or 308.
     pub code: u16,
     /// Who redirected.
@@ -122,7 +122,7 @@ pub struct Hop {
     pub to: FeedUrl,
 }
 
-impl Hop {
+impl RedirectHop {
     /// Whether the server says that the feed has moved for good (301, 308).
     #[must_use]
     pub fn is_permanent(&self) -> bool {
@@ -163,26 +163,26 @@ impl Serialize for Timings {
 
 /// How long an answer stays fresh, as its server says (RFC 9111, sections 4.2 and 5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CacheLife {
+pub struct Freshness {
     /// `max-age`, else `Expires` less `Date`; less `Age`. Nothing when the server says nothing, or that the answer
     /// is stale already. Uncapped.
     pub fresh_for: Option<Duration>,
 }
 
-impl Visit {
+impl FetchReport {
     /// A visit that came to nothing before anybody was asked.
     #[must_use]
-    pub fn unasked(failure: Failure) -> Self {
+    pub fn not_attempted(failure: Failure) -> Self {
         Self {
-            answer: Answer::Failed(failure),
+            answer: FetchResult::Failed(failure),
             // Nothing was asked for in full either.
             is_conditional: true,
             code: None,
             hops: Vec::new(),
             timings: Timings::default(),
             headers: Vec::new(),
-            links: Links::default(),
-            cache: CacheLife::default(),
+            links: HeaderLinks::default(),
+            cache: Freshness::default(),
             retry_after: None,
             remote: None,
             body_bytes: 0,
@@ -190,7 +190,7 @@ impl Visit {
     }
 }
 
-impl Serialize for Visit {
+impl Serialize for FetchReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut out = serializer.serialize_struct("Visit", 10)?;
         out.serialize_field("status", &self.code)?;
@@ -203,7 +203,7 @@ impl Serialize for Visit {
         out.serialize_field("remote", &self.remote)?;
         out.serialize_field("body_bytes", &self.body_bytes)?;
         let error = match &self.answer {
-            Answer::Failed(failure) => Some(failure),
+            FetchResult::Failed(failure) => Some(failure),
             _ => None,
         };
         out.serialize_field("error", &error)?;
@@ -215,6 +215,6 @@ struct Headers<'a>(&'a [(String, String)]);
 
 impl Serialize for Headers<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, value)| (name, Safe(value).to_string())))
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, Escaped(value).to_string())))
     }
 }

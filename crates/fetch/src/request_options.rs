@@ -14,9 +14,9 @@ use sha2::{Digest, Sha256};
 
 use crate::policy::{BadPolicy, Policy};
 
-/// How a source is asked. `Manner::default()` is how all the others are.
+/// How a source is asked. `RequestOptions::default()` is how all the others are.
 #[derive(Clone, Default)]
-pub struct Manner {
+pub struct RequestOptions {
     headers: HeaderMap,
     agent: Option<HeaderValue>,
     credential: Option<Credential>,
@@ -38,7 +38,7 @@ enum Credential {
 
 /// What cannot be sent. It names no value, since that may be a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadManner {
+pub enum InvalidOptions {
     /// Not a header.
     #[error("a header has a name or a value that HTTP does not allow")]
     Header,
@@ -56,24 +56,24 @@ pub enum BadManner {
     Agent,
 }
 
-impl Manner {
+impl RequestOptions {
     /// Adds a header.
     ///
     /// # Errors
-    /// [`BadManner::Header`].
-    pub fn with_header(mut self, name: &str, value: &str) -> Result<Self, BadManner> {
-        let name: HeaderName = name.parse().map_err(|_| BadManner::Header)?;
-        self.headers.insert(name, secret(value).ok_or(BadManner::Header)?);
+    /// [`InvalidOptions::Header`].
+    pub fn with_header(mut self, name: &str, value: &str) -> Result<Self, InvalidOptions> {
+        let name: HeaderName = name.parse().map_err(|_| InvalidOptions::Header)?;
+        self.headers.insert(name, secret(value).ok_or(InvalidOptions::Header)?);
         Ok(self)
     }
 
     /// Adds a user name and a password (RFC 7617), written `user:password`.
     ///
     /// # Errors
-    /// [`BadManner::Basic`].
-    pub fn with_basic(mut self, text: &str) -> Result<Self, BadManner> {
+    /// [`InvalidOptions::Basic`].
+    pub fn with_basic(mut self, text: &str) -> Result<Self, InvalidOptions> {
         let (user, password) =
-            text.split_once(':').filter(|_| !text.contains(char::is_control)).ok_or(BadManner::Basic)?;
+            text.split_once(':').filter(|_| !text.contains(char::is_control)).ok_or(InvalidOptions::Basic)?;
         self.credential = Some(Credential::Basic { user: user.to_owned(), password: password.to_owned() });
         Ok(self)
     }
@@ -81,10 +81,10 @@ impl Manner {
     /// Adds a bearer token (RFC 6750).
     ///
     /// # Errors
-    /// [`BadManner::Bearer`].
-    pub fn with_bearer(mut self, token: &str) -> Result<Self, BadManner> {
+    /// [`InvalidOptions::Bearer`].
+    pub fn with_bearer(mut self, token: &str) -> Result<Self, InvalidOptions> {
         if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(BadManner::Bearer);
+            return Err(InvalidOptions::Bearer);
         }
         self.credential = Some(Credential::Bearer(token.to_owned()));
         Ok(self)
@@ -93,9 +93,9 @@ impl Manner {
     /// Adds cookies, as they stand in a request. Nothing that the server sets is ever kept.
     ///
     /// # Errors
-    /// [`BadManner::Cookie`].
-    pub fn with_cookie(mut self, cookie: &str) -> Result<Self, BadManner> {
-        let value = secret(cookie).filter(|_| cookie.contains('=')).ok_or(BadManner::Cookie)?;
+    /// [`InvalidOptions::Cookie`].
+    pub fn with_cookie(mut self, cookie: &str) -> Result<Self, InvalidOptions> {
+        let value = secret(cookie).filter(|_| cookie.contains('=')).ok_or(InvalidOptions::Cookie)?;
         self.headers.insert(COOKIE, value);
         Ok(self)
     }
@@ -103,10 +103,10 @@ impl Manner {
     /// Calls us something else than [`crate::Policy::user_agent`].
     ///
     /// # Errors
-    /// [`BadManner::Agent`].
-    pub fn with_agent(mut self, agent: &str) -> Result<Self, BadManner> {
+    /// [`InvalidOptions::Agent`].
+    pub fn with_agent(mut self, agent: &str) -> Result<Self, InvalidOptions> {
         let value = HeaderValue::from_str(agent).ok().filter(|value| value.to_str().is_ok());
-        self.agent = Some(value.ok_or(BadManner::Agent)?);
+        self.agent = Some(value.ok_or(InvalidOptions::Agent)?);
         Ok(self)
     }
 
@@ -197,7 +197,7 @@ fn secret(text: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
-impl fmt::Debug for Manner {
+impl fmt::Debug for RequestOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Manner")
             .field("headers", &self.headers.len())
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn the_fingerprint_changes_with_every_secret_and_with_nothing_else() {
-        let plain = Manner::default();
+        let plain = RequestOptions::default();
         assert_eq!(plain.fingerprint(), 0);
         let proxied = plain.clone().with_proxy(FeedUrl::try_new("http://proxy.example:3128").unwrap());
         assert_eq!(proxied.fingerprint(), 0, "another way to the same answer");
@@ -227,13 +227,13 @@ mod tests {
             plain.clone().with_header("x-a", "b").unwrap(),
             plain.clone().with_agent("a").unwrap(),
         ];
-        let prints: std::collections::BTreeSet<_> = all.iter().map(Manner::fingerprint).collect();
+        let prints: std::collections::BTreeSet<_> = all.iter().map(RequestOptions::fingerprint).collect();
         assert_eq!(prints.len(), all.len());
     }
 
     #[test]
     fn nothing_secret_is_shown() {
-        let manner = Manner::default().with_basic("user:TOPSECRET").unwrap();
+        let manner = RequestOptions::default().with_basic("user:TOPSECRET").unwrap();
         let manner = manner.with_cookie("a=TOPSECRET").unwrap().with_header("x-key", "TOPSECRET").unwrap();
         let manner = manner.with_proxy(FeedUrl::try_new("http://u:TOPSECRET@proxy.example").unwrap());
         assert!(!format!("{manner:?}").contains("TOPSECRET"), "{manner:?}");
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_sent_is_refused() {
-        let manner = Manner::default;
+        let manner = RequestOptions::default;
         assert!(manner().with_basic("no colon").is_err());
         assert!(manner().with_basic("a:b\nc").is_err());
         assert!(manner().with_bearer("two words").is_err());

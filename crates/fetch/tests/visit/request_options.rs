@@ -1,17 +1,19 @@
 //! Sources that are asked in a manner of their own.
 
-use fetch::{Answer, FailureClass, Manner, Policy, Request, Visit, Visitor, issuer};
+use fetch::{
+    FailureClass, FetchReport, FetchResult, Policy, RequestOptions, VisitRequest, Visitor, validator_key,
+};
 use news::{FeedUrl, Timestamp};
 
 use crate::{NOW_MS, class, full, origin::*, policy, visitor};
 
-fn request(url: &FeedUrl) -> Request<'_> {
-    Request::new(url, Timestamp::from_millis(NOW_MS))
+fn request(url: &FeedUrl) -> VisitRequest<'_> {
+    VisitRequest::new(url, Timestamp::from_millis(NOW_MS))
 }
 
-async fn visit_as(visitor: &Visitor, url: &str, manner: &Manner) -> Visit {
+async fn visit_as(visitor: &Visitor, url: &str, manner: &RequestOptions) -> FetchReport {
     let url = FeedUrl::try_new(url).unwrap();
-    visitor.visit(&Request { manner: Some(manner), ..request(&url) }).await
+    visitor.visit(&VisitRequest { manner: Some(manner), ..request(&url) }).await
 }
 
 #[tokio::test]
@@ -19,7 +21,7 @@ async fn what_a_source_sends_of_its_own_never_reaches_another_host() {
     let other = Origin::always(answer("200 OK", "", "<rss/>")).await;
     let away = other.url("/");
     let origin = Origin::start(move |_| redirect(301, &away)).await;
-    let manner = Manner::default().with_header("X-Key", "TOPSECRET").unwrap();
+    let manner = RequestOptions::default().with_header("X-Key", "TOPSECRET").unwrap();
     let manner = manner.with_cookie("session=TOPSECRET").unwrap().with_agent("example/1").unwrap();
     for manner in [manner.clone().with_basic("user:TOPSECRET"), manner.with_bearer("TOPSECRET")] {
         full(visit_as(&visitor(), &origin.url("/"), &manner.unwrap()).await);
@@ -45,7 +47,7 @@ async fn a_proxy_is_the_one_private_hop_and_the_rest_is_still_guarded() {
     // Nothing private is allowed here, not even the proxy's own address.
     let visitor = Visitor::try_new(Policy { allow: Vec::new(), ..policy() }).unwrap();
     let with_password = proxy.url("/").replace("//", "//user:TOPSECRET@");
-    let manner = Manner::default().with_proxy(FeedUrl::try_new(&with_password).unwrap());
+    let manner = RequestOptions::default().with_proxy(FeedUrl::try_new(&with_password).unwrap());
     // The proxy looks names up, so this one needs no resolver here.
     full(visit_as(&visitor, "http://feed.invalid/rss", &manner).await);
     let asked = proxy.requests().concat();
@@ -71,7 +73,7 @@ async fn a_proxy_is_the_one_private_hop_and_the_rest_is_still_guarded() {
 #[tokio::test]
 async fn a_proxy_cannot_be_used_to_reach_what_a_redirect_must_not_name() {
     let proxy = Origin::always(redirect(302, "http://10.0.0.1/secret")).await;
-    let manner = Manner::default().with_proxy(FeedUrl::try_new(&proxy.url("/")).unwrap());
+    let manner = RequestOptions::default().with_proxy(FeedUrl::try_new(&proxy.url("/")).unwrap());
     let visit = visit_as(&visitor(), "http://feed.invalid/", &manner).await;
     assert_eq!((class(&visit), proxy.accepts()), (FailureClass::BlockedAddress, 1));
 }
@@ -82,8 +84,8 @@ async fn a_source_may_have_a_longer_or_a_shorter_body_than_the_others() {
     let visitor = Visitor::try_new(Policy { body_bytes_max: 2000, ..policy() }).unwrap();
     let url = FeedUrl::try_new(&origin.url("/")).unwrap();
     for (body_bytes_max, fits) in [(None, false), (Some(2999), false), (Some(3000), true)] {
-        let visit = visitor.visit(&Request { body_bytes_max, ..request(&url) }).await;
-        assert_eq!(matches!(visit.answer, Answer::Full(_)), fits, "{body_bytes_max:?}");
+        let visit = visitor.visit(&VisitRequest { body_bytes_max, ..request(&url) }).await;
+        assert_eq!(matches!(visit.answer, FetchResult::Full(_)), fits, "{body_bytes_max:?}");
     }
 }
 
@@ -95,13 +97,13 @@ async fn a_validator_is_sent_to_the_address_that_issued_it_and_to_no_other() {
     })
     .await;
     let url = FeedUrl::try_new(&origin.url("/feed")).unwrap();
-    let today = issuer(&FeedUrl::try_new(&origin.url("/today")).unwrap());
-    let conditional = Request { etag: Some("\"v1\""), issuer: Some(today), ..request(&url) };
+    let today = validator_key(&FeedUrl::try_new(&origin.url("/today")).unwrap());
+    let conditional = VisitRequest { etag: Some("\"v1\""), validator_key: Some(today), ..request(&url) };
     let visit = visitor().visit(&conditional).await;
     assert_eq!(visit.answer.as_str(), "not-modified");
     let sent: Vec<_> = origin.requests().iter().map(|r| r.to_lowercase().contains("if-none-match")).collect();
     assert_eq!(sent, [false, true]);
-    let of_another = Request { issuer: Some(today ^ 1), ..conditional };
+    let of_another = VisitRequest { validator_key: Some(today ^ 1), ..conditional };
     assert_eq!(
         class(&visitor().visit(&of_another).await),
         FailureClass::BadHttp,
