@@ -2,17 +2,17 @@
 
 use daemon::{config::Config, findings::Findings};
 
-use crate::{operator::Operator, readers::Readers};
+use crate::auth::{authenticator::Authenticator, operator::OperatorToken};
 
 /// What is wrong with the files that the configuration names. Reads them and does nothing else.
 #[must_use]
 pub fn check(config: &Config) -> Findings {
     let gateway = &config.gateway;
     let mut findings = Findings::default();
-    if let Err(error) = Operator::load(gateway.operator_token_file.as_deref()) {
+    if let Err(error) = OperatorToken::load(gateway.operator_token_file.as_deref()) {
         findings.complain(&format!("{error:#}"));
     }
-    if let Err(bad) = Readers::load(gateway) {
+    if let Err(bad) = Authenticator::load(gateway) {
         findings.complain(&bad.to_string());
     }
     // A set of JSON Web Keys holds public ones only.

@@ -23,12 +23,12 @@ const HOG: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mi
 
 /// What the threads of the pool wait for.
 static POOL: Mutex<()> = Mutex::new(());
-static WORKERS: LazyLock<DrillQueue<Harm>> = LazyLock::new(DrillQueue::new);
+static WORKERS: LazyLock<DrillQueue<WorkerDrill>> = LazyLock::new(DrillQueue::new);
 static ARBITER: LazyLock<DrillQueue<Duration>> = LazyLock::new(DrillQueue::new);
 static LOCK: Mutex<()> = Mutex::new(());
 
 #[derive(Clone, Copy, Debug)]
-enum Harm {
+enum WorkerDrill {
     Block(Duration),
     Starve(Duration),
 }
@@ -38,8 +38,8 @@ pub(crate) fn offer_all() {
     actix_web::rt::spawn(ARBITER.clone().attend(async |time| {
         black_box(block_an_arbiter(time));
     }));
-    offer("block-worker", |time| WORKERS.post(Harm::Block(time)));
-    offer("starve-worker", |time| WORKERS.post(Harm::Starve(time)));
+    offer("block-worker", |time| WORKERS.post(WorkerDrill::Block(time)));
+    offer("starve-worker", |time| WORKERS.post(WorkerDrill::Starve(time)));
     offer("block-arbiter", |time| ARBITER.post(time));
     offer("leak-descriptors", leak_descriptors);
     offer("clock-jump", jump_clock);
@@ -53,12 +53,12 @@ pub(crate) fn offer_all() {
 }
 
 /// Call it on each worker's loop.
-pub(crate) fn attend_worker() {
+pub(crate) fn run_worker_drills() {
     actix_web::rt::spawn(WORKERS.clone().attend(async |harm| match harm {
-        Harm::Block(time) => {
+        WorkerDrill::Block(time) => {
             black_box(block_a_worker(time));
         }
-        Harm::Starve(time) => {
+        WorkerDrill::Starve(time) => {
             let (until, endings) = (Instant::now() + time, drill::endings());
             while Instant::now() < until && drill::endings() == endings {
                 black_box(starve_a_worker(HOG.0));

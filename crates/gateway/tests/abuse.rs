@@ -231,7 +231,7 @@ async fn read_drop_by_drop(mut client: stage::Client) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn b03_a_drip_reader_is_ended_and_neither_a_quiet_nor_a_fast_one() {
-    let limits = Limits { pace: SECOND, ..Limits::default() };
+    let limits = Limits { throughput_window: SECOND, ..Limits::default() };
     let (gateway, daemon, _serving) = stage(limits, |_| ()).await;
     let mut fast = gateway.stream("?snapshot=0", "").await;
     let mut quiet = gateway.stream("?snapshot=0&source=nobody", "").await;
