@@ -883,8 +883,8 @@ async fn b21_every_wrong_token_is_answered_alike() {
     }
     assert_eq!(answers.len(), 1, "{answers:?}");
     // Time cannot be measured here; that hashes are compared in constant time is a matter of the code.
-    assert!(include_str!("../src/operator.rs").contains("TokenHash::of(shown).is(&token)"));
-    assert!(include_str!("../src/bearer.rs").contains("self.0.ct_eq(&other.0).into()"));
+    assert!(include_str!("../src/auth/operator.rs").contains("TokenHash::of(presented).is(&token)"));
+    assert!(include_str!("../src/auth/bearer.rs").contains("self.0.ct_eq(&other.0).into()"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

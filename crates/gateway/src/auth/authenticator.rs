@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_stays_as_long_as_its_token_grants_the_same() {
+    fn a_reader_stays_authorised_while_its_token_grants_the_same() {
         use actix_web::http::header::{AUTHORIZATION, HeaderValue};
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("tokens.toml");
@@ -217,26 +217,26 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer desk-token-0123456789"));
         let desk = before.authorise(&headers, Timestamp::from_millis(0)).unwrap();
-        let anybody = Authenticator::default().authorise(&headers, Timestamp::from_millis(0)).unwrap();
-        assert!(load(&[("desk", "[\"sport\"]")]).still_authorised(&desk), "another one was removed");
+        let anonymous = Authenticator::default().authorise(&headers, Timestamp::from_millis(0)).unwrap();
+        assert!(load(&[("desk", "[\"sport\"]")]).still_authorised(&desk), "another token was removed");
         assert!(!load(&[("chief", "\"all\"")]).still_authorised(&desk), "it was removed");
         assert!(!load(&[("desk", "[\"culture\"]")]).still_authorised(&desk), "it grants something else");
-        assert!(!before.still_authorised(&anybody), "from now on readers are asked who they are");
-        assert!(Authenticator::default().still_authorised(&desk), "nobody is asked any more");
+        assert!(!before.still_authorised(&anonymous), "tokens are required now");
+        assert!(Authenticator::default().still_authorised(&desk), "tokens are no longer required");
     }
 
     #[test]
-    fn nothing_of_a_file_stands_in_a_debug_output() {
+    fn debug_output_has_nothing_of_a_token_file() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("tokens.toml");
         let text = "[[token]]\nname = \"desk\"\ntoken = \"desk-token-0123456789\"\ncategories = \"all\"\n";
         std::fs::write(&file, text).unwrap();
         let gateway = config::Gateway { read_tokens_file: Some(file), ..config::Gateway::default() };
-        let readers = Authenticator::load(&gateway).unwrap();
-        let shown = format!("{readers:?}");
+        let authenticator = Authenticator::load(&gateway).unwrap();
+        let shown = format!("{authenticator:?}");
         assert!(shown.contains("TokenHash(…)") && !shown.contains("desk-token"), "{shown}");
         assert!(
-            readers.is_enabled() && !Authenticator::load(&config::Gateway::default()).unwrap().is_enabled()
+            authenticator.is_enabled() && !Authenticator::load(&config::Gateway::default()).unwrap().is_enabled()
         );
     }
 }

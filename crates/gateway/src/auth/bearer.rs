@@ -1,5 +1,5 @@
-//! A token that a client shows, the operator's or a reader's: where it may stand, how long it may be, and how it is
-//! compared. It is never kept, only its hash is, and never shown again.
+//! A token that a client presents, the operator's or a reader's: where it may be, how long it may be, and how it is
+//! compared. Only its hash is stored, and it is never repeated.
 
 use std::fmt;
 
@@ -9,13 +9,13 @@ use subtle::ConstantTimeEq as _;
 
 /// Longest token, in bytes.
 pub(crate) const TOKEN_BYTES_MAX: usize = 4096;
-/// Shortest that we take from a file: 16 characters of base64 are 96 bits.
+/// Shortest token that is accepted in a file: 16 characters of base64 are 96 bits.
 pub(crate) const TOKEN_BYTES_MIN: usize = 16;
 
-/// Names under which tokens are put into addresses, where histories and the logs of proxies keep them.
+/// Parameters by which clients put tokens into URLs, where browser histories and the logs of proxies keep them.
 const NAMES_IN_QUERIES: [&str; 5] = ["token", "access_token", "api_key", "authorization", "newswire_read"];
 
-/// A token as its SHA-256: comparing hashes in constant time tells nothing of it, not even its length.
+/// A token as its SHA-256: comparing hashes in constant time reveals nothing of it, not even its length.
 #[derive(Clone, Copy)]
 pub(crate) struct TokenHash([u8; 32]);
 
@@ -36,13 +36,13 @@ impl TokenHash {
         Some(Self(hash))
     }
 
-    /// Whether it is the hash of the same token; takes as long whether it is or not.
+    /// Whether it is the hash of the same token; in constant time.
     pub(crate) fn is(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
     }
 
-    /// Its first eight bytes, by which a place among many hashes may be looked up: whoever learns them from the time
-    /// that takes is no nearer to a token.
+    /// Its first eight bytes, for a lookup among many hashes: a client that learns them from the time of the lookup is no
+    /// nearer to the token.
     pub(crate) fn prefix(&self) -> u64 {
         self.0[..8].iter().fold(0, |prefix, byte| prefix << 8 | u64::from(*byte))
     }
@@ -54,13 +54,12 @@ impl fmt::Debug for TokenHash {
     }
 }
 
-/// What a request shows in one place.
+/// What a request has in one header.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PresentedToken<'r> {
-    /// No token.
-    Missing,
+        Missing,
     One(&'r [u8]),
-    /// Several: whoever smuggled the second one in must not decide which counts.
+    /// Several: a client that injects a second one must not decide which counts.
     Several,
 }
 
@@ -73,7 +72,7 @@ impl<'r> PresentedToken<'r> {
         }
     }
 
-    /// `Authorization: Bearer` (RFC 6750 §2.1). Another scheme is none of our business: a proxy may have asked for it.
+    /// `Authorization: Bearer` (RFC 6750 §2.1). Other schemes are ignored: a proxy may have requested them.
     pub(crate) fn from_authorization(headers: &'r HeaderMap) -> Self {
         let bearer = |header: &'r [u8]| {
             let space = header.iter().position(|b| *b == b' ').unwrap_or(header.len());
@@ -94,7 +93,7 @@ impl<'r> PresentedToken<'r> {
     }
 }
 
-/// Whether a query carries something that looks like a token.
+/// Whether a query has a parameter that looks like a token.
 pub(crate) fn is_in_query(query: &str) -> bool {
     let is_token = |name: &str| NAMES_IN_QUERIES.iter().any(|known| known.eq_ignore_ascii_case(name));
     !query.is_empty() && url::form_urlencoded::parse(query.as_bytes()).any(|(name, _)| is_token(&name))
@@ -107,31 +106,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_stands_in_one_place_and_once() {
-        let shown = |name: &'static str, values: &[&'static str]| {
+    fn a_token_is_found_in_its_header_and_only_once() {
+        let token = |name: &'static str, values: &[&'static str]| {
             let request = values.iter().fold(TestRequest::default(), |r, v| r.append_header((name, *v)));
             let request = request.to_http_request();
             let headers = request.headers();
-            let shown = match name {
+            let presented = match name {
                 "cookie" => PresentedToken::from_cookie(headers, "newswire_read"),
                 _ => PresentedToken::from_authorization(headers),
             };
-            match shown {
+            match presented {
                 PresentedToken::Missing => None,
                 PresentedToken::One(token) => Some(String::from_utf8(token.to_vec()).unwrap()),
                 PresentedToken::Several => Some("(several)".to_owned()),
             }
         };
         let several = Some("(several)".to_owned());
-        assert_eq!(shown("authorization", &["bearer  abc "]), Some("abc".to_owned()));
-        assert_eq!(shown("authorization", &["Bearer"]), Some(String::new()), "an empty one is one, too");
-        assert_eq!(shown("authorization", &["Basic abc"]), None);
-        assert_eq!(shown("authorization", &["Basic abc", "Bearer d"]), Some("d".to_owned()));
-        assert_eq!(shown("authorization", &["Bearer abc", "Bearer abc"]), several);
-        assert_eq!(shown("cookie", &["a=b; newswire_read=x=y; c"]), Some("x=y".to_owned()));
-        assert_eq!(shown("cookie", &["xnewswire_read=a", "newswire_reader=b", "newswire_read"]), None);
-        assert_eq!(shown("cookie", &["newswire_read=a;newswire_read=b"]), several);
-        assert_eq!(shown("cookie", &["newswire_read=a", "newswire_read=b"]), several);
+        assert_eq!(token("authorization", &["bearer  abc "]), Some("abc".to_owned()));
+        assert_eq!(token("authorization", &["Bearer"]), Some(String::new()), "an empty token counts");
+        assert_eq!(token("authorization", &["Basic abc"]), None);
+        assert_eq!(token("authorization", &["Basic abc", "Bearer d"]), Some("d".to_owned()));
+        assert_eq!(token("authorization", &["Bearer abc", "Bearer abc"]), several);
+        assert_eq!(token("cookie", &["a=b; newswire_read=x=y; c"]), Some("x=y".to_owned()));
+        assert_eq!(token("cookie", &["xnewswire_read=a", "newswire_reader=b", "newswire_read"]), None);
+        assert_eq!(token("cookie", &["newswire_read=a;newswire_read=b"]), several);
+        assert_eq!(token("cookie", &["newswire_read=a", "newswire_read=b"]), several);
     }
 
     #[test]
@@ -149,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_in_a_query_is_noticed_however_it_is_written() {
+    fn a_token_in_a_query_is_found_however_it_is_written() {
         for query in ["token=x", "a=b&access_token", "%74oken=x", "Access_Token=x", "newswire_read="] {
             assert!(is_in_query(query), "{query}");
         }

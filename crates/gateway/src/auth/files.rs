@@ -1,11 +1,10 @@
-//! Reading the two files that say who may read, with every complaint about them at once. Nothing that stands in them
-//! is repeated in a complaint: it may be a token.
+//! Reads the two files that say who may read. No complaint repeats anything from them: it may be a token.
 
 use std::{fs, io::Read as _, path::Path};
 
 use daemon::config::Complaint;
 
-/// A file of the configuration: the key that names it, and where it is.
+/// A file that the configuration names.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AuthFile<'p> {
     pub(super) key: &'static str,
@@ -13,20 +12,23 @@ pub(super) struct AuthFile<'p> {
 }
 
 impl AuthFile<'_> {
-    /// Its text, of at most so many bytes.
-    #[expect(clippy::disallowed_methods, reason = "before the loops begin")]
+    /// Reads the file, of at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// If it cannot be read, is too large or is not UTF-8.
+    #[expect(clippy::disallowed_methods, reason = "before the event loops start")]
     pub(super) fn text(self, bytes_max: u64) -> Result<String, Complaint> {
         let mut bytes = Vec::new();
         fs::File::open(self.path)
             .and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes))
             .map_err(|error| self.complaint(None, format!("cannot read the file: {error}")))?;
         if bytes.len() as u64 > bytes_max {
-            return Err(self.complaint(None, format!("has more than {bytes_max} bytes")));
+            return Err(self.complaint(None, format!("larger than {bytes_max} bytes")));
         }
-        String::from_utf8(bytes).map_err(|_| self.complaint(None, "is not UTF-8".to_owned()))
+        String::from_utf8(bytes).map_err(|_| self.complaint(None, "not UTF-8".to_owned()))
     }
 
-    /// Something wrong with it, at a line where one is known.
+    /// A complaint about the file, with a line if one is known.
     pub(super) fn complaint(self, line: Option<usize>, message: String) -> Complaint {
         let path = self.path.display();
         let place = line.map_or_else(|| path.to_string(), |line| format!("{path}:{line}"));

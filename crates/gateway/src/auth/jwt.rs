@@ -1,8 +1,8 @@
-//! JSON Web Tokens: `gateway.jwks_file`, the public keys of whoever issues them (RFC 7517), and what of a token is
-//! believed (RFC 7519, RFC 8725).
+//! JSON Web Tokens: `gateway.jwks_file` has the issuers' public keys (RFC 7517), and this file the rules by which a
+//! token is accepted (RFC 7519, RFC 8725).
 //!
-//! The key decides which algorithms it is good for, the token only which key: `none`, a shared secret and a key inside
-//! a token are no way in. Nothing is fetched. ClaimRules are looked at once the signature is right, and not before.
+//! The key decides which algorithms it may be used with, the token only which key: `none`, a shared secret and a key
+//! inside a token are never accepted. Nothing is fetched. Claims are read after the signature was verified.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -30,26 +30,26 @@ const KEYS_MAX: usize = 64;
 const FILE_BYTES_MAX: u64 = 256 * 1024;
 /// How far the clocks of issuer and gateway may be apart.
 const LEEWAY: Duration = Duration::from_secs(60);
-/// What ring verifies with, in bits.
+/// Key sizes that ring accepts, in bits.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// What is asked of a token beside its signature.
+/// What a token must claim, in addition to its signature.
 #[derive(Clone, Debug)]
 pub(super) struct ClaimRules {
     pub(super) issuer: Option<String>,
     pub(super) audience: Option<String>,
     /// The claim with the categories: by this name, else by its parts between the dots.
     pub(super) categories: String,
-    /// Everybody's, added to those.
+    /// The public categories, added to those.
     pub(super) public: Vec<String>,
 }
 
-/// The keys of the file, and how tokens are judged.
+/// The keys of the file, and the rules for claims.
 #[derive(Clone, Debug)]
 pub(super) struct JwtKeys {
     keys: Vec<JwtKey>,
     claims: ClaimRules,
-    /// Of the file and the claim rules.
+    /// Of the file and the rules.
     config_hash: u64,
 }
 
@@ -80,7 +80,7 @@ impl JwtKeys {
         Self { keys, claims, config_hash: 0 }
     }
 
-    /// Another one, where another token may be believed.
+    /// Changes whenever other tokens may be accepted.
     pub(super) fn config_hash(&self) -> u64 {
         self.config_hash
     }
@@ -88,19 +88,19 @@ impl JwtKeys {
     /// What a token grants.
     ///
     /// # Errors
-    /// Why it is not believed.
+    /// Why it is not accepted.
     pub(super) fn verify(&self, token: &[u8], now: Timestamp) -> Result<TokenGrant, AuthError> {
         let header = decode_header(token).map_err(|_| AuthError::Malformed)?;
         if header.crit.is_some() {
-            // Something that must be understood, and is not (RFC 7515 §4.1.11).
+            // An extension that must be understood, and is not (RFC 7515 §4.1.11).
             return Err(AuthError::Malformed);
         }
         let key = self.key(header.kid.as_deref()).ok_or(AuthError::Unknown)?;
         if !key.algorithms.contains(&header.alg) {
             return Err(AuthError::Algorithm);
         }
-        let wanted = self.validation(header.alg);
-        let token = decode::<Map<String, Value>>(token, &key.key, &wanted).map_err(|e| refusal(e.kind()))?;
+        let validation = self.validation(header.alg);
+        let token = decode::<Map<String, Value>>(token, &key.key, &validation).map_err(|e| auth_error(e.kind()))?;
         let expires = instant(&token.claims, "exp")?.ok_or(AuthError::Malformed)?.plus(LEEWAY);
         if expires <= now {
             return Err(AuthError::Expired);
@@ -111,7 +111,7 @@ impl JwtKeys {
         Ok(TokenGrant { scope: self.scope(&token.claims)?, expires: Some(expires) })
     }
 
-    /// By its id; a token that names none can only mean the only one.
+    /// By its id; a token without a key id means the only key.
     fn key(&self, id: Option<&str>) -> Option<&JwtKey> {
         match (id, &*self.keys) {
             (Some(id), keys) => keys.iter().find(|key| key.id.as_deref() == Some(id)),
@@ -120,26 +120,26 @@ impl JwtKeys {
         }
     }
 
-    /// What `jsonwebtoken` is to look at. Times are not its business: it would ask the system's clock.
+    /// What `jsonwebtoken` checks. Times are left out: it would use the system's clock.
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let ClaimRules { issuer, audience, .. } = &self.claims;
-        let mut wanted = Validation::new(algorithm);
-        (wanted.validate_exp, wanted.validate_nbf) = (false, false);
+        let mut validation = Validation::new(algorithm);
+        (validation.validate_exp, validation.validate_nbf) = (false, false);
         let mut required = vec!["exp"];
         if let Some(issuer) = issuer {
-            wanted.set_issuer(&[issuer]);
+            validation.set_issuer(&[issuer]);
             required.push("iss");
         }
-        // Without one of ours, a token that names an audience is for somebody else (RFC 7519 §4.1.3).
+        // If none is configured, a token with an audience is for another service (RFC 7519 §4.1.3).
         if let Some(audience) = audience {
-            wanted.set_audience(&[audience]);
+            validation.set_audience(&[audience]);
             required.push("aud");
         }
-        wanted.set_required_spec_claims(&required);
-        wanted
+        validation.set_required_spec_claims(&required);
+        validation
     }
 
-    /// Nothing for everything.
+    /// `None` for everything.
     fn scope(&self, claims: &Map<String, Value>) -> Result<Option<Arc<CategoryScope>>, AuthError> {
         match claim(claims, &self.claims.categories) {
             Some(Value::String(all)) if all == "all" => Ok(None),
@@ -171,7 +171,7 @@ fn instant(claims: &Map<String, Value>, name: &str) -> Result<Option<Timestamp>,
     Ok(Some(Timestamp::from_millis(ms)))
 }
 
-fn refusal(error: &ErrorKind) -> AuthError {
+fn auth_error(error: &ErrorKind) -> AuthError {
     match error {
         ErrorKind::InvalidSignature => AuthError::Signature,
         ErrorKind::InvalidAudience => AuthError::Audience,
@@ -182,33 +182,33 @@ fn refusal(error: &ErrorKind) -> AuthError {
     }
 }
 
-/// The keys that can be used; each complaint with a line, if one is known.
+/// The usable keys, or complaints, each with a line if one is known.
 fn parse(text: &str) -> Result<Vec<JwtKey>, Vec<(Option<usize>, String)>> {
     let document: Value = serde_json::from_str(text)
-        .map_err(|error| vec![(Some(error.line()), "is not JSON here".to_owned())])?;
+        .map_err(|error| vec![(Some(error.line()), "not valid JSON".to_owned())])?;
     let whole = |message: String| vec![(None, message)];
     let listed = document.get("keys").and_then(Value::as_array);
-    let listed = listed.ok_or_else(|| whole("is no JWK set: {\"keys\":[…]} is wanted".to_owned()))?;
+    let listed = listed.ok_or_else(|| whole("not a JWK set; expected {\"keys\":[…]}".to_owned()))?;
     if listed.len() > KEYS_MAX {
-        return Err(whole(format!("{} keys are more than {KEYS_MAX}", listed.len())));
+        return Err(whole(format!("has {} keys, more than {KEYS_MAX}", listed.len())));
     }
-    let (mut keys, mut complaints, mut met) = (Vec::new(), Vec::new(), HashSet::new());
+    let (mut keys, mut complaints, mut ids) = (Vec::new(), Vec::new(), HashSet::new());
     for (n, jwk) in listed.iter().enumerate() {
         match key(jwk) {
             Ok(Some(key)) => {
-                if key.id.as_ref().is_some_and(|id| !met.insert(id.clone())) {
-                    complaints.push((None, format!("keys[{n}]: its `kid` is taken by another key")));
+                if key.id.as_ref().is_some_and(|id| !ids.insert(id.clone())) {
+                    complaints.push((None, format!("keys[{n}]: another key has the same `kid`")));
                 }
                 keys.push(key);
             }
             Ok(None) => {
-                tracing::warn!(key = n, "passed over a key of gateway.jwks_file that is of no use here")
+                tracing::warn!(key = n, "ignored a key of gateway.jwks_file that cannot verify tokens")
             }
             Err(message) => complaints.push((None, format!("keys[{n}]: {message}"))),
         }
     }
     if keys.len() > 1 && keys.iter().any(|key| key.id.is_none()) {
-        complaints.push((None, "of several keys each needs a `kid`".to_owned()));
+        complaints.push((None, "with several keys, each needs a `kid`".to_owned()));
     }
     if keys.is_empty() && complaints.is_empty() {
         complaints
@@ -217,21 +217,21 @@ fn parse(text: &str) -> Result<Vec<JwtKey>, Vec<(Option<usize>, String)>> {
     if complaints.is_empty() { Ok(keys) } else { Err(complaints) }
 }
 
-/// One key; nothing when it is for something else than verifying, or of a kind that we do not know.
+/// One key; `None` if it is for another purpose than verifying, or of an unknown kind.
 fn key(jwk: &Value) -> Result<Option<JwtKey>, &'static str> {
     let text = |name: &str| jwk.get(name).and_then(Value::as_str);
     if text("kty") == Some("oct") || jwk.get("k").is_some() {
-        return Err("a shared secret has no place here: whoever can read it could write tokens");
+        return Err("a shared secret is not allowed: anyone who can read it could issue tokens");
     }
     if jwk.get("d").is_some() {
-        return Err("is a private key; only its public half belongs here");
+        return Err("is a private key; put only its public half here");
     }
     let operations = jwk.get("key_ops").and_then(Value::as_array);
     let verifies = operations.is_none_or(|all| all.iter().any(|operation| operation == "verify"));
     if text("use").is_some_and(|purpose| purpose != "sig") || !verifies {
         return Ok(None);
     }
-    let known: Jwk = serde_json::from_value(jwk.clone()).map_err(|_| "is no JWK")?;
+    let known: Jwk = serde_json::from_value(jwk.clone()).map_err(|_| "not a JWK")?;
     let (algorithms, length) = match &known.algorithm {
         AlgorithmParameters::RSA(_) => (&RSA[..], 0),
         AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
@@ -249,21 +249,21 @@ fn key(jwk: &Value) -> Result<Option<JwtKey>, &'static str> {
         None => algorithms.to_vec(),
         Some(alg) => match alg.parse() {
             Ok(alg) if algorithms.contains(&alg) => vec![alg],
-            _ => return Err("its `alg` does not go with its `kty`"),
+            _ => return Err("its `alg` does not match its `kty`"),
         },
     };
-    let key = DecodingKey::from_jwk(&known).map_err(|_| "its numbers are not base64url")?;
+    let key = DecodingKey::from_jwk(&known).map_err(|_| "its parameters are not base64url")?;
     let key = match key.kind() {
         DecodingKeyKind::RsaModulusExponent { n, e } => {
             let n = &n[n.iter().take_while(|byte| **byte == 0).count()..];
             let bits = n.len() * 8 - n.first().map_or(0, |byte| byte.leading_zeros() as usize);
             if !RSA_BITS.contains(&bits) {
-                return Err("an RSA key has 2048 to 8192 bits here");
+                return Err("an RSA key must have 2048 to 8192 bits");
             }
             DecodingKey::from_rsa_raw_components(n, e)
         }
         DecodingKeyKind::SecretOrDer(point) if point.len() == length => key,
-        DecodingKeyKind::SecretOrDer(_) => return Err("its numbers are too short or too long for its curve"),
+        DecodingKeyKind::SecretOrDer(_) => return Err("its parameters are too short or too long for its curve"),
     };
     Ok(Some(JwtKey { id: known.common.key_id, algorithms, key }))
 }

@@ -1,4 +1,4 @@
-//! Who may give orders: whoever shows the operator's token, in `Authorization: Bearer` and nowhere else.
+//! Who may give orders: a client that sends the operator's token, in `Authorization: Bearer` and nowhere else.
 
 use std::{fs, io::Read as _, path::Path};
 
@@ -7,16 +7,16 @@ use anyhow::Context as _;
 
 use super::bearer::{PresentedToken, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, TokenHash};
 
-/// The token, as its hash.
+/// The hash of the operator's token, if there is one.
 #[derive(Clone, Debug)]
 pub(crate) struct OperatorToken(Option<TokenHash>);
 
 impl OperatorToken {
-    /// Reads the token from its file; without a file nobody may give orders.
+    /// Reads the token from its file; without a file no client may give orders.
     ///
     /// # Errors
-    /// When the file cannot be read, or holds no token.
-    #[expect(clippy::disallowed_methods, reason = "before the loops begin")]
+    /// If the file cannot be read, or has no token.
+    #[expect(clippy::disallowed_methods, reason = "before the event loops start")]
     pub(crate) fn load(file: Option<&Path>) -> anyhow::Result<Self> {
         let Some(file) = file else { return Ok(Self(None)) };
         let mut token = String::new();
@@ -29,7 +29,7 @@ impl OperatorToken {
         let token = token.trim();
         anyhow::ensure!(
             token.len() >= TOKEN_BYTES_MIN,
-            "gateway.operator_token_file {}: a token has at least {TOKEN_BYTES_MIN} characters",
+            "gateway.operator_token_file {}: the token must have at least {TOKEN_BYTES_MIN} characters",
             file.display()
         );
         Ok(Self(Some(TokenHash::of(token.as_bytes()))))
@@ -66,7 +66,7 @@ mod tests {
     use crate::http::problem::HttpProblem;
 
     #[test]
-    fn only_the_whole_token_in_the_right_place_passes() {
+    fn only_the_whole_token_in_the_right_header_is_accepted() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("token");
         fs::write(&file, "0123456789abcdef\n").unwrap();
@@ -96,9 +96,9 @@ mod tests {
     }
 
     #[test]
-    fn without_a_token_there_is_no_operator_and_a_short_one_is_none() {
-        let nobody = OperatorToken::load(None).unwrap();
-        let error = nobody.check(TestRequest::default().to_http_request().headers()).unwrap_err();
+    fn without_a_token_there_is_no_operator_and_a_short_token_is_refused() {
+        let operator = OperatorToken::load(None).unwrap();
+        let error = operator.check(TestRequest::default().to_http_request().headers()).unwrap_err();
         assert_eq!(HttpProblem::from(error).status_code().as_u16(), 403);
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("token");

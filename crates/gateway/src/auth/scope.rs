@@ -1,8 +1,8 @@
-//! The categories that a reader may see; everything else does not exist for it.
+//! The categories that a reader may see; everything else behaves as if it did not exist.
 
 use sha2::{Digest as _, Sha256};
 
-/// A set of categories, shared by everybody who may see just these. Whoever may see all has no scope.
+/// A set of categories, shared by the readers that may see exactly these. A reader that may see all has no scope.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct CategoryScope {
     /// Sorted.
@@ -29,7 +29,7 @@ impl CategoryScope {
         self.categories.binary_search_by(|allowed| (**allowed).cmp(category)).is_ok()
     }
 
-    /// Tells answers to readers of different scopes apart, as part of an `ETag`.
+    /// Differs between scopes; part of an `ETag`.
     pub(crate) fn hash(&self) -> u64 {
         self.hash
     }
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scope_is_what_it_holds() {
+    fn a_scope_is_its_set_of_categories() {
         let scope = CategoryScope::new(["sport", "culture", "sport"]);
         assert!(scope.allows("sport") && scope.allows("culture"));
         assert!(!scope.allows("Sport") && !scope.allows("") && !scope.allows("sports"));

@@ -1,7 +1,7 @@
-//! Verifying the signatures of JWTs with ring: what `jsonwebtoken` leaves to whoever uses it.
+//! Verifies the signatures of JWTs with ring: the part that `jsonwebtoken` leaves to its user.
 //!
-//! Asymmetric algorithms only, and no signing. There is no HMAC here, so a public key can never be taken for a shared
-//! secret, whatever a token says of itself.
+//! Asymmetric algorithms only, and no signing. There is no HMAC here, so a public key can never be used as a shared
+//! secret, whatever algorithm a token names.
 
 use jsonwebtoken::{
     Algorithm, DecodingKey, DecodingKeyKind,
@@ -19,13 +19,13 @@ use ring::signature::{
 static RING: CryptoProvider = CryptoProvider {
     signer_factory: |_, _| Err(new_error(ErrorKind::UnsupportedAlgorithm)),
     verifier_factory: verifier,
-    // Asked for private keys and thumbprints only, which nobody here has.
+    // Only for private keys and thumbprints, which are not used here.
     key_utils: KeyUtils::new_unimplemented(),
 };
 
 /// Makes `jsonwebtoken` use ring, for the whole process.
 pub(super) fn install() {
-    // It has been before, then.
+    // An error means that it is installed already.
     RING.install_default().ok();
 }
 
@@ -37,7 +37,7 @@ fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerif
     Ok(Box::new(RingVerifier { algorithm: *algorithm, method, key: key.clone() }))
 }
 
-/// How ring calls an algorithm.
+/// An algorithm as ring has it.
 #[derive(Clone, Copy)]
 enum RingAlgorithm {
     Rsa(&'static RsaParameters),
@@ -45,7 +45,7 @@ enum RingAlgorithm {
 }
 
 impl RingAlgorithm {
-    /// RFC 7518 §3.1 and RFC 8037 §3.1, what has a public key.
+    /// The asymmetric algorithms of RFC 7518 §3.1 and RFC 8037 §3.1.
     fn of(algorithm: Algorithm) -> Option<Self> {
         match algorithm {
             Algorithm::RS256 => Some(Self::Rsa(&RSA_PKCS1_2048_8192_SHA256)),
@@ -62,7 +62,7 @@ impl RingAlgorithm {
     }
 }
 
-/// One signature to look at.
+/// Verifies with one key.
 struct RingVerifier {
     algorithm: Algorithm,
     method: RingAlgorithm,
@@ -71,7 +71,7 @@ struct RingVerifier {
 
 impl Verifier<Vec<u8>> for RingVerifier {
     fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), BadSignature> {
-        let verdict = match (self.method, self.key.kind()) {
+        let result = match (self.method, self.key.kind()) {
             (RingAlgorithm::Rsa(parameters), DecodingKeyKind::RsaModulusExponent { n, e }) => {
                 RsaPublicKeyComponents { n, e }.verify(parameters, message, signature)
             }
@@ -80,7 +80,7 @@ impl Verifier<Vec<u8>> for RingVerifier {
             }
             _ => return Err(BadSignature::new()),
         };
-        verdict.map_err(|_| BadSignature::new())
+        result.map_err(|_| BadSignature::new())
     }
 }
 

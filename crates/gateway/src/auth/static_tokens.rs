@@ -2,11 +2,11 @@
 //!
 //! ```toml
 //! [[token]]
-//! name = "desk"                       # required: for people, and for complaints
+//! name = "desk"                       # required: for people, and for messages
 //! sha256 = "9f9f5111f7b2…"            # of the token: printf %s "$TOKEN" | sha256sum
 //! # token = "…"                       # or the token itself
 //! categories = ["sport", "culture"]   # required: a list, or "all"
-//! expires = 2027-01-01T00:00:00Z      # may be left out
+//! expires = 2027-01-01T00:00:00Z      # optional
 //! ```
 
 use std::{collections::HashMap, sync::Arc};
@@ -33,20 +33,20 @@ const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Longest name, in bytes.
 const NAME_BYTES_MAX: usize = 100;
 
-/// All of them, by their hashes.
+/// All static tokens, sorted by hash.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StaticTokens(Vec<StaticToken>);
 
 #[derive(Clone, Debug)]
 struct StaticToken {
     hash: TokenHash,
-    /// Nothing for everything.
+    /// `None` for everything.
     scope: Option<Arc<CategoryScope>>,
     expires: Option<Timestamp>,
 }
 
 impl StaticTokens {
-    /// Reads the file; each scope holds the `public` categories, too.
+    /// Reads the file; each scope includes the `public` categories.
     ///
     /// # Errors
     /// Everything that is wrong with it.
@@ -69,7 +69,7 @@ impl StaticTokens {
         };
         for error in &errors {
             let at = error.span().map_or(text.len(), |span| span.start);
-            parser.complain(at, format!("is not TOML here: {}", error.message()));
+            parser.complain(at, format!("not valid TOML: {}", error.message()));
         }
         let mut tokens = if errors.is_empty() { parser.document(document.get_ref()) } else { Vec::new() };
         if parser.complaints.is_empty() {
@@ -81,7 +81,7 @@ impl StaticTokens {
         }
     }
 
-    /// Whether the token whose hash begins so grants just this.
+    /// Whether the token with this hash prefix still grants exactly this.
     pub(super) fn still_grant(
         &self,
         prefix: u64,
@@ -93,14 +93,14 @@ impl StaticTokens {
         alike.any(|token| token.scope.as_ref() == scope && token.expires == expires)
     }
 
-    /// What a token grants; nothing when it is none of ours.
-    pub(super) fn find(&self, shown: &[u8], now: Timestamp) -> Option<Result<TokenGrant, AuthError>> {
-        let shown = TokenHash::of(shown);
-        let first = self.0.partition_point(|token| token.hash.prefix() < shown.prefix());
-        let alike = self.0[first..].iter().take_while(|token| token.hash.prefix() == shown.prefix());
+    /// What a token grants; `None` if the file does not have it.
+    pub(super) fn find(&self, presented: &[u8], now: Timestamp) -> Option<Result<TokenGrant, AuthError>> {
+        let presented = TokenHash::of(presented);
+        let first = self.0.partition_point(|token| token.hash.prefix() < presented.prefix());
+        let alike = self.0[first..].iter().take_while(|token| token.hash.prefix() == presented.prefix());
         let token =
-            alike.fold(None, |found, token| if token.hash.is(&shown) { Some(token) } else { found })?;
-        // Written by the operator of this machine, by its clock: there is nothing to be lenient about.
+            alike.fold(None, |found, token| if token.hash.is(&presented) { Some(token) } else { found })?;
+        // The file and the clock are those of one machine, so there is no leeway.
         if token.expires.is_some_and(|expires| expires <= now) {
             return Some(Err(AuthError::Expired));
         }
@@ -109,22 +109,22 @@ impl StaticTokens {
 }
 
 struct FileParser<'p> {
-    /// Where the lines end.
+    /// Offsets of the line ends.
     breaks: Vec<usize>,
     public: &'p [String],
     complaints: Vec<(usize, String)>,
-    /// Names met so far, and their lines.
+    /// The names so far, and their lines.
     names: HashMap<String, usize>,
     /// The tokens so far, and their lines.
     lines: HashMap<u64, usize>,
 }
 
-/// One `[[token]]` as far as it has been read.
+/// The fields of one `[[token]]` so far.
 #[derive(Default)]
 struct TokenFields {
     named: bool,
     hash: Option<TokenHash>,
-    /// Nothing inside for all.
+    /// `Some(None)` for all.
     categories: Option<Option<Vec<String>>>,
     expires: Option<Timestamp>,
 }
@@ -155,11 +155,11 @@ impl FileParser<'_> {
         tokens
     }
 
-    /// One `[[token]]`; nothing when it has a fault, which has then been complained of.
+    /// Parses one `[[token]]`; `None` if something is wrong with it, which is then among the complaints.
     fn entry(&mut self, entry: &Spanned<DeValue<'_>>) -> Option<StaticToken> {
         let at = entry.span().start;
         let DeValue::Table(table) = entry.get_ref() else {
-            self.complain(at, "a token is a table: write [[token]]");
+            self.complain(at, "expected a table; write [[token]]");
             return None;
         };
         let before = self.complaints.len();
@@ -169,7 +169,7 @@ impl FileParser<'_> {
         }
         match (table.contains_key("sha256"), table.contains_key("token")) {
             (false, false) => self.complain(at, "this token has neither `sha256` nor `token`"),
-            (true, true) => self.complain(at, "this token has both `sha256` and `token`; one is wanted"),
+            (true, true) => self.complain(at, "this token has both `sha256` and `token`; keep one of them"),
             _ => {}
         }
         for required in ["name", "categories"] {
@@ -183,7 +183,7 @@ impl FileParser<'_> {
         let hash = fields.hash?;
         let line = self.line(at);
         if let Some(first) = self.lines.insert(hash.prefix(), line) {
-            self.complain(at, format!("this token stands in line {first} already"));
+            self.complain(at, format!("this token is the one of line {first}"));
             return None;
         }
         let public = self.public.iter().map(String::as_str);
@@ -201,7 +201,7 @@ impl FileParser<'_> {
             "sha256" => {
                 fields.hash = text.and_then(TokenHash::from_hex);
                 if fields.hash.is_none() {
-                    self.complain(at, "sha256: 64 hexadecimal digits in quotes are wanted");
+                    self.complain(at, "sha256: expected 64 hexadecimal digits in quotes");
                 }
             }
             "token" => {
@@ -211,7 +211,7 @@ impl FileParser<'_> {
                     self.complain(
                         at,
                         format!(
-                            "token: {TOKEN_BYTES_MIN} to {TOKEN_BYTES_MAX} letters, digits and -._~+/= are wanted"
+                            "token: expected {TOKEN_BYTES_MIN} to {TOKEN_BYTES_MAX} letters, digits and -._~+/="
                         ),
                     );
                 }
@@ -222,7 +222,7 @@ impl FileParser<'_> {
                     self.complain(
                         at,
                         format!(
-                            "categories: \"all\" or a list of 1 to {CATEGORIES_MAX} categories is wanted"
+                            "categories: expected \"all\" or a list of 1 to {CATEGORIES_MAX} categories"
                         ),
                     );
                 }
@@ -232,7 +232,7 @@ impl FileParser<'_> {
                 let written = written.as_deref().or(text);
                 fields.expires = written.and_then(|written| written.parse().ok());
                 if fields.expires.is_none() {
-                    self.complain(at, "expires: a time such as 2027-01-01T00:00:00Z is wanted");
+                    self.complain(at, "expires: expected a time such as 2027-01-01T00:00:00Z");
                 }
             }
             _ => self.complain(
@@ -246,26 +246,26 @@ impl FileParser<'_> {
         let fits =
             |name: &&str| (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control);
         let Some(name) = text.filter(fits) else {
-            let message = format!("name: 1 to {NAME_BYTES_MAX} bytes of text in quotes are wanted");
+            let message = format!("name: expected 1 to {NAME_BYTES_MAX} bytes of text in quotes");
             self.complain(at, message);
             return false;
         };
         let line = self.line(at);
         if let Some(first) = self.names.insert(name.to_owned(), line) {
-            self.complain(at, format!("name: is taken by the token of line {first}"));
+            self.complain(at, format!("name: already used by the token of line {first}"));
             return false;
         }
         true
     }
 }
 
-/// `b64token` of RFC 6750 §2.1, which survives a header and a cookie.
+/// `b64token` of RFC 6750 §2.1, which fits into a header and a cookie.
 fn is_token(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b);
     (TOKEN_BYTES_MIN..=TOKEN_BYTES_MAX).contains(&text.len()) && text.bytes().all(plain)
 }
 
-/// Nothing inside for all.
+/// `Some(None)` for all; `None` if it is neither all nor a list of categories.
 fn categories(value: &DeValue<'_>) -> Option<Option<Vec<String>>> {
     match value {
         DeValue::String(all) if all.as_ref() == "all" => Some(None),
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_known_by_itself_or_by_its_hash_until_it_expires() {
+    fn a_token_is_found_by_its_text_or_its_hash_until_it_expires() {
         let tokens = parse(
             "[[token]]\nname = \"desk\"\ntoken = \"desk-token-0123456789\"\ncategories = [\"sport\"]\n\
              expires = 1970-01-01T00:01:40Z\n\
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told_with_its_line_and_nothing_that_may_be_a_token_is() {
+    fn every_mistake_is_reported_with_its_line_and_without_anything_that_may_be_a_token() {
         let text = "secret = \"desk-token-0123456789\"\n\
                     [[token]]\nname = \"\"\nsha256 = \"desk-token-0123456789\"\ncategories = []\n\
                     [[token]]\ntoken = \"desk-token 0123456789\"\ncategories = \"desk-token-0123456789\"\n\
@@ -329,13 +329,13 @@ mod tests {
     }
 
     #[test]
-    fn a_name_and_a_token_stand_there_once() {
+    fn a_name_and_a_token_may_be_there_only_once() {
         let entry = "[[token]]\nname = \"a\"\ntoken = \"desk-token-0123456789\"\ncategories = \"all\"\n";
         assert!(parse(entry).is_ok());
         let twice = parse(&entry.repeat(2)).unwrap_err();
-        assert_eq!(twice, [(6, "name: is taken by the token of line 2".to_owned())]);
+        assert_eq!(twice, [(6, "name: already used by the token of line 2".to_owned())]);
         let twice = parse(&[entry, &entry.replace("\"a\"", "\"b\"")].concat()).unwrap_err();
-        assert_eq!(twice, [(5, "this token stands in line 1 already".to_owned())]);
+        assert_eq!(twice, [(5, "this token is the one of line 1".to_owned())]);
         assert!(parse("").unwrap().0.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! In which words a stream is written: Server-Sent Events, or the same as one JSON object a line.
+//! How a stream is written: as Server-Sent Events, or as one JSON object per line.
 //!
 //! ```text
 //! id: k3v9q2-412                 {"event":"item","id":"k3v9q2-412","data":{…}}
@@ -45,11 +45,11 @@ impl StreamFormat {
 
     /// An event without an id.
     pub(crate) fn event(self, name: &str, data: &impl Serialize) -> Bytes {
-        let json = serde_json::to_string(data).expect("what we say has a JSON form");
+        let json = serde_json::to_string(data).expect("our own types have a JSON form");
         self.event_of_json(name, &json)
     }
 
-    /// The same, when its JSON is there already.
+    /// The same, of data that is JSON already.
     pub(crate) fn event_of_json(self, name: &str, json: &str) -> Bytes {
         match self {
             Self::EventStream => format!("event: {name}\ndata: {json}\n\n").into(),
@@ -57,26 +57,25 @@ impl StreamFormat {
         }
     }
 
-    /// The first event, with the client's place: a client that loses the stream before its first item keeps it.
-    ///
-    /// `retry_ms` is for whoever has not been told yet how long to wait after a loss.
-    pub(crate) fn hello(self, retry_ms: Option<u64>, place: Option<&Cursor>, hello: &StreamOpened) -> Bytes {
-        let json = serde_json::to_string(hello).expect("what we say has a JSON form");
+    /// The first event, with the client's cursor, so that a client that loses the stream before its first item does not
+    /// lose it. `retry_ms` is left out if it was sent before.
+    pub(crate) fn hello(self, retry_ms: Option<u64>, cursor: Option<&Cursor>, hello: &StreamOpened) -> Bytes {
+        let json = serde_json::to_string(hello).expect("our own types have a JSON form");
         let mut out = String::new();
         match self {
             Self::EventStream => {
                 if let Some(ms) = retry_ms {
                     writeln!(out, "retry: {ms}").expect(STRING);
                 }
-                if let Some(place) = place {
-                    writeln!(out, "id: {place}").expect(STRING);
+                if let Some(cursor) = cursor {
+                    writeln!(out, "id: {cursor}").expect(STRING);
                 }
                 write!(out, "event: stream\ndata: {json}\n\n").expect(STRING);
             }
             Self::NdJson => {
                 out.push_str("{\"event\":\"stream\"");
-                if let Some(place) = place {
-                    write!(out, ",\"id\":\"{place}\"").expect(STRING);
+                if let Some(cursor) = cursor {
+                    write!(out, ",\"id\":\"{cursor}\"").expect(STRING);
                 }
                 if let Some(ms) = retry_ms {
                     write!(out, ",\"retry_ms\":{ms}").expect(STRING);
@@ -87,9 +86,9 @@ impl StreamFormat {
         out.into()
     }
 
-    /// Said to a client whose place cannot be judged yet. For SSE these are lines and no block: to the letter of the
-    /// standard, the end of a block takes away the place of a client that resumed, unless an id has come on this
-    /// connection.
+    /// For a client whose cursor cannot be resolved yet. In SSE these are lines without a blank one: by the letter of the
+    /// standard, the end of a block resets the last event id of a client that resumed, unless this connection has sent
+    /// one.
     pub(crate) fn waiting(self, retry_ms: u64) -> Bytes {
         match self {
             Self::EventStream => format!("retry: {retry_ms}\n: waiting for the ingestion daemon\n").into(),
@@ -97,30 +96,30 @@ impl StreamFormat {
         }
     }
 
-    /// A heartbeat: moves the client's place, or only shows that we live.
-    pub(crate) fn heartbeat(self, place: Option<&Cursor>) -> Bytes {
-        match (self, place) {
-            (Self::EventStream, Some(place)) => format!("id: {place}\n\n").into(),
+    /// A heartbeat: moves the client's cursor, or only proves the connection.
+    pub(crate) fn heartbeat(self, cursor: Option<&Cursor>) -> Bytes {
+        match (self, cursor) {
+            (Self::EventStream, Some(cursor)) => format!("id: {cursor}\n\n").into(),
             (Self::EventStream, None) => Bytes::from_static(b": waiting\n"),
-            (Self::NdJson, Some(place)) => format!("{{\"event\":\"heartbeat\",\"id\":\"{place}\"}}\n").into(),
+            (Self::NdJson, Some(cursor)) => format!("{{\"event\":\"heartbeat\",\"id\":\"{cursor}\"}}\n").into(),
             (Self::NdJson, None) => Bytes::from_static(b"{\"event\":\"waiting\"}\n"),
         }
     }
 
-    /// The last words: come back after that long, and go on from here.
-    pub(crate) fn end(self, retry_ms: u64, place: Option<&Cursor>) -> Bytes {
-        match (self, place) {
-            (Self::EventStream, Some(place)) => format!("retry: {retry_ms}\n\nid: {place}\n\n").into(),
+    /// The last block: when to reconnect, and the id to resume from.
+    pub(crate) fn end(self, retry_ms: u64, cursor: Option<&Cursor>) -> Bytes {
+        match (self, cursor) {
+            (Self::EventStream, Some(cursor)) => format!("retry: {retry_ms}\n\nid: {cursor}\n\n").into(),
             (Self::EventStream, None) => format!("retry: {retry_ms}\n").into(),
-            (Self::NdJson, Some(place)) => {
-                format!("{{\"event\":\"end\",\"id\":\"{place}\",\"retry_ms\":{retry_ms}}}\n").into()
+            (Self::NdJson, Some(cursor)) => {
+                format!("{{\"event\":\"end\",\"id\":\"{cursor}\",\"retry_ms\":{retry_ms}}}\n").into()
             }
             (Self::NdJson, None) => format!("{{\"event\":\"end\",\"retry_ms\":{retry_ms}}}\n").into(),
         }
     }
 }
 
-const STRING: &str = "a String takes everything";
+const STRING: &str = "writing to a String cannot fail";
 
 #[cfg(test)]
 mod tests {
@@ -129,8 +128,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_line_is_a_json_object_with_the_name_of_its_event() {
-        let place: Cursor = "e-7".parse().unwrap();
+    fn every_line_is_a_json_object_that_names_its_event() {
+        let cursor: Cursor = "e-7".parse().unwrap();
         let hello = StreamOpened {
             resume: Resume::Live,
             requested: None,
@@ -141,13 +140,13 @@ mod tests {
         };
         let lines = StreamFormat::NdJson;
         for (line, event, id) in [
-            (lines.hello(Some(5), Some(&place), &hello), "stream", Some("e-7")),
+            (lines.hello(Some(5), Some(&cursor), &hello), "stream", Some("e-7")),
             (lines.hello(None, None, &hello), "stream", None),
             (lines.event("gap", &1), "gap", None),
             (lines.waiting(5), "waiting", None),
-            (lines.heartbeat(Some(&place)), "heartbeat", Some("e-7")),
+            (lines.heartbeat(Some(&cursor)), "heartbeat", Some("e-7")),
             (lines.heartbeat(None), "waiting", None),
-            (lines.end(5, Some(&place)), "end", Some("e-7")),
+            (lines.end(5, Some(&cursor)), "end", Some("e-7")),
             (lines.end(5, None), "end", None),
         ] {
             let text = std::str::from_utf8(&line).unwrap();

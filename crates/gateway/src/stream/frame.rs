@@ -1,4 +1,4 @@
-//! Step 11 of the life of an item: its bytes, once. Every client gets the same ones.
+//! Step 11 of the life of an item: its bytes, rendered once. Every client gets the same ones.
 
 use bytes::Bytes;
 use news::{Cursor, Event, EventKind, Seq, SourceId, Timestamp};
@@ -17,15 +17,15 @@ pub(crate) struct Frame {
     pub(crate) first_seen: Timestamp,
     /// The block: `id`, `event`, `data`, blank line.
     pub(crate) block: Bytes,
-    /// Where the JSON stands in the block.
+    /// The range of the JSON within the block.
     json: (usize, usize),
 }
 
 impl Frame {
-    /// Renders an event that came as JSON on one line.
+    /// Renders an event that was received as JSON on one line.
     ///
     /// # Errors
-    /// When it is no event of ours.
+    /// If it is not an event.
     pub(crate) fn render(json: &[u8]) -> Result<Self, serde_json::Error> {
         let event: Event = serde_json::from_slice(json)?;
         let kind = event.kind;
@@ -50,12 +50,12 @@ impl Frame {
         })
     }
 
-    /// The event's one JSON form.
+    /// The event as JSON, as it was received.
     pub(crate) fn json(&self) -> Bytes {
         self.block.slice(self.json.0..self.json.1)
     }
 
-    /// Bytes that the frame takes in memory, about.
+    /// Bytes of memory that the frame takes, about.
     pub(crate) fn weight(&self) -> usize {
         const FIXED: usize = 256;
         self.block.len() + self.text.len() + FIXED
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_one_event_whatever_the_title_holds() {
+    fn a_block_is_one_event_whatever_its_title_contains() {
         for title in
             ["plain", "two\nlines", "\r\n\r\nevent: error\n\n", "\u{2028}\u{0}\u{FEFF}", "data: x\n\nid: 9"]
         {

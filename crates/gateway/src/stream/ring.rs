@@ -1,8 +1,8 @@
-//! Step 12 of the life of an item: among the recent. The second log, in memory; bounded by number and by bytes.
+//! Step 12 of the life of an item: among the newest. The end of the log, in memory; bounded by number and by bytes.
 //!
 //! ```text
-//! frames:  [oldest … head]   without holes, so the frame of a sequence number is found by subtraction
-//! cursor:  the last one a client has; everything after it is what it gets next
+//! frames:  [oldest … head]   without holes, so a frame is found by subtracting sequence numbers
+//! cursor:  the last event that a client has; it gets everything after it
 //! ```
 
 use std::{
@@ -16,14 +16,14 @@ use wire::LogBounds;
 
 use super::{encoding::StreamFormat, filter::EventFilter, frame::Frame};
 
-/// How much the ring keeps.
+/// How much the ring may keep.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RingBounds {
     pub(crate) events: usize,
     pub(crate) bytes: usize,
 }
 
-/// The recent events of one epoch.
+/// The newest events of one epoch.
 #[derive(Debug)]
 pub(crate) struct Ring {
     bounds: RingBounds,
@@ -33,14 +33,14 @@ pub(crate) struct Ring {
 #[derive(Debug)]
 struct RingInner {
     epoch: Option<Epoch>,
-    /// Counts epochs, so that a client of another one is told apart without comparing names.
+    /// Counts epochs, so that a client of another one is recognised without comparing names.
     generation: u64,
-    /// Whether the ring holds all that the daemon had when we came.
+    /// Whether the ring holds the events that the daemon had when the wire connected.
     filled: bool,
     frames: VecDeque<RingEntry>,
-    /// The sequence number of the first frame, or of the one that will come next.
+    /// The sequence number of the first frame; in an empty ring, of the next one to come.
     oldest: Seq,
-    /// The oldest event that the daemon's log has.
+    /// The oldest event in the daemon's log.
     log_oldest: Seq,
     bytes: usize,
 }
@@ -48,35 +48,35 @@ struct RingInner {
 #[derive(Debug)]
 struct RingEntry {
     frame: Arc<Frame>,
-    /// When it was recorded, as near as the events tell: the latest `first_seen` so far.
+    /// When it was recorded, as far as the events tell: the latest `first_seen` so far.
     recorded: Timestamp,
 }
 
-/// What a client gets in one go.
+/// What a client gets with one write.
 #[derive(Debug, Default)]
 pub(crate) struct EventBatch {
     /// Blocks, ready to send.
     pub(crate) bytes: Bytes,
-    /// How many.
+    /// How many events they have.
     pub(crate) events: u64,
-    /// Where the client then stands.
+    /// The client's cursor after these.
     pub(crate) cursor: Seq,
-    /// Events that were gone before it came.
+    /// Events before these that the ring no longer has.
     pub(crate) missed: u64,
-    /// The place after those.
+    /// The cursor after the missed events.
     pub(crate) cursor_before: Seq,
-    /// Whether there is more for it.
+    /// Whether there are more events for the client.
     pub(crate) more: bool,
-    /// How many events stand between it and the newest, wanted or not.
+    /// Events between its cursor and the newest, whether its filter selects them or not.
     pub(crate) behind: u64,
 }
 
 /// What is in the ring.
 #[derive(Clone, Debug)]
 pub(crate) struct RingState {
-    /// What can be had, from here or from the daemon's log; nothing until the daemon has spoken for the first time.
+    /// What clients can get, from the ring or from the daemon's log; `None` before the wire connected for the first time.
     pub(crate) log_bounds: Option<LogBounds>,
-    /// The oldest event that is here.
+    /// The oldest event in the ring.
     pub(crate) oldest: Seq,
     pub(crate) generation: u64,
     pub(crate) filled: bool,
@@ -110,7 +110,7 @@ impl Ring {
         self.inner.write().expect("no code that holds the ring can panic")
     }
 
-    /// Begins another epoch with nothing in it.
+    /// Starts another epoch, without events.
     pub(crate) fn reset(&self, epoch: Epoch) {
         let mut inner = self.write();
         inner.generation += 1;
@@ -119,7 +119,7 @@ impl Ring {
         inner.clear(Seq(1));
     }
 
-    /// Says that the ring holds what the daemon had; `head` matters only while it is empty.
+    /// Records that the ring holds what the daemon had; `head` matters only if the ring is empty.
     pub(crate) fn set_filled(&self, head: Seq) {
         let mut inner = self.write();
         inner.filled = true;
@@ -128,13 +128,13 @@ impl Ring {
         }
     }
 
-    /// Says where the daemon's log begins.
+    /// Records where the daemon's log begins.
     pub(crate) fn set_log_oldest(&self, oldest: Seq) {
         self.write().log_oldest = oldest;
     }
 
-    /// Adds the next event. One that does not follow the last means that some are lost to us: the ring then begins
-    /// with it, and clients are told of the gap.
+    /// Adds the next event. If it does not follow the last one, some were missed: the ring then starts again with it,
+    /// and clients get a gap.
     pub(crate) fn push(&self, frame: Frame) {
         let mut inner = self.write();
         if frame.seq != inner.head().next() {
@@ -157,13 +157,13 @@ impl Ring {
         self.read().state()
     }
 
-    /// Without waiting.
+    /// Without waiting for the lock.
     pub(crate) fn try_state(&self) -> Option<RingState> {
         self.inner.try_read().ok().map(|inner| inner.state())
     }
 
-    /// What a client that stands at `cursor` gets next: at most about `bytes_max`. Nothing when the ring has become
-    /// another one since `generation`.
+    /// What a client with this cursor gets next, at most about `bytes_max` bytes but at least one event. `None` if the
+    /// ring has another epoch than that of `generation`.
     pub(crate) fn read_after(
         &self,
         generation: u64,
@@ -215,29 +215,29 @@ impl Ring {
         Some(batch)
     }
 
-    /// The place after which the `n` newest wanted events stand.
+    /// The cursor before the `n` newest events that the filter selects.
     pub(crate) fn before_newest(&self, n: u64, filter: &EventFilter) -> Seq {
         let inner = self.read();
         if n == 0 {
             return inner.head();
         }
-        let wanted = inner.frames.iter().rev().filter(|entry| filter.matches(&entry.frame));
+        let selected = inner.frames.iter().rev().filter(|entry| filter.matches(&entry.frame));
         let nth = usize::try_from(n).unwrap_or(usize::MAX);
-        match wanted.take(nth).last() {
+        match selected.take(nth).last() {
             Some(entry) => Seq(entry.frame.seq.0 - 1),
             None => inner.head(),
         }
     }
 
-    /// The place after which everything recorded since `instant` stands.
+    /// The cursor before everything recorded since `instant`.
     pub(crate) fn before_instant(&self, instant: Timestamp) -> Seq {
         let inner = self.read();
         let index = inner.frames.partition_point(|entry| entry.recorded < instant);
         Seq(inner.oldest.0 + index as u64 - 1)
     }
 
-    /// Wanted events between `after` and `before` (neither included), the newest first, at most `limit`; and whether
-    /// there are more.
+    /// Events between `after` and `before` (neither included) that the filter selects, the newest first, at most
+    /// `limit`; and whether there are more.
     pub(crate) fn page(
         &self,
         after: Option<Seq>,
@@ -250,10 +250,10 @@ impl Ring {
         let end =
             before.map_or(inner.frames.len(), |before| inner.index_after(Seq(before.0.saturating_sub(1))));
         let start = inner.index_after(after.unwrap_or(Seq::NONE)).min(end);
-        let wanted = inner.frames.range(start..end).rev().filter(|entry| {
+        let selected = inner.frames.range(start..end).rev().filter(|entry| {
             since.is_none_or(|since| entry.recorded >= since) && filter.matches(&entry.frame)
         });
-        let mut frames: Vec<_> = wanted.take(limit + 1).map(|entry| Arc::clone(&entry.frame)).collect();
+        let mut frames: Vec<_> = selected.take(limit + 1).map(|entry| Arc::clone(&entry.frame)).collect();
         let more = frames.len() > limit;
         frames.truncate(limit);
         (frames, more)
@@ -275,10 +275,11 @@ impl Ring {
     }
 }
 
-/// What became of an id that was asked for.
+/// Result of looking up an id.
 #[derive(Debug)]
 pub(crate) enum RingLookup {
     Found(Arc<Frame>),
+    /// The ring no longer has it.
     TooOld,
     Unknown,
 }
@@ -349,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_go_first_and_a_client_behind_them_is_told_how_many() {
+    fn the_oldest_events_are_removed_first_and_a_client_behind_them_learns_how_many() {
         let ring = ring(3, 5..=10);
         let batch = ring
             .read_after(1, Seq(5), &EventFilter::default(), StreamFormat::EventStream, usize::MAX)
@@ -366,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_bound_the_ring_too_and_the_newest_always_stays() {
+    fn bytes_limit_the_ring_too_but_the_newest_event_is_always_kept() {
         let ring = Ring::new(RingBounds { events: 100, bytes: 1 });
         ring.reset(Epoch::try_new("e").unwrap());
         for seq in 1..=3 {
@@ -377,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_does_not_follow_makes_a_gap_and_not_a_hole() {
+    fn an_event_that_does_not_follow_the_last_makes_a_gap() {
         let ring = ring(100, 1..=3);
         ring.push(frame(9, "a"));
         let batch = ring
@@ -387,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filtered_client_moves_past_what_it_did_not_ask_for() {
+    fn the_cursor_of_a_filtered_client_passes_other_events() {
         let ring = ring(100, 1..=9);
         let filter = NewsQuery::parse("source=even").unwrap().filter;
         let batch = ring.read_after(1, Seq(2), &filter, StreamFormat::EventStream, usize::MAX).unwrap();
@@ -398,15 +399,15 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_is_a_place() {
+    fn a_time_resolves_to_the_cursor_before_it() {
         let ring = ring(4, 1..=9);
-        for (ms, place) in [(0, 5), (6000, 5), (6001, 6), (9000, 8), (9001, 9)] {
-            assert_eq!(ring.before_instant(Timestamp::from_millis(ms)), Seq(place), "{ms}");
+        for (ms, cursor) in [(0, 5), (6000, 5), (6001, 6), (9000, 8), (9001, 9)] {
+            assert_eq!(ring.before_instant(Timestamp::from_millis(ms)), Seq(cursor), "{ms}");
         }
     }
 
     #[test]
-    fn pages_go_from_the_newest_back_and_meet_without_overlap() {
+    fn pages_go_back_from_the_newest_event_without_overlap() {
         let ring = ring(100, 1..=9);
         let seqs = |(frames, more): (Vec<Arc<Frame>>, bool)| {
             (frames.iter().map(|f| f.seq.0).collect::<Vec<_>>(), more)
@@ -420,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_here_too_old_or_unknown() {
+    fn an_event_is_found_too_old_or_unknown() {
         let ring = ring(3, 1..=9);
         let get = |id: &str| ring.get(&id.parse().unwrap());
         assert!(matches!(get("e-8"), RingLookup::Found(frame) if frame.seq == Seq(8)));

@@ -1,4 +1,4 @@
-//! Tokens made with keys of the test's own, good ones and every bad one we could think of.
+//! Tokens signed with keys of the test's own: valid ones, and every invalid one we could think of.
 
 #[path = "../../../tests/support/issuer.rs"]
 mod issuer;
@@ -11,7 +11,7 @@ use super::*;
 use crate::auth::bearer::TOKEN_BYTES_MAX;
 
 const NOW_S: i64 = 1_800_000_000;
-/// Public halves of RSA keys are numbers; that nobody signs with this one is the point of it.
+/// The modulus of an RSA key is just a number; no private key belongs to this one.
 const RSA_N_BYTES: usize = 256;
 
 fn claims() -> ClaimRules {
@@ -29,7 +29,7 @@ fn body() -> Value {
     })
 }
 
-/// The same with one claim changed; null takes it away.
+/// The same with one claim changed; null removes it.
 fn with(name: &str, value: Value) -> Value {
     let mut body = body();
     match value {
@@ -43,7 +43,7 @@ fn keys(listed: Value, claims: ClaimRules) -> JwtKeys {
     JwtKeys::new(parse(&json!({ "keys": listed }).to_string()).unwrap(), claims)
 }
 
-fn verdict(keys: &JwtKeys, token: &str) -> Result<Option<Arc<CategoryScope>>, AuthError> {
+fn verify(keys: &JwtKeys, token: &str) -> Result<Option<Arc<CategoryScope>>, AuthError> {
     keys.verify(token.as_bytes(), Timestamp::from_millis(NOW_S * 1000)).map(|grant| grant.scope)
 }
 
@@ -52,32 +52,32 @@ fn sport() -> Option<Arc<CategoryScope>> {
 }
 
 #[test]
-fn of_two_keys_the_one_that_the_token_names_counts() {
+fn the_key_that_the_token_names_verifies_it() {
     let (one, other) = (Issuer::new(), Issuer::new());
     let keys = keys(json!([one.p256_jwk("a"), other.p256_jwk("b"), one.ed25519_jwk("c")]), claims());
     let es = |issuer: &Issuer, kid: &str| issuer.sign(&json!({"alg": "ES256", "kid": kid}), &body());
-    assert_eq!(verdict(&keys, &es(&one, "a")), Ok(sport()));
-    assert_eq!(verdict(&keys, &es(&other, "b")), Ok(sport()));
-    assert_eq!(verdict(&keys, &one.sign(&json!({"alg": "EdDSA", "kid": "c"}), &body())), Ok(sport()));
-    assert_eq!(verdict(&keys, &es(&one, "b")), Err(AuthError::Signature));
-    assert_eq!(verdict(&keys, &es(&one, "z")), Err(AuthError::Unknown));
-    assert_eq!(verdict(&keys, &one.sign(&json!({"alg": "ES256"}), &body())), Err(AuthError::Unknown));
-    assert_eq!(verdict(&keys, &es(&one, "c")), Err(AuthError::Algorithm));
+    assert_eq!(verify(&keys, &es(&one, "a")), Ok(sport()));
+    assert_eq!(verify(&keys, &es(&other, "b")), Ok(sport()));
+    assert_eq!(verify(&keys, &one.sign(&json!({"alg": "EdDSA", "kid": "c"}), &body())), Ok(sport()));
+    assert_eq!(verify(&keys, &es(&one, "b")), Err(AuthError::Signature));
+    assert_eq!(verify(&keys, &es(&one, "z")), Err(AuthError::Unknown));
+    assert_eq!(verify(&keys, &one.sign(&json!({"alg": "ES256"}), &body())), Err(AuthError::Unknown));
+    assert_eq!(verify(&keys, &es(&one, "c")), Err(AuthError::Algorithm));
 }
 
 #[test]
-fn the_only_key_needs_no_name() {
+fn a_single_key_needs_no_id() {
     let issuer = Issuer::new();
     let mut jwk = issuer.p256_jwk("a");
     jwk.as_object_mut().unwrap().remove("kid");
     let keys = keys(json!([jwk]), claims());
-    assert_eq!(verdict(&keys, &issuer.sign(&json!({"alg": "ES256"}), &body())), Ok(sport()));
+    assert_eq!(verify(&keys, &issuer.sign(&json!({"alg": "ES256"}), &body())), Ok(sport()));
     let named = issuer.sign(&json!({"alg": "ES256", "kid": "a"}), &body());
-    assert_eq!(verdict(&keys, &named), Err(AuthError::Unknown), "a key that has no name is not that one");
+    assert_eq!(verify(&keys, &named), Err(AuthError::Unknown), "a key without an id does not match");
 }
 
 #[test]
-fn no_algorithm_lets_a_token_pass_that_its_key_did_not_sign() {
+fn no_algorithm_makes_a_token_valid_that_its_key_did_not_sign() {
     let issuer = Issuer::new();
     let rsa = json!({"kty": "RSA", "kid": "r", "n": base64(&[0xc1; RSA_N_BYTES]), "e": "AQAB"});
     let keys = keys(json!([issuer.p256_jwk("a"), rsa]), claims());
@@ -93,33 +93,33 @@ fn no_algorithm_lets_a_token_pass_that_its_key_did_not_sign() {
                 let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret);
                 let tag = ring::hmac::sign(&key, message.as_bytes());
                 let token = format!("{message}.{}", base64(tag.as_ref()));
-                assert_eq!(verdict(&keys, &token), Err(AuthError::Algorithm), "{alg} {kid}");
+                assert_eq!(verify(&keys, &token), Err(AuthError::Algorithm), "{alg} {kid}");
             }
         }
     }
     for alg in ["none", "None", "NONE", "", "ES512", "RS1", "es256"] {
         let unsigned = issuer.sign(&json!({"alg": alg, "kid": "a"}), &body());
-        assert_eq!(verdict(&keys, &unsigned), Err(AuthError::Malformed), "{alg:?}");
+        assert_eq!(verify(&keys, &unsigned), Err(AuthError::Malformed), "{alg:?}");
     }
     for (alg, kid) in [("ES384", "a"), ("RS256", "a"), ("EdDSA", "a"), ("ES256", "r")] {
         let crossed = issuer.sign(&json!({"alg": alg, "kid": kid}), &body());
-        assert_eq!(verdict(&keys, &crossed), Err(AuthError::Algorithm), "{alg} {kid}");
+        assert_eq!(verify(&keys, &crossed), Err(AuthError::Algorithm), "{alg} {kid}");
     }
     for alg in ["RS256", "PS512"] {
         let unsigned = issuer.sign(&json!({"alg": alg, "kid": "r"}), &body());
-        assert_eq!(verdict(&keys, &unsigned), Err(AuthError::Signature), "{alg}");
+        assert_eq!(verify(&keys, &unsigned), Err(AuthError::Signature), "{alg}");
     }
-    // A key that the token brings along is nobody's key.
+    // A key inside the token is never used.
     let own = Issuer::new();
     let header =
         json!({"alg": "ES256", "kid": "a", "jwk": own.p256_jwk("a"), "jku": "https://evil.example/"});
-    assert_eq!(verdict(&keys, &own.sign(&header, &body())), Err(AuthError::Signature));
+    assert_eq!(verify(&keys, &own.sign(&header, &body())), Err(AuthError::Signature));
     let critical = json!({"alg": "ES256", "kid": "a", "crit": ["b64"], "b64": false});
-    assert_eq!(verdict(&keys, &issuer.sign(&critical, &body())), Err(AuthError::Malformed));
+    assert_eq!(verify(&keys, &issuer.sign(&critical, &body())), Err(AuthError::Malformed));
 }
 
 #[test]
-fn claims_are_judged_with_a_minute_of_leeway_and_by_their_exact_words() {
+fn claims_are_checked_with_a_minute_of_leeway_and_by_their_exact_text() {
     let issuer = Issuer::new();
     let keys = keys(json!([issuer.p256_jwk("a")]), claims());
     for (claim, value, expected) in [
@@ -151,12 +151,12 @@ fn claims_are_judged_with_a_minute_of_leeway_and_by_their_exact_words() {
         ("newswire.categories", json!(null), Err(AuthError::NoCategories)),
     ] {
         let token = issuer.sign(&json!({"alg": "ES256", "kid": "a"}), &with(claim, value.clone()));
-        assert_eq!(verdict(&keys, &token), expected, "{claim} {value}");
+        assert_eq!(verify(&keys, &token), expected, "{claim} {value}");
     }
 }
 
 #[test]
-fn what_is_not_configured_is_not_asked_for_but_a_token_for_somebody_else_is_none_of_ours() {
+fn unconfigured_claims_are_not_required_but_a_token_for_another_audience_is_refused() {
     let issuer = Issuer::new();
     let asked = ClaimRules {
         issuer: None,
@@ -168,25 +168,25 @@ fn what_is_not_configured_is_not_asked_for_but_a_token_for_somebody_else_is_none
     let sign = |claims: &Value| issuer.sign(&json!({"alg": "ES256", "kid": "a"}), claims);
     let nested = json!({"exp": NOW_S + 1, "realm": {"groups": ["sport"]}});
     let both = Some(Arc::new(CategoryScope::new(["general", "sport"])));
-    assert_eq!(verdict(&keys, &sign(&nested)), Ok(both), "with what is public");
+    assert_eq!(verify(&keys, &sign(&nested)), Ok(both), "with what is public");
     let whole = json!({"exp": NOW_S + 1, "realm.groups": "all", "realm": {"groups": ["sport"]}});
-    assert_eq!(verdict(&keys, &sign(&whole)), Ok(None));
+    assert_eq!(verify(&keys, &sign(&whole)), Ok(None));
     let foreign = json!({"exp": NOW_S + 1, "aud": "another", "realm.groups": "all"});
-    assert_eq!(verdict(&keys, &sign(&foreign)), Err(AuthError::Audience));
+    assert_eq!(verify(&keys, &sign(&foreign)), Err(AuthError::Audience));
 }
 
 #[test]
-fn garbage_of_any_kind_is_refused_and_a_changed_byte_too() {
+fn garbage_and_a_token_with_a_changed_byte_are_refused() {
     let issuer = Issuer::new();
     let keys = keys(json!([issuer.p256_jwk("a")]), claims());
     let good = issuer.sign(&json!({"alg": "ES256", "kid": "a"}), &body());
-    assert_eq!(verdict(&keys, &good), Ok(sport()));
+    assert_eq!(verify(&keys, &good), Ok(sport()));
     for (n, _) in good.char_indices() {
         let mut changed = good.clone().into_bytes();
         changed[n] = if changed[n] == b'A' { b'B' } else { b'A' };
         let changed = String::from_utf8(changed).unwrap();
-        // The last letter of a signature holds four bits that mean nothing, and must be zero.
-        assert!(verdict(&keys, &changed).is_err(), "{n}: {changed}");
+        // The last letter of a signature has four unused bits, which must be zero.
+        assert!(verify(&keys, &changed).is_err(), "{n}: {changed}");
     }
     let nested = format!("{}.{}.x", base64(b"{\"alg\":\"ES256\"}"), base64("[".repeat(3000).as_bytes()));
     for garbage in [
@@ -200,17 +200,17 @@ fn garbage_of_any_kind_is_refused_and_a_changed_byte_too() {
         &"a".repeat(TOKEN_BYTES_MAX),
         &nested,
     ] {
-        assert!(verdict(&keys, garbage).is_err(), "{garbage}");
+        assert!(verify(&keys, garbage).is_err(), "{garbage}");
     }
     for (from, to) in [(0, good.len() - 1), (1, good.len()), (0, good.rfind('.').unwrap() + 1)] {
-        assert!(verdict(&keys, &good[from..to]).is_err());
+        assert!(verify(&keys, &good[from..to]).is_err());
     }
-    assert!(verdict(&keys, &format!("{good}.")).is_err() && verdict(&keys, &format!("{good}=")).is_err());
+    assert!(verify(&keys, &format!("{good}.")).is_err() && verify(&keys, &format!("{good}=")).is_err());
 }
 
 proptest::proptest! {
     #[test]
-    fn whatever_is_shown_is_refused_and_never_a_panic(
+    fn any_other_token_is_refused_without_a_panic(
         bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
         text in "[ -~]{0,60}",
         alg in "(ES256|EdDSA|RS256|HS256|none|[A-Z]{0,4})",
@@ -232,15 +232,15 @@ proptest::proptest! {
 }
 
 #[test]
-fn a_file_of_keys_is_taken_as_a_whole_or_not_at_all() {
+fn a_file_of_keys_is_accepted_as_a_whole_or_not_at_all() {
     let issuer = Issuer::new();
     let complaints = |text: &str| parse(text).map(|_| ()).unwrap_err();
     let of = |listed: Value| {
-        let told = complaints(&json!({ "keys": listed }).to_string());
-        told.into_iter().map(|(_, message)| message).collect::<Vec<_>>().join("; ")
+        let messages = complaints(&json!({ "keys": listed }).to_string());
+        messages.into_iter().map(|(_, message)| message).collect::<Vec<_>>().join("; ")
     };
     assert_eq!(complaints("{\n\"keys\": [}\n")[0].0, Some(2));
-    assert!(complaints("[]")[0].1.contains("is no JWK set"));
+    assert!(complaints("[]")[0].1.contains("not a JWK set"));
     let secret = json!({"kty": "oct", "k": "c2VjcmV0", "kid": "s"});
     assert!(of(json!([issuer.p256_jwk("a"), secret])).contains("keys[1]: a shared secret"));
     let mut private = issuer.ed25519_jwk("a");
@@ -254,7 +254,7 @@ fn a_file_of_keys_is_taken_as_a_whole_or_not_at_all() {
     let mut other = issuer.p256_jwk("a");
     other["alg"] = json!("HS256");
     assert!(of(json!([other])).contains("`alg`"));
-    assert!(of(json!([issuer.p256_jwk("a"), issuer.ed25519_jwk("a")])).contains("`kid` is taken"));
+    assert!(of(json!([issuer.p256_jwk("a"), issuer.ed25519_jwk("a")])).contains("same `kid`"));
     let mut nameless = issuer.p256_jwk("a");
     nameless.as_object_mut().unwrap().remove("kid");
     assert!(of(json!([nameless, issuer.ed25519_jwk("b")])).contains("each needs a `kid`"));
@@ -262,7 +262,7 @@ fn a_file_of_keys_is_taken_as_a_whole_or_not_at_all() {
     encrypts["use"] = json!("enc");
     assert!(of(json!([encrypts.clone()])).contains("has no key"));
     assert!(of(json!([{"kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA"}])).contains("has no key"));
-    assert!(of(json!([5])).contains("is no JWK"));
+    assert!(of(json!([5])).contains("not a JWK"));
     let many: Vec<_> = (0..=KEYS_MAX).map(|n| issuer.p256_jwk(&n.to_string())).collect();
     assert!(of(json!(many)).contains("more than 64"));
     // Issuers publish keys of other kinds in the same set.
@@ -270,13 +270,13 @@ fn a_file_of_keys_is_taken_as_a_whole_or_not_at_all() {
     assert_eq!(parse(&json!({ "keys": mixed }).to_string()).unwrap().len(), 1);
     let padded = [vec![0], vec![0xc1; RSA_N_BYTES]].concat();
     let padded = json!({"keys": [{"kty": "RSA", "n": base64(&padded), "e": "AQAB"}]}).to_string();
-    assert_eq!(parse(&padded).unwrap().len(), 1, "some write a zero before the number");
+    assert_eq!(parse(&padded).unwrap().len(), 1, "some issuers write a leading zero");
     assert!(!format!("{:?}", keys(json!([issuer.p256_jwk("a")]), claims())).contains("AQAB"));
 }
 
 #[test]
-fn a_token_of_an_rsa_key_is_believed() {
-    // RFC 7515, appendix A.2: a token that others made.
+fn a_token_of_an_rsa_key_is_accepted() {
+    // RFC 7515, appendix A.2: a token made by another implementation.
     let n = "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZ\
              S-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2\
              R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcD\
@@ -296,6 +296,6 @@ fn a_token_of_an_rsa_key_is_believed() {
     };
     let keys = keys(json!([{"kty": "RSA", "n": n, "e": "AQAB"}]), asked);
     let at = |seconds: i64| keys.verify(token.as_bytes(), Timestamp::from_millis(seconds * 1000)).map(|_| ());
-    assert_eq!(at(1_300_819_380), Err(AuthError::NoCategories), "all is well but that it names none");
+    assert_eq!(at(1_300_819_380), Err(AuthError::NoCategories), "valid but for its categories");
     assert_eq!(at(1_300_819_441), Err(AuthError::Expired));
 }
