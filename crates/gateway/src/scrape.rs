@@ -19,22 +19,22 @@ fn write(state: &AppState, sink: &mut MetricsSink<'_>) -> fmt::Result {
     let bounds = state.ring.bounds();
     sink.gauge(
         "newswire_gateway_ready",
-        "1 when /ready says 200; at 0 it gives the reasons in words",
+        "1 if /ready answers 200; at 0 its answer has the reasons",
         flag(readiness.reasons.is_empty()),
     )?;
     sink.gauge(
         "newswire_gateway_draining",
-        "1 while streams are being ended for a stop",
+        "1 while streams are ended for a shutdown",
         flag(state.is_draining()),
     )?;
     sink.gauge(
         "newswire_gateway_wire_silence_seconds",
-        "Since anything was heard of the ingestion daemon, which beats every 2 s; since the start when never",
+        "Since anything was received from the ingestion daemon, which sends a heartbeat every 2 s; since the start if never",
         readiness.silence.unwrap_or_else(|| state.started.elapsed()).as_secs_f64(),
     )?;
     sink.gauge(
         "newswire_gateway_ring_filled",
-        "1 when the ring holds what the daemon had when we came; before that /ready says 503",
+        "1 once the ring holds what the daemon had when the wire connected; before that /ready answers 503",
         flag(readiness.ring.filled),
     )?;
     sink.gauge(
@@ -49,7 +49,7 @@ fn write(state: &AppState, sink: &mut MetricsSink<'_>) -> fmt::Result {
     )?;
     sink.gauge(
         "newswire_gateway_clients_max",
-        "Streams that may be open (gateway.clients_max); more are told to come back later",
+        "Streams that may be open (gateway.clients_max); clients beyond that are told to retry later",
         state.settings().clients_max as f64,
     )?;
     sink.gauge(

@@ -236,7 +236,8 @@ mod tests {
         let shown = format!("{authenticator:?}");
         assert!(shown.contains("TokenHash(…)") && !shown.contains("desk-token"), "{shown}");
         assert!(
-            authenticator.is_enabled() && !Authenticator::load(&config::Gateway::default()).unwrap().is_enabled()
+            authenticator.is_enabled()
+                && !Authenticator::load(&config::Gateway::default()).unwrap().is_enabled()
         );
     }
 }

@@ -57,7 +57,7 @@ impl fmt::Debug for TokenHash {
 /// What a request has in one header.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PresentedToken<'r> {
-        Missing,
+    Missing,
     One(&'r [u8]),
     /// Several: a client that injects a second one must not decide which counts.
     Several,

@@ -100,7 +100,8 @@ impl JwtKeys {
             return Err(AuthError::Algorithm);
         }
         let validation = self.validation(header.alg);
-        let token = decode::<Map<String, Value>>(token, &key.key, &validation).map_err(|e| auth_error(e.kind()))?;
+        let token =
+            decode::<Map<String, Value>>(token, &key.key, &validation).map_err(|e| auth_error(e.kind()))?;
         let expires = instant(&token.claims, "exp")?.ok_or(AuthError::Malformed)?.plus(LEEWAY);
         if expires <= now {
             return Err(AuthError::Expired);
@@ -263,7 +264,9 @@ fn key(jwk: &Value) -> Result<Option<JwtKey>, &'static str> {
             DecodingKey::from_rsa_raw_components(n, e)
         }
         DecodingKeyKind::SecretOrDer(point) if point.len() == length => key,
-        DecodingKeyKind::SecretOrDer(_) => return Err("its parameters are too short or too long for its curve"),
+        DecodingKeyKind::SecretOrDer(_) => {
+            return Err("its parameters are too short or too long for its curve");
+        }
     };
     Ok(Some(JwtKey { id: known.common.key_id, algorithms, key }))
 }

@@ -221,9 +221,7 @@ impl FileParser<'_> {
                 if fields.categories.is_none() {
                     self.complain(
                         at,
-                        format!(
-                            "categories: expected \"all\" or a list of 1 to {CATEGORIES_MAX} categories"
-                        ),
+                        format!("categories: expected \"all\" or a list of 1 to {CATEGORIES_MAX} categories"),
                     );
                 }
             }

@@ -101,7 +101,9 @@ impl StreamFormat {
         match (self, cursor) {
             (Self::EventStream, Some(cursor)) => format!("id: {cursor}\n\n").into(),
             (Self::EventStream, None) => Bytes::from_static(b": waiting\n"),
-            (Self::NdJson, Some(cursor)) => format!("{{\"event\":\"heartbeat\",\"id\":\"{cursor}\"}}\n").into(),
+            (Self::NdJson, Some(cursor)) => {
+                format!("{{\"event\":\"heartbeat\",\"id\":\"{cursor}\"}}\n").into()
+            }
             (Self::NdJson, None) => Bytes::from_static(b"{\"event\":\"waiting\"}\n"),
         }
     }

@@ -12,19 +12,21 @@ macro_rules! script {
         ($name, "text/javascript; charset=utf-8", include_str!(concat!("../../page/", $name)))
     };
 }
-const ASSETS: [(&str, &str, &str); 14] = [
+const ASSETS: [(&str, &str, &str); 16] = [
     script!("app.js"),
-    script!("ask.js"),
+    script!("connection.js"),
+    script!("connection_panel.js"),
     script!("doctor.js"),
+    script!("dom.js"),
+    script!("fetch.js"),
     script!("filter.js"),
+    script!("filter_panel.js"),
     script!("gateway.js"),
     script!("items.js"),
-    script!("share.js"),
+    script!("messages.js"),
+    script!("shared_connection.js"),
     script!("sources.js"),
     script!("sparkline.js"),
-    script!("wire.js"),
-    script!("wire_panel.js"),
-    script!("words.js"),
     ("style.css", "text/css; charset=utf-8", include_str!("../../page/style.css")),
     ("icon.svg", "image/svg+xml", include_str!("../../page/icon.svg")),
 ];

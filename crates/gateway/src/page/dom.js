@@ -1,4 +1,4 @@
-// Text and nodes: how a thing is said. Text of a feed becomes a text node, never markup.
+// Nodes and text. Text of a feed becomes a text node, never markup.
 
 export const byId = (id) => document.getElementById(id);
 
@@ -9,7 +9,7 @@ export function el(tag, className, text) {
   return node;
 }
 
-/** Writes only what changed, so that neither layout nor a screen reader is woken for nothing. */
+/** Writes only what changed, so that neither the layout nor a screen reader has work for nothing. */
 export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
@@ -47,18 +47,18 @@ export function cut(text, max) {
   return chars.length > max ? `${chars.slice(0, max).trimEnd()}…` : chars;
 }
 
-/** Milliseconds since 1970 of an RFC 3339 text; NaN when there is none. */
+/** Milliseconds since 1970 of an RFC 3339 text; NaN if it is not one. */
 export function when(text) {
   return typeof text === "string" ? Date.parse(text) : NaN;
 }
 
-/** "<epoch>-<seq>" in its two parts, or nothing. */
+/** The two parts of "<epoch>-<seq>", or null. */
 export function cursor(id) {
   const parts = /^([a-z0-9]+)-([0-9]+)$/.exec(id ?? "");
   return parts && { epoch: parts[1], seq: Number(parts[2]) };
 }
 
-/** The address as it may be followed: http and https only, else nothing. */
+/** The address if it may be followed, that is http or https; else "". */
 export function webAddress(text) {
   try {
     const url = new URL(text);
@@ -77,7 +77,7 @@ export function outwardLink(text, address) {
   return link;
 }
 
-/** The language of a text for screen readers and hyphenation, when the feed named one that is one. */
+/** Sets the language of a text for screen readers and hyphenation, if the feed named a valid one. */
 export function inLanguage(node, language) {
   if (typeof language === "string" && /^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$/.test(language)) node.lang = language;
   node.dir = "auto";
@@ -92,7 +92,7 @@ export function parsed(text) {
   }
 }
 
-/** On a narrow window one part is shown at a time; on a wide one all of them, whatever is chosen. */
+/** In a narrow window one part is shown at a time; in a wide one all of them, whatever is selected. */
 export function showView(view) {
   document.body.dataset.view = view;
   for (const button of document.querySelectorAll("[data-show]")) {

@@ -1,11 +1,11 @@
-// Questions to this gateway, each with a deadline, and its clock, by which ages are counted.
+// Requests to this gateway, each with a deadline, and its clock, by which ages are counted.
 
-import { parsed, span } from "./words.js";
+import { parsed, span } from "./dom.js";
 
 const CLOCK_TOLERANCE_MS = 2_500; // the Date header counts whole seconds
 
-/** Asks this gateway for JSON. Rejects when there is no answer in time or it is no JSON object. */
-export async function ask(path, waitMs) {
+/** Fetches JSON from this gateway. Rejects if there is no answer in time, or it is not a JSON object. */
+export async function fetchJson(path, waitMs) {
   const sent = Date.now();
   const answer = await fetch(path, {
     headers: { Accept: "application/json" },
@@ -13,7 +13,7 @@ export async function ask(path, waitMs) {
     signal: AbortSignal.timeout(waitMs),
   });
   const body = parsed(await answer.text());
-  if (!body) throw new Error(`${path} answered ${answer.status} without JSON`);
+  if (!body) throw new Error(`${path} answered with status ${answer.status} and without JSON`);
   return {
     status: answer.status,
     body,
@@ -23,16 +23,17 @@ export async function ask(path, waitMs) {
   };
 }
 
-export function whyNoAnswer(error, waitMs) {
+/** Why `fetchJson` was rejected, for people. */
+export function failureText(error, waitMs) {
   if (error.name === "TimeoutError") return `no answer within ${span(waitMs)}`;
   return error.name === "TypeError" ? "not reachable" : error.message;
 }
 
-/** Calls `work` now and again `everyMs` after it ended, while the page is looked at. */
-export function keepAsking(work, everyMs) {
+/** Calls `work` now, and again `intervalMs` after each call ended, while the page is visible. */
+export function repeat(work, intervalMs) {
   let timer = 0;
   let running = false;
-  const round = async () => {
+  const run = async () => {
     clearTimeout(timer);
     if (running) return;
     running = true;
@@ -40,17 +41,17 @@ export function keepAsking(work, everyMs) {
       if (!document.hidden) await work();
     } finally {
       running = false;
-      timer = setTimeout(round, everyMs);
+      timer = setTimeout(run, intervalMs);
     }
   };
   document.addEventListener("visibilitychange", () => {
-    if (!document.hidden) round();
+    if (!document.hidden) run();
   });
-  round();
-  return round;
+  run();
+  return run;
 }
 
-// Ages are counted by the gateway's clock, so that a phone whose clock is wrong shows them right.
+// Ages are counted by the gateway's clock, so that they are right on a device whose clock is wrong.
 const clock = { aheadMs: 0, known: false };
 
 export const now = () => Date.now() - clock.aheadMs;
@@ -63,12 +64,12 @@ export function setClock(answer) {
   clock.known = true;
 }
 
-export function clockWords() {
+export function clockText() {
   if (!clock.known) return "not known yet";
-  if (clock.aheadMs === 0) return "agrees with the gateway's";
-  return `this device is ${span(Math.abs(clock.aheadMs))} ${clock.aheadMs > 0 ? "ahead" : "behind"}; ages follow the gateway`;
+  if (clock.aheadMs === 0) return "same as the gateway's";
+  return `this device is ${span(Math.abs(clock.aheadMs))} ${clock.aheadMs > 0 ? "ahead" : "behind"}; ages are counted by the gateway's clock`;
 }
 
 export function clockVerdict() {
-  return { tone: clock.aheadMs === 0 ? "ok" : "warn", words: clockWords() };
+  return { tone: clock.aheadMs === 0 ? "ok" : "warn", text: clockText() };
 }
