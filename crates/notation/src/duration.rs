@@ -98,6 +98,22 @@ pub fn humanize(duration: Duration) -> String {
     if rest == 0 { format!("{n}{unit}") } else { format!("{n}{unit} {rest}{rest_unit}") }
 }
 
+/// A duration for people to compare at a glance, in the one unit that says it: `250ms`, `4.5s`, `90s`, `60m`, `2h`,
+/// `10d`.
+#[must_use]
+pub fn approximate(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    match millis {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{millis}ms"),
+        1_000..10_000 if millis % 1_000 >= 100 => format!("{}.{}s", millis / 1_000, millis % 1_000 / 100),
+        1_000..120_000 => format!("{}s", millis / 1_000),
+        120_000..7_200_000 => format!("{}m", millis / 60_000),
+        7_200_000..172_800_000 => format!("{}h", millis / 3_600_000),
+        _ => format!("{}d", millis / 86_400_000),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,6 +178,13 @@ mod tests {
             assert_eq!(write_duration(parse_duration(text).unwrap()), text);
         }
         assert_eq!(write_duration(parse_duration("1h30m").unwrap()), "90m");
+    }
+
+    #[test]
+    fn an_approximate_duration_has_one_unit() {
+        let shown = [0, 5, 1_250, 4_000, 61_000, 120_000, 7_200_000, 172_800_000]
+            .map(|ms| approximate(Duration::from_millis(ms)));
+        assert_eq!(shown, ["0s", "5ms", "1.2s", "4s", "61s", "2m", "2h", "2d"]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod suggestion;
 
 pub use complaint::{Complaint, Complaints};
 pub use duration::{
-    BadDuration, DURATION_MAX, humanize, parse_duration, parse_duration_within, write_duration,
+    BadDuration, DURATION_MAX, approximate, humanize, parse_duration, parse_duration_within, write_duration,
 };
 pub use escape::{escaped, is_dangerous, push_escaped, shortened};
 pub use suggestion::suggestion;
