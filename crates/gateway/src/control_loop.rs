@@ -2,9 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use control::{ConfigChange, Problem, ReloadAnswer};
 use daemon::{
     admin::ReloadOrder,
-    config::{ConfigChange, Reloader},
+    config::Reloader,
     logs::Logs,
     notify,
     stop::Signals,
@@ -33,8 +34,9 @@ pub(crate) async fn run(
                 reload(state, logs, &mut reloader).ok();
             }
             Some(order) = reload_orders.recv() => {
+                let changes = reload(state, logs, &mut reloader).map_err(Problem::bad_configuration);
                 // The client may have left.
-                order.send(reload(state, logs, &mut reloader)).ok();
+                order.send(changes.map(|changes| ReloadAnswer { catalogue: None, changes })).ok();
             }
             _ = status.tick() => notify::status(&status_line(state)),
         }

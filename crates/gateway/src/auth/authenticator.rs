@@ -10,11 +10,12 @@
 //! An invalid token is refused, even where something is public: a reader whose token has expired must learn of it, and
 //! must not silently get less.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use actix_web::http::header::HeaderMap;
-use daemon::config::{self, Complaint};
+use daemon::config;
 use news::Timestamp;
+use notation::Complaints;
 
 use super::{
     bearer::{PresentedToken, TOKEN_BYTES_MAX, TokenHash},
@@ -31,20 +32,9 @@ use super::{
 const COOKIE: &str = "newswire_read";
 
 /// Everything that is wrong with the files of tokens and keys, one complaint per line.
-#[derive(Debug)]
-pub struct AuthFileErrors(Vec<Complaint>);
-
-impl fmt::Display for AuthFileErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, complaint) in self.0.iter().enumerate() {
-            let separator = if n > 0 { "\n" } else { "" };
-            write!(f, "{separator}{complaint}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for AuthFileErrors {}
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct AuthFileErrors(Complaints);
 
 /// Authorises readers. Cheap to clone.
 #[derive(Clone, Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::{fs, io::Read as _, path::Path};
 
-use daemon::config::Complaint;
+use notation::Complaint;
 
 /// A file that the configuration names.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +30,6 @@ impl AuthFile<'_> {
 
     /// A complaint about the file, with a line if one is known.
     pub(super) fn complaint(self, line: Option<usize>, message: String) -> Complaint {
-        let path = self.path.display();
-        let place = line.map_or_else(|| path.to_string(), |line| format!("{path}:{line}"));
-        Complaint { place, key: self.key.to_owned(), message }
+        Complaint { place: self.path.display().to_string(), line, key: self.key.to_owned(), message }
     }
 }

@@ -78,7 +78,7 @@ impl NewsQuery {
                 Ok(())
             }
             "since" => {
-                let expected = "expected a time (RFC 3339) or a duration such as 90s, 15m, 2h or 3d";
+                let expected = "expected an RFC 3339 time or a duration such as 90s, 15m, 1h30m or 3d";
                 self.since = Some(Since::parse(&value).ok_or(HttpProblem::bad_parameter("since", expected))?);
                 Ok(())
             }
@@ -183,9 +183,11 @@ mod tests {
             NewsQuery::parse(&format!("since={text}")).unwrap().since.unwrap().instant(now).millis()
         };
         assert_eq!(at("90s"), 10_000_000 - 90_000);
+        assert_eq!(at("1h30m"), 10_000_000 - 5_400_000);
         assert_eq!(at("1970-01-01T00:00:01Z"), 1000);
         assert_eq!(at("1970-01-01T01:00:01+01:00"), 1000, "an unescaped plus sign");
         assert!(NewsQuery::parse("since=yesterday").is_err());
+        assert!(NewsQuery::parse("since=10000d").is_ok() && NewsQuery::parse("since=10001d").is_err());
     }
 
     #[test]

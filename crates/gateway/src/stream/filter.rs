@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use news::{EventKind, Timestamp, parse_duration};
+use news::{EventKind, Timestamp};
+use notation::{DURATION_MAX, parse_duration_within};
 
 use super::frame::Frame;
 use crate::auth::scope::CategoryScope;
@@ -19,7 +20,7 @@ impl Since {
     pub(crate) fn parse(text: &str) -> Option<Self> {
         // A plus sign that was not escaped in a query arrives as a space.
         let at = || text.replace(' ', "+").parse().ok().map(Self::At);
-        parse_duration(text).map(Self::Ago).or_else(at)
+        parse_duration_within(text, Duration::ZERO..=DURATION_MAX).ok().map(Self::Ago).or_else(at)
     }
 
     pub(crate) fn instant(self, now: Timestamp) -> Timestamp {
