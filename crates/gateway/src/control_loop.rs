@@ -3,13 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use control::{ConfigChange, Problem, ReloadAnswer};
-use daemon::{
-    admin::ReloadOrder,
-    config::Reloader,
-    logs::Logs,
-    notify,
-    stop::Signals,
-};
+use daemon::{admin::ReloadOrder, config::Reloader, logs::Logs, notify, stop::Signals};
 use tokio::sync::mpsc;
 
 use crate::{settings::Settings, state::AppState};

@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use control::ControlSocket;
 use daemon::{
-    admin::{Admin, AdminHandle, ReloadOrder},
+    admin::{Admin, AdminHandle, ReloadOrder, status_of},
     config::Config,
     logs::Logs,
     notify,
@@ -12,13 +13,11 @@ use daemon::{
     sockets::SocketError,
     watch::WatchKind,
 };
-use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    control_loop,
-    diagnostics::diagnostics,
+    control_loop, diagnostics,
     error::GatewayError,
     http::{
         listener::{self, ListeningSocket},
@@ -70,12 +69,12 @@ pub async fn run_within(start: Start, limits: Limits) -> Result<(), GatewayError
     scrape::register(&state);
     let watched = Arc::clone(&state);
     let _watchdog = watch
-        .start(inside, move || diagnostics(&watched, address, inherited))
+        .start(inside, move || diagnostics::vitals(&watched, address, inherited))
         .context("start the watchdog")?;
     let (reloads, reload_orders) = mpsc::channel(RELOADS_MAX);
     let _admin = start_admin(&config, &state, &logs, reloads)?;
     let intake_stop = CancellationToken::new();
-    let socket = config.daemon.run_dir.join("ingestd.sock");
+    let socket = ControlSocket::Ingestd.in_dir(&config.daemon.run_dir);
     let intake = intake::start(Arc::clone(&state), socket, bounds.events, forwarders, intake_stop.clone());
     let intake = intake.context("start the intake")?;
     let server = server::start(&state, listener, config.gateway.workers)?;
@@ -108,29 +107,15 @@ fn start_admin(
     #[cfg(feature = "drill")]
     crate::drill::offer_all();
     let shared = Arc::clone(state);
-    let status = move || {
-        let (wire, ring) = (shared.wire.get(), shared.ring.state());
-        json!({
-            "clients": shared.client_count(),
-            "draining": shared.is_draining(),
-            "panics": daemon::panics::count(),
-            "wire": {
-                "connected": wire.connected,
-                "reason": wire.reason,
-                "heard_ms_ago": wire.last_received.map(|received| received.elapsed().as_millis() as u64),
-            },
-            "ring": { "filled": ring.filled, "events": ring.events, "bytes": ring.bytes },
-        })
-    };
     let admin = Admin {
         name: "newswire-gateway",
         version: env!("CARGO_PKG_VERSION"),
         metrics: state.registry.clone(),
         watch: state.watch.clone(),
-        status: Arc::new(status),
+        status: status_of(move || diagnostics::status(&shared)),
         reloads: Some(reloads),
     };
-    daemon::admin::serve(&config.daemon.run_dir.join("gateway-admin.sock"), admin, logs)
+    daemon::admin::serve(&ControlSocket::GatewayAdmin.in_dir(&config.daemon.run_dir), admin, logs)
 }
 
 /// Warns if the process may not open enough files for `gateway.clients_max`.

@@ -4,22 +4,20 @@
 use std::fmt;
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
-use serde_json::json;
+use control::{Problem, problem::PROBLEM_MEDIA_TYPE};
 
 use crate::auth::{error::AuthError, operator::OperatorError};
 
 /// An error response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HttpProblem {
-    status: u16,
-    code: &'static str,
-    detail: String,
+    problem: Problem,
     retry_after_s: Option<u64>,
 }
 
 impl HttpProblem {
     fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), retry_after_s: None }
+        Self { problem: Problem::new(status, code, detail), retry_after_s: None }
     }
 
     fn retry_after(self, seconds: u64) -> Self {
@@ -150,29 +148,26 @@ impl From<OperatorError> for HttpProblem {
 
 impl fmt::Display for HttpProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.code, self.detail)
+        write!(f, "{}: {}", self.problem.code, self.problem.detail)
     }
 }
 
 impl ResponseError for HttpProblem {
     fn status_code(&self) -> StatusCode {
-        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     fn error_response(&self) -> HttpResponse {
         let status = self.status_code();
         let mut response = HttpResponse::build(status);
-        response.content_type("application/problem+json").insert_header(("cache-control", "no-store"));
-        if self.status == 401 {
+        response.insert_header(("cache-control", "no-store"));
+        if status == StatusCode::UNAUTHORIZED {
             response.insert_header(("www-authenticate", "Bearer"));
         }
         if let Some(seconds) = self.retry_after_s {
             response.insert_header(("retry-after", seconds.to_string()));
         }
-        let title = status.canonical_reason().unwrap_or("error");
-        let body = json!({
-            "type": "about:blank", "title": title, "status": self.status, "code": self.code, "detail": self.detail,
-        });
-        response.body(body.to_string())
+        response.content_type(PROBLEM_MEDIA_TYPE);
+        response.body(serde_json::to_string(&self.problem).expect("a problem has a JSON form"))
     }
 }

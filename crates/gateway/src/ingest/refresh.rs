@@ -15,9 +15,9 @@ use std::{
     time::Duration,
 };
 
+use control::{VisitAnswer, VisitOrder, paths::VISITS};
 use news::SourceId;
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde::Serialize;
 use tokio::time::Instant;
 use wire::PeerClient;
 
@@ -36,13 +36,6 @@ const TRACKED_MAX: usize = 64;
 /// After this, a refresh is no longer tracked: a visit ends within its deadlines, but may wait long for its host.
 const TRACKED_FOR: Duration = Duration::from_secs(600);
 
-/// The daemon's answer to an order.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub(crate) struct AcceptedRefresh {
-    pub(crate) accepted: Vec<SourceId>,
-    pub(crate) unknown: Vec<String>,
-}
-
 /// Why an order was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RefreshError {
@@ -52,7 +45,7 @@ pub(crate) enum RefreshError {
     NoDaemon(String),
 }
 
-type RefreshResult = Result<AcceptedRefresh, RefreshError>;
+type RefreshResult = Result<VisitAnswer, RefreshError>;
 
 /// The intake's end of the queue.
 pub(crate) type RefreshForwarder = Forwarder<Vec<String>, RefreshResult>;
@@ -79,7 +72,7 @@ pub(crate) struct Refreshes {
 #[derive(Debug)]
 struct TrackedRefresh {
     /// Sources that were not visited yet.
-    missing: BTreeSet<SourceId>,
+    missing: BTreeSet<String>,
     total: usize,
     categories: Arc<[String]>,
     since: Instant,
@@ -109,7 +102,7 @@ impl Refreshes {
     }
 
     /// Starts to track an accepted order of sources in these categories; returns the name of the refresh.
-    pub(crate) fn track(&self, accepted: &[SourceId], categories: Arc<[String]>) -> String {
+    pub(crate) fn track(&self, accepted: &[String], categories: Arc<[String]>) -> String {
         let name: String = std::iter::repeat_with(fastrand::alphanumeric).take(12).collect();
         let mut tracked = self.tracked();
         tracked.retain(|_, refresh| refresh.since.elapsed() < TRACKED_FOR);
@@ -126,7 +119,7 @@ impl Refreshes {
     pub(crate) fn record_visit(&self, source: &SourceId) -> Vec<RefreshProgress> {
         let mut progress = Vec::new();
         self.tracked().retain(|name, refresh| {
-            if refresh.missing.remove(source) {
+            if refresh.missing.remove(source.as_str()) {
                 let is_complete = refresh.missing.is_empty();
                 progress.push(RefreshProgress {
                     refresh: name.clone(),
@@ -147,8 +140,9 @@ impl Refreshes {
 /// # Errors
 /// [`RefreshError::NoDaemon`] with the reason, for the log.
 pub(crate) async fn send(daemon: PeerClient, sources: Vec<String>) -> RefreshResult {
-    let order = json!({ "sources": sources }).to_string();
-    let body = daemon.post("/visits", order, DEADLINE, ANSWER_BYTES_MAX).await;
+    let order =
+        serde_json::to_string(&VisitOrder { sources: Some(sources) }).expect("an order has a JSON form");
+    let body = daemon.post(VISITS, order, DEADLINE, ANSWER_BYTES_MAX).await;
     let body = body.map_err(|error| RefreshError::NoDaemon(error.to_string()))?;
     serde_json::from_slice(&body).map_err(|error| RefreshError::NoDaemon(error.to_string()))
 }
@@ -157,16 +151,20 @@ pub(crate) async fn send(daemon: PeerClient, sources: Vec<String>) -> RefreshRes
 mod tests {
     use super::*;
 
-    fn ids(ids: &[&str]) -> Vec<SourceId> {
-        ids.iter().map(|id| SourceId::try_new(id).unwrap()).collect()
+    fn ids(ids: &[&str]) -> Vec<String> {
+        ids.iter().map(|id| (*id).to_owned()).collect()
+    }
+
+    fn source(id: &str) -> SourceId {
+        SourceId::try_new(id).unwrap()
     }
 
     #[test]
     fn progress_is_reported_until_every_source_was_visited() {
         let (refreshes, _forwarder) = Refreshes::new();
         let name = refreshes.track(&ids(&["a", "b"]), Arc::default());
-        let visit = |source: &str| {
-            let progress = refreshes.record_visit(&ids(&[source])[0]);
+        let visit = |id: &str| {
+            let progress = refreshes.record_visit(&source(id));
             progress
                 .into_iter()
                 .map(|p| (p.refresh == name, p.completed, p.total, p.state))
@@ -185,7 +183,7 @@ mod tests {
         for _ in 0..TRACKED_MAX + 5 {
             refreshes.track(&ids(&["a"]), Arc::default());
         }
-        assert_eq!(refreshes.record_visit(&ids(&["a"])[0]).len(), TRACKED_MAX);
+        assert_eq!(refreshes.record_visit(&source("a")).len(), TRACKED_MAX);
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,9 +29,10 @@ impl SourceDirectory {
     }
 
     /// The categories of these sources, each once. An unknown source has the empty category, which no token opens.
-    pub(crate) fn categories(&self, ids: &[SourceId]) -> Arc<[String]> {
+    pub(crate) fn categories(&self, ids: &[String]) -> Arc<[String]> {
         let sources = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let category = |id| sources.get(id).map_or_else(String::new, |source| source.category.clone());
+        let category =
+            |id: &String| sources.get(id.as_str()).map_or_else(String::new, |source| source.category.clone());
         let categories: BTreeSet<_> = ids.iter().map(category).collect();
         categories.into_iter().collect()
     }

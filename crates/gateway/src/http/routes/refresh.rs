@@ -2,6 +2,7 @@
 
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, Resource, web};
 use bytes::Bytes;
+use control::orders::ORDER_SOURCES_MAX;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::timeout;
@@ -9,8 +10,6 @@ use tokio::time::timeout;
 use super::method::only_post;
 use crate::{http::problem::HttpProblem, ingest::refresh::RefreshError, state::AppState};
 
-/// Sources in one order.
-const SOURCES_MAX: usize = 1000;
 /// Largest body.
 const BODY_BYTES_MAX: usize = 16 * 1024;
 
@@ -54,7 +53,7 @@ fn not_an_order() -> HttpProblem {
 
 async fn forward(state: &AppState, body: &[u8]) -> Result<HttpResponse, HttpProblem> {
     let RefreshOrder { sources } = serde_json::from_slice(body).map_err(|_| not_an_order())?;
-    if sources.is_empty() || sources.len() > SOURCES_MAX {
+    if sources.is_empty() || sources.len() > ORDER_SOURCES_MAX {
         return Err(HttpProblem::bad_parameter("sources", "expected 1 to 1000 ids"));
     }
     let ordered = state.refreshes.order(sources).await;
