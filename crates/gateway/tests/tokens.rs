@@ -1,13 +1,13 @@
-//! Who reads what: read tokens over real sockets, on every route and through every way by which an event leaves.
+//! Read tokens over real sockets, on every route and every other way by which an event is sent.
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, reason = "a test may block")]
 
+#[path = "support/harness.rs"]
+mod harness;
 #[path = "support/issuer.rs"]
 mod issuer;
 #[path = "support/program.rs"]
 mod program;
-#[path = "support/stage.rs"]
-mod stage;
 
 use std::{
     collections::BTreeSet,
@@ -23,9 +23,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use harness::{Client, Endpoint, FakeDaemon, Gateway, Serving, TIMEOUT};
 use issuer::Issuer;
 use program::Program;
-use stage::{Client, Door, FakeDaemon, Gateway, PATIENCE, Serving};
 
 /// Opens sport.
 const DESK: &str = "desk-token-0123456789";
@@ -59,7 +59,10 @@ fn bearer(token: &str) -> String {
 }
 
 /// Events of sport, finance and culture in turn, and a source of each.
-async fn stage_with(events: usize, change: impl FnOnce(&mut Config)) -> (Gateway, FakeDaemon, Serving) {
+async fn gateway_with_config(
+    events: usize,
+    change: impl FnOnce(&mut Config),
+) -> (Gateway, FakeDaemon, Serving) {
     let gateway = Gateway::start(change).await;
     let daemon = FakeDaemon::new("e");
     for n in 0..events {
@@ -74,7 +77,7 @@ async fn stage_with(events: usize, change: impl FnOnce(&mut Config)) -> (Gateway
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(PATIENCE, listed).await.unwrap();
+    timeout(TIMEOUT, listed).await.unwrap();
     (gateway, daemon, serving)
 }
 
@@ -115,13 +118,13 @@ fn now_s() -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_configuration_everybody_reads_everything_and_a_token_changes_nothing() {
+async fn without_configuration_every_client_reads_everything_and_a_token_changes_nothing() {
     let gateway = Gateway::start(|_| ()).await;
     let daemon = FakeDaemon::new("e");
     ["sport", "finance"].iter().for_each(|category| daemon.publish_in(category));
     let _serving = daemon.serve(gateway.socket());
     gateway.until_ready().await;
-    for headers in ["", &bearer("nobody-knows-this-one"), "cookie: newswire_read=x\r\n"] {
+    for headers in ["", &bearer("unknown-token-abcdef-1"), "cookie: newswire_read=x\r\n"] {
         let mut client = gateway.stream("", headers).await;
         assert_eq!(client.ids(2).await, ["e-1", "e-2"]);
         let page = gateway.ask("GET", "/news", headers).await;
@@ -131,8 +134,8 @@ async fn without_configuration_everybody_reads_everything_and_a_token_changes_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_carries_the_categories_of_its_reader_and_its_place_moves_past_the_rest() {
-    let (gateway, daemon, _serving) = stage_with(6, with_tokens).await;
+async fn a_stream_has_the_categories_of_its_reader_and_its_cursor_passes_the_others() {
+    let (gateway, daemon, _serving) = gateway_with_config(6, with_tokens).await;
     let mut desk = gateway.stream("", &bearer(DESK)).await;
     let mut chief = gateway.stream("", &bearer(CHIEF)).await;
     assert_eq!(desk.ids(2).await, ["e-1", "e-4"]);
@@ -166,7 +169,7 @@ async fn nothing_leaks_through_a_replay_from_memory_or_from_the_log() {
         config.gateway.ring_events = 10;
         with_tokens(config);
     };
-    let (gateway, daemon, _serving) = stage_with(300, small).await;
+    let (gateway, daemon, _serving) = gateway_with_config(300, small).await;
     let desk = bearer(DESK);
     for (query, id, first) in [
         ("?after=e-5", "", 7),
@@ -196,7 +199,7 @@ async fn nothing_leaks_through_a_replay_from_memory_or_from_the_log() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_items_sources_and_categories_show_what_the_reader_may_see() {
-    let (gateway, _daemon, _serving) = stage_with(9, with_tokens).await;
+    let (gateway, _daemon, _serving) = gateway_with_config(9, with_tokens).await;
     let desk = bearer(DESK);
     let ask = async |path: &str| gateway.ask("GET", path, &desk).await;
     let ids = |page: &Value| {
@@ -223,7 +226,7 @@ async fn pages_items_sources_and_categories_show_what_the_reader_may_see() {
     let listed: Vec<_> = sources["sources"].as_array().unwrap().iter().map(|s| &s["id"]).collect();
     assert_eq!(listed, ["sport"]);
     assert_eq!(status(&ask("/sources/sport").await), 200);
-    let (hidden, never) = (ask("/sources/finance").await, ask("/sources/nobody").await);
+    let (hidden, never) = (ask("/sources/finance").await, ask("/sources/unknown").await);
     assert_eq!((status(&hidden), unlike(&hidden)), (404, unlike(&never)));
     assert_eq!(body(&ask("/categories").await)["categories"], json!([{"category": "sport", "sources": 1}]));
     for path in GUARDED.into_iter().filter(|path| *path != "/news/stream") {
@@ -237,12 +240,12 @@ async fn pages_items_sources_and_categories_show_what_the_reader_may_see() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_etag_is_good_for_readers_who_see_the_same() {
+async fn an_etag_is_valid_for_readers_that_see_the_same() {
     let change = |config: &mut Config| {
         with_tokens(config);
         config.gateway.public_categories = vec!["culture".to_owned()];
     };
-    let (gateway, _daemon, _serving) = stage_with(3, change).await;
+    let (gateway, _daemon, _serving) = gateway_with_config(3, change).await;
     let readers = [bearer(DESK), bearer(CHIEF), String::new()];
     let mut etags = Vec::new();
     for reader in &readers {
@@ -259,7 +262,7 @@ async fn an_etag_is_good_for_readers_who_see_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_good_token_every_route_says_why_and_repeats_nothing() {
+async fn without_a_valid_token_every_route_says_why_and_repeats_nothing() {
     let issuer = Issuer::new();
     let jwks = json!({"keys": [issuer.p256_jwk("k1")]}).to_string();
     let change = |config: &mut Config| {
@@ -270,7 +273,7 @@ async fn without_a_good_token_every_route_says_why_and_repeats_nothing() {
         config.gateway.jwt_audience = Some("newswire".to_owned());
         config.gateway.jwt_issuer = Some("issuer".to_owned());
     };
-    let (gateway, _daemon, _serving) = stage_with(3, change).await;
+    let (gateway, _daemon, _serving) = gateway_with_config(3, change).await;
     let now = now_s();
     let jwt = |name: &str, value: Value| {
         let mut claims =
@@ -283,7 +286,7 @@ async fn without_a_good_token_every_route_says_why_and_repeats_nothing() {
         ("authorization: Basic dXNlcjpwYXNz\r\n".to_owned(), "token-required"),
         (bearer(OLD), "token-expired"),
         (bearer(DESK).repeat(2), "token-invalid"),
-        (bearer("nobody-knows-this-one"), "token-invalid"),
+        (bearer("unknown-token-abcdef-1"), "token-invalid"),
         (bearer(&"x".repeat(5000)), "token-invalid"),
         (bearer(""), "token-invalid"),
         (bearer(&jwt("exp", json!(now - 61))), "token-expired"),
@@ -291,7 +294,7 @@ async fn without_a_good_token_every_route_says_why_and_repeats_nothing() {
         (bearer(&jwt("aud", json!("another"))), "token-wrong-audience"),
         (bearer(&jwt("iss", json!("another"))), "token-wrong-issuer"),
         (bearer(&jwt("newswire.categories", json!([]))), "token-without-categories"),
-        ("cookie: newswire_read=nobody-knows-this-one\r\n".to_owned(), "token-invalid"),
+        ("cookie: newswire_read=unknown-token-abcdef-1\r\n".to_owned(), "token-invalid"),
         // What a browser sends along does not mend what the program showed.
         (format!("{}cookie: newswire_read={CHIEF}\r\n", bearer(OLD)), "token-expired"),
     ];
@@ -325,10 +328,10 @@ async fn without_a_good_token_every_route_says_why_and_repeats_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_nobodys_news_stays_open() {
-    let (gateway, _daemon, _serving) = stage_with(1, with_tokens).await;
+async fn routes_without_news_need_no_token() {
+    let (gateway, _daemon, _serving) = gateway_with_config(1, with_tokens).await;
     for path in ["/", "/assets/app.js", "/health", "/ready", "/openapi.json", "/metrics"] {
-        for headers in ["", &bearer("nobody-knows-this-one")] {
+        for headers in ["", &bearer("unknown-token-abcdef-1")] {
             let answer = gateway.ask("GET", path, headers).await;
             assert_eq!(status(&answer), 200, "{answer}");
             assert!(!answer.contains("Authorization, Cookie\r\n"), "{path}");
@@ -339,8 +342,8 @@ async fn what_is_nobodys_news_stays_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_browser_shows_its_token_as_a_cookie() {
-    let (gateway, _daemon, _serving) = stage_with(3, with_tokens).await;
+async fn a_browser_sends_its_token_as_a_cookie() {
+    let (gateway, _daemon, _serving) = gateway_with_config(3, with_tokens).await;
     let cookie = format!("cookie: theme=dark; newswire_read={DESK}; other=1\r\n");
     let mut client = gateway.stream("", &cookie).await;
     assert_eq!(client.ids(1).await, ["e-1"]);
@@ -360,19 +363,19 @@ async fn a_browser_shows_its_token_as_a_cookie() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_public_needs_no_token_and_every_token_opens_it_too() {
+async fn public_categories_need_no_token_and_every_token_includes_them() {
     let change = |config: &mut Config| {
         with_tokens(config);
         config.gateway.public_categories = vec!["culture".to_owned()];
     };
-    let (gateway, _daemon, _serving) = stage_with(6, change).await;
+    let (gateway, _daemon, _serving) = gateway_with_config(6, change).await;
     let mut anybody = gateway.stream("", "").await;
     assert_eq!(anybody.ids(2).await, ["e-3", "e-6"]);
     let mut desk = gateway.stream("", &bearer(DESK)).await;
     assert_eq!(desk.ids(4).await, ["e-1", "e-3", "e-4", "e-6"]);
     assert_eq!(status(&gateway.ask("GET", "/news/e-3", "").await), 200);
     assert_eq!(status(&gateway.ask("GET", "/news/e-1", "").await), 404);
-    // A token that is no good is told so: it must not get less in silence.
+    // An invalid token is refused: its reader must not silently get less.
     for path in GUARDED {
         assert_eq!(status(&gateway.ask("GET", path, &bearer(OLD)).await), 401, "{path}");
     }
@@ -380,7 +383,7 @@ async fn what_is_public_needs_no_token_and_every_token_opens_it_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_expires_ends_the_stream_with_its_place() {
+async fn a_token_that_expires_ends_the_stream_with_its_cursor() {
     let issuer = Issuer::new();
     let jwks = json!({"keys": [issuer.ed25519_jwk("k1")]}).to_string();
     let soon = now_s() + 3;
@@ -397,8 +400,8 @@ async fn a_token_that_expires_ends_the_stream_with_its_place() {
         config.gateway.jwks_file = file("jwks.json", &jwks);
         config.gateway.read_tokens_file = file("tokens.toml", &[TOKENS, &tokens].concat());
     };
-    let (gateway, _daemon, _serving) = stage_with(5, change).await;
-    // A minute of leeway: what says that it ended 57 s ago has 3 s left.
+    let (gateway, _daemon, _serving) = gateway_with_config(5, change).await;
+    // A minute of leeway: a token that expired 57 s ago is valid for 3 s.
     let claims = json!({"exp": soon - 60, "newswire.categories": ["sport"]});
     let jwt = issuer.sign(&json!({"alg": "EdDSA", "kid": "k1"}), &claims);
     let mut stays = gateway.stream("", &bearer(DESK)).await;
@@ -428,7 +431,7 @@ async fn a_token_that_expires_ends_the_stream_with_its_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_does_not_read_when_its_token_expires_is_cut() {
+async fn a_client_that_does_not_read_when_its_token_expires_is_disconnected() {
     let tokens = format!(
         "[[token]]\nname = \"soon\"\ntoken = \"soon-token-0123456789\"\ncategories = \"all\"\nexpires = {}\n",
         news::Timestamp::from_millis((now_s() + 2) * 1000)
@@ -438,7 +441,7 @@ async fn a_reader_that_does_not_read_when_its_token_expires_is_cut() {
         std::fs::write(&file, [TOKENS, &tokens].concat()).unwrap();
         config.gateway.read_tokens_file = Some(file);
     };
-    let (gateway, daemon, _serving) = stage_with(1, change).await;
+    let (gateway, daemon, _serving) = gateway_with_config(1, change).await;
     let stuck = gateway.stream("", &bearer("soon-token-0123456789")).await;
     // More than the system takes for it.
     daemon.publish_large(200, 50_000);
@@ -448,26 +451,26 @@ async fn a_reader_that_does_not_read_when_its_token_expires_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_progress_of_a_refresh_is_told_to_whoever_may_see_all_its_sources() {
+async fn the_progress_of_a_refresh_goes_to_clients_that_may_see_all_its_sources() {
     let change = |config: &mut Config| {
         with_tokens(config);
         let file = config.daemon.run_dir.join("operator");
         std::fs::write(&file, "the-operators-own-token").unwrap();
         config.gateway.operator_token_file = Some(file);
     };
-    let (gateway, daemon, _serving) = stage_with(1, change).await;
+    let (gateway, daemon, _serving) = gateway_with_config(1, change).await;
     daemon
         .sources
         .lock()
         .unwrap()
         .extend([FakeDaemon::health("a", "sport"), FakeDaemon::health("b", "finance")]);
-    daemon.bell.send("event: catalogue\ndata: {}\n\n".to_owned()).unwrap();
+    daemon.live.send("event: catalogue\ndata: {}\n\n".to_owned()).unwrap();
     let listed = async {
         while status(&gateway.ask("GET", "/sources/b", &bearer(CHIEF)).await) != 200 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(PATIENCE, listed).await.unwrap();
+    timeout(TIMEOUT, listed).await.unwrap();
     let mut desk = gateway.stream("", &bearer(DESK)).await;
     let mut chief = gateway.stream("", &bearer(CHIEF)).await;
     let order = "{\"sources\":[\"a\",\"b\"]}";
@@ -495,27 +498,27 @@ async fn the_progress_of_a_refresh_is_told_to_whoever_may_see_all_its_sources() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_token_stands_in_the_log() {
+async fn no_token_is_in_the_log() {
     let folder = tempfile::tempdir().unwrap();
     let settings = format!("read_tokens_file = \"{}\"", write_tokens(folder.path()).display());
     let program = Program::start(&settings, "");
     let daemon = FakeDaemon::new("e");
     daemon.publish_in("sport");
     let _serving = daemon.serve(program.socket());
-    program.door.until_ready().await;
-    let door: Door = program.door;
-    for token in [DESK, CHIEF, OLD, "nobody-knows-this-one"] {
+    program.endpoint.until_ready().await;
+    let endpoint: Endpoint = program.endpoint;
+    for token in [DESK, CHIEF, OLD, "unknown-token-abcdef-1"] {
         for headers in [bearer(token), format!("cookie: newswire_read={token}\r\n")] {
             for path in ["/news", "/news/e-1", "/sources", &format!("/news?token={token}")] {
-                door.ask("GET", path, &headers).await;
+                endpoint.ask("GET", path, &headers).await;
             }
         }
     }
     let log = program.log();
-    assert!(log.contains("ready") && !log.contains("-token-0123") && !log.contains("nobody-knows"), "{log}");
+    assert!(log.contains("ready") && !log.contains("-token-0123") && !log.contains("unknown-token"), "{log}");
 }
 
-/// How the program ends with such lines in its `[gateway]`, and what it says.
+/// The exit status and the log of the program with these lines in its `[gateway]` section.
 fn refusal(folder: &Path, lines: &str) -> (Option<i32>, String) {
     let config = format!("[gateway]\nlisten = \"127.0.0.1:0\"\n{lines}\n");
     std::fs::write(folder.join("newswire.toml"), config).unwrap();
@@ -566,7 +569,7 @@ fn every_mistake_in_the_files_stops_the_start_with_its_file_and_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn as_many_tokens_as_are_taken_are_found_at_once() {
+async fn the_maximum_number_of_tokens_is_looked_up_fast() {
     let entry =
         |token: &str| format!("[[token]]\nname = \"{token}\"\ntoken = \"{token}\"\ncategories = \"all\"\n");
     let many: String = (1..10_000).map(|n| entry(&format!("a-token-of-number-{n}"))).collect();
@@ -575,7 +578,7 @@ async fn as_many_tokens_as_are_taken_are_found_at_once() {
         std::fs::write(&file, [entry(CHIEF), many].concat()).unwrap();
         config.gateway.read_tokens_file = Some(file);
     };
-    let (gateway, _daemon, _serving) = stage_with(1, change).await;
+    let (gateway, _daemon, _serving) = gateway_with_config(1, change).await;
     let started = Instant::now();
     for n in 1..=100 {
         let answer = gateway.ask("GET", "/categories", &bearer(&format!("a-token-of-number-{n}"))).await;
@@ -586,7 +589,7 @@ async fn as_many_tokens_as_are_taken_are_found_at_once() {
 
 #[tokio::test]
 async fn the_last_visits_are_shown_of_one_source_and_not_in_the_list() {
-    let (gateway, _daemon, _serving) = stage_with(0, |_| {}).await;
+    let (gateway, _daemon, _serving) = gateway_with_config(0, |_| {}).await;
     while !gateway.ask("GET", "/sources", "").await.contains("sport") {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
