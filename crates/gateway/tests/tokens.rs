@@ -144,22 +144,22 @@ async fn a_stream_has_the_categories_of_its_reader_and_its_cursor_passes_the_oth
     daemon.publish_in("finance");
     daemon.visited_in("sport", "sport");
     daemon.publish_in("sport");
-    let (mut blocks, mut place) = until_heartbeat(&mut desk).await;
-    while place != "e-8" {
-        let (more, moved) = until_heartbeat(&mut desk).await;
+    let (mut blocks, mut cursor) = until_heartbeat(&mut desk).await;
+    while cursor != "e-8" {
+        let (more, cursor_after) = until_heartbeat(&mut desk).await;
         blocks.extend(more);
-        place = moved;
+        cursor = cursor_after;
     }
-    let said = format!("{blocks:?}");
-    assert!(said.contains("id: e-8") && said.contains("\\\"source\\\":\\\"sport\\\""), "{said}");
-    assert!(!said.contains("finance") && !said.contains("e-7"), "{said}");
+    let output = format!("{blocks:?}");
+    assert!(output.contains("id: e-8") && output.contains("\\\"source\\\":\\\"sport\\\""), "{output}");
+    assert!(!output.contains("finance") && !output.contains("e-7"), "{output}");
     assert_eq!(chief.ids(2).await, ["e-7", "e-8"]);
     // What it asks for beyond its categories is as if it were not there.
     for query in ["?category=finance", "?source=culture", "?q=story&category=finance&category=culture"] {
         let mut curious = gateway.stream(query, &bearer(DESK)).await;
-        let (blocks, place) = until_heartbeat(&mut curious).await;
+        let (blocks, cursor) = until_heartbeat(&mut curious).await;
         assert!(blocks.iter().all(|block| block.iter().any(|f| f == "event: stream")), "{query}: {blocks:?}");
-        assert_eq!(place, "e-8", "{query}");
+        assert_eq!(cursor, "e-8", "{query}");
     }
 }
 
@@ -189,12 +189,12 @@ async fn nothing_leaks_through_a_replay_from_memory_or_from_the_log() {
     );
     let mut lines = Client { stream: gateway.send(&request).await };
     daemon.publish_in("sport");
-    let mut said = String::new();
-    while !said.contains("\"heartbeat\",\"id\":\"e-301\"") {
-        said.push_str(&lines.line().await.unwrap());
+    let mut output = String::new();
+    while !output.contains("\"heartbeat\",\"id\":\"e-301\"") {
+        output.push_str(&lines.line().await.unwrap());
     }
-    assert_eq!(said.matches("\"event\":\"item\"").count(), every_third(7, 301).len());
-    assert!(!said.contains("finance") && !said.contains("culture"), "{said}");
+    assert_eq!(output.matches("\"event\":\"item\"").count(), every_third(7, 301).len());
+    assert!(!output.contains("finance") && !output.contains("culture"), "{output}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -281,7 +281,7 @@ async fn without_a_valid_token_every_route_says_why_and_repeats_nothing() {
         claims[name] = value;
         issuer.sign(&json!({"alg": "ES256", "kid": "k1"}), &claims)
     };
-    let mut shown = vec![
+    let mut requests = vec![
         (String::new(), "token-required"),
         ("authorization: Basic dXNlcjpwYXNz\r\n".to_owned(), "token-required"),
         (bearer(OLD), "token-expired"),
@@ -299,8 +299,8 @@ async fn without_a_valid_token_every_route_says_why_and_repeats_nothing() {
         (format!("{}cookie: newswire_read={CHIEF}\r\n", bearer(OLD)), "token-expired"),
     ];
     let foreign = issuer.sign(&json!({"alg": "ES256", "kid": "k2"}), &json!({"exp": now + 600}));
-    shown.push((bearer(&foreign), "token-unknown"));
-    for (headers, code) in &shown {
+    requests.push((bearer(&foreign), "token-unknown"));
+    for (headers, code) in &requests {
         for path in GUARDED {
             let answer = gateway.ask("GET", path, headers).await;
             assert_eq!(
@@ -426,8 +426,8 @@ async fn a_token_that_expires_ends_the_stream_with_its_cursor() {
         assert_eq!(body(&again)["code"], "token-expired");
     }
     assert_eq!(gateway.number("newswire_gateway_streams_ended_total{reason=\"expired\"}").await, 2);
-    let (_, place) = until_heartbeat(&mut stays).await;
-    assert_eq!(place, "e-5", "another's goes on");
+    let (_, cursor) = until_heartbeat(&mut stays).await;
+    assert_eq!(cursor, "e-5", "another's goes on");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -485,13 +485,14 @@ async fn the_progress_of_a_refresh_goes_to_clients_that_may_see_all_its_sources(
     assert_eq!(status(&answer), 202, "{answer}");
     daemon.visited_in("a", "sport");
     daemon.visited_in("b", "finance");
-    let mut told = 0;
-    while told < 2 {
-        told += usize::from(chief.block().await.unwrap().iter().any(|field| field == "event: refresh"));
+    let mut progress_events = 0;
+    while progress_events < 2 {
+        progress_events +=
+            usize::from(chief.block().await.unwrap().iter().any(|field| field == "event: refresh"));
     }
     let (blocks, _) = until_heartbeat(&mut desk).await;
-    let said = format!("{blocks:?}");
-    assert!(!said.contains("refresh") && said.contains("\\\"source\\\":\\\"a\\\""), "{said}");
+    let output = format!("{blocks:?}");
+    assert!(!output.contains("refresh") && output.contains("\\\"source\\\":\\\"a\\\""), "{output}");
     // The operator's token gives orders and reads nothing.
     let reads = gateway.ask("GET", "/news", &bearer("the-operators-own-token")).await;
     assert_eq!(body(&reads)["code"], "token-unknown");
@@ -539,33 +540,33 @@ fn every_mistake_in_the_files_stops_the_start_with_its_file_and_line() {
     write("tokens.toml", "[[token]]\nname = \"a\"\ntoken = \"desk-token 0123\"\ncategories = []\n");
     write("jwks.json", "{\"keys\":[\n{\"kty\":\"oct\",\"k\":\"c2VjcmV0LXNlY3JldA\"}]}");
     let both = "read_tokens_file = \"tokens.toml\"\njwks_file = \"jwks.json\"";
-    let (code, said) = refusal(folder.path(), both);
-    assert_eq!(code, Some(78), "{said}");
+    let (code, output) = refusal(folder.path(), both);
+    assert_eq!(code, Some(78), "{output}");
     for complaint in [
         "tokens.toml:3: gateway.read_tokens_file: token:",
         "tokens.toml:4: gateway.read_tokens_file: categories:",
         "jwks.json: gateway.jwks_file: keys[0]: a shared secret",
     ] {
-        assert!(said.contains(complaint), "{complaint}: {said}");
+        assert!(output.contains(complaint), "{complaint}: {output}");
     }
-    assert!(!said.contains("desk-token") && !said.contains("c2Vj"), "{said}");
+    assert!(!output.contains("desk-token") && !output.contains("c2Vj"), "{output}");
     write("jwks.json", "{\"keys\":[\n{]}");
     assert!(refusal(folder.path(), both).1.contains("jwks.json:2: gateway.jwks_file: is not JSON here"));
     write("jwks.json", &" ".repeat(300_000));
-    let (code, said) = refusal(folder.path(), "jwks_file = \"jwks.json\"");
-    assert!(code == Some(78) && said.contains("has more than 262144 bytes"), "{said}");
-    let (code, said) = refusal(folder.path(), "read_tokens_file = \"nowhere.toml\"");
+    let (code, output) = refusal(folder.path(), "jwks_file = \"jwks.json\"");
+    assert!(code == Some(78) && output.contains("has more than 262144 bytes"), "{output}");
+    let (code, output) = refusal(folder.path(), "read_tokens_file = \"nowhere.toml\"");
     assert!(
-        code == Some(78) && said.contains("nowhere.toml: gateway.read_tokens_file: cannot read"),
-        "{said}"
+        code == Some(78) && output.contains("nowhere.toml: gateway.read_tokens_file: cannot read"),
+        "{output}"
     );
-    let (code, said) = refusal(folder.path(), "public_categories = [\"sport\"]");
-    assert!(code == Some(78) && said.contains("newswire.toml:3: gateway.public_categories"), "{said}");
-    let said: BTreeSet<_> = ["jwt_audience = \"a\"", "jwt_issuer = \"a\""]
+    let (code, output) = refusal(folder.path(), "public_categories = [\"sport\"]");
+    assert!(code == Some(78) && output.contains("newswire.toml:3: gateway.public_categories"), "{output}");
+    let output: BTreeSet<_> = ["jwt_audience = \"a\"", "jwt_issuer = \"a\""]
         .map(|line| refusal(folder.path(), line).0)
         .into_iter()
         .collect();
-    assert_eq!(said, BTreeSet::from([Some(78)]));
+    assert_eq!(output, BTreeSet::from([Some(78)]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

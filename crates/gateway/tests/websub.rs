@@ -68,11 +68,11 @@ async fn a_verification_without_a_short_challenge_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_of_more_than_a_mebibyte_is_refused() {
     let gateway = gateway().await;
-    for (bytes, wanted) in [(1024 * 1024 + 1, "413"), (1024 * 1024, "503")] {
+    for (bytes, expected) in [(1024 * 1024 + 1, "413"), (1024 * 1024, "503")] {
         let body = format!("content-length: {bytes}\r\n\r\n{}", "x".repeat(bytes));
         // `ask` appends the end of a head: two more bytes than the body has, which are not read.
         let answer = gateway.ask("POST", OURS, &body).await;
-        assert_eq!(status(&answer), wanted, "{bytes}: {answer}");
+        assert_eq!(status(&answer), expected, "{bytes}: {answer}");
     }
 }
 
@@ -85,11 +85,11 @@ async fn the_public_host_is_served_and_no_page_may_read_the_answers_to_hubs() {
         let answer = gateway.ask(method, &format!("{OURS}?{VERIFICATION}"), ORIGIN).await;
         assert!(!readable(&answer), "{method}: {answer}");
     }
-    for (host, wanted) in [("news.example", "503"), ("evil.example", "421")] {
+    for (host, expected) in [("news.example", "503"), ("evil.example", "421")] {
         let request = format!("POST {OURS} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
         let mut stream = gateway.send(&request).await;
         let mut answer = String::new();
         tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer).await.unwrap();
-        assert_eq!(status(&answer), wanted, "{host}: {answer}");
+        assert_eq!(status(&answer), expected, "{host}: {answer}");
     }
 }

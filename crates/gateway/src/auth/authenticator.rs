@@ -223,8 +223,8 @@ mod tests {
         std::fs::write(&file, text).unwrap();
         let gateway = config::Gateway { read_tokens_file: Some(file), ..config::Gateway::default() };
         let authenticator = Authenticator::load(&gateway).unwrap();
-        let shown = format!("{authenticator:?}");
-        assert!(shown.contains("TokenHash(…)") && !shown.contains("desk-token"), "{shown}");
+        let debug = format!("{authenticator:?}");
+        assert!(debug.contains("TokenHash(…)") && !debug.contains("desk-token"), "{debug}");
         assert!(
             authenticator.is_enabled()
                 && !Authenticator::load(&config::Gateway::default()).unwrap().is_enabled()

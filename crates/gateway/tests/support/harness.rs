@@ -98,12 +98,12 @@ impl Endpoint {
     }
 
     /// Waits until so many streams are open; returns how long it took.
-    pub(crate) async fn until_clients(&self, wanted: usize, within: Duration) -> Duration {
+    pub(crate) async fn until_clients(&self, expected: usize, within: Duration) -> Duration {
         let started = Instant::now();
-        while self.clients().await != wanted {
+        while self.clients().await != expected {
             assert!(
                 started.elapsed() < within,
-                "{} clients after {within:?}, not {wanted}",
+                "{} clients after {within:?}, not {expected}",
                 self.clients().await
             );
             sleep(Duration::from_millis(20)).await;

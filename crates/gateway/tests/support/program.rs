@@ -58,17 +58,17 @@ impl Program {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut said = String::new();
+        let mut output = String::new();
         let address = loop {
             let line =
-                lines.next().unwrap_or_else(|| panic!("it ended without being ready: {said}")).unwrap();
-            said.push_str(&line);
-            said.push('\n');
+                lines.next().unwrap_or_else(|| panic!("it ended without being ready: {output}")).unwrap();
+            output.push_str(&line);
+            output.push('\n');
             if let Some((_, address)) = line.split_once("listen=") {
                 break address.split_whitespace().next().unwrap().parse().unwrap();
             }
         };
-        let log = Arc::new(Mutex::new(said));
+        let log = Arc::new(Mutex::new(output));
         let kept = Arc::clone(&log);
         // A full pipe would block the program.
         let reader = std::thread::spawn(move || {
