@@ -1,5 +1,5 @@
-//! The documents against the tree: links and anchors lead somewhere, tests and scripts that a text names exist, the
-//! README is short, and its table of crates is the workspace.
+//! The documents against the tree: links and anchors lead somewhere; tests, paths, configuration keys and metrics that a
+//! text names exist; the README is short, and its table of crates is the workspace.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 
@@ -137,7 +137,7 @@ fn every_link_and_anchor_of_every_document_leads_somewhere() {
         }
     }
     assert!(dead.is_empty(), "{dead:#?}");
-    assert!(count > 80, "{count} links were found");
+    assert!(count > 80, "only {count} links were found");
 }
 
 #[test]
@@ -218,6 +218,53 @@ fn every_path_that_a_document_names_exists() {
         }
     }
     assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn every_configuration_key_that_a_document_names_exists() {
+    let mut section = String::new();
+    let mut keys = BTreeSet::new();
+    for line in read("deploy/newswire.toml").lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            name.clone_into(&mut section);
+        } else if let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
+            keys.insert(format!("{section}.{key}"));
+        }
+    }
+    assert!(keys.len() > 30, "{keys:?}");
+    let sections: BTreeSet<_> = keys.iter().filter_map(|key| key.split('.').next()).collect();
+    let mut unknown = Vec::new();
+    for (path, document) in documents() {
+        for span in &document.code_spans {
+            let Some((section, key)) = span.split_once('.') else { continue };
+            let is_key = !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            let is_file = ["toml", "rs", "md", "yml", "json", "sock"].contains(&key);
+            if sections.contains(section) && is_key && !is_file && !keys.contains(span) {
+                unknown.push(format!("{path}: {span}"));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "{unknown:#?}");
+}
+
+#[test]
+fn every_metric_that_a_document_names_is_in_the_table() {
+    let table = read("deploy/prometheus/METRICS.md");
+    let mut unknown = Vec::new();
+    for (path, document) in documents() {
+        let is_metric = |span: &&String| {
+            let name =
+                span.strip_prefix("newswire_gateway_").or_else(|| span.strip_prefix("newswire_ingestd_"));
+            name.is_some_and(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+        };
+        let missing = document
+            .code_spans
+            .iter()
+            .filter(is_metric)
+            .filter(|name| !table.contains(&format!("| `{name}` |")));
+        unknown.extend(missing.map(|name| format!("{path}: {name}")));
+    }
+    assert!(unknown.is_empty(), "{unknown:#?}");
 }
 
 #[test]
