@@ -18,9 +18,10 @@ mod values;
 
 use std::fmt;
 
+pub use control::ConfigChange;
 pub use durations::{parse_duration, show_duration};
 pub use keys::{Config, Daemon, Fetch, Gateway, Ingestd, Log, Store, Wire};
-pub use load::{ConfigChange, EffectiveValue, Loaded, environment, load};
+pub use load::{EffectiveValue, Loaded, environment, load};
 pub use reload::{CheckedConfig, Reloader};
 pub use render::default_file;
 

@@ -9,7 +9,7 @@ use super::keys::{self, KEYS, Key, position};
 use super::nearest::suggestion;
 use super::render::literal;
 use super::values::Value;
-use super::{Complaint, Complaints, Config, SYSTEM_FILE};
+use super::{Complaint, Complaints, Config, ConfigChange, SYSTEM_FILE};
 
 /// Largest configuration file, bytes; the commented default has a hundredth of it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -41,19 +41,6 @@ pub struct EffectiveValue {
     /// `default`, `file:line`, `env:NAME`, or what the command line called itself.
     pub origin: String,
     /// Whether a reload takes a new value; else a restart is needed.
-    pub live: bool,
-}
-
-/// A key whose value is not what it was.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct ConfigChange {
-    /// `section.key`
-    pub key: String,
-    /// As it would stand in the file; passwords in addresses are hidden.
-    pub old: String,
-    /// The same of the new value.
-    pub new: String,
-    /// Whether a reload takes it; else it is kept until a restart.
     pub live: bool,
 }
 
