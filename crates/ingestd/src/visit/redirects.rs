@@ -1,14 +1,14 @@
-//! Permanent redirects: when the address that a feed has moved to is asked instead of the catalogue's, and when not
-//! any more. Pure functions over [`RedirectState`].
+//! Permanent redirects: when the target is requested instead of the configured URL, and when not any more. Pure functions
+//! over [`RedirectState`].
 //!
 //! ```text
-//! 301/308 only, a feed at its end ─► seen ──7 days and 3 visits, the same target──► adopted ──5 failures──► forgotten
-//!                                     ├─ http to https of the same host: at once       └─ 404 or 410: at once
-//!                                     └─ the old address answers 404 or 410: at once
+//! 301/308 only, a feed at the end ─► observed ──7 days and 3 visits, the same target──► adopted ──5 failures──► dropped
+//!                                      ├─ http to https of the same host: at once         └─ 404 or 410: at once
+//!                                      └─ the old URL answers 404 or 410: at once
 //! ```
 //!
-//! A chain with a 302, 303 or 307 in it says nothing about for ever, and ends what was seen before. Never adopted: a
-//! step back from https to http, and, for a source with secrets, another host, which must not get them.
+//! A chain with a 302, 303 or 307 in it is not permanent, and discards what was observed before. Never adopted: a downgrade
+//! from https to http, and, for a source with credentials, another host, which must not get them.
 
 use std::time::Duration;
 
@@ -18,68 +18,69 @@ use news::{
 };
 use sha2::{Digest as _, Sha256};
 
-/// How long a feed must have redirected to the same address: a hijacked domain is mostly noticed within days.
+/// How long the target must have been the same: a hijacked domain is mostly noticed within days.
 const SEEN_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How often it must have been seen in that time.
+/// How many visits must have observed it in that time.
 const SEEN_TIMES: u32 = 3;
-/// Visits in a row without a feed after which an adopted address is forgotten.
+/// Failed visits in a row after which an adopted redirect is dropped.
 const FAILURES_MAX: u32 = 5;
 
-/// A change of the address that is asked, for the log.
+/// A change of the URL that is requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
-    /// From now on this one is asked.
+pub(crate) enum RedirectChange {
+    /// The target is requested from now on.
     Adopted {
-        /// Which.
+        /// The target.
         to: StoredUrl,
         /// Why now.
         why: &'static str,
     },
-    /// From now on the catalogue's is asked again.
-    Forgotten {
-        /// Which was asked until now.
+    /// The configured URL is requested again.
+    Dropped {
+        /// The target that was requested until now.
         adopted: StoredUrl,
         /// Why now.
         why: &'static str,
     },
 }
 
-/// The hash of an address, secrets included.
+/// The hash of a URL, secrets included.
 pub(crate) fn url_hash(url: &FeedUrl) -> u64 {
     let digest = Sha256::digest(url.secret().as_str().as_bytes());
     digest.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
 }
 
-/// The address to ask: the one that was adopted, with the user and password of the catalogue's where those may go.
-pub(crate) fn asked(source: &Source, moves: &RedirectState) -> FeedUrl {
-    let home = &source.url;
-    let adopted = moves.adopted.as_ref().filter(|_| moves.home == url_hash(home));
-    let Some(to) = adopted.and_then(|adopted| adopted.to.get()) else { return home.clone() };
-    if !has_url_credentials(home) || !may_share_credentials(home, &to) {
+/// The URL to request: the adopted one if there is one, with the user and password of the configured URL where these may
+/// be sent.
+pub(crate) fn effective_url(source: &Source, moves: &RedirectState) -> FeedUrl {
+    let configured = &source.url;
+    let adopted = moves.adopted.as_ref().filter(|_| moves.home == url_hash(configured));
+    let Some(to) = adopted.and_then(|adopted| adopted.to.get()) else { return configured.clone() };
+    if !has_url_credentials(configured) || !may_share_credentials(configured, &to) {
         return to;
     }
     let mut url = to.secret().clone();
-    let (user, password) = (home.secret().username(), home.secret().password());
+    let (user, password) = (configured.secret().username(), configured.secret().password());
     match url.set_username(user).and_then(|()| url.set_password(password)) {
         Ok(()) => FeedUrl::try_new(url.as_str()).unwrap_or(to),
         Err(()) => to,
     }
 }
 
-/// What one visit teaches about where the feed is. `status` is how it ended.
-pub(crate) fn learn(
+/// Updates what is known about redirects after a visit that ended with `status`.
+pub(crate) fn observe(
     moves: &mut RedirectState,
     source: &Source,
     visit: &FetchReport,
     status: VisitStatus,
     now: Timestamp,
-) -> Option<Change> {
-    let home = url_hash(&source.url);
-    if moves.home != home {
-        *moves = RedirectState { home, ..RedirectState::default() };
+) -> Option<RedirectChange> {
+    let configured = url_hash(&source.url);
+    if moves.home != configured {
+        *moves = RedirectState { home: configured, ..RedirectState::default() };
     }
     match (status, &mut moves.adopted) {
-        // It is there, but busy.
+        // The feed is there, but the server is busy.
         (VisitStatus::Throttled, _) => None,
         (status, Some(adopted)) if !status.is_healthy() => {
             adopted.failures = adopted.failures.saturating_add(1);
@@ -89,36 +90,42 @@ pub(crate) fn learn(
                 _ => return None,
             };
             moves.seen = None;
-            moves.adopted.take().map(|adopted| Change::Forgotten { adopted: adopted.to, why })
+            moves.adopted.take().map(|adopted| RedirectChange::Dropped { adopted: adopted.to, why })
         }
         (status, None) if !status.is_healthy() => {
             let seen = moves.seen.take_if(|_| is_gone(visit))?;
-            Some(adopt(moves, source, seen.to, "the old address answers 404 or 410", now))
+            Some(adopt(moves, source, seen.to, "the old URL answers 404 or 410", now))
         }
         (_, adopted) => {
             if let Some(adopted) = adopted {
                 adopted.failures = 0;
             }
-            watch(moves, source, visit, now)
+            observe_chain(moves, source, visit, now)
         }
     }
 }
 
-/// A feed was had: looks at the way that led to it.
-fn watch(moves: &mut RedirectState, source: &Source, visit: &FetchReport, now: Timestamp) -> Option<Change> {
-    let Some((from, to)) = lasting(&visit.hops).filter(|(from, to)| may_adopt(source, from, to)) else {
+/// A feed was fetched: looks at the redirects that led to it.
+fn observe_chain(
+    moves: &mut RedirectState,
+    source: &Source,
+    visit: &FetchReport,
+    now: Timestamp,
+) -> Option<RedirectChange> {
+    let Some((from, to)) = permanent_target(&visit.hops).filter(|(from, to)| may_adopt(source, from, to))
+    else {
         moves.seen = None;
         return None;
     };
-    let kept = StoredUrl::new(to);
+    let target = StoredUrl::new(to);
     if from.secret().scheme() == "http" && to.secret().scheme() == "https" && may_share_credentials(from, to)
     {
         moves.seen = None;
-        return Some(adopt(moves, source, kept, "https instead of http", now));
+        return Some(adopt(moves, source, target, "https instead of http", now));
     }
     let seen = match moves.seen.take() {
-        Some(seen) if seen.to == kept => ObservedRedirect { times: seen.times.saturating_add(1), ..*seen },
-        _ => ObservedRedirect { to: kept, first: now, times: 1 },
+        Some(seen) if seen.to == target => ObservedRedirect { times: seen.times.saturating_add(1), ..*seen },
+        _ => ObservedRedirect { to: target, first: now, times: 1 },
     };
     if seen.times >= SEEN_TIMES && now.since(seen.first) >= SEEN_FOR {
         return Some(adopt(moves, source, seen.to, "the same target for 7 days", now));
@@ -133,20 +140,20 @@ fn adopt(
     to: StoredUrl,
     why: &'static str,
     since: Timestamp,
-) -> Change {
-    let is_home = to.get().is_some_and(|to| to == source.url);
+) -> RedirectChange {
+    let is_configured = to.get().is_some_and(|to| to == source.url);
     match moves.adopted.take() {
-        // The feed has moved back to where it was.
-        Some(adopted) if is_home => Change::Forgotten { adopted: adopted.to, why },
+        // The feed has moved back.
+        Some(adopted) if is_configured => RedirectChange::Dropped { adopted: adopted.to, why },
         _ => {
             moves.adopted = Some(Box::new(AdoptedRedirect { to: to.clone(), since, failures: 0 }));
-            Change::Adopted { to, why }
+            RedirectChange::Adopted { to, why }
         }
     }
 }
 
-/// Where the feed has moved to for good, if every redirect on the way says so.
-fn lasting(hops: &[RedirectHop]) -> Option<(&FeedUrl, &FeedUrl)> {
+/// The first URL of a chain and its target, if every redirect in it is permanent.
+fn permanent_target(hops: &[RedirectHop]) -> Option<(&FeedUrl, &FeedUrl)> {
     let (first, last) = (hops.first()?, hops.last()?);
     hops.iter().all(RedirectHop::is_permanent).then_some((&first.from, &last.to))
 }
@@ -165,7 +172,7 @@ fn has_url_credentials(url: &FeedUrl) -> bool {
     !url.secret().username().is_empty() || url.secret().password().is_some()
 }
 
-/// The address that was asked is itself no more.
+/// The requested URL itself answers that the feed is gone.
 fn is_gone(visit: &FetchReport) -> bool {
     visit.hops.is_empty() && matches!(visit.code, Some(404 | 410))
 }
@@ -201,12 +208,12 @@ mod tests {
             Self { source: source_at(address), moves: RedirectState::default(), now_ms: 1_800_000_000_000 }
         }
 
-        fn asked(&self) -> String {
-            asked(&self.source, &self.moves).secret().to_string()
+        fn effective_url(&self) -> String {
+            effective_url(&self.source, &self.moves).secret().to_string()
         }
 
-        fn visit(&mut self, code: u16, hops: &[(u16, &str)], status: VisitStatus) -> Option<Change> {
-            let mut from = asked(&self.source, &self.moves);
+        fn visit(&mut self, code: u16, hops: &[(u16, &str)], status: VisitStatus) -> Option<RedirectChange> {
+            let mut from = effective_url(&self.source, &self.moves);
             let mut visit = FetchReport::not_attempted(Failure::new(FailureClass::HttpStatus, ""));
             visit.code = Some(code);
             for (code, to) in hops {
@@ -214,16 +221,16 @@ mod tests {
                 from = hop.to.clone();
                 visit.hops.push(hop);
             }
-            learn(&mut self.moves, &self.source, &visit, status, Timestamp::from_millis(self.now_ms))
+            observe(&mut self.moves, &self.source, &visit, status, Timestamp::from_millis(self.now_ms))
         }
 
         /// A feed at the end of these redirects, `days` after the last one.
-        fn feed(&mut self, days: i64, hops: &[(u16, &str)]) -> Option<Change> {
+        fn feed(&mut self, days: i64, hops: &[(u16, &str)]) -> Option<RedirectChange> {
             self.now_ms += days * DAY;
             self.visit(200, hops, VisitStatus::Unchanged)
         }
 
-        fn failure(&mut self, code: u16) -> Option<Change> {
+        fn failure(&mut self, code: u16) -> Option<RedirectChange> {
             self.visit(code, &[], if code == 410 { VisitStatus::Gone } else { VisitStatus::Error })
         }
     }
@@ -232,17 +239,17 @@ mod tests {
         let mut world = World::at(OLD);
         for day in [0, 3] {
             assert_eq!(world.feed(day, &[(301, NEW)]), None);
-            assert_eq!(world.asked(), OLD);
+            assert_eq!(world.effective_url(), OLD);
         }
         let change = world.feed(4, &[(308, NEW)]);
-        assert!(matches!(change, Some(Change::Adopted { .. })), "{change:?}");
+        assert!(matches!(change, Some(RedirectChange::Adopted { .. })), "{change:?}");
         world
     }
 
     #[test]
     fn a08_a_permanent_redirect_is_adopted_after_the_same_target_for_seven_days() {
         let world = adopted();
-        assert_eq!(world.asked(), NEW);
+        assert_eq!(world.effective_url(), NEW);
         let mut hasty = World::at(OLD);
         for _ in 0..100 {
             assert_eq!(hasty.feed(0, &[(301, NEW)]), None, "however often it is seen in six days");
@@ -283,15 +290,15 @@ mod tests {
             world.now_ms += DAY;
             assert_eq!(world.visit(200, &[(301, NEW)], VisitStatus::Error), None);
         }
-        assert_eq!((world.asked(), &world.moves.seen), (OLD.to_owned(), &None));
+        assert_eq!((world.effective_url(), &world.moves.seen), (OLD.to_owned(), &None));
     }
 
     #[test]
     fn https_of_the_same_host_is_adopted_at_once_and_http_never() {
         let mut world = World::at("http://old.example/feed");
         let change = world.feed(0, &[(301, "https://old.example/rss")]);
-        assert!(matches!(change, Some(Change::Adopted { .. })));
-        assert_eq!(world.asked(), "https://old.example/rss");
+        assert!(matches!(change, Some(RedirectChange::Adopted { .. })));
+        assert_eq!(world.effective_url(), "https://old.example/rss");
         let mut elsewhere = World::at("http://old.example/feed");
         assert_eq!(elsewhere.feed(0, &[(301, "https://new.example/feed")]), None);
         let mut back = World::at(OLD);
@@ -307,8 +314,8 @@ mod tests {
             assert_eq!(world.failure(code), None, "nothing was seen");
             world.feed(0, &[(301, NEW)]);
             assert_eq!(world.failure(500), None, "in trouble is not gone");
-            assert!(matches!(world.failure(code), Some(Change::Adopted { .. })), "{code}");
-            assert_eq!(world.asked(), NEW);
+            assert!(matches!(world.failure(code), Some(RedirectChange::Adopted { .. })), "{code}");
+            assert_eq!(world.effective_url(), NEW);
         }
     }
 
@@ -324,10 +331,10 @@ mod tests {
         }
         assert_eq!(world.visit(429, &[], VisitStatus::Throttled), None, "busy is no failure");
         let change = world.failure(500);
-        assert!(matches!(change, Some(Change::Forgotten { .. })), "{change:?}");
-        assert_eq!(world.asked(), OLD);
+        assert!(matches!(change, Some(RedirectChange::Dropped { .. })), "{change:?}");
+        assert_eq!(world.effective_url(), OLD);
         let mut world = adopted();
-        assert!(matches!(world.failure(410), Some(Change::Forgotten { .. })), "gone is gone");
+        assert!(matches!(world.failure(410), Some(RedirectChange::Dropped { .. })), "gone is gone");
     }
 
     #[test]
@@ -337,19 +344,19 @@ mod tests {
         for day in [0, 4, 4] {
             world.feed(day, &[(301, third)]);
         }
-        assert_eq!(world.asked(), third);
+        assert_eq!(world.effective_url(), third);
         for day in [0, 4] {
             world.feed(day, &[(301, OLD)]);
         }
-        assert!(matches!(world.feed(4, &[(301, OLD)]), Some(Change::Forgotten { .. })));
-        assert_eq!((world.asked(), &world.moves.adopted), (OLD.to_owned(), &None));
+        assert!(matches!(world.feed(4, &[(301, OLD)]), Some(RedirectChange::Dropped { .. })));
+        assert_eq!((world.effective_url(), &world.moves.adopted), (OLD.to_owned(), &None));
     }
 
     #[test]
     fn another_address_in_the_catalogue_ends_everything_that_was_learned() {
         let mut world = adopted();
         world.source = source_at("https://chosen.example/");
-        assert_eq!(world.asked(), "https://chosen.example/");
+        assert_eq!(world.effective_url(), "https://chosen.example/");
         world.feed(0, &[]);
         assert_eq!(world.moves.adopted, None);
     }
@@ -364,7 +371,7 @@ mod tests {
         for _ in 0..10 {
             world.feed(1, &[(301, "https://old.example/new")]);
         }
-        assert_eq!(world.asked(), "https://user:pass@old.example/new");
+        assert_eq!(world.effective_url(), "https://user:pass@old.example/new");
         let mut world = World::at(OLD);
         world.source.access.credential = Some(CredentialFile::Bearer("token".into()));
         for _ in 0..10 {
@@ -378,7 +385,7 @@ mod tests {
         for _ in 0..10 {
             world.feed(1, &[(301, OLD)]);
         }
-        assert_eq!(world.asked(), OLD);
+        assert_eq!(world.effective_url(), OLD);
         assert!(!format!("{:?}", world.moves).contains("TOPSECRET"), "{:?}", world.moves);
         let json = serde_json::to_string(&world.moves).unwrap();
         assert_eq!(serde_json::from_str::<RedirectState>(&json).unwrap(), world.moves);

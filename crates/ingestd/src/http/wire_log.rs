@@ -7,27 +7,27 @@ use store::{LogReadError, LogReader};
 use tokio_util::sync::CancellationToken;
 use wire::{EventLog, LogBounds, LogError, LogEvent, LogPage};
 
-/// The log on disk. Reading it blocks; the wire does so off the runtime's threads.
+/// The log on disk. Reading blocks; the wire reads in the blocking pool.
 #[derive(Clone, Debug)]
 pub(crate) struct WireLog {
     pub(crate) reader: LogReader,
-    pub(crate) fault: Fault,
+    pub(crate) failure: LogFailure,
 }
 
-/// Where a reader that meets damage says so: our own data is never served in part, the process stops.
+/// Stops the process when the log cannot be read: our own data is never served in part.
 #[derive(Clone, Debug)]
-pub(crate) struct Fault {
+pub(crate) struct LogFailure {
     stop: CancellationToken,
     reason: Arc<OnceLock<String>>,
 }
 
-impl Fault {
+impl LogFailure {
     pub(crate) fn new(stop: CancellationToken) -> Self {
         Self { stop, reason: Arc::default() }
     }
 
-    fn met(&self, reason: String) {
-        // The first one counts.
+    fn report(&self, reason: String) {
+        // Only the first reason is kept.
         self.reason.set(reason).ok();
         self.stop.cancel();
     }
@@ -38,7 +38,7 @@ impl Fault {
 }
 
 impl WireLog {
-    /// The place after which everything recorded since `instant` stands. Blocks.
+    /// The sequence number before the first event recorded since `instant`. Blocks.
     #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
     pub(crate) fn before(&self, instant: Timestamp) -> Result<Seq, LogError> {
         let first = self.reader.first_since(instant).map_err(|error| self.failed(&error))?;
@@ -46,14 +46,14 @@ impl WireLog {
     }
 
     fn failed(&self, error: &LogReadError) -> LogError {
-        self.fault.met(error.to_string());
+        self.failure.report(error.to_string());
         LogError(error.to_string())
     }
 }
 
 impl EventLog for WireLog {
     fn standing(&self) -> LogBounds {
-        // Oldest before head: in between the head may move on, but the oldest never passes it.
+        // Oldest before head: the head may advance in between, but the oldest never passes it.
         let oldest = self.reader.oldest();
         LogBounds { epoch: self.reader.epoch().clone(), oldest, head: self.reader.head() }
     }

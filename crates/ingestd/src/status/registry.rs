@@ -1,4 +1,4 @@
-//! What every source is doing, readable from any thread at any time, also while the actors' thread is stuck.
+//! The state of every source, readable from any thread at any time, also while the actors' thread is stuck.
 
 use std::{
     collections::BTreeMap,
@@ -11,115 +11,21 @@ use news::{
     VisitStatus, WebSubState,
 };
 
-use crate::{gates::Sign, websub};
+use super::activity::{Activity, Health};
+use crate::{queue::wait_reason::WaitStatus, visit::redirects::url_hash, websub::subscription::keep_newer};
 
-use crate::moving::url_hash;
-
-/// What a source's actor does now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Activity {
-    /// Waits for its next visit.
-    #[default]
-    Idle,
-    /// Due, but its host or the whole process has enough visits under way.
-    Waiting,
-    /// Talks to the server.
-    Fetching,
-    /// Its document is being read.
-    Parsing,
-    /// Its items are on their way into the log.
-    Recording,
-    /// Its actor died and is going to be rebuilt.
-    Down,
-    /// Not visited until an order or a date ends its pause.
-    Paused,
-    /// Not visited.
-    Disabled,
-}
-
-impl Activity {
-    /// All of them, in the order of their numbers.
-    pub(crate) const ALL: [Self; 8] = [
-        Self::Idle,
-        Self::Waiting,
-        Self::Fetching,
-        Self::Parsing,
-        Self::Recording,
-        Self::Down,
-        Self::Paused,
-        Self::Disabled,
-    ];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Waiting => "waiting",
-            Self::Fetching => "fetching",
-            Self::Parsing => "parsing",
-            Self::Recording => "recording",
-            Self::Down => "down",
-            Self::Paused => "paused",
-            Self::Disabled => "disabled",
-        }
-    }
-}
-
-/// How a source fares, by its last visit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Health {
-    /// Not visited yet.
-    New,
-    /// The last visit brought a feed, or the word that nothing has changed.
-    Healthy,
-    /// The last visits brought none.
-    Failing,
-    /// Its documents are not read, because one took too long or was read at three deaths.
-    Quarantined,
-    /// The server says that the feed is no more.
-    Gone,
-    /// Paused by an operator.
-    Paused,
-    /// Disabled in the catalogue.
-    Disabled,
-}
-
-impl Health {
-    /// All of them, in the order of their numbers.
-    pub(crate) const ALL: [Self; 7] = [
-        Self::New,
-        Self::Healthy,
-        Self::Failing,
-        Self::Quarantined,
-        Self::Gone,
-        Self::Paused,
-        Self::Disabled,
-    ];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::New => "new",
-            Self::Healthy => "healthy",
-            Self::Failing => "failing",
-            Self::Quarantined => "quarantined",
-            Self::Gone => "gone",
-            Self::Paused => "paused",
-            Self::Disabled => "disabled",
-        }
-    }
-}
-
-/// What a source is doing, as far as it can be told without waiting.
+/// The part of an entry that diagnostics count.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Glance {
+pub(crate) struct SourceSnapshot {
     pub(crate) activity: Activity,
     pub(crate) health: Health,
     pub(crate) since: Option<Timestamp>,
     pub(crate) next_visit: Option<Timestamp>,
 }
 
-/// One source's place on the board.
+/// One source and its state.
 #[derive(Debug)]
-pub(crate) struct Plate {
+pub(crate) struct SourceEntry {
     pub(crate) source: Arc<Source>,
     inner: Mutex<Inner>,
 }
@@ -128,8 +34,8 @@ pub(crate) struct Plate {
 struct Inner {
     activity: Activity,
     since: Option<Timestamp>,
-    /// What it waits for, while it waits.
-    sign: Option<Arc<Sign>>,
+    /// Why the visit waits, while it does.
+    sign: Option<Arc<WaitStatus>>,
     state: SourceState,
     restarts: u32,
     last_event: Option<Cursor>,
@@ -149,7 +55,7 @@ impl Inner {
     }
 }
 
-impl Plate {
+impl SourceEntry {
     pub(crate) fn new(source: Arc<Source>, state: SourceState) -> Self {
         let activity = if source.enabled { Activity::Idle } else { Activity::Disabled };
         Self { source, inner: Mutex::new(Inner { activity, state, ..Inner::default() }) }
@@ -167,24 +73,24 @@ impl Plate {
         inner.sign = None;
     }
 
-    /// The visit is due and waits for what the sign says.
-    pub(crate) fn set_waiting(&self, sign: Arc<Sign>, now: Timestamp) {
+    /// The visit is due and waits for the limiter.
+    pub(crate) fn set_waiting(&self, sign: Arc<WaitStatus>, now: Timestamp) {
         let mut inner = self.inner();
         inner.activity = Activity::Waiting;
         inner.since = Some(now);
         inner.sign = Some(sign);
     }
 
-    /// Without waiting and without a copy of the state.
-    pub(crate) fn try_glance(&self) -> Option<Glance> {
+    /// `None` if the entry is locked at this moment; does not copy the state.
+    pub(crate) fn try_snapshot(&self) -> Option<SourceSnapshot> {
         let inner = self.inner.try_lock().ok()?;
-        let rests = inner.activity == Activity::Idle && inner.state.paused.is_some();
-        let activity = if rests { Activity::Paused } else { inner.activity };
+        let is_resting = inner.activity == Activity::Idle && inner.state.paused.is_some();
+        let activity = if is_resting { Activity::Paused } else { inner.activity };
         let health = inner.health();
-        Some(Glance { activity, health, since: inner.since, next_visit: inner.state.next_visit })
+        Some(SourceSnapshot { activity, health, since: inner.since, next_visit: inner.state.next_visit })
     }
 
-    /// What it waits for; without waiting.
+    /// Why the visit waits; `None` if it does not, or if the entry is locked at this moment.
     pub(crate) fn try_sign(&self) -> Option<String> {
         let sign = self.inner.try_lock().ok()?.sign.clone()?;
         sign.text()
@@ -198,16 +104,15 @@ impl Plate {
         self.inner().state.clone()
     }
 
-    /// When the next visit is due, without a copy of everything else.
+    /// When the next visit is due; does not copy the state.
     pub(crate) fn next_visit(&self) -> Option<Timestamp> {
         self.inner().state.next_visit
     }
 
-    /// What a visit left behind. It changes neither the pause, which may have been ordered meanwhile, nor how the source
-    /// stands with its hub, which is known better here.
+    /// Takes the state after a visit. The pause and the subscription stay: those in the entry may be newer.
     pub(crate) fn set_state(&self, mut state: SourceState) {
         let mut inner = self.inner();
-        websub::keep(inner.state.websub.take(), &mut state.websub);
+        keep_newer(inner.state.websub.take(), &mut state.websub);
         let paused = inner.state.paused.take();
         inner.state = SourceState { paused, ..state };
     }
@@ -220,7 +125,7 @@ impl Plate {
         self.inner().state.paused = Some(pause);
     }
 
-    /// A visit that fell due meanwhile is due now, and not late.
+    /// A visit that was due meanwhile is due now, and does not count as late.
     pub(crate) fn end_pause(&self, now: Timestamp) {
         let mut inner = self.inner();
         inner.state.paused = None;
@@ -234,8 +139,8 @@ impl Plate {
         self.inner().state.paused.is_some()
     }
 
-    /// Plans the next visit anew.
-    pub(crate) fn plan(&self, next: Timestamp, why: Option<&str>) {
+    /// Reschedules the next visit; `why` replaces the reason if there is one.
+    pub(crate) fn set_next_visit(&self, next: Timestamp, why: Option<&str>) {
         let mut inner = self.inner();
         inner.state.next_visit = Some(next);
         if let Some(why) = why {
@@ -243,8 +148,8 @@ impl Plate {
         }
     }
 
-    /// When it was visited last and is due next, unless something else is going on.
-    pub(crate) fn planned(&self) -> Option<PlannedVisit> {
+    /// The last and the next visit, while the source is idle and not paused.
+    pub(crate) fn planned_visit(&self) -> Option<PlannedVisit> {
         let inner = self.inner();
         let next = inner
             .state
@@ -257,7 +162,7 @@ impl Plate {
         self.inner().state.quarantine.clone()
     }
 
-    /// An operator wants a visit: whatever was suspected of the document is to be seen again.
+    /// For a visit that an operator ordered: the document gets another chance.
     pub(crate) fn lift_quarantine(&self) {
         self.inner().state.quarantine = None;
     }
@@ -277,7 +182,7 @@ impl Plate {
     }
 
     /// Changes the subscription, if there is one.
-    pub(crate) fn change<R>(&self, change: impl FnOnce(&mut HubSubscription) -> R) -> Option<R> {
+    pub(crate) fn update_subscription<R>(&self, change: impl FnOnce(&mut HubSubscription) -> R) -> Option<R> {
         self.inner().state.websub.as_mut()?.subscription.as_mut().map(change)
     }
 
@@ -285,15 +190,15 @@ impl Plate {
         self.inner().last_event = Some(event);
     }
 
-    /// Counts a death and returns how many there were.
+    /// Counts a death of the actor; returns how many there were.
     pub(crate) fn count_restart(&self) -> u32 {
         let mut inner = self.inner();
         inner.restarts += 1;
         inner.restarts
     }
 
-    /// With the last visits.
-    pub(crate) fn status_in_full(&self) -> SourceStatus {
+    /// The status including the last visits.
+    pub(crate) fn full_status(&self) -> SourceStatus {
         let attempts = self.inner().state.attempts.clone();
         SourceStatus { attempts, ..self.status() }
     }
@@ -349,37 +254,44 @@ impl Plate {
     }
 }
 
-/// All sources. Cheap to clone.
+/// All sources, by id. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Board(Arc<RwLock<BTreeMap<SourceId, Arc<Plate>>>>);
+pub(crate) struct SourceRegistry(Arc<RwLock<BTreeMap<SourceId, Arc<SourceEntry>>>>);
 
-impl Board {
-    pub(crate) fn put(&self, plate: Arc<Plate>) {
-        let mut board = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        board.insert(plate.source.id.clone(), plate);
+impl SourceRegistry {
+    pub(crate) fn insert(&self, entry: Arc<SourceEntry>) {
+        let mut entries = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        entries.insert(entry.source.id.clone(), entry);
     }
 
-    pub(crate) fn take_off(&self, id: &SourceId) {
+    pub(crate) fn remove(&self, id: &SourceId) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
-    pub(crate) fn get(&self, id: &str) -> Option<Arc<Plate>> {
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<SourceEntry>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
-    /// Every source, by id; nothing while somebody changes the board.
-    pub(crate) fn try_plates(&self) -> Option<Vec<Arc<Plate>>> {
+    /// Every source; `None` if the registry is locked at this moment.
+    pub(crate) fn try_entries(&self) -> Option<Vec<Arc<SourceEntry>>> {
         Some(self.0.try_read().ok()?.values().cloned().collect())
     }
 
     #[cfg(test)]
-    pub(crate) fn while_held(&self, then: impl FnOnce()) {
+    pub(crate) fn while_locked(&self, then: impl FnOnce()) {
         let _held = self.0.write().unwrap_or_else(PoisonError::into_inner);
         then();
     }
 
-    /// Every source, by id.
-    pub(crate) fn plates(&self) -> Vec<Arc<Plate>> {
+    /// Every source.
+    pub(crate) fn entries(&self) -> Vec<Arc<SourceEntry>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// How many idle sources should have been visited before `now`.
+    pub(crate) fn overdue(&self, now: Timestamp) -> usize {
+        let is_late = |entry: &SourceEntry| entry.next_visit().is_some_and(|next| next < now);
+        let is_idle = |entry: &SourceEntry| entry.activity() == Activity::Idle && !entry.is_paused();
+        self.entries().iter().filter(|entry| is_idle(entry) && is_late(entry)).count()
     }
 }

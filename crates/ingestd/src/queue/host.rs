@@ -1,8 +1,8 @@
-//! Whose server a visit bothers: the registrable domain of an address, by the public suffix list.
+//! What counts as one host for the limiter: the registrable domain of a URL, by the public suffix list.
 //!
-//! `news.bbc.co.uk` and `www.bbc.co.uk` are one host, two users of `github.io` are two. The private part of the list
-//! counts, because one user's 429 must not silence the others. What is not public (loopback, private networks, names
-//! without a known suffix) is told apart by its port: there a port is a service of its own, and all are the operator's.
+//! `news.bbc.co.uk` and `www.bbc.co.uk` are one host, two users of `github.io` are two: the private part of the list
+//! counts, so that the 429 of one user does not hold the others. Private hosts (loopback, private networks, names without
+//! a known suffix) are distinguished by port as well: there a port is a service of its own.
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
@@ -16,7 +16,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// The host of a web address.
+    /// The host of a URL.
     pub(crate) fn of(url: &Url) -> Self {
         let port = url.port_or_known_default().unwrap_or_default();
         let address = match url.host() {
@@ -37,7 +37,7 @@ impl Host {
     fn of_name(name: &str, port: u16) -> Self {
         match psl::domain_str(name).filter(|_| has_known_suffix(name)) {
             Some(domain) => Self { name: domain.into(), is_public: true },
-            // A public suffix itself, such as github.io, is a site all the same.
+            // A public suffix itself, such as github.io, can be a site too.
             None if has_known_suffix(name) => Self { name: name.into(), is_public: true },
             None => Self::private(name, port),
         }
@@ -47,7 +47,7 @@ impl Host {
         Self { name: format!("{name}:{port}").into(), is_public: false }
     }
 
-    /// Whether strangers run it, who may send all of us away.
+    /// Whether it is on the public internet.
     pub(crate) fn is_public(&self) -> bool {
         self.is_public
     }
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_stay_as_they_are_and_what_is_private_keeps_its_port() {
+    fn ip_addresses_are_hosts_and_private_hosts_keep_their_port() {
         for (url, name, is_public) in [
             ("http://8.8.8.8:8080/", "8.8.8.8", true),
             ("http://[2606:4700::1]/", "2606:4700::1", true),
