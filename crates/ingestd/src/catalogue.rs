@@ -24,10 +24,8 @@ pub(crate) async fn read_catalogue(path: &Path) -> Result<Catalogue, IngestError
             path.display()
         ))
     })?;
-    Catalogue::parse(&text).map_err(|complaints| {
-        let line = |c: &news::Complaint| format!("{}:{}: {}", path.display(), c.line, c.message);
-        IngestError::Catalogue(complaints.iter().map(line).collect::<Vec<_>>().join("\n"))
-    })
+    Catalogue::parse(&text)
+        .map_err(|complaints| IngestError::Catalogue(complaints.in_file(path.display()).to_string()))
 }
 
 /// Has the supervisor run the sources of the catalogue.

@@ -159,10 +159,8 @@ pub(crate) fn read_catalogue(path: &Path) -> Result<Catalogue, Misconfigured> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Misconfigured(format!("{}: cannot read the list of sources: {error}", path.display()))
     })?;
-    Catalogue::parse(&text).map_err(|complaints| {
-        let line = |c: &news::Complaint| format!("{}:{}: {}", path.display(), c.line, c.message);
-        Misconfigured(complaints.iter().map(line).collect::<Vec<_>>().join("\n"))
-    })
+    Catalogue::parse(&text)
+        .map_err(|complaints| Misconfigured(complaints.in_file(path.display()).to_string()))
 }
 
 fn show(file: &ConfigFile, as_json: bool) -> anyhow::Result<Exit> {

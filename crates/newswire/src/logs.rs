@@ -20,6 +20,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use daemon::{Clock, Exit};
 use news::Timestamp;
+use notation::{BadDuration, DURATION_MAX, parse_duration_within};
 
 use self::groups::{Groups, Summary};
 use crate::{
@@ -92,9 +93,8 @@ struct Triage {
 }
 
 /// A duration of the past on the command line.
-pub(crate) fn since(text: &str) -> Result<Duration, String> {
-    let found = news::parse_duration(text).filter(|d| *d >= Duration::from_secs(1));
-    found.ok_or_else(|| "a duration of at least a second is wanted, such as 90s, 30m, 2h or 3d".to_owned())
+pub(crate) fn since(text: &str) -> Result<Duration, BadDuration> {
+    parse_duration_within(text, Duration::from_secs(1)..=DURATION_MAX)
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {

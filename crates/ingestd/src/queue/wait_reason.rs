@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use fetch::schedule::humanize;
+use notation::humanize;
 
 use super::host::Host;
 

@@ -1,9 +1,10 @@
 //! When sources that are about to start are visited first: spread over time, so that a start causes no burst.
 
 use fetch::schedule::{
-    IntervalBounds, Next, PlannedVisit, ask_max, catch_up, defer_past_skip_windows, first_visit, humanize,
+    IntervalBounds, Next, PlannedVisit, ask_max, catch_up, defer_past_skip_windows, first_visit,
 };
 use news::{Source, SourceState, Timestamp};
+use notation::humanize;
 
 use crate::{
     queue::host::Host,

@@ -34,10 +34,8 @@ pub(super) async fn run(desk: &Desk, arguments: Arguments) -> anyhow::Result<Exi
     if wanted.is_disjoint(&there) {
         return Ok(exit);
     }
-    let text = Catalogue::remove_from(&file.text, &wanted).map_err(|complaints| {
-        let line = |c: &news::Complaint| format!("{}:{}: {}", file.path().display(), c.line, c.message);
-        Misconfigured(complaints.iter().map(line).collect::<Vec<_>>().join("\n"))
-    })?;
+    let text = Catalogue::remove_from(&file.text, &wanted)
+        .map_err(|complaints| Misconfigured(complaints.in_file(file.path().display()).to_string()))?;
     let left: Vec<_> =
         file.catalogue.sources.iter().filter(|source| !wanted.contains(source.id.as_str())).collect();
     let reread = Catalogue::parse(&text).unwrap_or_default();
