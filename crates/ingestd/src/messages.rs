@@ -4,13 +4,11 @@
 use std::{collections::HashMap, sync::Arc};
 
 use actix::Message;
-use daemon::config::ConfigChange;
+use control::{PauseAnswer, VisitAnswer};
 use news::{Catalogue, Pause, SourceId, SourceState};
-use serde::Serialize;
 use store::{AppendedVisit, VisitRecord};
-use tokio::sync::oneshot;
 
-use crate::{error::IngestError, status::registry::SourceEntry};
+use crate::status::registry::SourceEntry;
 
 /// To the supervisor: run these sources. Sources that did not change are not disturbed.
 #[derive(Debug, Message)]
@@ -22,7 +20,7 @@ pub(crate) struct ApplyCatalogue {
 }
 
 /// How many sources a new catalogue added, changed, removed and left alone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CatalogueDiff {
     pub(crate) added: usize,
     pub(crate) changed: usize,
@@ -32,37 +30,16 @@ pub(crate) struct CatalogueDiff {
 
 /// To the supervisor: visit the sources with these ids now.
 #[derive(Debug, Message)]
-#[rtype(result = "VisitsAnswer")]
+#[rtype(result = "VisitAnswer")]
 pub(crate) struct VisitSources(pub(crate) Vec<String>);
-
-/// Which of the requested sources will be visited, and why not the others.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct VisitsAnswer {
-    pub(crate) accepted: Vec<String>,
-    pub(crate) unknown: Vec<String>,
-    pub(crate) disabled: Vec<String>,
-    /// Their mailbox is full.
-    pub(crate) busy: Vec<String>,
-    pub(crate) paused: Vec<String>,
-}
 
 /// To the supervisor: pause these sources, or end their pause. Answered when that is on disk.
 #[derive(Debug, Message)]
-#[rtype(result = "Result<PausesAnswer, LogClosed>")]
+#[rtype(result = "Result<PauseAnswer, LogClosed>")]
 pub(crate) struct SetPause {
     pub(crate) ids: Vec<String>,
     /// `None` ends the pause.
     pub(crate) pause: Option<Pause>,
-}
-
-/// Which sources were paused or resumed, and why not the others.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct PausesAnswer {
-    pub(crate) done: Vec<SourceId>,
-    /// They were to be resumed, but are not paused.
-    pub(crate) idle: Vec<String>,
-    pub(crate) unknown: Vec<String>,
-    pub(crate) disabled: Vec<String>,
 }
 
 /// To the recorder: append the items and the state of a visit to the log. Answered when they are on disk.
@@ -89,17 +66,3 @@ pub(crate) struct Stop;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the log is closed")]
 pub(crate) struct LogClosed;
-
-/// To the control loop: read the configuration and the catalogue again. The result goes to the sender inside.
-pub(crate) type ReloadRequest = oneshot::Sender<Result<ReloadResult, IngestError>>;
-
-/// What a reload changed.
-#[derive(Debug, Serialize)]
-pub(crate) struct ReloadResult {
-    /// The catalogue file that was read.
-    pub(crate) file: String,
-    #[serde(flatten)]
-    pub(crate) diff: CatalogueDiff,
-    /// Configuration keys with another value; those that are not `live` take effect at the next start.
-    pub(crate) changes: Vec<ConfigChange>,
-}

@@ -3,7 +3,9 @@
 use std::{rc::Rc, time::Duration};
 
 use actix::Recipient;
+use control::{CatalogueChanges, Problem, ReloadAnswer};
 use daemon::{
+    admin::ReloadOrder,
     config::{CheckedConfig, Reloader},
     logs::Logs,
     notify,
@@ -15,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::{
     catalogue::{apply_catalogue, read_catalogue},
     error::IngestError,
-    messages::{ApplyCatalogue, ReloadRequest, ReloadResult},
+    messages::{ApplyCatalogue, CatalogueDiff},
     settings,
     status::{activity::Health, diagnostics::ActivityCounts, registry::SourceRegistry},
     visit::context::VisitContext,
@@ -36,7 +38,7 @@ pub(crate) struct ControlLoop {
 
 impl ControlLoop {
     /// Runs until the stop signal.
-    pub(crate) async fn run(mut self, mut signals: Signals, mut requests: mpsc::Receiver<ReloadRequest>) {
+    pub(crate) async fn run(mut self, mut signals: Signals, mut requests: mpsc::Receiver<ReloadOrder>) {
         let mut status_line = tokio::time::interval(STATUS_LINE_EVERY);
         loop {
             tokio::select! {
@@ -47,7 +49,7 @@ impl ControlLoop {
                 }
                 Some(request) = requests.recv() => {
                     // The client may have gone.
-                    request.send(self.reload().await).ok();
+                    request.send(self.reload().await.map_err(|error| refusal(&error))).ok();
                 }
                 _ = status_line.tick() => notify::status(&self.status_line()),
             }
@@ -55,7 +57,7 @@ impl ControlLoop {
     }
 
     /// Reads the configuration and the catalogue again. One with mistakes changes nothing.
-    async fn reload(&mut self) -> Result<ReloadResult, IngestError> {
+    async fn reload(&mut self) -> Result<ReloadAnswer, IngestError> {
         notify::reloading();
         let result = match self.reloader.read() {
             Ok(draft) => self.apply(draft).await,
@@ -65,7 +67,7 @@ impl ControlLoop {
         result
     }
 
-    async fn apply(&mut self, draft: CheckedConfig) -> Result<ReloadResult, IngestError> {
+    async fn apply(&mut self, draft: CheckedConfig) -> Result<ReloadAnswer, IngestError> {
         let config = draft.config();
         let sources = config.ingestd.sources.clone();
         let diff = match read_catalogue(&sources).await {
@@ -84,7 +86,9 @@ impl ControlLoop {
         self.logs.reconfigure(&config.log.level, &draft.changes);
         let changes = self.reloader.take(draft);
         let file = std::path::absolute(&sources).unwrap_or(sources).display().to_string();
-        Ok(ReloadResult { file, diff, changes })
+        let CatalogueDiff { added, changed, removed, unchanged } = diff;
+        let catalogue = Some(CatalogueChanges { file, added, changed, removed, unchanged });
+        Ok(ReloadAnswer { catalogue, changes })
     }
 
     /// For `systemctl status`.
@@ -97,5 +101,15 @@ impl ControlLoop {
             last_commit.map_or_else(String::new, |ms| format!(", the last {} s ago", ms / 1000));
         let outage = if self.ctx.metrics.outage.get() == 0 { "" } else { "; local network outage" };
         format!("{} sources, {failing} failing; {head} events recorded{last_commit}{outage}", entries.len())
+    }
+}
+
+/// The answer to a request whose reload failed.
+fn refusal(error: &IngestError) -> Problem {
+    match error {
+        IngestError::Catalogue(complaints) => {
+            Problem::bad_catalogue(complaints.lines().map(str::to_owned).collect())
+        }
+        error => Problem::new(500, "reload-failed", error.to_string()),
     }
 }

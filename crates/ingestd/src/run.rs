@@ -15,19 +15,19 @@ use std::{
 use actix::{Actor as _, Addr, AsyncContext as _, Context};
 use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn, web};
 use anyhow::Context as _;
+use control::{ControlSocket, IngestStatus};
 use daemon::{
     Clock,
-    admin::{Admin, AdminHandle},
+    admin::{Admin, AdminHandle, ReloadOrder, status_of},
     config::Config,
     logs::Logs,
     metrics::MetricsRegistry,
     notify,
     process::Start,
-    sockets::{SocketError, bind_unix},
+    sockets::bind_unix,
     watch::{Watch, WatchHandle, WatchKind},
 };
-use news::Seq;
-use serde_json::json;
+use news::{Seq, Timestamp};
 use stacks::SelfSampler;
 use store::{LogReader, LogWriter};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
@@ -39,7 +39,7 @@ use crate::{
         routes::{self, ControlState, WebSubRecipients},
         wire_log::{LogFailure, WireLog},
     },
-    messages::{ReloadRequest, Stop},
+    messages::Stop,
     queue::limiter::HostLimiter,
     recorder::{Recorder, WriterLoop, WriterThread},
     reload::ControlLoop,
@@ -88,7 +88,7 @@ pub async fn run(start: Start) -> Result<(), IngestError> {
     watch_this_loop(&watched);
     let catalogue = read_catalogue(&config.ingestd.sources).await?;
     let (writer, reader) = open_store(&config).await?;
-    let wire_socket = bind_unix(&config.daemon.run_dir.join("ingestd.sock"), SOCKET_MODE)?;
+    let wire_socket = bind_unix(&ControlSocket::Ingestd.in_dir(&config.daemon.run_dir), SOCKET_MODE)?;
     let metrics_registry = MetricsRegistry::new();
     metrics_registry.register_process("ingestd", env!("CARGO_PKG_VERSION"), &clock, &logs);
     let (head_changed, head) = watch::channel(reader.head());
@@ -104,10 +104,11 @@ pub async fn run(start: Start) -> Result<(), IngestError> {
     let writer_loop = shared.writer_loop(writer, head_changed, &watched);
     let (recorder, writer_thread) = Recorder::start(writer_loop, move || failed.cancel())?;
     let diagnostics = shared.diagnostics(&config, recorder.queued());
-    let _admin = start_admin(&config, &shared.metrics_registry, diagnostics, (&watched, inside), &logs)?;
+    let (reloads, reload_requests) = mpsc::channel(RELOADS);
+    let admin = shared.admin(&watched, reloads.clone());
+    let _admin = start_admin(&config, admin, diagnostics, inside, &logs)?;
     let crash_guard = open_crash_guard(&config).await?;
     let (ctx, actors) = shared.start_actors(&config, recorder.start(), crash_guard.clone())?;
-    let (reloads, reload_requests) = mpsc::channel(RELOADS);
     let log_failure = LogFailure::new(signals.stop.clone());
     let log = WireLog { reader: shared.reader.clone(), failure: log_failure.clone() };
     let server = serve_wire(shared.control_state(&actors, log, head, reloads), wire_socket, watched)?;
@@ -139,14 +140,34 @@ impl Shared {
         &self,
         config: &Config,
         queued: impl Fn() -> usize + Send + Sync + 'static,
-    ) -> IngestDiagnostics {
-        IngestDiagnostics {
+    ) -> Arc<IngestDiagnostics> {
+        Arc::new(IngestDiagnostics {
             registry: self.registry.clone(),
             reader: self.reader.clone(),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
             path: config.store.path.clone(),
             queued: Box::new(queued),
+        })
+    }
+
+    fn admin(&self, watch: &Watch, reloads: mpsc::Sender<ReloadOrder>) -> Admin {
+        let (registry, reader, clock) = (self.registry.clone(), self.reader.clone(), self.clock.clone());
+        let status = move || IngestStatus {
+            epoch: reader.epoch().to_string(),
+            oldest: reader.oldest().0,
+            head: reader.head().0,
+            panics: daemon::panics::count(),
+            overdue: registry.overdue(Timestamp::from_millis(clock.now_millis())) as u64,
+            sources: registry.entries().iter().map(|entry| entry.status()).collect(),
+        };
+        Admin {
+            name: "newswire-ingestd",
+            version: env!("CARGO_PKG_VERSION"),
+            metrics: self.metrics_registry.clone(),
+            watch: watch.clone(),
+            status: status_of(status),
+            reloads: Some(reloads),
         }
     }
 
@@ -194,7 +215,7 @@ impl Shared {
         actors: &Actors,
         log: WireLog,
         head: watch::Receiver<Seq>,
-        reloads: mpsc::Sender<ReloadRequest>,
+        reloads: mpsc::Sender<ReloadOrder>,
     ) -> ControlState {
         let publisher = wire::Publisher {
             log: Arc::new(log.clone()),
@@ -231,7 +252,7 @@ fn watch_this_loop(watch: &Watch) {
 fn notify_ready(config: &Config, reader: &LogReader) {
     tracing::info!(
         epoch = %reader.epoch(), seq = reader.head().0, seq_oldest = reader.oldest().0,
-        socket = %config.daemon.run_dir.join("ingestd.sock").display(), "ready"
+        socket = %ControlSocket::Ingestd.in_dir(&config.daemon.run_dir).display(), "ready"
     );
     notify::ready();
 }
@@ -239,16 +260,19 @@ fn notify_ready(config: &Config, reader: &LogReader) {
 /// Starts the admin socket and the watchdog.
 fn start_admin(
     config: &Config,
-    metrics_registry: &MetricsRegistry,
-    diagnostics: IngestDiagnostics,
-    (watch, inside): (&Watch, Option<SelfSampler>),
+    admin: Admin,
+    diagnostics: Arc<IngestDiagnostics>,
+    inside: Option<SelfSampler>,
     logs: &Logs,
 ) -> Result<(AdminHandle, WatchHandle), IngestError> {
-    watch.register_loops(metrics_registry, "ingestd");
-    let diagnostics = Arc::new(diagnostics);
-    diagnostics.register(metrics_registry);
-    let admin = serve_admin(config, metrics_registry, &diagnostics, watch, logs)?;
-    let watchdog = watch.start(inside, move || diagnostics.to_json()).context("start the watchdog")?;
+    let watch = admin.watch.clone();
+    watch.register_loops(&admin.metrics, "ingestd");
+    diagnostics.register(&admin.metrics);
+    #[cfg(feature = "drill")]
+    crate::drill::offer_all();
+    let socket = ControlSocket::IngestdAdmin.in_dir(&config.daemon.run_dir);
+    let admin = daemon::admin::serve(&socket, admin, logs)?;
+    let watchdog = watch.start(inside, move || diagnostics.vitals()).context("start the watchdog")?;
     Ok((admin, watchdog))
 }
 
@@ -268,40 +292,6 @@ async fn open_crash_guard(config: &Config) -> Result<CrashGuard, IngestError> {
     let opened = tokio::task::spawn_blocking(move || CrashGuard::open(&path)).await;
     let opened = opened.context("the thread that opens the crash guard died")?;
     Ok(opened.with_context(|| format!("cannot use {}", config.store.path.join("parsing").display()))?)
-}
-
-fn serve_admin(
-    config: &Config,
-    metrics_registry: &MetricsRegistry,
-    diagnostics: &IngestDiagnostics,
-    watch: &Watch,
-    logs: &Logs,
-) -> Result<AdminHandle, SocketError> {
-    #[cfg(feature = "drill")]
-    crate::drill::offer_all();
-    let (registry, reader, clock) =
-        (diagnostics.registry.clone(), diagnostics.reader.clone(), diagnostics.clock.clone());
-    let status = move || {
-        let now = news::Timestamp::from_millis(clock.now_millis());
-        json!({
-            "epoch": reader.epoch(),
-            "oldest": reader.oldest(),
-            "head": reader.head(),
-            "panics": daemon::panics::count(),
-            "overdue": registry.overdue(now),
-            "sources": registry.entries().iter().map(|entry| entry.status()).collect::<Vec<_>>(),
-        })
-    };
-    let admin = Admin {
-        name: "newswire-ingestd",
-        version: env!("CARGO_PKG_VERSION"),
-        metrics: metrics_registry.clone(),
-        watch: watch.clone(),
-        status: Arc::new(status),
-        // `ingestd.sock` takes that order.
-        reloads: None,
-    };
-    daemon::admin::serve(&config.daemon.run_dir.join("ingestd-admin.sock"), admin, logs)
 }
 
 fn serve_wire(
@@ -340,7 +330,7 @@ async fn stop(
 ) -> Result<(), IngestError> {
     notify::stopping();
     // Before the store is released: the next process binds the socket again.
-    tokio::fs::remove_file(config.daemon.run_dir.join("ingestd.sock")).await.ok();
+    tokio::fs::remove_file(ControlSocket::Ingestd.in_dir(&config.daemon.run_dir)).await.ok();
     tracing::info!("stopping");
     let Actors { recorder, supervisor, websub } = actors;
     // An error means that the actor has stopped already.

@@ -19,12 +19,13 @@ use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, Addr, AsyncContext as _, Context, Handler, MessageResult,
     Recipient, ResponseActFuture, WrapFuture as _,
 };
+use control::{PauseAnswer, VisitAnswer};
 use news::{Pause, Source, SourceId, SourceState};
 use tokio::time::Instant;
 
 use self::clock_jump::ClockReading;
 use crate::{
-    messages::{LogClosed, PausesAnswer, RecordPauses, SetPause, Stop, VisitSources, VisitsAnswer},
+    messages::{LogClosed, RecordPauses, SetPause, Stop, VisitSources},
     status::registry::{SourceEntry, SourceRegistry},
     visit::{
         context::VisitContext,
@@ -117,9 +118,9 @@ impl Supervisor {
         Some(supervised.entry.state())
     }
 
-    /// Which sources the order is about, and why not the others.
-    fn check_pause(&self, order: &SetPause) -> PausesAnswer {
-        let mut answer = PausesAnswer::default();
+    /// The sources whose pause the order changes, and why not that of the others.
+    fn check_pause(&self, order: &SetPause) -> (Vec<SourceId>, PauseAnswer) {
+        let (mut ids, mut answer) = (Vec::new(), PauseAnswer::default());
         for id in &order.ids {
             match self.sources.get(id.as_str()) {
                 None => answer.unknown.push(id.clone()),
@@ -127,10 +128,13 @@ impl Supervisor {
                 Some(supervised) if order.pause.is_none() && !supervised.entry.is_paused() => {
                     answer.idle.push(id.clone());
                 }
-                Some(supervised) => answer.done.push(supervised.entry.source.id.clone()),
+                Some(supervised) => {
+                    ids.push(supervised.entry.source.id.clone());
+                    answer.done.push(id.clone());
+                }
             }
         }
-        answer
+        (ids, answer)
     }
 
     /// Sets or ends the pause in the entry of the source, and has its actor reschedule.
@@ -171,7 +175,7 @@ impl Handler<VisitSources> for Supervisor {
     type Result = MessageResult<VisitSources>;
 
     fn handle(&mut self, VisitSources(ids): VisitSources, _: &mut Self::Context) -> Self::Result {
-        let mut answer = VisitsAnswer::default();
+        let mut answer = VisitAnswer::default();
         for id in ids {
             let supervised = self.sources.get(id.as_str());
             let group = match supervised.map(|supervised| (&supervised.entry, &supervised.actor)) {
@@ -193,16 +197,16 @@ impl Handler<VisitSources> for Supervisor {
 }
 
 impl Handler<SetPause> for Supervisor {
-    type Result = ResponseActFuture<Self, Result<PausesAnswer, LogClosed>>;
+    type Result = ResponseActFuture<Self, Result<PauseAnswer, LogClosed>>;
 
     fn handle(&mut self, order: SetPause, _: &mut Self::Context) -> Self::Result {
-        let answer = self.check_pause(&order);
+        let (ids, answer) = self.check_pause(&order);
         let pause = order.pause;
-        let pauses = answer.done.iter().map(|id| (id.clone(), pause.clone())).collect();
+        let pauses = ids.iter().map(|id| (id.clone(), pause.clone())).collect();
         let recorded = self.record_pauses.send(RecordPauses(pauses)).into_actor(self);
         Box::pin(recorded.map(move |recorded, supervisor, _| {
             recorded.map_err(|_| LogClosed).flatten()?;
-            for id in &answer.done {
+            for id in &ids {
                 supervisor.apply_pause(id, pause.as_ref());
                 tracing::debug!(source = %id, paused = pause.is_some(), "source paused or resumed");
             }

@@ -18,6 +18,8 @@ use actix_web::{
     web,
 };
 use actix_web_lab::sse::{self, Sse};
+use control::{IngestHealth, PauseOrder, Problem, ResumeOrder, VisitOrder, orders::ORDER_SOURCES_MAX, paths};
+use daemon::admin::ReloadOrder;
 use futures_util::{Stream as _, StreamExt as _, stream};
 use news::{Cursor, Pause, Seq, SourceInFull, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -27,11 +29,10 @@ use wire::{EventLog as _, Publisher, StreamBlock};
 
 use super::wire_log::WireLog;
 use crate::{
-    error::IngestError,
-    messages::{PausesAnswer, ReloadRequest, SetPause, VisitSources, VisitsAnswer},
+    messages::{SetPause, VisitSources},
     status::{metrics::IngestMetrics, registry::SourceRegistry},
     websub::{
-        messages::{AcceptPush, CallbackSecret, LookupSecret, VerifyIntent},
+        messages::{AcceptPush, CallbackSecret, LookupSecret, PushResult, VerifyIntent},
         signature::is_valid_signature,
     },
 };
@@ -44,7 +45,7 @@ pub(crate) struct ControlState {
     pub(crate) registry: SourceRegistry,
     pub(crate) visits: Recipient<VisitSources>,
     pub(crate) pauses: Recipient<SetPause>,
-    pub(crate) reloads: mpsc::Sender<ReloadRequest>,
+    pub(crate) reloads: mpsc::Sender<ReloadOrder>,
     pub(crate) clock: daemon::Clock,
     /// `None` while WebSub is off.
     pub(crate) websub: Option<WebSubRecipients>,
@@ -66,8 +67,6 @@ const PAGE_EVENTS_MAX: usize = 1000;
 const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Recent events of a stream that does not ask for a number.
 const SNAPSHOT_DEFAULT: u64 = 50;
-/// Sources in one request.
-const VISITS_MAX: usize = 1000;
 /// Largest body of a push; the gateway accepts no larger one.
 const PUSH_BYTES_MAX: usize = 1024 * 1024;
 /// How long an actor may take to answer.
@@ -76,16 +75,16 @@ const ACTOR_TIMEOUT: Duration = Duration::from_secs(5);
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
-    app.route("/health", web::get().to(health))
+    app.route(paths::HEALTH, web::get().to(health))
         .route("/wire", web::get().to(wire))
         .route("/log", web::get().to(log))
         .route("/sources", web::get().to(sources))
         .route("/sources/{id}", web::get().to(source))
-        .route("/visits", web::post().to(visits))
-        .route("/pauses", web::post().to(pauses))
-        .route("/pauses/end", web::post().to(end_pauses))
-        .route("/reload", web::post().to(reload))
-        .route("/metrics", web::get().to(metrics_text))
+        .route(paths::VISITS, web::post().to(visits))
+        .route(paths::PAUSES, web::post().to(pauses))
+        .route(paths::PAUSES_END, web::post().to(end_pauses))
+        .route(paths::RELOAD, web::post().to(reload))
+        .route(paths::METRICS, web::get().to(metrics_text))
         .route("/websub/verifications", web::post().to(verification))
         .service(
             web::resource("/websub/pushes/{id}")
@@ -95,11 +94,8 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
         .default_service(web::to(|| async { problem(404, "not-found", "unknown route") }));
 }
 
-fn problem(status: u16, code: &str, title: &str) -> HttpResponse {
-    let status = actix_web::http::StatusCode::from_u16(status).expect("all callers pass a valid status");
-    HttpResponse::build(status)
-        .content_type("application/problem+json")
-        .body(json!({ "status": status.as_u16(), "code": code, "title": title }).to_string())
+fn problem(status: u16, code: &str, detail: impl Into<String>) -> HttpResponse {
+    daemon::problem::response(&Problem::new(status, code, detail))
 }
 
 /// Records the request that the worker is answering, for the watchdog.
@@ -113,14 +109,14 @@ pub(crate) async fn at_work<B: MessageBody>(
 
 async fn health(state: web::Data<ControlState>) -> impl Responder {
     let bounds = state.log.standing();
-    web::Json(json!({
-        "status": "ok",
-        "name": "newswire-ingestd",
-        "version": env!("CARGO_PKG_VERSION"),
-        "epoch": bounds.epoch,
-        "oldest": bounds.oldest,
-        "head": bounds.head,
-    }))
+    web::Json(IngestHealth {
+        status: "ok".to_owned(),
+        name: "newswire-ingestd".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        epoch: bounds.epoch.to_string(),
+        oldest: bounds.oldest.0,
+        head: bounds.head.0,
+    })
 }
 
 #[derive(Debug, Deserialize)]
@@ -248,42 +244,20 @@ async fn source(state: web::Data<ControlState>, id: web::Path<String>) -> HttpRe
     }
 }
 
-/// `{"sources":["bbc"]}`; without a list, all sources.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct VisitsOrder {
-    sources: Option<Vec<String>>,
-}
-
-async fn visits(state: web::Data<ControlState>, order: web::Json<VisitsOrder>) -> HttpResponse {
-    let everything = || state.registry.entries().iter().map(|p| p.source.id.to_string()).collect();
+async fn visits(state: web::Data<ControlState>, order: web::Json<VisitOrder>) -> HttpResponse {
+    let all = || state.registry.entries().iter().map(|entry| entry.source.id.to_string()).collect();
     let ids: Vec<String> = match order.into_inner().sources {
-        Some(ids) if ids.len() > VISITS_MAX => {
-            return problem(413, "too-many-sources", "too many sources; at most 1000 per request");
-        }
+        Some(ids) if ids.len() > ORDER_SOURCES_MAX => return too_many_sources(),
         Some(ids) => ids,
-        None => everything(),
+        None => all(),
     };
     match state.visits.send(VisitSources(ids)).timeout(ACTOR_TIMEOUT).await {
-        Ok(VisitsAnswer { accepted, unknown, disabled, busy, paused }) => HttpResponse::Accepted().json(json!({
-            "accepted": accepted, "unknown": unknown, "disabled": disabled, "busy": busy, "paused": paused,
-        })),
-        Err(_) => problem(503, "roster-busy", "the supervisor did not answer in time; retry later"),
+        Ok(answer) => HttpResponse::Accepted().json(answer),
+        Err(_) => supervisor_busy(),
     }
 }
 
-/// `{"sources":["bbc"],"for_s":7200,"reason":"server migration"}`; without `for_s` and `until`, the pause lasts until it is
-/// ended by `/pauses/end`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PauseOrder {
-    sources: Vec<String>,
-    for_s: Option<u64>,
-    until: Option<Timestamp>,
-    reason: Option<String>,
-}
-
-async fn pauses(state: web::Data<ControlState>, order: web::Json<PauseOrder>) -> HttpResponse {
+async fn pauses(state: web::Data<ControlState>, order: web::Json<PauseOrder<Timestamp>>) -> HttpResponse {
     let PauseOrder { sources, for_s, until, reason } = order.into_inner();
     let since = Timestamp::from_millis(state.clock.now_millis());
     let until = until.or(for_s.map(|seconds| since.plus(Duration::from_secs(seconds))));
@@ -296,31 +270,30 @@ async fn pauses(state: web::Data<ControlState>, order: web::Json<PauseOrder>) ->
     set_pause(&state, sources, Some(Pause { since, until, reason })).await
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ResumeOrder {
-    sources: Vec<String>,
-}
-
 async fn end_pauses(state: web::Data<ControlState>, order: web::Json<ResumeOrder>) -> HttpResponse {
     set_pause(&state, order.into_inner().sources, None).await
 }
 
 async fn set_pause(state: &ControlState, ids: Vec<String>, pause: Option<Pause>) -> HttpResponse {
-    if ids.len() > VISITS_MAX {
-        return problem(413, "too-many-sources", "too many sources; at most 1000 per request");
+    if ids.len() > ORDER_SOURCES_MAX {
+        return too_many_sources();
     }
     match state.pauses.send(SetPause { ids, pause }).timeout(ACTOR_TIMEOUT).await {
-        Ok(Ok(PausesAnswer { done, idle, unknown, disabled })) => HttpResponse::Ok().json(json!({
-            "done": done, "idle": idle, "unknown": unknown, "disabled": disabled,
-        })),
-        Ok(Err(closed)) => problem(503, "log-closed", &closed.to_string()),
-        Err(_) => problem(503, "roster-busy", "the supervisor did not answer in time; retry later"),
+        Ok(Ok(answer)) => HttpResponse::Ok().json(answer),
+        Ok(Err(closed)) => problem(503, "log-closed", closed.to_string()),
+        Err(_) => supervisor_busy(),
     }
 }
 
-/// Does what SIGHUP does, and answers `{"file","added","changed","removed","unchanged"}`, or with every complaint about the
-/// files, which then change nothing.
+fn too_many_sources() -> HttpResponse {
+    problem(413, "too-many-sources", format!("too many sources; at most {ORDER_SOURCES_MAX} per request"))
+}
+
+fn supervisor_busy() -> HttpResponse {
+    problem(503, "roster-busy", "the supervisor did not answer in time; retry later")
+}
+
+/// The same as on the admin socket, for clients from before it had this route.
 async fn reload(state: web::Data<ControlState>) -> HttpResponse {
     let (reply, answer) = oneshot::channel();
     let busy = || problem(503, "reload-busy", "another reload is in progress; retry later");
@@ -328,23 +301,10 @@ async fn reload(state: web::Data<ControlState>) -> HttpResponse {
         return busy();
     }
     match tokio::time::timeout(RELOAD_TIMEOUT, answer).await {
-        Ok(Ok(Ok(reloaded))) => HttpResponse::Ok().json(reloaded),
-        Ok(Ok(Err(IngestError::Catalogue(complaints)))) => HttpResponse::UnprocessableEntity()
-            .content_type("application/problem+json")
-            .body(bad_catalogue(&complaints)),
-        Ok(Ok(Err(error))) => problem(500, "reload-failed", &error.to_string()),
+        Ok(Ok(Ok(answer))) => HttpResponse::Ok().json(answer),
+        Ok(Ok(Err(refusal))) => daemon::problem::response(&refusal),
         Ok(Err(_)) | Err(_) => busy(),
     }
-}
-
-fn bad_catalogue(complaints: &str) -> String {
-    json!({
-        "status": 422,
-        "code": "bad-catalogue",
-        "title": "the list of sources has mistakes; the old one stays in use",
-        "complaints": complaints.lines().collect::<Vec<_>>(),
-    })
-    .to_string()
 }
 
 /// A hub's verification request, as the gateway received it.
@@ -359,15 +319,13 @@ struct Verification {
 }
 
 /// `{"confirmed":true}`
-async fn verification(state: web::Data<ControlState>, asked: web::Json<Verification>) -> HttpResponse {
-    let Verification { id, mode, topic, lease_seconds, reason } = asked.into_inner();
+async fn verification(state: web::Data<ControlState>, request: web::Json<Verification>) -> HttpResponse {
+    let Verification { id, mode, topic, lease_seconds, reason } = request.into_inner();
     let Some(websub) = &state.websub else { return HttpResponse::Ok().json(json!({ "confirmed": false })) };
     let verify = VerifyIntent { id, mode, topic, lease: lease_seconds.map(Duration::from_secs), reason };
     match websub.verify.send(verify).timeout(ACTOR_TIMEOUT).await {
         Ok(confirmed) => HttpResponse::Ok().json(json!({ "confirmed": confirmed })),
-        Err(_) => {
-            problem(503, "roster-busy", "the subscriptions could not be looked up in time; retry later")
-        }
+        Err(_) => websub_busy(),
     }
 }
 
@@ -380,31 +338,35 @@ async fn push(
 ) -> HttpResponse {
     let header = request.headers().get("x-hub-signature").and_then(|h| h.to_str().ok());
     let Ok(result) = check_push(&state, id.into_inner(), header, &body).await else {
-        return problem(503, "roster-busy", "the subscriptions could not be looked up in time; retry later");
+        return websub_busy();
     };
-    state.metrics.websub.pushes.get_or_create(&[("result", result)]).inc();
-    tracing::debug!(status = result, "a hub pushed");
-    HttpResponse::Ok().json(json!({ "known": result != "unknown" }))
+    state.metrics.websub.pushes.get_or_create(&[("result", result.as_str())]).inc();
+    tracing::debug!(status = result.as_str(), "push received");
+    HttpResponse::Ok().json(json!({ "known": result != PushResult::Unknown }))
 }
 
-/// The result of a push, as a label in the metrics. The signature is checked here, on the thread of the wire.
+/// The result of a push. The signature is checked here, on the thread of the wire.
 async fn check_push(
     state: &ControlState,
     id: String,
     signature: Option<&str>,
     body: &[u8],
-) -> Result<&'static str, actix::MailboxError> {
-    let Some(websub) = &state.websub else { return Ok("unknown") };
+) -> Result<PushResult, actix::MailboxError> {
+    let Some(websub) = &state.websub else { return Ok(PushResult::Unknown) };
     let Some(CallbackSecret(secret)) =
         websub.lookup.send(LookupSecret(id.clone())).timeout(ACTOR_TIMEOUT).await?
     else {
-        return Ok("unknown");
+        return Ok(PushResult::Unknown);
     };
     let is_signed = |secret: &str| signature.is_some_and(|header| is_valid_signature(secret, header, body));
     if secret.is_some_and(|secret| !is_signed(secret.reveal())) {
-        return Ok("bad_signature");
+        return Ok(PushResult::BadSignature);
     }
     websub.push.send(AcceptPush(id)).timeout(ACTOR_TIMEOUT).await
+}
+
+fn websub_busy() -> HttpResponse {
+    problem(503, "roster-busy", "the subscriptions could not be looked up in time; retry later")
 }
 
 /// In the pool: the free space of the disk is read, and the activity of every source.

@@ -7,10 +7,10 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use control::watch::{BusySource, IngestVitals, OpenFiles, PublisherReport, SourcesReport, StoreReport};
 use daemon::{Clock, watch::try_briefly};
 use news::{Cursor, Seq, Timestamp};
 use rustix::fs::statvfs;
-use serde_json::{Map, Value, json};
 use store::LogReader;
 
 use super::{
@@ -35,42 +35,42 @@ pub(crate) struct IngestDiagnostics {
 }
 
 impl IngestDiagnostics {
-    /// The diagnostics as JSON.
-    pub(crate) fn to_json(&self) -> Value {
-        let metrics = &self.metrics;
+    /// For the `vitals` of `/watch`.
+    pub(crate) fn vitals(&self) -> IngestVitals {
         let (used, max) = daemon::limits::open_files();
-        let sent = Cursor {
-            epoch: self.reader.epoch().clone(),
-            seq: Seq(metrics.progress.sent.load(Ordering::Relaxed)),
-        };
-        let mut all = json!({
-            "epoch": self.reader.epoch(),
-            "oldest": self.reader.oldest(),
-            "head": self.reader.head(),
-            "wire": { "subscribers": metrics.subscribers.get(), "sent": sent },
-            "outage": metrics.outage.get() != 0,
-            "store": self.store(),
-            "open_files": { "used": used, "max": max },
-        });
-        // Without the sources while the registry is locked.
-        if let (Value::Object(map), Some(entries)) = (&mut all, try_briefly(|| self.registry.try_entries())) {
-            map.extend(sources(&entries, Timestamp::from_millis(self.clock.now_millis())));
+        let epoch = self.reader.epoch();
+        let seq = Seq(self.metrics.progress.sent.load(Ordering::Relaxed));
+        let subscribers = self.metrics.subscribers.get();
+        let entries = try_briefly(|| self.registry.try_entries());
+        let now = Timestamp::from_millis(self.clock.now_millis());
+        IngestVitals {
+            epoch: epoch.to_string(),
+            oldest: self.reader.oldest().0,
+            head: self.reader.head().0,
+            wire: PublisherReport {
+                subscribers: u64::try_from(subscribers).unwrap_or_default(),
+                sent: Cursor { epoch: epoch.clone(), seq }.to_string(),
+            },
+            outage: self.metrics.outage.get() != 0,
+            store: self.store(),
+            open_files: OpenFiles { used, max },
+            sources: entries.map(|entries| sources(&entries, now)),
         }
-        all
     }
 
-    fn store(&self) -> Value {
-        let (metrics, commits) = (&self.metrics, &self.metrics.progress.commits);
+    fn store(&self) -> StoreReport {
+        let commits = &self.metrics.progress.commits;
         let disk = statvfs(&self.path).ok();
-        json!({
-            "path": std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone()),
-            "bytes": metrics.log_bytes.get(),
-            "free_bytes": disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
-            "last_commit_ms_ago": commits.last_ms_ago(),
-            "last_commit_took_ms": commits.last_took_ms(),
-            "committing_ms": commits.in_progress_ms(),
-            "queued": (self.queued)(),
-        })
+        let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        StoreReport {
+            path: path.display().to_string(),
+            bytes: u64::try_from(self.metrics.log_bytes.get()).unwrap_or_default(),
+            free_bytes: disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
+            last_commit_ms_ago: commits.last_ms_ago(),
+            last_commit_took_ms: commits.last_took_ms(),
+            committing_ms: commits.in_progress_ms(),
+            queued: (self.queued)() as u64,
+        }
     }
 }
 
@@ -120,30 +120,30 @@ impl<'a> ActivityCounts<'a> {
     }
 }
 
-/// The counts and the busiest sources as JSON.
-fn sources(entries: &[Arc<SourceEntry>], now: Timestamp) -> Map<String, Value> {
-    let ActivityCounts { activities: counts, overdue, mut busy, .. } = ActivityCounts::of(entries, now);
+/// The counts and the busiest sources.
+fn sources(entries: &[Arc<SourceEntry>], now: Timestamp) -> SourcesReport {
+    let ActivityCounts { activities, overdue, mut busy, .. } = ActivityCounts::of(entries, now);
     busy.sort_by_key(|(since, ..)| Reverse(*since));
     busy.truncate(BUSIEST_MAX);
-    let show = |(since, activity, entry): (u64, Activity, &Arc<SourceEntry>)| {
-        json!({
-            "source": entry.source.id,
-            "activity": activity.as_str(),
-            "since_ms_ago": since,
-            "waiting_for": entry.try_sign(),
-        })
+    let busy_source = |(since_ms_ago, activity, entry): (u64, Activity, &Arc<SourceEntry>)| BusySource {
+        source: entry.source.id.to_string(),
+        activity: activity.as_str().to_owned(),
+        since_ms_ago,
+        waiting_for: entry.try_wait_reason(),
     };
-    let counted = Activity::ALL.iter().map(|a| (a.as_str().to_owned(), json!(counts[*a as usize])));
-    let mut out = Map::new();
-    out.insert("actors".to_owned(), Value::Object(counted.collect()));
-    out.insert("busiest".to_owned(), busy.into_iter().map(show).collect());
-    out.insert("overdue".to_owned(), json!(overdue));
-    out
+    let count = |activity: &Activity| (activity.as_str().to_owned(), activities[*activity as usize] as u64);
+    SourcesReport {
+        actors: Activity::ALL.iter().map(count).collect(),
+        busiest: busy.into_iter().map(busy_source).collect(),
+        overdue: overdue as u64,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use news::{FeedUrl, Source, SourceId, SourceState};
+
+    use serde_json::json;
 
     use super::*;
 
@@ -163,7 +163,7 @@ mod tests {
             entry.set_activity(Activity::Fetching, Timestamp::from_millis(1_000 * n as i64));
         }
         let all: Vec<_> = entries.into_iter().chain([late]).collect();
-        let json = sources(&all, now);
+        let json = serde_json::to_value(sources(&all, now)).unwrap();
         assert_eq!((&json["actors"]["fetching"], &json["actors"]["idle"]), (&json!(60), &json!(141)));
         assert_eq!(json["overdue"], 1);
         let busiest = json["busiest"].as_array().unwrap();

@@ -12,6 +12,7 @@ use prometheus_client::metrics::{
 };
 
 use super::progress::IngestProgress;
+use crate::websub::messages::PushResult;
 
 type Labels = [(&'static str, &'static str); 1];
 type TwoLabels = [(&'static str, &'static str); 2];
@@ -221,7 +222,7 @@ impl WebSubMetrics {
                 "newswire_ingestd_websub_pushes_total",
                 "Pushes of hubs by what became of them; taken ones led to a visit",
                 "result",
-                PUSHES,
+                PushResult::ALL.map(PushResult::as_str),
             ),
             missed: registry.add(
                 "newswire_ingestd_websub_missed_total",
@@ -230,6 +231,3 @@ impl WebSubMetrics {
         }
     }
 }
-
-/// The results of a push.
-const PUSHES: [&str; 6] = ["taken", "coalesced", "held", "unverified", "unknown", "bad_signature"];

@@ -35,7 +35,7 @@ struct Inner {
     activity: Activity,
     since: Option<Timestamp>,
     /// Why the visit waits, while it does.
-    sign: Option<Arc<WaitStatus>>,
+    wait_status: Option<Arc<WaitStatus>>,
     state: SourceState,
     restarts: u32,
     last_event: Option<Cursor>,
@@ -70,15 +70,15 @@ impl SourceEntry {
         let mut inner = self.inner();
         inner.activity = activity;
         inner.since = Some(now);
-        inner.sign = None;
+        inner.wait_status = None;
     }
 
     /// The visit is due and waits for the limiter.
-    pub(crate) fn set_waiting(&self, sign: Arc<WaitStatus>, now: Timestamp) {
+    pub(crate) fn set_waiting(&self, wait_status: Arc<WaitStatus>, now: Timestamp) {
         let mut inner = self.inner();
         inner.activity = Activity::Waiting;
         inner.since = Some(now);
-        inner.sign = Some(sign);
+        inner.wait_status = Some(wait_status);
     }
 
     /// `None` if the entry is locked at this moment; does not copy the state.
@@ -91,9 +91,9 @@ impl SourceEntry {
     }
 
     /// Why the visit waits; `None` if it does not, or if the entry is locked at this moment.
-    pub(crate) fn try_sign(&self) -> Option<String> {
-        let sign = self.inner.try_lock().ok()?.sign.clone()?;
-        sign.text()
+    pub(crate) fn try_wait_reason(&self) -> Option<String> {
+        let wait_status = self.inner.try_lock().ok()?.wait_status.clone()?;
+        wait_status.text()
     }
 
     pub(crate) fn activity(&self) -> Activity {
@@ -231,7 +231,7 @@ impl SourceEntry {
             moved_since: adopted.map(|adopted| adopted.since),
             activity: activity.as_str().to_owned(),
             activity_since: inner.since,
-            waiting_for: inner.sign.as_ref().and_then(|sign| sign.text()),
+            waiting_for: inner.wait_status.as_ref().and_then(|wait_status| wait_status.text()),
             quarantine: state.quarantine.clone(),
             last_status: state.last_status,
             last_code: state.last_code,

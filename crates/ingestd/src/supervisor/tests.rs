@@ -255,7 +255,7 @@ fn a_visit_in_progress_ends_with_the_old_entry_and_is_not_repeated() {
 }
 
 impl Harness {
-    async fn pause(&self, id: &str, pause: Option<Pause>) -> PausesAnswer {
+    async fn pause(&self, id: &str, pause: Option<Pause>) -> PauseAnswer {
         self.supervisor.send(SetPause { ids: vec![id.to_owned()], pause }).await.unwrap().unwrap()
     }
 }

@@ -22,7 +22,10 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::{
     interval::hint_spacing,
-    messages::{AcceptPush, CallbackSecret, LookupSecret, ReviewSubscriptions, SourceVisited, VerifyIntent},
+    messages::{
+        AcceptPush, CallbackSecret, LookupSecret, PushResult, ReviewSubscriptions, SourceVisited,
+        VerifyIntent,
+    },
     subscription::{self, LEASE_WANTED},
 };
 use crate::{
@@ -380,9 +383,9 @@ impl WebSubActor {
         true
     }
 
-    /// Schedules a visit for a push with a valid signature; returns the result as a label in the metrics.
-    fn accept_push(&mut self, id: &str) -> &'static str {
-        let Some(entry) = self.entry(id) else { return "unknown" };
+    /// Schedules a visit for a push with a valid signature.
+    fn accept_push(&mut self, id: &str) -> PushResult {
+        let Some(entry) = self.entry(id) else { return PushResult::Unknown };
         let now = self.ctx.now();
         let due = entry.update_subscription(|subscription| {
             let is_live = subscription::is_live(subscription, now);
@@ -391,24 +394,24 @@ impl WebSubActor {
                 subscription::next_due(subscription)
             })
         });
-        let Some(due) = due.flatten() else { return "unverified" };
+        let Some(due) = due.flatten() else { return PushResult::Unverified };
         let source = entry.source.id.clone();
         self.due.insert((due, source.clone()));
         self.mark_unsaved(&entry);
         let state = entry.state();
         let is_held = matches!(state.last_status, Some(VisitStatus::Throttled | VisitStatus::Gone));
         if is_held && state.next_visit.is_none_or(|next| next > now) {
-            return "held";
+            return PushResult::Held;
         }
         let hint = self.hints.entry(source.clone()).or_insert(Hint { not_before: now, is_waiting: false });
         if hint.is_waiting {
-            return "coalesced";
+            return PushResult::Coalesced;
         }
         hint.is_waiting = true;
         if hint.not_before <= now {
             self.visit_for_hint(source, now);
         }
-        "taken"
+        PushResult::Taken
     }
 
     /// Turns a hint into a visit. A visit in progress may have started before the publication, so its end is awaited first.

@@ -35,7 +35,42 @@ pub(crate) struct LookupSecret(pub(crate) String);
 #[derive(Debug)]
 pub(crate) struct CallbackSecret(pub(crate) Option<SecretText>);
 
-/// A push with a valid signature came in under this callback id. The answer is its result, as a label in the metrics.
+/// A push with a valid signature came in under this callback id.
 #[derive(Debug, Message)]
-#[rtype(result = "&'static str")]
+#[rtype(result = "PushResult")]
 pub(crate) struct AcceptPush(pub(crate) String);
+
+/// What became of a push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PushResult {
+    /// It leads to a visit.
+    Taken,
+    /// An earlier push leads to a visit soon.
+    Coalesced,
+    /// The server of the feed asked for a pause, which is not over.
+    Held,
+    /// The hub has not verified the subscription, or the lease is over.
+    Unverified,
+    /// The callback id is unknown.
+    Unknown,
+    /// The signature is missing or invalid.
+    BadSignature,
+}
+
+impl PushResult {
+    /// All variants.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Taken, Self::Coalesced, Self::Held, Self::Unverified, Self::Unknown, Self::BadSignature];
+
+    /// The label in the metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Coalesced => "coalesced",
+            Self::Held => "held",
+            Self::Unverified => "unverified",
+            Self::Unknown => "unknown",
+            Self::BadSignature => "bad_signature",
+        }
+    }
+}
