@@ -170,7 +170,7 @@ async fn the_daemon_takes_the_list_of_sources_the_level_and_the_spacing() {
     let wire = stack.wire();
     wait_for("the new spacing", SOON, async || {
         let (_, text) = http::fetch(&wire, "/sources/stays", SOON).await.ok()?;
-        text.contains("start 1h apart").then_some(())
+        text.contains("start at least 1h apart").then_some(())
     })
     .await
     .unwrap();
@@ -197,7 +197,7 @@ async fn a_mistake_keeps_everything_and_is_told_with_its_place() {
     let list = stack.path("sources.toml");
     fs::write(&list, "[[source]]\nid = \"a\"\nurl = \"ftp://example.com/\"\n").unwrap();
     stack.write_config("newswire.toml", &[("log.level", "\"debug\"")]).unwrap();
-    let said = reload(&mut stack, Program::Ingestd, "kept the old catalogue").await;
+    let said = reload(&mut stack, Program::Ingestd, "reload failed; the old catalogue stays in use").await;
     assert!(said.contains("sources.toml:"), "{said}");
     assert!(level(&stack, Program::Ingestd).await.contains("info"));
 }

@@ -33,27 +33,27 @@ impl IngestDiagnostics {
         let disk = statvfs(&self.path).ok();
         sink.gauge(
             "newswire_ingestd_log_oldest",
-            "Sequence number of the oldest event that is kept; who asks for older ones is told of a gap",
+            "Sequence number of the oldest event that is kept; a client that asks for older ones gets a gap event",
             self.reader.oldest().0 as f64,
         )?;
         sink.gauge(
             "newswire_ingestd_recorder_queue",
-            "Visits that wait to be written to disk; at 1024 every further visit waits too",
+            "Visits waiting to be written to disk; at 1024 further visits wait before the queue",
             (self.queued)() as f64,
         )?;
         sink.gauge(
             "newswire_ingestd_commit_age_seconds",
-            "Since the last group commit ended, or since the start when there was none",
+            "Time since the last group commit ended, or since the start if there was none",
             age,
         )?;
         sink.gauge(
             "newswire_ingestd_commit_last_seconds",
-            "How long the last group commit took, sync included",
+            "Duration of the last group commit, including the sync",
             commits.last_took_ms().map_or(0.0, seconds),
         )?;
         sink.gauge(
             "newswire_ingestd_commit_under_way_seconds",
-            "How long the group commit under way has lasted; 0 when there is none. Seconds mean that the disk hangs",
+            "Duration of the group commit in progress, 0 if there is none; several seconds mean that the disk hangs",
             commits.in_progress_ms().map_or(0.0, seconds),
         )?;
         let (free, all) = disk.map_or((0, 0), |disk| {
@@ -61,7 +61,7 @@ impl IngestDiagnostics {
         });
         sink.gauge(
             "newswire_ingestd_disk_free_bytes",
-            "Free on the file system of the store; when it is full the daemon ends with an error",
+            "Free space on the file system of the store; when it is full the daemon exits with an error",
             free as f64,
         )?;
         sink.gauge("newswire_ingestd_disk_bytes", "Size of the file system of the store", all as f64)
@@ -74,35 +74,34 @@ impl IngestDiagnostics {
         let counts = ActivityCounts::of(&entries, Timestamp::from_millis(self.clock.now_millis()));
         sink.gauges(
             "newswire_ingestd_sources_by_activity",
-            "Sources by what they are doing; down ones died and are being rebuilt",
+            "Sources by what they are doing; the actor of a down one died and will be rebuilt",
             "activity",
             Activity::ALL.iter().map(|it| (it.as_str(), counts.activities[*it as usize] as f64)),
         )?;
         sink.gauges(
             "newswire_ingestd_sources_by_health",
-            "Sources by how they fare: of failing ones the last visit brought no feed, gone ones said 410, \
-             of quarantined ones no document is read until an operator orders a visit",
+            "Sources by health: the last visit of a failing one failed, a gone one answered 410, a quarantined one is visited every fetch.interval_max only",
             "health",
             Health::ALL.iter().map(|it| (it.as_str(), counts.healths[*it as usize] as f64)),
         )?;
         sink.gauge(
             "newswire_ingestd_sources_overdue",
-            "Idle sources whose visit should have begun by now; more than a handful means that we do not keep up",
+            "Idle sources whose visit should have started; more than a handful means that the daemon does not keep up",
             counts.overdue as f64,
         )?;
         sink.gauge(
             "newswire_ingestd_overdue_seconds_max",
-            "How long the latest idle source is past its time",
+            "How long the most overdue idle source has been due",
             seconds(counts.overdue_ms_max),
         )?;
         sink.gauge(
             "newswire_ingestd_waiting_seconds_max",
-            "How long the first in a queue has waited for its host, for a place, or to be rebuilt",
+            "Longest current wait of a source for its host, for a slot, or for its rebuild",
             seconds(counts.waiting_ms_max),
         )?;
         sink.gauge(
             "newswire_ingestd_working_seconds_max",
-            "How long the longest visit under way has been fetching, parsing or recording",
+            "Longest time that a source has been fetching, parsing or recording",
             seconds(counts.working_ms_max),
         )
     }

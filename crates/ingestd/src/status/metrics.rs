@@ -71,35 +71,35 @@ impl IngestMetrics {
         Self {
             visits: registry.add_by(
                 "newswire_ingestd_visits_total",
-                "Visits that ended, by how: new and unchanged are well, throttled is a 429 or 503, gone a 410",
+                "Finished visits by outcome; throttled is a 429 or 503, gone a 410",
                 "status",
                 VisitStatus::ALL.map(VisitStatus::as_str),
             ),
             failures: registry.add_by(
                 "newswire_ingestd_visit_failures_total",
-                "Visits that brought no feed, by why; dns, connect and timeout of many at once are rather our network",
+                "Failed visits by failure class; many dns, connect and timeout at once point to our own network",
                 "class",
                 FailureClass::ALL.map(FailureClass::as_str),
             ),
             items: registry.add_by(
                 "newswire_ingestd_items_total",
-                "Items recorded as events: new ones, and updates of known ones",
+                "Items recorded as events, new ones and updates",
                 "kind",
                 ["item", "update"],
             ),
             items_dropped: registry.add(
                 "newswire_ingestd_items_dropped_total",
-                "Items that were not read, because their document has more than the cap",
+                "Items that were not parsed, because their document has more than the limit",
             ),
             items_held: registry.add(
                 "newswire_ingestd_items_held_total",
                 "New items that wait for a later visit, because the guids of their source flap",
             ),
             body_bytes: registry
-                .add("newswire_ingestd_body_bytes_total", "Bytes of feed documents, after decompression"),
+                .add("newswire_ingestd_body_bytes_total", "Bytes of response bodies, after decompression"),
             panics: registry.add(
                 "newswire_ingestd_visit_panics_total",
-                "Visits that ended in a fault of our own; the source is visited again",
+                "Visits that ended in a panic of our own code; the source is visited again",
             ),
             restarts: registry.add(
                 "newswire_ingestd_source_restarts_total",
@@ -107,20 +107,20 @@ impl IngestMetrics {
             ),
             sources: registry.add("newswire_ingestd_sources", "Sources in the catalogue"),
             in_flight: registry
-                .add("newswire_ingestd_visits_in_flight", "Visits that hold one of the fetch.in_flight places"),
+                .add("newswire_ingestd_visits_in_flight", "Visits in progress; fetch.in_flight is the limit"),
             waiting: registry.add(
                 "newswire_ingestd_visits_waiting",
-                "Visits that are due and wait for their host or for a place",
+                "Visits that are due and wait for their host or for a slot",
             ),
             waits: registry.add_by(
                 "newswire_ingestd_visit_waits_total",
-                "Visits that had to wait, by what for: their host's politeness, all places taken, or the few of suspects",
+                "Visits that had to wait, by reason: a limit of their host, all slots in use, or all slots for sources on probation in use",
                 "for",
                 ["host-in-flight", "host-spacing", "host-asked", "in-flight", "suspects"],
             ),
             preempted: registry.add(
                 "newswire_ingestd_visits_gave_way_total",
-                "Visits that hung while others wanted their place, and began again as suspects",
+                "Visits that were preempted because they hung while others waited; they start over on probation",
             ),
             hosts_widened: registry.add(
                 "newswire_ingestd_hosts_widened_total",
@@ -128,43 +128,43 @@ impl IngestMetrics {
             ),
             hosts_held: registry.add(
                 "newswire_ingestd_hosts_held_total",
-                "Times that a host sent all visits away for a while (429 with Retry-After)",
+                "Times that a host asked for a pause of all visits (429 with Retry-After)",
             ),
             outage: registry.add(
                 "newswire_ingestd_outage",
-                "1 while most hosts cannot be reached all at once, which is then blamed on our own network",
+                "1 during a local outage, when most hosts are unreachable at the same time",
             ),
             exempted: registry.add(
                 "newswire_ingestd_visits_pardoned_total",
-                "Failed visits not blamed on their feeds, because of an outage of ours",
+                "Failed visits not counted against their feeds, because of a local outage",
             ),
             slow_parses: registry.add(
                 "newswire_ingestd_slow_parses_total",
-                "Documents that took more than 2 s to read; their sources go into quarantine",
+                "Documents that took more than 2 s to parse; their sources are quarantined",
             ),
             quarantines: registry.add_by(
                 "newswire_ingestd_quarantines_total",
-                "Sources put into quarantine: for a slow document, or one that was being read at three deaths",
+                "Sources quarantined: for a slow document, or one that was being parsed at three crashes (deaths) of the process",
                 "for",
                 ["slow", "deaths"],
             ),
             clock_jumps: registry.add(
                 "newswire_ingestd_clock_jumps_total",
-                "Jumps of the wall clock by more than 5 s, sleeps of the machine included; visits are planned anew",
+                "Jumps of the wall clock by more than 5 s, including suspends; visits are rescheduled",
             ),
             visit_seconds: registry.add_this(
                 "newswire_ingestd_visit_seconds",
-                "How long visits took, from the first packet to the commit",
+                "Duration of visits, from the first packet to the commit",
                 seconds(0.005),
             ),
             late_seconds: registry.add_this(
                 "newswire_ingestd_visit_late_seconds",
-                "How long after they were due visits began, queues of hosts included",
+                "Delay of visits from their due time to their start, including the queue of their host",
                 seconds(0.01),
             ),
             append_seconds: registry.add_this(
                 "newswire_ingestd_append_seconds",
-                "How long group commits took, sync included; the speed of the disk",
+                "Duration of group commits, including the sync; shows the speed of the disk",
                 seconds(0.0005),
             ),
             appends: registry.add("newswire_ingestd_appends_total", "Group commits, each of up to 256 visits"),
@@ -176,11 +176,11 @@ impl IngestMetrics {
             ),
             log_head: registry.add(
                 "newswire_ingestd_log_head",
-                "Sequence number of the newest event on disk; minus newswire_gateway_head is what is on the wire",
+                "Sequence number of the newest event on disk; the difference to newswire_gateway_head is on its way to the gateway",
             ),
             subscribers: registry.add(
                 "newswire_ingestd_wire_subscribers",
-                "Open streams on the wire; 1 for each running gateway",
+                "Open streams on the wire; 1 per running gateway",
             ),
             websub: WebSubMetrics::register(registry),
             progress: Arc::default(),
@@ -203,30 +203,30 @@ impl WebSubMetrics {
         Self {
             subscriptions: registry.add_by(
                 "newswire_ingestd_websub_subscriptions",
-                "Sources by how they stand with their hub; verified ones are pushed to us",
+                "Sources by the state of their hub subscription; a hub pushes to verified ones",
                 "state",
                 PushState::ALL.map(PushState::as_str),
             ),
             requests: registry.add_this(
                 "newswire_ingestd_websub_requests_total",
-                "Questions to hubs, by mode and by whether they were taken",
+                "Requests to hubs by mode and result",
                 requests,
             ),
             verifications: registry.add_by(
                 "newswire_ingestd_websub_verifications_total",
-                "Questions of hubs whether we want a subscription, by our answer",
+                "Verification requests from hubs by our answer",
                 "result",
                 ["confirmed", "refused"],
             ),
             pushes: registry.add_by(
                 "newswire_ingestd_websub_pushes_total",
-                "Pushes of hubs by what became of them; taken ones led to a visit",
+                "Pushes from hubs by result; taken ones led to a visit",
                 "result",
                 PushResult::ALL.map(PushResult::as_str),
             ),
             missed: registry.add(
                 "newswire_ingestd_websub_missed_total",
-                "Visits that found something of which a hub that had promised to push said nothing",
+                "Visits that found new items which a verified hub had not pushed",
             ),
         }
     }
