@@ -126,8 +126,8 @@ fn fail(head: &str) -> Option<Vec<u8>> {
 
 /// A source whose visits fail in this way. A class without a case does not compile.
 fn failing(class: FailureClass, origin: &Origin, closed: u16) -> Source {
-    let word = class.as_str();
-    let here = format!("{}/{word}", origin.base);
+    let name = class.as_str();
+    let here = format!("{}/{name}", origin.base);
     let url = match class {
         FailureClass::BlockedAddress => "http://127.0.0.2/".to_owned(),
         FailureClass::Dns => "http://feed.invalid/".to_owned(),
@@ -144,7 +144,7 @@ fn failing(class: FailureClass, origin: &Origin, closed: u16) -> Source {
         | FailureClass::TooComplex
         | FailureClass::NotAFeed => here,
     };
-    let mut source = source(word, &url);
+    let mut source = source(name, &url);
     source.timeout = (class == FailureClass::Timeout).then_some(Duration::from_millis(300));
     source.body_bytes_max = (class == FailureClass::TooLarge).then_some(100);
     source
@@ -165,12 +165,12 @@ fn every_failure_class_is_reached_counted_and_shown() {
             assert!(report.next_visit.is_some(), "{error}");
         }
         for class in FailureClass::ALL {
-            let word = class.as_str();
-            assert_eq!(harness.metrics.failures.get_or_create(&[("class", word)]).get(), 1, "{word}");
-            let status = harness.registry.get(word).unwrap().full_status();
-            assert!(status.last_error.unwrap().starts_with(word));
+            let name = class.as_str();
+            assert_eq!(harness.metrics.failures.get_or_create(&[("class", name)]).get(), 1, "{name}");
+            let status = harness.registry.get(name).unwrap().full_status();
+            assert!(status.last_error.unwrap().starts_with(name));
             let attempts = status.attempts;
-            assert_eq!((attempts.len(), attempts[0].class), (1, Some(class)), "{word}");
+            assert_eq!((attempts.len(), attempts[0].class), (1, Some(class)), "{name}");
         }
     });
 }

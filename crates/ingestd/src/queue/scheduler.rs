@@ -109,7 +109,7 @@ impl<P> HostQueue<P> {
     /// When the next visit may start, and what it waits for until then.
     fn opens_at(&self) -> (Instant, WaitReason) {
         match self.held {
-            Some((until, asked)) if until > self.next_start => (until, WaitReason::HostRetryAfter(asked)),
+            Some((until, wait)) if until > self.next_start => (until, WaitReason::HostRetryAfter(wait)),
             _ => (self.next_start, WaitReason::HostSpacing(self.spacing)),
         }
     }

@@ -275,6 +275,8 @@ fn a_paused_source_is_not_visited_shows_why_and_rejects_orders() {
         let until = now.plus(Duration::from_secs(3600));
         assert_eq!(harness.pause("a", Some(pause(now, Some(until)))).await.done.len(), 1);
         harness.report().await;
+        // A visit that was in progress when the pause was ordered ends first.
+        harness.until(|| harness.registry.get("a").unwrap().activity() == Activity::Idle).await;
         let answer = harness.supervisor.send(VisitSources(vec!["a".into(), "b".into()])).await.unwrap();
         assert_eq!((answer.paused, answer.accepted), (vec!["a".to_owned()], vec!["b".to_owned()]));
         let status = harness.registry.get("a").unwrap().status();

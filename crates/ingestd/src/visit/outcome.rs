@@ -225,6 +225,8 @@ impl VisitOutcome {
             None => w.message.clone(),
         };
         self.state.warnings = document.warnings.iter().take(WARNINGS_MAX).map(text).collect();
+        // The store sets it again when it sees the items.
+        self.state.guids_flap = false;
         self.state.rhythm = summarize_rhythm(&document);
         self.dropped = document.dropped;
         self.items = oldest_first(document.items);

@@ -150,8 +150,7 @@ impl SourceActor {
         if let Some(change) = &outcome.redirect_change {
             log_redirect(&self.entry.source, change);
         }
-        let flapped = before.warnings.iter().any(|warning| warning.starts_with("guid-flap"));
-        if appended.flapping && !flapped {
+        if after.guids_flap && !before.guids_flap {
             tracing::warn!(source = %report.source, held = appended.held, "guids flap; items are matched by link and title");
         }
         self.entry.set_state(after);

@@ -91,12 +91,12 @@ struct Hint {
 
 /// `hub.mode` of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
+enum HubMode {
     Subscribe,
     Unsubscribe,
 }
 
-impl Mode {
+impl HubMode {
     fn as_str(self) -> &'static str {
         match self {
             Self::Subscribe => "subscribe",
@@ -203,14 +203,14 @@ impl WebSubActor {
             return;
         }
         if self.unsubscribing.len() >= UNSUBSCRIBING_MAX || self.requesting.len() >= REQUESTS_MAX {
-            let labels = [("mode", Mode::Unsubscribe.as_str()), ("result", "skipped")];
+            let labels = [("mode", HubMode::Unsubscribe.as_str()), ("result", "skipped")];
             self.ctx.metrics.websub.requests.get_or_create(&labels).inc();
             return;
         }
         let until = self.ctx.now().plus(UNSUBSCRIBING_FOR);
         let unsubscription = Unsubscription { topic: subscription.topic.clone(), until };
         self.unsubscribing.insert(subscription.id.reveal().to_owned(), unsubscription);
-        self.send_request(&entry.source, &subscription, Mode::Unsubscribe, actor_ctx);
+        self.send_request(&entry.source, &subscription, HubMode::Unsubscribe, actor_ctx);
     }
 
     fn mark_unsaved(&mut self, entry: &Arc<SourceEntry>) {
@@ -262,7 +262,7 @@ impl WebSubActor {
             self.mark_unsaved(&entry);
         }
         if sends {
-            self.send_request(&entry.source, &subscription, Mode::Subscribe, actor_ctx);
+            self.send_request(&entry.source, &subscription, HubMode::Subscribe, actor_ctx);
         }
         if !is_requesting {
             self.due.insert((subscription::next_due(&subscription), source.clone()));
@@ -274,7 +274,7 @@ impl WebSubActor {
         &mut self,
         source: &Source,
         subscription: &HubSubscription,
-        mode: Mode,
+        mode: HubMode,
         actor_ctx: &mut Context<Self>,
     ) {
         let id = subscription.id.clone();
@@ -283,7 +283,7 @@ impl WebSubActor {
             ("hub.topic", subscription.topic.reveal().to_owned()),
             ("hub.callback", format!("{}/websub/{}", self.public_url, id.reveal())),
         ];
-        if mode == Mode::Subscribe {
+        if mode == HubMode::Subscribe {
             form.push(("hub.lease_seconds", LEASE_WANTED.as_secs().to_string()));
             form.extend(
                 subscription.secret.as_ref().map(|secret| ("hub.secret", secret.reveal().to_owned())),
@@ -315,11 +315,17 @@ impl WebSubActor {
     }
 
     /// Applies the response of a hub to a request.
-    fn on_response(&mut self, source: &SourceId, id: &SecretText, mode: Mode, response: Result<(), String>) {
+    fn on_response(
+        &mut self,
+        source: &SourceId,
+        id: &SecretText,
+        mode: HubMode,
+        response: Result<(), String>,
+    ) {
         let result = if response.is_ok() { "taken" } else { "failed" };
         let labels = [("mode", mode.as_str()), ("result", result)];
         self.ctx.metrics.websub.requests.get_or_create(&labels).inc();
-        let Some(entry) = self.registry.get(source.as_str()).filter(|_| mode == Mode::Subscribe) else {
+        let Some(entry) = self.registry.get(source.as_str()).filter(|_| mode == HubMode::Subscribe) else {
             return;
         };
         let now = self.ctx.now();
@@ -352,7 +358,7 @@ impl WebSubActor {
     }
 
     fn verify(&mut self, verify: &VerifyIntent) -> bool {
-        if verify.mode == Mode::Unsubscribe.as_str() {
+        if verify.mode == HubMode::Unsubscribe.as_str() {
             let now = self.ctx.now();
             let unsubscription = self.unsubscribing.get(&verify.id);
             return unsubscription.is_some_and(|l| l.until > now && l.topic.reveal() == verify.topic);

@@ -56,28 +56,28 @@ mod tests {
             self_url: Some("https://example.org/self".to_owned()),
             ..feed::FeedInfo::default()
         };
-        let said = |websub: &Option<Box<WebSubState>>| {
+        let named = |websub: &Option<Box<WebSubState>>| {
             let websub = websub.as_ref().unwrap();
             let text = |hidden: &Option<SecretText>| hidden.as_ref().map(|h| h.reveal().to_owned());
             (text(&websub.hub), text(&websub.topic))
         };
-        let wanted = |hub: &str, topic: &str| (Some(hub.to_owned()), Some(topic.to_owned()));
+        let expected = |hub: &str, topic: &str| (Some(hub.to_owned()), Some(topic.to_owned()));
 
         let mut websub = None;
         discover(&mut websub, &feed, &none, None);
         assert_eq!(websub, None);
         discover(&mut websub, &feed, &none, Some(&info));
-        assert_eq!(said(&websub), wanted("https://document.example/", "https://example.org/self"));
+        assert_eq!(named(&websub), expected("https://document.example/", "https://example.org/self"));
         let head = fetch::HeaderLinks {
             hub: link("https://head.example/"),
             topic: link("https://example.org/head"),
         };
         discover(&mut websub, &feed, &head, Some(&info));
-        assert_eq!(said(&websub), wanted("https://head.example/", "https://example.org/head"));
+        assert_eq!(named(&websub), expected("https://head.example/", "https://example.org/head"));
         discover(&mut websub, &feed, &none, None);
         assert_eq!(
-            said(&websub),
-            wanted("https://head.example/", "https://example.org/head"),
+            named(&websub),
+            expected("https://head.example/", "https://example.org/head"),
             "a 304 says nothing"
         );
         discover(&mut websub, &feed, &none, Some(&feed::FeedInfo::default()));
@@ -85,9 +85,9 @@ mod tests {
 
         let hub_only = fetch::HeaderLinks { hub: link("https://head.example/"), topic: None };
         discover(&mut websub, &feed, &hub_only, None);
-        assert_eq!(said(&websub).1.as_deref(), Some("https://example.org/feed"));
+        assert_eq!(named(&websub).1.as_deref(), Some("https://example.org/feed"));
         let mut websub = None;
         discover(&mut websub, &source("https://example.org/feed?key=TOPSECRET"), &hub_only, None);
-        assert_eq!(said(&websub).1, None, "a hub is not told a secret that the feed did not publish");
+        assert_eq!(named(&websub).1, None, "a hub is not told a secret that the feed did not publish");
     }
 }
