@@ -17,14 +17,14 @@ use serde_json::json;
 
 use self::archive::Archive;
 use crate::{
-    cli::{ConfigFile, Misconfigured},
+    cli::{ConfigFile, UsageError},
     logs, out,
     redact::Redactor,
 };
 
 /// Arguments of `newswire bundle`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(crate) struct BundleArgs {
     /// How far back the journal and the logs go, such as 30m or 2h
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = logs::since)]
     since: Duration,
@@ -38,14 +38,14 @@ pub(crate) struct Arguments {
     file: ConfigFile,
 }
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+pub(crate) async fn run(arguments: BundleArgs) -> anyhow::Result<Exit> {
     let now = Timestamp::from_millis(Clock::system().now_millis());
     // 2026-01-31T09:30:00Z as 20260131T093000Z: sorts, and is a name on every system.
     let time: String = now.to_string().split('.').next().unwrap_or_default().replace(['-', ':'], "");
     let name = format!("newswire-bundle-{}Z", time.trim_end_matches('Z'));
     let output = arguments.output.clone().unwrap_or_else(|| format!("{name}.tar.gz").into());
     if output.exists() {
-        return Err(Misconfigured(format!("{} exists: name another file", output.display())).into());
+        return Err(UsageError(format!("{} exists: name another file", output.display())).into());
     }
     // A configuration that is wrong is a reason to make a bundle: the sockets are looked for in the default place then.
     let loaded = arguments.file.load();

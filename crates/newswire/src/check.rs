@@ -19,13 +19,13 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::ConfigFile,
-    discover::{Fault, read_answer},
+    discover::{FeedFailure, read_answer},
     out::{self, Paint, safe, span},
 };
 
 /// Arguments of `newswire check`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(crate) struct CheckArgs {
     /// Print one JSON document per input, each on a line of its own
     #[arg(long)]
     json: bool,
@@ -44,18 +44,18 @@ pub(crate) struct Arguments {
 
 /// What is said about one input.
 #[derive(Debug, Serialize)]
-struct Report {
+struct FeedReport {
     input: String,
     format: Option<feed::FeedFormat>,
     encoding: Option<feed::Encoding>,
     feed: Option<feed::FeedInfo>,
     items: Vec<Item>,
     warnings: Vec<Warning>,
-    error: Option<Fault>,
+    error: Option<FeedFailure>,
     fetch: Option<Value>,
 }
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+pub(crate) async fn run(arguments: CheckArgs) -> anyhow::Result<Exit> {
     let config = arguments.file.load()?.config;
     let policy = policy(&config, arguments.allow_private)?;
     let pace =
@@ -82,8 +82,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-impl Report {
-    fn of(input: &str, read: Result<FeedDocument, Fault>, fetch: Option<Value>) -> Self {
+impl FeedReport {
+    fn of(input: &str, read: Result<FeedDocument, FeedFailure>, fetch: Option<Value>) -> Self {
         let input = input.to_owned();
         match read {
             Ok(document) => Self {
@@ -124,7 +124,7 @@ pub(crate) fn policy(config: &Config, allow_private: bool) -> anyhow::Result<Pol
     })
 }
 
-fn check_file(input: &str, content_type: Option<&str>, bytes_max: usize) -> Report {
+fn check_file(input: &str, content_type: Option<&str>, bytes_max: usize) -> FeedReport {
     let bytes = if input == "-" {
         take(io::stdin().lock(), bytes_max)
     } else {
@@ -133,12 +133,14 @@ fn check_file(input: &str, content_type: Option<&str>, bytes_max: usize) -> Repo
     let document = match bytes {
         Ok(bytes) if bytes.len() > bytes_max => {
             let limit = format!("it has more than {bytes_max} bytes (fetch.body_bytes_max)");
-            Err(Fault::new(FailureClass::TooLarge.as_str(), limit))
+            Err(FeedFailure::new(FailureClass::TooLarge.as_str(), limit))
         }
-        Ok(bytes) => feed::read(&bytes, &Hints { content_type, ..Hints::default() }).map_err(Fault::from),
-        Err(error) => Err(Fault::new("unreadable", format!("cannot read it: {error}"))),
+        Ok(bytes) => {
+            feed::read(&bytes, &Hints { content_type, ..Hints::default() }).map_err(FeedFailure::from)
+        }
+        Err(error) => Err(FeedFailure::new("unreadable", format!("cannot read it: {error}"))),
     };
-    Report::of(input, document, None)
+    FeedReport::of(input, document, None)
 }
 
 fn take(reader: impl Read, bytes_max: usize) -> io::Result<Vec<u8>> {
@@ -147,22 +149,22 @@ fn take(reader: impl Read, bytes_max: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-async fn check_url(input: &str, visitor: &Visitor, pace: IntervalBounds) -> Report {
+async fn check_url(input: &str, visitor: &Visitor, pace: IntervalBounds) -> FeedReport {
     let url = match FeedUrl::try_new(input) {
         Ok(url) => url,
         Err(bad) => {
-            let fault = Fault::new(FailureClass::BadUrl.as_str(), bad.to_string());
-            return Report::of(input, Err(fault), None);
+            let fault = FeedFailure::new(FailureClass::BadUrl.as_str(), bad.to_string());
+            return FeedReport::of(input, Err(fault), None);
         }
     };
     let now = Timestamp::from_millis(Clock::system().now_millis());
     let request = VisitRequest::new(&url, now);
     let visit = visitor.visit(&request).await;
-    let document = read_answer(&visit.answer).and_then(|read| read.map_err(Fault::from));
+    let document = read_answer(&visit.answer).and_then(|read| read.map_err(FeedFailure::from));
     let now = Timestamp::from_millis(Clock::system().now_millis());
     let fetch = describe(&visit, document.as_ref().ok(), pace, now);
     // The address as people may see it: without its secrets.
-    Report::of(&url.to_string(), document, Some(fetch))
+    FeedReport::of(&url.to_string(), document, Some(fetch))
 }
 
 /// The visit, and when a daemon would come again.
@@ -198,13 +200,13 @@ fn describe(
     fetch
 }
 
-fn print(report: &Report) -> anyhow::Result<()> {
+fn print(report: &FeedReport) -> anyhow::Result<()> {
     let paint = Paint::for_stdout();
     out::line(&paint.bold(&safe(&report.input)))?;
     if let Some(fetch) = &report.fetch {
         print_fetch(fetch, paint)?;
     }
-    if let Some(Fault { kind, message }) = &report.error {
+    if let Some(FeedFailure { kind, message }) = &report.error {
         out::line(&format!("  {} {}", paint.bad(&format!("{kind}:")), safe(message)))?;
     }
     if let (Some(format), Some(encoding), Some(feed)) = (report.format, &report.encoding, &report.feed) {

@@ -11,7 +11,7 @@ use crate::{bundle, check, config, doctor, logs, manual, out, reload, sources, t
 /// A self-hosted news wire: feeds in, Server-Sent Events out.
 #[derive(Debug, Parser)]
 #[command(name = "newswire", version, max_term_width = 100)]
-struct Arguments {
+struct CommandLine {
     #[command(subcommand)]
     command: Command,
 }
@@ -19,33 +19,33 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run both daemons here, with their logs, until Ctrl-C
-    Up(up::Arguments),
+    Up(up::UpArgs),
     /// Print items as they arrive; comes back by itself
-    Tail(tail::Arguments),
+    Tail(tail::TailArgs),
     /// Fetch or read feeds and show what would be made of them; stores nothing
-    Check(check::Arguments),
+    Check(check::CheckArgs),
     /// Why does it hang? One verdict from everything that can be seen, also while all is frozen
-    Doctor(Box<doctor::Arguments>),
+    Doctor(Box<doctor::DoctorArgs>),
     /// Look at the configuration
-    Config(config::Arguments),
+    Config(config::ConfigArgs),
     /// Have both daemons read their configuration again; says what changed and what waits for a restart
-    Reload(reload::Arguments),
+    Reload(reload::ReloadArgs),
     /// Look at the sources, and change the list of them
-    Sources(sources::Arguments),
+    Sources(sources::SourcesArgs),
     /// Check a running system: it answers, leaks nothing, blocks nowhere, resumes exactly; safe in production
-    Verify(verify::Arguments),
+    Verify(verify::VerifyArgs),
     /// Everything that helps to find a fault, in one archive without secrets; works with everything down
-    Bundle(bundle::Arguments),
+    Bundle(bundle::BundleArgs),
     /// Read the journal of both daemons by source, level and time; group what went wrong; change the level
-    Logs(logs::Arguments),
+    Logs(logs::LogsArgs),
     /// Write the manual pages and shell completions of all three programs, for packages
     #[command(hide = true)]
-    Manual(manual::Arguments),
+    Manual(manual::ManualArgs),
 }
 
 /// The definition of the command line.
 pub(crate) fn definition() -> clap::Command {
-    Arguments::command()
+    CommandLine::command()
 }
 
 /// `--config`, wherever a command reads the configuration.
@@ -59,27 +59,27 @@ pub(crate) struct ConfigFile {
 /// The configuration is wrong: printed as it is, and the command ends with 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Misconfigured(pub(crate) String);
+pub(crate) struct UsageError(pub(crate) String);
 
 impl ConfigFile {
     pub(crate) fn load(&self) -> anyhow::Result<Loaded> {
         daemon::config::load(self.config.as_deref(), daemon::config::environment())
-            .map_err(|complaints| Misconfigured(complaints.to_string()).into())
+            .map_err(|complaints| UsageError(complaints.to_string()).into())
     }
 }
 
 /// Runs one command line.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let arguments = match CommandLine::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         // Help and version come this way too; clap knows where to print what, and its number for a mistake is ours.
         Err(error) => error.exit(),
     };
-    match carry_out(arguments.command) {
+    match run_command(arguments.command) {
         Ok(exit) => exit.into(),
         Err(error) if out::is_closed(&error) => Exit::Ok.into(),
         Err(error) => {
-            let usage = error.is::<Misconfigured>();
+            let usage = error.is::<UsageError>();
             for line in format!("{error:#}").lines() {
                 out::complain(&format!("newswire: {line}"));
             }
@@ -88,7 +88,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn carry_out(command: Command) -> anyhow::Result<Exit> {
+fn run_command(command: Command) -> anyhow::Result<Exit> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
     let exit = match command {

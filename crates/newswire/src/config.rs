@@ -17,20 +17,20 @@ use news::Catalogue;
 use serde_json::json;
 
 use crate::{
-    cli::{ConfigFile, Misconfigured},
+    cli::{ConfigFile, UsageError},
     out,
     up::beside_us,
 };
 
 /// Arguments of `newswire config`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(crate) struct ConfigArgs {
     #[command(subcommand)]
-    command: Command,
+    command: ConfigCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum ConfigCommand {
     /// Check the configuration, the list of sources and the files that both name; every complaint at once
     Check {
         #[command(flatten)]
@@ -51,11 +51,11 @@ enum Command {
     Default,
 }
 
-pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+pub(crate) fn run(arguments: ConfigArgs) -> anyhow::Result<Exit> {
     match arguments.command {
-        Command::Check { file, sources } => check(&file, sources),
-        Command::Show { file, json } => show(&file, json),
-        Command::Default => {
+        ConfigCommand::Check { file, sources } => check(&file, sources),
+        ConfigCommand::Show { file, json } => show(&file, json),
+        ConfigCommand::Default => {
             out::line(daemon::config::default_file().trim_end())?;
             Ok(Exit::Ok)
         }
@@ -71,7 +71,7 @@ fn check(file: &ConfigFile, sources: Option<PathBuf>) -> anyhow::Result<Exit> {
     if let Err(error) = &loaded {
         findings.complain(&error.to_string());
     }
-    if let Some(Err(Misconfigured(error))) = &catalogue {
+    if let Some(Err(UsageError(error))) = &catalogue {
         findings.complain(error);
     }
     // Under a configuration that is wrong they would not come to their files.
@@ -84,7 +84,7 @@ fn check(file: &ConfigFile, sources: Option<PathBuf>) -> anyhow::Result<Exit> {
         out::complain(&format!("newswire: {WARNING}{warning}"));
     }
     if !findings.complaints.is_empty() {
-        return Err(Misconfigured(findings.complaints.join("\n")).into());
+        return Err(UsageError(findings.complaints.join("\n")).into());
     }
     if let Ok(loaded) = loaded {
         let file = loaded.file.map_or("built-in defaults".to_owned(), |file| file.display().to_string());
@@ -155,13 +155,13 @@ fn describe(catalogue: &Catalogue) -> String {
 }
 
 /// Reads a list of sources, with every complaint about it.
-pub(crate) fn read_catalogue(path: &Path) -> Result<Catalogue, Misconfigured> {
+pub(crate) fn read_catalogue(path: &Path) -> Result<Catalogue, UsageError> {
     let text = std::fs::read_to_string(path).map_err(|error| {
-        Misconfigured(format!("{}: cannot read the list of sources: {error}", path.display()))
+        UsageError(format!("{}: cannot read the list of sources: {error}", path.display()))
     })?;
     Catalogue::parse(&text).map_err(|complaints| {
         let line = |c: &news::Complaint| format!("{}:{}: {}", path.display(), c.line, c.message);
-        Misconfigured(complaints.iter().map(line).collect::<Vec<_>>().join("\n"))
+        UsageError(complaints.iter().map(line).collect::<Vec<_>>().join("\n"))
     })
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Demo {
 
 /// How a feed behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Manner {
+enum FeedBehaviour {
     Good,
     /// Answers late.
     Slow,
@@ -38,7 +38,7 @@ enum Manner {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Format {
+enum DemoFormat {
     Rss2,
     Rss1,
     Atom,
@@ -51,8 +51,8 @@ struct DemoFeed {
     name: &'static str,
     category: &'static str,
     country: &'static str,
-    format: Format,
-    manner: Manner,
+    format: DemoFormat,
+    behaviour: FeedBehaviour,
     /// Seconds between two items.
     period_s: i64,
     /// Subjects, verbs, objects.
@@ -94,23 +94,53 @@ const SPORT: [&[&str]; 3] = [
 
 const fn feed(
     [id, name, category, country]: [&'static str; 4],
-    format: Format,
-    manner: Manner,
+    format: DemoFormat,
+    behaviour: FeedBehaviour,
     period_s: i64,
     words: [&'static [&'static str]; 3],
 ) -> DemoFeed {
-    DemoFeed { id, name, category, country, format, manner, period_s, words }
+    DemoFeed { id, name, category, country, format, behaviour, period_s, words }
 }
 
 const FEEDS: [DemoFeed; 8] = [
-    feed(["harbour-times", "Harbour Times", "politics", "NO"], Format::Rss2, Manner::Good, 5, POLITICS),
-    feed(["alpine-post", "Alpine Post", "world", "CH"], Format::Atom, Manner::Good, 7, POLITICS),
-    feed(["orbit-weekly", "Orbit Weekly", "science", "JP"], Format::Rss1, Manner::Good, 9, SCIENCE),
-    feed(["market-ticker", "Market Ticker", "business", "GB"], Format::Json, Manner::Good, 6, BUSINESS),
-    feed(["final-whistle", "Final Whistle", "sport", "BR"], Format::Rss2, Manner::Good, 8, SPORT),
-    feed(["slow-gazette", "Slow Gazette", "world", "IE"], Format::Rss2, Manner::Slow, 11, SCIENCE),
-    feed(["silent-herald", "Silent Herald", "world", "FR"], Format::Rss2, Manner::Hanging, 5, POLITICS),
-    feed(["broken-bugle", "Broken Bugle", "business", "US"], Format::Rss2, Manner::Broken, 5, BUSINESS),
+    feed(
+        ["harbour-times", "Harbour Times", "politics", "NO"],
+        DemoFormat::Rss2,
+        FeedBehaviour::Good,
+        5,
+        POLITICS,
+    ),
+    feed(["alpine-post", "Alpine Post", "world", "CH"], DemoFormat::Atom, FeedBehaviour::Good, 7, POLITICS),
+    feed(
+        ["orbit-weekly", "Orbit Weekly", "science", "JP"],
+        DemoFormat::Rss1,
+        FeedBehaviour::Good,
+        9,
+        SCIENCE,
+    ),
+    feed(
+        ["market-ticker", "Market Ticker", "business", "GB"],
+        DemoFormat::Json,
+        FeedBehaviour::Good,
+        6,
+        BUSINESS,
+    ),
+    feed(["final-whistle", "Final Whistle", "sport", "BR"], DemoFormat::Rss2, FeedBehaviour::Good, 8, SPORT),
+    feed(["slow-gazette", "Slow Gazette", "world", "IE"], DemoFormat::Rss2, FeedBehaviour::Slow, 11, SCIENCE),
+    feed(
+        ["silent-herald", "Silent Herald", "world", "FR"],
+        DemoFormat::Rss2,
+        FeedBehaviour::Hanging,
+        5,
+        POLITICS,
+    ),
+    feed(
+        ["broken-bugle", "Broken Bugle", "business", "US"],
+        DemoFormat::Rss2,
+        FeedBehaviour::Broken,
+        5,
+        BUSINESS,
+    ),
 ];
 
 /// Items in a document.
@@ -182,7 +212,7 @@ fn sources(port: u16) -> String {
     let mut text = String::new();
     for feed in FEEDS {
         let DemoFeed { id, name, category, country, .. } = feed;
-        let timeout = if feed.manner == Manner::Hanging { "timeout = \"8s\"\n" } else { "" };
+        let timeout = if feed.behaviour == FeedBehaviour::Hanging { "timeout = \"8s\"\n" } else { "" };
         write!(
             text,
             "[[source]]\nid = \"{id}\"\nurl = \"http://127.0.0.1:{port}/{id}\"\nname = \"{name}\"\n\
@@ -203,14 +233,14 @@ async fn answer(
     let Some(feed) = FEEDS.iter().find(|feed| feed.id == id.as_str()) else {
         return HttpResponse::NotFound().finish();
     };
-    match feed.manner {
-        Manner::Slow => tokio::time::sleep(SLOWNESS).await,
-        Manner::Hanging => std::future::pending().await,
-        Manner::Good | Manner::Broken => {}
+    match feed.behaviour {
+        FeedBehaviour::Slow => tokio::time::sleep(SLOWNESS).await,
+        FeedBehaviour::Hanging => std::future::pending().await,
+        FeedBehaviour::Good | FeedBehaviour::Broken => {}
     }
     let elapsed = clock.now_millis() / 1000 - start;
     let (kind, mut body) = feed.render(*start, elapsed);
-    if feed.manner == Manner::Broken {
+    if feed.behaviour == FeedBehaviour::Broken {
         if elapsed / 20 % 2 == 0 {
             let page = "<!doctype html><title>We will be back soon</title><p>Maintenance.";
             return HttpResponse::Ok().content_type("text/html").body(page);
@@ -274,10 +304,10 @@ impl DemoFeed {
     fn render(&self, start: i64, elapsed: i64) -> (&'static str, String) {
         let articles = self.articles(start, elapsed);
         match self.format {
-            Format::Rss2 => ("application/rss+xml", self.rss2(&articles)),
-            Format::Rss1 => ("application/rdf+xml", self.rss1(&articles)),
-            Format::Atom => ("application/atom+xml", self.atom(&articles)),
-            Format::Json => ("application/feed+json", self.json(&articles)),
+            DemoFormat::Rss2 => ("application/rss+xml", self.rss2(&articles)),
+            DemoFormat::Rss1 => ("application/rdf+xml", self.rss1(&articles)),
+            DemoFormat::Atom => ("application/atom+xml", self.atom(&articles)),
+            DemoFormat::Json => ("application/feed+json", self.json(&articles)),
         }
     }
 

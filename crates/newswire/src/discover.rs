@@ -25,12 +25,12 @@ pub(crate) struct Discovered {
 /// Why there is no document: a failure class, or `unreadable` for a file, and one sentence.
 #[derive(Debug, Serialize, thiserror::Error)]
 #[error("{kind}: {message}")]
-pub(crate) struct Fault {
+pub(crate) struct FeedFailure {
     pub(crate) kind: String,
     pub(crate) message: String,
 }
 
-impl Fault {
+impl FeedFailure {
     pub(crate) fn new(kind: &str, message: impl Into<String>) -> Self {
         Self { kind: kind.to_owned(), message: message.into() }
     }
@@ -40,7 +40,7 @@ impl Fault {
     }
 }
 
-impl From<FeedError> for Fault {
+impl From<FeedError> for FeedFailure {
     fn from(error: FeedError) -> Self {
         Self::new(error.class().as_str(), error.to_string())
     }
@@ -49,11 +49,15 @@ impl From<FeedError> for Fault {
 /// Finds the feed behind an address.
 ///
 /// # Errors
-/// [`Fault`] of the last visit, when neither the address nor the first feed that it names is one.
-pub(crate) async fn discover(visitor: &Visitor, url: &FeedUrl, now: Timestamp) -> Result<Discovered, Fault> {
+/// [`FeedFailure`] of the last visit, when neither the address nor the first feed that it names is one.
+pub(crate) async fn discover(
+    visitor: &Visitor,
+    url: &FeedUrl,
+    now: Timestamp,
+) -> Result<Discovered, FeedFailure> {
     let mut others = match look(visitor, url, now).await {
         Ok(found) => return Ok(found),
-        Err(Miss::Page { feeds, .. }) if !feeds.is_empty() => feeds,
+        Err(NoFeed::Page { feeds, .. }) if !feeds.is_empty() => feeds,
         Err(miss) => return Err(miss.into()),
     };
     let named = others.remove(0);
@@ -62,27 +66,27 @@ pub(crate) async fn discover(visitor: &Visitor, url: &FeedUrl, now: Timestamp) -
 }
 
 /// What one GET did not find.
-enum Miss {
+enum NoFeed {
     /// Something that is no feed, and the feeds that it names.
     Page {
         feeds: Vec<FeedUrl>,
-        fault: Fault,
+        fault: FeedFailure,
     },
-    Other(Fault),
+    Other(FeedFailure),
 }
 
-impl From<Miss> for Fault {
-    fn from(miss: Miss) -> Self {
+impl From<NoFeed> for FeedFailure {
+    fn from(miss: NoFeed) -> Self {
         match miss {
-            Miss::Page { fault, .. } | Miss::Other(fault) => fault,
+            NoFeed::Page { fault, .. } | NoFeed::Other(fault) => fault,
         }
     }
 }
 
-async fn look(visitor: &Visitor, url: &FeedUrl, now: Timestamp) -> Result<Discovered, Miss> {
+async fn look(visitor: &Visitor, url: &FeedUrl, now: Timestamp) -> Result<Discovered, NoFeed> {
     let request = VisitRequest::new(url, now);
     let visit = visitor.visit(&request).await;
-    let document = read_answer(&visit.answer).map_err(Miss::Other)?;
+    let document = read_answer(&visit.answer).map_err(NoFeed::Other)?;
     match document {
         Ok(document) => {
             let (url, title) = (lasting(url, &visit), document.feed.title.clone());
@@ -94,7 +98,7 @@ async fn look(visitor: &Visitor, url: &FeedUrl, now: Timestamp) -> Result<Discov
                 _ => &[],
             };
             let feeds = feeds.iter().filter_map(|feed| FeedUrl::try_new(feed).ok()).collect();
-            Err(Miss::Page { feeds, fault: error.into() })
+            Err(NoFeed::Page { feeds, fault: error.into() })
         }
     }
 }
@@ -114,18 +118,20 @@ fn lasting(asked: &FeedUrl, visit: &FetchReport) -> FeedUrl {
 ///
 /// # Errors
 /// Outside, why the visit brought no document; inside, why the document is no feed.
-pub(crate) fn read_answer(answer: &FetchResult) -> Result<Result<FeedDocument, FeedError>, Fault> {
+pub(crate) fn read_answer(answer: &FetchResult) -> Result<Result<FeedDocument, FeedError>, FeedFailure> {
     match answer {
         FetchResult::Full(full) => {
             let content_type = full.content_type.as_deref();
             Ok(feed::read(&full.body, &Hints { url: Some(&full.url), content_type, language: None }))
         }
-        FetchResult::Failed(failure) => Err(Fault::new(failure.class.as_str(), failure.message.clone())),
-        FetchResult::NotModified { .. } => {
-            Err(Fault::of_status("the server answers 304 to a question without validators"))
+        FetchResult::Failed(failure) => {
+            Err(FeedFailure::new(failure.class.as_str(), failure.message.clone()))
         }
-        FetchResult::Throttled => Err(Fault::of_status("the server asks us to come later")),
-        FetchResult::Gone => Err(Fault::of_status("the server says that the feed is gone (410)")),
+        FetchResult::NotModified { .. } => {
+            Err(FeedFailure::of_status("the server answers 304 to a question without validators"))
+        }
+        FetchResult::Throttled => Err(FeedFailure::of_status("the server asks us to come later")),
+        FetchResult::Gone => Err(FeedFailure::of_status("the server says that the feed is gone (410)")),
     }
 }
 
@@ -180,7 +186,7 @@ mod tests {
         (base, asked)
     }
 
-    async fn find(path: &str) -> (String, Result<Discovered, Fault>, Vec<String>) {
+    async fn find(path: &str) -> (String, Result<Discovered, FeedFailure>, Vec<String>) {
         let (base, asked) = origin().await;
         let visitor = Visitor::try_new(Policy { allow_private: true, ..Policy::default() }).unwrap();
         let url = FeedUrl::try_new(&format!("{base}{path}")).unwrap();

@@ -2,19 +2,19 @@
 //!
 //! It looks from outside first (the kernel's view of sockets and processes, plain HTTP) and asks the processes second,
 //! each question with its own deadline, all at the same time. Whatever cannot be had is missing with a reason; a
-//! [`judge`](judge::judge) without any input or output of its own makes one verdict of the rest.
+//! [`verdict`](judge::judge) without any input or output of its own makes one verdict of the rest.
 
 mod admin;
 mod evidence;
-mod find;
 mod gather;
 pub(crate) mod http;
-mod judge;
 mod listener;
+mod locate;
 mod process;
 mod show;
 mod systemd;
 mod threads;
+mod verdict;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -23,13 +23,13 @@ use serde_json::json;
 use url::Url;
 
 use crate::{
-    cli::{ConfigFile, Misconfigured},
+    cli::{ConfigFile, UsageError},
     out::{self, Paint},
 };
 
 /// Arguments of `newswire doctor`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(crate) struct DoctorArgs {
     /// The evidence and the verdict as one JSON object
     #[arg(long)]
     json: bool,
@@ -69,20 +69,20 @@ pub(crate) struct Arguments {
 /// ```
 ///
 /// A part that could not be had is `{"missing": "why"}` in its place.
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
-    let wish = gather::Wish {
+pub(crate) async fn run(arguments: DoctorArgs) -> anyhow::Result<Exit> {
+    let wish = gather::GatherOptions {
         quick: arguments.quick,
         stacks: !arguments.no_stacks && !arguments.quick,
         whom: whom(&arguments)?,
     };
     let loaded = arguments.file.load()?;
     let evidence = gather::gather(&wish, &loaded).await;
-    if let gather::Whom::Pid(pid) = wish.whom
+    if let gather::DoctorTarget::Pid(pid) = wish.whom
         && evidence.daemons().all(|daemon| daemon.process.get().is_none())
     {
-        return Err(Misconfigured(format!("--pid: there is no process {pid} that can be looked at")).into());
+        return Err(UsageError(format!("--pid: there is no process {pid} that can be looked at")).into());
     }
-    let verdict = judge::judge(&evidence);
+    let verdict = verdict::verdict(&evidence);
     if arguments.json {
         let whole = json!({ "verdict": verdict, "evidence": evidence });
         out::line(&serde_json::to_string(&whole).context("write the evidence")?)?;
@@ -94,14 +94,14 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     Ok(verdict.exit())
 }
 
-fn whom(arguments: &Arguments) -> anyhow::Result<gather::Whom> {
+fn whom(arguments: &DoctorArgs) -> anyhow::Result<gather::DoctorTarget> {
     let Some(url) = &arguments.url else {
-        return Ok(arguments.pid.map_or(gather::Whom::Both, gather::Whom::Pid));
+        return Ok(arguments.pid.map_or(gather::DoctorTarget::Both, gather::DoctorTarget::Pid));
     };
-    let wrong = |why: &str| Misconfigured(format!("--url: {why}"));
+    let wrong = |why: &str| UsageError(format!("--url: {why}"));
     if url.scheme() != "http" {
         return Err(wrong("the doctor speaks plain http; name the gateway behind the proxy").into());
     }
     let host = url.host_str().ok_or_else(|| wrong("a host is wanted"))?;
-    Ok(gather::Whom::Url { host: host.to_owned(), port: url.port_or_known_default().unwrap_or(80) })
+    Ok(gather::DoctorTarget::Url { host: host.to_owned(), port: url.port_or_known_default().unwrap_or(80) })
 }

@@ -3,10 +3,10 @@
 mod groups;
 mod journal;
 mod level;
-mod line;
+mod log_line;
 mod signature;
 
-pub(crate) use self::line::Line;
+pub(crate) use self::log_line::LogLine;
 
 use std::{
     fs::File,
@@ -21,7 +21,7 @@ use clap::{Args, Subcommand};
 use daemon::{Clock, Exit};
 use news::Timestamp;
 
-use self::groups::{Groups, Summary};
+use self::groups::{LineGroups, TriageSummary};
 use crate::{
     out::{self, Paint, safe},
     redact::Redactor,
@@ -39,21 +39,21 @@ const TOP_MAX: u16 = 1000;
 /// Arguments of `newswire logs`.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
-pub(crate) struct Arguments {
+pub(crate) struct LogsArgs {
     #[command(flatten)]
-    journal: journal::Query,
+    journal: journal::JournalArgs,
     #[command(subcommand)]
-    command: Option<Verb>,
+    command: Option<LogsCommand>,
 }
 
 /// One of the daemons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Unit {
+pub(crate) enum UnitName {
     Ingestd,
     Gateway,
 }
 
-impl Unit {
+impl UnitName {
     const ALL: [Self; 2] = [Self::Ingestd, Self::Gateway];
 
     fn name(self) -> &'static str {
@@ -65,15 +65,15 @@ impl Unit {
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
+enum LogsCommand {
     /// Group warnings, errors and panics by what they say: how often, since when, which sources, one sample
-    Triage(Triage),
+    Triage(TriageArgs),
     /// Show what the daemons log, or change it until their restart: a level, or one for each module
-    Level(level::Arguments),
+    Level(level::LevelArgs),
 }
 
 #[derive(Debug, Args)]
-struct Triage {
+struct TriageArgs {
     /// Logs to read, text or JSON, ours or others'; `-` is standard input
     #[arg(value_name = "FILE", required_unless_present = "journal", conflicts_with = "journal")]
     files: Vec<PathBuf>,
@@ -97,17 +97,17 @@ pub(crate) fn since(text: &str) -> Result<Duration, String> {
     found.ok_or_else(|| "a duration of at least a second is wanted, such as 90s, 30m, 2h or 3d".to_owned())
 }
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+pub(crate) async fn run(arguments: LogsArgs) -> anyhow::Result<Exit> {
     match arguments.command {
-        Some(Verb::Triage(arguments)) => triage(&arguments),
-        Some(Verb::Level(arguments)) => level::run(arguments).await,
+        Some(LogsCommand::Triage(arguments)) => triage(&arguments),
+        Some(LogsCommand::Level(arguments)) => level::run(arguments).await,
         None => journal::run(&arguments.journal),
     }
 }
 
-fn triage(arguments: &Triage) -> anyhow::Result<Exit> {
+fn triage(arguments: &TriageArgs) -> anyhow::Result<Exit> {
     let now = Timestamp::from_millis(Clock::system().now_millis());
-    let mut groups = Groups::default();
+    let mut groups = LineGroups::default();
     if arguments.journal {
         let since = arguments.since.unwrap_or(JOURNAL_SINCE);
         read_journal(&mut groups, since)?;
@@ -138,7 +138,7 @@ pub(crate) fn before(now: Timestamp, since: Duration) -> Timestamp {
 }
 
 /// Reads lines to the end; the part of a line beyond [`LINE_BYTES_MAX`] is passed over.
-fn read(mut from: impl BufRead, groups: &mut Groups, oldest: Option<Timestamp>) -> io::Result<()> {
+fn read(mut from: impl BufRead, groups: &mut LineGroups, oldest: Option<Timestamp>) -> io::Result<()> {
     let mut line = Vec::new();
     // Lines without a time, such as those of a stack, are as old as the one before.
     let mut too_old = false;
@@ -151,7 +151,7 @@ fn read(mut from: impl BufRead, groups: &mut Groups, oldest: Option<Timestamp>) 
             from.skip_until(b'\n')?;
         }
         let text = String::from_utf8_lossy(&line);
-        let line = Line::parse(text.trim_end_matches(['\n', '\r']));
+        let line = LogLine::parse(text.trim_end_matches(['\n', '\r']));
         if let (Some(time), Some(oldest)) = (line.time, oldest) {
             too_old = time < oldest;
         }
@@ -162,7 +162,7 @@ fn read(mut from: impl BufRead, groups: &mut Groups, oldest: Option<Timestamp>) 
 }
 
 /// `journalctl` for both units, from so long ago.
-fn read_journal(groups: &mut Groups, since: Duration) -> anyhow::Result<()> {
+fn read_journal(groups: &mut LineGroups, since: Duration) -> anyhow::Result<()> {
     let mut command = Command::new("journalctl");
     command.args(["--output=json", "--no-pager", "--quiet", &format!("--since=-{}s", since.as_secs())]);
     for unit in UNITS {
@@ -180,11 +180,11 @@ fn read_journal(groups: &mut Groups, since: Duration) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn show(summary: &Summary) -> io::Result<()> {
+fn show(summary: &TriageSummary) -> io::Result<()> {
     let paint = Paint::for_stdout();
     for group in &summary.groups {
         let level = match group.level {
-            line::Level::Warn => paint.bold(group.level.as_str()),
+            log_line::Severity::Warn => paint.bold(group.level.as_str()),
             _ => paint.bad(group.level.as_str()),
         };
         out::line(&format!("{:>6}× {level} {}", group.count, safe(&group.signature)))?;
@@ -198,7 +198,7 @@ fn show(summary: &Summary) -> io::Result<()> {
         out::line(&format!("        {}", paint.dim(&about)))?;
         out::line(&format!("        {}", safe(&group.sample)))?;
     }
-    let Summary { lines, errors, warnings, unshown, ungrouped, .. } = summary;
+    let TriageSummary { lines, errors, warnings, unshown, ungrouped, .. } = summary;
     out::line(&format!("{lines} lines: {errors} errors, {warnings} warnings"))?;
     if unshown + ungrouped > 0 {
         out::line(&format!(

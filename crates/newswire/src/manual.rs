@@ -6,7 +6,7 @@
 //! DIR/completions/{newswire,newswire-ingestd,newswire-gateway}.{bash,fish}  _newswire  _newswire-ingestd  …
 //! ```
 
-mod chapters;
+mod sections;
 
 use std::{
     fs,
@@ -26,13 +26,13 @@ use crate::cli;
 
 /// Arguments of `newswire manual`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(crate) struct ManualArgs {
     /// Where `man` and `completions` are put
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+pub(crate) fn run(arguments: &ManualArgs) -> anyhow::Result<Exit> {
     let man = arguments.directory.join("man");
     let completions = arguments.directory.join("completions");
     for folder in [&man, &completions] {
@@ -66,29 +66,29 @@ fn complete(mut command: Command, folder: &Path) -> anyhow::Result<()> {
 }
 
 /// A manual page and the name of its file.
-struct Page {
+struct ManPage {
     file: String,
     roff: Vec<u8>,
 }
 
-fn pages() -> Vec<Page> {
+fn pages() -> Vec<ManPage> {
     let mut pages = Vec::new();
     let mut tool = tool().disable_help_subcommand(true);
     tool.build(); // gives every command the options of those above it, and its full name
     tree(&tool, &mut pages);
-    pages.push(page(&INGESTD.command(), "8", chapters::INGESTD));
-    pages.push(page(&GATEWAY.command(), "8", chapters::GATEWAY));
+    pages.push(page(&INGESTD.command(), "8", sections::INGESTD));
+    pages.push(page(&GATEWAY.command(), "8", sections::GATEWAY));
     pages
 }
 
-fn tree(command: &Command, pages: &mut Vec<Page>) {
-    pages.push(page(command, "1", chapters::TOOL));
+fn tree(command: &Command, pages: &mut Vec<ManPage>) {
+    pages.push(page(command, "1", sections::TOOL));
     for below in command.get_subcommands() {
         tree(below, pages);
     }
 }
 
-fn page(command: &Command, section: &str, chapters: &[chapters::Chapter]) -> Page {
+fn page(command: &Command, section: &str, sections: &[sections::ManSection]) -> ManPage {
     let man = Man::new(command.clone())
         .section(section)
         .date(" ") // an empty one is left out by the writer, and the source would stand in its place
@@ -96,9 +96,9 @@ fn page(command: &Command, section: &str, chapters: &[chapters::Chapter]) -> Pag
         .manual("newswire");
     let file = man.get_filename();
     let mut roff = Vec::new();
-    let rendered = man.render(&mut roff).and_then(|()| chapters::render(chapters, &file, &mut roff));
+    let rendered = man.render(&mut roff).and_then(|()| sections::render(sections, &file, &mut roff));
     rendered.expect("a Vec takes every byte");
-    Page { file, roff }
+    ManPage { file, roff }
 }
 
 #[cfg(test)]
@@ -109,7 +109,7 @@ mod tests {
 
     fn written() -> (tempfile::TempDir, BTreeMap<String, Vec<u8>>) {
         let folder = tempfile::tempdir().unwrap();
-        run(&Arguments { directory: folder.path().to_owned() }).unwrap();
+        run(&ManualArgs { directory: folder.path().to_owned() }).unwrap();
         let mut files = BTreeMap::new();
         for part in ["man", "completions"] {
             for file in fs::read_dir(folder.path().join(part)).unwrap() {

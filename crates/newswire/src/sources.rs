@@ -23,9 +23,9 @@ use crate::cli::ConfigFile;
 
 /// Arguments of `newswire sources`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(crate) struct SourcesArgs {
     #[command(subcommand)]
-    command: Command,
+    command: SourcesCommand,
     #[command(flatten)]
     file: ConfigFile,
     /// List of sources to read and change [default: ingestd.sources]
@@ -34,25 +34,25 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum SourcesCommand {
     /// Every source with its health, the unhealthy ones first
-    List(show::List),
+    List(show::ListArgs),
     /// One source, in full
-    Show(show::Show),
+    Show(show::ShowArgs),
     /// Visit sources now: still conditional, still within the bounds of their hosts
-    Refresh(orders::Refresh),
+    Refresh(orders::RefreshArgs),
     /// Stop visiting sources, until a date or until they are resumed; survives restarts
-    Pause(orders::Pause),
+    Pause(orders::PauseArgs),
     /// End the pause of sources
-    Resume(orders::Resume),
+    Resume(orders::ResumeArgs),
     /// Add a feed, or the feed that a page names, to the list; visits it once
-    Add(add::Arguments),
+    Add(add::AddArgs),
     /// Take sources out of the list
-    Remove(remove::Arguments),
+    Remove(remove::RemoveArgs),
     /// Add the feeds of an OPML file to the list; those that are known are left alone
-    Import(import::Arguments),
+    Import(import::ImportArgs),
     /// Write the list as OPML, which `import` reads back to the same list
-    Export(export::Arguments),
+    Export(export::ExportArgs),
 }
 
 /// How long the daemon may take.
@@ -63,28 +63,28 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 const RUNNING: &str = "is newswire-ingestd running, and daemon.run_dir the same?";
 
 /// What every command here works with.
-struct Desk {
+struct CommandContext {
     config: Config,
     daemon: PeerClient,
     /// The list of sources.
     list: PathBuf,
 }
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+pub(crate) async fn run(arguments: SourcesArgs) -> anyhow::Result<Exit> {
     let config = arguments.file.load()?.config;
     let daemon = PeerClient::try_new(Endpoint::Socket(config.daemon.run_dir.join("ingestd.sock")))?;
     let list = arguments.sources.unwrap_or_else(|| config.ingestd.sources.clone());
-    let desk = Desk { config, daemon, list };
+    let context = CommandContext { config, daemon, list };
     match arguments.command {
-        Command::List(list) => show::list(&desk, list).await,
-        Command::Show(show) => show::show(&desk, show).await,
-        Command::Refresh(order) => orders::refresh(&desk, order).await,
-        Command::Pause(order) => orders::pause(&desk, order).await,
-        Command::Resume(order) => orders::resume(&desk, order).await,
-        Command::Add(arguments) => add::run(&desk, arguments).await,
-        Command::Remove(arguments) => remove::run(&desk, arguments).await,
-        Command::Import(arguments) => import::run(&desk, arguments).await,
-        Command::Export(arguments) => export::run(&desk, arguments).await,
+        SourcesCommand::List(list) => show::list(&context, list).await,
+        SourcesCommand::Show(show) => show::show(&context, show).await,
+        SourcesCommand::Refresh(order) => orders::refresh(&context, order).await,
+        SourcesCommand::Pause(order) => orders::pause(&context, order).await,
+        SourcesCommand::Resume(order) => orders::resume(&context, order).await,
+        SourcesCommand::Add(arguments) => add::run(&context, arguments).await,
+        SourcesCommand::Remove(arguments) => remove::run(&context, arguments).await,
+        SourcesCommand::Import(arguments) => import::run(&context, arguments).await,
+        SourcesCommand::Export(arguments) => export::run(&context, arguments).await,
     }
 }
 

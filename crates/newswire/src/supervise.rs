@@ -16,7 +16,7 @@ use crate::out::{self, safe};
 
 /// A program to keep running.
 #[derive(Clone, Debug)]
-pub(crate) struct Program {
+pub(crate) struct ChildProgram {
     /// In front of every line of its log.
     pub(crate) label: String,
     pub(crate) path: PathBuf,
@@ -40,7 +40,7 @@ const LINE_BYTES_MAX: usize = 16 * 1024;
 ///
 /// # Errors
 /// When it cannot be started, or said at its first start that it cannot work.
-pub(crate) async fn keep(program: &Program, stop: &CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn keep(program: &ChildProgram, stop: &CancellationToken) -> anyhow::Result<()> {
     let mut wait = RESTART_FIRST;
     let mut first = true;
     loop {
@@ -77,7 +77,7 @@ pub(crate) async fn keep(program: &Program, stop: &CancellationToken) -> anyhow:
     }
 }
 
-fn start(program: &Program) -> anyhow::Result<Child> {
+fn start(program: &ChildProgram) -> anyhow::Result<Child> {
     Command::new(&program.path)
         .args(&program.arguments)
         .envs(program.environment.iter().cloned())
@@ -91,7 +91,7 @@ fn start(program: &Program) -> anyhow::Result<Child> {
         .with_context(|| format!("start {}", program.path.display()))
 }
 
-async fn end(program: &Program, child: &mut Child) -> anyhow::Result<()> {
+async fn end(program: &ChildProgram, child: &mut Child) -> anyhow::Result<()> {
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     if let Some(pid) = pid {
         // It may be gone already.
@@ -155,8 +155,8 @@ async fn read_line(log: &mut BufReader<impl AsyncRead + Unpin>, line: &mut Vec<u
 mod tests {
     use super::*;
 
-    fn shell(script: &str) -> Program {
-        Program {
+    fn shell(script: &str) -> ChildProgram {
+        ChildProgram {
             label: "test".into(),
             path: "/bin/sh".into(),
             arguments: vec!["-c".into(), script.into()],

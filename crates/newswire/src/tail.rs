@@ -13,13 +13,13 @@ use wire::{
 };
 
 use crate::{
-    cli::{ConfigFile, Misconfigured},
+    cli::{ConfigFile, UsageError},
     out::{self, Paint, safe},
 };
 
 /// Arguments of `newswire tail`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(crate) struct TailArgs {
     /// Gateway to listen to [default: gateway.listen of the configuration]
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
@@ -52,7 +52,7 @@ const SILENCE_MAX: std::time::Duration = std::time::Duration::from_secs(75);
 /// Longest token, in bytes: what a gateway takes.
 const TOKEN_BYTES_MAX: usize = 4096;
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+pub(crate) async fn run(arguments: TailArgs) -> anyhow::Result<Exit> {
     let base = match &arguments.url {
         Some(url) => url.clone(),
         None => {
@@ -71,7 +71,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
             stream.with_bearer(&token).with_context(|| format!("use the token of {}", file.display()))?;
     }
     let signals = stop::on_signals().context("listen for Ctrl-C")?;
-    let mut screen = Screen { json: arguments.json, paint: Paint::for_stdout(), lost: false, met: false };
+    let mut screen = Printer { json: arguments.json, paint: Paint::for_stdout(), lost: false, met: false };
     loop {
         tokio::select! {
             () = signals.stop.cancelled() => return Ok(Exit::Ok),
@@ -82,7 +82,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
 
 /// A file, because what stands on a command line or in the environment can be read by others.
 pub(crate) fn read_token(file: &Path) -> anyhow::Result<String> {
-    let wrong = |why: String| Misconfigured(format!("{}: {why}", file.display()));
+    let wrong = |why: String| UsageError(format!("{}: {why}", file.display()));
     let text =
         std::fs::read_to_string(file).map_err(|error| wrong(format!("cannot read the token: {error}")))?;
     let token = text.trim();
@@ -92,7 +92,7 @@ pub(crate) fn read_token(file: &Path) -> anyhow::Result<String> {
     Ok(token.to_owned())
 }
 
-fn path(arguments: &Arguments) -> String {
+fn path(arguments: &TailArgs) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     query.append_pair("kinds", "item,update");
     for (name, values) in [("category", &arguments.category), ("source", &arguments.source)] {
@@ -107,7 +107,7 @@ fn path(arguments: &Arguments) -> String {
     format!("/news/stream?{}", query.finish())
 }
 
-struct Screen {
+struct Printer {
     json: bool,
     paint: Paint,
     /// The loss has been told of; repeats are not.
@@ -116,7 +116,7 @@ struct Screen {
     met: bool,
 }
 
-impl Screen {
+impl Printer {
     fn show(&mut self, signal: SubscriptionEvent, endpoint: &Endpoint) -> anyhow::Result<()> {
         match signal {
             SubscriptionEvent::Event(incoming) => self.event(&incoming)?,

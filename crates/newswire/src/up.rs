@@ -8,16 +8,16 @@ use daemon::{Exit, config::Loaded, stop};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli::{ConfigFile, Misconfigured},
+    cli::{ConfigFile, UsageError},
     config::read_catalogue,
     demo::Demo,
     out::{self, Paint},
-    supervise::{Program, keep},
+    supervise::{ChildProgram, keep},
 };
 
 /// Arguments of `newswire up`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(crate) struct UpArgs {
     #[command(flatten)]
     file: ConfigFile,
     /// List of sources [default: ingestd.sources; where there is none, the built-in catalogue]
@@ -44,12 +44,12 @@ const INGESTD_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the gateway may take beyond its drain.
 const GATEWAY_PATIENCE: Duration = Duration::from_secs(5);
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+pub(crate) async fn run(arguments: UpArgs) -> anyhow::Result<Exit> {
     let mut loaded = arguments.file.load()?;
     // Set in the children's environment too, so that they and this process mean the same.
     let mut environment = Vec::new();
     let mut set = |loaded: &mut Loaded, key: &str, value: String, flag: &str| -> anyhow::Result<()> {
-        loaded.set(key, &value, flag).map_err(|complaint| Misconfigured(complaint.to_string()))?;
+        loaded.set(key, &value, flag).map_err(|complaint| UsageError(complaint.to_string()))?;
         environment.push((format!("NEWSWIRE_{}", key.replace('.', "__").to_uppercase()), value));
         Ok(())
     };
@@ -116,10 +116,10 @@ async fn supervise(
         Some(file) => vec![PathBuf::from("--config"), file.clone()],
         None => Vec::new(),
     };
-    let program = |name: &str, patience| -> anyhow::Result<Program> {
+    let program = |name: &str, patience| -> anyhow::Result<ChildProgram> {
         let label = name.trim_start_matches("newswire-").to_owned();
         let (arguments, environment) = (arguments.clone(), environment.to_vec());
-        Ok(Program { label, path: beside_us(name)?, arguments, environment, patience })
+        Ok(ChildProgram { label, path: beside_us(name)?, arguments, environment, patience })
     };
     let ingestd = program("newswire-ingestd", INGESTD_PATIENCE)?;
     let gateway = program("newswire-gateway", loaded.config.gateway.drain + GATEWAY_PATIENCE)?;

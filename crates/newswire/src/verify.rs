@@ -4,14 +4,14 @@
 //! production: a bounded number of streams, of which few are open at once, one probe at a time, nothing written, and no
 //! other machine unless told so.
 
-mod front;
+mod browser_client;
 mod gateway;
 mod loops;
 mod probes;
 mod report;
+mod resources;
 mod resume;
 mod streams;
-mod vitals;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -22,21 +22,21 @@ use tokio::time::Instant;
 use url::{Host, Url};
 
 use self::{
-    front::FrontEnd,
-    gateway::Gateway,
-    loops::Loops,
-    probes::Prober,
-    report::{Check, Report},
-    vitals::Vitals,
+    browser_client::BrowserClient,
+    gateway::GatewayClient,
+    loops::WatchdogReports,
+    probes::ProbeLoop,
+    report::{CheckResult, VerifyReport},
+    resources::GatewayResources,
 };
 use crate::{
-    cli::{ConfigFile, Misconfigured},
+    cli::{ConfigFile, UsageError},
     tail,
 };
 
 /// Arguments of `newswire verify`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(crate) struct VerifyArgs {
     /// Gateway to check [default: gateway.listen of the configuration]
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
@@ -72,7 +72,7 @@ fn listening(text: &str) -> Result<Duration, String> {
     found.ok_or_else(|| "a duration of 1s to 5m is wanted".to_owned())
 }
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+pub(crate) async fn run(arguments: VerifyArgs) -> anyhow::Result<Exit> {
     let config = arguments.file.load()?.config;
     let url = match &arguments.url {
         Some(url) => url.clone(),
@@ -80,10 +80,10 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     };
     check_url(&url, arguments.any_host)?;
     let token = arguments.token_file.as_deref().map(tail::read_token).transpose()?;
-    let gateway = Gateway::connect(&url, token.as_deref()).await?;
+    let gateway = GatewayClient::connect(&url, token.as_deref()).await?;
     let began = Instant::now();
     let checks = check(&gateway, &config, &url, &arguments).await;
-    let report = Report { url: gateway.to_string(), took: began.elapsed(), checks };
+    let report = VerifyReport { url: gateway.to_string(), took: began.elapsed(), checks };
     report.print(arguments.json)?;
     Ok(if report.failed() { Exit::Failure } else { Exit::Ok })
 }
@@ -101,10 +101,10 @@ fn listen_url(config: &Config) -> anyhow::Result<Url> {
     Url::parse(&format!("http://{listen}/")).context("make a URL of gateway.listen")
 }
 
-fn check_url(url: &Url, any_host: bool) -> Result<(), Misconfigured> {
+fn check_url(url: &Url, any_host: bool) -> Result<(), UsageError> {
     if url.scheme() != "http" {
         let why = "is no http:// address; check the gateway itself, not the proxy in front of it";
-        return Err(Misconfigured(format!("{url} {why}")));
+        return Err(UsageError(format!("{url} {why}")));
     }
     let loopback = match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -116,32 +116,37 @@ fn check_url(url: &Url, any_host: bool) -> Result<(), Misconfigured> {
         return Ok(());
     }
     let host = url.host_str().unwrap_or_default();
-    Err(Misconfigured(format!("{host} is not this machine's loopback; --any-host checks it all the same")))
+    Err(UsageError(format!("{host} is not this machine's loopback; --any-host checks it all the same")))
 }
 
 /// All boxes, in the order in which they are shown.
-async fn check(gateway: &Gateway, config: &Config, url: &Url, arguments: &Arguments) -> Vec<Check> {
-    let loops = Loops::look(config).await;
+async fn check(
+    gateway: &GatewayClient,
+    config: &Config,
+    url: &Url,
+    arguments: &VerifyArgs,
+) -> Vec<CheckResult> {
+    let loops = WatchdogReports::look(config).await;
     let idle = probes::some(gateway, IDLE_PAIRS).await;
     let answers = idle.answers();
     if idle.answered() == 0 {
-        let not = |name| Check::skipped(name, "the gateway does not answer".to_owned());
-        let names = [streams::NAME, probes::THROUGHOUT, front::NAME, resume::NAME];
+        let not = |name| CheckResult::skipped(name, "the gateway does not answer".to_owned());
+        let names = [streams::NAME, probes::THROUGHOUT, browser_client::NAME, resume::NAME];
         let mut checks = vec![answers];
         checks.extend(names.map(not));
-        checks.insert(3, loops.compare(&Loops::look(config).await));
+        checks.insert(3, loops.compare(&WatchdogReports::look(config).await));
         return checks;
     }
-    let prober = Prober::start(gateway);
-    let front = FrontEnd::start(gateway).await;
+    let prober = ProbeLoop::start(gateway);
+    let browser_client = BrowserClient::start(gateway).await;
     let listened = Instant::now();
-    let vitals = Vitals::find(config, url).await;
-    let behind = streams::check(gateway, &vitals, arguments.streams, arguments.aborts).await;
+    let resources = GatewayResources::find(config, url).await;
+    let behind = streams::check(gateway, &resources, arguments.streams, arguments.aborts).await;
     tokio::time::sleep_until(listened + arguments.listen_for).await;
     let resume = resume::check(gateway).await;
-    let heartbeat = vitals.is_of_config().then_some(config.gateway.heartbeat);
-    let front = front.end(heartbeat).await;
+    let heartbeat = resources.is_of_config().then_some(config.gateway.heartbeat);
+    let browser_client = browser_client.end(heartbeat).await;
     let probes = prober.end().await;
-    let loops = loops.compare(&Loops::look(config).await);
-    vec![answers, behind, probes.throughout(&idle), loops, front, resume]
+    let loops = loops.compare(&WatchdogReports::look(config).await);
+    vec![answers, behind, probes.throughout(&idle), loops, browser_client, resume]
 }

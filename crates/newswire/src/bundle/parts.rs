@@ -17,7 +17,7 @@ use wire::{ClientError, Endpoint, PeerClient};
 use super::archive::Archive;
 use crate::{
     cli::ConfigFile,
-    logs::{self, Line},
+    logs::{self, LogLine},
 };
 
 /// How long a process may take for one answer.
@@ -96,16 +96,16 @@ pub(super) async fn doctor(archive: &mut Archive, file: &ConfigFile) -> io::Resu
 pub(super) async fn processes(archive: &mut Archive, config: &Config) -> io::Result<Value> {
     let mut versions = Map::new();
     for process in ["ingestd", "gateway"] {
-        let mut desk = Desk::new(config.daemon.run_dir.join(format!("{process}-admin.sock")));
+        let mut collector = Collector::new(config.daemon.run_dir.join(format!("{process}-admin.sock")));
         for (path, name) in ADMIN {
-            let answer = desk.ask(path).await;
+            let answer = collector.ask(path).await;
             if let (Ok(health), "/health") = (&answer, path) {
                 versions.insert(process.to_owned(), serde_json::from_str(health).unwrap_or_default());
             }
             add(archive, &format!("{process}/{name}"), answer)?;
         }
     }
-    let answer = Desk::new(config.daemon.run_dir.join("ingestd.sock")).ask("/sources").await;
+    let answer = Collector::new(config.daemon.run_dir.join("ingestd.sock")).ask("/sources").await;
     add(archive, "ingestd/sources.json", answer)?;
     Ok(Value::Object(versions))
 }
@@ -122,12 +122,12 @@ fn add(archive: &mut Archive, name: &str, answer: Result<String, String>) -> io:
 }
 
 /// Somebody who is asked one thing after the other, until an answer does not come.
-struct Desk {
+struct Collector {
     socket: PathBuf,
     silent: Option<String>,
 }
 
-impl Desk {
+impl Collector {
     fn new(socket: PathBuf) -> Self {
         Self { socket, silent: None }
     }
@@ -193,7 +193,7 @@ pub(super) fn log_file(
 fn since(text: &str, oldest: Timestamp) -> String {
     let mut too_old = false;
     let kept = text.split_inclusive('\n').filter(|line| {
-        if let Some(time) = Line::parse(line.trim_end()).time {
+        if let Some(time) = LogLine::parse(line.trim_end()).time {
             too_old = time < oldest;
         }
         !too_old
@@ -243,7 +243,7 @@ pub(super) fn machine(versions: Value) -> Value {
 }
 
 /// How a program ended, and what it said.
-struct Said {
+struct ProgramOutput {
     /// Its number, or the signal in words.
     status: String,
     text: String,
@@ -251,7 +251,7 @@ struct Said {
 }
 
 /// Runs a program to its end; kills it when it takes longer or says too much.
-async fn output(mut command: Command, within: Duration) -> Result<Said, String> {
+async fn output(mut command: Command, within: Duration) -> Result<ProgramOutput, String> {
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     let failed = |error: io::Error| format!("cannot run {program}: {error}");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -275,7 +275,7 @@ async fn output(mut command: Command, within: Duration) -> Result<Said, String> 
         let status = child.wait().await?;
         let status = status.code().map_or_else(|| status.to_string(), |code| code.to_string());
         let lossy = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok(Said { status, text: lossy(text), complaint: lossy(complaint) })
+        Ok(ProgramOutput { status, text: lossy(text), complaint: lossy(complaint) })
     };
     match timeout(within, exchange).await {
         Ok(said) => said.map_err(failed),

@@ -19,16 +19,16 @@ const QUERY_BYTES_MIN: usize = 12;
 
 /// What was found.
 #[derive(Default)]
-pub(super) struct Found {
+pub(super) struct KnownSecrets {
     /// Never shown.
     pub(super) values: Vec<String>,
     /// The files, by their path.
-    pub(super) files: Vec<Described>,
+    pub(super) files: Vec<FileFacts>,
 }
 
 /// A file from the outside.
 #[derive(Debug, Serialize)]
-pub(super) struct Described {
+pub(super) struct FileFacts {
     path: PathBuf,
     /// The key that names it.
     named_by: String,
@@ -40,10 +40,10 @@ pub(super) struct Described {
 }
 
 /// Looks through configuration, list of sources, and the files that they name.
-pub(super) fn find(loaded: &Loaded) -> Found {
+pub(super) fn find(loaded: &Loaded) -> KnownSecrets {
     let config = &loaded.config;
     let mut files = BTreeMap::new();
-    let mut found = Found::default();
+    let mut found = KnownSecrets::default();
     if let Some(file) = &loaded.file {
         files.insert(file.clone(), "--config".to_owned());
     }
@@ -144,12 +144,12 @@ fn push_address(url: &url::Url, values: &mut Vec<String>) {
     );
 }
 
-fn describe(path: PathBuf, named_by: String) -> Described {
+fn describe(path: PathBuf, named_by: String) -> FileFacts {
     let (metadata, missing) = match fs::metadata(&path) {
         Ok(metadata) => (Some(metadata), None),
         Err(error) => (None, Some(error.to_string())),
     };
-    Described {
+    FileFacts {
         path,
         named_by,
         mode: metadata.as_ref().map(|m| format!("{:04o}", m.permissions().mode() & 0o7777)),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{admin, http, listener::Listener, process::Process, systemd::Unit, threads::Stacks};
+use super::{admin, http, listener::Listener, process::ProcessSample, systemd::SystemdUnit, threads::Stacks};
 
 /// Something that was looked for: found, or why not.
 #[derive(Clone, Debug, Serialize)]
@@ -64,41 +64,41 @@ pub(crate) struct Evidence {
     pub(crate) quick: bool,
     pub(crate) config: Option<String>,
     pub(crate) run_dir: String,
-    pub(crate) http: Part<http::Answers>,
+    pub(crate) http: Part<http::HttpProbes>,
     pub(crate) listener: Part<Listener>,
-    pub(crate) ingestd: Daemon,
-    pub(crate) gateway: Daemon,
+    pub(crate) ingestd: DaemonEvidence,
+    pub(crate) gateway: DaemonEvidence,
     pub(crate) store: Part<Disk>,
 }
 
 impl Evidence {
     /// Both, the daemon first.
-    pub(crate) fn daemons(&self) -> impl Iterator<Item = &Daemon> {
+    pub(crate) fn daemons(&self) -> impl Iterator<Item = &DaemonEvidence> {
         [&self.ingestd, &self.gateway].into_iter()
     }
 }
 
 /// One of the two processes.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Daemon {
+pub(crate) struct DaemonEvidence {
     pub(crate) name: &'static str,
     pub(crate) presence: Presence,
     /// How it was found, or why it was not.
     pub(crate) found_by: String,
     /// Its admin socket.
     pub(crate) socket: String,
-    pub(crate) process: Part<Process>,
+    pub(crate) process: Part<ProcessSample>,
     pub(crate) health: Part<admin::Health>,
     pub(crate) watch: Part<admin::Watch>,
     /// Loops whose beats came late, looked at again and again for a second.
-    pub(crate) late: Vec<Late>,
-    pub(crate) unit: Part<Unit>,
+    pub(crate) late: Vec<LateLoop>,
+    pub(crate) unit: Part<SystemdUnit>,
     pub(crate) stacks: Part<Stacks>,
     /// Processes of the same program that belong to another configuration.
-    pub(crate) others: Vec<Other>,
+    pub(crate) others: Vec<OtherProcess>,
 }
 
-impl Daemon {
+impl DaemonEvidence {
     pub(crate) fn pid(&self) -> Option<i32> {
         self.process.get().map(|process| process.pid)
     }
@@ -119,14 +119,14 @@ impl Daemon {
 
 /// A process of the same program that is none of ours.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Other {
+pub(crate) struct OtherProcess {
     pub(crate) pid: i32,
     pub(crate) command: String,
 }
 
 /// How late the beats of one loop were, over about a second.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Late {
+pub(crate) struct LateLoop {
     #[serde(rename = "loop")]
     pub(crate) name: String,
     pub(crate) tid: i32,
@@ -156,10 +156,10 @@ pub(crate) struct Disk {
 /// How many of something there are, and how many there may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(default)]
-pub(crate) struct Use {
+pub(crate) struct Usage {
     pub(crate) used: u64,
     pub(crate) max: u64,
 }
 
 /// Threads of a process by the letter of their state.
-pub(crate) type States = BTreeMap<char, u32>;
+pub(crate) type ThreadStates = BTreeMap<char, u32>;

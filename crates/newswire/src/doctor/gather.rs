@@ -12,10 +12,11 @@ use tokio::time::Instant;
 
 use super::{
     admin,
-    evidence::{Daemon, Disk, Evidence, Part, Presence},
-    find::{self, Found, GATEWAY, INGESTD, Ours},
-    http, listener, process,
-    systemd::Units,
+    evidence::{DaemonEvidence, Disk, Evidence, Part, Presence},
+    http, listener,
+    locate::{self, GATEWAY, INGESTD, Instance, LocatedProcess},
+    process,
+    systemd::SystemdUnits,
     threads,
 };
 
@@ -28,15 +29,15 @@ const QUICK_WITHIN: Duration = Duration::from_millis(1500);
 const DISK_WITHIN: Duration = Duration::from_secs(1);
 
 /// What is wanted.
-pub(crate) struct Wish {
+pub(crate) struct GatherOptions {
     pub(crate) quick: bool,
     pub(crate) stacks: bool,
-    pub(crate) whom: Whom,
+    pub(crate) whom: DoctorTarget,
 }
 
 /// Whom it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Whom {
+pub(crate) enum DoctorTarget {
     /// Both processes of the configuration.
     Both,
     /// One process, whatever its configuration.
@@ -51,13 +52,13 @@ pub(crate) enum Whom {
 }
 
 /// Looks at everything.
-pub(crate) async fn gather(wish: &Wish, loaded: &Loaded) -> Evidence {
+pub(crate) async fn gather(wish: &GatherOptions, loaded: &Loaded) -> Evidence {
     let began = Instant::now();
     let at = Timestamp::from_millis(Clock::system().now_millis()).to_string();
-    let ours = Ours { run_dir: absolute(&loaded.config.daemon.run_dir), config: loaded.file.clone() };
+    let ours = Instance { run_dir: absolute(&loaded.config.daemon.run_dir), config: loaded.file.clone() };
     let units = match (&wish.whom, wish.quick) {
-        (Whom::Url { .. }, _) | (_, true) => Units::unasked(),
-        _ => Units::ask().await,
+        (DoctorTarget::Url { .. }, _) | (_, true) => SystemdUnits::unasked(),
+        _ => SystemdUnits::ask().await,
     };
     let [ingestd, gateway] = who(&wish.whom, &ours, &units).await;
     let target = target(&wish.whom, loaded.config.gateway.listen, gateway.pid).await;
@@ -88,40 +89,41 @@ fn absolute(path: &Path) -> PathBuf {
 }
 
 /// The daemon and the gateway.
-async fn who(whom: &Whom, ours: &Ours, units: &Units) -> [Found; 2] {
+async fn who(whom: &DoctorTarget, ours: &Instance, units: &SystemdUnits) -> [LocatedProcess; 2] {
     match whom {
-        Whom::Both => {
+        DoctorTarget::Both => {
             let (a, b) = (units.of(INGESTD), units.of(GATEWAY));
-            let (a, b) = tokio::join!(find::find(INGESTD, ours, a.get()), find::find(GATEWAY, ours, b.get()));
+            let (a, b) =
+                tokio::join!(locate::locate(INGESTD, ours, a.get()), locate::locate(GATEWAY, ours, b.get()));
             [a, b]
         }
-        Whom::Url { .. } => [Found::not_asked(), Found::not_asked()],
-        Whom::Pid(pid) => {
-            let named = Found {
+        DoctorTarget::Url { .. } => [LocatedProcess::not_asked(), LocatedProcess::not_asked()],
+        DoctorTarget::Pid(pid) => {
+            let named = LocatedProcess {
                 presence: Presence::Running,
                 pid: Some(*pid),
                 how: "named by --pid".to_owned(),
                 others: Vec::new(),
             };
-            match find::program_of(*pid) {
-                Some(INGESTD) => [named, Found::not_asked()],
-                _ => [Found::not_asked(), named],
+            match locate::program_of(*pid) {
+                Some(INGESTD) => [named, LocatedProcess::not_asked()],
+                _ => [LocatedProcess::not_asked(), named],
             }
         }
     }
 }
 
 /// Where HTTP is asked, and under which name.
-struct Target {
+struct HttpTarget {
     host: String,
     /// Nothing when there is nobody to ask.
     address: Result<SocketAddr, String>,
 }
 
 /// A gateway may listen elsewhere than its configuration says: at an inherited socket, or at any free port.
-async fn target(whom: &Whom, listen: SocketAddr, gateway: Option<i32>) -> Target {
+async fn target(whom: &DoctorTarget, listen: SocketAddr, gateway: Option<i32>) -> HttpTarget {
     let host = "localhost".to_owned();
-    if let Whom::Url { host, port } = whom {
+    if let DoctorTarget::Url { host, port } = whom {
         let (name, port) = (host.trim_matches(['[', ']']).to_owned(), *port);
         let looked_up = tokio::task::spawn_blocking(move || (name.as_str(), port).to_socket_addrs());
         let address = match tokio::time::timeout(HTTP_WITHIN, looked_up).await {
@@ -129,21 +131,21 @@ async fn target(whom: &Whom, listen: SocketAddr, gateway: Option<i32>) -> Target
             Ok(Ok(Err(error))) => Err(format!("look up {host}: {error}")),
             Ok(Err(_)) | Err(_) => Err(format!("look up {host}: no answer")),
         };
-        return Target { host: format!("{host}:{port}"), address };
+        return HttpTarget { host: format!("{host}:{port}"), address };
     }
     let held = gateway.map(listener::of).unwrap_or_default();
     let address = match (held.contains(&listen), held.first()) {
         (false, Some(elsewhere)) => Ok(*elsewhere),
-        (_, None) if *whom != Whom::Both => Err("the process listens at no port".to_owned()),
+        (_, None) if *whom != DoctorTarget::Both => Err("the process listens at no port".to_owned()),
         (_, None) if listen.port() == 0 => {
             Err("gateway.listen is any free port, and nobody knows which".to_owned())
         }
         _ => Ok(listen),
     };
-    Target { host, address }
+    HttpTarget { host, address }
 }
 
-async fn ask_http(wish: &Wish, target: &Target) -> Part<http::Answers> {
+async fn ask_http(wish: &GatherOptions, target: &HttpTarget) -> Part<http::HttpProbes> {
     let address = match &target.address {
         Ok(address) => http::reachable(*address).to_string(),
         Err(why) => return Part::missing(why.clone()),
@@ -155,10 +157,10 @@ async fn ask_http(wish: &Wish, target: &Target) -> Part<http::Answers> {
     Part::Found(http::ask_all(&target.host, &address, paths, limit).await)
 }
 
-async fn look_at_listener(wish: &Wish, target: &Target) -> Part<listener::Listener> {
+async fn look_at_listener(wish: &GatherOptions, target: &HttpTarget) -> Part<listener::Listener> {
     match &target.address {
         Err(why) => Part::missing(why.clone()),
-        Ok(address) if matches!(wish.whom, Whom::Url { .. }) && !address.ip().is_loopback() => {
+        Ok(address) if matches!(wish.whom, DoctorTarget::Url { .. }) && !address.ip().is_loopback() => {
             Part::missing("it is not on this machine")
         }
         Ok(address) => {
@@ -171,15 +173,21 @@ async fn look_at_listener(wish: &Wish, target: &Target) -> Part<listener::Listen
     }
 }
 
-async fn look_at_daemon(wish: &Wish, name: &'static str, found: Found, ours: &Ours, units: &Units) -> Daemon {
+async fn look_at_daemon(
+    wish: &GatherOptions,
+    name: &'static str,
+    found: LocatedProcess,
+    ours: &Instance,
+    units: &SystemdUnits,
+) -> DaemonEvidence {
     let socket = match (&wish.whom, found.pid) {
-        (Whom::Pid(_), Some(pid)) => listener::unix_of(pid)
+        (DoctorTarget::Pid(_), Some(pid)) => listener::unix_of(pid)
             .into_iter()
             .find(|path| path.to_string_lossy().ends_with("-admin.sock"))
             .unwrap_or_default(),
-        _ => find::admin_socket(&ours.run_dir, name),
+        _ => locate::admin_socket(&ours.run_dir, name),
     };
-    let mut daemon = Daemon {
+    let mut daemon = DaemonEvidence {
         name,
         presence: found.presence,
         found_by: found.how,
@@ -204,9 +212,9 @@ async fn look_at_daemon(wish: &Wish, name: &'static str, found: Found, ours: &Ou
 }
 
 async fn ask(
-    wish: &Wish,
+    wish: &GatherOptions,
     socket: &Path,
-) -> (Part<admin::Health>, Part<admin::Watch>, Vec<super::evidence::Late>) {
+) -> (Part<admin::Health>, Part<admin::Watch>, Vec<super::evidence::LateLoop>) {
     let within = if wish.quick { QUICK_WITHIN } else { HTTP_WITHIN };
     let asked = async {
         let (health, watch) = tokio::join!(admin::health(socket), admin::watch(socket));
@@ -223,8 +231,8 @@ async fn ask(
 }
 
 /// On a thread apart, because a mount whose server is gone answers nobody.
-async fn look_at_disk(wish: &Wish, path: &Path) -> Part<Disk> {
-    if wish.whom != Whom::Both {
+async fn look_at_disk(wish: &GatherOptions, path: &Path) -> Part<Disk> {
+    if wish.whom != DoctorTarget::Both {
         return Part::missing("not asked");
     }
     let path = absolute(path);

@@ -20,13 +20,13 @@ const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// What a gateway said.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Answers {
+pub(crate) struct HttpProbes {
     pub(crate) address: String,
-    pub(crate) probes: Vec<Probe>,
+    pub(crate) probes: Vec<HttpProbe>,
     pub(crate) ready: Part<Ready>,
 }
 
-impl Answers {
+impl HttpProbes {
     /// Whether `/health` was answered as our gateway answers it.
     pub(crate) fn is_ours(&self) -> bool {
         self.probes.iter().any(|probe| probe.path == "/health" && probe.ours)
@@ -35,7 +35,7 @@ impl Answers {
 
 /// One request.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct Probe {
+pub(crate) struct HttpProbe {
     pub(crate) path: &'static str,
     /// Both from the beginning.
     pub(crate) connect_ms: Option<f64>,
@@ -77,13 +77,18 @@ pub(crate) struct ReadyLoop {
 }
 
 /// An answer in full.
-pub(crate) struct Answer {
+pub(crate) struct HttpAnswer {
     pub(crate) status: u16,
     pub(crate) body: Vec<u8>,
 }
 
 /// Asks for all of `paths` at the same time, each within `limit`.
-pub(crate) async fn ask_all(host: &str, address: &str, paths: &[&'static str], limit: Duration) -> Answers {
+pub(crate) async fn ask_all(
+    host: &str,
+    address: &str,
+    paths: &[&'static str],
+    limit: Duration,
+) -> HttpProbes {
     let asked = paths.iter().map(|path| probe(host, address, path, limit));
     let mut probes = Vec::new();
     let mut ready = Part::missing("not asked");
@@ -96,11 +101,11 @@ pub(crate) async fn ask_all(host: &str, address: &str, paths: &[&'static str], l
         }
         probes.push(probe);
     }
-    Answers { address: address.to_owned(), probes, ready }
+    HttpProbes { address: address.to_owned(), probes, ready }
 }
 
-async fn probe(host: &str, address: &str, path: &'static str, limit: Duration) -> (Probe, Vec<u8>) {
-    let mut probe = Probe { path, ..Probe::default() };
+async fn probe(host: &str, address: &str, path: &'static str, limit: Duration) -> (HttpProbe, Vec<u8>) {
+    let mut probe = HttpProbe { path, ..HttpProbe::default() };
     let began = Instant::now();
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
@@ -135,7 +140,7 @@ pub(crate) async fn ask_socket(
     path: &str,
     accept: &str,
     limit: Duration,
-) -> io::Result<Answer> {
+) -> io::Result<HttpAnswer> {
     let exchange = async {
         let mut stream = UnixStream::connect(socket).await?;
         send(&mut stream, "localhost", path, accept).await?;
@@ -148,7 +153,12 @@ pub(crate) async fn ask_socket(
 }
 
 /// Puts `body` to a Unix socket, within `limit`.
-pub(crate) async fn put_socket(socket: &Path, path: &str, body: &str, limit: Duration) -> io::Result<Answer> {
+pub(crate) async fn put_socket(
+    socket: &Path,
+    path: &str,
+    body: &str,
+    limit: Duration,
+) -> io::Result<HttpAnswer> {
     let length = body.len();
     let request = format!(
         "PUT {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
@@ -177,18 +187,18 @@ async fn send(
     stream.write_all(head.as_bytes()).await
 }
 
-async fn receive(stream: &mut (impl AsyncRead + Unpin), first: &[u8]) -> io::Result<Answer> {
+async fn receive(stream: &mut (impl AsyncRead + Unpin), first: &[u8]) -> io::Result<HttpAnswer> {
     let mut bytes = first.to_vec();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes).await?;
     parse(bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is no HTTP"))
 }
 
-fn parse(mut bytes: Vec<u8>) -> Option<Answer> {
+fn parse(mut bytes: Vec<u8>) -> Option<HttpAnswer> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(bytes.get(..end)?).ok()?;
     let status = head.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
     let body = bytes.split_off(end + 4);
-    Some(Answer { status, body })
+    Some(HttpAnswer { status, body })
 }
 
 fn cut_off(error: io::Error) -> io::Error {

@@ -11,7 +11,7 @@ use procfs::process::{LimitValue, Process as Proc, Stat};
 use serde::Serialize;
 use tokio::time::sleep;
 
-use super::evidence::{Part, States, Use};
+use super::evidence::{Part, ThreadStates, Usage};
 
 /// Between the two looks that tell how much it runs and waits for a processor.
 const SAMPLE: Duration = Duration::from_millis(300);
@@ -20,7 +20,7 @@ const COMMAND_CHARS_MAX: usize = 300;
 
 /// One process.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct Process {
+pub(crate) struct ProcessSample {
     pub(crate) pid: i32,
     pub(crate) command: String,
     /// Of the main thread: R running, S asleep, D waits for the disk, T stopped, t held by a debugger, Z dead.
@@ -31,11 +31,11 @@ pub(crate) struct Process {
     pub(crate) frozen: bool,
     pub(crate) tracer: Option<i32>,
     pub(crate) threads: u64,
-    pub(crate) states: States,
-    pub(crate) open_files: Option<Use>,
+    pub(crate) states: ThreadStates,
+    pub(crate) open_files: Option<Usage>,
     pub(crate) rss_bytes: u64,
     /// Of its control group.
-    pub(crate) memory: Option<Use>,
+    pub(crate) memory: Option<Usage>,
     pub(crate) uptime_ms: u64,
     /// Since its start.
     pub(crate) cpu_ms: u64,
@@ -59,14 +59,14 @@ pub(crate) struct Task {
 
 /// What a thread has had of the processors since its start.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Times {
+pub(crate) struct CpuTimes {
     pub(crate) cpu_ms: u64,
     pub(crate) run_delay_ms: u64,
 }
 
-pub(crate) fn thread_times(pid: i32, tid: i32) -> Option<Times> {
+pub(crate) fn thread_times(pid: i32, tid: i32) -> Option<CpuTimes> {
     let stat = Proc::new(pid).ok()?.task_from_tid(tid).ok()?.schedstat().ok()?;
-    Some(Times { cpu_ms: stat.sum_exec_runtime / 1_000_000, run_delay_ms: stat.run_delay / 1_000_000 })
+    Some(CpuTimes { cpu_ms: stat.sum_exec_runtime / 1_000_000, run_delay_ms: stat.run_delay / 1_000_000 })
 }
 
 /// The command line in one line.
@@ -83,7 +83,7 @@ pub(crate) fn uptime_ms(stat: &Stat) -> u64 {
 }
 
 /// Looks at it twice, [`SAMPLE`] apart; `quick` looks once.
-pub(crate) async fn look(pid: i32, quick: bool) -> Part<Process> {
+pub(crate) async fn look(pid: i32, quick: bool) -> Part<ProcessSample> {
     let first = match look_once(pid) {
         Ok(first) => first,
         Err(error) => return Part::missing(format!("process {pid}: {error}")),
@@ -121,17 +121,17 @@ fn between(before: &[Task], after: &[Task]) -> Vec<Task> {
     tasks
 }
 
-fn look_once(pid: i32) -> procfs::ProcResult<(Process, Vec<Task>)> {
+fn look_once(pid: i32) -> procfs::ProcResult<(ProcessSample, Vec<Task>)> {
     let process = Proc::new(pid)?;
     let stat = process.stat()?;
     let status = process.status().ok();
     let tasks = tasks(&process);
-    let mut states = States::new();
+    let mut states = ThreadStates::new();
     for task in &tasks {
         *states.entry(task.state).or_default() += 1;
     }
     let group = group_of(&process);
-    let looked = Process {
+    let looked = ProcessSample {
         pid,
         command: command(&process),
         state: stat.state,
@@ -145,7 +145,7 @@ fn look_once(pid: i32) -> procfs::ProcResult<(Process, Vec<Task>)> {
         memory: group.as_ref().and_then(|group| memory_of(group)),
         uptime_ms: uptime_ms(&stat),
         cpu_ms: (stat.utime + stat.stime) * 1000 / procfs::ticks_per_second().max(1),
-        ..Process::default()
+        ..ProcessSample::default()
     };
     Ok((looked, tasks))
 }
@@ -165,13 +165,13 @@ fn tasks(process: &Proc) -> Vec<Task> {
 }
 
 /// Nothing for processes of other users, whose files only root may count.
-fn open_files(process: &Proc) -> Option<Use> {
+fn open_files(process: &Proc) -> Option<Usage> {
     let used = u64::try_from(process.fd_count().ok()?).ok()?;
     let max = match process.limits().ok()?.max_open_files.soft_limit {
         LimitValue::Value(max) => max,
         LimitValue::Unlimited => u64::MAX,
     };
-    Some(Use { used, max })
+    Some(Usage { used, max })
 }
 
 /// The folder of its control group (version 2).
@@ -187,9 +187,9 @@ fn is_frozen(group: &Path) -> bool {
         .is_ok_and(|text| text.lines().any(|line| line == "frozen 1"))
 }
 
-fn memory_of(group: &Path) -> Option<Use> {
+fn memory_of(group: &Path) -> Option<Usage> {
     let number = |name: &str| fs::read_to_string(group.join(name)).ok()?.trim().parse().ok();
-    Some(Use { used: number("memory.current")?, max: number("memory.max")? })
+    Some(Usage { used: number("memory.current")?, max: number("memory.max")? })
 }
 
 #[cfg(test)]

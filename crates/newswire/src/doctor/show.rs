@@ -3,10 +3,10 @@
 mod processes;
 
 use super::{
-    evidence::{Daemon, Evidence, Part},
-    http::Answers,
-    judge::{Code, Verdict},
+    evidence::{DaemonEvidence, Evidence, Part},
+    http::HttpProbes,
     listener::Listener,
+    verdict::{Verdict, VerdictCode},
 };
 use crate::out::{Paint, safe};
 
@@ -34,7 +34,7 @@ pub(crate) fn bytes(bytes: u64) -> String {
 }
 
 /// Lines of the report while it is written.
-struct Page {
+struct ReportWriter {
     paint: Paint,
     lines: Vec<String>,
 }
@@ -42,7 +42,7 @@ struct Page {
 /// Width of the names of lines.
 const NAME_CHARS: usize = 11;
 
-impl Page {
+impl ReportWriter {
     fn section(&mut self, title: &str) {
         if !self.lines.is_empty() {
             self.lines.push(String::new());
@@ -74,7 +74,7 @@ impl Page {
 
 /// The whole report.
 pub(crate) fn lines(evidence: &Evidence, verdict: &Verdict, paint: Paint) -> Vec<String> {
-    let mut page = Page { paint, lines: Vec::new() };
+    let mut page = ReportWriter { paint, lines: Vec::new() };
     http(&mut page, evidence);
     for daemon in evidence.daemons() {
         processes::show(&mut page, daemon);
@@ -96,13 +96,13 @@ pub(crate) fn lines(evidence: &Evidence, verdict: &Verdict, paint: Paint) -> Vec
     }
     let line = format!("VERDICT {}: {}", verdict.code.as_str(), verdict.line);
     page.lines.push(match verdict.code {
-        Code::Healthy | Code::SlowFeeds => paint.good(&line),
+        VerdictCode::Healthy | VerdictCode::SlowFeeds => paint.good(&line),
         _ => paint.bad(&line),
     });
     page.lines
 }
 
-fn http(page: &mut Page, evidence: &Evidence) {
+fn http(page: &mut ReportWriter, evidence: &Evidence) {
     page.section("http");
     match &evidence.http {
         Part::Missing { missing } => page.missing("answers", missing),
@@ -114,7 +114,7 @@ fn http(page: &mut Page, evidence: &Evidence) {
     }
 }
 
-fn probes(page: &mut Page, answers: &Answers) {
+fn probes(page: &mut ReportWriter, answers: &HttpProbes) {
     page.fine("address", &safe(&answers.address));
     for probe in &answers.probes {
         let millis = |ms: Option<f64>| ms.map_or("-".to_owned(), |ms| format!("{ms:.1} ms"));
@@ -135,7 +135,7 @@ fn probes(page: &mut Page, answers: &Answers) {
     }
 }
 
-fn listener(page: &mut Page, listener: &Listener, gateway: &Daemon) {
+fn listener(page: &mut ReportWriter, listener: &Listener, gateway: &DaemonEvidence) {
     if listener.sockets.is_empty() {
         return page.wrong("listener", &format!("nobody listens at {}", safe(&listener.address)));
     }
@@ -165,7 +165,7 @@ fn listener(page: &mut Page, listener: &Listener, gateway: &Daemon) {
 }
 
 /// What lies between the two, and under them.
-fn between(page: &mut Page, evidence: &Evidence) {
+fn between(page: &mut ReportWriter, evidence: &Evidence) {
     let (gateway, ingestd) = (evidence.gateway.vitals(), evidence.ingestd.vitals());
     if gateway.is_some() || ingestd.is_some() {
         page.section("wire");
@@ -207,7 +207,7 @@ pub(crate) fn lag(evidence: &Evidence) -> Option<u64> {
     Some(vitals.head?.saturating_sub(seq.parse().ok()?))
 }
 
-fn store(page: &mut Page, evidence: &Evidence) {
+fn store(page: &mut ReportWriter, evidence: &Evidence) {
     page.section("store");
     match &evidence.store {
         Part::Missing { missing } => page.missing("disk", missing),
@@ -240,7 +240,7 @@ fn store(page: &mut Page, evidence: &Evidence) {
 /// Sources that are shown one by one.
 const BUSIEST_SHOWN: usize = 8;
 
-fn actors(page: &mut Page, evidence: &Evidence) {
+fn actors(page: &mut ReportWriter, evidence: &Evidence) {
     let Some(vitals) = evidence.ingestd.vitals().filter(|vitals| !vitals.actors.is_empty()) else { return };
     page.section("sources");
     let counts: Vec<_> = vitals

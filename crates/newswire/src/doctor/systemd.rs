@@ -17,7 +17,7 @@ const UNITS: [&str; 3] = ["newswire-ingestd.service", "newswire-gateway.service"
 
 /// A unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Unit {
+pub(crate) struct SystemdUnit {
     pub(crate) id: String,
     pub(crate) active: String,
     pub(crate) sub: String,
@@ -29,9 +29,9 @@ pub(crate) struct Unit {
 }
 
 /// Those of our units that systemd knows.
-pub(crate) struct Units(Result<Vec<Unit>, String>);
+pub(crate) struct SystemdUnits(Result<Vec<SystemdUnit>, String>);
 
-impl Units {
+impl SystemdUnits {
     pub(crate) async fn ask() -> Self {
         let mut command = Command::new("systemctl");
         command.arg("show").args(UNITS).args(["--no-pager", "-p", PROPERTIES]);
@@ -54,7 +54,7 @@ impl Units {
     }
 
     /// The service that runs a program of ours.
-    pub(crate) fn of(&self, program: &str) -> Part<Unit> {
+    pub(crate) fn of(&self, program: &str) -> Part<SystemdUnit> {
         match &self.0 {
             Err(why) => Part::missing(why.clone()),
             Ok(units) => {
@@ -66,13 +66,13 @@ impl Units {
 }
 
 /// Blocks of `Name=value`, one a unit; those that systemd does not know are left out.
-fn parse(text: &str) -> Vec<Unit> {
+fn parse(text: &str) -> Vec<SystemdUnit> {
     let mut units = Vec::new();
     for block in text.split("\n\n") {
         let values: BTreeMap<_, _> = block.lines().filter_map(|line| line.split_once('=')).collect();
         let text = |name: &str| values.get(name).copied().unwrap_or_default().to_owned();
         if values.contains_key("Id") && text("LoadState") != "not-found" {
-            units.push(Unit {
+            units.push(SystemdUnit {
                 id: text("Id"),
                 active: text("ActiveState"),
                 sub: text("SubState"),
@@ -97,7 +97,7 @@ mod tests {
                     MainPID=42\nNRestarts=3\nResult=success\nWatchdogTimestamp=Fri 2026-01-02 03:04:05 UTC\n\n\
                     Id=newswire-ingestd.service\nLoadState=not-found\nActiveState=inactive\nMainPID=0\n\n\
                     Id=newswire-gateway.socket\nLoadState=loaded\nActiveState=failed\nResult=service-start-limit-hit\n";
-        let units = Units(Ok(parse(text)));
+        let units = SystemdUnits(Ok(parse(text)));
         let gateway = units.of("newswire-gateway");
         let gateway = gateway.get().unwrap();
         assert_eq!(

@@ -21,12 +21,12 @@ pub(crate) struct Stacks {
     pub(crate) from: &'static str,
     pub(crate) took_ms: u64,
     pub(crate) longest_pause_ms: u64,
-    pub(crate) threads: Vec<Seen>,
+    pub(crate) threads: Vec<ThreadReport>,
 }
 
 /// One thread.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Seen {
+pub(crate) struct ThreadReport {
     #[serde(flatten)]
     pub(crate) thread: ThreadStack,
     /// It waits for work.
@@ -42,7 +42,7 @@ pub(crate) struct Seen {
 }
 
 impl Stacks {
-    pub(crate) fn of(&self, tid: i32) -> Option<&Seen> {
+    pub(crate) fn of(&self, tid: i32) -> Option<&ThreadReport> {
         self.threads.iter().find(|seen| seen.thread.tid == tid)
     }
 }
@@ -94,7 +94,7 @@ fn merge(capture: StackDump, from: &'static str, watch: Option<&Watch>) -> Stack
     Stacks { from, took_ms: millis(capture.took), longest_pause_ms: millis(capture.longest_pause), threads }
 }
 
-fn see(thread: ThreadStack, watch: Option<&Watch>) -> Seen {
+fn see(thread: ThreadStack, watch: Option<&Watch>) -> ThreadReport {
     let its_loop = watch.and_then(|watch| watch.loops.iter().find(|l| l.tid == thread.tid));
     let busy = watch.and_then(|watch| watch.threads.iter().find(|busy| busy.tid == thread.tid));
     let work = its_loop.and_then(|l| l.work.clone()).or_else(|| busy.and_then(|busy| busy.work.clone()));
@@ -103,7 +103,7 @@ fn see(thread: ThreadStack, watch: Option<&Watch>) -> Seen {
     // Work is noted while it is done, so what an idle thread worked on when it was asked is over.
     let work = work.filter(|_| !idle);
     let culprit = thread.culprit().map(place);
-    Seen { idle, stalled, loop_name: its_loop.map(|l| l.name.clone()), work, culprit, thread }
+    ThreadReport { idle, stalled, loop_name: its_loop.map(|l| l.name.clone()), work, culprit, thread }
 }
 
 /// `function at file:line`, as far as it is known.

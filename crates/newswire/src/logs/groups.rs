@@ -6,7 +6,7 @@ use news::Timestamp;
 use serde::Serialize;
 
 use super::{
-    line::{Level, Line},
+    log_line::{LogLine, Severity},
     signature::signature,
 };
 use crate::redact::Redactor;
@@ -20,16 +20,16 @@ const SAMPLE_CHARS_MAX: usize = 1000;
 
 /// The groups of one reading.
 #[derive(Debug, Default)]
-pub(super) struct Groups {
+pub(super) struct LineGroups {
     lines: u64,
     warnings: u64,
     errors: u64,
     ungrouped: u64,
-    all: HashMap<(Level, String), Group>,
+    all: HashMap<(Severity, String), LineGroup>,
 }
 
 #[derive(Debug)]
-struct Group {
+struct LineGroup {
     count: u64,
     first: Option<Timestamp>,
     last: Option<Timestamp>,
@@ -40,7 +40,7 @@ struct Group {
 
 /// What there is to say, the worst and most frequent first.
 #[derive(Debug, Serialize)]
-pub(super) struct Summary {
+pub(super) struct TriageSummary {
     /// Lines read.
     pub(super) lines: u64,
     /// Errors and panics among them.
@@ -50,13 +50,13 @@ pub(super) struct Summary {
     pub(super) unshown: u64,
     /// Warnings and errors that found no group any more.
     pub(super) ungrouped: u64,
-    pub(super) groups: Vec<Shown>,
+    pub(super) groups: Vec<GroupSummary>,
 }
 
 /// One group.
 #[derive(Debug, Serialize)]
-pub(super) struct Shown {
-    pub(super) level: Level,
+pub(super) struct GroupSummary {
+    pub(super) level: Severity,
     pub(super) signature: String,
     pub(super) count: u64,
     pub(super) first: Option<Timestamp>,
@@ -68,21 +68,21 @@ pub(super) struct Shown {
     pub(super) sample: String,
 }
 
-impl Groups {
+impl LineGroups {
     /// Counts a line, and takes it into its group when it is a warning or worse.
-    pub(super) fn add(&mut self, line: &Line) {
+    pub(super) fn add(&mut self, line: &LogLine) {
         self.lines += 1;
         let Some(level) = line.level else { return };
         match level {
-            Level::Warn => self.warnings += 1,
-            Level::Error | Level::Panic => self.errors += 1,
+            Severity::Warn => self.warnings += 1,
+            Severity::Error | Severity::Panic => self.errors += 1,
         }
         let key = (level, signature(&line.text));
         if self.all.len() >= SIGNATURES_MAX && !self.all.contains_key(&key) {
             self.ungrouped += 1;
             return;
         }
-        let group = self.all.entry(key).or_insert_with(|| Group {
+        let group = self.all.entry(key).or_insert_with(|| LineGroup {
             count: 0,
             first: None,
             last: None,
@@ -103,13 +103,13 @@ impl Groups {
     }
 
     /// The first so many groups.
-    pub(super) fn summary(self, top: usize, redactor: &Redactor) -> Summary {
+    pub(super) fn summary(self, top: usize, redactor: &Redactor) -> TriageSummary {
         let mut groups: Vec<_> = self.all.into_iter().collect();
         groups.sort_by(|((a_level, a), x), ((b_level, b), y)| {
             b_level.cmp(a_level).then(y.count.cmp(&x.count)).then(a.cmp(b))
         });
         let unshown = groups.iter().skip(top).map(|(_, group)| group.count).sum();
-        let shown = |((level, signature), group): ((Level, String), Group)| Shown {
+        let shown = |((level, signature), group): ((Severity, String), LineGroup)| GroupSummary {
             level,
             signature: redactor.text(&signature),
             count: group.count,
@@ -119,7 +119,7 @@ impl Groups {
             more_sources: group.more_sources,
             sample: redactor.text(&group.sample),
         };
-        Summary {
+        TriageSummary {
             lines: self.lines,
             errors: self.errors,
             warnings: self.warnings,
@@ -134,9 +134,9 @@ impl Groups {
 mod tests {
     use super::*;
 
-    fn summary(lines: impl IntoIterator<Item = String>, top: usize) -> Summary {
-        let mut groups = Groups::default();
-        lines.into_iter().for_each(|line| groups.add(&Line::parse(&line)));
+    fn summary(lines: impl IntoIterator<Item = String>, top: usize) -> TriageSummary {
+        let mut groups = LineGroups::default();
+        lines.into_iter().for_each(|line| groups.add(&LogLine::parse(&line)));
         groups.summary(top, &Redactor::default())
     }
 
@@ -149,7 +149,7 @@ mod tests {
         let panic = "2026-01-02T03:04:09Z ERROR a thread panicked panic=\"token=abc\"".to_owned();
         let found = summary(lines.chain([panic, "2026-01-02T03:04:09Z INFO  fine".to_owned()]), 50);
         assert_eq!((found.lines, found.errors, found.warnings), (9, 1, 7));
-        assert_eq!(found.groups[0].level, Level::Panic, "the worst comes first");
+        assert_eq!(found.groups[0].level, Severity::Panic, "the worst comes first");
         assert!(!found.groups[0].sample.contains("abc"), "samples are shown without secrets");
         let group = &found.groups[1];
         assert_eq!(group.signature, "visit failed source=* error=\"took N s\"");

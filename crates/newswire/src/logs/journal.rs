@@ -10,12 +10,12 @@ use anyhow::Context as _;
 use daemon::Exit;
 use serde_json::Value;
 
-use super::{LINE_BYTES_MAX, UNITS, Unit};
+use super::{LINE_BYTES_MAX, UNITS, UnitName};
 use crate::out::{self, Paint, safe};
 
 /// What is to be seen of the journal.
 #[derive(Debug, Default, clap::Args)]
-pub(super) struct Query {
+pub(super) struct JournalArgs {
     /// Go on with what comes
     #[arg(short, long)]
     follow: bool,
@@ -30,7 +30,7 @@ pub(super) struct Query {
     source: Option<String>,
     /// Only this daemon
     #[arg(long)]
-    unit: Option<Unit>,
+    unit: Option<UnitName>,
     /// Only this level and worse
     #[arg(long, value_parser = ["error", "warn", "info", "debug"])]
     level: Option<String>,
@@ -45,7 +45,7 @@ pub(super) struct Query {
     json: bool,
 }
 
-impl Query {
+impl JournalArgs {
     /// The arguments of `journalctl`. Values stand in one word with their names, so none is taken for an option.
     fn arguments(&self) -> Vec<String> {
         let mut all = vec!["--output=json".to_owned(), "--no-pager".to_owned(), "--quiet".to_owned()];
@@ -75,12 +75,12 @@ fn instant(time: &str) -> String {
     super::since(time).map_or_else(|_| time.to_owned(), |ago| format!("-{}s", ago.as_secs()))
 }
 
-pub(super) fn run(query: &Query) -> anyhow::Result<Exit> {
+pub(super) fn run(query: &JournalArgs) -> anyhow::Result<Exit> {
     show(query, OsStr::new("journalctl"), &mut |line| out::line(line))
 }
 
 fn show(
-    query: &Query,
+    query: &JournalArgs,
     program: &OsStr,
     print: &mut dyn FnMut(&str) -> io::Result<()>,
 ) -> anyhow::Result<Exit> {
@@ -159,13 +159,13 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Parser)]
-    struct Line {
+    struct LogLine {
         #[command(flatten)]
-        query: Query,
+        query: JournalArgs,
     }
 
-    fn query(words: &[&str]) -> Query {
-        Line::try_parse_from([&["logs"], words].concat()).unwrap().query
+    fn query(words: &[&str]) -> JournalArgs {
+        LogLine::try_parse_from([&["logs"], words].concat()).unwrap().query
     }
 
     const ALWAYS: [&str; 3] = ["--output=json", "--no-pager", "--quiet"];
@@ -201,7 +201,7 @@ mod tests {
             .arguments();
         let expected = ["--lines=5", "--priority=err", "--grep=--rotate", "SOURCE=--vacuum-size=1"];
         assert_eq!(more, [&ALWAYS[..], &both, &expected].concat());
-        assert!(Line::try_parse_from(["logs", "--level", "loud"]).is_err());
+        assert!(LogLine::try_parse_from(["logs", "--level", "loud"]).is_err());
     }
 
     /// A `journalctl` that notes its arguments and says `output`.
@@ -215,7 +215,7 @@ mod tests {
         path
     }
 
-    fn shown(query: &Query, program: &std::path::Path) -> (anyhow::Result<Exit>, Vec<String>) {
+    fn shown(query: &JournalArgs, program: &std::path::Path) -> (anyhow::Result<Exit>, Vec<String>) {
         let mut lines = Vec::new();
         let mut print = |line: &str| {
             lines.push(line.to_owned());

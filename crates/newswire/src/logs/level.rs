@@ -5,10 +5,10 @@ use std::{io, path::Path, time::Duration};
 use daemon::Exit;
 use serde_json::Value;
 
-use super::Unit;
+use super::UnitName;
 use crate::{
     cli::ConfigFile,
-    doctor::http::{Answer, ask_socket, put_socket},
+    doctor::http::{HttpAnswer, ask_socket, put_socket},
     out::{self, safe},
 };
 
@@ -16,20 +16,20 @@ use crate::{
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct LevelArgs {
     /// The new level: off, error, warn, info, debug, trace, or a filter such as `info,ingestd=debug`
     level: Option<String>,
     /// Only of this daemon
     #[arg(long)]
-    unit: Option<Unit>,
+    unit: Option<UnitName>,
     #[command(flatten)]
     config: ConfigFile,
 }
 
-pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+pub(super) async fn run(arguments: LevelArgs) -> anyhow::Result<Exit> {
     let folder = arguments.config.load()?.config.daemon.run_dir;
     let mut exit = Exit::Ok;
-    for unit in Unit::ALL.into_iter().filter(|unit| arguments.unit.is_none_or(|one| one == *unit)) {
+    for unit in UnitName::ALL.into_iter().filter(|unit| arguments.unit.is_none_or(|one| one == *unit)) {
         let socket = folder.join(format!("{}-admin.sock", unit.name()));
         match said(exchange(&socket, arguments.level.as_deref()).await) {
             Ok(level) => out::line(&format!("{}  {}", unit.name(), safe(&level)))?,
@@ -42,7 +42,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-async fn exchange(socket: &Path, level: Option<&str>) -> io::Result<Answer> {
+async fn exchange(socket: &Path, level: Option<&str>) -> io::Result<HttpAnswer> {
     match level {
         Some(level) => put_socket(socket, "/log-level", level, ANSWER_WITHIN).await,
         None => ask_socket(socket, "/log-level", "application/json", ANSWER_WITHIN).await,
@@ -50,7 +50,7 @@ async fn exchange(socket: &Path, level: Option<&str>) -> io::Result<Answer> {
 }
 
 /// The level in force, or why there is none.
-fn said(answer: io::Result<Answer>) -> Result<String, String> {
+fn said(answer: io::Result<HttpAnswer>) -> Result<String, String> {
     let answer = answer.map_err(|error| format!("{error}; is it running?"))?;
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let text = |name: &str| body[name].as_str().map(str::to_owned);

@@ -8,10 +8,10 @@ use fetch::Visitor;
 use news::{Catalogue, FeedUrl, Source, SourceId};
 
 use super::{
-    Desk,
+    CommandContext,
     file::ListFile,
     now,
-    opml::{self, Known},
+    opml::{self, KnownFeeds},
     orders,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
 
 /// Arguments of `newswire sources add`.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
+pub(super) struct AddArgs {
     /// The feed, or a page that names its feed
     url: String,
     /// Its name in every log line and filter: a-z, 0-9, - and _ [default: from the feed's title]
@@ -51,10 +51,10 @@ pub(super) struct Arguments {
     allow_private: bool,
 }
 
-pub(super) async fn run(desk: &Desk, arguments: Arguments) -> anyhow::Result<Exit> {
+pub(super) async fn run(context: &CommandContext, arguments: AddArgs) -> anyhow::Result<Exit> {
     let url = FeedUrl::try_new(&arguments.url)?;
-    let file = ListFile::open(&desk.list)?;
-    let mut known = Known::of(&file.catalogue);
+    let file = ListFile::open(&context.list)?;
+    let mut known = KnownFeeds::of(&file.catalogue);
     if let Some(id) = known.feed(&url) {
         out::line(&format!("{url} is there already: {id}"))?;
         return Ok(Exit::Ok);
@@ -64,7 +64,7 @@ pub(super) async fn run(desk: &Desk, arguments: Arguments) -> anyhow::Result<Exi
         anyhow::bail!("the id {id} is taken by another source of {}", file.path().display());
     }
     fetch::install_tls();
-    let visitor = Visitor::try_new(check::policy(&desk.config, arguments.allow_private)?)?;
+    let visitor = Visitor::try_new(check::policy(&context.config, arguments.allow_private)?)?;
     let found = discover(&visitor, &url, now()).await?;
     if !found.others.is_empty() {
         out::complain(&format!("{url} names {} feeds; the first is taken:", found.others.len() + 1));
@@ -91,5 +91,5 @@ pub(super) async fn run(desk: &Desk, arguments: Arguments) -> anyhow::Result<Exi
     let said = format!("added {id} [{}] {name}: {}, {items} items", source.category, source.url);
     file.replace(&Catalogue::append_to(&file.text, vec![source]))?;
     out::line(&said)?;
-    Ok(orders::reload(desk).await?.tell(file.path()))
+    Ok(orders::reload(context).await?.tell(file.path()))
 }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use daemon::Exit;
 
-use super::{Desk, opml, show};
+use super::{CommandContext, opml, show};
 use crate::{
     config::read_catalogue,
     out::{self, safe},
@@ -14,7 +14,7 @@ use crate::{
 
 /// Arguments of `newswire sources export`.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
+pub(super) struct ExportArgs {
     /// Where to write it [default: standard output]
     #[arg(value_name = "FILE")]
     opml: Option<PathBuf>,
@@ -23,9 +23,9 @@ pub(super) struct Arguments {
     with_secrets: bool,
 }
 
-pub(super) async fn run(desk: &Desk, arguments: Arguments) -> anyhow::Result<Exit> {
-    let catalogue = read_catalogue(&desk.list)?;
-    let pauses = match show::fetch(desk).await {
+pub(super) async fn run(context: &CommandContext, arguments: ExportArgs) -> anyhow::Result<Exit> {
+    let catalogue = read_catalogue(&context.list)?;
+    let pauses = match show::fetch(context).await {
         Ok(sources) => sources.into_iter().filter_map(|(_, s)| Some((s.id, s.paused?))).collect(),
         Err(error) => {
             out::complain(&format!("pauses are left out, as only the running daemon knows them: {error:#}"));

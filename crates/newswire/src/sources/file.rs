@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 use news::Catalogue;
 
-use crate::cli::Misconfigured;
+use crate::cli::UsageError;
 
 /// Rights of a list that we make; one that exists keeps its own.
 const MODE: u32 = 0o644;
@@ -99,10 +99,10 @@ fn read(path: &Path) -> anyhow::Result<String> {
     }
 }
 
-fn parse(path: &Path, text: &str) -> Result<Catalogue, Misconfigured> {
+fn parse(path: &Path, text: &str) -> Result<Catalogue, UsageError> {
     Catalogue::parse(text).map_err(|complaints| {
         let line = |c: &news::Complaint| format!("{}:{}: {}", path.display(), c.line, c.message);
-        Misconfigured(complaints.iter().map(line).collect::<Vec<_>>().join("\n"))
+        UsageError(complaints.iter().map(line).collect::<Vec<_>>().join("\n"))
     })
 }
 

@@ -15,17 +15,17 @@ use news::{Catalogue, Pause};
 use serde_json::{Value, json};
 
 use super::{
-    Desk,
+    CommandContext,
     file::ListFile,
     now,
-    opml::{Added, PauseWish, Plan, plan},
-    orders::{self, Reload},
+    opml::{ImportPlan, ImportedPause, PlannedSource, plan},
+    orders::{self, ListReload},
 };
 use crate::out::{self, safe};
 
 /// Arguments of `newswire sources import`.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
+pub(super) struct ImportArgs {
     /// The list, or - for standard input
     #[arg(value_name = "FILE|-")]
     opml: String,
@@ -40,12 +40,12 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) async fn run(desk: &Desk, arguments: Arguments) -> anyhow::Result<Exit> {
+pub(super) async fn run(context: &CommandContext, arguments: ImportArgs) -> anyhow::Result<Exit> {
     let bytes = read(&arguments.opml)?;
     let opml =
         read_opml(&bytes).with_context(|| format!("{}: nothing was imported", safe(&arguments.opml)))?;
     drop(bytes);
-    let file = ListFile::open(&desk.list)?;
+    let file = ListFile::open(&context.list)?;
     let plan = plan(&opml, &file.catalogue, arguments.category.as_deref());
     let total = file.catalogue.sources.len() + plan.added.len();
     anyhow::ensure!(
@@ -58,14 +58,14 @@ pub(super) async fn run(desk: &Desk, arguments: Arguments) -> anyhow::Result<Exi
     let reload = if changes {
         let sources = plan.added.iter().map(|added| added.source.clone()).collect();
         file.replace(&Catalogue::append_to(&file.text, sources))?;
-        Some(orders::reload(desk).await?)
+        Some(orders::reload(context).await?)
     } else {
         None
     };
     let mut fine = plan.refused.is_empty();
     if let Some(reload) = &reload {
         fine &= matches!(reload.tell(file.path()), Exit::Ok);
-        fine &= pause(desk, &plan.added, reload).await?;
+        fine &= pause(context, &plan.added, reload).await?;
     }
     // Last: whoever reads this may go away, and then nothing after it is done.
     tell(&arguments, &plan, &file, reload.as_ref())?;
@@ -86,12 +86,17 @@ fn read(opml: &str) -> anyhow::Result<Vec<u8>> {
         .with_context(|| format!("read {}", safe(opml)))
 }
 
-fn tell(arguments: &Arguments, plan: &Plan, file: &ListFile, reload: Option<&Reload>) -> anyhow::Result<()> {
+fn tell(
+    arguments: &ImportArgs,
+    plan: &ImportPlan,
+    file: &ListFile,
+    reload: Option<&ListReload>,
+) -> anyhow::Result<()> {
     if arguments.json {
         out::line(&as_json(arguments, plan, file, reload).to_string())?;
         return Ok(());
     }
-    for Added { source, .. } in &plan.added {
+    for PlannedSource { source, .. } in &plan.added {
         let verb = if arguments.dry_run { "would add" } else { "added" };
         out::line(&format!("{verb} {} [{}] {}", source.id, source.category, source.url))?;
     }
@@ -110,8 +115,8 @@ fn tell(arguments: &Arguments, plan: &Plan, file: &ListFile, reload: Option<&Rel
     Ok(out::line(&format!("{}: {counts}", file.path().display()))?)
 }
 
-fn as_json(arguments: &Arguments, plan: &Plan, file: &ListFile, reload: Option<&Reload>) -> Value {
-    let added = |Added { line, source, .. }: &Added| json!({ "line": line, "id": source.id, "name": source.name, "url": source.url, "category": source.category });
+fn as_json(arguments: &ImportArgs, plan: &ImportPlan, file: &ListFile, reload: Option<&ListReload>) -> Value {
+    let added = |PlannedSource { line, source, .. }: &PlannedSource| json!({ "line": line, "id": source.id, "name": source.name, "url": source.url, "category": source.category });
     json!({
         "file": file.path(),
         "dry_run": arguments.dry_run,
@@ -125,10 +130,14 @@ fn as_json(arguments: &Arguments, plan: &Plan, file: &ListFile, reload: Option<&
 }
 
 /// Sources that were paused where the list comes from are paused here; whether that was possible.
-async fn pause(desk: &Desk, added: &[Added], reload: &Reload) -> anyhow::Result<bool> {
+async fn pause(
+    context: &CommandContext,
+    added: &[PlannedSource],
+    reload: &ListReload,
+) -> anyhow::Result<bool> {
     let now = now();
-    let mut orders: HashMap<&PauseWish, Vec<String>> = HashMap::new();
-    for Added { source, paused, .. } in added {
+    let mut orders: HashMap<&ImportedPause, Vec<String>> = HashMap::new();
+    for PlannedSource { source, paused, .. } in added {
         if let Some(wish) = paused
             && source.enabled
             && wish.until.is_none_or(|until| until > now)
@@ -136,14 +145,14 @@ async fn pause(desk: &Desk, added: &[Added], reload: &Reload) -> anyhow::Result<
             orders.entry(wish).or_default().push(source.id.to_string());
         }
     }
-    let runs = matches!(reload, Reload::Reloaded(_));
-    for (PauseWish { until, reason }, ids) in &orders {
+    let runs = matches!(reload, ListReload::Reloaded(_));
+    for (ImportedPause { until, reason }, ids) in &orders {
         if !runs {
             out::complain(&format!("not paused, as only the running daemon can do that: {}", ids.join(" ")));
             continue;
         }
         let reason = reason.as_deref().map(|r| &r[..r.floor_char_boundary(Pause::REASON_BYTES_MAX)]);
-        orders::pause_quietly(desk, ids, &json!({ "until": until, "reason": reason })).await?;
+        orders::pause_quietly(context, ids, &json!({ "until": until, "reason": reason })).await?;
     }
     Ok(runs || orders.is_empty())
 }

@@ -24,43 +24,43 @@ const SECRET_BYTES_MIN: usize = 20;
 
 /// What a list comes to, given the sources that there are.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
-    pub(super) added: Vec<Added>,
+pub(super) struct ImportPlan {
+    pub(super) added: Vec<PlannedSource>,
     /// Line, and the id under which the feed is there already.
     pub(super) known: Vec<(usize, SourceId)>,
-    pub(super) refused: Vec<Refused>,
+    pub(super) refused: Vec<RefusedOutline>,
 }
 
 /// A source to be added.
 #[derive(Debug)]
-pub(super) struct Added {
+pub(super) struct PlannedSource {
     pub(super) line: usize,
     pub(super) source: Source,
     /// To be paused once it is there.
-    pub(super) paused: Option<PauseWish>,
+    pub(super) paused: Option<ImportedPause>,
 }
 
 /// A pause that the list speaks of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct PauseWish {
+pub(super) struct ImportedPause {
     pub(super) until: Option<Timestamp>,
     pub(super) reason: Option<String>,
 }
 
 /// A line that gave no source.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct RefusedOutline {
     pub(super) line: usize,
     pub(super) name: Option<String>,
     pub(super) reason: String,
 }
 
 /// Which sources to add; `category` is that of all of them, whatever the list says.
-pub(super) fn plan(opml: &Opml, catalogue: &Catalogue, category: Option<&str>) -> Plan {
-    let mut planner = Planner { prefix: prefix(&opml.root), category, known: Known::of(catalogue) };
-    let mut plan = Plan::default();
+pub(super) fn plan(opml: &Opml, catalogue: &Catalogue, category: Option<&str>) -> ImportPlan {
+    let mut planner = Planner { prefix: prefix(&opml.root), category, known: KnownFeeds::of(catalogue) };
+    let mut plan = ImportPlan::default();
     for (line, reason) in &opml.faults {
-        plan.refused.push(Refused { line: *line, name: None, reason: reason.clone() });
+        plan.refused.push(RefusedOutline { line: *line, name: None, reason: reason.clone() });
     }
     for outline in &opml.feeds {
         planner.take(outline, &mut plan);
@@ -76,14 +76,14 @@ fn prefix(root: &Attributes) -> String {
 }
 
 /// The feeds and ids that are taken.
-pub(super) struct Known {
+pub(super) struct KnownFeeds {
     feeds: HashMap<String, SourceId>,
     ids: HashSet<SourceId>,
     /// The next number to try for an id that is taken: a hostile list would make us count from 2 each time.
     next: HashMap<String, usize>,
 }
 
-impl Known {
+impl KnownFeeds {
     pub(super) fn of(catalogue: &Catalogue) -> Self {
         let feeds = catalogue.sources.iter().map(|s| (canonical(&s.url), s.id.clone())).collect();
         let ids = catalogue.sources.iter().map(|s| s.id.clone()).collect();
@@ -184,14 +184,15 @@ pub(super) fn complaint(source: &Source) -> Option<String> {
 struct Planner<'a> {
     prefix: String,
     category: Option<&'a str>,
-    known: Known,
+    known: KnownFeeds,
 }
 
 impl Planner<'_> {
-    fn take(&mut self, outline: &Outline, plan: &mut Plan) {
+    fn take(&mut self, outline: &Outline, plan: &mut ImportPlan) {
         let (line, attributes) = (outline.line, &outline.attributes);
         let named = attributes.get("text").or(attributes.get("title")).and_then(name);
-        let mut refuse = |reason: String| plan.refused.push(Refused { line, name: named.clone(), reason });
+        let mut refuse =
+            |reason: String| plan.refused.push(RefusedOutline { line, name: named.clone(), reason });
         let url = match address(attributes) {
             Ok(url) => url,
             Err(reason) => return refuse(reason),
@@ -207,7 +208,7 @@ impl Planner<'_> {
             return refuse(complaint);
         }
         self.known.take(&source);
-        plan.added.push(Added { line, source, paused });
+        plan.added.push(PlannedSource { line, source, paused });
     }
 
     fn source(
@@ -215,7 +216,7 @@ impl Planner<'_> {
         outline: &Outline,
         url: FeedUrl,
         named: Option<String>,
-    ) -> Result<(Source, Option<PauseWish>), String> {
+    ) -> Result<(Source, Option<ImportedPause>), String> {
         let attributes = &outline.attributes;
         let prefix = self.prefix.clone();
         let ours = |name: &str| attributes.get(&format!("{prefix}:{name}"));
@@ -242,7 +243,7 @@ impl Planner<'_> {
         source.enabled = ours("enabled") != Some("false");
         let reason = || ours("pausedReason").map(str::to_owned);
         let paused = ours("paused").filter(|paused| *paused != "false");
-        Ok((source, paused.map(|until| PauseWish { until: until.parse().ok(), reason: reason() })))
+        Ok((source, paused.map(|until| ImportedPause { until: until.parse().ok(), reason: reason() })))
     }
 }
 
@@ -388,7 +389,7 @@ mod tests {
 
     use super::*;
 
-    fn import(text: &str, catalogue: &Catalogue) -> Plan {
+    fn import(text: &str, catalogue: &Catalogue) -> ImportPlan {
         plan(&read_opml(text.as_bytes()).unwrap(), catalogue, None)
     }
 
@@ -396,7 +397,7 @@ mod tests {
         format!("<opml version='2.0'><body>\n{outlines}\n</body></opml>")
     }
 
-    fn added(plan: Plan) -> Catalogue {
+    fn added(plan: ImportPlan) -> Catalogue {
         Catalogue { sources: plan.added.into_iter().map(|added| added.source).collect() }
     }
 
@@ -484,7 +485,7 @@ mod tests {
         let (text, _) = write(&catalogue, &HashMap::from([(catalogue.sources[0].id.clone(), pause)]), true);
         let plan = import(&text, &Catalogue::default());
         let reason = Some("\"a\" & b".to_owned());
-        assert_eq!(plan.added[0].paused, Some(PauseWish { until: Some(until), reason }));
+        assert_eq!(plan.added[0].paused, Some(ImportedPause { until: Some(until), reason }));
     }
 
     /// Real lists, when a folder of them is named.

@@ -6,22 +6,22 @@ use clap::Args;
 use daemon::Exit;
 use news::Catalogue;
 
-use super::{Desk, file::ListFile, orders};
+use super::{CommandContext, file::ListFile, orders};
 use crate::{
-    cli::Misconfigured,
+    cli::UsageError,
     out::{self, safe},
 };
 
 /// Arguments of `newswire sources remove`.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
+pub(super) struct RemoveArgs {
     /// Their ids
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
 }
 
-pub(super) async fn run(desk: &Desk, arguments: Arguments) -> anyhow::Result<Exit> {
-    let file = ListFile::open(&desk.list)?;
+pub(super) async fn run(context: &CommandContext, arguments: RemoveArgs) -> anyhow::Result<Exit> {
+    let file = ListFile::open(&context.list)?;
     let there: HashSet<_> = file.catalogue.sources.iter().map(|source| source.id.as_str()).collect();
     let wanted: HashSet<_> = arguments.ids.iter().map(String::as_str).collect();
     let mut exit = Exit::Ok;
@@ -36,7 +36,7 @@ pub(super) async fn run(desk: &Desk, arguments: Arguments) -> anyhow::Result<Exi
     }
     let text = Catalogue::remove_from(&file.text, &wanted).map_err(|complaints| {
         let line = |c: &news::Complaint| format!("{}:{}: {}", file.path().display(), c.line, c.message);
-        Misconfigured(complaints.iter().map(line).collect::<Vec<_>>().join("\n"))
+        UsageError(complaints.iter().map(line).collect::<Vec<_>>().join("\n"))
     })?;
     let left: Vec<_> =
         file.catalogue.sources.iter().filter(|source| !wanted.contains(source.id.as_str())).collect();
@@ -50,7 +50,7 @@ pub(super) async fn run(desk: &Desk, arguments: Arguments) -> anyhow::Result<Exi
     for id in arguments.ids.iter().filter(|id| there.contains(id.as_str())) {
         out::line(&format!("{id} is removed"))?;
     }
-    match orders::reload(desk).await?.tell(file.path()) {
+    match orders::reload(context).await?.tell(file.path()) {
         Exit::Ok => Ok(exit),
         other => Ok(other),
     }

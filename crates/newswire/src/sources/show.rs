@@ -7,12 +7,12 @@ use news::SourceStatus;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-use super::{ANSWER_BYTES_MAX, ANSWER_WITHIN, Desk, RUNNING, now};
+use super::{ANSWER_BYTES_MAX, ANSWER_WITHIN, CommandContext, RUNNING, now};
 use crate::out::{self, safe, span};
 
 /// Arguments of `newswire sources list`.
 #[derive(Debug, Args)]
-pub(super) struct List {
+pub(super) struct ListArgs {
     /// As the daemon's JSON
     #[arg(long)]
     json: bool,
@@ -29,7 +29,7 @@ pub(super) struct List {
 
 /// Arguments of `newswire sources show`.
 #[derive(Debug, Args)]
-pub(super) struct Show {
+pub(super) struct ShowArgs {
     /// Its id
     id: String,
     /// As the daemon's JSON
@@ -37,7 +37,7 @@ pub(super) struct Show {
     json: bool,
 }
 
-impl List {
+impl ListArgs {
     fn wants(&self, source: &SourceStatus) -> bool {
         (!self.failing || source.consecutive_failures > 0)
             && (!self.paused || source.paused.is_some())
@@ -46,8 +46,8 @@ impl List {
 }
 
 /// Every source, as the daemon says it and as we understand it.
-pub(super) async fn fetch(desk: &Desk) -> anyhow::Result<Vec<(Value, SourceStatus)>> {
-    let body = desk.daemon.get("/sources", ANSWER_WITHIN, ANSWER_BYTES_MAX).await.context(RUNNING)?;
+pub(super) async fn fetch(context: &CommandContext) -> anyhow::Result<Vec<(Value, SourceStatus)>> {
+    let body = context.daemon.get("/sources", ANSWER_WITHIN, ANSWER_BYTES_MAX).await.context(RUNNING)?;
     let mut answer: Value = serde_json::from_slice(&body).context("the daemon's answer is no JSON")?;
     let Value::Array(sources) = answer["sources"].take() else {
         anyhow::bail!("the daemon's answer is no list of sources")
@@ -56,8 +56,8 @@ pub(super) async fn fetch(desk: &Desk) -> anyhow::Result<Vec<(Value, SourceStatu
     sources.into_iter().map(understood).collect()
 }
 
-pub(super) async fn list(desk: &Desk, arguments: List) -> anyhow::Result<Exit> {
-    let mut sources = fetch(desk).await?;
+pub(super) async fn list(context: &CommandContext, arguments: ListArgs) -> anyhow::Result<Exit> {
+    let mut sources = fetch(context).await?;
     sources.retain(|(_, source)| arguments.wants(source));
     if arguments.json {
         let raw: Vec<_> = sources.into_iter().map(|(raw, _)| raw).collect();
@@ -105,11 +105,11 @@ fn last(source: &SourceStatus) -> String {
     }
 }
 
-pub(super) async fn show(desk: &Desk, Show { id, json }: Show) -> anyhow::Result<Exit> {
+pub(super) async fn show(context: &CommandContext, ShowArgs { id, json }: ShowArgs) -> anyhow::Result<Exit> {
     // Only what is an id may stand in a path.
     let known = news::SourceId::try_new(&id);
     let id = known.map_err(|bad| anyhow::anyhow!("there is no source {}: {bad}", safe(&id)))?;
-    let answer = desk.daemon.get(&format!("/sources/{id}"), ANSWER_WITHIN, ANSWER_BYTES_MAX).await;
+    let answer = context.daemon.get(&format!("/sources/{id}"), ANSWER_WITHIN, ANSWER_BYTES_MAX).await;
     if let Err(wire::ClientError::Refused(_, status)) = &answer
         && status.as_u16() == 404
     {

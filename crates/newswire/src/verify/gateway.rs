@@ -25,7 +25,7 @@ const BLOCK_BYTES_MAX: usize = wire::Subscription::BLOCK_BYTES_MAX;
 
 /// A gateway; cheap to clone.
 #[derive(Clone)]
-pub(super) struct Gateway {
+pub(super) struct GatewayClient {
     base: Url,
     /// What is dialled for a stream that is aborted.
     address: SocketAddr,
@@ -33,7 +33,7 @@ pub(super) struct Gateway {
     authorization: Option<HeaderValue>,
 }
 
-impl fmt::Display for Gateway {
+impl fmt::Display for GatewayClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.base.scheme(), self.base.authority().rsplit('@').next().unwrap_or_default())
     }
@@ -41,7 +41,7 @@ impl fmt::Display for Gateway {
 
 /// What a stream had said when it was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Opened {
+pub(super) enum FirstResponse {
     /// Nothing was waited for.
     Unheard,
     /// Its first event.
@@ -51,13 +51,13 @@ pub(super) enum Opened {
 }
 
 /// A stream that is to be aborted.
-pub(super) struct Doomed {
+pub(super) struct AbortedStream {
     socket: TcpStream,
     /// What it had said.
-    pub(super) opened: Opened,
+    pub(super) opened: FirstResponse,
 }
 
-impl Gateway {
+impl GatewayClient {
     /// Looks the name up; dials nothing yet.
     pub(super) async fn connect(base: &Url, token: Option<&str>) -> anyhow::Result<Self> {
         // Err means that somebody installed one before us, which serves as well.
@@ -119,7 +119,7 @@ impl Gateway {
     }
 
     /// Opens a stream as a browser would, with the last id it has seen.
-    pub(super) async fn stream(&self, path: &str, last: Option<&Cursor>) -> Result<Stream, String> {
+    pub(super) async fn stream(&self, path: &str, last: Option<&Cursor>) -> Result<ClientStream, String> {
         let url = self.base.join(path).map_err(|error| error.to_string())?;
         let mut request = self.client.get(url).header("accept", "text/event-stream");
         if let Some(authorization) = &self.authorization {
@@ -134,7 +134,7 @@ impl Gateway {
         };
         match response.status() {
             StatusCode::OK => {
-                Ok(Stream { response, decoder: russe::Decoder::default(), buffer: BytesMut::new() })
+                Ok(ClientStream { response, decoder: russe::Decoder::default(), buffer: BytesMut::new() })
             }
             StatusCode::UNAUTHORIZED => {
                 Err("the gateway asks for a token; name its file with --token-file".to_owned())
@@ -144,7 +144,7 @@ impl Gateway {
     }
 
     /// Opens a stream on a bare socket; waits for its first event or not.
-    pub(super) async fn doomed(&self, wait: bool) -> Result<Doomed, String> {
+    pub(super) async fn doomed(&self, wait: bool) -> Result<AbortedStream, String> {
         let open = async {
             let mut socket = TcpStream::connect(self.address).await.map_err(|error| error.to_string())?;
             let host = self.base.authority().rsplit('@').next().unwrap_or_default();
@@ -156,15 +156,15 @@ impl Gateway {
             }
             request.push_str("\r\n");
             socket.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
-            let opened = if wait { first_words(&mut socket).await? } else { Opened::Unheard };
-            Ok(Doomed { socket, opened })
+            let opened = if wait { first_words(&mut socket).await? } else { FirstResponse::Unheard };
+            Ok(AbortedStream { socket, opened })
         };
         timeout(OPEN_WITHIN, open).await.unwrap_or_else(|_| Err(format!("no stream within {OPEN_WITHIN:?}")))
     }
 }
 
 /// Reads until it is clear what the gateway makes of the request.
-async fn first_words(socket: &mut TcpStream) -> Result<Opened, String> {
+async fn first_words(socket: &mut TcpStream) -> Result<FirstResponse, String> {
     const WORDS_BYTES_MAX: usize = 64 * 1024;
     let mut words = Vec::new();
     let has = |words: &[u8], part: &[u8]| words.windows(part.len()).any(|window| window == part);
@@ -176,12 +176,12 @@ async fn first_words(socket: &mut TcpStream) -> Result<Opened, String> {
             return Err(String::from_utf8_lossy(&words[..12]).into_owned());
         }
         if has(&words, b"event: stream") {
-            return Ok(Opened::Stream);
+            return Ok(FirstResponse::Stream);
         }
         // A full gateway says `retry:` and ends, by an empty chunk or by closing.
         if read == 0 || has(&words, b"\r\n0\r\n\r\n") {
             return if has(&words, b"retry:") {
-                Ok(Opened::Full)
+                Ok(FirstResponse::Full)
             } else {
                 Err("closed without a word".to_owned())
             };
@@ -190,7 +190,7 @@ async fn first_words(socket: &mut TcpStream) -> Result<Opened, String> {
     Err("the stream does not begin with its first event".to_owned())
 }
 
-impl Doomed {
+impl AbortedStream {
     /// Leaves, whatever was still to come: by a reset, or by closing.
     pub(super) fn abort(self, reset: bool) {
         if reset {
@@ -202,13 +202,13 @@ impl Doomed {
 }
 
 /// An open stream.
-pub(super) struct Stream {
+pub(super) struct ClientStream {
     response: Response,
     decoder: russe::Decoder,
     buffer: BytesMut,
 }
 
-impl Stream {
+impl ClientStream {
     /// The next block.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use crate::out::{self, Paint, safe};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Outcome {
+pub(super) enum CheckOutcome {
     Passed,
     Failed,
     Skipped,
@@ -17,27 +17,27 @@ pub(super) enum Outcome {
 
 /// One box.
 #[derive(Debug, Serialize)]
-pub(super) struct Check {
+pub(super) struct CheckResult {
     name: &'static str,
-    outcome: Outcome,
+    outcome: CheckOutcome,
     /// Why, unless it passed.
     reason: Option<String>,
     /// What was measured.
     figures: Value,
 }
 
-impl Check {
+impl CheckResult {
     pub(super) fn passed(name: &'static str, figures: Value) -> Self {
-        Self { name, outcome: Outcome::Passed, reason: None, figures }
+        Self { name, outcome: CheckOutcome::Passed, reason: None, figures }
     }
 
     pub(super) fn failed(name: &'static str, reason: String, figures: Value) -> Self {
-        Self { name, outcome: Outcome::Failed, reason: Some(reason), figures }
+        Self { name, outcome: CheckOutcome::Failed, reason: Some(reason), figures }
     }
 
     /// It could not be found out.
     pub(super) fn skipped(name: &'static str, reason: String) -> Self {
-        Self { name, outcome: Outcome::Skipped, reason: Some(reason), figures: json!({}) }
+        Self { name, outcome: CheckOutcome::Skipped, reason: Some(reason), figures: json!({}) }
     }
 
     /// It could not be found out, as far as it was measured.
@@ -46,22 +46,22 @@ impl Check {
     }
 
     #[cfg(test)]
-    pub(super) fn outcome(&self) -> Outcome {
+    pub(super) fn outcome(&self) -> CheckOutcome {
         self.outcome
     }
 }
 
 /// All of them.
 #[derive(Debug)]
-pub(super) struct Report {
+pub(super) struct VerifyReport {
     pub(super) url: String,
     pub(super) took: Duration,
-    pub(super) checks: Vec<Check>,
+    pub(super) checks: Vec<CheckResult>,
 }
 
-impl Report {
+impl VerifyReport {
     pub(super) fn failed(&self) -> bool {
-        self.checks.iter().any(|check| check.outcome == Outcome::Failed)
+        self.checks.iter().any(|check| check.outcome == CheckOutcome::Failed)
     }
 
     pub(super) fn print(&self, as_json: bool) -> io::Result<()> {
@@ -75,16 +75,16 @@ impl Report {
             return out::line(&format!("{all:#}"));
         }
         let paint = Paint::for_stdout();
-        for Check { name, outcome, reason, figures } in &self.checks {
+        for CheckResult { name, outcome, reason, figures } in &self.checks {
             let mark = match outcome {
-                Outcome::Passed => paint.good("[x]"),
-                Outcome::Failed => paint.bad("[ ]"),
-                Outcome::Skipped => paint.dim("[-]"),
+                CheckOutcome::Passed => paint.good("[x]"),
+                CheckOutcome::Failed => paint.bad("[ ]"),
+                CheckOutcome::Skipped => paint.dim("[-]"),
             };
             let word = match outcome {
-                Outcome::Passed => "",
-                Outcome::Failed => " FAILED: ",
-                Outcome::Skipped => " skipped: ",
+                CheckOutcome::Passed => "",
+                CheckOutcome::Failed => " FAILED: ",
+                CheckOutcome::Skipped => " skipped: ",
             };
             // One line a reason: what is shown of a line is bounded.
             let mut reasons = reason.as_deref().unwrap_or_default().split("; ");

@@ -8,8 +8,8 @@ use tokio::time::{Instant, timeout};
 use wire::Resume;
 
 use super::{
-    gateway::{Gateway, Stream},
-    report::Check,
+    gateway::{ClientStream, GatewayClient},
+    report::CheckResult,
 };
 
 pub(super) const NAME: &str = "resume-is-exact";
@@ -23,26 +23,26 @@ const PATH: &str = "/news/stream?kinds=item,update&snapshot=20";
 /// No log is called so: theirs are made by chance and of one length.
 const OTHER_LOG: &str = "0verify";
 
-pub(super) async fn check(gateway: &Gateway) -> Check {
+pub(super) async fn check(gateway: &GatewayClient) -> CheckResult {
     match look(gateway).await {
         Ok(check) => check,
-        Err(error) => Check::failed(NAME, error, json!({})),
+        Err(error) => CheckResult::failed(NAME, error, json!({})),
     }
 }
 
-async fn look(gateway: &Gateway) -> Result<Check, String> {
+async fn look(gateway: &GatewayClient) -> Result<CheckResult, String> {
     let mut stream = gateway.stream(PATH, None).await?;
     let hello = stream.hello().await?;
     let Some(head) = hello.head else {
-        return Ok(Check::skipped(NAME, "the gateway does not know the log yet".to_owned()));
+        return Ok(CheckResult::skipped(NAME, "the gateway does not know the log yet".to_owned()));
     };
     if head.seq == Seq(0) {
-        return Ok(Check::skipped(NAME, "the log is empty".to_owned()));
+        return Ok(CheckResult::skipped(NAME, "the log is empty".to_owned()));
     }
     let known = ids(&mut stream, &head, EVENTS).await?;
     drop(stream);
     if known.len() < 3 {
-        return Ok(Check::skipped(NAME, format!("there are {} events, and 3 are wanted", known.len())));
+        return Ok(CheckResult::skipped(NAME, format!("there are {} events, and 3 are wanted", known.len())));
     }
     let (before, after) = known.split_at(known.len() / 2);
     let last = &before[before.len() - 1];
@@ -57,26 +57,26 @@ async fn look(gateway: &Gateway) -> Result<Check, String> {
         "resumed_after": last.to_string(), "resume": hello.resume, "expected": after.len(), "came": came.len(),
     });
     if hello.resume != Resume::Exact {
-        return Ok(Check::failed(
+        return Ok(CheckResult::failed(
             NAME,
             format!("resuming after {last} was {}", hello.resume.as_str()),
             figures,
         ));
     }
     if let Err(fault) = judge(after, &came) {
-        return Ok(Check::failed(NAME, fault, figures));
+        return Ok(CheckResult::failed(NAME, fault, figures));
     }
     let other = Cursor { epoch: Epoch::try_new(OTHER_LOG).map_err(|error| error.to_string())?, seq: Seq(1) };
     let told = gateway.stream(PATH, Some(&other)).await?.hello().await?.resume;
     if told != Resume::Reset {
         let fault = format!("an id of another log was {} and not reset", told.as_str());
-        return Ok(Check::failed(NAME, fault, figures));
+        return Ok(CheckResult::failed(NAME, fault, figures));
     }
-    Ok(Check::passed(NAME, figures))
+    Ok(CheckResult::passed(NAME, figures))
 }
 
 /// The ids of the events until `last` has come, or so many, or there are no more.
-async fn ids(stream: &mut Stream, last: &Cursor, most: usize) -> Result<Vec<Cursor>, String> {
+async fn ids(stream: &mut ClientStream, last: &Cursor, most: usize) -> Result<Vec<Cursor>, String> {
     let until = Instant::now() + EVENTS_WITHIN;
     let mut ids = Vec::new();
     // A filter of categories may keep the head from us: then a heartbeat or the deadline is the end.
@@ -98,7 +98,7 @@ async fn ids(stream: &mut Stream, last: &Cursor, most: usize) -> Result<Vec<Curs
 }
 
 /// What still comes for a moment.
-async fn aftermath(stream: &mut Stream) -> Result<Vec<Cursor>, String> {
+async fn aftermath(stream: &mut ClientStream) -> Result<Vec<Cursor>, String> {
     let until = Instant::now() + AFTERMATH;
     let mut ids = Vec::new();
     while let Some(left) = until.checked_duration_since(Instant::now()) {

@@ -9,9 +9,9 @@ use tokio::{
 };
 
 use super::{
-    gateway::{Doomed, Gateway, Opened},
-    report::Check,
-    vitals::{Held, Vitals},
+    gateway::{AbortedStream, FirstResponse, GatewayClient},
+    report::CheckResult,
+    resources::{GatewayResources, ResourceCounts},
 };
 
 pub(super) const NAME: &str = "aborted-streams-leave-nothing";
@@ -30,7 +30,7 @@ fn tolerance(aborts: u16) -> u64 {
 
 /// What became of the openings.
 #[derive(Debug, Default)]
-struct Tally {
+struct AbortCounts {
     opened: u64,
     unheard: u64,
     full: u64,
@@ -39,9 +39,14 @@ struct Tally {
 }
 
 /// Opens so many at once, aborts them, and so on; then waits until the gateway holds what it held before.
-pub(super) async fn check(gateway: &Gateway, vitals: &Vitals, at_once: u16, aborts: u16) -> Check {
-    let before = vitals.look(gateway).await;
-    let mut tally = Tally::default();
+pub(super) async fn check(
+    gateway: &GatewayClient,
+    resources: &GatewayResources,
+    at_once: u16,
+    aborts: u16,
+) -> CheckResult {
+    let before = resources.look(gateway).await;
+    let mut tally = AbortCounts::default();
     let mut left = aborts;
     while left > 0 {
         let round = left.min(at_once);
@@ -55,7 +60,7 @@ pub(super) async fn check(gateway: &Gateway, vitals: &Vitals, at_once: u16, abor
         sleep(PAUSE).await;
     }
     let more = tolerance(aborts);
-    let (after, excess) = settle(gateway, vitals, before, more).await;
+    let (after, excess) = settle(gateway, resources, before, more).await;
     let figures = figures(&tally, before, after, more);
     if tally.opened == 0 {
         let reason = match (&tally.first, tally.full) {
@@ -63,25 +68,29 @@ pub(super) async fn check(gateway: &Gateway, vitals: &Vitals, at_once: u16, abor
             (None, 0) => "no stream was heard".to_owned(),
             (None, _) => "the gateway is full, or draining".to_owned(),
         };
-        return Check::failed(NAME, reason, figures);
+        return CheckResult::failed(NAME, reason, figures);
     }
     if let Some(first) = &tally.first {
-        return Check::failed(NAME, format!("{} streams failed to open: {first}", tally.failed), figures);
+        return CheckResult::failed(
+            NAME,
+            format!("{} streams failed to open: {first}", tally.failed),
+            figures,
+        );
     }
     if !excess.is_empty() {
         let reason = format!("{} after {SETTLED_WITHIN:?}", excess.join(", "));
-        return Check::failed(NAME, reason, figures);
+        return CheckResult::failed(NAME, reason, figures);
     }
-    match vitals.blind() {
+    match resources.blind() {
         Some(why) => {
             let reason = format!("nothing but the number of streams can be had: {why}");
-            Check::skipped_with(NAME, reason, figures)
+            CheckResult::skipped_with(NAME, reason, figures)
         }
-        None => Check::passed(NAME, figures),
+        None => CheckResult::passed(NAME, figures),
     }
 }
 
-async fn open_and_abort(gateway: &Gateway, numbers: Range<u16>, tally: &mut Tally) {
+async fn open_and_abort(gateway: &GatewayClient, numbers: Range<u16>, tally: &mut AbortCounts) {
     let mut opening = JoinSet::new();
     for number in numbers {
         let gateway = gateway.clone();
@@ -91,14 +100,14 @@ async fn open_and_abort(gateway: &Gateway, numbers: Range<u16>, tally: &mut Tall
             (gateway.doomed(wait).await, wait, reset)
         });
     }
-    let mut open: Vec<(Doomed, bool)> = Vec::new();
+    let mut open: Vec<(AbortedStream, bool)> = Vec::new();
     while let Some(opened) = opening.join_next().await {
         match opened.expect("opening does not panic") {
             (Ok(doomed), wait, reset) => {
                 match doomed.opened {
-                    Opened::Stream => tally.opened += 1,
-                    Opened::Unheard => tally.unheard += 1,
-                    Opened::Full => tally.full += 1,
+                    FirstResponse::Stream => tally.opened += 1,
+                    FirstResponse::Unheard => tally.unheard += 1,
+                    FirstResponse::Full => tally.full += 1,
                 }
                 if wait {
                     open.push((doomed, reset));
@@ -117,10 +126,15 @@ async fn open_and_abort(gateway: &Gateway, numbers: Range<u16>, tally: &mut Tall
 }
 
 /// Looks until nothing is left over, or the deadline has passed; gives the last look and what is too much in it.
-async fn settle(gateway: &Gateway, vitals: &Vitals, before: Held, more: u64) -> (Held, Vec<String>) {
+async fn settle(
+    gateway: &GatewayClient,
+    resources: &GatewayResources,
+    before: ResourceCounts,
+    more: u64,
+) -> (ResourceCounts, Vec<String>) {
     let until = Instant::now() + SETTLED_WITHIN;
     loop {
-        let after = vitals.look(gateway).await;
+        let after = resources.look(gateway).await;
         let excess = excess(before, after, more);
         if excess.is_empty() || Instant::now() >= until {
             return (after, excess);
@@ -130,7 +144,7 @@ async fn settle(gateway: &Gateway, vitals: &Vitals, before: Held, more: u64) -> 
 }
 
 /// What is more than before, beyond what others may have brought.
-fn excess(before: Held, after: Held, more: u64) -> Vec<String> {
+fn excess(before: ResourceCounts, after: ResourceCounts, more: u64) -> Vec<String> {
     let (Some(clients_before), Some(clients_after)) = (before.clients, after.clients) else {
         return vec!["/health does not tell the number of streams".to_owned()];
     };
@@ -149,7 +163,7 @@ fn excess(before: Held, after: Held, more: u64) -> Vec<String> {
     .collect()
 }
 
-fn figures(tally: &Tally, before: Held, after: Held, more: u64) -> Value {
+fn figures(tally: &AbortCounts, before: ResourceCounts, after: ResourceCounts, more: u64) -> Value {
     json!({
         "opened": tally.opened,
         "left_unheard": tally.unheard,
@@ -168,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_leak_is_found_and_other_clients_are_tolerated() {
-        let held = |threads, descriptors, clients| Held {
+        let held = |threads, descriptors, clients| ResourceCounts {
             threads: Some(threads),
             descriptors: Some(descriptors),
             clients: Some(clients),
@@ -179,6 +193,6 @@ mod tests {
         assert!(excess(before, held(7, 33, 8), more).is_empty(), "three others came");
         assert_eq!(excess(before, held(8, 130, 5), more), ["30 descriptors became 130"]);
         assert_eq!(excess(before, held(28, 30, 105), more).len(), 2);
-        assert_eq!(excess(before, Held::default(), more).len(), 1);
+        assert_eq!(excess(before, ResourceCounts::default(), more).len(), 1);
     }
 }

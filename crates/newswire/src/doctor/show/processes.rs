@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use stacks::StackFrame;
 
-use super::{Page, ago, bytes};
+use super::{ReportWriter, ago, bytes};
 use crate::{
     doctor::{
         admin::{LATE_MS, Loop},
-        evidence::{Daemon, Part, Presence, Use},
-        judge::on,
-        process::Process,
-        threads::{Seen, place},
+        evidence::{DaemonEvidence, Part, Presence, Usage},
+        process::ProcessSample,
+        threads::{ThreadReport, place},
+        verdict::on,
     },
     out::safe,
 };
@@ -21,7 +21,7 @@ const FRAMES_SHOWN: usize = 14;
 /// Further out there is only how the thread was begun.
 const BEGIN_OF_THREAD: &str = "__rust_begin_short_backtrace";
 
-pub(super) fn show(page: &mut Page, daemon: &Daemon) {
+pub(super) fn show(page: &mut ReportWriter, daemon: &DaemonEvidence) {
     if daemon.presence == Presence::NotAsked {
         return;
     }
@@ -46,7 +46,7 @@ pub(super) fn show(page: &mut Page, daemon: &Daemon) {
     }
 }
 
-fn facts(page: &mut Page, process: &Process) {
+fn facts(page: &mut ReportWriter, process: &ProcessSample) {
     page.fine("command", &safe(&process.command));
     let states: Vec<_> = process.states.iter().map(|(state, n)| format!("{n} {state}")).collect();
     let held = match (process.tracer, process.frozen, process.stopped) {
@@ -64,7 +64,7 @@ fn facts(page: &mut Page, process: &Process) {
         page.say(delay > over, "processor", &text);
     }
     match process.open_files {
-        Some(Use { used, max }) => {
+        Some(Usage { used, max }) => {
             page.say(used * 100 >= max.saturating_mul(80), "descriptors", &format!("{used} of {max}"))
         }
         None => page.missing("descriptors", "only its user and root may count them"),
@@ -74,7 +74,7 @@ fn facts(page: &mut Page, process: &Process) {
     page.say(full, "memory", &format!("{}{}", bytes(process.rss_bytes), limit.unwrap_or_default()));
 }
 
-fn unit(page: &mut Page, daemon: &Daemon) {
+fn unit(page: &mut ReportWriter, daemon: &DaemonEvidence) {
     let Some(unit) = daemon.unit.get() else { return };
     let restarts = unit.restarts.map(|n| format!(", {n} restarts")).unwrap_or_default();
     let watchdog = match unit.watchdog.as_str() {
@@ -97,7 +97,7 @@ fn unit(page: &mut Page, daemon: &Daemon) {
 }
 
 /// What the process says itself.
-fn said(page: &mut Page, daemon: &Daemon) {
+fn said(page: &mut ReportWriter, daemon: &DaemonEvidence) {
     if let Part::Missing { missing } = &daemon.health {
         return page.wrong("admin", &format!("{}: {}", safe(&daemon.socket), safe(missing)));
     }
@@ -129,7 +129,7 @@ fn said(page: &mut Page, daemon: &Daemon) {
     }
 }
 
-fn one_loop(page: &mut Page, l: &Loop) {
+fn one_loop(page: &mut ReportWriter, l: &Loop) {
     let work = l.work.as_ref().map(|work| format!("; {}", on(work))).unwrap_or_default();
     let text = match l.stalled {
         true => format!("STALLED for {}{work}", ago(l.beat_ms_ago)),
@@ -139,7 +139,7 @@ fn one_loop(page: &mut Page, l: &Loop) {
 }
 
 /// Stalls that are over: those that last are shown with their loops.
-pub(super) fn stalls(page: &mut Page, daemon: &Daemon) {
+pub(super) fn stalls(page: &mut ReportWriter, daemon: &DaemonEvidence) {
     let Some(watch) = daemon.watch.get().filter(|watch| !watch.stalls.is_empty()) else { return };
     page.section(&format!("stalls of {}, {} in all", daemon.name, watch.stalls_total));
     for stall in &watch.stalls {
@@ -151,7 +151,7 @@ pub(super) fn stalls(page: &mut Page, daemon: &Daemon) {
     }
 }
 
-pub(super) fn stacks(page: &mut Page, daemon: &Daemon) {
+pub(super) fn stacks(page: &mut ReportWriter, daemon: &DaemonEvidence) {
     if daemon.process.get().is_none() {
         return;
     }
@@ -185,11 +185,11 @@ pub(super) fn stacks(page: &mut Page, daemon: &Daemon) {
     }
 }
 
-fn name(seen: &Seen) -> String {
+fn name(seen: &ThreadReport) -> String {
     safe(seen.loop_name.as_deref().unwrap_or(&seen.thread.name))
 }
 
-fn stack(page: &mut Page, seen: &Seen) {
+fn stack(page: &mut ReportWriter, seen: &ThreadReport) {
     let thread = &seen.thread;
     let wchan = thread.wchan.as_deref().map(|at| format!(", in the kernel {}", safe(at))).unwrap_or_default();
     let work = seen.work.as_ref().map(|work| format!(", {}", on(work))).unwrap_or_default();

@@ -7,8 +7,8 @@ use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    gateway::{Gateway, Stream},
-    report::{Check, millis},
+    gateway::{ClientStream, GatewayClient},
+    report::{CheckResult, millis},
 };
 
 pub(super) const NAME: &str = "front-end-never-stalls";
@@ -18,13 +18,13 @@ const SILENCE_MAX: Duration = Duration::from_secs(15);
 const HEARTBEAT_GRACE: Duration = Duration::from_secs(2);
 
 /// Listens until it is ended.
-pub(super) struct FrontEnd {
+pub(super) struct BrowserClient {
     stop: CancellationToken,
-    task: JoinHandle<Heard>,
+    task: JoinHandle<ListenResult>,
 }
 
 #[derive(Debug, Default)]
-struct Heard {
+struct ListenResult {
     blocks: usize,
     heartbeats: usize,
     longest: Duration,
@@ -32,8 +32,8 @@ struct Heard {
     stall: Option<String>,
 }
 
-impl FrontEnd {
-    pub(super) async fn start(gateway: &Gateway) -> Self {
+impl BrowserClient {
+    pub(super) async fn start(gateway: &GatewayClient) -> Self {
         let stop = CancellationToken::new();
         let mut opened = gateway.stream("/news/stream?snapshot=50", None).await;
         if let Ok(stream) = &mut opened
@@ -43,13 +43,15 @@ impl FrontEnd {
         }
         let task = match opened {
             Ok(stream) => tokio::spawn(listen(stream, stop.clone())),
-            Err(error) => tokio::spawn(async { Heard { stall: Some(error), ..Heard::default() } }),
+            Err(error) => {
+                tokio::spawn(async { ListenResult { stall: Some(error), ..ListenResult::default() } })
+            }
         };
         Self { stop, task }
     }
 
     /// Hangs up; the heartbeat is known where the configuration is that of this gateway.
-    pub(super) async fn end(self, heartbeat: Option<Duration>) -> Check {
+    pub(super) async fn end(self, heartbeat: Option<Duration>) -> CheckResult {
         self.stop.cancel();
         let heard = self.task.await.expect("listening does not panic");
         let figures = json!({
@@ -60,25 +62,25 @@ impl FrontEnd {
             "stalled_after_ms": millis(SILENCE_MAX),
         });
         if let Some(stall) = heard.stall {
-            return Check::failed(NAME, stall, figures);
+            return CheckResult::failed(NAME, stall, figures);
         }
         let late = heartbeat.filter(|beat| heard.longest > *beat + HEARTBEAT_GRACE);
         if let Some(beat) = late {
             let reason = format!("{:?} of silence, with gateway.heartbeat {beat:?}", heard.longest);
-            return Check::failed(NAME, reason, figures);
+            return CheckResult::failed(NAME, reason, figures);
         }
         if heard.blocks == 0 {
             let reason = "nothing came: listen longer than gateway.heartbeat, by --for";
-            return Check::skipped(NAME, reason.to_owned());
+            return CheckResult::skipped(NAME, reason.to_owned());
         }
-        Check::passed(NAME, figures)
+        CheckResult::passed(NAME, figures)
     }
 }
 
-async fn listen(mut stream: Stream, stop: CancellationToken) -> Heard {
+async fn listen(mut stream: ClientStream, stop: CancellationToken) -> ListenResult {
     let began = Instant::now();
     let mut last = began;
-    let mut heard = Heard::default();
+    let mut heard = ListenResult::default();
     loop {
         let message = tokio::select! {
             () = stop.cancelled() => break,

@@ -1,12 +1,13 @@
 //! Whether those that are there make progress.
 
 use super::{
-    Code, Daemon, Evidence, Presence, Verdict, ago, bundle, named, on, restart, safe, standing::is_starting,
+    DaemonEvidence, Evidence, Presence, Verdict, VerdictCode, ago, bundle, named, on,
+    presence_rules::is_starting, restart, safe,
 };
 use crate::doctor::{
     admin::{Actor, Loop, Work},
-    evidence::{Late, Part},
-    http::{NO_ANSWER, Probe},
+    evidence::{LateLoop, Part},
+    http::{HttpProbe, NO_ANSWER},
 };
 
 /// A commit that takes longer is slow; a feed that takes longer than the second is.
@@ -28,7 +29,7 @@ const BUSIEST_MAX: usize = 50;
 
 /// The stalled loop that has been so for longest, and its process.
 pub(super) fn loop_stalled(evidence: &Evidence) -> Option<Verdict> {
-    let stalled = |daemon: &'_ Daemon| {
+    let stalled = |daemon: &'_ DaemonEvidence| {
         let watch = daemon.watch.get()?;
         let loops =
             watch.loops.iter().filter(|l| l.stalled && !matches!(l.kind.as_str(), "recorder" | "pool"));
@@ -47,14 +48,14 @@ pub(super) fn loop_stalled(evidence: &Evidence) -> Option<Verdict> {
     {
         let line =
             format!("{who} gets no processor and has not answered for {since}: the machine is overloaded");
-        return Some(Verdict::new(Code::WorkerStarved, line, overloaded()));
+        return Some(Verdict::new(VerdictCode::WorkerStarved, line, overloaded()));
     }
     let place =
         culprit(daemon, &worst).map_or("at a place that is not known".to_owned(), |at| format!("in {at}"));
     let work = working_on(worst.work.as_ref());
     let line = format!("{who} has been blocked for {since} {place}{work}");
     let next = [bundle(), format!("{}   # ends the block", restart(daemon)), report()];
-    Some(Verdict::new(Code::EventLoopBlocked, line, next))
+    Some(Verdict::new(VerdictCode::EventLoopBlocked, line, next))
 }
 
 fn report() -> String {
@@ -71,11 +72,11 @@ fn stalled_as_ready_says(evidence: &Evidence) -> Option<Verdict> {
         safe(&worst.name),
         ago(worst.beat_ms_ago)
     );
-    Some(Verdict::new(Code::EventLoopBlocked, line, [bundle(), restart(&evidence.gateway), report()]))
+    Some(Verdict::new(VerdictCode::EventLoopBlocked, line, [bundle(), restart(&evidence.gateway), report()]))
 }
 
 /// The watchdog's word from when it began, else the stack as it is now.
-fn culprit(daemon: &Daemon, stalled: &Loop) -> Option<String> {
+fn culprit(daemon: &DaemonEvidence, stalled: &Loop) -> Option<String> {
     let watch = daemon.watch.get()?;
     let stall = watch.stalls.iter().find(|stall| stall.name == stalled.name && stall.lasted_ms.is_none());
     let said = stall.and_then(|stall| stall.culprit.clone());
@@ -88,7 +89,7 @@ fn working_on(work: Option<&Work>) -> String {
 }
 
 pub(super) fn pool_exhausted(evidence: &Evidence) -> Option<Verdict> {
-    let stalled = |daemon: &Daemon| {
+    let stalled = |daemon: &DaemonEvidence| {
         let watch = daemon.watch.get()?;
         watch.loops.iter().find(|l| l.stalled && l.kind == "pool").cloned()
     };
@@ -106,11 +107,11 @@ pub(super) fn pool_exhausted(evidence: &Evidence) -> Option<Verdict> {
         named(daemon),
         ago(pool.beat_ms_ago)
     );
-    Some(Verdict::new(Code::BlockingPoolExhausted, line, [bundle(), restart(daemon), report()]))
+    Some(Verdict::new(VerdictCode::BlockingPoolExhausted, line, [bundle(), restart(daemon), report()]))
 }
 
 /// What most of the busy threads without a loop have in common.
-fn commonest_frame(daemon: &Daemon) -> Option<String> {
+fn commonest_frame(daemon: &DaemonEvidence) -> Option<String> {
     let mut counts = std::collections::BTreeMap::<&str, usize>::new();
     let busy = daemon.stacks.get()?.threads.iter().filter(|seen| !seen.idle && seen.loop_name.is_none());
     for culprit in busy.filter_map(|seen| seen.culprit.as_deref()) {
@@ -143,11 +144,11 @@ pub(super) fn store_slow(evidence: &Evidence) -> Option<Verdict> {
         ),
         bundle(),
     ];
-    Some(Verdict::new(Code::StoreSlow, line, next))
+    Some(Verdict::new(VerdictCode::StoreSlow, line, next))
 }
 
 pub(super) fn descriptors_exhausted(evidence: &Evidence) -> Option<Verdict> {
-    let files = |daemon: &Daemon| {
+    let files = |daemon: &DaemonEvidence| {
         let seen = daemon.process.get().and_then(|process| process.open_files);
         let files = seen.or_else(|| daemon.vitals().and_then(|vitals| vitals.open_files))?;
         (files.max > 0 && files.used.saturating_mul(100) >= files.max.saturating_mul(DESCRIPTORS_FULL))
@@ -163,7 +164,7 @@ pub(super) fn descriptors_exhausted(evidence: &Evidence) -> Option<Verdict> {
         "raise LimitNOFILE (or `ulimit -n`), or lower gateway.clients_max; then restart it".to_owned(),
         bundle(),
     ];
-    Some(Verdict::new(Code::DescriptorsExhausted, line, next))
+    Some(Verdict::new(VerdictCode::DescriptorsExhausted, line, next))
 }
 
 /// No watchdog to ask, or it sees nothing, and yet there is no answer.
@@ -179,9 +180,9 @@ pub(super) fn does_not_answer(evidence: &Evidence) -> Option<Verdict> {
         let error = probe.error.as_deref().map(safe).unwrap_or_default();
         let line = format!("{} {queue}: GET {}: {error}{}", named(daemon), probe.path, suspect(daemon));
         let next = [bundle(), format!("{}   # ends it", restart(daemon)), report()];
-        return Some(Verdict::new(Code::EventLoopBlocked, line, next));
+        return Some(Verdict::new(VerdictCode::EventLoopBlocked, line, next));
     }
-    let mute = |daemon: &&Daemon| {
+    let mute = |daemon: &&DaemonEvidence| {
         daemon.is_running()
             && matches!(&daemon.health, Part::Missing { missing } if missing.starts_with(NO_ANSWER))
     };
@@ -191,16 +192,16 @@ pub(super) fn does_not_answer(evidence: &Evidence) -> Option<Verdict> {
         _ => "",
     };
     let line = format!("{} does not answer at its admin socket{disk}{}", named(daemon), suspect(daemon));
-    Some(Verdict::new(Code::EventLoopBlocked, line, [bundle(), restart(daemon), report()]))
+    Some(Verdict::new(VerdictCode::EventLoopBlocked, line, [bundle(), restart(daemon), report()]))
 }
 
 /// Connected, or not even that within the limit; a refusal or a reset is another matter.
-fn is_silent(probe: &Probe) -> bool {
+fn is_silent(probe: &HttpProbe) -> bool {
     probe.error.as_deref().is_some_and(|error| error.starts_with(NO_ANSWER))
 }
 
 /// The first busy thread, when no watchdog names one.
-fn suspect(daemon: &Daemon) -> String {
+fn suspect(daemon: &DaemonEvidence) -> String {
     let busy = daemon.stacks.get().and_then(|stacks| stacks.threads.iter().find(|seen| !seen.idle));
     match busy.and_then(|seen| Some((seen, seen.culprit.as_ref()?))) {
         Some((seen, at)) => {
@@ -255,7 +256,7 @@ pub(super) fn worker_starved(evidence: &Evidence) -> Option<Verdict> {
         working_on(late.work.as_ref()),
         at.unwrap_or_default()
     );
-    Some(Verdict::new(Code::WorkerStarved, line, next))
+    Some(Verdict::new(VerdictCode::WorkerStarved, line, next))
 }
 
 enum Cause {
@@ -265,7 +266,7 @@ enum Cause {
 }
 
 /// What the kernel counted for the thread while it was late.
-fn cause(late: &Late) -> Cause {
+fn cause(late: &LateLoop) -> Cause {
     let (cpu, delay) = (late.cpu_ms.unwrap_or(0), late.run_delay_ms.unwrap_or(0));
     if delay >= cpu && delay * 5 >= late.over_ms && delay > 0 {
         Cause::NoProcessor(delay)
@@ -300,14 +301,14 @@ pub(super) fn wire_cut(evidence: &Evidence) -> Option<Verdict> {
             .to_owned(),
         restart(&evidence.ingestd),
     ];
-    Some(Verdict::new(Code::WireCut, line, next))
+    Some(Verdict::new(VerdictCode::WireCut, line, next))
 }
 
 pub(super) fn daemon_stale(evidence: &Evidence) -> Option<Verdict> {
     let why = silent(evidence).or_else(|| overdue(&evidence.ingestd))?;
     let line = format!("{} runs and answers, but {why}", named(&evidence.ingestd));
     let next = [bundle(), "newswire sources list --failing".to_owned(), restart(&evidence.ingestd)];
-    Some(Verdict::new(Code::DaemonStale, line, next))
+    Some(Verdict::new(VerdictCode::DaemonStale, line, next))
 }
 
 fn silent(evidence: &Evidence) -> Option<String> {
@@ -319,7 +320,7 @@ fn silent(evidence: &Evidence) -> Option<String> {
 }
 
 /// Many are due, and none is under way.
-fn overdue(daemon: &Daemon) -> Option<String> {
+fn overdue(daemon: &DaemonEvidence) -> Option<String> {
     let vitals = daemon.vitals()?;
     let overdue = vitals.overdue?;
     let count = |activity: &str| vitals.actors.get(activity).copied().unwrap_or(0);
@@ -332,7 +333,7 @@ fn overdue(daemon: &Daemon) -> Option<String> {
 }
 
 pub(super) fn clock_jumped(evidence: &Evidence) -> Option<Verdict> {
-    let jump = |daemon: &Daemon| {
+    let jump = |daemon: &DaemonEvidence| {
         let clock = &daemon.watch.get()?.clock;
         let when = clock.last_ms_ago.filter(|when| *when < JUMP_RECENT_MS)?;
         Some((clock.last_ms.unwrap_or(0), when))
@@ -348,7 +349,7 @@ pub(super) fn clock_jumped(evidence: &Evidence) -> Option<Verdict> {
         "timedatectl; chronyc tracking   # who sets it?".to_owned(),
         "newswire doctor   # again, in 10 min".to_owned(),
     ];
-    Some(Verdict::new(Code::ClockJumped, line, next))
+    Some(Verdict::new(VerdictCode::ClockJumped, line, next))
 }
 
 pub(super) fn slow_feeds(evidence: &Evidence) -> Option<Verdict> {
@@ -356,7 +357,7 @@ pub(super) fn slow_feeds(evidence: &Evidence) -> Option<Verdict> {
     if vitals.outage {
         let line = "no hang: no source can be reached, so the network of this machine is out";
         let next = ["ping, or `newswire check URL` of any feed; visits go on by themselves".to_owned()];
-        return Some(Verdict::new(Code::SlowFeeds, line, next));
+        return Some(Verdict::new(VerdictCode::SlowFeeds, line, next));
     }
     let is_slow = |actor: &&Actor| actor.activity == "fetching" && actor.since_ms_ago >= FEED_SLOW_MS;
     let slow: Vec<_> = vitals.busiest.iter().filter(is_slow).collect();
@@ -373,5 +374,5 @@ pub(super) fn slow_feeds(evidence: &Evidence) -> Option<Verdict> {
         "newswire sources show {0}; newswire sources pause {0}   # if it stays so",
         safe(&slowest.source)
     )];
-    Some(Verdict::new(Code::SlowFeeds, line, next))
+    Some(Verdict::new(VerdictCode::SlowFeeds, line, next))
 }

@@ -7,30 +7,30 @@ use serde_json::Value;
 use url::Url;
 use wire::{Endpoint, PeerClient};
 
-use super::gateway::Gateway;
+use super::gateway::GatewayClient;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Where the figures come from.
-pub(super) struct Vitals {
-    process: Result<Process, String>,
+pub(super) struct GatewayResources {
+    process: Result<GatewayProcess, String>,
 }
 
-struct Process {
+struct GatewayProcess {
     pid: u64,
     admin: PeerClient,
 }
 
 /// One look; what cannot be had is nothing.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Held {
+pub(super) struct ResourceCounts {
     pub(super) threads: Option<u64>,
     pub(super) descriptors: Option<u64>,
     pub(super) clients: Option<u64>,
 }
 
-impl Vitals {
+impl GatewayResources {
     /// Finds the process by its admin socket, if the configuration is that of this gateway.
     pub(super) async fn find(config: &Config, url: &Url) -> Self {
         Self { process: find(config, url).await }
@@ -45,8 +45,8 @@ impl Vitals {
         self.process.is_ok()
     }
 
-    pub(super) async fn look(&self, gateway: &Gateway) -> Held {
-        let mut held = Held { clients: gateway.clients().await, ..Held::default() };
+    pub(super) async fn look(&self, gateway: &GatewayClient) -> ResourceCounts {
+        let mut held = ResourceCounts { clients: gateway.clients().await, ..ResourceCounts::default() };
         let Ok(process) = &self.process else { return held };
         held.threads =
             fs::read_dir(format!("/proc/{}/task", process.pid)).ok().map(|list| list.count() as u64);
@@ -66,7 +66,7 @@ async fn ask(admin: &PeerClient, path: &str) -> Option<Value> {
     serde_json::from_slice(&answer).ok()
 }
 
-async fn find(config: &Config, url: &Url) -> Result<Process, String> {
+async fn find(config: &Config, url: &Url) -> Result<GatewayProcess, String> {
     let socket = config.daemon.run_dir.join("gateway-admin.sock");
     let port = url.port_or_known_default();
     let admin = PeerClient::try_new(Endpoint::Socket(socket.clone())).map_err(|error| error.to_string())?;
@@ -81,5 +81,5 @@ async fn find(config: &Config, url: &Url) -> Result<Process, String> {
     if port != Some(here) {
         return Err(format!("{} belongs to a gateway at another port", socket.display()));
     }
-    Ok(Process { pid, admin })
+    Ok(GatewayProcess { pid, admin })
 }

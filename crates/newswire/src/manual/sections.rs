@@ -6,7 +6,7 @@ use clap_mangen::roff::{Roff, bold, italic, roman};
 use daemon::exit::{EX_CONFIG, EX_FAILURE, EX_IOERR, EX_OK, EX_TEMPFAIL, EX_USAGE};
 
 /// One chapter: its heading and what stands there.
-pub(super) enum Chapter {
+pub(super) enum ManSection {
     /// Terms, each with its explanation.
     Terms(&'static str, &'static [(&'static str, &'static str)]),
     /// Numbers a process ends with.
@@ -15,7 +15,7 @@ pub(super) enum Chapter {
     SeeAlso(&'static [(&'static str, &'static str)]),
 }
 
-use Chapter::{Numbers, SeeAlso, Terms};
+use ManSection::{Numbers, SeeAlso, Terms};
 
 const CONFIG: (&str, &str) = ("NEWSWIRE_CONFIG", "The configuration file, where --config names none.");
 const OVERRIDE: (&str, &str) = (
@@ -52,7 +52,7 @@ const QUIT: (&str, &str) = ("SIGQUIT", "Write the stacks of all threads to the l
 const MORE: (&str, &str) = ("SIGUSR1", "Log one step more: from info to debug, from debug to trace.");
 const LESS: (&str, &str) = ("SIGUSR2", "Log at the configured level again.");
 
-const DAEMON_ENDS: Chapter = Numbers(&[
+const DAEMON_ENDS: ManSection = Numbers(&[
     (EX_OK, "Ended as asked."),
     (EX_FAILURE, "The work failed; the last line of the log says why."),
     (EX_USAGE, "The command line is wrong."),
@@ -61,7 +61,7 @@ const DAEMON_ENDS: Chapter = Numbers(&[
     (EX_CONFIG, "The configuration is wrong; every complaint was printed. Starting again will not help."),
 ]);
 
-const PAGES: Chapter = SeeAlso(&[
+const PAGES: ManSection = SeeAlso(&[
     ("newswire", "1"),
     ("newswire-config", "1"),
     ("newswire-doctor", "1"),
@@ -73,7 +73,7 @@ const PAGES: Chapter = SeeAlso(&[
 ]);
 
 /// Of `newswire` and each of its commands.
-pub(super) const TOOL: &[Chapter] = &[
+pub(super) const TOOL: &[ManSection] = &[
     Numbers(&[
         (EX_OK, "All is well, or the work is done."),
         (EX_FAILURE, "A problem was found, or the work failed."),
@@ -85,7 +85,7 @@ pub(super) const TOOL: &[Chapter] = &[
 ];
 
 /// Of `newswire-ingestd`.
-pub(super) const INGESTD: &[Chapter] = &[
+pub(super) const INGESTD: &[ManSection] = &[
     Terms(
         "SIGNALS",
         &[
@@ -119,7 +119,7 @@ pub(super) const INGESTD: &[Chapter] = &[
 ];
 
 /// Of `newswire-gateway`.
-pub(super) const GATEWAY: &[Chapter] = &[
+pub(super) const GATEWAY: &[ManSection] = &[
     Terms(
         "SIGNALS",
         &[
@@ -155,10 +155,10 @@ pub(super) const GATEWAY: &[Chapter] = &[
     PAGES,
 ];
 
-/// Appends `chapters` to the page that will stand in `file`.
-pub(super) fn render(chapters: &[Chapter], file: &str, page: &mut dyn Write) -> io::Result<()> {
+/// Appends `sections` to the page that will stand in `file`.
+pub(super) fn render(sections: &[ManSection], file: &str, page: &mut dyn Write) -> io::Result<()> {
     let mut roff = Roff::new();
-    for chapter in chapters {
+    for chapter in sections {
         match chapter {
             Terms(heading, terms) => {
                 roff.control("SH", [*heading]);

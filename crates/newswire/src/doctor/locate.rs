@@ -12,9 +12,9 @@ use procfs::process::{Process, all_processes};
 use tokio::{net::UnixStream, time::timeout};
 
 use super::{
-    evidence::{Other, Presence},
+    evidence::{OtherProcess, Presence},
     listener, process,
-    systemd::Unit,
+    systemd::SystemdUnit,
 };
 
 /// Connecting does not wait for the process, unless its queue is full.
@@ -28,21 +28,21 @@ pub(crate) const INGESTD: &str = "newswire-ingestd";
 pub(crate) const GATEWAY: &str = "newswire-gateway";
 
 /// Where processes of ours are looked for.
-pub(crate) struct Ours {
+pub(crate) struct Instance {
     /// Absolute.
     pub(crate) run_dir: PathBuf,
     pub(crate) config: Option<PathBuf>,
 }
 
 /// What was found of one program.
-pub(crate) struct Found {
+pub(crate) struct LocatedProcess {
     pub(crate) presence: Presence,
     pub(crate) pid: Option<i32>,
     pub(crate) how: String,
-    pub(crate) others: Vec<Other>,
+    pub(crate) others: Vec<OtherProcess>,
 }
 
-impl Found {
+impl LocatedProcess {
     fn at(pid: i32, how: impl Into<String>) -> Self {
         Self { presence: Presence::Running, pid: Some(pid), how: how.into(), others: Vec::new() }
     }
@@ -68,16 +68,20 @@ pub(crate) fn program_of(pid: i32) -> Option<&'static str> {
 }
 
 /// Finds the process of a program.
-pub(crate) async fn find(program: &'static str, ours: &Ours, unit: Option<&Unit>) -> Found {
+pub(crate) async fn locate(
+    program: &'static str,
+    ours: &Instance,
+    unit: Option<&SystemdUnit>,
+) -> LocatedProcess {
     let mut why = Vec::new();
     let mut denied = false;
     for name in sockets(program) {
         let socket = ours.run_dir.join(name);
-        match knock(&socket).await {
-            Ok(Some(pid)) => return Found::at(pid, format!("listens at {name}")),
+        match probe_socket(&socket).await {
+            Ok(Some(pid)) => return LocatedProcess::at(pid, format!("listens at {name}")),
             Ok(None) => {
                 if let Some(pid) = listener::holder_of(&socket) {
-                    return Found::at(pid, format!("holds {name}, by its inode"));
+                    return LocatedProcess::at(pid, format!("holds {name}, by its inode"));
                 }
                 why.push(format!("somebody unknown listens at {name}"));
                 denied = true;
@@ -95,20 +99,21 @@ pub(crate) async fn find(program: &'static str, ours: &Ours, unit: Option<&Unit>
         }
     }
     if let Some(pid) = unit.and_then(|unit| unit.main_pid).filter(|pid| Process::new(*pid).is_ok()) {
-        return Found::at(pid, format!("systemd's main process; {}", why.join(", ")));
+        return LocatedProcess::at(pid, format!("systemd's main process; {}", why.join(", ")));
     }
     let (fitting, others) = by_name(program, ours);
     if let Some(pid) = fitting {
-        let mut found = Found::at(pid, format!("runs {program} with this configuration; {}", why.join(", ")));
+        let mut found =
+            LocatedProcess::at(pid, format!("runs {program} with this configuration; {}", why.join(", ")));
         found.others = others;
         return found;
     }
     let presence = if denied { Presence::Unknown } else { Presence::Absent };
-    Found { presence, pid: None, how: why.join(", "), others }
+    LocatedProcess { presence, pid: None, how: why.join(", "), others }
 }
 
 /// Connects; gives the process that listens, as far as the system tells.
-async fn knock(socket: &Path) -> io::Result<Option<i32>> {
+async fn probe_socket(socket: &Path) -> io::Result<Option<i32>> {
     match timeout(CONNECT_WITHIN, UnixStream::connect(socket)).await {
         // Its queue is full, so somebody is behind it.
         Err(_) => Ok(None),
@@ -119,13 +124,13 @@ async fn knock(socket: &Path) -> io::Result<Option<i32>> {
 }
 
 /// The process of that name that was started with our configuration, and those that were not.
-fn by_name(program: &str, ours: &Ours) -> (Option<i32>, Vec<Other>) {
+fn by_name(program: &str, ours: &Instance) -> (Option<i32>, Vec<OtherProcess>) {
     let (mut fitting, mut others) = (None, Vec::new());
     for process in all_processes().into_iter().flatten().flatten().filter(|process| runs(process, program)) {
         if fits(&process, ours) {
             fitting = Some(process.pid());
         } else {
-            others.push(Other { pid: process.pid(), command: process::command(&process) });
+            others.push(OtherProcess { pid: process.pid(), command: process::command(&process) });
         }
     }
     (fitting, others)
@@ -143,7 +148,7 @@ fn runs(process: &Process, program: &str) -> bool {
 }
 
 /// Whether a process was started with our configuration, as far as its command line and environment tell.
-fn fits(process: &Process, ours: &Ours) -> bool {
+fn fits(process: &Process, ours: &Instance) -> bool {
     let (Ok(folder), Ok(words)) = (process.cwd(), process.cmdline()) else { return false };
     let variable = process.environ().ok().and_then(|all| all.get(OsStr::new("NEWSWIRE_CONFIG")).cloned());
     let config = config_of(&words).map(PathBuf::from).or_else(|| variable.map(PathBuf::from));
@@ -196,15 +201,15 @@ mod tests {
     #[tokio::test]
     async fn whoever_listens_at_the_admin_socket_is_found_without_an_answer() {
         let folder = tempfile::tempdir().unwrap();
-        let ours = Ours { run_dir: folder.path().to_path_buf(), config: None };
-        let absent = find(GATEWAY, &ours, None).await;
+        let ours = Instance { run_dir: folder.path().to_path_buf(), config: None };
+        let absent = locate(GATEWAY, &ours, None).await;
         assert_eq!(absent.presence, Presence::Absent);
         assert!(absent.how.contains("there is no gateway-admin.sock"), "{}", absent.how);
         let listener = UnixListener::bind(admin_socket(folder.path(), GATEWAY)).unwrap();
-        let found = find(GATEWAY, &ours, None).await;
+        let found = locate(GATEWAY, &ours, None).await;
         assert_eq!((found.presence, found.pid), (Presence::Running, Some(std::process::id().cast_signed())));
         drop(listener);
-        let killed = find(GATEWAY, &ours, None).await;
+        let killed = locate(GATEWAY, &ours, None).await;
         assert_eq!(killed.presence, Presence::Absent);
         assert!(killed.how.contains("killed"), "{}", killed.how);
     }
@@ -212,9 +217,9 @@ mod tests {
     #[tokio::test]
     async fn what_systemd_calls_the_main_process_is_found_when_the_sockets_are_gone() {
         let folder = tempfile::tempdir().unwrap();
-        let ours = Ours { run_dir: folder.path().to_path_buf(), config: None };
+        let ours = Instance { run_dir: folder.path().to_path_buf(), config: None };
         let me = std::process::id().cast_signed();
-        let unit = Unit { main_pid: Some(me), ..Unit::default() };
-        assert_eq!(find(INGESTD, &ours, Some(&unit)).await.pid, Some(me));
+        let unit = SystemdUnit { main_pid: Some(me), ..SystemdUnit::default() };
+        assert_eq!(locate(INGESTD, &ours, Some(&unit)).await.pid, Some(me));
     }
 }

@@ -3,8 +3,8 @@
 //! [`RULES`] is the order of precedence: what explains more comes first. A process that is stopped explains a silent wire;
 //! a loop that is stalled explains clients that wait, and the descriptors that they hold.
 
-mod running;
-mod standing;
+mod presence_rules;
+mod progress_rules;
 #[cfg(test)]
 mod tests;
 
@@ -12,7 +12,7 @@ use daemon::Exit;
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
 use super::{
-    evidence::{Daemon, Evidence, Presence},
+    evidence::{DaemonEvidence, Evidence, Presence},
     show::{ago, bytes},
 };
 use crate::out::safe;
@@ -20,7 +20,7 @@ use crate::out::safe;
 /// What is the matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Code {
+pub(crate) enum VerdictCode {
     Healthy,
     SlowFeeds,
     EventLoopBlocked,
@@ -40,7 +40,7 @@ pub(crate) enum Code {
     ClockJumped,
 }
 
-impl Code {
+impl VerdictCode {
     /// As the JSON and the last line have it.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -76,13 +76,13 @@ impl Code {
 /// What is the matter, in one line, and what to do.
 #[derive(Clone, Debug)]
 pub(crate) struct Verdict {
-    pub(crate) code: Code,
+    pub(crate) code: VerdictCode,
     pub(crate) line: String,
     pub(crate) next: Vec<String>,
 }
 
 impl Verdict {
-    fn new(code: Code, line: impl Into<String>, next: impl IntoIterator<Item = String>) -> Self {
+    fn new(code: VerdictCode, line: impl Into<String>, next: impl IntoIterator<Item = String>) -> Self {
         Self { code, line: line.into(), next: next.into_iter().collect() }
     }
 
@@ -106,45 +106,45 @@ type Rule = fn(&Evidence) -> Option<Verdict>;
 
 /// The first that has something to say decides.
 const RULES: &[Rule] = &[
-    standing::orphan_listener,
-    standing::not_running,
-    standing::gateway_stopped,
-    standing::daemon_stopped,
-    standing::disk_full,
-    standing::gateway_dead,
-    standing::daemon_dead,
-    standing::draining,
-    running::loop_stalled,
-    running::pool_exhausted,
-    running::store_slow,
-    running::descriptors_exhausted,
-    running::does_not_answer,
-    running::worker_starved,
-    standing::starting,
-    running::wire_cut,
-    running::daemon_stale,
-    running::clock_jumped,
-    running::slow_feeds,
+    presence_rules::orphan_listener,
+    presence_rules::not_running,
+    presence_rules::gateway_stopped,
+    presence_rules::daemon_stopped,
+    presence_rules::disk_full,
+    presence_rules::gateway_dead,
+    presence_rules::daemon_dead,
+    presence_rules::draining,
+    progress_rules::loop_stalled,
+    progress_rules::pool_exhausted,
+    progress_rules::store_slow,
+    progress_rules::descriptors_exhausted,
+    progress_rules::does_not_answer,
+    progress_rules::worker_starved,
+    presence_rules::starting,
+    progress_rules::wire_cut,
+    progress_rules::daemon_stale,
+    progress_rules::clock_jumped,
+    progress_rules::slow_feeds,
 ];
 
 /// One verdict, always.
-pub(crate) fn judge(evidence: &Evidence) -> Verdict {
+pub(crate) fn verdict(evidence: &Evidence) -> Verdict {
     RULES.iter().find_map(|rule| rule(evidence)).unwrap_or_else(|| healthy(evidence))
 }
 
 fn healthy(evidence: &Evidence) -> Verdict {
-    let running: Vec<_> =
+    let progress_rules: Vec<_> =
         evidence.daemons().filter(|daemon| daemon.is_running()).map(|daemon| daemon.name).collect();
-    let who = if running.is_empty() { "the gateway".to_owned() } else { running.join(" and ") };
+    let who = if progress_rules.is_empty() { "the gateway".to_owned() } else { progress_rules.join(" and ") };
     let unknown = evidence.daemons().find(|daemon| daemon.presence == Presence::Unknown);
     let but =
         unknown.map(|daemon| format!("; this user may not look at {}", daemon.name)).unwrap_or_default();
-    let verb = if running.len() == 2 { "run and make" } else { "runs and makes" };
-    Verdict::new(Code::Healthy, format!("{who} {verb} progress{but}"), [])
+    let verb = if progress_rules.len() == 2 { "run and make" } else { "runs and makes" };
+    Verdict::new(VerdictCode::Healthy, format!("{who} {verb} progress{but}"), [])
 }
 
 /// The command that ends a process and starts it anew.
-fn restart(daemon: &Daemon) -> String {
+fn restart(daemon: &DaemonEvidence) -> String {
     match (daemon.unit.get(), daemon.pid()) {
         (Some(unit), _) => format!("systemctl restart {}", safe(&unit.id)),
         (None, Some(pid)) => format!("kill -9 {pid}, then start {} as you do otherwise", daemon.name),
@@ -153,7 +153,7 @@ fn restart(daemon: &Daemon) -> String {
 }
 
 /// The command that starts it.
-fn start(daemon: &Daemon) -> String {
+fn start(daemon: &DaemonEvidence) -> String {
     match daemon.unit.get() {
         Some(unit) => format!("systemctl start {}", safe(&unit.id)),
         None => format!("start {}, or both with `newswire up`", daemon.name),
@@ -161,7 +161,7 @@ fn start(daemon: &Daemon) -> String {
 }
 
 /// Where it says why it ended.
-fn last_words(daemon: &Daemon) -> String {
+fn exit_log_hint(daemon: &DaemonEvidence) -> String {
     match daemon.unit.get() {
         Some(unit) => format!("journalctl -u {} -n 50   # its last words", safe(&unit.id)),
         None => {
@@ -177,7 +177,7 @@ fn bundle() -> String {
 }
 
 /// `newswire-gateway (pid 7)`
-fn named(daemon: &Daemon) -> String {
+fn named(daemon: &DaemonEvidence) -> String {
     daemon.pid().map_or_else(|| daemon.name.to_owned(), |pid| format!("{} (pid {pid})", daemon.name))
 }
 

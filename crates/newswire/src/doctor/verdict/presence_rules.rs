@@ -1,7 +1,8 @@
 //! Whether everybody is there: dead, stopped, displaced, just starting, about to end.
 
 use super::{
-    Code, Daemon, Evidence, Presence, Verdict, ago, bundle, bytes, last_words, named, restart, safe, start,
+    DaemonEvidence, Evidence, Presence, Verdict, VerdictCode, ago, bundle, bytes, exit_log_hint, named,
+    restart, safe, start,
 };
 use crate::doctor::listener::Owner;
 
@@ -34,7 +35,7 @@ pub(super) fn orphan_listener(evidence: &Evidence) -> Option<Verdict> {
         let line = format!("{} holds {address}, and {instead}{waiting}", describe(owner));
         let next =
             [format!("kill {}   # then -9, when it does not go", owner.pid), restart(&evidence.gateway)];
-        return Some(Verdict::new(Code::OrphanListener, line, next));
+        return Some(Verdict::new(VerdictCode::OrphanListener, line, next));
     }
     let systemd = listener.owners().iter().any(|owner| owner.is_systemd());
     let ours = evidence.http.get().is_some_and(|http| http.is_ours());
@@ -45,7 +46,7 @@ pub(super) fn orphan_listener(evidence: &Evidence) -> Option<Verdict> {
     let line =
         format!("a process of user {uid} that cannot be looked at holds {address}, and {instead}{waiting}");
     let next = ["sudo newswire doctor   # root sees whose it is".to_owned()];
-    Some(Verdict::new(Code::OrphanListener, line, next))
+    Some(Verdict::new(VerdictCode::OrphanListener, line, next))
 }
 
 fn describe(owner: &Owner) -> String {
@@ -73,13 +74,13 @@ pub(super) fn not_running(evidence: &Evidence) -> Option<Verdict> {
         })
         .collect();
     match evidence.daemons().all(|daemon| daemon.unit.get().is_some()) {
-        true => next.extend(evidence.daemons().flat_map(|daemon| [start(daemon), last_words(daemon)])),
+        true => next.extend(evidence.daemons().flat_map(|daemon| [start(daemon), exit_log_hint(daemon)])),
         false => next.extend([
             "newswire up   # or start both as you do otherwise".to_owned(),
             "when they should run: name their configuration with --config".to_owned(),
         ]),
     }
-    Some(Verdict::new(Code::NotRunning, line, next))
+    Some(Verdict::new(VerdictCode::NotRunning, line, next))
 }
 
 pub(super) fn gateway_stopped(evidence: &Evidence) -> Option<Verdict> {
@@ -89,16 +90,16 @@ pub(super) fn gateway_stopped(evidence: &Evidence) -> Option<Verdict> {
     if !too.is_empty() {
         next.extend(going_on(&evidence.ingestd));
     }
-    Some(Verdict::new(Code::GatewayStopped, format!("{line}{too}"), next))
+    Some(Verdict::new(VerdictCode::GatewayStopped, format!("{line}{too}"), next))
 }
 
 pub(super) fn daemon_stopped(evidence: &Evidence) -> Option<Verdict> {
     let line = stopped(&evidence.ingestd)?;
     let line = format!("{line}; what the gateway has is still served");
-    Some(Verdict::new(Code::DaemonStopped, line, going_on(&evidence.ingestd)))
+    Some(Verdict::new(VerdictCode::DaemonStopped, line, going_on(&evidence.ingestd)))
 }
 
-fn stopped(daemon: &Daemon) -> Option<String> {
+fn stopped(daemon: &DaemonEvidence) -> Option<String> {
     let process = daemon.process.get()?;
     let who = named(daemon);
     match process.tracer {
@@ -111,7 +112,7 @@ fn stopped(daemon: &Daemon) -> Option<String> {
     }
 }
 
-fn going_on(daemon: &Daemon) -> Vec<String> {
+fn going_on(daemon: &DaemonEvidence) -> Vec<String> {
     let Some(process) = daemon.process.get() else { return Vec::new() };
     match (process.tracer, process.frozen) {
         (Some(tracer), _) if process.stopped => vec![format!("end the debugger: kill {tracer}")],
@@ -141,7 +142,7 @@ pub(super) fn disk_full(evidence: &Evidence) -> Option<Verdict> {
         "lower store.retention_bytes when the store itself is the largest".to_owned(),
     ];
     next.extend((!dead.is_empty()).then(|| start(&evidence.ingestd)));
-    Some(Verdict::new(Code::DiskFull, line, next))
+    Some(Verdict::new(VerdictCode::DiskFull, line, next))
 }
 
 /// Answers as our gateway does, whether or not its process may be looked at.
@@ -155,18 +156,22 @@ pub(super) fn gateway_dead(evidence: &Evidence) -> Option<Verdict> {
     match gateway.presence {
         Presence::Absent if !answers(evidence) => {
             let line = format!("newswire-gateway does not run: {}", safe(&gateway.found_by));
-            Some(Verdict::new(Code::GatewayDead, line, [last_words(gateway), start(gateway)]))
+            Some(Verdict::new(VerdictCode::GatewayDead, line, [exit_log_hint(gateway), start(gateway)]))
         }
         Presence::NotAsked if refused => {
             let address = evidence.http.get().map(|http| safe(&http.address)).unwrap_or_default();
             let line = format!("nothing listens at {address}");
-            Some(Verdict::new(Code::GatewayDead, line, ["newswire doctor   # on its machine".to_owned()]))
+            Some(Verdict::new(
+                VerdictCode::GatewayDead,
+                line,
+                ["newswire doctor   # on its machine".to_owned()],
+            ))
         }
         // It has run for long and does not listen: it will not by itself.
         Presence::Running if refused && !is_starting(gateway) && has_no_listener(evidence) => {
             let address = evidence.listener.get().map(|listener| safe(&listener.address)).unwrap_or_default();
             let line = format!("{} runs and does not listen at {address}", named(gateway));
-            Some(Verdict::new(Code::GatewayDead, line, [bundle(), restart(gateway)]))
+            Some(Verdict::new(VerdictCode::GatewayDead, line, [bundle(), restart(gateway)]))
         }
         _ => None,
     }
@@ -185,7 +190,7 @@ pub(super) fn daemon_dead(evidence: &Evidence) -> Option<Verdict> {
         "newswire-ingestd does not run: {}; what the gateway has is still served",
         safe(&ingestd.found_by)
     );
-    Some(Verdict::new(Code::DaemonDead, line, [last_words(ingestd), start(ingestd)]))
+    Some(Verdict::new(VerdictCode::DaemonDead, line, [exit_log_hint(ingestd), start(ingestd)]))
 }
 
 /// It ends by itself, and is no hang.
@@ -198,7 +203,11 @@ pub(super) fn draining(evidence: &Evidence) -> Option<Verdict> {
     let clients = vitals.and_then(|vitals| vitals.clients);
     let left = clients.map(|clients| format!(", {clients} clients left")).unwrap_or_default();
     let line = format!("{} is draining{left}, and ends by itself", named(&evidence.gateway));
-    Some(Verdict::new(Code::Healthy, line, ["newswire doctor   # again, after gateway.drain".to_owned()]))
+    Some(Verdict::new(
+        VerdictCode::Healthy,
+        line,
+        ["newswire doctor   # again, after gateway.drain".to_owned()],
+    ))
 }
 
 pub(super) fn starting(evidence: &Evidence) -> Option<Verdict> {
@@ -211,9 +220,9 @@ pub(super) fn starting(evidence: &Evidence) -> Option<Verdict> {
     let reasons = ready.map(|ready| safe(&ready.reasons.join("; "))).unwrap_or_default();
     let wait = if reasons.is_empty() { "not everything is up yet".to_owned() } else { reasons };
     let line = format!("{} started {} ago: {wait}", named(young), ago(young.uptime_ms().unwrap_or(0)));
-    Some(Verdict::new(Code::Healthy, line, ["newswire doctor   # again, in 10 s".to_owned()]))
+    Some(Verdict::new(VerdictCode::Healthy, line, ["newswire doctor   # again, in 10 s".to_owned()]))
 }
 
-pub(super) fn is_starting(daemon: &Daemon) -> bool {
+pub(super) fn is_starting(daemon: &DaemonEvidence) -> bool {
     daemon.uptime_ms().is_some_and(|uptime| uptime < STARTING_MS)
 }
