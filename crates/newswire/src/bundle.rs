@@ -17,7 +17,7 @@ use serde_json::json;
 
 use self::archive::Archive;
 use crate::{
-    cli::{ConfigFile, UsageError},
+    config_file::{ConfigFile, UsageError},
     logs, out,
     redact::Redactor,
 };
@@ -68,8 +68,8 @@ pub(crate) async fn run(arguments: BundleArgs) -> anyhow::Result<Exit> {
     let missing =
         archive.finish(parts::machine(versions)).with_context(|| format!("write {}", output.display()))?;
     for part in missing {
-        out::complain(&format!("newswire: without {part}"));
+        out::stderr_line(&format!("newswire: without {part}"));
     }
-    out::line(&output.display().to_string())?;
+    out::stdout_line(&output.display().to_string())?;
     Ok(Exit::Ok)
 }

@@ -1,14 +1,17 @@
-//! The command line.
+//! The command line: parsed, run, and its error printed.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode};
 
 use anyhow::Context as _;
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
-use daemon::{Exit, config::Loaded};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use daemon::Exit;
 
-use crate::{bundle, check, config, doctor, logs, manual, out, reload, sources, tail, up, verify};
+use crate::{
+    bundle, check, config, config_file::UsageError, doctor, examples, logs, manual, out, reload, sources,
+    tail, up, verify,
+};
 
-/// A self-hosted news wire: feeds in, Server-Sent Events out.
+/// A self-hosted news wire: feeds in, Server-Sent Events out
 #[derive(Debug, Parser)]
 #[command(name = "newswire", version, max_term_width = 100)]
 struct CommandLine {
@@ -18,72 +21,54 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run both daemons here, with their logs, until Ctrl-C
+    /// Run both daemons in the foreground and print their logs, until Ctrl-C
     Up(up::UpArgs),
-    /// Print items as they arrive; comes back by itself
+    /// Print items as they arrive; reconnects and resumes by itself
     Tail(tail::TailArgs),
-    /// Fetch or read feeds and show what would be made of them; stores nothing
+    /// Fetch or read feeds and show what newswire makes of them, without storing anything
     Check(check::CheckArgs),
-    /// Why does it hang? One verdict from everything that can be seen, also while all is frozen
+    /// Diagnose a hang: gather evidence from outside the processes and print one verdict; works while both are frozen
     Doctor(Box<doctor::DoctorArgs>),
-    /// Look at the configuration
+    /// Check or show the configuration
     Config(config::ConfigArgs),
-    /// Have both daemons read their configuration again; says what changed and what waits for a restart
+    /// Make both daemons read their configuration again, and show what changed and what needs a restart
     Reload(reload::ReloadArgs),
-    /// Look at the sources, and change the list of them
+    /// List, add, remove, pause and refresh sources
     Sources(sources::SourcesArgs),
-    /// Check a running system: it answers, leaks nothing, blocks nowhere, resumes exactly; safe in production
+    /// Run six checks against a running gateway: answers, leaks, blocked loops, exact resumption; safe in production
     Verify(verify::VerifyArgs),
-    /// Everything that helps to find a fault, in one archive without secrets; works with everything down
+    /// Collect a support bundle with secrets removed; works while both daemons are down
     Bundle(bundle::BundleArgs),
-    /// Read the journal of both daemons by source, level and time; group what went wrong; change the level
+    /// Read the journal of both daemons, group their warnings and errors, change the log level
     Logs(logs::LogsArgs),
-    /// Write the manual pages and shell completions of all three programs, for packages
+    /// Write the man pages and shell completions of all three programs, for packagers
     #[command(hide = true)]
     Manual(manual::ManualArgs),
 }
 
-/// The definition of the command line.
+/// The definition of the command line, without the examples.
 pub(crate) fn definition() -> clap::Command {
     CommandLine::command()
 }
 
-/// `--config`, wherever a command reads the configuration.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct ConfigFile {
-    /// Configuration file [default: $NEWSWIRE_CONFIG, else /etc/newswire/newswire.toml if it exists]
-    #[arg(long, value_name = "FILE", global = true)]
-    pub(crate) config: Option<PathBuf>,
-}
-
-/// The configuration is wrong: printed as it is, and the command ends with 2.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct UsageError(pub(crate) String);
-
-impl ConfigFile {
-    pub(crate) fn load(&self) -> anyhow::Result<Loaded> {
-        daemon::config::load(self.config.as_deref(), daemon::config::environment())
-            .map_err(|complaints| UsageError(complaints.to_string()).into())
-    }
-}
-
 /// Runs one command line.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let arguments = match CommandLine::try_parse_from(arguments) {
-        Ok(arguments) => arguments,
-        // Help and version come this way too; clap knows where to print what, and its number for a mistake is ours.
+    let parsed = examples::add_to_help(definition())
+        .try_get_matches_from(arguments)
+        .and_then(|matches| CommandLine::from_arg_matches(&matches));
+    let command = match parsed {
+        Ok(CommandLine { command }) => command,
+        // Help and version arrive here too; clap prints each to the right stream, and its exit code for a mistake is ours.
         Err(error) => error.exit(),
     };
-    match run_command(arguments.command) {
+    match run_command(command) {
         Ok(exit) => exit.into(),
         Err(error) if out::is_closed(&error) => Exit::Ok.into(),
         Err(error) => {
-            let usage = error.is::<UsageError>();
             for line in format!("{error:#}").lines() {
-                out::complain(&format!("newswire: {line}"));
+                out::stderr_line(&format!("newswire: {line}"));
             }
-            if usage { Exit::Usage.into() } else { Exit::Failure.into() }
+            if error.is::<UsageError>() { Exit::Usage.into() } else { Exit::Failure.into() }
         }
     }
 }
@@ -104,7 +89,7 @@ fn run_command(command: Command) -> anyhow::Result<Exit> {
         Command::Logs(arguments) => runtime.block_on(logs::run(arguments)),
         Command::Manual(arguments) => manual::run(&arguments),
     };
-    // Threads of libc's resolver may still wait for an answer that nobody wants any more.
+    // A thread of libc's resolver may still be waiting for an answer that is no longer needed.
     runtime.shutdown_background();
     exit
 }

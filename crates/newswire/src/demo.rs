@@ -1,7 +1,7 @@
-//! `newswire up --demo`: local feeds that publish plausible news every few seconds, one slow, one that never answers,
-//! one broken; so that a newcomer without a network sees the wire at work, and that the bad ones hurt nobody.
+//! `newswire up --demo`: local feeds that publish plausible news every few seconds. One is slow, one never answers, one is
+//! broken. A newcomer without a network sees newswire at work, and that bad feeds do not delay the others.
 //!
-//! Every feed is a pure function of the time since the start: nothing is stored, and a 304 is honest.
+//! Every feed is a pure function of the time since the start: nothing is stored, and `304` is sent only if it is true.
 
 use std::{
     fmt::Write as _,
@@ -18,7 +18,7 @@ use daemon::Clock;
 use news::Timestamp;
 use tempfile::TempDir;
 
-/// The running demo; ends when dropped.
+/// The running demo; stops when dropped.
 pub(crate) struct Demo {
     server: ServerHandle,
     thread: Option<std::thread::JoinHandle<io::Result<()>>>,
@@ -31,7 +31,7 @@ enum FeedBehaviour {
     Good,
     /// Answers late.
     Slow,
-    /// Takes the connection and never says a word.
+    /// Accepts the connection and never answers.
     Hanging,
     /// Sends a web page, or half a feed.
     Broken,
@@ -147,22 +147,22 @@ const FEEDS: [DemoFeed; 8] = [
 const ITEMS: i64 = 12;
 /// How late the slow feed answers.
 const SLOWNESS: Duration = Duration::from_secs(4);
-/// Every so many items, one is corrected after a while.
+/// One in this many items is corrected after [`CORRECTED_AFTER_S`].
 const CORRECTED_EVERY: i64 = 6;
-/// After how many seconds.
+/// Age at which an item is corrected, in seconds.
 const CORRECTED_AFTER_S: i64 = 12;
 
 impl Demo {
-    /// Starts the feeds on a loopback port, and writes their list of sources.
+    /// Starts the feeds on a loopback port and writes a list of sources for them.
     pub(crate) fn start() -> anyhow::Result<Self> {
         let directory =
-            tempfile::Builder::new().prefix("newswire-demo-").tempdir().context("make a directory")?;
+            tempfile::Builder::new().prefix("newswire-demo-").tempdir().context("create a directory")?;
         let listener = TcpListener::bind("127.0.0.1:0").context("listen on the loopback interface")?;
         let port = listener.local_addr()?.port();
         std::fs::write(directory.path().join("sources.toml"), sources(port))
             .context("write the list of sources")?;
         let clock = Clock::system();
-        // As if it had run for a while, so that the first visit finds something.
+        // As if the demo had run for a minute, so that the first visit finds items.
         let start = clock.now_millis() / 1000 - 60;
         let (handles, handle) = std::sync::mpsc::sync_channel(1);
         let serve = move || {
@@ -183,7 +183,7 @@ impl Demo {
         Ok(Self { server, thread: Some(thread), directory })
     }
 
-    /// What the daemons have to be told.
+    /// The configuration of the daemons for the demo, as keys and values.
     pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
         let path = |name: &str| -> PathBuf { self.directory.path().join(name) };
         vec![
@@ -200,7 +200,7 @@ impl Demo {
 
 impl Drop for Demo {
     fn drop(&mut self) {
-        // Told without waiting: the server's own thread carries it out.
+        // Not awaited: the server's own thread stops it.
         drop(self.server.stop(false));
         if let Some(thread) = self.thread.take() {
             thread.join().ok();
@@ -219,7 +219,7 @@ fn sources(port: u16) -> String {
              category = \"{category}\"\ncountry = \"{country}\"\nlanguage = \"en\"\ntags = [\"demo\"]\n\
              every = \"3s\"\n{timeout}\n"
         )
-        .expect("a String takes everything");
+        .expect("writing to a String cannot fail");
     }
     text
 }
@@ -271,7 +271,7 @@ struct Article {
 }
 
 impl DemoFeed {
-    /// The newest first.
+    /// The articles of the document, newest first.
     fn articles(&self, start: i64, elapsed: i64) -> Vec<Article> {
         let newest = elapsed / self.period_s;
         let oldest = (newest - ITEMS + 1).max(0);
@@ -279,7 +279,7 @@ impl DemoFeed {
     }
 
     fn article(&self, start: i64, elapsed: i64, number: i64) -> Article {
-        // A walk through the words that looks like chance and is the same at every visit.
+        // A pseudo-random choice that is the same at every visit.
         let pick = |words: &'static [&'static str], step: i64| {
             let index = (number * step + number / 7 + step).rem_euclid(words.len() as i64);
             words[usize::try_from(index).unwrap_or(0)]
@@ -393,7 +393,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_feed_of_the_demo_reads_without_a_warning_and_keeps_its_keys() {
+    fn every_demo_feed_parses_without_warnings_and_keeps_its_keys() {
         for feed in FEEDS {
             let read = |elapsed| {
                 let (kind, body) = feed.render(1_800_000_000, elapsed);

@@ -23,7 +23,7 @@ use serde_json::json;
 use url::Url;
 
 use crate::{
-    cli::{ConfigFile, UsageError},
+    config_file::{ConfigFile, UsageError},
     out::{self, Paint},
 };
 
@@ -85,10 +85,10 @@ pub(crate) async fn run(arguments: DoctorArgs) -> anyhow::Result<Exit> {
     let verdict = verdict::verdict(&evidence);
     if arguments.json {
         let whole = json!({ "verdict": verdict, "evidence": evidence });
-        out::line(&serde_json::to_string(&whole).context("write the evidence")?)?;
+        out::stdout_line(&serde_json::to_string(&whole).context("write the evidence")?)?;
     } else {
         for line in show::lines(&evidence, &verdict, Paint::for_stdout()) {
-            out::line(&line)?;
+            out::stdout_line(&line)?;
         }
     }
     Ok(verdict.exit())

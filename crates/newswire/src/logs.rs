@@ -124,7 +124,7 @@ fn triage(arguments: &TriageArgs) -> anyhow::Result<Exit> {
     }
     let summary = groups.summary(usize::from(arguments.top), &Redactor::default());
     if arguments.json {
-        out::line(&serde_json::to_string_pretty(&summary)?)?;
+        out::stdout_line(&serde_json::to_string_pretty(&summary)?)?;
     } else {
         show(&summary)?;
     }
@@ -187,7 +187,7 @@ fn show(summary: &TriageSummary) -> io::Result<()> {
             log_line::Severity::Warn => paint.bold(group.level.as_str()),
             _ => paint.bad(group.level.as_str()),
         };
-        out::line(&format!("{:>6}× {level} {}", group.count, safe(&group.signature)))?;
+        out::stdout_line(&format!("{:>6}× {level} {}", group.count, safe(&group.signature)))?;
         let time = |time: Option<Timestamp>| time.map_or("?".to_owned(), |time| time.to_string());
         let mut about = format!("{} to {}", time(group.first), time(group.last));
         if !group.sources.is_empty() {
@@ -195,13 +195,13 @@ fn show(summary: &TriageSummary) -> io::Result<()> {
             let more = if group.more_sources { " and others" } else { "" };
             about.push_str(&format!("; sources {}{more}", sources.join(" ")));
         }
-        out::line(&format!("        {}", paint.dim(&about)))?;
-        out::line(&format!("        {}", safe(&group.sample)))?;
+        out::stdout_line(&format!("        {}", paint.dim(&about)))?;
+        out::stdout_line(&format!("        {}", safe(&group.sample)))?;
     }
     let TriageSummary { lines, errors, warnings, unshown, ungrouped, .. } = summary;
-    out::line(&format!("{lines} lines: {errors} errors, {warnings} warnings"))?;
+    out::stdout_line(&format!("{lines} lines: {errors} errors, {warnings} warnings"))?;
     if unshown + ungrouped > 0 {
-        out::line(&format!(
+        out::stdout_line(&format!(
             "{unshown} of them in groups not shown, {ungrouped} in more groups than are kept"
         ))?;
     }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use wire::{Endpoint, PeerClient};
 
 use crate::{
-    cli::ConfigFile,
+    config_file::ConfigFile,
     out::{self, safe},
 };
 
@@ -54,7 +54,7 @@ pub(crate) async fn run(arguments: ReloadArgs) -> anyhow::Result<Exit> {
         }
     }
     if arguments.json {
-        out::line(&serde_json::to_string_pretty(&all)?)?;
+        out::stdout_line(&serde_json::to_string_pretty(&all)?)?;
     }
     Ok(exit)
 }
@@ -101,13 +101,13 @@ impl ReloadOutcome {
     fn tell(&self, name: &str) -> std::io::Result<()> {
         match self {
             Self::Reloaded(answer) => {
-                return lines(answer).iter().try_for_each(|l| out::line(&format!("{name}: {l}")));
+                return lines(answer).iter().try_for_each(|l| out::stdout_line(&format!("{name}: {l}")));
             }
             Self::Refused(complaints) => {
-                out::complain(&format!("newswire: {name} keeps everything as it was:"));
-                complaints.iter().for_each(|complaint| out::complain(&safe(complaint)));
+                out::stderr_line(&format!("newswire: {name} keeps everything as it was:"));
+                complaints.iter().for_each(|complaint| out::stderr_line(&safe(complaint)));
             }
-            Self::Silent(why) => out::complain(&format!("newswire: {name} was not asked: {}", safe(why))),
+            Self::Silent(why) => out::stderr_line(&format!("newswire: {name} was not asked: {}", safe(why))),
         }
         Ok(())
     }

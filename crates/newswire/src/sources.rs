@@ -19,7 +19,7 @@ use daemon::{Clock, Exit, config::Config};
 use news::Timestamp;
 use wire::{Endpoint, PeerClient};
 
-use crate::cli::ConfigFile;
+use crate::config_file::ConfigFile;
 
 /// Arguments of `newswire sources`.
 #[derive(Debug, Args)]

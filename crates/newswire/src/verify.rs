@@ -30,7 +30,7 @@ use self::{
     resources::GatewayResources,
 };
 use crate::{
-    cli::{ConfigFile, UsageError},
+    config_file::{ConfigFile, UsageError},
     tail,
 };
 

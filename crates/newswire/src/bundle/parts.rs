@@ -16,7 +16,7 @@ use wire::{ClientError, Endpoint, PeerClient};
 
 use super::archive::Archive;
 use crate::{
-    cli::ConfigFile,
+    config_file::ConfigFile,
     logs::{self, LogLine},
 };
 

@@ -76,7 +76,7 @@ fn instant(time: &str) -> String {
 }
 
 pub(super) fn run(query: &JournalArgs) -> anyhow::Result<Exit> {
-    show(query, OsStr::new("journalctl"), &mut |line| out::line(line))
+    show(query, OsStr::new("journalctl"), &mut |line| out::stdout_line(line))
 }
 
 fn show(
@@ -115,7 +115,7 @@ fn show(
     if shown > 0 || query.follow {
         return Ok(if status.success() || shown > 0 { Exit::Ok } else { Exit::Failure });
     }
-    out::complain(
+    out::stderr_line(
         "newswire: the journal has no such lines. Do the units run (`systemctl status newswire-ingestd`)? May you read \
          it (as root, or in the group systemd-journal)? Is it further back (`--since 1d`) or at another level \
          (`newswire logs level`)?",

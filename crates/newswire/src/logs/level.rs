@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::UnitName;
 use crate::{
-    cli::ConfigFile,
+    config_file::ConfigFile,
     doctor::http::{HttpAnswer, ask_socket, put_socket},
     out::{self, safe},
 };
@@ -32,9 +32,14 @@ pub(super) async fn run(arguments: LevelArgs) -> anyhow::Result<Exit> {
     for unit in UnitName::ALL.into_iter().filter(|unit| arguments.unit.is_none_or(|one| one == *unit)) {
         let socket = folder.join(format!("{}-admin.sock", unit.name()));
         match said(exchange(&socket, arguments.level.as_deref()).await) {
-            Ok(level) => out::line(&format!("{}  {}", unit.name(), safe(&level)))?,
+            Ok(level) => out::stdout_line(&format!("{}  {}", unit.name(), safe(&level)))?,
             Err(why) => {
-                out::complain(&format!("newswire: {} at {}: {}", unit.name(), socket.display(), safe(&why)));
+                out::stderr_line(&format!(
+                    "newswire: {} at {}: {}",
+                    unit.name(),
+                    socket.display(),
+                    safe(&why)
+                ));
                 exit = Exit::Failure;
             }
         }

@@ -56,7 +56,7 @@ pub(super) async fn run(context: &CommandContext, arguments: AddArgs) -> anyhow:
     let file = ListFile::open(&context.list)?;
     let mut known = KnownFeeds::of(&file.catalogue);
     if let Some(id) = known.feed(&url) {
-        out::line(&format!("{url} is there already: {id}"))?;
+        out::stdout_line(&format!("{url} is there already: {id}"))?;
         return Ok(Exit::Ok);
     }
     let wanted = arguments.id.as_deref().map(SourceId::try_new).transpose()?;
@@ -67,12 +67,12 @@ pub(super) async fn run(context: &CommandContext, arguments: AddArgs) -> anyhow:
     let visitor = Visitor::try_new(check::policy(&context.config, arguments.allow_private)?)?;
     let found = discover(&visitor, &url, now()).await?;
     if !found.others.is_empty() {
-        out::complain(&format!("{url} names {} feeds; the first is taken:", found.others.len() + 1));
+        out::stderr_line(&format!("{url} names {} feeds; the first is taken:", found.others.len() + 1));
         let named = std::iter::once(&found.url).chain(&found.others);
-        named.for_each(|feed| out::complain(&format!("  {}", safe(&feed.to_string()))));
+        named.for_each(|feed| out::stderr_line(&format!("  {}", safe(&feed.to_string()))));
     }
     if let Some(id) = known.feed(&found.url) {
-        out::line(&format!("{} is there already: {id}", found.url))?;
+        out::stdout_line(&format!("{} is there already: {id}", found.url))?;
         return Ok(Exit::Ok);
     }
     let feed = &found.document.feed;
@@ -90,6 +90,6 @@ pub(super) async fn run(context: &CommandContext, arguments: AddArgs) -> anyhow:
     let (id, name, items) = (source.id.clone(), safe(&source.name), found.document.items.len());
     let said = format!("added {id} [{}] {name}: {}, {items} items", source.category, source.url);
     file.replace(&Catalogue::append_to(&file.text, vec![source]))?;
-    out::line(&said)?;
+    out::stdout_line(&said)?;
     Ok(orders::reload(context).await?.tell(file.path()))
 }

@@ -28,13 +28,15 @@ pub(super) async fn run(context: &CommandContext, arguments: ExportArgs) -> anyh
     let pauses = match show::fetch(context).await {
         Ok(sources) => sources.into_iter().filter_map(|(_, s)| Some((s.id, s.paused?))).collect(),
         Err(error) => {
-            out::complain(&format!("pauses are left out, as only the running daemon knows them: {error:#}"));
+            out::stderr_line(&format!(
+                "pauses are left out, as only the running daemon knows them: {error:#}"
+            ));
             HashMap::new()
         }
     };
     let (text, stripped) = opml::write(&catalogue, &pauses, arguments.with_secrets);
     for id in stripped {
-        out::complain(&format!(
+        out::stderr_line(&format!(
             "{id}: its address was written without its secrets; --with-secrets keeps them"
         ));
     }
@@ -47,7 +49,7 @@ pub(super) async fn run(context: &CommandContext, arguments: ExportArgs) -> anyh
             file.and_then(|mut file| file.write_all(text.as_bytes()))
                 .with_context(|| format!("write {}", safe(&path.display().to_string())))?;
         }
-        None => out::line(text.trim_end())?,
+        None => out::stdout_line(text.trim_end())?,
     }
     Ok(Exit::Ok)
 }

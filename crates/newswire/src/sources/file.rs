@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 use news::Catalogue;
 
-use crate::cli::UsageError;
+use crate::config_file::UsageError;
 
 /// Rights of a list that we make; one that exists keeps its own.
 const MODE: u32 = 0o644;

@@ -93,16 +93,16 @@ fn tell(
     reload: Option<&ListReload>,
 ) -> anyhow::Result<()> {
     if arguments.json {
-        out::line(&as_json(arguments, plan, file, reload).to_string())?;
+        out::stdout_line(&as_json(arguments, plan, file, reload).to_string())?;
         return Ok(());
     }
     for PlannedSource { source, .. } in &plan.added {
         let verb = if arguments.dry_run { "would add" } else { "added" };
-        out::line(&format!("{verb} {} [{}] {}", source.id, source.category, source.url))?;
+        out::stdout_line(&format!("{verb} {} [{}] {}", source.id, source.category, source.url))?;
     }
     for refused in &plan.refused {
         let name = refused.name.as_deref().map_or(String::new(), |name| format!("{}: ", safe(name)));
-        out::complain(&format!(
+        out::stderr_line(&format!(
             "{}:{}: {name}{}",
             safe(&arguments.opml),
             refused.line,
@@ -112,7 +112,7 @@ fn tell(
     let (added, known, refused) = (plan.added.len(), plan.known.len(), plan.refused.len());
     let unchanged = if added == 0 || arguments.dry_run { "; nothing was changed" } else { "" };
     let counts = format!("{added} new, {known} known already, {refused} refused{unchanged}");
-    Ok(out::line(&format!("{}: {counts}", file.path().display()))?)
+    Ok(out::stdout_line(&format!("{}: {counts}", file.path().display()))?)
 }
 
 fn as_json(arguments: &ImportArgs, plan: &ImportPlan, file: &ListFile, reload: Option<&ListReload>) -> Value {
@@ -148,7 +148,10 @@ async fn pause(
     let runs = matches!(reload, ListReload::Reloaded(_));
     for (ImportedPause { until, reason }, ids) in &orders {
         if !runs {
-            out::complain(&format!("not paused, as only the running daemon can do that: {}", ids.join(" ")));
+            out::stderr_line(&format!(
+                "not paused, as only the running daemon can do that: {}",
+                ids.join(" ")
+            ));
             continue;
         }
         let reason = reason.as_deref().map(|r| &r[..r.floor_char_boundary(Pause::REASON_BYTES_MAX)]);

@@ -102,7 +102,7 @@ async fn order(
         let answer = send(context, path, &order).await?;
         for (group, what, fine) in groups {
             for id in answer[group].as_array().into_iter().flatten().filter_map(Value::as_str) {
-                out::line(&format!("{} {what}", safe(id)))?;
+                out::stdout_line(&format!("{} {what}", safe(id)))?;
                 if !fine {
                     exit = Exit::Failure;
                 }
@@ -188,7 +188,7 @@ impl ListReload {
         match self {
             Self::Reloaded(done) => {
                 let ReloadCounts { added, changed, removed, unchanged, .. } = done;
-                out::complain(&format!(
+                out::stderr_line(&format!(
                     "newswire-ingestd reads the new list: {added} added, {changed} changed, {removed} removed, \
                      {unchanged} unchanged"
                 ));
@@ -199,7 +199,7 @@ impl ListReload {
                 if same(Path::new(&done.file), list) {
                     return Exit::Ok;
                 }
-                out::complain(&format!(
+                out::stderr_line(&format!(
                     "but it reads {}, not {}: name the right one with --sources or in ingestd.sources",
                     safe(&done.file),
                     list.display()
@@ -207,15 +207,15 @@ impl ListReload {
                 Exit::Failure
             }
             Self::NotRunning { reason } => {
-                out::complain(&format!(
+                out::stderr_line(&format!(
                     "newswire-ingestd does not run ({}): the list counts from its next start",
                     safe(reason)
                 ));
                 Exit::Ok
             }
             Self::Refused { complaints } => {
-                out::complain("newswire-ingestd keeps the old list:");
-                complaints.iter().for_each(|complaint| out::complain(&safe(complaint)));
+                out::stderr_line("newswire-ingestd keeps the old list:");
+                complaints.iter().for_each(|complaint| out::stderr_line(&safe(complaint)));
                 Exit::Failure
             }
         }

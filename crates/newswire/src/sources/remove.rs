@@ -8,7 +8,7 @@ use news::Catalogue;
 
 use super::{CommandContext, file::ListFile, orders};
 use crate::{
-    cli::UsageError,
+    config_file::UsageError,
     out::{self, safe},
 };
 
@@ -27,7 +27,7 @@ pub(super) async fn run(context: &CommandContext, arguments: RemoveArgs) -> anyh
     let mut exit = Exit::Ok;
     for id in &arguments.ids {
         if !there.contains(id.as_str()) {
-            out::complain(&format!("{} is not in {}", safe(id), file.path().display()));
+            out::stderr_line(&format!("{} is not in {}", safe(id), file.path().display()));
             exit = Exit::Failure;
         }
     }
@@ -48,7 +48,7 @@ pub(super) async fn run(context: &CommandContext, arguments: RemoveArgs) -> anyh
     );
     file.replace(&text)?;
     for id in arguments.ids.iter().filter(|id| there.contains(id.as_str())) {
-        out::line(&format!("{id} is removed"))?;
+        out::stdout_line(&format!("{id} is removed"))?;
     }
     match orders::reload(context).await?.tell(file.path()) {
         Exit::Ok => Ok(exit),

@@ -61,13 +61,13 @@ pub(super) async fn list(context: &CommandContext, arguments: ListArgs) -> anyho
     sources.retain(|(_, source)| arguments.wants(source));
     if arguments.json {
         let raw: Vec<_> = sources.into_iter().map(|(raw, _)| raw).collect();
-        out::line(&json!({ "sources": raw }).to_string())?;
+        out::stdout_line(&json!({ "sources": raw }).to_string())?;
         return Ok(Exit::Ok);
     }
     let mut sources: Vec<_> = sources.into_iter().map(|(_, source)| source).collect();
     sources.sort_by_key(|s| (std::cmp::Reverse(s.consecutive_failures), s.id.clone()));
     for line in out::table(&rows(&sources)) {
-        out::line(&line)?;
+        out::stdout_line(&line)?;
     }
     Ok(Exit::Ok)
 }
@@ -117,13 +117,13 @@ pub(super) async fn show(context: &CommandContext, ShowArgs { id, json }: ShowAr
     }
     let source: Value = serde_json::from_slice(&answer.context(RUNNING)?).context("the daemon's answer")?;
     if json {
-        out::line(&source.to_string())?;
+        out::stdout_line(&source.to_string())?;
         return Ok(Exit::Ok);
     }
     let mut rows = Vec::new();
     flatten("", &source, &mut rows);
     for line in out::table(&rows) {
-        out::line(&line)?;
+        out::stdout_line(&line)?;
     }
     Ok(Exit::Ok)
 }

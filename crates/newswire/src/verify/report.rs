@@ -72,7 +72,7 @@ impl VerifyReport {
                 "took_ms": millis(self.took),
                 "boxes": self.checks,
             });
-            return out::line(&format!("{all:#}"));
+            return out::stdout_line(&format!("{all:#}"));
         }
         let paint = Paint::for_stdout();
         for CheckResult { name, outcome, reason, figures } in &self.checks {
@@ -88,17 +88,17 @@ impl VerifyReport {
             };
             // One line a reason: what is shown of a line is bounded.
             let mut reasons = reason.as_deref().unwrap_or_default().split("; ");
-            out::line(&format!("{mark} {name}{word}{}", safe(reasons.next().unwrap_or_default())))?;
+            out::stdout_line(&format!("{mark} {name}{word}{}", safe(reasons.next().unwrap_or_default())))?;
             for reason in reasons {
-                out::line(&format!("    {}", safe(reason)))?;
+                out::stdout_line(&format!("    {}", safe(reason)))?;
             }
             let figures = words(figures);
             if !figures.is_empty() {
-                out::line(&format!("    {}", paint.dim(&safe(&figures))))?;
+                out::stdout_line(&format!("    {}", paint.dim(&safe(&figures))))?;
             }
         }
         let verdict = if self.failed() { paint.bad("failed") } else { paint.good("passed") };
-        out::line(&format!("{}: {verdict} in {:.1} s", self.url, self.took.as_secs_f64()))
+        out::stdout_line(&format!("{}: {verdict} in {:.1} s", self.url, self.took.as_secs_f64()))
     }
 }
 
