@@ -1,4 +1,5 @@
-//! Lines that say the same, together: how often, since when, about whom. Bounded, however long the log is.
+//! Groups of lines with the same message: how often, since when, about which sources. Memory is bounded, however long the
+//! log is.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -11,14 +12,14 @@ use super::{
 };
 use crate::redact::Redactor;
 
-/// Signatures kept; lines of any more are counted.
+/// Groups kept; lines that would need another one are only counted.
 const SIGNATURES_MAX: usize = 1000;
-/// Sources named of each group.
+/// Sources named per group.
 const SOURCES_MAX: usize = 5;
 /// Longest sample, in characters.
 const SAMPLE_CHARS_MAX: usize = 1000;
 
-/// The groups of one reading.
+/// All groups, while lines are read.
 #[derive(Debug, Default)]
 pub(super) struct LineGroups {
     lines: u64,
@@ -38,7 +39,7 @@ struct LineGroup {
     sample: String,
 }
 
-/// What there is to say, the worst and most frequent first.
+/// The result, the worst and most frequent groups first.
 #[derive(Debug, Serialize)]
 pub(super) struct TriageSummary {
     /// Lines read.
@@ -46,9 +47,9 @@ pub(super) struct TriageSummary {
     /// Errors and panics among them.
     pub(super) errors: u64,
     pub(super) warnings: u64,
-    /// Warnings and errors in groups beyond those shown.
+    /// Warnings and errors in groups that are not shown.
     pub(super) unshown: u64,
-    /// Warnings and errors that found no group any more.
+    /// Warnings and errors beyond the limit of groups.
     pub(super) ungrouped: u64,
     pub(super) groups: Vec<GroupSummary>,
 }
@@ -62,14 +63,14 @@ pub(super) struct GroupSummary {
     pub(super) first: Option<Timestamp>,
     pub(super) last: Option<Timestamp>,
     pub(super) sources: Vec<String>,
-    /// There are others than those named.
+    /// Whether there are more sources than those named.
     pub(super) more_sources: bool,
-    /// The first such line, without its secrets.
+    /// The first line of the group, with secrets removed.
     pub(super) sample: String,
 }
 
 impl LineGroups {
-    /// Counts a line, and takes it into its group when it is a warning or worse.
+    /// Counts a line, and adds it to its group if it is a warning or worse.
     pub(super) fn add(&mut self, line: &LogLine) {
         self.lines += 1;
         let Some(level) = line.level else { return };
@@ -102,7 +103,7 @@ impl LineGroups {
         }
     }
 
-    /// The first so many groups.
+    /// The first `top` groups.
     pub(super) fn summary(self, top: usize, redactor: &Redactor) -> TriageSummary {
         let mut groups: Vec<_> = self.all.into_iter().collect();
         groups.sort_by(|((a_level, a), x), ((b_level, b), y)| {
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_knows_how_often_since_when_and_about_whom() {
+    fn a_group_has_its_count_its_times_and_its_sources() {
         let line = |n: u32, source: &str| {
             format!("2026-01-02T03:04:{n:02}Z WARN  visit failed source={source} error=\"took {n} s\"")
         };
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_room_is_counted() {
+    fn lines_beyond_the_limit_of_groups_are_counted() {
         let word = |n: usize| n.to_string().bytes().map(|b| char::from(b - b'0' + b'a')).collect::<String>();
         let lines = (0..SIGNATURES_MAX + 10).map(|n| format!("WARN about {}", word(n)));
         let found = summary(lines, 7);

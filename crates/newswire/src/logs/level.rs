@@ -1,4 +1,4 @@
-//! `newswire logs level`: what each daemon logs at this moment, and a change of it, through their admin sockets.
+//! `newswire logs level`: shows and sets the log level of each daemon through its admin socket.
 
 use std::{io, path::Path, time::Duration};
 
@@ -12,14 +12,14 @@ use crate::{
     out::{self, safe},
 };
 
-/// How long a daemon may take; its admin thread does nothing else.
+/// How long a daemon may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct LevelArgs {
-    /// The new level: off, error, warn, info, debug, trace, or a filter such as `info,ingestd=debug`
+    /// New level: off, error, warn, info, debug, trace, or a filter such as info,ingestd=debug
     level: Option<String>,
-    /// Only of this daemon
+    /// Of this daemon only
     #[arg(long)]
     unit: Option<UnitName>,
     #[command(flatten)]
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_daemon_tells_its_level_takes_another_and_says_what_is_wrong_with_a_third() {
+    async fn a_daemon_reports_its_level_accepts_a_new_one_and_refuses_a_wrong_one() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("ingestd-admin.sock");
         assert!(said(exchange(&socket, None).await).unwrap_err().contains("is it running?"));
