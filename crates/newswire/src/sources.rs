@@ -1,7 +1,7 @@
-//! `newswire sources`: the list of sources, and what the running daemon says about them.
+//! `newswire sources`: the list of sources, and their state in the running daemon.
 //!
-//! The list is a file that people edit too: every change here keeps the rest of it as it is, and then asks the daemon
-//! over its socket to read it again. Orders to visit and to pause go to the daemon alone.
+//! The list is a file that people edit, too: a change here leaves the rest of it as it is, and then the daemon is asked to
+//! reload it. Orders to visit, pause and resume go to the daemon only.
 
 mod add;
 mod export;
@@ -35,23 +35,23 @@ pub(crate) struct SourcesArgs {
 
 #[derive(Debug, Subcommand)]
 enum SourcesCommand {
-    /// Every source with its health, the unhealthy ones first
+    /// List all sources with their health, those with the most failures first
     List(show::ListArgs),
-    /// One source, in full
+    /// Show everything about one source
     Show(show::ShowArgs),
-    /// Visit sources now: still conditional, still within the bounds of their hosts
+    /// Visit sources now; requests stay conditional and within the limits per host
     Refresh(orders::RefreshArgs),
-    /// Stop visiting sources, until a date or until they are resumed; survives restarts
+    /// Stop visiting sources for a time or until they are resumed; survives restarts
     Pause(orders::PauseArgs),
-    /// End the pause of sources
+    /// Resume paused sources
     Resume(orders::ResumeArgs),
-    /// Add a feed, or the feed that a page names, to the list; visits it once
+    /// Add a feed to the list, by its URL or that of a page that names it; fetches it once
     Add(add::AddArgs),
-    /// Take sources out of the list
+    /// Remove sources from the list
     Remove(remove::RemoveArgs),
-    /// Add the feeds of an OPML file to the list; those that are known are left alone
+    /// Add the feeds of an OPML file to the list, except those that it contains already
     Import(import::ImportArgs),
-    /// Write the list as OPML, which `import` reads back to the same list
+    /// Write the list as OPML, from which import makes the same list again
     Export(export::ExportArgs),
 }
 
@@ -59,10 +59,10 @@ enum SourcesCommand {
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Largest answer: the list of 100,000 sources.
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// What to look at when the daemon does not answer.
-const RUNNING: &str = "is newswire-ingestd running, and daemon.run_dir the same?";
+/// What to check if the daemon does not answer.
+const RUNNING: &str = "is newswire-ingestd running, with the same daemon.run_dir?";
 
-/// What every command here works with.
+/// What all commands here need.
 struct CommandContext {
     config: Config,
     daemon: PeerClient,

@@ -1,4 +1,4 @@
-//! `newswire sources import`: the feeds of an OPML file, each once, however often it is imported.
+//! `newswire sources import`: adds the feeds of an OPML file, each once, however often it is imported.
 
 use std::{
     collections::HashMap,
@@ -26,16 +26,16 @@ use crate::out::{self, safe};
 /// Arguments of `newswire sources import`.
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
-    /// The list, or - for standard input
+    /// OPML file, or - for standard input
     #[arg(value_name = "FILE|-")]
     opml: String,
-    /// Say what would be added, and change nothing
+    /// Show what would be added, without changing anything
     #[arg(long)]
     dry_run: bool,
-    /// Category of all that is added [default: its outermost folder]
-    #[arg(long, value_name = "C")]
+    /// Category of all added sources [default: the outermost folder of each]
+    #[arg(long, value_name = "CATEGORY")]
     category: Option<String>,
-    /// What was added, known and refused as a JSON object
+    /// Print what was added, known already and refused as a JSON object
     #[arg(long)]
     json: bool,
 }
@@ -50,7 +50,7 @@ pub(super) async fn run(context: &CommandContext, arguments: ImportArgs) -> anyh
     let total = file.catalogue.sources.len() + plan.added.len();
     anyhow::ensure!(
         total <= Catalogue::SOURCES_MAX,
-        "{} would have {total} sources, more than the {} that are taken: nothing was imported",
+        "{} would have {total} sources, but the limit is {}: nothing was imported",
         file.path().display(),
         Catalogue::SOURCES_MAX
     );
@@ -62,31 +62,31 @@ pub(super) async fn run(context: &CommandContext, arguments: ImportArgs) -> anyh
     } else {
         None
     };
-    let mut fine = plan.refused.is_empty();
+    let mut succeeded = plan.refused.is_empty();
     if let Some(reload) = &reload {
-        fine &= matches!(reload.tell(file.path()), Exit::Ok);
-        fine &= pause(context, &plan.added, reload).await?;
+        succeeded &= matches!(reload.print(file.path()), Exit::Ok);
+        succeeded &= pause_marked(context, &plan.added, reload).await?;
     }
-    // Last: whoever reads this may go away, and then nothing after it is done.
-    tell(&arguments, &plan, &file, reload.as_ref())?;
-    Ok(if fine { Exit::Ok } else { Exit::Failure })
+    // Last, because a closed standard output ends the command.
+    print_result(&arguments, &plan, &file, reload.as_ref())?;
+    Ok(if succeeded { Exit::Ok } else { Exit::Failure })
 }
 
 fn read(opml: &str) -> anyhow::Result<Vec<u8>> {
-    let take = |reader: &mut dyn Read| -> io::Result<Vec<u8>> {
+    let read_up_to_limit = |reader: &mut dyn Read| -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         reader.take(BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     if opml == "-" {
-        return take(&mut io::stdin().lock()).context("read standard input");
+        return read_up_to_limit(&mut io::stdin().lock()).context("read standard input");
     }
     File::open(Path::new(opml))
-        .and_then(|mut file| take(&mut file))
+        .and_then(|mut file| read_up_to_limit(&mut file))
         .with_context(|| format!("read {}", safe(opml)))
 }
 
-fn tell(
+fn print_result(
     arguments: &ImportArgs,
     plan: &ImportPlan,
     file: &ListFile,
@@ -129,8 +129,8 @@ fn as_json(arguments: &ImportArgs, plan: &ImportPlan, file: &ListFile, reload: O
     })
 }
 
-/// Sources that were paused where the list comes from are paused here; whether that was possible.
-async fn pause(
+/// Pauses the sources that the list marks as paused; returns whether that was possible.
+async fn pause_marked(
     context: &CommandContext,
     added: &[PlannedSource],
     reload: &ListReload,
@@ -138,24 +138,21 @@ async fn pause(
     let now = now();
     let mut orders: HashMap<&ImportedPause, Vec<String>> = HashMap::new();
     for PlannedSource { source, paused, .. } in added {
-        if let Some(wish) = paused
+        if let Some(pause) = paused
             && source.enabled
-            && wish.until.is_none_or(|until| until > now)
+            && pause.until.is_none_or(|until| until > now)
         {
-            orders.entry(wish).or_default().push(source.id.to_string());
+            orders.entry(pause).or_default().push(source.id.to_string());
         }
     }
-    let runs = matches!(reload, ListReload::Reloaded(_));
+    let is_running = matches!(reload, ListReload::Reloaded(_));
     for (ImportedPause { until, reason }, ids) in &orders {
-        if !runs {
-            out::stderr_line(&format!(
-                "not paused, as only the running daemon can do that: {}",
-                ids.join(" ")
-            ));
+        if !is_running {
+            out::stderr_line(&format!("not paused, because the daemon is not running: {}", ids.join(" ")));
             continue;
         }
         let reason = reason.as_deref().map(|r| &r[..r.floor_char_boundary(Pause::REASON_BYTES_MAX)]);
         orders::pause_quietly(context, ids, &json!({ "until": until, "reason": reason })).await?;
     }
-    Ok(runs || orders.is_empty())
+    Ok(is_running || orders.is_empty())
 }

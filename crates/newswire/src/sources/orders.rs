@@ -20,7 +20,7 @@ const RELOAD_WITHIN: Duration = Duration::from_secs(90);
 /// Arguments of `newswire sources refresh`.
 #[derive(Debug, Args)]
 pub(super) struct RefreshArgs {
-    /// Their ids
+    /// Ids of the sources
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
 }
@@ -28,13 +28,13 @@ pub(super) struct RefreshArgs {
 /// Arguments of `newswire sources pause`.
 #[derive(Debug, Args)]
 pub(super) struct PauseArgs {
-    /// Their ids
+    /// Ids of the sources
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
-    /// How long, such as 90s, 15m, 2h or 3d [default: until they are resumed]
+    /// Duration, such as 90s, 15m, 2h or 3d [default: until they are resumed]
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     duration: Option<Duration>,
-    /// Why; shown wherever the source is
+    /// Reason, shown with the source
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }
@@ -42,7 +42,7 @@ pub(super) struct PauseArgs {
 /// Arguments of `newswire sources resume`.
 #[derive(Debug, Args)]
 pub(super) struct ResumeArgs {
-    /// Their ids
+    /// Ids of the sources
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
 }
@@ -50,7 +50,7 @@ pub(super) struct ResumeArgs {
 /// A duration on the command line.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let found = news::parse_duration(text).filter(|d| *d >= Duration::from_secs(1));
-    found.ok_or_else(|| "a duration of at least a second is wanted, such as 90s, 15m, 2h or 3d".to_owned())
+    found.ok_or_else(|| "expected a duration of at least 1s, such as 90s, 15m, 2h or 3d".to_owned())
 }
 
 pub(super) async fn refresh(
@@ -184,7 +184,7 @@ pub(super) async fn reload(context: &CommandContext) -> anyhow::Result<ListReloa
 
 impl ListReload {
     /// Says what became of it on standard error, where it disturbs no JSON.
-    pub(super) fn tell(&self, list: &Path) -> Exit {
+    pub(super) fn print(&self, list: &Path) -> Exit {
         match self {
             Self::Reloaded(done) => {
                 let ReloadCounts { added, changed, removed, unchanged, .. } = done;

@@ -1,4 +1,4 @@
-//! A client as the front end of the replaced system was: any byte is a sign of life, and 15 s without one is a stall.
+//! A client with the rule of the replaced front end: 15 s without a byte is a stall.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use super::{
 };
 
 pub(super) const NAME: &str = "front-end-never-stalls";
-/// After this much silence it takes the stream for stalled.
+/// After this much silence the stream counts as stalled.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
-/// A heartbeat may be that late before it counts as missing.
+/// A heartbeat may be this late before it counts as missing.
 const HEARTBEAT_GRACE: Duration = Duration::from_secs(2);
 
-/// Listens until it is ended.
+/// Listens in the background.
 pub(super) struct BrowserClient {
     stop: CancellationToken,
     task: JoinHandle<ListenResult>,
@@ -37,7 +37,7 @@ impl BrowserClient {
         let stop = CancellationToken::new();
         let mut opened = gateway.stream("/news/stream?snapshot=50", None).await;
         if let Ok(stream) = &mut opened
-            && let Err(error) = stream.hello().await
+            && let Err(error) = stream.first_event().await
         {
             opened = Err(error);
         }
@@ -50,27 +50,27 @@ impl BrowserClient {
         Self { stop, task }
     }
 
-    /// Hangs up; the heartbeat is known where the configuration is that of this gateway.
+    /// Closes the stream; `heartbeat` is known if the configuration is that of this gateway.
     pub(super) async fn end(self, heartbeat: Option<Duration>) -> CheckResult {
         self.stop.cancel();
-        let heard = self.task.await.expect("listening does not panic");
+        let result = self.task.await.expect("listening does not panic");
         let figures = json!({
-            "listened_s": heard.lasted.as_secs(),
-            "blocks": heard.blocks,
-            "heartbeats": heard.heartbeats,
-            "longest_silence_ms": millis(heard.longest),
+            "listened_s": result.lasted.as_secs(),
+            "blocks": result.blocks,
+            "heartbeats": result.heartbeats,
+            "longest_silence_ms": millis(result.longest),
             "stalled_after_ms": millis(SILENCE_MAX),
         });
-        if let Some(stall) = heard.stall {
+        if let Some(stall) = result.stall {
             return CheckResult::failed(NAME, stall, figures);
         }
-        let late = heartbeat.filter(|beat| heard.longest > *beat + HEARTBEAT_GRACE);
+        let late = heartbeat.filter(|beat| result.longest > *beat + HEARTBEAT_GRACE);
         if let Some(beat) = late {
-            let reason = format!("{:?} of silence, with gateway.heartbeat {beat:?}", heard.longest);
+            let reason = format!("{:?} of silence, although gateway.heartbeat is {beat:?}", result.longest);
             return CheckResult::failed(NAME, reason, figures);
         }
-        if heard.blocks == 0 {
-            let reason = "nothing came: listen longer than gateway.heartbeat, by --for";
+        if result.blocks == 0 {
+            let reason = "nothing was received; listen longer than gateway.heartbeat with --for";
             return CheckResult::skipped(NAME, reason.to_owned());
         }
         CheckResult::passed(NAME, figures)
@@ -80,26 +80,26 @@ impl BrowserClient {
 async fn listen(mut stream: ClientStream, stop: CancellationToken) -> ListenResult {
     let began = Instant::now();
     let mut last = began;
-    let mut heard = ListenResult::default();
+    let mut result = ListenResult::default();
     loop {
         let message = tokio::select! {
             () = stop.cancelled() => break,
             message = stream.next(SILENCE_MAX) => message,
         };
-        heard.longest = heard.longest.max(last.elapsed());
+        result.longest = result.longest.max(last.elapsed());
         last = Instant::now();
         match message {
             Ok(message) => {
-                heard.blocks += 1;
-                heard.heartbeats += usize::from(message.event.is_none());
+                result.blocks += 1;
+                result.heartbeats += usize::from(message.event.is_none());
             }
             Err(error) => {
-                heard.stall = Some(error);
+                result.stall = Some(error);
                 break;
             }
         }
     }
-    heard.longest = heard.longest.max(last.elapsed());
-    heard.lasted = began.elapsed();
-    heard
+    result.longest = result.longest.max(last.elapsed());
+    result.lasted = began.elapsed();
+    result
 }

@@ -1,4 +1,4 @@
-//! Whether an event loop of either process is blocked, as their watchdogs say, which need none of these loops.
+//! Checks whether an event loop of either process is blocked, by asking their watchdogs, which do not run on these loops.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -13,24 +13,24 @@ const NAME: &str = "no-loop-blocked";
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// What the watchdogs of both processes said at one moment.
+/// The reports of the watchdogs of both processes at one moment.
 pub(super) struct WatchdogReports([(&'static str, WatchAnswer); 2]);
 
 enum WatchAnswer {
-    /// There is nobody to ask.
+    /// No process listens.
     Absent(String),
-    /// Somebody accepts connections, and says nothing.
+    /// A process accepts connections and does not answer.
     Stuck(String),
     Watch(Value),
 }
 
 impl WatchdogReports {
-    pub(super) async fn look(config: &Config) -> Self {
+    pub(super) async fn fetch(config: &Config) -> Self {
         let socket = |process: &str| config.daemon.run_dir.join(format!("{process}-admin.sock"));
-        Self([("gateway", see(socket("gateway")).await), ("ingestd", see(socket("ingestd")).await)])
+        Self([("gateway", ask(socket("gateway")).await), ("ingestd", ask(socket("ingestd")).await)])
     }
 
-    /// The box: stalled now, or stalled between the two looks.
+    /// The check: no loop is stalled now or was stalled between the two reports.
     pub(super) fn compare(&self, after: &Self) -> CheckResult {
         let (mut stuck, mut unseen, mut figures) = (Vec::new(), Vec::new(), json!({}));
         for ((process, before), (_, after)) in self.0.iter().zip(&after.0) {
@@ -47,10 +47,10 @@ impl WatchdogReports {
                     if total > earlier {
                         let newest = &watch["stalls"][0];
                         stuck.push(format!(
-                            "{process}: {} stalls meanwhile, the newest of {} in {}",
+                            "{process}: {} stalls meanwhile, the newest in {} ({})",
                             total - earlier,
                             newest["loop"].as_str().unwrap_or("?"),
-                            newest["culprit"].as_str().unwrap_or("a place unknown"),
+                            newest["culprit"].as_str().unwrap_or("location unknown"),
                         ));
                     }
                     let loops = watch["loops"].as_array();
@@ -71,24 +71,24 @@ impl WatchdogReports {
     }
 }
 
-/// The loops that are stalled, and where.
+/// The stalled loops, with the function that blocks each.
 fn stalled(watch: &Value) -> impl Iterator<Item = String> {
     let stalled = watch["loops"].as_array().into_iter().flatten().filter(|l| l["stalled"] == true);
     stalled.map(|l| {
         let name = l["name"].as_str().unwrap_or("?");
         let stall = watch["stalls"].as_array().into_iter().flatten().find(|stall| stall["loop"] == l["name"]);
-        let culprit = stall.and_then(|stall| stall["culprit"].as_str()).unwrap_or("a place unknown");
-        format!("{name} has not answered for {} ms ({culprit})", l["beat_ms_ago"])
+        let culprit = stall.and_then(|stall| stall["culprit"].as_str()).unwrap_or("location unknown");
+        format!("{name} has been blocked for {} ms ({culprit})", l["beat_ms_ago"])
     })
 }
 
-async fn see(socket: PathBuf) -> WatchAnswer {
+async fn ask(socket: PathBuf) -> WatchAnswer {
     let name = socket.display().to_string();
     match timeout(ANSWER_WITHIN, UnixStream::connect(&socket)).await {
         Ok(Ok(connection)) => drop(connection),
         Ok(Err(error)) => return WatchAnswer::Absent(format!("cannot connect to {name}: {error}")),
-        // Only a full queue lets a Unix socket wait.
-        Err(_) => return WatchAnswer::Stuck(format!("{name} takes no connections")),
+        // Connecting to a Unix socket waits only if its queue is full.
+        Err(_) => return WatchAnswer::Stuck(format!("{name} accepts no connections")),
     }
     let peer = match PeerClient::try_new(Endpoint::Socket(socket)) {
         Ok(peer) => peer,
@@ -97,10 +97,10 @@ async fn see(socket: PathBuf) -> WatchAnswer {
     match peer.get("/watch", ANSWER_WITHIN, ANSWER_BYTES_MAX).await {
         Ok(answer) => match serde_json::from_slice(&answer) {
             Ok(watch) => WatchAnswer::Watch(watch),
-            Err(_) => WatchAnswer::Absent(format!("{name} answers /watch with what is no JSON")),
+            Err(_) => WatchAnswer::Absent(format!("the answer of {name} to /watch is not JSON")),
         },
         Err(ClientError::Unreachable(..)) => WatchAnswer::Stuck(format!(
-            "{name} accepts and does not answer within {ANSWER_WITHIN:?}: is it stopped?"
+            "{name} accepts connections but did not answer within {ANSWER_WITHIN:?}; is its process stopped?"
         )),
         Err(error) => WatchAnswer::Absent(error.to_string()),
     }
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stall_is_found_while_it_lasts_and_after() {
+    fn a_stall_is_found_while_it_lasts_and_afterwards() {
         let outcome = |before: &WatchdogReports, after: &WatchdogReports| before.compare(after).outcome();
         assert_eq!(outcome(&loops(false, 1), &loops(false, 1)), CheckOutcome::Passed);
         assert_eq!(outcome(&loops(false, 1), &loops(false, 2)), CheckOutcome::Failed);

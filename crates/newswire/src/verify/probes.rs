@@ -1,4 +1,4 @@
-//! `/` and `/health`, in turn: before anything happens, and all the while.
+//! Probes `/` and `/health` in turn: while the gateway is idle, and throughout all other checks.
 
 use std::time::Duration;
 
@@ -11,33 +11,33 @@ use super::{
     report::{CheckResult, millis},
 };
 
-/// Within this every probe is answered in full.
+/// Every probe must be answered completely within this.
 pub(super) const LIMIT: Duration = Duration::from_secs(1);
-/// The name of the box that is filled all the while.
+/// The name of the check that runs throughout the others.
 pub(super) const THROUGHOUT: &str = "probes-in-time-throughout";
 const NAME: &str = "answers";
 const PATHS: [&str; 2] = ["/", "/health"];
 /// Pause between two pairs.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Pairs without any answer after which there is no point in going on.
-const VAIN_PAIRS: usize = 3;
+/// After this many pairs without any answer the gateway counts as down.
+const UNANSWERED_PAIRS_MAX: usize = 3;
 
-/// What the probes saw.
+/// The results of probes.
 #[derive(Debug, Default)]
 pub(super) struct ProbeTimes {
-    /// In order of length.
+    /// Sorted.
     times: Vec<Duration>,
     failures: usize,
     /// The first failure.
     first: Option<String>,
 }
 
-/// So many pairs.
-pub(super) async fn some(gateway: &GatewayClient, pairs: usize) -> ProbeTimes {
+/// Runs this many pairs of probes.
+pub(super) async fn run_pairs(gateway: &GatewayClient, pairs: usize) -> ProbeTimes {
     let mut probes = ProbeTimes::default();
     for pair in 0..pairs {
         probes.pair(gateway).await;
-        if pair + 1 == VAIN_PAIRS && probes.times.is_empty() {
+        if pair + 1 == UNANSWERED_PAIRS_MAX && probes.times.is_empty() {
             break;
         }
         sleep(PAUSE / 2).await;
@@ -46,7 +46,7 @@ pub(super) async fn some(gateway: &GatewayClient, pairs: usize) -> ProbeTimes {
     probes
 }
 
-/// Pairs until it is ended.
+/// Runs pairs of probes in the background.
 pub(super) struct ProbeLoop {
     stop: CancellationToken,
     task: JoinHandle<ProbeTimes>,
@@ -107,22 +107,22 @@ impl ProbeTimes {
         })
     }
 
-    /// The box that both pages answer.
+    /// The check that both pages answer.
     pub(super) fn answers(&self) -> CheckResult {
-        self.judge(NAME, self.figures())
+        self.result(NAME, self.figures())
     }
 
-    /// The box that they do all the while.
+    /// The check that they do so throughout the other checks.
     pub(super) fn throughout(&self, idle: &Self) -> CheckResult {
         let mut figures = self.figures();
         figures["idle_p99_ms"] = json!(millis(idle.quantile(99)));
-        self.judge(THROUGHOUT, figures)
+        self.result(THROUGHOUT, figures)
     }
 
-    fn judge(&self, name: &'static str, figures: Value) -> CheckResult {
+    fn result(&self, name: &'static str, figures: Value) -> CheckResult {
         match &self.first {
             None if self.times.is_empty() => {
-                CheckResult::failed(name, "there was no probe".to_owned(), figures)
+                CheckResult::failed(name, "no probe was sent".to_owned(), figures)
             }
             None => CheckResult::passed(name, figures),
             Some(first) => {
@@ -138,7 +138,7 @@ mod tests {
     use crate::verify::report::CheckOutcome;
 
     #[test]
-    fn one_probe_that_failed_fails_the_box() {
+    fn one_failed_probe_fails_the_check() {
         let times = (1..=200).map(Duration::from_millis).collect();
         let mut probes = ProbeTimes { times, ..ProbeTimes::default() };
         assert_eq!(probes.quantile(50), Duration::from_millis(101));

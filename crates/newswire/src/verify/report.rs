@@ -1,4 +1,4 @@
-//! What the boxes say, for people and for programs.
+//! The results of the checks, as text or as JSON.
 
 use std::{io, time::Duration};
 
@@ -15,12 +15,12 @@ pub(super) enum CheckOutcome {
     Skipped,
 }
 
-/// One box.
+/// The result of one check.
 #[derive(Debug, Serialize)]
 pub(super) struct CheckResult {
     name: &'static str,
     outcome: CheckOutcome,
-    /// Why, unless it passed.
+    /// Why it did not pass.
     reason: Option<String>,
     /// What was measured.
     figures: Value,
@@ -35,12 +35,12 @@ impl CheckResult {
         Self { name, outcome: CheckOutcome::Failed, reason: Some(reason), figures }
     }
 
-    /// It could not be found out.
+    /// The check could not be made.
     pub(super) fn skipped(name: &'static str, reason: String) -> Self {
         Self { name, outcome: CheckOutcome::Skipped, reason: Some(reason), figures: json!({}) }
     }
 
-    /// It could not be found out, as far as it was measured.
+    /// The check could only be made in part.
     pub(super) fn skipped_with(name: &'static str, reason: String, figures: Value) -> Self {
         Self { figures, ..Self::skipped(name, reason) }
     }
@@ -51,7 +51,7 @@ impl CheckResult {
     }
 }
 
-/// All of them.
+/// The results of all checks.
 #[derive(Debug)]
 pub(super) struct VerifyReport {
     pub(super) url: String,
@@ -86,13 +86,13 @@ impl VerifyReport {
                 CheckOutcome::Failed => " FAILED: ",
                 CheckOutcome::Skipped => " skipped: ",
             };
-            // One line a reason: what is shown of a line is bounded.
+            // One line per reason: the length of an escaped line is limited.
             let mut reasons = reason.as_deref().unwrap_or_default().split("; ");
             out::stdout_line(&format!("{mark} {name}{word}{}", safe(reasons.next().unwrap_or_default())))?;
             for reason in reasons {
                 out::stdout_line(&format!("    {}", safe(reason)))?;
             }
-            let figures = words(figures);
+            let figures = figures_text(figures);
             if !figures.is_empty() {
                 out::stdout_line(&format!("    {}", paint.dim(&safe(&figures))))?;
             }
@@ -102,8 +102,8 @@ impl VerifyReport {
     }
 }
 
-/// `a 1, b 2`; what is nested is written `a 1→2` for lists.
-fn words(figures: &Value) -> String {
+/// `a 1, b 2`; a list is written `a 1→2`.
+fn figures_text(figures: &Value) -> String {
     let show = |value: &Value| match value {
         Value::Array(list) => list.iter().map(ToString::to_string).collect::<Vec<_>>().join("→"),
         Value::String(text) => text.clone(),
@@ -113,7 +113,7 @@ fn words(figures: &Value) -> String {
     figures.map(|(name, value)| format!("{name} {}", show(value))).collect::<Vec<_>>().join(", ")
 }
 
-/// Milliseconds with two digits after the point.
+/// Milliseconds, rounded to two decimals.
 pub(super) fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 100_000.0).round() / 100.0
 }
