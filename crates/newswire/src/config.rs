@@ -71,10 +71,12 @@ fn check(file: &ConfigFile, sources: Option<PathBuf>) -> anyhow::Result<Exit> {
     if let Err(error) = &loaded {
         findings.complain(&error.to_string());
     }
-    if let Some(Err(UsageError(error))) = &catalogue {
-        findings.complain(error);
-    }
     // With a wrong configuration the daemons would not get as far as their files.
+    if loaded.is_err() || sibling_program(INGESTD.name).is_err() {
+        if let Some(Err(UsageError(error))) = &catalogue {
+            findings.complain(error);
+        }
+    }
     if loaded.is_ok() {
         for daemon in [INGESTD, GATEWAY] {
             run_check(daemon, file, sources.as_deref(), &mut findings)?;
@@ -127,7 +129,7 @@ fn run_check(
     Ok(())
 }
 
-/// Adds the lines that a daemon printed, except those that are known: a daemon may repeat one and append a hint.
+/// Adds the lines that a daemon printed, except those that the other daemon printed, too.
 fn merge(name: &str, output: &str, findings: &mut Findings) {
     for line in output.lines() {
         let line = line.strip_prefix(name).and_then(|line| line.strip_prefix(": ")).unwrap_or(line);
@@ -135,7 +137,7 @@ fn merge(name: &str, output: &str, findings: &mut Findings) {
             Some(line) => (&mut findings.warnings, line),
             None => (&mut findings.complaints, line),
         };
-        if !list.iter().any(|known| line.starts_with(known.as_str())) {
+        if !list.iter().any(|known| known == line) {
             list.push(line.to_owned());
         }
     }
@@ -196,8 +198,7 @@ mod tests {
     #[test]
     fn a_line_of_a_daemon_is_added_once_and_without_the_name_of_the_daemon() {
         let mut findings = Findings::default();
-        findings.complain("sources.toml: cannot read the list of sources");
-        let said = "newswire-ingestd: sources.toml: cannot read the list of sources; make one\n\
+        let said = "newswire-ingestd: sources.toml: cannot read the list of sources; create one\n\
                     newswire-ingestd: sources.toml: source a: cookie_file: missing\n\
                     newswire-ingestd: warning: secret: everybody can read it\n";
         merge("newswire-ingestd", said, &mut findings);

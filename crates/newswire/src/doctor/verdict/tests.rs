@@ -1,4 +1,4 @@
-//! Each verdict from made-up evidence, and what takes precedence where two would fit.
+//! Each verdict from made-up evidence, and which one takes precedence if two would fit.
 
 use serde_json::{Value, json};
 
@@ -10,13 +10,13 @@ use crate::doctor::{
     listener::{Listener, Owner, Socket},
     process::{ProcessSample, Task},
     systemd::SystemdUnit,
-    threads::{Stacks, ThreadReport},
+    threads::{ExaminedThread, Stacks},
 };
 
 const INGESTD: i32 = 100;
 const GATEWAY: i32 = 200;
 
-/// Both run, and nothing is the matter.
+/// Both processes run without any problem.
 fn healthy() -> Evidence {
     let gateway = watch(json!({
         "pid": GATEWAY,
@@ -64,6 +64,7 @@ fn answers(statuses: &[u16; 3]) -> HttpProbes {
         first_byte_ms: Some(0.4),
         status: Some(*status),
         error: None,
+        timed_out: false,
         ours: path == "/health",
     };
     let ready = Ready { ready: true, ..Ready::default() };
@@ -74,16 +75,28 @@ fn answers(statuses: &[u16; 3]) -> HttpProbes {
     }
 }
 
-/// What a request meets: an error, and whether a connection stood.
-fn unanswered(error: &str, connected: bool) -> Part<HttpProbes> {
+/// Probes without an answer: refused at once, or connected and timed out.
+fn failed(error: &str, timed_out: bool) -> Part<HttpProbes> {
     let mut answers = answers(&[0, 0, 0]);
     for probe in &mut answers.probes {
-        let connect_ms = connected.then_some(0.1);
-        *probe =
-            HttpProbe { path: probe.path, connect_ms, error: Some(error.into()), ..HttpProbe::default() };
+        *probe = HttpProbe {
+            path: probe.path,
+            connect_ms: timed_out.then_some(0.1),
+            error: Some(error.into()),
+            timed_out,
+            ..HttpProbe::default()
+        };
     }
     answers.ready = Part::missing(error);
     Part::Found(answers)
+}
+
+fn unanswered() -> Part<HttpProbes> {
+    failed("no answer within 5s", true)
+}
+
+fn refused() -> Part<HttpProbes> {
+    failed("Connection refused", false)
 }
 
 fn listener(owners: &[(i32, &str)]) -> Listener {
@@ -102,7 +115,7 @@ fn daemon(name: &'static str, pid: i32, watch: Watch) -> DaemonEvidence {
     DaemonEvidence {
         name,
         presence: Presence::Running,
-        found_by: "listens at its socket".into(),
+        found_by: "listens on its socket".into(),
         socket: "/run/newswire/x.sock".into(),
         process: Part::Found(ProcessSample {
             pid,
@@ -117,14 +130,14 @@ fn daemon(name: &'static str, pid: i32, watch: Watch) -> DaemonEvidence {
         watch: Part::Found(watch),
         late: Vec::new(),
         unit: Part::missing("no systemd"),
-        stacks: Part::missing("not asked"),
+        stacks: Part::not_asked(),
         others: Vec::new(),
     }
 }
 
 fn kill(daemon: &mut DaemonEvidence) {
     daemon.presence = Presence::Absent;
-    daemon.found_by = "nobody listens at x.sock: left behind by one that was killed".into();
+    daemon.found_by = "no process listens on x.sock: a killed process left it behind".into();
     (daemon.process, daemon.health, daemon.watch) =
         (Part::missing("no process"), Part::missing("no process"), Part::missing("no process"));
 }
@@ -132,7 +145,7 @@ fn kill(daemon: &mut DaemonEvidence) {
 fn process(daemon: &mut DaemonEvidence) -> &mut ProcessSample {
     match &mut daemon.process {
         Part::Found(process) => process,
-        Part::Missing { .. } => panic!("it has been killed"),
+        Part::Missing { .. } => panic!("it is not running"),
     }
 }
 
@@ -143,12 +156,12 @@ fn watched(daemon: &mut DaemonEvidence) -> &mut Watch {
     }
 }
 
-/// SIGSTOP: it is there, and says nothing.
+/// SIGSTOP: it runs and does not answer.
 fn stop(daemon: &mut DaemonEvidence) {
     let process = process(daemon);
     (process.state, process.stopped) = ('T', true);
-    daemon.health = Part::missing("no answer within 2s");
-    daemon.watch = Part::missing("no answer within 2s");
+    daemon.health = Part::timed_out("no answer within 2s");
+    daemon.watch = Part::timed_out("no answer within 2s");
 }
 
 fn stall(daemon: &mut DaemonEvidence, name: &str, ms: u64) {
@@ -157,7 +170,7 @@ fn stall(daemon: &mut DaemonEvidence, name: &str, ms: u64) {
 }
 
 fn ready(evidence: &mut Evidence, ready: bool, reasons: &[&str]) {
-    let Part::Found(answers) = &mut evidence.http else { panic!("it was asked") };
+    let Part::Found(answers) = &mut evidence.http else { panic!("it was probed") };
     answers.ready = Part::Found(Ready {
         ready,
         reasons: reasons.iter().map(|r| (*r).to_owned()).collect(),
@@ -167,7 +180,7 @@ fn ready(evidence: &mut Evidence, ready: bool, reasons: &[&str]) {
 
 #[track_caller]
 fn expect(evidence: &Evidence, code: VerdictCode, words: &[&str]) -> Verdict {
-    let verdict = verdict(evidence);
+    let verdict = conclude(evidence);
     assert_eq!(verdict.code, code, "{verdict:?}");
     for word in words {
         assert!(verdict.line.contains(word), "{word:?} is not in {:?}", verdict.line);
@@ -178,7 +191,7 @@ fn expect(evidence: &Evidence, code: VerdictCode, words: &[&str]) -> Verdict {
 }
 
 #[test]
-fn healthy_and_slow_feeds_are_no_failure_and_all_else_is() {
+fn only_healthy_and_slow_feeds_are_no_failure() {
     expect(&healthy(), VerdictCode::Healthy, &["newswire-ingestd and newswire-gateway run"]);
     assert_eq!((VerdictCode::Healthy.exit(), VerdictCode::SlowFeeds.exit()), (Exit::Ok, Exit::Ok));
     assert_eq!(
@@ -188,7 +201,7 @@ fn healthy_and_slow_feeds_are_no_failure_and_all_else_is() {
 }
 
 #[test]
-fn the_names_of_json_and_text_are_the_same() {
+fn codes_are_the_same_in_json_and_text() {
     for code in [
         VerdictCode::Healthy,
         VerdictCode::SlowFeeds,
@@ -198,12 +211,12 @@ fn the_names_of_json_and_text_are_the_same() {
     ] {
         assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
     }
-    let verdict = serde_json::to_value(verdict(&healthy())).unwrap();
+    let verdict = serde_json::to_value(conclude(&healthy())).unwrap();
     assert_eq!((&verdict["code"], &verdict["exit"]), (&json!("healthy"), &json!(0)));
 }
 
 #[test]
-fn a_blocked_loop_is_told_with_place_work_and_time() {
+fn a_blocked_loop_is_reported_with_function_task_and_time() {
     let mut e = healthy();
     stall(&mut e.gateway, "worker-0", 12_000);
     let watch = watched(&mut e.gateway);
@@ -225,7 +238,7 @@ fn a_blocked_loop_is_told_with_place_work_and_time() {
 }
 
 #[test]
-fn without_the_watchdogs_word_the_stack_names_the_place_of_the_arbiter() {
+fn without_a_report_of_the_watchdog_the_stack_names_the_function() {
     let mut e = healthy();
     stall(&mut e.ingestd, "arbiter", 3_000);
     let thread = serde_json::from_value(json!(
@@ -235,7 +248,7 @@ fn without_the_watchdogs_word_the_stack_names_the_place_of_the_arbiter() {
         from: "outside",
         took_ms: 1,
         longest_pause_ms: 0,
-        threads: vec![ThreadReport {
+        threads: vec![ExaminedThread {
             thread: thread.unwrap(),
             idle: false,
             stalled: true,
@@ -248,16 +261,16 @@ fn without_the_watchdogs_word_the_stack_names_the_place_of_the_arbiter() {
 }
 
 #[test]
-fn a_blocked_loop_explains_the_descriptors_and_the_clients_that_wait() {
+fn a_blocked_loop_takes_precedence_over_descriptors_and_waiting_clients() {
     let mut e = healthy();
     stall(&mut e.gateway, "worker-0", 60_000);
     process(&mut e.gateway).open_files = Some(Usage { used: 1024, max: 1024 });
-    e.http = unanswered("no answer within 5s", true);
+    e.http = unanswered();
     expect(&e, VerdictCode::EventLoopBlocked, &["worker-0"]);
 }
 
 #[test]
-fn a_loop_that_gets_no_processor_is_not_blocked_by_its_work() {
+fn a_loop_without_a_processor_is_starved_and_not_blocked() {
     let mut e = healthy();
     stall(&mut e.gateway, "worker-0", 1_500);
     let task = Task { tid: 201, run_delay_ms: 290, ..Task::default() };
@@ -266,19 +279,19 @@ fn a_loop_that_gets_no_processor_is_not_blocked_by_its_work() {
 }
 
 #[test]
-fn a_gateway_that_takes_connections_and_does_not_answer_is_blocked_though_it_is_too_old_to_say() {
+fn a_gateway_that_accepts_connections_without_answering_is_blocked_even_if_it_reports_nothing() {
     let mut e = healthy();
     e.gateway.watch = Part::missing("this version has no /watch");
-    e.http = unanswered("no answer within 5s", true);
+    e.http = unanswered();
     expect(&e, VerdictCode::EventLoopBlocked, &["does not answer", "GET /"]);
-    // From outside alone too.
+    // From outside only, too.
     e.gateway.presence = Presence::NotAsked;
     e.ingestd.presence = Presence::NotAsked;
     expect(&e, VerdictCode::EventLoopBlocked, &["does not answer"]);
 }
 
 #[test]
-fn a_starved_worker_is_told_from_its_own_work_and_from_the_machine() {
+fn a_starved_worker_is_explained_by_its_own_work_by_the_machine_or_by_a_wait() {
     let late = |cpu_ms, run_delay_ms| LateLoop {
         name: "worker-0".into(),
         tid: 201,
@@ -292,29 +305,29 @@ fn a_starved_worker_is_told_from_its_own_work_and_from_the_machine() {
     };
     let mut e = healthy();
     e.gateway.late = vec![late(900, 10)];
-    expect(&e, VerdictCode::WorkerStarved, &["its own work kept it for 900", "serving"]);
+    expect(&e, VerdictCode::WorkerStarved, &["its own work took 900", "serving"]);
     e.gateway.late = vec![late(100, 700)];
     expect(&e, VerdictCode::WorkerStarved, &["the machine had no processor"]);
     e.gateway.late = vec![late(10, 1)];
     expect(&e, VerdictCode::WorkerStarved, &["waits inside its work"]);
-    // Now and then is not again and again.
+    // Two samples of eight are too few.
     e.gateway.late = vec![LateLoop { late: 2, ..late(900, 10) }];
     expect(&e, VerdictCode::Healthy, &[]);
 }
 
 #[test]
-fn an_exhausted_pool_is_told_with_what_keeps_it() {
+fn an_exhausted_pool_is_reported_with_its_longest_task() {
     let mut e = healthy();
     stall(&mut e.gateway, "pool", 5_000);
     watched(&mut e.gateway).threads = serde_json::from_value(json!([
         {"tid": 9, "name": "b", "work": {"what": "parsing", "of": "bbc", "since_ms_ago": 9000}}, {"tid": 10, "work": null}
     ]))
     .unwrap();
-    expect(&e, VerdictCode::BlockingPoolExhausted, &["1 threads have work", "parsing of bbc for 9.0 s"]);
+    expect(&e, VerdictCode::BlockingPoolExhausted, &["1 threads are busy", "parsing of bbc for 9.0 s"]);
 }
 
 #[test]
-fn a_slow_commit_is_the_store_and_not_the_disk_unless_that_is_full() {
+fn a_slow_commit_is_store_slow_unless_the_disk_is_full() {
     let mut e = healthy();
     watched(&mut e.ingestd).vitals.store.as_mut().unwrap().committing_ms = Some(4_000);
     expect(&e, VerdictCode::StoreSlow, &["4.0 s so far"]);
@@ -325,7 +338,7 @@ fn a_slow_commit_is_the_store_and_not_the_disk_unless_that_is_full() {
 }
 
 #[test]
-fn a_commit_that_was_slow_a_moment_ago_is_still_told() {
+fn a_slow_commit_is_reported_for_a_minute_after_its_end() {
     let mut e = healthy();
     watched(&mut e.ingestd).vitals.store.as_mut().unwrap().last_commit_took_ms = Some(6_000);
     expect(&e, VerdictCode::StoreSlow, &["took 6.0 s"]);
@@ -334,7 +347,7 @@ fn a_commit_that_was_slow_a_moment_ago_is_still_told() {
 }
 
 #[test]
-fn a_full_disk_is_seen_with_the_daemon_dead_and_explains_it() {
+fn a_full_disk_takes_precedence_over_the_daemon_that_it_ended() {
     let mut e = healthy();
     kill(&mut e.ingestd);
     e.store = Part::Found(Disk { path: "/d".into(), free_bytes: 0, total_bytes: 1 << 30, free_inodes: None });
@@ -350,18 +363,18 @@ fn a_full_disk_is_seen_with_the_daemon_dead_and_explains_it() {
 }
 
 #[test]
-fn descriptors_count_from_95_percent() {
+fn descriptors_are_exhausted_from_95_percent() {
     let mut e = healthy();
     process(&mut e.gateway).open_files = Some(Usage { used: 972, max: 1024 });
     expect(&e, VerdictCode::Healthy, &[]);
     process(&mut e.gateway).open_files = Some(Usage { used: 973, max: 1024 });
-    // Whoever cannot accept any more lets its clients wait.
-    e.http = unanswered("no answer within 5s", true);
+    // A gateway that cannot accept connections does not answer its clients.
+    e.http = unanswered();
     expect(&e, VerdictCode::DescriptorsExhausted, &["973 of 1024"]);
 }
 
 #[test]
-fn a_stopped_daemon_explains_the_silent_wire() {
+fn a_stopped_daemon_takes_precedence_over_the_silent_wire() {
     let mut e = healthy();
     stop(&mut e.ingestd);
     watched(&mut e.gateway).vitals.wire.heard_ms_ago = Some(30_000);
@@ -373,10 +386,10 @@ fn a_stopped_daemon_explains_the_silent_wire() {
 }
 
 #[test]
-fn a_frozen_gateway_is_not_dead() {
+fn a_frozen_gateway_is_stopped_and_not_dead() {
     let mut e = healthy();
     stop(&mut e.gateway);
-    e.http = unanswered("no answer within 5s", true);
+    e.http = unanswered();
     expect(&e, VerdictCode::GatewayStopped, &["pid 200", "SIGSTOP"]);
     process(&mut e.gateway).tracer = Some(77);
     expect(&e, VerdictCode::GatewayStopped, &["debugger, pid 77"]);
@@ -386,7 +399,7 @@ fn a_frozen_gateway_is_not_dead() {
 }
 
 #[test]
-fn both_stopped_are_told_in_one_verdict() {
+fn two_stopped_processes_are_reported_in_one_verdict() {
     let mut e = healthy();
     stop(&mut e.gateway);
     stop(&mut e.ingestd);
@@ -395,18 +408,18 @@ fn both_stopped_are_told_in_one_verdict() {
 }
 
 #[test]
-fn a_dead_daemon_is_told_and_not_the_wire_that_it_cut() {
+fn a_dead_daemon_takes_precedence_over_the_cut_wire() {
     let mut e = healthy();
     kill(&mut e.ingestd);
     watched(&mut e.gateway).vitals.wire.connected = Some(false);
-    expect(&e, VerdictCode::DaemonDead, &["killed", "still served"]);
+    expect(&e, VerdictCode::DaemonDead, &["killed", "still serves"]);
 }
 
 #[test]
-fn a_dead_gateway_is_told_and_systemd_is_asked_to_start_it() {
+fn a_dead_gateway_with_a_unit_is_started_with_systemctl() {
     let mut e = healthy();
     kill(&mut e.gateway);
-    e.http = unanswered("Connection refused", false);
+    e.http = refused();
     e.listener = Part::Found(Listener { address: "127.0.0.1:8700".into(), ..Listener::default() });
     e.gateway.unit =
         Part::Found(SystemdUnit { id: "newswire-gateway.service".into(), ..SystemdUnit::default() });
@@ -419,21 +432,21 @@ fn a_dead_gateway_is_told_and_systemd_is_asked_to_start_it() {
 }
 
 #[test]
-fn a_socket_that_systemd_keeps_for_the_gateway_is_no_orphan() {
+fn a_socket_that_systemd_holds_for_the_gateway_is_not_an_orphan() {
     let mut e = healthy();
     e.listener = Part::Found(listener(&[(1, "systemd"), (GATEWAY, "newswire-gatewa")]));
     expect(&e, VerdictCode::Healthy, &[]);
     kill(&mut e.gateway);
-    e.http = unanswered("no answer within 5s", true);
+    e.http = unanswered();
     e.listener = Part::Found(listener(&[(1, "systemd")]));
     expect(&e, VerdictCode::GatewayDead, &[]);
 }
 
 #[test]
-fn an_orphan_that_holds_the_port_while_the_gateway_is_dead_is_named() {
+fn a_process_that_holds_the_port_of_a_dead_gateway_is_named() {
     let mut e = healthy();
     kill(&mut e.gateway);
-    e.http = unanswered("no answer within 5s", true);
+    e.http = unanswered();
     let mut orphaned = listener(&[(300, "worker")]);
     orphaned.sockets[0].backlog = 5;
     e.listener = Part::Found(orphaned);
@@ -441,35 +454,35 @@ fn an_orphan_that_holds_the_port_while_the_gateway_is_dead_is_named() {
         ["pid 300 (/usr/bin/worker, running for 60 min)", "newswire-gateway does not run", "5 connections"];
     let verdict = expect(&e, VerdictCode::OrphanListener, &words);
     assert!(verdict.next[0].contains("kill 300"));
-    // Both dead: the orphan is what stands in the way of a start.
+    // Neither runs: the other process would prevent a start.
     kill(&mut e.ingestd);
     expect(&e, VerdictCode::OrphanListener, &[]);
 }
 
 #[test]
-fn an_orphan_that_this_user_cannot_see_is_told_all_the_same() {
+fn an_orphan_listener_is_reported_even_if_its_process_cannot_be_examined() {
     let mut e = healthy();
     kill(&mut e.gateway);
-    e.http = unanswered("no answer within 5s", true);
+    e.http = unanswered();
     e.listener = Part::Found(Listener { blind_to: 9, ..listener(&[]) });
-    expect(&e, VerdictCode::OrphanListener, &["cannot be looked at"]);
+    expect(&e, VerdictCode::OrphanListener, &["may not examine"]);
 }
 
 #[test]
-fn who_shares_the_socket_with_the_living_gateway_is_no_orphan() {
+fn a_process_that_shares_the_socket_with_the_gateway_is_not_an_orphan() {
     let mut e = healthy();
     e.listener = Part::Found(listener(&[(300, "worker"), (GATEWAY, "newswire-gatewa")]));
     expect(&e, VerdictCode::Healthy, &[]);
     e.listener = Part::Found(listener(&[(300, "worker")]));
-    expect(&e, VerdictCode::OrphanListener, &["newswire-gateway (pid 200) does not have it"]);
+    expect(&e, VerdictCode::OrphanListener, &["newswire-gateway (pid 200) does not hold it"]);
 }
 
 #[test]
-fn when_neither_runs_another_one_of_the_name_is_pointed_at() {
+fn if_neither_runs_a_process_of_another_instance_is_suggested() {
     let mut e = healthy();
     kill(&mut e.gateway);
     kill(&mut e.ingestd);
-    e.http = unanswered("Connection refused", false);
+    e.http = refused();
     e.listener = Part::Found(Listener::default());
     e.gateway.others = vec![OtherProcess { pid: 77, command: "newswire-gateway --config b.toml".into() }];
     let verdict = expect(&e, VerdictCode::NotRunning, &["/etc/newswire/newswire.toml"]);
@@ -477,22 +490,22 @@ fn when_neither_runs_another_one_of_the_name_is_pointed_at() {
 }
 
 #[test]
-fn a_cut_wire_between_two_that_run_is_told_with_the_reason() {
+fn a_cut_wire_between_running_processes_is_reported_with_its_reason() {
     let mut e = healthy();
     let wire = &mut watched(&mut e.gateway).vitals.wire;
     (wire.connected, wire.reason) = (Some(false), Some("Permission denied".into()));
-    expect(&e, VerdictCode::WireCut, &["Permission denied", "though both run"]);
+    expect(&e, VerdictCode::WireCut, &["Permission denied", "although both run"]);
 }
 
 #[test]
-fn a_daemon_that_runs_and_says_nothing_on_the_wire_is_stale() {
+fn a_running_daemon_with_a_silent_wire_is_stale() {
     let mut e = healthy();
     watched(&mut e.gateway).vitals.wire.heard_ms_ago = Some(9_000);
-    expect(&e, VerdictCode::DaemonStale, &["silent for 9.0 s"]);
+    expect(&e, VerdictCode::DaemonStale, &["received nothing from it for 9.0 s"]);
 }
 
 #[test]
-fn a_daemon_that_visits_nobody_though_many_are_due_is_stale() {
+fn a_daemon_that_visits_no_source_although_many_are_overdue_is_stale() {
     let mut e = healthy();
     let vitals = &mut watched(&mut e.ingestd).vitals;
     vitals.overdue = Some(8);
@@ -503,7 +516,7 @@ fn a_daemon_that_visits_nobody_though_many_are_due_is_stale() {
 }
 
 #[test]
-fn what_has_just_started_is_not_cut_or_dead() {
+fn a_process_that_has_just_started_is_neither_cut_nor_dead() {
     let mut e = healthy();
     process(&mut e.ingestd).uptime_ms = 2_000;
     watched(&mut e.gateway).vitals.wire.connected = Some(false);
@@ -511,15 +524,15 @@ fn what_has_just_started_is_not_cut_or_dead() {
     expect(&e, VerdictCode::Healthy, &["newswire-ingestd (pid 100) started 2.0 s ago", "not connected yet"]);
     let mut e = healthy();
     process(&mut e.gateway).uptime_ms = 300;
-    e.http = unanswered("Connection refused", false);
+    e.http = refused();
     e.listener = Part::Found(Listener::default());
     expect(&e, VerdictCode::Healthy, &["started 300 ms ago"]);
     process(&mut e.gateway).uptime_ms = 300_000;
-    expect(&e, VerdictCode::GatewayDead, &["runs and does not listen"]);
+    expect(&e, VerdictCode::GatewayDead, &["runs but does not listen"]);
 }
 
 #[test]
-fn a_draining_gateway_is_no_hang() {
+fn a_draining_gateway_is_healthy() {
     let mut e = healthy();
     watched(&mut e.gateway).vitals.draining = true;
     ready(&mut e, false, &["draining"]);
@@ -527,7 +540,7 @@ fn a_draining_gateway_is_no_hang() {
 }
 
 #[test]
-fn a_clock_that_jumped_is_told_for_ten_minutes_when_nothing_worse_is_there() {
+fn a_clock_jump_is_reported_for_ten_minutes_unless_there_is_something_worse() {
     let mut e = healthy();
     let clock = &mut watched(&mut e.ingestd).clock;
     (clock.jumps, clock.last_ms, clock.last_ms_ago) = (1, Some(-3_600_000), Some(300_000));
@@ -540,7 +553,7 @@ fn a_clock_that_jumped_is_told_for_ten_minutes_when_nothing_worse_is_there() {
 }
 
 #[test]
-fn feeds_that_are_slow_are_no_hang() {
+fn slow_feeds_are_not_a_hang() {
     let mut e = healthy();
     let busiest = json!([
         {"source": "bbc", "activity": "fetching", "since_ms_ago": 25_000},
@@ -557,23 +570,23 @@ fn feeds_that_are_slow_are_no_hang() {
 }
 
 #[test]
-fn what_this_user_may_not_see_is_judged_by_what_the_gateway_says() {
+fn processes_that_cannot_be_examined_are_judged_by_the_answers_of_the_gateway() {
     let mut e = healthy();
     for daemon in [&mut e.ingestd, &mut e.gateway] {
         kill(daemon);
         daemon.presence = Presence::Unknown;
     }
     e.listener = Part::Found(Listener { blind_to: 9, ..listener(&[]) });
-    expect(&e, VerdictCode::Healthy, &["may not look at newswire-ingestd"]);
+    expect(&e, VerdictCode::Healthy, &["may not examine newswire-ingestd"]);
     ready(&mut e, false, &["the wire is not connected: x"]);
     let Part::Found(answers) = &mut e.http else { panic!() };
-    let Part::Found(said) = &mut answers.ready else { panic!() };
-    said.wire.connected = Some(false);
+    let Part::Found(ready) = &mut answers.ready else { panic!() };
+    ready.wire.connected = Some(false);
     expect(&e, VerdictCode::WireCut, &["cannot see whether newswire-ingestd runs"]);
 }
 
 #[test]
-fn what_a_process_says_cannot_drive_the_terminal() {
+fn text_of_a_process_cannot_control_the_terminal() {
     let mut e = healthy();
     let wire = &mut watched(&mut e.gateway).vitals.wire;
     (wire.connected, wire.reason) = (Some(false), Some("\u{1b}[31m\nVERDICT healthy: x".into()));
