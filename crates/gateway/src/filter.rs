@@ -2,7 +2,8 @@
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use news::{EventKind, Timestamp, parse_duration};
+use news::{EventKind, Timestamp};
+use notation::{DURATION_MAX, parse_duration_within};
 
 use crate::{problem::Problem, readers::Scope, sse::Frame};
 
@@ -39,7 +40,7 @@ impl Since {
     fn parse(text: &str) -> Option<Self> {
         // A plus sign that was not escaped in a query arrives as a space.
         let at = || text.replace(' ', "+").parse().ok().map(Self::At);
-        parse_duration(text).map(Self::Ago).or_else(at)
+        parse_duration_within(text, Duration::ZERO..=DURATION_MAX).ok().map(Self::Ago).or_else(at)
     }
 
     pub(crate) fn instant(self, now: Timestamp) -> Timestamp {
@@ -154,8 +155,8 @@ impl Query {
                 Ok(())
             }
             "since" => {
-                let wanted = "a time of RFC 3339 or a duration such as 90s, 15m, 2h, 3d is wanted";
-                self.since = Some(Since::parse(&value).ok_or(Problem::bad_parameter("since", wanted))?);
+                let expected = "expected an RFC 3339 time or a duration such as 90s, 15m, 1h30m or 3d";
+                self.since = Some(Since::parse(&value).ok_or(Problem::bad_parameter("since", expected))?);
                 Ok(())
             }
             "snapshot" => number("snapshot", &value, 0, 1000).map(|n| self.snapshot = Some(n)),
@@ -249,9 +250,11 @@ mod tests {
         let at =
             |text: &str| Query::parse(&format!("since={text}")).unwrap().since.unwrap().instant(now).millis();
         assert_eq!(at("90s"), 10_000_000 - 90_000);
+        assert_eq!(at("1h30m"), 10_000_000 - 5_400_000);
         assert_eq!(at("1970-01-01T00:00:01Z"), 1000);
         assert_eq!(at("1970-01-01T01:00:01+01:00"), 1000, "an unescaped plus sign");
         assert!(Query::parse("since=yesterday").is_err());
+        assert!(Query::parse("since=10000d").is_ok() && Query::parse("since=10001d").is_err());
     }
 
     #[test]

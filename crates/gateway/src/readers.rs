@@ -16,11 +16,12 @@ mod scope;
 mod signatures;
 mod tokens;
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use actix_web::http::header::HeaderMap;
-use daemon::config::{self, Complaint};
+use daemon::config;
 use news::Timestamp;
+use notation::Complaints;
 
 use self::{
     files::File,
@@ -35,20 +36,9 @@ pub(crate) use scope::Scope;
 const COOKIE: &str = "newswire_read";
 
 /// Everything that is wrong with the files of tokens and keys, one a line.
-#[derive(Debug)]
-pub struct BadFiles(Vec<Complaint>);
-
-impl fmt::Display for BadFiles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, complaint) in self.0.iter().enumerate() {
-            let end = if n > 0 { "\n" } else { "" };
-            write!(f, "{end}{complaint}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for BadFiles {}
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadFiles(Complaints);
 
 /// Tells readers from strangers. Cheap to clone.
 #[derive(Clone, Debug, Default)]

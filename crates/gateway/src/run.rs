@@ -175,7 +175,9 @@ async fn attend(
             }
             Some(order) = orders.recv() => {
                 // Whoever asked may be gone.
-                order.send(reload(hub, logs, &mut reloader)).ok();
+                let answer = |changes| control::ReloadAnswer { catalogue: None, changes };
+                let reloaded = reload(hub, logs, &mut reloader);
+                order.send(reloaded.map(answer).map_err(control::Problem::bad_configuration)).ok();
             }
             _ = status.tick() => notify::status(&sentence(hub)),
         }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use fetch::{
     FailureClass, FetchReport, FetchResult,
-    schedule::{IntervalBounds, ScheduleInput, ask_max, humanize, next_visit},
+    schedule::{IntervalBounds, ScheduleInput, ask_max, next_visit},
 };
 use news::{Attempt, Escaped, FeedRhythm, Item, Source, SourceState, Timestamp, VisitStatus};
+use notation::humanize;
 
 use crate::moving::{self, Change};
 

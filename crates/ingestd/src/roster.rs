@@ -15,10 +15,9 @@ use actix::{
     Actor, ActorFutureExt as _, Addr, AsyncContext as _, Context, Handler, Message, MessageResult,
     ResponseActFuture, WrapFuture as _,
 };
-use fetch::schedule::{
-    Next, PlannedVisit, ask_max, catch_up, defer_past_skip_windows, first_visit, humanize,
-};
+use fetch::schedule::{Next, PlannedVisit, ask_max, catch_up, defer_past_skip_windows, first_visit};
 use news::{Catalogue, Pause, Source, SourceId, SourceState, Timestamp};
+use notation::humanize;
 use serde::Serialize;
 use tokio::time::Instant;
 

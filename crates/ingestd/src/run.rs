@@ -294,10 +294,8 @@ pub(crate) async fn read_catalogue(path: &Path) -> Result<Catalogue, RunError> {
         let hint = "name the file in ingestd.sources, or make one with [[source]] tables";
         RunError::Catalogue(format!("{}: cannot read the list of sources: {error}; {hint}", path.display()))
     })?;
-    Catalogue::parse(&text).map_err(|complaints| {
-        let line = |c: &news::Complaint| format!("{}:{}: {}", path.display(), c.line, c.message);
-        RunError::Catalogue(complaints.iter().map(line).collect::<Vec<_>>().join("\n"))
-    })
+    Catalogue::parse(&text)
+        .map_err(|complaints| RunError::Catalogue(complaints.in_file(path.display()).to_string()))
 }
 
 /// On a thread of its own: it reads the log since the last start, and sled can panic on a damaged one.

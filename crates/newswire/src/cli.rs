@@ -93,3 +93,29 @@ fn run_command(command: Command) -> anyhow::Result<Exit> {
     runtime.shutdown_background();
     exit
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_reads_durations_in_one_grammar() {
+        let parse = |line: &str| CommandLine::try_parse_from(line.split(' '));
+        for line in [
+            "newswire sources pause a --for",
+            "newswire sources add https://a.example/ --every",
+            "newswire logs triage --journal --since",
+            "newswire bundle --since",
+        ] {
+            assert!(parse(&format!("{line} 1h30m")).is_ok(), "{line}");
+            let bad = parse(&format!("{line} soon")).unwrap_err().to_string();
+            assert!(bad.contains("`soon` is not a duration; write it like"), "{bad}");
+            let short = parse(&format!("{line} 500ms")).unwrap_err().to_string();
+            assert!(short.contains("500ms is outside 1s to 10000d"), "{short}");
+        }
+        assert!(parse("newswire verify --for 1m30s").is_ok());
+        assert!(
+            parse("newswire verify --for 6m").unwrap_err().to_string().contains("6m is outside 1s to 5m")
+        );
+    }
+}

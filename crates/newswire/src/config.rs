@@ -72,15 +72,17 @@ fn check(file: &ConfigFile, sources: Option<PathBuf>) -> anyhow::Result<Exit> {
         findings.complain(&error.to_string());
     }
     // With a wrong configuration the daemons would not get as far as their files.
-    if loaded.is_err() || sibling_program(INGESTD.name).is_err() {
-        if let Some(Err(UsageError(error))) = &catalogue {
-            findings.complain(error);
-        }
+    if loaded.is_ok() {
+        run_check(INGESTD, file, sources.as_deref(), &mut findings)?;
+    }
+    // The ingestion daemon reports mistakes in the list itself, unless it could not be run.
+    if let Some(Err(UsageError(error))) = &catalogue
+        && (loaded.is_err() || findings.complaints.is_empty())
+    {
+        findings.complain(error);
     }
     if loaded.is_ok() {
-        for daemon in [INGESTD, GATEWAY] {
-            run_check(daemon, file, sources.as_deref(), &mut findings)?;
-        }
+        run_check(GATEWAY, file, sources.as_deref(), &mut findings)?;
     }
     for warning in &findings.warnings {
         out::stderr_line(&format!("newswire: {WARNING}{warning}"));
@@ -164,10 +166,7 @@ pub(crate) fn read_catalogue(path: &Path) -> Result<Catalogue, UsageError> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         UsageError(format!("{}: cannot read the list of sources: {error}", path.display()))
     })?;
-    Catalogue::parse(&text).map_err(|complaints| {
-        let line = |c: &news::Complaint| format!("{}:{}: {}", path.display(), c.line, c.message);
-        UsageError(complaints.iter().map(line).collect::<Vec<_>>().join("\n"))
-    })
+    Catalogue::parse(&text).map_err(|complaints| UsageError(complaints.in_file(path.display()).to_string()))
 }
 
 fn show(file: &ConfigFile, as_json: bool) -> anyhow::Result<Exit> {

@@ -20,6 +20,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use daemon::{Clock, Exit};
 use news::Timestamp;
+use notation::{BadDuration, DURATION_MAX, parse_duration_within};
 
 use self::groups::{LineGroups, TriageSummary};
 use crate::{
@@ -92,9 +93,8 @@ struct TriageArgs {
 }
 
 /// Parses how far to look back: a duration of at least a second.
-pub(crate) fn since(text: &str) -> Result<Duration, String> {
-    let found = news::parse_duration(text).filter(|d| *d >= Duration::from_secs(1));
-    found.ok_or_else(|| "expected a duration of at least 1s, such as 90s, 30m, 2h or 3d".to_owned())
+pub(crate) fn since(text: &str) -> Result<Duration, BadDuration> {
+    parse_duration_within(text, Duration::from_secs(1)..=DURATION_MAX)
 }
 
 pub(crate) async fn run(arguments: LogsArgs) -> anyhow::Result<Exit> {

@@ -67,13 +67,7 @@ pub(crate) fn safe(text: &str) -> String {
 
 /// The time between two instants in the coarsest unit that is still precise enough: `90s`, `10m`, `2h`, `10d`.
 pub(crate) fn span(from: Timestamp, to: Timestamp) -> String {
-    let seconds = to.since(from).as_secs();
-    match seconds {
-        0..120 => format!("{seconds}s"),
-        120..7200 => format!("{}m", seconds / 60),
-        7200..172_800 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
-    }
+    notation::approximate(to.since(from))
 }
 
 /// Aligns columns; the last one is not padded. Cells must not contain colour codes.

@@ -18,6 +18,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use anyhow::Context as _;
 use clap::Args;
 use daemon::{Exit, config::Config};
+use notation::{BadDuration, parse_duration_within};
 use tokio::time::Instant;
 use url::{Host, Url};
 
@@ -67,9 +68,8 @@ const LISTEN_MAX: Duration = Duration::from_secs(300);
 /// Pairs of probes while the gateway is idle.
 const IDLE_PAIRS: usize = 25;
 
-fn listening(text: &str) -> Result<Duration, String> {
-    let found = news::parse_duration(text).filter(|d| (Duration::from_secs(1)..=LISTEN_MAX).contains(d));
-    found.ok_or_else(|| "expected a duration of 1s to 5m".to_owned())
+fn listening(text: &str) -> Result<Duration, BadDuration> {
+    parse_duration_within(text, Duration::from_secs(1)..=LISTEN_MAX)
 }
 
 pub(crate) async fn run(arguments: VerifyArgs) -> anyhow::Result<Exit> {

@@ -3,7 +3,7 @@
 
 use std::{fs, io::Read as _, path::Path};
 
-use daemon::config::Complaint;
+use notation::Complaint;
 
 /// A file of the configuration: the key that names it, and where it is.
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +28,6 @@ impl File<'_> {
 
     /// Something wrong with it, at a line where one is known.
     pub(super) fn complaint(self, line: Option<usize>, message: String) -> Complaint {
-        let path = self.path.display();
-        let place = line.map_or_else(|| path.to_string(), |line| format!("{path}:{line}"));
-        Complaint { place, key: self.key.to_owned(), message }
+        Complaint { place: self.path.display().to_string(), line, key: self.key.to_owned(), message }
     }
 }

@@ -6,13 +6,13 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use daemon::config::Complaint;
 use jsonwebtoken::{
     Algorithm, DecodingKey, DecodingKeyKind, Validation, decode, decode_header,
     errors::ErrorKind,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk},
 };
 use news::Timestamp;
+use notation::Complaint;
 use serde_json::{Map, Value};
 
 use super::{

@@ -11,8 +11,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use daemon::config::Complaint;
 use news::Timestamp;
+use notation::Complaint;
 use toml::{
     Spanned,
     de::{DeString, DeTable, DeValue},

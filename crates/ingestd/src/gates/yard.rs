@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use fetch::schedule::humanize;
+use notation::humanize;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{Bounds, GIVE_WAY_AFTER, Permit, SPACING_FIRST, SPACING_MAX, Standing};

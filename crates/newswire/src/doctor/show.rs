@@ -2,6 +2,8 @@
 
 mod processes;
 
+use std::time::Duration;
+
 use super::{
     evidence::{DaemonEvidence, Evidence, Part},
     http::HttpProbes,
@@ -12,14 +14,7 @@ use crate::out::{Paint, safe};
 
 /// A duration in milliseconds, in a readable unit.
 pub(crate) fn duration(ms: u64) -> String {
-    match ms {
-        0..1_000 => format!("{ms} ms"),
-        1_000..10_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
-        10_000..120_000 => format!("{} s", ms / 1_000),
-        120_000..7_200_000 => format!("{} min", ms / 60_000),
-        7_200_000..172_800_000 => format!("{} h", ms / 3_600_000),
-        _ => format!("{} days", ms / 86_400_000),
-    }
+    notation::approximate(Duration::from_millis(ms))
 }
 
 /// A size in a readable unit.
@@ -279,7 +274,7 @@ mod tests {
     #[test]
     fn durations_and_sizes_have_a_readable_unit() {
         let times = [5, 1_250, 61_000, 130_000, 7_300_000, 200_000_000].map(duration);
-        assert_eq!(times, ["5 ms", "1.2 s", "61 s", "2 min", "2 h", "2 days"]);
+        assert_eq!(times, ["5ms", "1.2s", "61s", "2m", "2h", "2d"]);
         let sizes = [0, 1023, 1536, 20 << 20, 5 << 40, u64::MAX].map(bytes);
         assert_eq!(sizes, ["0 B", "1023 B", "1.5 KiB", "20 MiB", "5.0 TiB", "16777215 TiB"]);
     }

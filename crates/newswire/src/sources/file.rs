@@ -100,10 +100,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
 }
 
 fn parse(path: &Path, text: &str) -> Result<Catalogue, UsageError> {
-    Catalogue::parse(text).map_err(|complaints| {
-        let line = |c: &news::Complaint| format!("{}:{}: {}", path.display(), c.line, c.message);
-        UsageError(complaints.iter().map(line).collect::<Vec<_>>().join("\n"))
-    })
+    Catalogue::parse(text).map_err(|complaints| UsageError(complaints.in_file(path.display()).to_string()))
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use std::{
 };
 
 use feed::opml::{Attributes, Opml, Outline};
-use news::{Catalogue, FeedUrl, Pause, Source, SourceId, Timestamp, parse_duration, write_duration};
+use news::{Catalogue, FeedUrl, Pause, Source, SourceId, Timestamp};
+use notation::{Complaint, parse_duration, write_duration};
 
 /// Our XML namespace.
 const NAMESPACE: &str = "urn:newswire:opml";
@@ -179,7 +180,8 @@ pub(super) fn language(text: &str) -> Option<String> {
 /// The first complaint of the catalogue about a source.
 pub(super) fn complaint(source: &Source) -> Option<String> {
     let read = Catalogue::parse(&Catalogue { sources: vec![source.clone()] }.to_toml());
-    read.err().and_then(|complaints| complaints.into_iter().next()).map(|complaint| complaint.message)
+    let first = read.err()?.into_iter().next()?;
+    Some(Complaint { line: None, ..first }.to_string())
 }
 
 struct Planner<'a> {
@@ -238,8 +240,8 @@ impl Planner<'_> {
             None => distinct(folders.chain(others).filter(|tag| *tag != source.category)),
         };
         for (name, field) in [("every", &mut source.every), ("timeout", &mut source.timeout)] {
-            let wrong = || format!("{prefix}:{name}: expected a duration, such as 15m");
-            *field = ours(name).map(|text| parse_duration(text).ok_or_else(wrong)).transpose()?;
+            let duration = ours(name).map(parse_duration).transpose();
+            *field = duration.map_err(|bad| format!("{prefix}:{name}: {bad}"))?;
         }
         source.enabled = ours("enabled") != Some("false");
         let reason = || ours("pausedReason").map(str::to_owned);
@@ -451,6 +453,13 @@ mod tests {
         assert_eq!((lines, plan.added.len()), (vec![2, 3, 4, 5, 6], 1), "{:?}", plan.refused);
         assert!(!format!("{:?}", plan.refused).contains("SECRET"));
         assert!(plan.refused[3].reason.contains("country"));
+    }
+
+    #[test]
+    fn an_interval_may_be_written_in_several_units() {
+        let text = list("<outline text='a' xmlUrl='http://a.example/' newswire:every='1h30m'/>");
+        let plan = import(&text, &Catalogue::default());
+        assert_eq!(plan.added[0].source.every, Some(Duration::from_secs(5_400)));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{path::Path, time::Duration};
 use anyhow::Context as _;
 use clap::Args;
 use daemon::Exit;
+use notation::{BadDuration, DURATION_MAX, parse_duration_within};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use wire::ClientError;
@@ -48,9 +49,8 @@ pub(super) struct ResumeArgs {
 }
 
 /// A duration on the command line.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let found = news::parse_duration(text).filter(|d| *d >= Duration::from_secs(1));
-    found.ok_or_else(|| "expected a duration of at least 1s, such as 90s, 15m, 2h or 3d".to_owned())
+pub(super) fn duration(text: &str) -> Result<Duration, BadDuration> {
+    parse_duration_within(text, Duration::from_secs(1)..=DURATION_MAX)
 }
 
 pub(super) async fn refresh(

@@ -34,10 +34,8 @@ pub(super) async fn run(context: &CommandContext, arguments: RemoveArgs) -> anyh
     if removed.is_disjoint(&listed) {
         return Ok(exit);
     }
-    let text = Catalogue::remove_from(&file.text, &removed).map_err(|complaints| {
-        let line = |c: &news::Complaint| format!("{}:{}: {}", file.path().display(), c.line, c.message);
-        UsageError(complaints.iter().map(line).collect::<Vec<_>>().join("\n"))
-    })?;
+    let text = Catalogue::remove_from(&file.text, &removed)
+        .map_err(|complaints| UsageError(complaints.in_file(file.path().display()).to_string()))?;
     let left: Vec<_> =
         file.catalogue.sources.iter().filter(|source| !removed.contains(source.id.as_str())).collect();
     let reread = Catalogue::parse(&text).unwrap_or_default();

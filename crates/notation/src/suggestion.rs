@@ -1,7 +1,8 @@
-//! "Did you mean": the known word that lies closest to a misspelt one.
+//! "Did you mean": the known word that is closest to a misspelt one.
 
-/// `; did you mean …?` for the closest of `words`, or nothing when none is close. A third of the letters may be wrong.
-pub(super) fn suggestion<'a>(text: &str, words: impl IntoIterator<Item = &'a str>) -> String {
+/// `; did you mean …?` for the closest of `words`; empty if none is close. At most a third of the letters may differ.
+#[must_use]
+pub fn suggestion<'a>(text: &str, words: impl IntoIterator<Item = &'a str>) -> String {
     let allowed = (text.chars().count() / 3).clamp(1, 4);
     words
         .into_iter()
@@ -11,7 +12,7 @@ pub(super) fn suggestion<'a>(text: &str, words: impl IntoIterator<Item = &'a str
         .map_or_else(String::new, |(_, word)| format!("; did you mean `{word}`?"))
 }
 
-/// Letters to insert, delete, replace or swap with their neighbour to get from `a` to `b` (optimal string alignment).
+/// Number of letters to insert, delete, replace or swap with the next one to get from `a` to `b` (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
     const CHARS_MAX: usize = 64; // no known word is longer, and the work grows with the square
     let (a, b): (Vec<char>, Vec<char>) =
@@ -38,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_of_the_finger_is_understood_and_another_word_is_not() {
+    fn a_typo_is_recognised_and_another_word_is_not() {
         let words = ["interval_min", "interval_max", "host_spacing"];
         assert_eq!(suggestion("intervall_min", words), "; did you mean `interval_min`?");
         assert_eq!(suggestion("interval_mni", words), "; did you mean `interval_min`?");
