@@ -1,16 +1,17 @@
-//! Whether everybody is there: dead, stopped, displaced, just starting, about to end.
+//! Rules about the presence of the processes: not running, stopped, another one on the port, starting, draining.
 
 use super::{
-    Code, Daemon, Evidence, Presence, Verdict, ago, bundle, bytes, last_words, named, restart, safe, start,
+    DaemonEvidence, Evidence, Presence, Verdict, VerdictCode, bundle, bytes, duration, exit_log_hint,
+    name_and_pid, restart, safe, start,
 };
 use crate::doctor::listener::Owner;
 
-/// A process that has run for less may still be on its way.
+/// A process that has run for less may still be starting.
 const STARTING_MS: u64 = 10_000;
-/// Below this much free disk nothing can be recorded safely: a segment of the store and a little.
+/// With less free disk space nothing can be recorded safely: the size of a segment of the store, and a reserve.
 const FREE_BYTES_MIN: u64 = 8 * 1024 * 1024;
 
-/// Somebody else holds the port: connections are accepted by the kernel, and nobody answers them.
+/// Another process holds the port: the kernel accepts connections, and they are never answered.
 pub(super) fn orphan_listener(evidence: &Evidence) -> Option<Verdict> {
     let listener = evidence.listener.get()?;
     if evidence.gateway.presence == Presence::NotAsked || listener.sockets.is_empty() {
@@ -24,17 +25,17 @@ pub(super) fn orphan_listener(evidence: &Evidence) -> Option<Verdict> {
     let address = safe(&listener.address);
     let waiting = match listener.backlog() {
         0 => String::new(),
-        n => format!("; {n} connections wait in it"),
+        n => format!("; {n} connections wait for an answer"),
     };
-    let instead = match gateway {
-        Some(pid) => format!("newswire-gateway (pid {pid}) does not have it"),
+    let gateway_state = match gateway {
+        Some(pid) => format!("newswire-gateway (pid {pid}) does not hold it"),
         None => "newswire-gateway does not run".to_owned(),
     };
     if let Some(owner) = owners.first() {
-        let line = format!("{} holds {address}, and {instead}{waiting}", describe(owner));
+        let line = format!("{} holds {address}, and {gateway_state}{waiting}", describe(owner));
         let next =
-            [format!("kill {}   # then -9, when it does not go", owner.pid), restart(&evidence.gateway)];
-        return Some(Verdict::new(Code::OrphanListener, line, next));
+            [format!("kill {}   # then kill -9, if it does not end", owner.pid), restart(&evidence.gateway)];
+        return Some(Verdict::new(VerdictCode::OrphanListener, line, next));
     }
     let systemd = listener.owners().iter().any(|owner| owner.is_systemd());
     let ours = evidence.http.get().is_some_and(|http| http.is_ours());
@@ -42,18 +43,19 @@ pub(super) fn orphan_listener(evidence: &Evidence) -> Option<Verdict> {
         return None;
     }
     let uid = listener.sockets.first().map_or(0, |socket| socket.uid);
-    let line =
-        format!("a process of user {uid} that cannot be looked at holds {address}, and {instead}{waiting}");
-    let next = ["sudo newswire doctor   # root sees whose it is".to_owned()];
-    Some(Verdict::new(Code::OrphanListener, line, next))
+    let line = format!(
+        "a process of user {uid} that this user may not examine holds {address}, and {gateway_state}{waiting}"
+    );
+    let next = ["sudo newswire doctor   # root can see which process it is".to_owned()];
+    Some(Verdict::new(VerdictCode::OrphanListener, line, next))
 }
 
 fn describe(owner: &Owner) -> String {
-    let since = ago(owner.uptime_ms);
+    let since = duration(owner.uptime_ms);
     format!("pid {} ({}, running for {since})", owner.pid, safe(&owner.command))
 }
 
-/// Neither is there.
+/// Neither process runs.
 pub(super) fn not_running(evidence: &Evidence) -> Option<Verdict> {
     if evidence.daemons().any(|daemon| daemon.presence != Presence::Absent) || answers(evidence) {
         return None;
@@ -73,54 +75,54 @@ pub(super) fn not_running(evidence: &Evidence) -> Option<Verdict> {
         })
         .collect();
     match evidence.daemons().all(|daemon| daemon.unit.get().is_some()) {
-        true => next.extend(evidence.daemons().flat_map(|daemon| [start(daemon), last_words(daemon)])),
+        true => next.extend(evidence.daemons().flat_map(|daemon| [start(daemon), exit_log_hint(daemon)])),
         false => next.extend([
-            "newswire up   # or start both as you do otherwise".to_owned(),
-            "when they should run: name their configuration with --config".to_owned(),
+            "newswire up   # or start both as usual".to_owned(),
+            "if they should be running: name their configuration with --config".to_owned(),
         ]),
     }
-    Some(Verdict::new(Code::NotRunning, line, next))
+    Some(Verdict::new(VerdictCode::NotRunning, line, next))
 }
 
 pub(super) fn gateway_stopped(evidence: &Evidence) -> Option<Verdict> {
     let line = stopped(&evidence.gateway)?;
     let too = if stopped(&evidence.ingestd).is_some() { "; newswire-ingestd is stopped too" } else { "" };
-    let mut next = going_on(&evidence.gateway);
+    let mut next = continue_steps(&evidence.gateway);
     if !too.is_empty() {
-        next.extend(going_on(&evidence.ingestd));
+        next.extend(continue_steps(&evidence.ingestd));
     }
-    Some(Verdict::new(Code::GatewayStopped, format!("{line}{too}"), next))
+    Some(Verdict::new(VerdictCode::GatewayStopped, format!("{line}{too}"), next))
 }
 
 pub(super) fn daemon_stopped(evidence: &Evidence) -> Option<Verdict> {
     let line = stopped(&evidence.ingestd)?;
-    let line = format!("{line}; what the gateway has is still served");
-    Some(Verdict::new(Code::DaemonStopped, line, going_on(&evidence.ingestd)))
+    let line = format!("{line}; the gateway still serves the events it has");
+    Some(Verdict::new(VerdictCode::DaemonStopped, line, continue_steps(&evidence.ingestd)))
 }
 
-fn stopped(daemon: &Daemon) -> Option<String> {
+fn stopped(daemon: &DaemonEvidence) -> Option<String> {
     let process = daemon.process.get()?;
-    let who = named(daemon);
+    let who = name_and_pid(daemon);
     match process.tracer {
-        Some(tracer) if process.stopped => Some(format!("{who} is held by a debugger, pid {tracer}")),
+        Some(tracer) if process.stopped => Some(format!("{who} is stopped by a debugger, pid {tracer}")),
         _ if process.stopped => Some(format!(
-            "{who} is stopped by a signal (SIGSTOP or a terminal); who sent it and when is not recorded"
+            "{who} is stopped by a signal (SIGSTOP, or a terminal); the kernel does not record who sent it and when"
         )),
         _ if process.frozen => Some(format!("{who} is frozen by its control group")),
         _ => None,
     }
 }
 
-fn going_on(daemon: &Daemon) -> Vec<String> {
+fn continue_steps(daemon: &DaemonEvidence) -> Vec<String> {
     let Some(process) = daemon.process.get() else { return Vec::new() };
     match (process.tracer, process.frozen) {
         (Some(tracer), _) if process.stopped => vec![format!("end the debugger: kill {tracer}")],
         (_, true) => vec!["docker unpause CONTAINER, or systemctl thaw UNIT".to_owned()],
-        _ => vec![format!("kill -CONT {}   # it goes on where it was", process.pid)],
+        _ => vec![format!("kill -CONT {}   # it continues where it stopped", process.pid)],
     }
 }
 
-/// Also when a process is dead: it may have died of it, and will again.
+/// Also if a process is not running: the full disk may have ended it, and would again.
 pub(super) fn disk_full(evidence: &Evidence) -> Option<Verdict> {
     let seen = evidence.store.get();
     let told = evidence.ingestd.vitals().and_then(|vitals| vitals.store.as_ref());
@@ -137,14 +139,14 @@ pub(super) fn disk_full(evidence: &Evidence) -> Option<Verdict> {
         if evidence.ingestd.presence == Presence::Absent { "; newswire-ingestd does not run" } else { "" };
     let line = format!("the disk of {} {what}: nothing can be recorded{dead}", safe(&path));
     let mut next = vec![
-        format!("df -h {0}; du -xh --max-depth=2 {0} | sort -h | tail   # make room", safe(&path)),
-        "lower store.retention_bytes when the store itself is the largest".to_owned(),
+        format!("df -h {0}; du -xh --max-depth=2 {0} | sort -h | tail   # free some space", safe(&path)),
+        "lower store.retention_bytes if the store itself uses most of it".to_owned(),
     ];
     next.extend((!dead.is_empty()).then(|| start(&evidence.ingestd)));
-    Some(Verdict::new(Code::DiskFull, line, next))
+    Some(Verdict::new(VerdictCode::DiskFull, line, next))
 }
 
-/// Answers as our gateway does, whether or not its process may be looked at.
+/// Whether a gateway of ours answers, even if its process may not be examined.
 fn answers(evidence: &Evidence) -> bool {
     evidence.http.get().is_some_and(|http| http.is_ours())
 }
@@ -155,18 +157,22 @@ pub(super) fn gateway_dead(evidence: &Evidence) -> Option<Verdict> {
     match gateway.presence {
         Presence::Absent if !answers(evidence) => {
             let line = format!("newswire-gateway does not run: {}", safe(&gateway.found_by));
-            Some(Verdict::new(Code::GatewayDead, line, [last_words(gateway), start(gateway)]))
+            Some(Verdict::new(VerdictCode::GatewayDead, line, [exit_log_hint(gateway), start(gateway)]))
         }
         Presence::NotAsked if refused => {
             let address = evidence.http.get().map(|http| safe(&http.address)).unwrap_or_default();
-            let line = format!("nothing listens at {address}");
-            Some(Verdict::new(Code::GatewayDead, line, ["newswire doctor   # on its machine".to_owned()]))
+            let line = format!("no process listens on {address}");
+            Some(Verdict::new(
+                VerdictCode::GatewayDead,
+                line,
+                ["newswire doctor   # on the machine of the gateway".to_owned()],
+            ))
         }
-        // It has run for long and does not listen: it will not by itself.
+        // It has been running for long without listening, so it will not start to.
         Presence::Running if refused && !is_starting(gateway) && has_no_listener(evidence) => {
             let address = evidence.listener.get().map(|listener| safe(&listener.address)).unwrap_or_default();
-            let line = format!("{} runs and does not listen at {address}", named(gateway));
-            Some(Verdict::new(Code::GatewayDead, line, [bundle(), restart(gateway)]))
+            let line = format!("{} runs but does not listen on {address}", name_and_pid(gateway));
+            Some(Verdict::new(VerdictCode::GatewayDead, line, [bundle(), restart(gateway)]))
         }
         _ => None,
     }
@@ -182,13 +188,13 @@ pub(super) fn daemon_dead(evidence: &Evidence) -> Option<Verdict> {
         return None;
     }
     let line = format!(
-        "newswire-ingestd does not run: {}; what the gateway has is still served",
+        "newswire-ingestd does not run: {}; the gateway still serves the events it has",
         safe(&ingestd.found_by)
     );
-    Some(Verdict::new(Code::DaemonDead, line, [last_words(ingestd), start(ingestd)]))
+    Some(Verdict::new(VerdictCode::DaemonDead, line, [exit_log_hint(ingestd), start(ingestd)]))
 }
 
-/// It ends by itself, and is no hang.
+/// A draining gateway ends by itself; that is not a hang.
 pub(super) fn draining(evidence: &Evidence) -> Option<Verdict> {
     let vitals = evidence.gateway.vitals();
     let ready = evidence.http.get().and_then(|http| http.ready.get());
@@ -197,23 +203,28 @@ pub(super) fn draining(evidence: &Evidence) -> Option<Verdict> {
     }
     let clients = vitals.and_then(|vitals| vitals.clients);
     let left = clients.map(|clients| format!(", {clients} clients left")).unwrap_or_default();
-    let line = format!("{} is draining{left}, and ends by itself", named(&evidence.gateway));
-    Some(Verdict::new(Code::Healthy, line, ["newswire doctor   # again, after gateway.drain".to_owned()]))
+    let line = format!("{} is draining{left}, and ends by itself", name_and_pid(&evidence.gateway));
+    Some(Verdict::new(
+        VerdictCode::Healthy,
+        line,
+        ["newswire doctor   # again, after the time of gateway.drain".to_owned()],
+    ))
 }
 
 pub(super) fn starting(evidence: &Evidence) -> Option<Verdict> {
     let young = evidence.daemons().find(|daemon| daemon.is_running() && is_starting(daemon))?;
     let ready = evidence.http.get()?.ready.get();
-    // A gateway that is ready has nothing left to wait for.
+    // A gateway that is ready has finished starting.
     if ready.is_some_and(|ready| ready.ready) {
         return None;
     }
     let reasons = ready.map(|ready| safe(&ready.reasons.join("; "))).unwrap_or_default();
-    let wait = if reasons.is_empty() { "not everything is up yet".to_owned() } else { reasons };
-    let line = format!("{} started {} ago: {wait}", named(young), ago(young.uptime_ms().unwrap_or(0)));
-    Some(Verdict::new(Code::Healthy, line, ["newswire doctor   # again, in 10 s".to_owned()]))
+    let wait = if reasons.is_empty() { "not ready yet".to_owned() } else { reasons };
+    let line =
+        format!("{} started {} ago: {wait}", name_and_pid(young), duration(young.uptime_ms().unwrap_or(0)));
+    Some(Verdict::new(VerdictCode::Healthy, line, ["newswire doctor   # again, in 10 s".to_owned()]))
 }
 
-pub(super) fn is_starting(daemon: &Daemon) -> bool {
+pub(super) fn is_starting(daemon: &DaemonEvidence) -> bool {
     daemon.uptime_ms().is_some_and(|uptime| uptime < STARTING_MS)
 }

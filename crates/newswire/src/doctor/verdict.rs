@@ -1,10 +1,10 @@
-//! From the evidence to one verdict. No input, no output, no clock: what counts is in [`Evidence`].
+//! Makes one verdict of the evidence. Pure functions: no I/O, no clock.
 //!
-//! [`RULES`] is the order of precedence: what explains more comes first. A process that is stopped explains a silent wire;
-//! a loop that is stalled explains clients that wait, and the descriptors that they hold.
+//! [`RULES`] is the order of precedence: what explains more comes first. A stopped process explains a silent wire; a stalled
+//! loop explains waiting clients, and the descriptors that they hold. Each rule decides by fields, never by texts.
 
-mod running;
-mod standing;
+mod presence_rules;
+mod progress_rules;
 #[cfg(test)]
 mod tests;
 
@@ -12,15 +12,15 @@ use daemon::Exit;
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
 use super::{
-    evidence::{Daemon, Evidence, Presence},
-    show::{ago, bytes},
+    evidence::{DaemonEvidence, Evidence, Presence},
+    show::{bytes, duration},
 };
 use crate::out::safe;
 
-/// What is the matter.
+/// The conclusion, as a stable word. `doctor/README.md` explains each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Code {
+pub(crate) enum VerdictCode {
     Healthy,
     SlowFeeds,
     EventLoopBlocked,
@@ -40,8 +40,8 @@ pub(crate) enum Code {
     ClockJumped,
 }
 
-impl Code {
-    /// As the JSON and the last line have it.
+impl VerdictCode {
+    /// Its word in the JSON and in the last line.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
@@ -64,7 +64,7 @@ impl Code {
         }
     }
 
-    /// Slow feeds are no hang.
+    /// 0 for [`Self::Healthy`] and [`Self::SlowFeeds`], which is not a hang, else 1.
     pub(crate) fn exit(self) -> Exit {
         match self {
             Self::Healthy | Self::SlowFeeds => Exit::Ok,
@@ -73,16 +73,16 @@ impl Code {
     }
 }
 
-/// What is the matter, in one line, and what to do.
+/// The conclusion: a code, one line of text, and what to do next.
 #[derive(Clone, Debug)]
 pub(crate) struct Verdict {
-    pub(crate) code: Code,
+    pub(crate) code: VerdictCode,
     pub(crate) line: String,
     pub(crate) next: Vec<String>,
 }
 
 impl Verdict {
-    fn new(code: Code, line: impl Into<String>, next: impl IntoIterator<Item = String>) -> Self {
+    fn new(code: VerdictCode, line: impl Into<String>, next: impl IntoIterator<Item = String>) -> Self {
         Self { code, line: line.into(), next: next.into_iter().collect() }
     }
 
@@ -104,85 +104,85 @@ impl Serialize for Verdict {
 
 type Rule = fn(&Evidence) -> Option<Verdict>;
 
-/// The first that has something to say decides.
+/// The first rule that applies decides.
 const RULES: &[Rule] = &[
-    standing::orphan_listener,
-    standing::not_running,
-    standing::gateway_stopped,
-    standing::daemon_stopped,
-    standing::disk_full,
-    standing::gateway_dead,
-    standing::daemon_dead,
-    standing::draining,
-    running::loop_stalled,
-    running::pool_exhausted,
-    running::store_slow,
-    running::descriptors_exhausted,
-    running::does_not_answer,
-    running::worker_starved,
-    standing::starting,
-    running::wire_cut,
-    running::daemon_stale,
-    running::clock_jumped,
-    running::slow_feeds,
+    presence_rules::orphan_listener,
+    presence_rules::not_running,
+    presence_rules::gateway_stopped,
+    presence_rules::daemon_stopped,
+    presence_rules::disk_full,
+    presence_rules::gateway_dead,
+    presence_rules::daemon_dead,
+    presence_rules::draining,
+    progress_rules::loop_stalled,
+    progress_rules::pool_exhausted,
+    progress_rules::store_slow,
+    progress_rules::descriptors_exhausted,
+    progress_rules::does_not_answer,
+    progress_rules::worker_starved,
+    presence_rules::starting,
+    progress_rules::wire_cut,
+    progress_rules::daemon_stale,
+    progress_rules::clock_jumped,
+    progress_rules::slow_feeds,
 ];
 
-/// One verdict, always.
-pub(crate) fn judge(evidence: &Evidence) -> Verdict {
+/// Applies the rules.
+pub(crate) fn conclude(evidence: &Evidence) -> Verdict {
     RULES.iter().find_map(|rule| rule(evidence)).unwrap_or_else(|| healthy(evidence))
 }
 
 fn healthy(evidence: &Evidence) -> Verdict {
-    let running: Vec<_> =
+    let progress_rules: Vec<_> =
         evidence.daemons().filter(|daemon| daemon.is_running()).map(|daemon| daemon.name).collect();
-    let who = if running.is_empty() { "the gateway".to_owned() } else { running.join(" and ") };
+    let who = if progress_rules.is_empty() { "the gateway".to_owned() } else { progress_rules.join(" and ") };
     let unknown = evidence.daemons().find(|daemon| daemon.presence == Presence::Unknown);
     let but =
-        unknown.map(|daemon| format!("; this user may not look at {}", daemon.name)).unwrap_or_default();
-    let verb = if running.len() == 2 { "run and make" } else { "runs and makes" };
-    Verdict::new(Code::Healthy, format!("{who} {verb} progress{but}"), [])
+        unknown.map(|daemon| format!("; this user may not examine {}", daemon.name)).unwrap_or_default();
+    let verb = if progress_rules.len() == 2 { "run and make" } else { "runs and makes" };
+    Verdict::new(VerdictCode::Healthy, format!("{who} {verb} progress{but}"), [])
 }
 
-/// The command that ends a process and starts it anew.
-fn restart(daemon: &Daemon) -> String {
+/// The command that restarts a process.
+fn restart(daemon: &DaemonEvidence) -> String {
     match (daemon.unit.get(), daemon.pid()) {
         (Some(unit), _) => format!("systemctl restart {}", safe(&unit.id)),
-        (None, Some(pid)) => format!("kill -9 {pid}, then start {} as you do otherwise", daemon.name),
+        (None, Some(pid)) => format!("kill -9 {pid}, then start {} as usual", daemon.name),
         (None, None) => start(daemon),
     }
 }
 
-/// The command that starts it.
-fn start(daemon: &Daemon) -> String {
+/// The command that starts a process.
+fn start(daemon: &DaemonEvidence) -> String {
     match daemon.unit.get() {
         Some(unit) => format!("systemctl start {}", safe(&unit.id)),
         None => format!("start {}, or both with `newswire up`", daemon.name),
     }
 }
 
-/// Where it says why it ended.
-fn last_words(daemon: &Daemon) -> String {
+/// Where to read why a process ended.
+fn exit_log_hint(daemon: &DaemonEvidence) -> String {
     match daemon.unit.get() {
-        Some(unit) => format!("journalctl -u {} -n 50   # its last words", safe(&unit.id)),
+        Some(unit) => format!("journalctl -u {} -n 50   # why it ended", safe(&unit.id)),
         None => {
-            format!("read the end of the log of {}; `dmesg | grep -i oom` when it says nothing", daemon.name)
+            format!("read the end of the log of {}; if that says nothing, `dmesg | grep -i oom`", daemon.name)
         }
     }
 }
 
-const BUNDLE: &str = "newswire bundle --since 30m   # before anything else: a restart destroys the evidence";
+const BUNDLE: &str = "newswire bundle --since 30m   # first: a restart destroys the evidence";
 
 fn bundle() -> String {
     BUNDLE.to_owned()
 }
 
 /// `newswire-gateway (pid 7)`
-fn named(daemon: &Daemon) -> String {
+fn name_and_pid(daemon: &DaemonEvidence) -> String {
     daemon.pid().map_or_else(|| daemon.name.to_owned(), |pid| format!("{} (pid {pid})", daemon.name))
 }
 
 /// `GET /news/stream of 127.0.0.1:55044 for 3 s`
-pub(crate) fn on(work: &super::admin::Work) -> String {
+pub(crate) fn task_text(work: &super::admin::Work) -> String {
     let of = if work.of.is_empty() { String::new() } else { format!(" of {}", safe(&work.of)) };
-    format!("{}{of} for {}", safe(&work.what), ago(work.since_ms_ago))
+    format!("{}{of} for {}", safe(&work.what), duration(work.since_ms_ago))
 }

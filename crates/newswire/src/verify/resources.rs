@@ -1,4 +1,4 @@
-//! What the gateway holds: threads, descriptors, streams. The process is looked at from the outside, by `/proc`.
+//! The resources of the gateway: threads, descriptors, streams. Read from `/proc`, without help of the process.
 
 use std::{fs, time::Duration};
 
@@ -7,37 +7,37 @@ use serde_json::Value;
 use url::Url;
 use wire::{Endpoint, PeerClient};
 
-use super::gateway::Gateway;
+use super::gateway::GatewayClient;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Where the figures come from.
-pub(super) struct Vitals {
-    process: Result<Process, String>,
+/// Measures the resources of one gateway.
+pub(super) struct GatewayResources {
+    process: Result<GatewayProcess, String>,
 }
 
-struct Process {
+struct GatewayProcess {
     pid: u64,
     admin: PeerClient,
 }
 
-/// One look; what cannot be had is nothing.
+/// One measurement; `None` if unavailable.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Held {
+pub(super) struct ResourceCounts {
     pub(super) threads: Option<u64>,
     pub(super) descriptors: Option<u64>,
     pub(super) clients: Option<u64>,
 }
 
-impl Vitals {
-    /// Finds the process by its admin socket, if the configuration is that of this gateway.
-    pub(super) async fn find(config: &Config, url: &Url) -> Self {
-        Self { process: find(config, url).await }
+impl GatewayResources {
+    /// Locates the process by its admin socket, if the configuration is that of this gateway.
+    pub(super) async fn locate(config: &Config, url: &Url) -> Self {
+        Self { process: locate(config, url).await }
     }
 
-    /// Why there is nothing but the number of streams.
-    pub(super) fn blind(&self) -> Option<&str> {
+    /// Why only the number of streams is available.
+    pub(super) fn unavailable(&self) -> Option<&str> {
         self.process.as_ref().err().map(String::as_str)
     }
 
@@ -45,19 +45,19 @@ impl Vitals {
         self.process.is_ok()
     }
 
-    pub(super) async fn look(&self, gateway: &Gateway) -> Held {
-        let mut held = Held { clients: gateway.clients().await, ..Held::default() };
-        let Ok(process) = &self.process else { return held };
-        held.threads =
+    pub(super) async fn measure(&self, gateway: &GatewayClient) -> ResourceCounts {
+        let mut counts = ResourceCounts { clients: gateway.clients().await, ..ResourceCounts::default() };
+        let Ok(process) = &self.process else { return counts };
+        counts.threads =
             fs::read_dir(format!("/proc/{}/task", process.pid)).ok().map(|list| list.count() as u64);
-        held.descriptors = match fs::read_dir(format!("/proc/{}/fd", process.pid)) {
+        counts.descriptors = match fs::read_dir(format!("/proc/{}/fd", process.pid)) {
             Ok(list) => Some(list.count() as u64),
-            // Somebody else's process: it says itself.
+            // The process of another user: it reports its own number.
             Err(_) => ask(&process.admin, "/watch")
                 .await
                 .and_then(|watch| watch["vitals"]["open_files"]["used"].as_u64()),
         };
-        held
+        counts
     }
 }
 
@@ -66,20 +66,20 @@ async fn ask(admin: &PeerClient, path: &str) -> Option<Value> {
     serde_json::from_slice(&answer).ok()
 }
 
-async fn find(config: &Config, url: &Url) -> Result<Process, String> {
+async fn locate(config: &Config, url: &Url) -> Result<GatewayProcess, String> {
     let socket = config.daemon.run_dir.join("gateway-admin.sock");
     let port = url.port_or_known_default();
     let admin = PeerClient::try_new(Endpoint::Socket(socket.clone())).map_err(|error| error.to_string())?;
     let health = admin.get("/health", ANSWER_WITHIN, ANSWER_BYTES_MAX).await.map_err(|e| e.to_string())?;
     let health: Value = serde_json::from_slice(&health).map_err(|error| error.to_string())?;
-    let pid = health["pid"].as_u64().ok_or_else(|| format!("{} tells no pid", socket.display()))?;
+    let pid = health["pid"].as_u64().ok_or_else(|| format!("{} reports no pid", socket.display()))?;
     let listen = ask(&admin, "/watch").await.and_then(|watch| {
         let listen = watch["vitals"]["listen"].as_str()?;
         listen.rsplit_once(':')?.1.parse::<u16>().ok()
     });
-    let here = listen.unwrap_or(config.gateway.listen.port());
-    if port != Some(here) {
-        return Err(format!("{} belongs to a gateway at another port", socket.display()));
+    let actual = listen.unwrap_or(config.gateway.listen.port());
+    if port != Some(actual) {
+        return Err(format!("{} belongs to a gateway on another port", socket.display()));
     }
-    Ok(Process { pid, admin })
+    Ok(GatewayProcess { pid, admin })
 }

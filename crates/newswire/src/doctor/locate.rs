@@ -1,5 +1,5 @@
-//! Which process is which. A name alone proves nothing, so a process is ours when it listens at our admin socket; the
-//! kernel tells who does, also when the process is frozen. The other ways are for when that socket is gone.
+//! Locates the processes of an instance. A program name proves nothing, so a process belongs to the instance if it listens
+//! on its admin socket; the kernel tells which process does, even if it is frozen. The other ways are for a missing socket.
 
 use std::{
     ffi::OsStr,
@@ -12,12 +12,12 @@ use procfs::process::{Process, all_processes};
 use tokio::{net::UnixStream, time::timeout};
 
 use super::{
-    evidence::{Other, Presence},
+    evidence::{OtherProcess, Presence},
     listener, process,
-    systemd::Unit,
+    systemd::SystemdUnit,
 };
 
-/// Connecting does not wait for the process, unless its queue is full.
+/// How long connecting may take. It does not wait for the process, unless the queue of the socket is full.
 const CONNECT_WITHIN: Duration = Duration::from_millis(500);
 /// The names of the sockets in `daemon.run_dir`, of each program, the admin socket first.
 const SOCKETS: [(&str, &[&str]); 2] =
@@ -27,22 +27,22 @@ pub(crate) const INGESTD: &str = "newswire-ingestd";
 /// The name of the gateway.
 pub(crate) const GATEWAY: &str = "newswire-gateway";
 
-/// Where processes of ours are looked for.
-pub(crate) struct Ours {
+/// An installation: its sockets and its configuration.
+pub(crate) struct Instance {
     /// Absolute.
     pub(crate) run_dir: PathBuf,
     pub(crate) config: Option<PathBuf>,
 }
 
-/// What was found of one program.
-pub(crate) struct Found {
+/// The process of one program, if it was found.
+pub(crate) struct LocatedProcess {
     pub(crate) presence: Presence,
     pub(crate) pid: Option<i32>,
     pub(crate) how: String,
-    pub(crate) others: Vec<Other>,
+    pub(crate) others: Vec<OtherProcess>,
 }
 
-impl Found {
+impl LocatedProcess {
     fn at(pid: i32, how: impl Into<String>) -> Self {
         Self { presence: Presence::Running, pid: Some(pid), how: how.into(), others: Vec::new() }
     }
@@ -61,25 +61,29 @@ fn sockets(program: &str) -> &'static [&'static str] {
     SOCKETS.iter().find(|(name, _)| *name == program).map_or(&[], |(_, sockets)| sockets)
 }
 
-/// The program that a process runs, when it is one of ours.
+/// Which of our programs a process runs.
 pub(crate) fn program_of(pid: i32) -> Option<&'static str> {
     let process = Process::new(pid).ok()?;
     [INGESTD, GATEWAY].into_iter().find(|program| runs(&process, program))
 }
 
 /// Finds the process of a program.
-pub(crate) async fn find(program: &'static str, ours: &Ours, unit: Option<&Unit>) -> Found {
+pub(crate) async fn locate(
+    program: &'static str,
+    instance: &Instance,
+    unit: Option<&SystemdUnit>,
+) -> LocatedProcess {
     let mut why = Vec::new();
     let mut denied = false;
     for name in sockets(program) {
-        let socket = ours.run_dir.join(name);
-        match knock(&socket).await {
-            Ok(Some(pid)) => return Found::at(pid, format!("listens at {name}")),
+        let socket = instance.run_dir.join(name);
+        match probe_socket(&socket).await {
+            Ok(Some(pid)) => return LocatedProcess::at(pid, format!("listens on {name}")),
             Ok(None) => {
                 if let Some(pid) = listener::holder_of(&socket) {
-                    return Found::at(pid, format!("holds {name}, by its inode"));
+                    return LocatedProcess::at(pid, format!("holds the inode of {name}"));
                 }
-                why.push(format!("somebody unknown listens at {name}"));
+                why.push(format!("an unknown process listens on {name}"));
                 denied = true;
             }
             Err(error) => {
@@ -87,7 +91,7 @@ pub(crate) async fn find(program: &'static str, ours: &Ours, unit: Option<&Unit>
                 why.push(match error.kind() {
                     io::ErrorKind::NotFound => format!("there is no {name}"),
                     io::ErrorKind::ConnectionRefused => {
-                        format!("nobody listens at {name}: left behind by one that was killed")
+                        format!("no process listens on {name}: a killed process left it behind")
                     }
                     _ => format!("{name}: {error}"),
                 });
@@ -95,22 +99,23 @@ pub(crate) async fn find(program: &'static str, ours: &Ours, unit: Option<&Unit>
         }
     }
     if let Some(pid) = unit.and_then(|unit| unit.main_pid).filter(|pid| Process::new(*pid).is_ok()) {
-        return Found::at(pid, format!("systemd's main process; {}", why.join(", ")));
+        return LocatedProcess::at(pid, format!("main process of its systemd unit; {}", why.join(", ")));
     }
-    let (fitting, others) = by_name(program, ours);
-    if let Some(pid) = fitting {
-        let mut found = Found::at(pid, format!("runs {program} with this configuration; {}", why.join(", ")));
+    let (same_instance, others) = by_name(program, instance);
+    if let Some(pid) = same_instance {
+        let mut found =
+            LocatedProcess::at(pid, format!("runs {program} with this configuration; {}", why.join(", ")));
         found.others = others;
         return found;
     }
     let presence = if denied { Presence::Unknown } else { Presence::Absent };
-    Found { presence, pid: None, how: why.join(", "), others }
+    LocatedProcess { presence, pid: None, how: why.join(", "), others }
 }
 
-/// Connects; gives the process that listens, as far as the system tells.
-async fn knock(socket: &Path) -> io::Result<Option<i32>> {
+/// Connects to a socket; returns the process that listens, if the kernel tells.
+async fn probe_socket(socket: &Path) -> io::Result<Option<i32>> {
     match timeout(CONNECT_WITHIN, UnixStream::connect(socket)).await {
-        // Its queue is full, so somebody is behind it.
+        // Its queue is full, so a process listens.
         Err(_) => Ok(None),
         Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
         Ok(Err(error)) => Err(error),
@@ -118,21 +123,21 @@ async fn knock(socket: &Path) -> io::Result<Option<i32>> {
     }
 }
 
-/// The process of that name that was started with our configuration, and those that were not.
-fn by_name(program: &str, ours: &Ours) -> (Option<i32>, Vec<Other>) {
-    let (mut fitting, mut others) = (None, Vec::new());
+/// The process of this program that runs with the configuration of the instance, and those that do not.
+fn by_name(program: &str, instance: &Instance) -> (Option<i32>, Vec<OtherProcess>) {
+    let (mut same_instance, mut others) = (None, Vec::new());
     for process in all_processes().into_iter().flatten().flatten().filter(|process| runs(process, program)) {
-        if fits(&process, ours) {
-            fitting = Some(process.pid());
+        if belongs_to(&process, instance) {
+            same_instance = Some(process.pid());
         } else {
-            others.push(Other { pid: process.pid(), command: process::command(&process) });
+            others.push(OtherProcess { pid: process.pid(), command: process::command(&process) });
         }
     }
-    (fitting, others)
+    (same_instance, others)
 }
 
 fn runs(process: &Process, program: &str) -> bool {
-    // A program that was replaced by an update is called "name (deleted)".
+    // The path of a program that an update has replaced ends in " (deleted)".
     let named = |path: PathBuf| {
         path.file_name().is_some_and(|name| name.to_string_lossy().trim_end_matches(" (deleted)") == program)
     };
@@ -142,8 +147,8 @@ fn runs(process: &Process, program: &str) -> bool {
     )
 }
 
-/// Whether a process was started with our configuration, as far as its command line and environment tell.
-fn fits(process: &Process, ours: &Ours) -> bool {
+/// Whether a process runs with the configuration of the instance, according to its command line and environment.
+fn belongs_to(process: &Process, instance: &Instance) -> bool {
     let (Ok(folder), Ok(words)) = (process.cwd(), process.cmdline()) else { return false };
     let variable = process.environ().ok().and_then(|all| all.get(OsStr::new("NEWSWIRE_CONFIG")).cloned());
     let config = config_of(&words).map(PathBuf::from).or_else(|| variable.map(PathBuf::from));
@@ -151,15 +156,15 @@ fn fits(process: &Process, ours: &Ours) -> bool {
         let system = PathBuf::from(daemon::config::SYSTEM_FILE);
         system.is_file().then_some(system)
     });
-    match (config, &ours.config) {
-        (Some(theirs), Some(ours)) => same(&theirs, ours),
-        // Without a file both have the built-in ./run.
-        (None, None) => same(&folder.join("run"), &ours.run_dir),
+    match (config, &instance.config) {
+        (Some(theirs), Some(ours)) => is_same_file(&theirs, ours),
+        // Without a file both use the built-in ./run.
+        (None, None) => is_same_file(&folder.join("run"), &instance.run_dir),
         _ => false,
     }
 }
 
-fn same(a: &Path, b: &Path) -> bool {
+fn is_same_file(a: &Path, b: &Path) -> bool {
     a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
 }
 
@@ -194,27 +199,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_listens_at_the_admin_socket_is_found_without_an_answer() {
+    async fn the_process_that_listens_on_the_admin_socket_is_found_even_if_it_does_not_answer() {
         let folder = tempfile::tempdir().unwrap();
-        let ours = Ours { run_dir: folder.path().to_path_buf(), config: None };
-        let absent = find(GATEWAY, &ours, None).await;
+        let instance = Instance { run_dir: folder.path().to_path_buf(), config: None };
+        let absent = locate(GATEWAY, &instance, None).await;
         assert_eq!(absent.presence, Presence::Absent);
         assert!(absent.how.contains("there is no gateway-admin.sock"), "{}", absent.how);
         let listener = UnixListener::bind(admin_socket(folder.path(), GATEWAY)).unwrap();
-        let found = find(GATEWAY, &ours, None).await;
+        let found = locate(GATEWAY, &instance, None).await;
         assert_eq!((found.presence, found.pid), (Presence::Running, Some(std::process::id().cast_signed())));
         drop(listener);
-        let killed = find(GATEWAY, &ours, None).await;
+        let killed = locate(GATEWAY, &instance, None).await;
         assert_eq!(killed.presence, Presence::Absent);
         assert!(killed.how.contains("killed"), "{}", killed.how);
     }
 
     #[tokio::test]
-    async fn what_systemd_calls_the_main_process_is_found_when_the_sockets_are_gone() {
+    async fn the_main_process_of_the_unit_is_found_when_the_sockets_are_gone() {
         let folder = tempfile::tempdir().unwrap();
-        let ours = Ours { run_dir: folder.path().to_path_buf(), config: None };
+        let instance = Instance { run_dir: folder.path().to_path_buf(), config: None };
         let me = std::process::id().cast_signed();
-        let unit = Unit { main_pid: Some(me), ..Unit::default() };
-        assert_eq!(find(INGESTD, &ours, Some(&unit)).await.pid, Some(me));
+        let unit = SystemdUnit { main_pid: Some(me), ..SystemdUnit::default() };
+        assert_eq!(locate(INGESTD, &instance, Some(&unit)).await.pid, Some(me));
     }
 }
