@@ -24,7 +24,6 @@ pub mod process;
 pub mod program;
 pub mod sockets;
 pub mod stop;
-mod text;
 pub mod watch;
 pub mod work;
 
