@@ -551,10 +551,10 @@ fn every_mistake_in_the_files_stops_the_start_with_its_file_and_line() {
     }
     assert!(!output.contains("desk-token") && !output.contains("c2Vj"), "{output}");
     write("jwks.json", "{\"keys\":[\n{]}");
-    assert!(refusal(folder.path(), both).1.contains("jwks.json:2: gateway.jwks_file: is not JSON here"));
+    assert!(refusal(folder.path(), both).1.contains("jwks.json:2: gateway.jwks_file: not valid JSON"));
     write("jwks.json", &" ".repeat(300_000));
     let (code, output) = refusal(folder.path(), "jwks_file = \"jwks.json\"");
-    assert!(code == Some(78) && output.contains("has more than 262144 bytes"), "{output}");
+    assert!(code == Some(78) && output.contains("larger than 262144 bytes"), "{output}");
     let (code, output) = refusal(folder.path(), "read_tokens_file = \"nowhere.toml\"");
     assert!(
         code == Some(78) && output.contains("nowhere.toml: gateway.read_tokens_file: cannot read"),
