@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use control::{
+    GatewayVitals, HealthReport, IngestVitals, WatchReport,
+    watch::{SourcesReport, TaskReport},
+};
 use serde::Serialize;
 
-use super::{admin, http, listener::Listener, process::ProcessSample, systemd::SystemdUnit, threads::Stacks};
+use super::{http, listener::Listener, process::ProcessSample, systemd::SystemdUnit, threads::Stacks};
 
 /// A part of the evidence, or why it is missing.
 #[derive(Clone, Debug, Serialize)]
@@ -29,6 +33,8 @@ pub(crate) enum MissingCause {
     NotAsked,
     /// There was no complete answer in time.
     TimedOut,
+    /// The process answered, but not as this version of the tool expects.
+    OtherVersion,
     /// Anything else.
     Other,
 }
@@ -36,6 +42,13 @@ pub(crate) enum MissingCause {
 impl<T> Part<T> {
     pub(crate) fn missing(why: impl Into<String>) -> Self {
         Self::Missing { missing: why.into(), cause: MissingCause::Other }
+    }
+
+    pub(crate) fn from_result(result: Result<T, impl std::fmt::Display>) -> Self {
+        match result {
+            Ok(found) => Self::Found(found),
+            Err(error) => Self::missing(error.to_string()),
+        }
     }
 
     pub(crate) fn not_asked() -> Self {
@@ -54,15 +67,6 @@ impl<T> Part<T> {
         match self {
             Self::Found(found) => Some(found),
             Self::Missing { .. } => None,
-        }
-    }
-}
-
-impl<T, E: std::fmt::Display> From<Result<T, E>> for Part<T> {
-    fn from(result: Result<T, E>) -> Self {
-        match result {
-            Ok(found) => Self::Found(found),
-            Err(error) => Self::missing(error.to_string()),
         }
     }
 }
@@ -114,8 +118,8 @@ pub(crate) struct DaemonEvidence {
     /// Its admin socket.
     pub(crate) socket: String,
     pub(crate) process: Part<ProcessSample>,
-    pub(crate) health: Part<admin::Health>,
-    pub(crate) watch: Part<admin::Watch>,
+    pub(crate) health: Part<HealthReport>,
+    pub(crate) watch: Part<WatchReport>,
     /// Loops whose beats were late repeatedly within a second.
     pub(crate) late: Vec<LateLoop>,
     pub(crate) unit: Part<SystemdUnit>,
@@ -129,8 +133,29 @@ impl DaemonEvidence {
         self.process.get().map(|process| process.pid)
     }
 
-    pub(crate) fn vitals(&self) -> Option<&admin::Vitals> {
-        self.watch.get().map(|watch| &watch.vitals)
+    /// What a gateway reports.
+    pub(crate) fn gateway_vitals(&self) -> Option<&GatewayVitals> {
+        self.watch.get()?.vitals.as_ref()?.gateway()
+    }
+
+    /// What an ingestion daemon reports.
+    pub(crate) fn ingest_vitals(&self) -> Option<&IngestVitals> {
+        self.watch.get()?.vitals.as_ref()?.ingest()
+    }
+
+    /// What an ingestion daemon reports about its sources.
+    pub(crate) fn sources(&self) -> Option<&SourcesReport> {
+        self.ingest_vitals()?.sources.as_ref()
+    }
+
+    /// Open descriptors, counted from outside, else as the process reports them.
+    pub(crate) fn open_files(&self) -> Option<Usage> {
+        let counted = self.process.get().and_then(|process| process.open_files);
+        let reported = || {
+            let files = self.watch.get()?.vitals.as_ref()?.open_files();
+            Some(Usage { used: files.used, max: files.max })
+        };
+        counted.or_else(reported)
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -165,7 +190,7 @@ pub(crate) struct LateLoop {
     pub(crate) cpu_ms: Option<u64>,
     pub(crate) run_delay_ms: Option<u64>,
     /// What it worked on when it was late.
-    pub(crate) work: Option<admin::Work>,
+    pub(crate) work: Option<TaskReport>,
 }
 
 /// The file system of the store, as this tool sees it.
@@ -180,8 +205,7 @@ pub(crate) struct Disk {
 }
 
 /// How much of something is used, and its limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
-#[serde(default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Usage {
     pub(crate) used: u64,
     pub(crate) max: u64,

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use control::{HealthReport, WatchReport};
 use daemon::{Clock, config::Loaded};
 use news::Timestamp;
 use tokio::time::Instant;
@@ -172,7 +173,7 @@ async fn examine_listener(options: &GatherOptions, target: &HttpTarget) -> Part<
         Ok(address) => {
             let address = *address;
             match tokio::task::spawn_blocking(move || listener::at(address)).await {
-                Ok(found) => found.into(),
+                Ok(listener) => Part::from_result(listener),
                 Err(error) => Part::missing(error.to_string()),
             }
         }
@@ -221,7 +222,7 @@ async fn examine_daemon(
 async fn ask(
     options: &GatherOptions,
     socket: &Path,
-) -> (Part<admin::Health>, Part<admin::Watch>, Vec<super::evidence::LateLoop>) {
+) -> (Part<HealthReport>, Part<WatchReport>, Vec<super::evidence::LateLoop>) {
     let within = if options.quick { QUICK_WITHIN } else { HTTP_WITHIN };
     let requests = async {
         let (health, watch) = tokio::join!(admin::health(socket), admin::watch(socket));

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use control::ControlSocket;
 use procfs::process::{Process, all_processes};
 use tokio::{net::UnixStream, time::timeout};
 
@@ -19,9 +20,6 @@ use super::{
 
 /// How long connecting may take. It does not wait for the process, unless the queue of the socket is full.
 const CONNECT_WITHIN: Duration = Duration::from_millis(500);
-/// The names of the sockets in `daemon.run_dir`, of each program, the admin socket first.
-const SOCKETS: [(&str, &[&str]); 2] =
-    [(INGESTD, &["ingestd-admin.sock", "ingestd.sock"]), (GATEWAY, &["gateway-admin.sock"])];
 /// The name of the ingestion daemon.
 pub(crate) const INGESTD: &str = "newswire-ingestd";
 /// The name of the gateway.
@@ -54,11 +52,17 @@ impl LocatedProcess {
 
 /// The admin socket of a program.
 pub(crate) fn admin_socket(run_dir: &Path, program: &str) -> PathBuf {
-    run_dir.join(sockets(program).first().copied().unwrap_or_default())
+    let socket = if program == INGESTD { ControlSocket::IngestdAdmin } else { ControlSocket::GatewayAdmin };
+    socket.in_dir(run_dir)
 }
 
-fn sockets(program: &str) -> &'static [&'static str] {
-    SOCKETS.iter().find(|(name, _)| *name == program).map_or(&[], |(_, sockets)| sockets)
+/// The sockets of a program, the admin socket first.
+fn sockets(program: &str) -> &'static [ControlSocket] {
+    if program == INGESTD {
+        &[ControlSocket::IngestdAdmin, ControlSocket::Ingestd]
+    } else {
+        &[ControlSocket::GatewayAdmin]
+    }
 }
 
 /// Which of our programs a process runs.
@@ -75,8 +79,9 @@ pub(crate) async fn locate(
 ) -> LocatedProcess {
     let mut why = Vec::new();
     let mut denied = false;
-    for name in sockets(program) {
-        let socket = instance.run_dir.join(name);
+    for socket in sockets(program) {
+        let name = socket.file_name();
+        let socket = socket.in_dir(&instance.run_dir);
         match probe_socket(&socket).await {
             Ok(Some(pid)) => return LocatedProcess::at(pid, format!("listens on {name}")),
             Ok(None) => {

@@ -12,7 +12,7 @@ use daemon::Exit;
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
 use super::{
-    evidence::{DaemonEvidence, Evidence, Presence},
+    evidence::{DaemonEvidence, Evidence, MissingCause, Part, Presence},
     show::{bytes, duration},
 };
 use crate::out::safe;
@@ -133,13 +133,20 @@ pub(crate) fn conclude(evidence: &Evidence) -> Verdict {
 }
 
 fn healthy(evidence: &Evidence) -> Verdict {
-    let progress_rules: Vec<_> =
+    let running: Vec<_> =
         evidence.daemons().filter(|daemon| daemon.is_running()).map(|daemon| daemon.name).collect();
-    let who = if progress_rules.is_empty() { "the gateway".to_owned() } else { progress_rules.join(" and ") };
+    let who = if running.is_empty() { "the gateway".to_owned() } else { running.join(" and ") };
     let unknown = evidence.daemons().find(|daemon| daemon.presence == Presence::Unknown);
-    let but =
-        unknown.map(|daemon| format!("; this user may not examine {}", daemon.name)).unwrap_or_default();
-    let verb = if progress_rules.len() == 2 { "run and make" } else { "runs and makes" };
+    let unreadable = evidence.daemons().find_map(|daemon| match &daemon.watch {
+        Part::Missing { missing, cause: MissingCause::OtherVersion } => Some(missing),
+        _ => None,
+    });
+    let but = match (unknown, unreadable) {
+        (Some(daemon), _) => format!("; this user may not examine {}", daemon.name),
+        (None, Some(why)) => format!("; its own report is unreadable: {}", safe(why)),
+        (None, None) => String::new(),
+    };
+    let verb = if running.len() == 2 { "run and make" } else { "runs and makes" };
     Verdict::new(VerdictCode::Healthy, format!("{who} {verb} progress{but}"), [])
 }
 
@@ -182,7 +189,7 @@ fn name_and_pid(daemon: &DaemonEvidence) -> String {
 }
 
 /// `GET /news/stream of 127.0.0.1:55044 for 3 s`
-pub(crate) fn task_text(work: &super::admin::Work) -> String {
+pub(crate) fn task_text(work: &control::watch::TaskReport) -> String {
     let of = if work.of.is_empty() { String::new() } else { format!(" of {}", safe(&work.of)) };
     format!("{}{of} for {}", safe(&work.what), duration(work.since_ms_ago))
 }

@@ -124,12 +124,12 @@ fn continue_steps(daemon: &DaemonEvidence) -> Vec<String> {
 
 /// Also if a process is not running: the full disk may have ended it, and would again.
 pub(super) fn disk_full(evidence: &Evidence) -> Option<Verdict> {
-    let seen = evidence.store.get();
-    let told = evidence.ingestd.vitals().and_then(|vitals| vitals.store.as_ref());
-    let path = told.map(|store| store.path.clone()).or_else(|| seen.map(|disk| disk.path.clone()))?;
-    let free = told.and_then(|store| store.free_bytes).or_else(|| seen.map(|disk| disk.free_bytes));
+    let disk = evidence.store.get();
+    let reported = evidence.ingestd.ingest_vitals().map(|vitals| &vitals.store);
+    let path = reported.map(|store| store.path.clone()).or_else(|| disk.map(|disk| disk.path.clone()))?;
+    let free = reported.and_then(|store| store.free_bytes).or_else(|| disk.map(|disk| disk.free_bytes));
     let free = free.filter(|free| *free < FREE_BYTES_MIN);
-    let inodes = seen.and_then(|disk| disk.free_inodes).filter(|inodes| *inodes == 0);
+    let inodes = disk.and_then(|disk| disk.free_inodes).filter(|inodes| *inodes == 0);
     let what = match (free, inodes) {
         (Some(free), _) => format!("has {} left", bytes(free)),
         (None, Some(_)) => "has no inodes left".to_owned(),
@@ -196,12 +196,12 @@ pub(super) fn daemon_dead(evidence: &Evidence) -> Option<Verdict> {
 
 /// A draining gateway ends by itself; that is not a hang.
 pub(super) fn draining(evidence: &Evidence) -> Option<Verdict> {
-    let vitals = evidence.gateway.vitals();
+    let vitals = evidence.gateway.gateway_vitals();
     let ready = evidence.http.get().and_then(|http| http.ready.get());
     if !vitals.is_some_and(|vitals| vitals.draining) && !ready.is_some_and(|ready| ready.draining) {
         return None;
     }
-    let clients = vitals.and_then(|vitals| vitals.clients);
+    let clients = vitals.map(|vitals| vitals.clients);
     let left = clients.map(|clients| format!(", {clients} clients left")).unwrap_or_default();
     let line = format!("{} is draining{left}, and ends by itself", name_and_pid(&evidence.gateway));
     Some(Verdict::new(

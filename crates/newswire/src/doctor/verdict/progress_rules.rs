@@ -1,13 +1,12 @@
 //! Rules about the progress of the processes that run.
 
+use control::watch::{BusySource, LoopReport, TaskReport, WatchKind};
+
 use super::{
     DaemonEvidence, Evidence, Presence, Verdict, VerdictCode, bundle, duration, name_and_pid,
     presence_rules::is_starting, restart, safe, task_text,
 };
-use crate::doctor::{
-    admin::{Actor, Loop, Work},
-    evidence::{LateLoop, MissingCause},
-};
+use crate::doctor::evidence::{LateLoop, MissingCause};
 
 /// A commit that takes longer is slow.
 const COMMIT_SLOW_MS: u64 = 1_000;
@@ -31,8 +30,11 @@ const BUSIEST_MAX: usize = 50;
 pub(super) fn loop_stalled(evidence: &Evidence) -> Option<Verdict> {
     let stalled = |daemon: &'_ DaemonEvidence| {
         let watch = daemon.watch.get()?;
-        let loops =
-            watch.loops.iter().filter(|l| l.stalled && !matches!(l.kind.as_str(), "recorder" | "pool"));
+        let loops = watch
+            .progress
+            .loops
+            .iter()
+            .filter(|l| l.stalled && !matches!(l.kind, WatchKind::Recorder | WatchKind::Pool));
         loops.max_by_key(|l| l.beat_ms_ago).cloned()
     };
     let found = evidence.daemons().filter_map(|daemon| Some((daemon, stalled(daemon)?)));
@@ -81,25 +83,26 @@ fn stalled_according_to_ready(evidence: &Evidence) -> Option<Verdict> {
 }
 
 /// The function that the watchdog saw when the stall began, else that of the present stack.
-fn culprit(daemon: &DaemonEvidence, stalled: &Loop) -> Option<String> {
+fn culprit(daemon: &DaemonEvidence, stalled: &LoopReport) -> Option<String> {
     let watch = daemon.watch.get()?;
-    let stall = watch.stalls.iter().find(|stall| stall.name == stalled.name && stall.lasted_ms.is_none());
+    let stall =
+        watch.progress.stalls.iter().find(|stall| stall.name == stalled.name && stall.lasted_ms.is_none());
     let reported = stall.and_then(|stall| stall.culprit.clone());
     let captured = || daemon.stacks.get()?.of(stalled.tid)?.culprit.clone();
     reported.or_else(captured).map(|at| safe(&at))
 }
 
-fn working_on(work: Option<&Work>) -> String {
+fn working_on(work: Option<&TaskReport>) -> String {
     work.map(|work| format!(", working on {}", task_text(work))).unwrap_or_default()
 }
 
 pub(super) fn pool_exhausted(evidence: &Evidence) -> Option<Verdict> {
     let stalled = |daemon: &DaemonEvidence| {
         let watch = daemon.watch.get()?;
-        watch.loops.iter().find(|l| l.stalled && l.kind == "pool").cloned()
+        watch.progress.loops.iter().find(|l| l.stalled && l.kind == WatchKind::Pool).cloned()
     };
     let (daemon, pool) = evidence.daemons().find_map(|daemon| Some((daemon, stalled(daemon)?)))?;
-    let busy: Vec<_> = daemon.watch.get()?.threads.iter().filter_map(|thread| thread.work.as_ref()).collect();
+    let busy: Vec<_> = daemon.watch.get()?.progress.threads.iter().map(|thread| &thread.work).collect();
     let at = commonest_frame(daemon).or_else(|| culprit(daemon, &pool));
     let at = at.map(|at| format!("; most of its threads are in {at}")).unwrap_or_default();
     let longest = busy.iter().max_by_key(|work| work.since_ms_ago);
@@ -128,11 +131,11 @@ fn commonest_frame(daemon: &DaemonEvidence) -> Option<String> {
 pub(super) fn store_slow(evidence: &Evidence) -> Option<Verdict> {
     let daemon = &evidence.ingestd;
     let watch = daemon.watch.get()?;
-    let recorder = watch.loops.iter().find(|l| l.kind == "recorder" && l.stalled);
-    let store = watch.vitals.store.clone().unwrap_or_default();
-    let in_progress = store.committing_ms.filter(|ms| *ms > COMMIT_SLOW_MS);
+    let recorder = watch.progress.loops.iter().find(|l| l.kind == WatchKind::Recorder && l.stalled);
+    let store = daemon.ingest_vitals().map(|vitals| &vitals.store);
+    let in_progress = store.and_then(|store| store.committing_ms).filter(|ms| *ms > COMMIT_SLOW_MS);
     let queued = store
-        .queued
+        .map(|store| store.queued)
         .filter(|n| *n > 0)
         .map(|n| format!("; {n} visits wait to be recorded"))
         .unwrap_or_default();
@@ -140,15 +143,15 @@ pub(super) fn store_slow(evidence: &Evidence) -> Option<Verdict> {
         let at = recorder.and_then(|l| culprit(daemon, l)).map(|at| format!(" in {at}")).unwrap_or_default();
         format!("a commit to the store has taken {} so far{at}{queued}", duration(ms))
     } else {
-        let took = store.last_commit_took_ms.filter(|ms| *ms > COMMIT_VERY_SLOW_MS)?;
-        let end = store.last_commit_ms_ago.filter(|ms| *ms < COMMIT_RECENT_MS)?;
-        format!("the last commit to the store, {} duration, took {}{queued}", duration(end), duration(took))
+        let took = store?.last_commit_took_ms.filter(|ms| *ms > COMMIT_VERY_SLOW_MS)?;
+        let end = store?.last_commit_ms_ago.filter(|ms| *ms < COMMIT_RECENT_MS)?;
+        format!("the last commit to the store, {} ago, took {}{queued}", duration(end), duration(took))
     };
     let next = [
         "iostat -x 1   # is the disk busy? See `dmesg` for its errors".to_owned(),
         format!(
             "grep -E '^(State|voluntary)' /proc/{}/task/*/status   # state D: waiting for the disk",
-            watch.pid
+            watch.process.pid
         ),
         bundle(),
     ];
@@ -157,10 +160,10 @@ pub(super) fn store_slow(evidence: &Evidence) -> Option<Verdict> {
 
 pub(super) fn descriptors_exhausted(evidence: &Evidence) -> Option<Verdict> {
     let files = |daemon: &DaemonEvidence| {
-        let seen = daemon.process.get().and_then(|process| process.open_files);
-        let files = seen.or_else(|| daemon.vitals().and_then(|vitals| vitals.open_files))?;
-        (files.max > 0 && files.used.saturating_mul(100) >= files.max.saturating_mul(DESCRIPTORS_FULL))
-            .then_some(files)
+        let files = daemon.open_files()?;
+        let is_full =
+            files.max > 0 && files.used.saturating_mul(100) >= files.max.saturating_mul(DESCRIPTORS_FULL);
+        is_full.then_some(files)
     };
     let (daemon, files) = evidence.daemons().find_map(|daemon| Some((daemon, files(daemon)?)))?;
     let pid = daemon.pid().unwrap_or(0);
@@ -290,9 +293,9 @@ fn delay_cause(late: &LateLoop) -> DelayCause {
 
 pub(super) fn wire_cut(evidence: &Evidence) -> Option<Verdict> {
     let ready = evidence.http.get().and_then(|http| http.ready.get());
-    let reported = evidence.gateway.vitals().map(|vitals| &vitals.wire);
+    let reported = evidence.gateway.gateway_vitals().and_then(|vitals| vitals.wire.as_ref());
     let connected =
-        reported.and_then(|wire| wire.connected).or_else(|| ready.and_then(|ready| ready.wire.connected));
+        reported.map(|wire| wire.connected).or_else(|| ready.and_then(|ready| ready.wire.connected));
     if connected != Some(false) {
         return None;
     }
@@ -323,7 +326,8 @@ pub(super) fn daemon_stale(evidence: &Evidence) -> Option<Verdict> {
 }
 
 fn silent_wire(evidence: &Evidence) -> Option<String> {
-    let reported = evidence.gateway.vitals().and_then(|vitals| vitals.wire.heard_ms_ago);
+    let wire = evidence.gateway.gateway_vitals().and_then(|vitals| vitals.wire.as_ref());
+    let reported = wire.and_then(|wire| wire.heard_ms_ago);
     let ready = evidence.http.get().and_then(|http| http.ready.get());
     let heard = reported.or_else(|| ready.and_then(|ready| ready.wire.heartbeat_age_ms));
     let silence = heard.filter(|heard| *heard > WIRE_SILENT_MS)?;
@@ -332,10 +336,11 @@ fn silent_wire(evidence: &Evidence) -> Option<String> {
 
 /// Many sources are overdue, and none is being visited.
 fn overdue(daemon: &DaemonEvidence) -> Option<String> {
-    let vitals = daemon.vitals()?;
-    let overdue = vitals.overdue?;
-    let count = |activity: &str| vitals.actors.get(activity).copied().unwrap_or(0);
-    let all: u64 = vitals.actors.values().sum();
+    let vitals = daemon.ingest_vitals()?;
+    let sources = vitals.sources.as_ref()?;
+    let overdue = sources.overdue;
+    let count = |activity: &str| sources.actors.get(activity).copied().unwrap_or(0);
+    let all: u64 = sources.actors.values().sum();
     let working = count("fetching") + count("parsing") + count("recording");
     let settled = !is_starting(daemon) && daemon.uptime_ms().is_some_and(|uptime| uptime > SETTLED_MS);
     let many = overdue >= 3 && overdue * 4 >= all;
@@ -345,7 +350,7 @@ fn overdue(daemon: &DaemonEvidence) -> Option<String> {
 
 pub(super) fn clock_jumped(evidence: &Evidence) -> Option<Verdict> {
     let jump = |daemon: &DaemonEvidence| {
-        let clock = &daemon.watch.get()?.clock;
+        let clock = &daemon.watch.get()?.progress.clock;
         let when = clock.last_ms_ago.filter(|when| *when < JUMP_RECENT_MS)?;
         Some((clock.last_ms.unwrap_or(0), when))
     };
@@ -364,15 +369,15 @@ pub(super) fn clock_jumped(evidence: &Evidence) -> Option<Verdict> {
 }
 
 pub(super) fn slow_feeds(evidence: &Evidence) -> Option<Verdict> {
-    let vitals = evidence.ingestd.vitals()?;
+    let vitals = evidence.ingestd.ingest_vitals()?;
     if vitals.outage {
         let line = "no hang: no source can be reached, so the network of this machine is down";
         let next = ["ping, or `newswire check URL` with any feed; visits resume by themselves".to_owned()];
         return Some(Verdict::new(VerdictCode::SlowFeeds, line, next));
     }
-    let is_slow = |actor: &&Actor| actor.activity == "fetching" && actor.since_ms_ago >= FEED_SLOW_MS;
-    let slow: Vec<_> = vitals.busiest.iter().filter(is_slow).collect();
-    let slowest = slow.iter().max_by_key(|actor| actor.since_ms_ago)?;
+    let is_slow = |source: &&BusySource| source.activity == "fetching" && source.since_ms_ago >= FEED_SLOW_MS;
+    let slow: Vec<_> = vitals.sources.as_ref()?.busiest.iter().filter(is_slow).collect();
+    let slowest = slow.iter().max_by_key(|source| source.since_ms_ago)?;
     let least = if slow.len() >= BUSIEST_MAX { "at least " } else { "" };
     let feeds = if slow.len() == 1 { "feed is" } else { "feeds are" };
     let line = format!(
