@@ -15,9 +15,9 @@ use crate::{
 const ANSWER_WITHIN: Duration = Duration::from_secs(90);
 /// Largest answer, in bytes: a complaint about each of many sources.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// The daemons, and the socket that serves `/reload`.
+/// The daemons, and the socket of each that serves `/reload`.
 const DAEMONS: [(&str, ControlSocket); 2] =
-    [("ingestd", ControlSocket::Ingestd), ("gateway", ControlSocket::GatewayAdmin)];
+    [("ingestd", ControlSocket::IngestdAdmin), ("gateway", ControlSocket::GatewayAdmin)];
 
 /// Arguments of `newswire reload`.
 #[derive(Debug, clap::Args)]

@@ -5,8 +5,8 @@ use std::{path::Path, time::Duration};
 use anyhow::Context as _;
 use clap::Args;
 use control::{
-    CatalogueChanges, ControlError, PauseAnswer, PauseOrder, ResumeOrder, VisitAnswer, VisitOrder,
-    orders::ORDER_SOURCES_MAX, paths,
+    CatalogueChanges, ControlError, ControlSocket, PauseAnswer, PauseOrder, ResumeOrder, VisitAnswer,
+    VisitOrder, orders::ORDER_SOURCES_MAX, paths,
 };
 use daemon::Exit;
 use notation::{BadDuration, DURATION_MAX, parse_duration_within};
@@ -166,22 +166,23 @@ pub(super) enum ListReload {
 
 /// Asks the daemon to reload the list.
 pub(super) async fn reload(context: &CommandContext) -> anyhow::Result<ListReload> {
-    let answer = match reload::reload(context.daemon.socket().to_owned()).await {
-        Ok(answer) => answer,
-        Err(ControlError::Problem(problem)) if problem.complaints.is_empty() => {
-            return Ok(ListReload::Refused { complaints: vec![problem.to_string()] });
-        }
-        Err(ControlError::Problem(problem)) => {
-            return Ok(ListReload::Refused { complaints: problem.complaints });
-        }
-        Err(
-            error @ (ControlError::Shape { .. }
-            | ControlError::NotJson { .. }
-            | ControlError::Status { .. }
-            | ControlError::TooLarge { .. }),
-        ) => return Err(error.into()),
-        Err(error) => return Ok(ListReload::NotRunning { reason: error.to_string() }),
-    };
+    let answer =
+        match reload::reload(ControlSocket::IngestdAdmin.in_dir(&context.config.daemon.run_dir)).await {
+            Ok(answer) => answer,
+            Err(ControlError::Problem(problem)) if problem.complaints.is_empty() => {
+                return Ok(ListReload::Refused { complaints: vec![problem.to_string()] });
+            }
+            Err(ControlError::Problem(problem)) => {
+                return Ok(ListReload::Refused { complaints: problem.complaints });
+            }
+            Err(
+                error @ (ControlError::Shape { .. }
+                | ControlError::NotJson { .. }
+                | ControlError::Status { .. }
+                | ControlError::TooLarge { .. }),
+            ) => return Err(error.into()),
+            Err(error) => return Ok(ListReload::NotRunning { reason: error.to_string() }),
+        };
     let changes = answer.catalogue.context("the daemon reloaded its configuration but no list of sources")?;
     Ok(ListReload::Reloaded(changes))
 }
