@@ -1,8 +1,8 @@
-//! `newswire doctor`: why does it hang, answered in one command, also while everything is frozen.
+//! `newswire doctor`: diagnoses a hang, even while both processes are frozen. `doctor/README.md` explains the verdicts.
 //!
-//! It looks from outside first (the kernel's view of sockets and processes, plain HTTP) and asks the processes second,
-//! each question with its own deadline, all at the same time. Whatever cannot be had is missing with a reason; a
-//! [`verdict`](judge::judge) without any input or output of its own makes one verdict of the rest.
+//! It gathers evidence from outside (the kernel's view of sockets and processes, plain HTTP) and from the processes
+//! themselves, all at the same time, each request with its own deadline. Unavailable parts have a reason. Then
+//! [`conclude`](verdict::conclude), which does no I/O, makes one verdict of the evidence.
 
 mod admin;
 mod evidence;
@@ -10,6 +10,7 @@ mod gather;
 pub(crate) mod http;
 mod listener;
 mod locate;
+mod part;
 mod process;
 mod show;
 mod systemd;

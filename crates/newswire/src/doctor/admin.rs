@@ -4,12 +4,13 @@ use std::{collections::HashMap, path::Path, time::Duration};
 
 use control::{
     ControlClient, ControlError, HealthReport, WatchReport, paths,
-    watch::{LoopReport, WatchKind},
+    watch::{LoopReport, TaskReport, WatchKind},
 };
+use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    evidence::{LateLoop, MissingCause, Part},
+    part::{MissingCause, Part},
     process,
 };
 
@@ -95,6 +96,24 @@ pub(crate) async fn late_loops(socket: &Path, first: &WatchReport) -> Vec<LateLo
     late
 }
 
+/// How late the beats of one loop were, sampled for about a second.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct LateLoop {
+    #[serde(rename = "loop")]
+    pub(crate) name: String,
+    pub(crate) tid: i32,
+    /// Samples, and those of them in which it was late.
+    pub(crate) looks: u32,
+    pub(crate) late: u32,
+    pub(crate) worst_ms: u64,
+    /// What its thread did meanwhile: it ran, or it was ready and had no processor.
+    pub(crate) over_ms: u64,
+    pub(crate) cpu_ms: Option<u64>,
+    pub(crate) run_delay_ms: Option<u64>,
+    /// What it worked on when it was late.
+    pub(crate) work: Option<TaskReport>,
+}
+
 impl LateLoop {
     fn new(name: String, tid: i32) -> Self {
         Self {
@@ -170,8 +189,8 @@ mod tests {
     async fn a_version_without_the_route_is_told_apart_from_no_answer() {
         let (_folder, socket) = answering("404 Not Found", "");
         assert_eq!(missing(watch(&socket).await).1, MissingCause::OtherVersion);
-        let nobody = socket.with_file_name("none.sock");
-        assert_eq!(missing(health(&nobody).await).1, MissingCause::Other);
+        let absent = socket.with_file_name("none.sock");
+        assert_eq!(missing(health(&absent).await).1, MissingCause::Other);
     }
 
     #[test]

@@ -13,9 +13,10 @@ use tokio::time::Instant;
 
 use super::{
     admin,
-    evidence::{DaemonEvidence, Disk, Evidence, Part, Presence},
+    evidence::{DaemonEvidence, Disk, Evidence, Presence},
     http, listener,
     locate::{self, GATEWAY, INGESTD, Instance, LocatedProcess},
+    part::Part,
     process,
     systemd::SystemdUnits,
     threads,
@@ -164,7 +165,7 @@ async fn probe_http(options: &GatherOptions, target: &HttpTarget) -> Part<http::
     Part::Found(http::probe_all(&target.host, &address, paths, limit).await)
 }
 
-async fn examine_listener(options: &GatherOptions, target: &HttpTarget) -> Part<listener::Listener> {
+async fn examine_listener(options: &GatherOptions, target: &HttpTarget) -> Part<listener::ListenerReport> {
     match &target.address {
         Err(why) => Part::missing(why.clone()),
         Ok(address) if matches!(options.target, DoctorTarget::Url { .. }) && !address.ip().is_loopback() => {
@@ -222,7 +223,7 @@ async fn examine_daemon(
 async fn ask(
     options: &GatherOptions,
     socket: &Path,
-) -> (Part<HealthReport>, Part<WatchReport>, Vec<super::evidence::LateLoop>) {
+) -> (Part<HealthReport>, Part<WatchReport>, Vec<admin::LateLoop>) {
     let within = if options.quick { QUICK_WITHIN } else { HTTP_WITHIN };
     let requests = async {
         let (health, watch) = tokio::join!(admin::health(socket), admin::watch(socket));

@@ -1,7 +1,7 @@
 //! A process as the kernel sees it. Needs no answer of the process, so it works for a frozen one.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -11,7 +11,7 @@ use procfs::process::{LimitValue, Process as Proc, Stat};
 use serde::Serialize;
 use tokio::time::sleep;
 
-use super::evidence::{Part, ThreadStates, Usage};
+use super::part::Part;
 
 /// Time between the two samples that show how much it runs and waits for a processor.
 const SAMPLE: Duration = Duration::from_millis(300);
@@ -46,6 +46,16 @@ pub(crate) struct ProcessSample {
     /// The threads that ran or waited for a processor between the samples, and those that neither run nor sleep.
     pub(crate) tasks: Vec<Task>,
 }
+
+/// How much of something is used, and its limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Usage {
+    pub(crate) used: u64,
+    pub(crate) max: u64,
+}
+
+/// Threads of a process by the letter of their state (proc_pid_stat(5)).
+pub(crate) type ThreadStates = BTreeMap<char, u32>;
 
 /// One thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -5,10 +5,11 @@ mod processes;
 use std::time::Duration;
 
 use super::{
-    evidence::{DaemonEvidence, Evidence, Part},
+    evidence::{DaemonEvidence, Evidence},
     http::HttpProbes,
-    listener::Listener,
-    verdict::{Verdict, VerdictCode},
+    listener::ListenerReport,
+    part::Part,
+    verdict::{DoctorVerdict, VerdictCode},
 };
 use crate::out::{Paint, safe};
 
@@ -69,7 +70,7 @@ impl ReportWriter {
 }
 
 /// The whole report.
-pub(crate) fn lines(evidence: &Evidence, verdict: &Verdict, paint: Paint) -> Vec<String> {
+pub(crate) fn lines(evidence: &Evidence, verdict: &DoctorVerdict, paint: Paint) -> Vec<String> {
     let mut page = ReportWriter { paint, lines: Vec::new() };
     http(&mut page, evidence);
     for daemon in evidence.daemons() {
@@ -131,7 +132,7 @@ fn probes(page: &mut ReportWriter, answers: &HttpProbes) {
     }
 }
 
-fn listener(page: &mut ReportWriter, listener: &Listener, gateway: &DaemonEvidence) {
+fn listener(page: &mut ReportWriter, listener: &ListenerReport, gateway: &DaemonEvidence) {
     if listener.sockets.is_empty() {
         return page.problem("listener", &format!("no process listens on {}", safe(&listener.address)));
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, process::Stdio, time::Duration};
 use serde::Serialize;
 use tokio::{process::Command, time::timeout};
 
-use super::evidence::Part;
+use super::part::Part;
 
 /// How long `systemctl` may take.
 const WITHIN: Duration = Duration::from_secs(1);

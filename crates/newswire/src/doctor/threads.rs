@@ -7,7 +7,7 @@ use control::{WatchReport, watch::TaskReport};
 use serde::Serialize;
 use stacks::{StackDump, StackFrame, ThreadStack};
 
-use super::{admin, evidence::Part};
+use super::{admin, part::Part};
 
 /// Threads that observe the others; the last two run because of our requests. None of them is ever the culprit.
 const OBSERVERS: [&str; 3] = ["watchdog", "stacks", "vitals"];

@@ -12,7 +12,8 @@ use daemon::Exit;
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
 use super::{
-    evidence::{DaemonEvidence, Evidence, MissingCause, Part, Presence},
+    evidence::{DaemonEvidence, Evidence, Presence},
+    part::{MissingCause, Part},
     show::{bytes, duration},
 };
 use crate::out::safe;
@@ -75,13 +76,13 @@ impl VerdictCode {
 
 /// The conclusion: a code, one line of text, and what to do next.
 #[derive(Clone, Debug)]
-pub(crate) struct Verdict {
+pub(crate) struct DoctorVerdict {
     pub(crate) code: VerdictCode,
     pub(crate) line: String,
     pub(crate) next: Vec<String>,
 }
 
-impl Verdict {
+impl DoctorVerdict {
     fn new(code: VerdictCode, line: impl Into<String>, next: impl IntoIterator<Item = String>) -> Self {
         Self { code, line: line.into(), next: next.into_iter().collect() }
     }
@@ -91,7 +92,7 @@ impl Verdict {
     }
 }
 
-impl Serialize for Verdict {
+impl Serialize for DoctorVerdict {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_struct("Verdict", 4)?;
         object.serialize_field("code", &self.code)?;
@@ -102,7 +103,7 @@ impl Serialize for Verdict {
     }
 }
 
-type Rule = fn(&Evidence) -> Option<Verdict>;
+type Rule = fn(&Evidence) -> Option<DoctorVerdict>;
 
 /// The first rule that applies decides.
 const RULES: &[Rule] = &[
@@ -128,11 +129,11 @@ const RULES: &[Rule] = &[
 ];
 
 /// Applies the rules.
-pub(crate) fn conclude(evidence: &Evidence) -> Verdict {
+pub(crate) fn conclude(evidence: &Evidence) -> DoctorVerdict {
     RULES.iter().find_map(|rule| rule(evidence)).unwrap_or_else(|| healthy(evidence))
 }
 
-fn healthy(evidence: &Evidence) -> Verdict {
+fn healthy(evidence: &Evidence) -> DoctorVerdict {
     let running: Vec<_> =
         evidence.daemons().filter(|daemon| daemon.is_running()).map(|daemon| daemon.name).collect();
     let who = if running.is_empty() { "the gateway".to_owned() } else { running.join(" and ") };
@@ -147,7 +148,7 @@ fn healthy(evidence: &Evidence) -> Verdict {
         (None, None) => String::new(),
     };
     let verb = if running.len() == 2 { "run and make" } else { "runs and makes" };
-    Verdict::new(VerdictCode::Healthy, format!("{who} {verb} progress{but}"), [])
+    DoctorVerdict::new(VerdictCode::Healthy, format!("{who} {verb} progress{but}"), [])
 }
 
 /// The command that restarts a process.

@@ -9,8 +9,9 @@ use super::{ReportWriter, bytes, duration};
 use crate::{
     doctor::{
         admin::LATE_MS,
-        evidence::{DaemonEvidence, MissingCause, Part, Presence, Usage},
-        process::ProcessSample,
+        evidence::{DaemonEvidence, Presence},
+        part::{MissingCause, Part},
+        process::{ProcessSample, Usage},
         threads::{ExaminedThread, location},
         verdict::task_text,
     },

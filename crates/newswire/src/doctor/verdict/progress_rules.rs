@@ -3,10 +3,10 @@
 use control::watch::{BusySource, LoopReport, TaskReport, WatchKind};
 
 use super::{
-    DaemonEvidence, Evidence, Presence, Verdict, VerdictCode, bundle, duration, name_and_pid,
+    DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, duration, name_and_pid,
     presence_rules::is_starting, restart, safe, task_text,
 };
-use crate::doctor::evidence::{LateLoop, MissingCause};
+use crate::doctor::{admin::LateLoop, part::MissingCause};
 
 /// A commit that takes longer is slow.
 const COMMIT_SLOW_MS: u64 = 1_000;
@@ -27,7 +27,7 @@ const SETTLED_MS: u64 = 60_000;
 const BUSIEST_MAX: usize = 50;
 
 /// The loop that has been stalled for the longest time.
-pub(super) fn loop_stalled(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn loop_stalled(evidence: &Evidence) -> Option<DoctorVerdict> {
     let stalled = |daemon: &'_ DaemonEvidence| {
         let watch = daemon.watch.get()?;
         let loops = watch
@@ -51,21 +51,21 @@ pub(super) fn loop_stalled(evidence: &Evidence) -> Option<Verdict> {
         let line = format!(
             "{who} gets no processor and has made no progress for {since}: the machine is overloaded"
         );
-        return Some(Verdict::new(VerdictCode::WorkerStarved, line, overloaded()));
+        return Some(DoctorVerdict::new(VerdictCode::WorkerStarved, line, overloaded()));
     }
     let function =
         culprit(daemon, &worst).map_or("in an unknown function".to_owned(), |at| format!("in {at}"));
     let work = working_on(worst.work.as_ref());
     let line = format!("{who} has been blocked for {since} {function}{work}");
     let next = [bundle(), format!("{}   # ends the block", restart(daemon)), report_bug()];
-    Some(Verdict::new(VerdictCode::EventLoopBlocked, line, next))
+    Some(DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, next))
 }
 
 fn report_bug() -> String {
     "report this function as a bug: it must not block".to_owned()
 }
 
-fn stalled_according_to_ready(evidence: &Evidence) -> Option<Verdict> {
+fn stalled_according_to_ready(evidence: &Evidence) -> Option<DoctorVerdict> {
     let ready = evidence.http.get()?.ready.get()?;
     let worst = ready.loops.iter().filter(|l| l.stalled && !matches!(l.kind.as_str(), "recorder" | "pool"));
     let worst = worst.max_by_key(|l| l.beat_ms_ago)?;
@@ -75,7 +75,7 @@ fn stalled_according_to_ready(evidence: &Evidence) -> Option<Verdict> {
         safe(&worst.name),
         duration(worst.beat_ms_ago)
     );
-    Some(Verdict::new(
+    Some(DoctorVerdict::new(
         VerdictCode::EventLoopBlocked,
         line,
         [bundle(), restart(&evidence.gateway), report_bug()],
@@ -96,7 +96,7 @@ fn working_on(work: Option<&TaskReport>) -> String {
     work.map(|work| format!(", working on {}", task_text(work))).unwrap_or_default()
 }
 
-pub(super) fn pool_exhausted(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn pool_exhausted(evidence: &Evidence) -> Option<DoctorVerdict> {
     let stalled = |daemon: &DaemonEvidence| {
         let watch = daemon.watch.get()?;
         watch.progress.loops.iter().find(|l| l.stalled && l.kind == WatchKind::Pool).cloned()
@@ -115,7 +115,11 @@ pub(super) fn pool_exhausted(evidence: &Evidence) -> Option<Verdict> {
         name_and_pid(daemon),
         duration(pool.beat_ms_ago)
     );
-    Some(Verdict::new(VerdictCode::BlockingPoolExhausted, line, [bundle(), restart(daemon), report_bug()]))
+    Some(DoctorVerdict::new(
+        VerdictCode::BlockingPoolExhausted,
+        line,
+        [bundle(), restart(daemon), report_bug()],
+    ))
 }
 
 /// The most frequent culprit of the busy threads without a loop.
@@ -128,7 +132,7 @@ fn commonest_frame(daemon: &DaemonEvidence) -> Option<String> {
     counts.into_iter().max_by_key(|(_, count)| *count).map(|(culprit, _)| safe(culprit))
 }
 
-pub(super) fn store_slow(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn store_slow(evidence: &Evidence) -> Option<DoctorVerdict> {
     let daemon = &evidence.ingestd;
     let watch = daemon.watch.get()?;
     let recorder = watch.progress.loops.iter().find(|l| l.kind == WatchKind::Recorder && l.stalled);
@@ -155,10 +159,10 @@ pub(super) fn store_slow(evidence: &Evidence) -> Option<Verdict> {
         ),
         bundle(),
     ];
-    Some(Verdict::new(VerdictCode::StoreSlow, line, next))
+    Some(DoctorVerdict::new(VerdictCode::StoreSlow, line, next))
 }
 
-pub(super) fn descriptors_exhausted(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn descriptors_exhausted(evidence: &Evidence) -> Option<DoctorVerdict> {
     let files = |daemon: &DaemonEvidence| {
         let files = daemon.open_files()?;
         let is_full =
@@ -176,11 +180,11 @@ pub(super) fn descriptors_exhausted(evidence: &Evidence) -> Option<Verdict> {
             .to_owned(),
         bundle(),
     ];
-    Some(Verdict::new(VerdictCode::DescriptorsExhausted, line, next))
+    Some(DoctorVerdict::new(VerdictCode::DescriptorsExhausted, line, next))
 }
 
 /// Requests have no answer, although no watchdog reports a stall, or none can be asked.
-pub(super) fn does_not_answer(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn does_not_answer(evidence: &Evidence) -> Option<DoctorVerdict> {
     if let Some(probe) = evidence.http.get().and_then(|http| http.probes.iter().find(|probe| probe.timed_out))
     {
         let daemon = &evidence.gateway;
@@ -196,7 +200,7 @@ pub(super) fn does_not_answer(evidence: &Evidence) -> Option<Verdict> {
             first_busy_thread(daemon)
         );
         let next = [bundle(), format!("{}   # ends it", restart(daemon)), report_bug()];
-        return Some(Verdict::new(VerdictCode::EventLoopBlocked, line, next));
+        return Some(DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, next));
     }
     let is_silent = |daemon: &&DaemonEvidence| {
         daemon.is_running() && daemon.health.is_missing_because(MissingCause::TimedOut)
@@ -211,7 +215,7 @@ pub(super) fn does_not_answer(evidence: &Evidence) -> Option<Verdict> {
         name_and_pid(daemon),
         first_busy_thread(daemon)
     );
-    Some(Verdict::new(VerdictCode::EventLoopBlocked, line, [bundle(), restart(daemon), report_bug()]))
+    Some(DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, [bundle(), restart(daemon), report_bug()]))
 }
 
 /// The first busy thread, if no watchdog names one.
@@ -232,7 +236,7 @@ fn overloaded() -> Vec<String> {
     ]
 }
 
-pub(super) fn worker_starved(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn worker_starved(evidence: &Evidence) -> Option<DoctorVerdict> {
     let (daemon, late) = evidence
         .daemons()
         .flat_map(|daemon| daemon.late.iter().map(move |late| (daemon, late)))
@@ -270,7 +274,7 @@ pub(super) fn worker_starved(evidence: &Evidence) -> Option<Verdict> {
         working_on(late.work.as_ref()),
         at.unwrap_or_default()
     );
-    Some(Verdict::new(VerdictCode::WorkerStarved, line, next))
+    Some(DoctorVerdict::new(VerdictCode::WorkerStarved, line, next))
 }
 
 enum DelayCause {
@@ -291,7 +295,7 @@ fn delay_cause(late: &LateLoop) -> DelayCause {
     }
 }
 
-pub(super) fn wire_cut(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn wire_cut(evidence: &Evidence) -> Option<DoctorVerdict> {
     let ready = evidence.http.get().and_then(|http| http.ready.get());
     let reported = evidence.gateway.gateway_vitals().and_then(|vitals| vitals.wire.as_ref());
     let connected =
@@ -315,14 +319,14 @@ pub(super) fn wire_cut(evidence: &Evidence) -> Option<Verdict> {
             .to_owned(),
         restart(&evidence.ingestd),
     ];
-    Some(Verdict::new(VerdictCode::WireCut, line, next))
+    Some(DoctorVerdict::new(VerdictCode::WireCut, line, next))
 }
 
-pub(super) fn daemon_stale(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn daemon_stale(evidence: &Evidence) -> Option<DoctorVerdict> {
     let why = silent_wire(evidence).or_else(|| overdue(&evidence.ingestd))?;
     let line = format!("{} runs and answers, but {why}", name_and_pid(&evidence.ingestd));
     let next = [bundle(), "newswire sources list --failing".to_owned(), restart(&evidence.ingestd)];
-    Some(Verdict::new(VerdictCode::DaemonStale, line, next))
+    Some(DoctorVerdict::new(VerdictCode::DaemonStale, line, next))
 }
 
 fn silent_wire(evidence: &Evidence) -> Option<String> {
@@ -348,7 +352,7 @@ fn overdue(daemon: &DaemonEvidence) -> Option<String> {
         .then(|| format!("{overdue} of {all} sources are overdue and none is being visited"))
 }
 
-pub(super) fn clock_jumped(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn clock_jumped(evidence: &Evidence) -> Option<DoctorVerdict> {
     let jump = |daemon: &DaemonEvidence| {
         let clock = &daemon.watch.get()?.progress.clock;
         let when = clock.last_ms_ago.filter(|when| *when < JUMP_RECENT_MS)?;
@@ -365,15 +369,15 @@ pub(super) fn clock_jumped(evidence: &Evidence) -> Option<Verdict> {
         "timedatectl; chronyc tracking   # which program sets it?".to_owned(),
         "newswire doctor   # again, in 10 minutes".to_owned(),
     ];
-    Some(Verdict::new(VerdictCode::ClockJumped, line, next))
+    Some(DoctorVerdict::new(VerdictCode::ClockJumped, line, next))
 }
 
-pub(super) fn slow_feeds(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn slow_feeds(evidence: &Evidence) -> Option<DoctorVerdict> {
     let vitals = evidence.ingestd.ingest_vitals()?;
     if vitals.outage {
         let line = "no hang: no source can be reached, so the network of this machine is down";
         let next = ["ping, or `newswire check URL` with any feed; visits resume by themselves".to_owned()];
-        return Some(Verdict::new(VerdictCode::SlowFeeds, line, next));
+        return Some(DoctorVerdict::new(VerdictCode::SlowFeeds, line, next));
     }
     let is_slow = |source: &&BusySource| source.activity == "fetching" && source.since_ms_ago >= FEED_SLOW_MS;
     let slow: Vec<_> = vitals.sources.as_ref()?.busiest.iter().filter(is_slow).collect();
@@ -390,5 +394,5 @@ pub(super) fn slow_feeds(evidence: &Evidence) -> Option<Verdict> {
         "newswire sources show {0}; newswire sources pause {0}   # if it persists",
         safe(&slowest.source)
     )];
-    Some(Verdict::new(VerdictCode::SlowFeeds, line, next))
+    Some(DoctorVerdict::new(VerdictCode::SlowFeeds, line, next))
 }

@@ -8,10 +8,12 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::doctor::{
-    evidence::{Disk, LateLoop, OtherProcess, Part, Usage},
+    admin::LateLoop,
+    evidence::{Disk, OtherProcess},
     http::{HttpProbe, HttpProbes, Ready},
-    listener::{Listener, Owner, Socket},
-    process::{ProcessSample, Task},
+    listener::{ListenerReport, Owner, Socket},
+    part::{MissingCause, Part},
+    process::{ProcessSample, Task, Usage},
     systemd::SystemdUnit,
     threads::{ExaminedThread, Stacks},
 };
@@ -134,7 +136,7 @@ fn refused() -> Part<HttpProbes> {
     failed("Connection refused", false)
 }
 
-fn listener(owners: &[(i32, &str)]) -> Listener {
+fn listener(owners: &[(i32, &str)]) -> ListenerReport {
     let owners = owners.iter().map(|(pid, name)| Owner {
         pid: *pid,
         name: (*name).into(),
@@ -143,7 +145,7 @@ fn listener(owners: &[(i32, &str)]) -> Listener {
     });
     let socket =
         Socket { inode: 7, address: "127.0.0.1:8700".into(), owners: owners.collect(), ..Socket::default() };
-    Listener { address: "127.0.0.1:8700".into(), sockets: vec![socket], blind_to: 0 }
+    ListenerReport { address: "127.0.0.1:8700".into(), sockets: vec![socket], blind_to: 0 }
 }
 
 fn daemon(name: &'static str, pid: i32, watch: WatchReport) -> DaemonEvidence {
@@ -240,7 +242,7 @@ fn ready(evidence: &mut Evidence, ready: bool, reasons: &[&str]) {
 }
 
 #[track_caller]
-fn expect(evidence: &Evidence, code: VerdictCode, words: &[&str]) -> Verdict {
+fn expect(evidence: &Evidence, code: VerdictCode, words: &[&str]) -> DoctorVerdict {
     let verdict = conclude(evidence);
     assert_eq!(verdict.code, code, "{verdict:?}");
     for word in words {
@@ -483,7 +485,8 @@ fn a_dead_gateway_with_a_unit_is_started_with_systemctl() {
     let mut e = healthy();
     kill(&mut e.gateway);
     e.http = refused();
-    e.listener = Part::Found(Listener { address: "127.0.0.1:8700".into(), ..Listener::default() });
+    e.listener =
+        Part::Found(ListenerReport { address: "127.0.0.1:8700".into(), ..ListenerReport::default() });
     e.gateway.unit =
         Part::Found(SystemdUnit { id: "newswire-gateway.service".into(), ..SystemdUnit::default() });
     let verdict = expect(&e, VerdictCode::GatewayDead, &["newswire-gateway does not run"]);
@@ -527,7 +530,7 @@ fn an_orphan_listener_is_reported_even_if_its_process_cannot_be_examined() {
     let mut e = healthy();
     kill(&mut e.gateway);
     e.http = unanswered();
-    e.listener = Part::Found(Listener { blind_to: 9, ..listener(&[]) });
+    e.listener = Part::Found(ListenerReport { blind_to: 9, ..listener(&[]) });
     expect(&e, VerdictCode::OrphanListener, &["may not examine"]);
 }
 
@@ -546,7 +549,7 @@ fn if_neither_runs_a_process_of_another_instance_is_suggested() {
     kill(&mut e.gateway);
     kill(&mut e.ingestd);
     e.http = refused();
-    e.listener = Part::Found(Listener::default());
+    e.listener = Part::Found(ListenerReport::default());
     e.gateway.others = vec![OtherProcess { pid: 77, command: "newswire-gateway --config b.toml".into() }];
     let verdict = expect(&e, VerdictCode::NotRunning, &["/etc/newswire/newswire.toml"]);
     assert!(verdict.next[0].contains("--pid 77"), "{:?}", verdict.next);
@@ -588,7 +591,7 @@ fn a_process_that_has_just_started_is_neither_cut_nor_dead() {
     let mut e = healthy();
     process(&mut e.gateway).uptime_ms = 300;
     e.http = refused();
-    e.listener = Part::Found(Listener::default());
+    e.listener = Part::Found(ListenerReport::default());
     expect(&e, VerdictCode::Healthy, &["started 300ms ago"]);
     process(&mut e.gateway).uptime_ms = 300_000;
     expect(&e, VerdictCode::GatewayDead, &["runs but does not listen"]);
@@ -639,7 +642,7 @@ fn processes_that_cannot_be_examined_are_judged_by_the_answers_of_the_gateway() 
         kill(daemon);
         daemon.presence = Presence::Unknown;
     }
-    e.listener = Part::Found(Listener { blind_to: 9, ..listener(&[]) });
+    e.listener = Part::Found(ListenerReport { blind_to: 9, ..listener(&[]) });
     expect(&e, VerdictCode::Healthy, &["may not examine newswire-ingestd"]);
     ready(&mut e, false, &["the wire is not connected: x"]);
     let Part::Found(answers) = &mut e.http else { panic!() };
