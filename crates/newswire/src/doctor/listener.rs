@@ -110,13 +110,13 @@ pub(crate) fn holder_of(socket: &Path) -> Option<i32> {
     let candidates = entries.into_iter().filter(|entry| {
         entry.state == UnixState::UNCONNECTED && entry.path.as_deref().and_then(Path::file_name) == Some(name)
     });
-    let wanted: HashMap<u64, PathBuf> = candidates.filter_map(|e| Some((e.inode, e.path?))).collect();
-    let (holders, _) = holders(&wanted.keys().copied().collect());
-    let ours = socket.canonicalize().ok()?;
+    let paths: HashMap<u64, PathBuf> = candidates.filter_map(|e| Some((e.inode, e.path?))).collect();
+    let (holders, _) = holders(&paths.keys().copied().collect());
+    let expected = socket.canonicalize().ok()?;
     holders.into_iter().find_map(|(inode, owners)| {
         let owner = owners.first()?;
         let folder = Process::new(owner.pid).ok()?.cwd().ok()?;
-        (folder.join(wanted.get(&inode)?).canonicalize().ok()? == ours).then_some(owner.pid)
+        (folder.join(paths.get(&inode)?).canonicalize().ok()? == expected).then_some(owner.pid)
     })
 }
 

@@ -147,16 +147,20 @@ fn runs(process: &Process, program: &str) -> bool {
         path.file_name().is_some_and(|name| name.to_string_lossy().trim_end_matches(" (deleted)") == program)
     };
     process.exe().map_or_else(
-        |_| process.cmdline().is_ok_and(|words| words.first().is_some_and(|word| named(word.into()))),
+        |_| {
+            process
+                .cmdline()
+                .is_ok_and(|arguments| arguments.first().is_some_and(|argument| named(argument.into())))
+        },
         named,
     )
 }
 
 /// Whether a process runs with the configuration of the instance, according to its command line and environment.
 fn belongs_to(process: &Process, instance: &Instance) -> bool {
-    let (Ok(folder), Ok(words)) = (process.cwd(), process.cmdline()) else { return false };
+    let (Ok(folder), Ok(arguments)) = (process.cwd(), process.cmdline()) else { return false };
     let variable = process.environ().ok().and_then(|all| all.get(OsStr::new("NEWSWIRE_CONFIG")).cloned());
-    let config = config_of(&words).map(PathBuf::from).or_else(|| variable.map(PathBuf::from));
+    let config = config_of(&arguments).map(PathBuf::from).or_else(|| variable.map(PathBuf::from));
     let config = config.map(|path| folder.join(path)).or_else(|| {
         let system = PathBuf::from(daemon::config::SYSTEM_FILE);
         system.is_file().then_some(system)
@@ -174,15 +178,15 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
 }
 
 /// `--config FILE` or `--config=FILE`.
-fn config_of(words: &[String]) -> Option<&str> {
-    let mut words = words.iter();
-    words
-        .find_map(|word| match word.strip_prefix("--config") {
+fn config_of(arguments: &[String]) -> Option<&str> {
+    let mut arguments = arguments.iter();
+    arguments
+        .find_map(|argument| match argument.strip_prefix("--config") {
             Some("") => Some(None),
             Some(rest) => rest.strip_prefix('=').map(Some),
             None => None,
         })?
-        .or_else(|| words.next().map(String::as_str))
+        .or_else(|| arguments.next().map(String::as_str))
 }
 
 #[cfg(test)]
@@ -191,16 +195,16 @@ mod tests {
 
     use super::*;
 
-    fn words(words: &[&str]) -> Vec<String> {
-        words.iter().map(|word| (*word).to_owned()).collect()
+    fn arguments(arguments: &[&str]) -> Vec<String> {
+        arguments.iter().map(|argument| (*argument).to_owned()).collect()
     }
 
     #[test]
     fn a_configuration_is_named_in_two_ways() {
-        assert_eq!(config_of(&words(&["p", "--config", "a.toml"])), Some("a.toml"));
-        assert_eq!(config_of(&words(&["p", "--config=b.toml", "x"])), Some("b.toml"));
-        assert_eq!(config_of(&words(&["p", "--configure", "x"])), None);
-        assert_eq!(config_of(&words(&["p", "--config"])), None);
+        assert_eq!(config_of(&arguments(&["p", "--config", "a.toml"])), Some("a.toml"));
+        assert_eq!(config_of(&arguments(&["p", "--config=b.toml", "x"])), Some("b.toml"));
+        assert_eq!(config_of(&arguments(&["p", "--configure", "x"])), None);
+        assert_eq!(config_of(&arguments(&["p", "--config"])), None);
     }
 
     #[tokio::test]

@@ -81,8 +81,9 @@ pub(crate) fn thread_times(pid: i32, tid: i32) -> Option<CpuTimes> {
 
 /// The command line, as one line.
 pub(crate) fn command(process: &Proc) -> String {
-    let words = process.cmdline().unwrap_or_default().join(" ");
-    let command = if words.is_empty() { process.stat().map(|s| s.comm).unwrap_or_default() } else { words };
+    let arguments = process.cmdline().unwrap_or_default().join(" ");
+    let command =
+        if arguments.is_empty() { process.stat().map(|s| s.comm).unwrap_or_default() } else { arguments };
     command.chars().take(COMMAND_CHARS_MAX).collect()
 }
 
@@ -208,12 +209,14 @@ mod tests {
 
     #[tokio::test]
     async fn this_process_is_described_as_it_is() {
-        let seen = examine(std::process::id().cast_signed(), false).await;
-        let seen = seen.get().unwrap();
-        assert!(!seen.stopped && seen.tracer.is_none() && seen.threads >= 1 && seen.rss_bytes > 0);
-        let files = seen.open_files.unwrap();
+        let sampled = examine(std::process::id().cast_signed(), false).await;
+        let sampled = sampled.get().unwrap();
+        assert!(
+            !sampled.stopped && sampled.tracer.is_none() && sampled.threads >= 1 && sampled.rss_bytes > 0
+        );
+        let files = sampled.open_files.unwrap();
         assert!(files.used >= 3 && files.max >= files.used);
-        assert!(seen.sampled_ms >= 200 && seen.command.contains("newswire"), "{seen:?}");
+        assert!(sampled.sampled_ms >= 200 && sampled.command.contains("newswire"), "{sampled:?}");
     }
 
     #[tokio::test]

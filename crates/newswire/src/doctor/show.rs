@@ -174,13 +174,13 @@ fn wire_and_store(page: &mut ReportWriter, evidence: &Evidence) {
                 page.problem("gateway", &format!("not connected: {reason}"));
             }
             Some(wire) => {
-                let heard =
+                let received =
                     wire.heard_ms_ago.map_or("nothing yet".to_owned(), |ms| format!("{} ago", duration(ms)));
                 let cursor = wire.cursor.as_deref().map_or("none".to_owned(), safe);
                 page.line(
                     wire.heard_ms_ago.is_some_and(|ms| ms > 8_000),
                     "gateway",
-                    &format!("connected, last received {heard}, cursor {cursor}"),
+                    &format!("connected, last received {received}, cursor {cursor}"),
                 );
             }
             None => page.missing("gateway", "it does not report it"),

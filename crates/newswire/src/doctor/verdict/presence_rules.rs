@@ -38,8 +38,8 @@ pub(super) fn orphan_listener(evidence: &Evidence) -> Option<DoctorVerdict> {
         return Some(DoctorVerdict::new(VerdictCode::OrphanListener, line, next));
     }
     let systemd = listener.owners().iter().any(|owner| owner.is_systemd());
-    let ours = evidence.http.get().is_some_and(|http| http.is_ours());
-    if systemd || ours || gateway.is_some() || evidence.gateway.presence != Presence::Absent {
+    let is_ours = evidence.http.get().is_some_and(|http| http.is_ours());
+    if systemd || is_ours || gateway.is_some() || evidence.gateway.presence != Presence::Absent {
         return None;
     }
     let uid = listener.sockets.first().map_or(0, |socket| socket.uid);

@@ -125,8 +125,9 @@ pub(super) fn pool_exhausted(evidence: &Evidence) -> Option<DoctorVerdict> {
 /// The most frequent culprit of the busy threads without a loop.
 fn commonest_frame(daemon: &DaemonEvidence) -> Option<String> {
     let mut counts = std::collections::BTreeMap::<&str, usize>::new();
-    let busy = daemon.stacks.get()?.threads.iter().filter(|seen| !seen.idle && seen.loop_name.is_none());
-    for culprit in busy.filter_map(|seen| seen.culprit.as_deref()) {
+    let busy =
+        daemon.stacks.get()?.threads.iter().filter(|thread| !thread.idle && thread.loop_name.is_none());
+    for culprit in busy.filter_map(|thread| thread.culprit.as_deref()) {
         *counts.entry(culprit).or_default() += 1;
     }
     counts.into_iter().max_by_key(|(_, count)| *count).map(|(culprit, _)| safe(culprit))
@@ -220,10 +221,10 @@ pub(super) fn does_not_answer(evidence: &Evidence) -> Option<DoctorVerdict> {
 
 /// The first busy thread, if no watchdog names one.
 fn first_busy_thread(daemon: &DaemonEvidence) -> String {
-    let busy = daemon.stacks.get().and_then(|stacks| stacks.threads.iter().find(|seen| !seen.idle));
-    match busy.and_then(|seen| Some((seen, seen.culprit.as_ref()?))) {
-        Some((seen, at)) => {
-            format!("; thread {} ({}) is in {}", seen.thread.tid, safe(&seen.thread.name), safe(at))
+    let busy = daemon.stacks.get().and_then(|stacks| stacks.threads.iter().find(|thread| !thread.idle));
+    match busy.and_then(|busy| Some((busy, busy.culprit.as_ref()?))) {
+        Some((busy, at)) => {
+            format!("; thread {} ({}) is in {}", busy.thread.tid, safe(&busy.thread.name), safe(at))
         }
         None => String::new(),
     }
@@ -262,8 +263,8 @@ pub(super) fn worker_starved(evidence: &Evidence) -> Option<DoctorVerdict> {
             vec![bundle(), report_bug()],
         ),
     };
-    let at = daemon.stacks.get().and_then(|stacks| stacks.of(late.tid)).filter(|seen| !seen.idle);
-    let at = at.and_then(|seen| seen.culprit.as_ref()).map(|at| format!("; seen in {}", safe(at)));
+    let at = daemon.stacks.get().and_then(|stacks| stacks.of(late.tid)).filter(|thread| !thread.idle);
+    let at = at.and_then(|thread| thread.culprit.as_ref()).map(|at| format!("; seen in {}", safe(at)));
     let line = format!(
         "{} of {} was late in {} of {} samples, by up to {} ms: {why}{}{}",
         safe(&late.name),
@@ -305,11 +306,12 @@ pub(super) fn wire_cut(evidence: &Evidence) -> Option<DoctorVerdict> {
     }
     let reason = reported.and_then(|wire| wire.reason.clone()).filter(|reason| !reason.is_empty());
     let reason = reason.or_else(|| ready.map(|ready| ready.reasons.join("; "))).unwrap_or_default();
-    let there = match evidence.ingestd.presence {
+    let ingestd_state = match evidence.ingestd.presence {
         Presence::Running => "although both run",
         _ => "and this user cannot see whether newswire-ingestd runs",
     };
-    let line = format!("the gateway is not connected to newswire-ingestd, {there}: {}", safe(&reason));
+    let line =
+        format!("the gateway is not connected to newswire-ingestd, {ingestd_state}: {}", safe(&reason));
     let next = [
         format!(
             "curl -sN -m 5 --unix-socket {}/ingestd.sock http://ingestd/wire | head   # does it send anything?",
@@ -333,8 +335,8 @@ fn silent_wire(evidence: &Evidence) -> Option<String> {
     let wire = evidence.gateway.gateway_vitals().and_then(|vitals| vitals.wire.as_ref());
     let reported = wire.and_then(|wire| wire.heard_ms_ago);
     let ready = evidence.http.get().and_then(|http| http.ready.get());
-    let heard = reported.or_else(|| ready.and_then(|ready| ready.wire.heartbeat_age_ms));
-    let silence = heard.filter(|heard| *heard > WIRE_SILENT_MS)?;
+    let silence = reported.or_else(|| ready.and_then(|ready| ready.wire.heartbeat_age_ms));
+    let silence = silence.filter(|ms| *ms > WIRE_SILENT_MS)?;
     Some(format!("the gateway has received nothing from it for {}", duration(silence)))
 }
 
