@@ -34,10 +34,10 @@ pub(crate) struct DoctorArgs {
     /// Print the evidence and the verdict as one JSON object
     #[arg(long)]
     json: bool,
-    /// Only check which processes run, /health and /ready; takes at most 2 s, for health checks
+    /// Check only which processes run, /health and /ready; takes at most 2 s (for health checks)
     #[arg(long)]
     quick: bool,
-    /// Examine this process only
+    /// Examine only this process
     #[arg(long, value_name = "N", conflicts_with = "url")]
     pid: Option<i32>,
     /// Examine only what a gateway answers at this URL [default: both processes of the configuration]
@@ -77,7 +77,7 @@ pub(crate) async fn run(arguments: DoctorArgs) -> anyhow::Result<Exit> {
         target: target(&arguments)?,
     };
     let loaded = arguments.file.load()?;
-    let evidence = gather::gather(&options, &loaded).await;
+    let evidence = Box::pin(gather::gather(&options, &loaded)).await;
     if let gather::DoctorTarget::Pid(pid) = options.target
         && evidence.daemons().all(|daemon| daemon.process.get().is_none())
     {

@@ -221,14 +221,11 @@ fn store(page: &mut ReportWriter, evidence: &Evidence) {
         }
     }
     let Some(store) = evidence.ingestd.ingest_vitals().map(|vitals| &vitals.store) else { return };
-    let or_none = |ms: Option<u64>| ms.map_or("-".to_owned(), duration);
-    let text = format!(
-        "{}, last commit {} ago took {}, {} queued",
-        bytes(store.bytes),
-        or_none(store.last_commit_ms_ago),
-        or_none(store.last_commit_took_ms),
-        store.queued
-    );
+    let commit = match (store.last_commit_ms_ago, store.last_commit_took_ms) {
+        (Some(ago), Some(took)) => format!("last commit {} ago took {}", duration(ago), duration(took)),
+        _ => "no commit yet".to_owned(),
+    };
+    let text = format!("{}, {commit}, {} queued", bytes(store.bytes), store.queued);
     page.normal("log", &text);
     if let Some(ms) = store.committing_ms {
         page.line(ms > 1_000, "commit", &format!("in progress for {}", duration(ms)));

@@ -18,7 +18,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 pub(super) struct LevelArgs {
     /// New level: off, error, warn, info, debug, trace, or a filter such as info,ingestd=debug
     level: Option<String>,
-    /// Of this daemon only
+    /// Show or set the level of this daemon only
     #[arg(long)]
     unit: Option<UnitName>,
     #[command(flatten)]

@@ -16,13 +16,13 @@ pub(super) struct ListArgs {
     /// Print the JSON of the daemon
     #[arg(long)]
     json: bool,
-    /// List sources whose last visit failed only
+    /// List only sources whose last visit failed
     #[arg(long)]
     failing: bool,
-    /// List paused sources only
+    /// List only paused sources
     #[arg(long)]
     paused: bool,
-    /// List sources of this category only; may be given several times
+    /// List only sources of this category; may be given several times
     #[arg(long, value_name = "CATEGORY")]
     category: Vec<String>,
 }

@@ -17,7 +17,7 @@ enum WatchAnswer {
     Unavailable(String),
     /// A process accepts connections and does not answer.
     Stuck(String),
-    Watch(WatchReport),
+    Watch(Box<WatchReport>),
 }
 
 impl WatchdogReports {
@@ -81,7 +81,7 @@ fn stalled(watch: &ProgressReport) -> impl Iterator<Item = String> {
 
 async fn ask(socket: ControlSocket, config: &Config) -> WatchAnswer {
     match ControlClient::new(socket.in_dir(&config.daemon.run_dir)).get(paths::WATCH).await {
-        Ok(watch) => WatchAnswer::Watch(watch),
+        Ok(watch) => WatchAnswer::Watch(Box::new(watch)),
         Err(error) if error.is_timeout() => WatchAnswer::Stuck(format!("{error}; is its process stopped?")),
         Err(error) => WatchAnswer::Unavailable(error.to_string()),
     }
@@ -106,8 +106,8 @@ mod tests {
         });
         let watch: WatchReport = serde_json::from_value(watch).unwrap();
         WatchdogReports([
-            ("gateway", WatchAnswer::Watch(watch.clone())),
-            ("ingestd", WatchAnswer::Watch(watch)),
+            ("gateway", WatchAnswer::Watch(Box::new(watch.clone()))),
+            ("ingestd", WatchAnswer::Watch(Box::new(watch))),
         ])
     }
 
