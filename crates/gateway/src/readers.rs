@@ -150,7 +150,7 @@ impl Readers {
     ///
     /// # Errors
     /// Everything that is wrong with them.
-    pub(crate) fn load(gateway: &config::Gateway) -> Result<Self, BadFiles> {
+    pub(crate) fn load(gateway: &config::GatewaySection) -> Result<Self, BadFiles> {
         let public = &gateway.public_categories;
         let tokens = gateway.read_tokens_file.as_deref();
         let tokens = tokens.map(|path| Tokens::load(File { key: "gateway.read_tokens_file", path }, public));
@@ -267,7 +267,10 @@ mod tests {
         use actix_web::http::header::{AUTHORIZATION, HeaderValue};
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("tokens.toml");
-        let gateway = config::Gateway { read_tokens_file: Some(file.clone()), ..config::Gateway::default() };
+        let gateway = config::GatewaySection {
+            read_tokens_file: Some(file.clone()),
+            ..config::GatewaySection::default()
+        };
         let load = |tokens: &[(&str, &str)]| {
             let entry = |(name, categories): &(&str, &str)| {
                 format!(
@@ -295,10 +298,13 @@ mod tests {
         let file = directory.path().join("tokens.toml");
         let text = "[[token]]\nname = \"desk\"\ntoken = \"desk-token-0123456789\"\ncategories = \"all\"\n";
         std::fs::write(&file, text).unwrap();
-        let gateway = config::Gateway { read_tokens_file: Some(file), ..config::Gateway::default() };
+        let gateway =
+            config::GatewaySection { read_tokens_file: Some(file), ..config::GatewaySection::default() };
         let readers = Readers::load(&gateway).unwrap();
         let shown = format!("{readers:?}");
         assert!(shown.contains("TokenHash(…)") && !shown.contains("desk-token"), "{shown}");
-        assert!(readers.are_asked() && !Readers::load(&config::Gateway::default()).unwrap().are_asked());
+        assert!(
+            readers.are_asked() && !Readers::load(&config::GatewaySection::default()).unwrap().are_asked()
+        );
     }
 }

@@ -252,7 +252,7 @@ fn settings(config: &Config, limits: Limits) -> Result<Settings, RunError> {
 }
 
 /// The name under which we are known to the world.
-fn public_host(gateway: &daemon::config::Gateway) -> Option<String> {
+fn public_host(gateway: &daemon::config::GatewaySection) -> Option<String> {
     let url = url::Url::parse(gateway.public_url.as_deref()?).ok()?;
     url.host_str().map(str::to_owned)
 }
