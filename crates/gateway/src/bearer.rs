@@ -44,7 +44,7 @@ impl TokenHash {
     /// Its first eight bytes, by which a place among many hashes may be looked up: whoever learns them from the time
     /// that takes is no nearer to a token.
     pub(crate) fn prefix(&self) -> u64 {
-        self.0[..8].iter().fold(0, |prefix, byte| prefix << 8 | u64::from(*byte))
+        news::hash_prefix(&self.0)
     }
 }
 

@@ -16,7 +16,6 @@ use fetch::{FetchReport, RedirectHop, may_share_credentials};
 use news::{
     AdoptedRedirect, FeedUrl, ObservedRedirect, RedirectState, Source, StoredUrl, Timestamp, VisitStatus,
 };
-use sha2::{Digest as _, Sha256};
 
 /// How long a feed must have redirected to the same address: a hijacked domain is mostly noticed within days.
 const SEEN_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -46,8 +45,7 @@ pub(crate) enum Change {
 
 /// The hash of an address, secrets included.
 pub(crate) fn url_hash(url: &FeedUrl) -> u64 {
-    let digest = Sha256::digest(url.secret().as_str().as_bytes());
-    digest.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
+    news::stable_hash(url.secret().as_str().as_bytes())
 }
 
 /// The address to ask: the one that was adopted, with the user and password of the catalogue's where those may go.

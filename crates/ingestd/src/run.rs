@@ -372,7 +372,7 @@ fn visitor(config: &Config, metrics: &MetricsRegistry) -> anyhow::Result<Visitor
     metrics.register_counter(
         "newswire_ingestd_clients_displaced_total",
         "HTTP clients that made room, because sources have more distinct proxies and authorities than are kept",
-        move || counted.clients_displaced(),
+        move || counted.clients_evicted(),
     );
     Ok(visitor)
 }

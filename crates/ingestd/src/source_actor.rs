@@ -448,7 +448,7 @@ async fn fetch_and_read(
         validator_key: state.validator_key,
         timeout: source.timeout,
         body_bytes_max: source.body_bytes_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
-        manner: manner.as_ref(),
+        options: manner.as_ref(),
         ..fetch::VisitRequest::new(asked, shop.now())
     };
     let mut visit = tokio::select! {

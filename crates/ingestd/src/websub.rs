@@ -165,7 +165,7 @@ pub(crate) fn stretch(
     let Some(subscription) = websub.and_then(|websub| websub.subscription.as_ref()) else { return usual };
     let is_news = facts.outcome == fetch::schedule::ScheduleOutcome::Healthy;
     let is_healthy = is_news || facts.outcome == fetch::schedule::ScheduleOutcome::Unchanged;
-    let told = !is_news || lease::told(subscription, facts.now, previous_visit, spacing(facts.pace));
+    let told = !is_news || lease::told(subscription, facts.now, previous_visit, spacing(facts.bounds));
     let works = is_healthy && told && lease::works(subscription, facts.now);
     let (Some(at), None, true) = (usual.at, facts.every, works) else { return usual };
     let twice = at.since(facts.now).saturating_mul(2);

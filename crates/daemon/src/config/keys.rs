@@ -156,7 +156,7 @@ table! {
         host_in_flight: usize = "2", ValueKind::Integer(1, 1_024), LIVE;
         /// Maximum number of simultaneous visits, all hosts together; further visits wait.
         in_flight: usize = "256", ValueKind::Integer(1, 65_536), LIVE;
-        /// Time limit for connecting, including TLS.
+        /// Time limit for connecting, including name lookup and TLS, for each redirect.
         timeout_connect: Duration = "10s", ValueKind::Duration(MS.saturating_mul(10), MINUTE.saturating_mul(10)), RESTART;
         /// Time limit for a visit, including redirects and the body; `timeout` in the list of sources overrides it.
         timeout_total: Duration = "30s", ValueKind::Duration(MS.saturating_mul(10), HOUR), RESTART;

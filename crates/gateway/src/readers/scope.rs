@@ -21,7 +21,7 @@ impl Scope {
             hash.update(category.as_bytes());
             hash.update([0]);
         }
-        let mark = hash.finalize()[..8].iter().fold(0, |mark, byte| mark << 8 | u64::from(*byte));
+        let mark = news::hash_prefix(&hash.finalize().into());
         Self { categories: categories.into(), mark }
     }
 
