@@ -101,7 +101,7 @@ pub(crate) async fn at_work<B: MessageBody>(
 }
 
 async fn health(desk: web::Data<Desk>) -> impl Responder {
-    let standing = desk.log.standing();
+    let standing = desk.log.bounds();
     web::Json(json!({
         "status": "ok",
         "name": "newswire-ingestd",
@@ -186,7 +186,7 @@ struct LogAnswer {
 }
 
 async fn log(desk: web::Data<Desk>, query: web::Query<LogQuery>) -> HttpResponse {
-    let standing = desk.log.standing();
+    let standing = desk.log.bounds();
     let after = match query.after.as_deref() {
         None => Seq(standing.oldest.0 - 1),
         Some(text) => match text.parse::<Cursor>() {

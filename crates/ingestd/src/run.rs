@@ -282,7 +282,7 @@ fn publisher(
 ) -> wire::Publisher {
     wire::Publisher {
         log: Arc::new(log.clone()),
-        bell,
+        head_changed: bell,
         notices,
         heartbeat: HEARTBEAT,
         server: concat!("newswire-ingestd/", env!("CARGO_PKG_VERSION")).into(),

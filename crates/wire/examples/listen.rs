@@ -1,6 +1,6 @@
-//! The Rust client of README.md: from the first `use` on, the same bytes. `listen [ADDRESS]` prints what comes and keeps
-//! its place in a file `place`.
-#![allow(clippy::print_stdout, reason = "it prints what comes")]
+//! The Rust client of README.md: from the first `use` on, the same bytes. `listen [ADDRESS]` prints events and keeps the
+//! cursor in a file `place`.
+#![allow(clippy::print_stdout, reason = "it prints events")]
 #![allow(clippy::disallowed_methods, reason = "it has one stream and nothing else to do")]
 
 use std::{env, error::Error, fs, time::Duration};
