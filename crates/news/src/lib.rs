@@ -1,9 +1,8 @@
-//! The words of the wire.
+//! The types that all parts of newswire share.
 //!
-//! Everything that two parts of newswire say to each other is said in these types: a [`Source`] is visited, its
-//! feed gives [`Item`]s, an item that is new or changed becomes an [`Event`] with a [`Seq`] in an [`Epoch`], and a
-//! reader keeps a [`Cursor`]. [`Event`] has exactly one JSON form; the store keeps it, the wire carries it and
-//! `/news` shows it, so it is rendered once and copied from then on.
+//! A [`Source`] is visited, its feed has [`Item`]s, an item that is new or changed becomes an [`Event`] with a [`Seq`] in
+//! an [`Epoch`], and a reader keeps a [`Cursor`]. [`Event`] has exactly one JSON form, in the store, on the wire and in
+//! `/news`: it is rendered once and copied from then on.
 //!
 //! Never here: a runtime, a socket, a file, a clock.
 
