@@ -15,14 +15,14 @@ const OTHERS_MAX: usize = 32;
 
 /// The clients, for all threads.
 #[derive(Clone)]
-pub(crate) struct Clients {
+pub(crate) struct ClientCache {
     default: Client,
     /// The most recently used is last.
     others: Arc<Mutex<Vec<(ConnectionProfile, Client)>>>,
     evicted: Arc<AtomicU64>,
 }
 
-impl Clients {
+impl ClientCache {
     pub(crate) fn try_new(policy: &Policy) -> Result<Self, BadPolicy> {
         let default = exchange::client(policy, &ConnectionProfile::default())?;
         Ok(Self { default, others: Arc::default(), evicted: Arc::default() })
@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn sources_with_one_profile_share_a_client_and_the_number_of_clients_is_bounded() {
         let policy = Policy::default();
-        let clients = Clients::try_new(&policy).unwrap();
+        let clients = ClientCache::try_new(&policy).unwrap();
         let profile = |n: usize| ConnectionProfile {
             proxy: Some(news::FeedUrl::try_new(&format!("http://proxy-{n}.example:3128")).unwrap()),
             authorities_pem: None,

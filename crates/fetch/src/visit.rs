@@ -19,7 +19,7 @@ use url::{Host, Url};
 use crate::{
     BadPolicy, Failure, FailureClass, FetchReport, FetchResult, Freshness, Full, HeaderLinks, HttpTransport,
     Policy, RedirectHop, RequestOptions, Resolver, SystemResolver, Timings, body,
-    clients::Clients,
+    clients::ClientCache,
     exchange::{self, Deadlines, ExchangeError, Head},
     failure, headers, links, resolver,
 };
@@ -71,7 +71,7 @@ impl<'a> VisitRequest<'a> {
 /// Makes visits. Clones share everything; one per thread is enough.
 #[derive(Clone)]
 pub struct Visitor {
-    pub(crate) clients: Clients,
+    pub(crate) clients: ClientCache,
     pub(crate) policy: Arc<Policy>,
     pub(crate) resolver: Arc<dyn Resolver>,
     /// `None` for TCP.
@@ -118,7 +118,12 @@ impl Visitor {
     /// [`BadPolicy`] if no visit can succeed under the policy.
     pub fn with_resolver(policy: Policy, resolver: Arc<dyn Resolver>) -> Result<Self, BadPolicy> {
         policy.check()?;
-        Ok(Self { clients: Clients::try_new(&policy)?, policy: Arc::new(policy), resolver, transport: None })
+        Ok(Self {
+            clients: ClientCache::try_new(&policy)?,
+            policy: Arc::new(policy),
+            resolver,
+            transport: None,
+        })
     }
 
     /// The same visitor over another transport. Guard, deadlines, limits and redirects stay the same.

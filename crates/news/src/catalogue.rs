@@ -147,7 +147,7 @@ impl CatalogueReader {
             return None;
         };
         let before = self.complaints.list().len();
-        let mut fields = Fields::default();
+        let mut fields = SourceFields::default();
         for (key, value) in table {
             self.field(&mut fields, key, value);
         }
@@ -168,7 +168,7 @@ impl CatalogueReader {
 
     fn field(
         &mut self,
-        fields: &mut Fields,
+        fields: &mut SourceFields,
         key: &Spanned<toml::de::DeString<'_>>,
         value: &Spanned<DeValue<'_>>,
     ) {
@@ -333,7 +333,7 @@ fn unknown(name: &str) -> String {
 }
 
 #[derive(Default)]
-struct Fields {
+struct SourceFields {
     id: Option<SourceId>,
     url: Option<FeedUrl>,
     optional: OptionalFields,

@@ -19,7 +19,7 @@ use crate::{
     open::Lock,
     read::{LogReadError, SharedLog},
     record::{self, Damage},
-    seen::{Classification, ItemStatus, Seen},
+    seen::{Classification, ItemStatus, SeenSet},
 };
 
 /// The result of one visit, to be appended to the log.
@@ -125,7 +125,7 @@ impl std::fmt::Debug for LogWriter {
 /// A commit that is being built.
 struct Commit {
     batch: sled::Batch,
-    seen: HashMap<SourceId, Seen>,
+    seen: HashMap<SourceId, SeenSet>,
     head: Seq,
     live_bytes: u64,
 }
@@ -277,9 +277,11 @@ impl LogWriter {
         Ok(self.file.sync_data()?)
     }
 
-    fn load_seen(&self, source: &SourceId) -> Result<Seen, LogReadError> {
-        let Some(value) = self.shared.db.get(record::seen_key(source))? else { return Ok(Seen::default()) };
-        record::unseal(&value).and_then(Seen::decode).map_err(|damage| LogReadError::Damaged {
+    fn load_seen(&self, source: &SourceId) -> Result<SeenSet, LogReadError> {
+        let Some(value) = self.shared.db.get(record::seen_key(source))? else {
+            return Ok(SeenSet::default());
+        };
+        record::unseal(&value).and_then(SeenSet::decode).map_err(|damage| LogReadError::Damaged {
             what: format!("the list of keys of source {source}"),
             damage,
         })

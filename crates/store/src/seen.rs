@@ -29,7 +29,7 @@ struct SeenEntry {
 
 /// The items that a source had so far.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Seen {
+pub(crate) struct SeenSet {
     entries: HashMap<u64, SeenEntry>,
     /// Keys, the most recently seen first.
     order: Vec<u64>,
@@ -58,7 +58,7 @@ pub(crate) struct Classification {
     pub(crate) flapping: bool,
 }
 
-impl Seen {
+impl SeenSet {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Damage> {
         if !bytes.len().is_multiple_of(ENTRY) {
             return Err(Damage::Cut);
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn an_item_is_new_once_and_changed_when_its_content_is() {
-        let mut seen = Seen::default();
+        let mut seen = SeenSet::default();
         assert_eq!(
             seen.classify(&[item("a", 1), item("b", 1)], T1()).statuses,
             [ItemStatus::New, ItemStatus::New]
@@ -189,13 +189,13 @@ mod tests {
         assert_eq!((again.statuses.as_slice(), again.changed), (&[ItemStatus::Known][..], false));
         let changed = ItemStatus::Changed { first_seen: T1() };
         assert_eq!(seen.classify(&[item("a", 2), item("c", 1)], T2()).statuses, [changed, ItemStatus::New]);
-        let again = Seen::decode(&seen.encode()).unwrap();
+        let again = SeenSet::decode(&seen.encode()).unwrap();
         assert_eq!((again.entries, again.order), (seen.entries, seen.order));
     }
 
     #[test]
     fn a_key_that_occurs_twice_in_a_document_counts_once() {
-        let mut seen = Seen::default();
+        let mut seen = SeenSet::default();
         let twice = [item("a", 1), item("a", 2)];
         assert_eq!(seen.classify(&twice, T1()).statuses.iter().filter(|v| **v == ItemStatus::New).count(), 1);
         assert!(!seen.classify(&twice, T1()).changed);
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_list_is_bounded_and_always_has_the_newest_document() {
-        let mut seen = Seen::default();
+        let mut seen = SeenSet::default();
         let old: Vec<_> = (0..KEYS_MAX).map(|n| item(&format!("old{n}"), 1)).collect();
         seen.classify(&old, T1());
         let new: Vec<_> = (0..1000).map(|n| item(&format!("new{n}"), 1)).collect();
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn guids_that_change_at_every_visit_do_not_flood_the_stream() {
-        let mut seen = Seen::default();
+        let mut seen = SeenSet::default();
         let mut new = 0;
         for visit in 0..50 {
             // A really new article at every fifth visit.
@@ -230,14 +230,14 @@ mod tests {
             new += classified.statuses.iter().filter(|v| **v == ItemStatus::New).count();
             assert_eq!(classified.flapping, visit > 0, "visit {visit}");
             assert!(classified.statuses.iter().all(|v| matches!(v, ItemStatus::New | ItemStatus::Known)));
-            seen = Seen::decode(&seen.encode()).unwrap();
+            seen = SeenSet::decode(&seen.encode()).unwrap();
         }
         assert_eq!(new, 10 + 9);
     }
 
     #[test]
     fn a_known_item_with_a_new_guid_keeps_first_seen_and_its_changes_are_found() {
-        let mut seen = Seen::default();
+        let mut seen = SeenSet::default();
         seen.classify(&flapping_document(0, 1), T1());
         let mut second = flapping_document(1, 1);
         second[3].content_hash = 99;
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_feed_that_is_really_all_new_is_all_new() {
-        let mut seen = Seen::default();
+        let mut seen = SeenSet::default();
         seen.classify(&flapping_document(0, 1), T1());
         let classified = seen.classify(&flapping_document(0, 1000), T2());
         assert!(!classified.flapping);
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn while_guids_flap_new_items_are_accepted_in_portions_newest_first() {
-        let mut seen = Seen::default();
+        let mut seen = SeenSet::default();
         let article =
             |visit: usize, n: u64| Item { second_key: Some(n), ..item(&format!("guid-{visit}-{n}"), n) };
         let document =
@@ -276,6 +276,6 @@ mod tests {
 
     #[test]
     fn a_truncated_list_is_damage() {
-        assert!(Seen::decode(&[0; ENTRY + 1]).is_err());
+        assert!(SeenSet::decode(&[0; ENTRY + 1]).is_err());
     }
 }

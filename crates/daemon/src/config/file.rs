@@ -7,12 +7,12 @@ use notation::{Complaint, Complaints, shortened, suggestion};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{KEYS, Key, SECTIONS, position};
+use super::keys::{KEYS, KeySpec, SECTIONS, position};
 use super::kinds::RawValue;
 use super::shapes::without_password;
 use super::values::Value;
 
-/// A parsed file. Lines count from 1.
+/// A parsed file. LineIndex count from 1.
 #[derive(Default)]
 pub(super) struct Contents {
     /// Index in the table of keys, value, line.
@@ -28,7 +28,7 @@ const ROUNDS_MAX: usize = 64;
 /// Parses the text of a file. A syntax error does not hide mistakes on other lines.
 pub(super) fn read(text: &str) -> Contents {
     let (text, mut syntax) = without_broken_lines(text);
-    let lines = Lines::new(&text);
+    let lines = LineIndex::new(&text);
     let (document, errors) = DeTable::parse_recoverable(&text);
     for (line, message) in first_of_each_line(&lines, &errors) {
         syntax.entry(line).or_insert(message);
@@ -53,7 +53,7 @@ fn without_broken_lines(text: &str) -> (String, BTreeMap<usize, String>) {
         let whole = rest.join("\n");
         let errors = DeTable::parse_recoverable(&whole).1;
         let before = broken.len();
-        for (line, message) in first_of_each_line(&Lines::new(&whole), &errors) {
+        for (line, message) in first_of_each_line(&LineIndex::new(&whole), &errors) {
             if DeTable::parse(&rest[line - 1]).is_err() {
                 rest[line - 1] = replacement(&rest[line - 1]).into();
                 broken.insert(line, message);
@@ -78,7 +78,7 @@ fn replacement(line: &str) -> String {
 }
 
 /// One mistake often causes several errors; the first one about a line is the one to act on.
-fn first_of_each_line(lines: &Lines<'_>, errors: &[toml::de::Error]) -> BTreeMap<usize, String> {
+fn first_of_each_line(lines: &LineIndex<'_>, errors: &[toml::de::Error]) -> BTreeMap<usize, String> {
     let mut found = BTreeMap::new();
     for error in errors {
         let line = lines.at(error.span().map_or(usize::MAX, |span| span.start));
@@ -91,12 +91,12 @@ fn first_of_each_line(lines: &Lines<'_>, errors: &[toml::de::Error]) -> BTreeMap
 }
 
 /// Finds lines by byte offset and by number; they count from 1.
-struct Lines<'t> {
+struct LineIndex<'t> {
     text: &'t str,
     starts: Vec<usize>,
 }
 
-impl<'t> Lines<'t> {
+impl<'t> LineIndex<'t> {
     fn new(text: &'t str) -> Self {
         let after = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(offset, _)| offset + 1);
         Self { text, starts: std::iter::once(0).chain(after).collect() }
@@ -114,7 +114,7 @@ impl<'t> Lines<'t> {
 }
 
 struct FileReader<'l> {
-    lines: &'l Lines<'l>,
+    lines: &'l LineIndex<'l>,
     contents: Contents,
 }
 
@@ -185,7 +185,7 @@ pub(super) fn unknown(section: &str, name: &str) -> String {
 
 /// A hint for a key that exists in another section.
 fn elsewhere(name: &str) -> String {
-    let found: Vec<String> = KEYS.iter().filter(|key| key.name == name).map(Key::path).collect();
+    let found: Vec<String> = KEYS.iter().filter(|key| key.name == name).map(KeySpec::path).collect();
     match found.as_slice() {
         [] => String::new(),
         paths => format!("; did you mean `{}`?", paths.join("` or `")),
@@ -193,7 +193,7 @@ fn elsewhere(name: &str) -> String {
 }
 
 /// A TOML value as a [`RawValue`].
-fn raw(lines: &Lines<'_>, value: &Spanned<DeValue<'_>>) -> RawValue {
+fn raw(lines: &LineIndex<'_>, value: &Spanned<DeValue<'_>>) -> RawValue {
     match value.get_ref() {
         DeValue::String(string) => RawValue::Text(string.to_string()),
         DeValue::Integer(integer) => {

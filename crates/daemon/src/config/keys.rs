@@ -20,7 +20,7 @@ use super::values::{FromValue, Value};
 use super::{LogFormat, WireTransport};
 
 /// One key of the table.
-pub(super) struct Key {
+pub(super) struct KeySpec {
     pub(super) section: &'static str,
     pub(super) name: &'static str,
     pub(super) kind: ValueKind,
@@ -31,7 +31,7 @@ pub(super) struct Key {
     pub(super) live: bool,
 }
 
-impl Key {
+impl KeySpec {
     /// `section.key`
     pub(super) fn path(&self) -> String {
         format!("{}.{}", self.section, self.name)
@@ -44,7 +44,7 @@ impl Key {
 }
 
 /// A section and its documentation.
-pub(super) struct Section {
+pub(super) struct SectionSpec {
     pub(super) name: &'static str,
     pub(super) docs: &'static [&'static str],
 }
@@ -76,11 +76,11 @@ macro_rules! table {
             }
         )+
 
-        pub(super) static SECTIONS: &[Section] =
-            &[ $( Section { name: stringify!($section), docs: &[$($section_doc),+] } ),+ ];
+        pub(super) static SECTIONS: &[SectionSpec] =
+            &[ $( SectionSpec { name: stringify!($section), docs: &[$($section_doc),+] } ),+ ];
 
-        pub(super) static KEYS: &[Key] = &[ $( $(
-            Key {
+        pub(super) static KEYS: &[KeySpec] = &[ $( $(
+            KeySpec {
                 section: stringify!($section),
                 name: stringify!($key),
                 kind: $kind,
@@ -247,7 +247,7 @@ impl Default for Config {
 /// The default of each key, in the order of [`KEYS`].
 pub(super) fn defaults() -> Vec<Value> {
     let value =
-        |key: &Key| key.kind.accept_text(key.default).expect("a test accepts the default of each key");
+        |key: &KeySpec| key.kind.accept_text(key.default).expect("a test accepts the default of each key");
     KEYS.iter().map(value).collect()
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use notation::{Complaint, Complaints, suggestion};
 
 use super::file::{self, unknown};
-use super::keys::{self, KEYS, Key, position};
+use super::keys::{self, KEYS, KeySpec, position};
 use super::render::literal;
 use super::values::Value;
 use super::{Config, SYSTEM_FILE};
@@ -24,13 +24,13 @@ const BUILT_IN: &str = "default";
 
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Origin {
+struct ValueOrigin {
     /// `default`, a file, `env:NAME`, or the flag.
     place: String,
     line: Option<usize>,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ValueOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.place)?;
         self.line.map_or(Ok(()), |line| write!(f, ":{line}"))
@@ -45,7 +45,7 @@ pub struct Loaded {
     /// The file that was read; `None` if there is none and the built-in defaults apply.
     pub file: Option<PathBuf>,
     values: Vec<Value>,
-    origins: Vec<Origin>,
+    origins: Vec<ValueOrigin>,
 }
 
 /// One line of `config show`.
@@ -88,7 +88,7 @@ pub fn load(
 ) -> Result<Loaded, Complaints> {
     let variables: BTreeMap<String, String> =
         environment.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
-    let mut draft = Draft::new(choose_file(file, &variables));
+    let mut draft = ConfigDraft::new(choose_file(file, &variables));
     draft.apply_file();
     for (name, value) in &variables {
         draft.apply_variable(name, value);
@@ -123,7 +123,7 @@ impl Loaded {
             return Err(complaint(contradiction.message));
         }
         (self.config, self.values) = (config, values);
-        self.origins[index] = Origin { place: origin.to_owned(), line: None };
+        self.origins[index] = ValueOrigin { place: origin.to_owned(), line: None };
         Ok(())
     }
 
@@ -131,7 +131,7 @@ impl Loaded {
     #[must_use]
     pub fn changes(&self, new: &Self) -> Vec<ConfigChange> {
         let pairs = KEYS.iter().zip(self.values.iter().zip(&new.values));
-        let change = |(key, (old, new)): (&Key, (&Value, &Value))| ConfigChange {
+        let change = |(key, (old, new)): (&KeySpec, (&Value, &Value))| ConfigChange {
             key: key.path(),
             old: literal(key.kind, old),
             new: literal(key.kind, new),
@@ -150,7 +150,8 @@ impl Loaded {
             values[index].clone_from(&new.values[index]);
             origins[index].clone_from(&new.origins[index]);
         }
-        let draft = Draft { file: new.file.clone(), values, origins, complaints: Complaints::default() };
+        let draft =
+            ConfigDraft { file: new.file.clone(), values, origins, complaints: Complaints::default() };
         *self = draft.finish()?;
         Ok(())
     }
@@ -158,7 +159,7 @@ impl Loaded {
     /// Every key with its effective value and the origin of it, in the order of the commented file.
     #[must_use]
     pub fn show(&self) -> Vec<EffectiveValue> {
-        let shown = |((key, value), origin): ((&Key, &Value), &Origin)| EffectiveValue {
+        let shown = |((key, value), origin): ((&KeySpec, &Value), &ValueOrigin)| EffectiveValue {
             key: key.path(),
             value: literal(key.kind, value),
             origin: origin.to_string(),
@@ -176,25 +177,25 @@ fn choose_file(file: Option<&Path>, variables: &BTreeMap<String, String>) -> Opt
 }
 
 /// A configuration that is being put together.
-struct Draft {
+struct ConfigDraft {
     file: Option<PathBuf>,
     values: Vec<Value>,
-    origins: Vec<Origin>,
+    origins: Vec<ValueOrigin>,
     complaints: Complaints,
 }
 
-impl Draft {
+impl ConfigDraft {
     fn new(file: Option<PathBuf>) -> Self {
-        let built_in = Origin { place: BUILT_IN.to_owned(), line: None };
+        let built_in = ValueOrigin { place: BUILT_IN.to_owned(), line: None };
         let origins = vec![built_in; KEYS.len()];
         Self { file, values: keys::defaults(), origins, complaints: Complaints::default() }
     }
 
-    fn complain(&mut self, Origin { place, line }: Origin, key: String, message: String) {
+    fn complain(&mut self, ValueOrigin { place, line }: ValueOrigin, key: String, message: String) {
         self.complaints.push(Complaint { place, line, key, message });
     }
 
-    fn set(&mut self, key: usize, value: Value, origin: Origin) {
+    fn set(&mut self, key: usize, value: Value, origin: ValueOrigin) {
         self.values[key] = value;
         self.origins[key] = origin;
     }
@@ -206,12 +207,12 @@ impl Draft {
             Ok(text) => {
                 let contents = file::read(&text);
                 for (key, value, line) in contents.values {
-                    self.set(key, value, Origin { place: name.clone(), line: Some(line) });
+                    self.set(key, value, ValueOrigin { place: name.clone(), line: Some(line) });
                 }
                 self.complaints.extend(contents.complaints.in_file(name));
             }
             Err((line, message)) => {
-                self.complain(Origin { place: name, line }, String::new(), message);
+                self.complain(ValueOrigin { place: name, line }, String::new(), message);
             }
         }
     }
@@ -220,9 +221,9 @@ impl Draft {
         if NOT_KEYS.contains(&name) {
             return;
         }
-        let origin = Origin { place: format!("env:{name}"), line: None };
+        let origin = ValueOrigin { place: format!("env:{name}"), line: None };
         let Some(key) = KEYS.iter().position(|key| key.variable() == name) else {
-            let known: Vec<String> = KEYS.iter().map(Key::variable).collect();
+            let known: Vec<String> = KEYS.iter().map(KeySpec::variable).collect();
             let hint = suggestion(name, known.iter().map(String::as_str));
             let message = format!("unknown variable{hint}");
             return self.complain(origin, String::new(), message);

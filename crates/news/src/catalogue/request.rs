@@ -18,7 +18,7 @@ use toml::{
 
 use notation::shortened;
 
-use super::{CatalogueReader, Fields, type_of};
+use super::{CatalogueReader, SourceFields, type_of};
 use crate::{Access, CredentialFile, FeedUrl, Source};
 
 /// The keys of this file.
@@ -204,7 +204,7 @@ impl CatalogueReader {
     }
 
     /// Refuses two credentials for one source.
-    pub(super) fn check_credentials(&mut self, fields: &Fields, entry: &Spanned<DeValue<'_>>) {
+    pub(super) fn check_credentials(&mut self, fields: &SourceFields, entry: &Spanned<DeValue<'_>>) {
         let in_url = fields.url.as_ref().is_some_and(|url| {
             let url = url.secret();
             !url.username().is_empty() || url.password().is_some()
