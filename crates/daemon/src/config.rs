@@ -14,11 +14,12 @@ mod render;
 mod shapes;
 mod values;
 
+pub use control::ConfigChange;
 pub use keys::{
     Config, DaemonSection, FetchSection, GatewaySection, IngestdSection, LogSection, StoreSection,
     WireSection,
 };
-pub use load::{ConfigChange, EffectiveValue, Loaded, environment, load};
+pub use load::{EffectiveValue, Loaded, environment, load};
 pub use reload::{CheckedConfig, Reloader};
 pub use render::default_file;
 

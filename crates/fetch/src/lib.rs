@@ -1,4 +1,4 @@
-//! Step 2 of the life of an item: one polite visit to one URL, bytes off the socket.
+//! One polite visit to one URL.
 //!
 //! A [`Visitor`] makes visits under a [`Policy`]: conditional, capped, with deadlines, and only to addresses that
 //! the guard allows. [`schedule`] decides when the next visit is due, and why.

@@ -1,4 +1,4 @@
-//! A visit: from the address of a feed, through its redirects, to a document, a 304 or a failure.
+//! Step 2 of the life of an item: from the address of a feed, through its redirects, to a document, a 304 or a failure.
 //!
 //! ```text
 //!   address ─► guard ─► connection ─► head ─┬─ 3xx ─► next address (guard again, at most 5)

@@ -182,6 +182,9 @@ pub struct SourceState {
     pub why: String,
     /// Repairs of the last document, at most 8.
     pub warnings: Vec<String>,
+    /// Whether the guids of the last document were other ones than before for the same items; one of the warnings says so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub guids_flap: bool,
     /// Totals.
     pub counts: SourceTotals,
     /// The pause, if it is paused. A visit does not change it: the writer keeps the stored value.

@@ -196,6 +196,7 @@ impl LogWriter {
             self.add_items(commit, &source, items, now, &mut result)?;
         }
         if result.flapping {
+            state.guids_flap = true;
             state.warnings.push(FLAPPING.to_owned());
         }
         // A pause may have been ordered during the visit.

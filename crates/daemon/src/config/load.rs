@@ -11,7 +11,7 @@ use super::file::{self, unknown};
 use super::keys::{self, KEYS, KeySpec, position};
 use super::render::literal;
 use super::values::Value;
-use super::{Config, SYSTEM_FILE};
+use super::{Config, ConfigChange, SYSTEM_FILE};
 
 /// Largest configuration file, in bytes; the commented default has a hundredth of it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -58,19 +58,6 @@ pub struct EffectiveValue {
     /// `default`, `file:line`, `env:NAME`, or the flag.
     pub origin: String,
     /// Whether a reload applies a new value; otherwise a restart is needed.
-    pub live: bool,
-}
-
-/// A key whose value has changed.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct ConfigChange {
-    /// `section.key`
-    pub key: String,
-    /// As written in the file; passwords in addresses are hidden.
-    pub old: String,
-    /// The new value, likewise.
-    pub new: String,
-    /// Whether a reload applies it; otherwise the old value is kept until a restart.
     pub live: bool,
 }
 
