@@ -15,7 +15,7 @@ const RESERVED_BYTES_MAX: u64 = 64 * 1024;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// A complete body.
-pub(crate) struct Body {
+pub(crate) struct CompleteBody {
     pub(crate) bytes: Bytes,
     pub(crate) hash: u64,
 }
@@ -30,7 +30,7 @@ pub(crate) async fn read(
     max: usize,
     deadline: Instant,
     count: &mut u64,
-) -> Result<Body, Failure> {
+) -> Result<CompleteBody, Failure> {
     let announced = response.content_length().unwrap_or(0);
     if announced > max as u64 {
         let message = format!("the server announces {announced} bytes; the limit is {max}");
@@ -56,7 +56,7 @@ pub(crate) async fn read(
     }
     // Stored states have it in big-endian order.
     let hash = news::hash_prefix(&hash.finalize().into()).swap_bytes();
-    Ok(Body { bytes: bytes.freeze(), hash })
+    Ok(CompleteBody { bytes: bytes.freeze(), hash })
 }
 
 async fn next(
