@@ -44,7 +44,7 @@ impl TokenHash {
     /// Its first eight bytes, for a lookup among many hashes: a client that learns them from the time of the lookup is no
     /// nearer to the token.
     pub(crate) fn prefix(&self) -> u64 {
-        self.0[..8].iter().fold(0, |prefix, byte| prefix << 8 | u64::from(*byte))
+        news::hash_prefix(&self.0)
     }
 }
 
