@@ -25,7 +25,7 @@ use tokio::{
 pub(crate) use super::scheduler::{Priority, VisitLimits};
 use super::{
     host::Host,
-    scheduler::{Grant, Scheduler},
+    scheduler::{Admission, Scheduler},
     wait_reason::WaitStatus,
 };
 use crate::status::metrics::IngestMetrics;
@@ -121,8 +121,8 @@ impl HostLimiter {
         self.deliver(granted);
     }
 
-    fn deliver(&self, granted: Vec<Grant<VisitPermit>>) {
-        for Grant { host, ticket, grant_to, preempted } in granted {
+    fn deliver(&self, granted: Vec<Admission<VisitPermit>>) {
+        for Admission { host, ticket, grant_to, preempted } in granted {
             let permit = VisitPermit { limiter: self.clone(), host, ticket, preempted };
             // A visit that was cancelled meanwhile drops the permit, which releases the slot.
             grant_to.send(permit).ok();

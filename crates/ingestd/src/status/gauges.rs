@@ -12,7 +12,7 @@ use rustix::fs::statvfs;
 use tokio::time::Instant;
 
 use super::{
-    activity::{Activity, Health},
+    activity::{Activity, SourceHealth},
     diagnostics::{ActivityCounts, IngestDiagnostics},
 };
 
@@ -82,7 +82,7 @@ impl IngestDiagnostics {
             "newswire_ingestd_sources_by_health",
             "Sources by health: the last visit of a failing one failed, a gone one answered 410, a quarantined one is visited every fetch.interval_max only",
             "health",
-            Health::ALL.iter().map(|it| (it.as_str(), counts.healths[*it as usize] as f64)),
+            SourceHealth::ALL.iter().map(|it| (it.as_str(), counts.healths[*it as usize] as f64)),
         )?;
         sink.gauge(
             "newswire_ingestd_sources_overdue",

@@ -71,7 +71,7 @@ pub(crate) fn effective_url(source: &Source, moves: &RedirectState) -> FeedUrl {
 pub(crate) fn observe(
     moves: &mut RedirectState,
     source: &Source,
-    visit: &FetchReport,
+    report: &FetchReport,
     status: VisitStatus,
     now: Timestamp,
 ) -> Option<RedirectChange> {
@@ -85,7 +85,7 @@ pub(crate) fn observe(
         (status, Some(adopted)) if !status.is_healthy() => {
             adopted.failures = adopted.failures.saturating_add(1);
             let why = match adopted.failures {
-                _ if is_gone(visit) => "it answers 404 or 410",
+                _ if is_gone(report) => "it answers 404 or 410",
                 FAILURES_MAX.. => "it failed five times in a row",
                 _ => return None,
             };
@@ -93,14 +93,14 @@ pub(crate) fn observe(
             moves.adopted.take().map(|adopted| RedirectChange::Dropped { adopted: adopted.to, why })
         }
         (status, None) if !status.is_healthy() => {
-            let seen = moves.seen.take_if(|_| is_gone(visit))?;
+            let seen = moves.seen.take_if(|_| is_gone(report))?;
             Some(adopt(moves, source, seen.to, "the old URL answers 404 or 410", now))
         }
         (_, adopted) => {
             if let Some(adopted) = adopted {
                 adopted.failures = 0;
             }
-            observe_chain(moves, source, visit, now)
+            observe_chain(moves, source, report, now)
         }
     }
 }
@@ -109,10 +109,10 @@ pub(crate) fn observe(
 fn observe_chain(
     moves: &mut RedirectState,
     source: &Source,
-    visit: &FetchReport,
+    report: &FetchReport,
     now: Timestamp,
 ) -> Option<RedirectChange> {
-    let Some((from, to)) = permanent_target(&visit.hops).filter(|(from, to)| may_adopt(source, from, to))
+    let Some((from, to)) = permanent_target(&report.hops).filter(|(from, to)| may_adopt(source, from, to))
     else {
         moves.seen = None;
         return None;
@@ -173,8 +173,8 @@ fn has_url_credentials(url: &FeedUrl) -> bool {
 }
 
 /// The requested URL itself answers that the feed is gone.
-fn is_gone(visit: &FetchReport) -> bool {
-    visit.hops.is_empty() && matches!(visit.code, Some(404 | 410))
+fn is_gone(report: &FetchReport) -> bool {
+    report.hops.is_empty() && matches!(report.code, Some(404 | 410))
 }
 
 #[cfg(test)]

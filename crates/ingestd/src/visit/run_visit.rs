@@ -13,7 +13,7 @@ use super::{
     context::VisitContext,
     outage::{Observation, OutageChange},
     outcome::{ParseOutcome, VisitInputs, VisitOutcome},
-    parse::{Body, parse_body},
+    parse::{FetchedBody, parse_body},
     redirects::effective_url,
     validators::{request_hash, validators},
 };
@@ -214,7 +214,8 @@ async fn fetch_and_parse(
         FetchResult::Full(full) => {
             entry.set_activity(Activity::Parsing, ctx.now());
             let (url, content_type) = (full.url.clone(), full.content_type.clone());
-            parse_body(ctx, source, Body { bytes: std::mem::take(&mut full.body), url, content_type }).await
+            parse_body(ctx, source, FetchedBody { bytes: std::mem::take(&mut full.body), url, content_type })
+                .await
         }
         _ => (ParseOutcome::NotParsed, None),
     };
