@@ -32,7 +32,7 @@ pub(super) struct ServerProfile {
     pub(super) cut_in_full: bool,
 }
 
-/// What the head says of the answer's simulated.
+/// How long the response is fresh, by its header.
 #[derive(Clone, Copy)]
 pub(super) enum Fresh {
     Silent,
