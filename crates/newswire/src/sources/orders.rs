@@ -119,7 +119,7 @@ async fn send(context: &CommandContext, path: &str, order: &Value) -> anyhow::Re
     anyhow::ensure!(
         (200..300).contains(&status),
         "the daemon refuses: {}",
-        safe(answer["title"].as_str().unwrap_or("without a reason"))
+        safe(answer["detail"].as_str().or(answer["title"].as_str()).unwrap_or("without a reason"))
     );
     Ok(answer)
 }
@@ -177,7 +177,13 @@ pub(super) async fn reload(context: &CommandContext) -> anyhow::Result<ListReloa
     let listed = answer["complaints"].as_array().into_iter().flatten();
     let mut complaints: Vec<_> = listed.filter_map(Value::as_str).map(str::to_owned).collect();
     if complaints.is_empty() {
-        complaints.push(answer["title"].as_str().unwrap_or("the daemon gives no reason").to_owned());
+        complaints.push(
+            answer["detail"]
+                .as_str()
+                .or(answer["title"].as_str())
+                .unwrap_or("the daemon gives no reason")
+                .to_owned(),
+        );
     }
     Ok(ListReload::Refused { complaints })
 }
