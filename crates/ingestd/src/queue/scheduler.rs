@@ -1,5 +1,5 @@
-//! The state machine of the limiter: hosts with their queues, slots in use, and when to look again. It never waits; the
-//! limiter delivers what is granted. `P` is what a waiting visit gets in the end.
+//! The state machine of the limiter: hosts with their queues, slots in use, and when to look again. It never waits;
+//! the limiter delivers what is granted. `P` is what a waiting visit gets in the end.
 //!
 //! ```text
 //! host.queues ─ the host's rules allow its head, but all slots are in use ─► ready (hosts, in order) ─ a slot is free ─► offer

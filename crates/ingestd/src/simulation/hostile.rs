@@ -1,5 +1,5 @@
-//! The cases of the hostile catalogue that need the whole daemon. The others are in crates/fetch/tests/visit/hostile.rs, which
-//! lists where each number is.
+//! The cases of the hostile catalogue that need the whole daemon. The others are in
+//! crates/fetch/tests/visit/hostile.rs, which lists where each number is.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -59,8 +59,8 @@ fn response(status: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> Rep
     Reply::After(Duration::from_millis(100), response.body(body.into()).unwrap())
 }
 
-/// Runs the daemon for so long with these sources, each on a host of its own; returns their stored states and the head of the
-/// log.
+/// Runs the daemon for so long with these sources, each on a host of its own; returns their stored states and the
+/// head of the log.
 async fn run_daemon(
     servers: Arc<dyn Servers>,
     ids: &[&str],

@@ -17,7 +17,8 @@ const WARM_UP: Duration = Duration::from_secs(12 * 3600);
 /// The most lines that the sources below may log; a person can still follow one per minute.
 const LINES_MAX: usize = 60;
 
-/// 300 feeds: one in ten has new items now and then, five fail, three are slow, one is gone, one redirects permanently.
+/// 300 feeds: one in ten has new items now and then, five fail, three are slow, one is gone, one redirects
+/// permanently.
 struct MixedServers {
     clock: Clock,
     /// When the hour starts.

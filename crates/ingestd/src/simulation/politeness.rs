@@ -1,7 +1,8 @@
 //! The score card: seven days in the life of the daemon, as the servers of its feeds see them.
 //!
-//! The rules are those of the public score cards for feed readers: at most one request without validators per day, only
-//! validators that were issued, no request before the time that the server asked for, and nothing else in the request.
+//! The rules are those of the public score cards for feed readers: at most one request without validators per day,
+//! only validators that were issued, no request before the time that the server asked for, and nothing else in the
+//! request.
 
 mod scoring_server;
 mod server_profiles;

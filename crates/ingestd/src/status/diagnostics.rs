@@ -1,5 +1,5 @@
-//! Diagnostics of the process for `/watch` on the admin socket: read while any thread may be stuck, so nothing in here waits
-//! for a lock.
+//! Diagnostics of the process for `/watch` on the admin socket: read while any thread may be stuck, so nothing in
+//! here waits for a lock.
 
 use std::{
     cmp::Reverse,

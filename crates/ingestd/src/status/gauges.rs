@@ -1,5 +1,5 @@
-//! The diagnostics as metrics: the same readings as on `/watch`, so that the two agree. The number of series does not depend
-//! on the number of sources.
+//! The diagnostics as metrics: the same readings as on `/watch`, so that the two agree. The number of series does not
+//! depend on the number of sources.
 
 use std::{fmt, sync::Arc};
 

@@ -1,6 +1,7 @@
 //! The outcome of a visit: a pure function from what was fetched and parsed to the state to store.
 //!
-//! Every way a visit can end goes through [`VisitOutcome::conclude`], so that none forgets to schedule the next visit.
+//! Every way a visit can end goes through [`VisitOutcome::conclude`], so that none forgets to schedule the next
+//! visit.
 
 use std::time::Duration;
 
@@ -130,8 +131,8 @@ impl VisitOutcome {
         outcome
     }
 
-    /// Our own network is down: the failure says nothing about the feed. The next visit is within the usual interval, at a
-    /// random time, so that the end of the outage causes no burst.
+    /// Our own network is down: the failure says nothing about the feed. The next visit is within the usual interval,
+    /// at a random time, so that the end of the outage causes no burst.
     pub(crate) fn exempt(&mut self, inputs: VisitInputs<'_>) {
         let (before, interval_bounds) = (inputs.before, inputs.interval_bounds);
         let usual =
@@ -182,7 +183,8 @@ impl VisitOutcome {
                     ParseOutcome::SameBytes | ParseOutcome::NotParsed => false,
                 };
                 self.state.body_hash = Some(full.body_hash);
-                // A truncated document must not be kept by a 304. If the same bytes are served again, they are all there is.
+                // A truncated document must not be kept by a 304. If the same bytes are served again, they are all
+                // there is.
                 if !is_damaged {
                     self.state.etag.clone_from(&full.etag);
                     self.state.last_modified.clone_from(&full.last_modified);

@@ -1,5 +1,5 @@
-//! Permanent redirects: when the target is requested instead of the configured URL, and when not any more. Pure functions
-//! over [`RedirectState`].
+//! Permanent redirects: when the target is requested instead of the configured URL, and when not any more. Pure
+//! functions over [`RedirectState`].
 //!
 //! ```text
 //! 301/308 only, a feed at the end ─► observed ──7 days and 3 visits, the same target──► adopted ──5 failures──► dropped
@@ -7,8 +7,8 @@
 //!                                      └─ the old URL answers 404 or 410: at once
 //! ```
 //!
-//! A chain with a 302, 303 or 307 in it is not permanent, and discards what was observed before. Never adopted: a downgrade
-//! from https to http, and, for a source with credentials, another host, which must not get them.
+//! A chain with a 302, 303 or 307 in it is not permanent, and discards what was observed before. Never adopted: a
+//! downgrade from https to http, and, for a source with credentials, another host, which must not get them.
 
 use std::time::Duration;
 
@@ -50,8 +50,8 @@ pub(crate) fn url_hash(url: &FeedUrl) -> u64 {
     digest.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
 }
 
-/// The URL to request: the adopted one if there is one, with the user and password of the configured URL where these may
-/// be sent.
+/// The URL to request: the adopted one if there is one, with the user and password of the configured URL where these
+/// may be sent.
 pub(crate) fn effective_url(source: &Source, moves: &RedirectState) -> FeedUrl {
     let configured = &source.url;
     let adopted = moves.adopted.as_ref().filter(|_| moves.home == url_hash(configured));

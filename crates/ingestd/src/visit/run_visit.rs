@@ -34,8 +34,8 @@ pub(super) struct RecordedVisit {
     pub(super) took: Duration,
 }
 
-/// Runs a visit; `due` is when it should have started, if it was scheduled. `None` if the source was paused while the visit
-/// waited, and if the log is closed because the process is about to end.
+/// Runs a visit; `due` is when it should have started, if it was scheduled. `None` if the source was paused while the
+/// visit waited, and if the log is closed because the process is about to end.
 pub(super) async fn run_visit(
     ctx: Rc<VisitContext>,
     entry: Arc<SourceEntry>,

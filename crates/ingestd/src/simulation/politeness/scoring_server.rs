@@ -1,4 +1,5 @@
-//! The server of all feeds of the score card: it answers by their profiles, records every request, and reports every violation.
+//! The server of all feeds of the score card: it answers by their profiles, records every request, and reports every
+//! violation.
 
 use std::{
     collections::{BTreeMap, HashMap},
