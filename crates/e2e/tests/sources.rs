@@ -53,8 +53,12 @@ async fn start(stack: &mut Stack) {
 }
 
 async fn post(stack: &Stack, path: &str) -> (u16, Value) {
+    post_to(&stack.wire(), path).await
+}
+
+async fn post_to(socket: &http::Address, path: &str) -> (u16, Value) {
     let headers = [("Connection", "close"), ("Content-Length", "0")];
-    let answer = http::send("POST", &stack.wire(), path, &headers, "").await.unwrap();
+    let answer = http::send("POST", socket, path, &headers, "").await.unwrap();
     let status = answer.status;
     (status, serde_json::from_str(&answer.text().await.unwrap()).unwrap())
 }
@@ -185,7 +189,26 @@ async fn a_reload_answers_what_changed_or_every_complaint_with_the_old_list_unto
 }
 
 #[tokio::test]
+<<<<<<< HEAD
 async fn the_feed_of_a_page_is_added_and_a_page_without_one_is_refused() {
+=======
+async fn the_admin_socket_of_the_daemon_answers_a_reload_as_its_other_socket_does() {
+    let origin = Origin::start().await.unwrap();
+    let feeds = story::feeds(&origin, 2);
+    let mut stack = Stack::new(&feeds[..1]).unwrap();
+    start(&mut stack).await;
+    stack.write_catalogue(&feeds).unwrap();
+    let admin = stack.admin(Program::Ingestd);
+    let (status, answer) = post_to(&admin, "/reload").await;
+    assert_eq!((status, answer["added"].as_u64(), answer["unchanged"].as_u64()), (200, Some(1), Some(1)));
+    assert_eq!((post(&stack, "/reload").await.1)["file"], answer["file"], "{answer}");
+    fs::write(stack.path("sources.toml"), "[[source]]\nid = 3\nurl = \"x\"\n").unwrap();
+    assert_eq!(post_to(&admin, "/reload").await, post(&stack, "/reload").await);
+}
+
+#[tokio::test]
+async fn a_page_leads_to_its_feed_and_what_is_no_feed_is_refused() {
+>>>>>>> 804c043f2cc60c3d76c3c242e6173bbe526d44c0
     let origin = Origin::start().await.unwrap();
     let mut stack = Stack::new(&[]).unwrap();
     let feeds = story::feeds(&origin, 2);
