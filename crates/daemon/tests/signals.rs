@@ -19,7 +19,7 @@ fn child() {
     runtime.block_on(async {
         let say = |word: &'static str| Box::new(move || println!("{word}"));
         let asked = OperatorRequests { quit: say("quit"), usr1: say("louder"), usr2: say("quieter") };
-        let mut signals = stop::on_signals_and(asked).unwrap();
+        let mut signals = stop::on_signals_with(asked).unwrap();
         println!("\nready");
         if role == "stuck" {
             let (_never, forever) = sync_channel::<()>(0);

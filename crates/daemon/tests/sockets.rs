@@ -124,7 +124,7 @@ fn a_port_in_use_is_one_clear_sentence() {
     let address = first.local_addr().unwrap();
     let error = bind_tcp(address).unwrap_err();
     let expected = format!(
-        "port {} at 127.0.0.1 is in use by another process; stop that one or set another gateway.listen",
+        "port {} at 127.0.0.1 is in use by another process; stop that process or set a different gateway.listen",
         address.port()
     );
     assert_eq!(error.to_string(), expected);
@@ -135,7 +135,7 @@ fn a_port_in_use_is_one_clear_sentence() {
 fn an_address_that_the_machine_does_not_have_is_named_with_a_remedy() {
     let error = bind_tcp("192.0.2.1:8700".parse().unwrap()).unwrap_err().to_string();
     assert!(
-        error.starts_with("cannot listen at 192.0.2.1:8700: ") && error.contains("that this machine has"),
+        error.starts_with("cannot listen on 192.0.2.1:8700: ") && error.contains("that this machine has"),
         "{error}"
     );
 }

@@ -36,7 +36,8 @@ fn child() {
     let dumped = watch.clone();
     let (usr1, usr2) = (Box::new(|| {}), Box::new(|| {}));
     let _signals =
-        stop::on_signals_and(OperatorRequests { quit: Box::new(move || dumped.dump()), usr1, usr2 }).unwrap();
+        stop::on_signals_with(OperatorRequests { quit: Box::new(move || dumped.request_dump()), usr1, usr2 })
+            .unwrap();
     let _watchdog = watch.start(inside, || json!({ "sources": 3 })).unwrap();
     let _admin = std::env::var_os(SOCKET).map(|socket| serve_admin(&PathBuf::from(socket), &watch, &logs));
     let system = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -188,7 +189,7 @@ fn a_stuck_loop_is_logged_at_once_with_its_function_and_shown_while_it_is_stuck(
     assert!(running.ask("/metrics").contains("newswire_test_loop_stalls_total{loop=\"worker-0\"} 1"));
 
     running.child.stdin.take().unwrap().write_all(b"go on\n").unwrap();
-    let (_, end) = running.until("an event loop goes on");
+    let (_, end) = running.until("an event loop recovered");
     assert!(end["lasted_ms"].as_u64().unwrap() > 1_000, "{end:#}");
     assert_eq!(running.watch()["stalls"][0]["lasted_ms"], end["lasted_ms"]);
 }
@@ -227,7 +228,7 @@ fn a_process_that_was_stopped_as_a_whole_blames_no_loop() {
     running.signal(Signal::STOP);
     assert_eq!(looks(Duration::from_secs(4)), Vec::<Value>::new(), "it is stopped");
     running.signal(Signal::CONT);
-    let paused = "the process did not run: it was stopped, or the machine asleep or without a free processor";
+    let paused = "the whole process was paused: stopped, suspended with the machine, or without CPU";
     let (before, line) = running.until(paused);
     assert_eq!(before, Vec::<Value>::new());
     assert!(line["paused_ms"].as_u64().unwrap() > 2_000, "{line:#}");

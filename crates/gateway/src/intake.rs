@@ -51,7 +51,7 @@ pub(crate) fn start(
     let work = move || {
         runtime.block_on(async {
             let catalogue = Notify::new();
-            let beats = hub.watch.beats("intake", WatchKind::Wire);
+            let beats = hub.watch.heartbeat("intake", WatchKind::Wire);
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = beats => {}

@@ -6,7 +6,7 @@ use daemon::program::GATEWAY;
 
 #[expect(clippy::disallowed_methods, reason = "the main thread's loop begins here")]
 fn main() -> ExitCode {
-    let asked = GATEWAY.asked();
+    let asked = GATEWAY.parse_arguments();
     let file = asked.config.as_deref();
     if asked.check {
         return daemon::process::check(GATEWAY.name, file, newswire_gateway::check);

@@ -153,7 +153,8 @@ impl Numbers {
 /// What is asked of the hub at each scrape, from when it is shared on: the same readings as of `/ready`.
 pub(crate) fn ask(hub: &Arc<Hub>) {
     let asked = Arc::downgrade(hub);
-    hub.metrics.ask(move |answers| asked.upgrade().map_or(Ok(()), |hub| answer(&hub, answers)));
+    hub.metrics
+        .register_collector(move |answers| asked.upgrade().map_or(Ok(()), |hub| answer(&hub, answers)));
 }
 
 #[expect(clippy::cast_precision_loss, reason = "clients, events and bytes of a memory are far below 2^53")]

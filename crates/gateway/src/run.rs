@@ -12,7 +12,7 @@ use daemon::{
     config::{Config, ConfigChange, Reloader},
     logs::Logs,
     notify,
-    process::{ExitReason, Start},
+    process::{DaemonContext, ExitReason},
     sockets::{SocketError, bind_tcp},
     stop::Signals,
     watch::WatchKind,
@@ -86,7 +86,7 @@ impl ExitReason for RunError {
 ///
 /// # Errors
 /// [`RunError`]: what to print, and what to exit with.
-pub async fn run(start: Start) -> Result<(), RunError> {
+pub async fn run(start: DaemonContext) -> Result<(), RunError> {
     run_within(start, Limits::default()).await
 }
 
@@ -94,8 +94,8 @@ pub async fn run(start: Start) -> Result<(), RunError> {
 ///
 /// # Errors
 /// [`RunError`]: what to print, and what to exit with.
-pub async fn run_within(start: Start, limits: Limits) -> Result<(), RunError> {
-    let Start { config, reloader, clock, logs, mut signals, watch, inside } = start;
+pub async fn run_within(start: DaemonContext, limits: Limits) -> Result<(), RunError> {
+    let DaemonContext { config, reloader, clock, logs, mut signals, watch, self_sampler } = start;
     watch.event_loop("main", WatchKind::Arbiter);
     watch.pool("pool-main", &tokio::runtime::Handle::current());
     let settings = settings(&config, limits)?;
@@ -113,8 +113,9 @@ pub async fn run_within(start: Start, limits: Limits) -> Result<(), RunError> {
     hub.metrics.register_process("gateway", env!("CARGO_PKG_VERSION"), &hub.clock, &logs);
     metrics::ask(&hub);
     let shown = Arc::clone(&hub);
-    let _watchdog =
-        watch.start(inside, move || vitals(&shown, address, inherited)).context("start the watchdog")?;
+    let _watchdog = watch
+        .start(self_sampler, move || vitals(&shown, address, inherited))
+        .context("start the watchdog")?;
     let (reloads, orders) = mpsc::channel(RELOADS);
     let _admin = serve_admin(&config, &hub, &logs, reloads)?;
     let intake_stop = CancellationToken::new();

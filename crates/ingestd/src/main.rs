@@ -6,7 +6,7 @@ use daemon::program::INGESTD;
 
 #[expect(clippy::disallowed_methods, reason = "the main thread's loop begins here")]
 fn main() -> ExitCode {
-    let asked = INGESTD.asked();
+    let asked = INGESTD.parse_arguments();
     let file = asked.config.as_deref();
     if asked.check {
         return daemon::process::check(INGESTD.name, file, |config| {

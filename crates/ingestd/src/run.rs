@@ -24,7 +24,7 @@ use daemon::{
     logs::Logs,
     metrics::MetricsRegistry,
     notify,
-    process::{ExitReason, Start},
+    process::{DaemonContext, ExitReason},
     sockets::{SocketError, bind_unix},
     stop::Signals,
     watch::{Watch, WatchHandle, WatchKind},
@@ -158,8 +158,8 @@ fn pace(config: &Config) -> IntervalBounds {
 ///
 /// # Errors
 /// [`RunError`]: what to print, and what to exit with.
-pub async fn run(start: Start) -> Result<(), RunError> {
-    let Start { config, reloader, clock, logs, signals, watch: watched, inside } = start;
+pub async fn run(start: DaemonContext) -> Result<(), RunError> {
+    let DaemonContext { config, reloader, clock, logs, signals, watch: watched, self_sampler } = start;
     watch_this_loop(&watched);
     let catalogue = read_catalogue(&config.ingestd.sources).await?;
     let (writer, reader) = open_store(&config).await?;
@@ -181,7 +181,7 @@ pub async fn run(start: Start) -> Result<(), RunError> {
     let failed = signals.stop.clone();
     let (recorder, writer_thread) = Recorder::start(desk, move || failed.cancel())?;
     let vitals = vitals(&config, &board, &reader, &clock, &numbers, recorder.queued());
-    let _overseers = oversee(&config, &metrics, vitals, (&watched, inside), &logs)?;
+    let _overseers = oversee(&config, &metrics, vitals, (&watched, self_sampler), &logs)?;
     let recorder = recorder.start();
     let marks = open_marks(&config).await?;
     let hubs = config.gateway.public_url.clone().map(|url| (actix::Context::<Hubs>::new(), url));

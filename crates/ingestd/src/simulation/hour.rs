@@ -70,7 +70,7 @@ impl Servers for Town {
 /// The lines of the hour.
 async fn live() -> String {
     let clock = Clock::from_tokio(MONDAY_MS);
-    let (subscriber, kept) = logs::kept("info", clock.clone()).unwrap();
+    let (subscriber, kept) = logs::capture("info", clock.clone()).unwrap();
     let _guard = tracing::subscriber::set_default(subscriber);
     let begin_ms = MONDAY_MS + i64::try_from(ARRIVAL.as_millis()).unwrap();
     let town = Arc::new(Town { clock: clock.clone(), begin_ms });

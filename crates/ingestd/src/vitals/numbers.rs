@@ -18,7 +18,7 @@ impl Vitals {
     /// Adds them all.
     pub(crate) fn register(self: &Arc<Self>, metrics: &MetricsRegistry) {
         let (vitals, started) = (Arc::clone(self), Instant::now());
-        metrics.ask(move |answers| {
+        metrics.register_collector(move |answers| {
             vitals.answer_store(answers, started)?;
             vitals.answer_sources(answers)
         });
