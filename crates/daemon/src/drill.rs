@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::io::{PipeReader, Read as _};
+use std::io::PipeReader;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -28,7 +28,6 @@ use crate::work;
 const ORDERS_MAX: usize = 16;
 /// Files that are opened at most, whatever the limit.
 const LEAKED_FILES_MAX: usize = 1 << 16;
-
 /// More than any of our thread pools has threads.
 const POOL_JOBS: usize = 1024;
 
@@ -101,11 +100,6 @@ impl<T> DrillQueue<T> {
             let Some(order) = order else { return };
             run_order(order).await;
         }
-    }
-
-    /// The former name of [`DrillQueue::run`].
-    pub async fn attend(self, run_order: impl AsyncFn(T)) {
-        self.run(run_order).await;
     }
 }
 
@@ -191,12 +185,15 @@ pub fn hold(lock: &'static Mutex<()>, time: Duration) {
     holds.recv().expect("the thread has the lock");
 }
 
-/// Offers the drills that every process has: `leak-descriptors`, `clock-jump`, and `exhaust-pool` for the blocking pool of
-/// `runtime`.
-pub fn offer_common(runtime: &Handle) {
+/// Offers the drills that every daemon has: `leak-descriptors`, `clock-jump`, and `exhaust-pool` for the blocking pool of
+/// the current runtime.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub fn offer_common() {
     offer("leak-descriptors", leak_descriptors);
     offer("clock-jump", jump_clock);
-    let runtime = runtime.clone();
+    let runtime = Handle::current();
     offer("exhaust-pool", move |time| {
         hold(&POOL, time);
         for _ in 0..POOL_JOBS {
@@ -205,19 +202,8 @@ pub fn offer_common(runtime: &Handle) {
     });
 }
 
-// The drills below block three calls deep, in functions that are never inlined: a tool that finds the cause has to name
-// the innermost one, and to show the calls that lead to it.
-
-/// Blocks the thread for `time`, in [`read_a_silent_pipe`].
-#[inline(never)]
-pub fn ask_a_silent_peer(time: Duration) -> usize {
-    black_box(read_a_silent_pipe(silent_pipe(time))) + 1
-}
-
-#[inline(never)]
-fn read_a_silent_pipe(mut pipe: PipeReader) -> usize {
-    black_box(pipe.read(&mut [0]).unwrap_or_default()) + 1
-}
+// The drill blocks three calls deep, in functions that are never inlined: a tool that finds the cause has to name the
+// innermost one, and to show the calls that lead to it.
 
 #[inline(never)]
 fn fill_the_pool() -> usize {

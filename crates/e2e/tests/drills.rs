@@ -188,6 +188,7 @@ fn names(line: &str, function: &str, file: &str) -> bool {
 
 const GATEWAY: &str = "crates/gateway/src/drill.rs";
 const INGESTD: &str = "crates/ingestd/src/drill.rs";
+const DAEMON: &str = "crates/daemon/src/drill.rs";
 
 #[tokio::test]
 async fn a_blocked_worker_is_named_with_its_frame() {
@@ -209,13 +210,13 @@ async fn a_blocked_arbiter_of_the_daemon_is_named_with_its_frame() {
 
 #[tokio::test]
 async fn a_full_pool_of_the_gateway_is_named_with_its_frame() {
-    let frame = ("sit_in_the_pool", GATEWAY);
+    let frame = ("sit_in_the_pool", DAEMON);
     Scene::stall(Program::Gateway, "exhaust-pool", "blocking-pool-exhausted", frame).await;
 }
 
 #[tokio::test]
 async fn a_full_pool_of_the_daemon_is_named_with_its_frame() {
-    let frame = ("sit_in_the_pool", INGESTD);
+    let frame = ("sit_in_the_pool", DAEMON);
     Scene::stall(Program::Ingestd, "exhaust-pool", "blocking-pool-exhausted", frame).await;
 }
 

@@ -138,8 +138,8 @@ async fn the_daemon_takes_the_list_of_sources_the_level_and_the_spacing() {
 
     stack.write_catalogue(&[new, stays]).unwrap();
     stack.write_config("newswire.toml", &[("log.level", "\"debug\"")]).unwrap();
-    let said = reload(&mut stack, Program::Ingestd, "took the catalogue").await;
-    let line = said.lines().find(|line| line.contains("took the catalogue")).unwrap();
+    let said = reload(&mut stack, Program::Ingestd, "catalogue applied").await;
+    let line = said.lines().find(|line| line.contains("catalogue applied")).unwrap();
     for part in ["added=1", "changed=0", "removed=1", "unchanged=1"] {
         assert!(line.contains(part), "{line}");
     }
@@ -165,12 +165,12 @@ async fn the_daemon_takes_the_list_of_sources_the_level_and_the_spacing() {
     assert_eq!(origin.requests("old").len(), before);
 
     stack.write_config("newswire.toml", &[("fetch.host_spacing", "\"1h\"")]).unwrap();
-    let said = reload(&mut stack, Program::Ingestd, "took the catalogue").await;
+    let said = reload(&mut stack, Program::Ingestd, "catalogue applied").await;
     assert!(!said.contains("kept until a restart"), "{said}");
     let wire = stack.wire();
     wait_for("the new spacing", SOON, async || {
         let (_, text) = http::fetch(&wire, "/sources/stays", SOON).await.ok()?;
-        text.contains("start 1h apart").then_some(())
+        text.contains("start at least 1h apart").then_some(())
     })
     .await
     .unwrap();
@@ -197,7 +197,7 @@ async fn a_mistake_keeps_everything_and_is_told_with_its_place() {
     let list = stack.path("sources.toml");
     fs::write(&list, "[[source]]\nid = \"a\"\nurl = \"ftp://example.com/\"\n").unwrap();
     stack.write_config("newswire.toml", &[("log.level", "\"debug\"")]).unwrap();
-    let said = reload(&mut stack, Program::Ingestd, "kept the old catalogue").await;
+    let said = reload(&mut stack, Program::Ingestd, "reload failed; the old catalogue stays in use").await;
     assert!(said.contains("sources.toml:"), "{said}");
     assert!(level(&stack, Program::Ingestd).await.contains("info"));
 }
