@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_was_stopped_as_a_whole_blames_no_loop() {
+    fn a_pause_of_the_whole_process_blames_no_loop() {
         for stopped_ms in [300, 700, 900, 1_100, 3_000, 3_600_000] {
             let mut simulation = Simulation::new();
             simulation.checks(4, true);
