@@ -31,7 +31,7 @@ enum WorkerDrill {
 
 /// Offers all drills; call it on the main thread's event loop.
 pub(crate) fn offer_all() {
-    actix_web::rt::spawn(ARBITER.clone().attend(async |time| {
+    actix_web::rt::spawn(ARBITER.clone().run(async |time| {
         black_box(block_an_arbiter(time));
     }));
     offer("block-worker", |time| WORKERS.post(WorkerDrill::Block(time)));
@@ -42,7 +42,7 @@ pub(crate) fn offer_all() {
 
 /// Runs the drills of a worker; call it on each worker's event loop.
 pub(crate) fn run_worker_drills() {
-    actix_web::rt::spawn(WORKERS.clone().attend(async |order| match order {
+    actix_web::rt::spawn(WORKERS.clone().run(async |harm| match harm {
         WorkerDrill::Block(time) => {
             black_box(block_a_worker(time));
         }

@@ -25,7 +25,7 @@ static WIRE_CUT: LazyLock<watch::Sender<bool>> = LazyLock::new(|| watch::Sender:
 
 /// Offers all drills; call it on the actors' loop.
 pub(crate) fn offer_all() {
-    actix_rt::spawn(ARBITER.clone().attend(async |time| {
+    actix_rt::spawn(ARBITER.clone().run(async |time| {
         black_box(block_an_arbiter(time));
     }));
     offer("block-arbiter", |time| ARBITER.post(time));

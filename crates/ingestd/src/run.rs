@@ -23,7 +23,7 @@ use daemon::{
     logs::Logs,
     metrics::MetricsRegistry,
     notify,
-    process::Start,
+    process::DaemonContext,
     sockets::bind_unix,
     watch::{Watch, WatchHandle, WatchKind},
 };
@@ -83,8 +83,8 @@ struct Actors {
 ///
 /// # Errors
 /// [`IngestError`]: what to print, and what to exit with.
-pub async fn run(start: Start) -> Result<(), IngestError> {
-    let Start { config, reloader, clock, logs, signals, watch: watched, inside } = start;
+pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
+    let DaemonContext { config, reloader, clock, logs, signals, watch: watched, self_sampler } = start;
     watch_this_loop(&watched);
     let catalogue = read_catalogue(&config.ingestd.sources).await?;
     let (writer, reader) = open_store(&config).await?;
@@ -106,7 +106,7 @@ pub async fn run(start: Start) -> Result<(), IngestError> {
     let diagnostics = parts.diagnostics(&config, recorder.queued());
     let (reloads, reload_requests) = mpsc::channel(RELOADS);
     let admin = parts.admin(&watched, reloads.clone());
-    let _admin = start_admin(&config, admin, diagnostics, inside, &logs)?;
+    let _admin = start_admin(&config, admin, diagnostics, self_sampler, &logs)?;
     let crash_guard = open_crash_guard(&config).await?;
     let (ctx, actors) = parts.start_actors(&config, recorder.start(), crash_guard.clone())?;
     let log_failure = LogFailure::new(signals.stop.clone());
@@ -262,7 +262,7 @@ fn start_admin(
     config: &Config,
     admin: Admin,
     diagnostics: Arc<IngestDiagnostics>,
-    inside: Option<SelfSampler>,
+    self_sampler: Option<SelfSampler>,
     logs: &Logs,
 ) -> Result<(AdminHandle, WatchHandle), IngestError> {
     let watch = admin.watch.clone();
@@ -272,7 +272,7 @@ fn start_admin(
     crate::drill::offer_all();
     let socket = ControlSocket::IngestdAdmin.in_dir(&config.daemon.run_dir);
     let admin = daemon::admin::serve(&socket, admin, logs)?;
-    let watchdog = watch.start(inside, move || diagnostics.vitals()).context("start the watchdog")?;
+    let watchdog = watch.start(self_sampler, move || diagnostics.vitals()).context("start the watchdog")?;
     Ok((admin, watchdog))
 }
 

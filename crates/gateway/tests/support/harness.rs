@@ -18,7 +18,7 @@ use daemon::{
     Clock,
     config::{Config, Reloader},
     logs::Logs,
-    process::Start,
+    process::DaemonContext,
     stop::Signals,
     watch::Watch,
 };
@@ -151,14 +151,14 @@ impl Gateway {
         let signals = Signals { stop: stop.clone(), reload: watch::channel(0).1 };
         let watch = Watch::new();
         let reloader = Reloader::new(None, daemon::config::load(None, []).unwrap());
-        let start = Start {
+        let start = DaemonContext {
             config,
             reloader,
             clock: Clock::system(),
             logs: Logs::detached(),
             signals,
             watch: watch.clone(),
-            inside: None,
+            self_sampler: None,
         };
         let thread = thread::spawn(move || {
             actix_web::rt::System::new().block_on(newswire_gateway::run_within(start, limits)).unwrap();

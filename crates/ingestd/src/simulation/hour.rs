@@ -71,7 +71,7 @@ impl Servers for MixedServers {
 /// The log lines of the hour.
 async fn run_hour() -> String {
     let clock = Clock::from_tokio(MONDAY_MS);
-    let (subscriber, kept) = logs::kept("info", clock.clone()).unwrap();
+    let (subscriber, kept) = logs::capture("info", clock.clone()).unwrap();
     let _guard = tracing::subscriber::set_default(subscriber);
     let begin_ms = MONDAY_MS + i64::try_from(WARM_UP.as_millis()).unwrap();
     let servers = Arc::new(MixedServers { clock: clock.clone(), begin_ms });

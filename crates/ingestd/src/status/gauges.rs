@@ -20,7 +20,7 @@ impl IngestDiagnostics {
     /// Registers all of them.
     pub(crate) fn register(self: &Arc<Self>, metrics_registry: &MetricsRegistry) {
         let (diagnostics, started) = (Arc::clone(self), Instant::now());
-        metrics_registry.ask(move |sink| {
+        metrics_registry.register_collector(move |sink| {
             diagnostics.write_store(sink, started)?;
             diagnostics.write_sources(sink)
         });
