@@ -28,7 +28,7 @@ use tracing_subscriber::{Registry, reload};
 use self::lines::{LineFormat, LineLayer};
 use self::output::{LineWriter, LostLines, Stderr};
 use crate::clock::Clock;
-use crate::config::{ConfigChange, Log, LogFormat};
+use crate::config::{ConfigChange, LogFormat, LogSection};
 use crate::metrics::MetricsRegistry;
 
 /// Why the log could not be set up.
@@ -73,7 +73,7 @@ struct LevelSetting {
 ///
 /// # Errors
 /// See [`LogsError`].
-pub fn init(log: &Log) -> Result<Logs, LogsError> {
+pub fn init(log: &LogSection) -> Result<Logs, LogsError> {
     let lost = Arc::<LostLines>::default();
     let (format, out) = open_output(log.format, &lost)?;
     let filter = level::parse_filter(&log.level).map_err(LogsError::Level)?;
