@@ -189,9 +189,6 @@ async fn a_reload_answers_what_changed_or_every_complaint_with_the_old_list_unto
 }
 
 #[tokio::test]
-<<<<<<< HEAD
-async fn the_feed_of_a_page_is_added_and_a_page_without_one_is_refused() {
-=======
 async fn the_admin_socket_of_the_daemon_answers_a_reload_as_its_other_socket_does() {
     let origin = Origin::start().await.unwrap();
     let feeds = story::feeds(&origin, 2);
@@ -207,8 +204,7 @@ async fn the_admin_socket_of_the_daemon_answers_a_reload_as_its_other_socket_doe
 }
 
 #[tokio::test]
-async fn a_page_leads_to_its_feed_and_what_is_no_feed_is_refused() {
->>>>>>> 804c043f2cc60c3d76c3c242e6173bbe526d44c0
+async fn the_feed_of_a_page_is_added_and_a_page_without_one_is_refused() {
     let origin = Origin::start().await.unwrap();
     let mut stack = Stack::new(&[]).unwrap();
     let feeds = story::feeds(&origin, 2);

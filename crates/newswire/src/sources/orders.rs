@@ -73,7 +73,6 @@ pub(super) async fn refresh(
     Ok(exit)
 }
 
-<<<<<<< HEAD
 pub(super) async fn pause(context: &CommandContext, arguments: PauseArgs) -> anyhow::Result<Exit> {
     let mut order = PauseOrder::<String> {
         sources: Vec::new(),
@@ -94,18 +93,6 @@ pub(super) async fn pause(context: &CommandContext, arguments: PauseArgs) -> any
         }
     }
     Ok(exit)
-=======
-async fn send(context: &CommandContext, path: &str, order: &Value) -> anyhow::Result<Value> {
-    let answer = context.daemon.ask(path, order.to_string(), ANSWER_WITHIN, ANSWER_BYTES_MAX).await;
-    let (status, body) = answer.context(RUNNING)?;
-    let answer: Value = serde_json::from_slice(&body).context("the daemon's answer is none of ours")?;
-    anyhow::ensure!(
-        (200..300).contains(&status),
-        "the daemon refuses: {}",
-        safe(answer["detail"].as_str().or(answer["title"].as_str()).unwrap_or("without a reason"))
-    );
-    Ok(answer)
->>>>>>> 804c043f2cc60c3d76c3c242e6173bbe526d44c0
 }
 
 pub(super) async fn resume(context: &CommandContext, ResumeArgs { ids }: ResumeArgs) -> anyhow::Result<Exit> {
@@ -179,7 +166,6 @@ pub(super) enum ListReload {
 
 /// Asks the daemon to reload the list.
 pub(super) async fn reload(context: &CommandContext) -> anyhow::Result<ListReload> {
-<<<<<<< HEAD
     let answer =
         match reload::reload(ControlSocket::IngestdAdmin.in_dir(&context.config.daemon.run_dir)).await {
             Ok(answer) => answer,
@@ -199,32 +185,6 @@ pub(super) async fn reload(context: &CommandContext) -> anyhow::Result<ListReloa
         };
     let changes = answer.catalogue.context("the daemon reloaded its configuration but no list of sources")?;
     Ok(ListReload::Reloaded(changes))
-=======
-    let answer = context.daemon.ask("/reload", String::new(), RELOAD_WITHIN, ANSWER_BYTES_MAX).await;
-    let (status, body) = match answer {
-        Ok(answer) => answer,
-        Err(error @ ClientError::Unreachable(..)) => {
-            return Ok(ListReload::NotRunning { reason: error.to_string() });
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let answer: Value = serde_json::from_slice(&body).context("the daemon's answer is none of ours")?;
-    if status == 200 {
-        return Ok(ListReload::Reloaded(serde_json::from_value(answer).context("the daemon's answer")?));
-    }
-    let listed = answer["complaints"].as_array().into_iter().flatten();
-    let mut complaints: Vec<_> = listed.filter_map(Value::as_str).map(str::to_owned).collect();
-    if complaints.is_empty() {
-        complaints.push(
-            answer["detail"]
-                .as_str()
-                .or(answer["title"].as_str())
-                .unwrap_or("the daemon gives no reason")
-                .to_owned(),
-        );
-    }
-    Ok(ListReload::Refused { complaints })
->>>>>>> 804c043f2cc60c3d76c3c242e6173bbe526d44c0
 }
 
 impl ListReload {
