@@ -26,7 +26,7 @@ use tracing_subscriber::{Registry, reload};
 
 use self::lines::{Lines, Shape, Write};
 use crate::clock::Clock;
-use crate::config::{ConfigChange, Log, LogFormat};
+use crate::config::{ConfigChange, LogFormat, LogSection};
 use crate::metrics::MetricsRegistry;
 
 /// Why there is no log.
@@ -78,7 +78,7 @@ struct Counts {
 ///
 /// # Errors
 /// See [`LogsError`].
-pub fn init(log: &Log) -> Result<Logs, LogsError> {
+pub fn init(log: &LogSection) -> Result<Logs, LogsError> {
     let counts = Arc::<Counts>::default();
     let (shape, out) = output(log.format, &counts)?;
     let filter = detail::filter(&log.level).map_err(LogsError::Level)?;

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use daemon::admin::{Admin, serve};
-use daemon::config::{Log, LogFormat};
+use daemon::config::{LogFormat, LogSection};
 use daemon::metrics::MetricsRegistry;
 use daemon::watch::Watch;
 use daemon::{logs, notify, panics};
@@ -29,7 +29,7 @@ fn child() {
 }
 
 fn speak(format: LogFormat) {
-    let logs = logs::init(&Log { level: "info".to_owned(), format }).unwrap();
+    let logs = logs::init(&LogSection { level: "info".to_owned(), format }).unwrap();
     panics::install();
     tracing::debug!(target: "ingestd", "hidden");
     tracing::info!(target: "ingestd::roster", source = "bbc", "added a source");
@@ -43,12 +43,12 @@ fn speak(format: LogFormat) {
     let worker = std::thread::Builder::new().name("worker\u{1b}".to_owned());
     assert!(worker.spawn(|| panic!("first\nsecond\u{1b}[2J")).unwrap().join().is_err());
     tracing::info!(target: "gateway", panics = panics::count(), "ended");
-    assert!(logs::init(&Log::default()).is_err(), "a second log is refused");
+    assert!(logs::init(&LogSection::default()).is_err(), "a second log is refused");
 }
 
 /// Through the admin socket, as an operator does.
 fn turn_the_level() {
-    let logs = logs::init(&Log { level: "info".to_owned(), format: LogFormat::Text }).unwrap();
+    let logs = logs::init(&LogSection { level: "info".to_owned(), format: LogFormat::Text }).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("admin.sock");
     let status = std::sync::Arc::new(|| Value::Null);

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use daemon::admin::{Admin, serve};
-use daemon::config::{Log, LogFormat};
+use daemon::config::{LogFormat, LogSection};
 use daemon::logs::{self, Logs};
 use daemon::metrics::MetricsRegistry;
 use daemon::stop::{self, OperatorRequests};
@@ -31,7 +31,7 @@ const SOON: Duration = Duration::from_secs(60);
 fn child() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let inside = SelfSampler::install().unwrap();
-    let logs = logs::init(&Log { level: "info".to_owned(), format: LogFormat::Json }).unwrap();
+    let logs = logs::init(&LogSection { level: "info".to_owned(), format: LogFormat::Json }).unwrap();
     let watch = Watch::new();
     let dumped = watch.clone();
     let (usr1, usr2) = (Box::new(|| {}), Box::new(|| {}));

@@ -1,4 +1,4 @@
-//! The list of sources under the operator's hand: `newswire sources` beside a daemon that runs, or does not.
+//! `newswire sources` with a daemon that runs, and without one.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::{fmt::Write as _, fs, path::Path, process::Command, time::Duration};
@@ -9,7 +9,7 @@ use serde_json::Value;
 /// Within this a due visit has been made, or a socket answers.
 const SOON: Duration = Duration::from_secs(20);
 
-/// What a command said, and how it ended.
+/// The output of a command, and its exit code.
 struct Said {
     code: Option<i32>,
     out: String,
@@ -77,7 +77,7 @@ fn write(path: &Path, text: &str) -> String {
 }
 
 #[tokio::test]
-async fn two_hundred_feeds_are_imported_once_by_a_daemon_that_goes_on() {
+async fn two_hundred_feeds_are_imported_once_without_a_restart() {
     let origin = Origin::start().await.unwrap();
     let feeds = story::feeds(&origin, 201);
     let mut stack = Stack::new(&feeds[..1]).unwrap();
@@ -151,7 +151,7 @@ async fn a_pause_holds_across_restarts_until_it_is_ended() {
     })
     .await
     .unwrap();
-    assert_eq!(origin.requests("feed-0").len(), before, "nobody visits it");
+    assert_eq!(origin.requests("feed-0").len(), before, "it is not visited");
     let refused = sources(&stack, &["refresh", "feed-0"]).await;
     assert!(refused.ends_with(1).out.starts_with("feed-0 is paused"), "{}", refused.out);
     let shown = sources(&stack, &["show", "feed-0"]).await.ends_with(0).out.clone();
@@ -204,7 +204,7 @@ async fn the_admin_socket_of_the_daemon_answers_a_reload_as_its_other_socket_doe
 }
 
 #[tokio::test]
-async fn a_page_leads_to_its_feed_and_what_is_no_feed_is_refused() {
+async fn the_feed_of_a_page_is_added_and_a_page_without_one_is_refused() {
     let origin = Origin::start().await.unwrap();
     let mut stack = Stack::new(&[]).unwrap();
     let feeds = story::feeds(&origin, 2);

@@ -42,7 +42,7 @@ pub(crate) fn offer_all() {
 
 /// Runs the drills of a worker; call it on each worker's event loop.
 pub(crate) fn run_worker_drills() {
-    actix_web::rt::spawn(WORKERS.clone().attend(async |harm| match harm {
+    actix_web::rt::spawn(WORKERS.clone().attend(async |order| match order {
         WorkerDrill::Block(time) => {
             black_box(block_a_worker(time));
         }

@@ -219,7 +219,7 @@ impl DaemonParts {
     ) -> ControlState {
         let publisher = wire::Publisher {
             log: Arc::new(log.clone()),
-            bell: head,
+            head_changed: head,
             notices: self.notices.clone(),
             heartbeat: HEARTBEAT,
             server: concat!("newswire-ingestd/", env!("CARGO_PKG_VERSION")).into(),

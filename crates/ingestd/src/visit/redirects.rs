@@ -16,7 +16,6 @@ use fetch::{FetchReport, RedirectHop, may_share_credentials};
 use news::{
     AdoptedRedirect, FeedUrl, ObservedRedirect, RedirectState, Source, StoredUrl, Timestamp, VisitStatus,
 };
-use sha2::{Digest as _, Sha256};
 
 /// How long the target must have been the same: a hijacked domain is mostly noticed within days.
 const SEEN_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -46,8 +45,7 @@ pub(crate) enum RedirectChange {
 
 /// The hash of a URL, secrets included.
 pub(crate) fn url_hash(url: &FeedUrl) -> u64 {
-    let digest = Sha256::digest(url.secret().as_str().as_bytes());
-    digest.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
+    news::stable_hash(url.secret().as_str().as_bytes())
 }
 
 /// The URL to request: the adopted one if there is one, with the user and password of the configured URL where these

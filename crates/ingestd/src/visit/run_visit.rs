@@ -196,7 +196,7 @@ async fn fetch_and_parse(
         validator_key: state.validator_key,
         timeout: source.timeout,
         body_bytes_max: source.body_bytes_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
-        manner: options.as_ref(),
+        options: options.as_ref(),
         ..fetch::VisitRequest::new(url, ctx.now())
     };
     let mut report = tokio::select! {

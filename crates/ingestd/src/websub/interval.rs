@@ -27,7 +27,7 @@ pub(crate) fn relax_interval(
     let is_news = input.outcome == ScheduleOutcome::Healthy;
     let is_healthy = is_news || input.outcome == ScheduleOutcome::Unchanged;
     let was_announced = !is_news
-        || subscription::was_announced(subscription, input.now, previous_visit, hint_spacing(input.pace));
+        || subscription::was_announced(subscription, input.now, previous_visit, hint_spacing(input.bounds));
     let is_effective = is_healthy && was_announced && subscription::is_effective(subscription, input.now);
     let (Some(at), None, true) = (usual.at, input.every, is_effective) else { return usual };
     let twice = at.since(input.now).saturating_mul(2);
