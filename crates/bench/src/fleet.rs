@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_a_double_and_a_block_that_was_cut_off_are_counted_exactly() {
+    fn losses_duplicates_and_truncated_blocks_are_counted_exactly() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let target = Target { address: listener.local_addr().unwrap(), path: "/" };
         let server = std::thread::spawn(move || {

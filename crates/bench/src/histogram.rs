@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_has_no_latency_and_one_value_is_all_of_them() {
+    fn an_empty_histogram_is_zero_and_one_value_is_every_quantile() {
         let mut histogram = Histogram::default();
         assert_eq!((histogram.per_mille(500), histogram.max(), histogram.count()), (0, 0, 0));
         histogram.record(70_001);
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_is_taken_of_any_order() {
+    fn the_median_does_not_depend_on_order() {
         assert_eq!([median(&[]), median(&[3.0, 1.0, 2.0]), median(&[4.0, 1.0])], [0.0, 2.0, 1.0]);
     }
 

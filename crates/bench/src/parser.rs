@@ -247,14 +247,14 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_was_cut_off_says_nothing() {
+    fn a_truncated_block_yields_no_message() {
         let (said, parser) = parse(format!("{HEAD}\r\n{}", body()).as_bytes(), &[]);
         assert_eq!(said, expected());
         assert!(!parser.is_ended());
     }
 
     #[test]
-    fn the_last_chunk_ends_the_stream_and_a_refusal_is_told() {
+    fn the_last_chunk_ends_the_stream_and_a_refusal_is_an_error() {
         assert!(parse(chunked(&body(), 7).as_bytes(), &[]).1.is_ended());
         let refused = Parser::default().take(b"HTTP/1.1 503 Busy\r\n\r\n", &mut |_| ());
         assert_eq!(refused, Err(Broken("the answer is http/1.1 503 busy".to_owned())));
@@ -264,7 +264,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn however_it_is_cut_a_stream_says_the_same(size in 1..900usize, cuts in prop::collection::vec(0..10_000usize, 0..40)) {
+        fn a_stream_parses_the_same_however_it_is_split(size in 1..900usize, cuts in prop::collection::vec(0..10_000usize, 0..40)) {
             let text = chunked(&body(), size);
             prop_assert_eq!(parse(text.as_bytes(), &cuts).0, expected());
             let raw = format!("{HEAD}\r\n{}", body());

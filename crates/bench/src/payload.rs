@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_item_is_as_long_as_asked_and_begins_with_its_number() {
+    fn an_item_has_the_requested_length_and_begins_with_its_number() {
         let item = json(17, 99, 512);
         assert_eq!(item.len(), 512);
         assert!(item.as_bytes().starts_with(ITEM_MARK), "{item}");

@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_and_memory_are_read_as_the_kernel_writes_them() {
+    fn cpu_time_and_memory_are_parsed_as_the_kernel_formats_them() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 150 25 9 9 20 0 1 0 5 6 7 8";
         assert_eq!(ticks(stat), Some(175));
         assert_eq!(ticks("7 (a) S 1"), None);

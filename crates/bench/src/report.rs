@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bar_is_held_against_ours_or_the_ratio_and_not_against_nothing() {
+    fn a_bar_applies_to_our_value_or_the_ratio_and_needs_one() {
         let row = |ours, peer, bar| Row::new("m", "u", ours, peer).bar(bar).met;
         assert_eq!(row(12.0, None, Bar::AtMost(12.0)), Some(true));
         assert_eq!(row(12.1, None, Bar::AtMost(12.0)), Some(false));
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_lines_up_and_says_what_was_missed() {
+    fn the_table_is_aligned_and_marks_missed_bars() {
         let rows = vec![
             Row::new("lost", "events", 0.0, None),
             Row::new("cpu", "µs", 9.0, Some(10.0)).bar(Bar::RatioAtMost(0.85)),

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wire_goes_on_after_the_id_that_it_is_given() {
+    fn a_wire_resumes_after_the_given_id() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("ingestd.sock");
         let script = Script::begin(&socket).unwrap();

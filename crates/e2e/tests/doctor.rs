@@ -11,7 +11,8 @@ use std::{
 };
 
 use e2e::{
-    Behaviour, Format, Origin, Process, Program, SourceEntry, Stack, http::Address, say, story, wait_for,
+    Behaviour, Binary, ChildProcess, DocumentFormat, Origin, TestSource, TestStack, http::Address, log_line,
+    scenario, wait_for,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -73,9 +74,9 @@ impl fmt::Display for Diagnosis {
 }
 
 /// Runs `newswire doctor` with the configuration of a stack; its output, how it ended and how long it took.
-async fn run(stack: &Stack, arguments: &[&str]) -> (Option<i32>, Duration, String, String) {
+async fn run(stack: &TestStack, arguments: &[&str]) -> (Option<i32>, Duration, String, String) {
     let config = stack.write_config("newswire.toml", &[]).unwrap();
-    let mut command = Command::new(Program::Newswire.path().unwrap());
+    let mut command = Command::new(Binary::Newswire.path().unwrap());
     command.arg("doctor").args(arguments).arg("--config").arg(config).env_clear().current_dir(stack.folder());
     let began = Instant::now();
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
@@ -84,11 +85,11 @@ async fn run(stack: &Stack, arguments: &[&str]) -> (Option<i32>, Duration, Strin
 }
 
 /// Asks the doctor, and holds it to its time.
-async fn ask(stack: &Stack, arguments: &[&str]) -> Diagnosis {
+async fn ask(stack: &TestStack, arguments: &[&str]) -> Diagnosis {
     let (exit, took, out, err) = run(stack, &[&["--json"], arguments].concat()).await;
     let json = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out:?} {err:?}"));
     let diagnosis = Diagnosis { exit, took, json };
-    say(&diagnosis.to_string());
+    log_line(&diagnosis.to_string());
     assert!(took <= DOCTOR_WITHIN, "{diagnosis}");
     diagnosis
 }
@@ -98,7 +99,7 @@ async fn ask(stack: &Stack, arguments: &[&str]) -> Diagnosis {
 fn expect(diagnosis: &Diagnosis, code: &str) {
     // A row of the table of `scripts/drill`.
     let test = std::thread::current().name().unwrap_or_default().replace('_', " ");
-    say(&format!("| {test} | {} | – | {:.1} |", diagnosis.code(), diagnosis.took.as_secs_f64()));
+    log_line(&format!("| {test} | {} | – | {:.1} |", diagnosis.code(), diagnosis.took.as_secs_f64()));
     assert_eq!(diagnosis.code(), code, "{diagnosis}\n{:#}", diagnosis.json);
     let fine = matches!(code, "healthy" | "slow-feeds");
     assert_eq!(diagnosis.exit, Some(i32::from(!fine)), "{diagnosis}");
@@ -109,25 +110,25 @@ fn expect(diagnosis: &Diagnosis, code: &str) {
 #[track_caller]
 fn expect_unless_overloaded(diagnosis: &Diagnosis, code: &str) {
     if diagnosis.code() == "worker-starved" && diagnosis.line().contains("no processor") {
-        say("the machine was overloaded, and the doctor said so");
+        log_line("the machine was overloaded, and the doctor said so");
     } else {
         expect(diagnosis, code);
     }
 }
 
-async fn both_running(sources: &[SourceEntry]) -> Stack {
-    let mut stack = Stack::new(sources).unwrap();
+async fn both_running(sources: &[TestSource]) -> TestStack {
+    let mut stack = TestStack::new(sources).unwrap();
     stack.start_both().await.unwrap();
     stack
 }
 
-fn pid(stack: &mut Stack, program: Program) -> u64 {
+fn pid(stack: &mut TestStack, program: Binary) -> u64 {
     u64::from(stack.process(program).unwrap().id())
 }
 
 /// Stops a process, and waits until it is.
-async fn freeze(stack: &mut Stack, program: Program) {
-    let process: &mut Process = stack.process(program).unwrap();
+async fn freeze(stack: &mut TestStack, program: Binary) {
+    let process: &mut ChildProcess = stack.process(program).unwrap();
     process.signal(Signal::STOP).unwrap();
     let status = format!("/proc/{}/status", process.id());
     let is_stopped = async || std::fs::read_to_string(&status).ok()?.contains("State:\tT").then_some(());
@@ -135,12 +136,12 @@ async fn freeze(stack: &mut Stack, program: Program) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_healthy_is_called_so_with_everything_that_can_be_seen() {
+async fn a_healthy_system_is_reported_as_healthy_with_all_evidence() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = both_running(&story::feeds(&origin, 4)).await;
+    let mut stack = both_running(&scenario::feeds(&origin, 4)).await;
     let said = ask(&stack, &[]).await;
     expect_unless_overloaded(&said, "healthy");
-    let (ingestd, gateway) = (pid(&mut stack, Program::Ingestd), pid(&mut stack, Program::Gateway));
+    let (ingestd, gateway) = (pid(&mut stack, Binary::Ingestd), pid(&mut stack, Binary::Gateway));
     assert_eq!(said.evidence("/ingestd/process/pid"), ingestd);
     assert_eq!(said.evidence("/gateway/process/pid"), gateway);
     assert_eq!(said.evidence("/listener/sockets/0/owners/0/pid"), gateway);
@@ -154,7 +155,7 @@ async fn what_is_healthy_is_called_so_with_everything_that_can_be_seen() {
     assert!(said.evidence("/store/free_bytes").as_u64().unwrap() > 0);
 
     let (_, took, text, _) = run(&stack, &[]).await;
-    say(&format!("as text in {took:?}:\n{text}"));
+    log_line(&format!("as text in {took:?}:\n{text}"));
     assert!(text.lines().last().unwrap().starts_with("VERDICT "), "{text}");
     for title in [
         "http",
@@ -170,42 +171,42 @@ async fn what_is_healthy_is_called_so_with_everything_that_can_be_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_dead_is_named() {
+async fn the_dead_process_is_named() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = both_running(&story::feeds(&origin, 2)).await;
-    stack.kill(Program::Ingestd).unwrap();
+    let mut stack = both_running(&scenario::feeds(&origin, 2)).await;
+    stack.kill(Binary::Ingestd).unwrap();
     let said = ask(&stack, &[]).await;
     expect(&said, "daemon-dead");
     assert!(said.line().contains("killed"), "{said}");
 
-    stack.start(Program::Ingestd).unwrap();
-    stack.ready().await.unwrap();
-    stack.kill(Program::Gateway).unwrap();
+    stack.start(Binary::Ingestd).unwrap();
+    stack.wait_ready().await.unwrap();
+    stack.kill(Binary::Gateway).unwrap();
     let said = ask(&stack, &[]).await;
     expect(&said, "gateway-dead");
     assert_eq!(said.evidence("/ingestd/presence"), "running");
 
-    stack.kill(Program::Ingestd).unwrap();
+    stack.kill(Binary::Ingestd).unwrap();
     expect(&ask(&stack, &[]).await, "not-running");
     expect(&ask(&stack, &["--quick"]).await, "not-running");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn where_nothing_ever_ran_nothing_runs() {
-    let stack = Stack::new(&[]).unwrap();
+async fn a_system_that_never_ran_is_reported_as_not_running() {
+    let stack = TestStack::new(&[]).unwrap();
     let said = ask(&stack, &[]).await;
     expect(&said, "not-running");
     assert!(said.evidence("/store/free_bytes").as_u64().is_some(), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stopped_daemon_is_seen_from_outside_with_its_stacks() {
+async fn a_stopped_daemon_is_reported_with_stacks_read_from_outside() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = both_running(&story::feeds(&origin, 2)).await;
-    freeze(&mut stack, Program::Ingestd).await;
+    let mut stack = both_running(&scenario::feeds(&origin, 2)).await;
+    freeze(&mut stack, Binary::Ingestd).await;
     let said = ask(&stack, &[]).await;
     expect(&said, "daemon-stopped");
-    assert_eq!(said.evidence("/ingestd/process/pid"), pid(&mut stack, Program::Ingestd));
+    assert_eq!(said.evidence("/ingestd/process/pid"), pid(&mut stack, Binary::Ingestd));
     assert_eq!(said.evidence("/ingestd/stacks/from"), "outside");
     assert!(
         !said.places("ingestd").is_empty(),
@@ -217,10 +218,10 @@ async fn a_stopped_daemon_is_seen_from_outside_with_its_stacks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frozen_gateway_is_not_dead_and_shows_where_it_stands() {
+async fn a_frozen_gateway_is_reported_as_stopped_with_its_stacks() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = both_running(&story::feeds(&origin, 2)).await;
-    freeze(&mut stack, Program::Gateway).await;
+    let mut stack = both_running(&scenario::feeds(&origin, 2)).await;
+    freeze(&mut stack, Binary::Gateway).await;
     let said = ask(&stack, &[]).await;
     expect(&said, "gateway-stopped");
     assert_eq!(said.evidence("/gateway/stacks/from"), "outside");
@@ -229,10 +230,10 @@ async fn a_frozen_gateway_is_not_dead_and_shows_where_it_stands() {
         "function, file and line: {:#}",
         said.evidence("/gateway/stacks")
     );
-    let of_itself = pid(&mut stack, Program::Gateway).to_string();
+    let of_itself = pid(&mut stack, Binary::Gateway).to_string();
     expect(&ask(&stack, &["--pid", &of_itself]).await, "gateway-stopped");
 
-    freeze(&mut stack, Program::Ingestd).await;
+    freeze(&mut stack, Binary::Ingestd).await;
     let said = ask(&stack, &[]).await;
     expect(&said, "gateway-stopped");
     assert!(said.line().contains("newswire-ingestd is stopped too"), "{said}");
@@ -242,13 +243,13 @@ async fn a_frozen_gateway_is_not_dead_and_shows_where_it_stands() {
 struct Activated(Child);
 
 impl Activated {
-    fn start(stack: &Stack, listener: &TcpListener) -> Self {
+    fn start(stack: &TestStack, listener: &TcpListener) -> Self {
         let config = stack.write_config("newswire.toml", &[]).unwrap();
         let passed = OwnedFd::from(listener.try_clone().unwrap());
         let log = File::create(stack.path("newswire-gateway.log")).unwrap();
         let child = Command::new("/bin/sh")
             .args(["-c", "export LISTEN_FDS=1 LISTEN_PID=$$ && exec \"$@\" 3<&0 0</dev/null", "sh"])
-            .arg(Program::Gateway.path().unwrap())
+            .arg(Binary::Gateway.path().unwrap())
             .arg("--config")
             .arg(config)
             .current_dir(stack.folder())
@@ -274,14 +275,14 @@ impl Drop for Activated {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_still_holds_the_port_of_a_dead_gateway_is_named() {
+async fn the_process_that_holds_the_port_of_a_dead_gateway_is_named() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 2)).unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 2)).unwrap();
     let Address::Tcp(address): Address = stack.gateway() else { panic!("gateways listen at ports") };
     let listener = TcpListener::bind::<SocketAddr>(address).unwrap();
     let mut gateway = Activated::start(&stack, &listener);
-    stack.start(Program::Ingestd).unwrap();
-    stack.ready().await.unwrap();
+    stack.start(Binary::Ingestd).unwrap();
+    stack.wait_ready().await.unwrap();
     let said = ask(&stack, &[]).await;
     expect_unless_overloaded(&said, "healthy");
     let owners = said.evidence("/listener/sockets/0/owners").as_array().unwrap();
@@ -298,21 +299,26 @@ async fn whoever_still_holds_the_port_of_a_dead_gateway_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow_feeds_alone_are_no_hang() {
+async fn slow_feeds_alone_are_not_a_hang() {
     let origin = Origin::start().await.unwrap();
     let sources: Vec<_> = (0..6)
-        .map(|n| SourceEntry::new(&format!("feed-{n}"), origin.feed(&format!("feed-{n}"), Format::of(n))))
+        .map(|n| {
+            TestSource::new(
+                &format!("feed-{n}"),
+                origin.add_feed(&format!("feed-{n}"), DocumentFormat::of(n)),
+            )
+        })
         .collect();
     for n in 0..3 {
         // Of the ways to hang the one that no shorter deadline of a visit ends.
-        origin.behave(&format!("feed-{n}"), Behaviour::SilentHead);
+        origin.set_behaviour(&format!("feed-{n}"), Behaviour::SilentHead);
     }
-    let mut stack = Stack::new(&sources).unwrap();
+    let mut stack = TestStack::new(&sources).unwrap();
     // No deadline of ours ends the hang while we look.
     stack.set("fetch.timeout_total", "\"120s\"");
     stack.start_both().await.unwrap();
     let asked = async || (0..3).all(|n| !origin.requests(&format!("feed-{n}")).is_empty()).then_some(());
-    wait_for("the slow feeds to be asked", Stack::READY_WITHIN, asked).await.unwrap();
+    wait_for("the slow feeds to be asked", TestStack::READY_WITHIN, asked).await.unwrap();
     sleep(Duration::from_secs(6)).await;
     let said = ask(&stack, &[]).await;
     expect_unless_overloaded(&said, "slow-feeds");
@@ -326,10 +332,10 @@ async fn slow_feeds_alone_are_no_hang() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_process_or_one_address_alone_can_be_looked_at() {
+async fn a_single_process_or_url_can_be_diagnosed() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = both_running(&story::feeds(&origin, 2)).await;
-    for program in [Program::Ingestd, Program::Gateway] {
+    let mut stack = both_running(&scenario::feeds(&origin, 2)).await;
+    for program in [Binary::Ingestd, Binary::Gateway] {
         let (number, name) = (pid(&mut stack, program), program.name().trim_start_matches("newswire-"));
         let said = ask(&stack, &["--pid", &number.to_string()]).await;
         expect_unless_overloaded(&said, "healthy");
@@ -345,13 +351,13 @@ async fn one_process_or_one_address_alone_can_be_looked_at() {
     let quick = ask(&stack, &["--quick"]).await;
     expect(&quick, "healthy");
     assert!(quick.evidence("/gateway/stacks/missing").is_string());
-    stack.kill(Program::Gateway).unwrap();
+    stack.kill(Binary::Gateway).unwrap();
     expect(&ask(&stack, &["--url", &url]).await, "gateway-dead");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_asked_wrongly_ends_with_2() {
-    let stack = Stack::new(&[]).unwrap();
+async fn wrong_arguments_exit_with_2() {
+    let stack = TestStack::new(&[]).unwrap();
     // Larger than any process number that Linux gives out.
     for wrong in [
         &["--pid", "2000000000"][..],

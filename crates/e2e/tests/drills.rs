@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use e2e::{Manner, Origin, Program, Stack, http, say, story, wait_for};
+use e2e::{Binary, Origin, StartOptions, TestStack, http, log_line, scenario, wait_for};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -28,7 +28,7 @@ const WELL_WITHIN: Duration = Duration::from_secs(100);
 
 /// Both programs at work, in the builds that can be made to hang.
 struct Scene {
-    stack: Stack,
+    stack: TestStack,
     origin: Origin,
 }
 
@@ -37,37 +37,37 @@ type Frame = (&'static str, &'static str);
 
 impl Scene {
     async fn new() -> Self {
-        Self::with(&[], Manner { drill: true, ..Manner::default() }).await
+        Self::with(&[], StartOptions { drill: true, ..StartOptions::default() }).await
     }
 
-    async fn with(settings: &[(&str, &str)], manner: Manner) -> Self {
+    async fn with(settings: &[(&str, &str)], options: StartOptions) -> Self {
         let origin = Origin::start().await.unwrap();
-        let mut stack = Stack::new(&story::feeds(&origin, 2)).unwrap();
+        let mut stack = TestStack::new(&scenario::feeds(&origin, 2)).unwrap();
         for (key, value) in [("gateway.workers", "2")].iter().chain(settings) {
             stack.set(key, value);
         }
-        stack.start_as(Program::Ingestd, manner);
-        stack.start_as(Program::Gateway, manner);
+        stack.set_start_options(Binary::Ingestd, options);
+        stack.set_start_options(Binary::Gateway, options);
         origin.publish("feed-0", "There is something to record");
         stack.start_both().await.unwrap();
         Self { stack, origin }
     }
 
     /// Begins a drill.
-    async fn inject(&self, whom: Program, drill: &str, seconds: u64) {
+    async fn inject(&self, whom: Binary, drill: &str, seconds: u64) {
         let path = format!("/drill/{drill}?seconds={seconds}");
         let answer = http::request("POST", &self.stack.admin(whom), &path, &[]).await.unwrap();
         assert_eq!(answer.status, 202, "the build knows of the drill");
     }
 
     /// Ends all drills of a program.
-    async fn end_drills(&self, whom: Program) {
+    async fn end_drills(&self, whom: Binary) {
         let answer = http::request("DELETE", &self.stack.admin(whom), "/drill", &[]).await.unwrap();
         assert_eq!(answer.status, 204);
     }
 
     /// Waits until the watchdog has named the culprit in the log.
-    async fn journal_names(&mut self, whom: Program, (function, file): Frame) {
+    async fn journal_names(&mut self, whom: Binary, (function, file): Frame) {
         let process = self.stack.process(whom).unwrap();
         let what = format!("the watchdog to name {function} in {file}");
         let line = wait_for(&what, SEEN_WITHIN, async || {
@@ -83,7 +83,7 @@ impl Scene {
     async fn doctor(&self) -> (Value, Duration) {
         let config = self.stack.write_config("doctor.toml", &[]).unwrap();
         let began = Instant::now();
-        let asked = tokio::process::Command::new(Program::Newswire.path().unwrap())
+        let asked = tokio::process::Command::new(Binary::Newswire.path().unwrap())
             .args(["doctor", "--json", "--config"])
             .arg(config)
             .stdin(Stdio::null())
@@ -121,7 +121,7 @@ impl Scene {
         let (whole, took) = self.doctor_unless_overloaded(code).await;
         let line = whole["verdict"]["line"].as_str().unwrap_or_default().to_owned();
         let named = place_in_a_drill(&line).unwrap_or_else(|| "–".to_owned());
-        say(&format!(
+        log_line(&format!(
             "| {drill} | {} | {named} | {:.1} |",
             whole["verdict"]["code"].as_str().unwrap_or_default(),
             took.as_secs_f64()
@@ -151,7 +151,7 @@ impl Scene {
     }
 
     /// A drill that the watchdog sees, from its beginning to its end.
-    async fn stall(whom: Program, drill: &str, code: &str, frame: Frame) {
+    async fn stall(whom: Binary, drill: &str, code: &str, frame: Frame) {
         let mut scene = Self::new().await;
         scene.inject(whom, drill, HANG_SECONDS).await;
         scene.journal_names(whom, frame).await;
@@ -192,62 +192,62 @@ const INGESTD: &str = "crates/ingestd/src/drill.rs";
 #[tokio::test]
 async fn a_blocked_worker_is_named_with_its_frame() {
     let frame = ("read_a_silent_pipe", GATEWAY);
-    Scene::stall(Program::Gateway, "block-worker", "event-loop-blocked", frame).await;
+    Scene::stall(Binary::Gateway, "block-worker", "event-loop-blocked", frame).await;
 }
 
 #[tokio::test]
 async fn a_blocked_arbiter_of_the_gateway_is_named_with_its_frame() {
     let frame = ("wait_for_a_held_lock", GATEWAY);
-    Scene::stall(Program::Gateway, "block-arbiter", "event-loop-blocked", frame).await;
+    Scene::stall(Binary::Gateway, "block-arbiter", "event-loop-blocked", frame).await;
 }
 
 #[tokio::test]
 async fn a_blocked_arbiter_of_the_daemon_is_named_with_its_frame() {
     let frame = ("read_a_silent_pipe", INGESTD);
-    Scene::stall(Program::Ingestd, "block-arbiter", "event-loop-blocked", frame).await;
+    Scene::stall(Binary::Ingestd, "block-arbiter", "event-loop-blocked", frame).await;
 }
 
 #[tokio::test]
 async fn a_full_pool_of_the_gateway_is_named_with_its_frame() {
     let frame = ("sit_in_the_pool", GATEWAY);
-    Scene::stall(Program::Gateway, "exhaust-pool", "blocking-pool-exhausted", frame).await;
+    Scene::stall(Binary::Gateway, "exhaust-pool", "blocking-pool-exhausted", frame).await;
 }
 
 #[tokio::test]
 async fn a_full_pool_of_the_daemon_is_named_with_its_frame() {
     let frame = ("sit_in_the_pool", INGESTD);
-    Scene::stall(Program::Ingestd, "exhaust-pool", "blocking-pool-exhausted", frame).await;
+    Scene::stall(Binary::Ingestd, "exhaust-pool", "blocking-pool-exhausted", frame).await;
 }
 
 #[tokio::test]
-async fn a_commit_that_takes_long_is_named_with_its_frame() {
+async fn a_slow_commit_is_named_with_its_frame() {
     let frame = ("sit_in_the_flush", INGESTD);
     let mut scene = Scene::new().await;
-    scene.inject(Program::Ingestd, "stall-flush", HANG_SECONDS).await;
+    scene.inject(Binary::Ingestd, "stall-flush", HANG_SECONDS).await;
     scene.origin.publish("feed-1", "One more to record");
-    scene.journal_names(Program::Ingestd, frame).await;
+    scene.journal_names(Binary::Ingestd, frame).await;
     scene.diagnose("newswire-ingestd stall-flush", "store-slow", Some(frame)).await;
-    scene.end_drills(Program::Ingestd).await;
+    scene.end_drills(Binary::Ingestd).await;
     scene.well_again().await;
 }
 
 #[tokio::test]
-async fn a_starved_worker_is_told_from_a_blocked_one() {
+async fn a_starved_worker_is_distinguished_from_a_blocked_one() {
     let scene = Scene::new().await;
-    scene.inject(Program::Gateway, "starve-worker", HANG_SECONDS).await;
+    scene.inject(Binary::Gateway, "starve-worker", HANG_SECONDS).await;
     // Starved is who is late again and again.
     tokio::time::sleep(Duration::from_secs(3)).await;
     scene.diagnose("newswire-gateway starve-worker", "worker-starved", None).await;
-    scene.end_drills(Program::Gateway).await;
+    scene.end_drills(Binary::Gateway).await;
     scene.well_again().await;
 }
 
 /// Nobody can end a drill at a socket that gives no connection.
 const LEAK_SECONDS: u64 = 20;
 /// Few enough for the drill to use up, and enough to start with.
-const FEW_FILES: Manner = Manner { drill: true, open_files_max: Some(256) };
+const FEW_FILES: StartOptions = StartOptions { drill: true, open_files_max: Some(256) };
 
-async fn leak(whom: Program) {
+async fn leak(whom: Binary) {
     let scene = Scene::with(&[("gateway.clients_max", "50")], FEW_FILES).await;
     scene.inject(whom, "leak-descriptors", LEAK_SECONDS).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -257,30 +257,30 @@ async fn leak(whom: Program) {
 }
 
 #[tokio::test]
-async fn a_gateway_without_descriptors_is_told() {
-    leak(Program::Gateway).await;
+async fn a_gateway_without_file_descriptors_is_reported() {
+    leak(Binary::Gateway).await;
 }
 
 #[tokio::test]
-async fn a_daemon_without_descriptors_is_told() {
-    leak(Program::Ingestd).await;
+async fn a_daemon_without_file_descriptors_is_reported() {
+    leak(Binary::Ingestd).await;
 }
 
 #[tokio::test]
-async fn a_cut_wire_is_told() {
+async fn a_cut_wire_is_reported() {
     let scene = Scene::new().await;
-    scene.inject(Program::Ingestd, "stop-wire", HANG_SECONDS).await;
+    scene.inject(Binary::Ingestd, "stop-wire", HANG_SECONDS).await;
     // Without a wire is also who has just started; the doctor says so for ten seconds.
     tokio::time::sleep(Duration::from_secs(11)).await;
     scene.diagnose("newswire-ingestd stop-wire", "wire-cut", None).await;
-    scene.end_drills(Program::Ingestd).await;
+    scene.end_drills(Binary::Ingestd).await;
     scene.well_again().await;
 }
 
 #[tokio::test]
-async fn a_clock_that_jumped_is_told() {
+async fn a_clock_jump_is_reported() {
     let scene = Scene::new().await;
-    scene.inject(Program::Ingestd, "clock-jump", 90).await;
+    scene.inject(Binary::Ingestd, "clock-jump", 90).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     scene.diagnose("newswire-ingestd clock-jump", "clock-jumped", None).await;
 }
@@ -305,15 +305,15 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_told() {
+async fn a_full_disk_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let Some(disk) = SmallDisk::mount(folder.path().join("disk")) else {
-        say("SKIPPED: a full disk needs the right to mount one");
+        log_line("SKIPPED: a full disk needs the right to mount one");
         return;
     };
     let path = format!("{:?}", disk.0.join("data").display().to_string());
-    let manner = Manner { drill: true, ..Manner::default() };
-    let scene = Scene::with(&[("store.path", &path)], manner).await;
+    let options = StartOptions { drill: true, ..StartOptions::default() };
+    let scene = Scene::with(&[("store.path", &path)], options).await;
     // It fails when the last byte is taken.
     let _full = fs::write(disk.0.join("ballast"), vec![1_u8; 32 << 20]);
     scene.diagnose("the disk filled", "disk-full", None).await;
@@ -321,11 +321,11 @@ async fn a_full_disk_is_told() {
 }
 
 #[tokio::test]
-async fn what_is_shipped_knows_no_drills() {
+async fn release_builds_have_no_drills() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 1)).unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 1)).unwrap();
     stack.start_both().await.unwrap();
-    for (program, drill) in [(Program::Gateway, "block-worker"), (Program::Ingestd, "stall-flush")] {
+    for (program, drill) in [(Binary::Gateway, "block-worker"), (Binary::Ingestd, "stall-flush")] {
         let path = format!("/drill/{drill}?seconds=1");
         let answer = http::request("POST", &stack.admin(program), &path, &[]).await.unwrap();
         assert_eq!(answer.status, 404, "{}", program.name());

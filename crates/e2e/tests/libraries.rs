@@ -8,7 +8,8 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use e2e::{
-    Listener, Origin, Program, Published, Record, Stack, faults, on_path, sse::Message, story, wait_for,
+    Binary, ExternalProgram, Origin, Published, RecordedEvent, TestStack, faults, on_path, scenario,
+    sse::Message, wait_for,
 };
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
@@ -25,13 +26,13 @@ enum Library {
 }
 
 /// The library, listening to a stream.
-struct Client(Listener);
+struct Client(ExternalProgram);
 
 impl Client {
     /// Nothing, said loudly, where it is not installed.
-    fn start(library: Library, stack: &Stack, path: &str) -> anyhow::Result<Option<Self>> {
+    fn start(library: Library, stack: &TestStack, path: &str) -> anyhow::Result<Option<Self>> {
         let Some(installed) = std::env::var_os("CLIENT_LIBRARIES").map(PathBuf::from) else {
-            e2e::say("SKIPPED: CLIENT_LIBRARIES is not set");
+            e2e::log_line("SKIPPED: CLIENT_LIBRARIES is not set");
             return Ok(None);
         };
         let e2e::http::Address::Tcp(address) = stack.gateway() else { unreachable!("it listens on TCP") };
@@ -44,42 +45,42 @@ impl Client {
                 let node =
                     on_path("node").context("node was there when scripts/test installed the package")?;
                 let driver = drivers.join("eventsource.mjs");
-                Listener::start(&node, &[driver, installed, url.into()], &folder)?
+                ExternalProgram::start(&node, &[driver, installed, url.into()], &folder)?
             }
             Library::Python => {
                 let python = installed.join("python/bin/python");
-                Listener::start(&python, &[drivers.join("eventsource.py"), url.into()], &folder)?
+                ExternalProgram::start(&python, &[drivers.join("eventsource.py"), url.into()], &folder)?
             }
         };
         Ok(Some(Self(listener)))
     }
 
     /// Everything so far. Every connection begins with the event `stream`.
-    fn records(&self) -> Vec<Record> {
+    fn records(&self) -> Vec<RecordedEvent> {
         let mut connection = 0;
-        let lines = self.0.said().into_iter().map(|line| {
+        let lines = self.0.output_lines().into_iter().map(|line| {
             let line: Value = serde_json::from_str(&line).expect("the drivers write JSON");
             let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
             let message = Message { event: text("event"), data: text("data"), last_event_id: text("id") };
             connection += usize::from(message.event == "stream");
-            Record { connection: connection.saturating_sub(1), at: Instant::now(), message }
+            RecordedEvent { connection: connection.saturating_sub(1), at: Instant::now(), message }
         });
         lines.collect()
     }
 
-    fn events(&self, name: &str) -> Vec<Record> {
+    fn events(&self, name: &str) -> Vec<RecordedEvent> {
         self.records().into_iter().filter(|record| record.message.event == name).collect()
     }
 
     /// Waits for so many events of a name; gives them.
-    async fn wait(&mut self, name: &str, count: usize) -> anyhow::Result<Vec<Record>> {
+    async fn wait(&mut self, name: &str, count: usize) -> anyhow::Result<Vec<RecordedEvent>> {
         let outcome = wait_for(&format!("{count} events `{name}`"), SHOWN, async || {
             sleep(Duration::from_millis(50)).await;
-            Some(self.events(name)).filter(|events| events.len() >= count || !self.0.runs())
+            Some(self.events(name)).filter(|events| events.len() >= count || !self.0.is_running())
         })
         .await;
-        let events = outcome.with_context(|| format!("{:?}\n{}", self.0.said(), self.0.complaints()))?;
-        anyhow::ensure!(events.len() >= count, "it ended: {}", self.0.complaints());
+        let events = outcome.with_context(|| format!("{:?}\n{}", self.0.output_lines(), self.0.stderr()))?;
+        anyhow::ensure!(events.len() >= count, "it ended: {}", self.0.stderr());
         Ok(events)
     }
 }
@@ -87,19 +88,19 @@ impl Client {
 /// The gateway is killed while feeds publish; no id may be lost on the way back.
 async fn gets_each_item_once(library: Library) -> anyhow::Result<()> {
     let origin = Arc::new(Origin::start().await?);
-    let mut stack = Stack::new(&story::feeds(&origin, FEEDS))?;
+    let mut stack = TestStack::new(&scenario::feeds(&origin, FEEDS))?;
     stack.start_both().await?;
     let Some(mut client) = Client::start(library, &stack, "/news/stream?snapshot=1000")? else {
         return Ok(());
     };
-    let publisher = story::Publisher::start(Arc::clone(&origin), FEEDS);
+    let publisher = scenario::FeedPublisher::start(Arc::clone(&origin), FEEDS);
     client.wait("item", 10).await?;
     for kill in 1..=2 {
-        stack.kill(Program::Gateway)?;
+        stack.kill(Binary::Gateway)?;
         sleep(Duration::from_millis(500)).await; // what was on its way has come
         let place =
             client.records().iter().rev().map(|r| r.message.last_event_id.clone()).find(|id| !id.is_empty());
-        stack.start(Program::Gateway)?;
+        stack.start(Binary::Gateway)?;
         let hello = client.wait("stream", kill + 1).await?[kill].json();
         assert_eq!(
             (hello["resume"].as_str(), hello["requested"].as_str()),
@@ -122,7 +123,7 @@ async fn gets_each_item_once(library: Library) -> anyhow::Result<()> {
 /// for when it came back.
 async fn filters(library: Library) -> anyhow::Result<Option<[String; 3]>> {
     let origin = Origin::start().await?;
-    let mut stack = Stack::new(&story::feeds(&origin, FEEDS))?;
+    let mut stack = TestStack::new(&scenario::feeds(&origin, FEEDS))?;
     stack.set("gateway.heartbeat", "\"1s\"");
     stack.start_both().await?;
     let path = "/news/stream?snapshot=10&kinds=item,update&source=feed-1";
@@ -136,11 +137,11 @@ async fn filters(library: Library) -> anyhow::Result<Option<[String; 3]>> {
     })
     .await?;
     sleep(Duration::from_millis(1_500)).await; // a heartbeat, and then some
-    stack.kill(Program::Gateway)?;
+    stack.kill(Binary::Gateway)?;
     let second = origin.publish("feed-1", "Wanted, too");
     origin.edit("feed-1", &first, "Wanted more");
     sleep(Duration::from_millis(1_500)).await; // a visit
-    stack.start(Program::Gateway)?;
+    stack.start(Binary::Gateway)?;
     let hello = client.wait("stream", 2).await?[1].json();
     assert_eq!(hello["resume"], "exact", "{hello}");
     client.wait("update", 1).await?;
@@ -171,7 +172,7 @@ async fn eventsource_of_node_misses_nothing_of_a_filtered_stream() {
 }
 
 #[tokio::test]
-async fn requests_sse_of_python_is_moved_past_what_its_filter_left_out() {
+async fn requests_sse_of_python_resumes_past_events_outside_its_filter() {
     let Some([_, head, requested]) = filters(Library::Python).await.unwrap() else { return };
     assert_eq!(requested, head);
 }

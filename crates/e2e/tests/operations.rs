@@ -4,7 +4,7 @@
 
 use std::{fs, process::Command, time::Duration};
 
-use e2e::{Origin, Program, Stack, story, wait_for};
+use e2e::{Binary, Origin, TestStack, scenario, wait_for};
 
 const README: &str = include_str!("../../../README.md");
 const LIMIT: Duration = Duration::from_secs(10);
@@ -15,7 +15,7 @@ fn chapter() -> &'static str {
 }
 
 #[test]
-fn every_file_that_the_chapter_names_is_there() {
+fn every_file_linked_in_the_chapter_exists() {
     let links: Vec<_> = chapter().split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
     assert!(links.len() >= 6, "{links:?}");
     for link in links {
@@ -32,7 +32,7 @@ fn every_file_that_the_chapter_names_is_there() {
     }
 }
 
-async fn shows(stack: &Stack, title: &str) {
+async fn shows(stack: &TestStack, title: &str) {
     let what = format!("{title} at the gateway");
     let there = wait_for(&what, Duration::from_secs(20), async || {
         stack.json("/news").await.ok()?.to_string().contains(title).then_some(())
@@ -41,36 +41,36 @@ async fn shows(stack: &Stack, title: &str) {
 }
 
 /// `tar` in the folder of a stack.
-fn tar(stack: &Stack, arguments: &[&str]) {
+fn tar(stack: &TestStack, arguments: &[&str]) {
     let done = Command::new("tar").args(arguments).current_dir(stack.folder()).status().unwrap();
     assert!(done.success());
 }
 
 #[tokio::test]
-async fn a_copy_of_the_stopped_log_takes_its_place_and_what_came_later_is_fetched_again() {
+async fn a_restored_copy_of_the_store_refetches_what_was_published_after_it() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 1)).unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 1)).unwrap();
     origin.publish("feed-0", "Before");
     stack.start_both().await.unwrap();
     shows(&stack, "Before").await;
 
-    let (status, _) = stack.terminate(Program::Ingestd, LIMIT).await.unwrap();
+    let (status, _) = stack.terminate(Binary::Ingestd, LIMIT).await.unwrap();
     assert_eq!(status.code(), Some(0));
     shows(&stack, "Before").await; // the gateway serves what it has
     tar(&stack, &["-czf", "copy.tar.gz", "data"]);
     let before = stack.json("/news").await.unwrap();
-    stack.start(Program::Ingestd).unwrap();
-    stack.ready().await.unwrap();
+    stack.start(Binary::Ingestd).unwrap();
+    stack.wait_ready().await.unwrap();
     origin.publish("feed-0", "After");
     shows(&stack, "After").await;
 
-    stack.terminate(Program::Ingestd, LIMIT).await.unwrap();
+    stack.terminate(Binary::Ingestd, LIMIT).await.unwrap();
     fs::rename(stack.path("data"), stack.path("data.damaged")).unwrap();
     tar(&stack, &["-xzpf", "copy.tar.gz"]);
-    stack.start(Program::Ingestd).unwrap();
-    stack.terminate(Program::Gateway, LIMIT).await.unwrap();
-    stack.start(Program::Gateway).unwrap();
-    stack.ready().await.unwrap();
+    stack.start(Binary::Ingestd).unwrap();
+    stack.terminate(Binary::Gateway, LIMIT).await.unwrap();
+    stack.start(Binary::Gateway).unwrap();
+    stack.wait_ready().await.unwrap();
     shows(&stack, "After").await;
     let now = stack.json("/news").await.unwrap();
     let known = before["items"].as_array().unwrap();

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use e2e::{Behaviour, Format, Origin, Program, SourceEntry, Stack, story, wait_for};
+use e2e::{Behaviour, Binary, DocumentFormat, Origin, TestSource, TestStack, scenario, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -41,8 +41,8 @@ impl Said {
 }
 
 /// Runs the operator's tool in the folder of a stack.
-async fn newswire(stack: &Stack, arguments: &[&str], stdin: Option<&Path>) -> Said {
-    let mut command = Command::new(Program::Newswire.path().unwrap());
+async fn newswire(stack: &TestStack, arguments: &[&str], stdin: Option<&Path>) -> Said {
+    let mut command = Command::new(Binary::Newswire.path().unwrap());
     let stdin = stdin.map_or_else(Stdio::null, |file| fs::File::open(file).unwrap().into());
     // The path: journalctl is looked for there.
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -58,7 +58,7 @@ async fn newswire(stack: &Stack, arguments: &[&str], stdin: Option<&Path>) -> Sa
     }
 }
 
-fn config(stack: &Stack) -> String {
+fn config(stack: &TestStack) -> String {
     stack.write_config("newswire.toml", &[]).unwrap().display().to_string()
 }
 
@@ -71,7 +71,7 @@ fn boxes(report: &Value) -> BTreeMap<String, String> {
 #[tokio::test]
 async fn verify_passes_on_a_healthy_system_and_fails_in_time_on_a_stopped_gateway() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 3)).unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 3)).unwrap();
     stack.set("gateway.heartbeat", "\"2s\"");
     stack.start_both().await.unwrap();
     let subscriber = stack.subscribe("/news/stream");
@@ -93,23 +93,23 @@ async fn verify_passes_on_a_healthy_system_and_fails_in_time_on_a_stopped_gatewa
     assert_eq!(report["boxes"][5]["figures"]["expected"], 10, "{report:#}");
     assert_eq!(subscriber.connections().len(), 1, "nobody else was disturbed");
 
-    stack.process(Program::Gateway).unwrap().signal(Signal::STOP).unwrap();
+    stack.process(Binary::Gateway).unwrap().signal(Signal::STOP).unwrap();
     let stopped = newswire(&stack, &["verify", "--json", "--config", &config], None).await;
     let outcomes = boxes(&stopped.ends_with(1).json());
     assert_eq!(outcomes["answers"], "failed", "{outcomes:?}");
     assert_eq!(outcomes["no-loop-blocked"], "failed", "{outcomes:?}");
     assert!(stopped.took < Duration::from_secs(60), "{:?}", stopped.took);
 
-    stack.kill(Program::Gateway).unwrap();
+    stack.kill(Binary::Gateway).unwrap();
     let dead = newswire(&stack, &["verify", "--config", &config], None).await;
     assert!(dead.ends_with(1).out.contains("[ ] answers FAILED"), "{}", dead.out);
 }
 
 #[tokio::test]
-async fn verify_notices_a_gateway_that_stops_meanwhile_and_ends_in_time() {
-    let mut stack = Stack::new(&[]).unwrap();
+async fn verify_detects_a_gateway_that_stops_during_the_run_and_ends_in_time() {
+    let mut stack = TestStack::new(&[]).unwrap();
     stack.start_both().await.unwrap();
-    let gateway = Pid::from_raw(stack.process(Program::Gateway).unwrap().id().cast_signed()).unwrap();
+    let gateway = Pid::from_raw(stack.process(Binary::Gateway).unwrap().id().cast_signed()).unwrap();
     let config = config(&stack);
     let arguments = ["verify", "--json", "--for", "8s", "--config", &config];
     let verified = newswire(&stack, &arguments, None);
@@ -128,8 +128,8 @@ async fn verify_notices_a_gateway_that_stops_meanwhile_and_ends_in_time() {
 }
 
 #[tokio::test]
-async fn verify_keeps_to_this_machine_unless_told_otherwise() {
-    let stack = Stack::new(&[]).unwrap();
+async fn verify_accepts_only_this_machine_by_default() {
+    let stack = TestStack::new(&[]).unwrap();
     let config = config(&stack);
     for url in ["http://192.0.2.1:8700/", "http://example.org/", "https://127.0.0.1:8700/"] {
         let said = newswire(&stack, &["verify", "--url", url, "--config", &config], None).await;
@@ -152,8 +152,8 @@ const SECRETS: [&str; 9] = [
 ];
 
 /// A list of sources, and files beside it, with a secret in each place that may hold one.
-fn plant(stack: &mut Stack, origin: &Origin) {
-    let url = origin.feed("feed-0", Format::of(0));
+fn plant(stack: &mut TestStack, origin: &Origin) {
+    let url = origin.add_feed("feed-0", DocumentFormat::of(0));
     let secret = url.replace("http://", "http://someone:planted-user-password@");
     let text = format!(
         "# planted-comment\n[[source]]\nid = \"feed-0\"\nurl = \"{secret}?key=planted-query-value\"\n\
@@ -192,7 +192,7 @@ fn unpack(path: &Path) -> BTreeMap<String, String> {
     files
 }
 
-async fn bundle(stack: &Stack, name: &str, more: &[&str]) -> (Said, BTreeMap<String, String>) {
+async fn bundle(stack: &TestStack, name: &str, more: &[&str]) -> (Said, BTreeMap<String, String>) {
     let config = config(stack);
     let output = stack.path(name).display().to_string();
     let arguments = [&["bundle", "--output", &output, "--config", &config], more].concat();
@@ -212,7 +212,7 @@ async fn bundle(stack: &Stack, name: &str, more: &[&str]) -> (Said, BTreeMap<Str
 #[tokio::test]
 async fn a_bundle_has_everything_but_secrets() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&[]).unwrap();
+    let mut stack = TestStack::new(&[]).unwrap();
     plant(&mut stack, &origin);
     stack.start_both().await.unwrap();
     let log = stack.path("leaky.log");
@@ -262,7 +262,7 @@ async fn a_bundle_has_everything_but_secrets() {
 #[tokio::test]
 async fn a_bundle_is_made_with_everything_down_stopped_or_misconfigured() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&[]).unwrap();
+    let mut stack = TestStack::new(&[]).unwrap();
     plant(&mut stack, &origin);
     let (said, files) = bundle(&stack, "down.tar.gz", &["--log", "missing.log"]).await;
     assert!(
@@ -278,7 +278,7 @@ async fn a_bundle_is_made_with_everything_down_stopped_or_misconfigured() {
     );
 
     stack.start_both().await.unwrap();
-    for program in [Program::Ingestd, Program::Gateway] {
+    for program in [Binary::Ingestd, Binary::Gateway] {
         stack.process(program).unwrap().signal(Signal::STOP).unwrap();
     }
     let (said, _) = bundle(&stack, "stopped.tar.gz", &[]).await;
@@ -290,16 +290,16 @@ async fn a_bundle_is_made_with_everything_down_stopped_or_misconfigured() {
 }
 
 #[tokio::test]
-async fn triage_groups_what_a_run_with_failing_feeds_has_logged() {
+async fn triage_groups_the_log_of_a_run_with_failing_feeds() {
     let origin = Origin::start().await.unwrap();
-    let sources: Vec<SourceEntry> = story::feeds(&origin, 8);
+    let sources: Vec<TestSource> = scenario::feeds(&origin, 8);
     for number in 0..4 {
-        origin.behave(&format!("feed-{number}"), Behaviour::Status(500, Vec::new()));
+        origin.set_behaviour(&format!("feed-{number}"), Behaviour::Status(500, Vec::new()));
     }
     for number in 4..7 {
-        origin.behave(&format!("feed-{number}"), Behaviour::Reset);
+        origin.set_behaviour(&format!("feed-{number}"), Behaviour::Reset);
     }
-    let mut stack = Stack::new(&sources).unwrap();
+    let mut stack = TestStack::new(&sources).unwrap();
     stack.start_both().await.unwrap();
     let log = stack.path("newswire-ingestd.log");
     let logged = async || {

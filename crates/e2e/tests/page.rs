@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use e2e::{Behaviour, Browser, Format, Origin, Program, SourceEntry, Stack};
+use e2e::{Behaviour, Binary, Browser, DocumentFormat, Origin, TestSource, TestStack};
 use serde_json::{Value, json};
 
 /// How long something that happens on the gateway may take to be seen on the page.
@@ -78,15 +78,15 @@ const LIVING: &str = "
 const CANARY: &str = "window.pwned = 0; window.pwn = () => { window.pwned += 1; };";
 
 /// A browser on the page of a stack that runs; nothing where there is no browser.
-async fn open(stack: &Stack) -> anyhow::Result<Option<Browser>> {
+async fn open(stack: &TestStack) -> anyhow::Result<Option<Browser>> {
     let Some(browser) = Browser::start().await? else { return Ok(None) };
-    browser.go(&page(stack)).await?;
+    browser.open(&page(stack)).await?;
     browser.run(CANARY).await?;
     browser.wait("the stream to open", SHOWN, &format!("{} === 'open'", expression(STATE))).await?;
     Ok(Some(browser))
 }
 
-fn page(stack: &Stack) -> String {
+fn page(stack: &TestStack) -> String {
     match stack.gateway() {
         e2e::http::Address::Tcp(address) => format!("http://{address}/"),
         e2e::http::Address::Unix(_) => unreachable!("the gateway listens on TCP"),
@@ -122,9 +122,9 @@ async fn assert_quiet_console(browser: &Browser) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn items_appear_and_after_a_killed_gateway_each_is_there_exactly_once() {
+async fn items_appear_exactly_once_even_after_the_gateway_was_killed() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&e2e::story::feeds(&origin, 3)).unwrap();
+    let mut stack = TestStack::new(&e2e::scenario::feeds(&origin, 3)).unwrap();
     stack.start_both().await.unwrap();
     let Some(browser) = open(&stack).await.unwrap() else { return };
     let mut wanted = Vec::new();
@@ -136,7 +136,7 @@ async fn items_appear_and_after_a_killed_gateway_each_is_there_exactly_once() {
     }
     assert_quiet_console(&browser).await.unwrap();
 
-    stack.kill(Program::Gateway).unwrap();
+    stack.kill(Binary::Gateway).unwrap();
     let fell = format!("{} !== 'open'", expression(STATE));
     browser.wait("the page to notice", SHOWN, &fell).await.unwrap();
     for number in 0..6 {
@@ -144,8 +144,8 @@ async fn items_appear_and_after_a_killed_gateway_each_is_there_exactly_once() {
         origin.publish(&format!("feed-{}", number % 3), &title);
         wanted.push(title);
     }
-    stack.start(Program::Gateway).unwrap();
-    stack.ready().await.unwrap();
+    stack.start(Binary::Gateway).unwrap();
+    stack.wait_ready().await.unwrap();
     browser.wait("the page to come back", BACK, &format!("{} === 'open'", expression(STATE))).await.unwrap();
     let exact = "return document.getElementById('wire-resume').textContent.startsWith('exact');";
     browser.wait("an exact resumption", SHOWN, exact).await.unwrap();
@@ -164,9 +164,9 @@ async fn items_appear_and_after_a_killed_gateway_each_is_there_exactly_once() {
 }
 
 #[tokio::test]
-async fn a_hostile_item_is_text_and_nothing_else() {
+async fn a_hostile_item_is_rendered_as_text_only() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&[]).unwrap();
+    let mut stack = TestStack::new(&[]).unwrap();
     stack.write_catalogue(&hostile_feeds(&origin, &stack).unwrap()).unwrap();
     stack.start_both().await.unwrap();
     let Some(browser) = open(&stack).await.unwrap() else { return };
@@ -212,7 +212,7 @@ async fn assert_inert(browser: &Browser, count: usize) -> anyhow::Result<()> {
 }
 
 /// A JSON Feed, where every character of a title is text, with every payload and link.
-fn hostile_feeds(origin: &Origin, stack: &Stack) -> anyhow::Result<Vec<SourceEntry>> {
+fn hostile_feeds(origin: &Origin, stack: &TestStack) -> anyhow::Result<Vec<TestSource>> {
     let entries: Vec<_> = raw_items()
         .map(|item| {
             json!({
@@ -228,7 +228,7 @@ fn hostile_feeds(origin: &Origin, stack: &Stack) -> anyhow::Result<Vec<SourceEnt
     });
     let file = stack.path("hostile.json");
     std::fs::write(&file, feed.to_string())?;
-    Ok(vec![SourceEntry::new("hostile", origin.file(&file)?)])
+    Ok(vec![TestSource::new("hostile", origin.add_file(&file)?)])
 }
 
 /// Items as no honest gateway would send them: a payload wherever the page shows text.
@@ -245,11 +245,12 @@ fn raw_items() -> impl Iterator<Item = Value> {
 }
 
 #[tokio::test]
-async fn a_failing_source_is_shown_as_failing_and_a_healthy_one_is_not() {
+async fn only_the_failing_source_is_shown_as_failing() {
     let origin = Origin::start().await.unwrap();
-    let sources = ["good", "bad"].map(|name| SourceEntry::new(name, origin.feed(name, Format::Rss)));
-    let mut stack = Stack::new(&sources).unwrap();
-    origin.behave("bad", Behaviour::Status(500, Vec::new()));
+    let sources =
+        ["good", "bad"].map(|name| TestSource::new(name, origin.add_feed(name, DocumentFormat::Rss)));
+    let mut stack = TestStack::new(&sources).unwrap();
+    origin.set_behaviour("bad", Behaviour::Status(500, Vec::new()));
     origin.publish("good", "All is well");
     stack.start_both().await.unwrap();
     let Some(browser) = open(&stack).await.unwrap() else { return };
@@ -272,9 +273,9 @@ async fn a_failing_source_is_shown_as_failing_and_a_healthy_one_is_not() {
 }
 
 #[tokio::test]
-async fn what_is_delivered_and_how_far_the_slowest_client_is_behind_are_shown() {
+async fn delivery_rate_and_lag_of_the_slowest_client_are_shown() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&e2e::story::feeds(&origin, 1)).unwrap();
+    let mut stack = TestStack::new(&e2e::scenario::feeds(&origin, 1)).unwrap();
     stack.start_both().await.unwrap();
     let Some(browser) = open(&stack).await.unwrap() else { return };
     (0..40).for_each(|number| drop(origin.publish("feed-0", &format!("Item {number}"))));
@@ -302,17 +303,17 @@ async fn what_is_delivered_and_how_far_the_slowest_client_is_behind_are_shown() 
 }
 
 #[tokio::test]
-async fn b27_eight_tabs_share_one_stream_and_the_next_one_has_it_when_its_holder_goes() {
+async fn b27_eight_tabs_share_one_stream_and_another_takes_over_when_its_owner_closes() {
     const TABS: usize = 8;
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&e2e::story::feeds(&origin, 1)).unwrap();
+    let mut stack = TestStack::new(&e2e::scenario::feeds(&origin, 1)).unwrap();
     origin.publish("feed-0", "Item 0");
     stack.start_both().await.unwrap();
     let Some(browser) = open(&stack).await.unwrap() else { return };
     let mut tabs = vec![browser.tab().await.unwrap()];
     for _ in 1..TABS {
         tabs.push(browser.new_tab().await.unwrap());
-        browser.go(&page(&stack)).await.unwrap();
+        browser.open(&page(&stack)).await.unwrap();
         shows(&browser, "Item 0").await.unwrap();
     }
     origin.publish("feed-0", "Item 1");
@@ -327,10 +328,10 @@ async fn b27_eight_tabs_share_one_stream_and_the_next_one_has_it_when_its_holder
     let clients = stack.json("/health").await.unwrap()["clients"].clone();
     assert_eq!(clients, 1, "{} tabs, one stream", tabs.len());
 
-    stack.kill(Program::Gateway).unwrap();
+    stack.kill(Binary::Gateway).unwrap();
     origin.publish("feed-0", "Item 3");
-    stack.start(Program::Gateway).unwrap();
-    stack.ready().await.unwrap();
+    stack.start(Binary::Gateway).unwrap();
+    stack.wait_ready().await.unwrap();
     let open = format!("{} === 'open'", expression(STATE));
     browser.wait("the page to come back", BACK, &open).await.unwrap();
     assert_all_show(&browser, &tabs, &["Item 3", "Item 2", "Item 1", "Item 0"]).await.unwrap();
@@ -338,7 +339,7 @@ async fn b27_eight_tabs_share_one_stream_and_the_next_one_has_it_when_its_holder
     assert_eq!(clients, 1, "{} tabs, one stream", tabs.len());
 
     // Another wish is another stream.
-    browser.go(&format!("{}#q=2", page(&stack))).await.unwrap();
+    browser.open(&format!("{}#q=2", page(&stack))).await.unwrap();
     browser
         .wait("the filtered item", SHOWN, &format!("{}[0] === 'Item 2'", expression(TITLES)))
         .await
@@ -361,9 +362,9 @@ async fn assert_all_show(browser: &Browser, tabs: &[String], wanted: &[&str]) ->
 }
 
 #[tokio::test]
-async fn the_doctor_finds_nothing_between_the_page_and_its_gateway() {
+async fn the_page_check_finds_no_problem_with_its_gateway() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&e2e::story::feeds(&origin, 1)).unwrap();
+    let mut stack = TestStack::new(&e2e::scenario::feeds(&origin, 1)).unwrap();
     stack.set("gateway.heartbeat", "\"1s\"");
     stack.start_both().await.unwrap();
     let Some(browser) = open(&stack).await.unwrap() else { return };
@@ -379,9 +380,9 @@ async fn the_doctor_finds_nothing_between_the_page_and_its_gateway() {
 }
 
 #[tokio::test]
-async fn a_wire_that_needs_a_token_says_so_in_words_and_opens_when_there_is_one() {
+async fn a_stream_that_needs_a_token_says_so_and_opens_once_it_has_one() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&e2e::story::feeds(&origin, 1)).unwrap();
+    let mut stack = TestStack::new(&e2e::scenario::feeds(&origin, 1)).unwrap();
     let tokens = stack.path("tokens.toml");
     let token = "[[token]]\nname = \"a\"\ntoken = \"a-token-0123456789\"\ncategories = \"all\"\n";
     std::fs::write(&tokens, token).unwrap();
@@ -389,7 +390,7 @@ async fn a_wire_that_needs_a_token_says_so_in_words_and_opens_when_there_is_one(
     origin.publish("feed-0", "Item 0");
     stack.start_both().await.unwrap();
     let Some(browser) = Browser::start().await.unwrap() else { return };
-    browser.go(&page(&stack)).await.unwrap();
+    browser.open(&page(&stack)).await.unwrap();
     let words = |id: &str, words: &str| {
         format!("return document.getElementById('{id}').textContent.includes('{words}');")
     };
@@ -409,9 +410,9 @@ async fn a_wire_that_needs_a_token_says_so_in_words_and_opens_when_there_is_one(
 }
 
 #[tokio::test]
-async fn a_stream_that_the_browser_gave_up_is_opened_again_from_its_place() {
+async fn a_stream_closed_by_the_browser_is_reopened_from_its_last_event_id() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&e2e::story::feeds(&origin, 1)).unwrap();
+    let mut stack = TestStack::new(&e2e::scenario::feeds(&origin, 1)).unwrap();
     origin.publish("feed-0", "Item 0");
     stack.start_both().await.unwrap();
     let Some(browser) = open(&stack).await.unwrap() else { return };

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use e2e::{Listener, Origin, Program, Stack, free_address, on_path, say, story, wait_for};
+use e2e::{Binary, ExternalProgram, Origin, TestStack, free_address, log_line, on_path, scenario, wait_for};
 
 const NGINX: &str = include_str!("../../../deploy/nginx/newswire.conf");
 const CADDY: &str = include_str!("../../../deploy/caddy/Caddyfile");
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A proxy at work in a folder of its own.
 struct Proxy {
-    running: Listener,
+    running: ExternalProgram,
     address: SocketAddr,
     folder: PathBuf,
     curl: PathBuf,
@@ -43,7 +43,7 @@ fn certificate(folder: &Path) -> anyhow::Result<[String; 2]> {
     Ok([cert, key].map(|path| path.display().to_string()))
 }
 
-fn nginx(folder: &Path, stack: &Stack, [plain, tls]: [SocketAddr; 2]) -> anyhow::Result<Vec<String>> {
+fn nginx(folder: &Path, stack: &TestStack, [plain, tls]: [SocketAddr; 2]) -> anyhow::Result<Vec<String>> {
     let [cert, key] = certificate(folder)?;
     let live = format!("/etc/letsencrypt/live/{HOST}");
     let ours = substituted(
@@ -71,7 +71,7 @@ fn nginx(folder: &Path, stack: &Stack, [plain, tls]: [SocketAddr; 2]) -> anyhow:
     Ok(vec!["-e".into(), "stderr".into(), "-c".into(), file.display().to_string()])
 }
 
-fn caddy(folder: &Path, stack: &Stack, [plain, tls]: [SocketAddr; 2]) -> anyhow::Result<Vec<String>> {
+fn caddy(folder: &Path, stack: &TestStack, [plain, tls]: [SocketAddr; 2]) -> anyhow::Result<Vec<String>> {
     let [cert, key] = certificate(folder)?;
     let globals = format!("{{\n\tadmin off\n\thttp_port {}\n\thttps_port {}\n", plain.port(), tls.port());
     let site = format!("\n{HOST} {{\n\tbind 127.0.0.1\n\ttls {cert} {key}\n");
@@ -92,18 +92,18 @@ fn caddy(folder: &Path, stack: &Stack, [plain, tls]: [SocketAddr; 2]) -> anyhow:
         .collect())
 }
 
-fn gateway(stack: &Stack) -> SocketAddr {
+fn gateway(stack: &TestStack) -> SocketAddr {
     let e2e::http::Address::Tcp(address) = stack.gateway() else { unreachable!("it listens on TCP") };
     address
 }
 
 impl Proxy {
-    async fn start(program: &str, stack: &Stack) -> anyhow::Result<Option<Self>> {
+    async fn start(program: &str, stack: &TestStack) -> anyhow::Result<Option<Self>> {
         let also = ["/usr/sbin/nginx", "/usr/bin/caddy"].map(PathBuf::from);
         let there = on_path(program)
             .or_else(|| also.into_iter().find(|path| path.ends_with(program) && path.exists()));
         let (Some(binary), Some(curl)) = (there, on_path("curl")) else {
-            say(&format!("SKIPPED: {program} or curl is not installed; its configuration was not run"));
+            log_line(&format!("SKIPPED: {program} or curl is not installed; its configuration was not run"));
             return Ok(None);
         };
         let folder = stack.path(program);
@@ -113,20 +113,20 @@ impl Proxy {
             "nginx" => nginx(&folder, stack, ports)?,
             _ => caddy(&folder, stack, ports)?,
         };
-        let running = Listener::start(&binary, &arguments, &folder)?;
+        let running = ExternalProgram::start(&binary, &arguments, &folder)?;
         let mut proxy = Self { running, address: ports[1], folder, curl };
         let up = wait_for(program, PATIENCE, async || match std::net::TcpStream::connect(proxy.address) {
             Ok(_) => Some(()),
-            Err(_) if proxy.running.runs() => None,
+            Err(_) if proxy.running.is_running() => None,
             Err(_) => Some(()),
         });
         up.await?;
-        anyhow::ensure!(proxy.running.runs(), "{program} ended: {}", proxy.running.complaints());
+        anyhow::ensure!(proxy.running.is_running(), "{program} ended: {}", proxy.running.stderr());
         Ok(Some(proxy))
     }
 
     /// curl with HTTP/2 over TLS, from an address of loopback.
-    fn curl(&self, name: &str, from: &str, path: &str, more: &[&str]) -> anyhow::Result<Listener> {
+    fn curl(&self, name: &str, from: &str, path: &str, more: &[&str]) -> anyhow::Result<ExternalProgram> {
         let folder = self.folder.join(name);
         fs::create_dir(&folder)?;
         let port = self.address.port();
@@ -139,33 +139,34 @@ impl Proxy {
         arguments.extend(["-w".to_owned(), "\nstatus %{http_code} over %{http_version}\n".to_owned()]);
         arguments.extend(more.iter().map(|&argument| argument.to_owned()));
         arguments.push(format!("https://{HOST}:{port}{path}"));
-        Listener::start(&self.curl, &arguments, &folder)
+        ExternalProgram::start(&self.curl, &arguments, &folder)
     }
 
     /// What one request that ends by itself gave, as lines; the last is status and version.
     async fn get(&self, name: &str, path: &str) -> anyhow::Result<(Vec<String>, String)> {
         let mut asked = self.curl(name, "127.0.0.1", path, &[])?;
-        wait_for(path, PATIENCE, async || (!asked.runs()).then_some(())).await?;
-        let mut said = asked.said();
-        let last = said.pop().with_context(|| asked.complaints())?;
+        wait_for(path, PATIENCE, async || (!asked.is_running()).then_some(())).await?;
+        let mut said = asked.output_lines();
+        let last = said.pop().with_context(|| asked.stderr())?;
         Ok((said, last))
     }
 }
 
 /// Waits for a line that holds `word`.
-async fn line(stream: &Listener, word: &str, within: Duration) -> anyhow::Result<String> {
-    let found = wait_for(word, within, async || stream.said().into_iter().find(|l| l.contains(word))).await;
-    found.with_context(|| format!("it said {:?} and complained {:?}", stream.said(), stream.complaints()))
+async fn line(stream: &ExternalProgram, word: &str, within: Duration) -> anyhow::Result<String> {
+    let found =
+        wait_for(word, within, async || stream.output_lines().into_iter().find(|l| l.contains(word))).await;
+    found.with_context(|| format!("it said {:?} and complained {:?}", stream.output_lines(), stream.stderr()))
 }
 
-async fn refused(stream: &mut Listener) -> anyhow::Result<Vec<String>> {
-    wait_for("the end of a refused stream", PATIENCE, async || (!stream.runs()).then_some(())).await?;
-    Ok(stream.said())
+async fn refused(stream: &mut ExternalProgram) -> anyhow::Result<Vec<String>> {
+    wait_for("the end of a refused stream", PATIENCE, async || (!stream.is_running()).then_some(())).await?;
+    Ok(stream.output_lines())
 }
 
 async fn behind(program: &str) -> anyhow::Result<()> {
     let origin = Origin::start().await?;
-    let mut stack = Stack::new(&story::feeds(&origin, 1))?;
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 1))?;
     origin.publish("feed-0", "First");
     stack.set("gateway.hosts", &format!("[{HOST:?}]"));
     stack.set("gateway.trusted_proxies", "[\"127.0.0.1\"]");
@@ -184,10 +185,10 @@ async fn behind(program: &str) -> anyhow::Result<()> {
     gateway_has.await?;
     let since = tokio::time::Instant::now();
     line(&stream, "Second", AT_ONCE).await?;
-    say(&format!("behind {program} the event came {:?} after the gateway showed it", since.elapsed()));
-    let before = stream.said().len();
+    log_line(&format!("behind {program} the event came {:?} after the gateway showed it", since.elapsed()));
+    let before = stream.output_lines().len();
     wait_for("a heartbeat", Duration::from_secs(2) + AT_ONCE, async || {
-        stream.said()[before..].iter().any(|l| l.starts_with("id: ")).then_some(())
+        stream.output_lines()[before..].iter().any(|l| l.starts_with("id: ")).then_some(())
     })
     .await?;
 
@@ -199,7 +200,7 @@ async fn behind(program: &str) -> anyhow::Result<()> {
         said.iter().any(|l| l == "status 200 over 2") && !said.iter().any(|l| l.contains("First")),
         "{said:?}"
     );
-    let id = stream.said().into_iter().find_map(|l| l.strip_prefix("id: ").map(str::to_owned));
+    let id = stream.output_lines().into_iter().find_map(|l| l.strip_prefix("id: ").map(str::to_owned));
     let resume = format!("Last-Event-ID: {}", id.context("the stream has ids")?);
     let other = proxy.curl("other", "127.0.0.2", "/news/stream?kinds=item", &["-H", &resume])?;
     let hello = line(&other, "\"resume\":\"exact\"", PATIENCE).await;
@@ -209,7 +210,7 @@ async fn behind(program: &str) -> anyhow::Result<()> {
     assert_eq!(proxy.get("health", "/health").await?.1, "status 200 over 2");
     assert_eq!(proxy.get("metrics", "/metrics").await?.1, "status 404 over 2");
 
-    stack.kill(Program::Gateway)?;
+    stack.kill(Binary::Gateway)?;
     let (said, status) = proxy.get("down", "/news/stream").await?;
     assert!(said.iter().any(|l| l == "retry: 5000"), "{said:?}");
     assert_eq!(status, "status 200 over 2", "{said:?}");
@@ -218,11 +219,11 @@ async fn behind(program: &str) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn behind_nginx_events_come_at_once_and_clients_keep_their_own_address() {
+async fn behind_nginx_events_arrive_at_once_and_client_addresses_are_preserved() {
     behind("nginx").await.unwrap();
 }
 
 #[tokio::test]
-async fn behind_caddy_events_come_at_once_and_clients_keep_their_own_address() {
+async fn behind_caddy_events_arrive_at_once_and_client_addresses_are_preserved() {
     behind("caddy").await.unwrap();
 }

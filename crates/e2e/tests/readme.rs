@@ -4,7 +4,7 @@
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use e2e::{Browser, Listener, Origin, Program, Stack, on_path, story, wait_for};
+use e2e::{Binary, Browser, ExternalProgram, Origin, TestStack, on_path, scenario, wait_for};
 use tokio::time::sleep;
 
 const README: &str = include_str!("../../../README.md");
@@ -32,7 +32,7 @@ fn code(language: &str) -> &'static str {
 }
 
 /// The same for a gateway that listens elsewhere.
-fn code_for(language: &str, stack: &Stack) -> String {
+fn code_for(language: &str, stack: &TestStack) -> String {
     let e2e::http::Address::Tcp(address) = stack.gateway() else { unreachable!("it listens on TCP") };
     let here = [address.to_string(), format!("\"{}\", {}", address.ip(), address.port())];
     let code = code(language);
@@ -54,14 +54,14 @@ struct Script {
     program: PathBuf,
     argument: String,
     folder: PathBuf,
-    running: Option<Listener>,
+    running: Option<ExternalProgram>,
     /// Finds the item in a line.
     read: fn(&str) -> Option<Shown>,
 }
 
 impl Script {
     fn new(
-        stack: &Stack,
+        stack: &TestStack,
         program: PathBuf,
         argument: String,
         read: fn(&str) -> Option<Shown>,
@@ -74,19 +74,19 @@ impl Script {
 
 impl Client for Script {
     async fn start(&mut self) -> anyhow::Result<()> {
-        self.running = Some(Listener::start(&self.program, &[&self.argument], &self.folder)?);
+        self.running = Some(ExternalProgram::start(&self.program, &[&self.argument], &self.folder)?);
         Ok(())
     }
 
     async fn end(&mut self) -> anyhow::Result<()> {
         let mut running = self.running.take().context("it was started")?;
-        anyhow::ensure!(running.runs(), "it had ended by itself: {}", running.complaints());
+        anyhow::ensure!(running.is_running(), "it had ended by itself: {}", running.stderr());
         Ok(())
     }
 
     async fn shown(&mut self) -> anyhow::Result<Vec<Shown>> {
         let running = self.running.as_ref().context("it was started")?;
-        Ok(running.said().iter().filter_map(|line| (self.read)(line)).collect())
+        Ok(running.output_lines().iter().filter_map(|line| (self.read)(line)).collect())
     }
 }
 
@@ -99,11 +99,11 @@ struct Page {
 
 impl Client for Page {
     async fn start(&mut self) -> anyhow::Result<()> {
-        self.browser.go(&self.url).await
+        self.browser.open(&self.url).await
     }
 
     async fn end(&mut self) -> anyhow::Result<()> {
-        self.browser.go("about:blank").await
+        self.browser.open("about:blank").await
     }
 
     async fn shown(&mut self) -> anyhow::Result<Vec<Shown>> {
@@ -128,7 +128,7 @@ fn id_and_title(line: &str) -> Option<Shown> {
 
 /// The story of each client.
 async fn misses_nothing(
-    stack: &mut Stack,
+    stack: &mut TestStack,
     origin: &Arc<Origin>,
     client: &mut impl Client,
 ) -> anyhow::Result<()> {
@@ -137,12 +137,12 @@ async fn misses_nothing(
     client.start().await?;
     wait_until_shown(client, 1).await?;
 
-    let publisher = story::Publisher::start(Arc::clone(origin), FEEDS);
+    let publisher = scenario::FeedPublisher::start(Arc::clone(origin), FEEDS);
     for round in 0..ROUNDS {
         sleep(Duration::from_millis(700)).await;
-        stack.kill(Program::Gateway)?;
+        stack.kill(Binary::Gateway)?;
         sleep(Duration::from_millis(700)).await;
-        stack.start(Program::Gateway)?;
+        stack.start(Binary::Gateway)?;
         let shown = client.shown().await?.len();
         let back = wait_until_shown(client, shown + 1).await;
         back.with_context(|| format!("after kill {round}"))?;
@@ -180,7 +180,7 @@ async fn wait_until_shown(client: &mut impl Client, count: usize) -> anyhow::Res
 }
 
 /// Waits until everything that was published is recorded; gives it, the oldest first.
-async fn recorded(stack: &Stack, origin: &Origin) -> anyhow::Result<Vec<Shown>> {
+async fn recorded(stack: &TestStack, origin: &Origin) -> anyhow::Result<Vec<Shown>> {
     let published: usize = origin.published().values().map(Vec::len).sum();
     wait_for("everything to be recorded", SHOWN, async || {
         let page = stack.json("/news?limit=1000").await.ok()?;
@@ -193,9 +193,9 @@ async fn recorded(stack: &Stack, origin: &Origin) -> anyhow::Result<Vec<Shown>> 
     .await
 }
 
-async fn stage() -> anyhow::Result<(Arc<Origin>, Stack)> {
+async fn stage() -> anyhow::Result<(Arc<Origin>, TestStack)> {
     let origin = Arc::new(Origin::start().await?);
-    let mut stack = Stack::new(&story::feeds(&origin, FEEDS))?;
+    let mut stack = TestStack::new(&scenario::feeds(&origin, FEEDS))?;
     // The page of the browser's client comes from there.
     stack.set("gateway.cors_origins", &format!("[\"{}\"]", origin.url("")));
     Ok((origin, stack))
@@ -205,13 +205,13 @@ async fn stage() -> anyhow::Result<(Arc<Origin>, Stack)> {
 fn installed(program: &str) -> Option<PathBuf> {
     let path = on_path(program);
     if path.is_none() {
-        e2e::say(&format!("SKIPPED: {program} is not on the PATH"));
+        e2e::log_line(&format!("SKIPPED: {program} is not on the PATH"));
     }
     path
 }
 
 #[tokio::test]
-async fn the_shell_client_comes_back_by_itself_and_misses_nothing() {
+async fn the_shell_client_reconnects_by_itself_and_misses_nothing() {
     let (Some(bash), Some(_)) = (installed("bash"), installed("curl")) else { return };
     let (origin, mut stack) = stage().await.unwrap();
     let file = stack.path("listen.sh");
@@ -225,7 +225,7 @@ async fn the_shell_client_comes_back_by_itself_and_misses_nothing() {
 }
 
 #[tokio::test]
-async fn the_python_client_comes_back_by_itself_and_misses_nothing() {
+async fn the_python_client_reconnects_by_itself_and_misses_nothing() {
     let Some(python) = installed("python3") else { return };
     let (origin, mut stack) = stage().await.unwrap();
     let file = stack.path("listen.py");
@@ -236,11 +236,11 @@ async fn the_python_client_comes_back_by_itself_and_misses_nothing() {
 }
 
 #[tokio::test]
-async fn the_rust_client_comes_back_by_itself_and_misses_nothing() {
+async fn the_rust_client_reconnects_by_itself_and_misses_nothing() {
     let (head, code) = EXAMPLE.split_at(EXAMPLE.find("use ").unwrap());
     assert!(head.lines().all(|line| line.is_empty() || line.starts_with("//!") || line.starts_with("#!")));
     assert_eq!(code, self::code("rust"), "README has the example as it is compiled");
-    let example = Program::Gateway.path().unwrap().with_file_name("examples").join("listen");
+    let example = Binary::Gateway.path().unwrap().with_file_name("examples").join("listen");
     assert!(example.is_file(), "build it first with `cargo build --workspace --bins --examples`");
     let (origin, mut stack) = stage().await.unwrap();
     let address = code_for("rust", &stack);
@@ -250,13 +250,13 @@ async fn the_rust_client_comes_back_by_itself_and_misses_nothing() {
 }
 
 #[tokio::test]
-async fn the_browser_client_comes_back_by_itself_and_misses_nothing() {
+async fn the_browser_client_reconnects_by_itself_and_misses_nothing() {
     let Some(browser) = Browser::start().await.unwrap() else { return };
     let (origin, mut stack) = stage().await.unwrap();
     let file = stack.path("listen.html");
     let script = code_for("js", &stack);
     fs::write(&file, format!("<!doctype html><title>listen</title><script>\n{script}</script>")).unwrap();
-    let url = origin.file(&file).unwrap();
+    let url = origin.add_file(&file).unwrap();
     let mut client = Page { browser, url, shown: Vec::new() };
     misses_nothing(&mut stack, &origin, &mut client).await.unwrap();
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use e2e::{Format, Origin, Program, SourceEntry, Stack, http, wait_for};
+use e2e::{Binary, DocumentFormat, Origin, TestSource, TestStack, http, wait_for};
 use rustix::process::Signal;
 
 /// Everything here takes well under a second on an idle machine.
@@ -22,7 +22,7 @@ struct Stream {
 }
 
 impl Stream {
-    async fn open(stack: &Stack, token: &str) -> Self {
+    async fn open(stack: &TestStack, token: &str) -> Self {
         let bearer = format!("Bearer {token}");
         let headers = [("Authorization", bearer.as_str()), ("Accept", "text/event-stream")];
         let mut answer = http::get(&stack.gateway(), "/news/stream", &headers).await.unwrap();
@@ -49,20 +49,20 @@ impl Stream {
 }
 
 /// The status of a request with a token.
-async fn status(stack: &Stack, token: &str) -> u16 {
+async fn status(stack: &TestStack, token: &str) -> u16 {
     let bearer = format!("Bearer {token}");
     let headers = [("Authorization", bearer.as_str()), ("Connection", "close")];
     http::get(&stack.gateway(), "/news/stream", &headers).await.unwrap().status
 }
 
-async fn level(stack: &Stack, program: Program) -> String {
+async fn level(stack: &TestStack, program: Binary) -> String {
     let (status, text) = http::fetch(&stack.admin(program), "/log-level", SOON).await.unwrap();
     assert_eq!(status, 200);
     text
 }
 
 /// Sends SIGHUP, and waits until the log has one more line with `end`; gives what the log has of this reload.
-async fn reload(stack: &mut Stack, program: Program, end: &str) -> String {
+async fn reload(stack: &mut TestStack, program: Binary, end: &str) -> String {
     let process = stack.process(program).unwrap();
     let before = process.log().len();
     process.signal(Signal::HUP).unwrap();
@@ -74,7 +74,7 @@ async fn reload(stack: &mut Stack, program: Program, end: &str) -> String {
     .unwrap()
 }
 
-fn write_tokens(stack: &Stack, tokens: &[&str]) {
+fn write_tokens(stack: &TestStack, tokens: &[&str]) {
     let entry = |(n, token): (usize, &&str)| {
         format!("[[token]]\nname = \"reader-{n}\"\ntoken = \"{token}\"\ncategories = \"all\"\n\n")
     };
@@ -83,10 +83,10 @@ fn write_tokens(stack: &Stack, tokens: &[&str]) {
 }
 
 #[tokio::test]
-async fn the_gateway_takes_tokens_limits_and_level_and_a_running_stream_goes_on() {
+async fn the_gateway_applies_tokens_limits_and_log_level_and_keeps_open_streams() {
     let origin = Origin::start().await.unwrap();
-    let feed = SourceEntry::new("feed", origin.feed("feed", Format::Rss));
-    let mut stack = Stack::new(&[feed]).unwrap();
+    let feed = TestSource::new("feed", origin.add_feed("feed", DocumentFormat::Rss));
+    let mut stack = TestStack::new(&[feed]).unwrap();
     let tokens = stack.path("tokens.toml").display().to_string();
     stack.set("gateway.read_tokens_file", &format!("{tokens:?}"));
     write_tokens(&stack, &[OTHER, ONE]);
@@ -97,13 +97,13 @@ async fn the_gateway_takes_tokens_limits_and_level_and_a_running_stream_goes_on(
     kept.wait_text("Before the reload").await;
 
     // The first reload changes nothing, and the second what it can.
-    reload(&mut stack, Program::Gateway, "reloaded").await;
+    reload(&mut stack, Binary::Gateway, "reloaded").await;
     assert!(!removed.has_ended() && !kept.has_ended());
     write_tokens(&stack, &[OTHER]);
     let changes =
         [("gateway.clients_max", "1"), ("log.level", "\"debug\""), ("gateway.listen", "\"127.0.0.1:9\"")];
     stack.write_config("newswire.toml", &changes).unwrap();
-    let said = reload(&mut stack, Program::Gateway, "reloaded").await;
+    let said = reload(&mut stack, Binary::Gateway, "reloaded").await;
     let kept_lines: Vec<_> = said.lines().filter(|line| line.contains("kept until a restart")).collect();
     assert_eq!(kept_lines.len(), 1, "{said}");
     assert!(kept_lines[0].contains("WARN") && kept_lines[0].contains("gateway.listen"), "{said}");
@@ -116,18 +116,18 @@ async fn the_gateway_takes_tokens_limits_and_level_and_a_running_stream_goes_on(
     let refused = Stream::open(&stack, OTHER).await;
     wait_for("the end of a stream too many", SOON, async || refused.has_ended().then_some(())).await.unwrap();
     refused.wait_text("retry:").await;
-    assert!(level(&stack, Program::Gateway).await.contains("debug"));
+    assert!(level(&stack, Binary::Gateway).await.contains("debug"));
     origin.publish("feed", "After the reload");
     kept.wait_text("After the reload").await;
     assert!(!kept.has_ended());
 }
 
 #[tokio::test]
-async fn the_daemon_takes_the_list_of_sources_the_level_and_the_spacing() {
+async fn the_daemon_applies_catalogue_log_level_and_host_spacing() {
     let origin = Origin::start().await.unwrap();
-    let [old, new, stays] =
-        ["old", "new", "stays"].map(|name| SourceEntry::new(name, origin.feed(name, Format::Atom)));
-    let mut stack = Stack::new(&[old, stays.clone()]).unwrap();
+    let [old, new, stays] = ["old", "new", "stays"]
+        .map(|name| TestSource::new(name, origin.add_feed(name, DocumentFormat::Atom)));
+    let mut stack = TestStack::new(&[old, stays.clone()]).unwrap();
     stack.start_both().await.unwrap();
     let subscriber = stack.subscribe("/news/stream");
     wait_for("a visit to each", SOON, async || {
@@ -138,13 +138,13 @@ async fn the_daemon_takes_the_list_of_sources_the_level_and_the_spacing() {
 
     stack.write_catalogue(&[new, stays]).unwrap();
     stack.write_config("newswire.toml", &[("log.level", "\"debug\"")]).unwrap();
-    let said = reload(&mut stack, Program::Ingestd, "took the catalogue").await;
+    let said = reload(&mut stack, Binary::Ingestd, "took the catalogue").await;
     let line = said.lines().find(|line| line.contains("took the catalogue")).unwrap();
     for part in ["added=1", "changed=0", "removed=1", "unchanged=1"] {
         assert!(line.contains(part), "{line}");
     }
     wait_for("the new level", SOON, async || {
-        level(&stack, Program::Ingestd).await.contains("debug").then_some(())
+        level(&stack, Binary::Ingestd).await.contains("debug").then_some(())
     })
     .await
     .unwrap();
@@ -165,7 +165,7 @@ async fn the_daemon_takes_the_list_of_sources_the_level_and_the_spacing() {
     assert_eq!(origin.requests("old").len(), before);
 
     stack.write_config("newswire.toml", &[("fetch.host_spacing", "\"1h\"")]).unwrap();
-    let said = reload(&mut stack, Program::Ingestd, "took the catalogue").await;
+    let said = reload(&mut stack, Binary::Ingestd, "took the catalogue").await;
     assert!(!said.contains("kept until a restart"), "{said}");
     let wire = stack.wire();
     wait_for("the new spacing", SOON, async || {
@@ -177,8 +177,8 @@ async fn the_daemon_takes_the_list_of_sources_the_level_and_the_spacing() {
 }
 
 #[tokio::test]
-async fn a_mistake_keeps_everything_and_is_told_with_its_place() {
-    let mut stack = Stack::new(&[]).unwrap();
+async fn a_wrong_file_changes_nothing_and_is_reported_with_its_line() {
+    let mut stack = TestStack::new(&[]).unwrap();
     stack.start_both().await.unwrap();
     let file = stack
         .write_config("newswire.toml", &[("gateway.heartbeet", "\"1s\""), ("log.level", "\"debug\"")])
@@ -186,7 +186,7 @@ async fn a_mistake_keeps_everything_and_is_told_with_its_place() {
     let text = fs::read_to_string(&file).unwrap();
     let line = 1 + text.lines().position(|line| line.starts_with("heartbeet")).unwrap();
     let place = format!("newswire.toml:{line}");
-    for program in [Program::Gateway, Program::Ingestd] {
+    for program in [Binary::Gateway, Binary::Ingestd] {
         let said = reload(&mut stack, program, "kept the old configuration").await;
         let complaint = said.lines().find(|line| line.contains("kept the old configuration")).unwrap();
         for part in ["ERROR", place.as_str(), "gateway.heartbeet"] {
@@ -197,14 +197,14 @@ async fn a_mistake_keeps_everything_and_is_told_with_its_place() {
     let list = stack.path("sources.toml");
     fs::write(&list, "[[source]]\nid = \"a\"\nurl = \"ftp://example.com/\"\n").unwrap();
     stack.write_config("newswire.toml", &[("log.level", "\"debug\"")]).unwrap();
-    let said = reload(&mut stack, Program::Ingestd, "kept the old catalogue").await;
+    let said = reload(&mut stack, Binary::Ingestd, "kept the old catalogue").await;
     assert!(said.contains("sources.toml:"), "{said}");
-    assert!(level(&stack, Program::Ingestd).await.contains("info"));
+    assert!(level(&stack, Binary::Ingestd).await.contains("info"));
 }
 
 /// Runs `newswire reload --config newswire.toml`: how it ended, and what it said on both its outputs.
-async fn newswire_reload(stack: &Stack, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(Program::Newswire.path().unwrap());
+async fn newswire_reload(stack: &TestStack, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(Binary::Newswire.path().unwrap());
     command.args(["reload", "--config", "newswire.toml"]).args(arguments).env_clear();
     command.current_dir(stack.folder());
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
@@ -213,15 +213,15 @@ async fn newswire_reload(stack: &Stack, arguments: &[&str]) -> (Option<i32>, Str
 }
 
 #[tokio::test]
-async fn newswire_reload_asks_both_and_says_what_came_of_it() {
+async fn newswire_reload_reloads_both_and_reports_the_outcome() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&[]).unwrap();
+    let mut stack = TestStack::new(&[]).unwrap();
     stack.set("gateway.operator_token_file", &format!("{:?}", stack.path("operator").display().to_string()));
     fs::write(stack.path("operator"), "an-operator-token-long-enough\n").unwrap();
     stack.start_both().await.unwrap();
     let subscriber = stack.subscribe("/news/stream");
 
-    stack.write_catalogue(&[SourceEntry::new("feed", origin.feed("feed", Format::Rss))]).unwrap();
+    stack.write_catalogue(&[TestSource::new("feed", origin.add_feed("feed", DocumentFormat::Rss))]).unwrap();
     let changes =
         [("gateway.clients_max", "77"), ("store.cache_bytes", "16777216"), ("log.level", "\"debug\"")];
     stack.write_config("newswire.toml", &changes).unwrap();
@@ -249,7 +249,7 @@ async fn newswire_reload_asks_both_and_says_what_came_of_it() {
     assert_eq!(said["gateway"]["outcome"], "refused", "{out}");
     assert!(said["gateway"]["complaints"][0].as_str().unwrap().contains("operator"), "{out}");
 
-    stack.kill(Program::Gateway).unwrap();
+    stack.kill(Binary::Gateway).unwrap();
     let (code, out, err) = newswire_reload(&stack, &[]).await;
     assert!(code == Some(1) && out.contains("ingestd: reloaded"), "{out}{err}");
     assert!(err.contains("gateway was not asked") && err.contains("is it running?"), "{err}");

@@ -7,8 +7,8 @@
 use std::{fs, time::Duration};
 
 use e2e::{
-    Behaviour, Format, Origin, Probe, Prober, Program, Report, SourceEntry, Stack, http, http::Answer, say,
-    wait_for,
+    Behaviour, Binary, DocumentFormat, Origin, PageProbe, PageProber, ProbeReport, TestSource, TestStack,
+    http, http::RawResponse, log_line, wait_for,
 };
 use tokio::time::{Instant, sleep};
 
@@ -34,10 +34,10 @@ struct Held {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_old_scenario_aborted_streams_and_silent_feeds_cost_no_probe_and_leave_nothing() {
+async fn the_old_scenario_of_aborted_streams_and_silent_feeds_delays_no_probe_and_leaks_nothing() {
     let origin = Origin::start().await.unwrap();
     let sources = feeds(&origin);
-    let mut stack = Stack::new(&sources).unwrap();
+    let mut stack = TestStack::new(&sources).unwrap();
     // No deadline of ours ends the silence early.
     stack.set("fetch.timeout_total", "\"90s\"");
     let began = Instant::now();
@@ -46,12 +46,12 @@ async fn the_old_scenario_aborted_streams_and_silent_feeds_cost_no_probe_and_lea
     wait_for("the silent feeds to be asked", Duration::from_secs(10), all_asked).await.unwrap();
 
     let idle = probes(&stack, Duration::from_secs(8), async || {}).await;
-    say(&format!("idle: {idle}"));
+    log_line(&format!("idle: {idle}"));
     let before = held(&mut stack).await;
     let one = probes(&stack, Duration::from_secs(10), async || open_and_abort(&stack, 1).await).await;
-    say(&format!("1 stream aborted after 3 s: {one}"));
+    log_line(&format!("1 stream aborted after 3 s: {one}"));
     let five = probes(&stack, Duration::from_secs(15), async || open_and_abort(&stack, SILENT).await).await;
-    say(&format!("5 streams aborted after 3 s: {five}"));
+    log_line(&format!("5 streams aborted after 3 s: {five}"));
     assert!(began.elapsed() < SILENCE, "the feeds were silent all the while, for {:?}", began.elapsed());
     assert_eq!(asked_in_vain(&origin), SILENT, "every silent feed is still waited for");
     for report in [&one, &five] {
@@ -63,21 +63,21 @@ async fn the_old_scenario_aborted_streams_and_silent_feeds_cost_no_probe_and_lea
         drop(streams);
     }
     let after = settled(&mut stack, before).await;
-    say(&format!("before {before:?}, after 106 aborts {after:?}"));
+    log_line(&format!("before {before:?}, after 106 aborts {after:?}"));
     assert_eq!((after.threads, after.subscribers), (before.threads, 0), "before: {before:?}");
     assert!(after.descriptors <= before.descriptors + DESCRIPTORS_MORE, "{before:?} became {after:?}");
 }
 
 /// Twenty feeds with one item each, the silent ones first.
-fn feeds(origin: &Origin) -> Vec<SourceEntry> {
+fn feeds(origin: &Origin) -> Vec<TestSource> {
     let feed = |number: usize| {
         let name = format!("feed-{number}");
-        let url = origin.feed(&name, Format::of(number));
+        let url = origin.add_feed(&name, DocumentFormat::of(number));
         origin.publish(&name, "An item");
         if number < SILENT {
-            origin.behave(&name, Behaviour::Late(SILENCE));
+            origin.set_behaviour(&name, Behaviour::Late(SILENCE));
         }
-        SourceEntry::new(&name, url)
+        TestSource::new(&name, url)
     };
     (0..FEEDS).map(feed).collect()
 }
@@ -92,22 +92,22 @@ fn asked_in_vain(origin: &Origin) -> usize {
 }
 
 /// Probes for that long, from before the work begins.
-async fn probes(stack: &Stack, lasted: Duration, work: impl AsyncFnOnce()) -> Report {
-    let prober = Prober::start(&stack.gateway(), PROBE_EVERY).unwrap();
+async fn probes(stack: &TestStack, lasted: Duration, work: impl AsyncFnOnce()) -> ProbeReport {
+    let prober = PageProber::start(&stack.gateway(), PROBE_EVERY).unwrap();
     let until = Instant::now() + lasted;
     work().await;
     tokio::time::sleep_until(until).await;
     tokio::task::spawn_blocking(|| prober.stop()).await.unwrap()
 }
 
-async fn open_and_abort(stack: &Stack, count: usize) {
+async fn open_and_abort(stack: &TestStack, count: usize) {
     let streams = open(stack, count).await;
     sleep(Duration::from_secs(3)).await;
     drop(streams);
 }
 
 /// Streams that have begun; dropping one hangs up in the middle.
-async fn open(stack: &Stack, count: usize) -> Vec<Answer> {
+async fn open(stack: &TestStack, count: usize) -> Vec<RawResponse> {
     let mut streams = Vec::new();
     for _ in 0..count {
         let headers = [("Accept", "text/event-stream")];
@@ -120,8 +120,8 @@ async fn open(stack: &Stack, count: usize) -> Vec<Answer> {
     streams
 }
 
-async fn held(stack: &mut Stack) -> Held {
-    let id = stack.process(Program::Gateway).unwrap().id();
+async fn held(stack: &mut TestStack) -> Held {
+    let id = stack.process(Binary::Gateway).unwrap().id();
     let count = |what: &str| fs::read_dir(format!("/proc/{id}/{what}")).unwrap().count();
     let (threads, descriptors) = (count("task"), count("fd"));
     let subscribers = stack.json("/health").await.unwrap()["clients"].as_u64().unwrap();
@@ -129,7 +129,7 @@ async fn held(stack: &mut Stack) -> Held {
 }
 
 /// The first look at which it holds no more than before, or the last one.
-async fn settled(stack: &mut Stack, before: Held) -> Held {
+async fn settled(stack: &mut TestStack, before: Held) -> Held {
     let until = Instant::now() + SETTLED_WITHIN;
     loop {
         let after = held(stack).await;
@@ -143,8 +143,8 @@ async fn settled(stack: &mut Stack, before: Held) -> Held {
     }
 }
 
-fn assert_no_worse(report: &Report, idle: &Report) {
-    let failed: Vec<&Probe> = report.probes.iter().filter(|probe| probe.outcome.is_err()).collect();
+fn assert_no_worse(report: &ProbeReport, idle: &ProbeReport) {
+    let failed: Vec<&PageProbe> = report.probes.iter().filter(|probe| probe.outcome.is_err()).collect();
     assert!(failed.is_empty(), "{report}\n{failed:#?}");
     let limit = FLOOR.max(idle.quantile(0.99) * 5);
     assert!(report.quantile(0.99) <= limit, "idle: {idle}\nthen: {report}");

@@ -3,7 +3,7 @@
 
 use std::{fmt::Write as _, fs, path::Path, process::Command, time::Duration};
 
-use e2e::{Origin, Program, SourceEntry, Stack, http, story, wait_for};
+use e2e::{Binary, Origin, TestSource, TestStack, http, scenario, wait_for};
 use serde_json::Value;
 
 /// Within this a due visit has been made, or a socket answers.
@@ -17,9 +17,9 @@ struct Said {
 }
 
 /// Runs `newswire sources`.
-async fn sources(stack: &Stack, arguments: &[&str]) -> Said {
+async fn sources(stack: &TestStack, arguments: &[&str]) -> Said {
     let config = stack.write_config("newswire.toml", &[]).unwrap();
-    let mut command = Command::new(Program::Newswire.path().unwrap());
+    let mut command = Command::new(Binary::Newswire.path().unwrap());
     command
         .arg("sources")
         .args(arguments)
@@ -45,23 +45,23 @@ impl Said {
 }
 
 /// The daemon alone, once it answers.
-async fn start(stack: &mut Stack) {
-    stack.start(Program::Ingestd).unwrap();
+async fn start(stack: &mut TestStack) {
+    stack.start(Binary::Ingestd).unwrap();
     let wire = stack.wire();
     let answers = async || matches!(http::fetch(&wire, "/health", SOON).await, Ok((200, _))).then_some(());
     wait_for("the daemon to answer", SOON, answers).await.unwrap();
 }
 
-async fn post(stack: &Stack, path: &str) -> (u16, Value) {
+async fn post(stack: &TestStack, path: &str) -> (u16, Value) {
     let headers = [("Connection", "close"), ("Content-Length", "0")];
     let answer = http::send("POST", &stack.wire(), path, &headers, "").await.unwrap();
     let status = answer.status;
     (status, serde_json::from_str(&answer.text().await.unwrap()).unwrap())
 }
 
-fn opml(entries: &[SourceEntry]) -> String {
+fn opml(entries: &[TestSource]) -> String {
     let mut text = "<opml version='2.0'><body><outline text='Science'>\n".to_owned();
-    for SourceEntry { id, url } in entries {
+    for TestSource { id, url } in entries {
         writeln!(text, "<outline text='{id}' xmlUrl='{url}' newswire:every='1s'/>").unwrap();
     }
     text + "</outline></body></opml>"
@@ -73,10 +73,10 @@ fn write(path: &Path, text: &str) -> String {
 }
 
 #[tokio::test]
-async fn two_hundred_feeds_are_imported_once_by_a_daemon_that_goes_on() {
+async fn two_hundred_feeds_are_imported_once_while_the_daemon_keeps_running() {
     let origin = Origin::start().await.unwrap();
-    let feeds = story::feeds(&origin, 201);
-    let mut stack = Stack::new(&feeds[..1]).unwrap();
+    let feeds = scenario::feeds(&origin, 201);
+    let mut stack = TestStack::new(&feeds[..1]).unwrap();
     let list = stack.path("sources.toml");
     let head = format!("# Ours.\n\n{}", fs::read_to_string(&list).unwrap());
     fs::write(&list, &head).unwrap();
@@ -110,11 +110,11 @@ async fn two_hundred_feeds_are_imported_once_by_a_daemon_that_goes_on() {
     assert_eq!(listed["sources"].as_array().unwrap().len(), 198);
 
     let exported = sources(&stack, &["export"]).await.ends_with(0).out.clone();
-    let other = Stack::new(&[]).unwrap();
+    let other = TestStack::new(&[]).unwrap();
     let file = write(&other.path("list.opml"), &exported);
     let moved = sources(&other, &["import", &file]).await;
     assert!(moved.ends_with(0).err.contains("does not run"), "{}", moved.err);
-    let sorted = |stack: &Stack| {
+    let sorted = |stack: &TestStack| {
         let text = fs::read_to_string(stack.path("sources.toml")).unwrap();
         let mut sources: Vec<_> = text.split("[[source]]").skip(1).map(|s| s.trim().to_owned()).collect();
         sources.sort();
@@ -124,9 +124,9 @@ async fn two_hundred_feeds_are_imported_once_by_a_daemon_that_goes_on() {
 }
 
 #[tokio::test]
-async fn a_pause_holds_across_restarts_until_it_is_ended() {
+async fn a_pause_survives_restarts_until_it_is_ended() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 2)).unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 2)).unwrap();
     let early = sources(&stack, &["pause", "feed-0"]).await;
     assert!(early.ends_with(1).err.contains("is newswire-ingestd running"), "{}", early.err);
     start(&mut stack).await;
@@ -139,7 +139,7 @@ async fn a_pause_holds_across_restarts_until_it_is_ended() {
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let before = origin.requests("feed-0").len();
 
-    stack.kill(Program::Ingestd).unwrap();
+    stack.kill(Binary::Ingestd).unwrap();
     start(&mut stack).await;
     let neighbour = origin.requests("feed-1").len();
     wait_for("two visits to its neighbour", SOON, async || {
@@ -164,10 +164,10 @@ async fn a_pause_holds_across_restarts_until_it_is_ended() {
 }
 
 #[tokio::test]
-async fn a_reload_answers_what_changed_or_every_complaint_with_the_old_list_untouched() {
+async fn a_reload_returns_what_changed_or_all_complaints_and_keeps_the_old_catalogue() {
     let origin = Origin::start().await.unwrap();
-    let feeds = story::feeds(&origin, 3);
-    let mut stack = Stack::new(&feeds[..2]).unwrap();
+    let feeds = scenario::feeds(&origin, 3);
+    let mut stack = TestStack::new(&feeds[..2]).unwrap();
     start(&mut stack).await;
     stack.write_catalogue(&feeds[1..]).unwrap();
     let (status, answer) = post(&stack, "/reload").await;
@@ -185,16 +185,16 @@ async fn a_reload_answers_what_changed_or_every_complaint_with_the_old_list_unto
 }
 
 #[tokio::test]
-async fn a_page_leads_to_its_feed_and_what_is_no_feed_is_refused() {
+async fn a_page_leads_to_its_feed_and_a_page_without_one_is_refused() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&[]).unwrap();
-    let feeds = story::feeds(&origin, 2);
+    let mut stack = TestStack::new(&[]).unwrap();
+    let feeds = scenario::feeds(&origin, 2);
     let link = |url: &str| format!("<link rel=alternate type=application/rss+xml href='{url}'>");
     let page = format!("<html><head>{}{}</head></html>", link(&feeds[0].url), link(&feeds[1].url));
     fs::write(stack.path("page.html"), page).unwrap();
     fs::write(stack.path("bare.html"), "<html><body>nothing</body></html>").unwrap();
-    let page = origin.file(&stack.path("page.html")).unwrap();
-    let bare = origin.file(&stack.path("bare.html")).unwrap();
+    let page = origin.add_file(&stack.path("page.html")).unwrap();
+    let bare = origin.add_file(&stack.path("bare.html")).unwrap();
 
     let refused = sources(&stack, &["add", &bare]).await;
     assert!(refused.ends_with(1).err.contains("an HTML page, not a feed"), "{}", refused.err);
@@ -217,7 +217,7 @@ async fn a_page_leads_to_its_feed_and_what_is_no_feed_is_refused() {
 
 #[tokio::test]
 async fn a11_a_list_of_one_feed_too_many_is_refused_with_the_count() {
-    let stack = Stack::new(&[]).unwrap();
+    let stack = TestStack::new(&[]).unwrap();
     let mut text = "<opml><body>\n".to_owned();
     for n in 0..100_001 {
         writeln!(text, "<outline text='{n}' xmlUrl='http://a.example/{n}'/>").unwrap();

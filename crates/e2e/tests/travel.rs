@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use e2e::{Origin, Program, Published, Record, SourceEntry, Stack, faults, story, wait_for};
+use e2e::{Binary, Origin, Published, RecordedEvent, TestSource, TestStack, faults, scenario, wait_for};
 
 /// How long an item may be on its way: a visit each second, and a slow machine.
 const WAY: Duration = Duration::from_secs(10);
@@ -10,7 +10,7 @@ const WAY: Duration = Duration::from_secs(10);
 #[tokio::test]
 async fn an_item_travels_from_the_origin_to_a_subscriber() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 3)).unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 3)).unwrap();
     stack.start_both().await.unwrap();
     let subscriber = stack.subscribe("/news/stream");
     let stream = subscriber.wait_event("stream", WAY, |_| true).await.unwrap();
@@ -64,7 +64,7 @@ const HOSTILE: [&str; 12] = [
 #[tokio::test]
 async fn a_hostile_item_is_exactly_one_event_with_equal_data_in_every_form() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&[]).unwrap();
+    let mut stack = TestStack::new(&[]).unwrap();
     let entries: Vec<_> = HOSTILE
         .iter()
         .enumerate()
@@ -79,7 +79,7 @@ async fn a_hostile_item_is_exactly_one_event_with_equal_data_in_every_form() {
         serde_json::json!({ "version": "https://jsonfeed.org/version/1.1", "title": "x", "items": entries });
     let (file, feed) = (stack.path("hostile.json"), feed.to_string());
     std::fs::write(&file, &feed).unwrap();
-    stack.write_catalogue(&[SourceEntry::new("hostile", origin.file(&file).unwrap())]).unwrap();
+    stack.write_catalogue(&[TestSource::new("hostile", origin.add_file(&file).unwrap())]).unwrap();
     stack.start_both().await.unwrap();
     let subscriber = stack.subscribe("/news/stream?snapshot=1000");
     wait_for("every item", WAY, async || (subscriber.count("item") >= HOSTILE.len()).then_some(()))
@@ -124,9 +124,9 @@ async fn a_hostile_item_is_exactly_one_event_with_equal_data_in_every_form() {
 }
 
 #[tokio::test]
-async fn a_visit_is_reported_and_an_unchanged_feed_is_not_sent_again() {
+async fn a_visit_is_reported_and_an_unchanged_feed_is_not_transferred_again() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 1)).unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 1)).unwrap();
     stack.start_both().await.unwrap();
     let subscriber = stack.subscribe("/news/stream");
     subscriber.wait_event("stream", WAY, |_| true).await.unwrap();
@@ -136,7 +136,7 @@ async fn a_visit_is_reported_and_an_unchanged_feed_is_not_sent_again() {
     let news = first.json();
     assert_eq!((&news["source"], &news["new"]), (&"feed-0".into(), &1.into()), "{news}");
     assert!(news["next_visit"].is_string() && news["why"].is_string(), "{news}");
-    let later = |r: &Record| r.at > first.at && r.json()["status"] == "unchanged";
+    let later = |r: &RecordedEvent| r.at > first.at && r.json()["status"] == "unchanged";
     let same = subscriber.wait_event("source", WAY, later).await.unwrap();
     assert_eq!(same.message.last_event_id, subscriber.last_event_id(), "a report moves nobody's place");
     wait_for("a visit that is answered with 304", WAY, async || {
@@ -157,9 +157,9 @@ async fn a_visit_is_reported_and_an_unchanged_feed_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_changed_article_is_an_update_and_the_first_event_stays_as_it_was() {
+async fn a_changed_article_is_an_update_and_the_first_event_does_not_change() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 1)).unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 1)).unwrap();
     stack.start_both().await.unwrap();
     let subscriber = stack.subscribe("/news/stream?snapshot=1000");
     let guid = origin.publish("feed-0", "Two hurt in storm");
@@ -175,9 +175,9 @@ async fn a_changed_article_is_an_update_and_the_first_event_stays_as_it_was() {
 }
 
 #[tokio::test]
-async fn who_comes_later_gets_what_was_published_before() {
+async fn a_later_client_gets_what_was_published_before() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 2)).unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 2)).unwrap();
     for number in 0..60 {
         origin.publish("feed-0", &format!("Article {number}"));
     }
@@ -203,20 +203,20 @@ async fn who_comes_later_gets_what_was_published_before() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_started_first_fills_when_the_daemon_comes() {
+async fn a_gateway_that_started_first_fills_once_the_daemon_starts() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 2)).unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 2)).unwrap();
     origin.publish("feed-0", "Before anybody was there");
-    stack.start(Program::Gateway).unwrap();
-    stack.serving().await.unwrap();
+    stack.start(Binary::Gateway).unwrap();
+    stack.wait_serving().await.unwrap();
     let subscriber = stack.subscribe("/news/stream?snapshot=1000");
     let health = stack.json("/health").await.unwrap();
     assert_eq!(health["status"], "ok", "{health}");
     let (status, reasons) = e2e::http::fetch(&stack.gateway(), "/ready", WAY).await.unwrap();
     assert_eq!(status, 503, "{reasons}");
 
-    stack.start(Program::Ingestd).unwrap();
-    stack.ready().await.unwrap();
+    stack.start(Binary::Ingestd).unwrap();
+    stack.wait_ready().await.unwrap();
     origin.publish("feed-1", "And one more");
     wait_for("both items", WAY, async || (subscriber.count("item") == 2).then_some(())).await.unwrap();
     let faults = faults(&origin.published(), &subscriber.records());
@@ -224,19 +224,19 @@ async fn a_gateway_that_started_first_fills_when_the_daemon_comes() {
 }
 
 #[tokio::test]
-async fn whoever_waited_for_the_daemon_gets_everything_that_was_recorded_meanwhile() {
+async fn a_client_that_waited_for_the_daemon_gets_everything_recorded_meanwhile() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 1)).unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 1)).unwrap();
     for number in 0..60 {
         origin.publish("feed-0", &format!("Article {number}"));
     }
-    stack.start(Program::Gateway).unwrap();
-    stack.serving().await.unwrap();
+    stack.start(Binary::Gateway).unwrap();
+    stack.wait_serving().await.unwrap();
     // More is recorded before the gateway finds the daemon than a snapshot holds.
     let subscriber = stack.subscribe("/news/stream?snapshot=0");
     let stream = subscriber.wait_event("stream", WAY, |_| true).await.unwrap();
     assert_eq!(stream.json()["resume"], "live");
-    stack.start(Program::Ingestd).unwrap();
+    stack.start(Binary::Ingestd).unwrap();
     wait_for("60 items", WAY, async || (subscriber.count("item") == 60).then_some(())).await.unwrap();
     let faults = faults(&origin.published(), &subscriber.records());
     assert!(faults.is_empty(), "{}\n{}", faults.join("\n"), subscriber.summary());

@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_date_is_none() {
+    fn a_text_that_is_not_a_date_is_none() {
         for text in [
             "",
             "   ",

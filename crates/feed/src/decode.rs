@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_byte_in_real_utf8_is_replaced_and_nothing_more() {
+    fn only_the_invalid_byte_in_utf8_is_replaced() {
         let (text, name, _) = read("<a>éééé\u{0}</a>".replace('\0', "").as_bytes(), None);
         assert_eq!((text.as_str(), name), ("<a>éééé</a>", "utf-8"));
         let mut bytes = "<a>éééé".as_bytes().to_vec();
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn utf16_and_utf32_are_known_by_mark_or_by_zeros() {
+    fn utf16_and_utf32_are_detected_by_mark_or_by_zero_bytes() {
         let text = "<?xml version='1.0' encoding='utf-16'?><a>é…</a>";
         let le: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
         let be: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_two_equals_stays() {
+    fn the_first_of_two_equal_items_is_kept() {
         let mut items = vec![item("g", "http://x.example/1", "a"), item("g", "http://x.example/1#x", "b")];
         assert_eq!(assign(&mut items), 1);
         assert_eq!(items[0].title, "a");
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_key_is_the_same_whatever_the_guid_and_whatever_trackers_add() {
+    fn a_link_key_does_not_depend_on_guid_or_tracking_parameters() {
         let second = |guid, link, title| {
             let mut items = vec![item(guid, link, title)];
             assign(&mut items);
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_trackers_add_to_the_link_is_no_change_of_the_article() {
+    fn tracking_parameters_do_not_change_the_article() {
         let hash = |link: &str| content_hash(&item("g", link, "a"), Some(plain_link(link).as_str()));
         assert_eq!(hash("http://x.example/1"), hash("http://x.example/1?utm_campaign=tuesday"));
         assert_ne!(hash("http://x.example/1"), hash("http://x.example/2"));

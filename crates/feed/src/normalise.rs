@@ -252,7 +252,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
 
         #[test]
-        fn normalising_what_is_normal_changes_nothing(text in document()) {
+        fn normalising_is_idempotent(text in document()) {
             if let Ok(once) = normalise(&scan(&text).unwrap(), None) {
                 let again = scan(&once.xml).unwrap();
                 let twice = normalise(&again, None).unwrap();

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn feeds_come_with_their_lines_folders_and_attributes() {
+    fn feeds_are_returned_with_line_folder_and_attributes() {
         let text = "<?xml version='1.0'?>\n<opml version='2.0' xmlns:n='urn:x'><head><title>t</title></head>\n<body>\n\
             <outline text='World'>\n<outline title=\"Far &amp; away\"><outline type='rss' TEXT='A' xmlurl='http://a/'/>\n\
             </outline>\n<outline xmlUrl='http://b/'></outline></outline><outline text='a note'/>\n\
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_xml_costs_the_broken_outline_alone() {
+    fn broken_xml_loses_only_the_broken_outline() {
         let text = "<opml><body><outline text=\"AT&T &nosuch; <b>\" xmlUrl=\"http://a/?x=1&y=2\"/>\n\
                     <outline text=\"no end xmlUrl=http://b/>\n<outline xmlUrl='http://c/'/>\n</folder>\n\
                     <outline type='rss' text='d'/>\n\
@@ -257,14 +257,14 @@ mod tests {
     }
 
     #[test]
-    fn a_doctype_is_passed_over_and_its_entities_stay_names() {
+    fn a_doctype_is_ignored_and_its_entities_are_not_expanded() {
         let text = "<!DOCTYPE opml [<!ENTITY a \"aaaa\"><!ENTITY b SYSTEM 'file:///etc/passwd'>]>\
                     <opml><outline text='&a;&b;' xmlUrl='http://a/'/></opml>";
         assert_eq!(read_opml(text.as_bytes()).unwrap().feeds[0].attributes.get("text"), Some("&a;&b;"));
     }
 
     #[test]
-    fn wrong_encodings_and_marks_are_understood() {
+    fn wrong_encodings_and_byte_order_marks_are_handled() {
         let text = "<opml><outline text='café' xmlUrl='http://a/'/></opml>";
         let mut utf16 = vec![0xff, 0xfe];
         utf16.extend(text.encode_utf16().flat_map(u16::to_le_bytes));
@@ -277,7 +277,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_bytes_give_an_answer(
+        fn any_bytes_give_a_result(
             pieces in proptest::collection::vec(
                 proptest::sample::select(vec![
                     "<opml>", "<outline", "</outline>", " xmlUrl='", "\"", "'", ">", "/>", "<!--", "-->", "<!DOCTYPE",

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_are_kept_wherever_they_stand() {
+    fn the_newest_items_are_kept_wherever_they_are() {
         let date = |n: i64| Some(Timestamp::from_millis(n));
         let dates: Vec<_> = (0..1500).map(date).collect();
         let flags = kept(&dates);

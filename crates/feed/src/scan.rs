@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn sound_text_is_passed_on_untouched() {
+    fn valid_text_is_unchanged() {
         let text =
             "<?xml version='1.0'?><!DOCTYPE a [<!ENTITY b \">\">]><a x='<'><![CDATA[1 < 2]]><!-- < --></a>";
         assert!(matches!(scan(text), Ok(Scanned { text: Cow::Borrowed(t), .. }) if t == text));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quote_that_was_not_closed_costs_one_tag() {
+    fn an_unclosed_quote_loses_one_tag() {
         assert_eq!(tidied("<a><b c=\"d e=\"f\"/><g>h</g></a>"), "<a><b c=\"d e=\"f/><g>h</g></a>");
         assert_eq!(tidied("<a><b c='d'e'>x</b></a>"), "<a><b c='d'e>x</b></a>");
         assert_eq!(tidied("<a b='c > d'><e/></a>"), "<a b='c > d'><e/></a>");

@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_document_is_known_by_its_first_tag() {
+    fn a_document_is_recognised_by_its_first_tag() {
         assert_eq!(kind(" \u{feff}\n"), Kind::Empty);
         assert_eq!(kind(" {\"a\":1}"), Kind::Json);
         assert_eq!(kind("<?xml version='1.0'?><!-- <html> --><rss/>"), Kind::Xml);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_feeds_of_a_page_are_named() {
+    fn the_feeds_of_a_page_are_listed() {
         let url = Url::parse("https://example.org/blog/").unwrap();
         let html = "<html><head><link rel=stylesheet href=x.css>\
             <LINK REL='alternate' TYPE='application/rss+xml' HREF='feed.xml?a=1&amp;b=2'>\

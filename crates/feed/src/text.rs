@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forbidden_is_dropped_wherever_it_stands() {
+    fn forbidden_characters_are_dropped_everywhere() {
         let forbidden = ('\0'..=char::MAX).filter(|c| is_forbidden(*c));
         for (n, c) in forbidden.enumerate() {
             let text = format!("{}{c}é…", "x".repeat(n % 150));
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn folding_is_the_same_for_words_taken_at_once_and_one_by_one() {
+    fn folding_words_together_or_one_by_one_is_the_same() {
         let words = "ab  c d\u{a0}e fgh ijklmnopqrstuvwxyz0123456789 ABCDEFGHIJKLMNOPQRSTUVWXYZ \t- é x ";
         for start in 0..words.len() {
             for max in 0..words.len() {
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_falls_between_characters_and_never_past_the_bound() {
+    fn text_is_truncated_between_characters_and_within_the_limit() {
         for max in 0..10 {
             let cut = fold("éé éé", max);
             assert!(cut.len() <= max && "éé éé".starts_with(&cut), "{max}: {cut}");

@@ -150,7 +150,7 @@ fn stem(path: &Path) -> String {
 }
 
 #[test]
-fn every_file_of_the_corpus_gives_an_answer() {
+fn every_file_of_the_corpus_gives_a_result() {
     let Some(corpus) = corpus() else { return };
     let mut answers = 0;
     for path in files(&corpus) {

@@ -32,7 +32,7 @@ fn answer(bytes: &[u8]) -> Value {
 }
 
 #[test]
-fn every_input_gives_what_is_expected() {
+fn every_input_matches_its_expected_file() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/inputs");
     let bless = std::env::var_os("NEWSWIRE_BLESS").is_some();
     let mut inputs: Vec<_> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();

@@ -186,7 +186,7 @@ fn run(cases: u64, first: u64, note: &Path) {
 }
 
 #[test]
-fn any_broken_feed_gives_an_answer() {
+fn any_broken_feed_gives_a_result() {
     let first = number("NEWSWIRE_FUZZ_SEED", 1);
     let cases = number("NEWSWIRE_FUZZ_CASES", CASES_DEFAULT);
     if let Some(note) = env::var_os("NEWSWIRE_FUZZ_CHILD") {
@@ -218,7 +218,7 @@ impl Working {
     fn begin(first: u64, cases: u64) -> Self {
         let note = env::temp_dir().join(format!("newswire-fuzz-{}-{first}", std::process::id()));
         let child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "any_broken_feed_gives_an_answer", "--nocapture"])
+            .args(["--exact", "any_broken_feed_gives_a_result", "--nocapture"])
             .env("NEWSWIRE_FUZZ_CHILD", &note)
             .env("NEWSWIRE_FUZZ_SEED", first.to_string())
             .env("NEWSWIRE_FUZZ_CASES", cases.to_string())

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn its_own_thread_is_found_by_name_and_state() {
+    fn the_current_thread_is_found_by_name_and_state() {
         let pid = i32::try_from(std::process::id()).unwrap();
         let me = rustix::thread::gettid().as_raw_nonzero().get();
         let thread = thread(pid, me).unwrap();

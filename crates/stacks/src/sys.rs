@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_to_this_thread_is_answered_once() {
+    fn a_request_to_this_thread_is_answered_once() {
         let slot = slot();
         slot.word.store(word(1, me(), ASKED), Ordering::Release);
         answer(&slot, &context());
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_withdrawn_question_cannot_be_taken_up() {
+    fn a_cancelled_request_is_not_answered() {
         let slot = slot();
         let asked = word(7, me(), ASKED);
         slot.word.store(asked, Ordering::Release);

@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_second_has_a_bin_and_what_is_late_is_in_the_last() {
+    fn each_second_has_a_bin_and_late_values_are_in_the_last() {
         let times = [100, 999, 2000, 2001, 99_000].map(Duration::from_millis);
         let bins = bins(times.into_iter());
         assert_eq!((bins.len(), &bins[..4], bins[20]), (21, &[2, 0, 2, 0][..], 1));

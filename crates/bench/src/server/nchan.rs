@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_read_one_after_another_and_a_refusal_is_told() {
+    fn pipelined_responses_are_parsed_and_a_refusal_is_an_error() {
         let text = "HTTP/1.1 201 Created\r\nContent-Length: 3\r\n\r\nabcHTTP/1.1 202 Accepted\r\n\r\nHTTP/1.1 403 No\r\n\r\n";
         let mut answers = text.as_bytes();
         assert!(answer(&mut answers).is_ok() && answer(&mut answers).is_ok());

@@ -10,8 +10,8 @@ mod table;
 use std::{collections::BTreeSet, fs, process::Command, time::Duration};
 
 use e2e::{
-    Behaviour, Format, Origin, Program, SourceEntry, Stack, Subscriber, http, http::Address, on_path, say,
-    wait_for,
+    Behaviour, Binary, DocumentFormat, Origin, TestSource, TestStack, TestSubscriber, http, http::Address,
+    log_line, on_path, wait_for,
 };
 use tokio::{task::JoinHandle, time::sleep};
 
@@ -26,9 +26,9 @@ const SERIES_MAX: usize = 500;
 
 /// Both programs with a few feeds, some of them in trouble, and two clients.
 struct World {
-    stack: Stack,
+    stack: TestStack,
     _origin: std::sync::Arc<Origin>,
-    _clients: [Subscriber; 2],
+    _clients: [TestSubscriber; 2],
     publishing: JoinHandle<()>,
 }
 
@@ -36,7 +36,8 @@ impl World {
     async fn start() -> Self {
         let origin = std::sync::Arc::new(Origin::start().await.unwrap());
         let names: Vec<_> = (0..12).map(|n| format!("feed-{n}")).collect();
-        let feed = |(n, name): (usize, &String)| SourceEntry::new(name, origin.feed(name, Format::of(n)));
+        let feed =
+            |(n, name): (usize, &String)| TestSource::new(name, origin.add_feed(name, DocumentFormat::of(n)));
         let sources: Vec<_> = names.iter().enumerate().map(feed).collect();
         for (n, behaviour) in [
             (8, Behaviour::Status(500, Vec::new())),
@@ -44,9 +45,9 @@ impl World {
             (10, Behaviour::Status(410, Vec::new())),
             (11, Behaviour::CutOff),
         ] {
-            origin.behave(&names[n], behaviour);
+            origin.set_behaviour(&names[n], behaviour);
         }
-        let mut stack = Stack::new(&sources).unwrap();
+        let mut stack = TestStack::new(&sources).unwrap();
         stack.start_both().await.unwrap();
         let clients = ["/news/stream?snapshot=10", "/news/stream"].map(|path| stack.subscribe(path));
         let publisher = std::sync::Arc::clone(&origin);
@@ -76,12 +77,12 @@ impl Drop for World {
 }
 
 #[tokio::test]
-async fn the_table_lists_every_metric_and_the_files_name_no_other() {
+async fn the_table_lists_every_metric_and_rules_and_panels_use_no_other() {
     let world = World::start().await;
     let live = world.live().await;
-    say(&format!("{} metrics, {} series", live.families.len(), live.series));
+    log_line(&format!("{} metrics, {} series", live.families.len(), live.series));
     assert!(live.series <= SERIES_MAX, "{} series", live.series);
-    for program in [Program::Gateway, Program::Ingestd] {
+    for program in [Binary::Gateway, Binary::Ingestd] {
         let (_, own) = http::fetch(&world.stack.admin(program), "/metrics", SOON).await.unwrap();
         let prefix = format!("newswire_{}_", program.name().trim_start_matches("newswire-"));
         let shown = live.families.keys().filter(|name| name.starts_with(&prefix));
@@ -160,9 +161,9 @@ fn alert_faults(rule: &files::Rule, live: &Live) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn every_panel_shows_data_and_every_rule_holds_in_a_real_prometheus() {
+async fn every_panel_has_data_and_every_rule_evaluates_in_a_real_prometheus() {
     let Some(program) = on_path("prometheus") else {
-        say(
+        log_line(
             "SKIPPED: no prometheus on the PATH, so that no panel was asked for data; names and labels are compared all the same",
         );
         return;
@@ -192,7 +193,7 @@ async fn every_panel_shows_data_and_every_rule_holds_in_a_real_prometheus() {
     assert_eq!(rules.len(), files::rules().len());
     let sick: Vec<_> = rules.iter().filter(|rule| rule["health"] != "ok").collect();
     assert!(sick.is_empty(), "{sick:#?}");
-    say(&format!("{questions} questions of panels have data, {} rules hold", rules.len()));
+    log_line(&format!("{questions} questions of panels have data, {} rules hold", rules.len()));
     // A loaded machine may cut the wire for a moment, and not for long.
     let dead = ["NewswireDaemonGone", "NewswireGatewayNotReady", "NewswireWireCut"];
     let mut raised = Vec::new();
@@ -203,7 +204,7 @@ async fn every_panel_shows_data_and_every_rule_holds_in_a_real_prometheus() {
     });
     quiet.await.unwrap_or_else(|error| panic!("{error}: {raised:?}"));
 
-    world.stack.kill(Program::Ingestd).unwrap();
+    world.stack.kill(Binary::Ingestd).unwrap();
     let noticed = wait_for("the alerts of a dead daemon", SOON, async || {
         raised = prometheus.raised().await.unwrap();
         dead.iter().all(|alert| raised.iter().any(|name| name == alert)).then_some(())
@@ -214,7 +215,7 @@ async fn every_panel_shows_data_and_every_rule_holds_in_a_real_prometheus() {
 #[test]
 fn the_rules_pass_their_own_tests() {
     let Some(promtool) = on_path("promtool") else {
-        say("SKIPPED: no promtool on the PATH, so that the rules were not tested");
+        log_line("SKIPPED: no promtool on the PATH, so that the rules were not tested");
         return;
     };
     let folder = deploy("prometheus");

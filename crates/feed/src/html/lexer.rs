@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_known_in_any_case() {
+    fn names_are_case_insensitive() {
         assert!(KNOWN.is_sorted());
         assert_eq!(
             (known("BlockQuote"), known("a"), known("xmp"), known("T")),

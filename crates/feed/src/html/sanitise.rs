@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_that_do_not_survive_keep_lines_apart() {
+    fn removed_block_elements_still_separate_lines() {
         assert_eq!(safe("<div>a</div><div><span>b</span></div>"), "a<br>b");
     }
 
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_deep_is_made_plain_and_what_is_tangled_is_untangled() {
+    fn too_deep_html_becomes_text_and_misnested_html_is_repaired() {
         let deep = format!("{}x", "<blockquote>".repeat(1000));
         assert_eq!(
             sanitise(&deep, None),
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_article_is_cut_and_says_so() {
+    fn a_long_article_is_truncated_and_marked() {
         let (html, repairs) = sanitise(&"<p>word</p>".repeat(20_000), None);
         assert!(repairs.cut && html.unwrap().len() <= CONTENT_BYTES_MAX + 32);
         assert!(sanitise(&"x".repeat(CONTENT_BYTES_MAX + 1), None).1.cut);
@@ -410,7 +410,7 @@ mod tests {
         #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..proptest::prelude::ProptestConfig::with_cases(2_000) })]
 
         #[test]
-        fn what_is_safe_stays_as_it_is(pieces in proptest::collection::vec(proptest::sample::select(PIECES.to_vec()), 0..40)) {
+        fn safe_html_is_unchanged(pieces in proptest::collection::vec(proptest::sample::select(PIECES.to_vec()), 0..40)) {
             let once = safe(&pieces.concat());
             proptest::prop_assert_eq!(safe(&once), once);
         }

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_a_browser_may_follow_comes_out() {
+    fn only_urls_that_a_browser_may_follow_are_returned() {
         let base = Url::parse("https://example.org/a/b").unwrap();
         let url = |raw| web_url(raw, Some(&base));
         assert_eq!(url(" c?d=1&e ").as_deref(), Some("https://example.org/a/c?d=1&e"));

@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_known_by_its_uri_then_by_custom() {
+    fn a_namespace_is_recognised_by_uri_then_by_prefix() {
         let mut names = Namespaces::default();
         assert_eq!(names.resolve("dc:creator"), (Vocabulary::DublinCore, "creator"));
         assert_eq!(names.resolve("x:creator"), (Vocabulary::Other, "creator"));
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn saying_it_again_costs_nothing_and_saying_more_is_bounded() {
+    fn repeated_declarations_are_free_and_distinct_ones_are_bounded() {
         let mut names = Namespaces::default();
         for n in 0..NAMESPACES_MAX {
             assert!(names.declare("x", format!("u{n}").into()).is_ok());

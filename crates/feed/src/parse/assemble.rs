@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_and_an_address_come_in_either_order() {
+    fn a_name_and_an_address_are_accepted_in_either_order() {
         let pair = |n: &str, e: &str| (Some(n.to_owned()), Some(e.to_owned()));
         for text in [
             "j@x.org (Jane Doe)",

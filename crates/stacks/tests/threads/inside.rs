@@ -15,7 +15,7 @@ fn every_thread_is_named_by_function_file_and_line() {
 }
 
 #[test]
-fn one_that_may_not_be_traced_still_sees_itself() {
+fn a_process_that_may_not_be_traced_can_sample_itself() {
     let mut busy = Busy::start("undumpable");
     assert_places(&busy.inside(), false);
 }
@@ -39,7 +39,7 @@ fn threads_that_end_meanwhile_are_no_error() {
 }
 
 #[test]
-fn the_asking_thread_is_not_among_them_and_a_gone_one_is_nothing() {
+fn the_sampling_thread_is_excluded_and_an_ended_one_is_none() {
     let inside = SelfSampler::install().unwrap();
     let (tell, told) = mpsc::sync_channel(1);
     let short = thread::spawn(move || tell.send(rustix::thread::gettid().as_raw_nonzero().get()));
@@ -64,7 +64,7 @@ fn it_can_be_installed_again() {
 }
 
 #[test]
-fn many_may_ask_at_once() {
+fn several_threads_may_sample_at_once() {
     let inside = SelfSampler::install().unwrap();
     let (_keep, wait) = mpsc::sync_channel::<()>(1);
     let waiting = thread::Builder::new().name("waiting".to_owned()).spawn(move || wait.recv()).unwrap();

@@ -64,7 +64,7 @@ fn a_running_process_goes_on_and_its_calls_are_not_cut_short() {
 }
 
 #[test]
-fn a_stopped_process_is_told_of_and_stays_stopped() {
+fn a_stopped_process_is_reported_and_stays_stopped() {
     let mut busy = Busy::start("spin");
     kill_process(raw(busy.pid()), Signal::STOP).unwrap();
     eventually("it does not stop", || states(busy.pid()).iter().all(|state| *state == 'T'));
@@ -79,7 +79,7 @@ fn a_stopped_process_is_told_of_and_stays_stopped() {
 }
 
 #[test]
-fn one_that_looks_at_itself_meanwhile_loses_no_signal() {
+fn a_process_that_samples_itself_meanwhile_loses_no_signal() {
     let mut busy = Busy::start("spin");
     let pid = busy.pid();
     let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(1);
@@ -124,7 +124,7 @@ fn a_runtime_without_work_is_idle_and_a_job_of_its_pool_is_not() {
 }
 
 #[test]
-fn a_second_tracer_is_told_who_is_the_first() {
+fn a_second_tracer_gets_the_pid_of_the_first() {
     let busy = Busy::start("");
     ptrace::seize(Pid::from_raw(busy.pid()), ptrace::Options::empty()).unwrap();
     let capture = stacks::of_process(busy.pid()).unwrap();
@@ -138,7 +138,7 @@ fn a_second_tracer_is_told_who_is_the_first() {
 }
 
 #[test]
-fn without_the_right_to_there_is_what_proc_tells_and_what_to_do() {
+fn without_permission_the_dump_has_proc_data_and_advice() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: only root can become somebody else");
         return;
@@ -171,7 +171,7 @@ fn what_does_not_exist_is_an_error() {
 }
 
 #[test]
-fn its_own_process_cannot_be_traced_and_it_says_so() {
+fn tracing_its_own_process_is_an_error() {
     let capture = stacks::of_process(std::process::id().cast_signed()).unwrap();
     let missing = capture.threads[0].missing.as_deref().unwrap();
     assert!(missing.starts_with("a process cannot trace itself"), "{missing}");
@@ -188,7 +188,7 @@ fn looking_process() {
 }
 
 #[test]
-fn one_that_is_killed_while_it_looks_leaves_nothing_stopped() {
+fn a_tracer_that_is_killed_leaves_nothing_stopped() {
     let mut busy = Busy::start("spin");
     for round in 0..5 {
         let mut looking = Command::new(std::env::current_exe().unwrap())

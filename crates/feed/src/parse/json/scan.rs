@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sound_json_is_untouched_and_trifles_are_mended() {
+    fn valid_json_is_unchanged_and_small_errors_are_repaired() {
         let sound = r#"{"a":"\ud83d\ude00\"[[","b":[1,2]}"#;
         assert!(matches!(scan(sound), Ok(Cow::Borrowed(t)) if t == sound));
         assert_eq!(scan("{\"a\":\"x\ny\\ud83dz\0\"}").unwrap(), r#"{"a":"x\ny\ufffdz"}"#);
