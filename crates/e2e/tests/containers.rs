@@ -1,5 +1,5 @@
-//! The container and Kubernetes files against what they speak of: files, programs, ports, routes, pauses. No engine runs
-//! here; that an image builds and a cluster takes the manifest is not shown by this.
+//! Checks the container and Kubernetes files against what they refer to: files, programs, ports, routes, timeouts. No
+//! container engine runs here: whether the image builds and a cluster accepts the manifest is not tested.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 
@@ -22,7 +22,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Each instruction on one line.
+/// The instructions of the Dockerfile, each on one line.
 fn instructions() -> Vec<String> {
     let joined = DOCKERFILE.replace("\\\n", " ");
     joined
@@ -45,7 +45,7 @@ fn document(kind: &str) -> Value {
 /// A default of the configuration: `key = value`.
 fn default(key: &str) -> &'static str {
     let line = DEFAULTS.lines().find_map(|line| line.strip_prefix(&format!("{key} = "))).unwrap();
-    // What follows a `#` is a remark.
+    // A comment may follow.
     line.split(" #").next().unwrap().trim_matches('"')
 }
 
@@ -199,8 +199,8 @@ async fn the_pods_configuration_is_valid_for_both_daemons() {
     assert_eq!(status.code(), Some(0), "{}", check.log());
 }
 
-/// One command of the tool beside a stack; its exit code.
-async fn judged(stack: &TestStack, pid: &str) -> (Option<i32>, String) {
+/// Runs `newswire doctor --quick` on a process of a stack; its exit code and output.
+async fn quick_doctor(stack: &TestStack, pid: &str) -> (Option<i32>, String) {
     let config = stack.path("newswire.toml");
     let arguments = ["doctor", "--quick", "--pid", pid, "--config", config.to_str().unwrap()];
     let mut doctor =
@@ -218,18 +218,18 @@ async fn a_health_check_probes_the_process_of_its_own_container() {
     stack.start_both().await.unwrap();
     let pids = [Binary::Ingestd, Binary::Gateway].map(|p| stack.process(p).unwrap().id().to_string());
     for pid in &pids {
-        let (code, said) = judged(&stack, pid).await;
+        let (code, said) = quick_doctor(&stack, pid).await;
         assert_eq!(code, Some(0), "with both running: {said}");
     }
     stack.kill(Binary::Gateway).unwrap();
-    let (code, said) = judged(&stack, &pids[0]).await;
+    let (code, said) = quick_doctor(&stack, &pids[0]).await;
     assert_eq!(code, Some(0), "the daemon without a gateway: {said}");
     stack.start(Binary::Gateway).unwrap();
     stack.wait_ready().await.unwrap();
     let gateway = stack.process(Binary::Gateway).unwrap().id().to_string();
     stack.kill(Binary::Ingestd).unwrap();
-    let (code, said) = judged(&stack, &gateway).await;
+    let (code, said) = quick_doctor(&stack, &gateway).await;
     assert_eq!(code, Some(0), "the gateway without its daemon: {said}");
-    let (code, _) = judged(&stack, &pids[0]).await;
+    let (code, _) = quick_doctor(&stack, &pids[0]).await;
     assert_ne!(code, Some(0), "a process that is gone");
 }

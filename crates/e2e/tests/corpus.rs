@@ -1,4 +1,4 @@
-//! The same story on real feeds that other projects publish as test data.
+//! Delivery of real feeds that other projects publish as test data.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,12 +39,8 @@ async fn every_item_of_every_readable_feed_is_on_the_stream() {
         sources.push(TestSource::new(&id, url));
     }
     let items: usize = expected.values().map(BTreeSet::len).sum();
-    log_line(&format!(
-        "{} files, of which {} cannot be read; {items} items",
-        sources.len(),
-        unreadable.len()
-    ));
-    assert!(expected.len() > 80 && items > 1_000, "the corpus is there");
+    log_line(&format!("{} files, {} of them unreadable; {items} items", sources.len(), unreadable.len()));
+    assert!(expected.len() > 80 && items > 1_000, "the corpus is complete");
 
     let mut stack = TestStack::new(&sources).unwrap();
     let limit = Duration::from_secs(60);
@@ -60,16 +56,16 @@ async fn every_item_of_every_readable_feed_is_on_the_stream() {
         (subscriber.count("item") >= items && reported.len() == sources.len()).then_some(())
     })
     .await;
-    tokio::time::sleep(Duration::from_secs(2)).await; // one more round of visits: nothing comes twice
+    tokio::time::sleep(Duration::from_secs(2)).await; // one more round of visits: no duplicates
     let mut arrived: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let mut twice = Vec::new();
+    let mut duplicates = Vec::new();
     for record in subscriber.events("item") {
         let (source, key) = (text(&record.json(), "source"), text(&record.json(), "key"));
         if !arrived.entry(source.clone()).or_default().insert(key.clone()) {
-            twice.push(format!("{key} of {source}"));
+            duplicates.push(format!("{key} of {source}"));
         }
     }
-    assert!(twice.is_empty(), "came twice: {twice:#?}");
+    assert!(duplicates.is_empty(), "arrived twice: {duplicates:#?}");
     for (source, keys) in &expected {
         let empty = BTreeSet::new();
         let got = arrived.get(source).unwrap_or(&empty);
@@ -81,7 +77,7 @@ async fn every_item_of_every_readable_feed_is_on_the_stream() {
     assert_eq!(subscriber.count("update"), 0, "a file that does not change has no updates");
     for source in &unreadable {
         let status = stack.json(&format!("/sources/{source}")).await.unwrap();
-        assert!(status["last_error"].is_string(), "what cannot be read is shown: {status}");
+        assert!(status["last_error"].is_string(), "an unreadable feed has an error: {status}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The hang that this system exists to make impossible: feeds, daemon or clients misbehave, and `/` and `/health` answer.
+//! The hang that this system exists to prevent: `/` and `/health` answer whatever feeds, daemon and clients do.
 //!
 //! These tests run alone (`.config/nextest.toml`), because they measure time.
 
@@ -13,11 +13,11 @@ use tokio::time::{Instant, sleep};
 
 /// Feeds in all; every second one hangs.
 const FEEDS: usize = 40;
-/// For so long they hang.
+/// Duration of the hang.
 const HANG: Duration = Duration::from_secs(60);
-/// Within this of the daemon's start each of the others has been heard.
+/// Deadline for the first item of each other feed, from the start of the daemon.
 const FIRST_ITEM_WITHIN: Duration = Duration::from_secs(2);
-/// Within this `/` and `/health` answer, always.
+/// Deadline of every response of `/` and `/health`.
 const PAGE_WITHIN: Duration = Duration::from_millis(100);
 /// Pause between two pairs of probes.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
@@ -25,9 +25,9 @@ const PROBE_EVERY: Duration = Duration::from_millis(100);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_half_of_the_feeds_hanging_the_others_arrive_in_2_s_and_pages_answer_within_100_ms() {
     let origin = Origin::start().await.unwrap();
-    let sources = half_hanging(&origin);
+    let sources = feeds_half_of_them_hanging(&origin);
     let mut stack = TestStack::new(&sources).unwrap();
-    // No deadline of ours ends the hang early.
+    // The total timeout must not end the hang early.
     stack.set("fetch.timeout_total", "\"90s\"");
     stack.start(Binary::Gateway).unwrap();
     stack.wait_serving().await.unwrap();
@@ -40,11 +40,11 @@ async fn with_half_of_the_feeds_hanging_the_others_arrive_in_2_s_and_pages_answe
     let slowest = firsts.values().map(|at| at.saturating_duration_since(began)).max().unwrap();
     log_line(&format!("the first item of {} feeds arrived after at most {slowest:?}", firsts.len()));
 
-    // What froze the replaced system: clients that come and go while feeds are silent.
+    // What froze the system that this one replaces: clients connect and disconnect while feeds are silent.
     while began.elapsed() < HANG {
-        let passers_by: Vec<_> = (0..6).map(|_| stack.subscribe("/news/stream")).collect();
+        let short_streams: Vec<_> = (0..6).map(|_| stack.subscribe("/news/stream")).collect();
         sleep(Duration::from_secs(1)).await;
-        drop(passers_by);
+        drop(short_streams);
     }
     let report = prober.stop();
     log_line(&report.to_string());
@@ -59,7 +59,7 @@ async fn with_half_of_the_feeds_hanging_the_others_arrive_in_2_s_and_pages_answe
         .filter(|n| n % 2 == 1)
         .filter(|n| !origin.requests(&format!("feed-{n}")).is_empty())
         .count();
-    assert_eq!(hung, FEEDS / 2, "every hanging feed was asked");
+    assert_eq!(hung, FEEDS / 2, "every hanging feed was visited");
     assert!(
         stack.process(Binary::Ingestd).unwrap().is_running()
             && stack.process(Binary::Gateway).unwrap().is_running()
@@ -81,7 +81,7 @@ async fn with_the_daemon_stopped_or_dead_pages_answer_within_100_ms() {
     stack.process(Binary::Ingestd).unwrap().signal(Signal::STOP).unwrap();
     sleep(part).await;
     let stopped = stack.json("/news").await.unwrap();
-    assert!(stopped.to_string().contains(&guid), "what is known is still served: {stopped}");
+    assert!(stopped.to_string().contains(&guid), "known items are still served: {stopped}");
     stack.kill(Binary::Ingestd).unwrap();
     sleep(part).await;
     let report = prober.stop();
@@ -100,8 +100,8 @@ async fn with_every_feed_hanging_pages_answer_within_100_ms() {
     let sources = scenario::feeds(&origin, FEEDS);
     for number in 0..FEEDS {
         let name = format!("feed-{number}");
-        origin.publish(&name, "Never heard");
-        origin.set_behaviour(&name, a_way_to_hang(number));
+        origin.publish(&name, "Never delivered");
+        origin.set_behaviour(&name, hanging_behaviour(number));
     }
     let mut stack = TestStack::new(&sources).unwrap();
     stack.start_both().await.unwrap();
@@ -117,8 +117,8 @@ async fn with_every_feed_hanging_pages_answer_within_100_ms() {
     assert_eq!(asked, FEEDS, "no feed waits for another");
 }
 
-/// Feeds with one item each; every second one hangs in one of the ways to hang.
-fn half_hanging(origin: &Origin) -> Vec<TestSource> {
+/// Feeds with one item each; every second one hangs.
+fn feeds_half_of_them_hanging(origin: &Origin) -> Vec<TestSource> {
     let sources: Vec<_> = (0..FEEDS)
         .map(|number| {
             let name = format!("feed-{number}");
@@ -130,14 +130,14 @@ fn half_hanging(origin: &Origin) -> Vec<TestSource> {
         let name = format!("feed-{number}");
         origin.publish(&name, &format!("The first item of {name}"));
         if number % 2 == 1 {
-            origin.set_behaviour(&name, a_way_to_hang(number / 2));
+            origin.set_behaviour(&name, hanging_behaviour(number / 2));
         }
     }
     sources
 }
 
-/// All of them, one after the other.
-fn a_way_to_hang(number: usize) -> Behaviour {
+/// The kinds of hang in turn.
+fn hanging_behaviour(number: usize) -> Behaviour {
     match number % 4 {
         0 => Behaviour::SilentBody,
         1 => Behaviour::Drip(1, Duration::from_secs(1)),
@@ -146,7 +146,7 @@ fn a_way_to_hang(number: usize) -> Behaviour {
     }
 }
 
-/// When the first item of each source arrived, once so many have.
+/// Waits until `wanted` sources have delivered an item; when the first item of each arrived.
 async fn first_items(subscriber: &TestSubscriber, wanted: usize) -> BTreeMap<String, Instant> {
     let mut firsts = BTreeMap::new();
     let outcome = wait_for("the first items", Duration::from_secs(20), async || {
@@ -158,13 +158,13 @@ async fn first_items(subscriber: &TestSubscriber, wanted: usize) -> BTreeMap<Str
         (firsts.len() >= wanted).then_some(())
     })
     .await;
-    outcome.map_err(|error| error.context(subscriber.summary())).expect("the healthy feeds are heard");
+    outcome.map_err(|error| error.context(subscriber.summary())).expect("the healthy feeds deliver");
     firsts
 }
 
 fn assert_pages(report: &ProbeReport, lasted: Duration) {
     let least = lasted.as_millis() / PROBE_EVERY.as_millis() / 2;
-    assert!(report.probes.len() as u128 > least, "probed all the while: {report}");
+    assert!(report.probes.len() as u128 > least, "probed throughout: {report}");
     let bad = report.worse_than(PAGE_WITHIN);
     assert!(bad.is_empty(), "{report}\n{bad:#?}");
 }

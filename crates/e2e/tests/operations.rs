@@ -1,4 +1,4 @@
-//! What the README's chapter on operations has an operator do, done.
+//! Executes the procedures of the README's chapter on operations.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 
@@ -10,8 +10,8 @@ const README: &str = include_str!("../../../README.md");
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn chapter() -> &'static str {
-    let (_, after) = README.split_once("\n## Operations\n").expect("README has the chapter");
-    after.split_once("\n## ").expect("others follow").0
+    let (_, after) = README.split_once("\n## Operations\n").expect("the README has the chapter");
+    after.split_once("\n## ").expect("another chapter follows").0
 }
 
 #[test]
@@ -40,7 +40,7 @@ async fn shows(stack: &TestStack, title: &str) {
     there.await.unwrap();
 }
 
-/// `tar` in the folder of a stack.
+/// Runs `tar` in the folder of a stack.
 fn tar(stack: &TestStack, arguments: &[&str]) {
     let done = Command::new("tar").args(arguments).current_dir(stack.folder()).status().unwrap();
     assert!(done.success());
@@ -56,7 +56,7 @@ async fn a_restored_copy_of_the_store_refetches_what_was_published_after_it() {
 
     let (status, _) = stack.terminate(Binary::Ingestd, LIMIT).await.unwrap();
     assert_eq!(status.code(), Some(0));
-    shows(&stack, "Before").await; // the gateway serves what it has
+    shows(&stack, "Before").await; // the gateway still serves it
     tar(&stack, &["-czf", "copy.tar.gz", "data"]);
     let before = stack.json("/news").await.unwrap();
     stack.start(Binary::Ingestd).unwrap();
@@ -80,7 +80,7 @@ async fn a_restored_copy_of_the_store_refetches_what_was_published_after_it() {
         assert_eq!(
             kept.map(|kept| &kept["title"]),
             Some(&item["title"]),
-            "every id of the copy is the same event"
+            "every id of the copy refers to the same event"
         );
     }
 }

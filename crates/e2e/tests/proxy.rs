@@ -1,5 +1,5 @@
-//! The shipped configurations of nginx and Caddy in front of the real gateway: TLS, HTTP/2, streams without delay, the
-//! client's own address, and no word that would end a browser's EventSource for good.
+//! The shipped configurations of nginx and Caddy in front of the real gateway: TLS, HTTP/2, streams without delay, client
+//! addresses, and no response that would end a browser's EventSource for good.
 
 use std::{
     fs,
@@ -14,12 +14,12 @@ use e2e::{Binary, ExternalProgram, Origin, TestStack, free_address, log_line, on
 const NGINX: &str = include_str!("../../../deploy/nginx/newswire.conf");
 const CADDY: &str = include_str!("../../../deploy/caddy/Caddyfile");
 const HOST: &str = "news.example.org";
-/// What an event may take through proxy, TLS and HTTP/2 on a machine with other work; one that is held back in a buffer
-/// does not come at all. How long it took is printed.
+/// Deadline of an event through proxy, TLS and HTTP/2 on a busy machine; an event held in a buffer never arrives. The
+/// actual delay is printed.
 const AT_ONCE: Duration = Duration::from_secs(5);
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A proxy at work in a folder of its own.
+/// A running proxy in its own folder.
 struct Proxy {
     running: ExternalProgram,
     address: SocketAddr,
@@ -27,7 +27,7 @@ struct Proxy {
     curl: PathBuf,
 }
 
-/// Every one of these stands in the shipped file, and is another here.
+/// Replaces texts of a shipped file; each must occur.
 fn substituted(text: &str, changes: &[(&str, String)]) -> String {
     changes.iter().fold(text.to_owned(), |text, (from, to)| {
         assert!(text.contains(from), "the shipped file has no {from:?}");
@@ -103,7 +103,9 @@ impl Proxy {
         let there = on_path(program)
             .or_else(|| also.into_iter().find(|path| path.ends_with(program) && path.exists()));
         let (Some(binary), Some(curl)) = (there, on_path("curl")) else {
-            log_line(&format!("SKIPPED: {program} or curl is not installed; its configuration was not run"));
+            log_line(&format!(
+                "SKIPPED: {program} or curl is not installed; the configuration was not tested"
+            ));
             return Ok(None);
         };
         let folder = stack.path(program);
@@ -115,17 +117,17 @@ impl Proxy {
         };
         let running = ExternalProgram::start(&binary, &arguments, &folder)?;
         let mut proxy = Self { running, address: ports[1], folder, curl };
-        let up = wait_for(program, PATIENCE, async || match std::net::TcpStream::connect(proxy.address) {
+        let up = wait_for(program, TIMEOUT, async || match std::net::TcpStream::connect(proxy.address) {
             Ok(_) => Some(()),
             Err(_) if proxy.running.is_running() => None,
             Err(_) => Some(()),
         });
         up.await?;
-        anyhow::ensure!(proxy.running.is_running(), "{program} ended: {}", proxy.running.stderr());
+        anyhow::ensure!(proxy.running.is_running(), "{program} exited: {}", proxy.running.stderr());
         Ok(Some(proxy))
     }
 
-    /// curl with HTTP/2 over TLS, from an address of loopback.
+    /// Starts curl with HTTP/2 over TLS from a loopback address.
     fn curl(&self, name: &str, from: &str, path: &str, more: &[&str]) -> anyhow::Result<ExternalProgram> {
         let folder = self.folder.join(name);
         fs::create_dir(&folder)?;
@@ -142,29 +144,29 @@ impl Proxy {
         ExternalProgram::start(&self.curl, &arguments, &folder)
     }
 
-    /// What one request that ends by itself gave, as lines; the last is status and version.
+    /// The body of a finite response as lines, and its last line: status and version.
     async fn get(&self, name: &str, path: &str) -> anyhow::Result<(Vec<String>, String)> {
-        let mut asked = self.curl(name, "127.0.0.1", path, &[])?;
-        wait_for(path, PATIENCE, async || (!asked.is_running()).then_some(())).await?;
-        let mut said = asked.output_lines();
-        let last = said.pop().with_context(|| asked.stderr())?;
-        Ok((said, last))
+        let mut curl = self.curl(name, "127.0.0.1", path, &[])?;
+        wait_for(path, TIMEOUT, async || (!curl.is_running()).then_some(())).await?;
+        let mut lines = curl.output_lines();
+        let last = lines.pop().with_context(|| curl.stderr())?;
+        Ok((lines, last))
     }
 }
 
-/// Waits for a line that holds `word`.
-async fn line(stream: &ExternalProgram, word: &str, within: Duration) -> anyhow::Result<String> {
+/// Waits for a line that contains `word`.
+async fn wait_line(stream: &ExternalProgram, word: &str, within: Duration) -> anyhow::Result<String> {
     let found =
         wait_for(word, within, async || stream.output_lines().into_iter().find(|l| l.contains(word))).await;
-    found.with_context(|| format!("it said {:?} and complained {:?}", stream.output_lines(), stream.stderr()))
+    found.with_context(|| format!("stdout {:?}, stderr {:?}", stream.output_lines(), stream.stderr()))
 }
 
-async fn refused(stream: &mut ExternalProgram) -> anyhow::Result<Vec<String>> {
-    wait_for("the end of a refused stream", PATIENCE, async || (!stream.is_running()).then_some(())).await?;
+async fn lines_of_refused_stream(stream: &mut ExternalProgram) -> anyhow::Result<Vec<String>> {
+    wait_for("the end of a refused stream", TIMEOUT, async || (!stream.is_running()).then_some(())).await?;
     Ok(stream.output_lines())
 }
 
-async fn behind(program: &str) -> anyhow::Result<()> {
+async fn check_proxy(program: &str) -> anyhow::Result<()> {
     let origin = Origin::start().await?;
     let mut stack = TestStack::new(&scenario::feeds(&origin, 1))?;
     origin.publish("feed-0", "First");
@@ -176,54 +178,55 @@ async fn behind(program: &str) -> anyhow::Result<()> {
     let Some(proxy) = Proxy::start(program, &stack).await? else { return Ok(()) };
 
     let stream = proxy.curl("stream", "127.0.0.1", "/news/stream?kinds=item", &[])?;
-    line(&stream, "First", PATIENCE).await?;
+    wait_line(&stream, "First", TIMEOUT).await?;
     origin.publish("feed-0", "Second");
-    let gateway_has = wait_for("the second item at the gateway", PATIENCE, async || {
+    let gateway_has = wait_for("the second item at the gateway", TIMEOUT, async || {
         let news = stack.json("/news").await.ok()?;
         news.to_string().contains("Second").then_some(())
     });
     gateway_has.await?;
     let since = tokio::time::Instant::now();
-    line(&stream, "Second", AT_ONCE).await?;
-    log_line(&format!("behind {program} the event came {:?} after the gateway showed it", since.elapsed()));
+    wait_line(&stream, "Second", AT_ONCE).await?;
+    log_line(&format!("behind {program} the event arrived {:?} after the gateway had it", since.elapsed()));
     let before = stream.output_lines().len();
     wait_for("a heartbeat", Duration::from_secs(2) + AT_ONCE, async || {
         stream.output_lines()[before..].iter().any(|l| l.starts_with("id: ")).then_some(())
     })
     .await?;
 
-    // A second stream of that address has no room, whatever address it claims; one of another address has.
+    // A second stream of that address is refused, whatever address it claims; one of another address is not.
     let claim = ["-H", "X-Forwarded-For: 203.0.113.9"];
-    let said = refused(&mut proxy.curl("claims", "127.0.0.1", "/news/stream", &claim)?).await?;
-    assert!(said.iter().any(|l| l.starts_with("retry:")), "{said:?}");
+    let lines =
+        lines_of_refused_stream(&mut proxy.curl("claims", "127.0.0.1", "/news/stream", &claim)?).await?;
+    assert!(lines.iter().any(|l| l.starts_with("retry:")), "{lines:?}");
     assert!(
-        said.iter().any(|l| l == "status 200 over 2") && !said.iter().any(|l| l.contains("First")),
-        "{said:?}"
+        lines.iter().any(|l| l == "status 200 over 2") && !lines.iter().any(|l| l.contains("First")),
+        "{lines:?}"
     );
     let id = stream.output_lines().into_iter().find_map(|l| l.strip_prefix("id: ").map(str::to_owned));
     let resume = format!("Last-Event-ID: {}", id.context("the stream has ids")?);
     let other = proxy.curl("other", "127.0.0.2", "/news/stream?kinds=item", &["-H", &resume])?;
-    let hello = line(&other, "\"resume\":\"exact\"", PATIENCE).await;
-    hello.context("a client of another address comes back with an id")?;
-    line(&other, "Second", AT_ONCE).await?;
+    let hello = wait_line(&other, "\"resume\":\"exact\"", TIMEOUT).await;
+    hello.context("a client of another address resumes with an id")?;
+    wait_line(&other, "Second", AT_ONCE).await?;
 
     assert_eq!(proxy.get("health", "/health").await?.1, "status 200 over 2");
     assert_eq!(proxy.get("metrics", "/metrics").await?.1, "status 404 over 2");
 
     stack.kill(Binary::Gateway)?;
-    let (said, status) = proxy.get("down", "/news/stream").await?;
-    assert!(said.iter().any(|l| l == "retry: 5000"), "{said:?}");
-    assert_eq!(status, "status 200 over 2", "{said:?}");
+    let (lines, status) = proxy.get("down", "/news/stream").await?;
+    assert!(lines.iter().any(|l| l == "retry: 5000"), "{lines:?}");
+    assert_eq!(status, "status 200 over 2", "{lines:?}");
     assert_eq!(proxy.get("page", "/health").await?.1, "status 502 over 2");
     Ok(())
 }
 
 #[tokio::test]
 async fn behind_nginx_events_arrive_at_once_and_client_addresses_are_preserved() {
-    behind("nginx").await.unwrap();
+    check_proxy("nginx").await.unwrap();
 }
 
 #[tokio::test]
 async fn behind_caddy_events_arrive_at_once_and_client_addresses_are_preserved() {
-    behind("caddy").await.unwrap();
+    check_proxy("caddy").await.unwrap();
 }

@@ -1,5 +1,5 @@
-//! The clients of README.md, as they stand there, against the real programs: each shows every item once, whatever
-//! happens to the gateway, and goes on where it stood when it is started again.
+//! The clients of README.md, verbatim, against the real programs: each shows every item once, whatever happens to the
+//! gateway, and resumes when it is restarted.
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
@@ -9,29 +9,29 @@ use tokio::time::sleep;
 
 const README: &str = include_str!("../../../README.md");
 const EXAMPLE: &str = include_str!("../../wire/examples/listen.rs");
-/// Where the clients of the README look for the gateway, as a URL has it and as Python does.
+/// The address of the gateway in the clients of the README: in URLs, and in Python.
 const ADDRESS: [&str; 2] = ["127.0.0.1:8700", "\"127.0.0.1\", 8700"];
 
 const FEEDS: usize = 2;
-/// Times that the gateway is killed.
+/// How often the gateway is killed.
 const ROUNDS: usize = 2;
-/// How long a client may take to show what there is, its way back after a kill included.
+/// Deadline for a client to show all items, including its reconnection after a kill.
 const SHOWN: Duration = Duration::from_secs(25);
-/// What comes twice comes within this.
+/// Duplicates would arrive within this.
 const AFTERWARDS: Duration = Duration::from_millis(800);
 
 /// An item as a client showed it: id and title.
 type Shown = (String, String);
 
-/// The code of the section "Listen" in that language.
+/// The code of the section "Listen" in a language.
 fn code(language: &str) -> &'static str {
-    let (_, listen) = README.split_once("\n## Listen\n").expect("README has the section");
+    let (_, listen) = README.split_once("\n## Listen\n").expect("the README has the section");
     let (_, code) =
         listen.split_once(&format!("```{language}\n")).expect("the section has a client in each language");
-    code.split_once("```\n").expect("code has an end").0
+    code.split_once("```\n").expect("the code block ends").0
 }
 
-/// The same for a gateway that listens elsewhere.
+/// The same for the gateway of a stack.
 fn code_for(language: &str, stack: &TestStack) -> String {
     let e2e::http::Address::Tcp(address) = stack.gateway() else { unreachable!("it listens on TCP") };
     let here = [address.to_string(), format!("\"{}\", {}", address.ip(), address.port())];
@@ -41,21 +41,21 @@ fn code_for(language: &str, stack: &TestStack) -> String {
 }
 
 trait Client {
-    /// Starts it, or starts it again.
+    /// Starts or restarts the client.
     async fn start(&mut self) -> anyhow::Result<()>;
-    /// Ends it without a word.
+    /// Kills the client.
     async fn end(&mut self) -> anyhow::Result<()>;
-    /// Everything that it has shown, since it was started for the first time.
+    /// Everything that it has shown since its first start.
     async fn shown(&mut self) -> anyhow::Result<Vec<Shown>>;
 }
 
-/// A client that is a program, in a folder of its own.
+/// A client that is a program, in its own folder.
 struct Script {
     program: PathBuf,
     argument: String,
     folder: PathBuf,
     running: Option<ExternalProgram>,
-    /// Finds the item in a line.
+    /// Parses a line.
     read: fn(&str) -> Option<Shown>,
 }
 
@@ -80,7 +80,7 @@ impl Client for Script {
 
     async fn end(&mut self) -> anyhow::Result<()> {
         let mut running = self.running.take().context("it was started")?;
-        anyhow::ensure!(running.is_running(), "it had ended by itself: {}", running.stderr());
+        anyhow::ensure!(running.is_running(), "it had exited by itself: {}", running.stderr());
         Ok(())
     }
 
@@ -107,7 +107,7 @@ impl Client for Page {
     }
 
     async fn shown(&mut self) -> anyhow::Result<Vec<Shown>> {
-        // Chromium writes `ADDRESS LINE:COLUMN "ID" "TITLE"`, and gives each line once.
+        // Chromium logs `ADDRESS LINE:COLUMN "ID" "TITLE"`, and returns each line once.
         for (_, _, text) in self.browser.console().await? {
             let words: Vec<_> = text.split('"').collect();
             if let [_, id, " ", title, ""] = words[..] {
@@ -126,7 +126,7 @@ fn id_and_title(line: &str) -> Option<Shown> {
     is_id.then(|| (id.to_owned(), title.to_owned()))
 }
 
-/// The story of each client.
+/// The scenario for each client.
 async fn misses_nothing(
     stack: &mut TestStack,
     origin: &Arc<Origin>,
@@ -149,7 +149,7 @@ async fn misses_nothing(
     }
     publisher.stop().await;
     let published = recorded(stack, origin).await?;
-    anyhow::ensure!(published.len() > 30, "{} items are no story", published.len());
+    anyhow::ensure!(published.len() > 30, "only {} items were published", published.len());
     wait_until_shown(client, published.len()).await?;
     sleep(AFTERWARDS).await;
     assert_eq!(client.shown().await?, published, "each item once, in order");
@@ -161,11 +161,11 @@ async fn misses_nothing(
     wait_until_shown(client, all.len()).await?;
     sleep(AFTERWARDS).await;
     let mut shown = client.shown().await?;
-    // README: one that is killed sees its last event again, if it had not noted its place.
+    // README: a client that is killed receives its last event again if it had not saved its id.
     if shown.get(published.len()) == published.last() {
         shown.remove(published.len());
     }
-    assert_eq!(shown, all, "each item once, in order, after a start from the noted place");
+    assert_eq!(shown, all, "each item once, in order, after a start from the saved id");
     Ok(())
 }
 
@@ -179,7 +179,7 @@ async fn wait_until_shown(client: &mut impl Client, count: usize) -> anyhow::Res
     outcome.with_context(|| format!("the client showed {shown}"))
 }
 
-/// Waits until everything that was published is recorded; gives it, the oldest first.
+/// Waits until all published items are recorded; returns them, oldest first.
 async fn recorded(stack: &TestStack, origin: &Origin) -> anyhow::Result<Vec<Shown>> {
     let published: usize = origin.published().values().map(Vec::len).sum();
     wait_for("everything to be recorded", SHOWN, async || {
@@ -193,15 +193,15 @@ async fn recorded(stack: &TestStack, origin: &Origin) -> anyhow::Result<Vec<Show
     .await
 }
 
-async fn stage() -> anyhow::Result<(Arc<Origin>, TestStack)> {
+async fn set_up() -> anyhow::Result<(Arc<Origin>, TestStack)> {
     let origin = Arc::new(Origin::start().await?);
     let mut stack = TestStack::new(&scenario::feeds(&origin, FEEDS))?;
-    // The page of the browser's client comes from there.
+    // The page of the browser client is served from there.
     stack.set("gateway.cors_origins", &format!("[\"{}\"]", origin.url("")));
     Ok((origin, stack))
 }
 
-/// Nothing, said loudly, where the program is not installed.
+/// Reports a skipped test and returns `None` if the program is not installed.
 fn installed(program: &str) -> Option<PathBuf> {
     let path = on_path(program);
     if path.is_none() {
@@ -213,7 +213,7 @@ fn installed(program: &str) -> Option<PathBuf> {
 #[tokio::test]
 async fn the_shell_client_reconnects_by_itself_and_misses_nothing() {
     let (Some(bash), Some(_)) = (installed("bash"), installed("curl")) else { return };
-    let (origin, mut stack) = stage().await.unwrap();
+    let (origin, mut stack) = set_up().await.unwrap();
     let file = stack.path("listen.sh");
     fs::write(&file, code_for("sh", &stack)).unwrap();
     let read = |line: &str| {
@@ -227,7 +227,7 @@ async fn the_shell_client_reconnects_by_itself_and_misses_nothing() {
 #[tokio::test]
 async fn the_python_client_reconnects_by_itself_and_misses_nothing() {
     let Some(python) = installed("python3") else { return };
-    let (origin, mut stack) = stage().await.unwrap();
+    let (origin, mut stack) = set_up().await.unwrap();
     let file = stack.path("listen.py");
     fs::write(&file, code_for("python", &stack)).unwrap();
     let read = |line: &str| id_and_title(line.strip_prefix("item ")?);
@@ -242,7 +242,7 @@ async fn the_rust_client_reconnects_by_itself_and_misses_nothing() {
     assert_eq!(code, self::code("rust"), "README has the example as it is compiled");
     let example = Binary::Gateway.path().unwrap().with_file_name("examples").join("listen");
     assert!(example.is_file(), "build it first with `cargo build --workspace --bins --examples`");
-    let (origin, mut stack) = stage().await.unwrap();
+    let (origin, mut stack) = set_up().await.unwrap();
     let address = code_for("rust", &stack);
     let address = address.split('"').find(|text| text.starts_with("http://")).unwrap().to_owned();
     let mut client = Script::new(&stack, example, address, id_and_title).unwrap();
@@ -252,7 +252,7 @@ async fn the_rust_client_reconnects_by_itself_and_misses_nothing() {
 #[tokio::test]
 async fn the_browser_client_reconnects_by_itself_and_misses_nothing() {
     let Some(browser) = Browser::start().await.unwrap() else { return };
-    let (origin, mut stack) = stage().await.unwrap();
+    let (origin, mut stack) = set_up().await.unwrap();
     let file = stack.path("listen.html");
     let script = code_for("js", &stack);
     fs::write(&file, format!("<!doctype html><title>listen</title><script>\n{script}</script>")).unwrap();

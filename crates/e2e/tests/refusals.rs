@@ -1,4 +1,4 @@
-//! What a start refuses, and how: one clear line each, an exit code that scripts can tell apart, nobody else disturbed.
+//! Refused starts: one clear line each, a distinct exit code, and no effect on a running daemon.
 
 use std::{
     fs,
@@ -11,18 +11,18 @@ use std::{
 use e2e::{Binary, ChildProcess, Origin, TestStack, scenario, wait_for};
 use tokio::time::Instant;
 
-/// Within this a process that cannot work has said so and ended.
+/// Deadline for a process that cannot start to exit.
 const REFUSED_WITHIN: Duration = Duration::from_secs(1);
 /// `EX_IOERR` of sysexits.h: a file, directory, socket or port cannot be used.
 const IO: i32 = 74;
-/// `EX_TEMPFAIL`: somebody else holds it.
+/// `EX_TEMPFAIL`: another process holds it.
 const LOCKED: i32 = 75;
 /// `EX_CONFIG`: restarting will not help.
 const CONFIG: i32 = 78;
 
-/// Waits for the end, checks the code, and gives the lines of the log that complain.
+/// Waits until the process exits, checks its code, and returns the log lines above INFO.
 async fn refusal(mut process: ChildProcess, code: i32) -> Vec<String> {
-    let (status, _) = process.wait_exit(REFUSED_WITHIN).await.expect("it ends at once");
+    let (status, _) = process.wait_exit(REFUSED_WITHIN).await.expect("it exits at once");
     let log = process.log();
     assert_eq!(status.code(), Some(code), "{log}");
     assert!(!log.contains("panicked"), "{log}");
@@ -32,7 +32,7 @@ async fn refusal(mut process: ChildProcess, code: i32) -> Vec<String> {
         .collect()
 }
 
-/// The one line that says what is wrong, and names `what`.
+/// Checks that the process exits with one line that contains `what`.
 async fn one_line(process: ChildProcess, code: i32, what: &str) {
     let lines = refusal(process, code).await;
     assert_eq!(lines.len(), 1, "one line: {lines:#?}");
@@ -61,12 +61,12 @@ async fn twelve_mistakes_in_the_sources_get_twelve_complaints_with_their_lines()
         (12, "colour"),
         (13, "url"),
     ] {
-        let place = format!("sources.toml:{line}");
-        let complaints: Vec<_> = lines.iter().filter(|l| l.contains(&format!("{place}:"))).collect();
-        assert_eq!(complaints.len(), 1, "{place} in {lines:#?}");
+        let location = format!("sources.toml:{line}");
+        let complaints: Vec<_> = lines.iter().filter(|l| l.contains(&format!("{location}:"))).collect();
+        assert_eq!(complaints.len(), 1, "{location} in {lines:#?}");
         assert!(complaints[0].contains(what), "{what} in {complaints:?}");
     }
-    assert!(!stack.path("run/ingestd.sock").exists() && !stack.path("data").exists(), "nothing was begun");
+    assert!(!stack.path("run/ingestd.sock").exists() && !stack.path("data").exists(), "nothing was created");
 }
 
 #[tokio::test]
@@ -83,8 +83,8 @@ async fn a_wrong_configuration_stops_either_daemon_with_all_complaints() {
     }
 }
 
-/// Runs a program to its end; gives its code and what it said on stderr.
-fn told(stack: &TestStack, program: Binary, arguments: &[&str]) -> (Option<i32>, String) {
+/// Runs a program to its end; its exit code and standard error.
+fn run_to_end(stack: &TestStack, program: Binary, arguments: &[&str]) -> (Option<i32>, String) {
     let config = stack.path("newswire.toml");
     let output = Command::new(program.path().expect("it is built"))
         .args(arguments)
@@ -112,13 +112,13 @@ async fn a_check_reads_the_files_that_the_configuration_names_and_creates_none()
     fs::set_permissions(stack.path("tokens.toml"), fs::Permissions::from_mode(0o600)).unwrap();
     stack.set("gateway.read_tokens_file", &format!("{:?}", stack.path("tokens.toml")));
     stack.write_config("newswire.toml", &[]).unwrap();
-    // The daemons' own words come without the tool; a secret that everybody can read is no mistake.
+    // A world-readable secret is a warning, not an error.
     let started = Instant::now();
-    let (code, said) = told(&stack, Binary::Newswire, &["config", "check"]);
+    let (code, output) = run_to_end(&stack, Binary::Newswire, &["config", "check"]);
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
-    assert_eq!((code, said.lines().count()), (Some(0), 1), "{said}");
-    assert!(said.contains("warning: ") && said.contains("cookie (mode 0644)"), "{said}");
-    assert_eq!(told(&stack, Binary::Gateway, &["--check"]), (Some(0), String::new()));
+    assert_eq!((code, output.lines().count()), (Some(0), 1), "{output}");
+    assert!(output.contains("warning: ") && output.contains("cookie (mode 0644)"), "{output}");
+    assert_eq!(run_to_end(&stack, Binary::Gateway, &["--check"]), (Some(0), String::new()));
 
     fs::write(
         stack.path("tokens.toml"),
@@ -126,7 +126,7 @@ async fn a_check_reads_the_files_that_the_configuration_names_and_creates_none()
     )
     .unwrap();
     fs::remove_file(stack.path("cookie")).unwrap();
-    for (program, arguments, wanted, whats) in [
+    for (program, arguments, expected, expected_texts) in [
         (
             Binary::Newswire,
             &["config", "check"][..],
@@ -136,18 +136,18 @@ async fn a_check_reads_the_files_that_the_configuration_names_and_creates_none()
         (Binary::Gateway, &["--check"], CONFIG, &["tokens.toml:2: "]),
         (Binary::Ingestd, &["--check"], CONFIG, &["source one: cookie_file: "]),
     ] {
-        let (code, said) = told(&stack, program, arguments);
-        assert_eq!((code, said.lines().count()), (Some(wanted), whats.len()), "{said}");
-        for what in whats {
-            assert!(said.contains(what), "{what} in {said}");
+        let (code, output) = run_to_end(&stack, program, arguments);
+        assert_eq!((code, output.lines().count()), (Some(expected), expected_texts.len()), "{output}");
+        for what in expected_texts {
+            assert!(output.contains(what), "{what} in {output}");
         }
-        assert!(!said.contains("0123456789abcdef"), "{said}");
+        assert!(!output.contains("0123456789abcdef"), "{output}");
     }
 
     fs::write(stack.path("sources.toml"), "[[source]]\nid = \"one\"\n").unwrap();
-    let (code, said) = told(&stack, Binary::Newswire, &["config", "check"]);
-    assert_eq!((code, said.matches("sources.toml:1: ").count()), (Some(2), 1), "said once: {said}");
-    assert!(!stack.path("run").exists() && !stack.path("data").exists(), "nothing was begun");
+    let (code, output) = run_to_end(&stack, Binary::Newswire, &["config", "check"]);
+    assert_eq!((code, output.matches("sources.toml:1: ").count()), (Some(2), 1), "reported once: {output}");
+    assert!(!stack.path("run").exists() && !stack.path("data").exists(), "nothing was created");
 }
 
 #[tokio::test]
@@ -156,22 +156,23 @@ async fn a_second_daemon_on_one_store_is_refused_at_once_and_names_the_owner() {
     let mut stack = TestStack::new(&scenario::feeds(&origin, 1)).unwrap();
     stack.start_both().await.unwrap();
     let first = stack.process(Binary::Ingestd).unwrap().id();
-    let apart = format!("{:?}", stack.path("run2").display().to_string());
+    let run_dir = format!("{:?}", stack.path("run2").display().to_string());
     for _ in 0..3 {
-        let second =
-            stack.start_extra(Binary::Ingestd, "second.toml", &[("daemon.run_dir", apart.as_str())]).unwrap();
+        let second = stack
+            .start_extra(Binary::Ingestd, "second.toml", &[("daemon.run_dir", run_dir.as_str())])
+            .unwrap();
         one_line(second, LOCKED, &first.to_string()).await;
     }
-    // The same, with the first one's own configuration: socket and store are both taken.
-    let twin = stack.start_extra(Binary::Ingestd, "newswire.toml", &[]).unwrap();
-    one_line(twin, LOCKED, &first.to_string()).await;
+    // With the configuration of the first one, socket and store are both in use.
+    let same_config = stack.start_extra(Binary::Ingestd, "newswire.toml", &[]).unwrap();
+    one_line(same_config, LOCKED, &first.to_string()).await;
 
     let subscriber = stack.subscribe("/news/stream");
     let guid = origin.publish("feed-0", "The first is untouched");
     let limit = Duration::from_secs(10);
     subscriber.wait_event("item", limit, |r| r.json()["guid"] == *guid).await.unwrap();
     assert!(stack.process(Binary::Ingestd).unwrap().is_running());
-    assert!(stack.path("run/ingestd.sock").exists(), "nobody took its socket away");
+    assert!(stack.path("run/ingestd.sock").exists(), "its socket was not removed");
 }
 
 #[tokio::test]
@@ -228,7 +229,7 @@ async fn a_killed_daemon_restarts_on_the_files_it_left() {
     stack.start_both().await.unwrap();
     for _ in 0..5 {
         stack.kill(Binary::Ingestd).unwrap();
-        assert!(stack.path("run/ingestd.sock").exists(), "killed: it could not tidy up");
+        assert!(stack.path("run/ingestd.sock").exists(), "a killed daemon leaves its socket");
         stack.start(Binary::Ingestd).unwrap();
         let address = stack.wire();
         wait_for("the daemon to answer", Duration::from_secs(5), async || {

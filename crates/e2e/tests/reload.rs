@@ -1,4 +1,4 @@
-//! SIGHUP: what a running process takes from its files, what it keeps, and what it says about that.
+//! SIGHUP: what a running daemon applies from its files, what it keeps, and what it logs about that.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::{
@@ -11,12 +11,12 @@ use std::{
 use e2e::{Binary, DocumentFormat, Origin, TestSource, TestStack, http, wait_for};
 use rustix::process::Signal;
 
-/// Everything here takes well under a second on an idle machine.
+/// Deadline of each step; an idle machine needs well under a second.
 const SOON: Duration = Duration::from_secs(20);
 const ONE: &str = "the-first-token-of-16";
 const OTHER: &str = "the-other-token-of-16";
 
-/// A stream with a token: what has come, and whether it has ended.
+/// A stream with a token: its text so far, and whether it has ended.
 struct Stream {
     seen: Arc<Mutex<(String, bool)>>,
 }
@@ -61,14 +61,14 @@ async fn level(stack: &TestStack, program: Binary) -> String {
     text
 }
 
-/// Sends SIGHUP, and waits until the log has one more line with `end`; gives what the log has of this reload.
+/// Sends SIGHUP, waits for a log line with `end`, and returns the log of this reload.
 async fn reload(stack: &mut TestStack, program: Binary, end: &str) -> String {
     let process = stack.process(program).unwrap();
     let before = process.log().len();
     process.signal(Signal::HUP).unwrap();
     wait_for(&format!("`{end}` in the log"), SOON, async || {
-        let said = process.log().split_off(before);
-        said.lines().any(|line| line.contains(end)).then_some(said)
+        let log = process.log().split_off(before);
+        log.lines().any(|line| line.contains(end)).then_some(log)
     })
     .await
     .unwrap()
@@ -96,23 +96,23 @@ async fn the_gateway_applies_tokens_limits_and_log_level_and_keeps_open_streams(
     removed.wait_text("Before the reload").await;
     kept.wait_text("Before the reload").await;
 
-    // The first reload changes nothing, and the second what it can.
+    // The first reload changes nothing, the second what can change at run time.
     reload(&mut stack, Binary::Gateway, "reloaded").await;
     assert!(!removed.has_ended() && !kept.has_ended());
     write_tokens(&stack, &[OTHER]);
     let changes =
         [("gateway.clients_max", "1"), ("log.level", "\"debug\""), ("gateway.listen", "\"127.0.0.1:9\"")];
     stack.write_config("newswire.toml", &changes).unwrap();
-    let said = reload(&mut stack, Binary::Gateway, "reloaded").await;
-    let kept_lines: Vec<_> = said.lines().filter(|line| line.contains("kept until a restart")).collect();
-    assert_eq!(kept_lines.len(), 1, "{said}");
-    assert!(kept_lines[0].contains("WARN") && kept_lines[0].contains("gateway.listen"), "{said}");
+    let log = reload(&mut stack, Binary::Gateway, "reloaded").await;
+    let kept_lines: Vec<_> = log.lines().filter(|line| line.contains("kept until a restart")).collect();
+    assert_eq!(kept_lines.len(), 1, "{log}");
+    assert!(kept_lines[0].contains("WARN") && kept_lines[0].contains("gateway.listen"), "{log}");
 
     wait_for("the end of the stream whose token is gone", SOON, async || removed.has_ended().then_some(()))
         .await
         .unwrap();
     assert_eq!(status(&stack, ONE).await, 401);
-    // There may be one stream now, and there is: the next is told to come later, as an `EventSource` understands it.
+    // The limit is one stream now: the next is told to retry later, in a way that an `EventSource` understands.
     let refused = Stream::open(&stack, OTHER).await;
     wait_for("the end of a stream too many", SOON, async || refused.has_ended().then_some(())).await.unwrap();
     refused.wait_text("retry:").await;
@@ -138,8 +138,8 @@ async fn the_daemon_applies_catalogue_log_level_and_host_spacing() {
 
     stack.write_catalogue(&[new, stays]).unwrap();
     stack.write_config("newswire.toml", &[("log.level", "\"debug\"")]).unwrap();
-    let said = reload(&mut stack, Binary::Ingestd, "took the catalogue").await;
-    let line = said.lines().find(|line| line.contains("took the catalogue")).unwrap();
+    let log = reload(&mut stack, Binary::Ingestd, "took the catalogue").await;
+    let line = log.lines().find(|line| line.contains("took the catalogue")).unwrap();
     for part in ["added=1", "changed=0", "removed=1", "unchanged=1"] {
         assert!(line.contains(part), "{line}");
     }
@@ -157,16 +157,18 @@ async fn the_daemon_applies_catalogue_log_level_and_host_spacing() {
     }
     assert_eq!(subscriber.connections().len(), 1, "{}", subscriber.summary());
     let before = origin.requests("old").len();
-    // Two visits to a neighbour later it would have been there again.
-    let neighbour = origin.requests("stays").len();
-    wait_for("two visits", SOON, async || (origin.requests("stays").len() > neighbour + 1).then_some(()))
-        .await
-        .unwrap();
+    // It would have been visited again within two visits to another feed.
+    let control_visits = origin.requests("stays").len();
+    wait_for("two visits", SOON, async || {
+        (origin.requests("stays").len() > control_visits + 1).then_some(())
+    })
+    .await
+    .unwrap();
     assert_eq!(origin.requests("old").len(), before);
 
     stack.write_config("newswire.toml", &[("fetch.host_spacing", "\"1h\"")]).unwrap();
-    let said = reload(&mut stack, Binary::Ingestd, "took the catalogue").await;
-    assert!(!said.contains("kept until a restart"), "{said}");
+    let log = reload(&mut stack, Binary::Ingestd, "took the catalogue").await;
+    assert!(!log.contains("kept until a restart"), "{log}");
     let wire = stack.wire();
     wait_for("the new spacing", SOON, async || {
         let (_, text) = http::fetch(&wire, "/sources/stays", SOON).await.ok()?;
@@ -187,8 +189,8 @@ async fn a_wrong_file_changes_nothing_and_is_reported_with_its_line() {
     let line = 1 + text.lines().position(|line| line.starts_with("heartbeet")).unwrap();
     let place = format!("newswire.toml:{line}");
     for program in [Binary::Gateway, Binary::Ingestd] {
-        let said = reload(&mut stack, program, "kept the old configuration").await;
-        let complaint = said.lines().find(|line| line.contains("kept the old configuration")).unwrap();
+        let log = reload(&mut stack, program, "kept the old configuration").await;
+        let complaint = log.lines().find(|line| line.contains("kept the old configuration")).unwrap();
         for part in ["ERROR", place.as_str(), "gateway.heartbeet"] {
             assert!(complaint.contains(part), "{part}: {complaint}");
         }
@@ -197,12 +199,12 @@ async fn a_wrong_file_changes_nothing_and_is_reported_with_its_line() {
     let list = stack.path("sources.toml");
     fs::write(&list, "[[source]]\nid = \"a\"\nurl = \"ftp://example.com/\"\n").unwrap();
     stack.write_config("newswire.toml", &[("log.level", "\"debug\"")]).unwrap();
-    let said = reload(&mut stack, Binary::Ingestd, "kept the old catalogue").await;
-    assert!(said.contains("sources.toml:"), "{said}");
+    let log = reload(&mut stack, Binary::Ingestd, "kept the old catalogue").await;
+    assert!(log.contains("sources.toml:"), "{log}");
     assert!(level(&stack, Binary::Ingestd).await.contains("info"));
 }
 
-/// Runs `newswire reload --config newswire.toml`: how it ended, and what it said on both its outputs.
+/// Runs `newswire reload --config newswire.toml`; its exit code, standard output and error.
 async fn newswire_reload(stack: &TestStack, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(Binary::Newswire.path().unwrap());
     command.args(["reload", "--config", "newswire.toml"]).args(arguments).env_clear();
@@ -233,21 +235,21 @@ async fn newswire_reload_reloads_both_and_reports_the_outcome() {
         "gateway: gateway.clients_max: 10000 -> 77",
         "gateway: log.level: \"info\" -> \"debug\"",
     ] {
-        assert!(out.lines().any(|said| said == line), "{line}\n{out}");
+        assert!(out.lines().any(|text| text == line), "{line}\n{out}");
     }
-    let waits = |said: &&str| said.starts_with("ingestd: store.") && said.ends_with("waits for a restart");
+    let waits = |text: &&str| text.starts_with("ingestd: store.") && text.ends_with("waits for a restart");
     assert_eq!(out.lines().filter(waits).count(), 1, "{out}");
     origin.publish("feed", "After the reload");
     subscriber.wait_event("item", SOON, |_| true).await.unwrap();
     assert_eq!(subscriber.connections().len(), 1, "{}", subscriber.summary());
 
-    // What only the gateway reads is wrong, and only the gateway says so.
+    // A wrong file that only the gateway reads is reported only by the gateway.
     fs::write(stack.path("operator"), "").unwrap();
     let (code, out, _) = newswire_reload(&stack, &["--json"]).await;
-    let said: serde_json::Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((code, &said["ingestd"]["outcome"]), (Some(1), &"reloaded".into()), "{out}");
-    assert_eq!(said["gateway"]["outcome"], "refused", "{out}");
-    assert!(said["gateway"]["complaints"][0].as_str().unwrap().contains("operator"), "{out}");
+    let log: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &log["ingestd"]["outcome"]), (Some(1), &"reloaded".into()), "{out}");
+    assert_eq!(log["gateway"]["outcome"], "refused", "{out}");
+    assert!(log["gateway"]["complaints"][0].as_str().unwrap().contains("operator"), "{out}");
 
     stack.kill(Binary::Gateway).unwrap();
     let (code, out, err) = newswire_reload(&stack, &[]).await;

@@ -1,5 +1,5 @@
-//! What froze the replaced system, run here: 20 feeds of which 5 are silent for 60 s, a stream aborted, five aborted, a
-//! hundred aborted. There one aborted stream kept `/` and `/health` from answering for 254 s, and five for 513 s.
+//! Replays what froze the system that this one replaces: 20 feeds, 5 of them silent for 60 s; one, five and a hundred
+//! streams aborted. There, one aborted stream kept `/` and `/health` from answering for 254 s, five for 513 s.
 //!
 //! It runs alone (`.config/nextest.toml`), because it measures time.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
@@ -13,21 +13,21 @@ use e2e::{
 use tokio::time::{Instant, sleep};
 
 const FEEDS: usize = 20;
-/// The first so many are silent.
+/// The first ones are silent.
 const SILENT: usize = 5;
-/// For so long.
+/// Duration of the silence.
 const SILENCE: Duration = Duration::from_secs(60);
 const PROBE_EVERY: Duration = Duration::from_millis(100);
-/// A 99th percentile below this is no worse than idle on a machine that others use too.
+/// A 99th percentile below this counts as idle on a shared machine.
 const FLOOR: Duration = Duration::from_millis(100);
-/// How long the gateway may take to let go of what clients have left.
-const SETTLED_WITHIN: Duration = Duration::from_secs(20);
-/// Descriptors that may differ between two looks: a probe of our own, and the wire.
+/// Deadline for the gateway to release the resources of disconnected clients.
+const RELEASED_WITHIN: Duration = Duration::from_secs(20);
+/// Descriptors by which two samples may differ: a probe of this test, and the wire.
 const DESCRIPTORS_MORE: usize = 2;
 
-/// What the gateway holds.
+/// Resources of the gateway.
 #[derive(Clone, Copy, Debug)]
-struct Held {
+struct HeldResources {
     threads: usize,
     descriptors: usize,
     subscribers: u64,
@@ -38,22 +38,22 @@ async fn the_old_scenario_of_aborted_streams_and_silent_feeds_delays_no_probe_an
     let origin = Origin::start().await.unwrap();
     let sources = feeds(&origin);
     let mut stack = TestStack::new(&sources).unwrap();
-    // No deadline of ours ends the silence early.
+    // The total timeout must not end the silence early.
     stack.set("fetch.timeout_total", "\"90s\"");
     let began = Instant::now();
     stack.start_both().await.unwrap();
-    let all_asked = async || (asked_in_vain(&origin) == SILENT).then_some(());
-    wait_for("the silent feeds to be asked", Duration::from_secs(10), all_asked).await.unwrap();
+    let all_asked = async || (pending_requests(&origin) == SILENT).then_some(());
+    wait_for("requests to the silent feeds", Duration::from_secs(10), all_asked).await.unwrap();
 
     let idle = probes(&stack, Duration::from_secs(8), async || {}).await;
     log_line(&format!("idle: {idle}"));
-    let before = held(&mut stack).await;
+    let before = resources_held(&mut stack).await;
     let one = probes(&stack, Duration::from_secs(10), async || open_and_abort(&stack, 1).await).await;
     log_line(&format!("1 stream aborted after 3 s: {one}"));
     let five = probes(&stack, Duration::from_secs(15), async || open_and_abort(&stack, SILENT).await).await;
     log_line(&format!("5 streams aborted after 3 s: {five}"));
-    assert!(began.elapsed() < SILENCE, "the feeds were silent all the while, for {:?}", began.elapsed());
-    assert_eq!(asked_in_vain(&origin), SILENT, "every silent feed is still waited for");
+    assert!(began.elapsed() < SILENCE, "the feeds were silent throughout, for {:?}", began.elapsed());
+    assert_eq!(pending_requests(&origin), SILENT, "every silent feed still has a pending request");
     for report in [&one, &five] {
         assert_no_worse(report, &idle);
     }
@@ -62,7 +62,7 @@ async fn the_old_scenario_of_aborted_streams_and_silent_feeds_delays_no_probe_an
         let streams = open(&stack, 10).await;
         drop(streams);
     }
-    let after = settled(&mut stack, before).await;
+    let after = wait_released(&mut stack, before).await;
     log_line(&format!("before {before:?}, after 106 aborts {after:?}"));
     assert_eq!((after.threads, after.subscribers), (before.threads, 0), "before: {before:?}");
     assert!(after.descriptors <= before.descriptors + DESCRIPTORS_MORE, "{before:?} became {after:?}");
@@ -82,8 +82,8 @@ fn feeds(origin: &Origin) -> Vec<TestSource> {
     (0..FEEDS).map(feed).collect()
 }
 
-/// Silent feeds with a visit that has no answer yet.
-fn asked_in_vain(origin: &Origin) -> usize {
+/// Silent feeds with a request that has no response yet.
+fn pending_requests(origin: &Origin) -> usize {
     let waits = |number: &usize| {
         let requests = origin.requests(&format!("feed-{number}"));
         requests.last().is_some_and(|request| request.answered.is_none())
@@ -91,7 +91,7 @@ fn asked_in_vain(origin: &Origin) -> usize {
     (0..SILENT).filter(waits).count()
 }
 
-/// Probes for that long, from before the work begins.
+/// Probes for that long, beginning before `work`.
 async fn probes(stack: &TestStack, lasted: Duration, work: impl AsyncFnOnce()) -> ProbeReport {
     let prober = PageProber::start(&stack.gateway(), PROBE_EVERY).unwrap();
     let until = Instant::now() + lasted;
@@ -106,7 +106,7 @@ async fn open_and_abort(stack: &TestStack, count: usize) {
     drop(streams);
 }
 
-/// Streams that have begun; dropping one hangs up in the middle.
+/// Opens streams and reads their first bytes; dropping one aborts it.
 async fn open(stack: &TestStack, count: usize) -> Vec<RawResponse> {
     let mut streams = Vec::new();
     for _ in 0..count {
@@ -120,19 +120,19 @@ async fn open(stack: &TestStack, count: usize) -> Vec<RawResponse> {
     streams
 }
 
-async fn held(stack: &mut TestStack) -> Held {
+async fn resources_held(stack: &mut TestStack) -> HeldResources {
     let id = stack.process(Binary::Gateway).unwrap().id();
     let count = |what: &str| fs::read_dir(format!("/proc/{id}/{what}")).unwrap().count();
     let (threads, descriptors) = (count("task"), count("fd"));
     let subscribers = stack.json("/health").await.unwrap()["clients"].as_u64().unwrap();
-    Held { threads, descriptors, subscribers }
+    HeldResources { threads, descriptors, subscribers }
 }
 
-/// The first look at which it holds no more than before, or the last one.
-async fn settled(stack: &mut TestStack, before: Held) -> Held {
-    let until = Instant::now() + SETTLED_WITHIN;
+/// Waits until the gateway holds no more than before; the last sample if it never does.
+async fn wait_released(stack: &mut TestStack, before: HeldResources) -> HeldResources {
+    let until = Instant::now() + RELEASED_WITHIN;
     loop {
-        let after = held(stack).await;
+        let after = resources_held(stack).await;
         let settled = after.threads == before.threads
             && after.subscribers == 0
             && after.descriptors <= before.descriptors + DESCRIPTORS_MORE;
@@ -148,5 +148,5 @@ fn assert_no_worse(report: &ProbeReport, idle: &ProbeReport) {
     assert!(failed.is_empty(), "{report}\n{failed:#?}");
     let limit = FLOOR.max(idle.quantile(0.99) * 5);
     assert!(report.quantile(0.99) <= limit, "idle: {idle}\nthen: {report}");
-    assert!(report.probes.len() > 50, "probed all the while: {report}");
+    assert!(report.probes.len() > 50, "probed throughout: {report}");
 }

@@ -1,16 +1,16 @@
-//! SIGTERM ends a process, whatever hangs and whoever listens.
+//! SIGTERM ends a daemon, whatever hangs and however many clients are connected.
 
 use std::time::Duration;
 
 use e2e::{Behaviour, Binary, Origin, TestStack, TestSubscriber, log_line, scenario, wait_for};
 
-/// Within this a process has ended.
+/// Deadline of an exit.
 const STOPPED_WITHIN: Duration = Duration::from_secs(5);
 const FEEDS: usize = 12;
 const SUBSCRIBERS: usize = 30;
 
-/// Both processes at work: most feeds hang in the middle of a visit, and every stream is open.
-async fn at_work() -> anyhow::Result<(Origin, TestStack, Vec<TestSubscriber>)> {
+/// Both daemons at work: most feeds hang in the middle of a visit, and all streams are open.
+async fn start_busy() -> anyhow::Result<(Origin, TestStack, Vec<TestSubscriber>)> {
     let origin = Origin::start().await?;
     let mut stack = TestStack::new(&scenario::feeds(&origin, FEEDS))?;
     for number in 0..FEEDS {
@@ -37,7 +37,7 @@ async fn at_work() -> anyhow::Result<(Origin, TestStack, Vec<TestSubscriber>)> {
 
 #[tokio::test]
 async fn sigterm_ends_the_gateway_within_5_s_with_streams_open() {
-    let (_origin, mut stack, subscribers) = at_work().await.unwrap();
+    let (_origin, mut stack, subscribers) = start_busy().await.unwrap();
     let (status, after) = stack.terminate(Binary::Gateway, STOPPED_WITHIN).await.unwrap();
     log_line(&format!("the gateway ended after {after:?}"));
     assert_eq!(status.code(), Some(0));
@@ -52,14 +52,14 @@ async fn sigterm_ends_the_gateway_within_5_s_with_streams_open() {
 
 #[tokio::test]
 async fn sigterm_ends_the_daemon_within_5_s_with_feeds_hanging_and_the_wire_open() {
-    let (_origin, mut stack, subscribers) = at_work().await.unwrap();
+    let (_origin, mut stack, subscribers) = start_busy().await.unwrap();
     let (status, after) = stack.terminate(Binary::Ingestd, STOPPED_WITHIN).await.unwrap();
     log_line(&format!("the daemon ended after {after:?}"));
     assert_eq!(status.code(), Some(0));
     assert!(stack.process(Binary::Gateway).unwrap().is_running());
-    let unharmed =
+    let undisturbed =
         subscribers.iter().all(|s| s.connections().len() == 1 && s.connections()[0].ended.is_none());
-    assert!(unharmed, "streams stay open while the daemon is away");
+    assert!(undisturbed, "streams stay open without the daemon");
 
     stack.start(Binary::Ingestd).unwrap();
     stack.wait_ready().await.unwrap();

@@ -1,4 +1,4 @@
-//! Pushes of a hub, through the real programs: a hint to visit sooner, and never a reason to stop visiting.
+//! WebSub through the real programs: a push makes a visit come sooner, and never replaces visits.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::{fs, time::Duration};
@@ -10,17 +10,17 @@ use e2e::{
 use tokio::time::{Instant, sleep};
 
 const SOON: Duration = Duration::from_secs(10);
-/// What the feed calls itself. It is https, so the hub is given a secret although the test speaks http.
+/// The feed's `rel=self`. It is https, so the hub gets a secret although the test uses http.
 const TOPIC: &str = "https://news.example/feed";
 
 /// A feed `a` with a hub, both programs, and a subscriber.
-struct World {
+struct Fixture {
     origin: Origin,
     stack: TestStack,
     subscriber: TestSubscriber,
 }
 
-impl World {
+impl Fixture {
     async fn start(hub: &str, every: &str) -> Self {
         let origin = Origin::start().await.unwrap();
         let url = origin.add_feed("a", DocumentFormat::Rss);
@@ -41,8 +41,8 @@ impl World {
         self.stack.json("/sources/a").await.map(|source| source["push"].clone()).unwrap_or_default()
     }
 
-    /// Waits until the source stands so with its hub.
-    async fn stands(&self, state: &str) -> serde_json::Value {
+    /// Waits until `push.state` of the source has this value.
+    async fn wait_push_state(&self, state: &str) -> serde_json::Value {
         let mut last = serde_json::Value::Null;
         let what = format!("push.state to be {state}");
         let outcome = wait_for(&what, SOON, async || {
@@ -53,15 +53,15 @@ impl World {
         outcome.unwrap_or_else(|error| panic!("{error}; the last was {last}"))
     }
 
-    async fn subscribed(&self, hub: &TestHub) -> HubRequest {
+    async fn wait_subscribed(&self, hub: &TestHub) -> HubRequest {
         wait_for("a verified subscription", SOON, async || hub.verified_subscription()).await.unwrap()
     }
 
-    async fn arrives(&self, guid: &str) {
+    async fn wait_item(&self, guid: &str) {
         self.subscriber.wait_event("item", SOON, |r| r.json()["guid"] == *guid).await.unwrap();
     }
 
-    /// The value of a metric of the daemon, with its labels; nothing when it was never counted.
+    /// The value of a metric of the daemon (name with labels); `None` if it does not exist.
     async fn metric(&self, name: &str) -> Option<u64> {
         let (_, text) = http::fetch(&self.stack.wire(), "/metrics", SOON).await.unwrap();
         text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
@@ -71,49 +71,49 @@ impl World {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_push_brings_an_item_long_before_the_next_visit_is_due() {
     let hub = TestHub::start(864_000).await.unwrap();
-    let mut world = World::start(&hub.url(), "1h").await;
-    let asked = world.subscribed(&hub).await;
+    let mut fixture = Fixture::start(&hub.url(), "1h").await;
+    let asked = fixture.wait_subscribed(&hub).await;
     let secret = asked.field("secret").to_owned();
     assert_eq!((asked.field("topic"), asked.field("lease_seconds"), secret.len()), (TOPIC, "864000", 64));
     let callback = asked.field("callback").to_owned();
-    world.stands("verified").await;
-    let guid = world.origin.publish("a", "Pushed");
+    fixture.wait_push_state("verified").await;
+    let guid = fixture.origin.publish("a", "Pushed");
     assert_eq!(TestHub::push(&callback, "anything", &secret).await.unwrap(), 202);
-    world.arrives(&guid).await;
-    let status = world.stands("verified").await;
+    fixture.wait_item(&guid).await;
+    let status = fixture.wait_push_state("verified").await;
     assert!(status["last_push"].is_string() && status["lease_end"].is_string(), "{status}");
     assert_eq!(status["hub"], hub.url());
-    let asked_at = world.origin.requests("a");
+    let asked_at = fixture.origin.requests("a");
     let conditional = asked_at.last().unwrap().header("if-none-match").is_some();
-    assert!(conditional, "a push is no reason to ask for everything: {asked_at:?}");
+    assert!(conditional, "a visit after a push is conditional too: {asked_at:?}");
 
-    // Many pushes are few visits.
-    let before = world.origin.requests("a").len();
+    // Pushes are coalesced.
+    let before = fixture.origin.requests("a").len();
     for _ in 0..50 {
         assert_eq!(TestHub::push(&callback, "again", &secret).await.unwrap(), 202);
     }
     sleep(Duration::from_millis(2500)).await;
-    let visits = world.origin.requests("a").len() - before;
-    assert!((1..=5).contains(&visits), "50 pushes made {visits} visits");
-    assert!(world.metric("newswire_ingestd_websub_pushes_total{result=\"coalesced\"}").await.unwrap() > 40);
+    let visits = fixture.origin.requests("a").len() - before;
+    assert!((1..=5).contains(&visits), "50 pushes caused {visits} visits");
+    assert!(fixture.metric("newswire_ingestd_websub_pushes_total{result=\"coalesced\"}").await.unwrap() > 40);
 
     // The subscription survives a kill.
-    world.stack.kill(Binary::Ingestd).unwrap();
-    assert_eq!(TestHub::push(&callback, "x", &secret).await.unwrap(), 503, "the hub comes again");
-    world.stack.start(Binary::Ingestd).unwrap();
-    world.stack.wait_ready().await.unwrap();
-    let guid = world.origin.publish("a", "Pushed after a restart");
-    let taken = wait_for("the push to be taken", SOON, async || {
+    fixture.stack.kill(Binary::Ingestd).unwrap();
+    assert_eq!(TestHub::push(&callback, "x", &secret).await.unwrap(), 503, "so that the hub retries");
+    fixture.stack.start(Binary::Ingestd).unwrap();
+    fixture.stack.wait_ready().await.unwrap();
+    let guid = fixture.origin.publish("a", "Pushed after a restart");
+    let taken = wait_for("the push to be accepted", SOON, async || {
         (TestHub::push(&callback, "x", &secret).await.ok()? == 202).then_some(())
     });
     taken.await.unwrap();
-    world.arrives(&guid).await;
-    assert_eq!(hub.requests().len(), 1, "nothing was asked twice: {:?}", hub.requests());
+    fixture.wait_item(&guid).await;
+    assert_eq!(hub.requests().len(), 1, "there was only one request: {:?}", hub.requests());
     for program in [Binary::Ingestd, Binary::Gateway] {
-        let log = fs::read_to_string(world.stack.path(&format!("{}.log", program.name()))).unwrap();
-        assert!(!log.contains(&secret), "{} wrote the secret down", program.name());
+        let log = fs::read_to_string(fixture.stack.path(&format!("{}.log", program.name()))).unwrap();
+        assert!(!log.contains(&secret), "{} logged the secret", program.name());
     }
-    let shown = world.stack.json("/sources").await.unwrap().to_string();
+    let shown = fixture.stack.json("/sources").await.unwrap().to_string();
     let id = callback.rsplit('/').next().unwrap();
     assert!(!shown.contains(&secret) && !shown.contains(id), "{shown}");
 }
@@ -121,22 +121,22 @@ async fn a_push_brings_an_item_long_before_the_next_visit_is_due() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_push_with_a_wrong_signature_is_accepted_and_ignored() {
     let hub = TestHub::start(864_000).await.unwrap();
-    let world = World::start(&hub.url(), "1h").await;
-    let asked = world.subscribed(&hub).await;
-    let before = world.origin.requests("a").len();
-    world.origin.publish("a", "Never asked for");
+    let fixture = Fixture::start(&hub.url(), "1h").await;
+    let asked = fixture.wait_subscribed(&hub).await;
+    let before = fixture.origin.requests("a").len();
+    fixture.origin.publish("a", "Never asked for");
     assert_eq!(TestHub::push(asked.field("callback"), "x", "not the secret").await.unwrap(), 202);
     sleep(Duration::from_secs(2)).await;
-    assert_eq!(world.origin.requests("a").len(), before);
-    let counted = world.metric("newswire_ingestd_websub_pushes_total{result=\"bad_signature\"}").await;
+    assert_eq!(fixture.origin.requests("a").len(), before);
+    let counted = fixture.metric("newswire_ingestd_websub_pushes_total{result=\"bad_signature\"}").await;
     assert_eq!(counted, Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_verification_of_an_unrequested_subscription_is_answered_404() {
     let hub = TestHub::start(864_000).await.unwrap();
-    let world = World::start(&hub.url(), "1h").await;
-    let callback = world.subscribed(&hub).await.field("callback").to_owned();
+    let fixture = Fixture::start(&hub.url(), "1h").await;
+    let callback = fixture.wait_subscribed(&hub).await.field("callback").to_owned();
     let (base, id) = callback.rsplit_once('/').unwrap();
     let other = format!("{base}/{}", id.chars().rev().collect::<String>());
     for (callback, mode, topic) in [
@@ -151,14 +151,14 @@ async fn a_verification_of_an_unrequested_subscription_is_answered_404() {
         assert!(!text.contains("challenge"), "{text}");
     }
     assert_eq!(TestHub::push(&other, "x", "x").await.unwrap(), 404);
-    let refused = world.metric("newswire_ingestd_websub_verifications_total{result=\"refused\"}").await;
-    assert_eq!(refused, Some(4), "what has no shape of an id does not reach the daemon");
+    let refused = fixture.metric("newswire_ingestd_websub_verifications_total{result=\"refused\"}").await;
+    assert_eq!(refused, Some(4), "a malformed id does not reach the daemon");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_is_renewed_before_it_ends_and_unsubscribed_with_its_source() {
     let hub = TestHub::start(6).await.unwrap();
-    let mut world = World::start(&hub.url(), "1h").await;
+    let mut fixture = Fixture::start(&hub.url(), "1h").await;
     wait_for("the second renewal", Duration::from_secs(20), async || {
         (hub.requests().len() >= 3).then_some(())
     })
@@ -169,8 +169,8 @@ async fn a_lease_is_renewed_before_it_ends_and_unsubscribed_with_its_source() {
     assert!(waits.iter().all(|wait| (3..6).contains(&wait.as_secs())), "{waits:?}");
     assert!(asked.iter().all(|a| a.field("callback") == asked[0].field("callback")), "{asked:?}");
 
-    fs::write(world.stack.path("sources.toml"), "").unwrap();
-    world.stack.process(Binary::Ingestd).unwrap().signal(rustix::process::Signal::HUP).unwrap();
+    fs::write(fixture.stack.path("sources.toml"), "").unwrap();
+    fixture.stack.process(Binary::Ingestd).unwrap().signal(rustix::process::Signal::HUP).unwrap();
     let left = wait_for("the end of the subscription", SOON, async || {
         hub.requests().into_iter().find(|a| a.field("mode") == "unsubscribe" && a.verified.is_some())
     });
@@ -184,30 +184,30 @@ async fn with_a_dead_hub_visits_continue() {
     let dead = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hub", dead.local_addr().unwrap());
     drop(dead);
-    let world = World::start(&url, "1s").await;
+    let fixture = Fixture::start(&url, "1s").await;
     wait_for("the hub to have failed", SOON, async || {
-        (world.push_status().await["state"] == "failed").then_some(())
+        (fixture.push_status().await["state"] == "failed").then_some(())
     })
     .await
     .unwrap();
     let began = Instant::now();
-    let guid = world.origin.publish("a", "All the same");
-    world.arrives(&guid).await;
+    let guid = fixture.origin.publish("a", "All the same");
+    fixture.wait_item(&guid).await;
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hub_that_missed_a_push_is_silent_until_it_pushes_again() {
     let hub = TestHub::start(864_000).await.unwrap();
-    let world = World::start(&hub.url(), "1s").await;
-    let asked = world.subscribed(&hub).await;
-    world.stands("verified").await;
+    let fixture = Fixture::start(&hub.url(), "1s").await;
+    let asked = fixture.wait_subscribed(&hub).await;
+    fixture.wait_push_state("verified").await;
     sleep(Duration::from_millis(2500)).await;
-    let guid = world.origin.publish("a", "Not pushed");
-    world.arrives(&guid).await;
-    let status = world.stands("silent").await;
+    let guid = fixture.origin.publish("a", "Not pushed");
+    fixture.wait_item(&guid).await;
+    let status = fixture.wait_push_state("silent").await;
     assert_eq!(status["error"], "a visit found something new that was not pushed");
-    assert_eq!(world.metric("newswire_ingestd_websub_missed_total").await, Some(1));
+    assert_eq!(fixture.metric("newswire_ingestd_websub_missed_total").await, Some(1));
     assert_eq!(TestHub::push(asked.field("callback"), "x", asked.field("secret")).await.unwrap(), 202);
-    world.stands("verified").await;
+    fixture.wait_push_state("verified").await;
 }

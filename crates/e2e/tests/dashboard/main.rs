@@ -1,5 +1,5 @@
-//! What is shipped for Prometheus and Grafana, beside the running system: the table of metrics is complete, every panel
-//! shows data, every rule can be evaluated, and those that should be raised are.
+//! The shipped Prometheus and Grafana files against the running system: the table of metrics is complete, every panel has
+//! data, every rule evaluates, and the expected alerts fire.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 mod files;
@@ -17,22 +17,22 @@ use tokio::{task::JoinHandle, time::sleep};
 
 use self::{files::deploy, live::Live, prometheus::Prometheus};
 
-/// The gateway asks for the daemon's metrics every 5 s.
+/// The gateway scrapes the daemon's metrics every 5 s.
 const SOON: Duration = Duration::from_secs(20);
-/// Until every panel has something to show.
+/// Deadline for data in every panel.
 const SHOWN_WITHIN: Duration = Duration::from_secs(30);
-/// Series of both processes, on a machine with a few processors.
+/// Limit of series of both processes, on a machine with a few processors.
 const SERIES_MAX: usize = 500;
 
 /// Both programs with a few feeds, some of them in trouble, and two clients.
-struct World {
+struct Fixture {
     stack: TestStack,
     _origin: std::sync::Arc<Origin>,
     _clients: [TestSubscriber; 2],
     publishing: JoinHandle<()>,
 }
 
-impl World {
+impl Fixture {
     async fn start() -> Self {
         let origin = std::sync::Arc::new(Origin::start().await.unwrap());
         let names: Vec<_> = (0..12).map(|n| format!("feed-{n}")).collect();
@@ -60,7 +60,7 @@ impl World {
         Self { stack, _origin: origin, _clients: clients, publishing }
     }
 
-    /// What the gateway shows once it has the daemon's numbers too.
+    /// The metrics of the gateway once they include the daemon's.
     async fn live(&self) -> Live {
         let text = wait_for("the metrics of both", SOON, async || {
             let (_, text) = http::fetch(&self.stack.gateway(), "/metrics", SOON).await.ok()?;
@@ -70,7 +70,7 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for Fixture {
     fn drop(&mut self) {
         self.publishing.abort();
     }
@@ -78,20 +78,24 @@ impl Drop for World {
 
 #[tokio::test]
 async fn the_table_lists_every_metric_and_rules_and_panels_use_no_other() {
-    let world = World::start().await;
-    let live = world.live().await;
+    let fixture = Fixture::start().await;
+    let live = fixture.live().await;
     log_line(&format!("{} metrics, {} series", live.families.len(), live.series));
     assert!(live.series <= SERIES_MAX, "{} series", live.series);
     for program in [Binary::Gateway, Binary::Ingestd] {
-        let (_, own) = http::fetch(&world.stack.admin(program), "/metrics", SOON).await.unwrap();
+        let (_, own) = http::fetch(&fixture.stack.admin(program), "/metrics", SOON).await.unwrap();
         let prefix = format!("newswire_{}_", program.name().trim_start_matches("newswire-"));
         let shown = live.families.keys().filter(|name| name.starts_with(&prefix));
-        assert!(shown.eq(Live::parse(&own).families.keys()), "{} shows others itself", program.name());
+        assert!(
+            shown.eq(Live::parse(&own).families.keys()),
+            "the admin socket of {} has other metrics",
+            program.name()
+        );
     }
     for (name, family) in &live.families {
-        assert!(family.help.len() > 7, "{name} says only {:?}", family.help);
+        assert!(family.help.len() > 7, "the help of {name} is only {:?}", family.help);
     }
-    compare_table(&table::of(&live));
+    compare_table(&table::render(&live));
 
     let rules = files::rules();
     let recorded: BTreeSet<_> = rules.iter().filter_map(|rule| rule.record.clone()).collect();
@@ -111,7 +115,7 @@ async fn the_table_lists_every_metric_and_rules_and_panels_use_no_other() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Compares the table with the one that is kept, or keeps it.
+/// Compares the table with the file, or writes the file if `BLESS` is set.
 fn compare_table(table: &str) {
     let path = deploy("prometheus").join("METRICS.md");
     if std::env::var_os("BLESS").is_some() {
@@ -122,14 +126,14 @@ fn compare_table(table: &str) {
     let (kept_lines, lines): (BTreeSet<_>, BTreeSet<_>) = (kept.lines().collect(), table.lines().collect());
     assert!(
         kept == table,
-        "deploy/prometheus/METRICS.md is not what the programs show; write it anew with\n\
-         BLESS=1 cargo nextest run -p e2e --test dashboard\nno longer: {:#?}\nnew: {:#?}",
+        "deploy/prometheus/METRICS.md differs from what the programs export; update it with\n\
+         BLESS=1 cargo nextest run -p e2e --test dashboard\nremoved: {:#?}\nadded: {:#?}",
         kept_lines.difference(&lines).collect::<Vec<_>>(),
         lines.difference(&kept_lines).collect::<Vec<_>>(),
     );
 }
 
-/// Whoever is woken by it must learn how bad it is, what is wrong, and what to do next.
+/// An alert must say how severe it is, what is wrong, and what to do next.
 fn alert_faults(rule: &files::Rule, live: &Live) -> Vec<String> {
     let name = rule.alert.as_deref().unwrap();
     let said = |key: &str| rule.annotations.get(key).map_or("", String::as_str);
@@ -164,22 +168,22 @@ fn alert_faults(rule: &files::Rule, live: &Live) -> Vec<String> {
 async fn every_panel_has_data_and_every_rule_evaluates_in_a_real_prometheus() {
     let Some(program) = on_path("prometheus") else {
         log_line(
-            "SKIPPED: no prometheus on the PATH, so that no panel was asked for data; names and labels are compared all the same",
+            "SKIPPED: prometheus is not on the PATH; panels were not queried, only names and labels compared",
         );
         return;
     };
-    let mut world = World::start().await;
-    world.live().await;
-    let Address::Tcp(target) = world.stack.gateway() else { panic!("the gateway listens on TCP") };
+    let mut fixture = Fixture::start().await;
+    fixture.live().await;
+    let Address::Tcp(target) = fixture.stack.gateway() else { panic!("the gateway listens on TCP") };
     let rules_file = deploy("prometheus/newswire-rules.yml");
-    let prometheus = Prometheus::start(&program, world.stack.folder(), target, &rules_file).await.unwrap();
+    let prometheus = Prometheus::start(&program, fixture.stack.folder(), target, &rules_file).await.unwrap();
 
     let mut empty = files::targets("10s");
     let questions = empty.len();
     let filled = wait_for("data in every panel", SHOWN_WITHIN, async || {
         let mut left = Vec::new();
         for target in std::mem::take(&mut empty) {
-            // An error is one of the expression, and would stay.
+            // An error is a fault of the expression and would not go away.
             if prometheus.values(&target.expr).await.unwrap().is_empty() {
                 left.push(target);
             }
@@ -193,8 +197,8 @@ async fn every_panel_has_data_and_every_rule_evaluates_in_a_real_prometheus() {
     assert_eq!(rules.len(), files::rules().len());
     let sick: Vec<_> = rules.iter().filter(|rule| rule["health"] != "ok").collect();
     assert!(sick.is_empty(), "{sick:#?}");
-    log_line(&format!("{questions} questions of panels have data, {} rules hold", rules.len()));
-    // A loaded machine may cut the wire for a moment, and not for long.
+    log_line(&format!("{questions} panel queries have data, {} rules evaluate", rules.len()));
+    // A loaded machine may cut the wire for a moment.
     let dead = ["NewswireDaemonGone", "NewswireGatewayNotReady", "NewswireWireCut"];
     let mut raised = Vec::new();
     let quiet = wait_for("no alert while all is well", SOON, async || {
@@ -204,7 +208,7 @@ async fn every_panel_has_data_and_every_rule_evaluates_in_a_real_prometheus() {
     });
     quiet.await.unwrap_or_else(|error| panic!("{error}: {raised:?}"));
 
-    world.stack.kill(Binary::Ingestd).unwrap();
+    fixture.stack.kill(Binary::Ingestd).unwrap();
     let noticed = wait_for("the alerts of a dead daemon", SOON, async || {
         raised = prometheus.raised().await.unwrap();
         dead.iter().all(|alert| raised.iter().any(|name| name == alert)).then_some(())
@@ -215,7 +219,7 @@ async fn every_panel_has_data_and_every_rule_evaluates_in_a_real_prometheus() {
 #[test]
 fn the_rules_pass_their_own_tests() {
     let Some(promtool) = on_path("promtool") else {
-        log_line("SKIPPED: no promtool on the PATH, so that the rules were not tested");
+        log_line("SKIPPED: promtool is not on the PATH; the rules were not tested");
         return;
     };
     let folder = deploy("prometheus");
