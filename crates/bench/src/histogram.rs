@@ -1,13 +1,13 @@
-//! Latencies by the million in a few kilobytes, each kept to about three per cent.
+//! A histogram of millions of latencies in a few kilobytes, with a relative error of about 3%.
 //!
 //! ```text
-//! below 32: one bucket a value;  above: 32 buckets for every doubling
+//! below 32: one bucket per value;  above: 32 buckets per doubling
 //! ```
 
-/// Buckets of a doubling.
+/// Buckets per doubling.
 const STEPS: u64 = 32;
 
-/// How often each value came, in whatever unit.
+/// Counts of values of any unit.
 #[derive(Clone, Debug)]
 pub(crate) struct Histogram {
     buckets: Vec<u64>,
@@ -54,7 +54,7 @@ impl Histogram {
         self.max
     }
 
-    /// The value that so many of a thousand do not exceed; 0 when there are none.
+    /// The value that `per_mille` of a thousand values do not exceed; 0 if there are none.
     pub(crate) fn per_mille(&self, per_mille: u64) -> u64 {
         let rank = (self.count * per_mille).div_ceil(1000);
         let mut seen = 0;
@@ -68,7 +68,7 @@ impl Histogram {
     }
 }
 
-/// The middle one; with an even number of them the lower of the two.
+/// The median; of an even number of values the lower middle one.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

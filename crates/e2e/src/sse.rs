@@ -55,8 +55,7 @@ impl SseParser {
     /// Begins a new connection: drops incomplete input, keeps the last event id and the reconnection time.
     pub fn reconnect(&mut self) {
         let last_event_id = std::mem::take(&mut self.last_event_id);
-        *self =
-            Self { last_event_id: last_event_id, retry: self.retry, blocks: self.blocks, ..Self::default() };
+        *self = Self { last_event_id, retry: self.retry, blocks: self.blocks, ..Self::default() };
     }
 
     /// Parses the next bytes and returns the messages that they complete.
