@@ -156,20 +156,20 @@ fn paths_are_stripped_of_the_build_machine() {
         ("./nptl/pthread_create.c", "nptl/pthread_create.c"),
         ("/home/me/glibc/nptl/pthread_create.c", "pthread_create.c"),
     ] {
-        assert_eq!(shortened(long), short);
+        assert_eq!(shorten_path(long), short);
     }
 }
 
 #[test]
 fn a_bare_name_is_completed_from_its_file() {
-    assert_eq!(whole("recv<u32>", "library/std/src/sync/mpsc.rs"), "std::sync::mpsc::recv<u32>");
-    assert_eq!(whole("park", "tokio-1.54.0/src/runtime/park/mod.rs"), "tokio::runtime::park::park");
-    assert_eq!(whole("{closure#0}<a::B>", "crates/gateway/src/lib.rs"), "gateway::{closure#0}<a::B>");
-    assert_eq!(whole("f", "actix-web-4.18.1/src/a/b.rs"), "actix_web::a::b::f");
-    assert_eq!(whole("spinning", "crates/stacks/examples/busy.rs"), "busy::spinning");
-    assert_eq!(whole("news::a::f", "crates/gateway/src/lib.rs"), "news::a::f");
-    assert_eq!(whole("<A as B>::f", "crates/gateway/src/lib.rs"), "<A as B>::f");
-    assert_eq!(whole("read", "nptl/read.c"), "read");
+    assert_eq!(qualify("recv<u32>", "library/std/src/sync/mpsc.rs"), "std::sync::mpsc::recv<u32>");
+    assert_eq!(qualify("park", "tokio-1.54.0/src/runtime/park/mod.rs"), "tokio::runtime::park::park");
+    assert_eq!(qualify("{closure#0}<a::B>", "crates/gateway/src/lib.rs"), "gateway::{closure#0}<a::B>");
+    assert_eq!(qualify("f", "actix-web-4.18.1/src/a/b.rs"), "actix_web::a::b::f");
+    assert_eq!(qualify("spinning", "crates/stacks/examples/busy.rs"), "busy::spinning");
+    assert_eq!(qualify("news::a::f", "crates/gateway/src/lib.rs"), "news::a::f");
+    assert_eq!(qualify("<A as B>::f", "crates/gateway/src/lib.rs"), "<A as B>::f");
+    assert_eq!(qualify("read", "nptl/read.c"), "read");
 }
 
 #[test]
