@@ -16,8 +16,8 @@ use std::{
 
 use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
 
-use self::document::Article;
 pub use self::document::DocumentFormat;
+use self::document::FeedEntry;
 use crate::Published;
 
 /// How the server answers requests for one path.
@@ -92,7 +92,7 @@ struct Resource {
 }
 
 enum Content {
-    Feed { name: String, format: DocumentFormat, entries: Vec<Article> },
+    Feed { name: String, format: DocumentFormat, entries: Vec<FeedEntry> },
     File { bytes: Arc<[u8]>, media_type: &'static str },
 }
 
@@ -190,7 +190,7 @@ impl Origin {
         let Content::Feed { entries, .. } = &mut resource.content else {
             unreachable!("feeds and files differ by path")
         };
-        let entry = Article::new(name, number, title);
+        let entry = FeedEntry::new(name, number, title);
         let guid = entry.guid.clone();
         entries.push(entry);
         guid

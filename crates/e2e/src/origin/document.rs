@@ -29,7 +29,7 @@ impl DocumentFormat {
 
 /// One article.
 #[derive(Clone, Debug)]
-pub(super) struct Article {
+pub(super) struct FeedEntry {
     pub(super) guid: String,
     pub(super) title: String,
     link: String,
@@ -37,7 +37,7 @@ pub(super) struct Article {
     second: u64,
 }
 
-impl Article {
+impl FeedEntry {
     pub(super) fn new(feed: &str, number: u64, title: &str) -> Self {
         Self {
             guid: format!("urn:newswire-test:{feed}:{number}"),
@@ -58,7 +58,7 @@ pub(super) fn clock(second: u64) -> String {
 }
 
 /// The feed with these entries (oldest first), as its publisher would send it.
-pub(super) fn write(format: DocumentFormat, feed: &str, entries: &[Article]) -> String {
+pub(super) fn write(format: DocumentFormat, feed: &str, entries: &[FeedEntry]) -> String {
     match format {
         DocumentFormat::Rss => rss(feed, entries),
         DocumentFormat::Atom => atom(feed, entries),
@@ -66,7 +66,7 @@ pub(super) fn write(format: DocumentFormat, feed: &str, entries: &[Article]) -> 
     }
 }
 
-fn rss(feed: &str, entries: &[Article]) -> String {
+fn rss(feed: &str, entries: &[FeedEntry]) -> String {
     let items: String = entries
         .iter()
         .rev()
@@ -87,8 +87,8 @@ fn rss(feed: &str, entries: &[Article]) -> String {
     )
 }
 
-fn atom(feed: &str, entries: &[Article]) -> String {
-    let updated = entries.last().map_or_else(|| clock(0), Article::clock);
+fn atom(feed: &str, entries: &[FeedEntry]) -> String {
+    let updated = entries.last().map_or_else(|| clock(0), FeedEntry::clock);
     let items: String = entries
         .iter()
         .rev()
@@ -110,7 +110,7 @@ fn atom(feed: &str, entries: &[Article]) -> String {
     )
 }
 
-fn json(feed: &str, entries: &[Article]) -> String {
+fn json(feed: &str, entries: &[FeedEntry]) -> String {
     let items: Vec<_> = entries
         .iter()
         .rev()
