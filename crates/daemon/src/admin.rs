@@ -11,15 +11,17 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
-use actix_web::http::StatusCode;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
-use serde_json::{Value, json};
+use control::{HealthReport, LogLevel, Problem, ProcessIdentity, ReloadAnswer, WatchReport, paths};
+use serde::Serialize;
+use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::config::ConfigChange;
+use crate::json::to_json;
 use crate::logs::Logs;
 use crate::metrics::{CONTENT_TYPE, MetricsRegistry};
+use crate::problem;
 use crate::sockets::{SocketError, bind_unix};
 use crate::watch::{Watch, WatchKind};
 
@@ -33,14 +35,14 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const BODY_BYTES_MAX: usize = 4_096;
 /// How long the vitals may take; without them `/watch` is answered all the same.
 const VITALS_WITHIN: Duration = Duration::from_millis(500);
-/// How long a reload may take.
-const RELOAD_WITHIN: Duration = Duration::from_secs(10);
+/// How long a reload may take: 100,000 sources are read and compared with the store.
+const RELOAD_WITHIN: Duration = Duration::from_secs(60);
 /// How long the stacks of all threads may take.
 const STACKS_WITHIN: Duration = Duration::from_secs(10);
 /// How long [`AdminHandle`] waits for its thread to end.
 const END_WITHIN: Duration = Duration::from_secs(2);
 
-/// What the admin socket tells about.
+/// The process behind the admin socket.
 #[derive(Clone)]
 pub struct Admin {
     /// The name of the process.
@@ -51,14 +53,22 @@ pub struct Admin {
     pub metrics: MetricsRegistry,
     /// What `/watch` and `/stacks` show.
     pub watch: Watch,
-    /// What `/status` shows. May block; then `/status` answers 503 after two seconds.
-    pub status: Arc<dyn Fn() -> Value + Send + Sync>,
-    /// Who carries out `POST /reload`, over a bounded channel; without it there is no such route.
+    /// What `/status` shows, see [`status_of`]. May block; then `/status` answers 503 after two seconds.
+    pub status: StatusSource,
+    /// Where orders of `POST /reload` go, a bounded channel; without it there is no such route.
     pub reloads: Option<mpsc::Sender<ReloadOrder>>,
 }
 
-/// An order to do what SIGHUP does; the answer is what changed, or everything that is wrong, one complaint a line.
-pub type ReloadOrder = oneshot::Sender<Result<Vec<ConfigChange>, Vec<String>>>;
+/// An order to do what SIGHUP does; the answer is what changed, or why nothing did: a [`Problem`] with every complaint.
+pub type ReloadOrder = oneshot::Sender<Result<ReloadAnswer, Problem>>;
+
+/// Reads the status of the process.
+pub type StatusSource = Arc<dyn Fn() -> Value + Send + Sync>;
+
+/// A status of any type, such as [`control::GatewayStatus`], as [`Admin::status`].
+pub fn status_of<S: Serialize>(read: impl Fn() -> S + Send + Sync + 'static) -> StatusSource {
+    Arc::new(move || to_json(&read()))
+}
 
 /// The running admin socket; dropping it ends the thread and removes the socket.
 #[derive(Debug)]
@@ -113,15 +123,15 @@ async fn run(
         let app = App::new()
             .app_data(state.clone())
             .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))
-            .route("/health", web::get().to(health))
-            .route("/watch", web::get().to(watch))
-            .route("/stacks", web::get().to(stacks))
-            .route("/status", web::get().to(status))
-            .route("/metrics", web::get().to(metrics))
-            .route("/log-level", web::get().to(log_level))
-            .route("/log-level", web::put().to(set_log_level));
+            .route(paths::HEALTH, web::get().to(health))
+            .route(paths::WATCH, web::get().to(watch))
+            .route(paths::STACKS, web::get().to(stacks))
+            .route(paths::STATUS, web::get().to(status))
+            .route(paths::METRICS, web::get().to(metrics))
+            .route(paths::LOG_LEVEL, web::get().to(log_level))
+            .route(paths::LOG_LEVEL, web::put().to(set_log_level));
         let app = match state.what.reloads {
-            Some(_) => app.route("/reload", web::post().to(reload)),
+            Some(_) => app.route(paths::RELOAD, web::post().to(reload)),
             None => app,
         };
         #[cfg(feature = "drill")]
@@ -156,48 +166,52 @@ impl Drop for AdminHandle {
 }
 
 impl State {
-    fn introduce(&self) -> Value {
-        json!({
-            "name": self.what.name,
-            "version": self.what.version,
-            "pid": std::process::id(),
-            "uptime_ms": u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        })
+    fn identity(&self) -> ProcessIdentity {
+        ProcessIdentity {
+            name: self.what.name.to_owned(),
+            version: self.what.version.to_owned(),
+            pid: std::process::id().cast_signed(),
+        }
+    }
+
+    fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 
 async fn health(state: web::Data<State>) -> HttpResponse {
-    let mut body = state.introduce();
-    body["status"] = json!("ok");
-    HttpResponse::Ok().json(body)
+    HttpResponse::Ok().json(HealthReport {
+        process: state.identity(),
+        uptime_ms: state.uptime_ms(),
+        status: "ok".to_owned(),
+    })
 }
 
 async fn watch(state: web::Data<State>) -> HttpResponse {
-    let mut body = state.introduce();
-    if let (Value::Object(body), Value::Object(report)) = (&mut body, state.what.watch.report()) {
-        body.extend(report);
-    }
-    let (tell, told) = oneshot::channel();
-    // Whoever asked may have given up.
-    state.what.watch.ask_vitals(move |vitals| drop(tell.send(vitals)));
-    let vitals = tokio::time::timeout(VITALS_WITHIN, told).await;
-    body["vitals"] = vitals.ok().and_then(Result::ok).unwrap_or_default();
-    HttpResponse::Ok().json(body)
+    let progress = state.what.watch.report();
+    let (reply, answer) = oneshot::channel();
+    // The receiver is gone when the vitals are late.
+    state.what.watch.ask_vitals(move |vitals| drop(reply.send(vitals)));
+    let vitals = tokio::time::timeout(VITALS_WITHIN, answer).await;
+    HttpResponse::Ok().json(WatchReport {
+        process: state.identity(),
+        uptime_ms: state.uptime_ms(),
+        progress,
+        vitals: vitals.ok().and_then(Result::ok),
+    })
 }
 
 /// Text, or JSON for whoever prefers that.
 async fn stacks(state: web::Data<State>, request: HttpRequest) -> HttpResponse {
-    let (tell, told) = oneshot::channel();
-    state.what.watch.ask_stacks(move |capture| drop(tell.send(capture)));
-    let capture = match tokio::time::timeout(STACKS_WITHIN, told).await {
+    let (reply, answer) = oneshot::channel();
+    state.what.watch.ask_stacks(move |capture| drop(reply.send(capture)));
+    let capture = match tokio::time::timeout(STACKS_WITHIN, answer).await {
         Ok(Ok(capture)) => capture,
         Ok(Err(_)) => {
-            let none = "there are no stacks, or somebody is taking them at this moment";
-            return problem(StatusCode::SERVICE_UNAVAILABLE, "no-stacks", none);
+            let none = "the process takes no stacks of itself, or another request is taking them";
+            return unavailable("no-stacks", none);
         }
-        Err(_) => {
-            return problem(StatusCode::SERVICE_UNAVAILABLE, "stuck", "no stacks in 10 seconds");
-        }
+        Err(_) => return unavailable("stuck", "the stacks were not taken within 10 seconds"),
     };
     let accept = request.headers().get("accept").and_then(|accept| accept.to_str().ok());
     if accept.is_some_and(|accept| accept.contains("application/json")) {
@@ -229,27 +243,21 @@ async fn answer<T: Send + 'static>(
     state: &State,
     question: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, HttpResponse> {
-    let busy = "earlier questions are still without an answer";
-    let permit = Arc::clone(&state.questions)
-        .try_acquire_owned()
-        .map_err(|_| problem(StatusCode::SERVICE_UNAVAILABLE, "stuck", busy))?;
+    let busy = "earlier requests are not answered yet";
+    let permit = Arc::clone(&state.questions).try_acquire_owned().map_err(|_| unavailable("stuck", busy))?;
     let asked = web::block(move || {
         let _permit = permit;
         question()
     });
     match tokio::time::timeout(ANSWER_WITHIN, asked).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(_)) => {
-            Err(problem(StatusCode::INTERNAL_SERVER_ERROR, "panicked", "the question ended in a panic"))
-        }
-        Err(_) => {
-            Err(problem(StatusCode::SERVICE_UNAVAILABLE, "stuck", "the process did not answer in 2 seconds"))
-        }
+        Ok(Err(_)) => Err(problem::response(&Problem::new(500, "panicked", "reading the answer panicked"))),
+        Err(_) => Err(unavailable("stuck", "the process did not answer within 2 seconds")),
     }
 }
 
 async fn log_level(state: web::Data<State>) -> HttpResponse {
-    HttpResponse::Ok().json(json!({ "level": state.logs.level() }))
+    HttpResponse::Ok().json(LogLevel { level: state.logs.level() })
 }
 
 async fn set_log_level(state: web::Data<State>, body: String) -> HttpResponse {
@@ -257,55 +265,28 @@ async fn set_log_level(state: web::Data<State>, body: String) -> HttpResponse {
     match state.logs.set_level(level) {
         Ok(()) => {
             tracing::info!(level, "changed the log level");
-            HttpResponse::Ok().json(json!({ "level": level }))
+            HttpResponse::Ok().json(LogLevel { level: level.to_owned() })
         }
-        Err(detail) => problem(StatusCode::BAD_REQUEST, "bad-level", &detail),
+        Err(detail) => problem::response(&Problem::new(400, "bad-level", detail)),
     }
 }
 
-/// What SIGHUP does, with an answer: `{"changes"}`, or every complaint, and then nothing has changed. The order waits in
-/// a channel, and whoever carries it out may be stuck.
+/// What SIGHUP does, with an answer. The order waits in a channel, and the task that receives it may be stuck.
 async fn reload(state: web::Data<State>) -> HttpResponse {
     let (reply, answer) = oneshot::channel();
     let sent = state.what.reloads.as_ref().is_some_and(|reloads| reloads.try_send(reply).is_ok());
     if !sent {
-        let busy = "earlier orders are not carried out yet, or the process is stopping";
-        return problem(StatusCode::SERVICE_UNAVAILABLE, "reload-busy", busy);
+        let busy = "earlier reloads are not done yet, or the process is stopping; try again later";
+        return unavailable("reload-busy", busy);
     }
     match tokio::time::timeout(RELOAD_WITHIN, answer).await {
-        Ok(Ok(Ok(changes))) => HttpResponse::Ok().json(json!({ "changes": changes })),
-        Ok(Ok(Err(complaints))) => HttpResponse::UnprocessableEntity()
-            .content_type("application/problem+json")
-            .body(bad_configuration(&complaints)),
-        Ok(Err(_)) => problem(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the process is stopping"),
-        Err(_) => {
-            let late = "nothing came of it in 10 seconds; it may still be carried out";
-            problem(StatusCode::SERVICE_UNAVAILABLE, "stuck", late)
-        }
+        Ok(Ok(Ok(answer))) => HttpResponse::Ok().json(answer),
+        Ok(Ok(Err(refusal))) => problem::response(&refusal),
+        Ok(Err(_)) => unavailable("stopping", "the process is stopping"),
+        Err(_) => unavailable("stuck", "the reload did not end within 60 seconds; it may still take effect"),
     }
 }
 
-fn bad_configuration(complaints: &[String]) -> String {
-    json!({
-        "type": "about:blank",
-        "title": "the configuration has mistakes, and the old one is kept",
-        "status": 422,
-        "code": "bad-configuration",
-        "complaints": complaints,
-    })
-    .to_string()
-}
-
-/// Problem details (RFC 9457) with a stable `code`.
-fn problem(status: StatusCode, code: &str, detail: &str) -> HttpResponse {
-    HttpResponse::build(status).content_type("application/problem+json").body(
-        json!({
-            "type": "about:blank",
-            "title": status.canonical_reason().unwrap_or("error"),
-            "status": status.as_u16(),
-            "code": code,
-            "detail": detail,
-        })
-        .to_string(),
-    )
+fn unavailable(code: &str, detail: &str) -> HttpResponse {
+    problem::response(&Problem::new(503, code, detail))
 }

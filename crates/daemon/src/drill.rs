@@ -9,6 +9,7 @@
 //! are under way, so that nobody has to know beforehand how long one is needed.
 
 use std::collections::BTreeMap;
+use std::hint::black_box;
 use std::io::PipeReader;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -20,10 +21,18 @@ use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
+use crate::work;
+
 /// Orders that wait for a loop to take them.
 const ORDERS: usize = 16;
 /// More files than this are not leaked, whatever the limit.
 const FILES_MAX: usize = 1 << 16;
+
+/// More jobs than any pool of ours has threads.
+const POOL_JOBS: usize = 1024;
+
+/// What the threads of the pool wait for.
+static POOL: Mutex<()> = Mutex::new(());
 
 type Drill = Arc<dyn Fn(Duration) + Send + Sync>;
 
@@ -161,6 +170,40 @@ pub fn rest(time: Duration) {
 #[must_use]
 pub fn endings() -> u64 {
     *ENDINGS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Offers the drills that are the same in every daemon: `leak-descriptors`, `clock-jump`, and `exhaust-pool` for the pool of
+/// the current runtime.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub fn offer_common() {
+    offer("leak-descriptors", leak_descriptors);
+    offer("clock-jump", jump_clock);
+    let runtime = tokio::runtime::Handle::current();
+    offer("exhaust-pool", move |time| {
+        hold(&POOL, time);
+        for _ in 0..POOL_JOBS {
+            drop(runtime.spawn_blocking(fill_the_pool));
+        }
+    });
+}
+
+#[inline(never)]
+fn fill_the_pool() -> usize {
+    let _work = work::on("a drill", "exhaust-pool");
+    black_box(look_up_a_slow_name()) + 1
+}
+
+#[inline(never)]
+fn look_up_a_slow_name() -> usize {
+    black_box(sit_in_the_pool()) + 1
+}
+
+#[inline(never)]
+fn sit_in_the_pool() -> usize {
+    let _guard = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+    black_box(1)
 }
 
 /// Holds `lock` for so long on a thread of its own; when this returns it is held.

@@ -3,8 +3,8 @@
 //! themselves, notifications to systemd, metrics, an admin socket that answers while everything else
 //! is stuck, and a watchdog that says what it is stuck in.
 //!
-//! It knows nothing about news: no other crate of this workspace may be used here, so that both daemons and the
-//! operator's tool can share it without pulling each other in.
+//! It knows nothing about news. Of this workspace it uses `control` and `stacks` only, so that both daemons and the
+//! operator's tool can share it without depending on each other.
 
 pub mod admin;
 pub mod clock;
@@ -13,16 +13,17 @@ pub mod config;
 pub mod drill;
 pub mod exit;
 pub mod findings;
+mod json;
 pub mod limits;
 pub mod logs;
 pub mod metrics;
 pub mod notify;
 pub mod panics;
+pub mod problem;
 pub mod process;
 pub mod program;
 pub mod sockets;
 pub mod stop;
-mod text;
 pub mod watch;
 pub mod work;
 

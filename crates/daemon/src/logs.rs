@@ -1,7 +1,7 @@
 //! The log: one line an event on standard error, or native fields in the journal; its level can change at run time.
 //!
 //! Whatever a feed or a client wrote, no control character reaches the terminal, the file or the journal raw: every
-//! name and value passes `text::escaped` (the tests of `lines` hold that). Words of fields are fixed: `source seq epoch
+//! name and value passes `notation::escaped` (the tests of `lines` hold that). Words of fields are fixed: `source seq epoch
 //! items wait_ms status subscriber cursor blame error`.
 
 mod detail;

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use crate::text;
-
 /// Start is complete: `READY=1`. Also ends a reload that [`reloading`] announced.
 pub fn ready() {
     send(&[NotifyState::Ready]);
@@ -13,7 +11,7 @@ pub fn ready() {
 
 /// One line for `systemctl status`: `STATUS=`. Control characters are escaped, so the line cannot carry other states.
 pub fn status(line: &str) {
-    send(&[NotifyState::Status(&text::escaped(line))]);
+    send(&[NotifyState::Status(&notation::escaped(line))]);
 }
 
 /// The process has begun to end: `STOPPING=1`.

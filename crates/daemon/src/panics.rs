@@ -4,8 +4,6 @@ use std::any::Any;
 use std::panic::PanicHookInfo;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::text;
-
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// Replaces the panic hook: one error line with thread, location and message, control characters escaped. Before a
@@ -44,7 +42,7 @@ fn report(panic: &PanicHookInfo<'_>) {
     tracing::error!(
         thread = thread.name().unwrap_or("unnamed"),
         %location,
-        panic = %text::escaped(panic.payload_as_str().unwrap_or("a panic without text")),
+        panic = %notation::escaped(panic.payload_as_str().unwrap_or("a panic without text")),
         "a thread panicked"
     );
 }

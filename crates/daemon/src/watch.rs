@@ -35,6 +35,7 @@ use crate::work::{self, CurrentTask};
 pub use self::show::StalledLoop;
 pub(crate) use self::show::text;
 pub use self::thread::WatchHandle;
+pub use control::watch::WatchKind;
 
 /// How often a loop shows that it lives.
 const BEAT_EVERY: Duration = Duration::from_millis(100);
@@ -42,39 +43,6 @@ const BEAT_EVERY: Duration = Duration::from_millis(100);
 const ATTEMPTS: usize = 1_000;
 /// Stalls that are remembered.
 const STALLS_MAX: usize = 16;
-
-/// What something that is watched is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WatchKind {
-    /// Serves clients.
-    Worker,
-    /// Where actors live, or the main thread.
-    Arbiter,
-    /// One end of the wire.
-    Wire,
-    /// Writes the log.
-    Recorder,
-    /// The threads of a runtime for what blocks.
-    Pool,
-    /// Serves the admin socket.
-    Admin,
-}
-
-impl WatchKind {
-    /// Its word in logs and answers.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Worker => "worker",
-            Self::Arbiter => "arbiter",
-            Self::Wire => "wire",
-            Self::Recorder => "recorder",
-            Self::Pool => "pool",
-            Self::Admin => "admin",
-        }
-    }
-}
 
 /// Everything in the process that must make progress. Cheap to clone; every clone is the same watch.
 #[derive(Clone, Default)]
@@ -229,21 +197,21 @@ impl Watch {
         self.pools().push(Pool { entry, handle: handle.clone(), sent_ms: 0 });
     }
 
-    /// Starts the watchdog's thread; it ends when the handle is dropped. `vitals` tells how the process fares, and must
-    /// not wait for anything. Without `inside` there are no stacks.
+    /// Starts the watchdog's thread; it ends when the handle is dropped. `vitals` is the `vitals` of `/watch`, such as
+    /// [`control::GatewayVitals`], and must not wait for anything. Without `inside` there are no stacks.
     ///
     /// # Errors
-    /// When the system gives no thread.
-    pub fn start(
+    /// If the thread cannot be started.
+    pub fn start<V: Serialize>(
         &self,
         inside: impl Into<Option<SelfSampler>>,
-        vitals: impl Fn() -> Value + Send + Sync + 'static,
+        vitals: impl Fn() -> V + Send + Sync + 'static,
     ) -> io::Result<WatchHandle> {
         if let Some(inside) = inside.into() {
             // A second start changes nothing of what the first one said.
             self.0.inside.set(inside).ok();
         }
-        self.set_vitals(Some(Arc::new(vitals)));
+        self.set_vitals(Some(Arc::new(move || crate::json::to_json(&vitals()))));
         thread::start(self.clone())
     }
 

@@ -9,8 +9,11 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use daemon::admin::{Admin, AdminHandle, ReloadOrder, serve};
-use daemon::config::ConfigChange;
+use control::{
+    ConfigChange, ControlClient, ControlError, ControlRequest, HealthReport, IngestStatus, LogLevel, Problem,
+    ReloadAnswer, WatchReport, paths,
+};
+use daemon::admin::{Admin, AdminHandle, ReloadOrder, serve, status_of};
 use daemon::logs::Logs;
 use daemon::metrics::MetricsRegistry;
 use daemon::watch::Watch;
@@ -184,7 +187,11 @@ fn an_order_to_reload_is_answered_by_who_carries_it_out_and_refused_when_too_man
     let change = ConfigChange { key: "a.b".into(), old: "1".into(), new: "2".into(), live: false };
     let expected = json!({"changes": [{"key": "a.b", "old": "1", "new": "2", "live": false}]});
     let asked = ask_from(&path);
-    orders.blocking_recv().unwrap().send(Ok(vec![change])).unwrap();
+    orders
+        .blocking_recv()
+        .unwrap()
+        .send(Ok(ReloadAnswer { catalogue: None, changes: vec![change] }))
+        .unwrap();
     let (code, _, body) = asked.join().unwrap();
     assert_eq!((code, json_of(&body)), (200, expected));
 
@@ -196,10 +203,58 @@ fn an_order_to_reload_is_answered_by_who_carries_it_out_and_refused_when_too_man
     let (code, _, body) = ask(&path, "POST", "/reload", "");
     assert_eq!((code, &json_of(&body)["code"]), (503, &json!("reload-busy")));
     assert_eq!(ask(&path, "GET", "/health", "").0, 200);
-    orders.blocking_recv().unwrap().send(Err(vec!["f.toml:1: wrong".to_owned()])).unwrap();
+    orders
+        .blocking_recv()
+        .unwrap()
+        .send(Err(Problem::bad_configuration(vec!["f.toml:1: wrong".to_owned()])))
+        .unwrap();
     let (code, head, body) = waits.join().unwrap();
     assert!(code == 422 && head.contains("application/problem+json"), "{head}");
     assert_eq!(json_of(&body)["complaints"], json!(["f.toml:1: wrong"]));
     drop(orders);
     assert_eq!(ask(&path, "POST", "/reload", "").0, 503);
+}
+
+#[tokio::test]
+async fn the_client_of_the_control_plane_reads_every_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("testd-admin.sock");
+    let status: IngestStatus = IngestStatus {
+        epoch: "k3".to_owned(),
+        oldest: 1,
+        head: 2,
+        panics: 0,
+        overdue: 0,
+        sources: vec![json!({"id": "bbc"})],
+    };
+    let shown = status.clone();
+    let what = Admin {
+        name: "testd",
+        version: "1.2.3",
+        metrics: MetricsRegistry::new(),
+        watch: Watch::new(),
+        status: status_of(move || shown.clone()),
+        reloads: None,
+    };
+    let _handle = serve(&path, what, &Logs::detached()).unwrap();
+    let client = ControlClient::new(&path).deadline(SOON);
+    let health: HealthReport = client.get(paths::HEALTH).await.unwrap();
+    let watch: WatchReport = client.get(paths::WATCH).await.unwrap();
+    assert_eq!(health.process, watch.process);
+    assert_eq!((health.process.version.as_str(), health.status.as_str()), ("1.2.3", "ok"));
+    assert_eq!(health.process.pid, std::process::id().cast_signed());
+    assert_eq!(watch.progress.loops[0].name, "admin");
+    assert_eq!(watch.vitals, None);
+    assert_eq!(client.get::<IngestStatus>(paths::STATUS).await.unwrap(), status);
+    assert_eq!(client.get::<LogLevel>(paths::LOG_LEVEL).await.unwrap().level, "info");
+    let loud = ControlRequest::put_text(paths::LOG_LEVEL, "loud");
+    let error = client.request::<LogLevel>(loud).await.unwrap_err();
+    let ControlError::Problem(problem) = error else { panic!("{error}") };
+    assert_eq!(
+        (problem.status, problem.title.as_str(), problem.code.as_str()),
+        (400, "Bad Request", "bad-level")
+    );
+    let reload = ControlRequest::post(paths::RELOAD);
+    let error = client.request::<ReloadAnswer>(reload).await.unwrap_err();
+    assert!(matches!(error, ControlError::Status { status: 404, .. }), "{error}");
 }

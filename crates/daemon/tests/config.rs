@@ -5,7 +5,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use daemon::config::{self, Complaint, Config, Loaded, LogFormat};
+use daemon::config::{self, Config, Loaded, LogFormat};
+use notation::Complaint;
 
 /// A file with the given text in a folder of its own.
 fn file(text: impl AsRef<[u8]>) -> (tempfile::TempDir, PathBuf) {
@@ -23,10 +24,7 @@ fn load_with(text: &str, environment: &[(&str, &str)]) -> Result<Loaded, Vec<Com
 
 /// The complaints about a file, as `line key: message`.
 fn complaints(text: &str) -> Vec<String> {
-    let shown = |c: Complaint| {
-        let line = c.place.rsplit(':').next().unwrap().to_owned();
-        format!("{line} {}: {}", c.key, c.message)
-    };
+    let shown = |c: Complaint| format!("{} {}: {}", c.line.unwrap(), c.key, c.message);
     load_with(text, &[]).map(|loaded| loaded.config).unwrap_err().into_iter().map(shown).collect()
 }
 
@@ -90,7 +88,7 @@ format = "jsn"
     let found = complaints(text);
     let expected = [
         "1 daemon: is a section",
-        "3 fetch.intervall_min: there is no such key; did you mean `interval_min`?",
+        "3 fetch.intervall_min: unknown key; did you mean `interval_min`?",
         "4 fetch.interval_max: expected a duration such as \"30s\", found the integer 24",
         "5 fetch.host_spacing: `1 second` is not a duration; write it like",
         "6 fetch.host_in_flight: 0 is outside 1 to 1024",
@@ -100,8 +98,8 @@ format = "jsn"
         "12 fetch.allow: `10.0.0.0/33`: a prefix has at most 32 bits here",
         "13 fetch.allow: `intranet` is not a network",
         "14 fetch.allow: expected a string in the list, found the integer 7",
-        "16 fetch.listen: there is no such key; did you mean `gateway.listen`?",
-        "18 gatewai: there is no such section; did you mean `gateway`?",
+        "16 fetch.listen: unknown key; did you mean `gateway.listen`?",
+        "18 gatewai: unknown section; did you mean `gateway`?",
         "22 gateway.listen: `localhost:8700` is not an address with a port; write it like `127.0.0.1:8700`",
         "23 gateway.cors_origins: `*` is not an origin",
         "23 gateway.cors_origins: `https://example.org/` is not an origin",
@@ -129,6 +127,14 @@ fn a_syntax_error_hides_neither_another_one_nor_a_wrong_value() {
 }
 
 #[test]
+fn a_duration_may_be_written_in_several_units() {
+    let text = "[fetch]\ninterval_min = \"1h30m\"\n";
+    let loaded = load_with(text, &[("NEWSWIRE_FETCH__HOST_SPACING", "1m30s")]).unwrap();
+    assert_eq!(loaded.config.fetch.interval_min, Duration::from_secs(5_400));
+    assert_eq!(loaded.config.fetch.host_spacing, Duration::from_secs(90));
+}
+
+#[test]
 fn nothing_that_may_stand_in_a_file_makes_the_reader_fall() {
     let odd = "[fetch]\nallow = [[\"x\"], {}, 1.5, true, 1979-05-27]";
     for text in
@@ -146,7 +152,7 @@ fn nothing_that_may_stand_in_a_file_makes_the_reader_fall() {
 fn a_key_outside_its_section_is_told_where_it_belongs() {
     assert_eq!(
         complaints("listen = \"127.0.0.1:1\"\n"),
-        ["1 listen: there is no such key outside a section; did you mean `gateway.listen`?"]
+        ["1 listen: unknown key outside a section; did you mean `gateway.listen`?"]
     );
 }
 
@@ -195,7 +201,7 @@ fn a_file_that_cannot_be_read_is_one_complaint_that_names_it() {
         let (_folder, path) = file(text);
         let found = config::load(Some(&path), []).unwrap_err();
         assert_eq!(found.list().len(), 1);
-        assert!(found.list()[0].place.ends_with(place), "{found}");
+        assert!(found.list()[0].location().ends_with(place), "{found}");
     }
     let folder = tempfile::tempdir().unwrap();
     for path in [folder.path().join("absent.toml"), folder.path().to_path_buf()] {
@@ -258,12 +264,12 @@ fn an_unknown_or_impossible_variable_is_a_complaint_beside_those_of_the_file() {
     assert_eq!(
         shown,
         [
-            "env:NEWSWIRE_DEBUG: there is no such variable",
+            "env:NEWSWIRE_DEBUG: unknown variable",
             "env:NEWSWIRE_FETCH__ALLOW: fetch.allow: `a` is not a network; write it like `10.1.0.0/16`, `fd00::/8` or \
              `192.0.2.7`",
             "env:NEWSWIRE_FETCH__ALLOW: fetch.allow: `b` is not a network; write it like `10.1.0.0/16`, `fd00::/8` or \
              `192.0.2.7`",
-            "env:NEWSWIRE_FETCH__INTERVAL_MN: there is no such variable; did you mean `NEWSWIRE_FETCH__INTERVAL_MIN`?",
+            "env:NEWSWIRE_FETCH__INTERVAL_MN: unknown variable; did you mean `NEWSWIRE_FETCH__INTERVAL_MIN`?",
             "env:NEWSWIRE_FETCH__IN_FLIGHT: fetch.in_flight: `many` is not a whole number",
         ]
     );

@@ -188,6 +188,7 @@ fn is_named(line: &str, function: &str, file: &str) -> bool {
 
 const GATEWAY: &str = "crates/gateway/src/drill.rs";
 const INGESTD: &str = "crates/ingestd/src/drill.rs";
+const DAEMON: &str = "crates/daemon/src/drill.rs";
 
 #[tokio::test]
 async fn a_blocked_worker_is_named_with_its_frame() {
@@ -215,7 +216,7 @@ async fn a_full_pool_of_the_gateway_is_named_with_its_frame() {
 
 #[tokio::test]
 async fn a_full_pool_of_the_daemon_is_named_with_its_frame() {
-    let frame = ("sit_in_the_pool", INGESTD);
+    let frame = ("sit_in_the_pool", DAEMON);
     DrillFixture::stall(Binary::Ingestd, "exhaust-pool", "blocking-pool-exhausted", frame).await;
 }
 

@@ -1,4 +1,4 @@
-//! Executes the procedures of the README's chapter on operations.
+//! Executes the procedures of `deploy/OPERATIONS.md`.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 
@@ -6,27 +6,25 @@ use std::{fs, process::Command, time::Duration};
 
 use e2e::{Binary, Origin, TestStack, scenario, wait_for};
 
-const README: &str = include_str!("../../../README.md");
+const OPERATIONS: &str = include_str!("../../../deploy/OPERATIONS.md");
 const LIMIT: Duration = Duration::from_secs(10);
 
-fn chapter() -> &'static str {
-    let (_, after) = README.split_once("\n## Operations\n").expect("the README has the chapter");
-    after.split_once("\n## ").expect("another chapter follows").0
-}
-
 #[test]
-fn every_file_linked_in_the_chapter_exists() {
-    let links: Vec<_> = chapter().split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
+fn every_file_that_the_document_names_exists() {
+    let links: Vec<_> = OPERATIONS.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
     assert!(links.len() >= 6, "{links:?}");
     for link in links {
-        match link.strip_prefix('#') {
-            Some(anchor) => {
-                let titles = README.lines().filter_map(|line| line.strip_prefix("## "));
+        let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+        match (file, anchor) {
+            ("", anchor) => {
+                let titles = OPERATIONS.lines().filter_map(|line| line.strip_prefix("## "));
+                let titles = titles.chain(OPERATIONS.lines().filter_map(|line| line.strip_prefix("### ")));
                 let mut anchors = titles.map(|title| title.to_lowercase().replace(' ', "-"));
                 assert!(anchors.any(|a| a == anchor), "{link}");
             }
-            None => {
-                assert!(fs::exists(format!("{}/../../{link}", env!("CARGO_MANIFEST_DIR"))).unwrap(), "{link}")
+            (file, _) => {
+                let path = format!("{}/../../deploy/{file}", env!("CARGO_MANIFEST_DIR"));
+                assert!(fs::exists(path).unwrap(), "{link}");
             }
         }
     }

@@ -12,7 +12,7 @@ const RECONNECTED: Duration = Duration::from_secs(30);
 
 /// Titles on the page, newest first.
 const TITLES: &str = "return [...document.querySelectorAll('#items-list .title')].map((t) => t.textContent);";
-const STATE: &str = "return document.getElementById('pill-wire-words').textContent;";
+const STATE: &str = "return document.getElementById('pill-stream-text').textContent;";
 
 /// Attempts of a feed to run a script. Each would call `pwn`, which counts the calls.
 const PAYLOADS: [&str; 28] = [
@@ -150,7 +150,7 @@ async fn items_appear_exactly_once_even_after_the_gateway_was_killed() {
         .wait("the page to reconnect", RECONNECTED, &format!("{} === 'open'", expression(STATE)))
         .await
         .unwrap();
-    let exact = "return document.getElementById('wire-resume').textContent.startsWith('exact');";
+    let exact = "return document.getElementById('connection-resume').textContent.startsWith('exact');";
     browser.wait("an exact resumption", SHOWN, exact).await.unwrap();
     origin.publish("feed-0", "Between and after: the last");
     shows(&browser, "Between and after: the last").await.unwrap();
@@ -160,9 +160,11 @@ async fn items_appear_exactly_once_even_after_the_gateway_was_killed() {
     shown.sort();
     wanted.sort();
     assert_eq!(shown, wanted);
-    let doubles =
-        browser.run("return (await import('/assets/wire.js')).wire.received.doubles;").await.unwrap();
-    assert_eq!(doubles, 0);
+    let duplicates = browser
+        .run("return (await import('/assets/connection.js')).connection.received.duplicates;")
+        .await
+        .unwrap();
+    assert_eq!(duplicates, 0);
     assert_quiet_console(&browser).await.unwrap();
 }
 
@@ -174,7 +176,7 @@ async fn a_hostile_item_is_rendered_as_text_only() {
     stack.start_both().await.unwrap();
     let Some(browser) = open(&stack).await.unwrap() else { return };
     let count = PAYLOADS.len() + LINKS.len();
-    let arrived = "return (await import('/assets/wire.js')).wire.received.item";
+    let arrived = "return (await import('/assets/connection.js')).connection.received.item";
     browser.wait("the hostile items", SHOWN, &format!("{arrived} === {count};")).await.unwrap();
     assert_inert(&browser, count).await.unwrap();
 
@@ -267,8 +269,7 @@ async fn only_the_failing_source_is_shown_as_failing() {
     let trouble = "return document.querySelector('.source[data-tone=bad] .trouble').textContent;";
     let trouble = browser.run(trouble).await.unwrap();
     assert!(trouble.as_str().is_some_and(|t| t.contains("500") && t.contains("in a row")), "{trouble}");
-    let pill =
-        browser.run("return document.getElementById('pill-sources-words').textContent;").await.unwrap();
+    let pill = browser.run("return document.getElementById('pill-sources-text').textContent;").await.unwrap();
     assert_eq!(pill, "1 failing");
     let bars = "return document.querySelectorAll('.source[data-tone=ok] .spark:not(.none)').length;";
     browser.wait("the line of items an hour", SHOWN, bars).await.unwrap();
@@ -283,12 +284,12 @@ async fn delivery_rate_and_lag_of_the_slowest_client_are_shown() {
     let Some(browser) = open(&stack).await.unwrap() else { return };
     (0..40).for_each(|number| drop(origin.publish("feed-0", &format!("Item {number}"))));
     shows(&browser, "Item 39").await.unwrap();
-    let rate = "return document.getElementById('gateway-deliveries').textContent.match(/^[1-9.]+[0-9.]* a second$/)?.[0];";
+    let rate = "return document.getElementById('gateway-deliveries').textContent.match(/^[1-9.]+[0-9.]* per second$/)?.[0];";
     browser.wait("the deliveries to be measured", RECONNECTED, rate).await.unwrap();
     let shown = "return ['lag', 'clients', 'brief'].map((name) => document.getElementById(`gateway-${name}`).textContent);";
     let shown = browser.run(shown).await.unwrap();
-    assert_eq!((&shown[0], &shown[1]), (&json!("has everything"), &json!("1")), "{shown}");
-    assert!(shown[2].as_str().is_some_and(|brief| brief.ends_with("nobody behind")), "{shown}");
+    assert_eq!((&shown[0], &shown[1]), (&json!("up to date"), &json!("1")), "{shown}");
+    assert!(shown[2].as_str().is_some_and(|brief| brief.ends_with("none behind")), "{shown}");
 
     // The page shows a lagging client as soon as the gateway reports one.
     let behind = "const real = window.fetch;
@@ -297,7 +298,7 @@ async fn delivery_rate_and_lag_of_the_slowest_client_are_shown() {
             const body = await answer.json();
             return new Response(JSON.stringify({ ...body, lag_events_max: 1200 }), { headers: answer.headers });
         };
-        await (await import('/assets/gateway.js')).askGateway();
+        await (await import('/assets/gateway.js')).updateGateway();
         return ['lag', 'brief'].map((name) => document.getElementById(`gateway-${name}`).textContent);";
     let shown = browser.run(behind).await.unwrap();
     assert_eq!(shown[0], "1,200\u{a0}events behind", "{shown}");
@@ -357,8 +358,9 @@ async fn assert_all_show(browser: &Browser, tabs: &[String], wanted: &[&str]) ->
         browser.switch_to(tab).await?;
         shows(browser, wanted[0]).await?;
         assert_eq!(titles(browser, "Item").await?, wanted);
-        let received = browser.run("return (await import('/assets/wire.js')).wire.received;").await?;
-        assert_eq!(received["doubles"], 0, "{received}");
+        let received =
+            browser.run("return (await import('/assets/connection.js')).connection.received;").await?;
+        assert_eq!(received["duplicates"], 0, "{received}");
         assert_eq!(received["item"], wanted.len(), "{received}");
     }
     Ok(())
@@ -397,17 +399,20 @@ async fn a_stream_that_needs_a_token_says_so_and_opens_once_it_has_one() {
     let words = |id: &str, words: &str| {
         format!("return document.getElementById('{id}').textContent.includes('{words}');")
     };
-    browser.wait("the reason", SHOWN, &words("wire-sentence", "this wire needs a token")).await.unwrap();
-    browser.wait("the reason", SHOWN, &words("items-empty", "this wire needs a token")).await.unwrap();
+    browser.wait("the reason", SHOWN, &words("connection-sentence", "a token is required")).await.unwrap();
+    browser.wait("the reason", SHOWN, &words("items-empty", "a token is required")).await.unwrap();
     // As the session route would set it, but without HttpOnly, which a script cannot set.
     let show = async |token: &str| {
         let script = format!(
-            "document.cookie = 'newswire_read={token}'; (await import('/assets/wire.js')).wire.reopen();"
+            "document.cookie = 'newswire_read={token}'; (await import('/assets/connection.js')).connection.reopen();"
         );
         browser.run(&script).await.unwrap()
     };
     show("wrong-token-0123456789").await;
-    browser.wait("the reason", SHOWN, &words("wire-sentence", "another token")).await.unwrap();
+    browser
+        .wait("the reason", SHOWN, &words("connection-sentence", "another token is required"))
+        .await
+        .unwrap();
     show("a-token-0123456789").await;
     shows(&browser, "Item 0").await.unwrap();
 }
@@ -421,17 +426,17 @@ async fn a_stream_closed_by_the_browser_is_reopened_from_its_last_event_id() {
     let Some(browser) = open(&stack).await.unwrap() else { return };
     shows(&browser, "Item 0").await.unwrap();
     // /health is not an event stream: for an EventSource that is final, like a 503 of a proxy.
-    let give_up = "const { wire } = await import('/assets/wire.js');
+    let give_up = "const { connection } = await import('/assets/connection.js');
         const Real = EventSource;
         window.EventSource = function () { window.EventSource = Real; return new Real('/health'); };
         window.EventSource.CLOSED = Real.CLOSED;
-        wire.connect(wire.lastId);";
+        connection.connect(connection.lastId);";
     browser.run(give_up).await.unwrap();
     let waits = format!("{} === 'waiting'", expression(STATE));
     browser.wait("the page to wait before it reconnects", SHOWN, &waits).await.unwrap();
     origin.publish("feed-0", "Item 1");
     shows(&browser, "Item 1").await.unwrap();
-    let resumed = "return document.getElementById('wire-resume').textContent;";
+    let resumed = "return document.getElementById('connection-resume').textContent;";
     let resumed = browser.run(resumed).await.unwrap();
     assert!(resumed.as_str().is_some_and(|words| words.starts_with("exact")), "{resumed}");
     assert_eq!(titles(&browser, "Item").await.unwrap(), ["Item 1", "Item 0"]);

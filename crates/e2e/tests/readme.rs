@@ -1,5 +1,5 @@
-//! The clients of README.md, verbatim, against the real programs: each shows every item once, whatever happens to the
-//! gateway, and resumes when it is restarted.
+//! The clients that README.md and STREAM.md print, against the real programs: each shows every item once, whatever
+//! happens to the gateway, and resumes from its saved cursor when it is started again.
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
@@ -7,9 +7,13 @@ use anyhow::Context as _;
 use e2e::{Binary, Browser, ExternalProgram, Origin, TestStack, on_path, scenario, wait_for};
 use tokio::time::sleep;
 
-const README: &str = include_str!("../../../README.md");
+/// Where clients are printed: a document, and its section.
+const SECTIONS: [(&str, &str); 2] = [
+    (include_str!("../../../README.md"), "\n## Listen\n"),
+    (include_str!("../../gateway/STREAM.md"), "\n## Clients\n"),
+];
 const EXAMPLE: &str = include_str!("../../wire/examples/listen.rs");
-/// The address of the gateway in the clients of the README: in URLs, and in Python.
+/// The address that the printed clients connect to, as a URL and as Python has it.
 const ADDRESS: [&str; 2] = ["127.0.0.1:8700", "\"127.0.0.1\", 8700"];
 
 const FEEDS: usize = 2;
@@ -23,12 +27,17 @@ const AFTERWARDS: Duration = Duration::from_millis(800);
 /// An item as a client showed it: id and title.
 type Shown = (String, String);
 
-/// The code of the section "Listen" in a language.
+/// The client in that language, as it is printed.
 fn code(language: &str) -> &'static str {
-    let (_, listen) = README.split_once("\n## Listen\n").expect("the README has the section");
-    let (_, code) =
-        listen.split_once(&format!("```{language}\n")).expect("the section has a client in each language");
-    code.split_once("```\n").expect("the code block ends").0
+    let sections = SECTIONS.map(|(document, title)| {
+        let (_, section) = document.split_once(title).expect("the document has the section");
+        section.split("\n## ").next().unwrap_or(section)
+    });
+    let start = format!("```{language}\n");
+    let mut printed = sections.into_iter().filter_map(|section| section.split_once(&start));
+    let (_, code) = printed.next().expect("there is a client in each language");
+    assert!(printed.next().is_none(), "a client is printed once");
+    code.split_once("```\n").expect("code has an end").0
 }
 
 /// The same for the gateway of a stack.
@@ -161,11 +170,11 @@ async fn misses_nothing(
     wait_until_shown(client, all.len()).await?;
     sleep(AFTERWARDS).await;
     let mut shown = client.shown().await?;
-    // README: a client that is killed receives its last event again if it had not saved its id.
+    // STREAM.md: one that is killed shows its last event again, if it had not saved the cursor.
     if shown.get(published.len()) == published.last() {
         shown.remove(published.len());
     }
-    assert_eq!(shown, all, "each item once, in order, after a start from the saved id");
+    assert_eq!(shown, all, "each item once, in order, after a start from the saved cursor");
     Ok(())
 }
 
@@ -239,7 +248,7 @@ async fn the_python_client_reconnects_by_itself_and_misses_nothing() {
 async fn the_rust_client_reconnects_by_itself_and_misses_nothing() {
     let (head, code) = EXAMPLE.split_at(EXAMPLE.find("use ").unwrap());
     assert!(head.lines().all(|line| line.is_empty() || line.starts_with("//!") || line.starts_with("#!")));
-    assert_eq!(code, self::code("rust"), "README has the example as it is compiled");
+    assert_eq!(code, self::code("rust"), "STREAM.md prints the example as it is compiled");
     let example = Binary::Gateway.path().unwrap().with_file_name("examples").join("listen");
     assert!(example.is_file(), "build it first with `cargo build --workspace --bins --examples`");
     let (origin, mut stack) = set_up().await.unwrap();

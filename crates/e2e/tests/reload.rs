@@ -138,8 +138,8 @@ async fn the_daemon_applies_catalogue_log_level_and_host_spacing() {
 
     stack.write_catalogue(&[new, stays]).unwrap();
     stack.write_config("newswire.toml", &[("log.level", "\"debug\"")]).unwrap();
-    let log = reload(&mut stack, Binary::Ingestd, "took the catalogue").await;
-    let line = log.lines().find(|line| line.contains("took the catalogue")).unwrap();
+    let log = reload(&mut stack, Binary::Ingestd, "catalogue applied").await;
+    let line = log.lines().find(|line| line.contains("catalogue applied")).unwrap();
     for part in ["added=1", "changed=0", "removed=1", "unchanged=1"] {
         assert!(line.contains(part), "{line}");
     }
@@ -167,12 +167,12 @@ async fn the_daemon_applies_catalogue_log_level_and_host_spacing() {
     assert_eq!(origin.requests("old").len(), before);
 
     stack.write_config("newswire.toml", &[("fetch.host_spacing", "\"1h\"")]).unwrap();
-    let log = reload(&mut stack, Binary::Ingestd, "took the catalogue").await;
+    let log = reload(&mut stack, Binary::Ingestd, "catalogue applied").await;
     assert!(!log.contains("kept until a restart"), "{log}");
     let wire = stack.wire();
     wait_for("the new spacing", SOON, async || {
         let (_, text) = http::fetch(&wire, "/sources/stays", SOON).await.ok()?;
-        text.contains("start 1h apart").then_some(())
+        text.contains("start at least 1h apart").then_some(())
     })
     .await
     .unwrap();
@@ -199,7 +199,7 @@ async fn a_wrong_file_changes_nothing_and_is_reported_with_its_line() {
     let list = stack.path("sources.toml");
     fs::write(&list, "[[source]]\nid = \"a\"\nurl = \"ftp://example.com/\"\n").unwrap();
     stack.write_config("newswire.toml", &[("log.level", "\"debug\"")]).unwrap();
-    let log = reload(&mut stack, Binary::Ingestd, "kept the old catalogue").await;
+    let log = reload(&mut stack, Binary::Ingestd, "reload failed; the old catalogue stays in use").await;
     assert!(log.contains("sources.toml:"), "{log}");
     assert!(level(&stack, Binary::Ingestd).await.contains("info"));
 }

@@ -178,11 +178,11 @@ async fn a_reload_returns_what_changed_or_all_complaints_and_keeps_the_old_catal
     let (status, answer) = post(&stack, "/reload").await;
     let complaints = answer["complaints"].as_array().unwrap();
     assert_eq!((status, answer["code"].as_str(), complaints.len()), (422, Some("bad-catalogue"), 2));
-    assert!(complaints[0].as_str().unwrap().contains("sources.toml:2: id"), "{answer}");
+    assert!(complaints[0].as_str().unwrap().contains("sources.toml:2: source.id"), "{answer}");
     let listed = sources(&stack, &["list", "--json"]).await.assert_exit(0).json();
     assert_eq!(listed["sources"].as_array().unwrap().len(), 2);
     let removed = sources(&stack, &["remove", "feed-1"]).await;
-    assert!(removed.assert_exit(2).err.contains("sources.toml:2: id"), "{}", removed.err);
+    assert!(removed.assert_exit(2).err.contains("sources.toml:2: source.id"), "{}", removed.err);
 }
 
 #[tokio::test]

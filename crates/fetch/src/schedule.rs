@@ -12,17 +12,17 @@
 
 mod calendar;
 mod catch_up;
+mod ordinal;
 mod rhythm;
-mod words;
 
 use std::time::Duration;
 
 use news::Timestamp;
+use notation::humanize;
 
 use calendar::Calendar;
 pub use catch_up::{PlannedVisit, catch_up};
-pub use words::humanize;
-use words::ordinal;
+use ordinal::ordinal;
 
 /// The bounds of every interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The visit: from a feed's address, through its redirects, to a document, a 304 or a failure.
+//! Step 2 of the life of an item: from a feed's address, through its redirects, to a document, a 304 or a failure.
 //!
 //! ```text
 //!   address ─► guard ─► connection ─► head ─┬─ 3xx ─► next address (guard again, at most 5)

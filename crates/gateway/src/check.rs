@@ -1,21 +1,21 @@
-//! `newswire-gateway --check`: the files of tokens and keys, as the start reads them, with everything at once.
+//! `newswire-gateway --check`: the files of tokens and keys, read as at the start, with every complaint at once.
 
 use daemon::{config::Config, findings::Findings};
 
-use crate::{operator::Operator, readers::Readers};
+use crate::auth::{authenticator::Authenticator, operator::OperatorToken};
 
-/// What is wrong with the files that the configuration names. Reads them and does nothing else.
+/// Checks the files that the configuration names; only reads them.
 #[must_use]
 pub fn check(config: &Config) -> Findings {
     let gateway = &config.gateway;
     let mut findings = Findings::default();
-    if let Err(error) = Operator::load(gateway.operator_token_file.as_deref()) {
+    if let Err(error) = OperatorToken::load(gateway.operator_token_file.as_deref()) {
         findings.complain(&format!("{error:#}"));
     }
-    if let Err(bad) = Readers::load(gateway) {
-        findings.complain(&bad.to_string());
+    if let Err(errors) = Authenticator::load(gateway) {
+        findings.complain(&errors.to_string());
     }
-    // A set of JSON Web Keys holds public ones only.
+    // A JWK set has public keys only.
     for (key, file) in [
         ("gateway.operator_token_file", &gateway.operator_token_file),
         ("gateway.read_tokens_file", &gateway.read_tokens_file),
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_file_is_looked_at_and_each_complaint_names_its_place() {
+    fn every_file_is_checked_and_each_complaint_names_it() {
         let directory = tempfile::tempdir().unwrap();
         let mut config = Config::default();
         assert_eq!(check(&config), Findings::default());

@@ -1,7 +1,7 @@
-//! What can be made to go wrong in this process, in builds with the feature `drill` only: see [`daemon::drill`].
+//! Hangs of this process on demand, in builds with the feature `drill` only: see [`daemon::drill`].
 //!
-//! Each of them blocks three calls deep, in functions that are never inlined: a tool that finds the culprit has to name
-//! the innermost one, and to show the way that leads there.
+//! Each of them blocks three calls deep, in functions that are never inlined: a tool that finds the cause has to name the
+//! innermost one, and to show the calls that lead to it.
 
 use std::{
     hint::black_box,
@@ -16,30 +16,30 @@ use daemon::{
 };
 use tokio::{runtime::Handle, time::Instant};
 
-/// More than any pool of ours has threads.
+/// More than any of our thread pools has threads.
 const POOL_JOBS: usize = 1024;
-/// How long a worker is kept from its clients at a time, and for how long it may then look after them.
-const HOG: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(20));
+/// How long a worker is kept busy at a time, and how long it may then serve its clients.
+const STARVE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(20));
 
-/// What the threads of the pool wait for.
+/// The lock that the threads of the pool wait for.
 static POOL: Mutex<()> = Mutex::new(());
-static WORKERS: LazyLock<DrillQueue<Harm>> = LazyLock::new(DrillQueue::new);
+static WORKERS: LazyLock<DrillQueue<WorkerDrill>> = LazyLock::new(DrillQueue::new);
 static ARBITER: LazyLock<DrillQueue<Duration>> = LazyLock::new(DrillQueue::new);
 static LOCK: Mutex<()> = Mutex::new(());
 
 #[derive(Clone, Copy, Debug)]
-enum Harm {
+enum WorkerDrill {
     Block(Duration),
     Starve(Duration),
 }
 
-/// Call it on the main thread's loop.
+/// Offers all drills; call it on the main thread's event loop.
 pub(crate) fn offer_all() {
     actix_web::rt::spawn(ARBITER.clone().attend(async |time| {
         black_box(block_an_arbiter(time));
     }));
-    offer("block-worker", |time| WORKERS.post(Harm::Block(time)));
-    offer("starve-worker", |time| WORKERS.post(Harm::Starve(time)));
+    offer("block-worker", |time| WORKERS.post(WorkerDrill::Block(time)));
+    offer("starve-worker", |time| WORKERS.post(WorkerDrill::Starve(time)));
     offer("block-arbiter", |time| ARBITER.post(time));
     offer("leak-descriptors", leak_descriptors);
     offer("clock-jump", jump_clock);
@@ -52,17 +52,17 @@ pub(crate) fn offer_all() {
     });
 }
 
-/// Call it on each worker's loop.
-pub(crate) fn attend_worker() {
+/// Runs the drills of a worker; call it on each worker's event loop.
+pub(crate) fn run_worker_drills() {
     actix_web::rt::spawn(WORKERS.clone().attend(async |harm| match harm {
-        Harm::Block(time) => {
+        WorkerDrill::Block(time) => {
             black_box(block_a_worker(time));
         }
-        Harm::Starve(time) => {
+        WorkerDrill::Starve(time) => {
             let (until, endings) = (Instant::now() + time, drill::endings());
             while Instant::now() < until && drill::endings() == endings {
-                black_box(starve_a_worker(HOG.0));
-                tokio::time::sleep(HOG.1).await;
+                black_box(starve_a_worker(STARVE.0));
+                tokio::time::sleep(STARVE.1).await;
             }
         }
     }));

@@ -1,46 +1,80 @@
-//! The gateway: events from the wire to everybody, as Server-Sent Events.
+//! The gateway: events from the wire to every client, as Server-Sent Events.
 //!
 //! ```text
-//! wire ──► intake (a thread) ──► ring: recent events, each rendered once ──bell──► shard (one per worker)
-//!                                  ▲                                                │ wakes
-//!                                  └──── cursor ──── subscriber (a body) ◄──────────┘
+//! wire ──► intake (a thread) ──► ring: newest events, each rendered once ──changes──► worker's streams
+//!                                 ▲                                                       │ wake
+//!                                 └──── cursor ──── subscriber (a response body) ◄────────┘
 //! ```
 //!
-//! Nobody queues for a client: a subscriber is a cursor into the ring. No handler fetches, parses or touches a disk,
-//! and none asks the ingestion daemon: what it says is in memory before anybody asks.
+//! No client has a queue: a subscriber is a cursor into the ring. No handler fetches, parses or touches a disk, and
+//! none asks the daemon on a client's behalf but for orders and callbacks, with a deadline. Read the modules in this
+//! order.
 
 #![cfg_attr(
     test,
     allow(clippy::disallowed_methods, reason = "tests may block; what they test is checked without them")
 )]
 
-mod bearer;
-mod callbacks;
-mod check;
+// Starts everything, and stops it in order.
+mod run;
+
+// Runs in between: reloads, status line.
+mod control_loop;
+
+// What the intake, the workers and the handlers share.
+mod state;
+
+// The wire's end: from the daemon into the ring.
+mod ingest;
+
+// From the ring to one client.
+mod stream;
+
+// From the listening socket to the handlers.
+mod http;
+
+// Who may read, and who may give orders.
+mod auth;
+
+// One TCP connection, and how many there may be.
 mod connection;
+
+// Whose connection it is, for the limits per address.
+mod client_address;
+
+// Requests to the daemon, queued for the intake's thread.
+mod forwarder;
+
+// What the operator configured.
+mod settings;
+
+// What no operator has to configure: deadlines.
+mod limits;
+
+// Why the process did not start.
+mod error;
+
+// `--check`: the files that the configuration names.
+mod check;
+
+// Whether clients are served as they should be.
+mod readiness;
+
+// What is counted.
+mod metrics;
+
+// What is read at each scrape.
+mod scrape;
+
+// What `/watch` reports while a thread may be stuck.
+mod diagnostics;
+
+// Hangs on demand, in builds for drills only.
 #[cfg(feature = "drill")]
 mod drill;
-mod filter;
-mod headers;
-mod hub;
-mod intake;
-mod limits;
-mod metrics;
-mod operator;
-mod problem;
-mod readers;
-mod refresh;
-mod replay;
-mod ring;
-mod routes;
-mod run;
-mod shard;
-mod sse;
-mod subscriber;
-mod vitals;
-mod wording;
 
+pub use auth::authenticator::AuthFileErrors;
 pub use check::check;
+pub use error::GatewayError;
 pub use limits::Limits;
-pub use readers::BadFiles;
-pub use run::{RunError, run, run_within};
+pub use run::{run, run_within};

@@ -1,24 +1,24 @@
-//! Bounds that are no configuration, because nobody should have to think about them. Tests shorten them.
+//! Limits that are not configurable, because no operator should have to choose them. Tests shorten them.
 
 use std::time::Duration;
 
-/// How long a client may take for what.
+/// How long clients, and the answers to them, may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// A request's head. Default 5 s.
     pub head: Duration,
     /// A request's body. Default 5 s.
     pub body: Duration,
-    /// Our own answer to it, the waiting for the daemon included. Default 5 s.
+    /// The answer of a handler, the daemon's part included. Default 5 s.
     pub handler: Duration,
-    /// Everything that happens on a connection that is no stream, the reading of the answer included. Default 30 s.
+    /// A whole connection that is not a stream, until the client has read the answer. Default 30 s.
     pub connection: Duration,
-    /// What we wrote may stay unacknowledged this long before the kernel gives the client up. Default 28 s: its timers
-    /// are coarse, and the client is to be gone within 30 s.
+    /// How long written data may stay unacknowledged before the kernel closes the connection. Default 28 s: its timers
+    /// are coarse, and the connection is to be closed within 30 s.
     pub unacknowledged: Duration,
-    /// How long a stream's pace is measured. One that never caught up in two such windows in a row, and took fewer
-    /// than five events a second in both, is ended: after 60 to 90 s with the default of 30 s.
-    pub pace: Duration,
+    /// How long a stream's throughput is measured. A stream that never caught up in two such windows in a row, and took
+    /// fewer than five events per second in both, is ended: after 60 to 90 s with the default of 30 s.
+    pub throughput_window: Duration,
 }
 
 impl Default for Limits {
@@ -30,7 +30,7 @@ impl Default for Limits {
             handler: seconds(5),
             connection: seconds(30),
             unacknowledged: seconds(28),
-            pace: seconds(30),
+            throughput_window: seconds(30),
         }
     }
 }

@@ -1,14 +1,14 @@
-//! `newswire-gateway`: serves the wire to everybody, as Server-Sent Events.
+//! `newswire-gateway`: serves the news to clients, as Server-Sent Events.
 
 use std::process::ExitCode;
 
 use daemon::program::GATEWAY;
 
-#[expect(clippy::disallowed_methods, reason = "the main thread's loop begins here")]
+#[expect(clippy::disallowed_methods, reason = "the main thread's event loop starts here")]
 fn main() -> ExitCode {
-    let asked = GATEWAY.asked();
-    let file = asked.config.as_deref();
-    if asked.check {
+    let arguments = GATEWAY.asked();
+    let file = arguments.config.as_deref();
+    if arguments.check {
         return daemon::process::check(GATEWAY.name, file, newswire_gateway::check);
     }
     daemon::process::run(GATEWAY.name, file, |start| {

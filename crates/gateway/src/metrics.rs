@@ -1,18 +1,16 @@
-//! The numbers of the gateway.
+//! The gateway's metrics that are counted as things happen; [`crate::scrape`] has those that are read at each scrape.
 
-use std::{fmt, sync::Arc};
-
-use daemon::metrics::{MetricsRegistry, MetricsSink};
+use daemon::metrics::MetricsRegistry;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 
-use crate::{hub::Hub, readers::Refusal, routes::Readiness};
+use crate::auth::error::AuthError;
 
 type Labels = [(&'static str, &'static str); 1];
 type Worker = [(&'static str, usize); 1];
 
-/// One field a metric; what each counts is its help text below.
+/// One field per metric; the help text below says what it counts.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Numbers {
+pub(crate) struct GatewayMetrics {
     pub(crate) clients: Gauge,
     pub(crate) worker_clients: Family<Worker, Gauge>,
     pub(crate) connections: Gauge,
@@ -42,163 +40,107 @@ pub(crate) struct Numbers {
     pub(crate) head: Gauge,
 }
 
-impl Numbers {
+impl GatewayMetrics {
     /// Registers all of them.
     #[expect(clippy::too_many_lines, reason = "a list, one metric after the other")]
-    pub(crate) fn register(metrics: &MetricsRegistry) -> Self {
+    pub(crate) fn register(registry: &MetricsRegistry) -> Self {
         Self {
-            clients: metrics.add("newswire_gateway_clients", "Open streams"),
-            worker_clients: metrics.add("newswire_gateway_worker_clients", "Open streams, by worker"),
-            connections: metrics
-                .add("newswire_gateway_connections", "Open connections, the streams' included"),
-            connections_cut: metrics.add_by(
+            clients: registry.add("newswire_gateway_clients", "Open streams"),
+            worker_clients: registry.add("newswire_gateway_worker_clients", "Open streams, by worker"),
+            connections: registry.add("newswire_gateway_connections", "Open connections, streams included"),
+            connections_cut: registry.add_by(
                 "newswire_gateway_connections_cut_total",
-                "Connections that we cut: no room, too slow a request, stopping, a client that does not read, \
-                 a token at its end",
+                "Connections closed by the gateway: limit reached, request too slow, shutdown, client not reading, token expired",
                 "reason",
                 ["full", "deadline", "drain", "slow", "expired"],
             ),
-            requests_refused: metrics.add_by(
+            requests_refused: registry.add_by(
                 "newswire_gateway_requests_refused_total",
-                "Requests refused unread: a token in the query, or connections near their maximum",
+                "Requests refused before their handler: a token in the query, or connections near their maximum",
                 "reason",
                 ["token_in_query", "connections"],
             ),
-            callbacks_refused: metrics.add_by(
+            callbacks_refused: registry.add_by(
                 "newswire_gateway_callbacks_refused_total",
-                "Calls of WebSub hubs that were not passed on or not answered, by reason",
+                "Requests of WebSub hubs that were not forwarded or not answered, by reason",
                 "reason",
                 ["no_id", "callbacks", "unknown_callbacks", "no_daemon", "large_body", "slow_body"],
             ),
-            readers_granted: metrics.add_by(
+            readers_granted: registry.add_by(
                 "newswire_gateway_readers_granted_total",
-                "Requests of readers let pass where tokens are asked for, by what they came in by",
+                "Requests authorised while read tokens are configured, by credential",
                 "by",
                 ["public", "static", "jwt"],
             ),
-            readers_refused: metrics.add_by(
+            readers_refused: registry.add_by(
                 "newswire_gateway_readers_refused_total",
-                "Requests without a good token, by what is wrong with it",
+                "Requests refused because of their token, by what is wrong with it",
                 "reason",
-                Refusal::ALL.map(Refusal::reason),
+                AuthError::ALL.map(AuthError::reason),
             ),
-            streams: metrics.add("newswire_gateway_streams_total", "Streams opened"),
-            refused: metrics.add_by(
+            streams: registry.add("newswire_gateway_streams_total", "Streams opened"),
+            refused: registry.add_by(
                 "newswire_gateway_streams_refused_total",
-                "Streams refused, by the limit that was reached (gateway.clients_max and the like), or as we stop",
+                "Streams refused, by the limit that was reached (such as gateway.clients_max), or during shutdown",
                 "reason",
                 ["draining", "connections", "clients_max", "clients_per_address_max"],
             ),
-            ended: metrics.add_by(
+            ended: registry.add_by(
                 "newswire_gateway_streams_ended_total",
-                "Streams that we ended: stopping, token at its end, another log, client too slow or pipelining",
+                "Streams ended by the gateway: shutdown, token expired, another log, client too slow or pipelining",
                 "reason",
                 ["drain", "expired", "epoch", "slow", "pipelining"],
             ),
-            resumes: metrics.add_by(
+            resumes: registry.add_by(
                 "newswire_gateway_resumes_total",
-                "Streams opened: live without an id, exact after the id, gap when events after it are gone, \
-                 reset when the id is of another log",
+                "Streams opened: live without an id, exact after the id, gap if events after it are gone, reset if the id is of another log",
                 "result",
                 ["live", "exact", "gap", "reset"],
             ),
-            refreshes: metrics.add_by(
+            refreshes: registry.add_by(
                 "newswire_gateway_refreshes_total",
-                "Orders to visit sources (POST /news/refresh), by whether the daemon took them",
+                "Orders to visit sources (POST /news/refresh), by whether the daemon accepted them",
                 "result",
                 ["accepted", "busy", "no_daemon"],
             ),
-            delivered: metrics.add(
+            delivered: registry.add(
                 "newswire_gateway_events_delivered_total",
-                "Events given to clients, each client counted",
+                "Events sent, counted once per client",
             ),
-            delivered_bytes: metrics.add("newswire_gateway_delivered_bytes_total", "Bytes given to clients"),
-            lag_events_max: metrics.add(
+            delivered_bytes: registry.add("newswire_gateway_delivered_bytes_total", "Bytes sent to clients"),
+            lag_events_max: registry.add(
                 "newswire_gateway_lag_events_max",
-                "Events that the slowest client is behind; at newswire_gateway_ring_events it reads from disk",
+                "Events that the slowest client is behind; above newswire_gateway_ring_events it reads from disk",
             ),
-            missed: metrics.add(
+            missed: registry.add(
                 "newswire_gateway_events_missed_total",
-                "Events that clients were told they missed, because they are no longer kept",
+                "Events that clients missed because they are no longer kept; the clients were told",
             ),
-            notices_missed: metrics.add(
+            notices_missed: registry.add(
                 "newswire_gateway_notices_missed_total",
-                "Notices about sources that a slow client did not get; it got the events all the same",
+                "Notices that slow clients did not get; they got all events nevertheless",
             ),
-            pages: metrics.add(
+            pages: registry.add(
                 "newswire_gateway_replay_pages_total",
-                "Pages asked of the daemon's log for clients that are behind the ring",
+                "Pages requested from the daemon's log for clients that are behind the ring",
             ),
-            heartbeats: metrics.add("newswire_gateway_heartbeats_total", "Heartbeats given to quiet streams"),
-            received: metrics.add("newswire_gateway_events_received_total", "Events that came by the wire"),
-            unreadable: metrics.add(
+            heartbeats: registry.add("newswire_gateway_heartbeats_total", "Heartbeats sent to idle streams"),
+            received: registry.add("newswire_gateway_events_received_total", "Events received on the wire"),
+            unreadable: registry.add(
                 "newswire_gateway_events_unreadable_total",
-                "Events or notices on the wire that could not be read: the two programs are of different versions",
+                "Events or notices on the wire that could not be parsed: the two programs have different versions",
             ),
-            wire_connected: metrics.add(
+            wire_connected: registry.add(
                 "newswire_gateway_wire_connected",
                 "1 while the wire to the ingestion daemon is connected; at 0 clients get nothing new",
             ),
-            wire_losses: metrics.add("newswire_gateway_wire_losses_total", "Times that the wire was lost"),
-            ring_events: metrics.add("newswire_gateway_ring_events", "Recent events kept in memory"),
-            ring_bytes: metrics.add("newswire_gateway_ring_bytes", "Bytes of the recent events in memory"),
-            head: metrics.add(
+            wire_losses: registry.add("newswire_gateway_wire_losses_total", "Lost connections to the ingestion daemon"),
+            ring_events: registry.add("newswire_gateway_ring_events", "Events in the ring"),
+            ring_bytes: registry.add("newswire_gateway_ring_bytes", "Bytes of the events in the ring"),
+            head: registry.add(
                 "newswire_gateway_head",
-                "Sequence number of the newest event that came by the wire; 0 before the first",
+                "Sequence number of the newest event received on the wire; 0 before the first",
             ),
         }
     }
-}
-
-/// What is asked of the hub at each scrape, from when it is shared on: the same readings as of `/ready`.
-pub(crate) fn ask(hub: &Arc<Hub>) {
-    let asked = Arc::downgrade(hub);
-    hub.metrics.ask(move |answers| asked.upgrade().map_or(Ok(()), |hub| answer(&hub, answers)));
-}
-
-#[expect(clippy::cast_precision_loss, reason = "clients, events and bytes of a memory are far below 2^53")]
-fn answer(hub: &Hub, answers: &mut MetricsSink<'_>) -> fmt::Result {
-    let truth = |is: bool| f64::from(u8::from(is));
-    let readiness = Readiness::of(hub);
-    let bounds = hub.ring.bounds();
-    answers.gauge(
-        "newswire_gateway_ready",
-        "1 when /ready says 200; at 0 it gives the reasons in words",
-        truth(readiness.reasons.is_empty()),
-    )?;
-    answers.gauge(
-        "newswire_gateway_draining",
-        "1 while streams are being ended for a stop",
-        truth(hub.is_draining()),
-    )?;
-    answers.gauge(
-        "newswire_gateway_wire_silence_seconds",
-        "Since anything was heard of the ingestion daemon, which beats every 2 s; since the start when never",
-        readiness.silence.unwrap_or_else(|| hub.started.elapsed()).as_secs_f64(),
-    )?;
-    answers.gauge(
-        "newswire_gateway_ring_filled",
-        "1 when the ring holds what the daemon had when we came; before that /ready says 503",
-        truth(readiness.ring.filled),
-    )?;
-    answers.gauge(
-        "newswire_gateway_ring_events_max",
-        "Events that the ring may hold (gateway.ring_events)",
-        bounds.events as f64,
-    )?;
-    answers.gauge(
-        "newswire_gateway_ring_bytes_max",
-        "Bytes that the ring may hold (gateway.ring_bytes)",
-        bounds.bytes as f64,
-    )?;
-    answers.gauge(
-        "newswire_gateway_clients_max",
-        "Streams that may be open (gateway.clients_max); more are told to come back later",
-        hub.settings().clients_max as f64,
-    )?;
-    answers.gauge(
-        "newswire_gateway_connections_max",
-        "Connections that may be open; near it only probes are answered",
-        hub.connections.max() as f64,
-    )
 }

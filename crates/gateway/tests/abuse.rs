@@ -231,7 +231,7 @@ async fn read_drop_by_drop(mut client: stage::Client) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn b03_a_drip_reader_is_ended_and_neither_a_quiet_nor_a_fast_one() {
-    let limits = Limits { pace: SECOND, ..Limits::default() };
+    let limits = Limits { throughput_window: SECOND, ..Limits::default() };
     let (gateway, daemon, _serving) = stage(limits, |_| ()).await;
     let mut fast = gateway.stream("?snapshot=0", "").await;
     let mut quiet = gateway.stream("?snapshot=0&source=nobody", "").await;
@@ -883,8 +883,8 @@ async fn b21_every_wrong_token_is_answered_alike() {
     }
     assert_eq!(answers.len(), 1, "{answers:?}");
     // Time cannot be measured here; that hashes are compared in constant time is a matter of the code.
-    assert!(include_str!("../src/operator.rs").contains("TokenHash::of(shown).is(&token)"));
-    assert!(include_str!("../src/bearer.rs").contains("self.0.ct_eq(&other.0).into()"));
+    assert!(include_str!("../src/auth/operator.rs").contains("TokenHash::of(presented).is(&token)"));
+    assert!(include_str!("../src/auth/bearer.rs").contains("self.0.ct_eq(&other.0).into()"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,10 +22,10 @@ use wire::{Gap, Resume, StreamOpened};
 const DOCUMENT: &str = include_str!("../src/openapi.json");
 /// Where routes are written down.
 const ROUTES: [&str; 4] = [
-    include_str!("../src/routes.rs"),
-    include_str!("../src/routes/refresh.rs"),
-    include_str!("../src/routes/stream.rs"),
-    include_str!("../src/routes/websub.rs"),
+    include_str!("../src/http/routes.rs"),
+    include_str!("../src/http/routes/refresh.rs"),
+    include_str!("../src/http/routes/stream.rs"),
+    include_str!("../src/http/routes/websub.rs"),
 ];
 /// The page's own files: nobody else's business.
 const NOT_IN_THE_DOCUMENT: &str = "/assets/{name}";

@@ -1,5 +1,5 @@
-//! `newswire-ingestd --check`: the list of sources as the start reads it, and the files that its sources name, which
-//! a running daemon reads at each visit.
+//! `newswire-ingestd --check`: checks the list of sources as a start does, and the files that its sources name, which a
+//! running daemon reads at each visit.
 
 use std::path::Path;
 
@@ -7,12 +7,9 @@ use daemon::{config::Config, findings::Findings};
 use fetch::Policy;
 use news::{Access, CredentialFile, Source};
 
-use crate::{
-    run::{read_catalogue, secrets},
-    secrets::Secrets,
-};
+use crate::{catalogue::read_catalogue, settings, visit::credentials::CredentialFiles};
 
-/// What is wrong with the files that the configuration names. Reads them and does nothing else.
+/// Checks the files that the configuration names. Reads them and does nothing else.
 pub async fn check(config: &Config) -> Findings {
     let mut findings = Findings::default();
     let list = &config.ingestd.sources;
@@ -23,18 +20,18 @@ pub async fn check(config: &Config) -> Findings {
             return findings;
         }
     };
-    let secrets = secrets(config);
-    // Nothing reads the files of a source that is not visited.
+    let files = settings::credential_files(config);
+    // The files of a disabled source are never read.
     for source in catalogue.sources.iter().filter(|source| source.enabled) {
-        look_at(source, list, &secrets, &mut findings).await;
+        check_source(source, list, &files, &mut findings).await;
     }
     findings
 }
 
-/// The files of one source, each by itself, so that one complaint does not hide another.
-async fn look_at(source: &Source, list: &Path, secrets: &Secrets, findings: &mut Findings) {
+/// Checks the files of one source one by one, so that one complaint does not hide another.
+async fn check_source(source: &Source, list: &Path, files: &CredentialFiles, findings: &mut Findings) {
     let Access { credential, cookie_file, tls_ca_file, .. } = &source.access;
-    let place = format!("{}: source {}", list.display(), source.id);
+    let origin = format!("{}: source {}", list.display(), source.id);
     let credential = credential.clone().map(|file| {
         let (CredentialFile::Basic(path) | CredentialFile::Bearer(path)) = file.clone();
         (path, true, Access { credential: Some(file), ..Access::default() })
@@ -46,19 +43,19 @@ async fn look_at(source: &Source, list: &Path, secrets: &Secrets, findings: &mut
     let authorities = authorities
         .map(|path| (path.clone(), false, Access { tls_ca_file: Some(path), ..Access::default() }));
     for (path, is_secret, access) in [credential, cookie, authorities].into_iter().flatten() {
-        let path = secrets.find(&path);
-        let fault = match secrets.manner(&access).await {
+        let path = files.resolve(&path);
+        let fault = match files.request_options(&access).await {
             Err(failure) => Some(failure.message.to_string()),
-            Ok(manner) => {
-                let tried = manner.unwrap_or_default().try_out(&Policy::default());
+            Ok(options) => {
+                let tried = options.unwrap_or_default().try_out(&Policy::default());
                 tried.err().map(|bad| format!("tls_ca_file: {bad}"))
             }
         };
         if let Some(fault) = fault {
-            findings.complain(&format!("{place}: {fault} ({})", path.display()));
+            findings.complain(&format!("{origin}: {fault} ({})", path.display()));
         }
         if is_secret {
-            findings.warn_if_world_readable(&place, &path);
+            findings.warn_if_world_readable(&origin, &path);
         }
     }
 }
@@ -98,7 +95,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_list_with_mistakes_is_complained_of_by_line_and_a_good_one_is_not() {
+    async fn a_list_with_mistakes_is_reported_by_line_and_a_good_one_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let bad =
             check(&config(directory.path(), "[[source]]\nid = \"Not An Id\"\nurl = \"ftp://x/\"\n")).await;

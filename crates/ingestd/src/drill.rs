@@ -1,7 +1,7 @@
-//! What can be made to go wrong in this process, in builds with the feature `drill` only: see [`daemon::drill`].
+//! The hangs that this daemon can produce on demand, in builds with the feature `drill` only: see [`daemon::drill`].
 //!
-//! Each of them blocks three calls deep, in functions that are never inlined: a tool that finds the culprit has to name
-//! the innermost one, and to show the way that leads there.
+//! Each of them blocks three calls deep, in functions that are never inlined: a tool that finds the culprit has to name the
+//! innermost one, and to show the calls that lead there.
 
 use std::{
     hint::black_box,
@@ -11,23 +11,19 @@ use std::{
 };
 
 use daemon::{
-    drill::{DrillQueue, apart, hold, jump_clock, leak_descriptors, offer, rest, silent_pipe},
+    drill::{DrillQueue, apart, offer, offer_common, rest, silent_pipe},
     work,
 };
 use futures_util::{Stream, StreamExt as _};
-use tokio::{runtime::Handle, sync::watch};
+use tokio::sync::watch;
 
-/// More than any pool of ours has threads.
-const POOL_JOBS: usize = 1024;
-/// What the threads of the pool wait for.
-static POOL: Mutex<()> = Mutex::new(());
 static ARBITER: LazyLock<DrillQueue<Duration>> = LazyLock::new(DrillQueue::new);
-/// The next commit takes so much longer.
+/// How much longer the next commit takes.
 static FLUSH: Mutex<Option<Duration>> = Mutex::new(None);
-/// No wire is to be had.
+/// Whether the wire is cut: streams end, and new ones end at once.
 static WIRE_CUT: LazyLock<watch::Sender<bool>> = LazyLock::new(|| watch::Sender::new(false));
 
-/// Call it on the actors' loop.
+/// Offers all drills; call it on the actors' loop.
 pub(crate) fn offer_all() {
     actix_rt::spawn(ARBITER.clone().attend(async |time| {
         black_box(block_an_arbiter(time));
@@ -43,18 +39,10 @@ pub(crate) fn offer_all() {
             WIRE_CUT.send_replace(false);
         });
     });
-    offer("leak-descriptors", leak_descriptors);
-    offer("clock-jump", jump_clock);
-    let runtime = Handle::current();
-    offer("exhaust-pool", move |time| {
-        hold(&POOL, time);
-        for _ in 0..POOL_JOBS {
-            drop(runtime.spawn_blocking(fill_the_pool));
-        }
-    });
+    offer_common();
 }
 
-/// The same stream, which ends while the wire is cut.
+/// The same stream, ended while the wire is cut.
 pub(crate) fn until_cut<T>(stream: impl Stream<Item = T>) -> impl Stream<Item = T> {
     let mut cut = WIRE_CUT.subscribe();
     stream.take_until(async move {
@@ -63,8 +51,8 @@ pub(crate) fn until_cut<T>(stream: impl Stream<Item = T>) -> impl Stream<Item = 
     })
 }
 
-/// Part of a commit. The number is another one than in [`block_an_arbiter`], or the optimiser would make one function of
-/// two that read a pipe, with the name of either.
+/// Part of a commit. The number that is added differs from that in [`block_an_arbiter`]; otherwise the optimiser would merge
+/// the functions that read a pipe, under the name of either.
 #[inline(never)]
 pub(crate) fn stall_a_commit() -> usize {
     let time = FLUSH.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -95,21 +83,4 @@ fn ask_a_silent_peer(pipe: PipeReader) -> usize {
 #[inline(never)]
 fn read_a_silent_pipe(mut pipe: PipeReader) -> usize {
     black_box(pipe.read(&mut [0]).unwrap_or_default()) + 1
-}
-
-#[inline(never)]
-fn fill_the_pool() -> usize {
-    let _work = work::on("a drill", "exhaust-pool");
-    black_box(look_up_a_slow_name()) + 1
-}
-
-#[inline(never)]
-fn look_up_a_slow_name() -> usize {
-    black_box(sit_in_the_pool()) + 1
-}
-
-#[inline(never)]
-fn sit_in_the_pool() -> usize {
-    let _guard = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-    black_box(1)
 }

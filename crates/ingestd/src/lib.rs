@@ -1,41 +1,51 @@
-//! The ingestion process: every source is visited when it is due, and what is new goes to the log and out on the wire.
+//! The ingestion daemon: visits every source when it is due, appends what is new to the log, and sends it on the wire.
 //!
 //! ```text
-//! Roster ──starts──► SourceActor (one per source) ──visit──► Recorder ──► store (a thread) ──► bell ──► GET /wire
+//! Supervisor ──starts──► SourceActor (one per source) ──visit──► Recorder ──► store (a thread) ──► head changes ──► GET /wire
 //! ```
 //!
-//! [`run`] gets its configuration, its clock and its stop signal from outside. Actors never block: fetching is
-//! asynchronous, parsing and the store have threads of their own.
+//! [`run()`] gets its configuration, its clock and its stop signal from outside. Actors never block: fetching is
+//! asynchronous, parsing and the store have threads of their own. The modules, in reading order:
+//!
+//! * `run`: the daemon from its first socket to its last; `settings` and `error` belong to it
+//! * `catalogue`: reads the list of sources; `check` is `newswire-ingestd --check`
+//! * `supervisor`: one actor per source, a new catalogue, first visits, dead actors, jumps of the clock
+//! * `visit`: one visit, from the time it is due to its outcome
+//! * `queue`: which visit may run now
+//! * `recorder`: group commits, on the thread that owns the store's writer
+//! * `websub`: subscriptions at hubs, and what becomes of a push
+//! * `http`: what is served on `ingestd.sock`: the wire, the log, the sources, orders
+//! * `reload`: the control loop: reloads, and the status line of systemd
+//! * `status`: the state of every source, metrics, diagnostics
+//! * `messages`: what the actors say to each other
+//! * `drill`: hangs on demand, in builds of their own
 
 #![cfg_attr(
     test,
     allow(clippy::disallowed_methods, reason = "tests may block; what they test is checked without them")
 )]
 
-mod board;
+mod catalogue;
 mod check;
 #[cfg(feature = "drill")]
 mod drill;
-mod gates;
-mod host;
-mod marks;
-mod metrics;
-mod moving;
-mod outage;
-mod outcome;
+mod error;
+mod http;
+mod messages;
+mod queue;
 mod recorder;
-mod roster;
-mod routes;
+mod reload;
 mod run;
-mod secrets;
+mod settings;
 #[cfg(test)]
 mod simulation;
-mod source_actor;
-mod vitals;
+mod status;
+mod supervisor;
+mod visit;
 mod websub;
 #[cfg(test)]
 mod whole_visits;
-mod wire_log;
 
 pub use check::check;
-pub use run::{RunError, run};
+pub use error::IngestError;
+pub use run::run;

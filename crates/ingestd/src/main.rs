@@ -6,9 +6,9 @@ use daemon::program::INGESTD;
 
 #[expect(clippy::disallowed_methods, reason = "the main thread's loop begins here")]
 fn main() -> ExitCode {
-    let asked = INGESTD.asked();
-    let file = asked.config.as_deref();
-    if asked.check {
+    let invocation = INGESTD.asked();
+    let file = invocation.config.as_deref();
+    if invocation.check {
         return daemon::process::check(INGESTD.name, file, |config| {
             actix_rt::System::new().block_on(newswire_ingestd::check(config))
         });

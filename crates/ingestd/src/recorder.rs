@@ -1,16 +1,16 @@
-//! Step 6 of the life of an item: its turn. The recorder owns the store's writer and nobody else does.
+//! Step 6 of the life of an item: group commit. The recorder is the only owner of the store's writer.
 //!
 //! ```text
-//! SourceActors ──Record──► Recorder ──bounded channel──► the writer's thread: take what is queued → one commit
-//!                                                        → head moves → bell rings → answers
+//! SourceActors ──RecordVisit──► Recorder ──bounded channel──► writer thread: take what is queued → one commit
+//!                                                             → the head changes → the wire is notified → answers
 //! ```
 //!
-//! The actor only passes on; the thread blocks on the disk. When the disk fails the process must stop: the thread
-//! then says why and ends, and every later visit is answered with [`Closed`].
+//! The actor only forwards; the thread blocks on the disk. When the disk fails the process must stop: the thread then
+//! returns the error and ends, and every later visit is answered with [`LogClosed`].
 
 use std::{sync::Arc, thread, time::Duration};
 
-use actix::{Actor, Context, Handler, Message, ResponseFuture};
+use actix::{Actor, Context, Handler, ResponseFuture};
 use anyhow::Context as _;
 use daemon::{
     Clock,
@@ -24,76 +24,54 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{board::Plate, metrics::Numbers};
+use crate::{
+    messages::{LogClosed, RecordPauses, RecordSubscriptions, RecordVisit, Stop},
+    status::{metrics::IngestMetrics, registry::SourceEntry},
+};
 
-/// Visits that wait for the writer; more than are ever under way by default, so that none waits to wait.
+/// Visits that wait for the writer; more than are ever in progress by default, so that no visit waits for the queue.
 const QUEUE_VISITS: usize = 1024;
-/// Visits in one commit: what is queued is taken together, but nobody waits for a commit of minutes.
+/// Visits in one commit: what is queued is committed together, but a commit must not take minutes.
 const COMMIT_VISITS_MAX: usize = 256;
-/// How often retention is looked after.
+/// How often retention is applied.
 const RETAIN_EVERY: Duration = Duration::from_secs(5);
 
-/// Puts a visit on record.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<AppendedVisit, Closed>")]
-pub(crate) struct Record(pub(crate) VisitRecord);
-
-/// Sets or ends the pause of these sources; answered when that is on disk.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<(), Closed>")]
-pub(crate) struct RecordPauses(pub(crate) Vec<(SourceId, Option<Pause>)>);
-
-/// Remembers how these sources stand with their hubs by the time it is written.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Remember(pub(crate) Vec<Arc<Plate>>);
-
-/// Take nothing more in; what is queued is still written.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Close;
-
-/// The store can no longer be written, or the process is stopping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the log is closed")]
-pub(crate) struct Closed;
-
 enum Job {
-    Record(Box<VisitRecord>, oneshot::Sender<AppendedVisit>),
-    Pause(Vec<(SourceId, Option<Pause>)>, oneshot::Sender<()>),
-    Remember(Vec<Arc<Plate>>),
+    Visit(Box<VisitRecord>, oneshot::Sender<AppendedVisit>),
+    Pauses(Vec<(SourceId, Option<Pause>)>, oneshot::Sender<()>),
+    Subscriptions(Vec<Arc<SourceEntry>>),
     Retain,
 }
 
-/// The actor's face of the writer.
+/// Forwards jobs to the writer thread.
 pub(crate) struct Recorder {
     jobs: mpsc::Sender<Job>,
 }
 
-/// The writer's thread; joined at the end of the process.
+/// The writer thread; joined at the end of the process.
 pub(crate) struct WriterThread {
     thread: thread::JoinHandle<Result<(), store::AppendError>>,
 }
 
-/// What the writer's thread works with.
-pub(crate) struct Desk {
+/// What the writer thread owns.
+pub(crate) struct WriterLoop {
     pub(crate) writer: LogWriter,
     pub(crate) reader: LogReader,
-    pub(crate) bell: watch::Sender<Seq>,
+    pub(crate) head_changed: watch::Sender<Seq>,
     pub(crate) clock: Clock,
-    pub(crate) numbers: Numbers,
+    pub(crate) metrics: IngestMetrics,
     pub(crate) watch: Watch,
 }
 
 impl Recorder {
-    /// Starts the writer's thread; `failed` is called on it once, when the log can no longer be written.
+    /// Starts the writer thread; `failed` is called on it once, when the log can no longer be written.
     pub(crate) fn start(
-        desk: Desk,
+        writer_loop: WriterLoop,
         failed: impl FnOnce() + Send + 'static,
     ) -> anyhow::Result<(Self, WriterThread)> {
         let (jobs, queue) = mpsc::channel(QUEUE_VISITS);
         let work = move || {
-            let result = desk.work(queue);
+            let result = writer_loop.run(queue);
             if result.is_err() {
                 failed();
             }
@@ -103,16 +81,16 @@ impl Recorder {
         Ok((Self { jobs }, WriterThread { thread }))
     }
 
-    /// Tells how many jobs wait, for as long as the process lives.
+    /// A function that returns how many jobs wait.
     pub(crate) fn queued(&self) -> impl Fn() -> usize + Send + Sync + use<> {
-        // A handle that counts would keep the writer from ending.
+        // A strong handle would keep the writer thread from ending.
         let jobs = self.jobs.downgrade();
         move || jobs.upgrade().map_or(0, |jobs| jobs.max_capacity() - jobs.capacity())
     }
 }
 
 impl WriterThread {
-    /// Waits until everything queued is on disk. Blocks; the recorder's actor must be gone by then.
+    /// Waits until everything queued is on disk. Blocks; the recorder's actor must have stopped.
     #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
     pub(crate) fn join(self) -> Result<(), store::AppendError> {
         match self.thread.join() {
@@ -125,80 +103,85 @@ impl WriterThread {
 impl Actor for Recorder {
     type Context = Context<Self>;
 
-    fn started(&mut self, ctx: &mut Self::Context) {
+    fn started(&mut self, actor_ctx: &mut Self::Context) {
         use actix::AsyncContext as _;
-        ctx.run_interval(RETAIN_EVERY, |recorder, _| {
-            // A full queue means that the writer has better things to do; there is a next time.
+        actor_ctx.run_interval(RETAIN_EVERY, |recorder, _| {
+            // With a full queue, retention waits for the next time.
             recorder.jobs.try_send(Job::Retain).ok();
         });
     }
 }
 
-impl Handler<Record> for Recorder {
-    type Result = ResponseFuture<Result<AppendedVisit, Closed>>;
+impl Handler<RecordVisit> for Recorder {
+    type Result = ResponseFuture<Result<AppendedVisit, LogClosed>>;
 
-    fn handle(&mut self, Record(visit): Record, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, RecordVisit(visit): RecordVisit, _: &mut Self::Context) -> Self::Result {
         let jobs = self.jobs.clone();
         async move {
             let (reply, answer) = oneshot::channel();
-            jobs.send(Job::Record(Box::new(visit), reply)).await.map_err(|_| Closed)?;
-            answer.await.map_err(|_| Closed)
+            jobs.send(Job::Visit(Box::new(visit), reply)).await.map_err(|_| LogClosed)?;
+            answer.await.map_err(|_| LogClosed)
         }
         .boxed_local()
     }
 }
 
 impl Handler<RecordPauses> for Recorder {
-    type Result = ResponseFuture<Result<(), Closed>>;
+    type Result = ResponseFuture<Result<(), LogClosed>>;
 
     fn handle(&mut self, RecordPauses(orders): RecordPauses, _: &mut Self::Context) -> Self::Result {
         let jobs = self.jobs.clone();
         async move {
             let (reply, answer) = oneshot::channel();
-            jobs.send(Job::Pause(orders, reply)).await.map_err(|_| Closed)?;
-            answer.await.map_err(|_| Closed)
+            jobs.send(Job::Pauses(orders, reply)).await.map_err(|_| LogClosed)?;
+            answer.await.map_err(|_| LogClosed)
         }
         .boxed_local()
     }
 }
 
-impl Handler<Remember> for Recorder {
+impl Handler<RecordSubscriptions> for Recorder {
     type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, Remember(plates): Remember, _: &mut Self::Context) -> Self::Result {
+    fn handle(
+        &mut self,
+        RecordSubscriptions(entries): RecordSubscriptions,
+        _: &mut Self::Context,
+    ) -> Self::Result {
         let jobs = self.jobs.clone();
         // A closed log means that the process is about to end.
-        async move { jobs.send(Job::Remember(plates)).await.unwrap_or_default() }.boxed_local()
+        async move { jobs.send(Job::Subscriptions(entries)).await.unwrap_or_default() }.boxed_local()
     }
 }
 
-impl Handler<Close> for Recorder {
+/// No further jobs are accepted; what is queued is still written.
+impl Handler<Stop> for Recorder {
     type Result = ();
 
-    fn handle(&mut self, _: Close, ctx: &mut Self::Context) {
+    fn handle(&mut self, _: Stop, actor_ctx: &mut Self::Context) {
         use actix::ActorContext as _;
-        ctx.stop();
+        actor_ctx.stop();
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "all of it on the recorder's own thread")]
-impl Desk {
-    fn work(mut self, mut queue: mpsc::Receiver<Job>) -> Result<(), store::AppendError> {
+#[expect(clippy::disallowed_methods, reason = "all of it on the writer thread")]
+impl WriterLoop {
+    fn run(mut self, mut queue: mpsc::Receiver<Job>) -> Result<(), store::AppendError> {
         let busy = self.watch.busy_thread("recorder", WatchKind::Recorder);
-        self.tell_sizes();
+        self.update_gauges();
         while let Some(job) = queue.blocking_recv() {
             let mut visits = Vec::new();
             let mut replies = Vec::new();
             let mut pauses = Vec::new();
-            let mut remember = Vec::new();
+            let mut subscriptions = Vec::new();
             let mut retain = false;
             let mut take = |job| match job {
-                Job::Record(visit, reply) => {
+                Job::Visit(visit, reply) => {
                     visits.push(*visit);
                     replies.push(reply);
                 }
-                Job::Pause(orders, reply) => pauses.push((orders, reply)),
-                Job::Remember(plates) => remember.extend(plates),
+                Job::Pauses(orders, reply) => pauses.push((orders, reply)),
+                Job::Subscriptions(entries) => subscriptions.extend(entries),
                 Job::Retain => retain = true,
             };
             take(job);
@@ -210,14 +193,14 @@ impl Desk {
             for (orders, reply) in pauses {
                 let _busy = busy.during("recording pauses", "sources");
                 self.writer.pause(orders)?;
-                // Whoever ordered it may be gone: it is on disk all the same.
+                // The client may have gone; the pause is on disk anyway.
                 reply.send(()).ok();
             }
-            // After the visits, which hold what was known when they ended.
-            if !remember.is_empty() {
+            // After the visits, whose records have the subscriptions as they were when the visits ended.
+            if !subscriptions.is_empty() {
                 let _busy = busy.during("remembering", "subscriptions");
-                let now = |plate: Arc<Plate>| (plate.source.id.clone(), plate.websub());
-                self.writer.write_subscriptions(remember.into_iter().map(now).collect())?;
+                let current = |entry: Arc<SourceEntry>| (entry.source.id.clone(), entry.websub());
+                self.writer.write_subscriptions(subscriptions.into_iter().map(current).collect())?;
             }
             if retain {
                 let _busy = busy.during("removing", "old events");
@@ -238,17 +221,17 @@ impl Desk {
         }
         let _busy = busy.during("committing", format!("{} visits", visits.len()));
         let started = Instant::now();
-        self.numbers.shown.commits.begin();
+        self.metrics.progress.commits.begin();
         #[cfg(feature = "drill")]
         crate::drill::stall_a_commit();
         let appended = self.writer.append(visits)?;
-        self.numbers.shown.commits.end();
-        self.numbers.append_seconds.observe(started.elapsed().as_secs_f64());
-        self.numbers.appends.inc();
-        self.bell.send_replace(self.reader.head());
-        self.tell_sizes();
+        self.metrics.progress.commits.end();
+        self.metrics.append_seconds.observe(started.elapsed().as_secs_f64());
+        self.metrics.appends.inc();
+        self.head_changed.send_replace(self.reader.head());
+        self.update_gauges();
         for (reply, appended) in replies.into_iter().zip(appended) {
-            // The actor may be gone (reload, stop): its visit is on record all the same.
+            // The actor may be gone (reload, stop); its visit is recorded anyway.
             reply.send(appended).ok();
         }
         Ok(())
@@ -256,13 +239,13 @@ impl Desk {
 
     fn retain(&mut self) -> Result<(), store::AppendError> {
         let retained = self.writer.retain(Timestamp::from_millis(self.clock.now_millis()))?;
-        self.numbers.events_removed.inc_by(retained.removed);
-        self.tell_sizes();
+        self.metrics.events_removed.inc_by(retained.removed);
+        self.update_gauges();
         Ok(())
     }
 
-    fn tell_sizes(&self) {
-        self.numbers.log_bytes.set(self.writer.live_bytes().cast_signed());
-        self.numbers.log_head.set(self.reader.head().0.cast_signed());
+    fn update_gauges(&self) {
+        self.metrics.log_bytes.set(self.writer.live_bytes().cast_signed());
+        self.metrics.log_head.set(self.reader.head().0.cast_signed());
     }
 }

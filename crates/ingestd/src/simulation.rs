@@ -1,15 +1,15 @@
-//! The daemon's visiting half on simulated time: the real roster, actors, gates, schedule, recorder and store on disk,
-//! over a network in memory. Days pass in seconds.
+//! The visiting half of the daemon on simulated time: the real supervisor, actors, limiter, schedule, recorder and store on
+//! disk, over a network in memory. Days pass in seconds.
 //!
-//! The clock runs on by itself whenever nobody has anything to do. The recorder's thread is no task of the runtime, so
-//! from an answer to the report of its visit the clock is held: else hours would pass during a write to the disk.
+//! The clock advances whenever the runtime is idle. The recorder's thread is no task of the runtime, so the clock is held
+//! from a response to the report of its visit: otherwise hours would pass during a write to the disk.
 
 mod hostile;
 mod hour;
 mod politeness;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{HashMap, HashSet},
     io,
     net::{IpAddr, SocketAddr},
@@ -29,21 +29,19 @@ use tokio::{
 };
 
 use crate::{
-    board::Board,
-    gates::{Bounds, Gates},
-    marks::Marks,
-    metrics::Numbers,
-    recorder::{Close, Desk, Recorder, WriterThread},
-    roster::{Dismiss, Roster, Take, Taken},
-    secrets::Secrets,
-    source_actor::Workshop,
+    messages::{ApplyCatalogue, CatalogueDiff, Stop},
+    queue::limiter::{HostLimiter, VisitLimits},
+    recorder::{Recorder, WriterLoop, WriterThread},
+    status::{metrics::IngestMetrics, registry::SourceRegistry},
+    supervisor::Supervisor,
+    visit::{context::VisitContext, crash_guard::CrashGuard, credentials::CredentialFiles},
 };
 
 /// 2026-03-02T00:00:00Z, a Monday.
 const MONDAY_MS: i64 = 1_772_409_600_000;
 
-/// Nobody dies here.
-const ROLL_CALL_EVERY: Duration = Duration::from_secs(60);
+/// No actor dies here.
+const CHECK_EVERY: Duration = Duration::from_secs(60);
 
 /// What a server in memory does with a request.
 enum Reply {
@@ -53,10 +51,10 @@ enum Reply {
     Hang,
 }
 
-/// All servers of the world. The last part of every path is the id of the source that it belongs to.
+/// All servers of the network. The last part of every path is the id of the source that it belongs to.
 trait Servers: Send + Sync {
-    fn asked(&self, now_ms: i64, request: &reqwest::Request) -> Reply;
-    /// The answer to a request is on its way, or the visitor has left.
+    fn respond(&self, now_ms: i64, request: &reqwest::Request) -> Reply;
+    /// The response to a request is on its way, or the visitor has cancelled it.
     fn ended(&self, _request_url: &url::Url) {}
 }
 
@@ -78,7 +76,7 @@ impl Drop for Ended {
 
 impl HttpTransport for Network {
     fn exchange(&self, request: reqwest::Request, _: SocketAddr) -> Exchange {
-        let reply = self.servers.asked(self.clock.now_millis(), &request);
+        let reply = self.servers.respond(self.clock.now_millis(), &request);
         let ended = Ended(Arc::clone(&self.servers), request.url().clone());
         let hold = Arc::clone(&self.hold);
         Box::pin(async move {
@@ -141,77 +139,87 @@ impl Hold {
 }
 
 /// The daemon between a start and a stop.
-struct Life {
-    roster: Addr<Roster>,
+struct SimulatedDaemon {
+    supervisor: Addr<Supervisor>,
     recorder: Addr<Recorder>,
     thread: WriterThread,
     reader: store::LogReader,
-    board: Board,
+    registry: SourceRegistry,
     hold: Arc<Hold>,
     listener: actix_rt::task::JoinHandle<()>,
 }
 
-impl Life {
-    async fn start(path: &Path, clock: &Clock, servers: Arc<dyn Servers>, pace: IntervalBounds) -> Self {
+impl SimulatedDaemon {
+    async fn start(
+        path: &Path,
+        clock: &Clock,
+        servers: Arc<dyn Servers>,
+        interval_bounds: IntervalBounds,
+    ) -> Self {
         let folder = path.to_owned();
         let opened =
             tokio::task::spawn_blocking(move || store::open(&folder, &store::StoreOptions::default()));
         let (writer, reader) = opened.await.unwrap().unwrap();
-        let numbers = Numbers::register(&MetricsRegistry::new());
-        let bell = watch::channel(reader.head()).0;
-        let desk = Desk {
+        let metrics = IngestMetrics::register(&MetricsRegistry::new());
+        let head_changed = watch::channel(reader.head()).0;
+        let writer_loop = WriterLoop {
             writer,
             reader: reader.clone(),
-            bell,
+            head_changed,
             clock: clock.clone(),
-            numbers: numbers.clone(),
+            metrics: metrics.clone(),
             watch: daemon::watch::Watch::new(),
         };
-        let (recorder, thread) = Recorder::start(desk, || panic!("the log failed")).unwrap();
+        let (recorder, thread) = Recorder::start(writer_loop, || panic!("the log failed")).unwrap();
         let recorder = recorder.start();
         let hold = Arc::new(Hold::default());
         let network = Network { servers, clock: clock.clone(), hold: Arc::clone(&hold) };
         let visitor = Visitor::with_resolver(Policy::default(), Arc::new(AnyName)).unwrap();
-        let (notices, heard) = broadcast::channel(4096);
+        let (notices, received) = broadcast::channel(4096);
         let host_spacing = Duration::from_secs(1);
-        let bounds = Bounds { in_flight: 256, host_in_flight: 2, host_spacing };
-        let shop = Workshop {
+        let limits = VisitLimits { in_flight: 256, host_in_flight: 2, host_spacing };
+        let ctx = VisitContext {
             visitor: visitor.with_transport(Arc::new(network)),
-            secrets: Secrets::new(&path.join("sources.toml"), None),
-            gates: Gates::new(bounds, numbers.clone()),
+            credentials: CredentialFiles::new(&path.join("sources.toml"), None),
+            limiter: HostLimiter::new(limits, metrics.clone()),
             parsers: Arc::new(Semaphore::new(2)),
-            read: feed::read,
-            marks: Marks::open(path).unwrap(),
+            parse: feed::read,
+            crash_guard: CrashGuard::open(path).unwrap(),
             outage: RefCell::default(),
-            recorder: recorder.clone(),
-            hubs: None,
+            recorder: recorder.clone().recipient(),
+            websub: None,
             notices,
-            pace: std::cell::Cell::new(pace),
+            interval_bounds: Cell::new(interval_bounds),
             epoch: reader.epoch().clone(),
             clock: clock.clone(),
-            numbers,
+            metrics,
         };
-        let board = Board::default();
-        let roster = Roster::new(Rc::new(shop), board.clone()).calling_every(ROLL_CALL_EVERY).start();
-        let listener = actix_rt::spawn(release_what_is_reported(heard, Arc::clone(&hold)));
-        Self { roster, recorder, thread, reader, board, hold, listener }
+        let registry = SourceRegistry::default();
+        let supervisor = Supervisor::new(Rc::new(ctx), registry.clone(), recorder.clone().recipient(), None)
+            .checking_every(CHECK_EVERY)
+            .start();
+        let listener = actix_rt::spawn(release_what_is_reported(received, Arc::clone(&hold)));
+        Self { supervisor, recorder, thread, reader, registry, hold, listener }
     }
 
-    /// Hands the catalogue over with what the store remembers, as the start and a reload do.
-    async fn take(&self, sources: Vec<Source>) -> Taken {
-        let mut remembered = HashMap::new();
+    /// Applies a catalogue with the stored states of its sources, as a start and a reload do.
+    async fn apply(&self, sources: Vec<Source>) -> CatalogueDiff {
+        let mut stored_states = HashMap::new();
         for source in &sources {
             if let Some(state) = self.reader.state(&source.id).unwrap() {
-                remembered.insert(source.id.clone(), state);
+                stored_states.insert(source.id.clone(), state);
             }
         }
-        self.roster.send(Take { catalogue: Catalogue { sources }, remembered }).await.unwrap()
+        self.supervisor
+            .send(ApplyCatalogue { catalogue: Catalogue { sources }, stored_states })
+            .await
+            .unwrap()
     }
 
     async fn stop(self) {
-        self.roster.send(Dismiss).await.ok();
-        drop(self.roster);
-        self.recorder.send(Close).await.ok();
+        self.supervisor.send(Stop).await.ok();
+        drop(self.supervisor);
+        self.recorder.send(Stop).await.ok();
         drop(self.recorder);
         tokio::task::spawn_blocking(move || self.thread.join()).await.unwrap().unwrap();
         self.hold.release();
@@ -219,9 +227,9 @@ impl Life {
     }
 }
 
-async fn release_what_is_reported(mut heard: broadcast::Receiver<wire::Notice>, hold: Arc<Hold>) {
+async fn release_what_is_reported(mut received: broadcast::Receiver<wire::Notice>, hold: Arc<Hold>) {
     loop {
-        match heard.recv().await {
+        match received.recv().await {
             Ok(wire::Notice::Source(json)) => {
                 let report: news::VisitReport = serde_json::from_str(&json).unwrap();
                 hold.end(report.source.as_str());
@@ -233,17 +241,17 @@ async fn release_what_is_reported(mut heard: broadcast::Receiver<wire::Notice>, 
     }
 }
 
-/// A world that lives on simulated time, with the same chances at every run.
-fn simulate<F: Future>(story: F) -> F::Output {
+/// Runs a test on simulated time, with the same random numbers at every run.
+fn simulate<F: Future>(test: F) -> F::Output {
     fastrand::seed(7);
     let paused = || {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         runtime.enable_all().start_paused(true).build().expect("a runtime")
     };
-    actix_rt::System::with_tokio_rt(paused).block_on(story)
+    actix_rt::System::with_tokio_rt(paused).block_on(test)
 }
 
-/// In memory where the machine has such a place: the disk has its own tests, and a week here is many commits.
+/// In memory if the machine has a place for that: the disk has its own tests, and a week here is many commits.
 fn directory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }

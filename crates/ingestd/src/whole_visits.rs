@@ -19,14 +19,14 @@ use tokio::{
 };
 
 use crate::{
-    roster::tests::{World, run, world_with},
-    secrets::Secrets,
+    supervisor::tests::{Harness, harness_with, run},
+    visit::credentials::CredentialFiles,
 };
 
 const FEED: &str = "<rss version='2.0'><channel><title>t</title><link>http://x.example/</link>\
                     <description>d</description><item><title>one</title><guid>1</guid></item></channel></rss>";
 
-/// What a request's head is answered with; nothing: never.
+/// The response to the head of a request; `None`: none, ever.
 type Script = dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync;
 
 /// A server that keeps the heads of its requests.
@@ -50,8 +50,8 @@ impl Origin {
                         let Ok(byte) = stream.read_u8().await else { return };
                         head.push(byte);
                         if head[0] == 0x16 {
-                            // A TLS handshake: this is no place for it.
-                            stream.write_all(b"HTTP/1.1 400 Bad VisitRequest\r\n\r\n").await.ok();
+                            // A TLS handshake, which this server does not support.
+                            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.ok();
                             return;
                         }
                     }
@@ -97,17 +97,17 @@ impl Resolver for NoNames {
     }
 }
 
-async fn world(secrets: Secrets) -> World {
+async fn harness(credentials: CredentialFiles) -> Harness {
     let policy = Policy {
         allow: vec!["127.0.0.1/32".parse().unwrap()],
         retry_pause: Duration::from_millis(5),
         ..Policy::default()
     };
     let visitor = Visitor::with_resolver(policy, Arc::new(NoNames)).unwrap();
-    world_with(feed::read, visitor, secrets).await
+    harness_with(feed::read, visitor, credentials).await
 }
 
-/// The server's half of the failures.
+/// The failures that the server causes.
 fn fail(head: &str) -> Option<Vec<u8>> {
     let raw = |bytes: &str| Some(bytes.as_bytes().to_vec());
     match path(head) {
@@ -126,8 +126,8 @@ fn fail(head: &str) -> Option<Vec<u8>> {
 
 /// A source whose visits fail in this way. A class without a case does not compile.
 fn failing(class: FailureClass, origin: &Origin, closed: u16) -> Source {
-    let word = class.as_str();
-    let here = format!("{}/{word}", origin.base);
+    let name = class.as_str();
+    let here = format!("{}/{name}", origin.base);
     let url = match class {
         FailureClass::BlockedAddress => "http://127.0.0.2/".to_owned(),
         FailureClass::Dns => "http://feed.invalid/".to_owned(),
@@ -144,7 +144,7 @@ fn failing(class: FailureClass, origin: &Origin, closed: u16) -> Source {
         | FailureClass::TooComplex
         | FailureClass::NotAFeed => here,
     };
-    let mut source = source(word, &url);
+    let mut source = source(name, &url);
     source.timeout = (class == FailureClass::Timeout).then_some(Duration::from_millis(300));
     source.body_bytes_max = (class == FailureClass::TooLarge).then_some(100);
     source
@@ -155,22 +155,22 @@ fn every_failure_class_is_reached_counted_and_shown() {
     run(async {
         let origin = Origin::start(fail).await;
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        let mut world = world(Secrets::default()).await;
-        world.take(FailureClass::ALL.map(|class| failing(class, &origin, closed)).to_vec()).await;
+        let mut harness = harness(CredentialFiles::default()).await;
+        harness.apply(FailureClass::ALL.map(|class| failing(class, &origin, closed)).to_vec()).await;
         for _ in FailureClass::ALL {
-            let report = world.report().await;
+            let report = harness.report().await;
             let error = report.error.unwrap_or_default();
             assert!(error.starts_with(&format!("{}: ", report.source)), "{}: {error}", report.source);
             assert_eq!(report.status, VisitStatus::Error);
             assert!(report.next_visit.is_some(), "{error}");
         }
         for class in FailureClass::ALL {
-            let word = class.as_str();
-            assert_eq!(world.numbers.failures.get_or_create(&[("class", word)]).get(), 1, "{word}");
-            let status = world.board.get(word).unwrap().status_in_full();
-            assert!(status.last_error.unwrap().starts_with(word));
+            let name = class.as_str();
+            assert_eq!(harness.metrics.failures.get_or_create(&[("class", name)]).get(), 1, "{name}");
+            let status = harness.registry.get(name).unwrap().full_status();
+            assert!(status.last_error.unwrap().starts_with(name));
             let attempts = status.attempts;
-            assert_eq!((attempts.len(), attempts[0].class), (1, Some(class)), "{word}");
+            assert_eq!((attempts.len(), attempts[0].class), (1, Some(class)), "{name}");
         }
     });
 }
@@ -193,13 +193,13 @@ fn a_credential_is_read_for_each_visit_and_a_new_one_drops_the_validators() {
         let etc = tempfile::tempdir().unwrap();
         let file = etc.path().join("agency");
         let origin = Origin::start(conditional).await;
-        let mut world = world(Secrets::new(&etc.path().join("sources.toml"), None)).await;
+        let mut harness = harness(CredentialFiles::new(&etc.path().join("sources.toml"), None)).await;
         std::fs::write(&file, "user:one\n").unwrap();
-        world.take(vec![with_basic(source("a", &origin.base), "agency")]).await;
-        assert_eq!(world.report().await.status, VisitStatus::New);
-        assert_eq!(world.visit_again("a").await.status, VisitStatus::Unchanged);
+        harness.apply(vec![with_basic(source("a", &origin.base), "agency")]).await;
+        assert_eq!(harness.report().await.status, VisitStatus::New);
+        assert_eq!(harness.visit_again("a").await.status, VisitStatus::Unchanged);
         std::fs::write(&file, "user:two\n").unwrap();
-        assert_eq!(world.visit_again("a").await.status, VisitStatus::Unchanged);
+        assert_eq!(harness.visit_again("a").await.status, VisitStatus::Unchanged);
         let sent = |n: usize| {
             let head = origin.head(n);
             let basic = head.lines().find_map(|line| line.strip_prefix("authorization: basic "));
@@ -209,7 +209,7 @@ fn a_credential_is_read_for_each_visit_and_a_new_one_drops_the_validators() {
         assert_eq!(sent(0), ("dxnlcjpvbmu=".to_owned(), false));
         assert_eq!(sent(1), ("dxnlcjpvbmu=".to_owned(), true));
         assert_eq!(sent(2), ("dxnlcjp0d28=".to_owned(), false));
-        let status = world.board.get("a").unwrap().status_in_full();
+        let status = harness.registry.get("a").unwrap().full_status();
         assert_eq!((status.access, status.counts.not_modified), (vec!["basic_file".to_owned()], 1));
         let codes: Vec<_> = status.attempts.iter().map(|a| (a.code, a.new)).collect();
         assert_eq!(codes, [(Some(200), 1), (Some(304), 0), (Some(200), 0)]);
@@ -220,22 +220,22 @@ fn a_credential_is_read_for_each_visit_and_a_new_one_drops_the_validators() {
 fn a_missing_credential_fails_its_source_and_no_other() {
     run(async {
         let origin = Origin::start(conditional).await;
-        let mut world = world(Secrets::new(Path::new("/nonexistent/sources.toml"), None)).await;
+        let mut harness = harness(CredentialFiles::new(Path::new("/nonexistent/sources.toml"), None)).await;
         let sources = vec![with_basic(source("a", &origin.base), "agency"), source("b", &origin.base)];
-        world.take(sources).await;
-        let mut reports = [world.report().await, world.report().await];
+        harness.apply(sources).await;
+        let mut reports = [harness.report().await, harness.report().await];
         reports.sort_by(|a, b| a.source.cmp(&b.source));
         let [a, b] = reports;
         let error = a.error.unwrap();
         assert!(error.starts_with("bad-url: basic_file: its file cannot be read"), "{error}");
         assert!(!error.contains("agency") && a.next_visit.is_some());
         assert_eq!(b.status, VisitStatus::New);
-        assert_eq!(origin.heads.lock().unwrap().len(), 1, "nobody was asked without it");
+        assert_eq!(origin.heads.lock().unwrap().len(), 1, "no request was sent without it");
     });
 }
 
 #[test]
-fn a_feed_that_moved_and_left_is_asked_where_it_is_and_the_status_says_so() {
+fn a_feed_that_redirected_and_is_gone_is_requested_at_its_target_and_the_status_shows_it() {
     run(async {
         let visits = Arc::new(AtomicUsize::new(0));
         let origin = Origin::start(move |head| match path(head) {
@@ -246,26 +246,26 @@ fn a_feed_that_moved_and_left_is_asked_where_it_is_and_the_status_says_so() {
             _ => answer("410 Gone", "", ""),
         })
         .await;
-        let mut world = world(Secrets::default()).await;
+        let mut harness = harness(CredentialFiles::default()).await;
         let url = format!("{}/old?token=topsecret", origin.base);
-        world.take(vec![source("a", &url)]).await;
-        assert_eq!(world.report().await.status, VisitStatus::New);
-        let gone = world.visit_again("a").await;
+        harness.apply(vec![source("a", &url)]).await;
+        assert_eq!(harness.report().await.status, VisitStatus::New);
+        let gone = harness.visit_again("a").await;
         assert_eq!(gone.status, VisitStatus::Gone);
-        assert!(gone.next_visit.is_some() && gone.why.ends_with("at another address"), "{}", gone.why);
-        assert_eq!(world.visit_again("a").await.status, VisitStatus::Unchanged, "and still conditional");
+        assert!(gone.next_visit.is_some() && gone.why.ends_with("at another URL"), "{}", gone.why);
+        assert_eq!(harness.visit_again("a").await.status, VisitStatus::Unchanged, "and still conditional");
         let paths: Vec<_> = origin.heads.lock().unwrap().iter().map(|head| path(head).to_owned()).collect();
         let (old, new) = ("/old?token=topsecret", "/new?key=topsecret");
         assert_eq!(paths, [old, new, old, new]);
-        let status = world.board.get("a").unwrap().status();
+        let status = harness.registry.get("a").unwrap().status();
         assert_eq!(status.moved_to, Some(format!("{}/new?key=…", origin.base)));
         assert!(status.moved_since.is_some());
-        assert_eq!(status.url, format!("{}/old?token=…", origin.base), "the catalogue's stays what it is");
+        assert_eq!(status.url, format!("{}/old?token=…", origin.base), "the configured URL stays");
     });
 }
 
 #[test]
-fn a_damaged_document_keeps_the_old_validators_until_it_comes_again() {
+fn a_damaged_document_keeps_the_old_validators_until_it_is_served_again() {
     run(async {
         let damaged = FEED.replace("</channel></rss>", "<item><title>two</title><guid>2</guid>");
         let origin = Origin::start(move |head| match head.contains("if-none-match: \"v2\"") {
@@ -273,11 +273,11 @@ fn a_damaged_document_keeps_the_old_validators_until_it_comes_again() {
             false => answer("200 OK", "etag: \"v2\"\r\n", &damaged),
         })
         .await;
-        let mut world = world(Secrets::default()).await;
-        world.take(vec![source("a", &origin.base)]).await;
-        assert_eq!(world.report().await.status, VisitStatus::Partial);
-        assert_eq!(world.visit_again("a").await.status, VisitStatus::Unchanged);
-        assert_eq!(world.visit_again("a").await.status, VisitStatus::Unchanged);
+        let mut harness = harness(CredentialFiles::default()).await;
+        harness.apply(vec![source("a", &origin.base)]).await;
+        assert_eq!(harness.report().await.status, VisitStatus::Partial);
+        assert_eq!(harness.visit_again("a").await.status, VisitStatus::Unchanged);
+        assert_eq!(harness.visit_again("a").await.status, VisitStatus::Unchanged);
         let conditional: Vec<_> =
             origin.heads.lock().unwrap().iter().map(|head| head.contains("if-none-match")).collect();
         assert_eq!(conditional, [false, false, true]);

@@ -18,29 +18,34 @@
 
 mod own;
 
-use std::{collections::HashMap, fmt::Write as _, ops::Range, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt::Write as _,
+    ops::{Range, RangeInclusive},
+    time::Duration,
+};
 
+use notation::{Complaint, Complaints, parse_duration_within, shortened, suggestion, write_duration};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
-use crate::{Escaped, FeedUrl, Source, SourceId, parse_duration, write_duration};
+use crate::{FeedUrl, Source, SourceId};
+
+/// The keys of a source that [`own`] does not read.
+const KEYS: [&str; 10] =
+    ["id", "url", "name", "category", "country", "language", "tags", "every", "timeout", "enabled"];
+/// What `every` may be.
+const EVERY: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
+/// What `timeout` may be.
+const TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
 
 /// The sources of one file, in its order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalogue {
     /// No two have the same id.
     pub sources: Vec<Source>,
-}
-
-/// One thing wrong with a file, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Complaint {
-    /// Line, from 1.
-    pub line: usize,
-    /// What is wrong and what would be right.
-    pub message: String,
 }
 
 impl Catalogue {
@@ -56,21 +61,17 @@ impl Catalogue {
     /// Reads the text of a `sources.toml`.
     ///
     /// # Errors
-    /// Every complaint that can be made about it, in the order of its lines; then nothing of it is used.
-    pub fn parse(text: &str) -> Result<Self, Vec<Complaint>> {
+    /// Everything that is wrong with it, in the order of its lines; the caller names the file with
+    /// [`Complaints::in_file`].
+    pub fn parse(text: &str) -> Result<Self, Complaints> {
         let (document, errors) = DeTable::parse_recoverable(text);
         let breaks = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at).collect();
-        let mut reader = CatalogueReader { breaks, complaints: Vec::new(), met: HashMap::new() };
+        let mut reader = CatalogueReader { breaks, complaints: Complaints::default(), met: HashMap::new() };
         for error in &errors {
-            reader.complain(error.span().unwrap_or_default(), error.message().to_owned());
+            reader.complain(error.span().unwrap_or_default(), "", error.message());
         }
         let sources = if errors.is_empty() { reader.document(document.get_ref()) } else { Vec::new() };
-        if reader.complaints.is_empty() {
-            Ok(Self { sources })
-        } else {
-            reader.complaints.sort_by_key(|c| c.line);
-            Err(reader.complaints)
-        }
+        reader.complaints.in_file("").or(Self { sources })
     }
 
     /// The same as a file, which [`Catalogue::parse`] reads back to the same catalogue.
@@ -87,7 +88,7 @@ impl Catalogue {
 struct CatalogueReader {
     /// Where the lines end: a file of 100,000 sources asks for its line numbers 100,000 times.
     breaks: Vec<usize>,
-    complaints: Vec<Complaint>,
+    complaints: Complaints,
     /// Ids met so far, and their lines.
     met: HashMap<SourceId, usize>,
 }
@@ -97,9 +98,17 @@ impl CatalogueReader {
         1 + self.breaks.partition_point(|at| *at < span.start)
     }
 
-    fn complain(&mut self, span: Range<usize>, message: String) {
-        let line = self.line(&span);
-        self.complaints.push(Complaint { line, message });
+    /// `key` is the whole path, `source.url`; empty for a syntax error.
+    fn complain(&mut self, span: Range<usize>, key: &str, message: impl Into<String>) {
+        let line = Some(self.line(&span));
+        let complaint =
+            Complaint { place: String::new(), line, key: key.to_owned(), message: message.into() };
+        self.complaints.push(complaint);
+    }
+
+    /// About the value of a key of a source.
+    fn refuse(&mut self, value: &Spanned<DeValue<'_>>, name: &str, message: impl Into<String>) {
+        self.complain(value.span(), &format!("source.{name}"), message);
     }
 
     fn document(&mut self, document: &DeTable<'_>) -> Vec<Source> {
@@ -108,40 +117,47 @@ impl CatalogueReader {
             match (key.get_ref().as_ref(), value.get_ref()) {
                 ("source", DeValue::Array(list)) => {
                     if list.len() > Catalogue::SOURCES_MAX {
-                        self.complain(key.span(), format!("more than {} sources", Catalogue::SOURCES_MAX));
+                        let message =
+                            format!("{} sources are more than {}", list.len(), Catalogue::SOURCES_MAX);
+                        self.complain(key.span(), "source", message);
                         continue;
                     }
                     sources.extend(list.iter().filter_map(|entry| self.entry(entry)));
                 }
-                ("source", _) => self.complain(key.span(), "write [[source]], with two brackets".to_owned()),
+                ("source", _) => {
+                    self.complain(key.span(), "source", "write [[source]], with two brackets");
+                }
                 (other, _) => {
-                    let message =
-                        format!("unknown key `{}`: this file holds [[source]] tables only", Escaped(other));
-                    self.complain(key.span(), message);
+                    let message = format!(
+                        "unknown key; this file has [[source]] tables only{}",
+                        suggestion(other, ["source"])
+                    );
+                    self.complain(key.span(), other, message);
                 }
             }
         }
         sources
     }
 
-    /// One `[[source]]`; nothing when it has a fault, which has then been complained of.
+    /// One `[[source]]`; `None` after a complaint about it.
     fn entry(&mut self, entry: &Spanned<DeValue<'_>>) -> Option<Source> {
         let DeValue::Table(table) = entry.get_ref() else {
-            self.complain(entry.span(), "a source is a table: write [[source]]".to_owned());
+            let message = format!("expected a table, found {}; write [[source]]", type_of(entry));
+            self.complain(entry.span(), "source", message);
             return None;
         };
-        let before = self.complaints.len();
+        let before = self.complaints.list().len();
         let mut fields = Fields::default();
         for (key, value) in table {
             self.field(&mut fields, key, value);
         }
-        for (missing, name) in [(fields.id.is_none(), "id"), (fields.url.is_none(), "url")] {
-            if missing && !table.contains_key(name) {
-                self.complain(entry.span(), format!("this source has no `{name}`"));
+        for name in ["id", "url"] {
+            if !table.contains_key(name) {
+                self.refuse(entry, name, "is missing; each source needs one");
             }
         }
         self.check_credentials(&fields, entry);
-        if self.complaints.len() > before {
+        if self.complaints.list().len() > before {
             return None;
         }
         let mut source = Source::new(fields.id?, fields.url?);
@@ -162,9 +178,7 @@ impl CatalogueReader {
             "id" => fields.id = self.id(value),
             "url" => {
                 fields.url = self.string(name, value).and_then(|url| {
-                    FeedUrl::try_new(url)
-                        .map_err(|bad| self.complain(value.span(), format!("url: {bad}")))
-                        .ok()
+                    FeedUrl::try_new(url).map_err(|bad| self.refuse(value, name, bad.to_string())).ok()
                 });
             }
             "name" => rest.name = self.text(name, value),
@@ -172,23 +186,15 @@ impl CatalogueReader {
             "country" => rest.country = self.country(value),
             "language" => rest.language = self.language(value),
             "tags" => rest.tags = self.tags(value),
-            "every" => {
-                rest.every =
-                    self.duration(name, value, Duration::from_secs(1), Duration::from_secs(30 * 86_400))
-            }
-            "timeout" => {
-                rest.timeout = self.duration(name, value, Duration::from_secs(1), Duration::from_secs(300));
-            }
+            "every" => rest.every = self.duration(name, value, EVERY),
+            "timeout" => rest.timeout = self.duration(name, value, TIMEOUT),
             "enabled" => match value.get_ref().as_bool() {
                 Some(enabled) => rest.enabled = Some(enabled),
-                None => self.complain(value.span(), "enabled: true or false".to_owned()),
+                None => self.refuse(value, name, format!("expected true or false, found {}", type_of(value))),
             },
             other => {
                 if !self.own(&mut fields.own, key, value) {
-                    const KNOWN: &str = "id url name category country language tags every timeout enabled";
-                    let own = own::KEYS.join(" ");
-                    let other = Escaped(other);
-                    self.complain(key.span(), format!("unknown key `{other}`; a source has: {KNOWN} {own}"));
+                    self.complain(key.span(), &format!("source.{other}"), unknown(other));
                 }
             }
         }
@@ -199,14 +205,13 @@ impl CatalogueReader {
         let id = match SourceId::try_new(text) {
             Ok(id) => id,
             Err(bad) => {
-                self.complain(value.span(), format!("id `{}`: {bad}", Escaped(text)));
+                self.refuse(value, "id", format!("`{}` is not an id: {bad}", shortened(text)));
                 return None;
             }
         };
         let line = self.line(&value.span());
         if let Some(first) = self.met.get(&id) {
-            let message = format!("id `{id}` is taken by the source of line {first}");
-            self.complain(value.span(), message);
+            self.refuse(value, "id", format!("`{id}` is the id of the source on line {first} already"));
             return None;
         }
         self.met.insert(id.clone(), line);
@@ -216,11 +221,7 @@ impl CatalogueReader {
     fn string<'v>(&mut self, name: &str, value: &'v Spanned<DeValue<'_>>) -> Option<&'v str> {
         let text = value.get_ref().as_str();
         if text.is_none() {
-            let found = value.get_ref().type_str();
-            self.complain(
-                value.span(),
-                format!("{name}: a text in quotes is wanted, this is of type {found}"),
-            );
+            self.refuse(value, name, format!("expected a string, found {}", type_of(value)));
         }
         text
     }
@@ -230,10 +231,7 @@ impl CatalogueReader {
         let text = self.string(name, value)?.trim();
         if text.is_empty() || text.len() > Catalogue::TEXT_BYTES_MAX || text.chars().any(char::is_control) {
             let limit = Catalogue::TEXT_BYTES_MAX;
-            self.complain(
-                value.span(),
-                format!("{name}: 1 to {limit} bytes without control characters are wanted"),
-            );
+            self.refuse(value, name, format!("expected 1 to {limit} bytes without control characters"));
             return None;
         }
         Some(text.to_owned())
@@ -246,8 +244,10 @@ impl CatalogueReader {
         if plain && text.len() <= Catalogue::WORD_BYTES_MAX {
             return Some(text);
         }
-        let wanted = "one word of letters, digits, - _ . of at most 64 bytes is wanted";
-        self.complain(value.span(), format!("{name} `{}`: {wanted}", Escaped(&text)));
+        let (text, limit) = (shortened(&text), Catalogue::WORD_BYTES_MAX);
+        let message =
+            format!("`{text}` is not one word of letters, digits, `-`, `_` and `.` of at most {limit} bytes");
+        self.refuse(value, name, message);
         None
     }
 
@@ -256,9 +256,10 @@ impl CatalogueReader {
         if text.len() == 2 && text.bytes().all(|b| b.is_ascii_uppercase()) {
             return Some(text.to_owned());
         }
+        let text = shortened(text);
         let message =
-            format!("country `{}`: two capital letters of ISO 3166-1 are wanted, such as GB", Escaped(text));
-        self.complain(value.span(), message);
+            format!("`{text}` is not a country; write two capital letters of ISO 3166-1, such as `GB`");
+        self.refuse(value, "country", message);
         None
     }
 
@@ -272,18 +273,20 @@ impl CatalogueReader {
         {
             return Some(text.to_owned());
         }
-        let message = format!("language `{}`: a tag of BCP 47 is wanted, such as en or pt-BR", Escaped(text));
-        self.complain(value.span(), message);
+        let text = shortened(text);
+        let message = format!("`{text}` is not a language; write a BCP 47 tag such as `en` or `pt-BR`");
+        self.refuse(value, "language", message);
         None
     }
 
     fn tags(&mut self, value: &Spanned<DeValue<'_>>) -> Option<Vec<String>> {
         let DeValue::Array(list) = value.get_ref() else {
-            self.complain(value.span(), "tags: a list of texts is wanted, such as [\"public\"]".to_owned());
+            self.refuse(value, "tags", format!("expected a list of strings, found {}", type_of(value)));
             return None;
         };
         if list.len() > Catalogue::TAGS_MAX {
-            self.complain(value.span(), format!("tags: at most {}", Catalogue::TAGS_MAX));
+            let message = format!("{} tags are more than {}", list.len(), Catalogue::TAGS_MAX);
+            self.refuse(value, "tags", message);
             return None;
         }
         list.iter().map(|tag| self.word("tags", tag)).collect()
@@ -293,20 +296,39 @@ impl CatalogueReader {
         &mut self,
         name: &str,
         value: &Spanned<DeValue<'_>>,
-        min: Duration,
-        max: Duration,
+        bounds: RangeInclusive<Duration>,
     ) -> Option<Duration> {
-        let found = value.get_ref().as_str().and_then(parse_duration);
-        if let Some(duration) = found.filter(|d| (min..=max).contains(d)) {
-            return Some(duration);
-        }
-        let message = format!(
-            "{name}: a duration between {}s and {}s is wanted, written such as \"90s\" \"15m\" \"2h\"",
-            min.as_secs(),
-            max.as_secs()
-        );
-        self.complain(value.span(), message);
-        None
+        let Some(text) = value.get_ref().as_str() else {
+            let (min, max) = (write_duration(*bounds.start()), write_duration(*bounds.end()));
+            let found = type_of(value);
+            let message =
+                format!("expected a duration between {min} and {max} such as \"90s\", found {found}");
+            self.refuse(value, name, message);
+            return None;
+        };
+        parse_duration_within(text, bounds).map_err(|bad| self.refuse(value, name, bad.to_string())).ok()
+    }
+}
+
+/// A value by its type: it may be a secret.
+fn type_of(value: &Spanned<DeValue<'_>>) -> &'static str {
+    match value.get_ref() {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// What to say about a key that a source does not have.
+fn unknown(name: &str) -> String {
+    let keys = || KEYS.into_iter().chain(own::KEYS);
+    match suggestion(name, keys()).as_str() {
+        "" => format!("unknown key; a source has {}", keys().collect::<Vec<_>>().join(", ")),
+        hint => format!("unknown key{hint}"),
     }
 }
 
@@ -408,7 +430,7 @@ mod tests {
                     language = \"English\"\ntags = \"x\"\nevery = \"soon\"\ntimeout = \"0s\"\nenabled = \"yes\"\n\
                     colour = 1\n[[source]]\nid = \"b\"\n";
         let complaints = Catalogue::parse(text).unwrap_err();
-        let lines: Vec<_> = complaints.iter().map(|c| c.line).collect();
+        let lines: Vec<_> = complaints.list().iter().filter_map(|c| c.line).collect();
         assert_eq!(lines, [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13], "{complaints:#?}");
     }
 
@@ -416,15 +438,59 @@ mod tests {
     fn an_id_is_given_once() {
         let one = "[[source]]\nid = \"a\"\nurl = \"https://example.org/\"\n";
         let complaints = Catalogue::parse(&format!("{one}{one}")).unwrap_err();
+        let complaints = complaints.list();
         assert_eq!(complaints.len(), 1);
-        assert_eq!(complaints[0].line, 5);
+        assert_eq!(complaints[0].line, Some(5));
         assert!(complaints[0].message.contains("line 2"));
     }
 
     #[test]
     fn a_file_that_is_no_toml_is_complained_of_line_by_line() {
         let complaints = Catalogue::parse("[[source]]\nid = \nurl = \"x\nname = \"n\"\n").unwrap_err();
+        let complaints = complaints.list();
         assert!(complaints.len() >= 2, "{complaints:?}");
-        assert_eq!(complaints[0].line, 2);
+        assert_eq!(complaints[0].line, Some(2));
+    }
+
+    #[test]
+    fn a_complaint_names_file_line_and_key_in_the_voice_of_the_configuration() {
+        let source = "[[source]]\nid = \"a\"\nurl = \"https://example.org/\"\n";
+        for (wrong, shown) in [
+            (
+                "every = 900",
+                "source.every: expected a duration between 1s and 30d such as \"90s\", found an integer",
+            ),
+            (
+                "every = \"soon\"",
+                "source.every: `soon` is not a duration; write it like `250ms`, `30s`, `1h30m` or `3d`",
+            ),
+            ("every = \"31d\"", "source.every: 31d is outside 1s to 30d"),
+            ("timeout = \"0\"", "source.timeout: 0 is outside 1s to 5m"),
+            ("name = 3", "source.name: expected a string, found an integer"),
+            ("tags = \"x\"", "source.tags: expected a list of strings, found a string"),
+            ("enabled = \"yes\"", "source.enabled: expected true or false, found a string"),
+            ("evry = \"15m\"", "source.evry: unknown key; did you mean `every`?"),
+            (
+                "country = \"uk\"",
+                "source.country: `uk` is not a country; write two capital letters of ISO 3166-1, such as `GB`",
+            ),
+        ] {
+            let complaints = Catalogue::parse(&format!("{source}{wrong}\n")).unwrap_err();
+            assert_eq!(complaints.in_file("sources.toml").to_string(), format!("sources.toml:4: {shown}"));
+        }
+        let unknown = Catalogue::parse("[[source]]\n[sources]\n").unwrap_err().in_file("s.toml").to_string();
+        assert!(unknown.contains("s.toml:1: source.url: is missing; each source needs one"), "{unknown}");
+        assert!(
+            unknown.contains("s.toml:2: sources: unknown key") && unknown.contains("`source`?"),
+            "{unknown}"
+        );
+    }
+
+    #[test]
+    fn an_interval_may_be_written_in_several_units() {
+        let text = "[[source]]\nid = \"a\"\nurl = \"https://example.org/\"\nevery = \"1h30m\"\n";
+        let catalogue = Catalogue::parse(text).unwrap();
+        assert_eq!(catalogue.sources[0].every, Some(Duration::from_secs(5_400)));
+        assert_eq!(Catalogue::parse(&catalogue.to_toml()), Ok(catalogue));
     }
 }

@@ -2,9 +2,10 @@
 
 use std::{collections::HashSet, fmt::Write as _, ops::Range};
 
+use notation::{Complaint, Complaints};
 use toml::de::{DeTable, DeValue};
 
-use crate::{Catalogue, Complaint, Source};
+use crate::{Catalogue, Source};
 
 impl Catalogue {
     /// The text with these sources at its end.
@@ -23,14 +24,17 @@ impl Catalogue {
     ///
     /// # Errors
     /// Complaints, when the text is no list of sources or one of them is not written as a `[[source]]` of its own.
-    pub fn remove_from(text: &str, ids: &HashSet<&str>) -> Result<String, Vec<Complaint>> {
+    pub fn remove_from(text: &str, ids: &HashSet<&str>) -> Result<String, Complaints> {
         Self::parse(text)?;
-        let complain = |span: &Range<usize>| Complaint {
-            line: 1 + text[..span.start.min(text.len())].matches('\n').count(),
-            message: "this source is not written as a [[source]] table of its own: take it out by hand"
-                .to_owned(),
+        let complain = |span: &Range<usize>| {
+            Complaints::from(Complaint {
+                place: String::new(),
+                line: Some(1 + text[..span.start.min(text.len())].matches('\n').count()),
+                key: "source".to_owned(),
+                message: "is not written as a [[source]] table of its own; remove it by hand".to_owned(),
+            })
         };
-        let document = DeTable::parse(text).map_err(|e| vec![complain(&e.span().unwrap_or_default())])?;
+        let document = DeTable::parse(text).map_err(|e| complain(&e.span().unwrap_or_default()))?;
         let entries = document.get_ref().get("source").and_then(|list| list.get_ref().as_array());
         let mut out = String::with_capacity(text.len());
         let mut kept_from = 0;
@@ -41,7 +45,7 @@ impl Catalogue {
             }
             let start = entry.span().start;
             if !text[start..].starts_with("[[") {
-                return Err(vec![complain(&entry.span())]);
+                return Err(complain(&entry.span()));
             }
             let block = block(text, start, last_end(entry.get_ref(), start));
             out.push_str(&text[kept_from..block.start.max(kept_from)]);
@@ -125,6 +129,7 @@ mod tests {
     #[test]
     fn a_source_that_is_written_inline_is_left_to_its_owner() {
         let text = "source = [\n{ id = \"a\", url = \"https://a.example/\" },\n]\n";
-        assert_eq!(Catalogue::remove_from(text, &HashSet::from(["a"])).unwrap_err()[0].line, 2);
+        let complaints = Catalogue::remove_from(text, &HashSet::from(["a"])).unwrap_err();
+        assert_eq!(complaints.list()[0].line, Some(2));
     }
 }

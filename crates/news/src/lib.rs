@@ -24,7 +24,7 @@ mod websub;
 
 pub use access::{Access, CredentialFile};
 pub use attempt::Attempt;
-pub use catalogue::{Catalogue, Complaint};
+pub use catalogue::Catalogue;
 pub use cursor::{BadCursor, BadEpoch, Cursor, Epoch, Seq};
 pub use event::{Event, EventKind};
 pub use failure::FailureClass;
@@ -32,7 +32,7 @@ pub use item::{Author, Enclosure, Item, Warning};
 pub use redirects::{AdoptedRedirect, ObservedRedirect, RedirectState, StoredUrl};
 pub use source::{BadFeedUrl, BadSourceId, FeedUrl, Source, SourceId};
 pub use text::Escaped;
-pub use time::{BadTimestamp, Timestamp, parse_duration, write_duration};
+pub use time::{BadTimestamp, Timestamp};
 pub use visit::{
     FeedRhythm, Pause, SourceInFull, SourceNotice, SourceState, SourceStatus, SourceTotals, VisitReport,
     VisitStatus,

@@ -14,20 +14,13 @@ impl Escaped<'_> {
     pub const CHARS_MAX: usize = 200;
 }
 
-fn is_dangerous(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\\' | '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{061c}')
-        || ('\u{202a}'..='\u{202e}').contains(&c)
-        || ('\u{2066}'..='\u{2069}').contains(&c)
-}
-
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, c) in self.0.chars().enumerate() {
             if n == Self::CHARS_MAX {
                 return f.write_char('…');
             }
-            if is_dangerous(c) {
+            if c == '\\' || notation::is_dangerous(c) {
                 write!(f, "{}", c.escape_unicode())?;
             } else {
                 f.write_char(c)?;

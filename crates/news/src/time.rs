@@ -1,4 +1,4 @@
-//! Instants as newswire writes them: RFC 3339 in UTC; and durations as people write them.
+//! Instants as newswire writes them: RFC 3339 in UTC.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -82,34 +82,6 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// Reads a duration as people write it: a whole number and one of `ms s m h d`, such as `250ms` or `2h`.
-///
-/// Nothing when it is written in any other way, or is longer than 10,000 days.
-#[must_use]
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let unit_ms: u64 = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    let ms = number.parse::<u64>().ok()?.checked_mul(unit_ms)?;
-    (ms <= 10_000 * 86_400_000).then(|| Duration::from_millis(ms))
-}
-
-/// Writes a duration so that [`parse_duration`] reads it back: in the largest unit that says it exactly.
-#[must_use]
-pub fn write_duration(duration: Duration) -> String {
-    const UNITS: [(u128, &str); 4] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
-    let ms = duration.as_millis();
-    let (divisor, unit) = UNITS.into_iter().find(|(u, _)| ms.is_multiple_of(*u)).unwrap_or((1, "ms"));
-    format!("{}{unit}", ms / divisor)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,18 +93,5 @@ mod tests {
         assert_eq!(Timestamp::from_millis(1_500).to_string(), "1970-01-01T00:00:01.500Z");
         assert_eq!(Timestamp::from_millis(i64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
         assert_eq!(Timestamp::from_millis(i64::MIN).to_string(), "0001-01-01T00:00:00Z");
-    }
-
-    #[test]
-    fn a_duration_is_a_number_and_a_unit() {
-        assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
-        assert_eq!(parse_duration("90s"), Some(Duration::from_secs(90)));
-        assert_eq!(parse_duration("24h"), Some(Duration::from_secs(86_400)));
-        for text in ["250ms", "90s", "15m", "2h", "7d"] {
-            assert_eq!(parse_duration(text).map(write_duration).as_deref(), Some(text));
-        }
-        for text in ["", "5", "s", "-1s", "1.5s", "1 s", "5min", "99999999d", "99999999999999999999s", "é"] {
-            assert_eq!(parse_duration(text), None, "{text:?}");
-        }
     }
 }

@@ -182,6 +182,9 @@ pub struct SourceState {
     pub why: String,
     /// Repairs that the last document needed (at most 8 are kept).
     pub warnings: Vec<String>,
+    /// Whether the guids of the last document were other ones than before for the same items; one of the warnings says so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub guids_flap: bool,
     /// Totals.
     pub counts: SourceTotals,
     /// Not visited, by order. No visit changes this: the writer keeps what stands in the store.

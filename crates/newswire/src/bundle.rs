@@ -1,7 +1,7 @@
-//! `newswire bundle`: everything that helps to find a fault, in one archive that can be given away.
+//! `newswire bundle`: collects everything that helps to find a fault in one archive that can be handed to others.
 //!
-//! Whatever is down or stuck costs its part and a line in the manifest, never the bundle; every question has a deadline
-//! and every part a bound. Nothing gets into the archive but through the [`Redactor`].
+//! A process that is down or stuck costs its own part, with the reason in the manifest, but never the bundle. Every request
+//! has a deadline and every part a size limit. Everything in the archive must pass through the [`Redactor`].
 
 mod archive;
 mod parts;
@@ -17,39 +17,41 @@ use serde_json::json;
 
 use self::archive::Archive;
 use crate::{
-    cli::{ConfigFile, Misconfigured},
+    config_file::{ConfigFile, UsageError},
     logs, out,
     redact::Redactor,
 };
 
 /// Arguments of `newswire bundle`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
-    /// How far back the journal and the logs go, such as 30m or 2h
+pub(crate) struct BundleArgs {
+    /// How far back the journal and the log files are read, such as 30m or 2h
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = logs::since)]
     since: Duration,
-    /// Where to write it; must not exist [default: newswire-bundle-TIME.tar.gz]
+    /// File to write; must not exist [default: newswire-bundle-TIME.tar.gz]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// A log to take along (repeatable), where the daemons do not write to the journal
+    /// Log file to include, if the daemons do not log to the journal; may be given several times
     #[arg(long, value_name = "FILE")]
     log: Vec<PathBuf>,
     #[command(flatten)]
     file: ConfigFile,
 }
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+pub(crate) async fn run(arguments: BundleArgs) -> anyhow::Result<Exit> {
     let now = Timestamp::from_millis(Clock::system().now_millis());
-    // 2026-01-31T09:30:00Z as 20260131T093000Z: sorts, and is a name on every system.
+    // 20260131T093000Z: sorts by time, and is a valid file name on every system.
     let time: String = now.to_string().split('.').next().unwrap_or_default().replace(['-', ':'], "");
     let name = format!("newswire-bundle-{}Z", time.trim_end_matches('Z'));
     let output = arguments.output.clone().unwrap_or_else(|| format!("{name}.tar.gz").into());
     if output.exists() {
-        return Err(Misconfigured(format!("{} exists: name another file", output.display())).into());
+        return Err(
+            UsageError(format!("{} exists; name another file with --output", output.display())).into()
+        );
     }
-    // A configuration that is wrong is a reason to make a bundle: the sockets are looked for in the default place then.
+    // A wrong configuration must not prevent a bundle: then the sockets are those of the default configuration.
     let loaded = arguments.file.load();
-    let secrets = loaded.as_ref().map(secrets::find).unwrap_or_default();
+    let secrets = loaded.as_ref().map(secrets::collect).unwrap_or_default();
     let redactor = Redactor::new(secrets.values);
     let mut archive = Archive::create(&output, &name, now, redactor)
         .with_context(|| format!("write {}", output.display()))?;
@@ -57,7 +59,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     parts::configuration(&mut archive, &loaded)?;
     archive.add_json("files.json", Ok(json!(secrets.files)))?;
     let config = loaded.map(|loaded| loaded.config).unwrap_or_default();
-    // The doctor first: it looks at the processes before our own questions keep them busy.
+    // The doctor runs first, before our own requests keep the processes busy.
     parts::doctor(&mut archive, &arguments.file).await?;
     let versions = parts::processes(&mut archive, &config).await?;
     parts::journal(&mut archive, arguments.since).await?;
@@ -68,8 +70,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     let missing =
         archive.finish(parts::machine(versions)).with_context(|| format!("write {}", output.display()))?;
     for part in missing {
-        out::complain(&format!("newswire: without {part}"));
+        out::stderr_line(&format!("newswire: not included: {part}"));
     }
-    out::line(&output.display().to_string())?;
+    out::stdout_line(&output.display().to_string())?;
     Ok(Exit::Ok)
 }

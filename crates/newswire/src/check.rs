@@ -1,4 +1,4 @@
-//! `newswire check`: what would be made of a feed, without storing anything.
+//! `newswire check`: fetches or reads feeds and shows what the daemon would make of them. Nothing is stored.
 
 use std::{
     io::{self, Read},
@@ -18,47 +18,47 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    cli::ConfigFile,
-    discover::{Fault, read_answer},
+    config_file::ConfigFile,
+    discover::{FeedFailure, read_document},
     out::{self, Paint, safe, span},
 };
 
 /// Arguments of `newswire check`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
-    /// Print one JSON document per input, each on a line of its own
+pub(crate) struct CheckArgs {
+    /// Print one JSON object per input, each on one line
     #[arg(long)]
     json: bool,
-    /// Fetch from private addresses too
+    /// Allow addresses of private networks, too
     #[arg(long)]
     allow_private: bool,
-    /// Content-Type of the files, as a server would send it
+    /// Content-Type to assume for files, as a server would send it
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
-    /// What to check: addresses, files, or - for standard input
+    /// Inputs to check: URLs, files, or - for standard input
     #[arg(required = true, value_name = "URL|FILE|-")]
     inputs: Vec<String>,
     #[command(flatten)]
     file: ConfigFile,
 }
 
-/// What is said about one input.
+/// The result for one input.
 #[derive(Debug, Serialize)]
-struct Report {
+struct FeedReport {
     input: String,
     format: Option<feed::FeedFormat>,
     encoding: Option<feed::Encoding>,
     feed: Option<feed::FeedInfo>,
     items: Vec<Item>,
     warnings: Vec<Warning>,
-    error: Option<Fault>,
+    error: Option<FeedFailure>,
     fetch: Option<Value>,
 }
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+pub(crate) async fn run(arguments: CheckArgs) -> anyhow::Result<Exit> {
     let config = arguments.file.load()?.config;
     let policy = policy(&config, arguments.allow_private)?;
-    let pace =
+    let bounds =
         IntervalBounds { interval_min: config.fetch.interval_min, interval_max: config.fetch.interval_max };
     let bytes_max = policy.body_bytes_max;
     fetch::install_tls();
@@ -66,7 +66,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     let mut exit = Exit::Ok;
     for input in &arguments.inputs {
         let report = if input.starts_with("http://") || input.starts_with("https://") {
-            check_url(input, &visitor, pace).await
+            check_url(input, &visitor, bounds).await
         } else {
             check_file(input, arguments.content_type.as_deref(), bytes_max)
         };
@@ -74,7 +74,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
             exit = Exit::Failure;
         }
         if arguments.json {
-            out::line(&serde_json::to_string(&report)?)?;
+            out::stdout_line(&serde_json::to_string(&report)?)?;
         } else {
             print(&report)?;
         }
@@ -82,8 +82,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-impl Report {
-    fn of(input: &str, read: Result<FeedDocument, Fault>, fetch: Option<Value>) -> Self {
+impl FeedReport {
+    fn new(input: &str, read: Result<FeedDocument, FeedFailure>, fetch: Option<Value>) -> Self {
         let input = input.to_owned();
         match read {
             Ok(document) => Self {
@@ -96,21 +96,21 @@ impl Report {
                 error: None,
                 fetch,
             },
-            Err(fault) => Self {
+            Err(failure) => Self {
                 input,
                 format: None,
                 encoding: None,
                 feed: None,
                 items: Vec::new(),
                 warnings: Vec::new(),
-                error: Some(fault),
+                error: Some(failure),
                 fetch,
             },
         }
     }
 }
 
-/// How this tool visits: as the daemon would.
+/// The policy of this tool for visits: that of the daemon.
 pub(crate) fn policy(config: &Config, allow_private: bool) -> anyhow::Result<Policy> {
     let allow = config.fetch.allow.iter().map(|cidr| cidr.parse()).collect::<Result<_, _>>();
     Ok(Policy {
@@ -124,52 +124,54 @@ pub(crate) fn policy(config: &Config, allow_private: bool) -> anyhow::Result<Pol
     })
 }
 
-fn check_file(input: &str, content_type: Option<&str>, bytes_max: usize) -> Report {
+fn check_file(input: &str, content_type: Option<&str>, bytes_max: usize) -> FeedReport {
     let bytes = if input == "-" {
-        take(io::stdin().lock(), bytes_max)
+        read_up_to(io::stdin().lock(), bytes_max)
     } else {
-        std::fs::File::open(Path::new(input)).and_then(|file| take(file, bytes_max))
+        std::fs::File::open(Path::new(input)).and_then(|file| read_up_to(file, bytes_max))
     };
     let document = match bytes {
         Ok(bytes) if bytes.len() > bytes_max => {
-            let limit = format!("it has more than {bytes_max} bytes (fetch.body_bytes_max)");
-            Err(Fault::new(FailureClass::TooLarge.as_str(), limit))
+            let limit = format!("it is larger than {bytes_max} bytes (fetch.body_bytes_max)");
+            Err(FeedFailure::new(FailureClass::TooLarge.as_str(), limit))
         }
-        Ok(bytes) => feed::read(&bytes, &Hints { content_type, ..Hints::default() }).map_err(Fault::from),
-        Err(error) => Err(Fault::new("unreadable", format!("cannot read it: {error}"))),
+        Ok(bytes) => {
+            feed::read(&bytes, &Hints { content_type, ..Hints::default() }).map_err(FeedFailure::from)
+        }
+        Err(error) => Err(FeedFailure::new("unreadable", format!("cannot read the input: {error}"))),
     };
-    Report::of(input, document, None)
+    FeedReport::new(input, document, None)
 }
 
-fn take(reader: impl Read, bytes_max: usize) -> io::Result<Vec<u8>> {
+fn read_up_to(reader: impl Read, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     reader.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-async fn check_url(input: &str, visitor: &Visitor, pace: IntervalBounds) -> Report {
+async fn check_url(input: &str, visitor: &Visitor, bounds: IntervalBounds) -> FeedReport {
     let url = match FeedUrl::try_new(input) {
         Ok(url) => url,
         Err(bad) => {
-            let fault = Fault::new(FailureClass::BadUrl.as_str(), bad.to_string());
-            return Report::of(input, Err(fault), None);
+            let failure = FeedFailure::new(FailureClass::BadUrl.as_str(), bad.to_string());
+            return FeedReport::new(input, Err(failure), None);
         }
     };
     let now = Timestamp::from_millis(Clock::system().now_millis());
     let request = VisitRequest::new(&url, now);
     let visit = visitor.visit(&request).await;
-    let document = read_answer(&visit.answer).and_then(|read| read.map_err(Fault::from));
+    let document = read_document(&visit.answer).and_then(|read| read.map_err(FeedFailure::from));
     let now = Timestamp::from_millis(Clock::system().now_millis());
-    let fetch = describe(&visit, document.as_ref().ok(), pace, now);
-    // The address as people may see it: without its secrets.
-    Report::of(&url.to_string(), document, Some(fetch))
+    let fetch = describe(&visit, document.as_ref().ok(), bounds, now);
+    // `Display` of a feed URL hides its secrets.
+    FeedReport::new(&url.to_string(), document, Some(fetch))
 }
 
-/// The visit, and when a daemon would come again.
+/// The visit as JSON, and when the daemon would visit next.
 fn describe(
     visit: &FetchReport,
     document: Option<&FeedDocument>,
-    pace: IntervalBounds,
+    bounds: IntervalBounds,
     now: Timestamp,
 ) -> Value {
     let outcome = match (&visit.answer, document) {
@@ -178,54 +180,54 @@ fn describe(
         (_, Some(_)) => ScheduleOutcome::Healthy,
         _ => ScheduleOutcome::Failed,
     };
-    let mut facts = ScheduleInput::new(pace, now, outcome);
+    let mut input = ScheduleInput::new(bounds, now, outcome);
     let recent: Vec<_> =
         document.iter().flat_map(|d| &d.items).filter_map(|item| item.published.or(item.updated)).collect();
-    facts.code = visit.code;
-    facts.recent = &recent;
-    facts.cache_life = visit.cache.fresh_for;
-    facts.retry_after = visit.retry_after;
+    input.code = visit.code;
+    input.recent = &recent;
+    input.cache_life = visit.cache.fresh_for;
+    input.retry_after = visit.retry_after;
     if let Some(document) = document {
-        facts.ttl = document.rhythm.ttl;
-        facts.update_period = document.rhythm.update_interval;
-        facts.skip_hours = document.rhythm.skip_hours.0;
-        facts.skip_days = document.rhythm.skip_days.0;
+        input.ttl = document.rhythm.ttl;
+        input.update_period = document.rhythm.update_interval;
+        input.skip_hours = document.rhythm.skip_hours.0;
+        input.skip_days = document.rhythm.skip_days.0;
     }
-    let next = next_visit(&facts, 0.5);
+    let next = next_visit(&input, 0.5);
     let mut fetch = serde_json::to_value(visit).unwrap_or(Value::Null);
     fetch["next_visit"] =
         json!({ "at": next.at, "in_s": next.at.map(|at| at.since(now).as_secs()), "why": next.why });
     fetch
 }
 
-fn print(report: &Report) -> anyhow::Result<()> {
+fn print(report: &FeedReport) -> anyhow::Result<()> {
     let paint = Paint::for_stdout();
-    out::line(&paint.bold(&safe(&report.input)))?;
+    out::stdout_line(&paint.bold(&safe(&report.input)))?;
     if let Some(fetch) = &report.fetch {
         print_fetch(fetch, paint)?;
     }
-    if let Some(Fault { kind, message }) = &report.error {
-        out::line(&format!("  {} {}", paint.bad(&format!("{kind}:")), safe(message)))?;
+    if let Some(FeedFailure { kind, message }) = &report.error {
+        out::stdout_line(&format!("  {} {}", paint.bad(&format!("{kind}:")), safe(message)))?;
     }
     if let (Some(format), Some(encoding), Some(feed)) = (report.format, &report.encoding, &report.feed) {
         let title = safe(feed.title.as_deref().unwrap_or("(no title)"));
         let encoding = format!("{} (by {})", encoding.name, encoding.decided_by.as_str());
         let items = report.items.len();
-        out::line(&format!("  {}  {format}, {encoding}, {items} items", paint.good(&title)))?;
+        out::stdout_line(&format!("  {}  {format}, {encoding}, {items} items", paint.good(&title)))?;
     }
     for warning in &report.warnings {
-        let place = match (warning.line, warning.column) {
+        let position = match (warning.line, warning.column) {
             (Some(line), Some(column)) => format!("{line}:{column}: "),
             (Some(line), None) => format!("{line}: "),
             _ => String::new(),
         };
-        out::line(&format!("  warning: {place}{}", safe(&warning.message)))?;
+        out::stdout_line(&format!("  warning: {position}{}", safe(&warning.message)))?;
     }
     for item in &report.items {
         let time = item.published.map_or("no date             ".to_owned(), |t| t.to_string());
-        out::line(&format!("  {}  {}", paint.dim(&time), safe(&item.title)))?;
+        out::stdout_line(&format!("  {}  {}", paint.dim(&time), safe(&item.title)))?;
         if let Some(link) = &item.link {
-            out::line(&format!("                        {}", paint.dim(&safe(link))))?;
+            out::stdout_line(&format!("                        {}", paint.dim(&safe(link))))?;
         }
     }
     Ok(())
@@ -238,7 +240,7 @@ fn print_fetch(fetch: &Value, paint: Paint) -> anyhow::Result<()> {
         other => safe(&other.to_string()),
     };
     let timings = &fetch["timings"];
-    out::line(&format!(
+    out::stdout_line(&format!(
         "  status {} from {}, {} bytes in {} ms (dns {}, connect {}, head {}, body {})",
         text(&fetch["status"]),
         text(&fetch["remote"]),
@@ -250,15 +252,20 @@ fn print_fetch(fetch: &Value, paint: Paint) -> anyhow::Result<()> {
         text(&timings["body_ms"]),
     ))?;
     for hop in fetch["redirects"].as_array().into_iter().flatten() {
-        out::line(&format!("  {} {} -> {}", text(&hop["code"]), text(&hop["from"]), text(&hop["to"])))?;
+        out::stdout_line(&format!(
+            "  {} {} -> {}",
+            text(&hop["code"]),
+            text(&hop["from"]),
+            text(&hop["to"])
+        ))?;
     }
     for (name, value) in fetch["headers"].as_object().into_iter().flatten() {
-        out::line(&paint.dim(&format!("  {}: {}", safe(name), text(value))))?;
+        out::stdout_line(&paint.dim(&format!("  {}: {}", safe(name), text(value))))?;
     }
     let next = &fetch["next_visit"];
     let wait =
         next["in_s"].as_i64().map(|s| span(Timestamp::from_millis(0), Timestamp::from_millis(s * 1000)));
     let wait = wait.map_or("never".to_owned(), |wait| format!("in {wait}"));
-    out::line(&format!("  next visit {wait}: {}", text(&next["why"])))?;
+    out::stdout_line(&format!("  next visit {wait}: {}", text(&next["why"])))?;
     Ok(())
 }

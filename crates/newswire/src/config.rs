@@ -1,4 +1,4 @@
-//! `newswire config`: everything that is wrong with the configuration, or what it comes to.
+//! `newswire config`: checks the configuration and all files that it names, or shows the values in force.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,46 +17,46 @@ use news::Catalogue;
 use serde_json::json;
 
 use crate::{
-    cli::{ConfigFile, Misconfigured},
+    config_file::{ConfigFile, UsageError},
     out,
-    up::beside_us,
+    up::sibling_program,
 };
 
 /// Arguments of `newswire config`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(crate) struct ConfigArgs {
     #[command(subcommand)]
-    command: Command,
+    command: ConfigCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    /// Check the configuration, the list of sources and the files that both name; every complaint at once
+enum ConfigCommand {
+    /// Check the configuration, the list of sources and every file that they name; reports all mistakes at once
     Check {
         #[command(flatten)]
         file: ConfigFile,
-        /// List of sources to check instead of the one configured
+        /// List of sources to check [default: ingestd.sources]
         #[arg(long, value_name = "FILE")]
         sources: Option<PathBuf>,
     },
-    /// Show every effective value and where it came from
+    /// Show every value in force, where it comes from, and whether a reload or a restart applies a change
     Show {
         #[command(flatten)]
         file: ConfigFile,
-        /// As a JSON object
+        /// Print a JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Print the commented file with every default
+    /// Print the default configuration with comments
     Default,
 }
 
-pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+pub(crate) fn run(arguments: ConfigArgs) -> anyhow::Result<Exit> {
     match arguments.command {
-        Command::Check { file, sources } => check(&file, sources),
-        Command::Show { file, json } => show(&file, json),
-        Command::Default => {
-            out::line(daemon::config::default_file().trim_end())?;
+        ConfigCommand::Check { file, sources } => check(&file, sources),
+        ConfigCommand::Show { file, json } => show(&file, json),
+        ConfigCommand::Default => {
+            out::stdout_line(daemon::config::default_file().trim_end())?;
             Ok(Exit::Ok)
         }
     }
@@ -64,50 +64,54 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Exit> {
 
 fn check(file: &ConfigFile, sources: Option<PathBuf>) -> anyhow::Result<Exit> {
     let loaded = file.load();
-    // The sources are looked at even when the configuration is wrong: one run names everything.
-    let named = sources.clone().or_else(|| loaded.as_ref().ok().map(|l| l.config.ingestd.sources.clone()));
-    let catalogue = named.as_deref().map(read_catalogue);
+    // The sources are checked even if the configuration is wrong: one run reports everything.
+    let list = sources.clone().or_else(|| loaded.as_ref().ok().map(|l| l.config.ingestd.sources.clone()));
+    let catalogue = list.as_deref().map(read_catalogue);
     let mut findings = Findings::default();
     if let Err(error) = &loaded {
         findings.complain(&error.to_string());
     }
-    if let Some(Err(Misconfigured(error))) = &catalogue {
+    // With a wrong configuration the daemons would not get as far as their files.
+    if loaded.is_ok() {
+        run_check(INGESTD, file, sources.as_deref(), &mut findings)?;
+    }
+    // The ingestion daemon reports mistakes in the list itself, unless it could not be run.
+    if let Some(Err(UsageError(error))) = &catalogue
+        && (loaded.is_err() || findings.complaints.is_empty())
+    {
         findings.complain(error);
     }
-    // Under a configuration that is wrong they would not come to their files.
     if loaded.is_ok() {
-        for daemon in [INGESTD, GATEWAY] {
-            ask(daemon, file, sources.as_deref(), &mut findings)?;
-        }
+        run_check(GATEWAY, file, sources.as_deref(), &mut findings)?;
     }
     for warning in &findings.warnings {
-        out::complain(&format!("newswire: {WARNING}{warning}"));
+        out::stderr_line(&format!("newswire: {WARNING}{warning}"));
     }
     if !findings.complaints.is_empty() {
-        return Err(Misconfigured(findings.complaints.join("\n")).into());
+        return Err(UsageError(findings.complaints.join("\n")).into());
     }
     if let Ok(loaded) = loaded {
         let file = loaded.file.map_or("built-in defaults".to_owned(), |file| file.display().to_string());
-        out::line(&format!("{file}: fine"))?;
+        out::stdout_line(&format!("{file}: ok"))?;
     }
-    if let (Some(path), Some(Ok(catalogue))) = (named, catalogue) {
-        out::line(&format!("{}: fine, {}", path.display(), describe(&catalogue)))?;
+    if let (Some(path), Some(Ok(catalogue))) = (list, catalogue) {
+        out::stdout_line(&format!("{}: ok, {}", path.display(), describe(&catalogue)))?;
     }
     Ok(Exit::Ok)
 }
 
-/// Has a daemon look at the files that only it reads, and adds what it finds that was not known.
-fn ask(
+/// Runs `DAEMON --check`, which also reads the files that only this daemon reads, and adds what is new to the findings.
+fn run_check(
     daemon: Program,
     file: &ConfigFile,
     sources: Option<&Path>,
     findings: &mut Findings,
 ) -> anyhow::Result<()> {
     let name = daemon.name;
-    let path = match beside_us(name) {
+    let path = match sibling_program(name) {
         Ok(path) => path,
         Err(error) => {
-            out::complain(&format!("newswire: what {name} reads was not checked: {error:#}"));
+            out::stderr_line(&format!("newswire: the files of {name} were not checked: {error:#}"));
             return Ok(());
         }
     };
@@ -127,15 +131,15 @@ fn ask(
     Ok(())
 }
 
-/// Takes what a daemon said, except for what is known: it may say the same with a hint after it.
-fn merge(name: &str, said: &str, findings: &mut Findings) {
-    for line in said.lines() {
+/// Adds the lines that a daemon printed, except those that the other daemon printed, too.
+fn merge(name: &str, output: &str, findings: &mut Findings) {
+    for line in output.lines() {
         let line = line.strip_prefix(name).and_then(|line| line.strip_prefix(": ")).unwrap_or(line);
         let (list, line) = match line.strip_prefix(WARNING) {
             Some(line) => (&mut findings.warnings, line),
             None => (&mut findings.complaints, line),
         };
-        if !list.iter().any(|known| line.starts_with(known.as_str())) {
+        if !list.iter().any(|known| known == line) {
             list.push(line.to_owned());
         }
     }
@@ -154,15 +158,15 @@ fn describe(catalogue: &Catalogue) -> String {
     )
 }
 
-/// Reads a list of sources, with every complaint about it.
-pub(crate) fn read_catalogue(path: &Path) -> Result<Catalogue, Misconfigured> {
+/// Reads a list of sources.
+///
+/// # Errors
+/// [`UsageError`] with every complaint about it.
+pub(crate) fn read_catalogue(path: &Path) -> Result<Catalogue, UsageError> {
     let text = std::fs::read_to_string(path).map_err(|error| {
-        Misconfigured(format!("{}: cannot read the list of sources: {error}", path.display()))
+        UsageError(format!("{}: cannot read the list of sources: {error}", path.display()))
     })?;
-    Catalogue::parse(&text).map_err(|complaints| {
-        let line = |c: &news::Complaint| format!("{}:{}: {}", path.display(), c.line, c.message);
-        Misconfigured(complaints.iter().map(line).collect::<Vec<_>>().join("\n"))
-    })
+    Catalogue::parse(&text).map_err(|complaints| UsageError(complaints.in_file(path.display()).to_string()))
 }
 
 fn show(file: &ConfigFile, as_json: bool) -> anyhow::Result<Exit> {
@@ -173,7 +177,7 @@ fn show(file: &ConfigFile, as_json: bool) -> anyhow::Result<Exit> {
             (s.key.clone(), json!({ "value": s.value, "origin": s.origin, "live": s.live }))
         };
         let all: serde_json::Map<_, _> = shown.iter().map(value).collect();
-        out::line(&serde_json::to_string_pretty(&all)?)?;
+        out::stdout_line(&serde_json::to_string_pretty(&all)?)?;
         return Ok(Exit::Ok);
     }
     let rows: Vec<_> = shown
@@ -181,7 +185,7 @@ fn show(file: &ConfigFile, as_json: bool) -> anyhow::Result<Exit> {
         .map(|s| vec![s.key, s.value, s.origin, (if s.live { "reload" } else { "restart" }).to_owned()])
         .collect();
     for line in out::table(&rows) {
-        out::line(&line)?;
+        out::stdout_line(&line)?;
     }
     Ok(Exit::Ok)
 }
@@ -191,10 +195,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_daemon_says_is_added_once_and_without_its_name() {
+    fn a_line_of_a_daemon_is_added_once_and_without_the_name_of_the_daemon() {
         let mut findings = Findings::default();
-        findings.complain("sources.toml: cannot read the list of sources");
-        let said = "newswire-ingestd: sources.toml: cannot read the list of sources; make one\n\
+        let said = "newswire-ingestd: sources.toml: cannot read the list of sources; create one\n\
                     newswire-ingestd: sources.toml: source a: cookie_file: missing\n\
                     newswire-ingestd: warning: secret: everybody can read it\n";
         merge("newswire-ingestd", said, &mut findings);

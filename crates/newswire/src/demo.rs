@@ -1,7 +1,7 @@
-//! `newswire up --demo`: local feeds that publish plausible news every few seconds, one slow, one that never answers,
-//! one broken; so that a newcomer without a network sees the wire at work, and that the bad ones hurt nobody.
+//! `newswire up --demo`: local feeds that publish plausible news every few seconds. One is slow, one never answers, one is
+//! broken. A newcomer without a network sees newswire at work, and that bad feeds do not delay the others.
 //!
-//! Every feed is a pure function of the time since the start: nothing is stored, and a 304 is honest.
+//! Every feed is a pure function of the time since the start: nothing is stored, and `304` is sent only if it is true.
 
 use std::{
     fmt::Write as _,
@@ -18,7 +18,7 @@ use daemon::Clock;
 use news::Timestamp;
 use tempfile::TempDir;
 
-/// The running demo; ends when dropped.
+/// The running demo; stops when dropped.
 pub(crate) struct Demo {
     server: ServerHandle,
     thread: Option<std::thread::JoinHandle<io::Result<()>>>,
@@ -27,18 +27,18 @@ pub(crate) struct Demo {
 
 /// How a feed behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Manner {
+enum FeedBehaviour {
     Good,
     /// Answers late.
     Slow,
-    /// Takes the connection and never says a word.
+    /// Accepts the connection and never answers.
     Hanging,
     /// Sends a web page, or half a feed.
     Broken,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Format {
+enum DemoFormat {
     Rss2,
     Rss1,
     Atom,
@@ -51,8 +51,8 @@ struct DemoFeed {
     name: &'static str,
     category: &'static str,
     country: &'static str,
-    format: Format,
-    manner: Manner,
+    format: DemoFormat,
+    behaviour: FeedBehaviour,
     /// Seconds between two items.
     period_s: i64,
     /// Subjects, verbs, objects.
@@ -94,45 +94,75 @@ const SPORT: [&[&str]; 3] = [
 
 const fn feed(
     [id, name, category, country]: [&'static str; 4],
-    format: Format,
-    manner: Manner,
+    format: DemoFormat,
+    behaviour: FeedBehaviour,
     period_s: i64,
     words: [&'static [&'static str]; 3],
 ) -> DemoFeed {
-    DemoFeed { id, name, category, country, format, manner, period_s, words }
+    DemoFeed { id, name, category, country, format, behaviour, period_s, words }
 }
 
 const FEEDS: [DemoFeed; 8] = [
-    feed(["harbour-times", "Harbour Times", "politics", "NO"], Format::Rss2, Manner::Good, 5, POLITICS),
-    feed(["alpine-post", "Alpine Post", "world", "CH"], Format::Atom, Manner::Good, 7, POLITICS),
-    feed(["orbit-weekly", "Orbit Weekly", "science", "JP"], Format::Rss1, Manner::Good, 9, SCIENCE),
-    feed(["market-ticker", "Market Ticker", "business", "GB"], Format::Json, Manner::Good, 6, BUSINESS),
-    feed(["final-whistle", "Final Whistle", "sport", "BR"], Format::Rss2, Manner::Good, 8, SPORT),
-    feed(["slow-gazette", "Slow Gazette", "world", "IE"], Format::Rss2, Manner::Slow, 11, SCIENCE),
-    feed(["silent-herald", "Silent Herald", "world", "FR"], Format::Rss2, Manner::Hanging, 5, POLITICS),
-    feed(["broken-bugle", "Broken Bugle", "business", "US"], Format::Rss2, Manner::Broken, 5, BUSINESS),
+    feed(
+        ["harbour-times", "Harbour Times", "politics", "NO"],
+        DemoFormat::Rss2,
+        FeedBehaviour::Good,
+        5,
+        POLITICS,
+    ),
+    feed(["alpine-post", "Alpine Post", "world", "CH"], DemoFormat::Atom, FeedBehaviour::Good, 7, POLITICS),
+    feed(
+        ["orbit-weekly", "Orbit Weekly", "science", "JP"],
+        DemoFormat::Rss1,
+        FeedBehaviour::Good,
+        9,
+        SCIENCE,
+    ),
+    feed(
+        ["market-ticker", "Market Ticker", "business", "GB"],
+        DemoFormat::Json,
+        FeedBehaviour::Good,
+        6,
+        BUSINESS,
+    ),
+    feed(["final-whistle", "Final Whistle", "sport", "BR"], DemoFormat::Rss2, FeedBehaviour::Good, 8, SPORT),
+    feed(["slow-gazette", "Slow Gazette", "world", "IE"], DemoFormat::Rss2, FeedBehaviour::Slow, 11, SCIENCE),
+    feed(
+        ["silent-herald", "Silent Herald", "world", "FR"],
+        DemoFormat::Rss2,
+        FeedBehaviour::Hanging,
+        5,
+        POLITICS,
+    ),
+    feed(
+        ["broken-bugle", "Broken Bugle", "business", "US"],
+        DemoFormat::Rss2,
+        FeedBehaviour::Broken,
+        5,
+        BUSINESS,
+    ),
 ];
 
 /// Items in a document.
 const ITEMS: i64 = 12;
 /// How late the slow feed answers.
 const SLOWNESS: Duration = Duration::from_secs(4);
-/// Every so many items, one is corrected after a while.
+/// One in this many items is corrected after [`CORRECTED_AFTER_S`].
 const CORRECTED_EVERY: i64 = 6;
-/// After how many seconds.
+/// Age at which an item is corrected, in seconds.
 const CORRECTED_AFTER_S: i64 = 12;
 
 impl Demo {
-    /// Starts the feeds on a loopback port, and writes their list of sources.
+    /// Starts the feeds on a loopback port and writes a list of sources for them.
     pub(crate) fn start() -> anyhow::Result<Self> {
         let directory =
-            tempfile::Builder::new().prefix("newswire-demo-").tempdir().context("make a directory")?;
+            tempfile::Builder::new().prefix("newswire-demo-").tempdir().context("create a directory")?;
         let listener = TcpListener::bind("127.0.0.1:0").context("listen on the loopback interface")?;
         let port = listener.local_addr()?.port();
         std::fs::write(directory.path().join("sources.toml"), sources(port))
             .context("write the list of sources")?;
         let clock = Clock::system();
-        // As if it had run for a while, so that the first visit finds something.
+        // As if the demo had run for a minute, so that the first visit finds items.
         let start = clock.now_millis() / 1000 - 60;
         let (handles, handle) = std::sync::mpsc::sync_channel(1);
         let serve = move || {
@@ -153,7 +183,7 @@ impl Demo {
         Ok(Self { server, thread: Some(thread), directory })
     }
 
-    /// What the daemons have to be told.
+    /// The configuration of the daemons for the demo, as keys and values.
     pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
         let path = |name: &str| -> PathBuf { self.directory.path().join(name) };
         vec![
@@ -170,7 +200,7 @@ impl Demo {
 
 impl Drop for Demo {
     fn drop(&mut self) {
-        // Told without waiting: the server's own thread carries it out.
+        // Not awaited: the server's own thread stops it.
         drop(self.server.stop(false));
         if let Some(thread) = self.thread.take() {
             thread.join().ok();
@@ -182,14 +212,14 @@ fn sources(port: u16) -> String {
     let mut text = String::new();
     for feed in FEEDS {
         let DemoFeed { id, name, category, country, .. } = feed;
-        let timeout = if feed.manner == Manner::Hanging { "timeout = \"8s\"\n" } else { "" };
+        let timeout = if feed.behaviour == FeedBehaviour::Hanging { "timeout = \"8s\"\n" } else { "" };
         write!(
             text,
             "[[source]]\nid = \"{id}\"\nurl = \"http://127.0.0.1:{port}/{id}\"\nname = \"{name}\"\n\
              category = \"{category}\"\ncountry = \"{country}\"\nlanguage = \"en\"\ntags = [\"demo\"]\n\
              every = \"3s\"\n{timeout}\n"
         )
-        .expect("a String takes everything");
+        .expect("writing to a String cannot fail");
     }
     text
 }
@@ -203,14 +233,14 @@ async fn answer(
     let Some(feed) = FEEDS.iter().find(|feed| feed.id == id.as_str()) else {
         return HttpResponse::NotFound().finish();
     };
-    match feed.manner {
-        Manner::Slow => tokio::time::sleep(SLOWNESS).await,
-        Manner::Hanging => std::future::pending().await,
-        Manner::Good | Manner::Broken => {}
+    match feed.behaviour {
+        FeedBehaviour::Slow => tokio::time::sleep(SLOWNESS).await,
+        FeedBehaviour::Hanging => std::future::pending().await,
+        FeedBehaviour::Good | FeedBehaviour::Broken => {}
     }
     let elapsed = clock.now_millis() / 1000 - start;
     let (kind, mut body) = feed.render(*start, elapsed);
-    if feed.manner == Manner::Broken {
+    if feed.behaviour == FeedBehaviour::Broken {
         if elapsed / 20 % 2 == 0 {
             let page = "<!doctype html><title>We will be back soon</title><p>Maintenance.";
             return HttpResponse::Ok().content_type("text/html").body(page);
@@ -241,7 +271,7 @@ struct Article {
 }
 
 impl DemoFeed {
-    /// The newest first.
+    /// The articles of the document, newest first.
     fn articles(&self, start: i64, elapsed: i64) -> Vec<Article> {
         let newest = elapsed / self.period_s;
         let oldest = (newest - ITEMS + 1).max(0);
@@ -249,7 +279,7 @@ impl DemoFeed {
     }
 
     fn article(&self, start: i64, elapsed: i64, number: i64) -> Article {
-        // A walk through the words that looks like chance and is the same at every visit.
+        // A pseudo-random choice that is the same at every visit.
         let pick = |words: &'static [&'static str], step: i64| {
             let index = (number * step + number / 7 + step).rem_euclid(words.len() as i64);
             words[usize::try_from(index).unwrap_or(0)]
@@ -274,10 +304,10 @@ impl DemoFeed {
     fn render(&self, start: i64, elapsed: i64) -> (&'static str, String) {
         let articles = self.articles(start, elapsed);
         match self.format {
-            Format::Rss2 => ("application/rss+xml", self.rss2(&articles)),
-            Format::Rss1 => ("application/rdf+xml", self.rss1(&articles)),
-            Format::Atom => ("application/atom+xml", self.atom(&articles)),
-            Format::Json => ("application/feed+json", self.json(&articles)),
+            DemoFormat::Rss2 => ("application/rss+xml", self.rss2(&articles)),
+            DemoFormat::Rss1 => ("application/rdf+xml", self.rss1(&articles)),
+            DemoFormat::Atom => ("application/atom+xml", self.atom(&articles)),
+            DemoFormat::Json => ("application/feed+json", self.json(&articles)),
         }
     }
 
@@ -363,7 +393,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_feed_of_the_demo_reads_without_a_warning_and_keeps_its_keys() {
+    fn every_demo_feed_parses_without_warnings_and_keeps_its_keys() {
         for feed in FEEDS {
             let read = |elapsed| {
                 let (kind, body) = feed.render(1_800_000_000, elapsed);

@@ -1,7 +1,6 @@
-//! From the address that a person has to the feed behind it: what `check` shows and `sources add` takes.
+//! Feed discovery for `sources add`: the URL of a feed, or of a page that names its feeds (`<link rel="alternate">`).
 //!
-//! A page names its feeds itself (`<link rel="alternate">`); nothing is guessed, because asking a server for pages
-//! that it does not have is what feed readers are banned for. So: one GET when the address is a feed already, one
+//! No URL is guessed: servers ban feed readers that request pages which do not exist. One GET if the URL is a feed, one
 //! more for the first feed that a page names, and never a third.
 
 use feed::{FeedDocument, FeedError, Hints};
@@ -9,28 +8,28 @@ use fetch::{FailureClass, FetchReport, FetchResult, VisitRequest, Visitor};
 use news::{FeedUrl, Timestamp};
 use serde::Serialize;
 
-/// A feed that was found, read already: nobody needs to fetch it again to add it.
+/// A feed that was found and read; adding it needs no further request.
 #[derive(Debug)]
 pub(crate) struct Discovered {
-    /// Its address: as it was asked for, unless every redirect on the way was permanent.
+    /// Its URL: the requested one, unless every redirect on the way was permanent.
     pub(crate) url: FeedUrl,
-    /// What it calls itself.
+    /// Its own title.
     pub(crate) title: Option<String>,
-    /// What it holds.
+    /// The parsed feed.
     pub(crate) document: FeedDocument,
-    /// The other feeds that the page names, in its order; none when the address was a feed.
+    /// The other feeds that the page names, in document order; empty if the URL was a feed.
     pub(crate) others: Vec<FeedUrl>,
 }
 
-/// Why there is no document: a failure class, or `unreadable` for a file, and one sentence.
+/// Why there is no document: a failure class, or `unreadable` for a file, and a sentence.
 #[derive(Debug, Serialize, thiserror::Error)]
 #[error("{kind}: {message}")]
-pub(crate) struct Fault {
+pub(crate) struct FeedFailure {
     pub(crate) kind: String,
     pub(crate) message: String,
 }
 
-impl Fault {
+impl FeedFailure {
     pub(crate) fn new(kind: &str, message: impl Into<String>) -> Self {
         Self { kind: kind.to_owned(), message: message.into() }
     }
@@ -40,52 +39,56 @@ impl Fault {
     }
 }
 
-impl From<FeedError> for Fault {
+impl From<FeedError> for FeedFailure {
     fn from(error: FeedError) -> Self {
         Self::new(error.class().as_str(), error.to_string())
     }
 }
 
-/// Finds the feed behind an address.
+/// Finds the feed behind a URL.
 ///
 /// # Errors
-/// [`Fault`] of the last visit, when neither the address nor the first feed that it names is one.
-pub(crate) async fn discover(visitor: &Visitor, url: &FeedUrl, now: Timestamp) -> Result<Discovered, Fault> {
-    let mut others = match look(visitor, url, now).await {
+/// [`FeedFailure`] of the last visit, if neither the URL nor the first feed that the page names is a feed.
+pub(crate) async fn discover(
+    visitor: &Visitor,
+    url: &FeedUrl,
+    now: Timestamp,
+) -> Result<Discovered, FeedFailure> {
+    let mut others = match fetch_feed(visitor, url, now).await {
         Ok(found) => return Ok(found),
-        Err(Miss::Page { feeds, .. }) if !feeds.is_empty() => feeds,
-        Err(miss) => return Err(miss.into()),
+        Err(NoFeed::Page { feeds, .. }) if !feeds.is_empty() => feeds,
+        Err(no_feed) => return Err(no_feed.into()),
     };
-    let named = others.remove(0);
-    let found = look(visitor, &named, now).await?;
+    let first = others.remove(0);
+    let found = fetch_feed(visitor, &first, now).await?;
     Ok(Discovered { others, ..found })
 }
 
-/// What one GET did not find.
-enum Miss {
-    /// Something that is no feed, and the feeds that it names.
+/// Why one GET returned no feed.
+enum NoFeed {
+    /// The document is not a feed, but may name some.
     Page {
         feeds: Vec<FeedUrl>,
-        fault: Fault,
+        failure: FeedFailure,
     },
-    Other(Fault),
+    Other(FeedFailure),
 }
 
-impl From<Miss> for Fault {
-    fn from(miss: Miss) -> Self {
-        match miss {
-            Miss::Page { fault, .. } | Miss::Other(fault) => fault,
+impl From<NoFeed> for FeedFailure {
+    fn from(no_feed: NoFeed) -> Self {
+        match no_feed {
+            NoFeed::Page { failure, .. } | NoFeed::Other(failure) => failure,
         }
     }
 }
 
-async fn look(visitor: &Visitor, url: &FeedUrl, now: Timestamp) -> Result<Discovered, Miss> {
+async fn fetch_feed(visitor: &Visitor, url: &FeedUrl, now: Timestamp) -> Result<Discovered, NoFeed> {
     let request = VisitRequest::new(url, now);
     let visit = visitor.visit(&request).await;
-    let document = read_answer(&visit.answer).map_err(Miss::Other)?;
+    let document = read_document(&visit.answer).map_err(NoFeed::Other)?;
     match document {
         Ok(document) => {
-            let (url, title) = (lasting(url, &visit), document.feed.title.clone());
+            let (url, title) = (permanent_url(url, &visit), document.feed.title.clone());
             Ok(Discovered { url, title, document, others: Vec::new() })
         }
         Err(error) => {
@@ -94,38 +97,43 @@ async fn look(visitor: &Visitor, url: &FeedUrl, now: Timestamp) -> Result<Discov
                 _ => &[],
             };
             let feeds = feeds.iter().filter_map(|feed| FeedUrl::try_new(feed).ok()).collect();
-            Err(Miss::Page { feeds, fault: error.into() })
+            Err(NoFeed::Page { feeds, failure: error.into() })
         }
     }
 }
 
-/// The address to write down: a detour that may end tomorrow is none.
-fn lasting(asked: &FeedUrl, visit: &FetchReport) -> FeedUrl {
-    let has_credentials = !asked.secret().username().is_empty() || asked.secret().password().is_some();
+/// The URL to write into the list: the target of the redirects only if all of them are permanent.
+fn permanent_url(requested: &FeedUrl, visit: &FetchReport) -> FeedUrl {
+    let has_credentials =
+        !requested.secret().username().is_empty() || requested.secret().password().is_some();
     match visit.hops.last() {
         Some(last) if !has_credentials && visit.hops.iter().all(fetch::RedirectHop::is_permanent) => {
             last.to.clone()
         }
-        _ => asked.clone(),
+        _ => requested.clone(),
     }
 }
 
-/// Reads what a visit brought home.
+/// Parses the document of a visit.
 ///
 /// # Errors
-/// Outside, why the visit brought no document; inside, why the document is no feed.
-pub(crate) fn read_answer(answer: &FetchResult) -> Result<Result<FeedDocument, FeedError>, Fault> {
-    match answer {
+/// The outer error says why the visit returned no document, the inner one why the document is not a feed.
+pub(crate) fn read_document(result: &FetchResult) -> Result<Result<FeedDocument, FeedError>, FeedFailure> {
+    match result {
         FetchResult::Full(full) => {
             let content_type = full.content_type.as_deref();
             Ok(feed::read(&full.body, &Hints { url: Some(&full.url), content_type, language: None }))
         }
-        FetchResult::Failed(failure) => Err(Fault::new(failure.class.as_str(), failure.message.clone())),
-        FetchResult::NotModified { .. } => {
-            Err(Fault::of_status("the server answers 304 to a question without validators"))
+        FetchResult::Failed(failure) => {
+            Err(FeedFailure::new(failure.class.as_str(), failure.message.clone()))
         }
-        FetchResult::Throttled => Err(Fault::of_status("the server asks us to come later")),
-        FetchResult::Gone => Err(Fault::of_status("the server says that the feed is gone (410)")),
+        FetchResult::NotModified { .. } => {
+            Err(FeedFailure::of_status("the server answered 304 to a request without validators"))
+        }
+        FetchResult::Throttled => {
+            Err(FeedFailure::of_status("the server throttles requests; try again later"))
+        }
+        FetchResult::Gone => Err(FeedFailure::of_status("the feed is gone (410)")),
     }
 }
 
@@ -147,12 +155,12 @@ mod tests {
                         <link rel=alternate type=application/rss+xml href=/feed>\
                         <link rel=alternate type=application/atom+xml href=/comments>";
 
-    /// An origin, and the paths that it was asked for.
+    /// An origin, and the paths that were requested from it.
     async fn origin() -> (String, Arc<Mutex<Vec<String>>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let log = Arc::clone(&asked);
+        let requested = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&requested);
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut request = Vec::new();
@@ -177,39 +185,39 @@ mod tests {
                 stream.write_all(format!("{head}{body}").as_bytes()).await.ok();
             }
         });
-        (base, asked)
+        (base, requested)
     }
 
-    async fn find(path: &str) -> (String, Result<Discovered, Fault>, Vec<String>) {
-        let (base, asked) = origin().await;
+    async fn find(path: &str) -> (String, Result<Discovered, FeedFailure>, Vec<String>) {
+        let (base, requested) = origin().await;
         let visitor = Visitor::try_new(Policy { allow_private: true, ..Policy::default() }).unwrap();
         let url = FeedUrl::try_new(&format!("{base}{path}")).unwrap();
         let found = discover(&visitor, &url, Timestamp::from_millis(0)).await;
-        let asked = asked.lock().unwrap().clone();
-        (base, found, asked)
+        let requested = requested.lock().unwrap().clone();
+        (base, found, requested)
     }
 
     #[tokio::test]
-    async fn an_address_that_is_a_feed_costs_one_get() {
-        let (base, found, asked) = find("/feed").await;
+    async fn a_url_that_is_a_feed_costs_one_get() {
+        let (base, found, requested) = find("/feed").await;
         let found = found.unwrap();
         assert_eq!(found.url.secret().as_str(), format!("{base}/feed"));
         assert_eq!(found.title.as_deref(), Some("The feed"));
-        assert_eq!(asked, ["/feed"]);
+        assert_eq!(requested, ["/feed"]);
     }
 
     #[tokio::test]
-    async fn a_page_costs_one_get_more_for_the_first_feed_that_it_names() {
-        let (base, found, asked) = find("/page").await;
+    async fn a_page_costs_one_more_get_for_the_first_feed_that_it_names() {
+        let (base, found, requested) = find("/page").await;
         let found = found.unwrap();
         assert_eq!(found.url.secret().as_str(), format!("{base}/feed"));
         let others: Vec<_> = found.others.iter().map(|url| url.secret().path().to_owned()).collect();
         assert_eq!(others, ["/comments"]);
-        assert_eq!(asked, ["/page", "/feed"]);
+        assert_eq!(requested, ["/page", "/feed"]);
     }
 
     #[tokio::test]
-    async fn only_a_permanent_redirect_changes_the_address_that_is_written_down() {
+    async fn only_a_permanent_redirect_changes_the_url_in_the_list() {
         let (base, found, _) = find("/moved").await;
         assert_eq!(found.unwrap().url.secret().as_str(), format!("{base}/feed"));
         let (base, found, _) = find("/detour").await;
@@ -217,9 +225,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_guessed_where_a_page_names_no_feed() {
-        let (_, found, asked) = find("/bare").await;
+    async fn no_url_is_guessed_if_a_page_names_no_feed() {
+        let (_, found, requested) = find("/bare").await;
         assert_eq!(found.unwrap_err().kind, "not-a-feed");
-        assert_eq!(asked, ["/bare"]);
+        assert_eq!(requested, ["/bare"]);
     }
 }

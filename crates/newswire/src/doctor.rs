@@ -2,19 +2,19 @@
 //!
 //! It looks from outside first (the kernel's view of sockets and processes, plain HTTP) and asks the processes second,
 //! each question with its own deadline, all at the same time. Whatever cannot be had is missing with a reason; a
-//! [`judge`](judge::judge) without any input or output of its own makes one verdict of the rest.
+//! [`verdict`](judge::judge) without any input or output of its own makes one verdict of the rest.
 
 mod admin;
 mod evidence;
-mod find;
 mod gather;
 pub(crate) mod http;
-mod judge;
 mod listener;
+mod locate;
 mod process;
 mod show;
 mod systemd;
 mod threads;
+mod verdict;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -23,33 +23,33 @@ use serde_json::json;
 use url::Url;
 
 use crate::{
-    cli::{ConfigFile, Misconfigured},
+    config_file::{ConfigFile, UsageError},
     out::{self, Paint},
 };
 
 /// Arguments of `newswire doctor`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
-    /// The evidence and the verdict as one JSON object
+pub(crate) struct DoctorArgs {
+    /// Print the evidence and the verdict as one JSON object
     #[arg(long)]
     json: bool,
-    /// Only /health, /ready, which processes run, and the verdict; at most 2 s, for health checks
+    /// Only check which processes run, /health and /ready; takes at most 2 s, for health checks
     #[arg(long)]
     quick: bool,
-    /// Look at this process alone
+    /// Examine this process only
     #[arg(long, value_name = "N", conflicts_with = "url")]
     pid: Option<i32>,
-    /// Look at a gateway from outside alone [default: gateway.listen of the configuration, and both processes]
+    /// Examine only what a gateway answers at this URL [default: both processes of the configuration]
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
-    /// Do not take stacks
+    /// Do not capture the stacks of threads
     #[arg(long)]
     no_stacks: bool,
     #[command(flatten)]
     file: ConfigFile,
 }
 
-/// Prints what was found. JSON is one object, and its names stay:
+/// Prints evidence and verdict. The JSON is one object, and its names are stable:
 ///
 /// ```text
 /// { "verdict": {"code", "line", "next": [..], "exit"},
@@ -57,51 +57,53 @@ pub(crate) struct Arguments {
 ///     "at" (RFC 3339), "took_ms", "version", "quick", "config" (path or null), "run_dir",
 ///     "http": {"address", "probes": [{"path","connect_ms","first_byte_ms","status","error"}], "ready": {..}},
 ///     "listener": {"address", "sockets": [{"inode","address","backlog","owners": [{"pid","name","command",
-///                  "uptime_ms"}]}], "blind_to" (processes whose files this user may not see)},
+///                  "uptime_ms"}]}], "blind_to" (number of processes whose files this user may not see)},
 ///     "ingestd", "gateway": {
 ///       "name", "presence" ("running" | "absent" | "unknown" | "not-asked"), "found_by", "socket",
 ///       "process": {"pid","command","state","stopped","frozen","tracer","threads","states","open_files","rss_bytes",
 ///                   "memory","uptime_ms","cpu_ms","sampled_ms","cpu_sampled_ms","run_delay_ms","tasks"},
-///       "health", "watch" (what the admin socket says), "late": [..], "unit" (systemd's view),
+///       "health", "watch" (answers of the admin socket), "late": [..], "unit" (systemd's view),
 ///       "stacks": {"from" ("inside" | "outside"), "took_ms","longest_pause_ms","threads": [..]},
 ///       "others": [{"pid","command"}] },
 ///     "store": {"path","free_bytes","total_bytes","free_inodes"} } }
 /// ```
 ///
-/// A part that could not be had is `{"missing": "why"}` in its place.
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
-    let wish = gather::Wish {
+/// An unavailable part is `{"missing": "why"}`.
+pub(crate) async fn run(arguments: DoctorArgs) -> anyhow::Result<Exit> {
+    let options = gather::GatherOptions {
         quick: arguments.quick,
         stacks: !arguments.no_stacks && !arguments.quick,
-        whom: whom(&arguments)?,
+        target: target(&arguments)?,
     };
     let loaded = arguments.file.load()?;
-    let evidence = gather::gather(&wish, &loaded).await;
-    if let gather::Whom::Pid(pid) = wish.whom
+    let evidence = gather::gather(&options, &loaded).await;
+    if let gather::DoctorTarget::Pid(pid) = options.target
         && evidence.daemons().all(|daemon| daemon.process.get().is_none())
     {
-        return Err(Misconfigured(format!("--pid: there is no process {pid} that can be looked at")).into());
+        return Err(UsageError(format!("--pid: process {pid} does not exist or may not be examined")).into());
     }
-    let verdict = judge::judge(&evidence);
+    let verdict = verdict::conclude(&evidence);
     if arguments.json {
-        let whole = json!({ "verdict": verdict, "evidence": evidence });
-        out::line(&serde_json::to_string(&whole).context("write the evidence")?)?;
+        let report = json!({ "verdict": verdict, "evidence": evidence });
+        out::stdout_line(&serde_json::to_string(&report).context("write the evidence")?)?;
     } else {
         for line in show::lines(&evidence, &verdict, Paint::for_stdout()) {
-            out::line(&line)?;
+            out::stdout_line(&line)?;
         }
     }
     Ok(verdict.exit())
 }
 
-fn whom(arguments: &Arguments) -> anyhow::Result<gather::Whom> {
+fn target(arguments: &DoctorArgs) -> anyhow::Result<gather::DoctorTarget> {
     let Some(url) = &arguments.url else {
-        return Ok(arguments.pid.map_or(gather::Whom::Both, gather::Whom::Pid));
+        return Ok(arguments.pid.map_or(gather::DoctorTarget::Both, gather::DoctorTarget::Pid));
     };
-    let wrong = |why: &str| Misconfigured(format!("--url: {why}"));
+    let wrong = |why: &str| UsageError(format!("--url: {why}"));
     if url.scheme() != "http" {
-        return Err(wrong("the doctor speaks plain http; name the gateway behind the proxy").into());
+        return Err(
+            wrong("expected an http:// URL; name the gateway itself, not the proxy in front of it").into()
+        );
     }
-    let host = url.host_str().ok_or_else(|| wrong("a host is wanted"))?;
-    Ok(gather::Whom::Url { host: host.to_owned(), port: url.port_or_known_default().unwrap_or(80) })
+    let host = url.host_str().ok_or_else(|| wrong("expected a URL with a host"))?;
+    Ok(gather::DoctorTarget::Url { host: host.to_owned(), port: url.port_or_known_default().unwrap_or(80) })
 }

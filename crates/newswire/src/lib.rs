@@ -1,25 +1,37 @@
-//! The operator's hand: runs both daemons, tails the wire, checks feeds and configuration, shows the sources,
-//! checks a running system, reads its logs and bundles what helps to find a fault.
+//! The operator's tool: runs, checks and diagnoses newswire.
 //!
-//! Every command returns an [`daemon::Exit`]: 0 fine, 1 a problem found, 2 usage or configuration. What comes from a
-//! feed or a server is shown through [`news::Escaped`], because it ends up on a terminal.
+//! Every command returns a [`daemon::Exit`]: 0 success, 1 a problem was found, 2 the command line or the configuration is
+//! wrong. Text from a feed or a server must pass through [`news::Escaped`] before it reaches a terminal.
 
-mod bundle;
-mod check;
+// The command line.
 mod cli;
-mod config;
-mod demo;
-mod discover;
-mod doctor;
-mod logs;
-mod manual;
+mod config_file;
+mod examples;
 mod out;
-mod redact;
+
+// Run newswire.
+mod demo;
+mod supervise;
+mod up;
+
+// Read feeds and items.
+mod check;
+mod discover;
+mod tail;
+
+// Configure it.
+mod config;
 mod reload;
 mod sources;
-mod supervise;
-mod tail;
-mod up;
+
+// Diagnose it.
+mod bundle;
+mod doctor;
+mod logs;
+mod redact;
 mod verify;
+
+// Package it.
+mod manual;
 
 pub use cli::run;

@@ -1,12 +1,12 @@
-//! `newswire logs`: the journal of both daemons by our own words, their level, and what went wrong.
+//! `newswire logs`: reads the journal of both daemons, groups what went wrong, shows and sets the log level.
 
 mod groups;
 mod journal;
 mod level;
-mod line;
+mod log_line;
 mod signature;
 
-pub(crate) use self::line::Line;
+pub(crate) use self::log_line::LogLine;
 
 use std::{
     fs::File,
@@ -20,40 +20,41 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use daemon::{Clock, Exit};
 use news::Timestamp;
+use notation::{BadDuration, DURATION_MAX, parse_duration_within};
 
-use self::groups::{Groups, Summary};
+use self::groups::{LineGroups, TriageSummary};
 use crate::{
     out::{self, Paint, safe},
     redact::Redactor,
 };
 
-/// The units whose journal is read.
+/// The systemd units whose journal is read.
 pub(crate) const UNITS: [&str; 2] = ["newswire-ingestd", "newswire-gateway"];
-/// Longest part of a line that is looked at, in bytes.
+/// Only this much of a line is read, in bytes.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
-/// How far back the journal is read unless told otherwise.
+/// How far back `triage --journal` reads by default.
 const JOURNAL_SINCE: Duration = Duration::from_secs(30 * 60);
-/// Most groups shown.
+/// The largest value of `--top`.
 const TOP_MAX: u16 = 1000;
 
 /// Arguments of `newswire logs`.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
-pub(crate) struct Arguments {
+pub(crate) struct LogsArgs {
     #[command(flatten)]
-    journal: journal::Query,
+    journal: journal::JournalArgs,
     #[command(subcommand)]
-    command: Option<Verb>,
+    command: Option<LogsCommand>,
 }
 
 /// One of the daemons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Unit {
+pub(crate) enum UnitName {
     Ingestd,
     Gateway,
 }
 
-impl Unit {
+impl UnitName {
     const ALL: [Self; 2] = [Self::Ingestd, Self::Gateway];
 
     fn name(self) -> &'static str {
@@ -65,49 +66,48 @@ impl Unit {
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
-    /// Group warnings, errors and panics by what they say: how often, since when, which sources, one sample
-    Triage(Triage),
-    /// Show what the daemons log, or change it until their restart: a level, or one for each module
-    Level(level::Arguments),
+enum LogsCommand {
+    /// Group warnings, errors and panics by message: how often, since when, which sources, one sample
+    Triage(TriageArgs),
+    /// Show the log level of the daemons, or change it until they restart
+    Level(level::LevelArgs),
 }
 
 #[derive(Debug, Args)]
-struct Triage {
-    /// Logs to read, text or JSON, ours or others'; `-` is standard input
+struct TriageArgs {
+    /// Log files to read, text or JSON, of newswire or of other programs; `-` is standard input
     #[arg(value_name = "FILE", required_unless_present = "journal", conflicts_with = "journal")]
     files: Vec<PathBuf>,
     /// Read the journal of both units instead
     #[arg(long)]
     journal: bool,
-    /// Leave out what is older, such as 30m or 2h [default: everything; of the journal 30m]
+    /// Ignore older lines, such as 30m or 2h [default: everything; 30m with --journal]
     #[arg(long, value_name = "DURATION", value_parser = since)]
     since: Option<Duration>,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Most groups shown, the worst and most frequent first
+    /// Show at most this many groups, the worst and most frequent first
     #[arg(long, value_name = "N", default_value = "50", value_parser = clap::value_parser!(u16).range(1..=i64::from(TOP_MAX)))]
     top: u16,
 }
 
-/// A duration of the past on the command line.
-pub(crate) fn since(text: &str) -> Result<Duration, String> {
-    let found = news::parse_duration(text).filter(|d| *d >= Duration::from_secs(1));
-    found.ok_or_else(|| "a duration of at least a second is wanted, such as 90s, 30m, 2h or 3d".to_owned())
+/// Parses how far to look back: a duration of at least a second.
+pub(crate) fn since(text: &str) -> Result<Duration, BadDuration> {
+    parse_duration_within(text, Duration::from_secs(1)..=DURATION_MAX)
 }
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+pub(crate) async fn run(arguments: LogsArgs) -> anyhow::Result<Exit> {
     match arguments.command {
-        Some(Verb::Triage(arguments)) => triage(&arguments),
-        Some(Verb::Level(arguments)) => level::run(arguments).await,
+        Some(LogsCommand::Triage(arguments)) => triage(&arguments),
+        Some(LogsCommand::Level(arguments)) => level::run(arguments).await,
         None => journal::run(&arguments.journal),
     }
 }
 
-fn triage(arguments: &Triage) -> anyhow::Result<Exit> {
+fn triage(arguments: &TriageArgs) -> anyhow::Result<Exit> {
     let now = Timestamp::from_millis(Clock::system().now_millis());
-    let mut groups = Groups::default();
+    let mut groups = LineGroups::default();
     if arguments.journal {
         let since = arguments.since.unwrap_or(JOURNAL_SINCE);
         read_journal(&mut groups, since)?;
@@ -124,23 +124,23 @@ fn triage(arguments: &Triage) -> anyhow::Result<Exit> {
     }
     let summary = groups.summary(usize::from(arguments.top), &Redactor::default());
     if arguments.json {
-        out::line(&serde_json::to_string_pretty(&summary)?)?;
+        out::stdout_line(&serde_json::to_string_pretty(&summary)?)?;
     } else {
         show(&summary)?;
     }
     Ok(if summary.errors > 0 { Exit::Failure } else { Exit::Ok })
 }
 
-/// The instant that long before.
+/// The instant `since` before `now`.
 pub(crate) fn before(now: Timestamp, since: Duration) -> Timestamp {
     let ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
     Timestamp::from_millis(now.millis().saturating_sub(ms))
 }
 
-/// Reads lines to the end; the part of a line beyond [`LINE_BYTES_MAX`] is passed over.
-fn read(mut from: impl BufRead, groups: &mut Groups, oldest: Option<Timestamp>) -> io::Result<()> {
+/// Adds all lines to the groups; the part of a line beyond [`LINE_BYTES_MAX`] is ignored.
+fn read(mut from: impl BufRead, groups: &mut LineGroups, oldest: Option<Timestamp>) -> io::Result<()> {
     let mut line = Vec::new();
-    // Lines without a time, such as those of a stack, are as old as the one before.
+    // A line without a time, such as one of a stack, is as old as the line before it.
     let mut too_old = false;
     loop {
         line.clear();
@@ -151,7 +151,7 @@ fn read(mut from: impl BufRead, groups: &mut Groups, oldest: Option<Timestamp>) 
             from.skip_until(b'\n')?;
         }
         let text = String::from_utf8_lossy(&line);
-        let line = Line::parse(text.trim_end_matches(['\n', '\r']));
+        let line = LogLine::parse(text.trim_end_matches(['\n', '\r']));
         if let (Some(time), Some(oldest)) = (line.time, oldest) {
             too_old = time < oldest;
         }
@@ -161,8 +161,8 @@ fn read(mut from: impl BufRead, groups: &mut Groups, oldest: Option<Timestamp>) 
     }
 }
 
-/// `journalctl` for both units, from so long ago.
-fn read_journal(groups: &mut Groups, since: Duration) -> anyhow::Result<()> {
+/// Adds the lines of both units from the journal.
+fn read_journal(groups: &mut LineGroups, since: Duration) -> anyhow::Result<()> {
     let mut command = Command::new("journalctl");
     command.args(["--output=json", "--no-pager", "--quiet", &format!("--since=-{}s", since.as_secs())]);
     for unit in UNITS {
@@ -172,37 +172,37 @@ fn read_journal(groups: &mut Groups, since: Duration) -> anyhow::Result<()> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .context("run journalctl; without a journal, name the files of the log")?;
-    let output = child.stdout.take().context("the output of journalctl was asked for")?;
-    read(BufReader::new(output), groups, None).context("read what journalctl says")?;
+        .context("run journalctl; without a journal, name the log files")?;
+    let output = child.stdout.take().context("the standard output of journalctl is piped")?;
+    read(BufReader::new(output), groups, None).context("read the output of journalctl")?;
     let status = child.wait().context("wait for journalctl")?;
     anyhow::ensure!(status.success(), "journalctl ended with {status}");
     Ok(())
 }
 
-fn show(summary: &Summary) -> io::Result<()> {
+fn show(summary: &TriageSummary) -> io::Result<()> {
     let paint = Paint::for_stdout();
     for group in &summary.groups {
         let level = match group.level {
-            line::Level::Warn => paint.bold(group.level.as_str()),
+            log_line::Severity::Warn => paint.bold(group.level.as_str()),
             _ => paint.bad(group.level.as_str()),
         };
-        out::line(&format!("{:>6}× {level} {}", group.count, safe(&group.signature)))?;
+        out::stdout_line(&format!("{:>6}× {level} {}", group.count, safe(&group.signature)))?;
         let time = |time: Option<Timestamp>| time.map_or("?".to_owned(), |time| time.to_string());
-        let mut about = format!("{} to {}", time(group.first), time(group.last));
+        let mut details = format!("{} to {}", time(group.first), time(group.last));
         if !group.sources.is_empty() {
             let sources: Vec<_> = group.sources.iter().map(|source| safe(source)).collect();
             let more = if group.more_sources { " and others" } else { "" };
-            about.push_str(&format!("; sources {}{more}", sources.join(" ")));
+            details.push_str(&format!("; sources {}{more}", sources.join(" ")));
         }
-        out::line(&format!("        {}", paint.dim(&about)))?;
-        out::line(&format!("        {}", safe(&group.sample)))?;
+        out::stdout_line(&format!("        {}", paint.dim(&details)))?;
+        out::stdout_line(&format!("        {}", safe(&group.sample)))?;
     }
-    let Summary { lines, errors, warnings, unshown, ungrouped, .. } = summary;
-    out::line(&format!("{lines} lines: {errors} errors, {warnings} warnings"))?;
+    let TriageSummary { lines, errors, warnings, unshown, ungrouped, .. } = summary;
+    out::stdout_line(&format!("{lines} lines: {errors} errors, {warnings} warnings"))?;
     if unshown + ungrouped > 0 {
-        out::line(&format!(
-            "{unshown} of them in groups not shown, {ungrouped} in more groups than are kept"
+        out::stdout_line(&format!(
+            "{unshown} of them in groups that are not shown, {ungrouped} beyond the limit of groups"
         ))?;
     }
     Ok(())

@@ -1,12 +1,12 @@
-//! `newswire manual DIR`: the manual pages and shell completions of all three programs, from the definitions that
-//! parse their command lines. Packages run it; two builds of one source must write the same bytes, so no page has a date.
+//! `newswire manual DIR`: writes the man pages and shell completions of all three programs from the definitions that
+//! parse their command lines. Package builds run it. The output must be reproducible, so no page has a date.
 //!
 //! ```text
 //! DIR/man/newswire.1  newswire-COMMAND.1  newswire-COMMAND-SUBCOMMAND.1  newswire-ingestd.8  newswire-gateway.8
 //! DIR/completions/{newswire,newswire-ingestd,newswire-gateway}.{bash,fish}  _newswire  _newswire-ingestd  …
 //! ```
 
-mod chapters;
+mod sections;
 
 use std::{
     fs,
@@ -22,17 +22,17 @@ use daemon::{
     program::{GATEWAY, INGESTD},
 };
 
-use crate::cli;
+use crate::{cli, examples};
 
 /// Arguments of `newswire manual`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
-    /// Where `man` and `completions` are put
+pub(crate) struct ManualArgs {
+    /// Directory in which the directories `man` and `completions` are made
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
+pub(crate) fn run(arguments: &ManualArgs) -> anyhow::Result<Exit> {
     let man = arguments.directory.join("man");
     let completions = arguments.directory.join("completions");
     for folder in [&man, &completions] {
@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// What people are to see of `newswire`: the generators of completions would offer hidden commands too.
+/// `newswire` without its hidden commands, which the generators of completions would offer too.
 fn tool() -> Command {
     let whole = cli::definition();
     let shown = whole.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
@@ -65,40 +65,42 @@ fn complete(mut command: Command, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A manual page and the name of its file.
-struct Page {
+/// A man page and its file name.
+struct ManPage {
     file: String,
     roff: Vec<u8>,
 }
 
-fn pages() -> Vec<Page> {
+fn pages() -> Vec<ManPage> {
     let mut pages = Vec::new();
     let mut tool = tool().disable_help_subcommand(true);
-    tool.build(); // gives every command the options of those above it, and its full name
+    tool.build(); // sets the inherited options and the full name of every command
     tree(&tool, &mut pages);
-    pages.push(page(&INGESTD.command(), "8", chapters::INGESTD));
-    pages.push(page(&GATEWAY.command(), "8", chapters::GATEWAY));
+    pages.push(page(&INGESTD.command(), "8", sections::INGESTD));
+    pages.push(page(&GATEWAY.command(), "8", sections::GATEWAY));
     pages
 }
 
-fn tree(command: &Command, pages: &mut Vec<Page>) {
-    pages.push(page(command, "1", chapters::TOOL));
+fn tree(command: &Command, pages: &mut Vec<ManPage>) {
+    pages.push(page(command, "1", sections::TOOL));
     for below in command.get_subcommands() {
         tree(below, pages);
     }
 }
 
-fn page(command: &Command, section: &str, chapters: &[chapters::Chapter]) -> Page {
+fn page(command: &Command, section: &str, sections: &[sections::ManSection]) -> ManPage {
     let man = Man::new(command.clone())
         .section(section)
-        .date(" ") // an empty one is left out by the writer, and the source would stand in its place
+        .date(" ") // the writer leaves out an empty date, and the next field would take its position
         .source(concat!("newswire ", env!("CARGO_PKG_VERSION")))
         .manual("newswire");
     let file = man.get_filename();
     let mut roff = Vec::new();
-    let rendered = man.render(&mut roff).and_then(|()| chapters::render(chapters, &file, &mut roff));
-    rendered.expect("a Vec takes every byte");
-    Page { file, roff }
+    let examples = examples::of(command.get_bin_name().unwrap_or(command.get_name()));
+    let rendered =
+        man.render(&mut roff).and_then(|()| sections::render(examples, sections, &file, &mut roff));
+    rendered.expect("writing to a Vec cannot fail");
+    ManPage { file, roff }
 }
 
 #[cfg(test)]
@@ -109,7 +111,7 @@ mod tests {
 
     fn written() -> (tempfile::TempDir, BTreeMap<String, Vec<u8>>) {
         let folder = tempfile::tempdir().unwrap();
-        run(&Arguments { directory: folder.path().to_owned() }).unwrap();
+        run(&ManualArgs { directory: folder.path().to_owned() }).unwrap();
         let mut files = BTreeMap::new();
         for part in ["man", "completions"] {
             for file in fs::read_dir(folder.path().join(part)).unwrap() {
@@ -132,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn every_command_and_every_argument_says_what_it_is_for() {
+    fn every_command_and_every_argument_is_documented() {
         let mut found = Vec::new();
         for mut command in [cli::definition(), INGESTD.command(), GATEWAY.command()] {
             command.build();
@@ -142,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn all_three_programs_have_pages_and_completions_and_what_is_hidden_has_none() {
+    fn all_three_programs_have_pages_and_completions_and_hidden_commands_have_none() {
         let (_folder, files) = written();
         for name in [
             "man/newswire.1",
@@ -179,16 +181,16 @@ mod tests {
     }
 
     #[test]
-    fn the_pages_have_what_an_operator_looks_for() {
+    fn the_pages_have_the_sections_that_an_operator_looks_for() {
         let (_folder, files) = written();
         let text = |name: &str| String::from_utf8(files[name].clone()).unwrap();
         for daemon in ["man/newswire-ingestd.8", "man/newswire-gateway.8"] {
             let page = text(daemon);
-            for chapter in ["SIGNALS", "EXIT STATUS", "ENVIRONMENT", "FILES", "SEE ALSO"] {
+            for section in ["SIGNALS", "EXIT STATUS", "ENVIRONMENT", "FILES", "SEE ALSO"] {
                 assert!(
-                    page.contains(&format!("\n.SH \"{chapter}\""))
-                        || page.contains(&format!("\n.SH {chapter}")),
-                    "{daemon}: {chapter}"
+                    page.contains(&format!("\n.SH \"{section}\""))
+                        || page.contains(&format!("\n.SH {section}")),
+                    "{daemon}: {section}"
                 );
             }
             for signal in ["SIGHUP", "SIGTERM", "SIGQUIT", "SIGUSR1", "SIGUSR2"] {
@@ -196,10 +198,15 @@ mod tests {
             }
         }
         assert!(text("man/newswire-tail.1").contains("EXIT STATUS"));
+        for page in
+            ["man/newswire.1", "man/newswire-tail.1", "man/newswire-sources-add.1", "man/newswire-ingestd.8"]
+        {
+            assert!(text(page).contains("EXAMPLES"), "{page}");
+        }
     }
 
     #[test]
-    fn groff_has_nothing_to_complain_about() {
+    fn groff_renders_every_page_without_a_warning() {
         let (folder, files) = written();
         for name in files.keys().filter(|name| name.starts_with("man/")) {
             let asked = process::Command::new("groff")
@@ -207,7 +214,9 @@ mod tests {
                 .arg(folder.path().join(name))
                 .output();
             let Ok(answer) = asked else {
-                crate::out::complain("SKIPPED: groff is not installed; the manual pages were not rendered");
+                crate::out::stderr_line(
+                    "SKIPPED: groff is not installed; the manual pages were not rendered",
+                );
                 return;
             };
             let complaints = String::from_utf8_lossy(&answer.stderr);
@@ -216,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shells_that_are_here_read_their_completions() {
+    fn installed_shells_read_their_completions() {
         let (folder, files) = written();
         let completions = |ending: &'static str| {
             files.keys().filter(move |name| name.starts_with("completions/") && name.ends_with(ending))
@@ -228,7 +237,9 @@ mod tests {
         for (shell, name) in all.chain(of_zsh.map(|name| ("zsh", name))) {
             let Ok(answer) = process::Command::new(shell).arg("-n").arg(folder.path().join(name)).output()
             else {
-                crate::out::complain(&format!("SKIPPED: {shell} is not installed; it did not read {name}"));
+                crate::out::stderr_line(&format!(
+                    "SKIPPED: {shell} is not installed; it did not read {name}"
+                ));
                 continue;
             };
             let complaints = String::from_utf8_lossy(&answer.stderr);

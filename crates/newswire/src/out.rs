@@ -1,28 +1,28 @@
-//! Writing to the terminal: a reader that goes away (`| head`) ends a command, and is no error.
+//! Writing to the terminal. A closed standard output (`| head`) ends a command and is not an error.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
 use news::{Escaped, Timestamp};
 
-/// Writes one line to standard output, at once.
-pub(crate) fn line(text: &str) -> io::Result<()> {
+/// Writes one line to standard output and flushes it.
+pub(crate) fn stdout_line(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.write_all(b"\n")?;
     out.flush()
 }
 
-/// Writes one line to standard error; when that is gone there is nobody left to tell.
-pub(crate) fn complain(text: &str) {
+/// Writes one line to standard error; a failure to write is ignored.
+pub(crate) fn stderr_line(text: &str) {
     writeln!(io::stderr().lock(), "{text}").ok();
 }
 
-/// Whether an error says that nobody reads our output any more.
+/// Whether an error says that the reader of our output has closed it.
 pub(crate) fn is_closed(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Colours, on a terminal that wants them (<https://no-color.org>).
+/// Colours, if the output is a terminal and `NO_COLOR` is not set (<https://no-color.org>).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Paint(bool);
 
@@ -60,23 +60,17 @@ impl Paint {
     }
 }
 
-/// Foreign text for a terminal.
+/// Escapes text from outside for a terminal.
 pub(crate) fn safe(text: &str) -> String {
     Escaped(text).to_string()
 }
 
-/// How long ago, or until when, in the coarsest unit that says it.
+/// The time between two instants in the coarsest unit that is still precise enough: `90s`, `10m`, `2h`, `10d`.
 pub(crate) fn span(from: Timestamp, to: Timestamp) -> String {
-    let seconds = to.since(from).as_secs();
-    match seconds {
-        0..120 => format!("{seconds}s"),
-        120..7200 => format!("{}m", seconds / 60),
-        7200..172_800 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
-    }
+    notation::approximate(to.since(from))
 }
 
-/// Lines up columns; the last one is not padded. Cells must be free of colour.
+/// Aligns columns; the last one is not padded. Cells must not contain colour codes.
 pub(crate) fn table(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
@@ -95,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_line_up_by_characters_and_not_by_bytes() {
+    fn columns_are_aligned_by_characters_and_not_by_bytes() {
         let row = |a: &str, b: &str| vec![a.to_owned(), b.to_owned()];
         assert_eq!(table(&[row("é", "x"), row("long", "y")]), ["é     x", "long  y"]);
     }

@@ -1,16 +1,16 @@
-//! Secrets out of whatever leaves the machine: one place that every part of a bundle passes through.
+//! Removes secrets from everything that leaves the machine: every part of a bundle passes through here.
 //!
-//! Two nets, each of which would do alone. By shape: what stands under a name such as `token` or `Cookie`, after
-//! `Bearer`, in the user name, password, query or fragment of an address. By value: the secrets that the configuration
-//! and the list of sources lead to, wherever they turn up. What is taken out leaves an ellipsis behind, so that a reader
-//! sees that something was there.
+//! Two independent filters. By shape: the value of a name such as `token` or `Cookie`, what follows `Bearer`, and user
+//! name, password, query values and fragment of a URL. By value: the secrets in the configuration, in the list of sources
+//! and in the files that they name, wherever they occur. An ellipsis replaces each secret, so that a reader sees that
+//! something was removed.
 
 use serde_json::Value;
 
-/// What stands where a secret was.
-const GONE: &str = "…";
-/// A name that has one of these in it names a secret.
-const NAMES: [&str; 13] = [
+/// What replaces a secret.
+const REDACTED: &str = "…";
+/// A name that contains one of these is that of a secret.
+const SECRET_NAMES: [&str; 13] = [
     "password",
     "passwd",
     "passphrase",
@@ -25,21 +25,21 @@ const NAMES: [&str; 13] = [
     "private_key",
     "access_key",
 ];
-/// Names whose value goes on to the end of the line.
+/// Names whose value extends to the end of the line.
 const WHOLE_LINE: [&str; 2] = ["authorization", "cookie"];
-/// A name that ends like this names a place.
-const PLACES: [&str; 3] = ["_file", "_files", "_path"];
-/// Shorter values are too common to be looked for everywhere, in bytes.
+/// A name with one of these endings is that of a file, not of a secret.
+const FILE_ENDINGS: [&str; 3] = ["_file", "_files", "_path"];
+/// Shorter secrets are not searched for by value: they are too common, in bytes.
 const KNOWN_BYTES_MIN: usize = 4;
 
-/// Takes secrets out of texts.
+/// Removes secrets from texts.
 #[derive(Clone, Default)]
 pub(crate) struct Redactor {
-    /// The longest first: one may be part of another.
+    /// Known secrets, the longest first: one may be part of another.
     known: Vec<String>,
 }
 
-/// Without the secrets themselves.
+/// Does not print the secrets themselves.
 impl std::fmt::Debug for Redactor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Redactor").field("known", &self.known.len()).finish()
@@ -47,7 +47,7 @@ impl std::fmt::Debug for Redactor {
 }
 
 impl Redactor {
-    /// Looks for these values besides the shapes.
+    /// Removes these values, in addition to what is recognised by shape.
     pub(crate) fn new(known: impl IntoIterator<Item = String>) -> Self {
         let long = |secret: &String| secret.len() >= KNOWN_BYTES_MIN;
         let plain = known.into_iter().map(|secret| secret.trim().to_owned()).filter(long);
@@ -57,7 +57,7 @@ impl Redactor {
         Self { known }
     }
 
-    /// Lines of any kind; those that are JSON are taken as such.
+    /// Redacts lines of any kind; a line that is a JSON object is treated as JSON.
     pub(crate) fn lines(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
         for line in text.split_inclusive('\n') {
@@ -74,7 +74,7 @@ impl Redactor {
         out
     }
 
-    /// A text of one line or more, which is not taken for JSON.
+    /// Redacts plain text of one or more lines.
     pub(crate) fn text(&self, text: &str) -> String {
         let text = self.without_known(text);
         let text = without_addresses(&text);
@@ -82,7 +82,7 @@ impl Redactor {
         text.split_inclusive('\n').map(without_named).collect()
     }
 
-    /// A JSON document, in place.
+    /// Redacts a JSON document in place.
     pub(crate) fn json(&self, value: &mut Value) {
         match value {
             Value::String(text) => *text = self.text(text),
@@ -107,40 +107,40 @@ impl Redactor {
 
     fn without_known(&self, text: &str) -> String {
         self.known.iter().fold(text.to_owned(), |text, secret| {
-            if text.contains(secret.as_str()) { text.replace(secret.as_str(), GONE) } else { text }
+            if text.contains(secret.as_str()) { text.replace(secret.as_str(), REDACTED) } else { text }
         })
     }
 }
 
-/// A secret as it is, as JSON writes it, and as an address does.
+/// A secret as it is, as escaped in JSON, and as encoded in a URL.
 fn forms(secret: String) -> [String; 3] {
     let json = Value::String(secret.clone()).to_string();
     let address = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
     [json.trim_matches('"').to_owned(), address, secret]
 }
 
-/// Whether what stands under this name is a secret.
+/// Whether the value of this name is a secret.
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    NAMES.iter().any(|word| name.contains(word)) && !PLACES.iter().any(|end| name.ends_with(end))
+    SECRET_NAMES.iter().any(|word| name.contains(word)) && !FILE_ENDINGS.iter().any(|end| name.ends_with(end))
 }
 
-/// Every text and number below; names, lengths and shape stay.
+/// Replaces every text and number; names, lengths and shape stay.
 fn erase(value: &mut Value) {
     match value {
-        Value::String(_) | Value::Number(_) => *value = Value::String(GONE.to_owned()),
+        Value::String(_) | Value::Number(_) => *value = Value::String(REDACTED.to_owned()),
         Value::Array(list) => list.iter_mut().for_each(erase),
         Value::Object(fields) => fields.values_mut().for_each(erase),
         Value::Null | Value::Bool(_) => {}
     }
 }
 
-/// Where an address in running text ends. Quotes of the other kind may be part of it.
+/// Whether a URL in running text ends here. A single quote may be part of it.
 fn ends_address(c: char) -> bool {
     c.is_whitespace() || matches!(c, '"' | '<' | '>' | '`')
 }
 
-/// Addresses without user, password, values of the query, and fragment; and queries that stand alone.
+/// Removes user, password, query values and fragment from URLs, and the values of queries without a URL.
 fn without_addresses(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -158,7 +158,7 @@ fn without_addresses(text: &str) -> String {
     }
 }
 
-/// The place of a `?` that begins `?name=`.
+/// The position of the `?` of `?name=`.
 fn lone_query(text: &str) -> Option<usize> {
     text.match_indices('?').map(|(at, _)| at).find(|at| {
         let after = &text[at + 1..];
@@ -177,30 +177,30 @@ fn push_address(out: &mut String, address: &str, has_authority: bool) {
         None => (address, None),
     };
     match path.rsplit_once('@').filter(|_| has_authority) {
-        // A password may hold an unescaped slash, so the last `@` counts, wherever it stands.
-        Some((_, host)) => out.extend([GONE, "@", host]),
+        // A password may contain an unescaped slash, so the last `@` counts, wherever it is.
+        Some((_, host)) => out.extend([REDACTED, "@", host]),
         None => out.push_str(path),
     }
     for (n, pair) in query.into_iter().flat_map(|query| query.split(['&', ';'])).enumerate() {
         out.push(if n == 0 { '?' } else { '&' });
         match pair.split_once('=') {
-            Some((name, _)) => out.extend([name, "=", GONE]),
+            Some((name, _)) => out.extend([name, "=", REDACTED]),
             None if pair.is_empty() => {}
-            None => out.push_str(GONE),
+            None => out.push_str(REDACTED),
         }
     }
     if fragment {
-        out.extend(["#", GONE]);
+        out.extend(["#", REDACTED]);
     }
 }
 
-/// What follows `Bearer` or `Basic`, and JSON Web Tokens wherever they are.
+/// Removes what follows `Bearer` or `Basic`, and JSON Web Tokens wherever they are.
 fn without_schemes(text: &str) -> String {
     const SECRET_CHARS_MIN: usize = 6;
     let is_part = |c: char| c.is_ascii_alphanumeric() || "-._~+/=".contains(c);
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
-    // Lower case of ASCII alone keeps every place where it is.
+    // ASCII lower case does not move positions.
     let lower = text.to_ascii_lowercase();
     loop {
         let from = text.len() - rest.len();
@@ -216,10 +216,10 @@ fn without_schemes(text: &str) -> String {
         let token = secret.starts_with("eyJ") && secret.contains('.');
         let after_scheme = before.ends_with(' ') && secret.len() >= SECRET_CHARS_MIN;
         if token || after_scheme {
-            out.push_str(GONE);
+            out.push_str(REDACTED);
             rest = behind;
         } else {
-            // Nothing here; at least one character on, so that the same place is not met again.
+            // Not a secret: continue at least one character further, so that the loop ends.
             let step = after.chars().next().map_or(0, char::len_utf8);
             out.push_str(&after[..step]);
             rest = &after[step..];
@@ -231,7 +231,7 @@ fn is_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')
 }
 
-/// One line without what stands after `name=`, `name: `, `"name":` where the name is that of a secret.
+/// Removes the value after `name=`, `name: ` and `"name":` if the name is that of a secret.
 fn without_named(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     let mut rest = line;
@@ -250,7 +250,7 @@ fn last_len(text: &str, at: usize) -> usize {
     text[at..].chars().next().map_or(1, char::len_utf8)
 }
 
-/// Writes what stands in the place of a value; gives what follows it.
+/// Appends the replacement of a value; returns the text after it.
 fn push_value<'a>(out: &mut String, name: &str, after: &'a str) -> &'a str {
     let blank = after.len() - after.trim_start_matches([' ', '\t']).len();
     let (blank, value) = after.split_at(blank);
@@ -263,11 +263,11 @@ fn push_value<'a>(out: &mut String, name: &str, after: &'a str) -> &'a str {
             out.push_str(opening);
             out.push(quote);
             let inner = &inner[1..];
-            let end = closing(inner, quote, escapes);
-            out.push_str(GONE);
+            let end = closing_quote(inner, quote, escapes);
+            out.push_str(REDACTED);
             return &inner[end..];
         }
-        // A list or an object under such a name, on one line: all of it.
+        // A list or an object: the whole rest of the line.
         Some('[' | '{') => value.trim_end_matches('\n').len(),
         _ if WHOLE_LINE.iter().any(|word| lower.contains(word)) => {
             value.find(['"', '\n', '\r']).unwrap_or(value.len())
@@ -275,13 +275,13 @@ fn push_value<'a>(out: &mut String, name: &str, after: &'a str) -> &'a str {
         _ => value.find(|c: char| c.is_whitespace() || ",;&\"'})]".contains(c)).unwrap_or(value.len()),
     };
     if end > 0 {
-        out.push_str(GONE);
+        out.push_str(REDACTED);
     }
     &value[end..]
 }
 
-/// Where a quoted value ends that was opened by a quote with so many backslashes before it.
-fn closing(inner: &str, quote: char, escapes: usize) -> usize {
+/// Where a quoted value ends whose opening quote has this many backslashes before it.
+fn closing_quote(inner: &str, quote: char, escapes: usize) -> usize {
     let mut backslashes = 0;
     for (at, c) in inner.char_indices() {
         match c {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use wire::{Endpoint, PeerClient};
 
 use crate::{
-    cli::ConfigFile,
+    config_file::ConfigFile,
     out::{self, safe},
 };
 
@@ -20,7 +20,7 @@ const DAEMONS: [(&str, &str); 2] = [("ingestd", "ingestd.sock"), ("gateway", "ga
 
 /// Arguments of `newswire reload`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct ReloadArgs {
     /// As a JSON object: what each daemon answered
     #[arg(long)]
     json: bool,
@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
 }
 
 /// What came of asking one daemon.
-enum Outcome {
+enum ReloadOutcome {
     /// Its answer: `changes`, and what became of the sources.
     Reloaded(Value),
     /// It keeps what it had.
@@ -38,13 +38,13 @@ enum Outcome {
     Silent(String),
 }
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+pub(crate) async fn run(arguments: ReloadArgs) -> anyhow::Result<Exit> {
     let folder = arguments.config.load()?.config.daemon.run_dir;
     let mut exit = Exit::Ok;
     let mut all = Map::new();
     for (name, socket) in DAEMONS {
         let outcome = ask(&folder.join(socket)).await;
-        if !matches!(outcome, Outcome::Reloaded(_)) {
+        if !matches!(outcome, ReloadOutcome::Reloaded(_)) {
             exit = Exit::Failure;
         }
         if arguments.json {
@@ -54,23 +54,23 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         }
     }
     if arguments.json {
-        out::line(&serde_json::to_string_pretty(&all)?)?;
+        out::stdout_line(&serde_json::to_string_pretty(&all)?)?;
     }
     Ok(exit)
 }
 
-async fn ask(socket: &Path) -> Outcome {
+async fn ask(socket: &Path) -> ReloadOutcome {
     let asked = async {
         let peer = PeerClient::try_new(Endpoint::Socket(socket.to_path_buf()))?;
         peer.ask("/reload", String::new(), ANSWER_WITHIN, ANSWER_BYTES_MAX).await
     };
     match asked.await {
-        Ok((status, body)) => Outcome::of(status, serde_json::from_slice(&body).unwrap_or_default()),
-        Err(error) => Outcome::Silent(format!("{error}; is it running?")),
+        Ok((status, body)) => ReloadOutcome::of(status, serde_json::from_slice(&body).unwrap_or_default()),
+        Err(error) => ReloadOutcome::Silent(format!("{error}; is it running?")),
     }
 }
 
-impl Outcome {
+impl ReloadOutcome {
     fn of(status: u16, answer: Value) -> Self {
         let text = |name: &str| answer[name].as_str().map(str::to_owned);
         match status {
@@ -101,13 +101,13 @@ impl Outcome {
     fn tell(&self, name: &str) -> std::io::Result<()> {
         match self {
             Self::Reloaded(answer) => {
-                return lines(answer).iter().try_for_each(|l| out::line(&format!("{name}: {l}")));
+                return lines(answer).iter().try_for_each(|l| out::stdout_line(&format!("{name}: {l}")));
             }
             Self::Refused(complaints) => {
-                out::complain(&format!("newswire: {name} keeps everything as it was:"));
-                complaints.iter().for_each(|complaint| out::complain(&safe(complaint)));
+                out::stderr_line(&format!("newswire: {name} keeps everything as it was:"));
+                complaints.iter().for_each(|complaint| out::stderr_line(&safe(complaint)));
             }
-            Self::Silent(why) => out::complain(&format!("newswire: {name} was not asked: {}", safe(why))),
+            Self::Silent(why) => out::stderr_line(&format!("newswire: {name} was not asked: {}", safe(why))),
         }
         Ok(())
     }
@@ -141,12 +141,14 @@ mod tests {
     fn each_answer_is_told_for_what_it_is() {
         let change = |key: &str, live: bool| json!({ "key": key, "old": "1", "new": "2", "live": live });
         let changes = json!({ "changes": [change("a.b", true), change("a.c", false)] });
-        let Outcome::Reloaded(answer) = Outcome::of(200, changes) else { panic!("it was reloaded") };
+        let ReloadOutcome::Reloaded(answer) = ReloadOutcome::of(200, changes) else {
+            panic!("it was reloaded")
+        };
         assert_eq!(lines(&answer), ["reloaded", "a.b: 1 -> 2", "a.c: 1 -> 2, which waits for a restart"]);
-        let refused = Outcome::of(422, json!({ "complaints": ["f.toml:1: wrong"] })).as_json();
+        let refused = ReloadOutcome::of(422, json!({ "complaints": ["f.toml:1: wrong"] })).as_json();
         assert_eq!(refused, json!({ "outcome": "refused", "complaints": ["f.toml:1: wrong"] }));
-        let busy = Outcome::of(503, json!({ "title": "come again" })).as_json();
+        let busy = ReloadOutcome::of(503, json!({ "title": "come again" })).as_json();
         assert_eq!(busy, json!({ "outcome": "not-asked", "error": "come again" }));
-        assert!(matches!(Outcome::of(200, json!({})), Outcome::Silent(_)));
+        assert!(matches!(ReloadOutcome::of(200, json!({})), ReloadOutcome::Silent(_)));
     }
 }

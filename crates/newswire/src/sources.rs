@@ -1,7 +1,7 @@
-//! `newswire sources`: the list of sources, and what the running daemon says about them.
+//! `newswire sources`: the list of sources, and their state in the running daemon.
 //!
-//! The list is a file that people edit too: every change here keeps the rest of it as it is, and then asks the daemon
-//! over its socket to read it again. Orders to visit and to pause go to the daemon alone.
+//! The list is a file that people edit, too: a change here leaves the rest of it as it is, and then the daemon is asked to
+//! reload it. Orders to visit, pause and resume go to the daemon only.
 
 mod add;
 mod export;
@@ -19,13 +19,13 @@ use daemon::{Clock, Exit, config::Config};
 use news::Timestamp;
 use wire::{Endpoint, PeerClient};
 
-use crate::cli::ConfigFile;
+use crate::config_file::ConfigFile;
 
 /// Arguments of `newswire sources`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(crate) struct SourcesArgs {
     #[command(subcommand)]
-    command: Command,
+    command: SourcesCommand,
     #[command(flatten)]
     file: ConfigFile,
     /// List of sources to read and change [default: ingestd.sources]
@@ -34,57 +34,57 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    /// Every source with its health, the unhealthy ones first
-    List(show::List),
-    /// One source, in full
-    Show(show::Show),
-    /// Visit sources now: still conditional, still within the bounds of their hosts
-    Refresh(orders::Refresh),
-    /// Stop visiting sources, until a date or until they are resumed; survives restarts
-    Pause(orders::Pause),
-    /// End the pause of sources
-    Resume(orders::Resume),
-    /// Add a feed, or the feed that a page names, to the list; visits it once
-    Add(add::Arguments),
-    /// Take sources out of the list
-    Remove(remove::Arguments),
-    /// Add the feeds of an OPML file to the list; those that are known are left alone
-    Import(import::Arguments),
-    /// Write the list as OPML, which `import` reads back to the same list
-    Export(export::Arguments),
+enum SourcesCommand {
+    /// List all sources with their health, those with the most failures first
+    List(show::ListArgs),
+    /// Show everything about one source
+    Show(show::ShowArgs),
+    /// Visit sources now; requests stay conditional and within the limits per host
+    Refresh(orders::RefreshArgs),
+    /// Stop visiting sources for a time or until they are resumed; survives restarts
+    Pause(orders::PauseArgs),
+    /// Resume paused sources
+    Resume(orders::ResumeArgs),
+    /// Add a feed to the list, by its URL or that of a page that names it; fetches it once
+    Add(add::AddArgs),
+    /// Remove sources from the list
+    Remove(remove::RemoveArgs),
+    /// Add the feeds of an OPML file to the list, except those that it contains already
+    Import(import::ImportArgs),
+    /// Write the list as OPML, from which import makes the same list again
+    Export(export::ExportArgs),
 }
 
 /// How long the daemon may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Largest answer: the list of 100,000 sources.
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// What to look at when the daemon does not answer.
-const RUNNING: &str = "is newswire-ingestd running, and daemon.run_dir the same?";
+/// What to check if the daemon does not answer.
+const RUNNING: &str = "is newswire-ingestd running, with the same daemon.run_dir?";
 
-/// What every command here works with.
-struct Desk {
+/// What all commands here need.
+struct CommandContext {
     config: Config,
     daemon: PeerClient,
     /// The list of sources.
     list: PathBuf,
 }
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+pub(crate) async fn run(arguments: SourcesArgs) -> anyhow::Result<Exit> {
     let config = arguments.file.load()?.config;
     let daemon = PeerClient::try_new(Endpoint::Socket(config.daemon.run_dir.join("ingestd.sock")))?;
     let list = arguments.sources.unwrap_or_else(|| config.ingestd.sources.clone());
-    let desk = Desk { config, daemon, list };
+    let context = CommandContext { config, daemon, list };
     match arguments.command {
-        Command::List(list) => show::list(&desk, list).await,
-        Command::Show(show) => show::show(&desk, show).await,
-        Command::Refresh(order) => orders::refresh(&desk, order).await,
-        Command::Pause(order) => orders::pause(&desk, order).await,
-        Command::Resume(order) => orders::resume(&desk, order).await,
-        Command::Add(arguments) => add::run(&desk, arguments).await,
-        Command::Remove(arguments) => remove::run(&desk, arguments).await,
-        Command::Import(arguments) => import::run(&desk, arguments).await,
-        Command::Export(arguments) => export::run(&desk, arguments).await,
+        SourcesCommand::List(list) => show::list(&context, list).await,
+        SourcesCommand::Show(show) => show::show(&context, show).await,
+        SourcesCommand::Refresh(order) => orders::refresh(&context, order).await,
+        SourcesCommand::Pause(order) => orders::pause(&context, order).await,
+        SourcesCommand::Resume(order) => orders::resume(&context, order).await,
+        SourcesCommand::Add(arguments) => add::run(&context, arguments).await,
+        SourcesCommand::Remove(arguments) => remove::run(&context, arguments).await,
+        SourcesCommand::Import(arguments) => import::run(&context, arguments).await,
+        SourcesCommand::Export(arguments) => export::run(&context, arguments).await,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Keeps one child process running: its log with a prefix, a restart when it dies, an orderly end.
+//! Keeps one child process running: prints its log with a prefix, restarts it when it dies, stops it in order.
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
@@ -16,91 +16,96 @@ use crate::out::{self, safe};
 
 /// A program to keep running.
 #[derive(Clone, Debug)]
-pub(crate) struct Program {
-    /// In front of every line of its log.
+pub(crate) struct ChildProgram {
+    /// Prefix of every line of its log.
     pub(crate) label: String,
     pub(crate) path: PathBuf,
     pub(crate) arguments: Vec<PathBuf>,
     pub(crate) environment: Vec<(String, String)>,
     /// How long it may take to end after SIGTERM before it is killed.
-    pub(crate) patience: Duration,
+    pub(crate) stop_grace: Duration,
 }
 
-/// The first wait before a restart; doubles up to [`RESTART_LONGEST`].
-const RESTART_FIRST: Duration = Duration::from_millis(250);
-const RESTART_LONGEST: Duration = Duration::from_secs(10);
-/// Who has lived that long starts again at [`RESTART_FIRST`].
-const SETTLED: Duration = Duration::from_secs(30);
-/// Who dies of its configuration this early will not get better by being started again.
-const EARLY: Duration = Duration::from_secs(5);
-/// Longest line that is passed on; a longer one is cut.
+/// The first wait before a restart; it doubles up to [`RESTART_WAIT_MAX`].
+const RESTART_WAIT_MIN: Duration = Duration::from_millis(250);
+const RESTART_WAIT_MAX: Duration = Duration::from_secs(10);
+/// A process that has run this long is restarted after [`RESTART_WAIT_MIN`] again.
+const STABLE_AFTER: Duration = Duration::from_secs(30);
+/// A process that fails this soon with one of [`FATAL_CODES`] would only fail again.
+const EARLY_FAILURE: Duration = Duration::from_secs(5);
+/// Exit codes after which a restart does not help.
+const FATAL_CODES: [u8; 3] = [EX_CONFIG, EX_TEMPFAIL, EX_IOERR];
+/// Longest line that is printed; a longer one is cut.
 const LINE_BYTES_MAX: usize = 16 * 1024;
 
-/// Keeps the program running until `stop`; nothing when it ended as asked.
+/// Keeps the program running until `stop` is cancelled.
 ///
 /// # Errors
-/// When it cannot be started, or said at its first start that it cannot work.
-pub(crate) async fn keep(program: &Program, stop: &CancellationToken) -> anyhow::Result<()> {
-    let mut wait = RESTART_FIRST;
+/// If it cannot be started, or its first run ends early with one of [`FATAL_CODES`].
+pub(crate) async fn keep_running(program: &ChildProgram, stop: &CancellationToken) -> anyhow::Result<()> {
+    let mut wait = RESTART_WAIT_MIN;
     let mut first = true;
     loop {
         let mut child = start(program)?;
         let started = Instant::now();
-        let log = pass_on(&program.label, child.stderr.take());
+        let log = copy_log(&program.label, child.stderr.take());
         let status = tokio::select! {
             status = child.wait() => status.context("wait for a child")?,
             () = stop.cancelled() => {
-                end(program, &mut child).await?;
-                // What it said last is still in the pipe.
+                terminate(program, &mut child).await?;
+                // Its last lines are still in the pipe.
                 tokio::time::timeout(Duration::from_secs(1), log).await.ok();
                 return Ok(());
             }
         };
         tokio::time::timeout(Duration::from_secs(1), log).await.ok();
-        let hopeless = [EX_CONFIG, EX_TEMPFAIL, EX_IOERR].map(i32::from);
-        if first && started.elapsed() < EARLY && status.code().is_some_and(|code| hopeless.contains(&code)) {
-            anyhow::bail!("{} cannot work as it is set up ({status})", program.label);
+        let is_fatal = |code: i32| FATAL_CODES.iter().any(|fatal| i32::from(*fatal) == code);
+        if first && started.elapsed() < EARLY_FAILURE && status.code().is_some_and(is_fatal) {
+            anyhow::bail!(
+                "{} cannot work with this configuration ({status}); its log says why",
+                program.label
+            );
         }
         first = false;
-        if started.elapsed() > SETTLED {
-            wait = RESTART_FIRST;
+        if started.elapsed() > STABLE_AFTER {
+            wait = RESTART_WAIT_MIN;
         }
-        out::complain(&format!(
-            "newswire  | {} ended ({status}); starting it again in {wait:?}",
+        out::stderr_line(&format!(
+            "newswire  | {} ended ({status}); restarting it in {wait:?}",
             program.label
         ));
         tokio::select! {
             () = sleep(wait) => {}
             () = stop.cancelled() => return Ok(()),
         }
-        wait = (wait * 2).min(RESTART_LONGEST);
+        wait = (wait * 2).min(RESTART_WAIT_MAX);
     }
 }
 
-fn start(program: &Program) -> anyhow::Result<Child> {
+fn start(program: &ChildProgram) -> anyhow::Result<Child> {
     Command::new(&program.path)
         .args(&program.arguments)
         .envs(program.environment.iter().cloned())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
-        // A terminal sends Ctrl-C to a whole group: with ours it would be the children's second signal.
+        // A terminal sends Ctrl-C to the whole process group; in our group the children would get two signals.
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("start {}", program.path.display()))
 }
 
-async fn end(program: &Program, child: &mut Child) -> anyhow::Result<()> {
+async fn terminate(program: &ChildProgram, child: &mut Child) -> anyhow::Result<()> {
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     if let Some(pid) = pid {
-        // It may be gone already.
+        // It may have ended already.
         kill_process(pid, Signal::TERM).ok();
     }
-    if tokio::time::timeout(program.patience, child.wait()).await.is_err() {
-        out::complain(&format!(
-            "newswire  | {} did not end in {:?}; killing it",
-            program.label, program.patience
+    if tokio::time::timeout(program.stop_grace, child.wait()).await.is_err() {
+        out::stderr_line(&format!(
+            "newswire  | {} did not stop within {:?}; killing it",
+            program.label, program.stop_grace
         ));
         child.kill().await.context("kill a child")?;
     }
@@ -108,7 +113,10 @@ async fn end(program: &Program, child: &mut Child) -> anyhow::Result<()> {
 }
 
 /// Copies the child's log, line by line.
-fn pass_on(label: &str, log: Option<impl AsyncRead + Unpin + 'static + Send>) -> tokio::task::JoinHandle<()> {
+fn copy_log(
+    label: &str,
+    log: Option<impl AsyncRead + Unpin + 'static + Send>,
+) -> tokio::task::JoinHandle<()> {
     let label = label.to_owned();
     tokio::spawn(async move {
         let Some(log) = log else { return };
@@ -117,20 +125,20 @@ fn pass_on(label: &str, log: Option<impl AsyncRead + Unpin + 'static + Send>) ->
         loop {
             line.clear();
             match read_line(&mut log, &mut line).await {
-                Ok(true) => out::complain(&format!("{label:9} | {}", show(&line))),
+                Ok(true) => out::stderr_line(&format!("{label:9} | {}", printable(&line))),
                 Ok(false) | Err(_) => return,
             }
         }
     })
 }
 
-/// Our daemons escape what is foreign; a panic before their log is set up may not.
-fn show(line: &[u8]) -> String {
+/// Escapes control characters: the daemons do so themselves, but not in a panic before their log is set up.
+fn printable(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     if text.chars().any(char::is_control) { safe(&text) } else { text.into_owned() }
 }
 
-/// Reads a line without its end, cut at [`LINE_BYTES_MAX`]; false at the end of the stream.
+/// Reads a line without its newline, cut at [`LINE_BYTES_MAX`]; returns false at the end of the stream.
 async fn read_line(log: &mut BufReader<impl AsyncRead + Unpin>, line: &mut Vec<u8>) -> std::io::Result<bool> {
     let mut any = false;
     loop {
@@ -155,18 +163,18 @@ async fn read_line(log: &mut BufReader<impl AsyncRead + Unpin>, line: &mut Vec<u
 mod tests {
     use super::*;
 
-    fn shell(script: &str) -> Program {
-        Program {
+    fn shell(script: &str) -> ChildProgram {
+        ChildProgram {
             label: "test".into(),
             path: "/bin/sh".into(),
             arguments: vec!["-c".into(), script.into()],
             environment: Vec::new(),
-            patience: Duration::from_secs(5),
+            stop_grace: Duration::from_secs(5),
         }
     }
 
     #[tokio::test]
-    async fn a_program_that_dies_is_started_again() {
+    async fn a_program_that_dies_is_restarted() {
         let dir = tempfile::tempdir().unwrap();
         let mark = dir.path().join("starts");
         let program = shell(&format!("echo x >> {}; sleep 0.05; exit 1", mark.display()));
@@ -177,14 +185,14 @@ mod tests {
             }
             stop.cancel();
         };
-        let (kept, ()) = tokio::join!(keep(&program, &stop), starts);
+        let (kept, ()) = tokio::join!(keep_running(&program, &stop), starts);
         kept.unwrap();
     }
 
     #[tokio::test]
-    async fn a_program_that_cannot_work_is_not_started_again() {
+    async fn a_program_that_cannot_work_is_not_restarted() {
         let stop = CancellationToken::new();
-        let error = keep(&shell("exit 78"), &stop).await.unwrap_err();
+        let error = keep_running(&shell("exit 78"), &stop).await.unwrap_err();
         assert!(error.to_string().contains("cannot work"), "{error}");
     }
 

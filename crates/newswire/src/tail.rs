@@ -1,4 +1,4 @@
-//! `newswire tail`: items as they arrive. Comes back by itself and says when something was missed.
+//! `newswire tail`: prints items as they arrive. Reconnects and resumes by itself, and reports missed events.
 
 use std::path::{Path, PathBuf};
 
@@ -13,29 +13,29 @@ use wire::{
 };
 
 use crate::{
-    cli::{ConfigFile, Misconfigured},
+    config_file::{ConfigFile, UsageError},
     out::{self, Paint, safe},
 };
 
 /// Arguments of `newswire tail`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
-    /// Gateway to listen to [default: gateway.listen of the configuration]
+pub(crate) struct TailArgs {
+    /// Gateway to connect to [default: gateway.listen of the configuration]
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
-    /// Only this category (repeatable)
+    /// Print this category only; may be given several times
     #[arg(long, value_name = "CATEGORY")]
     category: Vec<String>,
-    /// Only this source (repeatable)
+    /// Print this source only; may be given several times
     #[arg(long, value_name = "ID")]
     source: Vec<String>,
-    /// Begin with what was recorded since then, such as 2h or 2026-01-31T09:30:00Z
+    /// Start with events recorded since then: a duration such as 2h, or a time such as 2026-01-31T09:30:00Z
     #[arg(long, value_name = "WHEN", conflicts_with = "after")]
     since: Option<String>,
-    /// Begin after this event
+    /// Start after the event with this id
     #[arg(long, value_name = "ID")]
     after: Option<Cursor>,
-    /// File with the read token, where the gateway asks for one
+    /// File with a read token, if the gateway requires one
     #[arg(long, value_name = "FILE", env = "NEWSWIRE_TOKEN_FILE")]
     token_file: Option<PathBuf>,
     /// Print each event as one line of JSON
@@ -47,12 +47,12 @@ pub(crate) struct Arguments {
 
 /// Items shown before the first live one.
 const SNAPSHOT: &str = "10";
-/// Gateways beat every ten seconds by default, and may be set to sixty.
+/// Longer than the longest heartbeat interval that a gateway can be set to, 60 s.
 const SILENCE_MAX: std::time::Duration = std::time::Duration::from_secs(75);
-/// Longest token, in bytes: what a gateway takes.
+/// Longest token that a gateway accepts, in bytes.
 const TOKEN_BYTES_MAX: usize = 4096;
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+pub(crate) async fn run(arguments: TailArgs) -> anyhow::Result<Exit> {
     let base = match &arguments.url {
         Some(url) => url.clone(),
         None => {
@@ -71,28 +71,29 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
             stream.with_bearer(&token).with_context(|| format!("use the token of {}", file.display()))?;
     }
     let signals = stop::on_signals().context("listen for Ctrl-C")?;
-    let mut screen = Screen { json: arguments.json, paint: Paint::for_stdout(), lost: false, met: false };
+    let mut printer =
+        Printer { json: arguments.json, paint: Paint::for_stdout(), lost: false, connected_before: false };
     loop {
         tokio::select! {
             () = signals.stop.cancelled() => return Ok(Exit::Ok),
-            signal = stream.next() => screen.show(signal, &endpoint)?,
+            event = stream.next() => printer.print(event, &endpoint)?,
         }
     }
 }
 
-/// A file, because what stands on a command line or in the environment can be read by others.
+/// Reads a token from a file: command lines and environments can be read by other users.
 pub(crate) fn read_token(file: &Path) -> anyhow::Result<String> {
-    let wrong = |why: String| Misconfigured(format!("{}: {why}", file.display()));
+    let wrong = |why: String| UsageError(format!("{}: {why}", file.display()));
     let text =
         std::fs::read_to_string(file).map_err(|error| wrong(format!("cannot read the token: {error}")))?;
     let token = text.trim();
     if token.is_empty() || token.len() > TOKEN_BYTES_MAX || token.contains(char::is_whitespace) {
-        return Err(wrong(format!("one token of at most {TOKEN_BYTES_MAX} bytes is wanted")).into());
+        return Err(wrong(format!("expected one token of at most {TOKEN_BYTES_MAX} bytes")).into());
     }
     Ok(token.to_owned())
 }
 
-fn path(arguments: &Arguments) -> String {
+fn path(arguments: &TailArgs) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     query.append_pair("kinds", "item,update");
     for (name, values) in [("category", &arguments.category), ("source", &arguments.source)] {
@@ -107,27 +108,27 @@ fn path(arguments: &Arguments) -> String {
     format!("/news/stream?{}", query.finish())
 }
 
-struct Screen {
+/// Prints events, and changes of the connection.
+struct Printer {
     json: bool,
     paint: Paint,
-    /// The loss has been told of; repeats are not.
+    /// The loss of the connection has been reported; repeats are not.
     lost: bool,
-    /// There has been a stream before.
-    met: bool,
+    connected_before: bool,
 }
 
-impl Screen {
-    fn show(&mut self, signal: SubscriptionEvent, endpoint: &Endpoint) -> anyhow::Result<()> {
-        match signal {
-            SubscriptionEvent::Event(incoming) => self.event(&incoming)?,
-            SubscriptionEvent::Connected(hello) => self.connected(&hello, endpoint),
-            SubscriptionEvent::Gap(missed) => {
-                out::complain(&format!("newswire: missed {} events", missed.missed))
+impl Printer {
+    fn print(&mut self, event: SubscriptionEvent, endpoint: &Endpoint) -> anyhow::Result<()> {
+        match event {
+            SubscriptionEvent::Event(received) => self.event(&received)?,
+            SubscriptionEvent::Connected(opened) => self.connected(&opened, endpoint),
+            SubscriptionEvent::Gap(gap) => {
+                out::stderr_line(&format!("newswire: missed {} events", gap.missed))
             }
             SubscriptionEvent::Lost { reason, .. } => {
                 if !self.lost {
-                    out::complain(&format!(
-                        "newswire: no stream from {endpoint}: {}; trying again",
+                    out::stderr_line(&format!(
+                        "newswire: no stream from {endpoint}: {}; reconnecting",
                         safe(&reason)
                     ));
                 }
@@ -138,32 +139,34 @@ impl Screen {
         Ok(())
     }
 
-    fn connected(&mut self, hello: &StreamOpened, endpoint: &Endpoint) {
-        let again = self.met;
-        self.met = true;
-        match hello.resume {
+    fn connected(&mut self, opened: &StreamOpened, endpoint: &Endpoint) {
+        let reconnected = std::mem::replace(&mut self.connected_before, true);
+        match opened.resume {
             Resume::Gap => {
-                let missed = hello.missed.unwrap_or(0);
-                out::complain(&format!("newswire: missed {missed} events that are no longer kept"));
+                let missed = opened.missed.unwrap_or(0);
+                out::stderr_line(&format!("newswire: missed {missed} events that are no longer kept"));
             }
-            Resume::Reset => out::complain("newswire: this is another log; starting afresh"),
-            Resume::Exact if again && self.lost => {
-                out::complain(&format!("newswire: {endpoint} is back, nothing missed"))
+            Resume::Reset => {
+                out::stderr_line("newswire: the gateway has another log; starting from its newest events")
+            }
+            Resume::Exact if reconnected && self.lost => {
+                out::stderr_line(&format!("newswire: reconnected to {endpoint}, nothing was missed"))
             }
             Resume::Exact | Resume::Live if self.lost => {
-                out::complain(&format!("newswire: connected to {endpoint}"))
+                out::stderr_line(&format!("newswire: connected to {endpoint}"))
             }
             Resume::Exact | Resume::Live => {}
         }
         self.lost = false;
     }
 
-    fn event(&self, incoming: &ReceivedEvent) -> anyhow::Result<()> {
+    fn event(&self, received: &ReceivedEvent) -> anyhow::Result<()> {
         if self.json {
-            let text = std::str::from_utf8(&incoming.json).context("an event that is no text")?;
-            return Ok(out::line(text)?);
+            let text = std::str::from_utf8(&received.json).context("an event is not UTF-8")?;
+            return Ok(out::stdout_line(text)?);
         }
-        let event: Event = serde_json::from_slice(&incoming.json).context("an event that is none of ours")?;
+        let event: Event =
+            serde_json::from_slice(&received.json).context("an event has an unexpected format")?;
         let time = event.item.published.unwrap_or(event.first_seen).to_string();
         let time = time.get(..16).unwrap_or(&time).replace('T', " ");
         let update = if event.kind == EventKind::Update { "(update) " } else { "" };
@@ -173,9 +176,9 @@ impl Screen {
         };
         let paint = self.paint;
         let (time, source) = (paint.dim(&time), paint.name(&safe(&event.source_name)));
-        out::line(&format!("{time}  {source}  {update}{}", paint.bold(&title)))?;
+        out::stdout_line(&format!("{time}  {source}  {update}{}", paint.bold(&title)))?;
         if let Some(link) = &event.item.link {
-            out::line(&format!("                  {}", paint.dim(&safe(link))))?;
+            out::stdout_line(&format!("                  {}", paint.dim(&safe(link))))?;
         }
         Ok(())
     }

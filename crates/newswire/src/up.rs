@@ -1,4 +1,4 @@
-//! `newswire up`: both daemons as children of this process, with their logs.
+//! `newswire up`: runs both daemons as child processes and prints their logs.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -8,48 +8,48 @@ use daemon::{Exit, config::Loaded, stop};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli::{ConfigFile, Misconfigured},
     config::read_catalogue,
+    config_file::{ConfigFile, UsageError},
     demo::Demo,
     out::{self, Paint},
-    supervise::{Program, keep},
+    supervise::{ChildProgram, keep_running},
 };
 
 /// Arguments of `newswire up`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(crate) struct UpArgs {
     #[command(flatten)]
     file: ConfigFile,
-    /// List of sources [default: ingestd.sources; where there is none, the built-in catalogue]
+    /// List of sources [default: ingestd.sources; if that file does not exist, the built-in list]
     #[arg(long, value_name = "FILE", conflicts_with = "demo")]
     sources: Option<PathBuf>,
-    /// Where events are kept [default: store.path]
+    /// Directory of the store [default: store.path]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Where the gateway listens [default: gateway.listen]
+    /// Address that the gateway listens on [default: gateway.listen]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// Fetch from private addresses too
+    /// Allow feeds at addresses of private networks, too
     #[arg(long)]
     allow_private: bool,
-    /// Serve made-up feeds on this machine and watch those: needs no network, keeps nothing
+    /// Serve made-up feeds from this machine and poll those; needs no network and keeps nothing
     #[arg(long)]
     demo: bool,
 }
 
-/// The catalogue that comes with the program.
+/// The list of sources that is built into the program.
 const CATALOGUE: &str = include_str!("../../../deploy/sources.toml");
-/// How long ingestd may take to end.
-const INGESTD_PATIENCE: Duration = Duration::from_secs(10);
-/// How long the gateway may take beyond its drain.
-const GATEWAY_PATIENCE: Duration = Duration::from_secs(5);
+/// How long ingestd may take to stop.
+const INGESTD_STOP_GRACE: Duration = Duration::from_secs(10);
+/// How long the gateway may take to stop after its drain.
+const GATEWAY_STOP_GRACE: Duration = Duration::from_secs(5);
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+pub(crate) async fn run(arguments: UpArgs) -> anyhow::Result<Exit> {
     let mut loaded = arguments.file.load()?;
-    // Set in the children's environment too, so that they and this process mean the same.
+    // Also set in the environment of the children, so that they see the same configuration.
     let mut environment = Vec::new();
     let mut set = |loaded: &mut Loaded, key: &str, value: String, flag: &str| -> anyhow::Result<()> {
-        loaded.set(key, &value, flag).map_err(|complaint| Misconfigured(complaint.to_string()))?;
+        loaded.set(key, &value, flag).map_err(|complaint| UsageError(complaint.to_string()))?;
         environment.push((format!("NEWSWIRE_{}", key.replace('.', "__").to_uppercase()), value));
         Ok(())
     };
@@ -75,12 +75,12 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     }
     read_catalogue(&loaded.config.ingestd.sources)?;
     let signals = stop::on_signals().context("listen for Ctrl-C")?;
-    announce(&loaded);
+    print_addresses(&loaded);
     supervise(&loaded, &environment, &signals.stop).await?;
     Ok(Exit::Ok)
 }
 
-/// Where nobody named a list of sources and the default one does not exist: the built-in one, as a file.
+/// Writes the built-in list to a file if none is configured and the default one does not exist.
 fn unpack_catalogue(loaded: &Loaded) -> anyhow::Result<Option<PathBuf>> {
     let by_default =
         loaded.show().iter().any(|shown| shown.key == "ingestd.sources" && shown.origin == "default");
@@ -88,13 +88,14 @@ fn unpack_catalogue(loaded: &Loaded) -> anyhow::Result<Option<PathBuf>> {
         return Ok(None);
     }
     let run_dir = &loaded.config.daemon.run_dir;
-    std::fs::create_dir_all(run_dir).with_context(|| format!("make the directory {}", run_dir.display()))?;
+    std::fs::create_dir_all(run_dir)
+        .with_context(|| format!("create the directory {}", run_dir.display()))?;
     let path = run_dir.join("sources.toml");
     std::fs::write(&path, CATALOGUE).with_context(|| format!("write {}", path.display()))?;
     Ok(Some(path))
 }
 
-fn announce(loaded: &Loaded) {
+fn print_addresses(loaded: &Loaded) {
     let paint = Paint::for_stderr();
     let listen = loaded.config.gateway.listen;
     for line in [
@@ -103,7 +104,7 @@ fn announce(loaded: &Loaded) {
         format!("sources   {}", loaded.config.ingestd.sources.display()),
         format!("events    {}", loaded.config.store.path.display()),
     ] {
-        out::complain(&format!("newswire  | {}", paint.bold(&line)));
+        out::stderr_line(&format!("newswire  | {}", paint.bold(&line)));
     }
 }
 
@@ -116,26 +117,26 @@ async fn supervise(
         Some(file) => vec![PathBuf::from("--config"), file.clone()],
         None => Vec::new(),
     };
-    let program = |name: &str, patience| -> anyhow::Result<Program> {
+    let program = |name: &str, stop_grace| -> anyhow::Result<ChildProgram> {
         let label = name.trim_start_matches("newswire-").to_owned();
         let (arguments, environment) = (arguments.clone(), environment.to_vec());
-        Ok(Program { label, path: beside_us(name)?, arguments, environment, patience })
+        Ok(ChildProgram { label, path: sibling_program(name)?, arguments, environment, stop_grace })
     };
-    let ingestd = program("newswire-ingestd", INGESTD_PATIENCE)?;
-    let gateway = program("newswire-gateway", loaded.config.gateway.drain + GATEWAY_PATIENCE)?;
+    let ingestd = program("newswire-ingestd", INGESTD_STOP_GRACE)?;
+    let gateway = program("newswire-gateway", loaded.config.gateway.drain + GATEWAY_STOP_GRACE)?;
     let both = stop.child_token();
-    let either_fails = async |program| {
-        let kept = keep(program, &both).await;
-        // When one cannot work, the other has nothing to do.
+    let run_until_either_ends = async |program| {
+        let result = keep_running(program, &both).await;
+        // If one cannot work, the other has nothing to do.
         both.cancel();
-        kept
+        result
     };
-    let (ingestd, gateway) = tokio::join!(either_fails(&ingestd), either_fails(&gateway));
+    let (ingestd, gateway) = tokio::join!(run_until_either_ends(&ingestd), run_until_either_ends(&gateway));
     ingestd.and(gateway)
 }
 
-/// The daemons lie beside this program.
-pub(crate) fn beside_us(name: &str) -> anyhow::Result<PathBuf> {
+/// The path of another program of ours, which is installed next to this one.
+pub(crate) fn sibling_program(name: &str) -> anyhow::Result<PathBuf> {
     let path = std::env::current_exe().context("find this program")?.with_file_name(name);
     anyhow::ensure!(path.exists(), "{} is missing; build or install all three programs", path.display());
     Ok(path)

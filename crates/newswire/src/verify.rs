@@ -1,78 +1,78 @@
-//! `newswire verify`: whether a running system keeps its promises, found out by using it.
+//! `newswire verify`: runs six checks against a running gateway, as its clients would use it.
 //!
-//! Six boxes, from the checklist of the system that this one replaces and from our own invariants. It is polite enough for
-//! production: a bounded number of streams, of which few are open at once, one probe at a time, nothing written, and no
-//! other machine unless told so.
+//! The checks come from the invariants and from the checklist of the system that newswire replaced. They are safe in
+//! production: a bounded number of streams, few of them open at once, one probe at a time, nothing is written, and no other
+//! machine is contacted unless `--any-host` is given.
 
-mod front;
+mod browser_client;
 mod gateway;
 mod loops;
 mod probes;
 mod report;
+mod resources;
 mod resume;
 mod streams;
-mod vitals;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
 use daemon::{Exit, config::Config};
+use notation::{BadDuration, parse_duration_within};
 use tokio::time::Instant;
 use url::{Host, Url};
 
 use self::{
-    front::FrontEnd,
-    gateway::Gateway,
-    loops::Loops,
-    probes::Prober,
-    report::{Check, Report},
-    vitals::Vitals,
+    browser_client::BrowserClient,
+    gateway::GatewayClient,
+    loops::WatchdogReports,
+    probes::ProbeLoop,
+    report::{CheckResult, VerifyReport},
+    resources::GatewayResources,
 };
 use crate::{
-    cli::{ConfigFile, Misconfigured},
+    config_file::{ConfigFile, UsageError},
     tail,
 };
 
 /// Arguments of `newswire verify`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub(crate) struct VerifyArgs {
     /// Gateway to check [default: gateway.listen of the configuration]
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
-    /// Streams open at the same time, at most 50
+    /// Streams to open at the same time, at most 50
     #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u16).range(1..=50))]
     streams: u16,
-    /// Streams opened and aborted in all, at most 1000
+    /// Streams to open and abort in total, at most 1000
     #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u16).range(1..=1000))]
     aborts: u16,
-    /// How long a client listens, 1s to 5m; more than gateway.heartbeat, or nothing may come
+    /// How long to listen to a stream, 1s to 5m; should be longer than gateway.heartbeat
     #[arg(long = "for", value_name = "DURATION", default_value = "12s", value_parser = listening)]
     listen_for: Duration,
-    /// Check a gateway that is not on this machine's loopback
+    /// Allow a gateway that is not on the loopback interface of this machine
     #[arg(long)]
     any_host: bool,
-    /// File with the read token, where the gateway asks for one
+    /// File with a read token, if the gateway requires one
     #[arg(long, value_name = "FILE", env = "NEWSWIRE_TOKEN_FILE")]
     token_file: Option<PathBuf>,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     file: ConfigFile,
 }
 
-/// Longest time that a client listens.
+/// Longest time to listen.
 const LISTEN_MAX: Duration = Duration::from_secs(300);
-/// Pairs of probes before anything is done to the gateway.
+/// Pairs of probes while the gateway is idle.
 const IDLE_PAIRS: usize = 25;
 
-fn listening(text: &str) -> Result<Duration, String> {
-    let found = news::parse_duration(text).filter(|d| (Duration::from_secs(1)..=LISTEN_MAX).contains(d));
-    found.ok_or_else(|| "a duration of 1s to 5m is wanted".to_owned())
+fn listening(text: &str) -> Result<Duration, BadDuration> {
+    parse_duration_within(text, Duration::from_secs(1)..=LISTEN_MAX)
 }
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+pub(crate) async fn run(arguments: VerifyArgs) -> anyhow::Result<Exit> {
     let config = arguments.file.load()?.config;
     let url = match &arguments.url {
         Some(url) => url.clone(),
@@ -80,15 +80,15 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     };
     check_url(&url, arguments.any_host)?;
     let token = arguments.token_file.as_deref().map(tail::read_token).transpose()?;
-    let gateway = Gateway::connect(&url, token.as_deref()).await?;
+    let gateway = GatewayClient::connect(&url, token.as_deref()).await?;
     let began = Instant::now();
     let checks = check(&gateway, &config, &url, &arguments).await;
-    let report = Report { url: gateway.to_string(), took: began.elapsed(), checks };
+    let report = VerifyReport { url: gateway.to_string(), took: began.elapsed(), checks };
     report.print(arguments.json)?;
     Ok(if report.failed() { Exit::Failure } else { Exit::Ok })
 }
 
-/// Where the gateway of this configuration is reached from here.
+/// The URL of the configured gateway, as seen from this machine.
 fn listen_url(config: &Config) -> anyhow::Result<Url> {
     let mut listen = config.gateway.listen;
     if listen.ip().is_unspecified() {
@@ -101,10 +101,10 @@ fn listen_url(config: &Config) -> anyhow::Result<Url> {
     Url::parse(&format!("http://{listen}/")).context("make a URL of gateway.listen")
 }
 
-fn check_url(url: &Url, any_host: bool) -> Result<(), Misconfigured> {
+fn check_url(url: &Url, any_host: bool) -> Result<(), UsageError> {
     if url.scheme() != "http" {
-        let why = "is no http:// address; check the gateway itself, not the proxy in front of it";
-        return Err(Misconfigured(format!("{url} {why}")));
+        let why = "is not an http:// URL; name the gateway itself, not the proxy in front of it";
+        return Err(UsageError(format!("{url} {why}")));
     }
     let loopback = match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -116,32 +116,37 @@ fn check_url(url: &Url, any_host: bool) -> Result<(), Misconfigured> {
         return Ok(());
     }
     let host = url.host_str().unwrap_or_default();
-    Err(Misconfigured(format!("{host} is not this machine's loopback; --any-host checks it all the same")))
+    Err(UsageError(format!("{host} is not on the loopback interface; --any-host checks it anyway")))
 }
 
-/// All boxes, in the order in which they are shown.
-async fn check(gateway: &Gateway, config: &Config, url: &Url, arguments: &Arguments) -> Vec<Check> {
-    let loops = Loops::look(config).await;
-    let idle = probes::some(gateway, IDLE_PAIRS).await;
+/// Runs all checks; returns them in the order in which they are shown.
+async fn check(
+    gateway: &GatewayClient,
+    config: &Config,
+    url: &Url,
+    arguments: &VerifyArgs,
+) -> Vec<CheckResult> {
+    let loops = WatchdogReports::fetch(config).await;
+    let idle = probes::run_pairs(gateway, IDLE_PAIRS).await;
     let answers = idle.answers();
     if idle.answered() == 0 {
-        let not = |name| Check::skipped(name, "the gateway does not answer".to_owned());
-        let names = [streams::NAME, probes::THROUGHOUT, front::NAME, resume::NAME];
+        let skipped = |name| CheckResult::skipped(name, "the gateway does not answer".to_owned());
+        let names = [streams::NAME, probes::THROUGHOUT, browser_client::NAME, resume::NAME];
         let mut checks = vec![answers];
-        checks.extend(names.map(not));
-        checks.insert(3, loops.compare(&Loops::look(config).await));
+        checks.extend(names.map(skipped));
+        checks.insert(3, loops.compare(&WatchdogReports::fetch(config).await));
         return checks;
     }
-    let prober = Prober::start(gateway);
-    let front = FrontEnd::start(gateway).await;
-    let listened = Instant::now();
-    let vitals = Vitals::find(config, url).await;
-    let behind = streams::check(gateway, &vitals, arguments.streams, arguments.aborts).await;
-    tokio::time::sleep_until(listened + arguments.listen_for).await;
+    let probe_loop = ProbeLoop::start(gateway);
+    let browser_client = BrowserClient::start(gateway).await;
+    let listening_since = Instant::now();
+    let resources = GatewayResources::locate(config, url).await;
+    let leaks = streams::check(gateway, &resources, arguments.streams, arguments.aborts).await;
+    tokio::time::sleep_until(listening_since + arguments.listen_for).await;
     let resume = resume::check(gateway).await;
-    let heartbeat = vitals.is_of_config().then_some(config.gateway.heartbeat);
-    let front = front.end(heartbeat).await;
-    let probes = prober.end().await;
-    let loops = loops.compare(&Loops::look(config).await);
-    vec![answers, behind, probes.throughout(&idle), loops, front, resume]
+    let heartbeat = resources.is_of_config().then_some(config.gateway.heartbeat);
+    let browser_client = browser_client.end(heartbeat).await;
+    let probes = probe_loop.end().await;
+    let loops = loops.compare(&WatchdogReports::fetch(config).await);
+    vec![answers, leaks, probes.throughout(&idle), loops, browser_client, resume]
 }

@@ -197,6 +197,7 @@ impl LogWriter {
             self.add_items(commit, &source, items, now, &mut result)?;
         }
         if result.flapping {
+            state.guids_flap = true;
             state.warnings.push(FLAPPING.to_owned());
         }
         // Ordered while the visit was under way, perhaps.

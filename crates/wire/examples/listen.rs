@@ -1,6 +1,6 @@
-//! The Rust client of README.md: from the first `use` on, the same bytes. `listen [ADDRESS]` prints what comes and keeps
-//! its place in a file `place`.
-#![allow(clippy::print_stdout, reason = "it prints what comes")]
+//! The Rust client of `crates/gateway/STREAM.md`: from the first `use` on, the same bytes. `listen [ADDRESS]` prints
+//! events as they arrive and keeps its cursor in the file `cursor`.
+#![allow(clippy::print_stdout, reason = "it prints events")]
 #![allow(clippy::disallowed_methods, reason = "it has one stream and nothing else to do")]
 
 use std::{env, error::Error, fs, time::Duration};
@@ -12,10 +12,10 @@ use wire::{Coverage, Endpoint, Subscription, SubscriptionEvent, SubscriptionTimi
 async fn main() -> Result<(), Box<dyn Error>> {
     let address = env::args().nth(1).unwrap_or_else(|| "http://127.0.0.1:8700".to_owned());
     let gateway = Endpoint::Url(address.parse()?);
-    let place = fs::read_to_string("place").ok().and_then(|id| id.trim().parse().ok());
+    let cursor = fs::read_to_string("cursor").ok().and_then(|id| id.trim().parse().ok());
     let timing = SubscriptionTiming { silence: Duration::from_secs(30), ..SubscriptionTiming::default() };
     let path = "/news/stream?kinds=item,update";
-    let mut stream = Subscription::new(gateway, path, place, Coverage::Filtered, timing);
+    let mut stream = Subscription::new(gateway, path, cursor, Coverage::Filtered, timing);
     loop {
         match stream.next().await {
             SubscriptionEvent::Connected(hello) => println!("{} {:?}", hello.resume.as_str(), hello.missed),
@@ -24,11 +24,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 println!("{} {}", event.id, event.item.title);
             }
             SubscriptionEvent::Gap(gap) => println!("missed {}", gap.missed),
-            SubscriptionEvent::Lost { reason, wait } => println!("{reason}, again in {wait:?}"),
+            SubscriptionEvent::Lost { reason, wait } => println!("{reason}, reconnecting in {wait:?}"),
             SubscriptionEvent::Notice(..) | SubscriptionEvent::Heartbeat(_) => {}
         }
-        if let Some(place) = stream.cursor() {
-            fs::write("place", place.to_string())?;
+        if let Some(cursor) = stream.cursor() {
+            fs::write("cursor", cursor.to_string())?;
         }
     }
 }

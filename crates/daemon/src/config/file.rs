@@ -1,15 +1,15 @@
-//! What stands in the file: values with their lines, and complaints for everything that is no value of ours.
+//! What stands in the file: values with their lines, and a complaint for everything that is not a known value.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use notation::{Complaint, Complaints, shortened, suggestion};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{KEYS, Key, SECTIONS, position};
 use super::kinds::Raw;
-use super::nearest::suggestion;
-use super::shapes::{shortened, without_password};
+use super::shapes::without_password;
 use super::values::Value;
 
 /// A file taken apart. Lines count from 1.
@@ -17,16 +17,8 @@ use super::values::Value;
 pub(super) struct Contents {
     /// Place in the table of keys, value, line.
     pub(super) values: Vec<(usize, Value, usize)>,
-    /// Line, key, message; sorted by line.
-    pub(super) mistakes: Vec<Mistake>,
-}
-
-/// One wrong thing in a file.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Mistake {
-    pub(super) line: usize,
-    pub(super) key: String,
-    pub(super) message: String,
+    /// Without the name of the file, in any order.
+    pub(super) complaints: Complaints,
 }
 
 /// How often a file is read anew without a line that confuses the parser. Lines beyond that still get their complaint
@@ -43,14 +35,13 @@ pub(super) fn read(text: &str) -> Contents {
     }
     let mut reader = Reader { lines: &lines, contents: Contents::default() };
     reader.document(document.get_ref());
-    let mut contents = reader.contents;
-    // What recovery made of a broken line is not what the user meant, so nothing is said or taken from it.
-    contents.mistakes.retain(|mistake| !syntax.contains_key(&mistake.line));
-    contents.values.retain(|(_, _, line)| !syntax.contains_key(line));
-    let broken = |(line, message)| Mistake { line, key: String::new(), message };
-    contents.mistakes.extend(syntax.into_iter().map(broken));
-    contents.mistakes.sort_by_key(|mistake| mistake.line);
-    contents
+    let Contents { mut values, complaints } = reader.contents;
+    // What recovery made of a broken line is not what the user meant: its values and complaints are ignored.
+    values.retain(|(_, _, line)| !syntax.contains_key(line));
+    let meant = |complaint: &Complaint| complaint.line.is_none_or(|line| !syntax.contains_key(&line));
+    let mut complaints: Complaints = complaints.into_iter().filter(meant).collect();
+    complaints.extend(syntax.into_iter().map(|(line, message)| complaint(line, "", message)));
+    Contents { values, complaints }
 }
 
 /// Takes out the lines that are broken by themselves, because the parser may lose everything after one; returns what is
@@ -143,12 +134,12 @@ impl Reader<'_> {
                 }
                 DeValue::Table(_) => {
                     let hint = suggestion(section, SECTIONS.iter().map(|s| s.name));
-                    self.complain(line, section, format!("there is no such section{hint}"));
+                    self.complain(line, section, format!("unknown section{hint}"));
                 }
                 _ => self.complain(
                     line,
                     section,
-                    format!("there is no such key outside a section{}", elsewhere(section)),
+                    format!("unknown key outside a section{}", elsewhere(section)),
                 ),
             }
         }
@@ -177,8 +168,12 @@ impl Reader<'_> {
     }
 
     fn complain(&mut self, line: usize, key: &str, message: String) {
-        self.contents.mistakes.push(Mistake { line, key: key.to_owned(), message });
+        self.contents.complaints.push(complaint(line, key, message));
     }
+}
+
+fn complaint(line: usize, key: &str, message: String) -> Complaint {
+    Complaint { place: String::new(), line: Some(line), key: key.to_owned(), message }
 }
 
 /// What to say about a key that its section does not have.
@@ -186,7 +181,7 @@ pub(super) fn unknown(section: &str, name: &str) -> String {
     let siblings = KEYS.iter().filter(|key| key.section == section).map(|key| key.name);
     let hint = suggestion(name, siblings);
     let hint = if hint.is_empty() { elsewhere(name) } else { hint };
-    format!("there is no such key{hint}")
+    format!("unknown key{hint}")
 }
 
 /// A hint for a key that exists, but in another section.

@@ -13,6 +13,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use notation::write_duration;
+
 use super::kinds::{Item, ValueKind};
 use super::values::{FromValue, Value};
 use super::{LogFormat, WireTransport};
@@ -262,7 +264,7 @@ pub(super) fn contradictions(config: &Config) -> Vec<Contradiction> {
     let (min, max) = (config.fetch.interval_min, config.fetch.interval_max);
     if min > max {
         let place = |name| position("fetch", name).expect("the key stands in the table");
-        let (min, max) = (super::show_duration(min), super::show_duration(max));
+        let (min, max) = (write_duration(min), write_duration(max));
         let message = format!(
             "fetch.interval_max ({max}) is shorter than fetch.interval_min ({min}); raise the one or lower the other"
         );
@@ -325,9 +327,9 @@ mod tests {
                 assert!(key.kind.accept_text(&(max + 1).to_string()).is_err(), "{}", key.path());
             }
             if let ValueKind::Duration(min, max) = key.kind {
-                assert!(key.kind.accept_text(&super::super::show_duration(min)).is_ok(), "{}", key.path());
-                assert!(key.kind.accept_text(&super::super::show_duration(max)).is_ok(), "{}", key.path());
-                let beyond = super::super::show_duration(max + MS);
+                assert!(key.kind.accept_text(&write_duration(min)).is_ok(), "{}", key.path());
+                assert!(key.kind.accept_text(&write_duration(max)).is_ok(), "{}", key.path());
+                let beyond = write_duration(max + MS);
                 assert!(key.kind.accept_text(&beyond).is_err(), "{}", key.path());
             }
         }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::shapes::{self, is_digits, shortened, without_password};
+use notation::{parse_duration_within, shortened};
+
+use super::shapes::{self, is_digits, without_password};
 use super::values::Value;
-use super::{parse_duration, show_duration};
 
 /// Longest text of any value, bytes: the longest path Linux takes.
 const TEXT_BYTES_MAX: usize = 4_096;
@@ -130,7 +131,10 @@ impl ValueKind {
             ValueKind::WireTransport => shapes::transport(&text)?,
             ValueKind::Level => crate::logs::check_level(&text)?,
             ValueKind::Format => shapes::one_of(&text, &["auto", "text", "json", "journald"])?,
-            ValueKind::Duration(min, max) => return accept_duration(&text, min, max),
+            ValueKind::Duration(min, max) => {
+                let duration = parse_duration_within(&text, min..=max).map_err(|bad| bad.to_string())?;
+                return Ok(Value::Duration(duration));
+            }
             ValueKind::OptionalPath
             | ValueKind::OptionalUrl
             | ValueKind::OptionalText
@@ -177,14 +181,5 @@ fn accept_integer(number: Option<u64>, digits: &str, min: u64, max: u64) -> Resu
     match number {
         Some(number) if (min..=max).contains(&number) => Ok(Value::Integer(number)),
         _ => Err(format!("{} is outside {min} to {max}", shortened(digits))),
-    }
-}
-
-fn accept_duration(text: &str, min: Duration, max: Duration) -> Result<Value, String> {
-    let duration = parse_duration(text)?;
-    if (min..=max).contains(&duration) {
-        Ok(Value::Duration(duration))
-    } else {
-        Err(format!("{text} is outside {} to {}", show_duration(min), show_duration(max)))
     }
 }

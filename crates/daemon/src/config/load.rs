@@ -1,15 +1,17 @@
 //! Where each value comes from: built-in default, file, environment, command line; the later wins.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use notation::{Complaint, Complaints, suggestion};
+
 use super::file::{self, unknown};
 use super::keys::{self, KEYS, Key, position};
-use super::nearest::suggestion;
 use super::render::literal;
 use super::values::Value;
-use super::{Complaint, Complaints, Config, SYSTEM_FILE};
+use super::{Config, ConfigChange, SYSTEM_FILE};
 
 /// Largest configuration file, bytes; the commented default has a hundredth of it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -20,6 +22,21 @@ const FILE_VARIABLE: &str = "NEWSWIRE_CONFIG";
 const NOT_KEYS: [&str; 3] = [FILE_VARIABLE, "NEWSWIRE_TOKEN_FILE", "NEWSWIRE_CORPUS"];
 const BUILT_IN: &str = "default";
 
+/// Where a value was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Origin {
+    /// `default`, a file, `env:NAME`, or what the command line called itself.
+    place: String,
+    line: Option<usize>,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.place)?;
+        self.line.map_or(Ok(()), |line| write!(f, ":{line}"))
+    }
+}
+
 /// A configuration that has passed every check.
 #[derive(Clone, Debug)]
 pub struct Loaded {
@@ -28,7 +45,7 @@ pub struct Loaded {
     /// The file that was read; `None` when there was none and the built-in defaults hold.
     pub file: Option<PathBuf>,
     values: Vec<Value>,
-    origins: Vec<String>,
+    origins: Vec<Origin>,
 }
 
 /// One line of `config show`.
@@ -41,19 +58,6 @@ pub struct EffectiveValue {
     /// `default`, `file:line`, `env:NAME`, or what the command line called itself.
     pub origin: String,
     /// Whether a reload takes a new value; else a restart is needed.
-    pub live: bool,
-}
-
-/// A key whose value is not what it was.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct ConfigChange {
-    /// `section.key`
-    pub key: String,
-    /// As it would stand in the file; passwords in addresses are hidden.
-    pub old: String,
-    /// The same of the new value.
-    pub new: String,
-    /// Whether a reload takes it; else it is kept until a restart.
     pub live: bool,
 }
 
@@ -91,7 +95,8 @@ impl Loaded {
     /// # Errors
     /// When there is no such key, the value is impossible or contradicts another; then nothing has changed.
     pub fn set(&mut self, key: &str, value: &str, origin: &str) -> Result<(), Complaint> {
-        let complaint = |message| Complaint { place: origin.to_owned(), key: key.to_owned(), message };
+        let complaint =
+            |message| Complaint { place: origin.to_owned(), line: None, key: key.to_owned(), message };
         let (section, name) = key.split_once('.').unwrap_or(("", key));
         let place = position(section, name).ok_or_else(|| complaint(unknown(section, name)))?;
         let accepted = KEYS[place].kind.accept_text(value).map_err(|faults| {
@@ -105,7 +110,7 @@ impl Loaded {
             return Err(complaint(contradiction.message));
         }
         (self.config, self.values) = (config, values);
-        self.origins[place] = origin.to_owned();
+        self.origins[place] = Origin { place: origin.to_owned(), line: None };
         Ok(())
     }
 
@@ -132,7 +137,7 @@ impl Loaded {
             values[place].clone_from(&new.values[place]);
             origins[place].clone_from(&new.origins[place]);
         }
-        let draft = Draft { file: new.file.clone(), values, origins, complaints: Vec::new() };
+        let draft = Draft { file: new.file.clone(), values, origins, complaints: Complaints::default() };
         *self = draft.finish()?;
         Ok(())
     }
@@ -140,10 +145,10 @@ impl Loaded {
     /// Every key with its effective value and where that came from, in the order of the commented file.
     #[must_use]
     pub fn show(&self) -> Vec<EffectiveValue> {
-        let shown = |((key, value), origin): ((&Key, &Value), &String)| EffectiveValue {
+        let shown = |((key, value), origin): ((&Key, &Value), &Origin)| EffectiveValue {
             key: key.path(),
             value: literal(key.kind, value),
-            origin: origin.clone(),
+            origin: origin.to_string(),
             live: key.live,
         };
         KEYS.iter().zip(&self.values).zip(&self.origins).map(shown).collect()
@@ -161,21 +166,22 @@ fn choose_file(file: Option<&Path>, variables: &BTreeMap<String, String>) -> Opt
 struct Draft {
     file: Option<PathBuf>,
     values: Vec<Value>,
-    origins: Vec<String>,
-    complaints: Vec<Complaint>,
+    origins: Vec<Origin>,
+    complaints: Complaints,
 }
 
 impl Draft {
     fn new(file: Option<PathBuf>) -> Self {
-        let origins = vec![BUILT_IN.to_owned(); KEYS.len()];
-        Self { file, values: keys::defaults(), origins, complaints: Vec::new() }
+        let built_in = Origin { place: BUILT_IN.to_owned(), line: None };
+        let origins = vec![built_in; KEYS.len()];
+        Self { file, values: keys::defaults(), origins, complaints: Complaints::default() }
     }
 
-    fn complain(&mut self, place: String, key: String, message: String) {
-        self.complaints.push(Complaint { place, key, message });
+    fn complain(&mut self, Origin { place, line }: Origin, key: String, message: String) {
+        self.complaints.push(Complaint { place, line, key, message });
     }
 
-    fn put(&mut self, key: usize, value: Value, origin: String) {
+    fn put(&mut self, key: usize, value: Value, origin: Origin) {
         self.values[key] = value;
         self.origins[key] = origin;
     }
@@ -187,14 +193,13 @@ impl Draft {
             Ok(text) => {
                 let contents = file::read(&text);
                 for (key, value, line) in contents.values {
-                    self.put(key, value, format!("{name}:{line}"));
+                    self.put(key, value, Origin { place: name.clone(), line: Some(line) });
                 }
-                for mistake in contents.mistakes {
-                    self.complain(format!("{name}:{}", mistake.line), mistake.key, mistake.message);
-                }
+                self.complaints.extend(contents.complaints.in_file(name));
             }
-            Err((None, message)) => self.complain(name, String::new(), message),
-            Err((Some(line), message)) => self.complain(format!("{name}:{line}"), String::new(), message),
+            Err((line, message)) => {
+                self.complain(Origin { place: name, line }, String::new(), message);
+            }
         }
     }
 
@@ -202,18 +207,18 @@ impl Draft {
         if NOT_KEYS.contains(&name) {
             return;
         }
-        let place = format!("env:{name}");
+        let origin = Origin { place: format!("env:{name}"), line: None };
         let Some(key) = KEYS.iter().position(|key| key.variable() == name) else {
             let known: Vec<String> = KEYS.iter().map(Key::variable).collect();
             let hint = suggestion(name, known.iter().map(String::as_str));
-            let message = format!("there is no such variable{hint}");
-            return self.complain(place, String::new(), message);
+            let message = format!("unknown variable{hint}");
+            return self.complain(origin, String::new(), message);
         };
         match KEYS[key].kind.accept_text(value) {
-            Ok(value) => self.put(key, value, place),
+            Ok(value) => self.put(key, value, origin),
             Err(faults) => {
                 for fault in faults {
-                    self.complain(place.clone(), KEYS[key].path(), fault.message);
+                    self.complain(origin.clone(), KEYS[key].path(), fault.message);
                 }
             }
         }
@@ -224,19 +229,15 @@ impl Draft {
         for contradiction in keys::contradictions(&config) {
             // A value that was refused is still the default here; what contradicts that is nobody's mistake.
             let refused =
-                |key: usize| self.complaints.iter().any(|complaint| complaint.key == KEYS[key].path());
+                |key: usize| self.complaints.list().iter().any(|complaint| complaint.key == KEYS[key].path());
             if contradiction.keys.into_iter().any(refused) {
                 continue;
             }
-            let written = contradiction.keys.into_iter().find(|key| self.origins[*key] != BUILT_IN);
+            let written = contradiction.keys.into_iter().find(|key| self.origins[*key].place != BUILT_IN);
             let key = written.expect("the defaults do not contradict each other");
             self.complain(self.origins[key].clone(), KEYS[key].path(), contradiction.message);
         }
-        if self.complaints.is_empty() {
-            Ok(Loaded { config, file: self.file, values: self.values, origins: self.origins })
-        } else {
-            Err(Complaints(self.complaints))
-        }
+        self.complaints.or(Loaded { config, file: self.file, values: self.values, origins: self.origins })
     }
 }
 

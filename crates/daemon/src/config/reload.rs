@@ -5,7 +5,9 @@
 
 use std::path::PathBuf;
 
-use super::{Complaint, Complaints, Config, ConfigChange, Loaded, environment, load};
+use notation::Complaints;
+
+use super::{Config, ConfigChange, Loaded, environment, load};
 
 /// Reads the configuration anew from where it came from.
 #[derive(Clone, Debug)]
@@ -53,8 +55,9 @@ impl Reloader {
     pub fn read(&self) -> Result<CheckedConfig, Complaints> {
         let draft = self.try_read();
         if let Err(complaints) = &draft {
-            for Complaint { place, key, message } in &complaints.0 {
-                tracing::error!(place, key, error = message, "kept the old configuration");
+            for complaint in complaints.list() {
+                let (place, key, error) = (complaint.location(), &complaint.key, &complaint.message);
+                tracing::error!(place, key, error, "kept the old configuration");
             }
         }
         draft
@@ -118,7 +121,7 @@ mod tests {
         let (_directory, file, reloader) = reloader("");
         fs::write(&file, "[gateway]\nclients_max = 5\nheartbeet = \"1s\"\n").unwrap();
         let complaints = reloader.read().unwrap_err();
-        assert_eq!(complaints.0.len(), 1);
+        assert_eq!(complaints.list().len(), 1);
         assert!(complaints.to_string().contains("newswire.toml:3: gateway.heartbeet"), "{complaints}");
     }
 

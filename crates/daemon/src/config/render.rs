@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
+use notation::{is_dangerous, write_duration};
+
 use super::keys::{KEYS, SECTIONS};
 use super::kinds::{Item, ValueKind};
 use super::shapes::without_password;
-use super::show_duration;
 use super::values::Value;
-use crate::text::is_dangerous;
 
 const HEAD: &str = "\
 # newswire: the configuration of both daemons, newswire-ingestd and newswire-gateway. Every value below is the default.
@@ -55,7 +55,7 @@ pub(super) fn literal(kind: ValueKind, value: &Value) -> String {
     match value {
         Value::Text(text) => quoted(text),
         Value::Integer(number) => number.to_string(),
-        Value::Duration(duration) => quoted(&show_duration(*duration)),
+        Value::Duration(duration) => quoted(&write_duration(*duration)),
         Value::List(entries) if matches!(kind, ValueKind::List(Item::NatsUrl)) => {
             let entries: Vec<String> = entries.iter().map(|entry| without_password(entry)).collect();
             list(entries.iter().map(String::as_str))

@@ -4,8 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use actix_web::http::Uri;
 use actix_web::http::uri::Authority;
-
-use super::nearest::suggestion;
+use notation::{shortened, suggestion};
 
 /// Longest `daemon.run_dir`, bytes: a socket's path has 107, and `/gateway-admin.sock` takes 19.
 const RUN_DIR_BYTES_MAX: usize = 107 - "/gateway-admin.sock".len();
@@ -187,13 +186,4 @@ pub(super) fn without_password(text: &str) -> String {
 
 pub(super) fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
-}
-
-/// The beginning of a text of the user, enough to recognise it.
-pub(super) fn shortened(text: &str) -> String {
-    const CHARS_MAX: usize = 80;
-    match text.char_indices().nth(CHARS_MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
 }

@@ -17,7 +17,7 @@ use tracing::{Level, Metadata};
 use super::Counts;
 use super::fields::{Fields, Scalar};
 use super::lines::Write;
-use crate::text::escaped;
+use notation::escaped;
 
 /// Where journald listens.
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";

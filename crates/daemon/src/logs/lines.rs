@@ -16,7 +16,7 @@ use super::fields::{Fields, Scalar};
 use super::repeats::{self, Repeats, Verdict};
 use super::{Counts, journal};
 use crate::clock::Clock;
-use crate::text::{is_dangerous, push_escaped};
+use notation::{is_dangerous, push_escaped};
 
 /// Longest message or value in a line, characters; what is cut ends in an ellipsis.
 const VALUE_CHARS_MAX: usize = 2_000;

@@ -1,4 +1,4 @@
-//! What the watch knows, in JSON for the admin socket and in words for the log and `/ready`.
+//! What the watchdog found: typed for the admin socket, and as text for the log and `/ready`.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -9,12 +9,16 @@ use std::sync::atomic::{
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
+use control::watch::{
+    ClockReport, LoopReport, PauseReport, ProgressReport, StallReport, TaskReport, ThreadReport,
+};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use stacks::{StackDump, StackFrame, ThreadStack};
 
 use super::{Entry, Odd, Stall, Watch, WatchKind, now_ms};
-use crate::work::{self, BusyWorker};
+use crate::json::to_json;
+use crate::work::{self, BusyWorker, CurrentTask};
 
 /// Frames in the log line of a stall.
 const FRAMES_MAX: usize = 40;
@@ -73,23 +77,22 @@ impl Watch {
             .collect()
     }
 
-    /// Everything but the vitals, for `GET /watch`.
-    pub(crate) fn report(&self) -> Value {
+    /// Everything of `GET /watch` that is not the vitals.
+    pub(crate) fn report(&self) -> ProgressReport {
         let now = now_ms();
         let entries = self.entries().clone();
         let workers = work::everywhere();
-        let loops: Vec<_> = entries.iter().map(|entry| entry.show(now, &workers)).collect();
         let is_loop = |tid| entries.iter().any(|entry| entry.tid == tid && entry.kind != WatchKind::Recorder);
-        let threads: Vec<_> = workers.iter().filter(|worker| !is_loop(worker.tid)).collect();
+        let threads = workers.iter().filter(|worker| !is_loop(worker.tid));
         let found = self.found();
-        json!({
-            "loops": loops,
-            "threads": threads,
-            "stalls": found.stalls.iter().map(|stall| stall.show(now)).collect::<Vec<_>>(),
-            "stalls_total": found.stalls_total,
-            "clock": found.clock.show("jumps", now),
-            "pauses": found.pauses.show("count", now),
-        })
+        ProgressReport {
+            loops: entries.iter().map(|entry| entry.report(now, &workers)).collect(),
+            threads: threads.map(BusyWorker::report).collect(),
+            stalls: found.stalls.iter().map(|stall| stall.report(now)).collect(),
+            stalls_total: found.stalls_total,
+            clock: found.clock.clock_report(now),
+            pauses: found.pauses.pause_report(now),
+        }
     }
 
     /// Asks for the vitals on a thread of their own, as nobody knows how long that takes; `answer` is dropped when there
@@ -136,43 +139,65 @@ fn ask(name: &str, out: &Arc<AtomicBool>, question: impl FnOnce() + Send + 'stat
 }
 
 impl Entry {
-    fn show(&self, now: u64, workers: &[BusyWorker]) -> Value {
+    fn report(&self, now: u64, workers: &[BusyWorker]) -> LoopReport {
         let quiet = self.kind == WatchKind::Recorder && self.idle.load(Acquire);
         let beat_ms_ago = if quiet { 0 } else { now.saturating_sub(self.beat_ms.load(Relaxed)) };
         let work = workers.iter().find(|worker| worker.tid == self.tid).map(|worker| &worker.work);
         let lag_ms = self.lag_ms.load(Relaxed);
-        json!({
-            "name": self.name,
-            "kind": self.kind,
-            "tid": self.tid,
-            "beat_ms_ago": beat_ms_ago,
-            "lag_ms": lag_ms,
-            "lag_ms_max": self.lag_ms_max.load(Relaxed).max(lag_ms),
-            "stalled": self.stalled.load(Relaxed),
-            "work": work,
-        })
+        LoopReport {
+            name: self.name.to_string(),
+            kind: self.kind,
+            tid: self.tid,
+            beat_ms_ago,
+            lag_ms,
+            lag_ms_max: self.lag_ms_max.load(Relaxed).max(lag_ms),
+            stalled: self.stalled.load(Relaxed),
+            work: work.map(CurrentTask::report),
+        }
+    }
+}
+
+impl BusyWorker {
+    fn report(&self) -> ThreadReport {
+        ThreadReport { tid: self.tid, name: self.name.to_string(), work: self.work.report() }
+    }
+}
+
+impl CurrentTask {
+    fn report(&self) -> TaskReport {
+        let Self { what, of, since_ms_ago } = self;
+        TaskReport { what: (*what).to_owned(), of: of.to_string(), since_ms_ago: *since_ms_ago }
     }
 }
 
 impl Stall {
-    fn show(&self, now: u64) -> Value {
-        json!({
-            "loop": self.name,
-            "kind": self.kind,
-            "tid": self.tid,
-            "began_ms_ago": now.saturating_sub(self.began_ms),
-            "lasted_ms": self.lasted_ms,
-            "work": self.work,
-            "culprit": self.culprit,
-        })
+    fn report(&self, now: u64) -> StallReport {
+        StallReport {
+            name: self.name.to_string(),
+            kind: self.kind,
+            tid: self.tid,
+            began_ms_ago: now.saturating_sub(self.began_ms),
+            lasted_ms: self.lasted_ms,
+            work: self.work.as_ref().map(CurrentTask::report),
+            culprit: self.culprit.clone(),
+        }
     }
 }
 
 impl Odd {
-    fn show(&self, name: &str, now: u64) -> Value {
-        let last = |value: i64| (self.count > 0).then_some(value);
-        let ago = i64::try_from(now.saturating_sub(self.at_ms)).unwrap_or(i64::MAX);
-        json!({ name: self.count, "last_ms": last(self.last_ms), "last_ms_ago": last(ago) })
+    fn clock_report(&self, now: u64) -> ClockReport {
+        let (last_ms, last_ms_ago) = self.last(now).unzip();
+        ClockReport { jumps: self.count, last_ms, last_ms_ago }
+    }
+
+    fn pause_report(&self, now: u64) -> PauseReport {
+        let (last_ms, last_ms_ago) = self.last(now).unzip();
+        PauseReport { count: self.count, last_ms: last_ms.map(i64::unsigned_abs), last_ms_ago }
+    }
+
+    /// How long the last one was, and when; `None` if there was none.
+    fn last(&self, now: u64) -> Option<(i64, u64)> {
+        (self.count > 0).then(|| (self.last_ms, now.saturating_sub(self.at_ms)))
     }
 }
 
@@ -240,7 +265,7 @@ pub(super) fn dump(watch: &Watch) {
     if vitals.is_err() {
         tracing::info!("nobody told how the process fares");
     }
-    for value in std::iter::once(report).chain(vitals) {
+    for value in std::iter::once(to_json(&report)).chain(vitals) {
         for (part, state) in value.as_object().into_iter().flatten() {
             tracing::info!(part, %state, "state");
         }

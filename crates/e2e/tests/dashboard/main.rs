@@ -146,12 +146,12 @@ fn alert_faults(rule: &files::Rule, live: &Live) -> Vec<String> {
         faults.push(format!("{name} does not say what is wrong and what comes next"));
     }
     let anchor = format!("alert-{}", name.to_lowercase());
-    if !said("runbook_url").ends_with(&format!("README.md#{anchor}")) {
+    if !said("runbook_url").ends_with(&format!("ALERTS.md#{anchor}")) {
         faults.push(format!("{name} points at {:?}", said("runbook_url")));
     }
-    let readme = fs::read_to_string(deploy("../README.md")).unwrap();
-    if !readme.contains(&format!("id=\"{anchor}\"")) {
-        faults.push(format!("the README does not say what {name} means"));
+    let runbook = fs::read_to_string(deploy("prometheus/ALERTS.md")).unwrap();
+    if !runbook.contains(&format!("id=\"{anchor}\"")) {
+        faults.push(format!("ALERTS.md does not say what {name} means"));
     }
     let labels = live.labels_of(&rule.expr);
     let named = said("description").split("$labels.").skip(1).collect::<Vec<_>>();

@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use super::{DAY, IntervalBounds, Rule, ScheduleInput, words::humanize};
+use notation::humanize;
+
+use super::{DAY, IntervalBounds, Rule, ScheduleInput};
 
 /// So many of the newest items show the rhythm.
 const ITEMS_MAX: usize = 20;

@@ -1,6 +1,6 @@
 //! The feed side of the hostile catalogue, by its numbers: each test is the attack, and its assertion is the bound.
 //!
-//! Elsewhere: A08 (redirects by a hijacker) in ingestd/src/moving.rs; A11 (imports of millions) in e2e/tests/sources.rs; A25,
+//! Elsewhere: A08 (redirects by a hijacker) in ingestd/src/visit/redirects.rs; A11 (imports of millions) in e2e/tests/sources.rs; A25,
 //! A29, A30, A31 in ingestd/src/simulation/hostile.rs; A27 in tls.rs and deadlines.rs; the property of A03 beside
 //! the classifier. A canary is a listener that nobody must reach.
 

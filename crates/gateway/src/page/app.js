@@ -1,25 +1,27 @@
-// The built-in page: what the wire says, as it says it, and the truth about the connection to it.
-// Reads /news/stream with the browser's own EventSource, and /sources, /health and /ready beside it.
+// The built-in page: the news as they arrive, and the true state of the connection.
+// Reads /news/stream with the browser's own EventSource, and also /sources, /health and /ready.
 //
 // Must never happen here: text of a feed becoming markup (createElement and textContent only), anything loaded
-// from elsewhere, a list or a queue without a bound, a wait without an end, a state shown that is not known.
+// from elsewhere, a list or a queue without a limit, a wait without an end, a state shown that is not known.
 //
-// Order of reading: words, ask, filter, wire (the connection), items, sources, gateway; this file starts them.
+// Order of reading: dom, fetch, filter, connection, items, sources, the panels, gateway; this file connects them.
 
-import { keepAsking } from "./ask.js";
-import { addSource, applyFilter, changeFilter, filter, readFilter, showFilter, submitFilter } from "./filter.js";
+import { connection } from "./connection.js";
+import { announce, resumeFrom, showConnection, showTransport } from "./connection_panel.js";
 import { examine } from "./doctor.js";
-import { askGateway } from "./gateway.js";
+import { byId, say, showView } from "./dom.js";
+import { repeat } from "./fetch.js";
+import { readFilter } from "./filter.js";
+import { addSource, applyFilter, clearFilter, showFilter, showOnlySource, submitFilter } from "./filter_panel.js";
+import { updateGateway } from "./gateway.js";
 import { items } from "./items.js";
-import { LIVELY_SOURCES_MAX, sources } from "./sources.js";
-import { wire } from "./wire.js";
-import { resumeFrom, showTransport, showWire } from "./wire_panel.js";
-import { byId, say, showView } from "./words.js";
+import { LIVE_SOURCES_MAX, sources } from "./sources.js";
+import { countItem } from "./sparkline.js";
 
 const ASLEEP_MS = 60_000; // a second that took this long: the machine slept, the stream may be dead
 const COUNTED_MS = 1_500; // by then the gateway counts this page among its clients
-const GATEWAY_EVERY_MS = 10_000;
-const SOURCES_EVERY_MS = 60_000;
+const GATEWAY_INTERVAL_MS = 10_000;
+const SOURCES_INTERVAL_MS = 60_000;
 
 async function copy(button) {
   const node = byId(button.dataset.copy);
@@ -28,7 +30,7 @@ async function copy(button) {
     await navigator.clipboard.writeText(node.textContent);
     copied = true;
   } catch {
-    // Over plain http browsers have no clipboard for pages: select the text, and try the old way.
+    // Over plain http pages have no clipboard: select the text, and try the old command.
     getSelection().selectAllChildren(node);
     copied = document.execCommand("copy");
   }
@@ -39,30 +41,44 @@ async function copy(button) {
 
 let lastTick = Date.now();
 
-/** Every second: what counts, counts on. A second that took a minute means that the machine slept. */
+/** Every second: updates durations. A second that took a minute means that the machine slept. */
 function tick() {
   const elapsed = Date.now() - lastTick;
   lastTick = Date.now();
-  if (elapsed > ASLEEP_MS && !document.hidden && wire.state === "open") wire.reopen();
+  if (elapsed > ASLEEP_MS && !document.hidden && connection.state === "open") connection.reopen();
   if (document.hidden) return;
-  showWire();
+  showConnection();
   items.showAges();
-  if (sources.loaded && sources.known.size <= LIVELY_SOURCES_MAX) sources.show();
+  if (sources.loaded && sources.known.size <= LIVE_SOURCES_MAX) sources.show();
 }
 
-function listenToPeople() {
+/** The connection and the sources do not know who shows them. */
+function connectParts() {
+  connection.onChange = () => {
+    showConnection();
+    announce();
+  };
+  connection.onItem = (entry) => {
+    countItem(entry.item);
+    sources.showSoon();
+    items.arrive(entry);
+  };
+  connection.onVisit = (report) => sources.visited(report);
+  connection.onWarning = (text) => items.note(text, "warn");
+  sources.onLoad = showFilter;
+  sources.onSelect = showOnlySource;
+}
+
+function listenToButtons() {
   byId("pause").addEventListener("click", () => items.togglePause());
   byId("filter-form").addEventListener("submit", submitFilter);
   byId("source-add-button").addEventListener("click", addSource);
   byId("filter-clear").addEventListener("click", () => {
-    filter.categories.clear();
-    filter.sources.clear();
-    filter.words = "";
-    changeFilter();
+    clearFilter();
     byId("filter").querySelector("summary").focus();
   });
-  byId("drop").addEventListener("click", () => wire.drop());
-  byId("reopen").addEventListener("click", () => wire.reopen());
+  byId("drop").addEventListener("click", () => connection.drop());
+  byId("reopen").addEventListener("click", () => connection.reopen());
   byId("doctor-start").addEventListener("click", examine);
   byId("resume-form").addEventListener("submit", resumeFrom);
   byId("sources-find").addEventListener("input", () => sources.show());
@@ -80,23 +96,23 @@ function listenToPeople() {
   }
 }
 
-function listenToTheBrowser() {
+function listenToBrowser() {
   addEventListener("hashchange", () => {
     readFilter();
     applyFilter();
   });
   addEventListener("online", () => {
-    if (wire.state === "waiting") wire.reopen();
+    if (connection.state === "waiting") connection.reopen();
   });
-  addEventListener("pagehide", () => wire.leave());
+  addEventListener("pagehide", () => connection.leave());
   addEventListener("pageshow", (event) => {
-    if (event.persisted) wire.begin(wire.lastId);
+    if (event.persisted) connection.begin(connection.lastId);
   });
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) return;
     items.unseen = 0;
     items.showCounts();
-    lastTick = Date.now(); // browsers slow the timers of hidden tabs: that was no sleep
+    lastTick = Date.now(); // browsers slow down the timers of hidden tabs: that was no sleep
     tick();
   });
 }
@@ -105,12 +121,13 @@ readFilter();
 const wide = matchMedia("(min-width: 60.01rem)").matches;
 byId("filter").open = wide;
 byId("gateway-more").open = !wide;
-listenToPeople();
-listenToTheBrowser();
+connectParts();
+listenToButtons();
+listenToBrowser();
 showFilter();
 showTransport();
-wire.begin("");
+connection.begin("");
 setInterval(tick, 1_000);
-const askGatewayNow = keepAsking(askGateway, GATEWAY_EVERY_MS);
-setTimeout(askGatewayNow, COUNTED_MS);
-keepAsking(sources.load, SOURCES_EVERY_MS);
+const updateGatewayNow = repeat(updateGateway, GATEWAY_INTERVAL_MS);
+setTimeout(updateGatewayNow, COUNTED_MS);
+repeat(sources.load, SOURCES_INTERVAL_MS);

@@ -1,40 +1,40 @@
-// The doctor: what lies between this browser and the gateway, found out from here, said in words.
-// Examining takes half a minute and a second connection, so it is done when somebody asks for it.
+// The doctor: checks what is between this browser and the gateway.
+// That takes half a minute and a second connection, so it is started by a button only.
 
-import { ask, clockVerdict, setClock, whyNoAnswer } from "./ask.js";
-import { wire } from "./wire.js";
-import { byId, el, plural, say, span, tone } from "./words.js";
+import { connection } from "./connection.js";
+import { byId, el, plural, say, span, tone } from "./dom.js";
+import { clockVerdict, failureText, fetchJson, setClock } from "./fetch.js";
 
 const FIRST_WAIT_MS = 8_000; // for the first bytes of a stream
-const LISTEN_MS = 25_000; // two heartbeats and some
-const HELD_BACK_MS = 2_000; // between the head and the first bytes: more than a slow network does
-const HEARTBEAT_MS = 10_000; // as the gateway has it unless told otherwise
-const BEATS = 2; // heartbeats heard: enough
+const LISTEN_MS = 25_000; // a little more than two heartbeats
+const HELD_BACK_MS = 2_000; // between the head and the first bytes: more than a slow network needs
+const HEARTBEAT_MS = 10_000; // the default of gateway.heartbeat
+const HEARTBEATS_ENOUGH = 2;
 const HEARTBEAT = /^id: [^\n]*\n\n/gm;
-const PIECES_MAX = 1_000;
+const CHUNKS_MAX = 1_000;
 const ANSWER_WAIT_MS = 5_000;
-const CUTS_ALIKE_MIN = 3;
-const ALIKE_MS = 3_000; // cuts that differ by less have one cause
+const SIMILAR_DROPS_MIN = 3;
+const SIMILAR_MS = 3_000; // drops that differ by less have one cause
 
-const verdict = (toneName, words) => ({ tone: toneName, words });
+const verdict = (toneName, text) => ({ tone: toneName, text });
 
-/** Examines, and shows what was found as it is found. */
+/** Runs the checks, and shows each finding as soon as it is known. */
 export async function examine() {
   const button = byId("doctor-start");
   button.disabled = true;
   byId("doctor-sentence").hidden = false;
   showFindings([["Buffering", verdict("idle", `listening for ${span(LISTEN_MS)}`)]]);
-  const quick = await sameOrigin();
+  const quick = await checkOrigin();
   showFindings([["Buffering", verdict("idle", `listening for ${span(LISTEN_MS)}`)], ...quick]);
-  const buffering = await bufferingVerdict();
-  showFindings([["Buffering", buffering], ["Idle cuts", cutsVerdict(wire.cuts)], ...quick]);
+  const buffering = await checkBuffering();
+  showFindings([["Buffering", buffering], ["Lost connections", dropsVerdict(connection.drops)], ...quick]);
   button.disabled = false;
 }
 
 function showFindings(findings) {
-  const lines = findings.map(([name, { tone: toneName, words }]) => {
+  const lines = findings.map(([name, { tone: toneName, text }]) => {
     const line = el("div");
-    const dd = el("dd", "finding", words);
+    const dd = el("dd", "finding", text);
     dd.dataset.tone = toneName;
     line.append(el("dt", "", name), dd);
     return line;
@@ -43,110 +43,110 @@ function showFindings(findings) {
   const worst = ["bad", "warn", "idle"].find((t) => findings.some(([, found]) => found.tone === t)) ?? "ok";
   const sentences = {
     bad: "Something is wrong between here and the gateway.",
-    warn: "Something should be looked at.",
-    idle: "Examining.",
-    ok: "Nothing stands between here and the gateway.",
+    warn: "There are warnings.",
+    idle: "Checking.",
+    ok: "No problem between here and the gateway.",
   };
   tone(byId("doctor-sentence"), worst);
   say(byId("doctor-sentence"), sentences[worst]);
 }
 
-/** Reads a stream of its own byte by byte: heartbeats too, which an EventSource does not show. */
-async function bufferingVerdict() {
-  const hangUp = new AbortController();
-  const heard = { head: NaN, pieces: [] };
+/** Reads a stream of its own as bytes, including the heartbeats, which an EventSource hides. */
+async function checkBuffering() {
+  const abort = new AbortController();
+  const timing = { head: NaN, chunks: [] };
   const began = performance.now();
-  let impatience = setTimeout(() => hangUp.abort(), FIRST_WAIT_MS);
+  let timer = setTimeout(() => abort.abort(), FIRST_WAIT_MS);
   const decoder = new TextDecoder();
-  let beats = 0;
-  let odd = null;
+  let heartbeats = 0;
+  let headVerdict = null;
   try {
     const answer = await fetch("/news/stream?snapshot=0", {
       headers: { Accept: "text/event-stream" },
       cache: "no-store",
-      signal: hangUp.signal,
+      signal: abort.signal,
     });
-    heard.head = performance.now() - began;
-    odd = oddHead(answer);
+    timing.head = performance.now() - began;
+    headVerdict = judgeHead(answer);
     const reader = answer.body.getReader();
-    for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
-      if (heard.pieces.length === 0) {
-        clearTimeout(impatience);
-        impatience = setTimeout(() => hangUp.abort(), LISTEN_MS);
+    for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
+      if (timing.chunks.length === 0) {
+        clearTimeout(timer);
+        timer = setTimeout(() => abort.abort(), LISTEN_MS);
       }
-      heard.pieces.push(performance.now() - began);
-      beats += (decoder.decode(piece.value, { stream: true }).match(HEARTBEAT) ?? []).length;
-      if (beats >= BEATS || heard.pieces.length >= PIECES_MAX) return odd ?? judgeTiming(heard);
+      timing.chunks.push(performance.now() - began);
+      heartbeats += (decoder.decode(chunk.value, { stream: true }).match(HEARTBEAT) ?? []).length;
+      if (heartbeats >= HEARTBEATS_ENOUGH || timing.chunks.length >= CHUNKS_MAX) return headVerdict ?? judgeTiming(timing);
     }
-    heard.ended = performance.now() - began;
+    timing.ended = performance.now() - began;
   } catch (error) {
-    if (!hangUp.signal.aborted) return verdict("bad", `the stream could not be read: ${whyNoAnswer(error, FIRST_WAIT_MS)}`);
+    if (!abort.signal.aborted) return verdict("bad", `the stream could not be read: ${failureText(error, FIRST_WAIT_MS)}`);
   } finally {
-    clearTimeout(impatience);
-    hangUp.abort();
+    clearTimeout(timer);
+    abort.abort();
   }
-  heard.silentMs = performance.now() - began - (heard.pieces.at(-1) ?? 0);
-  return odd ?? judgeTiming(heard);
+  timing.silentMs = performance.now() - began - (timing.chunks.at(-1) ?? 0);
+  return headVerdict ?? judgeTiming(timing);
 }
 
-function oddHead(answer) {
+function judgeHead(answer) {
   const type = answer.headers.get("content-type") ?? "nothing";
-  if (answer.status !== 200) return verdict("bad", `the stream is answered with status ${answer.status}`);
-  if (!type.startsWith("text/event-stream")) return verdict("bad", `something answers in the gateway's place, with ${type}`);
+  if (answer.status !== 200) return verdict("bad", `the stream was answered with status ${answer.status}`);
+  if (!type.startsWith("text/event-stream")) return verdict("bad", `something else answers instead of the gateway, with ${type}`);
   const coding = answer.headers.get("content-encoding");
-  if (coding) return verdict("warn", `a proxy compresses the stream (${coding}), and may hold back small pieces`);
+  if (coding) return verdict("warn", `a proxy compresses the stream (${coding}), and may hold back small chunks`);
   return null;
 }
 
-function judgeTiming({ head, pieces, ended, silentMs = 0 }) {
+function judgeTiming({ head, chunks, ended, silentMs = 0 }) {
   const wait = span(FIRST_WAIT_MS);
-  if (Number.isNaN(head)) return verdict("bad", `no answer within ${wait}: something holds the whole stream back`);
-  if (pieces.length === 0) {
-    return verdict("bad", `an answer, but not one byte of it within ${wait}: a proxy holds back what comes in small pieces`);
+  if (Number.isNaN(head)) return verdict("bad", `no answer within ${wait}: something holds back the whole stream`);
+  if (chunks.length === 0) {
+    return verdict("bad", `an answer, but no byte of its body within ${wait}: a proxy holds back small chunks`);
   }
-  if (pieces[0] - head > HELD_BACK_MS) {
-    return verdict("bad", `the first bytes came ${span(pieces[0] - head)} after the head: a proxy holds them back`);
+  if (chunks[0] - head > HELD_BACK_MS) {
+    return verdict("bad", `the first bytes came ${span(chunks[0] - head)} after the head: a proxy holds them back`);
   }
-  if (ended) return verdict("warn", `the stream ended after ${span(ended)} by itself: something cuts it, or the gateway is full`);
-  const gaps = pieces.slice(1).map((at, i) => at - pieces[i]);
+  if (ended) return verdict("warn", `the stream ended after ${span(ended)}: something closes it, or the gateway is at its limit`);
+  const gaps = chunks.slice(1).map((at, i) => at - chunks[i]);
   const longest = Math.max(silentMs, ...gaps);
-  const first = `first bytes after ${Math.round(pieces[0])}\u00a0ms`;
+  const first = `first bytes after ${Math.round(chunks[0])}\u00a0ms`;
   if (gaps.length === 0 || longest > 2 * HEARTBEAT_MS) {
-    return verdict("warn", `${first}, then silence for ${span(longest)}: a heartbeat is due each ${span(HEARTBEAT_MS)}`);
+    return verdict("warn", `${first}, then silence for ${span(longest)}: expected a heartbeat every ${span(HEARTBEAT_MS)}`);
   }
   return verdict("ok", `none: ${first}, never silent for more than ${span(longest + 999)}`);
 }
 
-/** What the ends of streams have in common. */
-export function cutsVerdict(cuts) {
-  if (cuts.length === 0) {
-    const open = wire.state === "open" ? `, in ${span(Date.now() - wire.since)}` : "";
-    return verdict("ok", `none seen so far${open}`);
+/** What the lost connections have in common. */
+export function dropsVerdict(drops) {
+  if (drops.length === 0) {
+    const open = connection.state === "open" ? `, in ${span(Date.now() - connection.since)}` : "";
+    return verdict("ok", `none so far${open}`);
   }
-  for (const [key, words] of [
+  for (const [key, cause] of [
     ["silentMs", "of silence: a proxy's idle timeout is shorter than the heartbeat"],
-    ["openMs", "whatever comes: something limits how long a connection may last"],
+    ["openMs", "whatever it carries: something limits the duration of connections"],
   ]) {
-    const last = cuts.slice(-CUTS_ALIKE_MIN).map((cut) => cut[key]);
-    const alike = last.length === CUTS_ALIKE_MIN && Math.max(...last) - Math.min(...last) < ALIKE_MS;
-    if (alike && Math.min(...last) > ALIKE_MS) return verdict("warn", `the stream is cut after ${span(last[0])} ${words}`);
+    const last = drops.slice(-SIMILAR_DROPS_MIN).map((drop) => drop[key]);
+    const isSimilar = last.length === SIMILAR_DROPS_MIN && Math.max(...last) - Math.min(...last) < SIMILAR_MS;
+    if (isSimilar && Math.min(...last) > SIMILAR_MS) return verdict("warn", `the stream is lost after ${span(last[0])} ${cause}`);
   }
-  return verdict("idle", `cut ${plural(cuts.length, "time")}, without a rule; last after ${span(cuts.at(-1).openMs)}`);
+  return verdict("idle", `lost ${plural(drops.length, "time")}, without a pattern; last after ${span(drops.at(-1).openMs)}`);
 }
 
-/** What one plain answer tells: the clock, and whether a proxy lets foreign pages read. */
-async function sameOrigin() {
+/** Checks with one request: the clock, and whether a proxy lets pages of other origins read. */
+async function checkOrigin() {
   try {
-    const answer = await ask("/health", ANSWER_WAIT_MS);
+    const answer = await fetchJson("/health", ANSWER_WAIT_MS);
     setClock(answer);
     return [["Clock", clockVerdict()], ["Origin", originVerdict(answer.allowOrigin)]];
   } catch (error) {
-    return [["Origin", verdict("bad", `the gateway does not answer: ${whyNoAnswer(error, ANSWER_WAIT_MS)}`)]];
+    return [["Origin", verdict("bad", `the gateway does not answer: ${failureText(error, ANSWER_WAIT_MS)}`)]];
   }
 }
 
 function originVerdict(allowed) {
-  if (allowed === "*") return verdict("warn", "a proxy adds Access-Control-Allow-Origin: *, so every page anywhere may read this");
-  if (allowed && allowed !== location.origin) return verdict("warn", `the answer is allowed to ${allowed}, which is not this page`);
-  return verdict("ok", `this page is at ${location.origin}, the gateway's own: it needs no CORS`);
+  if (allowed === "*") return verdict("warn", "a proxy adds Access-Control-Allow-Origin: *, so every page on the web may read this");
+  if (allowed && allowed !== location.origin) return verdict("warn", `the answer is readable for ${allowed}, which is not this page`);
+  return verdict("ok", `this page is served by the gateway itself, at ${location.origin}: it needs no CORS`);
 }

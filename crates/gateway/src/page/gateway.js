@@ -1,25 +1,28 @@
-// What the gateway says of itself.
+// The panel of the gateway: what it reports about itself.
 
-import { ask, clockWords, now, setClock, whyNoAnswer } from "./ask.js";
-import { wire } from "./wire.js";
-import { byId, cursor, cut, el, instant, number, plural, say, span, tone, when } from "./words.js";
+import { connection } from "./connection.js";
+import { byId, cursor, cut, el, instant, number, plural, say, span, tone, when } from "./dom.js";
+import { clockText, failureText, fetchJson, now, setClock } from "./fetch.js";
 
-const REACH_EVERY_MS = 60_000;
+const REACH_INTERVAL_MS = 60_000;
 const ANSWER_WAIT_MS = 5_000; // for /health and /ready
-const RATE_MS = 5_000; // a rate over less says little
+const RATE_MS = 5_000; // a rate over less time means little
 const MEASURING = "measuring";
 
-/** What /health and /ready said last, or why they said nothing. */
-export async function askGateway() {
-  const [health, ready] = await Promise.allSettled([ask("/health", ANSWER_WAIT_MS), ask("/ready", ANSWER_WAIT_MS)]);
+/** Shows the answers of /health and /ready, or why there are none. */
+export async function updateGateway() {
+  const [health, ready] = await Promise.allSettled([
+    fetchJson("/health", ANSWER_WAIT_MS),
+    fetchJson("/ready", ANSWER_WAIT_MS),
+  ]);
   if (health.status === "fulfilled") setClock(health.value);
   showGateway(health, ready);
   if (ready.status !== "fulfilled") return;
   const { ring } = ready.value.body;
-  wire.doubt(ring?.newest);
-  wire.countTabs();
-  await askReach(ring?.oldest);
-  say(byId("gateway-span"), reachWords());
+  connection.checkAgainst(ring?.newest);
+  connection.countTabs();
+  await updateReach(ring?.oldest);
+  say(byId("gateway-span"), reachText());
 }
 
 function showGateway(health, ready) {
@@ -29,26 +32,26 @@ function showGateway(health, ready) {
   tone(byId("gateway-sentence"), verdict.tone);
   say(byId("gateway-sentence"), verdict.sentence);
   tone(byId("pill-gateway"), verdict.tone);
-  say(byId("pill-gateway-words"), verdict.word);
+  say(byId("pill-gateway-text"), verdict.word);
   showReasons(state?.reasons);
-  say(byId("gateway-daemon"), daemonWords(state?.wire));
-  say(byId("gateway-ring"), ringWords(state?.ring));
-  say(byId("gateway-deliveries"), alive ? deliveriesWords(health.value) : "not known");
-  say(byId("gateway-lag"), alive ? lagWords(health.value.body.lag_events_max) : "not known");
-  say(byId("gateway-brief"), alive ? briefWords(health.value.body) : "");
+  say(byId("gateway-daemon"), daemonText(state?.wire));
+  say(byId("gateway-ring"), ringText(state?.ring));
+  say(byId("gateway-deliveries"), alive ? deliveriesText(health.value) : "not known");
+  say(byId("gateway-lag"), alive ? lagText(health.value.body.lag_events_max) : "not known");
+  say(byId("gateway-brief"), alive ? briefText(health.value.body) : "");
   say(byId("gateway-clients"), alive ? number.format(health.value.body.clients ?? 0) : "not known");
-  say(byId("gateway-up"), alive ? upWords(health.value.body) : "not known");
-  say(byId("gateway-clock"), clockWords());
+  say(byId("gateway-up"), alive ? upText(health.value.body) : "not known");
+  say(byId("gateway-clock"), clockText());
 }
 
 function gatewayVerdict(health, state) {
   if (health.status === "rejected") {
-    const why = whyNoAnswer(health.reason, ANSWER_WAIT_MS);
-    return { tone: "bad", sentence: `The gateway: ${why}.`, word: "not known" };
+    const why = failureText(health.reason, ANSWER_WAIT_MS);
+    return { tone: "bad", sentence: `The gateway does not answer: ${why}.`, word: "not known" };
   }
-  if (!state) return { tone: "warn", sentence: "The gateway serves, but does not say whether it is ready.", word: "not known" };
+  if (!state) return { tone: "warn", sentence: "The gateway serves, but does not report whether it is ready.", word: "not known" };
   const word = state.wire?.connected ? "connected" : "not connected";
-  if (state.draining) return { tone: "warn", sentence: "The gateway is draining: it will stop, another takes over.", word };
+  if (state.draining) return { tone: "warn", sentence: "The gateway is draining: it is about to stop.", word };
   if (state.ready) return { tone: "ok", sentence: "Ready.", word };
   return { tone: state.wire?.connected ? "warn" : "bad", sentence: "Serving, but not ready:", word };
 }
@@ -60,67 +63,67 @@ function showReasons(reasons) {
   if (list.textContent !== lines.join("")) list.replaceChildren(...lines.map((line) => el("li", "", line)));
 }
 
-function daemonWords(link) {
-  if (!link) return "not known";
-  if (!link.connected) return "not connected: what is kept is still served";
-  if (!Number.isFinite(link.heartbeat_age_ms)) return "connected";
-  return `connected, heard ${span(link.heartbeat_age_ms)} ago`;
+function daemonText(wire) {
+  if (!wire) return "not known";
+  if (!wire.connected) return "not connected; kept items are still served";
+  if (!Number.isFinite(wire.heartbeat_age_ms)) return "connected";
+  return `connected, last heartbeat ${span(wire.heartbeat_age_ms)} ago`;
 }
 
-function ringWords(ring) {
+function ringText(ring) {
   if (!ring) return "not known";
   const oldest = ring.oldest ? `, from ${cut(String(ring.oldest), 40)}` : "";
   const size = Number.isFinite(ring.bytes) ? `, ${(ring.bytes / 1e6).toFixed(1)}\u00a0MB` : "";
   return `${number.format(ring.events ?? 0)} kept${size}${oldest}`;
 }
 
-/** What matters most of the details, for when they are closed. */
-function briefWords({ clients, lag_events_max: lag }) {
-  const behind = lag > 0 ? `the slowest ${number.format(lag)} behind` : "nobody behind";
-  const words = [plural(clients ?? 0, "client"), deliveries.words, behind];
+/** The most important details, shown while they are closed. */
+function briefText({ clients, lag_events_max: lag }) {
+  const behind = lag > 0 ? `the slowest ${number.format(lag)} behind` : "none behind";
+  const words = [plural(clients ?? 0, "client"), deliveries.text, behind];
   return words.filter((word) => word !== MEASURING).join(" · ");
 }
 
 const rate = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
-const deliveries = { count: NaN, at: 0, words: MEASURING }; // as they stood when the rate was last measured
+const deliveries = { count: NaN, at: 0, text: MEASURING }; // at the last measurement
 
-/** The counter only grows, so two readings make a rate; a smaller one is that of another process. */
-function deliveriesWords({ body, sent }) {
+/** The rate between two readings of a counter; a smaller value than before is from a new process. */
+function deliveriesText({ body, sent }) {
   const elapsedMs = sent - deliveries.at;
-  const more = body.delivered - deliveries.count;
-  if (!Number.isFinite(more) || more < 0) deliveries.words = MEASURING;
-  else if (elapsedMs < RATE_MS) return deliveries.words;
-  else deliveries.words = `${rate.format((more * 1000) / elapsedMs)} a second`;
+  const delivered = body.delivered - deliveries.count;
+  if (!Number.isFinite(delivered) || delivered < 0) deliveries.text = MEASURING;
+  else if (elapsedMs < RATE_MS) return deliveries.text;
+  else deliveries.text = `${rate.format((delivered * 1000) / elapsedMs)} per second`;
   deliveries.count = body.delivered;
   deliveries.at = sent;
-  return deliveries.words;
+  return deliveries.text;
 }
 
-function lagWords(lag) {
+function lagText(lag) {
   if (!Number.isFinite(lag)) return "not known";
-  return lag === 0 ? "has everything" : `${plural(lag, "event")} behind`;
+  return lag === 0 ? "up to date" : `${plural(lag, "event")} behind`;
 }
 
-const reach = { id: "", since: NaN, askedAt: 0 }; // the oldest event that the gateway keeps, and when it came
+const reach = { id: "", since: NaN, askedAt: 0 }; // the oldest event of the ring, and when it was first seen
 
-/** How far back the recent events go in time; the oldest of them knows, and is asked now and then. */
-async function askReach(oldest) {
-  if (!cursor(oldest) || oldest === reach.id || Date.now() - reach.askedAt < REACH_EVERY_MS) return;
+/** Reads from time to time how old the oldest event of the ring is. */
+async function updateReach(oldest) {
+  if (!cursor(oldest) || oldest === reach.id || Date.now() - reach.askedAt < REACH_INTERVAL_MS) return;
   reach.askedAt = Date.now();
   try {
-    const { body } = await ask(`/news/${oldest}`, ANSWER_WAIT_MS);
+    const { body } = await fetchJson(`/news/${oldest}`, ANSWER_WAIT_MS);
     reach.since = when(body.first_seen);
     reach.id = oldest;
   } catch {
-    // It has been dropped meanwhile, or there is no answer: the next round asks for its successor.
+    // It has left the ring, or there is no answer: the next update reads another one.
   }
 }
 
-function reachWords() {
+function reachText() {
   return Number.isNaN(reach.since) ? "not known yet" : `${span(now() - reach.since)}, to ${instant.format(reach.since)}`;
 }
 
-function upWords(body) {
+function upText(body) {
   const version = body.version ? `, version ${cut(String(body.version), 40)}` : "";
   return `${span((body.uptime_s ?? 0) * 1000)}${version}`;
 }

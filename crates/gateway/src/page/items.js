@@ -1,9 +1,10 @@
-// The list of items, newest first; bounded, and still while it is paused.
+// The list of items, newest first; bounded, and unchanged while it is paused.
 
-import { now } from "./ask.js";
+import { connection } from "./connection.js";
+import { byId, cut, el, inLanguage, instant, number, outwardLink, say, spanShort, webAddress, when } from "./dom.js";
+import { now } from "./fetch.js";
 import { isFiltered } from "./filter.js";
-import { wire } from "./wire.js";
-import { byId, cut, el, inLanguage, instant, number, outwardLink, say, spanShort, webAddress, when } from "./words.js";
+import { tokenText } from "./messages.js";
 
 const ITEMS_MAX = 200; // items in the document, and items kept while paused
 const TITLE_CHARS_MAX = 300;
@@ -43,7 +44,7 @@ export const items = {
     this.showCounts();
   },
 
-  /** Puts a batch on top, oldest first, and keeps the reader's place when the browser does not. */
+  /** Adds a batch on top, oldest first, and keeps the scroll position if the browser does not. */
   show(batch) {
     const heightBefore = this.list.offsetHeight;
     for (const entry of batch) {
@@ -60,7 +61,7 @@ export const items = {
     const key = `${item.source}\n${item.key ?? item.id}`;
     const before = this.byKey.get(key);
     if (before?.id === item.id) {
-      wire.received.doubles += 1;
+      connection.received.duplicates += 1;
       return;
     }
     if (before) this.forget(before.node);
@@ -101,7 +102,7 @@ export const items = {
     say(button, this.paused ? "Continue" : "Pause");
     button.classList.toggle("strong", this.paused);
     const dropped = this.waitingCount > ITEMS_MAX ? `, the newest ${ITEMS_MAX} kept` : "";
-    say(byId("items-words"), this.paused ? `paused, ${number.format(this.waitingCount)} waiting${dropped}` : shownWords(shown));
+    say(byId("items-text"), this.paused ? `paused, ${number.format(this.waitingCount)} waiting${dropped}` : shownText(shown));
     say(byId("tab-items"), this.paused ? `${number.format(this.waitingCount)} waiting` : "");
     document.title = this.unseen ? `(${number.format(this.unseen)}) newswire` : "newswire";
     this.showEmpty();
@@ -111,22 +112,22 @@ export const items = {
     const empty = byId("items-empty");
     empty.hidden = this.list.children.length > 0;
     if (empty.hidden) return;
-    if (wire.locked) say(empty, `Nothing to show: ${wire.locked}.`);
-    else if (wire.state !== "open") say(empty, "Nothing to show until the stream is open.");
-    else say(empty, isFiltered() ? "Listening. Nothing that is kept matches the filter yet." : "Listening. Nothing has come yet.");
+    if (connection.tokenProblem) say(empty, `Nothing to show: ${tokenText(connection.tokenProblem)}.`);
+    else if (connection.state !== "open") say(empty, "Nothing to show until the stream is open.");
+    else say(empty, isFiltered() ? "Waiting for items. No item matches the filter yet." : "Waiting for items.");
   },
 
   showAges() {
-    for (const { ageNode, at, dated } of this.byKey.values()) say(ageNode, ageWords(at, dated));
+    for (const { ageNode, at, dated } of this.byKey.values()) say(ageNode, ageText(at, dated));
   },
 };
 
-function shownWords(shown) {
+function shownText(shown) {
   return shown >= ITEMS_MAX ? `the newest ${ITEMS_MAX}, newest first` : shown > 1 ? `${shown}, newest first` : "";
 }
 
-/** A feed that gave no date is aged by when it was first seen, and says so; a date ahead of time is not hidden. */
-function ageWords(at, dated) {
+/** An item without a date shows how long ago it was first seen; a date in the future is shown as such. */
+function ageText(at, dated) {
   const ms = now() - at;
   if (Number.isNaN(ms)) return "";
   if (ms < -60_000) return `in ${spanShort(-ms)}`;
@@ -159,11 +160,11 @@ function itemEntry(item, kind, key) {
 }
 
 function ageElement(at, dated, published, seen) {
-  const node = el("time", "age", ageWords(at, dated));
+  const node = el("time", "age", ageText(at, dated));
   if (Number.isNaN(at)) return node;
   node.dateTime = new Date(at).toISOString();
   const first = Number.isNaN(seen) ? "" : `, first seen ${instant.format(seen)}`;
-  node.title = `${dated ? `published ${instant.format(published)}` : "the feed gave no date"}${first}`;
+  node.title = `${dated ? `published ${instant.format(published)}` : "no date in the feed"}${first}`;
   return node;
 }
 

@@ -1,48 +1,50 @@
-// The sources: how each one is, when it is visited next, and why.
+// The sources: the health of each, when it is visited next, and why.
 
-import { ask, now, whyNoAnswer } from "./ask.js";
-import { changeFilter, filter, showFilter } from "./filter.js";
-import { count, draw, sparkline } from "./sparkline.js";
-import { byId, cut, el, instant, number, outwardLink, plural, say, showView, span, tone, webAddress, when } from "./words.js";
+import { byId, cut, el, instant, number, outwardLink, plural, say, showView, span, tone, webAddress, when } from "./dom.js";
+import { failureText, fetchJson, now } from "./fetch.js";
+import { drawSparkline, sparkline } from "./sparkline.js";
 
 const SOURCES_MAX = 200; // rows of sources in the document
-const SOURCE_NAMES_MAX = 500; // names offered while typing
+const SOURCE_NAMES_MAX = 500; // names suggested while typing
 const SOURCES_WAIT_MS = 15_000; // for /sources
 const SLOW_MS = 10_000; // a visit
 const HANGING_MS = 30_000; // a visit
 const OVERDUE_MS = 120_000; // a visit that should have begun
-export const LIVELY_SOURCES_MAX = 2_000; // above this the list is judged anew every few seconds only
-const SLUGGISH_MS = 5_000; // that few
+export const LIVE_SOURCES_MAX = 2_000; // with more sources the list is updated every SLOW_UPDATE_MS only
+const SLOW_UPDATE_MS = 5_000;
+const UPDATE_MS = 250;
 
 const HEALTHY = new Set(["new", "unchanged", "partial"]);
 
 export const sources = {
   list: byId("sources-list"),
-  known: new Map(), // id → as in GET /sources, moved on by `source` events
+  known: new Map(), // id → as in GET /sources, updated by `source` events
   rows: new Map(), // id → row
   loaded: false,
   showTimer: 0,
   reloadTimer: 0,
+  onLoad: () => {}, // set by app.js
+  onSelect: () => {}, // the id of the source whose items are to be shown
 
   async load() {
     const problem = byId("sources-problem");
     try {
-      const { status, body } = await ask("/sources", SOURCES_WAIT_MS);
-      if (!Array.isArray(body.sources)) throw new Error(cut(body.detail ?? body.title, 160) || `the gateway answered ${status}`);
+      const { status, body } = await fetchJson("/sources", SOURCES_WAIT_MS);
+      if (!Array.isArray(body.sources)) throw new Error(cut(body.detail ?? body.title, 160) || `the gateway answered with status ${status}`);
       sources.known = new Map(body.sources.map((s) => [s.id, s]));
       sources.loaded = true;
       problem.hidden = true;
-      sources.offerNames();
-      showFilter();
+      sources.suggestNames();
+      sources.onLoad();
     } catch (error) {
-      const kept = sources.loaded ? "; what is shown is older" : "";
-      problem.textContent = `The list of sources: ${whyNoAnswer(error, SOURCES_WAIT_MS)}${kept}.`;
+      const stale = sources.loaded ? "; the list below is older" : "";
+      problem.textContent = `Could not load the list of sources: ${failureText(error, SOURCES_WAIT_MS)}${stale}.`;
       problem.hidden = false;
     }
     sources.show();
   },
 
-  /** A visit ended. What the event does not tell (totals, HTTP status) is had by the next load. */
+  /** A visit ended. What the event does not have (totals, HTTP status) comes with the next load. */
   visited(report) {
     const source = this.known.get(report.source);
     if (!source) {
@@ -67,15 +69,9 @@ export const sources = {
     this.showSoon();
   },
 
-  /** An item came, new or replayed. */
-  counted(item) {
-    count(item);
-    this.showSoon();
-  },
-
   showSoon() {
     if (this.showTimer) return;
-    this.showTimer = setTimeout(() => this.show(), this.known.size > LIVELY_SOURCES_MAX ? SLUGGISH_MS : 250);
+    this.showTimer = setTimeout(() => this.show(), this.known.size > LIVE_SOURCES_MAX ? SLOW_UPDATE_MS : UPDATE_MS);
   },
 
   loadSoon() {
@@ -87,7 +83,7 @@ export const sources = {
     }
   },
 
-  offerNames() {
+  suggestNames() {
     const options = [...this.known.values()].slice(0, SOURCE_NAMES_MAX).map((s) => {
       const option = el("option");
       option.value = s.name;
@@ -109,14 +105,14 @@ export const sources = {
     const more = byId("sources-more");
     const hiddenCount = found.length - SOURCES_MAX;
     more.hidden = !this.loaded || (found.length > 0 && hiddenCount <= 0);
-    if (found.length === 0) say(more, find ? "No source is called that." : "There are no sources yet.");
-    else if (hiddenCount > 0) say(more, `${plural(hiddenCount, "more source")} not shown; find them by name.`);
+    if (found.length === 0) say(more, find ? "No source matches." : "There are no sources yet.");
+    else if (hiddenCount > 0) say(more, `${plural(hiddenCount, "more source")} not shown; search by name.`);
   },
 
   showRows(judged, at) {
-    const wanted = new Set(judged.map(({ s }) => s.id));
+    const shown = new Set(judged.map(({ s }) => s.id));
     for (const [id, row] of this.rows) {
-      if (wanted.has(id)) continue;
+      if (shown.has(id)) continue;
       row.node.remove();
       this.rows.delete(id);
     }
@@ -127,7 +123,7 @@ export const sources = {
     this.order(judged.map(({ s }) => this.rows.get(s.id).node));
   },
 
-  /** Rows do not move under a pointer or a focus; new ones go to the end until both have left. */
+  /** Rows do not move under the pointer or the focus; until then new ones are added at the end. */
   order(nodes) {
     const pointed = matchMedia("(hover: hover)").matches && this.list.matches(":hover");
     if (pointed || this.list.contains(document.activeElement)) {
@@ -144,14 +140,14 @@ export const sources = {
     for (const { verdict } of judged) count[verdict.tone] += 1;
     const trouble = [];
     if (count.bad) trouble.push(`${number.format(count.bad)} failing`);
-    if (count.warn) trouble.push(`${number.format(count.warn)} to watch`);
+    if (count.warn) trouble.push(`${number.format(count.warn)} with warnings`);
     const worst = count.bad ? "bad" : count.warn ? "warn" : count.ok ? "ok" : "idle";
-    const well = count.ok ? "all well" : "none visited yet";
+    const fine = count.ok ? "all healthy" : "none visited yet";
     if (!this.loaded) return;
-    say(byId("sources-words"), `${number.format(judged.length)}, ${trouble.join(", ") || well}`);
+    say(byId("sources-text"), `${number.format(judged.length)}, ${trouble.join(", ") || fine}`);
     say(byId("tab-sources"), trouble.length ? String(count.bad + count.warn) : "");
     tone(byId("pill-sources"), worst);
-    say(byId("pill-sources-words"), trouble.join(", ") || well);
+    say(byId("pill-sources-text"), trouble.join(", ") || fine);
     this.showShare(count);
   },
 
@@ -175,23 +171,23 @@ function byUrgency(a, b) {
   );
 }
 
-/** How a source is, in a word, a colour and a place in the list; the most urgent first. */
+/** The health of a source: a text, a colour and a rank in the list, the most urgent first. */
 function judge(s, at) {
-  const verdict = (rank, toneName, words) => ({ rank, tone: toneName, words });
+  const verdict = (rank, toneName, text) => ({ rank, tone: toneName, text });
   if (s.enabled === false || s.activity === "disabled") return verdict(8, "idle", "disabled");
   if (s.paused) return verdict(8, "idle", "paused");
-  if (s.activity === "down") return verdict(0, "bad", "down, being rebuilt");
+  if (s.activity === "down") return verdict(0, "bad", "stopped, restarting");
   const busy = isBusy(s);
   const busyMs = busy ? at - when(s.activity_since) : 0;
   if (busyMs >= HANGING_MS) return verdict(1, "bad", `hanging for ${span(busyMs)}`);
   if (s.last_status === "error") return verdict(2, "bad", "failed");
-  if (s.last_status === "gone") return verdict(2, "bad", "gone for good");
-  if (s.last_status === "throttled") return verdict(3, "warn", "told to come later");
+  if (s.last_status === "gone") return verdict(2, "bad", "gone");
+  if (s.last_status === "throttled") return verdict(3, "warn", "throttled");
   if (s.quarantine) return verdict(3, "warn", "in quarantine");
   if (busyMs >= SLOW_MS) return verdict(4, "warn", `slow for ${span(busyMs)}`);
   if (s.last_took_ms >= SLOW_MS) return verdict(4, "warn", `slow: took ${span(s.last_took_ms)}`);
   if (!busy && at - when(s.next_visit) >= OVERDUE_MS) return verdict(4, "warn", "overdue");
-  if (s.last_status === "partial") return verdict(5, "warn", "damaged, read in part");
+  if (s.last_status === "partial") return verdict(5, "warn", "damaged, parsed in part");
   if (s.last_status === "new") return verdict(7, "ok", "new items");
   if (s.last_status === "unchanged") return verdict(7, "ok", "unchanged");
   return verdict(6, "idle", "not visited yet");
@@ -201,7 +197,7 @@ function isBusy(s) {
   return s.activity === "fetching" || s.activity === "parsing" || s.activity === "recording";
 }
 
-function visitWords(s, at) {
+function visitText(s, at) {
   const words = [];
   const last = at - when(s.last_visit);
   if (!Number.isNaN(last)) words.push(`visited ${span(last)} ago`);
@@ -216,7 +212,7 @@ function visitWords(s, at) {
   return words.join(" · ");
 }
 
-function troubleWords(s) {
+function problemText(s) {
   const failures = s.consecutive_failures > 0 ? `${plural(s.consecutive_failures, "failure")} in a row` : "";
   return [failures, cut(s.last_error, 240)].filter(Boolean).join(" · ");
 }
@@ -247,16 +243,16 @@ function sourceRow(id) {
 function showRow(row, s, verdict, at) {
   tone(row.node, verdict.tone);
   say(row.name, cut(s.name, 120) || s.id);
-  draw(row.spark, s.id);
-  say(row.status, verdict.words);
-  say(row.sub, `${visitWords(s, at)} · ${plural(s.counts?.items ?? 0, "item")}`);
-  const trouble = troubleWords(s);
+  drawSparkline(row.spark, s.id);
+  say(row.status, verdict.text);
+  say(row.sub, `${visitText(s, at)} · ${plural(s.counts?.items ?? 0, "item")}`);
+  const trouble = problemText(s);
   row.trouble.hidden = trouble === "";
   say(row.trouble, trouble);
   if (row.details.open) showFacts(row, s);
 }
 
-/** The opened part of a row; built when it is first looked at. */
+/** The details of a row; built when they are first opened. */
 function showFacts(row, s) {
   const facts = sourceFacts(s);
   if (!row.facts) {
@@ -264,11 +260,8 @@ function showFacts(row, s) {
     const only = el("button", "button small only", "Show only its items");
     only.type = "button";
     only.addEventListener("click", () => {
-      filter.categories.clear();
-      filter.sources = new Set([s.id]);
-      filter.words = "";
       showView("items");
-      changeFilter();
+      sources.onSelect(s.id);
     });
     row.details.append(row.facts, only);
   }
@@ -290,18 +283,18 @@ function factLine(name, value) {
 function sourceFacts(s) {
   const c = s.counts ?? {};
   const n = (value) => number.format(value ?? 0);
-  const place = [s.category, s.country, s.language, ...(s.tags ?? []).slice(0, 8)].filter(Boolean).join(", ");
+  const labels = [s.category, s.country, s.language, ...(s.tags ?? []).slice(0, 8)].filter(Boolean).join(", ");
   const took = Number.isFinite(s.last_took_ms) ? `${(s.last_took_ms / 1000).toFixed(1)}\u00a0s` : "";
   const success = when(s.last_success);
   const facts = [
     ["Id", s.id],
     ["Address", cut(s.url, 300)],
-    ["Filed under", place],
-    ["Last answer", [s.last_code ? `HTTP ${s.last_code}` : "", took && `took ${took}`].filter(Boolean).join(", ")],
+    ["Labels", labels],
+    ["Last response", [s.last_code ? `HTTP ${s.last_code}` : "", took && `took ${took}`].filter(Boolean).join(", ")],
     ["Last success", Number.isNaN(success) ? "never" : instant.format(success)],
     ["Visits", `${n(c.visits)}: ${n(c.unchanged)} unchanged, ${n(c.errors)} failed`],
-    ["Had", `${n(c.items)} items, ${n(c.updates)} updates, ${((c.body_bytes ?? 0) / 1e6).toFixed(1)}\u00a0MB`],
-    ["Rebuilt", s.restarts > 0 ? plural(s.restarts, "time") : ""],
+    ["Received", `${n(c.items)} items, ${n(c.updates)} updates, ${((c.body_bytes ?? 0) / 1e6).toFixed(1)}\u00a0MB`],
+    ["Restarts", s.restarts > 0 ? plural(s.restarts, "time") : ""],
     ["Last event", s.last_event ?? ""],
     ...(s.warnings ?? []).slice(0, 8).map((warning) => ["Repaired", cut(warning, 200)]),
   ];

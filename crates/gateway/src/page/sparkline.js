@@ -1,19 +1,19 @@
-// Items an hour of one source as a line of small bars: what this page has seen itself, by the time of first sight.
+// Items per hour of one source as a row of bars: those that this page has received, by the time they were first seen.
 
-import { now } from "./ask.js";
-import { cursor, plural, when } from "./words.js";
+import { cursor, plural, when } from "./dom.js";
+import { now } from "./fetch.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const HOUR_MS = 3_600_000;
 const HOURS = 24; // bars
-const SOURCES_MAX = 2_000; // sources that are counted; any others are without a line
-const BAR = 3; // width, with the space after it
+const SOURCES_MAX = 2_000; // sources that are counted; others have no bars
+const BAR = 3; // width, including the space after it
 const HEIGHT = 14;
 
 const counted = new Map(); // source → { hours: Map(hour → items), epoch, seq: the newest one counted }
 
-/** Counts an item once, whatever is replayed; an update is none. */
-export function count(item) {
+/** Counts an item once, even if it is replayed; updates do not count. */
+export function countItem(item) {
   if (item.kind === "update") return;
   const hour = Math.floor(when(item.first_seen) / HOUR_MS);
   const at = cursor(item.id);
@@ -31,7 +31,7 @@ export function count(item) {
   if (line.hours.size > HOURS) line.hours.delete(Math.min(...line.hours.keys()));
 }
 
-/** The drawing, empty. */
+/** An empty drawing. */
 export function sparkline() {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("class", "spark");
@@ -43,8 +43,8 @@ export function sparkline() {
   return svg;
 }
 
-/** Draws the last 24 hours of a source; hides the line of one of which nothing was seen. */
-export function draw(svg, source) {
+/** Draws the last 24 hours of a source; hides the drawing if nothing was received. */
+export function drawSparkline(svg, source) {
   const hours = counted.get(source)?.hours ?? new Map();
   const last = Math.floor(now() / HOUR_MS);
   const counts = Array.from({ length: HOURS }, (_, at) => hours.get(last - HOURS + 1 + at) ?? 0);
@@ -56,7 +56,7 @@ export function draw(svg, source) {
     return `M${at * BAR} ${HEIGHT - height}h${BAR - 1}v${height}h${1 - BAR}z`;
   });
   const [title, path] = svg.children;
-  const words = `${plural(all, "item")} seen by this page in 24 h, ${plural(most, "item")} in the fullest hour`;
-  if (title.textContent !== words) title.textContent = words;
+  const text = `${plural(all, "item")} received by this page in 24 h, at most ${plural(most, "item")} per hour`;
+  if (title.textContent !== text) title.textContent = text;
   if (path.getAttribute("d") !== bars.join("")) path.setAttribute("d", bars.join(""));
 }

@@ -410,7 +410,8 @@ impl FakeDaemon {
             let body = if request.starts_with("GET /sources") {
                 serde_json::json!({ "sources": *self.sources.lock().unwrap() }).to_string()
             } else if request.starts_with("POST /visits") {
-                "{\"accepted\":[\"a\",\"b\"],\"unknown\":[\"x\"],\"disabled\":[],\"busy\":[]}".to_owned()
+                "{\"accepted\":[\"a\",\"b\"],\"unknown\":[\"x\"],\"disabled\":[],\"busy\":[],\"paused\":[]}"
+                    .to_owned()
             } else if request.starts_with("GET /log") {
                 if self.mute.load(Relaxed) {
                     return None;

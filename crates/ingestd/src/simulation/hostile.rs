@@ -14,7 +14,7 @@ use http::Response;
 use news::{SourceId, SourceState, VisitStatus};
 use reqwest::{Body, Request};
 
-use super::{Life, MONDAY_MS, Reply, Servers, directory, id_of, simulate, source};
+use super::{MONDAY_MS, Reply, Servers, SimulatedDaemon, directory, id_of, simulate, source};
 
 const FEED: &str = "<rss version='2.0'><channel><title>t</title><link>http://x.example/</link><description>d\
                     </description><item><title>one</title><guid>1</guid></item></channel></rss>";
@@ -37,7 +37,7 @@ impl<F: Fn(&str, usize, bool) -> Reply + Send + Sync> Script<F> {
 }
 
 impl<F: Fn(&str, usize, bool) -> Reply + Send + Sync> Servers for Script<F> {
-    fn asked(&self, now_ms: i64, request: &Request) -> Reply {
+    fn respond(&self, now_ms: i64, request: &Request) -> Reply {
         let id = id_of(request.url());
         let in_full =
             ["if-none-match", "if-modified-since"].iter().all(|n| !request.headers().contains_key(*n));
@@ -67,16 +67,17 @@ async fn live(
 ) -> (BTreeMap<String, SourceState>, u64) {
     let clock = Clock::from_tokio(MONDAY_MS);
     let directory = directory();
-    let life = Life::start(directory.path(), &clock, servers, IntervalBounds::default()).await;
-    life.take(ids.iter().map(|id| source(id, &format!("http://{id}.example/{id}"))).collect()).await;
+    let simulated =
+        SimulatedDaemon::start(directory.path(), &clock, servers, IntervalBounds::default()).await;
+    simulated.apply(ids.iter().map(|id| source(id, &format!("http://{id}.example/{id}"))).collect()).await;
     sleep(length).await;
     let state = |id: &&str| {
-        let state = life.reader.state(&SourceId::try_new(id).unwrap()).unwrap();
+        let state = simulated.reader.state(&SourceId::try_new(id).unwrap()).unwrap();
         ((*id).to_owned(), state.unwrap_or_else(|| panic!("{id} was never visited")))
     };
     let states = ids.iter().map(state).collect();
-    let head = life.reader.head().0;
-    life.stop().await;
+    let head = simulated.reader.head().0;
+    simulated.stop().await;
     (states, head)
 }
 
@@ -213,14 +214,16 @@ async fn first_visits<F: Fn(&str, usize, bool) -> Reply + Send + Sync + 'static>
 ) -> (BTreeMap<String, i64>, BTreeMap<String, i64>) {
     let clock = Clock::from_tokio(MONDAY_MS);
     let directory = directory();
-    let life = Life::start(directory.path(), &clock, Arc::clone(&servers) as Arc<dyn Servers>, pace).await;
-    life.take(sources.iter().map(|(id, url)| source(id, url)).collect()).await;
-    let due = |plate: Arc<crate::board::Plate>| {
-        (plate.source.id.to_string(), plate.state().next_visit.expect("every new source has a turn").millis())
+    let simulated =
+        SimulatedDaemon::start(directory.path(), &clock, Arc::clone(&servers) as Arc<dyn Servers>, pace)
+            .await;
+    simulated.apply(sources.iter().map(|(id, url)| source(id, url)).collect()).await;
+    let due = |entry: Arc<crate::status::registry::SourceEntry>| {
+        (entry.source.id.to_string(), entry.state().next_visit.expect("every new source has a turn").millis())
     };
-    let plan = life.board.plates().into_iter().map(due).collect();
+    let plan = simulated.registry.entries().into_iter().map(due).collect();
     sleep(length).await;
-    life.stop().await;
+    simulated.stop().await;
     let asked = servers.asked.lock().unwrap();
     (plan, asked.iter().map(|(id, times)| (id.clone(), times[0].0)).collect())
 }

@@ -8,7 +8,7 @@ use fetch::schedule::IntervalBounds;
 use http::Response;
 use reqwest::{Body, Request};
 
-use super::{Life, MONDAY_MS, Reply, Servers, directory, id_of, simulate, source};
+use super::{MONDAY_MS, Reply, Servers, SimulatedDaemon, directory, id_of, simulate, source};
 
 const SOURCES: usize = 300;
 const HOUR: Duration = Duration::from_secs(3600);
@@ -45,7 +45,7 @@ fn feed(version: i64) -> String {
 }
 
 impl Servers for Town {
-    fn asked(&self, _: i64, request: &Request) -> Reply {
+    fn respond(&self, _: i64, request: &Request) -> Reply {
         let n: usize = id_of(request.url()).trim_start_matches("feed-").parse().unwrap();
         let slow = if (11..14).contains(&n) { Duration::from_secs(8) } else { Duration::from_millis(80) };
         let etag = format!("\"{}\"", self.version(n));
@@ -75,15 +75,15 @@ async fn live() -> String {
     let begin_ms = MONDAY_MS + i64::try_from(ARRIVAL.as_millis()).unwrap();
     let town = Arc::new(Town { clock: clock.clone(), begin_ms });
     let directory = directory();
-    let life = Life::start(directory.path(), &clock, town, IntervalBounds::default()).await;
+    let simulated = SimulatedDaemon::start(directory.path(), &clock, town, IntervalBounds::default()).await;
     let catalogue =
         (0..SOURCES).map(|n| source(&format!("feed-{n}"), &format!("http://feed-{n}.example/feed-{n}")));
-    life.take(catalogue.collect()).await;
+    simulated.apply(catalogue.collect()).await;
     sleep(ARRIVAL).await;
     let before = kept.text().len();
     sleep(HOUR).await;
     let lines = kept.text().split_off(before);
-    life.stop().await;
+    simulated.stop().await;
     lines
 }
 

@@ -16,7 +16,7 @@ use news::Source;
 use habits::{Habits, hours};
 use judge::{Judge, Offence};
 
-use super::{Life, MONDAY_MS, Servers, directory, simulate, source};
+use super::{MONDAY_MS, Servers, SimulatedDaemon, directory, simulate, source};
 
 fn sources() -> Vec<Source> {
     habits::all().iter().map(|habits| source(habits.name, &habits.url())).collect()
@@ -34,13 +34,18 @@ fn imported_again() -> Vec<Source> {
 
 /// Lives so long, and stops.
 async fn live(judge: &Arc<Judge>, clock: &Clock, store: &std::path::Path, days: &[(Vec<Source>, Duration)]) {
-    let life =
-        Life::start(store, clock, Arc::clone(judge) as Arc<dyn Servers>, IntervalBounds::default()).await;
+    let simulated = SimulatedDaemon::start(
+        store,
+        clock,
+        Arc::clone(judge) as Arc<dyn Servers>,
+        IntervalBounds::default(),
+    )
+    .await;
     for (catalogue, length) in days {
-        life.take(catalogue.clone()).await;
+        simulated.apply(catalogue.clone()).await;
         sleep(*length).await;
     }
-    life.stop().await;
+    simulated.stop().await;
 }
 
 #[test]
@@ -108,7 +113,7 @@ fn the_judge_sees_every_offence() {
     let mut ask = |wait_s: i64, url: &str, headers: &[(&'static str, &'static str)]| {
         now_ms += wait_s * 1000;
         let before = judge.offences().len();
-        judge.asked(now_ms, &request(url, headers));
+        judge.respond(now_ms, &request(url, headers));
         judge.offences()[before..].iter().map(|(offence, _)| *offence).collect::<Vec<_>>()
     };
     let (etag, age, skips) = (
@@ -137,7 +142,7 @@ fn the_judge_sees_every_offence() {
     for n in 0..4 {
         now_ms += 86_400_000;
         let before = judge.offences().len();
-        judge.asked(now_ms, &request(gone, &[]));
+        judge.respond(now_ms, &request(gone, &[]));
         judge.ended(&gone.parse().unwrap());
         assert_eq!(judge.offences().len() - before, usize::from(n == 3));
     }

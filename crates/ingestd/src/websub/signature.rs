@@ -1,12 +1,12 @@
-//! Whether a push was signed with the secret that only we and the hub know (section 7 of the recommendation).
+//! Checks that a push was signed with the secret that only we and the hub know (WebSub, section 7).
 
 use ring::hmac;
 
-/// Longest `X-Hub-Signature`, in bytes: the name of a hash and 128 digits.
+/// Longest `X-Hub-Signature`, in bytes: the name of a hash function and 128 digits.
 const HEADER_BYTES_MAX: usize = 160;
 
 /// Whether `header`, such as `sha256=5d41…`, is the signature of `body`. The bytes are compared in constant time.
-pub(crate) fn is_right(secret: &str, header: &str, body: &[u8]) -> bool {
+pub(crate) fn is_valid_signature(secret: &str, header: &str, body: &[u8]) -> bool {
     let Some((hash, digits)) = header.trim().split_once('=') else { return false };
     let algorithm = match hash.to_ascii_lowercase().as_str() {
         // Broken for signatures, but not as an HMAC; most hubs know no other.
@@ -16,11 +16,11 @@ pub(crate) fn is_right(secret: &str, header: &str, body: &[u8]) -> bool {
         "sha512" => hmac::HMAC_SHA512,
         _ => return false,
     };
-    let Some(signature) = bytes(digits).filter(|_| header.len() <= HEADER_BYTES_MAX) else { return false };
+    let Some(signature) = from_hex(digits).filter(|_| header.len() <= HEADER_BYTES_MAX) else { return false };
     hmac::verify(&hmac::Key::new(algorithm, secret.as_bytes()), body, &signature).is_ok()
 }
 
-fn bytes(digits: &str) -> Option<Vec<u8>> {
+fn from_hex(digits: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let pairs = digits.as_bytes().chunks(2);
     pairs
@@ -46,29 +46,29 @@ mod tests {
     const BODY: &[u8] = b"what do ya want for nothing?";
 
     #[test]
-    fn a_right_signature_of_each_of_the_four_hashes_is_right() {
+    fn a_signature_with_each_of_the_four_hash_functions_is_valid() {
         for signature in SIGNATURES {
-            assert!(is_right("Jefe", signature, BODY), "{signature}");
-            assert!(is_right("Jefe", &signature.to_uppercase(), BODY), "{signature}");
+            assert!(is_valid_signature("Jefe", signature, BODY), "{signature}");
+            assert!(is_valid_signature("Jefe", &signature.to_uppercase(), BODY), "{signature}");
         }
     }
 
     #[test]
-    fn anything_else_is_wrong() {
+    fn anything_else_is_invalid() {
         for signature in SIGNATURES {
-            assert!(!is_right("jefe", signature, BODY), "another secret: {signature}");
+            assert!(!is_valid_signature("jefe", signature, BODY), "another secret: {signature}");
             assert!(
-                !is_right("Jefe", signature, b"what do ya want for something?"),
+                !is_valid_signature("Jefe", signature, b"what do ya want for something?"),
                 "another body: {signature}"
             );
-            assert!(!is_right("Jefe", &signature[..signature.len() - 2], BODY), "cut: {signature}");
-            assert!(!is_right("Jefe", &format!("{signature}00"), BODY), "longer: {signature}");
+            assert!(!is_valid_signature("Jefe", &signature[..signature.len() - 2], BODY), "cut: {signature}");
+            assert!(!is_valid_signature("Jefe", &format!("{signature}00"), BODY), "longer: {signature}");
         }
         let (_, digits) = SIGNATURES[1].split_once('=').unwrap();
         for header in
             ["", "=", "sha256", "sha256=", "sha256=zz", "sha256=a", digits, &format!("md5={digits}")]
         {
-            assert!(!is_right("Jefe", header, BODY), "{header}");
+            assert!(!is_valid_signature("Jefe", header, BODY), "{header}");
         }
     }
 }

@@ -16,8 +16,10 @@ use toml::{
     de::{DeString, DeTable, DeValue},
 };
 
-use super::{CatalogueReader, Fields};
-use crate::{Access, CredentialFile, Escaped, FeedUrl, Source};
+use notation::shortened;
+
+use super::{CatalogueReader, Fields, type_of};
+use crate::{Access, CredentialFile, FeedUrl, Source};
 
 /// The keys of this file.
 pub(super) const KEYS: [&str; 8] = [
@@ -96,20 +98,29 @@ impl CatalogueReader {
         let found = found.and_then(|n| i64::from_str_radix(n.as_str(), n.radix()).ok());
         let fits = found.filter(|n| (BODY_BYTES_MIN..=BODY_BYTES_MAX).contains(n));
         if fits.is_none() {
-            let wanted = format!("a number of bytes from {BODY_BYTES_MIN} to {BODY_BYTES_MAX} is wanted");
-            self.complain(value.span(), format!("body_bytes_max: {wanted}"));
+            let message = match value.get_ref() {
+                DeValue::Integer(digits) => {
+                    format!(
+                        "{} is outside {BODY_BYTES_MIN} to {BODY_BYTES_MAX}",
+                        shortened(&digits.to_string())
+                    )
+                }
+                _ => format!("expected an integer without quotes, found {}", type_of(value)),
+            };
+            self.refuse(value, "body_bytes_max", message);
         }
         fits.and_then(|n| u64::try_from(n).ok())
     }
 
     fn headers(&mut self, value: &Spanned<DeValue<'_>>) -> Option<Vec<(String, String)>> {
         let DeValue::Table(table) = value.get_ref() else {
-            let wanted = "a table is wanted, such as { X-Api-Key = \"…\" }";
-            self.complain(value.span(), format!("headers: {wanted}"));
+            let found = type_of(value);
+            let message = format!("expected a table such as {{ X-Api-Key = \"…\" }}, found {found}");
+            self.refuse(value, "headers", message);
             return None;
         };
         if table.len() > HEADERS_MAX {
-            self.complain(value.span(), format!("headers: at most {HEADERS_MAX}"));
+            self.refuse(value, "headers", format!("{} headers are more than {HEADERS_MAX}", table.len()));
             return None;
         }
         Some(self.each_header(table))
@@ -119,12 +130,17 @@ impl CatalogueReader {
         let mut headers: Vec<(String, String)> = Vec::new();
         for (key, value) in table {
             let name = key.get_ref().as_ref();
-            if !is_token(name) {
-                self.complain(key.span(), format!("headers: `{}` is no name of a header", Escaped(name)));
+            let mistake = if !is_token(name) {
+                Some(format!("`{}` is not the name of a header", shortened(name)))
             } else if let Some(why) = reserved(&name.to_ascii_lowercase()) {
-                self.complain(key.span(), format!("headers: `{name}` cannot be set: {why}"));
+                Some(format!("`{name}` cannot be set: {why}"))
             } else if headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
-                self.complain(key.span(), format!("headers: `{name}` is given twice"));
+                Some(format!("`{name}` is set twice"))
+            } else {
+                None
+            };
+            if let Some(message) = mistake {
+                self.complain(key.span(), "source.headers", message);
             } else if let Some(value) = self.printable(&format!("headers.{name}"), value) {
                 headers.push((name.to_owned(), value));
             }
@@ -139,8 +155,9 @@ impl CatalogueReader {
         if fits && text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
             return Some(text.to_owned());
         }
-        let wanted = format!("printable ASCII characters are wanted, 1 to {VALUE_BYTES_MAX}");
-        self.complain(value.span(), format!("{name}: {wanted}"));
+        let message =
+            format!("expected 1 to {VALUE_BYTES_MAX} printable ASCII characters, without spaces around them");
+        self.refuse(value, name, message);
         None
     }
 
@@ -149,7 +166,9 @@ impl CatalogueReader {
         if (1..=VALUE_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control) {
             return Some(PathBuf::from(text));
         }
-        self.complain(value.span(), format!("{name}: the path of a file is wanted"));
+        let message =
+            format!("expected the path of a file: 1 to {VALUE_BYTES_MAX} bytes without control characters");
+        self.refuse(value, name, message);
         None
     }
 
@@ -162,10 +181,7 @@ impl CatalogueReader {
     ) {
         let Some(path) = self.path(name, value) else { return };
         if access.credential.is_some() {
-            self.complain(
-                value.span(),
-                format!("{name}: a source has a basic_file or a bearer_file, not both"),
-            );
+            self.refuse(value, name, "a source may have a basic_file or a bearer_file, not both");
             return;
         }
         access.credential = Some(kind(path));
@@ -178,8 +194,9 @@ impl CatalogueReader {
             url.scheme() == "http" && url.path() == "/" && url.query().is_none()
         });
         if proxy.is_none() {
-            let wanted = "an address such as http://proxy.example:3128 is wanted";
-            self.complain(value.span(), format!("proxy: {wanted}"));
+            let message =
+                "expected an http:// address without path or query, such as `http://proxy.example:3128`";
+            self.refuse(value, "proxy", message);
         }
         proxy
     }
@@ -191,8 +208,7 @@ impl CatalogueReader {
             !url.username().is_empty() || url.password().is_some()
         });
         if in_url && fields.own.access.credential.is_some() {
-            let message = "this source has credentials in its url and in a file: choose one";
-            self.complain(entry.span(), message.to_owned());
+            self.complain(entry.span(), "source", "has credentials in its url and in a file; choose one");
         }
     }
 }
@@ -234,11 +250,13 @@ pub(super) fn write(source: &Source, line: &mut impl FnMut(&str, String)) {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Catalogue, Complaint};
+    use notation::Complaints;
+
+    use crate::Catalogue;
 
     const SOURCE: &str = "[[source]]\nid = \"a\"\nurl = \"https://example.org/\"\n";
 
-    fn parse(more: &str) -> Result<Catalogue, Vec<Complaint>> {
+    fn parse(more: &str) -> Result<Catalogue, Complaints> {
         Catalogue::parse(&format!("{SOURCE}{more}\n"))
     }
 
@@ -275,7 +293,8 @@ mod tests {
             ("Range", "part"),
         ] {
             let complaints = parse(&format!("headers = {{ {name} = \"SECRET\" }}")).unwrap_err();
-            assert_eq!((complaints.len(), complaints[0].line), (1, 4), "{name}");
+            let complaints = complaints.list();
+            assert_eq!((complaints.len(), complaints[0].line), (1, Some(4)), "{name}");
             let message = &complaints[0].message;
             assert!(message.contains(name) && message.contains(hint), "{message}");
             assert!(!message.contains("SECRET"), "{message}");
@@ -301,16 +320,17 @@ mod tests {
             "tls = \"insecure\"",
         ] {
             let complaints = parse(wrong).unwrap_err();
-            assert_eq!((complaints.len(), complaints[0].line), (1, 4), "{wrong}: {complaints:?}");
+            let complaints = complaints.list();
+            assert_eq!((complaints.len(), complaints[0].line), (1, Some(4)), "{wrong}: {complaints:?}");
         }
     }
 
     #[test]
     fn a_source_has_one_credential() {
         let both = parse("basic_file = \"a\"\nbearer_file = \"b\"").unwrap_err();
-        assert!(both[0].message.contains("not both"), "{both:?}");
+        assert!(both.list()[0].message.contains("not both"), "{both:?}");
         let text = SOURCE.replace("//", "//user:TOPSECRET@");
         let both = Catalogue::parse(&format!("{text}basic_file = \"a\"\n")).unwrap_err();
-        assert!(both[0].message.contains("choose one") && !format!("{both:?}").contains("TOPSECRET"));
+        assert!(both.list()[0].message.contains("choose one") && !format!("{both:?}").contains("TOPSECRET"));
     }
 }

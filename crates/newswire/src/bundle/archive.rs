@@ -1,4 +1,4 @@
-//! The archive itself: a `tar.gz` that only its owner can read, which appears under its name when it is complete.
+//! The archive: a `tar.gz` that only its owner can read, and that gets its name when it is complete.
 
 use std::{io, path::Path, path::PathBuf};
 
@@ -7,14 +7,14 @@ use news::Timestamp;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use super::parts::NOT_ASKED;
+use super::parts::Omission;
 use crate::redact::Redactor;
 
-/// A bundle in the making.
+/// A bundle that is being written.
 pub(super) struct Archive {
     tar: tar::Builder<GzEncoder<NamedTempFile>>,
     output: PathBuf,
-    /// The folder that everything in it is in.
+    /// The directory in the archive that contains all parts.
     folder: String,
     made: Timestamp,
     redactor: Redactor,
@@ -23,15 +23,15 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// Begins one in the folder of `output`, readable by its owner alone.
+    /// Starts an archive in the directory of `output`, readable by its owner only.
     pub(super) fn create(
         output: &Path,
         folder: &str,
         made: Timestamp,
         redactor: Redactor,
     ) -> io::Result<Self> {
-        let beside = output.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file = tempfile::Builder::new().prefix(".newswire-bundle-").tempfile_in(beside)?;
+        let directory = output.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let file = tempfile::Builder::new().prefix(".newswire-bundle-").tempfile_in(directory)?;
         Ok(Self {
             tar: tar::Builder::new(GzEncoder::new(file, Compression::default())),
             output: output.to_owned(),
@@ -43,14 +43,14 @@ impl Archive {
         })
     }
 
-    /// Takes lines of any kind, or notes why there are none.
-    pub(super) fn add_lines(&mut self, name: &str, part: Result<String, String>) -> io::Result<()> {
+    /// Adds lines of any kind, or why they are missing.
+    pub(super) fn add_lines(&mut self, name: &str, part: Result<String, Omission>) -> io::Result<()> {
         let part = part.map(|text| self.redactor.lines(&text));
         self.add(name, part)
     }
 
-    /// Takes a JSON document, or notes why there is none.
-    pub(super) fn add_json(&mut self, name: &str, part: Result<Value, String>) -> io::Result<()> {
+    /// Adds a JSON document, or why it is missing.
+    pub(super) fn add_json(&mut self, name: &str, part: Result<Value, Omission>) -> io::Result<()> {
         let part = part.map(|mut value| {
             self.redactor.json(&mut value);
             format!("{value:#}\n")
@@ -58,15 +58,16 @@ impl Archive {
         self.add(name, part)
     }
 
-    fn add(&mut self, name: &str, part: Result<String, String>) -> io::Result<()> {
+    fn add(&mut self, name: &str, part: Result<String, Omission>) -> io::Result<()> {
         match part {
             Ok(text) => {
                 self.append(name, &text)?;
                 self.parts.push(json!({ "name": name, "bytes": text.len() }));
             }
-            Err(reason) => {
-                let reason = self.redactor.text(&reason);
-                if !reason.starts_with(NOT_ASKED) {
+            Err(omission) => {
+                let reason = self.redactor.text(omission.reason());
+                // The first failed request says why the others were not made.
+                if matches!(omission, Omission::Failed(_)) {
                     self.missing.push(format!("{name}: {}", reason.replace('\n', "; ")));
                 }
                 self.parts.push(json!({ "name": name, "missing": reason }));
@@ -83,7 +84,7 @@ impl Archive {
         self.tar.append_data(&mut header, format!("{}/{name}", self.folder), text.as_bytes())
     }
 
-    /// Writes the manifest, the last part, and gives the file its name; gives what was asked for in vain.
+    /// Writes the manifest as the last part and gives the file its name; returns the parts that are missing, with reasons.
     pub(super) fn finish(mut self, about: Value) -> io::Result<Vec<String>> {
         let mut manifest = json!({ "made": self.made, "about": about, "parts": self.parts });
         self.redactor.json(&mut manifest);

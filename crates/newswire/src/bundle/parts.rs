@@ -1,4 +1,4 @@
-//! The parts of a bundle: each with its deadline and its bound, and with its reason where it cannot be had.
+//! The parts of a bundle: each has a deadline and a size limit, or the reason why it is missing.
 
 use std::{
     fs::File,
@@ -16,25 +16,23 @@ use wire::{ClientError, Endpoint, PeerClient};
 
 use super::archive::Archive;
 use crate::{
-    cli::ConfigFile,
-    logs::{self, Line},
+    config_file::ConfigFile,
+    logs::{self, LogLine},
 };
 
-/// How long a process may take for one answer.
+/// How long a daemon may take for one answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// How long the doctor may take.
 const DOCTOR_WITHIN: Duration = Duration::from_secs(15);
 /// How long the journal may take for one unit.
 const JOURNAL_WITHIN: Duration = Duration::from_secs(15);
-/// Largest answer of a process, in bytes.
+/// Largest answer of a daemon, in bytes.
 const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Largest part of a log or of a list of sources, in bytes: of a log the newest.
+/// Largest part of a log file (its end) and largest list of sources, in bytes.
 const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Most lines of the journal of one unit.
 const JOURNAL_LINES: &str = "--lines=100000";
-/// How the reason of a part begins that was not asked for, because an earlier answer did not come.
-pub(super) const NOT_ASKED: &str = "not asked";
-/// What is asked of each admin socket; the answers are JSON where the name says so.
+/// What is requested from each admin socket; the answers are JSON if the file name says so.
 const ADMIN: [(&str, &str); 5] = [
     ("/health", "health.json"),
     ("/watch", "watch.json"),
@@ -43,7 +41,30 @@ const ADMIN: [(&str, &str); 5] = [
     ("/status", "status.json"),
 ];
 
-/// Every effective value and where it came from; the list of sources.
+/// Why a part is missing.
+#[derive(Debug)]
+pub(super) enum Omission {
+    /// It was requested, or read, and that failed.
+    Failed(String),
+    /// It was not requested, because an earlier request to the same socket had no answer.
+    NotRequested(String),
+}
+
+impl Omission {
+    pub(super) fn reason(&self) -> &str {
+        match self {
+            Self::Failed(reason) | Self::NotRequested(reason) => reason,
+        }
+    }
+}
+
+impl From<String> for Omission {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
+}
+
+/// Every value in force and its origin; the list of sources.
 pub(super) fn configuration(archive: &mut Archive, loaded: &anyhow::Result<Loaded>) -> io::Result<()> {
     let shown = match loaded {
         Ok(loaded) => {
@@ -53,67 +74,68 @@ pub(super) fn configuration(archive: &mut Archive, loaded: &anyhow::Result<Loade
         }
         Err(complaints) => Err(format!("{complaints:#}")),
     };
-    archive.add_json("config.json", shown)?;
+    archive.add_json("config.json", shown.map_err(Omission::Failed))?;
     let sources = match loaded {
         Ok(loaded) => sources(&loaded.config.ingestd.sources),
-        Err(_) => Err("the configuration does not say where the list is".to_owned()),
+        Err(_) => Err("the configuration is wrong, so the list of sources is unknown".to_owned()),
     };
-    archive.add_json("sources.json", sources)
+    archive.add_json("sources.json", sources.map_err(Omission::Failed))
 }
 
-/// The list as data and not as it was written: comments may hold anything.
+/// The list of sources as data, without its comments: those may contain anything.
 fn sources(list: &Path) -> Result<Value, String> {
     let text = tail(list, LOG_BYTES_MAX + 1)?;
     if text.len() as u64 > LOG_BYTES_MAX {
         return Err(format!("{} is larger than {LOG_BYTES_MAX} bytes", list.display()));
     }
-    // The text of the error shows the line, which may hold a secret.
+    // `Display` of the error shows the line, which may contain a secret.
     let table = toml::from_str::<toml::Table>(&text)
-        .map_err(|error| format!("{} is no TOML: {}", list.display(), error.message()))?;
+        .map_err(|error| format!("{} is not valid TOML: {}", list.display(), error.message()))?;
     serde_json::to_value(table).map_err(|error| error.to_string())
 }
 
-/// What the doctor says, in a process of its own, because it must not matter here how it ends.
+/// The output of the doctor, run as a process of its own so that its end cannot affect the bundle.
 pub(super) async fn doctor(archive: &mut Archive, file: &ConfigFile) -> io::Result<()> {
-    let examined = async {
+    let diagnosis = async {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(program);
         command.args(["doctor", "--json"]);
         if let Some(config) = &file.config {
             command.arg("--config").arg(config);
         }
-        let said = output(command, DOCTOR_WITHIN).await?;
-        serde_json::from_str(&said.text).map_err(|_| {
-            let complaint = said.complaint.lines().next().unwrap_or("it says nothing").to_owned();
-            format!("the doctor ended with {}: {complaint}", said.status)
+        let run = output(command, DOCTOR_WITHIN).await?;
+        serde_json::from_str(&run.stdout).map_err(|_| {
+            let error = run.stderr.lines().next().unwrap_or("it printed nothing");
+            format!("the doctor ended with {}: {error}", run.status)
         })
     };
-    let examined = examined.await;
-    archive.add_json("doctor.json", examined)
+    let diagnosis = diagnosis.await.map_err(Omission::Failed);
+    archive.add_json("doctor.json", diagnosis)
 }
 
-/// What both processes say of themselves, and the daemon of its sources; gives the versions, for the manifest.
+/// What both daemons report about themselves and their sources; returns their versions, for the manifest.
 pub(super) async fn processes(archive: &mut Archive, config: &Config) -> io::Result<Value> {
     let mut versions = Map::new();
     for process in ["ingestd", "gateway"] {
-        let mut desk = Desk::new(config.daemon.run_dir.join(format!("{process}-admin.sock")));
+        let mut collector = Collector::new(config.daemon.run_dir.join(format!("{process}-admin.sock")));
         for (path, name) in ADMIN {
-            let answer = desk.ask(path).await;
+            let answer = collector.get(path).await;
             if let (Ok(health), "/health") = (&answer, path) {
                 versions.insert(process.to_owned(), serde_json::from_str(health).unwrap_or_default());
             }
-            add(archive, &format!("{process}/{name}"), answer)?;
+            add_answer(archive, &format!("{process}/{name}"), answer)?;
         }
     }
-    let answer = Desk::new(config.daemon.run_dir.join("ingestd.sock")).ask("/sources").await;
-    add(archive, "ingestd/sources.json", answer)?;
+    let answer = Collector::new(config.daemon.run_dir.join("ingestd.sock")).get("/sources").await;
+    add_answer(archive, "ingestd/sources.json", answer)?;
     Ok(Value::Object(versions))
 }
 
-fn add(archive: &mut Archive, name: &str, answer: Result<String, String>) -> io::Result<()> {
+fn add_answer(archive: &mut Archive, name: &str, answer: Result<String, Omission>) -> io::Result<()> {
     if name.ends_with(".json") {
         let value = answer.and_then(|text| {
-            serde_json::from_str(&text).map_err(|error| format!("the answer is no JSON: {error}"))
+            serde_json::from_str(&text)
+                .map_err(|error| Omission::Failed(format!("the answer is not JSON: {error}")))
         });
         archive.add_json(name, value)
     } else {
@@ -121,20 +143,21 @@ fn add(archive: &mut Archive, name: &str, answer: Result<String, String>) -> io:
     }
 }
 
-/// Somebody who is asked one thing after the other, until an answer does not come.
-struct Desk {
+/// Sends requests to one socket, one after the other; none any more once one had no answer.
+struct Collector {
     socket: PathBuf,
-    silent: Option<String>,
+    /// Why further requests are not made.
+    unreachable: Option<String>,
 }
 
-impl Desk {
+impl Collector {
     fn new(socket: PathBuf) -> Self {
-        Self { socket, silent: None }
+        Self { socket, unreachable: None }
     }
 
-    async fn ask(&mut self, path: &str) -> Result<String, String> {
-        if let Some(why) = &self.silent {
-            return Err(why.clone());
+    async fn get(&mut self, path: &str) -> Result<String, Omission> {
+        if let Some(why) = &self.unreachable {
+            return Err(Omission::NotRequested(why.clone()));
         }
         let endpoint = Endpoint::Socket(self.socket.clone());
         let peer = PeerClient::try_new(endpoint).map_err(|error| error.to_string())?;
@@ -142,15 +165,15 @@ impl Desk {
             Ok(answer) => Ok(String::from_utf8_lossy(&answer).into_owned()),
             Err(error) => {
                 if matches!(error, ClientError::Unreachable(..)) {
-                    self.silent = Some(format!("{NOT_ASKED}, after {path}: {error}"));
+                    self.unreachable = Some(format!("not requested, after {path}: {error}"));
                 }
-                Err(error.to_string())
+                Err(error.to_string().into())
             }
         }
     }
 }
 
-/// The journal of both units.
+/// The end of the journal of both units.
 pub(super) async fn journal(archive: &mut Archive, since: Duration) -> io::Result<()> {
     for unit in logs::UNITS {
         let mut command = Command::new("journalctl");
@@ -164,15 +187,15 @@ pub(super) async fn journal(archive: &mut Archive, since: Duration) -> io::Resul
             "--unit",
             unit,
         ]);
-        let said = output(command, JOURNAL_WITHIN).await;
-        let text = said.and_then(|said| match said.status.as_str() {
-            "0" if said.text.is_empty() => {
-                Err("the journal has nothing of this unit in that time".to_owned())
+        let run = output(command, JOURNAL_WITHIN).await;
+        let text = run.and_then(|run| match run.status.as_str() {
+            "0" if run.stdout.is_empty() => {
+                Err("the journal has no lines of this unit in that time".to_owned())
             }
-            "0" => Ok(said.text),
-            status => Err(format!("journalctl ended with {status}: {}", said.complaint.trim())),
+            "0" => Ok(run.stdout),
+            status => Err(format!("journalctl ended with {status}: {}", run.stderr.trim())),
         });
-        archive.add_lines(&format!("logs/{unit}.journal.txt"), text)?;
+        archive.add_lines(&format!("logs/{unit}.journal.txt"), text.map_err(Omission::Failed))?;
     }
     Ok(())
 }
@@ -186,14 +209,14 @@ pub(super) fn log_file(
 ) -> io::Result<()> {
     let name = log.file_name().unwrap_or_default().to_string_lossy();
     let text = tail(log, LOG_BYTES_MAX).map(|text| since(&text, oldest));
-    archive.add_lines(&format!("logs/{number}-{name}"), text)
+    archive.add_lines(&format!("logs/{number}-{name}"), text.map_err(Omission::Failed))
 }
 
-/// The lines that are not older; one without a time is as old as the one before it.
+/// The lines that are not older than `oldest`; a line without a time is as old as the line before it.
 fn since(text: &str, oldest: Timestamp) -> String {
     let mut too_old = false;
     let kept = text.split_inclusive('\n').filter(|line| {
-        if let Some(time) = Line::parse(line.trim_end()).time {
+        if let Some(time) = LogLine::parse(line.trim_end()).time {
             too_old = time < oldest;
         }
         !too_old
@@ -201,12 +224,12 @@ fn since(text: &str, oldest: Timestamp) -> String {
     kept.collect()
 }
 
-/// The last bytes of a file, without the line that is cut.
+/// The last bytes of a file, from the beginning of a line.
 fn tail(path: &Path, bytes_max: u64) -> Result<String, String> {
     let read = || -> io::Result<String> {
         let metadata = path.metadata()?;
         if !metadata.is_file() {
-            return Err(io::Error::other("it is no file"));
+            return Err(io::Error::other("not a regular file"));
         }
         let mut file = File::open(path)?;
         let skipped = metadata.len().saturating_sub(bytes_max);
@@ -220,7 +243,7 @@ fn tail(path: &Path, bytes_max: u64) -> Result<String, String> {
     read().map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 
-/// Versions and the machine, for the manifest.
+/// Versions and facts about the machine, for the manifest.
 pub(super) fn machine(versions: Value) -> Value {
     let mut about = Map::new();
     about.insert("newswire".to_owned(), json!(env!("CARGO_PKG_VERSION")));
@@ -242,43 +265,43 @@ pub(super) fn machine(versions: Value) -> Value {
     Value::Object(about)
 }
 
-/// How a program ended, and what it said.
-struct Said {
-    /// Its number, or the signal in words.
+/// How a program ended, and its output.
+struct ProgramOutput {
+    /// Its exit code, or the signal that ended it.
     status: String,
-    text: String,
-    complaint: String,
+    stdout: String,
+    stderr: String,
 }
 
-/// Runs a program to its end; kills it when it takes longer or says too much.
-async fn output(mut command: Command, within: Duration) -> Result<Said, String> {
+/// Runs a program to its end; kills it if it takes longer than `within`. Reads at most [`LOG_BYTES_MAX`] of each output.
+async fn output(mut command: Command, within: Duration) -> Result<ProgramOutput, String> {
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     let failed = |error: io::Error| format!("cannot run {program}: {error}");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().map_err(failed)?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (out, err) = (child.stdout.take(), child.stderr.take());
     let exchange = async {
-        let (mut text, mut complaint) = (Vec::new(), Vec::new());
-        let all = async {
-            if let Some(stdout) = stdout {
-                stdout.take(LOG_BYTES_MAX).read_to_end(&mut text).await?;
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let read_stdout = async {
+            if let Some(out) = out {
+                out.take(LOG_BYTES_MAX).read_to_end(&mut stdout).await?;
             }
             Ok::<_, io::Error>(())
         };
-        let complaints = async {
-            if let Some(stderr) = stderr {
-                stderr.take(LOG_BYTES_MAX).read_to_end(&mut complaint).await?;
+        let read_stderr = async {
+            if let Some(err) = err {
+                err.take(LOG_BYTES_MAX).read_to_end(&mut stderr).await?;
             }
             Ok::<_, io::Error>(())
         };
-        tokio::try_join!(all, complaints)?;
+        tokio::try_join!(read_stdout, read_stderr)?;
         let status = child.wait().await?;
         let status = status.code().map_or_else(|| status.to_string(), |code| code.to_string());
         let lossy = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok(Said { status, text: lossy(text), complaint: lossy(complaint) })
+        Ok(ProgramOutput { status, stdout: lossy(stdout), stderr: lossy(stderr) })
     };
     match timeout(within, exchange).await {
-        Ok(said) => said.map_err(failed),
-        Err(_) => Err(format!("{program} had not ended within {within:?}")),
+        Ok(output) => output.map_err(failed),
+        Err(_) => Err(format!("{program} did not end within {within:?}")),
     }
 }

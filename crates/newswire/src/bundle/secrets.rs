@@ -1,5 +1,5 @@
-//! Which secrets there are: looked up so that they can be taken out wherever they turn up, and the files they stand in
-//! described without their contents.
+//! Collects the secrets of the configuration and of the list of sources, so that they can be removed wherever they occur,
+//! and describes the files that contain them without their contents.
 
 use std::{
     collections::BTreeMap,
@@ -12,38 +12,38 @@ use daemon::config::Loaded;
 use news::{Catalogue, CredentialFile, FeedUrl, Source, Timestamp};
 use serde::Serialize;
 
-/// Largest file that is looked into for secrets, in bytes.
+/// Largest file that is searched for secrets, in bytes.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// Shorter values of a query are words that others use too, in bytes.
+/// Shorter query values are common words, not secrets, in bytes.
 const QUERY_BYTES_MIN: usize = 12;
 
-/// What was found.
+/// The secrets, and the files that contain them.
 #[derive(Default)]
-pub(super) struct Found {
-    /// Never shown.
+pub(super) struct KnownSecrets {
+    /// Never printed.
     pub(super) values: Vec<String>,
-    /// The files, by their path.
-    pub(super) files: Vec<Described>,
+    /// By path.
+    pub(super) files: Vec<FileFacts>,
 }
 
-/// A file from the outside.
+/// A file without its contents.
 #[derive(Debug, Serialize)]
-pub(super) struct Described {
+pub(super) struct FileFacts {
     path: PathBuf,
     /// The key that names it.
     named_by: String,
-    /// Octal.
+    /// Permissions, octal.
     mode: Option<String>,
     bytes: Option<u64>,
     changed: Option<Timestamp>,
     missing: Option<String>,
 }
 
-/// Looks through configuration, list of sources, and the files that they name.
-pub(super) fn find(loaded: &Loaded) -> Found {
+/// Searches the configuration, the list of sources, and the files that they name.
+pub(super) fn collect(loaded: &Loaded) -> KnownSecrets {
     let config = &loaded.config;
     let mut files = BTreeMap::new();
-    let mut found = Found::default();
+    let mut secrets = KnownSecrets::default();
     if let Some(file) = &loaded.file {
         files.insert(file.clone(), "--config".to_owned());
     }
@@ -57,30 +57,30 @@ pub(super) fn find(loaded: &Loaded) -> Found {
         let Some(file) = file else { continue };
         files.insert(file.clone(), key.to_owned());
         let text = read(file).unwrap_or_default();
-        // A list of tokens, or one token.
+        // The file contains a list of tokens, or one token.
         if let Ok(table) = toml::from_str::<toml::Table>(&text) {
-            tokens(&toml::Value::Table(table), &mut found.values);
+            tokens(&toml::Value::Table(table), &mut secrets.values);
         }
-        found.values.push(text);
+        secrets.values.push(text);
     }
-    for address in &config.wire.nats_urls {
-        if let Ok(url) = address.parse::<url::Url>() {
-            push_address(&url, &mut found.values);
+    for url in &config.wire.nats_urls {
+        if let Ok(url) = url.parse::<url::Url>() {
+            push_url_secrets(&url, &mut secrets.values);
         }
     }
     let catalogue = read(&config.ingestd.sources).and_then(|text| Catalogue::parse(&text).ok());
     for source in catalogue.iter().flat_map(|catalogue| &catalogue.sources) {
-        of_source(source, &config.ingestd.sources, &mut files, &mut found.values);
+        add_source(source, &config.ingestd.sources, &mut files, &mut secrets.values);
     }
-    found.files = files.into_iter().map(|(path, named_by)| describe(path, named_by)).collect();
-    found
+    secrets.files = files.into_iter().map(|(path, named_by)| describe(path, named_by)).collect();
+    secrets
 }
 
-fn of_source(source: &Source, list: &Path, files: &mut BTreeMap<PathBuf, String>, values: &mut Vec<String>) {
-    push_address(source.url.secret(), values);
+fn add_source(source: &Source, list: &Path, files: &mut BTreeMap<PathBuf, String>, values: &mut Vec<String>) {
+    push_url_secrets(source.url.secret(), values);
     let access = &source.access;
     if let Some(proxy) = access.proxy.as_ref().map(FeedUrl::secret) {
-        push_address(proxy, values);
+        push_url_secrets(proxy, values);
     }
     values.extend(access.headers.iter().map(|(_, value)| value.clone()));
     let credential = access.credential.as_ref().map(|credential| match credential {
@@ -89,9 +89,9 @@ fn of_source(source: &Source, list: &Path, files: &mut BTreeMap<PathBuf, String>
     });
     let cookies = access.cookie_file.as_ref().map(|path| ("cookie_file", path));
     for (key, path) in [credential, cookies].into_iter().flatten() {
-        let path = place(list, path);
+        let path = resolve(list, path);
         if let Some(text) = read(&path) {
-            // `user:password`, or cookies: what is behind the sign is a secret without what is before it.
+            // `user:password`, or cookies: the part behind the sign is a secret of its own.
             values.extend(
                 text.split(';').filter_map(|part| part.split_once([':', '='])).map(|(_, v)| v.to_owned()),
             );
@@ -101,8 +101,8 @@ fn of_source(source: &Source, list: &Path, files: &mut BTreeMap<PathBuf, String>
     }
 }
 
-/// Where the daemon would look for a file that the list of sources names.
-fn place(list: &Path, path: &Path) -> PathBuf {
+/// Where the daemon reads a file that the list of sources names.
+fn resolve(list: &Path, path: &Path) -> PathBuf {
     let bare = path.components().count() == 1 && path.is_relative();
     match std::env::var_os("CREDENTIALS_DIRECTORY").filter(|directory| !directory.is_empty()) {
         Some(directory) if bare => Path::new(&directory).join(path),
@@ -112,12 +112,12 @@ fn place(list: &Path, path: &Path) -> PathBuf {
 
 fn read(path: &Path) -> Option<String> {
     let metadata = fs::metadata(path).ok()?;
-    // Not a pipe: it would wait for whoever writes.
+    // Not a pipe: reading it would wait for its writer.
     let readable = metadata.is_file() && metadata.len() <= FILE_BYTES_MAX;
     readable.then(|| fs::read_to_string(path).ok()).flatten()
 }
 
-/// Every text under a key `token`.
+/// Collects every text with the key `token` or `sha256`.
 fn tokens(value: &toml::Value, values: &mut Vec<String>) {
     match value {
         toml::Value::Table(table) => {
@@ -135,7 +135,7 @@ fn tokens(value: &toml::Value, values: &mut Vec<String>) {
     }
 }
 
-fn push_address(url: &url::Url, values: &mut Vec<String>) {
+fn push_url_secrets(url: &url::Url, values: &mut Vec<String>) {
     values.extend(url.password().map(str::to_owned));
     values.extend(
         url.query_pairs()
@@ -144,12 +144,12 @@ fn push_address(url: &url::Url, values: &mut Vec<String>) {
     );
 }
 
-fn describe(path: PathBuf, named_by: String) -> Described {
+fn describe(path: PathBuf, named_by: String) -> FileFacts {
     let (metadata, missing) = match fs::metadata(&path) {
         Ok(metadata) => (Some(metadata), None),
         Err(error) => (None, Some(error.to_string())),
     };
-    Described {
+    FileFacts {
         path,
         named_by,
         mode: metadata.as_ref().map(|m| format!("{:04o}", m.permissions().mode() & 0o7777)),

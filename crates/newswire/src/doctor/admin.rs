@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    evidence::{Late, Part, Use},
+    evidence::{LateLoop, Part, Usage},
     http, process,
 };
 
@@ -154,7 +154,7 @@ pub(crate) struct Vitals {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) store: Option<Store>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) open_files: Option<Use>,
+    pub(crate) open_files: Option<Usage>,
 }
 
 /// The wire, from one side or the other.
@@ -241,7 +241,7 @@ pub(crate) async fn stacks(socket: &Path) -> Result<stacks::StackDump, String> {
 }
 
 /// Looks again and again at a process of which some loop was late lately: one hiccup is no starvation.
-pub(crate) async fn late_loops(socket: &Path, first: &Watch) -> Vec<Late> {
+pub(crate) async fn late_loops(socket: &Path, first: &Watch) -> Vec<LateLoop> {
     let loops: Vec<_> = first.loops.iter().filter(|l| l.beats_often() && !l.stalled).collect();
     if loops.iter().all(|l| l.lag_ms_max < LATE_MS) {
         return Vec::new();
@@ -249,7 +249,7 @@ pub(crate) async fn late_loops(socket: &Path, first: &Watch) -> Vec<Late> {
     let began = Instant::now();
     let times = |l: &Loop| process::thread_times(first.pid, l.tid);
     let before: HashMap<_, _> = loops.iter().filter_map(|l| Some((l.tid, times(l)?))).collect();
-    let mut late: Vec<_> = loops.iter().map(|l| Late::new(l.name.clone(), l.tid)).collect();
+    let mut late: Vec<_> = loops.iter().map(|l| LateLoop::new(l.name.clone(), l.tid)).collect();
     for _ in 0..LOOKS {
         sleep(LOOK_EVERY).await;
         let Ok(watch) = ask::<Watch>(socket, "/watch").await else { break };
@@ -274,7 +274,7 @@ pub(crate) async fn late_loops(socket: &Path, first: &Watch) -> Vec<Late> {
     late
 }
 
-impl Late {
+impl LateLoop {
     fn new(name: String, tid: i32) -> Self {
         Self {
             name,
@@ -319,7 +319,7 @@ mod tests {
                 .unwrap();
         assert_eq!((watch.loops[0].tid, watch.vitals.head), (0, None));
         let watch: Watch = read(br#"{"vitals":{"wire":null,"open_files":{"used":1,"max":null}}}"#).unwrap();
-        assert_eq!(watch.vitals.open_files, Some(Use { used: 1, max: 0 }));
+        assert_eq!(watch.vitals.open_files, Some(Usage { used: 1, max: 0 }));
     }
 
     #[test]
@@ -339,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_beat_that_did_not_come_yet_is_late_too() {
-        let mut late = Late::new("worker-0".into(), 1);
+        let mut late = LateLoop::new("worker-0".into(), 1);
         late.look_at(&Loop { beat_ms_ago: 90, lag_ms: 2, ..Loop::default() });
         assert_eq!(late.late, 0);
         late.look_at(&Loop { beat_ms_ago: 400, lag_ms: 2, ..Loop::default() });

@@ -4,24 +4,50 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{admin, http, listener::Listener, process::Process, systemd::Unit, threads::Stacks};
+use super::{admin, http, listener::Listener, process::ProcessSample, systemd::SystemdUnit, threads::Stacks};
 
-/// Something that was looked for: found, or why not.
+/// A part of the evidence, or why it is missing.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Part<T> {
-    /// It was found.
+    /// It is available.
     Found(T),
-    /// It was not.
+    /// It is not.
     Missing {
-        /// Why not.
+        /// Why not, for people.
         missing: String,
+        /// Why not, for the rules.
+        #[serde(skip)]
+        cause: MissingCause,
     },
+}
+
+/// Why a part of the evidence is missing, as far as the rules tell reasons apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MissingCause {
+    /// The options exclude it.
+    NotAsked,
+    /// There was no complete answer in time.
+    TimedOut,
+    /// Anything else.
+    Other,
 }
 
 impl<T> Part<T> {
     pub(crate) fn missing(why: impl Into<String>) -> Self {
-        Self::Missing { missing: why.into() }
+        Self::Missing { missing: why.into(), cause: MissingCause::Other }
+    }
+
+    pub(crate) fn not_asked() -> Self {
+        Self::Missing { missing: "not asked".to_owned(), cause: MissingCause::NotAsked }
+    }
+
+    pub(crate) fn timed_out(why: impl Into<String>) -> Self {
+        Self::Missing { missing: why.into(), cause: MissingCause::TimedOut }
+    }
+
+    pub(crate) fn is_missing_because(&self, expected: MissingCause) -> bool {
+        matches!(self, Self::Missing { cause, .. } if *cause == expected)
     }
 
     pub(crate) fn get(&self) -> Option<&T> {
@@ -41,21 +67,21 @@ impl<T, E: std::fmt::Display> From<Result<T, E>> for Part<T> {
     }
 }
 
-/// Whether a process of ours is there.
+/// Whether a process is running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Presence {
-    /// It is, which says nothing about its health.
+    /// It runs, which says nothing about its health.
     Running,
-    /// It is not.
+    /// It does not run.
     Absent,
-    /// This user may not know.
+    /// This user may not see.
     Unknown,
-    /// Nobody asked about this one.
+    /// It is not examined.
     NotAsked,
 }
 
-/// All of it.
+/// All evidence.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Evidence {
     pub(crate) at: String,
@@ -64,41 +90,41 @@ pub(crate) struct Evidence {
     pub(crate) quick: bool,
     pub(crate) config: Option<String>,
     pub(crate) run_dir: String,
-    pub(crate) http: Part<http::Answers>,
+    pub(crate) http: Part<http::HttpProbes>,
     pub(crate) listener: Part<Listener>,
-    pub(crate) ingestd: Daemon,
-    pub(crate) gateway: Daemon,
+    pub(crate) ingestd: DaemonEvidence,
+    pub(crate) gateway: DaemonEvidence,
     pub(crate) store: Part<Disk>,
 }
 
 impl Evidence {
-    /// Both, the daemon first.
-    pub(crate) fn daemons(&self) -> impl Iterator<Item = &Daemon> {
+    /// Both processes, the ingestion daemon first.
+    pub(crate) fn daemons(&self) -> impl Iterator<Item = &DaemonEvidence> {
         [&self.ingestd, &self.gateway].into_iter()
     }
 }
 
 /// One of the two processes.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Daemon {
+pub(crate) struct DaemonEvidence {
     pub(crate) name: &'static str,
     pub(crate) presence: Presence,
     /// How it was found, or why it was not.
     pub(crate) found_by: String,
     /// Its admin socket.
     pub(crate) socket: String,
-    pub(crate) process: Part<Process>,
+    pub(crate) process: Part<ProcessSample>,
     pub(crate) health: Part<admin::Health>,
     pub(crate) watch: Part<admin::Watch>,
-    /// Loops whose beats came late, looked at again and again for a second.
-    pub(crate) late: Vec<Late>,
-    pub(crate) unit: Part<Unit>,
+    /// Loops whose beats were late repeatedly within a second.
+    pub(crate) late: Vec<LateLoop>,
+    pub(crate) unit: Part<SystemdUnit>,
     pub(crate) stacks: Part<Stacks>,
     /// Processes of the same program that belong to another configuration.
-    pub(crate) others: Vec<Other>,
+    pub(crate) others: Vec<OtherProcess>,
 }
 
-impl Daemon {
+impl DaemonEvidence {
     pub(crate) fn pid(&self) -> Option<i32> {
         self.process.get().map(|process| process.pid)
     }
@@ -117,24 +143,24 @@ impl Daemon {
     }
 }
 
-/// A process of the same program that is none of ours.
+/// A process of the same program that belongs to another instance.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Other {
+pub(crate) struct OtherProcess {
     pub(crate) pid: i32,
     pub(crate) command: String,
 }
 
-/// How late the beats of one loop were, over about a second.
+/// How late the beats of one loop were, sampled for about a second.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Late {
+pub(crate) struct LateLoop {
     #[serde(rename = "loop")]
     pub(crate) name: String,
     pub(crate) tid: i32,
-    /// How often it was looked at, and how often it was late.
+    /// Samples, and those of them in which it was late.
     pub(crate) looks: u32,
     pub(crate) late: u32,
     pub(crate) worst_ms: u64,
-    /// What its thread did meanwhile: ran, or was ready and got no processor.
+    /// What its thread did meanwhile: it ran, or it was ready and had no processor.
     pub(crate) over_ms: u64,
     pub(crate) cpu_ms: Option<u64>,
     pub(crate) run_delay_ms: Option<u64>,
@@ -142,24 +168,24 @@ pub(crate) struct Late {
     pub(crate) work: Option<admin::Work>,
 }
 
-/// The file system of the store, as this process sees it.
+/// The file system of the store, as this tool sees it.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Disk {
     pub(crate) path: String,
-    /// To users without privileges.
+    /// Available to unprivileged users.
     pub(crate) free_bytes: u64,
     pub(crate) total_bytes: u64,
-    /// `None` where the file system has no such number.
+    /// `None` if the file system does not count inodes.
     pub(crate) free_inodes: Option<u64>,
 }
 
-/// How many of something there are, and how many there may be.
+/// How much of something is used, and its limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(default)]
-pub(crate) struct Use {
+pub(crate) struct Usage {
     pub(crate) used: u64,
     pub(crate) max: u64,
 }
 
-/// Threads of a process by the letter of their state.
-pub(crate) type States = BTreeMap<char, u32>;
+/// Threads of a process by the letter of their state (proc_pid_stat(5)).
+pub(crate) type ThreadStates = BTreeMap<char, u32>;

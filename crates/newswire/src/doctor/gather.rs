@@ -1,4 +1,4 @@
-//! Gathers the evidence: everything at once, each question with its own deadline.
+//! Gathers the evidence: everything at the same time, each request with its own deadline.
 
 use std::{
     net::{SocketAddr, ToSocketAddrs as _},
@@ -12,36 +12,37 @@ use tokio::time::Instant;
 
 use super::{
     admin,
-    evidence::{Daemon, Disk, Evidence, Part, Presence},
-    find::{self, Found, GATEWAY, INGESTD, Ours},
-    http, listener, process,
-    systemd::Units,
+    evidence::{DaemonEvidence, Disk, Evidence, Part, Presence},
+    http, listener,
+    locate::{self, GATEWAY, INGESTD, Instance, LocatedProcess},
+    process,
+    systemd::SystemdUnits,
     threads,
 };
 
-/// How long each request of the public server may take.
+/// How long each request to the public server may take.
 const HTTP_WITHIN: Duration = Duration::from_secs(5);
 /// The same with `--quick`.
 const QUICK_WITHIN: Duration = Duration::from_millis(1500);
 
-/// How long the file system may take to say how full it is.
+/// How long the file system may take to report its free space.
 const DISK_WITHIN: Duration = Duration::from_secs(1);
 
-/// What is wanted.
-pub(crate) struct Wish {
+/// What to gather.
+pub(crate) struct GatherOptions {
     pub(crate) quick: bool,
     pub(crate) stacks: bool,
-    pub(crate) whom: Whom,
+    pub(crate) target: DoctorTarget,
 }
 
-/// Whom it is about.
+/// What to examine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Whom {
+pub(crate) enum DoctorTarget {
     /// Both processes of the configuration.
     Both,
     /// One process, whatever its configuration.
     Pid(i32),
-    /// A gateway, from outside.
+    /// A gateway, from outside only.
     Url {
         /// A name or an address.
         host: String,
@@ -50,31 +51,31 @@ pub(crate) enum Whom {
     },
 }
 
-/// Looks at everything.
-pub(crate) async fn gather(wish: &Wish, loaded: &Loaded) -> Evidence {
+/// Gathers all evidence.
+pub(crate) async fn gather(options: &GatherOptions, loaded: &Loaded) -> Evidence {
     let began = Instant::now();
     let at = Timestamp::from_millis(Clock::system().now_millis()).to_string();
-    let ours = Ours { run_dir: absolute(&loaded.config.daemon.run_dir), config: loaded.file.clone() };
-    let units = match (&wish.whom, wish.quick) {
-        (Whom::Url { .. }, _) | (_, true) => Units::unasked(),
-        _ => Units::ask().await,
+    let instance = Instance { run_dir: absolute(&loaded.config.daemon.run_dir), config: loaded.file.clone() };
+    let units = match (&options.target, options.quick) {
+        (DoctorTarget::Url { .. }, _) | (_, true) => SystemdUnits::not_asked(),
+        _ => SystemdUnits::ask().await,
     };
-    let [ingestd, gateway] = who(&wish.whom, &ours, &units).await;
-    let target = target(&wish.whom, loaded.config.gateway.listen, gateway.pid).await;
+    let [ingestd, gateway] = locate_both(&options.target, &instance, &units).await;
+    let public = http_target(&options.target, loaded.config.gateway.listen, gateway.pid).await;
     let (http, listener, ingestd, gateway, store) = tokio::join!(
-        ask_http(wish, &target),
-        look_at_listener(wish, &target),
-        look_at_daemon(wish, INGESTD, ingestd, &ours, &units),
-        look_at_daemon(wish, GATEWAY, gateway, &ours, &units),
-        look_at_disk(wish, &loaded.config.store.path),
+        probe_http(options, &public),
+        examine_listener(options, &public),
+        examine_daemon(options, INGESTD, ingestd, &instance, &units),
+        examine_daemon(options, GATEWAY, gateway, &instance, &units),
+        examine_disk(options, &loaded.config.store.path),
     );
     Evidence {
         at,
         took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         version: env!("CARGO_PKG_VERSION"),
-        quick: wish.quick,
+        quick: options.quick,
         config: loaded.file.as_ref().map(|file| file.display().to_string()),
-        run_dir: ours.run_dir.display().to_string(),
+        run_dir: instance.run_dir.display().to_string(),
         http,
         listener,
         ingestd,
@@ -88,78 +89,85 @@ fn absolute(path: &Path) -> PathBuf {
 }
 
 /// The daemon and the gateway.
-async fn who(whom: &Whom, ours: &Ours, units: &Units) -> [Found; 2] {
-    match whom {
-        Whom::Both => {
+async fn locate_both(
+    target: &DoctorTarget,
+    instance: &Instance,
+    units: &SystemdUnits,
+) -> [LocatedProcess; 2] {
+    match target {
+        DoctorTarget::Both => {
             let (a, b) = (units.of(INGESTD), units.of(GATEWAY));
-            let (a, b) = tokio::join!(find::find(INGESTD, ours, a.get()), find::find(GATEWAY, ours, b.get()));
+            let (a, b) = tokio::join!(
+                locate::locate(INGESTD, instance, a.get()),
+                locate::locate(GATEWAY, instance, b.get())
+            );
             [a, b]
         }
-        Whom::Url { .. } => [Found::not_asked(), Found::not_asked()],
-        Whom::Pid(pid) => {
-            let named = Found {
+        DoctorTarget::Url { .. } => [LocatedProcess::not_asked(), LocatedProcess::not_asked()],
+        DoctorTarget::Pid(pid) => {
+            let given = LocatedProcess {
                 presence: Presence::Running,
                 pid: Some(*pid),
-                how: "named by --pid".to_owned(),
+                how: "given by --pid".to_owned(),
                 others: Vec::new(),
             };
-            match find::program_of(*pid) {
-                Some(INGESTD) => [named, Found::not_asked()],
-                _ => [Found::not_asked(), named],
+            match locate::program_of(*pid) {
+                Some(INGESTD) => [given, LocatedProcess::not_asked()],
+                _ => [LocatedProcess::not_asked(), given],
             }
         }
     }
 }
 
-/// Where HTTP is asked, and under which name.
-struct Target {
+/// Where to send HTTP requests, and with which `Host`.
+struct HttpTarget {
     host: String,
-    /// Nothing when there is nobody to ask.
+    /// An error if there is no address.
     address: Result<SocketAddr, String>,
 }
 
-/// A gateway may listen elsewhere than its configuration says: at an inherited socket, or at any free port.
-async fn target(whom: &Whom, listen: SocketAddr, gateway: Option<i32>) -> Target {
+/// The address of the gateway, which may differ from the configured one: an inherited socket, or any free port.
+async fn http_target(target: &DoctorTarget, listen: SocketAddr, gateway: Option<i32>) -> HttpTarget {
     let host = "localhost".to_owned();
-    if let Whom::Url { host, port } = whom {
+    if let DoctorTarget::Url { host, port } = target {
         let (name, port) = (host.trim_matches(['[', ']']).to_owned(), *port);
-        let looked_up = tokio::task::spawn_blocking(move || (name.as_str(), port).to_socket_addrs());
-        let address = match tokio::time::timeout(HTTP_WITHIN, looked_up).await {
+        let lookup = tokio::task::spawn_blocking(move || (name.as_str(), port).to_socket_addrs());
+        let address = match tokio::time::timeout(HTTP_WITHIN, lookup).await {
             Ok(Ok(Ok(mut addresses))) => addresses.next().ok_or_else(|| "the name has no address".to_owned()),
             Ok(Ok(Err(error))) => Err(format!("look up {host}: {error}")),
-            Ok(Err(_)) | Err(_) => Err(format!("look up {host}: no answer")),
+            Ok(Err(_)) | Err(_) => Err(format!("look up {host}: timed out")),
         };
-        return Target { host: format!("{host}:{port}"), address };
+        return HttpTarget { host: format!("{host}:{port}"), address };
     }
     let held = gateway.map(listener::of).unwrap_or_default();
     let address = match (held.contains(&listen), held.first()) {
         (false, Some(elsewhere)) => Ok(*elsewhere),
-        (_, None) if *whom != Whom::Both => Err("the process listens at no port".to_owned()),
+        (_, None) if *target != DoctorTarget::Both => Err("the process listens on no port".to_owned()),
         (_, None) if listen.port() == 0 => {
-            Err("gateway.listen is any free port, and nobody knows which".to_owned())
+            Err("gateway.listen has port 0 (any free port), and the gateway was not found".to_owned())
         }
         _ => Ok(listen),
     };
-    Target { host, address }
+    HttpTarget { host, address }
 }
 
-async fn ask_http(wish: &Wish, target: &Target) -> Part<http::Answers> {
+async fn probe_http(options: &GatherOptions, target: &HttpTarget) -> Part<http::HttpProbes> {
     let address = match &target.address {
         Ok(address) => http::reachable(*address).to_string(),
         Err(why) => return Part::missing(why.clone()),
     };
-    let (paths, limit): (&[_], _) = match wish.quick {
+    let (paths, limit): (&[_], _) = match options.quick {
         true => (&["/health", "/ready"], QUICK_WITHIN),
         false => (&["/", "/health", "/ready"], HTTP_WITHIN),
     };
-    Part::Found(http::ask_all(&target.host, &address, paths, limit).await)
+    Part::Found(http::probe_all(&target.host, &address, paths, limit).await)
 }
 
-async fn look_at_listener(wish: &Wish, target: &Target) -> Part<listener::Listener> {
+async fn examine_listener(options: &GatherOptions, target: &HttpTarget) -> Part<listener::Listener> {
     match &target.address {
         Err(why) => Part::missing(why.clone()),
-        Ok(address) if matches!(wish.whom, Whom::Url { .. }) && !address.ip().is_loopback() => {
-            Part::missing("it is not on this machine")
+        Ok(address) if matches!(options.target, DoctorTarget::Url { .. }) && !address.ip().is_loopback() => {
+            Part::missing("the address is not on this machine")
         }
         Ok(address) => {
             let address = *address;
@@ -171,15 +179,21 @@ async fn look_at_listener(wish: &Wish, target: &Target) -> Part<listener::Listen
     }
 }
 
-async fn look_at_daemon(wish: &Wish, name: &'static str, found: Found, ours: &Ours, units: &Units) -> Daemon {
-    let socket = match (&wish.whom, found.pid) {
-        (Whom::Pid(_), Some(pid)) => listener::unix_of(pid)
+async fn examine_daemon(
+    options: &GatherOptions,
+    name: &'static str,
+    found: LocatedProcess,
+    instance: &Instance,
+    units: &SystemdUnits,
+) -> DaemonEvidence {
+    let socket = match (&options.target, found.pid) {
+        (DoctorTarget::Pid(_), Some(pid)) => listener::unix_of(pid)
             .into_iter()
             .find(|path| path.to_string_lossy().ends_with("-admin.sock"))
             .unwrap_or_default(),
-        _ => find::admin_socket(&ours.run_dir, name),
+        _ => locate::admin_socket(&instance.run_dir, name),
     };
-    let mut daemon = Daemon {
+    let mut daemon = DaemonEvidence {
         name,
         presence: found.presence,
         found_by: found.how,
@@ -193,55 +207,58 @@ async fn look_at_daemon(wish: &Wish, name: &'static str, found: Found, ours: &Ou
         others: found.others,
     };
     let Some(pid) = found.pid else { return daemon };
-    let (process, (health, watch, late)) = tokio::join!(process::look(pid, wish.quick), ask(wish, &socket));
+    let (process, (health, watch, late)) =
+        tokio::join!(process::examine(pid, options.quick), ask(options, &socket));
     (daemon.process, daemon.health, daemon.watch, daemon.late) = (process, health, watch, late);
-    daemon.stacks = match wish.stacks {
-        // After the look at the process: taking stacks from outside stops its threads for a moment.
-        true => threads::take(Some(pid), &socket, daemon.watch.get()).await,
-        false => Part::missing("not asked"),
+    daemon.stacks = match options.stacks {
+        // After the other evidence: capturing stacks from outside stops the threads for a moment.
+        true => threads::capture(Some(pid), &socket, daemon.watch.get()).await,
+        false => Part::not_asked(),
     };
     daemon
 }
 
 async fn ask(
-    wish: &Wish,
+    options: &GatherOptions,
     socket: &Path,
-) -> (Part<admin::Health>, Part<admin::Watch>, Vec<super::evidence::Late>) {
-    let within = if wish.quick { QUICK_WITHIN } else { HTTP_WITHIN };
-    let asked = async {
+) -> (Part<admin::Health>, Part<admin::Watch>, Vec<super::evidence::LateLoop>) {
+    let within = if options.quick { QUICK_WITHIN } else { HTTP_WITHIN };
+    let requests = async {
         let (health, watch) = tokio::join!(admin::health(socket), admin::watch(socket));
         let late = match watch.get() {
-            Some(watch) if !wish.quick => admin::late_loops(socket, watch).await,
+            Some(watch) if !options.quick => admin::late_loops(socket, watch).await,
             _ => Vec::new(),
         };
         (health, watch, late)
     };
-    tokio::time::timeout(within, asked).await.unwrap_or_else(|_| {
-        let why = format!("{} {within:?}", http::NO_ANSWER);
-        (Part::missing(why.clone()), Part::missing(why), Vec::new())
+    tokio::time::timeout(within, requests).await.unwrap_or_else(|_| {
+        let why = http::no_answer_within(within);
+        (Part::timed_out(why.clone()), Part::timed_out(why), Vec::new())
     })
 }
 
-/// On a thread apart, because a mount whose server is gone answers nobody.
-async fn look_at_disk(wish: &Wish, path: &Path) -> Part<Disk> {
-    if wish.whom != Whom::Both {
-        return Part::missing("not asked");
+/// On a thread of its own, because a system call on a dead network mount never returns.
+async fn examine_disk(options: &GatherOptions, path: &Path) -> Part<Disk> {
+    if options.target != DoctorTarget::Both {
+        return Part::not_asked();
     }
     let path = absolute(path);
-    let looked = tokio::task::spawn_blocking(move || disk(&path));
-    match tokio::time::timeout(DISK_WITHIN, looked).await {
+    let task = tokio::task::spawn_blocking(move || disk(&path));
+    match tokio::time::timeout(DISK_WITHIN, task).await {
         Ok(Ok(disk)) => disk,
         Ok(Err(error)) => Part::missing(error.to_string()),
-        Err(_) => Part::missing(format!("{} {DISK_WITHIN:?}: does the file system hang?", http::NO_ANSWER)),
+        Err(_) => {
+            Part::timed_out(format!("{}: the file system may hang", http::no_answer_within(DISK_WITHIN)))
+        }
     }
 }
 
-/// The file system of the store, or of the nearest folder above it that exists.
+/// The file system of the store, or of its nearest parent directory that exists.
 fn disk(path: &Path) -> Part<Disk> {
-    let there = path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
-    let size = match rustix::fs::statvfs(there) {
+    let existing = path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    let size = match rustix::fs::statvfs(existing) {
         Ok(size) => size,
-        Err(error) => return Part::missing(format!("{}: {error}", there.display())),
+        Err(error) => return Part::missing(format!("{}: {error}", existing.display())),
     };
     Part::Found(Disk {
         path: path.display().to_string(),

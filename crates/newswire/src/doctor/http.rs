@@ -1,5 +1,5 @@
-//! Plain HTTP on a connection of its own, over TCP or a Unix socket, with the times at which things happened. A pooled
-//! client would hide what is wanted here: whether a connection stands, and how long the first byte took.
+//! Plain HTTP on one connection per request, with the time of each step. A pooled client would hide what matters here:
+//! whether connecting works, and how long the first byte takes.
 
 use std::{io, net::SocketAddr, path::Path, time::Duration};
 
@@ -13,40 +13,42 @@ use tokio::{
 
 use super::evidence::Part;
 
-/// How the error of a request begins that nobody answered in time.
-pub(crate) const NO_ANSWER: &str = "no answer within";
-/// Largest answer that is read, bytes: the stacks of a process with hundreds of threads.
+/// Largest answer that is read, in bytes: the stacks of a process with hundreds of threads.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// What a gateway said.
+/// The answers of a gateway.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Answers {
+pub(crate) struct HttpProbes {
     pub(crate) address: String,
-    pub(crate) probes: Vec<Probe>,
+    pub(crate) probes: Vec<HttpProbe>,
     pub(crate) ready: Part<Ready>,
 }
 
-impl Answers {
-    /// Whether `/health` was answered as our gateway answers it.
+impl HttpProbes {
+    /// Whether the answer to `/health` is that of a gateway of ours.
     pub(crate) fn is_ours(&self) -> bool {
         self.probes.iter().any(|probe| probe.path == "/health" && probe.ours)
     }
 }
 
-/// One request.
+/// One request and its answer.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct Probe {
+pub(crate) struct HttpProbe {
     pub(crate) path: &'static str,
-    /// Both from the beginning.
+    /// Both since the request began.
     pub(crate) connect_ms: Option<f64>,
     pub(crate) first_byte_ms: Option<f64>,
     pub(crate) status: Option<u16>,
     pub(crate) error: Option<String>,
+    /// There was no complete answer in time.
+    #[serde(skip)]
+    pub(crate) timed_out: bool,
+    /// It is the answer of a gateway of ours to `/health`.
     #[serde(skip)]
     pub(crate) ours: bool,
 }
 
-/// What `/ready` says.
+/// The answer to `/ready`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Ready {
@@ -57,7 +59,7 @@ pub(crate) struct Ready {
     pub(crate) loops: Vec<ReadyLoop>,
 }
 
-/// The wire, as `/ready` tells of it.
+/// The wire, in the answer to `/ready`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct ReadyWire {
@@ -65,7 +67,7 @@ pub(crate) struct ReadyWire {
     pub(crate) heartbeat_age_ms: Option<u64>,
 }
 
-/// A stalled loop, as `/ready` tells of it.
+/// A stalled loop, in the answer to `/ready`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct ReadyLoop {
@@ -76,31 +78,44 @@ pub(crate) struct ReadyLoop {
     pub(crate) culprit: Option<String>,
 }
 
-/// An answer in full.
-pub(crate) struct Answer {
+/// The text of a timeout.
+pub(crate) fn no_answer_within(limit: Duration) -> String {
+    format!("no answer within {limit:?}")
+}
+
+/// A complete answer.
+pub(crate) struct HttpAnswer {
     pub(crate) status: u16,
     pub(crate) body: Vec<u8>,
 }
 
-/// Asks for all of `paths` at the same time, each within `limit`.
-pub(crate) async fn ask_all(host: &str, address: &str, paths: &[&'static str], limit: Duration) -> Answers {
-    let asked = paths.iter().map(|path| probe(host, address, path, limit));
+/// Requests all `paths` at the same time, each within `limit`.
+pub(crate) async fn probe_all(
+    host: &str,
+    address: &str,
+    paths: &[&'static str],
+    limit: Duration,
+) -> HttpProbes {
+    let requests = paths.iter().map(|path| probe(host, address, path, limit));
     let mut probes = Vec::new();
-    let mut ready = Part::missing("not asked");
-    for (probe, body) in futures_util::future::join_all(asked).await {
+    let mut ready = Part::not_asked();
+    for (probe, body) in futures_util::future::join_all(requests).await {
         if probe.path == "/ready" {
             ready = match &probe.error {
+                Some(error) if probe.timed_out => Part::timed_out(error.clone()),
                 Some(error) => Part::missing(error.clone()),
-                None => serde_json::from_slice(&body).map_err(|_| "the answer is none of ours").into(),
+                None => serde_json::from_slice(&body)
+                    .map_err(|_| "the answer is not that of a newswire gateway")
+                    .into(),
             };
         }
         probes.push(probe);
     }
-    Answers { address: address.to_owned(), probes, ready }
+    HttpProbes { address: address.to_owned(), probes, ready }
 }
 
-async fn probe(host: &str, address: &str, path: &'static str, limit: Duration) -> (Probe, Vec<u8>) {
-    let mut probe = Probe { path, ..Probe::default() };
+async fn probe(host: &str, address: &str, path: &'static str, limit: Duration) -> (HttpProbe, Vec<u8>) {
+    let mut probe = HttpProbe { path, ..HttpProbe::default() };
     let began = Instant::now();
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
@@ -113,7 +128,7 @@ async fn probe(host: &str, address: &str, path: &'static str, limit: Duration) -
     };
     let answer = match timeout(limit, exchange).await {
         Ok(answer) => answer,
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{NO_ANSWER} {limit:?}"))),
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, no_answer_within(limit))),
     };
     match answer {
         Ok(answer) => {
@@ -123,6 +138,7 @@ async fn probe(host: &str, address: &str, path: &'static str, limit: Duration) -
             (probe, answer.body)
         }
         Err(error) => {
+            probe.timed_out = error.kind() == io::ErrorKind::TimedOut;
             probe.error = Some(error.to_string());
             (probe, Vec::new())
         }
@@ -135,7 +151,7 @@ pub(crate) async fn ask_socket(
     path: &str,
     accept: &str,
     limit: Duration,
-) -> io::Result<Answer> {
+) -> io::Result<HttpAnswer> {
     let exchange = async {
         let mut stream = UnixStream::connect(socket).await?;
         send(&mut stream, "localhost", path, accept).await?;
@@ -143,12 +159,17 @@ pub(crate) async fn ask_socket(
     };
     match timeout(limit, exchange).await {
         Ok(answer) => answer,
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{NO_ANSWER} {limit:?}"))),
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, no_answer_within(limit))),
     }
 }
 
 /// Puts `body` to a Unix socket, within `limit`.
-pub(crate) async fn put_socket(socket: &Path, path: &str, body: &str, limit: Duration) -> io::Result<Answer> {
+pub(crate) async fn put_socket(
+    socket: &Path,
+    path: &str,
+    body: &str,
+    limit: Duration,
+) -> io::Result<HttpAnswer> {
     let length = body.len();
     let request = format!(
         "PUT {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
@@ -160,11 +181,11 @@ pub(crate) async fn put_socket(socket: &Path, path: &str, body: &str, limit: Dur
     };
     match timeout(limit, exchange).await {
         Ok(answer) => answer,
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{NO_ANSWER} {limit:?}"))),
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, no_answer_within(limit))),
     }
 }
 
-/// HTTP/1.0, so that the body comes in one piece and ends with the connection.
+/// HTTP/1.0: the body is not chunked and ends with the connection.
 async fn send(
     stream: &mut (impl AsyncWrite + Unpin),
     host: &str,
@@ -177,23 +198,23 @@ async fn send(
     stream.write_all(head.as_bytes()).await
 }
 
-async fn receive(stream: &mut (impl AsyncRead + Unpin), first: &[u8]) -> io::Result<Answer> {
+async fn receive(stream: &mut (impl AsyncRead + Unpin), first: &[u8]) -> io::Result<HttpAnswer> {
     let mut bytes = first.to_vec();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes).await?;
-    parse(bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is no HTTP"))
+    parse(bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
 }
 
-fn parse(mut bytes: Vec<u8>) -> Option<Answer> {
+fn parse(mut bytes: Vec<u8>) -> Option<HttpAnswer> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(bytes.get(..end)?).ok()?;
     let status = head.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
     let body = bytes.split_off(end + 4);
-    Some(Answer { status, body })
+    Some(HttpAnswer { status, body })
 }
 
 fn cut_off(error: io::Error) -> io::Error {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "closed without an answer"),
+        io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "connection closed without an answer"),
         _ => error,
     }
 }
@@ -202,7 +223,7 @@ fn millis(began: Instant) -> f64 {
     (began.elapsed().as_secs_f64() * 10_000.0).round() / 10.0
 }
 
-/// Where a client of this machine reaches a listener.
+/// The address at which a client on this machine reaches a listener.
 pub(crate) fn reachable(listen: SocketAddr) -> SocketAddr {
     use std::net::{Ipv4Addr, Ipv6Addr};
     let ip = match listen {
@@ -234,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ready_says_is_read_from_an_older_gateway_too() {
+    fn the_answer_of_an_older_gateway_to_ready_is_read() {
         let ready: Ready = serde_json::from_str(r#"{"ready":false,"reasons":["draining"]}"#).unwrap();
         assert!(!ready.ready && ready.loops.is_empty() && ready.wire.connected.is_none());
     }

@@ -1,5 +1,5 @@
-//! Who holds the listening socket: by its inode, because a process that inherited it holds it too, long after the one
-//! that made it is gone, and then everything looks as if somebody served there.
+//! Which processes hold a listening socket, by its inode: a process that inherited the socket keeps it open after the
+//! gateway is gone, and then clients connect and are never answered.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -15,12 +15,12 @@ use serde::Serialize;
 
 use super::process;
 
-/// What listens at a port.
+/// The listening sockets of an address.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Listener {
     pub(crate) address: String,
     pub(crate) sockets: Vec<Socket>,
-    /// Processes whose files this user may not see; one of them may hold a socket that nobody else does.
+    /// Processes whose files this user may not see; one of them may hold a socket without a known owner.
     pub(crate) blind_to: u32,
 }
 
@@ -29,14 +29,14 @@ pub(crate) struct Listener {
 pub(crate) struct Socket {
     pub(crate) inode: u64,
     pub(crate) address: String,
-    /// Connections that wait to be accepted (`Recv-Q`).
+    /// Connections waiting to be accepted (`Recv-Q`).
     pub(crate) backlog: u32,
     /// The user it belongs to.
     pub(crate) uid: u32,
     pub(crate) owners: Vec<Owner>,
 }
 
-/// A process that holds it.
+/// A process that holds a socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Owner {
     pub(crate) pid: i32,
@@ -46,14 +46,14 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
-    /// systemd keeps the sockets that it hands over, which is as it should be.
+    /// systemd keeps the sockets that it passes to services, which is normal.
     pub(crate) fn is_systemd(&self) -> bool {
         self.name == "systemd"
     }
 }
 
 impl Listener {
-    /// Everybody who holds one of the sockets, each once.
+    /// All processes that hold one of the sockets.
     pub(crate) fn owners(&self) -> Vec<&Owner> {
         let mut owners: Vec<&Owner> = Vec::new();
         for owner in self.sockets.iter().flat_map(|socket| &socket.owners) {
@@ -69,15 +69,15 @@ impl Listener {
     }
 }
 
-/// Looks up who listens at an address.
+/// The sockets that listen on an address, and their owners.
 pub(crate) fn at(address: SocketAddr) -> Result<Listener, String> {
     let entries = listening()?;
     let mut sockets: Vec<_> =
         entries.iter().filter(|e| serves(e.local_address, address)).map(socket).collect();
     let mut blind_to = 0;
     if !sockets.is_empty() {
-        let wanted = sockets.iter().map(|socket| socket.inode).collect();
-        let (mut owners, blind) = holders(&wanted);
+        let inodes = sockets.iter().map(|socket| socket.inode).collect();
+        let (mut owners, blind) = holders(&inodes);
         blind_to = blind;
         for socket in &mut sockets {
             socket.owners = owners.remove(&socket.inode).unwrap_or_default();
@@ -86,14 +86,14 @@ pub(crate) fn at(address: SocketAddr) -> Result<Listener, String> {
     Ok(Listener { address: address.to_string(), sockets, blind_to })
 }
 
-/// Where a process listens.
+/// The TCP addresses on which a process listens.
 pub(crate) fn of(pid: i32) -> Vec<SocketAddr> {
     let (Ok(entries), Ok(process)) = (listening(), Process::new(pid)) else { return Vec::new() };
     let held = sockets_of(&process).unwrap_or_default();
     entries.iter().filter(|entry| held.contains(&entry.inode)).map(|entry| entry.local_address).collect()
 }
 
-/// The Unix sockets at which a process listens.
+/// The Unix sockets on which a process listens.
 pub(crate) fn unix_of(pid: i32) -> Vec<PathBuf> {
     let (Ok(entries), Ok(process)) = (procfs::net::unix(), Process::new(pid)) else { return Vec::new() };
     let held = sockets_of(&process).unwrap_or_default();
@@ -103,7 +103,7 @@ pub(crate) fn unix_of(pid: i32) -> Vec<PathBuf> {
     listening.filter_map(|entry| entry.path).map(|path| folder.join(path)).collect()
 }
 
-/// The process that listens at a Unix socket, whatever the path was called when it was bound.
+/// The process that listens on a Unix socket, also if it was bound by another path to the same file.
 pub(crate) fn holder_of(socket: &Path) -> Option<i32> {
     let name = socket.file_name()?;
     let entries = procfs::net::unix().ok()?;
@@ -128,7 +128,7 @@ fn listening() -> Result<Vec<TcpNetEntry>, String> {
     Ok(entries)
 }
 
-/// Whether a client that connects to `address` could get to a listener there.
+/// Whether a client that connects to `address` could reach this listener.
 fn serves(listens: SocketAddr, address: SocketAddr) -> bool {
     let any = listens.ip().is_unspecified() || address.ip().is_unspecified();
     listens.port() == address.port() && (any || listens.ip() == address.ip())
@@ -144,13 +144,13 @@ fn socket(entry: &TcpNetEntry) -> Socket {
     }
 }
 
-/// Who holds which of these sockets, the longest running first, and how many processes could not be looked at.
-fn holders(wanted: &BTreeSet<u64>) -> (HashMap<u64, Vec<Owner>>, u32) {
+/// The owners of these sockets, the longest running first, and how many processes could not be examined.
+fn holders(inodes: &BTreeSet<u64>) -> (HashMap<u64, Vec<Owner>>, u32) {
     let (mut holders, mut blind): (HashMap<u64, Vec<Owner>>, _) = (HashMap::new(), 0);
     for process in all_processes().into_iter().flatten().flatten() {
         match sockets_of(&process) {
             Some(held) => {
-                for inode in held.intersection(wanted) {
+                for inode in held.intersection(inodes) {
                     holders.entry(*inode).or_default().push(owner(&process));
                 }
             }
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_owner_of_a_unix_socket_is_found_though_it_does_not_answer() {
+    fn the_owner_of_a_unix_socket_is_found_even_if_it_does_not_answer() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.sock");
         let _listener = UnixListener::bind(&path).unwrap();
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_at_every_address_serves_each_of_them() {
+    fn a_listener_on_every_address_serves_each_of_them() {
         let serves = |a: &str, b: &str| serves(a.parse().unwrap(), b.parse().unwrap());
         assert!(serves("0.0.0.0:80", "127.0.0.1:80") && serves("[::]:80", "127.0.0.1:80"));
         assert!(serves("127.0.0.1:80", "127.0.0.1:80"));

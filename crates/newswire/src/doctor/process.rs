@@ -1,4 +1,4 @@
-//! A process as the kernel sees it. Nothing here asks the process itself, so a frozen one is seen too.
+//! A process as the kernel sees it. Needs no answer of the process, so it works for a frozen one.
 
 use std::{
     collections::HashMap,
@@ -11,31 +11,31 @@ use procfs::process::{LimitValue, Process as Proc, Stat};
 use serde::Serialize;
 use tokio::time::sleep;
 
-use super::evidence::{Part, States, Use};
+use super::evidence::{Part, ThreadStates, Usage};
 
-/// Between the two looks that tell how much it runs and waits for a processor.
+/// Time between the two samples that show how much it runs and waits for a processor.
 const SAMPLE: Duration = Duration::from_millis(300);
 /// Longest command line that is shown, in characters.
 const COMMAND_CHARS_MAX: usize = 300;
 
-/// One process.
+/// What the kernel knows about a process.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct Process {
+pub(crate) struct ProcessSample {
     pub(crate) pid: i32,
     pub(crate) command: String,
-    /// Of the main thread: R running, S asleep, D waits for the disk, T stopped, t held by a debugger, Z dead.
+    /// Of the main thread: R running, S sleeping, D waiting for the disk, T stopped, t traced, Z zombie.
     pub(crate) state: char,
-    /// At both looks: by SIGSTOP and its like, or held by a debugger.
+    /// In both samples: by a signal such as SIGSTOP, or by a debugger.
     pub(crate) stopped: bool,
     /// By its control group (`docker pause`, `systemctl freeze`).
     pub(crate) frozen: bool,
     pub(crate) tracer: Option<i32>,
     pub(crate) threads: u64,
-    pub(crate) states: States,
-    pub(crate) open_files: Option<Use>,
+    pub(crate) states: ThreadStates,
+    pub(crate) open_files: Option<Usage>,
     pub(crate) rss_bytes: u64,
     /// Of its control group.
-    pub(crate) memory: Option<Use>,
+    pub(crate) memory: Option<Usage>,
     pub(crate) uptime_ms: u64,
     /// Since its start.
     pub(crate) cpu_ms: u64,
@@ -43,7 +43,7 @@ pub(crate) struct Process {
     pub(crate) cpu_sampled_ms: u64,
     /// Ready to run and without a processor, all threads together.
     pub(crate) run_delay_ms: u64,
-    /// The threads that ran or waited for a processor in between, and those that neither run nor sleep.
+    /// The threads that ran or waited for a processor between the samples, and those that neither run nor sleep.
     pub(crate) tasks: Vec<Task>,
 }
 
@@ -57,19 +57,19 @@ pub(crate) struct Task {
     pub(crate) run_delay_ms: u64,
 }
 
-/// What a thread has had of the processors since its start.
+/// Processor time of a thread since its start, and how long it was ready without a processor.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Times {
+pub(crate) struct CpuTimes {
     pub(crate) cpu_ms: u64,
     pub(crate) run_delay_ms: u64,
 }
 
-pub(crate) fn thread_times(pid: i32, tid: i32) -> Option<Times> {
+pub(crate) fn thread_times(pid: i32, tid: i32) -> Option<CpuTimes> {
     let stat = Proc::new(pid).ok()?.task_from_tid(tid).ok()?.schedstat().ok()?;
-    Some(Times { cpu_ms: stat.sum_exec_runtime / 1_000_000, run_delay_ms: stat.run_delay / 1_000_000 })
+    Some(CpuTimes { cpu_ms: stat.sum_exec_runtime / 1_000_000, run_delay_ms: stat.run_delay / 1_000_000 })
 }
 
-/// The command line in one line.
+/// The command line, as one line.
 pub(crate) fn command(process: &Proc) -> String {
     let words = process.cmdline().unwrap_or_default().join(" ");
     let command = if words.is_empty() { process.stat().map(|s| s.comm).unwrap_or_default() } else { words };
@@ -82,9 +82,9 @@ pub(crate) fn uptime_ms(stat: &Stat) -> u64 {
     ((now - started).max(0.0) * 1000.0) as u64
 }
 
-/// Looks at it twice, [`SAMPLE`] apart; `quick` looks once.
-pub(crate) async fn look(pid: i32, quick: bool) -> Part<Process> {
-    let first = match look_once(pid) {
+/// Samples a process twice, [`SAMPLE`] apart; once if `quick`.
+pub(crate) async fn examine(pid: i32, quick: bool) -> Part<ProcessSample> {
+    let first = match sample(pid) {
         Ok(first) => first,
         Err(error) => return Part::missing(format!("process {pid}: {error}")),
     };
@@ -93,20 +93,20 @@ pub(crate) async fn look(pid: i32, quick: bool) -> Part<Process> {
         return Part::Found(process);
     }
     sleep(SAMPLE).await;
-    let Ok((again, after)) = look_once(pid) else {
+    let Ok((again, after)) = sample(pid) else {
         return Part::missing(format!("process {pid} ended meanwhile"));
     };
     process.stopped = process.stopped && again.stopped;
     process.sampled_ms = again.uptime_ms.saturating_sub(process.uptime_ms);
-    process.tasks = between(&before, &after);
+    process.tasks = difference(&before, &after);
     process.cpu_sampled_ms = process.tasks.iter().map(|task| task.cpu_ms).sum();
     process.run_delay_ms = process.tasks.iter().map(|task| task.run_delay_ms).sum();
     process.tasks.retain(|task| task.cpu_ms + task.run_delay_ms > 0 || !matches!(task.state, 'R' | 'S'));
     Part::Found(process)
 }
 
-/// What each thread did between two looks; the hungriest first.
-fn between(before: &[Task], after: &[Task]) -> Vec<Task> {
+/// What each thread did between two samples, the busiest first.
+fn difference(before: &[Task], after: &[Task]) -> Vec<Task> {
     let before: HashMap<_, _> = before.iter().map(|task| (task.tid, task)).collect();
     let grown = |task: &Task| {
         let (cpu, delay) = before.get(&task.tid).map_or((0, 0), |b| (b.cpu_ms, b.run_delay_ms));
@@ -121,17 +121,17 @@ fn between(before: &[Task], after: &[Task]) -> Vec<Task> {
     tasks
 }
 
-fn look_once(pid: i32) -> procfs::ProcResult<(Process, Vec<Task>)> {
+fn sample(pid: i32) -> procfs::ProcResult<(ProcessSample, Vec<Task>)> {
     let process = Proc::new(pid)?;
     let stat = process.stat()?;
     let status = process.status().ok();
     let tasks = tasks(&process);
-    let mut states = States::new();
+    let mut states = ThreadStates::new();
     for task in &tasks {
         *states.entry(task.state).or_default() += 1;
     }
     let group = group_of(&process);
-    let looked = Process {
+    let facts = ProcessSample {
         pid,
         command: command(&process),
         state: stat.state,
@@ -145,9 +145,9 @@ fn look_once(pid: i32) -> procfs::ProcResult<(Process, Vec<Task>)> {
         memory: group.as_ref().and_then(|group| memory_of(group)),
         uptime_ms: uptime_ms(&stat),
         cpu_ms: (stat.utime + stat.stime) * 1000 / procfs::ticks_per_second().max(1),
-        ..Process::default()
+        ..ProcessSample::default()
     };
-    Ok((looked, tasks))
+    Ok((facts, tasks))
 }
 
 fn tasks(process: &Proc) -> Vec<Task> {
@@ -164,17 +164,17 @@ fn tasks(process: &Proc) -> Vec<Task> {
     process.tasks().into_iter().flatten().flatten().filter_map(one).collect()
 }
 
-/// Nothing for processes of other users, whose files only root may count.
-fn open_files(process: &Proc) -> Option<Use> {
+/// `None` for processes of other users, whose files only root may count.
+fn open_files(process: &Proc) -> Option<Usage> {
     let used = u64::try_from(process.fd_count().ok()?).ok()?;
     let max = match process.limits().ok()?.max_open_files.soft_limit {
         LimitValue::Value(max) => max,
         LimitValue::Unlimited => u64::MAX,
     };
-    Some(Use { used, max })
+    Some(Usage { used, max })
 }
 
-/// The folder of its control group (version 2).
+/// The directory of its control group (version 2).
 fn group_of(process: &Proc) -> Option<PathBuf> {
     let text = fs::read_to_string(format!("/proc/{}/cgroup", process.pid())).ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
@@ -187,9 +187,9 @@ fn is_frozen(group: &Path) -> bool {
         .is_ok_and(|text| text.lines().any(|line| line == "frozen 1"))
 }
 
-fn memory_of(group: &Path) -> Option<Use> {
+fn memory_of(group: &Path) -> Option<Usage> {
     let number = |name: &str| fs::read_to_string(group.join(name)).ok()?.trim().parse().ok();
-    Some(Use { used: number("memory.current")?, max: number("memory.max")? })
+    Some(Usage { used: number("memory.current")?, max: number("memory.max")? })
 }
 
 #[cfg(test)]
@@ -197,8 +197,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn this_process_is_seen_as_it_is() {
-        let seen = look(std::process::id().cast_signed(), false).await;
+    async fn this_process_is_described_as_it_is() {
+        let seen = examine(std::process::id().cast_signed(), false).await;
         let seen = seen.get().unwrap();
         assert!(!seen.stopped && seen.tracer.is_none() && seen.threads >= 1 && seen.rss_bytes > 0);
         let files = seen.open_files.unwrap();
@@ -207,16 +207,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_that_is_not_there_is_missing() {
-        assert!(look(i32::MAX, true).await.get().is_none());
+    async fn a_process_that_does_not_exist_is_missing() {
+        assert!(examine(i32::MAX, true).await.get().is_none());
     }
 
     #[test]
-    fn what_threads_did_is_the_difference_of_two_looks() {
+    fn the_work_of_threads_is_the_difference_of_two_samples() {
         let task =
             |tid, cpu_ms, run_delay_ms| Task { tid, cpu_ms, run_delay_ms, state: 'S', ..Task::default() };
         let did =
-            between(&[task(1, 100, 5), task(2, 7, 7)], &[task(1, 110, 5), task(2, 7, 300), task(3, 2, 0)]);
+            difference(&[task(1, 100, 5), task(2, 7, 7)], &[task(1, 110, 5), task(2, 7, 300), task(3, 2, 0)]);
         assert_eq!(did, [task(2, 0, 293), task(1, 10, 0), task(3, 2, 0)]);
     }
 }

@@ -1,28 +1,23 @@
-//! The evidence for a person at three in the morning: short lines, problems marked, the verdict last.
+//! Prints the evidence for people: short lines, problems marked, the verdict last.
 
 mod processes;
 
+use std::time::Duration;
+
 use super::{
-    evidence::{Daemon, Evidence, Part},
-    http::Answers,
-    judge::{Code, Verdict},
+    evidence::{DaemonEvidence, Evidence, Part},
+    http::HttpProbes,
     listener::Listener,
+    verdict::{Verdict, VerdictCode},
 };
 use crate::out::{Paint, safe};
 
-/// Milliseconds in the unit that says it.
-pub(crate) fn ago(ms: u64) -> String {
-    match ms {
-        0..1_000 => format!("{ms} ms"),
-        1_000..10_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
-        10_000..120_000 => format!("{} s", ms / 1_000),
-        120_000..7_200_000 => format!("{} min", ms / 60_000),
-        7_200_000..172_800_000 => format!("{} h", ms / 3_600_000),
-        _ => format!("{} days", ms / 86_400_000),
-    }
+/// A duration in milliseconds, in a readable unit.
+pub(crate) fn duration(ms: u64) -> String {
+    notation::approximate(Duration::from_millis(ms))
 }
 
-/// Bytes in the unit that says it.
+/// A size in a readable unit.
 pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let unit = (0..UNITS.len()).rev().find(|unit| bytes >> (10 * unit) > 0).unwrap_or(0);
@@ -33,8 +28,8 @@ pub(crate) fn bytes(bytes: u64) -> String {
     }
 }
 
-/// Lines of the report while it is written.
-struct Page {
+/// The lines of the report, while it is written.
+struct ReportWriter {
     paint: Paint,
     lines: Vec<String>,
 }
@@ -42,7 +37,7 @@ struct Page {
 /// Width of the names of lines.
 const NAME_CHARS: usize = 11;
 
-impl Page {
+impl ReportWriter {
     fn section(&mut self, title: &str) {
         if !self.lines.is_empty() {
             self.lines.push(String::new());
@@ -50,37 +45,38 @@ impl Page {
         self.lines.push(self.paint.bold(title));
     }
 
-    /// A line whose text is safe already.
-    fn fine(&mut self, name: &str, text: &str) {
+    /// A line about something normal; its text must be escaped already.
+    fn normal(&mut self, name: &str, text: &str) {
         let name = self.paint.dim(&format!("{name:NAME_CHARS$}"));
         self.lines.push(format!("   {name} {text}"));
     }
 
-    fn wrong(&mut self, name: &str, text: &str) {
+    /// A line about a problem; its text must be escaped already.
+    fn problem(&mut self, name: &str, text: &str) {
         let name = self.paint.dim(&format!("{name:NAME_CHARS$}"));
         self.lines.push(format!("{} {name} {}", self.paint.bad("!!"), self.paint.bad(text)));
     }
 
-    fn say(&mut self, is_wrong: bool, name: &str, text: &str) {
-        if is_wrong { self.wrong(name, text) } else { self.fine(name, text) }
+    fn line(&mut self, is_problem: bool, name: &str, text: &str) {
+        if is_problem { self.problem(name, text) } else { self.normal(name, text) }
     }
 
-    /// What could not be had; no problem of its own.
+    /// A line about an unavailable part, which is no problem in itself.
     fn missing(&mut self, name: &str, why: &str) {
-        let text = self.paint.dim(&format!("not known: {}", safe(why)));
-        self.fine(name, &text);
+        let text = self.paint.dim(&format!("unknown: {}", safe(why)));
+        self.normal(name, &text);
     }
 }
 
 /// The whole report.
 pub(crate) fn lines(evidence: &Evidence, verdict: &Verdict, paint: Paint) -> Vec<String> {
-    let mut page = Page { paint, lines: Vec::new() };
+    let mut page = ReportWriter { paint, lines: Vec::new() };
     http(&mut page, evidence);
     for daemon in evidence.daemons() {
         processes::show(&mut page, daemon);
     }
     if !evidence.quick {
-        between(&mut page, evidence);
+        wire_and_store(&mut page, evidence);
         for daemon in evidence.daemons() {
             processes::stalls(&mut page, daemon);
         }
@@ -89,83 +85,83 @@ pub(crate) fn lines(evidence: &Evidence, verdict: &Verdict, paint: Paint) -> Vec
         }
     }
     page.lines.push(String::new());
-    let took = format!("looked for {}, {}", ago(evidence.took_ms), evidence.at);
+    let took = format!("took {}, at {}", duration(evidence.took_ms), evidence.at);
     page.lines.push(paint.dim(&took));
     for step in &verdict.next {
         page.lines.push(format!("next: {step}"));
     }
     let line = format!("VERDICT {}: {}", verdict.code.as_str(), verdict.line);
     page.lines.push(match verdict.code {
-        Code::Healthy | Code::SlowFeeds => paint.good(&line),
+        VerdictCode::Healthy | VerdictCode::SlowFeeds => paint.good(&line),
         _ => paint.bad(&line),
     });
     page.lines
 }
 
-fn http(page: &mut Page, evidence: &Evidence) {
+fn http(page: &mut ReportWriter, evidence: &Evidence) {
     page.section("http");
     match &evidence.http {
-        Part::Missing { missing } => page.missing("answers", missing),
+        Part::Missing { missing, .. } => page.missing("answers", missing),
         Part::Found(answers) => probes(page, answers),
     }
     match &evidence.listener {
-        Part::Missing { missing } => page.missing("listener", missing),
+        Part::Missing { missing, .. } => page.missing("listener", missing),
         Part::Found(found) => listener(page, found, &evidence.gateway),
     }
 }
 
-fn probes(page: &mut Page, answers: &Answers) {
-    page.fine("address", &safe(&answers.address));
+fn probes(page: &mut ReportWriter, answers: &HttpProbes) {
+    page.normal("address", &safe(&answers.address));
     for probe in &answers.probes {
         let millis = |ms: Option<f64>| ms.map_or("-".to_owned(), |ms| format!("{ms:.1} ms"));
         let times =
             format!("connect {:>9}  first byte {:>9}", millis(probe.connect_ms), millis(probe.first_byte_ms));
         match (&probe.error, probe.status) {
-            (Some(error), _) => page.wrong(probe.path, &format!("{times}  {}", safe(error))),
+            (Some(error), _) => page.problem(probe.path, &format!("{times}  {}", safe(error))),
             (None, status) => {
                 let status = status.unwrap_or(0);
-                page.say(status >= 500, probe.path, &format!("{times}  {status}"));
+                page.line(status >= 500, probe.path, &format!("{times}  {status}"));
             }
         }
     }
     if let Part::Found(ready) = &answers.ready {
         for reason in &ready.reasons {
-            page.wrong("not ready", &safe(reason));
+            page.problem("not ready", &safe(reason));
         }
     }
 }
 
-fn listener(page: &mut Page, listener: &Listener, gateway: &Daemon) {
+fn listener(page: &mut ReportWriter, listener: &Listener, gateway: &DaemonEvidence) {
     if listener.sockets.is_empty() {
-        return page.wrong("listener", &format!("nobody listens at {}", safe(&listener.address)));
+        return page.problem("listener", &format!("no process listens on {}", safe(&listener.address)));
     }
     for socket in &listener.sockets {
         let text =
             format!("{} inode {}, backlog (Recv-Q) {}", safe(&socket.address), socket.inode, socket.backlog);
-        page.say(socket.backlog > 0, "listener", &text);
+        page.line(socket.backlog > 0, "listener", &text);
         for owner in &socket.owners {
             let expected = Some(owner.pid) == gateway.pid() || owner.is_systemd();
-            let also = match (expected, gateway.pid()) {
+            let note = match (expected, gateway.pid()) {
                 (true, _) => "",
                 (false, Some(_)) => "  not the gateway",
-                (false, None) => "  the gateway is not known",
+                (false, None) => "  the gateway was not found",
             };
-            let since = ago(owner.uptime_ms);
-            let text = format!("pid {} for {since}: {}{also}", owner.pid, safe(&owner.command));
-            page.say(!expected && gateway.is_running(), "  held by", &text);
+            let since = duration(owner.uptime_ms);
+            let text = format!("pid {} for {since}: {}{note}", owner.pid, safe(&owner.command));
+            page.line(!expected && gateway.is_running(), "  held by", &text);
         }
         if socket.owners.is_empty() {
             let blind = listener.blind_to;
             page.missing(
                 "  held by",
-                &format!("a process of user {}; {blind} processes cannot be looked at", socket.uid),
+                &format!("a process of user {}; {blind} processes cannot be examined", socket.uid),
             );
         }
     }
 }
 
-/// What lies between the two, and under them.
-fn between(page: &mut Page, evidence: &Evidence) {
+/// The wire, the store and the sources.
+fn wire_and_store(page: &mut ReportWriter, evidence: &Evidence) {
     let (gateway, ingestd) = (evidence.gateway.vitals(), evidence.ingestd.vitals());
     if gateway.is_some() || ingestd.is_some() {
         page.section("wire");
@@ -173,18 +169,18 @@ fn between(page: &mut Page, evidence: &Evidence) {
     if let Some(wire) = gateway.map(|vitals| &vitals.wire) {
         let reason = wire.reason.as_deref().filter(|r| !r.is_empty()).map(safe);
         match wire.connected {
-            Some(false) => page.wrong("gateway", &format!("not connected: {}", reason.unwrap_or_default())),
+            Some(false) => page.problem("gateway", &format!("not connected: {}", reason.unwrap_or_default())),
             Some(true) => {
                 let heard =
-                    wire.heard_ms_ago.map_or("nothing yet".to_owned(), |ms| format!("{} ago", ago(ms)));
+                    wire.heard_ms_ago.map_or("nothing yet".to_owned(), |ms| format!("{} ago", duration(ms)));
                 let cursor = wire.cursor.as_deref().map_or("none".to_owned(), safe);
-                page.say(
+                page.line(
                     wire.heard_ms_ago.is_some_and(|ms| ms > 8_000),
                     "gateway",
-                    &format!("connected, heard {heard}, cursor {cursor}"),
+                    &format!("connected, last received {heard}, cursor {cursor}"),
                 );
             }
-            None => page.missing("gateway", "it does not say"),
+            None => page.missing("gateway", "it does not report it"),
         }
     }
     if let Some(vitals) = ingestd {
@@ -192,13 +188,13 @@ fn between(page: &mut Page, evidence: &Evidence) {
         let subscribers = vitals.wire.subscribers.map_or("-".to_owned(), |n| n.to_string());
         let lag =
             lag(evidence).map(|lag| format!(", the gateway is {lag} events behind")).unwrap_or_default();
-        page.fine("ingestd", &format!("head {head}, subscribers {subscribers}{lag}"));
+        page.normal("ingestd", &format!("head {head}, subscribers {subscribers}{lag}"));
     }
     store(page, evidence);
     actors(page, evidence);
 }
 
-/// Events that the gateway has not heard yet; nothing when the two speak of different logs.
+/// Events that the gateway has not received yet; `None` if the two have different logs.
 pub(crate) fn lag(evidence: &Evidence) -> Option<u64> {
     let cursor = evidence.gateway.vitals()?.wire.cursor.as_ref()?;
     let vitals = evidence.ingestd.vitals()?;
@@ -207,10 +203,10 @@ pub(crate) fn lag(evidence: &Evidence) -> Option<u64> {
     Some(vitals.head?.saturating_sub(seq.parse().ok()?))
 }
 
-fn store(page: &mut Page, evidence: &Evidence) {
+fn store(page: &mut ReportWriter, evidence: &Evidence) {
     page.section("store");
     match &evidence.store {
-        Part::Missing { missing } => page.missing("disk", missing),
+        Part::Missing { missing, .. } => page.missing("disk", missing),
         Part::Found(disk) => {
             let full = disk.free_bytes < disk.total_bytes / 20 && disk.free_bytes < 512 << 20;
             let text = format!(
@@ -219,11 +215,11 @@ fn store(page: &mut Page, evidence: &Evidence) {
                 bytes(disk.free_bytes),
                 bytes(disk.total_bytes)
             );
-            page.say(full || disk.free_inodes == Some(0), "disk", &text);
+            page.line(full || disk.free_inodes == Some(0), "disk", &text);
         }
     }
     let Some(store) = evidence.ingestd.vitals().and_then(|vitals| vitals.store.as_ref()) else { return };
-    let or_none = |ms: Option<u64>| ms.map_or("-".to_owned(), ago);
+    let or_none = |ms: Option<u64>| ms.map_or("-".to_owned(), duration);
     let text = format!(
         "{}, last commit {} ago took {}, {} queued",
         bytes(store.bytes.unwrap_or(0)),
@@ -231,16 +227,16 @@ fn store(page: &mut Page, evidence: &Evidence) {
         or_none(store.last_commit_took_ms),
         store.queued.unwrap_or(0)
     );
-    page.fine("log", &text);
+    page.normal("log", &text);
     if let Some(ms) = store.committing_ms {
-        page.say(ms > 1_000, "commit", &format!("under way for {}", ago(ms)));
+        page.line(ms > 1_000, "commit", &format!("in progress for {}", duration(ms)));
     }
 }
 
-/// Sources that are shown one by one.
+/// How many of the busiest sources are shown.
 const BUSIEST_SHOWN: usize = 8;
 
-fn actors(page: &mut Page, evidence: &Evidence) {
+fn actors(page: &mut ReportWriter, evidence: &Evidence) {
     let Some(vitals) = evidence.ingestd.vitals().filter(|vitals| !vitals.actors.is_empty()) else { return };
     page.section("sources");
     let counts: Vec<_> = vitals
@@ -249,25 +245,25 @@ fn actors(page: &mut Page, evidence: &Evidence) {
         .filter(|(_, n)| **n > 0)
         .map(|(activity, n)| format!("{n} {}", safe(activity)))
         .collect();
-    page.fine("activity", &if counts.is_empty() { "none".to_owned() } else { counts.join(", ") });
-    page.say(
+    page.normal("activity", &if counts.is_empty() { "none".to_owned() } else { counts.join(", ") });
+    page.line(
         vitals.outage,
         "overdue",
         &format!(
             "{}{}",
             vitals.overdue.unwrap_or(0),
-            if vitals.outage { "; the network is out" } else { "" }
+            if vitals.outage { "; the network is down" } else { "" }
         ),
     );
     for actor in vitals.busiest.iter().take(BUSIEST_SHOWN) {
         let waits =
             actor.waiting_for.as_deref().map(|what| format!(" for {}", safe(what))).unwrap_or_default();
-        let text = format!("{} for {}{waits}", safe(&actor.activity), ago(actor.since_ms_ago));
-        page.fine(&safe(&actor.source), &text);
+        let text = format!("{} for {}{waits}", safe(&actor.activity), duration(actor.since_ms_ago));
+        page.normal(&safe(&actor.source), &text);
     }
     let more = vitals.busiest.len().saturating_sub(BUSIEST_SHOWN);
     if more > 0 {
-        page.fine("", &format!("and {more} more"));
+        page.normal("", &format!("and {more} more"));
     }
 }
 
@@ -276,9 +272,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_and_sizes_are_in_the_unit_that_says_it() {
-        let times = [5, 1_250, 61_000, 130_000, 7_300_000, 200_000_000].map(ago);
-        assert_eq!(times, ["5 ms", "1.2 s", "61 s", "2 min", "2 h", "2 days"]);
+    fn durations_and_sizes_have_a_readable_unit() {
+        let times = [5, 1_250, 61_000, 130_000, 7_300_000, 200_000_000].map(duration);
+        assert_eq!(times, ["5ms", "1.2s", "61s", "2m", "2h", "2d"]);
         let sizes = [0, 1023, 1536, 20 << 20, 5 << 40, u64::MAX].map(bytes);
         assert_eq!(sizes, ["0 B", "1023 B", "1.5 KiB", "20 MiB", "5.0 TiB", "16777215 TiB"]);
     }

@@ -1,4 +1,4 @@
-//! What systemd says about our units, where it is in charge.
+//! What systemd reports about our units, if it runs them.
 
 use std::{collections::BTreeMap, process::Stdio, time::Duration};
 
@@ -7,9 +7,9 @@ use tokio::{process::Command, time::timeout};
 
 use super::evidence::Part;
 
-/// How long it may take.
+/// How long `systemctl` may take.
 const WITHIN: Duration = Duration::from_secs(1);
-/// What is asked of each unit.
+/// The properties to read of each unit.
 const PROPERTIES: &str =
     "Id,LoadState,ActiveState,SubState,MainPID,NRestarts,Result,WatchdogTimestamp,ActiveEnterTimestamp";
 /// Our units.
@@ -17,7 +17,7 @@ const UNITS: [&str; 3] = ["newswire-ingestd.service", "newswire-gateway.service"
 
 /// A unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Unit {
+pub(crate) struct SystemdUnit {
     pub(crate) id: String,
     pub(crate) active: String,
     pub(crate) sub: String,
@@ -28,36 +28,35 @@ pub(crate) struct Unit {
     pub(crate) since: String,
 }
 
-/// Those of our units that systemd knows.
-pub(crate) struct Units(Result<Vec<Unit>, String>);
+/// Those of our units that systemd knows, or why they are unknown.
+pub(crate) struct SystemdUnits(Part<Vec<SystemdUnit>>);
 
-impl Units {
+impl SystemdUnits {
     pub(crate) async fn ask() -> Self {
         let mut command = Command::new("systemctl");
         command.arg("show").args(UNITS).args(["--no-pager", "-p", PROPERTIES]);
         command.stdin(Stdio::null()).kill_on_drop(true);
-        let answer = match timeout(WITHIN, command.output()).await {
-            Err(_) => Err(format!("systemctl did not answer within {WITHIN:?}")),
-            Ok(Err(error)) => Err(format!("systemctl: {error}")),
+        let units = match timeout(WITHIN, command.output()).await {
+            Err(_) => Part::timed_out(format!("systemctl did not answer within {WITHIN:?}")),
+            Ok(Err(error)) => Part::missing(format!("systemctl: {error}")),
             Ok(Ok(output)) if !output.status.success() => {
-                let said =
-                    String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or("failed").to_owned();
-                Err(format!("systemctl: {said}"))
+                let stderr = String::from_utf8_lossy(&output.stderr);
+                Part::missing(format!("systemctl: {}", stderr.lines().next().unwrap_or("failed")))
             }
-            Ok(Ok(output)) => Ok(parse(&String::from_utf8_lossy(&output.stdout))),
+            Ok(Ok(output)) => Part::Found(parse(&String::from_utf8_lossy(&output.stdout))),
         };
-        Self(answer)
+        Self(units)
     }
 
-    pub(crate) fn unasked() -> Self {
-        Self(Err("not asked".to_owned()))
+    pub(crate) fn not_asked() -> Self {
+        Self(Part::not_asked())
     }
 
     /// The service that runs a program of ours.
-    pub(crate) fn of(&self, program: &str) -> Part<Unit> {
+    pub(crate) fn of(&self, program: &str) -> Part<SystemdUnit> {
         match &self.0 {
-            Err(why) => Part::missing(why.clone()),
-            Ok(units) => {
+            Part::Missing { missing, cause } => Part::Missing { missing: missing.clone(), cause: *cause },
+            Part::Found(units) => {
                 let unit = units.iter().find(|unit| unit.id.strip_suffix(".service") == Some(program));
                 unit.cloned().ok_or_else(|| format!("systemd has no {program}.service")).into()
             }
@@ -65,14 +64,14 @@ impl Units {
     }
 }
 
-/// Blocks of `Name=value`, one a unit; those that systemd does not know are left out.
-fn parse(text: &str) -> Vec<Unit> {
+/// Parses blocks of `Name=value`, one per unit; units that systemd does not know are left out.
+fn parse(text: &str) -> Vec<SystemdUnit> {
     let mut units = Vec::new();
     for block in text.split("\n\n") {
         let values: BTreeMap<_, _> = block.lines().filter_map(|line| line.split_once('=')).collect();
         let text = |name: &str| values.get(name).copied().unwrap_or_default().to_owned();
         if values.contains_key("Id") && text("LoadState") != "not-found" {
-            units.push(Unit {
+            units.push(SystemdUnit {
                 id: text("Id"),
                 active: text("ActiveState"),
                 sub: text("SubState"),
@@ -97,7 +96,7 @@ mod tests {
                     MainPID=42\nNRestarts=3\nResult=success\nWatchdogTimestamp=Fri 2026-01-02 03:04:05 UTC\n\n\
                     Id=newswire-ingestd.service\nLoadState=not-found\nActiveState=inactive\nMainPID=0\n\n\
                     Id=newswire-gateway.socket\nLoadState=loaded\nActiveState=failed\nResult=service-start-limit-hit\n";
-        let units = Units(Ok(parse(text)));
+        let units = SystemdUnits(Part::Found(parse(text)));
         let gateway = units.of("newswire-gateway");
         let gateway = gateway.get().unwrap();
         assert_eq!(
@@ -105,11 +104,11 @@ mod tests {
             (Some(42), Some(3), "active")
         );
         assert!(units.of("newswire-ingestd").get().is_none());
-        assert_eq!(units.0.unwrap().len(), 2);
+        assert_eq!(units.0.get().unwrap().len(), 2);
     }
 
     #[test]
-    fn nonsense_is_no_unit() {
+    fn other_text_contains_no_units() {
         assert!(parse("").is_empty() && parse("System has not been booted\n\n=\n").is_empty());
     }
 }

@@ -1,5 +1,5 @@
-//! The stacks of a process with what each thread works on: from inside when it answers, which needs no privilege, else
-//! from outside, which also sees a frozen one.
+//! The stacks of a process, with the task of each thread: captured by the process itself if it answers, which needs no
+//! privilege, else from outside, which also works for a frozen process.
 
 use std::{collections::HashMap, path::Path};
 
@@ -11,112 +11,113 @@ use super::{
     evidence::Part,
 };
 
-/// Threads that look at the others, of which the last two run while we ask: none of them is ever to blame.
-const WATCHERS: [&str; 3] = ["watchdog", "stacks", "vitals"];
+/// Threads that observe the others; the last two run because of our requests. None of them is ever the culprit.
+const OBSERVERS: [&str; 3] = ["watchdog", "stacks", "vitals"];
 
-/// All threads, the ones to look at first.
+/// All threads, the most suspicious first.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Stacks {
     /// `inside`, `outside`, or `both`.
     pub(crate) from: &'static str,
     pub(crate) took_ms: u64,
     pub(crate) longest_pause_ms: u64,
-    pub(crate) threads: Vec<Seen>,
+    pub(crate) threads: Vec<ExaminedThread>,
 }
 
-/// One thread.
+/// One thread, with what its process reports about it.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Seen {
+pub(crate) struct ExaminedThread {
     #[serde(flatten)]
     pub(crate) thread: ThreadStack,
-    /// It waits for work.
+    /// Whether it waits for work.
     pub(crate) idle: bool,
-    /// Its loop does not beat.
+    /// Whether its loop is stalled.
     pub(crate) stalled: bool,
     /// The name of its loop.
     #[serde(rename = "loop")]
     pub(crate) loop_name: Option<String>,
     pub(crate) work: Option<Work>,
-    /// The frame to blame.
+    /// The frame that most likely blocks it.
     pub(crate) culprit: Option<String>,
 }
 
 impl Stacks {
-    pub(crate) fn of(&self, tid: i32) -> Option<&Seen> {
-        self.threads.iter().find(|seen| seen.thread.tid == tid)
+    pub(crate) fn of(&self, tid: i32) -> Option<&ExaminedThread> {
+        self.threads.iter().find(|examined| examined.thread.tid == tid)
     }
 }
 
-/// Asks the process when it answers at all, and looks from outside at what that leaves open.
-pub(crate) async fn take(pid: Option<i32>, socket: &Path, watch: Option<&Watch>) -> Part<Stacks> {
+/// Captures the stacks from inside if the process answers, and from outside what is missing then.
+pub(crate) async fn capture(pid: Option<i32>, socket: &Path, watch: Option<&Watch>) -> Part<Stacks> {
     let inside = match watch {
         Some(_) => admin::stacks(socket).await,
         None => Err("its admin socket does not answer".to_owned()),
     };
-    let incomplete = |capture: &StackDump| capture.threads.iter().any(|thread| thread.frames.is_empty());
+    let incomplete = |dump: &StackDump| dump.threads.iter().any(|thread| thread.frames.is_empty());
     match inside {
-        Ok(mut capture) if incomplete(&capture) => {
+        Ok(mut dump) if incomplete(&dump) => {
             let outside = from_outside(pid).await.ok();
             let from = if outside.is_some() { "both" } else { "inside" };
             if let Some(outside) = outside {
-                fill_in(&mut capture, outside);
+                fill_in(&mut dump, outside);
             }
-            Part::Found(merge(capture, from, watch))
+            Part::Found(merge(dump, from, watch))
         }
-        Ok(capture) => Part::Found(merge(capture, "inside", watch)),
+        Ok(dump) => Part::Found(merge(dump, "inside", watch)),
         Err(inside) => match from_outside(pid).await {
-            Ok(capture) => Part::Found(merge(capture, "outside", watch)),
+            Ok(dump) => Part::Found(merge(dump, "outside", watch)),
             Err(outside) => Part::missing(format!("from inside: {inside}; from outside: {outside}")),
         },
     }
 }
 
 async fn from_outside(pid: Option<i32>) -> Result<StackDump, String> {
-    let pid = pid.ok_or("its process is not known")?;
-    let taken = tokio::task::spawn_blocking(move || stacks::of_process(pid)).await;
-    taken.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    let pid = pid.ok_or("its process is unknown")?;
+    let captured = tokio::task::spawn_blocking(move || stacks::of_process(pid)).await;
+    captured.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
-/// Threads that did not answer inside are taken from outside.
-fn fill_in(capture: &mut StackDump, outside: StackDump) {
+/// Adds the stacks from outside of threads that did not answer inside.
+fn fill_in(dump: &mut StackDump, outside: StackDump) {
     let mut outside: HashMap<_, _> = outside.threads.into_iter().map(|thread| (thread.tid, thread)).collect();
-    for thread in capture.threads.iter_mut().filter(|thread| thread.frames.is_empty()) {
+    for thread in dump.threads.iter_mut().filter(|thread| thread.frames.is_empty()) {
         if let Some(better) = outside.remove(&thread.tid).filter(|better| !better.frames.is_empty()) {
             *thread = better;
         }
     }
 }
 
-fn merge(capture: StackDump, from: &'static str, watch: Option<&Watch>) -> Stacks {
-    let mut threads: Vec<_> = capture.threads.into_iter().map(|thread| see(thread, watch)).collect();
-    threads.sort_by_key(|seen| (!seen.stalled, seen.idle, seen.work.is_none(), seen.thread.tid));
+fn merge(dump: StackDump, from: &'static str, watch: Option<&Watch>) -> Stacks {
+    let mut threads: Vec<_> = dump.threads.into_iter().map(|thread| describe(thread, watch)).collect();
+    threads.sort_by_key(|examined| {
+        (!examined.stalled, examined.idle, examined.work.is_none(), examined.thread.tid)
+    });
     let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    Stacks { from, took_ms: millis(capture.took), longest_pause_ms: millis(capture.longest_pause), threads }
+    Stacks { from, took_ms: millis(dump.took), longest_pause_ms: millis(dump.longest_pause), threads }
 }
 
-fn see(thread: ThreadStack, watch: Option<&Watch>) -> Seen {
+fn describe(thread: ThreadStack, watch: Option<&Watch>) -> ExaminedThread {
     let its_loop = watch.and_then(|watch| watch.loops.iter().find(|l| l.tid == thread.tid));
     let busy = watch.and_then(|watch| watch.threads.iter().find(|busy| busy.tid == thread.tid));
     let work = its_loop.and_then(|l| l.work.clone()).or_else(|| busy.and_then(|busy| busy.work.clone()));
     let stalled = its_loop.is_some_and(|l| l.stalled);
-    let idle = (thread.is_idle() || WATCHERS.contains(&thread.name.as_str())) && !stalled;
-    // Work is noted while it is done, so what an idle thread worked on when it was asked is over.
+    let idle = (thread.is_idle() || OBSERVERS.contains(&thread.name.as_str())) && !stalled;
+    // The task was read before the stack: an idle thread has finished it since.
     let work = work.filter(|_| !idle);
-    let culprit = thread.culprit().map(place);
-    Seen { idle, stalled, loop_name: its_loop.map(|l| l.name.clone()), work, culprit, thread }
+    let culprit = thread.culprit().map(location);
+    ExaminedThread { idle, stalled, loop_name: its_loop.map(|l| l.name.clone()), work, culprit, thread }
 }
 
-/// `function at file:line`, as far as it is known.
-pub(crate) fn place(frame: &StackFrame) -> String {
-    let mut place =
-        frame.function.clone().unwrap_or_else(|| format!("{}+{:#x}", frame.module, frame.address));
+/// `function at file:line`, as far as known.
+pub(crate) fn location(frame: &StackFrame) -> String {
+    let mut text = frame.function.clone().unwrap_or_else(|| format!("{}+{:#x}", frame.module, frame.address));
     if let Some(file) = &frame.file {
-        place.push_str(&format!(" at {file}"));
+        text.push_str(&format!(" at {file}"));
         if let Some(line) = frame.line {
-            place.push_str(&format!(":{line}"));
+            text.push_str(&format!(":{line}"));
         }
     }
-    place
+    text
 }
 
 #[cfg(test)]
@@ -135,14 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn a_place_says_what_is_known() {
-        assert_eq!(place(&frame(Some("a::b"), Some("a/src/b.rs"), Some(7))), "a::b at a/src/b.rs:7");
-        assert_eq!(place(&frame(Some("a::b"), None, None)), "a::b");
-        assert_eq!(place(&frame(None, None, None)), "newswire-gateway+0x10");
+    fn a_location_contains_what_is_known() {
+        assert_eq!(location(&frame(Some("a::b"), Some("a/src/b.rs"), Some(7))), "a::b at a/src/b.rs:7");
+        assert_eq!(location(&frame(Some("a::b"), None, None)), "a::b");
+        assert_eq!(location(&frame(None, None, None)), "newswire-gateway+0x10");
     }
 
     #[test]
-    fn who_looks_at_the_others_is_not_to_blame_unless_stalled() {
+    fn a_thread_that_observes_the_others_is_idle_unless_stalled() {
         let thread = |name: &str, tid| ThreadStack {
             tid,
             name: name.into(),
@@ -153,14 +154,14 @@ mod tests {
         };
         let watch = r#"{"loops":[{"name":"worker-0","tid":2,"stalled":true,"work":{"what":"GET /"}}]}"#;
         let watch: Watch = serde_json::from_str(watch).unwrap();
-        assert!(see(thread("watchdog", 1), Some(&watch)).idle);
-        let worker = see(thread("worker-0", 2), Some(&watch));
+        assert!(describe(thread("watchdog", 1), Some(&watch)).idle);
+        let worker = describe(thread("worker-0", 2), Some(&watch));
         assert!(!worker.idle && worker.stalled && worker.loop_name.as_deref() == Some("worker-0"));
         assert_eq!(worker.work.unwrap().what, "GET /");
     }
 
     #[test]
-    fn a_thread_that_did_not_answer_inside_is_taken_from_outside() {
+    fn the_stack_of_a_thread_that_did_not_answer_is_captured_from_outside() {
         let thread = |tid, frames: Vec<StackFrame>| ThreadStack {
             tid,
             name: "t".into(),
@@ -169,16 +170,16 @@ mod tests {
             frames,
             missing: None,
         };
-        let capture = |threads| StackDump {
+        let dump = |threads| StackDump {
             pid: 1,
             threads,
             took: std::time::Duration::ZERO,
             longest_pause: std::time::Duration::ZERO,
         };
         let known = frame(Some("x"), None, None);
-        let mut inside = capture(vec![thread(1, vec![known.clone()]), thread(2, vec![]), thread(3, vec![])]);
+        let mut inside = dump(vec![thread(1, vec![known.clone()]), thread(2, vec![]), thread(3, vec![])]);
         let better = frame(Some("y"), None, None);
-        fill_in(&mut inside, capture(vec![thread(1, vec![better.clone()]), thread(2, vec![better.clone()])]));
+        fill_in(&mut inside, dump(vec![thread(1, vec![better.clone()]), thread(2, vec![better.clone()])]));
         let frames: Vec<_> = inside.threads.into_iter().map(|thread| thread.frames).collect();
         assert_eq!(frames, [vec![known], vec![better], vec![]]);
     }

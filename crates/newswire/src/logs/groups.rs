@@ -1,4 +1,5 @@
-//! Lines that say the same, together: how often, since when, about whom. Bounded, however long the log is.
+//! Groups of lines with the same message: how often, since when, about which sources. Memory is bounded, however long the
+//! log is.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -6,30 +7,30 @@ use news::Timestamp;
 use serde::Serialize;
 
 use super::{
-    line::{Level, Line},
+    log_line::{LogLine, Severity},
     signature::signature,
 };
 use crate::redact::Redactor;
 
-/// Signatures kept; lines of any more are counted.
+/// Groups kept; lines that would need another one are only counted.
 const SIGNATURES_MAX: usize = 1000;
-/// Sources named of each group.
+/// Sources named per group.
 const SOURCES_MAX: usize = 5;
 /// Longest sample, in characters.
 const SAMPLE_CHARS_MAX: usize = 1000;
 
-/// The groups of one reading.
+/// All groups, while lines are read.
 #[derive(Debug, Default)]
-pub(super) struct Groups {
+pub(super) struct LineGroups {
     lines: u64,
     warnings: u64,
     errors: u64,
     ungrouped: u64,
-    all: HashMap<(Level, String), Group>,
+    all: HashMap<(Severity, String), LineGroup>,
 }
 
 #[derive(Debug)]
-struct Group {
+struct LineGroup {
     count: u64,
     first: Option<Timestamp>,
     last: Option<Timestamp>,
@@ -38,51 +39,51 @@ struct Group {
     sample: String,
 }
 
-/// What there is to say, the worst and most frequent first.
+/// The result, the worst and most frequent groups first.
 #[derive(Debug, Serialize)]
-pub(super) struct Summary {
+pub(super) struct TriageSummary {
     /// Lines read.
     pub(super) lines: u64,
     /// Errors and panics among them.
     pub(super) errors: u64,
     pub(super) warnings: u64,
-    /// Warnings and errors in groups beyond those shown.
+    /// Warnings and errors in groups that are not shown.
     pub(super) unshown: u64,
-    /// Warnings and errors that found no group any more.
+    /// Warnings and errors beyond the limit of groups.
     pub(super) ungrouped: u64,
-    pub(super) groups: Vec<Shown>,
+    pub(super) groups: Vec<GroupSummary>,
 }
 
 /// One group.
 #[derive(Debug, Serialize)]
-pub(super) struct Shown {
-    pub(super) level: Level,
+pub(super) struct GroupSummary {
+    pub(super) level: Severity,
     pub(super) signature: String,
     pub(super) count: u64,
     pub(super) first: Option<Timestamp>,
     pub(super) last: Option<Timestamp>,
     pub(super) sources: Vec<String>,
-    /// There are others than those named.
+    /// Whether there are more sources than those named.
     pub(super) more_sources: bool,
-    /// The first such line, without its secrets.
+    /// The first line of the group, with secrets removed.
     pub(super) sample: String,
 }
 
-impl Groups {
-    /// Counts a line, and takes it into its group when it is a warning or worse.
-    pub(super) fn add(&mut self, line: &Line) {
+impl LineGroups {
+    /// Counts a line, and adds it to its group if it is a warning or worse.
+    pub(super) fn add(&mut self, line: &LogLine) {
         self.lines += 1;
         let Some(level) = line.level else { return };
         match level {
-            Level::Warn => self.warnings += 1,
-            Level::Error | Level::Panic => self.errors += 1,
+            Severity::Warn => self.warnings += 1,
+            Severity::Error | Severity::Panic => self.errors += 1,
         }
         let key = (level, signature(&line.text));
         if self.all.len() >= SIGNATURES_MAX && !self.all.contains_key(&key) {
             self.ungrouped += 1;
             return;
         }
-        let group = self.all.entry(key).or_insert_with(|| Group {
+        let group = self.all.entry(key).or_insert_with(|| LineGroup {
             count: 0,
             first: None,
             last: None,
@@ -102,14 +103,14 @@ impl Groups {
         }
     }
 
-    /// The first so many groups.
-    pub(super) fn summary(self, top: usize, redactor: &Redactor) -> Summary {
+    /// The first `top` groups.
+    pub(super) fn summary(self, top: usize, redactor: &Redactor) -> TriageSummary {
         let mut groups: Vec<_> = self.all.into_iter().collect();
         groups.sort_by(|((a_level, a), x), ((b_level, b), y)| {
             b_level.cmp(a_level).then(y.count.cmp(&x.count)).then(a.cmp(b))
         });
         let unshown = groups.iter().skip(top).map(|(_, group)| group.count).sum();
-        let shown = |((level, signature), group): ((Level, String), Group)| Shown {
+        let shown = |((level, signature), group): ((Severity, String), LineGroup)| GroupSummary {
             level,
             signature: redactor.text(&signature),
             count: group.count,
@@ -119,7 +120,7 @@ impl Groups {
             more_sources: group.more_sources,
             sample: redactor.text(&group.sample),
         };
-        Summary {
+        TriageSummary {
             lines: self.lines,
             errors: self.errors,
             warnings: self.warnings,
@@ -134,14 +135,14 @@ impl Groups {
 mod tests {
     use super::*;
 
-    fn summary(lines: impl IntoIterator<Item = String>, top: usize) -> Summary {
-        let mut groups = Groups::default();
-        lines.into_iter().for_each(|line| groups.add(&Line::parse(&line)));
+    fn summary(lines: impl IntoIterator<Item = String>, top: usize) -> TriageSummary {
+        let mut groups = LineGroups::default();
+        lines.into_iter().for_each(|line| groups.add(&LogLine::parse(&line)));
         groups.summary(top, &Redactor::default())
     }
 
     #[test]
-    fn a_group_knows_how_often_since_when_and_about_whom() {
+    fn a_group_has_its_count_its_times_and_its_sources() {
         let line = |n: u32, source: &str| {
             format!("2026-01-02T03:04:{n:02}Z WARN  visit failed source={source} error=\"took {n} s\"")
         };
@@ -149,7 +150,7 @@ mod tests {
         let panic = "2026-01-02T03:04:09Z ERROR a thread panicked panic=\"token=abc\"".to_owned();
         let found = summary(lines.chain([panic, "2026-01-02T03:04:09Z INFO  fine".to_owned()]), 50);
         assert_eq!((found.lines, found.errors, found.warnings), (9, 1, 7));
-        assert_eq!(found.groups[0].level, Level::Panic, "the worst comes first");
+        assert_eq!(found.groups[0].level, Severity::Panic, "the worst comes first");
         assert!(!found.groups[0].sample.contains("abc"), "samples are shown without secrets");
         let group = &found.groups[1];
         assert_eq!(group.signature, "visit failed source=* error=\"took N s\"");
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_room_is_counted() {
+    fn lines_beyond_the_limit_of_groups_are_counted() {
         let word = |n: usize| n.to_string().bytes().map(|b| char::from(b - b'0' + b'a')).collect::<String>();
         let lines = (0..SIGNATURES_MAX + 10).map(|n| format!("WARN about {}", word(n)));
         let found = summary(lines, 7);

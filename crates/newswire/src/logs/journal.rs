@@ -1,4 +1,4 @@
-//! `newswire logs`: `journalctl` with our words. What it prints is shown as `time LEVEL unit message`, or as it is.
+//! `newswire logs`: runs `journalctl` and shows its records as `time LEVEL unit message`, or as they are.
 
 use std::{
     ffi::OsStr,
@@ -10,43 +10,43 @@ use anyhow::Context as _;
 use daemon::Exit;
 use serde_json::Value;
 
-use super::{LINE_BYTES_MAX, UNITS, Unit};
+use super::{LINE_BYTES_MAX, UNITS, UnitName};
 use crate::out::{self, Paint, safe};
 
-/// What is to be seen of the journal.
+/// Which records of the journal to show, and how.
 #[derive(Debug, Default, clap::Args)]
-pub(super) struct Query {
-    /// Go on with what comes
+pub(super) struct JournalArgs {
+    /// Keep running and print new lines
     #[arg(short, long)]
     follow: bool,
-    /// Leave out what is older: 30m, 2h, 3d, or a time as journalctl takes it
+    /// Ignore older lines: 30m, 2h, 3d, or a time that journalctl accepts
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Leave out what is newer
+    /// Ignore newer lines
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// Only what is about this source
+    /// Show lines about this source only
     #[arg(long, value_name = "ID")]
     source: Option<String>,
-    /// Only this daemon
+    /// Show lines of this daemon only
     #[arg(long)]
-    unit: Option<Unit>,
-    /// Only this level and worse
+    unit: Option<UnitName>,
+    /// Show lines of this level and above only
     #[arg(long, value_parser = ["error", "warn", "info", "debug"])]
     level: Option<String>,
-    /// Only messages that match; a pattern of journalctl
+    /// Show messages that match this pattern only (journalctl --grep)
     #[arg(long, value_name = "TEXT")]
     grep: Option<String>,
-    /// Only the last N lines
+    /// Show the last N lines only
     #[arg(short = 'n', long, value_name = "N")]
     lines: Option<u32>,
-    /// As the journal's JSON, with every field
+    /// Print the records of the journal as JSON, with every field
     #[arg(long)]
     json: bool,
 }
 
-impl Query {
-    /// The arguments of `journalctl`. Values stand in one word with their names, so none is taken for an option.
+impl JournalArgs {
+    /// The arguments of `journalctl`. Each value is in one word with its name, so that none is taken for an option.
     fn arguments(&self) -> Vec<String> {
         let mut all = vec!["--output=json".to_owned(), "--no-pager".to_owned(), "--quiet".to_owned()];
         let units = UNITS.iter().filter(|name| self.unit.is_none_or(|unit| name.ends_with(unit.name())));
@@ -57,7 +57,7 @@ impl Query {
         all.extend(self.lines.map(|n| format!("--lines={n}")));
         all.extend(self.since.as_deref().map(|time| format!("--since={}", instant(time))));
         all.extend(self.until.as_deref().map(|time| format!("--until={}", instant(time))));
-        // The journal's word for it differs.
+        // The names of the journal differ.
         let priority = self.level.as_deref().map(|level| match level {
             "error" => "err",
             "warn" => "warning",
@@ -70,27 +70,27 @@ impl Query {
     }
 }
 
-/// A duration of ours is one of the past; anything else is for journalctl to judge.
+/// A duration means that long ago; journalctl interprets anything else.
 fn instant(time: &str) -> String {
     super::since(time).map_or_else(|_| time.to_owned(), |ago| format!("-{}s", ago.as_secs()))
 }
 
-pub(super) fn run(query: &Query) -> anyhow::Result<Exit> {
-    show(query, OsStr::new("journalctl"), &mut |line| out::line(line))
+pub(super) fn run(query: &JournalArgs) -> anyhow::Result<Exit> {
+    show(query, OsStr::new("journalctl"), &mut |line| out::stdout_line(line))
 }
 
 fn show(
-    query: &Query,
+    query: &JournalArgs,
     program: &OsStr,
     print: &mut dyn FnMut(&str) -> io::Result<()>,
 ) -> anyhow::Result<Exit> {
     let spawned =
         Command::new(program).args(query.arguments()).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let mut child = spawned.context(
-        "cannot run journalctl: without systemd the daemons write to standard error; read the file it goes to, \
-         or group it with `newswire logs triage FILE`",
+        "cannot run journalctl; without systemd the daemons log to standard error: read the file that it goes to, \
+         or group its lines with `newswire logs triage FILE`",
     )?;
-    let mut from = BufReader::new(child.stdout.take().context("the output of journalctl was asked for")?);
+    let mut from = BufReader::new(child.stdout.take().context("the standard output of journalctl is piped")?);
     let paint = Paint::for_stdout();
     let (mut line, mut shown) = (Vec::new(), 0_u64);
     loop {
@@ -105,7 +105,7 @@ fn show(
         let text = text.trim_end();
         let printed = if query.json { print(text) } else { print(&readable(text, paint)) };
         if let Err(error) = printed {
-            // Nobody reads any more: journalctl would go on following for nobody.
+            // Our output is closed, so journalctl must not keep following.
             child.kill().and_then(|()| child.wait()).ok();
             return Err(error.into());
         }
@@ -115,15 +115,15 @@ fn show(
     if shown > 0 || query.follow {
         return Ok(if status.success() || shown > 0 { Exit::Ok } else { Exit::Failure });
     }
-    out::complain(
-        "newswire: the journal has no such lines. Do the units run (`systemctl status newswire-ingestd`)? May you read \
-         it (as root, or in the group systemd-journal)? Is it further back (`--since 1d`) or at another level \
-         (`newswire logs level`)?",
+    out::stderr_line(
+        "newswire: no matching lines in the journal. Check that the units run (`systemctl status newswire-ingestd`) and \
+         that you may read the journal (root or group systemd-journal), look further back (`--since 1d`), or log more \
+         (`newswire logs level debug`).",
     );
     Ok(Exit::Failure)
 }
 
-/// `time LEVEL unit message` of a record; a line that is none, safe for a terminal.
+/// A record as `time LEVEL unit message`; a line that is not a record is only escaped.
 fn readable(line: &str, paint: Paint) -> String {
     let Ok(Value::Object(record)) = serde_json::from_str(line) else { return safe(line) };
     let text = |name: &str| record.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -139,7 +139,7 @@ fn readable(line: &str, paint: Paint) -> String {
     let unit = unit.trim_end_matches(".service").trim_start_matches("newswire-");
     let message = match record.get("MESSAGE") {
         Some(Value::String(message)) => message.clone(),
-        // What is no text comes as a list of bytes.
+        // A message that is not UTF-8 is a list of bytes.
         Some(Value::Array(bytes)) => {
             let bytes = bytes.iter().filter_map(|byte| u8::try_from(byte.as_u64()?).ok());
             String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned()
@@ -159,19 +159,19 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Parser)]
-    struct Line {
+    struct LogLine {
         #[command(flatten)]
-        query: Query,
+        query: JournalArgs,
     }
 
-    fn query(words: &[&str]) -> Query {
-        Line::try_parse_from([&["logs"], words].concat()).unwrap().query
+    fn query(words: &[&str]) -> JournalArgs {
+        LogLine::try_parse_from([&["logs"], words].concat()).unwrap().query
     }
 
     const ALWAYS: [&str; 3] = ["--output=json", "--no-pager", "--quiet"];
 
     #[test]
-    fn our_words_become_those_of_journalctl() {
+    fn our_options_become_those_of_journalctl() {
         let both = ["--unit=newswire-ingestd", "--unit=newswire-gateway"];
         assert_eq!(query(&[]).arguments(), [&ALWAYS[..], &both].concat());
         let all = query(&[
@@ -201,21 +201,24 @@ mod tests {
             .arguments();
         let expected = ["--lines=5", "--priority=err", "--grep=--rotate", "SOURCE=--vacuum-size=1"];
         assert_eq!(more, [&ALWAYS[..], &both, &expected].concat());
-        assert!(Line::try_parse_from(["logs", "--level", "loud"]).is_err());
+        assert!(LogLine::try_parse_from(["logs", "--level", "loud"]).is_err());
     }
 
-    /// A `journalctl` that notes its arguments and says `output`.
+    /// A `journalctl` that writes its arguments to a file and prints `output`.
     fn fake(folder: &std::path::Path, output: &str) -> std::path::PathBuf {
         let path = folder.join("journalctl");
         fs::write(folder.join("output"), output).unwrap();
         let folder = folder.display();
-        fs::write(&path, format!("#!/bin/sh\nprintf '%s\\n' \"$@\" > {folder}/asked\ncat {folder}/output\n"))
-            .unwrap();
+        fs::write(
+            &path,
+            format!("#!/bin/sh\nprintf '%s\\n' \"$@\" > {folder}/arguments\ncat {folder}/output\n"),
+        )
+        .unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         path
     }
 
-    fn shown(query: &Query, program: &std::path::Path) -> (anyhow::Result<Exit>, Vec<String>) {
+    fn shown(query: &JournalArgs, program: &std::path::Path) -> (anyhow::Result<Exit>, Vec<String>) {
         let mut lines = Vec::new();
         let mut print = |line: &str| {
             lines.push(line.to_owned());
@@ -226,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_shown_as_lines_and_as_they_are_on_demand() {
+    fn records_are_shown_as_lines_or_unchanged_with_json() {
         let folder = tempfile::tempdir().unwrap();
         let record = r#"{"__REALTIME_TIMESTAMP":"1767323045678000","PRIORITY":"4","_SYSTEMD_UNIT":"newswire-ingestd.service","SOURCE":"bbc","MESSAGE":"visit failed source=bbc\u001b[2J"}"#;
         let program = fake(folder.path(), &format!("{record}\n"));
@@ -235,13 +238,13 @@ mod tests {
         assert!(lines[0].starts_with("2026-01-02T03:04:05"), "{lines:?}");
         assert!(lines[0].contains(" WARN  ingestd visit failed source=bbc"), "{lines:?}");
         assert!(!lines[0].contains('\u{1b}'), "{lines:?}");
-        let asked = fs::read_to_string(folder.path().join("asked")).unwrap();
-        assert!(asked.lines().any(|word| word == "SOURCE=bbc"), "{asked}");
+        let recorded = fs::read_to_string(folder.path().join("arguments")).unwrap();
+        assert!(recorded.lines().any(|word| word == "SOURCE=bbc"), "{recorded}");
         assert_eq!(shown(&query(&["--json"]), &program).1, [record]);
     }
 
     #[test]
-    fn an_empty_journal_is_a_failure_and_a_missing_one_names_the_remedy() {
+    fn an_empty_journal_is_a_failure_and_a_missing_journalctl_names_the_remedy() {
         let folder = tempfile::tempdir().unwrap();
         let (exit, lines) = shown(&query(&[]), &fake(folder.path(), ""));
         assert_eq!((exit.unwrap(), lines.len()), (Exit::Failure, 0));

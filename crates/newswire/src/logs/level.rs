@@ -1,40 +1,45 @@
-//! `newswire logs level`: what each daemon logs at this moment, and a change of it, through their admin sockets.
+//! `newswire logs level`: shows and sets the log level of each daemon through its admin socket.
 
 use std::{io, path::Path, time::Duration};
 
 use daemon::Exit;
 use serde_json::Value;
 
-use super::Unit;
+use super::UnitName;
 use crate::{
-    cli::ConfigFile,
-    doctor::http::{Answer, ask_socket, put_socket},
+    config_file::ConfigFile,
+    doctor::http::{HttpAnswer, ask_socket, put_socket},
     out::{self, safe},
 };
 
-/// How long a daemon may take; its admin thread does nothing else.
+/// How long a daemon may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    /// The new level: off, error, warn, info, debug, trace, or a filter such as `info,ingestd=debug`
+pub(super) struct LevelArgs {
+    /// New level: off, error, warn, info, debug, trace, or a filter such as info,ingestd=debug
     level: Option<String>,
-    /// Only of this daemon
+    /// Of this daemon only
     #[arg(long)]
-    unit: Option<Unit>,
+    unit: Option<UnitName>,
     #[command(flatten)]
     config: ConfigFile,
 }
 
-pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+pub(super) async fn run(arguments: LevelArgs) -> anyhow::Result<Exit> {
     let folder = arguments.config.load()?.config.daemon.run_dir;
     let mut exit = Exit::Ok;
-    for unit in Unit::ALL.into_iter().filter(|unit| arguments.unit.is_none_or(|one| one == *unit)) {
+    for unit in UnitName::ALL.into_iter().filter(|unit| arguments.unit.is_none_or(|one| one == *unit)) {
         let socket = folder.join(format!("{}-admin.sock", unit.name()));
         match said(exchange(&socket, arguments.level.as_deref()).await) {
-            Ok(level) => out::line(&format!("{}  {}", unit.name(), safe(&level)))?,
+            Ok(level) => out::stdout_line(&format!("{}  {}", unit.name(), safe(&level)))?,
             Err(why) => {
-                out::complain(&format!("newswire: {} at {}: {}", unit.name(), socket.display(), safe(&why)));
+                out::stderr_line(&format!(
+                    "newswire: {} at {}: {}",
+                    unit.name(),
+                    socket.display(),
+                    safe(&why)
+                ));
                 exit = Exit::Failure;
             }
         }
@@ -42,7 +47,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-async fn exchange(socket: &Path, level: Option<&str>) -> io::Result<Answer> {
+async fn exchange(socket: &Path, level: Option<&str>) -> io::Result<HttpAnswer> {
     match level {
         Some(level) => put_socket(socket, "/log-level", level, ANSWER_WITHIN).await,
         None => ask_socket(socket, "/log-level", "application/json", ANSWER_WITHIN).await,
@@ -50,7 +55,7 @@ async fn exchange(socket: &Path, level: Option<&str>) -> io::Result<Answer> {
 }
 
 /// The level in force, or why there is none.
-fn said(answer: io::Result<Answer>) -> Result<String, String> {
+fn said(answer: io::Result<HttpAnswer>) -> Result<String, String> {
     let answer = answer.map_err(|error| format!("{error}; is it running?"))?;
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let text = |name: &str| body[name].as_str().map(str::to_owned);
@@ -72,7 +77,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_daemon_tells_its_level_takes_another_and_says_what_is_wrong_with_a_third() {
+    async fn a_daemon_reports_its_level_accepts_a_new_one_and_refuses_a_wrong_one() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("ingestd-admin.sock");
         assert!(said(exchange(&socket, None).await).unwrap_err().contains("is it running?"));

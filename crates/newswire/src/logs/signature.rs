@@ -1,11 +1,11 @@
-//! What two lines have in common that say the same of different things.
+//! The signature of a line: what lines with the same message about different things have in common.
 
 /// Longest signature, in characters.
 pub(super) const CHARS_MAX: usize = 240;
-/// Fields whose quoted value says what went wrong: it is kept, with its own numbers and names replaced.
-const TELLING: [&str; 7] = ["error", "reason", "why", "panic", "blame", "what", "location"];
+/// Fields whose quoted value says what went wrong: it is kept, with numbers and names in it replaced.
+const MESSAGE_FIELDS: [&str; 7] = ["error", "reason", "why", "panic", "blame", "what", "location"];
 
-/// The line with numbers, ids, addresses, quoted texts and the names of sources replaced.
+/// The line with numbers, ids, URLs, quoted texts and source ids replaced.
 pub(super) fn signature(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(CHARS_MAX * 2));
     let mut rest = text;
@@ -15,7 +15,7 @@ pub(super) fn signature(text: &str) -> String {
         }
         if first == '"' {
             let inner = &rest[1..];
-            let end = closing(inner);
+            let end = closing_quote(inner);
             push_quoted(&mut out, &inner[..end]);
             rest = inner.get(end + 1..).unwrap_or_default();
         } else if first.is_whitespace() {
@@ -34,8 +34,8 @@ pub(super) fn signature(text: &str) -> String {
     }
 }
 
-/// Where a quoted text ends: at a quote that no backslash stands before.
-fn closing(inner: &str) -> usize {
+/// Where a quoted text ends: at the first quote that is not escaped.
+fn closing_quote(inner: &str) -> usize {
     let mut escaped = false;
     for (at, c) in inner.char_indices() {
         match c {
@@ -50,7 +50,7 @@ fn closing(inner: &str) -> usize {
 fn push_quoted(out: &mut String, inner: &str) {
     let field = out.strip_suffix('=').map(|before| before.rsplit(' ').next().unwrap_or_default());
     match field {
-        Some(field) if TELLING.contains(&field) => {
+        Some(field) if MESSAGE_FIELDS.contains(&field) => {
             let inner = inner.replace("\\\"", "'");
             let words: Vec<_> = inner
                 .split_whitespace()
@@ -66,7 +66,7 @@ fn push_quoted(out: &mut String, inner: &str) {
     }
 }
 
-/// One word: `name=value` keeps its name, an address is `URL`, a source `*`, an id `ID`, digits are `N`.
+/// Appends one word: `name=value` keeps its name, a URL becomes `URL`, a source `*`, an id `ID`, a number `N`.
 fn push_word(out: &mut String, word: &str) {
     if let Some((name, value)) = word.split_once('=') {
         let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_that_say_the_same_have_one_signature() {
+    fn lines_with_the_same_message_have_one_signature() {
         for (line, expected) in [
             (
                 "visit failed source=bbc status=error error=\"no answer within 30s from 10.0.0.1\" why=\"failed 3 times\"",

@@ -8,7 +8,7 @@ fn text(text: &str) -> String {
 }
 
 #[test]
-fn an_address_keeps_host_path_and_the_names_of_its_query() {
+fn a_url_keeps_its_host_its_path_and_the_names_of_its_query() {
     assert_eq!(
         text("visit of https://me:pw@feeds.example:8443/a/b?key=1&bare&x=2#frag failed"),
         "visit of https://…@feeds.example:8443/a/b?key=…&…&x=…#… failed"
@@ -19,7 +19,7 @@ fn an_address_keeps_host_path_and_the_names_of_its_query() {
 }
 
 #[test]
-fn what_stands_under_the_name_of_a_secret_goes() {
+fn the_value_of_a_secret_name_is_removed() {
     for (given, kept) in [
         ("token=abc next=1", "token=… next=1"),
         ("operator_token = \"a b\" next", "operator_token = \"…\" next"),
@@ -36,7 +36,7 @@ fn what_stands_under_the_name_of_a_secret_goes() {
 }
 
 #[test]
-fn what_is_no_secret_stays() {
+fn text_that_is_not_a_secret_stays() {
     for harmless in [
         "operator_token_file = \"/etc/newswire/token\"",
         "newswire_gateway_readers_refused_total{reason=\"no_token\"} 3",
@@ -48,7 +48,7 @@ fn what_is_no_secret_stays() {
 }
 
 #[test]
-fn json_loses_every_value_below_such_a_name_and_keeps_its_shape() {
+fn json_loses_every_value_below_a_secret_name_and_keeps_its_shape() {
     let mut value = json!({
         "url": "https://u:p@h/?k=v", "headers": [["X-Any", "abc"]], "token": {"a": 1, "b": [true, null, "x"]},
         "list": [{"name": "Cookie", "value": "abc"}], "basic_file": "bbc.key", "seq": 7,
@@ -62,15 +62,15 @@ fn json_loses_every_value_below_such_a_name_and_keeps_its_shape() {
 }
 
 #[test]
-fn a_known_secret_goes_wherever_it_is() {
+fn a_known_secret_is_removed_wherever_it_is() {
     let redactor = Redactor::new(["hunter22".to_owned(), "hunter2".to_owned(), "abc".to_owned()]);
     assert_eq!(redactor.text("hunter22 hunter2 abc"), "… … abc");
     assert_eq!(redactor.lines("{\"a\":\"xhunter2\"}\nplain hunter2\n"), "{\"a\":\"x…\"}\nplain …\n");
     assert!(!format!("{redactor:?}").contains("hunter"));
 }
 
-/// Places in which a secret may stand, `@` for the secret.
-const PLACES_OF_SECRETS: [&str; 18] = [
+/// Shapes of text with a secret in them, `@` for the secret.
+const SHAPES: [&str; 18] = [
     "https://user:@@host.example/feed",
     "see http://@:pw@host.example/feed?x=1 there",
     "https://host.example/feed?key=@",
@@ -93,15 +93,15 @@ const PLACES_OF_SECRETS: [&str; 18] = [
 
 proptest! {
     #[test]
-    fn no_secret_survives_in_any_of_the_places(
+    fn no_secret_survives_in_any_shape(
         secret in "[A-Za-z0-9_~+.-]{10,40}",
         noise in "[ -~]{0,30}",
-        place in 0..PLACES_OF_SECRETS.len(),
+        index in 0..SHAPES.len(),
     ) {
         let secret = format!("Zq{secret}");
         prop_assume!(!noise.contains(&secret));
-        let shape = PLACES_OF_SECRETS[place];
-        // In addresses `@@` is the secret and the sign that ends it.
+        let shape = SHAPES[index];
+        // In URLs `@@` is the secret and the `@` after it.
         let planted = shape.replace("@@", "\0\u{1}").replacen("@:", "\0:", 1);
         let planted = if planted.contains('\0') { planted } else { planted.replace('@', "\0") };
         let planted = planted.replace('\0', &secret).replace('\u{1}', "@");
@@ -114,7 +114,7 @@ proptest! {
     }
 
     #[test]
-    fn a_known_secret_survives_nowhere(before in ".{0,40}", secret in "[a-zA-Z0-9]{4,30}", after in ".{0,40}") {
+    fn no_known_secret_survives(before in ".{0,40}", secret in "[a-zA-Z0-9]{4,30}", after in ".{0,40}") {
         let redactor = Redactor::new([secret.clone()]);
         let text = format!("{before}{secret}{after}");
         prop_assert!(!redactor.lines(&text).contains(&secret));
@@ -122,7 +122,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_taken(text in "(.|[:=?&#@\"'\\\\{}\\[\\] ]|://|token|eyJ|Bearer |\n){0,60}") {
+    fn any_text_is_accepted(text in "(.|[:=?&#@\"'\\\\{}\\[\\] ]|://|token|eyJ|Bearer |\n){0,60}") {
         let shown = Redactor::default().lines(&text);
         prop_assert_eq!(shown.matches('\n').count(), text.matches('\n').count());
     }

@@ -1,4 +1,4 @@
-//! `newswire sources add`: one feed, looked at before it is taken.
+//! `newswire sources add`: fetches one feed and adds it to the list.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use fetch::Visitor;
 use news::{Catalogue, FeedUrl, Source, SourceId};
 
 use super::{
-    Desk,
+    CommandContext,
     file::ListFile,
     now,
-    opml::{self, Known},
+    opml::{self, KnownFeeds},
     orders,
 };
 use crate::{
@@ -22,57 +22,60 @@ use crate::{
 
 /// Arguments of `newswire sources add`.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
-    /// The feed, or a page that names its feed
+pub(super) struct AddArgs {
+    /// URL of the feed, or of a page that names its feed
     url: String,
-    /// Its name in every log line and filter: a-z, 0-9, - and _ [default: from the feed's title]
+    /// Id, used in logs and filters: a-z, 0-9, - and _ [default: made from the title of the feed]
     #[arg(long)]
     id: Option<String>,
-    /// Its name for people [default: the feed's title]
+    /// Display name [default: the title of the feed]
     #[arg(long)]
     name: Option<String>,
-    /// One word to filter by [default: general]
+    /// Category, one word [default: general]
     #[arg(long)]
     category: Option<String>,
-    /// Two capital letters of ISO 3166-1
+    /// Country, two capital letters (ISO 3166-1)
     #[arg(long)]
     country: Option<String>,
-    /// BCP 47 [default: the feed's]
+    /// Language, such as en or pt-BR (BCP 47) [default: that of the feed]
     #[arg(long)]
     language: Option<String>,
-    /// More words to filter by; may be given several times
+    /// Tag, one word; may be given several times
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
-    /// A fixed interval between visits, such as 15m
+    /// Fixed interval between visits, such as 15m [default: newswire chooses]
     #[arg(long, value_name = "DURATION", value_parser = orders::duration)]
     every: Option<Duration>,
-    /// Fetch from private addresses too
+    /// Allow addresses of private networks, too
     #[arg(long)]
     allow_private: bool,
 }
 
-pub(super) async fn run(desk: &Desk, arguments: Arguments) -> anyhow::Result<Exit> {
+pub(super) async fn run(context: &CommandContext, arguments: AddArgs) -> anyhow::Result<Exit> {
     let url = FeedUrl::try_new(&arguments.url)?;
-    let file = ListFile::open(&desk.list)?;
-    let mut known = Known::of(&file.catalogue);
+    let file = ListFile::open(&context.list)?;
+    let mut known = KnownFeeds::new(&file.catalogue);
     if let Some(id) = known.feed(&url) {
-        out::line(&format!("{url} is there already: {id}"))?;
+        out::stdout_line(&format!("{url} is there already: {id}"))?;
         return Ok(Exit::Ok);
     }
-    let wanted = arguments.id.as_deref().map(SourceId::try_new).transpose()?;
-    if let Some(id) = wanted.as_ref().filter(|id| known.has_id(id)) {
-        anyhow::bail!("the id {id} is taken by another source of {}", file.path().display());
+    let id = arguments.id.as_deref().map(SourceId::try_new).transpose()?;
+    if let Some(id) = id.as_ref().filter(|id| known.has_id(id)) {
+        anyhow::bail!(
+            "{} already has a source with the id {id}; choose another one with --id",
+            file.path().display()
+        );
     }
     fetch::install_tls();
-    let visitor = Visitor::try_new(check::policy(&desk.config, arguments.allow_private)?)?;
+    let visitor = Visitor::try_new(check::policy(&context.config, arguments.allow_private)?)?;
     let found = discover(&visitor, &url, now()).await?;
     if !found.others.is_empty() {
-        out::complain(&format!("{url} names {} feeds; the first is taken:", found.others.len() + 1));
+        out::stderr_line(&format!("{url} names {} feeds; the first is taken:", found.others.len() + 1));
         let named = std::iter::once(&found.url).chain(&found.others);
-        named.for_each(|feed| out::complain(&format!("  {}", safe(&feed.to_string()))));
+        named.for_each(|feed| out::stderr_line(&format!("  {}", safe(&feed.to_string()))));
     }
     if let Some(id) = known.feed(&found.url) {
-        out::line(&format!("{} is there already: {id}", found.url))?;
+        out::stdout_line(&format!("{} is there already: {id}", found.url))?;
         return Ok(Exit::Ok);
     }
     let feed = &found.document.feed;
@@ -88,8 +91,8 @@ pub(super) async fn run(desk: &Desk, arguments: Arguments) -> anyhow::Result<Exi
         anyhow::bail!("{complaint}");
     }
     let (id, name, items) = (source.id.clone(), safe(&source.name), found.document.items.len());
-    let said = format!("added {id} [{}] {name}: {}, {items} items", source.category, source.url);
+    let line = format!("added {id} [{}] {name}: {}, {items} items", source.category, source.url);
     file.replace(&Catalogue::append_to(&file.text, vec![source]))?;
-    out::line(&said)?;
-    Ok(orders::reload(desk).await?.tell(file.path()))
+    out::stdout_line(&line)?;
+    Ok(orders::reload(context).await?.print(file.path()))
 }

@@ -1,4 +1,4 @@
-//! The list of sources as a file under change: one command at a time, all of the change or nothing of it.
+//! Changes the file with the list of sources: one command at a time, atomically.
 
 use std::{
     fs::{self, File, Permissions},
@@ -10,35 +10,35 @@ use std::{
 use anyhow::Context as _;
 use news::Catalogue;
 
-use crate::cli::Misconfigured;
+use crate::config_file::UsageError;
 
-/// Rights of a list that we make; one that exists keeps its own.
+/// Permissions of a new list; an existing one keeps its own.
 const MODE: u32 = 0o644;
 
-/// The list of sources, held against other commands until this is dropped.
+/// The list of sources, locked against other commands until dropped.
 pub(super) struct ListFile {
-    /// The file itself, not a link to it.
+    /// The file, with links resolved.
     path: PathBuf,
-    /// Its text; empty when it does not exist yet.
+    /// Its text; empty if it does not exist yet.
     pub(super) text: String,
     pub(super) catalogue: Catalogue,
     _lock: File,
 }
 
 impl ListFile {
-    /// Reads the list to change it. One that does not exist is an empty one.
+    /// Locks and reads the list. A file that does not exist is an empty list.
     ///
     /// # Errors
-    /// When it cannot be read, has mistakes, or another command is changing it.
+    /// If it cannot be read, has mistakes, or another command is changing it.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
-        // A link is kept, and what it leads to is replaced.
+        // A link is kept, and its target is replaced.
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let folder = folder(&path);
         let lock = File::open(folder).with_context(|| format!("open the directory {}", folder.display()))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {
-                anyhow::bail!("another command is changing {}: come again when it is done", path.display())
+                anyhow::bail!("another command is changing {}; try again when it is done", path.display())
             }
             Err(fs::TryLockError::Error(error)) => {
                 return Err(error).with_context(|| format!("lock the directory {}", folder.display()));
@@ -53,30 +53,30 @@ impl ListFile {
         &self.path
     }
 
-    /// Replaces the text: on disk when this returns, and at no moment half of it.
+    /// Replaces the text atomically; it is on disk when this returns.
     ///
     /// # Errors
-    /// When the new text would be no list, the file was changed meanwhile, or cannot be written.
+    /// If the new text is not a valid list, the file was changed meanwhile, or it cannot be written.
     pub(super) fn replace(&self, text: &str) -> anyhow::Result<()> {
         parse(&self.path, text)?;
         let path = self.path.display();
         anyhow::ensure!(
             read(&self.path)? == self.text,
-            "{path} was changed meanwhile: run the command again"
+            "{path} was changed meanwhile; run the command again"
         );
         let folder = folder(&self.path);
         let mut new = tempfile::Builder::new()
             .prefix(".sources-")
             .tempfile_in(folder)
-            .with_context(|| format!("make a file in {}", folder.display()))?;
-        new.write_all(text.as_bytes()).with_context(|| format!("write beside {path}"))?;
+            .with_context(|| format!("create a file in {}", folder.display()))?;
+        new.write_all(text.as_bytes()).with_context(|| format!("write next to {path}"))?;
         let file = new.as_file();
         match fs::metadata(&self.path) {
             Ok(old) => {
                 let ours = file.metadata()?;
                 if (ours.uid(), ours.gid()) != (old.uid(), old.gid()) {
                     fchown(file, Some(old.uid()), Some(old.gid()))
-                        .with_context(|| format!("keep the owner of {path}: run this as its owner"))?;
+                        .with_context(|| format!("keep the owner of {path}; run this as its owner"))?;
                 }
                 file.set_permissions(old.permissions())?;
             }
@@ -99,11 +99,8 @@ fn read(path: &Path) -> anyhow::Result<String> {
     }
 }
 
-fn parse(path: &Path, text: &str) -> Result<Catalogue, Misconfigured> {
-    Catalogue::parse(text).map_err(|complaints| {
-        let line = |c: &news::Complaint| format!("{}:{}: {}", path.display(), c.line, c.message);
-        Misconfigured(complaints.iter().map(line).collect::<Vec<_>>().join("\n"))
-    })
+fn parse(path: &Path, text: &str) -> Result<Catalogue, UsageError> {
+    Catalogue::parse(text).map_err(|complaints| UsageError(complaints.in_file(path.display()).to_string()))
 }
 
 #[cfg(test)]
@@ -113,7 +110,7 @@ mod tests {
     const ONE: &str = "[[source]]\nid = \"a\"\nurl = \"https://a.example/\"\n";
 
     #[test]
-    fn a_change_keeps_rights_and_links_and_leaves_nothing_beside() {
+    fn a_change_keeps_permissions_and_links_and_leaves_no_other_file() {
         let folder = tempfile::tempdir().unwrap();
         let real = folder.path().join("real.toml");
         fs::write(&real, ONE).unwrap();
@@ -129,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn one_command_at_a_time_and_no_mistake_is_written() {
+    fn only_one_command_changes_the_list_and_no_mistake_is_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sources.toml");
         let file = ListFile::open(&path).unwrap();

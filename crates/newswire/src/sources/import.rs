@@ -1,4 +1,4 @@
-//! `newswire sources import`: the feeds of an OPML file, each once, however often it is imported.
+//! `newswire sources import`: adds the feeds of an OPML file, each once, however often it is imported.
 
 use std::{
     collections::HashMap,
@@ -15,42 +15,42 @@ use news::{Catalogue, Pause};
 use serde_json::{Value, json};
 
 use super::{
-    Desk,
+    CommandContext,
     file::ListFile,
     now,
-    opml::{Added, PauseWish, Plan, plan},
-    orders::{self, Reload},
+    opml::{ImportPlan, ImportedPause, PlannedSource, plan},
+    orders::{self, ListReload},
 };
 use crate::out::{self, safe};
 
 /// Arguments of `newswire sources import`.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
-    /// The list, or - for standard input
+pub(super) struct ImportArgs {
+    /// OPML file, or - for standard input
     #[arg(value_name = "FILE|-")]
     opml: String,
-    /// Say what would be added, and change nothing
+    /// Show what would be added, without changing anything
     #[arg(long)]
     dry_run: bool,
-    /// Category of all that is added [default: its outermost folder]
-    #[arg(long, value_name = "C")]
+    /// Category of all added sources [default: the outermost folder of each]
+    #[arg(long, value_name = "CATEGORY")]
     category: Option<String>,
-    /// What was added, known and refused as a JSON object
+    /// Print what was added, known already and refused as a JSON object
     #[arg(long)]
     json: bool,
 }
 
-pub(super) async fn run(desk: &Desk, arguments: Arguments) -> anyhow::Result<Exit> {
+pub(super) async fn run(context: &CommandContext, arguments: ImportArgs) -> anyhow::Result<Exit> {
     let bytes = read(&arguments.opml)?;
     let opml =
         read_opml(&bytes).with_context(|| format!("{}: nothing was imported", safe(&arguments.opml)))?;
     drop(bytes);
-    let file = ListFile::open(&desk.list)?;
+    let file = ListFile::open(&context.list)?;
     let plan = plan(&opml, &file.catalogue, arguments.category.as_deref());
     let total = file.catalogue.sources.len() + plan.added.len();
     anyhow::ensure!(
         total <= Catalogue::SOURCES_MAX,
-        "{} would have {total} sources, more than the {} that are taken: nothing was imported",
+        "{} would have {total} sources, but the limit is {}: nothing was imported",
         file.path().display(),
         Catalogue::SOURCES_MAX
     );
@@ -58,46 +58,51 @@ pub(super) async fn run(desk: &Desk, arguments: Arguments) -> anyhow::Result<Exi
     let reload = if changes {
         let sources = plan.added.iter().map(|added| added.source.clone()).collect();
         file.replace(&Catalogue::append_to(&file.text, sources))?;
-        Some(orders::reload(desk).await?)
+        Some(orders::reload(context).await?)
     } else {
         None
     };
-    let mut fine = plan.refused.is_empty();
+    let mut succeeded = plan.refused.is_empty();
     if let Some(reload) = &reload {
-        fine &= matches!(reload.tell(file.path()), Exit::Ok);
-        fine &= pause(desk, &plan.added, reload).await?;
+        succeeded &= matches!(reload.print(file.path()), Exit::Ok);
+        succeeded &= pause_marked(context, &plan.added, reload).await?;
     }
-    // Last: whoever reads this may go away, and then nothing after it is done.
-    tell(&arguments, &plan, &file, reload.as_ref())?;
-    Ok(if fine { Exit::Ok } else { Exit::Failure })
+    // Last, because a closed standard output ends the command.
+    print_result(&arguments, &plan, &file, reload.as_ref())?;
+    Ok(if succeeded { Exit::Ok } else { Exit::Failure })
 }
 
 fn read(opml: &str) -> anyhow::Result<Vec<u8>> {
-    let take = |reader: &mut dyn Read| -> io::Result<Vec<u8>> {
+    let read_up_to_limit = |reader: &mut dyn Read| -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         reader.take(BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     if opml == "-" {
-        return take(&mut io::stdin().lock()).context("read standard input");
+        return read_up_to_limit(&mut io::stdin().lock()).context("read standard input");
     }
     File::open(Path::new(opml))
-        .and_then(|mut file| take(&mut file))
+        .and_then(|mut file| read_up_to_limit(&mut file))
         .with_context(|| format!("read {}", safe(opml)))
 }
 
-fn tell(arguments: &Arguments, plan: &Plan, file: &ListFile, reload: Option<&Reload>) -> anyhow::Result<()> {
+fn print_result(
+    arguments: &ImportArgs,
+    plan: &ImportPlan,
+    file: &ListFile,
+    reload: Option<&ListReload>,
+) -> anyhow::Result<()> {
     if arguments.json {
-        out::line(&as_json(arguments, plan, file, reload).to_string())?;
+        out::stdout_line(&as_json(arguments, plan, file, reload).to_string())?;
         return Ok(());
     }
-    for Added { source, .. } in &plan.added {
+    for PlannedSource { source, .. } in &plan.added {
         let verb = if arguments.dry_run { "would add" } else { "added" };
-        out::line(&format!("{verb} {} [{}] {}", source.id, source.category, source.url))?;
+        out::stdout_line(&format!("{verb} {} [{}] {}", source.id, source.category, source.url))?;
     }
     for refused in &plan.refused {
         let name = refused.name.as_deref().map_or(String::new(), |name| format!("{}: ", safe(name)));
-        out::complain(&format!(
+        out::stderr_line(&format!(
             "{}:{}: {name}{}",
             safe(&arguments.opml),
             refused.line,
@@ -107,11 +112,11 @@ fn tell(arguments: &Arguments, plan: &Plan, file: &ListFile, reload: Option<&Rel
     let (added, known, refused) = (plan.added.len(), plan.known.len(), plan.refused.len());
     let unchanged = if added == 0 || arguments.dry_run { "; nothing was changed" } else { "" };
     let counts = format!("{added} new, {known} known already, {refused} refused{unchanged}");
-    Ok(out::line(&format!("{}: {counts}", file.path().display()))?)
+    Ok(out::stdout_line(&format!("{}: {counts}", file.path().display()))?)
 }
 
-fn as_json(arguments: &Arguments, plan: &Plan, file: &ListFile, reload: Option<&Reload>) -> Value {
-    let added = |Added { line, source, .. }: &Added| json!({ "line": line, "id": source.id, "name": source.name, "url": source.url, "category": source.category });
+fn as_json(arguments: &ImportArgs, plan: &ImportPlan, file: &ListFile, reload: Option<&ListReload>) -> Value {
+    let added = |PlannedSource { line, source, .. }: &PlannedSource| json!({ "line": line, "id": source.id, "name": source.name, "url": source.url, "category": source.category });
     json!({
         "file": file.path(),
         "dry_run": arguments.dry_run,
@@ -124,26 +129,30 @@ fn as_json(arguments: &Arguments, plan: &Plan, file: &ListFile, reload: Option<&
     })
 }
 
-/// Sources that were paused where the list comes from are paused here; whether that was possible.
-async fn pause(desk: &Desk, added: &[Added], reload: &Reload) -> anyhow::Result<bool> {
+/// Pauses the sources that the list marks as paused; returns whether that was possible.
+async fn pause_marked(
+    context: &CommandContext,
+    added: &[PlannedSource],
+    reload: &ListReload,
+) -> anyhow::Result<bool> {
     let now = now();
-    let mut orders: HashMap<&PauseWish, Vec<String>> = HashMap::new();
-    for Added { source, paused, .. } in added {
-        if let Some(wish) = paused
+    let mut orders: HashMap<&ImportedPause, Vec<String>> = HashMap::new();
+    for PlannedSource { source, paused, .. } in added {
+        if let Some(pause) = paused
             && source.enabled
-            && wish.until.is_none_or(|until| until > now)
+            && pause.until.is_none_or(|until| until > now)
         {
-            orders.entry(wish).or_default().push(source.id.to_string());
+            orders.entry(pause).or_default().push(source.id.to_string());
         }
     }
-    let runs = matches!(reload, Reload::Reloaded(_));
-    for (PauseWish { until, reason }, ids) in &orders {
-        if !runs {
-            out::complain(&format!("not paused, as only the running daemon can do that: {}", ids.join(" ")));
+    let is_running = matches!(reload, ListReload::Reloaded(_));
+    for (ImportedPause { until, reason }, ids) in &orders {
+        if !is_running {
+            out::stderr_line(&format!("not paused, because the daemon is not running: {}", ids.join(" ")));
             continue;
         }
         let reason = reason.as_deref().map(|r| &r[..r.floor_char_boundary(Pause::REASON_BYTES_MAX)]);
-        orders::pause_quietly(desk, ids, &json!({ "until": until, "reason": reason })).await?;
+        orders::pause_quietly(context, ids, &json!({ "until": until, "reason": reason })).await?;
     }
-    Ok(runs || orders.is_empty())
+    Ok(is_running || orders.is_empty())
 }

@@ -1,8 +1,8 @@
-//! Between OPML and the catalogue: which sources a list comes to, and which list a catalogue comes to.
+//! Converts between OPML and the catalogue.
 //!
-//! What OPML has no word for stands in attributes of our namespace, so that import gives back what export was given:
-//! `id category country tags every timeout enabled paused pausedReason`. The words of others are read as well as can
-//! be: folders become the category and tags, `text` or `title` the name, `language` the language.
+//! Settings that OPML cannot express are attributes in our namespace, so that an import of an export restores them:
+//! `id category country tags every timeout enabled paused pausedReason`. In lists of other programs, folders become the
+//! category and tags, `text` or `title` the name, `language` the language.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -10,87 +10,89 @@ use std::{
 };
 
 use feed::opml::{Attributes, Opml, Outline};
-use news::{Catalogue, FeedUrl, Pause, Source, SourceId, Timestamp, parse_duration, write_duration};
+use news::{Catalogue, FeedUrl, Pause, Source, SourceId, Timestamp};
+use notation::{Complaint, parse_duration, write_duration};
 
-/// The name of our namespace.
+/// Our XML namespace.
 const NAMESPACE: &str = "urn:newswire:opml";
-/// Ends of the names of parameters whose values are kept to ourselves, in lower case.
+/// Endings of the names of query parameters with secret values, in lower case.
 const SECRET_ENDINGS: [&str; 8] =
     ["token", "key", "secret", "password", "passwd", "signature", "session", "sessionid"];
 /// Whole last words of such names.
 const SECRET_WORDS: [&str; 6] = ["sid", "sig", "pass", "pwd", "auth", "hash"];
-/// From this length on a value of letters and digits looks like a key, unless its name says that it is an id, in bytes.
+/// A value of letters and digits of at least this length is taken for a key, unless its name says that it is an id, in
+/// bytes.
 const SECRET_BYTES_MIN: usize = 20;
 
-/// What a list comes to, given the sources that there are.
+/// What an import would do, given the existing sources.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
-    pub(super) added: Vec<Added>,
-    /// Line, and the id under which the feed is there already.
+pub(super) struct ImportPlan {
+    pub(super) added: Vec<PlannedSource>,
+    /// Line, and the id of the existing source with this feed.
     pub(super) known: Vec<(usize, SourceId)>,
-    pub(super) refused: Vec<Refused>,
+    pub(super) refused: Vec<RefusedOutline>,
 }
 
-/// A source to be added.
+/// A source to add.
 #[derive(Debug)]
-pub(super) struct Added {
+pub(super) struct PlannedSource {
     pub(super) line: usize,
     pub(super) source: Source,
-    /// To be paused once it is there.
-    pub(super) paused: Option<PauseWish>,
+    /// The pause to set once it is added.
+    pub(super) paused: Option<ImportedPause>,
 }
 
-/// A pause that the list speaks of.
+/// A pause in the OPML.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct PauseWish {
+pub(super) struct ImportedPause {
     pub(super) until: Option<Timestamp>,
     pub(super) reason: Option<String>,
 }
 
-/// A line that gave no source.
+/// A line that is not imported.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct RefusedOutline {
     pub(super) line: usize,
     pub(super) name: Option<String>,
     pub(super) reason: String,
 }
 
-/// Which sources to add; `category` is that of all of them, whatever the list says.
-pub(super) fn plan(opml: &Opml, catalogue: &Catalogue, category: Option<&str>) -> Plan {
-    let mut planner = Planner { prefix: prefix(&opml.root), category, known: Known::of(catalogue) };
-    let mut plan = Plan::default();
+/// Plans an import; `category` overrides the categories of the list.
+pub(super) fn plan(opml: &Opml, catalogue: &Catalogue, category: Option<&str>) -> ImportPlan {
+    let mut planner = Planner { prefix: prefix(&opml.root), category, known: KnownFeeds::new(catalogue) };
+    let mut plan = ImportPlan::default();
     for (line, reason) in &opml.faults {
-        plan.refused.push(Refused { line: *line, name: None, reason: reason.clone() });
+        plan.refused.push(RefusedOutline { line: *line, name: None, reason: reason.clone() });
     }
     for outline in &opml.feeds {
-        planner.take(outline, &mut plan);
+        planner.add(outline, &mut plan);
     }
     plan.refused.sort_by_key(|refused| refused.line);
     plan
 }
 
-/// The prefix under which the list has our attributes.
+/// The prefix that the list declares for our namespace.
 fn prefix(root: &Attributes) -> String {
     let ours = root.iter().find(|(_, value)| *value == NAMESPACE);
     ours.and_then(|(name, _)| name.strip_prefix("xmlns:")).unwrap_or("newswire").to_owned()
 }
 
-/// The feeds and ids that are taken.
-pub(super) struct Known {
+/// The feeds and ids in use.
+pub(super) struct KnownFeeds {
     feeds: HashMap<String, SourceId>,
     ids: HashSet<SourceId>,
-    /// The next number to try for an id that is taken: a hostile list would make us count from 2 each time.
+    /// The next number to try for an id in use; a hostile list would make us count from 2 each time.
     next: HashMap<String, usize>,
 }
 
-impl Known {
-    pub(super) fn of(catalogue: &Catalogue) -> Self {
+impl KnownFeeds {
+    pub(super) fn new(catalogue: &Catalogue) -> Self {
         let feeds = catalogue.sources.iter().map(|s| (canonical(&s.url), s.id.clone())).collect();
         let ids = catalogue.sources.iter().map(|s| s.id.clone()).collect();
         Self { feeds, ids, next: HashMap::new() }
     }
 
-    /// The source that has this feed.
+    /// The source with this feed.
     pub(super) fn feed(&self, url: &FeedUrl) -> Option<&SourceId> {
         self.feeds.get(&canonical(url))
     }
@@ -99,12 +101,12 @@ impl Known {
         self.ids.contains(id)
     }
 
-    fn take(&mut self, source: &Source) {
+    fn insert(&mut self, source: &Source) {
         self.feeds.insert(canonical(&source.url), source.id.clone());
         self.ids.insert(source.id.clone());
     }
 
-    /// An id that is free, from the name, else from the host: the same for the same list and catalogue.
+    /// An unused id, made from the name, else from the host. Deterministic for the same list and catalogue.
     pub(super) fn free_id(&mut self, wanted: Option<&str>, name: Option<&str>, url: &FeedUrl) -> SourceId {
         let host = url.host().trim_start_matches("www.");
         let slugs = [name, Some(host)].into_iter().flatten().map(slug);
@@ -127,7 +129,7 @@ impl Known {
     }
 }
 
-/// The same for two addresses of one feed: neither `http` or `https`, nor a fragment, nor an empty query matters.
+/// A key that is equal for two URLs of one feed: the scheme, a fragment and an empty query do not matter.
 fn canonical(url: &FeedUrl) -> String {
     let mut url = url.secret().clone();
     url.set_fragment(None);
@@ -137,7 +139,7 @@ fn canonical(url: &FeedUrl) -> String {
     url.as_str().split_once("://").map_or_else(String::new, |(_, rest)| rest.to_owned())
 }
 
-/// Words of lower-case ASCII letters and digits with `-` in between; perhaps empty.
+/// Lower-case ASCII letters and digits, with `-` between words; may be empty.
 fn slug(text: &str) -> String {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     let mut slug = words.collect::<Vec<_>>().join("-").to_ascii_lowercase();
@@ -145,17 +147,17 @@ fn slug(text: &str) -> String {
     slug.trim_end_matches('-').to_owned()
 }
 
-/// A word to filter by, of any letters; nothing when none are left.
+/// A category or tag of any letters; `None` if none are left.
 fn word(text: &str) -> Option<String> {
     let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.');
     let words = text.split(|c| !is_part(c)).filter(|word| !word.is_empty());
     let word = words.collect::<Vec<_>>().join("-").to_lowercase();
     let word = word[..word.floor_char_boundary(Catalogue::WORD_BYTES_MAX)].trim_end_matches('-');
-    // Lower case of some letters has marks that are no letters.
+    // The lower case of some letters contains marks that are not letters.
     (!word.is_empty() && word.chars().all(|c| is_part(c) || c == '-')).then(|| word.to_owned())
 }
 
-/// A name as the catalogue takes it: one line, not too long.
+/// A name that the catalogue accepts: one line, not too long.
 pub(super) fn name(text: &str) -> Option<String> {
     let line = text.replace(char::is_control, " ");
     let line = line.trim();
@@ -163,7 +165,7 @@ pub(super) fn name(text: &str) -> Option<String> {
     (!name.is_empty()).then(|| name.to_owned())
 }
 
-/// A language as the catalogue takes it: `EN-us` is `en-us`, and `English` is none.
+/// A language tag that the catalogue accepts: `EN-us` becomes `en-us`; `English` is `None`.
 pub(super) fn language(text: &str) -> Option<String> {
     let text = text.trim().replace('_', "-");
     let (first, rest) = text.split_at(text.find('-').unwrap_or(text.len()));
@@ -175,23 +177,25 @@ pub(super) fn language(text: &str) -> Option<String> {
     fine.then(|| format!("{first}{rest}"))
 }
 
-/// The first complaint that the catalogue would have of a source.
+/// The first complaint of the catalogue about a source.
 pub(super) fn complaint(source: &Source) -> Option<String> {
     let read = Catalogue::parse(&Catalogue { sources: vec![source.clone()] }.to_toml());
-    read.err().and_then(|complaints| complaints.into_iter().next()).map(|complaint| complaint.message)
+    let first = read.err()?.into_iter().next()?;
+    Some(Complaint { line: None, ..first }.to_string())
 }
 
 struct Planner<'a> {
     prefix: String,
     category: Option<&'a str>,
-    known: Known,
+    known: KnownFeeds,
 }
 
 impl Planner<'_> {
-    fn take(&mut self, outline: &Outline, plan: &mut Plan) {
+    fn add(&mut self, outline: &Outline, plan: &mut ImportPlan) {
         let (line, attributes) = (outline.line, &outline.attributes);
-        let named = attributes.get("text").or(attributes.get("title")).and_then(name);
-        let mut refuse = |reason: String| plan.refused.push(Refused { line, name: named.clone(), reason });
+        let name = attributes.get("text").or(attributes.get("title")).and_then(self::name);
+        let mut refuse =
+            |reason: String| plan.refused.push(RefusedOutline { line, name: name.clone(), reason });
         let url = match address(attributes) {
             Ok(url) => url,
             Err(reason) => return refuse(reason),
@@ -199,29 +203,29 @@ impl Planner<'_> {
         if let Some(id) = self.known.feed(&url) {
             return plan.known.push((line, id.clone()));
         }
-        let (source, paused) = match self.source(outline, url, named.clone()) {
+        let (source, paused) = match self.source(outline, url, name.clone()) {
             Ok(read) => read,
             Err(reason) => return refuse(reason),
         };
         if let Some(complaint) = complaint(&source) {
             return refuse(complaint);
         }
-        self.known.take(&source);
-        plan.added.push(Added { line, source, paused });
+        self.known.insert(&source);
+        plan.added.push(PlannedSource { line, source, paused });
     }
 
     fn source(
         &mut self,
         outline: &Outline,
         url: FeedUrl,
-        named: Option<String>,
-    ) -> Result<(Source, Option<PauseWish>), String> {
+        name: Option<String>,
+    ) -> Result<(Source, Option<ImportedPause>), String> {
         let attributes = &outline.attributes;
         let prefix = self.prefix.clone();
         let ours = |name: &str| attributes.get(&format!("{prefix}:{name}"));
-        let id = self.known.free_id(ours("id"), named.as_deref(), &url);
+        let id = self.known.free_id(ours("id"), name.as_deref(), &url);
         let mut source = Source::new(id, url);
-        source.name = named.unwrap_or(source.name);
+        source.name = name.unwrap_or(source.name);
         let mut folders = outline.folders().into_iter().filter_map(word);
         let folder = folders.next();
         source.category = match (self.category, ours("category")) {
@@ -236,22 +240,22 @@ impl Planner<'_> {
             None => distinct(folders.chain(others).filter(|tag| *tag != source.category)),
         };
         for (name, field) in [("every", &mut source.every), ("timeout", &mut source.timeout)] {
-            let wrong = || format!("{prefix}:{name}: a duration is wanted, such as 15m");
-            *field = ours(name).map(|text| parse_duration(text).ok_or_else(wrong)).transpose()?;
+            let duration = ours(name).map(parse_duration).transpose();
+            *field = duration.map_err(|bad| format!("{prefix}:{name}: {bad}"))?;
         }
         source.enabled = ours("enabled") != Some("false");
         let reason = || ours("pausedReason").map(str::to_owned);
         let paused = ours("paused").filter(|paused| *paused != "false");
-        Ok((source, paused.map(|until| PauseWish { until: until.parse().ok(), reason: reason() })))
+        Ok((source, paused.map(|until| ImportedPause { until: until.parse().ok(), reason: reason() })))
     }
 }
 
-/// The feed's address, also as some programs write it: `feed:https://…`, `feed://…`.
+/// The URL of the feed, also in the forms `feed:https://…` and `feed://…` of some programs.
 fn address(attributes: &Attributes) -> Result<FeedUrl, String> {
     let Some(url) = attributes.get("xmlUrl") else {
         return Err(match attributes.get("type") {
-            Some("include") => "an include is not followed: import that list itself".to_owned(),
-            _ => "it has no xmlUrl, and so no address".to_owned(),
+            Some("include") => "includes are not followed; import that list itself".to_owned(),
+            _ => "no xmlUrl".to_owned(),
         });
     };
     let url = match url.strip_prefix("feed:") {
@@ -259,17 +263,17 @@ fn address(attributes: &Attributes) -> Result<FeedUrl, String> {
         Some(rest) => rest.to_owned(),
         None => url.to_owned(),
     };
-    // Shown without its query, which may hold a key.
+    // Without the query, which may contain a key.
     FeedUrl::try_new(&url)
         .map_err(|bad| format!("{}: {bad}", news::Escaped(url.split('?').next().unwrap_or(&url))))
 }
 
 fn distinct(words: impl Iterator<Item = String>) -> Vec<String> {
-    let mut met = HashSet::new();
-    words.filter(|word| met.insert(word.clone())).take(Catalogue::TAGS_MAX).collect()
+    let mut seen = HashSet::new();
+    words.filter(|word| seen.insert(word.clone())).take(Catalogue::TAGS_MAX).collect()
 }
 
-/// The catalogue as a list, and the ids of the sources whose address was written without its secrets.
+/// The catalogue as OPML, and the ids of the sources whose URL was written without its secrets.
 pub(super) fn write(
     catalogue: &Catalogue,
     pauses: &HashMap<SourceId, Pause>,
@@ -285,7 +289,8 @@ pub(super) fn write(
     );
     let mut stripped = Vec::new();
     for (category, sources) in folders {
-        writeln!(out, "    <outline{}>", attribute("text", category)).expect("a String takes everything");
+        writeln!(out, "    <outline{}>", attribute("text", category))
+            .expect("writing to a String cannot fail");
         for source in sources {
             let url = if with_secrets { None } else { without_secrets(&source.url) };
             stripped.extend(url.as_ref().map(|_| source.id.clone()));
@@ -343,7 +348,7 @@ fn attribute(name: &str, value: &str) -> String {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
-            // Not allowed in XML, and no use to anybody.
+            // Not allowed in XML.
             c if c.is_control() => out.push(' '),
             c => out.push(c),
         }
@@ -352,7 +357,7 @@ fn attribute(name: &str, value: &str) -> String {
     out
 }
 
-/// The address without user name, password and what looks like a key in its query; nothing when there is none of it.
+/// The URL without user name, password and what looks like a key in its query; `None` if it has none of these.
 fn without_secrets(url: &FeedUrl) -> Option<String> {
     let mut url = url.secret().clone();
     let is_secret = |name: &str, value: &str| {
@@ -368,7 +373,7 @@ fn without_secrets(url: &FeedUrl) -> Option<String> {
     if !user && kept.len() == pairs.len() {
         return None;
     }
-    // Neither fails: the address has a host.
+    // Neither fails: the URL has a host.
     url.set_username("").ok();
     url.set_password(None).ok();
     if kept.is_empty() {
@@ -388,7 +393,7 @@ mod tests {
 
     use super::*;
 
-    fn import(text: &str, catalogue: &Catalogue) -> Plan {
+    fn import(text: &str, catalogue: &Catalogue) -> ImportPlan {
         plan(&read_opml(text.as_bytes()).unwrap(), catalogue, None)
     }
 
@@ -396,12 +401,12 @@ mod tests {
         format!("<opml version='2.0'><body>\n{outlines}\n</body></opml>")
     }
 
-    fn added(plan: Plan) -> Catalogue {
+    fn added(plan: ImportPlan) -> Catalogue {
         Catalogue { sources: plan.added.into_iter().map(|added| added.source).collect() }
     }
 
     #[test]
-    fn folders_titles_and_languages_of_others_are_understood() {
+    fn folders_titles_and_languages_of_other_programs_are_read() {
         let text = list(
             "<outline text='World News'><outline text='Às 8h'><outline title='  The\u{1} Äther &amp; Co. ' xmlUrl='https://www.example.org/feed' \
              language='EN_us' category='/Tech/Web,World News'/></outline></outline>\n\
@@ -425,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_feed_that_is_there_is_not_added_again_however_it_is_written() {
+    fn an_existing_feed_is_not_added_again_however_its_url_is_written() {
         let text = list(
             "<outline text='a' xmlUrl='http://Example.org:80/f'/>\n<outline text='b' xmlUrl='https://example.org/f?#x'/>",
         );
@@ -436,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_by_line_and_costs_nothing_else() {
+    fn a_mistake_is_reported_with_its_line_and_affects_no_other_line() {
         let text = list(
             "<outline text='a' xmlUrl='ftp://example.org/?key=SECRET'/>\n<outline type='rss' text='b'/>\n\
              <outline text='c' xmlUrl='http://c.example/' newswire:every='often'/>\n\
@@ -448,6 +453,13 @@ mod tests {
         assert_eq!((lines, plan.added.len()), (vec![2, 3, 4, 5, 6], 1), "{:?}", plan.refused);
         assert!(!format!("{:?}", plan.refused).contains("SECRET"));
         assert!(plan.refused[3].reason.contains("country"));
+    }
+
+    #[test]
+    fn an_interval_may_be_written_in_several_units() {
+        let text = list("<outline text='a' xmlUrl='http://a.example/' newswire:every='1h30m'/>");
+        let plan = import(&text, &Catalogue::default());
+        assert_eq!(plan.added[0].source.every, Some(Duration::from_secs(5_400)));
     }
 
     #[test]
@@ -463,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_stay_at_home_unless_they_are_asked_for() {
+    fn secrets_are_not_exported_unless_requested() {
         let text = "[[source]]\nid = \"a\"\nurl = \"https://u:p@example.org/f?page=2&api_key=SECRET&x=0123456789abcdefghij\"\n\
                     [[source]]\nid = \"b\"\nurl = \"https://example.org/?keywords=a&author=b&channel_id=UC0123456789abcdefghijkl\"\n";
         let catalogue = Catalogue::parse(text).unwrap();
@@ -475,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_travels_with_its_source() {
+    fn a_pause_is_exported_and_imported_with_its_source() {
         let catalogue =
             added(import(&list("<outline text='a' xmlUrl='http://a.example/'/>"), &Catalogue::default()));
         let until = Timestamp::from_millis(1_900_000_000_000);
@@ -484,12 +496,12 @@ mod tests {
         let (text, _) = write(&catalogue, &HashMap::from([(catalogue.sources[0].id.clone(), pause)]), true);
         let plan = import(&text, &Catalogue::default());
         let reason = Some("\"a\" & b".to_owned());
-        assert_eq!(plan.added[0].paused, Some(PauseWish { until: Some(until), reason }));
+        assert_eq!(plan.added[0].paused, Some(ImportedPause { until: Some(until), reason }));
     }
 
-    /// Real lists, when a folder of them is named.
+    /// Real lists, if the environment names a directory with them.
     #[test]
-    fn every_list_of_the_corpus_gives_its_feeds() {
+    fn every_feed_of_every_list_of_the_corpus_is_imported() {
         let Some(folder) = std::env::var_os("NEWSWIRE_CORPUS") else {
             println!("SKIPPED: NEWSWIRE_CORPUS names no folder with the corpus");
             return;

@@ -1,4 +1,4 @@
-//! `newswire sources remove`: out of the list, and out of the daemon.
+//! `newswire sources remove`: removes sources from the list, and so from the daemon.
 
 use std::collections::HashSet;
 
@@ -6,51 +6,49 @@ use clap::Args;
 use daemon::Exit;
 use news::Catalogue;
 
-use super::{Desk, file::ListFile, orders};
+use super::{CommandContext, file::ListFile, orders};
 use crate::{
-    cli::Misconfigured,
+    config_file::UsageError,
     out::{self, safe},
 };
 
 /// Arguments of `newswire sources remove`.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
-    /// Their ids
+pub(super) struct RemoveArgs {
+    /// Ids of the sources
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
 }
 
-pub(super) async fn run(desk: &Desk, arguments: Arguments) -> anyhow::Result<Exit> {
-    let file = ListFile::open(&desk.list)?;
-    let there: HashSet<_> = file.catalogue.sources.iter().map(|source| source.id.as_str()).collect();
-    let wanted: HashSet<_> = arguments.ids.iter().map(String::as_str).collect();
+pub(super) async fn run(context: &CommandContext, arguments: RemoveArgs) -> anyhow::Result<Exit> {
+    let file = ListFile::open(&context.list)?;
+    let listed: HashSet<_> = file.catalogue.sources.iter().map(|source| source.id.as_str()).collect();
+    let removed: HashSet<_> = arguments.ids.iter().map(String::as_str).collect();
     let mut exit = Exit::Ok;
     for id in &arguments.ids {
-        if !there.contains(id.as_str()) {
-            out::complain(&format!("{} is not in {}", safe(id), file.path().display()));
+        if !listed.contains(id.as_str()) {
+            out::stderr_line(&format!("{} is not in {}", safe(id), file.path().display()));
             exit = Exit::Failure;
         }
     }
-    if wanted.is_disjoint(&there) {
+    if removed.is_disjoint(&listed) {
         return Ok(exit);
     }
-    let text = Catalogue::remove_from(&file.text, &wanted).map_err(|complaints| {
-        let line = |c: &news::Complaint| format!("{}:{}: {}", file.path().display(), c.line, c.message);
-        Misconfigured(complaints.iter().map(line).collect::<Vec<_>>().join("\n"))
-    })?;
+    let text = Catalogue::remove_from(&file.text, &removed)
+        .map_err(|complaints| UsageError(complaints.in_file(file.path().display()).to_string()))?;
     let left: Vec<_> =
-        file.catalogue.sources.iter().filter(|source| !wanted.contains(source.id.as_str())).collect();
+        file.catalogue.sources.iter().filter(|source| !removed.contains(source.id.as_str())).collect();
     let reread = Catalogue::parse(&text).unwrap_or_default();
     anyhow::ensure!(
         reread.sources.iter().eq(left),
-        "{} is written in a way that is not understood well enough to change it: take them out by hand",
+        "{} is written in a form that cannot be changed safely; remove the sources with an editor",
         file.path().display()
     );
     file.replace(&text)?;
-    for id in arguments.ids.iter().filter(|id| there.contains(id.as_str())) {
-        out::line(&format!("{id} is removed"))?;
+    for id in arguments.ids.iter().filter(|id| listed.contains(id.as_str())) {
+        out::stdout_line(&format!("removed {id}"))?;
     }
-    match orders::reload(desk).await?.tell(file.path()) {
+    match orders::reload(context).await?.print(file.path()) {
         Exit::Ok => Ok(exit),
         other => Ok(other),
     }

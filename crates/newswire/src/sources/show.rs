@@ -1,4 +1,4 @@
-//! `newswire sources list` and `show`: from the daemon, as a table or as its JSON.
+//! `newswire sources list` and `show`: the state of sources in the daemon, as a table or as JSON.
 
 use anyhow::Context as _;
 use clap::Args;
@@ -7,67 +7,67 @@ use news::SourceStatus;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-use super::{ANSWER_BYTES_MAX, ANSWER_WITHIN, Desk, RUNNING, now};
+use super::{ANSWER_BYTES_MAX, ANSWER_WITHIN, CommandContext, RUNNING, now};
 use crate::out::{self, safe, span};
 
 /// Arguments of `newswire sources list`.
 #[derive(Debug, Args)]
-pub(super) struct List {
-    /// As the daemon's JSON
+pub(super) struct ListArgs {
+    /// Print the JSON of the daemon
     #[arg(long)]
     json: bool,
-    /// Only those whose last visit failed
+    /// List sources whose last visit failed only
     #[arg(long)]
     failing: bool,
-    /// Only those that are paused
+    /// List paused sources only
     #[arg(long)]
     paused: bool,
-    /// Only those of this category; may be given several times
-    #[arg(long, value_name = "C")]
+    /// List sources of this category only; may be given several times
+    #[arg(long, value_name = "CATEGORY")]
     category: Vec<String>,
 }
 
 /// Arguments of `newswire sources show`.
 #[derive(Debug, Args)]
-pub(super) struct Show {
-    /// Its id
+pub(super) struct ShowArgs {
+    /// Id of the source
     id: String,
-    /// As the daemon's JSON
+    /// Print the JSON of the daemon
     #[arg(long)]
     json: bool,
 }
 
-impl List {
-    fn wants(&self, source: &SourceStatus) -> bool {
+impl ListArgs {
+    fn includes(&self, source: &SourceStatus) -> bool {
         (!self.failing || source.consecutive_failures > 0)
             && (!self.paused || source.paused.is_some())
             && (self.category.is_empty() || self.category.contains(&source.category))
     }
 }
 
-/// Every source, as the daemon says it and as we understand it.
-pub(super) async fn fetch(desk: &Desk) -> anyhow::Result<Vec<(Value, SourceStatus)>> {
-    let body = desk.daemon.get("/sources", ANSWER_WITHIN, ANSWER_BYTES_MAX).await.context(RUNNING)?;
-    let mut answer: Value = serde_json::from_slice(&body).context("the daemon's answer is no JSON")?;
+/// All sources, as JSON and parsed.
+pub(super) async fn fetch(context: &CommandContext) -> anyhow::Result<Vec<(Value, SourceStatus)>> {
+    let body = context.daemon.get("/sources", ANSWER_WITHIN, ANSWER_BYTES_MAX).await.context(RUNNING)?;
+    let mut answer: Value = serde_json::from_slice(&body).context("the daemon's answer is not JSON")?;
     let Value::Array(sources) = answer["sources"].take() else {
-        anyhow::bail!("the daemon's answer is no list of sources")
+        anyhow::bail!("the daemon's answer contains no list of sources")
     };
-    let understood = |value: Value| Ok((value.clone(), SourceStatus::deserialize(value)?));
-    sources.into_iter().map(understood).collect()
+    let parse = |value: Value| Ok((value.clone(), SourceStatus::deserialize(value)?));
+    sources.into_iter().map(parse).collect()
 }
 
-pub(super) async fn list(desk: &Desk, arguments: List) -> anyhow::Result<Exit> {
-    let mut sources = fetch(desk).await?;
-    sources.retain(|(_, source)| arguments.wants(source));
+pub(super) async fn list(context: &CommandContext, arguments: ListArgs) -> anyhow::Result<Exit> {
+    let mut sources = fetch(context).await?;
+    sources.retain(|(_, source)| arguments.includes(source));
     if arguments.json {
         let raw: Vec<_> = sources.into_iter().map(|(raw, _)| raw).collect();
-        out::line(&json!({ "sources": raw }).to_string())?;
+        out::stdout_line(&json!({ "sources": raw }).to_string())?;
         return Ok(Exit::Ok);
     }
     let mut sources: Vec<_> = sources.into_iter().map(|(_, source)| source).collect();
     sources.sort_by_key(|s| (std::cmp::Reverse(s.consecutive_failures), s.id.clone()));
     for line in out::table(&rows(&sources)) {
-        out::line(&line)?;
+        out::stdout_line(&line)?;
     }
     Ok(Exit::Ok)
 }
@@ -78,9 +78,9 @@ fn rows(sources: &[SourceStatus]) -> Vec<Vec<String>> {
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for source in sources {
         let next = source.next_visit.map_or("-".to_owned(), |t| format!("in {}", span(now, t)));
-        // What holds it up comes first; a failure explains the next visit, unless there is none for another reason.
-        let at_rest = source.paused.is_some() || !source.enabled;
-        let failed = source.last_error.as_deref().filter(|_| !at_rest);
+        // A wait comes first. A failure explains the next visit, unless the source is not visited at all.
+        let not_visited = source.paused.is_some() || !source.enabled;
+        let failed = source.last_error.as_deref().filter(|_| !not_visited);
         let why = source.waiting_for.as_deref().or(failed).unwrap_or(&source.why);
         rows.push(vec![
             source.id.to_string(),
@@ -96,7 +96,7 @@ fn rows(sources: &[SourceStatus]) -> Vec<Vec<String>> {
     rows
 }
 
-/// How the last visit ended, with the status of HTTP when there was one.
+/// How the last visit ended, with the HTTP status if there was one.
 fn last(source: &SourceStatus) -> String {
     match (source.last_status, source.last_code) {
         (None, _) => "-".to_owned(),
@@ -105,30 +105,30 @@ fn last(source: &SourceStatus) -> String {
     }
 }
 
-pub(super) async fn show(desk: &Desk, Show { id, json }: Show) -> anyhow::Result<Exit> {
-    // Only what is an id may stand in a path.
-    let known = news::SourceId::try_new(&id);
-    let id = known.map_err(|bad| anyhow::anyhow!("there is no source {}: {bad}", safe(&id)))?;
-    let answer = desk.daemon.get(&format!("/sources/{id}"), ANSWER_WITHIN, ANSWER_BYTES_MAX).await;
+pub(super) async fn show(context: &CommandContext, ShowArgs { id, json }: ShowArgs) -> anyhow::Result<Exit> {
+    // Only a valid id may become part of a path.
+    let parsed = news::SourceId::try_new(&id);
+    let id = parsed.map_err(|bad| anyhow::anyhow!("{}: {bad}", safe(&id)))?;
+    let answer = context.daemon.get(&format!("/sources/{id}"), ANSWER_WITHIN, ANSWER_BYTES_MAX).await;
     if let Err(wire::ClientError::Refused(_, status)) = &answer
         && status.as_u16() == 404
     {
-        anyhow::bail!("there is no source {id}; `newswire sources list` names them all");
+        anyhow::bail!("there is no source {id}; `newswire sources list` shows all ids");
     }
     let source: Value = serde_json::from_slice(&answer.context(RUNNING)?).context("the daemon's answer")?;
     if json {
-        out::line(&source.to_string())?;
+        out::stdout_line(&source.to_string())?;
         return Ok(Exit::Ok);
     }
     let mut rows = Vec::new();
     flatten("", &source, &mut rows);
     for line in out::table(&rows) {
-        out::line(&line)?;
+        out::stdout_line(&line)?;
     }
     Ok(Exit::Ok)
 }
 
-/// One row a value; what is within another is named `outer.inner`.
+/// One row per value; nested values are named `outer.inner`.
 fn flatten(name: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
     let text = |value: &Value| match value {
         Value::String(text) => safe(text),
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_is_shown_in_full_whatever_the_daemon_says_of_it() {
+    fn every_field_of_a_source_is_shown() {
         let source = json!({
             "id": "a", "tags": ["x", "y"], "warnings": [], "paused": null, "counts": {"visits": 3},
             "attempts": [{"status": "error", "code": 503}, {"status": "new", "code": 200}],

@@ -1,4 +1,4 @@
-//! Whether an event loop of either process is blocked, as their watchdogs say, which need none of these loops.
+//! Checks whether an event loop of either process is blocked, by asking their watchdogs, which do not run on these loops.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,50 +7,50 @@ use serde_json::{Value, json};
 use tokio::{net::UnixStream, time::timeout};
 use wire::{ClientError, Endpoint, PeerClient};
 
-use super::report::Check;
+use super::report::CheckResult;
 
 const NAME: &str = "no-loop-blocked";
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// What the watchdogs of both processes said at one moment.
-pub(super) struct Loops([(&'static str, Seen); 2]);
+/// The reports of the watchdogs of both processes at one moment.
+pub(super) struct WatchdogReports([(&'static str, WatchAnswer); 2]);
 
-enum Seen {
-    /// There is nobody to ask.
+enum WatchAnswer {
+    /// No process listens.
     Absent(String),
-    /// Somebody accepts connections, and says nothing.
+    /// A process accepts connections and does not answer.
     Stuck(String),
     Watch(Value),
 }
 
-impl Loops {
-    pub(super) async fn look(config: &Config) -> Self {
+impl WatchdogReports {
+    pub(super) async fn fetch(config: &Config) -> Self {
         let socket = |process: &str| config.daemon.run_dir.join(format!("{process}-admin.sock"));
-        Self([("gateway", see(socket("gateway")).await), ("ingestd", see(socket("ingestd")).await)])
+        Self([("gateway", ask(socket("gateway")).await), ("ingestd", ask(socket("ingestd")).await)])
     }
 
-    /// The box: stalled now, or stalled between the two looks.
-    pub(super) fn compare(&self, after: &Self) -> Check {
+    /// The check: no loop is stalled now or was stalled between the two reports.
+    pub(super) fn compare(&self, after: &Self) -> CheckResult {
         let (mut stuck, mut unseen, mut figures) = (Vec::new(), Vec::new(), json!({}));
         for ((process, before), (_, after)) in self.0.iter().zip(&after.0) {
             match after {
-                Seen::Absent(why) => unseen.push(format!("{process}: {why}")),
-                Seen::Stuck(why) => stuck.push(format!("{process}: {why}")),
-                Seen::Watch(watch) => {
+                WatchAnswer::Absent(why) => unseen.push(format!("{process}: {why}")),
+                WatchAnswer::Stuck(why) => stuck.push(format!("{process}: {why}")),
+                WatchAnswer::Watch(watch) => {
                     stuck.extend(stalled(watch).map(|which| format!("{process}: {which}")));
                     let total = watch["stalls_total"].as_u64().unwrap_or(0);
                     let earlier = match before {
-                        Seen::Watch(before) => before["stalls_total"].as_u64().unwrap_or(0),
+                        WatchAnswer::Watch(before) => before["stalls_total"].as_u64().unwrap_or(0),
                         _ => total,
                     };
                     if total > earlier {
                         let newest = &watch["stalls"][0];
                         stuck.push(format!(
-                            "{process}: {} stalls meanwhile, the newest of {} in {}",
+                            "{process}: {} stalls meanwhile, the newest in {} ({})",
                             total - earlier,
                             newest["loop"].as_str().unwrap_or("?"),
-                            newest["culprit"].as_str().unwrap_or("a place unknown"),
+                            newest["culprit"].as_str().unwrap_or("location unknown"),
                         ));
                     }
                     let loops = watch["loops"].as_array();
@@ -62,74 +62,78 @@ impl Loops {
             }
         }
         if !stuck.is_empty() {
-            Check::failed(NAME, stuck.join("; "), figures)
+            CheckResult::failed(NAME, stuck.join("; "), figures)
         } else if !unseen.is_empty() {
-            Check::skipped(NAME, unseen.join("; "))
+            CheckResult::skipped(NAME, unseen.join("; "))
         } else {
-            Check::passed(NAME, figures)
+            CheckResult::passed(NAME, figures)
         }
     }
 }
 
-/// The loops that are stalled, and where.
+/// The stalled loops, with the function that blocks each.
 fn stalled(watch: &Value) -> impl Iterator<Item = String> {
     let stalled = watch["loops"].as_array().into_iter().flatten().filter(|l| l["stalled"] == true);
     stalled.map(|l| {
         let name = l["name"].as_str().unwrap_or("?");
         let stall = watch["stalls"].as_array().into_iter().flatten().find(|stall| stall["loop"] == l["name"]);
-        let culprit = stall.and_then(|stall| stall["culprit"].as_str()).unwrap_or("a place unknown");
-        format!("{name} has not answered for {} ms ({culprit})", l["beat_ms_ago"])
+        let culprit = stall.and_then(|stall| stall["culprit"].as_str()).unwrap_or("location unknown");
+        format!("{name} has been blocked for {} ms ({culprit})", l["beat_ms_ago"])
     })
 }
 
-async fn see(socket: PathBuf) -> Seen {
+async fn ask(socket: PathBuf) -> WatchAnswer {
     let name = socket.display().to_string();
     match timeout(ANSWER_WITHIN, UnixStream::connect(&socket)).await {
         Ok(Ok(connection)) => drop(connection),
-        Ok(Err(error)) => return Seen::Absent(format!("cannot connect to {name}: {error}")),
-        // Only a full queue lets a Unix socket wait.
-        Err(_) => return Seen::Stuck(format!("{name} takes no connections")),
+        Ok(Err(error)) => return WatchAnswer::Absent(format!("cannot connect to {name}: {error}")),
+        // Connecting to a Unix socket waits only if its queue is full.
+        Err(_) => return WatchAnswer::Stuck(format!("{name} accepts no connections")),
     }
     let peer = match PeerClient::try_new(Endpoint::Socket(socket)) {
         Ok(peer) => peer,
-        Err(error) => return Seen::Absent(error.to_string()),
+        Err(error) => return WatchAnswer::Absent(error.to_string()),
     };
     match peer.get("/watch", ANSWER_WITHIN, ANSWER_BYTES_MAX).await {
         Ok(answer) => match serde_json::from_slice(&answer) {
-            Ok(watch) => Seen::Watch(watch),
-            Err(_) => Seen::Absent(format!("{name} answers /watch with what is no JSON")),
+            Ok(watch) => WatchAnswer::Watch(watch),
+            Err(_) => WatchAnswer::Absent(format!("the answer of {name} to /watch is not JSON")),
         },
-        Err(ClientError::Unreachable(..)) => Seen::Stuck(format!(
-            "{name} accepts and does not answer within {ANSWER_WITHIN:?}: is it stopped?"
+        Err(ClientError::Unreachable(..)) => WatchAnswer::Stuck(format!(
+            "{name} accepts connections but did not answer within {ANSWER_WITHIN:?}; is its process stopped?"
         )),
-        Err(error) => Seen::Absent(error.to_string()),
+        Err(error) => WatchAnswer::Absent(error.to_string()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verify::report::Outcome;
+    use crate::verify::report::CheckOutcome;
 
-    fn loops(stalled: bool, total: u64) -> Loops {
+    fn loops(stalled: bool, total: u64) -> WatchdogReports {
         let watch = json!({
             "loops": [{"name": "worker-0", "beat_ms_ago": 40, "lag_ms_max": 3, "stalled": stalled}],
             "stalls": [{"loop": "worker-0", "culprit": "gateway::x at x.rs:1"}],
             "stalls_total": total,
         });
-        Loops([("gateway", Seen::Watch(watch.clone())), ("ingestd", Seen::Watch(watch))])
+        WatchdogReports([
+            ("gateway", WatchAnswer::Watch(watch.clone())),
+            ("ingestd", WatchAnswer::Watch(watch)),
+        ])
     }
 
     #[test]
-    fn a_stall_is_found_while_it_lasts_and_after() {
-        let outcome = |before: &Loops, after: &Loops| before.compare(after).outcome();
-        assert_eq!(outcome(&loops(false, 1), &loops(false, 1)), Outcome::Passed);
-        assert_eq!(outcome(&loops(false, 1), &loops(false, 2)), Outcome::Failed);
-        assert_eq!(outcome(&loops(false, 1), &loops(true, 1)), Outcome::Failed);
-        let absent = || Seen::Absent("no such file".to_owned());
-        let unseen = Loops([("gateway", absent()), ("ingestd", absent())]);
-        assert_eq!(outcome(&loops(false, 1), &unseen), Outcome::Skipped);
-        let stuck = Loops([("gateway", Seen::Stuck("silent".to_owned())), ("ingestd", absent())]);
-        assert_eq!(outcome(&unseen, &stuck), Outcome::Failed);
+    fn a_stall_is_found_while_it_lasts_and_afterwards() {
+        let outcome = |before: &WatchdogReports, after: &WatchdogReports| before.compare(after).outcome();
+        assert_eq!(outcome(&loops(false, 1), &loops(false, 1)), CheckOutcome::Passed);
+        assert_eq!(outcome(&loops(false, 1), &loops(false, 2)), CheckOutcome::Failed);
+        assert_eq!(outcome(&loops(false, 1), &loops(true, 1)), CheckOutcome::Failed);
+        let absent = || WatchAnswer::Absent("no such file".to_owned());
+        let unseen = WatchdogReports([("gateway", absent()), ("ingestd", absent())]);
+        assert_eq!(outcome(&loops(false, 1), &unseen), CheckOutcome::Skipped);
+        let stuck =
+            WatchdogReports([("gateway", WatchAnswer::Stuck("silent".to_owned())), ("ingestd", absent())]);
+        assert_eq!(outcome(&unseen, &stuck), CheckOutcome::Failed);
     }
 }

@@ -1,4 +1,4 @@
-//! `/` and `/health`, in turn: before anything happens, and all the while.
+//! Probes `/` and `/health` in turn: while the gateway is idle, and throughout all other checks.
 
 use std::time::Duration;
 
@@ -7,37 +7,37 @@ use tokio::{task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    gateway::Gateway,
-    report::{Check, millis},
+    gateway::GatewayClient,
+    report::{CheckResult, millis},
 };
 
-/// Within this every probe is answered in full.
+/// Every probe must be answered completely within this.
 pub(super) const LIMIT: Duration = Duration::from_secs(1);
-/// The name of the box that is filled all the while.
+/// The name of the check that runs throughout the others.
 pub(super) const THROUGHOUT: &str = "probes-in-time-throughout";
 const NAME: &str = "answers";
 const PATHS: [&str; 2] = ["/", "/health"];
 /// Pause between two pairs.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Pairs without any answer after which there is no point in going on.
-const VAIN_PAIRS: usize = 3;
+/// After this many pairs without any answer the gateway counts as down.
+const UNANSWERED_PAIRS_MAX: usize = 3;
 
-/// What the probes saw.
+/// The results of probes.
 #[derive(Debug, Default)]
-pub(super) struct Probes {
-    /// In order of length.
+pub(super) struct ProbeTimes {
+    /// Sorted.
     times: Vec<Duration>,
     failures: usize,
     /// The first failure.
     first: Option<String>,
 }
 
-/// So many pairs.
-pub(super) async fn some(gateway: &Gateway, pairs: usize) -> Probes {
-    let mut probes = Probes::default();
+/// Runs this many pairs of probes.
+pub(super) async fn run_pairs(gateway: &GatewayClient, pairs: usize) -> ProbeTimes {
+    let mut probes = ProbeTimes::default();
     for pair in 0..pairs {
         probes.pair(gateway).await;
-        if pair + 1 == VAIN_PAIRS && probes.times.is_empty() {
+        if pair + 1 == UNANSWERED_PAIRS_MAX && probes.times.is_empty() {
             break;
         }
         sleep(PAUSE / 2).await;
@@ -46,18 +46,18 @@ pub(super) async fn some(gateway: &Gateway, pairs: usize) -> Probes {
     probes
 }
 
-/// Pairs until it is ended.
-pub(super) struct Prober {
+/// Runs pairs of probes in the background.
+pub(super) struct ProbeLoop {
     stop: CancellationToken,
-    task: JoinHandle<Probes>,
+    task: JoinHandle<ProbeTimes>,
 }
 
-impl Prober {
-    pub(super) fn start(gateway: &Gateway) -> Self {
+impl ProbeLoop {
+    pub(super) fn start(gateway: &GatewayClient) -> Self {
         let (gateway, stop) = (gateway.clone(), CancellationToken::new());
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
-            let mut probes = Probes::default();
+            let mut probes = ProbeTimes::default();
             while !stopped.is_cancelled() {
                 probes.pair(&gateway).await;
                 sleep(PAUSE).await;
@@ -68,14 +68,14 @@ impl Prober {
         Self { stop, task }
     }
 
-    pub(super) async fn end(self) -> Probes {
+    pub(super) async fn end(self) -> ProbeTimes {
         self.stop.cancel();
         self.task.await.expect("a probe does not panic")
     }
 }
 
-impl Probes {
-    async fn pair(&mut self, gateway: &Gateway) {
+impl ProbeTimes {
+    async fn pair(&mut self, gateway: &GatewayClient) {
         for path in PATHS {
             match gateway.probe(path).await {
                 Ok(took) => self.times.push(took),
@@ -107,23 +107,27 @@ impl Probes {
         })
     }
 
-    /// The box that both pages answer.
-    pub(super) fn answers(&self) -> Check {
-        self.judge(NAME, self.figures())
+    /// The check that both pages answer.
+    pub(super) fn answers(&self) -> CheckResult {
+        self.result(NAME, self.figures())
     }
 
-    /// The box that they do all the while.
-    pub(super) fn throughout(&self, idle: &Self) -> Check {
+    /// The check that they do so throughout the other checks.
+    pub(super) fn throughout(&self, idle: &Self) -> CheckResult {
         let mut figures = self.figures();
         figures["idle_p99_ms"] = json!(millis(idle.quantile(99)));
-        self.judge(THROUGHOUT, figures)
+        self.result(THROUGHOUT, figures)
     }
 
-    fn judge(&self, name: &'static str, figures: Value) -> Check {
+    fn result(&self, name: &'static str, figures: Value) -> CheckResult {
         match &self.first {
-            None if self.times.is_empty() => Check::failed(name, "there was no probe".to_owned(), figures),
-            None => Check::passed(name, figures),
-            Some(first) => Check::failed(name, format!("{} probes failed; {first}", self.failures), figures),
+            None if self.times.is_empty() => {
+                CheckResult::failed(name, "no probe was sent".to_owned(), figures)
+            }
+            None => CheckResult::passed(name, figures),
+            Some(first) => {
+                CheckResult::failed(name, format!("{} probes failed; {first}", self.failures), figures)
+            }
         }
     }
 }
@@ -131,18 +135,18 @@ impl Probes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verify::report::Outcome;
+    use crate::verify::report::CheckOutcome;
 
     #[test]
-    fn one_probe_that_failed_fails_the_box() {
+    fn one_failed_probe_fails_the_check() {
         let times = (1..=200).map(Duration::from_millis).collect();
-        let mut probes = Probes { times, ..Probes::default() };
+        let mut probes = ProbeTimes { times, ..ProbeTimes::default() };
         assert_eq!(probes.quantile(50), Duration::from_millis(101));
         assert_eq!(probes.quantile(99), Duration::from_millis(199));
-        assert_eq!(probes.answers().outcome(), Outcome::Passed);
+        assert_eq!(probes.answers().outcome(), CheckOutcome::Passed);
         probes.failures = 1;
         probes.first = Some("/: refused".to_owned());
-        assert_eq!(probes.answers().outcome(), Outcome::Failed);
-        assert_eq!(Probes::default().answers().outcome(), Outcome::Failed);
+        assert_eq!(probes.answers().outcome(), CheckOutcome::Failed);
+        assert_eq!(ProbeTimes::default().answers().outcome(), CheckOutcome::Failed);
     }
 }

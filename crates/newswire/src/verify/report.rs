@@ -1,4 +1,4 @@
-//! What the boxes say, for people and for programs.
+//! The results of the checks, as text or as JSON.
 
 use std::{io, time::Duration};
 
@@ -9,59 +9,59 @@ use crate::out::{self, Paint, safe};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Outcome {
+pub(super) enum CheckOutcome {
     Passed,
     Failed,
     Skipped,
 }
 
-/// One box.
+/// The result of one check.
 #[derive(Debug, Serialize)]
-pub(super) struct Check {
+pub(super) struct CheckResult {
     name: &'static str,
-    outcome: Outcome,
-    /// Why, unless it passed.
+    outcome: CheckOutcome,
+    /// Why it did not pass.
     reason: Option<String>,
     /// What was measured.
     figures: Value,
 }
 
-impl Check {
+impl CheckResult {
     pub(super) fn passed(name: &'static str, figures: Value) -> Self {
-        Self { name, outcome: Outcome::Passed, reason: None, figures }
+        Self { name, outcome: CheckOutcome::Passed, reason: None, figures }
     }
 
     pub(super) fn failed(name: &'static str, reason: String, figures: Value) -> Self {
-        Self { name, outcome: Outcome::Failed, reason: Some(reason), figures }
+        Self { name, outcome: CheckOutcome::Failed, reason: Some(reason), figures }
     }
 
-    /// It could not be found out.
+    /// The check could not be made.
     pub(super) fn skipped(name: &'static str, reason: String) -> Self {
-        Self { name, outcome: Outcome::Skipped, reason: Some(reason), figures: json!({}) }
+        Self { name, outcome: CheckOutcome::Skipped, reason: Some(reason), figures: json!({}) }
     }
 
-    /// It could not be found out, as far as it was measured.
+    /// The check could only be made in part.
     pub(super) fn skipped_with(name: &'static str, reason: String, figures: Value) -> Self {
         Self { figures, ..Self::skipped(name, reason) }
     }
 
     #[cfg(test)]
-    pub(super) fn outcome(&self) -> Outcome {
+    pub(super) fn outcome(&self) -> CheckOutcome {
         self.outcome
     }
 }
 
-/// All of them.
+/// The results of all checks.
 #[derive(Debug)]
-pub(super) struct Report {
+pub(super) struct VerifyReport {
     pub(super) url: String,
     pub(super) took: Duration,
-    pub(super) checks: Vec<Check>,
+    pub(super) checks: Vec<CheckResult>,
 }
 
-impl Report {
+impl VerifyReport {
     pub(super) fn failed(&self) -> bool {
-        self.checks.iter().any(|check| check.outcome == Outcome::Failed)
+        self.checks.iter().any(|check| check.outcome == CheckOutcome::Failed)
     }
 
     pub(super) fn print(&self, as_json: bool) -> io::Result<()> {
@@ -72,38 +72,38 @@ impl Report {
                 "took_ms": millis(self.took),
                 "boxes": self.checks,
             });
-            return out::line(&format!("{all:#}"));
+            return out::stdout_line(&format!("{all:#}"));
         }
         let paint = Paint::for_stdout();
-        for Check { name, outcome, reason, figures } in &self.checks {
+        for CheckResult { name, outcome, reason, figures } in &self.checks {
             let mark = match outcome {
-                Outcome::Passed => paint.good("[x]"),
-                Outcome::Failed => paint.bad("[ ]"),
-                Outcome::Skipped => paint.dim("[-]"),
+                CheckOutcome::Passed => paint.good("[x]"),
+                CheckOutcome::Failed => paint.bad("[ ]"),
+                CheckOutcome::Skipped => paint.dim("[-]"),
             };
             let word = match outcome {
-                Outcome::Passed => "",
-                Outcome::Failed => " FAILED: ",
-                Outcome::Skipped => " skipped: ",
+                CheckOutcome::Passed => "",
+                CheckOutcome::Failed => " FAILED: ",
+                CheckOutcome::Skipped => " skipped: ",
             };
-            // One line a reason: what is shown of a line is bounded.
+            // One line per reason: the length of an escaped line is limited.
             let mut reasons = reason.as_deref().unwrap_or_default().split("; ");
-            out::line(&format!("{mark} {name}{word}{}", safe(reasons.next().unwrap_or_default())))?;
+            out::stdout_line(&format!("{mark} {name}{word}{}", safe(reasons.next().unwrap_or_default())))?;
             for reason in reasons {
-                out::line(&format!("    {}", safe(reason)))?;
+                out::stdout_line(&format!("    {}", safe(reason)))?;
             }
-            let figures = words(figures);
+            let figures = figures_text(figures);
             if !figures.is_empty() {
-                out::line(&format!("    {}", paint.dim(&safe(&figures))))?;
+                out::stdout_line(&format!("    {}", paint.dim(&safe(&figures))))?;
             }
         }
         let verdict = if self.failed() { paint.bad("failed") } else { paint.good("passed") };
-        out::line(&format!("{}: {verdict} in {:.1} s", self.url, self.took.as_secs_f64()))
+        out::stdout_line(&format!("{}: {verdict} in {:.1} s", self.url, self.took.as_secs_f64()))
     }
 }
 
-/// `a 1, b 2`; what is nested is written `a 1→2` for lists.
-fn words(figures: &Value) -> String {
+/// `a 1, b 2`; a list is written `a 1→2`.
+fn figures_text(figures: &Value) -> String {
     let show = |value: &Value| match value {
         Value::Array(list) => list.iter().map(ToString::to_string).collect::<Vec<_>>().join("→"),
         Value::String(text) => text.clone(),
@@ -113,7 +113,7 @@ fn words(figures: &Value) -> String {
     figures.map(|(name, value)| format!("{name} {}", show(value))).collect::<Vec<_>>().join(", ")
 }
 
-/// Milliseconds with two digits after the point.
+/// Milliseconds, rounded to two decimals.
 pub(super) fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 100_000.0).round() / 100.0
 }

@@ -1,4 +1,4 @@
-//! Streams that are opened and aborted in every way a client can, and what is left of them.
+//! Opens streams and aborts them in every way a client can, and checks that the gateway frees all their resources.
 
 use std::{ops::Range, time::Duration};
 
@@ -9,119 +9,133 @@ use tokio::{
 };
 
 use super::{
-    gateway::{Doomed, Gateway, Opened},
-    report::Check,
-    vitals::{Held, Vitals},
+    gateway::{AbortedStream, FirstResponse, GatewayClient},
+    report::CheckResult,
+    resources::{GatewayResources, ResourceCounts},
 };
 
 pub(super) const NAME: &str = "aborted-streams-leave-nothing";
-/// How long the gateway may take to let go.
+/// How long the gateway may take to free them.
 const SETTLED_WITHIN: Duration = Duration::from_secs(15);
-/// Pause between two rounds, and between two looks.
+/// Pause between two rounds, and between two measurements.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Threads that may come meanwhile for reasons of their own.
-const THREADS_MORE: u64 = 2;
+/// Threads that the gateway may start meanwhile for other reasons.
+const THREADS_TOLERATED: u64 = 2;
 
-/// Other clients come and go meanwhile; what is left of one abort in 25 would still be found.
+/// Other clients connect and disconnect meanwhile; a leak of one stream in 25 is still found.
 fn tolerance(aborts: u16) -> u64 {
     2 + u64::from(aborts) / 50
 }
 
-/// What became of the openings.
+/// How the attempts to open a stream ended.
 #[derive(Debug, Default)]
-struct Tally {
+struct AbortCounts {
     opened: u64,
-    unheard: u64,
+    not_awaited: u64,
     full: u64,
     failed: u64,
     first: Option<String>,
 }
 
-/// Opens so many at once, aborts them, and so on; then waits until the gateway holds what it held before.
-pub(super) async fn check(gateway: &Gateway, vitals: &Vitals, at_once: u16, aborts: u16) -> Check {
-    let before = vitals.look(gateway).await;
-    let mut tally = Tally::default();
+/// Opens and aborts streams in rounds of `at_once`, then waits until the gateway uses no more resources than before.
+pub(super) async fn check(
+    gateway: &GatewayClient,
+    resources: &GatewayResources,
+    at_once: u16,
+    aborts: u16,
+) -> CheckResult {
+    let before = resources.measure(gateway).await;
+    let mut counts = AbortCounts::default();
     let mut left = aborts;
     while left > 0 {
         let round = left.min(at_once);
         let numbers = aborts - left..aborts - left + round;
         left -= round;
-        let heard = tally.opened + tally.unheard;
-        open_and_abort(gateway, numbers, &mut tally).await;
-        if tally.opened + tally.unheard == heard {
-            break; // nobody answers any more, which is told below
+        let answered = counts.opened + counts.not_awaited;
+        open_and_abort(gateway, numbers, &mut counts).await;
+        if counts.opened + counts.not_awaited == answered {
+            break; // the gateway does not answer any more; reported below
         }
         sleep(PAUSE).await;
     }
-    let more = tolerance(aborts);
-    let (after, excess) = settle(gateway, vitals, before, more).await;
-    let figures = figures(&tally, before, after, more);
-    if tally.opened == 0 {
-        let reason = match (&tally.first, tally.full) {
+    let tolerated = tolerance(aborts);
+    let (after, excess) = settle(gateway, resources, before, tolerated).await;
+    let figures = figures(&counts, before, after, tolerated);
+    if counts.opened == 0 {
+        let reason = match (&counts.first, counts.full) {
             (Some(first), _) => format!("no stream could be opened: {first}"),
-            (None, 0) => "no stream was heard".to_owned(),
+            (None, 0) => "no stream was answered".to_owned(),
             (None, _) => "the gateway is full, or draining".to_owned(),
         };
-        return Check::failed(NAME, reason, figures);
+        return CheckResult::failed(NAME, reason, figures);
     }
-    if let Some(first) = &tally.first {
-        return Check::failed(NAME, format!("{} streams failed to open: {first}", tally.failed), figures);
+    if let Some(first) = &counts.first {
+        return CheckResult::failed(
+            NAME,
+            format!("{} streams failed to open: {first}", counts.failed),
+            figures,
+        );
     }
     if !excess.is_empty() {
         let reason = format!("{} after {SETTLED_WITHIN:?}", excess.join(", "));
-        return Check::failed(NAME, reason, figures);
+        return CheckResult::failed(NAME, reason, figures);
     }
-    match vitals.blind() {
+    match resources.unavailable() {
         Some(why) => {
-            let reason = format!("nothing but the number of streams can be had: {why}");
-            Check::skipped_with(NAME, reason, figures)
+            let reason = format!("only the number of streams could be measured: {why}");
+            CheckResult::skipped_with(NAME, reason, figures)
         }
-        None => Check::passed(NAME, figures),
+        None => CheckResult::passed(NAME, figures),
     }
 }
 
-async fn open_and_abort(gateway: &Gateway, numbers: Range<u16>, tally: &mut Tally) {
+async fn open_and_abort(gateway: &GatewayClient, numbers: Range<u16>, counts: &mut AbortCounts) {
     let mut opening = JoinSet::new();
     for number in numbers {
         let gateway = gateway.clone();
         opening.spawn(async move {
-            // Every way to leave: unheard or in the middle of the answer, by closing or by a reset.
+            // Every way to abort: before or in the middle of the answer, by closing or by a reset.
             let (wait, reset) = (number % 4 != 3, number / 4 % 2 == 0);
-            (gateway.doomed(wait).await, wait, reset)
+            (gateway.stream_to_abort(wait).await, wait, reset)
         });
     }
-    let mut open: Vec<(Doomed, bool)> = Vec::new();
+    let mut open: Vec<(AbortedStream, bool)> = Vec::new();
     while let Some(opened) = opening.join_next().await {
         match opened.expect("opening does not panic") {
-            (Ok(doomed), wait, reset) => {
-                match doomed.opened {
-                    Opened::Stream => tally.opened += 1,
-                    Opened::Unheard => tally.unheard += 1,
-                    Opened::Full => tally.full += 1,
+            (Ok(stream), wait, reset) => {
+                match stream.first_response {
+                    FirstResponse::Stream => counts.opened += 1,
+                    FirstResponse::NotAwaited => counts.not_awaited += 1,
+                    FirstResponse::Full => counts.full += 1,
                 }
                 if wait {
-                    open.push((doomed, reset));
+                    open.push((stream, reset));
                 } else {
-                    doomed.abort(reset);
+                    stream.abort(reset);
                 }
             }
             (Err(error), ..) => {
-                tally.failed += 1;
-                tally.first.get_or_insert(error);
+                counts.failed += 1;
+                counts.first.get_or_insert(error);
             }
         }
     }
-    // All of these were open at the same time.
-    open.into_iter().for_each(|(doomed, reset)| doomed.abort(reset));
+    // All of these are open at the same time.
+    open.into_iter().for_each(|(stream, reset)| stream.abort(reset));
 }
 
-/// Looks until nothing is left over, or the deadline has passed; gives the last look and what is too much in it.
-async fn settle(gateway: &Gateway, vitals: &Vitals, before: Held, more: u64) -> (Held, Vec<String>) {
+/// Measures until all resources are freed or the deadline has passed; returns the last measurement and its excess.
+async fn settle(
+    gateway: &GatewayClient,
+    resources: &GatewayResources,
+    before: ResourceCounts,
+    tolerated: u64,
+) -> (ResourceCounts, Vec<String>) {
     let until = Instant::now() + SETTLED_WITHIN;
     loop {
-        let after = vitals.look(gateway).await;
-        let excess = excess(before, after, more);
+        let after = resources.measure(gateway).await;
+        let excess = excess(before, after, tolerated);
         if excess.is_empty() || Instant::now() >= until {
             return (after, excess);
         }
@@ -129,36 +143,36 @@ async fn settle(gateway: &Gateway, vitals: &Vitals, before: Held, more: u64) -> 
     }
 }
 
-/// What is more than before, beyond what others may have brought.
-fn excess(before: Held, after: Held, more: u64) -> Vec<String> {
+/// What there is more of than before, beyond what is tolerated for other clients.
+fn excess(before: ResourceCounts, after: ResourceCounts, tolerated: u64) -> Vec<String> {
     let (Some(clients_before), Some(clients_after)) = (before.clients, after.clients) else {
-        return vec!["/health does not tell the number of streams".to_owned()];
+        return vec!["/health does not contain the number of streams".to_owned()];
     };
-    // Others that came have a descriptor each; that these are not ours is what the first line below looks after.
-    let came = clients_after.saturating_sub(clients_before);
+    // New clients have a descriptor each; that they are not our streams is checked by the first row below.
+    let connected = clients_after.saturating_sub(clients_before);
     [
-        ("streams", before.clients, after.clients, more),
-        ("threads", before.threads, after.threads, THREADS_MORE),
-        ("descriptors", before.descriptors, after.descriptors, more + came),
+        ("streams", before.clients, after.clients, tolerated),
+        ("threads", before.threads, after.threads, THREADS_TOLERATED),
+        ("descriptors", before.descriptors, after.descriptors, tolerated + connected),
     ]
     .into_iter()
-    .filter_map(|(what, before, after, more)| {
+    .filter_map(|(what, before, after, tolerated)| {
         let (before, after) = (before?, after?);
-        (after > before + more).then(|| format!("{before} {what} became {after}"))
+        (after > before + tolerated).then(|| format!("{before} {what} became {after}"))
     })
     .collect()
 }
 
-fn figures(tally: &Tally, before: Held, after: Held, more: u64) -> Value {
+fn figures(counts: &AbortCounts, before: ResourceCounts, after: ResourceCounts, tolerated: u64) -> Value {
     json!({
-        "opened": tally.opened,
-        "left_unheard": tally.unheard,
-        "refused_as_full": tally.full,
-        "failed": tally.failed,
+        "opened": counts.opened,
+        "left_unheard": counts.not_awaited,
+        "refused_as_full": counts.full,
+        "failed": counts.failed,
         "streams": [before.clients, after.clients],
         "threads": [before.threads, after.threads],
         "descriptors": [before.descriptors, after.descriptors],
-        "tolerated_for_other_clients": more,
+        "tolerated_for_other_clients": tolerated,
     })
 }
 
@@ -168,17 +182,17 @@ mod tests {
 
     #[test]
     fn a_leak_is_found_and_other_clients_are_tolerated() {
-        let held = |threads, descriptors, clients| Held {
+        let held = |threads, descriptors, clients| ResourceCounts {
             threads: Some(threads),
             descriptors: Some(descriptors),
             clients: Some(clients),
         };
         let before = held(8, 30, 5);
-        let more = tolerance(100);
-        assert!(excess(before, held(8, 30, 5), more).is_empty());
-        assert!(excess(before, held(7, 33, 8), more).is_empty(), "three others came");
-        assert_eq!(excess(before, held(8, 130, 5), more), ["30 descriptors became 130"]);
-        assert_eq!(excess(before, held(28, 30, 105), more).len(), 2);
-        assert_eq!(excess(before, Held::default(), more).len(), 1);
+        let tolerated = tolerance(100);
+        assert!(excess(before, held(8, 30, 5), tolerated).is_empty());
+        assert!(excess(before, held(7, 33, 8), tolerated).is_empty(), "three others connected");
+        assert_eq!(excess(before, held(8, 130, 5), tolerated), ["30 descriptors became 130"]);
+        assert_eq!(excess(before, held(28, 30, 105), tolerated).len(), 2);
+        assert_eq!(excess(before, ResourceCounts::default(), tolerated).len(), 1);
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct Habits {
     pub(super) cut_in_full: bool,
 }
 
-/// What the head says of the answer's life.
+/// What the head says of the answer's simulated.
 #[derive(Clone, Copy)]
 pub(super) enum Fresh {
     Silent,

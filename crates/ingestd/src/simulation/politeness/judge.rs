@@ -119,7 +119,7 @@ impl Judge {
 }
 
 impl Servers for Judge {
-    fn asked(&self, now_ms: i64, request: &Request) -> Reply {
+    fn respond(&self, now_ms: i64, request: &Request) -> Reply {
         let mut book = self.book();
         let url = request.url().as_str();
         let Some(habits) = self.habits.iter().find(|h| h.url() == url || h.home() == url) else {

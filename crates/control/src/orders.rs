@@ -1,0 +1,76 @@
+//! Orders of an operator: visit, pause and resume sources, and log more or less.
+
+use serde::{Deserialize, Serialize};
+
+/// Sources in one order; more are refused.
+pub const ORDER_SOURCES_MAX: usize = 1000;
+
+/// `POST /visits`: visit sources now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VisitOrder {
+    /// Their ids; every source if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sources: Option<Vec<String>>,
+}
+
+/// What became of each source of a [`VisitOrder`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VisitAnswer {
+    /// Visited as soon as their hosts allow it.
+    pub accepted: Vec<String>,
+    /// Not in the catalogue.
+    pub unknown: Vec<String>,
+    /// Disabled in the catalogue.
+    pub disabled: Vec<String>,
+    /// An earlier order is not carried out yet.
+    pub busy: Vec<String>,
+    /// Not visited before they are resumed.
+    pub paused: Vec<String>,
+}
+
+/// `POST /pauses`: do not visit sources, until a date or until they are resumed. `T` is the type of a date, RFC 3339 in
+/// JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PauseOrder<T = String> {
+    /// Their ids.
+    pub sources: Vec<String>,
+    /// For how long, in seconds. `until` takes precedence; without either, only an order ends the pause.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub for_s: Option<u64>,
+    /// When the pause ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<T>,
+    /// Why; shown with the source. At most 200 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `POST /pauses/end`: resume sources.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResumeOrder {
+    /// Their ids.
+    pub sources: Vec<String>,
+}
+
+/// What became of each source of a [`PauseOrder`] or a [`ResumeOrder`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseAnswer {
+    /// Paused or resumed, and written to disk.
+    pub done: Vec<String>,
+    /// Not resumed, because they were not paused.
+    pub idle: Vec<String>,
+    /// Not in the catalogue.
+    pub unknown: Vec<String>,
+    /// Disabled in the catalogue.
+    pub disabled: Vec<String>,
+}
+
+/// The answer of `GET /log-level` and `PUT /log-level`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLevel {
+    /// The level or filter in force, in the words of `log.level`.
+    pub level: String,
+}

@@ -1,0 +1,361 @@
+//! `GET /health` and `GET /watch` of the admin sockets: what a process says about itself while any of its threads may be
+//! stuck.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::Value;
+
+use crate::{optional_part::OptionalPart, status::RingReport};
+
+/// Which process answers. Every version of the programs sends these fields, so that a tool can name the version of a
+/// process whose answer it cannot read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessIdentity {
+    /// The name of the program, such as `newswire-gateway`.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The number of the process.
+    pub pid: i32,
+}
+
+impl ProcessIdentity {
+    /// Reads it from the body of `/health` or `/watch`, whatever else that holds. `None` if it is not there.
+    #[must_use]
+    pub fn from_body(body: &[u8]) -> Option<Self> {
+        serde_json::from_slice(body).ok()
+    }
+}
+
+/// `GET /health`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthReport {
+    /// Which process answers.
+    #[serde(flatten)]
+    pub process: ProcessIdentity,
+    /// How long it has been running.
+    pub uptime_ms: u64,
+    /// `ok`
+    pub status: String,
+}
+
+/// `GET /watch`. `V` is what the process reports about its own work.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WatchReport<V = ProcessVitals> {
+    /// Which process answers.
+    #[serde(flatten)]
+    pub process: ProcessIdentity,
+    /// How long it has been running.
+    pub uptime_ms: u64,
+    /// What its watchdog sees.
+    #[serde(flatten)]
+    pub progress: ProgressReport,
+    /// Null if the process did not answer in time.
+    pub vitals: Option<V>,
+}
+
+/// What the watchdog of a process sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressReport {
+    /// Everything that must make progress.
+    pub loops: Vec<LoopReport>,
+    /// Other threads that work on something.
+    pub threads: Vec<ThreadReport>,
+    /// The latest stalls, the newest first.
+    pub stalls: Vec<StallReport>,
+    /// Stalls since its start.
+    pub stalls_total: u64,
+    /// Jumps of the wall clock.
+    pub clock: ClockReport,
+    /// Times that the whole process did not run: it was stopped, or the machine slept.
+    pub pauses: PauseReport,
+}
+
+/// What something watched is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WatchKind {
+    /// Serves clients.
+    Worker,
+    /// Runs the actors, or is the main thread.
+    Arbiter,
+    /// One end of the wire.
+    Wire,
+    /// Writes the log.
+    Recorder,
+    /// The threads of a runtime for blocking work.
+    Pool,
+    /// Serves the admin socket.
+    Admin,
+}
+
+impl WatchKind {
+    /// Its word in logs and answers.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Arbiter => "arbiter",
+            Self::Wire => "wire",
+            Self::Recorder => "recorder",
+            Self::Pool => "pool",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// An event loop, a pool, or a thread that is watched while it is busy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoopReport {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: WatchKind,
+    /// The number of its thread; 0 for a pool.
+    pub tid: i32,
+    /// The time since its last beat.
+    pub beat_ms_ago: u64,
+    /// How late the last beat was.
+    pub lag_ms: u64,
+    /// The greatest lag of the last minute.
+    pub lag_ms_max: u64,
+    /// Whether it makes no progress.
+    pub stalled: bool,
+    /// What it works on.
+    pub work: Option<TaskReport>,
+}
+
+/// What a thread works on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskReport {
+    /// A word or two: `parsing`, `GET /news`.
+    pub what: String,
+    /// For which source or address.
+    pub of: String,
+    /// For how long.
+    pub since_ms_ago: u64,
+}
+
+/// A thread without a beat that works on something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadReport {
+    /// Its number.
+    pub tid: i32,
+    /// Its name.
+    pub name: String,
+    /// What it works on.
+    pub work: TaskReport,
+}
+
+/// A loop that had no beat for more than a second.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StallReport {
+    /// The name of the loop.
+    #[serde(rename = "loop")]
+    pub name: String,
+    /// What it is.
+    pub kind: WatchKind,
+    /// The number of its thread; 0 for a pool.
+    pub tid: i32,
+    /// When it began.
+    pub began_ms_ago: u64,
+    /// Null while it lasts.
+    pub lasted_ms: Option<u64>,
+    /// What the loop worked on when the stall was noticed.
+    pub work: Option<TaskReport>,
+    /// The function that it was stuck in.
+    pub culprit: Option<String>,
+}
+
+/// Jumps of the wall clock, seen against the monotonic one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockReport {
+    /// How many.
+    pub jumps: u64,
+    /// By how much it jumped last; negative is back.
+    pub last_ms: Option<i64>,
+    /// When that was.
+    pub last_ms_ago: Option<u64>,
+}
+
+/// Times that the whole process did not run, its watchdog included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseReport {
+    /// How many.
+    pub count: u64,
+    /// How long the last one was.
+    pub last_ms: Option<u64>,
+    /// When it ended.
+    pub last_ms_ago: Option<u64>,
+}
+
+/// The diagnostics of either daemon.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum ProcessVitals {
+    /// Of the gateway.
+    Gateway(GatewayVitals),
+    /// Of the ingestion daemon.
+    Ingest(IngestVitals),
+}
+
+/// Only a gateway has `listen`. Unlike serde's `untagged`, an error names the field that is wrong.
+impl<'de> Deserialize<'de> for ProcessVitals {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let vitals = match value.get("listen") {
+            Some(_) => GatewayVitals::deserialize(value).map(Self::Gateway),
+            None => IngestVitals::deserialize(value).map(Self::Ingest),
+        };
+        vitals.map_err(D::Error::custom)
+    }
+}
+
+impl ProcessVitals {
+    /// Those of a gateway.
+    #[must_use]
+    pub fn gateway(&self) -> Option<&GatewayVitals> {
+        match self {
+            Self::Gateway(vitals) => Some(vitals),
+            Self::Ingest(_) => None,
+        }
+    }
+
+    /// Those of an ingestion daemon.
+    #[must_use]
+    pub fn ingest(&self) -> Option<&IngestVitals> {
+        match self {
+            Self::Ingest(vitals) => Some(vitals),
+            Self::Gateway(_) => None,
+        }
+    }
+
+    /// File descriptors.
+    #[must_use]
+    pub fn open_files(&self) -> OpenFiles {
+        match self {
+            Self::Gateway(vitals) => vitals.open_files,
+            Self::Ingest(vitals) => vitals.open_files,
+        }
+    }
+}
+
+/// The `vitals` of the gateway. A part is null if its lock was held when it was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayVitals {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Whether it inherited that listener from systemd.
+    pub inherited: bool,
+    /// Open streams.
+    pub clients: u64,
+    /// Whether it is closing streams because it stops.
+    pub draining: bool,
+    /// Its connection to the ingestion daemon.
+    pub wire: Option<WireReport>,
+    /// Its newest events.
+    pub ring: Option<RingReport>,
+    /// File descriptors.
+    pub open_files: OpenFiles,
+}
+
+/// The gateway's end of the wire.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireReport {
+    /// Whether it is connected.
+    pub connected: bool,
+    /// Why not, if it is not.
+    pub reason: Option<String>,
+    /// When anything was received last.
+    pub heard_ms_ago: Option<u64>,
+    /// The newest event that was received.
+    pub cursor: Option<String>,
+}
+
+/// The `vitals` of the ingestion daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngestVitals {
+    /// The epoch of the log.
+    pub epoch: String,
+    /// The sequence number of the oldest event.
+    pub oldest: u64,
+    /// The sequence number of the newest event.
+    pub head: u64,
+    /// Its end of the wire.
+    pub wire: PublisherReport,
+    /// Whether our own network seems to be down.
+    pub outage: bool,
+    /// The store, as its writer knows it.
+    pub store: StoreReport,
+    /// File descriptors.
+    pub open_files: OpenFiles,
+    /// Left out if the list of sources was locked.
+    #[serde(flatten, deserialize_with = "crate::optional_part::deserialize")]
+    pub sources: Option<SourcesReport>,
+}
+
+/// The ingestion daemon's end of the wire.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublisherReport {
+    /// Connected gateways.
+    pub subscribers: u64,
+    /// The newest event that was sent.
+    pub sent: String,
+}
+
+/// What the sources do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourcesReport {
+    /// Sources by what they do: `idle`, `fetching`, …
+    pub actors: BTreeMap<String, u64>,
+    /// Sources that are being visited or wait for that, the longest first.
+    pub busiest: Vec<BusySource>,
+    /// Idle sources whose visit should have begun.
+    pub overdue: u64,
+}
+
+impl OptionalPart for SourcesReport {
+    const KEYS: &[&str] = &["actors", "busiest", "overdue"];
+}
+
+/// A source that is being visited or waits for that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BusySource {
+    /// Its id.
+    pub source: String,
+    /// What it does.
+    pub activity: String,
+    /// For how long.
+    pub since_ms_ago: u64,
+    /// What keeps its visit from starting.
+    pub waiting_for: Option<String>,
+}
+
+/// The store, as its writer knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreReport {
+    /// Its absolute path.
+    pub path: String,
+    /// Its size on disk.
+    pub bytes: u64,
+    /// Free bytes on its file system.
+    pub free_bytes: Option<u64>,
+    /// When the last commit ended.
+    pub last_commit_ms_ago: Option<u64>,
+    /// How long it took.
+    pub last_commit_took_ms: Option<u64>,
+    /// How long the current commit has been running.
+    pub committing_ms: Option<u64>,
+    /// Visits that wait to be recorded.
+    pub queued: u64,
+}
+
+/// File descriptors of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenFiles {
+    /// Open ones.
+    pub used: u64,
+    /// The limit.
+    pub max: u64,
+}

@@ -1,0 +1,233 @@
+//! Who may read what. Without configured tokens every client may read everything; with them, a reader sees the
+//! categories of its token and the public ones, and the rest behaves as if it did not exist.
+//!
+//! ```text
+//! Authorization: Bearer ─┐  known static token ──┐
+//!                        ├► else a JWT ──────────┼─► AuthorisedReader { scope, expires } ─► AND of every filter
+//! Cookie: newswire_read ─┘  no token: the public ┘
+//! ```
+//!
+//! An invalid token is refused, even where something is public: a reader whose token has expired must learn of it, and
+//! must not silently get less.
+
+use std::sync::Arc;
+
+use actix_web::http::header::HeaderMap;
+use daemon::config;
+use news::Timestamp;
+use notation::Complaints;
+
+use super::{
+    bearer::{PresentedToken, TOKEN_BYTES_MAX, TokenHash},
+    error::AuthError,
+    files::AuthFile,
+    jwt::{ClaimRules, JwtKeys},
+    scope::CategoryScope,
+    static_tokens::StaticTokens,
+    token_grant::TokenGrant,
+};
+
+/// The cookie of clients that cannot set headers, such as the `EventSource` of a page. The gateway reads it and never
+/// sets it.
+const COOKIE: &str = "newswire_read";
+
+/// Everything that is wrong with the files of tokens and keys, one complaint per line.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct AuthFileErrors(Complaints);
+
+/// Authorises readers. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Authenticator(Option<Arc<AuthRules>>);
+
+#[derive(Debug)]
+struct AuthRules {
+    tokens: StaticTokens,
+    keys: Option<JwtKeys>,
+    /// What a client may read without a token, if anything.
+    public: Option<Arc<CategoryScope>>,
+}
+
+/// A client that may read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AuthorisedReader {
+    /// What it may read; `None` for everything.
+    pub(crate) scope: Option<Arc<CategoryScope>>,
+    /// When its token expires.
+    pub(crate) expires: Option<Timestamp>,
+    /// Of its static token, or of the keys that verified its JWT.
+    credential_hash: u64,
+    /// How it was authorised; `None` if no tokens are configured.
+    pub(crate) method: Option<AuthMethod>,
+}
+
+/// How a reader was authorised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AuthMethod {
+    /// Without a token, for the public categories.
+    Public,
+    StaticToken,
+    Jwt,
+}
+
+impl AuthMethod {
+    /// The label of the metric.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::StaticToken => "static",
+            Self::Jwt => "jwt",
+        }
+    }
+}
+
+impl AuthorisedReader {
+    pub(crate) fn may_see(&self, category: &str) -> bool {
+        self.scope.as_ref().is_none_or(|scope| scope.allows(category))
+    }
+}
+
+impl Authenticator {
+    /// Reads the files that the configuration names; without any, every client may read everything.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub(crate) fn load(gateway: &config::Gateway) -> Result<Self, AuthFileErrors> {
+        let public = &gateway.public_categories;
+        let tokens = gateway.read_tokens_file.as_deref();
+        let tokens =
+            tokens.map(|path| StaticTokens::load(AuthFile { key: "gateway.read_tokens_file", path }, public));
+        let keys = gateway.jwks_file.as_deref().map(|path| {
+            let claims = ClaimRules {
+                issuer: gateway.jwt_issuer.clone(),
+                audience: gateway.jwt_audience.clone(),
+                categories: gateway.jwt_categories_claim.clone(),
+                public: public.clone(),
+            };
+            JwtKeys::load(AuthFile { key: "gateway.jwks_file", path }, claims)
+        });
+        if tokens.is_none() && keys.is_none() {
+            return Ok(Self(None));
+        }
+        match (tokens.transpose(), keys.transpose()) {
+            (Ok(tokens), Ok(keys)) => {
+                let scope = || Arc::new(CategoryScope::new(public.iter().map(String::as_str)));
+                let public = (!public.is_empty()).then(scope);
+                Ok(Self(Some(Arc::new(AuthRules { tokens: tokens.unwrap_or_default(), keys, public }))))
+            }
+            (tokens, keys) => {
+                let errors = [tokens.err(), keys.err()];
+                Err(AuthFileErrors(errors.into_iter().flatten().flatten().collect()))
+            }
+        }
+    }
+
+    /// Whether responses depend on the client's token.
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Whether a reader that was authorised before would be authorised now, for the same. A reader with a JWT would
+    /// have to present it again if the keys or the rules for claims have changed.
+    pub(crate) fn still_authorised(&self, reader: &AuthorisedReader) -> bool {
+        let Some(rules) = &self.0 else { return true };
+        match reader.method {
+            None => false,
+            Some(AuthMethod::StaticToken) => {
+                rules.tokens.still_grant(reader.credential_hash, reader.scope.as_ref(), reader.expires)
+            }
+            Some(AuthMethod::Jwt) => {
+                rules.keys.as_ref().is_some_and(|keys| keys.config_hash() == reader.credential_hash)
+            }
+            Some(AuthMethod::Public) => rules.public == reader.scope,
+        }
+    }
+
+    /// Authorises a reader by its headers. A header counts before a cookie, which a browser sends unasked.
+    ///
+    /// # Errors
+    /// Why it is not authorised.
+    pub(crate) fn authorise(
+        &self,
+        headers: &HeaderMap,
+        now: Timestamp,
+    ) -> Result<AuthorisedReader, AuthError> {
+        let Some(rules) = &self.0 else {
+            return Ok(AuthorisedReader { scope: None, expires: None, credential_hash: 0, method: None });
+        };
+        let presented = match PresentedToken::from_authorization(headers) {
+            PresentedToken::Missing => PresentedToken::from_cookie(headers, COOKIE),
+            presented => presented,
+        };
+        match presented {
+            PresentedToken::Missing => {
+                let scope = Some(rules.public.clone().ok_or(AuthError::Missing)?);
+                let method = Some(AuthMethod::Public);
+                Ok(AuthorisedReader { scope, expires: None, credential_hash: 0, method })
+            }
+            PresentedToken::Several => Err(AuthError::Several),
+            PresentedToken::One(token) if token.len() > TOKEN_BYTES_MAX => Err(AuthError::TooLong),
+            PresentedToken::One(token) => rules.verify(token, now),
+        }
+    }
+}
+
+impl AuthRules {
+    fn verify(&self, token: &[u8], now: Timestamp) -> Result<AuthorisedReader, AuthError> {
+        let (method, credential_hash, grant) = match (self.tokens.find(token, now), &self.keys) {
+            (Some(grant), _) => (AuthMethod::StaticToken, TokenHash::of(token).prefix(), grant?),
+            (None, Some(keys)) => (AuthMethod::Jwt, keys.config_hash(), keys.verify(token, now)?),
+            (None, None) => return Err(AuthError::Unknown),
+        };
+        let TokenGrant { scope, expires } = grant;
+        Ok(AuthorisedReader { scope, expires, credential_hash, method: Some(method) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_stays_authorised_while_its_token_grants_the_same() {
+        use actix_web::http::header::{AUTHORIZATION, HeaderValue};
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("tokens.toml");
+        let gateway = config::Gateway { read_tokens_file: Some(file.clone()), ..config::Gateway::default() };
+        let load = |tokens: &[(&str, &str)]| {
+            let entry = |(name, categories): &(&str, &str)| {
+                format!(
+                    "[[token]]\nname = \"{name}\"\ntoken = \"{name}-token-0123456789\"\ncategories = {categories}\n"
+                )
+            };
+            std::fs::write(&file, tokens.iter().map(entry).collect::<String>()).unwrap();
+            Authenticator::load(&gateway).unwrap()
+        };
+        let before = load(&[("desk", "[\"sport\"]"), ("chief", "\"all\"")]);
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer desk-token-0123456789"));
+        let desk = before.authorise(&headers, Timestamp::from_millis(0)).unwrap();
+        let anonymous = Authenticator::default().authorise(&headers, Timestamp::from_millis(0)).unwrap();
+        assert!(load(&[("desk", "[\"sport\"]")]).still_authorised(&desk), "another token was removed");
+        assert!(!load(&[("chief", "\"all\"")]).still_authorised(&desk), "it was removed");
+        assert!(!load(&[("desk", "[\"culture\"]")]).still_authorised(&desk), "it grants something else");
+        assert!(!before.still_authorised(&anonymous), "tokens are required now");
+        assert!(Authenticator::default().still_authorised(&desk), "tokens are no longer required");
+    }
+
+    #[test]
+    fn debug_output_has_nothing_of_a_token_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("tokens.toml");
+        let text = "[[token]]\nname = \"desk\"\ntoken = \"desk-token-0123456789\"\ncategories = \"all\"\n";
+        std::fs::write(&file, text).unwrap();
+        let gateway = config::Gateway { read_tokens_file: Some(file), ..config::Gateway::default() };
+        let authenticator = Authenticator::load(&gateway).unwrap();
+        let shown = format!("{authenticator:?}");
+        assert!(shown.contains("TokenHash(…)") && !shown.contains("desk-token"), "{shown}");
+        assert!(
+            authenticator.is_enabled()
+                && !Authenticator::load(&config::Gateway::default()).unwrap().is_enabled()
+        );
+    }
+}

@@ -1,0 +1,69 @@
+//! Requests to the ingestion daemon: a worker queues one, the intake's thread sends it, and the answer comes back.
+//!
+//! ```text
+//! worker ──RequestQueue──► bounded queue ──► Forwarder (the intake's thread) ──► daemon
+//!    ▲                                                                             │
+//!    └──────────────────────────────── answer ◄────────────────────────────────────┘
+//! ```
+//!
+//! No worker ever waits for the daemon without a deadline of its own, and none is held up by a full queue.
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+type Pending<Q, A> = (Q, oneshot::Sender<A>);
+
+/// The workers' end: takes requests `Q` and returns answers `A`.
+#[derive(Debug)]
+pub(crate) struct RequestQueue<Q, A>(mpsc::Sender<Pending<Q, A>>);
+
+/// The intake's end: sends the requests.
+pub(crate) struct Forwarder<Q, A> {
+    requests: mpsc::Receiver<Pending<Q, A>>,
+    in_flight: Arc<Semaphore>,
+}
+
+/// As many requests wait as may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct QueueFull;
+
+impl<Q, A> RequestQueue<Q, A> {
+    /// A queue of at most `waiting_max` requests, of which `in_flight_max` are with the daemon at the same time.
+    pub(crate) fn new(waiting_max: usize, in_flight_max: usize) -> (Self, Forwarder<Q, A>) {
+        let (sender, requests) = mpsc::channel(waiting_max);
+        (Self(sender), Forwarder { requests, in_flight: Arc::new(Semaphore::new(in_flight_max)) })
+    }
+
+    /// Queues a request. Dropping the receiver withdraws it.
+    ///
+    /// # Errors
+    /// If the queue is full.
+    pub(crate) fn send(&self, request: Q) -> Result<oneshot::Receiver<A>, QueueFull> {
+        let (reply, answer) = oneshot::channel();
+        self.0.try_send((request, reply)).map_err(|_| QueueFull)?;
+        Ok(answer)
+    }
+}
+
+impl<Q, A: Send + 'static> Forwarder<Q, A> {
+    /// Sends the requests in order, until the workers are gone. A request that was withdrawn is not sent.
+    pub(crate) async fn run<F>(&mut self, exchange: impl Fn(Q) -> F)
+    where
+        F: Future<Output = A> + Send + 'static,
+    {
+        loop {
+            let permit = Arc::clone(&self.in_flight).acquire_owned().await.expect("it is never closed");
+            let Some((request, reply)) = self.requests.recv().await else { return };
+            if reply.is_closed() {
+                continue;
+            }
+            let answer = exchange(request);
+            tokio::spawn(async move {
+                // The client may have left.
+                reply.send(answer.await).ok();
+                drop(permit);
+            });
+        }
+    }
+}

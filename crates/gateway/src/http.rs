@@ -1,0 +1,22 @@
+//! HTTP: from the listening socket to the handlers.
+
+// The socket that clients connect to, inherited or bound.
+pub(crate) mod listener;
+
+// The actix server: its workers, its timeouts.
+pub(crate) mod server;
+
+// What every request must pass, and what every response carries.
+mod middleware;
+
+// The routes and their handlers.
+mod routes;
+
+// What handlers take from a request: the reader and what it may see.
+mod extract;
+
+// The query parameters that several routes share.
+pub(crate) mod query;
+
+// What went wrong, as an answer (RFC 9457).
+pub(crate) mod problem;

@@ -1,0 +1,142 @@
+//! What every request must pass, and the headers that every response carries, errors included.
+
+use std::{rc::Rc, sync::Arc};
+
+use actix_web::{
+    Error, HttpMessage as _, HttpResponse, ResponseError as _,
+    body::{BoxBody, EitherBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::{
+        Method,
+        header::{HeaderMap, HeaderName, HeaderValue},
+    },
+    middleware::Next,
+    web,
+};
+
+use super::{extract::VaryByCredentials, problem::HttpProblem, routes};
+use crate::{auth::bearer, connection::ClientConnection, settings::Settings, state::AppState};
+
+/// The page runs its own script and style and connects to the gateway only; no inline code, no foreign image.
+const CSP_PAGE: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
+                        base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+                        require-trusted-types-for 'script'; trusted-types 'none'";
+/// Every other response is data, and never a document.
+const CSP_DATA: &str = "default-src 'none'; frame-ancestors 'none'; sandbox";
+
+/// Routes that answer however many connections are open: probes, and the stream, which has a refusal of its own.
+const ANSWERED_WHEN_CROWDED: [&str; 4] = ["/health", "/ready", "/metrics", "/news/stream"];
+
+/// On every response.
+const SECURITY_HEADERS: [(&str, &str); 5] = [
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
+];
+
+/// Refuses foreign host names, tokens in the URL and what is too much, and adds the security headers.
+pub(super) async fn secure<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    let state = request.app_data::<web::Data<AppState>>().cloned().expect("the app is given its state");
+    let settings = state.settings();
+    let origin = request.headers().get("origin").cloned();
+    // Hubs are not pages, and no page may read what hubs get.
+    let is_callback = request.path().starts_with("/websub/");
+    let allowed = origin.filter(|origin| !is_callback && is_among(origin, &settings.cors_origins));
+    let mut response = if !is_served_host(request.headers(), &settings) {
+        request.into_response(HttpProblem::wrong_host().error_response()).map_into_right_body()
+    } else if bearer::is_in_query(request.query_string()) {
+        state.metrics.requests_refused.get_or_create(&[("reason", "token_in_query")]).inc();
+        request.into_response(HttpProblem::token_in_query().error_response()).map_into_right_body()
+    } else if request.method() == Method::OPTIONS {
+        let response = preflight(request.path(), allowed.is_some());
+        request.into_response(response).map_into_right_body()
+    } else if state.connections.is_crowded() && !ANSWERED_WHEN_CROWDED.contains(&request.path()) {
+        state.metrics.requests_refused.get_or_create(&[("reason", "connections")]).inc();
+        request.into_response(HttpProblem::overloaded().error_response()).map_into_right_body()
+    } else {
+        let peer = request
+            .request()
+            .conn_data::<Rc<ClientConnection>>()
+            .map(|connection| Arc::clone(&connection.peer));
+        let label = routes::label(request.method(), request.path());
+        daemon::work::during(label, peer.unwrap_or_default(), next.call(request)).await?.map_into_left_body()
+    };
+    if response.request().extensions().contains::<VaryByCredentials>() {
+        set_private(response.headers_mut());
+    }
+    let headers = response.headers_mut();
+    for (name, value) in SECURITY_HEADERS {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    let html = headers.get("content-type").is_some_and(|t| t.as_bytes().starts_with(b"text/html"));
+    let csp = if html { CSP_PAGE } else { CSP_DATA };
+    headers.insert(HeaderName::from_static("content-security-policy"), HeaderValue::from_static(csp));
+    if !settings.cors_origins.is_empty() {
+        headers.append(HeaderName::from_static("vary"), HeaderValue::from_static("Origin"));
+    }
+    if let Some(origin) = allowed {
+        headers.insert(HeaderName::from_static("access-control-allow-origin"), origin);
+        // Without it the browser would hide the response from the allowed origin.
+        let cross = HeaderValue::from_static("cross-origin");
+        headers.insert(HeaderName::from_static("cross-origin-resource-policy"), cross);
+    }
+    Ok(response)
+}
+
+/// The response is for one reader only: no shared cache may store it.
+fn set_private(headers: &mut HeaderMap) {
+    headers.append(HeaderName::from_static("vary"), HeaderValue::from_static("Authorization, Cookie"));
+    let name = HeaderName::from_static("cache-control");
+    let directives = headers.get(&name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let directives = match directives {
+        "no-store" => return,
+        "" => "private".to_owned(),
+        directives => format!("private, {directives}"),
+    };
+    headers.insert(name, HeaderValue::try_from(directives).expect("made of our own values"));
+}
+
+fn is_among(origin: &HeaderValue, allowed: &[String]) -> bool {
+    origin.to_str().is_ok_and(|origin| allowed.iter().any(|a| a.eq_ignore_ascii_case(origin)))
+}
+
+/// Whether the `Host` is a served one: a page in a browser can reach a loopback port under a host name of its own
+/// (DNS rebinding), and must not read anything there.
+fn is_served_host(headers: &HeaderMap, settings: &Settings) -> bool {
+    let mut hosts = headers.get_all("host");
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
+    let Ok(host) = host.to_str() else { return false };
+    if settings.any_host {
+        return true;
+    }
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.to_ascii_lowercase();
+    matches!(name.as_str(), "localhost" | "127.0.0.1" | "[::1]")
+        || settings.hosts.iter().any(|served| *served == name || *served == host.to_ascii_lowercase())
+}
+
+/// The answer to a preflight request. A page of another origin may read, and never give orders.
+fn preflight(path: &str, allowed: bool) -> HttpResponse<BoxBody> {
+    let mut response = HttpResponse::NoContent();
+    let allow = match path {
+        "/news/refresh" => "POST, OPTIONS",
+        path if path.starts_with("/websub/") => "GET, POST, OPTIONS",
+        _ => "GET, HEAD, OPTIONS",
+    };
+    response.insert_header(("allow", allow));
+    if allowed {
+        response
+            .insert_header(("access-control-allow-methods", "GET, HEAD, OPTIONS"))
+            .insert_header(("access-control-allow-headers", "Last-Event-ID, Authorization, Cache-Control"))
+            .insert_header(("access-control-max-age", "86400"));
+    }
+    response.finish()
+}

@@ -1,0 +1,173 @@
+//! The one place where an error becomes a response: RFC 9457 problem JSON with a stable `code`. The text of inner
+//! errors is for the log, and never in here.
+
+use std::fmt;
+
+use actix_web::{HttpResponse, ResponseError, http::StatusCode};
+use control::{Problem, problem::PROBLEM_MEDIA_TYPE};
+
+use crate::auth::{error::AuthError, operator::OperatorError};
+
+/// An error response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HttpProblem {
+    problem: Problem,
+    retry_after_s: Option<u64>,
+}
+
+impl HttpProblem {
+    fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { problem: Problem::new(status, code, detail), retry_after_s: None }
+    }
+
+    fn retry_after(self, seconds: u64) -> Self {
+        Self { retry_after_s: Some(seconds), ..self }
+    }
+
+    /// 400: `name` is a known parameter; its value is not repeated.
+    pub(crate) fn bad_parameter(name: &str, expected: &str) -> Self {
+        Self::new(400, "bad-parameter", format!("{name}: {expected}"))
+    }
+
+    /// 400
+    pub(crate) fn many_values(name: &str) -> Self {
+        Self::bad_parameter(name, "expected at most 32 values")
+    }
+
+    /// 414
+    pub(crate) fn long_query() -> Self {
+        Self::new(414, "long-query", "the query is longer than 2048 bytes")
+    }
+
+    /// 400: the token is not repeated.
+    pub(crate) fn token_in_query() -> Self {
+        let detail = "tokens are not accepted in the URL; send an `Authorization: Bearer` header";
+        Self::new(400, "token-in-query", detail)
+    }
+
+    /// 503: the daemon did not answer; the reason is in the log.
+    pub(crate) fn no_daemon() -> Self {
+        Self::new(503, "no-daemon", "the ingestion daemon did not answer in time").retry_after(5)
+    }
+
+    /// 503: too many orders wait.
+    pub(crate) fn busy() -> Self {
+        Self::new(503, "busy", "too many requests wait for the ingestion daemon").retry_after(5)
+    }
+
+    /// 408
+    pub(crate) fn slow_body() -> Self {
+        Self::new(408, "slow-body", "the request body did not arrive in time")
+    }
+
+    /// 413
+    pub(crate) fn large_body() -> Self {
+        Self::new(413, "large-body", "the request body is larger than 16 KiB")
+    }
+
+    /// 413 for a hub.
+    pub(crate) fn large_push() -> Self {
+        Self::new(413, "large-body", "the push is larger than 1 MiB")
+    }
+
+    /// 429: an address probes for callback ids.
+    pub(crate) fn too_many_unknown() -> Self {
+        let detail = "too many unknown callback ids were requested from this address";
+        Self::new(429, "too-many-unknown", detail).retry_after(60)
+    }
+
+    /// 503: the handler took too long.
+    pub(crate) fn slow_answer() -> Self {
+        Self::new(503, "slow-answer", "the request was not answered in time").retry_after(5)
+    }
+
+    /// 503: nearly all connections are in use.
+    pub(crate) fn overloaded() -> Self {
+        Self::new(503, "overloaded", "too many connections are open").retry_after(5)
+    }
+
+    /// 404
+    pub(crate) fn not_found(detail: &str) -> Self {
+        Self::new(404, "not-found", detail)
+    }
+
+    /// 405; the route adds `Allow`.
+    pub(crate) fn method_not_allowed(detail: &str) -> Self {
+        Self::new(405, "method-not-allowed", detail)
+    }
+
+    /// 410: an event that retention has removed.
+    pub(crate) fn no_longer_kept() -> Self {
+        Self::new(410, "no-longer-kept", "this event is older than the events kept")
+    }
+
+    /// 410: an id of another epoch.
+    pub(crate) fn other_log() -> Self {
+        Self::new(410, "other-log", "this id belongs to another log; start again without it")
+    }
+
+    /// 505: a client that cannot parse chunked encoding.
+    pub(crate) fn version() -> Self {
+        Self::new(505, "http-version", "the stream requires HTTP/1.1 or newer")
+    }
+
+    /// 421: a `Host` that is not served.
+    pub(crate) fn wrong_host() -> Self {
+        Self::new(421, "wrong-host", "this host name is not served; add it to gateway.hosts")
+    }
+
+    /// 503: the ring is not filled yet.
+    pub(crate) fn not_filled() -> Self {
+        Self::new(503, "not-filled", "no events were received from the ingestion daemon yet").retry_after(2)
+    }
+}
+
+impl From<AuthError> for HttpProblem {
+    /// 401; the response names the scheme.
+    fn from(error: AuthError) -> Self {
+        let (code, detail) = error.client_message();
+        Self::new(401, code, detail)
+    }
+}
+
+impl From<OperatorError> for HttpProblem {
+    fn from(error: OperatorError) -> Self {
+        match error {
+            OperatorError::NotConfigured => Self::new(
+                403,
+                "no-operator",
+                "orders are disabled; set gateway.operator_token_file to enable them",
+            ),
+            // The response names the scheme.
+            OperatorError::WrongToken => {
+                Self::new(401, "not-the-operator", "send the operator's token as `Authorization: Bearer`")
+            }
+        }
+    }
+}
+
+impl fmt::Display for HttpProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.problem.code, self.problem.detail)
+    }
+}
+
+impl ResponseError for HttpProblem {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let status = self.status_code();
+        let mut response = HttpResponse::build(status);
+        response.insert_header(("cache-control", "no-store"));
+        if status == StatusCode::UNAUTHORIZED {
+            response.insert_header(("www-authenticate", "Bearer"));
+        }
+        if let Some(seconds) = self.retry_after_s {
+            response.insert_header(("retry-after", seconds.to_string()));
+        }
+        response.content_type(PROBLEM_MEDIA_TYPE);
+        response.body(serde_json::to_string(&self.problem).expect("a problem has a JSON form"))
+    }
+}

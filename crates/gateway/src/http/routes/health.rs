@@ -1,0 +1,62 @@
+//! `GET /health`, `/ready`, `/metrics`, `/openapi.json`: the process itself.
+
+use actix_web::{HttpResponse, Responder, http::header, web};
+use serde_json::json;
+
+use crate::{readiness::Readiness, state::AppState};
+
+/// `GET /health`: 200 as long as the process serves, whatever the state of the daemon.
+pub(super) async fn health(state: web::Data<AppState>) -> impl Responder {
+    HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(json!({
+        "status": "ok",
+        "name": "newswire-gateway",
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_s": state.started.elapsed().as_secs(),
+        "clients": state.client_count(),
+        "delivered": state.metrics.delivered.get(),
+        "lag_events_max": state.metrics.lag_events_max.get(),
+    }))
+}
+
+/// `GET /ready`
+pub(super) async fn ready(state: web::Data<AppState>) -> impl Responder {
+    let Readiness { wire, ring, stalled, silence, reasons } = Readiness::of(&state);
+    let id = |seq| ring.log_bounds.as_ref().map(|b| news::Cursor { epoch: b.epoch.clone(), seq });
+    let (oldest, newest) = match &ring.log_bounds {
+        Some(bounds) if ring.events > 0 => (id(ring.oldest), id(bounds.head)),
+        _ => (None, None),
+    };
+    let body = json!({
+        "ready": reasons.is_empty(),
+        "reasons": reasons,
+        "wire": {
+            "connected": wire.connected,
+            "heartbeat_age_ms": silence.map(|s| u64::try_from(s.as_millis()).unwrap_or(u64::MAX)),
+            "head": newest,
+        },
+        "ring": { "events": ring.events, "bytes": ring.bytes, "oldest": oldest, "newest": newest },
+        "draining": state.is_draining(),
+        "loops": stalled,
+    });
+    let mut response =
+        if reasons.is_empty() { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+    response.insert_header((header::CACHE_CONTROL, "no-store")).json(body)
+}
+
+/// `GET /metrics`: the gateway's own, and the daemon's as last read.
+pub(super) async fn metrics(state: web::Data<AppState>) -> impl Responder {
+    let own = state.registry.encode();
+    let daemon = state.daemon_metrics.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+    HttpResponse::Ok()
+        .content_type(daemon::metrics::CONTENT_TYPE)
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .body(daemon::metrics::join([own.as_str(), daemon.as_str()]))
+}
+
+/// `GET /openapi.json`
+pub(super) async fn openapi() -> impl Responder {
+    HttpResponse::Ok()
+        .content_type("application/json")
+        .insert_header((header::CACHE_CONTROL, "no-cache"))
+        .body(include_str!("../../openapi.json"))
+}

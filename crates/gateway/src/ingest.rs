@@ -1,0 +1,16 @@
+//! The side towards the ingestion daemon: what comes in by the wire, and requests that go back.
+
+// The thread that reads the wire into the ring.
+pub(crate) mod intake;
+
+// Whether the wire is connected.
+pub(crate) mod wire_link;
+
+// The sources and their health.
+pub(crate) mod source_directory;
+
+// Orders to visit sources, and their progress.
+pub(crate) mod refresh;
+
+// Requests of WebSub hubs.
+pub(crate) mod callbacks;

@@ -1,0 +1,226 @@
+//! The gateway's end of the wire: from the daemon into the ring, whichever of the two starts first.
+//!
+//! On a thread of its own, so that neither a slow daemon nor a busy worker can hold up the other.
+
+use std::{path::PathBuf, sync::Arc, thread, time::Duration};
+
+use daemon::watch::WatchKind;
+use news::{Cursor, Seq, SourceNotice, SourceStatus};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use wire::{
+    Coverage, Endpoint, PeerClient, ReceivedEvent, Resume, StreamOpened, Subscription, SubscriptionEvent,
+    SubscriptionTiming,
+};
+
+use super::{callbacks, refresh};
+use crate::{
+    state::{AppState, Forwarders},
+    stream::{
+        frame::Frame,
+        notices::{Audience, NoticeBlock},
+        replay,
+    },
+};
+
+/// How long the daemon may take to answer a request.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Largest list of sources: 100,000 of them.
+const SOURCES_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Largest text of metrics.
+const METRICS_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How often the daemon's metrics are read.
+const METRICS_INTERVAL: Duration = Duration::from_secs(5);
+/// The shortest time between two reads of the list of sources.
+const SOURCES_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Starts the intake's thread.
+///
+/// # Errors
+/// If the system cannot start a thread or a runtime.
+pub(crate) fn start(
+    state: Arc<AppState>,
+    socket: PathBuf,
+    ring_events: usize,
+    mut forwarders: Forwarders,
+    stop: CancellationToken,
+) -> anyhow::Result<thread::JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let endpoint = Endpoint::Socket(socket);
+    let daemon = PeerClient::try_new(endpoint.clone())?;
+    #[expect(clippy::disallowed_methods, reason = "this thread runs nothing but this loop")]
+    let run = move || {
+        runtime.block_on(async {
+            let catalogue_changed = Notify::new();
+            let beats = state.watch.beats("intake", WatchKind::Wire);
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = beats => {}
+                () = follow_wire(&state, endpoint, ring_events, &catalogue_changed) => {}
+                () = update_sources(&state, &daemon, &catalogue_changed) => {}
+                () = update_metrics(&state, &daemon) => {}
+                () = forwarders.replays.run(|start| replay::fetch(daemon.clone(), start)) => {}
+                () = forwarders.refreshes.run(|sources| refresh::send(daemon.clone(), sources)) => {}
+                () = forwarders.callbacks.run(|request| callbacks::send(daemon.clone(), request)) => {}
+            }
+        });
+    };
+    Ok(thread::Builder::new().name("intake".into()).spawn(run)?)
+}
+
+async fn follow_wire(state: &AppState, endpoint: Endpoint, ring_events: usize, catalogue_changed: &Notify) {
+    let path = format!("/wire?snapshot={ring_events}");
+    let mut wire = Subscription::new(endpoint, &path, None, Coverage::All, SubscriptionTiming::default());
+    // The head when the wire connected: the ring is filled once it holds that event.
+    let mut filled_at = Seq::NONE;
+    loop {
+        let event = wire.next().await;
+        if !matches!(event, SubscriptionEvent::Lost { .. }) {
+            state.wire.received();
+        }
+        match event {
+            SubscriptionEvent::Connected(hello) => {
+                filled_at = on_connected(state, &hello);
+                catalogue_changed.notify_one();
+                let cursor = wire.cursor().map_or(Seq::NONE, |c| c.seq);
+                if cursor >= filled_at {
+                    state.ring.set_filled(filled_at);
+                }
+            }
+            SubscriptionEvent::Event(incoming) => on_event(state, &incoming, filled_at),
+            SubscriptionEvent::Gap(missed) => {
+                tracing::warn!(missed = missed.missed, "missed events on the wire")
+            }
+            SubscriptionEvent::Notice(name, data) if name == "source" => on_notice(state, &data),
+            SubscriptionEvent::Notice(name, _) if name == "catalogue" => catalogue_changed.notify_one(),
+            SubscriptionEvent::Heartbeat(data) => {
+                on_heartbeat(state, &data);
+                continue;
+            }
+            SubscriptionEvent::Notice(..) => continue,
+            SubscriptionEvent::Lost { reason, .. } => on_lost(state, &reason),
+        }
+        state.notify_streams();
+    }
+}
+
+fn on_connected(state: &AppState, hello: &StreamOpened) -> Seq {
+    let resume = hello.resume.as_str();
+    state.metrics.wire_connected.set(1);
+    let Some(head) = &hello.head else {
+        tracing::warn!("the daemon did not report the head of its log");
+        return Seq::NONE;
+    };
+    if matches!(hello.resume, Resume::Live | Resume::Reset) {
+        state.ring.reset(head.epoch.clone());
+    }
+    state.ring.set_log_oldest(hello.oldest.as_ref().map_or(head.seq.next(), |oldest| oldest.seq));
+    let (epoch, seq) = (&head.epoch, head.seq.0);
+    tracing::info!(status = resume, %epoch, seq, missed = hello.missed, server = hello.server, "wire connected");
+    head.seq
+}
+
+#[derive(Deserialize)]
+struct WireHeartbeat {
+    oldest: Cursor,
+}
+
+/// The daemon reports where its log begins by now.
+fn on_heartbeat(state: &AppState, data: &[u8]) {
+    if let Ok(heartbeat) = serde_json::from_slice::<WireHeartbeat>(data) {
+        state.ring.set_log_oldest(heartbeat.oldest.seq);
+    }
+}
+
+fn on_lost(state: &AppState, reason: &str) {
+    state.metrics.wire_connected.set(0);
+    // Both processes are often stopped together: then this is expected.
+    if state.wire.lost(reason) && !state.is_draining() {
+        state.metrics.wire_losses.inc();
+        tracing::warn!(error = reason, "wire lost");
+    } else {
+        tracing::debug!(error = reason, "wire still lost");
+    }
+}
+
+fn on_event(state: &AppState, incoming: &ReceivedEvent, filled_at: Seq) {
+    match Frame::render(&incoming.json) {
+        Ok(frame) => state.ring.push(frame),
+        Err(error) => {
+            // It is left out, and the ring tells its readers of the gap.
+            state.metrics.unreadable.inc();
+            let (epoch, seq) = (&incoming.id.epoch, incoming.id.seq.0);
+            tracing::error!(%epoch, seq, %error, "an event on the wire is unreadable");
+        }
+    }
+    state.metrics.received.inc();
+    if incoming.id.seq >= filled_at {
+        state.ring.set_filled(filled_at);
+    }
+    let ring = state.ring.state();
+    state.metrics.ring_events.set(i64::try_from(ring.events).unwrap_or(i64::MAX));
+    state.metrics.ring_bytes.set(i64::try_from(ring.bytes).unwrap_or(i64::MAX));
+    state.metrics.head.set(incoming.id.seq.0.cast_signed());
+}
+
+fn on_notice(state: &AppState, data: &[u8]) {
+    match serde_json::from_slice::<SourceNotice>(data) {
+        Ok(SourceNotice { report, health }) => {
+            let audience = Audience::Visit {
+                source: health.id.clone(),
+                category: health.category.clone(),
+                tags: health.tags.clone(),
+            };
+            state.notices.push(NoticeBlock { kind: "source", audience, json: json(&report) });
+            for progress in state.refreshes.record_visit(&health.id) {
+                let audience = Audience::Refresh(Arc::clone(&progress.categories));
+                state.notices.push(NoticeBlock { kind: "refresh", audience, json: json(&progress) });
+            }
+            state.sources.insert(health);
+        }
+        Err(error) => {
+            state.metrics.unreadable.inc();
+            tracing::error!(%error, "a notice on the wire is unreadable");
+        }
+    }
+}
+
+fn json(data: &impl Serialize) -> String {
+    serde_json::to_string(data).expect("our own types have a JSON form")
+}
+
+#[derive(Deserialize)]
+struct SourceList {
+    sources: Vec<SourceStatus>,
+}
+
+/// Reads the list of sources whenever it has changed.
+async fn update_sources(state: &AppState, daemon: &PeerClient, catalogue_changed: &Notify) {
+    loop {
+        catalogue_changed.notified().await;
+        match daemon.get("/sources", DEADLINE, SOURCES_BYTES_MAX).await {
+            Ok(body) => match serde_json::from_slice::<SourceList>(&body) {
+                Ok(list) => state.sources.replace(list.sources),
+                Err(error) => tracing::error!(%error, "the list of sources is unreadable"),
+            },
+            Err(error) => {
+                tracing::debug!(%error, "could not read the list of sources");
+                catalogue_changed.notify_one();
+            }
+        }
+        tokio::time::sleep(SOURCES_INTERVAL).await;
+    }
+}
+
+async fn update_metrics(state: &AppState, daemon: &PeerClient) {
+    let mut interval = tokio::time::interval(METRICS_INTERVAL);
+    loop {
+        interval.tick().await;
+        let body = daemon.get("/metrics", DEADLINE, METRICS_BYTES_MAX).await;
+        let text = body.ok().and_then(|body| String::from_utf8(body.into()).ok());
+        // A daemon that does not answer has no metrics: old values would look current.
+        let mut stored = state.daemon_metrics.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *stored = text.unwrap_or_default();
+    }
+}

@@ -1,0 +1,44 @@
+//! The state of the wire, as the intake last saw it.
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+/// The wire's state, shared with whoever reports it.
+#[derive(Debug, Default)]
+pub(crate) struct WireLink(Mutex<WireState>);
+
+/// The state of the wire.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WireState {
+    pub(crate) connected: bool,
+    /// When the daemon last sent anything.
+    pub(crate) last_received: Option<Instant>,
+    /// Why it is not connected; empty before the first attempt has failed.
+    pub(crate) reason: String,
+}
+
+impl WireLink {
+    pub(crate) fn get(&self) -> WireState {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Without waiting for the lock.
+    pub(crate) fn try_get(&self) -> Option<WireState> {
+        self.0.try_lock().ok().map(|state| state.clone())
+    }
+
+    /// Records that something was received.
+    pub(crate) fn received(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.connected = true;
+        state.last_received = Some(Instant::now());
+    }
+
+    /// Records a lost connection; returns whether it was connected before.
+    pub(crate) fn lost(&self, reason: &str) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        reason.clone_into(&mut state.reason);
+        std::mem::replace(&mut state.connected, false)
+    }
+}

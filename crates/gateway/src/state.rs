@@ -1,0 +1,242 @@
+//! What the intake, the workers and the handlers share: all of it in memory, none of it locked across a wait.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use daemon::{Clock, metrics::MetricsRegistry, watch::Watch};
+use news::Timestamp;
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    connection::capacity::Connections,
+    ingest::{
+        callbacks::{CallbackForwarder, Callbacks},
+        refresh::{RefreshForwarder, Refreshes},
+        source_directory::SourceDirectory,
+        wire_link::WireLink,
+    },
+    metrics::GatewayMetrics,
+    settings::Settings,
+    stream::{
+        admission::{OpenStreams, StreamPermit},
+        notices::Notices,
+        replay::{ReplayForwarder, ReplayQueue},
+        ring::Ring,
+        worker_lag::WorkerLag,
+    },
+};
+
+/// Shared by everything in the process.
+pub(crate) struct AppState {
+    /// Replaced as a whole at a reload. Read once per request or tick, never for a delivery.
+    settings: RwLock<Arc<Settings>>,
+    pub(crate) ring: Ring,
+    pub(crate) replays: ReplayQueue,
+    pub(crate) refreshes: Refreshes,
+    pub(crate) callbacks: Callbacks,
+    pub(crate) notices: Notices,
+    pub(crate) sources: SourceDirectory,
+    pub(crate) wire: WireLink,
+    /// Changes when the ring, the notices or the state of the process have something new for the streams.
+    changes: watch::Sender<u64>,
+    draining: AtomicBool,
+    streams: Arc<OpenStreams>,
+    pub(crate) connections: Connections,
+    pub(crate) worker_lag: WorkerLag,
+    pub(crate) registry: MetricsRegistry,
+    pub(crate) metrics: GatewayMetrics,
+    /// The daemon's metrics, as last read.
+    pub(crate) daemon_metrics: RwLock<String>,
+    pub(crate) clock: Clock,
+    /// Which event loops make progress.
+    pub(crate) watch: Watch,
+    pub(crate) started: Instant,
+}
+
+/// The workers' ends of the queues to the daemon.
+pub(crate) struct DaemonQueues {
+    pub(crate) replays: ReplayQueue,
+    pub(crate) refreshes: Refreshes,
+    pub(crate) callbacks: Callbacks,
+}
+
+/// The intake's ends of them.
+pub(crate) struct Forwarders {
+    pub(crate) replays: ReplayForwarder,
+    pub(crate) refreshes: RefreshForwarder,
+    pub(crate) callbacks: CallbackForwarder,
+}
+
+impl DaemonQueues {
+    pub(crate) fn new() -> (Self, Forwarders) {
+        let (replays, replay_forwarder) = ReplayQueue::new();
+        let (refreshes, refresh_forwarder) = Refreshes::new();
+        let (callbacks, callback_forwarder) = Callbacks::new();
+        let forwarders = Forwarders {
+            replays: replay_forwarder,
+            refreshes: refresh_forwarder,
+            callbacks: callback_forwarder,
+        };
+        (Self { replays, refreshes, callbacks }, forwarders)
+    }
+}
+
+impl AppState {
+    pub(crate) fn new(
+        settings: Settings,
+        ring: Ring,
+        queues: DaemonQueues,
+        clock: Clock,
+        watch: Watch,
+    ) -> Self {
+        let registry = MetricsRegistry::new();
+        watch.register_loops(&registry, "gateway");
+        watch.register_clock_jumps(&registry, "gateway");
+        let connections =
+            Connections::new(settings.clients_max, settings.clients_per_address_max, settings.descriptors);
+        let metrics = GatewayMetrics::register(&registry);
+        Self {
+            settings: RwLock::new(Arc::new(settings)),
+            connections,
+            ring,
+            replays: queues.replays,
+            refreshes: queues.refreshes,
+            callbacks: queues.callbacks,
+            notices: Notices::default(),
+            sources: SourceDirectory::default(),
+            wire: WireLink::default(),
+            changes: watch::channel(0).0,
+            draining: AtomicBool::new(false),
+            streams: Arc::new(OpenStreams::new(metrics.clients.clone())),
+            worker_lag: WorkerLag::default(),
+            metrics,
+            registry,
+            daemon_metrics: RwLock::default(),
+            clock,
+            watch,
+            started: Instant::now(),
+        }
+    }
+
+    /// The settings in force.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts other settings in force. Streams whose reader they no longer authorise end at the next tick.
+    pub(crate) fn replace_settings(&self, settings: Settings) {
+        self.connections.resize(settings.clients_max, settings.clients_per_address_max, settings.descriptors);
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.clock.now_millis())
+    }
+
+    /// Wakes every stream.
+    pub(crate) fn notify_streams(&self) {
+        self.changes.send_modify(|changes| *changes = changes.wrapping_add(1));
+    }
+
+    pub(crate) fn subscribe_to_changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Starts the drain: no new streams, and the open ones end, each at a moment of its own.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.notify_streams();
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Open streams.
+    pub(crate) fn client_count(&self) -> usize {
+        self.streams.count()
+    }
+
+    /// Admits one more stream. An open stream is never evicted for a new one.
+    ///
+    /// # Errors
+    /// Why not, as the metric names it.
+    pub(crate) fn admit(&self, address: IpAddr) -> Result<StreamPermit, &'static str> {
+        if self.is_draining() {
+            return Err("draining");
+        }
+        if self.connections.is_crowded() {
+            return Err("connections");
+        }
+        let permit = self.streams.admit(address, &self.settings())?;
+        self.metrics.streams.inc();
+        Ok(permit)
+    }
+
+    /// How long the drain takes: at most a hundred clients per second reconnect elsewhere.
+    pub(crate) fn drain_window(&self) -> Duration {
+        const PER_CLIENT: Duration = Duration::from_millis(10);
+        let clients = u32::try_from(self.client_count()).unwrap_or(u32::MAX);
+        PER_CLIENT.saturating_mul(clients).min(self.settings().drain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        auth::{authenticator::Authenticator, operator::OperatorToken},
+        limits::Limits,
+        stream::ring::RingBounds,
+    };
+
+    fn app_state(clients_max: usize, clients_per_address_max: usize) -> AppState {
+        let settings = Settings {
+            clients_max,
+            clients_per_address_max,
+            heartbeat: Duration::from_secs(10),
+            drain: Duration::from_secs(10),
+            hosts: Vec::new(),
+            any_host: true,
+            cors_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            operator_token: OperatorToken::load(None).unwrap(),
+            authenticator: Authenticator::default(),
+            has_callbacks: false,
+            limits: Limits::default(),
+            descriptors: u64::MAX,
+        };
+        let ring = Ring::new(RingBounds { events: 10, bytes: 1 << 20 });
+        AppState::new(settings, ring, DaemonQueues::new().0, Clock::system(), Watch::new())
+    }
+
+    #[test]
+    fn a_new_stream_is_refused_at_a_limit_and_open_ones_stay() {
+        let state = app_state(3, 2);
+        let admit = |address: &str| state.admit(address.parse().unwrap());
+        let (one, _two) = (admit("192.0.2.1").unwrap(), admit("::ffff:192.0.2.1").unwrap());
+        assert_eq!(admit("192.0.2.1").err(), Some("clients_per_address_max"));
+        let _three = admit("2001:db8::1").unwrap();
+        assert_eq!(admit("192.0.2.9").err(), Some("clients_max"));
+        drop(one);
+        let _four = admit("2001:db8::2").unwrap();
+        assert_eq!(admit("2001:db8::3").err(), Some("clients_max"));
+        assert_eq!(state.client_count(), 3);
+        state.drain();
+        assert_eq!(admit("192.0.2.7").err(), Some("draining"));
+    }
+
+    #[test]
+    fn addresses_of_one_64_share_their_limit() {
+        let state = app_state(10, 1);
+        let _one = state.admit("2001:db8::1".parse().unwrap()).unwrap();
+        assert_eq!(state.admit("2001:db8::ffff".parse().unwrap()).err(), Some("clients_per_address_max"));
+        assert!(state.admit("2001:db8:0:1::1".parse().unwrap()).is_ok());
+    }
+}

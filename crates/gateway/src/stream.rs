@@ -1,0 +1,34 @@
+//! The stream: from the bytes of an event to the body of one client's response.
+
+// The bytes of an event, rendered once for all clients.
+pub(crate) mod frame;
+
+// The newest events, in memory.
+pub(crate) mod ring;
+
+// The newest notices: events without an id.
+pub(crate) mod notices;
+
+// Older events, from the daemon's log.
+pub(crate) mod replay;
+
+// Which events a client wants.
+pub(crate) mod filter;
+
+// How a stream is written: Server-Sent Events, or JSON lines.
+pub(crate) mod encoding;
+
+// Whether one more stream is accepted.
+pub(crate) mod admission;
+
+// One client's stream: a cursor, a filter and a format.
+pub(crate) mod subscriber;
+
+// All streams of one worker: who is woken, who has to end.
+pub(crate) mod worker_streams;
+
+// Whether a client is too slow.
+mod throughput;
+
+// How far the slowest client of each worker is behind.
+pub(crate) mod worker_lag;

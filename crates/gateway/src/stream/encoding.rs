@@ -1,0 +1,160 @@
+//! How a stream is written: as Server-Sent Events, or as one JSON object per line.
+//!
+//! ```text
+//! id: k3v9q2-412                 {"event":"item","id":"k3v9q2-412","data":{…}}
+//! event: item
+//! data: {…}
+//! ```
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use news::Cursor;
+use serde::Serialize;
+use wire::StreamOpened;
+
+use super::frame::Frame;
+
+/// How a stream is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamFormat {
+    /// `text/event-stream`, rendered once for all clients.
+    EventStream,
+    /// `application/x-ndjson`.
+    NdJson,
+}
+
+impl StreamFormat {
+    pub(crate) fn content_type(self) -> &'static str {
+        match self {
+            Self::EventStream => "text/event-stream",
+            Self::NdJson => "application/x-ndjson",
+        }
+    }
+
+    pub(crate) fn frame(self, frame: &Frame) -> Bytes {
+        match self {
+            Self::EventStream => frame.block.clone(),
+            Self::NdJson => {
+                let (id, kind, json) = (&frame.id, frame.kind.as_str(), frame.json());
+                let head = format!("{{\"event\":\"{kind}\",\"id\":\"{id}\",\"data\":");
+                [head.as_bytes(), &json, b"}\n"].concat().into()
+            }
+        }
+    }
+
+    /// An event without an id.
+    pub(crate) fn event(self, name: &str, data: &impl Serialize) -> Bytes {
+        let json = serde_json::to_string(data).expect("our own types have a JSON form");
+        self.event_of_json(name, &json)
+    }
+
+    /// The same, of data that is JSON already.
+    pub(crate) fn event_of_json(self, name: &str, json: &str) -> Bytes {
+        match self {
+            Self::EventStream => format!("event: {name}\ndata: {json}\n\n").into(),
+            Self::NdJson => format!("{{\"event\":\"{name}\",\"data\":{json}}}\n").into(),
+        }
+    }
+
+    /// The first event, with the client's cursor, so that a client that loses the stream before its first item does not
+    /// lose it. `retry_ms` is left out if it was sent before.
+    pub(crate) fn hello(self, retry_ms: Option<u64>, cursor: Option<&Cursor>, hello: &StreamOpened) -> Bytes {
+        let json = serde_json::to_string(hello).expect("our own types have a JSON form");
+        let mut out = String::new();
+        match self {
+            Self::EventStream => {
+                if let Some(ms) = retry_ms {
+                    writeln!(out, "retry: {ms}").expect(STRING);
+                }
+                if let Some(cursor) = cursor {
+                    writeln!(out, "id: {cursor}").expect(STRING);
+                }
+                write!(out, "event: stream\ndata: {json}\n\n").expect(STRING);
+            }
+            Self::NdJson => {
+                out.push_str("{\"event\":\"stream\"");
+                if let Some(cursor) = cursor {
+                    write!(out, ",\"id\":\"{cursor}\"").expect(STRING);
+                }
+                if let Some(ms) = retry_ms {
+                    write!(out, ",\"retry_ms\":{ms}").expect(STRING);
+                }
+                writeln!(out, ",\"data\":{json}}}").expect(STRING);
+            }
+        }
+        out.into()
+    }
+
+    /// For a client whose cursor cannot be resolved yet. In SSE these are lines without a blank one: by the letter of the
+    /// standard, the end of a block resets the last event id of a client that resumed, unless this connection has sent
+    /// one.
+    pub(crate) fn waiting(self, retry_ms: u64) -> Bytes {
+        match self {
+            Self::EventStream => format!("retry: {retry_ms}\n: waiting for the ingestion daemon\n").into(),
+            Self::NdJson => format!("{{\"event\":\"waiting\",\"retry_ms\":{retry_ms}}}\n").into(),
+        }
+    }
+
+    /// A heartbeat: moves the client's cursor, or only proves the connection.
+    pub(crate) fn heartbeat(self, cursor: Option<&Cursor>) -> Bytes {
+        match (self, cursor) {
+            (Self::EventStream, Some(cursor)) => format!("id: {cursor}\n\n").into(),
+            (Self::EventStream, None) => Bytes::from_static(b": waiting\n"),
+            (Self::NdJson, Some(cursor)) => {
+                format!("{{\"event\":\"heartbeat\",\"id\":\"{cursor}\"}}\n").into()
+            }
+            (Self::NdJson, None) => Bytes::from_static(b"{\"event\":\"waiting\"}\n"),
+        }
+    }
+
+    /// The last block: when to reconnect, and the id to resume from.
+    pub(crate) fn end(self, retry_ms: u64, cursor: Option<&Cursor>) -> Bytes {
+        match (self, cursor) {
+            (Self::EventStream, Some(cursor)) => format!("retry: {retry_ms}\n\nid: {cursor}\n\n").into(),
+            (Self::EventStream, None) => format!("retry: {retry_ms}\n").into(),
+            (Self::NdJson, Some(cursor)) => {
+                format!("{{\"event\":\"end\",\"id\":\"{cursor}\",\"retry_ms\":{retry_ms}}}\n").into()
+            }
+            (Self::NdJson, None) => format!("{{\"event\":\"end\",\"retry_ms\":{retry_ms}}}\n").into(),
+        }
+    }
+}
+
+const STRING: &str = "writing to a String cannot fail";
+
+#[cfg(test)]
+mod tests {
+    use wire::Resume;
+
+    use super::*;
+
+    #[test]
+    fn every_line_is_a_json_object_that_names_its_event() {
+        let cursor: Cursor = "e-7".parse().unwrap();
+        let hello = StreamOpened {
+            resume: Resume::Live,
+            requested: None,
+            oldest: None,
+            head: None,
+            missed: None,
+            server: "a \"server\"".to_owned(),
+        };
+        let lines = StreamFormat::NdJson;
+        for (line, event, id) in [
+            (lines.hello(Some(5), Some(&cursor), &hello), "stream", Some("e-7")),
+            (lines.hello(None, None, &hello), "stream", None),
+            (lines.event("gap", &1), "gap", None),
+            (lines.waiting(5), "waiting", None),
+            (lines.heartbeat(Some(&cursor)), "heartbeat", Some("e-7")),
+            (lines.heartbeat(None), "waiting", None),
+            (lines.end(5, Some(&cursor)), "end", Some("e-7")),
+            (lines.end(5, None), "end", None),
+        ] {
+            let text = std::str::from_utf8(&line).unwrap();
+            assert_eq!(text.matches('\n').count(), 1, "{text}");
+            let value: serde_json::Value = serde_json::from_str(text).unwrap();
+            assert_eq!((value["event"].as_str(), value["id"].as_str()), (Some(event), id), "{text}");
+        }
+    }
+}

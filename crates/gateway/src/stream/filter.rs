@@ -1,0 +1,86 @@
+//! Which events a client wants: OR within a parameter, AND between parameters.
+
+use std::{sync::Arc, time::Duration};
+
+use news::{EventKind, Timestamp};
+use notation::{DURATION_MAX, parse_duration_within};
+
+use super::frame::Frame;
+use crate::auth::scope::CategoryScope;
+
+/// A moment, as clients write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Since {
+    At(Timestamp),
+    Ago(Duration),
+}
+
+impl Since {
+    /// A time of RFC 3339, or a duration such as `15m`.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        // A plus sign that was not escaped in a query arrives as a space.
+        let at = || text.replace(' ', "+").parse().ok().map(Self::At);
+        parse_duration_within(text, Duration::ZERO..=DURATION_MAX).ok().map(Self::Ago).or_else(at)
+    }
+
+    pub(crate) fn instant(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(instant) => instant,
+            Self::Ago(ago) => {
+                let ms = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+                Timestamp::from_millis(now.millis().saturating_sub(ms))
+            }
+        }
+    }
+}
+
+/// Selects events. The empty filter selects all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct EventFilter {
+    pub(crate) categories: Vec<String>,
+    pub(crate) sources: Vec<String>,
+    pub(crate) tags: Vec<String>,
+    /// In lower case; title or summary must contain every one.
+    pub(crate) words: Vec<String>,
+    /// Names of events; empty for every kind.
+    pub(crate) kinds: Vec<String>,
+    /// What the reader may see at all; `None` for everything.
+    scope: Option<Arc<CategoryScope>>,
+}
+
+impl EventFilter {
+    /// The same filter, limited to what a reader may see.
+    #[must_use]
+    pub(crate) fn within(self, scope: Option<Arc<CategoryScope>>) -> Self {
+        Self { scope, ..self }
+    }
+
+    /// Whether the reader may see all these categories.
+    pub(crate) fn may_see<'c>(&self, categories: impl IntoIterator<Item = &'c str>) -> bool {
+        self.scope.as_ref().is_none_or(|scope| categories.into_iter().all(|c| scope.allows(c)))
+    }
+
+    pub(crate) fn matches_kind(&self, kind: &str) -> bool {
+        self.kinds.is_empty() || self.kinds.iter().any(|k| k == kind)
+    }
+
+    pub(crate) fn matches(&self, frame: &Frame) -> bool {
+        let kind = match frame.kind {
+            EventKind::Item => "item",
+            EventKind::Update => "update",
+        };
+        self.matches_kind(kind)
+            && self.matches_source(frame.source.as_str(), &frame.category, &frame.tags)
+            && self.words.iter().all(|word| frame.text.contains(word.as_str()))
+    }
+
+    /// Whether the filter selects events of such a source, whatever their words and kinds.
+    pub(crate) fn matches_source(&self, id: &str, category: &str, tags: &[String]) -> bool {
+        let is_among =
+            |allowed: &[String], value: &str| allowed.is_empty() || allowed.iter().any(|a| a == value);
+        self.may_see([category])
+            && is_among(&self.sources, id)
+            && is_among(&self.categories, category)
+            && (self.tags.is_empty() || tags.iter().any(|tag| self.tags.contains(tag)))
+    }
+}

@@ -1,0 +1,110 @@
+//! Events that the ring no longer has, from the daemon's log: a client that was away for days still misses nothing.
+//!
+//! A page at a time, and the next one only when the client has taken the last: a slow client holds one page. No
+//! worker ever waits for the daemon; see [`crate::forwarder`].
+
+use std::{sync::Arc, time::Duration};
+
+use news::{Cursor, Epoch, Timestamp};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::oneshot;
+use wire::PeerClient;
+
+use super::frame::Frame;
+use crate::forwarder::{Forwarder, RequestQueue};
+
+/// Clients that wait for a page.
+const REQUESTS_MAX: usize = 4096;
+/// Pages requested at the same time, so that replays do not hold up the daemon's other work.
+const IN_FLIGHT_MAX: usize = 8;
+/// Events per page. A client that stops reading in the middle of a replay holds one page, so it is kept small.
+const PAGE_EVENTS: usize = 50;
+/// Largest answer: a page of the largest events.
+const PAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long the daemon may take to answer.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Where a page begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ReplayStart {
+    /// After this event.
+    After(Cursor),
+    /// With the first event recorded since then.
+    Since(Timestamp),
+}
+
+/// Events in order, and how many before them the log no longer has.
+#[derive(Debug)]
+pub(crate) struct ReplayPage {
+    pub(crate) frames: Vec<Arc<Frame>>,
+    pub(crate) missed: u64,
+}
+
+/// The daemon did not answer, or its log is another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ReplayUnavailable;
+
+type ReplayResult = Result<ReplayPage, ReplayUnavailable>;
+
+/// The intake's end of the queue.
+pub(crate) type ReplayForwarder = Forwarder<ReplayStart, ReplayResult>;
+
+/// Requests for pages of the log.
+#[derive(Debug)]
+pub(crate) struct ReplayQueue(RequestQueue<ReplayStart, ReplayResult>);
+
+impl ReplayQueue {
+    pub(crate) fn new() -> (Self, ReplayForwarder) {
+        let (queue, forwarder) = RequestQueue::new(REQUESTS_MAX, IN_FLIGHT_MAX);
+        (Self(queue), forwarder)
+    }
+
+    /// Requests a page. The receiver returns an error at once if too many clients wait already.
+    pub(crate) fn request(&self, start: ReplayStart) -> oneshot::Receiver<ReplayResult> {
+        // A receiver whose sender is gone.
+        self.0.send(start).unwrap_or_else(|_full| oneshot::channel().1)
+    }
+}
+
+/// The daemon's answer at `/log`.
+#[derive(Deserialize)]
+struct LogAnswer {
+    epoch: Epoch,
+    missed: u64,
+    events: Vec<Box<RawValue>>,
+}
+
+/// Reads a page from the daemon.
+///
+/// # Errors
+/// [`ReplayUnavailable`]; the reason has been logged.
+pub(crate) async fn fetch(daemon: PeerClient, start: ReplayStart) -> ReplayResult {
+    let path = match &start {
+        ReplayStart::After(cursor) => format!("/log?limit={PAGE_EVENTS}&after={cursor}"),
+        ReplayStart::Since(instant) => format!("/log?limit={PAGE_EVENTS}&since={instant}"),
+    };
+    let cursor = match &start {
+        ReplayStart::After(cursor) => Some(tracing::field::display(cursor)),
+        ReplayStart::Since(_) => None,
+    };
+    let body = daemon.get(&path, DEADLINE, PAGE_BYTES_MAX).await.map_err(|error| {
+        tracing::debug!(cursor, %error, "could not read a page of the log");
+        ReplayUnavailable
+    })?;
+    let answer: LogAnswer = serde_json::from_slice(&body).map_err(|error| unreadable(&error))?;
+    let mut frames = Vec::with_capacity(answer.events.len());
+    for event in answer.events {
+        let frame = Frame::render(event.get().as_bytes()).map_err(|error| unreadable(&error))?;
+        frames.push(Arc::new(frame));
+    }
+    if matches!(start, ReplayStart::After(cursor) if cursor.epoch != answer.epoch) {
+        return Err(ReplayUnavailable);
+    }
+    Ok(ReplayPage { frames, missed: answer.missed })
+}
+
+fn unreadable(error: &serde_json::Error) -> ReplayUnavailable {
+    tracing::error!(%error, "a page of the log is unreadable");
+    ReplayUnavailable
+}

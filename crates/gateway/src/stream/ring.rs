@@ -1,0 +1,455 @@
+//! Step 12 of the life of an item: among the newest. The end of the log, in memory; bounded by number and by bytes.
+//!
+//! ```text
+//! frames:  [oldest … head]   without holes, so a frame is found by subtracting sequence numbers
+//! cursor:  the last event that a client has; it gets everything after it
+//! ```
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use bytes::{Bytes, BytesMut};
+use news::{Cursor, Epoch, Seq, Timestamp};
+use wire::LogBounds;
+
+use super::{encoding::StreamFormat, filter::EventFilter, frame::Frame};
+
+/// How much the ring may keep.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RingBounds {
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
+}
+
+/// The newest events of one epoch.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    bounds: RingBounds,
+    inner: RwLock<RingInner>,
+}
+
+#[derive(Debug)]
+struct RingInner {
+    epoch: Option<Epoch>,
+    /// Counts epochs, so that a client of another one is recognised without comparing names.
+    generation: u64,
+    /// Whether the ring holds the events that the daemon had when the wire connected.
+    filled: bool,
+    frames: VecDeque<RingEntry>,
+    /// The sequence number of the first frame; in an empty ring, of the next one to come.
+    oldest: Seq,
+    /// The oldest event in the daemon's log.
+    log_oldest: Seq,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct RingEntry {
+    frame: Arc<Frame>,
+    /// When it was recorded, as far as the events tell: the latest `first_seen` so far.
+    recorded: Timestamp,
+}
+
+/// What a client gets with one write.
+#[derive(Debug, Default)]
+pub(crate) struct EventBatch {
+    /// Blocks, ready to send.
+    pub(crate) bytes: Bytes,
+    /// How many events they have.
+    pub(crate) events: u64,
+    /// The client's cursor after these.
+    pub(crate) cursor: Seq,
+    /// Events before these that the ring no longer has.
+    pub(crate) missed: u64,
+    /// The cursor after the missed events.
+    pub(crate) cursor_before: Seq,
+    /// Whether there are more events for the client.
+    pub(crate) more: bool,
+    /// Events between its cursor and the newest, whether its filter selects them or not.
+    pub(crate) behind: u64,
+}
+
+/// What is in the ring.
+#[derive(Clone, Debug)]
+pub(crate) struct RingState {
+    /// What clients can get, from the ring or from the daemon's log; `None` before the wire connected for the first time.
+    pub(crate) log_bounds: Option<LogBounds>,
+    /// The oldest event in the ring.
+    pub(crate) oldest: Seq,
+    pub(crate) generation: u64,
+    pub(crate) filled: bool,
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Ring {
+    pub(crate) fn new(bounds: RingBounds) -> Self {
+        let inner = RingInner {
+            epoch: None,
+            generation: 0,
+            filled: false,
+            frames: VecDeque::new(),
+            oldest: Seq(1),
+            log_oldest: Seq(1),
+            bytes: 0,
+        };
+        Self { bounds, inner: RwLock::new(inner) }
+    }
+
+    pub(crate) fn bounds(&self) -> RingBounds {
+        self.bounds
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, RingInner> {
+        self.inner.read().expect("no code that holds the ring can panic")
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, RingInner> {
+        self.inner.write().expect("no code that holds the ring can panic")
+    }
+
+    /// Starts another epoch, without events.
+    pub(crate) fn reset(&self, epoch: Epoch) {
+        let mut inner = self.write();
+        inner.generation += 1;
+        inner.epoch = Some(epoch);
+        inner.filled = false;
+        inner.clear(Seq(1));
+    }
+
+    /// Records that the ring holds what the daemon had; `head` matters only if the ring is empty.
+    pub(crate) fn set_filled(&self, head: Seq) {
+        let mut inner = self.write();
+        inner.filled = true;
+        if inner.frames.is_empty() {
+            inner.oldest = head.next();
+        }
+    }
+
+    /// Records where the daemon's log begins.
+    pub(crate) fn set_log_oldest(&self, oldest: Seq) {
+        self.write().log_oldest = oldest;
+    }
+
+    /// Adds the next event. If it does not follow the last one, some were missed: the ring then starts again with it,
+    /// and clients get a gap.
+    pub(crate) fn push(&self, frame: Frame) {
+        let mut inner = self.write();
+        if frame.seq != inner.head().next() {
+            inner.clear(frame.seq);
+        }
+        inner.bytes += frame.weight();
+        let before = inner.frames.back().map_or(frame.first_seen, |entry| entry.recorded);
+        let recorded = before.max(frame.first_seen);
+        inner.frames.push_back(RingEntry { frame: Arc::new(frame), recorded });
+        while inner.frames.len() > self.bounds.events
+            || inner.bytes > self.bounds.bytes && inner.frames.len() > 1
+        {
+            let Some(entry) = inner.frames.pop_front() else { break };
+            inner.bytes -= entry.frame.weight();
+            inner.oldest = inner.oldest.next();
+        }
+    }
+
+    pub(crate) fn state(&self) -> RingState {
+        self.read().state()
+    }
+
+    /// Without waiting for the lock.
+    pub(crate) fn try_state(&self) -> Option<RingState> {
+        self.inner.try_read().ok().map(|inner| inner.state())
+    }
+
+    /// What a client with this cursor gets next, at most about `bytes_max` bytes but at least one event. `None` if the
+    /// ring has another epoch than that of `generation`.
+    pub(crate) fn read_after(
+        &self,
+        generation: u64,
+        cursor: Seq,
+        filter: &EventFilter,
+        format: StreamFormat,
+        bytes_max: usize,
+    ) -> Option<EventBatch> {
+        let inner = self.read();
+        if inner.generation != generation {
+            return None;
+        }
+        let mut batch = EventBatch { cursor, ..EventBatch::default() };
+        if cursor.next() < inner.oldest {
+            batch.missed = inner.oldest.0 - cursor.next().0;
+            batch.cursor = Seq(inner.oldest.0 - 1);
+        }
+        batch.cursor_before = batch.cursor;
+        let mut first: Option<Bytes> = None;
+        let mut joined = BytesMut::new();
+        for entry in inner.frames.range(inner.index_after(batch.cursor)..) {
+            let frame = &entry.frame;
+            if filter.matches(frame) {
+                let block = format.frame(frame);
+                let length = joined.len().max(first.as_ref().map_or(0, Bytes::len));
+                if length > 0 && length + block.len() > bytes_max {
+                    batch.more = true;
+                    break;
+                }
+                match &first {
+                    // One event, the usual case, is sent as it is; several are joined into one write.
+                    None => first = Some(block),
+                    Some(alone) => {
+                        if joined.is_empty() {
+                            joined.extend_from_slice(alone);
+                        }
+                        joined.extend_from_slice(&block);
+                    }
+                }
+                batch.events += 1;
+            }
+            batch.cursor = frame.seq;
+        }
+        batch.behind = inner.head().0.saturating_sub(batch.cursor.0);
+        batch.bytes = match first {
+            Some(alone) if joined.is_empty() => alone,
+            _ => joined.freeze(),
+        };
+        Some(batch)
+    }
+
+    /// The cursor before the `n` newest events that the filter selects.
+    pub(crate) fn before_newest(&self, n: u64, filter: &EventFilter) -> Seq {
+        let inner = self.read();
+        if n == 0 {
+            return inner.head();
+        }
+        let selected = inner.frames.iter().rev().filter(|entry| filter.matches(&entry.frame));
+        let nth = usize::try_from(n).unwrap_or(usize::MAX);
+        match selected.take(nth).last() {
+            Some(entry) => Seq(entry.frame.seq.0 - 1),
+            None => inner.head(),
+        }
+    }
+
+    /// The cursor before everything recorded since `instant`.
+    pub(crate) fn before_instant(&self, instant: Timestamp) -> Seq {
+        let inner = self.read();
+        let index = inner.frames.partition_point(|entry| entry.recorded < instant);
+        Seq(inner.oldest.0 + index as u64 - 1)
+    }
+
+    /// Events between `after` and `before` (neither included) that the filter selects, the newest first, at most
+    /// `limit`; and whether there are more.
+    pub(crate) fn page(
+        &self,
+        after: Option<Seq>,
+        before: Option<Seq>,
+        since: Option<Timestamp>,
+        filter: &EventFilter,
+        limit: usize,
+    ) -> (Vec<Arc<Frame>>, bool) {
+        let inner = self.read();
+        let end =
+            before.map_or(inner.frames.len(), |before| inner.index_after(Seq(before.0.saturating_sub(1))));
+        let start = inner.index_after(after.unwrap_or(Seq::NONE)).min(end);
+        let selected = inner.frames.range(start..end).rev().filter(|entry| {
+            since.is_none_or(|since| entry.recorded >= since) && filter.matches(&entry.frame)
+        });
+        let mut frames: Vec<_> = selected.take(limit + 1).map(|entry| Arc::clone(&entry.frame)).collect();
+        let more = frames.len() > limit;
+        frames.truncate(limit);
+        (frames, more)
+    }
+
+    /// One event.
+    pub(crate) fn get(&self, id: &Cursor) -> RingLookup {
+        let inner = self.read();
+        if inner.epoch.as_ref() != Some(&id.epoch) || id.seq > inner.head() || id.seq == Seq::NONE {
+            return RingLookup::Unknown;
+        }
+        if id.seq < inner.oldest {
+            return RingLookup::TooOld;
+        }
+        match inner.frames.get(inner.index_after(Seq(id.seq.0 - 1))) {
+            Some(entry) => RingLookup::Found(Arc::clone(&entry.frame)),
+            None => RingLookup::Unknown,
+        }
+    }
+}
+
+/// Result of looking up an id.
+#[derive(Debug)]
+pub(crate) enum RingLookup {
+    Found(Arc<Frame>),
+    /// The ring no longer has it.
+    TooOld,
+    Unknown,
+}
+
+impl RingInner {
+    fn state(&self) -> RingState {
+        let log_bounds = self.epoch.as_ref().map(|epoch| LogBounds {
+            epoch: epoch.clone(),
+            oldest: self.log_oldest.min(self.oldest),
+            head: self.head(),
+        });
+        RingState {
+            log_bounds,
+            oldest: self.oldest,
+            generation: self.generation,
+            filled: self.filled,
+            events: self.frames.len(),
+            bytes: self.bytes,
+        }
+    }
+
+    fn head(&self) -> Seq {
+        Seq(self.oldest.0 + self.frames.len() as u64 - 1)
+    }
+
+    fn clear(&mut self, oldest: Seq) {
+        self.frames.clear();
+        self.bytes = 0;
+        self.oldest = oldest;
+    }
+
+    /// The index of the first frame after `cursor`.
+    fn index_after(&self, cursor: Seq) -> usize {
+        let index = cursor.next().0.saturating_sub(self.oldest.0);
+        usize::try_from(index).unwrap_or(usize::MAX).min(self.frames.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use news::{Event, EventKind, FeedUrl, Item, Source, SourceId};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::http::query::NewsQuery;
+
+    fn frame(seq: u64, source: &str) -> Frame {
+        let url = FeedUrl::try_new("https://example.org/").unwrap();
+        let source = Source::new(SourceId::try_new(source).unwrap(), url);
+        let id = Cursor { epoch: Epoch::try_new("e").unwrap(), seq: Seq(seq) };
+        let first_seen = Timestamp::from_millis(i64::try_from(seq).unwrap() * 1000);
+        let json = Event::new(id.clone(), EventKind::Item, &source, first_seen, Item::default()).to_json();
+        Frame::render(json.as_bytes()).unwrap()
+    }
+
+    fn ring(events: usize, pushed: std::ops::RangeInclusive<u64>) -> Ring {
+        let ring = Ring::new(RingBounds { events, bytes: usize::MAX });
+        ring.reset(Epoch::try_new("e").unwrap());
+        for seq in pushed {
+            ring.push(frame(seq, if seq % 2 == 0 { "even" } else { "odd" }));
+        }
+        ring
+    }
+
+    fn ids(bytes: &[u8]) -> Vec<u64> {
+        let text = std::str::from_utf8(bytes).unwrap();
+        text.lines().filter_map(|l| l.strip_prefix("id: e-")).map(|n| n.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_oldest_events_are_removed_first_and_a_client_behind_them_learns_how_many() {
+        let ring = ring(3, 5..=10);
+        let batch = ring
+            .read_after(1, Seq(5), &EventFilter::default(), StreamFormat::EventStream, usize::MAX)
+            .unwrap();
+        assert_eq!((batch.missed, ids(&batch.bytes)), (2, vec![8, 9, 10]));
+        let batch = ring
+            .read_after(1, Seq(7), &EventFilter::default(), StreamFormat::EventStream, usize::MAX)
+            .unwrap();
+        assert_eq!((batch.missed, ids(&batch.bytes)), (0, vec![8, 9, 10]));
+        assert!(
+            ring.read_after(0, Seq(7), &EventFilter::default(), StreamFormat::EventStream, 1).is_none(),
+            "another generation"
+        );
+    }
+
+    #[test]
+    fn bytes_limit_the_ring_too_but_the_newest_event_is_always_kept() {
+        let ring = Ring::new(RingBounds { events: 100, bytes: 1 });
+        ring.reset(Epoch::try_new("e").unwrap());
+        for seq in 1..=3 {
+            ring.push(frame(seq, "a"));
+        }
+        assert_eq!(ring.state().events, 1);
+        assert_eq!(ring.state().oldest, Seq(3));
+    }
+
+    #[test]
+    fn an_event_that_does_not_follow_the_last_makes_a_gap() {
+        let ring = ring(100, 1..=3);
+        ring.push(frame(9, "a"));
+        let batch = ring
+            .read_after(1, Seq(3), &EventFilter::default(), StreamFormat::EventStream, usize::MAX)
+            .unwrap();
+        assert_eq!((batch.missed, ids(&batch.bytes)), (5, vec![9]));
+    }
+
+    #[test]
+    fn the_cursor_of_a_filtered_client_passes_other_events() {
+        let ring = ring(100, 1..=9);
+        let filter = NewsQuery::parse("source=even").unwrap().filter;
+        let batch = ring.read_after(1, Seq(2), &filter, StreamFormat::EventStream, usize::MAX).unwrap();
+        assert_eq!((ids(&batch.bytes), batch.cursor), (vec![4, 6, 8], Seq(9)));
+        assert_eq!(ring.before_newest(2, &filter), Seq(5));
+        assert_eq!(ring.before_newest(0, &filter), Seq(9));
+        assert_eq!(ring.before_newest(99, &filter), Seq(1));
+    }
+
+    #[test]
+    fn a_time_resolves_to_the_cursor_before_it() {
+        let ring = ring(4, 1..=9);
+        for (ms, cursor) in [(0, 5), (6000, 5), (6001, 6), (9000, 8), (9001, 9)] {
+            assert_eq!(ring.before_instant(Timestamp::from_millis(ms)), Seq(cursor), "{ms}");
+        }
+    }
+
+    #[test]
+    fn pages_go_back_from_the_newest_event_without_overlap() {
+        let ring = ring(100, 1..=9);
+        let seqs = |(frames, more): (Vec<Arc<Frame>>, bool)| {
+            (frames.iter().map(|f| f.seq.0).collect::<Vec<_>>(), more)
+        };
+        let all = EventFilter::default();
+        assert_eq!(seqs(ring.page(None, None, None, &all, 4)), (vec![9, 8, 7, 6], true));
+        assert_eq!(seqs(ring.page(None, Some(Seq(6)), None, &all, 4)), (vec![5, 4, 3, 2], true));
+        assert_eq!(seqs(ring.page(None, Some(Seq(2)), None, &all, 4)), (vec![1], false));
+        assert_eq!(seqs(ring.page(Some(Seq(7)), None, None, &all, 4)), (vec![9, 8], false));
+        assert_eq!(seqs(ring.page(Some(Seq(99)), Some(Seq(3)), None, &all, 4)), (vec![], false));
+    }
+
+    #[test]
+    fn an_event_is_found_too_old_or_unknown() {
+        let ring = ring(3, 1..=9);
+        let get = |id: &str| ring.get(&id.parse().unwrap());
+        assert!(matches!(get("e-8"), RingLookup::Found(frame) if frame.seq == Seq(8)));
+        assert!(matches!(get("e-2"), RingLookup::TooOld));
+        assert!(matches!(get("e-10"), RingLookup::Unknown));
+        assert!(matches!(get("x-8"), RingLookup::Unknown));
+        assert!(matches!(get("e-0"), RingLookup::Unknown));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_size_of_a_write_every_event_comes_once_and_in_order(
+            head in 1..60u64, kept in 1..60usize, start in 0..60u64, bytes_max in 1..2000usize,
+        ) {
+            let ring = ring(kept, 1..=head);
+            let start = start.min(head);
+            let (mut cursor, mut got, mut missed) = (Seq(start), Vec::new(), 0);
+            loop {
+                let batch = ring.read_after(1, cursor, &EventFilter::default(), StreamFormat::EventStream, bytes_max).unwrap();
+                got.extend(ids(&batch.bytes));
+                missed += batch.missed;
+                cursor = batch.cursor;
+                prop_assert_eq!(batch.behind, head - cursor.0);
+                if !batch.more { break; }
+            }
+            let first = (start + missed + 1)..=head;
+            prop_assert_eq!(got, first.collect::<Vec<_>>());
+            prop_assert_eq!(cursor, Seq(head));
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The streams of one worker: which are woken, which need a heartbeat, which have to end.
+//!
+//! One subscription to changes, one timer and one list per worker, however many clients it has; nothing in here is
+//! shared between threads.
+
+use std::{cell::RefCell, rc::Rc, sync::Arc, task::Waker, time::Duration};
+
+use daemon::watch::WatchKind;
+use news::Seq;
+use slab::Slab;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::throughput::Throughput;
+use crate::{
+    auth::authenticator::AuthorisedReader, connection::ClientConnection, settings::Settings, state::AppState,
+};
+
+/// The resolution of heartbeats and endings.
+const TICK: Duration = Duration::from_millis(100);
+/// How long a client has to take the last block when it is drained; after that its connection is closed.
+const DRAIN_GRACE: Duration = Duration::from_millis(300);
+/// The same when its token has expired; a thousand tokens may expire at once.
+const EXPIRY_GRACE: Duration = Duration::from_secs(5);
+
+/// The streams of one worker.
+pub(crate) struct WorkerStreams {
+    pub(crate) state: Arc<AppState>,
+    /// The worker's number, in the metrics and in [`AppState::worker_lag`].
+    worker: usize,
+    slots: RefCell<Slab<StreamSlot>>,
+    /// The settings at the last tick.
+    settings: RefCell<Arc<Settings>>,
+}
+
+struct StreamSlot {
+    waker: Option<Waker>,
+    last_written: Instant,
+    /// A heartbeat is due.
+    heartbeat: bool,
+    /// Woken by this worker, and not polled since.
+    woken: bool,
+    /// When the stream ends, once the process drains.
+    drains_at: Option<Instant>,
+    /// When the reader's token expires.
+    expires_at: Option<Instant>,
+    /// Whose stream it is, to be checked again after a reload.
+    reader: Box<AuthorisedReader>,
+    connection: Rc<ClientConnection>,
+    cursor: Seq,
+    throughput: Throughput,
+}
+
+/// Why a stream is polled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WakeReason {
+    /// Its worker woke it.
+    pub(crate) woken: bool,
+    /// Its heartbeat is due.
+    pub(crate) heartbeat: bool,
+    /// It has to end, as the process drains.
+    pub(crate) drain: bool,
+    /// Its token has expired.
+    pub(crate) expired: bool,
+}
+
+impl WorkerStreams {
+    /// Creates the list of this worker and starts its timer; call it on the worker's thread.
+    pub(crate) fn start(state: Arc<AppState>) -> Rc<Self> {
+        let worker = state.worker_lag.add_worker();
+        state.watch.event_loop(&format!("worker-{worker}"), WatchKind::Worker);
+        let settings = RefCell::new(state.settings());
+        let streams = Rc::new(Self { worker, state, slots: RefCell::default(), settings });
+        actix_web::rt::spawn(Rc::clone(&streams).run());
+        #[cfg(feature = "drill")]
+        crate::drill::run_worker_drills();
+        streams
+    }
+
+    async fn run(self: Rc<Self>) {
+        let mut changes = self.state.subscribe_to_changes();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changed = changes.changed() => match changed {
+                    Ok(()) => self.wake_all(),
+                    Err(_) => return,
+                },
+                _ = tick.tick() => self.on_tick(),
+            }
+        }
+    }
+
+    fn wake_all(&self) {
+        for (_, slot) in &mut *self.slots.borrow_mut() {
+            slot.wake();
+        }
+    }
+
+    /// After a reload: treats the token of a reader that is no longer authorised, or for something else, as expired.
+    fn apply_settings(&self, settings: &Arc<Settings>, now: Instant) {
+        if Arc::ptr_eq(settings, &self.settings.borrow()) {
+            return;
+        }
+        self.settings.replace(Arc::clone(settings));
+        for (_, slot) in &mut *self.slots.borrow_mut() {
+            let is_valid = slot.expires_at.is_none_or(|at| at > now);
+            if is_valid && !settings.authenticator.still_authorised(&slot.reader) {
+                slot.expires_at = Some(now);
+            }
+        }
+    }
+
+    fn on_tick(&self) {
+        let now = Instant::now();
+        let draining = self.state.is_draining();
+        let settings = self.state.settings();
+        self.apply_settings(&settings, now);
+        let drain_window = if draining { self.state.drain_window() } else { Duration::ZERO };
+        let metrics = &self.state.metrics;
+        let head = Seq(u64::try_from(metrics.head.get()).unwrap_or_default());
+        let mut lag_max = 0;
+        for (_, slot) in &mut *self.slots.borrow_mut() {
+            if draining {
+                slot.drain(now, drain_window);
+            }
+            if slot.expires_at.is_some_and(|at| at <= now) {
+                slot.expire(now);
+            }
+            if now.duration_since(slot.last_written) >= settings.heartbeat && !slot.heartbeat {
+                slot.heartbeat = true;
+                slot.wake();
+            }
+            if slot.throughput.window_ends <= now
+                && slot.throughput.is_too_slow(slot.cursor, now, settings.limits.throughput_window)
+            {
+                slot.connection.cut("slow");
+                metrics.ended.get_or_create(&[("reason", "slow")]).inc();
+            }
+            lag_max = lag_max.max(slot.lag(head));
+        }
+        let clients = i64::try_from(self.slots.borrow().len()).unwrap_or(i64::MAX);
+        metrics.worker_clients.get_or_create(&[("worker", self.worker)]).set(clients);
+        let lag_max = self.state.worker_lag.update(self.worker, lag_max);
+        metrics.lag_events_max.set(i64::try_from(lag_max).unwrap_or(i64::MAX));
+    }
+
+    /// Adds a stream; returns its key.
+    pub(crate) fn insert(&self, connection: Rc<ClientConnection>, reader: AuthorisedReader) -> usize {
+        let now = Instant::now();
+        let expires_at = reader.expires.map(|expires| now + expires.since(self.state.now()));
+        let slot = StreamSlot {
+            waker: None,
+            last_written: now,
+            heartbeat: false,
+            woken: true,
+            drains_at: None,
+            expires_at,
+            reader: Box::new(reader),
+            connection,
+            cursor: Seq::NONE,
+            throughput: Throughput::new(now + self.state.settings().limits.throughput_window),
+        };
+        self.slots.borrow_mut().insert(slot)
+    }
+
+    pub(crate) fn remove(&self, key: usize) {
+        self.slots.borrow_mut().try_remove(key);
+    }
+
+    /// Why the stream is polled now.
+    pub(crate) fn wake_reason(&self, key: usize) -> WakeReason {
+        let mut slots = self.slots.borrow_mut();
+        let slot = &mut slots[key];
+        let drain = slot.drains_at.is_some_and(|at| at <= Instant::now());
+        let expired = slot.expires_at.is_some_and(|at| at <= Instant::now());
+        WakeReason { woken: std::mem::take(&mut slot.woken), heartbeat: slot.heartbeat, drain, expired }
+    }
+
+    /// Records that something was written to the client.
+    pub(crate) fn on_written(&self, key: usize, cursor: Seq) {
+        let mut slots = self.slots.borrow_mut();
+        let slot = &mut slots[key];
+        slot.last_written = Instant::now();
+        slot.heartbeat = false;
+        slot.cursor = cursor;
+        slot.throughput.on_events();
+        // The next poll, for what may be left, is an expected one.
+        slot.woken = true;
+    }
+
+    /// Records that the client has everything and waits; its cursor may have passed events that its filter left out.
+    pub(crate) fn on_idle(&self, key: usize, cursor: Seq) {
+        let slot = &mut self.slots.borrow_mut()[key];
+        slot.cursor = cursor;
+        slot.throughput.on_caught_up();
+    }
+
+    pub(crate) fn set_waker(&self, key: usize, waker: &Waker) {
+        let mut slots = self.slots.borrow_mut();
+        match &mut slots[key].waker {
+            Some(old) => old.clone_from(waker),
+            empty => *empty = Some(waker.clone()),
+        }
+    }
+}
+
+impl StreamSlot {
+    /// Ends the stream at a moment of its own within the window; closes the connection of a client that does not read.
+    fn drain(&mut self, now: Instant, window: Duration) {
+        let drains_at = *self.drains_at.get_or_insert_with(|| now + window.mul_f64(fastrand::f64()));
+        if drains_at + DRAIN_GRACE <= now {
+            self.connection.cut("drain");
+        } else if drains_at <= now {
+            self.wake();
+        }
+    }
+
+    /// Has the stream end itself; closes the connection of a client that does not read.
+    fn expire(&mut self, now: Instant) {
+        if self.expires_at.is_some_and(|at| at + EXPIRY_GRACE <= now) {
+            self.connection.cut("expired");
+        } else {
+            self.wake();
+        }
+    }
+
+    /// Events that the client has not had; 0 before it has a cursor.
+    fn lag(&self, head: Seq) -> u64 {
+        if self.cursor == Seq::NONE { 0 } else { head.0.saturating_sub(self.cursor.0) }
+    }
+
+    fn wake(&mut self) {
+        self.woken = true;
+        self.throughput.on_events();
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+}

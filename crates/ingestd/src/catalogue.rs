@@ -1,0 +1,64 @@
+//! Reads the catalogue, and hands it to the supervisor together with the stored states of its sources.
+
+use std::{collections::HashMap, path::Path};
+
+use actix::Recipient;
+use anyhow::Context as _;
+use news::{Catalogue, SourceId, SourceState};
+use store::LogReader;
+
+use crate::{
+    error::IngestError,
+    messages::{ApplyCatalogue, CatalogueDiff},
+};
+
+/// Reads and checks the file of the catalogue.
+///
+/// # Errors
+/// [`IngestError::Catalogue`] with every complaint, one per line.
+pub(crate) async fn read_catalogue(path: &Path) -> Result<Catalogue, IngestError> {
+    let text = tokio::fs::read_to_string(path).await.map_err(|error| {
+        let hint = "set ingestd.sources to an existing file, or create this one with [[source]] tables";
+        IngestError::Catalogue(format!(
+            "{}: cannot read the list of sources: {error}; {hint}",
+            path.display()
+        ))
+    })?;
+    Catalogue::parse(&text)
+        .map_err(|complaints| IngestError::Catalogue(complaints.in_file(path.display()).to_string()))
+}
+
+/// Has the supervisor run the sources of the catalogue.
+///
+/// # Errors
+/// If the stored states cannot be read.
+pub(crate) async fn apply_catalogue(
+    supervisor: &Recipient<ApplyCatalogue>,
+    catalogue: Catalogue,
+    reader: &LogReader,
+) -> Result<CatalogueDiff, IngestError> {
+    for source in catalogue.sources.iter().filter(|source| source.access.tls_ca_file.is_some()) {
+        tracing::warn!(source = %source.id, "source trusts certificate authorities of its own (tls_ca_file)");
+    }
+    let stored_states = read_states(&catalogue, reader).await?;
+    let message = ApplyCatalogue { catalogue, stored_states };
+    let diff = supervisor.send(message).await.context("apply the catalogue")?;
+    let CatalogueDiff { added, changed, removed, unchanged } = diff;
+    tracing::info!(added, changed, removed, unchanged, "catalogue applied");
+    Ok(diff)
+}
+
+async fn read_states(
+    catalogue: &Catalogue,
+    reader: &LogReader,
+) -> Result<HashMap<SourceId, SourceState>, IngestError> {
+    let ids: Vec<_> = catalogue.sources.iter().map(|source| source.id.clone()).collect();
+    let reader = reader.clone();
+    #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
+    let read = move || -> Result<HashMap<SourceId, SourceState>, store::LogReadError> {
+        let state = |id: SourceId| Ok(reader.state(&id)?.map(|state| (id, state)));
+        ids.into_iter().filter_map(|id| state(id).transpose()).collect()
+    };
+    let states = tokio::task::spawn_blocking(read).await.context("read the states of the sources")?;
+    Ok(states.map_err(store::AppendError::from)?)
+}

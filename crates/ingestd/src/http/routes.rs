@@ -1,0 +1,378 @@
+//! The routes of `ingestd.sock`: the wire, the log in pages, the sources, and orders to visit, pause and reload.
+//!
+//! Only processes of this machine that may open the socket are served. They are few, so the per-client encoding of
+//! actix-web-lab's SSE costs nothing.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use actix::Recipient;
+use actix_web::{
+    HttpRequest, HttpResponse, Responder,
+    body::MessageBody,
+    dev::{ServiceRequest, ServiceResponse},
+    middleware::Next,
+    web,
+};
+use actix_web_lab::sse::{self, Sse};
+use control::{IngestHealth, PauseOrder, Problem, ResumeOrder, VisitOrder, orders::ORDER_SOURCES_MAX, paths};
+use daemon::admin::ReloadOrder;
+use futures_util::{Stream as _, StreamExt as _, stream};
+use news::{Cursor, Pause, Seq, SourceInFull, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::{json, value::RawValue};
+use tokio::sync::{mpsc, oneshot};
+use wire::{EventLog as _, Publisher, StreamBlock};
+
+use super::wire_log::WireLog;
+use crate::{
+    messages::{SetPause, VisitSources},
+    status::{metrics::IngestMetrics, registry::SourceRegistry},
+    websub::{
+        messages::{AcceptPush, CallbackSecret, LookupSecret, PushResult, VerifyIntent},
+        signature::is_valid_signature,
+    },
+};
+
+/// What the routes need; cloned per worker of the server.
+#[derive(Clone)]
+pub(crate) struct ControlState {
+    pub(crate) publisher: Publisher,
+    pub(crate) log: WireLog,
+    pub(crate) registry: SourceRegistry,
+    pub(crate) visits: Recipient<VisitSources>,
+    pub(crate) pauses: Recipient<SetPause>,
+    pub(crate) reloads: mpsc::Sender<ReloadOrder>,
+    pub(crate) clock: daemon::Clock,
+    /// `None` while WebSub is off.
+    pub(crate) websub: Option<WebSubRecipients>,
+    pub(crate) metrics_registry: daemon::metrics::MetricsRegistry,
+    pub(crate) metrics: IngestMetrics,
+}
+
+/// The WebSub actor, as far as the routes need it.
+#[derive(Clone)]
+pub(crate) struct WebSubRecipients {
+    pub(crate) verify: Recipient<VerifyIntent>,
+    pub(crate) lookup: Recipient<LookupSecret>,
+    pub(crate) push: Recipient<AcceptPush>,
+}
+
+/// Events in one page of `/log`.
+const PAGE_EVENTS_MAX: usize = 1000;
+/// Bytes in one page, roughly.
+const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Recent events of a stream that does not ask for a number.
+const SNAPSHOT_DEFAULT: u64 = 50;
+/// Largest body of a push; the gateway accepts no larger one.
+const PUSH_BYTES_MAX: usize = 1024 * 1024;
+/// How long an actor may take to answer.
+const ACTOR_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a reload may take: up to 100,000 sources are read, with their states from the store.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(crate) fn configure(app: &mut web::ServiceConfig) {
+    app.route(paths::HEALTH, web::get().to(health))
+        .route("/wire", web::get().to(wire))
+        .route("/log", web::get().to(log))
+        .route("/sources", web::get().to(sources))
+        .route("/sources/{id}", web::get().to(source))
+        .route(paths::VISITS, web::post().to(visits))
+        .route(paths::PAUSES, web::post().to(pauses))
+        .route(paths::PAUSES_END, web::post().to(end_pauses))
+        .route(paths::RELOAD, web::post().to(reload))
+        .route(paths::METRICS, web::get().to(metrics_text))
+        .route("/websub/verifications", web::post().to(verification))
+        .service(
+            web::resource("/websub/pushes/{id}")
+                .app_data(web::PayloadConfig::new(PUSH_BYTES_MAX))
+                .route(web::post().to(push)),
+        )
+        .default_service(web::to(|| async { problem(404, "not-found", "unknown route") }));
+}
+
+fn problem(status: u16, code: &str, detail: impl Into<String>) -> HttpResponse {
+    daemon::problem::response(&Problem::new(status, code, detail))
+}
+
+/// Records the request that the worker is answering, for the watchdog.
+pub(crate) async fn at_work<B: MessageBody>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, actix_web::Error> {
+    let path = Arc::<str>::from(request.path());
+    daemon::work::during("answering", path, next.call(request)).await
+}
+
+async fn health(state: web::Data<ControlState>) -> impl Responder {
+    let bounds = state.log.standing();
+    web::Json(IngestHealth {
+        status: "ok".to_owned(),
+        name: "newswire-ingestd".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        epoch: bounds.epoch.to_string(),
+        oldest: bounds.oldest.0,
+        head: bounds.head.0,
+    })
+}
+
+#[derive(Debug, Deserialize)]
+struct WireQuery {
+    snapshot: Option<u64>,
+    after: Option<String>,
+}
+
+async fn wire(
+    state: web::Data<ControlState>,
+    query: web::Query<WireQuery>,
+    request: HttpRequest,
+) -> impl Responder {
+    let header = request.headers().get("last-event-id").map(|id| String::from_utf8_lossy(id.as_bytes()));
+    let requested = header.as_deref().or(query.after.as_deref());
+    let blocks = state.publisher.stream(requested, query.snapshot.unwrap_or(SNAPSHOT_DEFAULT));
+    #[cfg(feature = "drill")]
+    let blocks = crate::drill::until_cut(blocks);
+    let guard = SubscriberGuard::new(&state.metrics);
+    let progress = Arc::clone(&state.metrics.progress);
+    let (mut blocks, of) = (Box::pin(blocks), Arc::<str>::from("the wire"));
+    let blocks = stream::poll_fn(move |cx| {
+        let _at_work = daemon::work::on("sending", Arc::clone(&of));
+        blocks.as_mut().poll_next(cx)
+    });
+    let events = blocks.map(move |block| {
+        let _counted = &guard;
+        if let Some(id) = &block.id {
+            progress.sent.fetch_max(id.seq.0, Ordering::Relaxed);
+        }
+        Ok::<_, Infallible>(event(block))
+    });
+    Sse::from_stream(events).with_retry_duration(Duration::from_millis(500))
+}
+
+fn event(block: StreamBlock) -> sse::Event {
+    let data = sse::Data::new(block.data).event(block.event);
+    match block.id {
+        Some(id) => data.id(id.to_string()).into(),
+        None => data.into(),
+    }
+}
+
+/// Counts an open stream until it is dropped.
+struct SubscriberGuard(prometheus_client::metrics::gauge::Gauge);
+
+impl SubscriberGuard {
+    fn new(metrics: &IngestMetrics) -> Self {
+        metrics.subscribers.inc();
+        Self(metrics.subscribers.clone())
+    }
+}
+
+impl Drop for SubscriberGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct LogQuery {
+    after: Option<String>,
+    /// RFC 3339, instead of `after`: starts with the first event recorded since then.
+    since: Option<Timestamp>,
+    limit: Option<usize>,
+}
+
+/// A page of the log: `{"epoch","oldest","head","missed","events":[Event],"next"}`.
+#[derive(Serialize)]
+struct LogPageAnswer {
+    epoch: news::Epoch,
+    oldest: Cursor,
+    head: Cursor,
+    missed: u64,
+    events: Vec<Box<RawValue>>,
+    /// The `after` of the next page; null if this is the last one.
+    next: Option<Cursor>,
+}
+
+async fn log(state: web::Data<ControlState>, query: web::Query<LogQuery>) -> HttpResponse {
+    let bounds = state.log.standing();
+    let after = match query.after.as_deref() {
+        None => Seq(bounds.oldest.0 - 1),
+        Some(text) => match text.parse::<Cursor>() {
+            Ok(cursor) if cursor.epoch == bounds.epoch => cursor.seq,
+            Ok(_) => return problem(410, "other-epoch", "this id belongs to another log"),
+            Err(_) => return problem(400, "bad-id", "after: expected an event id, such as k3v9q2-412"),
+        },
+    };
+    let limit = query.limit.unwrap_or(100).clamp(1, PAGE_EVENTS_MAX);
+    let log = state.log.clone();
+    let since = query.since;
+    let page = web::block(move || {
+        let after = match since {
+            Some(since) => log.before(since)?,
+            None => after,
+        };
+        log.page(after, limit, PAGE_BYTES_MAX)
+    });
+    let page = page.await;
+    let Ok(Ok(page)) = page else { return problem(500, "log-unreadable", "the log cannot be read") };
+    let id = |seq| Cursor { epoch: bounds.epoch.clone(), seq };
+    let last = page.events.last().map(|e| e.seq);
+    let raw = |json: String| RawValue::from_string(json).expect("the log holds JSON that we wrote");
+    HttpResponse::Ok().json(LogPageAnswer {
+        oldest: id(bounds.oldest),
+        head: id(bounds.head),
+        missed: page.missed,
+        events: page.events.into_iter().map(|e| raw(e.json)).collect(),
+        next: last.filter(|seq| *seq < bounds.head).map(id),
+        epoch: bounds.epoch.clone(),
+    })
+}
+
+/// Including the last visits: the gateways keep them for `GET /sources/{id}`.
+async fn sources(state: web::Data<ControlState>) -> impl Responder {
+    let sources: Vec<_> = state.registry.entries().iter().map(|entry| entry.full_status()).collect();
+    web::Json(json!({ "sources": sources }))
+}
+
+async fn source(state: web::Data<ControlState>, id: web::Path<String>) -> HttpResponse {
+    match state.registry.get(&id) {
+        Some(entry) => HttpResponse::Ok().json(SourceInFull::from(entry.full_status())),
+        None => problem(404, "no-such-source", "unknown source"),
+    }
+}
+
+async fn visits(state: web::Data<ControlState>, order: web::Json<VisitOrder>) -> HttpResponse {
+    let all = || state.registry.entries().iter().map(|entry| entry.source.id.to_string()).collect();
+    let ids: Vec<String> = match order.into_inner().sources {
+        Some(ids) if ids.len() > ORDER_SOURCES_MAX => return too_many_sources(),
+        Some(ids) => ids,
+        None => all(),
+    };
+    match state.visits.send(VisitSources(ids)).timeout(ACTOR_TIMEOUT).await {
+        Ok(answer) => HttpResponse::Accepted().json(answer),
+        Err(_) => supervisor_busy(),
+    }
+}
+
+async fn pauses(state: web::Data<ControlState>, order: web::Json<PauseOrder<Timestamp>>) -> HttpResponse {
+    let PauseOrder { sources, for_s, until, reason } = order.into_inner();
+    let since = Timestamp::from_millis(state.clock.now_millis());
+    let until = until.or(for_s.map(|seconds| since.plus(Duration::from_secs(seconds))));
+    if until.is_some_and(|until| until <= since) {
+        return problem(400, "pause-over", "the end of the pause is in the past");
+    }
+    if reason.as_ref().is_some_and(|reason| reason.len() > Pause::REASON_BYTES_MAX) {
+        return problem(400, "long-reason", "the reason is too long; at most 200 bytes");
+    }
+    set_pause(&state, sources, Some(Pause { since, until, reason })).await
+}
+
+async fn end_pauses(state: web::Data<ControlState>, order: web::Json<ResumeOrder>) -> HttpResponse {
+    set_pause(&state, order.into_inner().sources, None).await
+}
+
+async fn set_pause(state: &ControlState, ids: Vec<String>, pause: Option<Pause>) -> HttpResponse {
+    if ids.len() > ORDER_SOURCES_MAX {
+        return too_many_sources();
+    }
+    match state.pauses.send(SetPause { ids, pause }).timeout(ACTOR_TIMEOUT).await {
+        Ok(Ok(answer)) => HttpResponse::Ok().json(answer),
+        Ok(Err(closed)) => problem(503, "log-closed", closed.to_string()),
+        Err(_) => supervisor_busy(),
+    }
+}
+
+fn too_many_sources() -> HttpResponse {
+    problem(413, "too-many-sources", format!("too many sources; at most {ORDER_SOURCES_MAX} per request"))
+}
+
+fn supervisor_busy() -> HttpResponse {
+    problem(503, "roster-busy", "the supervisor did not answer in time; retry later")
+}
+
+/// The same as on the admin socket, for clients from before it had this route.
+async fn reload(state: web::Data<ControlState>) -> HttpResponse {
+    let (reply, answer) = oneshot::channel();
+    let busy = || problem(503, "reload-busy", "another reload is in progress; retry later");
+    if state.reloads.try_send(reply).is_err() {
+        return busy();
+    }
+    match tokio::time::timeout(RELOAD_TIMEOUT, answer).await {
+        Ok(Ok(Ok(answer))) => HttpResponse::Ok().json(answer),
+        Ok(Ok(Err(refusal))) => daemon::problem::response(&refusal),
+        Ok(Err(_)) | Err(_) => busy(),
+    }
+}
+
+/// A hub's verification request, as the gateway received it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Verification {
+    id: String,
+    mode: String,
+    topic: String,
+    lease_seconds: Option<u64>,
+    reason: String,
+}
+
+/// `{"confirmed":true}`
+async fn verification(state: web::Data<ControlState>, request: web::Json<Verification>) -> HttpResponse {
+    let Verification { id, mode, topic, lease_seconds, reason } = request.into_inner();
+    let Some(websub) = &state.websub else { return HttpResponse::Ok().json(json!({ "confirmed": false })) };
+    let verify = VerifyIntent { id, mode, topic, lease: lease_seconds.map(Duration::from_secs), reason };
+    match websub.verify.send(verify).timeout(ACTOR_TIMEOUT).await {
+        Ok(confirmed) => HttpResponse::Ok().json(json!({ "confirmed": confirmed })),
+        Err(_) => websub_busy(),
+    }
+}
+
+/// `{"known":true}`; whether the push was accepted is counted, but not told to the hub.
+async fn push(
+    state: web::Data<ControlState>,
+    id: web::Path<String>,
+    request: HttpRequest,
+    body: web::Bytes,
+) -> HttpResponse {
+    let header = request.headers().get("x-hub-signature").and_then(|h| h.to_str().ok());
+    let Ok(result) = check_push(&state, id.into_inner(), header, &body).await else {
+        return websub_busy();
+    };
+    state.metrics.websub.pushes.get_or_create(&[("result", result.as_str())]).inc();
+    tracing::debug!(status = result.as_str(), "push received");
+    HttpResponse::Ok().json(json!({ "known": result != PushResult::Unknown }))
+}
+
+/// The result of a push. The signature is checked here, on the thread of the wire.
+async fn check_push(
+    state: &ControlState,
+    id: String,
+    signature: Option<&str>,
+    body: &[u8],
+) -> Result<PushResult, actix::MailboxError> {
+    let Some(websub) = &state.websub else { return Ok(PushResult::Unknown) };
+    let Some(CallbackSecret(secret)) =
+        websub.lookup.send(LookupSecret(id.clone())).timeout(ACTOR_TIMEOUT).await?
+    else {
+        return Ok(PushResult::Unknown);
+    };
+    let is_signed = |secret: &str| signature.is_some_and(|header| is_valid_signature(secret, header, body));
+    if secret.is_some_and(|secret| !is_signed(secret.reveal())) {
+        return Ok(PushResult::BadSignature);
+    }
+    websub.push.send(AcceptPush(id)).timeout(ACTOR_TIMEOUT).await
+}
+
+fn websub_busy() -> HttpResponse {
+    problem(503, "roster-busy", "the subscriptions could not be looked up in time; retry later")
+}
+
+/// In the pool: the free space of the disk is read, and the activity of every source.
+async fn metrics_text(state: web::Data<ControlState>) -> HttpResponse {
+    match web::block(move || state.metrics_registry.encode()).await {
+        Ok(text) => HttpResponse::Ok().content_type(daemon::metrics::CONTENT_TYPE).body(text),
+        Err(_) => problem(503, "no-metrics", "the metrics cannot be read"),
+    }
+}

@@ -1,0 +1,212 @@
+//! Admission of visits: a limit for the process, a limit and a spacing for each host.
+//!
+//! ```text
+//! enqueue ─► first in its host's queue, spaced, not held by a 429 ─► a slot of the process ─► VisitPermit
+//! ```
+//!
+//! A waiting visit holds no slot, so the queue of one host delays no other host. Sources on probation (they did not answer
+//! lately) hold at most a quarter of the slots; a visit that has lasted `PREEMPT_AFTER` while others wait for its slot is
+//! preempted, and starts over on probation. So dead hosts never starve the others, not even before they are known as dead.
+
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, oneshot},
+    time::{Instant, sleep_until},
+};
+
+pub(crate) use super::scheduler::{Priority, VisitLimits};
+use super::{
+    host::Host,
+    scheduler::{Grant, Scheduler},
+    wait_reason::WaitStatus,
+};
+use crate::status::metrics::IngestMetrics;
+
+/// What the answer to a visit says about its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HostFeedback {
+    /// It answered as usual.
+    Served,
+    /// 429, with its `Retry-After` if there was one.
+    TooManyRequests(Option<Duration>),
+}
+
+/// Admits the visits of one arbiter. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct HostLimiter(Rc<Inner>);
+
+struct Inner {
+    scheduler: RefCell<Scheduler<VisitPermit>>,
+    /// The next timer may be another one.
+    timer_set: Notify,
+    metrics: IngestMetrics,
+}
+
+/// A visit in the queue of its host; leaves it when dropped.
+pub(crate) struct QueuedVisit {
+    wait_status: Arc<WaitStatus>,
+    permit: oneshot::Receiver<VisitPermit>,
+}
+
+/// The right to run one visit; it releases its slot when dropped.
+pub(crate) struct VisitPermit {
+    limiter: HostLimiter,
+    host: Host,
+    ticket: u64,
+    preempted: Option<oneshot::Receiver<()>>,
+}
+
+impl HostLimiter {
+    pub(crate) fn new(limits: VisitLimits, metrics: IngestMetrics) -> Self {
+        Self(Rc::new(Inner {
+            scheduler: RefCell::new(Scheduler::new(limits)),
+            timer_set: Notify::new(),
+            metrics,
+        }))
+    }
+
+    /// Applies other limits, also to the visits that already wait; visits in progress continue.
+    pub(crate) fn set_limits(&self, limits: VisitLimits) {
+        let granted = self.0.scheduler.borrow_mut().set_limits(limits, Instant::now());
+        self.deliver(granted);
+    }
+
+    /// Puts a visit at the end of the queue of `host`.
+    pub(crate) fn enqueue(&self, host: &Host, priority: Priority) -> QueuedVisit {
+        let (grant_to, permit) = oneshot::channel();
+        let wait_status = self.0.scheduler.borrow_mut().enqueue(host, priority, grant_to);
+        self.offer(host);
+        if wait_status.is_waiting() {
+            self.0.metrics.waits.get_or_create(&[("for", wait_status.label())]).inc();
+        }
+        QueuedVisit { wait_status, permit }
+    }
+
+    /// Adapts the spacing of a host to its answer.
+    pub(crate) fn report(&self, host: &Host, feedback: HostFeedback) {
+        let mut scheduler = self.0.scheduler.borrow_mut();
+        match feedback {
+            HostFeedback::Served => scheduler.narrow_spacing(host),
+            HostFeedback::TooManyRequests(retry_after) => {
+                self.0.metrics.hosts_widened.inc();
+                scheduler.widen_spacing(host, Instant::now());
+                drop(scheduler);
+                if let Some(wait) = retry_after {
+                    self.hold(host, wait);
+                }
+            }
+        }
+    }
+
+    /// No visit to a public host for `wait`. A private host is not held: it is a service of the operator's own, such as a
+    /// bridge to many sites, and means the one feed.
+    pub(crate) fn hold(&self, host: &Host, wait: Duration) {
+        if host.is_public() {
+            self.0.metrics.hosts_held.inc();
+            self.0.scheduler.borrow_mut().hold(host, Instant::now(), wait);
+        }
+    }
+
+    /// Admits the visits of this host that may run now.
+    fn offer(&self, host: &Host) {
+        let granted = self.0.scheduler.borrow_mut().offer(host, Instant::now());
+        self.deliver(granted);
+    }
+
+    fn deliver(&self, granted: Vec<Grant<VisitPermit>>) {
+        for Grant { host, ticket, grant_to, preempted } in granted {
+            let permit = VisitPermit { limiter: self.clone(), host, ticket, preempted };
+            // A visit that was cancelled meanwhile drops the permit, which releases the slot.
+            grant_to.send(permit).ok();
+        }
+        self.0.metrics.in_flight.set(i64::try_from(self.in_flight()).unwrap_or(i64::MAX));
+        self.0.metrics.waiting.set(i64::try_from(self.0.scheduler.borrow().waiting()).unwrap_or(i64::MAX));
+        self.0.timer_set.notify_one();
+    }
+
+    fn release(&self, host: &Host, ticket: u64) {
+        let granted = self.0.scheduler.borrow_mut().release(host, ticket, Instant::now());
+        self.deliver(granted);
+    }
+
+    /// Admits visits when the time has come. The supervisor runs this for as long as there are visits.
+    pub(crate) async fn run_timers(self) {
+        loop {
+            let next = self.0.scheduler.borrow().next_timer();
+            match next {
+                None => self.0.timer_set.notified().await,
+                Some(at) => tokio::select! {
+                    () = self.0.timer_set.notified() => continue,
+                    () = sleep_until(at) => {}
+                },
+            }
+            let granted = self.0.scheduler.borrow_mut().fire_timers(Instant::now());
+            if !granted.is_empty() {
+                self.deliver(granted);
+            }
+        }
+    }
+
+    /// Removes hosts without visits whose spacing is the configured one.
+    pub(crate) fn remove_idle_hosts(&self) {
+        self.0.scheduler.borrow_mut().remove_idle_hosts(Instant::now());
+    }
+
+    /// Slots in use.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.0.scheduler.borrow().in_flight()
+    }
+}
+
+impl QueuedVisit {
+    /// What the visit waits for; the status changes while it waits.
+    pub(crate) fn wait_status(&self) -> Arc<WaitStatus> {
+        Arc::clone(&self.wait_status)
+    }
+}
+
+impl Future for QueuedVisit {
+    type Output = VisitPermit;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<VisitPermit> {
+        let permit = Pin::new(&mut self.permit).poll(cx);
+        permit.map(|permit| permit.expect("the limiter outlives its visits, which hold a clone of it"))
+    }
+}
+
+impl VisitPermit {
+    /// Completes when others wait for the slot; never on probation.
+    pub(crate) async fn preempted(&mut self) {
+        let signal = match &mut self.preempted {
+            Some(signal) => signal.await,
+            None => std::future::pending().await,
+        };
+        if signal.is_err() {
+            // The visit can no longer be preempted.
+            std::future::pending().await
+        }
+    }
+
+    /// The visit is past the part that can hang: it keeps its slot to the end.
+    pub(crate) fn pin(&mut self) {
+        self.preempted = None;
+        self.limiter.0.scheduler.borrow_mut().pin(self.ticket);
+    }
+}
+
+impl Drop for VisitPermit {
+    fn drop(&mut self) {
+        self.limiter.clone().release(&self.host, self.ticket);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,259 @@
+use daemon::metrics::MetricsRegistry;
+use futures_util::FutureExt as _;
+
+use super::{
+    super::scheduler::{PREEMPT_AFTER, SPACING_MAX},
+    *,
+};
+
+fn limiter(in_flight: usize, host_in_flight: usize, spacing_s: u64) -> HostLimiter {
+    let host_spacing = Duration::from_secs(spacing_s);
+    let limits = VisitLimits { in_flight, host_in_flight, host_spacing };
+    HostLimiter::new(limits, IngestMetrics::register(&MetricsRegistry::new()))
+}
+
+fn host(name: &str) -> Host {
+    Host::of(&format!("https://{name}/").parse().unwrap())
+}
+
+fn at(name: &str) -> Host {
+    host(&format!("{name}.example"))
+}
+
+/// The test, while the timers run.
+async fn timed<T>(limiter: &HostLimiter, test: impl Future<Output = T>) -> T {
+    tokio::select! {
+        biased;
+        result = test => result,
+        () = limiter.clone().run_timers() => unreachable!(),
+    }
+}
+
+fn text(queued: &QueuedVisit) -> String {
+    queued.wait_status().text().unwrap_or_default()
+}
+
+use Priority::{Normal, Probation};
+
+#[tokio::test(start_paused = true)]
+async fn a_host_gets_two_visits_at_a_time_and_one_a_second() {
+    let limiter = limiter(100, 2, 1);
+    timed(&limiter, async {
+        let start = Instant::now();
+        let first = limiter.enqueue(&at("a"), Normal).await;
+        let _second = limiter.enqueue(&at("a"), Normal).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(1));
+        let mut third = limiter.enqueue(&at("a"), Normal);
+        assert!((&mut third).now_or_never().is_none(), "two are in progress");
+        assert_eq!(text(&third), "2 visits to a.example:443 in progress");
+        let _other = limiter.enqueue(&at("b"), Normal).now_or_never().expect("another host is not concerned");
+        drop(first);
+        let _third = third.await;
+        assert_eq!(start.elapsed(), Duration::from_secs(2));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_of_one_registrable_domain_share_a_queue() {
+    let limiter = limiter(100, 1, 0);
+    let _first = limiter.enqueue(&host("news.bbc.co.uk"), Normal).now_or_never().unwrap();
+    let second = limiter.enqueue(&host("www.bbc.co.uk"), Normal);
+    assert_eq!(text(&second), "1 visit to bbc.co.uk in progress");
+    assert!(limiter.enqueue(&host("www.itv.co.uk"), Normal).now_or_never().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn visits_that_wait_for_a_host_start_in_order_and_hold_no_slot() {
+    let limiter = limiter(2, 1, 0);
+    let first = limiter.enqueue(&at("a"), Normal).await;
+    let (mut second, mut third) = (limiter.enqueue(&at("a"), Normal), limiter.enqueue(&at("a"), Normal));
+    assert_eq!(limiter.in_flight(), 1);
+    let _other = limiter.enqueue(&at("b"), Normal).now_or_never().expect("the queue of a holds no slot");
+    drop(first);
+    assert!((&mut third).now_or_never().is_none());
+    let second = (&mut second).now_or_never().expect("it came first");
+    drop(second);
+    assert!(third.now_or_never().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_visit_that_leaves_the_queue_delays_no_other() {
+    let limiter = limiter(2, 1, 0);
+    let first = limiter.enqueue(&at("a"), Normal).await;
+    let second = limiter.enqueue(&at("a"), Normal);
+    let third = limiter.enqueue(&at("a"), Normal);
+    drop(second);
+    drop(first);
+    assert!(third.now_or_never().is_some());
+    assert_eq!(limiter.in_flight(), 0, "a permit that was not taken is released");
+}
+
+#[tokio::test(start_paused = true)]
+async fn sources_on_probation_hold_at_most_a_quarter_of_the_slots() {
+    let limiter = limiter(8, 1, 0);
+    let _one = limiter.enqueue(&at("a"), Probation).await;
+    let two = limiter.enqueue(&at("b"), Probation).await;
+    let mut third = limiter.enqueue(&at("c"), Probation);
+    assert!((&mut third).now_or_never().is_none());
+    assert_eq!(text(&third), "all 2 slots for sources that did not answer lately in use");
+    let mut normal = Vec::new();
+    for n in 0..6 {
+        let queued = limiter.enqueue(&at(&format!("host{n}")), Normal);
+        normal.push(queued.now_or_never().expect("slots for the others"));
+    }
+    assert_eq!(limiter.in_flight(), 8);
+    let waits = limiter.enqueue(&at("d"), Normal);
+    assert_eq!(text(&waits), "all 8 slots in use");
+    drop(two);
+    assert!(waits.now_or_never().is_none(), "the one that waited longer comes first");
+    assert!(third.now_or_never().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_on_probation_that_waits_for_a_slot_does_not_block_its_host() {
+    let limiter = limiter(4, 1, 0);
+    let _one = limiter.enqueue(&at("a"), Probation).await;
+    let mut on_probation = limiter.enqueue(&at("b"), Probation);
+    assert!((&mut on_probation).now_or_never().is_none());
+    let normal = limiter.enqueue(&at("b"), Normal);
+    assert!(normal.now_or_never().is_some(), "a source of normal priority at the same host goes ahead");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_429_doubles_the_spacing_of_a_host_and_success_narrows_it_slowly() {
+    let limiter = limiter(8, 2, 1);
+    timed(&limiter, async {
+        let spacing = async || {
+            drop(limiter.enqueue(&at("a"), Normal).await);
+            let start = Instant::now();
+            drop(limiter.enqueue(&at("a"), Normal).await);
+            start.elapsed()
+        };
+        assert_eq!(spacing().await, Duration::from_secs(1));
+        for _ in 0..2 {
+            limiter.report(&at("a"), HostFeedback::TooManyRequests(None));
+        }
+        assert_eq!(spacing().await, Duration::from_secs(4));
+        limiter.report(&at("a"), HostFeedback::Served);
+        assert_eq!(spacing().await, Duration::from_millis(3600));
+        for _ in 0..50 {
+            limiter.report(&at("a"), HostFeedback::Served);
+        }
+        assert_eq!(spacing().await, Duration::from_secs(1), "and never below what is configured");
+        for _ in 0..50 {
+            limiter.report(&at("a"), HostFeedback::TooManyRequests(None));
+        }
+        assert_eq!(spacing().await, SPACING_MAX);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_429_with_retry_after_holds_the_whole_public_host_and_is_shown() {
+    let limiter = limiter(8, 2, 0);
+    timed(&limiter, async {
+        let (start, asked) = (Instant::now(), Duration::from_secs(900));
+        limiter.report(&host("one.example.org"), HostFeedback::TooManyRequests(Some(asked)));
+        let queued = limiter.enqueue(&host("two.example.org"), Normal);
+        assert_eq!(text(&queued), "example.org asked for a pause of 15m (429)");
+        let _permit = queued.await;
+        assert_eq!(start.elapsed(), asked);
+        limiter.report(&at("private"), HostFeedback::TooManyRequests(Some(asked)));
+        let _permit = limiter.enqueue(&at("private"), Normal).await;
+        assert!(start.elapsed() < asked + Duration::from_secs(2), "a private host means the one feed");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_visit_that_hangs_is_preempted_when_others_wait_for_its_slot() {
+    let limiter = limiter(4, 1, 0);
+    timed(&limiter, async {
+        let mut hanging = Vec::new();
+        for n in 0..4 {
+            hanging.push(limiter.enqueue(&at(&format!("host{n}")), Normal).await);
+        }
+        let mut pinned = hanging.remove(1);
+        pinned.pin();
+        let start = Instant::now();
+        let queued = limiter.enqueue(&at("b"), Normal);
+        hanging[0].preempted().await;
+        assert_eq!(start.elapsed(), PREEMPT_AFTER);
+        assert!(
+            hanging[1].preempted().now_or_never().is_none(),
+            "one slot is missing, one visit is preempted"
+        );
+        assert!(pinned.preempted().now_or_never().is_none());
+        drop(hanging.remove(0));
+        let _permit = queued.now_or_never().expect("its slot is free");
+        assert_eq!(limiter.in_flight(), 4);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_without_visits_is_removed_unless_its_429s_led_to_a_spacing() {
+    let limiter = limiter(8, 1, 1);
+    let hosts = || limiter.0.scheduler.borrow().hosts();
+    let permit = limiter.enqueue(&at("a"), Normal).await;
+    limiter.remove_idle_hosts();
+    assert_eq!(hosts(), 1);
+    drop(permit);
+    limiter.remove_idle_hosts();
+    assert_eq!(hosts(), 1, "its spacing still counts");
+    limiter.report(&at("b"), HostFeedback::TooManyRequests(None));
+    tokio::time::advance(Duration::from_secs(2)).await;
+    limiter.remove_idle_hosts();
+    assert_eq!(hosts(), 1, "b is remembered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_limits_apply_to_waiting_visits_and_leave_those_in_progress_alone() {
+    let limiter = limiter(2, 1, 10);
+    let set_limits = |in_flight, host_in_flight, spacing_s| {
+        let host_spacing = Duration::from_secs(spacing_s);
+        limiter.set_limits(VisitLimits { in_flight, host_in_flight, host_spacing });
+    };
+    timed(&limiter, async {
+        let start = Instant::now();
+        let first = limiter.enqueue(&at("a"), Normal).await;
+        let mut second = limiter.enqueue(&at("a"), Normal);
+        let other = limiter.enqueue(&at("b"), Normal).await;
+        let mut third = limiter.enqueue(&at("c"), Normal);
+        assert!((&mut third).now_or_never().is_none(), "two slots, and both are in use");
+        set_limits(3, 1, 10);
+        let third = (&mut third).now_or_never().expect("there is a third slot now");
+        drop((other, third));
+        assert!((&mut second).now_or_never().is_none(), "one at a time");
+        set_limits(3, 2, 3);
+        assert_eq!(text(&second), "visits to a.example:443 start at least 3s apart");
+        let second = second.await;
+        assert_eq!(start.elapsed(), Duration::from_secs(3), "counted from the start of the one before");
+
+        set_limits(1, 2, 0);
+        assert_eq!(limiter.in_flight(), 2, "no visit is cancelled");
+        let mut fourth = limiter.enqueue(&at("d"), Normal);
+        drop(first);
+        assert!((&mut fourth).now_or_never().is_none(), "one slot, and it is in use");
+        drop(second);
+        assert!(fourth.now_or_never().is_some());
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_spacing_keeps_the_longer_one_of_a_host() {
+    let limiter = limiter(10, 10, 1);
+    timed(&limiter, async {
+        limiter.enqueue(&at("a"), Normal).await;
+        for _ in 0..3 {
+            limiter.report(&at("a"), HostFeedback::TooManyRequests(None));
+        }
+        let limits = VisitLimits { in_flight: 10, host_in_flight: 10, host_spacing: Duration::from_secs(2) };
+        limiter.set_limits(limits);
+        let waits = limiter.enqueue(&at("a"), Normal);
+        assert_eq!(text(&waits), "visits to a.example:443 start at least 8s apart");
+    })
+    .await;
+}

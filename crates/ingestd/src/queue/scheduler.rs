@@ -1,0 +1,403 @@
+//! The state machine of the limiter: hosts with their queues, slots in use, and when to look again. It neither waits nor
+//! sends, and takes the time as an argument. `P` is what a waiting visit gets in the end.
+//!
+//! ```text
+//! host.queues ─ the host's rules allow its head, but all slots are in use ─► ready (hosts, in order) ─ a slot is free ─► offer
+//! ```
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{
+    host::Host,
+    wait_reason::{WaitReason, WaitStatus},
+};
+
+/// The longest spacing that the 429s of a host can lead to.
+pub(super) const SPACING_MAX: Duration = Duration::from_secs(3600);
+/// What the first 429 of a host without a spacing doubles.
+const SPACING_FIRST: Duration = Duration::from_millis(500);
+/// A visit that has lasted this long is preempted when all slots are in use and others wait.
+pub(crate) const PREEMPT_AFTER: Duration = Duration::from_secs(2);
+
+/// How many visits, and how close together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct VisitLimits {
+    /// Visits in progress in the process.
+    pub(crate) in_flight: usize,
+    /// Visits in progress per host.
+    pub(crate) host_in_flight: usize,
+    /// Shortest time between the starts of two visits to a host, until the host asks for more.
+    pub(crate) host_spacing: Duration,
+}
+
+/// What the last visit says about the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Priority {
+    /// The source answered last time, or was never visited.
+    Normal,
+    /// The source did not answer last time.
+    Probation,
+}
+
+pub(super) struct Scheduler<P> {
+    limits: VisitLimits,
+    last_ticket: u64,
+    waiting: usize,
+    /// In use, by priority.
+    slots: [usize; 2],
+    hosts: HashMap<Host, HostQueue<P>>,
+    /// Hosts whose first visit waits for nothing but a slot, by priority.
+    ready: [VecDeque<(u64, Host)>; 2],
+    timers: BinaryHeap<Reverse<(Instant, Host)>>,
+    /// Visits of normal priority that can be preempted, in the order of their start.
+    preemptible: BTreeMap<(Instant, u64), oneshot::Sender<()>>,
+    /// Every visit in progress, and since when.
+    admitted: HashMap<u64, (Priority, Instant)>,
+    /// Visits that were preempted and have not ended yet.
+    preempted: HashSet<u64>,
+}
+
+struct HostQueue<P> {
+    in_flight: usize,
+    /// The earliest start of the next visit.
+    next_start: Instant,
+    spacing: Duration,
+    /// No visit until then, because of a 429; and the pause that it asked for.
+    held: Option<(Instant, Duration)>,
+    /// By priority.
+    queues: [VecDeque<Waiter<P>>; 2],
+    /// Whether it is in `ready`, by priority.
+    is_ready: [bool; 2],
+    timer: Option<Instant>,
+    wait_status: Arc<WaitStatus>,
+}
+
+struct Waiter<P> {
+    ticket: u64,
+    grant_to: oneshot::Sender<P>,
+}
+
+/// A visit that may begin.
+pub(super) struct Grant<P> {
+    pub(super) host: Host,
+    pub(super) ticket: u64,
+    pub(super) grant_to: oneshot::Sender<P>,
+    pub(super) preempted: Option<oneshot::Receiver<()>>,
+}
+
+impl<P> HostQueue<P> {
+    fn new(host: &Host, spacing: Duration, now: Instant) -> Self {
+        Self {
+            in_flight: 0,
+            next_start: now,
+            spacing,
+            held: None,
+            queues: [VecDeque::new(), VecDeque::new()],
+            is_ready: [false; 2],
+            timer: None,
+            wait_status: Arc::new(WaitStatus::new(host.clone())),
+        }
+    }
+
+    /// When the next visit may start, and what it waits for until then.
+    fn opens_at(&self) -> (Instant, WaitReason) {
+        match self.held {
+            Some((until, wait)) if until > self.next_start => (until, WaitReason::HostRetryAfter(wait)),
+            _ => (self.next_start, WaitReason::HostSpacing(self.spacing)),
+        }
+    }
+
+    /// Which priorities have a waiting visit, the one that waits longest first.
+    fn waiting_priorities(&self) -> impl Iterator<Item = Priority> + use<P> {
+        let head = |priority: Priority| Some((self.queues[priority as usize].front()?.ticket, priority));
+        let mut heads = [head(Priority::Normal), head(Priority::Probation)];
+        heads.sort_unstable();
+        heads.into_iter().flatten().map(|(_, priority)| priority)
+    }
+}
+
+impl<P> Scheduler<P> {
+    pub(super) fn new(limits: VisitLimits) -> Self {
+        Self {
+            limits,
+            last_ticket: 0,
+            waiting: 0,
+            slots: [0; 2],
+            hosts: HashMap::new(),
+            ready: [VecDeque::new(), VecDeque::new()],
+            timers: BinaryHeap::new(),
+            preemptible: BTreeMap::new(),
+            admitted: HashMap::new(),
+            preempted: HashSet::new(),
+        }
+    }
+
+    /// Applies other limits and returns the visits that they admit. Visits in progress continue, and a spacing that a
+    /// host's 429s led to stays while it is longer.
+    pub(super) fn set_limits(&mut self, limits: VisitLimits, now: Instant) -> Vec<Grant<P>> {
+        let (old, new) = (self.limits.host_spacing, limits.host_spacing);
+        self.limits = limits;
+        for host_queue in self.hosts.values_mut().filter(|host_queue| host_queue.spacing <= old.max(new)) {
+            // Counted from the start of the last visit.
+            let next_start = (host_queue.next_start + new).checked_sub(host_queue.spacing);
+            host_queue.next_start = next_start.unwrap_or(host_queue.next_start);
+            host_queue.spacing = new;
+        }
+        let mut granted = self.serve_ready(now);
+        let first = |host_queue: &HostQueue<P>| {
+            host_queue.queues.iter().filter_map(VecDeque::front).map(|w| w.ticket).min()
+        };
+        let mut queues: Vec<_> = self
+            .hosts
+            .iter()
+            .filter_map(|(host, host_queue)| Some((first(host_queue)?, host.clone())))
+            .collect();
+        queues.sort_unstable_by_key(|(ticket, _)| *ticket);
+        for (_, host) in queues {
+            granted.extend(self.offer(&host, now));
+        }
+        granted
+    }
+
+    fn host_queue(&mut self, host: &Host, now: Instant) -> &mut HostQueue<P> {
+        let spacing = self.limits.host_spacing;
+        self.hosts.entry(host.clone()).or_insert_with(|| HostQueue::new(host, spacing, now))
+    }
+
+    pub(super) fn enqueue(
+        &mut self,
+        host: &Host,
+        priority: Priority,
+        grant_to: oneshot::Sender<P>,
+    ) -> Arc<WaitStatus> {
+        self.last_ticket += 1;
+        self.waiting += 1;
+        let ticket = self.last_ticket;
+        let host_queue = self.host_queue(host, Instant::now());
+        host_queue.queues[priority as usize].push_back(Waiter { ticket, grant_to });
+        Arc::clone(&host_queue.wait_status)
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.slots.iter().sum()
+    }
+
+    /// Visits in all queues.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Slots that sources on probation may use.
+    fn probation_max(&self) -> usize {
+        (self.limits.in_flight / 4).max(1)
+    }
+
+    fn has_slot(&self, priority: Priority) -> bool {
+        let on_probation = || self.slots[Priority::Probation as usize] < self.probation_max();
+        self.in_flight() < self.limits.in_flight && (priority == Priority::Normal || on_probation())
+    }
+
+    /// Admits the visits of this host that may run now, and notes when or why to look again.
+    pub(super) fn offer(&mut self, host: &Host, now: Instant) -> Vec<Grant<P>> {
+        let mut granted = Vec::new();
+        while let Some(grant) = self.offer_one(host, now) {
+            granted.push(grant);
+        }
+        granted
+    }
+
+    fn offer_one(&mut self, host: &Host, now: Instant) -> Option<Grant<P>> {
+        let (in_flight_max, host_in_flight_max) = (self.limits.in_flight, self.limits.host_in_flight);
+        let slots = [Priority::Normal, Priority::Probation].map(|priority| self.has_slot(priority));
+        let probation_max = self.probation_max();
+        let host_queue = self.hosts.get_mut(host)?;
+        for queue in &mut host_queue.queues {
+            while queue.pop_front_if(|waiter| waiter.grant_to.is_closed()).is_some() {
+                self.waiting -= 1;
+            }
+        }
+        if host_queue.waiting_priorities().next().is_none() {
+            host_queue.wait_status.set(WaitReason::NotWaiting);
+            return None;
+        }
+        if host_queue.in_flight >= host_in_flight_max {
+            host_queue.wait_status.set(WaitReason::HostInFlight(host_queue.in_flight));
+            return None;
+        }
+        let (opens_at, reason) = host_queue.opens_at();
+        if opens_at > now {
+            host_queue.wait_status.set(reason);
+            if host_queue.timer.is_none_or(|timer| timer > opens_at) {
+                host_queue.timer = Some(opens_at);
+                self.timers.push(Reverse((opens_at, host.clone())));
+            }
+            return None;
+        }
+        let Some(priority) = host_queue.waiting_priorities().find(|priority| slots[*priority as usize])
+        else {
+            let full = self.slots.iter().sum::<usize>() >= in_flight_max;
+            host_queue.wait_status.set(if full {
+                WaitReason::AllSlots(in_flight_max)
+            } else {
+                WaitReason::ProbationSlots(probation_max)
+            });
+            for priority in host_queue.waiting_priorities() {
+                if !std::mem::replace(&mut host_queue.is_ready[priority as usize], true) {
+                    let ticket =
+                        host_queue.queues[priority as usize].front().map_or(0, |waiter| waiter.ticket);
+                    self.ready[priority as usize].push_back((ticket, host.clone()));
+                }
+            }
+            self.preempt(now);
+            return None;
+        };
+        let waiter = host_queue.queues[priority as usize].pop_front()?;
+        host_queue.in_flight += 1;
+        host_queue.held = None;
+        host_queue.next_start = now + host_queue.spacing;
+        self.waiting -= 1;
+        self.slots[priority as usize] += 1;
+        self.admitted.insert(waiter.ticket, (priority, now));
+        let preempted = (priority == Priority::Normal).then(|| {
+            let (signal, preempted) = oneshot::channel();
+            self.preemptible.insert((now, waiter.ticket), signal);
+            preempted
+        });
+        Some(Grant { host: host.clone(), ticket: waiter.ticket, grant_to: waiter.grant_to, preempted })
+    }
+
+    /// Preempts the longest visits: as many as there are hosts whose visits of normal priority wait for a slot.
+    fn preempt(&mut self, now: Instant) {
+        while self.preempted.len() < self.ready[Priority::Normal as usize].len() {
+            let Some(longest) = self.preemptible.first_entry() else { return };
+            let (started, ticket) = *longest.key();
+            if started + PREEMPT_AFTER > now {
+                return;
+            }
+            if longest.remove().send(()).is_ok() {
+                self.preempted.insert(ticket);
+            }
+        }
+    }
+
+    /// The visit can no longer be preempted.
+    pub(super) fn pin(&mut self, ticket: u64) {
+        if let Some((_, started)) = self.admitted.get(&ticket) {
+            self.preemptible.remove(&(*started, ticket));
+        }
+        self.preempted.remove(&ticket);
+    }
+
+    /// A visit ended; returns the visits that may start now, first those that have waited longest for a slot.
+    pub(super) fn release(&mut self, host: &Host, ticket: u64, now: Instant) -> Vec<Grant<P>> {
+        self.pin(ticket);
+        let Some((priority, _)) = self.admitted.remove(&ticket) else { return Vec::new() };
+        self.slots[priority as usize] -= 1;
+        if let Some(host_queue) = self.hosts.get_mut(host) {
+            host_queue.in_flight -= 1;
+        }
+        let mut granted = self.serve_ready(now);
+        granted.extend(self.offer(host, now));
+        granted
+    }
+
+    fn serve_ready(&mut self, now: Instant) -> Vec<Grant<P>> {
+        let mut granted = Vec::new();
+        loop {
+            let head = |priority: Priority| {
+                let (ticket, _) = self.ready[priority as usize].front()?;
+                self.has_slot(priority).then_some((*ticket, priority))
+            };
+            let heads = [head(Priority::Normal), head(Priority::Probation)];
+            let Some((_, priority)) = heads.into_iter().flatten().min_by_key(|(ticket, _)| *ticket) else {
+                return granted;
+            };
+            let Some((_, host)) = self.ready[priority as usize].pop_front() else { return granted };
+            if let Some(host_queue) = self.hosts.get_mut(&host) {
+                host_queue.is_ready[priority as usize] = false;
+            }
+            granted.extend(self.offer(&host, now));
+        }
+    }
+
+    /// When to look again.
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        let host = self.timers.peek().map(|Reverse((at, _))| *at);
+        let is_slot_missing = self.ready[Priority::Normal as usize].len() > self.preempted.len();
+        let longest = self.preemptible.first_key_value().filter(|_| is_slot_missing);
+        let preempts_at = longest.map(|((started, _), _)| *started + PREEMPT_AFTER);
+        host.into_iter().chain(preempts_at).min()
+    }
+
+    /// Does what is due by `now`; returns the visits that may start.
+    pub(super) fn fire_timers(&mut self, now: Instant) -> Vec<Grant<P>> {
+        let mut granted = Vec::new();
+        while self.timers.peek().is_some_and(|Reverse((at, _))| *at <= now) {
+            let Some(Reverse((at, host))) = self.timers.pop() else { break };
+            if let Some(host_queue) = self.hosts.get_mut(&host)
+                && host_queue.timer == Some(at)
+            {
+                host_queue.timer = None;
+                granted.extend(self.offer(&host, now));
+            }
+        }
+        self.preempt(now);
+        granted
+    }
+
+    /// Doubles the spacing of a host.
+    pub(super) fn widen_spacing(&mut self, host: &Host, now: Instant) {
+        let host_queue = self.host_queue(host, now);
+        host_queue.spacing = host_queue.spacing.max(SPACING_FIRST).saturating_mul(2).min(SPACING_MAX);
+        host_queue.next_start = host_queue.next_start.max(now + host_queue.spacing);
+    }
+
+    /// Takes a tenth off the spacing of a host.
+    pub(super) fn narrow_spacing(&mut self, host: &Host) {
+        let least = self.limits.host_spacing;
+        if let Some(host_queue) = self.hosts.get_mut(host).filter(|host_queue| host_queue.spacing > least) {
+            let narrower = (host_queue.spacing - host_queue.spacing / 10).max(least);
+            host_queue.spacing = if narrower < SPACING_FIRST { least.min(narrower) } else { narrower };
+        }
+    }
+
+    /// No visit to this host for `wait`.
+    pub(super) fn hold(&mut self, host: &Host, now: Instant, wait: Duration) {
+        let (host_queue, until) = (self.host_queue(host, now), now + wait);
+        if host_queue.held.is_none_or(|(held, _)| held < until) {
+            host_queue.held = Some((until, wait));
+        }
+    }
+
+    /// Removes hosts without visits whose spacing is the configured one.
+    pub(super) fn remove_idle_hosts(&mut self, now: Instant) {
+        let least = self.limits.host_spacing;
+        let mut cancelled = 0;
+        self.hosts.retain(|_, host_queue| {
+            for queue in &mut host_queue.queues {
+                let before = queue.len();
+                queue.retain(|waiter| !waiter.grant_to.is_closed());
+                cancelled += before - queue.len();
+            }
+            host_queue.in_flight > 0
+                || host_queue.queues.iter().any(|queue| !queue.is_empty())
+                || host_queue.opens_at().0 > now
+                || host_queue.spacing > least
+        });
+        self.waiting -= cancelled;
+    }
+}
+
+#[cfg(test)]
+impl<P> Scheduler<P> {
+    pub(super) fn hosts(&self) -> usize {
+        self.hosts.len()
+    }
+}

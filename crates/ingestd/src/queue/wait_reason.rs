@@ -1,0 +1,90 @@
+//! Why the visits in the queue of a host have to wait: shown in the status, counted in the metrics.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use notation::humanize;
+
+use super::host::Host;
+
+/// What the queue of a host waits for; shared by all visits in it, and readable from any thread.
+#[derive(Debug)]
+pub(crate) struct WaitStatus {
+    host: Host,
+    reason: Mutex<WaitReason>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WaitReason {
+    /// The queue is empty.
+    NotWaiting,
+    /// The host has as many visits in flight as it may have.
+    HostInFlight(usize),
+    /// The last visit of the host started too short a time ago.
+    HostSpacing(Duration),
+    /// The host answered 429 with this `Retry-After`.
+    HostRetryAfter(Duration),
+    /// All slots of the process are in use.
+    AllSlots(usize),
+    /// All slots that sources on probation may use are in use.
+    ProbationSlots(usize),
+}
+
+impl WaitReason {
+    /// The label in the metrics.
+    fn label(self) -> &'static str {
+        match self {
+            Self::NotWaiting => "none",
+            Self::HostInFlight(_) => "host-in-flight",
+            Self::HostSpacing(_) => "host-spacing",
+            Self::HostRetryAfter(_) => "host-asked",
+            Self::AllSlots(_) => "in-flight",
+            Self::ProbationSlots(_) => "suspects",
+        }
+    }
+}
+
+impl WaitStatus {
+    pub(super) fn new(host: Host) -> Self {
+        Self { host, reason: Mutex::new(WaitReason::NotWaiting) }
+    }
+
+    pub(super) fn set(&self, reason: WaitReason) {
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    fn get(&self) -> WaitReason {
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        self.get() != WaitReason::NotWaiting
+    }
+
+    /// The reason as a label in the metrics.
+    pub(super) fn label(&self) -> &'static str {
+        self.get().label()
+    }
+
+    /// The reason as a sentence; `None` if nothing waits.
+    pub(crate) fn text(&self) -> Option<String> {
+        let host = &self.host;
+        Some(match self.get() {
+            WaitReason::NotWaiting => return None,
+            WaitReason::HostInFlight(1) => format!("1 visit to {host} in progress"),
+            WaitReason::HostInFlight(n) => format!("{n} visits to {host} in progress"),
+            WaitReason::HostSpacing(spacing) => {
+                format!("visits to {host} start at least {} apart", humanize(spacing))
+            }
+            WaitReason::HostRetryAfter(wait) => {
+                format!("{host} asked for a pause of {} (429)", humanize(wait))
+            }
+            WaitReason::AllSlots(n) => format!("all {n} slots in use"),
+            WaitReason::ProbationSlots(n) => {
+                format!("all {n} slots for sources that did not answer lately in use")
+            }
+        })
+    }
+}

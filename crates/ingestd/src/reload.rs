@@ -1,0 +1,115 @@
+//! The control loop of the running daemon: reloads on SIGHUP and on request, and the status line of systemd.
+
+use std::{rc::Rc, time::Duration};
+
+use actix::Recipient;
+use control::{CatalogueChanges, Problem, ReloadAnswer};
+use daemon::{
+    admin::ReloadOrder,
+    config::{CheckedConfig, Reloader},
+    logs::Logs,
+    notify,
+    stop::Signals,
+};
+use store::LogReader;
+use tokio::sync::mpsc;
+
+use crate::{
+    catalogue::{apply_catalogue, read_catalogue},
+    error::IngestError,
+    messages::{ApplyCatalogue, CatalogueDiff},
+    settings,
+    status::{activity::Health, diagnostics::ActivityCounts, registry::SourceRegistry},
+    visit::context::VisitContext,
+};
+
+/// How often the status line of `systemctl status` is updated.
+const STATUS_LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// What a reload reads and changes.
+pub(crate) struct ControlLoop {
+    pub(crate) reloader: Reloader,
+    pub(crate) logs: Logs,
+    pub(crate) ctx: Rc<VisitContext>,
+    pub(crate) reader: LogReader,
+    pub(crate) supervisor: Recipient<ApplyCatalogue>,
+    pub(crate) registry: SourceRegistry,
+}
+
+impl ControlLoop {
+    /// Runs until the stop signal.
+    pub(crate) async fn run(mut self, mut signals: Signals, mut requests: mpsc::Receiver<ReloadOrder>) {
+        let mut status_line = tokio::time::interval(STATUS_LINE_EVERY);
+        loop {
+            tokio::select! {
+                () = signals.stop.cancelled() => return,
+                Ok(()) = signals.reload.changed() => {
+                    // The result has been logged.
+                    self.reload().await.ok();
+                }
+                Some(request) = requests.recv() => {
+                    // The client may have gone.
+                    request.send(self.reload().await.map_err(|error| refusal(&error))).ok();
+                }
+                _ = status_line.tick() => notify::status(&self.status_line()),
+            }
+        }
+    }
+
+    /// Reads the configuration and the catalogue again. One with mistakes changes nothing.
+    async fn reload(&mut self) -> Result<ReloadAnswer, IngestError> {
+        notify::reloading();
+        let result = match self.reloader.read() {
+            Ok(draft) => self.apply(draft).await,
+            Err(complaints) => Err(IngestError::Catalogue(complaints.to_string())),
+        };
+        notify::ready();
+        result
+    }
+
+    async fn apply(&mut self, draft: CheckedConfig) -> Result<ReloadAnswer, IngestError> {
+        let config = draft.config();
+        let sources = config.ingestd.sources.clone();
+        let diff = match read_catalogue(&sources).await {
+            Ok(catalogue) => {
+                self.ctx.interval_bounds.set(settings::interval_bounds(config));
+                self.ctx.limiter.set_limits(settings::visit_limits(config));
+                apply_catalogue(&self.supervisor, catalogue, &self.reader).await
+            }
+            Err(error) => Err(error),
+        };
+        let diff = diff.inspect_err(|error| {
+            for line in error.to_string().lines() {
+                tracing::error!(error = line, "reload failed; the old catalogue stays in use");
+            }
+        })?;
+        self.logs.reconfigure(&config.log.level, &draft.changes);
+        let changes = self.reloader.take(draft);
+        let file = std::path::absolute(&sources).unwrap_or(sources).display().to_string();
+        let CatalogueDiff { added, changed, removed, unchanged } = diff;
+        let catalogue = Some(CatalogueChanges { file, added, changed, removed, unchanged });
+        Ok(ReloadAnswer { catalogue, changes })
+    }
+
+    /// For `systemctl status`.
+    fn status_line(&self) -> String {
+        let entries = self.registry.entries();
+        let counts = ActivityCounts::of(&entries, self.ctx.now());
+        let (failing, head) = (counts.healths[Health::Failing as usize], self.reader.head());
+        let last_commit = self.ctx.metrics.progress.commits.last_ms_ago();
+        let last_commit =
+            last_commit.map_or_else(String::new, |ms| format!(", the last {} s ago", ms / 1000));
+        let outage = if self.ctx.metrics.outage.get() == 0 { "" } else { "; local network outage" };
+        format!("{} sources, {failing} failing; {head} events recorded{last_commit}{outage}", entries.len())
+    }
+}
+
+/// The answer to a request whose reload failed.
+fn refusal(error: &IngestError) -> Problem {
+    match error {
+        IngestError::Catalogue(complaints) => {
+            Problem::bad_catalogue(complaints.lines().map(str::to_owned).collect())
+        }
+        error => Problem::new(500, "reload-failed", error.to_string()),
+    }
+}

@@ -1,0 +1,60 @@
+//! The configuration, in the shapes that the parts of this daemon need.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use daemon::{config::Config, metrics::MetricsRegistry};
+use fetch::{Policy, Visitor, schedule::IntervalBounds};
+
+use crate::{queue::limiter::VisitLimits, visit::credentials::CredentialFiles};
+
+/// The sections of the configuration that this daemon uses.
+pub(crate) const SECTIONS: &[&str] = &["daemon", "ingestd", "store", "fetch", "wire", "log"];
+
+pub(crate) fn interval_bounds(config: &Config) -> IntervalBounds {
+    IntervalBounds { interval_min: config.fetch.interval_min, interval_max: config.fetch.interval_max }
+}
+
+pub(crate) fn visit_limits(config: &Config) -> VisitLimits {
+    VisitLimits {
+        in_flight: config.fetch.in_flight,
+        host_in_flight: config.fetch.host_in_flight,
+        host_spacing: config.fetch.host_spacing,
+    }
+}
+
+pub(crate) fn credential_files(config: &Config) -> CredentialFiles {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    CredentialFiles::new(&config.ingestd.sources, credentials)
+}
+
+pub(crate) fn store_options(config: &Config) -> store::StoreOptions {
+    store::StoreOptions {
+        cache_bytes: config.store.cache_bytes,
+        retention: store::Retention {
+            age: config.store.retention_age,
+            events: config.store.retention_events,
+            bytes: config.store.retention_bytes,
+        },
+    }
+}
+
+pub(crate) fn visitor(config: &Config, metrics_registry: &MetricsRegistry) -> anyhow::Result<Visitor> {
+    let allow = config.fetch.allow.iter().map(|cidr| cidr.parse()).collect::<Result<_, _>>();
+    let policy = Policy {
+        timeout_connect: config.fetch.timeout_connect,
+        timeout_total: config.fetch.timeout_total,
+        body_bytes_max: usize::try_from(config.fetch.body_bytes_max).unwrap_or(usize::MAX),
+        allow: allow.context("fetch.allow")?,
+        user_agent: config.fetch.user_agent.clone(),
+        ..Policy::default()
+    };
+    let visitor = Visitor::try_new(policy)?;
+    let counted = visitor.clone();
+    metrics_registry.register_counter(
+        "newswire_ingestd_clients_displaced_total",
+        "HTTP clients evicted because sources have more distinct proxies and certificate authorities than are kept",
+        move || counted.clients_displaced(),
+    );
+    Ok(visitor)
+}

@@ -1,0 +1,8 @@
+//! What the daemon shows about itself: the state of every source, metrics, diagnostics.
+
+pub(crate) mod activity;
+pub(crate) mod diagnostics;
+mod gauges;
+pub(crate) mod metrics;
+pub(crate) mod progress;
+pub(crate) mod registry;

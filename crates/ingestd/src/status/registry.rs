@@ -1,0 +1,297 @@
+//! The state of every source, readable from any thread at any time, also while the actors' thread is stuck.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+};
+
+use fetch::schedule::PlannedVisit;
+use news::{
+    Cursor, HubSubscription, Pause, PushStatus, Source, SourceId, SourceState, SourceStatus, Timestamp,
+    VisitStatus, WebSubState,
+};
+
+use super::activity::{Activity, Health};
+use crate::{queue::wait_reason::WaitStatus, visit::redirects::url_hash, websub::subscription::keep_newer};
+
+/// The part of an entry that diagnostics count.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SourceSnapshot {
+    pub(crate) activity: Activity,
+    pub(crate) health: Health,
+    pub(crate) since: Option<Timestamp>,
+    pub(crate) next_visit: Option<Timestamp>,
+}
+
+/// One source and its state.
+#[derive(Debug)]
+pub(crate) struct SourceEntry {
+    pub(crate) source: Arc<Source>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    activity: Activity,
+    since: Option<Timestamp>,
+    /// Why the visit waits, while it does.
+    wait_status: Option<Arc<WaitStatus>>,
+    state: SourceState,
+    restarts: u32,
+    last_event: Option<Cursor>,
+}
+
+impl Inner {
+    fn health(&self) -> Health {
+        match &self.state {
+            _ if self.activity == Activity::Disabled => Health::Disabled,
+            state if state.paused.is_some() => Health::Paused,
+            state if state.quarantine.is_some() => Health::Quarantined,
+            state if state.last_status == Some(VisitStatus::Gone) => Health::Gone,
+            state if state.failures > 0 => Health::Failing,
+            state if state.last_status.is_none() => Health::New,
+            _ => Health::Healthy,
+        }
+    }
+}
+
+impl SourceEntry {
+    pub(crate) fn new(source: Arc<Source>, state: SourceState) -> Self {
+        let activity = if source.enabled { Activity::Idle } else { Activity::Disabled };
+        Self { source, inner: Mutex::new(Inner { activity, state, ..Inner::default() }) }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // Every write is a single assignment, so a panic while it is held leaves nothing half done.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_activity(&self, activity: Activity, now: Timestamp) {
+        let mut inner = self.inner();
+        inner.activity = activity;
+        inner.since = Some(now);
+        inner.wait_status = None;
+    }
+
+    /// The visit is due and waits for the limiter.
+    pub(crate) fn set_waiting(&self, wait_status: Arc<WaitStatus>, now: Timestamp) {
+        let mut inner = self.inner();
+        inner.activity = Activity::Waiting;
+        inner.since = Some(now);
+        inner.wait_status = Some(wait_status);
+    }
+
+    /// `None` if the entry is locked at this moment; does not copy the state.
+    pub(crate) fn try_snapshot(&self) -> Option<SourceSnapshot> {
+        let inner = self.inner.try_lock().ok()?;
+        let is_resting = inner.activity == Activity::Idle && inner.state.paused.is_some();
+        let activity = if is_resting { Activity::Paused } else { inner.activity };
+        let health = inner.health();
+        Some(SourceSnapshot { activity, health, since: inner.since, next_visit: inner.state.next_visit })
+    }
+
+    /// Why the visit waits; `None` if it does not, or if the entry is locked at this moment.
+    pub(crate) fn try_wait_reason(&self) -> Option<String> {
+        let wait_status = self.inner.try_lock().ok()?.wait_status.clone()?;
+        wait_status.text()
+    }
+
+    pub(crate) fn activity(&self) -> Activity {
+        self.inner().activity
+    }
+
+    pub(crate) fn state(&self) -> SourceState {
+        self.inner().state.clone()
+    }
+
+    /// When the next visit is due; does not copy the state.
+    pub(crate) fn next_visit(&self) -> Option<Timestamp> {
+        self.inner().state.next_visit
+    }
+
+    /// Takes the state after a visit. The pause and the subscription stay: those in the entry may be newer.
+    pub(crate) fn set_state(&self, mut state: SourceState) {
+        let mut inner = self.inner();
+        keep_newer(inner.state.websub.take(), &mut state.websub);
+        let paused = inner.state.paused.take();
+        inner.state = SourceState { paused, ..state };
+    }
+
+    pub(crate) fn pause(&self) -> Option<Pause> {
+        self.inner().state.paused.clone()
+    }
+
+    pub(crate) fn set_pause(&self, pause: Pause) {
+        self.inner().state.paused = Some(pause);
+    }
+
+    /// A visit that was due meanwhile is due now, and does not count as late.
+    pub(crate) fn end_pause(&self, now: Timestamp) {
+        let mut inner = self.inner();
+        inner.state.paused = None;
+        if inner.state.next_visit.is_some_and(|next| next < now) {
+            inner.state.next_visit = Some(now);
+            inner.state.why = "due since the pause".to_owned();
+        }
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.inner().state.paused.is_some()
+    }
+
+    /// Reschedules the next visit; `why` replaces the reason if there is one.
+    pub(crate) fn set_next_visit(&self, next: Timestamp, why: Option<&str>) {
+        let mut inner = self.inner();
+        inner.state.next_visit = Some(next);
+        if let Some(why) = why {
+            why.clone_into(&mut inner.state.why);
+        }
+    }
+
+    /// The last and the next visit, while the source is idle and not paused.
+    pub(crate) fn planned_visit(&self) -> Option<PlannedVisit> {
+        let inner = self.inner();
+        let next = inner
+            .state
+            .next_visit
+            .filter(|_| inner.activity == Activity::Idle && inner.state.paused.is_none())?;
+        Some(PlannedVisit { last: inner.state.last_visit, next })
+    }
+
+    pub(crate) fn quarantine(&self) -> Option<String> {
+        self.inner().state.quarantine.clone()
+    }
+
+    /// For a visit that an operator ordered: the document gets another chance.
+    pub(crate) fn lift_quarantine(&self) {
+        self.inner().state.quarantine = None;
+    }
+
+    pub(crate) fn has_websub(&self) -> bool {
+        self.inner().state.websub.is_some()
+    }
+
+    pub(crate) fn websub(&self) -> Option<Box<WebSubState>> {
+        self.inner().state.websub.clone()
+    }
+
+    pub(crate) fn set_subscription(&self, subscription: Option<HubSubscription>) {
+        if let Some(websub) = &mut self.inner().state.websub {
+            websub.subscription = subscription;
+        }
+    }
+
+    /// Changes the subscription, if there is one.
+    pub(crate) fn update_subscription<R>(&self, change: impl FnOnce(&mut HubSubscription) -> R) -> Option<R> {
+        self.inner().state.websub.as_mut()?.subscription.as_mut().map(change)
+    }
+
+    pub(crate) fn set_last_event(&self, event: Cursor) {
+        self.inner().last_event = Some(event);
+    }
+
+    /// Counts a death of the actor; returns how many there were.
+    pub(crate) fn count_restart(&self) -> u32 {
+        let mut inner = self.inner();
+        inner.restarts += 1;
+        inner.restarts
+    }
+
+    /// The status including the last visits.
+    pub(crate) fn full_status(&self) -> SourceStatus {
+        let attempts = self.inner().state.attempts.clone();
+        SourceStatus { attempts, ..self.status() }
+    }
+
+    pub(crate) fn status(&self) -> SourceStatus {
+        let (source, inner) = (&self.source, self.inner());
+        let state = &inner.state;
+        let (activity, next_visit, why) = match &state.paused {
+            _ if !source.enabled => (inner.activity, None, "disabled in the catalogue".to_owned()),
+            Some(pause) => {
+                let activity =
+                    if inner.activity == Activity::Idle { Activity::Paused } else { inner.activity };
+                let next = pause.until.map(|until| state.next_visit.map_or(until, |next| next.max(until)));
+                (activity, next, pause.why())
+            }
+            None => (inner.activity, state.next_visit, state.why.clone()),
+        };
+        let adopted = state.moves.adopted.as_ref().filter(|_| state.moves.home == url_hash(&source.url));
+        SourceStatus {
+            id: source.id.clone(),
+            name: source.name.clone(),
+            url: source.url.to_string(),
+            category: source.category.clone(),
+            country: source.country.clone(),
+            language: source.language.clone(),
+            tags: source.tags.clone(),
+            enabled: source.enabled,
+            access: source.access.keys().into_iter().map(str::to_owned).collect(),
+            moved_to: adopted.map(|adopted| adopted.to.to_string()),
+            moved_since: adopted.map(|adopted| adopted.since),
+            activity: activity.as_str().to_owned(),
+            activity_since: inner.since,
+            waiting_for: inner.wait_status.as_ref().and_then(|wait_status| wait_status.text()),
+            quarantine: state.quarantine.clone(),
+            last_status: state.last_status,
+            last_code: state.last_code,
+            last_visit: state.last_visit,
+            last_took_ms: state.last_took_ms,
+            last_body_bytes: state.attempts.last().map(|attempt| attempt.body_bytes.into()),
+            last_success: state.last_success,
+            last_error: state.last_error.clone(),
+            consecutive_failures: state.failures,
+            next_visit,
+            why,
+            warnings: state.warnings.clone(),
+            restarts: inner.restarts,
+            counts: state.counts,
+            last_event: inner.last_event.clone(),
+            paused: state.paused.clone(),
+            push: state.websub.as_deref().map(PushStatus::from).unwrap_or_default(),
+            attempts: Vec::new(),
+        }
+    }
+}
+
+/// All sources, by id. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SourceRegistry(Arc<RwLock<BTreeMap<SourceId, Arc<SourceEntry>>>>);
+
+impl SourceRegistry {
+    pub(crate) fn insert(&self, entry: Arc<SourceEntry>) {
+        let mut entries = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        entries.insert(entry.source.id.clone(), entry);
+    }
+
+    pub(crate) fn remove(&self, id: &SourceId) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<SourceEntry>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// Every source; `None` if the registry is locked at this moment.
+    pub(crate) fn try_entries(&self) -> Option<Vec<Arc<SourceEntry>>> {
+        Some(self.0.try_read().ok()?.values().cloned().collect())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn while_locked(&self, then: impl FnOnce()) {
+        let _held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        then();
+    }
+
+    /// Every source.
+    pub(crate) fn entries(&self) -> Vec<Arc<SourceEntry>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// How many idle sources should have been visited before `now`.
+    pub(crate) fn overdue(&self, now: Timestamp) -> usize {
+        let is_late = |entry: &SourceEntry| entry.next_visit().is_some_and(|next| next < now);
+        let is_idle = |entry: &SourceEntry| entry.activity() == Activity::Idle && !entry.is_paused();
+        self.entries().iter().filter(|entry| is_idle(entry) && is_late(entry)).count()
+    }
+}

@@ -1,0 +1,113 @@
+//! Applies a new catalogue: what changed is started, replaced or stopped, and everything else is not disturbed.
+
+use std::collections::HashSet;
+
+use actix::{Handler, MessageResult};
+use news::{Source, SourceId};
+
+use super::{
+    SupervisedSource, Supervisor,
+    first_visits::{plan_first_visits, restore_state},
+};
+use crate::{
+    messages::{ApplyCatalogue, CatalogueDiff},
+    status::activity::Activity,
+    visit::source_actor::StopAfterVisit,
+    websub::messages::ReviewSubscriptions,
+};
+
+impl Handler<ApplyCatalogue> for Supervisor {
+    type Result = MessageResult<ApplyCatalogue>;
+
+    fn handle(&mut self, message: ApplyCatalogue, _: &mut Self::Context) -> Self::Result {
+        let ApplyCatalogue { catalogue, stored_states } = message;
+        let sources = format!("{} sources", catalogue.sources.len());
+        let _at_work = daemon::work::on("taking the catalogue", sources);
+        self.stored_states = stored_states;
+        let removed = self.remove_missing(&catalogue.sources);
+        let mut diff = CatalogueDiff { removed, ..CatalogueDiff::default() };
+        let mut replaced = std::mem::take(&mut self.replacements);
+        let mut to_start = Vec::new();
+        for source in catalogue.sources {
+            match self.sources.get(&source.id) {
+                Some(running) if *running.entry.source == source && !replaced.contains_key(&source.id) => {
+                    diff.unchanged += 1;
+                    continue;
+                }
+                Some(_) if replaced.remove(&source.id).is_some() || self.stop_after_visit(&source.id) => {
+                    self.replacements.insert(source.id.clone(), source);
+                    diff.changed += 1;
+                    continue;
+                }
+                Some(_) => {
+                    if let Some(state) = self.remove_source(&source.id) {
+                        self.stored_states.insert(source.id.clone(), state);
+                    }
+                    diff.changed += 1;
+                }
+                None => diff.added += 1,
+            }
+            to_start.push(source);
+        }
+        self.start_sources(to_start);
+        self.ctx.metrics.sources.set(i64::try_from(self.sources.len()).unwrap_or(i64::MAX));
+        self.announce_catalogue();
+        if let Some(websub) = &self.websub {
+            // With a full mailbox, the next periodic review finds the changes.
+            websub.try_send(ReviewSubscriptions).ok();
+        }
+        MessageResult(diff)
+    }
+}
+
+impl Supervisor {
+    /// Stops the sources that are not in the catalogue any more; returns how many there were.
+    fn remove_missing(&mut self, catalogue: &[Source]) -> usize {
+        let listed: HashSet<_> = catalogue.iter().map(|source| &source.id).collect();
+        let missing: Vec<_> = self.sources.keys().filter(|id| !listed.contains(id)).cloned().collect();
+        for id in &missing {
+            self.remove_source(id);
+        }
+        missing.len()
+    }
+
+    /// Starts sources from their stored states, with their first visits spread over time.
+    fn start_sources(&mut self, sources: Vec<Source>) {
+        let now = self.ctx.now();
+        let mut stored_states = std::mem::take(&mut self.stored_states);
+        let restored = sources.into_iter().map(|source| {
+            let state = stored_states.remove(&source.id).unwrap_or_default();
+            restore_state(&self.ctx, source, state, now)
+        });
+        let planned = plan_first_visits(restored.collect(), now, self.ctx.interval_bounds.get());
+        for (source, state) in planned {
+            self.start_source(source, state);
+        }
+    }
+
+    /// Has the actor of a source that is being visited stop when the visit ends. Returns whether there is such a visit.
+    fn stop_after_visit(&self, id: &SourceId) -> bool {
+        let Some(SupervisedSource { entry, actor: Some(actor), rebuild_at: None }) = self.sources.get(id)
+        else {
+            return false;
+        };
+        let in_progress =
+            [Activity::Fetching, Activity::Parsing, Activity::Recording].contains(&entry.activity());
+        // An actor with a full mailbox makes no progress, and is not waited for.
+        in_progress && actor.try_send(StopAfterVisit).is_ok()
+    }
+
+    /// Starts the changed sources for which the visit of the old one has ended.
+    pub(super) fn start_replacements(&mut self) {
+        let has_ended = |id: &&SourceId| {
+            let actor = self.sources.get(*id).and_then(|supervised| supervised.actor.as_ref());
+            actor.is_none_or(|actor| !actor.connected())
+        };
+        let ended: Vec<_> = self.replacements.keys().filter(has_ended).cloned().collect();
+        for id in ended {
+            let (state, source) = (self.remove_source(&id), self.replacements.remove(&id));
+            self.stored_states.extend(state.map(|state| (id, state)));
+            self.start_sources(source.into_iter().collect());
+        }
+    }
+}

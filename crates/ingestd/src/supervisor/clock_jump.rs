@@ -1,0 +1,90 @@
+//! Detects jumps of the wall clock (it was set, or the machine slept) and reschedules the visits: timers do not notice.
+
+use std::time::Duration;
+
+use fetch::schedule::{Next, PlannedVisit, catch_up, defer_past_skip_windows};
+use news::Timestamp;
+use tokio::time::Instant;
+
+use super::{SupervisedSource, Supervisor};
+use crate::visit::source_actor::Reschedule;
+
+/// Smaller differences are corrections by NTP.
+const JUMP_MIN: Duration = Duration::from_secs(5);
+
+/// The wall clock, and at the same moment a clock that never jumps.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ClockReading {
+    pub(super) wall: Timestamp,
+    pub(super) steady: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum ClockJump {
+    Ahead(Duration),
+    Back(Duration),
+}
+
+impl ClockReading {
+    /// How the wall clock jumped between the two readings.
+    fn jump_until(self, now: Self) -> Option<ClockJump> {
+        let expected = self.wall.plus(now.steady - self.steady);
+        let (ahead, back) = (now.wall.since(expected), expected.since(now.wall));
+        if ahead.max(back) < JUMP_MIN {
+            return None;
+        }
+        Some(if back > ahead { ClockJump::Back(back) } else { ClockJump::Ahead(ahead) })
+    }
+}
+
+impl Supervisor {
+    /// Reschedules the visits if the clock has jumped since the last check.
+    pub(super) fn check_clock(&mut self) {
+        let now = ClockReading { wall: self.ctx.now(), steady: Instant::now() };
+        let before = std::mem::replace(&mut self.clock_reading, now);
+        let Some(jump) = before.jump_until(now) else { return };
+        self.ctx.metrics.clock_jumps.inc();
+        let idle: Vec<_> =
+            self.sources.values().filter_map(|s| Some((s, s.entry.planned_visit()?))).collect();
+        match jump {
+            ClockJump::Back(by) => {
+                move_back(&idle, by);
+                tracing::warn!(by_s = by.as_secs(), "the clock was set back; visits rescheduled");
+            }
+            ClockJump::Ahead(by) => {
+                let visits: Vec<_> = idle.iter().map(|(_, planned)| *planned).collect();
+                let overdue = catch_up(now.wall, &visits, self.ctx.interval_bounds.get());
+                for (index, at) in &overdue {
+                    idle[*index].0.spread_overdue(*at);
+                }
+                tracing::warn!(
+                    by_s = by.as_secs(),
+                    overdue = overdue.len(),
+                    "the clock jumped ahead or the machine slept; overdue visits spread over time"
+                );
+            }
+        }
+        for actor in idle.iter().filter_map(|(supervised, _)| supervised.actor.as_ref()) {
+            // A full mailbox means orders to visit now, after which the actor reschedules anyway.
+            actor.try_send(Reschedule).ok();
+        }
+    }
+}
+
+/// The time until each visit stays what it was.
+fn move_back(idle: &[(&SupervisedSource, PlannedVisit)], by: Duration) {
+    let by_ms = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+    for (supervised, planned) in idle {
+        let next = Timestamp::from_millis(planned.next.millis().saturating_sub(by_ms));
+        supervised.entry.set_next_visit(next, None);
+    }
+}
+
+impl SupervisedSource {
+    fn spread_overdue(&self, at: Timestamp) {
+        let next = Next { at: Some(at), why: "due since before the clock jumped".to_owned() };
+        let rhythm = self.entry.state().rhythm;
+        let next = defer_past_skip_windows(next, rhythm.skip_hours, rhythm.skip_days, fastrand::f64());
+        self.entry.set_next_visit(next.at.unwrap_or(at), Some(&next.why));
+    }
+}

@@ -1,0 +1,453 @@
+//! The supervisor over a real store and a local server.
+
+use std::cell::{Cell, RefCell};
+
+use actix::Message;
+use daemon::{Clock, metrics::MetricsRegistry};
+use fetch::{Policy, Visitor, schedule::IntervalBounds};
+use news::{Catalogue, FeedUrl, Timestamp, VisitStatus};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    sync::{Semaphore, broadcast, watch},
+};
+
+use super::*;
+use crate::{
+    messages::{ApplyCatalogue, CatalogueDiff},
+    queue::limiter::{HostLimiter, VisitLimits},
+    recorder::{Recorder, WriterLoop},
+    status::{activity::Activity, metrics::IngestMetrics},
+    visit::{
+        context::ParseFn,
+        crash_guard::{CRASHES_MAX, CrashGuard},
+        credentials::CredentialFiles,
+        source_actor::tests::Die,
+    },
+};
+
+const FEED: &str = "<rss version='2.0'><channel><title>t</title><link>http://x.example/</link>\
+                    <description>d</description><item><title>one</title><guid>1</guid></item></channel></rss>";
+
+/// A supervisor over a real store, and a server that answers every request with [`FEED`].
+pub(crate) struct Harness {
+    supervisor: Addr<Supervisor>,
+    pub(crate) registry: SourceRegistry,
+    notices: broadcast::Receiver<wire::Notice>,
+    url: String,
+    pub(crate) metrics: IngestMetrics,
+    directory: tempfile::TempDir,
+}
+
+async fn serve() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    actix_rt::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(stream.read_u8().await.unwrap());
+            }
+            let head =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", FEED.len());
+            stream.write_all(format!("{head}{FEED}").as_bytes()).await.ok();
+        }
+    });
+    url
+}
+
+async fn harness(parse: ParseFn) -> Harness {
+    let visitor = Visitor::try_new(Policy { allow_private: true, ..Policy::default() }).unwrap();
+    harness_with(parse, visitor, CredentialFiles::default()).await
+}
+
+pub(crate) async fn harness_with(parse: ParseFn, visitor: Visitor, credentials: CredentialFiles) -> Harness {
+    let directory = tempfile::tempdir().unwrap();
+    let (writer, reader) = store::open(directory.path(), &store::StoreOptions::default()).unwrap();
+    let metrics = IngestMetrics::register(&MetricsRegistry::new());
+    let clock = Clock::system();
+    let head_changed = watch::channel(reader.head()).0;
+    let epoch = reader.epoch().clone();
+    let writer_loop = WriterLoop {
+        writer,
+        reader,
+        head_changed,
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        watch: daemon::watch::Watch::new(),
+    };
+    let (recorder, _thread) = Recorder::start(writer_loop, || panic!("the log failed")).unwrap();
+    let (notices, received) = broadcast::channel(64);
+    let second = Duration::from_secs(1);
+    let recorder = recorder.start();
+    let limits = VisitLimits { in_flight: 8, host_in_flight: 8, host_spacing: Duration::ZERO };
+    let ctx = VisitContext {
+        visitor,
+        credentials,
+        limiter: HostLimiter::new(limits, metrics.clone()),
+        parsers: Arc::new(Semaphore::new(1)),
+        parse,
+        crash_guard: CrashGuard::open(directory.path()).unwrap(),
+        outage: RefCell::default(),
+        recorder: recorder.clone().recipient(),
+        websub: None,
+        notices,
+        interval_bounds: Cell::new(IntervalBounds { interval_min: second, interval_max: second * 60 }),
+        epoch,
+        clock,
+        metrics: metrics.clone(),
+    };
+    let registry = SourceRegistry::default();
+    let supervisor = Supervisor::new(Rc::new(ctx), registry.clone(), recorder.recipient(), None).start();
+    Harness { supervisor, registry, notices: received, url: serve().await, metrics, directory }
+}
+
+impl Harness {
+    fn source(&self, id: &str) -> Source {
+        let mut source = Source::new(SourceId::try_new(id).unwrap(), FeedUrl::try_new(&self.url).unwrap());
+        source.every = Some(Duration::from_secs(3600));
+        source
+    }
+
+    pub(crate) async fn apply(&self, sources: Vec<Source>) -> CatalogueDiff {
+        let message = ApplyCatalogue { catalogue: Catalogue { sources }, stored_states: HashMap::new() };
+        self.supervisor.send(message).await.unwrap()
+    }
+
+    /// The next report of a visit.
+    pub(crate) async fn report(&mut self) -> news::VisitReport {
+        loop {
+            let notice = tokio::time::timeout(Duration::from_secs(10), self.notices.recv());
+            if let wire::Notice::Source(json) = notice.await.unwrap().unwrap() {
+                return serde_json::from_str(&json).unwrap();
+            }
+        }
+    }
+
+    /// Orders a visit and waits for its report.
+    pub(crate) async fn visit_again(&mut self, id: &str) -> news::VisitReport {
+        let answer = self.supervisor.send(VisitSources(vec![id.to_owned()])).await.unwrap();
+        assert_eq!(answer.accepted, [id]);
+        self.report().await
+    }
+
+    async fn until(&self, what: impl Fn() -> bool) {
+        let wait = async {
+            while !what() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), wait).await.expect("it happens within ten seconds");
+    }
+}
+
+pub(crate) fn run<F: Future>(test: F) -> F::Output {
+    actix_rt::System::new().block_on(test)
+}
+
+#[test]
+fn a_source_actor_that_dies_is_rebuilt_with_its_state() {
+    run(async {
+        let mut harness = harness(feed::read).await;
+        harness.apply(vec![harness.source("a"), harness.source("b")]).await;
+        let (first, second) = (harness.report().await, harness.report().await);
+        assert_eq!((first.new, second.new), (1, 1));
+        harness.supervisor.send(Kill("a")).await.unwrap();
+        let entry = harness.registry.get("a").unwrap();
+        harness.until(|| entry.status().restarts == 1).await;
+        assert_eq!(entry.activity(), Activity::Down, "and it is shown");
+        assert_eq!(
+            harness.registry.get("b").unwrap().activity(),
+            Activity::Idle,
+            "the other source is not affected"
+        );
+        harness.until(|| entry.activity() == Activity::Idle).await;
+        let answer = harness.supervisor.send(VisitSources(vec!["a".into()])).await.unwrap();
+        assert_eq!(answer.accepted, ["a"]);
+        let report = harness.report().await;
+        assert_eq!((report.status, report.new), (VisitStatus::Unchanged, 0), "its state was kept");
+        assert_eq!(harness.metrics.restarts.get(), 1);
+    });
+}
+
+#[test]
+fn each_death_postpones_the_next_rebuild() {
+    run(async {
+        let mut harness = harness(feed::read).await;
+        harness.apply(vec![harness.source("a")]).await;
+        harness.report().await;
+        let entry = harness.registry.get("a").unwrap();
+        let mut waits = Vec::new();
+        for deaths in 1..=2 {
+            harness.supervisor.send(Kill("a")).await.unwrap();
+            harness.until(|| entry.status().restarts == deaths).await;
+            let died = Instant::now();
+            harness.until(|| entry.activity() == Activity::Idle).await;
+            waits.push(died.elapsed());
+        }
+        assert!(waits[1] > waits[0] + Duration::from_millis(500), "{waits:?}");
+    });
+}
+
+#[test]
+fn a_panic_while_parsing_a_document_costs_that_visit_and_is_shown() {
+    run(async {
+        let mut harness = harness(|_, _| panic!("index out of bounds")).await;
+        harness.apply(vec![harness.source("a")]).await;
+        let report = harness.report().await;
+        assert_eq!(report.status, VisitStatus::Error);
+        assert_eq!(report.error.as_deref(), Some("panic: index out of bounds"));
+        assert!(report.next_visit.is_some(), "it is visited again");
+        assert_eq!(harness.metrics.panics.get(), 1);
+        assert_eq!(harness.registry.get("a").unwrap().status().restarts, 0, "its actor is alive");
+    });
+}
+
+#[test]
+fn a_new_catalogue_does_not_disturb_what_did_not_change() {
+    run(async {
+        let mut harness = harness(feed::read).await;
+        harness.apply(vec![harness.source("a"), harness.source("b"), harness.source("c")]).await;
+        for _ in 0..3 {
+            harness.report().await;
+        }
+        let before = harness.registry.get("a").unwrap();
+        let mut renamed = harness.source("b");
+        renamed.name = "Another name".to_owned();
+        let mut off = harness.source("d");
+        off.enabled = false;
+        let diff = harness.apply(vec![harness.source("a"), renamed, off]).await;
+        assert_eq!(diff, CatalogueDiff { added: 1, changed: 1, removed: 1, unchanged: 1 });
+        assert!(Arc::ptr_eq(&before, &harness.registry.get("a").unwrap()));
+        assert_eq!(harness.registry.get("b").unwrap().status().counts.visits, 1, "its state came along");
+        assert!(harness.registry.get("c").is_none());
+        let ids = ["a", "c", "d"].map(str::to_owned).to_vec();
+        let answer = harness.supervisor.send(VisitSources(ids)).await.unwrap();
+        assert_eq!(answer.unknown, ["c"]);
+        assert_eq!(answer.disabled, ["d"]);
+    });
+}
+
+#[test]
+fn a_visit_in_progress_ends_with_the_old_entry_and_is_not_repeated() {
+    fn slow(bytes: &[u8], hints: &feed::Hints<'_>) -> Result<feed::FeedDocument, feed::FeedError> {
+        std::thread::sleep(Duration::from_millis(500));
+        feed::read(bytes, hints)
+    }
+    run(async {
+        let mut harness = harness(slow).await;
+        harness.apply(vec![harness.source("a")]).await;
+        harness.until(|| harness.registry.get("a").unwrap().activity() == Activity::Parsing).await;
+        let before = harness.registry.get("a").unwrap();
+        for name in ["Another name", "And another"] {
+            let mut renamed = harness.source("a");
+            name.clone_into(&mut renamed.name);
+            assert_eq!(harness.apply(vec![renamed]).await.changed, 1);
+            assert!(Arc::ptr_eq(&before, &harness.registry.get("a").unwrap()), "the visit is not disturbed");
+        }
+        assert_eq!(harness.report().await.new, 1, "the visit ended");
+        harness.until(|| !Arc::ptr_eq(&before, &harness.registry.get("a").unwrap())).await;
+        let after = harness.registry.get("a").unwrap();
+        assert_eq!(after.source.name, "And another");
+        assert_eq!(after.status().counts.visits, 1, "its state came along");
+        assert_eq!((after.status().restarts, after.activity()), (0, Activity::Idle));
+    });
+}
+
+impl Harness {
+    async fn pause(&self, id: &str, pause: Option<Pause>) -> PauseAnswer {
+        self.supervisor.send(SetPause { ids: vec![id.to_owned()], pause }).await.unwrap().unwrap()
+    }
+}
+
+fn pause(since: Timestamp, until: Option<Timestamp>) -> Pause {
+    Pause { since, until, reason: Some("the publisher asked".to_owned()) }
+}
+
+#[test]
+fn a_paused_source_is_not_visited_shows_why_and_rejects_orders() {
+    run(async {
+        let mut harness = harness(feed::read).await;
+        let mut often = harness.source("a");
+        often.every = Some(Duration::from_secs(1));
+        harness.apply(vec![often.clone(), harness.source("b")]).await;
+        let now = Timestamp::from_millis(Clock::system().now_millis());
+        let until = now.plus(Duration::from_secs(3600));
+        assert_eq!(harness.pause("a", Some(pause(now, Some(until)))).await.done.len(), 1);
+        harness.report().await;
+        // A visit that was in progress when the pause was ordered ends first.
+        harness.until(|| harness.registry.get("a").unwrap().activity() == Activity::Idle).await;
+        let answer = harness.supervisor.send(VisitSources(vec!["a".into(), "b".into()])).await.unwrap();
+        assert_eq!((answer.paused, answer.accepted), (vec!["a".to_owned()], vec!["b".to_owned()]));
+        let status = harness.registry.get("a").unwrap().status();
+        assert_eq!((status.activity.as_str(), status.next_visit), ("paused", Some(until)));
+        assert_eq!(status.why, format!("paused until {until}: the publisher asked"));
+        often.name = "Another name".to_owned();
+        harness.apply(vec![often, harness.source("b")]).await;
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        let status = harness.registry.get("a").unwrap().status();
+        assert!(status.paused.is_some(), "a new catalogue ends no pause");
+        assert!(status.counts.visits <= 1, "at most the visit that was in progress: {status:?}");
+        assert_eq!(harness.pause("a", None).await.done.len(), 1);
+        harness
+            .until(|| harness.registry.get("a").unwrap().status().counts.visits > status.counts.visits)
+            .await;
+        let again = harness.pause("a", None).await;
+        assert_eq!(
+            (again.idle, harness.pause("x", None).await.unknown),
+            (vec!["a".into()], vec!["x".into()])
+        );
+    });
+}
+
+#[test]
+fn a_pause_ends_by_itself_and_an_ended_one_is_discarded_at_a_start() {
+    run(async {
+        let mut harness = harness(feed::read).await;
+        harness.apply(vec![harness.source("a")]).await;
+        harness.report().await;
+        let now = Timestamp::from_millis(Clock::system().now_millis());
+        let ended = pause(now, Some(now.plus(Duration::from_millis(700))));
+        harness.pause("a", Some(ended.clone())).await;
+        let entry = harness.registry.get("a").unwrap();
+        assert_eq!(entry.status().activity, "paused");
+        harness.until(|| !entry.is_paused()).await;
+        assert_eq!(entry.status().activity, "idle");
+        let held = pause(now, None);
+        let state = |paused: &Pause| SourceState { paused: Some(paused.clone()), ..SourceState::default() };
+        let stored_states = [("b", state(&ended)), ("c", state(&held))]
+            .map(|(id, state)| (SourceId::try_new(id).unwrap(), state));
+        let sources = ["a", "b", "c"].map(|id| harness.source(id)).to_vec();
+        let message =
+            ApplyCatalogue { catalogue: Catalogue { sources }, stored_states: stored_states.into() };
+        harness.supervisor.send(message).await.unwrap();
+        let paused = |id: &str| harness.registry.get(id).unwrap().pause();
+        assert_eq!((paused("a"), paused("b"), paused("c")), (None, None, Some(held)));
+    });
+}
+
+#[test]
+fn a_restart_spreads_what_is_due_and_keeps_what_is_not() {
+    run(async {
+        let harness = harness(feed::read).await;
+        let now = Timestamp::from_millis(Clock::system().now_millis());
+        let later = now.plus(Duration::from_secs(600));
+        let state = |next| SourceState { last_visit: Some(now), next_visit: next, ..SourceState::default() };
+        let far = now.plus(Duration::from_secs(400 * 86_400));
+        let stored_states = [("due", Some(now)), ("later", Some(later)), ("gone", None), ("far", Some(far))]
+            .map(|(id, next)| (SourceId::try_new(id).unwrap(), state(next)));
+        let sources = ["due", "later", "gone", "far"].map(|id| harness.source(id)).to_vec();
+        let message =
+            ApplyCatalogue { catalogue: Catalogue { sources }, stored_states: stored_states.into() };
+        harness.supervisor.send(message).await.unwrap();
+        let next = |id: &str| harness.registry.get(id).unwrap().state().next_visit;
+        assert_eq!((next("later"), next("gone")), (Some(later), None));
+        assert!(next("far") < Some(far), "a clock that was wrong postpones nothing by years");
+        let due = harness.registry.get("due").unwrap();
+        harness.until(|| due.state().counts.visits == 1).await;
+    });
+}
+
+#[test]
+fn a_clock_jump_delays_no_visit_and_moves_what_is_planned() {
+    run(async {
+        let mut harness = harness(feed::read).await;
+        harness.apply(vec![harness.source("a")]).await;
+        harness.report().await;
+        let entry = harness.registry.get("a").unwrap();
+        // As after a sleep: the time has passed, and the timer has not noticed.
+        let passed = Timestamp::from_millis(Clock::system().now_millis() - 1000);
+        entry.set_next_visit(passed, None);
+        harness.supervisor.send(Jump { by_ms: 7_200_000 }).await.unwrap();
+        assert_eq!(harness.report().await.status, VisitStatus::Unchanged);
+        let next = entry.next_visit().unwrap();
+        harness.supervisor.send(Jump { by_ms: -10_000 }).await.unwrap();
+        harness.until(|| entry.next_visit().is_some_and(|now| now < next)).await;
+        let moved = next.since(entry.next_visit().unwrap());
+        assert!(moved.abs_diff(Duration::from_secs(10)) < Duration::from_secs(1), "{moved:?}");
+        assert_eq!(harness.metrics.clock_jumps.get(), 2, "each is counted once");
+    });
+}
+
+#[test]
+fn a_document_that_is_slow_to_parse_is_quarantined_until_an_operator_orders_a_visit() {
+    #[expect(clippy::disallowed_methods, reason = "a thread of the blocking pool")]
+    fn slow(bytes: &[u8], hints: &feed::Hints<'_>) -> Result<feed::FeedDocument, feed::FeedError> {
+        std::thread::sleep(crate::visit::outcome::PARSE_SLOW + Duration::from_millis(100));
+        feed::read(bytes, hints)
+    }
+    run(async {
+        let mut harness = harness(slow).await;
+        harness.apply(vec![harness.source("a")]).await;
+        let report = harness.report().await;
+        assert_eq!((report.new, harness.metrics.slow_parses.get()), (1, 1), "its items are recorded anyway");
+        let entry = harness.registry.get("a").unwrap();
+        assert_eq!(entry.status().quarantine.as_deref(), Some("its document took 2s to parse"));
+        harness.supervisor.send(VisitSources(vec!["a".into()])).await.unwrap();
+        assert_eq!(harness.report().await.status, VisitStatus::Unchanged);
+        assert_eq!(entry.status().quarantine, None, "the same bytes were not parsed again");
+    });
+}
+
+#[test]
+fn a_source_that_was_being_parsed_at_three_crashes_is_quarantined() {
+    run(async {
+        let harness = harness(feed::read).await;
+        for _ in 0..CRASHES_MAX {
+            let crash_guard = CrashGuard::open(harness.directory.path()).unwrap();
+            std::mem::forget(crash_guard.begin(&SourceId::try_new("a").unwrap()));
+        }
+        let crash_guard = CrashGuard::open(harness.directory.path()).unwrap();
+        harness.supervisor.send(ReplaceCrashGuard(crash_guard)).await.unwrap();
+        harness.apply(vec![harness.source("a"), harness.source("b")]).await;
+        let entry = |id| harness.registry.get(id).unwrap();
+        harness.until(|| entry("b").state().counts.visits == 1).await;
+        let status = entry("a").status();
+        assert_eq!((status.counts.visits, status.activity.as_str()), (0, "idle"));
+        assert!(status.quarantine.unwrap().ends_with("at 3 crashes of the process"));
+        assert!(status.next_visit.is_some(), "never silently dead");
+    });
+}
+
+/// Another crash guard than at the start.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct ReplaceCrashGuard(CrashGuard);
+
+impl Handler<ReplaceCrashGuard> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, ReplaceCrashGuard(crash_guard): ReplaceCrashGuard, _: &mut Self::Context) {
+        Rc::get_mut(&mut self.ctx).unwrap().crash_guard = crash_guard;
+    }
+}
+
+/// Makes the clock look as if it had jumped.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Jump {
+    by_ms: i64,
+}
+
+impl Handler<Jump> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, Jump { by_ms }: Jump, _: &mut Self::Context) {
+        let wall = &mut self.clock_reading.wall;
+        *wall = Timestamp::from_millis(wall.millis() - by_ms);
+    }
+}
+
+/// Kills the actor of a source.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Kill(&'static str);
+
+impl Handler<Kill> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, Kill(id): Kill, _: &mut Self::Context) {
+        let supervised = &self.sources[id];
+        supervised.actor.as_ref().unwrap().try_send(Die).unwrap();
+    }
+}

@@ -1,0 +1,602 @@
+//! The outcome of a visit: a pure function from what was fetched and parsed to the state to store.
+//!
+//! Every way a visit can end goes through [`VisitOutcome::conclude`], so that none forgets to schedule the next visit.
+
+use std::time::Duration;
+
+use fetch::{
+    FailureClass, FetchReport, FetchResult,
+    schedule::{IntervalBounds, ScheduleInput, ask_max, next_visit},
+};
+use news::{Attempt, Escaped, FeedRhythm, Item, Source, SourceState, Timestamp, VisitStatus};
+use notation::humanize;
+
+use super::{
+    redirects::{self, RedirectChange},
+    validators::bind_to,
+};
+use crate::websub::{discovery::discover, interval::relax_interval};
+
+/// What the parser made of the body.
+#[derive(Debug)]
+pub(crate) enum ParseOutcome {
+    /// There was no body, or none worth parsing.
+    NotParsed,
+    /// The same bytes as last time.
+    SameBytes,
+    /// A feed.
+    Document(Box<feed::FeedDocument>),
+    /// Not a feed.
+    Failed {
+        /// The failure class.
+        class: FailureClass,
+        /// The reason, for people.
+        message: String,
+    },
+    /// The parser panicked, with this message.
+    Panicked(String),
+}
+
+/// What a visit concluded.
+#[derive(Debug)]
+pub(crate) struct VisitOutcome {
+    /// Oldest first.
+    pub(crate) items: Vec<Item>,
+    /// The state to store; `last_status` is final only after the append.
+    pub(crate) state: SourceState,
+    /// Why it failed; `None` also for a panic, which has a counter of its own.
+    pub(crate) class: Option<FailureClass>,
+    /// Another URL is requested from now on.
+    pub(crate) redirect_change: Option<RedirectChange>,
+    /// Items beyond the limits of the parser.
+    pub(crate) dropped: usize,
+    /// It failed because of a local outage, and does not count against the feed.
+    pub(crate) is_exempt: bool,
+}
+
+/// What the outcome depends on, besides the fetch and the document.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct VisitInputs<'a> {
+    pub(crate) source: &'a Source,
+    pub(crate) before: &'a SourceState,
+    /// What the validators belong to: see [`super::validators::request_hash`].
+    pub(crate) request_hash: u64,
+    pub(crate) interval_bounds: IntervalBounds,
+    pub(crate) now: Timestamp,
+    pub(crate) took: Duration,
+    /// From 0 to 1.
+    pub(crate) jitter: f64,
+}
+
+/// Warnings of a document that are kept.
+const WARNINGS_MAX: usize = 8;
+/// Publication dates of a document that are kept, to estimate how often something is published.
+const RECENT_MAX: usize = 20;
+/// A source whose document takes longer to parse is quarantined.
+pub(crate) const PARSE_SLOW: Duration = Duration::from_secs(2);
+/// The longest wait after a visit that failed because of a local outage.
+const EXEMPT_WAIT_MAX: Duration = Duration::from_secs(3600);
+
+impl VisitOutcome {
+    /// Concludes a visit.
+    pub(crate) fn conclude(inputs: VisitInputs<'_>, visit: &FetchReport, parsed: ParseOutcome) -> Self {
+        let mut state = inputs.before.clone();
+        bind_to(&mut state, inputs.request_hash);
+        if !visit.is_conditional {
+            state.asked_in_full = Some(inputs.now);
+        }
+        state.last_visit = Some(inputs.now);
+        state.last_code = visit.code;
+        state.last_took_ms = Some(u64::try_from(inputs.took.as_millis()).unwrap_or(u64::MAX));
+        state.counts.visits += 1;
+        state.counts.body_bytes += visit.body_bytes;
+        if visit.answer.is_healthy()
+            && !matches!(parsed, ParseOutcome::Failed { .. } | ParseOutcome::Panicked(_))
+        {
+            let document = match &parsed {
+                ParseOutcome::Document(document) => Some(&document.feed),
+                _ => None,
+            };
+            discover(&mut state.websub, inputs.source, &visit.links, document);
+        }
+        let mut outcome = Self::of(state);
+        let status = outcome.apply_result(inputs, visit, parsed);
+        outcome.redirect_change =
+            redirects::observe(&mut outcome.state.moves, inputs.source, visit, status, inputs.now);
+        outcome.count_visit(status, inputs.now);
+        outcome.record_attempt(inputs, visit.code, visit.body_bytes, status);
+        outcome.schedule_next(inputs, visit, status);
+        outcome
+    }
+
+    fn of(state: SourceState) -> Self {
+        Self { items: Vec::new(), state, class: None, redirect_change: None, dropped: 0, is_exempt: false }
+    }
+
+    /// The outcome of a visit during which our own code panicked.
+    pub(crate) fn panicked(inputs: VisitInputs<'_>, message: &str) -> Self {
+        let mut outcome = Self::of(inputs.before.clone());
+        outcome.state.last_visit = Some(inputs.now);
+        outcome.state.counts.visits += 1;
+        outcome.record_panic(message);
+        outcome.count_visit(VisitStatus::Error, inputs.now);
+        outcome.record_attempt(inputs, None, 0, VisitStatus::Error);
+        let mut facts =
+            ScheduleInput::new(inputs.interval_bounds, inputs.now, fetch::schedule::ScheduleOutcome::Failed);
+        facts.failures = outcome.state.failures;
+        let next = next_visit(&facts, inputs.jitter);
+        outcome.state.next_visit = next.at;
+        outcome.state.why = next.why;
+        outcome
+    }
+
+    /// Our own network is down: the failure says nothing about the feed. The next visit is within the usual interval, at a
+    /// random time, so that the end of the outage causes no burst.
+    pub(crate) fn exempt(&mut self, inputs: VisitInputs<'_>) {
+        let (before, interval_bounds) = (inputs.before, inputs.interval_bounds);
+        let usual =
+            before.last_visit.zip(before.next_visit).map_or(Duration::ZERO, |(last, next)| next.since(last));
+        let longest = usual.min(EXEMPT_WAIT_MAX).max(interval_bounds.interval_min * 2);
+        let wait =
+            interval_bounds.interval_min + (longest - interval_bounds.interval_min).mul_f64(inputs.jitter);
+        self.state.failures = before.failures;
+        self.state.gone_in_a_row = before.gone_in_a_row;
+        self.state.next_visit = Some(inputs.now.plus(wait));
+        self.state.why = format!(
+            "local outage, not counted against the feed: most hosts are unreachable, again in {}",
+            humanize(wait)
+        );
+        self.is_exempt = true;
+    }
+
+    /// Quarantines the source if parsing took too long, and releases it otherwise. Returns whether it took too long.
+    pub(crate) fn check_parse_time(&mut self, took: Duration) -> bool {
+        let slow = took > PARSE_SLOW;
+        self.state.quarantine = slow.then(|| format!("its document took {} to parse", humanize(took)));
+        slow
+    }
+
+    /// Has a quarantined source visited every `interval_max` only.
+    pub(crate) fn apply_quarantine(&mut self, inputs: VisitInputs<'_>) {
+        let (Some(reason), Some(next)) = (&self.state.quarantine, self.state.next_visit) else { return };
+        let max = inputs.interval_bounds.interval_max;
+        let earliest = inputs.now.plus(max - (max / 10).mul_f64(inputs.jitter));
+        if next < earliest {
+            self.state.why = format!("in quarantine ({reason}): every {}", humanize(max));
+            self.state.next_visit = Some(earliest);
+        }
+    }
+
+    fn apply_result(
+        &mut self,
+        inputs: VisitInputs<'_>,
+        visit: &FetchReport,
+        parsed: ParseOutcome,
+    ) -> VisitStatus {
+        match &visit.answer {
+            FetchResult::Full(full) => {
+                let is_damaged = match &parsed {
+                    ParseOutcome::Failed { class, message } => return self.fail(*class, message),
+                    ParseOutcome::Panicked(message) => return self.record_panic(message),
+                    ParseOutcome::Document(document) => document.damaged,
+                    ParseOutcome::SameBytes | ParseOutcome::NotParsed => false,
+                };
+                self.state.body_hash = Some(full.body_hash);
+                // A truncated document must not be kept by a 304. If the same bytes are served again, they are all there is.
+                if !is_damaged {
+                    self.state.etag.clone_from(&full.etag);
+                    self.state.last_modified.clone_from(&full.last_modified);
+                    self.state.validator_key = Some(full.validator_key);
+                    if !full.is_delta {
+                        self.state.last_full = Some(inputs.now);
+                    }
+                }
+                match parsed {
+                    ParseOutcome::Document(document) => self.apply_document(*document),
+                    _ => VisitStatus::Unchanged,
+                }
+            }
+            FetchResult::NotModified { etag, last_modified } => {
+                for (ours, theirs) in
+                    [(&mut self.state.etag, etag), (&mut self.state.last_modified, last_modified)]
+                {
+                    if theirs.is_some() {
+                        ours.clone_from(theirs);
+                    }
+                }
+                self.state.counts.not_modified += 1;
+                VisitStatus::Unchanged
+            }
+            FetchResult::Throttled => {
+                self.fail(FailureClass::HttpStatus, "the server asked us to retry later");
+                VisitStatus::Throttled
+            }
+            FetchResult::Gone => {
+                self.fail(FailureClass::HttpStatus, "the feed is gone (410)");
+                VisitStatus::Gone
+            }
+            FetchResult::Failed(failure) => self.fail(failure.class, &failure.message),
+        }
+    }
+
+    fn apply_document(&mut self, document: feed::FeedDocument) -> VisitStatus {
+        let text = |w: &news::Warning| match w.line {
+            Some(line) => format!("line {line}: {}", w.message),
+            None => w.message.clone(),
+        };
+        self.state.warnings = document.warnings.iter().take(WARNINGS_MAX).map(text).collect();
+        // The store sets it again when it sees the items.
+        self.state.guids_flap = false;
+        self.state.rhythm = summarize_rhythm(&document);
+        self.dropped = document.dropped;
+        self.items = oldest_first(document.items);
+        if document.damaged { VisitStatus::Partial } else { VisitStatus::New }
+    }
+
+    fn fail(&mut self, class: FailureClass, message: &str) -> VisitStatus {
+        self.class = Some(class);
+        self.state.last_error = Some(format!("{class}: {message}"));
+        VisitStatus::Error
+    }
+
+    fn record_panic(&mut self, message: &str) -> VisitStatus {
+        self.state.last_error = Some(format!("panic: {}", Escaped(message)));
+        VisitStatus::Error
+    }
+
+    fn record_attempt(
+        &mut self,
+        inputs: VisitInputs<'_>,
+        code: Option<u16>,
+        body_bytes: u64,
+        status: VisitStatus,
+    ) {
+        let attempt = Attempt {
+            at: inputs.now,
+            status,
+            code,
+            took_ms: u32::try_from(inputs.took.as_millis()).unwrap_or(u32::MAX),
+            body_bytes: u32::try_from(body_bytes).unwrap_or(u32::MAX),
+            new: 0,
+            updated: 0,
+            class: self.class,
+        };
+        Attempt::push(&mut self.state.attempts, attempt);
+    }
+
+    fn count_visit(&mut self, status: VisitStatus, now: Timestamp) {
+        let state = &mut self.state;
+        state.last_status = Some(status);
+        if status.is_healthy() {
+            state.last_success = Some(now);
+            state.last_error = None;
+            state.failures = 0;
+            state.counts.unchanged += u64::from(status == VisitStatus::Unchanged);
+        } else {
+            state.failures = state.failures.saturating_add(1);
+            state.counts.errors += 1;
+        }
+        state.gone_in_a_row =
+            if status == VisitStatus::Gone { state.gone_in_a_row.saturating_add(1) } else { 0 };
+    }
+
+    fn schedule_next(&mut self, inputs: VisitInputs<'_>, visit: &FetchReport, status: VisitStatus) {
+        use fetch::schedule::ScheduleOutcome;
+        let schedule_outcome = match status {
+            VisitStatus::New | VisitStatus::Partial => ScheduleOutcome::Healthy,
+            VisitStatus::Unchanged => ScheduleOutcome::Unchanged,
+            VisitStatus::Throttled => ScheduleOutcome::Throttled,
+            VisitStatus::Gone => ScheduleOutcome::Gone,
+            VisitStatus::Error => ScheduleOutcome::Failed,
+        };
+        // Another URL is another chance: it is requested soon, with a clean record.
+        let is_elsewhere = self.redirect_change.is_some() && !status.is_healthy();
+        let (schedule_outcome, failures) =
+            if is_elsewhere { (ScheduleOutcome::Failed, 1) } else { (schedule_outcome, self.state.failures) };
+        let rhythm = &self.state.rhythm;
+        let facts = ScheduleInput {
+            code: visit.code,
+            failures,
+            gone_in_a_row: self.state.gone_in_a_row,
+            every: inputs.source.every,
+            recent: &rhythm.recent,
+            quiet_for: quiet_for(inputs.before, inputs.now),
+            ttl: rhythm.ttl_s.map(Duration::from_secs),
+            update_period: rhythm.update_interval_s.map(Duration::from_secs),
+            skip_hours: rhythm.skip_hours,
+            skip_days: rhythm.skip_days,
+            cache_life: visit.cache.fresh_for,
+            retry_after: visit.retry_after,
+            ..ScheduleInput::new(inputs.interval_bounds, inputs.now, schedule_outcome)
+        };
+        let next = next_visit(&facts, inputs.jitter);
+        let next = relax_interval(next, &facts, self.state.websub.as_deref(), inputs.before.last_visit);
+        self.state.next_visit = next.at;
+        self.state.why = next.why;
+        if is_elsewhere {
+            self.state.gone_in_a_row = 0;
+            self.state.why.push_str(", then at another URL");
+        }
+        let wait = visit.retry_after.filter(|_| visit.code == Some(429) && visit.hops.is_empty());
+        self.state.host_asked_until =
+            wait.map(|wait| inputs.now.plus(wait.min(ask_max(inputs.interval_bounds))));
+    }
+}
+
+/// How long ago the source last had something new; `None` if unknown.
+fn quiet_for(before: &SourceState, now: Timestamp) -> Option<Duration> {
+    match (before.last_news, before.last_visit) {
+        (Some(news), _) => Some(now.since(news)),
+        (None, None) => Some(Duration::ZERO),
+        (None, Some(_)) => None,
+    }
+}
+
+fn summarize_rhythm(document: &feed::FeedDocument) -> FeedRhythm {
+    let rhythm = &document.rhythm;
+    let mut recent: Vec<_> = document.items.iter().filter_map(|i| i.published.or(i.updated)).collect();
+    recent.sort_unstable_by(|a, b| b.cmp(a));
+    recent.truncate(RECENT_MAX);
+    FeedRhythm {
+        ttl_s: rhythm.ttl.map(|d| d.as_secs()),
+        update_interval_s: rhythm.update_interval.map(|d| d.as_secs()),
+        skip_hours: rhythm.skip_hours.0,
+        skip_days: rhythm.skip_days.0,
+        recent,
+    }
+}
+
+/// Feeds list the newest item first, the log needs the oldest first. Dates decide if every item has one.
+fn oldest_first(mut items: Vec<Item>) -> Vec<Item> {
+    items.reverse();
+    if items.iter().all(|i| i.published.is_some()) {
+        items.sort_by_key(|i| i.published);
+    }
+    items
+}
+
+#[cfg(test)]
+mod tests {
+    use fetch::{Failure, Freshness, Full, Timings};
+    use news::{FeedUrl, SourceId};
+
+    use super::{
+        super::validators::{UNCONDITIONAL_EVERY, request_hash, validators},
+        *,
+    };
+
+    const NOW: fn() -> Timestamp = || Timestamp::from_millis(1_800_000_000_000);
+
+    fn source() -> Source {
+        let url = FeedUrl::try_new("https://example.org/feed").unwrap();
+        Source::new(SourceId::try_new("a").unwrap(), url)
+    }
+
+    fn visit(code: u16, answer: FetchResult) -> FetchReport {
+        FetchReport {
+            answer,
+            code: Some(code),
+            is_conditional: code == 304,
+            hops: Vec::new(),
+            timings: Timings::default(),
+            headers: Vec::new(),
+            links: fetch::HeaderLinks::default(),
+            cache: Freshness::default(),
+            retry_after: None,
+            remote: None,
+            body_bytes: 10,
+        }
+    }
+
+    fn full(etag: &str) -> FetchResult {
+        FetchResult::Full(Full {
+            body: bytes::Bytes::new(),
+            body_hash: 7,
+            content_type: None,
+            etag: Some(etag.to_owned()),
+            last_modified: None,
+            validator_key: 5,
+            url: "https://example.org/feed".parse().unwrap(),
+            is_delta: false,
+        })
+    }
+
+    fn conclude(before: &SourceState, visit: &FetchReport, parsed: ParseOutcome) -> VisitOutcome {
+        let source = source();
+        let took = Duration::from_millis(12);
+        let request_hash = request_hash(&source, 0);
+        let interval_bounds = IntervalBounds::default();
+        let inputs = VisitInputs {
+            source: &source,
+            before,
+            request_hash,
+            interval_bounds,
+            now: NOW(),
+            took,
+            jitter: 0.5,
+        };
+        VisitOutcome::conclude(inputs, visit, parsed)
+    }
+
+    #[test]
+    fn validators_are_sent_only_for_the_url_they_came_from_and_not_for_ever() {
+        let state =
+            conclude(&SourceState::default(), &visit(200, full("\"v1\"")), ParseOutcome::SameBytes).state;
+        let mut source = source();
+        assert_eq!(validators(request_hash(&source, 0), &state, NOW()), (Some("\"v1\""), None));
+        assert_eq!(
+            validators(request_hash(&source, 0), &state, NOW().plus(UNCONDITIONAL_EVERY)),
+            (None, None)
+        );
+        assert_eq!(validators(request_hash(&source, 1), &state, NOW()), (None, None), "other credentials");
+        source.url = FeedUrl::try_new("https://example.org/other").unwrap();
+        assert_eq!(validators(request_hash(&source, 0), &state, NOW()), (None, None));
+    }
+
+    #[test]
+    fn a_request_without_validators_is_sent_once_a_day_even_if_it_fails() {
+        let good =
+            conclude(&SourceState::default(), &visit(200, full("\"v1\"")), ParseOutcome::SameBytes).state;
+        let a_day_ago = SourceState {
+            last_full: Some(Timestamp::from_millis(NOW().millis() - 86_400_000)),
+            asked_in_full: None,
+            ..good
+        };
+        let validators = |state, now| validators(request_hash(&source(), 0), state, now);
+        assert_eq!(validators(&a_day_ago, NOW()), (None, None));
+        let busy = conclude(&a_day_ago, &visit(503, FetchResult::Throttled), ParseOutcome::NotParsed).state;
+        assert_eq!(validators(&busy, NOW()), (Some("\"v1\""), None));
+        assert_eq!(validators(&busy, NOW().plus(UNCONDITIONAL_EVERY)), (None, None));
+    }
+
+    #[test]
+    fn validators_of_an_old_url_do_not_return_after_a_failure_at_the_new_one() {
+        let good =
+            conclude(&SourceState::default(), &visit(200, full("\"v1\"")), ParseOutcome::SameBytes).state;
+        let elsewhere = SourceState { url_hash: good.url_hash ^ 1, ..good };
+        let busy = conclude(&elsewhere, &visit(503, FetchResult::Throttled), ParseOutcome::NotParsed).state;
+        assert_eq!(validators(request_hash(&source(), 0), &busy, NOW()), (None, None));
+        assert_eq!(busy.body_hash, None, "nor is its document the same");
+    }
+
+    #[test]
+    fn a_failure_keeps_the_validators_and_plans_the_next_visit() {
+        let good =
+            conclude(&SourceState::default(), &visit(200, full("\"v1\"")), ParseOutcome::SameBytes).state;
+        let failure = Failure::new(FailureClass::Timeout, "no answer within 30s");
+        let bad = conclude(&good, &visit(200, FetchResult::Failed(failure)), ParseOutcome::NotParsed);
+        assert_eq!(bad.class, Some(FailureClass::Timeout));
+        assert_eq!((bad.state.failures, bad.state.etag.as_deref()), (1, Some("\"v1\"")));
+        assert_eq!(bad.state.last_error.as_deref(), Some("timeout: no answer within 30s"));
+        assert!(bad.state.next_visit > Some(NOW()));
+        let again = conclude(
+            &bad.state,
+            &visit(304, FetchResult::NotModified { etag: None, last_modified: None }),
+            ParseOutcome::NotParsed,
+        );
+        assert_eq!((again.state.failures, again.state.last_error), (0, None));
+        assert_eq!(again.state.etag.as_deref(), Some("\"v1\""), "a 304 without validators changes none");
+    }
+
+    #[test]
+    fn a_document_that_cannot_be_parsed_keeps_the_old_validators() {
+        let good =
+            conclude(&SourceState::default(), &visit(200, full("\"v1\"")), ParseOutcome::SameBytes).state;
+        let parsed = ParseOutcome::Failed { class: FailureClass::NotAFeed, message: "an HTML page".into() };
+        let bad = conclude(&good, &visit(200, full("\"v2\"")), parsed);
+        assert_eq!((bad.state.etag.as_deref(), bad.class), (Some("\"v1\""), Some(FailureClass::NotAFeed)));
+    }
+
+    #[test]
+    fn the_third_410_in_a_row_ends_the_visits_and_a_success_in_between_does_not() {
+        let mut state = SourceState::default();
+        for _ in 0..2 {
+            state = conclude(&state, &visit(410, FetchResult::Gone), ParseOutcome::NotParsed).state;
+            assert!(state.next_visit.is_some());
+        }
+        let healed = conclude(&state, &visit(200, full("\"v\"")), ParseOutcome::SameBytes).state;
+        assert_eq!(healed.gone_in_a_row, 0);
+        let gone = conclude(&state, &visit(410, FetchResult::Gone), ParseOutcome::NotParsed).state;
+        assert_eq!((gone.next_visit, gone.last_status), (None, Some(VisitStatus::Gone)));
+    }
+
+    #[test]
+    fn every_way_a_visit_ends_has_a_reason_for_the_next() {
+        let failed = FetchResult::Failed(Failure::new(FailureClass::Dns, "no such name"));
+        let same = FetchResult::NotModified { etag: None, last_modified: None };
+        for (code, answer) in [
+            (200, full("x")),
+            (304, same),
+            (429, FetchResult::Throttled),
+            (410, FetchResult::Gone),
+            (0, failed),
+        ] {
+            let outcome = conclude(&SourceState::default(), &visit(code, answer), ParseOutcome::SameBytes);
+            assert!(!outcome.state.why.is_empty() && outcome.state.next_visit.is_some(), "{code}");
+        }
+        let source = source();
+        let before = SourceState::default();
+        let took = Duration::ZERO;
+        let (request_hash, interval_bounds) = (request_hash(&source, 0), IntervalBounds::default());
+        let inputs = VisitInputs {
+            source: &source,
+            before: &before,
+            request_hash,
+            interval_bounds,
+            now: NOW(),
+            took,
+            jitter: 0.5,
+        };
+        let crashed = VisitOutcome::panicked(inputs, "index out of bounds");
+        assert!(crashed.state.next_visit > Some(NOW()));
+        assert_eq!(crashed.state.last_error.as_deref(), Some("panic: index out of bounds"));
+    }
+
+    #[test]
+    fn a_local_outage_is_not_counted_against_the_feed() {
+        let good =
+            conclude(&SourceState::default(), &visit(200, full("\"v1\"")), ParseOutcome::SameBytes).state;
+        let failed = || visit(0, FetchResult::Failed(Failure::new(FailureClass::Dns, "no answer")));
+        let source = source();
+        let mut state = good;
+        for _ in 0..5 {
+            let mut outcome = conclude(&state, &failed(), ParseOutcome::NotParsed);
+            let (interval_bounds, took) = (IntervalBounds::default(), Duration::ZERO);
+            let request_hash = request_hash(&source, 0);
+            let before = &state;
+            outcome.exempt(VisitInputs {
+                source: &source,
+                before,
+                request_hash,
+                interval_bounds,
+                now: NOW(),
+                took,
+                jitter: 1.0,
+            });
+            assert!(outcome.state.next_visit <= Some(NOW().plus(EXEMPT_WAIT_MAX)));
+            assert!(outcome.state.why.starts_with("local outage"), "{}", outcome.state.why);
+            state = outcome.state;
+        }
+        assert_eq!(state.failures, 0);
+    }
+
+    #[test]
+    fn a_slow_document_puts_its_source_into_quarantine_until_one_is_fast() {
+        let source = source();
+        let before = SourceState::default();
+        let (interval_bounds, took) = (IntervalBounds::default(), Duration::ZERO);
+        let request_hash = request_hash(&source, 0);
+        let inputs = VisitInputs {
+            source: &source,
+            before: &before,
+            request_hash,
+            interval_bounds,
+            now: NOW(),
+            took,
+            jitter: 0.5,
+        };
+        let mut outcome = conclude(&before, &visit(200, full("x")), ParseOutcome::SameBytes);
+        outcome.apply_quarantine(inputs);
+        let usual = outcome.state.next_visit;
+        assert!(outcome.check_parse_time(PARSE_SLOW * 2));
+        outcome.apply_quarantine(inputs);
+        assert!(outcome.state.next_visit >= Some(NOW().plus(interval_bounds.interval_max * 9 / 10)));
+        assert_eq!(outcome.state.why, "in quarantine (its document took 4s to parse): every 24h");
+        let mut again = conclude(&outcome.state, &visit(200, full("x")), ParseOutcome::SameBytes);
+        assert!(!again.check_parse_time(PARSE_SLOW / 2));
+        again.apply_quarantine(inputs);
+        assert!(again.state.next_visit < outcome.state.next_visit && usual.is_some());
+    }
+
+    #[test]
+    fn the_oldest_item_comes_first() {
+        let item = |key: &str, ms: Option<i64>| Item {
+            key: key.into(),
+            published: ms.map(Timestamp::from_millis),
+            ..Item::default()
+        };
+        let keys = |items| oldest_first(items).into_iter().map(|i| i.key).collect::<String>();
+        assert_eq!(keys(vec![item("c", Some(3)), item("a", Some(1)), item("b", Some(2))]), "abc");
+        assert_eq!(keys(vec![item("c", None), item("b", Some(9)), item("a", None)]), "abc");
+    }
+}

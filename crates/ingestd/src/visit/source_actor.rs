@@ -1,0 +1,266 @@
+//! Step 1 of the life of an item: a visit is due. One actor per source, with its own timer.
+//!
+//! ```text
+//! idle ──due──► waiting (limiter) ──► fetching ──► parsing ──► recording ──► finish ──► idle
+//! ```
+//!
+//! The visit runs as a future of this actor, so stopping the actor cancels it. A panic in it costs that visit only.
+//! Between visits nothing is kept but the entry of the source.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use actix::{
+    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, SpawnHandle,
+    WrapFuture as _,
+};
+use daemon::work;
+use news::{Cursor, Pause, SourceNotice, Timestamp, VisitReport, VisitStatus};
+use store::AppendedVisit;
+
+use super::{
+    context::VisitContext,
+    log::{log_quarantine, log_redirect, log_result},
+    outcome::VisitOutcome,
+    run_visit::{RecordedVisit, run_visit},
+};
+use crate::{
+    messages::Stop,
+    status::{activity::Activity, registry::SourceEntry},
+    websub::{interval::hint_spacing, messages::SourceVisited, subscription},
+};
+
+/// How often a paused source checks whether its pause is over: the clock may have been set, or the machine asleep.
+const PAUSE_CHECK_EVERY: Duration = Duration::from_secs(60);
+
+/// Visits one source.
+pub(crate) struct SourceActor {
+    entry: Arc<SourceEntry>,
+    ctx: Rc<VisitContext>,
+    timer: Option<SpawnHandle>,
+    is_visiting: bool,
+    /// Stop at the end of the visit: the source has changed in the catalogue.
+    stops_after_visit: bool,
+}
+
+/// Visit now, ahead of schedule. A visit in progress satisfies the request.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct VisitNow;
+
+/// The next visit was rescheduled, or a pause began or ended: set the timer anew. A visit in progress continues.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Reschedule;
+
+/// Stop at the end of the visit in progress, or now if there is none.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct StopAfterVisit;
+
+impl SourceActor {
+    pub(crate) fn new(entry: Arc<SourceEntry>, ctx: Rc<VisitContext>) -> Self {
+        Self { entry, ctx, timer: None, is_visiting: false, stops_after_visit: false }
+    }
+
+    fn schedule(&mut self, actor_ctx: &mut Context<Self>) {
+        if let Some(timer) = self.timer.take() {
+            actor_ctx.cancel_future(timer);
+        }
+        if let Some(pause) = self.entry.pause() {
+            return self.wait_for_resume(pause, actor_ctx);
+        }
+        let Some(due) = self.entry.next_visit() else { return };
+        let wait = due.since(self.ctx.now());
+        self.timer = Some(actor_ctx.run_later(wait, move |actor, actor_ctx| {
+            actor.timer = None;
+            actor.begin(Some(due), actor_ctx);
+        }));
+    }
+
+    /// No visit before the pause is over; a visit that was due meanwhile is due then.
+    fn wait_for_resume(&mut self, pause: Pause, actor_ctx: &mut Context<Self>) {
+        let Some(until) = pause.until else { return };
+        let wait = until.since(self.ctx.now()).min(PAUSE_CHECK_EVERY);
+        self.timer = Some(actor_ctx.run_later(wait, move |actor, actor_ctx| {
+            actor.timer = None;
+            let now = actor.ctx.now();
+            // Unless another pause was set meanwhile.
+            if actor.entry.pause().as_ref() == Some(&pause) && !pause.is_active(now) {
+                actor.entry.end_pause(now);
+                tracing::info!(source = %actor.entry.source.id, "pause ended");
+            }
+            actor.schedule(actor_ctx);
+        }));
+    }
+
+    /// `due` is when the visit should have started; `None` for a visit ahead of schedule.
+    fn begin(&mut self, due: Option<Timestamp>, actor_ctx: &mut Context<Self>) {
+        if self.is_visiting {
+            return;
+        }
+        if self.entry.is_paused() {
+            return self.schedule(actor_ctx);
+        }
+        self.is_visiting = true;
+        let visit = run_visit(Rc::clone(&self.ctx), Arc::clone(&self.entry), due);
+        let id: Arc<str> = self.entry.source.id.as_str().into();
+        let visit = work::during("visiting", id, visit).into_actor(self).map(|recorded, actor, actor_ctx| {
+            actor.is_visiting = false;
+            if let Some(recorded) = recorded {
+                actor.finish(recorded);
+                if actor.stops_after_visit {
+                    return actor_ctx.stop();
+                }
+                actor.schedule(actor_ctx);
+            } else if actor.stops_after_visit {
+                actor_ctx.stop();
+            } else if actor.entry.is_paused() {
+                actor.entry.set_activity(Activity::Idle, actor.ctx.now());
+                actor.schedule(actor_ctx);
+            }
+        });
+        actor_ctx.spawn(visit);
+    }
+
+    /// The one place where a visit ends: state, metrics, log lines, notice.
+    fn finish(&mut self, recorded: RecordedVisit) {
+        let RecordedVisit { outcome, appended, took } = recorded;
+        let _at_work = work::on("settling", self.entry.source.id.as_str());
+        let before = self.entry.state();
+        let after = appended.state.clone();
+        let status = after.last_status.unwrap_or(VisitStatus::Error);
+        if let Some(seq) = appended.last {
+            self.entry.set_last_event(Cursor { epoch: self.ctx.epoch.clone(), seq });
+        }
+        let report = VisitReport {
+            source: self.entry.source.id.clone(),
+            status,
+            new: appended.new,
+            updated: appended.updated,
+            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            next_visit: after.next_visit,
+            why: after.why.clone(),
+            error: after.last_error.clone(),
+        };
+        self.count(&outcome, &appended, status, took);
+        if !outcome.is_exempt {
+            log_result(&report, before.failures, &appended, &self.ctx.epoch);
+        }
+        log_quarantine(&report.source, &before, &after);
+        if let Some(change) = &outcome.redirect_change {
+            log_redirect(&self.entry.source, change);
+        }
+        if after.guids_flap && !before.guids_flap {
+            tracing::warn!(source = %report.source, held = appended.held, "guids flap; items are matched by link and title");
+        }
+        self.entry.set_state(after);
+        self.entry.set_activity(Activity::Idle, self.ctx.now());
+        self.report_to_websub(appended.new, before.last_visit);
+        let notice = SourceNotice { report, health: self.entry.full_status() };
+        let json = serde_json::to_string(&notice).expect("every field of a notice has a JSON form");
+        // An error means that no gateway is connected.
+        self.ctx.notices.send(wire::Notice::Source(json.into())).ok();
+    }
+
+    /// The visit found `new` items: checks whether the hub had announced them.
+    fn report_to_websub(&self, new: u32, previous_visit: Option<Timestamp>) {
+        let Some(websub) = &self.ctx.websub else { return };
+        let (now, covers) = (self.ctx.now(), hint_spacing(self.ctx.interval_bounds.get()));
+        let missed = new > 0
+            && self.entry.update_subscription(|subscription| {
+                subscription::detect_missed_push(subscription, now, previous_visit, covers)
+            }) == Some(true);
+        if missed {
+            self.ctx.metrics.websub.missed.inc();
+            tracing::info!(source = %self.entry.source.id, "hub did not push new items; visits as often as without it");
+        }
+        if self.entry.has_websub() {
+            // With a full mailbox, the next periodic review finds it.
+            websub.try_send(SourceVisited(self.entry.source.id.clone())).ok();
+        }
+    }
+
+    fn count(&self, outcome: &VisitOutcome, appended: &AppendedVisit, status: VisitStatus, took: Duration) {
+        let metrics = &self.ctx.metrics;
+        metrics.visits.get_or_create(&[("status", status.as_str())]).inc();
+        if let Some(class) = outcome.class {
+            metrics.failures.get_or_create(&[("class", class.as_str())]).inc();
+        }
+        metrics.items.get_or_create(&[("kind", "item")]).inc_by(u64::from(appended.new));
+        metrics.items.get_or_create(&[("kind", "update")]).inc_by(u64::from(appended.updated));
+        metrics.items_dropped.inc_by(outcome.dropped as u64);
+        metrics.items_held.inc_by(u64::from(appended.held));
+        metrics.visit_seconds.observe(took.as_secs_f64());
+        if outcome.state.quarantine.is_some() && self.entry.quarantine().is_none() {
+            metrics.quarantines.get_or_create(&[("for", "slow")]).inc();
+        }
+    }
+}
+
+impl Actor for SourceActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, actor_ctx: &mut Self::Context) {
+        self.entry.set_activity(Activity::Idle, self.ctx.now());
+        self.schedule(actor_ctx);
+    }
+}
+
+impl Handler<VisitNow> for SourceActor {
+    type Result = ();
+
+    fn handle(&mut self, _: VisitNow, actor_ctx: &mut Self::Context) {
+        if let Some(timer) = self.timer.take() {
+            actor_ctx.cancel_future(timer);
+        }
+        self.begin(None, actor_ctx);
+    }
+}
+
+impl Handler<Reschedule> for SourceActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Reschedule, actor_ctx: &mut Self::Context) {
+        if !self.is_visiting {
+            self.schedule(actor_ctx);
+        }
+    }
+}
+
+impl Handler<StopAfterVisit> for SourceActor {
+    type Result = ();
+
+    fn handle(&mut self, _: StopAfterVisit, actor_ctx: &mut Self::Context) {
+        self.stops_after_visit = true;
+        if !self.is_visiting {
+            actor_ctx.stop();
+        }
+    }
+}
+
+/// A visit in progress is cancelled.
+impl Handler<Stop> for SourceActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, actor_ctx: &mut Self::Context) {
+        actor_ctx.stop();
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Makes the actor panic, as a bug in one of its handlers would.
+    #[derive(Clone, Copy, Debug, Message)]
+    #[rtype(result = "()")]
+    pub(crate) struct Die;
+
+    impl Handler<Die> for SourceActor {
+        type Result = ();
+
+        fn handle(&mut self, _: Die, _: &mut Self::Context) {
+            panic!("told to die");
+        }
+    }
+}

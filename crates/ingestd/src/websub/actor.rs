@@ -1,0 +1,508 @@
+//! The actor that keeps the subscriptions of all sources: when which hub is asked, and what becomes of a push. The state is
+//! in the entries of the sources, a copy of it in the store.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fmt::Write as _,
+    panic::AssertUnwindSafe,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use actix::{
+    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, MessageResult,
+    Recipient, WrapFuture as _,
+};
+use futures_util::FutureExt as _;
+use news::{
+    FeedUrl, HubSubscription, PushState, SecretText, Source, SourceId, Timestamp, VisitStatus, WebSubState,
+};
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use super::{
+    interval::hint_spacing,
+    messages::{
+        AcceptPush, CallbackSecret, LookupSecret, PushResult, ReviewSubscriptions, SourceVisited,
+        VerifyIntent,
+    },
+    subscription::{self, LEASE_WANTED},
+};
+use crate::{
+    messages::{RecordSubscriptions, Stop, VisitSources},
+    queue::{host::Host, limiter::Priority},
+    status::{
+        activity::Activity,
+        registry::{SourceEntry, SourceRegistry},
+    },
+    visit::context::VisitContext,
+};
+
+/// How often due subscriptions and hints are processed.
+const TICK: Duration = Duration::from_millis(250);
+/// How often all sources are reviewed, besides after a visit or a new catalogue.
+const REVIEW_EVERY: Duration = Duration::from_secs(5);
+/// How often at most the gateways read the list of sources again because of us: it may be long.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(30);
+/// Requests to hubs at the same time.
+const REQUESTS_MAX: usize = 16;
+/// Messages in the mailbox; the next review finds what was rejected.
+const MAILBOX: usize = 1024;
+/// Unsubscriptions that wait for the verification of their hub; beyond these, a hub is not told.
+const UNSUBSCRIBING_MAX: usize = 10_000;
+/// How long a hub may take to verify an unsubscription.
+const UNSUBSCRIBING_FOR: Duration = Duration::from_secs(3600);
+
+/// Keeps the subscriptions of all sources.
+pub(crate) struct WebSubActor {
+    ctx: Rc<VisitContext>,
+    registry: SourceRegistry,
+    supervisor: Recipient<VisitSources>,
+    recorder: Recipient<RecordSubscriptions>,
+    /// Without a trailing slash.
+    public_url: String,
+    /// Sources with a subscription, by callback id.
+    by_callback: HashMap<String, Arc<SourceEntry>>,
+    unsubscribing: HashMap<String, Unsubscription>,
+    /// When which subscription is due; may be out of date, the entry of the source decides.
+    due: BTreeSet<(Timestamp, SourceId)>,
+    /// Sources with a request to their hub in progress.
+    requesting: HashSet<SourceId>,
+    hints: BTreeMap<SourceId, Hint>,
+    /// Subscriptions that the store does not have yet.
+    unsaved: BTreeMap<SourceId, Arc<SourceEntry>>,
+    /// A state has changed without a visit, whose notice would have shown it.
+    has_unannounced: bool,
+    /// When the gateways were last told.
+    last_announced: Option<Timestamp>,
+    random: SystemRandom,
+}
+
+struct Unsubscription {
+    topic: SecretText,
+    until: Timestamp,
+}
+
+/// A push that will lead to a visit, or did lately.
+struct Hint {
+    not_before: Timestamp,
+    is_waiting: bool,
+}
+
+/// `hub.mode` of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HubMode {
+    Subscribe,
+    Unsubscribe,
+}
+
+impl HubMode {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Subscribe => "subscribe",
+            Self::Unsubscribe => "unsubscribe",
+        }
+    }
+}
+
+impl WebSubActor {
+    pub(crate) fn new(
+        ctx: Rc<VisitContext>,
+        registry: SourceRegistry,
+        supervisor: Recipient<VisitSources>,
+        recorder: Recipient<RecordSubscriptions>,
+        public_url: String,
+    ) -> Self {
+        Self {
+            ctx,
+            registry,
+            supervisor,
+            recorder,
+            public_url,
+            by_callback: HashMap::new(),
+            unsubscribing: HashMap::new(),
+            due: BTreeSet::new(),
+            requesting: HashSet::new(),
+            hints: BTreeMap::new(),
+            unsaved: BTreeMap::new(),
+            has_unannounced: false,
+            last_announced: None,
+            random: SystemRandom::new(),
+        }
+    }
+
+    /// Random bytes as hexadecimal digits. `None` if the system has no randomness yet; then it is tried later.
+    fn random_hex<const BYTES: usize>(&self) -> Option<SecretText> {
+        let mut bytes = [0; BYTES];
+        self.random.fill(&mut bytes).ok()?;
+        let mut text = String::with_capacity(2 * BYTES);
+        for byte in bytes {
+            write!(text, "{byte:02x}").expect("writing to a string cannot fail");
+        }
+        Some(SecretText::new(text))
+    }
+
+    /// Reviews all sources: begins and ends subscriptions, and counts them.
+    fn review(&mut self, actor_ctx: &mut Context<Self>) {
+        let mut states = [0_i64; PushState::ALL.len()];
+        let mut removed = std::mem::take(&mut self.by_callback);
+        for entry in self.registry.entries() {
+            let state = self.review_source(&entry, actor_ctx);
+            states[state as usize] += 1;
+            if let Some(id) = entry.websub().and_then(|w| w.subscription).map(|s| s.id) {
+                removed.remove(id.reveal());
+            }
+        }
+        for entry in removed.into_values() {
+            // The subscription has ended already, or its source is no longer in the catalogue.
+            if self.registry.get(entry.source.id.as_str()).is_none() {
+                self.unsubscribe(&entry, actor_ctx);
+            }
+        }
+        for (state, count) in PushState::ALL.into_iter().zip(states) {
+            self.ctx.metrics.websub.subscriptions.get_or_create(&[("state", state.as_str())]).set(count);
+        }
+        let now = self.ctx.now();
+        self.unsubscribing.retain(|_, unsubscription| unsubscription.until > now);
+        self.hints.retain(|_, hint| hint.is_waiting || hint.not_before > now);
+    }
+
+    fn review_source(&mut self, entry: &Arc<SourceEntry>, actor_ctx: &mut Context<Self>) -> PushState {
+        let Some(websub) = entry.websub() else { return PushState::None };
+        if !entry.source.enabled {
+            self.unsubscribe(entry, actor_ctx);
+            return PushState::None;
+        }
+        if !subscription::matches_feed(&websub) {
+            self.unsubscribe(entry, actor_ctx);
+            self.subscribe(entry, &websub);
+        }
+        let Some(subscription) = entry.websub().and_then(|w| w.subscription) else { return PushState::None };
+        self.by_callback.insert(subscription.id.reveal().to_owned(), Arc::clone(entry));
+        self.due.insert((subscription::next_due(&subscription), entry.source.id.clone()));
+        subscription.state
+    }
+
+    fn subscribe(&mut self, entry: &Arc<SourceEntry>, websub: &WebSubState) {
+        let (Some(hub), Some(topic)) = (&websub.hub, &websub.topic) else { return };
+        // 128 and 256 bits.
+        let (Some(id), Some(secret)) = (self.random_hex::<16>(), self.random_hex::<32>()) else { return };
+        let subscription = subscription::create(hub, topic, id, secret, self.ctx.now());
+        entry.set_subscription(Some(subscription));
+        self.mark_unsaved(entry);
+    }
+
+    /// Ends a subscription, and tells the hub if it may know about it. The response of the hub does not matter.
+    fn unsubscribe(&mut self, entry: &Arc<SourceEntry>, actor_ctx: &mut Context<Self>) {
+        let Some(subscription) = entry.websub().and_then(|w| w.subscription) else { return };
+        entry.set_subscription(None);
+        self.mark_unsaved(entry);
+        self.by_callback.remove(subscription.id.reveal());
+        let was_requested = subscription.tries > 0 || subscription.lease_end.is_some();
+        if !was_requested {
+            return;
+        }
+        if self.unsubscribing.len() >= UNSUBSCRIBING_MAX || self.requesting.len() >= REQUESTS_MAX {
+            let labels = [("mode", HubMode::Unsubscribe.as_str()), ("result", "skipped")];
+            self.ctx.metrics.websub.requests.get_or_create(&labels).inc();
+            return;
+        }
+        let until = self.ctx.now().plus(UNSUBSCRIBING_FOR);
+        let unsubscription = Unsubscription { topic: subscription.topic.clone(), until };
+        self.unsubscribing.insert(subscription.id.reveal().to_owned(), unsubscription);
+        self.send_request(&entry.source, &subscription, HubMode::Unsubscribe, actor_ctx);
+    }
+
+    fn mark_unsaved(&mut self, entry: &Arc<SourceEntry>) {
+        self.unsaved.insert(entry.source.id.clone(), Arc::clone(entry));
+    }
+
+    fn tick(&mut self, actor_ctx: &mut Context<Self>) {
+        if !self.unsaved.is_empty() {
+            let entries = self.unsaved.values().cloned().collect();
+            // With a full mailbox, the next tick tries again.
+            if self.recorder.try_send(RecordSubscriptions(entries)).is_ok() {
+                self.unsaved.clear();
+            }
+        }
+        let now = self.ctx.now();
+        if self.has_unannounced && self.last_announced.is_none_or(|at| now.since(at) >= ANNOUNCE_EVERY) {
+            // An error means that no gateway is connected.
+            self.ctx.notices.send(wire::Notice::Catalogue).ok();
+            (self.has_unannounced, self.last_announced) = (false, Some(now));
+        }
+        while self.requesting.len() < REQUESTS_MAX && self.due.first().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, source)) = self.due.pop_first() else { break };
+            self.process_due(&source, now, actor_ctx);
+        }
+        let waiting = self.hints.iter().filter(|(_, hint)| hint.is_waiting && hint.not_before <= now);
+        let waiting: Vec<_> = waiting.map(|(source, _)| source.clone()).collect();
+        for source in waiting {
+            self.visit_for_hint(source, now);
+        }
+    }
+
+    /// This subscription is due, or was when it was scheduled.
+    fn process_due(&mut self, source: &SourceId, now: Timestamp, actor_ctx: &mut Context<Self>) {
+        let Some(entry) = self.registry.get(source.as_str()).filter(|entry| entry.source.enabled) else {
+            return;
+        };
+        let is_requesting = self.requesting.contains(source);
+        let processed = entry.update_subscription(|subscription| {
+            let before = subscription.clone();
+            subscription::expire(subscription, now);
+            let sends = subscription.next_try <= now && !is_requesting;
+            if sends {
+                subscription::mark_requested(subscription, now);
+            }
+            (sends, before != *subscription, subscription.clone())
+        });
+        let Some((sends, changed, subscription)) = processed else { return };
+        if changed {
+            self.mark_unsaved(&entry);
+        }
+        if sends {
+            self.send_request(&entry.source, &subscription, HubMode::Subscribe, actor_ctx);
+        }
+        if !is_requesting {
+            self.due.insert((subscription::next_due(&subscription), source.clone()));
+        }
+    }
+
+    /// Sends a request to a hub, admitted and guarded like a visit.
+    fn send_request(
+        &mut self,
+        source: &Source,
+        subscription: &HubSubscription,
+        mode: HubMode,
+        actor_ctx: &mut Context<Self>,
+    ) {
+        let id = subscription.id.clone();
+        let mut form = vec![
+            ("hub.mode", mode.as_str().to_owned()),
+            ("hub.topic", subscription.topic.reveal().to_owned()),
+            ("hub.callback", format!("{}/websub/{}", self.public_url, id.reveal())),
+        ];
+        if mode == HubMode::Subscribe {
+            form.push(("hub.lease_seconds", LEASE_WANTED.as_secs().to_string()));
+            form.extend(
+                subscription.secret.as_ref().map(|secret| ("hub.secret", secret.reveal().to_owned())),
+            );
+        }
+        let (ctx, hub) = (Rc::clone(&self.ctx), subscription.hub.clone());
+        let priority = if subscription.tries > 1 { Priority::Probation } else { Priority::Normal };
+        let request = async move {
+            let hub = FeedUrl::try_new(hub.reveal()).map_err(|error| error.to_string())?;
+            let mut permit = ctx.limiter.enqueue(&Host::of(hub.secret()), priority).await;
+            // A form is not sent twice, so the request must not be preempted.
+            permit.pin();
+            let form: Vec<_> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let response = AssertUnwindSafe(ctx.visitor.post_form(&hub, &form)).catch_unwind().await;
+            drop(permit);
+            match response {
+                Ok(Ok(200..=299)) => Ok(()),
+                Ok(Ok(code)) => Err(format!("http-status: the hub answered {code}")),
+                Ok(Err(failure)) => Err(failure.to_string()),
+                Err(panic) => Err(format!("panic: {}", daemon::panics::message(&*panic))),
+            }
+        };
+        let source = source.id.clone();
+        self.requesting.insert(source.clone());
+        actor_ctx.spawn(request.into_actor(self).map(move |response, actor, _| {
+            actor.requesting.remove(&source);
+            actor.on_response(&source, &id, mode, response);
+        }));
+    }
+
+    /// Applies the response of a hub to a request.
+    fn on_response(
+        &mut self,
+        source: &SourceId,
+        id: &SecretText,
+        mode: HubMode,
+        response: Result<(), String>,
+    ) {
+        let result = if response.is_ok() { "taken" } else { "failed" };
+        let labels = [("mode", mode.as_str()), ("result", result)];
+        self.ctx.metrics.websub.requests.get_or_create(&labels).inc();
+        let Some(entry) = self.registry.get(source.as_str()).filter(|_| mode == HubMode::Subscribe) else {
+            return;
+        };
+        let now = self.ctx.now();
+        let applied = entry.update_subscription(|subscription| {
+            if subscription.id != *id {
+                return None;
+            }
+            let is_first = subscription.error.is_none();
+            if let Err(error) = &response {
+                subscription::request_failed(subscription, now, error);
+            }
+            Some((is_first, subscription::next_due(subscription)))
+        });
+        let Some((is_first, due)) = applied.flatten() else { return };
+        self.has_unannounced |= response.is_err() && is_first;
+        match response {
+            Err(error) if is_first => tracing::warn!(%source, error, "subscription request failed"),
+            Err(error) => tracing::debug!(%source, error, "subscription request failed again"),
+            Ok(()) => tracing::debug!(%source, "hub accepted the subscription request"),
+        }
+        self.due.insert((due, source.clone()));
+        self.mark_unsaved(&entry);
+    }
+
+    /// The source that a callback belongs to, as the registry has it now.
+    fn entry(&self, id: &str) -> Option<Arc<SourceEntry>> {
+        let entry = self.registry.get(self.by_callback.get(id)?.source.id.as_str())?;
+        let is_current = |websub: Box<WebSubState>| websub.subscription.is_some_and(|s| s.id.reveal() == id);
+        entry.websub().is_some_and(is_current).then_some(entry)
+    }
+
+    fn verify(&mut self, verify: &VerifyIntent) -> bool {
+        if verify.mode == HubMode::Unsubscribe.as_str() {
+            let now = self.ctx.now();
+            let unsubscription = self.unsubscribing.get(&verify.id);
+            return unsubscription.is_some_and(|l| l.until > now && l.topic.reveal() == verify.topic);
+        }
+        let Some(entry) = self.entry(&verify.id) else { return false };
+        let (now, renew_min) = (self.ctx.now(), self.ctx.interval_bounds.get().interval_min);
+        let answer = entry.update_subscription(|subscription| {
+            let before = subscription.state;
+            let was_requested = subscription.tries > 0 || subscription.lease_end.is_some();
+            let is_ours = was_requested && subscription.topic.reveal() == verify.topic;
+            match verify.mode.as_str() {
+                "subscribe" if is_ours && before != PushState::Denied => {
+                    subscription::mark_verified(subscription, now, verify.lease, renew_min, fastrand::f64());
+                }
+                "denied" if is_ours => subscription::mark_denied(subscription, now, &verify.reason),
+                _ => return None,
+            }
+            Some((before, subscription.state, subscription::next_due(subscription)))
+        });
+        let Some((before, after, due)) = answer.flatten() else { return false };
+        let source = &entry.source.id;
+        if before != after {
+            self.has_unannounced = true;
+            tracing::info!(%source, status = after.as_str(), before = before.as_str(), "subscription changed");
+        }
+        self.due.insert((due, source.clone()));
+        self.mark_unsaved(&entry);
+        true
+    }
+
+    /// Schedules a visit for a push with a valid signature.
+    fn accept_push(&mut self, id: &str) -> PushResult {
+        let Some(entry) = self.entry(id) else { return PushResult::Unknown };
+        let now = self.ctx.now();
+        let due = entry.update_subscription(|subscription| {
+            let is_live = subscription::is_live(subscription, now);
+            is_live.then(|| {
+                subscription::record_push(subscription, now);
+                subscription::next_due(subscription)
+            })
+        });
+        let Some(due) = due.flatten() else { return PushResult::Unverified };
+        let source = entry.source.id.clone();
+        self.due.insert((due, source.clone()));
+        self.mark_unsaved(&entry);
+        let state = entry.state();
+        let is_held = matches!(state.last_status, Some(VisitStatus::Throttled | VisitStatus::Gone));
+        if is_held && state.next_visit.is_none_or(|next| next > now) {
+            return PushResult::Held;
+        }
+        let hint = self.hints.entry(source.clone()).or_insert(Hint { not_before: now, is_waiting: false });
+        if hint.is_waiting {
+            return PushResult::Coalesced;
+        }
+        hint.is_waiting = true;
+        if hint.not_before <= now {
+            self.visit_for_hint(source, now);
+        }
+        PushResult::Taken
+    }
+
+    /// Turns a hint into a visit. A visit in progress may have started before the publication, so its end is awaited first.
+    fn visit_for_hint(&mut self, source: SourceId, now: Timestamp) {
+        let Some(hint) = self.hints.get_mut(&source) else { return };
+        let Some(entry) = self.registry.get(source.as_str()).filter(|entry| entry.source.enabled) else {
+            self.hints.remove(&source);
+            return;
+        };
+        if entry.activity() != Activity::Idle {
+            return;
+        }
+        // With a full mailbox, the next tick tries again.
+        if self.supervisor.try_send(VisitSources(vec![source.to_string()])).is_ok() {
+            *hint = Hint {
+                not_before: now.plus(hint_spacing(self.ctx.interval_bounds.get())),
+                is_waiting: false,
+            };
+        }
+    }
+}
+
+impl Actor for WebSubActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, actor_ctx: &mut Self::Context) {
+        actor_ctx.set_mailbox_capacity(MAILBOX);
+        actor_ctx.run_interval(TICK, |actor, actor_ctx| actor.tick(actor_ctx));
+        actor_ctx.run_interval(REVIEW_EVERY, |actor, actor_ctx| actor.review(actor_ctx));
+    }
+}
+
+impl Handler<ReviewSubscriptions> for WebSubActor {
+    type Result = ();
+
+    fn handle(&mut self, _: ReviewSubscriptions, actor_ctx: &mut Self::Context) {
+        self.review(actor_ctx);
+    }
+}
+
+impl Handler<SourceVisited> for WebSubActor {
+    type Result = ();
+
+    fn handle(&mut self, SourceVisited(source): SourceVisited, actor_ctx: &mut Self::Context) {
+        if let Some(entry) = self.registry.get(source.as_str()) {
+            self.review_source(&entry, actor_ctx);
+        }
+    }
+}
+
+impl Handler<VerifyIntent> for WebSubActor {
+    type Result = MessageResult<VerifyIntent>;
+
+    fn handle(&mut self, verify: VerifyIntent, _: &mut Self::Context) -> Self::Result {
+        let answer = self.verify(&verify);
+        let result = if answer { "confirmed" } else { "refused" };
+        self.ctx.metrics.websub.verifications.get_or_create(&[("result", result)]).inc();
+        MessageResult(answer)
+    }
+}
+
+impl Handler<LookupSecret> for WebSubActor {
+    type Result = MessageResult<LookupSecret>;
+
+    fn handle(&mut self, LookupSecret(id): LookupSecret, _: &mut Self::Context) -> Self::Result {
+        let websub = self.entry(&id).and_then(|entry| entry.websub());
+        MessageResult(
+            websub.and_then(|w| w.subscription).map(|subscription| CallbackSecret(subscription.secret)),
+        )
+    }
+}
+
+impl Handler<AcceptPush> for WebSubActor {
+    type Result = MessageResult<AcceptPush>;
+
+    fn handle(&mut self, AcceptPush(id): AcceptPush, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.accept_push(&id))
+    }
+}
+
+/// The subscriptions stay: the hubs are not told.
+impl Handler<Stop> for WebSubActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, actor_ctx: &mut Self::Context) {
+        actor_ctx.stop();
+    }
+}

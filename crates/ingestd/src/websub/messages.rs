@@ -1,0 +1,76 @@
+//! What the WebSub actor is told and asked.
+
+use std::time::Duration;
+
+use actix::Message;
+use news::{SecretText, SourceId};
+
+/// The catalogue has changed: review the subscriptions of all sources.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct ReviewSubscriptions;
+
+/// This source was visited: review its subscription.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct SourceVisited(pub(crate) SourceId);
+
+/// A hub asks whether we want this subscription, or denies it. The answer is yes or no.
+#[derive(Debug, Message)]
+#[rtype(result = "bool")]
+pub(crate) struct VerifyIntent {
+    pub(crate) id: String,
+    pub(crate) mode: String,
+    pub(crate) topic: String,
+    pub(crate) lease: Option<Duration>,
+    pub(crate) reason: String,
+}
+
+/// Looks up the signing secret of a callback id; `None` if the id is unknown.
+#[derive(Debug, Message)]
+#[rtype(result = "Option<CallbackSecret>")]
+pub(crate) struct LookupSecret(pub(crate) String);
+
+/// The secret that the hub signs with, if it was given one.
+#[derive(Debug)]
+pub(crate) struct CallbackSecret(pub(crate) Option<SecretText>);
+
+/// A push with a valid signature came in under this callback id.
+#[derive(Debug, Message)]
+#[rtype(result = "PushResult")]
+pub(crate) struct AcceptPush(pub(crate) String);
+
+/// What became of a push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PushResult {
+    /// It leads to a visit.
+    Taken,
+    /// An earlier push leads to a visit soon.
+    Coalesced,
+    /// The server of the feed asked for a pause, which is not over.
+    Held,
+    /// The hub has not verified the subscription, or the lease is over.
+    Unverified,
+    /// The callback id is unknown.
+    Unknown,
+    /// The signature is missing or invalid.
+    BadSignature,
+}
+
+impl PushResult {
+    /// All variants.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Taken, Self::Coalesced, Self::Held, Self::Unverified, Self::Unknown, Self::BadSignature];
+
+    /// The label in the metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Coalesced => "coalesced",
+            Self::Held => "held",
+            Self::Unverified => "unverified",
+            Self::Unknown => "unknown",
+            Self::BadSignature => "bad_signature",
+        }
+    }
+}

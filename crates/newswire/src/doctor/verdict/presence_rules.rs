@@ -1,0 +1,230 @@
+//! Rules about the presence of the processes: not running, stopped, another one on the port, starting, draining.
+
+use super::{
+    DaemonEvidence, Evidence, Presence, Verdict, VerdictCode, bundle, bytes, duration, exit_log_hint,
+    name_and_pid, restart, safe, start,
+};
+use crate::doctor::listener::Owner;
+
+/// A process that has run for less may still be starting.
+const STARTING_MS: u64 = 10_000;
+/// With less free disk space nothing can be recorded safely: the size of a segment of the store, and a reserve.
+const FREE_BYTES_MIN: u64 = 8 * 1024 * 1024;
+
+/// Another process holds the port: the kernel accepts connections, and they are never answered.
+pub(super) fn orphan_listener(evidence: &Evidence) -> Option<Verdict> {
+    let listener = evidence.listener.get()?;
+    if evidence.gateway.presence == Presence::NotAsked || listener.sockets.is_empty() {
+        return None;
+    }
+    let owners: Vec<_> = listener.owners().into_iter().filter(|owner| !owner.is_systemd()).collect();
+    let gateway = evidence.gateway.pid();
+    if owners.iter().any(|owner| Some(owner.pid) == gateway) {
+        return None;
+    }
+    let address = safe(&listener.address);
+    let waiting = match listener.backlog() {
+        0 => String::new(),
+        n => format!("; {n} connections wait for an answer"),
+    };
+    let gateway_state = match gateway {
+        Some(pid) => format!("newswire-gateway (pid {pid}) does not hold it"),
+        None => "newswire-gateway does not run".to_owned(),
+    };
+    if let Some(owner) = owners.first() {
+        let line = format!("{} holds {address}, and {gateway_state}{waiting}", describe(owner));
+        let next =
+            [format!("kill {}   # then kill -9, if it does not end", owner.pid), restart(&evidence.gateway)];
+        return Some(Verdict::new(VerdictCode::OrphanListener, line, next));
+    }
+    let systemd = listener.owners().iter().any(|owner| owner.is_systemd());
+    let ours = evidence.http.get().is_some_and(|http| http.is_ours());
+    if systemd || ours || gateway.is_some() || evidence.gateway.presence != Presence::Absent {
+        return None;
+    }
+    let uid = listener.sockets.first().map_or(0, |socket| socket.uid);
+    let line = format!(
+        "a process of user {uid} that this user may not examine holds {address}, and {gateway_state}{waiting}"
+    );
+    let next = ["sudo newswire doctor   # root can see which process it is".to_owned()];
+    Some(Verdict::new(VerdictCode::OrphanListener, line, next))
+}
+
+fn describe(owner: &Owner) -> String {
+    let since = duration(owner.uptime_ms);
+    format!("pid {} ({}, running for {since})", owner.pid, safe(&owner.command))
+}
+
+/// Neither process runs.
+pub(super) fn not_running(evidence: &Evidence) -> Option<Verdict> {
+    if evidence.daemons().any(|daemon| daemon.presence != Presence::Absent) || answers(evidence) {
+        return None;
+    }
+    let config = evidence.config.as_deref().map_or("the built-in configuration".to_owned(), safe);
+    let line = format!("neither process runs with {config} (sockets in {})", safe(&evidence.run_dir));
+    let mut next: Vec<_> = evidence
+        .daemons()
+        .flat_map(|daemon| daemon.others.iter().map(move |other| (daemon, other)))
+        .map(|(daemon, other)| {
+            format!(
+                "newswire doctor --pid {}   # another {}: {}",
+                other.pid,
+                daemon.name,
+                safe(&other.command)
+            )
+        })
+        .collect();
+    match evidence.daemons().all(|daemon| daemon.unit.get().is_some()) {
+        true => next.extend(evidence.daemons().flat_map(|daemon| [start(daemon), exit_log_hint(daemon)])),
+        false => next.extend([
+            "newswire up   # or start both as usual".to_owned(),
+            "if they should be running: name their configuration with --config".to_owned(),
+        ]),
+    }
+    Some(Verdict::new(VerdictCode::NotRunning, line, next))
+}
+
+pub(super) fn gateway_stopped(evidence: &Evidence) -> Option<Verdict> {
+    let line = stopped(&evidence.gateway)?;
+    let too = if stopped(&evidence.ingestd).is_some() { "; newswire-ingestd is stopped too" } else { "" };
+    let mut next = continue_steps(&evidence.gateway);
+    if !too.is_empty() {
+        next.extend(continue_steps(&evidence.ingestd));
+    }
+    Some(Verdict::new(VerdictCode::GatewayStopped, format!("{line}{too}"), next))
+}
+
+pub(super) fn daemon_stopped(evidence: &Evidence) -> Option<Verdict> {
+    let line = stopped(&evidence.ingestd)?;
+    let line = format!("{line}; the gateway still serves the events it has");
+    Some(Verdict::new(VerdictCode::DaemonStopped, line, continue_steps(&evidence.ingestd)))
+}
+
+fn stopped(daemon: &DaemonEvidence) -> Option<String> {
+    let process = daemon.process.get()?;
+    let who = name_and_pid(daemon);
+    match process.tracer {
+        Some(tracer) if process.stopped => Some(format!("{who} is stopped by a debugger, pid {tracer}")),
+        _ if process.stopped => Some(format!(
+            "{who} is stopped by a signal (SIGSTOP, or a terminal); the kernel does not record who sent it and when"
+        )),
+        _ if process.frozen => Some(format!("{who} is frozen by its control group")),
+        _ => None,
+    }
+}
+
+fn continue_steps(daemon: &DaemonEvidence) -> Vec<String> {
+    let Some(process) = daemon.process.get() else { return Vec::new() };
+    match (process.tracer, process.frozen) {
+        (Some(tracer), _) if process.stopped => vec![format!("end the debugger: kill {tracer}")],
+        (_, true) => vec!["docker unpause CONTAINER, or systemctl thaw UNIT".to_owned()],
+        _ => vec![format!("kill -CONT {}   # it continues where it stopped", process.pid)],
+    }
+}
+
+/// Also if a process is not running: the full disk may have ended it, and would again.
+pub(super) fn disk_full(evidence: &Evidence) -> Option<Verdict> {
+    let seen = evidence.store.get();
+    let told = evidence.ingestd.vitals().and_then(|vitals| vitals.store.as_ref());
+    let path = told.map(|store| store.path.clone()).or_else(|| seen.map(|disk| disk.path.clone()))?;
+    let free = told.and_then(|store| store.free_bytes).or_else(|| seen.map(|disk| disk.free_bytes));
+    let free = free.filter(|free| *free < FREE_BYTES_MIN);
+    let inodes = seen.and_then(|disk| disk.free_inodes).filter(|inodes| *inodes == 0);
+    let what = match (free, inodes) {
+        (Some(free), _) => format!("has {} left", bytes(free)),
+        (None, Some(_)) => "has no inodes left".to_owned(),
+        (None, None) => return None,
+    };
+    let dead =
+        if evidence.ingestd.presence == Presence::Absent { "; newswire-ingestd does not run" } else { "" };
+    let line = format!("the disk of {} {what}: nothing can be recorded{dead}", safe(&path));
+    let mut next = vec![
+        format!("df -h {0}; du -xh --max-depth=2 {0} | sort -h | tail   # free some space", safe(&path)),
+        "lower store.retention_bytes if the store itself uses most of it".to_owned(),
+    ];
+    next.extend((!dead.is_empty()).then(|| start(&evidence.ingestd)));
+    Some(Verdict::new(VerdictCode::DiskFull, line, next))
+}
+
+/// Whether a gateway of ours answers, even if its process may not be examined.
+fn answers(evidence: &Evidence) -> bool {
+    evidence.http.get().is_some_and(|http| http.is_ours())
+}
+
+pub(super) fn gateway_dead(evidence: &Evidence) -> Option<Verdict> {
+    let gateway = &evidence.gateway;
+    let refused = evidence.http.get().is_some_and(|http| http.probes.iter().all(|p| p.connect_ms.is_none()));
+    match gateway.presence {
+        Presence::Absent if !answers(evidence) => {
+            let line = format!("newswire-gateway does not run: {}", safe(&gateway.found_by));
+            Some(Verdict::new(VerdictCode::GatewayDead, line, [exit_log_hint(gateway), start(gateway)]))
+        }
+        Presence::NotAsked if refused => {
+            let address = evidence.http.get().map(|http| safe(&http.address)).unwrap_or_default();
+            let line = format!("no process listens on {address}");
+            Some(Verdict::new(
+                VerdictCode::GatewayDead,
+                line,
+                ["newswire doctor   # on the machine of the gateway".to_owned()],
+            ))
+        }
+        // It has been running for long without listening, so it will not start to.
+        Presence::Running if refused && !is_starting(gateway) && has_no_listener(evidence) => {
+            let address = evidence.listener.get().map(|listener| safe(&listener.address)).unwrap_or_default();
+            let line = format!("{} runs but does not listen on {address}", name_and_pid(gateway));
+            Some(Verdict::new(VerdictCode::GatewayDead, line, [bundle(), restart(gateway)]))
+        }
+        _ => None,
+    }
+}
+
+fn has_no_listener(evidence: &Evidence) -> bool {
+    evidence.listener.get().is_some_and(|listener| listener.sockets.is_empty())
+}
+
+pub(super) fn daemon_dead(evidence: &Evidence) -> Option<Verdict> {
+    let ingestd = &evidence.ingestd;
+    if ingestd.presence != Presence::Absent {
+        return None;
+    }
+    let line = format!(
+        "newswire-ingestd does not run: {}; the gateway still serves the events it has",
+        safe(&ingestd.found_by)
+    );
+    Some(Verdict::new(VerdictCode::DaemonDead, line, [exit_log_hint(ingestd), start(ingestd)]))
+}
+
+/// A draining gateway ends by itself; that is not a hang.
+pub(super) fn draining(evidence: &Evidence) -> Option<Verdict> {
+    let vitals = evidence.gateway.vitals();
+    let ready = evidence.http.get().and_then(|http| http.ready.get());
+    if !vitals.is_some_and(|vitals| vitals.draining) && !ready.is_some_and(|ready| ready.draining) {
+        return None;
+    }
+    let clients = vitals.and_then(|vitals| vitals.clients);
+    let left = clients.map(|clients| format!(", {clients} clients left")).unwrap_or_default();
+    let line = format!("{} is draining{left}, and ends by itself", name_and_pid(&evidence.gateway));
+    Some(Verdict::new(
+        VerdictCode::Healthy,
+        line,
+        ["newswire doctor   # again, after the time of gateway.drain".to_owned()],
+    ))
+}
+
+pub(super) fn starting(evidence: &Evidence) -> Option<Verdict> {
+    let young = evidence.daemons().find(|daemon| daemon.is_running() && is_starting(daemon))?;
+    let ready = evidence.http.get()?.ready.get();
+    // A gateway that is ready has finished starting.
+    if ready.is_some_and(|ready| ready.ready) {
+        return None;
+    }
+    let reasons = ready.map(|ready| safe(&ready.reasons.join("; "))).unwrap_or_default();
+    let wait = if reasons.is_empty() { "not ready yet".to_owned() } else { reasons };
+    let line =
+        format!("{} started {} ago: {wait}", name_and_pid(young), duration(young.uptime_ms().unwrap_or(0)));
+    Some(Verdict::new(VerdictCode::Healthy, line, ["newswire doctor   # again, in 10 s".to_owned()]))
+}
+
+pub(super) fn is_starting(daemon: &DaemonEvidence) -> bool {
+    daemon.uptime_ms().is_some_and(|uptime| uptime < STARTING_MS)
+}

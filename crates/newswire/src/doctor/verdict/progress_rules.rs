@@ -1,0 +1,389 @@
+//! Rules about the progress of the processes that run.
+
+use super::{
+    DaemonEvidence, Evidence, Presence, Verdict, VerdictCode, bundle, duration, name_and_pid,
+    presence_rules::is_starting, restart, safe, task_text,
+};
+use crate::doctor::{
+    admin::{Actor, Loop, Work},
+    evidence::{LateLoop, MissingCause},
+};
+
+/// A commit that takes longer is slow.
+const COMMIT_SLOW_MS: u64 = 1_000;
+/// A feed that takes longer to answer is slow.
+const FEED_SLOW_MS: u64 = 5_000;
+/// A commit that took longer is reported for [`COMMIT_RECENT_MS`] after its end.
+const COMMIT_VERY_SLOW_MS: u64 = 5_000;
+const COMMIT_RECENT_MS: u64 = 60_000;
+/// The wire has a heartbeat every two seconds; after this much silence it counts as broken.
+const WIRE_SILENT_MS: u64 = 8_000;
+/// Open descriptors in percent of the limit.
+const DESCRIPTORS_FULL: u64 = 95;
+/// A jump of the clock is reported for this long.
+const JUMP_RECENT_MS: u64 = 600_000;
+/// A daemon that has run for longer should have finished visits.
+const SETTLED_MS: u64 = 60_000;
+/// The longest list of busiest sources that a daemon reports.
+const BUSIEST_MAX: usize = 50;
+
+/// The loop that has been stalled for the longest time.
+pub(super) fn loop_stalled(evidence: &Evidence) -> Option<Verdict> {
+    let stalled = |daemon: &'_ DaemonEvidence| {
+        let watch = daemon.watch.get()?;
+        let loops =
+            watch.loops.iter().filter(|l| l.stalled && !matches!(l.kind.as_str(), "recorder" | "pool"));
+        loops.max_by_key(|l| l.beat_ms_ago).cloned()
+    };
+    let found = evidence.daemons().filter_map(|daemon| Some((daemon, stalled(daemon)?)));
+    let Some((daemon, worst)) = found.max_by_key(|(_, l)| l.beat_ms_ago) else {
+        return stalled_according_to_ready(evidence);
+    };
+    let since = duration(worst.beat_ms_ago);
+    let who = format!("{} of {}", safe(&worst.name), name_and_pid(daemon));
+    if let Some(task) = daemon.process.get().and_then(|p| p.tasks.iter().find(|task| task.tid == worst.tid))
+        && let Some(process) = daemon.process.get()
+        && task.run_delay_ms * 10 >= process.sampled_ms * 8
+        && process.sampled_ms > 0
+    {
+        let line = format!(
+            "{who} gets no processor and has made no progress for {since}: the machine is overloaded"
+        );
+        return Some(Verdict::new(VerdictCode::WorkerStarved, line, overloaded()));
+    }
+    let function =
+        culprit(daemon, &worst).map_or("in an unknown function".to_owned(), |at| format!("in {at}"));
+    let work = working_on(worst.work.as_ref());
+    let line = format!("{who} has been blocked for {since} {function}{work}");
+    let next = [bundle(), format!("{}   # ends the block", restart(daemon)), report_bug()];
+    Some(Verdict::new(VerdictCode::EventLoopBlocked, line, next))
+}
+
+fn report_bug() -> String {
+    "report this function as a bug: it must not block".to_owned()
+}
+
+fn stalled_according_to_ready(evidence: &Evidence) -> Option<Verdict> {
+    let ready = evidence.http.get()?.ready.get()?;
+    let worst = ready.loops.iter().filter(|l| l.stalled && !matches!(l.kind.as_str(), "recorder" | "pool"));
+    let worst = worst.max_by_key(|l| l.beat_ms_ago)?;
+    let function = worst.culprit.as_ref().map(|at| format!(" in {}", safe(at))).unwrap_or_default();
+    let line = format!(
+        "{} of the gateway has been blocked for {}{function}",
+        safe(&worst.name),
+        duration(worst.beat_ms_ago)
+    );
+    Some(Verdict::new(
+        VerdictCode::EventLoopBlocked,
+        line,
+        [bundle(), restart(&evidence.gateway), report_bug()],
+    ))
+}
+
+/// The function that the watchdog saw when the stall began, else that of the present stack.
+fn culprit(daemon: &DaemonEvidence, stalled: &Loop) -> Option<String> {
+    let watch = daemon.watch.get()?;
+    let stall = watch.stalls.iter().find(|stall| stall.name == stalled.name && stall.lasted_ms.is_none());
+    let reported = stall.and_then(|stall| stall.culprit.clone());
+    let captured = || daemon.stacks.get()?.of(stalled.tid)?.culprit.clone();
+    reported.or_else(captured).map(|at| safe(&at))
+}
+
+fn working_on(work: Option<&Work>) -> String {
+    work.map(|work| format!(", working on {}", task_text(work))).unwrap_or_default()
+}
+
+pub(super) fn pool_exhausted(evidence: &Evidence) -> Option<Verdict> {
+    let stalled = |daemon: &DaemonEvidence| {
+        let watch = daemon.watch.get()?;
+        watch.loops.iter().find(|l| l.stalled && l.kind == "pool").cloned()
+    };
+    let (daemon, pool) = evidence.daemons().find_map(|daemon| Some((daemon, stalled(daemon)?)))?;
+    let busy: Vec<_> = daemon.watch.get()?.threads.iter().filter_map(|thread| thread.work.as_ref()).collect();
+    let at = commonest_frame(daemon).or_else(|| culprit(daemon, &pool));
+    let at = at.map(|at| format!("; most of its threads are in {at}")).unwrap_or_default();
+    let longest = busy.iter().max_by_key(|work| work.since_ms_ago);
+    let longest = longest
+        .map(|work| format!("; {} threads are busy, the longest with {}", busy.len(), task_text(work)))
+        .unwrap_or_default();
+    let line = format!(
+        "the blocking pool {} of {} has started no work for {}{at}{longest}",
+        safe(&pool.name),
+        name_and_pid(daemon),
+        duration(pool.beat_ms_ago)
+    );
+    Some(Verdict::new(VerdictCode::BlockingPoolExhausted, line, [bundle(), restart(daemon), report_bug()]))
+}
+
+/// The most frequent culprit of the busy threads without a loop.
+fn commonest_frame(daemon: &DaemonEvidence) -> Option<String> {
+    let mut counts = std::collections::BTreeMap::<&str, usize>::new();
+    let busy = daemon.stacks.get()?.threads.iter().filter(|seen| !seen.idle && seen.loop_name.is_none());
+    for culprit in busy.filter_map(|seen| seen.culprit.as_deref()) {
+        *counts.entry(culprit).or_default() += 1;
+    }
+    counts.into_iter().max_by_key(|(_, count)| *count).map(|(culprit, _)| safe(culprit))
+}
+
+pub(super) fn store_slow(evidence: &Evidence) -> Option<Verdict> {
+    let daemon = &evidence.ingestd;
+    let watch = daemon.watch.get()?;
+    let recorder = watch.loops.iter().find(|l| l.kind == "recorder" && l.stalled);
+    let store = watch.vitals.store.clone().unwrap_or_default();
+    let in_progress = store.committing_ms.filter(|ms| *ms > COMMIT_SLOW_MS);
+    let queued = store
+        .queued
+        .filter(|n| *n > 0)
+        .map(|n| format!("; {n} visits wait to be recorded"))
+        .unwrap_or_default();
+    let line = if let Some(ms) = recorder.map(|l| l.beat_ms_ago).max(in_progress) {
+        let at = recorder.and_then(|l| culprit(daemon, l)).map(|at| format!(" in {at}")).unwrap_or_default();
+        format!("a commit to the store has taken {} so far{at}{queued}", duration(ms))
+    } else {
+        let took = store.last_commit_took_ms.filter(|ms| *ms > COMMIT_VERY_SLOW_MS)?;
+        let end = store.last_commit_ms_ago.filter(|ms| *ms < COMMIT_RECENT_MS)?;
+        format!("the last commit to the store, {} duration, took {}{queued}", duration(end), duration(took))
+    };
+    let next = [
+        "iostat -x 1   # is the disk busy? See `dmesg` for its errors".to_owned(),
+        format!(
+            "grep -E '^(State|voluntary)' /proc/{}/task/*/status   # state D: waiting for the disk",
+            watch.pid
+        ),
+        bundle(),
+    ];
+    Some(Verdict::new(VerdictCode::StoreSlow, line, next))
+}
+
+pub(super) fn descriptors_exhausted(evidence: &Evidence) -> Option<Verdict> {
+    let files = |daemon: &DaemonEvidence| {
+        let seen = daemon.process.get().and_then(|process| process.open_files);
+        let files = seen.or_else(|| daemon.vitals().and_then(|vitals| vitals.open_files))?;
+        (files.max > 0 && files.used.saturating_mul(100) >= files.max.saturating_mul(DESCRIPTORS_FULL))
+            .then_some(files)
+    };
+    let (daemon, files) = evidence.daemons().find_map(|daemon| Some((daemon, files(daemon)?)))?;
+    let pid = daemon.pid().unwrap_or(0);
+    let line = format!("{} has {} of {} descriptors open", name_and_pid(daemon), files.used, files.max);
+    let next = [
+        format!(
+            "ls -l /proc/{pid}/fd | awk '{{print $NF}}' | sed 's/[0-9]*//g' | sort | uniq -c | sort -n   # which kinds?"
+        ),
+        "raise LimitNOFILE (or `ulimit -n`), or lower gateway.clients_max; then restart the process"
+            .to_owned(),
+        bundle(),
+    ];
+    Some(Verdict::new(VerdictCode::DescriptorsExhausted, line, next))
+}
+
+/// Requests have no answer, although no watchdog reports a stall, or none can be asked.
+pub(super) fn does_not_answer(evidence: &Evidence) -> Option<Verdict> {
+    if let Some(probe) = evidence.http.get().and_then(|http| http.probes.iter().find(|probe| probe.timed_out))
+    {
+        let daemon = &evidence.gateway;
+        let queue = match evidence.listener.get().map_or(0, |listener| listener.backlog()) {
+            0 => "accepts connections but does not answer",
+            _ => "does not accept connections",
+        };
+        let error = probe.error.as_deref().map(safe).unwrap_or_default();
+        let line = format!(
+            "{} {queue}: GET {}: {error}{}",
+            name_and_pid(daemon),
+            probe.path,
+            first_busy_thread(daemon)
+        );
+        let next = [bundle(), format!("{}   # ends it", restart(daemon)), report_bug()];
+        return Some(Verdict::new(VerdictCode::EventLoopBlocked, line, next));
+    }
+    let is_silent = |daemon: &&DaemonEvidence| {
+        daemon.is_running() && daemon.health.is_missing_because(MissingCause::TimedOut)
+    };
+    let daemon = evidence.daemons().find(is_silent)?;
+    let disk = match daemon.process.get().map(|process| process.state) {
+        Some('D') => "; its main thread waits for a disk (state D)",
+        _ => "",
+    };
+    let line = format!(
+        "{} does not answer on its admin socket{disk}{}",
+        name_and_pid(daemon),
+        first_busy_thread(daemon)
+    );
+    Some(Verdict::new(VerdictCode::EventLoopBlocked, line, [bundle(), restart(daemon), report_bug()]))
+}
+
+/// The first busy thread, if no watchdog names one.
+fn first_busy_thread(daemon: &DaemonEvidence) -> String {
+    let busy = daemon.stacks.get().and_then(|stacks| stacks.threads.iter().find(|seen| !seen.idle));
+    match busy.and_then(|seen| Some((seen, seen.culprit.as_ref()?))) {
+        Some((seen, at)) => {
+            format!("; thread {} ({}) is in {}", seen.thread.tid, safe(&seen.thread.name), safe(at))
+        }
+        None => String::new(),
+    }
+}
+
+fn overloaded() -> Vec<String> {
+    vec![
+        "top -H   # which threads use the processors?".to_owned(),
+        "give newswire more processor time (CPUQuota=, CPUWeight=, `nice`), or reduce the load of the machine".to_owned(),
+    ]
+}
+
+pub(super) fn worker_starved(evidence: &Evidence) -> Option<Verdict> {
+    let (daemon, late) = evidence
+        .daemons()
+        .flat_map(|daemon| daemon.late.iter().map(move |late| (daemon, late)))
+        .filter(|(_, late)| late.late * 3 >= late.looks)
+        .max_by_key(|(_, late)| late.worst_ms)?;
+    let (why, next) = match delay_cause(late) {
+        DelayCause::NoProcessor(ms) => (
+            format!("for {ms} of {} ms it was ready to run but the machine had no processor for it", late.over_ms),
+            overloaded(),
+        ),
+        DelayCause::OwnWork(ms) => (
+            format!("its own work took {ms} of {} ms", late.over_ms),
+            vec![
+                bundle(),
+                "newswire doctor --json | jq '.evidence.gateway.stacks.threads[0]'   # run it several times"
+                    .to_owned(),
+                report_bug(),
+            ],
+        ),
+        DelayCause::Waits => (
+            "it waits inside its work: neither the load of the machine nor its own computing explains the delay"
+                .to_owned(),
+            vec![bundle(), report_bug()],
+        ),
+    };
+    let at = daemon.stacks.get().and_then(|stacks| stacks.of(late.tid)).filter(|seen| !seen.idle);
+    let at = at.and_then(|seen| seen.culprit.as_ref()).map(|at| format!("; seen in {}", safe(at)));
+    let line = format!(
+        "{} of {} was late in {} of {} samples, by up to {} ms: {why}{}{}",
+        safe(&late.name),
+        name_and_pid(daemon),
+        late.late,
+        late.looks,
+        late.worst_ms,
+        working_on(late.work.as_ref()),
+        at.unwrap_or_default()
+    );
+    Some(Verdict::new(VerdictCode::WorkerStarved, line, next))
+}
+
+enum DelayCause {
+    NoProcessor(u64),
+    OwnWork(u64),
+    Waits,
+}
+
+/// Why a loop was late, from what the kernel counted for its thread meanwhile.
+fn delay_cause(late: &LateLoop) -> DelayCause {
+    let (cpu, delay) = (late.cpu_ms.unwrap_or(0), late.run_delay_ms.unwrap_or(0));
+    if delay >= cpu && delay * 5 >= late.over_ms && delay > 0 {
+        DelayCause::NoProcessor(delay)
+    } else if cpu * 4 >= late.over_ms && cpu > 0 {
+        DelayCause::OwnWork(cpu)
+    } else {
+        DelayCause::Waits
+    }
+}
+
+pub(super) fn wire_cut(evidence: &Evidence) -> Option<Verdict> {
+    let ready = evidence.http.get().and_then(|http| http.ready.get());
+    let reported = evidence.gateway.vitals().map(|vitals| &vitals.wire);
+    let connected =
+        reported.and_then(|wire| wire.connected).or_else(|| ready.and_then(|ready| ready.wire.connected));
+    if connected != Some(false) {
+        return None;
+    }
+    let reason = reported.and_then(|wire| wire.reason.clone()).filter(|reason| !reason.is_empty());
+    let reason = reason.or_else(|| ready.map(|ready| ready.reasons.join("; "))).unwrap_or_default();
+    let there = match evidence.ingestd.presence {
+        Presence::Running => "although both run",
+        _ => "and this user cannot see whether newswire-ingestd runs",
+    };
+    let line = format!("the gateway is not connected to newswire-ingestd, {there}: {}", safe(&reason));
+    let next = [
+        format!(
+            "curl -sN -m 5 --unix-socket {}/ingestd.sock http://ingestd/wire | head   # does it send anything?",
+            safe(&evidence.run_dir)
+        ),
+        "newswire config show | grep run_dir   # the same for both? May the user of the gateway enter it?"
+            .to_owned(),
+        restart(&evidence.ingestd),
+    ];
+    Some(Verdict::new(VerdictCode::WireCut, line, next))
+}
+
+pub(super) fn daemon_stale(evidence: &Evidence) -> Option<Verdict> {
+    let why = silent_wire(evidence).or_else(|| overdue(&evidence.ingestd))?;
+    let line = format!("{} runs and answers, but {why}", name_and_pid(&evidence.ingestd));
+    let next = [bundle(), "newswire sources list --failing".to_owned(), restart(&evidence.ingestd)];
+    Some(Verdict::new(VerdictCode::DaemonStale, line, next))
+}
+
+fn silent_wire(evidence: &Evidence) -> Option<String> {
+    let reported = evidence.gateway.vitals().and_then(|vitals| vitals.wire.heard_ms_ago);
+    let ready = evidence.http.get().and_then(|http| http.ready.get());
+    let heard = reported.or_else(|| ready.and_then(|ready| ready.wire.heartbeat_age_ms));
+    let silence = heard.filter(|heard| *heard > WIRE_SILENT_MS)?;
+    Some(format!("the gateway has received nothing from it for {}", duration(silence)))
+}
+
+/// Many sources are overdue, and none is being visited.
+fn overdue(daemon: &DaemonEvidence) -> Option<String> {
+    let vitals = daemon.vitals()?;
+    let overdue = vitals.overdue?;
+    let count = |activity: &str| vitals.actors.get(activity).copied().unwrap_or(0);
+    let all: u64 = vitals.actors.values().sum();
+    let working = count("fetching") + count("parsing") + count("recording");
+    let settled = !is_starting(daemon) && daemon.uptime_ms().is_some_and(|uptime| uptime > SETTLED_MS);
+    let many = overdue >= 3 && overdue * 4 >= all;
+    (settled && many && working == 0 && !vitals.outage)
+        .then(|| format!("{overdue} of {all} sources are overdue and none is being visited"))
+}
+
+pub(super) fn clock_jumped(evidence: &Evidence) -> Option<Verdict> {
+    let jump = |daemon: &DaemonEvidence| {
+        let clock = &daemon.watch.get()?.clock;
+        let when = clock.last_ms_ago.filter(|when| *when < JUMP_RECENT_MS)?;
+        Some((clock.last_ms.unwrap_or(0), when))
+    };
+    let (by, when) = evidence.daemons().find_map(jump)?;
+    let way = if by < 0 { "back" } else { "forward" };
+    let line = format!(
+        "the clock of the machine jumped {way} by {} {} ago: schedules and ages may be wrong",
+        duration(by.unsigned_abs()),
+        duration(when)
+    );
+    let next = [
+        "timedatectl; chronyc tracking   # which program sets it?".to_owned(),
+        "newswire doctor   # again, in 10 minutes".to_owned(),
+    ];
+    Some(Verdict::new(VerdictCode::ClockJumped, line, next))
+}
+
+pub(super) fn slow_feeds(evidence: &Evidence) -> Option<Verdict> {
+    let vitals = evidence.ingestd.vitals()?;
+    if vitals.outage {
+        let line = "no hang: no source can be reached, so the network of this machine is down";
+        let next = ["ping, or `newswire check URL` with any feed; visits resume by themselves".to_owned()];
+        return Some(Verdict::new(VerdictCode::SlowFeeds, line, next));
+    }
+    let is_slow = |actor: &&Actor| actor.activity == "fetching" && actor.since_ms_ago >= FEED_SLOW_MS;
+    let slow: Vec<_> = vitals.busiest.iter().filter(is_slow).collect();
+    let slowest = slow.iter().max_by_key(|actor| actor.since_ms_ago)?;
+    let least = if slow.len() >= BUSIEST_MAX { "at least " } else { "" };
+    let feeds = if slow.len() == 1 { "feed is" } else { "feeds are" };
+    let line = format!(
+        "no hang: {least}{} {feeds} slow, the slowest {} for {}; other feeds and clients do not wait for them",
+        slow.len(),
+        safe(&slowest.source),
+        duration(slowest.since_ms_ago)
+    );
+    let next = [format!(
+        "newswire sources show {0}; newswire sources pause {0}   # if it persists",
+        safe(&slowest.source)
+    )];
+    Some(Verdict::new(VerdictCode::SlowFeeds, line, next))
+}

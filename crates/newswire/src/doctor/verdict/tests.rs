@@ -1,0 +1,595 @@
+//! Each verdict from made-up evidence, and which one takes precedence if two would fit.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::doctor::{
+    admin::{Health, Watch, Work},
+    evidence::{Disk, LateLoop, OtherProcess, Part, Usage},
+    http::{HttpProbe, HttpProbes, Ready},
+    listener::{Listener, Owner, Socket},
+    process::{ProcessSample, Task},
+    systemd::SystemdUnit,
+    threads::{ExaminedThread, Stacks},
+};
+
+const INGESTD: i32 = 100;
+const GATEWAY: i32 = 200;
+
+/// Both processes run without any problem.
+fn healthy() -> Evidence {
+    let gateway = watch(json!({
+        "pid": GATEWAY,
+        "loops": [{"name": "worker-0", "kind": "worker", "tid": 201, "beat_ms_ago": 40},
+                  {"name": "pool", "kind": "pool", "tid": 0, "beat_ms_ago": 400}],
+        "vitals": {"wire": {"connected": true, "heard_ms_ago": 900, "cursor": "k3-412"}, "clients": 3}
+    }));
+    let ingestd = watch(json!({
+        "pid": INGESTD,
+        "loops": [{"name": "arbiter", "kind": "arbiter", "tid": 101, "beat_ms_ago": 40},
+                  {"name": "recorder", "kind": "recorder", "tid": 102, "beat_ms_ago": 0}],
+        "vitals": {"epoch": "k3", "head": 412, "wire": {"subscribers": 1}, "actors": {"idle": 10, "fetching": 1},
+                   "overdue": 0, "store": {"path": "/d", "free_bytes": 1u64 << 40, "last_commit_took_ms": 4,
+                   "last_commit_ms_ago": 100}}
+    }));
+    Evidence {
+        at: "2026-01-02T03:04:05Z".into(),
+        took_ms: 400,
+        version: "1",
+        quick: false,
+        config: Some("/etc/newswire/newswire.toml".into()),
+        run_dir: "/run/newswire".into(),
+        http: Part::Found(answers(&[200, 200, 200])),
+        listener: Part::Found(listener(&[(GATEWAY, "newswire-gatewa")])),
+        ingestd: daemon("newswire-ingestd", INGESTD, ingestd),
+        gateway: daemon("newswire-gateway", GATEWAY, gateway),
+        store: Part::Found(Disk {
+            path: "/d".into(),
+            free_bytes: 1 << 40,
+            total_bytes: 1 << 41,
+            free_inodes: Some(1000),
+        }),
+    }
+}
+
+fn watch(value: Value) -> Watch {
+    serde_json::from_value(value).unwrap()
+}
+
+fn answers(statuses: &[u16; 3]) -> HttpProbes {
+    let paths = ["/", "/health", "/ready"];
+    let probe = |(path, status): (&'static str, &u16)| HttpProbe {
+        path,
+        connect_ms: Some(0.1),
+        first_byte_ms: Some(0.4),
+        status: Some(*status),
+        error: None,
+        timed_out: false,
+        ours: path == "/health",
+    };
+    let ready = Ready { ready: true, ..Ready::default() };
+    HttpProbes {
+        address: "127.0.0.1:8700".into(),
+        probes: paths.into_iter().zip(statuses).map(probe).collect(),
+        ready: Part::Found(ready),
+    }
+}
+
+/// Probes without an answer: refused at once, or connected and timed out.
+fn failed(error: &str, timed_out: bool) -> Part<HttpProbes> {
+    let mut answers = answers(&[0, 0, 0]);
+    for probe in &mut answers.probes {
+        *probe = HttpProbe {
+            path: probe.path,
+            connect_ms: timed_out.then_some(0.1),
+            error: Some(error.into()),
+            timed_out,
+            ..HttpProbe::default()
+        };
+    }
+    answers.ready = Part::missing(error);
+    Part::Found(answers)
+}
+
+fn unanswered() -> Part<HttpProbes> {
+    failed("no answer within 5s", true)
+}
+
+fn refused() -> Part<HttpProbes> {
+    failed("Connection refused", false)
+}
+
+fn listener(owners: &[(i32, &str)]) -> Listener {
+    let owners = owners.iter().map(|(pid, name)| Owner {
+        pid: *pid,
+        name: (*name).into(),
+        command: format!("/usr/bin/{name}"),
+        uptime_ms: 3_600_000,
+    });
+    let socket =
+        Socket { inode: 7, address: "127.0.0.1:8700".into(), owners: owners.collect(), ..Socket::default() };
+    Listener { address: "127.0.0.1:8700".into(), sockets: vec![socket], blind_to: 0 }
+}
+
+fn daemon(name: &'static str, pid: i32, watch: Watch) -> DaemonEvidence {
+    DaemonEvidence {
+        name,
+        presence: Presence::Running,
+        found_by: "listens on its socket".into(),
+        socket: "/run/newswire/x.sock".into(),
+        process: Part::Found(ProcessSample {
+            pid,
+            state: 'S',
+            threads: 9,
+            uptime_ms: 3_600_000,
+            sampled_ms: 300,
+            open_files: Some(Usage { used: 20, max: 1024 }),
+            ..ProcessSample::default()
+        }),
+        health: Part::Found(Health { pid, uptime_ms: 3_600_000, ..Health::default() }),
+        watch: Part::Found(watch),
+        late: Vec::new(),
+        unit: Part::missing("no systemd"),
+        stacks: Part::not_asked(),
+        others: Vec::new(),
+    }
+}
+
+fn kill(daemon: &mut DaemonEvidence) {
+    daemon.presence = Presence::Absent;
+    daemon.found_by = "no process listens on x.sock: a killed process left it behind".into();
+    (daemon.process, daemon.health, daemon.watch) =
+        (Part::missing("no process"), Part::missing("no process"), Part::missing("no process"));
+}
+
+fn process(daemon: &mut DaemonEvidence) -> &mut ProcessSample {
+    match &mut daemon.process {
+        Part::Found(process) => process,
+        Part::Missing { .. } => panic!("it is not running"),
+    }
+}
+
+fn watched(daemon: &mut DaemonEvidence) -> &mut Watch {
+    match &mut daemon.watch {
+        Part::Found(watch) => watch,
+        Part::Missing { .. } => panic!("it is not watched"),
+    }
+}
+
+/// SIGSTOP: it runs and does not answer.
+fn stop(daemon: &mut DaemonEvidence) {
+    let process = process(daemon);
+    (process.state, process.stopped) = ('T', true);
+    daemon.health = Part::timed_out("no answer within 2s");
+    daemon.watch = Part::timed_out("no answer within 2s");
+}
+
+fn stall(daemon: &mut DaemonEvidence, name: &str, ms: u64) {
+    let stalled = watched(daemon).loops.iter_mut().find(|l| l.name == name).unwrap();
+    (stalled.stalled, stalled.beat_ms_ago) = (true, ms);
+}
+
+fn ready(evidence: &mut Evidence, ready: bool, reasons: &[&str]) {
+    let Part::Found(answers) = &mut evidence.http else { panic!("it was probed") };
+    answers.ready = Part::Found(Ready {
+        ready,
+        reasons: reasons.iter().map(|r| (*r).to_owned()).collect(),
+        ..Ready::default()
+    });
+}
+
+#[track_caller]
+fn expect(evidence: &Evidence, code: VerdictCode, words: &[&str]) -> Verdict {
+    let verdict = conclude(evidence);
+    assert_eq!(verdict.code, code, "{verdict:?}");
+    for word in words {
+        assert!(verdict.line.contains(word), "{word:?} is not in {:?}", verdict.line);
+    }
+    assert!(code == VerdictCode::Healthy || !verdict.next.is_empty(), "{verdict:?}");
+    assert!(!verdict.line.contains('\n') && verdict.next.iter().all(|step| !step.contains('\n')));
+    verdict
+}
+
+#[test]
+fn only_healthy_and_slow_feeds_are_no_failure() {
+    expect(&healthy(), VerdictCode::Healthy, &["newswire-ingestd and newswire-gateway run"]);
+    assert_eq!((VerdictCode::Healthy.exit(), VerdictCode::SlowFeeds.exit()), (Exit::Ok, Exit::Ok));
+    assert_eq!(
+        (VerdictCode::WireCut.exit(), VerdictCode::ClockJumped.exit()),
+        (Exit::Failure, Exit::Failure)
+    );
+}
+
+#[test]
+fn codes_are_the_same_in_json_and_text() {
+    for code in [
+        VerdictCode::Healthy,
+        VerdictCode::SlowFeeds,
+        VerdictCode::EventLoopBlocked,
+        VerdictCode::DaemonStale,
+        VerdictCode::OrphanListener,
+    ] {
+        assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
+    }
+    let verdict = serde_json::to_value(conclude(&healthy())).unwrap();
+    assert_eq!((&verdict["code"], &verdict["exit"]), (&json!("healthy"), &json!(0)));
+}
+
+#[test]
+fn a_blocked_loop_is_reported_with_function_task_and_time() {
+    let mut e = healthy();
+    stall(&mut e.gateway, "worker-0", 12_000);
+    let watch = watched(&mut e.gateway);
+    watch.loops[0].work =
+        Some(Work { what: "GET /news".into(), of: "127.0.0.1:5".into(), since_ms_ago: 12_100 });
+    watch.stalls = serde_json::from_value(json!([
+        {"loop": "worker-0", "lasted_ms": null, "culprit": "gateway::x at crates/gateway/src/x.rs:12"},
+        {"loop": "worker-0", "lasted_ms": 5, "culprit": "old"}
+    ]))
+    .unwrap();
+    let words = [
+        "worker-0 of newswire-gateway (pid 200)",
+        "12s",
+        "gateway::x at crates/gateway/src/x.rs:12",
+        "GET /news of 127.0.0.1:5",
+    ];
+    let verdict = expect(&e, VerdictCode::EventLoopBlocked, &words);
+    assert!(verdict.next.iter().any(|step| step.contains("kill -9 200")), "{:?}", verdict.next);
+}
+
+#[test]
+fn without_a_report_of_the_watchdog_the_stack_names_the_function() {
+    let mut e = healthy();
+    stall(&mut e.ingestd, "arbiter", 3_000);
+    let thread = serde_json::from_value(json!(
+        {"tid": 101, "name": "arbiter", "state": "S", "wchan": null, "frames": [], "missing": null}
+    ));
+    e.ingestd.stacks = Part::Found(Stacks {
+        from: "outside",
+        took_ms: 1,
+        longest_pause_ms: 0,
+        threads: vec![ExaminedThread {
+            thread: thread.unwrap(),
+            idle: false,
+            stalled: true,
+            loop_name: None,
+            work: None,
+            culprit: Some("ingestd::y at y.rs:3".into()),
+        }],
+    });
+    expect(&e, VerdictCode::EventLoopBlocked, &["arbiter of newswire-ingestd", "ingestd::y at y.rs:3"]);
+}
+
+#[test]
+fn a_blocked_loop_takes_precedence_over_descriptors_and_waiting_clients() {
+    let mut e = healthy();
+    stall(&mut e.gateway, "worker-0", 60_000);
+    process(&mut e.gateway).open_files = Some(Usage { used: 1024, max: 1024 });
+    e.http = unanswered();
+    expect(&e, VerdictCode::EventLoopBlocked, &["worker-0"]);
+}
+
+#[test]
+fn a_loop_without_a_processor_is_starved_and_not_blocked() {
+    let mut e = healthy();
+    stall(&mut e.gateway, "worker-0", 1_500);
+    let task = Task { tid: 201, run_delay_ms: 290, ..Task::default() };
+    process(&mut e.gateway).tasks.push(task);
+    expect(&e, VerdictCode::WorkerStarved, &["no processor"]);
+}
+
+#[test]
+fn a_gateway_that_accepts_connections_without_answering_is_blocked_even_if_it_reports_nothing() {
+    let mut e = healthy();
+    e.gateway.watch = Part::missing("this version has no /watch");
+    e.http = unanswered();
+    expect(&e, VerdictCode::EventLoopBlocked, &["does not answer", "GET /"]);
+    // From outside only, too.
+    e.gateway.presence = Presence::NotAsked;
+    e.ingestd.presence = Presence::NotAsked;
+    expect(&e, VerdictCode::EventLoopBlocked, &["does not answer"]);
+}
+
+#[test]
+fn a_starved_worker_is_explained_by_its_own_work_by_the_machine_or_by_a_wait() {
+    let late = |cpu_ms, run_delay_ms| LateLoop {
+        name: "worker-0".into(),
+        tid: 201,
+        looks: 8,
+        late: 5,
+        worst_ms: 310,
+        over_ms: 1_000,
+        cpu_ms: Some(cpu_ms),
+        run_delay_ms: Some(run_delay_ms),
+        work: Some(Work { what: "serving".into(), of: String::new(), since_ms_ago: 5 }),
+    };
+    let mut e = healthy();
+    e.gateway.late = vec![late(900, 10)];
+    expect(&e, VerdictCode::WorkerStarved, &["its own work took 900", "serving"]);
+    e.gateway.late = vec![late(100, 700)];
+    expect(&e, VerdictCode::WorkerStarved, &["the machine had no processor"]);
+    e.gateway.late = vec![late(10, 1)];
+    expect(&e, VerdictCode::WorkerStarved, &["waits inside its work"]);
+    // Two samples of eight are too few.
+    e.gateway.late = vec![LateLoop { late: 2, ..late(900, 10) }];
+    expect(&e, VerdictCode::Healthy, &[]);
+}
+
+#[test]
+fn an_exhausted_pool_is_reported_with_its_longest_task() {
+    let mut e = healthy();
+    stall(&mut e.gateway, "pool", 5_000);
+    watched(&mut e.gateway).threads = serde_json::from_value(json!([
+        {"tid": 9, "name": "b", "work": {"what": "parsing", "of": "bbc", "since_ms_ago": 9000}}, {"tid": 10, "work": null}
+    ]))
+    .unwrap();
+    expect(&e, VerdictCode::BlockingPoolExhausted, &["1 threads are busy", "parsing of bbc for 9s"]);
+}
+
+#[test]
+fn a_slow_commit_is_store_slow_unless_the_disk_is_full() {
+    let mut e = healthy();
+    watched(&mut e.ingestd).vitals.store.as_mut().unwrap().committing_ms = Some(4_000);
+    expect(&e, VerdictCode::StoreSlow, &["4s so far"]);
+    stall(&mut e.ingestd, "recorder", 4_500);
+    expect(&e, VerdictCode::StoreSlow, &["4.5s so far"]);
+    watched(&mut e.ingestd).vitals.store.as_mut().unwrap().free_bytes = Some(4096);
+    expect(&e, VerdictCode::DiskFull, &["/d", "4.0 KiB left"]);
+}
+
+#[test]
+fn a_slow_commit_is_reported_for_a_minute_after_its_end() {
+    let mut e = healthy();
+    watched(&mut e.ingestd).vitals.store.as_mut().unwrap().last_commit_took_ms = Some(6_000);
+    expect(&e, VerdictCode::StoreSlow, &["took 6s"]);
+    watched(&mut e.ingestd).vitals.store.as_mut().unwrap().last_commit_ms_ago = Some(100_000);
+    expect(&e, VerdictCode::Healthy, &[]);
+}
+
+#[test]
+fn a_full_disk_takes_precedence_over_the_daemon_that_it_ended() {
+    let mut e = healthy();
+    kill(&mut e.ingestd);
+    e.store = Part::Found(Disk { path: "/d".into(), free_bytes: 0, total_bytes: 1 << 30, free_inodes: None });
+    expect(&e, VerdictCode::DiskFull, &["newswire-ingestd does not run"]);
+    let mut e = healthy();
+    e.store = Part::Found(Disk {
+        path: "/d".into(),
+        free_bytes: 1 << 30,
+        total_bytes: 1 << 31,
+        free_inodes: Some(0),
+    });
+    expect(&e, VerdictCode::DiskFull, &["no inodes"]);
+}
+
+#[test]
+fn descriptors_are_exhausted_from_95_percent() {
+    let mut e = healthy();
+    process(&mut e.gateway).open_files = Some(Usage { used: 972, max: 1024 });
+    expect(&e, VerdictCode::Healthy, &[]);
+    process(&mut e.gateway).open_files = Some(Usage { used: 973, max: 1024 });
+    // A gateway that cannot accept connections does not answer its clients.
+    e.http = unanswered();
+    expect(&e, VerdictCode::DescriptorsExhausted, &["973 of 1024"]);
+}
+
+#[test]
+fn a_stopped_daemon_takes_precedence_over_the_silent_wire() {
+    let mut e = healthy();
+    stop(&mut e.ingestd);
+    watched(&mut e.gateway).vitals.wire.heard_ms_ago = Some(30_000);
+    ready(&mut e, false, &["the ingestion daemon has been silent for 30s"]);
+    let verdict = expect(&e, VerdictCode::DaemonStopped, &["pid 100"]);
+    assert!(verdict.next[0].starts_with("kill -CONT 100"));
+    watched(&mut e.gateway).vitals.wire.connected = Some(false);
+    expect(&e, VerdictCode::DaemonStopped, &[]);
+}
+
+#[test]
+fn a_frozen_gateway_is_stopped_and_not_dead() {
+    let mut e = healthy();
+    stop(&mut e.gateway);
+    e.http = unanswered();
+    expect(&e, VerdictCode::GatewayStopped, &["pid 200", "SIGSTOP"]);
+    process(&mut e.gateway).tracer = Some(77);
+    expect(&e, VerdictCode::GatewayStopped, &["debugger, pid 77"]);
+    let mut e = healthy();
+    process(&mut e.gateway).frozen = true;
+    expect(&e, VerdictCode::GatewayStopped, &["control group"]);
+}
+
+#[test]
+fn two_stopped_processes_are_reported_in_one_verdict() {
+    let mut e = healthy();
+    stop(&mut e.gateway);
+    stop(&mut e.ingestd);
+    let verdict = expect(&e, VerdictCode::GatewayStopped, &["newswire-ingestd is stopped too"]);
+    assert_eq!(verdict.next.len(), 2);
+}
+
+#[test]
+fn a_dead_daemon_takes_precedence_over_the_cut_wire() {
+    let mut e = healthy();
+    kill(&mut e.ingestd);
+    watched(&mut e.gateway).vitals.wire.connected = Some(false);
+    expect(&e, VerdictCode::DaemonDead, &["killed", "still serves"]);
+}
+
+#[test]
+fn a_dead_gateway_with_a_unit_is_started_with_systemctl() {
+    let mut e = healthy();
+    kill(&mut e.gateway);
+    e.http = refused();
+    e.listener = Part::Found(Listener { address: "127.0.0.1:8700".into(), ..Listener::default() });
+    e.gateway.unit =
+        Part::Found(SystemdUnit { id: "newswire-gateway.service".into(), ..SystemdUnit::default() });
+    let verdict = expect(&e, VerdictCode::GatewayDead, &["newswire-gateway does not run"]);
+    assert!(
+        verdict.next.contains(&"systemctl start newswire-gateway.service".to_owned()),
+        "{:?}",
+        verdict.next
+    );
+}
+
+#[test]
+fn a_socket_that_systemd_holds_for_the_gateway_is_not_an_orphan() {
+    let mut e = healthy();
+    e.listener = Part::Found(listener(&[(1, "systemd"), (GATEWAY, "newswire-gatewa")]));
+    expect(&e, VerdictCode::Healthy, &[]);
+    kill(&mut e.gateway);
+    e.http = unanswered();
+    e.listener = Part::Found(listener(&[(1, "systemd")]));
+    expect(&e, VerdictCode::GatewayDead, &[]);
+}
+
+#[test]
+fn a_process_that_holds_the_port_of_a_dead_gateway_is_named() {
+    let mut e = healthy();
+    kill(&mut e.gateway);
+    e.http = unanswered();
+    let mut orphaned = listener(&[(300, "worker")]);
+    orphaned.sockets[0].backlog = 5;
+    e.listener = Part::Found(orphaned);
+    let words =
+        ["pid 300 (/usr/bin/worker, running for 60m)", "newswire-gateway does not run", "5 connections"];
+    let verdict = expect(&e, VerdictCode::OrphanListener, &words);
+    assert!(verdict.next[0].contains("kill 300"));
+    // Neither runs: the other process would prevent a start.
+    kill(&mut e.ingestd);
+    expect(&e, VerdictCode::OrphanListener, &[]);
+}
+
+#[test]
+fn an_orphan_listener_is_reported_even_if_its_process_cannot_be_examined() {
+    let mut e = healthy();
+    kill(&mut e.gateway);
+    e.http = unanswered();
+    e.listener = Part::Found(Listener { blind_to: 9, ..listener(&[]) });
+    expect(&e, VerdictCode::OrphanListener, &["may not examine"]);
+}
+
+#[test]
+fn a_process_that_shares_the_socket_with_the_gateway_is_not_an_orphan() {
+    let mut e = healthy();
+    e.listener = Part::Found(listener(&[(300, "worker"), (GATEWAY, "newswire-gatewa")]));
+    expect(&e, VerdictCode::Healthy, &[]);
+    e.listener = Part::Found(listener(&[(300, "worker")]));
+    expect(&e, VerdictCode::OrphanListener, &["newswire-gateway (pid 200) does not hold it"]);
+}
+
+#[test]
+fn if_neither_runs_a_process_of_another_instance_is_suggested() {
+    let mut e = healthy();
+    kill(&mut e.gateway);
+    kill(&mut e.ingestd);
+    e.http = refused();
+    e.listener = Part::Found(Listener::default());
+    e.gateway.others = vec![OtherProcess { pid: 77, command: "newswire-gateway --config b.toml".into() }];
+    let verdict = expect(&e, VerdictCode::NotRunning, &["/etc/newswire/newswire.toml"]);
+    assert!(verdict.next[0].contains("--pid 77"), "{:?}", verdict.next);
+}
+
+#[test]
+fn a_cut_wire_between_running_processes_is_reported_with_its_reason() {
+    let mut e = healthy();
+    let wire = &mut watched(&mut e.gateway).vitals.wire;
+    (wire.connected, wire.reason) = (Some(false), Some("Permission denied".into()));
+    expect(&e, VerdictCode::WireCut, &["Permission denied", "although both run"]);
+}
+
+#[test]
+fn a_running_daemon_with_a_silent_wire_is_stale() {
+    let mut e = healthy();
+    watched(&mut e.gateway).vitals.wire.heard_ms_ago = Some(9_000);
+    expect(&e, VerdictCode::DaemonStale, &["received nothing from it for 9s"]);
+}
+
+#[test]
+fn a_daemon_that_visits_no_source_although_many_are_overdue_is_stale() {
+    let mut e = healthy();
+    let vitals = &mut watched(&mut e.ingestd).vitals;
+    vitals.overdue = Some(8);
+    vitals.actors = [("idle".to_owned(), 10)].into();
+    expect(&e, VerdictCode::DaemonStale, &["8 of 10 sources are overdue"]);
+    watched(&mut e.ingestd).vitals.actors.insert("fetching".into(), 1);
+    expect(&e, VerdictCode::Healthy, &[]);
+}
+
+#[test]
+fn a_process_that_has_just_started_is_neither_cut_nor_dead() {
+    let mut e = healthy();
+    process(&mut e.ingestd).uptime_ms = 2_000;
+    watched(&mut e.gateway).vitals.wire.connected = Some(false);
+    ready(&mut e, false, &["the wire is not connected: not connected yet"]);
+    expect(&e, VerdictCode::Healthy, &["newswire-ingestd (pid 100) started 2s ago", "not connected yet"]);
+    let mut e = healthy();
+    process(&mut e.gateway).uptime_ms = 300;
+    e.http = refused();
+    e.listener = Part::Found(Listener::default());
+    expect(&e, VerdictCode::Healthy, &["started 300ms ago"]);
+    process(&mut e.gateway).uptime_ms = 300_000;
+    expect(&e, VerdictCode::GatewayDead, &["runs but does not listen"]);
+}
+
+#[test]
+fn a_draining_gateway_is_healthy() {
+    let mut e = healthy();
+    watched(&mut e.gateway).vitals.draining = true;
+    ready(&mut e, false, &["draining"]);
+    expect(&e, VerdictCode::Healthy, &["draining", "3 clients"]);
+}
+
+#[test]
+fn a_clock_jump_is_reported_for_ten_minutes_unless_there_is_something_worse() {
+    let mut e = healthy();
+    let clock = &mut watched(&mut e.ingestd).clock;
+    (clock.jumps, clock.last_ms, clock.last_ms_ago) = (1, Some(-3_600_000), Some(300_000));
+    expect(&e, VerdictCode::ClockJumped, &["back by 60m 5m ago"]);
+    watched(&mut e.ingestd).clock.last_ms_ago = Some(700_000);
+    expect(&e, VerdictCode::Healthy, &[]);
+    watched(&mut e.ingestd).clock.last_ms_ago = Some(1_000);
+    stall(&mut e.gateway, "worker-0", 2_000);
+    expect(&e, VerdictCode::EventLoopBlocked, &[]);
+}
+
+#[test]
+fn slow_feeds_are_not_a_hang() {
+    let mut e = healthy();
+    let busiest = json!([
+        {"source": "bbc", "activity": "fetching", "since_ms_ago": 25_000},
+        {"source": "host", "activity": "waiting", "since_ms_ago": 26_000, "waiting_for": "its host"},
+        {"source": "dw", "activity": "fetching", "since_ms_ago": 6_000},
+        {"source": "quick", "activity": "fetching", "since_ms_ago": 600}
+    ]);
+    watched(&mut e.ingestd).vitals.busiest = serde_json::from_value(busiest).unwrap();
+    expect(&e, VerdictCode::SlowFeeds, &["no hang: 2 feeds are slow, the slowest bbc for 25s"]);
+    watched(&mut e.ingestd).vitals.outage = true;
+    expect(&e, VerdictCode::SlowFeeds, &["network"]);
+    stall(&mut e.ingestd, "arbiter", 2_000);
+    expect(&e, VerdictCode::EventLoopBlocked, &[]);
+}
+
+#[test]
+fn processes_that_cannot_be_examined_are_judged_by_the_answers_of_the_gateway() {
+    let mut e = healthy();
+    for daemon in [&mut e.ingestd, &mut e.gateway] {
+        kill(daemon);
+        daemon.presence = Presence::Unknown;
+    }
+    e.listener = Part::Found(Listener { blind_to: 9, ..listener(&[]) });
+    expect(&e, VerdictCode::Healthy, &["may not examine newswire-ingestd"]);
+    ready(&mut e, false, &["the wire is not connected: x"]);
+    let Part::Found(answers) = &mut e.http else { panic!() };
+    let Part::Found(ready) = &mut answers.ready else { panic!() };
+    ready.wire.connected = Some(false);
+    expect(&e, VerdictCode::WireCut, &["cannot see whether newswire-ingestd runs"]);
+}
+
+#[test]
+fn text_of_a_process_cannot_control_the_terminal() {
+    let mut e = healthy();
+    let wire = &mut watched(&mut e.gateway).vitals.wire;
+    (wire.connected, wire.reason) = (Some(false), Some("\u{1b}[31m\nVERDICT healthy: x".into()));
+    let verdict = expect(&e, VerdictCode::WireCut, &[]);
+    assert!(!verdict.line.contains('\u{1b}'), "{:?}", verdict.line);
+}
