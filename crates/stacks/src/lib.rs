@@ -15,7 +15,6 @@ use std::{io, time::Duration};
 use serde::{Deserialize, Serialize};
 
 pub use inside::SelfSampler;
-pub use text::OUR_CRATES;
 
 /// One frame of a stack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,8 @@ use std::fmt;
 use crate::{StackFrame, ThreadStack};
 
 /// The crates of this workspace, as function names begin.
-pub const OUR_CRATES: &[&str] = &[
+const OUR_CRATES: &[&str] = &[
+    "control",
     "daemon",
     "feed",
     "fetch",
@@ -15,6 +16,7 @@ pub const OUR_CRATES: &[&str] = &[
     "newswire_ingestd",
     "newswire",
     "news",
+    "notation",
     "store",
     "wire",
 ];
