@@ -113,8 +113,8 @@ mod tests {
             values.sort_unstable();
             let rank = (values.len() as u64 * per_mille).div_ceil(1000).max(1);
             let exact = values[usize::try_from(rank).unwrap() - 1];
-            let told = histogram.per_mille(per_mille);
-            prop_assert!(told >= exact && told <= exact + exact / 32, "{told} for {exact}");
+            let estimate = histogram.per_mille(per_mille);
+            prop_assert!(estimate >= exact && estimate <= exact + exact / 32, "{estimate} for {exact}");
         }
     }
 }

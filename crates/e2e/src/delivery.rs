@@ -156,8 +156,8 @@ mod tests {
         for (event, data) in
             [("gap", serde_json::json!({})), ("stream", serde_json::json!({"resume": "reset"}))]
         {
-            let told = [item(1, "a", "1"), item(2, "a", "2"), record(event, "e-2", data)];
-            assert!(first_fault(&told).contains("connection 0"), "{event}");
+            let records = [item(1, "a", "1"), item(2, "a", "2"), record(event, "e-2", data)];
+            assert!(first_fault(&records).contains("connection 0"), "{event}");
         }
     }
 }

@@ -146,7 +146,7 @@ async fn accept(listener: TcpListener, requests: Arc<Mutex<Vec<HubRequest>>>, le
         tokio::spawn(async move {
             // A request that is not a form gets no response.
             if let Ok(form) = read_form(socket).await {
-                take(&requests, form, lease_s).await;
+                record_and_verify(&requests, form, lease_s).await;
             }
         });
     }
@@ -174,14 +174,14 @@ async fn read_form(socket: TcpStream) -> io::Result<BTreeMap<String, String>> {
 }
 
 /// Records a request, then verifies it.
-async fn take(all: &Mutex<Vec<HubRequest>>, form: BTreeMap<String, String>, lease_s: u64) {
-    let asked = HubRequest { at: Instant::now(), form, verified: None };
+async fn record_and_verify(all: &Mutex<Vec<HubRequest>>, form: BTreeMap<String, String>, lease_s: u64) {
+    let request = HubRequest { at: Instant::now(), form, verified: None };
     let number = {
         let mut all = all.lock().expect("no thread panics while holding it");
-        all.push(asked.clone());
+        all.push(request.clone());
         all.len() - 1
     };
-    let (callback, mode, topic) = (asked.field("callback"), asked.field("mode"), asked.field("topic"));
+    let (callback, mode, topic) = (request.field("callback"), request.field("mode"), request.field("topic"));
     let answer = TestHub::verify(callback, mode, topic, lease_s).await;
     let answer = answer.unwrap_or_else(|error| (0, error.to_string()));
     all.lock().expect("no thread panics while holding it")[number].verified = Some(answer);

@@ -232,7 +232,7 @@ mod tests {
         parser.push(b"id: e-8\n");
         assert_eq!(parser.last_event_id(), "e-7", "a block counts when it is complete");
         parser.push(b"id: e-\09\n\n");
-        assert_eq!(parser.last_event_id(), "e-8", "an id with a NUL is no id");
+        assert_eq!(parser.last_event_id(), "e-8", "an id with a NUL is ignored");
     }
 
     #[test]

@@ -277,7 +277,11 @@ mod tests {
         let subscriber = TestSubscriber::start(address, "/news/stream");
         let limit = Duration::from_secs(5);
         let second = subscriber.wait_event("item", limit, |r| r.message.data == "2").await.unwrap();
-        assert_eq!((second.connection, subscriber.count("item")), (1, 2), "half an event is none");
+        assert_eq!(
+            (second.connection, subscriber.count("item")),
+            (1, 2),
+            "an incomplete event does not count"
+        );
         let connections = subscriber.connections();
         assert_eq!(connections[1].resumed_from.as_deref(), Some("e-1"));
         assert!(connections[1].at - connections[0].at >= Duration::from_millis(120));

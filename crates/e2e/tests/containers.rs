@@ -163,7 +163,7 @@ fn the_pod_has_both_daemons_and_probes_existing_routes() {
             match probe["httpGet"]["path"].as_str() {
                 Some(path) => assert!(openapi["paths"][path].is_object(), "{path} is not served"),
                 None if probe.is_null() => {
-                    assert_eq!(name, "ingestd", "only the gateway is asked for readiness")
+                    assert_eq!(name, "ingestd", "only the gateway has a readiness probe")
                 }
                 None => assert_eq!(words(&probe["exec"]["command"]), HEALTHCHECK),
             }
@@ -173,7 +173,7 @@ fn the_pod_has_both_daemons_and_probes_existing_routes() {
     assert_eq!(gateway["ports"][0]["containerPort"], port());
     assert_eq!(
         gateway["livenessProbe"]["httpGet"]["path"], "/health",
-        "a daemon that is away is no reason to restart"
+        "an unavailable daemon must not restart the gateway"
     );
     let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
     let before = gateway["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap();
@@ -218,18 +218,18 @@ async fn a_health_check_probes_the_process_of_its_own_container() {
     stack.start_both().await.unwrap();
     let pids = [Binary::Ingestd, Binary::Gateway].map(|p| stack.process(p).unwrap().id().to_string());
     for pid in &pids {
-        let (code, said) = quick_doctor(&stack, pid).await;
-        assert_eq!(code, Some(0), "with both running: {said}");
+        let (code, output) = quick_doctor(&stack, pid).await;
+        assert_eq!(code, Some(0), "with both running: {output}");
     }
     stack.kill(Binary::Gateway).unwrap();
-    let (code, said) = quick_doctor(&stack, &pids[0]).await;
-    assert_eq!(code, Some(0), "the daemon without a gateway: {said}");
+    let (code, output) = quick_doctor(&stack, &pids[0]).await;
+    assert_eq!(code, Some(0), "the daemon without a gateway: {output}");
     stack.start(Binary::Gateway).unwrap();
     stack.wait_ready().await.unwrap();
     let gateway = stack.process(Binary::Gateway).unwrap().id().to_string();
     stack.kill(Binary::Ingestd).unwrap();
-    let (code, said) = quick_doctor(&stack, &gateway).await;
-    assert_eq!(code, Some(0), "the gateway without its daemon: {said}");
+    let (code, output) = quick_doctor(&stack, &gateway).await;
+    assert_eq!(code, Some(0), "the gateway without its daemon: {output}");
     let (code, _) = quick_doctor(&stack, &pids[0]).await;
     assert_ne!(code, Some(0), "a process that is gone");
 }

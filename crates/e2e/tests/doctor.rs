@@ -320,8 +320,8 @@ async fn slow_feeds_alone_are_not_a_hang() {
     // The total timeout must not end the hang during the diagnosis.
     stack.set("fetch.timeout_total", "\"120s\"");
     stack.start_both().await.unwrap();
-    let asked = async || (0..3).all(|n| !origin.requests(&format!("feed-{n}")).is_empty()).then_some(());
-    wait_for("the slow feeds to be asked", TestStack::READY_WITHIN, asked).await.unwrap();
+    let requested = async || (0..3).all(|n| !origin.requests(&format!("feed-{n}")).is_empty()).then_some(());
+    wait_for("requests to the slow feeds", TestStack::READY_WITHIN, requested).await.unwrap();
     sleep(Duration::from_secs(6)).await;
     let diagnosis = diagnose(&stack, &[]).await;
     expect_unless_overloaded(&diagnosis, "slow-feeds");

@@ -131,7 +131,7 @@ async fn resumes_a_filtered_stream(library: Library) -> anyhow::Result<Option<[S
     let first = origin.publish("feed-1", "Wanted");
     let last = client.wait("item", 1).await?[0].message.last_event_id.clone();
     (0..5).for_each(|number| drop(origin.publish("feed-0", &format!("Not wanted, {number}"))));
-    let head = wait_for("what was not wanted", SHOWN, async || {
+    let head = wait_for("the items outside the filter", SHOWN, async || {
         let page = stack.json("/news").await.ok()?;
         (page["items"].as_array()?.len() == 6).then(|| page["head"].as_str().unwrap_or_default().to_owned())
     })

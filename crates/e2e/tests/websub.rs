@@ -72,10 +72,10 @@ impl Fixture {
 async fn a_push_brings_an_item_long_before_the_next_visit_is_due() {
     let hub = TestHub::start(864_000).await.unwrap();
     let mut fixture = Fixture::start(&hub.url(), "1h").await;
-    let asked = fixture.wait_subscribed(&hub).await;
-    let secret = asked.field("secret").to_owned();
-    assert_eq!((asked.field("topic"), asked.field("lease_seconds"), secret.len()), (TOPIC, "864000", 64));
-    let callback = asked.field("callback").to_owned();
+    let request = fixture.wait_subscribed(&hub).await;
+    let secret = request.field("secret").to_owned();
+    assert_eq!((request.field("topic"), request.field("lease_seconds"), secret.len()), (TOPIC, "864000", 64));
+    let callback = request.field("callback").to_owned();
     fixture.wait_push_state("verified").await;
     let guid = fixture.origin.publish("a", "Pushed");
     assert_eq!(TestHub::push(&callback, "anything", &secret).await.unwrap(), 202);
@@ -83,9 +83,9 @@ async fn a_push_brings_an_item_long_before_the_next_visit_is_due() {
     let status = fixture.wait_push_state("verified").await;
     assert!(status["last_push"].is_string() && status["lease_end"].is_string(), "{status}");
     assert_eq!(status["hub"], hub.url());
-    let asked_at = fixture.origin.requests("a");
-    let conditional = asked_at.last().unwrap().header("if-none-match").is_some();
-    assert!(conditional, "a visit after a push is conditional too: {asked_at:?}");
+    let visits_so_far = fixture.origin.requests("a");
+    let conditional = visits_so_far.last().unwrap().header("if-none-match").is_some();
+    assert!(conditional, "a visit after a push is conditional too: {visits_so_far:?}");
 
     // Pushes are coalesced.
     let before = fixture.origin.requests("a").len();
@@ -122,10 +122,10 @@ async fn a_push_brings_an_item_long_before_the_next_visit_is_due() {
 async fn a_push_with_a_wrong_signature_is_accepted_and_ignored() {
     let hub = TestHub::start(864_000).await.unwrap();
     let fixture = Fixture::start(&hub.url(), "1h").await;
-    let asked = fixture.wait_subscribed(&hub).await;
+    let request = fixture.wait_subscribed(&hub).await;
     let before = fixture.origin.requests("a").len();
     fixture.origin.publish("a", "Never asked for");
-    assert_eq!(TestHub::push(asked.field("callback"), "x", "not the secret").await.unwrap(), 202);
+    assert_eq!(TestHub::push(request.field("callback"), "x", "not the secret").await.unwrap(), 202);
     sleep(Duration::from_secs(2)).await;
     assert_eq!(fixture.origin.requests("a").len(), before);
     let counted = fixture.metric("newswire_ingestd_websub_pushes_total{result=\"bad_signature\"}").await;
@@ -164,10 +164,10 @@ async fn a_lease_is_renewed_before_it_ends_and_unsubscribed_with_its_source() {
     })
     .await
     .unwrap();
-    let asked = hub.requests();
-    let waits: Vec<_> = asked.windows(2).map(|two| two[1].at - two[0].at).collect();
+    let requests = hub.requests();
+    let waits: Vec<_> = requests.windows(2).map(|two| two[1].at - two[0].at).collect();
     assert!(waits.iter().all(|wait| (3..6).contains(&wait.as_secs())), "{waits:?}");
-    assert!(asked.iter().all(|a| a.field("callback") == asked[0].field("callback")), "{asked:?}");
+    assert!(requests.iter().all(|a| a.field("callback") == requests[0].field("callback")), "{requests:?}");
 
     fs::write(fixture.stack.path("sources.toml"), "").unwrap();
     fixture.stack.process(Binary::Ingestd).unwrap().signal(rustix::process::Signal::HUP).unwrap();
@@ -176,7 +176,10 @@ async fn a_lease_is_renewed_before_it_ends_and_unsubscribed_with_its_source() {
     });
     let left = left.await.unwrap();
     assert_eq!(left.verified.map(|(status, _)| status), Some(200));
-    assert_eq!(TestHub::push(asked[0].field("callback"), "x", asked[0].field("secret")).await.unwrap(), 404);
+    assert_eq!(
+        TestHub::push(requests[0].field("callback"), "x", requests[0].field("secret")).await.unwrap(),
+        404
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -200,7 +203,7 @@ async fn with_a_dead_hub_visits_continue() {
 async fn a_hub_that_missed_a_push_is_silent_until_it_pushes_again() {
     let hub = TestHub::start(864_000).await.unwrap();
     let fixture = Fixture::start(&hub.url(), "1s").await;
-    let asked = fixture.wait_subscribed(&hub).await;
+    let request = fixture.wait_subscribed(&hub).await;
     fixture.wait_push_state("verified").await;
     sleep(Duration::from_millis(2500)).await;
     let guid = fixture.origin.publish("a", "Not pushed");
@@ -208,6 +211,6 @@ async fn a_hub_that_missed_a_push_is_silent_until_it_pushes_again() {
     let status = fixture.wait_push_state("silent").await;
     assert_eq!(status["error"], "a visit found something new that was not pushed");
     assert_eq!(fixture.metric("newswire_ingestd_websub_missed_total").await, Some(1));
-    assert_eq!(TestHub::push(asked.field("callback"), "x", asked.field("secret")).await.unwrap(), 202);
+    assert_eq!(TestHub::push(request.field("callback"), "x", request.field("secret")).await.unwrap(), 202);
     fixture.wait_push_state("verified").await;
 }

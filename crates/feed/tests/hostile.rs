@@ -35,9 +35,9 @@ fn in_child(name: &str, case: fn()) {
         .output()
         .unwrap();
     let took = began.elapsed().unwrap();
-    let said = String::from_utf8_lossy(&child.stderr);
-    assert!(child.status.success(), "{name}: {}\n{said}", child.status);
-    assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"), "{name}: did not run\n{said}");
+    let stderr = String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success(), "{name}: {}\n{stderr}", child.status);
+    assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"), "{name}: did not run\n{stderr}");
     assert!(took < TIME_MAX, "{name}: took {took:?}");
 }
 

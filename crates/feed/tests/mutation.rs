@@ -234,8 +234,8 @@ impl FuzzChild {
         let last = fs::read(&self.note).ok().and_then(|b| Some(u64::from_le_bytes(b.try_into().ok()?)));
         fs::remove_file(&self.note).unwrap();
         let well = child.status.success() && last == Some(end - 1);
-        let said = String::from_utf8_lossy(&child.stderr);
+        let stderr = String::from_utf8_lossy(&child.stderr);
         let at = last.unwrap_or(begin);
-        (!well).then(|| format!("{}, at NEWSWIRE_FUZZ_SEED={at}\n{said}", child.status))
+        (!well).then(|| format!("{}, at NEWSWIRE_FUZZ_SEED={at}\n{stderr}", child.status))
     }
 }

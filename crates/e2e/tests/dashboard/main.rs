@@ -136,25 +136,25 @@ fn compare_table(table: &str) {
 /// An alert must say how severe it is, what is wrong, and what to do next.
 fn alert_faults(rule: &files::Rule, live: &Live) -> Vec<String> {
     let name = rule.alert.as_deref().unwrap();
-    let said = |key: &str| rule.annotations.get(key).map_or("", String::as_str);
+    let annotation = |key: &str| rule.annotations.get(key).map_or("", String::as_str);
     let mut faults = Vec::new();
     let severity = rule.labels.get("severity").map_or("", String::as_str);
     if !["critical", "warning", "info"].contains(&severity) {
         faults.push(format!("{name} has the severity {severity:?}"));
     }
-    if !said("summary").contains("newswire") || !said("description").contains("Next: ") {
+    if !annotation("summary").contains("newswire") || !annotation("description").contains("Next: ") {
         faults.push(format!("{name} does not say what is wrong and what comes next"));
     }
     let anchor = format!("alert-{}", name.to_lowercase());
-    if !said("runbook_url").ends_with(&format!("ALERTS.md#{anchor}")) {
-        faults.push(format!("{name} points at {:?}", said("runbook_url")));
+    if !annotation("runbook_url").ends_with(&format!("ALERTS.md#{anchor}")) {
+        faults.push(format!("{name} points at {:?}", annotation("runbook_url")));
     }
     let runbook = fs::read_to_string(deploy("prometheus/ALERTS.md")).unwrap();
     if !runbook.contains(&format!("id=\"{anchor}\"")) {
         faults.push(format!("ALERTS.md does not say what {name} means"));
     }
     let labels = live.labels_of(&rule.expr);
-    let named = said("description").split("$labels.").skip(1).collect::<Vec<_>>();
+    let named = annotation("description").split("$labels.").skip(1).collect::<Vec<_>>();
     for rest in named {
         let label = rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
         if !labels.contains(label) {
@@ -229,7 +229,7 @@ fn the_rules_pass_their_own_tests() {
         ["test", "rules", "newswire-rules-test.yml"],
     ] {
         let output = Command::new(&promtool).args(arguments).current_dir(&folder).output().unwrap();
-        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        assert!(output.status.success(), "promtool {}:\n{said}", arguments.join(" "));
+        let output_text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "promtool {}:\n{output_text}", arguments.join(" "));
     }
 }
