@@ -1,9 +1,9 @@
-//! The one configuration file of both daemons, its overrides from the environment and the command line, and every
-//! complaint about it at once.
+//! The configuration file of both daemons, with overrides from the environment and the command line. All mistakes are
+//! reported at once.
 //!
-//! `keys` is the table: name, kind, bounds, default and documentation of each key stand there in one spot, and the
-//! commented file, the names of environment variables, the checks and [`Loaded::show`] are derived from it.
-//! Nothing here opens a socket or creates a file, and nothing panics on what a user wrote.
+//! `keys` is the table with name, kind, bounds, default and documentation of each key; the commented file, the names of
+//! environment variables, the checks and [`Loaded::show`] are derived from it.
+//! Never here: opening a socket, creating a file, a panic because of what an operator wrote.
 
 mod file;
 mod keys;
@@ -15,12 +15,15 @@ mod shapes;
 mod values;
 
 pub use control::ConfigChange;
-pub use keys::{Config, Daemon, Fetch, Gateway, Ingestd, Log, Store, Wire};
+pub use keys::{
+    Config, DaemonSection, FetchSection, GatewaySection, IngestdSection, LogSection, StoreSection,
+    WireSection,
+};
 pub use load::{EffectiveValue, Loaded, environment, load};
 pub use reload::{CheckedConfig, Reloader};
 pub use render::default_file;
 
-/// Where the file is looked for when neither `--config` nor `$NEWSWIRE_CONFIG` names one.
+/// The file that is read if neither `--config` nor `$NEWSWIRE_CONFIG` names one.
 pub const SYSTEM_FILE: &str = "/etc/newswire/newswire.toml";
 
 /// How events travel between the processes.
@@ -31,15 +34,15 @@ pub enum WireTransport {
     Local,
 }
 
-/// The look of the log.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Journald when stderr goes there, else text.
+    /// Journald if stderr is connected to it, otherwise text.
     #[default]
     Auto,
-    /// One line an event, for people; coloured on a terminal.
+    /// One line per event, for people; coloured on a terminal.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     /// Native journal fields.
     Journald,

@@ -1,4 +1,4 @@
-//! What an operator is promised about the configuration.
+//! Promises to the operator about the configuration.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -50,7 +50,7 @@ fn the_shipped_file_is_the_commented_file() {
 }
 
 #[test]
-fn every_mistake_of_a_file_is_told_at_once_with_its_line() {
+fn every_mistake_in_a_file_is_reported_at_once_with_its_line() {
     let text = r#"daemon = 5
 [fetch]
 intervall_min = "5m"
@@ -135,7 +135,7 @@ fn a_duration_may_be_written_in_several_units() {
 }
 
 #[test]
-fn nothing_that_may_stand_in_a_file_makes_the_reader_fall() {
+fn no_content_of_a_file_makes_the_reader_panic() {
     let odd = "[fetch]\nallow = [[\"x\"], {}, 1.5, true, 1979-05-27]";
     for text in
         ["\0", "[", "[[", "=", "\"", "'''", "a.b.c=1", odd, "[[fetch]]", "fetch.allow.x = 1", "\u{1f600} = 1"]
@@ -149,7 +149,7 @@ fn nothing_that_may_stand_in_a_file_makes_the_reader_fall() {
 }
 
 #[test]
-fn a_key_outside_its_section_is_told_where_it_belongs() {
+fn a_key_outside_its_section_is_reported_with_the_right_section() {
     assert_eq!(
         complaints("listen = \"127.0.0.1:1\"\n"),
         ["1 listen: unknown key outside a section; did you mean `gateway.listen`?"]
@@ -157,7 +157,7 @@ fn a_key_outside_its_section_is_told_where_it_belongs() {
 }
 
 #[test]
-fn values_that_contradict_each_other_are_told_where_they_were_written() {
+fn values_that_contradict_each_other_are_reported_where_they_were_written() {
     let found = complaints("[fetch]\ninterval_min = \"48h\"\n");
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(
@@ -171,14 +171,14 @@ fn values_that_contradict_each_other_are_told_where_they_were_written() {
 }
 
 #[test]
-fn whoever_says_what_is_public_must_say_who_else_may_read() {
+fn public_categories_and_jwt_keys_need_a_file_of_tokens_or_keys() {
     let readers = "public_categories = [\"sport\"]\njwt_issuer = \"i\"\njwt_audience = \"a\"\n";
     let found = complaints(&format!("[gateway]\n{readers}"));
     assert_eq!(found.len(), 3, "{found:#?}");
     for (found, expected) in found.iter().zip([
         "2 gateway.public_categories: everything is public without",
-        "3 gateway.jwt_issuer: no token is a JSON Web Token without gateway.jwks_file",
-        "4 gateway.jwt_audience: no token is a JSON Web Token without gateway.jwks_file",
+        "3 gateway.jwt_issuer: has no effect without gateway.jwks_file",
+        "4 gateway.jwt_audience: has no effect without gateway.jwks_file",
     ]) {
         assert!(found.starts_with(expected), "\n   found {found}\nexpected {expected}");
     }
@@ -189,12 +189,12 @@ fn whoever_says_what_is_public_must_say_who_else_may_read() {
     let found = complaints(
         "[gateway]\nread_tokens_file = \"t\"\njwt_categories_claim = \"\"\npublic_categories = [\n\"a b\"]\n",
     );
-    assert!(found[0].starts_with("3 gateway.jwt_categories_claim: a text"), "{found:#?}");
+    assert!(found[0].starts_with("3 gateway.jwt_categories_claim: expected a text"), "{found:#?}");
     assert!(found[1].starts_with("5 gateway.public_categories: `a b` is not a category"), "{found:#?}");
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_one_complaint_that_names_it() {
+fn an_unreadable_file_is_one_complaint_that_names_it() {
     for (text, place) in
         [(&b"[log]\nlevel = \"\xff\"\n"[..], "newswire.toml:2"), (&[b' '; 1_100_000], "newswire.toml")]
     {
@@ -249,7 +249,7 @@ fn the_environment_overrides_the_file_and_says_so() {
 }
 
 #[test]
-fn an_unknown_or_impossible_variable_is_a_complaint_beside_those_of_the_file() {
+fn mistakes_in_variables_are_reported_together_with_those_of_the_file() {
     let found = load_with(
         "[log]\nlevl = \"info\"\n",
         &[
@@ -323,7 +323,7 @@ fn no_complaint_repeats_a_password() {
 }
 
 #[test]
-fn whatever_a_user_wrote_a_complaint_stays_on_its_line() {
+fn a_complaint_stays_on_one_line_whatever_the_file_has() {
     let text = "[fetch]\n\"a\\nb\\u001b\" = 1\nhost_spacing = \"1\\n2\\u009b\\u202e\"\n";
     let (_folder, path) = file(text);
     let shown = config::load(Some(&path), []).unwrap_err().to_string();

@@ -266,14 +266,14 @@ async fn a_bundle_is_made_with_everything_down_stopped_or_misconfigured() {
     plant_secrets(&mut stack, &origin);
     let (output, files) = bundle(&stack, "down.tar.gz", &["--log", "missing.log"]).await;
     assert!(
-        output.err.contains("without gateway/health.json") && output.err.contains("missing.log"),
+        output.err.contains("not included: gateway/health.json") && output.err.contains("missing.log"),
         "{}",
         output.err
     );
     assert!(files.contains_key("config.json") && files.contains_key("sources.json"), "{files:?}");
     let manifest = &files["manifest.json"];
     assert!(
-        manifest.contains("cannot reach socket") && manifest.contains("gateway/metrics.txt"),
+        manifest.contains("there is no socket") && manifest.contains("gateway/metrics.txt"),
         "{manifest}"
     );
 

@@ -53,8 +53,12 @@ async fn start(stack: &mut TestStack) {
 }
 
 async fn post(stack: &TestStack, path: &str) -> (u16, Value) {
+    post_to(&stack.wire(), path).await
+}
+
+async fn post_to(socket: &http::Address, path: &str) -> (u16, Value) {
     let headers = [("Connection", "close"), ("Content-Length", "0")];
-    let answer = http::send("POST", &stack.wire(), path, &headers, "").await.unwrap();
+    let answer = http::send("POST", socket, path, &headers, "").await.unwrap();
     let status = answer.status;
     (status, serde_json::from_str(&answer.text().await.unwrap()).unwrap())
 }
@@ -183,6 +187,21 @@ async fn a_reload_returns_what_changed_or_all_complaints_and_keeps_the_old_catal
     assert_eq!(listed["sources"].as_array().unwrap().len(), 2);
     let removed = sources(&stack, &["remove", "feed-1"]).await;
     assert!(removed.assert_exit(2).err.contains("sources.toml:2: source.id"), "{}", removed.err);
+}
+
+#[tokio::test]
+async fn the_admin_socket_of_the_daemon_answers_a_reload_as_its_other_socket_does() {
+    let origin = Origin::start().await.unwrap();
+    let feeds = scenario::feeds(&origin, 2);
+    let mut stack = TestStack::new(&feeds[..1]).unwrap();
+    start(&mut stack).await;
+    stack.write_catalogue(&feeds).unwrap();
+    let admin = stack.admin(Binary::Ingestd);
+    let (status, answer) = post_to(&admin, "/reload").await;
+    assert_eq!((status, answer["added"].as_u64(), answer["unchanged"].as_u64()), (200, Some(1), Some(1)));
+    assert_eq!((post(&stack, "/reload").await.1)["file"], answer["file"], "{answer}");
+    fs::write(stack.path("sources.toml"), "[[source]]\nid = 3\nurl = \"x\"\n").unwrap();
+    assert_eq!(post_to(&admin, "/reload").await, post(&stack, "/reload").await);
 }
 
 #[tokio::test]

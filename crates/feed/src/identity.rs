@@ -47,7 +47,7 @@ pub(crate) fn assign(items: &mut Vec<Item>) -> usize {
     items.retain_mut(|item| {
         let (link, ambiguous) = links_and_flags.next().unwrap_or_default();
         item.key = key(item, link, ambiguous);
-        item.second_key = link.map(|link| first_eight(digest(&["second", link, &item.title])));
+        item.second_key = link.map(|link| news::hash_prefix(&digest(&["second", link, &item.title])));
         item.content_hash = content_hash(item, link);
         seen.insert(item.key.clone())
     });
@@ -103,18 +103,12 @@ fn digest<S: AsRef<str>>(parts: &[S]) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-fn first_eight(digest: [u8; 32]) -> u64 {
-    u64::from_le_bytes([
-        digest[0], digest[1], digest[2], digest[3], digest[4], digest[5], digest[6], digest[7],
-    ])
-}
-
 /// Changes with the article: its title, link, summary, content or enclosures.
 fn content_hash(item: &Item, link: Option<&str>) -> u64 {
     let content = item.content_html.as_deref().unwrap_or_default();
     let mut parts = vec![item.title.as_str(), link.unwrap_or_default(), &item.summary, content];
     parts.extend(item.enclosures.iter().map(|e| e.url.as_str()));
-    first_eight(digest(&parts))
+    news::hash_prefix(&digest(&parts))
 }
 
 /// A link without fragment and tracking; scheme and host as they are.

@@ -1,8 +1,8 @@
-//! Whom we may talk to: public addresses, and what the operator allows.
+//! The guard: which addresses may be connected to. Public ones, and those that the operator allows.
 //!
-//! An address is judged as it is dialled, never as it is spelled: `2130706433`, `0x7f.1`, `127。0。0。1` and
-//! `[::ffff:127.0.0.1]` are all loopback by the time they come here. An IPv4 address inside an IPv6 address
-//! (mapped, compatible, NAT64, 6to4, Teredo) is taken out and judged too, since a gateway on the way may do the same.
+//! The resolved address is checked, never its spelling: `2130706433`, `0x7f.1`, `127。0。0。1` and `[::ffff:127.0.0.1]` are
+//! all loopback here. An IPv4 address inside an IPv6 address (mapped, compatible, NAT64, 6to4, Teredo) is checked too,
+//! since a gateway on the path may extract it.
 
 use std::{
     fmt,
@@ -19,26 +19,26 @@ pub struct Cidr {
     prefix: u8,
 }
 
-/// Why a text is no network.
+/// Why a text is not a network.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadCidr {
     /// Not an address.
-    #[error("{0:?} is no IP address or network; write one like 10.0.0.0/8, fd00::/8 or 192.168.1.7")]
+    #[error("{0:?} is not an IP address or network; write it like 10.0.0.0/8, fd00::/8 or 192.168.1.7")]
     Address(String),
     /// Not a prefix length for that family.
     #[error("{text:?} has no prefix length from 0 to {max}")]
     Prefix {
-        /// What was read.
+        /// As it was written.
         text: String,
         /// The longest prefix of its family.
         max: u8,
     },
-    /// Bits beyond the prefix are set, so that it is unclear what was meant.
+    /// Bits beyond the prefix are set, so its meaning is unclear.
     #[error(
         "{text:?} has bits set beyond its prefix; write {network} for the network or leave out the /prefix"
     )]
     HostBits {
-        /// What was read.
+        /// As it was written.
         text: String,
         /// The network that contains it.
         network: Cidr,
@@ -105,8 +105,8 @@ impl fmt::Display for Cidr {
     }
 }
 
-/// IPv4 networks that are not public (IANA special-purpose registry), and one public address with private meaning.
-const CLOSED_V4: [(u32, u8, &str); 17] = [
+/// IPv4 networks that are not public (IANA special-purpose registry), and one public address with a private meaning.
+const SPECIAL_V4: [(u32, u8, &str); 17] = [
     (0x0000_0000, 8, "this network"),
     (0x0a00_0000, 8, "private"),
     (0x6440_0000, 10, "carrier-grade NAT"),
@@ -126,25 +126,25 @@ const CLOSED_V4: [(u32, u8, &str); 17] = [
     (0xffff_ffff, 32, "broadcast"),
 ];
 
-/// What a network address is for when it is not public.
-fn closed_v4(address: Ipv4Addr) -> Option<&'static str> {
+/// The purpose of an address that is not public.
+fn special_v4(address: Ipv4Addr) -> Option<&'static str> {
     let bits = address.to_bits();
     let inside = |network: u32, prefix: u8| (bits ^ network) >> (32 - prefix) == 0;
-    CLOSED_V4.iter().find(|(network, prefix, _)| inside(*network, *prefix)).map(|(_, _, what)| *what)
+    SPECIAL_V4.iter().find(|(network, prefix, _)| inside(*network, *prefix)).map(|(_, _, what)| *what)
 }
 
-fn closed_v6(address: Ipv6Addr) -> Option<&'static str> {
+fn special_v6(address: Ipv6Addr) -> Option<&'static str> {
     let s = address.segments();
     let low = |n: usize| Ipv4Addr::from_bits(u32::from(s[n]) << 16 | u32::from(s[n + 1]));
     match s {
         [0, 0, 0, 0, 0, 0, 0, 0] => Some("unspecified"),
         [0, 0, 0, 0, 0, 0, 0, 1] => Some("loopback"),
         // Mapped, compatible, NAT64.
-        [0, 0, 0, 0, 0, 0 | 0xffff, _, _] | [0x64, 0xff9b, 0, 0, 0, 0, _, _] => closed_v4(low(6)),
+        [0, 0, 0, 0, 0, 0 | 0xffff, _, _] | [0x64, 0xff9b, 0, 0, 0, 0, _, _] => special_v4(low(6)),
         // 6to4.
-        [0x2002, ..] => closed_v4(low(1)),
+        [0x2002, ..] => special_v4(low(1)),
         // Teredo: the server, and the client with every bit turned over.
-        [0x2001, 0, ..] => closed_v4(low(2)).or_else(|| closed_v4(Ipv4Addr::from_bits(!low(6).to_bits()))),
+        [0x2001, 0, ..] => special_v4(low(2)).or_else(|| special_v4(Ipv4Addr::from_bits(!low(6).to_bits()))),
         [0x2001, 0..0x200, ..] => Some("a protocol assignment"),
         [0x2001, 0xdb8, ..] | [0x3fff, 0..0x1000, ..] => Some("documentation"),
         [0x2000..0x4000, ..] => None,
@@ -157,34 +157,34 @@ fn closed_v6(address: Ipv6Addr) -> Option<&'static str> {
     }
 }
 
-/// What a network address is for when it is not public; nothing when it is.
-fn closed(address: IpAddr) -> Option<&'static str> {
+/// The purpose of an address that is not public; `None` if it is public.
+fn special(address: IpAddr) -> Option<&'static str> {
     match address {
-        IpAddr::V4(v4) => closed_v4(v4),
-        IpAddr::V6(v6) => closed_v6(v6),
+        IpAddr::V4(v4) => special_v4(v4),
+        IpAddr::V6(v6) => special_v6(v6),
     }
 }
 
-/// Whether an address belongs to the public internet, and not to a network of somebody's own.
+/// Whether an address belongs to the public internet.
 #[must_use]
 pub fn is_public(address: IpAddr) -> bool {
-    closed(address).is_none()
+    special(address).is_none()
 }
 
-/// Says why an address may not be dialled at a port.
+/// Checks whether a connection to an address and port is allowed.
 ///
 /// # Errors
-/// The reason, such as `127.0.0.1 is loopback, not public`.
+/// Why it is not, such as `127.0.0.1 is loopback, not public`.
 pub(crate) fn check(policy: &Policy, address: IpAddr, port: u16) -> Result<(), String> {
     if policy.allow_private || policy.allow.iter().any(|network| network.contains(address)) {
         return Ok(());
     }
-    if let Some(what) = closed(address) {
-        return Err(format!("{address} is {what}, not public; fetch.allow lets it through"));
+    if let Some(what) = special(address) {
+        return Err(format!("{address} is {what}, not public; add it to fetch.allow to permit it"));
     }
     if !policy.ports.contains(&port) {
         return Err(format!(
-            "port {port} is none of the web's ({:?}); fetch.allow lets {address} through",
+            "port {port} is not a web port ({:?}); add {address} to fetch.allow to permit it",
             policy.ports
         ));
     }

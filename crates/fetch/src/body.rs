@@ -1,4 +1,4 @@
-//! The body of an answer: streamed, counted after decoding, given out whole or not at all.
+//! The body of a response: streamed, counted after decoding, returned complete or not at all.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use tokio::time::Instant;
 
 use crate::{Failure, FailureClass, Policy, failure};
 
-/// What is reserved before the first byte came: most feeds fit, and a lying `Content-Length` costs no more.
+/// Memory reserved before the first byte: enough for most feeds, and a limit for a false `Content-Length`.
 const RESERVED_BYTES_MAX: u64 = 64 * 1024;
-/// What a gzip file begins with, and no feed.
+/// The first bytes of a gzip file; no feed begins with them.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// A complete body.
-pub(crate) struct Body {
+pub(crate) struct CompleteBody {
     pub(crate) bytes: Bytes,
     pub(crate) hash: u64,
 }
 
-/// Reads the body of at most `max` bytes to its end. `count` is kept up to date, so that it is right after a failure too.
+/// Reads a body of at most `max` bytes. `count` is updated as it goes, so that it is right after a failure, too.
 ///
 /// # Errors
 /// `too-large`, `timeout` (the deadline, or slower than the policy's rate), `truncated`, `bad-encoding`.
@@ -30,10 +30,10 @@ pub(crate) async fn read(
     max: usize,
     deadline: Instant,
     count: &mut u64,
-) -> Result<Body, Failure> {
+) -> Result<CompleteBody, Failure> {
     let announced = response.content_length().unwrap_or(0);
     if announced > max as u64 {
-        let message = format!("the server announces {announced} bytes, more than the {max} that are allowed");
+        let message = format!("the server announces {announced} bytes; the limit is {max}");
         return Err(Failure::new(FailureClass::TooLarge, message));
     }
     let mut bytes = BytesMut::with_capacity(usize::try_from(announced.min(RESERVED_BYTES_MAX)).unwrap_or(0));
@@ -42,32 +42,31 @@ pub(crate) async fn read(
     while let Some(chunk) = next(&mut response, policy, started, bytes.len(), deadline).await? {
         *count += chunk.len() as u64;
         if chunk.len() > max - bytes.len() {
-            let message =
-                format!("the body is longer than the {max} bytes that are allowed (after decoding)");
+            let message = format!("the body is larger than the limit of {max} bytes (after decoding)");
             return Err(Failure::new(FailureClass::TooLarge, message));
         }
         hash.update(&chunk);
         bytes.extend_from_slice(&chunk);
-        // A bomb is always ready to give more: the other visits of this thread want their turn.
+        // A decompression bomb is always ready: yield to the other visits of this thread.
         tokio::task::consume_budget().await;
     }
     if bytes.starts_with(&GZIP_MAGIC) {
-        let message = "the body is still compressed after its one content coding was undone";
+        let message = "the body is still compressed after its content coding was removed";
         return Err(Failure::new(FailureClass::BadEncoding, message));
     }
-    let hash = hash.finalize();
-    let hash = hash.first_chunk().map_or(0, |first| u64::from_be_bytes(*first));
-    Ok(Body { bytes: bytes.freeze(), hash })
+    // Stored states have it in big-endian order.
+    let hash = news::hash_prefix(&hash.finalize().into()).swap_bytes();
+    Ok(CompleteBody { bytes: bytes.freeze(), hash })
 }
 
 async fn next(
     response: &mut Response,
     policy: &Policy,
     started: Instant,
-    had: usize,
+    received: usize,
     deadline: Instant,
 ) -> Result<Option<Bytes>, Failure> {
-    let too_slow = too_slow_at(policy, started, had);
+    let too_slow = too_slow_at(policy, started, received);
     let until = too_slow.map_or(deadline, |at| at.min(deadline));
     match tokio::time::timeout_at(until, response.chunk()).await {
         Ok(Ok(chunk)) => Ok(chunk),
@@ -75,14 +74,15 @@ async fn next(
         Err(_) if until == deadline => Err(failure::out_of_time("reading the body")),
         Err(_) => {
             let rate = policy.rate_bytes_min;
-            let message = format!("the body came slower than {rate} bytes a second: {had} bytes so far");
+            let message =
+                format!("the body arrived slower than {rate} bytes per second: {received} bytes so far");
             Err(Failure::new(FailureClass::Timeout, message))
         }
     }
 }
 
-/// When a body of so many bytes has fallen below the average that is asked for.
-fn too_slow_at(policy: &Policy, started: Instant, had: usize) -> Option<Instant> {
-    let earned_ms = (had as u64).saturating_mul(1000).checked_div(u64::from(policy.rate_bytes_min))?;
+/// When a body with this many bytes so far falls below the required average rate.
+fn too_slow_at(policy: &Policy, started: Instant, received: usize) -> Option<Instant> {
+    let earned_ms = (received as u64).saturating_mul(1000).checked_div(u64::from(policy.rate_bytes_min))?;
     started.checked_add(policy.rate_grace.max(Duration::from_millis(earned_ms)))
 }

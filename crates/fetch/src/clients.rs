@@ -1,5 +1,5 @@
-//! The HTTP clients that all visits share: one for every source that asks as usual, and one for each of the few
-//! other ways (a proxy, other certificate authorities). No client belongs to a source.
+//! The HTTP clients that all visits share: one for the default connection profile, and one for each other profile (a
+//! proxy, other certificate authorities). No client belongs to a source.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -8,55 +8,54 @@ use std::sync::{
 
 use reqwest::Client;
 
-use crate::{BadPolicy, Policy, exchange, request_options::Way};
+use crate::{BadPolicy, Policy, exchange, request_options::ConnectionProfile};
 
-/// Most clients besides the usual one; the one that was not used for longest makes room, and is built again when it
-/// is wanted.
+/// Most clients besides the default one. The least recently used is evicted, and built again on demand.
 const OTHERS_MAX: usize = 32;
 
 /// The clients, for all threads.
 #[derive(Clone)]
-pub(crate) struct Clients {
-    usual: Client,
-    /// Used last stands last.
-    others: Arc<Mutex<Vec<(Way, Client)>>>,
-    displaced: Arc<AtomicU64>,
+pub(crate) struct ClientCache {
+    default: Client,
+    /// The most recently used is last.
+    others: Arc<Mutex<Vec<(ConnectionProfile, Client)>>>,
+    evicted: Arc<AtomicU64>,
 }
 
-impl Clients {
+impl ClientCache {
     pub(crate) fn try_new(policy: &Policy) -> Result<Self, BadPolicy> {
-        let usual = exchange::client(policy, &Way::default())?;
-        Ok(Self { usual, others: Arc::default(), displaced: Arc::default() })
+        let default = exchange::client(policy, &ConnectionProfile::default())?;
+        Ok(Self { default, others: Arc::default(), evicted: Arc::default() })
     }
 
-    /// The client that asks as the policy says.
-    pub(crate) fn usual(&self) -> &Client {
-        &self.usual
+    /// The client for the default profile.
+    pub(crate) fn default_client(&self) -> &Client {
+        &self.default
     }
 
-    /// The client for a way.
-    pub(crate) fn get(&self, policy: &Policy, way: &Way) -> Result<Client, BadPolicy> {
-        if *way == Way::default() {
-            return Ok(self.usual.clone());
+    /// The client for a profile.
+    pub(crate) fn get(&self, policy: &Policy, profile: &ConnectionProfile) -> Result<Client, BadPolicy> {
+        if *profile == ConnectionProfile::default() {
+            return Ok(self.default.clone());
         }
-        // A panic between two of these lines leaves a list that is still one.
+        // The list is consistent after a panic at any line below.
         let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = others.iter().position(|(other, _)| other == way).map(|at| others.remove(at));
-        let (way, client) = match known {
+        let known = others.iter().position(|(other, _)| other == profile).map(|at| others.remove(at));
+        let (profile, client) = match known {
             Some(known) => known,
-            None => (way.clone(), exchange::client(policy, way)?),
+            None => (profile.clone(), exchange::client(policy, profile)?),
         };
         if others.len() == OTHERS_MAX {
             others.remove(0);
-            self.displaced.fetch_add(1, Ordering::Relaxed);
+            self.evicted.fetch_add(1, Ordering::Relaxed);
         }
-        others.push((way, client.clone()));
+        others.push((profile, client.clone()));
         Ok(client)
     }
 
-    /// Clients that had to make room.
-    pub(crate) fn displaced(&self) -> u64 {
-        self.displaced.load(Ordering::Relaxed)
+    /// Number of evicted clients.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
     }
 }
 
@@ -65,20 +64,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sources_that_ask_alike_share_a_client_and_the_number_of_clients_is_bounded() {
+    fn sources_with_one_profile_share_a_client_and_the_number_of_clients_is_bounded() {
         let policy = Policy::default();
-        let clients = Clients::try_new(&policy).unwrap();
-        let way = |n: usize| Way {
+        let clients = ClientCache::try_new(&policy).unwrap();
+        let profile = |n: usize| ConnectionProfile {
             proxy: Some(news::FeedUrl::try_new(&format!("http://proxy-{n}.example:3128")).unwrap()),
             authorities_pem: None,
         };
         for n in 0..OTHERS_MAX + 3 {
             for _ in 0..2 {
-                clients.get(&policy, &Way::default()).unwrap();
-                clients.get(&policy, &way(n)).unwrap();
+                clients.get(&policy, &ConnectionProfile::default()).unwrap();
+                clients.get(&policy, &profile(n)).unwrap();
             }
         }
         assert_eq!(clients.others.lock().unwrap().len(), OTHERS_MAX);
-        assert_eq!(clients.displaced(), 3);
+        assert_eq!(clients.evicted(), 3);
     }
 }

@@ -1,8 +1,8 @@
-//! One question and the head of its answer, over a connection of their own, to an address that was checked.
+//! One request and the head of its response, over a connection of its own, to a checked address.
 //!
-//! reqwest skips a resolver when the host is a number, and pools what it once connected. So here the addresses are
-//! looked up and checked first, every exchange has its own connection, and reqwest's resolver only hands out what was
-//! checked for this very exchange: without that it refuses.
+//! reqwest does not ask a resolver if the host is an IP address, and it pools connections. Therefore the addresses are
+//! looked up and checked here first, every exchange has its own connection, and reqwest's resolver only returns the
+//! addresses that were checked for this exchange.
 
 use std::{
     future::{Future, ready},
@@ -26,29 +26,30 @@ use tokio::{
 use tower_service::Service;
 
 use crate::{
-    BadPolicy, Failure, FailureClass, HttpTransport, Policy, failure, install_tls, request_options::Way,
+    BadPolicy, Failure, FailureClass, HttpTransport, Policy, failure, install_tls,
+    request_options::ConnectionProfile,
 };
 
-/// What we read, best first. `*/*` because some servers refuse a list that does not name what they have.
+/// Accepted media types, best first. `*/*` because some servers refuse a list that does not name their type.
 const ACCEPTED: &str = "application/atom+xml, application/rss+xml, application/feed+json, application/rdf+xml;q=0.9, \
      application/xml;q=0.8, text/xml;q=0.8, application/json;q=0.7, */*;q=0.1";
 
 tokio::task_local! {
-    static LEG: Arc<Leg>;
+    static ATTEMPT: Arc<ConnectionAttempt>;
 }
 
 /// One exchange, as the connector sees it.
-struct Leg {
+struct ConnectionAttempt {
     addresses: Vec<SocketAddr>,
     connected: OnceLock<Instant>,
-    bell: Notify,
+    established: Notify,
 }
 
-/// The HTTP client of every visit under this policy that goes this way.
+/// The HTTP client for all visits with this policy and profile.
 ///
 /// # Errors
-/// [`BadPolicy`] when it cannot be built.
-pub(crate) fn client(policy: &Policy, way: &Way) -> Result<Client, BadPolicy> {
+/// [`BadPolicy`] if it cannot be built.
+pub(crate) fn client(policy: &Policy, profile: &ConnectionProfile) -> Result<Client, BadPolicy> {
     install_tls();
     let headers = headers(policy)?;
     let more = policy.authorities_pem.as_deref().unwrap_or_default().as_bytes();
@@ -56,12 +57,12 @@ pub(crate) fn client(policy: &Policy, way: &Way) -> Result<Client, BadPolicy> {
     if more.is_empty() && policy.authorities_pem.is_some() {
         return Err(BadPolicy::NoAuthority);
     }
-    let pinned = way.authorities_pem.as_ref().map(|pem| Certificate::from_pem_bundle(pem.as_bytes()));
+    let pinned = profile.authorities_pem.as_ref().map(|pem| Certificate::from_pem_bundle(pem.as_bytes()));
     let pinned = pinned.transpose().map_err(BadPolicy::Authorities)?;
     if pinned.as_ref().is_some_and(Vec::is_empty) {
         return Err(BadPolicy::NoAuthority);
     }
-    let proxy = way.proxy.as_ref().map(|proxy| Proxy::all(proxy.secret().clone()));
+    let proxy = profile.proxy.as_ref().map(|proxy| Proxy::all(proxy.secret().clone()));
     let proxy = proxy.transpose().map_err(|e| BadPolicy::Client(e.without_url()))?;
     let build = || {
         let builder = Client::builder()
@@ -73,8 +74,8 @@ pub(crate) fn client(policy: &Policy, way: &Way) -> Result<Client, BadPolicy> {
             .http1_only()
             .pool_max_idle_per_host(0)
             .connect_timeout(policy.timeout_connect)
-            .dns_resolver(Checked)
-            .connector_layer(tower_layer::layer_fn(Watched));
+            .dns_resolver(PinnedResolver)
+            .connector_layer(tower_layer::layer_fn(ConnectObserver));
         match proxy.clone() {
             Some(proxy) => builder.proxy(proxy),
             None => builder,
@@ -83,16 +84,16 @@ pub(crate) fn client(policy: &Policy, way: &Way) -> Result<Client, BadPolicy> {
     if let Some(pinned) = pinned {
         return build().tls_certs_only(pinned).build().map_err(BadPolicy::Client);
     }
-    // Without the machine's certificate authorities (a container without ca-certificates) plain HTTP still works,
-    // and every https visit fails with the class `tls`, which says more than a daemon that does not start.
-    let with_machines = build().tls_certs_merge(more.clone()).build();
-    with_machines.or_else(|_| build().tls_certs_only(more).build()).map_err(BadPolicy::Client)
+    // Without the certificate authorities of the machine (a container without ca-certificates) plain HTTP still works,
+    // and each https visit fails with the class `tls`: more useful than a daemon that does not start.
+    let with_system_roots = build().tls_certs_merge(more.clone()).build();
+    with_system_roots.or_else(|_| build().tls_certs_only(more).build()).map_err(BadPolicy::Client)
 }
 
-/// What every request says, whoever is asked.
+/// The headers of every request.
 ///
 /// # Errors
-/// [`BadPolicy::UserAgent`] when it cannot stand in a header.
+/// [`BadPolicy::UserAgent`] if it is not a valid header value.
 pub(crate) fn headers(policy: &Policy) -> Result<HeaderMap, BadPolicy> {
     let agent = HeaderValue::from_str(&policy.user_agent).ok().filter(|agent| agent.to_str().is_ok());
     let agent = agent.ok_or_else(|| BadPolicy::UserAgent(policy.user_agent.clone()))?;
@@ -103,22 +104,22 @@ pub(crate) fn headers(policy: &Policy) -> Result<HeaderMap, BadPolicy> {
     ]))
 }
 
-/// Hands out the addresses that were checked for the exchange that asks.
-struct Checked;
+/// Returns the addresses that were checked for the current exchange.
+struct PinnedResolver;
 
-impl Resolve for Checked {
+impl Resolve for PinnedResolver {
     fn resolve(&self, _: Name) -> Resolving {
-        let addresses = LEG.try_with(|leg| leg.addresses.clone());
+        let addresses = ATTEMPT.try_with(|attempt| attempt.addresses.clone());
         let addresses = addresses.map(|found| Box::new(found.into_iter()) as Addrs);
         Box::pin(ready(addresses.map_err(|_| "no address was checked for this connection".into())))
     }
 }
 
-/// Tells an exchange when its connection stands, so that the wait for the head has a deadline of its own.
+/// Notifies an exchange once its connection is established, so that the wait for the head has its own deadline.
 #[derive(Clone)]
-struct Watched<S>(S);
+struct ConnectObserver<S>(S);
 
-impl<S: Service<R>, R> Service<R> for Watched<S>
+impl<S: Service<R>, R> Service<R> for ConnectObserver<S>
 where
     S::Future: Send + 'static,
 {
@@ -131,20 +132,20 @@ where
     }
 
     fn call(&mut self, target: R) -> Self::Future {
-        let leg = LEG.try_with(Arc::clone).ok();
+        let attempt = ATTEMPT.try_with(Arc::clone).ok();
         let connecting = self.0.call(target);
         Box::pin(async move {
             let connection = connecting.await?;
-            if let Some(leg) = leg {
-                leg.connected.get_or_init(Instant::now);
-                leg.bell.notify_one();
+            if let Some(attempt) = attempt {
+                attempt.connected.get_or_init(Instant::now);
+                attempt.established.notify_one();
             }
             Ok(connection)
         })
     }
 }
 
-/// When an exchange must have come how far.
+/// The deadlines of an exchange.
 #[derive(Clone, Copy)]
 pub(crate) struct Deadlines {
     pub(crate) connect: Instant,
@@ -152,85 +153,86 @@ pub(crate) struct Deadlines {
 }
 
 /// How an exchange failed.
-pub(crate) struct Fault {
+pub(crate) struct ExchangeError {
     pub(crate) failure: Failure,
-    /// No connection came about: nothing was asked yet, so asking again is no repetition.
-    pub(crate) is_unasked: bool,
+    /// No connection was established, so nothing was sent and a retry repeats nothing.
+    pub(crate) is_unsent: bool,
 }
 
-/// The head of an answer, and when the connection stood.
+/// The head of a response, and when the connection was established.
 pub(crate) struct Head {
     pub(crate) response: Response,
     pub(crate) connected: Instant,
     pub(crate) remote: SocketAddr,
 }
 
-/// Asks and waits for the head of the answer.
+/// Sends a request and waits for the head of the response.
 ///
 /// # Errors
-/// [`Fault`] with the classes `connect`, `tls`, `timeout`, `bad-http`, `truncated`, `bad-url`; `blocked-address` when
-/// somebody else answered than the addresses that were checked.
-pub(crate) async fn ask(
+/// [`ExchangeError`] with the classes `connect`, `tls`, `timeout`, `bad-http`, `truncated`, `bad-url`; `blocked-address`
+/// if the response came from an address that was not checked.
+pub(crate) async fn send(
     client: &Client,
     policy: &Policy,
     request: Request,
     addresses: Vec<SocketAddr>,
     deadlines: Deadlines,
-) -> Result<Head, Fault> {
+) -> Result<Head, ExchangeError> {
     let host = request.url().host_str().unwrap_or_default().to_owned();
-    let leg = Arc::new(Leg { addresses, connected: OnceLock::new(), bell: Notify::new() });
-    let answer = LEG.scope(Arc::clone(&leg), client.execute(request));
-    tokio::pin!(answer);
+    let attempt =
+        Arc::new(ConnectionAttempt { addresses, connected: OnceLock::new(), established: Notify::new() });
+    let response = ATTEMPT.scope(Arc::clone(&attempt), client.execute(request));
+    tokio::pin!(response);
     let early = tokio::select! {
         biased;
-        answer = &mut answer => Some(answer),
-        () = leg.bell.notified() => None,
+        response = &mut response => Some(response),
+        () = attempt.established.notified() => None,
         () = sleep_until(deadlines.connect.min(deadlines.total)) => {
             let failure = Failure::new(FailureClass::Timeout, format!("connecting to {host} took too long"));
-            return Err(Fault { failure, is_unasked: false });
+            return Err(ExchangeError { failure, is_unsent: false });
         }
     };
-    let answer = match early {
-        Some(answer) => answer,
+    let response = match early {
+        Some(response) => response,
         None => tokio::select! {
             biased;
-            answer = &mut answer => answer,
+            response = &mut response => response,
             () = sleep_until((Instant::now() + policy.timeout_head).min(deadlines.total)) => {
                 let failure = Failure::new(FailureClass::Timeout, format!("{host} took too long to answer"));
-                return Err(Fault { failure, is_unasked: false });
+                return Err(ExchangeError { failure, is_unsent: false });
             }
         },
     };
-    match (answer.map_err(reqwest::Error::without_url), leg.connected.get()) {
-        (Ok(response), Some(connected)) => checked(response, &leg, *connected),
+    match (response.map_err(reqwest::Error::without_url), attempt.connected.get()) {
+        (Ok(response), Some(connected)) => check_remote(response, &attempt, *connected),
         (Ok(_), None) => Err(unexpected(&host)),
-        (Err(e), Some(_)) => Err(Fault { failure: failure::of_head(&e, &host), is_unasked: false }),
+        (Err(e), Some(_)) => Err(ExchangeError { failure: failure::of_head(&e, &host), is_unsent: false }),
         (Err(e), None) => {
             let failure = failure::of_connection(&e, &host);
-            let is_unasked = failure.class == FailureClass::Connect;
-            Err(Fault { failure, is_unasked })
+            let is_unsent = failure.class == FailureClass::Connect;
+            Err(ExchangeError { failure, is_unsent })
         }
     }
 }
 
-/// The same without a connection of ours: the transport stands in for the client, under the deadline of the head.
+/// The same over a transport instead of a client, under the deadline of the head.
 ///
 /// # Errors
-/// [`Fault`] with the classes `connect` and `timeout`.
-pub(crate) async fn ask_over(
+/// [`ExchangeError`] with the classes `connect` and `timeout`.
+pub(crate) async fn send_over(
     transport: &dyn HttpTransport,
     policy: &Policy,
     mut request: Request,
     addresses: Vec<SocketAddr>,
     deadlines: Deadlines,
-) -> Result<Head, Fault> {
+) -> Result<Head, ExchangeError> {
     let host = request.url().host_str().unwrap_or_default().to_owned();
-    let fault = |class, why, is_unasked| Fault { failure: Failure::new(class, why), is_unasked };
-    let (Some(remote), Ok(said)) = (addresses.first().copied(), headers(policy)) else {
+    let error = |class, why, is_unsent| ExchangeError { failure: Failure::new(class, why), is_unsent };
+    let (Some(remote), Ok(defaults)) = (addresses.first().copied(), headers(policy)) else {
         return Err(unexpected(&host));
     };
-    // The client would add them: what the request says itself counts.
-    for (name, value) in &said {
+    // As the client would add them: headers of the request take precedence.
+    for (name, value) in &defaults {
         request.headers_mut().entry(name).or_insert_with(|| value.clone());
     }
     let connected = Instant::now();
@@ -239,23 +241,29 @@ pub(crate) async fn ask_over(
         Ok(Ok(response)) => Ok(Head { response, connected, remote }),
         Ok(Err(e)) => {
             let why = format!("could not connect to {host}: {}", Escaped(&e.to_string()));
-            Err(fault(FailureClass::Connect, why, true))
+            Err(error(FailureClass::Connect, why, true))
         }
-        Err(_) => Err(fault(FailureClass::Timeout, format!("{host} took too long to answer"), false)),
+        Err(_) => Err(error(FailureClass::Timeout, format!("{host} took too long to answer"), false)),
     }
 }
 
-/// The last look: whoever answered must be one of those that were checked.
-fn checked(response: Response, leg: &Leg, connected: Instant) -> Result<Head, Fault> {
+/// Checks that the response came from one of the checked addresses.
+fn check_remote(
+    response: Response,
+    attempt: &ConnectionAttempt,
+    connected: Instant,
+) -> Result<Head, ExchangeError> {
     match response.remote_addr() {
-        Some(remote) if leg.addresses.iter().any(|a| a.ip().to_canonical() == remote.ip().to_canonical()) => {
+        Some(remote)
+            if attempt.addresses.iter().any(|a| a.ip().to_canonical() == remote.ip().to_canonical()) =>
+        {
             Ok(Head { response, connected, remote })
         }
         remote => Err(unexpected(&format!("{remote:?}"))),
     }
 }
 
-fn unexpected(who: &str) -> Fault {
-    let message = format!("{who} answered, but over no connection that was checked");
-    Fault { failure: Failure::new(FailureClass::BlockedAddress, message), is_unasked: false }
+fn unexpected(who: &str) -> ExchangeError {
+    let message = format!("{who} answered over a connection that was not checked");
+    ExchangeError { failure: Failure::new(FailureClass::BlockedAddress, message), is_unsent: false }
 }

@@ -1,4 +1,4 @@
-//! What the head of an answer says: validators, how long it stays fresh, when to come again.
+//! The headers of a response: validators, freshness, `Retry-After`.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use url::Url;
 
 use crate::Freshness;
 
-/// Longest validator that is kept, and longest value that is shown, in bytes.
+/// Longest validator that is stored, and longest value that is shown, in bytes.
 const VALUE_BYTES_MAX: usize = 1024;
-/// Seconds beyond this are as good as for ever (RFC 9111, section 1.2.2).
+/// More seconds than this mean infinity (RFC 9111, section 1.2.2).
 const SECONDS_MAX: u64 = 1 << 31;
 
-/// The headers that explain a visit. `Set-Cookie` stays out, and so does `Link`: it may repeat a secret address.
+/// The headers that explain a visit. Not `Set-Cookie`, nor `Link`, which may repeat a secret address.
 const SHOWN: [HeaderName; 12] = [
     CONTENT_TYPE,
     CONTENT_LENGTH,
@@ -33,7 +33,7 @@ const SHOWN: [HeaderName; 12] = [
     SERVER,
 ];
 
-/// The headers of an answer that explain the visit, in a fixed order; a redirect's target without its secrets.
+/// The headers of a response that explain the visit, in a fixed order; the target of a redirect without secrets.
 pub(crate) fn shown(headers: &HeaderMap, base: &Url) -> Vec<(String, String)> {
     let mut shown = Vec::new();
     for name in SHOWN {
@@ -45,7 +45,7 @@ pub(crate) fn shown(headers: &HeaderMap, base: &Url) -> Vec<(String, String)> {
     }
     if let Some(location) = location(headers) {
         let target = base.join(&location).ok().and_then(|url| FeedUrl::try_new(url.as_str()).ok());
-        let target = target.map_or_else(|| "(no web address)".to_owned(), |url| url.to_string());
+        let target = target.map_or_else(|| "(not a web address)".to_owned(), |url| url.to_string());
         shown.push((LOCATION.as_str().to_owned(), target));
     }
     shown
@@ -56,8 +56,8 @@ pub(crate) fn location(headers: &HeaderMap) -> Option<String> {
     headers.get(LOCATION).map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_owned())
 }
 
-/// The `ETag` and `Last-Modified` of an answer, byte for byte; ones over 1 KiB or not in UTF-8 are not kept,
-/// because they could not be sent back as they came.
+/// `ETag` and `Last-Modified` of a response, byte for byte. Those over 1 KiB or not in UTF-8 are ignored, because they
+/// could not be sent back unchanged.
 pub(crate) fn validators(headers: &HeaderMap) -> (Option<String>, Option<String>) {
     let kept = |name| {
         let bytes = headers.get(name)?.as_bytes();
@@ -67,9 +67,9 @@ pub(crate) fn validators(headers: &HeaderMap) -> (Option<String>, Option<String>
     (kept(ETAG), kept(LAST_MODIFIED))
 }
 
-/// The one content coding that is left for nobody to decode, if any; [`reqwest`] has removed those that it decodes.
+/// The content codings that were not decoded, if any; [`reqwest`] has removed those that it decodes.
 ///
-/// `utf-8` and `none` are no codings, but servers with a confused configuration send them over plain bodies.
+/// `utf-8` and `none` are not codings, but misconfigured servers send them with plain bodies.
 pub(crate) fn undecoded(headers: &HeaderMap) -> Option<String> {
     let codings = headers.get_all(CONTENT_ENCODING).iter();
     let codings: Vec<_> =
@@ -79,13 +79,13 @@ pub(crate) fn undecoded(headers: &HeaderMap) -> Option<String> {
     (!plain).then_some(codings)
 }
 
-/// Whether an answer to a conditional request holds only what is new (RFC 3229).
+/// Whether a 226 response is a feed delta (RFC 3229).
 pub(crate) fn is_feed_delta(headers: &HeaderMap) -> bool {
     text(headers, &HeaderName::from_static("im"))
         .is_none_or(|im| im.split(',').any(|m| m.trim().eq_ignore_ascii_case("feed")))
 }
 
-/// How long the answer stays fresh (RFC 9111, section 4.2.1): `max-age` beats `Expires`; `Age` is taken off.
+/// How long the response is fresh (RFC 9111, section 4.2.1): `max-age` overrides `Expires`; `Age` is subtracted.
 pub(crate) fn cache_life(headers: &HeaderMap, now: Timestamp) -> Freshness {
     let mut max_age = None;
     for value in headers.get_all(CACHE_CONTROL) {
@@ -108,8 +108,8 @@ pub(crate) fn cache_life(headers: &HeaderMap, now: Timestamp) -> Freshness {
     Freshness { fresh_for: left.filter(|left| !left.is_zero()) }
 }
 
-/// How long the server asks us to stay away (RFC 9110, section 10.2.3): seconds, or one of the three forms of a
-/// date, measured by the server's own clock where it shows it.
+/// `Retry-After` (RFC 9110, section 10.2.3): seconds, or a date in one of three forms, relative to the `Date` of the
+/// response if there is one.
 pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let value = text(headers, &RETRY_AFTER)?.trim();
     if let Some(wait) = seconds(value) {
@@ -135,8 +135,7 @@ fn seconds(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// A date in any of HTTP's three forms (RFC 9110, section 5.6.7). The name of the day is not compared with the
-/// date: it says nothing more.
+/// A date in any of the three forms of HTTP (RFC 9110, section 5.6.7). The day of the week is ignored.
 fn http_date(text: &str) -> Option<Timestamp> {
     let text = text.trim();
     let read = |text: &str, format| NaiveDateTime::parse_from_str(text, format).ok();

@@ -1,10 +1,10 @@
-//! One polite visit to one URL: step 2 of the life of an item, bytes off the socket.
+//! One polite visit to one URL.
 //!
 //! A [`Visitor`] makes visits under a [`Policy`]: conditional, capped, with deadlines, and only to addresses that
-//! the guard lets through. [`schedule`] says when to come again, and why.
+//! the guard allows. [`schedule`] decides when the next visit is due, and why.
 //!
-//! Never here: parsing what was fetched, state between visits, a clock of our own. Wall time is an argument;
-//! durations are measured with tokio's clock, which tests can pause. No error shows a secret of a URL.
+//! Never here: parsing, state between visits, the clock of the machine. Wall time is an argument; durations are measured
+//! with tokio's clock, which tests can pause. No error shows a secret of a URL.
 
 #![cfg_attr(
     test,
@@ -38,12 +38,12 @@ pub use resolver::{Lookup, Resolver, SystemResolver};
 pub use transport::{Exchange, HttpTransport};
 pub use visit::{VisitRequest, Visitor, may_share_credentials, validator_key};
 
-/// Makes ring the process's TLS provider, unless one is installed already.
+/// Makes ring the TLS provider of the process, unless one is installed.
 ///
 /// `main` calls it once, before anything speaks TLS; calling it again does nothing.
 pub fn install_tls() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // Another thread may have been faster: then there is a provider, which is all that is wanted.
+        // Fails if another thread was faster: then there is a provider, too.
         drop(rustls::crypto::ring::default_provider().install_default());
     }
 }

@@ -1,31 +1,31 @@
-//! The `Link` headers of an answer (RFC 8288), as far as WebSub needs them: where its hub is, and what the feed calls
-//! itself. A link with an `anchor` speaks of another document and does not count.
+//! The `Link` headers of a response (RFC 8288) that WebSub needs: `hub` and `self`. A link with an `anchor` is about
+//! another document and ignored.
 
 use news::FeedUrl;
 use reqwest::header::{HeaderMap, LINK};
 use url::Url;
 
-/// Headers that are looked at.
+/// Most headers that are read.
 const VALUES_MAX: usize = 8;
-/// Bytes of each that are looked at.
+/// Most bytes that are read of each.
 const VALUE_BYTES_MAX: usize = 8 * 1024;
 
-/// What the head of an answer links to; the first of each counts.
+/// The links in the head of a response; the first of each relation counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderLinks {
-    /// `rel="hub"`: whom to ask for pushes.
+    /// `rel="hub"`: the hub to subscribe at.
     pub hub: Option<FeedUrl>,
-    /// `rel="self"`: the name under which the hub knows the feed.
+    /// `rel="self"`: the topic, under which the hub knows the feed.
     pub topic: Option<FeedUrl>,
 }
 
-/// Reads them; relative targets are relative to `base`.
+/// Parses the headers; relative targets are resolved against `base`.
 pub(crate) fn links(headers: &HeaderMap, base: &Url) -> HeaderLinks {
     let mut links = HeaderLinks::default();
     for value in headers.get_all(LINK).iter().take(VALUES_MAX) {
         let value = String::from_utf8_lossy(value.as_bytes());
         let end = value.floor_char_boundary(VALUE_BYTES_MAX);
-        for (target, relations) in Parse(&value[..end]) {
+        for (target, relations) in LinkParser(&value[..end]) {
             let is = |name: &str| relations.split_ascii_whitespace().any(|r| r.eq_ignore_ascii_case(name));
             let target = || base.join(target).ok().and_then(|url| FeedUrl::try_new(url.as_str()).ok());
             if links.hub.is_none() && is("hub") {
@@ -40,9 +40,9 @@ pub(crate) fn links(headers: &HeaderMap, base: &Url) -> HeaderLinks {
 }
 
 /// The links of one header: target and relations.
-struct Parse<'a>(&'a str);
+struct LinkParser<'a>(&'a str);
 
-impl<'a> Iterator for Parse<'a> {
+impl<'a> Iterator for LinkParser<'a> {
     type Item = (&'a str, &'a str);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -65,7 +65,7 @@ impl<'a> Iterator for Parse<'a> {
     }
 }
 
-impl<'a> Parse<'a> {
+impl<'a> LinkParser<'a> {
     /// The next parameter of this link, if there is one.
     fn parameter(&mut self) -> Option<(&'a str, &'a str)> {
         let rest = self.0.trim_start().strip_prefix(';')?.trim_start();
@@ -76,7 +76,7 @@ impl<'a> Parse<'a> {
             return Some((name, ""));
         };
         let (value, rest) = match value.strip_prefix('"') {
-            // No relation and no address has an escaped quote in it, so the first one ends it.
+            // Relations and addresses have no escaped quotes, so the first quote ends the value.
             Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
             None => value.split_at(value.find([';', ',']).unwrap_or(value.len())),
         };
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_link_of_this_document_to_a_web_address_is_passed_over() {
+    fn links_of_other_documents_or_not_to_web_addresses_are_ignored() {
         for value in [
             "",
             "<",
@@ -138,7 +138,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_header_is_read_to_its_end(value in "[ -~]{0,200}") {
-            assert!(Parse(&value).count() <= 200);
+            assert!(LinkParser(&value).count() <= 200);
         }
     }
 }

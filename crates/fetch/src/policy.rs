@@ -1,4 +1,4 @@
-//! The rules of a visit: deadlines, caps, and whom we may talk to.
+//! The rules of all visits: time limits, size limits, and allowed addresses.
 
 use std::time::Duration;
 
@@ -7,35 +7,34 @@ use crate::Cidr;
 /// The rules of every visit. `Policy::default()` has the documented defaults.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// Longest time to look up the name, connect and shake hands, for each hop. 10 s.
+    /// Time limit for looking up the name and connecting, TLS included, per hop. 10 s.
     pub timeout_connect: Duration,
-    /// Longest time from the connection to the end of the answer's head, for each hop. 10 s.
+    /// Time limit from the connection to the end of the response head, per hop. 10 s.
     pub timeout_head: Duration,
-    /// Longest time for the whole visit, redirects and retry included; no drip outlives it. 30 s.
+    /// Time limit for the whole visit, including redirects and the retry. 30 s.
     pub timeout_total: Duration,
-    /// Longest body, in bytes after decoding; a request may ask for another. 10 MiB.
+    /// Largest body, in bytes after decoding; a request may override it. 10 MiB.
     pub body_bytes_max: usize,
     /// Most redirects that are followed. 5.
     pub hops_max: usize,
-    /// Slowest average of a body, in decoded bytes a second, once [`Policy::rate_grace`] is over. 1 KiB/s.
+    /// Slowest average rate of a body, in decoded bytes per second, after [`Policy::rate_grace`]. 1 KiB/s.
     pub rate_bytes_min: u32,
-    /// How long a body may be slower than [`Policy::rate_bytes_min`]. 5 s.
+    /// For how long a body may be slower than [`Policy::rate_bytes_min`]. 5 s.
     pub rate_grace: Duration,
-    /// Mean pause before the one retry after a failed connection; the real one is between half and one and a
-    /// half times as long. 500 ms.
+    /// Mean delay before the one retry after a failed connection; the actual delay is 0.5 to 1.5 times as long. 500 ms.
     pub retry_pause: Duration,
-    /// Ports that are dialled at any public address; other ports only at addresses in [`Policy::allow`], because
-    /// a feed's address must not become a message to a mail server. 80, 443, 8080, 8443.
+    /// Ports that are allowed at any public address; other ports only at addresses in [`Policy::allow`], so that a feed
+    /// cannot make us talk to a mail server. 80, 443, 8080, 8443.
     pub ports: Vec<u16>,
-    /// Addresses that may be dialled although they are not public, at any port. None.
+    /// Addresses that are allowed although they are not public, at any port. None.
     pub allow: Vec<Cidr>,
-    /// Every address and port may be dialled: for development. False.
+    /// Every address and port is allowed, for development. False.
     pub allow_private: bool,
-    /// Certificate authorities that are trusted besides the machine's own, in PEM. None.
+    /// Certificate authorities that are trusted in addition to those of the machine, in PEM. None.
     pub authorities_pem: Option<String>,
-    /// Most name lookups at once; each holds a thread until libc gives up. 64.
+    /// Most simultaneous name lookups; each holds a thread until libc returns. 64.
     pub lookups_in_flight: usize,
-    /// What we call ourselves. `newswire/VERSION`.
+    /// `User-Agent`. `newswire/VERSION`.
     pub user_agent: String,
 }
 
@@ -60,20 +59,20 @@ impl Default for Policy {
     }
 }
 
-/// Why no visits can be made under a policy.
+/// Why no visit can be made under a policy.
 #[derive(Debug, thiserror::Error)]
 pub enum BadPolicy {
-    /// The user agent cannot stand in a header.
-    #[error("the user agent {0:?} cannot stand in an HTTP header; use printable ASCII characters")]
+    /// The user agent is not a valid header value.
+    #[error("the user agent {0:?} is not a valid HTTP header value; use printable ASCII characters")]
     UserAgent(String),
-    /// A limit is zero, so that no visit could ever succeed.
-    #[error("{0} is zero, so that no visit could succeed; give it a positive value")]
+    /// A limit is zero, so that no visit can succeed.
+    #[error("{0} is zero, so that no visit can succeed; set a positive value")]
     Zero(&'static str),
     /// The additional certificate authorities cannot be read.
     #[error("the additional certificate authorities are not in PEM")]
     Authorities(#[source] reqwest::Error),
-    /// There is no certificate among them.
-    #[error("there is no certificate among the additional certificate authorities; give them in PEM")]
+    /// They contain no certificate.
+    #[error("the additional certificate authorities contain no certificate; write them in PEM")]
     NoAuthority,
     /// The HTTP client refused its settings.
     #[error("could not set up the HTTP client")]
@@ -81,10 +80,10 @@ pub enum BadPolicy {
 }
 
 impl Policy {
-    /// Finds the setting under which nothing could work.
+    /// Checks that no limit is zero.
     ///
     /// # Errors
-    /// [`BadPolicy::Zero`] naming it.
+    /// [`BadPolicy::Zero`] with the name of the limit.
     pub(crate) fn check(&self) -> Result<(), BadPolicy> {
         let limits = [
             ("timeout_connect", self.timeout_connect.is_zero()),

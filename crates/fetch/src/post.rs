@@ -1,8 +1,7 @@
-//! A form sent to a hub (WebSub): the one request of ours that is no visit, under the rules of a visit.
+//! Sends a form to a WebSub hub, with the guard, deadlines and client of a visit.
 //!
-//! The same guard, deadlines and client. A hub may send us elsewhere with 307 or 308 (section 5.1 of the W3C
-//! recommendation), which repeats the form; never from https to http, because it may hold a secret. The body of the
-//! answer is not read.
+//! A hub may redirect with 307 or 308 (W3C WebSub, section 5.1), which repeats the form; never from https to http, because
+//! the form may have a secret. The body of the response is not read.
 
 use news::FeedUrl;
 use reqwest::{Method, header::CONTENT_TYPE};
@@ -17,28 +16,28 @@ use crate::{
 };
 
 impl Visitor {
-    /// Sends a form and gives the status of the answer. It ends within `timeout_total` of the policy.
+    /// Sends a form and returns the status of the response. It ends within `timeout_total` of the policy.
     ///
     /// # Errors
-    /// [`Failure`]: nobody that may be asked answered.
+    /// [`Failure`] if there was no response from an allowed address.
     pub async fn post_form(&self, url: &FeedUrl, form: &[(&str, &str)]) -> Result<u16, Failure> {
         let deadline = Instant::now() + self.policy.timeout_total;
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        let client = self.clients.usual();
+        let client = self.clients.default_client();
         let mut at = url.clone();
         for _ in 0..=self.policy.hops_max {
-            let question = client.request(Method::POST, without_credentials(at.secret()));
-            let question = question.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-            let question = question.body(body.clone()).build();
-            let question = question.map_err(|e| failure::of_connection(&e.without_url(), at.host()))?;
+            let request = client.request(Method::POST, without_credentials(at.secret()));
+            let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+            let request = request.body(body.clone()).build();
+            let request = request.map_err(|e| failure::of_connection(&e.without_url(), at.host()))?;
             let (Some(host), Some(port)) = (at.secret().host(), at.secret().port_or_known_default()) else {
                 return Err(Failure::new(FailureClass::BadUrl, "the address has no host"));
             };
             let connect = (Instant::now() + self.policy.timeout_connect).min(deadline);
             let addresses = resolver::addresses(&*self.resolver, &self.policy, host, port, connect).await?;
             let deadlines = Deadlines { connect, total: deadline };
-            let head = exchange::ask(client, &self.policy, question, addresses, deadlines).await;
-            let response = head.map_err(|fault| fault.failure)?.response;
+            let head = exchange::send(client, &self.policy, request, addresses, deadlines).await;
+            let response = head.map_err(|error| error.failure)?.response;
             let code = response.status().as_u16();
             if !matches!(code, 307 | 308) {
                 return Ok(code);
@@ -47,7 +46,10 @@ impl Visitor {
             let to = to.and_then(|to| FeedUrl::try_new(to.as_str()).ok());
             let downgrades = |to: &FeedUrl| at.secret().scheme() == "https" && to.secret().scheme() == "http";
             at = to.filter(|to| !downgrades(to)).ok_or_else(|| {
-                Failure::new(FailureClass::Redirect, "redirected to no address that may have the form")
+                Failure::new(
+                    FailureClass::Redirect,
+                    "redirected to an address that must not receive the form",
+                )
             })?;
         }
         let message = format!("more than {} redirects", self.policy.hops_max);
@@ -65,7 +67,7 @@ mod tests {
     use super::*;
     use crate::Policy;
 
-    /// Answers each connection with the next of these heads; gives what was asked.
+    /// Answers each connection with the next of these heads; returns the requests.
     async fn serve(heads: Vec<String>) -> (FeedUrl, tokio::task::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = FeedUrl::try_new(&format!("http://{}/hub", listener.local_addr().unwrap())).unwrap();

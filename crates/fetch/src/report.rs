@@ -1,4 +1,4 @@
-//! What a visit brought home.
+//! The result of a visit.
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
@@ -9,30 +9,30 @@ use url::Url;
 
 use crate::{Failure, HeaderLinks};
 
-/// What one visit brought home. As JSON it is the `fetch` of `newswire check`, without any secret.
+/// Everything about one visit. As JSON it is the `fetch` of `newswire check`, without secrets.
 #[derive(Clone, Debug)]
 pub struct FetchReport {
     /// The result.
     pub answer: FetchResult,
-    /// The last HTTP status; nothing when no server answered.
+    /// The last HTTP status; `None` if no server answered.
     pub code: Option<u16>,
-    /// Whether validators were sent, so that a 304 was possible.
+    /// Whether validators were sent.
     pub is_conditional: bool,
     /// The redirects that were followed, in order.
     pub hops: Vec<RedirectHop>,
-    /// Where the time went.
+    /// How long each part took.
     pub timings: Timings,
-    /// The headers of the last answer that matter to a visit, lower-case names, values cut at 1 KiB.
+    /// The headers of the last response that explain the visit; names in lower case, values cut at 1 KiB.
     pub headers: Vec<(String, String)>,
-    /// What the head of the last answer links to. Not shown: the addresses may hold secrets.
+    /// The links in the head of the last response. Not shown: the addresses may have secrets.
     pub links: HeaderLinks,
-    /// How long the server says that its answer stays fresh (200 and 304).
+    /// How long the response is fresh, according to the server (200 and 304).
     pub cache: Freshness,
-    /// How long the server asks us to stay away (`Retry-After` of a status from 400 on), uncapped.
+    /// `Retry-After` of a status from 400 on, uncapped.
     pub retry_after: Option<Duration>,
-    /// Who answered last.
+    /// The address that answered last.
     pub remote: Option<SocketAddr>,
-    /// Bytes of the body after decoding, also of one that was refused.
+    /// Bytes of the body after decoding, also of a refused one.
     pub body_bytes: u64,
 }
 
@@ -41,23 +41,23 @@ pub struct FetchReport {
 pub enum FetchResult {
     /// A complete document.
     Full(Full),
-    /// We have it already (304). Validators that the answer carried replace ours; `None` keeps ours.
+    /// Not modified (304). Validators of the response replace the stored ones; `None` keeps them.
     NotModified {
         /// Its `ETag`, byte for byte.
         etag: Option<String>,
         /// Its `Last-Modified`, byte for byte.
         last_modified: Option<String>,
     },
-    /// Come later (429, 503).
+    /// The server asks for fewer requests (429, 503).
     Throttled,
-    /// The feed is no more (410).
+    /// The feed is gone (410).
     Gone,
-    /// No feed.
+    /// Failed.
     Failed(Failure),
 }
 
 impl FetchResult {
-    /// Whether we have the feed now: it came, or we had it already.
+    /// Whether the feed is available: it was fetched, or has not changed.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         matches!(self, Self::Full(_) | Self::NotModified { .. })
@@ -85,15 +85,15 @@ pub struct Full {
     pub body_hash: u64,
     /// `Content-Type` as sent.
     pub content_type: Option<String>,
-    /// `ETag`, byte for byte; nothing when it is longer than 1 KiB.
+    /// `ETag`, byte for byte; `None` if it is longer than 1 KiB.
     pub etag: Option<String>,
-    /// `Last-Modified`, byte for byte; nothing when it is longer than 1 KiB.
+    /// `Last-Modified`, byte for byte; `None` if it is longer than 1 KiB.
     pub last_modified: Option<String>,
-    /// Which address gave it in the end: [`crate::validator_key`]. The validators are this address's alone.
+    /// [`crate::validator_key`] of the last address, which issued the validators.
     pub validator_key: u64,
-    /// Where it came from in the end, for relative links; user name and password removed.
+    /// The last address, for relative links; without user name and password.
     pub url: Url,
-    /// Only what is new since our validator (226, RFC 3229): an item that is not in it is not gone.
+    /// Only what is new since the validators (226, RFC 3229): an item that is absent was not removed.
     pub is_delta: bool,
 }
 
@@ -116,26 +116,26 @@ impl fmt::Debug for Full {
 pub struct RedirectHop {
     /// 301, 302, 303, 307 or 308.
     pub code: u16,
-    /// Who redirected.
+    /// The address that redirected.
     pub from: FeedUrl,
-    /// Where to.
+    /// The target.
     pub to: FeedUrl,
 }
 
 impl RedirectHop {
-    /// Whether the server says that the feed has moved for good (301, 308).
+    /// Whether the redirect is permanent (301, 308).
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         matches!(self.code, 301 | 308)
     }
 }
 
-/// Where the time of a visit went; all hops together.
+/// How long each part of a visit took; all hops together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timings {
     /// Looking up names.
     pub dns: Duration,
-    /// Connecting and shaking hands.
+    /// Connecting, TLS included.
     pub connect: Duration,
     /// Waiting for heads.
     pub head: Duration,
@@ -161,21 +161,21 @@ impl Serialize for Timings {
     }
 }
 
-/// How long an answer stays fresh, as its server says (RFC 9111, sections 4.2 and 5).
+/// How long a response is fresh, according to the server (RFC 9111, sections 4.2 and 5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Freshness {
-    /// `max-age`, else `Expires` less `Date`; less `Age`. Nothing when the server says nothing, or that the answer
-    /// is stale already. Uncapped.
+    /// `max-age`, else `Expires` minus `Date`; minus `Age`. `None` if the server does not say, or the response is stale
+    /// already. Uncapped.
     pub fresh_for: Option<Duration>,
 }
 
 impl FetchReport {
-    /// A visit that came to nothing before anybody was asked.
+    /// A visit that failed before a request was sent.
     #[must_use]
     pub fn not_attempted(failure: Failure) -> Self {
         Self {
             answer: FetchResult::Failed(failure),
-            // Nothing was asked for in full either.
+            // It did not ask for the full feed, either.
             is_conditional: true,
             code: None,
             hops: Vec::new(),
@@ -192,7 +192,7 @@ impl FetchReport {
 
 impl Serialize for FetchReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("Visit", 10)?;
+        let mut out = serializer.serialize_struct("FetchReport", 10)?;
         out.serialize_field("status", &self.code)?;
         out.serialize_field("answer", self.answer.as_str())?;
         out.serialize_field("redirects", &self.hops)?;

@@ -1,6 +1,6 @@
-//! How one source is asked where it differs from the others: its own headers, credentials, agent, proxy, authorities.
+//! Options of the requests to one source: headers, credentials, user agent, proxy, certificate authorities.
 //!
-//! Everything that may be a secret goes to the place it was meant for only: a redirect to another host loses it.
+//! Everything that may be a secret is sent to the origin of the source only; a redirect to another host loses it.
 //! `Debug` shows none of it.
 
 use std::fmt;
@@ -14,18 +14,18 @@ use sha2::{Digest, Sha256};
 
 use crate::policy::{BadPolicy, Policy};
 
-/// How a source is asked. `RequestOptions::default()` is how all the others are.
+/// Options of the requests to one source. The default adds nothing.
 #[derive(Clone, Default)]
 pub struct RequestOptions {
     headers: HeaderMap,
     agent: Option<HeaderValue>,
     credential: Option<Credential>,
-    pub(crate) way: Way,
+    pub(crate) profile: ConnectionProfile,
 }
 
-/// What decides which HTTP client makes the connection.
+/// The options that need an HTTP client of their own.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub(crate) struct Way {
+pub(crate) struct ConnectionProfile {
     pub(crate) proxy: Option<FeedUrl>,
     pub(crate) authorities_pem: Option<String>,
 }
@@ -36,23 +36,23 @@ enum Credential {
     Bearer(String),
 }
 
-/// What cannot be sent. It names no value, since that may be a secret.
+/// Why an option is invalid. It shows no value, which may be a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidOptions {
     /// Not a header.
     #[error("a header has a name or a value that HTTP does not allow")]
     Header,
     /// Not `user:password`.
-    #[error("`user:password` on one line is wanted")]
+    #[error("expected `user:password` on one line")]
     Basic,
     /// Not a token.
-    #[error("one line of visible ASCII characters is wanted")]
+    #[error("expected one line of visible ASCII characters")]
     Bearer,
     /// Not a cookie.
-    #[error("one line such as `name=value; other=value` is wanted")]
+    #[error("expected one line such as `name=value; other=value`")]
     Cookie,
     /// Not a user agent.
-    #[error("a user agent of printable ASCII characters is wanted")]
+    #[error("expected a user agent of printable ASCII characters")]
     Agent,
 }
 
@@ -90,7 +90,7 @@ impl RequestOptions {
         Ok(self)
     }
 
-    /// Adds cookies, as they stand in a request. Nothing that the server sets is ever kept.
+    /// Adds cookies, written as in a `Cookie` header. Cookies that the server sets are never kept.
     ///
     /// # Errors
     /// [`InvalidOptions::Cookie`].
@@ -100,7 +100,7 @@ impl RequestOptions {
         Ok(self)
     }
 
-    /// Calls us something else than [`crate::Policy::user_agent`].
+    /// Replaces [`crate::Policy::user_agent`].
     ///
     /// # Errors
     /// [`InvalidOptions::Agent`].
@@ -110,30 +110,30 @@ impl RequestOptions {
         Ok(self)
     }
 
-    /// Goes through an `http://` proxy, which may be anywhere: it is the one hop that the guard does not judge. It
-    /// also looks up the names, so only ports and addresses written as numbers are still judged here.
+    /// Uses an `http://` proxy. Its address may be private: the guard does not check it. The proxy also looks up the names,
+    /// so the guard checks only ports and IP addresses in URLs.
     #[must_use]
     pub fn with_proxy(mut self, proxy: FeedUrl) -> Self {
-        self.way.proxy = Some(proxy);
+        self.profile.proxy = Some(proxy);
         self
     }
 
     /// Trusts these certificate authorities, in PEM, and no others.
     #[must_use]
     pub fn with_authorities(mut self, pem: String) -> Self {
-        self.way.authorities_pem = Some(pem);
+        self.profile.authorities_pem = Some(pem);
         self
     }
 
-    /// Makes the HTTP client that this way of asking needs, as a visit would, and lets it go.
+    /// Builds the HTTP client that these options need, to check them.
     ///
     /// # Errors
-    /// [`BadPolicy`]: every visit would fail so, for example because the authorities are not in PEM.
+    /// [`BadPolicy`]: every visit would fail this way, for example because the authorities are not in PEM.
     pub fn try_out(&self, policy: &Policy) -> Result<(), BadPolicy> {
-        crate::exchange::client(policy, &self.way).map(drop)
+        crate::exchange::client(policy, &self.profile).map(drop)
     }
 
-    /// Whether there is anything that must not reach another host.
+    /// Whether there is anything that must not be sent to another host.
     #[must_use]
     pub fn has_secrets(&self) -> bool {
         self.credential.is_some() || !self.headers.is_empty()
@@ -143,7 +143,7 @@ impl RequestOptions {
         self.credential.is_some()
     }
 
-    /// A number that changes when anything does that may change the answer; 0 when there is nothing of the kind.
+    /// A hash of everything that may change the response; 0 if there is nothing of the kind.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         let mut hash = Sha256::new();
@@ -171,22 +171,22 @@ impl RequestOptions {
         if is_plain {
             return 0;
         }
-        hash.finalize().first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
+        news::hash_prefix(&hash.finalize().into())
     }
 
-    /// Puts the agent on a request, and the rest where it belongs.
-    pub(crate) fn dress(&self, mut question: RequestBuilder, belongs: bool) -> RequestBuilder {
+    /// Adds the user agent to a request and, if it goes to the origin of the source, the rest.
+    pub(crate) fn apply_to(&self, mut request: RequestBuilder, is_same_site: bool) -> RequestBuilder {
         if let Some(agent) = &self.agent {
-            question = question.header(USER_AGENT, agent);
+            request = request.header(USER_AGENT, agent);
         }
-        if !belongs {
-            return question;
+        if !is_same_site {
+            return request;
         }
-        question = question.headers(self.headers.clone());
+        request = request.headers(self.headers.clone());
         match &self.credential {
-            Some(Credential::Basic { user, password }) => question.basic_auth(user, Some(password)),
-            Some(Credential::Bearer(token)) => question.bearer_auth(token),
-            None => question,
+            Some(Credential::Basic { user, password }) => request.basic_auth(user, Some(password)),
+            Some(Credential::Bearer(token)) => request.bearer_auth(token),
+            None => request,
         }
     }
 }
@@ -199,12 +199,12 @@ fn secret(text: &str) -> Option<HeaderValue> {
 
 impl fmt::Debug for RequestOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Manner")
+        f.debug_struct("RequestOptions")
             .field("headers", &self.headers.len())
             .field("agent", &self.agent)
             .field("credential", &self.credential.is_some())
-            .field("proxy", &self.way.proxy)
-            .field("authorities", &self.way.authorities_pem.is_some())
+            .field("proxy", &self.profile.proxy)
+            .field("authorities", &self.profile.authorities_pem.is_some())
             .finish()
     }
 }
@@ -218,7 +218,7 @@ mod tests {
         let plain = RequestOptions::default();
         assert_eq!(plain.fingerprint(), 0);
         let proxied = plain.clone().with_proxy(FeedUrl::try_new("http://proxy.example:3128").unwrap());
-        assert_eq!(proxied.fingerprint(), 0, "another way to the same answer");
+        assert_eq!(proxied.fingerprint(), 0, "the same response over another connection");
         let all = [
             plain.clone().with_basic("a:b").unwrap(),
             plain.clone().with_basic("a:c").unwrap(),
@@ -232,22 +232,22 @@ mod tests {
     }
 
     #[test]
-    fn nothing_secret_is_shown() {
-        let manner = RequestOptions::default().with_basic("user:TOPSECRET").unwrap();
-        let manner = manner.with_cookie("a=TOPSECRET").unwrap().with_header("x-key", "TOPSECRET").unwrap();
-        let manner = manner.with_proxy(FeedUrl::try_new("http://u:TOPSECRET@proxy.example").unwrap());
-        assert!(!format!("{manner:?}").contains("TOPSECRET"), "{manner:?}");
+    fn debug_shows_no_secret() {
+        let options = RequestOptions::default().with_basic("user:TOPSECRET").unwrap();
+        let options = options.with_cookie("a=TOPSECRET").unwrap().with_header("x-key", "TOPSECRET").unwrap();
+        let options = options.with_proxy(FeedUrl::try_new("http://u:TOPSECRET@proxy.example").unwrap());
+        assert!(!format!("{options:?}").contains("TOPSECRET"), "{options:?}");
     }
 
     #[test]
-    fn what_cannot_be_sent_is_refused() {
-        let manner = RequestOptions::default;
-        assert!(manner().with_basic("no colon").is_err());
-        assert!(manner().with_basic("a:b\nc").is_err());
-        assert!(manner().with_bearer("two words").is_err());
-        assert!(manner().with_cookie("none").is_err());
-        assert!(manner().with_header("x y", "v").is_err());
-        assert!(manner().with_header("x", "a\r\nb: c").is_err());
-        assert!(manner().with_agent("é").is_err());
+    fn invalid_options_are_refused() {
+        let options = RequestOptions::default;
+        assert!(options().with_basic("no colon").is_err());
+        assert!(options().with_basic("a:b\nc").is_err());
+        assert!(options().with_bearer("two words").is_err());
+        assert!(options().with_cookie("none").is_err());
+        assert!(options().with_header("x y", "v").is_err());
+        assert!(options().with_header("x", "a\r\nb: c").is_err());
+        assert!(options().with_agent("é").is_err());
     }
 }

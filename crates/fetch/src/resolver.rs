@@ -1,7 +1,7 @@
-//! From a name to addresses that may be dialled, once for each hop.
+//! Resolves a name to addresses that may be connected to, once per hop.
 //!
-//! The visit looks the name up, checks every answer, and dials only what it checked: nothing asks again between
-//! the check and the connection, so a name that changes its mind (DNS rebinding) changes nothing.
+//! The visit looks up the name, checks every address, and connects only to checked ones. There is no second lookup
+//! between the check and the connection, so DNS rebinding has no effect.
 
 use std::{
     future::Future,
@@ -16,15 +16,15 @@ use url::Host;
 
 use crate::{Failure, FailureClass, Policy, address};
 
-/// More addresses than this of one name are never dialled; every one is still checked.
+/// Most addresses of one name that are tried; all of them are checked.
 const ADDRESSES_MAX: usize = 16;
 
-/// A lookup under way.
+/// A lookup in progress.
 pub type Lookup = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
 
-/// Turns names into addresses. Its answers are checked by the visit, not by itself.
+/// Looks up names. The visit checks the addresses; the resolver does not.
 pub trait Resolver: Send + Sync {
-    /// Looks up the addresses of a name, best first. May take as long as it likes: the visit has a deadline.
+    /// Looks up the addresses of a name, best first. It needs no time limit: the visit has a deadline.
     fn lookup(&self, name: &str) -> Lookup;
 }
 
@@ -34,7 +34,7 @@ pub struct SystemResolver {
 }
 
 impl SystemResolver {
-    /// A resolver that runs at most so many lookups at once.
+    /// A resolver with a limit on simultaneous lookups.
     #[must_use]
     pub fn new(lookups_in_flight: usize) -> Self {
         Self { permits: Arc::new(Semaphore::new(lookups_in_flight.min(Semaphore::MAX_PERMITS))) }
@@ -47,7 +47,7 @@ impl Resolver for SystemResolver {
         Box::pin(async move {
             let permit = permits.acquire_owned().await.map_err(io::Error::other)?;
             let lookup = tokio::task::spawn_blocking(move || {
-                // A visit that gave up cannot stop libc: the permit is held until the thread really ends.
+                // A visit that has timed out cannot stop libc: the permit is held until the thread ends.
                 let _permit = permit;
                 #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
                 let found = (name.as_str(), 0).to_socket_addrs()?;
@@ -58,10 +58,10 @@ impl Resolver for SystemResolver {
     }
 }
 
-/// The addresses behind a host that may be dialled, best first: at least one, at most [`ADDRESSES_MAX`].
+/// The checked addresses of a host, best first: at least one, at most [`ADDRESSES_MAX`].
 ///
 /// # Errors
-/// `blocked-address` when any answer may not be dialled, `dns` when there is none, `timeout` at the deadline.
+/// `blocked-address` if any address is not allowed, `dns` if there is none, `timeout` at the deadline.
 pub(crate) async fn addresses(
     resolver: &dyn Resolver,
     policy: &Policy,
@@ -91,7 +91,7 @@ pub(crate) async fn addresses(
     Ok(found.into_iter().take(ADDRESSES_MAX).map(|ip| SocketAddr::new(ip, port)).collect())
 }
 
-/// The addresses of a proxy. The operator named it, so it may be anywhere.
+/// The addresses of a proxy. The operator configured it, so they may be private.
 ///
 /// # Errors
 /// As [`addresses`], but never `blocked-address`.
@@ -102,12 +102,12 @@ pub(crate) async fn proxy_addresses(
     port: u16,
     deadline: Instant,
 ) -> Result<Vec<SocketAddr>, Failure> {
-    let trusting = Policy { allow_private: true, ..policy.clone() };
-    addresses(resolver, &trusting, host, port, deadline).await
+    let permissive = Policy { allow_private: true, ..policy.clone() };
+    addresses(resolver, &permissive, host, port, deadline).await
 }
 
-/// Judges what is asked of a proxy. The names are the proxy's to look up and to refuse, except for the one that
-/// always means the proxy itself.
+/// Checks the target of a request through a proxy. The proxy looks up and refuses names, except for `localhost`, which
+/// would be the proxy itself.
 ///
 /// # Errors
 /// `blocked-address`.
@@ -118,7 +118,7 @@ pub(crate) fn check_behind_proxy(policy: &Policy, host: &Host<&str>, port: u16) 
         Host::Domain(_) if policy.allow_private => Ok(()),
         Host::Domain(name) if is_local(name) => Err(format!("{name} is the proxy's own machine")),
         Host::Domain(_) if policy.ports.contains(&port) => Ok(()),
-        Host::Domain(_) => Err(format!("port {port} is none of the web's ({:?})", policy.ports)),
+        Host::Domain(_) => Err(format!("port {port} is not a web port ({:?})", policy.ports)),
     };
     checked.map_err(|why| Failure::new(FailureClass::BlockedAddress, why))
 }

@@ -1,16 +1,16 @@
-//! The network as a value that is handed in, so that a test can be the whole world without a socket.
+//! The network as a value that is passed in, so that tests need no sockets.
 //!
-//! Everything before it (guard, lookup, conditions) and after it (deadlines, caps, redirects, what the head means) is
-//! the visit's own. A transport only carries: it never decides whom to ask.
+//! Everything before it (guard, lookup, conditions) and after it (deadlines, limits, redirects, statuses) belongs to the
+//! visit. A transport never decides where a request goes.
 
 use std::{future::Future, io, net::SocketAddr, pin::Pin};
 
-/// An exchange under way: ends with the head of the answer, whose body may still be coming.
+/// An exchange in progress: completes with the head of the response; the body may follow later.
 pub type Exchange = Pin<Box<dyn Future<Output = io::Result<reqwest::Response>> + Send>>;
 
-/// Carries exchanges out instead of connections over TCP.
+/// Replaces TCP connections.
 pub trait HttpTransport: Send + Sync {
-    /// Asks `to`, which was checked, and gives the head of its answer. An error means that no connection came about.
-    /// May take as long as it likes: the visit has deadlines.
+    /// Sends a request to `to`, a checked address, and returns the head of the response. An error means that no connection
+    /// was established. It needs no time limit: the visit has deadlines.
     fn exchange(&self, request: reqwest::Request, to: SocketAddr) -> Exchange;
 }

@@ -1,4 +1,4 @@
-//! Step 2 of the life of an item: from a feed's address, through its redirects, to a document, a 304 or a failure.
+//! Step 2 of the life of an item: from the address of a feed, through its redirects, to a document, a 304 or a failure.
 //!
 //! ```text
 //!   address ─► guard ─► connection ─► head ─┬─ 3xx ─► next address (guard again, at most 5)
@@ -13,43 +13,42 @@ use reqwest::{
     Client, Method, Response, StatusCode,
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH},
 };
-use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use url::{Host, Url};
 
 use crate::{
     BadPolicy, Failure, FailureClass, FetchReport, FetchResult, Freshness, Full, HeaderLinks, HttpTransport,
     Policy, RedirectHop, RequestOptions, Resolver, SystemResolver, Timings, body,
-    clients::Clients,
-    exchange::{self, Deadlines, Fault, Head},
+    clients::ClientCache,
+    exchange::{self, Deadlines, ExchangeError, Head},
     failure, headers, links, resolver,
 };
 
 const A_IM: HeaderName = HeaderName::from_static("a-im");
 
-/// What to visit, and what we have of it already.
+/// What to visit, with the validators of the last response.
 #[derive(Clone, Copy, Debug)]
 pub struct VisitRequest<'a> {
     /// The feed.
     pub url: &'a FeedUrl,
-    /// The `ETag` that its server gave us, byte for byte.
+    /// `ETag` of the last response, byte for byte.
     pub etag: Option<&'a str>,
-    /// The `Last-Modified` that its server gave us, byte for byte.
+    /// `Last-Modified` of the last response, byte for byte.
     pub last_modified: Option<&'a str>,
-    /// Which address gave them ([`Full::validator_key`]): they are sent to no other on the way. Nothing: to every one.
+    /// The address that issued them ([`Full::validator_key`]); they are sent to no other one. `None`: to every address.
     pub validator_key: Option<u64>,
-    /// The deadline of the whole visit, instead of [`Policy::timeout_total`].
+    /// Time limit of the whole visit, instead of [`Policy::timeout_total`].
     pub timeout: Option<Duration>,
     /// Longest body in bytes after decoding, instead of [`Policy::body_bytes_max`].
     pub body_bytes_max: Option<usize>,
-    /// How it is asked, when not as all the others are.
-    pub manner: Option<&'a RequestOptions>,
-    /// What time it is.
+    /// Headers, credentials and connection settings of its own.
+    pub options: Option<&'a RequestOptions>,
+    /// The current time.
     pub now: Timestamp,
 }
 
 impl<'a> VisitRequest<'a> {
-    /// An unconditional request, asked as all the others are.
+    /// An unconditional request with the usual options.
     #[must_use]
     pub fn new(url: &'a FeedUrl, now: Timestamp) -> Self {
         Self {
@@ -59,34 +58,34 @@ impl<'a> VisitRequest<'a> {
             validator_key: None,
             timeout: None,
             body_bytes_max: None,
-            manner: None,
+            options: None,
             now,
         }
     }
 
     fn has_secrets(&self) -> bool {
-        has_credentials(self.url) || self.manner.is_some_and(RequestOptions::has_secrets)
+        has_credentials(self.url) || self.options.is_some_and(RequestOptions::has_secrets)
     }
 }
 
-/// Makes visits. A clone shares everything with its original; one for each thread is enough.
+/// Makes visits. Clones share everything; one per thread is enough.
 #[derive(Clone)]
 pub struct Visitor {
-    pub(crate) clients: Clients,
+    pub(crate) clients: ClientCache,
     pub(crate) policy: Arc<Policy>,
     pub(crate) resolver: Arc<dyn Resolver>,
-    /// Nothing for the machine's own network.
+    /// `None` for TCP.
     transport: Option<Arc<dyn HttpTransport>>,
 }
 
-/// Who asks: the client, and the proxy that it goes through.
-struct Asker {
+/// The client that sends the requests, and the proxy that it uses.
+struct Route {
     client: Client,
     proxy: Option<FeedUrl>,
 }
 
-/// What is learned on the way, whatever the visit comes to.
-struct Trip {
+/// What is known of a visit so far; all of it is reported, however the visit ends.
+struct VisitProgress {
     now: Timestamp,
     started: Instant,
     deadline: Instant,
@@ -104,41 +103,46 @@ struct Trip {
 }
 
 impl Visitor {
-    /// A visitor that looks names up as the machine does.
+    /// A visitor with the resolver of the machine.
     ///
     /// # Errors
-    /// [`BadPolicy`] when no visit could ever succeed under the policy.
+    /// [`BadPolicy`] if no visit can succeed under the policy.
     pub fn try_new(policy: Policy) -> Result<Self, BadPolicy> {
         let resolver = Arc::new(SystemResolver::new(policy.lookups_in_flight));
         Self::with_resolver(policy, resolver)
     }
 
-    /// A visitor that looks names up with a resolver from outside. Its answers go through the same guard.
+    /// A visitor with another resolver, whose answers pass the same guard.
     ///
     /// # Errors
-    /// [`BadPolicy`] when no visit could ever succeed under the policy.
+    /// [`BadPolicy`] if no visit can succeed under the policy.
     pub fn with_resolver(policy: Policy, resolver: Arc<dyn Resolver>) -> Result<Self, BadPolicy> {
         policy.check()?;
-        Ok(Self { clients: Clients::try_new(&policy)?, policy: Arc::new(policy), resolver, transport: None })
+        Ok(Self {
+            clients: ClientCache::try_new(&policy)?,
+            policy: Arc::new(policy),
+            resolver,
+            transport: None,
+        })
     }
 
-    /// The same visitor over a network from outside. Guard, deadlines, caps and redirects stay its own.
+    /// The same visitor over another transport. Guard, deadlines, limits and redirects stay the same.
     #[must_use]
     pub fn with_transport(self, transport: Arc<dyn HttpTransport>) -> Self {
         Self { transport: Some(transport), ..self }
     }
 
-    /// How many HTTP clients had to make room, because sources have more distinct proxies and authorities than are
-    /// held at once.
+    /// Number of HTTP clients that were evicted, because sources have more distinct proxies and certificate authorities
+    /// than clients are cached.
     #[must_use]
-    pub fn clients_displaced(&self) -> u64 {
-        self.clients.displaced()
+    pub fn clients_evicted(&self) -> u64 {
+        self.clients.evicted()
     }
 
-    /// Makes one visit. It ends before the request's deadline, whatever the server does.
+    /// Makes one visit. It ends within its time limit, whatever the server does.
     pub async fn visit(&self, request: &VisitRequest<'_>) -> FetchReport {
         let started = Instant::now();
-        let mut trip = Trip {
+        let mut progress = VisitProgress {
             now: request.now,
             started,
             deadline: started + request.timeout.unwrap_or(self.policy.timeout_total),
@@ -154,145 +158,151 @@ impl Visitor {
             remote: None,
             body_bytes: 0,
         };
-        let answer = Box::pin(self.travel(request, &mut trip)).await;
-        trip.end(answer.unwrap_or_else(FetchResult::Failed))
+        let answer = Box::pin(self.follow_redirects(request, &mut progress)).await;
+        progress.into_report(answer.unwrap_or_else(FetchResult::Failed))
     }
 
-    async fn travel(&self, request: &VisitRequest<'_>, trip: &mut Trip) -> Result<FetchResult, Failure> {
-        let way = request.manner.map(|manner| manner.way.clone()).unwrap_or_default();
-        let client = self.clients.get(&self.policy, &way).map_err(|bad| {
-            let class = if way.authorities_pem.is_some() { FailureClass::Tls } else { FailureClass::Connect };
-            Failure::new(class, format!("its own way of asking cannot be set up: {bad}"))
+    async fn follow_redirects(
+        &self,
+        request: &VisitRequest<'_>,
+        progress: &mut VisitProgress,
+    ) -> Result<FetchResult, Failure> {
+        let profile = request.options.map(|options| options.profile.clone()).unwrap_or_default();
+        let client = self.clients.get(&self.policy, &profile).map_err(|bad| {
+            let class =
+                if profile.authorities_pem.is_some() { FailureClass::Tls } else { FailureClass::Connect };
+            Failure::new(class, format!("the connection settings of the source are invalid: {bad}"))
         })?;
-        let asker = Asker { client, proxy: way.proxy };
+        let route = Route { client, proxy: profile.proxy };
         let mut at = request.url.clone();
         let mut seen = vec![without_fragment(at.secret())];
         loop {
-            let question = self.question(&asker, request, &at, trip)?;
-            let response = self.ask(&asker, question, trip).await?;
-            trip.hear(&response);
+            let outgoing = self.build_request(&route, request, &at, progress)?;
+            let response = self.send(&route, outgoing, progress).await?;
+            progress.record_response(&response);
             let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
             if !is_redirect {
-                return self.settle(request, &at, response, trip).await;
+                return self.finish(request, &at, response, progress).await;
             }
-            let to = self.follow(request, &at, response.headers(), trip.hops.len())?;
+            let to = self.redirect_target(request, &at, response.headers(), progress.hops.len())?;
             let target = without_fragment(to.secret());
             if seen.contains(&target) {
                 return Err(Failure::new(
                     FailureClass::Redirect,
-                    format!("the redirects run in a circle at {to}"),
+                    format!("the redirects form a loop at {to}"),
                 ));
             }
             seen.push(target);
-            trip.hops.push(RedirectHop { code: response.status().as_u16(), from: at, to: to.clone() });
+            progress.hops.push(RedirectHop { code: response.status().as_u16(), from: at, to: to.clone() });
             at = to;
         }
     }
 
-    /// The request for one address: conditional, and with the feed's credentials only where they belong.
-    fn question(
+    /// The request for one address: conditional, with the feed's credentials only for the host they belong to.
+    fn build_request(
         &self,
-        asker: &Asker,
+        route: &Route,
         request: &VisitRequest<'_>,
         at: &FeedUrl,
-        trip: &Trip,
+        progress: &VisitProgress,
     ) -> Result<reqwest::Request, Failure> {
         let mut url = without_credentials(at.secret());
-        let belongs = trip.hops.iter().all(|hop| is_same_place(hop.from.secret(), hop.to.secret()));
-        let manner = request.manner.cloned().unwrap_or_default();
-        if belongs && has_credentials(request.url) && !manner.has_credential() {
-            // reqwest takes them out of the address again and sends them as `Authorization`.
+        let is_same_site =
+            progress.hops.iter().all(|hop| is_same_origin_or_upgrade(hop.from.secret(), hop.to.secret()));
+        let options = request.options.cloned().unwrap_or_default();
+        if is_same_site && has_credentials(request.url) && !options.has_credential() {
+            // reqwest removes them from the address and sends them as `Authorization`.
             let (name, password) = (request.url.secret().username(), request.url.secret().password());
             url.set_username(name)
                 .and_then(|()| url.set_password(password))
                 .expect("web addresses may have both");
         }
-        let mut question = manner.dress(asker.client.request(Method::GET, url), belongs);
+        let mut outgoing = options.apply_to(route.client.request(Method::GET, url), is_same_site);
         let conditions = conditions(request, at);
         let is_conditional = !conditions.is_empty();
         for (name, value) in conditions {
-            question = question.header(name, value);
+            outgoing = outgoing.header(name, value);
         }
         if is_conditional {
-            question = question.header(A_IM, "feed");
+            outgoing = outgoing.header(A_IM, "feed");
         }
-        question.build().map_err(|e| failure::of_connection(&e.without_url(), at.host()))
+        outgoing.build().map_err(|e| failure::of_connection(&e.without_url(), at.host()))
     }
 
-    /// Asks, and when no connection came about asks once more after a short pause.
-    async fn ask(
+    /// Sends a request; if no connection was established, retries once after a short pause.
+    async fn send(
         &self,
-        asker: &Asker,
-        question: reqwest::Request,
-        trip: &mut Trip,
+        route: &Route,
+        outgoing: reqwest::Request,
+        progress: &mut VisitProgress,
     ) -> Result<Response, Failure> {
-        let again = question.try_clone();
-        let fault = match Box::pin(self.ask_once(asker, question, trip)).await {
+        let again = outgoing.try_clone();
+        let error = match Box::pin(self.send_once(route, outgoing, progress)).await {
             Ok(response) => return Ok(response),
-            Err(fault) => fault,
+            Err(error) => error,
         };
         let pause = self.policy.retry_pause.mul_f64(0.5 + fastrand::f64());
-        let has_time = Instant::now() + pause < trip.deadline;
+        let has_time = Instant::now() + pause < progress.deadline;
         match again {
-            Some(question) if fault.is_unasked && !trip.is_retried && has_time => {
-                trip.is_retried = true;
+            Some(outgoing) if error.is_unsent && !progress.is_retried && has_time => {
+                progress.is_retried = true;
                 tokio::time::sleep(pause).await;
-                Box::pin(self.ask_once(asker, question, trip)).await.map_err(|fault| fault.failure)
+                Box::pin(self.send_once(route, outgoing, progress)).await.map_err(|error| error.failure)
             }
-            _ => Err(fault.failure),
+            _ => Err(error.failure),
         }
     }
 
-    async fn ask_once(
+    async fn send_once(
         &self,
-        asker: &Asker,
-        question: reqwest::Request,
-        trip: &mut Trip,
-    ) -> Result<Response, Fault> {
+        route: &Route,
+        outgoing: reqwest::Request,
+        progress: &mut VisitProgress,
+    ) -> Result<Response, ExchangeError> {
         let started = Instant::now();
-        let connect = (started + self.policy.timeout_connect).min(trip.deadline);
-        let url = question.url();
-        let found = self.addresses(url, asker.proxy.as_ref(), connect).await;
+        let connect = (started + self.policy.timeout_connect).min(progress.deadline);
+        let url = outgoing.url();
+        let found = self.addresses(url, route.proxy.as_ref(), connect).await;
         let looked_up = Instant::now();
-        trip.timings.dns += looked_up - started;
-        let addresses = found.map_err(|failure| Fault { failure, is_unasked: false })?;
-        let deadlines = Deadlines { connect, total: trip.deadline };
+        progress.timings.dns += looked_up - started;
+        let addresses = found.map_err(|failure| ExchangeError { failure, is_unsent: false })?;
+        let deadlines = Deadlines { connect, total: progress.deadline };
         let head = match &self.transport {
-            None => exchange::ask(&asker.client, &self.policy, question, addresses, deadlines).await,
+            None => exchange::send(&route.client, &self.policy, outgoing, addresses, deadlines).await,
             Some(network) => {
-                exchange::ask_over(&**network, &self.policy, question, addresses, deadlines).await
+                exchange::send_over(&**network, &self.policy, outgoing, addresses, deadlines).await
             }
         };
         let ended = Instant::now();
         let connected = head.as_ref().map_or(ended, |head| head.connected);
-        trip.timings.connect += connected - looked_up;
-        trip.timings.head += ended - connected;
+        progress.timings.connect += connected - looked_up;
+        progress.timings.head += ended - connected;
         let Head { response, remote, .. } = head?;
-        trip.remote = Some(remote);
+        progress.remote = Some(remote);
         Ok(response)
     }
 
-    /// Whom to dial for an address: the addresses behind its host, or those of the proxy.
+    /// The addresses to connect to: those of the host, or those of the proxy.
     async fn addresses(
         &self,
         url: &Url,
         proxy: Option<&FeedUrl>,
         deadline: Instant,
     ) -> Result<Vec<SocketAddr>, Failure> {
-        let place = |url: &Url| Some((url.host()?.to_owned(), url.port_or_known_default()?));
+        let endpoint = |url: &Url| Some((url.host()?.to_owned(), url.port_or_known_default()?));
         let no_host = || Failure::new(FailureClass::BadUrl, "the address has no host");
-        let (host, port) = place(url).ok_or_else(no_host)?;
+        let (host, port) = endpoint(url).ok_or_else(no_host)?;
         let (resolver, policy) = (&*self.resolver, &*self.policy);
         let Some(proxy) = proxy else {
             return resolver::addresses(resolver, policy, borrowed(&host), port, deadline).await;
         };
         resolver::check_behind_proxy(policy, &borrowed(&host), port)?;
-        let (host, port) = place(proxy.secret()).ok_or_else(no_host)?;
+        let (host, port) = endpoint(proxy.secret()).ok_or_else(no_host)?;
         resolver::proxy_addresses(resolver, policy, borrowed(&host), port, deadline).await
     }
 
-    /// The target of a redirect, if it may be followed. The guard has its say when it is dialled.
-    fn follow(
+    /// The target of a redirect, if it may be followed. The guard checks its addresses before the next request.
+    fn redirect_target(
         &self,
         request: &VisitRequest<'_>,
         at: &FeedUrl,
@@ -304,34 +314,35 @@ impl Visitor {
             return Err(refuse(format!("more than {} redirects", self.policy.hops_max)));
         }
         let location = headers::location(head).filter(|location| !location.is_empty());
-        let location = location.ok_or_else(|| refuse("a redirect that does not say where to".to_owned()))?;
+        let location = location.ok_or_else(|| refuse("a redirect without a Location".to_owned()))?;
         let to = at.secret().join(&location).ok().map(|url| without_credentials(&url));
         let to = to.and_then(|url| FeedUrl::try_new(url.as_str()).ok()).ok_or_else(|| {
-            // Up to the colon there is no secret in it.
+            // The part before the colon has no secrets.
             let scheme = location.split_once(':').map_or("", |(scheme, _)| scheme);
-            let message = format!("redirected to no http or https address ({}:…)", Escaped(scheme));
+            let message =
+                format!("redirected to an address that is not http or https ({}:…)", Escaped(scheme));
             Failure::new(FailureClass::BadUrl, message)
         })?;
         let downgrades = at.secret().scheme() == "https" && to.secret().scheme() == "http";
         if downgrades && request.has_secrets() {
             return Err(refuse(
-                "redirected from https to http, which would show the feed's credentials".to_owned(),
+                "redirected from https to http, which would expose the credentials of the feed".to_owned(),
             ));
         }
         Ok(to)
     }
 
-    async fn settle(
+    async fn finish(
         &self,
         request: &VisitRequest<'_>,
         at: &FeedUrl,
         response: Response,
-        trip: &mut Trip,
+        progress: &mut VisitProgress,
     ) -> Result<FetchResult, Failure> {
         match response.status().as_u16() {
-            200 | 203 => self.full(request, at, response, false, trip).await,
+            200 | 203 => self.full(request, at, response, false, progress).await,
             226 if headers::is_feed_delta(response.headers()) => {
-                self.full(request, at, response, true, trip).await
+                self.full(request, at, response, true, progress).await
             }
             304 if !conditions(request, at).is_empty() => {
                 let (etag, last_modified) = headers::validators(response.headers());
@@ -339,7 +350,7 @@ impl Visitor {
             }
             304 => Err(Failure::new(
                 FailureClass::BadHttp,
-                "answered 304 although nothing was asked conditionally",
+                "the server answered 304 to an unconditional request",
             )),
             429 | 503 => Ok(FetchResult::Throttled),
             410 => Ok(FetchResult::Gone),
@@ -353,11 +364,10 @@ impl Visitor {
         at: &FeedUrl,
         response: Response,
         is_delta: bool,
-        trip: &mut Trip,
+        progress: &mut VisitProgress,
     ) -> Result<FetchResult, Failure> {
         if let Some(codings) = headers::undecoded(response.headers()) {
-            let message =
-                format!("the content coding {} is none that is understood alone", Escaped(&codings));
+            let message = format!("the content coding {} is not supported", Escaped(&codings));
             return Err(Failure::new(FailureClass::BadEncoding, message));
         }
         let (etag, last_modified) = headers::validators(response.headers());
@@ -365,8 +375,8 @@ impl Visitor {
         let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let max = request.body_bytes_max.unwrap_or(self.policy.body_bytes_max);
         let started = Instant::now();
-        let body = body::read(response, &self.policy, max, trip.deadline, &mut trip.body_bytes).await;
-        trip.timings.body = started.elapsed();
+        let body = body::read(response, &self.policy, max, progress.deadline, &mut progress.body_bytes).await;
+        progress.timings.body = started.elapsed();
         let body = body?;
         let url = without_credentials(at.secret());
         let (body, body_hash) = (body.bytes, body.hash);
@@ -384,8 +394,8 @@ impl Visitor {
     }
 }
 
-impl Trip {
-    fn hear(&mut self, response: &Response) {
+impl VisitProgress {
+    fn record_response(&mut self, response: &Response) {
         let (status, head) = (response.status(), response.headers());
         self.code = Some(status.as_u16());
         self.headers = headers::shown(head, response.url());
@@ -397,8 +407,8 @@ impl Trip {
         }
     }
 
-    fn end(self, answer: FetchResult) -> FetchReport {
-        // An answer that did not arrive whole stays fresh for nobody.
+    fn into_report(self, answer: FetchResult) -> FetchReport {
+        // An incomplete response is never fresh.
         let cache = if matches!(answer, FetchResult::Failed(_)) { Freshness::default() } else { self.cache };
         FetchReport {
             answer,
@@ -416,7 +426,7 @@ impl Trip {
     }
 }
 
-/// The headers that make a request to one address conditional: none for another address than issued the validators.
+/// The headers that make a request conditional; none if another address issued the validators.
 fn conditions(request: &VisitRequest<'_>, at: &FeedUrl) -> Vec<(HeaderName, HeaderValue)> {
     if request.validator_key.is_some_and(|by| by != validator_key(at)) {
         return Vec::new();
@@ -424,17 +434,17 @@ fn conditions(request: &VisitRequest<'_>, at: &FeedUrl) -> Vec<(HeaderName, Head
     validators(request)
 }
 
-/// The validators as headers. One that cannot stand in a header never came from one.
+/// The validators as headers; those that are not valid header values are ignored.
 fn validators(request: &VisitRequest<'_>) -> Vec<(HeaderName, HeaderValue)> {
     let validators = [(IF_NONE_MATCH, request.etag), (IF_MODIFIED_SINCE, request.last_modified)];
     let value = |validator: &str| HeaderValue::from_bytes(validator.as_bytes()).ok();
     validators.into_iter().filter_map(|(name, validator)| Some((name, value(validator?)?))).collect()
 }
 
-/// A status that brings no feed.
+/// The failure for an unsuccessful status.
 fn refused(response: &Response) -> Failure {
     let challenge = response.headers().get("cf-mitigated").is_some_and(|value| value == "challenge");
-    let hint = if challenge { ", and wants a browser to solve a challenge" } else { "" };
+    let hint = if challenge { " and asks for a challenge to be solved in a browser" } else { "" };
     // `StatusCode` shows the standard's phrase, never the server's.
     Failure::new(FailureClass::HttpStatus, format!("the server answered {}{hint}", response.status()))
 }
@@ -446,7 +456,7 @@ fn has_credentials(url: &FeedUrl) -> bool {
 pub(crate) fn without_credentials(url: &Url) -> Url {
     let mut url = url.clone();
     if url.set_username("").is_err() || url.set_password(None).is_err() {
-        // Only addresses without a host refuse, and those have no credentials either.
+        // Fails for addresses without a host only, and those have no credentials.
     }
     url
 }
@@ -465,21 +475,20 @@ fn borrowed(host: &Host) -> Host<&str> {
     }
 }
 
-/// A number for the address that gives validators: without user name, password and fragment.
+/// A hash of the address that issued validators, without user name, password and fragment.
 #[must_use]
 pub fn validator_key(url: &FeedUrl) -> u64 {
-    let digest = Sha256::digest(without_fragment(url.secret()).as_str().as_bytes());
-    digest.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
+    news::stable_hash(without_fragment(url.secret()).as_str().as_bytes())
 }
 
-/// Whether credentials for one address may go to the other.
+/// Whether credentials for one address may be sent to the other.
 #[must_use]
 pub fn may_share_credentials(from: &FeedUrl, to: &FeedUrl) -> bool {
-    is_same_place(from.secret(), to.secret())
+    is_same_origin_or_upgrade(from.secret(), to.secret())
 }
 
-/// Whether credentials for one address may go to the other: the same host and port, or its move to https.
-fn is_same_place(from: &Url, to: &Url) -> bool {
+/// Whether credentials for one address may be sent to the other: the same origin, or an upgrade from http to https.
+fn is_same_origin_or_upgrade(from: &Url, to: &Url) -> bool {
     let port = |url: &Url| url.port_or_known_default();
     let same = from.scheme() == to.scheme() && port(from) == port(to);
     let upgraded =

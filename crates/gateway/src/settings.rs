@@ -68,7 +68,7 @@ impl Settings {
 }
 
 /// The host name of `gateway.public_url`.
-fn public_host(gateway: &daemon::config::Gateway) -> Option<String> {
+fn public_host(gateway: &daemon::config::GatewaySection) -> Option<String> {
     let url = url::Url::parse(gateway.public_url.as_deref()?).ok()?;
     url.host_str().map(str::to_owned)
 }

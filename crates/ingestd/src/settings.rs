@@ -54,7 +54,7 @@ pub(crate) fn visitor(config: &Config, metrics_registry: &MetricsRegistry) -> an
     metrics_registry.register_counter(
         "newswire_ingestd_clients_displaced_total",
         "HTTP clients evicted because sources have more distinct proxies and certificate authorities than are kept",
-        move || counted.clients_displaced(),
+        move || counted.clients_evicted(),
     );
     Ok(visitor)
 }

@@ -1,27 +1,27 @@
-//! How a source is asked where it differs from the others, as the catalogue says it. Secrets stand in files.
+//! The request settings of a source in the catalogue. Secrets are in files.
 
 use std::{fmt, path::PathBuf};
 
 use crate::FeedUrl;
 
-/// What a source has of its own. The files are read anew for every visit.
+/// The request settings of a source. The files are read again for every visit.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Access {
-    /// More headers, which may be secrets: names as written, values as sent.
+    /// Additional headers, whose values may be secrets.
     pub headers: Vec<(String, String)>,
     /// A file with `user:password` or a token.
     pub credential: Option<CredentialFile>,
-    /// A file with what stands in `Cookie`.
+    /// A file with the value of `Cookie`.
     pub cookie_file: Option<PathBuf>,
     /// An `http://` proxy.
     pub proxy: Option<FeedUrl>,
-    /// What we call ourselves, instead of `fetch.user_agent`.
+    /// `User-Agent`, instead of `fetch.user_agent`.
     pub user_agent: Option<String>,
-    /// A file of certificate authorities in PEM: trusted for this source, instead of the machine's.
+    /// A file of certificate authorities in PEM: trusted for this source instead of those of the machine.
     pub tls_ca_file: Option<PathBuf>,
 }
 
-/// Where a credential stands, and what it is.
+/// The file and the kind of a credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CredentialFile {
     /// `user:password` (RFC 7617).
@@ -31,7 +31,7 @@ pub enum CredentialFile {
 }
 
 impl Access {
-    /// The keys of the catalogue that are in use, for a status: never a value.
+    /// The keys that are set, for the status; never their values.
     #[must_use]
     pub fn keys(&self) -> Vec<&'static str> {
         let credential = self.credential.as_ref().map(|credential| match credential {

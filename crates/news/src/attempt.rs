@@ -1,35 +1,35 @@
-//! The last visits of a source, as short as they can be told: what its status shows besides the totals.
+//! The last visits of a source, in short, as shown in its status.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{FailureClass, Timestamp, VisitStatus};
 
-/// One visit that ended. 40 bytes; no text, because every source keeps ten of them.
+/// One finished visit. 40 bytes, without texts, because every source keeps ten of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// When it ended.
     pub at: Timestamp,
-    /// How.
+    /// How it ended.
     pub status: VisitStatus,
     /// The HTTP status, if a server answered.
     pub code: Option<u16>,
-    /// Milliseconds that it took.
+    /// Duration in milliseconds.
     pub took_ms: u32,
-    /// Bytes of its body, decoded.
+    /// Bytes of the decoded body.
     pub body_bytes: u32,
     /// Items recorded as new.
     pub new: u32,
     /// Items recorded as updates.
     pub updated: u32,
-    /// Why there was no feed.
+    /// Why it failed, if it did.
     pub class: Option<FailureClass>,
 }
 
 impl Attempt {
-    /// How many are kept of a source.
+    /// Number of attempts kept per source.
     pub const KEPT: usize = 10;
 
-    /// Adds the newest; the oldest makes room.
+    /// Adds the newest and removes the oldest beyond the limit.
     pub fn push(attempts: &mut Vec<Self>, attempt: Self) {
         while attempts.len() >= Self::KEPT {
             attempts.remove(0);
@@ -39,7 +39,7 @@ impl Attempt {
     }
 }
 
-/// Attempts as rows of bare values, for the store and the wire: of 100,000 sources, the names alone would be 60 MB.
+/// Attempts as rows without field names, for the store and the wire: for 100,000 sources the names would be 60 MB.
 pub(crate) mod rows {
     use serde::{Deserialize as _, Deserializer, Serializer};
 

@@ -1,10 +1,10 @@
-//! The list of sources, `sources.toml`: read with every complaint at once.
+//! The list of sources, `sources.toml`: all mistakes are reported at once.
 //!
 //! ```toml
 //! [[source]]
 //! id = "bbc"                                      # required: its name everywhere
 //! url = "https://feeds.bbci.co.uk/news/rss.xml"   # required
-//! name = "BBC News"                               # the rest may be left out
+//! name = "BBC News"                               # all others are optional
 //! category = "general"
 //! country = "GB"
 //! language = "en"
@@ -14,9 +14,9 @@
 //! enabled = true
 //! ```
 //!
-//! What a source may have of its own besides (`body_bytes_max`, `headers`, `basic_file`, …) is read in `own`.
+//! The keys about requests (`body_bytes_max`, `headers`, `basic_file`, …) are read in `request`.
 
-mod own;
+mod request;
 
 use std::{
     collections::HashMap,
@@ -33,15 +33,15 @@ use toml::{
 
 use crate::{FeedUrl, Source, SourceId};
 
-/// The keys of a source that [`own`] does not read.
+/// The keys of a source that [`request`] does not read.
 const KEYS: [&str; 10] =
     ["id", "url", "name", "category", "country", "language", "tags", "every", "timeout", "enabled"];
-/// What `every` may be.
+/// Limits of `every`.
 const EVERY: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
-/// What `timeout` may be.
+/// Limits of `timeout`.
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
 
-/// The sources of one file, in its order.
+/// The sources of one file, in the order of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalogue {
     /// No two have the same id.
@@ -55,7 +55,7 @@ impl Catalogue {
     pub const TAGS_MAX: usize = 32;
     /// Longest name, in bytes.
     pub const TEXT_BYTES_MAX: usize = 200;
-    /// Longest category or tag, in bytes: what a filter takes.
+    /// Longest category or tag, in bytes: the limit of a filter.
     pub const WORD_BYTES_MAX: usize = 64;
 
     /// Reads the text of a `sources.toml`.
@@ -66,7 +66,7 @@ impl Catalogue {
     pub fn parse(text: &str) -> Result<Self, Complaints> {
         let (document, errors) = DeTable::parse_recoverable(text);
         let breaks = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at).collect();
-        let mut reader = CatalogueReader { breaks, complaints: Complaints::default(), met: HashMap::new() };
+        let mut reader = CatalogueReader { breaks, complaints: Complaints::default(), ids: HashMap::new() };
         for error in &errors {
             reader.complain(error.span().unwrap_or_default(), "", error.message());
         }
@@ -74,7 +74,7 @@ impl Catalogue {
         reader.complaints.in_file("").or(Self { sources })
     }
 
-    /// The same as a file, which [`Catalogue::parse`] reads back to the same catalogue.
+    /// The text of the file; [`Catalogue::parse`] returns the same catalogue from it.
     #[must_use]
     pub fn to_toml(&self) -> String {
         let mut out = String::new();
@@ -86,11 +86,11 @@ impl Catalogue {
 }
 
 struct CatalogueReader {
-    /// Where the lines end: a file of 100,000 sources asks for its line numbers 100,000 times.
+    /// Offsets of the line ends: a file of 100,000 sources needs 100,000 line numbers.
     breaks: Vec<usize>,
     complaints: Complaints,
-    /// Ids met so far, and their lines.
-    met: HashMap<SourceId, usize>,
+    /// Ids so far, and their lines.
+    ids: HashMap<SourceId, usize>,
 }
 
 impl CatalogueReader {
@@ -147,7 +147,7 @@ impl CatalogueReader {
             return None;
         };
         let before = self.complaints.list().len();
-        let mut fields = Fields::default();
+        let mut fields = SourceFields::default();
         for (key, value) in table {
             self.field(&mut fields, key, value);
         }
@@ -161,18 +161,18 @@ impl CatalogueReader {
             return None;
         }
         let mut source = Source::new(fields.id?, fields.url?);
-        fields.rest.apply(&mut source);
-        (source.body_bytes_max, source.access) = (fields.own.body_bytes_max, fields.own.access);
+        fields.optional.apply(&mut source);
+        (source.body_bytes_max, source.access) = (fields.request.body_bytes_max, fields.request.access);
         Some(source)
     }
 
     fn field(
         &mut self,
-        fields: &mut Fields,
+        fields: &mut SourceFields,
         key: &Spanned<toml::de::DeString<'_>>,
         value: &Spanned<DeValue<'_>>,
     ) {
-        let rest = &mut fields.rest;
+        let optional = &mut fields.optional;
         let name = key.get_ref().as_ref();
         match name {
             "id" => fields.id = self.id(value),
@@ -181,19 +181,19 @@ impl CatalogueReader {
                     FeedUrl::try_new(url).map_err(|bad| self.refuse(value, name, bad.to_string())).ok()
                 });
             }
-            "name" => rest.name = self.text(name, value),
-            "category" => rest.category = self.word(name, value),
-            "country" => rest.country = self.country(value),
-            "language" => rest.language = self.language(value),
-            "tags" => rest.tags = self.tags(value),
-            "every" => rest.every = self.duration(name, value, EVERY),
-            "timeout" => rest.timeout = self.duration(name, value, TIMEOUT),
+            "name" => optional.name = self.text(name, value),
+            "category" => optional.category = self.word(name, value),
+            "country" => optional.country = self.country(value),
+            "language" => optional.language = self.language(value),
+            "tags" => optional.tags = self.tags(value),
+            "every" => optional.every = self.duration(name, value, EVERY),
+            "timeout" => optional.timeout = self.duration(name, value, TIMEOUT),
             "enabled" => match value.get_ref().as_bool() {
-                Some(enabled) => rest.enabled = Some(enabled),
+                Some(enabled) => optional.enabled = Some(enabled),
                 None => self.refuse(value, name, format!("expected true or false, found {}", type_of(value))),
             },
             other => {
-                if !self.own(&mut fields.own, key, value) {
+                if !self.request_key(&mut fields.request, key, value) {
                     self.complain(key.span(), &format!("source.{other}"), unknown(other));
                 }
             }
@@ -210,11 +210,11 @@ impl CatalogueReader {
             }
         };
         let line = self.line(&value.span());
-        if let Some(first) = self.met.get(&id) {
+        if let Some(first) = self.ids.get(&id) {
             self.refuse(value, "id", format!("`{id}` is the id of the source on line {first} already"));
             return None;
         }
-        self.met.insert(id.clone(), line);
+        self.ids.insert(id.clone(), line);
         Some(id)
     }
 
@@ -226,7 +226,7 @@ impl CatalogueReader {
         text
     }
 
-    /// A text for people, on one line.
+    /// A text on one line.
     fn text(&mut self, name: &str, value: &Spanned<DeValue<'_>>) -> Option<String> {
         let text = self.string(name, value)?.trim();
         if text.is_empty() || text.len() > Catalogue::TEXT_BYTES_MAX || text.chars().any(char::is_control) {
@@ -237,7 +237,7 @@ impl CatalogueReader {
         Some(text.to_owned())
     }
 
-    /// A word by which clients filter, so it must survive a URL and a shell.
+    /// A word that clients filter by, so it must need no escaping in a URL or a shell.
     fn word(&mut self, name: &str, value: &Spanned<DeValue<'_>>) -> Option<String> {
         let text = self.text(name, value)?;
         let plain = text.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'));
@@ -310,7 +310,7 @@ impl CatalogueReader {
     }
 }
 
-/// A value by its type: it may be a secret.
+/// The type of a value. The value itself may be a secret.
 fn type_of(value: &Spanned<DeValue<'_>>) -> &'static str {
     match value.get_ref() {
         DeValue::String(_) => "a string",
@@ -323,9 +323,9 @@ fn type_of(value: &Spanned<DeValue<'_>>) -> &'static str {
     }
 }
 
-/// What to say about a key that a source does not have.
+/// The message about a key that a source does not have.
 fn unknown(name: &str) -> String {
-    let keys = || KEYS.into_iter().chain(own::KEYS);
+    let keys = || KEYS.into_iter().chain(request::KEYS);
     match suggestion(name, keys()).as_str() {
         "" => format!("unknown key; a source has {}", keys().collect::<Vec<_>>().join(", ")),
         hint => format!("unknown key{hint}"),
@@ -333,16 +333,16 @@ fn unknown(name: &str) -> String {
 }
 
 #[derive(Default)]
-struct Fields {
+struct SourceFields {
     id: Option<SourceId>,
     url: Option<FeedUrl>,
-    rest: Rest,
-    own: own::Own,
+    optional: OptionalFields,
+    request: request::RequestFields,
 }
 
-/// What a source may leave out.
+/// Optional keys of a source.
 #[derive(Default)]
-struct Rest {
+struct OptionalFields {
     name: Option<String>,
     category: Option<String>,
     country: Option<String>,
@@ -353,7 +353,7 @@ struct Rest {
     enabled: Option<bool>,
 }
 
-impl Rest {
+impl OptionalFields {
     fn apply(self, source: &mut Source) {
         source.name = self.name.unwrap_or_else(|| source.id.as_str().to_owned());
         source.category = self.category.unwrap_or_else(|| Source::CATEGORY_DEFAULT.to_owned());
@@ -369,7 +369,7 @@ impl Rest {
 fn write_source(out: &mut String, source: &Source) {
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let mut line = |key: &str, value: String| {
-        writeln!(out, "{key} = {value}").expect("a String takes everything");
+        writeln!(out, "{key} = {value}").expect("writing to a String never fails");
     };
     line("\n[[source]]\nid", quoted(source.id.as_str()));
     line("url", quoted(source.url.secret().as_str()));
@@ -389,7 +389,7 @@ fn write_source(out: &mut String, source: &Source) {
             line(key, quoted(&write_duration(duration)));
         }
     }
-    own::write(source, &mut line);
+    request::write(source, &mut line);
     if !source.enabled {
         line("enabled", "false".to_owned());
     }
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_given_once() {
+    fn an_id_is_unique() {
         let one = "[[source]]\nid = \"a\"\nurl = \"https://example.org/\"\n";
         let complaints = Catalogue::parse(&format!("{one}{one}")).unwrap_err();
         let complaints = complaints.list();
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_toml_is_complained_of_line_by_line() {
+    fn a_file_that_is_not_toml_is_reported_line_by_line() {
         let complaints = Catalogue::parse("[[source]]\nid = \nurl = \"x\nname = \"n\"\n").unwrap_err();
         let complaints = complaints.list();
         assert!(complaints.len() >= 2, "{complaints:?}");

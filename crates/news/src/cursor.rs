@@ -1,15 +1,14 @@
-//! Where a reader stands: `<epoch>-<seq>`, the id of an event and the value of `Last-Event-ID`.
+//! The cursor of a reader: `<epoch>-<seq>`, the id of an event and the value of `Last-Event-ID`.
 //!
-//! Short, and made only of characters that the Fetch standard lets a browser repeat in `Last-Event-ID` without a
-//! CORS preflight.
+//! It has only characters that the Fetch standard lets a browser send in `Last-Event-ID` without a CORS preflight.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// The place of an event in the log: starts at 1, has no holes, is never used twice within an [`Epoch`].
+/// The sequence number of an event: starts at 1, has no holes, is never used twice within an [`Epoch`].
 ///
-/// `Seq::NONE` (0) stands before the first event: "I have seen nothing".
+/// `Seq::NONE` (0) is before the first event: nothing seen yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Seq(pub u64);
@@ -18,7 +17,7 @@ impl Seq {
     /// Before the first event.
     pub const NONE: Self = Self(0);
 
-    /// The place after this one.
+    /// The next sequence number.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
@@ -31,12 +30,12 @@ impl fmt::Display for Seq {
     }
 }
 
-/// The name of one life of a log. Another epoch means: not the stream you were reading.
+/// The name of one life of a log. Sequence numbers of different epochs cannot be compared.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Epoch(Box<str>);
 
-/// Why a text is no epoch.
+/// Why a text is not an epoch.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an epoch is 1 to 16 characters of a-z and 0-9")]
 pub struct BadEpoch;
@@ -45,7 +44,7 @@ impl Epoch {
     /// Longest epoch, in bytes.
     pub const LENGTH_MAX: usize = 16;
 
-    /// Checks and takes a name.
+    /// Checks a name.
     ///
     /// # Errors
     /// [`BadEpoch`] unless it is 1 to 16 characters of `a-z0-9`.
@@ -58,7 +57,7 @@ impl Epoch {
         }
     }
 
-    /// The name itself.
+    /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -78,22 +77,22 @@ impl<'de> Deserialize<'de> for Epoch {
     }
 }
 
-/// An event's id, and the place of a reader that has seen everything up to and including it.
+/// The id of an event, and the cursor of a reader that has seen everything up to and including it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Cursor {
-    /// Which life of the log.
+    /// The epoch of the log.
     pub epoch: Epoch,
     /// The last event seen.
     pub seq: Seq,
 }
 
-/// Why a text is no cursor.
+/// Why a text is not a cursor.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an event id is <epoch>-<seq>, such as k3v9q2-412")]
 pub struct BadCursor;
 
 impl Cursor {
-    /// Longest id that is looked at, in bytes; anything longer came from somebody else.
+    /// Longest id that is parsed, in bytes; longer texts are not ids of newswire.
     pub const LENGTH_MAX: usize = 64;
 }
 
@@ -145,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_we_never_wrote_is_no_cursor() {
+    fn other_texts_are_not_cursors() {
         let long = format!("a-{}", "1".repeat(80));
         for text in [
             "",

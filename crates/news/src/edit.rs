@@ -1,4 +1,4 @@
-//! Changes to the text of a `sources.toml` that leave everything else in it as it is: order, comments, spacing.
+//! Edits the text of a `sources.toml` and leaves order, comments and spacing unchanged.
 
 use std::{collections::HashSet, fmt::Write as _, ops::Range};
 
@@ -8,22 +8,22 @@ use toml::de::{DeTable, DeValue};
 use crate::{Catalogue, Source};
 
 impl Catalogue {
-    /// The text with these sources at its end.
+    /// The text with these sources appended.
     #[must_use]
     pub fn append_to(text: &str, sources: Vec<Source>) -> String {
         let mut text = text.to_owned();
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
-        write!(text, "{}", Self { sources }.to_toml()).expect("a String takes everything");
+        write!(text, "{}", Self { sources }.to_toml()).expect("writing to a String never fails");
         text
     }
 
-    /// The text without the sources of these ids: their tables go, with the comments right above them. Ids that are
-    /// not in it change nothing.
+    /// The text without the sources of these ids, and without the comments directly above them. Unknown ids change
+    /// nothing.
     ///
     /// # Errors
-    /// Complaints, when the text is no list of sources or one of them is not written as a `[[source]]` of its own.
+    /// Complaints, if the text is not a valid list of sources or one of them is not written as a `[[source]]` of its own.
     pub fn remove_from(text: &str, ids: &HashSet<&str>) -> Result<String, Complaints> {
         Self::parse(text)?;
         let complain = |span: &Range<usize>| {
@@ -56,10 +56,10 @@ impl Catalogue {
     }
 }
 
-/// Where the last value within this one ends.
+/// The end of the last value within this one.
 fn last_end(value: &DeValue<'_>, at_least: usize) -> usize {
     let mut end = at_least;
-    // Tables within a source are a level deep or two, and the parser bounds how deep they may be.
+    // Tables within a source are one or two levels deep, and the parser limits the depth.
     if let DeValue::Table(table) = value {
         for (key, value) in table {
             end = end.max(key.span().end).max(last_end(value.get_ref(), value.span().end));
@@ -73,7 +73,7 @@ fn last_end(value: &DeValue<'_>, at_least: usize) -> usize {
     end
 }
 
-/// Whole lines: the comments right above, the table, and the empty lines behind it.
+/// Whole lines: the comments directly above, the table, and the empty lines after it.
 fn block(text: &str, start: usize, end: usize) -> Range<usize> {
     let mut start = text[..start].rfind('\n').map_or(0, |n| n + 1);
     while start > 0 {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_is_written_inline_is_left_to_its_owner() {
+    fn a_source_that_is_written_inline_is_left_to_the_operator() {
         let text = "source = [\n{ id = \"a\", url = \"https://a.example/\" },\n]\n";
         let complaints = Catalogue::remove_from(text, &HashSet::from(["a"])).unwrap_err();
         assert_eq!(complaints.list()[0].line, Some(2));

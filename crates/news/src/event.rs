@@ -1,16 +1,16 @@
-//! An item that was new or had changed, with its place in the log.
+//! An event: an item that was new or had changed, with its id in the log.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Cursor, Item, Source, SourceId, Timestamp};
 
-/// What happened to the article.
+/// What happened to the item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EventKind {
     /// Its key was new.
     Item,
-    /// Its key was known and its content changed: a new event, the old one stays as it was.
+    /// Its key was known and its content has changed. The earlier event stays unchanged.
     Update,
 }
 
@@ -25,12 +25,12 @@ impl EventKind {
     }
 }
 
-/// One entry of the log. Its JSON is the `data:` of `item` and `update` events and the answer of `/news/{id}`.
+/// One entry of the log. Its JSON is the `data:` of `item` and `update` events and the response of `/news/{id}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Place in the log.
+    /// Epoch and sequence number.
     pub id: Cursor,
-    /// New or changed.
+    /// Item or update.
     pub kind: EventKind,
     /// From the catalogue.
     pub source: SourceId,
@@ -38,19 +38,19 @@ pub struct Event {
     pub source_name: String,
     /// From the catalogue.
     pub category: String,
-    /// From the catalogue: ISO 3166-1 alpha-2, or nothing.
+    /// From the catalogue: ISO 3166-1 alpha-2.
     pub country: Option<String>,
     /// From the catalogue.
     pub tags: Vec<String>,
-    /// When this key was first met by us.
+    /// When an item with this key was first seen.
     pub first_seen: Timestamp,
-    /// What the feed said.
+    /// The item of the feed.
     #[serde(flatten)]
     pub item: Item,
 }
 
 impl Event {
-    /// Puts an item in its place.
+    /// An event for an item of a source.
     #[must_use]
     pub fn new(id: Cursor, kind: EventKind, source: &Source, first_seen: Timestamp, item: Item) -> Self {
         Self {
@@ -66,7 +66,7 @@ impl Event {
         }
     }
 
-    /// The one JSON form, on one line.
+    /// The JSON form, on one line.
     #[must_use]
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("every field of an event has a JSON form")

@@ -1,43 +1,43 @@
-//! Why a visit gave no feed: the closed set of words that statuses, reports and metrics use, and nothing else.
+//! Why a visit failed: the closed set of words in statuses, reports and metrics.
 //!
-//! A visit fails in `fetch`, reading a document fails in `feed`; both say so in these words. A panic of ours is
-//! none of them: it says nothing about the feed, and has a counter of its own.
+//! Both `fetch` and `feed` report failures in these words. A panic is not one of them: it is a bug of ours, not of the
+//! feed, and has its own counter.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Why a visit gave no feed: a word in the status of a source and the label of a metric.
+/// Why a visit failed: a word in the status of a source and a label of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureClass {
-    /// The address is not public, or the port is not one of the web's.
+    /// The address is not public, or the port is not a web port.
     BlockedAddress,
-    /// Not an address that can be visited, such as a redirect to `file:`.
+    /// The address cannot be visited, such as a redirect to `file:`.
     BadUrl,
     /// The name has no address, or the lookup failed.
     Dns,
-    /// No connection.
+    /// No connection was established.
     Connect,
-    /// A connection, but no TLS session that can be trusted.
+    /// No trusted TLS session was established.
     Tls,
-    /// A deadline passed, or the body came too slowly.
+    /// A time limit was exceeded, or the body was too slow.
     Timeout,
     /// Too many redirects, a loop, or one that must not be followed.
     Redirect,
-    /// The server answered with a status that brings no feed.
+    /// The server answered with an error status.
     HttpStatus,
-    /// What came is not HTTP.
+    /// The response is not HTTP.
     BadHttp,
-    /// The content coding is unknown, doubled or damaged.
+    /// The content coding is unknown, repeated or damaged.
     BadEncoding,
-    /// The answer ended too early.
+    /// The response ended too early.
     Truncated,
-    /// The body is longer than the cap.
+    /// The body exceeds the limit.
     TooLarge,
     /// The document is built to exhaust a parser.
     TooComplex,
-    /// The document is no feed.
+    /// The document is not a feed.
     NotAFeed,
 }
 

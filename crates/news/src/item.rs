@@ -1,13 +1,13 @@
-//! What a feed says about one article.
+//! An item: one entry of a feed, normalised.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 
-/// One entry of a feed, made readable: the `items` of `newswire check`, and most of an [`Event`](crate::Event).
+/// One entry of a feed, normalised: the `items` of `newswire check`, and most of an [`Event`](crate::Event).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
-    /// Who this is within its source: stays the same from visit to visit.
+    /// Identity within its source; the same at every visit.
     pub key: String,
     /// The identifier as the publisher sent it.
     pub guid: Option<String>,
@@ -19,39 +19,39 @@ pub struct Item {
     pub summary: String,
     /// Sanitised HTML.
     pub content_html: Option<String>,
-    /// In the feed's order.
+    /// In the order of the feed.
     pub authors: Vec<Author>,
-    /// The publisher's own categories, plain text.
+    /// Categories of the publisher, plain text.
     pub categories: Vec<String>,
-    /// When the publisher says it appeared; nothing when it does not say, never "now".
+    /// Publication date of the publisher; `None` if there is none, never "now".
     pub published: Option<Timestamp>,
-    /// When the publisher says it last changed.
+    /// Date of the last change, according to the publisher.
     pub updated: Option<Timestamp>,
-    /// BCP 47, as the feed gave it.
+    /// BCP 47, as in the feed.
     pub language: Option<String>,
     /// `http` or `https`, absolute.
     pub image: Option<String>,
-    /// Files that come with it.
+    /// Attached files.
     pub enclosures: Vec<Enclosure>,
-    /// Where it is discussed.
+    /// Address of the comments.
     pub comments: Option<String>,
-    /// What had to be repaired or left out in this item.
+    /// What was repaired or left out in this item.
     pub warnings: Vec<String>,
-    /// Changes when the article does; decides whether a known key is an update. Not part of the JSON.
+    /// Hash of the content; decides whether a known key is an update. Not part of the JSON.
     #[serde(skip)]
     pub content_hash: u64,
-    /// Link and title: who this is when the publisher gives its items new guids at every visit. Nothing without a
-    /// link. Not part of the JSON.
+    /// Hash of link and title: the identity if the publisher changes the guids at every visit. `None` without a link. Not
+    /// part of the JSON.
     #[serde(skip)]
     pub second_key: Option<u64>,
 }
 
-/// Who wrote it.
+/// An author of an item.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Author {
     /// Plain text.
     pub name: Option<String>,
-    /// As given.
+    /// As in the feed.
     pub email: Option<String>,
     /// `http` or `https`.
     pub url: Option<String>,
@@ -62,20 +62,20 @@ pub struct Author {
 pub struct Enclosure {
     /// `http` or `https`, absolute.
     pub url: String,
-    /// Media type as given.
+    /// Media type, as in the feed.
     #[serde(rename = "type")]
     pub media_type: Option<String>,
-    /// Bytes, when the publisher says a plausible number.
+    /// Bytes, if the number is plausible.
     pub length: Option<u64>,
 }
 
-/// What had to be repaired in a document, and where.
+/// A repair of a document, and its position.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warning {
-    /// From 1; nothing when it concerns the document as a whole.
+    /// From 1; `None` if it is about the whole document.
     pub line: Option<u32>,
     /// From 1, in characters.
     pub column: Option<u32>,
-    /// What was found and what was done about it.
+    /// What was wrong and how it was repaired.
     pub message: String,
 }

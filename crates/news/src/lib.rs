@@ -1,9 +1,8 @@
-//! The words of the wire.
+//! The types that all parts of newswire share.
 //!
-//! Everything that two parts of newswire say to each other is said in these types: a [`Source`] is visited, its
-//! feed gives [`Item`]s, an item that is new or changed becomes an [`Event`] with a [`Seq`] in an [`Epoch`], and a
-//! reader keeps a [`Cursor`]. [`Event`] has exactly one JSON form; the store keeps it, the wire carries it and
-//! `/news` shows it, so it is rendered once and copied from then on.
+//! A [`Source`] is visited, its feed has [`Item`]s, an item that is new or changed becomes an [`Event`] with a [`Seq`] in
+//! an [`Epoch`], and a reader keeps a [`Cursor`]. [`Event`] has exactly one JSON form, in the store, on the wire and in
+//! `/news`: it is rendered once and copied from then on.
 //!
 //! Never here: a runtime, a socket, a file, a clock.
 
@@ -14,6 +13,7 @@ mod cursor;
 mod edit;
 mod event;
 mod failure;
+mod hash;
 mod item;
 mod redirects;
 mod source;
@@ -28,6 +28,7 @@ pub use catalogue::Catalogue;
 pub use cursor::{BadCursor, BadEpoch, Cursor, Epoch, Seq};
 pub use event::{Event, EventKind};
 pub use failure::FailureClass;
+pub use hash::{hash_prefix, stable_hash};
 pub use item::{Author, Enclosure, Item, Warning};
 pub use redirects::{AdoptedRedirect, ObservedRedirect, RedirectState, StoredUrl};
 pub use source::{BadFeedUrl, BadSourceId, FeedUrl, Source, SourceId};

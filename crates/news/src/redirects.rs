@@ -1,5 +1,5 @@
-//! What is remembered of a feed's permanent redirects. The catalogue is never rewritten: an address that was adopted
-//! stands here, beside the hash of the address that it stands in for.
+//! The stored state of permanent redirects. The catalogue is never rewritten: an adopted address is stored here, with the
+//! hash of the configured address that it replaces.
 
 use std::fmt;
 
@@ -11,49 +11,49 @@ use crate::{FeedUrl, Timestamp};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RedirectState {
-    /// Hash of the catalogue's address: all of this is forgotten when that one changes.
+    /// Hash of the configured address; a change of it resets this state.
     pub home: u64,
-    /// The address that is asked instead.
+    /// The address that is fetched instead.
     pub adopted: Option<Box<AdoptedRedirect>>,
-    /// The one that the asked address redirects to for good, while it is not adopted.
+    /// A permanent redirect of the fetched address that is not adopted yet.
     pub seen: Option<Box<ObservedRedirect>>,
 }
 
-/// An address that is asked instead of the catalogue's.
+/// An address that is fetched instead of the configured one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdoptedRedirect {
-    /// Where.
+    /// The address.
     pub to: StoredUrl,
-    /// Since when.
+    /// When it was adopted.
     pub since: Timestamp,
-    /// Visits in a row that had no feed from it.
+    /// Failed visits in a row.
     pub failures: u32,
 }
 
-/// A permanent redirect that is being watched.
+/// A permanent redirect that is observed until it is adopted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedRedirect {
-    /// Where to.
+    /// The target.
     pub to: StoredUrl,
-    /// Since when, without any other answer in between.
+    /// When it was first seen, without another response since then.
     pub first: Timestamp,
-    /// How often.
+    /// Number of times it was seen.
     pub times: u32,
 }
 
-/// An address as it is dialled. It is stored with its secrets, and shown without them.
+/// A complete address. It is stored with its secrets and shown without them.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct StoredUrl(Box<str>);
 
 impl StoredUrl {
-    /// Keeps an address.
+    /// Stores an address.
     #[must_use]
     pub fn new(url: &FeedUrl) -> Self {
         Self(url.secret().as_str().into())
     }
 
-    /// The address; nothing when what was stored is none.
+    /// The address; `None` if the stored text is invalid.
     #[must_use]
     pub fn get(&self) -> Option<FeedUrl> {
         FeedUrl::try_new(&self.0).ok()
@@ -64,7 +64,7 @@ impl fmt::Display for StoredUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.get() {
             Some(url) => url.fmt(f),
-            None => f.write_str("(no address)"),
+            None => f.write_str("(invalid address)"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A feed that is watched, as the catalogue names it.
+//! A source: a feed as it is configured in the catalogue.
 
 use std::{fmt, time::Duration};
 
@@ -12,19 +12,19 @@ use crate::Access;
 #[serde(transparent)]
 pub struct SourceId(Box<str>);
 
-/// Why a text is no source id.
+/// Why a text is not a source id.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an id is 1 to 64 characters of a-z, 0-9, - and _, beginning with a letter or a digit")]
+#[error("an id must be 1 to 64 characters of a-z, 0-9, - and _, and begin with a letter or a digit")]
 pub struct BadSourceId;
 
 impl SourceId {
     /// Longest id, in bytes.
     pub const LENGTH_MAX: usize = 64;
 
-    /// Checks and takes a name.
+    /// Checks a name.
     ///
     /// # Errors
-    /// [`BadSourceId`] when it has another shape.
+    /// [`BadSourceId`] if it has another form.
     pub fn try_new(id: &str) -> Result<Self, BadSourceId> {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let first = id.bytes().next().is_some_and(plain);
@@ -35,7 +35,7 @@ impl SourceId {
         }
     }
 
-    /// The name itself.
+    /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -64,23 +64,23 @@ impl<'de> Deserialize<'de> for SourceId {
 /// The address of a feed: `http` or `https` with a host. Shown and serialised without its secrets.
 ///
 /// `Display`, `Debug` and the JSON form replace user name, password and the values of the query by `…`; only
-/// [`FeedUrl::secret`] gives the real address, for the one who dials it.
+/// [`FeedUrl::secret`] returns the complete address, for connections.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct FeedUrl(Url);
 
-/// Why a text is no feed address.
+/// Why a text is not the address of a feed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a feed's address is a complete http:// or https:// URL of at most 2048 bytes")]
+#[error("the address of a feed must be a complete http:// or https:// URL of at most 2048 bytes")]
 pub struct BadFeedUrl;
 
 impl FeedUrl {
     /// Longest address, in bytes.
     pub const LENGTH_MAX: usize = 2048;
 
-    /// Checks and takes an address.
+    /// Checks an address.
     ///
     /// # Errors
-    /// [`BadFeedUrl`] when it is no absolute `http` or `https` URL.
+    /// [`BadFeedUrl`] if it is not an absolute `http` or `https` URL.
     pub fn try_new(url: &str) -> Result<Self, BadFeedUrl> {
         if url.len() > Self::LENGTH_MAX {
             return Err(BadFeedUrl);
@@ -90,13 +90,13 @@ impl FeedUrl {
         if web { Ok(Self(url)) } else { Err(BadFeedUrl) }
     }
 
-    /// The address as it is dialled, secrets included: for sockets only, never for people.
+    /// The complete address with secrets: for connections, never for people.
     #[must_use]
     pub fn secret(&self) -> &Url {
         &self.0
     }
 
-    /// The host that is dialled.
+    /// The host.
     #[must_use]
     pub fn host(&self) -> &str {
         self.0.host_str().unwrap_or_default()
@@ -133,40 +133,40 @@ impl Serialize for FeedUrl {
     }
 }
 
-/// A feed that is watched.
+/// A source: a feed and its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// Its name in every log line, metric, filter and URL of ours.
+    /// Its name in logs, metrics, filters and URLs.
     pub id: SourceId,
-    /// What is fetched.
+    /// The address of the feed.
     pub url: FeedUrl,
-    /// For people.
+    /// Its name for people.
     pub name: String,
-    /// One word by which clients filter.
+    /// One word to filter by.
     pub category: String,
     /// ISO 3166-1 alpha-2, upper case.
     pub country: Option<String>,
-    /// BCP 47; stands in for items that do not say theirs.
+    /// BCP 47; the default for items without a language.
     pub language: Option<String>,
-    /// More words by which clients filter.
+    /// More words to filter by.
     pub tags: Vec<String>,
-    /// A fixed interval between visits; still never shorter than `fetch.interval_min` or what the server asks for.
+    /// Fixed interval between visits; never shorter than `fetch.interval_min` or than the server asks for.
     pub every: Option<Duration>,
-    /// Limit of one visit from connect to last byte, instead of `fetch.timeout_total`.
+    /// Time limit of a visit, instead of `fetch.timeout_total`.
     pub timeout: Option<Duration>,
-    /// Longest body of one visit in bytes, decoded, instead of `fetch.body_bytes_max`.
+    /// Largest body in bytes, decoded, instead of `fetch.body_bytes_max`.
     pub body_bytes_max: Option<u64>,
-    /// How it is asked, where it differs from the others.
+    /// Its request settings.
     pub access: Access,
-    /// Visited at all.
+    /// Whether it is visited.
     pub enabled: bool,
 }
 
 impl Source {
-    /// The category of a source that names none.
+    /// The category of a source without one.
     pub const CATEGORY_DEFAULT: &str = "general";
 
-    /// A source with nothing but a name and an address.
+    /// A source with an id, an address and defaults.
     #[must_use]
     pub fn new(id: SourceId, url: FeedUrl) -> Self {
         Self {

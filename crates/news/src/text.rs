@@ -1,8 +1,8 @@
-//! Foreign text on its way to a log or a terminal.
+//! Untrusted text on its way to a log or a terminal.
 
 use std::fmt::{self, Write as _};
 
-/// Shows text from a feed or a client so that it can neither forge a log line nor drive a terminal.
+/// Escapes text from a feed or a client, so that it can neither forge a log line nor control a terminal.
 ///
 /// Control characters (C0, DEL, C1), line and paragraph separators, bidirectional controls and the backslash are
 /// written as `\u{…}`; the text is cut at [`Escaped::CHARS_MAX`] characters with an ellipsis.
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_drives_a_terminal_passes() {
+    fn no_control_of_a_terminal_passes() {
         let evil = "a\0\u{1b}[31mred\nnext\r\u{9b}x\u{202e}y\u{2028}\\";
         let shown = Escaped(evil).to_string();
         assert_eq!(shown, "a\\u{0}\\u{1b}[31mred\\u{a}next\\u{d}\\u{9b}x\\u{202e}y\\u{2028}\\u{5c}");

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
-/// Why a text is no timestamp.
+/// Why a text is not a timestamp.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a time is written as in RFC 3339, such as 2026-01-31T09:30:00Z")]
 pub struct BadTimestamp;
@@ -22,7 +22,7 @@ impl Timestamp {
     /// 9999-12-31T23:59:59.999Z.
     const MAX_MS: i64 = 253_402_300_799_999;
 
-    /// An instant from milliseconds since 1970, brought into the years that RFC 3339 can write.
+    /// An instant from milliseconds since 1970, limited to the years that RFC 3339 can write.
     #[must_use]
     pub fn from_millis(ms: i64) -> Self {
         Self(ms.clamp(Self::MIN_MS, Self::MAX_MS))
@@ -34,14 +34,14 @@ impl Timestamp {
         self.0
     }
 
-    /// The instant that much later.
+    /// The instant `duration` later.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         let ms = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         Self::from_millis(self.0.saturating_add(ms))
     }
 
-    /// How long after `earlier` this is; zero when it is not after it.
+    /// The time since `earlier`; zero if this is not later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

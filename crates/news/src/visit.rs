@@ -1,4 +1,4 @@
-//! What one visit to a source came to, and what is remembered of a source between visits.
+//! The result of a visit, and the stored state of a source between visits.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,15 +10,15 @@ use crate::{Attempt, Cursor, PushStatus, RedirectState, SourceId, Timestamp, Web
 pub enum VisitStatus {
     /// At least one item was new or had changed.
     New,
-    /// Nothing had.
+    /// No item was new or had changed.
     Unchanged,
-    /// No feed was had from it.
+    /// The visit failed.
     Error,
-    /// The server asked us to come later (429, 503).
+    /// The server asked for fewer requests (429, 503).
     Throttled,
-    /// The server says the feed is no more (410).
+    /// The feed is gone (410).
     Gone,
-    /// The document was damaged; what stood before the damage was kept.
+    /// The document was damaged; the items before the damage were kept.
     Partial,
 }
 
@@ -40,7 +40,7 @@ impl VisitStatus {
         }
     }
 
-    /// Whether the source gave us its feed (or said that we have it).
+    /// Whether the feed was fetched or has not changed.
     #[must_use]
     pub fn is_healthy(self) -> bool {
         matches!(self, Self::New | Self::Unchanged | Self::Partial)
@@ -50,7 +50,7 @@ impl VisitStatus {
 /// The data of a `source` event: a visit ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VisitReport {
-    /// Which source.
+    /// The source.
     pub source: SourceId,
     /// How it ended.
     pub status: VisitStatus,
@@ -60,25 +60,25 @@ pub struct VisitReport {
     pub updated: u32,
     /// Milliseconds from the first packet to the commit.
     pub took_ms: u64,
-    /// When the next visit is due; nothing when none is planned (gone, disabled).
+    /// When the next visit is due; `None` if there is none (gone, disabled).
     pub next_visit: Option<Timestamp>,
     /// Why then.
     pub why: String,
-    /// What went wrong, as `class: sentence`; the class is one of a closed set.
+    /// The error, as `class: message`; the class is one of a closed set.
     pub error: Option<String>,
 }
 
-/// What the ingestion process tells its gateways when a visit ended: the report, and the source's health after it.
+/// What the ingestion daemon sends to its gateways after a visit: the report, and the status of the source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceNotice {
-    /// What clients are told.
+    /// The data of the `source` event.
     #[serde(flatten)]
     pub report: VisitReport,
     /// The new element of `GET /sources`.
     pub health: SourceStatus,
 }
 
-/// What has been counted of a source since it was first visited.
+/// Totals of a source since its first visit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SourceTotals {
@@ -88,7 +88,7 @@ pub struct SourceTotals {
     pub unchanged: u64,
     /// Of these, answered "not modified" (304).
     pub not_modified: u64,
-    /// Of these, ended without a feed.
+    /// Of these, failed.
     pub errors: u64,
     /// Items recorded as new.
     pub items: u64,
@@ -103,10 +103,10 @@ pub struct SourceTotals {
 pub struct Pause {
     /// When it was ordered.
     pub since: Timestamp,
-    /// When it ends by itself; nothing when only an order ends it.
+    /// When it ends by itself; `None` if only an order ends it.
     #[serde(default)]
     pub until: Option<Timestamp>,
-    /// Why, in the operator's words.
+    /// The reason that the operator gave.
     #[serde(default)]
     pub reason: Option<String>,
 }
@@ -115,13 +115,13 @@ impl Pause {
     /// Longest reason, in bytes.
     pub const REASON_BYTES_MAX: usize = 200;
 
-    /// Whether it still holds.
+    /// Whether it is in effect.
     #[must_use]
     pub fn is_active(&self, now: Timestamp) -> bool {
         self.until.is_none_or(|until| now < until)
     }
 
-    /// The answer to why no visit is planned.
+    /// The reason why no visit is due, as a sentence.
     #[must_use]
     pub fn why(&self) -> String {
         let until = self.until.map_or(String::new(), |until| format!(" until {until}"));
@@ -131,26 +131,26 @@ impl Pause {
     }
 }
 
-/// What is remembered of a source between visits; committed together with the items of the visit that set it.
+/// The stored state of a source, committed together with the items of a visit.
 ///
-/// New fields get a default, so that a store written by an older version opens.
+/// New fields have a default, so that a store of an older version can be opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SourceState {
     /// Hash of the address and the credentials that the validators belong to; they are dropped when it changes.
     pub url_hash: u64,
-    /// Which address in the end gave the validators: they are sent to no other on the way.
+    /// Hash of the address that issued the validators; they are sent to no other one.
     #[serde(rename = "issuer")]
     pub validator_key: Option<u64>,
-    /// `ETag` of the last complete answer, byte for byte.
+    /// `ETag` of the last complete response, byte for byte.
     pub etag: Option<String>,
-    /// `Last-Modified` of the last complete answer, byte for byte.
+    /// `Last-Modified` of the last complete response, byte for byte.
     pub last_modified: Option<String>,
     /// Hash of the last decoded body: the same bytes are not parsed again.
     pub body_hash: Option<u64>,
-    /// When the last full (200) answer was had.
+    /// When the last full (200) response was received.
     pub last_full: Option<Timestamp>,
-    /// When everything was last asked for, without validators, whatever came of it.
+    /// When the last unconditional request was sent, whatever its result.
     pub asked_in_full: Option<Timestamp>,
     /// When the last visit ended.
     pub last_visit: Option<Timestamp>,
@@ -164,42 +164,42 @@ pub struct SourceState {
     pub last_code: Option<u16>,
     /// Milliseconds that the last visit took.
     pub last_took_ms: Option<u64>,
-    /// What went wrong last, until a visit succeeds.
+    /// The last error, until a visit succeeds.
     pub last_error: Option<String>,
-    /// Visits in a row that ended without a feed.
+    /// Failed visits in a row.
     pub failures: u32,
-    /// Answers 410 in a row.
+    /// 410 responses in a row.
     pub gone_in_a_row: u32,
-    /// Until when its host sent all visits away (Retry-After of a 429).
+    /// No visits to its host before this time (Retry-After of a 429).
     pub host_asked_until: Option<Timestamp>,
-    /// Why it is visited no more often than must be: its document is dangerous to read.
+    /// Why it is in quarantine: its document is dangerous to parse.
     pub quarantine: Option<String>,
-    /// What the last document says about when to come again.
+    /// Schedule hints of the last document.
     pub rhythm: FeedRhythm,
-    /// When to come again; nothing when no visit is planned.
+    /// When the next visit is due; `None` if there is none.
     pub next_visit: Option<Timestamp>,
     /// Why then.
     pub why: String,
-    /// Repairs that the last document needed (at most 8 are kept).
+    /// Repairs of the last document, at most 8.
     pub warnings: Vec<String>,
     /// Whether the guids of the last document were other ones than before for the same items; one of the warnings says so.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub guids_flap: bool,
     /// Totals.
     pub counts: SourceTotals,
-    /// Not visited, by order. No visit changes this: the writer keeps what stands in the store.
+    /// The pause, if it is paused. A visit does not change it: the writer keeps the stored value.
     pub paused: Option<Pause>,
-    /// Its hub; nothing where it never named one, which is most sources.
+    /// Its WebSub state; `None` for most sources, which never had a hub.
     pub websub: Option<Box<WebSubState>>,
     /// The last visits, the newest last; at most [`Attempt::KEPT`].
     #[serde(with = "rows")]
     pub attempts: Vec<Attempt>,
-    /// Where the feed has moved to for good.
+    /// Its permanent redirects.
     pub moves: RedirectState,
 }
 
 impl SourceState {
-    /// Completes the newest attempt with what only the writer of the log knows.
+    /// Completes the newest attempt with the counts of the writer.
     pub fn finish_attempt(&mut self, new: u32, updated: u32) {
         if let (Some(attempt), Some(status)) = (self.attempts.last_mut(), self.last_status) {
             (attempt.status, attempt.new, attempt.updated) = (status, new, updated);
@@ -207,7 +207,7 @@ impl SourceState {
     }
 }
 
-/// What a document says about when to come again; kept, because a 304 says nothing about it.
+/// Schedule hints of a document; stored, because a 304 has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FeedRhythm {
@@ -215,15 +215,15 @@ pub struct FeedRhythm {
     pub ttl_s: Option<u64>,
     /// `sy:updatePeriod` divided by `sy:updateFrequency`, in seconds.
     pub update_interval_s: Option<u64>,
-    /// `skipHours`: bit n stands for the hour n of the day in UTC.
+    /// `skipHours`: bit n is the hour n of the day in UTC.
     pub skip_hours: u32,
-    /// `skipDays`: bit 0 stands for Monday, bit 6 for Sunday, in UTC.
+    /// `skipDays`: bit 0 is Monday, bit 6 Sunday, in UTC.
     pub skip_days: u8,
     /// When its newest items were published, at most 20.
     pub recent: Vec<Timestamp>,
 }
 
-/// A source and its health: an element of `GET /sources`; with its last visits, `GET /sources/{id}`.
+/// A source and its status: an element of `GET /sources`; with its last visits, `GET /sources/{id}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceStatus {
     /// From the catalogue.
@@ -242,24 +242,24 @@ pub struct SourceStatus {
     pub tags: Vec<String>,
     /// From the catalogue.
     pub enabled: bool,
-    /// The keys of the catalogue by which it is asked differently from the others, such as `basic_file`.
+    /// Its keys in the catalogue about requests, such as `basic_file`.
     #[serde(default)]
     pub access: Vec<String>,
-    /// The address that is asked instead of `url`, because the feed has moved there for good; without its secrets.
+    /// The address that is fetched instead of `url` after a permanent redirect; without secrets.
     #[serde(default)]
     pub moved_to: Option<String>,
     /// Since when.
     #[serde(default)]
     pub moved_since: Option<Timestamp>,
-    /// What its actor does now: `idle`, `waiting`, `fetching`, `parsing`, `recording`, `down`, `paused` or
+    /// What its actor is doing: `idle`, `waiting`, `fetching`, `parsing`, `recording`, `down`, `paused` or
     /// `disabled`.
     pub activity: String,
     /// Since when.
     pub activity_since: Option<Timestamp>,
-    /// What it waits for while it is due and may not begin yet.
+    /// What it is waiting for while a visit is due.
     #[serde(default)]
     pub waiting_for: Option<String>,
-    /// Why it is visited no more often than must be, until its document is read fast or an operator asks for a visit.
+    /// Why it is in quarantine, until its document is parsed quickly or an operator orders a visit.
     #[serde(default)]
     pub quarantine: Option<String>,
     /// How the last visit ended.
@@ -268,41 +268,41 @@ pub struct SourceStatus {
     pub last_code: Option<u16>,
     /// When the last visit ended.
     pub last_visit: Option<Timestamp>,
-    /// Milliseconds that it took.
+    /// Its duration in milliseconds.
     pub last_took_ms: Option<u64>,
-    /// Bytes of its body, decoded.
+    /// Bytes of its decoded body.
     #[serde(default)]
     pub last_body_bytes: Option<u64>,
     /// When the last healthy visit ended.
     pub last_success: Option<Timestamp>,
-    /// What went wrong last.
+    /// The last error.
     pub last_error: Option<String>,
-    /// Visits in a row without a feed.
+    /// Failed visits in a row.
     pub consecutive_failures: u32,
     /// When the next visit is due.
     pub next_visit: Option<Timestamp>,
     /// Why then.
     pub why: String,
-    /// Repairs that the last document needed.
+    /// Repairs of the last document.
     pub warnings: Vec<String>,
-    /// Times that its actor died and was rebuilt.
+    /// Number of times that its actor died and was restarted.
     pub restarts: u32,
     /// Totals.
     pub counts: SourceTotals,
-    /// Its newest event, when the daemon knows it.
+    /// Its newest event, if the daemon knows it.
     pub last_event: Option<Cursor>,
-    /// The order not to visit it, while it holds.
+    /// The pause, while it is in effect.
     #[serde(default)]
     pub paused: Option<Pause>,
-    /// How it stands with its hub.
+    /// Its WebSub state.
     #[serde(default)]
     pub push: PushStatus,
-    /// Its last visits, the newest last; [`SourceInFull`] shows them to people, lists have none.
+    /// Its last visits, the newest last; shown by [`SourceInFull`], not in lists.
     #[serde(default, with = "rows", skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
 }
 
-/// A source, its health, and its last visits: the answer of `GET /sources/{id}`.
+/// A source, its status and its last visits: the response of `GET /sources/{id}`.
 #[derive(Clone, Debug, Serialize)]
 pub struct SourceInFull {
     #[serde(flatten)]

@@ -1,5 +1,4 @@
-//! What is remembered of a source's hub (WebSub, <https://www.w3.org/TR/websub/>): whom to ask for pushes, and what
-//! came of asking.
+//! The stored WebSub state of a source (<https://www.w3.org/TR/websub/>): its hub and the subscription there.
 
 use std::fmt;
 
@@ -7,22 +6,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::{FeedUrl, Timestamp};
 
-/// How a source stands with its hub.
+/// The state of a subscription at a hub.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PushState {
-    /// It has no hub, or pushes are off.
+    /// The source has no hub, or pushes are off.
     #[default]
     None,
-    /// Asked for, not verified yet.
+    /// Requested, not verified yet.
     Pending,
-    /// The hub has verified that we want it.
+    /// Verified by the hub.
     Verified,
-    /// The hub does not want to.
+    /// Denied by the hub.
     Denied,
-    /// The hub does not answer, or not as it should.
+    /// The hub does not answer, or with an error.
     Failed,
-    /// A visit found something new of which the hub had said nothing.
+    /// A visit found new items that the hub had not pushed.
     Silent,
 }
 
@@ -45,19 +44,19 @@ impl PushState {
     }
 }
 
-/// A text that is kept and used, and never shown.
+/// A text that is stored and used, but never shown.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SecretText(String);
 
 impl SecretText {
-    /// Hides a text.
+    /// Wraps a text.
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(text)
     }
 
-    /// The text: for sockets and comparisons only, never for people.
+    /// The text: for connections and comparisons, never for people.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -70,62 +69,62 @@ impl fmt::Debug for SecretText {
     }
 }
 
-/// What a feed says about pushes, and the subscription that was made of it.
+/// The hub and topic of a feed, and the subscription.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WebSubState {
     /// The hub that the feed names.
     pub hub: Option<SecretText>,
-    /// What the feed calls itself.
+    /// The topic (`rel="self"`) of the feed.
     pub topic: Option<SecretText>,
-    /// What is or was asked of a hub.
+    /// The subscription, if one was requested.
     pub subscription: Option<HubSubscription>,
 }
 
-/// A subscription at a hub. Its addresses may hold secrets, so they are hidden with the others.
+/// A subscription at a hub. Its addresses may have secrets and are hidden, too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HubSubscription {
-    /// The last part of the callback's address, unguessable: who knows it may speak for the hub.
+    /// The last part of the callback URL, unguessable: it authorises the hub.
     pub id: SecretText,
-    /// With which the hub signs what it pushes; only where it was sent over https.
+    /// The secret for signatures of the hub; only if it was sent over https.
     pub secret: Option<SecretText>,
-    /// Who was asked.
+    /// The hub.
     pub hub: SecretText,
-    /// For what.
+    /// The topic.
     pub topic: SecretText,
-    /// What came of it.
+    /// Its state.
     pub state: PushState,
     /// Since when.
     pub since: Timestamp,
-    /// When the hub is asked next: for the first time, again, or for a longer lease.
+    /// When the next request to the hub is due: the first, a retry, or a renewal.
     pub next_try: Timestamp,
-    /// Questions in a row that came to nothing so far.
+    /// Unsuccessful requests in a row.
     pub tries: u32,
-    /// Times in a row that it was silent.
+    /// Times in a row that the hub was silent.
     pub silences: u32,
-    /// Until when the hub promised to push.
+    /// End of the lease.
     pub lease_end: Option<Timestamp>,
-    /// When it last pushed.
+    /// Time of the last push.
     pub last_push: Option<Timestamp>,
-    /// What went wrong last.
+    /// The last error.
     pub error: Option<String>,
 }
 
-/// How a source stands with its hub, for people.
+/// The WebSub state of a source, for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PushStatus {
     /// The hub that the feed names, secrets removed.
     pub hub: Option<String>,
-    /// How things stand.
+    /// State of the subscription.
     pub state: PushState,
     /// Since when.
     pub since: Option<Timestamp>,
-    /// Until when the hub promised to push.
+    /// End of the lease.
     pub lease_end: Option<Timestamp>,
-    /// When it last pushed.
+    /// Time of the last push.
     pub last_push: Option<Timestamp>,
-    /// What went wrong last.
+    /// The last error.
     pub error: Option<String>,
 }
 
@@ -177,6 +176,6 @@ mod tests {
         let shown = format!("{websub:?}{status:?}{}", serde_json::to_string(&status).unwrap());
         assert!(!shown.contains("TOPSECRET"), "{shown}");
         let kept = serde_json::to_string(&websub).unwrap();
-        assert_eq!(serde_json::from_str::<WebSubState>(&kept).unwrap(), websub, "and all of it is kept");
+        assert_eq!(serde_json::from_str::<WebSubState>(&kept).unwrap(), websub, "and all of it is stored");
     }
 }

@@ -1,11 +1,11 @@
-//! Step 7 of the life of an item: its place, on disk.
+//! Step 7 of the life of an item: a sequence number, on disk.
 //!
 //! ```text
-//! judge (new, changed, known) → number → one sled batch → flush → fdatasync → head moves
+//! classify (new, changed, known) → number → one sled batch → flush → fdatasync → head changes
 //! ```
 //!
-//! The events of a visit, the keys met and the state of its source are one commit: after a crash either all of it is
-//! there or none. sled's flush does not sync the file (it starts the write-back only), so we do.
+//! The events of a visit, the seen set and the state of its source are one commit: after a crash either all of it is
+//! there or nothing. sled's flush only starts the write-back, so the file is synced here.
 
 use std::{collections::HashMap, fs::File, io, sync::Arc};
 
@@ -17,41 +17,40 @@ use news::{
 use crate::{
     Retention,
     open::Lock,
-    read::{LogReadError, Shared},
+    read::{LogReadError, SharedLog},
     record::{self, Damage},
-    seen::{Judgement, Seen, Verdict},
+    seen::{Classification, ItemStatus, SeenSet},
 };
 
-/// One visit's result on its way into the log.
+/// The result of one visit, to be appended to the log.
 #[derive(Clone, Debug)]
 pub struct VisitRecord {
-    /// Whose.
+    /// The source that was visited.
     pub source: Arc<Source>,
-    /// What the document held, oldest first; empty when nothing was parsed.
+    /// The items of the document, oldest first; empty if nothing was parsed.
     pub items: Vec<Item>,
-    /// What is to be remembered until the next visit. The writer finishes what only it knows: it adds to
-    /// `counts.items` and `counts.updates`, sets `last_news`, a `last_status` of `new` becomes `unchanged` when
-    /// nothing was, and the newest of `attempts` gets both. `paused` stays what [`LogWriter::pause`] made it, unless that
-    /// is over.
+    /// The state to store. The writer completes it: it adds to `counts.items` and `counts.updates`, sets `last_news`,
+    /// changes a `last_status` of `new` to `unchanged` if no item was, and adds both counts to the newest of `attempts`.
+    /// `paused` stays as set by [`LogWriter::pause`], unless that pause is over.
     pub state: SourceState,
     /// When the visit ended.
     pub now: Timestamp,
 }
 
-/// What became of a visit.
+/// What was appended for a visit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AppendedVisit {
     /// Items that were new.
     pub new: u32,
     /// Items that had changed.
     pub updated: u32,
-    /// Items that were new but have to wait, because the source's guids flap.
+    /// New items that are held back, because the guids of the source flap.
     pub held: u32,
-    /// The source gave its old items new guids; they were matched by link and title.
+    /// The source has changed the guids of its items; they were matched by link and title.
     pub flapping: bool,
-    /// The first event it gave.
+    /// The first event.
     pub first: Option<Seq>,
-    /// The last event it gave.
+    /// The last event.
     pub last: Option<Seq>,
     /// The state as stored.
     pub state: SourceState,
@@ -66,8 +65,8 @@ pub struct Retained {
     pub more: bool,
 }
 
-/// Why an append failed. Nothing of it is visible, nothing may be appended any more, and the process must stop:
-/// after a failed write nobody knows what is on disk.
+/// Why an append failed. Nothing of it is visible, nothing more may be appended, and the process must stop: after a
+/// failed write it is unknown what is on disk.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// The log could not be written.
@@ -76,7 +75,7 @@ pub enum AppendError {
     /// The log could not be synced.
     #[error("cannot sync the log to disk: {0}; check the disk and its free space, then start again")]
     Sync(#[from] io::Error),
-    /// What is there is damaged.
+    /// The data is damaged.
     #[error(transparent)]
     Read(#[from] LogReadError),
 }
@@ -84,18 +83,18 @@ pub enum AppendError {
 /// The warning in the state of a source whose guids flap.
 const FLAPPING: &str = "guid-flap: the guids change from visit to visit; items are matched by link and title";
 
-/// The moments of an append at which a crash is tried.
+/// The steps of an append after which tests crash the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CrashPoint {
     /// The batch is built and nothing is written.
     Built,
     /// The batch is in sled, not yet on disk.
     Applied,
-    /// sled says it is flushed.
+    /// sled has flushed it.
     Flushed,
-    /// The file is synced; the head has not moved.
+    /// The file is synced; the head has not changed.
     Synced,
-    /// Readers see it.
+    /// It is visible to readers.
     Visible,
 }
 
@@ -104,9 +103,9 @@ impl CrashPoint {
     pub const ALL: [Self; 5] = [Self::Built, Self::Applied, Self::Flushed, Self::Synced, Self::Visible];
 }
 
-/// The sole writer of the log.
+/// The only writer of the log.
 pub struct LogWriter {
-    shared: Arc<Shared>,
+    shared: Arc<SharedLog>,
     file: File,
     _lock: Lock,
     live_bytes: u64,
@@ -116,27 +115,27 @@ pub struct LogWriter {
 
 impl std::fmt::Debug for LogWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Writer")
+        f.debug_struct("LogWriter")
             .field("epoch", &self.shared.epoch)
             .field("head", &self.shared.head())
             .finish()
     }
 }
 
-/// A commit being put together.
+/// A commit that is being built.
 struct Commit {
     batch: sled::Batch,
-    seen: HashMap<SourceId, Seen>,
+    seen: HashMap<SourceId, SeenSet>,
     head: Seq,
     live_bytes: u64,
 }
 
 impl LogWriter {
-    /// Most events that one [`LogWriter::retain`] removes, so that an append never waits long behind it.
+    /// Most events that one [`LogWriter::retain`] removes, so that an append never waits long for it.
     pub const REMOVED_MAX: usize = 2000;
 
     pub(crate) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<SharedLog>,
         file: File,
         lock: Lock,
         live_bytes: u64,
@@ -200,7 +199,7 @@ impl LogWriter {
             state.guids_flap = true;
             state.warnings.push(FLAPPING.to_owned());
         }
-        // Ordered while the visit was under way, perhaps.
+        // A pause may have been ordered during the visit.
         let stored = self.shared.state(&source.id)?;
         state.paused = stored.and_then(|s| s.paused).filter(|pause| pause.is_active(now));
         state.counts.items += u64::from(result.new);
@@ -231,19 +230,19 @@ impl LogWriter {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => entry.insert(self.load_seen(&source.id)?),
         };
-        let Judgement { verdicts, changed, flapping } = seen.take_in(&items, now);
+        let Classification { statuses, changed, flapping } = seen.classify(&items, now);
         result.flapping = flapping;
         result.held =
-            u32::try_from(verdicts.iter().filter(|v| **v == Verdict::Held).count()).unwrap_or(u32::MAX);
+            u32::try_from(statuses.iter().filter(|v| **v == ItemStatus::Held).count()).unwrap_or(u32::MAX);
         if !changed {
             return Ok(());
         }
         commit.batch.insert(record::seen_key(&source.id), record::seal(&[&seen.encode()]));
-        for (item, verdict) in items.into_iter().zip(verdicts) {
-            let (kind, first_seen) = match verdict {
-                Verdict::Known | Verdict::Held => continue,
-                Verdict::New => (EventKind::Item, now),
-                Verdict::Changed { first_seen } => (EventKind::Update, first_seen),
+        for (item, status) in items.into_iter().zip(statuses) {
+            let (kind, first_seen) = match status {
+                ItemStatus::Known | ItemStatus::Held => continue,
+                ItemStatus::New => (EventKind::Item, now),
+                ItemStatus::Changed { first_seen } => (EventKind::Update, first_seen),
             };
             match kind {
                 EventKind::Item => result.new += 1,
@@ -262,8 +261,7 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Sets or ends the pause of sources, and returns once that is on disk. What else is remembered of them stays.
-    /// Blocks.
+    /// Sets or ends the pause of sources; the rest of their state is unchanged. Blocks until it is on disk.
     ///
     /// # Errors
     /// As [`LogWriter::append`].
@@ -280,16 +278,18 @@ impl LogWriter {
         Ok(self.file.sync_data()?)
     }
 
-    fn load_seen(&self, source: &SourceId) -> Result<Seen, LogReadError> {
-        let Some(value) = self.shared.db.get(record::seen_key(source))? else { return Ok(Seen::default()) };
-        record::unseal(&value).and_then(Seen::decode).map_err(|damage| LogReadError::Damaged {
+    fn load_seen(&self, source: &SourceId) -> Result<SeenSet, LogReadError> {
+        let Some(value) = self.shared.db.get(record::seen_key(source))? else {
+            return Ok(SeenSet::default());
+        };
+        record::unseal(&value).and_then(SeenSet::decode).map_err(|damage| LogReadError::Damaged {
             what: format!("the list of keys of source {source}"),
             damage,
         })
     }
 
-    /// Remembers how sources stand with their hubs, without a visit; a source that was never visited is passed over.
-    /// Blocks until it is on disk.
+    /// Stores the WebSub state of sources without a visit; sources that were never visited are ignored. Blocks until it is
+    /// on disk.
     ///
     /// # Errors
     /// As [`LogWriter::append`].
@@ -309,8 +309,8 @@ impl LogWriter {
         Ok(self.file.sync_data()?)
     }
 
-    /// Removes the oldest events that are over a limit of [`Retention`], at most [`LogWriter::REMOVED_MAX`] a call; the
-    /// newest event always stays, so that the sequence goes on after a restart. Blocks.
+    /// Removes the oldest events beyond the limits of [`Retention`], at most [`LogWriter::REMOVED_MAX`] per call. The newest
+    /// event always stays, so that the sequence continues after a restart. Blocks.
     ///
     /// # Errors
     /// As [`LogWriter::append`].
@@ -338,7 +338,7 @@ impl LogWriter {
         let removed = first_kept.0 - oldest.0;
         if removed > 0 {
             batch.insert(record::LIVE_BYTES, record::seal(&[&live_bytes.to_le_bytes()]));
-            // Told first, removed then: a reader that looks in between finds more than it was promised, never less.
+            // Announced first, then removed: a reader in between finds more than announced, never less.
             self.shared.set_oldest(first_kept);
             self.shared.db.apply_batch(batch)?;
             self.live_bytes = live_bytes;

@@ -1,13 +1,13 @@
-//! The log on disk, and what is remembered of each source between visits.
+//! The log on disk, and the state of each source between visits.
 //!
 //! ```text
-//!            Writer (one)                                  Reader (many)
-//!  visits ──► append ──► sled batch ──► flush ──► fdatasync ──► head moves ──► page(after)
-//!                        events + source state + keys met, all or nothing
+//!            LogWriter (one)                                          LogReader (many)
+//!  visits ──► append ──► sled batch ──► flush ──► fdatasync ──► head changes ──► page(after)
+//!                        events + source state + seen set, all or nothing
 //! ```
 //!
-//! An event is visible to a [`LogReader`] only after it is on disk, and then it never changes. One process owns the
-//! directory. Everything here blocks: never call it on an arbiter.
+//! An event is visible to a [`LogReader`] only after it is on disk, and then it never changes. One process at a time uses
+//! the directory. Everything here blocks: never call it on an event loop.
 
 mod append;
 mod open;

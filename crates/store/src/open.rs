@@ -1,8 +1,8 @@
-//! Opening the store: own the directory, heal what a crash can leave behind, find the head.
+//! Opens the store: locks the directory, repairs what a crash can leave, finds the head.
 //!
-//! sled 0.34 refuses to open after a crash in one window: its snapshot writer leaves `snap.N.generating` behind and
-//! its reader takes that for a snapshot. The log is whole then, so the left-over is removed before opening; a
-//! snapshot that turns out damaged is set aside once, and sled rebuilds it from the log.
+//! sled 0.34 refuses to open after a crash at one point: its snapshot writer leaves `snap.N.generating`, and its reader
+//! mistakes that for a snapshot. The log is complete then, so the file is removed before opening. A damaged snapshot is
+//! renamed once, and sled rebuilds it from the log.
 
 use std::{
     fs::{self, File},
@@ -16,27 +16,27 @@ use news::{Epoch, Seq};
 
 use crate::{
     LogReader, LogWriter,
-    read::Shared,
+    read::SharedLog,
     record::{self, Damage},
 };
 
-/// How the store is opened.
+/// Options of the store.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
     /// sled's page cache, in bytes; expect up to seven times this resident.
     pub cache_bytes: u64,
-    /// What is kept of the log.
+    /// How much of the log is kept.
     pub retention: Retention,
 }
 
-/// What is kept of the log; the oldest events go first.
+/// How much of the log is kept; the oldest events are deleted first.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
-    /// Longest age of an event.
+    /// Maximum age of an event.
     pub age: Duration,
-    /// Most events.
+    /// Maximum number of events.
     pub events: u64,
-    /// Most bytes of events, as stored (the files take about twice as much).
+    /// Maximum size of all events, in bytes as stored (the files take about twice as much).
     pub bytes: u64,
 }
 
@@ -54,14 +54,14 @@ impl Default for StoreOptions {
 /// Why the store could not be opened. The text ends with what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreOpenError {
-    /// Another process has it.
+    /// Another process uses it.
     #[error(
         "the data directory {path} is in use by {holder}; stop that process or choose another store.path"
     )]
     Locked {
         /// The directory.
         path: PathBuf,
-        /// Who holds it, as it wrote itself down.
+        /// The process that holds the lock, as written in the lock file.
         holder: String,
     },
     /// The directory cannot be used.
@@ -71,13 +71,13 @@ pub enum StoreOpenError {
     Io {
         /// The directory.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// A later version of this program wrote it.
     #[error(
         "the data in {path} was written by a newer version of this program (layout {layout}); install that version \
-         again, or restore a backup of the time before the upgrade"
+         again, or restore a backup from before the upgrade"
     )]
     Newer {
         /// The directory.
@@ -85,9 +85,9 @@ pub enum StoreOpenError {
         /// The layout of its records.
         layout: u8,
     },
-    /// What is in it is not what we wrote.
+    /// The data is damaged.
     #[error(
-        "the data in {path} is damaged ({what}); move the directory away to start afresh, or restore a backup"
+        "the data in {path} is damaged ({what}); move the directory away to start with an empty log, or restore a backup"
     )]
     Damaged {
         /// The directory.
@@ -97,23 +97,22 @@ pub enum StoreOpenError {
     },
 }
 
-/// How often, and how far apart, sled's lock is tried for.
-const LET_GO_TRIES: u32 = 100;
-const LET_GO_PAUSE: Duration = Duration::from_millis(20);
+/// Attempts to get sled's lock, and the delay between them.
+const LOCK_ATTEMPTS: u32 = 100;
+const LOCK_DELAY: Duration = Duration::from_millis(20);
 
-/// The lock on the directory; held as long as the writer lives.
+/// The lock on the directory; held as long as the writer exists.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
 }
 
-/// Opens the store in `path`, making it when there is none.
+/// Opens the store in `path`; creates it if it does not exist.
 ///
-/// Reads what was written since it was last opened: seconds a gigabyte. Blocks.
+/// Reads what was written since it was last opened: some seconds per gigabyte. Blocks.
 ///
 /// # Errors
-/// See [`StoreOpenError`]; nothing of the directory has been changed then, except that a damaged snapshot may have been
-/// set aside.
+/// See [`StoreOpenError`]. Nothing in the directory has changed then, except that a damaged snapshot may have been renamed.
 pub fn open(path: &Path, options: &StoreOptions) -> Result<(LogWriter, LogReader), StoreOpenError> {
     let io = |source| StoreOpenError::Io { path: path.to_owned(), source };
     fs::create_dir_all(path).map_err(io)?;
@@ -121,7 +120,7 @@ pub fn open(path: &Path, options: &StoreOptions) -> Result<(LogWriter, LogReader
     let directory = path.join("log.sled");
     remove_half_written_snapshots(&directory).map_err(io)?;
     let db = match open_sled(&directory, options) {
-        Err(sled::Error::Corruption { .. }) if set_snapshots_aside(&directory).map_err(io)? > 0 => {
+        Err(sled::Error::Corruption { .. }) if rename_snapshots(&directory).map_err(io)? > 0 => {
             open_sled(&directory, options)
         }
         other => other,
@@ -139,12 +138,12 @@ pub fn open(path: &Path, options: &StoreOptions) -> Result<(LogWriter, LogReader
         error => damaged(format!("{what}: {error}")),
     };
     let epoch = find_epoch(&db).map_err(|error| refused("epoch", error))?;
-    let (oldest, head) = find_ends(&db).map_err(|e| damaged(e.to_string()))?;
+    let (oldest, head) = find_bounds(&db).map_err(|e| damaged(e.to_string()))?;
     let live_bytes = find_live_bytes(&db).map_err(|error| refused("byte count", error))?;
-    // What was recovered may still be in the page cache only: on disk first, then visible.
+    // Recovered data may be in the page cache only: it must be on disk before it is visible.
     db.flush().map_err(|e| damaged(e.to_string()))?;
     file.sync_data().map_err(io)?;
-    let shared = Arc::new(Shared::new(db, epoch, oldest, head));
+    let shared = Arc::new(SharedLog::new(db, epoch, oldest, head));
     let reader = LogReader::new(Arc::clone(&shared));
     Ok((LogWriter::new(shared, file, lock, live_bytes, options.retention), reader))
 }
@@ -177,7 +176,7 @@ fn lock(path: &Path) -> Result<Lock, StoreOpenError> {
     Ok(Lock { _file: file })
 }
 
-/// sled's deserialiser can panic on a damaged log; that is damage too, and is told as such.
+/// sled's deserialiser can panic on a damaged log; that is reported as damage, too.
 fn open_sled(directory: &Path, options: &StoreOptions) -> sled::Result<sled::Db> {
     let config = sled::Config::new()
         .path(directory)
@@ -188,9 +187,9 @@ fn open_sled(directory: &Path, options: &StoreOptions) -> sled::Result<sled::Db>
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open()))
             .unwrap_or_else(|_| Err(sled::Error::Corruption { at: None, bt: () }))
     };
-    // The directory is ours, so whoever holds sled's own lock is a database of this process that was dropped: its
-    // background threads let go of the file a moment later.
-    for _ in 0..LET_GO_TRIES {
+    // This process has the lock on the directory, so sled's own lock is held by a dropped database of this process: its
+    // background threads release the file a moment later.
+    for _ in 0..LOCK_ATTEMPTS {
         match open() {
             Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => pause(),
             other => return other,
@@ -199,9 +198,12 @@ fn open_sled(directory: &Path, options: &StoreOptions) -> sled::Result<sled::Db>
     open()
 }
 
-#[expect(clippy::disallowed_methods, reason = "opening blocks by contract, and is never done on an arbiter")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "opening blocks by contract, and is never done on an event loop"
+)]
 fn pause() {
-    std::thread::sleep(LET_GO_PAUSE);
+    std::thread::sleep(LOCK_DELAY);
 }
 
 fn snapshots(directory: &Path) -> io::Result<Vec<PathBuf>> {
@@ -228,8 +230,8 @@ fn remove_half_written_snapshots(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Renames `snap.N` to `damaged-snap.N`, where sled does not look. Returns how many there were.
-fn set_snapshots_aside(directory: &Path) -> io::Result<usize> {
+/// Renames `snap.N` to `damaged-snap.N`, which sled ignores. Returns their number.
+fn rename_snapshots(directory: &Path) -> io::Result<usize> {
     let found = snapshots(directory)?;
     for path in &found {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -244,7 +246,7 @@ pub(crate) enum FindError {
     Sled(#[from] sled::Error),
     #[error(transparent)]
     Damage(#[from] Damage),
-    #[error("events are there, but no epoch")]
+    #[error("it has events, but no epoch")]
     NoEpoch,
 }
 
@@ -256,7 +258,7 @@ fn find_epoch(db: &sled::Db) -> Result<Epoch, FindError> {
     if !db.is_empty() {
         return Err(FindError::NoEpoch);
     }
-    // 36^6 names: two lives of one directory get the same one once in two thousand million.
+    // 36^6 names: two logs get the same one with a probability of one in two thousand million.
     let name: String = std::iter::repeat_with(|| fastrand::digit(36)).take(6).collect();
     let epoch = Epoch::try_new(&name).expect("six lower-case letters and digits");
     db.insert(record::EPOCH, record::seal(&[name.as_bytes()]))?;
@@ -265,7 +267,7 @@ fn find_epoch(db: &sled::Db) -> Result<Epoch, FindError> {
 }
 
 /// The oldest event kept and the newest; an empty log has `(1, 0)`.
-fn find_ends(db: &sled::Db) -> Result<(Seq, Seq), FindError> {
+fn find_bounds(db: &sled::Db) -> Result<(Seq, Seq), FindError> {
     let events = db.range(record::event_key(Seq(0))..=record::event_key(Seq(u64::MAX)));
     let mut keys = events.keys();
     let first = keys.next().transpose()?.and_then(|key| record::seq_of(&key));

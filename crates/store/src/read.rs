@@ -1,4 +1,4 @@
-//! Step 8 of the life of an item: now visible. Reading the log up to the head, and no further.
+//! Step 8 of the life of an item: visible. The log is read up to the head, and no further.
 
 use std::sync::{
     Arc,
@@ -11,17 +11,16 @@ use crate::record::{self, Damage};
 
 /// What the writer and all readers share.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct SharedLog {
     pub(crate) db: sled::Db,
     pub(crate) epoch: Epoch,
-    /// The oldest event kept; one more than the head when the log is empty.
+    /// The oldest event kept; one more than the head if the log is empty.
     oldest: AtomicU64,
-    /// The newest event that is on disk. sled shows a reader what was inserted before it is flushed, so every read
-    /// stops here.
+    /// The newest event on disk. sled shows inserted data before it is flushed, so every read ends here.
     head: AtomicU64,
 }
 
-impl Shared {
+impl SharedLog {
     pub(crate) fn new(db: sled::Db, epoch: Epoch, oldest: Seq, head: Seq) -> Self {
         Self { db, epoch, oldest: AtomicU64::new(oldest.0), head: AtomicU64::new(head.0) }
     }
@@ -51,7 +50,7 @@ impl Shared {
     }
 }
 
-/// Why the log could not be read: our own data is damaged or the disk is. The process must stop.
+/// Why the log could not be read: the data or the disk is damaged. The process must stop.
 #[derive(Debug, thiserror::Error)]
 pub enum LogReadError {
     /// sled or the disk failed.
@@ -62,7 +61,7 @@ pub enum LogReadError {
         "{what} in the log is damaged: {damage}; stop, and restore a backup or move the data directory away"
     )]
     Damaged {
-        /// Which one.
+        /// Which value.
         what: String,
         /// In what way.
         damage: Damage,
@@ -72,58 +71,58 @@ pub enum LogReadError {
 /// One event, as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEvent {
-    /// Its place.
+    /// Its sequence number.
     pub seq: Seq,
-    /// New or changed.
+    /// Item or update.
     pub kind: EventKind,
     /// When it was recorded.
     pub recorded: Timestamp,
-    /// The event's one JSON form, on one line.
+    /// The event as JSON, on one line.
     pub json: String,
 }
 
-/// Some events in order, and what was no longer there.
+/// Consecutive events, and how many before them were missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventPage {
-    /// Without holes.
+    /// In order, without holes.
     pub records: Vec<StoredEvent>,
-    /// Events after the asked-for place that retention has removed.
+    /// Number of events after the requested position that retention has removed.
     pub missed: u64,
 }
 
 /// A view of the log. Cheap to clone; every call blocks on the disk.
 #[derive(Clone, Debug)]
 pub struct LogReader {
-    shared: Arc<Shared>,
+    shared: Arc<SharedLog>,
 }
 
 impl LogReader {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<SharedLog>) -> Self {
         Self { shared }
     }
 
-    /// Which life of the log this is.
+    /// The epoch of the log.
     #[must_use]
     pub fn epoch(&self) -> &Epoch {
         &self.shared.epoch
     }
 
-    /// The newest event that is on disk; [`Seq::NONE`] before the first.
+    /// The newest event on disk; [`Seq::NONE`] before the first.
     #[must_use]
     pub fn head(&self) -> Seq {
         self.shared.head()
     }
 
-    /// The oldest event kept; one more than the head when there is none.
+    /// The oldest event kept; one more than the head if there is none.
     #[must_use]
     pub fn oldest(&self) -> Seq {
         self.shared.oldest()
     }
 
-    /// The events after `after`, at most `limit` and about `bytes` of JSON (always one, when there is one).
+    /// The events after `after`, at most `limit` and about `bytes` of JSON, but at least one if there is one.
     ///
     /// # Errors
-    /// [`LogReadError`] when what is on disk is not what was written.
+    /// [`LogReadError`] if the data is damaged.
     pub fn page(&self, after: Seq, limit: usize, bytes: usize) -> Result<EventPage, LogReadError> {
         let head = self.shared.head();
         let mut page = EventPage::default();
@@ -137,7 +136,7 @@ impl LogReader {
             let damaged = |damage| LogReadError::Damaged { what: format!("event {expected}"), damage };
             let seq = record::seq_of(&key).ok_or_else(|| damaged(Damage::Content))?;
             if seq != expected {
-                // Holes exist only where retention took the oldest, so only in front of the first.
+                // Only retention makes holes, so there are none after the first event.
                 if !page.records.is_empty() {
                     break;
                 }
@@ -154,12 +153,12 @@ impl LogReader {
         Ok(page)
     }
 
-    /// The first event recorded at or after `instant`; one more than the head when there is none yet.
+    /// The first event recorded at or after `instant`; one more than the head if there is none yet.
     ///
-    /// Events are recorded in the order of their sequence, so this is a binary search: some twenty reads.
+    /// A binary search, because events are recorded in the order of their sequence: about twenty reads.
     ///
     /// # Errors
-    /// [`LogReadError`] when what is on disk is not what was written.
+    /// [`LogReadError`] if the data is damaged.
     pub fn first_since(&self, instant: Timestamp) -> Result<Seq, LogReadError> {
         let (mut low, mut high) = (self.oldest().0, self.head().0 + 1);
         while low < high {
@@ -173,19 +172,11 @@ impl LogReader {
         Ok(Seq(low))
     }
 
-    /// What is remembered of a source; nothing when it was never visited.
+    /// The state of a source; `None` if it was never visited.
     ///
     /// # Errors
-    /// [`LogReadError`] when what is on disk is not what was written.
+    /// [`LogReadError`] if the data is damaged.
     pub fn state(&self, source: &SourceId) -> Result<Option<SourceState>, LogReadError> {
         self.shared.state(source)
-    }
-
-    /// Bytes that the store takes on disk.
-    ///
-    /// # Errors
-    /// When the directory cannot be read.
-    pub fn size_on_disk(&self) -> Result<u64, LogReadError> {
-        Ok(self.shared.db.size_on_disk()?)
     }
 }

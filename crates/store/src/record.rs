@@ -1,21 +1,21 @@
-//! The layout of what we keep in sled: one tree, so that one batch is one atomic commit.
+//! The layout of the data in sled: one tree, so that one batch is one atomic commit.
 //!
 //! ```text
 //! key                      value
 //! e <seq, 8 bytes BE>      version 1 | crc32 of the rest, 4 LE | kind 1 | recorded ms, 8 LE | the event's JSON
-//! k <source id>            version 1 | crc32 of the rest, 4 LE | the keys met (see seen.rs)
+//! k <source id>            version 1 | crc32 of the rest, 4 LE | the seen set (see seen.rs)
 //! m <name>                 version 1 | crc32 of the rest, 4 LE | epoch (text) or live bytes (8 LE)
 //! s <source id>            version 1 | crc32 of the rest, 4 LE | SourceState as JSON
 //! ```
 //!
-//! sled checks its pages; our own checksum also notices a page that is whole but is not the one we wrote.
+//! sled checks its pages; the checksum here also detects a valid page that is not the one that was written.
 
 use news::{EventKind, Seq, SourceId, Timestamp};
 
-/// Layout of every value; a reader that meets another one stops.
+/// Layout of every value; a reader stops at any other one.
 pub(crate) const VERSION: u8 = 1;
 const HEADER: usize = 5;
-/// The kind and the time in front of an event's JSON.
+/// Kind and time before the JSON of an event.
 const EVENT_HEADER: usize = 9;
 
 pub(crate) const EPOCH: &[u8] = b"mepoch";
@@ -25,7 +25,7 @@ pub(crate) const LIVE_BYTES: &[u8] = b"mlive_bytes";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
     /// Shorter than its header.
-    #[error("it is cut")]
+    #[error("it is truncated")]
     Cut,
     /// Of a layout this program does not know.
     #[error("it has layout {0}, which this version does not know; install the version that wrote it")]
@@ -33,8 +33,8 @@ pub enum Damage {
     /// Changed since it was written.
     #[error("its checksum does not match")]
     Checksum,
-    /// Whole, but not what belongs there.
-    #[error("its content is not what belongs there")]
+    /// Complete, but not what was written under this key.
+    #[error("its content is invalid")]
     Content,
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn seen_key(source: &SourceId) -> Vec<u8> {
     [b"k", source.as_str().as_bytes()].concat()
 }
 
-/// Puts version and checksum in front.
+/// Prepends version and checksum.
 pub(crate) fn seal(parts: &[&[u8]]) -> Vec<u8> {
     let mut value = vec![0; HEADER];
     value.extend(parts.iter().copied().flatten());
@@ -68,7 +68,7 @@ pub(crate) fn seal(parts: &[&[u8]]) -> Vec<u8> {
     value
 }
 
-/// Checks and takes off what [`seal`] put in front.
+/// Checks and removes what [`seal`] has prepended.
 pub(crate) fn unseal(value: &[u8]) -> Result<&[u8], Damage> {
     let (header, rest) = value.split_at_checked(HEADER).ok_or(Damage::Cut)?;
     if header[0] != VERSION {
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_changed_bit_of_a_value_is_noticed() {
+    fn any_changed_bit_of_a_value_is_detected() {
         let value = seal_event(EventKind::Update, Timestamp::from_millis(7), "{}");
         assert_eq!(unseal_event(&value), Ok((EventKind::Update, Timestamp::from_millis(7), "{}")));
         for bit in 0..value.len() * 8 {
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_events_stand_in_the_order_of_their_sequence() {
+    fn keys_of_events_are_in_the_order_of_their_sequence() {
         assert!(event_key(Seq(255)) < event_key(Seq(256)));
         assert_eq!(seq_of(&event_key(Seq(1 << 40))), Some(Seq(1 << 40)));
         assert_eq!(seq_of(EPOCH), None);

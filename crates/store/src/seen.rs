@@ -1,71 +1,64 @@
-//! The keys a source has already given us: 32 bytes each, in one value per source.
+//! The seen set: the keys of the items that a source had before, 32 bytes each, in one value per source.
 //!
-//! A key per guid in sled would cost some 170 bytes of disk and 145 bytes of memory each; a bounded list in one value
-//! costs neither. The list keeps every key of the newest document, then the ones met most recently.
+//! A sled key per guid would cost about 170 bytes of disk and 145 bytes of memory each; a bounded list in one value does
+//! not. The list has every key of the newest document, then the most recently seen ones.
 //!
-//! Some publishers give their items new guids at every visit. When nearly everything in a known source looks new and
-//! most of it is known by link and title, it is matched by those, instead of being sent out again.
+//! Some publishers change their guids at every visit. If nearly everything in a known source looks new, and most of it is
+//! known by link and title, items are matched by those instead of being published again.
 
 use std::collections::{HashMap, HashSet};
 
-use news::{Item, Timestamp};
-use sha2::{Digest as _, Sha256};
+use news::{Item, Timestamp, stable_hash};
 
 use crate::record::Damage;
 
-/// Keys remembered of one source; a document gives at most 1,000, so it takes four complete replacements of a large
-/// feed before an article that comes back is news again.
+/// Most keys of one source. A document has at most 1,000, so a large feed must be replaced four times before an item that
+/// reappears counts as new.
 pub(crate) const KEYS_MAX: usize = 4096;
-/// Items of a source with flapping guids that are taken as new in one visit: what is really new there is rarely more.
+/// Most new items per visit of a source with flapping guids; really new ones are rarely more.
 const FLAPPING_NEW_MAX: usize = 20;
 const ENTRY: usize = 32;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Met {
+struct SeenEntry {
     content: u64,
     first_seen: Timestamp,
-    /// Link and title; 0 when there is no link.
+    /// Hash of link and title; 0 if there is no link.
     second: u64,
 }
 
-/// What a source has given so far.
+/// The items that a source had so far.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Seen {
-    met: HashMap<u64, Met>,
-    /// Keys from the one met most recently to the oldest.
+pub(crate) struct SeenSet {
+    entries: HashMap<u64, SeenEntry>,
+    /// Keys, the most recently seen first.
     order: Vec<u64>,
 }
 
-/// What an item is to us.
+/// How an item compares with the seen set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum ItemStatus {
     New,
     Changed {
         first_seen: Timestamp,
     },
     Known,
-    /// New, but too many are in a source whose guids flap: looked at again at the next visit.
+    /// New, but over the limit for a source whose guids flap: classified again at the next visit.
     Held,
 }
 
-/// What a document is to us.
+/// How a document compares with the seen set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Judgement {
+pub(crate) struct Classification {
     /// One for each item.
-    pub(crate) verdicts: Vec<Verdict>,
-    /// Whether anything has to be written.
+    pub(crate) statuses: Vec<ItemStatus>,
+    /// Whether the seen set must be written.
     pub(crate) changed: bool,
-    /// The source gave its old items new guids.
+    /// The source has changed the guids of its items.
     pub(crate) flapping: bool,
 }
 
-/// 64 bits of SHA-256: the same for ever, on every machine.
-fn hash(key: &str) -> u64 {
-    let digest = Sha256::digest(key.as_bytes());
-    u64::from_le_bytes(digest[..8].try_into().expect("a SHA-256 has 32 bytes"))
-}
-
-impl Seen {
+impl SeenSet {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Damage> {
         if !bytes.len().is_multiple_of(ENTRY) {
             return Err(Damage::Cut);
@@ -76,7 +69,7 @@ impl Seen {
             let (key, content) = (word(&entry[..8]), word(&entry[8..16]));
             let (first, second) = (word(&entry[16..24]), word(&entry[24..]));
             let first_seen = Timestamp::from_millis(first.cast_signed());
-            seen.met.insert(key, Met { content, first_seen, second });
+            seen.entries.insert(key, SeenEntry { content, first_seen, second });
             seen.order.push(key);
         }
         Ok(seen)
@@ -85,86 +78,90 @@ impl Seen {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.order.len() * ENTRY);
         for key in &self.order {
-            let met = &self.met[key];
-            for word in [*key, met.content, met.first_seen.millis().cast_unsigned(), met.second] {
+            let entry = &self.entries[key];
+            for word in [*key, entry.content, entry.first_seen.millis().cast_unsigned(), entry.second] {
                 out.extend_from_slice(&word.to_le_bytes());
             }
         }
         out
     }
 
-    /// Judges the items of one document, oldest first, and remembers them. A key that stands twice in a
-    /// document counts once: the first wins.
-    pub(crate) fn take_in(&mut self, items: &[Item], now: Timestamp) -> Judgement {
-        let keys: Vec<_> = items.iter().map(|item| hash(&item.key)).collect();
-        let flapping = self.carry_over(items, &keys);
-        let fresh = keys.iter().filter(|key| !self.met.contains_key(key)).count();
-        // The newest are taken, the older ones wait.
+    /// Classifies the items of one document, oldest first, and adds them. Of items with the same key the first counts.
+    pub(crate) fn classify(&mut self, items: &[Item], now: Timestamp) -> Classification {
+        let keys: Vec<_> = items.iter().map(|item| stable_hash(item.key.as_bytes())).collect();
+        let flapping = self.match_new_guids(items, &keys);
+        let fresh = keys.iter().filter(|key| !self.entries.contains_key(key)).count();
+        // The newest are accepted, the older ones are held back.
         let mut held = if flapping { fresh.saturating_sub(FLAPPING_NEW_MAX) } else { 0 };
-        let mut here = HashSet::with_capacity(items.len());
-        let mut judge = |(item, key): (&Item, &u64)| {
-            let is_first = here.insert(*key);
-            match self.met.get_mut(key) {
+        let mut present = HashSet::with_capacity(items.len());
+        let mut classify = |(item, key): (&Item, &u64)| {
+            let is_first = present.insert(*key);
+            match self.entries.get_mut(key) {
                 None if held > 0 => {
                     held -= 1;
-                    Verdict::Held
+                    ItemStatus::Held
                 }
                 None => {
                     let second = item.second_key.unwrap_or(0);
-                    self.met.insert(*key, Met { content: item.content_hash, first_seen: now, second });
-                    Verdict::New
+                    self.entries
+                        .insert(*key, SeenEntry { content: item.content_hash, first_seen: now, second });
+                    ItemStatus::New
                 }
-                Some(met) if met.content == item.content_hash || !is_first => Verdict::Known,
-                Some(met) => {
-                    met.content = item.content_hash;
-                    met.second = item.second_key.unwrap_or(0);
-                    Verdict::Changed { first_seen: met.first_seen }
+                Some(entry) if entry.content == item.content_hash || !is_first => ItemStatus::Known,
+                Some(entry) => {
+                    entry.content = item.content_hash;
+                    entry.second = item.second_key.unwrap_or(0);
+                    ItemStatus::Changed { first_seen: entry.first_seen }
                 }
             }
         };
-        let verdicts: Vec<_> = items.iter().zip(&keys).map(&mut judge).collect();
+        let statuses: Vec<_> = items.iter().zip(&keys).map(&mut classify).collect();
         let changed =
-            flapping || verdicts.iter().any(|v| matches!(v, Verdict::New | Verdict::Changed { .. }));
+            flapping || statuses.iter().any(|v| matches!(v, ItemStatus::New | ItemStatus::Changed { .. }));
         if changed {
-            self.renew(&keys, &here);
+            self.reorder(&keys, &present);
         }
-        Judgement { verdicts, changed, flapping }
+        Classification { statuses, changed, flapping }
     }
 
-    /// Finds out whether the source gave its old items new guids: at least four of five are new although most of
-    /// those are known by link and title. Then what is known of them goes over to their new keys.
-    fn carry_over(&mut self, items: &[Item], keys: &[u64]) -> bool {
-        let fresh: Vec<_> = (0..items.len()).filter(|n| !self.met.contains_key(&keys[*n])).collect();
-        if self.met.is_empty() || fresh.len() * 5 < items.len() * 4 {
+    /// Detects whether the source has changed the guids of its items: at least four of five are new, although most of
+    /// those are known by link and title. If so, their entries are moved to the new keys.
+    fn match_new_guids(&mut self, items: &[Item], keys: &[u64]) -> bool {
+        let fresh: Vec<_> = (0..items.len()).filter(|n| !self.entries.contains_key(&keys[*n])).collect();
+        if self.entries.is_empty() || fresh.len() * 5 < items.len() * 4 {
             return false;
         }
-        let by_second: HashMap<_, _> =
-            self.met.iter().filter(|(_, met)| met.second != 0).map(|(key, met)| (met.second, *key)).collect();
+        let by_second: HashMap<_, _> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.second != 0)
+            .map(|(key, entry)| (entry.second, *key))
+            .collect();
         let old_key = |n: usize| items[n].second_key.and_then(|second| by_second.get(&second).copied());
         let known: Vec<_> = fresh.iter().filter_map(|n| Some((*n, old_key(*n)?))).collect();
         if known.len() * 2 <= fresh.len() {
             return false;
         }
         for (n, old) in known {
-            // Two items of one link and title: the first took it over.
-            if let Some(met) = self.met.remove(&old) {
-                self.met.insert(keys[n], met);
+            // Of two items with the same link and title the first gets the entry.
+            if let Some(entry) = self.entries.remove(&old) {
+                self.entries.insert(keys[n], entry);
             }
         }
         true
     }
 
-    /// Puts the keys of the newest document in front, and forgets the oldest over the bound.
-    fn renew(&mut self, keys: &[u64], here: &HashSet<u64>) {
-        let mut met = HashSet::new();
+    /// Moves the keys of the newest document to the front, and removes the oldest beyond the limit.
+    fn reorder(&mut self, keys: &[u64], present: &HashSet<u64>) {
+        let mut added = HashSet::new();
         let mut order: Vec<_> =
-            keys.iter().copied().filter(|key| self.met.contains_key(key) && met.insert(*key)).collect();
+            keys.iter().copied().filter(|key| self.entries.contains_key(key) && added.insert(*key)).collect();
         let bound = KEYS_MAX.max(order.len());
         let older =
-            self.order.iter().copied().filter(|key| !here.contains(key) && self.met.contains_key(key));
+            self.order.iter().copied().filter(|key| !present.contains(key) && self.entries.contains_key(key));
         order.extend(older);
-        for forgotten in order.drain(bound.min(order.len())..) {
-            self.met.remove(&forgotten);
+        for removed in order.drain(bound.min(order.len())..) {
+            self.entries.remove(&removed);
         }
         self.order = order;
     }
@@ -183,35 +180,38 @@ mod tests {
 
     #[test]
     fn an_item_is_new_once_and_changed_when_its_content_is() {
-        let mut seen = Seen::default();
-        assert_eq!(seen.take_in(&[item("a", 1), item("b", 1)], T1()).verdicts, [Verdict::New, Verdict::New]);
-        let again = seen.take_in(&[item("a", 1)], T2());
-        assert_eq!((again.verdicts.as_slice(), again.changed), (&[Verdict::Known][..], false));
-        let changed = Verdict::Changed { first_seen: T1() };
-        assert_eq!(seen.take_in(&[item("a", 2), item("c", 1)], T2()).verdicts, [changed, Verdict::New]);
-        let again = Seen::decode(&seen.encode()).unwrap();
-        assert_eq!((again.met, again.order), (seen.met, seen.order));
+        let mut seen = SeenSet::default();
+        assert_eq!(
+            seen.classify(&[item("a", 1), item("b", 1)], T1()).statuses,
+            [ItemStatus::New, ItemStatus::New]
+        );
+        let again = seen.classify(&[item("a", 1)], T2());
+        assert_eq!((again.statuses.as_slice(), again.changed), (&[ItemStatus::Known][..], false));
+        let changed = ItemStatus::Changed { first_seen: T1() };
+        assert_eq!(seen.classify(&[item("a", 2), item("c", 1)], T2()).statuses, [changed, ItemStatus::New]);
+        let again = SeenSet::decode(&seen.encode()).unwrap();
+        assert_eq!((again.entries, again.order), (seen.entries, seen.order));
     }
 
     #[test]
-    fn a_key_that_stands_twice_in_a_document_counts_once() {
-        let mut seen = Seen::default();
+    fn a_key_that_occurs_twice_in_a_document_counts_once() {
+        let mut seen = SeenSet::default();
         let twice = [item("a", 1), item("a", 2)];
-        assert_eq!(seen.take_in(&twice, T1()).verdicts.iter().filter(|v| **v == Verdict::New).count(), 1);
-        assert!(!seen.take_in(&twice, T1()).changed);
+        assert_eq!(seen.classify(&twice, T1()).statuses.iter().filter(|v| **v == ItemStatus::New).count(), 1);
+        assert!(!seen.classify(&twice, T1()).changed);
     }
 
     #[test]
-    fn the_list_is_bounded_and_never_forgets_the_newest_document() {
-        let mut seen = Seen::default();
+    fn the_list_is_bounded_and_always_has_the_newest_document() {
+        let mut seen = SeenSet::default();
         let old: Vec<_> = (0..KEYS_MAX).map(|n| item(&format!("old{n}"), 1)).collect();
-        seen.take_in(&old, T1());
+        seen.classify(&old, T1());
         let new: Vec<_> = (0..1000).map(|n| item(&format!("new{n}"), 1)).collect();
-        seen.take_in(&new, T2());
-        assert_eq!((seen.order.len(), seen.met.len()), (KEYS_MAX, KEYS_MAX));
-        assert!(!seen.take_in(&new, T2()).changed);
-        assert_eq!(seen.take_in(&old[..1], T2()).verdicts, [Verdict::Known]);
-        assert_eq!(seen.take_in(&old[KEYS_MAX - 1..], T2()).verdicts, [Verdict::New]);
+        seen.classify(&new, T2());
+        assert_eq!((seen.order.len(), seen.entries.len()), (KEYS_MAX, KEYS_MAX));
+        assert!(!seen.classify(&new, T2()).changed);
+        assert_eq!(seen.classify(&old[..1], T2()).statuses, [ItemStatus::Known]);
+        assert_eq!(seen.classify(&old[KEYS_MAX - 1..], T2()).statuses, [ItemStatus::New]);
     }
 
     /// A document of ten articles, of which `first` is the oldest, with guids that change with `visit`.
@@ -221,58 +221,61 @@ mod tests {
     }
 
     #[test]
-    fn guids_that_change_at_every_visit_do_not_flood_the_wire() {
-        let mut seen = Seen::default();
+    fn guids_that_change_at_every_visit_do_not_flood_the_stream() {
+        let mut seen = SeenSet::default();
         let mut new = 0;
         for visit in 0..50 {
             // A really new article at every fifth visit.
-            let judgement = seen.take_in(&flapping_document(visit, 1 + visit as u64 / 5), T1());
-            new += judgement.verdicts.iter().filter(|v| **v == Verdict::New).count();
-            assert_eq!(judgement.flapping, visit > 0, "visit {visit}");
-            assert!(judgement.verdicts.iter().all(|v| matches!(v, Verdict::New | Verdict::Known)));
-            seen = Seen::decode(&seen.encode()).unwrap();
+            let classified = seen.classify(&flapping_document(visit, 1 + visit as u64 / 5), T1());
+            new += classified.statuses.iter().filter(|v| **v == ItemStatus::New).count();
+            assert_eq!(classified.flapping, visit > 0, "visit {visit}");
+            assert!(classified.statuses.iter().all(|v| matches!(v, ItemStatus::New | ItemStatus::Known)));
+            seen = SeenSet::decode(&seen.encode()).unwrap();
         }
         assert_eq!(new, 10 + 9);
     }
 
     #[test]
-    fn a_known_article_under_a_new_guid_keeps_its_first_sight_and_its_changes_are_told() {
-        let mut seen = Seen::default();
-        seen.take_in(&flapping_document(0, 1), T1());
+    fn a_known_item_with_a_new_guid_keeps_first_seen_and_its_changes_are_found() {
+        let mut seen = SeenSet::default();
+        seen.classify(&flapping_document(0, 1), T1());
         let mut second = flapping_document(1, 1);
         second[3].content_hash = 99;
-        let judgement = seen.take_in(&second, T2());
-        assert_eq!(judgement.verdicts[3], Verdict::Changed { first_seen: T1() });
-        assert_eq!(judgement.verdicts.iter().filter(|v| **v == Verdict::Known).count(), 9);
+        let classified = seen.classify(&second, T2());
+        assert_eq!(classified.statuses[3], ItemStatus::Changed { first_seen: T1() });
+        assert_eq!(classified.statuses.iter().filter(|v| **v == ItemStatus::Known).count(), 9);
     }
 
     #[test]
     fn a_feed_that_is_really_all_new_is_all_new() {
-        let mut seen = Seen::default();
-        seen.take_in(&flapping_document(0, 1), T1());
-        let judgement = seen.take_in(&flapping_document(0, 1000), T2());
-        assert!(!judgement.flapping);
-        assert_eq!(judgement.verdicts, [Verdict::New; 10]);
+        let mut seen = SeenSet::default();
+        seen.classify(&flapping_document(0, 1), T1());
+        let classified = seen.classify(&flapping_document(0, 1000), T2());
+        assert!(!classified.flapping);
+        assert_eq!(classified.statuses, [ItemStatus::New; 10]);
     }
 
     #[test]
-    fn while_guids_flap_new_articles_are_taken_in_portions_the_newest_first() {
-        let mut seen = Seen::default();
+    fn while_guids_flap_new_items_are_accepted_in_portions_newest_first() {
+        let mut seen = SeenSet::default();
         let article =
             |visit: usize, n: u64| Item { second_key: Some(n), ..item(&format!("guid-{visit}-{n}"), n) };
         let document =
             |visit, articles: std::ops::Range<u64>| articles.map(|n| article(visit, n)).collect::<Vec<_>>();
-        seen.take_in(&document(0, 1..101), T1());
-        let judgement = seen.take_in(&document(1, 1..151), T2());
-        let count = |wanted| judgement.verdicts.iter().filter(|v| **v == wanted).count();
-        assert_eq!((count(Verdict::New), count(Verdict::Held), count(Verdict::Known)), (20, 30, 100));
-        assert_eq!(judgement.verdicts[149], Verdict::New);
-        let judgement = seen.take_in(&document(2, 1..151), T2());
-        assert_eq!(judgement.verdicts.iter().filter(|v| **v == Verdict::New).count(), 20);
+        seen.classify(&document(0, 1..101), T1());
+        let classified = seen.classify(&document(1, 1..151), T2());
+        let count = |wanted| classified.statuses.iter().filter(|v| **v == wanted).count();
+        assert_eq!(
+            (count(ItemStatus::New), count(ItemStatus::Held), count(ItemStatus::Known)),
+            (20, 30, 100)
+        );
+        assert_eq!(classified.statuses[149], ItemStatus::New);
+        let classified = seen.classify(&document(2, 1..151), T2());
+        assert_eq!(classified.statuses.iter().filter(|v| **v == ItemStatus::New).count(), 20);
     }
 
     #[test]
-    fn a_list_that_was_cut_is_damage() {
-        assert!(Seen::decode(&[0; ENTRY + 1]).is_err());
+    fn a_truncated_list_is_damage() {
+        assert!(SeenSet::decode(&[0; ENTRY + 1]).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! A process that dies at any step of an append loses nothing that was visible, and opens again by itself.
+//! A process that dies at any step of an append loses nothing that was visible, and the store opens again.
 //!
 //! The test starts itself as a child that appends until it aborts at one step; the parent then opens the store.
 #![allow(clippy::unwrap_used)]
@@ -29,7 +29,7 @@ fn visit(n: u64) -> VisitRecord {
     VisitRecord { source, items, state, now: Timestamp::from_millis(0) }
 }
 
-/// In the child: appends for ever, writing down what became visible, and aborts at the given step of the fifth append.
+/// In the child: appends and reports what became visible, and aborts at the given step of the fifth append.
 #[test]
 fn child() {
     let Ok(order) = std::env::var(CHILD) else { return };
@@ -60,7 +60,7 @@ fn crash_at(step: CrashPoint, dir: &Path) {
 }
 
 #[test]
-fn a_crash_at_any_step_loses_nothing_visible_and_leaves_no_half_visit() {
+fn a_crash_at_any_step_loses_nothing_visible_and_leaves_no_partial_visit() {
     for step in CrashPoint::ALL {
         let dir = tempfile::tempdir().unwrap();
         for round in 0..2 {
@@ -96,7 +96,7 @@ fn filled(dir: &Path) {
 }
 
 #[test]
-fn a_snapshot_left_half_written_does_not_stop_the_next_start() {
+fn a_half_written_snapshot_does_not_prevent_the_next_start() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path());
     for content in [&b""[..], b"half"] {
@@ -109,7 +109,7 @@ fn a_snapshot_left_half_written_does_not_stop_the_next_start() {
 }
 
 #[test]
-fn a_damaged_snapshot_is_set_aside_and_rebuilt_from_the_log() {
+fn a_damaged_snapshot_is_renamed_and_rebuilt_from_the_log() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path());
     let mut cut = 0;

@@ -1,4 +1,4 @@
-//! The promises of the log: no holes, no reuse, order, nothing twice, and retention that tells.
+//! The promises of the log: no holes, no reuse, order, no duplicates, and retention that is reported.
 #![allow(clippy::unwrap_used)]
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -59,7 +59,7 @@ fn a_visit_is_committed_with_its_events_and_its_state() {
 }
 
 #[test]
-fn how_a_source_stands_with_its_hub_is_remembered_without_a_visit() {
+fn the_subscription_of_a_source_is_stored_without_a_visit() {
     let dir = tempfile::tempdir().unwrap();
     let bbc = source("bbc");
     let (mut writer, reader) = open(dir.path());
@@ -86,7 +86,7 @@ fn the_same_key_of_two_sources_is_two_items() {
 }
 
 #[test]
-fn a_pause_stays_whatever_a_visit_says_until_it_is_over() {
+fn a_pause_is_kept_by_visits_until_it_is_over() {
     let dir = tempfile::tempdir().unwrap();
     let (mut writer, reader) = open(dir.path());
     let at = Timestamp::from_millis;
@@ -104,7 +104,7 @@ fn a_pause_stays_whatever_a_visit_says_until_it_is_over() {
 }
 
 #[test]
-fn a_page_stops_at_its_limits_and_always_gives_one_event() {
+fn a_page_stops_at_its_limits_and_always_has_one_event() {
     let dir = tempfile::tempdir().unwrap();
     let (mut writer, reader) = open(dir.path());
     let items = (0..10).map(|n| item(&n.to_string(), 1)).collect();
@@ -121,7 +121,7 @@ fn a_page_stops_at_its_limits_and_always_gives_one_event() {
 }
 
 #[test]
-fn retention_removes_the_oldest_and_a_reader_is_told_how_many_it_missed() {
+fn retention_removes_the_oldest_and_a_page_counts_what_was_missed() {
     let dir = tempfile::tempdir().unwrap();
     let limits = |age_s, events, bytes| StoreOptions {
         retention: Retention { age: Duration::from_secs(age_s), events, bytes },
@@ -150,7 +150,7 @@ fn retention_removes_the_oldest_and_a_reader_is_told_how_many_it_missed() {
 }
 
 #[test]
-fn an_instant_finds_the_first_event_recorded_since() {
+fn the_first_event_since_an_instant_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let (mut writer, reader) = open(dir.path());
     assert_eq!(reader.first_since(Timestamp::from_millis(0)).unwrap(), Seq(1));
@@ -163,7 +163,7 @@ fn an_instant_finds_the_first_event_recorded_since() {
 }
 
 #[test]
-fn a_second_owner_is_refused_and_told_who_holds_the_directory() {
+fn a_second_process_is_refused_with_the_holder_of_the_directory() {
     let dir = tempfile::tempdir().unwrap();
     let (_writer, reader) = open(dir.path());
     let error = store::open(dir.path(), &StoreOptions::default()).unwrap_err();
@@ -171,7 +171,7 @@ fn a_second_owner_is_refused_and_told_who_holds_the_directory() {
     assert_eq!(reader.head(), Seq(0));
 }
 
-/// The database itself, as soon as sled has let go of its lock, which outlives a dropped handle by a moment.
+/// The database itself, once sled has released its lock, a moment after its handle was dropped.
 #[expect(clippy::disallowed_methods, reason = "nothing else runs on this thread")]
 fn raw(dir: &std::path::Path) -> sled::Db {
     for _ in 0..500 {
@@ -186,7 +186,7 @@ fn raw(dir: &std::path::Path) -> sled::Db {
 }
 
 #[test]
-fn an_event_that_was_changed_on_disk_is_never_given_out() {
+fn an_event_that_was_changed_on_disk_is_never_returned() {
     let dir = tempfile::tempdir().unwrap();
     let (mut writer, reader) = open(dir.path());
     let items = (0..5).map(|n| item(&n.to_string(), 1)).collect();
@@ -210,7 +210,7 @@ fn an_event_that_was_changed_on_disk_is_never_given_out() {
 }
 
 #[test]
-fn what_a_newer_version_wrote_is_refused_with_the_way_back_and_left_as_it_is() {
+fn data_of_a_newer_version_is_refused_with_a_remedy_and_left_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let (mut writer, reader) = open(dir.path());
     writer.append(vec![visit(&source("a"), vec![item("a", 1)], 1)]).unwrap();
@@ -242,7 +242,7 @@ fn a_store_that_was_just_closed_opens_again_at_once() {
     }
 }
 
-/// What the log must come to, in ten lines: per source, the content last seen of each key.
+/// A model of the log, in ten lines: per source, the content last seen of each key.
 fn model(visits: &[(u8, Vec<(u8, u8)>)]) -> Vec<(String, EventKind, String)> {
     let mut met = std::collections::HashMap::new();
     let mut log = Vec::new();
@@ -264,7 +264,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn whatever_is_visited_the_log_is_what_the_model_says(
+    fn the_log_is_what_the_model_says(
         visits in prop::collection::vec((0..3u8, prop::collection::vec((0..6u8, 0..3u8), 0..6)), 0..24),
         reopen_every in 1..6usize,
         together in 1..4usize,

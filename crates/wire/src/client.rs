@@ -1,4 +1,4 @@
-//! How a process reaches another: HTTP over a Unix socket, or over TCP.
+//! HTTP to another process, over a Unix socket or TCP.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -8,26 +8,26 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 /// Where the other process listens.
 #[derive(Clone, Debug)]
 pub enum Endpoint {
-    /// A Unix socket of ours; the host in the URL is for show.
+    /// A Unix socket of this program.
     Socket(PathBuf),
     /// A server, such as `http://127.0.0.1:8700/`.
     Url(Url),
 }
 
-/// Why nothing came back.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The address cannot be used.
-    #[error("cannot make a client for {0}: {1}")]
+    /// The address is invalid.
+    #[error("cannot create a client for {0}: {1}")]
     Setup(Endpoint, String),
-    /// Nobody answered.
+    /// There was no response.
     #[error("cannot reach {0}: {1}")]
     Unreachable(Endpoint, String),
-    /// The answer is not what was asked for.
+    /// The response has another status than expected.
     #[error("{0} answered {1}")]
     Refused(Endpoint, StatusCode),
-    /// The answer is larger than anything we ask for.
-    #[error("the answer of {0} is larger than {1} bytes")]
+    /// The response is too large.
+    #[error("the response of {0} is larger than {1} bytes")]
     TooLarge(Endpoint, usize),
 }
 
@@ -41,10 +41,10 @@ impl std::fmt::Display for Endpoint {
 }
 
 impl Endpoint {
-    /// The address of a route, `path` beginning with `/` and carrying its query.
+    /// The URL of a route; `path` begins with `/` and includes the query.
     ///
     /// # Errors
-    /// When the path makes no URL.
+    /// If the path does not form a URL.
     pub(crate) fn url(&self, path: &str) -> Result<Url, ClientError> {
         let joined = match self {
             Self::Socket(_) => Url::parse("http://ingestd").and_then(|base| base.join(path)),
@@ -53,21 +53,21 @@ impl Endpoint {
         joined.map_err(|e| ClientError::Setup(self.clone(), e.to_string()))
     }
 
-    /// A client that dials this endpoint and nothing else: no proxy, no redirect.
+    /// A client that connects to this endpoint only: no proxy, no redirects.
     ///
     /// # Errors
-    /// When TLS cannot be set up.
+    /// If TLS cannot be set up.
     pub(crate) fn client(&self) -> Result<Client, ClientError> {
-        // Err means that somebody installed one before us, which serves as well.
+        // Fails if another one is installed already, which is fine.
         rustls::crypto::ring::default_provider().install_default().ok();
         let builder = Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            // A kept connection may have died with its server: each exchange dials anew.
+            // A pooled connection may have died with its server: each exchange has a new one.
             .pool_max_idle_per_host(0)
             .connect_timeout(Duration::from_secs(5));
         let builder = match self {
-            // Nothing is encrypted there, so a machine without certificate authorities will do.
+            // No TLS on a socket: the client must work on a machine without certificate authorities.
             Self::Socket(path) => builder.unix_socket(path.as_path()).tls_certs_only([]),
             Self::Url(_) => builder.tcp_keepalive(Duration::from_secs(30)),
         };
@@ -79,7 +79,7 @@ impl Endpoint {
     }
 }
 
-/// The innermost reason says it best; the outer ones repeat the URL.
+/// The innermost cause, because the outer ones repeat the URL.
 pub(crate) fn deepest(error: &dyn std::error::Error) -> String {
     let mut reason = error;
     while let Some(source) = reason.source() {
@@ -88,8 +88,7 @@ pub(crate) fn deepest(error: &dyn std::error::Error) -> String {
     reason.to_string()
 }
 
-/// Somebody to ask questions: an endpoint and the client for it. A client costs milliseconds and 100 KB to make, so
-/// keep one on each runtime that asks.
+/// An HTTP client for one endpoint. Creating one takes milliseconds and 100 KB, so keep one per runtime.
 #[derive(Clone, Debug)]
 pub struct PeerClient {
     endpoint: Endpoint,
@@ -97,10 +96,10 @@ pub struct PeerClient {
 }
 
 impl PeerClient {
-    /// Nothing is dialled yet.
+    /// Creates a client; no connection is made yet.
     ///
     /// # Errors
-    /// When TLS cannot be set up.
+    /// If TLS cannot be set up.
     pub fn try_new(endpoint: Endpoint) -> Result<Self, ClientError> {
         let client = endpoint.client()?;
         Ok(Self { endpoint, client })
@@ -130,10 +129,10 @@ impl PeerClient {
         self.exchange(request, deadline, bytes_max).await
     }
 
-    /// Sends JSON to a route and gives the answer with its status, whatever it is; otherwise as [`PeerClient::get`].
+    /// Sends JSON to a route and returns the status, whatever it is, and the body; otherwise as [`PeerClient::get`].
     ///
     /// # Errors
-    /// [`ClientError`], when there is no answer.
+    /// [`ClientError`] if there is no response.
     pub async fn ask(
         &self,
         path: &str,
@@ -148,7 +147,7 @@ impl PeerClient {
         Ok((status, self.body(response, bytes_max).await?))
     }
 
-    /// Sends bytes with headers of their own to a route; otherwise as [`PeerClient::get`].
+    /// Sends bytes with these headers to a route; otherwise as [`PeerClient::get`].
     ///
     /// # Errors
     /// [`ClientError`], also for any status but 2xx.

@@ -1,10 +1,10 @@
 //! Events from one process to another, resumable and without holes.
 //!
 //! Both hops of newswire speak `text/event-stream` with `Last-Event-ID`: the ingestion daemon to its gateways over a
-//! Unix socket, the gateways to everybody else over TCP. A [`Publisher`] turns a log, a bell and a cursor into the
-//! blocks of such a stream; a [`Subscription`] reads one and comes back by itself after either side restarts.
+//! Unix socket, the gateways to clients over TCP. A [`Publisher`] turns a log and a cursor into the blocks of such a
+//! stream; a [`Subscription`] reads one and reconnects after either side restarts.
 //!
-//! Never here: what is in an event (it passes through as bytes), the store, a feed.
+//! Never here: the content of events (passed through as bytes), the store, feeds.
 
 #![cfg_attr(
     test,

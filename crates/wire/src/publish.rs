@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! cursor < head?  yes → a page from the log on disk → blocks → cursor moves
-//!                 no  → wait for: the bell (head moved) | a notice (no id) | the heartbeat
+//!                 no  → wait for: a new head | a notice (no id) | the heartbeat
 //! ```
 //!
-//! Nobody queues for a reader: it pulls with its cursor, so it can only fall behind. When retention overtakes it, it
-//! is told by a `gap` block.
+//! There is no queue per subscriber: it pulls with its cursor, so it can only fall behind. A `gap` block reports events
+//! that retention removed before they were read.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -19,15 +19,15 @@ use tokio::{
 
 use crate::resume::{Gap, LogBounds};
 
-/// A log that is read in pages. Every call may block on a disk, and is made off the runtime's threads.
+/// A log that is read in pages. `page` may block on a disk, and is called on threads for blocking work.
 pub trait EventLog: Send + Sync + 'static {
-    /// What it holds now.
-    fn standing(&self) -> LogBounds;
+    /// Its oldest and newest event now.
+    fn bounds(&self) -> LogBounds;
 
     /// The events after `after`, without holes: at most `limit`, and about `bytes` of JSON.
     ///
     /// # Errors
-    /// [`LogError`] when the log can no longer be read; every stream then ends.
+    /// [`LogError`] if the log can no longer be read; every stream ends then.
     fn page(&self, after: Seq, limit: usize, bytes: usize) -> Result<LogPage, LogError>;
 }
 
@@ -36,27 +36,27 @@ pub trait EventLog: Send + Sync + 'static {
 #[error("cannot read the log for a subscriber: {0}")]
 pub struct LogError(pub String);
 
-/// Some events in order.
+/// Consecutive events.
 #[derive(Clone, Debug, Default)]
 pub struct LogPage {
-    /// Without holes.
+    /// In order, without holes.
     pub events: Vec<LogEvent>,
-    /// Events before the first of them that are no longer kept.
+    /// Number of events before the first one that are no longer kept.
     pub missed: u64,
 }
 
 /// One event.
 #[derive(Clone, Debug)]
 pub struct LogEvent {
-    /// Its place.
+    /// Its sequence number.
     pub seq: Seq,
-    /// New or changed.
+    /// Item or update.
     pub kind: EventKind,
-    /// Its one JSON form, on one line.
+    /// The event as JSON, on one line.
     pub json: String,
 }
 
-/// Something that is told once to whoever listens, without an id.
+/// Something that is sent once to the connected subscribers, without an id.
 #[derive(Clone, Debug)]
 pub enum Notice {
     /// A visit ended; JSON on one line.
@@ -68,7 +68,7 @@ pub enum Notice {
 /// One block of the stream.
 #[derive(Clone, Debug)]
 pub struct StreamBlock {
-    /// `id:`, when it moves the reader's cursor.
+    /// `id:`, if it moves the cursor of the reader.
     pub id: Option<Cursor>,
     /// `event:`.
     pub event: &'static str,
@@ -79,43 +79,43 @@ pub struct StreamBlock {
 /// Makes a stream of blocks for each subscriber.
 #[derive(Clone)]
 pub struct Publisher {
-    /// What is read.
+    /// The log that is read.
     pub log: Arc<dyn EventLog>,
-    /// Rings when the head moves.
-    pub bell: watch::Receiver<Seq>,
-    /// What is told besides.
+    /// The newest event; subscribers wake when it changes.
+    pub head_changed: watch::Receiver<Seq>,
+    /// Notices to all subscribers.
     pub notices: broadcast::Sender<Notice>,
-    /// How often a silent stream shows that it lives.
+    /// A stream gets a heartbeat at this interval while it is silent.
     pub heartbeat: Duration,
-    /// Who answers, as `name/version`.
+    /// Name and version of this server, `name/version`.
     pub server: Arc<str>,
 }
 
 impl Publisher {
-    /// Events in one page.
+    /// Most events of one page.
     const PAGE_EVENTS: usize = 500;
-    /// About the bytes of one page: what a subscriber that does not read holds in memory.
+    /// About the bytes of one page, and so the memory that a stalled subscriber takes.
     const PAGE_BYTES: usize = 256 * 1024;
 
-    /// The blocks for one subscriber: `stream` first, then its backlog, then live. Ends only when the log fails.
+    /// The blocks for one subscriber: `stream` first, then the backlog, then live events. Ends only if the log fails.
     ///
-    /// `requested` is its id; without a usable one it starts with the `snapshot` newest events.
+    /// `requested` is the id that it sent; without a valid one it starts with the `snapshot` newest events.
     pub fn stream(&self, requested: Option<&str>, snapshot: u64) -> impl Stream<Item = StreamBlock> + use<> {
-        let standing = self.log.standing();
-        let verdict = standing.resolve_cursor(requested);
-        let hello = standing.stream_opened(&verdict, requested, &self.server);
+        let bounds = self.log.bounds();
+        let decision = bounds.resolve_cursor(requested);
+        let opened = bounds.stream_opened(&decision, requested, &self.server);
         let mut heartbeat = interval_at(Instant::now() + self.heartbeat, self.heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let cursor = verdict.after.unwrap_or_else(|| standing.snapshot(snapshot));
-        // Its place comes with the first block, so that it has one before its first event.
-        let place = Cursor { epoch: standing.epoch.clone(), seq: cursor };
+        let cursor = decision.after.unwrap_or_else(|| bounds.snapshot(snapshot));
+        // The first block has an id, so that the reader has a cursor before its first event.
+        let start = Cursor { epoch: bounds.epoch.clone(), seq: cursor };
         let subscriber = Subscriber {
             cursor,
-            bell: self.bell.clone(),
+            head_changed: self.head_changed.clone(),
             notices: self.notices.subscribe(),
-            ready: VecDeque::from([block("stream", Some(place), &hello)]),
+            ready: VecDeque::from([block("stream", Some(start), &opened)]),
             heartbeat,
-            standing,
+            bounds,
             log: Arc::clone(&self.log),
         };
         stream::unfold(subscriber, |mut subscriber| async move {
@@ -126,15 +126,15 @@ impl Publisher {
 }
 
 fn block(event: &'static str, id: Option<Cursor>, data: &impl serde::Serialize) -> StreamBlock {
-    let data = serde_json::to_string(data).expect("what we say has a JSON form");
+    let data = serde_json::to_string(data).expect("every block has a JSON form");
     StreamBlock { id, event, data }
 }
 
 struct Subscriber {
     log: Arc<dyn EventLog>,
-    standing: LogBounds,
+    bounds: LogBounds,
     cursor: Seq,
-    bell: watch::Receiver<Seq>,
+    head_changed: watch::Receiver<Seq>,
     notices: broadcast::Receiver<Notice>,
     heartbeat: Interval,
     ready: VecDeque<StreamBlock>,
@@ -146,21 +146,21 @@ impl Subscriber {
             if let Some(block) = self.ready.pop_front() {
                 return Some(block);
             }
-            if self.cursor < *self.bell.borrow_and_update() {
-                self.read_on().await.ok()?;
+            if self.cursor < *self.head_changed.borrow_and_update() {
+                self.read_page().await.ok()?;
                 continue;
             }
             tokio::select! {
                 biased;
-                rung = self.bell.changed() => rung.ok()?,
-                notice = self.notices.recv() => self.tell(notice)?,
-                _ = self.heartbeat.tick() => self.beat(),
+                changed = self.head_changed.changed() => changed.ok()?,
+                notice = self.notices.recv() => self.push_notice(notice)?,
+                _ = self.heartbeat.tick() => self.push_heartbeat(),
             }
         }
     }
 
-    /// Takes the next page into `ready`.
-    async fn read_on(&mut self) -> Result<(), LogError> {
+    /// Reads the next page into `ready`.
+    async fn read_page(&mut self) -> Result<(), LogError> {
         let (log, after) = (Arc::clone(&self.log), self.cursor);
         let page = tokio::task::spawn_blocking(move || {
             log.page(after, Publisher::PAGE_EVENTS, Publisher::PAGE_BYTES)
@@ -179,7 +179,7 @@ impl Subscriber {
         Ok(())
     }
 
-    fn tell(&mut self, notice: Result<Notice, broadcast::error::RecvError>) -> Option<()> {
+    fn push_notice(&mut self, notice: Result<Notice, broadcast::error::RecvError>) -> Option<()> {
         let block = match notice {
             Ok(Notice::Source(json)) => StreamBlock { id: None, event: "source", data: json.to_string() },
             Ok(Notice::Catalogue) | Err(broadcast::error::RecvError::Lagged(_)) => {
@@ -191,16 +191,16 @@ impl Subscriber {
         Some(())
     }
 
-    /// Says that we live and where the reader stands.
-    fn beat(&mut self) {
-        self.standing = self.log.standing();
-        let (oldest, head) = (self.id(self.standing.oldest), self.id(self.standing.head));
+    /// Adds a heartbeat with the cursor of the reader and the bounds of the log.
+    fn push_heartbeat(&mut self) {
+        self.bounds = self.log.bounds();
+        let (oldest, head) = (self.id(self.bounds.oldest), self.id(self.bounds.head));
         let data = serde_json::json!({ "oldest": oldest, "head": head });
         self.ready.push_back(block("heartbeat", Some(self.id(self.cursor)), &data));
     }
 
     fn id(&self, seq: Seq) -> Cursor {
-        Cursor { epoch: self.standing.epoch.clone(), seq }
+        Cursor { epoch: self.bounds.epoch.clone(), seq }
     }
 }
 
@@ -213,14 +213,14 @@ mod tests {
 
     use super::*;
 
-    /// A log in memory that forgets its oldest events on demand.
+    /// A log in memory that drops its oldest events on demand.
     struct Memory {
         head: Mutex<u64>,
         oldest: Mutex<u64>,
     }
 
     impl EventLog for Memory {
-        fn standing(&self) -> LogBounds {
+        fn bounds(&self) -> LogBounds {
             let epoch = Epoch::try_new("e").unwrap();
             LogBounds {
                 epoch,
@@ -230,7 +230,7 @@ mod tests {
         }
 
         fn page(&self, after: Seq, limit: usize, _: usize) -> Result<LogPage, LogError> {
-            let LogBounds { oldest, head, .. } = self.standing();
+            let LogBounds { oldest, head, .. } = self.bounds();
             let first = after.0.max(oldest.0 - 1) + 1;
             let events = (first..=head.0).take(limit.min(3));
             let event = |seq| LogEvent { seq: Seq(seq), kind: EventKind::Item, json: "{}".into() };
@@ -240,15 +240,15 @@ mod tests {
 
     fn publisher(head: u64) -> (Arc<Memory>, watch::Sender<Seq>, Publisher) {
         let log = Arc::new(Memory { head: Mutex::new(head), oldest: Mutex::new(1) });
-        let (ring, bell) = watch::channel(Seq(head));
+        let (head, head_changed) = watch::channel(Seq(head));
         let publisher = Publisher {
             log: Arc::clone(&log) as Arc<dyn EventLog>,
-            bell,
+            head_changed,
             notices: broadcast::channel(4).0,
             heartbeat: Duration::from_secs(2),
             server: "test".into(),
         };
-        (log, ring, publisher)
+        (log, head, publisher)
     }
 
     async fn take(stream: &mut (impl Stream<Item = StreamBlock> + Unpin), n: usize) -> Vec<String> {
@@ -260,24 +260,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_backlog_comes_first_and_the_bell_brings_the_rest_without_a_seam() {
-        let (log, ring, publisher) = publisher(4);
+    async fn the_backlog_comes_first_and_live_events_follow_without_a_hole() {
+        let (log, head, publisher) = publisher(4);
         let mut stream = pin!(publisher.stream(Some("e-1"), 0));
         assert_eq!(take(&mut stream, 4).await, ["stream e-1", "item e-2", "item e-3", "item e-4"]);
         *log.head.lock().unwrap() = 6;
-        ring.send_replace(Seq(6));
+        head.send_replace(Seq(6));
         assert_eq!(take(&mut stream, 2).await, ["item e-5", "item e-6"]);
-        assert_eq!(take(&mut stream, 1).await, ["heartbeat e-6"], "a silent stream shows that it lives");
+        assert_eq!(take(&mut stream, 1).await, ["heartbeat e-6"], "a silent stream has heartbeats");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_falls_behind_is_told_where_the_log_begins() {
-        let (log, ring, publisher) = publisher(2);
+        let (log, head, publisher) = publisher(2);
         let mut stream = pin!(publisher.stream(None, 1));
         assert_eq!(take(&mut stream, 2).await, ["stream e-1", "item e-2"]);
         *log.head.lock().unwrap() = 20;
         *log.oldest.lock().unwrap() = 18;
-        ring.send_replace(Seq(20));
+        head.send_replace(Seq(20));
         let gap = stream.next().await.unwrap();
         assert_eq!((gap.event, gap.data.as_str()), ("gap", r#"{"missed":15,"oldest":"e-18"}"#));
         assert_eq!(take(&mut stream, 3).await, ["item e-18", "item e-19", "item e-20"]);
@@ -285,7 +285,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn lost_notices_are_announced_by_the_catalogue_block() {
-        let (_log, _ring, publisher) = publisher(0);
+        let (_log, _head, publisher) = publisher(0);
         let mut stream = pin!(publisher.stream(None, 0));
         assert_eq!(take(&mut stream, 1).await, ["stream e-0"]);
         for _ in 0..9 {

@@ -1,7 +1,7 @@
 //! Step 10 of the life of an item: into another process, without holes.
 //!
-//! A [`Subscription`] keeps the cursor. Whatever happens to the other side, it comes back with it and goes on after
-//! the last event it gave out: what it has given out is never given out again.
+//! A [`Subscription`] keeps the cursor. Whatever happens to the server, it reconnects and continues after the last event:
+//! no event is returned twice.
 
 use std::time::Duration;
 
@@ -19,23 +19,23 @@ use crate::{
     resume::{Gap, Resume, StreamOpened},
 };
 
-/// Whether a hole in the sequence is a fault.
+/// Whether a hole in the sequence is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coverage {
-    /// Every event is asked for: a hole ends the connection, and the next one asks again.
+    /// All events are requested: a hole ends the connection, and the next one requests them again.
     All,
-    /// A filter is set, so holes are to be expected.
+    /// A filter is set: holes are expected.
     Filtered,
 }
 
-/// How patient a subscription is.
+/// Time limits of a subscription.
 #[derive(Clone, Copy, Debug)]
 pub struct SubscriptionTiming {
-    /// Longest wait for an answer to the request.
+    /// Longest wait for the head of the response.
     pub answer: Duration,
-    /// Longest silence; must exceed the other side's heartbeat.
+    /// Longest silence; must exceed the heartbeat of the server.
     pub silence: Duration,
-    /// First and longest wait between attempts; doubles in between, each time drawn from the upper half.
+    /// First and longest delay between attempts; it doubles, with jitter in the upper half.
     pub retry: (Duration, Duration),
 }
 
@@ -49,20 +49,20 @@ impl Default for SubscriptionTiming {
     }
 }
 
-/// What a subscription has to say.
+/// What happened to a subscription.
 #[derive(Clone, Debug)]
 pub enum SubscriptionEvent {
-    /// The stream is open; this became of our cursor. After `reset` the events of another log follow.
+    /// The stream is open, with the resolved cursor. After `reset` the events of another log follow.
     Connected(StreamOpened),
     /// The next event.
     Event(ReceivedEvent),
-    /// Events were lost to us; the next one is `oldest`.
+    /// Events were missed; the next one is `oldest`.
     Gap(Gap),
-    /// Something without an id: the event's name and its data.
+    /// An event without an id: name and data.
     Notice(String, Bytes),
-    /// The other side lives; its data, when the heartbeat has some.
+    /// A heartbeat, with its data.
     Heartbeat(Bytes),
-    /// The stream ended, or could not be opened; the next call waits that long and tries again.
+    /// The stream ended or could not be opened; the next call waits and tries again.
     Lost {
         /// What happened.
         reason: String,
@@ -71,18 +71,18 @@ pub enum SubscriptionEvent {
     },
 }
 
-/// An event as it came.
+/// An event as received.
 #[derive(Clone, Debug)]
 pub struct ReceivedEvent {
     /// Its id.
     pub id: Cursor,
-    /// New or changed.
+    /// Item or update.
     pub kind: EventKind,
-    /// Its one JSON form, on one line.
+    /// The event as JSON, on one line.
     pub json: Bytes,
 }
 
-/// A stream of events that comes back by itself.
+/// A stream of events that reconnects by itself.
 pub struct Subscription {
     endpoint: Endpoint,
     path: String,
@@ -94,28 +94,28 @@ pub struct Subscription {
     cursor: Option<Cursor>,
     /// Whether the next event must be the one after the cursor.
     contiguous: bool,
-    state: State,
+    state: ConnectionState,
     attempts: u32,
-    /// The other side's `retry:`; replaces our first wait.
+    /// `retry:` of the server; a lower bound of the next delay.
     retry: Option<Duration>,
 }
 
-enum State {
+enum ConnectionState {
     Waiting(Duration),
-    Open(Box<Open>),
+    Open(Box<OpenStream>),
 }
 
-struct Open {
+struct OpenStream {
     response: Response,
     decoder: russe::Decoder,
     buffer: BytesMut,
 }
 
 impl Subscription {
-    /// Largest block taken, in bytes: far above the largest event, far below what would hurt.
+    /// Largest block accepted, in bytes: far above the largest event.
     pub const BLOCK_BYTES_MAX: usize = 1024 * 1024;
 
-    /// A subscription to `path` (with its query), going on after `cursor` when there is one. Nothing is dialled yet.
+    /// A subscription to `path` (with its query), after `cursor` if there is one. No connection is made yet.
     #[must_use]
     pub fn new(
         endpoint: Endpoint,
@@ -133,16 +133,16 @@ impl Subscription {
             client: None,
             cursor,
             contiguous: false,
-            state: State::Waiting(Duration::ZERO),
+            state: ConnectionState::Waiting(Duration::ZERO),
             attempts: 0,
             retry: None,
         }
     }
 
-    /// The same for a server that asks who reads: shows it this token, each time anew.
+    /// Sends this bearer token with each request.
     ///
     /// # Errors
-    /// When no header can carry it.
+    /// If it is not a valid header value.
     pub fn with_bearer(mut self, token: &str) -> Result<Self, InvalidHeaderValue> {
         let mut authorization = HeaderValue::try_from(format!("Bearer {token}"))?;
         authorization.set_sensitive(true);
@@ -150,18 +150,18 @@ impl Subscription {
         Ok(self)
     }
 
-    /// The last event given out, or the place a heartbeat moved us to.
+    /// The last event returned, or the cursor of a later heartbeat.
     #[must_use]
     pub fn cursor(&self) -> Option<&Cursor> {
         self.cursor.as_ref()
     }
 
-    /// The next thing that happens. A dropped call loses nothing; a connection that was being made begins again.
+    /// Waits for the next event. Cancel-safe: a dropped call loses nothing, but a connection attempt starts again.
     pub async fn next(&mut self) -> SubscriptionEvent {
         loop {
             let result = match &mut self.state {
-                State::Waiting(wait) => {
-                    // Waits piecewise, so that a dropped call has not to begin again.
+                ConnectionState::Waiting(wait) => {
+                    // In small steps, so that a dropped call does not start again.
                     while !wait.is_zero() {
                         let step = (*wait).min(Duration::from_millis(100));
                         tokio::time::sleep(step).await;
@@ -169,13 +169,13 @@ impl Subscription {
                     }
                     self.connect().await.map(|()| None).map_err(|e| e.to_string())
                 }
-                State::Open(open) => match open.read(self.timing.silence).await {
-                    Ok(event) => self.take(event),
+                ConnectionState::Open(open) => match open.read(self.timing.silence).await {
+                    Ok(event) => self.handle(event),
                     Err(reason) => Err(reason),
                 },
             };
             match result {
-                Ok(Some(signal)) => return signal,
+                Ok(Some(event)) => return event,
                 Ok(None) => {}
                 Err(reason) => return self.lost(reason),
             }
@@ -205,7 +205,7 @@ impl Subscription {
             return Err(ClientError::Refused(self.endpoint.clone(), response.status()));
         }
         let (decoder, buffer) = (russe::Decoder::default(), BytesMut::new());
-        self.state = State::Open(Box::new(Open { response, decoder, buffer }));
+        self.state = ConnectionState::Open(Box::new(OpenStream { response, decoder, buffer }));
         Ok(())
     }
 
@@ -216,12 +216,12 @@ impl Subscription {
         self.attempts += 1;
         // From the upper half: spread out, but never at once.
         let wait = ceiling.mul_f64(0.5 + fastrand::f64() / 2.0);
-        self.state = State::Waiting(wait);
+        self.state = ConnectionState::Waiting(wait);
         SubscriptionEvent::Lost { reason, wait }
     }
 
-    /// Makes a signal of a block, or nothing; an error ends the connection.
-    fn take(&mut self, event: russe::Event) -> Result<Option<SubscriptionEvent>, String> {
+    /// Turns a block into an event, if it is one; an error ends the connection.
+    fn handle(&mut self, event: russe::Event) -> Result<Option<SubscriptionEvent>, String> {
         let message = match event {
             russe::Event::Comment(_) => return Ok(None),
             russe::Event::Retry(retry) => {
@@ -242,7 +242,7 @@ impl Subscription {
         let kind = match name.as_str() {
             "item" => EventKind::Item,
             "update" => EventKind::Update,
-            "stream" => return self.hello(id, &data).map(Some),
+            "stream" => return self.stream_opened(id, &data).map(Some),
             "gap" => return self.gap(&data).map(Some),
             "heartbeat" | "" => {
                 self.cursor = id.or(self.cursor.take());
@@ -268,19 +268,19 @@ impl Subscription {
         Ok(Some(SubscriptionEvent::Event(incoming)))
     }
 
-    /// The first event; its id is our place in this log.
-    fn hello(&mut self, id: Option<Cursor>, data: &[u8]) -> Result<SubscriptionEvent, String> {
-        let hello: StreamOpened =
+    /// The first event; its id is the cursor in this log.
+    fn stream_opened(&mut self, id: Option<Cursor>, data: &[u8]) -> Result<SubscriptionEvent, String> {
+        let opened: StreamOpened =
             serde_json::from_slice(data).map_err(|e| format!("bad first event: {e}"))?;
         self.attempts = 0;
         self.contiguous = id.is_some() && self.coverage == Coverage::All;
-        match (id, hello.resume) {
-            (Some(place), _) => self.cursor = Some(place),
-            // The old cursor says nothing about this log.
+        match (id, opened.resume) {
+            (Some(cursor), _) => self.cursor = Some(cursor),
+            // The old cursor is not of this log.
             (None, Resume::Live | Resume::Reset) => self.cursor = None,
             (None, Resume::Exact | Resume::Gap) => {}
         }
-        Ok(SubscriptionEvent::Connected(hello))
+        Ok(SubscriptionEvent::Connected(opened))
     }
 
     fn gap(&mut self, data: &[u8]) -> Result<SubscriptionEvent, String> {
@@ -289,7 +289,7 @@ impl Subscription {
     }
 }
 
-impl Open {
+impl OpenStream {
     async fn read(&mut self, silence: Duration) -> Result<russe::Event, String> {
         loop {
             match self.decoder.decode(&mut self.buffer) {
@@ -302,7 +302,7 @@ impl Open {
             }
             match timeout(silence, self.response.chunk()).await {
                 Ok(Ok(Some(chunk))) => self.buffer.extend_from_slice(&chunk),
-                Ok(Ok(None)) => return Err("the other side ended the stream".to_owned()),
+                Ok(Ok(None)) => return Err("the server ended the stream".to_owned()),
                 Ok(Err(error)) => return Err(format!("the stream broke: {}", deepest(&error))),
                 Err(_) => return Err(format!("silence for {silence:?}")),
             }

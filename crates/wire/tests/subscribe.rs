@@ -1,5 +1,5 @@
-//! A subscription against servers that die, stall, lie and come back: what it has given out is never given out again,
-//! and nothing in between is passed over in silence.
+//! A subscription to servers that die, stall, send nonsense and restart: no event is returned twice, and no hole is
+//! ignored.
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, reason = "a test may block")]
 
@@ -14,7 +14,7 @@ use wire::{Coverage, Endpoint, Resume, Subscription, SubscriptionEvent, Subscrip
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
 
-/// A server that plays one script a connection, and tells with which id each connection came.
+/// A server that plays one script per connection, and returns the id of each request.
 struct Server {
     listener: TcpListener,
 }
@@ -34,7 +34,7 @@ impl Server {
         Subscription::new(Endpoint::Url(url), "/wire", cursor.map(|c| c.parse().unwrap()), coverage, timing)
     }
 
-    /// Takes a connection and reads its request.
+    /// Accepts a connection and reads its request.
     async fn request(&self) -> (TcpStream, String) {
         let (mut stream, _) = self.listener.accept().await.unwrap();
         let mut request = Vec::new();
@@ -44,7 +44,7 @@ impl Server {
         (stream, String::from_utf8(request).unwrap())
     }
 
-    /// The same; returns the id it came with.
+    /// The same; returns its `Last-Event-ID`.
     async fn accept(&self) -> (TcpStream, Option<String>) {
         let (stream, request) = self.request().await;
         let id = request.lines().find_map(|line| line.strip_prefix("last-event-id: ")).map(str::to_owned);
@@ -59,7 +59,7 @@ impl Server {
     }
 }
 
-/// The first event, with the reader's place.
+/// The first event, with the cursor of the reader.
 fn hello(resume: &str, place: &str) -> String {
     format!(
         "id: {place}\nevent: stream\ndata: {{\"resume\":\"{resume}\",\"requested\":null,\"oldest\":null,\"head\":\"{place}\",\
@@ -71,7 +71,7 @@ fn item(seq: u64) -> String {
     format!("id: e-{seq}\nevent: item\ndata: {{\"n\":{seq}}}\n\n")
 }
 
-/// Signals until `n` events have come, in words.
+/// What happens until `n` events have arrived, in words.
 async fn words(subscription: &mut Subscription, n: usize) -> Vec<String> {
     let (mut words, mut events) = (Vec::new(), 0);
     while events < n {
@@ -91,7 +91,7 @@ async fn words(subscription: &mut Subscription, n: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn after_a_loss_it_goes_on_after_the_last_event_and_gives_none_twice() {
+async fn after_a_loss_it_continues_after_the_last_event_and_repeats_none() {
     let server = Server::new().await;
     let mut subscription = server.subscription(None, Coverage::All);
     let first = [hello("live", "e-0"), item(1), item(2), "id: e-3\nevent: item\nda".to_owned()].concat();
@@ -109,7 +109,7 @@ async fn after_a_loss_it_goes_on_after_the_last_event_and_gives_none_twice() {
 }
 
 #[tokio::test]
-async fn a_hole_is_not_passed_over_but_asked_for_again() {
+async fn a_hole_is_not_ignored_but_requested_again() {
     let server = Server::new().await;
     let mut subscription = server.subscription(Some("e-1"), Coverage::All);
     let play = async {
@@ -132,7 +132,7 @@ async fn a_filtered_stream_has_holes_and_its_heartbeats_move_the_cursor() {
 }
 
 #[tokio::test]
-async fn a_gap_is_told_and_what_follows_it_is_taken() {
+async fn a_gap_is_reported_and_the_events_after_it_are_accepted() {
     let server = Server::new().await;
     let mut subscription = server.subscription(Some("e-1"), Coverage::All);
     let gap = "event: gap\ndata: {\"missed\":5,\"oldest\":\"e-8\"}\n\n".to_owned();
@@ -142,7 +142,7 @@ async fn a_gap_is_told_and_what_follows_it_is_taken() {
 }
 
 #[tokio::test]
-async fn another_log_starts_afresh() {
+async fn another_log_is_read_from_its_start() {
     let server = Server::new().await;
     let mut subscription = server.subscription(Some("e-7"), Coverage::All);
     let script = [hello("reset", "f-0"), "id: f-1\nevent: item\ndata: {}\n\n".to_owned()].concat();
@@ -151,7 +151,7 @@ async fn another_log_starts_afresh() {
 }
 
 #[tokio::test]
-async fn an_empty_log_is_a_place_to_go_on_from() {
+async fn an_empty_log_has_a_cursor_to_resume_from() {
     let server = Server::new().await;
     let mut subscription = server.subscription(None, Coverage::All);
     let play = async {
@@ -165,7 +165,7 @@ async fn an_empty_log_is_a_place_to_go_on_from() {
 }
 
 #[tokio::test]
-async fn silence_refusal_and_nonsense_are_losses_and_it_comes_back() {
+async fn after_silence_refusal_and_nonsense_it_reconnects() {
     let server = Server::new().await;
     let mut subscription = server.subscription(None, Coverage::All);
     let play = async {
@@ -191,7 +191,7 @@ async fn silence_refusal_and_nonsense_are_losses_and_it_comes_back() {
 }
 
 #[tokio::test]
-async fn a_token_is_shown_on_every_connection_and_only_where_one_is_given() {
+async fn a_token_is_sent_with_every_request_if_there_is_one() {
     for token in [Some("a-token-0123456789"), None] {
         let server = Server::new().await;
         let mut subscription = server.subscription(None, Coverage::All);

@@ -1,4 +1,4 @@
-//! What stands in the file: values with their lines, and a complaint for everything that is not a known value.
+//! Parses the file: values with their lines, and a complaint about everything else.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,33 +7,33 @@ use notation::{Complaint, Complaints, shortened, suggestion};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{KEYS, Key, SECTIONS, position};
-use super::kinds::Raw;
+use super::keys::{KEYS, KeySpec, SECTIONS, position};
+use super::kinds::RawValue;
 use super::shapes::without_password;
 use super::values::Value;
 
-/// A file taken apart. Lines count from 1.
+/// A parsed file. LineIndex count from 1.
 #[derive(Default)]
 pub(super) struct Contents {
-    /// Place in the table of keys, value, line.
+    /// Index in the table of keys, value, line.
     pub(super) values: Vec<(usize, Value, usize)>,
     /// Without the name of the file, in any order.
     pub(super) complaints: Complaints,
 }
 
-/// How often a file is read anew without a line that confuses the parser. Lines beyond that still get their complaint
-/// once those before them are mended.
+/// How often a file is parsed again without its broken lines. Broken lines beyond that are reported once those before
+/// them have been corrected.
 const ROUNDS_MAX: usize = 64;
 
-/// Takes the text of a file apart. A syntax error does not hide what is wrong on other lines.
+/// Parses the text of a file. A syntax error does not hide mistakes on other lines.
 pub(super) fn read(text: &str) -> Contents {
-    let (text, mut syntax) = mended(text);
-    let lines = Lines::new(&text);
+    let (text, mut syntax) = without_broken_lines(text);
+    let lines = LineIndex::new(&text);
     let (document, errors) = DeTable::parse_recoverable(&text);
     for (line, message) in first_of_each_line(&lines, &errors) {
         syntax.entry(line).or_insert(message);
     }
-    let mut reader = Reader { lines: &lines, contents: Contents::default() };
+    let mut reader = FileReader { lines: &lines, contents: Contents::default() };
     reader.document(document.get_ref());
     let Contents { mut values, complaints } = reader.contents;
     // What recovery made of a broken line is not what the user meant: its values and complaints are ignored.
@@ -44,19 +44,18 @@ pub(super) fn read(text: &str) -> Contents {
     Contents { values, complaints }
 }
 
-/// Takes out the lines that are broken by themselves, because the parser may lose everything after one; returns what is
-/// left, line for line, and what was wrong with each of those lines.
-fn mended(text: &str) -> (String, BTreeMap<usize, String>) {
+/// Removes the lines that are invalid by themselves, because the parser may lose everything after one. Returns the text
+/// with the same number of lines, and what was wrong with each removed line.
+fn without_broken_lines(text: &str) -> (String, BTreeMap<usize, String>) {
     let mut rest: Vec<Cow<'_, str>> = text.split('\n').map(Cow::from).collect();
     let mut broken = BTreeMap::new();
     for _ in 0..ROUNDS_MAX {
         let whole = rest.join("\n");
         let errors = DeTable::parse_recoverable(&whole).1;
         let before = broken.len();
-        for (line, message) in first_of_each_line(&Lines::new(&whole), &errors) {
+        for (line, message) in first_of_each_line(&LineIndex::new(&whole), &errors) {
             if DeTable::parse(&rest[line - 1]).is_err() {
-                let stand_in = stand_in(&rest[line - 1]);
-                rest[line - 1] = stand_in.into();
+                rest[line - 1] = replacement(&rest[line - 1]).into();
                 broken.insert(line, message);
             }
         }
@@ -67,8 +66,8 @@ fn mended(text: &str) -> (String, BTreeMap<usize, String>) {
     (rest.join("\n"), broken)
 }
 
-/// What a broken line probably meant to the lines after it: a section still begins, anything else is nothing.
-fn stand_in(line: &str) -> String {
+/// What to parse instead of a broken line: the header of a section keeps its effect on the lines below.
+fn replacement(line: &str) -> String {
     match line.trim().strip_prefix('[') {
         Some(name) => {
             let name: String = name.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
@@ -78,34 +77,34 @@ fn stand_in(line: &str) -> String {
     }
 }
 
-/// One slip often confuses the parser several times; the first word about a line is the one to act on.
-fn first_of_each_line(lines: &Lines<'_>, errors: &[toml::de::Error]) -> BTreeMap<usize, String> {
+/// One mistake often causes several errors; the first one about a line is the one to act on.
+fn first_of_each_line(lines: &LineIndex<'_>, errors: &[toml::de::Error]) -> BTreeMap<usize, String> {
     let mut found = BTreeMap::new();
     for error in errors {
         let line = lines.at(error.span().map_or(usize::MAX, |span| span.start));
         found.entry(line).or_insert_with(|| match lines.text(line).trim() {
             "" => error.message().to_owned(),
-            words => format!("{}, in `{}`", error.message(), shortened(&without_password(words))),
+            text => format!("{}, in `{}`", error.message(), shortened(&without_password(text))),
         });
     }
     found
 }
 
-/// Finds lines by place and by number; they count from 1.
-struct Lines<'t> {
+/// Finds lines by byte offset and by number; they count from 1.
+struct LineIndex<'t> {
     text: &'t str,
     starts: Vec<usize>,
 }
 
-impl<'t> Lines<'t> {
+impl<'t> LineIndex<'t> {
     fn new(text: &'t str) -> Self {
-        let after = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(place, _)| place + 1);
+        let after = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(offset, _)| offset + 1);
         Self { text, starts: std::iter::once(0).chain(after).collect() }
     }
 
-    /// The line of a place in the text; of a place beyond its end the last one.
-    fn at(&self, place: usize) -> usize {
-        self.starts.partition_point(|start| *start <= place)
+    /// The line of an offset; the last line if it is beyond the end.
+    fn at(&self, offset: usize) -> usize {
+        self.starts.partition_point(|start| *start <= offset)
     }
 
     fn text(&self, line: usize) -> &'t str {
@@ -114,12 +113,12 @@ impl<'t> Lines<'t> {
     }
 }
 
-struct Reader<'l> {
-    lines: &'l Lines<'l>,
+struct FileReader<'l> {
+    lines: &'l LineIndex<'l>,
     contents: Contents,
 }
 
-impl Reader<'_> {
+impl FileReader<'_> {
     fn document(&mut self, document: &DeTable<'_>) {
         for (name, value) in document {
             let line = self.lines.at(name.span().start);
@@ -159,9 +158,9 @@ impl Reader<'_> {
     fn value(&mut self, key: usize, line: usize, value: &Spanned<DeValue<'_>>) {
         match KEYS[key].kind.accept(&raw(self.lines, value)) {
             Ok(accepted) => self.contents.values.push((key, accepted, line)),
-            Err(faults) => {
-                for fault in faults {
-                    self.complain(fault.line.unwrap_or(line), &KEYS[key].path(), fault.message);
+            Err(mistakes) => {
+                for mistake in mistakes {
+                    self.complain(mistake.line.unwrap_or(line), &KEYS[key].path(), mistake.message);
                 }
             }
         }
@@ -176,7 +175,7 @@ fn complaint(line: usize, key: &str, message: String) -> Complaint {
     Complaint { place: String::new(), line: Some(line), key: key.to_owned(), message }
 }
 
-/// What to say about a key that its section does not have.
+/// The message about a key that its section does not have.
 pub(super) fn unknown(section: &str, name: &str) -> String {
     let siblings = KEYS.iter().filter(|key| key.section == section).map(|key| key.name);
     let hint = suggestion(name, siblings);
@@ -184,30 +183,30 @@ pub(super) fn unknown(section: &str, name: &str) -> String {
     format!("unknown key{hint}")
 }
 
-/// A hint for a key that exists, but in another section.
+/// A hint for a key that exists in another section.
 fn elsewhere(name: &str) -> String {
-    let found: Vec<String> = KEYS.iter().filter(|key| key.name == name).map(Key::path).collect();
+    let found: Vec<String> = KEYS.iter().filter(|key| key.name == name).map(KeySpec::path).collect();
     match found.as_slice() {
         [] => String::new(),
         paths => format!("; did you mean `{}`?", paths.join("` or `")),
     }
 }
 
-/// A value of the file in our words.
-fn raw(lines: &Lines<'_>, value: &Spanned<DeValue<'_>>) -> Raw {
+/// A TOML value as a [`RawValue`].
+fn raw(lines: &LineIndex<'_>, value: &Spanned<DeValue<'_>>) -> RawValue {
     match value.get_ref() {
-        DeValue::String(string) => Raw::Text(string.to_string()),
+        DeValue::String(string) => RawValue::Text(string.to_string()),
         DeValue::Integer(integer) => {
             let number = u64::from_str_radix(integer.as_str(), integer.radix()).ok();
-            Raw::Integer(number, integer.to_string())
+            RawValue::Integer(number, integer.to_string())
         }
         DeValue::Array(entries) => {
             let entry = |e: &Spanned<DeValue<'_>>| (raw(lines, e), lines.at(e.span().start));
-            Raw::List(entries.iter().map(entry).collect())
+            RawValue::List(entries.iter().map(entry).collect())
         }
-        DeValue::Float(_) => Raw::Other("float"),
-        DeValue::Boolean(_) => Raw::Other("boolean"),
-        DeValue::Datetime(_) => Raw::Other("date"),
-        DeValue::Table(_) => Raw::Other("table"),
+        DeValue::Float(_) => RawValue::Other("float"),
+        DeValue::Boolean(_) => RawValue::Other("boolean"),
+        DeValue::Datetime(_) => RawValue::Other("date"),
+        DeValue::Table(_) => RawValue::Other("table"),
     }
 }

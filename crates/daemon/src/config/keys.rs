@@ -1,12 +1,12 @@
-//! The table of keys. A line of it is all there is to a key: its documentation (which is also what the commented file
-//! says), its name, its type, its default as a user would write it, and the kind with its bounds that checks it.
+//! The table of keys. Each entry has everything about a key: its documentation (also printed in the commented file), its
+//! name, its type, its default as a user would write it, the kind that checks it, and whether a reload applies a new
+//! value (`LIVE`) or only a restart does (`RESTART`).
 //!
-//! Adding a key means adding it here and nowhere else. Its last word says whether a reload takes a new value: `LIVE` when
-//! the process that uses it does, `RESTART` when not.
+//! A new key is added here and nowhere else.
 
 #![allow(
     rustdoc::bare_urls,
-    reason = "the documentation of a key is a comment of the file too, where <> would only puzzle"
+    reason = "the documentation of a key is a comment of the file too, where <> would be confusing"
 )]
 
 use std::net::SocketAddr;
@@ -15,23 +15,23 @@ use std::time::Duration;
 
 use notation::write_duration;
 
-use super::kinds::{Item, ValueKind};
+use super::kinds::{ListItem, ValueKind};
 use super::values::{FromValue, Value};
 use super::{LogFormat, WireTransport};
 
-/// One key as the rest of this module sees it.
-pub(super) struct Key {
+/// One key of the table.
+pub(super) struct KeySpec {
     pub(super) section: &'static str,
     pub(super) name: &'static str,
     pub(super) kind: ValueKind,
     /// As in an environment variable: without quotes or brackets.
     pub(super) default: &'static str,
     pub(super) docs: &'static [&'static str],
-    /// Whether a reload takes a new value; a restart does so always.
+    /// Whether a reload applies a new value; a restart always does.
     pub(super) live: bool,
 }
 
-impl Key {
+impl KeySpec {
     /// `section.key`
     pub(super) fn path(&self) -> String {
         format!("{}.{}", self.section, self.name)
@@ -43,8 +43,8 @@ impl Key {
     }
 }
 
-/// A section with the lines that introduce it.
-pub(super) struct Section {
+/// A section and its documentation.
+pub(super) struct SectionSpec {
     pub(super) name: &'static str,
     pub(super) docs: &'static [&'static str],
 }
@@ -76,11 +76,11 @@ macro_rules! table {
             }
         )+
 
-        pub(super) static SECTIONS: &[Section] =
-            &[ $( Section { name: stringify!($section), docs: &[$($section_doc),+] } ),+ ];
+        pub(super) static SECTIONS: &[SectionSpec] =
+            &[ $( SectionSpec { name: stringify!($section), docs: &[$($section_doc),+] } ),+ ];
 
-        pub(super) static KEYS: &[Key] = &[ $( $(
-            Key {
+        pub(super) static KEYS: &[KeySpec] = &[ $( $(
+            KeySpec {
                 section: stringify!($section),
                 name: stringify!($key),
                 kind: $kind,
@@ -90,7 +90,7 @@ macro_rules! table {
             },
         )+ )+ ];
 
-        /// The configuration that `values`, one for each of [`KEYS`] in its order, stand for.
+        /// The configuration made of `values`, one for each of [`KEYS`], in that order.
         pub(super) fn build(values: &[Value]) -> Config {
             let mut values = values.iter();
             let mut next = || values.next().expect("there is a value for each key");
@@ -99,9 +99,9 @@ macro_rules! table {
     };
 }
 
-/// A reload takes a new value.
+/// A reload applies a new value.
 const LIVE: bool = true;
-/// Only a restart takes a new value.
+/// Only a restart applies a new value.
 const RESTART: bool = false;
 
 const MS: Duration = Duration::from_millis(1);
@@ -114,121 +114,126 @@ const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
 
 table! {
-    /// What both processes share.
-    daemon: Daemon {
-        /// Directory of the local sockets; both processes must name the same one. It is created when missing. At most
-        /// 88 bytes, because a socket's path has at most 107.
+    /// Settings of both daemons.
+    daemon: DaemonSection {
+        /// Directory of the Unix sockets; the same for both daemons. Created if missing. At most 88 bytes long, because the
+        /// path of a socket is limited to 107 bytes.
         run_dir: PathBuf = "./run", ValueKind::RunDir, RESTART;
     }
 
     /// The ingestion daemon, newswire-ingestd.
-    ingestd: Ingestd {
-        /// The file that lists the sources; it is read again at a reload.
+    ingestd: IngestdSection {
+        /// The list of sources. A reload reads this file again; a different path needs a restart.
         sources: PathBuf = "sources.toml", ValueKind::Path, RESTART;
     }
 
-    /// The log on disk. The oldest events are deleted as soon as one of the three retention limits is passed.
-    store: Store {
-        /// Directory of the database; it is created when missing. One process at a time may use it.
+    /// The log of events on disk. The oldest events are deleted as soon as one of the three retention limits is exceeded.
+    store: StoreSection {
+        /// Directory of the store; created if missing. Only one process at a time can use it.
         path: PathBuf = "./data", ValueKind::Path, RESTART;
-        /// Memory for cached pages, in bytes.
+        /// Memory for cached pages of the store, in bytes.
         cache_bytes: u64 = "33554432", ValueKind::Integer(MIB, TIB), RESTART;
-        /// Events older than this are deleted.
+        /// Maximum age of an event; older events are deleted.
         retention_age: Duration = "30d", ValueKind::Duration(SECOND, YEAR.saturating_mul(100)), RESTART;
-        /// Of more events than this the oldest are deleted.
+        /// Maximum number of events kept; the oldest are deleted first.
         retention_events: u64 = "1000000", ValueKind::Integer(1, 1_000_000_000_000), RESTART;
-        /// When the events take more bytes than this the oldest are deleted.
+        /// Maximum total size of the events kept, in bytes as stored; the oldest are deleted first. The files take about twice
+        /// as much.
         retention_bytes: u64 = "4294967296", ValueKind::Integer(MIB, KIB * TIB), RESTART;
     }
 
     /// Visits to feeds.
-    fetch: Fetch {
-        /// Shortest time between two visits to one source, whatever the feed or the source list says.
+    fetch: FetchSection {
+        /// Minimum interval between two visits to one source. Neither a feed nor `every` in the list of sources can shorten it.
         interval_min: Duration = "5m", ValueKind::Duration(MS.saturating_mul(100), YEAR), LIVE;
-        /// Longest time between two visits to one source.
+        /// Maximum interval between two visits to one source, unless its server asks for a longer one. Between the two limits,
+        /// the rhythm of the feed decides.
         interval_max: Duration = "24h", ValueKind::Duration(MS.saturating_mul(100), YEAR), LIVE;
-        /// Pause between two requests to one host.
+        /// Minimum interval between two requests to one host. A host is a registrable domain, such as example.org with all its
+        /// subdomains. A 429 response widens the spacing, and its Retry-After applies to all feeds of the host.
         host_spacing: Duration = "1s", ValueKind::Duration(Duration::ZERO, HOUR), LIVE;
-        /// Requests to one host at the same time.
+        /// Maximum number of simultaneous requests to one host; further visits wait.
         host_in_flight: usize = "2", ValueKind::Integer(1, 1_024), LIVE;
-        /// Visits at the same time, all hosts together.
+        /// Maximum number of simultaneous visits, all hosts together; further visits wait.
         in_flight: usize = "256", ValueKind::Integer(1, 65_536), LIVE;
-        /// Longest time to connect, TLS included.
+        /// Time limit for connecting, including name lookup and TLS, for each redirect.
         timeout_connect: Duration = "10s", ValueKind::Duration(MS.saturating_mul(10), MINUTE.saturating_mul(10)), RESTART;
-        /// Longest time for a whole visit, redirects and body included.
+        /// Time limit for a visit, including redirects and the body; `timeout` in the list of sources overrides it.
         timeout_total: Duration = "30s", ValueKind::Duration(MS.saturating_mul(10), HOUR), RESTART;
-        /// Largest body of a feed after decompression, in bytes; a visit stops reading there.
+        /// Maximum size of a feed after decompression, in bytes; a visit stops there. `body_bytes_max` in the list of sources
+        /// overrides it. Neither can exceed 32 MiB.
         body_bytes_max: u64 = "10485760", ValueKind::Integer(KIB, MIB.saturating_mul(32)), RESTART;
-        /// Networks that may be visited although they are private or local, such as "10.1.0.0/16". Everything private
-        /// is refused otherwise, so that a feed cannot reach into the network the daemon runs in.
-        allow: Vec<String> = "", ValueKind::List(Item::Network), RESTART;
-        /// What the daemon calls itself to servers; a web address where its operator can be reached is good manners.
-        /// Empty stands for "newswire/VERSION".
+        /// Private or local networks that may be visited, such as "10.1.0.0/16". Empty: none, so that a feed cannot reach into
+        /// the network of the daemon.
+        allow: Vec<String> = "", ValueKind::List(ListItem::Network), RESTART;
+        /// User-Agent of requests to servers; include an address where you can be reached, such as
+        /// "example/1 (+https://example.org)". Empty: "newswire/VERSION".
         user_agent: String = "", ValueKind::UserAgent, RESTART;
     }
 
-    /// How events travel from the ingestion daemon to the gateway.
-    wire: Wire {
-        /// "local": over a Unix socket in daemon.run_dir. "nats" is not part of this build.
+    /// The connection from the ingestion daemon to its gateways.
+    wire: WireSection {
+        /// "local": a Unix socket in daemon.run_dir. "nats" is not part of this build.
         transport: WireTransport = "local", ValueKind::WireTransport, RESTART;
-        /// NATS servers such as "nats://10.0.0.5:4222"; unused by "local".
-        nats_urls: Vec<String> = "", ValueKind::List(Item::NatsUrl), RESTART;
+        /// NATS servers, such as "nats://10.0.0.5:4222"; unused by "local".
+        nats_urls: Vec<String> = "", ValueKind::List(ListItem::NatsUrl), RESTART;
     }
 
-    /// The public HTTP server, newswire-gateway.
-    gateway: Gateway {
-        /// Address and port to listen at; port 0 takes any free one. TLS belongs to the proxy in front.
+    /// The HTTP server for clients, newswire-gateway.
+    gateway: GatewaySection {
+        /// Address and port to listen on; port 0 picks a free port. There is no TLS: use a reverse proxy.
         listen: SocketAddr = "127.0.0.1:8700", ValueKind::Address, RESTART;
-        /// Threads that serve clients; 0 takes one per core.
+        /// Number of worker threads that serve clients; 0 means one per core.
         workers: usize = "0", ValueKind::Integer(0, 1_024), RESTART;
-        /// Streams at the same time.
+        /// Maximum number of simultaneous streams. A further stream is closed at once; its client is told to reconnect later.
         clients_max: usize = "10000", ValueKind::Integer(1, 1_000_000), LIVE;
-        /// Streams at the same time from one address.
+        /// Maximum number of simultaneous streams from one address; an IPv6 /64 network counts as one address. A further stream
+        /// is closed likewise.
         clients_per_address_max: usize = "64", ValueKind::Integer(1, 1_000_000), LIVE;
-        /// Pause between two signs of life on a stream.
+        /// A stream gets a heartbeat after this time without any other event.
         heartbeat: Duration = "10s", ValueKind::Duration(MS.saturating_mul(50), HOUR), LIVE;
-        /// Recent events kept in memory, from which clients resume without asking the ingestion daemon.
+        /// Maximum number of recent events kept in memory. Clients resume from these; older events are read from the ingestion
+        /// daemon.
         ring_events: usize = "20000", ValueKind::Integer(1, 100_000_000), RESTART;
-        /// Bytes of recent events kept in memory; whichever of the two limits is reached first holds.
+        /// Maximum total size of the recent events kept in memory, in bytes. The limit that is reached first applies.
         ring_bytes: u64 = "67108864", ValueKind::Integer(4 * KIB, TIB), RESTART;
-        /// At shutdown, how long open streams are given to leave one after the other.
+        /// At shutdown, open streams are closed one after the other within this time.
         drain: Duration = "10s", ValueKind::Duration(Duration::ZERO, HOUR), LIVE;
-        /// Host headers that are answered besides the loopback ones, such as "news.example.org"; empty answers all,
-        /// unless `listen` is a loopback address.
-        hosts: Vec<String> = "", ValueKind::List(Item::Host), LIVE;
-        /// Web origins whose pages may read from here, such as "https://example.org"; empty allows none.
-        cors_origins: Vec<String> = "", ValueKind::List(Item::Origin), LIVE;
-        /// Proxies in front, as networks or addresses, whose word about a client's address is believed.
-        trusted_proxies: Vec<String> = "", ValueKind::List(Item::Network), LIVE;
-        /// File that holds the token for the operator's routes; empty closes these routes.
+        /// Accepted `Host` headers in addition to localhost, 127.0.0.1, [::1] and the host of `public_url`, such as
+        /// "news.example.org". Empty: all are accepted, unless `listen` is a loopback address.
+        hosts: Vec<String> = "", ValueKind::List(ListItem::Host), LIVE;
+        /// Origins whose pages may read from here (CORS), such as "https://example.org". Empty: none.
+        cors_origins: Vec<String> = "", ValueKind::List(ListItem::Origin), LIVE;
+        /// Reverse proxies (addresses or CIDRs) whose X-Forwarded-For is trusted. Empty: none.
+        trusted_proxies: Vec<String> = "", ValueKind::List(ListItem::Network), LIVE;
+        /// File with the token for the operator's routes, such as POST /news/refresh. Empty: these routes are closed.
         operator_token_file: Option<PathBuf> = "", ValueKind::OptionalPath, LIVE;
-        /// File of tokens that readers must show, each with the categories it opens; empty for none. With neither this
-        /// nor `jwks_file` everybody may read everything. Both files are read at the start and at a
-        /// reload.
+        /// File with the tokens that clients need for reading, and the categories that each token grants. Empty: no such tokens.
+        /// If `jwks_file` is empty too, all clients may read everything. Both files are read at startup and at a reload.
         read_tokens_file: Option<PathBuf> = "", ValueKind::OptionalPath, LIVE;
-        /// JWK set (RFC 7517) with the public keys of whoever issues JSON Web Tokens to readers; empty for none. Takes
-        /// RSA of at least 2048 bits, P-256, P-384 and Ed25519; each token must expire.
+        /// File with the JWK set (RFC 7517) that verifies JSON Web Tokens of clients: RSA keys of at least 2048 bits, P-256,
+        /// P-384 and Ed25519. Each token must have an expiry time. Empty: no such tokens.
         jwks_file: Option<PathBuf> = "", ValueKind::OptionalPath, LIVE;
-        /// What `iss` of a JSON Web Token must be; empty takes any.
+        /// Required issuer (`iss`) of a JSON Web Token. Empty: any.
         jwt_issuer: Option<String> = "", ValueKind::OptionalText, LIVE;
-        /// What `aud` of a JSON Web Token must be or hold; empty takes only tokens without one.
+        /// Required audience (`aud`) of a JSON Web Token. Empty: only tokens without an audience are accepted.
         jwt_audience: Option<String> = "", ValueKind::OptionalText, LIVE;
-        /// The claim of a JSON Web Token that lists its categories, or is "all"; looked up as it is written here, else
+        /// Claim of a JSON Web Token that holds its categories: a list, or "all". A name with dots is looked up as a whole, then
         /// part by part.
         jwt_categories_claim: String = "newswire.categories", ValueKind::Text, LIVE;
-        /// Categories that everybody may read, also without a token.
-        public_categories: Vec<String> = "", ValueKind::List(Item::Category), LIVE;
-        /// The address under which users reach the gateway, such as "https://news.example.org"; empty when unknown.
-        /// With it hubs (WebSub) are asked to push, which makes visits sooner; the ingestion daemon must know it too.
+        /// Categories that all clients may read, without a token. Empty: none.
+        public_categories: Vec<String> = "", ValueKind::List(ListItem::Category), LIVE;
+        /// Address under which clients reach the gateway, such as "https://news.example.org"; the same for both daemons. If it is
+        /// set, feeds with a WebSub hub are pushed, and new items arrive sooner. Empty: no pushes.
         public_url: Option<String> = "", ValueKind::OptionalUrl, RESTART;
     }
 
-    /// The log of both processes, written to standard error.
-    log: Log {
+    /// The log of both daemons, written to standard error.
+    log: LogSection {
         /// "off", "error", "warn", "info", "debug", "trace", or a filter by module such as "info,ingestd=debug".
         level: String = "info", ValueKind::Level, LIVE;
-        /// "text" for people, "json" for programs, "journald" for native journal fields; "auto" takes journald when
-        /// standard error goes there, else text.
+        /// "text" for people, "json" for programs, "journald" for native journal fields. "auto": "journald" if standard error is
+        /// connected to the journal, otherwise "text".
         format: LogFormat = "auto", ValueKind::Format, RESTART;
     }
 }
@@ -242,55 +247,55 @@ impl Default for Config {
 /// The default of each key, in the order of [`KEYS`].
 pub(super) fn defaults() -> Vec<Value> {
     let value =
-        |key: &Key| key.kind.accept_text(key.default).expect("a test accepts the default of each key");
+        |key: &KeySpec| key.kind.accept_text(key.default).expect("a test accepts the default of each key");
     KEYS.iter().map(value).collect()
 }
 
-/// The place of `section.key` in [`KEYS`].
+/// The index of `section.key` in [`KEYS`].
 pub(super) fn position(section: &str, name: &str) -> Option<usize> {
     KEYS.iter().position(|key| key.section == section && key.name == name)
 }
 
-/// Two values of which each alone is fine.
+/// Two values that are valid by themselves, but not together.
 pub(super) struct Contradiction {
-    /// Their places in [`KEYS`].
+    /// Their indexes in [`KEYS`].
     pub(super) keys: [usize; 2],
     pub(super) message: String,
 }
 
-/// What is wrong although each value alone is fine.
+/// All pairs of values that are invalid together.
 pub(super) fn contradictions(config: &Config) -> Vec<Contradiction> {
     let mut found = Vec::new();
     let (min, max) = (config.fetch.interval_min, config.fetch.interval_max);
     if min > max {
-        let place = |name| position("fetch", name).expect("the key stands in the table");
+        let index = |name| position("fetch", name).expect("the key is in the table");
         let (min, max) = (write_duration(min), write_duration(max));
         let message = format!(
-            "fetch.interval_max ({max}) is shorter than fetch.interval_min ({min}); raise the one or lower the other"
+            "fetch.interval_max ({max}) is shorter than fetch.interval_min ({min}); raise the former or lower the latter"
         );
-        found.push(Contradiction { keys: [place("interval_max"), place("interval_min")], message });
+        found.push(Contradiction { keys: [index("interval_max"), index("interval_min")], message });
     }
-    found.extend(unused_reader_keys(&config.gateway));
+    found.extend(keys_without_token_files(&config.gateway));
     found
 }
 
-/// Keys that mean nothing without the files that make readers show a token. Whoever set them believes that they do.
-fn unused_reader_keys(gateway: &Gateway) -> Vec<Contradiction> {
+/// Keys that have no effect without the files that make clients show a token: an operator who sets them expects one.
+fn keys_without_token_files(gateway: &GatewaySection) -> Vec<Contradiction> {
     let (tokens, jwks) = (gateway.read_tokens_file.is_some(), gateway.jwks_file.is_some());
-    let place = |name| position("gateway", name).expect("the key stands in the table");
+    let index = |name| position("gateway", name).expect("the key is in the table");
     let mut found = Vec::new();
     if !gateway.public_categories.is_empty() && !tokens && !jwks {
         let message =
             "everything is public without gateway.read_tokens_file or gateway.jwks_file; set one of them";
-        let keys = [place("public_categories"), place("read_tokens_file")];
+        let keys = [index("public_categories"), index("read_tokens_file")];
         found.push(Contradiction { keys, message: message.to_owned() });
     }
     for (name, set) in
         [("jwt_issuer", gateway.jwt_issuer.is_some()), ("jwt_audience", gateway.jwt_audience.is_some())]
     {
         if set && !jwks {
-            let message = "no token is a JSON Web Token without gateway.jwks_file; set it or leave this out";
-            let keys = [place(name), place("jwks_file")];
+            let message = "has no effect without gateway.jwks_file; set that as well or remove this";
+            let keys = [index(name), index("jwks_file")];
             found.push(Contradiction { keys, message: message.to_owned() });
         }
     }
@@ -314,12 +319,12 @@ mod tests {
         assert_eq!(config.gateway.clients_max, 10_000);
         assert_eq!(config.gateway.operator_token_file, None);
         assert_eq!(config.gateway.public_url, None);
-        assert_eq!(Gateway::default(), config.gateway);
+        assert_eq!(GatewaySection::default(), config.gateway);
         assert!(contradictions(&config).is_empty());
     }
 
     #[test]
-    fn the_bounds_of_each_key_are_accepted_and_what_lies_beyond_is_not() {
+    fn the_bounds_of_each_key_are_accepted_and_values_beyond_them_are_not() {
         for key in KEYS {
             if let ValueKind::Integer(min, max) = key.kind {
                 assert!(key.kind.accept_text(&min.to_string()).is_ok(), "{}", key.path());

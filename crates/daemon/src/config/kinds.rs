@@ -1,4 +1,4 @@
-//! The kinds of values: what each accepts from a file or a variable, within which bounds, and what it says otherwise.
+//! The kinds of values: what each accepts from a file or a variable, its bounds, and the message for anything else.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use notation::{parse_duration_within, shortened};
 use super::shapes::{self, is_digits, without_password};
 use super::values::Value;
 
-/// Longest text of any value, bytes: the longest path Linux takes.
+/// Longest text of any value, in bytes: the longest path on Linux.
 const TEXT_BYTES_MAX: usize = 4_096;
 /// Most entries of a list.
 const LIST_ITEMS_MAX: usize = 1_024;
 
-/// What a key takes. Bounds are inclusive.
+/// What a key accepts. Bounds are inclusive.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ValueKind {
     Path,
@@ -22,19 +22,19 @@ pub(super) enum ValueKind {
     Integer(u64, u64),
     Duration(Duration, Duration),
     OptionalUrl,
-    /// A word or an address, to be compared as it is.
+    /// A text that is compared as it is, such as an issuer.
     Text,
     OptionalText,
     UserAgent,
     WireTransport,
     Level,
     Format,
-    List(Item),
+    List(ListItem),
 }
 
-/// What a list holds.
+/// What a list contains.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Item {
+pub(super) enum ListItem {
     Network,
     Host,
     Origin,
@@ -42,51 +42,51 @@ pub(super) enum Item {
     Category,
 }
 
-/// A value as it was written, with the line of each entry of a list.
+/// A value as it was written; entries of a list with their lines.
 #[derive(Clone, Debug)]
-pub(super) enum Raw {
+pub(super) enum RawValue {
     Text(String),
-    /// The digits as written, because TOML allows more of them than any integer of ours holds.
+    /// The number if it fits, and the digits as written.
     Integer(Option<u64>, String),
-    List(Vec<(Raw, usize)>),
+    List(Vec<(RawValue, usize)>),
     /// A boolean, float, date or table, by its name.
     Other(&'static str),
 }
 
-/// What is wrong with a value; `line` when it is one entry of a list.
+/// What is wrong with a value; `line` if it is one entry of a list.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(super) struct InvalidValue {
     pub(super) line: Option<usize>,
     pub(super) message: String,
 }
 
-impl Raw {
+impl RawValue {
     fn describe(&self) -> String {
         match self {
-            Raw::Text(text) => format!("the string \"{}\"", shortened(&without_password(text))),
-            Raw::Integer(_, digits) => format!("the integer {}", shortened(digits)),
-            Raw::List(_) => "a list".to_owned(),
-            Raw::Other(name) => format!("a {name}"),
+            RawValue::Text(text) => format!("the string \"{}\"", shortened(&without_password(text))),
+            RawValue::Integer(_, digits) => format!("the integer {}", shortened(digits)),
+            RawValue::List(_) => "a list".to_owned(),
+            RawValue::Other(name) => format!("a {name}"),
         }
     }
 }
 
 impl ValueKind {
-    /// Checks what stands in a file.
-    pub(super) fn accept(self, raw: &Raw) -> Result<Value, Vec<Fault>> {
-        let whole = |message| vec![Fault { line: None, message }];
+    /// Checks a value of a file.
+    pub(super) fn accept(self, raw: &RawValue) -> Result<Value, Vec<InvalidValue>> {
+        let whole = |message| vec![InvalidValue { line: None, message }];
         match (self, raw) {
-            (ValueKind::List(item), Raw::List(entries)) => accept_list(item, entries),
+            (ValueKind::List(item), RawValue::List(entries)) => accept_list(item, entries),
             (ValueKind::List(_), other) => {
                 Err(whole(format!("expected a list of strings, found {}", other.describe())))
             }
-            (ValueKind::Integer(min, max), Raw::Integer(number, digits)) => {
+            (ValueKind::Integer(min, max), RawValue::Integer(number, digits)) => {
                 accept_integer(*number, digits, min, max).map_err(whole)
             }
             (ValueKind::Integer(..), other) => {
                 Err(whole(format!("expected an integer without quotes, found {}", other.describe())))
             }
-            (_, Raw::Text(text)) => self.accept_string(text).map_err(whole),
+            (_, RawValue::Text(text)) => self.accept_string(text).map_err(whole),
             (ValueKind::Duration(..), other) => {
                 Err(whole(format!("expected a duration such as \"30s\", found {}", other.describe())))
             }
@@ -94,23 +94,25 @@ impl ValueKind {
         }
     }
 
-    /// Checks what stands in an environment variable or on the command line: no quotes, lists separated by commas.
-    pub(super) fn accept_text(self, text: &str) -> Result<Value, Vec<Fault>> {
+    /// Checks a value of an environment variable or the command line: without quotes, lists separated by commas.
+    pub(super) fn accept_text(self, text: &str) -> Result<Value, Vec<InvalidValue>> {
         let text = text.trim();
         match self {
             ValueKind::Integer(..) => match text.parse::<u64>() {
-                Ok(number) => self.accept(&Raw::Integer(Some(number), text.to_owned())),
-                Err(_) if is_digits(text) => self.accept(&Raw::Integer(None, text.to_owned())),
+                Ok(number) => self.accept(&RawValue::Integer(Some(number), text.to_owned())),
+                Err(_) if is_digits(text) => self.accept(&RawValue::Integer(None, text.to_owned())),
                 Err(_) => {
                     let message = format!("`{}` is not a whole number", shortened(text));
-                    Err(vec![Fault { line: None, message }])
+                    Err(vec![InvalidValue { line: None, message }])
                 }
             },
             ValueKind::List(_) => {
                 let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
-                self.accept(&Raw::List(entries.map(|entry| (Raw::Text(entry.to_owned()), 0)).collect()))
+                self.accept(&RawValue::List(
+                    entries.map(|entry| (RawValue::Text(entry.to_owned()), 0)).collect(),
+                ))
             }
-            _ => self.accept(&Raw::Text(text.to_owned())),
+            _ => self.accept(&RawValue::Text(text.to_owned())),
         }
     }
 
@@ -145,36 +147,36 @@ impl ValueKind {
     }
 }
 
-impl Item {
-    /// Checks one entry and returns it in the form that its users expect.
+impl ListItem {
+    /// Checks one entry and returns it in its normal form.
     fn accept(self, text: &str) -> Result<String, String> {
         match self {
-            Item::Network => shapes::network(text),
-            Item::Host => shapes::host(text),
-            Item::Origin => shapes::origin(text),
-            Item::NatsUrl => shapes::nats_url(text),
-            Item::Category => shapes::category(text),
+            ListItem::Network => shapes::network(text),
+            ListItem::Host => shapes::host(text),
+            ListItem::Origin => shapes::origin(text),
+            ListItem::NatsUrl => shapes::nats_url(text),
+            ListItem::Category => shapes::category(text),
         }
     }
 }
 
-fn accept_list(item: Item, entries: &[(Raw, usize)]) -> Result<Value, Vec<Fault>> {
+fn accept_list(item: ListItem, entries: &[(RawValue, usize)]) -> Result<Value, Vec<InvalidValue>> {
     if entries.len() > LIST_ITEMS_MAX {
         let message = format!("{} entries are more than {LIST_ITEMS_MAX}", entries.len());
-        return Err(vec![Fault { line: None, message }]);
+        return Err(vec![InvalidValue { line: None, message }]);
     }
-    let (mut accepted, mut faults) = (Vec::new(), Vec::new());
+    let (mut accepted, mut mistakes) = (Vec::new(), Vec::new());
     for (raw, line) in entries {
         let result = match raw {
-            Raw::Text(text) => item.accept(text),
+            RawValue::Text(text) => item.accept(text),
             other => Err(format!("expected a string in the list, found {}", other.describe())),
         };
         match result {
             Ok(text) => accepted.push(text),
-            Err(message) => faults.push(Fault { line: Some(*line), message }),
+            Err(message) => mistakes.push(InvalidValue { line: Some(*line), message }),
         }
     }
-    if faults.is_empty() { Ok(Value::List(accepted)) } else { Err(faults) }
+    if mistakes.is_empty() { Ok(Value::List(accepted)) } else { Err(mistakes) }
 }
 
 fn accept_integer(number: Option<u64>, digits: &str, min: u64, max: u64) -> Result<Value, String> {

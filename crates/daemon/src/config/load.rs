@@ -8,29 +8,29 @@ use std::path::{Path, PathBuf};
 use notation::{Complaint, Complaints, suggestion};
 
 use super::file::{self, unknown};
-use super::keys::{self, KEYS, Key, position};
+use super::keys::{self, KEYS, KeySpec, position};
 use super::render::literal;
 use super::values::Value;
 use super::{Config, ConfigChange, SYSTEM_FILE};
 
-/// Largest configuration file, bytes; the commented default has a hundredth of it.
+/// Largest configuration file, in bytes; the commented default has a hundredth of it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const PREFIX: &str = "NEWSWIRE_";
 const FILE_VARIABLE: &str = "NEWSWIRE_CONFIG";
-/// Variables with our prefix that are no keys: the file's name, a reader's own token (`newswire tail`), and a folder
-/// that only tests look at.
+/// Variables with the prefix that are not keys: the name of the file, the token file of `newswire tail`, and a directory
+/// that only tests use.
 const NOT_KEYS: [&str; 3] = [FILE_VARIABLE, "NEWSWIRE_TOKEN_FILE", "NEWSWIRE_CORPUS"];
 const BUILT_IN: &str = "default";
 
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Origin {
-    /// `default`, a file, `env:NAME`, or what the command line called itself.
+struct ValueOrigin {
+    /// `default`, a file, `env:NAME`, or the flag.
     place: String,
     line: Option<usize>,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ValueOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.place)?;
         self.line.map_or(Ok(()), |line| write!(f, ":{line}"))
@@ -42,10 +42,10 @@ impl fmt::Display for Origin {
 pub struct Loaded {
     /// The effective values.
     pub config: Config,
-    /// The file that was read; `None` when there was none and the built-in defaults hold.
+    /// The file that was read; `None` if there is none and the built-in defaults apply.
     pub file: Option<PathBuf>,
     values: Vec<Value>,
-    origins: Vec<Origin>,
+    origins: Vec<ValueOrigin>,
 }
 
 /// One line of `config show`.
@@ -53,37 +53,37 @@ pub struct Loaded {
 pub struct EffectiveValue {
     /// `section.key`
     pub key: String,
-    /// As it would stand in the file; passwords in addresses are hidden.
+    /// As written in the file; passwords in addresses are hidden.
     pub value: String,
-    /// `default`, `file:line`, `env:NAME`, or what the command line called itself.
+    /// `default`, `file:line`, `env:NAME`, or the flag.
     pub origin: String,
-    /// Whether a reload takes a new value; else a restart is needed.
+    /// Whether a reload applies a new value; otherwise a restart is needed.
     pub live: bool,
 }
 
 /// Reads the file, then the overrides from the environment.
 ///
 /// The file is `file` (from `--config`), else the one that `NEWSWIRE_CONFIG` names, else [`SYSTEM_FILE`] if it exists,
-/// else none. In `environment` only names that begin with `NEWSWIRE_` are looked at; [`environment`](super::environment)
-/// is that of the process.
+/// else none. Only names that begin with `NEWSWIRE_` are read from `environment`; that of the process is
+/// [`environment`](super::environment).
 ///
 /// # Errors
-/// Everything that is wrong, in one go.
+/// Everything that is wrong.
 pub fn load(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Loaded, Complaints> {
     let variables: BTreeMap<String, String> =
         environment.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
-    let mut draft = Draft::new(choose_file(file, &variables));
-    draft.take_file();
+    let mut draft = ConfigDraft::new(choose_file(file, &variables));
+    draft.apply_file();
     for (name, value) in &variables {
-        draft.take_variable(name, value);
+        draft.apply_variable(name, value);
     }
     draft.finish()
 }
 
-/// The environment of this process, for [`load`]; what is not UTF-8 is replaced, never a panic.
+/// The environment of this process, for [`load`]. Text that is not UTF-8 is replaced; it never panics.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
@@ -93,32 +93,32 @@ impl Loaded {
     /// Overrides one value, `key` written `section.key` and `value` as in the environment; `origin` is the flag.
     ///
     /// # Errors
-    /// When there is no such key, the value is impossible or contradicts another; then nothing has changed.
+    /// If the key is unknown, or the value is invalid or contradicts another one; then nothing has changed.
     pub fn set(&mut self, key: &str, value: &str, origin: &str) -> Result<(), Complaint> {
         let complaint =
             |message| Complaint { place: origin.to_owned(), line: None, key: key.to_owned(), message };
         let (section, name) = key.split_once('.').unwrap_or(("", key));
-        let place = position(section, name).ok_or_else(|| complaint(unknown(section, name)))?;
-        let accepted = KEYS[place].kind.accept_text(value).map_err(|faults| {
-            let messages: Vec<String> = faults.into_iter().map(|fault| fault.message).collect();
+        let index = position(section, name).ok_or_else(|| complaint(unknown(section, name)))?;
+        let accepted = KEYS[index].kind.accept_text(value).map_err(|mistakes| {
+            let messages: Vec<String> = mistakes.into_iter().map(|mistake| mistake.message).collect();
             complaint(messages.join("; "))
         })?;
         let mut values = self.values.clone();
-        values[place] = accepted;
+        values[index] = accepted;
         let config = keys::build(&values);
         if let Some(contradiction) = keys::contradictions(&config).into_iter().next() {
             return Err(complaint(contradiction.message));
         }
         (self.config, self.values) = (config, values);
-        self.origins[place] = Origin { place: origin.to_owned(), line: None };
+        self.origins[index] = ValueOrigin { place: origin.to_owned(), line: None };
         Ok(())
     }
 
-    /// What `new` says otherwise. Two passwords of one address look the same here, and are a change all the same.
+    /// The keys whose values differ in `new`. A new password in an address is a change, although both are shown hidden.
     #[must_use]
     pub fn changes(&self, new: &Self) -> Vec<ConfigChange> {
         let pairs = KEYS.iter().zip(self.values.iter().zip(&new.values));
-        let change = |(key, (old, new)): (&Key, (&Value, &Value))| ConfigChange {
+        let change = |(key, (old, new)): (&KeySpec, (&Value, &Value))| ConfigChange {
             key: key.path(),
             old: literal(key.kind, old),
             new: literal(key.kind, new),
@@ -127,25 +127,26 @@ impl Loaded {
         pairs.filter(|(_, (old, new))| old != new).map(change).collect()
     }
 
-    /// Takes from `new` what a reload may take; the other keys keep their values and origins.
+    /// Takes the live keys from `new`; the other keys keep their values and origins.
     ///
     /// # Errors
-    /// When what is taken contradicts what is kept; then nothing has changed.
+    /// If a new value contradicts one that is kept; then nothing has changed.
     pub fn take_live(&mut self, new: &Self) -> Result<(), Complaints> {
         let (mut values, mut origins) = (self.values.clone(), self.origins.clone());
-        for (place, _) in KEYS.iter().enumerate().filter(|(_, key)| key.live) {
-            values[place].clone_from(&new.values[place]);
-            origins[place].clone_from(&new.origins[place]);
+        for (index, _) in KEYS.iter().enumerate().filter(|(_, key)| key.live) {
+            values[index].clone_from(&new.values[index]);
+            origins[index].clone_from(&new.origins[index]);
         }
-        let draft = Draft { file: new.file.clone(), values, origins, complaints: Complaints::default() };
+        let draft =
+            ConfigDraft { file: new.file.clone(), values, origins, complaints: Complaints::default() };
         *self = draft.finish()?;
         Ok(())
     }
 
-    /// Every key with its effective value and where that came from, in the order of the commented file.
+    /// Every key with its effective value and the origin of it, in the order of the commented file.
     #[must_use]
     pub fn show(&self) -> Vec<EffectiveValue> {
-        let shown = |((key, value), origin): ((&Key, &Value), &Origin)| EffectiveValue {
+        let shown = |((key, value), origin): ((&KeySpec, &Value), &ValueOrigin)| EffectiveValue {
             key: key.path(),
             value: literal(key.kind, value),
             origin: origin.to_string(),
@@ -155,70 +156,70 @@ impl Loaded {
     }
 }
 
-/// The file to read, and whether it must exist.
+/// The file to read, if any.
 fn choose_file(file: Option<&Path>, variables: &BTreeMap<String, String>) -> Option<PathBuf> {
     let named = variables.get(FILE_VARIABLE).filter(|name| !name.is_empty()).map(PathBuf::from);
     let system = || Some(PathBuf::from(SYSTEM_FILE)).filter(|path| path.exists());
     file.map(Path::to_path_buf).or(named).or_else(system)
 }
 
-/// A configuration in the making.
-struct Draft {
+/// A configuration that is being put together.
+struct ConfigDraft {
     file: Option<PathBuf>,
     values: Vec<Value>,
-    origins: Vec<Origin>,
+    origins: Vec<ValueOrigin>,
     complaints: Complaints,
 }
 
-impl Draft {
+impl ConfigDraft {
     fn new(file: Option<PathBuf>) -> Self {
-        let built_in = Origin { place: BUILT_IN.to_owned(), line: None };
+        let built_in = ValueOrigin { place: BUILT_IN.to_owned(), line: None };
         let origins = vec![built_in; KEYS.len()];
         Self { file, values: keys::defaults(), origins, complaints: Complaints::default() }
     }
 
-    fn complain(&mut self, Origin { place, line }: Origin, key: String, message: String) {
+    fn complain(&mut self, ValueOrigin { place, line }: ValueOrigin, key: String, message: String) {
         self.complaints.push(Complaint { place, line, key, message });
     }
 
-    fn put(&mut self, key: usize, value: Value, origin: Origin) {
+    fn set(&mut self, key: usize, value: Value, origin: ValueOrigin) {
         self.values[key] = value;
         self.origins[key] = origin;
     }
 
-    fn take_file(&mut self) {
+    fn apply_file(&mut self) {
         let Some(path) = self.file.clone() else { return };
         let name = path.display().to_string();
-        match text_of(&path) {
+        match read_text(&path) {
             Ok(text) => {
                 let contents = file::read(&text);
                 for (key, value, line) in contents.values {
-                    self.put(key, value, Origin { place: name.clone(), line: Some(line) });
+                    self.set(key, value, ValueOrigin { place: name.clone(), line: Some(line) });
                 }
                 self.complaints.extend(contents.complaints.in_file(name));
             }
             Err((line, message)) => {
-                self.complain(Origin { place: name, line }, String::new(), message);
+                self.complain(ValueOrigin { place: name, line }, String::new(), message);
             }
         }
     }
 
-    fn take_variable(&mut self, name: &str, value: &str) {
+    fn apply_variable(&mut self, name: &str, value: &str) {
         if NOT_KEYS.contains(&name) {
             return;
         }
-        let origin = Origin { place: format!("env:{name}"), line: None };
+        let origin = ValueOrigin { place: format!("env:{name}"), line: None };
         let Some(key) = KEYS.iter().position(|key| key.variable() == name) else {
-            let known: Vec<String> = KEYS.iter().map(Key::variable).collect();
+            let known: Vec<String> = KEYS.iter().map(KeySpec::variable).collect();
             let hint = suggestion(name, known.iter().map(String::as_str));
             let message = format!("unknown variable{hint}");
             return self.complain(origin, String::new(), message);
         };
         match KEYS[key].kind.accept_text(value) {
-            Ok(value) => self.put(key, value, origin),
-            Err(faults) => {
-                for fault in faults {
-                    self.complain(origin.clone(), KEYS[key].path(), fault.message);
+            Ok(value) => self.set(key, value, origin),
+            Err(mistakes) => {
+                for mistake in mistakes {
+                    self.complain(origin.clone(), KEYS[key].path(), mistake.message);
                 }
             }
         }
@@ -227,7 +228,7 @@ impl Draft {
     fn finish(mut self) -> Result<Loaded, Complaints> {
         let config = keys::build(&self.values);
         for contradiction in keys::contradictions(&config) {
-            // A value that was refused is still the default here; what contradicts that is nobody's mistake.
+            // A value that was refused is still the default here; a contradiction of that is not a mistake.
             let refused =
                 |key: usize| self.complaints.list().iter().any(|complaint| complaint.key == KEYS[key].path());
             if contradiction.keys.into_iter().any(refused) {
@@ -241,23 +242,20 @@ impl Draft {
     }
 }
 
-/// The text of a file, or the line (if any) and the reason why there is none.
-fn text_of(path: &Path) -> Result<String, (Option<usize>, String)> {
+/// The text of a file. The error is a line (if known) and a message.
+fn read_text(path: &Path) -> Result<String, (Option<usize>, String)> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)
         .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
         .map_err(|error| {
-            (None, format!("cannot read the configuration: {error}; check the path and its rights"))
+            (None, format!("cannot read the configuration: {error}; check the path and its permissions"))
         })?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err((
-            None,
-            format!("has more than {FILE_BYTES_MAX} bytes, which is no configuration of ours"),
-        ));
+        return Err((None, format!("is larger than {FILE_BYTES_MAX} bytes; is this the right file?")));
     }
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let line = 1 + error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count();
-        (Some(line), "is not UTF-8 here; save the file as UTF-8".to_owned())
+        (Some(line), "is not UTF-8; save the file as UTF-8".to_owned())
     })
 }

@@ -1,7 +1,7 @@
-//! The configuration of a running process, read anew.
+//! Reloads the configuration of a running process.
 //!
-//! A reload is all or nothing: one complaint, and everything stays as it was. What only a restart takes is kept, and
-//! told.
+//! A reload is all or nothing: one complaint, and nothing changes. Keys that need a restart keep their values and are
+//! logged.
 
 use std::path::PathBuf;
 
@@ -9,26 +9,26 @@ use notation::Complaints;
 
 use super::{Config, ConfigChange, Loaded, environment, load};
 
-/// Reads the configuration anew from where it came from.
+/// Reads the configuration again, from the same file and the environment.
 #[derive(Clone, Debug)]
 pub struct Reloader {
-    /// As `--config` named it.
+    /// The file of `--config`.
     file: Option<PathBuf>,
     loaded: Loaded,
     /// The sections that this process reads.
     sections: &'static [&'static str],
 }
 
-/// A configuration that has passed its checks and is not in force yet.
+/// A configuration that has passed its checks and is not in use yet.
 #[derive(Debug)]
 pub struct CheckedConfig {
     next: Loaded,
-    /// What is different from the one in force.
+    /// What differs from the one in use.
     pub changes: Vec<ConfigChange>,
 }
 
 impl CheckedConfig {
-    /// What would be in force: the new value of each key that a reload takes, the old one of each other.
+    /// The configuration that would be used: new values of live keys, old values of the others.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.next.config
@@ -42,25 +42,25 @@ impl Reloader {
         Self { file, loaded, sections: &[] }
     }
 
-    /// Tells only of changes in `sections`: another process reads the others.
+    /// Reports only changes in `sections`; another process reads the others.
     #[must_use]
     pub fn for_sections(self, sections: &'static [&'static str]) -> Self {
         Self { sections, ..self }
     }
 
-    /// Reads everything again. Nothing is in force before [`take`](Self::take).
+    /// Reads and checks everything. Nothing is in use before [`take`](Self::take).
     ///
     /// # Errors
     /// Everything that is wrong; each complaint has been logged.
     pub fn read(&self) -> Result<CheckedConfig, Complaints> {
-        let draft = self.try_read();
-        if let Err(complaints) = &draft {
+        let checked = self.try_read();
+        if let Err(complaints) = &checked {
             for complaint in complaints.list() {
                 let (place, key, error) = (complaint.location(), &complaint.key, &complaint.message);
                 tracing::error!(place, key, error, "kept the old configuration");
             }
         }
-        draft
+        checked
     }
 
     fn try_read(&self) -> Result<CheckedConfig, Complaints> {
@@ -75,13 +75,13 @@ impl Reloader {
         Ok(CheckedConfig { next, changes })
     }
 
-    /// Puts a draft in force, and logs each key that has to wait for a restart.
-    pub fn take(&mut self, draft: CheckedConfig) -> Vec<ConfigChange> {
-        for ConfigChange { key, old, new, .. } in draft.changes.iter().filter(|change| !change.live) {
+    /// Starts to use a checked configuration, and logs each changed key that needs a restart.
+    pub fn take(&mut self, checked: CheckedConfig) -> Vec<ConfigChange> {
+        for ConfigChange { key, old, new, .. } in checked.changes.iter().filter(|change| !change.live) {
             tracing::warn!(key, old, new, "kept until a restart");
         }
-        self.loaded = draft.next;
-        draft.changes
+        self.loaded = checked.next;
+        checked.changes
     }
 }
 
@@ -101,23 +101,23 @@ mod tests {
     }
 
     #[test]
-    fn what_a_reload_takes_is_taken_and_the_rest_is_kept_and_told_each_time() {
+    fn a_reload_applies_live_keys_and_reports_the_others_each_time() {
         let (_directory, file, mut reloader) = reloader("");
         fs::write(&file, "[gateway]\nlisten = \"127.0.0.1:9\"\nclients_max = 5\n").unwrap();
         for expected in
             [vec![("gateway.listen", false), ("gateway.clients_max", true)], vec![("gateway.listen", false)]]
         {
-            let draft = reloader.read().unwrap();
-            assert_eq!(draft.config().gateway.clients_max, 5);
-            assert_eq!(draft.config().gateway.listen.port(), 8700);
-            let changes = reloader.take(draft);
-            let told: Vec<_> = changes.iter().map(|change| (change.key.as_str(), change.live)).collect();
-            assert_eq!(told, expected, "what waits for a restart is still waiting");
+            let checked = reloader.read().unwrap();
+            assert_eq!(checked.config().gateway.clients_max, 5);
+            assert_eq!(checked.config().gateway.listen.port(), 8700);
+            let changes = reloader.take(checked);
+            let reported: Vec<_> = changes.iter().map(|change| (change.key.as_str(), change.live)).collect();
+            assert_eq!(reported, expected, "what waits for a restart is still waiting");
         }
     }
 
     #[test]
-    fn one_mistake_keeps_everything() {
+    fn one_mistake_changes_nothing() {
         let (_directory, file, reloader) = reloader("");
         fs::write(&file, "[gateway]\nclients_max = 5\nheartbeet = \"1s\"\n").unwrap();
         let complaints = reloader.read().unwrap_err();
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_hears_of_its_own_sections_only() {
+    fn a_process_reports_changes_of_its_own_sections_only() {
         let (_directory, file, reloader) = reloader("");
         let reloader = reloader.for_sections(&["gateway"]);
         fs::write(&file, "[fetch]\ninterval_min = \"1m\"\n").unwrap();

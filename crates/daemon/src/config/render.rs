@@ -1,27 +1,32 @@
-//! The configuration as text: the commented file, and single values as they would stand in it.
+//! The configuration as text: the commented file, and single values as written in it.
 
 use std::fmt::Write as _;
 
 use notation::{is_dangerous, write_duration};
 
 use super::keys::{KEYS, SECTIONS};
-use super::kinds::{Item, ValueKind};
+use super::kinds::{ListItem, ValueKind};
 use super::shapes::without_password;
 use super::values::Value;
 
 const HEAD: &str = "\
-# newswire: the configuration of both daemons, newswire-ingestd and newswire-gateway. Every value below is the default.
+# Configuration of both daemons, newswire-ingestd and newswire-gateway. Every value below is the default.
 #
-# Durations are strings such as \"250ms\", \"30s\", \"5m\", \"24h\" or \"3d\"; sizes are bytes. Paths that do not begin with
-# a slash are relative to the directory in which the process was started.
+# Durations are strings such as \"250ms\", \"30s\", \"5m\", \"1h30m\" or \"3d\". Sizes are integers, in bytes. Relative paths
+# start at the working directory of the process.
 #
-# Each key can be overridden by an environment variable, [fetch] interval_min by NEWSWIRE_FETCH__INTERVAL_MIN, where
-# lists are separated by commas. `newswire config check` says what is wrong with this file, `newswire config show` which
-# values hold and where each comes from. SIGHUP makes both daemons read this file again; what is marked (restart) they
-# keep until they are restarted.
+# An environment variable overrides a key: NEWSWIRE_FETCH__INTERVAL_MIN overrides interval_min of [fetch]. Lists are
+# separated by commas there.
+#
+# An unknown key or an invalid value stops the start; all mistakes are reported at once, each with file, line and key.
+# `newswire config check` reports them too, and checks the files named here. `newswire config show` prints the effective
+# values and where each comes from.
+#
+# `newswire reload` or SIGHUP makes a daemon read this file again; a file with a mistake changes nothing. A key marked
+# (restart) keeps its value until the daemon is restarted.
 ";
 
-/// The commented file that says the same as no file: every key with its documentation and its default.
+/// The commented file: every key with its documentation and its default. Loading it has the same effect as no file.
 #[must_use]
 pub fn default_file() -> String {
     let mut out = HEAD.to_owned();
@@ -41,7 +46,7 @@ pub fn default_file() -> String {
     out
 }
 
-/// The default as it was written in the table, hence "" and not what "" stands for.
+/// The default as written in the table: "", not the value that "" means.
 fn default_literal(kind: ValueKind, default: &str) -> String {
     match kind {
         ValueKind::Integer(..) => default.to_owned(),
@@ -56,7 +61,7 @@ pub(super) fn literal(kind: ValueKind, value: &Value) -> String {
         Value::Text(text) => quoted(text),
         Value::Integer(number) => number.to_string(),
         Value::Duration(duration) => quoted(&write_duration(*duration)),
-        Value::List(entries) if matches!(kind, ValueKind::List(Item::NatsUrl)) => {
+        Value::List(entries) if matches!(kind, ValueKind::List(ListItem::NatsUrl)) => {
             let entries: Vec<String> = entries.iter().map(|entry| without_password(entry)).collect();
             list(entries.iter().map(String::as_str))
         }

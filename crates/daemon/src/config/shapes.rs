@@ -1,4 +1,4 @@
-//! What a string must look like to be a path, an address, a network, an origin … and what is said when it does not.
+//! The shapes of strings: path, address, network, origin …, and the message for anything else.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,7 +6,7 @@ use actix_web::http::Uri;
 use actix_web::http::uri::Authority;
 use notation::{shortened, suggestion};
 
-/// Longest `daemon.run_dir`, bytes: a socket's path has 107, and `/gateway-admin.sock` takes 19.
+/// Longest `daemon.run_dir`, in bytes: the path of a socket has at most 107, and `/gateway-admin.sock` takes 19.
 const RUN_DIR_BYTES_MAX: usize = 107 - "/gateway-admin.sock".len();
 
 pub(super) fn path(text: &str) -> Result<(), String> {
@@ -15,7 +15,7 @@ pub(super) fn path(text: &str) -> Result<(), String> {
     } else if text.contains('\0') {
         Err("a path must not contain a zero byte".to_owned())
     } else if text.starts_with("~/") {
-        Err(format!("`{}`: `~` is not expanded here; write the whole path", shortened(text)))
+        Err(format!("`{}`: `~` is not expanded; write the whole path", shortened(text)))
     } else {
         Ok(())
     }
@@ -26,7 +26,7 @@ pub(super) fn run_dir(text: &str) -> Result<(), String> {
     if text.len() > RUN_DIR_BYTES_MAX {
         let length = text.len();
         return Err(format!(
-            "a path of {length} bytes is too long for sockets; at most {RUN_DIR_BYTES_MAX} will do"
+            "a path of {length} bytes is too long for sockets; use at most {RUN_DIR_BYTES_MAX} bytes"
         ));
     }
     Ok(())
@@ -48,28 +48,28 @@ pub(super) fn user_agent(text: &str) -> Result<String, String> {
     }
     if text.len() > 256 || !text.chars().all(|c| matches!(c, ' '..='~')) || text.trim() != text {
         return Err(format!(
-            "`{}` is not a name for a header: at most 256 printable ASCII characters",
+            "`{}` is not a User-Agent; write at most 256 printable ASCII characters, without spaces around them",
             shortened(text)
         ));
     }
     Ok(text.to_owned())
 }
 
-/// Something that is compared as it is, hence without what nobody sees.
+/// A text that is compared as it is, hence without invisible characters.
 pub(super) fn text(text: &str) -> Result<(), String> {
     if text.is_empty() || text.trim() != text || text.chars().any(char::is_control) {
-        return Err("a text without spaces around it and without control characters is wanted".to_owned());
+        return Err("expected a text without spaces around it and without control characters".to_owned());
     }
     Ok(())
 }
 
-/// A category as a source may have it.
+/// A category, as in the list of sources.
 pub(super) fn category(text: &str) -> Result<String, String> {
     const BYTES_MAX: usize = 64;
     let plain = text.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'));
     if text.is_empty() || text.len() > BYTES_MAX || !plain {
         return Err(format!(
-            "`{}` is not a category: one word of letters, digits, - _ . of at most {BYTES_MAX} bytes is wanted",
+            "`{}` is not a category; write one word of letters, digits, `-`, `_` and `.` of at most {BYTES_MAX} bytes",
             shortened(text)
         ));
     }
@@ -128,11 +128,13 @@ pub(super) fn host(text: &str) -> Result<String, String> {
 
 pub(super) fn origin(text: &str) -> Result<String, String> {
     if text == "*" {
-        return Err("`*` is not an origin: list each one exactly, such as `https://example.org`".to_owned());
+        return Err("`*` is not an origin; list each origin, such as `https://example.org`".to_owned());
     }
     let wrong = || {
         let text = shortened(text);
-        format!("`{text}` is not an origin; write it like `https://example.org`, without path or final slash")
+        format!(
+            "`{text}` is not an origin; write it like `https://example.org`, without a path or a final slash"
+        )
     };
     let uri = web_uri(text).ok_or_else(wrong)?;
     if uri.path() != "/" || text.ends_with('/') || uri.query().is_some() {
@@ -173,7 +175,7 @@ pub(super) fn nats_url(text: &str) -> Result<String, String> {
     }
 }
 
-/// An address with whatever stands before its `@` hidden, for showing.
+/// An address with the text before its `@` hidden.
 pub(super) fn without_password(text: &str) -> String {
     match text.rsplit_once('@') {
         Some((before, host)) => match before.split_once("://") {

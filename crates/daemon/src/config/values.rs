@@ -1,4 +1,4 @@
-//! Values that have passed their checks, and the fields of the configuration that are made from them.
+//! Checked values, and the fields of the configuration that are made from them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,8 +15,8 @@ pub(super) enum Value {
     List(Vec<String>),
 }
 
-/// The type of a field, made from the value that its kind accepted. The kinds and types of the table belong together;
-/// the test that builds the defaults shows that they do.
+/// Converts an accepted value into the type of its field. Kind and type of a key must match; a test builds the defaults to
+/// prove that they do.
 pub(super) trait FromValue {
     fn from_value(value: &Value) -> Self;
 }
@@ -24,7 +24,7 @@ pub(super) trait FromValue {
 fn text_of(value: &Value) -> &str {
     match value {
         Value::Text(text) => text,
-        other => unreachable!("{other:?} stands where the table has a text"),
+        other => unreachable!("{other:?} is not a text, as its kind promised"),
     }
 }
 
@@ -79,7 +79,7 @@ impl FromValue for u64 {
     fn from_value(value: &Value) -> Self {
         match value {
             Value::Integer(number) => *number,
-            other => unreachable!("{other:?} stands where the table has an integer"),
+            other => unreachable!("{other:?} is not an integer, as its kind promised"),
         }
     }
 }
@@ -94,7 +94,7 @@ impl FromValue for Duration {
     fn from_value(value: &Value) -> Self {
         match value {
             Value::Duration(duration) => *duration,
-            other => unreachable!("{other:?} stands where the table has a duration"),
+            other => unreachable!("{other:?} is not a duration, as its kind promised"),
         }
     }
 }
@@ -103,7 +103,7 @@ impl FromValue for Vec<String> {
     fn from_value(value: &Value) -> Self {
         match value {
             Value::List(entries) => entries.clone(),
-            other => unreachable!("{other:?} stands where the table has a list"),
+            other => unreachable!("{other:?} is not a list, as its kind promised"),
         }
     }
 }

@@ -184,7 +184,7 @@ fn the_operators_word_lets_an_address_through_at_any_port() {
 #[test]
 fn a_refusal_says_what_the_address_is_and_what_would_help() {
     let why = check(&Policy::default(), parsed("169.254.169.254"), 80).unwrap_err();
-    assert_eq!(why, "169.254.169.254 is link-local, not public; fetch.allow lets it through");
+    assert_eq!(why, "169.254.169.254 is link-local, not public; add it to fetch.allow to permit it");
 }
 
 #[test]

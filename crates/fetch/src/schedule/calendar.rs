@@ -1,4 +1,4 @@
-//! The hours and days on which a feed wants no visit (RSS 2.0, `skipHours` and `skipDays`).
+//! The hours and days on which a feed asks for no visits (RSS 2.0, `skipHours` and `skipDays`).
 
 use news::Timestamp;
 
@@ -13,10 +13,10 @@ pub(super) struct Calendar {
 }
 
 impl Calendar {
-    /// A calendar that leaves no hour or no day at all is nonsense and asks for nothing.
+    /// A calendar that skips all hours or all days is ignored.
     pub(super) fn new(hours: u32, days: u8) -> Self {
-        let some = |set: u32, all: u32| if set & all == all { 0 } else { set & all };
-        Self { hours: some(hours, 0x00ff_ffff), days: some(days.into(), 0x7f) }
+        let valid = |set: u32, all: u32| if set & all == all { 0 } else { set & all };
+        Self { hours: valid(hours, 0x00ff_ffff), days: valid(days.into(), 0x7f) }
     }
 
     fn is_skipped(&self, at: Timestamp) -> bool {
@@ -26,7 +26,7 @@ impl Calendar {
         self.hours >> hour & 1 == 1 || self.days >> day & 1 == 1
     }
 
-    /// `at`, or the beginning of the next hour in which a visit is welcome, but never after `latest`.
+    /// `at`, or the start of the next hour that is not skipped; never after `latest`.
     pub(super) fn first_allowed(&self, at: Timestamp, latest: Timestamp) -> Timestamp {
         let mut hour = at;
         while hour < latest && self.is_skipped(hour) {
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn a_skipped_hour_ends_at_the_next_full_hour_that_is_welcome() {
+    fn a_skipped_hour_ends_at_the_next_full_hour_that_is_allowed() {
         let calendar = Calendar::new(0b1101, 0);
         let latest = at("2026-03-03T00:00:00Z");
         for (asked, expected) in [

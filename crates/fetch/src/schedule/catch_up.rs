@@ -1,5 +1,5 @@
-//! After a stop, a sleep or a jump of the clock many visits are overdue at once: they are made at the rate at which
-//! the schedule makes visits anyway, so that both together are at most twice that.
+//! Spreads overdue visits after a stop, a suspend or a jump of the clock: they are made at the normal rate of visits, so
+//! that overdue and normal visits together are at most twice as many.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use news::Timestamp;
 
 use super::{DAY, IntervalBounds, ask_max};
 
-/// What the schedule says of one source that was visited before.
+/// The schedule of one source that was visited before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlannedVisit {
     /// When it was visited last.
@@ -17,29 +17,29 @@ pub struct PlannedVisit {
 }
 
 impl PlannedVisit {
-    fn interval(&self, pace: IntervalBounds) -> Duration {
-        let interval = self.last.map_or(pace.interval_max, |last| self.next.since(last));
-        interval.clamp(pace.interval_min, pace.interval_max.max(pace.interval_min))
+    fn interval(&self, bounds: IntervalBounds) -> Duration {
+        let interval = self.last.map_or(bounds.interval_max, |last| self.next.since(last));
+        interval.clamp(bounds.interval_min, bounds.interval_max.max(bounds.interval_min))
     }
 }
 
-/// New dates for those of `planned` that are overdue, or planned later than anything may be (then the clock was wrong
-/// when they were): the place in `planned`, and the date. Whoever has waited longest, measured by its own interval,
-/// comes first; all of them within `interval_max`.
+/// New dates for those of `planned` that are overdue, or due later than any visit can be (the clock was wrong): the index
+/// in `planned`, and the date. The source that is most overdue, relative to its interval, comes first; all of them are
+/// visited within `interval_max`.
 #[must_use]
-pub fn catch_up(now: Timestamp, planned: &[PlannedVisit], pace: IntervalBounds) -> Vec<(usize, Timestamp)> {
-    // A tenth of jitter, and a day out of skipHours and skipDays.
-    let latest = now.plus(ask_max(pace).saturating_add(ask_max(pace) / 10).saturating_add(DAY));
-    let rate: f64 = planned.iter().map(|plan| 1.0 / plan.interval(pace).as_secs_f64().max(0.001)).sum();
+pub fn catch_up(now: Timestamp, planned: &[PlannedVisit], bounds: IntervalBounds) -> Vec<(usize, Timestamp)> {
+    // A tenth of jitter, and a day to defer past skipHours and skipDays.
+    let latest = now.plus(ask_max(bounds).saturating_add(ask_max(bounds) / 10).saturating_add(DAY));
+    let rate: f64 = planned.iter().map(|plan| 1.0 / plan.interval(bounds).as_secs_f64().max(0.001)).sum();
     let mut late: Vec<_> =
         planned.iter().enumerate().filter(|(_, p)| p.next <= now || p.next > latest).collect();
-    late.sort_by_key(|(place, plan)| (plan.next.plus(plan.interval(pace)), *place));
+    late.sort_by_key(|(index, plan)| (plan.next.plus(plan.interval(bounds)), *index));
     let step = 1.0 / rate.max(f64::MIN_POSITIVE);
-    let date = |place: u32| {
-        let wait = (f64::from(place) * step).min(pace.interval_max.as_secs_f64());
+    let date = |nth: u32| {
+        let wait = (f64::from(nth) * step).min(bounds.interval_max.as_secs_f64());
         now.plus(Duration::from_secs_f64(wait))
     };
-    (0..).zip(late).map(|(nth, (place, _))| (place, date(nth))).collect()
+    (0..).zip(late).map(|(nth, (index, _))| (index, date(nth))).collect()
 }
 
 #[cfg(test)]
@@ -74,14 +74,14 @@ mod tests {
     }
 
     #[test]
-    fn after_a_stop_visits_come_at_most_twice_as_often_as_always_and_none_is_forgotten() {
+    fn after_a_stop_visits_come_at_most_twice_as_often_as_usual_and_none_is_lost() {
         for pause in [HOUR / 10, HOUR / 2, HOUR, HOUR * 50] {
             let planned = stopped(1200, HOUR, pause);
             let caught = catch_up(now(), &planned, IntervalBounds::default());
             assert!(!caught.is_empty());
             let mut dates: Vec<_> = planned.iter().map(|plan| plan.next).collect();
-            for (place, at) in caught {
-                dates[place] = at;
+            for (index, at) in caught {
+                dates[index] = at;
             }
             assert!(dates.iter().all(|at| *at >= now() && at.since(now()) <= HOUR), "within an interval");
             assert!(busiest_minute(dates) <= 2 * 1200 / 60 + 1);
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_visited_often_comes_first() {
+    fn a_source_that_is_visited_often_comes_first() {
         let slow = PlannedVisit { last: Some(before(HOUR * 30)), next: before(HOUR * 6) };
         let fast = PlannedVisit { last: Some(before(HOUR * 6)), next: before(HOUR * 5) };
         let caught = catch_up(now(), &[slow, fast], IntervalBounds::default());
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_wrong_clock_planned_is_pulled_back_and_the_rest_left_alone() {
+    fn a_visit_planned_with_a_wrong_clock_is_moved_back_and_others_are_not() {
         let fine = PlannedVisit { last: Some(now()), next: now().plus(HOUR) };
         let far = PlannedVisit { last: Some(now()), next: now().plus(HOUR * 24 * 400) };
         assert_eq!(catch_up(now(), &[fine, far], IntervalBounds::default()), [(1, now())]);

@@ -22,9 +22,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_count_is_said_as_a_word_or_with_its_ending() {
-        let said = [1, 3, 10, 11, 12, 13, 21, 22, 23, 24, 111, 112].map(ordinal);
+    fn an_ordinal_is_a_word_up_to_ten_and_a_number_beyond() {
+        let written = [1, 3, 10, 11, 12, 13, 21, 22, 23, 24, 111, 112].map(ordinal);
         let expected = "first third tenth 11th 12th 13th 21st 22nd 23rd 24th 111th 112th";
-        assert_eq!(said.join(" "), expected);
+        assert_eq!(written.join(" "), expected);
     }
 }

@@ -1,62 +1,68 @@
-//! How often a healthy feed is visited: half its mean gap between items, less often when it falls asleep.
+//! How often a healthy feed is visited: at half the mean gap between its items, less often once it stops publishing.
 //!
-//! Soon after something new it is visited more often, because news comes in bursts, corrections follow, and what a
-//! feed says about its own dates has yet to prove true: never again before it has been quiet for as long again.
+//! After a new item it is visited more often, because items come in bursts, corrections follow, and the dates of a feed
+//! may be wrong: the interval is at least the time since the last new item.
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 use notation::humanize;
 
 use super::{DAY, IntervalBounds, Rule, ScheduleInput};
 
-/// So many of the newest items show the rhythm.
+/// Number of newest items that count.
 const ITEMS_MAX: usize = 20;
-/// A feed whose items have no dates is visited so often.
+/// Interval of a feed whose items have no dates.
 const UNDATED: Duration = Duration::from_secs(3600);
-/// A feed that published nothing for so many days is visited every `interval_max` divided by the second number.
-const ASLEEP: [(u32, u32); 3] = [(30, 1), (14, 2), (7, 4)];
+/// A feed without a new item for this many days is visited every `interval_max` divided by the second number.
+const DORMANT: [(u32, u32); 3] = [(30, 1), (14, 2), (7, 4)];
 
-pub(super) fn base(facts: &ScheduleInput<'_>, pace: IntervalBounds) -> Rule {
-    let base = by_dates(facts, pace);
-    let Some(quiet) = facts.quiet_for.filter(|_| facts.every.is_none()) else { return base };
-    let soon = quiet.max(pace.interval_min);
+pub(super) fn base(input: &ScheduleInput<'_>, bounds: IntervalBounds) -> Rule {
+    let base = by_dates(input, bounds);
+    let Some(quiet) = input.quiet_for.filter(|_| input.every.is_none()) else { return base };
+    let soon = quiet.max(bounds.interval_min);
     if soon >= base.wait {
         return base;
     }
     let why = if quiet.is_zero() {
-        format!("in {}: a new source is watched closely at first", humanize(soon))
+        format!("in {}: a new source is visited often at first", humanize(soon))
     } else {
-        format!("in {}: something new came {} ago", humanize(soon), humanize(quiet))
+        format!("in {}: the last new item came {} ago", humanize(soon), humanize(quiet))
     };
     Rule { wait: soon, why }
 }
 
-fn by_dates(facts: &ScheduleInput<'_>, pace: IntervalBounds) -> Rule {
-    let clamp = |wait: Duration, max: Duration| wait.min(max).clamp(pace.interval_min, pace.interval_max);
-    if let Some(every) = facts.every {
-        let wait = clamp(every, pace.interval_max);
-        let why = format!("every {}, as configured", humanize(wait));
-        let cut =
-            if wait == every { String::new() } else { format!(" ({}, within the bounds)", humanize(every)) };
-        return Rule { wait, why: why + &cut };
+fn by_dates(input: &ScheduleInput<'_>, bounds: IntervalBounds) -> Rule {
+    let clamp = |wait: Duration, max: Duration| wait.min(max).clamp(bounds.interval_min, bounds.interval_max);
+    if let Some(every) = input.every {
+        let wait = clamp(every, bounds.interval_max);
+        let why = match wait.cmp(&every) {
+            Ordering::Equal => format!("every {}, as configured", humanize(wait)),
+            Ordering::Greater => {
+                format!("every {}, the minimum ({} configured)", humanize(wait), humanize(every))
+            }
+            Ordering::Less => {
+                format!("every {}, the maximum ({} configured)", humanize(wait), humanize(every))
+            }
+        };
+        return Rule { wait, why };
     }
-    let mut past: Vec<_> = facts.recent.iter().copied().filter(|at| *at <= facts.now).collect();
+    let mut past: Vec<_> = input.recent.iter().copied().filter(|at| *at <= input.now).collect();
     past.sort_unstable_by(|a, b| b.cmp(a));
     past.truncate(ITEMS_MAX);
     let (Some(newest), Some(oldest)) = (past.first(), past.last()) else {
-        let wait = clamp(UNDATED, pace.interval_max);
+        let wait = clamp(UNDATED, bounds.interval_max);
         return Rule { wait, why: format!("every {} (no item has a date)", humanize(wait)) };
     };
-    let silence = facts.now.since(*newest);
-    if let Some((_, part)) = ASLEEP.into_iter().find(|(days, _)| silence >= DAY * *days) {
-        let wait = clamp(pace.interval_max / part, pace.interval_max);
+    let silence = input.now.since(*newest);
+    if let Some((_, part)) = DORMANT.into_iter().find(|(days, _)| silence >= DAY * *days) {
+        let wait = clamp(bounds.interval_max / part, bounds.interval_max);
         return Rule {
             wait,
             why: format!("every {} (nothing new for {})", humanize(wait), humanize(silence)),
         };
     }
-    // Up to now, not up to the newest item: so a feed that stops publishing slows down at once.
-    let gap = facts.now.since(*oldest) / u32::try_from(past.len()).expect("at most ITEMS_MAX are left");
-    let wait = clamp(gap / 2, pace.interval_max / 4);
-    Rule { wait, why: format!("every {} (feed publishes about every {})", humanize(wait), humanize(gap)) }
+    // Up to now, not up to the newest item: a feed that stops publishing is visited less often at once.
+    let gap = input.now.since(*oldest) / u32::try_from(past.len()).expect("at most ITEMS_MAX are left");
+    let wait = clamp(gap / 2, bounds.interval_max / 4);
+    Rule { wait, why: format!("every {} (the feed publishes about every {})", humanize(wait), humanize(gap)) }
 }

@@ -11,7 +11,7 @@ fn follow(feed: &str, at: &str, location: &str) -> Result<FeedUrl, Failure> {
     let now = Timestamp::from_millis(0);
     let request = VisitRequest::new(&feed, now);
     let head = HeaderMap::from_iter([(LOCATION, HeaderValue::from_str(location).unwrap())]);
-    Visitor::try_new(Policy::default()).unwrap().follow(&request, &at, &head, 0)
+    Visitor::try_new(Policy::default()).unwrap().redirect_target(&request, &at, &head, 0)
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn the_same_place_is_the_same_host_and_port_or_its_move_to_https() {
         ("http://a.example/", "http://b.a.example/", false),
         ("http://a.example/", "http://a.example./", false),
     ] {
-        assert_eq!(is_same_place(&url(from), &url(to)), same, "{from} {to}");
+        assert_eq!(is_same_origin_or_upgrade(&url(from), &url(to)), same, "{from} {to}");
     }
 }
 
@@ -53,14 +53,11 @@ fn the_same_place_is_the_same_host_and_port_or_its_move_to_https() {
 fn a_policy_under_which_nothing_works_is_refused_with_the_setting_at_fault() {
     let complaint = |policy| Visitor::try_new(policy).err().unwrap().to_string();
     let zero = Policy { timeout_total: Duration::ZERO, ..Policy::default() };
-    assert_eq!(
-        complaint(zero),
-        "timeout_total is zero, so that no visit could succeed; give it a positive value"
-    );
+    assert_eq!(complaint(zero), "timeout_total is zero, so that no visit can succeed; set a positive value");
     let agent = Policy { user_agent: "a\nb".to_owned(), ..Policy::default() };
     assert_eq!(
         complaint(agent),
-        "the user agent \"a\\nb\" cannot stand in an HTTP header; use printable ASCII characters"
+        "the user agent \"a\\nb\" is not a valid HTTP header value; use printable ASCII characters"
     );
 }
 

@@ -112,7 +112,7 @@ async fn a_410_is_gone_and_every_other_status_without_a_feed_is_a_failure() {
     }
     let forbidden = visit(&origin.url("/403")).await;
     assert_eq!(forbidden.retry_after, Some(Duration::from_secs(7)));
-    let message = "the server answered 403 Forbidden, and wants a browser to solve a challenge";
+    let message = "the server answered 403 Forbidden and asks for a challenge to be solved in a browser";
     assert_eq!(failure(&forbidden).message, message);
 }
 

@@ -262,7 +262,7 @@ async fn a10_a_port_that_is_none_of_the_webs_is_not_dialled() {
     for port in [1, 22, 25, 53, 110, 143, 445, 2375, 3306, 5432, 6379, 8500, 9200, 11_211, 27_017, 65_535] {
         let visit = visit(&format!("http://8.8.8.8:{port}/")).await;
         assert_eq!(class(&visit), FailureClass::BlockedAddress, "{port}");
-        assert!(failure(&visit).message.starts_with(&format!("port {port} is none of the web's")));
+        assert!(failure(&visit).message.starts_with(&format!("port {port} is not a web port")));
     }
 }
 
@@ -409,7 +409,7 @@ async fn a22_a_body_that_is_too_slow_is_left_when_its_grace_is_over() {
         let origin = Origin::always(vec![say(HEAD), step]).await;
         let (visit, took) = timed(policy.clone(), &origin.url("/")).await;
         assert_eq!(class(&visit), FailureClass::Timeout);
-        assert!(failure(&visit).message.starts_with("the body came slower than 1024 bytes a second"));
+        assert!(failure(&visit).message.starts_with("the body arrived slower than 1024 bytes per second"));
         assert!(is_about(took, 300), "{took:?}");
     }
 }

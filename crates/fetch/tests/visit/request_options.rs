@@ -1,4 +1,4 @@
-//! Sources that are asked in a manner of their own.
+//! Sources that are asked in a options of their own.
 
 use fetch::{
     FailureClass, FetchReport, FetchResult, Policy, RequestOptions, VisitRequest, Visitor, validator_key,
@@ -11,9 +11,9 @@ fn request(url: &FeedUrl) -> VisitRequest<'_> {
     VisitRequest::new(url, Timestamp::from_millis(NOW_MS))
 }
 
-async fn visit_as(visitor: &Visitor, url: &str, manner: &RequestOptions) -> FetchReport {
+async fn visit_as(visitor: &Visitor, url: &str, options: &RequestOptions) -> FetchReport {
     let url = FeedUrl::try_new(url).unwrap();
-    visitor.visit(&VisitRequest { manner: Some(manner), ..request(&url) }).await
+    visitor.visit(&VisitRequest { options: Some(options), ..request(&url) }).await
 }
 
 #[tokio::test]
@@ -21,10 +21,10 @@ async fn what_a_source_sends_of_its_own_never_reaches_another_host() {
     let other = Origin::always(answer("200 OK", "", "<rss/>")).await;
     let away = other.url("/");
     let origin = Origin::start(move |_| redirect(301, &away)).await;
-    let manner = RequestOptions::default().with_header("X-Key", "TOPSECRET").unwrap();
-    let manner = manner.with_cookie("session=TOPSECRET").unwrap().with_agent("example/1").unwrap();
-    for manner in [manner.clone().with_basic("user:TOPSECRET"), manner.with_bearer("TOPSECRET")] {
-        full(visit_as(&visitor(), &origin.url("/"), &manner.unwrap()).await);
+    let options = RequestOptions::default().with_header("X-Key", "TOPSECRET").unwrap();
+    let options = options.with_cookie("session=TOPSECRET").unwrap().with_agent("example/1").unwrap();
+    for options in [options.clone().with_basic("user:TOPSECRET"), options.with_bearer("TOPSECRET")] {
+        full(visit_as(&visitor(), &origin.url("/"), &options.unwrap()).await);
     }
     let (here, there) = (origin.requests().concat().to_lowercase(), other.requests().concat().to_lowercase());
     for sent in ["x-key: topsecret", "cookie: session=topsecret", "authorization: bearer topsecret"] {
@@ -47,9 +47,9 @@ async fn a_proxy_is_the_one_private_hop_and_the_rest_is_still_guarded() {
     // Nothing private is allowed here, not even the proxy's own address.
     let visitor = Visitor::try_new(Policy { allow: Vec::new(), ..policy() }).unwrap();
     let with_password = proxy.url("/").replace("//", "//user:TOPSECRET@");
-    let manner = RequestOptions::default().with_proxy(FeedUrl::try_new(&with_password).unwrap());
+    let options = RequestOptions::default().with_proxy(FeedUrl::try_new(&with_password).unwrap());
     // The proxy looks names up, so this one needs no resolver here.
-    full(visit_as(&visitor, "http://feed.invalid/rss", &manner).await);
+    full(visit_as(&visitor, "http://feed.invalid/rss", &options).await);
     let asked = proxy.requests().concat();
     assert!(asked.starts_with("GET http://feed.invalid/rss HTTP/1.1\r\n"), "{asked}");
     assert!(asked.to_lowercase().contains("proxy-authorization: basic "), "{asked}");
@@ -64,7 +64,7 @@ async fn a_proxy_is_the_one_private_hop_and_the_rest_is_still_guarded() {
         "http://feed.localhost./".to_owned(),
         "http://feed.invalid:6379/".to_owned(),
     ] {
-        let visit = visit_as(&visitor, &refused, &manner).await;
+        let visit = visit_as(&visitor, &refused, &options).await;
         assert_eq!(class(&visit), FailureClass::BlockedAddress, "{refused}");
     }
     assert_eq!((proxy.accepts() - before, canary.accepts()), (0, 0));
@@ -73,8 +73,8 @@ async fn a_proxy_is_the_one_private_hop_and_the_rest_is_still_guarded() {
 #[tokio::test]
 async fn a_proxy_cannot_be_used_to_reach_what_a_redirect_must_not_name() {
     let proxy = Origin::always(redirect(302, "http://10.0.0.1/secret")).await;
-    let manner = RequestOptions::default().with_proxy(FeedUrl::try_new(&proxy.url("/")).unwrap());
-    let visit = visit_as(&visitor(), "http://feed.invalid/", &manner).await;
+    let options = RequestOptions::default().with_proxy(FeedUrl::try_new(&proxy.url("/")).unwrap());
+    let visit = visit_as(&visitor(), "http://feed.invalid/", &options).await;
     assert_eq!((class(&visit), proxy.accepts()), (FailureClass::BlockedAddress, 1));
 }
 

@@ -103,24 +103,26 @@ async fn a27_no_other_certificate_is_accepted() {
 async fn a_source_with_authorities_of_its_own_trusts_them_and_no_others() {
     let (trusted, own) = (authority(), authority());
     let visitor = visitor(&trusted);
-    let manner = RequestOptions::default().with_authorities(own.pem());
-    for (signer, manner, accepted) in [
-        (&own, Some(&manner), true),
+    let options = RequestOptions::default().with_authorities(own.pem());
+    for (signer, options, accepted) in [
+        (&own, Some(&options), true),
         (&own, None, false),
-        (&trusted, Some(&manner), false),
+        (&trusted, Some(&options), false),
         (&trusted, None, true),
     ] {
         let address = serve(certificate("feeds.example"), Some(signer)).await;
         let url = FeedUrl::try_new(&url(address)).unwrap();
-        let request = VisitRequest { manner, ..VisitRequest::new(&url, Timestamp::from_millis(NOW_MS)) };
+        let request = VisitRequest { options, ..VisitRequest::new(&url, Timestamp::from_millis(NOW_MS)) };
         let visit = visitor.visit(&request).await;
         assert_eq!(visit.code.is_some(), accepted, "{:?}", visit.answer);
     }
     for pem in ["", "no certificate"] {
-        let manner = RequestOptions::default().with_authorities(pem.to_owned());
+        let options = RequestOptions::default().with_authorities(pem.to_owned());
         let url = FeedUrl::try_new("https://feeds.example/").unwrap();
-        let request =
-            VisitRequest { manner: Some(&manner), ..VisitRequest::new(&url, Timestamp::from_millis(NOW_MS)) };
+        let request = VisitRequest {
+            options: Some(&options),
+            ..VisitRequest::new(&url, Timestamp::from_millis(NOW_MS))
+        };
         let visit = visitor.visit(&request).await;
         assert_eq!(class(&visit), FailureClass::Tls, "{:?}", visit.answer);
     }

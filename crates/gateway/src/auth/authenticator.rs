@@ -92,7 +92,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// Everything that is wrong with them.
-    pub(crate) fn load(gateway: &config::Gateway) -> Result<Self, AuthFileErrors> {
+    pub(crate) fn load(gateway: &config::GatewaySection) -> Result<Self, AuthFileErrors> {
         let public = &gateway.public_categories;
         let tokens = gateway.read_tokens_file.as_deref();
         let tokens =
@@ -193,7 +193,10 @@ mod tests {
         use actix_web::http::header::{AUTHORIZATION, HeaderValue};
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("tokens.toml");
-        let gateway = config::Gateway { read_tokens_file: Some(file.clone()), ..config::Gateway::default() };
+        let gateway = config::GatewaySection {
+            read_tokens_file: Some(file.clone()),
+            ..config::GatewaySection::default()
+        };
         let load = |tokens: &[(&str, &str)]| {
             let entry = |(name, categories): &(&str, &str)| {
                 format!(
@@ -221,13 +224,14 @@ mod tests {
         let file = directory.path().join("tokens.toml");
         let text = "[[token]]\nname = \"desk\"\ntoken = \"desk-token-0123456789\"\ncategories = \"all\"\n";
         std::fs::write(&file, text).unwrap();
-        let gateway = config::Gateway { read_tokens_file: Some(file), ..config::Gateway::default() };
+        let gateway =
+            config::GatewaySection { read_tokens_file: Some(file), ..config::GatewaySection::default() };
         let authenticator = Authenticator::load(&gateway).unwrap();
-        let shown = format!("{authenticator:?}");
-        assert!(shown.contains("TokenHash(…)") && !shown.contains("desk-token"), "{shown}");
+        let debug = format!("{authenticator:?}");
+        assert!(debug.contains("TokenHash(…)") && !debug.contains("desk-token"), "{debug}");
         assert!(
             authenticator.is_enabled()
-                && !Authenticator::load(&config::Gateway::default()).unwrap().is_enabled()
+                && !Authenticator::load(&config::GatewaySection::default()).unwrap().is_enabled()
         );
     }
 }

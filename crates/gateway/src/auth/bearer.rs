@@ -44,7 +44,7 @@ impl TokenHash {
     /// Its first eight bytes, for a lookup among many hashes: a client that learns them from the time of the lookup is no
     /// nearer to the token.
     pub(crate) fn prefix(&self) -> u64 {
-        self.0[..8].iter().fold(0, |prefix, byte| prefix << 8 | u64::from(*byte))
+        news::hash_prefix(&self.0)
     }
 }
 
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_is_compared_as_a_whole_and_never_shown() {
+    fn a_hash_is_compared_as_a_whole_and_never_printed() {
         let hash = TokenHash::of(b"0123456789abcdef");
         let hex = "9f9f5111f7b27a781f1f1ddde5ebc2dd2b796bfc7365c9c28b548e564176929f";
         assert!(TokenHash::from_hex(hex).unwrap().is(&hash));

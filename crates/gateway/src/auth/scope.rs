@@ -21,7 +21,7 @@ impl CategoryScope {
             hash.update(category.as_bytes());
             hash.update([0]);
         }
-        let hash = hash.finalize()[..8].iter().fold(0, |hash, byte| hash << 8 | u64::from(*byte));
+        let hash = news::hash_prefix(&hash.finalize().into());
         Self { categories: categories.into(), hash }
     }
 

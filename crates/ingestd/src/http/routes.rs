@@ -108,7 +108,7 @@ pub(crate) async fn at_work<B: MessageBody>(
 }
 
 async fn health(state: web::Data<ControlState>) -> impl Responder {
-    let bounds = state.log.standing();
+    let bounds = state.log.bounds();
     web::Json(IngestHealth {
         status: "ok".to_owned(),
         name: "newswire-ingestd".to_owned(),
@@ -197,7 +197,7 @@ struct LogPageAnswer {
 }
 
 async fn log(state: web::Data<ControlState>, query: web::Query<LogQuery>) -> HttpResponse {
-    let bounds = state.log.standing();
+    let bounds = state.log.bounds();
     let after = match query.after.as_deref() {
         None => Seq(bounds.oldest.0 - 1),
         Some(text) => match text.parse::<Cursor>() {

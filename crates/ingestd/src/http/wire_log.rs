@@ -52,7 +52,7 @@ impl WireLog {
 }
 
 impl EventLog for WireLog {
-    fn standing(&self) -> LogBounds {
+    fn bounds(&self) -> LogBounds {
         // Oldest before head: the head may advance in between, but the oldest never passes it.
         let oldest = self.reader.oldest();
         LogBounds { epoch: self.reader.epoch().clone(), oldest, head: self.reader.head() }

@@ -1,12 +1,12 @@
-//! The keys by which a source differs from the others in how it is asked.
+//! The keys of a source about its requests.
 //!
 //! ```toml
-//! body_bytes_max = 20971520                # a longer body than fetch.body_bytes_max, up to 32 MiB
-//! headers = { X-Api-Key = "…" }            # sent to this source's host only
-//! basic_file = "agency"                    # or bearer_file, and cookie_file: files that hold the secret
+//! body_bytes_max = 20971520                # instead of fetch.body_bytes_max; up to 32 MiB
+//! headers = { X-Api-Key = "…" }            # sent to the host of this source only
+//! basic_file = "agency"                    # or bearer_file, and cookie_file: files with the secret
 //! proxy = "http://proxy.example:3128"
 //! user_agent = "example/1 (+https://example.org)"
-//! tls_ca_file = "agency-ca.pem"            # trusts these authorities instead of the machine's
+//! tls_ca_file = "agency-ca.pem"            # trusts these authorities only
 //! ```
 
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use toml::{
 
 use notation::shortened;
 
-use super::{CatalogueReader, Fields, type_of};
+use super::{CatalogueReader, SourceFields, type_of};
 use crate::{Access, CredentialFile, FeedUrl, Source};
 
 /// The keys of this file.
@@ -32,9 +32,9 @@ pub(super) const KEYS: [&str; 8] = [
     "user_agent",
     "tls_ca_file",
 ];
-/// Longest body that a source may ask for: what the reader of documents takes.
+/// Largest `body_bytes_max`: the limit of the parser.
 const BODY_BYTES_MAX: i64 = 32 * 1024 * 1024;
-/// Shortest such limit that lets any feed through.
+/// Smallest `body_bytes_max`: no feed is smaller.
 const BODY_BYTES_MIN: i64 = 1024;
 /// Most headers of one source.
 const HEADERS_MAX: usize = 16;
@@ -42,25 +42,27 @@ const HEADERS_MAX: usize = 16;
 const VALUE_BYTES_MAX: usize = 1024;
 
 #[derive(Default)]
-pub(super) struct Own {
+pub(super) struct RequestFields {
     pub(super) body_bytes_max: Option<u64>,
     pub(super) access: Access,
 }
 
-/// Why a header is not the operator's to set; nothing when it is.
+/// Why a header cannot be set; `None` if it can.
 fn reserved(name: &str) -> Option<&'static str> {
     Some(match name {
         "authorization" => "put user:password into a basic_file or a token into a bearer_file",
         "cookie" => "put cookies into a cookie_file",
-        "user-agent" => "there is a key for it, user_agent",
+        "user-agent" => "use the key user_agent",
         "host" | "referer" | "content-length" | "content-type" | "expect" => "it is the visit's own",
-        "accept-encoding" => "only what is decoded with a cap on its size may be asked for",
-        "range" | "a-im" => "a part of a document would be taken for the whole",
-        name if name.starts_with("if-") => "a visit is conditional by itself, with what the server issued",
+        "accept-encoding" => "only codings that are decoded with a size limit are requested",
+        "range" | "a-im" => "a part of a document would be mistaken for all of it",
+        name if name.starts_with("if-") => {
+            "a visit is conditional by itself, with the validators of the server"
+        }
         "connection" | "keep-alive" | "te" | "trailer" | "transfer-encoding" | "upgrade" => {
             "it is about the connection, not about the feed"
         }
-        name if name.starts_with("proxy-") => "it is the proxy's; user and password stand in its address",
+        name if name.starts_with("proxy-") => "it is for the proxy; write user and password into its address",
         _ => return None,
     })
 }
@@ -72,15 +74,15 @@ fn is_token(name: &str) -> bool {
 
 impl CatalogueReader {
     /// Reads a key, if it is one of [`KEYS`].
-    pub(super) fn own(
+    pub(super) fn request_key(
         &mut self,
-        own: &mut Own,
+        fields: &mut RequestFields,
         key: &Spanned<DeString<'_>>,
         value: &Spanned<DeValue<'_>>,
     ) -> bool {
-        let access = &mut own.access;
+        let access = &mut fields.access;
         match key.get_ref().as_ref() {
-            "body_bytes_max" => own.body_bytes_max = self.body_bytes(value),
+            "body_bytes_max" => fields.body_bytes_max = self.body_bytes(value),
             "headers" => access.headers = self.headers(value).unwrap_or_default(),
             "basic_file" => self.credential(access, value, "basic_file", CredentialFile::Basic),
             "bearer_file" => self.credential(access, value, "bearer_file", CredentialFile::Bearer),
@@ -148,7 +150,7 @@ impl CatalogueReader {
         headers
     }
 
-    /// A text that can stand in a header. It is not shown, since it may be a secret.
+    /// A header value. It is not shown, since it may be a secret.
     fn printable(&mut self, name: &str, value: &Spanned<DeValue<'_>>) -> Option<String> {
         let text = self.string(name, value)?;
         let fits = (1..=VALUE_BYTES_MAX).contains(&text.len()) && text.trim() == text;
@@ -201,19 +203,19 @@ impl CatalogueReader {
         proxy
     }
 
-    /// Two credentials for one source: which of them is meant?
-    pub(super) fn check_credentials(&mut self, fields: &Fields, entry: &Spanned<DeValue<'_>>) {
+    /// Refuses two credentials for one source.
+    pub(super) fn check_credentials(&mut self, fields: &SourceFields, entry: &Spanned<DeValue<'_>>) {
         let in_url = fields.url.as_ref().is_some_and(|url| {
             let url = url.secret();
             !url.username().is_empty() || url.password().is_some()
         });
-        if in_url && fields.own.access.credential.is_some() {
+        if in_url && fields.request.access.credential.is_some() {
             self.complain(entry.span(), "source", "has credentials in its url and in a file; choose one");
         }
     }
 }
 
-/// Writes what [`CatalogueReader::own`] reads.
+/// Writes what [`CatalogueReader::request_key`] reads.
 pub(super) fn write(source: &Source, line: &mut impl FnMut(&str, String)) {
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let Access { headers, credential, cookie_file, proxy, user_agent, tls_ca_file } = &source.access;
@@ -261,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_source_has_of_its_own_reads_back_and_shows_no_secret() {
+    fn request_keys_read_back_as_written_and_show_no_secret() {
         let catalogue = parse(
             "body_bytes_max = 33_554_432\nheaders = { X-Key = \"TOPSECRET\", \"x.y\" = \"z\" }\n\
              bearer_file = \"token\"\ncookie_file = \"/etc/cookie\"\n\
@@ -278,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_belong_to_the_visit_are_refused_with_what_to_write_instead() {
+    fn headers_that_belong_to_the_visit_are_refused_with_a_remedy() {
         for (name, hint) in [
             ("Authorization", "basic_file"),
             ("cookie", "cookie_file"),
@@ -302,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_in_what_a_source_has_of_its_own_is_complained_of_at_its_line() {
+    fn a_mistake_in_a_request_key_is_reported_with_its_line() {
         for wrong in [
             "body_bytes_max = 33554433",
             "body_bytes_max = \"1 MiB\"",
