@@ -69,7 +69,7 @@ fn client_closed(stream: &mut UnixStream, wait: Option<Duration>) -> bool {
 }
 
 #[tokio::test]
-async fn an_answer_is_read_as_the_type_that_is_asked_for() {
+async fn an_answer_is_read_as_the_requested_type() {
     let server = Server::answer("200 OK", "application/json", HEALTH);
     let health: HealthReport = server.client().get("/health").await.unwrap();
     assert_eq!((health.process.name.as_str(), health.process.pid), ("testd", 7));
@@ -114,7 +114,7 @@ async fn a_body_that_ends_with_the_connection_or_comes_in_chunks_is_read_to_its_
 }
 
 #[tokio::test]
-async fn a_missing_socket_and_one_without_a_listener_are_told_apart() {
+async fn a_missing_socket_and_one_without_a_listener_are_distinguished() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("testd.sock");
     let client = ControlClient::new(&socket);
@@ -179,7 +179,7 @@ async fn an_answer_that_ends_early_or_is_not_http_is_broken() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_json_or_of_another_shape_is_told_apart_and_the_version_is_named() {
+async fn a_body_that_is_not_json_is_distinguished_from_one_of_another_shape_and_the_version_is_named() {
     let server = Server::answer("200 OK", "text/plain", "hello");
     let error = server.client().get::<HealthReport>("/health").await.unwrap_err();
     assert!(matches!(error, ControlError::NotJson { .. }), "{error}");

@@ -1,38 +1,38 @@
-//! The wall clock as a value that is handed in, so that a test decides what time it is.
+//! The wall clock as a value that is passed in, so that tests decide what time it is.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-/// Tells the time of day in milliseconds since 1970-01-01T00:00:00Z. Cheap to clone.
+/// The time of day, in milliseconds since 1970-01-01T00:00:00Z. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Clock(Reading);
+pub struct Clock(TimeSource);
 
 #[derive(Clone, Debug)]
-enum Reading {
+enum TimeSource {
     System,
     Tokio { start_ms: i64, started: Instant },
 }
 
 impl Clock {
-    /// The system's clock; it may jump when an operator or NTP sets it.
+    /// The system's clock; it jumps when an operator or NTP sets it.
     #[must_use]
     pub fn system() -> Self {
-        Self(Reading::System)
+        Self(TimeSource::System)
     }
 
-    /// Starts at `start_ms` (milliseconds since 1970) and follows tokio's clock, hence also a paused one.
+    /// Starts at `start_ms` (milliseconds since 1970) and follows tokio's clock, also while that is paused.
     #[must_use]
     pub fn from_tokio(start_ms: i64) -> Self {
-        Self(Reading::Tokio { start_ms, started: Instant::now() })
+        Self(TimeSource::Tokio { start_ms, started: Instant::now() })
     }
 
     /// Milliseconds since 1970-01-01T00:00:00Z.
     #[must_use]
     pub fn now_millis(&self) -> i64 {
         match &self.0 {
-            Reading::System => system_millis().saturating_add(ahead_ms()),
-            Reading::Tokio { start_ms, started } => {
+            TimeSource::System => system_millis().saturating_add(ahead_ms()),
+            TimeSource::Tokio { start_ms, started } => {
                 start_ms.saturating_add(i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX))
             }
         }
@@ -41,7 +41,7 @@ impl Clock {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the one place that asks the system; everybody else takes a Clock"
+    reason = "the only place that reads the system clock; all other code takes a Clock"
 )]
 fn system_millis() -> i64 {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
@@ -50,7 +50,7 @@ fn system_millis() -> i64 {
     }
 }
 
-/// How far a drill has set the clock ahead.
+/// How far a drill has set the clock ahead, in milliseconds.
 #[cfg(feature = "drill")]
 pub(crate) use crate::drill::clock_ahead_ms as ahead_ms;
 

@@ -1,12 +1,12 @@
-//! Hang injection, for tests and drills: what can be made to go wrong in a running process, by name. Only in builds with
-//! the feature `drill`; nothing of it is in the others.
+//! Hangs on demand, for tests and drills, started by name in a running process. Only in builds with the feature `drill`;
+//! other builds contain none of this.
 //!
 //! ```text
-//! POST /drill/NAME?seconds=N ─► admin thread ─► the drill that the process offers ─► Mailbox ─► the loop that suffers
+//! POST /drill/NAME?seconds=N ─► admin thread ─► the drill of that name ─► DrillQueue ─► the event loop to hang
 //! ```
 //!
-//! A drill only posts an order and returns: the admin thread must go on whatever hangs. `DELETE /drill` ends all that
-//! are under way, so that nobody has to know beforehand how long one is needed.
+//! A drill must return at once, since the admin thread must keep working: it only queues an order or starts a thread.
+//! `DELETE /drill` ends all running drills, so that a test need not know in advance how long it needs one.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -19,20 +19,17 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::work;
 
-/// Orders that wait for a loop to take them.
-const ORDERS: usize = 16;
-/// More files than this are not leaked, whatever the limit.
-const FILES_MAX: usize = 1 << 16;
-
-/// More jobs than any pool of ours has threads.
+/// Orders that may wait for an event loop.
+const ORDERS_MAX: usize = 16;
+/// Files that are opened at most, whatever the limit.
+const LEAKED_FILES_MAX: usize = 1 << 16;
+/// More than any of our thread pools has threads.
 const POOL_JOBS: usize = 1024;
-
-/// What the threads of the pool wait for.
-static POOL: Mutex<()> = Mutex::new(());
 
 type Drill = Arc<dyn Fn(Duration) + Send + Sync>;
 
@@ -40,26 +37,28 @@ static OFFERED: Mutex<BTreeMap<&str, Drill>> = Mutex::new(BTreeMap::new());
 /// How often all drills were ended.
 static ENDINGS: Mutex<u64> = Mutex::new(0);
 static ENDED: Condvar = Condvar::new();
+/// The lock that the threads of an exhausted pool wait for.
+static POOL: Mutex<()> = Mutex::new(());
 static CLOCK_AHEAD_MS: AtomicI64 = AtomicI64::new(0);
 
-/// Lets the admin socket start `drill` under this name, for as long as the order says. It must return at once.
+/// Lets the admin socket start `drill` by this name, for the duration in the request. `drill` must return at once.
 pub fn offer(name: &'static str, drill: impl Fn(Duration) + Send + Sync + 'static) {
     OFFERED.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Arc::new(drill));
 }
 
-/// How long.
+/// The query of `POST /drill/NAME`.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Length {
+pub(crate) struct DrillLength {
     seconds: u64,
 }
 
 /// `POST /drill/NAME?seconds=N`.
-pub(crate) async fn start(name: web::Path<String>, length: web::Query<Length>) -> HttpResponse {
+pub(crate) async fn start(name: web::Path<String>, length: web::Query<DrillLength>) -> HttpResponse {
     let offered = OFFERED.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let Some(drill) = offered.get(name.as_str()) else {
         return HttpResponse::build(StatusCode::NOT_FOUND).json(offered.keys().collect::<Vec<_>>());
     };
-    tracing::warn!(drill = name.as_str(), seconds = length.seconds, "a drill began");
+    tracing::warn!(drill = name.as_str(), seconds = length.seconds, "started a drill");
     drill(Duration::from_secs(length.seconds));
     HttpResponse::Accepted().finish()
 }
@@ -68,38 +67,38 @@ pub(crate) async fn start(name: web::Path<String>, length: web::Query<Length>) -
 pub(crate) async fn end() -> HttpResponse {
     *ENDINGS.lock().unwrap_or_else(PoisonError::into_inner) += 1;
     ENDED.notify_all();
-    tracing::info!("the drills ended");
+    tracing::info!("ended all drills");
     HttpResponse::NoContent().finish()
 }
 
-/// Orders for one event loop, or for whichever of several takes them first. Cheap to clone.
+/// Orders for one event loop, or for the first of several that takes them. Cheap to clone.
 #[derive(Debug)]
 pub struct DrillQueue<T> {
-    post: mpsc::Sender<T>,
-    box_: Arc<tokio::sync::Mutex<mpsc::Receiver<T>>>,
+    sender: mpsc::Sender<T>,
+    orders: Arc<tokio::sync::Mutex<mpsc::Receiver<T>>>,
 }
 
 impl<T> DrillQueue<T> {
-    /// An empty one.
+    /// An empty queue.
     #[must_use]
     pub fn new() -> Self {
-        let (post, orders) = mpsc::channel(ORDERS);
-        Self { post, box_: Arc::new(tokio::sync::Mutex::new(orders)) }
+        let (sender, orders) = mpsc::channel(ORDERS_MAX);
+        Self { sender, orders: Arc::new(tokio::sync::Mutex::new(orders)) }
     }
 
-    /// Leaves an order; one too many is lost.
+    /// Queues an order; if the queue is full, it is dropped and logged.
     pub fn post(&self, order: T) {
-        if self.post.try_send(order).is_err() {
-            tracing::warn!("nobody takes the orders of drills");
+        if self.sender.try_send(order).is_err() {
+            tracing::warn!("dropped a drill: the event loop takes no more orders");
         }
     }
 
-    /// Carries out orders, one after the other, for ever.
-    pub async fn attend(self, carry_out: impl AsyncFn(T)) {
+    /// Runs the orders with `run_order`, one after the other, for ever.
+    pub async fn run(self, run_order: impl AsyncFn(T)) {
         loop {
-            let order = self.box_.lock().await.recv().await;
+            let order = self.orders.lock().await.recv().await;
             let Some(order) = order else { return };
-            carry_out(order).await;
+            run_order(order).await;
         }
     }
 }
@@ -112,67 +111,81 @@ impl<T> Default for DrillQueue<T> {
 
 impl<T> Clone for DrillQueue<T> {
     fn clone(&self) -> Self {
-        Self { post: self.post.clone(), box_: Arc::clone(&self.box_) }
+        Self { sender: self.sender.clone(), orders: Arc::clone(&self.orders) }
     }
 }
 
-/// A pipe that says nothing for so long, and then ends.
+/// A pipe without data that is closed after `time`.
 ///
 /// # Panics
-/// When the system gives no pipe or no thread.
+/// If no pipe or thread can be created.
 #[must_use]
 pub fn silent_pipe(time: Duration) -> PipeReader {
-    let (reader, writer) = std::io::pipe().expect("a drill has descriptors to spare");
-    apart(move || {
-        rest(time);
+    let (reader, writer) = std::io::pipe().expect("a pipe for the drill");
+    spawn_detached(move || {
+        block(time);
         drop(writer);
     });
     reader
 }
 
-/// Opens files until the system gives no more, and keeps them for so long.
+/// Opens files up to the limit of the process, and closes them after `time`.
 pub fn leak_descriptors(time: Duration) {
-    apart(move || {
+    spawn_detached(move || {
         let open = |_| std::fs::File::open("/dev/null").ok().map(OwnedFd::from);
-        let leaked: Vec<OwnedFd> = (0..FILES_MAX).map_while(open).collect();
-        rest(time);
+        let leaked: Vec<OwnedFd> = (0..LEAKED_FILES_MAX).map_while(open).collect();
+        block(time);
         drop(leaked);
     });
 }
 
-/// Sets the wall clock of this process ahead, and leaves it there.
+/// Sets the wall clock of this process ahead for good.
 pub fn jump_clock(ahead: Duration) {
     CLOCK_AHEAD_MS.fetch_add(i64::try_from(ahead.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
 }
 
-/// How far the wall clock was set ahead.
+/// How far the wall clock was set ahead, in milliseconds.
 pub(crate) fn clock_ahead_ms() -> i64 {
     CLOCK_AHEAD_MS.load(Ordering::Relaxed)
 }
 
-/// Does something on a thread of its own, which nobody joins.
+/// Runs `work` on a thread of its own, which is never joined.
 ///
 /// # Panics
-/// When the system gives no thread.
-pub fn apart(work: impl FnOnce() + Send + 'static) {
-    std::thread::Builder::new().name("drill".to_owned()).spawn(work).expect("a drill gets a thread");
+/// If the thread cannot be started.
+pub fn spawn_detached(work: impl FnOnce() + Send + 'static) {
+    std::thread::Builder::new().name("drill".to_owned()).spawn(work).expect("a thread for the drill");
 }
 
-/// Blocks this thread for so long, or until the drills are ended.
-pub fn rest(time: Duration) {
+/// Blocks this thread for `time`, or until the drills are ended.
+pub fn block(time: Duration) {
     let endings = ENDINGS.lock().unwrap_or_else(PoisonError::into_inner);
     let before = *endings;
-    // Whether it was time or an order that ended it does not matter.
+    // It does not matter which of the two ended it.
     drop(ENDED.wait_timeout_while(endings, time, |now| *now == before));
 }
 
-/// How often drills were ended: another number than before means that it is over.
+/// How often the drills were ended. A running drill is over when the number changes.
 #[must_use]
 pub fn endings() -> u64 {
     *ENDINGS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Offers the drills that are the same in every daemon: `leak-descriptors`, `clock-jump`, and `exhaust-pool` for the pool of
+/// Holds `lock` for `time` on a thread of its own. When this returns, it is held.
+///
+/// # Panics
+/// If that thread dies.
+pub fn hold_lock(lock: &'static Mutex<()>, time: Duration) {
+    let (held, holds) = std::sync::mpsc::sync_channel(1);
+    spawn_detached(move || {
+        let _guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        held.try_send(()).ok();
+        block(time);
+    });
+    holds.recv().expect("the thread has the lock");
+}
+
+/// Offers the drills that every daemon has: `leak-descriptors`, `clock-jump`, and `exhaust-pool` for the blocking pool of
 /// the current runtime.
 ///
 /// # Panics
@@ -180,18 +193,21 @@ pub fn endings() -> u64 {
 pub fn offer_common() {
     offer("leak-descriptors", leak_descriptors);
     offer("clock-jump", jump_clock);
-    let runtime = tokio::runtime::Handle::current();
+    let runtime = Handle::current();
     offer("exhaust-pool", move |time| {
-        hold(&POOL, time);
+        hold_lock(&POOL, time);
         for _ in 0..POOL_JOBS {
             drop(runtime.spawn_blocking(fill_the_pool));
         }
     });
 }
 
+// The drill blocks three calls deep, in functions that are never inlined: a tool that finds the cause has to name the
+// innermost one, and to show the calls that lead to it.
+
 #[inline(never)]
 fn fill_the_pool() -> usize {
-    let _work = work::on("a drill", "exhaust-pool");
+    let _task = work::on("a drill", "exhaust-pool");
     black_box(look_up_a_slow_name()) + 1
 }
 
@@ -204,19 +220,4 @@ fn look_up_a_slow_name() -> usize {
 fn sit_in_the_pool() -> usize {
     let _guard = POOL.lock().unwrap_or_else(PoisonError::into_inner);
     black_box(1)
-}
-
-/// Holds `lock` for so long on a thread of its own; when this returns it is held.
-///
-/// # Panics
-/// When that thread dies.
-pub fn hold(lock: &'static Mutex<()>, time: Duration) {
-    let (held, holds) = std::sync::mpsc::sync_channel(1);
-    apart(move || {
-        let _guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever waits for this is there.
-        held.try_send(()).ok();
-        rest(time);
-    });
-    holds.recv().expect("the thread has the lock");
 }

@@ -1,21 +1,21 @@
-//! How a process ends, as a number that systemd and scripts can tell apart (BSD `sysexits.h` where it has a word).
+//! Exit codes, which systemd and scripts can tell apart; from BSD `sysexits.h` where it has one.
 
 use std::process::ExitCode;
 
-/// Ended as asked.
+/// Success.
 pub const EX_OK: u8 = 0;
-/// A problem was found or the work failed.
+/// A problem was found, or the command failed.
 pub const EX_FAILURE: u8 = 1;
 /// The command line (or, for a command, its configuration) is wrong.
 pub const EX_USAGE: u8 = 2;
-/// `EX_IOERR`: a file, directory, socket or port cannot be used.
+/// `EX_IOERR`: a file, directory, socket or port is unusable.
 pub const EX_IOERR: u8 = 74;
-/// `EX_TEMPFAIL`: another process holds the lock or the socket; trying later may work.
+/// `EX_TEMPFAIL`: another process holds the lock or the socket; a retry may work.
 pub const EX_TEMPFAIL: u8 = 75;
 /// `EX_CONFIG`: the configuration is wrong; restarting will not help.
 pub const EX_CONFIG: u8 = 78;
 
-/// The ways a process of ours ends.
+/// How a newswire process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// [`EX_OK`]
@@ -33,7 +33,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The number the process ends with.
+    /// The exit code of the process.
     #[must_use]
     pub fn code(self) -> u8 {
         match self {
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_end_has_the_number_that_units_and_scripts_expect() {
+    fn each_exit_code_is_the_one_that_units_and_scripts_expect() {
         let all = [Exit::Ok, Exit::Failure, Exit::Usage, Exit::Locked, Exit::Io, Exit::Config];
         assert_eq!(all.map(Exit::code), [0, 1, 2, 75, 74, 78]);
     }

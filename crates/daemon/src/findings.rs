@@ -1,39 +1,41 @@
-//! What a look at the files that the configuration names has found.
+//! The result of `--check`: what is wrong with the configuration and with the files that it names.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-/// What stands before a line that is no complaint.
+/// The prefix of a line that is a warning and not a complaint.
 pub const WARNING: &str = "warning: ";
 
-/// Lines for the operator.
+/// Complaints and warnings, one line each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// What is wrong.
+    /// Mistakes; the check fails.
     pub complaints: Vec<String>,
-    /// What works, and should be otherwise.
+    /// What works but should be changed; the check succeeds.
     pub warnings: Vec<String>,
 }
 
 impl Findings {
-    /// Adds what is wrong, a line each.
+    /// Adds a complaint per line of `text`.
     pub fn complain(&mut self, text: &str) {
         self.complaints.extend(text.lines().map(str::to_owned));
     }
 
-    /// Warns when everybody on the machine can read a file that holds secrets; `what` names it. A group may: that is
-    /// how a daemon that does not own the file gets at it.
+    /// Warns if every user of the machine can read a file with secrets; `what` names it. The group may read it: that is how
+    /// a daemon reads a file that it does not own.
     pub fn warn_if_world_readable(&mut self, what: &str, path: &Path) {
-        // One that is not there is complained of by whoever reads it.
+        // A missing file is reported by the code that reads it.
         let Ok(file) = fs::metadata(path) else { return };
         let mode = file.permissions().mode() & 0o7777;
         if file.is_file() && mode & 0o004 != 0 {
-            let line =
-                format!("{what}: everybody can read {} (mode {mode:04o}); chmod o= it", path.display());
+            let line = format!(
+                "{what}: every user can read {} (mode {mode:04o}); run `chmod o=` on it",
+                path.display()
+            );
             self.warnings.push(line);
         }
     }
 
-    /// On stderr, since there is no log.
+    /// Prints to standard error, since there is no log.
     #[expect(clippy::print_stderr, reason = "there is no log")]
     pub(crate) fn print(&self, name: &str) {
         for line in &self.complaints {
@@ -50,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_that_everybody_can_read_gets_a_warning_and_no_complaint() {
+    fn a_world_readable_secret_is_a_warning_and_not_a_complaint() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("token");
         fs::write(&path, "0123456789abcdef").unwrap();

@@ -1,4 +1,4 @@
-//! What is shown as JSON whatever its type.
+//! Conversion to JSON for reports, which must not fail.
 
 use serde::Serialize;
 use serde_json::Value;

@@ -1,10 +1,10 @@
-//! What a long-running process owes its operator, whatever its work is: a configuration that is checked as a whole
-//! before anything starts, a log fit for reading, exit codes, stop and reload signals, sockets that explain
-//! themselves, notifications to systemd, metrics, an admin socket that answers while everything else
-//! is stuck, and a watchdog that says what it is stuck in.
+//! What a long-running process needs for its operator, whatever its work: a configuration that is checked as a whole
+//! before anything starts, a readable log, exit codes, stop and reload signals, socket errors that name the remedy,
+//! notifications to systemd, metrics, an admin socket that answers while everything else is stuck, and a watchdog that
+//! names the function it is stuck in.
 //!
-//! It knows nothing about news. Of this workspace it uses `control` and `stacks` only, so that both daemons and the
-//! operator's tool can share it without depending on each other.
+//! It knows nothing about news. Of this workspace it depends only on `control`, `notation` and `stacks`, so that both
+//! daemons and the operator's tool can share it without depending on each other.
 
 pub mod admin;
 pub mod clock;

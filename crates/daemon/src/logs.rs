@@ -1,21 +1,22 @@
-//! The log: one line an event on standard error, or native fields in the journal; its level can change at run time.
+//! The log: one line per event on standard error, or native fields in the journal; its level can change at run time.
 //!
-//! Whatever a feed or a client wrote, no control character reaches the terminal, the file or the journal raw: every
-//! name and value passes `notation::escaped` (the tests of `lines` hold that). Words of fields are fixed: `source seq epoch
-//! items wait_ms status subscriber cursor blame error`.
+//! No control character of a feed or a client ever reaches the terminal, a file or the journal raw: every value passes
+//! `notation::escaped` (see the tests of `lines`). The names of fields are a fixed list, the most used are `source seq
+//! epoch items wait_ms status subscriber cursor blame error`.
 
-mod detail;
+mod captured;
 mod fields;
 mod journal;
-mod kept;
+mod level;
 mod lines;
+mod output;
 mod repeats;
 
-pub(crate) use self::detail::check_level;
-pub use self::kept::{CapturedLog, kept};
+pub use self::captured::{CapturedLog, capture};
+pub(crate) use self::level::check_level;
 
-use std::io::{self, IsTerminal as _, Write as _};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io::{self, IsTerminal as _};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing_log::LogTracer;
@@ -24,23 +25,24 @@ use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{Registry, reload};
 
-use self::lines::{Lines, Shape, Write};
+use self::lines::{LineFormat, LineLayer};
+use self::output::{LineWriter, LostLines, Stderr};
 use crate::clock::Clock;
 use crate::config::{ConfigChange, LogFormat, LogSection};
 use crate::metrics::MetricsRegistry;
 
-/// Why there is no log.
+/// Why the log could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LogsError {
-    /// `log.level` is no level and no filter.
+    /// `log.level` is neither a level nor a filter.
     #[error("{0}")]
     Level(String),
-    /// `log.format` is `journald`, but there is no journal.
+    /// `log.format` is `journald`, but the journal does not accept lines.
     #[error("cannot write to the journal at {path}: {source}; set log.format to `auto` or `text`")]
     Journal {
         /// The socket of the journal.
         path: &'static str,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// [`init`] was called twice.
@@ -50,28 +52,21 @@ pub enum LogsError {
 
 /// A handle to the running log. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Logs(Arc<Running>);
+pub struct Logs(Arc<LogState>);
 
 #[derive(Debug)]
-struct Running {
+struct LogState {
     /// `None` in [`Logs::detached`].
     filter: Option<reload::Handle<EnvFilter, Registry>>,
-    level: Mutex<Level>,
-    counts: Arc<Counts>,
+    level: Mutex<LevelSetting>,
+    lost: Arc<LostLines>,
 }
 
-/// The level as it was written.
+/// Levels or filters, as the operator wrote them.
 #[derive(Debug)]
-struct Level {
+struct LevelSetting {
     configured: String,
     current: String,
-}
-
-/// Lines that nobody will read.
-#[derive(Debug, Default)]
-struct Counts {
-    swallowed: AtomicU64,
-    dropped: AtomicU64,
 }
 
 /// Sets up the log of this process, for `tracing` and for dependencies that use the `log` crate. Call once, first.
@@ -79,26 +74,26 @@ struct Counts {
 /// # Errors
 /// See [`LogsError`].
 pub fn init(log: &LogSection) -> Result<Logs, LogsError> {
-    let counts = Arc::<Counts>::default();
-    let (shape, out) = output(log.format, &counts)?;
-    let filter = detail::filter(&log.level).map_err(LogsError::Level)?;
+    let lost = Arc::<LostLines>::default();
+    let (format, out) = open_output(log.format, &lost)?;
+    let filter = level::parse_filter(&log.level).map_err(LogsError::Level)?;
     let most = filter.max_level_hint();
     let (filter, handle) = reload::Layer::new(filter);
-    let lines = Lines::new(shape, out, Clock::system(), Arc::clone(&counts));
+    let lines = LineLayer::new(format, out, Clock::system(), Arc::clone(&lost));
     let subscriber = Registry::default().with(filter).with(lines);
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogsError::AlreadySet)?;
     LogTracer::init().map_err(|_| LogsError::AlreadySet)?;
     limit_dependencies(most);
-    Ok(Logs::new(Some(handle), &log.level, counts))
+    Ok(Logs::new(Some(handle), &log.level, lost))
 }
 
 impl Logs {
-    fn new(filter: Option<reload::Handle<EnvFilter, Registry>>, level: &str, counts: Arc<Counts>) -> Self {
-        let level = Mutex::new(Level { configured: level.to_owned(), current: level.to_owned() });
-        Self(Arc::new(Running { filter, level, counts }))
+    fn new(filter: Option<reload::Handle<EnvFilter, Registry>>, level: &str, lost: Arc<LostLines>) -> Self {
+        let level = Mutex::new(LevelSetting { configured: level.to_owned(), current: level.to_owned() });
+        Self(Arc::new(LogState { filter, level, lost }))
     }
 
-    /// A handle to no log at all, for tests of what takes a handle: it checks and keeps levels, and shows nothing.
+    /// A handle without a log, for tests: it checks and keeps levels, and logs nothing.
     #[must_use]
     pub fn detached() -> Self {
         Self::new(None, "info", Arc::default())
@@ -107,103 +102,103 @@ impl Logs {
     /// The level or filter in force, as it was written.
     #[must_use]
     pub fn level(&self) -> String {
-        self.known().current.clone()
+        self.setting().current.clone()
     }
 
-    /// Changes what is logged from now on, in the words of `log.level`.
+    /// Changes what is logged from now on; the syntax is that of `log.level`.
     ///
     /// # Errors
-    /// A sentence that names what is wrong; then the old level stays.
+    /// A sentence that says what is wrong; the old level stays in force.
     pub fn set_level(&self, level: &str) -> Result<(), String> {
-        self.change(&mut self.known(), level)
+        self.change(&mut self.setting(), level)
     }
 
-    /// The same, and it is the level to which [`Logs::restore`] goes back: for `log.level` read again.
+    /// The same, and also the level that [`Logs::restore`] restores: for a reloaded `log.level`.
     ///
     /// # Errors
     /// As [`Logs::set_level`].
     pub fn configure(&self, level: &str) -> Result<(), String> {
-        let mut known = self.known();
-        self.change(&mut known, level)?;
-        level.clone_into(&mut known.configured);
+        let mut setting = self.setting();
+        self.change(&mut setting, level)?;
+        level.clone_into(&mut setting.configured);
         Ok(())
     }
 
-    /// One step more detail: `info` becomes `debug`, `debug` becomes `trace`, also for each module of a filter. Says so
-    /// in the log.
+    /// One step more verbose: `info` becomes `debug`, `debug` becomes `trace`, also for each module of a filter. Logs the
+    /// change.
     pub fn more_detail(&self) {
         let (level, result) = {
-            let mut known = self.known();
-            let more = detail::one_step_more(&known.current);
-            let result = more.as_ref().map(|more| self.change(&mut known, more));
-            (known.current.clone(), result)
+            let mut setting = self.setting();
+            let more = level::more_verbose(&setting.current);
+            let result = more.as_ref().map(|more| self.change(&mut setting, more));
+            (setting.current.clone(), result)
         };
         match result {
-            None => tracing::info!(level, "found no more detail than this"),
+            None => tracing::info!(level, "log level is already at its most verbose"),
             Some(Ok(())) => tracing::info!(level, "raised the log level"),
             Some(Err(error)) => tracing::warn!(level, error, "could not raise the log level"),
         }
     }
 
-    /// Back to the configured level. Says so in the log, before it goes quiet.
+    /// Restores the configured level. Logs the change first, since the configured level may hide it.
     pub fn restore(&self) {
-        let level = self.known().configured.clone();
-        tracing::info!(level, "went back to the configured log level");
-        let result = self.change(&mut self.known(), &level);
+        let level = self.setting().configured.clone();
+        tracing::info!(level, "restored the configured log level");
+        let result = self.change(&mut self.setting(), &level);
         if let Err(error) = result {
-            tracing::warn!(level, error, "could not go back to the configured log level");
+            tracing::warn!(level, error, "could not restore the configured log level");
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Level> {
+    fn setting(&self) -> MutexGuard<'_, LevelSetting> {
         self.0.level.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, known: &mut Level, level: &str) -> Result<(), String> {
+    fn change(&self, setting: &mut LevelSetting, level: &str) -> Result<(), String> {
         check_level(level)?;
-        let filter = detail::filter(level)?;
+        let filter = level::parse_filter(level)?;
         let most = filter.max_level_hint();
         if let Some(handle) = &self.0.filter {
             handle.reload(filter).map_err(|error| format!("cannot change the level: {error}"))?;
             limit_dependencies(most);
         }
-        level.clone_into(&mut known.current);
+        level.clone_into(&mut setting.current);
         Ok(())
     }
 
-    /// Counts what nobody will read as `newswire_<part>_log_lines_{swallowed,dropped}_total`.
+    /// Registers `newswire_<part>_log_lines_swallowed_total` and `newswire_<part>_log_lines_dropped_total`.
     pub fn register(&self, metrics: &MetricsRegistry, part: &str) {
-        let (swallowed, dropped) = (Arc::clone(&self.0.counts), self.clone());
+        let (lost, logs) = (Arc::clone(&self.0.lost), self.clone());
         metrics.register_counter(
             &format!("newswire_{part}_log_lines_swallowed_total"),
-            "Lines of the log that were not written because they repeat others",
-            move || swallowed.swallowed.load(Ordering::Relaxed),
+            "Log lines suppressed because they repeat others",
+            move || lost.suppressed.load(Ordering::Relaxed),
         );
         metrics.register_counter(
             &format!("newswire_{part}_log_lines_dropped_total"),
-            "Lines of the log that the journal or standard error did not take",
-            move || dropped.dropped(),
+            "Log lines lost because the journal or standard error did not accept them",
+            move || logs.dropped(),
         );
     }
 
-    /// Takes the level of a reloaded configuration, if that is among the `changes`: one that was set by hand stays
-    /// otherwise.
+    /// Applies the level of a reloaded configuration if it is among the `changes`; otherwise a level that an operator set
+    /// at run time stays in force.
     pub fn reconfigure(&self, level: &str, changes: &[ConfigChange]) {
         if changes.iter().any(|change| change.key == "log.level")
             && let Err(error) = self.configure(level)
         {
-            tracing::error!(error, "kept the old log level");
+            tracing::error!(error, "could not apply the new log level; kept the old one");
         }
     }
 
-    /// Lines that could not be written, because the journal did not take them or standard error is closed.
+    /// Lines lost because the journal did not accept them or standard error is closed.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.0.counts.dropped.load(Ordering::Relaxed)
+        self.0.lost.dropped.load(Ordering::Relaxed)
     }
 }
 
-/// Tells the `log` crate what is not wanted anyhow, so that dependencies do not even format it.
+/// Sets the maximum level of the `log` crate, so that dependencies do not format lines that would be filtered out.
 fn limit_dependencies(most: Option<LevelFilter>) {
     let most = most.unwrap_or(LevelFilter::TRACE);
     tracing_log::log::set_max_level(match most.into_level() {
@@ -216,34 +211,24 @@ fn limit_dependencies(most: Option<LevelFilter>) {
     });
 }
 
-fn output(format: LogFormat, counts: &Arc<Counts>) -> Result<(Shape, Box<dyn Write>), LogsError> {
+fn open_output(
+    format: LogFormat,
+    lost: &Arc<LostLines>,
+) -> Result<(LineFormat, Box<dyn LineWriter>), LogsError> {
     let to_journal = || {
-        journal::Journal::connect(journal::SOCKET, Arc::clone(counts))
+        journal::Journal::connect(journal::SOCKET, Arc::clone(lost))
             .map_err(|source| LogsError::Journal { path: journal::SOCKET, source })
     };
-    let stderr = || Box::new(Stderr { counts: Arc::clone(counts) });
+    let stderr = || Box::new(Stderr { lost: Arc::clone(lost) });
     let colour = || io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     match format {
-        LogFormat::Journald => Ok((Shape::Journal, Box::new(to_journal()?))),
-        LogFormat::Auto if journal::stderr_goes_there() => match to_journal() {
-            Ok(journal) => Ok((Shape::Journal, Box::new(journal))),
-            Err(_) => Ok((Shape::Text { colour: false }, stderr())),
+        LogFormat::Journald => Ok((LineFormat::Journal, Box::new(to_journal()?))),
+        LogFormat::Auto if journal::is_stderr() => match to_journal() {
+            Ok(journal) => Ok((LineFormat::Journal, Box::new(journal))),
+            Err(_) => Ok((LineFormat::Text { colour: false }, stderr())),
         },
-        LogFormat::Auto | LogFormat::Text => Ok((Shape::Text { colour: colour() }, stderr())),
-        LogFormat::Json => Ok((Shape::Json, stderr())),
-    }
-}
-
-/// Standard error, one write a line.
-struct Stderr {
-    counts: Arc<Counts>,
-}
-
-impl Write for Stderr {
-    fn write(&self, line: &[u8]) {
-        if io::stderr().lock().write_all(line).is_err() {
-            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+        LogFormat::Auto | LogFormat::Text => Ok((LineFormat::Text { colour: colour() }, stderr())),
+        LogFormat::Json => Ok((LineFormat::Json, stderr())),
     }
 }
 
@@ -260,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn detail_goes_up_in_steps_and_back_to_what_is_configured() {
+    fn the_level_is_raised_in_steps_and_restored_to_the_configured_one() {
         let logs = Logs::detached();
         let steps: Vec<_> = (0..3).map(|_| (logs.more_detail(), logs.level()).1).collect();
         assert_eq!(steps, ["debug", "trace", "trace"]);

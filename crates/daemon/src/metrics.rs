@@ -1,7 +1,7 @@
-//! The numbers of the process, in OpenMetrics text, which Prometheus reads.
+//! The metrics of a process, in OpenMetrics text, the format that Prometheus scrapes.
 //!
-//! Names are `newswire_<part>_<noun>_<unit>`, with `_total` for counters. Labels come from enums or configured names,
-//! never from feeds or clients, so that the number of series has a bound.
+//! Names are `newswire_<part>_<noun>_<unit>`, with `_total` for counters. Label values come from enums or configured
+//! names, never from feeds or clients, so that the number of series is bounded.
 
 mod process;
 
@@ -17,7 +17,7 @@ use prometheus_client::registry::{Metric, Registry};
 /// The media type of [`MetricsRegistry::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-const END: &str = "# EOF\n";
+const END_MARKER: &str = "# EOF\n";
 
 /// All metrics of one process. Cheap to clone; every clone is the same registry.
 #[derive(Clone, Debug, Default)]
@@ -30,8 +30,8 @@ impl MetricsRegistry {
         Self::default()
     }
 
-    /// Adds a metric under its full name, for a counter with or without its `_total`: the encoder appends that
-    /// itself, so it is taken off here. `help` is one sentence without its full stop, which is added likewise.
+    /// Adds a metric under its full name. The encoder appends `_total` to counters, so it is optional in `name` and
+    /// removed here. `help` is one sentence without the final full stop, which the encoder appends too.
     pub fn register(&self, name: &str, help: &str, metric: impl Metric) {
         debug_assert!(name.starts_with("newswire_"), "metric {name} does not begin with newswire_");
         let name = name.strip_suffix("_total").unwrap_or(name);
@@ -39,13 +39,13 @@ impl MetricsRegistry {
         self.registry().register(name, help, metric);
     }
 
-    /// Adds a counter that somebody else counts, such as [`panics::count`](crate::panics::count); `read` is called at
-    /// each scrape and must neither block nor go backwards.
+    /// Adds a counter that is counted elsewhere, such as [`panics::count`](crate::panics::count). `read` is called at each
+    /// scrape; it must not block, and its value must not decrease.
     pub fn register_counter(&self, name: &str, help: &str, read: impl Fn() -> u64 + Send + Sync + 'static) {
-        self.register(name, help, Reading { read });
+        self.register(name, help, CounterFn { read });
     }
 
-    /// Makes a metric that starts at nothing, adds it as [`MetricsRegistry::register`] does, and returns it.
+    /// Creates a metric that starts at zero, adds it as [`MetricsRegistry::register`] does, and returns it.
     #[must_use]
     pub fn add<M: Metric + Clone + Default>(&self, name: &str, help: &str) -> M {
         self.add_this(name, help, M::default())
@@ -58,8 +58,8 @@ impl MetricsRegistry {
         metric
     }
 
-    /// Makes a metric for each value of one label, adds it as [`MetricsRegistry::register`] does, and returns it. Every value is
-    /// there from the start, at nothing: what was not there before cannot be seen to increase.
+    /// Creates a metric per value of one label, adds it as [`MetricsRegistry::register`] does, and returns it. Every series
+    /// exists from the start, at zero: Prometheus cannot see an increase of a series that did not exist before.
     #[must_use]
     pub fn add_by<M>(
         &self,
@@ -79,9 +79,12 @@ impl MetricsRegistry {
         self.add_this(name, help, family)
     }
 
-    /// Adds numbers that belong together and are asked for together at each scrape. `tell` must not wait for anything.
-    pub fn ask(&self, tell: impl Fn(&mut MetricsSink<'_>) -> fmt::Result + Send + Sync + 'static) {
-        self.registry().register_collector(Box::new(Asked { tell }));
+    /// Adds metrics that are read together at each scrape. `collect` must not block.
+    pub fn register_collector(
+        &self,
+        collect: impl Fn(&mut MetricsSink<'_>) -> fmt::Result + Send + Sync + 'static,
+    ) {
+        self.registry().register_collector(Box::new(CollectorFn { collect }));
     }
 
     /// The current value of everything, in OpenMetrics text, ended by `# EOF`.
@@ -93,23 +96,23 @@ impl MetricsRegistry {
     }
 
     fn registry(&self) -> std::sync::MutexGuard<'_, Registry> {
-        // A panic while the registry is held leaves a complete registry behind: its list only grows.
+        // A panic while the lock is held leaves a valid registry: its list only grows.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A counter whose value is asked for when it is needed.
-struct Reading<F> {
+/// A counter whose value is read at each scrape.
+struct CounterFn<F> {
     read: F,
 }
 
-impl<F> fmt::Debug for Reading<F> {
+impl<F> fmt::Debug for CounterFn<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reading").finish_non_exhaustive()
+        f.debug_struct("CounterFn").finish_non_exhaustive()
     }
 }
 
-impl<F: Fn() -> u64> EncodeMetric for Reading<F> {
+impl<F: Fn() -> u64> EncodeMetric for CounterFn<F> {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
         encoder.encode_counter::<NoLabelSet, _, u64>(&(self.read)(), None)
     }
@@ -119,36 +122,36 @@ impl<F: Fn() -> u64> EncodeMetric for Reading<F> {
     }
 }
 
-/// Takes the numbers of [`MetricsRegistry::ask`]; names and help as in [`MetricsRegistry::register`].
+/// Receives the values of [`MetricsRegistry::register_collector`]; names and help as in [`MetricsRegistry::register`].
 pub struct MetricsSink<'a>(DescriptorEncoder<'a>);
 
 impl fmt::Debug for MetricsSink<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answers").finish_non_exhaustive()
+        f.debug_struct("MetricsSink").finish_non_exhaustive()
     }
 }
 
 impl MetricsSink<'_> {
-    /// A number that goes up and down.
+    /// A value that can rise and fall.
     ///
     /// # Errors
     /// Those of the encoder.
     pub fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
-        let help = sentence(help);
+        let help = with_full_stop(help);
         self.0.encode_descriptor(name, &help, None, MetricType::Gauge)?.encode_gauge(&value)
     }
 
-    /// A number that only grows.
+    /// A value that only grows.
     ///
     /// # Errors
     /// Those of the encoder.
     pub fn counter(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
-        let (name, help) = (name.strip_suffix("_total").unwrap_or(name), sentence(help));
+        let (name, help) = (name.strip_suffix("_total").unwrap_or(name), with_full_stop(help));
         let mut encoder = self.0.encode_descriptor(name, &help, None, MetricType::Counter)?;
         encoder.encode_counter::<NoLabelSet, _, f64>(&value, None)
     }
 
-    /// A number that goes up and down, for each value of one label.
+    /// A value that can rise and fall, per value of one label.
     ///
     /// # Errors
     /// Those of the encoder.
@@ -159,7 +162,7 @@ impl MetricsSink<'_> {
         label: &'static str,
         values: impl IntoIterator<Item = (&'static str, f64)>,
     ) -> fmt::Result {
-        let help = sentence(help);
+        let help = with_full_stop(help);
         let mut encoder = self.0.encode_descriptor(name, &help, None, MetricType::Gauge)?;
         for (of, value) in values {
             encoder.encode_family(&[(label, of)])?.encode_gauge(&value)?;
@@ -168,40 +171,41 @@ impl MetricsSink<'_> {
     }
 }
 
-/// With its full stop, which the registry sets itself for what is registered one by one.
-fn sentence(help: &str) -> String {
+/// Appends the full stop, as the registry does for metrics that are registered one by one.
+fn with_full_stop(help: &str) -> String {
     format!("{}.", help.trim_end_matches('.'))
 }
 
-/// Numbers that are asked for when they are needed.
-struct Asked<F> {
-    tell: F,
+/// Metrics that are read at each scrape.
+struct CollectorFn<F> {
+    collect: F,
 }
 
-impl<F> fmt::Debug for Asked<F> {
+impl<F> fmt::Debug for CollectorFn<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Asked").finish_non_exhaustive()
+        f.debug_struct("CollectorFn").finish_non_exhaustive()
     }
 }
 
-impl<F: Fn(&mut MetricsSink<'_>) -> fmt::Result + Send + Sync + 'static> Collector for Asked<F> {
+impl<F: Fn(&mut MetricsSink<'_>) -> fmt::Result + Send + Sync + 'static> Collector for CollectorFn<F> {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        (self.tell)(&mut MetricsSink(encoder))
+        (self.collect)(&mut MetricsSink(encoder))
     }
 }
 
-/// Joins what several processes encoded into one text with one end. Their names must differ by `<part>`.
+/// Joins the encoded metrics of several processes into one text with one end marker. Their names must differ in
+/// `<part>`.
 #[must_use]
 pub fn join<'a>(encoded: impl IntoIterator<Item = &'a str>) -> String {
     let mut out = String::new();
     for text in encoded {
-        let body = text.strip_suffix(END).unwrap_or(text);
+        let body = text.strip_suffix(END_MARKER).unwrap_or(text);
         out.push_str(body);
         if !body.is_empty() && !body.ends_with('\n') {
             out.push('\n');
         }
     }
-    out.push_str(END);
+    out.push_str(END_MARKER);
     out
 }
 
@@ -214,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_counter_ends_in_total_once_however_it_was_named() {
+    fn a_counter_ends_in_total_exactly_once_with_or_without_it_in_the_name() {
         let metrics = MetricsRegistry::new();
         let (a, b) = (Counter::<u64>::default(), Counter::<u64>::default());
         metrics.register("newswire_test_visits_total", "Visits made.", a.clone());
@@ -228,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_count_is_asked_at_each_scrape() {
+    fn a_counter_that_is_counted_elsewhere_is_read_at_each_scrape() {
         let metrics = MetricsRegistry::new();
         let now = Arc::new(std::sync::atomic::AtomicU64::new(3));
         let a = Arc::clone(&now);
@@ -242,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn joined_texts_have_one_end() {
+    fn joined_texts_have_one_end_marker() {
         let metrics = MetricsRegistry::new();
         metrics.register("newswire_test_items", "Items seen", Counter::<u64>::default());
         let one = metrics.encode();

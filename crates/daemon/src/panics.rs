@@ -1,4 +1,4 @@
-//! A panic costs one visit or one request, not the process; here it gets its one line in the log and its count.
+//! A panic costs one visit or one request, not the process. Here each is logged as one line and counted.
 
 use std::any::Any;
 use std::panic::PanicHookInfo;
@@ -6,43 +6,44 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// Replaces the panic hook: one error line with thread, location and message, control characters escaped. Before a
-/// log is set up, the hook that was there before speaks.
+/// Replaces the panic hook: it logs one error line with the fields `thread`, `location` and `panic` (the message, with
+/// control characters escaped). Tools recognise a panic by the field `panic`, not by the text of the line. Until a log is
+/// set up, the previous hook runs.
 pub fn install() {
-    let before = std::panic::take_hook();
+    let previous = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         COUNT.fetch_add(1, Ordering::Relaxed);
         if tracing::dispatcher::has_been_set() {
-            report(panic);
+            log(panic);
         } else {
-            before(panic);
+            previous(panic);
         }
     }));
 }
 
-/// Panics since [`install`], caught ones included.
+/// Number of panics since [`install`], including caught ones.
 #[must_use]
 pub fn count() -> u64 {
     COUNT.load(Ordering::Relaxed)
 }
 
-/// The text a panic carried, for whoever caught it with `catch_unwind` or joined the thread.
+/// The message of a panic that was caught with `catch_unwind` or by joining the thread.
 #[must_use]
 pub fn message(payload: &(dyn Any + Send)) -> &str {
     payload
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a panic without text")
+        .unwrap_or("no message")
 }
 
-fn report(panic: &PanicHookInfo<'_>) {
+fn log(panic: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let location = panic.location().map_or_else(|| "unknown".to_owned(), ToString::to_string);
     tracing::error!(
         thread = thread.name().unwrap_or("unnamed"),
         %location,
-        panic = %notation::escaped(panic.payload_as_str().unwrap_or("a panic without text")),
+        panic = %notation::escaped(panic.payload_as_str().unwrap_or("no message")),
         "a thread panicked"
     );
 }
@@ -52,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_caught_panic_is_counted_and_its_text_kept() {
+    fn a_caught_panic_is_counted_and_its_message_is_kept() {
         install();
         let before = count();
         let caught = std::panic::catch_unwind(|| panic!("five {}", 5)).unwrap_err();

@@ -1,4 +1,4 @@
-//! Error answers over HTTP.
+//! Error responses over HTTP.
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;

@@ -1,4 +1,4 @@
-//! The first and the last lines of a daemon: what both of ours do before and after their work.
+//! Start and end of a daemon: what both of them do before and after their work.
 
 use std::{io, path::Path, process::ExitCode, sync::mpsc::sync_channel};
 
@@ -13,69 +13,70 @@ use crate::{
     watch::Watch,
 };
 
-/// Signals about the level of the log that wait for their turn.
-const ORDERS_MAX: usize = 16;
+/// Requests to change the log level that may be pending.
+const LEVEL_REQUESTS_MAX: usize = 16;
 
-/// What a daemon works with.
+/// What every daemon is given at its start.
 #[derive(Debug)]
-pub struct Start {
-    /// Checked as a whole.
+pub struct DaemonContext {
+    /// The checked configuration.
     pub config: Config,
-    /// Reads it anew.
+    /// Reads the configuration again.
     pub reloader: Reloader,
     /// The system's clock.
     pub clock: Clock,
     /// The running log.
     pub logs: Logs,
-    /// What the operator asks for.
+    /// Requests to stop or reload.
     pub signals: Signals,
-    /// What must make progress; not started yet.
+    /// The watchdog, which is not started yet.
     pub watch: Watch,
-    /// How the process looks at its own threads, where the system lets it.
-    pub inside: Option<SelfSampler>,
+    /// Samples the stacks of this process; `None` if its signal handler could not be installed.
+    pub self_sampler: Option<SelfSampler>,
 }
 
-/// Why a daemon ended other than as asked.
+/// Why a daemon ended, unless it was asked to stop.
 pub trait ExitReason: std::error::Error {
-    /// The number it ends with.
+    /// Its exit code.
     fn exit(&self) -> Exit;
 }
 
-/// Loads the configuration, sets up log, panic hook, signals and limits, does the work, and says on the log why it
-/// ended; each complaint is one line.
+/// Loads the configuration, sets up the log, panic hook, signals and limits, runs `work`, and logs why it failed, one
+/// line per complaint.
 pub fn run<E: ExitReason>(
     name: &str,
     file: Option<&Path>,
-    work: impl FnOnce(Start) -> Result<(), E>,
+    work: impl FnOnce(DaemonContext) -> Result<(), E>,
 ) -> ExitCode {
     let loaded = match config::load(file, config::environment()) {
         Ok(loaded) => loaded,
-        Err(complaints) => return refuse(name, &complaints, Exit::Config),
+        Err(complaints) => return fail(name, &complaints, Exit::Config),
     };
     let logs = match logs::init(&loaded.config.log) {
         Ok(logs) => logs,
-        Err(error) => return refuse(name, &error, Exit::Config),
+        Err(error) => return fail(name, &error, Exit::Config),
     };
     crate::panics::install();
-    let inside = match SelfSampler::install() {
-        Ok(inside) => Some(inside),
+    let self_sampler = match SelfSampler::install() {
+        Ok(sampler) => Some(sampler),
         Err(error) => {
-            tracing::warn!(%error, "there will be no stacks of threads");
+            tracing::warn!(%error, "stack dumps are unavailable: could not install their signal handler");
             None
         }
     };
     let watch = Watch::new();
-    let signals = match asked(&watch, &logs).and_then(stop::on_signals_and) {
+    let signals = match operator_requests(&watch, &logs).and_then(stop::on_signals_with) {
         Ok(signals) => signals,
-        Err(error) => return refuse(name, &error, Exit::Failure),
+        Err(error) => return fail(name, &error, Exit::Failure),
     };
     if let Err(error) = crate::limits::raise_open_files() {
         tracing::warn!(%error, "could not raise the limit of open files");
     }
     let config = loaded.config.clone();
     let reloader = Reloader::new(file.map(Path::to_path_buf), loaded);
-    let start = Start { config, reloader, clock: Clock::system(), logs, signals, watch, inside };
-    let exit = match work(start) {
+    let context =
+        DaemonContext { config, reloader, clock: Clock::system(), logs, signals, watch, self_sampler };
+    let exit = match work(context) {
         Ok(()) => Exit::Ok,
         Err(error) => {
             for line in error.to_string().lines() {
@@ -84,38 +85,39 @@ pub fn run<E: ExitReason>(
             error.exit()
         }
     };
-    // Not by returning: that would wait for threads of libc's resolver, which nobody can cancel.
+    // Not by returning: that would wait for threads of libc's resolver, which cannot be cancelled.
     std::process::exit(i32::from(exit.code()))
 }
 
-/// Loads the configuration and says what is wrong with it or with the files that it names: no log is set up, nothing is
-/// written and no socket is bound.
-pub fn check(name: &str, file: Option<&Path>, look: impl FnOnce(&Config) -> Findings) -> ExitCode {
+/// Checks the configuration and the files that it names, and prints what is wrong. Sets up no log, writes nothing and
+/// binds no socket.
+pub fn check(name: &str, file: Option<&Path>, check_files: impl FnOnce(&Config) -> Findings) -> ExitCode {
     let findings = match config::load(file, config::environment()) {
-        Ok(loaded) => look(&loaded.config),
-        Err(complaints) => return refuse(name, &complaints, Exit::Config),
+        Ok(loaded) => check_files(&loaded.config),
+        Err(complaints) => return fail(name, &complaints, Exit::Config),
     };
     findings.print(name);
     if findings.complaints.is_empty() { Exit::Ok.into() } else { Exit::Config.into() }
 }
 
-/// What writes to the log has a thread of its own, because the log may be what is stuck, and SIGTERM must not wait.
-fn asked(watch: &Watch, logs: &Logs) -> io::Result<OperatorRequests> {
-    let (louder, orders) = sync_channel::<fn(&Logs)>(ORDERS_MAX);
-    let (dumped, quieter, logs) = (watch.clone(), louder.clone(), logs.clone());
-    let obey = move || orders.into_iter().for_each(|order| order(&logs));
-    std::thread::Builder::new().name("log-level".to_owned()).spawn(obey)?;
+/// The actions of SIGQUIT, SIGUSR1 and SIGUSR2. Those that write to the log run on a thread of their own: the log may be
+/// stuck, and SIGTERM must not wait for it.
+fn operator_requests(watch: &Watch, logs: &Logs) -> io::Result<OperatorRequests> {
+    let (raise, requests) = sync_channel::<fn(&Logs)>(LEVEL_REQUESTS_MAX);
+    let (watch, restore, logs) = (watch.clone(), raise.clone(), logs.clone());
+    let run = move || requests.into_iter().for_each(|request| request(&logs));
+    std::thread::Builder::new().name("log-level".to_owned()).spawn(run)?;
     Ok(OperatorRequests {
-        quit: Box::new(move || dumped.dump()),
-        // With so many orders waiting, one more is no loss.
-        usr1: Box::new(move || louder.try_send(Logs::more_detail).unwrap_or_default()),
-        usr2: Box::new(move || quieter.try_send(Logs::restore).unwrap_or_default()),
+        quit: Box::new(move || watch.request_dump()),
+        // If the queue is full, one request more or less makes no difference.
+        usr1: Box::new(move || raise.try_send(Logs::more_detail).unwrap_or_default()),
+        usr2: Box::new(move || restore.try_send(Logs::restore).unwrap_or_default()),
     })
 }
 
-/// Before there is a log.
+/// Prints to standard error why the daemon cannot start, before there is a log.
 #[expect(clippy::print_stderr, reason = "there is no log yet")]
-fn refuse(name: &str, error: &dyn std::error::Error, exit: Exit) -> ExitCode {
+fn fail(name: &str, error: &dyn std::error::Error, exit: Exit) -> ExitCode {
     for line in error.to_string().lines() {
         eprintln!("{name}: {line}");
     }

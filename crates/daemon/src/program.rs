@@ -1,46 +1,46 @@
-//! The command line of the daemons, defined once: what they parse is what the manual and the completions say.
+//! The command line of the daemons, defined once, so that what they parse is what manual pages and completions show.
 
 use std::path::PathBuf;
 
 use clap::{Args as _, FromArgMatches as _};
 
-/// A daemon as its operator knows it.
+/// A daemon and its command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Program {
-    /// The name of its binary, on the log and in the manual.
+    /// The name of its binary.
     pub name: &'static str,
-    /// One sentence, without its full stop.
+    /// One sentence for the help, without the final full stop.
     pub about: &'static str,
 }
 
 /// The ingestion daemon.
 pub const INGESTD: Program = Program {
     name: "newswire-ingestd",
-    about: "Visits feeds, records what is new, and serves it to gateways on a Unix socket",
+    about: "Visit feeds, record new items, and serve them to gateways on a Unix socket",
 };
 
 /// The gateway.
 pub const GATEWAY: Program = Program {
     name: "newswire-gateway",
-    about: "Serves what the ingestion daemon records as Server-Sent Events, with a page, history and health of the sources",
+    about: "Serve recorded items over HTTP as Server-Sent Events, with history, source health and a web page",
 };
 
 #[derive(Debug, clap::Args)]
-struct Arguments {
+struct DaemonArguments {
     /// Configuration file [default: $NEWSWIRE_CONFIG, else /etc/newswire/newswire.toml if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Only say what is wrong with the configuration and the files that it names, and end with 0 or 78
+    /// Check the configuration and the files it names, print what is wrong, and exit with 0 or 78
     #[arg(long)]
     check: bool,
 }
 
-/// What a daemon was started for.
+/// The parsed command line of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invocation {
-    /// The file of `--config`, if there was one.
+    /// The file of `--config`, if given.
     pub config: Option<PathBuf>,
-    /// Not for its work, but for what would stop or hinder it.
+    /// Only check the configuration.
     pub check: bool,
 }
 
@@ -51,16 +51,16 @@ impl Program {
         let command = clap::Command::new(self.name)
             .version(env!("CARGO_PKG_VERSION")) // one version for the whole workspace
             .max_term_width(100);
-        // After the arguments, whose own documentation would otherwise describe the program.
-        Arguments::augment_args(command).about(self.about)
+        // Set after the arguments, whose doc comment would otherwise replace it.
+        DaemonArguments::augment_args(command).about(self.about)
     }
 
-    /// What this process was started for; help, version and mistakes end the process.
+    /// Parses the command line of this process. `--help`, `--version` and mistakes end the process.
     #[must_use]
-    pub fn asked(self) -> Invocation {
+    pub fn parse_arguments(self) -> Invocation {
         let mut matches = self.command().get_matches();
-        match Arguments::from_arg_matches_mut(&mut matches) {
-            Ok(Arguments { config, check }) => Invocation { config, check },
+        match DaemonArguments::from_arg_matches_mut(&mut matches) {
+            Ok(DaemonArguments { config, check }) => Invocation { config, check },
             Err(error) => error.exit(),
         }
     }

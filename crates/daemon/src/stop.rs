@@ -1,5 +1,4 @@
-//! Stop and reload signals, watched by a thread of its own, so that a second Ctrl-C ends a process whose every other
-//! thread is stuck.
+//! Signals, handled on a thread of its own, so that a second Ctrl-C ends the process even if every other thread is stuck.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -13,75 +12,75 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit::EX_FAILURE;
 
-/// What the operator asks of the running process.
+/// Requests to stop or reload, from signals.
 #[derive(Clone, Debug)]
 pub struct Signals {
     /// Cancelled by the first SIGTERM or SIGINT.
     pub stop: CancellationToken,
-    /// Counts SIGHUPs. Several that arrive during one reload are one change.
+    /// The number of SIGHUPs. Several that arrive during one reload cause one more.
     pub reload: watch::Receiver<u64>,
 }
 
-/// What is done on the thread that watches, at each signal of a kind.
-type Deed = Box<dyn Fn() + Send>;
+/// Runs on the signal thread each time a signal arrives.
+type SignalAction = Box<dyn Fn() + Send>;
 
-/// What an operator may ask of a daemon besides; each is done on the thread that watches signals, so it works while all
-/// others are stuck, and must itself not wait for anything.
+/// Actions for the other signals. Each runs on the signal thread, so it works while all other threads are stuck; it must
+/// not block.
 pub struct OperatorRequests {
     /// SIGQUIT.
-    pub quit: Deed,
+    pub quit: SignalAction,
     /// SIGUSR1.
-    pub usr1: Deed,
+    pub usr1: SignalAction,
     /// SIGUSR2.
-    pub usr2: Deed,
+    pub usr2: SignalAction,
 }
 
 impl fmt::Debug for OperatorRequests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Asked").finish_non_exhaustive()
+        f.debug_struct("OperatorRequests").finish_non_exhaustive()
     }
 }
 
-/// Watches SIGTERM, SIGINT and SIGHUP from now on. The second SIGTERM or SIGINT ends the process at once with 1 and
-/// without a word, because the log may be what is stuck.
+/// Handles SIGTERM, SIGINT and SIGHUP from now on. The second SIGTERM or SIGINT ends the process at once with 1 and
+/// without a log line, because the log may be what is stuck.
 ///
 /// A parent that forwards signals must give its children a process group of their own: a terminal sends Ctrl-C to the
 /// whole group, and the forwarded one would be the second.
 ///
 /// # Errors
-/// When the system gives no thread or no signal handler.
+/// If the thread cannot be started or a signal handler cannot be installed.
 pub fn on_signals() -> io::Result<Signals> {
     start(Vec::new())
 }
 
-/// The same, and at SIGQUIT, SIGUSR1 and SIGUSR2 what is `asked` is done; the process goes on.
+/// The same, and also runs the actions of `requests` on SIGQUIT, SIGUSR1 and SIGUSR2; the process continues.
 ///
 /// # Errors
 /// As [`on_signals`].
-pub fn on_signals_and(asked: OperatorRequests) -> io::Result<Signals> {
+pub fn on_signals_with(requests: OperatorRequests) -> io::Result<Signals> {
     start(vec![
-        (SignalKind::quit(), asked.quit),
-        (SignalKind::user_defined1(), asked.usr1),
-        (SignalKind::user_defined2(), asked.usr2),
+        (SignalKind::quit(), requests.quit),
+        (SignalKind::user_defined1(), requests.usr1),
+        (SignalKind::user_defined2(), requests.usr2),
     ])
 }
 
-fn start(deeds: Vec<(SignalKind, Deed)>) -> io::Result<Signals> {
+fn start(actions: Vec<(SignalKind, SignalAction)>) -> io::Result<Signals> {
     let stop = CancellationToken::new();
     let (reloads, reload) = watch::channel(0);
     let (installed, ready) = sync_channel(1);
     let token = stop.clone();
     std::thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || watch(&token, &reloads, &deeds, &installed))?;
-    ready.recv().map_err(|_| io::Error::other("the thread that watches signals ended"))??;
+        .spawn(move || handle_signals(&token, &reloads, &actions, &installed))?;
+    ready.recv().map_err(|_| io::Error::other("the signal thread ended"))??;
     Ok(Signals { stop, reload })
 }
 
-fn watch(
+fn handle_signals(
     stop: &CancellationToken,
     reloads: &watch::Sender<u64>,
-    deeds: &[(SignalKind, Deed)],
+    actions: &[(SignalKind, SignalAction)],
     installed: &SyncSender<io::Result<()>>,
 ) {
     let result = tokio::runtime::Builder::new_current_thread().enable_io().build().and_then(|runtime| {
@@ -89,14 +88,14 @@ fn watch(
             let mut term = signal(SignalKind::terminate())?;
             let mut int = signal(SignalKind::interrupt())?;
             let mut hangup = signal(SignalKind::hangup())?;
-            let others = deeds.iter().map(|(kind, deed)| Ok((signal(*kind)?, deed)));
+            let others = actions.iter().map(|(kind, action)| Ok((signal(*kind)?, action)));
             let mut others = others.collect::<io::Result<Vec<_>>>()?;
             report(installed, Ok(()));
             loop {
                 tokio::select! {
                     _ = term.recv() => stop_or_exit(stop),
                     _ = int.recv() => stop_or_exit(stop),
-                    deed = told(&mut others) => deed(),
+                    action = next_action(&mut others) => action(),
                     _ = hangup.recv() => reloads.send_modify(|count| *count += 1),
                 }
             }
@@ -105,11 +104,12 @@ fn watch(
     report(installed, result);
 }
 
-/// The deed of the first of these signals that arrives; never, where there are none.
-async fn told<'d>(signals: &mut [(Signal, &'d Deed)]) -> &'d Deed {
+/// The action of the first of these signals that arrives; never completes if there are none.
+async fn next_action<'a>(signals: &mut [(Signal, &'a SignalAction)]) -> &'a SignalAction {
     poll_fn(|cx| {
-        let ready =
-            signals.iter_mut().find_map(|(signal, deed)| signal.poll_recv(cx).is_ready().then_some(*deed));
+        let ready = signals
+            .iter_mut()
+            .find_map(|(signal, action)| signal.poll_recv(cx).is_ready().then_some(*action));
         ready.map_or(Poll::Pending, Poll::Ready)
     })
     .await
@@ -123,6 +123,6 @@ fn stop_or_exit(stop: &CancellationToken) {
 }
 
 fn report(installed: &SyncSender<io::Result<()>>, result: io::Result<()>) {
-    // Nobody listens when `on_signals` has its answer already.
+    // The receiver is gone once the handlers are installed.
     drop(installed.try_send(result));
 }

@@ -1,30 +1,29 @@
-//! The watchdog: a plain thread, outside of every runtime, that sees when an event loop, a pool or the recorder makes
-//! no progress, and says at once in which function.
+//! The watchdog: a plain thread, outside every runtime, that detects when an event loop, a thread pool or the recorder
+//! makes no progress, and logs at once in which function.
 //!
 //! ```text
-//! loops  ── a beat each 100 ms ──┐
-//! pools  ── a canary each second ┼─► entries (atomics) ◄── looks each 250 ms ── "watchdog" ──► log, /watch, systemd
-//! busy   ── since when at work ──┘                              │ stack of the culprit, of all on SIGQUIT
+//! loops  ── a beat every 100 ms ─┐
+//! pools  ── a probe every second ┼─► entries (atomics) ◄── every 250 ms ── "watchdog" ──► log, /watch, systemd
+//! busy   ── since when at work ──┘                             │ stack of the culprit, all stacks on SIGQUIT
 //! ```
 //!
-//! Nothing here takes a lock that a stuck thread could hold: entries are atomics, and the lists around them are locked
-//! for assignments only.
+//! Nothing here may take a lock that a stuck thread could hold: entries are atomics, and the lists of them are locked for
+//! assignments only.
 
-mod judge;
-mod numbers;
-mod show;
-mod thread;
+mod detector;
+mod dump;
+mod metrics;
+mod report;
+mod watchdog;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
-use serde::Serialize;
 use serde_json::Value;
 use stacks::SelfSampler;
 use tokio::runtime::Handle;
@@ -32,97 +31,95 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::work::{self, CurrentTask};
 
-pub use self::show::StalledLoop;
-pub(crate) use self::show::text;
-pub use self::thread::WatchHandle;
+pub(crate) use self::dump::{DUMP_TARGET, stacks_text};
+pub use self::report::StalledLoop;
+pub use self::watchdog::WatchHandle;
 pub use control::watch::WatchKind;
 
-/// How often a loop shows that it lives.
+/// How often an event loop sends a beat.
 const BEAT_EVERY: Duration = Duration::from_millis(100);
 /// Attempts of [`try_briefly`]: about a millisecond.
-const ATTEMPTS: usize = 1_000;
-/// Stalls that are remembered.
-const STALLS_MAX: usize = 16;
+const LOCK_ATTEMPTS: usize = 1_000;
 
-/// Everything in the process that must make progress. Cheap to clone; every clone is the same watch.
+/// Everything in the process that must make progress. Cheap to clone; all clones share their state.
 #[derive(Clone, Default)]
-pub struct Watch(Arc<Shared>);
+pub struct Watch(Arc<WatchState>);
 
-type Vitals = dyn Fn() -> Value + Send + Sync;
+type ReadDiagnostics = dyn Fn() -> Value + Send + Sync;
 
 #[derive(Default)]
-struct Shared {
-    entries: Mutex<Vec<Arc<Entry>>>,
-    pools: Mutex<Vec<Pool>>,
-    found: Mutex<Found>,
-    inside: OnceLock<SelfSampler>,
-    /// While the watchdog runs.
-    vitals: Mutex<Option<Arc<Vitals>>>,
-    /// Whom to wake.
+struct WatchState {
+    entries: Mutex<Vec<Arc<WatchEntry>>>,
+    pools: Mutex<Vec<WatchedPool>>,
+    history: Mutex<WatchHistory>,
+    sampler: OnceLock<SelfSampler>,
+    /// Set while the watchdog runs.
+    diagnostics: Mutex<Option<Arc<ReadDiagnostics>>>,
+    /// The watchdog's thread.
     thread: Mutex<Option<std::thread::Thread>>,
-    dump: AtomicBool,
-    /// Somebody waits for the vitals, perhaps for ever.
-    asking_vitals: Arc<AtomicBool>,
-    /// The same for stacks.
-    asking_stacks: Arc<AtomicBool>,
+    dump_requested: AtomicBool,
+    /// A thread is reading the diagnostics, and may never finish.
+    reading_diagnostics: Arc<AtomicBool>,
+    /// The same for the stacks.
+    reading_stacks: Arc<AtomicBool>,
 }
 
-/// What the watchdog's thread found.
+/// What the watchdog has detected so far.
 #[derive(Debug, Default)]
-struct Found {
+struct WatchHistory {
     /// The newest first.
-    stalls: VecDeque<Stall>,
+    stalls: VecDeque<StallRecord>,
     stalls_total: u64,
-    clock: Odd,
-    /// Times that the process did not run at all.
-    pauses: Odd,
+    clock_jumps: RareEvent,
+    /// Times that the whole process did not run.
+    pauses: RareEvent,
 }
 
-/// Something odd that happens now and then.
+/// An event that happens now and then: how often, how large the last one was, and when that was.
 #[derive(Clone, Copy, Debug, Default)]
-struct Odd {
+struct RareEvent {
     count: u64,
     last_ms: i64,
     at_ms: u64,
 }
 
 #[derive(Clone, Debug)]
-struct Stall {
+struct StallRecord {
     number: u64,
     name: Arc<str>,
     kind: WatchKind,
     tid: i32,
     began_ms: u64,
     lasted_ms: Option<u64>,
-    /// As it was when the stall was noticed.
+    /// The task when the stall was detected.
     work: Option<CurrentTask>,
     culprit: Option<String>,
 }
 
-/// One thing that is watched.
+/// One event loop, pool or thread that is watched.
 #[derive(Debug)]
-struct Entry {
+struct WatchEntry {
     number: u64,
     name: Arc<str>,
     kind: WatchKind,
-    /// None of a pool: 0.
+    /// 0 for a pool.
     tid: i32,
-    /// When it showed last that it lives, or began what it is busy with.
+    /// The last beat, or the start of the current work.
     beat_ms: AtomicU64,
-    /// Nothing is expected of it at present.
+    /// No progress is expected while it is idle.
     idle: AtomicBool,
     /// How late the last beat was.
     lag_ms: AtomicU64,
-    /// The latest since the watchdog looked last.
-    worst_ms: AtomicU64,
-    /// The latest of the last minute, as the watchdog found it.
+    /// The maximum lag since the last check of the watchdog.
+    unread_lag_ms_max: AtomicU64,
+    /// The maximum lag of the last minute, set by the watchdog.
     lag_ms_max: AtomicU64,
     stalled: AtomicBool,
     stalls: AtomicU64,
 }
 
-struct Pool {
-    entry: Arc<Entry>,
+struct WatchedPool {
+    entry: Arc<WatchEntry>,
     handle: Handle,
     sent_ms: u64,
 }
@@ -133,52 +130,53 @@ impl fmt::Debug for Watch {
     }
 }
 
-/// Takes its entry off the watch when it is dropped.
-struct Registered {
+/// Removes its entry from the watch when dropped.
+struct Registration {
     watch: Watch,
-    entry: Arc<Entry>,
+    entry: Arc<WatchEntry>,
 }
 
-impl Drop for Registered {
+impl Drop for Registration {
     fn drop(&mut self) {
-        self.watch.forget(&self.entry);
+        self.watch.unregister(&self.entry);
     }
 }
 
-/// A thread that counts only while it is busy.
-pub struct BusyThread(Registered);
+/// A thread that is watched only while it is busy.
+pub struct BusyThread(Registration);
 
-/// As long as it lives, the thread is busy.
-#[must_use = "the work ends when this is dropped"]
+/// The thread is busy until this is dropped.
+#[must_use = "the thread is idle again when this is dropped"]
 pub struct BusyGuard<'a> {
-    entry: &'a Entry,
+    entry: &'a WatchEntry,
     _work: work::TaskGuard,
 }
 
 impl Watch {
-    /// Watches nothing yet.
+    /// A watch without entries.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Watches the loop that this is called on, by a task of its own on the current `LocalSet`, until that ends. Names
-    /// the thread after it, as far as the system's 15 bytes go.
+    /// Watches the event loop that this is called on, by a task on the current `LocalSet`, until that ends. Names the
+    /// thread after it, cut to the 15 bytes of the system.
     pub fn event_loop(&self, name: &str, kind: WatchKind) {
-        tokio::task::spawn_local(self.beats(name, kind));
+        tokio::task::spawn_local(self.send_beats(name, kind));
     }
 
-    /// The same as a future for whoever has no `LocalSet`: call and poll it on the thread of the loop; it never ends.
-    pub fn beats(&self, name: &str, kind: WatchKind) -> impl Future<Output = ()> + Send + use<> {
+    /// The same as a future, for event loops without a `LocalSet`: call and poll it on the thread of the loop. It never
+    /// completes.
+    pub fn send_beats(&self, name: &str, kind: WatchKind) -> impl Future<Output = ()> + Send + use<> {
         name_thread(name);
-        let registered = self.register(name, kind, this_thread(), false);
+        let registration = self.register(name, kind, this_thread(), false);
         async move {
             let mut every = interval(BEAT_EVERY);
             every.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 let due = every.tick().await;
                 let late = Instant::now().saturating_duration_since(due);
-                registered.entry.beat(u64::try_from(late.as_millis()).unwrap_or(u64::MAX));
+                registration.entry.beat(u64::try_from(late.as_millis()).unwrap_or(u64::MAX));
             }
         }
     }
@@ -189,47 +187,30 @@ impl Watch {
         BusyThread(self.register(name, kind, this_thread(), true))
     }
 
-    /// Watches the threads for blocking work of a runtime, until that ends: each second a job that does nothing must come
-    /// back. It keeps one thread of the pool alive.
+    /// Watches the blocking pool of a runtime until that ends: every second, a job that does nothing must finish. This keeps
+    /// one thread of the pool alive.
     pub fn pool(&self, name: &str, handle: &Handle) {
-        let entry = Arc::new(Entry::new(name, WatchKind::Pool, 0, true));
+        let entry = Arc::new(WatchEntry::new(name, WatchKind::Pool, 0, true));
         self.entries().push(Arc::clone(&entry));
-        self.pools().push(Pool { entry, handle: handle.clone(), sent_ms: 0 });
+        self.pools().push(WatchedPool { entry, handle: handle.clone(), sent_ms: 0 });
     }
 
-    /// Starts the watchdog's thread; it ends when the handle is dropped. `vitals` is the `vitals` of `/watch`, such as
-    /// [`control::GatewayVitals`], and must not wait for anything. Without `inside` there are no stacks.
-    ///
-    /// # Errors
-    /// If the thread cannot be started.
-    pub fn start<V: Serialize>(
-        &self,
-        inside: impl Into<Option<SelfSampler>>,
-        vitals: impl Fn() -> V + Send + Sync + 'static,
-    ) -> io::Result<WatchHandle> {
-        if let Some(inside) = inside.into() {
-            // A second start changes nothing of what the first one said.
-            self.0.inside.set(inside).ok();
-        }
-        self.set_vitals(Some(Arc::new(move || crate::json::to_json(&vitals()))));
-        thread::start(self.clone())
-    }
-
-    /// Has all stacks and what the process is doing written to the log, by the watchdog's thread.
-    pub fn dump(&self) {
-        self.0.dump.store(true, Relaxed);
+    /// Requests a dump of all stacks and the diagnostics to the log; the watchdog's thread writes it.
+    pub fn request_dump(&self) {
+        self.0.dump_requested.store(true, Relaxed);
         self.wake();
     }
 
-    fn vitals(&self) -> Option<Arc<Vitals>> {
-        self.0.vitals.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn diagnostics(&self) -> Option<Arc<ReadDiagnostics>> {
+        self.0.diagnostics.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set_vitals(&self, vitals: Option<Arc<Vitals>>) {
-        let before =
-            std::mem::replace(&mut *self.0.vitals.lock().unwrap_or_else(PoisonError::into_inner), vitals);
-        // Whatever it holds is let go outside of the lock.
-        drop(before);
+    fn set_diagnostics(&self, diagnostics: Option<Arc<ReadDiagnostics>>) {
+        let mut current = self.0.diagnostics.lock().unwrap_or_else(PoisonError::into_inner);
+        let previous = std::mem::replace(&mut *current, diagnostics);
+        // Its captured values are dropped outside the lock.
+        drop(current);
+        drop(previous);
     }
 
     fn wake(&self) {
@@ -238,41 +219,41 @@ impl Watch {
         }
     }
 
-    fn register(&self, name: &str, kind: WatchKind, tid: i32, idle: bool) -> Registered {
-        let entry = Arc::new(Entry::new(name, kind, tid, idle));
+    fn register(&self, name: &str, kind: WatchKind, tid: i32, idle: bool) -> Registration {
+        let entry = Arc::new(WatchEntry::new(name, kind, tid, idle));
         self.entries().push(Arc::clone(&entry));
-        Registered { watch: self.clone(), entry }
+        Registration { watch: self.clone(), entry }
     }
 
-    fn forget(&self, entry: &Arc<Entry>) {
+    fn unregister(&self, entry: &Arc<WatchEntry>) {
         self.entries().retain(|other| !Arc::ptr_eq(other, entry));
     }
 
-    fn entries(&self) -> MutexGuard<'_, Vec<Arc<Entry>>> {
+    fn entries(&self) -> MutexGuard<'_, Vec<Arc<WatchEntry>>> {
         self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pools(&self) -> MutexGuard<'_, Vec<Pool>> {
+    fn pools(&self) -> MutexGuard<'_, Vec<WatchedPool>> {
         self.0.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn found(&self) -> MutexGuard<'_, Found> {
-        self.0.found.lock().unwrap_or_else(PoisonError::into_inner)
+    fn history(&self) -> MutexGuard<'_, WatchHistory> {
+        self.0.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl BusyThread {
-    /// It is busy with this from now on.
+    /// Marks the thread as busy with `what` of `of`, until the guard is dropped.
     pub fn during(&self, what: &'static str, of: impl Into<Arc<str>>) -> BusyGuard<'_> {
         let entry = &*self.0.entry;
-        entry.set_out();
+        entry.set_busy();
         BusyGuard { entry, _work: work::on(what, of) }
     }
 }
 
 impl fmt::Debug for BusyThread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Busy").field(&self.0.entry).finish()
+        f.debug_tuple("BusyThread").field(&self.0.entry).finish()
     }
 }
 
@@ -288,18 +269,18 @@ impl Drop for BusyGuard<'_> {
     }
 }
 
-impl Entry {
+impl WatchEntry {
     fn new(name: &str, kind: WatchKind, tid: i32, idle: bool) -> Self {
-        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
         Self {
-            number: NUMBERS.fetch_add(1, Relaxed),
+            number: NEXT_NUMBER.fetch_add(1, Relaxed),
             name: name.into(),
             kind,
             tid,
             beat_ms: AtomicU64::new(now_ms()),
             idle: AtomicBool::new(idle),
             lag_ms: AtomicU64::new(0),
-            worst_ms: AtomicU64::new(0),
+            unread_lag_ms_max: AtomicU64::new(0),
             lag_ms_max: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
             stalls: AtomicU64::new(0),
@@ -308,27 +289,27 @@ impl Entry {
 
     fn beat(&self, late_ms: u64) {
         self.lag_ms.store(late_ms, Relaxed);
-        self.worst_ms.fetch_max(late_ms, Relaxed);
+        self.unread_lag_ms_max.fetch_max(late_ms, Relaxed);
         self.beat_ms.store(now_ms(), Relaxed);
     }
 
-    /// Something is under way from now on.
-    fn set_out(&self) {
+    /// Progress is expected from now on.
+    fn set_busy(&self) {
         self.beat_ms.store(now_ms(), Relaxed);
         self.idle.store(false, std::sync::atomic::Ordering::Release);
     }
 
-    /// It is back.
+    /// The work is done; it took `late_ms` longer than expected.
     fn set_idle(&self, late_ms: u64) {
         self.idle.store(true, std::sync::atomic::Ordering::Release);
         self.beat(late_ms);
     }
 }
 
-/// For vitals: tries for a lock until a moment has passed, in which whoever holds it for a few instructions lets it go, and
-/// whoever is stuck does not.
+/// For diagnostics: tries to take a lock for about a millisecond. That is enough if its holder needs it for a few
+/// instructions, and returns `None` if its holder is stuck.
 pub fn try_briefly<T>(attempt: impl Fn() -> Option<T>) -> Option<T> {
-    (0..ATTEMPTS).find_map(|_| {
+    (0..LOCK_ATTEMPTS).find_map(|_| {
         let got = attempt();
         if got.is_none() {
             std::thread::yield_now();
@@ -337,7 +318,7 @@ pub fn try_briefly<T>(attempt: impl Fn() -> Option<T>) -> Option<T> {
     })
 }
 
-/// The monotonic clock, which stands still while the machine sleeps.
+/// The monotonic clock, which does not advance while the machine is suspended.
 fn now_ms() -> u64 {
     millis(clock_gettime(ClockId::Monotonic))
 }
@@ -351,7 +332,7 @@ fn this_thread() -> i32 {
     rustix::thread::gettid().as_raw_nonzero().get()
 }
 
-/// So that tools from outside tell the loops apart. The main thread's name is that of the process.
+/// Names the thread, for tools outside the process. The main thread keeps the name of the process.
 fn name_thread(name: &str) {
     if rustix::thread::gettid() == rustix::process::getpid() {
         return;
@@ -360,6 +341,6 @@ fn name_thread(name: &str) {
     if let Ok(name) = std::ffi::CString::new(name)
         && let Err(error) = rustix::thread::set_name(&name)
     {
-        tracing::debug!(%error, "could not name a thread");
+        tracing::debug!(%error, "could not set the name of a thread");
     }
 }

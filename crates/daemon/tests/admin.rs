@@ -1,4 +1,4 @@
-//! What an operator is promised about the admin socket.
+//! The promises of the admin socket to an operator.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -63,7 +63,7 @@ fn json_of(body: &str) -> Value {
 }
 
 #[test]
-fn it_tells_health_status_and_metrics() {
+fn it_serves_health_status_and_metrics() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run/testd-admin.sock");
     let handle = start(&path, &Logs::detached(), || json!({"sources": 3}));
@@ -86,23 +86,23 @@ fn it_tells_health_status_and_metrics() {
 }
 
 #[test]
-fn it_answers_while_every_other_runtime_and_what_it_asks_are_stuck() {
+fn it_answers_while_every_other_runtime_and_the_state_it_reads_are_stuck() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("testd-admin.sock");
     let lock = Arc::new(Mutex::new(()));
     let held = lock.lock().unwrap();
-    let asked = Arc::clone(&lock);
+    let locked_by_status = Arc::clone(&lock);
     let handle = start(&path, &Logs::detached(), move || {
-        drop(asked.lock());
+        drop(locked_by_status.lock());
         json!({})
     });
-    // A runtime whose only thread never comes back, like an actor system in an endless parse.
+    // A runtime whose only thread never returns, like an actor system in an endless parse.
     let (free, until) = sync_channel::<()>(0);
     let stuck = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move { assert!(until.recv().is_err()) });
     });
-    let askers: Vec<_> = (0..8)
+    let clients: Vec<_> = (0..8)
         .map(|_| {
             let path = path.clone();
             std::thread::spawn(move || ask(&path, "GET", "/status", ""))
@@ -111,8 +111,8 @@ fn it_answers_while_every_other_runtime_and_what_it_asks_are_stuck() {
     for _ in 0..20 {
         assert_eq!(ask(&path, "GET", "/health", "").0, 200);
     }
-    for asker in askers {
-        let (code, _, body) = asker.join().unwrap();
+    for client in clients {
+        let (code, _, body) = client.join().unwrap();
         assert_eq!((code, &json_of(&body)["code"]), (503, &json!("stuck")));
     }
     assert_eq!(ask(&path, "GET", "/health", "").0, 200);
@@ -123,7 +123,7 @@ fn it_answers_while_every_other_runtime_and_what_it_asks_are_stuck() {
 }
 
 #[test]
-fn a_panic_in_what_it_asks_is_an_answer_and_not_the_end() {
+fn a_panic_while_reading_state_is_an_error_response_and_not_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("testd-admin.sock");
     let _handle = start(&path, &Logs::detached(), || panic!("status is broken"));
@@ -149,7 +149,7 @@ fn the_log_level_is_changed_or_refused_with_a_reason() {
 }
 
 #[test]
-fn a_second_one_at_the_same_socket_is_refused_and_the_first_goes_on() {
+fn a_second_server_at_the_same_socket_is_refused_and_the_first_keeps_running() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("testd-admin.sock");
     let _handle = start(&path, &Logs::detached(), || json!({}));
@@ -167,7 +167,7 @@ fn a_second_one_at_the_same_socket_is_refused_and_the_first_goes_on() {
 }
 
 #[test]
-fn an_order_to_reload_is_answered_by_who_carries_it_out_and_refused_when_too_many_wait() {
+fn a_reload_order_is_answered_with_its_result_and_refused_when_too_many_are_queued() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("testd-admin.sock");
     let (reloads, mut orders) = tokio::sync::mpsc::channel::<ReloadOrder>(1);
@@ -195,7 +195,7 @@ fn an_order_to_reload_is_answered_by_who_carries_it_out_and_refused_when_too_man
     let (code, _, body) = asked.join().unwrap();
     assert_eq!((code, json_of(&body)), (200, expected));
 
-    // Nobody takes this one, so the next finds the channel full; and neither holds up anything else.
+    // This order is not taken, so the channel is full for the next one; neither of them blocks anything else.
     let waits = ask_from(&path);
     while orders.is_empty() {
         std::thread::yield_now();

@@ -1,5 +1,5 @@
-//! What a whole process shows of itself: its log on standard error and its word to systemd. A child plays it: this test
-//! file itself, told by a variable what to be.
+//! What a process writes to the outside: its log on standard error and its notifications to systemd. The process is this
+//! test binary itself, started as a child with its role in an environment variable.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -20,15 +20,15 @@ const ROLE: &str = "DAEMON_TEST_ROLE";
 #[test]
 fn child() {
     match std::env::var(ROLE).as_deref() {
-        Ok("json") => speak(LogFormat::Json),
-        Ok("auto") => speak(LogFormat::Auto),
-        Ok("level") => turn_the_level(),
-        Ok("notify") => tell_systemd(),
+        Ok("json") => log_all(LogFormat::Json),
+        Ok("auto") => log_all(LogFormat::Auto),
+        Ok("level") => change_the_level(),
+        Ok("notify") => notify_systemd(),
         _ => {}
     }
 }
 
-fn speak(format: LogFormat) {
+fn log_all(format: LogFormat) {
     let logs = logs::init(&LogSection { level: "info".to_owned(), format }).unwrap();
     panics::install();
     tracing::debug!(target: "ingestd", "hidden");
@@ -46,8 +46,8 @@ fn speak(format: LogFormat) {
     assert!(logs::init(&LogSection::default()).is_err(), "a second log is refused");
 }
 
-/// Through the admin socket, as an operator does.
-fn turn_the_level() {
+/// Changes the level through the admin socket, as an operator does.
+fn change_the_level() {
     let logs = logs::init(&LogSection { level: "info".to_owned(), format: LogFormat::Text }).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("admin.sock");
@@ -61,12 +61,12 @@ fn turn_the_level() {
         reloads: None,
     };
     let _admin = serve(&path, what, &logs).unwrap();
-    let say = |when: &str| {
+    let log_each = |when: &str| {
         tracing::debug!(target: "ingestd::roster", "ingestd {when}");
         tracing::debug!(target: "gateway::hub", "gateway {when}");
         tracing::info!(target: "sled::db", "sled {when}");
     };
-    say("before");
+    log_each("before");
     let mut stream = UnixStream::connect(&path).unwrap();
     let level = "info,ingestd=debug";
     let length = level.len();
@@ -78,21 +78,21 @@ fn turn_the_level() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    say("by module");
+    log_each("by module");
     logs.more_detail();
-    say("one step more");
+    log_each("one step more");
     logs.restore();
-    say("restored");
+    log_each("restored");
 }
 
-fn tell_systemd() {
+fn notify_systemd() {
     notify::ready();
     notify::status("serving 3 clients\nREADY=0");
     notify::reloading();
     notify::watchdog();
     notify::extend_timeout(Duration::from_secs(2));
     notify::stopping();
-    assert_eq!(notify::watchdog_every(), Some(Duration::from_secs(30)));
+    assert_eq!(notify::watchdog_interval(), Some(Duration::from_secs(30)));
 }
 
 fn run(role: &str, environment: &[(&str, &str)]) -> Vec<String> {
@@ -109,7 +109,7 @@ fn run(role: &str, environment: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
-fn the_level_of_each_module_changes_at_run_time_and_goes_back() {
+fn the_level_of_each_module_changes_at_run_time_and_can_be_restored() {
     let lines = run("level", &[]);
     let has = |what: &str| lines.iter().any(|line| line.contains(what));
     for shown in ["ingestd by module", "ingestd one step more", "gateway one step more"] {
@@ -118,12 +118,16 @@ fn the_level_of_each_module_changes_at_run_time_and_goes_back() {
     for hidden in ["before", "gateway by module", "sled", "DEBUG ingestd restored", "gateway restored"] {
         assert!(!has(hidden), "{hidden}: {lines:#?}");
     }
-    let told = ["changed the log level level=\"info,ingestd=debug\"", "raised the log level", "went back to"];
-    assert!(told.iter().all(|line| has(line)), "{lines:#?}");
+    let logged = [
+        "changed the log level level=\"info,ingestd=debug\"",
+        "raised the log level",
+        "restored the configured log level",
+    ];
+    assert!(logged.iter().all(|line| has(line)), "{lines:#?}");
 }
 
 #[test]
-fn a_json_log_is_one_object_a_line_from_us_from_dependencies_and_from_panics() {
+fn a_json_log_has_one_object_per_line_from_us_from_dependencies_and_from_panics() {
     let lines: Vec<Value> = run("json", &[]).iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     let messages: Vec<&str> = lines.iter().map(|line| line["message"].as_str().unwrap()).collect();
     assert_eq!(messages, ["added a source", "said by a dependency", "shown", "a thread panicked", "ended"]);
@@ -146,23 +150,23 @@ fn without_a_journal_and_a_terminal_the_log_is_plain_text() {
 }
 
 #[test]
-fn systemd_hears_each_state_and_nothing_that_hides_in_a_text() {
+fn systemd_receives_each_state_and_none_that_a_text_contains() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let systemd = UnixDatagram::bind(&path).unwrap();
     systemd.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     run("notify", &[("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "30000000")]);
-    let heard = || {
+    let receive = || {
         let mut bytes = [0; 512];
         let length = systemd.recv(&mut bytes).unwrap();
         String::from_utf8(bytes[..length].to_vec()).unwrap()
     };
-    assert_eq!(heard(), "READY=1\n");
-    assert_eq!(heard(), "STATUS=serving 3 clients\\nREADY=0\n");
-    let reloading = heard();
+    assert_eq!(receive(), "READY=1\n");
+    assert_eq!(receive(), "STATUS=serving 3 clients\\nREADY=0\n");
+    let reloading = receive();
     assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
     assert_eq!(
-        [heard(), heard(), heard()],
+        [receive(), receive(), receive()],
         ["WATCHDOG=1\n", "EXTEND_TIMEOUT_USEC=2000000\n", "STOPPING=1\n"]
     );
 }
@@ -171,5 +175,5 @@ fn systemd_hears_each_state_and_nothing_that_hides_in_a_text() {
 fn without_systemd_nothing_is_sent_and_nothing_fails() {
     notify::ready();
     notify::status("alone");
-    assert_eq!(notify::watchdog_every(), None);
+    assert_eq!(notify::watchdog_interval(), None);
 }

@@ -1,4 +1,5 @@
-//! What an operator is promised about signals, shown by a child: this test file itself, told by a variable what to be.
+//! The promises about signals to an operator. The process is this test binary itself, started as a child with its role in
+//! an environment variable.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -11,15 +12,15 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const ROLE: &str = "DAEMON_TEST_ROLE";
 
-/// Waits for its signals; with the role `stuck` it never looks at them.
+/// Handles its signals; in the role `stuck` it never does.
 #[test]
 fn child() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let say = |word: &'static str| Box::new(move || println!("{word}"));
-        let asked = OperatorRequests { quit: say("quit"), usr1: say("louder"), usr2: say("quieter") };
-        let mut signals = stop::on_signals_and(asked).unwrap();
+        let requests = OperatorRequests { quit: say("quit"), usr1: say("louder"), usr2: say("quieter") };
+        let mut signals = stop::on_signals_with(requests).unwrap();
         println!("\nready");
         if role == "stuck" {
             let (_never, forever) = sync_channel::<()>(0);
@@ -61,7 +62,7 @@ fn send(child: &Child, signal: Signal) {
 }
 
 #[test]
-fn the_first_term_or_int_asks_to_stop() {
+fn the_first_sigterm_or_sigint_requests_a_stop() {
     for signal in [Signal::TERM, Signal::INT] {
         let (mut child, mut lines) = spawn("willing");
         send(&child, signal);
@@ -71,7 +72,7 @@ fn the_first_term_or_int_asks_to_stop() {
 }
 
 #[test]
-fn a_hangup_asks_to_reload_and_nothing_else() {
+fn a_sighup_requests_a_reload_and_nothing_else() {
     let (mut child, mut lines) = spawn("willing");
     send(&child, Signal::HUP);
     until(&mut lines, "reload 1");
@@ -83,7 +84,7 @@ fn a_hangup_asks_to_reload_and_nothing_else() {
 }
 
 #[test]
-fn what_is_asked_besides_is_done_even_in_a_process_that_is_stuck() {
+fn the_other_signals_run_their_actions_even_in_a_stuck_process() {
     let (mut child, mut lines) = spawn("stuck");
     for (signal, word) in [(Signal::USR1, "louder"), (Signal::USR2, "quieter"), (Signal::QUIT, "quit")] {
         send(&child, signal);
@@ -94,10 +95,10 @@ fn what_is_asked_besides_is_done_even_in_a_process_that_is_stuck() {
 }
 
 #[test]
-fn the_second_signal_ends_even_a_process_that_is_stuck() {
+fn the_second_signal_ends_even_a_stuck_process() {
     let (mut child, _lines) = spawn("stuck");
     send(&child, Signal::TERM);
-    // Two signals of the same kind that nobody has taken yet are one, so the second is of another kind.
+    // Two pending signals of the same kind are merged into one, so the second is of another kind.
     send(&child, Signal::INT);
     assert_eq!(child.wait().unwrap().code(), Some(1));
 }

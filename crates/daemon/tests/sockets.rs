@@ -1,4 +1,4 @@
-//! What an operator is promised about sockets.
+//! The promises about sockets to an operator.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -22,7 +22,7 @@ fn assert_clear(error: &SocketError, path: &Path) {
 }
 
 #[test]
-fn a_new_socket_has_exactly_its_rights_and_its_folder_is_private() {
+fn a_new_socket_has_exactly_its_mode_and_its_directory_is_private() {
     let folder = folder();
     let path = folder.path().join("run/deep/a.sock");
     let listener = bind_unix(&path, 0o660).unwrap();
@@ -36,7 +36,7 @@ fn a_new_socket_has_exactly_its_rights_and_its_folder_is_private() {
 }
 
 #[test]
-fn a_socket_that_a_dead_process_left_is_taken_over() {
+fn a_socket_left_by_a_dead_process_is_replaced() {
     let folder = folder();
     let path = folder.path().join("a.sock");
     drop(UnixListener::bind(&path).unwrap());
@@ -46,7 +46,7 @@ fn a_socket_that_a_dead_process_left_is_taken_over() {
 }
 
 #[test]
-fn a_socket_at_which_somebody_listens_is_not_touched() {
+fn a_socket_that_a_process_listens_on_is_not_touched() {
     let folder = folder();
     let path = folder.path().join("a.sock");
     let first = bind_unix(&path, 0o600).unwrap();
@@ -62,7 +62,7 @@ fn a_socket_at_which_somebody_listens_is_not_touched() {
 }
 
 #[test]
-fn a_listener_that_is_stuck_with_a_full_queue_counts_as_alive() {
+fn a_stuck_listener_with_a_full_queue_counts_as_alive() {
     let folder = folder();
     let path = folder.path().join("a.sock");
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
@@ -74,7 +74,7 @@ fn a_listener_that_is_stuck_with_a_full_queue_counts_as_alive() {
 }
 
 #[test]
-fn what_is_no_listening_socket_is_left_alone() {
+fn a_file_that_is_not_a_listening_socket_is_left_alone() {
     let folder = folder();
     let (file, directory, link, other) =
         (folder.path().join("f"), folder.path().join("d"), folder.path().join("l"), folder.path().join("o"));
@@ -92,7 +92,7 @@ fn what_is_no_listening_socket_is_left_alone() {
 }
 
 #[test]
-fn a_place_that_cannot_be_used_is_named() {
+fn an_unusable_path_is_named() {
     let folder = folder();
     std::fs::write(folder.path().join("file"), "").unwrap();
     let below_a_file = folder.path().join("file/a.sock");
@@ -105,7 +105,7 @@ fn a_place_that_cannot_be_used_is_named() {
 }
 
 #[test]
-fn of_many_that_start_at_once_exactly_one_gets_the_socket() {
+fn of_many_processes_that_start_at_once_exactly_one_gets_the_socket() {
     let folder = folder();
     let path = folder.path().join("a.sock");
     drop(UnixListener::bind(&path).unwrap());
@@ -124,7 +124,7 @@ fn a_port_in_use_is_one_clear_sentence() {
     let address = first.local_addr().unwrap();
     let error = bind_tcp(address).unwrap_err();
     let expected = format!(
-        "port {} at 127.0.0.1 is in use by another process; stop that one or set another gateway.listen",
+        "port {} at 127.0.0.1 is in use by another process; stop that process or set a different gateway.listen",
         address.port()
     );
     assert_eq!(error.to_string(), expected);
@@ -132,10 +132,10 @@ fn a_port_in_use_is_one_clear_sentence() {
 }
 
 #[test]
-fn an_address_that_the_machine_does_not_have_is_named_with_a_remedy() {
+fn an_address_that_the_machine_does_not_have_is_reported_with_a_remedy() {
     let error = bind_tcp("192.0.2.1:8700".parse().unwrap()).unwrap_err().to_string();
     assert!(
-        error.starts_with("cannot listen at 192.0.2.1:8700: ") && error.contains("that this machine has"),
+        error.starts_with("cannot listen on 192.0.2.1:8700: ") && error.contains("that this machine has"),
         "{error}"
     );
 }

@@ -1,4 +1,4 @@
-//! The words of the log: whoever filters by `SOURCE=` must find every line about a source. Every field of every line of
+//! The names of log fields: a filter such as `SOURCE=bbc` must find every line about a source. Every field of every line of
 //! the daemons and their crates is one of these.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 const CRATES: [&str; 8] = ["daemon", "feed", "fetch", "gateway", "ingestd", "news", "store", "wire"];
 
-/// What one filters by, first; then what says more.
+/// The fields that are used in filters first, then the others.
 const WORDS: &[&str] = &[
     "source",
     "epoch",
@@ -78,7 +78,7 @@ const WORDS: &[&str] = &[
     "window_ms",
     "work",
 ];
-/// Fields of one line each, which nobody filters by.
+/// Fields of a single line each, which are not used in filters.
 const LOCAL: &[&str] = &["clients_max", "connections_max"];
 
 fn files(folder: &Path, all: &mut Vec<PathBuf>) {
@@ -92,7 +92,7 @@ fn files(folder: &Path, all: &mut Vec<PathBuf>) {
     }
 }
 
-/// The arguments of each line that is logged, tests left out.
+/// The arguments of each log call, without those in tests.
 fn lines(code: &str) -> Vec<(&'static str, Vec<String>)> {
     let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let levels = ["error", "warn", "info", "debug", "trace"];
@@ -104,7 +104,7 @@ fn lines(code: &str) -> Vec<(&'static str, Vec<String>)> {
     starts.map(|(level, at)| (level, arguments(&code[at..]))).collect()
 }
 
-/// Up to the closing parenthesis, parted at the commas that are in nothing else.
+/// The arguments up to the closing parenthesis, split at the top-level commas.
 fn arguments(code: &str) -> Vec<String> {
     let (mut all, mut depth, mut in_text, mut escaped) = (vec![String::new()], 0, false, false);
     for c in code.chars() {
@@ -128,7 +128,7 @@ fn arguments(code: &str) -> Vec<String> {
     all.iter().map(|argument| argument.trim().to_owned()).filter(|argument| !argument.is_empty()).collect()
 }
 
-/// The name of the field that an argument records; none for the message.
+/// The name of the field that an argument records; `None` for the message.
 fn field(argument: &str) -> Option<String> {
     let name = match argument.split_once('=') {
         Some((name, _)) if !argument.starts_with('"') || argument.starts_with("\"loop\" =") => name,
@@ -139,7 +139,7 @@ fn field(argument: &str) -> Option<String> {
 }
 
 #[test]
-fn every_field_of_the_log_is_a_word_of_the_list_and_every_message_begins_small() {
+fn every_log_field_is_in_the_list_and_every_message_begins_in_lower_case() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut all = Vec::new();
     CRATES.iter().for_each(|name| files(&root.join(name).join("src"), &mut all));
@@ -149,7 +149,7 @@ fn every_field_of_the_log_is_a_word_of_the_list_and_every_message_begins_small()
         for (level, line) in lines(&code) {
             seen += 1;
             let is_quiet = ["debug", "trace"].contains(&level);
-            // A thousand clients that come and go must not be two thousand lines.
+            // A thousand clients that connect and disconnect must not cause two thousand lines.
             if !is_quiet && line.iter().any(|argument| field(argument).as_deref() == Some("subscriber")) {
                 wrong.push(format!("{}: a client's line at {level}: {line:?}", path.display()));
             }
@@ -171,7 +171,7 @@ fn every_field_of_the_log_is_a_word_of_the_list_and_every_message_begins_small()
 }
 
 #[test]
-fn the_scanner_sees_names_however_they_are_written() {
+fn the_scanner_finds_names_in_every_notation() {
     let code = r#"tracing::warn!(%source, error = &a(b, "c,d"), x.status, "loop" = %n, ?seq, "it, failed"); tracing::info!("x")"#;
     let names: Vec<_> = lines(code).iter().flat_map(|(_, line)| line).filter_map(|a| field(a)).collect();
     assert_eq!(names, ["source", "error", "status", "loop", "seq"]);

@@ -1,5 +1,5 @@
-//! What an operator is promised when a loop is stuck, shown by a child: this test file itself, told by a variable what
-//! to be.
+//! The promises to an operator when an event loop is stuck. The process is this test binary itself, started as a child with
+//! its role in an environment variable.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -24,7 +24,7 @@ use stacks::SelfSampler;
 
 const ROLE: &str = "DAEMON_TEST_ROLE";
 const SOCKET: &str = "DAEMON_TEST_SOCKET";
-/// How long anything may take; what is waited for takes a second or two.
+/// A generous deadline; what the tests wait for takes a second or two.
 const SOON: Duration = Duration::from_secs(60);
 
 #[test]
@@ -33,10 +33,14 @@ fn child() {
     let inside = SelfSampler::install().unwrap();
     let logs = logs::init(&LogSection { level: "info".to_owned(), format: LogFormat::Json }).unwrap();
     let watch = Watch::new();
-    let dumped = watch.clone();
+    let dump_watch = watch.clone();
     let (usr1, usr2) = (Box::new(|| {}), Box::new(|| {}));
-    let _signals =
-        stop::on_signals_and(OperatorRequests { quit: Box::new(move || dumped.dump()), usr1, usr2 }).unwrap();
+    let _signals = stop::on_signals_with(OperatorRequests {
+        quit: Box::new(move || dump_watch.request_dump()),
+        usr1,
+        usr2,
+    })
+    .unwrap();
     let _watchdog = watch.start(inside, || json!({ "sources": 3 })).unwrap();
     let _admin = std::env::var_os(SOCKET).map(|socket| serve_admin(&PathBuf::from(socket), &watch, &logs));
     let system = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -46,7 +50,7 @@ fn child() {
         notify::ready();
         loop {
             tokio::time::sleep(Duration::from_millis(200)).await;
-            // The test writes a word into standard input when the loop is to be free again.
+            // The test writes a line to standard input to release the loop.
             match role.as_str() {
                 "stuck" => {
                     let _at_work = work::on("GET /news", "127.0.0.1:9");
@@ -78,8 +82,8 @@ fn serve_admin(path: &Path, watch: &Watch, logs: &Logs) -> daemon::admin::AdminH
     .unwrap()
 }
 
-/// Waits until something is so.
-fn comes(condition: impl Fn() -> bool) {
+/// Waits until `condition` is true.
+fn wait_until(condition: impl Fn() -> bool) {
     let pause = Duration::from_millis(20);
     for _ in 0..SOON.as_millis() / pause.as_millis() {
         if condition() {
@@ -87,10 +91,10 @@ fn comes(condition: impl Fn() -> bool) {
         }
         std::thread::park_timeout(pause);
     }
-    panic!("it never came");
+    panic!("the condition never became true");
 }
 
-/// A running child; ended when it is dropped.
+/// A running child; killed when dropped.
 struct Running {
     child: Child,
     lines: Receiver<Value>,
@@ -188,13 +192,13 @@ fn a_stuck_loop_is_logged_at_once_with_its_function_and_shown_while_it_is_stuck(
     assert!(running.ask("/metrics").contains("newswire_test_loop_stalls_total{loop=\"worker-0\"} 1"));
 
     running.child.stdin.take().unwrap().write_all(b"go on\n").unwrap();
-    let (_, end) = running.until("an event loop goes on");
+    let (_, end) = running.until("an event loop recovered");
     assert!(end["lasted_ms"].as_u64().unwrap() > 1_000, "{end:#}");
     assert_eq!(running.watch()["stalls"][0]["lasted_ms"], end["lasted_ms"]);
 }
 
 #[test]
-fn a_quit_signal_writes_every_stack_and_the_state_to_the_log_while_a_loop_is_stuck_and_the_process_goes_on() {
+fn sigquit_logs_every_stack_and_the_diagnostics_while_a_loop_is_stuck_and_the_process_keeps_running() {
     let running = Running::start("stuck", &[]);
     running.until("an event loop stalled");
     for _ in 0..2 {
@@ -212,22 +216,22 @@ fn a_quit_signal_writes_every_stack_and_the_state_to_the_log_while_a_loop_is_stu
 }
 
 #[test]
-fn a_process_that_was_stopped_as_a_whole_blames_no_loop() {
+fn a_pause_of_the_whole_process_blames_no_loop() {
     let running = Running::start("free", &[]);
-    comes(|| running.folder.path().join("admin.sock").exists());
-    let looks = |looks_for: Duration| {
+    wait_until(|| running.folder.path().join("admin.sock").exists());
+    let read_for = |time: Duration| {
         let mut lines = Vec::new();
-        while let Ok(line) = running.lines.recv_timeout(looks_for) {
+        while let Ok(line) = running.lines.recv_timeout(time) {
             lines.push(line);
         }
         lines
     };
-    // Some looks before it.
-    looks(Duration::from_secs(1));
+    // The watchdog has checked a few times before it.
+    read_for(Duration::from_secs(1));
     running.signal(Signal::STOP);
-    assert_eq!(looks(Duration::from_secs(4)), Vec::<Value>::new(), "it is stopped");
+    assert_eq!(read_for(Duration::from_secs(4)), Vec::<Value>::new(), "it is stopped");
     running.signal(Signal::CONT);
-    let paused = "the process did not run: it was stopped, or the machine asleep or without a free processor";
+    let paused = "the whole process was paused: stopped, suspended with the machine, or without CPU";
     let (before, line) = running.until(paused);
     assert_eq!(before, Vec::<Value>::new());
     assert!(line["paused_ms"].as_u64().unwrap() > 2_000, "{line:#}");
@@ -237,42 +241,42 @@ fn a_process_that_was_stopped_as_a_whole_blames_no_loop() {
 }
 
 #[test]
-fn systemd_is_fed_while_all_loops_go_on_and_not_while_one_is_stuck() {
+fn the_systemd_watchdog_is_notified_unless_a_loop_is_stuck() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let systemd = UnixDatagram::bind(&path).unwrap();
     systemd.set_read_timeout(Some(SOON)).unwrap();
-    let heard = || {
+    let receive = || {
         let mut bytes = [0; 512];
         systemd.recv(&mut bytes).map(|length| String::from_utf8(bytes[..length].to_vec()).unwrap())
     };
-    let hear = |word: &str| while heard().unwrap() != word {};
+    let wait_for = |word: &str| while receive().unwrap() != word {};
     let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "3000000")];
 
     let running = Running::start("free", &environment);
-    hear("READY=1\n");
+    wait_for("READY=1\n");
     for _ in 0..3 {
-        hear("WATCHDOG=1\n");
+        wait_for("WATCHDOG=1\n");
     }
     drop(running);
     systemd.set_nonblocking(true).unwrap();
-    while heard().is_ok() {}
+    while receive().is_ok() {}
     systemd.set_nonblocking(false).unwrap();
 
     let mut running = Running::start("stuck", &environment);
     running.until("an event loop stalled");
     systemd.set_nonblocking(true).unwrap();
-    while heard().is_ok() {}
+    while receive().is_ok() {}
     systemd.set_nonblocking(false).unwrap();
     systemd.set_read_timeout(Some(Duration::from_secs(4))).unwrap();
-    assert!(heard().is_err(), "a stuck loop starves it");
+    assert!(receive().is_err(), "a stuck loop starves it");
     systemd.set_read_timeout(Some(SOON)).unwrap();
     running.child.stdin.take().unwrap().write_all(b"go on\n").unwrap();
-    hear("WATCHDOG=1\n");
+    wait_for("WATCHDOG=1\n");
 }
 
 #[test]
-fn an_exhausted_pool_and_a_busy_thread_that_does_not_end_are_stalls_and_their_ends_are_seen() {
+fn an_exhausted_pool_and_a_thread_that_stays_busy_are_stalls_and_their_ends_are_detected() {
     let watch = Watch::new();
     let pool =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
@@ -291,12 +295,12 @@ fn an_exhausted_pool_and_a_busy_thread_that_does_not_end_are_stalls_and_their_en
         drop(guard);
         busy
     });
-    comes(|| stalled("pool-main") && stalled("recorder"));
+    wait_until(|| stalled("pool-main") && stalled("recorder"));
     let sentence = watch.stalled().iter().find(|one| &*one.name == "recorder").unwrap().sentence();
     assert!(sentence.starts_with("recorder has not answered for "), "{sentence}");
     drop(held);
     let busy = recorder.join().unwrap();
-    comes(|| watch.stalled().is_empty());
+    wait_until(|| watch.stalled().is_empty());
     drop(busy);
     pool.shutdown_background();
 }

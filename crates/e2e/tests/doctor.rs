@@ -1,4 +1,4 @@
-//! `newswire doctor` beside the real processes, healthy and in every kind of trouble that can be made from outside.
+//! `newswire doctor` with the real processes: healthy, and with every problem that can be caused from outside.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::{
@@ -93,7 +93,7 @@ async fn ask(stack: &Stack, arguments: &[&str]) -> Diagnosis {
     diagnosis
 }
 
-/// Asks the doctor, who must come to this verdict.
+/// Expects this verdict.
 #[track_caller]
 fn expect(diagnosis: &Diagnosis, code: &str) {
     // A row of the table of `scripts/drill`.
@@ -135,7 +135,7 @@ async fn freeze(stack: &mut Stack, program: Program) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_healthy_is_called_so_with_everything_that_can_be_seen() {
+async fn two_healthy_processes_are_healthy_with_complete_evidence() {
     let origin = Origin::start().await.unwrap();
     let mut stack = both_running(&story::feeds(&origin, 4)).await;
     let said = ask(&stack, &[]).await;
@@ -170,7 +170,7 @@ async fn what_is_healthy_is_called_so_with_everything_that_can_be_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_dead_is_named() {
+async fn a_dead_process_is_named() {
     let origin = Origin::start().await.unwrap();
     let mut stack = both_running(&story::feeds(&origin, 2)).await;
     stack.kill(Program::Ingestd).unwrap();
@@ -191,7 +191,7 @@ async fn who_is_dead_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn where_nothing_ever_ran_nothing_runs() {
+async fn without_any_process_the_verdict_is_not_running() {
     let stack = Stack::new(&[]).unwrap();
     let said = ask(&stack, &[]).await;
     expect(&said, "not-running");
@@ -217,7 +217,7 @@ async fn a_stopped_daemon_is_seen_from_outside_with_its_stacks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frozen_gateway_is_not_dead_and_shows_where_it_stands() {
+async fn a_frozen_gateway_is_stopped_and_its_stacks_are_captured() {
     let origin = Origin::start().await.unwrap();
     let mut stack = both_running(&story::feeds(&origin, 2)).await;
     freeze(&mut stack, Program::Gateway).await;
@@ -274,7 +274,7 @@ impl Drop for Activated {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_still_holds_the_port_of_a_dead_gateway_is_named() {
+async fn a_process_that_holds_the_port_of_a_dead_gateway_is_named() {
     let origin = Origin::start().await.unwrap();
     let mut stack = Stack::new(&story::feeds(&origin, 2)).unwrap();
     let Address::Tcp(address): Address = stack.gateway() else { panic!("gateways listen at ports") };
@@ -298,7 +298,7 @@ async fn whoever_still_holds_the_port_of_a_dead_gateway_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow_feeds_alone_are_no_hang() {
+async fn slow_feeds_alone_are_not_a_hang() {
     let origin = Origin::start().await.unwrap();
     let sources: Vec<_> = (0..6)
         .map(|n| SourceEntry::new(&format!("feed-{n}"), origin.feed(&format!("feed-{n}"), Format::of(n))))
@@ -326,7 +326,7 @@ async fn slow_feeds_alone_are_no_hang() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_process_or_one_address_alone_can_be_looked_at() {
+async fn one_process_or_one_url_alone_can_be_examined() {
     let origin = Origin::start().await.unwrap();
     let mut stack = both_running(&story::feeds(&origin, 2)).await;
     for program in [Program::Ingestd, Program::Gateway] {
@@ -350,7 +350,7 @@ async fn one_process_or_one_address_alone_can_be_looked_at() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_asked_wrongly_ends_with_2() {
+async fn a_wrong_command_line_ends_with_2() {
     let stack = Stack::new(&[]).unwrap();
     // Larger than any process number that Linux gives out.
     for wrong in [

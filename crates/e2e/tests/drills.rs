@@ -210,7 +210,7 @@ async fn a_blocked_arbiter_of_the_daemon_is_named_with_its_frame() {
 
 #[tokio::test]
 async fn a_full_pool_of_the_gateway_is_named_with_its_frame() {
-    let frame = ("sit_in_the_pool", GATEWAY);
+    let frame = ("sit_in_the_pool", DAEMON);
     Scene::stall(Program::Gateway, "exhaust-pool", "blocking-pool-exhausted", frame).await;
 }
 

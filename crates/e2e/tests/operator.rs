@@ -1,4 +1,4 @@
-//! The operator's tools beside the real programs, in good days and bad: `newswire verify`, `bundle` and `logs triage`.
+//! `newswire verify`, `bundle` and `logs triage` against the real programs, healthy and not.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::{
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 /// Within this a visit has been made and logged.
 const SOON: Duration = Duration::from_secs(20);
 
-/// What a command said, how it ended, and after how long.
+/// The output of a command, its exit code, and how long it took.
 struct Said {
     code: Option<i32>,
     out: String,
@@ -62,8 +62,8 @@ fn config(stack: &Stack) -> String {
     stack.write_config("newswire.toml", &[]).unwrap().display().to_string()
 }
 
-/// The outcome of each box.
-fn boxes(report: &Value) -> BTreeMap<String, String> {
+/// The outcome of each check.
+fn outcomes(report: &Value) -> BTreeMap<String, String> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     report["boxes"].as_array().unwrap().iter().map(|b| (text(&b["name"]), text(&b["outcome"]))).collect()
 }
@@ -84,18 +84,18 @@ async fn verify_passes_on_a_healthy_system_and_fails_in_time_on_a_stopped_gatewa
     let config = config(&stack);
     let said = newswire(&stack, &["verify", "--json", "--for", "5s", "--config", &config], None).await;
     let report = said.ends_with(0).json();
-    for (name, outcome) in boxes(&report) {
-        // Whoever has no watchdog cannot say whether a loop is blocked.
+    for (name, outcome) in outcomes(&report) {
+        // A process without a watchdog cannot tell whether a loop is blocked.
         let may_be_skipped = name == "no-loop-blocked" && report.to_string().contains("404");
         assert!(outcome == "passed" || may_be_skipped, "{name}: {report:#}");
     }
-    assert_eq!(boxes(&report).len(), 6);
+    assert_eq!(outcomes(&report).len(), 6);
     assert_eq!(report["boxes"][5]["figures"]["expected"], 10, "{report:#}");
-    assert_eq!(subscriber.connections().len(), 1, "nobody else was disturbed");
+    assert_eq!(subscriber.connections().len(), 1, "no other client was disturbed");
 
     stack.process(Program::Gateway).unwrap().signal(Signal::STOP).unwrap();
     let stopped = newswire(&stack, &["verify", "--json", "--config", &config], None).await;
-    let outcomes = boxes(&stopped.ends_with(1).json());
+    let outcomes = outcomes(&stopped.ends_with(1).json());
     assert_eq!(outcomes["answers"], "failed", "{outcomes:?}");
     assert_eq!(outcomes["no-loop-blocked"], "failed", "{outcomes:?}");
     assert!(stopped.took < Duration::from_secs(60), "{:?}", stopped.took);
@@ -120,7 +120,7 @@ async fn verify_notices_a_gateway_that_stops_meanwhile_and_ends_in_time() {
         kill_process(gateway, Signal::STOP).unwrap();
     };
     let (said, ()) = tokio::join!(verified, stop);
-    let outcomes = boxes(&said.ends_with(1).json());
+    let outcomes = outcomes(&said.ends_with(1).json());
     assert_eq!(outcomes["answers"], "passed", "{outcomes:?}");
     assert_eq!(outcomes["probes-in-time-throughout"], "failed", "{outcomes:?}");
     assert_eq!(outcomes["resume-is-exact"], "failed", "{outcomes:?}");
@@ -128,7 +128,7 @@ async fn verify_notices_a_gateway_that_stops_meanwhile_and_ends_in_time() {
 }
 
 #[tokio::test]
-async fn verify_keeps_to_this_machine_unless_told_otherwise() {
+async fn verify_refuses_other_machines_without_any_host() {
     let stack = Stack::new(&[]).unwrap();
     let config = config(&stack);
     for url in ["http://192.0.2.1:8700/", "http://example.org/", "https://127.0.0.1:8700/"] {
@@ -266,14 +266,14 @@ async fn a_bundle_is_made_with_everything_down_stopped_or_misconfigured() {
     plant(&mut stack, &origin);
     let (said, files) = bundle(&stack, "down.tar.gz", &["--log", "missing.log"]).await;
     assert!(
-        said.err.contains("without gateway/health.json") && said.err.contains("missing.log"),
+        said.err.contains("not included: gateway/health.json") && said.err.contains("missing.log"),
         "{}",
         said.err
     );
     assert!(files.contains_key("config.json") && files.contains_key("sources.json"), "{files:?}");
     let manifest = &files["manifest.json"];
     assert!(
-        manifest.contains("cannot reach socket") && manifest.contains("gateway/metrics.txt"),
+        manifest.contains("there is no socket") && manifest.contains("gateway/metrics.txt"),
         "{manifest}"
     );
 

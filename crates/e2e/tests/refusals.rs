@@ -1,4 +1,4 @@
-//! What a start refuses, and how: one clear line each, an exit code that scripts can tell apart, nobody else disturbed.
+//! Starts that must be refused: with one clear line each, with an exit code for scripts, and without disturbing others.
 
 use std::{
     fs,
@@ -15,12 +15,12 @@ use tokio::time::Instant;
 const REFUSED_WITHIN: Duration = Duration::from_secs(1);
 /// `EX_IOERR` of sysexits.h: a file, directory, socket or port cannot be used.
 const IO: i32 = 74;
-/// `EX_TEMPFAIL`: somebody else holds it.
+/// `EX_TEMPFAIL`: another process holds it.
 const LOCKED: i32 = 75;
 /// `EX_CONFIG`: restarting will not help.
 const CONFIG: i32 = 78;
 
-/// Waits for the end, checks the code, and gives the lines of the log that complain.
+/// Waits for the end, checks the exit code, and returns the complaints in the log.
 async fn refusal(mut process: Process, code: i32) -> Vec<String> {
     let (status, _) = process.ended_within(REFUSED_WITHIN).await.expect("it ends at once");
     let log = process.log();
@@ -83,8 +83,8 @@ async fn a_mistaken_configuration_stops_either_process_with_every_complaint() {
     }
 }
 
-/// Runs a program to its end; gives its code and what it said on stderr.
-fn told(stack: &Stack, program: Program, arguments: &[&str]) -> (Option<i32>, String) {
+/// Runs a program to its end; returns its exit code and its standard error.
+fn run_to_end(stack: &Stack, program: Program, arguments: &[&str]) -> (Option<i32>, String) {
     let config = stack.path("newswire.toml");
     let output = Command::new(program.path().expect("it is built"))
         .args(arguments)
@@ -98,7 +98,7 @@ fn told(stack: &Stack, program: Program, arguments: &[&str]) -> (Option<i32>, St
 }
 
 #[tokio::test]
-async fn a_check_looks_into_the_files_that_the_configuration_names_and_leaves_nothing_behind() {
+async fn a_check_reads_the_files_that_the_configuration_names_and_changes_nothing() {
     let mut stack = Stack::new(&[]).unwrap();
     let list = "[[source]]\nid = \"one\"\nurl = \"https://example.org/1\"\ncookie_file = \"./cookie\"\n";
     fs::write(stack.path("sources.toml"), list).unwrap();
@@ -112,13 +112,13 @@ async fn a_check_looks_into_the_files_that_the_configuration_names_and_leaves_no
     fs::set_permissions(stack.path("tokens.toml"), fs::Permissions::from_mode(0o600)).unwrap();
     stack.set("gateway.read_tokens_file", &format!("{:?}", stack.path("tokens.toml")));
     stack.write_config("newswire.toml", &[]).unwrap();
-    // The daemons' own words come without the tool; a secret that everybody can read is no mistake.
+    // A secret that all users can read is only a warning.
     let started = Instant::now();
-    let (code, said) = told(&stack, Program::Newswire, &["config", "check"]);
+    let (code, said) = run_to_end(&stack, Program::Newswire, &["config", "check"]);
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     assert_eq!((code, said.lines().count()), (Some(0), 1), "{said}");
     assert!(said.contains("warning: ") && said.contains("cookie (mode 0644)"), "{said}");
-    assert_eq!(told(&stack, Program::Gateway, &["--check"]), (Some(0), String::new()));
+    assert_eq!(run_to_end(&stack, Program::Gateway, &["--check"]), (Some(0), String::new()));
 
     fs::write(
         stack.path("tokens.toml"),
@@ -136,7 +136,7 @@ async fn a_check_looks_into_the_files_that_the_configuration_names_and_leaves_no
         (Program::Gateway, &["--check"], CONFIG, &["tokens.toml:2: "]),
         (Program::Ingestd, &["--check"], CONFIG, &["source one: cookie_file: "]),
     ] {
-        let (code, said) = told(&stack, program, arguments);
+        let (code, said) = run_to_end(&stack, program, arguments);
         assert_eq!((code, said.lines().count()), (Some(wanted), whats.len()), "{said}");
         for what in whats {
             assert!(said.contains(what), "{what} in {said}");
@@ -145,13 +145,13 @@ async fn a_check_looks_into_the_files_that_the_configuration_names_and_leaves_no
     }
 
     fs::write(stack.path("sources.toml"), "[[source]]\nid = \"one\"\n").unwrap();
-    let (code, said) = told(&stack, Program::Newswire, &["config", "check"]);
+    let (code, said) = run_to_end(&stack, Program::Newswire, &["config", "check"]);
     assert_eq!((code, said.matches("sources.toml:1: ").count()), (Some(2), 1), "said once: {said}");
     assert!(!stack.path("run").exists() && !stack.path("data").exists(), "nothing was begun");
 }
 
 #[tokio::test]
-async fn a_second_daemon_on_one_store_is_refused_at_once_and_told_who_holds_it() {
+async fn a_second_daemon_on_one_store_is_refused_at_once_with_the_pid_of_the_first() {
     let origin = Origin::start().await.unwrap();
     let mut stack = Stack::new(&story::feeds(&origin, 1)).unwrap();
     stack.start_both().await.unwrap();
@@ -172,7 +172,7 @@ async fn a_second_daemon_on_one_store_is_refused_at_once_and_told_who_holds_it()
     let limit = Duration::from_secs(10);
     subscriber.wait_event("item", limit, |r| r.json()["guid"] == *guid).await.unwrap();
     assert!(stack.process(Program::Ingestd).unwrap().runs());
-    assert!(stack.path("run/ingestd.sock").exists(), "nobody took its socket away");
+    assert!(stack.path("run/ingestd.sock").exists(), "its socket is still there");
 }
 
 #[tokio::test]
@@ -211,7 +211,7 @@ async fn a_stale_socket_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_regular_file_in_the_sockets_place_is_named_in_one_line_and_left_alone() {
+async fn a_regular_file_at_the_path_of_a_socket_is_named_in_one_line_and_kept() {
     let stack = Stack::new(&[]).unwrap();
     fs::create_dir(stack.path("run")).unwrap();
     let socket = stack.path("run/ingestd.sock");

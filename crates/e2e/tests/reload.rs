@@ -252,7 +252,7 @@ async fn newswire_reload_asks_both_and_says_what_came_of_it() {
     stack.kill(Program::Gateway).unwrap();
     let (code, out, err) = newswire_reload(&stack, &[]).await;
     assert!(code == Some(1) && out.contains("ingestd: reloaded"), "{out}{err}");
-    assert!(err.contains("gateway was not asked") && err.contains("is it running?"), "{err}");
+    assert!(err.contains("gateway was not reloaded") && err.contains("is it running?"), "{err}");
 
     stack.write_config("newswire.toml", &[("gateway.heartbeet", "\"1s\"")]).unwrap();
     let (code, _, err) = newswire_reload(&stack, &[]).await;

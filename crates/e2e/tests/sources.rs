@@ -1,4 +1,4 @@
-//! The list of sources under the operator's hand: `newswire sources` beside a daemon that runs, or does not.
+//! `newswire sources` with a daemon that runs, and without one.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::{fmt::Write as _, fs, path::Path, process::Command, time::Duration};
@@ -9,7 +9,7 @@ use serde_json::Value;
 /// Within this a due visit has been made, or a socket answers.
 const SOON: Duration = Duration::from_secs(20);
 
-/// What a command said, and how it ended.
+/// The output of a command, and its exit code.
 struct Said {
     code: Option<i32>,
     out: String,
@@ -53,8 +53,12 @@ async fn start(stack: &mut Stack) {
 }
 
 async fn post(stack: &Stack, path: &str) -> (u16, Value) {
+    post_to(&stack.wire(), path).await
+}
+
+async fn post_to(socket: &http::Address, path: &str) -> (u16, Value) {
     let headers = [("Connection", "close"), ("Content-Length", "0")];
-    let answer = http::send("POST", &stack.wire(), path, &headers, "").await.unwrap();
+    let answer = http::send("POST", socket, path, &headers, "").await.unwrap();
     let status = answer.status;
     (status, serde_json::from_str(&answer.text().await.unwrap()).unwrap())
 }
@@ -73,7 +77,7 @@ fn write(path: &Path, text: &str) -> String {
 }
 
 #[tokio::test]
-async fn two_hundred_feeds_are_imported_once_by_a_daemon_that_goes_on() {
+async fn two_hundred_feeds_are_imported_once_without_a_restart() {
     let origin = Origin::start().await.unwrap();
     let feeds = story::feeds(&origin, 201);
     let mut stack = Stack::new(&feeds[..1]).unwrap();
@@ -147,7 +151,7 @@ async fn a_pause_holds_across_restarts_until_it_is_ended() {
     })
     .await
     .unwrap();
-    assert_eq!(origin.requests("feed-0").len(), before, "nobody visits it");
+    assert_eq!(origin.requests("feed-0").len(), before, "it is not visited");
     let refused = sources(&stack, &["refresh", "feed-0"]).await;
     assert!(refused.ends_with(1).out.starts_with("feed-0 is paused"), "{}", refused.out);
     let shown = sources(&stack, &["show", "feed-0"]).await.ends_with(0).out.clone();
@@ -185,7 +189,22 @@ async fn a_reload_answers_what_changed_or_every_complaint_with_the_old_list_unto
 }
 
 #[tokio::test]
-async fn a_page_leads_to_its_feed_and_what_is_no_feed_is_refused() {
+async fn the_admin_socket_of_the_daemon_answers_a_reload_as_its_other_socket_does() {
+    let origin = Origin::start().await.unwrap();
+    let feeds = story::feeds(&origin, 2);
+    let mut stack = Stack::new(&feeds[..1]).unwrap();
+    start(&mut stack).await;
+    stack.write_catalogue(&feeds).unwrap();
+    let admin = stack.admin(Program::Ingestd);
+    let (status, answer) = post_to(&admin, "/reload").await;
+    assert_eq!((status, answer["added"].as_u64(), answer["unchanged"].as_u64()), (200, Some(1), Some(1)));
+    assert_eq!((post(&stack, "/reload").await.1)["file"], answer["file"], "{answer}");
+    fs::write(stack.path("sources.toml"), "[[source]]\nid = 3\nurl = \"x\"\n").unwrap();
+    assert_eq!(post_to(&admin, "/reload").await, post(&stack, "/reload").await);
+}
+
+#[tokio::test]
+async fn the_feed_of_a_page_is_added_and_a_page_without_one_is_refused() {
     let origin = Origin::start().await.unwrap();
     let mut stack = Stack::new(&[]).unwrap();
     let feeds = story::feeds(&origin, 2);

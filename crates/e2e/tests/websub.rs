@@ -201,7 +201,7 @@ async fn a_hub_that_misses_something_is_silent_until_it_pushes_again() {
     let guid = world.origin.publish("a", "Not pushed");
     world.arrives(&guid).await;
     let status = world.stands("silent").await;
-    assert_eq!(status["error"], "a visit found something new that was not pushed");
+    assert_eq!(status["error"], "a visit found new items that the hub had not pushed");
     assert_eq!(world.metric("newswire_ingestd_websub_missed_total").await, Some(1));
     assert_eq!(Hub::push(asked.field("callback"), "x", asked.field("secret")).await.unwrap(), 202);
     world.stands("verified").await;

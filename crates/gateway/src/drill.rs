@@ -11,18 +11,14 @@ use std::{
 };
 
 use daemon::{
-    drill::{self, DrillQueue, hold, jump_clock, leak_descriptors, offer, silent_pipe},
+    drill::{self, DrillQueue, hold_lock, offer, offer_common, silent_pipe},
     work,
 };
-use tokio::{runtime::Handle, time::Instant};
+use tokio::time::Instant;
 
-/// More than any of our thread pools has threads.
-const POOL_JOBS: usize = 1024;
 /// How long a worker is kept busy at a time, and how long it may then serve its clients.
 const STARVE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(20));
 
-/// The lock that the threads of the pool wait for.
-static POOL: Mutex<()> = Mutex::new(());
 static WORKERS: LazyLock<DrillQueue<WorkerDrill>> = LazyLock::new(DrillQueue::new);
 static ARBITER: LazyLock<DrillQueue<Duration>> = LazyLock::new(DrillQueue::new);
 static LOCK: Mutex<()> = Mutex::new(());
@@ -35,26 +31,18 @@ enum WorkerDrill {
 
 /// Offers all drills; call it on the main thread's event loop.
 pub(crate) fn offer_all() {
-    actix_web::rt::spawn(ARBITER.clone().attend(async |time| {
+    actix_web::rt::spawn(ARBITER.clone().run(async |time| {
         black_box(block_an_arbiter(time));
     }));
     offer("block-worker", |time| WORKERS.post(WorkerDrill::Block(time)));
     offer("starve-worker", |time| WORKERS.post(WorkerDrill::Starve(time)));
     offer("block-arbiter", |time| ARBITER.post(time));
-    offer("leak-descriptors", leak_descriptors);
-    offer("clock-jump", jump_clock);
-    let runtime = Handle::current();
-    offer("exhaust-pool", move |time| {
-        hold(&POOL, time);
-        for _ in 0..POOL_JOBS {
-            drop(runtime.spawn_blocking(fill_the_pool));
-        }
-    });
+    offer_common();
 }
 
 /// Runs the drills of a worker; call it on each worker's event loop.
 pub(crate) fn run_worker_drills() {
-    actix_web::rt::spawn(WORKERS.clone().attend(async |harm| match harm {
+    actix_web::rt::spawn(WORKERS.clone().run(async |harm| match harm {
         WorkerDrill::Block(time) => {
             black_box(block_a_worker(time));
         }
@@ -108,7 +96,7 @@ fn hog_the_processor(time: Duration) -> u64 {
 #[inline(never)]
 fn block_an_arbiter(time: Duration) -> usize {
     let _work = work::on("a drill", "block-arbiter");
-    hold(&LOCK, time);
+    hold_lock(&LOCK, time);
     black_box(look_up_what_is_shared()) + 1
 }
 
@@ -120,22 +108,5 @@ fn look_up_what_is_shared() -> usize {
 #[inline(never)]
 fn wait_for_a_held_lock() -> usize {
     let _guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
-    black_box(1)
-}
-
-#[inline(never)]
-fn fill_the_pool() -> usize {
-    let _work = work::on("a drill", "exhaust-pool");
-    black_box(look_up_a_slow_name()) + 1
-}
-
-#[inline(never)]
-fn look_up_a_slow_name() -> usize {
-    black_box(sit_in_the_pool()) + 1
-}
-
-#[inline(never)]
-fn sit_in_the_pool() -> usize {
-    let _guard = POOL.lock().unwrap_or_else(PoisonError::into_inner);
     black_box(1)
 }

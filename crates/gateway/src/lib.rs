@@ -6,9 +6,8 @@
 //!                                 └──── cursor ──── subscriber (a response body) ◄────────┘
 //! ```
 //!
-//! No client has a queue: a subscriber is a cursor into the ring. No handler fetches, parses or touches a disk, and
-//! none asks the daemon on a client's behalf but for orders and callbacks, with a deadline. Read the modules in this
-//! order.
+//! No client has a queue: a subscriber is a cursor into the ring. No handler fetches, parses or touches a disk; only
+//! orders and callbacks are passed to the daemon, with a deadline. Read the modules in this order.
 
 #![cfg_attr(
     test,

@@ -6,7 +6,7 @@ use daemon::program::GATEWAY;
 
 #[expect(clippy::disallowed_methods, reason = "the main thread's event loop starts here")]
 fn main() -> ExitCode {
-    let arguments = GATEWAY.asked();
+    let arguments = GATEWAY.parse_arguments();
     let file = arguments.config.as_deref();
     if arguments.check {
         return daemon::process::check(GATEWAY.name, file, newswire_gateway::check);

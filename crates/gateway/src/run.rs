@@ -9,7 +9,7 @@ use daemon::{
     config::Config,
     logs::Logs,
     notify,
-    process::Start,
+    process::DaemonContext,
     sockets::SocketError,
     watch::WatchKind,
 };
@@ -44,7 +44,7 @@ const SECTIONS: &[&str] = &["daemon", "wire", "gateway", "log"];
 ///
 /// # Errors
 /// [`GatewayError`]: what to print, and the exit code.
-pub async fn run(start: Start) -> Result<(), GatewayError> {
+pub async fn run(start: DaemonContext) -> Result<(), GatewayError> {
     run_within(start, Limits::default()).await
 }
 
@@ -52,8 +52,8 @@ pub async fn run(start: Start) -> Result<(), GatewayError> {
 ///
 /// # Errors
 /// [`GatewayError`]: what to print, and the exit code.
-pub async fn run_within(start: Start, limits: Limits) -> Result<(), GatewayError> {
-    let Start { config, reloader, clock, logs, mut signals, watch, inside } = start;
+pub async fn run_within(start: DaemonContext, limits: Limits) -> Result<(), GatewayError> {
+    let DaemonContext { config, reloader, clock, logs, mut signals, watch, self_sampler } = start;
     watch.event_loop("main", WatchKind::Arbiter);
     watch.pool("pool-main", &tokio::runtime::Handle::current());
     let settings = Settings::from_config(&config, limits)?;
@@ -69,7 +69,7 @@ pub async fn run_within(start: Start, limits: Limits) -> Result<(), GatewayError
     scrape::register(&state);
     let watched = Arc::clone(&state);
     let _watchdog = watch
-        .start(inside, move || diagnostics::vitals(&watched, address, inherited))
+        .start(self_sampler, move || diagnostics::vitals(&watched, address, inherited))
         .context("start the watchdog")?;
     let (reloads, reload_orders) = mpsc::channel(RELOADS_MAX);
     let _admin = start_admin(&config, &state, &logs, reloads)?;

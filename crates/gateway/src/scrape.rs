@@ -9,7 +9,7 @@ use crate::{readiness::Readiness, state::AppState};
 /// Registers them; they are gone when the state is dropped.
 pub(crate) fn register(state: &Arc<AppState>) {
     let weak = Arc::downgrade(state);
-    state.registry.ask(move |sink| weak.upgrade().map_or(Ok(()), |state| write(&state, sink)));
+    state.registry.register_collector(move |sink| weak.upgrade().map_or(Ok(()), |state| write(&state, sink)));
 }
 
 #[expect(clippy::cast_precision_loss, reason = "clients, events and bytes of a memory are far below 2^53")]

@@ -12,7 +12,7 @@ pub(crate) mod notices;
 // Older events, from the daemon's log.
 pub(crate) mod replay;
 
-// Which events a client wants.
+// Which events a client gets.
 pub(crate) mod filter;
 
 // How a stream is written: Server-Sent Events, or JSON lines.

@@ -1,13 +1,13 @@
 //! Every attack of the catalogue that concerns the gateway, by its number, over loopback: each test is the attack, and
-//! its assertion is the bound. (B27, one connection a browser, is the page's alone: its case is in
+//! its assertion the limit. (B27, one connection a browser, is the page's alone: its case is in
 //! crates/e2e/tests/page.rs.)
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, reason = "a test may block")]
 
+#[path = "support/harness.rs"]
+mod harness;
 #[path = "support/program.rs"]
 mod program;
-#[path = "support/stage.rs"]
-mod stage;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,14 +23,14 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+use harness::{Endpoint, FakeDaemon, Gateway, Serving, TIMEOUT, gateway_with};
 use program::Program;
-use stage::{Door, FakeDaemon, Gateway, PATIENCE, Serving, gateway_with};
 
 const SECOND: Duration = Duration::from_secs(1);
 const TOKEN: &str = "a token of many characters";
 
 /// A gateway with limits and settings of the test's own, in front of a daemon.
-async fn stage(
+async fn gateway_and_daemon(
     limits: Limits,
     change: impl FnOnce(&mut daemon::config::Config),
 ) -> (Gateway, FakeDaemon, Serving) {
@@ -48,7 +48,7 @@ async fn program(settings: &str, open_files: &str) -> (Program, FakeDaemon, Serv
     let daemon = FakeDaemon::new("e");
     daemon.publish("a");
     let serving = daemon.serve(program.socket());
-    program.door.until_ready().await;
+    program.endpoint.until_ready().await;
     (program, daemon, serving)
 }
 
@@ -63,20 +63,20 @@ async fn until_closed(stream: &mut TcpStream) -> (String, Duration) {
     let started = Instant::now();
     let mut came = Vec::new();
     // A reset is an end, too.
-    timeout(PATIENCE, stream.read_to_end(&mut came)).await.expect("it is closed").ok();
+    timeout(TIMEOUT, stream.read_to_end(&mut came)).await.expect("it is closed").ok();
     (String::from_utf8_lossy(&came).into_owned(), started.elapsed())
 }
 
 /// Sends raw bytes on a connection of their own; returns whatever comes, which is nothing when it is cut at once.
-async fn raw(door: &Door, bytes: &[u8]) -> String {
-    let Ok(mut stream) = TcpStream::connect(door.address).await else { return String::new() };
+async fn raw(endpoint: &Endpoint, bytes: &[u8]) -> String {
+    let Ok(mut stream) = TcpStream::connect(endpoint.address).await else { return String::new() };
     stream.write_all(bytes).await.ok();
     until_closed(&mut stream).await.0
 }
 
 /// Until a request is answered, and not refused or cut.
-async fn until_served(door: &Door) {
-    while status(&raw(door, b"GET /news HTTP/1.1\r\nhost: localhost\r\n\r\n").await) != 200 {
+async fn until_served(endpoint: &Endpoint) {
+    while status(&raw(endpoint, b"GET /news HTTP/1.1\r\nhost: localhost\r\n\r\n").await) != 200 {
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -94,7 +94,7 @@ fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn b01_slow_heads_bodies_and_second_requests_are_closed_in_time() {
     let limits = Limits { head: SECOND, body: SECOND, ..Limits::default() };
-    let (gateway, _daemon, _serving) = stage(limits, with_token).await;
+    let (gateway, _daemon, _serving) = gateway_and_daemon(limits, with_token).await;
     let in_time = SECOND * 3;
     let connect = async || TcpStream::connect(gateway.address).await.unwrap();
 
@@ -136,8 +136,8 @@ async fn b01_slow_heads_bodies_and_second_requests_are_closed_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b01_a_large_body_is_refused_and_a_stranger_may_send_none() {
-    let (gateway, _daemon, _serving) = stage(Limits::default(), with_token).await;
+async fn b01_a_large_body_is_refused_and_an_unauthorised_client_may_send_none() {
+    let (gateway, _daemon, _serving) = gateway_and_daemon(Limits::default(), with_token).await;
     let head = |who: &str, length: usize| {
         format!(
             "POST /news/refresh HTTP/1.1\r\nhost: localhost\r\n{who}content-type: application/json\r\n\
@@ -156,9 +156,9 @@ async fn b01_a_large_body_is_refused_and_a_stranger_may_send_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b01_an_answer_that_is_never_taken_ends_with_the_connection() {
+async fn b01_a_response_that_is_never_read_ends_with_the_connection() {
     let limits = Limits { connection: SECOND * 2, ..Limits::default() };
-    let (gateway, daemon, _serving) = stage(limits, |_| ()).await;
+    let (gateway, daemon, _serving) = gateway_and_daemon(limits, |_| ()).await;
     daemon.publish_large(100, 20_000);
     let mut client = gateway.small_stream("").await;
     client.hello().await;
@@ -177,15 +177,15 @@ async fn b01_an_answer_that_is_never_taken_ends_with_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b02_stuck_readers_are_gone_in_time_and_the_others_notice_nothing() {
+async fn b02_clients_that_do_not_read_are_closed_in_time_and_the_others_are_not_affected() {
     let limits = Limits { unacknowledged: SECOND, ..Limits::default() };
-    let (gateway, daemon, _serving) = stage(limits, |_| ()).await;
+    let (gateway, daemon, _serving) = gateway_and_daemon(limits, |_| ()).await;
     let mut healthy = gateway.stream("?snapshot=0", "").await;
     let mut stuck = Vec::new();
     for _ in 0..30 {
         stuck.push(gateway.small_stream("?snapshot=0").await);
     }
-    gateway.until_clients(31, PATIENCE).await;
+    gateway.until_clients(31, TIMEOUT).await;
     daemon.publish_large(200, 5_000);
     healthy.ids(200).await;
     let took = gateway.until_clients(1, SECOND * 6).await;
@@ -195,10 +195,10 @@ async fn b02_stuck_readers_are_gone_in_time_and_the_others_notice_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b02_a_stuck_reader_costs_little_memory() {
+async fn b02_a_client_that_does_not_read_costs_little_memory() {
     const STUCK: usize = 200;
     let (program, daemon, _serving) = program("clients_per_address_max = 5000\nring_events = 500", "").await;
-    let mut healthy = program.door.stream("?snapshot=0", "").await;
+    let mut healthy = program.endpoint.stream("?snapshot=0", "").await;
     // The ring is full before we measure.
     for _ in 0..4 {
         daemon.publish_large(500, 1_000);
@@ -207,22 +207,22 @@ async fn b02_a_stuck_reader_costs_little_memory() {
     let before = program.resident();
     let mut stuck = Vec::new();
     for _ in 0..STUCK {
-        stuck.push(program.door.small_stream("?snapshot=0").await);
+        stuck.push(program.endpoint.small_stream("?snapshot=0").await);
     }
-    program.door.until_clients(STUCK + 1, PATIENCE).await;
+    program.endpoint.until_clients(STUCK + 1, TIMEOUT).await;
     for _ in 0..4 {
         daemon.publish_large(500, 1_000);
         healthy.ids(500).await;
     }
     let each = program.resident().saturating_sub(before) / STUCK;
     println!("a stuck reader takes {} KiB of the process", each / 1024);
-    assert_eq!(program.door.clients().await, STUCK + 1, "they were there all the time");
+    assert_eq!(program.endpoint.clients().await, STUCK + 1, "they were there all the time");
     // With twice what the kernel may hold for a socket, 192 KiB, that is below 0.3 MiB.
     assert!(each < 100 * 1024, "{each} bytes each");
 }
 
 /// Twenty bytes a second, until it is ended.
-async fn read_drop_by_drop(mut client: stage::Client) {
+async fn read_drop_by_drop(mut client: harness::Client) {
     let mut byte = [0];
     while matches!(client.stream.read(&mut byte).await, Ok(1)) {
         sleep(Duration::from_millis(50)).await;
@@ -230,34 +230,34 @@ async fn read_drop_by_drop(mut client: stage::Client) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b03_a_drip_reader_is_ended_and_neither_a_quiet_nor_a_fast_one() {
+async fn b03_a_slow_reader_is_ended_and_neither_an_idle_nor_a_fast_one() {
     let limits = Limits { throughput_window: SECOND, ..Limits::default() };
-    let (gateway, daemon, _serving) = stage(limits, |_| ()).await;
+    let (gateway, daemon, _serving) = gateway_and_daemon(limits, |_| ()).await;
     let mut fast = gateway.stream("?snapshot=0", "").await;
-    let mut quiet = gateway.stream("?snapshot=0&source=nobody", "").await;
+    let mut quiet = gateway.stream("?snapshot=0&source=idle", "").await;
     let drip = gateway.small_stream("?snapshot=0").await;
-    gateway.until_clients(3, PATIENCE).await;
+    gateway.until_clients(3, TIMEOUT).await;
     let dripping = tokio::spawn(read_drop_by_drop(drip));
     daemon.publish_large(200, 5_000);
     fast.ids(200).await;
     let took = gateway.until_clients(2, SECOND * 6).await;
     println!("a drip reader was gone after {took:?} with windows of 1 s");
     assert_eq!(gateway.number("newswire_gateway_streams_ended_total{reason=\"slow\"}").await, 1);
-    // What its own system holds for it, it may go on reading.
+    // The client may still read what its own kernel has buffered.
     dripping.abort();
     sleep(SECOND * 3).await;
-    daemon.publish("nobody");
+    daemon.publish("idle");
     assert_eq!(quiet.ids(1).await, ["e-202"]);
     assert_eq!(fast.ids(1).await, ["e-202"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b03_as_shipped_a_stuck_reader_is_gone_in_30_s_and_a_drip_reader_in_90_s() {
-    let (gateway, daemon, _serving) = stage(Limits::default(), |_| ()).await;
+async fn b03_as_shipped_a_stuck_client_is_gone_in_30_s_and_a_slow_reader_in_90_s() {
+    let (gateway, daemon, _serving) = gateway_and_daemon(Limits::default(), |_| ()).await;
     let mut healthy = gateway.stream("?snapshot=0", "").await;
     let _stuck = gateway.small_stream("?snapshot=0").await;
     let drip = gateway.small_stream("?snapshot=0").await;
-    gateway.until_clients(3, PATIENCE).await;
+    gateway.until_clients(3, TIMEOUT).await;
     let dripping = tokio::spawn(read_drop_by_drop(drip));
     let started = Instant::now();
     daemon.publish_large(200, 5_000);
@@ -274,7 +274,7 @@ async fn b03_as_shipped_a_stuck_reader_is_gone_in_30_s_and_a_drip_reader_in_90_s
 }
 
 /// The 99th percentile of how long an event takes to `client`.
-async fn p99(daemon: &FakeDaemon, client: &mut stage::Client) -> Duration {
+async fn p99(daemon: &FakeDaemon, client: &mut harness::Client) -> Duration {
     let mut took = Vec::new();
     for _ in 0..100 {
         let started = Instant::now();
@@ -289,14 +289,14 @@ async fn p99(daemon: &FakeDaemon, client: &mut stage::Client) -> Duration {
 #[tokio::test(flavor = "multi_thread")]
 async fn b04_stuck_clients_do_not_slow_the_others_down() {
     let (gateway, daemon, _serving) =
-        stage(Limits::default(), |config| config.gateway.clients_per_address_max = 200).await;
+        gateway_and_daemon(Limits::default(), |config| config.gateway.clients_per_address_max = 200).await;
     let mut healthy = gateway.stream("?snapshot=0", "").await;
     let alone = p99(&daemon, &mut healthy).await;
     let mut stuck = Vec::new();
     for _ in 0..100 {
         stuck.push(gateway.small_stream("?snapshot=0").await);
     }
-    gateway.until_clients(101, PATIENCE).await;
+    gateway.until_clients(101, TIMEOUT).await;
     daemon.publish_large(200, 5_000);
     healthy.ids(200).await;
     let among = p99(&daemon, &mut healthy).await;
@@ -306,9 +306,9 @@ async fn b04_stuck_clients_do_not_slow_the_others_down() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b05_one_address_has_its_share_of_streams() {
+async fn b05_one_address_has_a_limited_number_of_streams() {
     let (gateway, daemon, _serving) =
-        stage(Limits::default(), |config| config.gateway.clients_per_address_max = 10).await;
+        gateway_and_daemon(Limits::default(), |config| config.gateway.clients_per_address_max = 10).await;
     let mut inside = Vec::new();
     for _ in 0..10 {
         inside.push(gateway.stream("?snapshot=0", "").await);
@@ -328,30 +328,30 @@ async fn b05_one_address_has_its_share_of_streams() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn b05_when_connections_run_out_routes_say_so_and_health_still_answers() {
-    // 64 files: fourteen connections, of which the last is for those who are told so.
+    // 64 files: fourteen connections, of which the last is for refusals.
     let (program, _daemon, _serving) = program("", "64").await;
     let mut idle = Vec::new();
     for _ in 0..13 {
-        idle.push(TcpStream::connect(program.door.address).await.unwrap());
+        idle.push(TcpStream::connect(program.endpoint.address).await.unwrap());
     }
-    let refused = program.door.ask("GET", "/news", "").await;
+    let refused = program.endpoint.ask("GET", "/news", "").await;
     assert_eq!(status(&refused), 503, "{refused}");
     assert_eq!(header(&refused, "retry-after"), Some("5"));
     assert_eq!(header(&refused, "content-type"), Some("application/problem+json"));
     assert!(refused.contains("\"code\":\"overloaded\""), "{refused}");
-    assert_eq!(status(&program.door.ask("GET", "/health", "").await), 200);
-    let stream = program.door.ask("GET", "/news/stream", "").await;
+    assert_eq!(status(&program.endpoint.ask("GET", "/health", "").await), 200);
+    let stream = program.endpoint.ask("GET", "/news/stream", "").await;
     assert_eq!(status(&stream), 200);
     assert!(stream.contains("\r\n\r\nretry: "), "{stream}");
     drop(idle);
-    let again = until_served(&program.door);
+    let again = until_served(&program.endpoint);
     timeout(SECOND * 2, again).await.expect("it recovers");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b06_at_the_limit_newcomers_wait_and_nobody_is_put_out() {
+async fn b06_at_the_limit_new_streams_are_refused_and_open_ones_stay() {
     let (gateway, daemon, _serving) =
-        stage(Limits::default(), |config| config.gateway.clients_max = 20).await;
+        gateway_and_daemon(Limits::default(), |config| config.gateway.clients_max = 20).await;
     let mut inside = Vec::new();
     for _ in 0..20 {
         inside.push(gateway.stream("?snapshot=0", "").await);
@@ -373,7 +373,7 @@ async fn b06_at_the_limit_newcomers_wait_and_nobody_is_put_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn b07_a_forwarded_address_counts_only_from_our_proxies_and_from_the_right() {
     for trusted in [false, true] {
-        let (gateway, _daemon, _serving) = stage(Limits::default(), |config| {
+        let (gateway, _daemon, _serving) = gateway_and_daemon(Limits::default(), |config| {
             config.gateway.clients_per_address_max = 3;
             if trusted {
                 config.gateway.trusted_proxies = vec!["127.0.0.0/8".to_owned()];
@@ -382,13 +382,13 @@ async fn b07_a_forwarded_address_counts_only_from_our_proxies_and_from_the_right
         .await;
         let mut open = Vec::new();
         for n in 0..20 {
-            // Whatever the client writes itself stands to the left of what the proxy adds.
+            // What the client writes itself is to the left of what the proxy adds.
             let forged = format!("x-forwarded-for: 198.51.100.{n}, 203.0.113.7\r\n");
             open.push(gateway.stream("?snapshot=0", &forged).await);
         }
-        gateway.until_clients(3, PATIENCE).await;
+        gateway.until_clients(3, TIMEOUT).await;
         let other = gateway.stream("?snapshot=0", "x-forwarded-for: 203.0.113.8\r\n").await;
-        gateway.until_clients(if trusted { 4 } else { 3 }, PATIENCE).await;
+        gateway.until_clients(if trusted { 4 } else { 3 }, TIMEOUT).await;
         drop((open, other));
     }
 }
@@ -399,7 +399,7 @@ async fn b08_running_out_of_files_is_survived_without_spinning() {
     let mut clients = Vec::new();
     for _ in 0..120 {
         // One that is cut at once is part of the attack.
-        let Ok(mut client) = TcpStream::connect(program.door.address).await else { continue };
+        let Ok(mut client) = TcpStream::connect(program.endpoint.address).await else { continue };
         client.write_all(b"GET /news/stream HTTP/1.1\r\nhost: localhost\r\n\r\n").await.ok();
         clients.push(client);
     }
@@ -410,7 +410,7 @@ async fn b08_running_out_of_files_is_survived_without_spinning() {
     println!("busy for {busy} % of a second with 120 clients on 64 files, {} open", program.files());
     assert!(busy < 30, "it spins");
     drop(clients);
-    let again = until_served(&program.door);
+    let again = until_served(&program.endpoint);
     let started = Instant::now();
     timeout(SECOND * 2, again).await.expect("it recovers");
     println!("it answers {:?} after they left", started.elapsed());
@@ -423,9 +423,9 @@ async fn b09_an_idle_client_costs_little_memory() {
     let before = program.resident();
     let mut idle = Vec::new();
     for _ in 0..IDLE {
-        idle.push(program.door.stream("", "").await);
+        idle.push(program.endpoint.stream("", "").await);
     }
-    program.door.until_clients(IDLE, PATIENCE).await;
+    program.endpoint.until_clients(IDLE, TIMEOUT).await;
     let each = program.resident().saturating_sub(before) / IDLE;
     println!("an idle client takes {} bytes of the process", each);
     assert!(each < 32 * 1024, "{each} bytes each");
@@ -433,8 +433,10 @@ async fn b09_an_idle_client_costs_little_memory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn b10_only_our_host_names_are_served_and_exactly_one() {
-    let (gateway, _daemon, _serving) =
-        stage(Limits::default(), |config| config.gateway.hosts = vec!["news.example".to_owned()]).await;
+    let (gateway, _daemon, _serving) = gateway_and_daemon(Limits::default(), |config| {
+        config.gateway.hosts = vec!["news.example".to_owned()]
+    })
+    .await;
     let asked = async |hosts: &str| {
         let request = format!("GET /health HTTP/1.1\r\n{hosts}connection: close\r\n\r\n");
         status(&raw(&gateway, request.as_bytes()).await)
@@ -484,14 +486,14 @@ const PATHS: [&str; 14] = [
     "/news/e-99",
     "/news/%00",
     "/sources",
-    "/sources/nobody",
+    "/sources/unknown",
     "/categories",
     "/assets/app.js",
     "/nowhere",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b11_no_answer_repeats_what_a_client_says_of_us() {
+async fn b11_no_response_repeats_the_host_that_a_client_claims() {
     let gateway = Gateway::start(|config| config.gateway.listen.set_ip([0, 0, 0, 0].into())).await;
     let daemon = FakeDaemon::new("e");
     (0..3).for_each(|_| daemon.publish("a"));
@@ -511,8 +513,9 @@ async fn b11_no_answer_repeats_what_a_client_says_of_us() {
 #[tokio::test(flavor = "multi_thread")]
 async fn b12_an_origin_is_allowed_by_its_whole_name_or_not_at_all() {
     let ours = "https://reader.example";
-    let (open, _d1, _s1) = stage(Limits::default(), |c| c.gateway.cors_origins = vec![ours.to_owned()]).await;
-    let (shut, _d2, _s2) = stage(Limits::default(), |_| ()).await;
+    let (open, _d1, _s1) =
+        gateway_and_daemon(Limits::default(), |c| c.gateway.cors_origins = vec![ours.to_owned()]).await;
+    let (shut, _d2, _s2) = gateway_and_daemon(Limits::default(), |_| ()).await;
     let allowed = async |gateway: &Gateway, method: &str, path: &str, origin: &str| {
         let headers = format!("origin: {origin}\r\naccess-control-request-method: GET\r\n");
         let answer = gateway.ask(method, path, &headers).await;
@@ -557,7 +560,7 @@ async fn b12_an_origin_is_allowed_by_its_whole_name_or_not_at_all() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn b13_nothing_but_an_order_of_the_operator_changes_anything() {
-    let (gateway, _daemon, _serving) = stage(Limits::default(), with_token).await;
+    let (gateway, _daemon, _serving) = gateway_and_daemon(Limits::default(), with_token).await;
     for method in ["POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND"] {
         for path in
             ["/", "/health", "/metrics", "/news", "/news/e-1", "/news/stream", "/sources", "/sources/a"]
@@ -638,8 +641,8 @@ fn unchunk(mut body: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b14_each_item_is_one_event_whatever_it_holds() {
-    let (gateway, daemon, _serving) = stage(Limits::default(), |_| ()).await;
+async fn b14_each_item_is_one_event_whatever_it_contains() {
+    let (gateway, daemon, _serving) = gateway_and_daemon(Limits::default(), |_| ()).await;
     for nasty in NASTY {
         let text = || nasty.to_owned();
         let item = Item { title: text(), summary: text(), guid: Some(text()), ..Item::default() };
@@ -662,7 +665,7 @@ async fn b14_each_item_is_one_event_whatever_it_holds() {
             }
         }
     };
-    let events = timeout(PATIENCE, all).await.unwrap();
+    let events = timeout(TIMEOUT, all).await.unwrap();
     assert_eq!(events[0].0, "stream");
     assert_eq!(events.len(), NASTY.len() + 1);
     for ((name, data, id), (nasty, seq)) in events[1..].iter().zip(NASTY.into_iter().zip(2..)) {
@@ -673,8 +676,8 @@ async fn b14_each_item_is_one_event_whatever_it_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b15_nothing_of_a_feed_stands_in_a_header() {
-    let (gateway, daemon, _serving) = stage(Limits::default(), |_| ()).await;
+async fn b15_no_text_of_a_feed_is_in_a_header() {
+    let (gateway, daemon, _serving) = gateway_and_daemon(Limits::default(), |_| ()).await;
     let expected: BTreeSet<_> = header_names(&gateway.ask("GET", "/news/e-1", "").await);
     for (nasty, seq) in NASTY.into_iter().zip(2..) {
         daemon.publish_item(
@@ -687,7 +690,7 @@ async fn b15_nothing_of_a_feed_stands_in_a_header() {
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(PATIENCE, there).await.unwrap();
+        timeout(TIMEOUT, there).await.unwrap();
         assert_eq!(header_names(&gateway.ask("GET", &path, "").await), expected, "{nasty:?}");
     }
     for path in ["/news", "/sources"] {
@@ -701,7 +704,7 @@ fn header_names(answer: &str) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b16_a_weird_id_is_a_reset_and_never_an_error_or_a_wait() {
+async fn b16_an_odd_id_is_a_reset_and_never_an_error_or_a_wait() {
     let (gateway, _daemon, _serving) = gateway_with(5).await;
     let long = ["e-1".repeat(30), "e".repeat(60_000), format!("e-{}", "9".repeat(5_000))];
     let texts = [
@@ -749,7 +752,7 @@ async fn b16_a_weird_id_is_a_reset_and_never_an_error_or_a_wait() {
         let shown = String::from_utf8_lossy(&id[..id.len().min(40)]).into_owned();
         let request =
             [b"GET /news/stream HTTP/1.1\r\nhost: localhost\r\nlast-event-id: ", id, b"\r\n\r\n"].concat();
-        let mut client = stage::Client { stream: gateway.send_bytes(&request).await };
+        let mut client = harness::Client { stream: gateway.send_bytes(&request).await };
         assert_eq!(client.line().await.as_deref(), Some("HTTP/1.1 200 OK"), "{shown}");
         assert_eq!(client.hello().await["resume"], "reset", "{shown}");
         assert_eq!(client.ids(1).await, ["e-1"], "{shown}: it starts as one that came with none");
@@ -759,17 +762,17 @@ async fn b16_a_weird_id_is_a_reset_and_never_an_error_or_a_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b17_many_who_ask_for_everything_cost_the_daemon_a_few_pages_at_a_time() {
+async fn b17_many_full_replays_cost_the_daemon_a_few_pages_at_a_time() {
     let (gateway, daemon, _serving) =
-        stage(Limits::default(), |config| config.gateway.ring_events = 10).await;
+        gateway_and_daemon(Limits::default(), |config| config.gateway.ring_events = 10).await;
     (0..999).for_each(|_| daemon.publish("a"));
     let mut newest = gateway.stream("?after=e-1", "").await;
     newest.ids(999).await;
     let all: Vec<_> = (2..=1000).map(|n| format!("e-{n}")).collect();
     let mut asking = tokio::task::JoinSet::new();
     for _ in 0..30 {
-        let door = gateway.door;
-        asking.spawn(async move { door.stream("?after=e-1", "").await.ids(999).await });
+        let endpoint = gateway.endpoint;
+        asking.spawn(async move { endpoint.stream("?after=e-1", "").await.ids(999).await });
     }
     while let Some(ids) = asking.join_next().await {
         assert_eq!(ids.unwrap(), all, "everybody gets everything once");
@@ -779,8 +782,8 @@ async fn b17_many_who_ask_for_everything_cost_the_daemon_a_few_pages_at_a_time()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b18_whoever_comes_while_events_are_published_has_no_hole_and_nothing_twice() {
-    let (gateway, daemon, _serving) = stage(Limits::default(), |_| ()).await;
+async fn b18_a_client_that_connects_while_events_are_published_misses_none_and_gets_none_twice() {
+    let (gateway, daemon, _serving) = gateway_and_daemon(Limits::default(), |_| ()).await;
     let publishing = {
         let daemon = daemon.clone();
         tokio::spawn(async move {
@@ -792,10 +795,10 @@ async fn b18_whoever_comes_while_events_are_published_has_no_hole_and_nothing_tw
     };
     let mut coming = tokio::task::JoinSet::new();
     for n in 0..40_u64 {
-        let door = gateway.door;
+        let endpoint = gateway.endpoint;
         coming.spawn(async move {
             sleep(Duration::from_millis(n * 15)).await;
-            let mut client = door.stream("", "last-event-id: e-1\r\n").await;
+            let mut client = endpoint.stream("", "last-event-id: e-1\r\n").await;
             assert_eq!(client.hello().await["resume"], "exact");
             client.ids(400).await
         });
@@ -809,7 +812,7 @@ async fn b18_whoever_comes_while_events_are_published_has_no_hole_and_nothing_tw
 
 #[tokio::test(flavor = "multi_thread")]
 async fn b19_a_query_is_short_and_has_no_patterns() {
-    let (gateway, _daemon, _serving) = stage(Limits::default(), |_| ()).await;
+    let (gateway, _daemon, _serving) = gateway_and_daemon(Limits::default(), |_| ()).await;
     let many = |name: &str, n: usize| (0..n).map(|i| format!("{name}={i}&")).collect::<String>();
     let long = "x".repeat(65);
     for query in [
@@ -852,7 +855,7 @@ async fn b20_a_token_in_a_query_is_refused_on_every_route_and_repeated_nowhere()
                 let body = "content-type: application/json\r\ncontent-length: 0\r\n";
                 let path = path.split('?').next().unwrap();
                 let target = format!("{path}?limit=1&{name}={secret}");
-                let answer = program.door.ask(method, &target, body).await;
+                let answer = program.endpoint.ask(method, &target, body).await;
                 assert_eq!(status(&answer), 400, "{method} {target}: {answer}");
                 assert_eq!(header(&answer, "content-type"), Some("application/problem+json"), "{answer}");
                 assert!(method == "HEAD" || answer.contains("\"code\":\"token-in-query\""), "{answer}");
@@ -862,16 +865,16 @@ async fn b20_a_token_in_a_query_is_refused_on_every_route_and_repeated_nowhere()
     }
     // Where it belongs it gives no right either when it is wrong.
     let wrong = format!("authorization: Bearer {secret}x\r\ncontent-length: 0\r\n");
-    assert_eq!(status(&program.door.ask("POST", "/news/refresh", &wrong).await), 401);
+    assert_eq!(status(&program.endpoint.ask("POST", "/news/refresh", &wrong).await), 401);
     let refused =
-        program.door.number("newswire_gateway_requests_refused_total{reason=\"token_in_query\"}").await;
+        program.endpoint.number("newswire_gateway_requests_refused_total{reason=\"token_in_query\"}").await;
     assert!(refused > 100, "{refused}");
     assert!(program.log().contains("ready") && !program.log().contains(secret), "{}", program.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b21_every_wrong_token_is_answered_alike() {
-    let (gateway, _daemon, _serving) = stage(Limits::default(), with_token).await;
+async fn b21_every_wrong_token_gets_the_same_answer() {
+    let (gateway, _daemon, _serving) = gateway_and_daemon(Limits::default(), with_token).await;
     let mut answers = BTreeSet::new();
     for wrong in
         ["", "a", &TOKEN[..TOKEN.len() - 1], &format!("{TOKEN}x"), &TOKEN.to_uppercase(), &"x".repeat(5000)]
@@ -888,8 +891,8 @@ async fn b21_every_wrong_token_is_answered_alike() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b22_every_answer_says_how_it_may_be_kept_and_carries_every_guard() {
-    let (gateway, _daemon, _serving) = stage(Limits::default(), with_token).await;
+async fn b22_every_response_has_cache_control_and_every_security_header() {
+    let (gateway, _daemon, _serving) = gateway_and_daemon(Limits::default(), with_token).await;
     let (empty, _nobody) = (Gateway::start(|_| ()).await, ());
     let mut statuses = BTreeSet::new();
     let mut check = |shown: &str, answer: &str| {
@@ -935,7 +938,7 @@ async fn b22_every_answer_says_how_it_may_be_kept_and_carries_every_guard() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn b23_a_request_within_a_request_is_never_answered() {
-    let (gateway, _daemon, _serving) = stage(Limits::default(), |_| ()).await;
+    let (gateway, _daemon, _serving) = gateway_and_daemon(Limits::default(), |_| ()).await;
     let inner = "GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n";
     for (name, headers) in [
         ("both lengths", "content-length: 4\r\ntransfer-encoding: chunked"),
@@ -955,8 +958,8 @@ async fn b23_a_request_within_a_request_is_never_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b24_no_error_tells_of_our_insides() {
-    let (gateway, _daemon, serving) = stage(Limits::default(), with_token).await;
+async fn b24_no_error_reveals_internals() {
+    let (gateway, _daemon, serving) = gateway_and_daemon(Limits::default(), with_token).await;
     drop(serving);
     let order = format!(
         "POST /news/refresh HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\nconnection: close\r\n\
@@ -1005,9 +1008,9 @@ async fn b24_no_error_tells_of_our_insides() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b25_after_a_drain_clients_come_back_spread_over_seconds() {
+async fn b25_after_a_drain_clients_reconnect_spread_over_seconds() {
     const CLIENTS: usize = 200;
-    let (gateway, _daemon, _serving) = stage(Limits::default(), |config| {
+    let (gateway, _daemon, _serving) = gateway_and_daemon(Limits::default(), |config| {
         config.gateway.clients_per_address_max = CLIENTS;
         config.gateway.drain = SECOND * 2;
     })
@@ -1042,7 +1045,7 @@ async fn b25_after_a_drain_clients_come_back_spread_over_seconds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn b26_a_browser_is_never_answered_in_a_way_that_ends_its_retries() {
     const CLIENTS: usize = 100;
-    let (gateway, _daemon, serving) = stage(Limits::default(), |config| {
+    let (gateway, _daemon, serving) = gateway_and_daemon(Limits::default(), |config| {
         config.gateway.clients_max = CLIENTS;
         config.gateway.clients_per_address_max = CLIENTS + 1;
     })
@@ -1075,19 +1078,19 @@ async fn b26_a_browser_is_never_answered_in_a_way_that_ends_its_retries() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b28_endless_streams_do_not_hold_the_end_up() {
+async fn b28_endless_streams_do_not_delay_the_end() {
     let settings = "clients_per_address_max = 5000\ndrain = \"1s\"\nring_events = 500";
     let (program, daemon, _serving) = program(settings, "").await;
     let mut clients = Vec::new();
     for n in 0..300 {
         // One of them reads; a third has no room in its own system either.
         clients.push(if n % 3 == 0 {
-            program.door.small_stream("?snapshot=0").await
+            program.endpoint.small_stream("?snapshot=0").await
         } else {
-            program.door.stream("?snapshot=0", "").await
+            program.endpoint.stream("?snapshot=0", "").await
         });
     }
-    program.door.until_clients(300, PATIENCE).await;
+    program.endpoint.until_clients(300, TIMEOUT).await;
     daemon.publish_large(100, 5_000);
     clients[1].ids(100).await;
     let (status, took, log) = program.end().await;
@@ -1100,19 +1103,19 @@ async fn b28_endless_streams_do_not_hold_the_end_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b28_a_restart_behind_an_inherited_socket_refuses_nobody() {
+async fn b28_a_restart_behind_an_inherited_socket_refuses_no_connection() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let old = Program::at(&listener);
-    let door = old.door;
-    assert_eq!(door.address, listener.local_addr().unwrap(), "gateway.listen is not used");
-    let mut stream = door.stream("", "").await;
+    let endpoint = old.endpoint;
+    assert_eq!(endpoint.address, listener.local_addr().unwrap(), "gateway.listen is not used");
+    let mut stream = endpoint.stream("", "").await;
     stream.hello().await;
     let asking = tokio::spawn(async move {
         let started = Instant::now();
         let mut asked = 0;
         while started.elapsed() < SECOND * 2 {
             // No connection is refused or reset, and no answer is another one.
-            assert_eq!(status(&door.ask("GET", "/health", "").await), 200);
+            assert_eq!(status(&endpoint.ask("GET", "/health", "").await), 200);
             asked += 1;
         }
         asked
@@ -1123,22 +1126,22 @@ async fn b28_a_restart_behind_an_inherited_socket_refuses_nobody() {
     while stream.block().await.is_some() {}
     sleep(SECOND / 4).await;
     let new = Program::at(&listener);
-    stream = new.door.stream("", "").await;
+    stream = new.endpoint.stream("", "").await;
     stream.hello().await;
     assert!(asking.await.unwrap() > 10);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b29_whoever_goes_without_a_word_leaves_nothing_behind() {
+async fn b29_a_client_that_vanishes_leaves_nothing_behind() {
     let (program, daemon, _serving) = program("clients_per_address_max = 5000", "").await;
     sleep(SECOND / 5).await;
     let files = program.files();
     for end in ["reset", "half", "close"] {
         let mut clients = Vec::new();
         for _ in 0..200 {
-            clients.push(program.door.stream("", "").await.stream.into_inner());
+            clients.push(program.endpoint.stream("", "").await.stream.into_inner());
         }
-        program.door.until_clients(200, PATIENCE).await;
+        program.endpoint.until_clients(200, TIMEOUT).await;
         assert!(program.files() >= files + 200);
         let mut kept = Vec::new();
         for client in clients {
@@ -1151,7 +1154,7 @@ async fn b29_whoever_goes_without_a_word_leaves_nothing_behind() {
                 _ => drop(client),
             }
         }
-        let took = program.door.until_clients(0, SECOND * 5).await;
+        let took = program.endpoint.until_clients(0, SECOND * 5).await;
         println!("{end}: all gone after {took:?}");
         let back = async {
             while program.files() > files + 4 {
@@ -1161,12 +1164,12 @@ async fn b29_whoever_goes_without_a_word_leaves_nothing_behind() {
         timeout(SECOND * 5, back).await.expect("their files are closed");
     }
     daemon.publish("a");
-    assert_eq!(program.door.stream("?after=e-1", "").await.ids(1).await, ["e-2"]);
+    assert_eq!(program.endpoint.stream("?after=e-1", "").await.ids(1).await, ["e-2"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b30_a_large_item_arrives_whole_and_the_stream_goes_on() {
-    let (gateway, daemon, _serving) = stage(Limits::default(), |_| ()).await;
+async fn b30_a_large_item_arrives_whole_and_the_stream_continues() {
+    let (gateway, daemon, _serving) = gateway_and_daemon(Limits::default(), |_| ()).await;
     let mut client = gateway.stream("?snapshot=0", "").await;
     client.hello().await;
     for (bytes, seq) in [131_071, 131_072, 131_073, 32_768, 500_000].into_iter().zip((2..).step_by(2)) {

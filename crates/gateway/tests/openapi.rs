@@ -1,4 +1,4 @@
-//! What `/openapi.json` says is what the gateway does: asked of the real program, without a daemon behind it.
+//! `/openapi.json` describes what the gateway does: checked with the real program, without a daemon.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 #![allow(clippy::disallowed_methods, reason = "a test may block")]
 
@@ -27,7 +27,7 @@ const ROUTES: [&str; 4] = [
     include_str!("../src/http/routes/stream.rs"),
     include_str!("../src/http/routes/websub.rs"),
 ];
-/// The page's own files: nobody else's business.
+/// The page's own files: not part of the interface.
 const NOT_IN_THE_DOCUMENT: &str = "/assets/{name}";
 /// How long the program may take for anything.
 const SOON: Duration = Duration::from_secs(20);
@@ -55,16 +55,16 @@ impl Gateway {
             .spawn()
             .unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
-        let (mut line, mut said) = (String::new(), String::new());
+        let (mut line, mut output) = (String::new(), String::new());
         let address = loop {
             line.clear();
-            assert!(log.read_line(&mut line).unwrap() > 0, "it ended without being ready: {said}");
-            said.push_str(&line);
+            assert!(log.read_line(&mut line).unwrap() > 0, "it ended without being ready: {output}");
+            output.push_str(&line);
             if let Some((_, address)) = line.split_once("listen=") {
                 break address.split_whitespace().next().unwrap().parse().unwrap();
             }
         };
-        // Whoever does not read the log stops the one who writes it.
+        // A full pipe would block the program.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
         Self { child, address }
     }
@@ -92,26 +92,26 @@ impl Drop for Gateway {
     }
 }
 
-/// An answer's description, wherever it stands.
+/// The description of a response, resolved if it is a reference.
 fn response<'d>(document: &'d Value, operation: &'d Value, status: &str) -> &'d Value {
-    let stated = &operation["responses"][status];
-    match stated["$ref"].as_str() {
-        Some(place) => document.pointer(place.strip_prefix('#').unwrap()).unwrap(),
-        None => stated,
+    let described = &operation["responses"][status];
+    match described["$ref"].as_str() {
+        Some(reference) => document.pointer(reference.strip_prefix('#').unwrap()).unwrap(),
+        None => described,
     }
 }
 
 #[test]
 fn every_route_is_in_the_document_and_every_route_of_the_document_exists() {
     let document = document();
-    let said: BTreeSet<_> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    let documented: BTreeSet<_> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
     let written = ROUTES.iter().flat_map(|code| {
         let after = ["read(\"", "resource(\""].into_iter().flat_map(|call| code.split(call).skip(1));
         after.map(|rest| rest.split('"').next().unwrap()).collect::<Vec<_>>()
     });
     let mut written: BTreeSet<_> = written.collect();
     assert!(written.remove(NOT_IN_THE_DOCUMENT));
-    assert_eq!(said, written);
+    assert_eq!(documented, written);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn every_answer_has_a_status_and_a_content_type_of_the_document() {
     let mut statuses = BTreeSet::new();
     let reads = |operations: &&Value| operations.get("get").is_some();
     for (path, operations) in document["paths"].as_object().unwrap().iter().filter(|(_, o)| reads(o)) {
-        for target in [path.replace("{id}", "nobody-1"), path.replace("{id}", "%FF?limit=x")] {
+        for target in [path.replace("{id}", "unknown-1"), path.replace("{id}", "%FF?limit=x")] {
             // An open stream never ends: its head is all there is to it.
             let method = if path == "/news/stream" { "HEAD" } else { "GET" };
             let (status, head, body) = gateway.ask(method, &target, "*/*");
@@ -163,16 +163,16 @@ fn other_methods_are_refused_on_every_route() {
     }
 }
 
-/// Checks that a schema names the fields of a value, no more and no fewer, all of them as always there.
+/// Checks that a schema has exactly the fields of a value, all of them required.
 fn assert_fields(document: &Value, schema: &str, value: &impl serde::Serialize) {
     let value = serde_json::to_value(value).unwrap();
     let sent: BTreeSet<_> = value.as_object().unwrap().keys().cloned().collect();
-    let stated = &document["components"]["schemas"][schema];
-    let parts = stated["allOf"].as_array().cloned().unwrap_or_else(|| vec![stated.clone()]);
+    let described = &document["components"]["schemas"][schema];
+    let parts = described["allOf"].as_array().cloned().unwrap_or_else(|| vec![described.clone()]);
     let (mut properties, mut required) = (BTreeSet::new(), BTreeSet::new());
     for part in &parts {
         let part = match part["$ref"].as_str() {
-            Some(place) => document.pointer(place.strip_prefix('#').unwrap()).unwrap(),
+            Some(reference) => document.pointer(reference.strip_prefix('#').unwrap()).unwrap(),
             None => part,
         };
         properties.extend(part["properties"].as_object().unwrap().keys().cloned());
@@ -233,9 +233,10 @@ fn each_schema_names_the_fields_that_are_sent() {
 }
 
 #[test]
-fn each_schema_names_the_words_that_are_sent() {
+fn each_schema_lists_the_enum_values_that_are_sent() {
     let document = document();
-    let words = |place: &str| document.pointer(&format!("/components/schemas/{place}/enum")).unwrap().clone();
+    let words =
+        |schema: &str| document.pointer(&format!("/components/schemas/{schema}/enum")).unwrap().clone();
     assert_eq!(words("VisitStatus"), json!(VisitStatus::ALL));
     assert_eq!(words("PushStatus/properties/state"), json!(PushState::ALL));
     assert_eq!(words("FailureClass"), json!(FailureClass::ALL));

@@ -1,10 +1,10 @@
-//! The gateway over real sockets, in front of a scripted daemon: what a client is told in every situation, and what
+//! The gateway over real sockets, in front of a scripted daemon: what a client gets in every situation, and what
 //! a bad client can do to the others (nothing).
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, reason = "a test may block")]
 
-#[path = "support/stage.rs"]
-mod stage;
+#[path = "support/harness.rs"]
+mod harness;
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
@@ -13,7 +13,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use stage::{Client, FakeDaemon, Gateway, PATIENCE, Serving, gateway_with};
+use harness::{Client, FakeDaemon, Gateway, Serving, TIMEOUT, gateway_with};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_begins_with_retry_and_stream_then_the_snapshot_then_live() {
@@ -99,7 +99,7 @@ async fn what_the_ring_no_longer_has_is_read_from_the_log_without_a_hole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_log_no_longer_has_is_told_as_a_gap() {
+async fn what_the_log_no_longer_has_becomes_a_gap() {
     let (gateway, _daemon, _serving) = small_ring(501).await;
     let mut client = gateway.stream("?after=e-5", "").await;
     let hello = client.hello().await;
@@ -111,7 +111,7 @@ async fn what_the_log_no_longer_has_is_told_as_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn retention_that_overtakes_a_client_in_the_log_is_told_as_a_gap() {
+async fn retention_that_overtakes_a_client_in_the_log_becomes_a_gap() {
     let (gateway, daemon, _serving) = small_ring(1).await;
     daemon.oldest.store(301, Relaxed);
     let mut client = gateway.stream("?after=e-5", "").await;
@@ -122,7 +122,7 @@ async fn retention_that_overtakes_a_client_in_the_log_is_told_as_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_moment_older_than_the_ring_is_found_in_the_log() {
+async fn a_time_before_the_ring_is_found_in_the_log() {
     let (gateway, _daemon, _serving) = small_ring(1).await;
     let mut client = gateway.stream("?since=1970-01-01T00:15:00Z", "").await;
     assert_eq!(client.hello().await["resume"], "live");
@@ -130,7 +130,7 @@ async fn a_moment_older_than_the_ring_is_found_in_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_cannot_be_read_is_told_as_a_gap_after_a_while_and_the_stream_goes_on() {
+async fn an_unreadable_log_becomes_a_gap_after_a_while_and_the_stream_continues() {
     let (gateway, daemon, _serving) = small_ring(1).await;
     daemon.mute.store(true, Relaxed);
     let mut client = gateway.stream("?after=e-5&kinds=item", "").await;
@@ -147,7 +147,7 @@ async fn a_log_that_cannot_be_read_is_told_as_a_gap_after_a_while_and_the_stream
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_filtered_client_gets_its_own_and_its_cursor_moves_past_the_rest() {
+async fn a_filtered_client_gets_its_events_and_its_cursor_passes_the_others() {
     let (gateway, daemon, _serving) = gateway_with(4).await;
     let mut client = gateway.stream("?source=even&snapshot=10", "").await;
     assert_eq!(client.ids(2).await, ["e-2", "e-4"]);
@@ -157,7 +157,7 @@ async fn a_filtered_client_gets_its_own_and_its_cursor_moves_past_the_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_daemon_a_fresh_client_is_greeted_at_once_and_one_with_an_id_waits_for_the_truth() {
+async fn without_a_daemon_a_new_client_is_live_at_once_and_one_with_an_id_waits() {
     let gateway = Gateway::start(|_| ()).await;
     let mut fresh = gateway.stream("", "").await;
     let hello = fresh.hello().await;
@@ -213,7 +213,7 @@ async fn another_log_ends_the_streams_and_the_old_id_is_reset() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn over_the_limit_a_stream_is_told_to_come_later_and_nobody_is_put_out() {
+async fn over_the_limit_a_stream_is_told_to_retry_and_open_ones_stay() {
     let gateway = Gateway::start(|config| config.gateway.clients_per_address_max = 2).await;
     let daemon = FakeDaemon::new("e");
     daemon.publish("a");
@@ -230,27 +230,27 @@ async fn over_the_limit_a_stream_is_told_to_come_later_and_nobody_is_put_out() {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(PATIENCE, again).await.expect("a client that left gives its place back");
+    timeout(TIMEOUT, again).await.expect("a client that left gives its place back");
     gateway.stream("", "").await.ids(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_pipelines_on_its_open_stream_is_cut_off() {
+async fn a_client_that_pipelines_on_its_open_stream_is_disconnected() {
     let (gateway, _daemon, _serving) = gateway_with(1).await;
     let mut client = gateway.stream("", "").await;
     client.ids(1).await;
     let flood = "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(20_000);
     // It is cut off in the middle of what it sends, too.
-    timeout(PATIENCE, client.stream.get_mut().write_all(flood.as_bytes())).await.unwrap().ok();
+    timeout(TIMEOUT, client.stream.get_mut().write_all(flood.as_bytes())).await.unwrap().ok();
     let gone = async { while client.block().await.is_some() {} };
-    timeout(PATIENCE, gone).await.expect("the connection is closed");
+    timeout(TIMEOUT, gone).await.expect("the connection is closed");
     assert!(
         gateway.ask("GET", "/metrics", "").await.contains("streams_ended_total{reason=\"pipelining\"} 1")
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drain_ends_every_stream_with_its_place_and_the_process_in_time() {
+async fn a_drain_ends_every_stream_with_its_cursor_and_the_process_in_time() {
     let (gateway, daemon, _serving) = gateway_with(3).await;
     let mut clients = Vec::new();
     for _ in 0..20 {
@@ -268,7 +268,7 @@ async fn a_drain_ends_every_stream_with_its_place_and_the_process_in_time() {
         while let Some(block) = client.block().await {
             last = block;
         }
-        assert_eq!(last, ["id: e-4"], "it is told its place with the last block");
+        assert_eq!(last, ["id: e-4"], "the last block has its cursor");
     }
     assert!(ended.await.unwrap() < Duration::from_secs(5));
 }
@@ -310,7 +310,7 @@ async fn every_route_answers_head_and_options_and_names_what_it_serves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_that_is_not_ours_is_refused_and_an_allowed_origin_is_named() {
+async fn a_foreign_host_is_refused_and_an_allowed_origin_is_named() {
     let gateway = Gateway::start(|config| {
         config.gateway.cors_origins = vec!["https://reader.example".to_owned()];
     })
@@ -355,7 +355,7 @@ async fn the_history_goes_back_page_by_page_and_an_event_has_an_address() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_operator_orders_visits_and_everybody_sees_their_progress() {
+async fn the_operator_orders_visits_and_every_client_gets_their_progress() {
     let token = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(token.path(), "a token of many characters").unwrap();
     let gateway = Gateway::start(|config| {
@@ -372,7 +372,7 @@ async fn the_operator_orders_visits_and_everybody_sees_their_progress() {
             "POST /news/refresh HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n{body}"
         );
         let mut answer = String::new();
-        timeout(PATIENCE, gateway.send(&request).await.read_to_string(&mut answer)).await.unwrap().unwrap();
+        timeout(TIMEOUT, gateway.send(&request).await.read_to_string(&mut answer)).await.unwrap().unwrap();
         answer
     };
     assert!(post("", body).await.starts_with("HTTP/1.1 401"));
@@ -406,7 +406,7 @@ async fn the_operator_orders_visits_and_everybody_sees_their_progress() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn json_lines_for_whoever_asks_for_them_say_the_same_as_the_event_stream() {
+async fn json_lines_have_the_same_events_as_the_event_stream() {
     let (gateway, daemon, _serving) = gateway_with(3).await;
     let request =
         "GET /news/stream?snapshot=2 HTTP/1.1\r\nhost: localhost\r\naccept: application/x-ndjson\r\n\r\n";
@@ -449,7 +449,7 @@ async fn json_lines_for_whoever_asks_for_them_say_the_same_as_the_event_stream()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_lag_is_that_of_the_slowest_and_whoever_asked_for_nothing_of_it_has_none() {
+async fn the_lag_is_that_of_the_slowest_client_and_filtered_out_events_do_not_count() {
     const LAG: &str = "newswire_gateway_lag_events_max";
     let (gateway, daemon, _serving) = gateway_with(1).await;
     let mut healthy = gateway.stream("?snapshot=0", "").await;
@@ -462,7 +462,7 @@ async fn the_lag_is_that_of_the_slowest_and_whoever_asked_for_nothing_of_it_has_
     sleep(Duration::from_millis(300)).await;
     assert_eq!(gateway.number(LAG).await, 0, "both are waiting for what comes next");
     let stuck = gateway.small_stream("?after=e-1").await;
-    gateway.until_clients(3, PATIENCE).await;
+    gateway.until_clients(3, TIMEOUT).await;
     sleep(Duration::from_millis(500)).await;
     let lag = gateway.number(LAG).await;
     assert!((50..200).contains(&lag), "what its socket did not take of 200 events: {lag}");
@@ -475,7 +475,7 @@ async fn the_lag_is_that_of_the_slowest_and_whoever_asked_for_nothing_of_it_has_
     let clients = of_workers.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap());
     assert_eq!(clients.sum::<usize>(), 3, "each is one worker's: {metrics}");
     drop(stuck);
-    gateway.until_clients(2, PATIENCE).await;
+    gateway.until_clients(2, TIMEOUT).await;
     sleep(Duration::from_millis(300)).await;
     assert_eq!(gateway.number(LAG).await, 0);
 }

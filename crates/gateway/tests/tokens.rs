@@ -1,13 +1,13 @@
-//! Who reads what: read tokens over real sockets, on every route and through every way by which an event leaves.
+//! Read tokens over real sockets, on every route and every other way by which an event is sent.
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, reason = "a test may block")]
 
+#[path = "support/harness.rs"]
+mod harness;
 #[path = "support/issuer.rs"]
 mod issuer;
 #[path = "support/program.rs"]
 mod program;
-#[path = "support/stage.rs"]
-mod stage;
 
 use std::{
     collections::BTreeSet,
@@ -23,9 +23,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use harness::{Client, Endpoint, FakeDaemon, Gateway, Serving, TIMEOUT};
 use issuer::Issuer;
 use program::Program;
-use stage::{Client, Door, FakeDaemon, Gateway, PATIENCE, Serving};
 
 /// Opens sport.
 const DESK: &str = "desk-token-0123456789";
@@ -59,7 +59,10 @@ fn bearer(token: &str) -> String {
 }
 
 /// Events of sport, finance and culture in turn, and a source of each.
-async fn stage_with(events: usize, change: impl FnOnce(&mut Config)) -> (Gateway, FakeDaemon, Serving) {
+async fn gateway_with_config(
+    events: usize,
+    change: impl FnOnce(&mut Config),
+) -> (Gateway, FakeDaemon, Serving) {
     let gateway = Gateway::start(change).await;
     let daemon = FakeDaemon::new("e");
     for n in 0..events {
@@ -74,7 +77,7 @@ async fn stage_with(events: usize, change: impl FnOnce(&mut Config)) -> (Gateway
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(PATIENCE, listed).await.unwrap();
+    timeout(TIMEOUT, listed).await.unwrap();
     (gateway, daemon, serving)
 }
 
@@ -115,13 +118,13 @@ fn now_s() -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_configuration_everybody_reads_everything_and_a_token_changes_nothing() {
+async fn without_configuration_every_client_reads_everything_and_a_token_changes_nothing() {
     let gateway = Gateway::start(|_| ()).await;
     let daemon = FakeDaemon::new("e");
     ["sport", "finance"].iter().for_each(|category| daemon.publish_in(category));
     let _serving = daemon.serve(gateway.socket());
     gateway.until_ready().await;
-    for headers in ["", &bearer("nobody-knows-this-one"), "cookie: newswire_read=x\r\n"] {
+    for headers in ["", &bearer("unknown-token-abcdef-1"), "cookie: newswire_read=x\r\n"] {
         let mut client = gateway.stream("", headers).await;
         assert_eq!(client.ids(2).await, ["e-1", "e-2"]);
         let page = gateway.ask("GET", "/news", headers).await;
@@ -131,8 +134,8 @@ async fn without_configuration_everybody_reads_everything_and_a_token_changes_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_carries_the_categories_of_its_reader_and_its_place_moves_past_the_rest() {
-    let (gateway, daemon, _serving) = stage_with(6, with_tokens).await;
+async fn a_stream_has_the_categories_of_its_reader_and_its_cursor_passes_the_others() {
+    let (gateway, daemon, _serving) = gateway_with_config(6, with_tokens).await;
     let mut desk = gateway.stream("", &bearer(DESK)).await;
     let mut chief = gateway.stream("", &bearer(CHIEF)).await;
     assert_eq!(desk.ids(2).await, ["e-1", "e-4"]);
@@ -141,22 +144,22 @@ async fn a_stream_carries_the_categories_of_its_reader_and_its_place_moves_past_
     daemon.publish_in("finance");
     daemon.visited_in("sport", "sport");
     daemon.publish_in("sport");
-    let (mut blocks, mut place) = until_heartbeat(&mut desk).await;
-    while place != "e-8" {
-        let (more, moved) = until_heartbeat(&mut desk).await;
+    let (mut blocks, mut cursor) = until_heartbeat(&mut desk).await;
+    while cursor != "e-8" {
+        let (more, cursor_after) = until_heartbeat(&mut desk).await;
         blocks.extend(more);
-        place = moved;
+        cursor = cursor_after;
     }
-    let said = format!("{blocks:?}");
-    assert!(said.contains("id: e-8") && said.contains("\\\"source\\\":\\\"sport\\\""), "{said}");
-    assert!(!said.contains("finance") && !said.contains("e-7"), "{said}");
+    let output = format!("{blocks:?}");
+    assert!(output.contains("id: e-8") && output.contains("\\\"source\\\":\\\"sport\\\""), "{output}");
+    assert!(!output.contains("finance") && !output.contains("e-7"), "{output}");
     assert_eq!(chief.ids(2).await, ["e-7", "e-8"]);
     // What it asks for beyond its categories is as if it were not there.
     for query in ["?category=finance", "?source=culture", "?q=story&category=finance&category=culture"] {
         let mut curious = gateway.stream(query, &bearer(DESK)).await;
-        let (blocks, place) = until_heartbeat(&mut curious).await;
+        let (blocks, cursor) = until_heartbeat(&mut curious).await;
         assert!(blocks.iter().all(|block| block.iter().any(|f| f == "event: stream")), "{query}: {blocks:?}");
-        assert_eq!(place, "e-8", "{query}");
+        assert_eq!(cursor, "e-8", "{query}");
     }
 }
 
@@ -166,7 +169,7 @@ async fn nothing_leaks_through_a_replay_from_memory_or_from_the_log() {
         config.gateway.ring_events = 10;
         with_tokens(config);
     };
-    let (gateway, daemon, _serving) = stage_with(300, small).await;
+    let (gateway, daemon, _serving) = gateway_with_config(300, small).await;
     let desk = bearer(DESK);
     for (query, id, first) in [
         ("?after=e-5", "", 7),
@@ -186,17 +189,17 @@ async fn nothing_leaks_through_a_replay_from_memory_or_from_the_log() {
     );
     let mut lines = Client { stream: gateway.send(&request).await };
     daemon.publish_in("sport");
-    let mut said = String::new();
-    while !said.contains("\"heartbeat\",\"id\":\"e-301\"") {
-        said.push_str(&lines.line().await.unwrap());
+    let mut output = String::new();
+    while !output.contains("\"heartbeat\",\"id\":\"e-301\"") {
+        output.push_str(&lines.line().await.unwrap());
     }
-    assert_eq!(said.matches("\"event\":\"item\"").count(), every_third(7, 301).len());
-    assert!(!said.contains("finance") && !said.contains("culture"), "{said}");
+    assert_eq!(output.matches("\"event\":\"item\"").count(), every_third(7, 301).len());
+    assert!(!output.contains("finance") && !output.contains("culture"), "{output}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_items_sources_and_categories_show_what_the_reader_may_see() {
-    let (gateway, _daemon, _serving) = stage_with(9, with_tokens).await;
+    let (gateway, _daemon, _serving) = gateway_with_config(9, with_tokens).await;
     let desk = bearer(DESK);
     let ask = async |path: &str| gateway.ask("GET", path, &desk).await;
     let ids = |page: &Value| {
@@ -223,7 +226,7 @@ async fn pages_items_sources_and_categories_show_what_the_reader_may_see() {
     let listed: Vec<_> = sources["sources"].as_array().unwrap().iter().map(|s| &s["id"]).collect();
     assert_eq!(listed, ["sport"]);
     assert_eq!(status(&ask("/sources/sport").await), 200);
-    let (hidden, never) = (ask("/sources/finance").await, ask("/sources/nobody").await);
+    let (hidden, never) = (ask("/sources/finance").await, ask("/sources/unknown").await);
     assert_eq!((status(&hidden), unlike(&hidden)), (404, unlike(&never)));
     assert_eq!(body(&ask("/categories").await)["categories"], json!([{"category": "sport", "sources": 1}]));
     for path in GUARDED.into_iter().filter(|path| *path != "/news/stream") {
@@ -237,12 +240,12 @@ async fn pages_items_sources_and_categories_show_what_the_reader_may_see() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_etag_is_good_for_readers_who_see_the_same() {
+async fn an_etag_is_valid_for_readers_that_see_the_same() {
     let change = |config: &mut Config| {
         with_tokens(config);
         config.gateway.public_categories = vec!["culture".to_owned()];
     };
-    let (gateway, _daemon, _serving) = stage_with(3, change).await;
+    let (gateway, _daemon, _serving) = gateway_with_config(3, change).await;
     let readers = [bearer(DESK), bearer(CHIEF), String::new()];
     let mut etags = Vec::new();
     for reader in &readers {
@@ -259,7 +262,7 @@ async fn an_etag_is_good_for_readers_who_see_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_good_token_every_route_says_why_and_repeats_nothing() {
+async fn without_a_valid_token_every_route_says_why_and_repeats_nothing() {
     let issuer = Issuer::new();
     let jwks = json!({"keys": [issuer.p256_jwk("k1")]}).to_string();
     let change = |config: &mut Config| {
@@ -270,7 +273,7 @@ async fn without_a_good_token_every_route_says_why_and_repeats_nothing() {
         config.gateway.jwt_audience = Some("newswire".to_owned());
         config.gateway.jwt_issuer = Some("issuer".to_owned());
     };
-    let (gateway, _daemon, _serving) = stage_with(3, change).await;
+    let (gateway, _daemon, _serving) = gateway_with_config(3, change).await;
     let now = now_s();
     let jwt = |name: &str, value: Value| {
         let mut claims =
@@ -278,12 +281,12 @@ async fn without_a_good_token_every_route_says_why_and_repeats_nothing() {
         claims[name] = value;
         issuer.sign(&json!({"alg": "ES256", "kid": "k1"}), &claims)
     };
-    let mut shown = vec![
+    let mut requests = vec![
         (String::new(), "token-required"),
         ("authorization: Basic dXNlcjpwYXNz\r\n".to_owned(), "token-required"),
         (bearer(OLD), "token-expired"),
         (bearer(DESK).repeat(2), "token-invalid"),
-        (bearer("nobody-knows-this-one"), "token-invalid"),
+        (bearer("unknown-token-abcdef-1"), "token-invalid"),
         (bearer(&"x".repeat(5000)), "token-invalid"),
         (bearer(""), "token-invalid"),
         (bearer(&jwt("exp", json!(now - 61))), "token-expired"),
@@ -291,13 +294,13 @@ async fn without_a_good_token_every_route_says_why_and_repeats_nothing() {
         (bearer(&jwt("aud", json!("another"))), "token-wrong-audience"),
         (bearer(&jwt("iss", json!("another"))), "token-wrong-issuer"),
         (bearer(&jwt("newswire.categories", json!([]))), "token-without-categories"),
-        ("cookie: newswire_read=nobody-knows-this-one\r\n".to_owned(), "token-invalid"),
+        ("cookie: newswire_read=unknown-token-abcdef-1\r\n".to_owned(), "token-invalid"),
         // What a browser sends along does not mend what the program showed.
         (format!("{}cookie: newswire_read={CHIEF}\r\n", bearer(OLD)), "token-expired"),
     ];
     let foreign = issuer.sign(&json!({"alg": "ES256", "kid": "k2"}), &json!({"exp": now + 600}));
-    shown.push((bearer(&foreign), "token-unknown"));
-    for (headers, code) in &shown {
+    requests.push((bearer(&foreign), "token-unknown"));
+    for (headers, code) in &requests {
         for path in GUARDED {
             let answer = gateway.ask("GET", path, headers).await;
             assert_eq!(
@@ -325,10 +328,10 @@ async fn without_a_good_token_every_route_says_why_and_repeats_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_nobodys_news_stays_open() {
-    let (gateway, _daemon, _serving) = stage_with(1, with_tokens).await;
+async fn routes_without_news_need_no_token() {
+    let (gateway, _daemon, _serving) = gateway_with_config(1, with_tokens).await;
     for path in ["/", "/assets/app.js", "/health", "/ready", "/openapi.json", "/metrics"] {
-        for headers in ["", &bearer("nobody-knows-this-one")] {
+        for headers in ["", &bearer("unknown-token-abcdef-1")] {
             let answer = gateway.ask("GET", path, headers).await;
             assert_eq!(status(&answer), 200, "{answer}");
             assert!(!answer.contains("Authorization, Cookie\r\n"), "{path}");
@@ -339,8 +342,8 @@ async fn what_is_nobodys_news_stays_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_browser_shows_its_token_as_a_cookie() {
-    let (gateway, _daemon, _serving) = stage_with(3, with_tokens).await;
+async fn a_browser_sends_its_token_as_a_cookie() {
+    let (gateway, _daemon, _serving) = gateway_with_config(3, with_tokens).await;
     let cookie = format!("cookie: theme=dark; newswire_read={DESK}; other=1\r\n");
     let mut client = gateway.stream("", &cookie).await;
     assert_eq!(client.ids(1).await, ["e-1"]);
@@ -360,19 +363,19 @@ async fn a_browser_shows_its_token_as_a_cookie() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_public_needs_no_token_and_every_token_opens_it_too() {
+async fn public_categories_need_no_token_and_every_token_includes_them() {
     let change = |config: &mut Config| {
         with_tokens(config);
         config.gateway.public_categories = vec!["culture".to_owned()];
     };
-    let (gateway, _daemon, _serving) = stage_with(6, change).await;
+    let (gateway, _daemon, _serving) = gateway_with_config(6, change).await;
     let mut anybody = gateway.stream("", "").await;
     assert_eq!(anybody.ids(2).await, ["e-3", "e-6"]);
     let mut desk = gateway.stream("", &bearer(DESK)).await;
     assert_eq!(desk.ids(4).await, ["e-1", "e-3", "e-4", "e-6"]);
     assert_eq!(status(&gateway.ask("GET", "/news/e-3", "").await), 200);
     assert_eq!(status(&gateway.ask("GET", "/news/e-1", "").await), 404);
-    // A token that is no good is told so: it must not get less in silence.
+    // An invalid token is refused: its reader must not silently get less.
     for path in GUARDED {
         assert_eq!(status(&gateway.ask("GET", path, &bearer(OLD)).await), 401, "{path}");
     }
@@ -380,7 +383,7 @@ async fn what_is_public_needs_no_token_and_every_token_opens_it_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_expires_ends_the_stream_with_its_place() {
+async fn a_token_that_expires_ends_the_stream_with_its_cursor() {
     let issuer = Issuer::new();
     let jwks = json!({"keys": [issuer.ed25519_jwk("k1")]}).to_string();
     let soon = now_s() + 3;
@@ -397,8 +400,8 @@ async fn a_token_that_expires_ends_the_stream_with_its_place() {
         config.gateway.jwks_file = file("jwks.json", &jwks);
         config.gateway.read_tokens_file = file("tokens.toml", &[TOKENS, &tokens].concat());
     };
-    let (gateway, _daemon, _serving) = stage_with(5, change).await;
-    // A minute of leeway: what says that it ended 57 s ago has 3 s left.
+    let (gateway, _daemon, _serving) = gateway_with_config(5, change).await;
+    // A minute of leeway: a token that expired 57 s ago is valid for 3 s.
     let claims = json!({"exp": soon - 60, "newswire.categories": ["sport"]});
     let jwt = issuer.sign(&json!({"alg": "EdDSA", "kid": "k1"}), &claims);
     let mut stays = gateway.stream("", &bearer(DESK)).await;
@@ -423,12 +426,12 @@ async fn a_token_that_expires_ends_the_stream_with_its_place() {
         assert_eq!(body(&again)["code"], "token-expired");
     }
     assert_eq!(gateway.number("newswire_gateway_streams_ended_total{reason=\"expired\"}").await, 2);
-    let (_, place) = until_heartbeat(&mut stays).await;
-    assert_eq!(place, "e-5", "another's goes on");
+    let (_, cursor) = until_heartbeat(&mut stays).await;
+    assert_eq!(cursor, "e-5", "another's goes on");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_does_not_read_when_its_token_expires_is_cut() {
+async fn a_client_that_does_not_read_when_its_token_expires_is_disconnected() {
     let tokens = format!(
         "[[token]]\nname = \"soon\"\ntoken = \"soon-token-0123456789\"\ncategories = \"all\"\nexpires = {}\n",
         news::Timestamp::from_millis((now_s() + 2) * 1000)
@@ -438,7 +441,7 @@ async fn a_reader_that_does_not_read_when_its_token_expires_is_cut() {
         std::fs::write(&file, [TOKENS, &tokens].concat()).unwrap();
         config.gateway.read_tokens_file = Some(file);
     };
-    let (gateway, daemon, _serving) = stage_with(1, change).await;
+    let (gateway, daemon, _serving) = gateway_with_config(1, change).await;
     let stuck = gateway.stream("", &bearer("soon-token-0123456789")).await;
     // More than the system takes for it.
     daemon.publish_large(200, 50_000);
@@ -448,26 +451,26 @@ async fn a_reader_that_does_not_read_when_its_token_expires_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_progress_of_a_refresh_is_told_to_whoever_may_see_all_its_sources() {
+async fn the_progress_of_a_refresh_goes_to_clients_that_may_see_all_its_sources() {
     let change = |config: &mut Config| {
         with_tokens(config);
         let file = config.daemon.run_dir.join("operator");
         std::fs::write(&file, "the-operators-own-token").unwrap();
         config.gateway.operator_token_file = Some(file);
     };
-    let (gateway, daemon, _serving) = stage_with(1, change).await;
+    let (gateway, daemon, _serving) = gateway_with_config(1, change).await;
     daemon
         .sources
         .lock()
         .unwrap()
         .extend([FakeDaemon::health("a", "sport"), FakeDaemon::health("b", "finance")]);
-    daemon.bell.send("event: catalogue\ndata: {}\n\n".to_owned()).unwrap();
+    daemon.live.send("event: catalogue\ndata: {}\n\n".to_owned()).unwrap();
     let listed = async {
         while status(&gateway.ask("GET", "/sources/b", &bearer(CHIEF)).await) != 200 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(PATIENCE, listed).await.unwrap();
+    timeout(TIMEOUT, listed).await.unwrap();
     let mut desk = gateway.stream("", &bearer(DESK)).await;
     let mut chief = gateway.stream("", &bearer(CHIEF)).await;
     let order = "{\"sources\":[\"a\",\"b\"]}";
@@ -482,40 +485,41 @@ async fn the_progress_of_a_refresh_is_told_to_whoever_may_see_all_its_sources() 
     assert_eq!(status(&answer), 202, "{answer}");
     daemon.visited_in("a", "sport");
     daemon.visited_in("b", "finance");
-    let mut told = 0;
-    while told < 2 {
-        told += usize::from(chief.block().await.unwrap().iter().any(|field| field == "event: refresh"));
+    let mut progress_events = 0;
+    while progress_events < 2 {
+        progress_events +=
+            usize::from(chief.block().await.unwrap().iter().any(|field| field == "event: refresh"));
     }
     let (blocks, _) = until_heartbeat(&mut desk).await;
-    let said = format!("{blocks:?}");
-    assert!(!said.contains("refresh") && said.contains("\\\"source\\\":\\\"a\\\""), "{said}");
+    let output = format!("{blocks:?}");
+    assert!(!output.contains("refresh") && output.contains("\\\"source\\\":\\\"a\\\""), "{output}");
     // The operator's token gives orders and reads nothing.
     let reads = gateway.ask("GET", "/news", &bearer("the-operators-own-token")).await;
     assert_eq!(body(&reads)["code"], "token-unknown");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_token_stands_in_the_log() {
+async fn no_token_is_in_the_log() {
     let folder = tempfile::tempdir().unwrap();
     let settings = format!("read_tokens_file = \"{}\"", write_tokens(folder.path()).display());
     let program = Program::start(&settings, "");
     let daemon = FakeDaemon::new("e");
     daemon.publish_in("sport");
     let _serving = daemon.serve(program.socket());
-    program.door.until_ready().await;
-    let door: Door = program.door;
-    for token in [DESK, CHIEF, OLD, "nobody-knows-this-one"] {
+    program.endpoint.until_ready().await;
+    let endpoint: Endpoint = program.endpoint;
+    for token in [DESK, CHIEF, OLD, "unknown-token-abcdef-1"] {
         for headers in [bearer(token), format!("cookie: newswire_read={token}\r\n")] {
             for path in ["/news", "/news/e-1", "/sources", &format!("/news?token={token}")] {
-                door.ask("GET", path, &headers).await;
+                endpoint.ask("GET", path, &headers).await;
             }
         }
     }
     let log = program.log();
-    assert!(log.contains("ready") && !log.contains("-token-0123") && !log.contains("nobody-knows"), "{log}");
+    assert!(log.contains("ready") && !log.contains("-token-0123") && !log.contains("unknown-token"), "{log}");
 }
 
-/// How the program ends with such lines in its `[gateway]`, and what it says.
+/// The exit status and the log of the program with these lines in its `[gateway]` section.
 fn refusal(folder: &Path, lines: &str) -> (Option<i32>, String) {
     let config = format!("[gateway]\nlisten = \"127.0.0.1:0\"\n{lines}\n");
     std::fs::write(folder.join("newswire.toml"), config).unwrap();
@@ -536,37 +540,37 @@ fn every_mistake_in_the_files_stops_the_start_with_its_file_and_line() {
     write("tokens.toml", "[[token]]\nname = \"a\"\ntoken = \"desk-token 0123\"\ncategories = []\n");
     write("jwks.json", "{\"keys\":[\n{\"kty\":\"oct\",\"k\":\"c2VjcmV0LXNlY3JldA\"}]}");
     let both = "read_tokens_file = \"tokens.toml\"\njwks_file = \"jwks.json\"";
-    let (code, said) = refusal(folder.path(), both);
-    assert_eq!(code, Some(78), "{said}");
+    let (code, output) = refusal(folder.path(), both);
+    assert_eq!(code, Some(78), "{output}");
     for complaint in [
         "tokens.toml:3: gateway.read_tokens_file: token:",
         "tokens.toml:4: gateway.read_tokens_file: categories:",
         "jwks.json: gateway.jwks_file: keys[0]: a shared secret",
     ] {
-        assert!(said.contains(complaint), "{complaint}: {said}");
+        assert!(output.contains(complaint), "{complaint}: {output}");
     }
-    assert!(!said.contains("desk-token") && !said.contains("c2Vj"), "{said}");
+    assert!(!output.contains("desk-token") && !output.contains("c2Vj"), "{output}");
     write("jwks.json", "{\"keys\":[\n{]}");
-    assert!(refusal(folder.path(), both).1.contains("jwks.json:2: gateway.jwks_file: is not JSON here"));
+    assert!(refusal(folder.path(), both).1.contains("jwks.json:2: gateway.jwks_file: not valid JSON"));
     write("jwks.json", &" ".repeat(300_000));
-    let (code, said) = refusal(folder.path(), "jwks_file = \"jwks.json\"");
-    assert!(code == Some(78) && said.contains("has more than 262144 bytes"), "{said}");
-    let (code, said) = refusal(folder.path(), "read_tokens_file = \"nowhere.toml\"");
+    let (code, output) = refusal(folder.path(), "jwks_file = \"jwks.json\"");
+    assert!(code == Some(78) && output.contains("larger than 262144 bytes"), "{output}");
+    let (code, output) = refusal(folder.path(), "read_tokens_file = \"nowhere.toml\"");
     assert!(
-        code == Some(78) && said.contains("nowhere.toml: gateway.read_tokens_file: cannot read"),
-        "{said}"
+        code == Some(78) && output.contains("nowhere.toml: gateway.read_tokens_file: cannot read"),
+        "{output}"
     );
-    let (code, said) = refusal(folder.path(), "public_categories = [\"sport\"]");
-    assert!(code == Some(78) && said.contains("newswire.toml:3: gateway.public_categories"), "{said}");
-    let said: BTreeSet<_> = ["jwt_audience = \"a\"", "jwt_issuer = \"a\""]
+    let (code, output) = refusal(folder.path(), "public_categories = [\"sport\"]");
+    assert!(code == Some(78) && output.contains("newswire.toml:3: gateway.public_categories"), "{output}");
+    let output: BTreeSet<_> = ["jwt_audience = \"a\"", "jwt_issuer = \"a\""]
         .map(|line| refusal(folder.path(), line).0)
         .into_iter()
         .collect();
-    assert_eq!(said, BTreeSet::from([Some(78)]));
+    assert_eq!(output, BTreeSet::from([Some(78)]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn as_many_tokens_as_are_taken_are_found_at_once() {
+async fn the_maximum_number_of_tokens_is_looked_up_fast() {
     let entry =
         |token: &str| format!("[[token]]\nname = \"{token}\"\ntoken = \"{token}\"\ncategories = \"all\"\n");
     let many: String = (1..10_000).map(|n| entry(&format!("a-token-of-number-{n}"))).collect();
@@ -575,7 +579,7 @@ async fn as_many_tokens_as_are_taken_are_found_at_once() {
         std::fs::write(&file, [entry(CHIEF), many].concat()).unwrap();
         config.gateway.read_tokens_file = Some(file);
     };
-    let (gateway, _daemon, _serving) = stage_with(1, change).await;
+    let (gateway, _daemon, _serving) = gateway_with_config(1, change).await;
     let started = Instant::now();
     for n in 1..=100 {
         let answer = gateway.ask("GET", "/categories", &bearer(&format!("a-token-of-number-{n}"))).await;
@@ -586,7 +590,7 @@ async fn as_many_tokens_as_are_taken_are_found_at_once() {
 
 #[tokio::test]
 async fn the_last_visits_are_shown_of_one_source_and_not_in_the_list() {
-    let (gateway, _daemon, _serving) = stage_with(0, |_| {}).await;
+    let (gateway, _daemon, _serving) = gateway_with_config(0, |_| {}).await;
     while !gateway.ask("GET", "/sources", "").await.contains("sport") {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }

@@ -1,9 +1,9 @@
-//! What the gateway says of its own loops, over real sockets.
+//! What the gateway reports about its own event loops, over real sockets.
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, reason = "a test may block")]
 
-#[path = "support/stage.rs"]
-mod stage;
+#[path = "support/harness.rs"]
+mod harness;
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use stage::{Gateway, PATIENCE, gateway_with};
+use harness::{Gateway, TIMEOUT, gateway_with};
 
 async fn watch(gateway: &Gateway) -> Value {
     let mut stream = UnixStream::connect(gateway.directory.path().join("gateway-admin.sock")).await.unwrap();
@@ -31,7 +31,7 @@ async fn ready(gateway: &Gateway) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_loop_is_watched_and_the_gateway_tells_how_it_fares() {
+async fn every_loop_is_watched_and_the_gateway_reports_its_diagnostics() {
     let (gateway, _daemon, _serving) = gateway_with(3).await;
     let mut client = gateway.stream("", "").await;
     client.hello().await;
@@ -66,33 +66,33 @@ async fn every_loop_is_watched_and_the_gateway_tells_how_it_fares() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readiness_ends_while_a_loop_is_stuck_and_comes_back_with_it() {
+async fn readiness_ends_while_a_loop_is_stuck_and_returns_with_it() {
     let (gateway, _daemon, _serving) = gateway_with(1).await;
     assert_eq!(ready(&gateway).await["loops"], json!([]));
     let busy = gateway.watch.busy_thread("worker-9", WatchKind::Worker);
     let stuck = async {
-        // The guard is of one thread; whoever holds it on another is stuck in the eyes of the watchdog.
+        // The watchdog takes the thread that holds the guard for stuck.
         let (free, freed) = std::sync::mpsc::sync_channel::<()>(0);
         let thread = std::thread::spawn(move || {
-            let _guard = busy.during("GET /news", "somebody");
+            let _guard = busy.during("GET /news", "a client");
             assert!(freed.recv().is_err());
         });
-        let told = loop {
-            let told = ready(&gateway).await;
-            if told["ready"] == false {
-                break told;
+        let readiness = loop {
+            let readiness = ready(&gateway).await;
+            if readiness["ready"] == false {
+                break readiness;
             }
             sleep(Duration::from_millis(50)).await;
         };
         drop(free);
         thread.join().unwrap();
-        told
+        readiness
     };
-    let told = timeout(PATIENCE, stuck).await.unwrap();
-    let reason = told["reasons"][0].as_str().unwrap();
-    assert!(reason.starts_with("worker-9 has not answered for "), "{told:#}");
+    let readiness = timeout(TIMEOUT, stuck).await.unwrap();
+    let reason = readiness["reasons"][0].as_str().unwrap();
+    assert!(reason.starts_with("worker-9 has not answered for "), "{readiness:#}");
     assert_eq!(
-        (&told["loops"][0]["name"], &told["loops"][0]["kind"]),
+        (&readiness["loops"][0]["name"], &readiness["loops"][0]["kind"]),
         (&json!("worker-9"), &json!("worker"))
     );
     let back = async {
@@ -100,5 +100,5 @@ async fn readiness_ends_while_a_loop_is_stuck_and_comes_back_with_it() {
             sleep(Duration::from_millis(50)).await;
         }
     };
-    timeout(PATIENCE, back).await.unwrap();
+    timeout(TIMEOUT, back).await.unwrap();
 }

@@ -1,13 +1,13 @@
-//! What hubs meet at the gateway while no daemon is behind it; the rest is a story in crates/e2e.
+//! What hubs get from the gateway while the daemon is stopped; crates/e2e has the rest.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 #![allow(clippy::disallowed_methods, reason = "a test may block")]
 
-#[path = "support/stage.rs"]
-mod stage;
+#[path = "support/harness.rs"]
+mod harness;
 
 use newswire_gateway::Limits;
 
-use stage::Gateway;
+use harness::Gateway;
 
 const OURS: &str = "/websub/0123456789abcdef0123456789abcdef";
 const VERIFICATION: &str = "hub.mode=subscribe&hub.topic=https%3A%2F%2Fa.example%2F&hub.challenge=x";
@@ -27,7 +27,7 @@ fn status(answer: &str) -> &str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hub_that_comes_while_the_daemon_is_dead_is_asked_to_come_again() {
+async fn a_hub_gets_503_and_retry_after_while_the_daemon_is_stopped() {
     let gateway = gateway().await;
     for (method, path) in [("GET", format!("{OURS}?{VERIFICATION}")), ("POST", OURS.to_owned())] {
         let answer = gateway.ask(method, &path, "").await;
@@ -38,7 +38,7 @@ async fn a_hub_that_comes_while_the_daemon_is_dead_is_asked_to_come_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_callback_is_answered_with_404_and_asks_nobody() {
+async fn what_is_not_a_callback_gets_404_without_a_request_to_the_daemon() {
     let gateway = gateway().await;
     for path in
         ["/websub/x", "/websub/0123456789ABCDEF0123456789ABCDEF", "/websub/0123456789abcdef0123456789abcdeff"]
@@ -50,11 +50,11 @@ async fn what_is_no_callback_is_answered_with_404_and_asks_nobody() {
     }
     let closed = Gateway::within(Limits::default(), |_| {}).await;
     let answer = closed.ask("POST", OURS, "").await;
-    assert_eq!(status(&answer), "404", "no hub was told of us: {answer}");
+    assert_eq!(status(&answer), "404", "no public URL is configured: {answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_question_without_a_short_challenge_is_refused() {
+async fn a_verification_without_a_short_challenge_is_refused() {
     let gateway = gateway().await;
     let long = "x".repeat(4097);
     for challenge in [String::new(), format!("&hub.challenge={long}")] {
@@ -68,16 +68,16 @@ async fn a_question_without_a_short_challenge_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_of_more_than_a_mebibyte_is_refused() {
     let gateway = gateway().await;
-    for (bytes, wanted) in [(1024 * 1024 + 1, "413"), (1024 * 1024, "503")] {
+    for (bytes, expected) in [(1024 * 1024 + 1, "413"), (1024 * 1024, "503")] {
         let body = format!("content-length: {bytes}\r\n\r\n{}", "x".repeat(bytes));
-        // `ask` ends the head after what it is given: two bytes of the body too many, which nobody reads.
+        // `ask` appends the end of a head: two more bytes than the body has, which are not read.
         let answer = gateway.ask("POST", OURS, &body).await;
-        assert_eq!(status(&answer), wanted, "{bytes}: {answer}");
+        assert_eq!(status(&answer), expected, "{bytes}: {answer}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_public_host_is_served_and_no_page_may_read_what_hubs_are_told() {
+async fn the_public_host_is_served_and_no_page_may_read_the_answers_to_hubs() {
     let gateway = gateway().await;
     let readable = |answer: &str| answer.contains("access-control-allow-origin");
     assert!(readable(&gateway.ask("GET", "/health", ORIGIN).await));
@@ -85,11 +85,11 @@ async fn the_public_host_is_served_and_no_page_may_read_what_hubs_are_told() {
         let answer = gateway.ask(method, &format!("{OURS}?{VERIFICATION}"), ORIGIN).await;
         assert!(!readable(&answer), "{method}: {answer}");
     }
-    for (host, wanted) in [("news.example", "503"), ("evil.example", "421")] {
+    for (host, expected) in [("news.example", "503"), ("evil.example", "421")] {
         let request = format!("POST {OURS} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
         let mut stream = gateway.send(&request).await;
         let mut answer = String::new();
         tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer).await.unwrap();
-        assert_eq!(status(&answer), wanted, "{host}: {answer}");
+        assert_eq!(status(&answer), expected, "{host}: {answer}");
     }
 }

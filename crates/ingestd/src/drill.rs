@@ -1,7 +1,7 @@
 //! The hangs that this daemon can produce on demand, in builds with the feature `drill` only: see [`daemon::drill`].
 //!
-//! Each of them blocks three calls deep, in functions that are never inlined: a tool that finds the culprit has to name the
-//! innermost one, and to show the calls that lead there.
+//! Each of them blocks three calls deep, in functions that are never inlined: a tool that finds the culprit has to
+//! name the innermost one, and to show the calls that lead there.
 
 use std::{
     hint::black_box,
@@ -11,7 +11,7 @@ use std::{
 };
 
 use daemon::{
-    drill::{DrillQueue, apart, offer, offer_common, rest, silent_pipe},
+    drill::{DrillQueue, block, offer, offer_common, silent_pipe, spawn_detached},
     work,
 };
 use futures_util::{Stream, StreamExt as _};
@@ -25,7 +25,7 @@ static WIRE_CUT: LazyLock<watch::Sender<bool>> = LazyLock::new(|| watch::Sender:
 
 /// Offers all drills; call it on the actors' loop.
 pub(crate) fn offer_all() {
-    actix_rt::spawn(ARBITER.clone().attend(async |time| {
+    actix_rt::spawn(ARBITER.clone().run(async |time| {
         black_box(block_an_arbiter(time));
     }));
     offer("block-arbiter", |time| ARBITER.post(time));
@@ -34,8 +34,8 @@ pub(crate) fn offer_all() {
     });
     offer("stop-wire", |time| {
         WIRE_CUT.send_replace(true);
-        apart(move || {
-            rest(time);
+        spawn_detached(move || {
+            block(time);
             WIRE_CUT.send_replace(false);
         });
     });
@@ -51,8 +51,8 @@ pub(crate) fn until_cut<T>(stream: impl Stream<Item = T>) -> impl Stream<Item = 
     })
 }
 
-/// Part of a commit. The number that is added differs from that in [`block_an_arbiter`]; otherwise the optimiser would merge
-/// the functions that read a pipe, under the name of either.
+/// Part of a commit. The number that is added differs from that in [`block_an_arbiter`]; otherwise the optimiser
+/// would merge the functions that read a pipe, under the name of either.
 #[inline(never)]
 pub(crate) fn stall_a_commit() -> usize {
     let time = FLUSH.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -1,4 +1,5 @@
-//! The ingestion daemon: visits every source when it is due, appends what is new to the log, and sends it on the wire.
+//! The ingestion daemon: visits every source when it is due, appends what is new to the log, and sends it on the
+//! wire.
 //!
 //! ```text
 //! Supervisor ──starts──► SourceActor (one per source) ──visit──► Recorder ──► store (a thread) ──► head changes ──► GET /wire

@@ -6,7 +6,7 @@ use daemon::program::INGESTD;
 
 #[expect(clippy::disallowed_methods, reason = "the main thread's loop begins here")]
 fn main() -> ExitCode {
-    let invocation = INGESTD.asked();
+    let invocation = INGESTD.parse_arguments();
     let file = invocation.config.as_deref();
     if invocation.check {
         return daemon::process::check(INGESTD.name, file, |config| {

@@ -19,7 +19,7 @@ use crate::{
     error::IngestError,
     messages::{ApplyCatalogue, CatalogueDiff},
     settings,
-    status::{activity::Health, diagnostics::ActivityCounts, registry::SourceRegistry},
+    status::{activity::SourceHealth, diagnostics::ActivityCounts, registry::SourceRegistry},
     visit::context::VisitContext,
 };
 
@@ -95,7 +95,7 @@ impl ControlLoop {
     fn status_line(&self) -> String {
         let entries = self.registry.entries();
         let counts = ActivityCounts::of(&entries, self.ctx.now());
-        let (failing, head) = (counts.healths[Health::Failing as usize], self.reader.head());
+        let (failing, head) = (counts.healths[SourceHealth::Failing as usize], self.reader.head());
         let last_commit = self.ctx.metrics.progress.commits.last_ms_ago();
         let last_commit =
             last_commit.map_or_else(String::new, |ms| format!(", the last {} s ago", ms / 1000));

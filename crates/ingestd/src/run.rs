@@ -23,7 +23,7 @@ use daemon::{
     logs::Logs,
     metrics::MetricsRegistry,
     notify,
-    process::Start,
+    process::DaemonContext,
     sockets::bind_unix,
     watch::{Watch, WatchHandle, WatchKind},
 };
@@ -62,7 +62,7 @@ const RELOADS: usize = 4;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// What most parts of the daemon need.
-struct Shared {
+struct DaemonParts {
     clock: Clock,
     reader: LogReader,
     registry: SourceRegistry,
@@ -83,8 +83,8 @@ struct Actors {
 ///
 /// # Errors
 /// [`IngestError`]: what to print, and what to exit with.
-pub async fn run(start: Start) -> Result<(), IngestError> {
-    let Start { config, reloader, clock, logs, signals, watch: watched, inside } = start;
+pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
+    let DaemonContext { config, reloader, clock, logs, signals, watch: watched, self_sampler } = start;
     watch_this_loop(&watched);
     let catalogue = read_catalogue(&config.ingestd.sources).await?;
     let (writer, reader) = open_store(&config).await?;
@@ -92,7 +92,7 @@ pub async fn run(start: Start) -> Result<(), IngestError> {
     let metrics_registry = MetricsRegistry::new();
     metrics_registry.register_process("ingestd", env!("CARGO_PKG_VERSION"), &clock, &logs);
     let (head_changed, head) = watch::channel(reader.head());
-    let shared = Shared {
+    let parts = DaemonParts {
         clock,
         reader,
         registry: SourceRegistry::default(),
@@ -101,21 +101,21 @@ pub async fn run(start: Start) -> Result<(), IngestError> {
         notices: broadcast::channel(NOTICES).0,
     };
     let failed = signals.stop.clone();
-    let writer_loop = shared.writer_loop(writer, head_changed, &watched);
+    let writer_loop = parts.writer_loop(writer, head_changed, &watched);
     let (recorder, writer_thread) = Recorder::start(writer_loop, move || failed.cancel())?;
-    let diagnostics = shared.diagnostics(&config, recorder.queued());
+    let diagnostics = parts.diagnostics(&config, recorder.queued());
     let (reloads, reload_requests) = mpsc::channel(RELOADS);
-    let admin = shared.admin(&watched, reloads.clone());
-    let _admin = start_admin(&config, admin, diagnostics, inside, &logs)?;
+    let admin = parts.admin(&watched, reloads.clone());
+    let _admin = start_admin(&config, admin, diagnostics, self_sampler, &logs)?;
     let crash_guard = open_crash_guard(&config).await?;
-    let (ctx, actors) = shared.start_actors(&config, recorder.start(), crash_guard.clone())?;
+    let (ctx, actors) = parts.start_actors(&config, recorder.start(), crash_guard.clone())?;
     let log_failure = LogFailure::new(signals.stop.clone());
-    let log = WireLog { reader: shared.reader.clone(), failure: log_failure.clone() };
-    let server = serve_wire(shared.control_state(&actors, log, head, reloads), wire_socket, watched)?;
+    let log = WireLog { reader: parts.reader.clone(), failure: log_failure.clone() };
+    let server = serve_wire(parts.control_state(&actors, log, head, reloads), wire_socket, watched)?;
     let supervisor = actors.supervisor.clone().recipient();
-    apply_catalogue(&supervisor, catalogue, &shared.reader).await?;
-    notify_ready(&config, &shared.reader);
-    let Shared { reader, registry, .. } = shared;
+    apply_catalogue(&supervisor, catalogue, &parts.reader).await?;
+    notify_ready(&config, &parts.reader);
+    let DaemonParts { reader, registry, .. } = parts;
     let reloader = reloader.for_sections(settings::SECTIONS);
     let control_loop = ControlLoop { reloader, logs, ctx, reader, supervisor, registry };
     control_loop.run(signals, reload_requests).await;
@@ -124,7 +124,7 @@ pub async fn run(start: Start) -> Result<(), IngestError> {
     log_failure.reason().map_or(Ok(()), |reason| Err(IngestError::Damaged(reason.to_owned())))
 }
 
-impl Shared {
+impl DaemonParts {
     fn writer_loop(&self, writer: LogWriter, head_changed: watch::Sender<Seq>, watch: &Watch) -> WriterLoop {
         WriterLoop {
             writer,
@@ -262,7 +262,7 @@ fn start_admin(
     config: &Config,
     admin: Admin,
     diagnostics: Arc<IngestDiagnostics>,
-    inside: Option<SelfSampler>,
+    self_sampler: Option<SelfSampler>,
     logs: &Logs,
 ) -> Result<(AdminHandle, WatchHandle), IngestError> {
     let watch = admin.watch.clone();
@@ -272,7 +272,7 @@ fn start_admin(
     crate::drill::offer_all();
     let socket = ControlSocket::IngestdAdmin.in_dir(&config.daemon.run_dir);
     let admin = daemon::admin::serve(&socket, admin, logs)?;
-    let watchdog = watch.start(inside, move || diagnostics.vitals()).context("start the watchdog")?;
+    let watchdog = watch.start(self_sampler, move || diagnostics.vitals()).context("start the watchdog")?;
     Ok((admin, watchdog))
 }
 

@@ -1,8 +1,8 @@
-//! The visiting half of the daemon on simulated time: the real supervisor, actors, limiter, schedule, recorder and store on
-//! disk, over a network in memory. Days pass in seconds.
+//! The visiting half of the daemon on simulated time: the real supervisor, actors, limiter, schedule, recorder and
+//! store on disk, over a network in memory. Days pass in seconds.
 //!
-//! The clock advances whenever the runtime is idle. The recorder's thread is no task of the runtime, so the clock is held
-//! from a response to the report of its visit: otherwise hours would pass during a write to the disk.
+//! The clock advances whenever the runtime is idle. The recorder's thread is no task of the runtime, so the clock is
+//! held from a response to the report of its visit: otherwise hours would pass during a write to the disk.
 
 mod hostile;
 mod hour;
@@ -43,11 +43,11 @@ const MONDAY_MS: i64 = 1_772_409_600_000;
 /// No actor dies here.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
 
-/// What a server in memory does with a request.
+/// The response of a server in memory.
 enum Reply {
-    /// Answers after so long.
+    /// After so long.
     After(Duration, http::Response<reqwest::Body>),
-    /// Never answers.
+    /// Never.
     Hang,
 }
 
@@ -65,7 +65,7 @@ struct Network {
     hold: Arc<Hold>,
 }
 
-/// Tells the servers that an exchange ended, however it did.
+/// Notifies the servers when an exchange ends, in any way.
 struct Ended(Arc<dyn Servers>, url::Url);
 
 impl Drop for Ended {
@@ -94,7 +94,7 @@ fn id_of(url: &url::Url) -> &str {
     url.path().rsplit('/').next().unwrap_or_default()
 }
 
-/// Any name is a public address.
+/// Resolves any name to a public address.
 struct AnyName;
 
 impl Resolver for AnyName {
@@ -103,38 +103,38 @@ impl Resolver for AnyName {
     }
 }
 
-/// Holds the clock while a visit is on its way through threads that the runtime does not know.
+/// Holds the clock while a visit is on threads that the runtime does not know.
 #[derive(Default)]
-struct Hold(Mutex<Held>);
+struct Hold(Mutex<HeldSources>);
 
 #[derive(Default)]
-struct Held {
+struct HeldSources {
     sources: HashSet<String>,
-    /// While this is kept, a task of the blocking pool waits, and a paused clock does not run on by itself.
+    /// While this is kept, a task of the blocking pool waits, and the paused clock does not advance.
     brake: Option<mpsc::SyncSender<()>>,
 }
 
 impl Hold {
     fn begin(&self, source: &str) {
-        let mut held = self.0.lock().unwrap();
-        held.sources.insert(source.to_owned());
-        if held.brake.is_none() {
+        let mut held_sources = self.0.lock().unwrap();
+        held_sources.sources.insert(source.to_owned());
+        if held_sources.brake.is_none() {
             let (brake, released) = mpsc::sync_channel(1);
-            held.brake = Some(brake);
+            held_sources.brake = Some(brake);
             tokio::task::spawn_blocking(move || released.recv().ok());
         }
     }
 
     fn end(&self, source: &str) {
-        let mut held = self.0.lock().unwrap();
-        held.sources.remove(source);
-        if held.sources.is_empty() {
-            held.brake = None;
+        let mut held_sources = self.0.lock().unwrap();
+        held_sources.sources.remove(source);
+        if held_sources.sources.is_empty() {
+            held_sources.brake = None;
         }
     }
 
     fn release(&self) {
-        *self.0.lock().unwrap() = Held::default();
+        *self.0.lock().unwrap() = HeldSources::default();
     }
 }
 

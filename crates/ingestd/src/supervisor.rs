@@ -1,7 +1,8 @@
 //! The supervisor: runs one source actor per source, and passes orders on to them.
 //!
-//! Its other jobs are in files of their own: [`catalogue`] applies a new catalogue, [`first_visits`] plans the visits of
-//! sources that are about to start, [`liveness`] rebuilds dead actors, [`clock_jump`] reschedules after a jump of the clock.
+//! Its other jobs are in files of their own: [`catalogue`] applies a new catalogue, [`first_visits`] plans the visits
+//! of sources that are about to start, [`liveness`] rebuilds dead actors, [`clock_jump`] reschedules after a jump of
+//! the clock.
 
 mod catalogue;
 mod clock_jump;

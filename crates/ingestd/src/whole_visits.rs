@@ -27,19 +27,19 @@ const FEED: &str = "<rss version='2.0'><channel><title>t</title><link>http://x.e
                     <description>d</description><item><title>one</title><guid>1</guid></item></channel></rss>";
 
 /// The response to the head of a request; `None`: none, ever.
-type Script = dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync;
+type ResponseScript = dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync;
 
 /// A server that keeps the heads of its requests.
-struct Origin {
+struct LocalServer {
     base: String,
     heads: Arc<Mutex<Vec<String>>>,
 }
 
-impl Origin {
+impl LocalServer {
     async fn start(script: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let (heads, script): (_, Arc<Script>) = (Arc::new(Mutex::new(Vec::new())), Arc::new(script));
+        let (heads, script): (_, Arc<ResponseScript>) = (Arc::new(Mutex::new(Vec::new())), Arc::new(script));
         let seen = Arc::clone(&heads);
         actix_rt::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
@@ -72,7 +72,7 @@ impl Origin {
     }
 }
 
-fn answer(status: &str, headers: &str, body: &str) -> Option<Vec<u8>> {
+fn response(status: &str, headers: &str, body: &str) -> Option<Vec<u8>> {
     let length = body.len();
     let head = format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n");
     Some(format!("{head}{body}").into_bytes())
@@ -88,7 +88,7 @@ fn source(id: &str, url: &str) -> Source {
     source
 }
 
-/// Knows no name.
+/// Fails every lookup.
 struct NoNames;
 
 impl Resolver for NoNames {
@@ -111,23 +111,23 @@ async fn harness(credentials: CredentialFiles) -> Harness {
 fn fail(head: &str) -> Option<Vec<u8>> {
     let raw = |bytes: &str| Some(bytes.as_bytes().to_vec());
     match path(head) {
-        "/bad-url" => answer("302 Found", "location: file:///etc/passwd\r\n", ""),
-        "/redirect" => answer("302 Found", "location: /redirect\r\n", ""),
-        "/http-status" => answer("404 Not Found", "", ""),
+        "/bad-url" => response("302 Found", "location: file:///etc/passwd\r\n", ""),
+        "/redirect" => response("302 Found", "location: /redirect\r\n", ""),
+        "/http-status" => response("404 Not Found", "", ""),
         "/bad-http" => raw("SSH-2.0-nothing of yours\r\n\r\n"),
-        "/bad-encoding" => answer("200 OK", "content-encoding: gzip\r\n", FEED),
+        "/bad-encoding" => response("200 OK", "content-encoding: gzip\r\n", FEED),
         "/truncated" => raw("HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n<rss>"),
-        "/too-large" => answer("200 OK", "", FEED),
-        "/too-complex" => answer("200 OK", "", &format!("<rss>{}", "<a>".repeat(200))),
-        "/not-a-feed" => answer("200 OK", "", "<!doctype html><title>Sign in</title>"),
+        "/too-large" => response("200 OK", "", FEED),
+        "/too-complex" => response("200 OK", "", &format!("<rss>{}", "<a>".repeat(200))),
+        "/not-a-feed" => response("200 OK", "", "<!doctype html><title>Sign in</title>"),
         _ => None,
     }
 }
 
-/// A source whose visits fail in this way. A class without a case does not compile.
-fn failing(class: FailureClass, origin: &Origin, closed: u16) -> Source {
+/// A source whose visits fail with this class. A class without a case does not compile.
+fn failing(class: FailureClass, server: &LocalServer, closed: u16) -> Source {
     let name = class.as_str();
-    let here = format!("{}/{name}", origin.base);
+    let here = format!("{}/{name}", server.base);
     let url = match class {
         FailureClass::BlockedAddress => "http://127.0.0.2/".to_owned(),
         FailureClass::Dns => "http://feed.invalid/".to_owned(),
@@ -153,10 +153,10 @@ fn failing(class: FailureClass, origin: &Origin, closed: u16) -> Source {
 #[test]
 fn every_failure_class_is_reached_counted_and_shown() {
     run(async {
-        let origin = Origin::start(fail).await;
+        let server = LocalServer::start(fail).await;
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         let mut harness = harness(CredentialFiles::default()).await;
-        harness.apply(FailureClass::ALL.map(|class| failing(class, &origin, closed)).to_vec()).await;
+        harness.apply(FailureClass::ALL.map(|class| failing(class, &server, closed)).to_vec()).await;
         for _ in FailureClass::ALL {
             let report = harness.report().await;
             let error = report.error.unwrap_or_default();
@@ -182,8 +182,8 @@ fn with_basic(mut source: Source, file: &str) -> Source {
 
 fn conditional(head: &str) -> Option<Vec<u8>> {
     match head.contains("if-none-match: \"v1\"") {
-        true => answer("304 Not Modified", "", ""),
-        false => answer("200 OK", "etag: \"v1\"\r\n", FEED),
+        true => response("304 Not Modified", "", ""),
+        false => response("200 OK", "etag: \"v1\"\r\n", FEED),
     }
 }
 
@@ -192,16 +192,16 @@ fn a_credential_is_read_for_each_visit_and_a_new_one_drops_the_validators() {
     run(async {
         let etc = tempfile::tempdir().unwrap();
         let file = etc.path().join("agency");
-        let origin = Origin::start(conditional).await;
+        let server = LocalServer::start(conditional).await;
         let mut harness = harness(CredentialFiles::new(&etc.path().join("sources.toml"), None)).await;
         std::fs::write(&file, "user:one\n").unwrap();
-        harness.apply(vec![with_basic(source("a", &origin.base), "agency")]).await;
+        harness.apply(vec![with_basic(source("a", &server.base), "agency")]).await;
         assert_eq!(harness.report().await.status, VisitStatus::New);
         assert_eq!(harness.visit_again("a").await.status, VisitStatus::Unchanged);
         std::fs::write(&file, "user:two\n").unwrap();
         assert_eq!(harness.visit_again("a").await.status, VisitStatus::Unchanged);
         let sent = |n: usize| {
-            let head = origin.head(n);
+            let head = server.head(n);
             let basic = head.lines().find_map(|line| line.strip_prefix("authorization: basic "));
             (basic.unwrap().to_owned(), head.contains("if-none-match"))
         };
@@ -219,9 +219,9 @@ fn a_credential_is_read_for_each_visit_and_a_new_one_drops_the_validators() {
 #[test]
 fn a_missing_credential_fails_its_source_and_no_other() {
     run(async {
-        let origin = Origin::start(conditional).await;
+        let server = LocalServer::start(conditional).await;
         let mut harness = harness(CredentialFiles::new(Path::new("/nonexistent/sources.toml"), None)).await;
-        let sources = vec![with_basic(source("a", &origin.base), "agency"), source("b", &origin.base)];
+        let sources = vec![with_basic(source("a", &server.base), "agency"), source("b", &server.base)];
         harness.apply(sources).await;
         let mut reports = [harness.report().await, harness.report().await];
         reports.sort_by(|a, b| a.source.cmp(&b.source));
@@ -230,7 +230,7 @@ fn a_missing_credential_fails_its_source_and_no_other() {
         assert!(error.starts_with("bad-url: basic_file: its file cannot be read"), "{error}");
         assert!(!error.contains("agency") && a.next_visit.is_some());
         assert_eq!(b.status, VisitStatus::New);
-        assert_eq!(origin.heads.lock().unwrap().len(), 1, "no request was sent without it");
+        assert_eq!(server.heads.lock().unwrap().len(), 1, "no request was sent without it");
     });
 }
 
@@ -238,29 +238,29 @@ fn a_missing_credential_fails_its_source_and_no_other() {
 fn a_feed_that_redirected_and_is_gone_is_requested_at_its_target_and_the_status_shows_it() {
     run(async {
         let visits = Arc::new(AtomicUsize::new(0));
-        let origin = Origin::start(move |head| match path(head) {
+        let server = LocalServer::start(move |head| match path(head) {
             "/old?token=topsecret" if visits.fetch_add(1, Ordering::SeqCst) == 0 => {
-                answer("301 Moved Permanently", "location: /new?key=topsecret\r\n", "")
+                response("301 Moved Permanently", "location: /new?key=topsecret\r\n", "")
             }
             "/new?key=topsecret" => conditional(head),
-            _ => answer("410 Gone", "", ""),
+            _ => response("410 Gone", "", ""),
         })
         .await;
         let mut harness = harness(CredentialFiles::default()).await;
-        let url = format!("{}/old?token=topsecret", origin.base);
+        let url = format!("{}/old?token=topsecret", server.base);
         harness.apply(vec![source("a", &url)]).await;
         assert_eq!(harness.report().await.status, VisitStatus::New);
         let gone = harness.visit_again("a").await;
         assert_eq!(gone.status, VisitStatus::Gone);
         assert!(gone.next_visit.is_some() && gone.why.ends_with("at another URL"), "{}", gone.why);
         assert_eq!(harness.visit_again("a").await.status, VisitStatus::Unchanged, "and still conditional");
-        let paths: Vec<_> = origin.heads.lock().unwrap().iter().map(|head| path(head).to_owned()).collect();
+        let paths: Vec<_> = server.heads.lock().unwrap().iter().map(|head| path(head).to_owned()).collect();
         let (old, new) = ("/old?token=topsecret", "/new?key=topsecret");
         assert_eq!(paths, [old, new, old, new]);
         let status = harness.registry.get("a").unwrap().status();
-        assert_eq!(status.moved_to, Some(format!("{}/new?key=…", origin.base)));
+        assert_eq!(status.moved_to, Some(format!("{}/new?key=…", server.base)));
         assert!(status.moved_since.is_some());
-        assert_eq!(status.url, format!("{}/old?token=…", origin.base), "the configured URL stays");
+        assert_eq!(status.url, format!("{}/old?token=…", server.base), "the configured URL stays");
     });
 }
 
@@ -268,18 +268,18 @@ fn a_feed_that_redirected_and_is_gone_is_requested_at_its_target_and_the_status_
 fn a_damaged_document_keeps_the_old_validators_until_it_is_served_again() {
     run(async {
         let damaged = FEED.replace("</channel></rss>", "<item><title>two</title><guid>2</guid>");
-        let origin = Origin::start(move |head| match head.contains("if-none-match: \"v2\"") {
-            true => answer("304 Not Modified", "", ""),
-            false => answer("200 OK", "etag: \"v2\"\r\n", &damaged),
+        let server = LocalServer::start(move |head| match head.contains("if-none-match: \"v2\"") {
+            true => response("304 Not Modified", "", ""),
+            false => response("200 OK", "etag: \"v2\"\r\n", &damaged),
         })
         .await;
         let mut harness = harness(CredentialFiles::default()).await;
-        harness.apply(vec![source("a", &origin.base)]).await;
+        harness.apply(vec![source("a", &server.base)]).await;
         assert_eq!(harness.report().await.status, VisitStatus::Partial);
         assert_eq!(harness.visit_again("a").await.status, VisitStatus::Unchanged);
         assert_eq!(harness.visit_again("a").await.status, VisitStatus::Unchanged);
         let conditional: Vec<_> =
-            origin.heads.lock().unwrap().iter().map(|head| head.contains("if-none-match")).collect();
+            server.heads.lock().unwrap().iter().map(|head| head.contains("if-none-match")).collect();
         assert_eq!(conditional, [false, false, true]);
     });
 }

@@ -29,7 +29,7 @@ pub(crate) struct CheckArgs {
     /// Print one JSON object per input, each on one line
     #[arg(long)]
     json: bool,
-    /// Allow addresses of private networks, too
+    /// Allow addresses of private networks
     #[arg(long)]
     allow_private: bool,
     /// Content-Type to assume for files, as a server would send it

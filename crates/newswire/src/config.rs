@@ -199,11 +199,11 @@ mod tests {
         let mut findings = Findings::default();
         let said = "newswire-ingestd: sources.toml: cannot read the list of sources; create one\n\
                     newswire-ingestd: sources.toml: source a: cookie_file: missing\n\
-                    newswire-ingestd: warning: secret: everybody can read it\n";
+                    newswire-ingestd: warning: secret: readable by every user\n";
         merge("newswire-ingestd", said, &mut findings);
         merge("newswire-ingestd", said, &mut findings);
         assert_eq!(findings.complaints.len(), 2, "{findings:?}");
         assert_eq!(findings.complaints[1], "sources.toml: source a: cookie_file: missing");
-        assert_eq!(findings.warnings, ["secret: everybody can read it"]);
+        assert_eq!(findings.warnings, ["secret: readable by every user"]);
     }
 }

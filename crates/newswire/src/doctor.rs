@@ -1,8 +1,8 @@
-//! `newswire doctor`: why does it hang, answered in one command, also while everything is frozen.
+//! `newswire doctor`: diagnoses a hang, even while both processes are frozen. `doctor/README.md` explains the verdicts.
 //!
-//! It looks from outside first (the kernel's view of sockets and processes, plain HTTP) and asks the processes second,
-//! each question with its own deadline, all at the same time. Whatever cannot be had is missing with a reason; a
-//! [`verdict`](judge::judge) without any input or output of its own makes one verdict of the rest.
+//! It gathers evidence from outside (the kernel's view of sockets and processes, plain HTTP) and from the processes
+//! themselves, all at the same time, each request with its own deadline. Unavailable parts have a reason. Then
+//! [`conclude`](verdict::conclude), which does no I/O, makes one verdict of the evidence.
 
 mod admin;
 mod evidence;
@@ -10,6 +10,7 @@ mod gather;
 pub(crate) mod http;
 mod listener;
 mod locate;
+mod part;
 mod process;
 mod show;
 mod systemd;
@@ -33,10 +34,10 @@ pub(crate) struct DoctorArgs {
     /// Print the evidence and the verdict as one JSON object
     #[arg(long)]
     json: bool,
-    /// Only check which processes run, /health and /ready; takes at most 2 s, for health checks
+    /// Check only which processes run, /health and /ready; takes at most 2 s (for health checks)
     #[arg(long)]
     quick: bool,
-    /// Examine this process only
+    /// Examine only this process
     #[arg(long, value_name = "N", conflicts_with = "url")]
     pid: Option<i32>,
     /// Examine only what a gateway answers at this URL [default: both processes of the configuration]
@@ -76,7 +77,7 @@ pub(crate) async fn run(arguments: DoctorArgs) -> anyhow::Result<Exit> {
         target: target(&arguments)?,
     };
     let loaded = arguments.file.load()?;
-    let evidence = gather::gather(&options, &loaded).await;
+    let evidence = Box::pin(gather::gather(&options, &loaded)).await;
     if let gather::DoctorTarget::Pid(pid) = options.target
         && evidence.daemons().all(|daemon| daemon.process.get().is_none())
     {

@@ -24,8 +24,8 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ),
             ("newswire up --demo", "Run them with made-up feeds from this machine"),
             (
-                "newswire up --sources my.toml --data-dir /tmp/news --listen 127.0.0.1:9000",
-                "Run a second copy apart from the first",
+                "newswire up --sources my.toml --data-dir ./news --listen 127.0.0.1:9000",
+                "Run them with a list, a store and an address of your own",
             ),
         ],
     ),
@@ -205,7 +205,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "newswire verify",
         &[
             ("newswire verify", "Check the gateway of the configuration; takes about 15 s"),
-            ("newswire verify --for 1m --aborts 500", "Check it longer and harder"),
+            ("newswire verify --for 1m --aborts 500", "Listen for a minute, and abort 500 streams"),
             ("newswire verify --url http://10.0.0.5:8700/ --any-host", "Check a gateway on another machine"),
         ],
     ),
@@ -214,8 +214,8 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[
             ("newswire bundle", "Write newswire-bundle-TIME.tar.gz with the logs of the last 30 minutes"),
             (
-                "newswire bundle --since 2h --output /tmp/incident.tar.gz",
-                "Go back two hours, and name the file",
+                "newswire bundle --since 2h --output incident.tar.gz",
+                "Go back two hours, and choose the name of the file",
             ),
             ("newswire bundle --log newswire.log", "Include a log file where there is no journal"),
         ],

@@ -18,6 +18,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use control::ControlSocket;
 use daemon::{Clock, Exit};
 use news::Timestamp;
 use notation::{BadDuration, DURATION_MAX, parse_duration_within};
@@ -61,6 +62,13 @@ impl UnitName {
         match self {
             Self::Ingestd => "ingestd",
             Self::Gateway => "gateway",
+        }
+    }
+
+    fn admin_socket(self) -> ControlSocket {
+        match self {
+            Self::Ingestd => ControlSocket::IngestdAdmin,
+            Self::Gateway => ControlSocket::GatewayAdmin,
         }
     }
 }

@@ -1,10 +1,10 @@
-//! `newswire reload`: has both daemons read their configuration again, and says what came of it.
+//! `newswire reload`: makes both daemons read their configuration again, and shows what changed.
 
-use std::{path::Path, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
+use control::{ControlClient, ControlError, ControlRequest, ControlSocket, ReloadAnswer, paths};
 use daemon::Exit;
 use serde_json::{Map, Value, json};
-use wire::{Endpoint, PeerClient};
 
 use crate::{
     config_file::ConfigFile,
@@ -13,44 +13,44 @@ use crate::{
 
 /// How long a reload of 100,000 sources may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(90);
-/// Largest answer, bytes: a complaint about each of many sources.
+/// Largest answer, in bytes: a complaint about each of many sources.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Who is asked, and where.
-const DAEMONS: [(&str, &str); 2] = [("ingestd", "ingestd.sock"), ("gateway", "gateway-admin.sock")];
+/// The daemons, and the socket of each that serves `/reload`.
+const DAEMONS: [(&str, ControlSocket); 2] =
+    [("ingestd", ControlSocket::IngestdAdmin), ("gateway", ControlSocket::GatewayAdmin)];
 
 /// Arguments of `newswire reload`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ReloadArgs {
-    /// As a JSON object: what each daemon answered
+    /// Print the answer of each daemon as a JSON object
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     config: ConfigFile,
 }
 
-/// What came of asking one daemon.
+/// The result for one daemon.
 enum ReloadOutcome {
-    /// Its answer: `changes`, and what became of the sources.
-    Reloaded(Value),
-    /// It keeps what it had.
+    Reloaded(ReloadAnswer),
+    /// The configuration or the list has mistakes, and the daemon keeps the old one.
     Refused(Vec<String>),
-    /// It does not run, or does not answer.
-    Silent(String),
+    /// No answer, or one that says nothing about mistakes in a file.
+    NotAsked(String),
 }
 
 pub(crate) async fn run(arguments: ReloadArgs) -> anyhow::Result<Exit> {
-    let folder = arguments.config.load()?.config.daemon.run_dir;
+    let run_dir = arguments.config.load()?.config.daemon.run_dir;
     let mut exit = Exit::Ok;
     let mut all = Map::new();
     for (name, socket) in DAEMONS {
-        let outcome = ask(&folder.join(socket)).await;
+        let outcome = ReloadOutcome::new(reload(socket.in_dir(&run_dir)).await);
         if !matches!(outcome, ReloadOutcome::Reloaded(_)) {
             exit = Exit::Failure;
         }
         if arguments.json {
-            all.insert(name.to_owned(), outcome.as_json());
+            all.insert(name.to_owned(), outcome.to_json()?);
         } else {
-            outcome.tell(name)?;
+            outcome.print(name)?;
         }
     }
     if arguments.json {
@@ -59,96 +59,92 @@ pub(crate) async fn run(arguments: ReloadArgs) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-async fn ask(socket: &Path) -> ReloadOutcome {
-    let asked = async {
-        let peer = PeerClient::try_new(Endpoint::Socket(socket.to_path_buf()))?;
-        peer.ask("/reload", String::new(), ANSWER_WITHIN, ANSWER_BYTES_MAX).await
-    };
-    match asked.await {
-        Ok((status, body)) => ReloadOutcome::of(status, serde_json::from_slice(&body).unwrap_or_default()),
-        Err(error) => ReloadOutcome::Silent(format!("{error}; is it running?")),
-    }
+/// Makes the daemon behind a socket reload its configuration.
+pub(crate) async fn reload(socket: PathBuf) -> Result<ReloadAnswer, ControlError> {
+    let client = ControlClient::new(socket).deadline(ANSWER_WITHIN).body_bytes_max(ANSWER_BYTES_MAX);
+    client.request(ControlRequest::post(paths::RELOAD)).await
 }
 
 impl ReloadOutcome {
-    fn of(status: u16, answer: Value) -> Self {
-        let text = |name: &str| answer[name].as_str().map(str::to_owned);
-        match status {
-            200 if answer["changes"].is_array() => Self::Reloaded(answer),
-            200 => Self::Silent("the answer is none of ours".to_owned()),
-            422 => {
-                let listed = answer["complaints"].as_array().into_iter().flatten();
-                Self::Refused(listed.filter_map(Value::as_str).map(str::to_owned).collect())
+    fn new(answer: Result<ReloadAnswer, ControlError>) -> Self {
+        match answer {
+            Ok(answer) => Self::Reloaded(answer),
+            Err(ControlError::Problem(problem)) if !problem.complaints.is_empty() => {
+                Self::Refused(problem.complaints)
             }
-            _ => Self::Silent(
-                text("detail").or_else(|| text("title")).unwrap_or_else(|| format!("it answered {status}")),
-            ),
+            Err(error) if error.is_absent() => Self::NotAsked(format!("{error}; is it running?")),
+            Err(error) => Self::NotAsked(error.to_string()),
         }
     }
 
-    fn as_json(&self) -> Value {
-        match self {
+    fn to_json(&self) -> serde_json::Result<Value> {
+        Ok(match self {
             Self::Reloaded(answer) => {
-                let mut said = answer.clone();
-                said["outcome"] = json!("reloaded");
-                said
+                let mut value = serde_json::to_value(answer)?;
+                value["outcome"] = json!("reloaded");
+                value
             }
             Self::Refused(complaints) => json!({ "outcome": "refused", "complaints": complaints }),
-            Self::Silent(why) => json!({ "outcome": "not-asked", "error": why }),
-        }
+            Self::NotAsked(why) => json!({ "outcome": "not-asked", "error": why }),
+        })
     }
 
-    fn tell(&self, name: &str) -> std::io::Result<()> {
+    fn print(&self, name: &str) -> std::io::Result<()> {
         match self {
             Self::Reloaded(answer) => {
                 return lines(answer).iter().try_for_each(|l| out::stdout_line(&format!("{name}: {l}")));
             }
             Self::Refused(complaints) => {
-                out::stderr_line(&format!("newswire: {name} keeps everything as it was:"));
+                out::stderr_line(&format!("newswire: {name} keeps its old configuration:"));
                 complaints.iter().for_each(|complaint| out::stderr_line(&safe(complaint)));
             }
-            Self::Silent(why) => out::stderr_line(&format!("newswire: {name} was not asked: {}", safe(why))),
+            Self::NotAsked(why) => {
+                out::stderr_line(&format!("newswire: {name} was not reloaded: {}", safe(why)))
+            }
         }
         Ok(())
     }
 }
 
-/// What a reload did, a fact a line.
-fn lines(answer: &Value) -> Vec<String> {
-    let mut head = "reloaded".to_owned();
-    if let (Some(added), Some(changed), Some(removed)) =
-        (answer["added"].as_u64(), answer["changed"].as_u64(), answer["removed"].as_u64())
-    {
-        head += &format!("; sources: {added} added, {changed} changed, {removed} removed");
+/// What a reload changed, one fact per line.
+fn lines(answer: &ReloadAnswer) -> Vec<String> {
+    let mut first = "reloaded".to_owned();
+    if let Some(sources) = &answer.catalogue {
+        let (added, changed, removed) = (sources.added, sources.changed, sources.removed);
+        first += &format!("; sources: {added} added, {changed} changed, {removed} removed");
     }
-    let changes: Vec<_> = answer["changes"].as_array().into_iter().flatten().collect();
-    if changes.is_empty() {
-        head += "; no key of the configuration has another value";
+    if answer.changes.is_empty() {
+        first += "; the configuration has not changed";
     }
-    let text = |change: &Value, name: &str| safe(change[name].as_str().unwrap_or_default());
-    let line = |change: &&Value| {
-        let waits = if change["live"] == true { "" } else { ", which waits for a restart" };
-        format!("{}: {} -> {}{waits}", text(change, "key"), text(change, "old"), text(change, "new"))
-    };
-    std::iter::once(head).chain(changes.iter().map(line)).collect()
+    let changes = answer.changes.iter().map(|change| {
+        let waits = if change.live { "" } else { ", waits for a restart" };
+        format!("{}: {} -> {}{waits}", safe(&change.key), safe(&change.old), safe(&change.new))
+    });
+    std::iter::once(first).chain(changes).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use control::{ConfigChange, Problem};
+
     use super::*;
 
     #[test]
-    fn each_answer_is_told_for_what_it_is() {
-        let change = |key: &str, live: bool| json!({ "key": key, "old": "1", "new": "2", "live": live });
-        let changes = json!({ "changes": [change("a.b", true), change("a.c", false)] });
-        let ReloadOutcome::Reloaded(answer) = ReloadOutcome::of(200, changes) else {
+    fn each_answer_has_its_outcome() {
+        let change =
+            |key: &str, live| ConfigChange { key: key.into(), old: "1".into(), new: "2".into(), live };
+        let answer =
+            ReloadAnswer { catalogue: None, changes: vec![change("a.b", true), change("a.c", false)] };
+        let ReloadOutcome::Reloaded(answer) = ReloadOutcome::new(Ok(answer)) else {
             panic!("it was reloaded")
         };
-        assert_eq!(lines(&answer), ["reloaded", "a.b: 1 -> 2", "a.c: 1 -> 2, which waits for a restart"]);
-        let refused = ReloadOutcome::of(422, json!({ "complaints": ["f.toml:1: wrong"] })).as_json();
+        assert_eq!(lines(&answer), ["reloaded", "a.b: 1 -> 2", "a.c: 1 -> 2, waits for a restart"]);
+        let json = |problem| ReloadOutcome::new(Err(ControlError::Problem(problem))).to_json().unwrap();
+        let refused = json(Problem::bad_configuration(vec!["f.toml:1: wrong".into()]));
         assert_eq!(refused, json!({ "outcome": "refused", "complaints": ["f.toml:1: wrong"] }));
-        let busy = ReloadOutcome::of(503, json!({ "title": "come again" })).as_json();
-        assert_eq!(busy, json!({ "outcome": "not-asked", "error": "come again" }));
-        assert!(matches!(ReloadOutcome::of(200, json!({})), ReloadOutcome::Silent(_)));
+        let busy = json(Problem::new(503, "reload-busy", "try again later"));
+        assert_eq!(busy, json!({ "outcome": "not-asked", "error": "try again later" }));
+        let absent = ReloadOutcome::new(Err(ControlError::Missing("x.sock".into()))).to_json().unwrap();
+        assert!(absent["error"].as_str().unwrap().contains("is it running?"));
     }
 }

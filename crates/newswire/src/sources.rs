@@ -15,9 +15,9 @@ mod show;
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
+use control::{ControlClient, ControlSocket};
 use daemon::{Clock, Exit, config::Config};
 use news::Timestamp;
-use wire::{Endpoint, PeerClient};
 
 use crate::config_file::ConfigFile;
 
@@ -65,14 +65,16 @@ const RUNNING: &str = "is newswire-ingestd running, with the same daemon.run_dir
 /// What all commands here need.
 struct CommandContext {
     config: Config,
-    daemon: PeerClient,
+    daemon: ControlClient,
     /// The list of sources.
     list: PathBuf,
 }
 
 pub(crate) async fn run(arguments: SourcesArgs) -> anyhow::Result<Exit> {
     let config = arguments.file.load()?.config;
-    let daemon = PeerClient::try_new(Endpoint::Socket(config.daemon.run_dir.join("ingestd.sock")))?;
+    let daemon = ControlClient::new(ControlSocket::Ingestd.in_dir(&config.daemon.run_dir))
+        .deadline(ANSWER_WITHIN)
+        .body_bytes_max(ANSWER_BYTES_MAX);
     let list = arguments.sources.unwrap_or_else(|| config.ingestd.sources.clone());
     let context = CommandContext { config, daemon, list };
     match arguments.command {

@@ -23,10 +23,10 @@ pub(crate) struct TailArgs {
     /// Gateway to connect to [default: gateway.listen of the configuration]
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
-    /// Print this category only; may be given several times
+    /// Print only items of this category; may be given several times
     #[arg(long, value_name = "CATEGORY")]
     category: Vec<String>,
-    /// Print this source only; may be given several times
+    /// Print only items of this source; may be given several times
     #[arg(long, value_name = "ID")]
     source: Vec<String>,
     /// Start with events recorded since then: a duration such as 2h, or a time such as 2026-01-31T09:30:00Z

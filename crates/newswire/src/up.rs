@@ -29,7 +29,7 @@ pub(crate) struct UpArgs {
     /// Address that the gateway listens on [default: gateway.listen]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// Allow feeds at addresses of private networks, too
+    /// Allow feeds at addresses of private networks
     #[arg(long)]
     allow_private: bool,
     /// Serve made-up feeds from this machine and poll those; needs no network and keeps nothing

@@ -1,4 +1,4 @@
-//! The fields of an event or a span, taken out of `tracing` in a form that every shape of line can be made from.
+//! The fields of an event or a span, recorded in a form that every line format can be made from.
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
@@ -8,23 +8,23 @@ use tracing::field::{Field, Visit};
 /// A value as it was recorded.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Scalar {
-    /// Also what `%` and `?` made; may hold anything.
+    /// Includes values formatted by `%` and `?`; may contain any character.
     Text(String),
     /// The digits of a finite number.
     Number(String),
     Bool(bool),
 }
 
-/// Names with values in the order in which they were recorded, the message apart.
+/// Names and values in the order in which they were recorded; the message is separate.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Fields {
+pub(super) struct EventFields {
     pub(super) message: String,
     pub(super) list: Vec<(&'static str, Scalar)>,
 }
 
-impl Fields {
-    /// Adds a field, or replaces the one that has the name already: the inner span and the event know better.
-    pub(super) fn put(&mut self, name: &'static str, value: Scalar) {
+impl EventFields {
+    /// Adds a field, or replaces the one of the same name: an inner span overrides an outer one, and the event all spans.
+    pub(super) fn set(&mut self, name: &'static str, value: Scalar) {
         match self.list.iter_mut().find(|(known, _)| *known == name) {
             Some(known) => known.1 = value,
             None => self.list.push((name, value)),
@@ -35,14 +35,14 @@ impl Fields {
         let name = field.name();
         match value {
             Scalar::Text(text) if name == "message" => self.message = text,
-            // Bookkeeping of the bridge from the `log` crate; the metadata says it better.
+            // Set by the bridge from the `log` crate; the metadata has the same.
             _ if name.starts_with("log.") => {}
-            value => self.put(name.strip_prefix("r#").unwrap_or(name), value),
+            value => self.set(name.strip_prefix("r#").unwrap_or(name), value),
         }
     }
 }
 
-impl Visit for Fields {
+impl Visit for EventFields {
     fn record_f64(&mut self, field: &Field, value: f64) {
         let scalar = if value.is_finite() { Scalar::Number } else { Scalar::Text };
         self.record(field, scalar(value.to_string()));

@@ -1,8 +1,8 @@
-//! The journal's own protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL): one datagram an event, `NAME=value` lines in it.
+//! The journal's own protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL): one datagram per event, `NAME=value` lines in it.
 //!
-//! The message carries the fields too, so that a plain `journalctl -u` is readable, and each field stands beside it
-//! under its own name, so that `journalctl SOURCE=bbc` finds it. Values arrive escaped, hence without newlines, and need
-//! no binary form.
+//! The message carries the fields too, so that a plain `journalctl -u` is readable; each field is also sent under its own
+//! name, so that `journalctl SOURCE=bbc` finds it. Values are escaped and therefore have no newlines, so the protocol's
+//! binary form is never needed.
 
 use std::fmt::Write as _;
 use std::io;
@@ -14,71 +14,73 @@ use std::time::Duration;
 
 use tracing::{Level, Metadata};
 
-use super::Counts;
-use super::fields::{Fields, Scalar};
-use super::lines::Write;
+use super::fields::{EventFields, Scalar};
+use super::output::{LineWriter, LostLines};
 use notation::escaped;
 
-/// Where journald listens.
+/// The socket that journald listens on.
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// How long one line waits for a journal whose queue is full. A stuck journal costs this once, not once a line.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long one line waits for a journal whose queue is full. A stuck journal costs this once, not once per line.
+const SEND_TIMEOUT: Duration = Duration::from_millis(100);
 /// Largest datagram, bytes: below what Linux sends at once by default (`net.core.wmem_default`, 212,992).
 const RECORD_BYTES_MAX: usize = 128 * 1_024;
 /// Longest name of a field, bytes (systemd.journal-fields(7)).
 const NAME_BYTES_MAX: usize = 64;
-/// Names that the record itself uses; a field of that name gets `FIELD_` before it.
-const OWN: [&str; 6] = ["MESSAGE", "PRIORITY", "TARGET", "SYSLOG_IDENTIFIER", "CODE_FILE", "CODE_LINE"];
+/// Names that the record itself uses; a field of that name is prefixed with `FIELD_`.
+const RESERVED_NAMES: [&str; 6] =
+    ["MESSAGE", "PRIORITY", "TARGET", "SYSLOG_IDENTIFIER", "CODE_FILE", "CODE_LINE"];
 
 /// A connection to the journal.
 pub(super) struct Journal {
     path: PathBuf,
-    patient: UnixDatagram,
-    impatient: UnixDatagram,
+    /// Waits up to [`SEND_TIMEOUT`].
+    waiting: UnixDatagram,
+    /// Never waits; used while the journal is stuck.
+    nonblocking: UnixDatagram,
     stuck: AtomicBool,
-    counts: Arc<Counts>,
+    lost: Arc<LostLines>,
     identifier: String,
 }
 
 impl Journal {
-    /// Checks that the journal takes something; an empty datagram is discarded there.
-    pub(super) fn connect(path: impl AsRef<Path>, counts: Arc<Counts>) -> io::Result<Self> {
-        let (patient, impatient) = (UnixDatagram::unbound()?, UnixDatagram::unbound()?);
-        patient.set_write_timeout(Some(PATIENCE))?;
-        impatient.set_nonblocking(true)?;
-        patient.send_to(&[], &path)?;
+    /// Connects, and checks with an empty datagram, which the journal discards.
+    pub(super) fn connect(path: impl AsRef<Path>, lost: Arc<LostLines>) -> io::Result<Self> {
+        let (waiting, nonblocking) = (UnixDatagram::unbound()?, UnixDatagram::unbound()?);
+        waiting.set_write_timeout(Some(SEND_TIMEOUT))?;
+        nonblocking.set_nonblocking(true)?;
+        waiting.send_to(&[], &path)?;
         let program = std::env::args_os().next().unwrap_or_default();
         let identifier =
             Path::new(&program).file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let path = path.as_ref().to_path_buf();
-        Ok(Self { path, patient, impatient, stuck: AtomicBool::new(false), counts, identifier })
+        Ok(Self { path, waiting, nonblocking, stuck: AtomicBool::new(false), lost, identifier })
     }
 }
 
-impl Write for Journal {
+impl LineWriter for Journal {
     fn write(&self, record: &[u8]) {
         let mut datagram = format!("SYSLOG_IDENTIFIER={}\n", escaped(&self.identifier)).into_bytes();
         datagram.extend_from_slice(record);
-        let socket = if self.stuck.load(Ordering::Relaxed) { &self.impatient } else { &self.patient };
-        // By path each time, because a restarted journald listens at a new socket of the same name.
+        let socket = if self.stuck.load(Ordering::Relaxed) { &self.nonblocking } else { &self.waiting };
+        // By path each time: a restarted journald listens on a new socket with the same name.
         let sent = socket.send_to(&datagram, &self.path);
         let full = sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         self.stuck.store(full, Ordering::Relaxed);
         if sent.is_err() {
-            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+            self.lost.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
 /// Whether standard error is the stream that systemd connected to the journal: `JOURNAL_STREAM` is its device and inode.
-pub(super) fn stderr_goes_there() -> bool {
+pub(super) fn is_stderr() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
     rustix::fs::fstat(io::stderr()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
-/// The record of an event but for the program's name. `message` is one escaped line.
-pub(super) fn record(metadata: &Metadata<'_>, message: &str, fields: &Fields) -> String {
+/// The record of an event without the program's name. `message` is one escaped line.
+pub(super) fn record(metadata: &Metadata<'_>, message: &str, fields: &EventFields) -> String {
     let priority = match *metadata.level() {
         Level::ERROR => 3,
         Level::WARN => 4,
@@ -88,35 +90,35 @@ pub(super) fn record(metadata: &Metadata<'_>, message: &str, fields: &Fields) ->
     let mut record =
         format!("PRIORITY={priority}\nMESSAGE={message}\nTARGET={}\n", escaped(metadata.target()));
     if let (Some(file), Some(line)) = (metadata.file(), metadata.line()) {
-        put(&mut record, "CODE_FILE", file);
-        put(&mut record, "CODE_LINE", &line.to_string());
+        push_field(&mut record, "CODE_FILE", file);
+        push_field(&mut record, "CODE_LINE", &line.to_string());
     }
     for (name, value) in &fields.list {
         let Some(name) = journal_name(name) else { continue };
         match value {
-            Scalar::Text(text) => put(&mut record, &name, text),
-            Scalar::Number(digits) => put(&mut record, &name, digits),
-            Scalar::Bool(yes) => put(&mut record, &name, if *yes { "true" } else { "false" }),
+            Scalar::Text(text) => push_field(&mut record, &name, text),
+            Scalar::Number(digits) => push_field(&mut record, &name, digits),
+            Scalar::Bool(yes) => push_field(&mut record, &name, if *yes { "true" } else { "false" }),
         }
     }
     record
 }
 
-/// Appends a field unless the record would become too large; the message has its beginning in any case.
-fn put(record: &mut String, name: &str, value: &str) {
+/// Appends a field unless the record would become too large; the message shows the beginning in any case.
+fn push_field(record: &mut String, name: &str, value: &str) {
     let value = escaped(value);
     if record.len() + name.len() + value.len() < RECORD_BYTES_MAX {
         writeln!(record, "{name}={value}").expect("a String takes every write");
     }
 }
 
-/// A name as the journal takes it: capitals, digits and underscores, beginning with a capital.
+/// A name in the journal's form: capitals, digits and underscores, beginning with a capital.
 fn journal_name(name: &str) -> Option<String> {
     let capitals = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
     let name: String = capitals.skip_while(|c| !c.is_ascii_uppercase()).take(NAME_BYTES_MAX - 6).collect();
     match name.as_str() {
         "" => None,
-        own if OWN.contains(&own) => Some(format!("FIELD_{own}")),
+        reserved if RESERVED_NAMES.contains(&reserved) => Some(format!("FIELD_{reserved}")),
         _ => Some(name),
     }
 }

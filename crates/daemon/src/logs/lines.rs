@@ -1,4 +1,4 @@
-//! From an event to its line: time, level, message, fields of the event and of the spans around it.
+//! Turns an event into its line: time, level, message, and the fields of the event and of the spans around it.
 
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
@@ -12,61 +12,61 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-use super::fields::{Fields, Scalar};
-use super::repeats::{self, Repeats, Verdict};
-use super::{Counts, journal};
+use super::fields::{EventFields, Scalar};
+use super::journal;
+use super::output::{LineWriter, LostLines};
+use super::repeats::{self, LineAction, RepeatFilter};
 use crate::clock::Clock;
 use notation::{is_dangerous, push_escaped};
 
-/// Longest message or value in a line, characters; what is cut ends in an ellipsis.
+/// Longest message or value in a line, characters; a longer one is cut and ends in an ellipsis.
 const VALUE_CHARS_MAX: usize = 2_000;
-
-/// Takes finished lines, newline included; the journal takes whole records. Never fails: what cannot be written is
-/// counted by whoever writes.
-pub(super) trait Write: Send + Sync {
-    fn write(&self, line: &[u8]);
-}
 
 /// What a line looks like.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Shape {
+pub(super) enum LineFormat {
     Text { colour: bool },
     Json,
     Journal,
 }
 
 /// Writes a line for each event that the filter lets through.
-pub(super) struct Lines {
-    shape: Shape,
-    out: Box<dyn Write>,
+pub(super) struct LineLayer {
+    format: LineFormat,
+    out: Box<dyn LineWriter>,
     clock: Clock,
-    repeats: Mutex<Repeats>,
+    repeats: Mutex<RepeatFilter>,
     started: Instant,
-    counts: Arc<Counts>,
+    lost: Arc<LostLines>,
 }
 
-impl Lines {
-    pub(super) fn new(shape: Shape, out: Box<dyn Write>, clock: Clock, counts: Arc<Counts>) -> Self {
-        Self { shape, out, clock, repeats: Mutex::default(), started: Instant::now(), counts }
+impl LineLayer {
+    pub(super) fn new(
+        format: LineFormat,
+        out: Box<dyn LineWriter>,
+        clock: Clock,
+        lost: Arc<LostLines>,
+    ) -> Self {
+        Self { format, out, clock, repeats: Mutex::default(), started: Instant::now(), lost }
     }
 
-    /// How many like it were not written, if this one is.
-    fn admit(&self, metadata: &Metadata<'_>, fields: &Fields) -> Option<u64> {
+    /// `None` if the line is to be suppressed; otherwise how many of its kind were suppressed before it.
+    fn repeats_before(&self, metadata: &Metadata<'_>, fields: &EventFields) -> Option<u64> {
         let Some(kind) = repeats::kind(metadata, fields) else { return Some(0) };
         let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
-        match repeats.admit(kind, self.started.elapsed()) {
-            Verdict::Write { repeats } => Some(repeats),
-            Verdict::Swallow => {
-                self.counts.swallowed.fetch_add(1, Ordering::Relaxed);
+        match repeats.check(kind, self.started.elapsed()) {
+            LineAction::Write { repeats } => Some(repeats),
+            LineAction::Suppress => {
+                self.lost.suppressed.fetch_add(1, Ordering::Relaxed);
                 None
             }
         }
     }
 }
 
-impl<S: Subscriber + for<'s> LookupSpan<'s>> Layer<S> for Lines {
+impl<S: Subscriber + for<'s> LookupSpan<'s>> Layer<S> for LineLayer {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        let mut fields = Fields::default();
+        let mut fields = EventFields::default();
         attributes.record(&mut fields);
         if let Some(span) = context.span(id) {
             span.extensions_mut().replace(fields);
@@ -75,39 +75,39 @@ impl<S: Subscriber + for<'s> LookupSpan<'s>> Layer<S> for Lines {
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
         if let Some(span) = context.span(id)
-            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
+            && let Some(fields) = span.extensions_mut().get_mut::<EventFields>()
         {
             values.record(fields);
         }
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let mut own = Fields::default();
+        let mut own = EventFields::default();
         event.record(&mut own);
-        let mut all = Fields { message: own.message, list: Vec::new() };
+        let mut all = EventFields { message: own.message, list: Vec::new() };
         for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
-            if let Some(outer) = span.extensions().get::<Fields>() {
-                outer.list.iter().for_each(|(name, value)| all.put(name, value.clone()));
+            if let Some(outer) = span.extensions().get::<EventFields>() {
+                outer.list.iter().for_each(|(name, value)| all.set(name, value.clone()));
             }
         }
-        own.list.into_iter().for_each(|(name, value)| all.put(name, value));
+        own.list.into_iter().for_each(|(name, value)| all.set(name, value));
         let normalized = event.normalized_metadata();
         let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
-        match self.admit(metadata, &all) {
+        match self.repeats_before(metadata, &all) {
             None => return,
             Some(0) => {}
-            Some(repeats) => all.put("repeats", Scalar::Number(repeats.to_string())),
+            Some(repeats) => all.set("repeats", Scalar::Number(repeats.to_string())),
         }
-        let line = match self.shape {
-            Shape::Text { colour } => text_line(&self.time(), metadata, &all, colour),
-            Shape::Json => json_line(&self.time(), metadata, &all),
-            Shape::Journal => journal::record(metadata, &readable(&all, false), &all),
+        let line = match self.format {
+            LineFormat::Text { colour } => text_line(&self.time(), metadata, &all, colour),
+            LineFormat::Json => json_line(&self.time(), metadata, &all),
+            LineFormat::Journal => journal::record(metadata, &readable(&all, false), &all),
         };
         self.out.write(line.as_bytes());
     }
 }
 
-impl Lines {
+impl LineLayer {
     /// UTC in RFC 3339 with milliseconds.
     fn time(&self) -> String {
         chrono::DateTime::from_timestamp_millis(self.clock.now_millis())
@@ -118,7 +118,7 @@ impl Lines {
 const RESET: &str = "\u{1b}[0m";
 const DIM: &str = "\u{1b}[2m";
 
-fn text_line(time: &str, metadata: &Metadata<'_>, fields: &Fields, colour: bool) -> String {
+fn text_line(time: &str, metadata: &Metadata<'_>, fields: &EventFields, colour: bool) -> String {
     let mut line = String::with_capacity(160);
     let level = metadata.level();
     if colour {
@@ -134,7 +134,7 @@ fn text_line(time: &str, metadata: &Metadata<'_>, fields: &Fields, colour: bool)
     }
     line.push_str(&readable(fields, colour));
     if *level >= Level::DEBUG {
-        // Whoever reads these sets filters by module, so here the module's name is worth its room.
+        // Filters are set by module, so a reader of these lines needs the module's name.
         append(&mut line, format_args!(" target={}", metadata.target()));
     }
     line.push('\n');
@@ -142,7 +142,7 @@ fn text_line(time: &str, metadata: &Metadata<'_>, fields: &Fields, colour: bool)
 }
 
 /// Message and fields as `message key=value key="two words"`.
-fn readable(fields: &Fields, colour: bool) -> String {
+fn readable(fields: &EventFields, colour: bool) -> String {
     let mut line = String::with_capacity(120);
     push_value(&mut line, &fields.message, "");
     for (name, value) in &fields.list {
@@ -162,12 +162,12 @@ fn readable(fields: &Fields, colour: bool) -> String {
     line
 }
 
-/// Whether a value can stand without quotes and still end where it ends.
+/// Whether a value needs no quotes.
 fn is_plain(text: &str) -> bool {
     !text.is_empty() && !text.chars().any(|c| c.is_whitespace() || matches!(c, '"' | '='))
 }
 
-/// Appends text with what is dangerous escaped and a backslash before each of `quoted`.
+/// Appends text, with dangerous characters escaped and a backslash before each of `quoted`.
 fn push_value(line: &mut String, text: &str, quoted: &str) {
     for (n, c) in text.chars().enumerate() {
         if n == VALUE_CHARS_MAX {
@@ -180,10 +180,10 @@ fn push_value(line: &mut String, text: &str, quoted: &str) {
     }
 }
 
-/// Names that the line itself uses; a field of that name gets `field_` before it.
-const JSON_OWN: [&str; 4] = ["time", "level", "message", "target"];
+/// Names that the line itself uses; a field of that name is prefixed with `field_`.
+const JSON_RESERVED: [&str; 4] = ["time", "level", "message", "target"];
 
-fn json_line(time: &str, metadata: &Metadata<'_>, fields: &Fields) -> String {
+fn json_line(time: &str, metadata: &Metadata<'_>, fields: &EventFields) -> String {
     let mut line = String::with_capacity(200);
     let (level, target) = (metadata.level().as_str().to_ascii_lowercase(), metadata.target());
     append(&mut line, format_args!(r#"{{"time":"{time}","level":"{level}","message":"#));
@@ -191,7 +191,7 @@ fn json_line(time: &str, metadata: &Metadata<'_>, fields: &Fields) -> String {
     line.push_str(",\"target\":");
     push_json(&mut line, target);
     for (name, value) in &fields.list {
-        let prefix = if JSON_OWN.contains(name) { "field_" } else { "" };
+        let prefix = if JSON_RESERVED.contains(name) { "field_" } else { "" };
         line.push(',');
         push_json(&mut line, &format!("{prefix}{name}"));
         line.push(':');
@@ -205,7 +205,7 @@ fn json_line(time: &str, metadata: &Metadata<'_>, fields: &Fields) -> String {
     line
 }
 
-/// A JSON string in which everything dangerous is a `\u` escape; `serde_json` escapes C0 alone.
+/// A JSON string in which every dangerous character is a `\u` escape; `serde_json` escapes only C0.
 fn push_json(line: &mut String, text: &str) {
     line.push('"');
     for (n, c) in text.chars().enumerate() {
@@ -216,7 +216,7 @@ fn push_json(line: &mut String, text: &str) {
             }
             '"' | '\\' => line.extend(['\\', c]),
             '\n' => line.push_str("\\n"),
-            // All of them lie in the basic plane, so four digits are enough.
+            // All of them are in the basic multilingual plane, so four digits are enough.
             c if is_dangerous(c) => append(line, format_args!("\\u{:04x}", u32::from(c))),
             c => line.push(c),
         }
@@ -239,32 +239,37 @@ mod tests {
     use super::*;
     use crate::logs::journal::Journal;
 
-    /// Everything that a terminal, a line or a reader could be driven with.
-    const EVIL: &str = "a\0\u{7}\u{1b}[31m\nb\r\u{7f}\u{85}\u{9b}\u{2028}\u{202e}\u{2066}\u{200f}\" seq=9 \\";
+    /// Characters that could control a terminal, break a line or mislead a reader.
+    const HOSTILE: &str =
+        "a\0\u{7}\u{1b}[31m\nb\r\u{7f}\u{85}\u{9b}\u{2028}\u{202e}\u{2066}\u{200f}\" seq=9 \\";
 
     #[derive(Clone, Default)]
     struct Buffer(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Buffer {
+    impl LineWriter for Buffer {
         fn write(&self, line: &[u8]) {
             self.0.lock().unwrap().extend_from_slice(line);
         }
     }
 
     /// What `work` logged.
-    fn logged(shape: Shape, work: impl FnOnce()) -> String {
+    fn logged(format: LineFormat, work: impl FnOnce()) -> String {
         let buffer = Buffer::default();
-        let lines =
-            Lines::new(shape, Box::new(buffer.clone()), Clock::from_tokio(1_767_323_045_678), Arc::default());
+        let lines = LineLayer::new(
+            format,
+            Box::new(buffer.clone()),
+            Clock::from_tokio(1_767_323_045_678),
+            Arc::default(),
+        );
         tracing::subscriber::with_default(Registry::default().with(lines), work);
         let bytes = buffer.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
     }
 
-    fn say_evil() {
-        let error = std::io::Error::other(EVIL);
-        let _visit = tracing::info_span!("visit", source = %EVIL).entered();
-        tracing::warn!(shown = %EVIL, quoted = ?EVIL, plain = EVIL, error = &error as &dyn std::error::Error, "{}", EVIL);
+    fn log_hostile() {
+        let error = std::io::Error::other(HOSTILE);
+        let _visit = tracing::info_span!("visit", source = %HOSTILE).entered();
+        tracing::warn!(shown = %HOSTILE, quoted = ?HOSTILE, plain = HOSTILE, error = &error as &dyn std::error::Error, "{}", HOSTILE);
     }
 
     fn assert_harmless(text: &str) {
@@ -275,7 +280,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_line_has_time_level_message_and_fields() {
-        let line = logged(Shape::Text { colour: false }, || {
+        let line = logged(LineFormat::Text { colour: false }, || {
             let _visit = tracing::info_span!("visit", source = "bbc", items = 0).entered();
             tracing::info!(items = 3, title = "two words", empty = "", late = true, "recorded items");
         });
@@ -284,36 +289,36 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_debug_line_tells_its_module_and_only_colour_brings_escapes() {
-        let line = logged(Shape::Text { colour: false }, || tracing::debug!("looked"));
+    async fn a_debug_line_names_its_module_and_only_colour_adds_escapes() {
+        let line = logged(LineFormat::Text { colour: false }, || tracing::debug!("looked"));
         assert_eq!(line, "2026-01-02T03:04:05.678Z DEBUG looked target=daemon::logs::lines::tests\n");
-        let line = logged(Shape::Text { colour: true }, || tracing::error!(n = 1, "failed"));
+        let line = logged(LineFormat::Text { colour: true }, || tracing::error!(n = 1, "failed"));
         let expected = "\u{1b}[2m2026-01-02T03:04:05.678Z\u{1b}[0m \u{1b}[1;31mERROR\u{1b}[0m failed \u{1b}[2mn=\u{1b}[0m1\n";
         assert_eq!(line, expected);
     }
 
     #[test]
     fn no_control_character_reaches_a_text_line() {
-        let line = logged(Shape::Text { colour: false }, say_evil);
+        let line = logged(LineFormat::Text { colour: false }, log_hostile);
         assert_harmless(&line);
         assert!(line.contains(r#"shown="a\u{0}\u{7}\u{1b}[31m\nb\r\u{7f}"#), "{line}");
-        assert!(line.contains(r#"\u{200f}\" seq=9 \\" "#), "a quote cannot be broken out of: {line}");
+        assert!(line.contains(r#"\u{200f}\" seq=9 \\" "#), "a quoted value cannot end early: {line}");
     }
 
     #[test]
     fn no_control_character_reaches_a_json_line_and_the_value_survives() {
-        let line = logged(Shape::Json, say_evil);
+        let line = logged(LineFormat::Json, log_hostile);
         assert_harmless(&line);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         for field in ["shown", "plain", "error", "source", "message"] {
-            assert_eq!(value[field], EVIL, "{field}");
+            assert_eq!(value[field], HOSTILE, "{field}");
         }
         assert_eq!(value["level"], "warn");
     }
 
     #[test]
     fn a_json_line_keeps_numbers_and_its_own_names() {
-        let line = logged(Shape::Json, || {
+        let line = logged(LineFormat::Json, || {
             tracing::info!(seq = 7_u64, wait_ms = 1.5, nan = f64::NAN, level = "x", "m")
         });
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -325,8 +330,8 @@ mod tests {
 
     #[test]
     fn a_long_value_is_cut() {
-        for shape in [Shape::Text { colour: false }, Shape::Json] {
-            let line = logged(shape, || tracing::info!(title = "é".repeat(9_000), "m"));
+        for format in [LineFormat::Text { colour: false }, LineFormat::Json] {
+            let line = logged(format, || tracing::info!(title = "é".repeat(9_000), "m"));
             assert_eq!(line.matches('é').count(), VALUE_CHARS_MAX);
             assert_eq!(line.matches('…').count(), 1);
         }
@@ -339,9 +344,9 @@ mod tests {
         let journald = UnixDatagram::bind(&path).unwrap();
         journald.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
         let journal = Journal::connect(&path, Arc::default()).unwrap();
-        let lines = Lines::new(Shape::Journal, Box::new(journal), Clock::system(), Arc::default());
+        let lines = LineLayer::new(LineFormat::Journal, Box::new(journal), Clock::system(), Arc::default());
         tracing::subscriber::with_default(Registry::default().with(lines), || {
-            tracing::info!(source = "bbc", seq = 412, _x = 1, priority = 0, note = EVIL, "recorded items");
+            tracing::info!(source = "bbc", seq = 412, _x = 1, priority = 0, note = HOSTILE, "recorded items");
         });
         let mut bytes = [0; 8_192];
         assert_eq!(journald.recv(&mut bytes).unwrap(), 0, "the check at the start");
@@ -359,12 +364,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_line_after_repeats_says_how_many_were_swallowed() {
+    async fn the_line_after_repeats_says_how_many_were_suppressed() {
         let buffer = Buffer::default();
-        let counts = Arc::<Counts>::default();
+        let lost = Arc::<LostLines>::default();
         let clock = Clock::from_tokio(1_767_323_045_678);
-        let shape = Shape::Text { colour: false };
-        let lines = Lines::new(shape, Box::new(buffer.clone()), clock, Arc::clone(&counts));
+        let format = LineFormat::Text { colour: false };
+        let lines = LineLayer::new(format, Box::new(buffer.clone()), clock, Arc::clone(&lost));
         let _guard = tracing::subscriber::set_default(Registry::default().with(lines));
         for round in 0..2 {
             for n in 0..47 {
@@ -380,21 +385,21 @@ mod tests {
         assert_eq!((of("failed source=bbc"), of("failed source=cnn"), of("looked")), (shown, 2, 94));
         assert_eq!(of("failed source=bbc n=0 repeats=37"), 1, "{text}");
         assert_eq!(of("repeats="), 1, "{text}");
-        assert_eq!(counts.swallowed.load(Ordering::Relaxed), 74);
+        assert_eq!(lost.suppressed.load(Ordering::Relaxed), 74);
     }
 
     #[test]
-    fn a_stuck_journal_costs_lines_that_are_counted_and_no_time() {
+    fn a_stuck_journal_costs_no_time_and_the_lost_lines_are_counted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
-        let _deaf = UnixDatagram::bind(&path).unwrap();
-        let counts = Arc::<Counts>::default();
-        let journal = Journal::connect(&path, Arc::clone(&counts)).unwrap();
+        let _unread = UnixDatagram::bind(&path).unwrap();
+        let lost = Arc::<LostLines>::default();
+        let journal = Journal::connect(&path, Arc::clone(&lost)).unwrap();
         let started = tokio::time::Instant::now();
         for _ in 0..5_000 {
             journal.write(b"PRIORITY=6\nMESSAGE=x\n");
         }
-        assert!(counts.dropped.load(Ordering::Relaxed) > 0);
+        assert!(lost.dropped.load(Ordering::Relaxed) > 0);
         assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
     }
 }

@@ -1,4 +1,4 @@
-//! What every process tells of itself: what it uses, what it may use, and which version it is.
+//! Metrics that every process has: its version, the resources it uses and their limits.
 
 use std::{fmt, fs};
 
@@ -13,83 +13,84 @@ use super::{MetricsRegistry, MetricsSink};
 use crate::{Clock, limits, logs::Logs, panics};
 
 impl MetricsRegistry {
-    /// Adds what a process tells of itself, as `newswire_<part>_…`. Call once, at the start.
+    /// Adds the metrics of the process, as `newswire_<part>_…`. Call once, at the start.
     pub fn register_process(&self, part: &str, version: &'static str, clock: &Clock, logs: &Logs) {
         let name = |noun: &str| format!("newswire_{part}_{noun}");
         self.register(
             &name("build"),
-            "Always 1; the version that runs is in the label",
+            "Always 1; the label has the running version",
             Info::new([("version", version)]),
         );
         self.register_counter(
             &name("panics_total"),
-            "Faults of our own that were caught; each cost one visit or one request and has a line in the log",
+            "Bugs in newswire that were caught as panics; each cost one visit or one request and is logged",
             panics::count,
         );
         logs.register(self, part);
-        let uses = Uses { part: part.to_owned(), started: Instant::now(), memory_max: memory_max() };
+        let usage =
+            ResourceUsage { part: part.to_owned(), started: Instant::now(), memory_max: memory_max() };
         #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit")]
         let started_s = clock.now_millis() as f64 / 1000.0;
-        self.ask(move |answers| uses.tell(answers, started_s));
+        self.register_collector(move |sink| usage.collect(sink, started_s));
     }
 }
 
-/// What is read of the kernel at each scrape.
-struct Uses {
+/// Read from the kernel at each scrape.
+struct ResourceUsage {
     part: String,
     started: Instant,
     memory_max: u64,
 }
 
-impl Uses {
+impl ResourceUsage {
     #[expect(clippy::cast_precision_loss, reason = "bytes and descriptors are far below 2^53")]
-    fn tell(&self, answers: &mut MetricsSink<'_>, started_s: f64) -> fmt::Result {
+    fn collect(&self, sink: &mut MetricsSink<'_>, started_s: f64) -> fmt::Result {
         let name = |noun: &str| format!("newswire_{}_{noun}", self.part);
         let (files, files_max) = limits::open_files();
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
-        answers.gauge(
+        sink.gauge(
             &name("uptime_seconds"),
-            "Since the process started",
+            "Time since the process started",
             self.started.elapsed().as_secs_f64(),
         )?;
-        answers.gauge(
+        sink.gauge(
             &name("process_start_time_seconds"),
-            "When the process started, in seconds since 1970; a change is a restart",
+            "Start time of the process in seconds since 1970; a change means a restart",
             started_s,
         )?;
-        answers.counter(
+        sink.counter(
             &name("process_cpu_seconds_total"),
-            "Processor time used by all threads, user and system",
+            "CPU time used by all threads, user and system",
             cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9,
         )?;
-        answers.gauge(
+        sink.gauge(
             &name("process_resident_memory_bytes"),
-            "Memory in use (resident set)",
+            "Memory in use (resident set size)",
             field(&status, "VmRSS:") as f64 * 1024.0,
         )?;
-        answers.gauge(
+        sink.gauge(
             &name("process_memory_max_bytes"),
-            "Memory that may be used: the limit of the process's control group, else all of the machine",
+            "Memory limit: that of the control group, otherwise the memory of the machine",
             self.memory_max as f64,
         )?;
-        answers.gauge(&name("process_threads"), "Threads", field(&status, "Threads:") as f64)?;
-        answers.gauge(&name("process_open_files"), "Open files and sockets", files as f64)?;
-        answers.gauge(
+        sink.gauge(&name("process_threads"), "Number of threads", field(&status, "Threads:") as f64)?;
+        sink.gauge(&name("process_open_files"), "Open files and sockets", files as f64)?;
+        sink.gauge(
             &name("process_open_files_max"),
-            "Open files and sockets that the system allows (LimitNOFILE); at that number nothing connects any more",
+            "Limit of open files and sockets (LimitNOFILE); once it is reached, no connection can be opened or accepted",
             files_max as f64,
         )
     }
 }
 
-/// The number after a name in `proc_pid_status(5)`.
+/// The number of a field in `/proc/self/status` (proc_pid_status(5)); 0 if it is missing.
 fn field(status: &str, name: &str) -> u64 {
     let value = status.lines().find_map(|line| line.strip_prefix(name));
     value.and_then(|value| value.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-/// The tighter of `memory.high` and `memory.max` (cgroups(7), version 2), else the memory of the machine.
+/// The lower of `memory.high` and `memory.max` (cgroups(7), version 2), otherwise the memory of the machine, in bytes.
 fn memory_max() -> u64 {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let group = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
@@ -107,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_tells_what_it_uses_and_what_it_may_use() {
+    fn a_process_reports_its_resource_usage_and_limits() {
         let metrics = MetricsRegistry::new();
         metrics.register_process("test", "1.2.3", &Clock::system(), &Logs::detached());
         let text = metrics.encode();

@@ -227,8 +227,8 @@ mod tests {
         let gateway =
             config::GatewaySection { read_tokens_file: Some(file), ..config::GatewaySection::default() };
         let authenticator = Authenticator::load(&gateway).unwrap();
-        let shown = format!("{authenticator:?}");
-        assert!(shown.contains("TokenHash(…)") && !shown.contains("desk-token"), "{shown}");
+        let debug = format!("{authenticator:?}");
+        assert!(debug.contains("TokenHash(…)") && !debug.contains("desk-token"), "{debug}");
         assert!(
             authenticator.is_enabled()
                 && !Authenticator::load(&config::GatewaySection::default()).unwrap().is_enabled()

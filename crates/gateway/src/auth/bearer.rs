@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_is_compared_as_a_whole_and_never_shown() {
+    fn a_hash_is_compared_as_a_whole_and_never_printed() {
         let hash = TokenHash::of(b"0123456789abcdef");
         let hex = "9f9f5111f7b27a781f1f1ddde5ebc2dd2b796bfc7365c9c28b548e564176929f";
         assert!(TokenHash::from_hex(hex).unwrap().is(&hash));

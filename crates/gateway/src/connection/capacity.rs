@@ -44,9 +44,9 @@ impl ConnectionLimits {
     fn new(clients_max: usize, clients_per_address_max: usize, descriptors: u64) -> Self {
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
         let reserved = DESCRIPTORS_RESERVED.min(descriptors / 4 * 3);
-        let (wanted, free) = (clients_max.saturating_add(OTHER_CONNECTIONS), descriptors - reserved);
+        let (needed, free) = (clients_max.saturating_add(OTHER_CONNECTIONS), descriptors - reserved);
         // Connections come first, then their second descriptors; where both do not fit, a sixth is left for those.
-        let max = wanted.min(free - free / 6).max(CONNECTIONS_MIN);
+        let max = needed.min(free - free / 6).max(CONNECTIONS_MIN);
         Self {
             max,
             handles_max: free.saturating_sub(max),

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_followed_is_bounded() {
+    fn the_number_of_tracked_refreshes_is_limited() {
         let (refreshes, _forwarder) = Refreshes::new();
         for _ in 0..TRACKED_MAX + 5 {
             refreshes.track(&ids(&["a"]), Arc::default());

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::time::Instant;
 
-/// The wire's state, shared with whoever reports it.
+/// The state of the wire, shared by all threads.
 #[derive(Debug, Default)]
 pub(crate) struct WireLink(Mutex<WireState>);
 

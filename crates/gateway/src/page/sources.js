@@ -268,13 +268,12 @@ function showFacts(row, s) {
   const drawn = JSON.stringify(facts);
   if (row.drawn === drawn) return;
   row.drawn = drawn;
-  row.facts.replaceChildren(...facts.map(([name, value]) => factLine(name, value)));
+  row.facts.replaceChildren(...facts.map((fact) => factLine(...fact)));
 }
 
-function factLine(name, value) {
+function factLine(name, value, address) {
   const line = el("div");
   const dd = el("dd");
-  const address = name === "Address" && !value.includes("…") ? webAddress(value) : "";
   dd.append(address ? outwardLink(value, address) : document.createTextNode(value));
   line.append(el("dt", "", name), dd);
   return line;
@@ -284,11 +283,12 @@ function sourceFacts(s) {
   const c = s.counts ?? {};
   const n = (value) => number.format(value ?? 0);
   const labels = [s.category, s.country, s.language, ...(s.tags ?? []).slice(0, 8)].filter(Boolean).join(", ");
+  const url = cut(s.url, 300);
   const took = Number.isFinite(s.last_took_ms) ? `${(s.last_took_ms / 1000).toFixed(1)}\u00a0s` : "";
   const success = when(s.last_success);
   const facts = [
     ["Id", s.id],
-    ["Address", cut(s.url, 300)],
+    ["Address", url, url.includes("…") ? "" : webAddress(url)], // "…": cut, or without a secret
     ["Labels", labels],
     ["Last response", [s.last_code ? `HTTP ${s.last_code}` : "", took && `took ${took}`].filter(Boolean).join(", ")],
     ["Last success", Number.isNaN(success) ? "never" : instant.format(success)],

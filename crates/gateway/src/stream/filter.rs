@@ -1,4 +1,4 @@
-//! Which events a client wants: OR within a parameter, AND between parameters.
+//! Which events a client gets: OR within a parameter, AND between parameters.
 
 use std::{sync::Arc, time::Duration};
 

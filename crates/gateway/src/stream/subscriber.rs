@@ -207,7 +207,7 @@ impl StreamSubscriber {
             (None, _) => {
                 let snapshot =
                     (state.ring.before_newest(self.request.snapshot, &self.request.filter), Replay::Idle);
-                // A client that was told `live` gets everything since then, however late the daemon came.
+                // A client that was told `live` gets everything since then, however late the daemon started.
                 live_since
                     .map(|since| start_at(since, state, &ring, &bounds))
                     .filter(|(cursor, _)| *cursor < snapshot.0)

@@ -58,7 +58,7 @@ mod tests {
     const WINDOW: Duration = Duration::from_secs(30);
 
     /// The result of each window of a client that takes so many events in it, and never catches up.
-    fn judge(taken: &[u64]) -> Vec<bool> {
+    fn windows_too_slow(events: &[u64]) -> Vec<bool> {
         let now = Instant::now();
         let mut throughput = Throughput { was_caught_up: false, ..Throughput::new(now) };
         let mut cursor = Seq::NONE;
@@ -66,14 +66,14 @@ mod tests {
             cursor = Seq(cursor.0 + n);
             throughput.is_too_slow(cursor, now, WINDOW)
         };
-        taken.iter().map(window).collect()
+        events.iter().map(window).collect()
     }
 
     #[test]
     fn two_slow_windows_in_a_row_are_too_slow() {
-        assert_eq!(judge(&[149, 149]), [false, true]);
-        assert_eq!(judge(&[0, 150, 0, 150]), [false; 4]);
-        assert_eq!(judge(&[1000, 0, 0]), [false, false, true]);
+        assert_eq!(windows_too_slow(&[149, 149]), [false, true]);
+        assert_eq!(windows_too_slow(&[0, 150, 0, 150]), [false; 4]);
+        assert_eq!(windows_too_slow(&[1000, 0, 0]), [false, false, true]);
     }
 
     #[test]

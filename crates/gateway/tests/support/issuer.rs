@@ -1,4 +1,4 @@
-//! Somebody who issues JSON Web Tokens, with keys made on the spot.
+//! An issuer of JSON Web Tokens, with new keys.
 #![allow(dead_code, reason = "no test file uses all of it")]
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -47,7 +47,7 @@ impl Issuer {
         json!({"kty": "OKP", "crv": "Ed25519", "kid": kid, "x": base64(self.ed25519.public_key().as_ref())})
     }
 
-    /// Signs as the `alg` of the header says; with nothing when we have no key for it.
+    /// Signs with the `alg` of the header; without a signature if there is no key for it.
     pub(crate) fn sign(&self, header: &Value, claims: &Value) -> String {
         let part = |json: &Value| base64(json.to_string().as_bytes());
         let message = format!("{}.{}", part(header), part(claims));

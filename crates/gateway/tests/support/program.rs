@@ -15,12 +15,12 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-use super::stage::Door;
+use super::harness::Endpoint;
 
 /// A running gateway; killed when dropped.
 pub(crate) struct Program {
     child: Child,
-    pub(crate) door: Door,
+    pub(crate) endpoint: Endpoint,
     directory: tempfile::TempDir,
     log: Arc<Mutex<String>>,
     reader: Option<std::thread::JoinHandle<()>>,
@@ -58,19 +58,19 @@ impl Program {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut said = String::new();
+        let mut output = String::new();
         let address = loop {
             let line =
-                lines.next().unwrap_or_else(|| panic!("it ended without being ready: {said}")).unwrap();
-            said.push_str(&line);
-            said.push('\n');
+                lines.next().unwrap_or_else(|| panic!("it ended without being ready: {output}")).unwrap();
+            output.push_str(&line);
+            output.push('\n');
             if let Some((_, address)) = line.split_once("listen=") {
                 break address.split_whitespace().next().unwrap().parse().unwrap();
             }
         };
-        let log = Arc::new(Mutex::new(said));
+        let log = Arc::new(Mutex::new(output));
         let kept = Arc::clone(&log);
-        // Whoever does not read the log stops the one who writes it.
+        // A full pipe would block the program.
         let reader = std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 let mut kept = kept.lock().unwrap();
@@ -78,7 +78,7 @@ impl Program {
                 kept.push('\n');
             }
         });
-        Self { child, door: Door { address }, directory, log, reader: Some(reader) }
+        Self { child, endpoint: Endpoint { address }, directory, log, reader: Some(reader) }
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

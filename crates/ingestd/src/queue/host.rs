@@ -1,8 +1,8 @@
 //! What counts as one host for the limiter: the registrable domain of a URL, by the public suffix list.
 //!
 //! `news.bbc.co.uk` and `www.bbc.co.uk` are one host, two users of `github.io` are two: the private part of the list
-//! counts, so that the 429 of one user does not hold the others. Private hosts (loopback, private networks, names without
-//! a known suffix) are distinguished by port as well: there a port is a service of its own.
+//! counts, so that the 429 of one user does not hold the others. Private hosts (loopback, private networks, names
+//! without a known suffix) are distinguished by port as well: there a port is a service of its own.
 
 use std::{fmt, net::IpAddr, sync::Arc};
 

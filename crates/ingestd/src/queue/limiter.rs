@@ -4,9 +4,10 @@
 //! enqueue ─► first in its host's queue, spaced, not held by a 429 ─► a slot of the process ─► VisitPermit
 //! ```
 //!
-//! A waiting visit holds no slot, so the queue of one host delays no other host. Sources on probation (they did not answer
-//! lately) hold at most a quarter of the slots; a visit that has lasted `PREEMPT_AFTER` while others wait for its slot is
-//! preempted, and starts over on probation. So dead hosts never starve the others, not even before they are known as dead.
+//! A waiting visit holds no slot, so the queue of one host delays no other host. Sources on probation (they did not
+//! answer lately) hold at most a quarter of the slots; a visit that has lasted `PREEMPT_AFTER` while others wait for
+//! its slot is preempted, and starts over on probation. So dead hosts never starve the others, not even before they
+//! are known as dead.
 
 use std::{
     cell::RefCell,
@@ -25,7 +26,7 @@ use tokio::{
 pub(crate) use super::scheduler::{Priority, VisitLimits};
 use super::{
     host::Host,
-    scheduler::{Grant, Scheduler},
+    scheduler::{Admission, Scheduler},
     wait_reason::WaitStatus,
 };
 use crate::status::metrics::IngestMetrics;
@@ -106,8 +107,8 @@ impl HostLimiter {
         }
     }
 
-    /// No visit to a public host for `wait`. A private host is not held: it is a service of the operator's own, such as a
-    /// bridge to many sites, and means the one feed.
+    /// No visit to a public host for `wait`. A private host is not held: it is a service of the operator's own, such
+    /// as a bridge to many sites, and means the one feed.
     pub(crate) fn hold(&self, host: &Host, wait: Duration) {
         if host.is_public() {
             self.0.metrics.hosts_held.inc();
@@ -121,8 +122,8 @@ impl HostLimiter {
         self.deliver(granted);
     }
 
-    fn deliver(&self, granted: Vec<Grant<VisitPermit>>) {
-        for Grant { host, ticket, grant_to, preempted } in granted {
+    fn deliver(&self, granted: Vec<Admission<VisitPermit>>) {
+        for Admission { host, ticket, grant_to, preempted } in granted {
             let permit = VisitPermit { limiter: self.clone(), host, ticket, preempted };
             // A visit that was cancelled meanwhile drops the permit, which releases the slot.
             grant_to.send(permit).ok();

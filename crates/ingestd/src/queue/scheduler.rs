@@ -1,5 +1,5 @@
-//! The state machine of the limiter: hosts with their queues, slots in use, and when to look again. It neither waits nor
-//! sends, and takes the time as an argument. `P` is what a waiting visit gets in the end.
+//! The state machine of the limiter: hosts with their queues, slots in use, and when to look again. It never waits;
+//! the limiter delivers what is granted. `P` is what a waiting visit gets in the end.
 //!
 //! ```text
 //! host.queues ─ the host's rules allow its head, but all slots are in use ─► ready (hosts, in order) ─ a slot is free ─► offer
@@ -85,7 +85,7 @@ struct Waiter<P> {
 }
 
 /// A visit that may begin.
-pub(super) struct Grant<P> {
+pub(super) struct Admission<P> {
     pub(super) host: Host,
     pub(super) ticket: u64,
     pub(super) grant_to: oneshot::Sender<P>,
@@ -141,7 +141,7 @@ impl<P> Scheduler<P> {
 
     /// Applies other limits and returns the visits that they admit. Visits in progress continue, and a spacing that a
     /// host's 429s led to stays while it is longer.
-    pub(super) fn set_limits(&mut self, limits: VisitLimits, now: Instant) -> Vec<Grant<P>> {
+    pub(super) fn set_limits(&mut self, limits: VisitLimits, now: Instant) -> Vec<Admission<P>> {
         let (old, new) = (self.limits.host_spacing, limits.host_spacing);
         self.limits = limits;
         for host_queue in self.hosts.values_mut().filter(|host_queue| host_queue.spacing <= old.max(new)) {
@@ -205,7 +205,7 @@ impl<P> Scheduler<P> {
     }
 
     /// Admits the visits of this host that may run now, and notes when or why to look again.
-    pub(super) fn offer(&mut self, host: &Host, now: Instant) -> Vec<Grant<P>> {
+    pub(super) fn offer(&mut self, host: &Host, now: Instant) -> Vec<Admission<P>> {
         let mut granted = Vec::new();
         while let Some(grant) = self.offer_one(host, now) {
             granted.push(grant);
@@ -213,7 +213,7 @@ impl<P> Scheduler<P> {
         granted
     }
 
-    fn offer_one(&mut self, host: &Host, now: Instant) -> Option<Grant<P>> {
+    fn offer_one(&mut self, host: &Host, now: Instant) -> Option<Admission<P>> {
         let (in_flight_max, host_in_flight_max) = (self.limits.in_flight, self.limits.host_in_flight);
         let slots = [Priority::Normal, Priority::Probation].map(|priority| self.has_slot(priority));
         let probation_max = self.probation_max();
@@ -270,7 +270,7 @@ impl<P> Scheduler<P> {
             self.preemptible.insert((now, waiter.ticket), signal);
             preempted
         });
-        Some(Grant { host: host.clone(), ticket: waiter.ticket, grant_to: waiter.grant_to, preempted })
+        Some(Admission { host: host.clone(), ticket: waiter.ticket, grant_to: waiter.grant_to, preempted })
     }
 
     /// Preempts the longest visits: as many as there are hosts whose visits of normal priority wait for a slot.
@@ -296,7 +296,7 @@ impl<P> Scheduler<P> {
     }
 
     /// A visit ended; returns the visits that may start now, first those that have waited longest for a slot.
-    pub(super) fn release(&mut self, host: &Host, ticket: u64, now: Instant) -> Vec<Grant<P>> {
+    pub(super) fn release(&mut self, host: &Host, ticket: u64, now: Instant) -> Vec<Admission<P>> {
         self.pin(ticket);
         let Some((priority, _)) = self.admitted.remove(&ticket) else { return Vec::new() };
         self.slots[priority as usize] -= 1;
@@ -308,7 +308,7 @@ impl<P> Scheduler<P> {
         granted
     }
 
-    fn serve_ready(&mut self, now: Instant) -> Vec<Grant<P>> {
+    fn serve_ready(&mut self, now: Instant) -> Vec<Admission<P>> {
         let mut granted = Vec::new();
         loop {
             let head = |priority: Priority| {
@@ -337,7 +337,7 @@ impl<P> Scheduler<P> {
     }
 
     /// Does what is due by `now`; returns the visits that may start.
-    pub(super) fn fire_timers(&mut self, now: Instant) -> Vec<Grant<P>> {
+    pub(super) fn fire_timers(&mut self, now: Instant) -> Vec<Admission<P>> {
         let mut granted = Vec::new();
         while self.timers.peek().is_some_and(|Reverse((at, _))| *at <= now) {
             let Some(Reverse((at, host))) = self.timers.pop() else { break };

@@ -51,7 +51,7 @@ impl Activity {
 
 /// How a source fares, by its last visits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Health {
+pub(crate) enum SourceHealth {
     /// Not visited yet.
     New,
     /// The last visit returned a feed, or that nothing has changed.
@@ -68,7 +68,7 @@ pub(crate) enum Health {
     Disabled,
 }
 
-impl Health {
+impl SourceHealth {
     /// All variants, in the order of their discriminants.
     pub(crate) const ALL: [Self; 7] = [
         Self::New,

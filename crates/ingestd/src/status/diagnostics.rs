@@ -1,5 +1,5 @@
-//! Diagnostics of the process for `/watch` on the admin socket: read while any thread may be stuck, so nothing in here waits
-//! for a lock.
+//! Diagnostics of the process for `/watch` on the admin socket: read while any thread may be stuck, so nothing in
+//! here waits for a lock.
 
 use std::{
     cmp::Reverse,
@@ -14,7 +14,7 @@ use rustix::fs::statvfs;
 use store::LogReader;
 
 use super::{
-    activity::{Activity, Health},
+    activity::{Activity, SourceHealth},
     metrics::IngestMetrics,
     registry::{SourceEntry, SourceRegistry},
 };
@@ -78,7 +78,7 @@ impl IngestDiagnostics {
 #[derive(Debug, Default)]
 pub(crate) struct ActivityCounts<'a> {
     pub(crate) activities: [usize; Activity::ALL.len()],
-    pub(crate) healths: [usize; Health::ALL.len()],
+    pub(crate) healths: [usize; SourceHealth::ALL.len()],
     /// Idle sources whose visit should have started.
     pub(crate) overdue: usize,
     pub(crate) overdue_ms_max: u64,

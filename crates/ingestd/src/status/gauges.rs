@@ -1,5 +1,5 @@
-//! The diagnostics as metrics: the same readings as on `/watch`, so that the two agree. The number of series does not depend
-//! on the number of sources.
+//! The diagnostics as metrics: the same readings as on `/watch`, so that the two agree. The number of series does not
+//! depend on the number of sources.
 
 use std::{fmt, sync::Arc};
 
@@ -12,7 +12,7 @@ use rustix::fs::statvfs;
 use tokio::time::Instant;
 
 use super::{
-    activity::{Activity, Health},
+    activity::{Activity, SourceHealth},
     diagnostics::{ActivityCounts, IngestDiagnostics},
 };
 
@@ -20,7 +20,7 @@ impl IngestDiagnostics {
     /// Registers all of them.
     pub(crate) fn register(self: &Arc<Self>, metrics_registry: &MetricsRegistry) {
         let (diagnostics, started) = (Arc::clone(self), Instant::now());
-        metrics_registry.ask(move |sink| {
+        metrics_registry.register_collector(move |sink| {
             diagnostics.write_store(sink, started)?;
             diagnostics.write_sources(sink)
         });
@@ -82,7 +82,7 @@ impl IngestDiagnostics {
             "newswire_ingestd_sources_by_health",
             "Sources by health: the last visit of a failing one failed, a gone one answered 410, a quarantined one is visited every fetch.interval_max only",
             "health",
-            Health::ALL.iter().map(|it| (it.as_str(), counts.healths[*it as usize] as f64)),
+            SourceHealth::ALL.iter().map(|it| (it.as_str(), counts.healths[*it as usize] as f64)),
         )?;
         sink.gauge(
             "newswire_ingestd_sources_overdue",

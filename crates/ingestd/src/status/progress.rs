@@ -1,4 +1,5 @@
-//! What has been sent and committed so far: written by the threads that do it, read by the diagnostics without a lock.
+//! What has been sent and committed so far: written by the threads that do it, read by the diagnostics without a
+//! lock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -11,14 +11,14 @@ use news::{
     VisitStatus, WebSubState,
 };
 
-use super::activity::{Activity, Health};
+use super::activity::{Activity, SourceHealth};
 use crate::{queue::wait_reason::WaitStatus, visit::redirects::url_hash, websub::subscription::keep_newer};
 
 /// The part of an entry that diagnostics count.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SourceSnapshot {
     pub(crate) activity: Activity,
-    pub(crate) health: Health,
+    pub(crate) health: SourceHealth,
     pub(crate) since: Option<Timestamp>,
     pub(crate) next_visit: Option<Timestamp>,
 }
@@ -42,15 +42,15 @@ struct Inner {
 }
 
 impl Inner {
-    fn health(&self) -> Health {
+    fn health(&self) -> SourceHealth {
         match &self.state {
-            _ if self.activity == Activity::Disabled => Health::Disabled,
-            state if state.paused.is_some() => Health::Paused,
-            state if state.quarantine.is_some() => Health::Quarantined,
-            state if state.last_status == Some(VisitStatus::Gone) => Health::Gone,
-            state if state.failures > 0 => Health::Failing,
-            state if state.last_status.is_none() => Health::New,
-            _ => Health::Healthy,
+            _ if self.activity == Activity::Disabled => SourceHealth::Disabled,
+            state if state.paused.is_some() => SourceHealth::Paused,
+            state if state.quarantine.is_some() => SourceHealth::Quarantined,
+            state if state.last_status == Some(VisitStatus::Gone) => SourceHealth::Gone,
+            state if state.failures > 0 => SourceHealth::Failing,
+            state if state.last_status.is_none() => SourceHealth::New,
+            _ => SourceHealth::Healthy,
         }
     }
 }

@@ -85,7 +85,8 @@ impl Supervisor {
         }
     }
 
-    /// Has the actor of a source that is being visited stop when the visit ends. Returns whether there is such a visit.
+    /// Has the actor of a source that is being visited stop when the visit ends. Returns whether there is such a
+    /// visit.
     fn stop_after_visit(&self, id: &SourceId) -> bool {
         let Some(SupervisedSource { entry, actor: Some(actor), rebuild_at: None }) = self.sources.get(id)
         else {

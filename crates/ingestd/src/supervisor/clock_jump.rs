@@ -1,4 +1,5 @@
-//! Detects jumps of the wall clock (it was set, or the machine slept) and reschedules the visits: timers do not notice.
+//! Detects jumps of the wall clock (it was set, or the machine slept) and reschedules the visits: timers do not
+//! notice.
 
 use std::time::Duration;
 

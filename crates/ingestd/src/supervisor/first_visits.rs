@@ -39,8 +39,8 @@ pub(super) fn plan_first_visits(
     sources
 }
 
-/// Restores a source from its stored state: a pause that is over ends, a host that asked for a pause gets it, and a source
-/// whose document was being parsed at several crashes of the process goes into quarantine.
+/// Restores a source from its stored state: a pause that is over ends, a host that asked for a pause gets it, and a
+/// source whose document was being parsed at several crashes of the process goes into quarantine.
 pub(super) fn restore_state(
     ctx: &VisitContext,
     source: Source,

@@ -4,9 +4,9 @@
 //! begin ─► parsing/ID "2 reading"   the end ─► removed   the next start: "2 reading" ─► "3"   a clean stop: all removed
 //! ```
 //!
-//! A document that crashes the process (stack overflow, out of memory) would crash it again after every restart. Nothing is
-//! synced: what a process has written survives its abort in the page cache, and when the whole machine goes down no
-//! document was the cause.
+//! A document that crashes the process (stack overflow, out of memory) would crash it again after every restart.
+//! Nothing is synced: what a process has written survives its abort in the page cache, and when the whole machine
+//! goes down no document was the cause.
 
 use std::{
     collections::HashMap,
@@ -84,7 +84,7 @@ impl CrashGuard {
         if let Err(error) = fs::write(self.path(source), text)
             && !self.0.has_failed.swap(true, Relaxed)
         {
-            tracing::warn!(%source, %error, "crash guard: cannot write to the store; a document that crashes the process will not be found");
+            tracing::warn!(%source, %error, "crash guard: cannot write; a document that crashes the process will not be found");
         }
         ParseGuard { guard: self.clone(), source: source.clone() }
     }

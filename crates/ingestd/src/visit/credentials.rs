@@ -1,8 +1,9 @@
-//! The files with the credentials of sources, read anew at every visit: a changed password is used at the next visit, and
-//! none is kept in memory between visits.
+//! The files with the credentials of sources, read anew at every visit: a changed password is used at the next visit,
+//! and none is kept in memory between visits.
 //!
-//! A bare file name is looked up in `$CREDENTIALS_DIRECTORY` if it is set (systemd's `LoadCredential=`), any other path is
-//! relative to the directory of the catalogue. Errors fail the visits of that source, and show neither value nor path.
+//! A bare file name is looked up in `$CREDENTIALS_DIRECTORY` if it is set (systemd's `LoadCredential=`), any other
+//! path is relative to the directory of the catalogue. Errors fail the visits of that source, and show neither value
+//! nor path.
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
 //! Detects outages of our own network: most hosts that answered before are unreachable at the same time.
 //!
-//! Only the last observation of each host counts, and only for [`WINDOW`]. A failure counts only if the source was healthy
-//! before: a catalogue full of dead feeds is not an outage.
+//! Only the last observation of each host counts, and only for [`WINDOW`]. A failure counts only if the source was
+//! healthy before: a catalogue full of dead feeds is not an outage.
 
 use std::{
     collections::{HashMap, VecDeque},

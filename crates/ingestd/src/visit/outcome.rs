@@ -1,6 +1,7 @@
 //! The outcome of a visit: a pure function from what was fetched and parsed to the state to store.
 //!
-//! Every way a visit can end goes through [`VisitOutcome::conclude`], so that none forgets to schedule the next visit.
+//! Every way a visit can end goes through [`VisitOutcome::conclude`], so that none forgets to schedule the next
+//! visit.
 
 use std::time::Duration;
 
@@ -79,33 +80,33 @@ const EXEMPT_WAIT_MAX: Duration = Duration::from_secs(3600);
 
 impl VisitOutcome {
     /// Concludes a visit.
-    pub(crate) fn conclude(inputs: VisitInputs<'_>, visit: &FetchReport, parsed: ParseOutcome) -> Self {
+    pub(crate) fn conclude(inputs: VisitInputs<'_>, report: &FetchReport, parsed: ParseOutcome) -> Self {
         let mut state = inputs.before.clone();
         bind_to(&mut state, inputs.request_hash);
-        if !visit.is_conditional {
+        if !report.is_conditional {
             state.asked_in_full = Some(inputs.now);
         }
         state.last_visit = Some(inputs.now);
-        state.last_code = visit.code;
+        state.last_code = report.code;
         state.last_took_ms = Some(u64::try_from(inputs.took.as_millis()).unwrap_or(u64::MAX));
         state.counts.visits += 1;
-        state.counts.body_bytes += visit.body_bytes;
-        if visit.answer.is_healthy()
+        state.counts.body_bytes += report.body_bytes;
+        if report.answer.is_healthy()
             && !matches!(parsed, ParseOutcome::Failed { .. } | ParseOutcome::Panicked(_))
         {
             let document = match &parsed {
                 ParseOutcome::Document(document) => Some(&document.feed),
                 _ => None,
             };
-            discover(&mut state.websub, inputs.source, &visit.links, document);
+            discover(&mut state.websub, inputs.source, &report.links, document);
         }
         let mut outcome = Self::of(state);
-        let status = outcome.apply_result(inputs, visit, parsed);
+        let status = outcome.apply_result(inputs, report, parsed);
         outcome.redirect_change =
-            redirects::observe(&mut outcome.state.moves, inputs.source, visit, status, inputs.now);
+            redirects::observe(&mut outcome.state.moves, inputs.source, report, status, inputs.now);
         outcome.count_visit(status, inputs.now);
-        outcome.record_attempt(inputs, visit.code, visit.body_bytes, status);
-        outcome.schedule_next(inputs, visit, status);
+        outcome.record_attempt(inputs, report.code, report.body_bytes, status);
+        outcome.schedule_next(inputs, report, status);
         outcome
     }
 
@@ -130,8 +131,8 @@ impl VisitOutcome {
         outcome
     }
 
-    /// Our own network is down: the failure says nothing about the feed. The next visit is within the usual interval, at a
-    /// random time, so that the end of the outage causes no burst.
+    /// Our own network is down: the failure says nothing about the feed. The next visit is within the usual interval,
+    /// at a random time, so that the end of the outage causes no burst.
     pub(crate) fn exempt(&mut self, inputs: VisitInputs<'_>) {
         let (before, interval_bounds) = (inputs.before, inputs.interval_bounds);
         let usual =
@@ -170,10 +171,10 @@ impl VisitOutcome {
     fn apply_result(
         &mut self,
         inputs: VisitInputs<'_>,
-        visit: &FetchReport,
+        report: &FetchReport,
         parsed: ParseOutcome,
     ) -> VisitStatus {
-        match &visit.answer {
+        match &report.answer {
             FetchResult::Full(full) => {
                 let is_damaged = match &parsed {
                     ParseOutcome::Failed { class, message } => return self.fail(*class, message),
@@ -182,7 +183,8 @@ impl VisitOutcome {
                     ParseOutcome::SameBytes | ParseOutcome::NotParsed => false,
                 };
                 self.state.body_hash = Some(full.body_hash);
-                // A truncated document must not be kept by a 304. If the same bytes are served again, they are all there is.
+                // A truncated document must not be kept by a 304. If the same bytes are served again, they are all
+                // there is.
                 if !is_damaged {
                     self.state.etag.clone_from(&full.etag);
                     self.state.last_modified.clone_from(&full.last_modified);
@@ -280,7 +282,7 @@ impl VisitOutcome {
             if status == VisitStatus::Gone { state.gone_in_a_row.saturating_add(1) } else { 0 };
     }
 
-    fn schedule_next(&mut self, inputs: VisitInputs<'_>, visit: &FetchReport, status: VisitStatus) {
+    fn schedule_next(&mut self, inputs: VisitInputs<'_>, report: &FetchReport, status: VisitStatus) {
         use fetch::schedule::ScheduleOutcome;
         let schedule_outcome = match status {
             VisitStatus::New | VisitStatus::Partial => ScheduleOutcome::Healthy,
@@ -295,7 +297,7 @@ impl VisitOutcome {
             if is_elsewhere { (ScheduleOutcome::Failed, 1) } else { (schedule_outcome, self.state.failures) };
         let rhythm = &self.state.rhythm;
         let facts = ScheduleInput {
-            code: visit.code,
+            code: report.code,
             failures,
             gone_in_a_row: self.state.gone_in_a_row,
             every: inputs.source.every,
@@ -305,8 +307,8 @@ impl VisitOutcome {
             update_period: rhythm.update_interval_s.map(Duration::from_secs),
             skip_hours: rhythm.skip_hours,
             skip_days: rhythm.skip_days,
-            cache_life: visit.cache.fresh_for,
-            retry_after: visit.retry_after,
+            cache_life: report.cache.fresh_for,
+            retry_after: report.retry_after,
             ..ScheduleInput::new(inputs.interval_bounds, inputs.now, schedule_outcome)
         };
         let next = next_visit(&facts, inputs.jitter);
@@ -317,7 +319,7 @@ impl VisitOutcome {
             self.state.gone_in_a_row = 0;
             self.state.why.push_str(", then at another URL");
         }
-        let wait = visit.retry_after.filter(|_| visit.code == Some(429) && visit.hops.is_empty());
+        let wait = report.retry_after.filter(|_| report.code == Some(429) && report.hops.is_empty());
         self.state.host_asked_until =
             wait.map(|wait| inputs.now.plus(wait.min(ask_max(inputs.interval_bounds))));
     }

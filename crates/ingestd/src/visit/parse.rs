@@ -13,7 +13,7 @@ use super::{context::VisitContext, outcome::ParseOutcome};
 const PARSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A body, and what is known about it.
-pub(super) struct Body {
+pub(super) struct FetchedBody {
     pub(super) bytes: bytes::Bytes,
     pub(super) url: url::Url,
     pub(super) content_type: Option<String>,
@@ -23,7 +23,7 @@ pub(super) struct Body {
 pub(super) async fn parse_body(
     ctx: &VisitContext,
     source: &Source,
-    body: Body,
+    body: FetchedBody,
 ) -> (ParseOutcome, Option<Duration>) {
     let permit = Arc::clone(&ctx.parsers).acquire_owned().await;
     let permit = permit.expect("the parsers' semaphore is never closed");

@@ -1,5 +1,5 @@
-//! Permanent redirects: when the target is requested instead of the configured URL, and when not any more. Pure functions
-//! over [`RedirectState`].
+//! Permanent redirects: when the target is requested instead of the configured URL, and when not any more. Pure
+//! functions over [`RedirectState`].
 //!
 //! ```text
 //! 301/308 only, a feed at the end ─► observed ──7 days and 3 visits, the same target──► adopted ──5 failures──► dropped
@@ -7,8 +7,8 @@
 //!                                      └─ the old URL answers 404 or 410: at once
 //! ```
 //!
-//! A chain with a 302, 303 or 307 in it is not permanent, and discards what was observed before. Never adopted: a downgrade
-//! from https to http, and, for a source with credentials, another host, which must not get them.
+//! A chain with a 302, 303 or 307 in it is not permanent, and discards what was observed before. Never adopted: a
+//! downgrade from https to http, and, for a source with credentials, another host, which must not get them.
 
 use std::time::Duration;
 
@@ -48,8 +48,8 @@ pub(crate) fn url_hash(url: &FeedUrl) -> u64 {
     news::stable_hash(url.secret().as_str().as_bytes())
 }
 
-/// The URL to request: the adopted one if there is one, with the user and password of the configured URL where these may
-/// be sent.
+/// The URL to request: the adopted one if there is one, with the user and password of the configured URL where these
+/// may be sent.
 pub(crate) fn effective_url(source: &Source, moves: &RedirectState) -> FeedUrl {
     let configured = &source.url;
     let adopted = moves.adopted.as_ref().filter(|_| moves.home == url_hash(configured));
@@ -69,7 +69,7 @@ pub(crate) fn effective_url(source: &Source, moves: &RedirectState) -> FeedUrl {
 pub(crate) fn observe(
     moves: &mut RedirectState,
     source: &Source,
-    visit: &FetchReport,
+    report: &FetchReport,
     status: VisitStatus,
     now: Timestamp,
 ) -> Option<RedirectChange> {
@@ -83,7 +83,7 @@ pub(crate) fn observe(
         (status, Some(adopted)) if !status.is_healthy() => {
             adopted.failures = adopted.failures.saturating_add(1);
             let why = match adopted.failures {
-                _ if is_gone(visit) => "it answers 404 or 410",
+                _ if is_gone(report) => "it answers 404 or 410",
                 FAILURES_MAX.. => "it failed five times in a row",
                 _ => return None,
             };
@@ -91,14 +91,14 @@ pub(crate) fn observe(
             moves.adopted.take().map(|adopted| RedirectChange::Dropped { adopted: adopted.to, why })
         }
         (status, None) if !status.is_healthy() => {
-            let seen = moves.seen.take_if(|_| is_gone(visit))?;
+            let seen = moves.seen.take_if(|_| is_gone(report))?;
             Some(adopt(moves, source, seen.to, "the old URL answers 404 or 410", now))
         }
         (_, adopted) => {
             if let Some(adopted) = adopted {
                 adopted.failures = 0;
             }
-            observe_chain(moves, source, visit, now)
+            observe_chain(moves, source, report, now)
         }
     }
 }
@@ -107,10 +107,10 @@ pub(crate) fn observe(
 fn observe_chain(
     moves: &mut RedirectState,
     source: &Source,
-    visit: &FetchReport,
+    report: &FetchReport,
     now: Timestamp,
 ) -> Option<RedirectChange> {
-    let Some((from, to)) = permanent_target(&visit.hops).filter(|(from, to)| may_adopt(source, from, to))
+    let Some((from, to)) = permanent_target(&report.hops).filter(|(from, to)| may_adopt(source, from, to))
     else {
         moves.seen = None;
         return None;
@@ -171,8 +171,8 @@ fn has_url_credentials(url: &FeedUrl) -> bool {
 }
 
 /// The requested URL itself answers that the feed is gone.
-fn is_gone(visit: &FetchReport) -> bool {
-    visit.hops.is_empty() && matches!(visit.code, Some(404 | 410))
+fn is_gone(report: &FetchReport) -> bool {
+    report.hops.is_empty() && matches!(report.code, Some(404 | 410))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::{
     context::VisitContext,
     outage::{Observation, OutageChange},
     outcome::{ParseOutcome, VisitInputs, VisitOutcome},
-    parse::{Body, parse_body},
+    parse::{FetchedBody, parse_body},
     redirects::effective_url,
     validators::{request_hash, validators},
 };
@@ -34,8 +34,8 @@ pub(super) struct RecordedVisit {
     pub(super) took: Duration,
 }
 
-/// Runs a visit; `due` is when it should have started, if it was scheduled. `None` if the source was paused while the visit
-/// waited, and if the log is closed because the process is about to end.
+/// Runs a visit; `due` is when it should have started, if it was scheduled. `None` if the source was paused while the
+/// visit waited, and if the log is closed because the process is about to end.
 pub(super) async fn run_visit(
     ctx: Rc<VisitContext>,
     entry: Arc<SourceEntry>,
@@ -214,7 +214,8 @@ async fn fetch_and_parse(
         FetchResult::Full(full) => {
             entry.set_activity(Activity::Parsing, ctx.now());
             let (url, content_type) = (full.url.clone(), full.content_type.clone());
-            parse_body(ctx, source, Body { bytes: std::mem::take(&mut full.body), url, content_type }).await
+            parse_body(ctx, source, FetchedBody { bytes: std::mem::take(&mut full.body), url, content_type })
+                .await
         }
         _ => (ParseOutcome::NotParsed, None),
     };

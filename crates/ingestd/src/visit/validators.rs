@@ -15,8 +15,8 @@ pub(super) fn request_hash(source: &Source, fingerprint: u64) -> u64 {
     url_hash(&source.url) ^ fingerprint
 }
 
-/// The `ETag` and the `Last-Modified` to send: none if the URL or the credentials changed, and none once a day. A server
-/// that had no document for us then (throttled, cut off) is sent validators again at the next visit.
+/// The `ETag` and the `Last-Modified` to send: none if the URL or the credentials changed, and none once a day. A
+/// server that had no document for us then (throttled, cut off) is sent validators again at the next visit.
 pub(super) fn validators(
     request_hash: u64,
     state: &SourceState,

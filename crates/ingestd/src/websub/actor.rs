@@ -1,5 +1,5 @@
-//! The actor that keeps the subscriptions of all sources: when which hub is asked, and what becomes of a push. The state is
-//! in the entries of the sources, a copy of it in the store.
+//! The actor that keeps the subscriptions of all sources: when which hub is asked, and what becomes of a push. The
+//! state is in the entries of the sources, a copy of it in the store.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -420,7 +420,8 @@ impl WebSubActor {
         PushResult::Taken
     }
 
-    /// Turns a hint into a visit. A visit in progress may have started before the publication, so its end is awaited first.
+    /// Turns a hint into a visit. A visit in progress may have started before the publication, so its end is awaited
+    /// first.
     fn visit_for_hint(&mut self, source: SourceId, now: Timestamp) {
         let Some(hint) = self.hints.get_mut(&source) else { return };
         let Some(entry) = self.registry.get(source.as_str()).filter(|entry| entry.source.enabled) else {

@@ -9,14 +9,14 @@ use super::subscription;
 
 /// The shortest time between two visits because of pushes, unless `fetch.interval_min` is shorter.
 const HINT_SPACING: Duration = Duration::from_secs(30);
-/// The shortest time between two visits of a source because of pushes; a push also covers what is found for so long after
-/// it.
+/// The shortest time between two visits of a source because of pushes; a push also covers what is found for so long
+/// after it.
 pub(crate) fn hint_spacing(bounds: IntervalBounds) -> Duration {
     HINT_SPACING.min(bounds.interval_min)
 }
 
-/// The next visit of a source whose hub pushes what is new: after twice the usual interval, within the configured bounds.
-/// An interval that the operator fixed is not changed.
+/// The next visit of a source whose hub pushes what is new: after twice the usual interval, within the configured
+/// bounds. An interval that the operator fixed is not changed.
 pub(crate) fn relax_interval(
     usual: Next,
     input: &ScheduleInput<'_>,

@@ -34,8 +34,8 @@ pub(crate) fn create(
     secret: SecretText,
     now: Timestamp,
 ) -> HubSubscription {
-    // A secret sent in clear text is worthless, so there is none if neither URL is https. An https topic alone gets one:
-    // its publisher cares.
+    // A secret sent in clear text is worthless, so there is none if neither URL is https. An https topic alone gets
+    // one: its publisher cares.
     let guarded = [hub, topic].into_iter().any(|url| url.reveal().starts_with("https://"));
     HubSubscription {
         id,
@@ -115,7 +115,8 @@ pub(crate) fn request_failed(subscription: &mut HubSubscription, now: Timestamp,
     }
 }
 
-/// The hub verified the subscription. `jitter` is from 0 to 1; the lease is renewed after `renew_min` at the earliest.
+/// The hub verified the subscription. `jitter` is from 0 to 1; the lease is renewed after `renew_min` at the
+/// earliest.
 pub(crate) fn mark_verified(
     subscription: &mut HubSubscription,
     now: Timestamp,
@@ -160,8 +161,8 @@ pub(crate) fn record_push(subscription: &mut HubSubscription, now: Timestamp) {
     }
 }
 
-/// Whether the hub had announced what a visit finds now: there was a push since the visit before it, or at most `covers`
-/// ago.
+/// Whether the hub had announced what a visit finds now: there was a push since the visit before it, or at most
+/// `covers` ago.
 pub(crate) fn was_announced(
     subscription: &HubSubscription,
     now: Timestamp,
@@ -172,8 +173,8 @@ pub(crate) fn was_announced(
     subscription.last_push.is_some_and(since)
 }
 
-/// A visit found something new. Returns whether the hub should have pushed it and did not; the hub is then silent, and asked
-/// again later.
+/// A visit found something new. Returns whether the hub should have pushed it and did not; the hub is then silent,
+/// and asked again later.
 pub(crate) fn detect_missed_push(
     subscription: &mut HubSubscription,
     now: Timestamp,

@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
+use control::{ControlClient, ControlError, ControlRequest, ControlSocket, paths};
 use daemon::config::{Config, Loaded};
 use news::Timestamp;
 use serde_json::{Map, Value, json};
 use tokio::{io::AsyncReadExt as _, process::Command, time::timeout};
-use wire::{ClientError, Endpoint, PeerClient};
 
 use super::archive::Archive;
 use crate::{
@@ -32,13 +32,13 @@ const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Most lines of the journal of one unit.
 const JOURNAL_LINES: &str = "--lines=100000";
-/// What is requested from each admin socket; the answers are JSON if the file name says so.
-const ADMIN: [(&str, &str); 5] = [
-    ("/health", "health.json"),
-    ("/watch", "watch.json"),
-    ("/stacks", "stacks.txt"),
-    ("/metrics", "metrics.txt"),
-    ("/status", "status.json"),
+/// What is requested from each admin socket, and as which media type; the answers are JSON if the file name says so.
+const ADMIN: [(&str, &str, &str); 5] = [
+    (paths::HEALTH, "application/json", "health.json"),
+    (paths::WATCH, "application/json", "watch.json"),
+    (paths::STACKS, "text/plain", "stacks.txt"),
+    (paths::METRICS, "*/*", "metrics.txt"),
+    (paths::STATUS, "application/json", "status.json"),
 ];
 
 /// Why a part is missing.
@@ -116,17 +116,21 @@ pub(super) async fn doctor(archive: &mut Archive, file: &ConfigFile) -> io::Resu
 /// What both daemons report about themselves and their sources; returns their versions, for the manifest.
 pub(super) async fn processes(archive: &mut Archive, config: &Config) -> io::Result<Value> {
     let mut versions = Map::new();
-    for process in ["ingestd", "gateway"] {
-        let mut collector = Collector::new(config.daemon.run_dir.join(format!("{process}-admin.sock")));
-        for (path, name) in ADMIN {
-            let answer = collector.get(path).await;
-            if let (Ok(health), "/health") = (&answer, path) {
+    let run_dir = &config.daemon.run_dir;
+    for (process, socket) in
+        [("ingestd", ControlSocket::IngestdAdmin), ("gateway", ControlSocket::GatewayAdmin)]
+    {
+        let mut collector = Collector::new(socket.in_dir(run_dir));
+        for (path, media_type, name) in ADMIN {
+            let answer = collector.get(path, media_type).await;
+            if let (Ok(health), paths::HEALTH) = (&answer, path) {
                 versions.insert(process.to_owned(), serde_json::from_str(health).unwrap_or_default());
             }
             add_answer(archive, &format!("{process}/{name}"), answer)?;
         }
     }
-    let answer = Collector::new(config.daemon.run_dir.join("ingestd.sock")).get("/sources").await;
+    let mut collector = Collector::new(ControlSocket::Ingestd.in_dir(run_dir));
+    let answer = collector.get("/sources", "application/json").await;
     add_answer(archive, "ingestd/sources.json", answer)?;
     Ok(Value::Object(versions))
 }
@@ -145,26 +149,28 @@ fn add_answer(archive: &mut Archive, name: &str, answer: Result<String, Omission
 
 /// Sends requests to one socket, one after the other; none any more once one had no answer.
 struct Collector {
-    socket: PathBuf,
+    client: ControlClient,
     /// Why further requests are not made.
     unreachable: Option<String>,
 }
 
 impl Collector {
     fn new(socket: PathBuf) -> Self {
-        Self { socket, unreachable: None }
+        let client = ControlClient::new(socket).deadline(ANSWER_WITHIN).body_bytes_max(ANSWER_BYTES_MAX);
+        Self { client, unreachable: None }
     }
 
-    async fn get(&mut self, path: &str) -> Result<String, Omission> {
+    async fn get(&mut self, path: &str, media_type: &'static str) -> Result<String, Omission> {
         if let Some(why) = &self.unreachable {
             return Err(Omission::NotRequested(why.clone()));
         }
-        let endpoint = Endpoint::Socket(self.socket.clone());
-        let peer = PeerClient::try_new(endpoint).map_err(|error| error.to_string())?;
-        match peer.get(path, ANSWER_WITHIN, ANSWER_BYTES_MAX).await {
-            Ok(answer) => Ok(String::from_utf8_lossy(&answer).into_owned()),
+        match self.client.send(&ControlRequest::get(path).accept(media_type)).await {
+            Ok(answer) if (200..300).contains(&answer.status) => {
+                Ok(String::from_utf8_lossy(&answer.body).into_owned())
+            }
+            Ok(answer) => Err(format!("GET {path}: status {}", answer.status).into()),
             Err(error) => {
-                if matches!(error, ClientError::Unreachable(..)) {
+                if !matches!(error, ControlError::TooLarge { .. }) {
                     self.unreachable = Some(format!("not requested, after {path}: {error}"));
                 }
                 Err(error.to_string().into())

@@ -1,269 +1,91 @@
-//! What the processes say about themselves over their admin sockets. Every field may be absent: the process may be
-//! older or newer than this program.
+//! What a process reports about itself over its admin socket.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::Path,
-    time::Duration,
+use std::{collections::HashMap, path::Path, time::Duration};
+
+use control::{
+    ControlClient, ControlError, HealthReport, WatchReport, paths,
+    watch::{LoopReport, TaskReport, WatchKind},
 };
-
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    evidence::{LateLoop, Part, Usage},
-    http, process,
+    part::{MissingCause, Part},
+    process,
 };
 
-/// How long each question may take.
-const WITHIN: Duration = Duration::from_secs(2);
-/// A beat that comes so much late makes one look again.
+/// A lag from which a loop is sampled for late beats.
 pub(super) const LATE_MS: u64 = 250;
-/// Late beats are looked for so often, with this pause; a beat is late there sooner, because it is mostly caught half way.
-const LOOKS: u32 = 8;
-const LOOK_EVERY: Duration = Duration::from_millis(110);
-const LATE_AT_A_LOOK_MS: u64 = 120;
-/// Pause between two beats, as the watchdog's loops have it.
+/// Samples, and the pause between two of them.
+const SAMPLES: u32 = 8;
+const SAMPLE_EVERY: Duration = Duration::from_millis(110);
+/// A beat that is this late in a sample is late; less than [`LATE_MS`], because most samples catch it half way.
+const LATE_IN_SAMPLE_MS: u64 = 120;
+/// Time between two beats of a loop.
 const BEAT_MS: u64 = 100;
 
+/// Whether a loop has regular beats: a pool is probed once a second only, and a recorder beats only while it works.
+fn has_regular_beats(l: &LoopReport) -> bool {
+    !matches!(l.kind, WatchKind::Pool | WatchKind::Recorder)
+}
+
 /// `GET /health`
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Health {
-    pub(crate) name: String,
-    pub(crate) version: String,
-    pub(crate) pid: i32,
-    pub(crate) uptime_ms: u64,
+pub(crate) async fn health(socket: &Path) -> Part<HealthReport> {
+    ControlClient::new(socket).get(paths::HEALTH).await.into()
 }
 
 /// `GET /watch`
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Watch {
-    pub(crate) name: String,
-    pub(crate) version: String,
-    pub(crate) pid: i32,
-    pub(crate) uptime_ms: u64,
-    pub(crate) loops: Vec<Loop>,
-    pub(crate) threads: Vec<Busy>,
-    pub(crate) stalls: Vec<Stall>,
-    pub(crate) stalls_total: u64,
-    pub(crate) clock: Clock,
-    pub(crate) pauses: Pauses,
-    pub(crate) vitals: Vitals,
+pub(crate) async fn watch(socket: &Path) -> Part<WatchReport> {
+    ControlClient::new(socket).get(paths::WATCH).await.into()
 }
 
-/// What a thread works on.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Work {
-    pub(crate) what: String,
-    pub(crate) of: String,
-    pub(crate) since_ms_ago: u64,
+/// `GET /stacks`: the stacks as the process captures them itself.
+pub(crate) async fn stacks(socket: &Path) -> Part<stacks::StackDump> {
+    ControlClient::new(socket).get(paths::STACKS).await.into()
 }
 
-/// Something that beats.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Loop {
-    pub(crate) name: String,
-    pub(crate) kind: String,
-    pub(crate) tid: i32,
-    pub(crate) beat_ms_ago: u64,
-    pub(crate) lag_ms: u64,
-    pub(crate) lag_ms_max: u64,
-    pub(crate) stalled: bool,
-    pub(crate) work: Option<Work>,
-}
-
-impl Loop {
-    /// A canary is sent through a pool once a second, and a recorder beats only while it works.
-    fn beats_often(&self) -> bool {
-        !matches!(self.kind.as_str(), "pool" | "recorder")
+impl<T> From<Result<T, ControlError>> for Part<T> {
+    fn from(result: Result<T, ControlError>) -> Self {
+        let error = match result {
+            Ok(found) => return Self::Found(found),
+            Err(error) => error,
+        };
+        let cause = match &error {
+            ControlError::Timeout { .. } => MissingCause::TimedOut,
+            ControlError::Shape { .. }
+            | ControlError::NotJson { .. }
+            | ControlError::Status { status: 404, .. } => MissingCause::OtherVersion,
+            _ => MissingCause::Other,
+        };
+        Self::Missing { missing: error.to_string(), cause }
     }
 }
 
-/// Another thread with work.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Busy {
-    pub(crate) tid: i32,
-    pub(crate) name: String,
-    pub(crate) work: Option<Work>,
-}
-
-/// A loop that did not beat for more than a second.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Stall {
-    #[serde(rename = "loop")]
-    pub(crate) name: String,
-    pub(crate) kind: String,
-    pub(crate) tid: i32,
-    pub(crate) began_ms_ago: u64,
-    /// Absent while it lasts.
-    pub(crate) lasted_ms: Option<u64>,
-    pub(crate) work: Option<Work>,
-    pub(crate) culprit: Option<String>,
-}
-
-/// The wall clock against the monotonic one.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Clock {
-    pub(crate) jumps: u64,
-    pub(crate) last_ms: Option<i64>,
-    pub(crate) last_ms_ago: Option<u64>,
-}
-
-/// The whole process, its watchdog too, did not run for a while: stopped, or the machine slept.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Pauses {
-    pub(crate) count: u64,
-    pub(crate) last_ms: Option<u64>,
-    pub(crate) last_ms_ago: Option<u64>,
-}
-
-/// The numbers of either process; each has some of them.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Vitals {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) listen: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) inherited: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) clients: Option<u64>,
-    pub(crate) draining: bool,
-    pub(crate) wire: Wire,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) head: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) oldest: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) epoch: Option<String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) actors: BTreeMap<String, u64>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) busiest: Vec<Actor>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) overdue: Option<u64>,
-    pub(crate) outage: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) store: Option<Store>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) open_files: Option<Usage>,
-}
-
-/// The wire, from one side or the other.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Wire {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) connected: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) reason: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) heard_ms_ago: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) cursor: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) subscribers: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) sent: Option<String>,
-}
-
-/// A source that is being visited, or waits to be.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Actor {
-    pub(crate) source: String,
-    pub(crate) activity: String,
-    pub(crate) since_ms_ago: u64,
-    pub(crate) waiting_for: Option<String>,
-}
-
-/// The store, as its writer knows it.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Store {
-    pub(crate) path: String,
-    pub(crate) bytes: Option<u64>,
-    pub(crate) free_bytes: Option<u64>,
-    pub(crate) last_commit_ms_ago: Option<u64>,
-    pub(crate) last_commit_took_ms: Option<u64>,
-    /// For so long a commit has been under way.
-    pub(crate) committing_ms: Option<u64>,
-    pub(crate) queued: Option<u64>,
-}
-
-async fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, String> {
-    let answer =
-        http::ask_socket(socket, path, "application/json", WITHIN).await.map_err(|e| e.to_string())?;
-    match answer.status {
-        200 => read(&answer.body).map_err(|error| format!("GET {path}: {error}")),
-        404 => Err(format!("this version has no {path}")),
-        status => Err(format!("GET {path} answered {status}")),
-    }
-}
-
-/// What is null is absent: a part whose lock is held at that moment, or whose question took too long.
-fn read<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
-    let mut value = serde_json::from_slice(body)?;
-    leave_out_nulls(&mut value);
-    serde_json::from_value(value)
-}
-
-fn leave_out_nulls(value: &mut Value) {
-    match value {
-        Value::Object(members) => {
-            members.retain(|_, member| !member.is_null());
-            members.values_mut().for_each(leave_out_nulls);
-        }
-        Value::Array(items) => items.iter_mut().for_each(leave_out_nulls),
-        _ => {}
-    }
-}
-
-pub(crate) async fn health(socket: &Path) -> Part<Health> {
-    ask(socket, "/health").await.into()
-}
-
-pub(crate) async fn watch(socket: &Path) -> Part<Watch> {
-    ask(socket, "/watch").await.into()
-}
-
-/// The stacks as the process itself takes them.
-pub(crate) async fn stacks(socket: &Path) -> Result<stacks::StackDump, String> {
-    ask(socket, "/stacks").await
-}
-
-/// Looks again and again at a process of which some loop was late lately: one hiccup is no starvation.
-pub(crate) async fn late_loops(socket: &Path, first: &Watch) -> Vec<LateLoop> {
-    let loops: Vec<_> = first.loops.iter().filter(|l| l.beats_often() && !l.stalled).collect();
+/// Samples the loops of a process, if one of them was late lately: a single late beat is no starvation.
+pub(crate) async fn late_loops(socket: &Path, first: &WatchReport) -> Vec<LateLoop> {
+    let loops: Vec<_> = first.progress.loops.iter().filter(|l| has_regular_beats(l) && !l.stalled).collect();
     if loops.iter().all(|l| l.lag_ms_max < LATE_MS) {
         return Vec::new();
     }
     let began = Instant::now();
-    let times = |l: &Loop| process::thread_times(first.pid, l.tid);
+    let pid = first.process.pid;
+    let times = |l: &LoopReport| process::thread_times(pid, l.tid);
     let before: HashMap<_, _> = loops.iter().filter_map(|l| Some((l.tid, times(l)?))).collect();
     let mut late: Vec<_> = loops.iter().map(|l| LateLoop::new(l.name.clone(), l.tid)).collect();
-    for _ in 0..LOOKS {
-        sleep(LOOK_EVERY).await;
-        let Ok(watch) = ask::<Watch>(socket, "/watch").await else { break };
+    for _ in 0..SAMPLES {
+        sleep(SAMPLE_EVERY).await;
+        let Part::Found(watch) = watch(socket).await else { break };
         for entry in &mut late {
             entry.looks += 1;
-            if let Some(l) = watch.loops.iter().find(|l| l.name == entry.name) {
-                entry.look_at(l);
+            if let Some(l) = watch.progress.loops.iter().find(|l| l.name == entry.name) {
+                entry.add_sample(l);
             }
         }
     }
     let over_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     for entry in &mut late {
         entry.over_ms = over_ms;
-        let after = process::thread_times(first.pid, entry.tid);
+        let after = process::thread_times(pid, entry.tid);
         if let (Some(before), Some(after)) = (before.get(&entry.tid), after) {
             entry.cpu_ms = Some(after.cpu_ms.saturating_sub(before.cpu_ms));
             entry.run_delay_ms = Some(after.run_delay_ms.saturating_sub(before.run_delay_ms));
@@ -272,6 +94,24 @@ pub(crate) async fn late_loops(socket: &Path, first: &Watch) -> Vec<LateLoop> {
     late.retain(|entry| entry.late >= 2);
     late.sort_by_key(|entry| std::cmp::Reverse(entry.worst_ms));
     late
+}
+
+/// How late the beats of one loop were, sampled for about a second.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct LateLoop {
+    #[serde(rename = "loop")]
+    pub(crate) name: String,
+    pub(crate) tid: i32,
+    /// Samples, and those of them in which it was late.
+    pub(crate) looks: u32,
+    pub(crate) late: u32,
+    pub(crate) worst_ms: u64,
+    /// What its thread did meanwhile: it ran, or it was ready and had no processor.
+    pub(crate) over_ms: u64,
+    pub(crate) cpu_ms: Option<u64>,
+    pub(crate) run_delay_ms: Option<u64>,
+    /// What it worked on when it was late.
+    pub(crate) work: Option<TaskReport>,
 }
 
 impl LateLoop {
@@ -289,9 +129,9 @@ impl LateLoop {
         }
     }
 
-    fn look_at(&mut self, l: &Loop) {
+    fn add_sample(&mut self, l: &LoopReport) {
         let by = l.lag_ms.max(l.beat_ms_ago.saturating_sub(BEAT_MS));
-        if by >= LATE_AT_A_LOOK_MS {
+        if by >= LATE_IN_SAMPLE_MS {
             self.late += 1;
             if by >= self.worst_ms {
                 self.work = l.work.clone().or_else(|| self.work.take());
@@ -303,46 +143,72 @@ impl LateLoop {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        os::unix::net::UnixListener,
+    };
+
     use super::*;
 
-    #[test]
-    fn what_an_older_process_does_not_say_is_absent() {
-        let watch: Watch =
-            serde_json::from_str(r#"{"pid":7,"loops":[{"name":"worker-0"}],"new":1}"#).unwrap();
-        assert_eq!((watch.pid, watch.loops.len(), watch.vitals.wire.connected), (7, 1, None));
+    /// A process whose admin socket has this answer to every request.
+    fn answering(status: &'static str, body: &'static str) -> (tempfile::TempDir, std::path::PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("gateway-admin.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                let mut request = [0; 4096];
+                let _read = stream.read(&mut request);
+                let length = body.len();
+                let head =
+                    format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+                stream.write_all(format!("{head}{body}").as_bytes()).ok();
+            }
+        });
+        (folder, socket)
+    }
+
+    fn missing<T: std::fmt::Debug>(part: Part<T>) -> (String, MissingCause) {
+        match part {
+            Part::Missing { missing, cause } => (missing, cause),
+            Part::Found(found) => panic!("{found:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_report_of_another_version_is_missing_with_both_versions() {
+        let body = r#"{"name":"newswire-gateway","version":"9.1.0","pid":7,"loops":[{"name":"worker-0"}]}"#;
+        let (_folder, socket) = answering("200 OK", body);
+        let (why, cause) = missing(watch(&socket).await);
+        let ours = env!("CARGO_PKG_VERSION");
+        assert!(why.contains(&format!("newswire-gateway is version 9.1.0, this tool is {ours}")), "{why}");
+        assert_eq!(cause, MissingCause::OtherVersion);
+    }
+
+    #[tokio::test]
+    async fn a_version_without_the_route_is_told_apart_from_no_answer() {
+        let (_folder, socket) = answering("404 Not Found", "");
+        assert_eq!(missing(watch(&socket).await).1, MissingCause::OtherVersion);
+        let absent = socket.with_file_name("none.sock");
+        assert_eq!(missing(health(&absent).await).1, MissingCause::Other);
     }
 
     #[test]
-    fn what_is_null_is_absent() {
-        let watch: Watch =
-            read(br#"{"loops":[{"name":"pool","tid":null,"work":{"what":"x","of":null}}],"vitals":null}"#)
-                .unwrap();
-        assert_eq!((watch.loops[0].tid, watch.vitals.head), (0, None));
-        let watch: Watch = read(br#"{"vitals":{"wire":null,"open_files":{"used":1,"max":null}}}"#).unwrap();
-        assert_eq!(watch.vitals.open_files, Some(Usage { used: 1, max: 0 }));
-    }
-
-    #[test]
-    fn the_vitals_of_both_processes_are_understood() {
-        let gateway = r#"{"listen":"127.0.0.1:8700","inherited":false,"clients":0,"draining":false,
-            "wire":{"connected":true,"reason":null,"heard_ms_ago":900,"cursor":"k3-412"},
-            "ring":{"filled":true,"events":9,"bytes":9},"open_files":{"used":20,"max":1048576}}"#;
-        let vitals: Vitals = serde_json::from_str(gateway).unwrap();
-        assert_eq!((vitals.wire.connected, vitals.open_files.unwrap().used), (Some(true), 20));
-        let ingestd = r#"{"epoch":"k3","oldest":1,"head":412,"wire":{"subscribers":1,"sent":"k3-412"},
-            "actors":{"idle":10,"fetching":2},"busiest":[{"source":"bbc","activity":"fetching","since_ms_ago":4000,
-            "waiting_for":null}],"overdue":0,"outage":false,"store":{"path":"/d","bytes":1,"free_bytes":1,
-            "last_commit_ms_ago":1,"last_commit_took_ms":4,"committing_ms":null,"queued":0}}"#;
-        let vitals: Vitals = serde_json::from_str(ingestd).unwrap();
-        assert_eq!((vitals.head, vitals.actors["fetching"], vitals.busiest.len()), (Some(412), 2, 1));
-    }
-
-    #[test]
-    fn a_beat_that_did_not_come_yet_is_late_too() {
+    fn a_beat_that_is_still_missing_is_late_too() {
+        let sample = |beat_ms_ago| LoopReport {
+            name: "worker-0".into(),
+            kind: WatchKind::Worker,
+            tid: 1,
+            beat_ms_ago,
+            lag_ms: 2,
+            lag_ms_max: 2,
+            stalled: false,
+            work: None,
+        };
         let mut late = LateLoop::new("worker-0".into(), 1);
-        late.look_at(&Loop { beat_ms_ago: 90, lag_ms: 2, ..Loop::default() });
+        late.add_sample(&sample(90));
         assert_eq!(late.late, 0);
-        late.look_at(&Loop { beat_ms_ago: 400, lag_ms: 2, ..Loop::default() });
+        late.add_sample(&sample(400));
         assert_eq!((late.late, late.worst_ms), (1, 300));
     }
 }

@@ -1,71 +1,17 @@
-//! What was found, as the judge reads it and as `--json` shows it. See [`run`](super::run) for the names.
+//! The evidence, as the rules read it and as `--json` shows it. [`run`](super::run) documents its names.
 
-use std::collections::BTreeMap;
-
+use control::{GatewayVitals, HealthReport, IngestVitals, WatchReport, watch::SourcesReport};
 use serde::Serialize;
 
-use super::{admin, http, listener::Listener, process::ProcessSample, systemd::SystemdUnit, threads::Stacks};
-
-/// A part of the evidence, or why it is missing.
-#[derive(Clone, Debug, Serialize)]
-#[serde(untagged)]
-pub(crate) enum Part<T> {
-    /// It is available.
-    Found(T),
-    /// It is not.
-    Missing {
-        /// Why not, for people.
-        missing: String,
-        /// Why not, for the rules.
-        #[serde(skip)]
-        cause: MissingCause,
-    },
-}
-
-/// Why a part of the evidence is missing, as far as the rules tell reasons apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MissingCause {
-    /// The options exclude it.
-    NotAsked,
-    /// There was no complete answer in time.
-    TimedOut,
-    /// Anything else.
-    Other,
-}
-
-impl<T> Part<T> {
-    pub(crate) fn missing(why: impl Into<String>) -> Self {
-        Self::Missing { missing: why.into(), cause: MissingCause::Other }
-    }
-
-    pub(crate) fn not_asked() -> Self {
-        Self::Missing { missing: "not asked".to_owned(), cause: MissingCause::NotAsked }
-    }
-
-    pub(crate) fn timed_out(why: impl Into<String>) -> Self {
-        Self::Missing { missing: why.into(), cause: MissingCause::TimedOut }
-    }
-
-    pub(crate) fn is_missing_because(&self, expected: MissingCause) -> bool {
-        matches!(self, Self::Missing { cause, .. } if *cause == expected)
-    }
-
-    pub(crate) fn get(&self) -> Option<&T> {
-        match self {
-            Self::Found(found) => Some(found),
-            Self::Missing { .. } => None,
-        }
-    }
-}
-
-impl<T, E: std::fmt::Display> From<Result<T, E>> for Part<T> {
-    fn from(result: Result<T, E>) -> Self {
-        match result {
-            Ok(found) => Self::Found(found),
-            Err(error) => Self::missing(error.to_string()),
-        }
-    }
-}
+use super::{
+    admin::LateLoop,
+    http,
+    listener::ListenerReport,
+    part::Part,
+    process::{ProcessSample, Usage},
+    systemd::SystemdUnit,
+    threads::Stacks,
+};
 
 /// Whether a process is running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -91,7 +37,7 @@ pub(crate) struct Evidence {
     pub(crate) config: Option<String>,
     pub(crate) run_dir: String,
     pub(crate) http: Part<http::HttpProbes>,
-    pub(crate) listener: Part<Listener>,
+    pub(crate) listener: Part<ListenerReport>,
     pub(crate) ingestd: DaemonEvidence,
     pub(crate) gateway: DaemonEvidence,
     pub(crate) store: Part<Disk>,
@@ -114,8 +60,8 @@ pub(crate) struct DaemonEvidence {
     /// Its admin socket.
     pub(crate) socket: String,
     pub(crate) process: Part<ProcessSample>,
-    pub(crate) health: Part<admin::Health>,
-    pub(crate) watch: Part<admin::Watch>,
+    pub(crate) health: Part<HealthReport>,
+    pub(crate) watch: Part<WatchReport>,
     /// Loops whose beats were late repeatedly within a second.
     pub(crate) late: Vec<LateLoop>,
     pub(crate) unit: Part<SystemdUnit>,
@@ -129,8 +75,29 @@ impl DaemonEvidence {
         self.process.get().map(|process| process.pid)
     }
 
-    pub(crate) fn vitals(&self) -> Option<&admin::Vitals> {
-        self.watch.get().map(|watch| &watch.vitals)
+    /// What a gateway reports.
+    pub(crate) fn gateway_vitals(&self) -> Option<&GatewayVitals> {
+        self.watch.get()?.vitals.as_ref()?.gateway()
+    }
+
+    /// What an ingestion daemon reports.
+    pub(crate) fn ingest_vitals(&self) -> Option<&IngestVitals> {
+        self.watch.get()?.vitals.as_ref()?.ingest()
+    }
+
+    /// What an ingestion daemon reports about its sources.
+    pub(crate) fn sources(&self) -> Option<&SourcesReport> {
+        self.ingest_vitals()?.sources.as_ref()
+    }
+
+    /// Open descriptors, counted from outside, else as the process reports them.
+    pub(crate) fn open_files(&self) -> Option<Usage> {
+        let counted = self.process.get().and_then(|process| process.open_files);
+        let reported = || {
+            let files = self.watch.get()?.vitals.as_ref()?.open_files();
+            Some(Usage { used: files.used, max: files.max })
+        };
+        counted.or_else(reported)
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -150,24 +117,6 @@ pub(crate) struct OtherProcess {
     pub(crate) command: String,
 }
 
-/// How late the beats of one loop were, sampled for about a second.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct LateLoop {
-    #[serde(rename = "loop")]
-    pub(crate) name: String,
-    pub(crate) tid: i32,
-    /// Samples, and those of them in which it was late.
-    pub(crate) looks: u32,
-    pub(crate) late: u32,
-    pub(crate) worst_ms: u64,
-    /// What its thread did meanwhile: it ran, or it was ready and had no processor.
-    pub(crate) over_ms: u64,
-    pub(crate) cpu_ms: Option<u64>,
-    pub(crate) run_delay_ms: Option<u64>,
-    /// What it worked on when it was late.
-    pub(crate) work: Option<admin::Work>,
-}
-
 /// The file system of the store, as this tool sees it.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Disk {
@@ -178,14 +127,3 @@ pub(crate) struct Disk {
     /// `None` if the file system does not count inodes.
     pub(crate) free_inodes: Option<u64>,
 }
-
-/// How much of something is used, and its limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
-#[serde(default)]
-pub(crate) struct Usage {
-    pub(crate) used: u64,
-    pub(crate) max: u64,
-}
-
-/// Threads of a process by the letter of their state (proc_pid_stat(5)).
-pub(crate) type ThreadStates = BTreeMap<char, u32>;

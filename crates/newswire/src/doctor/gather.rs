@@ -6,15 +6,17 @@ use std::{
     time::Duration,
 };
 
+use control::{HealthReport, WatchReport};
 use daemon::{Clock, config::Loaded};
 use news::Timestamp;
 use tokio::time::Instant;
 
 use super::{
     admin,
-    evidence::{DaemonEvidence, Disk, Evidence, Part, Presence},
+    evidence::{DaemonEvidence, Disk, Evidence, Presence},
     http, listener,
     locate::{self, GATEWAY, INGESTD, Instance, LocatedProcess},
+    part::Part,
     process,
     systemd::SystemdUnits,
     threads,
@@ -163,7 +165,7 @@ async fn probe_http(options: &GatherOptions, target: &HttpTarget) -> Part<http::
     Part::Found(http::probe_all(&target.host, &address, paths, limit).await)
 }
 
-async fn examine_listener(options: &GatherOptions, target: &HttpTarget) -> Part<listener::Listener> {
+async fn examine_listener(options: &GatherOptions, target: &HttpTarget) -> Part<listener::ListenerReport> {
     match &target.address {
         Err(why) => Part::missing(why.clone()),
         Ok(address) if matches!(options.target, DoctorTarget::Url { .. }) && !address.ip().is_loopback() => {
@@ -172,7 +174,7 @@ async fn examine_listener(options: &GatherOptions, target: &HttpTarget) -> Part<
         Ok(address) => {
             let address = *address;
             match tokio::task::spawn_blocking(move || listener::at(address)).await {
-                Ok(found) => found.into(),
+                Ok(listener) => Part::from_result(listener),
                 Err(error) => Part::missing(error.to_string()),
             }
         }
@@ -221,7 +223,7 @@ async fn examine_daemon(
 async fn ask(
     options: &GatherOptions,
     socket: &Path,
-) -> (Part<admin::Health>, Part<admin::Watch>, Vec<super::evidence::LateLoop>) {
+) -> (Part<HealthReport>, Part<WatchReport>, Vec<admin::LateLoop>) {
     let within = if options.quick { QUICK_WITHIN } else { HTTP_WITHIN };
     let requests = async {
         let (health, watch) = tokio::join!(admin::health(socket), admin::watch(socket));

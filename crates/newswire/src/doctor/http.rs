@@ -1,19 +1,19 @@
 //! Plain HTTP on one connection per request, with the time of each step. A pooled client would hide what matters here:
 //! whether connecting works, and how long the first byte takes.
 
-use std::{io, net::SocketAddr, path::Path, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::{TcpStream, UnixStream},
+    net::TcpStream,
     time::{Instant, timeout},
 };
 
-use super::evidence::Part;
+use super::part::Part;
 
-/// Largest answer that is read, in bytes: the stacks of a process with hundreds of threads.
+/// Largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// The answers of a gateway.
@@ -84,9 +84,9 @@ pub(crate) fn no_answer_within(limit: Duration) -> String {
 }
 
 /// A complete answer.
-pub(crate) struct HttpAnswer {
-    pub(crate) status: u16,
-    pub(crate) body: Vec<u8>,
+struct HttpAnswer {
+    status: u16,
+    body: Vec<u8>,
 }
 
 /// Requests all `paths` at the same time, each within `limit`.
@@ -104,9 +104,9 @@ pub(crate) async fn probe_all(
             ready = match &probe.error {
                 Some(error) if probe.timed_out => Part::timed_out(error.clone()),
                 Some(error) => Part::missing(error.clone()),
-                None => serde_json::from_slice(&body)
-                    .map_err(|_| "the answer is not that of a newswire gateway")
-                    .into(),
+                None => Part::from_result(
+                    serde_json::from_slice(&body).map_err(|_| "the answer is not that of a newswire gateway"),
+                ),
             };
         }
         probes.push(probe);
@@ -142,46 +142,6 @@ async fn probe(host: &str, address: &str, path: &'static str, limit: Duration) -
             probe.error = Some(error.to_string());
             (probe, Vec::new())
         }
-    }
-}
-
-/// Asks a Unix socket, within `limit` from the first to the last byte.
-pub(crate) async fn ask_socket(
-    socket: &Path,
-    path: &str,
-    accept: &str,
-    limit: Duration,
-) -> io::Result<HttpAnswer> {
-    let exchange = async {
-        let mut stream = UnixStream::connect(socket).await?;
-        send(&mut stream, "localhost", path, accept).await?;
-        receive(&mut stream, &[]).await
-    };
-    match timeout(limit, exchange).await {
-        Ok(answer) => answer,
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, no_answer_within(limit))),
-    }
-}
-
-/// Puts `body` to a Unix socket, within `limit`.
-pub(crate) async fn put_socket(
-    socket: &Path,
-    path: &str,
-    body: &str,
-    limit: Duration,
-) -> io::Result<HttpAnswer> {
-    let length = body.len();
-    let request = format!(
-        "PUT {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-    );
-    let exchange = async {
-        let mut stream = UnixStream::connect(socket).await?;
-        stream.write_all(request.as_bytes()).await?;
-        receive(&mut stream, &[]).await
-    };
-    match timeout(limit, exchange).await {
-        Ok(answer) => answer,
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, no_answer_within(limit))),
     }
 }
 

@@ -17,7 +17,7 @@ use super::process;
 
 /// The listening sockets of an address.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct Listener {
+pub(crate) struct ListenerReport {
     pub(crate) address: String,
     pub(crate) sockets: Vec<Socket>,
     /// Processes whose files this user may not see; one of them may hold a socket without a known owner.
@@ -52,7 +52,7 @@ impl Owner {
     }
 }
 
-impl Listener {
+impl ListenerReport {
     /// All processes that hold one of the sockets.
     pub(crate) fn owners(&self) -> Vec<&Owner> {
         let mut owners: Vec<&Owner> = Vec::new();
@@ -70,7 +70,7 @@ impl Listener {
 }
 
 /// The sockets that listen on an address, and their owners.
-pub(crate) fn at(address: SocketAddr) -> Result<Listener, String> {
+pub(crate) fn at(address: SocketAddr) -> Result<ListenerReport, String> {
     let entries = listening()?;
     let mut sockets: Vec<_> =
         entries.iter().filter(|e| serves(e.local_address, address)).map(socket).collect();
@@ -83,7 +83,7 @@ pub(crate) fn at(address: SocketAddr) -> Result<Listener, String> {
             socket.owners = owners.remove(&socket.inode).unwrap_or_default();
         }
     }
-    Ok(Listener { address: address.to_string(), sockets, blind_to })
+    Ok(ListenerReport { address: address.to_string(), sockets, blind_to })
 }
 
 /// The TCP addresses on which a process listens.
@@ -110,13 +110,13 @@ pub(crate) fn holder_of(socket: &Path) -> Option<i32> {
     let candidates = entries.into_iter().filter(|entry| {
         entry.state == UnixState::UNCONNECTED && entry.path.as_deref().and_then(Path::file_name) == Some(name)
     });
-    let wanted: HashMap<u64, PathBuf> = candidates.filter_map(|e| Some((e.inode, e.path?))).collect();
-    let (holders, _) = holders(&wanted.keys().copied().collect());
-    let ours = socket.canonicalize().ok()?;
+    let paths: HashMap<u64, PathBuf> = candidates.filter_map(|e| Some((e.inode, e.path?))).collect();
+    let (holders, _) = holders(&paths.keys().copied().collect());
+    let expected = socket.canonicalize().ok()?;
     holders.into_iter().find_map(|(inode, owners)| {
         let owner = owners.first()?;
         let folder = Process::new(owner.pid).ok()?.cwd().ok()?;
-        (folder.join(wanted.get(&inode)?).canonicalize().ok()? == ours).then_some(owner.pid)
+        (folder.join(paths.get(&inode)?).canonicalize().ok()? == expected).then_some(owner.pid)
     })
 }
 

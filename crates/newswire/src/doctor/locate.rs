@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use control::ControlSocket;
 use procfs::process::{Process, all_processes};
 use tokio::{net::UnixStream, time::timeout};
 
@@ -19,9 +20,6 @@ use super::{
 
 /// How long connecting may take. It does not wait for the process, unless the queue of the socket is full.
 const CONNECT_WITHIN: Duration = Duration::from_millis(500);
-/// The names of the sockets in `daemon.run_dir`, of each program, the admin socket first.
-const SOCKETS: [(&str, &[&str]); 2] =
-    [(INGESTD, &["ingestd-admin.sock", "ingestd.sock"]), (GATEWAY, &["gateway-admin.sock"])];
 /// The name of the ingestion daemon.
 pub(crate) const INGESTD: &str = "newswire-ingestd";
 /// The name of the gateway.
@@ -54,11 +52,17 @@ impl LocatedProcess {
 
 /// The admin socket of a program.
 pub(crate) fn admin_socket(run_dir: &Path, program: &str) -> PathBuf {
-    run_dir.join(sockets(program).first().copied().unwrap_or_default())
+    let socket = if program == INGESTD { ControlSocket::IngestdAdmin } else { ControlSocket::GatewayAdmin };
+    socket.in_dir(run_dir)
 }
 
-fn sockets(program: &str) -> &'static [&'static str] {
-    SOCKETS.iter().find(|(name, _)| *name == program).map_or(&[], |(_, sockets)| sockets)
+/// The sockets of a program, the admin socket first.
+fn sockets(program: &str) -> &'static [ControlSocket] {
+    if program == INGESTD {
+        &[ControlSocket::IngestdAdmin, ControlSocket::Ingestd]
+    } else {
+        &[ControlSocket::GatewayAdmin]
+    }
 }
 
 /// Which of our programs a process runs.
@@ -75,8 +79,9 @@ pub(crate) async fn locate(
 ) -> LocatedProcess {
     let mut why = Vec::new();
     let mut denied = false;
-    for name in sockets(program) {
-        let socket = instance.run_dir.join(name);
+    for socket in sockets(program) {
+        let name = socket.file_name();
+        let socket = socket.in_dir(&instance.run_dir);
         match probe_socket(&socket).await {
             Ok(Some(pid)) => return LocatedProcess::at(pid, format!("listens on {name}")),
             Ok(None) => {
@@ -142,16 +147,20 @@ fn runs(process: &Process, program: &str) -> bool {
         path.file_name().is_some_and(|name| name.to_string_lossy().trim_end_matches(" (deleted)") == program)
     };
     process.exe().map_or_else(
-        |_| process.cmdline().is_ok_and(|words| words.first().is_some_and(|word| named(word.into()))),
+        |_| {
+            process
+                .cmdline()
+                .is_ok_and(|arguments| arguments.first().is_some_and(|argument| named(argument.into())))
+        },
         named,
     )
 }
 
 /// Whether a process runs with the configuration of the instance, according to its command line and environment.
 fn belongs_to(process: &Process, instance: &Instance) -> bool {
-    let (Ok(folder), Ok(words)) = (process.cwd(), process.cmdline()) else { return false };
+    let (Ok(folder), Ok(arguments)) = (process.cwd(), process.cmdline()) else { return false };
     let variable = process.environ().ok().and_then(|all| all.get(OsStr::new("NEWSWIRE_CONFIG")).cloned());
-    let config = config_of(&words).map(PathBuf::from).or_else(|| variable.map(PathBuf::from));
+    let config = config_of(&arguments).map(PathBuf::from).or_else(|| variable.map(PathBuf::from));
     let config = config.map(|path| folder.join(path)).or_else(|| {
         let system = PathBuf::from(daemon::config::SYSTEM_FILE);
         system.is_file().then_some(system)
@@ -169,15 +178,15 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
 }
 
 /// `--config FILE` or `--config=FILE`.
-fn config_of(words: &[String]) -> Option<&str> {
-    let mut words = words.iter();
-    words
-        .find_map(|word| match word.strip_prefix("--config") {
+fn config_of(arguments: &[String]) -> Option<&str> {
+    let mut arguments = arguments.iter();
+    arguments
+        .find_map(|argument| match argument.strip_prefix("--config") {
             Some("") => Some(None),
             Some(rest) => rest.strip_prefix('=').map(Some),
             None => None,
         })?
-        .or_else(|| words.next().map(String::as_str))
+        .or_else(|| arguments.next().map(String::as_str))
 }
 
 #[cfg(test)]
@@ -186,16 +195,16 @@ mod tests {
 
     use super::*;
 
-    fn words(words: &[&str]) -> Vec<String> {
-        words.iter().map(|word| (*word).to_owned()).collect()
+    fn arguments(arguments: &[&str]) -> Vec<String> {
+        arguments.iter().map(|argument| (*argument).to_owned()).collect()
     }
 
     #[test]
     fn a_configuration_is_named_in_two_ways() {
-        assert_eq!(config_of(&words(&["p", "--config", "a.toml"])), Some("a.toml"));
-        assert_eq!(config_of(&words(&["p", "--config=b.toml", "x"])), Some("b.toml"));
-        assert_eq!(config_of(&words(&["p", "--configure", "x"])), None);
-        assert_eq!(config_of(&words(&["p", "--config"])), None);
+        assert_eq!(config_of(&arguments(&["p", "--config", "a.toml"])), Some("a.toml"));
+        assert_eq!(config_of(&arguments(&["p", "--config=b.toml", "x"])), Some("b.toml"));
+        assert_eq!(config_of(&arguments(&["p", "--configure", "x"])), None);
+        assert_eq!(config_of(&arguments(&["p", "--config"])), None);
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! A process as the kernel sees it. Needs no answer of the process, so it works for a frozen one.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -11,7 +11,7 @@ use procfs::process::{LimitValue, Process as Proc, Stat};
 use serde::Serialize;
 use tokio::time::sleep;
 
-use super::evidence::{Part, ThreadStates, Usage};
+use super::part::Part;
 
 /// Time between the two samples that show how much it runs and waits for a processor.
 const SAMPLE: Duration = Duration::from_millis(300);
@@ -47,6 +47,16 @@ pub(crate) struct ProcessSample {
     pub(crate) tasks: Vec<Task>,
 }
 
+/// How much of something is used, and its limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Usage {
+    pub(crate) used: u64,
+    pub(crate) max: u64,
+}
+
+/// Threads of a process by the letter of their state (proc_pid_stat(5)).
+pub(crate) type ThreadStates = BTreeMap<char, u32>;
+
 /// One thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Task {
@@ -71,8 +81,9 @@ pub(crate) fn thread_times(pid: i32, tid: i32) -> Option<CpuTimes> {
 
 /// The command line, as one line.
 pub(crate) fn command(process: &Proc) -> String {
-    let words = process.cmdline().unwrap_or_default().join(" ");
-    let command = if words.is_empty() { process.stat().map(|s| s.comm).unwrap_or_default() } else { words };
+    let arguments = process.cmdline().unwrap_or_default().join(" ");
+    let command =
+        if arguments.is_empty() { process.stat().map(|s| s.comm).unwrap_or_default() } else { arguments };
     command.chars().take(COMMAND_CHARS_MAX).collect()
 }
 
@@ -198,12 +209,14 @@ mod tests {
 
     #[tokio::test]
     async fn this_process_is_described_as_it_is() {
-        let seen = examine(std::process::id().cast_signed(), false).await;
-        let seen = seen.get().unwrap();
-        assert!(!seen.stopped && seen.tracer.is_none() && seen.threads >= 1 && seen.rss_bytes > 0);
-        let files = seen.open_files.unwrap();
+        let sampled = examine(std::process::id().cast_signed(), false).await;
+        let sampled = sampled.get().unwrap();
+        assert!(
+            !sampled.stopped && sampled.tracer.is_none() && sampled.threads >= 1 && sampled.rss_bytes > 0
+        );
+        let files = sampled.open_files.unwrap();
         assert!(files.used >= 3 && files.max >= files.used);
-        assert!(seen.sampled_ms >= 200 && seen.command.contains("newswire"), "{seen:?}");
+        assert!(sampled.sampled_ms >= 200 && sampled.command.contains("newswire"), "{sampled:?}");
     }
 
     #[tokio::test]

@@ -5,10 +5,11 @@ mod processes;
 use std::time::Duration;
 
 use super::{
-    evidence::{DaemonEvidence, Evidence, Part},
+    evidence::{DaemonEvidence, Evidence},
     http::HttpProbes,
-    listener::Listener,
-    verdict::{Verdict, VerdictCode},
+    listener::ListenerReport,
+    part::Part,
+    verdict::{DoctorVerdict, VerdictCode},
 };
 use crate::out::{Paint, safe};
 
@@ -69,7 +70,7 @@ impl ReportWriter {
 }
 
 /// The whole report.
-pub(crate) fn lines(evidence: &Evidence, verdict: &Verdict, paint: Paint) -> Vec<String> {
+pub(crate) fn lines(evidence: &Evidence, verdict: &DoctorVerdict, paint: Paint) -> Vec<String> {
     let mut page = ReportWriter { paint, lines: Vec::new() };
     http(&mut page, evidence);
     for daemon in evidence.daemons() {
@@ -131,7 +132,7 @@ fn probes(page: &mut ReportWriter, answers: &HttpProbes) {
     }
 }
 
-fn listener(page: &mut ReportWriter, listener: &Listener, gateway: &DaemonEvidence) {
+fn listener(page: &mut ReportWriter, listener: &ListenerReport, gateway: &DaemonEvidence) {
     if listener.sockets.is_empty() {
         return page.problem("listener", &format!("no process listens on {}", safe(&listener.address)));
     }
@@ -162,45 +163,46 @@ fn listener(page: &mut ReportWriter, listener: &Listener, gateway: &DaemonEviden
 
 /// The wire, the store and the sources.
 fn wire_and_store(page: &mut ReportWriter, evidence: &Evidence) {
-    let (gateway, ingestd) = (evidence.gateway.vitals(), evidence.ingestd.vitals());
+    let (gateway, ingestd) = (evidence.gateway.gateway_vitals(), evidence.ingestd.ingest_vitals());
     if gateway.is_some() || ingestd.is_some() {
         page.section("wire");
     }
-    if let Some(wire) = gateway.map(|vitals| &vitals.wire) {
-        let reason = wire.reason.as_deref().filter(|r| !r.is_empty()).map(safe);
-        match wire.connected {
-            Some(false) => page.problem("gateway", &format!("not connected: {}", reason.unwrap_or_default())),
-            Some(true) => {
-                let heard =
+    if let Some(vitals) = gateway {
+        match &vitals.wire {
+            Some(wire) if !wire.connected => {
+                let reason = wire.reason.as_deref().map(safe).unwrap_or_default();
+                page.problem("gateway", &format!("not connected: {reason}"));
+            }
+            Some(wire) => {
+                let received =
                     wire.heard_ms_ago.map_or("nothing yet".to_owned(), |ms| format!("{} ago", duration(ms)));
                 let cursor = wire.cursor.as_deref().map_or("none".to_owned(), safe);
                 page.line(
                     wire.heard_ms_ago.is_some_and(|ms| ms > 8_000),
                     "gateway",
-                    &format!("connected, last received {heard}, cursor {cursor}"),
+                    &format!("connected, last received {received}, cursor {cursor}"),
                 );
             }
             None => page.missing("gateway", "it does not report it"),
         }
     }
     if let Some(vitals) = ingestd {
-        let head = vitals.head.map_or("-".to_owned(), |head| head.to_string());
-        let subscribers = vitals.wire.subscribers.map_or("-".to_owned(), |n| n.to_string());
+        let (head, subscribers) = (vitals.head, vitals.wire.subscribers);
         let lag =
             lag(evidence).map(|lag| format!(", the gateway is {lag} events behind")).unwrap_or_default();
         page.normal("ingestd", &format!("head {head}, subscribers {subscribers}{lag}"));
     }
     store(page, evidence);
-    actors(page, evidence);
+    sources(page, evidence);
 }
 
 /// Events that the gateway has not received yet; `None` if the two have different logs.
 pub(crate) fn lag(evidence: &Evidence) -> Option<u64> {
-    let cursor = evidence.gateway.vitals()?.wire.cursor.as_ref()?;
-    let vitals = evidence.ingestd.vitals()?;
+    let cursor = evidence.gateway.gateway_vitals()?.wire.as_ref()?.cursor.as_ref()?;
+    let vitals = evidence.ingestd.ingest_vitals()?;
     let (epoch, seq) = cursor.rsplit_once('-')?;
-    (Some(epoch) == vitals.epoch.as_deref()).then_some(())?;
-    Some(vitals.head?.saturating_sub(seq.parse().ok()?))
+    (epoch == vitals.epoch).then_some(())?;
+    Some(vitals.head.saturating_sub(seq.parse().ok()?))
 }
 
 fn store(page: &mut ReportWriter, evidence: &Evidence) {
@@ -218,15 +220,12 @@ fn store(page: &mut ReportWriter, evidence: &Evidence) {
             page.line(full || disk.free_inodes == Some(0), "disk", &text);
         }
     }
-    let Some(store) = evidence.ingestd.vitals().and_then(|vitals| vitals.store.as_ref()) else { return };
-    let or_none = |ms: Option<u64>| ms.map_or("-".to_owned(), duration);
-    let text = format!(
-        "{}, last commit {} ago took {}, {} queued",
-        bytes(store.bytes.unwrap_or(0)),
-        or_none(store.last_commit_ms_ago),
-        or_none(store.last_commit_took_ms),
-        store.queued.unwrap_or(0)
-    );
+    let Some(store) = evidence.ingestd.ingest_vitals().map(|vitals| &vitals.store) else { return };
+    let commit = match (store.last_commit_ms_ago, store.last_commit_took_ms) {
+        (Some(ago), Some(took)) => format!("last commit {} ago took {}", duration(ago), duration(took)),
+        _ => "no commit yet".to_owned(),
+    };
+    let text = format!("{}, {commit}, {} queued", bytes(store.bytes), store.queued);
     page.normal("log", &text);
     if let Some(ms) = store.committing_ms {
         page.line(ms > 1_000, "commit", &format!("in progress for {}", duration(ms)));
@@ -236,10 +235,11 @@ fn store(page: &mut ReportWriter, evidence: &Evidence) {
 /// How many of the busiest sources are shown.
 const BUSIEST_SHOWN: usize = 8;
 
-fn actors(page: &mut ReportWriter, evidence: &Evidence) {
-    let Some(vitals) = evidence.ingestd.vitals().filter(|vitals| !vitals.actors.is_empty()) else { return };
+fn sources(page: &mut ReportWriter, evidence: &Evidence) {
+    let Some(sources) = evidence.ingestd.sources() else { return };
+    let outage = evidence.ingestd.ingest_vitals().is_some_and(|vitals| vitals.outage);
     page.section("sources");
-    let counts: Vec<_> = vitals
+    let counts: Vec<_> = sources
         .actors
         .iter()
         .filter(|(_, n)| **n > 0)
@@ -247,21 +247,17 @@ fn actors(page: &mut ReportWriter, evidence: &Evidence) {
         .collect();
     page.normal("activity", &if counts.is_empty() { "none".to_owned() } else { counts.join(", ") });
     page.line(
-        vitals.outage,
+        outage,
         "overdue",
-        &format!(
-            "{}{}",
-            vitals.overdue.unwrap_or(0),
-            if vitals.outage { "; the network is down" } else { "" }
-        ),
+        &format!("{}{}", sources.overdue, if outage { "; the network is down" } else { "" }),
     );
-    for actor in vitals.busiest.iter().take(BUSIEST_SHOWN) {
+    for busy in sources.busiest.iter().take(BUSIEST_SHOWN) {
         let waits =
-            actor.waiting_for.as_deref().map(|what| format!(" for {}", safe(what))).unwrap_or_default();
-        let text = format!("{} for {}{waits}", safe(&actor.activity), duration(actor.since_ms_ago));
-        page.normal(&safe(&actor.source), &text);
+            busy.waiting_for.as_deref().map(|what| format!(" for {}", safe(what))).unwrap_or_default();
+        let text = format!("{} for {}{waits}", safe(&busy.activity), duration(busy.since_ms_ago));
+        page.normal(&safe(&busy.source), &text);
     }
-    let more = vitals.busiest.len().saturating_sub(BUSIEST_SHOWN);
+    let more = sources.busiest.len().saturating_sub(BUSIEST_SHOWN);
     if more > 0 {
         page.normal("", &format!("and {more} more"));
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, process::Stdio, time::Duration};
 use serde::Serialize;
 use tokio::{process::Command, time::timeout};
 
-use super::evidence::Part;
+use super::part::Part;
 
 /// How long `systemctl` may take.
 const WITHIN: Duration = Duration::from_secs(1);
@@ -58,7 +58,7 @@ impl SystemdUnits {
             Part::Missing { missing, cause } => Part::Missing { missing: missing.clone(), cause: *cause },
             Part::Found(units) => {
                 let unit = units.iter().find(|unit| unit.id.strip_suffix(".service") == Some(program));
-                unit.cloned().ok_or_else(|| format!("systemd has no {program}.service")).into()
+                Part::from_result(unit.cloned().ok_or_else(|| format!("systemd has no {program}.service")))
             }
         }
     }

@@ -3,13 +3,11 @@
 
 use std::{collections::HashMap, path::Path};
 
+use control::{WatchReport, watch::TaskReport};
 use serde::Serialize;
 use stacks::{StackDump, StackFrame, ThreadStack};
 
-use super::{
-    admin::{self, Watch, Work},
-    evidence::Part,
-};
+use super::{admin, part::Part};
 
 /// Threads that observe the others; the last two run because of our requests. None of them is ever the culprit.
 const OBSERVERS: [&str; 3] = ["watchdog", "stacks", "vitals"];
@@ -36,7 +34,7 @@ pub(crate) struct ExaminedThread {
     /// The name of its loop.
     #[serde(rename = "loop")]
     pub(crate) loop_name: Option<String>,
-    pub(crate) work: Option<Work>,
+    pub(crate) work: Option<TaskReport>,
     /// The frame that most likely blocks it.
     pub(crate) culprit: Option<String>,
 }
@@ -48,14 +46,14 @@ impl Stacks {
 }
 
 /// Captures the stacks from inside if the process answers, and from outside what is missing then.
-pub(crate) async fn capture(pid: Option<i32>, socket: &Path, watch: Option<&Watch>) -> Part<Stacks> {
+pub(crate) async fn capture(pid: Option<i32>, socket: &Path, watch: Option<&WatchReport>) -> Part<Stacks> {
     let inside = match watch {
         Some(_) => admin::stacks(socket).await,
-        None => Err("its admin socket does not answer".to_owned()),
+        None => Part::missing("its admin socket does not answer"),
     };
     let incomplete = |dump: &StackDump| dump.threads.iter().any(|thread| thread.frames.is_empty());
     match inside {
-        Ok(mut dump) if incomplete(&dump) => {
+        Part::Found(mut dump) if incomplete(&dump) => {
             let outside = from_outside(pid).await.ok();
             let from = if outside.is_some() { "both" } else { "inside" };
             if let Some(outside) = outside {
@@ -63,8 +61,8 @@ pub(crate) async fn capture(pid: Option<i32>, socket: &Path, watch: Option<&Watc
             }
             Part::Found(merge(dump, from, watch))
         }
-        Ok(dump) => Part::Found(merge(dump, "inside", watch)),
-        Err(inside) => match from_outside(pid).await {
+        Part::Found(dump) => Part::Found(merge(dump, "inside", watch)),
+        Part::Missing { missing: inside, .. } => match from_outside(pid).await {
             Ok(dump) => Part::Found(merge(dump, "outside", watch)),
             Err(outside) => Part::missing(format!("from inside: {inside}; from outside: {outside}")),
         },
@@ -87,7 +85,7 @@ fn fill_in(dump: &mut StackDump, outside: StackDump) {
     }
 }
 
-fn merge(dump: StackDump, from: &'static str, watch: Option<&Watch>) -> Stacks {
+fn merge(dump: StackDump, from: &'static str, watch: Option<&WatchReport>) -> Stacks {
     let mut threads: Vec<_> = dump.threads.into_iter().map(|thread| describe(thread, watch)).collect();
     threads.sort_by_key(|examined| {
         (!examined.stalled, examined.idle, examined.work.is_none(), examined.thread.tid)
@@ -96,10 +94,10 @@ fn merge(dump: StackDump, from: &'static str, watch: Option<&Watch>) -> Stacks {
     Stacks { from, took_ms: millis(dump.took), longest_pause_ms: millis(dump.longest_pause), threads }
 }
 
-fn describe(thread: ThreadStack, watch: Option<&Watch>) -> ExaminedThread {
-    let its_loop = watch.and_then(|watch| watch.loops.iter().find(|l| l.tid == thread.tid));
-    let busy = watch.and_then(|watch| watch.threads.iter().find(|busy| busy.tid == thread.tid));
-    let work = its_loop.and_then(|l| l.work.clone()).or_else(|| busy.and_then(|busy| busy.work.clone()));
+fn describe(thread: ThreadStack, watch: Option<&WatchReport>) -> ExaminedThread {
+    let its_loop = watch.and_then(|watch| watch.progress.loops.iter().find(|l| l.tid == thread.tid));
+    let busy = watch.and_then(|watch| watch.progress.threads.iter().find(|busy| busy.tid == thread.tid));
+    let work = its_loop.and_then(|l| l.work.clone()).or_else(|| busy.map(|busy| busy.work.clone()));
     let stalled = its_loop.is_some_and(|l| l.stalled);
     let idle = (thread.is_idle() || OBSERVERS.contains(&thread.name.as_str())) && !stalled;
     // The task was read before the stack: an idle thread has finished it since.
@@ -152,8 +150,11 @@ mod tests {
             frames: vec![frame(Some("daemon::watch::thread::rest"), None, None)],
             missing: None,
         };
-        let watch = r#"{"loops":[{"name":"worker-0","tid":2,"stalled":true,"work":{"what":"GET /"}}]}"#;
-        let watch: Watch = serde_json::from_str(watch).unwrap();
+        let watch = r#"{"name":"testd","version":"1","pid":1,"uptime_ms":1,"threads":[],"stalls":[],"stalls_total":0,
+            "clock":{"jumps":0},"pauses":{"count":0},"vitals":null,
+            "loops":[{"name":"worker-0","kind":"worker","tid":2,"beat_ms_ago":9000,"lag_ms":0,"lag_ms_max":0,
+                      "stalled":true,"work":{"what":"GET /","of":"","since_ms_ago":9000}}]}"#;
+        let watch: WatchReport = serde_json::from_str(watch).unwrap();
         assert!(describe(thread("watchdog", 1), Some(&watch)).idle);
         let worker = describe(thread("worker-0", 2), Some(&watch));
         assert!(!worker.idle && worker.stalled && worker.loop_name.as_deref() == Some("worker-0"));

@@ -13,6 +13,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
 use super::{
     evidence::{DaemonEvidence, Evidence, Presence},
+    part::{MissingCause, Part},
     show::{bytes, duration},
 };
 use crate::out::safe;
@@ -75,13 +76,13 @@ impl VerdictCode {
 
 /// The conclusion: a code, one line of text, and what to do next.
 #[derive(Clone, Debug)]
-pub(crate) struct Verdict {
+pub(crate) struct DoctorVerdict {
     pub(crate) code: VerdictCode,
     pub(crate) line: String,
     pub(crate) next: Vec<String>,
 }
 
-impl Verdict {
+impl DoctorVerdict {
     fn new(code: VerdictCode, line: impl Into<String>, next: impl IntoIterator<Item = String>) -> Self {
         Self { code, line: line.into(), next: next.into_iter().collect() }
     }
@@ -91,7 +92,7 @@ impl Verdict {
     }
 }
 
-impl Serialize for Verdict {
+impl Serialize for DoctorVerdict {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_struct("Verdict", 4)?;
         object.serialize_field("code", &self.code)?;
@@ -102,7 +103,7 @@ impl Serialize for Verdict {
     }
 }
 
-type Rule = fn(&Evidence) -> Option<Verdict>;
+type Rule = fn(&Evidence) -> Option<DoctorVerdict>;
 
 /// The first rule that applies decides.
 const RULES: &[Rule] = &[
@@ -128,19 +129,26 @@ const RULES: &[Rule] = &[
 ];
 
 /// Applies the rules.
-pub(crate) fn conclude(evidence: &Evidence) -> Verdict {
+pub(crate) fn conclude(evidence: &Evidence) -> DoctorVerdict {
     RULES.iter().find_map(|rule| rule(evidence)).unwrap_or_else(|| healthy(evidence))
 }
 
-fn healthy(evidence: &Evidence) -> Verdict {
-    let progress_rules: Vec<_> =
+fn healthy(evidence: &Evidence) -> DoctorVerdict {
+    let running: Vec<_> =
         evidence.daemons().filter(|daemon| daemon.is_running()).map(|daemon| daemon.name).collect();
-    let who = if progress_rules.is_empty() { "the gateway".to_owned() } else { progress_rules.join(" and ") };
+    let who = if running.is_empty() { "the gateway".to_owned() } else { running.join(" and ") };
     let unknown = evidence.daemons().find(|daemon| daemon.presence == Presence::Unknown);
-    let but =
-        unknown.map(|daemon| format!("; this user may not examine {}", daemon.name)).unwrap_or_default();
-    let verb = if progress_rules.len() == 2 { "run and make" } else { "runs and makes" };
-    Verdict::new(VerdictCode::Healthy, format!("{who} {verb} progress{but}"), [])
+    let unreadable = evidence.daemons().find_map(|daemon| match &daemon.watch {
+        Part::Missing { missing, cause: MissingCause::OtherVersion } => Some(missing),
+        _ => None,
+    });
+    let but = match (unknown, unreadable) {
+        (Some(daemon), _) => format!("; this user may not examine {}", daemon.name),
+        (None, Some(why)) => format!("; its own report is unreadable: {}", safe(why)),
+        (None, None) => String::new(),
+    };
+    let verb = if running.len() == 2 { "run and make" } else { "runs and makes" };
+    DoctorVerdict::new(VerdictCode::Healthy, format!("{who} {verb} progress{but}"), [])
 }
 
 /// The command that restarts a process.
@@ -182,7 +190,7 @@ fn name_and_pid(daemon: &DaemonEvidence) -> String {
 }
 
 /// `GET /news/stream of 127.0.0.1:55044 for 3 s`
-pub(crate) fn task_text(work: &super::admin::Work) -> String {
+pub(crate) fn task_text(work: &control::watch::TaskReport) -> String {
     let of = if work.of.is_empty() { String::new() } else { format!(" of {}", safe(&work.of)) };
     format!("{}{of} for {}", safe(&work.what), duration(work.since_ms_ago))
 }

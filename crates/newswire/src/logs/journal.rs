@@ -25,19 +25,19 @@ pub(super) struct JournalArgs {
     /// Ignore newer lines
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// Show lines about this source only
+    /// Show only lines about this source
     #[arg(long, value_name = "ID")]
     source: Option<String>,
-    /// Show lines of this daemon only
+    /// Show only lines of this daemon
     #[arg(long)]
     unit: Option<UnitName>,
-    /// Show lines of this level and above only
+    /// Show only lines of at least this level
     #[arg(long, value_parser = ["error", "warn", "info", "debug"])]
     level: Option<String>,
-    /// Show messages that match this pattern only (journalctl --grep)
+    /// Show only messages that match this pattern (journalctl --grep)
     #[arg(long, value_name = "TEXT")]
     grep: Option<String>,
-    /// Show the last N lines only
+    /// Show only the last N lines
     #[arg(short = 'n', long, value_name = "N")]
     lines: Option<u32>,
     /// Print the records of the journal as JSON, with every field

@@ -1,14 +1,13 @@
 //! `newswire logs level`: shows and sets the log level of each daemon through its admin socket.
 
-use std::{io, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
+use control::{ControlClient, ControlError, ControlRequest, LogLevel, paths};
 use daemon::Exit;
-use serde_json::Value;
 
 use super::UnitName;
 use crate::{
     config_file::ConfigFile,
-    doctor::http::{HttpAnswer, ask_socket, put_socket},
     out::{self, safe},
 };
 
@@ -19,7 +18,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 pub(super) struct LevelArgs {
     /// New level: off, error, warn, info, debug, trace, or a filter such as info,ingestd=debug
     level: Option<String>,
-    /// Of this daemon only
+    /// Show or set the level of this daemon only
     #[arg(long)]
     unit: Option<UnitName>,
     #[command(flatten)]
@@ -30,16 +29,12 @@ pub(super) async fn run(arguments: LevelArgs) -> anyhow::Result<Exit> {
     let folder = arguments.config.load()?.config.daemon.run_dir;
     let mut exit = Exit::Ok;
     for unit in UnitName::ALL.into_iter().filter(|unit| arguments.unit.is_none_or(|one| one == *unit)) {
-        let socket = folder.join(format!("{}-admin.sock", unit.name()));
-        match said(exchange(&socket, arguments.level.as_deref()).await) {
+        let socket = unit.admin_socket().in_dir(&folder);
+        match request(&socket, arguments.level.as_deref()).await {
             Ok(level) => out::stdout_line(&format!("{}  {}", unit.name(), safe(&level)))?,
-            Err(why) => {
-                out::stderr_line(&format!(
-                    "newswire: {} at {}: {}",
-                    unit.name(),
-                    socket.display(),
-                    safe(&why)
-                ));
+            Err(error) => {
+                let hint = if error.is_absent() { "; is it running?" } else { "" };
+                out::stderr_line(&format!("newswire: {}: {}{hint}", unit.name(), safe(&error.to_string())));
                 exit = Exit::Failure;
             }
         }
@@ -47,22 +42,14 @@ pub(super) async fn run(arguments: LevelArgs) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-async fn exchange(socket: &Path, level: Option<&str>) -> io::Result<HttpAnswer> {
-    match level {
-        Some(level) => put_socket(socket, "/log-level", level, ANSWER_WITHIN).await,
-        None => ask_socket(socket, "/log-level", "application/json", ANSWER_WITHIN).await,
-    }
-}
-
-/// The level in force, or why there is none.
-fn said(answer: io::Result<HttpAnswer>) -> Result<String, String> {
-    let answer = answer.map_err(|error| format!("{error}; is it running?"))?;
-    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let text = |name: &str| body[name].as_str().map(str::to_owned);
-    match answer.status {
-        200 => text("level").ok_or_else(|| "the answer names no level".to_owned()),
-        status => Err(text("detail").unwrap_or_else(|| format!("it answered {status}"))),
-    }
+/// Sets the level, if there is one; returns the level in force.
+async fn request(socket: &Path, level: Option<&str>) -> Result<String, ControlError> {
+    let request = match level {
+        Some(level) => ControlRequest::put_text(paths::LOG_LEVEL, level),
+        None => ControlRequest::get(paths::LOG_LEVEL),
+    };
+    let answer: LogLevel = ControlClient::new(socket).deadline(ANSWER_WITHIN).request(request).await?;
+    Ok(answer.level)
 }
 
 #[cfg(test)]
@@ -73,6 +60,7 @@ mod tests {
         metrics::MetricsRegistry,
         watch::Watch,
     };
+    use serde_json::Value;
 
     use super::*;
 
@@ -80,7 +68,7 @@ mod tests {
     async fn a_daemon_reports_its_level_accepts_a_new_one_and_refuses_a_wrong_one() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("ingestd-admin.sock");
-        assert!(said(exchange(&socket, None).await).unwrap_err().contains("is it running?"));
+        assert!(request(&socket, None).await.unwrap_err().is_absent());
         let logs = Logs::detached();
         let what = Admin {
             name: "testd",
@@ -91,9 +79,11 @@ mod tests {
             reloads: None,
         };
         let _admin = serve(&socket, what, &logs).unwrap();
-        assert_eq!(said(exchange(&socket, None).await).unwrap(), "info");
-        assert_eq!(said(exchange(&socket, Some("info,ingestd=debug")).await).unwrap(), "info,ingestd=debug");
+        assert_eq!(request(&socket, None).await.unwrap(), "info");
+        assert_eq!(request(&socket, Some("info,ingestd=debug")).await.unwrap(), "info,ingestd=debug");
         assert_eq!(logs.level(), "info,ingestd=debug");
-        assert!(said(exchange(&socket, Some("lots")).await).unwrap_err().contains("`lots` is not a level"));
+        assert!(
+            request(&socket, Some("lots")).await.unwrap_err().to_string().contains("`lots` is not a level")
+        );
     }
 }

@@ -46,7 +46,7 @@ pub(super) struct AddArgs {
     /// Fixed interval between visits, such as 15m [default: newswire chooses]
     #[arg(long, value_name = "DURATION", value_parser = orders::duration)]
     every: Option<Duration>,
-    /// Allow addresses of private networks, too
+    /// Allow addresses of private networks
     #[arg(long)]
     allow_private: bool,
 }

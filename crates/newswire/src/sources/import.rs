@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
+use control::PauseOrder;
 use daemon::Exit;
 use feed::opml::{BYTES_MAX, read_opml};
 use news::{Catalogue, Pause};
@@ -152,7 +153,9 @@ async fn pause_marked(
             continue;
         }
         let reason = reason.as_deref().map(|r| &r[..r.floor_char_boundary(Pause::REASON_BYTES_MAX)]);
-        orders::pause_quietly(context, ids, &json!({ "until": until, "reason": reason })).await?;
+        let order =
+            PauseOrder { sources: Vec::new(), for_s: None, until: *until, reason: reason.map(str::to_owned) };
+        orders::pause_quietly(context, ids, &order).await?;
     }
     Ok(is_running || orders.is_empty())
 }

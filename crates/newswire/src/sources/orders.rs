@@ -1,22 +1,22 @@
-//! Orders to the running daemon: visit, pause, resume, and read the list again.
+//! Orders to the running daemon: visit, pause and resume sources, and reload the list.
 
 use std::{path::Path, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
+use control::{
+    CatalogueChanges, ControlError, ControlSocket, PauseAnswer, PauseOrder, ResumeOrder, VisitAnswer,
+    VisitOrder, orders::ORDER_SOURCES_MAX, paths,
+};
 use daemon::Exit;
 use notation::{BadDuration, DURATION_MAX, parse_duration_within};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use wire::ClientError;
+use serde::{Serialize, de::DeserializeOwned};
 
-use super::{ANSWER_BYTES_MAX, ANSWER_WITHIN, CommandContext, RUNNING};
-use crate::out::{self, safe};
-
-/// Sources in one order, as the daemon takes them.
-const ORDER_SOURCES_MAX: usize = 1000;
-/// How long a reload of 100,000 sources may take.
-const RELOAD_WITHIN: Duration = Duration::from_secs(90);
+use super::{CommandContext, RUNNING};
+use crate::{
+    out::{self, safe},
+    reload,
+};
 
 /// Arguments of `newswire sources refresh`.
 #[derive(Debug, Args)]
@@ -57,150 +57,155 @@ pub(super) async fn refresh(
     context: &CommandContext,
     RefreshArgs { ids }: RefreshArgs,
 ) -> anyhow::Result<Exit> {
-    let groups = [
-        ("accepted", "is being visited", true),
-        ("busy", "has an order already", true),
-        ("paused", "is paused: not visited before `newswire sources resume`", false),
-        ("disabled", "is disabled in the catalogue", false),
-        ("unknown", "is unknown", false),
-    ];
-    order(context, "/visits", &ids, json!({}), &groups).await
-}
-
-pub(super) async fn pause(context: &CommandContext, arguments: PauseArgs) -> anyhow::Result<Exit> {
-    let groups = [
-        ("done", "is paused", true),
-        ("disabled", "is disabled in the catalogue, and so not visited anyway", false),
-        ("unknown", "is unknown", false),
-    ];
-    let for_s = arguments.duration.map(|duration| duration.as_secs());
-    let details = json!({ "for_s": for_s, "reason": arguments.reason });
-    order(context, "/pauses", &arguments.ids, details, &groups).await
-}
-
-pub(super) async fn resume(context: &CommandContext, ResumeArgs { ids }: ResumeArgs) -> anyhow::Result<Exit> {
-    let groups = [
-        ("done", "is visited again", true),
-        ("idle", "was not paused", true),
-        ("disabled", "is disabled in the catalogue: change it there", false),
-        ("unknown", "is unknown", false),
-    ];
-    order(context, "/pauses/end", &ids, json!({}), &groups).await
-}
-
-/// Sends the order, in as many parts as it takes, and says what became of each source.
-async fn order(
-    context: &CommandContext,
-    path: &str,
-    ids: &[String],
-    mut order: Value,
-    groups: &[(&str, &str, bool)],
-) -> anyhow::Result<Exit> {
     let mut exit = Exit::Ok;
     for ids in ids.chunks(ORDER_SOURCES_MAX) {
-        order["sources"] = json!(ids);
-        let answer = send(context, path, &order).await?;
-        for (group, what, fine) in groups {
-            for id in answer[group].as_array().into_iter().flatten().filter_map(Value::as_str) {
-                out::stdout_line(&format!("{} {what}", safe(id)))?;
-                if !fine {
-                    exit = Exit::Failure;
-                }
-            }
+        let answer: VisitAnswer =
+            send(context, paths::VISITS, &VisitOrder { sources: Some(ids.to_vec()) }).await?;
+        print_each(&answer.accepted, "is being visited")?;
+        print_each(&answer.busy, "has been ordered already")?;
+        let paused = print_each(&answer.paused, "is paused: not visited before `newswire sources resume`")?;
+        let disabled = print_each(&answer.disabled, "is disabled in the list of sources")?;
+        let unknown = print_each(&answer.unknown, "is unknown")?;
+        if paused || disabled || unknown {
+            exit = Exit::Failure;
         }
     }
     Ok(exit)
 }
 
-async fn send(context: &CommandContext, path: &str, order: &Value) -> anyhow::Result<Value> {
-    let answer = context.daemon.ask(path, order.to_string(), ANSWER_WITHIN, ANSWER_BYTES_MAX).await;
-    let (status, body) = answer.context(RUNNING)?;
-    let answer: Value = serde_json::from_slice(&body).context("the daemon's answer is none of ours")?;
-    anyhow::ensure!(
-        (200..300).contains(&status),
-        "the daemon refuses: {}",
-        safe(answer["title"].as_str().unwrap_or("without a reason"))
-    );
-    Ok(answer)
+pub(super) async fn pause(context: &CommandContext, arguments: PauseArgs) -> anyhow::Result<Exit> {
+    let mut order = PauseOrder::<String> {
+        sources: Vec::new(),
+        for_s: arguments.duration.map(|duration| duration.as_secs()),
+        until: None,
+        reason: arguments.reason,
+    };
+    let mut exit = Exit::Ok;
+    for ids in arguments.ids.chunks(ORDER_SOURCES_MAX) {
+        order.sources = ids.to_vec();
+        let answer: PauseAnswer = send(context, paths::PAUSES, &order).await?;
+        print_each(&answer.done, "is paused")?;
+        let disabled =
+            print_each(&answer.disabled, "is disabled in the list of sources, so it is not visited anyway")?;
+        let unknown = print_each(&answer.unknown, "is unknown")?;
+        if disabled || unknown {
+            exit = Exit::Failure;
+        }
+    }
+    Ok(exit)
 }
 
-/// Pauses sources that have just been added; nothing is printed.
-pub(super) async fn pause_quietly(
+pub(super) async fn resume(context: &CommandContext, ResumeArgs { ids }: ResumeArgs) -> anyhow::Result<Exit> {
+    let mut exit = Exit::Ok;
+    for ids in ids.chunks(ORDER_SOURCES_MAX) {
+        let answer: PauseAnswer =
+            send(context, paths::PAUSES_END, &ResumeOrder { sources: ids.to_vec() }).await?;
+        print_each(&answer.done, "is visited again")?;
+        print_each(&answer.idle, "was not paused")?;
+        let disabled = print_each(&answer.disabled, "is disabled in the list of sources; enable it there")?;
+        let unknown = print_each(&answer.unknown, "is unknown")?;
+        if disabled || unknown {
+            exit = Exit::Failure;
+        }
+    }
+    Ok(exit)
+}
+
+/// Prints what became of these sources; returns whether there are any.
+fn print_each(ids: &[String], what: &str) -> std::io::Result<bool> {
+    ids.iter().try_for_each(|id| out::stdout_line(&format!("{} {what}", safe(id))))?;
+    Ok(!ids.is_empty())
+}
+
+async fn send<T: DeserializeOwned>(
+    context: &CommandContext,
+    path: &str,
+    order: &impl Serialize,
+) -> anyhow::Result<T> {
+    context.daemon.post(path, order).await.map_err(explain)
+}
+
+/// Adds what to check, if the daemon did not answer; a refusal explains itself.
+pub(super) fn explain(error: ControlError) -> anyhow::Error {
+    match error {
+        ControlError::Problem(problem) => {
+            anyhow::anyhow!("the daemon refuses: {}", safe(&problem.to_string()))
+        }
+        error @ (ControlError::Shape { .. } | ControlError::NotJson { .. }) => error.into(),
+        error => anyhow::Error::from(error).context(RUNNING),
+    }
+}
+
+/// Pauses sources that have just been added; prints nothing.
+pub(super) async fn pause_quietly<T: Clone + Serialize>(
     context: &CommandContext,
     ids: &[String],
-    details: &Value,
+    order: &PauseOrder<T>,
 ) -> anyhow::Result<()> {
-    let mut order = details.clone();
     for ids in ids.chunks(ORDER_SOURCES_MAX) {
-        order["sources"] = json!(ids);
-        send(context, "/pauses", &order).await?;
+        let order = PauseOrder { sources: ids.to_vec(), ..order.clone() };
+        let _: PauseAnswer = send(context, paths::PAUSES, &order).await?;
     }
     Ok(())
 }
 
-/// What became of asking the daemon to read the list again.
+/// The result of asking the daemon to reload the list.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case", tag = "daemon")]
 pub(super) enum ListReload {
-    /// It did.
-    Reloaded(ReloadCounts),
+    Reloaded(CatalogueChanges),
     /// It does not run, or does not answer.
-    NotRunning { reason: String },
+    NotRunning {
+        reason: String,
+    },
     /// It keeps the old list.
-    Refused { complaints: Vec<String> },
+    Refused {
+        complaints: Vec<String>,
+    },
 }
 
-/// What the new list changed.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct ReloadCounts {
-    file: String,
-    added: usize,
-    changed: usize,
-    removed: usize,
-    unchanged: usize,
-}
-
-/// Asks the daemon to read the list again.
+/// Asks the daemon to reload the list.
 pub(super) async fn reload(context: &CommandContext) -> anyhow::Result<ListReload> {
-    let answer = context.daemon.ask("/reload", String::new(), RELOAD_WITHIN, ANSWER_BYTES_MAX).await;
-    let (status, body) = match answer {
-        Ok(answer) => answer,
-        Err(error @ ClientError::Unreachable(..)) => {
-            return Ok(ListReload::NotRunning { reason: error.to_string() });
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let answer: Value = serde_json::from_slice(&body).context("the daemon's answer is none of ours")?;
-    if status == 200 {
-        return Ok(ListReload::Reloaded(serde_json::from_value(answer).context("the daemon's answer")?));
-    }
-    let listed = answer["complaints"].as_array().into_iter().flatten();
-    let mut complaints: Vec<_> = listed.filter_map(Value::as_str).map(str::to_owned).collect();
-    if complaints.is_empty() {
-        complaints.push(answer["title"].as_str().unwrap_or("the daemon gives no reason").to_owned());
-    }
-    Ok(ListReload::Refused { complaints })
+    let answer =
+        match reload::reload(ControlSocket::IngestdAdmin.in_dir(&context.config.daemon.run_dir)).await {
+            Ok(answer) => answer,
+            Err(ControlError::Problem(problem)) if problem.complaints.is_empty() => {
+                return Ok(ListReload::Refused { complaints: vec![problem.to_string()] });
+            }
+            Err(ControlError::Problem(problem)) => {
+                return Ok(ListReload::Refused { complaints: problem.complaints });
+            }
+            Err(
+                error @ (ControlError::Shape { .. }
+                | ControlError::NotJson { .. }
+                | ControlError::Status { .. }
+                | ControlError::TooLarge { .. }),
+            ) => return Err(error.into()),
+            Err(error) => return Ok(ListReload::NotRunning { reason: error.to_string() }),
+        };
+    let changes = answer.catalogue.context("the daemon reloaded its configuration but no list of sources")?;
+    Ok(ListReload::Reloaded(changes))
 }
 
 impl ListReload {
-    /// Says what became of it on standard error, where it disturbs no JSON.
+    /// Prints the result to standard error, where it does not mix with JSON.
     pub(super) fn print(&self, list: &Path) -> Exit {
         match self {
             Self::Reloaded(done) => {
-                let ReloadCounts { added, changed, removed, unchanged, .. } = done;
+                let CatalogueChanges { added, changed, removed, unchanged, .. } = done;
                 out::stderr_line(&format!(
-                    "newswire-ingestd reads the new list: {added} added, {changed} changed, {removed} removed, \
+                    "newswire-ingestd reloaded its list: {added} added, {changed} changed, {removed} removed, \
                      {unchanged} unchanged"
                 ));
-                let same = |a: &Path, b: &Path| match (a.canonicalize(), b.canonicalize()) {
+                let is_same = |a: &Path, b: &Path| match (a.canonicalize(), b.canonicalize()) {
                     (Ok(a), Ok(b)) => a == b,
                     _ => a == b,
                 };
-                if same(Path::new(&done.file), list) {
+                if is_same(Path::new(&done.file), list) {
                     return Exit::Ok;
                 }
                 out::stderr_line(&format!(
-                    "but it reads {}, not {}: name the right one with --sources or in ingestd.sources",
+                    "but its list is {}, not {}: name the right one with --sources or in ingestd.sources",
                     safe(&done.file),
                     list.display()
                 ));
@@ -208,13 +213,13 @@ impl ListReload {
             }
             Self::NotRunning { reason } => {
                 out::stderr_line(&format!(
-                    "newswire-ingestd does not run ({}): the list counts from its next start",
+                    "newswire-ingestd does not run ({}); it reads the new list when it starts",
                     safe(reason)
                 ));
                 Exit::Ok
             }
             Self::Refused { complaints } => {
-                out::stderr_line("newswire-ingestd keeps the old list:");
+                out::stderr_line("newswire-ingestd keeps its old list:");
                 complaints.iter().for_each(|complaint| out::stderr_line(&safe(complaint)));
                 Exit::Failure
             }

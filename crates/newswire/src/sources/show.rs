@@ -1,13 +1,13 @@
 //! `newswire sources list` and `show`: the state of sources in the daemon, as a table or as JSON.
 
-use anyhow::Context as _;
 use clap::Args;
+use control::{ControlError, Problem};
 use daemon::Exit;
 use news::SourceStatus;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-use super::{ANSWER_BYTES_MAX, ANSWER_WITHIN, CommandContext, RUNNING, now};
+use super::{CommandContext, now, orders::explain};
 use crate::out::{self, safe, span};
 
 /// Arguments of `newswire sources list`.
@@ -16,13 +16,13 @@ pub(super) struct ListArgs {
     /// Print the JSON of the daemon
     #[arg(long)]
     json: bool,
-    /// List sources whose last visit failed only
+    /// List only sources whose last visit failed
     #[arg(long)]
     failing: bool,
-    /// List paused sources only
+    /// List only paused sources
     #[arg(long)]
     paused: bool,
-    /// List sources of this category only; may be given several times
+    /// List only sources of this category; may be given several times
     #[arg(long, value_name = "CATEGORY")]
     category: Vec<String>,
 }
@@ -47,8 +47,7 @@ impl ListArgs {
 
 /// All sources, as JSON and parsed.
 pub(super) async fn fetch(context: &CommandContext) -> anyhow::Result<Vec<(Value, SourceStatus)>> {
-    let body = context.daemon.get("/sources", ANSWER_WITHIN, ANSWER_BYTES_MAX).await.context(RUNNING)?;
-    let mut answer: Value = serde_json::from_slice(&body).context("the daemon's answer is not JSON")?;
+    let mut answer: Value = context.daemon.get("/sources").await.map_err(explain)?;
     let Value::Array(sources) = answer["sources"].take() else {
         anyhow::bail!("the daemon's answer contains no list of sources")
     };
@@ -109,13 +108,15 @@ pub(super) async fn show(context: &CommandContext, ShowArgs { id, json }: ShowAr
     // Only a valid id may become part of a path.
     let parsed = news::SourceId::try_new(&id);
     let id = parsed.map_err(|bad| anyhow::anyhow!("{}: {bad}", safe(&id)))?;
-    let answer = context.daemon.get(&format!("/sources/{id}"), ANSWER_WITHIN, ANSWER_BYTES_MAX).await;
-    if let Err(wire::ClientError::Refused(_, status)) = &answer
-        && status.as_u16() == 404
-    {
-        anyhow::bail!("there is no source {id}; `newswire sources list` shows all ids");
-    }
-    let source: Value = serde_json::from_slice(&answer.context(RUNNING)?).context("the daemon's answer")?;
+    let source: Value = match context.daemon.get(&format!("/sources/{id}")).await {
+        Ok(source) => source,
+        Err(
+            ControlError::Problem(Problem { status: 404, .. }) | ControlError::Status { status: 404, .. },
+        ) => {
+            anyhow::bail!("there is no source {id}; `newswire sources list` shows all ids")
+        }
+        Err(error) => return Err(explain(error)),
+    };
     if json {
         out::stdout_line(&source.to_string())?;
         return Ok(Exit::Ok);

@@ -70,7 +70,7 @@ impl BrowserClient {
             return CheckResult::failed(NAME, reason, figures);
         }
         if result.blocks == 0 {
-            let reason = "nothing was received; listen longer than gateway.heartbeat with --for";
+            let reason = "nothing was received: listen longer than gateway.heartbeat with --for";
             return CheckResult::skipped(NAME, reason.to_owned());
         }
         CheckResult::passed(NAME, figures)

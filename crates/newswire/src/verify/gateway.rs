@@ -137,7 +137,8 @@ impl GatewayClient {
                 Ok(ClientStream { response, decoder: russe::Decoder::default(), buffer: BytesMut::new() })
             }
             StatusCode::UNAUTHORIZED => {
-                Err("the gateway requires a token; name a file with one with --token-file".to_owned())
+                Err("the gateway requires a token: name a file that contains one with --token-file"
+                    .to_owned())
             }
             status => Err(format!("the request for a stream was answered with {status}")),
         }

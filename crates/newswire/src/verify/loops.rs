@@ -1,33 +1,32 @@
 //! Checks whether an event loop of either process is blocked, by asking their watchdogs, which do not run on these loops.
 
-use std::{path::PathBuf, time::Duration};
-
+use control::{ControlClient, ControlSocket, WatchReport, paths, watch::ProgressReport};
 use daemon::config::Config;
-use serde_json::{Value, json};
-use tokio::{net::UnixStream, time::timeout};
-use wire::{ClientError, Endpoint, PeerClient};
+use serde_json::json;
 
 use super::report::CheckResult;
 
 const NAME: &str = "no-loop-blocked";
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+const UNKNOWN_LOCATION: &str = "location unknown";
 
 /// The reports of the watchdogs of both processes at one moment.
 pub(super) struct WatchdogReports([(&'static str, WatchAnswer); 2]);
 
 enum WatchAnswer {
-    /// No process listens.
-    Absent(String),
+    /// No process listens, or its report is unreadable.
+    Unavailable(String),
     /// A process accepts connections and does not answer.
     Stuck(String),
-    Watch(Value),
+    Watch(Box<WatchReport>),
 }
 
 impl WatchdogReports {
     pub(super) async fn fetch(config: &Config) -> Self {
-        let socket = |process: &str| config.daemon.run_dir.join(format!("{process}-admin.sock"));
-        Self([("gateway", ask(socket("gateway")).await), ("ingestd", ask(socket("ingestd")).await)])
+        let fetch = async |socket: ControlSocket| ask(socket, config).await;
+        Self([
+            ("gateway", fetch(ControlSocket::GatewayAdmin).await),
+            ("ingestd", fetch(ControlSocket::IngestdAdmin).await),
+        ])
     }
 
     /// The check: no loop is stalled now or was stalled between the two reports.
@@ -35,27 +34,27 @@ impl WatchdogReports {
         let (mut stuck, mut unseen, mut figures) = (Vec::new(), Vec::new(), json!({}));
         for ((process, before), (_, after)) in self.0.iter().zip(&after.0) {
             match after {
-                WatchAnswer::Absent(why) => unseen.push(format!("{process}: {why}")),
+                WatchAnswer::Unavailable(why) => unseen.push(format!("{process}: {why}")),
                 WatchAnswer::Stuck(why) => stuck.push(format!("{process}: {why}")),
                 WatchAnswer::Watch(watch) => {
+                    let watch = &watch.progress;
                     stuck.extend(stalled(watch).map(|which| format!("{process}: {which}")));
-                    let total = watch["stalls_total"].as_u64().unwrap_or(0);
+                    let total = watch.stalls_total;
                     let earlier = match before {
-                        WatchAnswer::Watch(before) => before["stalls_total"].as_u64().unwrap_or(0),
+                        WatchAnswer::Watch(before) => before.progress.stalls_total,
                         _ => total,
                     };
                     if total > earlier {
-                        let newest = &watch["stalls"][0];
+                        let newest = watch.stalls.first();
                         stuck.push(format!(
                             "{process}: {} stalls meanwhile, the newest in {} ({})",
                             total - earlier,
-                            newest["loop"].as_str().unwrap_or("?"),
-                            newest["culprit"].as_str().unwrap_or("location unknown"),
+                            newest.map_or("?", |stall| &stall.name),
+                            newest.and_then(|stall| stall.culprit.as_deref()).unwrap_or(UNKNOWN_LOCATION),
                         ));
                     }
-                    let loops = watch["loops"].as_array();
-                    let lag = loops.into_iter().flatten().filter_map(|l| l["lag_ms_max"].as_u64()).max();
-                    figures[format!("{process}_loops")] = json!(loops.map_or(0, Vec::len));
+                    let lag = watch.loops.iter().map(|l| l.lag_ms_max).max();
+                    figures[format!("{process}_loops")] = json!(watch.loops.len());
                     figures[format!("{process}_lag_ms_max")] = json!(lag);
                     figures[format!("{process}_stalls")] = json!([earlier, total]);
                 }
@@ -72,37 +71,19 @@ impl WatchdogReports {
 }
 
 /// The stalled loops, with the function that blocks each.
-fn stalled(watch: &Value) -> impl Iterator<Item = String> {
-    let stalled = watch["loops"].as_array().into_iter().flatten().filter(|l| l["stalled"] == true);
-    stalled.map(|l| {
-        let name = l["name"].as_str().unwrap_or("?");
-        let stall = watch["stalls"].as_array().into_iter().flatten().find(|stall| stall["loop"] == l["name"]);
-        let culprit = stall.and_then(|stall| stall["culprit"].as_str()).unwrap_or("location unknown");
-        format!("{name} has been blocked for {} ms ({culprit})", l["beat_ms_ago"])
+fn stalled(watch: &ProgressReport) -> impl Iterator<Item = String> {
+    watch.loops.iter().filter(|l| l.stalled).map(|l| {
+        let stall = watch.stalls.iter().find(|stall| stall.name == l.name);
+        let culprit = stall.and_then(|stall| stall.culprit.as_deref()).unwrap_or(UNKNOWN_LOCATION);
+        format!("{} has been blocked for {} ms ({culprit})", l.name, l.beat_ms_ago)
     })
 }
 
-async fn ask(socket: PathBuf) -> WatchAnswer {
-    let name = socket.display().to_string();
-    match timeout(ANSWER_WITHIN, UnixStream::connect(&socket)).await {
-        Ok(Ok(connection)) => drop(connection),
-        Ok(Err(error)) => return WatchAnswer::Absent(format!("cannot connect to {name}: {error}")),
-        // Connecting to a Unix socket waits only if its queue is full.
-        Err(_) => return WatchAnswer::Stuck(format!("{name} accepts no connections")),
-    }
-    let peer = match PeerClient::try_new(Endpoint::Socket(socket)) {
-        Ok(peer) => peer,
-        Err(error) => return WatchAnswer::Absent(error.to_string()),
-    };
-    match peer.get("/watch", ANSWER_WITHIN, ANSWER_BYTES_MAX).await {
-        Ok(answer) => match serde_json::from_slice(&answer) {
-            Ok(watch) => WatchAnswer::Watch(watch),
-            Err(_) => WatchAnswer::Absent(format!("the answer of {name} to /watch is not JSON")),
-        },
-        Err(ClientError::Unreachable(..)) => WatchAnswer::Stuck(format!(
-            "{name} accepts connections but did not answer within {ANSWER_WITHIN:?}; is its process stopped?"
-        )),
-        Err(error) => WatchAnswer::Absent(error.to_string()),
+async fn ask(socket: ControlSocket, config: &Config) -> WatchAnswer {
+    match ControlClient::new(socket.in_dir(&config.daemon.run_dir)).get(paths::WATCH).await {
+        Ok(watch) => WatchAnswer::Watch(Box::new(watch)),
+        Err(error) if error.is_timeout() => WatchAnswer::Stuck(format!("{error}; is its process stopped?")),
+        Err(error) => WatchAnswer::Unavailable(error.to_string()),
     }
 }
 
@@ -113,13 +94,20 @@ mod tests {
 
     fn loops(stalled: bool, total: u64) -> WatchdogReports {
         let watch = json!({
-            "loops": [{"name": "worker-0", "beat_ms_ago": 40, "lag_ms_max": 3, "stalled": stalled}],
-            "stalls": [{"loop": "worker-0", "culprit": "gateway::x at x.rs:1"}],
+            "name": "testd", "version": "1", "pid": 1, "uptime_ms": 1, "vitals": null,
+            "loops": [{"name": "worker-0", "kind": "worker", "tid": 2, "beat_ms_ago": 40, "lag_ms": 0,
+                       "lag_ms_max": 3, "stalled": stalled, "work": null}],
+            "threads": [],
+            "stalls": [{"loop": "worker-0", "kind": "worker", "tid": 2, "began_ms_ago": 40, "lasted_ms": null,
+                        "work": null, "culprit": "gateway::x at x.rs:1"}],
             "stalls_total": total,
+            "clock": {"jumps": 0},
+            "pauses": {"count": 0},
         });
+        let watch: WatchReport = serde_json::from_value(watch).unwrap();
         WatchdogReports([
-            ("gateway", WatchAnswer::Watch(watch.clone())),
-            ("ingestd", WatchAnswer::Watch(watch)),
+            ("gateway", WatchAnswer::Watch(Box::new(watch.clone()))),
+            ("ingestd", WatchAnswer::Watch(Box::new(watch))),
         ])
     }
 
@@ -129,7 +117,7 @@ mod tests {
         assert_eq!(outcome(&loops(false, 1), &loops(false, 1)), CheckOutcome::Passed);
         assert_eq!(outcome(&loops(false, 1), &loops(false, 2)), CheckOutcome::Failed);
         assert_eq!(outcome(&loops(false, 1), &loops(true, 1)), CheckOutcome::Failed);
-        let absent = || WatchAnswer::Absent("no such file".to_owned());
+        let absent = || WatchAnswer::Unavailable("no such file".to_owned());
         let unseen = WatchdogReports([("gateway", absent()), ("ingestd", absent())]);
         assert_eq!(outcome(&loops(false, 1), &unseen), CheckOutcome::Skipped);
         let stuck =

@@ -1,16 +1,12 @@
 //! The resources of the gateway: threads, descriptors, streams. Read from `/proc`, without help of the process.
 
-use std::{fs, time::Duration};
+use std::fs;
 
+use control::{ControlClient, ControlSocket, HealthReport, ProcessVitals, WatchReport, paths};
 use daemon::config::Config;
-use serde_json::Value;
 use url::Url;
-use wire::{Endpoint, PeerClient};
 
 use super::gateway::GatewayClient;
-
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Measures the resources of one gateway.
 pub(super) struct GatewayResources {
@@ -18,8 +14,8 @@ pub(super) struct GatewayResources {
 }
 
 struct GatewayProcess {
-    pid: u64,
-    admin: PeerClient,
+    pid: i32,
+    admin: ControlClient,
 }
 
 /// One measurement; `None` if unavailable.
@@ -53,33 +49,25 @@ impl GatewayResources {
         counts.descriptors = match fs::read_dir(format!("/proc/{}/fd", process.pid)) {
             Ok(list) => Some(list.count() as u64),
             // The process of another user: it reports its own number.
-            Err(_) => ask(&process.admin, "/watch")
-                .await
-                .and_then(|watch| watch["vitals"]["open_files"]["used"].as_u64()),
+            Err(_) => vitals(&process.admin).await.map(|vitals| vitals.open_files().used),
         };
         counts
     }
 }
 
-async fn ask(admin: &PeerClient, path: &str) -> Option<Value> {
-    let answer = admin.get(path, ANSWER_WITHIN, ANSWER_BYTES_MAX).await.ok()?;
-    serde_json::from_slice(&answer).ok()
+async fn vitals(admin: &ControlClient) -> Option<ProcessVitals> {
+    admin.get::<WatchReport>(paths::WATCH).await.ok()?.vitals
 }
 
 async fn locate(config: &Config, url: &Url) -> Result<GatewayProcess, String> {
-    let socket = config.daemon.run_dir.join("gateway-admin.sock");
-    let port = url.port_or_known_default();
-    let admin = PeerClient::try_new(Endpoint::Socket(socket.clone())).map_err(|error| error.to_string())?;
-    let health = admin.get("/health", ANSWER_WITHIN, ANSWER_BYTES_MAX).await.map_err(|e| e.to_string())?;
-    let health: Value = serde_json::from_slice(&health).map_err(|error| error.to_string())?;
-    let pid = health["pid"].as_u64().ok_or_else(|| format!("{} reports no pid", socket.display()))?;
-    let listen = ask(&admin, "/watch").await.and_then(|watch| {
-        let listen = watch["vitals"]["listen"].as_str()?;
-        listen.rsplit_once(':')?.1.parse::<u16>().ok()
-    });
+    let socket = ControlSocket::GatewayAdmin.in_dir(&config.daemon.run_dir);
+    let admin = ControlClient::new(&socket);
+    let health: HealthReport = admin.get(paths::HEALTH).await.map_err(|error| error.to_string())?;
+    let vitals = vitals(&admin).await;
+    let listen = vitals.as_ref().and_then(ProcessVitals::gateway).map(|gateway| gateway.listen.port());
     let actual = listen.unwrap_or(config.gateway.listen.port());
-    if port != Some(actual) {
+    if url.port_or_known_default() != Some(actual) {
         return Err(format!("{} belongs to a gateway on another port", socket.display()));
     }
-    Ok(GatewayProcess { pid, admin })
+    Ok(GatewayProcess { pid: health.process.pid, admin })
 }

@@ -158,13 +158,13 @@ fn claims_are_checked_with_a_minute_of_leeway_and_by_their_exact_text() {
 #[test]
 fn unconfigured_claims_are_not_required_but_a_token_for_another_audience_is_refused() {
     let issuer = Issuer::new();
-    let asked = ClaimRules {
+    let rules = ClaimRules {
         issuer: None,
         audience: None,
         categories: "realm.groups".to_owned(),
         public: vec!["general".to_owned()],
     };
-    let keys = keys(json!([issuer.p256_jwk("a")]), asked);
+    let keys = keys(json!([issuer.p256_jwk("a")]), rules);
     let sign = |claims: &Value| issuer.sign(&json!({"alg": "ES256", "kid": "a"}), claims);
     let nested = json!({"exp": NOW_S + 1, "realm": {"groups": ["sport"]}});
     let both = Some(Arc::new(CategoryScope::new(["general", "sport"])));
@@ -288,13 +288,13 @@ fn a_token_of_an_rsa_key_is_accepted() {
                  RNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPq\
                  vhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77\
                  Rw";
-    let asked = ClaimRules {
+    let rules = ClaimRules {
         issuer: Some("joe".to_owned()),
         audience: None,
         categories: "groups".to_owned(),
         public: Vec::new(),
     };
-    let keys = keys(json!([{"kty": "RSA", "n": n, "e": "AQAB"}]), asked);
+    let keys = keys(json!([{"kty": "RSA", "n": n, "e": "AQAB"}]), rules);
     let at = |seconds: i64| keys.verify(token.as_bytes(), Timestamp::from_millis(seconds * 1000)).map(|_| ());
     assert_eq!(at(1_300_819_380), Err(AuthError::NoCategories), "valid but for its categories");
     assert_eq!(at(1_300_819_441), Err(AuthError::Expired));

@@ -96,15 +96,15 @@ mod tests {
 
     #[test]
     fn everything_that_the_page_loads_is_served_and_nothing_else() {
-        let mut wanted: Vec<_> =
+        let mut loaded: Vec<_> =
             INDEX.split("\"/assets/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
         for (_, text) in scripts() {
-            wanted.extend(text.split("from \"./").skip(1).filter_map(|rest| rest.split('"').next()));
+            loaded.extend(text.split("from \"./").skip(1).filter_map(|rest| rest.split('"').next()));
         }
-        wanted.sort_unstable();
-        wanted.dedup();
+        loaded.sort_unstable();
+        loaded.dedup();
         let mut served: Vec<_> = ASSETS.iter().map(|(name, ..)| *name).collect();
         served.sort_unstable();
-        assert_eq!(wanted, served);
+        assert_eq!(loaded, served);
     }
 }

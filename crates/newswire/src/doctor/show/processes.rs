@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use control::watch::LoopReport;
 use stacks::StackFrame;
 
 use super::{ReportWriter, bytes, duration};
 use crate::{
     doctor::{
-        admin::{LATE_MS, Loop},
-        evidence::{DaemonEvidence, MissingCause, Part, Presence, Usage},
-        process::ProcessSample,
+        admin::LATE_MS,
+        evidence::{DaemonEvidence, Presence},
+        part::{MissingCause, Part},
+        process::{ProcessSample, Usage},
         threads::{ExaminedThread, location},
         verdict::task_text,
     },
@@ -104,11 +106,20 @@ fn own_report(page: &mut ReportWriter, daemon: &DaemonEvidence) {
     if let Part::Missing { missing, .. } = &daemon.health {
         return page.problem("admin", &format!("{}: {}", safe(&daemon.socket), safe(missing)));
     }
-    match &daemon.watch {
-        Part::Missing { missing, .. } => page.missing("loops", missing),
-        Part::Found(watch) => watch.loops.iter().for_each(|l| one_loop(page, l)),
+    if let Part::Found(health) = &daemon.health
+        && health.process.version != env!("CARGO_PKG_VERSION")
+    {
+        let text = format!("{}, this tool is {}", safe(&health.process.version), env!("CARGO_PKG_VERSION"));
+        page.problem("version", &text);
     }
-    if let Some((pauses, ms)) = daemon.watch.get().and_then(|w| Some((&w.pauses, w.pauses.last_ms?))) {
+    match &daemon.watch {
+        Part::Missing { missing, cause: MissingCause::OtherVersion } => page.problem("loops", &safe(missing)),
+        Part::Missing { missing, .. } => page.missing("loops", missing),
+        Part::Found(watch) => watch.progress.loops.iter().for_each(|l| one_loop(page, l)),
+    }
+    if let Some((pauses, ms)) =
+        daemon.watch.get().and_then(|w| Some((&w.progress.pauses, w.progress.pauses.last_ms?)))
+    {
         let when = pauses.last_ms_ago.unwrap_or(0);
         page.normal(
             "paused",
@@ -132,7 +143,7 @@ fn own_report(page: &mut ReportWriter, daemon: &DaemonEvidence) {
     }
 }
 
-fn one_loop(page: &mut ReportWriter, l: &Loop) {
+fn one_loop(page: &mut ReportWriter, l: &LoopReport) {
     let work = l.work.as_ref().map(|work| format!("; {}", task_text(work))).unwrap_or_default();
     let text = match l.stalled {
         true => format!("STALLED for {}{work}", duration(l.beat_ms_ago)),
@@ -143,9 +154,9 @@ fn one_loop(page: &mut ReportWriter, l: &Loop) {
 
 /// The recent stalls.
 pub(super) fn stalls(page: &mut ReportWriter, daemon: &DaemonEvidence) {
-    let Some(watch) = daemon.watch.get().filter(|watch| !watch.stalls.is_empty()) else { return };
-    page.section(&format!("stalls of {}, {} in total", daemon.name, watch.stalls_total));
-    for stall in &watch.stalls {
+    let Some(watch) = daemon.watch.get().filter(|watch| !watch.progress.stalls.is_empty()) else { return };
+    page.section(&format!("stalls of {}, {} in total", daemon.name, watch.progress.stalls_total));
+    for stall in &watch.progress.stalls {
         let lasted =
             stall.lasted_ms.map_or("not over yet".to_owned(), |ms| format!("lasted {}", duration(ms)));
         let at = stall.culprit.as_deref().map(|at| format!(", in {}", safe(at))).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Rules about the presence of the processes: not running, stopped, another one on the port, starting, draining.
 
 use super::{
-    DaemonEvidence, Evidence, Presence, Verdict, VerdictCode, bundle, bytes, duration, exit_log_hint,
+    DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, bytes, duration, exit_log_hint,
     name_and_pid, restart, safe, start,
 };
 use crate::doctor::listener::Owner;
@@ -12,7 +12,7 @@ const STARTING_MS: u64 = 10_000;
 const FREE_BYTES_MIN: u64 = 8 * 1024 * 1024;
 
 /// Another process holds the port: the kernel accepts connections, and they are never answered.
-pub(super) fn orphan_listener(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn orphan_listener(evidence: &Evidence) -> Option<DoctorVerdict> {
     let listener = evidence.listener.get()?;
     if evidence.gateway.presence == Presence::NotAsked || listener.sockets.is_empty() {
         return None;
@@ -35,11 +35,11 @@ pub(super) fn orphan_listener(evidence: &Evidence) -> Option<Verdict> {
         let line = format!("{} holds {address}, and {gateway_state}{waiting}", describe(owner));
         let next =
             [format!("kill {}   # then kill -9, if it does not end", owner.pid), restart(&evidence.gateway)];
-        return Some(Verdict::new(VerdictCode::OrphanListener, line, next));
+        return Some(DoctorVerdict::new(VerdictCode::OrphanListener, line, next));
     }
     let systemd = listener.owners().iter().any(|owner| owner.is_systemd());
-    let ours = evidence.http.get().is_some_and(|http| http.is_ours());
-    if systemd || ours || gateway.is_some() || evidence.gateway.presence != Presence::Absent {
+    let is_ours = evidence.http.get().is_some_and(|http| http.is_ours());
+    if systemd || is_ours || gateway.is_some() || evidence.gateway.presence != Presence::Absent {
         return None;
     }
     let uid = listener.sockets.first().map_or(0, |socket| socket.uid);
@@ -47,7 +47,7 @@ pub(super) fn orphan_listener(evidence: &Evidence) -> Option<Verdict> {
         "a process of user {uid} that this user may not examine holds {address}, and {gateway_state}{waiting}"
     );
     let next = ["sudo newswire doctor   # root can see which process it is".to_owned()];
-    Some(Verdict::new(VerdictCode::OrphanListener, line, next))
+    Some(DoctorVerdict::new(VerdictCode::OrphanListener, line, next))
 }
 
 fn describe(owner: &Owner) -> String {
@@ -56,7 +56,7 @@ fn describe(owner: &Owner) -> String {
 }
 
 /// Neither process runs.
-pub(super) fn not_running(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn not_running(evidence: &Evidence) -> Option<DoctorVerdict> {
     if evidence.daemons().any(|daemon| daemon.presence != Presence::Absent) || answers(evidence) {
         return None;
     }
@@ -81,23 +81,23 @@ pub(super) fn not_running(evidence: &Evidence) -> Option<Verdict> {
             "if they should be running: name their configuration with --config".to_owned(),
         ]),
     }
-    Some(Verdict::new(VerdictCode::NotRunning, line, next))
+    Some(DoctorVerdict::new(VerdictCode::NotRunning, line, next))
 }
 
-pub(super) fn gateway_stopped(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn gateway_stopped(evidence: &Evidence) -> Option<DoctorVerdict> {
     let line = stopped(&evidence.gateway)?;
     let too = if stopped(&evidence.ingestd).is_some() { "; newswire-ingestd is stopped too" } else { "" };
     let mut next = continue_steps(&evidence.gateway);
     if !too.is_empty() {
         next.extend(continue_steps(&evidence.ingestd));
     }
-    Some(Verdict::new(VerdictCode::GatewayStopped, format!("{line}{too}"), next))
+    Some(DoctorVerdict::new(VerdictCode::GatewayStopped, format!("{line}{too}"), next))
 }
 
-pub(super) fn daemon_stopped(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn daemon_stopped(evidence: &Evidence) -> Option<DoctorVerdict> {
     let line = stopped(&evidence.ingestd)?;
     let line = format!("{line}; the gateway still serves the events it has");
-    Some(Verdict::new(VerdictCode::DaemonStopped, line, continue_steps(&evidence.ingestd)))
+    Some(DoctorVerdict::new(VerdictCode::DaemonStopped, line, continue_steps(&evidence.ingestd)))
 }
 
 fn stopped(daemon: &DaemonEvidence) -> Option<String> {
@@ -123,13 +123,13 @@ fn continue_steps(daemon: &DaemonEvidence) -> Vec<String> {
 }
 
 /// Also if a process is not running: the full disk may have ended it, and would again.
-pub(super) fn disk_full(evidence: &Evidence) -> Option<Verdict> {
-    let seen = evidence.store.get();
-    let told = evidence.ingestd.vitals().and_then(|vitals| vitals.store.as_ref());
-    let path = told.map(|store| store.path.clone()).or_else(|| seen.map(|disk| disk.path.clone()))?;
-    let free = told.and_then(|store| store.free_bytes).or_else(|| seen.map(|disk| disk.free_bytes));
+pub(super) fn disk_full(evidence: &Evidence) -> Option<DoctorVerdict> {
+    let disk = evidence.store.get();
+    let reported = evidence.ingestd.ingest_vitals().map(|vitals| &vitals.store);
+    let path = reported.map(|store| store.path.clone()).or_else(|| disk.map(|disk| disk.path.clone()))?;
+    let free = reported.and_then(|store| store.free_bytes).or_else(|| disk.map(|disk| disk.free_bytes));
     let free = free.filter(|free| *free < FREE_BYTES_MIN);
-    let inodes = seen.and_then(|disk| disk.free_inodes).filter(|inodes| *inodes == 0);
+    let inodes = disk.and_then(|disk| disk.free_inodes).filter(|inodes| *inodes == 0);
     let what = match (free, inodes) {
         (Some(free), _) => format!("has {} left", bytes(free)),
         (None, Some(_)) => "has no inodes left".to_owned(),
@@ -143,7 +143,7 @@ pub(super) fn disk_full(evidence: &Evidence) -> Option<Verdict> {
         "lower store.retention_bytes if the store itself uses most of it".to_owned(),
     ];
     next.extend((!dead.is_empty()).then(|| start(&evidence.ingestd)));
-    Some(Verdict::new(VerdictCode::DiskFull, line, next))
+    Some(DoctorVerdict::new(VerdictCode::DiskFull, line, next))
 }
 
 /// Whether a gateway of ours answers, even if its process may not be examined.
@@ -151,18 +151,18 @@ fn answers(evidence: &Evidence) -> bool {
     evidence.http.get().is_some_and(|http| http.is_ours())
 }
 
-pub(super) fn gateway_dead(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn gateway_dead(evidence: &Evidence) -> Option<DoctorVerdict> {
     let gateway = &evidence.gateway;
     let refused = evidence.http.get().is_some_and(|http| http.probes.iter().all(|p| p.connect_ms.is_none()));
     match gateway.presence {
         Presence::Absent if !answers(evidence) => {
             let line = format!("newswire-gateway does not run: {}", safe(&gateway.found_by));
-            Some(Verdict::new(VerdictCode::GatewayDead, line, [exit_log_hint(gateway), start(gateway)]))
+            Some(DoctorVerdict::new(VerdictCode::GatewayDead, line, [exit_log_hint(gateway), start(gateway)]))
         }
         Presence::NotAsked if refused => {
             let address = evidence.http.get().map(|http| safe(&http.address)).unwrap_or_default();
             let line = format!("no process listens on {address}");
-            Some(Verdict::new(
+            Some(DoctorVerdict::new(
                 VerdictCode::GatewayDead,
                 line,
                 ["newswire doctor   # on the machine of the gateway".to_owned()],
@@ -172,7 +172,7 @@ pub(super) fn gateway_dead(evidence: &Evidence) -> Option<Verdict> {
         Presence::Running if refused && !is_starting(gateway) && has_no_listener(evidence) => {
             let address = evidence.listener.get().map(|listener| safe(&listener.address)).unwrap_or_default();
             let line = format!("{} runs but does not listen on {address}", name_and_pid(gateway));
-            Some(Verdict::new(VerdictCode::GatewayDead, line, [bundle(), restart(gateway)]))
+            Some(DoctorVerdict::new(VerdictCode::GatewayDead, line, [bundle(), restart(gateway)]))
         }
         _ => None,
     }
@@ -182,7 +182,7 @@ fn has_no_listener(evidence: &Evidence) -> bool {
     evidence.listener.get().is_some_and(|listener| listener.sockets.is_empty())
 }
 
-pub(super) fn daemon_dead(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn daemon_dead(evidence: &Evidence) -> Option<DoctorVerdict> {
     let ingestd = &evidence.ingestd;
     if ingestd.presence != Presence::Absent {
         return None;
@@ -191,27 +191,27 @@ pub(super) fn daemon_dead(evidence: &Evidence) -> Option<Verdict> {
         "newswire-ingestd does not run: {}; the gateway still serves the events it has",
         safe(&ingestd.found_by)
     );
-    Some(Verdict::new(VerdictCode::DaemonDead, line, [exit_log_hint(ingestd), start(ingestd)]))
+    Some(DoctorVerdict::new(VerdictCode::DaemonDead, line, [exit_log_hint(ingestd), start(ingestd)]))
 }
 
 /// A draining gateway ends by itself; that is not a hang.
-pub(super) fn draining(evidence: &Evidence) -> Option<Verdict> {
-    let vitals = evidence.gateway.vitals();
+pub(super) fn draining(evidence: &Evidence) -> Option<DoctorVerdict> {
+    let vitals = evidence.gateway.gateway_vitals();
     let ready = evidence.http.get().and_then(|http| http.ready.get());
     if !vitals.is_some_and(|vitals| vitals.draining) && !ready.is_some_and(|ready| ready.draining) {
         return None;
     }
-    let clients = vitals.and_then(|vitals| vitals.clients);
+    let clients = vitals.map(|vitals| vitals.clients);
     let left = clients.map(|clients| format!(", {clients} clients left")).unwrap_or_default();
     let line = format!("{} is draining{left}, and ends by itself", name_and_pid(&evidence.gateway));
-    Some(Verdict::new(
+    Some(DoctorVerdict::new(
         VerdictCode::Healthy,
         line,
         ["newswire doctor   # again, after the time of gateway.drain".to_owned()],
     ))
 }
 
-pub(super) fn starting(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn starting(evidence: &Evidence) -> Option<DoctorVerdict> {
     let young = evidence.daemons().find(|daemon| daemon.is_running() && is_starting(daemon))?;
     let ready = evidence.http.get()?.ready.get();
     // A gateway that is ready has finished starting.
@@ -222,7 +222,7 @@ pub(super) fn starting(evidence: &Evidence) -> Option<Verdict> {
     let wait = if reasons.is_empty() { "not ready yet".to_owned() } else { reasons };
     let line =
         format!("{} started {} ago: {wait}", name_and_pid(young), duration(young.uptime_ms().unwrap_or(0)));
-    Some(Verdict::new(VerdictCode::Healthy, line, ["newswire doctor   # again, in 10 s".to_owned()]))
+    Some(DoctorVerdict::new(VerdictCode::Healthy, line, ["newswire doctor   # again, in 10 s".to_owned()]))
 }
 
 pub(super) fn is_starting(daemon: &DaemonEvidence) -> bool {

@@ -1,13 +1,12 @@
 //! Rules about the progress of the processes that run.
 
+use control::watch::{BusySource, LoopReport, TaskReport, WatchKind};
+
 use super::{
-    DaemonEvidence, Evidence, Presence, Verdict, VerdictCode, bundle, duration, name_and_pid,
+    DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, duration, name_and_pid,
     presence_rules::is_starting, restart, safe, task_text,
 };
-use crate::doctor::{
-    admin::{Actor, Loop, Work},
-    evidence::{LateLoop, MissingCause},
-};
+use crate::doctor::{admin::LateLoop, part::MissingCause};
 
 /// A commit that takes longer is slow.
 const COMMIT_SLOW_MS: u64 = 1_000;
@@ -28,11 +27,14 @@ const SETTLED_MS: u64 = 60_000;
 const BUSIEST_MAX: usize = 50;
 
 /// The loop that has been stalled for the longest time.
-pub(super) fn loop_stalled(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn loop_stalled(evidence: &Evidence) -> Option<DoctorVerdict> {
     let stalled = |daemon: &'_ DaemonEvidence| {
         let watch = daemon.watch.get()?;
-        let loops =
-            watch.loops.iter().filter(|l| l.stalled && !matches!(l.kind.as_str(), "recorder" | "pool"));
+        let loops = watch
+            .progress
+            .loops
+            .iter()
+            .filter(|l| l.stalled && !matches!(l.kind, WatchKind::Recorder | WatchKind::Pool));
         loops.max_by_key(|l| l.beat_ms_ago).cloned()
     };
     let found = evidence.daemons().filter_map(|daemon| Some((daemon, stalled(daemon)?)));
@@ -49,21 +51,21 @@ pub(super) fn loop_stalled(evidence: &Evidence) -> Option<Verdict> {
         let line = format!(
             "{who} gets no processor and has made no progress for {since}: the machine is overloaded"
         );
-        return Some(Verdict::new(VerdictCode::WorkerStarved, line, overloaded()));
+        return Some(DoctorVerdict::new(VerdictCode::WorkerStarved, line, overloaded()));
     }
     let function =
         culprit(daemon, &worst).map_or("in an unknown function".to_owned(), |at| format!("in {at}"));
     let work = working_on(worst.work.as_ref());
     let line = format!("{who} has been blocked for {since} {function}{work}");
     let next = [bundle(), format!("{}   # ends the block", restart(daemon)), report_bug()];
-    Some(Verdict::new(VerdictCode::EventLoopBlocked, line, next))
+    Some(DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, next))
 }
 
 fn report_bug() -> String {
     "report this function as a bug: it must not block".to_owned()
 }
 
-fn stalled_according_to_ready(evidence: &Evidence) -> Option<Verdict> {
+fn stalled_according_to_ready(evidence: &Evidence) -> Option<DoctorVerdict> {
     let ready = evidence.http.get()?.ready.get()?;
     let worst = ready.loops.iter().filter(|l| l.stalled && !matches!(l.kind.as_str(), "recorder" | "pool"));
     let worst = worst.max_by_key(|l| l.beat_ms_ago)?;
@@ -73,7 +75,7 @@ fn stalled_according_to_ready(evidence: &Evidence) -> Option<Verdict> {
         safe(&worst.name),
         duration(worst.beat_ms_ago)
     );
-    Some(Verdict::new(
+    Some(DoctorVerdict::new(
         VerdictCode::EventLoopBlocked,
         line,
         [bundle(), restart(&evidence.gateway), report_bug()],
@@ -81,25 +83,26 @@ fn stalled_according_to_ready(evidence: &Evidence) -> Option<Verdict> {
 }
 
 /// The function that the watchdog saw when the stall began, else that of the present stack.
-fn culprit(daemon: &DaemonEvidence, stalled: &Loop) -> Option<String> {
+fn culprit(daemon: &DaemonEvidence, stalled: &LoopReport) -> Option<String> {
     let watch = daemon.watch.get()?;
-    let stall = watch.stalls.iter().find(|stall| stall.name == stalled.name && stall.lasted_ms.is_none());
+    let stall =
+        watch.progress.stalls.iter().find(|stall| stall.name == stalled.name && stall.lasted_ms.is_none());
     let reported = stall.and_then(|stall| stall.culprit.clone());
     let captured = || daemon.stacks.get()?.of(stalled.tid)?.culprit.clone();
     reported.or_else(captured).map(|at| safe(&at))
 }
 
-fn working_on(work: Option<&Work>) -> String {
+fn working_on(work: Option<&TaskReport>) -> String {
     work.map(|work| format!(", working on {}", task_text(work))).unwrap_or_default()
 }
 
-pub(super) fn pool_exhausted(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn pool_exhausted(evidence: &Evidence) -> Option<DoctorVerdict> {
     let stalled = |daemon: &DaemonEvidence| {
         let watch = daemon.watch.get()?;
-        watch.loops.iter().find(|l| l.stalled && l.kind == "pool").cloned()
+        watch.progress.loops.iter().find(|l| l.stalled && l.kind == WatchKind::Pool).cloned()
     };
     let (daemon, pool) = evidence.daemons().find_map(|daemon| Some((daemon, stalled(daemon)?)))?;
-    let busy: Vec<_> = daemon.watch.get()?.threads.iter().filter_map(|thread| thread.work.as_ref()).collect();
+    let busy: Vec<_> = daemon.watch.get()?.progress.threads.iter().map(|thread| &thread.work).collect();
     let at = commonest_frame(daemon).or_else(|| culprit(daemon, &pool));
     let at = at.map(|at| format!("; most of its threads are in {at}")).unwrap_or_default();
     let longest = busy.iter().max_by_key(|work| work.since_ms_ago);
@@ -112,27 +115,32 @@ pub(super) fn pool_exhausted(evidence: &Evidence) -> Option<Verdict> {
         name_and_pid(daemon),
         duration(pool.beat_ms_ago)
     );
-    Some(Verdict::new(VerdictCode::BlockingPoolExhausted, line, [bundle(), restart(daemon), report_bug()]))
+    Some(DoctorVerdict::new(
+        VerdictCode::BlockingPoolExhausted,
+        line,
+        [bundle(), restart(daemon), report_bug()],
+    ))
 }
 
 /// The most frequent culprit of the busy threads without a loop.
 fn commonest_frame(daemon: &DaemonEvidence) -> Option<String> {
     let mut counts = std::collections::BTreeMap::<&str, usize>::new();
-    let busy = daemon.stacks.get()?.threads.iter().filter(|seen| !seen.idle && seen.loop_name.is_none());
-    for culprit in busy.filter_map(|seen| seen.culprit.as_deref()) {
+    let busy =
+        daemon.stacks.get()?.threads.iter().filter(|thread| !thread.idle && thread.loop_name.is_none());
+    for culprit in busy.filter_map(|thread| thread.culprit.as_deref()) {
         *counts.entry(culprit).or_default() += 1;
     }
     counts.into_iter().max_by_key(|(_, count)| *count).map(|(culprit, _)| safe(culprit))
 }
 
-pub(super) fn store_slow(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn store_slow(evidence: &Evidence) -> Option<DoctorVerdict> {
     let daemon = &evidence.ingestd;
     let watch = daemon.watch.get()?;
-    let recorder = watch.loops.iter().find(|l| l.kind == "recorder" && l.stalled);
-    let store = watch.vitals.store.clone().unwrap_or_default();
-    let in_progress = store.committing_ms.filter(|ms| *ms > COMMIT_SLOW_MS);
+    let recorder = watch.progress.loops.iter().find(|l| l.kind == WatchKind::Recorder && l.stalled);
+    let store = daemon.ingest_vitals().map(|vitals| &vitals.store);
+    let in_progress = store.and_then(|store| store.committing_ms).filter(|ms| *ms > COMMIT_SLOW_MS);
     let queued = store
-        .queued
+        .map(|store| store.queued)
         .filter(|n| *n > 0)
         .map(|n| format!("; {n} visits wait to be recorded"))
         .unwrap_or_default();
@@ -140,27 +148,27 @@ pub(super) fn store_slow(evidence: &Evidence) -> Option<Verdict> {
         let at = recorder.and_then(|l| culprit(daemon, l)).map(|at| format!(" in {at}")).unwrap_or_default();
         format!("a commit to the store has taken {} so far{at}{queued}", duration(ms))
     } else {
-        let took = store.last_commit_took_ms.filter(|ms| *ms > COMMIT_VERY_SLOW_MS)?;
-        let end = store.last_commit_ms_ago.filter(|ms| *ms < COMMIT_RECENT_MS)?;
-        format!("the last commit to the store, {} duration, took {}{queued}", duration(end), duration(took))
+        let took = store?.last_commit_took_ms.filter(|ms| *ms > COMMIT_VERY_SLOW_MS)?;
+        let end = store?.last_commit_ms_ago.filter(|ms| *ms < COMMIT_RECENT_MS)?;
+        format!("the last commit to the store, {} ago, took {}{queued}", duration(end), duration(took))
     };
     let next = [
         "iostat -x 1   # is the disk busy? See `dmesg` for its errors".to_owned(),
         format!(
             "grep -E '^(State|voluntary)' /proc/{}/task/*/status   # state D: waiting for the disk",
-            watch.pid
+            watch.process.pid
         ),
         bundle(),
     ];
-    Some(Verdict::new(VerdictCode::StoreSlow, line, next))
+    Some(DoctorVerdict::new(VerdictCode::StoreSlow, line, next))
 }
 
-pub(super) fn descriptors_exhausted(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn descriptors_exhausted(evidence: &Evidence) -> Option<DoctorVerdict> {
     let files = |daemon: &DaemonEvidence| {
-        let seen = daemon.process.get().and_then(|process| process.open_files);
-        let files = seen.or_else(|| daemon.vitals().and_then(|vitals| vitals.open_files))?;
-        (files.max > 0 && files.used.saturating_mul(100) >= files.max.saturating_mul(DESCRIPTORS_FULL))
-            .then_some(files)
+        let files = daemon.open_files()?;
+        let is_full =
+            files.max > 0 && files.used.saturating_mul(100) >= files.max.saturating_mul(DESCRIPTORS_FULL);
+        is_full.then_some(files)
     };
     let (daemon, files) = evidence.daemons().find_map(|daemon| Some((daemon, files(daemon)?)))?;
     let pid = daemon.pid().unwrap_or(0);
@@ -173,11 +181,11 @@ pub(super) fn descriptors_exhausted(evidence: &Evidence) -> Option<Verdict> {
             .to_owned(),
         bundle(),
     ];
-    Some(Verdict::new(VerdictCode::DescriptorsExhausted, line, next))
+    Some(DoctorVerdict::new(VerdictCode::DescriptorsExhausted, line, next))
 }
 
 /// Requests have no answer, although no watchdog reports a stall, or none can be asked.
-pub(super) fn does_not_answer(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn does_not_answer(evidence: &Evidence) -> Option<DoctorVerdict> {
     if let Some(probe) = evidence.http.get().and_then(|http| http.probes.iter().find(|probe| probe.timed_out))
     {
         let daemon = &evidence.gateway;
@@ -193,7 +201,7 @@ pub(super) fn does_not_answer(evidence: &Evidence) -> Option<Verdict> {
             first_busy_thread(daemon)
         );
         let next = [bundle(), format!("{}   # ends it", restart(daemon)), report_bug()];
-        return Some(Verdict::new(VerdictCode::EventLoopBlocked, line, next));
+        return Some(DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, next));
     }
     let is_silent = |daemon: &&DaemonEvidence| {
         daemon.is_running() && daemon.health.is_missing_because(MissingCause::TimedOut)
@@ -208,15 +216,15 @@ pub(super) fn does_not_answer(evidence: &Evidence) -> Option<Verdict> {
         name_and_pid(daemon),
         first_busy_thread(daemon)
     );
-    Some(Verdict::new(VerdictCode::EventLoopBlocked, line, [bundle(), restart(daemon), report_bug()]))
+    Some(DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, [bundle(), restart(daemon), report_bug()]))
 }
 
 /// The first busy thread, if no watchdog names one.
 fn first_busy_thread(daemon: &DaemonEvidence) -> String {
-    let busy = daemon.stacks.get().and_then(|stacks| stacks.threads.iter().find(|seen| !seen.idle));
-    match busy.and_then(|seen| Some((seen, seen.culprit.as_ref()?))) {
-        Some((seen, at)) => {
-            format!("; thread {} ({}) is in {}", seen.thread.tid, safe(&seen.thread.name), safe(at))
+    let busy = daemon.stacks.get().and_then(|stacks| stacks.threads.iter().find(|thread| !thread.idle));
+    match busy.and_then(|busy| Some((busy, busy.culprit.as_ref()?))) {
+        Some((busy, at)) => {
+            format!("; thread {} ({}) is in {}", busy.thread.tid, safe(&busy.thread.name), safe(at))
         }
         None => String::new(),
     }
@@ -229,7 +237,7 @@ fn overloaded() -> Vec<String> {
     ]
 }
 
-pub(super) fn worker_starved(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn worker_starved(evidence: &Evidence) -> Option<DoctorVerdict> {
     let (daemon, late) = evidence
         .daemons()
         .flat_map(|daemon| daemon.late.iter().map(move |late| (daemon, late)))
@@ -255,8 +263,8 @@ pub(super) fn worker_starved(evidence: &Evidence) -> Option<Verdict> {
             vec![bundle(), report_bug()],
         ),
     };
-    let at = daemon.stacks.get().and_then(|stacks| stacks.of(late.tid)).filter(|seen| !seen.idle);
-    let at = at.and_then(|seen| seen.culprit.as_ref()).map(|at| format!("; seen in {}", safe(at)));
+    let at = daemon.stacks.get().and_then(|stacks| stacks.of(late.tid)).filter(|thread| !thread.idle);
+    let at = at.and_then(|thread| thread.culprit.as_ref()).map(|at| format!("; seen in {}", safe(at)));
     let line = format!(
         "{} of {} was late in {} of {} samples, by up to {} ms: {why}{}{}",
         safe(&late.name),
@@ -267,7 +275,7 @@ pub(super) fn worker_starved(evidence: &Evidence) -> Option<Verdict> {
         working_on(late.work.as_ref()),
         at.unwrap_or_default()
     );
-    Some(Verdict::new(VerdictCode::WorkerStarved, line, next))
+    Some(DoctorVerdict::new(VerdictCode::WorkerStarved, line, next))
 }
 
 enum DelayCause {
@@ -288,21 +296,22 @@ fn delay_cause(late: &LateLoop) -> DelayCause {
     }
 }
 
-pub(super) fn wire_cut(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn wire_cut(evidence: &Evidence) -> Option<DoctorVerdict> {
     let ready = evidence.http.get().and_then(|http| http.ready.get());
-    let reported = evidence.gateway.vitals().map(|vitals| &vitals.wire);
+    let reported = evidence.gateway.gateway_vitals().and_then(|vitals| vitals.wire.as_ref());
     let connected =
-        reported.and_then(|wire| wire.connected).or_else(|| ready.and_then(|ready| ready.wire.connected));
+        reported.map(|wire| wire.connected).or_else(|| ready.and_then(|ready| ready.wire.connected));
     if connected != Some(false) {
         return None;
     }
     let reason = reported.and_then(|wire| wire.reason.clone()).filter(|reason| !reason.is_empty());
     let reason = reason.or_else(|| ready.map(|ready| ready.reasons.join("; "))).unwrap_or_default();
-    let there = match evidence.ingestd.presence {
+    let ingestd_state = match evidence.ingestd.presence {
         Presence::Running => "although both run",
         _ => "and this user cannot see whether newswire-ingestd runs",
     };
-    let line = format!("the gateway is not connected to newswire-ingestd, {there}: {}", safe(&reason));
+    let line =
+        format!("the gateway is not connected to newswire-ingestd, {ingestd_state}: {}", safe(&reason));
     let next = [
         format!(
             "curl -sN -m 5 --unix-socket {}/ingestd.sock http://ingestd/wire | head   # does it send anything?",
@@ -312,30 +321,32 @@ pub(super) fn wire_cut(evidence: &Evidence) -> Option<Verdict> {
             .to_owned(),
         restart(&evidence.ingestd),
     ];
-    Some(Verdict::new(VerdictCode::WireCut, line, next))
+    Some(DoctorVerdict::new(VerdictCode::WireCut, line, next))
 }
 
-pub(super) fn daemon_stale(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn daemon_stale(evidence: &Evidence) -> Option<DoctorVerdict> {
     let why = silent_wire(evidence).or_else(|| overdue(&evidence.ingestd))?;
     let line = format!("{} runs and answers, but {why}", name_and_pid(&evidence.ingestd));
     let next = [bundle(), "newswire sources list --failing".to_owned(), restart(&evidence.ingestd)];
-    Some(Verdict::new(VerdictCode::DaemonStale, line, next))
+    Some(DoctorVerdict::new(VerdictCode::DaemonStale, line, next))
 }
 
 fn silent_wire(evidence: &Evidence) -> Option<String> {
-    let reported = evidence.gateway.vitals().and_then(|vitals| vitals.wire.heard_ms_ago);
+    let wire = evidence.gateway.gateway_vitals().and_then(|vitals| vitals.wire.as_ref());
+    let reported = wire.and_then(|wire| wire.heard_ms_ago);
     let ready = evidence.http.get().and_then(|http| http.ready.get());
-    let heard = reported.or_else(|| ready.and_then(|ready| ready.wire.heartbeat_age_ms));
-    let silence = heard.filter(|heard| *heard > WIRE_SILENT_MS)?;
+    let silence = reported.or_else(|| ready.and_then(|ready| ready.wire.heartbeat_age_ms));
+    let silence = silence.filter(|ms| *ms > WIRE_SILENT_MS)?;
     Some(format!("the gateway has received nothing from it for {}", duration(silence)))
 }
 
 /// Many sources are overdue, and none is being visited.
 fn overdue(daemon: &DaemonEvidence) -> Option<String> {
-    let vitals = daemon.vitals()?;
-    let overdue = vitals.overdue?;
-    let count = |activity: &str| vitals.actors.get(activity).copied().unwrap_or(0);
-    let all: u64 = vitals.actors.values().sum();
+    let vitals = daemon.ingest_vitals()?;
+    let sources = vitals.sources.as_ref()?;
+    let overdue = sources.overdue;
+    let count = |activity: &str| sources.actors.get(activity).copied().unwrap_or(0);
+    let all: u64 = sources.actors.values().sum();
     let working = count("fetching") + count("parsing") + count("recording");
     let settled = !is_starting(daemon) && daemon.uptime_ms().is_some_and(|uptime| uptime > SETTLED_MS);
     let many = overdue >= 3 && overdue * 4 >= all;
@@ -343,9 +354,9 @@ fn overdue(daemon: &DaemonEvidence) -> Option<String> {
         .then(|| format!("{overdue} of {all} sources are overdue and none is being visited"))
 }
 
-pub(super) fn clock_jumped(evidence: &Evidence) -> Option<Verdict> {
+pub(super) fn clock_jumped(evidence: &Evidence) -> Option<DoctorVerdict> {
     let jump = |daemon: &DaemonEvidence| {
-        let clock = &daemon.watch.get()?.clock;
+        let clock = &daemon.watch.get()?.progress.clock;
         let when = clock.last_ms_ago.filter(|when| *when < JUMP_RECENT_MS)?;
         Some((clock.last_ms.unwrap_or(0), when))
     };
@@ -360,19 +371,19 @@ pub(super) fn clock_jumped(evidence: &Evidence) -> Option<Verdict> {
         "timedatectl; chronyc tracking   # which program sets it?".to_owned(),
         "newswire doctor   # again, in 10 minutes".to_owned(),
     ];
-    Some(Verdict::new(VerdictCode::ClockJumped, line, next))
+    Some(DoctorVerdict::new(VerdictCode::ClockJumped, line, next))
 }
 
-pub(super) fn slow_feeds(evidence: &Evidence) -> Option<Verdict> {
-    let vitals = evidence.ingestd.vitals()?;
+pub(super) fn slow_feeds(evidence: &Evidence) -> Option<DoctorVerdict> {
+    let vitals = evidence.ingestd.ingest_vitals()?;
     if vitals.outage {
         let line = "no hang: no source can be reached, so the network of this machine is down";
         let next = ["ping, or `newswire check URL` with any feed; visits resume by themselves".to_owned()];
-        return Some(Verdict::new(VerdictCode::SlowFeeds, line, next));
+        return Some(DoctorVerdict::new(VerdictCode::SlowFeeds, line, next));
     }
-    let is_slow = |actor: &&Actor| actor.activity == "fetching" && actor.since_ms_ago >= FEED_SLOW_MS;
-    let slow: Vec<_> = vitals.busiest.iter().filter(is_slow).collect();
-    let slowest = slow.iter().max_by_key(|actor| actor.since_ms_ago)?;
+    let is_slow = |source: &&BusySource| source.activity == "fetching" && source.since_ms_ago >= FEED_SLOW_MS;
+    let slow: Vec<_> = vitals.sources.as_ref()?.busiest.iter().filter(is_slow).collect();
+    let slowest = slow.iter().max_by_key(|source| source.since_ms_ago)?;
     let least = if slow.len() >= BUSIEST_MAX { "at least " } else { "" };
     let feeds = if slow.len() == 1 { "feed is" } else { "feeds are" };
     let line = format!(
@@ -385,5 +396,5 @@ pub(super) fn slow_feeds(evidence: &Evidence) -> Option<Verdict> {
         "newswire sources show {0}; newswire sources pause {0}   # if it persists",
         safe(&slowest.source)
     )];
-    Some(Verdict::new(VerdictCode::SlowFeeds, line, next))
+    Some(DoctorVerdict::new(VerdictCode::SlowFeeds, line, next))
 }

@@ -1,14 +1,19 @@
 //! Each verdict from made-up evidence, and which one takes precedence if two would fit.
 
+use control::{
+    GatewayVitals, HealthReport, IngestVitals, ProcessIdentity, ProcessVitals, WatchReport,
+    watch::{LoopReport, ProgressReport, SourcesReport, TaskReport, WatchKind, WireReport},
+};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::doctor::{
-    admin::{Health, Watch, Work},
-    evidence::{Disk, LateLoop, OtherProcess, Part, Usage},
+    admin::LateLoop,
+    evidence::{Disk, OtherProcess},
     http::{HttpProbe, HttpProbes, Ready},
-    listener::{Listener, Owner, Socket},
-    process::{ProcessSample, Task},
+    listener::{ListenerReport, Owner, Socket},
+    part::{MissingCause, Part},
+    process::{ProcessSample, Task, Usage},
     systemd::SystemdUnit,
     threads::{ExaminedThread, Stacks},
 };
@@ -18,20 +23,26 @@ const GATEWAY: i32 = 200;
 
 /// Both processes run without any problem.
 fn healthy() -> Evidence {
-    let gateway = watch(json!({
-        "pid": GATEWAY,
-        "loops": [{"name": "worker-0", "kind": "worker", "tid": 201, "beat_ms_ago": 40},
-                  {"name": "pool", "kind": "pool", "tid": 0, "beat_ms_ago": 400}],
-        "vitals": {"wire": {"connected": true, "heard_ms_ago": 900, "cursor": "k3-412"}, "clients": 3}
-    }));
-    let ingestd = watch(json!({
-        "pid": INGESTD,
-        "loops": [{"name": "arbiter", "kind": "arbiter", "tid": 101, "beat_ms_ago": 40},
-                  {"name": "recorder", "kind": "recorder", "tid": 102, "beat_ms_ago": 0}],
-        "vitals": {"epoch": "k3", "head": 412, "wire": {"subscribers": 1}, "actors": {"idle": 10, "fetching": 1},
-                   "overdue": 0, "store": {"path": "/d", "free_bytes": 1u64 << 40, "last_commit_took_ms": 4,
-                   "last_commit_ms_ago": 100}}
-    }));
+    let loops =
+        vec![beating("worker-0", WatchKind::Worker, 201, 40), beating("pool", WatchKind::Pool, 0, 400)];
+    let vitals = json!({
+        "listen": "127.0.0.1:8700", "inherited": false, "clients": 3, "draining": false, "ring": null,
+        "wire": {"connected": true, "reason": null, "heard_ms_ago": 900, "cursor": "k3-412"},
+        "open_files": {"used": 20, "max": 1024}
+    });
+    let gateway = watch("newswire-gateway", GATEWAY, loops, vitals);
+    let loops = vec![
+        beating("arbiter", WatchKind::Arbiter, 101, 40),
+        beating("recorder", WatchKind::Recorder, 102, 0),
+    ];
+    let vitals = json!({
+        "epoch": "k3", "oldest": 1, "head": 412, "wire": {"subscribers": 1, "sent": "k3-412"},
+        "actors": {"idle": 10, "fetching": 1}, "busiest": [], "overdue": 0, "outage": false,
+        "store": {"path": "/d", "bytes": 1, "free_bytes": 1u64 << 40, "last_commit_took_ms": 4,
+                  "last_commit_ms_ago": 100, "committing_ms": null, "queued": 0},
+        "open_files": {"used": 20, "max": 1024}
+    });
+    let ingestd = watch("newswire-ingestd", INGESTD, loops, vitals);
     Evidence {
         at: "2026-01-02T03:04:05Z".into(),
         took_ms: 400,
@@ -52,8 +63,34 @@ fn healthy() -> Evidence {
     }
 }
 
-fn watch(value: Value) -> Watch {
-    serde_json::from_value(value).unwrap()
+fn beating(name: &str, kind: WatchKind, tid: i32, beat_ms_ago: u64) -> LoopReport {
+    LoopReport {
+        name: name.into(),
+        kind,
+        tid,
+        beat_ms_ago,
+        lag_ms: 0,
+        lag_ms_max: 0,
+        stalled: false,
+        work: None,
+    }
+}
+
+fn identity(name: &str, pid: i32) -> ProcessIdentity {
+    ProcessIdentity { name: name.into(), version: env!("CARGO_PKG_VERSION").into(), pid }
+}
+
+fn watch(name: &str, pid: i32, loops: Vec<LoopReport>, vitals: Value) -> WatchReport {
+    let progress = ProgressReport {
+        loops,
+        threads: Vec::new(),
+        stalls: Vec::new(),
+        stalls_total: 0,
+        clock: Default::default(),
+        pauses: Default::default(),
+    };
+    let vitals = serde_json::from_value(vitals).unwrap();
+    WatchReport { process: identity(name, pid), uptime_ms: 3_600_000, progress, vitals: Some(vitals) }
 }
 
 fn answers(statuses: &[u16; 3]) -> HttpProbes {
@@ -99,7 +136,7 @@ fn refused() -> Part<HttpProbes> {
     failed("Connection refused", false)
 }
 
-fn listener(owners: &[(i32, &str)]) -> Listener {
+fn listener(owners: &[(i32, &str)]) -> ListenerReport {
     let owners = owners.iter().map(|(pid, name)| Owner {
         pid: *pid,
         name: (*name).into(),
@@ -108,10 +145,10 @@ fn listener(owners: &[(i32, &str)]) -> Listener {
     });
     let socket =
         Socket { inode: 7, address: "127.0.0.1:8700".into(), owners: owners.collect(), ..Socket::default() };
-    Listener { address: "127.0.0.1:8700".into(), sockets: vec![socket], blind_to: 0 }
+    ListenerReport { address: "127.0.0.1:8700".into(), sockets: vec![socket], blind_to: 0 }
 }
 
-fn daemon(name: &'static str, pid: i32, watch: Watch) -> DaemonEvidence {
+fn daemon(name: &'static str, pid: i32, watch: WatchReport) -> DaemonEvidence {
     DaemonEvidence {
         name,
         presence: Presence::Running,
@@ -126,7 +163,11 @@ fn daemon(name: &'static str, pid: i32, watch: Watch) -> DaemonEvidence {
             open_files: Some(Usage { used: 20, max: 1024 }),
             ..ProcessSample::default()
         }),
-        health: Part::Found(Health { pid, uptime_ms: 3_600_000, ..Health::default() }),
+        health: Part::Found(HealthReport {
+            process: identity(name, pid),
+            uptime_ms: 3_600_000,
+            status: "ok".into(),
+        }),
         watch: Part::Found(watch),
         late: Vec::new(),
         unit: Part::missing("no systemd"),
@@ -149,11 +190,33 @@ fn process(daemon: &mut DaemonEvidence) -> &mut ProcessSample {
     }
 }
 
-fn watched(daemon: &mut DaemonEvidence) -> &mut Watch {
+fn watched(daemon: &mut DaemonEvidence) -> &mut WatchReport {
     match &mut daemon.watch {
         Part::Found(watch) => watch,
         Part::Missing { .. } => panic!("it is not watched"),
     }
+}
+
+fn gateway_vitals(evidence: &mut Evidence) -> &mut GatewayVitals {
+    match watched(&mut evidence.gateway).vitals.as_mut().unwrap() {
+        ProcessVitals::Gateway(vitals) => vitals,
+        ProcessVitals::Ingest(_) => panic!("it is no gateway"),
+    }
+}
+
+fn wire(evidence: &mut Evidence) -> &mut WireReport {
+    gateway_vitals(evidence).wire.as_mut().unwrap()
+}
+
+fn ingest_vitals(evidence: &mut Evidence) -> &mut IngestVitals {
+    match watched(&mut evidence.ingestd).vitals.as_mut().unwrap() {
+        ProcessVitals::Ingest(vitals) => vitals,
+        ProcessVitals::Gateway(_) => panic!("it is no ingestion daemon"),
+    }
+}
+
+fn sources(evidence: &mut Evidence) -> &mut SourcesReport {
+    ingest_vitals(evidence).sources.as_mut().unwrap()
 }
 
 /// SIGSTOP: it runs and does not answer.
@@ -165,7 +228,7 @@ fn stop(daemon: &mut DaemonEvidence) {
 }
 
 fn stall(daemon: &mut DaemonEvidence, name: &str, ms: u64) {
-    let stalled = watched(daemon).loops.iter_mut().find(|l| l.name == name).unwrap();
+    let stalled = watched(daemon).progress.loops.iter_mut().find(|l| l.name == name).unwrap();
     (stalled.stalled, stalled.beat_ms_ago) = (true, ms);
 }
 
@@ -179,7 +242,7 @@ fn ready(evidence: &mut Evidence, ready: bool, reasons: &[&str]) {
 }
 
 #[track_caller]
-fn expect(evidence: &Evidence, code: VerdictCode, words: &[&str]) -> Verdict {
+fn expect(evidence: &Evidence, code: VerdictCode, words: &[&str]) -> DoctorVerdict {
     let verdict = conclude(evidence);
     assert_eq!(verdict.code, code, "{verdict:?}");
     for word in words {
@@ -219,12 +282,14 @@ fn codes_are_the_same_in_json_and_text() {
 fn a_blocked_loop_is_reported_with_function_task_and_time() {
     let mut e = healthy();
     stall(&mut e.gateway, "worker-0", 12_000);
-    let watch = watched(&mut e.gateway);
+    let watch = &mut watched(&mut e.gateway).progress;
     watch.loops[0].work =
-        Some(Work { what: "GET /news".into(), of: "127.0.0.1:5".into(), since_ms_ago: 12_100 });
+        Some(TaskReport { what: "GET /news".into(), of: "127.0.0.1:5".into(), since_ms_ago: 12_100 });
     watch.stalls = serde_json::from_value(json!([
-        {"loop": "worker-0", "lasted_ms": null, "culprit": "gateway::x at crates/gateway/src/x.rs:12"},
-        {"loop": "worker-0", "lasted_ms": 5, "culprit": "old"}
+        {"loop": "worker-0", "kind": "worker", "tid": 201, "began_ms_ago": 12_000, "lasted_ms": null, "work": null,
+         "culprit": "gateway::x at crates/gateway/src/x.rs:12"},
+        {"loop": "worker-0", "kind": "worker", "tid": 201, "began_ms_ago": 90_000, "lasted_ms": 5, "work": null,
+         "culprit": "old"}
     ]))
     .unwrap();
     let words = [
@@ -281,7 +346,7 @@ fn a_loop_without_a_processor_is_starved_and_not_blocked() {
 #[test]
 fn a_gateway_that_accepts_connections_without_answering_is_blocked_even_if_it_reports_nothing() {
     let mut e = healthy();
-    e.gateway.watch = Part::missing("this version has no /watch");
+    e.gateway.watch = Part::missing("GET /watch: status 404");
     e.http = unanswered();
     expect(&e, VerdictCode::EventLoopBlocked, &["does not answer", "GET /"]);
     // From outside only, too.
@@ -301,7 +366,7 @@ fn a_starved_worker_is_explained_by_its_own_work_by_the_machine_or_by_a_wait() {
         over_ms: 1_000,
         cpu_ms: Some(cpu_ms),
         run_delay_ms: Some(run_delay_ms),
-        work: Some(Work { what: "serving".into(), of: String::new(), since_ms_ago: 5 }),
+        work: Some(TaskReport { what: "serving".into(), of: String::new(), since_ms_ago: 5 }),
     };
     let mut e = healthy();
     e.gateway.late = vec![late(900, 10)];
@@ -319,8 +384,8 @@ fn a_starved_worker_is_explained_by_its_own_work_by_the_machine_or_by_a_wait() {
 fn an_exhausted_pool_is_reported_with_its_longest_task() {
     let mut e = healthy();
     stall(&mut e.gateway, "pool", 5_000);
-    watched(&mut e.gateway).threads = serde_json::from_value(json!([
-        {"tid": 9, "name": "b", "work": {"what": "parsing", "of": "bbc", "since_ms_ago": 9000}}, {"tid": 10, "work": null}
+    watched(&mut e.gateway).progress.threads = serde_json::from_value(json!([
+        {"tid": 9, "name": "b", "work": {"what": "parsing", "of": "bbc", "since_ms_ago": 9000}}
     ]))
     .unwrap();
     expect(&e, VerdictCode::BlockingPoolExhausted, &["1 threads are busy", "parsing of bbc for 9s"]);
@@ -329,20 +394,20 @@ fn an_exhausted_pool_is_reported_with_its_longest_task() {
 #[test]
 fn a_slow_commit_is_store_slow_unless_the_disk_is_full() {
     let mut e = healthy();
-    watched(&mut e.ingestd).vitals.store.as_mut().unwrap().committing_ms = Some(4_000);
+    ingest_vitals(&mut e).store.committing_ms = Some(4_000);
     expect(&e, VerdictCode::StoreSlow, &["4s so far"]);
     stall(&mut e.ingestd, "recorder", 4_500);
     expect(&e, VerdictCode::StoreSlow, &["4.5s so far"]);
-    watched(&mut e.ingestd).vitals.store.as_mut().unwrap().free_bytes = Some(4096);
+    ingest_vitals(&mut e).store.free_bytes = Some(4096);
     expect(&e, VerdictCode::DiskFull, &["/d", "4.0 KiB left"]);
 }
 
 #[test]
 fn a_slow_commit_is_reported_for_a_minute_after_its_end() {
     let mut e = healthy();
-    watched(&mut e.ingestd).vitals.store.as_mut().unwrap().last_commit_took_ms = Some(6_000);
+    ingest_vitals(&mut e).store.last_commit_took_ms = Some(6_000);
     expect(&e, VerdictCode::StoreSlow, &["took 6s"]);
-    watched(&mut e.ingestd).vitals.store.as_mut().unwrap().last_commit_ms_ago = Some(100_000);
+    ingest_vitals(&mut e).store.last_commit_ms_ago = Some(100_000);
     expect(&e, VerdictCode::Healthy, &[]);
 }
 
@@ -377,11 +442,11 @@ fn descriptors_are_exhausted_from_95_percent() {
 fn a_stopped_daemon_takes_precedence_over_the_silent_wire() {
     let mut e = healthy();
     stop(&mut e.ingestd);
-    watched(&mut e.gateway).vitals.wire.heard_ms_ago = Some(30_000);
+    wire(&mut e).heard_ms_ago = Some(30_000);
     ready(&mut e, false, &["the ingestion daemon has been silent for 30s"]);
     let verdict = expect(&e, VerdictCode::DaemonStopped, &["pid 100"]);
     assert!(verdict.next[0].starts_with("kill -CONT 100"));
-    watched(&mut e.gateway).vitals.wire.connected = Some(false);
+    wire(&mut e).connected = false;
     expect(&e, VerdictCode::DaemonStopped, &[]);
 }
 
@@ -411,7 +476,7 @@ fn two_stopped_processes_are_reported_in_one_verdict() {
 fn a_dead_daemon_takes_precedence_over_the_cut_wire() {
     let mut e = healthy();
     kill(&mut e.ingestd);
-    watched(&mut e.gateway).vitals.wire.connected = Some(false);
+    wire(&mut e).connected = false;
     expect(&e, VerdictCode::DaemonDead, &["killed", "still serves"]);
 }
 
@@ -420,7 +485,8 @@ fn a_dead_gateway_with_a_unit_is_started_with_systemctl() {
     let mut e = healthy();
     kill(&mut e.gateway);
     e.http = refused();
-    e.listener = Part::Found(Listener { address: "127.0.0.1:8700".into(), ..Listener::default() });
+    e.listener =
+        Part::Found(ListenerReport { address: "127.0.0.1:8700".into(), ..ListenerReport::default() });
     e.gateway.unit =
         Part::Found(SystemdUnit { id: "newswire-gateway.service".into(), ..SystemdUnit::default() });
     let verdict = expect(&e, VerdictCode::GatewayDead, &["newswire-gateway does not run"]);
@@ -464,7 +530,7 @@ fn an_orphan_listener_is_reported_even_if_its_process_cannot_be_examined() {
     let mut e = healthy();
     kill(&mut e.gateway);
     e.http = unanswered();
-    e.listener = Part::Found(Listener { blind_to: 9, ..listener(&[]) });
+    e.listener = Part::Found(ListenerReport { blind_to: 9, ..listener(&[]) });
     expect(&e, VerdictCode::OrphanListener, &["may not examine"]);
 }
 
@@ -483,7 +549,7 @@ fn if_neither_runs_a_process_of_another_instance_is_suggested() {
     kill(&mut e.gateway);
     kill(&mut e.ingestd);
     e.http = refused();
-    e.listener = Part::Found(Listener::default());
+    e.listener = Part::Found(ListenerReport::default());
     e.gateway.others = vec![OtherProcess { pid: 77, command: "newswire-gateway --config b.toml".into() }];
     let verdict = expect(&e, VerdictCode::NotRunning, &["/etc/newswire/newswire.toml"]);
     assert!(verdict.next[0].contains("--pid 77"), "{:?}", verdict.next);
@@ -492,26 +558,26 @@ fn if_neither_runs_a_process_of_another_instance_is_suggested() {
 #[test]
 fn a_cut_wire_between_running_processes_is_reported_with_its_reason() {
     let mut e = healthy();
-    let wire = &mut watched(&mut e.gateway).vitals.wire;
-    (wire.connected, wire.reason) = (Some(false), Some("Permission denied".into()));
+    let wire = wire(&mut e);
+    (wire.connected, wire.reason) = (false, Some("Permission denied".into()));
     expect(&e, VerdictCode::WireCut, &["Permission denied", "although both run"]);
 }
 
 #[test]
 fn a_running_daemon_with_a_silent_wire_is_stale() {
     let mut e = healthy();
-    watched(&mut e.gateway).vitals.wire.heard_ms_ago = Some(9_000);
+    wire(&mut e).heard_ms_ago = Some(9_000);
     expect(&e, VerdictCode::DaemonStale, &["received nothing from it for 9s"]);
 }
 
 #[test]
 fn a_daemon_that_visits_no_source_although_many_are_overdue_is_stale() {
     let mut e = healthy();
-    let vitals = &mut watched(&mut e.ingestd).vitals;
-    vitals.overdue = Some(8);
-    vitals.actors = [("idle".to_owned(), 10)].into();
+    let reported = sources(&mut e);
+    reported.overdue = 8;
+    reported.actors = [("idle".to_owned(), 10)].into();
     expect(&e, VerdictCode::DaemonStale, &["8 of 10 sources are overdue"]);
-    watched(&mut e.ingestd).vitals.actors.insert("fetching".into(), 1);
+    sources(&mut e).actors.insert("fetching".into(), 1);
     expect(&e, VerdictCode::Healthy, &[]);
 }
 
@@ -519,13 +585,13 @@ fn a_daemon_that_visits_no_source_although_many_are_overdue_is_stale() {
 fn a_process_that_has_just_started_is_neither_cut_nor_dead() {
     let mut e = healthy();
     process(&mut e.ingestd).uptime_ms = 2_000;
-    watched(&mut e.gateway).vitals.wire.connected = Some(false);
+    wire(&mut e).connected = false;
     ready(&mut e, false, &["the wire is not connected: not connected yet"]);
     expect(&e, VerdictCode::Healthy, &["newswire-ingestd (pid 100) started 2s ago", "not connected yet"]);
     let mut e = healthy();
     process(&mut e.gateway).uptime_ms = 300;
     e.http = refused();
-    e.listener = Part::Found(Listener::default());
+    e.listener = Part::Found(ListenerReport::default());
     expect(&e, VerdictCode::Healthy, &["started 300ms ago"]);
     process(&mut e.gateway).uptime_ms = 300_000;
     expect(&e, VerdictCode::GatewayDead, &["runs but does not listen"]);
@@ -534,7 +600,7 @@ fn a_process_that_has_just_started_is_neither_cut_nor_dead() {
 #[test]
 fn a_draining_gateway_is_healthy() {
     let mut e = healthy();
-    watched(&mut e.gateway).vitals.draining = true;
+    gateway_vitals(&mut e).draining = true;
     ready(&mut e, false, &["draining"]);
     expect(&e, VerdictCode::Healthy, &["draining", "3 clients"]);
 }
@@ -542,12 +608,12 @@ fn a_draining_gateway_is_healthy() {
 #[test]
 fn a_clock_jump_is_reported_for_ten_minutes_unless_there_is_something_worse() {
     let mut e = healthy();
-    let clock = &mut watched(&mut e.ingestd).clock;
+    let clock = &mut watched(&mut e.ingestd).progress.clock;
     (clock.jumps, clock.last_ms, clock.last_ms_ago) = (1, Some(-3_600_000), Some(300_000));
     expect(&e, VerdictCode::ClockJumped, &["back by 60m 5m ago"]);
-    watched(&mut e.ingestd).clock.last_ms_ago = Some(700_000);
+    watched(&mut e.ingestd).progress.clock.last_ms_ago = Some(700_000);
     expect(&e, VerdictCode::Healthy, &[]);
-    watched(&mut e.ingestd).clock.last_ms_ago = Some(1_000);
+    watched(&mut e.ingestd).progress.clock.last_ms_ago = Some(1_000);
     stall(&mut e.gateway, "worker-0", 2_000);
     expect(&e, VerdictCode::EventLoopBlocked, &[]);
 }
@@ -556,14 +622,14 @@ fn a_clock_jump_is_reported_for_ten_minutes_unless_there_is_something_worse() {
 fn slow_feeds_are_not_a_hang() {
     let mut e = healthy();
     let busiest = json!([
-        {"source": "bbc", "activity": "fetching", "since_ms_ago": 25_000},
+        {"source": "bbc", "activity": "fetching", "since_ms_ago": 25_000, "waiting_for": null},
         {"source": "host", "activity": "waiting", "since_ms_ago": 26_000, "waiting_for": "its host"},
-        {"source": "dw", "activity": "fetching", "since_ms_ago": 6_000},
-        {"source": "quick", "activity": "fetching", "since_ms_ago": 600}
+        {"source": "dw", "activity": "fetching", "since_ms_ago": 6_000, "waiting_for": null},
+        {"source": "quick", "activity": "fetching", "since_ms_ago": 600, "waiting_for": null}
     ]);
-    watched(&mut e.ingestd).vitals.busiest = serde_json::from_value(busiest).unwrap();
+    sources(&mut e).busiest = serde_json::from_value(busiest).unwrap();
     expect(&e, VerdictCode::SlowFeeds, &["no hang: 2 feeds are slow, the slowest bbc for 25s"]);
-    watched(&mut e.ingestd).vitals.outage = true;
+    ingest_vitals(&mut e).outage = true;
     expect(&e, VerdictCode::SlowFeeds, &["network"]);
     stall(&mut e.ingestd, "arbiter", 2_000);
     expect(&e, VerdictCode::EventLoopBlocked, &[]);
@@ -576,7 +642,7 @@ fn processes_that_cannot_be_examined_are_judged_by_the_answers_of_the_gateway() 
         kill(daemon);
         daemon.presence = Presence::Unknown;
     }
-    e.listener = Part::Found(Listener { blind_to: 9, ..listener(&[]) });
+    e.listener = Part::Found(ListenerReport { blind_to: 9, ..listener(&[]) });
     expect(&e, VerdictCode::Healthy, &["may not examine newswire-ingestd"]);
     ready(&mut e, false, &["the wire is not connected: x"]);
     let Part::Found(answers) = &mut e.http else { panic!() };
@@ -588,8 +654,16 @@ fn processes_that_cannot_be_examined_are_judged_by_the_answers_of_the_gateway() 
 #[test]
 fn text_of_a_process_cannot_control_the_terminal() {
     let mut e = healthy();
-    let wire = &mut watched(&mut e.gateway).vitals.wire;
-    (wire.connected, wire.reason) = (Some(false), Some("\u{1b}[31m\nVERDICT healthy: x".into()));
+    let wire = wire(&mut e);
+    (wire.connected, wire.reason) = (false, Some("\u{1b}[31m\nVERDICT healthy: x".into()));
     let verdict = expect(&e, VerdictCode::WireCut, &[]);
     assert!(!verdict.line.contains('\u{1b}'), "{:?}", verdict.line);
+}
+
+#[test]
+fn an_unreadable_report_of_another_version_is_part_of_the_verdict() {
+    let mut e = healthy();
+    let missing = "newswire-gateway is version 9.1.0, this tool is 0.1.0: missing field `clients`".to_owned();
+    e.gateway.watch = Part::Missing { missing, cause: MissingCause::OtherVersion };
+    expect(&e, VerdictCode::Healthy, &["its own report is unreadable", "version 9.1.0, this tool is 0.1.0"]);
 }

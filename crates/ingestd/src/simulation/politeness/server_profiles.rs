@@ -1,4 +1,4 @@
-//! The kinds of servers that a poller meets, each as what it does.
+//! The kinds of servers that a feed reader meets.
 
 use std::time::Duration;
 
@@ -6,33 +6,33 @@ use chrono::{DateTime, Utc};
 
 /// How a server answers.
 #[derive(Clone, Copy)]
-pub(super) struct Habits {
+pub(super) struct ServerProfile {
     pub(super) name: &'static str,
     pub(super) host: &'static str,
-    /// Something new comes so often.
+    /// How often something new is published.
     pub(super) news_every: Duration,
-    /// Of the version of the document and the number of the request.
+    /// By the version of the document and the number of the request.
     pub(super) etag: Option<fn(u64, u64) -> String>,
-    /// Of the time of the newest item.
+    /// By the time of the newest item.
     pub(super) last_modified: Option<fn(i64) -> String>,
     pub(super) full: Fresh,
     pub(super) same: Fresh,
-    pub(super) busy: Option<Busy>,
-    /// A hint in the document, and how long it asks for.
+    pub(super) busy: Option<BusyRule>,
+    /// A hint in the document, and the interval that it asks for.
     pub(super) hint: (&'static str, Duration),
     pub(super) skip_hours: u32,
     pub(super) skip_days: u8,
-    /// Status, and the host where the feed is; the same host when empty.
+    /// Status, and the host of the target; empty for the same host.
     pub(super) redirect: Option<(u16, &'static str)>,
-    /// Gone after so long.
+    /// Answers 410 after so long.
     pub(super) gone_after: Option<Duration>,
-    /// Every so many bodies break off in the middle.
+    /// Every n-th body is truncated.
     pub(super) cut_every: Option<u64>,
-    /// And those of who asks for everything, most of the time.
+    /// Most bodies of requests without validators are truncated.
     pub(super) cut_in_full: bool,
 }
 
-/// What the head says of the answer's simulated.
+/// How long the response is fresh, by its header.
 #[derive(Clone, Copy)]
 pub(super) enum Fresh {
     Silent,
@@ -41,14 +41,14 @@ pub(super) enum Fresh {
     ExpiresLessAge(u64, u64),
 }
 
-/// Answers that send visitors away.
+/// Responses that ask clients to retry later.
 #[derive(Clone, Copy)]
-pub(super) struct Busy {
+pub(super) struct BusyRule {
     pub(super) status: u16,
     pub(super) wait: Duration,
-    /// As a date instead of seconds, in all three forms by turns.
+    /// As a date instead of seconds, alternating between the three formats.
     pub(super) as_date: bool,
-    /// Of the number of the request, and whether it is conditional.
+    /// By the number of the request, and whether it is conditional.
     pub(super) when: fn(u64, bool) -> bool,
 }
 
@@ -56,7 +56,7 @@ pub(super) fn hours(n: u64) -> Duration {
     Duration::from_secs(n * 3600)
 }
 
-impl Habits {
+impl ServerProfile {
     const PLAIN: Self = Self {
         name: "plain",
         host: "",
@@ -93,7 +93,7 @@ fn restless(_: u64, nth: u64) -> String {
     format!("\"n{nth}\"")
 }
 
-/// The form of the standard.
+/// The format of RFC 9110.
 pub(super) fn http_date(ms: i64) -> String {
     date(ms).format("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
@@ -106,111 +106,162 @@ pub(super) fn date(ms: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(ms).unwrap()
 }
 
-/// Every kind.
-pub(super) fn all() -> Vec<Habits> {
-    [caching(), trouble(), calendars_and_places()].concat()
+/// All profiles.
+pub(super) fn all() -> Vec<ServerProfile> {
+    [caching(), trouble(), schedules_and_redirects()].concat()
 }
 
-/// What is issued, and for how long it lives.
-fn caching() -> Vec<Habits> {
+/// Validators and freshness.
+fn caching() -> Vec<ServerProfile> {
     vec![
-        Habits { name: "etag", ..Habits::TAGGED },
-        Habits { name: "quiet", news_every: hours(60), ..Habits::TAGGED },
-        Habits { name: "quiet-date", news_every: hours(60), last_modified: Some(http_date), ..Habits::PLAIN },
-        Habits {
+        ServerProfile { name: "etag", ..ServerProfile::TAGGED },
+        ServerProfile { name: "quiet", news_every: hours(60), ..ServerProfile::TAGGED },
+        ServerProfile {
+            name: "quiet-date",
+            news_every: hours(60),
+            last_modified: Some(http_date),
+            ..ServerProfile::PLAIN
+        },
+        ServerProfile {
             name: "quiet-302",
             news_every: hours(60),
             redirect: Some((302, "cdn.example")),
-            ..Habits::TAGGED
+            ..ServerProfile::TAGGED
         },
-        Habits { name: "last-modified", last_modified: Some(http_date), ..Habits::PLAIN },
-        Habits { name: "no-http-date", last_modified: Some(no_http_date), ..Habits::PLAIN },
-        Habits { name: "both", last_modified: Some(http_date), ..Habits::TAGGED },
-        Habits { name: "neither", ..Habits::PLAIN },
-        Habits { name: "weak-etag", etag: Some(weak), ..Habits::PLAIN },
-        Habits { name: "odd-etag", etag: Some(odd), ..Habits::PLAIN },
-        Habits { name: "etag-each-time", etag: Some(restless), ..Habits::PLAIN },
-        Habits { name: "busy-newsroom", news_every: Duration::from_secs(600), ..Habits::TAGGED },
-        Habits { name: "max-age", full: Fresh::MaxAge(3600), same: Fresh::MaxAge(3600), ..Habits::TAGGED },
-        Habits { name: "max-age-less-age", full: Fresh::MaxAgeLessAge(7200, 1000), ..Habits::TAGGED },
-        Habits {
+        ServerProfile { name: "last-modified", last_modified: Some(http_date), ..ServerProfile::PLAIN },
+        ServerProfile { name: "no-http-date", last_modified: Some(no_http_date), ..ServerProfile::PLAIN },
+        ServerProfile { name: "both", last_modified: Some(http_date), ..ServerProfile::TAGGED },
+        ServerProfile { name: "neither", ..ServerProfile::PLAIN },
+        ServerProfile { name: "weak-etag", etag: Some(weak), ..ServerProfile::PLAIN },
+        ServerProfile { name: "odd-etag", etag: Some(odd), ..ServerProfile::PLAIN },
+        ServerProfile { name: "etag-each-time", etag: Some(restless), ..ServerProfile::PLAIN },
+        ServerProfile {
+            name: "busy-newsroom",
+            news_every: Duration::from_secs(600),
+            ..ServerProfile::TAGGED
+        },
+        ServerProfile {
+            name: "max-age",
+            full: Fresh::MaxAge(3600),
+            same: Fresh::MaxAge(3600),
+            ..ServerProfile::TAGGED
+        },
+        ServerProfile {
+            name: "max-age-less-age",
+            full: Fresh::MaxAgeLessAge(7200, 1000),
+            ..ServerProfile::TAGGED
+        },
+        ServerProfile {
             name: "expires-less-age",
             full: Fresh::ExpiresLessAge(9000, 1800),
             same: Fresh::ExpiresLessAge(9000, 0),
-            ..Habits::TAGGED
+            ..ServerProfile::TAGGED
         },
-        Habits {
+        ServerProfile {
             name: "max-age-of-304",
             full: Fresh::MaxAge(600),
             same: Fresh::MaxAge(3 * 3600),
-            ..Habits::TAGGED
+            ..ServerProfile::TAGGED
         },
-        Habits { name: "max-age-of-a-day", full: Fresh::MaxAge(86_400), ..Habits::TAGGED },
+        ServerProfile { name: "max-age-of-a-day", full: Fresh::MaxAge(86_400), ..ServerProfile::TAGGED },
     ]
 }
 
-/// Throttled, and cut off.
-fn trouble() -> Vec<Habits> {
-    let busy = |status, wait, as_date, when| Some(Busy { status, wait, as_date, when });
+/// Throttled and truncated.
+fn trouble() -> Vec<ServerProfile> {
+    let busy = |status, wait, as_date, when| Some(BusyRule { status, wait, as_date, when });
     let fifth: fn(u64, bool) -> bool = |nth, _| nth % 5 == 4;
-    // Sends away who asks for everything, but for the first time: such a server is at work when it is asked in full.
+    // Rejects requests without validators, except the first: such a server is overloaded by full responses.
     let in_full: fn(u64, bool) -> bool = |nth, conditional| nth > 0 && !conditional && !nth.is_multiple_of(4);
     vec![
-        Habits { name: "429-seconds", busy: busy(429, hours(2), false, fifth), ..Habits::TAGGED },
-        Habits { name: "503-date", busy: busy(503, hours(3), true, fifth), ..Habits::TAGGED },
-        Habits {
+        ServerProfile {
+            name: "429-seconds",
+            busy: busy(429, hours(2), false, fifth),
+            ..ServerProfile::TAGGED
+        },
+        ServerProfile { name: "503-date", busy: busy(503, hours(3), true, fifth), ..ServerProfile::TAGGED },
+        ServerProfile {
             name: "429-in-full",
             news_every: hours(60),
             busy: busy(429, hours(1), true, in_full),
-            ..Habits::TAGGED
+            ..ServerProfile::TAGGED
         },
-        Habits {
+        ServerProfile {
             name: "503-in-full",
             news_every: hours(60),
             busy: busy(503, hours(1), false, in_full),
-            ..Habits::TAGGED
+            ..ServerProfile::TAGGED
         },
-        Habits { name: "cut-off", cut_every: Some(3), ..Habits::TAGGED },
-        Habits { name: "cut-in-full", news_every: hours(60), cut_in_full: true, ..Habits::TAGGED },
+        ServerProfile { name: "cut-off", cut_every: Some(3), ..ServerProfile::TAGGED },
+        ServerProfile {
+            name: "cut-in-full",
+            news_every: hours(60),
+            cut_in_full: true,
+            ..ServerProfile::TAGGED
+        },
     ]
 }
 
 /// What the document asks for, where it moves to, and who its neighbours are.
-fn calendars_and_places() -> Vec<Habits> {
+fn schedules_and_redirects() -> Vec<ServerProfile> {
     vec![
-        Habits { name: "skip-hours", skip_hours: 0x00c0_003f, ..Habits::TAGGED },
-        Habits { name: "skip-days", skip_days: 1 << 5, ..Habits::TAGGED },
-        Habits { name: "skip-hours-plain", skip_hours: 0x000f_ff00, ..Habits::PLAIN },
-        Habits { name: "ttl", hint: ("<ttl>180</ttl>", hours(3)), ..Habits::TAGGED },
-        Habits {
+        ServerProfile { name: "skip-hours", skip_hours: 0x00c0_003f, ..ServerProfile::TAGGED },
+        ServerProfile { name: "skip-days", skip_days: 1 << 5, ..ServerProfile::TAGGED },
+        ServerProfile { name: "skip-hours-plain", skip_hours: 0x000f_ff00, ..ServerProfile::PLAIN },
+        ServerProfile { name: "ttl", hint: ("<ttl>180</ttl>", hours(3)), ..ServerProfile::TAGGED },
+        ServerProfile {
             name: "update-period",
             hint: (
                 "<sy:updatePeriod>daily</sy:updatePeriod><sy:updateFrequency>6</sy:updateFrequency>",
                 hours(4),
             ),
-            ..Habits::TAGGED
+            ..ServerProfile::TAGGED
         },
-        Habits { name: "moved-301", redirect: Some((301, "")), ..Habits::TAGGED },
-        Habits { name: "moved-308-away", redirect: Some((308, "elsewhere.example")), ..Habits::TAGGED },
-        Habits { name: "found-302", redirect: Some((302, "cdn.example")), ..Habits::TAGGED },
-        Habits { name: "gone", gone_after: Some(hours(50)), ..Habits::TAGGED },
-        Habits { name: "shared-1", host: "many.example", ..Habits::TAGGED },
-        Habits { name: "shared-2", host: "many.example", ..Habits::TAGGED },
-        Habits { name: "shared-3", host: "many.example", ..Habits::PLAIN },
-        Habits { name: "shared-4", host: "many.example", full: Fresh::MaxAge(3600), ..Habits::TAGGED },
-        Habits { name: "shared-5", host: "many.example", full: Fresh::MaxAge(3600), ..Habits::TAGGED },
-        Habits { name: "shared-6", host: "many.example", same: Fresh::MaxAge(3600), ..Habits::TAGGED },
-        Habits { name: "shared-7", host: "many.example", last_modified: Some(http_date), ..Habits::PLAIN },
-        Habits {
+        ServerProfile { name: "moved-301", redirect: Some((301, "")), ..ServerProfile::TAGGED },
+        ServerProfile {
+            name: "moved-308-away",
+            redirect: Some((308, "elsewhere.example")),
+            ..ServerProfile::TAGGED
+        },
+        ServerProfile { name: "found-302", redirect: Some((302, "cdn.example")), ..ServerProfile::TAGGED },
+        ServerProfile { name: "gone", gone_after: Some(hours(50)), ..ServerProfile::TAGGED },
+        ServerProfile { name: "shared-1", host: "many.example", ..ServerProfile::TAGGED },
+        ServerProfile { name: "shared-2", host: "many.example", ..ServerProfile::TAGGED },
+        ServerProfile { name: "shared-3", host: "many.example", ..ServerProfile::PLAIN },
+        ServerProfile {
+            name: "shared-4",
+            host: "many.example",
+            full: Fresh::MaxAge(3600),
+            ..ServerProfile::TAGGED
+        },
+        ServerProfile {
+            name: "shared-5",
+            host: "many.example",
+            full: Fresh::MaxAge(3600),
+            ..ServerProfile::TAGGED
+        },
+        ServerProfile {
+            name: "shared-6",
+            host: "many.example",
+            same: Fresh::MaxAge(3600),
+            ..ServerProfile::TAGGED
+        },
+        ServerProfile {
+            name: "shared-7",
+            host: "many.example",
+            last_modified: Some(http_date),
+            ..ServerProfile::PLAIN
+        },
+        ServerProfile {
             name: "shared-8",
             host: "many.example",
             hint: ("<ttl>60</ttl>", hours(1)),
-            ..Habits::TAGGED
+            ..ServerProfile::TAGGED
         },
     ]
 }
 
-impl Habits {
+impl ServerProfile {
     pub(super) fn host(&self) -> String {
         if self.host.is_empty() { format!("{}.example", self.name) } else { self.host.to_owned() }
     }
@@ -219,8 +270,8 @@ impl Habits {
         format!("http://{}/feed/{}", self.host(), self.name)
     }
 
-    /// Where the feed is in the end.
-    pub(super) fn home(&self) -> String {
+    /// Where the redirect leads.
+    pub(super) fn target_url(&self) -> String {
         match self.redirect {
             None => self.url(),
             Some((_, "")) => format!("http://{}/new/{}", self.host(), self.name),
@@ -264,8 +315,8 @@ impl Habits {
 }
 
 impl Fresh {
-    /// Header lines, and for how long they ask visitors to stay away.
-    pub(super) fn said(self, now_ms: i64) -> (Vec<(&'static str, String)>, Duration) {
+    /// Header lines, and how long they ask clients to wait.
+    pub(super) fn header_lines(self, now_ms: i64) -> (Vec<(&'static str, String)>, Duration) {
         match self {
             Self::Silent => (Vec::new(), Duration::ZERO),
             Self::MaxAge(s) => {
@@ -285,7 +336,7 @@ impl Fresh {
     }
 }
 
-impl Busy {
+impl BusyRule {
     /// The value of `Retry-After`.
     pub(super) fn retry_after(&self, now_ms: i64, nth: u64) -> String {
         let until = date(now_ms + i64::try_from(self.wait.as_millis()).unwrap() + 1000);

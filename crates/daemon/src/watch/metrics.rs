@@ -1,4 +1,4 @@
-//! The watch in metrics.
+//! The metrics of the watch.
 
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
@@ -6,29 +6,29 @@ use std::sync::atomic::Ordering::Relaxed;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use super::{Entry, Watch};
+use super::{Watch, WatchEntry};
 use crate::metrics::MetricsRegistry;
 
 impl Watch {
-    /// Adds `newswire_<part>_loop_lag_seconds` and `newswire_<part>_loop_stalls_total` of each loop, and
+    /// Adds `newswire_<part>_loop_lag_seconds` and `newswire_<part>_loop_stalls_total` per event loop, and
     /// `newswire_<part>_pauses_total`.
     pub fn register_loops(&self, metrics: &MetricsRegistry, part: &str) {
-        let show = |kind, value| PerLoop { watch: self.clone(), kind, value };
+        let per_loop = |kind, value| PerLoop { watch: self.clone(), kind, value };
         metrics.register(
             &format!("newswire_{part}_loop_lag_seconds"),
-            "How late an event loop was at most in the last minute; what it serves waited that long",
-            show(MetricType::Gauge, |entry| entry.lag_ms_max.load(Relaxed)),
+            "Maximum delay of an event loop in the last minute; its clients or tasks waited that long",
+            per_loop(MetricType::Gauge, |entry| entry.lag_ms_max.load(Relaxed)),
         );
         metrics.register(
             &format!("newswire_{part}_loop_stalls_total"),
-            "Times that an event loop made no progress for more than a second; the log has the stack of each",
-            show(MetricType::Counter, |entry| entry.stalls.load(Relaxed)),
+            "Times that an event loop made no progress for more than a second; each is logged with its stack",
+            per_loop(MetricType::Counter, |entry| entry.stalls.load(Relaxed)),
         );
         let watch = self.clone();
         metrics.register_counter(
             &format!("newswire_{part}_pauses_total"),
-            "Times that the whole process did not run for over a second: stopped, the machine asleep or without a free processor",
-            move || watch.found().pauses.count,
+            "Pauses of the whole process longer than a second (SIGSTOP, suspend, CPU starvation)",
+            move || watch.history().pauses.count,
         );
     }
 
@@ -37,8 +37,8 @@ impl Watch {
         let watch = self.clone();
         metrics.register_counter(
             &format!("newswire_{part}_clock_jumps_total"),
-            "Jumps of the wall clock by more than a second: somebody set it",
-            move || watch.found().clock.count,
+            "Jumps of the wall clock by more than a second, when it was set",
+            move || watch.history().clock_jumps.count,
         );
     }
 }
@@ -46,7 +46,7 @@ impl Watch {
 struct PerLoop {
     watch: Watch,
     kind: MetricType,
-    value: fn(&Entry) -> u64,
+    value: fn(&WatchEntry) -> u64,
 }
 
 impl fmt::Debug for PerLoop {

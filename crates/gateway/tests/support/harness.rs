@@ -1,4 +1,4 @@
-//! The stage for tests over real sockets: a gateway in this process, clients, and a daemon that serves a script.
+//! For tests over real sockets: a gateway in this process, clients, and a scripted daemon.
 #![allow(dead_code, reason = "no test file uses all of it")]
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -18,7 +18,7 @@ use daemon::{
     Clock,
     config::{Config, Reloader},
     logs::Logs,
-    process::Start,
+    process::DaemonContext,
     stop::Signals,
     watch::Watch,
 };
@@ -33,15 +33,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// Everything happens within this, or the test fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where a gateway is asked.
+/// The address of a gateway.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Door {
+pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
 }
 
-impl Door {
+impl Endpoint {
     pub(crate) async fn send(&self, request: &str) -> BufReader<TcpStream> {
         self.send_bytes(request.as_bytes()).await
     }
@@ -58,7 +58,7 @@ impl Door {
             format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n");
         let mut answer = Vec::new();
         let mut stream = self.send(&request).await;
-        timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+        timeout(TIMEOUT, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
         String::from_utf8(answer).unwrap()
     }
 
@@ -77,7 +77,7 @@ impl Door {
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(PATIENCE, ready).await.unwrap();
+        timeout(TIMEOUT, ready).await.unwrap();
     }
 
     /// A stream of a client whose system takes very little for it.
@@ -90,7 +90,7 @@ impl Door {
         Client { stream: BufReader::new(stream) }
     }
 
-    /// Open streams, as the gateway says.
+    /// Open streams, as the gateway reports.
     pub(crate) async fn clients(&self) -> usize {
         let health = self.ask("GET", "/health", "").await;
         let body: serde_json::Value = serde_json::from_str(health.split_once("\r\n\r\n").unwrap().1).unwrap();
@@ -98,12 +98,12 @@ impl Door {
     }
 
     /// Waits until so many streams are open; returns how long it took.
-    pub(crate) async fn until_clients(&self, wanted: usize, within: Duration) -> Duration {
+    pub(crate) async fn until_clients(&self, expected: usize, within: Duration) -> Duration {
         let started = Instant::now();
-        while self.clients().await != wanted {
+        while self.clients().await != expected {
             assert!(
                 started.elapsed() < within,
-                "{} clients after {within:?}, not {wanted}",
+                "{} clients after {within:?}, not {expected}",
                 self.clients().await
             );
             sleep(Duration::from_millis(20)).await;
@@ -121,7 +121,7 @@ impl Door {
 
 /// A gateway on a thread of its own.
 pub(crate) struct Gateway {
-    pub(crate) door: Door,
+    pub(crate) endpoint: Endpoint,
     pub(crate) stop: CancellationToken,
     pub(crate) thread: Option<thread::JoinHandle<()>>,
     pub(crate) directory: tempfile::TempDir,
@@ -151,25 +151,25 @@ impl Gateway {
         let signals = Signals { stop: stop.clone(), reload: watch::channel(0).1 };
         let watch = Watch::new();
         let reloader = Reloader::new(None, daemon::config::load(None, []).unwrap());
-        let start = Start {
+        let start = DaemonContext {
             config,
             reloader,
             clock: Clock::system(),
             logs: Logs::detached(),
             signals,
             watch: watch.clone(),
-            inside: None,
+            self_sampler: None,
         };
         let thread = thread::spawn(move || {
             actix_web::rt::System::new().block_on(newswire_gateway::run_within(start, limits)).unwrap();
         });
-        let gateway = Self { door: Door { address }, stop, thread: Some(thread), directory, watch };
+        let gateway = Self { endpoint: Endpoint { address }, stop, thread: Some(thread), directory, watch };
         let up = async {
             while TcpStream::connect(address).await.is_err() {
                 sleep(Duration::from_millis(10)).await;
             }
         };
-        timeout(PATIENCE, up).await.unwrap();
+        timeout(TIMEOUT, up).await.unwrap();
         gateway
     }
 
@@ -177,7 +177,7 @@ impl Gateway {
         self.directory.path().join("ingestd.sock")
     }
 
-    /// Told to stop; returns how long it took.
+    /// Stops it; returns how long that took.
     pub(crate) async fn end(mut self) -> Duration {
         let started = Instant::now();
         self.stop.cancel();
@@ -188,10 +188,10 @@ impl Gateway {
 }
 
 impl Deref for Gateway {
-    type Target = Door;
+    type Target = Endpoint;
 
-    fn deref(&self) -> &Door {
-        &self.door
+    fn deref(&self) -> &Endpoint {
+        &self.endpoint
     }
 }
 
@@ -213,7 +213,7 @@ impl Client {
     /// The next line; nothing at the end of the stream.
     pub(crate) async fn line(&mut self) -> Option<String> {
         let mut line = String::new();
-        let read = timeout(PATIENCE, self.stream.read_line(&mut line)).await.expect("a line in time");
+        let read = timeout(TIMEOUT, self.stream.read_line(&mut line)).await.expect("a line in time");
         match read {
             Ok(0) | Err(_) => None,
             Ok(_) => Some(line.trim_end().to_owned()),
@@ -287,7 +287,7 @@ pub(crate) struct FakeDaemon {
     pub(crate) pages: Arc<(AtomicU64, AtomicU64)>,
     /// The list of sources.
     pub(crate) sources: Arc<Mutex<Vec<serde_json::Value>>>,
-    pub(crate) bell: broadcast::Sender<String>,
+    pub(crate) live: broadcast::Sender<String>,
 }
 
 pub(crate) fn source(id: &str) -> Source {
@@ -297,9 +297,9 @@ pub(crate) fn source(id: &str) -> Source {
 impl FakeDaemon {
     pub(crate) fn new(epoch: &'static str) -> Self {
         let oldest = Arc::new(AtomicU64::new(1));
-        let bell = broadcast::channel(10_000).0;
+        let live = broadcast::channel(10_000).0;
         let (log, mute, pages, sources) = Default::default();
-        Self { epoch, log, oldest, mute, pages, sources, bell }
+        Self { epoch, log, oldest, mute, pages, sources, live }
     }
 
     /// Adds an item of `from`, titled after its number.
@@ -326,7 +326,7 @@ impl FakeDaemon {
         let event =
             Event::new(id.clone(), EventKind::Item, source, Timestamp::from_millis(1_000 * seq as i64), item);
         log.push(event.to_json());
-        self.bell.send(self.block(seq, &event.to_json())).ok();
+        self.live.send(self.block(seq, &event.to_json())).ok();
     }
 
     /// Adds `n` items with a summary of so many bytes.
@@ -335,12 +335,12 @@ impl FakeDaemon {
         (0..n).for_each(|_| self.publish_item("a", Item { summary: summary.clone(), ..Item::default() }));
     }
 
-    /// Tells of a visit.
+    /// Sends the notice of a visit.
     pub(crate) fn visited(&self, id: &str) {
         self.visited_in(id, "general");
     }
 
-    /// The health of a source, as the daemon tells it.
+    /// The health of a source, as the daemon reports it.
     pub(crate) fn health(id: &str, category: &str) -> serde_json::Value {
         serde_json::json!({
                 "id": id, "name": id, "url": "", "category": category, "country": null, "language": null, "tags": [],
@@ -352,14 +352,14 @@ impl FakeDaemon {
             })
     }
 
-    /// Tells of a visit to a source in that category.
+    /// Sends the notice of a visit to a source in that category.
     pub(crate) fn visited_in(&self, id: &str, category: &str) {
         let notice = serde_json::json!({
             "source": id, "status": "unchanged", "new": 0, "updated": 0, "took_ms": 1, "next_visit": null,
             "why": "", "error": null,
             "health": Self::health(id, category),
         });
-        self.bell.send(format!("event: source\ndata: {notice}\n\n")).ok();
+        self.live.send(format!("event: source\ndata: {notice}\n\n")).ok();
     }
 
     pub(crate) fn block(&self, seq: u64, json: &str) -> String {
@@ -430,10 +430,10 @@ impl FakeDaemon {
         }
         let id = request.lines().find_map(|l| l.strip_prefix("last-event-id: ")?.parse::<Cursor>().ok());
         let known = id.filter(|id| id.epoch.as_str() == self.epoch);
-        let (backlog, mut bell) = {
+        let (backlog, mut live) = {
             let log = self.log.lock().unwrap();
             let blocks = log.iter().zip(1..).map(|(json, seq)| self.block(seq, json));
-            (blocks.collect::<Vec<_>>(), self.bell.subscribe())
+            (blocks.collect::<Vec<_>>(), self.live.subscribe())
         };
         let resume = match (&known, request.contains("last-event-id: ")) {
             (Some(_), _) => "exact",
@@ -453,7 +453,7 @@ impl FakeDaemon {
         let all = [head, &hello, &backlog[from..].concat()].concat();
         stream.write_all(all.as_bytes()).await.ok()?;
         loop {
-            let block = bell.recv().await.ok()?;
+            let block = live.recv().await.ok()?;
             stream.write_all(block.as_bytes()).await.ok()?;
         }
     }

@@ -1,0 +1,194 @@
+//! The state of the watch as typed reports, for the admin socket and `/ready`.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
+};
+
+use control::watch::{
+    ClockReport, LoopReport, PauseReport, ProgressReport, StallReport, TaskReport, ThreadReport,
+};
+use serde::Serialize;
+use serde_json::Value;
+use stacks::StackDump;
+
+use super::{RareEvent, StallRecord, Watch, WatchEntry, WatchKind, now_ms};
+use crate::work::{self, BusyWorker, CurrentTask};
+
+/// An event loop, pool or thread without progress, for `/ready`.
+#[derive(Clone, Debug, Serialize)]
+pub struct StalledLoop {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it is.
+    pub kind: WatchKind,
+    /// Always true.
+    pub stalled: bool,
+    /// How late its last beat was.
+    pub lag_ms: u64,
+    /// How long ago that was.
+    pub beat_ms_ago: u64,
+    /// The function that it is stuck in, if known.
+    pub culprit: Option<String>,
+}
+
+impl StalledLoop {
+    /// One sentence for an operator.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let mut out = format!("{} has not answered for {} s", self.name, self.beat_ms_ago / 1000);
+        if let Some(culprit) = &self.culprit {
+            write!(out, " ({culprit})").expect("a String takes every write");
+        }
+        out
+    }
+}
+
+impl Watch {
+    /// What makes no progress now. Takes no lock that a stuck thread could hold.
+    #[must_use]
+    pub fn stalled(&self) -> Vec<StalledLoop> {
+        let entries = self.entries().clone();
+        let now = now_ms();
+        let stalled = entries.into_iter().filter(|entry| entry.stalled.load(Relaxed));
+        stalled
+            .map(|entry| {
+                let history = self.history();
+                let stall = history.stalls.iter().find(|stall| stall.number == entry.number);
+                StalledLoop {
+                    name: Arc::clone(&entry.name),
+                    kind: entry.kind,
+                    stalled: true,
+                    lag_ms: entry.lag_ms.load(Relaxed),
+                    beat_ms_ago: now.saturating_sub(entry.beat_ms.load(Relaxed)),
+                    culprit: stall.and_then(|stall| stall.culprit.clone()),
+                }
+            })
+            .collect()
+    }
+
+    /// Everything in `GET /watch` except the diagnostics.
+    pub(crate) fn report(&self) -> ProgressReport {
+        let now = now_ms();
+        let entries = self.entries().clone();
+        let workers = work::busy_workers();
+        let is_loop = |tid| entries.iter().any(|entry| entry.tid == tid && entry.kind != WatchKind::Recorder);
+        let threads = workers.iter().filter(|worker| !is_loop(worker.tid));
+        let history = self.history();
+        ProgressReport {
+            loops: entries.iter().map(|entry| entry.report(now, &workers)).collect(),
+            threads: threads.map(BusyWorker::report).collect(),
+            stalls: history.stalls.iter().map(|stall| stall.report(now)).collect(),
+            stalls_total: history.stalls_total,
+            clock: history.clock_jumps.clock_report(now),
+            pauses: history.pauses.pause_report(now),
+        }
+    }
+
+    /// Reads the diagnostics on a thread of its own, since that may block. `reply` is dropped uncalled if there are none or
+    /// an earlier request is still running.
+    pub(crate) fn request_diagnostics(&self, reply: impl FnOnce(Value) + Send + 'static) {
+        let watch = self.clone();
+        spawn_exclusive("vitals", &self.0.reading_diagnostics, move || {
+            if let Some(diagnostics) = watch.diagnostics() {
+                reply(diagnostics());
+            }
+        });
+    }
+
+    /// The same for the stacks of all threads.
+    pub(crate) fn request_stacks(&self, reply: impl FnOnce(StackDump) + Send + 'static) {
+        let watch = self.clone();
+        spawn_exclusive("stacks", &self.0.reading_stacks, move || {
+            if let Some(sampler) = watch.0.sampler.get() {
+                reply(sampler.all());
+            }
+        });
+    }
+}
+
+/// Runs `job` on a thread of its own unless the previous one is still running.
+fn spawn_exclusive(name: &str, running: &Arc<AtomicBool>, job: impl FnOnce() + Send + 'static) {
+    struct Running(Arc<AtomicBool>);
+    impl Drop for Running {
+        fn drop(&mut self) {
+            self.0.store(false, Release);
+        }
+    }
+    if running.compare_exchange(false, true, AcqRel, Acquire).is_err() {
+        return;
+    }
+    let running = Running(Arc::clone(running));
+    let work = move || {
+        let _running = running;
+        job();
+    };
+    if let Err(error) = std::thread::Builder::new().name(name.to_owned()).spawn(work) {
+        tracing::debug!(%error, name, "could not start a thread");
+    }
+}
+
+impl WatchEntry {
+    fn report(&self, now: u64, workers: &[BusyWorker]) -> LoopReport {
+        let is_idle = self.kind == WatchKind::Recorder && self.idle.load(Acquire);
+        let beat_ms_ago = if is_idle { 0 } else { now.saturating_sub(self.beat_ms.load(Relaxed)) };
+        let work = workers.iter().find(|worker| worker.tid == self.tid).map(|worker| &worker.work);
+        let lag_ms = self.lag_ms.load(Relaxed);
+        LoopReport {
+            name: self.name.to_string(),
+            kind: self.kind,
+            tid: self.tid,
+            beat_ms_ago,
+            lag_ms,
+            lag_ms_max: self.lag_ms_max.load(Relaxed).max(lag_ms),
+            stalled: self.stalled.load(Relaxed),
+            work: work.map(CurrentTask::report),
+        }
+    }
+}
+
+impl BusyWorker {
+    fn report(&self) -> ThreadReport {
+        ThreadReport { tid: self.tid, name: self.name.to_string(), work: self.work.report() }
+    }
+}
+
+impl CurrentTask {
+    fn report(&self) -> TaskReport {
+        let Self { what, of, since_ms_ago } = self;
+        TaskReport { what: (*what).to_owned(), of: of.to_string(), since_ms_ago: *since_ms_ago }
+    }
+}
+
+impl StallRecord {
+    fn report(&self, now: u64) -> StallReport {
+        StallReport {
+            name: self.name.to_string(),
+            kind: self.kind,
+            tid: self.tid,
+            began_ms_ago: now.saturating_sub(self.began_ms),
+            lasted_ms: self.lasted_ms,
+            work: self.work.as_ref().map(CurrentTask::report),
+            culprit: self.culprit.clone(),
+        }
+    }
+}
+
+impl RareEvent {
+    fn clock_report(&self, now: u64) -> ClockReport {
+        let (last_ms, last_ms_ago) = self.last(now).unzip();
+        ClockReport { jumps: self.count, last_ms, last_ms_ago }
+    }
+
+    fn pause_report(&self, now: u64) -> PauseReport {
+        let (last_ms, last_ms_ago) = self.last(now).unzip();
+        PauseReport { count: self.count, last_ms: last_ms.map(i64::unsigned_abs), last_ms_ago }
+    }
+
+    /// The size of the last one and how long ago it was, in milliseconds; `None` if there was none.
+    fn last(&self, now: u64) -> Option<(i64, u64)> {
+        (self.count > 0).then(|| (self.last_ms, now.saturating_sub(self.at_ms)))
+    }
+}
