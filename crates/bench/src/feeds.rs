@@ -1,5 +1,5 @@
-//! Origins by the thousand: one listener that answers at every address of 127.0.0.0/8, so that each feed has a host of
-//! its own. The path says how it behaves: `/ok`, `/hang` (never answers), `/drip` (a byte a second).
+//! Thousands of origins: one listener for every address of 127.0.0.0/8, so that each feed has its own host. The path
+//! selects the behaviour: `/ok`, `/hang` (never answers), `/drip` (a byte per second).
 
 use std::{io, net::SocketAddr, thread, time::Duration};
 
@@ -10,19 +10,19 @@ use tokio::{
     sync::oneshot,
 };
 
-/// Connections that may wait to be accepted.
+/// Backlog of the listener.
 const BACKLOG: u32 = 4096;
-/// Longest head of a request that we read.
+/// Limit of a request's head.
 const HEAD_MAX: usize = 8192;
 
 /// How a feed behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Manner {
+pub(crate) enum FeedBehaviour {
     /// Answers at once: 200, then 304.
     Ok,
     /// Never answers.
     Hang,
-    /// Answers for ever.
+    /// Never finishes its response.
     Drip,
 }
 
@@ -42,7 +42,7 @@ impl Feeds {
             socket.bind(SocketAddr::from(([0, 0, 0, 0], 0)))?;
             socket.listen(BACKLOG)
         };
-        let listener = runtime.block_on(async { listen() }).context("listen for the daemon")?;
+        let listener = runtime.block_on(async { listen() }).context("bind the listener")?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel();
         let serve = move || {
@@ -58,12 +58,12 @@ impl Feeds {
     }
 
     /// The address of feed `n`, from 0.
-    pub(crate) fn url(&self, n: usize, manner: Manner) -> String {
+    pub(crate) fn url(&self, n: usize, behaviour: FeedBehaviour) -> String {
         let [_, b, c, d] = u32::try_from(n + 256).unwrap_or(u32::MAX).to_be_bytes();
-        let path = match manner {
-            Manner::Ok => "ok",
-            Manner::Hang => "hang",
-            Manner::Drip => "drip",
+        let path = match behaviour {
+            FeedBehaviour::Ok => "ok",
+            FeedBehaviour::Hang => "hang",
+            FeedBehaviour::Drip => "drip",
         };
         format!("http://127.{b}.{c}.{d}:{}/{path}/{n}", self.address.port())
     }
@@ -98,7 +98,7 @@ async fn answer(mut stream: TcpStream) -> io::Result<()> {
     let head = String::from_utf8_lossy(&head);
     let path = head.split(' ').nth(1).unwrap_or_default();
     if path.starts_with("/hang") {
-        // Until the other side has had enough.
+        // Until the client closes the connection.
         stream.read_u8().await?;
     } else if path.starts_with("/drip") {
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n<rss>").await?;

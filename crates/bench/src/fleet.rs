@@ -1,5 +1,5 @@
-//! Thousands of clients on one thread: as an `EventSource` would, each keeps its last id, waits as it was told after a
-//! loss, and comes back with it. Every event is counted, so a loss or a double is a number and never a guess.
+//! Thousands of clients on one thread. Like an `EventSource`, each keeps its last event id, waits for the retry time after
+//! a disconnect, and resumes with that id. Every event is counted: losses and duplicates are exact.
 
 use std::{
     cmp::Reverse,
@@ -17,30 +17,30 @@ use tokio::time::Instant;
 
 use crate::{
     histogram::Histogram,
-    parser::{Parser, Said},
+    parser::{StreamMessage, StreamParser},
 };
 
-/// Connections that are being opened at a time, when all of them are.
+/// Connections being opened at once.
 const OPENING_MAX: usize = 256;
 /// Bytes of one read.
 const READ_BYTES: usize = 128 * 1024;
-/// Sockets looked at in one turn.
-const TURN_MAX: usize = 1024;
-/// What the system takes for a client that is to be slow.
+/// Events handled per `epoll_wait`.
+const EVENTS_MAX: usize = 1024;
+/// Receive buffer of a slow client.
 const SLOW_BUFFER_BYTES: usize = 4096;
-/// The wait after a loss until the server says another one.
+/// The reconnection time until the server sets one.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Where the fleet goes, and what it asks for.
+/// The stream that the clients connect to.
 #[derive(Clone, Debug)]
-pub(crate) struct Target {
+pub(crate) struct StreamTarget {
     pub(crate) address: SocketAddr,
     pub(crate) path: &'static str,
 }
 
-/// What the clients have seen.
+/// What the clients have received.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct DeliveryCounts {
     pub(crate) deliveries: u64,
     pub(crate) lost: u64,
     pub(crate) doubled: u64,
@@ -48,30 +48,30 @@ pub(crate) struct Tally {
     pub(crate) bytes: u64,
     pub(crate) ended: u64,
     pub(crate) refused: u64,
-    /// Times that a server said that it could not go on where the client was.
+    /// Gaps and resets that the server reported.
     pub(crate) gaps: u64,
     /// From sending to reading, in microseconds.
     pub(crate) latency: Histogram,
-    /// When clients that had lost their stream had another one.
-    pub(crate) returned: Vec<Instant>,
-    /// The last thing that went wrong, for whoever has to find out.
+    /// When each client that had lost its stream got another one.
+    pub(crate) reconnected: Vec<Instant>,
+    /// The last failure, for the error message.
     pub(crate) fault: Option<String>,
 }
 
 /// The clients.
 pub(crate) struct Fleet {
-    target: Target,
-    /// What stamps count from.
+    target: StreamTarget,
+    /// The origin of the stamps.
     began: Instant,
     epoll: OwnedFd,
     clients: Vec<Client>,
-    /// Who comes back when.
-    returns: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// The clients that wait to reconnect, by time.
+    reconnects: BinaryHeap<Reverse<(Instant, usize)>>,
     ready: Vec<epoll::Event>,
     buffer: Vec<u8>,
     streaming: usize,
-    pub(crate) tally: Tally,
-    /// Clients that have had this one are current; see [`Fleet::follow`].
+    pub(crate) counts: DeliveryCounts,
+    /// Clients that have received this event are current; see [`Fleet::follow`].
     goal: u64,
     current: usize,
 }
@@ -80,80 +80,85 @@ pub(crate) struct Fleet {
 struct Client {
     socket: Option<Socket>,
     stage: Stage,
-    parser: Parser,
+    parser: StreamParser,
     /// The last event that was counted.
     seen: Option<u64>,
-    /// The last event id, as the standard has it.
-    place: Option<u64>,
+    /// The last event id, as the standard defines it.
+    last_id: Option<u64>,
     retry: Option<Duration>,
-    /// It lost a stream before.
-    lost_one: bool,
-    /// It stops reading once it has its first bytes.
+    /// It had a stream before.
+    lost_a_stream: bool,
+    /// It stops reading after its first bytes.
     slow: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
     #[default]
-    Away,
+    Disconnected,
     Connecting,
-    Asked,
+    Requested,
     Streaming,
     /// It has stopped reading.
     Stalled,
 }
 
 impl Fleet {
-    /// So many clients that are not connected yet, the first `slow` of which will stop reading.
-    pub(crate) fn new(target: Target, began: Instant, clients: usize, slow: usize) -> anyhow::Result<Self> {
+    /// Unconnected clients; the first `slow` ones will stop reading.
+    pub(crate) fn new(
+        target: StreamTarget,
+        began: Instant,
+        clients: usize,
+        slow: usize,
+    ) -> anyhow::Result<Self> {
         let client = |n| Client { slow: n < slow, ..Client::default() };
         Ok(Self {
             target,
             began,
-            epoll: epoll::create(epoll::CreateFlags::CLOEXEC).context("make an epoll")?,
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC).context("create an epoll instance")?,
             clients: (0..clients).map(client).collect(),
-            returns: BinaryHeap::new(),
-            ready: Vec::with_capacity(TURN_MAX),
+            reconnects: BinaryHeap::new(),
+            ready: Vec::with_capacity(EVENTS_MAX),
             buffer: vec![0; READ_BYTES],
             streaming: 0,
-            tally: Tally::default(),
+            counts: DeliveryCounts::default(),
             goal: 0,
             current: 0,
         })
     }
 
-    /// Clients that have a stream, slow ones included.
+    /// Clients with a stream, including slow ones.
     pub(crate) fn streaming(&self) -> usize {
         self.streaming
     }
 
-    /// Connects everybody, and waits until all have a stream.
+    /// Connects all clients and waits until each has a stream.
     pub(crate) fn connect(&mut self, within: Duration) -> anyhow::Result<()> {
         let until = Instant::now() + within;
         let mut next = 0;
         while self.streaming < self.clients.len() {
             while next < self.clients.len() && next < self.streaming + OPENING_MAX {
-                self.dial(next)?;
+                self.connect_client(next)?;
                 next += 1;
             }
-            self.turn(Instant::now() + Duration::from_millis(100))?;
+            self.poll_once(Instant::now() + Duration::from_millis(100))?;
             let (have, of) = (self.streaming, self.clients.len());
             anyhow::ensure!(
                 Instant::now() < until,
                 "{have} of {of} clients connected in {within:?}: {:?}",
-                self.tally.fault
+                self.counts.fault
             );
         }
         Ok(())
     }
 
-    /// From now on counts who has had the event `goal`.
+    /// Counts the clients that have received the event `goal` from now on.
     pub(crate) fn follow(&mut self, goal: u64) {
         self.goal = goal;
         self.current = self.clients.iter().filter(|c| !c.slow && c.seen >= Some(goal)).count();
     }
 
-    /// Reads until all clients that are not slow have had the event `goal`; tells whether they have.
+    /// Reads until all clients that are not slow have received the event `goal`; returns whether they have.
     pub(crate) fn until_current(&mut self, goal: u64, within: Duration) -> anyhow::Result<bool> {
         let until = Instant::now() + within;
         self.follow(goal);
@@ -162,39 +167,39 @@ impl Fleet {
             if Instant::now() >= until {
                 return Ok(false);
             }
-            self.turn(until)?;
+            self.poll_once(until)?;
         }
         Ok(true)
     }
 
-    /// Reads for so long.
+    /// Reads for a duration.
     pub(crate) fn read_for(&mut self, time: Duration) -> anyhow::Result<()> {
         self.read_until(Instant::now() + time)
     }
 
-    /// Reads until then.
+    /// Reads until a point in time.
     pub(crate) fn read_until(&mut self, until: Instant) -> anyhow::Result<()> {
         while Instant::now() < until {
-            self.turn(until)?;
+            self.poll_once(until)?;
         }
         Ok(())
     }
 
-    /// Counts as lost what somebody has not had up to `head`; to be called at the end, once.
-    pub(crate) fn settle(&mut self, head: u64) {
+    /// Counts events up to `head` that a client has not received as lost; call it once, at the end.
+    pub(crate) fn count_missing(&mut self, head: u64) {
         let healthy = self.clients.iter().filter(|client| !client.slow);
-        self.tally.lost += healthy.map(|c| head.saturating_sub(c.seen.unwrap_or(0))).sum::<u64>();
+        self.counts.lost += healthy.map(|c| head.saturating_sub(c.seen.unwrap_or(0))).sum::<u64>();
     }
 
-    /// Waits for something to happen, until `until` at the longest, and does it.
-    pub(crate) fn turn(&mut self, until: Instant) -> anyhow::Result<()> {
+    /// Waits for events until `until` at the latest, and handles them.
+    pub(crate) fn poll_once(&mut self, until: Instant) -> anyhow::Result<()> {
         let now = Instant::now();
-        while self.returns.peek().is_some_and(|Reverse((at, _))| *at <= now) {
-            if let Some(Reverse((_, key))) = self.returns.pop() {
-                self.dial(key)?;
+        while self.reconnects.peek().is_some_and(|Reverse((at, _))| *at <= now) {
+            if let Some(Reverse((_, key))) = self.reconnects.pop() {
+                self.connect_client(key)?;
             }
         }
-        let next = self.returns.peek().map_or(until, |Reverse((at, _))| until.min(*at));
+        let next = self.reconnects.peek().map_or(until, |Reverse((at, _))| until.min(*at));
         let wait = Timespec::try_from(next.saturating_duration_since(now)).context("wait that long")?;
         let mut ready = std::mem::take(&mut self.ready);
         match epoll::wait(&self.epoll, spare_capacity(&mut ready), Some(&wait)) {
@@ -202,58 +207,60 @@ impl Fleet {
             Err(error) => return Err(error).context("wait for sockets"),
         }
         for event in ready.drain(..) {
-            self.attend(usize::try_from(event.data.u64()).context("a socket of ours")?)?;
+            self.handle_event(usize::try_from(event.data.u64()).context("the index of a client")?)?;
         }
         self.ready = ready;
         Ok(())
     }
 
-    fn dial(&mut self, key: usize) -> anyhow::Result<()> {
+    fn connect_client(&mut self, key: usize) -> anyhow::Result<()> {
         let client = &mut self.clients[key];
         let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP));
-        let socket = socket.context("make a socket; is the limit of open files too low?")?;
+        let socket = socket.context("create a socket; is the limit of open files too low?")?;
         if client.slow {
             socket.set_recv_buffer_size(SLOW_BUFFER_BYTES)?;
         }
-        client.parser = Parser::default();
+        client.parser = StreamParser::default();
         client.stage = Stage::Connecting;
         match socket.connect(&self.target.address.into()) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
-            Err(error) => return self.lose(key, &format!("connect: {error}")),
+            Err(error) => return self.disconnect(key, &format!("connect: {error}")),
         }
         let data = epoll::EventData::new_u64(key as u64);
-        epoll::add(&self.epoll, &socket, data, epoll::EventFlags::OUT).context("watch a socket")?;
+        epoll::add(&self.epoll, &socket, data, epoll::EventFlags::OUT)
+            .context("register a socket with epoll")?;
         client.socket = Some(socket);
         Ok(())
     }
 
-    fn attend(&mut self, key: usize) -> anyhow::Result<()> {
+    fn handle_event(&mut self, key: usize) -> anyhow::Result<()> {
         match self.clients[key].stage {
-            Stage::Away | Stage::Stalled => Ok(()),
-            Stage::Connecting => self.ask(key),
-            Stage::Asked | Stage::Streaming => self.read(key),
+            Stage::Disconnected | Stage::Stalled => Ok(()),
+            Stage::Connecting => self.send_request(key),
+            Stage::Requested | Stage::Streaming => self.read(key),
         }
     }
 
-    fn ask(&mut self, key: usize) -> anyhow::Result<()> {
+    fn send_request(&mut self, key: usize) -> anyhow::Result<()> {
         let (path, client) = (self.target.path, &mut self.clients[key]);
         let Some(mut socket) = client.socket.as_ref() else { return Ok(()) };
-        let refused = socket.take_error().context("ask a socket how it is")?;
+        let refused = socket.take_error().context("read the error of a socket")?;
         if let Some(error) = refused {
-            return self.lose(key, &format!("connect: {error}"));
+            return self.disconnect(key, &format!("connect: {error}"));
         }
         let id = client
-            .place
+            .last_id
             .map_or(String::new(), |seq| format!("last-event-id: {}-{seq}\r\n", crate::payload::EPOCH));
         let request =
             format!("GET {path} HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n{id}\r\n");
         if let Err(error) = socket.write_all(request.as_bytes()) {
-            return self.lose(key, &format!("ask: {error}"));
+            return self.disconnect(key, &format!("send the request: {error}"));
         }
         let data = epoll::EventData::new_u64(key as u64);
-        epoll::modify(&self.epoll, socket, data, epoll::EventFlags::IN).context("watch a socket")?;
-        client.stage = Stage::Asked;
+        epoll::modify(&self.epoll, socket, data, epoll::EventFlags::IN)
+            .context("register a socket with epoll")?;
+        client.stage = Stage::Requested;
         Ok(())
     }
 
@@ -261,72 +268,72 @@ impl Fleet {
         let client = &mut self.clients[key];
         let Some(mut socket) = client.socket.as_ref() else { return Ok(()) };
         let n = match socket.read(&mut self.buffer) {
-            Ok(0) => return self.lose(key, "the server closed"),
+            Ok(0) => return self.disconnect(key, "the server closed"),
             Ok(n) => n,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return self.lose(key, &format!("read: {error}")),
+            Err(error) => return self.disconnect(key, &format!("read: {error}")),
         };
         let now = Instant::now();
-        if client.stage == Stage::Asked {
+        if client.stage == Stage::Requested {
             client.stage = Stage::Streaming;
             self.streaming += 1;
-            if client.lost_one {
-                self.tally.returned.push(now);
+            if client.lost_a_stream {
+                self.counts.reconnected.push(now);
             }
             if client.slow {
-                epoll::delete(&self.epoll, socket).context("turn away from a socket")?;
+                epoll::delete(&self.epoll, socket).context("remove a socket from epoll")?;
                 client.stage = Stage::Stalled;
             }
         }
-        self.tally.reads += 1;
-        self.tally.bytes += n as u64;
+        self.counts.reads += 1;
+        self.counts.bytes += n as u64;
         let micros = u64::try_from(now.duration_since(self.began).as_micros()).unwrap_or(u64::MAX);
-        let (tally, goal, current) = (&mut self.tally, self.goal, &mut self.current);
-        let (seen, place, retry) = (&mut client.seen, &mut client.place, &mut client.retry);
-        let taken = client.parser.take(&self.buffer[..n], &mut |said| match said {
-            Said::Item { seq, stamp } => {
+        let (counts, goal, current) = (&mut self.counts, self.goal, &mut self.current);
+        let (seen, last_id, retry) = (&mut client.seen, &mut client.last_id, &mut client.retry);
+        let parsed = client.parser.push(&self.buffer[..n], &mut |message| match message {
+            StreamMessage::Item { seq, stamp } => {
                 let before = seen.unwrap_or(seq.saturating_sub(1));
                 if seq <= before {
-                    tally.doubled += 1;
+                    counts.doubled += 1;
                     return;
                 }
-                tally.lost += seq - before - 1;
-                tally.deliveries += 1;
-                tally.latency.record(micros.saturating_sub(stamp));
+                counts.lost += seq - before - 1;
+                counts.deliveries += 1;
+                counts.latency.record(micros.saturating_sub(stamp));
                 *current += usize::from(before < goal && goal <= seq);
                 *seen = Some(seq);
             }
-            Said::Place(seq) => {
-                // Whoever has had nothing begins here; for the others it must be where they stand.
+            StreamMessage::LastId(seq) => {
+                // The first id of a client is where it begins to count.
                 *seen = seen.or(Some(seq));
-                *place = Some(seq);
+                *last_id = Some(seq);
             }
-            Said::Retry(ms) => *retry = Some(Duration::from_millis(ms)),
-            Said::Hello { lossless } => tally.gaps += u64::from(!lossless),
-            Said::Gap => tally.gaps += 1,
+            StreamMessage::Retry(ms) => *retry = Some(Duration::from_millis(ms)),
+            StreamMessage::Opened { lossless } => counts.gaps += u64::from(!lossless),
+            StreamMessage::Gap => counts.gaps += 1,
         });
-        match taken {
-            Err(broken) => self.lose(key, &broken.0),
-            Ok(()) if client.parser.is_ended() => self.lose(key, "the server ended the stream"),
+        match parsed {
+            Err(broken) => self.disconnect(key, &broken.0),
+            Ok(()) if client.parser.is_ended() => self.disconnect(key, "the server ended the stream"),
             Ok(()) => Ok(()),
         }
     }
 
-    /// It has no stream any more, and comes back after the wait that it was told.
+    /// Records the loss of the connection and schedules the reconnection.
     #[expect(clippy::unnecessary_wraps, reason = "the last step of functions that can fail")]
-    fn lose(&mut self, key: usize, reason: &str) -> anyhow::Result<()> {
+    fn disconnect(&mut self, key: usize, reason: &str) -> anyhow::Result<()> {
         let client = &mut self.clients[key];
         if client.stage == Stage::Streaming {
             self.streaming -= 1;
-            self.tally.ended += 1;
-            client.lost_one = true;
+            self.counts.ended += 1;
+            client.lost_a_stream = true;
         } else {
-            self.tally.refused += 1;
-            self.tally.fault = Some(reason.to_owned());
+            self.counts.refused += 1;
+            self.counts.fault = Some(reason.to_owned());
         }
-        client.stage = Stage::Away;
+        client.stage = Stage::Disconnected;
         client.socket = None;
-        self.returns.push(Reverse((Instant::now() + client.retry.unwrap_or(RETRY), key)));
+        self.reconnects.push(Reverse((Instant::now() + client.retry.unwrap_or(RETRY), key)));
         Ok(())
     }
 }
@@ -345,7 +352,7 @@ mod tests {
         format!("id: bench-{seq}\nevent: item\ndata: {}\n\n", payload::json(seq, 0, 300))
     }
 
-    /// Takes a request, gives the answer, and returns what was asked and the connection.
+    /// Reads a request and answers it; returns the request and the connection.
     fn play(listener: &TcpListener, body: &str) -> (String, TcpStream) {
         let (mut stream, _) = listener.accept().unwrap();
         let lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
@@ -355,9 +362,9 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_a_double_and_a_block_that_was_cut_off_are_counted_exactly() {
+    fn losses_duplicates_and_truncated_blocks_are_counted_exactly() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let target = Target { address: listener.local_addr().unwrap(), path: "/" };
+        let target = StreamTarget { address: listener.local_addr().unwrap(), path: "/" };
         let server = std::thread::spawn(move || {
             let cut = &block(5)[..100];
             let (first, stream) =
@@ -372,10 +379,11 @@ mod tests {
         let (first, second, _stream) = server.join().unwrap();
         assert!(!first.contains("last-event-id"), "{first}");
         assert!(second.contains("last-event-id: bench-4"), "{second}");
-        let count =
-            |tally: &Tally| (tally.deliveries, tally.lost, tally.doubled, tally.ended, tally.returned.len());
-        assert_eq!(count(&fleet.tally), (5, 1, 1, 1, 1));
-        fleet.settle(8);
-        assert_eq!(fleet.tally.lost, 3, "what never came is lost, too");
+        let count = |counts: &DeliveryCounts| {
+            (counts.deliveries, counts.lost, counts.doubled, counts.ended, counts.reconnected.len())
+        };
+        assert_eq!(count(&fleet.counts), (5, 1, 1, 1, 1));
+        fleet.count_missing(8);
+        assert_eq!(fleet.counts.lost, 3, "what never arrived is lost, too");
     }
 }

@@ -1,13 +1,13 @@
-//! Latencies by the million in a few kilobytes, each kept to about three per cent.
+//! A histogram of millions of latencies in a few kilobytes, with a relative error of about 3%.
 //!
 //! ```text
-//! below 32: one bucket a value;  above: 32 buckets for every doubling
+//! below 32: one bucket per value;  above: 32 buckets per doubling
 //! ```
 
-/// Buckets of a doubling.
+/// Buckets per doubling.
 const STEPS: u64 = 32;
 
-/// How often each value came, in whatever unit.
+/// Counts of values of any unit.
 #[derive(Clone, Debug)]
 pub(crate) struct Histogram {
     buckets: Vec<u64>,
@@ -54,7 +54,7 @@ impl Histogram {
         self.max
     }
 
-    /// The value that so many of a thousand do not exceed; 0 when there are none.
+    /// The value that `per_mille` of a thousand values do not exceed; 0 if there are none.
     pub(crate) fn per_mille(&self, per_mille: u64) -> u64 {
         let rank = (self.count * per_mille).div_ceil(1000);
         let mut seen = 0;
@@ -68,7 +68,7 @@ impl Histogram {
     }
 }
 
-/// The middle one; with an even number of them the lower of the two.
+/// The median; of an even number of values the lower middle one.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_has_no_latency_and_one_value_is_all_of_them() {
+    fn an_empty_histogram_is_zero_and_one_value_is_every_quantile() {
         let mut histogram = Histogram::default();
         assert_eq!((histogram.per_mille(500), histogram.max(), histogram.count()), (0, 0, 0));
         histogram.record(70_001);
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_is_taken_of_any_order() {
+    fn the_median_does_not_depend_on_order() {
         assert_eq!([median(&[]), median(&[3.0, 1.0, 2.0]), median(&[4.0, 1.0])], [0.0, 2.0, 1.0]);
     }
 
@@ -113,8 +113,8 @@ mod tests {
             values.sort_unstable();
             let rank = (values.len() as u64 * per_mille).div_ceil(1000).max(1);
             let exact = values[usize::try_from(rank).unwrap() - 1];
-            let told = histogram.per_mille(per_mille);
-            prop_assert!(told >= exact && told <= exact + exact / 32, "{told} for {exact}");
+            let estimate = histogram.per_mille(per_mille);
+            prop_assert!(estimate >= exact && estimate <= exact + exact / 32, "{estimate} for {exact}");
         }
     }
 }

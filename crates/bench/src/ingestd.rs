@@ -1,4 +1,4 @@
-//! The daemon in a folder of its own, asked through its socket.
+//! The ingestion daemon in its own folder, queried through its socket.
 
 use std::{
     fmt::Write as _,
@@ -14,32 +14,32 @@ use news::SourceStatus;
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use crate::process::{Process, Seats, wait_for};
+use crate::process::{CpuPartition, ServerProcess, wait_for};
 
-/// Until it listens; 100,000 sources take a while to read.
+/// Deadline of a start; 100,000 sources take a while to read.
 const START: Duration = Duration::from_secs(60);
-/// An answer of the daemon.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout of a response.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running daemon.
 pub(crate) struct Ingestd {
-    pub(crate) process: Process,
+    pub(crate) process: ServerProcess,
     folder: TempDir,
 }
 
 #[derive(Deserialize)]
-struct List {
+struct SourceList {
     sources: Vec<SourceStatus>,
 }
 
 impl Ingestd {
-    /// Visits these feeds, `s0` first; `settings` are lines for `[fetch]`.
+    /// Starts a daemon that visits these feeds in order; `settings` are lines for `[fetch]`.
     pub(crate) fn start(
-        seats: &Seats,
+        cpus: &CpuPartition,
         settings: &str,
         urls: impl Iterator<Item = String>,
     ) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir().context("make a folder for the daemon")?;
+        let folder = tempfile::tempdir().context("create a folder for the daemon")?;
         let mut sources = String::new();
         for (n, url) in urls.enumerate() {
             writeln!(sources, "[[source]]\nid = \"s{n:06}\"\nurl = \"{url}\"\nevery = \"24h\"")?;
@@ -51,63 +51,68 @@ impl Ingestd {
             folder.path().display()
         );
         fs::write(folder.path().join("newswire.toml"), config)?;
-        let program = std::env::current_exe().context("ask where we are")?.with_file_name("newswire-ingestd");
-        anyhow::ensure!(program.is_file(), "no {}: build it first, or use scripts/bench", program.display());
+        let program =
+            std::env::current_exe().context("locate this program")?.with_file_name("newswire-ingestd");
+        anyhow::ensure!(
+            program.is_file(),
+            "{} is missing; use scripts/bench, which builds it",
+            program.display()
+        );
         let mut command = Command::new(program);
         command.arg("--config").arg(folder.path().join("newswire.toml")).env_clear();
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(fs::File::create(folder.path().join("log"))?);
-        let daemon = Self { process: Process::start(&mut command, seats)?, folder };
+        let daemon = Self { process: ServerProcess::start(&mut command, cpus)?, folder };
         let ready = wait_for("the daemon to listen", START, || daemon.get("/health").ok());
         ready.with_context(|| fs::read_to_string(daemon.folder.path().join("log")).unwrap_or_default())?;
         Ok(daemon)
     }
 
-    fn ask(&self, request: &str) -> anyhow::Result<String> {
+    fn request(&self, request: &str) -> anyhow::Result<String> {
         let mut stream = UnixStream::connect(self.folder.path().join("ingestd.sock"))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         stream.write_all(request.as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("an answer has a head")?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("a response has a head")?;
         anyhow::ensure!(head.starts_with("HTTP/1.1 20"), "the daemon answered {head}");
         Ok(body.to_owned())
     }
 
     fn get(&self, path: &str) -> anyhow::Result<String> {
-        self.ask(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"))
+        self.request(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"))
     }
 
-    /// Every source, in the order of the list.
+    /// All sources, in catalogue order.
     pub(crate) fn sources(&self) -> anyhow::Result<Vec<SourceStatus>> {
-        let list: List = serde_json::from_str(&self.get("/sources")?)?;
+        let list: SourceList = serde_json::from_str(&self.get("/sources")?)?;
         Ok(list.sources)
     }
 
-    /// Orders a visit to every source.
+    /// Requests a visit to every source.
     pub(crate) fn visit_all(&self) -> anyhow::Result<()> {
-        self.ask(
+        self.request(
             "POST /visits HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
              content-length: 2\r\n\r\n{}",
         )?;
         Ok(())
     }
 
-    /// Every line of the metrics whose name and labels begin like that, with its value.
-    pub(crate) fn metrics(&self, begins: &str) -> anyhow::Result<Vec<(String, f64)>> {
+    /// The samples whose name and labels begin with `prefix`, with their values.
+    pub(crate) fn metrics(&self, prefix: &str) -> anyhow::Result<Vec<(String, f64)>> {
         let text = self.get("/metrics")?;
-        let lines = text.lines().filter(|line| line.starts_with(begins));
+        let lines = text.lines().filter(|line| line.starts_with(prefix));
         Ok(lines
             .filter_map(|line| line.rsplit_once(' '))
             .map(|(n, v)| (n.to_owned(), v.parse().unwrap_or(0.0)))
             .collect())
     }
 
-    pub(crate) fn sum(&self, begins: &str) -> anyhow::Result<f64> {
-        Ok(self.metrics(begins)?.iter().map(|(_, value)| value).sum())
+    pub(crate) fn sum(&self, prefix: &str) -> anyhow::Result<f64> {
+        Ok(self.metrics(prefix)?.iter().map(|(_, value)| value).sum())
     }
 
-    /// The upper bound of the bucket of a histogram in which so many of a thousand lie, in its unit.
+    /// The upper bound of the bucket with the given per-mille quantile of a histogram, in its unit.
     pub(crate) fn per_mille(&self, histogram: &str, per_mille: f64) -> anyhow::Result<f64> {
         let mut buckets: Vec<(f64, f64)> = Vec::new();
         for (name, value) in self.metrics(&format!("{histogram}_bucket"))? {

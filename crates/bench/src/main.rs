@@ -1,10 +1,9 @@
-//! `bench [SCENARIO]...`: benchmarks of the running release gateway beside a peer, nginx with nchan, and of the daemon.
+//! `bench [SCENARIO]...`: benchmarks of the release gateway against a peer, nginx with nchan, and of the ingestion daemon.
 //!
-//! What is measured is always the shipped process, over sockets, from outside: its processor time and its memory as
-//! `/proc` tells, and what thousands of clients see. Servers have one processor and the clients the others, unless told. Everything
-//! is on this machine, ends by itself, and ends what it started.
+//! Measures the release programs from outside: CPU time and memory from `/proc`, and what thousands of clients receive.
+//! Servers get one CPU and clients the others, unless `--shared` is given. Everything runs on this machine.
 //!
-//! Exit 0: every bar is met; 1: one is not, or it could not be measured; 2: usage.
+//! Exit 0: every bar is met; 1: one is missed, or the measurement failed; 2: usage.
 
 mod feeds;
 mod fleet;
@@ -15,7 +14,7 @@ mod payload;
 mod process;
 mod report;
 mod scenario;
-mod script;
+mod scripted_daemon;
 mod server;
 
 use std::{process::ExitCode, time::Duration};
@@ -23,41 +22,41 @@ use std::{process::ExitCode, time::Duration};
 use clap::{Parser, ValueEnum as _};
 
 use crate::{
-    process::Seats,
-    report::{note, say},
+    process::CpuPartition,
+    report::{note, print_result},
     scenario::{Options, Scenario},
 };
 
-/// Sockets and files beside the clients.
+/// Open files besides those of the clients.
 const FILES_OURS: u64 = 200;
 
 #[derive(Debug, Parser)]
-#[command(about = "Benchmarks of the running release gateway beside nginx with nchan")]
+#[command(about = "Benchmark the release gateway against nginx with nchan, and the ingestion daemon")]
 struct Args {
-    /// What to measure; everything when nothing is named
+    /// What to measure [default: everything]
     scenarios: Vec<Scenario>,
-    /// Clients, instead of the scenario's own number
+    /// Number of clients, instead of the scenario's default
     #[arg(long, value_parser = clap::value_parser!(u32).range(20..=14_000))]
     clients: Option<u32>,
-    /// How often each side is measured, in turns; the median is told
+    /// Measurements per side, alternating; the median is reported
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=20))]
     rounds: u8,
-    /// Seconds of one steady measurement
+    /// Duration of one steady measurement in seconds
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=600))]
     seconds: u16,
-    /// Bytes of an item
+    /// Size of an item in bytes
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(512..=65_536))]
     item_bytes: u32,
-    /// Sources of the scenario `scale`
+    /// Number of sources in the scenario `scale`
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(100..=200_000))]
     sources: u32,
-    /// Only ours
+    /// Measure only the gateway, not nginx
     #[arg(long)]
     no_peer: bool,
-    /// Clients and servers share all processors; otherwise servers have one of their own
+    /// Let clients and servers share all CPUs; by default servers get one of their own
     #[arg(long)]
     shared: bool,
-    /// JSON instead of tables
+    /// Print JSON instead of tables
     #[arg(long)]
     json: bool,
 }
@@ -73,11 +72,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// Tells whether every bar was met.
+/// Returns whether every bar is met.
 fn run(args: &Args) -> anyhow::Result<bool> {
-    let seats = Seats::of_ours(args.shared)?;
-    if !seats.are_apart() {
-        note("both sides share their processors: latencies measure the clients, too");
+    let cpus = CpuPartition::detect(args.shared)?;
+    if !cpus.is_split() {
+        note("clients and servers share all CPUs: latencies include the work of the clients");
     }
     let files = process::raise_open_files()?;
     let options = Options {
@@ -87,10 +86,13 @@ fn run(args: &Args) -> anyhow::Result<bool> {
         item_bytes: args.item_bytes as usize,
         sources: args.sources as usize,
         peer: !args.no_peer,
-        seats,
+        cpus,
     };
     let wanted = u64::from(args.clients.unwrap_or(10_000)) + FILES_OURS;
-    anyhow::ensure!(files >= wanted, "{files} files may be open, {wanted} are needed: ulimit -n");
+    anyhow::ensure!(
+        files >= wanted,
+        "the limit of open files is {files}, {wanted} are needed; raise it with ulimit -n"
+    );
     let all = Scenario::value_variants();
     let chosen = if args.scenarios.is_empty() { all } else { &args.scenarios };
     let mut sections = Vec::new();
@@ -98,12 +100,12 @@ fn run(args: &Args) -> anyhow::Result<bool> {
         note(&format!("{scenario:?}"));
         let section = scenario.run(&options)?;
         if !args.json {
-            say(&section.table());
+            print_result(&section.table());
         }
         sections.push(section);
     }
     if args.json {
-        say(&serde_json::to_string_pretty(&sections)?);
+        print_result(&serde_json::to_string_pretty(&sections)?);
     }
-    Ok(sections.iter().all(report::Section::is_met))
+    Ok(sections.iter().all(report::ScenarioReport::is_met))
 }

@@ -1,7 +1,7 @@
-//! An event stream as it comes off a socket, in whatever pieces: HTTP head, chunks, lines, blocks.
+//! An incremental parser of an event stream over HTTP: head, chunks, lines, blocks.
 //!
-//! Cheap, because one thread reads ten thousand of these; and exact: an event counts when its block is complete
-//! (WHATWG HTML §9.2.6), so one that was cut off in the middle never counts.
+//! It is cheap, because one thread parses ten thousand streams, and exact: an event counts once its block is complete
+//! (WHATWG HTML, section 9.2.6), so a truncated one never counts.
 
 use std::ops::ControlFlow;
 
@@ -9,45 +9,45 @@ use memchr::{memchr, memmem};
 
 use crate::payload::{ITEM_MARK, STAMP_MARK};
 
-/// Longest head of an answer.
+/// Limit of the head of a response.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// What a stream says.
+/// What a stream can say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Said {
-    /// An item that we published: its number, and its stamp in microseconds.
+pub(crate) enum StreamMessage {
+    /// An item: its sequence number, and its stamp in microseconds.
     Item { seq: u64, stamp: u64 },
     /// The last event id is now this one.
-    Place(u64),
-    /// How long to wait after a loss, in milliseconds.
+    LastId(u64),
+    /// The reconnection time in milliseconds.
     Retry(u64),
-    /// The gateway's verdict on the id that we came with.
-    Hello { lossless: bool },
-    /// The log no longer has what we asked for.
+    /// The event `stream`: whether the stream resumes without loss.
+    Opened { lossless: bool },
+    /// The log no longer has the requested events.
     Gap,
 }
 
-/// Why a stream is no stream.
+/// Why a response is not an event stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Broken(pub(crate) String);
+pub(crate) struct ParseError(pub(crate) String);
 
-/// One stream, as far as it has come.
+/// The state of one stream.
 #[derive(Debug, Default)]
-pub(crate) struct Parser {
+pub(crate) struct StreamParser {
     framing: Framing,
-    /// The part of the head or of a line that has come.
+    /// The beginning of the head, or of an incomplete line.
     partial: Vec<u8>,
     item: Option<(u64, u64)>,
-    place: Option<u64>,
+    last_id: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Framing {
     #[default]
     Head,
-    /// The body is what follows.
+    /// The rest is the body.
     Raw,
-    /// In a line that says how long the next chunk is.
+    /// In the line with the size of the next chunk.
     Size {
         so_far: usize,
         extension: bool,
@@ -55,32 +55,36 @@ enum Framing {
     Chunk {
         left: usize,
     },
-    /// Of the line end after a chunk so many bytes are missing.
+    /// In the line end after a chunk; `left` bytes are missing.
     ChunkEnd {
         left: u8,
     },
     Ended,
 }
 
-impl Parser {
-    /// Whether the answer has come to its own end.
+impl StreamParser {
+    /// Whether the response is complete.
     pub(crate) fn is_ended(&self) -> bool {
         self.framing == Framing::Ended
     }
 
-    /// Takes what has come, in pieces of any size.
-    pub(crate) fn take(&mut self, mut bytes: &[u8], say: &mut impl FnMut(Said)) -> Result<(), Broken> {
+    /// Parses the next bytes, split anywhere.
+    pub(crate) fn push(
+        &mut self,
+        mut bytes: &[u8],
+        emit: &mut impl FnMut(StreamMessage),
+    ) -> Result<(), ParseError> {
         while !bytes.is_empty() {
             let used = match self.framing {
                 Framing::Head => self.head(bytes)?,
                 Framing::Raw => {
-                    self.lines(bytes, say);
+                    self.lines(bytes, emit);
                     bytes.len()
                 }
                 Framing::Size { so_far, extension } => self.size(bytes[0], so_far, extension)?,
                 Framing::Chunk { left } => {
                     let here = left.min(bytes.len());
-                    self.lines(&bytes[..here], say);
+                    self.lines(&bytes[..here], emit);
                     self.framing = match left - here {
                         0 => Framing::ChunkEnd { left: 2 },
                         left => Framing::Chunk { left },
@@ -102,19 +106,19 @@ impl Parser {
         Ok(())
     }
 
-    fn head(&mut self, bytes: &[u8]) -> Result<usize, Broken> {
+    fn head(&mut self, bytes: &[u8]) -> Result<usize, ParseError> {
         let before = self.partial.len();
         self.partial.extend_from_slice(bytes);
         let Some(end) = memmem::find(&self.partial, b"\r\n\r\n") else {
             if self.partial.len() > HEAD_BYTES_MAX {
-                return Err(Broken("the head of the answer has no end".to_owned()));
+                return Err(ParseError("the head of the response is too long".to_owned()));
             }
             return Ok(bytes.len());
         };
         let head = String::from_utf8_lossy(&self.partial[..end]).to_ascii_lowercase();
         let status = head.lines().next().unwrap_or_default();
         if status.split(' ').nth(1) != Some("200") {
-            return Err(Broken(format!("the answer is {status}")));
+            return Err(ParseError(format!("the response is {status}")));
         }
         let chunked = head.lines().any(|l| l.starts_with("transfer-encoding:") && l.ends_with("chunked"));
         self.framing = if chunked { Framing::Size { so_far: 0, extension: false } } else { Framing::Raw };
@@ -122,7 +126,7 @@ impl Parser {
         Ok(end + 4 - before)
     }
 
-    fn size(&mut self, byte: u8, so_far: usize, extension: bool) -> Result<usize, Broken> {
+    fn size(&mut self, byte: u8, so_far: usize, extension: bool) -> Result<usize, ParseError> {
         self.framing = match (byte, char::from(byte).to_digit(16)) {
             (b'\n', _) if so_far == 0 => Framing::Ended,
             (b'\n', _) => Framing::Chunk { left: so_far },
@@ -132,19 +136,19 @@ impl Parser {
             (_, Some(digit)) if so_far <= usize::MAX >> 8 => {
                 Framing::Size { so_far: so_far * 16 + digit as usize, extension }
             }
-            _ => return Err(Broken("a chunk has no length".to_owned())),
+            _ => return Err(ParseError("invalid size of a chunk".to_owned())),
         };
         Ok(1)
     }
 
-    fn lines(&mut self, mut bytes: &[u8], say: &mut impl FnMut(Said)) {
+    fn lines(&mut self, mut bytes: &[u8], emit: &mut impl FnMut(StreamMessage)) {
         while let Some(end) = memchr(b'\n', bytes) {
             if self.partial.is_empty() {
-                self.line(&bytes[..end], say);
+                self.line(&bytes[..end], emit);
             } else {
                 let mut line = std::mem::take(&mut self.partial);
                 line.extend_from_slice(&bytes[..end]);
-                self.line(&line, say);
+                self.line(&line, emit);
                 line.clear();
                 self.partial = line;
             }
@@ -153,34 +157,34 @@ impl Parser {
         self.partial.extend_from_slice(bytes);
     }
 
-    fn line(&mut self, line: &[u8], say: &mut impl FnMut(Said)) {
+    fn line(&mut self, line: &[u8], emit: &mut impl FnMut(StreamMessage)) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.is_empty() {
             if let Some((seq, stamp)) = self.item.take() {
-                say(Said::Item { seq, stamp });
+                emit(StreamMessage::Item { seq, stamp });
             }
-            if let Some(place) = self.place.take() {
-                say(Said::Place(place));
+            if let Some(last_id) = self.last_id.take() {
+                emit(StreamMessage::LastId(last_id));
             }
-        } else if let ControlFlow::Continue(()) = self.data(line, say) {
+        } else if let ControlFlow::Continue(()) = self.data(line, emit) {
             if let Some(id) = field(line, b"id:") {
-                self.place = memchr(b'-', id).map(|dash| number(&id[dash + 1..]));
+                self.last_id = memchr(b'-', id).map(|dash| number(&id[dash + 1..]));
             } else if let Some(retry) = field(line, b"retry:") {
-                say(Said::Retry(number(retry)));
+                emit(StreamMessage::Retry(number(retry)));
             } else if field(line, b"event:") == Some(b"gap") {
-                say(Said::Gap);
+                emit(StreamMessage::Gap);
             }
         }
     }
 
-    fn data(&mut self, line: &[u8], say: &mut impl FnMut(Said)) -> ControlFlow<()> {
+    fn data(&mut self, line: &[u8], emit: &mut impl FnMut(StreamMessage)) -> ControlFlow<()> {
         let Some(data) = field(line, b"data:") else { return ControlFlow::Continue(()) };
         if let Some(rest) = data.strip_prefix(ITEM_MARK) {
             let stamp = memmem::find(rest, STAMP_MARK).map_or(0, |at| number(&rest[at + STAMP_MARK.len()..]));
             self.item = Some((number(rest), stamp));
         } else if let Some(rest) = data.strip_prefix(b"{\"resume\":\"") {
             let lossless = rest.starts_with(b"exact") || rest.starts_with(b"live");
-            say(Said::Hello { lossless });
+            emit(StreamMessage::Opened { lossless });
         }
         ControlFlow::Break(())
     }
@@ -191,7 +195,7 @@ fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     Some(value.strip_prefix(b" ").unwrap_or(value))
 }
 
-/// The digits that something begins with.
+/// The number at the beginning of `bytes`.
 fn number(bytes: &[u8]) -> u64 {
     let digits = bytes.iter().take_while(|b| b.is_ascii_digit());
     digits.fold(0, |n: u64, digit| n.saturating_mul(10).saturating_add(u64::from(digit - b'0')))
@@ -215,29 +219,29 @@ mod tests {
         )
     }
 
-    fn expected() -> Vec<Said> {
+    fn expected() -> Vec<StreamMessage> {
         vec![
-            Said::Retry(1500),
-            Said::Hello { lossless: true },
-            Said::Place(40),
-            Said::Item { seq: 41, stamp: 7 },
-            Said::Place(41),
-            Said::Place(41),
-            Said::Item { seq: 42, stamp: 8 },
-            Said::Place(42),
-            Said::Gap,
+            StreamMessage::Retry(1500),
+            StreamMessage::Opened { lossless: true },
+            StreamMessage::LastId(40),
+            StreamMessage::Item { seq: 41, stamp: 7 },
+            StreamMessage::LastId(41),
+            StreamMessage::LastId(41),
+            StreamMessage::Item { seq: 42, stamp: 8 },
+            StreamMessage::LastId(42),
+            StreamMessage::Gap,
         ]
     }
 
-    fn parse(text: &[u8], cuts: &[usize]) -> (Vec<Said>, Parser) {
-        let (mut parser, mut said, mut from) = (Parser::default(), Vec::new(), 0);
+    fn parse(text: &[u8], cuts: &[usize]) -> (Vec<StreamMessage>, StreamParser) {
+        let (mut parser, mut messages, mut from) = (StreamParser::default(), Vec::new(), 0);
         let mut cuts: Vec<_> = cuts.iter().map(|cut| cut % text.len()).chain([text.len()]).collect();
         cuts.sort_unstable();
         for cut in cuts {
-            parser.take(&text[from..cut], &mut |s| said.push(s)).unwrap();
+            parser.push(&text[from..cut], &mut |s| messages.push(s)).unwrap();
             from = cut;
         }
-        (said, parser)
+        (messages, parser)
     }
 
     fn chunked(body: &str, size: usize) -> String {
@@ -247,24 +251,27 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_was_cut_off_says_nothing() {
-        let (said, parser) = parse(format!("{HEAD}\r\n{}", body()).as_bytes(), &[]);
-        assert_eq!(said, expected());
+    fn a_truncated_block_yields_no_message() {
+        let (messages, parser) = parse(format!("{HEAD}\r\n{}", body()).as_bytes(), &[]);
+        assert_eq!(messages, expected());
         assert!(!parser.is_ended());
     }
 
     #[test]
-    fn the_last_chunk_ends_the_stream_and_a_refusal_is_told() {
+    fn the_last_chunk_ends_the_stream_and_a_refusal_is_an_error() {
         assert!(parse(chunked(&body(), 7).as_bytes(), &[]).1.is_ended());
-        let refused = Parser::default().take(b"HTTP/1.1 503 Busy\r\n\r\n", &mut |_| ());
-        assert_eq!(refused, Err(Broken("the answer is http/1.1 503 busy".to_owned())));
-        let nonsense = Parser { framing: Framing::Size { so_far: 0, extension: false }, ..Parser::default() };
-        assert!({ nonsense }.take(b"xyz", &mut |_| ()).is_err());
+        let refused = StreamParser::default().push(b"HTTP/1.1 503 Busy\r\n\r\n", &mut |_| ());
+        assert_eq!(refused, Err(ParseError("the response is http/1.1 503 busy".to_owned())));
+        let nonsense = StreamParser {
+            framing: Framing::Size { so_far: 0, extension: false },
+            ..StreamParser::default()
+        };
+        assert!({ nonsense }.push(b"xyz", &mut |_| ()).is_err());
     }
 
     proptest! {
         #[test]
-        fn however_it_is_cut_a_stream_says_the_same(size in 1..900usize, cuts in prop::collection::vec(0..10_000usize, 0..40)) {
+        fn a_stream_parses_the_same_however_it_is_split(size in 1..900usize, cuts in prop::collection::vec(0..10_000usize, 0..40)) {
             let text = chunked(&body(), size);
             prop_assert_eq!(parse(text.as_bytes(), &cuts).0, expected());
             let raw = format!("{HEAD}\r\n{}", body());

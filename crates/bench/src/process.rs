@@ -1,4 +1,4 @@
-//! A server under test as its system sees it: started on its own processors, measured through `/proc`, ended.
+//! A server under test as a child process: pinned to CPUs, measured through `/proc`, terminated when dropped.
 
 use std::{
     fs,
@@ -14,57 +14,57 @@ use rustix::{
 };
 use tokio::time::Instant;
 
-/// How long a server may take to end before it is killed.
-const GOODBYE: Duration = Duration::from_secs(3);
+/// How long a server may take to exit before it is killed.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Who uses which processors.
+/// Which CPUs servers and clients use.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Seats {
+pub(crate) struct CpuPartition {
     all: CpuSet,
-    /// Servers have the first one and clients the others, so that neither measures the other.
-    apart: bool,
+    /// Servers use the first one and clients the others, so that they do not compete.
+    split: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Side {
+enum CpuRole {
     Server,
     Clients,
 }
 
-impl Seats {
-    /// What we were given; shared by all where there is only one.
-    pub(crate) fn of_ours(shared: bool) -> anyhow::Result<Self> {
-        let all = sched_getaffinity(None).context("ask which processors are ours")?;
-        let seats = Self { all, apart: !shared && all.count() > 1 };
-        seats.sit(Side::Clients)?;
-        Ok(seats)
+impl CpuPartition {
+    /// Reads this process's affinity. A single CPU is shared.
+    pub(crate) fn detect(shared: bool) -> anyhow::Result<Self> {
+        let all = sched_getaffinity(None).context("read the CPU affinity")?;
+        let cpus = Self { all, split: !shared && all.count() > 1 };
+        cpus.move_thread_to(CpuRole::Clients)?;
+        Ok(cpus)
     }
 
-    pub(crate) fn are_apart(&self) -> bool {
-        self.apart
+    pub(crate) fn is_split(&self) -> bool {
+        self.split
     }
 
-    /// Processors that a server has.
-    pub(crate) fn of_a_server(&self) -> u32 {
-        if self.apart { 1 } else { self.all.count() }
+    /// CPUs of a server.
+    pub(crate) fn server_cpu_count(&self) -> u32 {
+        if self.split { 1 } else { self.all.count() }
     }
 
-    /// Moves this thread, and what it starts from now on.
-    fn sit(&self, side: Side) -> anyhow::Result<()> {
-        if !self.apart {
+    /// Moves this thread, and the processes it starts from now on.
+    fn move_thread_to(&self, role: CpuRole) -> anyhow::Result<()> {
+        if !self.split {
             return Ok(());
         }
         let mut ours = (0..CpuSet::MAX_CPU).filter(|cpu| self.all.is_set(*cpu));
         let mut wanted = CpuSet::new();
-        match side {
-            Side::Server => wanted.set(ours.next().unwrap_or(0)),
-            Side::Clients => ours.skip(1).for_each(|cpu| wanted.set(cpu)),
+        match role {
+            CpuRole::Server => wanted.set(ours.next().unwrap_or(0)),
+            CpuRole::Clients => ours.skip(1).for_each(|cpu| wanted.set(cpu)),
         }
-        sched_setaffinity(None, &wanted).context("choose processors")
+        sched_setaffinity(None, &wanted).context("set the CPU affinity")
     }
 }
 
-/// As many open files as the system lets us have.
+/// Raises the limit of open files to the maximum and returns it.
 pub(crate) fn raise_open_files() -> anyhow::Result<u64> {
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
@@ -72,40 +72,40 @@ pub(crate) fn raise_open_files() -> anyhow::Result<u64> {
     Ok(maximum.unwrap_or(u64::MAX))
 }
 
-/// A server and its workers; ended when dropped.
-pub(crate) struct Process {
+/// A server and its workers; terminated when dropped.
+pub(crate) struct ServerProcess {
     child: Child,
 }
 
-impl Process {
-    /// Starts `command` on the servers' processors.
-    pub(crate) fn start(command: &mut Command, seats: &Seats) -> anyhow::Result<Self> {
-        seats.sit(Side::Server)?;
+impl ServerProcess {
+    /// Starts `command` on the CPUs of servers.
+    pub(crate) fn start(command: &mut Command, cpus: &CpuPartition) -> anyhow::Result<Self> {
+        cpus.move_thread_to(CpuRole::Server)?;
         let child = command.spawn().with_context(|| format!("start {:?}", command.get_program()));
-        seats.sit(Side::Clients)?;
+        cpus.move_thread_to(CpuRole::Clients)?;
         Ok(Self { child: child? })
     }
 
-    /// The process and its children.
-    fn family(&self) -> Vec<u32> {
+    /// The ids of the process and its children.
+    fn pids(&self) -> Vec<u32> {
         let id = self.child.id();
         let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
         children.split_whitespace().filter_map(|child| child.parse().ok()).chain([id]).collect()
     }
 
-    /// Processor time so far.
+    /// CPU time so far.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        let ticks = self.family().into_iter().map(|id| {
+        let ticks = self.pids().into_iter().map(|id| {
             let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
             ticks(&stat).with_context(|| format!("read {stat:?}"))
         });
-        // USER_HZ is 100 on every Linux that we run on (`proc_pid_stat(5)`).
+        // USER_HZ is 100 on all supported systems (`proc_pid_stat(5)`).
         Ok(Duration::from_millis(10 * ticks.sum::<anyhow::Result<u64>>()?))
     }
 
-    /// Memory in bytes, shared pages by share.
+    /// Memory in bytes (PSS).
     pub(crate) fn memory(&self) -> anyhow::Result<u64> {
-        let bytes = self.family().into_iter().map(|id| {
+        let bytes = self.pids().into_iter().map(|id| {
             let rollup = fs::read_to_string(format!("/proc/{id}/smaps_rollup"))?;
             proportional(&rollup).with_context(|| format!("read {rollup:?}"))
         });
@@ -116,29 +116,29 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// SIGTERM.
-    pub(crate) fn tell_to_stop(&self) {
+    /// Sends SIGTERM.
+    pub(crate) fn terminate(&self) {
         signal(self.child.id(), Signal::TERM);
     }
 
-    /// SIGKILL, and its end.
+    /// Sends SIGKILL and waits.
     pub(crate) fn kill(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
     }
 }
 
-impl Drop for Process {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
-        let family = self.family();
-        self.tell_to_stop();
-        let until = Instant::now() + GOODBYE;
+        let pids = self.pids();
+        self.terminate();
+        let until = Instant::now() + EXIT_TIMEOUT;
         while self.is_running() && Instant::now() < until {
             pause(Duration::from_millis(5));
         }
-        // Workers outlive a parent that is killed.
+        // Workers outlive a killed parent.
         if self.is_running() {
-            family.into_iter().for_each(|id| signal(id, Signal::KILL));
+            pids.into_iter().for_each(|id| signal(id, Signal::KILL));
         }
         self.kill();
     }
@@ -146,18 +146,18 @@ impl Drop for Process {
 
 fn signal(id: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) {
-        // It may have ended by itself.
+        // It may have exited by itself.
         kill_process(pid, signal).ok();
     }
 }
 
-/// Waits on this thread, which has nothing else to do.
-#[expect(clippy::disallowed_methods, reason = "a thread of its own, no arbiter")]
+/// Sleeps on this thread.
+#[expect(clippy::disallowed_methods, reason = "a thread without an event loop")]
 pub(crate) fn pause(duration: Duration) {
     std::thread::sleep(duration);
 }
 
-/// Waits until `ready` gives something.
+/// Polls `ready` until it returns a value.
 pub(crate) fn wait_for<T>(
     what: &str,
     within: Duration,
@@ -168,19 +168,19 @@ pub(crate) fn wait_for<T>(
         if let Some(value) = ready() {
             return Ok(value);
         }
-        anyhow::ensure!(Instant::now() < until, "waited {within:?} for {what}");
+        anyhow::ensure!(Instant::now() < until, "timed out after {within:?} waiting for {what}");
         pause(Duration::from_millis(5));
     }
 }
 
-/// A program in the folders of `PATH`, and where Debian keeps servers.
+/// Finds a program on the `PATH` or in `/usr/sbin`.
 pub(crate) fn find_program(name: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain([Path::new("/usr/sbin").to_owned()]);
     folders.map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// `utime` and `stime` of `/proc/PID/stat`; a program's name may have spaces and brackets.
+/// `utime` and `stime` of `/proc/PID/stat`; a program's name may contain spaces and parentheses.
 fn ticks(stat: &str) -> Option<u64> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_and_memory_are_read_as_the_kernel_writes_them() {
+    fn cpu_time_and_memory_are_parsed_as_the_kernel_formats_them() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 150 25 9 9 20 0 1 0 5 6 7 8";
         assert_eq!(ticks(stat), Some(175));
         assert_eq!(ticks("7 (a) S 1"), None);

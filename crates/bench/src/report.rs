@@ -1,15 +1,16 @@
-//! What was found: a table for people, JSON for programs.
+//! The results: a table for people, JSON for programs.
 
 use serde::Serialize;
 
-/// One scenario.
+/// The result of one scenario.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Section {
+pub(crate) struct ScenarioReport {
     pub(crate) scenario: &'static str,
-    /// What was done.
+    /// A description of the load.
     pub(crate) load: String,
-    /// What stands in the second column.
-    pub(crate) beside: &'static str,
+    /// The heading of the second column.
+    #[serde(rename = "beside")]
+    pub(crate) baseline: &'static str,
     pub(crate) rows: Vec<Row>,
 }
 
@@ -22,17 +23,17 @@ pub(crate) struct Row {
     pub(crate) peer: Option<f64>,
     pub(crate) ratio: Option<f64>,
     pub(crate) bar: Option<Bar>,
-    /// Whether the bar is met; nothing when there is none, or nothing to hold it against.
+    /// Whether the bar is met; `None` if there is no bar or no value to compare.
     pub(crate) met: Option<bool>,
 }
 
-/// What a measure must reach.
+/// The required value of a measure.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Bar {
-    /// Ours is at most that.
+    /// Our value is at most that.
     AtMost(f64),
-    /// Ours over the other is at most that.
+    /// Our value divided by the other is at most that.
     RatioAtMost(f64),
 }
 
@@ -51,7 +52,7 @@ impl Row {
     }
 }
 
-impl Section {
+impl ScenarioReport {
     pub(crate) fn is_met(&self) -> bool {
         self.rows.iter().all(|row| row.met != Some(false))
     }
@@ -61,7 +62,7 @@ impl Section {
             "measure".to_owned(),
             "unit".into(),
             "ours".into(),
-            self.beside.into(),
+            self.baseline.into(),
             "ratio".into(),
             "bar".into(),
         ]];
@@ -100,7 +101,7 @@ impl Section {
     }
 }
 
-/// Three digits, or all of a larger number.
+/// Three significant digits; all digits of a larger integer.
 fn short(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
@@ -110,15 +111,15 @@ fn short(value: f64) -> String {
     }
 }
 
-/// What people should know meanwhile; the tables go to standard output.
+/// Prints a progress message or warning to standard error.
 #[expect(clippy::print_stderr, reason = "a program for people")]
 pub(crate) fn note(text: &str) {
     eprintln!("bench: {text}");
 }
 
-/// A part of the answer.
+/// Prints a result to standard output.
 #[expect(clippy::print_stdout, reason = "a program for people")]
-pub(crate) fn say(text: &str) {
+pub(crate) fn print_result(text: &str) {
     println!("{text}");
 }
 
@@ -127,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bar_is_held_against_ours_or_the_ratio_and_not_against_nothing() {
+    fn a_bar_applies_to_our_value_or_the_ratio_and_needs_one() {
         let row = |ours, peer, bar| Row::new("m", "u", ours, peer).bar(bar).met;
         assert_eq!(row(12.0, None, Bar::AtMost(12.0)), Some(true));
         assert_eq!(row(12.1, None, Bar::AtMost(12.0)), Some(false));
@@ -138,12 +139,12 @@ mod tests {
     }
 
     #[test]
-    fn the_table_lines_up_and_says_what_was_missed() {
+    fn the_table_is_aligned_and_marks_missed_bars() {
         let rows = vec![
             Row::new("lost", "events", 0.0, None),
             Row::new("cpu", "µs", 9.0, Some(10.0)).bar(Bar::RatioAtMost(0.85)),
         ];
-        let section = Section { scenario: "burst", load: "a load".into(), beside: "nchan", rows };
+        let section = ScenarioReport { scenario: "burst", load: "a load".into(), baseline: "nchan", rows };
         let table = section.table();
         assert!(table.contains("ratio <= 0.85: MISSED"), "{table}");
         assert!(table.contains("0.90"), "{table}");

@@ -1,4 +1,4 @@
-//! The scenarios, and what they have in common: a stand, a fleet, and what a stretch of time cost.
+//! The scenarios and their common parts: a measured server, a fleet of clients, and the cost of a period.
 
 mod delivery;
 mod idle;
@@ -14,57 +14,57 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 
 use crate::{
-    fleet::{Fleet, Tally},
+    fleet::{DeliveryCounts, Fleet},
     histogram::median,
-    process::Seats,
-    report::{Bar, Row, Section, note},
-    server::{Nchan, Server, Stand, Which},
+    process::CpuPartition,
+    report::{Bar, Row, ScenarioReport, note},
+    server::{MeasuredServer, Nchan, Server, Side},
 };
 
-/// Longest wait for so many clients to connect.
+/// Deadline for all clients to connect.
 const CONNECT: Duration = Duration::from_secs(60);
-/// Longest wait for everybody to have everything.
+/// Deadline for all clients to have all events.
 const CATCH_UP: Duration = Duration::from_secs(120);
 
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Scenario {
-    /// Memory of clients that get nothing but heartbeats
+    /// Memory of clients that receive only heartbeats
     Idle,
-    /// Five items a second to everybody
+    /// Five items per second to all clients
     Broadcast,
-    /// A hundred items at once to everybody
+    /// A hundred items at once to all clients
     Burst,
-    /// Five in a hundred clients stop reading
+    /// 5% of the clients stop reading
     Slow,
-    /// The gateway is killed, and comes back to clients that missed a thousand items
+    /// The gateway is killed and restarted; its clients have missed a thousand items
     Resume,
-    /// The gateway is told to stop, and another takes over
+    /// The gateway is stopped by SIGTERM, and another one takes over
     Restart,
-    /// The daemon visits 2,000 feeds of which 1,000 hang or drip, beside 2,000 that answer
+    /// The daemon visits 2,000 feeds of which 1,000 hang or drip, compared with 2,000 that answer
     Visits,
-    /// The daemon visits 100,000 feeds of which 5 in a hundred hang
+    /// The daemon visits 100,000 feeds of which 5% hang
     Scale,
 }
 
-/// How it is measured.
+/// Options of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// Clients, where the scenario's own number is not wanted.
+    /// Number of clients, instead of the scenario's default.
     pub(crate) clients: Option<usize>,
-    /// How often each side is measured; what is told is the median.
+    /// Measurements per side; the median is reported.
     pub(crate) rounds: usize,
-    /// How long the steady scenarios last.
+    /// Duration of the steady scenarios.
     pub(crate) time: Duration,
     pub(crate) item_bytes: usize,
     /// Sources of `scale`.
     pub(crate) sources: usize,
     pub(crate) peer: bool,
-    pub(crate) seats: Seats,
+    pub(crate) cpus: CpuPartition,
 }
 
 impl Scenario {
-    pub(crate) fn run(self, options: &Options) -> anyhow::Result<Section> {
+    pub(crate) fn run(self, options: &Options) -> anyhow::Result<ScenarioReport> {
         match self {
             Self::Idle => idle::run(options),
             Self::Broadcast => delivery::broadcast(options),
@@ -79,82 +79,85 @@ impl Scenario {
 }
 
 impl Options {
-    /// Who is measured: ours, and the peer where it is installed.
-    fn sides(&self) -> Vec<Which> {
+    /// The sides to measure: ours, and the peer if it is installed.
+    fn sides(&self) -> Vec<Side> {
         match Nchan::missing() {
-            _ if !self.peer => vec![Which::Ours],
-            None => vec![Which::Ours, Which::Peer],
+            _ if !self.peer => vec![Side::Ours],
+            None => vec![Side::Ours, Side::Peer],
             Some(missing) => {
                 note(&format!("NO PEER: {missing}; apt-get install nginx libnginx-mod-nchan"));
-                vec![Which::Ours]
+                vec![Side::Ours]
             }
         }
     }
 
-    /// Measures each side so many times, in turns.
-    fn in_turns<T>(&self, mut measure: impl FnMut(Which) -> anyhow::Result<T>) -> anyhow::Result<Both<T>> {
-        let mut both = Both { ours: Vec::new(), peer: Vec::new() };
+    /// Measures each side `rounds` times, alternating.
+    fn measure_alternating<T>(
+        &self,
+        mut measure: impl FnMut(Side) -> anyhow::Result<T>,
+    ) -> anyhow::Result<Sides<T>> {
+        let mut both = Sides { ours: Vec::new(), peer: Vec::new() };
         for _ in 0..self.rounds {
-            for which in self.sides() {
-                let found = measure(which).with_context(|| format!("measure {which:?}"))?;
-                if which == Which::Ours { both.ours.push(found) } else { both.peer.push(found) }
+            for side in self.sides() {
+                let measured = measure(side).with_context(|| format!("measure {side:?}"))?;
+                if side == Side::Ours { both.ours.push(measured) } else { both.peer.push(measured) }
             }
         }
         Ok(both)
     }
 }
 
-/// What was found on each side.
-struct Both<T> {
+/// The measurements of each side.
+struct Sides<T> {
     ours: Vec<T>,
     peer: Vec<T>,
 }
 
-impl<T> Both<T> {
+impl<T> Sides<T> {
     fn row(&self, measure: &str, unit: &'static str, value: impl Fn(&T) -> f64) -> Row {
-        let middle = |found: &[T]| median(&found.iter().map(&value).collect::<Vec<_>>());
-        Row::new(measure, unit, middle(&self.ours), (!self.peer.is_empty()).then(|| middle(&self.peer)))
+        let median_of = |values: &[T]| median(&values.iter().map(&value).collect::<Vec<_>>());
+        Row::new(measure, unit, median_of(&self.ours), (!self.peer.is_empty()).then(|| median_of(&self.peer)))
     }
 
     fn sum(&self, measure: &str, unit: &'static str, value: impl Fn(&T) -> f64) -> Row {
-        let all = |found: &[T]| found.iter().map(&value).sum();
+        let all = |values: &[T]| values.iter().map(&value).sum();
         Row::new(measure, unit, all(&self.ours), (!self.peer.is_empty()).then(|| all(&self.peer)))
     }
 }
 
-/// A stretch of time: what the server spent, and what the clients got for it.
+/// The cost of a period: CPU time of the server, and what the clients received.
 struct Cost {
     cpu: Duration,
-    tally: Tally,
+    counts: DeliveryCounts,
 }
 
-#[expect(clippy::cast_precision_loss, reason = "numbers for people")]
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
 impl Cost {
-    /// Does `work` and adds up, until everybody has everything that was published.
-    fn of<S: Server + ?Sized>(
-        stand: &mut Stand<S>,
+    /// Measures `work`, until all clients have everything that was published.
+    fn measure<S: Server + ?Sized>(
+        measured: &mut MeasuredServer<S>,
         fleet: &mut Fleet,
-        work: impl FnOnce(&mut Stand<S>, &mut Fleet) -> anyhow::Result<()>,
+        work: impl FnOnce(&mut MeasuredServer<S>, &mut Fleet) -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
-        // Everybody has something, so that everybody has a place to count from.
-        stand.publish(1)?;
+        // Every client needs a first event to count from.
+        measured.publish(1)?;
         anyhow::ensure!(
-            fleet.until_current(stand.head, CATCH_UP)?,
-            "the first event did not come to everybody"
+            fleet.until_current(measured.head, CATCH_UP)?,
+            "the first event did not reach all clients"
         );
-        fleet.tally = Tally::default();
-        let before = stand.server.process().cpu()?;
-        work(stand, fleet)?;
-        if !fleet.until_current(stand.head, CATCH_UP)? {
-            note("not everybody got everything in time");
+        fleet.counts = DeliveryCounts::default();
+        let before = measured.server.process().cpu()?;
+        work(measured, fleet)?;
+        if !fleet.until_current(measured.head, CATCH_UP)? {
+            note("not all clients received everything in time");
         }
-        let cpu = stand.server.process().cpu()?.saturating_sub(before);
-        fleet.settle(stand.head);
-        Ok(Self { cpu, tally: std::mem::take(&mut fleet.tally) })
+        let cpu = measured.server.process().cpu()?.saturating_sub(before);
+        fleet.count_missing(measured.head);
+        Ok(Self { cpu, counts: std::mem::take(&mut fleet.counts) })
     }
 
     fn per_delivery(&self, value: f64) -> f64 {
-        value / self.tally.deliveries.max(1) as f64
+        value / self.counts.deliveries.max(1) as f64
     }
 
     fn cpu_micros(&self) -> f64 {
@@ -162,48 +165,48 @@ impl Cost {
     }
 
     fn latency_ms(&self, per_mille: u64) -> f64 {
-        self.tally.latency.per_mille(per_mille) as f64 / 1000.0
+        self.counts.latency.per_mille(per_mille) as f64 / 1000.0
     }
 
-    fn rows(both: &Both<Self>, bar: Bar) -> Vec<Row> {
+    fn rows(both: &Sides<Self>, bar: Bar) -> Vec<Row> {
         vec![
             both.row("CPU per delivery", "µs", Self::cpu_micros).bar(bar),
             both.row("latency p50", "ms", |cost| cost.latency_ms(500)),
             both.row("latency p99", "ms", |cost| cost.latency_ms(990)),
-            both.row("latency max", "ms", |cost| cost.tally.latency.max() as f64 / 1000.0),
-            both.row("reads per delivery", "", |cost| cost.per_delivery(cost.tally.reads as f64)),
-            both.row("bytes per delivery", "B", |cost| cost.per_delivery(cost.tally.bytes as f64)),
-            both.sum("deliveries", "", |cost| cost.tally.latency.count() as f64),
-            both.sum("lost", "", |cost| cost.tally.lost as f64).bar(Bar::AtMost(0.0)),
-            both.sum("doubled", "", |cost| cost.tally.doubled as f64).bar(Bar::AtMost(0.0)),
-            both.sum("streams lost", "", |cost| cost.tally.ended as f64),
+            both.row("latency max", "ms", |cost| cost.counts.latency.max() as f64 / 1000.0),
+            both.row("reads per delivery", "", |cost| cost.per_delivery(cost.counts.reads as f64)),
+            both.row("bytes per delivery", "B", |cost| cost.per_delivery(cost.counts.bytes as f64)),
+            both.sum("deliveries", "", |cost| cost.counts.latency.count() as f64),
+            both.sum("lost", "", |cost| cost.counts.lost as f64).bar(Bar::AtMost(0.0)),
+            both.sum("duplicates", "", |cost| cost.counts.doubled as f64).bar(Bar::AtMost(0.0)),
+            both.sum("streams lost", "", |cost| cost.counts.ended as f64),
         ]
     }
 }
 
-/// A server with so many clients, the first `slow` of which stop reading.
-fn filled(
-    which: Which,
+/// Starts a server and connects clients, the first `slow` of which stop reading.
+fn start_with_clients(
+    side: Side,
     options: &Options,
     clients: usize,
     slow: usize,
-) -> anyhow::Result<(Stand<dyn Server>, Fleet)> {
-    let stand = Stand::start(which, &options.seats, options.item_bytes)?;
-    let mut fleet = Fleet::new(stand.server.target(), stand.began, clients, slow)?;
+) -> anyhow::Result<(MeasuredServer<dyn Server>, Fleet)> {
+    let measured = MeasuredServer::start(side, &options.cpus, options.item_bytes)?;
+    let mut fleet = Fleet::new(measured.server.target(), measured.began, clients, slow)?;
     fleet.connect(CONNECT)?;
-    Ok((stand, fleet))
+    Ok((measured, fleet))
 }
 
-/// Publishes one item every 200 ms for as long as told.
+/// Publishes one item every 200 ms for `time`.
 fn publish_steadily<S: Server + ?Sized>(
-    stand: &mut Stand<S>,
+    measured: &mut MeasuredServer<S>,
     fleet: &mut Fleet,
     time: Duration,
 ) -> anyhow::Result<()> {
     const EVERY: Duration = Duration::from_millis(200);
     let mut next = tokio::time::Instant::now();
     for _ in 0..time.as_millis() / EVERY.as_millis() {
-        stand.publish(1)?;
+        measured.publish(1)?;
         next += EVERY;
         fleet.read_until(next)?;
     }

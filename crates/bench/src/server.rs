@@ -1,4 +1,4 @@
-//! What is measured: the gateway as it is shipped, and the peer. Each a process of its own that we publish to.
+//! The measured servers: the release gateway and the peer, each a process that events are published to.
 
 mod gateway;
 mod nchan;
@@ -6,57 +6,57 @@ mod nchan;
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
-pub(crate) use gateway::{Door, Gateway};
+pub(crate) use gateway::{GatewayServer, ListenOn};
 pub(crate) use nchan::Nchan;
 use tokio::time::Instant;
 
 use crate::{
-    fleet::Target,
+    fleet::StreamTarget,
     payload,
-    process::{Process, Seats},
+    process::{CpuPartition, ServerProcess},
 };
 
-/// Events that both keep for whoever comes later: the gateway's default.
+/// Events that both keep for later clients: the gateway's default.
 const KEPT: usize = 20_000;
-/// How often both write to a client that gets nothing.
+/// Heartbeat interval of both.
 const HEARTBEAT: Duration = Duration::from_secs(10);
-/// How long a server may take to serve.
+/// Deadline of a start.
 const START: Duration = Duration::from_secs(10);
 
-/// A server that takes events and gives them to clients.
+/// A server that delivers published events to clients.
 pub(crate) trait Server {
-    fn target(&self) -> Target;
-    fn process(&self) -> &Process;
-    /// Publishes what is given in one go.
+    fn target(&self) -> StreamTarget;
+    fn process(&self) -> &ServerProcess;
+    /// Publishes events all at once.
     fn publish(&mut self, events: Vec<String>) -> anyhow::Result<()>;
 }
 
-/// Which one.
+/// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Which {
+pub(crate) enum Side {
     Ours,
     Peer,
 }
 
-/// A server, what has been published to it, and the clock that its events are stamped with.
-pub(crate) struct Stand<S: ?Sized> {
+/// A server with the events published to it and the origin of their stamps.
+pub(crate) struct MeasuredServer<S: ?Sized> {
     pub(crate) head: u64,
     pub(crate) began: Instant,
     item_bytes: usize,
     pub(crate) server: Box<S>,
 }
 
-impl Stand<dyn Server> {
-    pub(crate) fn start(which: Which, seats: &Seats, item_bytes: usize) -> anyhow::Result<Self> {
-        let server: Box<dyn Server> = match which {
-            Which::Ours => Box::new(Gateway::start(seats, "", Door::Own(free_address()?), None)?),
-            Which::Peer => Box::new(Nchan::start(seats)?),
+impl MeasuredServer<dyn Server> {
+    pub(crate) fn start(side: Side, cpus: &CpuPartition, item_bytes: usize) -> anyhow::Result<Self> {
+        let server: Box<dyn Server> = match side {
+            Side::Ours => Box::new(GatewayServer::start(cpus, "", ListenOn::Address(free_address()?), None)?),
+            Side::Peer => Box::new(Nchan::start(cpus)?),
         };
         Ok(Self { head: 0, began: Instant::now(), item_bytes, server })
     }
 }
 
-impl<S: ?Sized> Stand<S> {
+impl<S: ?Sized> MeasuredServer<S> {
     pub(crate) fn of(server: Box<S>, item_bytes: usize) -> Self {
         Self { head: 0, began: Instant::now(), item_bytes, server }
     }
@@ -70,15 +70,15 @@ impl<S: ?Sized> Stand<S> {
     }
 }
 
-impl<S: Server + ?Sized> Stand<S> {
+impl<S: Server + ?Sized> MeasuredServer<S> {
     pub(crate) fn publish(&mut self, n: u64) -> anyhow::Result<()> {
         let events = self.next(n);
         self.server.publish(events)
     }
 }
 
-/// A port of ours that nobody uses.
+/// A free port of 127.0.0.1.
 pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").context("look for a free port")?;
-    listener.local_addr().context("look for a free port")
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").context("find a free port")?;
+    listener.local_addr().context("find a free port")
 }

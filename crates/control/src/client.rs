@@ -28,15 +28,15 @@ use tokio::{
 
 use crate::{problem::Problem, watch::ProcessIdentity};
 
-/// The deadline of a client that is not given another one.
+/// The default deadline.
 pub const DEADLINE: Duration = Duration::from_secs(2);
-/// The largest body of a client that is not given another limit, bytes: the stacks of hundreds of threads.
+/// The default limit of a body, bytes; the stacks of hundreds of threads fit.
 pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The version of this crate, and so of the program that it is part of.
 const OUR_VERSION: &str = env!("CARGO_PKG_VERSION");
 const JSON: &str = "application/json";
 
-/// Sends requests to one socket. Cheap to make: it connects anew for each request.
+/// Sends requests to one socket. Cheap to create: it opens a connection per request.
 #[derive(Clone, Debug)]
 pub struct ControlClient {
     socket: PathBuf,
@@ -59,23 +59,23 @@ pub struct ControlRequest {
 pub struct ControlAnswer {
     /// The HTTP status code.
     pub status: u16,
-    /// All of it.
+    /// The whole body.
     pub body: Bytes,
 }
 
-/// Why there is no answer, or not the expected one.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// The socket does not exist: most likely its process is not running.
     #[error("there is no socket {}", .0.display())]
     Missing(PathBuf),
-    /// The socket exists, but no process listens on it: one that was killed left it behind.
+    /// The socket exists, but no process listens on it: a killed process left it behind.
     #[error("no process listens on {}", .0.display())]
     Refused(PathBuf),
     /// This user may not connect.
     #[error("no permission to connect to {}", .0.display())]
     Denied(PathBuf),
-    /// Connecting failed for another reason.
+    /// The connection failed for any other reason.
     #[error("cannot connect to {}: {source}", .socket.display())]
     Connect {
         /// The socket.
@@ -93,7 +93,7 @@ pub enum ControlError {
         /// How long the client waited.
         deadline: Duration,
     },
-    /// The connection was closed early, or what came is not HTTP.
+    /// The connection was closed early, or the answer is not HTTP.
     #[error("{request} on {}: {source}", .socket.display())]
     Broken {
         /// The socket.
@@ -113,10 +113,10 @@ pub enum ControlError {
         /// The limit.
         bytes_max: usize,
     },
-    /// The process answered with an error and said which.
+    /// The process answered with a problem.
     #[error(transparent)]
     Problem(Problem),
-    /// The process answered with an error and did not say which; 404 also means that its version has no such route.
+    /// The process answered with an error status and no problem. 404 can mean that its version has no such route.
     #[error("{request} on {}: status {status}", .socket.display())]
     Status {
         /// The socket.
@@ -148,7 +148,7 @@ pub enum ControlError {
         /// Which field is missing or wrong.
         source: serde_json::Error,
     },
-    /// The request could not be formed.
+    /// The request is invalid, for example its path.
     #[error("cannot send {request}: {reason}")]
     BadRequest {
         /// Method and path.
@@ -163,7 +163,7 @@ fn explain(process: Option<&ProcessIdentity>) -> String {
         Some(ProcessIdentity { name, version, .. }) if version != OUR_VERSION => {
             format!("{name} is version {version}, this tool is {OUR_VERSION}: ")
         }
-        Some(ProcessIdentity { name, .. }) => format!("unexpected answer of {name}: "),
+        Some(ProcessIdentity { name, .. }) => format!("unexpected answer from {name}: "),
         None => "unexpected answer: ".to_owned(),
     }
 }
@@ -214,7 +214,7 @@ impl ControlRequest {
         Ok(request)
     }
 
-    /// Accepts another media type than JSON, such as `text/plain` or `*/*`.
+    /// Sets `Accept`, which is JSON otherwise, such as `text/plain` or `*/*`.
     #[must_use]
     pub fn accept(self, media_type: &'static str) -> Self {
         Self { accept: media_type, ..self }
@@ -224,7 +224,7 @@ impl ControlRequest {
         Self { method, path: path.into(), accept: JSON, content_type: None, body: Bytes::new() }
     }
 
-    /// For errors.
+    /// Method and path, for errors.
     fn name(&self) -> String {
         format!("{} {}", self.method, self.path)
     }
@@ -248,25 +248,25 @@ impl ControlRequest {
 }
 
 impl ControlClient {
-    /// For `socket`, with [`DEADLINE`] and [`BODY_BYTES_MAX`].
+    /// A client of `socket`, with [`DEADLINE`] and [`BODY_BYTES_MAX`].
     #[must_use]
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self { socket: socket.into(), deadline: DEADLINE, body_bytes_max: BODY_BYTES_MAX }
     }
 
-    /// With another deadline.
+    /// Sets the deadline of each request.
     #[must_use]
     pub fn deadline(self, deadline: Duration) -> Self {
         Self { deadline, ..self }
     }
 
-    /// With another limit of the body, bytes.
+    /// Sets the limit of a body, bytes.
     #[must_use]
     pub fn body_bytes_max(self, body_bytes_max: usize) -> Self {
         Self { body_bytes_max, ..self }
     }
 
-    /// Where it connects.
+    /// The socket that it connects to.
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket
@@ -371,10 +371,10 @@ impl ControlClient {
 }
 
 /// One HTTP/1.1 exchange over any connection: sends `request`, and drives the connection while `read` works on the
-/// response. Has no deadline and no limit of its own.
+/// response. Has neither a deadline nor a limit.
 ///
 /// # Errors
-/// If no response came.
+/// If there is no response.
 pub async fn exchange<T>(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     request: Request<Full<Bytes>>,
@@ -385,7 +385,7 @@ pub async fn exchange<T>(
     drive(connection, answer).await
 }
 
-/// Polls `connection` until `answer` is ready, which needs it. Errors of the connection reach `answer`, too.
+/// Polls `connection` until `answer`, which depends on it, is ready. Errors of the connection reach `answer` as well.
 async fn drive<T>(connection: impl Future<Output = hyper::Result<()>>, answer: impl Future<Output = T>) -> T {
     let (mut connection, mut answer) = (pin!(connection), pin!(answer));
     tokio::select! {

@@ -1,5 +1,5 @@
-//! What the three programs say to each other besides the wire: the JSON of the control sockets, the names of the sockets
-//! and routes, and a client.
+//! The control plane, which is what the three programs say to each other besides the wire: the JSON of the control
+//! sockets, the names of sockets and routes, and a client.
 //!
 //! Both sides use these types, so a field cannot be renamed on one of them only. A reader ignores unknown fields; a
 //! missing one is an error that names it, together with the version of the process that answered. The serialised names

@@ -1,8 +1,8 @@
-//! Orders of an operator: visit, pause and resume sources, and log more or less.
+//! Orders of an operator: visit, pause and resume sources, and change the log level.
 
 use serde::{Deserialize, Serialize};
 
-/// Sources in one order; more are refused.
+/// Sources per order; an order with more is refused.
 pub const ORDER_SOURCES_MAX: usize = 1000;
 
 /// `POST /visits`: visit sources now.
@@ -14,7 +14,7 @@ pub struct VisitOrder {
     pub sources: Option<Vec<String>>,
 }
 
-/// What became of each source of a [`VisitOrder`].
+/// The result of a [`VisitOrder`]: the ids of its sources, by what happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VisitAnswer {
     /// Visited as soon as their hosts allow it.
@@ -23,7 +23,7 @@ pub struct VisitAnswer {
     pub unknown: Vec<String>,
     /// Disabled in the catalogue.
     pub disabled: Vec<String>,
-    /// An earlier order is not carried out yet.
+    /// An earlier order has not been carried out yet.
     pub busy: Vec<String>,
     /// Not visited before they are resumed.
     pub paused: Vec<String>,
@@ -42,7 +42,7 @@ pub struct PauseOrder<T = String> {
     /// When the pause ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<T>,
-    /// Why; shown with the source. At most 200 bytes.
+    /// The reason, shown with the source. At most 200 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -55,7 +55,7 @@ pub struct ResumeOrder {
     pub sources: Vec<String>,
 }
 
-/// What became of each source of a [`PauseOrder`] or a [`ResumeOrder`].
+/// The result of a [`PauseOrder`] or a [`ResumeOrder`]: the ids of its sources, by what happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PauseAnswer {
     /// Paused or resumed, and written to disk.
@@ -71,6 +71,6 @@ pub struct PauseAnswer {
 /// The answer of `GET /log-level` and `PUT /log-level`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLevel {
-    /// The level or filter in force, in the words of `log.level`.
+    /// The level or filter in force, in the syntax of `log.level`.
     pub level: String,
 }

@@ -1,4 +1,4 @@
-//! Where the programs meet: the sockets in `daemon.run_dir`, and the routes that this crate has types for.
+//! The sockets in `daemon.run_dir`, and the routes that this crate has types for.
 
 use std::path::{Path, PathBuf};
 
@@ -35,7 +35,7 @@ pub enum ControlSocket {
 }
 
 impl ControlSocket {
-    /// All of them.
+    /// All sockets.
     pub const ALL: [Self; 3] = [Self::Ingestd, Self::IngestdAdmin, Self::GatewayAdmin];
     /// The length of the longest name, bytes.
     pub const NAME_BYTES_MAX: usize = Self::GatewayAdmin.file_name().len();

@@ -1,4 +1,4 @@
-//! Problem details for HTTP (RFC 9457): the one form of an error answer.
+//! Problem details for HTTP (RFC 9457), the form of every error answer.
 
 use std::fmt;
 
@@ -10,11 +10,11 @@ pub const PROBLEM_MEDIA_TYPE: &str = "application/problem+json";
 /// The `type` of a problem, a URI.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProblemType {
-    /// Described by its status and `code` alone (RFC 9457, section 4.2.1). All of ours are.
+    /// Described by its status and `code` alone (RFC 9457, section 4.2.1), as all problems of newswire are.
     #[default]
     #[serde(rename = "about:blank")]
     AboutBlank,
-    /// Not one of ours.
+    /// Any other type.
     #[serde(other)]
     Other,
 }
@@ -30,12 +30,12 @@ pub struct Problem {
     pub title: String,
     /// The HTTP status code.
     pub status: u16,
-    /// Our stable word for it, such as `reload-busy`.
+    /// The stable name of the problem, such as `reload-busy`.
     pub code: String,
     /// What happened in this case.
     #[serde(default)]
     pub detail: String,
-    /// Everything that is wrong with a file, each with file, line and key. Left out when empty.
+    /// All complaints about a file, each with file, line and key. Left out if empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub complaints: Vec<String>,
 }

@@ -1,5 +1,5 @@
-//! `POST /reload`: what SIGHUP does, with an answer. All or nothing: a refusal is a [`Problem`](crate::Problem) with
-//! every complaint, and everything stays as it was.
+//! `POST /reload`: does what SIGHUP does, and answers with the result. It is all or nothing: if anything is wrong, the
+//! answer is a [`Problem`](crate::Problem) with every complaint, and nothing changes.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ pub struct ReloadAnswer {
     /// What changed in the list of sources; only the ingestion daemon has one.
     #[serde(flatten, deserialize_with = "crate::optional_part::deserialize")]
     pub catalogue: Option<CatalogueChanges>,
-    /// Keys of the configuration that have another value.
+    /// Configuration keys whose value changed.
     pub changes: Vec<ConfigChange>,
 }
 
@@ -20,13 +20,13 @@ pub struct ReloadAnswer {
 pub struct CatalogueChanges {
     /// The absolute path of the file that was read.
     pub file: String,
-    /// New ones.
+    /// New sources.
     pub added: usize,
-    /// Those with other settings.
+    /// Sources with changed settings.
     pub changed: usize,
-    /// Those that are no longer listed.
+    /// Sources that are no longer listed.
     pub removed: usize,
-    /// All others.
+    /// All other sources.
     pub unchanged: usize,
 }
 
@@ -34,7 +34,7 @@ impl OptionalPart for CatalogueChanges {
     const KEYS: &[&str] = &["file", "added", "changed", "removed", "unchanged"];
 }
 
-/// A key of the configuration that has another value.
+/// A configuration key whose value changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigChange {
     /// `section.key`
@@ -43,6 +43,6 @@ pub struct ConfigChange {
     pub old: String,
     /// The new value, likewise.
     pub new: String,
-    /// Whether it is in force now; else the old value is kept until a restart.
+    /// Whether the new value is in force; otherwise the old one is kept until a restart.
     pub live: bool,
 }

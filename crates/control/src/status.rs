@@ -1,5 +1,5 @@
-//! `GET /status` of the admin sockets: a process in full. It may wait for the rest of the process, which `/watch` does
-//! not.
+//! `GET /status` of the admin sockets: the full status of a process. Unlike `/watch`, it may have to wait for other
+//! threads.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,7 +24,7 @@ pub struct GatewayStatus {
 pub struct LinkStatus {
     /// Whether it is connected.
     pub connected: bool,
-    /// Why it was disconnected last; empty if it never was.
+    /// Why it was last disconnected; empty if it never was.
     pub reason: String,
     /// When anything was received last.
     pub heard_ms_ago: Option<u64>,
@@ -35,9 +35,9 @@ pub struct LinkStatus {
 pub struct RingReport {
     /// Whether the first fill is complete.
     pub filled: bool,
-    /// How many.
+    /// Number of events.
     pub events: u64,
-    /// Their size.
+    /// Their size in bytes.
     pub bytes: u64,
 }
 
@@ -52,7 +52,7 @@ pub struct IngestStatus<S = Value> {
     pub head: u64,
     /// Panics since its start.
     pub panics: u64,
-    /// Idle sources whose visit should have begun.
+    /// Idle sources whose visit should have started.
     pub overdue: u64,
     /// Every source.
     pub sources: Vec<S>,

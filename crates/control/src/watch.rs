@@ -16,7 +16,7 @@ pub struct ProcessIdentity {
     pub name: String,
     /// Its version.
     pub version: String,
-    /// The number of the process.
+    /// The id of the process.
     pub pid: i32,
 }
 
@@ -68,7 +68,7 @@ pub struct ProgressReport {
     pub stalls_total: u64,
     /// Jumps of the wall clock.
     pub clock: ClockReport,
-    /// Times that the whole process did not run: it was stopped, or the machine slept.
+    /// Pauses of the whole process: it was stopped, suspended with the machine, or without CPU.
     pub pauses: PauseReport,
 }
 
@@ -91,7 +91,7 @@ pub enum WatchKind {
 }
 
 impl WatchKind {
-    /// Its word in logs and answers.
+    /// Its name in logs and JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -112,7 +112,7 @@ pub struct LoopReport {
     pub name: String,
     /// What it is.
     pub kind: WatchKind,
-    /// The number of its thread; 0 for a pool.
+    /// The id of its thread; 0 for a pool.
     pub tid: i32,
     /// The time since its last beat.
     pub beat_ms_ago: u64,
@@ -156,13 +156,13 @@ pub struct StallReport {
     pub name: String,
     /// What it is.
     pub kind: WatchKind,
-    /// The number of its thread; 0 for a pool.
+    /// The id of its thread; 0 for a pool.
     pub tid: i32,
     /// When it began.
     pub began_ms_ago: u64,
     /// Null while it lasts.
     pub lasted_ms: Option<u64>,
-    /// What the loop worked on when the stall was noticed.
+    /// What the loop worked on when the stall was detected.
     pub work: Option<TaskReport>,
     /// The function that it was stuck in.
     pub culprit: Option<String>,
@@ -171,18 +171,18 @@ pub struct StallReport {
 /// Jumps of the wall clock, seen against the monotonic one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockReport {
-    /// How many.
+    /// Number of jumps.
     pub jumps: u64,
-    /// By how much it jumped last; negative is back.
+    /// The size of the last jump; negative if it went back.
     pub last_ms: Option<i64>,
     /// When that was.
     pub last_ms_ago: Option<u64>,
 }
 
-/// Times that the whole process did not run, its watchdog included.
+/// Pauses of the whole process, including its watchdog.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PauseReport {
-    /// How many.
+    /// Number of pauses.
     pub count: u64,
     /// How long the last one was.
     pub last_ms: Option<u64>,
@@ -194,9 +194,9 @@ pub struct PauseReport {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum ProcessVitals {
-    /// Of the gateway.
+    /// Diagnostics of the gateway.
     Gateway(GatewayVitals),
-    /// Of the ingestion daemon.
+    /// Diagnostics of the ingestion daemon.
     Ingest(IngestVitals),
 }
 
@@ -213,7 +213,7 @@ impl<'de> Deserialize<'de> for ProcessVitals {
 }
 
 impl ProcessVitals {
-    /// Those of a gateway.
+    /// The diagnostics of a gateway, if they are.
     #[must_use]
     pub fn gateway(&self) -> Option<&GatewayVitals> {
         match self {
@@ -222,7 +222,7 @@ impl ProcessVitals {
         }
     }
 
-    /// Those of an ingestion daemon.
+    /// The diagnostics of an ingestion daemon, if they are.
     #[must_use]
     pub fn ingest(&self) -> Option<&IngestVitals> {
         match self {
@@ -246,7 +246,7 @@ impl ProcessVitals {
 pub struct GatewayVitals {
     /// Where it listens.
     pub listen: SocketAddr,
-    /// Whether it inherited that listener from systemd.
+    /// Whether the listener is inherited from systemd.
     pub inherited: bool,
     /// Open streams.
     pub clients: u64,
@@ -354,7 +354,7 @@ pub struct StoreReport {
 /// File descriptors of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenFiles {
-    /// Open ones.
+    /// Open descriptors.
     pub used: u64,
     /// The limit.
     pub max: u64,

@@ -122,8 +122,8 @@ impl<T> Clone for DrillQueue<T> {
 #[must_use]
 pub fn silent_pipe(time: Duration) -> PipeReader {
     let (reader, writer) = std::io::pipe().expect("a pipe for the drill");
-    apart(move || {
-        rest(time);
+    spawn_detached(move || {
+        block(time);
         drop(writer);
     });
     reader
@@ -131,10 +131,10 @@ pub fn silent_pipe(time: Duration) -> PipeReader {
 
 /// Opens files up to the limit of the process, and closes them after `time`.
 pub fn leak_descriptors(time: Duration) {
-    apart(move || {
+    spawn_detached(move || {
         let open = |_| std::fs::File::open("/dev/null").ok().map(OwnedFd::from);
         let leaked: Vec<OwnedFd> = (0..LEAKED_FILES_MAX).map_while(open).collect();
-        rest(time);
+        block(time);
         drop(leaked);
     });
 }
@@ -153,12 +153,12 @@ pub(crate) fn clock_ahead_ms() -> i64 {
 ///
 /// # Panics
 /// If the thread cannot be started.
-pub fn apart(work: impl FnOnce() + Send + 'static) {
+pub fn spawn_detached(work: impl FnOnce() + Send + 'static) {
     std::thread::Builder::new().name("drill".to_owned()).spawn(work).expect("a thread for the drill");
 }
 
 /// Blocks this thread for `time`, or until the drills are ended.
-pub fn rest(time: Duration) {
+pub fn block(time: Duration) {
     let endings = ENDINGS.lock().unwrap_or_else(PoisonError::into_inner);
     let before = *endings;
     // It does not matter which of the two ended it.
@@ -175,12 +175,12 @@ pub fn endings() -> u64 {
 ///
 /// # Panics
 /// If that thread dies.
-pub fn hold(lock: &'static Mutex<()>, time: Duration) {
+pub fn hold_lock(lock: &'static Mutex<()>, time: Duration) {
     let (held, holds) = std::sync::mpsc::sync_channel(1);
-    apart(move || {
+    spawn_detached(move || {
         let _guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
         held.try_send(()).ok();
-        rest(time);
+        block(time);
     });
     holds.recv().expect("the thread has the lock");
 }
@@ -195,7 +195,7 @@ pub fn offer_common() {
     offer("clock-jump", jump_clock);
     let runtime = Handle::current();
     offer("exhaust-pool", move |time| {
-        hold(&POOL, time);
+        hold_lock(&POOL, time);
         for _ in 0..POOL_JOBS {
             drop(runtime.spawn_blocking(fill_the_pool));
         }

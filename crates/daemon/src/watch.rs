@@ -2,9 +2,9 @@
 //! makes no progress, and logs at once in which function.
 //!
 //! ```text
-//! loops  ── a heartbeat every 100 ms ─┐
-//! pools  ── a probe every second ─────┼─► entries (atomics) ◄── every 250 ms ── "watchdog" ──► log, /watch, systemd
-//! busy   ── since when at work ───────┘                             │ stack of the culprit, all stacks on SIGQUIT
+//! loops  ── a beat every 100 ms ─┐
+//! pools  ── a probe every second ┼─► entries (atomics) ◄── every 250 ms ── "watchdog" ──► log, /watch, systemd
+//! busy   ── since when at work ──┘                             │ stack of the culprit, all stacks on SIGQUIT
 //! ```
 //!
 //! Nothing here may take a lock that a stuck thread could hold: entries are atomics, and the lists of them are locked for
@@ -36,12 +36,12 @@ pub use self::report::StalledLoop;
 pub use self::watchdog::WatchHandle;
 pub use control::watch::WatchKind;
 
-/// How often an event loop sends a heartbeat.
+/// How often an event loop sends a beat.
 const BEAT_EVERY: Duration = Duration::from_millis(100);
 /// Attempts of [`try_briefly`]: about a millisecond.
 const LOCK_ATTEMPTS: usize = 1_000;
 
-/// Everything in the process that must make progress. Cheap to clone; every clone is the same watch.
+/// Everything in the process that must make progress. Cheap to clone; all clones share their state.
 #[derive(Clone, Default)]
 pub struct Watch(Arc<WatchState>);
 
@@ -104,11 +104,11 @@ struct WatchEntry {
     kind: WatchKind,
     /// 0 for a pool.
     tid: i32,
-    /// The last heartbeat, or the start of the current work.
+    /// The last beat, or the start of the current work.
     beat_ms: AtomicU64,
     /// No progress is expected while it is idle.
     idle: AtomicBool,
-    /// How late the last heartbeat was.
+    /// How late the last beat was.
     lag_ms: AtomicU64,
     /// The maximum lag since the last check of the watchdog.
     unread_lag_ms_max: AtomicU64,
@@ -146,7 +146,7 @@ impl Drop for Registration {
 pub struct BusyThread(Registration);
 
 /// The thread is busy until this is dropped.
-#[must_use = "the work ends when this is dropped"]
+#[must_use = "the thread is idle again when this is dropped"]
 pub struct BusyGuard<'a> {
     entry: &'a WatchEntry,
     _work: work::TaskGuard,
@@ -162,12 +162,12 @@ impl Watch {
     /// Watches the event loop that this is called on, by a task on the current `LocalSet`, until that ends. Names the
     /// thread after it, cut to the 15 bytes of the system.
     pub fn event_loop(&self, name: &str, kind: WatchKind) {
-        tokio::task::spawn_local(self.heartbeat(name, kind));
+        tokio::task::spawn_local(self.send_beats(name, kind));
     }
 
     /// The same as a future, for event loops without a `LocalSet`: call and poll it on the thread of the loop. It never
     /// completes.
-    pub fn heartbeat(&self, name: &str, kind: WatchKind) -> impl Future<Output = ()> + Send + use<> {
+    pub fn send_beats(&self, name: &str, kind: WatchKind) -> impl Future<Output = ()> + Send + use<> {
         name_thread(name);
         let registration = self.register(name, kind, this_thread(), false);
         async move {

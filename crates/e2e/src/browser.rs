@@ -1,7 +1,7 @@
-//! A real Chromium without a window, driven through `chromedriver` as W3C WebDriver says: JSON over HTTP.
+//! A headless Chromium, driven through `chromedriver` by the W3C WebDriver protocol (JSON over HTTP).
 //!
-//! What must never happen here: a browser that outlives its test. When [`Browser`] is dropped, Chromium is asked to end,
-//! and chromedriver is killed and waited for; Chromium hangs on a pipe of chromedriver's, and ends when that is closed.
+//! What must never happen here: a browser that outlives its test. Dropping [`Browser`] ends the session, then kills
+//! chromedriver and waits for it; Chromium exits when its pipe to chromedriver is closed.
 
 use std::{
     fs::{self, File},
@@ -29,7 +29,7 @@ const COMMAND_WITHIN: Duration = Duration::from_secs(20);
 /// How long Chromium may take to end.
 const QUIT_WITHIN: Duration = Duration::from_secs(5);
 
-/// Nothing but the page: no updates, no reports, no first steps, and no sandbox, which root cannot have.
+/// No updates, reports or first-run dialogs; no sandbox, because it is unavailable to root.
 const FLAGS: [&str; 11] = [
     "--headless",
     "--no-sandbox",
@@ -44,7 +44,7 @@ const FLAGS: [&str; 11] = [
     "--window-size=1280,900",
 ];
 
-/// One browser with a profile of its own; it has one window, and more when asked.
+/// A browser with its own profile and one window; [`Browser::new_tab`] opens more tabs.
 pub struct Browser {
     driver: Child,
     address: Address,
@@ -53,19 +53,17 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts one, with an empty page; nothing when Chromium or chromedriver is not installed, which is said loudly.
+    /// Starts a browser with an empty page. Reports a skipped test and returns `None` if Chromium or chromedriver is not
+    /// installed.
     ///
     /// # Errors
-    /// When it cannot be started, and under `CI=true` when it is not installed.
+    /// If it cannot be started, and under `CI=true` if it is not installed.
     pub async fn start() -> anyhow::Result<Option<Self>> {
         let (chromium, driver) = (on_path("chromium"), on_path("chromedriver"));
         let (Some(chromium), Some(driver)) = (chromium, driver) else {
             let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
-            anyhow::ensure!(
-                !ci,
-                "chromium and chromedriver must be on the PATH: install them, as .ci/run does"
-            );
-            crate::say("SKIPPED: chromium or chromedriver is not on the PATH");
+            anyhow::ensure!(!ci, "chromium or chromedriver is not on the PATH; install both (.ci/run does)");
+            crate::log_line("SKIPPED: chromium or chromedriver is not on the PATH");
             return Ok(None);
         };
         let profile = tempfile::Builder::new().prefix("newswire-browser-").tempdir()?;
@@ -78,7 +76,7 @@ impl Browser {
             .stdout(out.try_clone()?)
             .stderr(out)
             .spawn()
-            .context("chromedriver could not be started")?;
+            .context("start chromedriver")?;
         let unknown = SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into();
         let mut browser = Self { driver, address: unknown, session: String::new(), profile };
         let port = wait_for("chromedriver to name its port", STARTED_WITHIN, async || port_in(&log)).await?;
@@ -90,36 +88,36 @@ impl Browser {
     async fn open_session(&mut self, chromium: &Path) -> anyhow::Result<()> {
         let mut flags: Vec<_> = FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
         flags.push(format!("--user-data-dir={}", self.profile.path().join("profile").display()));
-        let wanted = json!({ "capabilities": { "alwaysMatch": {
+        let capabilities = json!({ "capabilities": { "alwaysMatch": {
             "goog:chromeOptions": { "binary": chromium, "args": flags },
             "goog:loggingPrefs": { "browser": "ALL" },
         } } });
-        let session = self.ask("POST", "/session", &wanted, STARTED_WITHIN).await?;
+        let session = self.request("POST", "/session", &capabilities, STARTED_WITHIN).await?;
         session["sessionId"].as_str().context("a session has an id")?.clone_into(&mut self.session);
         Ok(())
     }
 
-    /// Opens an address in the current window, and waits until it has loaded.
+    /// Opens a URL in the current window and waits until the page has loaded.
     ///
     /// # Errors
-    /// As every command: what chromedriver says, or no answer in 20 s.
-    pub async fn go(&self, url: &str) -> anyhow::Result<()> {
+    /// As for every command: the error of chromedriver, or no answer within 20 s.
+    pub async fn open(&self, url: &str) -> anyhow::Result<()> {
         self.command("POST", "url", &json!({ "url": url })).await.map(drop)
     }
 
-    /// Runs a script in the page as the body of an `async` function, and gives what it returns.
+    /// Runs a script in the page as the body of an `async` function and returns its result.
     ///
     /// # Errors
-    /// As [`Browser::go`], and when the script throws.
+    /// As [`Browser::open`], and when the script throws.
     pub async fn run(&self, script: &str) -> anyhow::Result<Value> {
         let body = format!("return (async () => {{ {script} }})();");
         self.command("POST", "execute/sync", &json!({ "script": body, "args": [] })).await
     }
 
-    /// Waits until a script returns what JavaScript takes for true; gives that.
+    /// Waits until a script returns a truthy value, and returns it.
     ///
     /// # Errors
-    /// When it does not in time; says what it returned last.
+    /// If it does not within `limit`; the error has the last result.
     pub async fn wait(&self, what: &str, limit: Duration, script: &str) -> anyhow::Result<Value> {
         let mut last = String::new();
         let outcome = wait_for(what, limit, async || match self.run(script).await {
@@ -133,13 +131,13 @@ impl Browser {
             }
         })
         .await;
-        outcome.with_context(|| format!("the script returned {last} at last"))
+        outcome.with_context(|| format!("the last result of the script was {last}"))
     }
 
-    /// Opens one more tab and makes it the current one; gives its handle.
+    /// Opens a tab, makes it the current one and returns its handle.
     ///
     /// # Errors
-    /// As [`Browser::go`].
+    /// As [`Browser::open`].
     pub async fn new_tab(&self) -> anyhow::Result<String> {
         let tab = self.command("POST", "window/new", &json!({ "type": "tab" })).await?;
         let handle = tab["handle"].as_str().context("a tab has a handle")?.to_owned();
@@ -150,7 +148,7 @@ impl Browser {
     /// The handle of the current tab.
     ///
     /// # Errors
-    /// As [`Browser::go`].
+    /// As [`Browser::open`].
     pub async fn tab(&self) -> anyhow::Result<String> {
         let handle = self.command("GET", "window", &Value::Null).await?;
         handle.as_str().map(str::to_owned).context("a handle is text")
@@ -159,15 +157,15 @@ impl Browser {
     /// Makes another tab the current one.
     ///
     /// # Errors
-    /// As [`Browser::go`], and when there is no such tab.
+    /// As [`Browser::open`], and if there is no such tab.
     pub async fn switch_to(&self, handle: &str) -> anyhow::Result<()> {
         self.command("POST", "window", &json!({ "handle": handle })).await.map(drop)
     }
 
-    /// Closes the current tab; another has to be made the current one.
+    /// Closes the current tab. Call [`Browser::switch_to`] afterwards.
     ///
     /// # Errors
-    /// As [`Browser::go`].
+    /// As [`Browser::open`].
     pub async fn close_tab(&self) -> anyhow::Result<()> {
         self.command("DELETE", "window", &Value::Null).await.map(drop)
     }
@@ -175,7 +173,7 @@ impl Browser {
     /// The lines of the console since the last call: level, source and text of each.
     ///
     /// # Errors
-    /// As [`Browser::go`].
+    /// As [`Browser::open`].
     pub async fn console(&self) -> anyhow::Result<Vec<(String, String, String)>> {
         let lines = self.command("POST", "se/log", &json!({ "type": "browser" })).await?;
         let text = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
@@ -185,25 +183,31 @@ impl Browser {
 
     async fn command(&self, method: &str, command: &str, body: &Value) -> anyhow::Result<Value> {
         let path = format!("/session/{}/{command}", self.session);
-        self.ask(method, &path, body, COMMAND_WITHIN).await
+        self.request(method, &path, body, COMMAND_WITHIN).await
     }
 
-    async fn ask(&self, method: &str, path: &str, body: &Value, limit: Duration) -> anyhow::Result<Value> {
+    async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        body: &Value,
+        limit: Duration,
+    ) -> anyhow::Result<Value> {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let headers = [("Connection", "close"), ("Content-Type", "application/json; charset=utf-8")];
         let exchange = async { http::send(method, &self.address, path, &headers, &body).await?.text().await };
-        let answer = tokio::time::timeout(limit, exchange)
+        let response = tokio::time::timeout(limit, exchange)
             .await
             .with_context(|| format!("chromedriver did not answer {method} {path} within {limit:?}"))??;
-        let mut answer: Value = serde_json::from_str(&answer).context("chromedriver answers in JSON")?;
-        let value = answer["value"].take();
+        let mut response: Value = serde_json::from_str(&response).context("chromedriver answers in JSON")?;
+        let value = response["value"].take();
         if let Some(error) = value.get("error").and_then(Value::as_str) {
             anyhow::bail!("{method} {path}: {error}: {}", value["message"].as_str().unwrap_or_default());
         }
         Ok(value)
     }
 
-    /// Ends the session, and with it Chromium, which writes to its profile until then. Blocks: it is for dropping.
+    /// Ends the session and with it Chromium, which writes to its profile until then. Blocking: only for `drop`.
     fn quit(&self) -> std::io::Result<()> {
         let Address::Tcp(address) = self.address else { return Ok(()) };
         let mut stream = TcpStream::connect_timeout(&address, QUIT_WITHIN)?;
@@ -217,15 +221,15 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // When it fails, closing the pipe ends Chromium a little later.
+        // If this fails, closing the pipe ends Chromium a little later.
         let _quit = self.quit();
-        // Fails only when it has ended already, which is what is wanted.
+        // Fails only when it has ended already, which is what is capabilities.
         let _ended = self.driver.kill();
         let _status = self.driver.wait();
     }
 }
 
-/// Where a program is, if it is on the `PATH`.
+/// The path of a program, if it is on the `PATH`.
 #[must_use]
 pub fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;

@@ -1,5 +1,5 @@
-//! One HTTP/1.1 exchange on a connection of its own, over TCP or a Unix socket: strict about framing, and without a pool,
-//! so that each call sees what `curl` would see.
+//! HTTP/1.1 exchanges over TCP or a Unix socket, each on its own connection. Strict about framing and without a pool, so
+//! that each call sees what `curl` would see.
 
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -10,7 +10,7 @@ use tokio::{
 
 /// Longest line of a head, in bytes.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
-/// Longest body that [`Answer::text`] reads, in bytes.
+/// Longest body that [`RawResponse::text`] reads, in bytes.
 const TEXT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Where a server listens.
@@ -31,8 +31,8 @@ impl From<SocketAddr> for Address {
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-/// The head of an answer, with its body still to come.
-pub struct Answer {
+/// A response: its head, and the body yet to be read.
+pub struct RawResponse {
     /// Status code.
     pub status: u16,
     /// In the order sent, names in lower case.
@@ -41,28 +41,28 @@ pub struct Answer {
     framing: Framing,
 }
 
-/// How the end of the body is known.
+/// How the end of the body is determined.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Framing {
-    /// That many bytes are still to come.
+    /// Bytes left.
     Length(u64),
-    /// That many bytes of the current chunk are still to come.
+    /// Bytes left of the current chunk.
     Chunk(u64),
-    /// Nothing follows.
+    /// The body is complete.
     Ended,
-    /// Until the connection is closed.
+    /// The body ends when the connection is closed.
     Close,
 }
 
-/// Asks for a path and reads the head of the answer.
+/// Sends a GET request and reads the head of the response.
 ///
 /// # Errors
-/// What the socket says, or [`io::ErrorKind::InvalidData`] when the answer is not HTTP/1.1.
-pub async fn get(address: &Address, path: &str, headers: &[(&str, &str)]) -> io::Result<Answer> {
+/// Errors of the socket, and [`io::ErrorKind::InvalidData`] if the response is not HTTP/1.1.
+pub async fn get(address: &Address, path: &str, headers: &[(&str, &str)]) -> io::Result<RawResponse> {
     request("GET", address, path, headers).await
 }
 
-/// The same with another method, and no body.
+/// Like [`get`], with another method and no body.
 ///
 /// # Errors
 /// As [`get`].
@@ -71,11 +71,11 @@ pub async fn request(
     address: &Address,
     path: &str,
     headers: &[(&str, &str)],
-) -> io::Result<Answer> {
+) -> io::Result<RawResponse> {
     send(method, address, path, headers, "").await
 }
 
-/// The same with a body; the headers are to say what it is, its length is added.
+/// Like [`request`], with a body. Adds `Content-Length`; the caller sets `Content-Type`.
 ///
 /// # Errors
 /// As [`get`].
@@ -85,7 +85,7 @@ pub async fn send(
     path: &str,
     headers: &[(&str, &str)],
     body: &str,
-) -> io::Result<Answer> {
+) -> io::Result<RawResponse> {
     let (stream, host): (Box<dyn Stream>, String) = match address {
         Address::Tcp(address) => {
             let stream = TcpStream::connect(address).await?;
@@ -106,10 +106,10 @@ pub async fn send(
     head.push_str(body);
     stream.write_all(head.as_bytes()).await?;
     stream.flush().await?;
-    Answer::read(stream, method == "HEAD").await
+    RawResponse::read(stream, method == "HEAD").await
 }
 
-/// Asks for a path and reads the whole answer, head and body, within `limit`.
+/// Sends a GET request and reads the whole response within `limit`: its status and body.
 ///
 /// # Errors
 /// As [`get`], and [`io::ErrorKind::TimedOut`].
@@ -125,7 +125,7 @@ pub async fn fetch(address: &Address, path: &str, limit: Duration) -> io::Result
     }
 }
 
-impl Answer {
+impl RawResponse {
     async fn read(mut stream: BufReader<Box<dyn Stream>>, bodiless: bool) -> io::Result<Self> {
         let line = read_line(&mut stream).await?;
         let status = line
@@ -172,10 +172,10 @@ impl Answer {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    /// The next bytes of the body as they come, or nothing when it is complete.
+    /// The next bytes of the body as they arrive; `None` if it is complete.
     ///
     /// # Errors
-    /// [`io::ErrorKind::UnexpectedEof`] when the connection ends before the body does.
+    /// [`io::ErrorKind::UnexpectedEof`] if the connection ends before the body does.
     pub async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         if self.framing == Framing::Chunk(0) {
             self.framing = self.next_chunk().await?;
@@ -225,7 +225,7 @@ impl Answer {
     /// The whole body.
     ///
     /// # Errors
-    /// As [`Answer::next`], and when it is not UTF-8 or longer than 64 MiB.
+    /// As [`RawResponse::next`], and if it is not UTF-8 or longer than 64 MiB.
     pub async fn text(mut self) -> io::Result<String> {
         let mut body = Vec::new();
         while let Some(piece) = self.next().await? {
@@ -238,7 +238,7 @@ impl Answer {
     }
 }
 
-/// One line without its line end, which has to be CR LF.
+/// Reads one line, which must end in CR LF, and returns it without its end.
 async fn read_line(stream: &mut BufReader<Box<dyn Stream>>) -> io::Result<String> {
     let mut line = Vec::new();
     stream.take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await?;

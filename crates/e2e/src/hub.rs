@@ -1,4 +1,4 @@
-//! A WebSub hub: takes subscriptions, verifies them as it was told to, and pushes what it is given.
+//! A WebSub hub: accepts subscription requests, verifies them, and pushes what a test passes to it.
 
 use std::{
     collections::BTreeMap,
@@ -20,52 +20,52 @@ use url::Url;
 
 use crate::http;
 
-/// A subscription as it was asked for.
+/// A subscription request as the hub received it.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct HubRequest {
     /// When.
     pub at: Instant,
     /// The fields of the form.
     pub form: BTreeMap<String, String>,
-    /// What the callback answered to the question whether it is wanted; nothing while nobody asked.
+    /// Status and body of the callback's answer to the verification; `None` until it was sent.
     pub verified: Option<(u16, String)>,
 }
 
-impl Asked {
-    /// A field of the form, without its `hub.`; empty when it is not there.
+impl HubRequest {
+    /// A field of the form by its name without `hub.`; empty if it is missing.
     #[must_use]
     pub fn field(&self, name: &str) -> &str {
         self.form.get(&format!("hub.{name}")).map_or("", String::as_str)
     }
 }
 
-/// The hub; it ends when this is dropped.
-pub struct Hub {
+/// A running hub; stopped when dropped.
+pub struct TestHub {
     address: SocketAddr,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    requests: Arc<Mutex<Vec<HubRequest>>>,
     task: JoinHandle<()>,
 }
 
-/// What is sent back before anything is verified.
+/// `hub.challenge`, which the callback must echo.
 const CHALLENGE: &str = "a & <b> challenge";
 /// How long a callback may take.
 const CALLBACK_WITHIN: Duration = Duration::from_secs(10);
 
-impl Hub {
-    /// Starts on a free port of 127.0.0.1; grants leases of that many seconds.
+impl TestHub {
+    /// Starts a hub on a free port of 127.0.0.1 that grants leases of `lease_s` seconds.
     ///
     /// # Errors
-    /// When there is none.
+    /// If no port is free.
     pub async fn start(lease_s: u64) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let asked = Arc::default();
-        let task = tokio::spawn(accept(listener, Arc::clone(&asked), lease_s));
-        Ok(Self { address, asked, task })
+        let requests = Arc::default();
+        let task = tokio::spawn(accept(listener, Arc::clone(&requests), lease_s));
+        Ok(Self { address, requests, task })
     }
 
-    fn all(&self) -> MutexGuard<'_, Vec<Asked>> {
-        self.asked.lock().expect("nobody panics while holding it")
+    fn all(&self) -> MutexGuard<'_, Vec<HubRequest>> {
+        self.requests.lock().expect("no thread panics while holding it")
     }
 
     /// Its address, for the `Link` of a feed.
@@ -74,25 +74,25 @@ impl Hub {
         format!("http://{}/hub", self.address)
     }
 
-    /// Everything it was asked so far.
+    /// All requests so far.
     #[must_use]
-    pub fn asked(&self) -> Vec<Asked> {
+    pub fn requests(&self) -> Vec<HubRequest> {
         self.all().clone()
     }
 
-    /// The last subscription that was verified.
+    /// The last subscription request that was verified.
     #[must_use]
-    pub fn subscription(&self) -> Option<Asked> {
-        let is_good = |asked: &&Asked| {
-            asked.field("mode") == "subscribe" && asked.verified == Some((200, CHALLENGE.to_owned()))
+    pub fn verified_subscription(&self) -> Option<HubRequest> {
+        let is_verified = |request: &&HubRequest| {
+            request.field("mode") == "subscribe" && request.verified == Some((200, CHALLENGE.to_owned()))
         };
-        self.all().iter().rev().find(is_good).cloned()
+        self.all().iter().rev().find(is_verified).cloned()
     }
 
-    /// Pushes to a subscription, signed with `secret` by SHA-256; gives the status of the answer.
+    /// Pushes to a callback, signed with `secret` (HMAC-SHA256), and returns the status of the response.
     ///
     /// # Errors
-    /// When nobody answers.
+    /// If there is no response.
     pub async fn push(callback: &str, body: &str, secret: &str) -> io::Result<u16> {
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
         let mut signature = "sha256=".to_owned();
@@ -108,10 +108,10 @@ impl Hub {
         Ok(http::send("POST", &address, &path, &headers, body).await?.status)
     }
 
-    /// Asks a callback whether it wants this, as a hub would: status and body of the answer.
+    /// Sends a verification of intent (W3C WebSub, section 5.3); returns status and body of the response.
     ///
     /// # Errors
-    /// When nobody answers.
+    /// If there is no response.
     pub async fn verify(callback: &str, mode: &str, topic: &str, lease_s: u64) -> io::Result<(u16, String)> {
         let mut url = Url::parse(callback).map_err(io::Error::other)?;
         url.query_pairs_mut().extend_pairs([
@@ -125,13 +125,13 @@ impl Hub {
     }
 }
 
-impl Drop for Hub {
+impl Drop for TestHub {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// Where an address of 127.0.0.1 is asked, and for what.
+/// Address and path of a callback URL on this machine.
 fn target(url: &str) -> io::Result<(http::Address, String)> {
     let url = Url::parse(url).map_err(io::Error::other)?;
     let addresses = url.socket_addrs(|| None)?;
@@ -140,19 +140,19 @@ fn target(url: &str) -> io::Result<(http::Address, String)> {
     Ok((address.into(), format!("{}{query}", url.path())))
 }
 
-async fn accept(listener: TcpListener, asked: Arc<Mutex<Vec<Asked>>>, lease_s: u64) {
+async fn accept(listener: TcpListener, requests: Arc<Mutex<Vec<HubRequest>>>, lease_s: u64) {
     while let Ok((socket, _)) = listener.accept().await {
-        let asked = Arc::clone(&asked);
+        let requests = Arc::clone(&requests);
         tokio::spawn(async move {
-            // Whoever does not send a form is not answered.
+            // A request that is not a form gets no response.
             if let Ok(form) = read_form(socket).await {
-                take(&asked, form, lease_s).await;
+                record_and_verify(&requests, form, lease_s).await;
             }
         });
     }
 }
 
-/// Reads the form and accepts it.
+/// Reads the form of a request and answers 202.
 async fn read_form(socket: TcpStream) -> io::Result<BTreeMap<String, String>> {
     let mut socket = BufReader::new(socket);
     let mut length = 0;
@@ -173,16 +173,16 @@ async fn read_form(socket: TcpStream) -> io::Result<BTreeMap<String, String>> {
     Ok(url::form_urlencoded::parse(&body).into_owned().collect())
 }
 
-/// Remembers what was asked, and asks back.
-async fn take(all: &Mutex<Vec<Asked>>, form: BTreeMap<String, String>, lease_s: u64) {
-    let asked = Asked { at: Instant::now(), form, verified: None };
+/// Records a request, then verifies it.
+async fn record_and_verify(all: &Mutex<Vec<HubRequest>>, form: BTreeMap<String, String>, lease_s: u64) {
+    let request = HubRequest { at: Instant::now(), form, verified: None };
     let number = {
-        let mut all = all.lock().expect("nobody panics while holding it");
-        all.push(asked.clone());
+        let mut all = all.lock().expect("no thread panics while holding it");
+        all.push(request.clone());
         all.len() - 1
     };
-    let (callback, mode, topic) = (asked.field("callback"), asked.field("mode"), asked.field("topic"));
-    let answer = Hub::verify(callback, mode, topic, lease_s).await;
+    let (callback, mode, topic) = (request.field("callback"), request.field("mode"), request.field("topic"));
+    let answer = TestHub::verify(callback, mode, topic, lease_s).await;
     let answer = answer.unwrap_or_else(|error| (0, error.to_string()));
-    all.lock().expect("nobody panics while holding it")[number].verified = Some(answer);
+    all.lock().expect("no thread panics while holding it")[number].verified = Some(answer);
 }

@@ -1,23 +1,23 @@
-//! The fake outside world, and the stories that the real programs live through in it.
+//! End-to-end tests: the real programs between a fake web server and fake clients.
 //!
 //! Nothing here uses the product's own code for what it checks: [`Origin`] is a web server on a bare socket, because it
-//! must be able to behave badly; [`http`] and [`sse`] are readers of their own, so that a fault of the product's encoder
-//! cannot hide behind the same fault in its decoder; [`faults`] compares what was published with what arrived.
+//! must be able to misbehave; [`http`] and [`sse`] are independent decoders, so that an encoder fault of the product is not
+//! hidden by the same fault in its decoder; [`faults`] compares what was published with what arrived.
 //!
 //! What must never happen here: a test that waits without a deadline, a process that outlives its test, a check that
-//! passes because nothing was looked at.
+//! passes because it examined nothing.
 
 mod browser;
+mod delivery;
+mod external_program;
 pub mod http;
 mod hub;
-mod listener;
-mod oracle;
 mod origin;
 mod prober;
 mod process;
+pub mod scenario;
 pub mod sse;
 mod stack;
-pub mod story;
 mod subscriber;
 
 use std::time::Duration;
@@ -26,47 +26,47 @@ use tokio::time::Instant;
 
 pub use self::{
     browser::{Browser, on_path},
-    hub::{Asked, Hub},
-    listener::Listener,
-    oracle::{Published, faults},
-    origin::{Behaviour, Format, Origin, Request},
-    prober::{Probe, Prober, Report},
-    process::{Manner, Process, Program},
-    stack::{SourceEntry, Stack, free_address},
-    subscriber::{Connection, Record, Subscriber},
+    delivery::{Published, faults},
+    external_program::ExternalProgram,
+    hub::{HubRequest, TestHub},
+    origin::{Behaviour, DocumentFormat, Origin, Request},
+    prober::{PageProbe, PageProber, ProbeReport},
+    process::{Binary, ChildProcess, StartOptions},
+    stack::{TestSource, TestStack, free_address},
+    subscriber::{RecordedEvent, StreamConnection, TestSubscriber},
 };
 
-/// Asks again and again, each 20 ms, until there is an answer or the deadline has passed.
+/// Polls every 20 ms until `probe` returns a value or the deadline has passed.
 ///
 /// # Errors
-/// When the deadline passes: names what was waited for.
+/// If the deadline passes; the error names `what`.
 pub async fn wait_for<T>(
     what: &str,
     deadline: Duration,
-    mut question: impl AsyncFnMut() -> Option<T>,
+    mut probe: impl AsyncFnMut() -> Option<T>,
 ) -> anyhow::Result<T> {
     let until = Instant::now() + deadline;
     loop {
-        if let Some(answer) = question().await {
-            return Ok(answer);
+        if let Some(value) = probe().await {
+            return Ok(value);
         }
-        anyhow::ensure!(Instant::now() < until, "waited {deadline:?} in vain for {what}");
+        anyhow::ensure!(Instant::now() < until, "timed out after {deadline:?} waiting for {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// The folder of real feeds named by `NEWSWIRE_CORPUS`; says loudly that its test was skipped when there is none.
+/// The folder of real feeds named by `NEWSWIRE_CORPUS`; reports a skipped test and returns `None` if it is not set.
 #[must_use]
 pub fn corpus() -> Option<std::path::PathBuf> {
     let folder = std::env::var_os("NEWSWIRE_CORPUS").map(std::path::PathBuf::from);
     if folder.is_none() {
-        say("SKIPPED: NEWSWIRE_CORPUS is not set");
+        log_line("SKIPPED: NEWSWIRE_CORPUS is not set");
     }
     folder
 }
 
-/// One line to the person who reads the test's output.
-#[expect(clippy::print_stderr, reason = "tests and the torture run speak to a person, on the standard error")]
-pub fn say(line: &str) {
+/// Prints a line for the person who reads the output of a test.
+#[expect(clippy::print_stderr, reason = "output of tests and of the torture run")]
+pub fn log_line(line: &str) {
     eprintln!("{line}");
 }

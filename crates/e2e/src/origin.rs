@@ -1,7 +1,7 @@
-//! A web server that publishes feeds: honest unless told otherwise, and it remembers who asked for what.
+//! A web server that publishes feeds: well-behaved unless a test sets another [`Behaviour`]. It records all requests.
 //!
-//! It is written on a bare socket, because it must be able to do what no server framework lets one do: say nothing, stop in
-//! the middle, drip, cut off, reset.
+//! It works on bare sockets, because it must do what no server framework allows: never answer, stall in the middle of a
+//! body, drip, cut off, reset.
 
 mod document;
 mod serve;
@@ -16,45 +16,45 @@ use std::{
 
 use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
 
-use self::document::Entry;
-pub use self::document::Format;
+pub use self::document::DocumentFormat;
+use self::document::FeedEntry;
 use crate::Published;
 
-/// What the server does with a request for one path.
+/// How the server answers requests for one path.
 #[derive(Clone, Debug)]
 pub enum Behaviour {
-    /// Answers at once, and conditional requests with 304 when nothing has changed.
+    /// Answers at once; conditional requests with 304 if nothing has changed.
     Honest,
-    /// Says nothing for so long, then answers honestly.
+    /// Waits that long, then answers as [`Behaviour::Honest`].
     Late(Duration),
-    /// Reads the request and never says a word.
+    /// Reads the request and never answers.
     SilentHead,
-    /// Sends the head and half of the body, then never another byte.
+    /// Sends the head and half of the body, then nothing more.
     SilentBody,
     /// Sends the head at once and then that many bytes of the body at a time, with a pause after each.
     Drip(usize, Duration),
-    /// Promises the whole body, sends half and closes the connection.
+    /// Announces the whole body, sends half of it and closes the connection.
     CutOff,
     /// Resets the connection (TCP RST) after reading the request.
     Reset,
     /// Answers with a status, headers (`Retry-After: 60`), and a short text.
     Status(u16, Vec<String>),
-    /// Sends the client elsewhere: status and `Location`.
+    /// Redirects: status and `Location`.
     Redirect(u16, String),
 }
 
-/// A request as it came.
+/// A request as it was received.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// When its head had been read.
     pub at: Instant,
     /// `GET`.
     pub method: String,
-    /// With its query.
+    /// Path and query.
     pub path: String,
     /// In the order sent, names in lower case.
     pub headers: Vec<(String, String)>,
-    /// The status it was answered with; nothing when it got none.
+    /// The status of the response; `None` if there was none.
     pub answered: Option<u16>,
 }
 
@@ -66,80 +66,80 @@ impl Request {
     }
 }
 
-/// The server; it ends, and every connection with it, when this is dropped.
+/// A running server; dropping it closes all connections.
 pub struct Origin {
     address: SocketAddr,
-    world: Arc<Mutex<World>>,
+    state: Arc<Mutex<OriginState>>,
     task: JoinHandle<()>,
 }
 
-/// Everything that can be asked for, by path.
+/// What the server has, by path.
 #[derive(Default)]
-struct World {
-    places: BTreeMap<String, Place>,
+struct OriginState {
+    resources: BTreeMap<String, Resource>,
     requests: Vec<Request>,
     published: u64,
 }
 
-/// What is to be had at one path.
-struct Place {
-    what: What,
+/// What is served at one path.
+struct Resource {
+    content: Content,
     behaviour: Behaviour,
-    /// Counts the changes: validators are made of it.
+    /// Counts the changes; validators are derived from it.
     version: u64,
     /// Sent with every answer.
     headers: Vec<String>,
 }
 
-enum What {
-    Feed { name: String, format: Format, entries: Vec<Entry> },
+enum Content {
+    Feed { name: String, format: DocumentFormat, entries: Vec<FeedEntry> },
     File { bytes: Arc<[u8]>, media_type: &'static str },
 }
 
 impl Origin {
-    /// Newest entries that a feed shows; older ones have scrolled out of it.
+    /// Entries in a document: the newest ones, as publishers do it.
     pub const WINDOW: usize = 200;
 
     /// Starts on a free port of 127.0.0.1.
     ///
     /// # Errors
-    /// When there is none.
+    /// If no port is free.
     pub async fn start() -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let world = Arc::new(Mutex::new(World::default()));
-        let task = tokio::spawn(serve::accept(listener, Arc::clone(&world)));
-        Ok(Self { address, world, task })
+        let state = Arc::new(Mutex::new(OriginState::default()));
+        let task = tokio::spawn(serve::accept(listener, Arc::clone(&state)));
+        Ok(Self { address, state, task })
     }
 
-    fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().expect("nobody panics while holding it")
+    fn state(&self) -> MutexGuard<'_, OriginState> {
+        self.state.lock().expect("no thread panics while holding it")
     }
 
-    /// Begins a feed without entries; gives its address.
-    pub fn feed(&self, name: &str, format: Format) -> String {
-        let what = What::Feed { name: name.to_owned(), format, entries: Vec::new() };
-        self.world().places.insert(
+    /// Adds a feed without entries and returns its URL.
+    pub fn add_feed(&self, name: &str, format: DocumentFormat) -> String {
+        let content = Content::Feed { name: name.to_owned(), format, entries: Vec::new() };
+        self.state().resources.insert(
             path_of(name),
-            Place { what, behaviour: Behaviour::Honest, version: 0, headers: Vec::new() },
+            Resource { content, behaviour: Behaviour::Honest, version: 0, headers: Vec::new() },
         );
         self.url(&path_of(name))
     }
 
-    /// Serves a file under a path of its own, honestly; gives its address.
+    /// Serves a file and returns its URL.
     ///
     /// # Errors
-    /// When the file cannot be read.
-    pub fn file(&self, file: &Path) -> std::io::Result<String> {
+    /// If the file cannot be read.
+    pub fn add_file(&self, file: &Path) -> std::io::Result<String> {
         let bytes: Arc<[u8]> = std::fs::read(file)?.into();
         let media_type = Self::media_type_of(file);
-        let mut world = self.world();
+        let mut state = self.state();
         let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let path = format!("/files/{}/{}", world.places.len(), percent_encoded(&name));
-        let what = What::File { bytes, media_type };
-        world.places.insert(
+        let path = format!("/files/{}/{}", state.resources.len(), percent_encoded(&name));
+        let content = Content::File { bytes, media_type };
+        state.resources.insert(
             path.clone(),
-            Place { what, behaviour: Behaviour::Honest, version: 0, headers: Vec::new() },
+            Resource { content, behaviour: Behaviour::Honest, version: 0, headers: Vec::new() },
         );
         Ok(self.url(&path))
     }
@@ -159,7 +159,7 @@ impl Origin {
     /// The files of a folder that look like feeds, in the order of their names.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// If the folder cannot be read.
     pub fn feeds_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(folder)? {
@@ -176,20 +176,21 @@ impl Origin {
         Ok(files)
     }
 
-    /// Adds an entry to a feed: the next visit has it. Gives its guid.
+    /// Adds an entry to a feed and returns its guid; the next response has it.
     ///
     /// # Panics
-    /// When there is no such feed.
+    /// If there is no such feed.
     pub fn publish(&self, name: &str, title: &str) -> String {
-        let mut world = self.world();
-        world.published += 1;
-        let number = world.published;
-        let place = world.places.get_mut(&path_of(name)).expect("the feed was begun with Origin::feed");
-        place.version += 1;
-        let What::Feed { entries, .. } = &mut place.what else {
+        let mut state = self.state();
+        state.published += 1;
+        let number = state.published;
+        let resource =
+            state.resources.get_mut(&path_of(name)).expect("the feed was added with Origin::add_feed");
+        resource.version += 1;
+        let Content::Feed { entries, .. } = &mut resource.content else {
             unreachable!("feeds and files differ by path")
         };
-        let entry = Entry::new(name, number, title);
+        let entry = FeedEntry::new(name, number, title);
         let guid = entry.guid.clone();
         entries.push(entry);
         guid
@@ -198,12 +199,13 @@ impl Origin {
     /// Changes the title of an entry, and with it the document.
     ///
     /// # Panics
-    /// When there is no such feed or entry.
+    /// If there is no such feed or entry.
     pub fn edit(&self, name: &str, guid: &str, title: &str) {
-        let mut world = self.world();
-        let place = world.places.get_mut(&path_of(name)).expect("the feed was begun with Origin::feed");
-        place.version += 1;
-        let What::Feed { entries, .. } = &mut place.what else {
+        let mut state = self.state();
+        let resource =
+            state.resources.get_mut(&path_of(name)).expect("the feed was added with Origin::add_feed");
+        resource.version += 1;
+        let Content::Feed { entries, .. } = &mut resource.content else {
             unreachable!("feeds and files differ by path")
         };
         let entry = entries.iter_mut().find(|entry| entry.guid == guid).expect("the entry was published");
@@ -214,44 +216,45 @@ impl Origin {
     #[must_use]
     pub fn published(&self) -> Published {
         let mut published = Published::new();
-        for place in self.world().places.values() {
-            if let What::Feed { name, entries, .. } = &place.what {
+        for resource in self.state().resources.values() {
+            if let Content::Feed { name, entries, .. } = &resource.content {
                 published.insert(name.clone(), entries.iter().map(|entry| entry.guid.clone()).collect());
             }
         }
         published
     }
 
-    /// Lets a feed behave otherwise from its next request on.
+    /// Sets how a feed answers from its next request on.
     ///
     /// # Panics
-    /// When there is no such feed.
-    pub fn behave(&self, name: &str, behaviour: Behaviour) {
-        self.world()
-            .places
+    /// If there is no such feed.
+    pub fn set_behaviour(&self, name: &str, behaviour: Behaviour) {
+        self.state()
+            .resources
             .get_mut(&path_of(name))
-            .expect("the feed was begun with Origin::feed")
+            .expect("the feed was added with Origin::add_feed")
             .behaviour = behaviour;
     }
 
-    /// Sends one more header with every honest answer for a feed, such as `Link: <https://hub.example/>; rel="hub"`.
+    /// Adds a header to every document of a feed, such as `Link: <https://hub.example/>; rel="hub"`.
     ///
     /// # Panics
-    /// When there is no such feed.
-    pub fn also_send(&self, name: &str, header: &str) {
-        let mut world = self.world();
-        let place = world.places.get_mut(&path_of(name)).expect("the feed was begun with Origin::feed");
-        place.headers.push(header.to_owned());
+    /// If there is no such feed.
+    pub fn add_header(&self, name: &str, header: &str) {
+        let mut state = self.state();
+        let resource =
+            state.resources.get_mut(&path_of(name)).expect("the feed was added with Origin::add_feed");
+        resource.headers.push(header.to_owned());
     }
 
     /// The requests for a feed so far.
     #[must_use]
     pub fn requests(&self, name: &str) -> Vec<Request> {
         let path = path_of(name);
-        self.world().requests.iter().filter(|r| r.path == path).cloned().collect()
+        self.state().requests.iter().filter(|r| r.path == path).cloned().collect()
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     #[must_use]
     pub fn address(&self) -> crate::http::Address {
         self.address.into()
@@ -293,14 +296,18 @@ mod tests {
     use super::*;
     use crate::http;
 
-    async fn ask(origin: &Origin, name: &str, headers: &[(&str, &str)]) -> std::io::Result<http::Answer> {
+    async fn ask(
+        origin: &Origin,
+        name: &str,
+        headers: &[(&str, &str)],
+    ) -> std::io::Result<http::RawResponse> {
         http::get(&origin.address.into(), &path_of(name), headers).await
     }
 
     #[tokio::test]
     async fn a_published_entry_is_in_the_next_answer_and_changes_the_validators() {
         let origin = Origin::start().await.unwrap();
-        origin.feed("a", Format::Rss);
+        origin.add_feed("a", DocumentFormat::Rss);
         let empty = ask(&origin, "a", &[]).await.unwrap();
         let etag = empty.header("etag").unwrap().to_owned();
         assert_eq!(ask(&origin, "a", &[("If-None-Match", &etag)]).await.unwrap().status, 304);
@@ -316,31 +323,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_way_to_behave_badly_is_felt_by_the_client() {
+    async fn a_client_sees_every_kind_of_misbehaviour() {
         let origin = Origin::start().await.unwrap();
-        origin.feed("a", Format::Atom);
+        origin.add_feed("a", DocumentFormat::Atom);
         origin.publish("a", "x");
         let ask_all = async || ask(&origin, "a", &[]).await?.text().await;
         let limit = Duration::from_millis(150);
 
-        origin.behave("a", Behaviour::CutOff);
+        origin.set_behaviour("a", Behaviour::CutOff);
         assert_eq!(ask_all().await.unwrap_err().kind(), ErrorKind::UnexpectedEof);
-        origin.behave("a", Behaviour::Reset);
+        origin.set_behaviour("a", Behaviour::Reset);
         assert_eq!(ask_all().await.unwrap_err().kind(), ErrorKind::ConnectionReset);
         for silent in
             [Behaviour::SilentHead, Behaviour::SilentBody, Behaviour::Drip(1, Duration::from_millis(20))]
         {
-            origin.behave("a", silent.clone());
+            origin.set_behaviour("a", silent.clone());
             assert!(tokio::time::timeout(limit, ask_all()).await.is_err(), "{silent:?}");
         }
-        origin.behave("a", Behaviour::SilentBody);
+        origin.set_behaviour("a", Behaviour::SilentBody);
         assert_eq!(tokio::time::timeout(limit, ask(&origin, "a", &[])).await.unwrap().unwrap().status, 200);
-        origin.behave("a", Behaviour::Status(429, vec!["Retry-After: 60".to_owned()]));
+        origin.set_behaviour("a", Behaviour::Status(429, vec!["Retry-After: 60".to_owned()]));
         let throttled = ask(&origin, "a", &[]).await.unwrap();
         assert_eq!((throttled.status, throttled.header("retry-after")), (429, Some("60")));
-        origin.behave("a", Behaviour::Redirect(301, "/feeds/b".to_owned()));
+        origin.set_behaviour("a", Behaviour::Redirect(301, "/feeds/b".to_owned()));
         assert_eq!(ask(&origin, "a", &[]).await.unwrap().header("location"), Some("/feeds/b"));
-        origin.behave("a", Behaviour::Late(Duration::from_millis(30)));
+        origin.set_behaviour("a", Behaviour::Late(Duration::from_millis(30)));
         assert!(ask_all().await.unwrap().contains("<feed"));
     }
 }

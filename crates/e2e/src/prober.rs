@@ -1,4 +1,4 @@
-//! `curl -m 5` on `/` and `/health`, again and again, from a thread and a runtime of its own.
+//! Polls `/` and `/health` like `curl -m 5`, on its own thread and runtime.
 
 use std::{
     fmt,
@@ -14,42 +14,42 @@ use tokio::time::Instant;
 
 use crate::{http, http::Address};
 
-/// Longest wait for one answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Timeout of one request.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// One request, on a connection of its own.
+/// One request on its own connection.
 #[derive(Clone, Debug)]
-pub struct Probe {
+pub struct PageProbe {
     /// `/` or `/health`.
     pub path: &'static str,
-    /// Since the prober was started.
+    /// Time since the prober was started.
     pub at: Duration,
-    /// From before the connection to the last byte of the body.
+    /// From connecting to the last byte of the body.
     pub took: Duration,
-    /// The status, or what went wrong.
+    /// The status, or the error.
     pub outcome: Result<u16, String>,
 }
 
-/// Asks for `/` and `/health` in turn until it is stopped.
-pub struct Prober {
+/// Requests `/` and `/health` in turn until it is stopped.
+pub struct PageProber {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Report>,
+    thread: JoinHandle<ProbeReport>,
 }
 
-/// Everything that was asked.
+/// All probes of a prober.
 #[derive(Debug, Default)]
-pub struct Report {
-    /// In the order asked.
-    pub probes: Vec<Probe>,
-    /// The longest that the machine let the prober oversleep: what part of a long answer may be the machine's.
+pub struct ProbeReport {
+    /// In order of time.
+    pub probes: Vec<PageProbe>,
+    /// The longest delay of the prober's own timer: how much of a slow response may be due to a busy machine.
     pub overslept: Duration,
 }
 
-impl Prober {
-    /// Begins; asks for both paths, then waits that long.
+impl PageProber {
+    /// Starts probing both paths, with `pause` after each pair.
     ///
     /// # Errors
-    /// When there is no thread to be had.
+    /// If no thread can be started.
     pub fn start(address: &Address, pause: Duration) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -60,29 +60,29 @@ impl Prober {
         Ok(Self { stop, thread })
     }
 
-    /// Ends it and gives what it saw.
+    /// Stops probing and returns the report.
     ///
     /// # Panics
-    /// When its thread panicked.
+    /// If its thread panicked.
     #[must_use]
-    pub fn stop(self) -> Report {
+    pub fn stop(self) -> ProbeReport {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("the prober does not panic")
     }
 }
 
-async fn probe(address: &Address, pause: Duration, stop: &AtomicBool) -> Report {
+async fn probe(address: &Address, pause: Duration, stop: &AtomicBool) -> ProbeReport {
     let began = Instant::now();
-    let mut report = Report::default();
+    let mut report = ProbeReport::default();
     while !stop.load(Ordering::Relaxed) {
         for path in ["/", "/health"] {
             let start = Instant::now();
-            let outcome = match http::fetch(address, path, PATIENCE).await {
+            let outcome = match http::fetch(address, path, TIMEOUT).await {
                 Ok((200, _)) => Ok(200),
                 Ok((status, text)) => Err(format!("{status} {text}")),
                 Err(error) => Err(error.to_string()),
             };
-            report.probes.push(Probe { path, at: start - began, took: start.elapsed(), outcome });
+            report.probes.push(PageProbe { path, at: start - began, took: start.elapsed(), outcome });
         }
         let asleep = Instant::now();
         tokio::time::sleep(pause).await;
@@ -91,14 +91,14 @@ async fn probe(address: &Address, pause: Duration, stop: &AtomicBool) -> Report 
     report
 }
 
-impl Report {
-    /// Probes that got no 200, or got it later than `limit`.
+impl ProbeReport {
+    /// Probes that were not answered 200 within `limit`.
     #[must_use]
-    pub fn worse_than(&self, limit: Duration) -> Vec<&Probe> {
+    pub fn worse_than(&self, limit: Duration) -> Vec<&PageProbe> {
         self.probes.iter().filter(|probe| probe.outcome.is_err() || probe.took > limit).collect()
     }
 
-    /// The time within which that share (0 to 1) of the probes was answered.
+    /// The quantile `share` (0 to 1) of the response times.
     #[must_use]
     #[expect(
         clippy::cast_possible_truncation,
@@ -114,11 +114,11 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ProbeReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} probes: p50 {:?}, p99 {:?}, slowest {:?}, not answered {}; the prober itself overslept by up to {:?}",
+            "{} probes: p50 {:?}, p99 {:?}, slowest {:?}, failed {}; the prober's own timer was late by up to {:?}",
             self.probes.len(),
             self.quantile(0.5),
             self.quantile(0.99),
@@ -135,26 +135,30 @@ mod tests {
     use crate::Origin;
 
     #[test]
-    fn a_page_that_is_late_or_missing_is_found() {
-        let probe =
-            |ms, outcome| Probe { path: "/", at: Duration::ZERO, took: Duration::from_millis(ms), outcome };
+    fn late_and_failed_probes_are_reported() {
+        let probe = |ms, outcome| PageProbe {
+            path: "/",
+            at: Duration::ZERO,
+            took: Duration::from_millis(ms),
+            outcome,
+        };
         let probes = vec![
             probe(1, Ok(200)),
             probe(101, Ok(200)),
             probe(2, Err("refused".to_owned())),
             probe(3, Ok(200)),
         ];
-        let report = Report { probes, overslept: Duration::ZERO };
+        let report = ProbeReport { probes, overslept: Duration::ZERO };
         assert_eq!(report.worse_than(Duration::from_millis(100)).len(), 2);
         assert_eq!(report.quantile(0.5), Duration::from_millis(3));
         assert_eq!(report.quantile(1.0), Duration::from_millis(101));
     }
 
     #[tokio::test]
-    async fn both_paths_are_asked_until_it_is_stopped() {
-        // An origin has neither page: each probe is answered 404, and says so.
+    async fn both_paths_are_probed_until_stopped() {
+        // An origin has neither page and answers 404.
         let origin = Origin::start().await.unwrap();
-        let prober = Prober::start(&origin.address(), Duration::from_millis(1)).unwrap();
+        let prober = PageProber::start(&origin.address(), Duration::from_millis(1)).unwrap();
         tokio::time::sleep(Duration::from_millis(200)).await;
         let report = tokio::task::spawn_blocking(|| prober.stop()).await.unwrap();
         assert!(

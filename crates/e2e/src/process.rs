@@ -1,4 +1,6 @@
-//! One of the real programs as a child process: started, listened to, signalled, and never left behind.
+//! One of the real programs as a child process: start, log, signals, exit.
+//!
+//! What must never happen here: a process that outlives its test.
 
 use std::{
     fs::{File, OpenOptions},
@@ -12,9 +14,9 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
-/// Which program.
+/// One of the programs under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Program {
+pub enum Binary {
     /// `newswire-ingestd`.
     Ingestd,
     /// `newswire-gateway`.
@@ -23,8 +25,8 @@ pub enum Program {
     Newswire,
 }
 
-impl Program {
-    /// The name of its file.
+impl Binary {
+    /// Its file name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -34,47 +36,47 @@ impl Program {
         }
     }
 
-    /// Where it was built: beside the program that runs now, or one folder above (tests live in `deps`).
+    /// The path of its build: next to the running program or, for tests (in `deps`), one folder above.
     ///
     /// # Errors
-    /// When it is not there; says how to build it.
+    /// If it is not built; the error says how to build it.
     pub fn path(self) -> anyhow::Result<PathBuf> {
         self.path_within("")
     }
 
-    /// Where its build with hang injection is (feature `drill`).
+    /// The path of its build with hang injection (feature `drill`).
     ///
     /// # Errors
-    /// As [`Program::path`].
+    /// As [`Binary::path`].
     pub fn drill_path(self) -> anyhow::Result<PathBuf> {
         self.path_within("drill")
     }
 
-    fn path_within(self, place: &str) -> anyhow::Result<PathBuf> {
-        let here = std::env::current_exe()?;
-        let folder = here.parent().context("a program lies in a folder")?;
+    fn path_within(self, subfolder: &str) -> anyhow::Result<PathBuf> {
+        let current = std::env::current_exe()?;
+        let folder = current.parent().context("a program is in a folder")?;
         let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
-        let path = folder.join(place).join(self.name());
+        let path = folder.join(subfolder).join(self.name());
         anyhow::ensure!(
             path.is_file(),
-            "{} is missing: build it first with `cargo build --workspace`, for drills with `scripts/drill --build`",
+            "{} is missing; build it with `cargo build --workspace`, for drills with `scripts/drill --build`",
             path.display()
         );
         Ok(path)
     }
 }
 
-/// What is out of the ordinary about how a program is started.
+/// How a program is started.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Manner {
-    /// It is the build that can be made to hang.
+pub struct StartOptions {
+    /// Starts the build with hang injection.
     pub drill: bool,
-    /// It may not have more files open than this.
+    /// Limit of open files (`ulimit -n`).
     pub open_files_max: Option<u32>,
 }
 
-impl Manner {
-    fn command(self, program: Program) -> anyhow::Result<Command> {
+impl StartOptions {
+    fn command(self, program: Binary) -> anyhow::Result<Command> {
         let path = if self.drill { program.drill_path()? } else { program.path()? };
         let Some(files) = self.open_files_max else { return Ok(Command::new(path)) };
         let mut shell = Command::new("sh");
@@ -83,39 +85,39 @@ impl Manner {
     }
 }
 
-/// A child process; killed and waited for when this is dropped.
-pub struct Process {
-    program: Program,
+/// A running program; killed and waited for when dropped.
+pub struct ChildProcess {
+    program: Binary,
     child: Child,
     log: PathBuf,
-    /// Where its own part of the log begins: the file holds those of earlier runs too.
+    /// Offset in the file where the log of this run begins.
     log_from: u64,
 }
 
-impl Process {
-    /// Starts a program in `folder`, with its output appended to `folder/NAME.log`, and without the variables of the
-    /// environment that would configure it.
+impl ChildProcess {
+    /// Starts a program in `folder` with its output appended to `folder/NAME.log`, and without environment variables
+    /// that would configure it.
     ///
     /// # Errors
-    /// When it is not built, or cannot be started.
-    pub fn start(program: Program, arguments: &[&str], folder: &Path) -> anyhow::Result<Self> {
-        Self::start_as(Manner::default(), program, arguments, folder)
+    /// If it is not built or cannot be started.
+    pub fn start(program: Binary, arguments: &[&str], folder: &Path) -> anyhow::Result<Self> {
+        Self::start_with(StartOptions::default(), program, arguments, folder)
     }
 
-    /// The same, in another manner.
+    /// The same, in another options.
     ///
     /// # Errors
-    /// As [`Process::start`].
-    pub fn start_as(
-        manner: Manner,
-        program: Program,
+    /// As [`ChildProcess::start`].
+    pub fn start_with(
+        options: StartOptions,
+        program: Binary,
         arguments: &[&str],
         folder: &Path,
     ) -> anyhow::Result<Self> {
         let log = folder.join(format!("{}.log", program.name()));
         let out = OpenOptions::new().create(true).append(true).open(&log)?;
         let log_from = out.metadata()?.len();
-        let mut command = manner.command(program)?;
+        let mut command = options.command(program)?;
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
             if name.starts_with("NEWSWIRE_")
@@ -132,11 +134,11 @@ impl Process {
             .stdout(out.try_clone()?)
             .stderr(out)
             .spawn()
-            .with_context(|| format!("{} could not be started", program.name()))?;
+            .with_context(|| format!("start {}", program.name()))?;
         Ok(Self { program, child, log, log_from })
     }
 
-    /// Its number.
+    /// Its process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -145,23 +147,23 @@ impl Process {
     /// Sends a signal.
     ///
     /// # Errors
-    /// When the process is gone.
+    /// If the process no longer exists.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         kill_process(Pid::from_child(&self.child), signal)
-            .with_context(|| format!("{} could not be signalled", self.program.name()))
+            .with_context(|| format!("signal {}", self.program.name()))
     }
 
-    /// Whether it still runs (a stopped process runs too).
+    /// Whether it has not exited (a stopped process counts as running).
     #[must_use]
-    pub fn runs(&mut self) -> bool {
+    pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits for its end; gives how it ended and how long that took from now.
+    /// Waits until it exits; returns its status and how long the wait took.
     ///
     /// # Errors
-    /// When it has not ended by then; it is left running, and its log is in the message.
-    pub async fn ended_within(&mut self, limit: Duration) -> anyhow::Result<(ExitStatus, Duration)> {
+    /// If it is still running after `limit`; it is left running, and the error has its log.
+    pub async fn wait_exit(&mut self, limit: Duration) -> anyhow::Result<(ExitStatus, Duration)> {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {
@@ -169,7 +171,7 @@ impl Process {
             }
             anyhow::ensure!(
                 start.elapsed() < limit,
-                "{} still ran after {limit:?}; its log:\n{}",
+                "{} was still running after {limit:?}; its log:\n{}",
                 self.program.name(),
                 self.log()
             );
@@ -177,14 +179,14 @@ impl Process {
         }
     }
 
-    /// Kills it with -9 and waits until it is gone.
+    /// Sends SIGKILL and waits until it has exited.
     pub fn kill(&mut self) {
-        // Fails only when it has ended already, which is what is wanted.
+        // Fails only if it has already exited.
         let _ended = self.child.kill();
         let _status = self.child.wait();
     }
 
-    /// What it has written since it was started.
+    /// Its log since it was started.
     #[must_use]
     pub fn log(&self) -> String {
         let read = || -> std::io::Result<String> {
@@ -194,11 +196,11 @@ impl Process {
             file.read_to_end(&mut bytes)?;
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
-        read().unwrap_or_else(|error| format!("the log could not be read: {error}"))
+        read().unwrap_or_else(|error| format!("cannot read the log: {error}"))
     }
 }
 
-impl Drop for Process {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         self.kill();
     }

@@ -1,8 +1,8 @@
-//! A reader of `text/event-stream` to the letter of the HTML standard, section 9.2.6, written for these tests alone.
+//! A parser of `text/event-stream` that follows the HTML standard (section 9.2.6) literally; only for tests.
 //!
-//! Its letter is stricter than most browsers in one place: what a block's `id` sets is forgotten at the end of a
-//! connection unless the block was complete, and a new connection begins with an empty id buffer. A stream whose first
-//! block on a resumed connection has no `id` therefore makes such a client lose its place.
+//! The standard is stricter than most browsers in one point: an `id` counts only when its block is complete, and each
+//! connection begins with an empty id buffer. If the first block of a resumed stream has no `id`, such a client loses its
+//! last event id.
 
 use std::time::Duration;
 
@@ -11,19 +11,19 @@ use std::time::Duration;
 pub struct Message {
     /// Its type: `message` unless an `event` field named another.
     pub event: String,
-    /// Its data, lines joined by LF.
+    /// Its data; lines are joined by LF.
     pub data: String,
-    /// The last event id when it was dispatched; empty when there was none.
+    /// The last event id when it was dispatched; empty if there was none.
     pub last_event_id: String,
 }
 
-/// Takes bytes, gives messages, remembers the place.
+/// Turns bytes into messages; keeps the last event id.
 #[derive(Debug, Default)]
-pub struct Parser {
+pub struct SseParser {
     line: Vec<u8>,
-    /// The last byte was CR: an LF that follows belongs to it.
+    /// The last byte was CR; a following LF belongs to it.
     after_cr: bool,
-    /// The first line of this connection has been read: a byte order mark can no longer come.
+    /// The first line of this connection has been read; a byte order mark is no longer recognised.
     begun: bool,
     data: String,
     event: String,
@@ -33,32 +33,32 @@ pub struct Parser {
     blocks: u64,
 }
 
-impl Parser {
-    /// What a client would send as `Last-Event-ID`; empty when it has no place.
+impl SseParser {
+    /// What a client would send as `Last-Event-ID`; empty if it has no id.
     #[must_use]
     pub fn last_event_id(&self) -> &str {
         &self.last_event_id
     }
 
-    /// How long the server wants a client to wait before it connects again.
+    /// The reconnection time that the server has set.
     #[must_use]
     pub fn retry(&self) -> Option<Duration> {
         self.retry
     }
 
-    /// Complete blocks so far, those without data included.
+    /// Complete blocks so far, including those without data.
     #[must_use]
     pub fn blocks(&self) -> u64 {
         self.blocks
     }
 
-    /// A new connection begins: whatever was half read is forgotten, the place and the delay are kept.
+    /// Begins a new connection: drops incomplete input, keeps the last event id and the reconnection time.
     pub fn reconnect(&mut self) {
-        let place = std::mem::take(&mut self.last_event_id);
-        *self = Self { last_event_id: place, retry: self.retry, blocks: self.blocks, ..Self::default() };
+        let last_event_id = std::mem::take(&mut self.last_event_id);
+        *self = Self { last_event_id, retry: self.retry, blocks: self.blocks, ..Self::default() };
     }
 
-    /// Reads what has arrived.
+    /// Parses the next bytes and returns the messages that they complete.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<Message> {
         let mut messages = Vec::new();
         for &byte in bytes {
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Vec<(String, String, String)> {
-        Parser::default()
+        SseParser::default()
             .push(text.as_bytes())
             .into_iter()
             .map(|m| (m.event, m.data, m.last_event_id))
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_of_the_standard_read_as_it_says() {
+    fn the_examples_of_the_standard_parse_as_specified() {
         assert_eq!(
             read(
                 ": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n"
@@ -149,7 +149,7 @@ mod tests {
 
     /// The vectors of the web platform tests, `eventsource/format-*`: a stream, and the data of the events in it.
     #[test]
-    fn the_vectors_of_the_web_platform_tests_read_as_they_say() {
+    fn the_vectors_of_the_web_platform_tests_parse_as_specified() {
         let long = "x".repeat(2_048);
         let comments = format!("data:1\r:\0\n:\r\ndata:2\n:{long}\rdata:3\n:data:fail\r:{long}\ndata:4\n\n");
         let vectors: [(&str, &str, &[&str]); 14] = [
@@ -184,14 +184,14 @@ mod tests {
         for (name, stream, data) in vectors {
             let read: Vec<_> = read(stream).into_iter().map(|(_, data, _)| data).collect();
             assert_eq!(read, data, "{name}");
-            let mut parser = Parser::default();
+            let mut parser = SseParser::default();
             let bytes = stream.bytes().flat_map(|byte| parser.push(&[byte])).map(|message| message.data);
             assert_eq!(bytes.collect::<Vec<_>>(), data, "{name}, byte by byte");
         }
     }
 
     #[test]
-    fn names_ids_and_delays_are_taken_as_the_web_platform_tests_say() {
+    fn event_types_ids_and_retry_follow_the_web_platform_tests() {
         let events = [message("test", "x", ""), message("message", "x", "")];
         assert_eq!(read("event:test\ndata:x\n\ndata:x\n\n"), events);
         assert_eq!(read("event: \ndata:data\n\n"), [message("message", "data", "")]);
@@ -203,7 +203,7 @@ mod tests {
             assert_eq!(read(&stream), [message("message", "x", "kept")], "{id:?}");
         }
         let retry = |stream: &str| {
-            let mut parser = Parser::default();
+            let mut parser = SseParser::default();
             parser.push(stream.as_bytes());
             parser.retry().map(|delay| delay.as_millis())
         };
@@ -214,30 +214,30 @@ mod tests {
     }
 
     #[test]
-    fn every_line_end_and_a_byte_order_mark_are_understood() {
+    fn every_line_ending_and_a_byte_order_mark_are_parsed() {
         for text in ["\u{feff}event: a\ndata: b\n\n", "event: a\rdata: b\r\r", "event: a\r\ndata: b\r\n\r\n"]
         {
             assert_eq!(read(text), [message("a", "b", "")], "{text:?}");
-            let mut parser = Parser::default();
+            let mut parser = SseParser::default();
             let pieces: Vec<_> = text.bytes().flat_map(|byte| parser.push(&[byte])).collect();
             assert_eq!(pieces.len(), 1, "{text:?} byte by byte");
         }
     }
 
     #[test]
-    fn a_block_with_an_id_alone_moves_the_place() {
-        let mut parser = Parser::default();
+    fn a_block_with_only_an_id_sets_the_last_event_id() {
+        let mut parser = SseParser::default();
         assert!(parser.push(b"id: e-7\n\n").is_empty());
         assert_eq!(parser.last_event_id(), "e-7");
         parser.push(b"id: e-8\n");
         assert_eq!(parser.last_event_id(), "e-7", "a block counts when it is complete");
         parser.push(b"id: e-\09\n\n");
-        assert_eq!(parser.last_event_id(), "e-8", "an id with a NUL is no id");
+        assert_eq!(parser.last_event_id(), "e-8", "an id with a NUL is ignored");
     }
 
     #[test]
-    fn a_new_connection_keeps_the_place_until_a_block_ends_without_an_id() {
-        let mut parser = Parser::default();
+    fn a_new_connection_keeps_the_last_event_id_until_a_block_ends_without_one() {
+        let mut parser = SseParser::default();
         parser.push(b"retry: 250\nid: e-7\n\ndata: half");
         parser.reconnect();
         assert_eq!((parser.last_event_id(), parser.retry()), ("e-7", Some(Duration::from_millis(250))));

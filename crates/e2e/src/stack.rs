@@ -1,4 +1,4 @@
-//! Both processes with a configuration of their own in a folder of their own.
+//! Both daemons under test, with their own folder, configuration and catalogue.
 
 use std::{
     collections::BTreeMap,
@@ -15,18 +15,18 @@ use anyhow::Context as _;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{Manner, Process, Program, Subscriber, http, http::Address, wait_for};
+use crate::{Binary, ChildProcess, StartOptions, TestSubscriber, http, http::Address, wait_for};
 
-/// A `[[source]]` of the catalogue.
+/// A `[[source]]` of a test's catalogue.
 #[derive(Clone, Debug)]
-pub struct SourceEntry {
-    /// Its id, and the name of the feed where the origin publishes it.
+pub struct TestSource {
+    /// Its id, which is also the name of the feed at the origin.
     pub id: String,
-    /// Where it is fetched.
+    /// The URL of the feed.
     pub url: String,
 }
 
-impl SourceEntry {
+impl TestSource {
     /// A source that is visited every second.
     #[must_use]
     pub fn new(id: &str, url: String) -> Self {
@@ -34,32 +34,32 @@ impl SourceEntry {
     }
 }
 
-/// The two processes, or those of them that run; killed when this is dropped, and their logs shown when a test fails.
-pub struct Stack {
+/// The two daemons, running or not. Killed when dropped; their logs are printed if the test fails.
+pub struct TestStack {
     folder: TempDir,
     listen: SocketAddr,
     /// `section.key` and the value as TOML.
     settings: BTreeMap<String, String>,
-    manners: BTreeMap<Program, Manner>,
-    running: BTreeMap<Program, Process>,
+    start_options: BTreeMap<Binary, StartOptions>,
+    running: BTreeMap<Binary, ChildProcess>,
 }
 
-/// Lines of each log that are shown when a test fails: so many from its beginning, and so many from its end.
+/// Lines of each log that are printed if a test fails: from its beginning, and from its end.
 const LOG_LINES_SHOWN: (usize, usize) = (15, 40);
 
-impl Stack {
-    /// How long a start, or a recovery after a kill, may take.
+impl TestStack {
+    /// Deadline of a start, or of a recovery after a kill.
     pub const READY_WITHIN: Duration = Duration::from_secs(20);
 
-    /// Prepares folder, configuration and catalogue; starts nothing.
+    /// Writes folder, configuration and catalogue; starts nothing.
     ///
     /// # Errors
-    /// When the files cannot be written.
-    pub fn new(sources: &[SourceEntry]) -> anyhow::Result<Self> {
+    /// If the files cannot be written.
+    pub fn new(sources: &[TestSource]) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("newswire-").tempdir()?;
         let listen = free_address()?;
-        let (settings, manners, running) = Default::default();
-        let mut stack = Self { folder, listen, settings, manners, running };
+        let (settings, start_options, running) = Default::default();
+        let mut stack = Self { folder, listen, settings, start_options, running };
         let quoted = |path: PathBuf| format!("{:?}", path.display().to_string());
         for (key, value) in [
             ("daemon.run_dir", quoted(stack.path("run"))),
@@ -78,42 +78,42 @@ impl Stack {
         Ok(stack)
     }
 
-    /// Writes the catalogue anew; a running daemon sees it at its next reload.
+    /// Replaces the catalogue; a running daemon applies it at its next reload.
     ///
     /// # Errors
-    /// When the file cannot be written.
-    pub fn write_catalogue(&self, sources: &[SourceEntry]) -> anyhow::Result<()> {
+    /// If the file cannot be written.
+    pub fn write_catalogue(&self, sources: &[TestSource]) -> anyhow::Result<()> {
         let mut text = String::new();
-        for SourceEntry { id, url } in sources {
+        for TestSource { id, url } in sources {
             write!(
                 text,
                 "[[source]]\nid = \"{id}\"\nurl = \"{url}\"\nname = \"Source {id}\"\nevery = \"1s\"\n\n"
             )?;
         }
-        fs::write(self.path("sources.toml"), text).context("the catalogue could not be written")
+        fs::write(self.path("sources.toml"), text).context("write the catalogue")
     }
 
-    /// Sets `section.key` to a value written as TOML, for the processes that start from now on.
+    /// Sets `section.key` to a TOML value, for processes started from now on.
     pub fn set(&mut self, key: &str, value: &str) {
         self.settings.insert(key.to_owned(), value.to_owned());
     }
 
-    /// Starts a program in another manner from now on.
-    pub fn start_as(&mut self, program: Program, manner: Manner) {
-        self.manners.insert(program, manner);
+    /// Starts a program in another options from now on.
+    pub fn set_start_options(&mut self, program: Binary, options: StartOptions) {
+        self.start_options.insert(program, options);
     }
 
-    /// Writes the configuration under a name of its own, with some keys set otherwise; gives its path.
+    /// Writes the configuration, with some keys changed, to the file `name` and returns its path.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub fn write_config(&self, name: &str, changes: &[(&str, &str)]) -> anyhow::Result<PathBuf> {
         let mut settings = self.settings.clone();
         settings.extend(changes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         let mut text = String::new();
         let mut open = "";
         for (name, value) in &settings {
-            let (section, key) = name.split_once('.').context("a setting is called section.key")?;
+            let (section, key) = name.split_once('.').context("a setting is named section.key")?;
             if section != open {
                 writeln!(text, "[{section}]")?;
                 open = section;
@@ -121,7 +121,7 @@ impl Stack {
             writeln!(text, "{key} = {value}")?;
         }
         let path = self.path(name);
-        // Whole or not at all: the program that was started before may be reading it.
+        // Replaced atomically: a program that was started earlier may be reading it.
         let draft = self.path(&format!("{name}.new"));
         fs::write(&draft, text)?;
         fs::rename(&draft, &path)?;
@@ -140,78 +140,78 @@ impl Stack {
         self.folder.path()
     }
 
-    /// Where the gateway listens.
+    /// The address of the gateway.
     #[must_use]
     pub fn gateway(&self) -> Address {
         self.listen.into()
     }
 
-    /// The socket of the daemon.
+    /// The socket of the ingestion daemon.
     #[must_use]
     pub fn wire(&self) -> Address {
         Address::Unix(self.path("run/ingestd.sock"))
     }
 
-    /// The admin socket of one of the two.
+    /// The admin socket of a daemon.
     #[must_use]
-    pub fn admin(&self, program: Program) -> Address {
+    pub fn admin(&self, program: Binary) -> Address {
         let name = program.name().trim_start_matches("newswire-");
         Address::Unix(self.path(&format!("run/{name}-admin.sock")))
     }
 
-    /// Starts one of the two.
+    /// Starts a daemon.
     ///
     /// # Errors
-    /// When it is not built.
-    pub fn start(&mut self, program: Program) -> anyhow::Result<()> {
-        let process = self.start_apart(program, "newswire.toml", &[])?;
+    /// If it is not built.
+    pub fn start(&mut self, program: Binary) -> anyhow::Result<()> {
+        let process = self.start_extra(program, "newswire.toml", &[])?;
         self.running.insert(program, process);
         Ok(())
     }
 
-    /// Starts one more with a configuration of its own (see [`Stack::write_config`]), for the caller to keep.
+    /// Starts an additional process with its own configuration (see [`TestStack::write_config`]), owned by the caller.
     ///
     /// # Errors
-    /// When it is not built.
-    pub fn start_apart(
+    /// If it is not built.
+    pub fn start_extra(
         &self,
-        program: Program,
+        program: Binary,
         config: &str,
         changes: &[(&str, &str)],
-    ) -> anyhow::Result<Process> {
+    ) -> anyhow::Result<ChildProcess> {
         let config = self.write_config(config, changes)?;
         let config = config.to_str().context("temporary folders have plain names")?;
-        let manner = self.manners.get(&program).copied().unwrap_or_default();
-        Process::start_as(manner, program, &["--config", config], self.folder.path())
+        let options = self.start_options.get(&program).copied().unwrap_or_default();
+        ChildProcess::start_with(options, program, &["--config", config], self.folder.path())
     }
 
-    /// Starts both, and waits until the gateway says that it is ready.
+    /// Starts both daemons and waits until the gateway is ready.
     ///
     /// # Errors
-    /// When it does not within [`Stack::READY_WITHIN`].
+    /// If it is not ready within [`TestStack::READY_WITHIN`].
     pub async fn start_both(&mut self) -> anyhow::Result<()> {
-        self.start(Program::Ingestd)?;
-        self.start(Program::Gateway)?;
-        self.ready().await
+        self.start(Binary::Ingestd)?;
+        self.start(Binary::Gateway)?;
+        self.wait_ready().await
     }
 
-    /// The running process.
+    /// The running process of a daemon.
     ///
     /// # Errors
-    /// When the test has not started it, or has taken it away.
-    pub fn process(&mut self, program: Program) -> anyhow::Result<&mut Process> {
+    /// If the test has not started it, or has removed it.
+    pub fn process(&mut self, program: Binary) -> anyhow::Result<&mut ChildProcess> {
         self.running.get_mut(&program).with_context(|| format!("{} was not started", program.name()))
     }
 
-    /// Kills one with -9; when this returns it is gone.
+    /// Kills a daemon with SIGKILL and waits until it has exited.
     ///
     /// # Errors
-    /// When the test has not started it, or it had ended by itself, which no story allows.
-    pub fn kill(&mut self, program: Program) -> anyhow::Result<()> {
+    /// If the test has not started it, or it has exited by itself.
+    pub fn kill(&mut self, program: Binary) -> anyhow::Result<()> {
         let process = self.process(program)?;
         anyhow::ensure!(
-            process.runs(),
-            "{} had ended by itself; its log:\n{}",
+            process.is_running(),
+            "{} had exited by itself; its log:\n{}",
             program.name(),
             process.log()
         );
@@ -220,47 +220,47 @@ impl Stack {
         Ok(())
     }
 
-    /// Asks one to end (SIGTERM), and waits for it; gives how it ended and after how long.
+    /// Sends SIGTERM to a daemon and waits until it exits; returns its status and how long it took.
     ///
     /// # Errors
-    /// When it has not ended within `limit`.
+    /// If it is still running after `limit`.
     pub async fn terminate(
         &mut self,
-        program: Program,
+        program: Binary,
         limit: Duration,
     ) -> anyhow::Result<(ExitStatus, Duration)> {
         let process = self.process(program)?;
         process.signal(Signal::TERM)?;
-        let end = process.ended_within(limit).await?;
+        let end = process.wait_exit(limit).await?;
         self.running.remove(&program);
         Ok(end)
     }
 
-    /// Waits until `GET /ready` says 200: everything runs, and the gateway has caught up.
+    /// Waits until `GET /ready` answers 200: both daemons run, and the gateway has caught up.
     ///
     /// # Errors
-    /// When it does not within [`Stack::READY_WITHIN`], or a process has ended meanwhile; gives the last answer.
-    pub async fn ready(&mut self) -> anyhow::Result<()> {
-        self.answers("/ready").await
+    /// If it does not within [`TestStack::READY_WITHIN`], or a process has exited; the error has the last answer.
+    pub async fn wait_ready(&mut self) -> anyhow::Result<()> {
+        self.wait_for_200("/ready").await
     }
 
-    /// Waits until the gateway answers `GET /health`, whatever the daemon does.
+    /// Waits until the gateway answers `GET /health`, whatever the ingestion daemon does.
     ///
     /// # Errors
-    /// As [`Stack::ready`].
-    pub async fn serving(&mut self) -> anyhow::Result<()> {
-        self.answers("/health").await
+    /// As [`TestStack::wait_ready`].
+    pub async fn wait_serving(&mut self) -> anyhow::Result<()> {
+        self.wait_for_200("/health").await
     }
 
-    async fn answers(&mut self, path: &str) -> anyhow::Result<()> {
+    async fn wait_for_200(&mut self, path: &str) -> anyhow::Result<()> {
         let address = self.gateway();
         let mut last = String::new();
         let running = &mut self.running;
-        let outcome = wait_for(&format!("GET {path} to say 200"), Self::READY_WITHIN, async || {
+        let outcome = wait_for(&format!("GET {path} to answer 200"), Self::READY_WITHIN, async || {
             if let Some((program, process)) =
-                running.iter_mut().find_map(|(n, p)| (!p.runs()).then_some((n, p)))
+                running.iter_mut().find_map(|(n, p)| (!p.is_running()).then_some((n, p)))
             {
-                return Some(Err(format!("{} ended; its log:\n{}", program.name(), process.log())));
+                return Some(Err(format!("{} exited; its log:\n{}", program.name(), process.log())));
             }
             match http::fetch(&address, path, Duration::from_secs(5)).await {
                 Ok((200, _)) => Some(Ok(())),
@@ -276,51 +276,51 @@ impl Stack {
 
     /// Subscribes to the public stream, such as `/news/stream?snapshot=1000`.
     #[must_use]
-    pub fn subscribe(&self, path: &str) -> Subscriber {
-        Subscriber::start(self.gateway(), path)
+    pub fn subscribe(&self, path: &str) -> TestSubscriber {
+        TestSubscriber::start(self.gateway(), path)
     }
 
-    /// The JSON that the gateway answers to a path.
+    /// Requests a path of the gateway and parses the JSON of the response.
     ///
     /// # Errors
-    /// When it is no 200, or no JSON.
+    /// If the status is not 200 or the body is not JSON.
     pub async fn json(&self, path: &str) -> anyhow::Result<serde_json::Value> {
         let (status, text) = http::fetch(&self.gateway(), path, Duration::from_secs(5)).await?;
         anyhow::ensure!(status == 200, "GET {path} answered {status}: {text}");
         serde_json::from_str(&text).with_context(|| format!("GET {path} answered {text}"))
     }
 
-    /// Shows the logs to whoever reads the test's output; done by itself when a test panics.
+    /// Prints the logs; happens automatically if a test panics.
     pub fn show_logs(&self) {
-        for program in [Program::Ingestd, Program::Gateway, Program::Newswire] {
+        for program in [Binary::Ingestd, Binary::Gateway, Binary::Newswire] {
             let Ok(log) = fs::read_to_string(self.path(&format!("{}.log", program.name()))) else { continue };
             let lines: Vec<_> = log.lines().collect();
             let (first, last) = LOG_LINES_SHOWN;
             let tail = lines.len().saturating_sub(last).max(first.min(lines.len()));
-            crate::say(&format!("--- log of {}, {} lines", program.name(), lines.len()));
-            lines[..first.min(lines.len())].iter().for_each(|line| crate::say(line));
+            crate::log_line(&format!("--- log of {}, {} lines", program.name(), lines.len()));
+            lines[..first.min(lines.len())].iter().for_each(|line| crate::log_line(line));
             if tail > first {
-                crate::say("[...]");
+                crate::log_line("[...]");
             }
-            lines[tail..].iter().for_each(|line| crate::say(line));
+            lines[tail..].iter().for_each(|line| crate::log_line(line));
         }
     }
 }
 
-impl Drop for Stack {
+impl Drop for TestStack {
     fn drop(&mut self) {
-        self.running.values_mut().for_each(Process::kill);
+        self.running.values_mut().for_each(ChildProcess::kill);
         if std::thread::panicking() {
             self.show_logs();
         }
     }
 }
 
-/// A free port of 127.0.0.1 below those that the kernel gives to outgoing connections, so that none of these can take it
-/// between our look and the gateway's bind; two tests begin their search at different ports.
+/// A free port of 127.0.0.1 below the kernel's ephemeral range, so that no outgoing connection can take it before the
+/// gateway binds it. Concurrent tests begin their search at different ports.
 ///
 /// # Errors
-/// When there is none.
+/// If there is none.
 pub fn free_address() -> anyhow::Result<SocketAddr> {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     const FIRST: u32 = 10_000;

@@ -1,5 +1,5 @@
-//! A client of the public stream that does what an `EventSource` does: keeps its last id, comes back after the delay that
-//! it was told, and gives up for good where a browser would.
+//! A client of the public stream that behaves like an `EventSource`: it keeps its last event id, reconnects after the
+//! reconnection time, and stops for good where a browser would.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard},
@@ -11,19 +11,19 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{
     http::{self, Address},
-    sse::{Message, Parser},
+    sse::{Message, SseParser},
     wait_for,
 };
 
-/// How long to wait before connecting again until the server has said so, as browsers do.
+/// Reconnection time until the server sets one, as in browsers.
 const RETRY_DEFAULT: Duration = Duration::from_secs(1);
-/// Silence after which the connection is given up: three heartbeats.
+/// Silence after which a connection is closed: three heartbeats.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// An event as it arrived.
 #[derive(Clone, Debug)]
-pub struct Record {
-    /// Which connection it came on, from 0.
+pub struct RecordedEvent {
+    /// The connection it arrived on, counted from 0.
     pub connection: usize,
     /// When.
     pub at: Instant,
@@ -31,8 +31,8 @@ pub struct Record {
     pub message: Message,
 }
 
-impl Record {
-    /// Its data as JSON; `null` when it is none.
+impl RecordedEvent {
+    /// Its data as JSON; `null` if it is not JSON.
     #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.message.data).unwrap_or(Value::Null)
@@ -41,152 +41,153 @@ impl Record {
 
 /// One connection, successful or not.
 #[derive(Clone, Debug)]
-pub struct Connection {
-    /// When it was tried.
+pub struct StreamConnection {
+    /// When it was attempted.
     pub at: Instant,
     /// `Last-Event-ID` as it was sent.
     pub resumed_from: Option<String>,
-    /// How it ended; nothing while it lasts.
+    /// How it ended; `None` while it is open.
     pub ended: Option<String>,
 }
 
-/// The client; disconnects when this is dropped.
-pub struct Subscriber {
-    notes: Arc<Mutex<Notes>>,
+/// A running client; disconnects when dropped.
+pub struct TestSubscriber {
+    recording: Arc<Mutex<Recording>>,
     task: JoinHandle<()>,
 }
 
 #[derive(Default)]
-struct Notes {
-    records: Vec<Record>,
-    connections: Vec<Connection>,
-    /// Why it stopped for good: a status or type on which an `EventSource` does not come back.
+struct Recording {
+    records: Vec<RecordedEvent>,
+    connections: Vec<StreamConnection>,
+    /// Why it stopped for good: a status or media type on which an `EventSource` does not reconnect.
     closed: Option<String>,
     last_event_id: String,
 }
 
-impl Subscriber {
-    /// Begins to connect to a path such as `/news/stream?snapshot=1000`.
+impl TestSubscriber {
+    /// Starts a client of a path such as `/news/stream?snapshot=1000`.
     #[must_use]
     pub fn start(address: Address, path: &str) -> Self {
-        let notes = Arc::new(Mutex::new(Notes::default()));
-        let task = tokio::spawn(follow(address, path.to_owned(), Arc::clone(&notes)));
-        Self { notes, task }
+        let recording = Arc::new(Mutex::new(Recording::default()));
+        let task = tokio::spawn(follow(address, path.to_owned(), Arc::clone(&recording)));
+        Self { recording, task }
     }
 
-    fn notes(&self) -> MutexGuard<'_, Notes> {
-        self.notes.lock().expect("nobody panics while holding it")
+    fn recording(&self) -> MutexGuard<'_, Recording> {
+        self.recording.lock().expect("no thread panics while holding it")
     }
 
-    /// Everything so far, in the order of arrival.
+    /// All events so far, in order of arrival.
     #[must_use]
-    pub fn records(&self) -> Vec<Record> {
-        self.notes().records.clone()
+    pub fn records(&self) -> Vec<RecordedEvent> {
+        self.recording().records.clone()
     }
 
-    /// Events of one type so far.
+    /// The events of one type so far.
     #[must_use]
-    pub fn events(&self, event: &str) -> Vec<Record> {
-        self.notes().records.iter().filter(|r| r.message.event == event).cloned().collect()
+    pub fn events(&self, event: &str) -> Vec<RecordedEvent> {
+        self.recording().records.iter().filter(|r| r.message.event == event).cloned().collect()
     }
 
-    /// How many events of one type so far.
+    /// The number of events of one type so far.
     #[must_use]
     pub fn count(&self, event: &str) -> usize {
-        self.notes().records.iter().filter(|r| r.message.event == event).count()
+        self.recording().records.iter().filter(|r| r.message.event == event).count()
     }
 
-    /// Every connection so far.
+    /// All connections so far.
     #[must_use]
-    pub fn connections(&self) -> Vec<Connection> {
-        self.notes().connections.clone()
+    pub fn connections(&self) -> Vec<StreamConnection> {
+        self.recording().connections.clone()
     }
 
-    /// Why it will not come back, where a browser would not.
+    /// Why it does not reconnect, if a browser would not.
     #[must_use]
     pub fn closed(&self) -> Option<String> {
-        self.notes().closed.clone()
+        self.recording().closed.clone()
     }
 
-    /// Its place; empty when it has none.
+    /// The last event id; empty if it has none.
     #[must_use]
     pub fn last_event_id(&self) -> String {
-        self.notes().last_event_id.clone()
+        self.recording().last_event_id.clone()
     }
 
-    /// Waits for an event of that type that fits.
+    /// Waits for an event of that type for which `matches` returns true.
     ///
     /// # Errors
-    /// When none comes in time; says what came instead.
+    /// If none arrives within `limit`; the error has a summary of what arrived.
     pub async fn wait_event(
         &self,
         event: &str,
         limit: Duration,
-        fits: impl Fn(&Record) -> bool,
-    ) -> anyhow::Result<Record> {
-        wait_for(&format!("an event `{event}` that fits"), limit, async || {
-            self.notes().records.iter().find(|r| r.message.event == event && fits(r)).cloned()
+        matches: impl Fn(&RecordedEvent) -> bool,
+    ) -> anyhow::Result<RecordedEvent> {
+        wait_for(&format!("a matching event `{event}`"), limit, async || {
+            self.recording().records.iter().find(|r| r.message.event == event && matches(r)).cloned()
         })
         .await
         .map_err(|error| error.context(self.summary()))
     }
 
-    /// What has happened to it, in a line.
+    /// What has happened to it, in one line.
     #[must_use]
     pub fn summary(&self) -> String {
-        let notes = self.notes();
+        let recording = self.recording();
         let mut counts = std::collections::BTreeMap::new();
-        for record in &notes.records {
+        for record in &recording.records {
             *counts.entry(record.message.event.as_str()).or_insert(0) += 1;
         }
-        let ends: Vec<_> = notes.connections.iter().filter_map(|c| c.ended.as_deref()).collect();
+        let ends: Vec<_> = recording.connections.iter().filter_map(|c| c.ended.as_deref()).collect();
         format!(
-            "the subscriber saw {counts:?} on {} connections, stands at {:?}, ends: {ends:?}, closed: {:?}",
-            notes.connections.len(),
-            notes.last_event_id,
-            notes.closed
+            "the subscriber received {counts:?} on {} connections, last event id {:?}, ends: {ends:?}, closed: {:?}",
+            recording.connections.len(),
+            recording.last_event_id,
+            recording.closed
         )
     }
 }
 
-impl Drop for Subscriber {
+impl Drop for TestSubscriber {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-async fn follow(address: Address, path: String, notes: Arc<Mutex<Notes>>) {
-    let lock = || notes.lock().expect("nobody panics while holding it");
-    let mut parser = Parser::default();
+async fn follow(address: Address, path: String, recording: Arc<Mutex<Recording>>) {
+    let lock = || recording.lock().expect("no thread panics while holding it");
+    let mut parser = SseParser::default();
     loop {
         parser.reconnect();
-        let place = Some(parser.last_event_id().to_owned()).filter(|place| !place.is_empty());
+        let last_event_id = Some(parser.last_event_id().to_owned()).filter(|id| !id.is_empty());
         let number = {
-            let mut notes = lock();
-            notes.connections.push(Connection {
+            let mut recording = lock();
+            recording.connections.push(StreamConnection {
                 at: Instant::now(),
-                resumed_from: place.clone(),
+                resumed_from: last_event_id.clone(),
                 ended: None,
             });
-            notes.connections.len() - 1
+            recording.connections.len() - 1
         };
-        let end = read_stream(&address, &path, place.as_deref(), &mut parser, |message, last_event_id| {
-            let mut notes = lock();
-            notes.last_event_id.clear();
-            notes.last_event_id.push_str(last_event_id);
-            notes.records.extend(message.map(|message| Record {
-                connection: number,
-                at: Instant::now(),
-                message,
-            }));
-        })
-        .await;
-        let (text, final_) = match end {
-            End::Again(why) => (why, false),
-            End::Never(why) => (why, true),
+        let end =
+            read_stream(&address, &path, last_event_id.as_deref(), &mut parser, |message, last_event_id| {
+                let mut recording = lock();
+                recording.last_event_id.clear();
+                recording.last_event_id.push_str(last_event_id);
+                recording.records.extend(message.map(|message| RecordedEvent {
+                    connection: number,
+                    at: Instant::now(),
+                    message,
+                }));
+            })
+            .await;
+        let (text, is_closed) = match end {
+            End::Retry(why) => (why, false),
+            End::Closed(why) => (why, true),
         };
         lock().connections[number].ended = Some(text.clone());
-        if final_ {
+        if is_closed {
             lock().closed = Some(text);
             return;
         }
@@ -196,42 +197,42 @@ async fn follow(address: Address, path: String, notes: Arc<Mutex<Notes>>) {
 
 /// How a connection ended.
 enum End {
-    /// A browser comes back.
-    Again(String),
-    /// A browser does not.
-    Never(String),
+    /// A browser reconnects.
+    Retry(String),
+    /// A browser does not reconnect.
+    Closed(String),
 }
 
 async fn read_stream(
     address: &Address,
     path: &str,
-    place: Option<&str>,
-    parser: &mut Parser,
-    mut note: impl FnMut(Option<Message>, &str),
+    last_event_id: Option<&str>,
+    parser: &mut SseParser,
+    mut record: impl FnMut(Option<Message>, &str),
 ) -> End {
     let mut headers = vec![("Accept", "text/event-stream"), ("Cache-Control", "no-store")];
-    headers.extend(place.map(|place| ("Last-Event-ID", place)));
+    headers.extend(last_event_id.map(|id| ("Last-Event-ID", id)));
     let mut answer = match tokio::time::timeout(SILENCE_MAX, http::get(address, path, &headers)).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => return End::Again(format!("no answer: {error}")),
-        Err(_) => return End::Again(format!("no answer within {SILENCE_MAX:?}")),
+        Ok(Err(error)) => return End::Retry(format!("no answer: {error}")),
+        Err(_) => return End::Retry(format!("no answer within {SILENCE_MAX:?}")),
     };
     let media_type = answer.header("content-type").unwrap_or_default().to_owned();
     if answer.status != 200 || !media_type.starts_with("text/event-stream") {
-        return End::Never(format!("answered {} with {media_type:?}", answer.status));
+        return End::Closed(format!("answered {} with {media_type:?}", answer.status));
     }
     loop {
         match tokio::time::timeout(SILENCE_MAX, answer.next()).await {
             Ok(Ok(Some(bytes))) => {
                 for message in parser.push(&bytes) {
                     let place = message.last_event_id.clone();
-                    note(Some(message), &place);
+                    record(Some(message), &place);
                 }
-                note(None, parser.last_event_id());
+                record(None, parser.last_event_id());
             }
-            Ok(Ok(None)) => return End::Again("the stream ended".to_owned()),
-            Ok(Err(error)) => return End::Again(format!("the stream broke: {error}")),
-            Err(_) => return End::Again(format!("nothing came for {SILENCE_MAX:?}")),
+            Ok(Ok(None)) => return End::Retry("the stream ended".to_owned()),
+            Ok(Err(error)) => return End::Retry(format!("the stream broke: {error}")),
+            Err(_) => return End::Retry(format!("nothing came for {SILENCE_MAX:?}")),
         }
     }
 }
@@ -266,17 +267,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_comes_back_with_its_last_id_after_the_delay_it_was_told() {
+    async fn it_reconnects_with_its_last_event_id_after_the_retry_time() {
         const ANSWERS: &[&str] = &[
             "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nretry: 120\nid: e-1\nevent: item\ndata: 1\n\n\
              id: e-2\nevent: item\ndata: ha",
             "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nid: e-2\nevent: item\ndata: 2\n\n",
         ];
         let (address, server) = serve(ANSWERS).await;
-        let subscriber = Subscriber::start(address, "/news/stream");
+        let subscriber = TestSubscriber::start(address, "/news/stream");
         let limit = Duration::from_secs(5);
         let second = subscriber.wait_event("item", limit, |r| r.message.data == "2").await.unwrap();
-        assert_eq!((second.connection, subscriber.count("item")), (1, 2), "half an event is none");
+        assert_eq!(
+            (second.connection, subscriber.count("item")),
+            (1, 2),
+            "an incomplete event does not count"
+        );
         let connections = subscriber.connections();
         assert_eq!(connections[1].resumed_from.as_deref(), Some("e-1"));
         assert!(connections[1].at - connections[0].at >= Duration::from_millis(120));
@@ -288,9 +293,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_gives_up_where_a_browser_would() {
+    async fn it_stops_where_a_browser_would() {
         let (address, _server) = serve(&["HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"]).await;
-        let subscriber = Subscriber::start(address, "/news/stream");
+        let subscriber = TestSubscriber::start(address, "/news/stream");
         let limit = Duration::from_secs(5);
         let why = wait_for("the end", limit, async || subscriber.closed()).await.unwrap();
         assert!(why.contains("503"), "{why}");

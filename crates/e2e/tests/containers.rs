@@ -1,11 +1,11 @@
-//! The container and Kubernetes files against what they speak of: files, programs, ports, routes, pauses. No engine runs
-//! here; that an image builds and a cluster takes the manifest is not shown by this.
+//! Checks the container and Kubernetes files against what they refer to: files, programs, ports, routes, timeouts. No
+//! container engine runs here: whether the image builds and a cluster accepts the manifest is not tested.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 
 use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
-use e2e::{Manner, Origin, Process, Program, Stack, story};
+use e2e::{Binary, ChildProcess, Origin, StartOptions, TestStack, scenario};
 use serde_json::Value;
 
 const DOCKERFILE: &str = include_str!("../../../deploy/container/Dockerfile");
@@ -22,7 +22,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Each instruction on one line.
+/// The instructions of the Dockerfile, each on one line.
 fn instructions() -> Vec<String> {
     let joined = DOCKERFILE.replace("\\\n", " ");
     joined
@@ -45,7 +45,7 @@ fn document(kind: &str) -> Value {
 /// A default of the configuration: `key = value`.
 fn default(key: &str) -> &'static str {
     let line = DEFAULTS.lines().find_map(|line| line.strip_prefix(&format!("{key} = "))).unwrap();
-    // What follows a `#` is a remark.
+    // A comment may follow.
     line.split(" #").next().unwrap().trim_matches('"')
 }
 
@@ -62,7 +62,7 @@ fn words(list: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn the_image_has_what_it_copies_and_runs_as_nobody() {
+fn the_image_has_what_it_copies_and_runs_as_nonroot() {
     let all = instructions();
     for line in all.iter().filter(|l| l.starts_with("COPY ") && !l.contains("--from=")) {
         let words: Vec<_> = line.split_whitespace().skip(1).collect();
@@ -94,7 +94,7 @@ fn the_image_has_what_it_copies_and_runs_as_nobody() {
 }
 
 #[test]
-fn what_the_image_sets_is_a_key_of_the_configuration() {
+fn environment_variables_of_the_image_are_configuration_keys() {
     let environment = instructions().into_iter().find(|l| l.starts_with("ENV ")).unwrap();
     let settings = environment.split_whitespace().skip(1).map(|s| s.split_once('=').unwrap());
     for (name, value) in settings {
@@ -105,7 +105,7 @@ fn what_the_image_sets_is_a_key_of_the_configuration() {
 }
 
 #[test]
-fn the_composed_pair_shares_its_socket_and_outlives_its_drain() {
+fn the_compose_services_share_a_socket_and_outlive_the_drain() {
     let compose: Value = serde_saphyr::from_str(COMPOSE).unwrap();
     let services = compose["services"].as_object().unwrap();
     let names: BTreeSet<_> = services.keys().map(String::as_str).collect();
@@ -133,7 +133,7 @@ fn the_composed_pair_shares_its_socket_and_outlives_its_drain() {
 }
 
 #[test]
-fn the_pod_is_the_pair_and_its_probes_ask_what_is_served() {
+fn the_pod_has_both_daemons_and_probes_existing_routes() {
     let set = document("StatefulSet");
     assert_eq!(set["spec"]["replicas"], 1);
     let pod = &set["spec"]["template"]["spec"];
@@ -163,7 +163,7 @@ fn the_pod_is_the_pair_and_its_probes_ask_what_is_served() {
             match probe["httpGet"]["path"].as_str() {
                 Some(path) => assert!(openapi["paths"][path].is_object(), "{path} is not served"),
                 None if probe.is_null() => {
-                    assert_eq!(name, "ingestd", "only the gateway is asked for readiness")
+                    assert_eq!(name, "ingestd", "only the gateway has a readiness probe")
                 }
                 None => assert_eq!(words(&probe["exec"]["command"]), HEALTHCHECK),
             }
@@ -173,7 +173,7 @@ fn the_pod_is_the_pair_and_its_probes_ask_what_is_served() {
     assert_eq!(gateway["ports"][0]["containerPort"], port());
     assert_eq!(
         gateway["livenessProbe"]["httpGet"]["path"], "/health",
-        "a daemon that is away is no reason to restart"
+        "an unavailable daemon must not restart the gateway"
     );
     let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
     let before = gateway["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap();
@@ -185,7 +185,7 @@ fn the_pod_is_the_pair_and_its_probes_ask_what_is_served() {
 }
 
 #[tokio::test]
-async fn the_pods_configuration_is_one_that_the_daemons_take() {
+async fn the_pods_configuration_is_valid_for_both_daemons() {
     let folder = tempfile::tempdir().unwrap();
     let data = &document("ConfigMap")["data"];
     let [config, sources] = ["newswire.toml", "sources.toml"].map(|name| {
@@ -194,41 +194,42 @@ async fn the_pods_configuration_is_one_that_the_daemons_take() {
         path.display().to_string()
     });
     let arguments = ["config", "check", "--config", &config, "--sources", &sources];
-    let mut check = Process::start(Program::Newswire, &arguments, folder.path()).unwrap();
-    let (status, _) = check.ended_within(Duration::from_secs(20)).await.unwrap();
+    let mut check = ChildProcess::start(Binary::Newswire, &arguments, folder.path()).unwrap();
+    let (status, _) = check.wait_exit(Duration::from_secs(20)).await.unwrap();
     assert_eq!(status.code(), Some(0), "{}", check.log());
 }
 
-/// One command of the tool beside a stack; its exit code.
-async fn judged(stack: &Stack, pid: &str) -> (Option<i32>, String) {
+/// Runs `newswire doctor --quick` on a process of a stack; its exit code and output.
+async fn quick_doctor(stack: &TestStack, pid: &str) -> (Option<i32>, String) {
     let config = stack.path("newswire.toml");
     let arguments = ["doctor", "--quick", "--pid", pid, "--config", config.to_str().unwrap()];
     let mut doctor =
-        Process::start_as(Manner::default(), Program::Newswire, &arguments, stack.folder()).unwrap();
-    let (status, _) = doctor.ended_within(Duration::from_secs(20)).await.unwrap();
+        ChildProcess::start_with(StartOptions::default(), Binary::Newswire, &arguments, stack.folder())
+            .unwrap();
+    let (status, _) = doctor.wait_exit(Duration::from_secs(20)).await.unwrap();
     (status.code(), doctor.log())
 }
 
 #[tokio::test]
-async fn a_health_check_judges_the_process_of_its_own_container() {
+async fn a_health_check_probes_the_process_of_its_own_container() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 1)).unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 1)).unwrap();
     origin.publish("feed-0", "Something");
     stack.start_both().await.unwrap();
-    let pids = [Program::Ingestd, Program::Gateway].map(|p| stack.process(p).unwrap().id().to_string());
+    let pids = [Binary::Ingestd, Binary::Gateway].map(|p| stack.process(p).unwrap().id().to_string());
     for pid in &pids {
-        let (code, said) = judged(&stack, pid).await;
-        assert_eq!(code, Some(0), "with both running: {said}");
+        let (code, output) = quick_doctor(&stack, pid).await;
+        assert_eq!(code, Some(0), "with both running: {output}");
     }
-    stack.kill(Program::Gateway).unwrap();
-    let (code, said) = judged(&stack, &pids[0]).await;
-    assert_eq!(code, Some(0), "the daemon without a gateway: {said}");
-    stack.start(Program::Gateway).unwrap();
-    stack.ready().await.unwrap();
-    let gateway = stack.process(Program::Gateway).unwrap().id().to_string();
-    stack.kill(Program::Ingestd).unwrap();
-    let (code, said) = judged(&stack, &gateway).await;
-    assert_eq!(code, Some(0), "the gateway without its daemon: {said}");
-    let (code, _) = judged(&stack, &pids[0]).await;
+    stack.kill(Binary::Gateway).unwrap();
+    let (code, output) = quick_doctor(&stack, &pids[0]).await;
+    assert_eq!(code, Some(0), "the daemon without a gateway: {output}");
+    stack.start(Binary::Gateway).unwrap();
+    stack.wait_ready().await.unwrap();
+    let gateway = stack.process(Binary::Gateway).unwrap().id().to_string();
+    stack.kill(Binary::Ingestd).unwrap();
+    let (code, output) = quick_doctor(&stack, &gateway).await;
+    assert_eq!(code, Some(0), "the gateway without its daemon: {output}");
+    let (code, _) = quick_doctor(&stack, &pids[0]).await;
     assert_ne!(code, Some(0), "a process that is gone");
 }

@@ -1,18 +1,18 @@
-//! The same story on real feeds that other projects publish as test data.
+//! Delivery of real feeds that other projects publish as test data.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
-use e2e::{Origin, SourceEntry, Stack, corpus, say, wait_for};
+use e2e::{Origin, TestSource, TestStack, corpus, log_line, wait_for};
 use url::Url;
 
 /// The folders that hold feeds as publishers sent them.
 const FOLDERS: [&str; 2] = ["rss-parser/input", "feed-rs"];
 
 #[tokio::test]
-async fn every_item_of_every_feed_that_can_be_read_is_on_the_stream() {
+async fn every_item_of_every_readable_feed_is_on_the_stream() {
     let Some(corpus) = corpus() else { return };
     let origin = Origin::start().await.unwrap();
     let mut sources = Vec::new();
@@ -20,7 +20,7 @@ async fn every_item_of_every_feed_that_can_be_read_is_on_the_stream() {
     let mut unreadable = BTreeSet::new();
     for file in FOLDERS.iter().flat_map(|folder| Origin::feeds_in(&corpus.join(folder)).unwrap()) {
         let id = format!("file-{}", sources.len());
-        let url = origin.file(&file).unwrap();
+        let url = origin.add_file(&file).unwrap();
         let address = Url::parse(&url).unwrap();
         let hints = feed::Hints {
             url: Some(&address),
@@ -36,19 +36,19 @@ async fn every_item_of_every_feed_that_can_be_read_is_on_the_stream() {
                 unreadable.insert(id.clone());
             }
         }
-        sources.push(SourceEntry::new(&id, url));
+        sources.push(TestSource::new(&id, url));
     }
     let items: usize = expected.values().map(BTreeSet::len).sum();
-    say(&format!("{} files, of which {} cannot be read; {items} items", sources.len(), unreadable.len()));
-    assert!(expected.len() > 80 && items > 1_000, "the corpus is there");
+    log_line(&format!("{} files, {} of them unreadable; {items} items", sources.len(), unreadable.len()));
+    assert!(expected.len() > 80 && items > 1_000, "the corpus is complete");
 
-    let mut stack = Stack::new(&sources).unwrap();
+    let mut stack = TestStack::new(&sources).unwrap();
     let limit = Duration::from_secs(60);
-    stack.start(e2e::Program::Gateway).unwrap();
-    stack.serving().await.unwrap();
+    stack.start(e2e::Binary::Gateway).unwrap();
+    stack.wait_serving().await.unwrap();
     let subscriber = stack.subscribe("/news/stream");
     subscriber.wait_event("stream", limit, |_| true).await.unwrap();
-    stack.start(e2e::Program::Ingestd).unwrap();
+    stack.start(e2e::Binary::Ingestd).unwrap();
 
     let outcome = wait_for("every item, and a report of every file", limit, async || {
         let reported: BTreeSet<_> =
@@ -56,16 +56,16 @@ async fn every_item_of_every_feed_that_can_be_read_is_on_the_stream() {
         (subscriber.count("item") >= items && reported.len() == sources.len()).then_some(())
     })
     .await;
-    tokio::time::sleep(Duration::from_secs(2)).await; // one more round of visits: nothing comes twice
+    tokio::time::sleep(Duration::from_secs(2)).await; // one more round of visits: no duplicates
     let mut arrived: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let mut twice = Vec::new();
+    let mut duplicates = Vec::new();
     for record in subscriber.events("item") {
         let (source, key) = (text(&record.json(), "source"), text(&record.json(), "key"));
         if !arrived.entry(source.clone()).or_default().insert(key.clone()) {
-            twice.push(format!("{key} of {source}"));
+            duplicates.push(format!("{key} of {source}"));
         }
     }
-    assert!(twice.is_empty(), "came twice: {twice:#?}");
+    assert!(duplicates.is_empty(), "arrived twice: {duplicates:#?}");
     for (source, keys) in &expected {
         let empty = BTreeSet::new();
         let got = arrived.get(source).unwrap_or(&empty);
@@ -77,7 +77,7 @@ async fn every_item_of_every_feed_that_can_be_read_is_on_the_stream() {
     assert_eq!(subscriber.count("update"), 0, "a file that does not change has no updates");
     for source in &unreadable {
         let status = stack.json(&format!("/sources/{source}")).await.unwrap();
-        assert!(status["last_error"].is_string(), "what cannot be read is shown: {status}");
+        assert!(status["last_error"].is_string(), "an unreadable feed has an error: {status}");
     }
 }
 

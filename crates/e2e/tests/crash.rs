@@ -1,48 +1,47 @@
-//! kill -9, again and again, while feeds publish and subscribers stay connected.
+//! Repeated kill -9 while feeds publish and subscribers stay connected.
 
 use std::time::Duration;
 
-use e2e::{Origin, Program, Stack, say, story};
+use e2e::{Binary, Origin, TestStack, log_line, scenario};
 
-/// Kills of one test; `scripts/torture` goes on for minutes.
+/// Rounds of one test; `scripts/torture` runs for minutes.
 const ROUNDS: usize = 4;
 
-async fn killing(victims: &[Program]) {
-    let tally = story::kills(|round| (round < ROUNDS).then(|| victims.to_vec()))
+async fn kill_and_check(victims: &[Binary]) {
+    let summary = scenario::kill_repeatedly(|round| (round < ROUNDS).then(|| victims.to_vec()))
         .await
-        .expect("nobody misses anything");
-    assert_eq!(tally.kills, ROUNDS * victims.len());
-    assert!(tally.published > 40, "{tally:?}");
-    say(&format!("{tally:?}"));
+        .expect("no subscriber misses an item");
+    assert_eq!(summary.kills, ROUNDS * victims.len());
+    assert!(summary.published > 40, "{summary:?}");
+    log_line(&format!("{summary:?}"));
 }
 
 #[tokio::test]
-async fn a_killed_daemon_costs_nobody_an_item() {
-    killing(&[Program::Ingestd]).await;
+async fn no_client_loses_an_item_when_the_daemon_is_killed() {
+    kill_and_check(&[Binary::Ingestd]).await;
 }
 
 #[tokio::test]
-async fn a_killed_gateway_costs_nobody_an_item() {
-    killing(&[Program::Gateway]).await;
+async fn no_client_loses_an_item_when_the_gateway_is_killed() {
+    kill_and_check(&[Binary::Gateway]).await;
 }
 
 #[tokio::test]
-async fn both_killed_at_once_cost_nobody_an_item() {
-    killing(&[Program::Ingestd, Program::Gateway]).await;
+async fn no_client_loses_an_item_when_both_are_killed_at_once() {
+    kill_and_check(&[Binary::Ingestd, Binary::Gateway]).await;
 }
 
 #[tokio::test]
-async fn both_killed_at_once_and_the_gateway_back_first_cost_nobody_an_item() {
-    killing(&[Program::Gateway, Program::Ingestd]).await;
+async fn no_client_loses_an_item_when_both_are_killed_and_the_gateway_restarts_first() {
+    kill_and_check(&[Binary::Gateway, Binary::Ingestd]).await;
 }
 
-/// Who has had nothing but the first block has a place already: what is published while the gateway is dead is not lost
-/// to a client that asked for no snapshot. This client keeps to the letter of the standard, in which a block without an id
-/// on a new connection takes the place away.
+/// The first block has an id, so that a client without a snapshot does not lose what is published while the gateway is
+/// dead. This client follows the standard literally: a block without an id clears the last event id.
 #[tokio::test]
-async fn the_first_block_gives_a_place_that_outlives_the_gateway() {
+async fn the_first_block_has_an_id_that_outlives_the_gateway() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 1)).unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 1)).unwrap();
     let limit = Duration::from_secs(10);
     origin.publish("feed-0", "Before");
     stack.start_both().await.unwrap();
@@ -50,19 +49,23 @@ async fn the_first_block_gives_a_place_that_outlives_the_gateway() {
     early.wait_event("item", limit, |_| true).await.unwrap();
     let subscriber = stack.subscribe("/news/stream?snapshot=0");
     subscriber.wait_event("stream", limit, |_| true).await.unwrap();
-    let place = subscriber.last_event_id();
-    assert!(place.ends_with("-1"), "the place of the newest event, not {place:?}");
+    let last_event_id = subscriber.last_event_id();
+    assert!(last_event_id.ends_with("-1"), "the id of the newest event, not {last_event_id:?}");
 
     for round in 1..4 {
-        stack.kill(Program::Gateway).unwrap();
+        stack.kill(Binary::Gateway).unwrap();
         let guid = origin.publish("feed-0", &format!("While the gateway is dead, {round}"));
         tokio::time::sleep(Duration::from_millis(1_500)).await;
-        stack.start(Program::Gateway).unwrap();
+        stack.start(Binary::Gateway).unwrap();
         subscriber.wait_event("item", limit, |r| r.json()["guid"] == *guid).await.unwrap();
         assert_eq!(subscriber.count("item"), round, "{}", subscriber.summary());
         let resumed = subscriber.events("stream").pop().expect("each connection begins with one");
         assert_eq!(resumed.json()["resume"], "exact");
-        let place = subscriber.connections().pop().and_then(|c| c.resumed_from);
-        assert_eq!(resumed.message.last_event_id, place.unwrap_or_default(), "resuming takes no place away");
+        let last_event_id = subscriber.connections().pop().and_then(|c| c.resumed_from);
+        assert_eq!(
+            resumed.message.last_event_id,
+            last_event_id.unwrap_or_default(),
+            "resuming keeps the last event id"
+        );
     }
 }

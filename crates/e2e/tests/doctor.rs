@@ -1,4 +1,4 @@
-//! `newswire doctor` with the real processes: healthy, and with every problem that can be caused from outside.
+//! `newswire doctor` on the real processes: healthy, and with every fault that can be caused from outside.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::{
@@ -11,16 +11,17 @@ use std::{
 };
 
 use e2e::{
-    Behaviour, Format, Origin, Process, Program, SourceEntry, Stack, http::Address, say, story, wait_for,
+    Behaviour, Binary, ChildProcess, DocumentFormat, Origin, TestSource, TestStack, http::Address, log_line,
+    scenario, wait_for,
 };
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-/// The longest that the command may take, whatever is frozen.
+/// Deadline of the command, whatever is frozen.
 const DOCTOR_WITHIN: Duration = Duration::from_secs(10);
 
-/// What the doctor said.
+/// The result of a run.
 struct Diagnosis {
     exit: Option<i32>,
     took: Duration,
@@ -41,13 +42,13 @@ impl Diagnosis {
         self.json["evidence"].pointer(pointer).unwrap_or(&Value::Null)
     }
 
-    /// Function, file and line of each frame that the stacks of a daemon name in full.
-    fn places(&self, daemon: &str) -> Vec<String> {
+    /// Function, file and line of all resolved frames in the stacks of a daemon.
+    fn locations(&self, daemon: &str) -> Vec<String> {
         let threads =
             self.evidence(&format!("/{daemon}/stacks/threads")).as_array().cloned().unwrap_or_default();
         let frames =
             threads.iter().flat_map(|thread| thread["frames"].as_array().cloned().unwrap_or_default());
-        let place = |frame: Value| {
+        let location = |frame: Value| {
             Some(format!(
                 "{} at {}:{}",
                 frame["function"].as_str()?,
@@ -55,7 +56,7 @@ impl Diagnosis {
                 frame["line"].as_u64()?
             ))
         };
-        frames.filter_map(place).collect()
+        frames.filter_map(location).collect()
     }
 }
 
@@ -72,10 +73,10 @@ impl fmt::Display for Diagnosis {
     }
 }
 
-/// Runs `newswire doctor` with the configuration of a stack; its output, how it ended and how long it took.
-async fn run(stack: &Stack, arguments: &[&str]) -> (Option<i32>, Duration, String, String) {
+/// Runs `newswire doctor` with the configuration of a stack; its exit code, duration, standard output and error.
+async fn run(stack: &TestStack, arguments: &[&str]) -> (Option<i32>, Duration, String, String) {
     let config = stack.write_config("newswire.toml", &[]).unwrap();
-    let mut command = Command::new(Program::Newswire.path().unwrap());
+    let mut command = Command::new(Binary::Newswire.path().unwrap());
     command.arg("doctor").args(arguments).arg("--config").arg(config).env_clear().current_dir(stack.folder());
     let began = Instant::now();
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
@@ -83,51 +84,51 @@ async fn run(stack: &Stack, arguments: &[&str]) -> (Option<i32>, Duration, Strin
     (output.status.code(), began.elapsed(), text(output.stdout), text(output.stderr))
 }
 
-/// Asks the doctor, and holds it to its time.
-async fn ask(stack: &Stack, arguments: &[&str]) -> Diagnosis {
+/// Runs the doctor and checks its deadline.
+async fn diagnose(stack: &TestStack, arguments: &[&str]) -> Diagnosis {
     let (exit, took, out, err) = run(stack, &[&["--json"], arguments].concat()).await;
     let json = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out:?} {err:?}"));
     let diagnosis = Diagnosis { exit, took, json };
-    say(&diagnosis.to_string());
+    log_line(&diagnosis.to_string());
     assert!(took <= DOCTOR_WITHIN, "{diagnosis}");
     diagnosis
 }
 
-/// Expects this verdict.
+/// Checks the verdict and that the exit code agrees with it.
 #[track_caller]
 fn expect(diagnosis: &Diagnosis, code: &str) {
     // A row of the table of `scripts/drill`.
     let test = std::thread::current().name().unwrap_or_default().replace('_', " ");
-    say(&format!("| {test} | {} | – | {:.1} |", diagnosis.code(), diagnosis.took.as_secs_f64()));
+    log_line(&format!("| {test} | {} | – | {:.1} |", diagnosis.code(), diagnosis.took.as_secs_f64()));
     assert_eq!(diagnosis.code(), code, "{diagnosis}\n{:#}", diagnosis.json);
     let fine = matches!(code, "healthy" | "slow-feeds");
     assert_eq!(diagnosis.exit, Some(i32::from(!fine)), "{diagnosis}");
     assert!(fine || !diagnosis.json["verdict"]["next"].as_array().unwrap().is_empty(), "{diagnosis}");
 }
 
-/// The same where a machine that is too busy with other tests may come first, which is right and not what is looked for.
+/// Like [`expect`], but accepts the verdict that the machine is overloaded, which other tests may cause.
 #[track_caller]
 fn expect_unless_overloaded(diagnosis: &Diagnosis, code: &str) {
     if diagnosis.code() == "worker-starved" && diagnosis.line().contains("no processor") {
-        say("the machine was overloaded, and the doctor said so");
+        log_line("the machine was overloaded, as the doctor reported");
     } else {
         expect(diagnosis, code);
     }
 }
 
-async fn both_running(sources: &[SourceEntry]) -> Stack {
-    let mut stack = Stack::new(sources).unwrap();
+async fn both_running(sources: &[TestSource]) -> TestStack {
+    let mut stack = TestStack::new(sources).unwrap();
     stack.start_both().await.unwrap();
     stack
 }
 
-fn pid(stack: &mut Stack, program: Program) -> u64 {
+fn pid(stack: &mut TestStack, program: Binary) -> u64 {
     u64::from(stack.process(program).unwrap().id())
 }
 
-/// Stops a process, and waits until it is.
-async fn freeze(stack: &mut Stack, program: Program) {
-    let process: &mut Process = stack.process(program).unwrap();
+/// Stops a process and waits until it is stopped.
+async fn freeze(stack: &mut TestStack, program: Binary) {
+    let process: &mut ChildProcess = stack.process(program).unwrap();
     process.signal(Signal::STOP).unwrap();
     let status = format!("/proc/{}/status", process.id());
     let is_stopped = async || std::fs::read_to_string(&status).ok()?.contains("State:\tT").then_some(());
@@ -135,26 +136,26 @@ async fn freeze(stack: &mut Stack, program: Program) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_healthy_processes_are_healthy_with_complete_evidence() {
+async fn a_healthy_system_is_reported_as_healthy_with_all_evidence() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = both_running(&story::feeds(&origin, 4)).await;
-    let said = ask(&stack, &[]).await;
-    expect_unless_overloaded(&said, "healthy");
-    let (ingestd, gateway) = (pid(&mut stack, Program::Ingestd), pid(&mut stack, Program::Gateway));
-    assert_eq!(said.evidence("/ingestd/process/pid"), ingestd);
-    assert_eq!(said.evidence("/gateway/process/pid"), gateway);
-    assert_eq!(said.evidence("/listener/sockets/0/owners/0/pid"), gateway);
+    let mut stack = both_running(&scenario::feeds(&origin, 4)).await;
+    let diagnosis = diagnose(&stack, &[]).await;
+    expect_unless_overloaded(&diagnosis, "healthy");
+    let (ingestd, gateway) = (pid(&mut stack, Binary::Ingestd), pid(&mut stack, Binary::Gateway));
+    assert_eq!(diagnosis.evidence("/ingestd/process/pid"), ingestd);
+    assert_eq!(diagnosis.evidence("/gateway/process/pid"), gateway);
+    assert_eq!(diagnosis.evidence("/listener/sockets/0/owners/0/pid"), gateway);
     for n in 0..3 {
-        assert_eq!(said.evidence(&format!("/http/probes/{n}/status")), 200);
+        assert_eq!(diagnosis.evidence(&format!("/http/probes/{n}/status")), 200);
     }
-    assert_eq!(said.evidence("/gateway/watch/vitals/wire/connected"), true);
-    assert_eq!(said.evidence("/ingestd/watch/vitals/wire/subscribers"), 1);
-    assert!(said.evidence("/gateway/stacks/from").is_string());
-    assert!(!said.places("gateway").is_empty() && !said.places("ingestd").is_empty());
-    assert!(said.evidence("/store/free_bytes").as_u64().unwrap() > 0);
+    assert_eq!(diagnosis.evidence("/gateway/watch/vitals/wire/connected"), true);
+    assert_eq!(diagnosis.evidence("/ingestd/watch/vitals/wire/subscribers"), 1);
+    assert!(diagnosis.evidence("/gateway/stacks/from").is_string());
+    assert!(!diagnosis.locations("gateway").is_empty() && !diagnosis.locations("ingestd").is_empty());
+    assert!(diagnosis.evidence("/store/free_bytes").as_u64().unwrap() > 0);
 
     let (_, took, text, _) = run(&stack, &[]).await;
-    say(&format!("as text in {took:?}:\n{text}"));
+    log_line(&format!("as text, after {took:?}:\n{text}"));
     assert!(text.lines().last().unwrap().starts_with("VERDICT "), "{text}");
     for title in [
         "http",
@@ -170,85 +171,85 @@ async fn two_healthy_processes_are_healthy_with_complete_evidence() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_process_is_named() {
+async fn the_dead_process_is_named() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = both_running(&story::feeds(&origin, 2)).await;
-    stack.kill(Program::Ingestd).unwrap();
-    let said = ask(&stack, &[]).await;
-    expect(&said, "daemon-dead");
-    assert!(said.line().contains("killed"), "{said}");
+    let mut stack = both_running(&scenario::feeds(&origin, 2)).await;
+    stack.kill(Binary::Ingestd).unwrap();
+    let diagnosis = diagnose(&stack, &[]).await;
+    expect(&diagnosis, "daemon-dead");
+    assert!(diagnosis.line().contains("killed"), "{diagnosis}");
 
-    stack.start(Program::Ingestd).unwrap();
-    stack.ready().await.unwrap();
-    stack.kill(Program::Gateway).unwrap();
-    let said = ask(&stack, &[]).await;
-    expect(&said, "gateway-dead");
-    assert_eq!(said.evidence("/ingestd/presence"), "running");
+    stack.start(Binary::Ingestd).unwrap();
+    stack.wait_ready().await.unwrap();
+    stack.kill(Binary::Gateway).unwrap();
+    let diagnosis = diagnose(&stack, &[]).await;
+    expect(&diagnosis, "gateway-dead");
+    assert_eq!(diagnosis.evidence("/ingestd/presence"), "running");
 
-    stack.kill(Program::Ingestd).unwrap();
-    expect(&ask(&stack, &[]).await, "not-running");
-    expect(&ask(&stack, &["--quick"]).await, "not-running");
+    stack.kill(Binary::Ingestd).unwrap();
+    expect(&diagnose(&stack, &[]).await, "not-running");
+    expect(&diagnose(&stack, &["--quick"]).await, "not-running");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_any_process_the_verdict_is_not_running() {
-    let stack = Stack::new(&[]).unwrap();
-    let said = ask(&stack, &[]).await;
-    expect(&said, "not-running");
-    assert!(said.evidence("/store/free_bytes").as_u64().is_some(), "{said}");
+async fn a_system_that_never_ran_is_reported_as_not_running() {
+    let stack = TestStack::new(&[]).unwrap();
+    let diagnosis = diagnose(&stack, &[]).await;
+    expect(&diagnosis, "not-running");
+    assert!(diagnosis.evidence("/store/free_bytes").as_u64().is_some(), "{diagnosis}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stopped_daemon_is_seen_from_outside_with_its_stacks() {
+async fn a_stopped_daemon_is_reported_with_stacks_read_from_outside() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = both_running(&story::feeds(&origin, 2)).await;
-    freeze(&mut stack, Program::Ingestd).await;
-    let said = ask(&stack, &[]).await;
-    expect(&said, "daemon-stopped");
-    assert_eq!(said.evidence("/ingestd/process/pid"), pid(&mut stack, Program::Ingestd));
-    assert_eq!(said.evidence("/ingestd/stacks/from"), "outside");
+    let mut stack = both_running(&scenario::feeds(&origin, 2)).await;
+    freeze(&mut stack, Binary::Ingestd).await;
+    let diagnosis = diagnose(&stack, &[]).await;
+    expect(&diagnosis, "daemon-stopped");
+    assert_eq!(diagnosis.evidence("/ingestd/process/pid"), pid(&mut stack, Binary::Ingestd));
+    assert_eq!(diagnosis.evidence("/ingestd/stacks/from"), "outside");
     assert!(
-        !said.places("ingestd").is_empty(),
+        !diagnosis.locations("ingestd").is_empty(),
         "function, file and line: {:#}",
-        said.evidence("/ingestd/stacks")
+        diagnosis.evidence("/ingestd/stacks")
     );
-    assert_eq!(said.evidence("/http/probes/0/status"), 200, "the gateway serves on");
-    expect(&ask(&stack, &["--quick"]).await, "daemon-stopped");
+    assert_eq!(diagnosis.evidence("/http/probes/0/status"), 200, "the gateway still serves");
+    expect(&diagnose(&stack, &["--quick"]).await, "daemon-stopped");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frozen_gateway_is_stopped_and_its_stacks_are_captured() {
+async fn a_frozen_gateway_is_reported_as_stopped_with_its_stacks() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = both_running(&story::feeds(&origin, 2)).await;
-    freeze(&mut stack, Program::Gateway).await;
-    let said = ask(&stack, &[]).await;
-    expect(&said, "gateway-stopped");
-    assert_eq!(said.evidence("/gateway/stacks/from"), "outside");
+    let mut stack = both_running(&scenario::feeds(&origin, 2)).await;
+    freeze(&mut stack, Binary::Gateway).await;
+    let diagnosis = diagnose(&stack, &[]).await;
+    expect(&diagnosis, "gateway-stopped");
+    assert_eq!(diagnosis.evidence("/gateway/stacks/from"), "outside");
     assert!(
-        !said.places("gateway").is_empty(),
+        !diagnosis.locations("gateway").is_empty(),
         "function, file and line: {:#}",
-        said.evidence("/gateway/stacks")
+        diagnosis.evidence("/gateway/stacks")
     );
-    let of_itself = pid(&mut stack, Program::Gateway).to_string();
-    expect(&ask(&stack, &["--pid", &of_itself]).await, "gateway-stopped");
+    let gateway_pid = pid(&mut stack, Binary::Gateway).to_string();
+    expect(&diagnose(&stack, &["--pid", &gateway_pid]).await, "gateway-stopped");
 
-    freeze(&mut stack, Program::Ingestd).await;
-    let said = ask(&stack, &[]).await;
-    expect(&said, "gateway-stopped");
-    assert!(said.line().contains("newswire-ingestd is stopped too"), "{said}");
+    freeze(&mut stack, Binary::Ingestd).await;
+    let diagnosis = diagnose(&stack, &[]).await;
+    expect(&diagnosis, "gateway-stopped");
+    assert!(diagnosis.line().contains("newswire-ingestd is stopped too"), "{diagnosis}");
 }
 
-/// A gateway that got its listening socket from us, as from systemd; killed when this is dropped.
+/// A gateway with a listening socket passed as by systemd; killed when dropped.
 struct Activated(Child);
 
 impl Activated {
-    fn start(stack: &Stack, listener: &TcpListener) -> Self {
+    fn start(stack: &TestStack, listener: &TcpListener) -> Self {
         let config = stack.write_config("newswire.toml", &[]).unwrap();
         let passed = OwnedFd::from(listener.try_clone().unwrap());
         let log = File::create(stack.path("newswire-gateway.log")).unwrap();
         let child = Command::new("/bin/sh")
             .args(["-c", "export LISTEN_FDS=1 LISTEN_PID=$$ && exec \"$@\" 3<&0 0</dev/null", "sh"])
-            .arg(Program::Gateway.path().unwrap())
+            .arg(Binary::Gateway.path().unwrap())
             .arg("--config")
             .arg(config)
             .current_dir(stack.folder())
@@ -274,85 +275,93 @@ impl Drop for Activated {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_that_holds_the_port_of_a_dead_gateway_is_named() {
+async fn the_process_that_holds_the_port_of_a_dead_gateway_is_named() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 2)).unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 2)).unwrap();
     let Address::Tcp(address): Address = stack.gateway() else { panic!("gateways listen at ports") };
     let listener = TcpListener::bind::<SocketAddr>(address).unwrap();
     let mut gateway = Activated::start(&stack, &listener);
-    stack.start(Program::Ingestd).unwrap();
-    stack.ready().await.unwrap();
-    let said = ask(&stack, &[]).await;
-    expect_unless_overloaded(&said, "healthy");
-    let owners = said.evidence("/listener/sockets/0/owners").as_array().unwrap();
-    assert_eq!(owners.len(), 2, "both are seen: {owners:?}");
+    stack.start(Binary::Ingestd).unwrap();
+    stack.wait_ready().await.unwrap();
+    let diagnosis = diagnose(&stack, &[]).await;
+    expect_unless_overloaded(&diagnosis, "healthy");
+    let owners = diagnosis.evidence("/listener/sockets/0/owners").as_array().unwrap();
+    assert_eq!(owners.len(), 2, "both owners are listed: {owners:?}");
 
     gateway.kill();
-    let said = ask(&stack, &[]).await;
-    expect(&said, "orphan-listener");
+    let diagnosis = diagnose(&stack, &[]).await;
+    expect(&diagnosis, "orphan-listener");
     let me = format!("pid {} ", std::process::id());
-    assert!(said.line().starts_with(&me) && said.line().contains("newswire-gateway does not run"), "{said}");
-    assert!(said.line().contains("connections wait"), "the probes themselves wait there: {said}");
-    // A port that answers nobody must not look healthy to a health check either.
-    expect(&ask(&stack, &["--quick"]).await, "orphan-listener");
+    assert!(
+        diagnosis.line().starts_with(&me) && diagnosis.line().contains("newswire-gateway does not run"),
+        "{diagnosis}"
+    );
+    assert!(diagnosis.line().contains("connections wait"), "the probes themselves are waiting: {diagnosis}");
+    // A port that never answers must not look healthy to a health check either.
+    expect(&diagnose(&stack, &["--quick"]).await, "orphan-listener");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_feeds_alone_are_not_a_hang() {
     let origin = Origin::start().await.unwrap();
     let sources: Vec<_> = (0..6)
-        .map(|n| SourceEntry::new(&format!("feed-{n}"), origin.feed(&format!("feed-{n}"), Format::of(n))))
+        .map(|n| {
+            TestSource::new(
+                &format!("feed-{n}"),
+                origin.add_feed(&format!("feed-{n}"), DocumentFormat::of(n)),
+            )
+        })
         .collect();
     for n in 0..3 {
-        // Of the ways to hang the one that no shorter deadline of a visit ends.
-        origin.behave(&format!("feed-{n}"), Behaviour::SilentHead);
+        // The kind of hang that no shorter deadline of a visit ends.
+        origin.set_behaviour(&format!("feed-{n}"), Behaviour::SilentHead);
     }
-    let mut stack = Stack::new(&sources).unwrap();
-    // No deadline of ours ends the hang while we look.
+    let mut stack = TestStack::new(&sources).unwrap();
+    // The total timeout must not end the hang during the diagnosis.
     stack.set("fetch.timeout_total", "\"120s\"");
     stack.start_both().await.unwrap();
-    let asked = async || (0..3).all(|n| !origin.requests(&format!("feed-{n}")).is_empty()).then_some(());
-    wait_for("the slow feeds to be asked", Stack::READY_WITHIN, asked).await.unwrap();
+    let requested = async || (0..3).all(|n| !origin.requests(&format!("feed-{n}")).is_empty()).then_some(());
+    wait_for("requests to the slow feeds", TestStack::READY_WITHIN, requested).await.unwrap();
     sleep(Duration::from_secs(6)).await;
-    let said = ask(&stack, &[]).await;
-    expect_unless_overloaded(&said, "slow-feeds");
-    if said.code() == "slow-feeds" {
+    let diagnosis = diagnose(&stack, &[]).await;
+    expect_unless_overloaded(&diagnosis, "slow-feeds");
+    if diagnosis.code() == "slow-feeds" {
         assert!(
-            said.line().starts_with("no hang: 3 feeds are slow, the slowest feed-"),
-            "{said}\n{:#}",
-            said.evidence("/ingestd/watch/vitals")
+            diagnosis.line().starts_with("no hang: 3 feeds are slow, the slowest feed-"),
+            "{diagnosis}\n{:#}",
+            diagnosis.evidence("/ingestd/watch/vitals")
         );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_process_or_one_url_alone_can_be_examined() {
+async fn a_single_process_or_url_can_be_diagnosed() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = both_running(&story::feeds(&origin, 2)).await;
-    for program in [Program::Ingestd, Program::Gateway] {
+    let mut stack = both_running(&scenario::feeds(&origin, 2)).await;
+    for program in [Binary::Ingestd, Binary::Gateway] {
         let (number, name) = (pid(&mut stack, program), program.name().trim_start_matches("newswire-"));
-        let said = ask(&stack, &["--pid", &number.to_string()]).await;
-        expect_unless_overloaded(&said, "healthy");
+        let diagnosis = diagnose(&stack, &["--pid", &number.to_string()]).await;
+        expect_unless_overloaded(&diagnosis, "healthy");
         assert_eq!(
-            said.evidence(&format!("/{name}/health/pid")),
+            diagnosis.evidence(&format!("/{name}/health/pid")),
             number,
             "its admin socket is found by its inode"
         );
     }
     let Address::Tcp(address) = stack.gateway() else { panic!("gateways listen at ports") };
     let url = format!("http://{address}/");
-    expect(&ask(&stack, &["--url", &url]).await, "healthy");
-    let quick = ask(&stack, &["--quick"]).await;
+    expect(&diagnose(&stack, &["--url", &url]).await, "healthy");
+    let quick = diagnose(&stack, &["--quick"]).await;
     expect(&quick, "healthy");
     assert!(quick.evidence("/gateway/stacks/missing").is_string());
-    stack.kill(Program::Gateway).unwrap();
-    expect(&ask(&stack, &["--url", &url]).await, "gateway-dead");
+    stack.kill(Binary::Gateway).unwrap();
+    expect(&diagnose(&stack, &["--url", &url]).await, "gateway-dead");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_command_line_ends_with_2() {
-    let stack = Stack::new(&[]).unwrap();
-    // Larger than any process number that Linux gives out.
+async fn wrong_arguments_exit_with_2() {
+    let stack = TestStack::new(&[]).unwrap();
+    // Larger than any process id on Linux.
     for wrong in [
         &["--pid", "2000000000"][..],
         &["--url", "https://localhost/"],

@@ -1,6 +1,6 @@
-//! Each way to hang, made to happen in the real programs, and what `newswire doctor` says of it: the right verdict, the
-//! right frame, soon; what the watchdog had written before anybody asked; and health once it is over. What can be made to
-//! go wrong from outside (stopped, dead, no listener of ours, slow feeds) is in `doctor.rs`.
+//! Every kind of hang, injected into the real programs: `newswire doctor` reports the right verdict and frame in time, the
+//! watchdog has logged the hang before, and the system is healthy afterwards. Faults that can be caused from outside
+//! (stopped, dead, orphaned listener, slow feeds) are in `doctor.rs`.
 //!
 //! Each test prints a row of the table that `scripts/drill` collects.
 
@@ -13,62 +13,62 @@ use std::{
     time::Duration,
 };
 
-use e2e::{Manner, Origin, Program, Stack, http, say, story, wait_for};
+use e2e::{Binary, Origin, StartOptions, TestStack, http, log_line, scenario, wait_for};
 use serde_json::Value;
 use tokio::time::Instant;
 
-/// Within this the doctor has its verdict, whatever hangs.
+/// Deadline of the doctor, whatever hangs.
 const VERDICT_WITHIN: Duration = Duration::from_secs(10);
-/// How long a hang lasts if nobody ends it.
+/// How long a hang lasts unless it is ended.
 const HANG_SECONDS: u64 = 100;
-/// Within this the watchdog has written of a stall.
+/// Deadline for the watchdog to log a stall.
 const SEEN_WITHIN: Duration = Duration::from_secs(10);
-/// Within this after the end of a hang all is well; a slow commit is told of for a minute after it.
-const WELL_WITHIN: Duration = Duration::from_secs(100);
+/// Deadline for the system to be healthy after a hang; a slow commit is reported for another minute.
+const HEALTHY_WITHIN: Duration = Duration::from_secs(100);
 
-/// Both programs at work, in the builds that can be made to hang.
-struct Scene {
-    stack: Stack,
+/// Both daemons at work, in builds with drills.
+struct DrillFixture {
+    stack: TestStack,
     origin: Origin,
 }
 
-/// The innermost of our functions on the culprit's stack, and its file.
+/// The innermost workspace function on the culprit's stack, and its file.
 type Frame = (&'static str, &'static str);
 
-impl Scene {
+impl DrillFixture {
     async fn new() -> Self {
-        Self::with(&[], Manner { drill: true, ..Manner::default() }).await
+        Self::with(&[], StartOptions { drill: true, ..StartOptions::default() }).await
     }
 
-    async fn with(settings: &[(&str, &str)], manner: Manner) -> Self {
+    async fn with(settings: &[(&str, &str)], options: StartOptions) -> Self {
         let origin = Origin::start().await.unwrap();
-        let mut stack = Stack::new(&story::feeds(&origin, 2)).unwrap();
+        let mut stack = TestStack::new(&scenario::feeds(&origin, 2)).unwrap();
         for (key, value) in [("gateway.workers", "2")].iter().chain(settings) {
             stack.set(key, value);
         }
-        stack.start_as(Program::Ingestd, manner);
-        stack.start_as(Program::Gateway, manner);
+        stack.set_start_options(Binary::Ingestd, options);
+        stack.set_start_options(Binary::Gateway, options);
         origin.publish("feed-0", "There is something to record");
         stack.start_both().await.unwrap();
         Self { stack, origin }
     }
 
-    /// Begins a drill.
-    async fn inject(&self, whom: Program, drill: &str, seconds: u64) {
+    /// Starts a drill.
+    async fn inject(&self, program: Binary, drill: &str, seconds: u64) {
         let path = format!("/drill/{drill}?seconds={seconds}");
-        let answer = http::request("POST", &self.stack.admin(whom), &path, &[]).await.unwrap();
-        assert_eq!(answer.status, 202, "the build knows of the drill");
+        let answer = http::request("POST", &self.stack.admin(program), &path, &[]).await.unwrap();
+        assert_eq!(answer.status, 202, "the build has this drill");
     }
 
     /// Ends all drills of a program.
-    async fn end_drills(&self, whom: Program) {
-        let answer = http::request("DELETE", &self.stack.admin(whom), "/drill", &[]).await.unwrap();
+    async fn end_drills(&self, program: Binary) {
+        let answer = http::request("DELETE", &self.stack.admin(program), "/drill", &[]).await.unwrap();
         assert_eq!(answer.status, 204);
     }
 
-    /// Waits until the watchdog has named the culprit in the log.
-    async fn journal_names(&mut self, whom: Program, (function, file): Frame) {
-        let process = self.stack.process(whom).unwrap();
+    /// Waits until the watchdog has logged the culprit.
+    async fn wait_log_names(&mut self, program: Binary, (function, file): Frame) {
+        let process = self.stack.process(program).unwrap();
         let what = format!("the watchdog to name {function} in {file}");
         let line = wait_for(&what, SEEN_WITHIN, async || {
             let log = process.log();
@@ -76,14 +76,14 @@ impl Scene {
         })
         .await
         .unwrap();
-        assert!(names(&line, function, file), "{line}");
+        assert!(is_named(&line, function, file), "{line}");
     }
 
-    /// Asks the doctor, as an operator does.
+    /// Runs `newswire doctor --json`; returns its report and how long it took.
     async fn doctor(&self) -> (Value, Duration) {
         let config = self.stack.write_config("doctor.toml", &[]).unwrap();
         let began = Instant::now();
-        let asked = tokio::process::Command::new(Program::Newswire.path().unwrap())
+        let asked = tokio::process::Command::new(Binary::Newswire.path().unwrap())
             .args(["doctor", "--json", "--config"])
             .arg(config)
             .stdin(Stdio::null())
@@ -94,55 +94,55 @@ impl Scene {
         let took = began.elapsed();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-        let whole: Value = serde_json::from_str(&text)
-            .unwrap_or_else(|error| panic!("the doctor gave no JSON, {error}: {text}{complaint}"));
-        let code = whole["verdict"]["code"].as_str().unwrap_or_default();
+        let report: Value = serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("the doctor printed no JSON, {error}: {text}{complaint}"));
+        let code = report["verdict"]["code"].as_str().unwrap_or_default();
         let ok = ["healthy", "slow-feeds"].contains(&code);
-        assert_eq!(output.status.code(), Some(i32::from(!ok)), "the exit code says the same as {code}");
-        (whole, took)
+        assert_eq!(output.status.code(), Some(i32::from(!ok)), "the exit code agrees with {code}");
+        (report, took)
     }
 
-    /// A machine without a processor to spare is told of first, which is right and not what is looked for.
+    /// Repeats the diagnosis while the doctor reports an overloaded machine, which other tests may cause.
     async fn doctor_unless_overloaded(&self, code: &str) -> (Value, Duration) {
-        wait_for("a processor to spare", WELL_WITHIN, async || {
-            let (whole, took) = self.doctor().await;
-            let Value::String(line) = &whole["verdict"]["line"] else {
-                panic!("a verdict has a line: {whole:#}")
+        wait_for("a processor to spare", HEALTHY_WITHIN, async || {
+            let (report, took) = self.doctor().await;
+            let Value::String(line) = &report["verdict"]["line"] else {
+                panic!("a verdict has a line: {report:#}")
             };
-            let overloaded = whole["verdict"]["code"] == "worker-starved" && line.contains("no processor");
-            (code == "worker-starved" || !overloaded).then_some((whole, took))
+            let overloaded = report["verdict"]["code"] == "worker-starved" && line.contains("no processor");
+            (code == "worker-starved" || !overloaded).then_some((report, took))
         })
         .await
         .unwrap()
     }
 
-    /// What the doctor is to say of `drill`. Prints the row of the table.
+    /// Checks the verdict and the frame that the doctor reports for `drill`. Prints the row of the table.
     async fn diagnose(&self, drill: &str, code: &str, frame: Option<Frame>) -> Value {
-        let (whole, took) = self.doctor_unless_overloaded(code).await;
-        let line = whole["verdict"]["line"].as_str().unwrap_or_default().to_owned();
-        let named = place_in_a_drill(&line).unwrap_or_else(|| "–".to_owned());
-        say(&format!(
+        let (report, took) = self.doctor_unless_overloaded(code).await;
+        let line = report["verdict"]["line"].as_str().unwrap_or_default().to_owned();
+        let named = location_in_a_drill(&line).unwrap_or_else(|| "–".to_owned());
+        log_line(&format!(
             "| {drill} | {} | {named} | {:.1} |",
-            whole["verdict"]["code"].as_str().unwrap_or_default(),
+            report["verdict"]["code"].as_str().unwrap_or_default(),
             took.as_secs_f64()
         ));
-        assert_eq!(whole["verdict"]["code"], code, "{line}\n{whole:#}");
+        assert_eq!(report["verdict"]["code"], code, "{line}\n{report:#}");
         if let Some((function, file)) = frame {
             assert!(
-                names(&line, function, file),
-                "{function} at {file}:NUMBER is to be in: {line}\n{whole:#}"
+                is_named(&line, function, file),
+                "{function} at {file}:NUMBER is missing in: {line}\n{report:#}"
             );
         }
-        let next = whole["verdict"]["next"].as_array().map_or(0, Vec::len);
-        assert!(next > 0, "it says what to do next: {}", whole["verdict"]);
+        let next = report["verdict"]["next"].as_array().map_or(0, Vec::len);
+        assert!(next > 0, "it says what to do next: {}", report["verdict"]);
         assert!(took < VERDICT_WITHIN, "it took {took:?}");
-        whole
+        report
     }
 
-    /// Waits until the doctor has nothing to complain of.
-    async fn well_again(&self) {
+    /// Waits until the verdict is `healthy`.
+    async fn wait_healthy(&self) {
         let mut last = Value::Null;
-        let well = wait_for("the doctor to find it healthy", WELL_WITHIN, async || {
+        let well = wait_for("the doctor to find it healthy", HEALTHY_WITHIN, async || {
             last = self.doctor().await.0["verdict"].clone();
             (last["code"] == "healthy").then_some(())
         })
@@ -150,28 +150,28 @@ impl Scene {
         assert!(well.is_ok(), "{last:#}");
     }
 
-    /// A drill that the watchdog sees, from its beginning to its end.
-    async fn stall(whom: Program, drill: &str, code: &str, frame: Frame) {
-        let mut scene = Self::new().await;
-        scene.inject(whom, drill, HANG_SECONDS).await;
-        scene.journal_names(whom, frame).await;
-        let whole = scene.diagnose(&format!("{} {drill}", whom.name()), code, Some(frame)).await;
-        let line = whole["verdict"]["line"].as_str().unwrap_or_default();
-        assert!(line.contains(drill), "it says what the thread worked on: {line}");
-        scene.end_drills(whom).await;
-        scene.well_again().await;
+    /// A drill that the watchdog detects, from beginning to end.
+    async fn stall(program: Binary, drill: &str, code: &str, frame: Frame) {
+        let mut fixture = Self::new().await;
+        fixture.inject(program, drill, HANG_SECONDS).await;
+        fixture.wait_log_names(program, frame).await;
+        let report = fixture.diagnose(&format!("{} {drill}", program.name()), code, Some(frame)).await;
+        let line = report["verdict"]["line"].as_str().unwrap_or_default();
+        assert!(line.contains(drill), "it names the task of the thread: {line}");
+        fixture.end_drills(program).await;
+        fixture.wait_healthy().await;
     }
 }
 
-/// What stands around ` at .../drill.rs:NUMBER` in a line.
-fn place_in_a_drill(line: &str) -> Option<String> {
+/// `FUNCTION at .../drill.rs:NUMBER` in a line, if present.
+fn location_in_a_drill(line: &str) -> Option<String> {
     let words: Vec<_> = line.split_whitespace().collect();
     let file = words.iter().position(|word| word.contains("/drill.rs:"))?;
     Some(words.get(file.checked_sub(2)?..=file)?.join(" ").trim_end_matches([',', ';', '.']).to_owned())
 }
 
-/// `FUNCTION at FILE:NUMBER` as it stands in a line.
-fn place(line: &str, function: &str, file: &str) -> String {
+/// `FUNCTION at FILE:NUMBER` if a line has them, or `not named`.
+fn location(line: &str, function: &str, file: &str) -> String {
     let found = || {
         let from = line.find(function)?;
         let file_from = from + line[from..].find(file)? + file.len();
@@ -182,8 +182,8 @@ fn place(line: &str, function: &str, file: &str) -> String {
     found().unwrap_or_else(|| "not named".to_owned())
 }
 
-fn names(line: &str, function: &str, file: &str) -> bool {
-    place(line, function, file) != "not named"
+fn is_named(line: &str, function: &str, file: &str) -> bool {
+    location(line, function, file) != "not named"
 }
 
 const GATEWAY: &str = "crates/gateway/src/drill.rs";
@@ -193,100 +193,100 @@ const DAEMON: &str = "crates/daemon/src/drill.rs";
 #[tokio::test]
 async fn a_blocked_worker_is_named_with_its_frame() {
     let frame = ("read_a_silent_pipe", GATEWAY);
-    Scene::stall(Program::Gateway, "block-worker", "event-loop-blocked", frame).await;
+    DrillFixture::stall(Binary::Gateway, "block-worker", "event-loop-blocked", frame).await;
 }
 
 #[tokio::test]
 async fn a_blocked_arbiter_of_the_gateway_is_named_with_its_frame() {
     let frame = ("wait_for_a_held_lock", GATEWAY);
-    Scene::stall(Program::Gateway, "block-arbiter", "event-loop-blocked", frame).await;
+    DrillFixture::stall(Binary::Gateway, "block-arbiter", "event-loop-blocked", frame).await;
 }
 
 #[tokio::test]
 async fn a_blocked_arbiter_of_the_daemon_is_named_with_its_frame() {
     let frame = ("read_a_silent_pipe", INGESTD);
-    Scene::stall(Program::Ingestd, "block-arbiter", "event-loop-blocked", frame).await;
+    DrillFixture::stall(Binary::Ingestd, "block-arbiter", "event-loop-blocked", frame).await;
 }
 
 #[tokio::test]
 async fn a_full_pool_of_the_gateway_is_named_with_its_frame() {
     let frame = ("sit_in_the_pool", DAEMON);
-    Scene::stall(Program::Gateway, "exhaust-pool", "blocking-pool-exhausted", frame).await;
+    DrillFixture::stall(Binary::Gateway, "exhaust-pool", "blocking-pool-exhausted", frame).await;
 }
 
 #[tokio::test]
 async fn a_full_pool_of_the_daemon_is_named_with_its_frame() {
     let frame = ("sit_in_the_pool", DAEMON);
-    Scene::stall(Program::Ingestd, "exhaust-pool", "blocking-pool-exhausted", frame).await;
+    DrillFixture::stall(Binary::Ingestd, "exhaust-pool", "blocking-pool-exhausted", frame).await;
 }
 
 #[tokio::test]
-async fn a_commit_that_takes_long_is_named_with_its_frame() {
+async fn a_slow_commit_is_named_with_its_frame() {
     let frame = ("sit_in_the_flush", INGESTD);
-    let mut scene = Scene::new().await;
-    scene.inject(Program::Ingestd, "stall-flush", HANG_SECONDS).await;
-    scene.origin.publish("feed-1", "One more to record");
-    scene.journal_names(Program::Ingestd, frame).await;
-    scene.diagnose("newswire-ingestd stall-flush", "store-slow", Some(frame)).await;
-    scene.end_drills(Program::Ingestd).await;
-    scene.well_again().await;
+    let mut fixture = DrillFixture::new().await;
+    fixture.inject(Binary::Ingestd, "stall-flush", HANG_SECONDS).await;
+    fixture.origin.publish("feed-1", "One more to record");
+    fixture.wait_log_names(Binary::Ingestd, frame).await;
+    fixture.diagnose("newswire-ingestd stall-flush", "store-slow", Some(frame)).await;
+    fixture.end_drills(Binary::Ingestd).await;
+    fixture.wait_healthy().await;
 }
 
 #[tokio::test]
-async fn a_starved_worker_is_told_from_a_blocked_one() {
-    let scene = Scene::new().await;
-    scene.inject(Program::Gateway, "starve-worker", HANG_SECONDS).await;
-    // Starved is who is late again and again.
+async fn a_starved_worker_is_distinguished_from_a_blocked_one() {
+    let fixture = DrillFixture::new().await;
+    fixture.inject(Binary::Gateway, "starve-worker", HANG_SECONDS).await;
+    // The verdict needs several late beats.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    scene.diagnose("newswire-gateway starve-worker", "worker-starved", None).await;
-    scene.end_drills(Program::Gateway).await;
-    scene.well_again().await;
+    fixture.diagnose("newswire-gateway starve-worker", "worker-starved", None).await;
+    fixture.end_drills(Binary::Gateway).await;
+    fixture.wait_healthy().await;
 }
 
-/// Nobody can end a drill at a socket that gives no connection.
+/// Short, because a drill cannot be ended while its admin socket accepts no connections.
 const LEAK_SECONDS: u64 = 20;
-/// Few enough for the drill to use up, and enough to start with.
-const FEW_FILES: Manner = Manner { drill: true, open_files_max: Some(256) };
+/// Low enough for the drill to exhaust, high enough to start.
+const FEW_FILES: StartOptions = StartOptions { drill: true, open_files_max: Some(256) };
 
-async fn leak(whom: Program) {
-    let scene = Scene::with(&[("gateway.clients_max", "50")], FEW_FILES).await;
-    scene.inject(whom, "leak-descriptors", LEAK_SECONDS).await;
+async fn exhaust_descriptors(program: Binary) {
+    let fixture = DrillFixture::with(&[("gateway.clients_max", "50")], FEW_FILES).await;
+    fixture.inject(program, "leak-descriptors", LEAK_SECONDS).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let drill = format!("{} leak-descriptors", whom.name());
-    scene.diagnose(&drill, "descriptors-exhausted", None).await;
-    scene.well_again().await;
+    let drill = format!("{} leak-descriptors", program.name());
+    fixture.diagnose(&drill, "descriptors-exhausted", None).await;
+    fixture.wait_healthy().await;
 }
 
 #[tokio::test]
-async fn a_gateway_without_descriptors_is_told() {
-    leak(Program::Gateway).await;
+async fn a_gateway_without_file_descriptors_is_reported() {
+    exhaust_descriptors(Binary::Gateway).await;
 }
 
 #[tokio::test]
-async fn a_daemon_without_descriptors_is_told() {
-    leak(Program::Ingestd).await;
+async fn a_daemon_without_file_descriptors_is_reported() {
+    exhaust_descriptors(Binary::Ingestd).await;
 }
 
 #[tokio::test]
-async fn a_cut_wire_is_told() {
-    let scene = Scene::new().await;
-    scene.inject(Program::Ingestd, "stop-wire", HANG_SECONDS).await;
-    // Without a wire is also who has just started; the doctor says so for ten seconds.
+async fn a_cut_wire_is_reported() {
+    let fixture = DrillFixture::new().await;
+    fixture.inject(Binary::Ingestd, "stop-wire", HANG_SECONDS).await;
+    // For ten seconds after a start the doctor treats a missing wire as normal.
     tokio::time::sleep(Duration::from_secs(11)).await;
-    scene.diagnose("newswire-ingestd stop-wire", "wire-cut", None).await;
-    scene.end_drills(Program::Ingestd).await;
-    scene.well_again().await;
+    fixture.diagnose("newswire-ingestd stop-wire", "wire-cut", None).await;
+    fixture.end_drills(Binary::Ingestd).await;
+    fixture.wait_healthy().await;
 }
 
 #[tokio::test]
-async fn a_clock_that_jumped_is_told() {
-    let scene = Scene::new().await;
-    scene.inject(Program::Ingestd, "clock-jump", 90).await;
+async fn a_clock_jump_is_reported() {
+    let fixture = DrillFixture::new().await;
+    fixture.inject(Binary::Ingestd, "clock-jump", 90).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    scene.diagnose("newswire-ingestd clock-jump", "clock-jumped", None).await;
+    fixture.diagnose("newswire-ingestd clock-jump", "clock-jumped", None).await;
 }
 
-/// A file system in memory, gone when this is dropped.
+/// A tmpfs, unmounted when dropped.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -300,33 +300,33 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily, since a process that is about to end may have files open there.
+        // Lazily: an exiting process may still have files open there.
         let _gone = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
 #[tokio::test]
-async fn a_full_disk_is_told() {
+async fn a_full_disk_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let Some(disk) = SmallDisk::mount(folder.path().join("disk")) else {
-        say("SKIPPED: a full disk needs the right to mount one");
+        log_line("SKIPPED: a full disk needs permission to mount a tmpfs");
         return;
     };
     let path = format!("{:?}", disk.0.join("data").display().to_string());
-    let manner = Manner { drill: true, ..Manner::default() };
-    let scene = Scene::with(&[("store.path", &path)], manner).await;
-    // It fails when the last byte is taken.
+    let options = StartOptions { drill: true, ..StartOptions::default() };
+    let fixture = DrillFixture::with(&[("store.path", &path)], options).await;
+    // The write fails once the disk is full.
     let _full = fs::write(disk.0.join("ballast"), vec![1_u8; 32 << 20]);
-    scene.diagnose("the disk filled", "disk-full", None).await;
-    drop(scene);
+    fixture.diagnose("the disk filled", "disk-full", None).await;
+    drop(fixture);
 }
 
 #[tokio::test]
-async fn what_is_shipped_knows_no_drills() {
+async fn release_builds_have_no_drills() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 1)).unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 1)).unwrap();
     stack.start_both().await.unwrap();
-    for (program, drill) in [(Program::Gateway, "block-worker"), (Program::Ingestd, "stall-flush")] {
+    for (program, drill) in [(Binary::Gateway, "block-worker"), (Binary::Ingestd, "stall-flush")] {
         let path = format!("/drill/{drill}?seconds=1");
         let answer = http::request("POST", &stack.admin(program), &path, &[]).await.unwrap();
         assert_eq!(answer.status, 404, "{}", program.name());

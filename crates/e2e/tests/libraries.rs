@@ -1,21 +1,22 @@
-//! Client libraries that others wrote, against the real programs: `eventsource` of Node and `requests-sse` of Python, in
-//! the versions that crates/e2e/clients pins. Both come back by themselves; nothing is done here to help them.
+//! Third-party client libraries against the real programs: `eventsource` of Node and `requests-sse` of Python, in the
+//! versions pinned in crates/e2e/clients. Both reconnect by themselves, without help from the tests.
 //!
-//! `CLIENT_LIBRARIES` names the folder where `scripts/test` has installed them; without it these tests say that they
+//! `CLIENT_LIBRARIES` names the folder where `scripts/test` has installed them; without it these tests report that they
 //! were skipped.
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use e2e::{
-    Listener, Origin, Program, Published, Record, Stack, faults, on_path, sse::Message, story, wait_for,
+    Binary, ExternalProgram, Origin, Published, RecordedEvent, TestStack, faults, on_path, scenario,
+    sse::Message, wait_for,
 };
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 const FEEDS: usize = 2;
-/// How long an event may be on its way to a client, with the client's own way back after a kill: `requests-sse` waits
-/// for twice as long as it is told, twice as long again after each failure.
+/// Deadline for an event to reach a client, including its reconnection after a kill: `requests-sse` waits twice the
+/// retry time, and doubles it after each failure.
 const SHOWN: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,14 +25,14 @@ enum Library {
     Python,
 }
 
-/// The library, listening to a stream.
-struct Client(Listener);
+/// A client that uses the library to read a stream.
+struct Client(ExternalProgram);
 
 impl Client {
-    /// Nothing, said loudly, where it is not installed.
-    fn start(library: Library, stack: &Stack, path: &str) -> anyhow::Result<Option<Self>> {
+    /// Reports a skipped test and returns `None` if the library is not installed.
+    fn start(library: Library, stack: &TestStack, path: &str) -> anyhow::Result<Option<Self>> {
         let Some(installed) = std::env::var_os("CLIENT_LIBRARIES").map(PathBuf::from) else {
-            e2e::say("SKIPPED: CLIENT_LIBRARIES is not set");
+            e2e::log_line("SKIPPED: CLIENT_LIBRARIES is not set");
             return Ok(None);
         };
         let e2e::http::Address::Tcp(address) = stack.gateway() else { unreachable!("it listens on TCP") };
@@ -44,66 +45,66 @@ impl Client {
                 let node =
                     on_path("node").context("node was there when scripts/test installed the package")?;
                 let driver = drivers.join("eventsource.mjs");
-                Listener::start(&node, &[driver, installed, url.into()], &folder)?
+                ExternalProgram::start(&node, &[driver, installed, url.into()], &folder)?
             }
             Library::Python => {
                 let python = installed.join("python/bin/python");
-                Listener::start(&python, &[drivers.join("eventsource.py"), url.into()], &folder)?
+                ExternalProgram::start(&python, &[drivers.join("eventsource.py"), url.into()], &folder)?
             }
         };
         Ok(Some(Self(listener)))
     }
 
-    /// Everything so far. Every connection begins with the event `stream`.
-    fn records(&self) -> Vec<Record> {
+    /// All events so far. Every connection begins with the event `stream`.
+    fn records(&self) -> Vec<RecordedEvent> {
         let mut connection = 0;
-        let lines = self.0.said().into_iter().map(|line| {
+        let lines = self.0.output_lines().into_iter().map(|line| {
             let line: Value = serde_json::from_str(&line).expect("the drivers write JSON");
             let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
             let message = Message { event: text("event"), data: text("data"), last_event_id: text("id") };
             connection += usize::from(message.event == "stream");
-            Record { connection: connection.saturating_sub(1), at: Instant::now(), message }
+            RecordedEvent { connection: connection.saturating_sub(1), at: Instant::now(), message }
         });
         lines.collect()
     }
 
-    fn events(&self, name: &str) -> Vec<Record> {
+    fn events(&self, name: &str) -> Vec<RecordedEvent> {
         self.records().into_iter().filter(|record| record.message.event == name).collect()
     }
 
-    /// Waits for so many events of a name; gives them.
-    async fn wait(&mut self, name: &str, count: usize) -> anyhow::Result<Vec<Record>> {
+    /// Waits for `count` events of a name and returns them.
+    async fn wait(&mut self, name: &str, count: usize) -> anyhow::Result<Vec<RecordedEvent>> {
         let outcome = wait_for(&format!("{count} events `{name}`"), SHOWN, async || {
             sleep(Duration::from_millis(50)).await;
-            Some(self.events(name)).filter(|events| events.len() >= count || !self.0.runs())
+            Some(self.events(name)).filter(|events| events.len() >= count || !self.0.is_running())
         })
         .await;
-        let events = outcome.with_context(|| format!("{:?}\n{}", self.0.said(), self.0.complaints()))?;
-        anyhow::ensure!(events.len() >= count, "it ended: {}", self.0.complaints());
+        let events = outcome.with_context(|| format!("{:?}\n{}", self.0.output_lines(), self.0.stderr()))?;
+        anyhow::ensure!(events.len() >= count, "it exited: {}", self.0.stderr());
         Ok(events)
     }
 }
 
-/// The gateway is killed while feeds publish; no id may be lost on the way back.
+/// The gateway is killed while feeds publish; the client must resume with its exact id.
 async fn gets_each_item_once(library: Library) -> anyhow::Result<()> {
     let origin = Arc::new(Origin::start().await?);
-    let mut stack = Stack::new(&story::feeds(&origin, FEEDS))?;
+    let mut stack = TestStack::new(&scenario::feeds(&origin, FEEDS))?;
     stack.start_both().await?;
     let Some(mut client) = Client::start(library, &stack, "/news/stream?snapshot=1000")? else {
         return Ok(());
     };
-    let publisher = story::Publisher::start(Arc::clone(&origin), FEEDS);
+    let publisher = scenario::FeedPublisher::start(Arc::clone(&origin), FEEDS);
     client.wait("item", 10).await?;
     for kill in 1..=2 {
-        stack.kill(Program::Gateway)?;
-        sleep(Duration::from_millis(500)).await; // what was on its way has come
-        let place =
+        stack.kill(Binary::Gateway)?;
+        sleep(Duration::from_millis(500)).await; // events in transit have arrived
+        let last_event_id =
             client.records().iter().rev().map(|r| r.message.last_event_id.clone()).find(|id| !id.is_empty());
-        stack.start(Program::Gateway)?;
+        stack.start(Binary::Gateway)?;
         let hello = client.wait("stream", kill + 1).await?[kill].json();
         assert_eq!(
             (hello["resume"].as_str(), hello["requested"].as_str()),
-            (Some("exact"), place.as_deref())
+            (Some("exact"), last_event_id.as_deref())
         );
         sleep(Duration::from_millis(500)).await;
     }
@@ -113,16 +114,16 @@ async fn gets_each_item_once(library: Library) -> anyhow::Result<()> {
     sleep(Duration::from_secs(1)).await;
     let faults = faults(&published, &client.records());
     anyhow::ensure!(faults.is_empty(), "{}", faults.join("\n"));
-    anyhow::ensure!(!client.events("source").is_empty(), "visits are told by name");
+    anyhow::ensure!(!client.events("source").is_empty(), "named events arrive too");
     Ok(())
 }
 
-/// The client asks for one of two feeds. Meanwhile the other one publishes, so that heartbeats carry ids that no event
-/// of this client had. Gives its last event before the gateway is killed, the head of the log then, and what it asked
-/// for when it came back.
-async fn filters(library: Library) -> anyhow::Result<Option<[String; 3]>> {
+/// The client filters for one of two feeds while the other one publishes, so that heartbeats have ids that none of its
+/// events had. Returns its last event id before the gateway is killed, the head of the log then, and the id with which
+/// it reconnected.
+async fn resumes_a_filtered_stream(library: Library) -> anyhow::Result<Option<[String; 3]>> {
     let origin = Origin::start().await?;
-    let mut stack = Stack::new(&story::feeds(&origin, FEEDS))?;
+    let mut stack = TestStack::new(&scenario::feeds(&origin, FEEDS))?;
     stack.set("gateway.heartbeat", "\"1s\"");
     stack.start_both().await?;
     let path = "/news/stream?snapshot=10&kinds=item,update&source=feed-1";
@@ -130,17 +131,17 @@ async fn filters(library: Library) -> anyhow::Result<Option<[String; 3]>> {
     let first = origin.publish("feed-1", "Wanted");
     let last = client.wait("item", 1).await?[0].message.last_event_id.clone();
     (0..5).for_each(|number| drop(origin.publish("feed-0", &format!("Not wanted, {number}"))));
-    let head = wait_for("what was not wanted", SHOWN, async || {
+    let head = wait_for("the items outside the filter", SHOWN, async || {
         let page = stack.json("/news").await.ok()?;
         (page["items"].as_array()?.len() == 6).then(|| page["head"].as_str().unwrap_or_default().to_owned())
     })
     .await?;
-    sleep(Duration::from_millis(1_500)).await; // a heartbeat, and then some
-    stack.kill(Program::Gateway)?;
+    sleep(Duration::from_millis(1_500)).await; // at least one heartbeat
+    stack.kill(Binary::Gateway)?;
     let second = origin.publish("feed-1", "Wanted, too");
     origin.edit("feed-1", &first, "Wanted more");
     sleep(Duration::from_millis(1_500)).await; // a visit
-    stack.start(Program::Gateway)?;
+    stack.start(Binary::Gateway)?;
     let hello = client.wait("stream", 2).await?[1].json();
     assert_eq!(hello["resume"], "exact", "{hello}");
     client.wait("update", 1).await?;
@@ -163,15 +164,17 @@ async fn requests_sse_of_python_gets_each_item_once_through_kills_of_the_gateway
     gets_each_item_once(Library::Python).await.unwrap();
 }
 
-/// This version does not keep the id of a block without data: it comes back from further behind, and still misses nothing.
+/// This version ignores the id of a block without data: it resumes from an earlier id, and still misses nothing.
 #[tokio::test]
 async fn eventsource_of_node_misses_nothing_of_a_filtered_stream() {
-    let Some([last, _, requested]) = filters(Library::Node).await.unwrap() else { return };
+    let Some([last, _, requested]) = resumes_a_filtered_stream(Library::Node).await.unwrap() else { return };
     assert_eq!(requested, last);
 }
 
 #[tokio::test]
-async fn requests_sse_of_python_is_moved_past_what_its_filter_left_out() {
-    let Some([_, head, requested]) = filters(Library::Python).await.unwrap() else { return };
+async fn requests_sse_of_python_resumes_past_events_outside_its_filter() {
+    let Some([_, head, requested]) = resumes_a_filtered_stream(Library::Python).await.unwrap() else {
+        return;
+    };
     assert_eq!(requested, head);
 }

@@ -1,10 +1,10 @@
-//! What `deploy/OPERATIONS.md` tells an operator to do, done.
+//! Executes the procedures of `deploy/OPERATIONS.md`.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 
 use std::{fs, process::Command, time::Duration};
 
-use e2e::{Origin, Program, Stack, story, wait_for};
+use e2e::{Binary, Origin, TestStack, scenario, wait_for};
 
 const OPERATIONS: &str = include_str!("../../../deploy/OPERATIONS.md");
 const LIMIT: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ fn every_file_that_the_document_names_exists() {
     }
 }
 
-async fn shows(stack: &Stack, title: &str) {
+async fn shows(stack: &TestStack, title: &str) {
     let what = format!("{title} at the gateway");
     let there = wait_for(&what, Duration::from_secs(20), async || {
         stack.json("/news").await.ok()?.to_string().contains(title).then_some(())
@@ -38,37 +38,37 @@ async fn shows(stack: &Stack, title: &str) {
     there.await.unwrap();
 }
 
-/// `tar` in the folder of a stack.
-fn tar(stack: &Stack, arguments: &[&str]) {
+/// Runs `tar` in the folder of a stack.
+fn tar(stack: &TestStack, arguments: &[&str]) {
     let done = Command::new("tar").args(arguments).current_dir(stack.folder()).status().unwrap();
     assert!(done.success());
 }
 
 #[tokio::test]
-async fn a_copy_of_the_stopped_log_takes_its_place_and_what_came_later_is_fetched_again() {
+async fn a_restored_copy_of_the_store_refetches_what_was_published_after_it() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 1)).unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 1)).unwrap();
     origin.publish("feed-0", "Before");
     stack.start_both().await.unwrap();
     shows(&stack, "Before").await;
 
-    let (status, _) = stack.terminate(Program::Ingestd, LIMIT).await.unwrap();
+    let (status, _) = stack.terminate(Binary::Ingestd, LIMIT).await.unwrap();
     assert_eq!(status.code(), Some(0));
-    shows(&stack, "Before").await; // the gateway serves what it has
+    shows(&stack, "Before").await; // the gateway still serves it
     tar(&stack, &["-czf", "copy.tar.gz", "data"]);
     let before = stack.json("/news").await.unwrap();
-    stack.start(Program::Ingestd).unwrap();
-    stack.ready().await.unwrap();
+    stack.start(Binary::Ingestd).unwrap();
+    stack.wait_ready().await.unwrap();
     origin.publish("feed-0", "After");
     shows(&stack, "After").await;
 
-    stack.terminate(Program::Ingestd, LIMIT).await.unwrap();
+    stack.terminate(Binary::Ingestd, LIMIT).await.unwrap();
     fs::rename(stack.path("data"), stack.path("data.damaged")).unwrap();
     tar(&stack, &["-xzpf", "copy.tar.gz"]);
-    stack.start(Program::Ingestd).unwrap();
-    stack.terminate(Program::Gateway, LIMIT).await.unwrap();
-    stack.start(Program::Gateway).unwrap();
-    stack.ready().await.unwrap();
+    stack.start(Binary::Ingestd).unwrap();
+    stack.terminate(Binary::Gateway, LIMIT).await.unwrap();
+    stack.start(Binary::Gateway).unwrap();
+    stack.wait_ready().await.unwrap();
     shows(&stack, "After").await;
     let now = stack.json("/news").await.unwrap();
     let known = before["items"].as_array().unwrap();
@@ -78,7 +78,7 @@ async fn a_copy_of_the_stopped_log_takes_its_place_and_what_came_later_is_fetche
         assert_eq!(
             kept.map(|kept| &kept["title"]),
             Some(&item["title"]),
-            "every id of the copy is the same event"
+            "every id of the copy refers to the same event"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! `newswire verify`, `bundle` and `logs triage` against the real programs, healthy and not.
+//! `newswire verify`, `bundle` and `logs triage` on the real programs, healthy and not.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::{
@@ -11,25 +11,25 @@ use std::{
     time::Duration,
 };
 
-use e2e::{Behaviour, Format, Origin, Program, SourceEntry, Stack, story, wait_for};
+use e2e::{Behaviour, Binary, DocumentFormat, Origin, TestSource, TestStack, scenario, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::time::Instant;
 
-/// Within this a visit has been made and logged.
+/// Deadline for a visit and its log line.
 const SOON: Duration = Duration::from_secs(20);
 
-/// The output of a command, its exit code, and how long it took.
-struct Said {
+/// The result of a command.
+struct CommandOutput {
     code: Option<i32>,
     out: String,
     err: String,
     took: Duration,
 }
 
-impl Said {
+impl CommandOutput {
     #[track_caller]
-    fn ends_with(&self, code: i32) -> &Self {
+    fn assert_exit(&self, code: i32) -> &Self {
         assert_eq!(self.code, Some(code), "{}{}", self.out, self.err);
         self
     }
@@ -41,16 +41,16 @@ impl Said {
 }
 
 /// Runs the operator's tool in the folder of a stack.
-async fn newswire(stack: &Stack, arguments: &[&str], stdin: Option<&Path>) -> Said {
-    let mut command = Command::new(Program::Newswire.path().unwrap());
+async fn run_newswire(stack: &TestStack, arguments: &[&str], stdin: Option<&Path>) -> CommandOutput {
+    let mut command = Command::new(Binary::Newswire.path().unwrap());
     let stdin = stdin.map_or_else(Stdio::null, |file| fs::File::open(file).unwrap().into());
-    // The path: journalctl is looked for there.
+    // journalctl is searched on the PATH.
     let path = std::env::var_os("PATH").unwrap_or_default();
     command.args(arguments).env_clear().env("PATH", path).current_dir(stack.folder()).stdin(stdin);
     let began = Instant::now();
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Said {
+    CommandOutput {
         code: output.status.code(),
         out: text(output.stdout),
         err: text(output.stderr),
@@ -58,12 +58,12 @@ async fn newswire(stack: &Stack, arguments: &[&str], stdin: Option<&Path>) -> Sa
     }
 }
 
-fn config(stack: &Stack) -> String {
+fn config(stack: &TestStack) -> String {
     stack.write_config("newswire.toml", &[]).unwrap().display().to_string()
 }
 
-/// The outcome of each check.
-fn outcomes(report: &Value) -> BTreeMap<String, String> {
+/// The outcome of each check, by its name.
+fn outcomes_by_check(report: &Value) -> BTreeMap<String, String> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     report["boxes"].as_array().unwrap().iter().map(|b| (text(&b["name"]), text(&b["outcome"]))).collect()
 }
@@ -71,7 +71,7 @@ fn outcomes(report: &Value) -> BTreeMap<String, String> {
 #[tokio::test]
 async fn verify_passes_on_a_healthy_system_and_fails_in_time_on_a_stopped_gateway() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 3)).unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 3)).unwrap();
     stack.set("gateway.heartbeat", "\"2s\"");
     stack.start_both().await.unwrap();
     let subscriber = stack.subscribe("/news/stream");
@@ -82,63 +82,63 @@ async fn verify_passes_on_a_healthy_system_and_fails_in_time_on_a_stopped_gatewa
     wait_for("the items", SOON, all).await.unwrap();
 
     let config = config(&stack);
-    let said = newswire(&stack, &["verify", "--json", "--for", "5s", "--config", &config], None).await;
-    let report = said.ends_with(0).json();
-    for (name, outcome) in outcomes(&report) {
-        // A process without a watchdog cannot tell whether a loop is blocked.
+    let output = run_newswire(&stack, &["verify", "--json", "--for", "5s", "--config", &config], None).await;
+    let report = output.assert_exit(0).json();
+    for (name, outcome) in outcomes_by_check(&report) {
+        // Without a watchdog this check is skipped.
         let may_be_skipped = name == "no-loop-blocked" && report.to_string().contains("404");
         assert!(outcome == "passed" || may_be_skipped, "{name}: {report:#}");
     }
-    assert_eq!(outcomes(&report).len(), 6);
+    assert_eq!(outcomes_by_check(&report).len(), 6);
     assert_eq!(report["boxes"][5]["figures"]["expected"], 10, "{report:#}");
-    assert_eq!(subscriber.connections().len(), 1, "no other client was disturbed");
+    assert_eq!(subscriber.connections().len(), 1, "other clients were not disturbed");
 
-    stack.process(Program::Gateway).unwrap().signal(Signal::STOP).unwrap();
-    let stopped = newswire(&stack, &["verify", "--json", "--config", &config], None).await;
-    let outcomes = outcomes(&stopped.ends_with(1).json());
+    stack.process(Binary::Gateway).unwrap().signal(Signal::STOP).unwrap();
+    let stopped = run_newswire(&stack, &["verify", "--json", "--config", &config], None).await;
+    let outcomes = outcomes_by_check(&stopped.assert_exit(1).json());
     assert_eq!(outcomes["answers"], "failed", "{outcomes:?}");
     assert_eq!(outcomes["no-loop-blocked"], "failed", "{outcomes:?}");
     assert!(stopped.took < Duration::from_secs(60), "{:?}", stopped.took);
 
-    stack.kill(Program::Gateway).unwrap();
-    let dead = newswire(&stack, &["verify", "--config", &config], None).await;
-    assert!(dead.ends_with(1).out.contains("[ ] answers FAILED"), "{}", dead.out);
+    stack.kill(Binary::Gateway).unwrap();
+    let dead = run_newswire(&stack, &["verify", "--config", &config], None).await;
+    assert!(dead.assert_exit(1).out.contains("[ ] answers FAILED"), "{}", dead.out);
 }
 
 #[tokio::test]
-async fn verify_notices_a_gateway_that_stops_meanwhile_and_ends_in_time() {
-    let mut stack = Stack::new(&[]).unwrap();
+async fn verify_detects_a_gateway_that_stops_during_the_run_and_ends_in_time() {
+    let mut stack = TestStack::new(&[]).unwrap();
     stack.start_both().await.unwrap();
-    let gateway = Pid::from_raw(stack.process(Program::Gateway).unwrap().id().cast_signed()).unwrap();
+    let gateway = Pid::from_raw(stack.process(Binary::Gateway).unwrap().id().cast_signed()).unwrap();
     let config = config(&stack);
     let arguments = ["verify", "--json", "--for", "8s", "--config", &config];
-    let verified = newswire(&stack, &arguments, None);
+    let verified = run_newswire(&stack, &arguments, None);
     let stop = async {
-        // Its own stream is there once it has seen the pages answer; it goes on for eight seconds.
+        // verify opens its stream after its page checks, and reads it for eight seconds.
         let listens = async || (stack.json("/health").await.ok()?["clients"].as_u64()? > 0).then_some(());
         wait_for("a stream of verify", SOON, listens).await.unwrap();
         kill_process(gateway, Signal::STOP).unwrap();
     };
-    let (said, ()) = tokio::join!(verified, stop);
-    let outcomes = outcomes(&said.ends_with(1).json());
+    let (output, ()) = tokio::join!(verified, stop);
+    let outcomes = outcomes_by_check(&output.assert_exit(1).json());
     assert_eq!(outcomes["answers"], "passed", "{outcomes:?}");
     assert_eq!(outcomes["probes-in-time-throughout"], "failed", "{outcomes:?}");
     assert_eq!(outcomes["resume-is-exact"], "failed", "{outcomes:?}");
-    assert!(said.took < Duration::from_secs(90), "{:?}", said.took);
+    assert!(output.took < Duration::from_secs(90), "{:?}", output.took);
 }
 
 #[tokio::test]
-async fn verify_refuses_other_machines_without_any_host() {
-    let stack = Stack::new(&[]).unwrap();
+async fn verify_accepts_only_this_machine_by_default() {
+    let stack = TestStack::new(&[]).unwrap();
     let config = config(&stack);
     for url in ["http://192.0.2.1:8700/", "http://example.org/", "https://127.0.0.1:8700/"] {
-        let said = newswire(&stack, &["verify", "--url", url, "--config", &config], None).await;
-        said.ends_with(2);
+        let output = run_newswire(&stack, &["verify", "--url", url, "--config", &config], None).await;
+        output.assert_exit(2);
     }
-    newswire(&stack, &["verify", "--streams", "5000", "--config", &config], None).await.ends_with(2);
+    run_newswire(&stack, &["verify", "--streams", "5000", "--config", &config], None).await.assert_exit(2);
 }
 
-/// Texts that must never be in a bundle.
+/// Texts that must not be in a bundle.
 const SECRETS: [&str; 9] = [
     "planted-user-password",
     "planted-query-value",
@@ -151,9 +151,9 @@ const SECRETS: [&str; 9] = [
     "planted-proxy-password",
 ];
 
-/// A list of sources, and files beside it, with a secret in each place that may hold one.
-fn plant(stack: &mut Stack, origin: &Origin) {
-    let url = origin.feed("feed-0", Format::of(0));
+/// Writes a catalogue and its credential files, with a secret wherever one is allowed.
+fn plant_secrets(stack: &mut TestStack, origin: &Origin) {
+    let url = origin.add_feed("feed-0", DocumentFormat::of(0));
     let secret = url.replace("http://", "http://someone:planted-user-password@");
     let text = format!(
         "# planted-comment\n[[source]]\nid = \"feed-0\"\nurl = \"{secret}?key=planted-query-value\"\n\
@@ -192,31 +192,31 @@ fn unpack(path: &Path) -> BTreeMap<String, String> {
     files
 }
 
-async fn bundle(stack: &Stack, name: &str, more: &[&str]) -> (Said, BTreeMap<String, String>) {
+async fn bundle(stack: &TestStack, name: &str, more: &[&str]) -> (CommandOutput, BTreeMap<String, String>) {
     let config = config(stack);
-    let output = stack.path(name).display().to_string();
-    let arguments = [&["bundle", "--output", &output, "--config", &config], more].concat();
-    let said = newswire(stack, &arguments, None).await;
-    said.ends_with(0);
-    let mode = fs::metadata(&output).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600, "for its owner alone");
-    let files = unpack(Path::new(&output));
+    let archive = stack.path(name).display().to_string();
+    let arguments = [&["bundle", "--output", &archive, "--config", &config], more].concat();
+    let output = run_newswire(stack, &arguments, None).await;
+    output.assert_exit(0);
+    let mode = fs::metadata(&archive).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "readable by its owner only");
+    let files = unpack(Path::new(&archive));
     for (file, text) in &files {
         for secret in SECRETS {
             assert!(!text.contains(secret), "{secret} is in {file}:\n{text}");
         }
     }
-    (said, files)
+    (output, files)
 }
 
 #[tokio::test]
 async fn a_bundle_has_everything_but_secrets() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&[]).unwrap();
-    plant(&mut stack, &origin);
+    let mut stack = TestStack::new(&[]).unwrap();
+    plant_secrets(&mut stack, &origin);
     stack.start_both().await.unwrap();
     let log = stack.path("leaky.log");
-    // Both feeds fail, so that their addresses are in states and logs.
+    // Both feeds fail, so that their URLs are in states and logs.
     let visited = async || {
         let own = fs::read_to_string(stack.path("newswire-ingestd.log")).unwrap();
         ["feed-0", "feed-1"]
@@ -229,7 +229,7 @@ async fn a_bundle_has_everything_but_secrets() {
                  2999-01-01T00:00:00Z WARN  sent planted-basic-password to http://a:planted-user-password@h/\n";
     fs::write(&log, format!("{own}{leaks}")).unwrap();
     let log = log.display().to_string();
-    let (said, files) = bundle(&stack, "up.tar.gz", &["--log", &log]).await;
+    let (output, files) = bundle(&stack, "up.tar.gz", &["--log", &log]).await;
 
     let manifest: Value = serde_json::from_str(&files["manifest.json"]).unwrap();
     for name in [
@@ -255,20 +255,20 @@ async fn a_bundle_has_everything_but_secrets() {
         files["config.json"].contains("gateway.listen")
             && manifest["about"]["daemons"]["ingestd"]["pid"].is_u64()
     );
-    let again = newswire(&stack, &["bundle", "--output", said.out.trim()], None).await;
-    again.ends_with(2);
+    let again = run_newswire(&stack, &["bundle", "--output", output.out.trim()], None).await;
+    again.assert_exit(2);
 }
 
 #[tokio::test]
 async fn a_bundle_is_made_with_everything_down_stopped_or_misconfigured() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&[]).unwrap();
-    plant(&mut stack, &origin);
-    let (said, files) = bundle(&stack, "down.tar.gz", &["--log", "missing.log"]).await;
+    let mut stack = TestStack::new(&[]).unwrap();
+    plant_secrets(&mut stack, &origin);
+    let (output, files) = bundle(&stack, "down.tar.gz", &["--log", "missing.log"]).await;
     assert!(
-        said.err.contains("not included: gateway/health.json") && said.err.contains("missing.log"),
+        output.err.contains("not included: gateway/health.json") && output.err.contains("missing.log"),
         "{}",
-        said.err
+        output.err
     );
     assert!(files.contains_key("config.json") && files.contains_key("sources.json"), "{files:?}");
     let manifest = &files["manifest.json"];
@@ -278,11 +278,11 @@ async fn a_bundle_is_made_with_everything_down_stopped_or_misconfigured() {
     );
 
     stack.start_both().await.unwrap();
-    for program in [Program::Ingestd, Program::Gateway] {
+    for program in [Binary::Ingestd, Binary::Gateway] {
         stack.process(program).unwrap().signal(Signal::STOP).unwrap();
     }
-    let (said, _) = bundle(&stack, "stopped.tar.gz", &[]).await;
-    assert!(said.took < Duration::from_secs(90), "{:?}", said.took);
+    let (output, _) = bundle(&stack, "stopped.tar.gz", &[]).await;
+    assert!(output.took < Duration::from_secs(90), "{:?}", output.took);
 
     stack.set("gateway.listen", "\"nowhere\"");
     let (_, files) = bundle(&stack, "misconfigured.tar.gz", &[]).await;
@@ -290,16 +290,16 @@ async fn a_bundle_is_made_with_everything_down_stopped_or_misconfigured() {
 }
 
 #[tokio::test]
-async fn triage_groups_what_a_run_with_failing_feeds_has_logged() {
+async fn triage_groups_the_log_of_a_run_with_failing_feeds() {
     let origin = Origin::start().await.unwrap();
-    let sources: Vec<SourceEntry> = story::feeds(&origin, 8);
+    let sources: Vec<TestSource> = scenario::feeds(&origin, 8);
     for number in 0..4 {
-        origin.behave(&format!("feed-{number}"), Behaviour::Status(500, Vec::new()));
+        origin.set_behaviour(&format!("feed-{number}"), Behaviour::Status(500, Vec::new()));
     }
     for number in 4..7 {
-        origin.behave(&format!("feed-{number}"), Behaviour::Reset);
+        origin.set_behaviour(&format!("feed-{number}"), Behaviour::Reset);
     }
-    let mut stack = Stack::new(&sources).unwrap();
+    let mut stack = TestStack::new(&sources).unwrap();
     stack.start_both().await.unwrap();
     let log = stack.path("newswire-ingestd.log");
     let logged = async || {
@@ -309,20 +309,20 @@ async fn triage_groups_what_a_run_with_failing_feeds_has_logged() {
     wait_for("the failures to be logged", SOON, logged).await.unwrap();
 
     let file = log.display().to_string();
-    let said = newswire(&stack, &["logs", "triage", &file, "--json"], None).await;
-    let summary = said.ends_with(0).json();
+    let output = run_newswire(&stack, &["logs", "triage", &file, "--json"], None).await;
+    let summary = output.assert_exit(0).json();
     let groups = summary["groups"].as_array().unwrap();
     let failed: Vec<_> = groups
         .iter()
         .filter(|g| g["signature"].as_str().unwrap().starts_with("visit failed source=*"))
         .collect();
-    assert_eq!(failed.len(), 2, "one for each way to fail: {summary:#}");
+    assert_eq!(failed.len(), 2, "one group per kind of failure: {summary:#}");
     assert_eq!((&failed[0]["count"], &failed[1]["count"]), (&4.into(), &3.into()), "{summary:#}");
     assert!(failed.iter().all(|g| g["first"].is_string() && g["level"] == "warn"), "{summary:#}");
     assert_eq!(failed[1]["sources"], serde_json::json!(["feed-4", "feed-5", "feed-6"]));
 
-    let said = newswire(&stack, &["logs", "triage", "-", "--top", "1"], Some(&log)).await;
-    assert!(said.ends_with(0).out.contains("4× warn visit failed source=*"), "{}", said.out);
-    newswire(&stack, &["logs", "triage"], None).await.ends_with(2);
-    newswire(&stack, &["logs", "triage", "missing.log"], None).await.ends_with(1);
+    let output = run_newswire(&stack, &["logs", "triage", "-", "--top", "1"], Some(&log)).await;
+    assert!(output.assert_exit(0).out.contains("4× warn visit failed source=*"), "{}", output.out);
+    run_newswire(&stack, &["logs", "triage"], None).await.assert_exit(2);
+    run_newswire(&stack, &["logs", "triage", "missing.log"], None).await.assert_exit(1);
 }

@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use e2e::{Behaviour, Browser, Format, Origin, Program, SourceEntry, Stack};
+use e2e::{Behaviour, Binary, Browser, DocumentFormat, Origin, TestSource, TestStack};
 use serde_json::{Value, json};
 
-/// How long something that happens on the gateway may take to be seen on the page.
+/// Deadline for a change at the gateway to be visible on the page.
 const SHOWN: Duration = Duration::from_secs(10);
-/// How long the page may take to come back after a gateway was killed: the browser's own delay, then ours.
-const BACK: Duration = Duration::from_secs(30);
+/// Deadline for the page to reconnect after a gateway was killed: the delay of the browser, then ours.
+const RECONNECTED: Duration = Duration::from_secs(30);
 
 /// Titles on the page, newest first.
 const TITLES: &str = "return [...document.querySelectorAll('#items-list .title')].map((t) => t.textContent);";
 const STATE: &str = "return document.getElementById('pill-stream-text').textContent;";
 
-/// What a feed may send to get a script run. Each would call `pwn`, which counts, if it could.
+/// Attempts of a feed to run a script. Each would call `pwn`, which counts the calls.
 const PAYLOADS: [&str; 28] = [
     "<script>pwn()</script>",
     "<SCRIPT SRC=//evil.example/x.js></SCRIPT>",
@@ -46,7 +46,7 @@ const PAYLOADS: [&str; 28] = [
     "\u{202e}<script>pwn()</script>\u{2066}evil\u{2069}",
 ];
 
-/// Addresses that must not become something to press.
+/// URLs that must not become links.
 const LINKS: [&str; 12] = [
     "javascript:pwn()",
     "JaVaScRiPt:pwn()",
@@ -62,8 +62,8 @@ const LINKS: [&str; 12] = [
     "file:///etc/passwd",
 ];
 
-/// Everything on the page that could run, lead elsewhere, or be an element that a feed asked for.
-const LIVING: &str = "
+/// Everything on the page that could run, navigate, or be an element from a feed.
+const ACTIVE: &str = "
     const ours = ['LI', 'TIME', 'ARTICLE', 'P', 'BDI', 'SPAN', 'CODE', 'H3', 'A'];
     const nodes = [...document.querySelectorAll('*')];
     return [
@@ -74,31 +74,31 @@ const LIVING: &str = "
         ...document.querySelectorAll('script[src]:not([src=\"/assets/app.js\"])'),
     ].map((n) => n.outerHTML.slice(0, 200));";
 
-/// Counts what got to run, in the page as it is loaded.
-const CANARY: &str = "window.pwned = 0; window.pwn = () => { window.pwned += 1; };";
+/// Defines `pwn` in the page.
+const DEFINE_PWN: &str = "window.pwned = 0; window.pwn = () => { window.pwned += 1; };";
 
-/// A browser on the page of a stack that runs; nothing where there is no browser.
-async fn open(stack: &Stack) -> anyhow::Result<Option<Browser>> {
+/// Opens the page of a running stack in a browser; `None` if no browser is installed.
+async fn open(stack: &TestStack) -> anyhow::Result<Option<Browser>> {
     let Some(browser) = Browser::start().await? else { return Ok(None) };
-    browser.go(&page(stack)).await?;
-    browser.run(CANARY).await?;
+    browser.open(&page(stack)).await?;
+    browser.run(DEFINE_PWN).await?;
     browser.wait("the stream to open", SHOWN, &format!("{} === 'open'", expression(STATE))).await?;
     Ok(Some(browser))
 }
 
-fn page(stack: &Stack) -> String {
+fn page(stack: &TestStack) -> String {
     match stack.gateway() {
         e2e::http::Address::Tcp(address) => format!("http://{address}/"),
         e2e::http::Address::Unix(_) => unreachable!("the gateway listens on TCP"),
     }
 }
 
-/// `return X;` as the beginning of a longer one.
+/// `return X;` without its end, to be continued.
 fn expression(script: &str) -> &str {
     script.trim_end_matches(';')
 }
 
-/// How often each title with this beginning is on the page.
+/// The titles on the page that begin with `beginning`.
 async fn titles(browser: &Browser, beginning: &str) -> anyhow::Result<Vec<String>> {
     let all = browser.run(TITLES).await?;
     let all = all.as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -111,7 +111,7 @@ async fn shows(browser: &Browser, title: &str) -> anyhow::Result<()> {
     browser.wait(&format!("{title:?} on the page"), SHOWN, &script).await.map(drop)
 }
 
-/// The console holds nothing but what Chromium itself writes for a server that is gone.
+/// The console has only the messages of Chromium about an unreachable server.
 async fn assert_quiet_console(browser: &Browser) -> anyhow::Result<()> {
     let lines = browser.console().await?;
     let loud: Vec<_> = lines.iter().filter(|(_, source, _)| source != "network").collect();
@@ -122,9 +122,9 @@ async fn assert_quiet_console(browser: &Browser) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn items_appear_and_after_a_killed_gateway_each_is_there_exactly_once() {
+async fn items_appear_exactly_once_even_after_the_gateway_was_killed() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&e2e::story::feeds(&origin, 3)).unwrap();
+    let mut stack = TestStack::new(&e2e::scenario::feeds(&origin, 3)).unwrap();
     stack.start_both().await.unwrap();
     let Some(browser) = open(&stack).await.unwrap() else { return };
     let mut wanted = Vec::new();
@@ -136,7 +136,7 @@ async fn items_appear_and_after_a_killed_gateway_each_is_there_exactly_once() {
     }
     assert_quiet_console(&browser).await.unwrap();
 
-    stack.kill(Program::Gateway).unwrap();
+    stack.kill(Binary::Gateway).unwrap();
     let fell = format!("{} !== 'open'", expression(STATE));
     browser.wait("the page to notice", SHOWN, &fell).await.unwrap();
     for number in 0..6 {
@@ -144,9 +144,12 @@ async fn items_appear_and_after_a_killed_gateway_each_is_there_exactly_once() {
         origin.publish(&format!("feed-{}", number % 3), &title);
         wanted.push(title);
     }
-    stack.start(Program::Gateway).unwrap();
-    stack.ready().await.unwrap();
-    browser.wait("the page to come back", BACK, &format!("{} === 'open'", expression(STATE))).await.unwrap();
+    stack.start(Binary::Gateway).unwrap();
+    stack.wait_ready().await.unwrap();
+    browser
+        .wait("the page to reconnect", RECONNECTED, &format!("{} === 'open'", expression(STATE)))
+        .await
+        .unwrap();
     let exact = "return document.getElementById('connection-resume').textContent.startsWith('exact');";
     browser.wait("an exact resumption", SHOWN, exact).await.unwrap();
     origin.publish("feed-0", "Between and after: the last");
@@ -166,9 +169,9 @@ async fn items_appear_and_after_a_killed_gateway_each_is_there_exactly_once() {
 }
 
 #[tokio::test]
-async fn a_hostile_item_is_text_and_nothing_else() {
+async fn a_hostile_item_is_rendered_as_text_only() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&[]).unwrap();
+    let mut stack = TestStack::new(&[]).unwrap();
     stack.write_catalogue(&hostile_feeds(&origin, &stack).unwrap()).unwrap();
     stack.start_both().await.unwrap();
     let Some(browser) = open(&stack).await.unwrap() else { return };
@@ -177,7 +180,7 @@ async fn a_hostile_item_is_text_and_nothing_else() {
     browser.wait("the hostile items", SHOWN, &format!("{arrived} === {count};")).await.unwrap();
     assert_inert(&browser, count).await.unwrap();
 
-    // What the feed pipeline lets through is harmless already; the page has to be a wall of its own.
+    // The feed pipeline has already removed the payloads; the page must be safe by itself.
     browser.run("(await import('/assets/items.js')).items.clear();").await.unwrap();
     let raw: Vec<_> = raw_items().collect();
     let script = format!(
@@ -193,12 +196,12 @@ async fn a_hostile_item_is_text_and_nothing_else() {
     let sent: Vec<_> = raw.iter().map(|item| item["title"].as_str().unwrap().trim().to_owned()).collect();
     assert_eq!(shown, sent, "every character is shown");
     let links = browser.run("return document.querySelectorAll('#items-list a').length;").await.unwrap();
-    assert_eq!(links, 0, "nothing to press");
+    assert_eq!(links, 0, "no links");
     assert_inert(&browser, raw.len()).await.unwrap();
     assert_quiet_console(&browser).await.unwrap();
 }
 
-/// Lets everything that could run have its time, presses everything that can be pressed, and looks what has happened.
+/// Clicks everything, waits, and checks that nothing has run.
 async fn assert_inert(browser: &Browser, count: usize) -> anyhow::Result<()> {
     let press = "for (const n of document.querySelectorAll('#items-list *')) {
         n.dispatchEvent(new MouseEvent('mouseover', { bubbles: true }));
@@ -208,13 +211,13 @@ async fn assert_inert(browser: &Browser, count: usize) -> anyhow::Result<()> {
     browser.run(press).await?;
     let drawn = browser.run("return document.querySelectorAll('#items-list .item').length;").await?;
     assert_eq!(drawn, count);
-    assert_eq!(browser.run(LIVING).await?, json!([]));
+    assert_eq!(browser.run(ACTIVE).await?, json!([]));
     assert_eq!(browser.run("return window.pwned;").await?, 0, "a script of the feed ran");
     Ok(())
 }
 
 /// A JSON Feed, where every character of a title is text, with every payload and link.
-fn hostile_feeds(origin: &Origin, stack: &Stack) -> anyhow::Result<Vec<SourceEntry>> {
+fn hostile_feeds(origin: &Origin, stack: &TestStack) -> anyhow::Result<Vec<TestSource>> {
     let entries: Vec<_> = raw_items()
         .map(|item| {
             json!({
@@ -230,10 +233,10 @@ fn hostile_feeds(origin: &Origin, stack: &Stack) -> anyhow::Result<Vec<SourceEnt
     });
     let file = stack.path("hostile.json");
     std::fs::write(&file, feed.to_string())?;
-    Ok(vec![SourceEntry::new("hostile", origin.file(&file)?)])
+    Ok(vec![TestSource::new("hostile", origin.add_file(&file)?)])
 }
 
-/// Items as no honest gateway would send them: a payload wherever the page shows text.
+/// Items as no real gateway sends them: a payload wherever the page shows text.
 fn raw_items() -> impl Iterator<Item = Value> {
     let payloads = PAYLOADS.iter().map(|payload| ((*payload).to_owned(), "javascript:pwn()"));
     let links = LINKS.iter().map(|link| (format!("A link to {link:?}"), *link));
@@ -247,11 +250,12 @@ fn raw_items() -> impl Iterator<Item = Value> {
 }
 
 #[tokio::test]
-async fn a_failing_source_is_shown_as_failing_and_a_healthy_one_is_not() {
+async fn only_the_failing_source_is_shown_as_failing() {
     let origin = Origin::start().await.unwrap();
-    let sources = ["good", "bad"].map(|name| SourceEntry::new(name, origin.feed(name, Format::Rss)));
-    let mut stack = Stack::new(&sources).unwrap();
-    origin.behave("bad", Behaviour::Status(500, Vec::new()));
+    let sources =
+        ["good", "bad"].map(|name| TestSource::new(name, origin.add_feed(name, DocumentFormat::Rss)));
+    let mut stack = TestStack::new(&sources).unwrap();
+    origin.set_behaviour("bad", Behaviour::Status(500, Vec::new()));
     origin.publish("good", "All is well");
     stack.start_both().await.unwrap();
     let Some(browser) = open(&stack).await.unwrap() else { return };
@@ -273,21 +277,21 @@ async fn a_failing_source_is_shown_as_failing_and_a_healthy_one_is_not() {
 }
 
 #[tokio::test]
-async fn what_is_delivered_and_how_far_the_slowest_client_is_behind_are_shown() {
+async fn delivery_rate_and_lag_of_the_slowest_client_are_shown() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&e2e::story::feeds(&origin, 1)).unwrap();
+    let mut stack = TestStack::new(&e2e::scenario::feeds(&origin, 1)).unwrap();
     stack.start_both().await.unwrap();
     let Some(browser) = open(&stack).await.unwrap() else { return };
     (0..40).for_each(|number| drop(origin.publish("feed-0", &format!("Item {number}"))));
     shows(&browser, "Item 39").await.unwrap();
     let rate = "return document.getElementById('gateway-deliveries').textContent.match(/^[1-9.]+[0-9.]* per second$/)?.[0];";
-    browser.wait("the deliveries to be measured", BACK, rate).await.unwrap();
+    browser.wait("the deliveries to be measured", RECONNECTED, rate).await.unwrap();
     let shown = "return ['lag', 'clients', 'brief'].map((name) => document.getElementById(`gateway-${name}`).textContent);";
     let shown = browser.run(shown).await.unwrap();
     assert_eq!((&shown[0], &shown[1]), (&json!("up to date"), &json!("1")), "{shown}");
     assert!(shown[2].as_str().is_some_and(|brief| brief.ends_with("none behind")), "{shown}");
 
-    // A client that falls behind is told of as soon as the gateway tells.
+    // The page shows a lagging client as soon as the gateway reports one.
     let behind = "const real = window.fetch;
         window.fetch = async (path, wish) => {
             const answer = await real(path, wish);
@@ -303,17 +307,17 @@ async fn what_is_delivered_and_how_far_the_slowest_client_is_behind_are_shown() 
 }
 
 #[tokio::test]
-async fn b27_eight_tabs_share_one_stream_and_the_next_one_has_it_when_its_holder_goes() {
+async fn b27_eight_tabs_share_one_stream_and_another_takes_over_when_its_owner_closes() {
     const TABS: usize = 8;
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&e2e::story::feeds(&origin, 1)).unwrap();
+    let mut stack = TestStack::new(&e2e::scenario::feeds(&origin, 1)).unwrap();
     origin.publish("feed-0", "Item 0");
     stack.start_both().await.unwrap();
     let Some(browser) = open(&stack).await.unwrap() else { return };
     let mut tabs = vec![browser.tab().await.unwrap()];
     for _ in 1..TABS {
         tabs.push(browser.new_tab().await.unwrap());
-        browser.go(&page(&stack)).await.unwrap();
+        browser.open(&page(&stack)).await.unwrap();
         shows(&browser, "Item 0").await.unwrap();
     }
     origin.publish("feed-0", "Item 1");
@@ -328,18 +332,18 @@ async fn b27_eight_tabs_share_one_stream_and_the_next_one_has_it_when_its_holder
     let clients = stack.json("/health").await.unwrap()["clients"].clone();
     assert_eq!(clients, 1, "{} tabs, one stream", tabs.len());
 
-    stack.kill(Program::Gateway).unwrap();
+    stack.kill(Binary::Gateway).unwrap();
     origin.publish("feed-0", "Item 3");
-    stack.start(Program::Gateway).unwrap();
-    stack.ready().await.unwrap();
+    stack.start(Binary::Gateway).unwrap();
+    stack.wait_ready().await.unwrap();
     let open = format!("{} === 'open'", expression(STATE));
-    browser.wait("the page to come back", BACK, &open).await.unwrap();
+    browser.wait("the page to reconnect", RECONNECTED, &open).await.unwrap();
     assert_all_show(&browser, &tabs, &["Item 3", "Item 2", "Item 1", "Item 0"]).await.unwrap();
     let clients = stack.json("/health").await.unwrap()["clients"].clone();
     assert_eq!(clients, 1, "{} tabs, one stream", tabs.len());
 
-    // Another wish is another stream.
-    browser.go(&format!("{}#q=2", page(&stack))).await.unwrap();
+    // A different filter needs another stream.
+    browser.open(&format!("{}#q=2", page(&stack))).await.unwrap();
     browser
         .wait("the filtered item", SHOWN, &format!("{}[0] === 'Item 2'", expression(TITLES)))
         .await
@@ -348,7 +352,7 @@ async fn b27_eight_tabs_share_one_stream_and_the_next_one_has_it_when_its_holder
     assert_quiet_console(&browser).await.unwrap();
 }
 
-/// In each tab the titles are there, newest first, each once.
+/// Each tab shows the titles, newest first, each once.
 async fn assert_all_show(browser: &Browser, tabs: &[String], wanted: &[&str]) -> anyhow::Result<()> {
     for tab in tabs {
         browser.switch_to(tab).await?;
@@ -363,16 +367,16 @@ async fn assert_all_show(browser: &Browser, tabs: &[String], wanted: &[&str]) ->
 }
 
 #[tokio::test]
-async fn the_doctor_finds_nothing_between_the_page_and_its_gateway() {
+async fn the_page_check_finds_no_problem_with_its_gateway() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&e2e::story::feeds(&origin, 1)).unwrap();
+    let mut stack = TestStack::new(&e2e::scenario::feeds(&origin, 1)).unwrap();
     stack.set("gateway.heartbeat", "\"1s\"");
     stack.start_both().await.unwrap();
     let Some(browser) = open(&stack).await.unwrap() else { return };
     browser.run("document.getElementById('doctor-start').click();").await.unwrap();
     let done = "return !document.getElementById('doctor-start').disabled
         && [...document.querySelectorAll('#doctor-findings dd')].map((dd) => [dd.dataset.tone, dd.textContent]);";
-    let findings = browser.wait("the findings", BACK, done).await.unwrap();
+    let findings = browser.wait("the findings", RECONNECTED, done).await.unwrap();
     let findings = findings.as_array().unwrap();
     assert_eq!(findings.len(), 4, "{findings:?}");
     assert!(findings.iter().all(|finding| finding[0] == "ok"), "{findings:?}");
@@ -381,9 +385,9 @@ async fn the_doctor_finds_nothing_between_the_page_and_its_gateway() {
 }
 
 #[tokio::test]
-async fn a_wire_that_needs_a_token_says_so_in_words_and_opens_when_there_is_one() {
+async fn a_stream_that_needs_a_token_says_so_and_opens_once_it_has_one() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&e2e::story::feeds(&origin, 1)).unwrap();
+    let mut stack = TestStack::new(&e2e::scenario::feeds(&origin, 1)).unwrap();
     let tokens = stack.path("tokens.toml");
     let token = "[[token]]\nname = \"a\"\ntoken = \"a-token-0123456789\"\ncategories = \"all\"\n";
     std::fs::write(&tokens, token).unwrap();
@@ -391,13 +395,13 @@ async fn a_wire_that_needs_a_token_says_so_in_words_and_opens_when_there_is_one(
     origin.publish("feed-0", "Item 0");
     stack.start_both().await.unwrap();
     let Some(browser) = Browser::start().await.unwrap() else { return };
-    browser.go(&page(&stack)).await.unwrap();
+    browser.open(&page(&stack)).await.unwrap();
     let words = |id: &str, words: &str| {
         format!("return document.getElementById('{id}').textContent.includes('{words}');")
     };
     browser.wait("the reason", SHOWN, &words("connection-sentence", "a token is required")).await.unwrap();
     browser.wait("the reason", SHOWN, &words("items-empty", "a token is required")).await.unwrap();
-    // As whoever runs it would set it, but for HttpOnly, which no script can.
+    // As the session route would set it, but without HttpOnly, which a script cannot set.
     let show = async |token: &str| {
         let script = format!(
             "document.cookie = 'newswire_read={token}'; (await import('/assets/connection.js')).connection.reopen();"
@@ -414,14 +418,14 @@ async fn a_wire_that_needs_a_token_says_so_in_words_and_opens_when_there_is_one(
 }
 
 #[tokio::test]
-async fn a_stream_that_the_browser_gave_up_is_opened_again_from_its_place() {
+async fn a_stream_closed_by_the_browser_is_reopened_from_its_last_event_id() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&e2e::story::feeds(&origin, 1)).unwrap();
+    let mut stack = TestStack::new(&e2e::scenario::feeds(&origin, 1)).unwrap();
     origin.publish("feed-0", "Item 0");
     stack.start_both().await.unwrap();
     let Some(browser) = open(&stack).await.unwrap() else { return };
     shows(&browser, "Item 0").await.unwrap();
-    // No event stream is at /health: for an EventSource that is final, like a 503 of a proxy.
+    // /health is not an event stream: for an EventSource that is final, like a 503 of a proxy.
     let give_up = "const { connection } = await import('/assets/connection.js');
         const Real = EventSource;
         window.EventSource = function () { window.EventSource = Real; return new Real('/health'); };
@@ -429,7 +433,7 @@ async fn a_stream_that_the_browser_gave_up_is_opened_again_from_its_place() {
         connection.connect(connection.lastId);";
     browser.run(give_up).await.unwrap();
     let waits = format!("{} === 'waiting'", expression(STATE));
-    browser.wait("the page to wait before it comes again", SHOWN, &waits).await.unwrap();
+    browser.wait("the page to wait before it reconnects", SHOWN, &waits).await.unwrap();
     origin.publish("feed-0", "Item 1");
     shows(&browser, "Item 1").await.unwrap();
     let resumed = "return document.getElementById('connection-resume').textContent;";

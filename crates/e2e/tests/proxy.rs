@@ -1,5 +1,5 @@
-//! The shipped configurations of nginx and Caddy in front of the real gateway: TLS, HTTP/2, streams without delay, the
-//! client's own address, and no word that would end a browser's EventSource for good.
+//! The shipped configurations of nginx and Caddy in front of the real gateway: TLS, HTTP/2, streams without delay, client
+//! addresses, and no response that would end a browser's EventSource for good.
 
 use std::{
     fs,
@@ -9,25 +9,25 @@ use std::{
 };
 
 use anyhow::Context as _;
-use e2e::{Listener, Origin, Program, Stack, free_address, on_path, say, story, wait_for};
+use e2e::{Binary, ExternalProgram, Origin, TestStack, free_address, log_line, on_path, scenario, wait_for};
 
 const NGINX: &str = include_str!("../../../deploy/nginx/newswire.conf");
 const CADDY: &str = include_str!("../../../deploy/caddy/Caddyfile");
 const HOST: &str = "news.example.org";
-/// What an event may take through proxy, TLS and HTTP/2 on a machine with other work; one that is held back in a buffer
-/// does not come at all. How long it took is printed.
+/// Deadline of an event through proxy, TLS and HTTP/2 on a busy machine; an event held in a buffer never arrives. The
+/// actual delay is printed.
 const AT_ONCE: Duration = Duration::from_secs(5);
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A proxy at work in a folder of its own.
+/// A running proxy in its own folder.
 struct Proxy {
-    running: Listener,
+    running: ExternalProgram,
     address: SocketAddr,
     folder: PathBuf,
     curl: PathBuf,
 }
 
-/// Every one of these stands in the shipped file, and is another here.
+/// Replaces texts of a shipped file; each must occur.
 fn substituted(text: &str, changes: &[(&str, String)]) -> String {
     changes.iter().fold(text.to_owned(), |text, (from, to)| {
         assert!(text.contains(from), "the shipped file has no {from:?}");
@@ -43,7 +43,7 @@ fn certificate(folder: &Path) -> anyhow::Result<[String; 2]> {
     Ok([cert, key].map(|path| path.display().to_string()))
 }
 
-fn nginx(folder: &Path, stack: &Stack, [plain, tls]: [SocketAddr; 2]) -> anyhow::Result<Vec<String>> {
+fn nginx(folder: &Path, stack: &TestStack, [plain, tls]: [SocketAddr; 2]) -> anyhow::Result<Vec<String>> {
     let [cert, key] = certificate(folder)?;
     let live = format!("/etc/letsencrypt/live/{HOST}");
     let ours = substituted(
@@ -71,7 +71,7 @@ fn nginx(folder: &Path, stack: &Stack, [plain, tls]: [SocketAddr; 2]) -> anyhow:
     Ok(vec!["-e".into(), "stderr".into(), "-c".into(), file.display().to_string()])
 }
 
-fn caddy(folder: &Path, stack: &Stack, [plain, tls]: [SocketAddr; 2]) -> anyhow::Result<Vec<String>> {
+fn caddy(folder: &Path, stack: &TestStack, [plain, tls]: [SocketAddr; 2]) -> anyhow::Result<Vec<String>> {
     let [cert, key] = certificate(folder)?;
     let globals = format!("{{\n\tadmin off\n\thttp_port {}\n\thttps_port {}\n", plain.port(), tls.port());
     let site = format!("\n{HOST} {{\n\tbind 127.0.0.1\n\ttls {cert} {key}\n");
@@ -92,18 +92,20 @@ fn caddy(folder: &Path, stack: &Stack, [plain, tls]: [SocketAddr; 2]) -> anyhow:
         .collect())
 }
 
-fn gateway(stack: &Stack) -> SocketAddr {
+fn gateway(stack: &TestStack) -> SocketAddr {
     let e2e::http::Address::Tcp(address) = stack.gateway() else { unreachable!("it listens on TCP") };
     address
 }
 
 impl Proxy {
-    async fn start(program: &str, stack: &Stack) -> anyhow::Result<Option<Self>> {
+    async fn start(program: &str, stack: &TestStack) -> anyhow::Result<Option<Self>> {
         let also = ["/usr/sbin/nginx", "/usr/bin/caddy"].map(PathBuf::from);
         let there = on_path(program)
             .or_else(|| also.into_iter().find(|path| path.ends_with(program) && path.exists()));
         let (Some(binary), Some(curl)) = (there, on_path("curl")) else {
-            say(&format!("SKIPPED: {program} or curl is not installed; its configuration was not run"));
+            log_line(&format!(
+                "SKIPPED: {program} or curl is not installed; the configuration was not tested"
+            ));
             return Ok(None);
         };
         let folder = stack.path(program);
@@ -113,20 +115,20 @@ impl Proxy {
             "nginx" => nginx(&folder, stack, ports)?,
             _ => caddy(&folder, stack, ports)?,
         };
-        let running = Listener::start(&binary, &arguments, &folder)?;
+        let running = ExternalProgram::start(&binary, &arguments, &folder)?;
         let mut proxy = Self { running, address: ports[1], folder, curl };
-        let up = wait_for(program, PATIENCE, async || match std::net::TcpStream::connect(proxy.address) {
+        let up = wait_for(program, TIMEOUT, async || match std::net::TcpStream::connect(proxy.address) {
             Ok(_) => Some(()),
-            Err(_) if proxy.running.runs() => None,
+            Err(_) if proxy.running.is_running() => None,
             Err(_) => Some(()),
         });
         up.await?;
-        anyhow::ensure!(proxy.running.runs(), "{program} ended: {}", proxy.running.complaints());
+        anyhow::ensure!(proxy.running.is_running(), "{program} exited: {}", proxy.running.stderr());
         Ok(Some(proxy))
     }
 
-    /// curl with HTTP/2 over TLS, from an address of loopback.
-    fn curl(&self, name: &str, from: &str, path: &str, more: &[&str]) -> anyhow::Result<Listener> {
+    /// Starts curl with HTTP/2 over TLS from a loopback address.
+    fn curl(&self, name: &str, from: &str, path: &str, more: &[&str]) -> anyhow::Result<ExternalProgram> {
         let folder = self.folder.join(name);
         fs::create_dir(&folder)?;
         let port = self.address.port();
@@ -139,33 +141,34 @@ impl Proxy {
         arguments.extend(["-w".to_owned(), "\nstatus %{http_code} over %{http_version}\n".to_owned()]);
         arguments.extend(more.iter().map(|&argument| argument.to_owned()));
         arguments.push(format!("https://{HOST}:{port}{path}"));
-        Listener::start(&self.curl, &arguments, &folder)
+        ExternalProgram::start(&self.curl, &arguments, &folder)
     }
 
-    /// What one request that ends by itself gave, as lines; the last is status and version.
+    /// The body of a finite response as lines, and its last line: status and version.
     async fn get(&self, name: &str, path: &str) -> anyhow::Result<(Vec<String>, String)> {
-        let mut asked = self.curl(name, "127.0.0.1", path, &[])?;
-        wait_for(path, PATIENCE, async || (!asked.runs()).then_some(())).await?;
-        let mut said = asked.said();
-        let last = said.pop().with_context(|| asked.complaints())?;
-        Ok((said, last))
+        let mut curl = self.curl(name, "127.0.0.1", path, &[])?;
+        wait_for(path, TIMEOUT, async || (!curl.is_running()).then_some(())).await?;
+        let mut lines = curl.output_lines();
+        let last = lines.pop().with_context(|| curl.stderr())?;
+        Ok((lines, last))
     }
 }
 
-/// Waits for a line that holds `word`.
-async fn line(stream: &Listener, word: &str, within: Duration) -> anyhow::Result<String> {
-    let found = wait_for(word, within, async || stream.said().into_iter().find(|l| l.contains(word))).await;
-    found.with_context(|| format!("it said {:?} and complained {:?}", stream.said(), stream.complaints()))
+/// Waits for a line that contains `word`.
+async fn wait_line(stream: &ExternalProgram, word: &str, within: Duration) -> anyhow::Result<String> {
+    let found =
+        wait_for(word, within, async || stream.output_lines().into_iter().find(|l| l.contains(word))).await;
+    found.with_context(|| format!("stdout {:?}, stderr {:?}", stream.output_lines(), stream.stderr()))
 }
 
-async fn refused(stream: &mut Listener) -> anyhow::Result<Vec<String>> {
-    wait_for("the end of a refused stream", PATIENCE, async || (!stream.runs()).then_some(())).await?;
-    Ok(stream.said())
+async fn lines_of_refused_stream(stream: &mut ExternalProgram) -> anyhow::Result<Vec<String>> {
+    wait_for("the end of a refused stream", TIMEOUT, async || (!stream.is_running()).then_some(())).await?;
+    Ok(stream.output_lines())
 }
 
-async fn behind(program: &str) -> anyhow::Result<()> {
+async fn check_proxy(program: &str) -> anyhow::Result<()> {
     let origin = Origin::start().await?;
-    let mut stack = Stack::new(&story::feeds(&origin, 1))?;
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 1))?;
     origin.publish("feed-0", "First");
     stack.set("gateway.hosts", &format!("[{HOST:?}]"));
     stack.set("gateway.trusted_proxies", "[\"127.0.0.1\"]");
@@ -175,54 +178,55 @@ async fn behind(program: &str) -> anyhow::Result<()> {
     let Some(proxy) = Proxy::start(program, &stack).await? else { return Ok(()) };
 
     let stream = proxy.curl("stream", "127.0.0.1", "/news/stream?kinds=item", &[])?;
-    line(&stream, "First", PATIENCE).await?;
+    wait_line(&stream, "First", TIMEOUT).await?;
     origin.publish("feed-0", "Second");
-    let gateway_has = wait_for("the second item at the gateway", PATIENCE, async || {
+    let gateway_has = wait_for("the second item at the gateway", TIMEOUT, async || {
         let news = stack.json("/news").await.ok()?;
         news.to_string().contains("Second").then_some(())
     });
     gateway_has.await?;
     let since = tokio::time::Instant::now();
-    line(&stream, "Second", AT_ONCE).await?;
-    say(&format!("behind {program} the event came {:?} after the gateway showed it", since.elapsed()));
-    let before = stream.said().len();
+    wait_line(&stream, "Second", AT_ONCE).await?;
+    log_line(&format!("behind {program} the event arrived {:?} after the gateway had it", since.elapsed()));
+    let before = stream.output_lines().len();
     wait_for("a heartbeat", Duration::from_secs(2) + AT_ONCE, async || {
-        stream.said()[before..].iter().any(|l| l.starts_with("id: ")).then_some(())
+        stream.output_lines()[before..].iter().any(|l| l.starts_with("id: ")).then_some(())
     })
     .await?;
 
-    // A second stream of that address has no room, whatever address it claims; one of another address has.
+    // A second stream of that address is refused, whatever address it claims; one of another address is not.
     let claim = ["-H", "X-Forwarded-For: 203.0.113.9"];
-    let said = refused(&mut proxy.curl("claims", "127.0.0.1", "/news/stream", &claim)?).await?;
-    assert!(said.iter().any(|l| l.starts_with("retry:")), "{said:?}");
+    let lines =
+        lines_of_refused_stream(&mut proxy.curl("claims", "127.0.0.1", "/news/stream", &claim)?).await?;
+    assert!(lines.iter().any(|l| l.starts_with("retry:")), "{lines:?}");
     assert!(
-        said.iter().any(|l| l == "status 200 over 2") && !said.iter().any(|l| l.contains("First")),
-        "{said:?}"
+        lines.iter().any(|l| l == "status 200 over 2") && !lines.iter().any(|l| l.contains("First")),
+        "{lines:?}"
     );
-    let id = stream.said().into_iter().find_map(|l| l.strip_prefix("id: ").map(str::to_owned));
+    let id = stream.output_lines().into_iter().find_map(|l| l.strip_prefix("id: ").map(str::to_owned));
     let resume = format!("Last-Event-ID: {}", id.context("the stream has ids")?);
     let other = proxy.curl("other", "127.0.0.2", "/news/stream?kinds=item", &["-H", &resume])?;
-    let hello = line(&other, "\"resume\":\"exact\"", PATIENCE).await;
-    hello.context("a client of another address comes back with an id")?;
-    line(&other, "Second", AT_ONCE).await?;
+    let hello = wait_line(&other, "\"resume\":\"exact\"", TIMEOUT).await;
+    hello.context("a client of another address resumes with an id")?;
+    wait_line(&other, "Second", AT_ONCE).await?;
 
     assert_eq!(proxy.get("health", "/health").await?.1, "status 200 over 2");
     assert_eq!(proxy.get("metrics", "/metrics").await?.1, "status 404 over 2");
 
-    stack.kill(Program::Gateway)?;
-    let (said, status) = proxy.get("down", "/news/stream").await?;
-    assert!(said.iter().any(|l| l == "retry: 5000"), "{said:?}");
-    assert_eq!(status, "status 200 over 2", "{said:?}");
+    stack.kill(Binary::Gateway)?;
+    let (lines, status) = proxy.get("down", "/news/stream").await?;
+    assert!(lines.iter().any(|l| l == "retry: 5000"), "{lines:?}");
+    assert_eq!(status, "status 200 over 2", "{lines:?}");
     assert_eq!(proxy.get("page", "/health").await?.1, "status 502 over 2");
     Ok(())
 }
 
 #[tokio::test]
-async fn behind_nginx_events_come_at_once_and_clients_keep_their_own_address() {
-    behind("nginx").await.unwrap();
+async fn behind_nginx_events_arrive_at_once_and_client_addresses_are_preserved() {
+    check_proxy("nginx").await.unwrap();
 }
 
 #[tokio::test]
-async fn behind_caddy_events_come_at_once_and_clients_keep_their_own_address() {
-    behind("caddy").await.unwrap();
+async fn behind_caddy_events_arrive_at_once_and_client_addresses_are_preserved() {
+    check_proxy("caddy").await.unwrap();
 }

@@ -4,7 +4,7 @@
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use e2e::{Browser, Listener, Origin, Program, Stack, on_path, story, wait_for};
+use e2e::{Binary, Browser, ExternalProgram, Origin, TestStack, on_path, scenario, wait_for};
 use tokio::time::sleep;
 
 /// Where clients are printed: a document, and its section.
@@ -17,11 +17,11 @@ const EXAMPLE: &str = include_str!("../../wire/examples/listen.rs");
 const ADDRESS: [&str; 2] = ["127.0.0.1:8700", "\"127.0.0.1\", 8700"];
 
 const FEEDS: usize = 2;
-/// Times that the gateway is killed.
+/// How often the gateway is killed.
 const ROUNDS: usize = 2;
-/// How long a client may take to show what there is, its way back after a kill included.
+/// Deadline for a client to show all items, including its reconnection after a kill.
 const SHOWN: Duration = Duration::from_secs(25);
-/// What comes twice comes within this.
+/// Duplicates would arrive within this.
 const AFTERWARDS: Duration = Duration::from_millis(800);
 
 /// An item as a client showed it: id and title.
@@ -40,8 +40,8 @@ fn code(language: &str) -> &'static str {
     code.split_once("```\n").expect("code has an end").0
 }
 
-/// The same for a gateway that listens elsewhere.
-fn code_for(language: &str, stack: &Stack) -> String {
+/// The same for the gateway of a stack.
+fn code_for(language: &str, stack: &TestStack) -> String {
     let e2e::http::Address::Tcp(address) = stack.gateway() else { unreachable!("it listens on TCP") };
     let here = [address.to_string(), format!("\"{}\", {}", address.ip(), address.port())];
     let code = code(language);
@@ -50,27 +50,27 @@ fn code_for(language: &str, stack: &Stack) -> String {
 }
 
 trait Client {
-    /// Starts it, or starts it again.
+    /// Starts or restarts the client.
     async fn start(&mut self) -> anyhow::Result<()>;
-    /// Ends it without a word.
+    /// Kills the client.
     async fn end(&mut self) -> anyhow::Result<()>;
-    /// Everything that it has shown, since it was started for the first time.
+    /// Everything that it has shown since its first start.
     async fn shown(&mut self) -> anyhow::Result<Vec<Shown>>;
 }
 
-/// A client that is a program, in a folder of its own.
+/// A client that is a program, in its own folder.
 struct Script {
     program: PathBuf,
     argument: String,
     folder: PathBuf,
-    running: Option<Listener>,
-    /// Finds the item in a line.
+    running: Option<ExternalProgram>,
+    /// Parses a line.
     read: fn(&str) -> Option<Shown>,
 }
 
 impl Script {
     fn new(
-        stack: &Stack,
+        stack: &TestStack,
         program: PathBuf,
         argument: String,
         read: fn(&str) -> Option<Shown>,
@@ -83,19 +83,19 @@ impl Script {
 
 impl Client for Script {
     async fn start(&mut self) -> anyhow::Result<()> {
-        self.running = Some(Listener::start(&self.program, &[&self.argument], &self.folder)?);
+        self.running = Some(ExternalProgram::start(&self.program, &[&self.argument], &self.folder)?);
         Ok(())
     }
 
     async fn end(&mut self) -> anyhow::Result<()> {
         let mut running = self.running.take().context("it was started")?;
-        anyhow::ensure!(running.runs(), "it had ended by itself: {}", running.complaints());
+        anyhow::ensure!(running.is_running(), "it had exited by itself: {}", running.stderr());
         Ok(())
     }
 
     async fn shown(&mut self) -> anyhow::Result<Vec<Shown>> {
         let running = self.running.as_ref().context("it was started")?;
-        Ok(running.said().iter().filter_map(|line| (self.read)(line)).collect())
+        Ok(running.output_lines().iter().filter_map(|line| (self.read)(line)).collect())
     }
 }
 
@@ -108,15 +108,15 @@ struct Page {
 
 impl Client for Page {
     async fn start(&mut self) -> anyhow::Result<()> {
-        self.browser.go(&self.url).await
+        self.browser.open(&self.url).await
     }
 
     async fn end(&mut self) -> anyhow::Result<()> {
-        self.browser.go("about:blank").await
+        self.browser.open("about:blank").await
     }
 
     async fn shown(&mut self) -> anyhow::Result<Vec<Shown>> {
-        // Chromium writes `ADDRESS LINE:COLUMN "ID" "TITLE"`, and gives each line once.
+        // Chromium logs `ADDRESS LINE:COLUMN "ID" "TITLE"`, and returns each line once.
         for (_, _, text) in self.browser.console().await? {
             let words: Vec<_> = text.split('"').collect();
             if let [_, id, " ", title, ""] = words[..] {
@@ -135,9 +135,9 @@ fn id_and_title(line: &str) -> Option<Shown> {
     is_id.then(|| (id.to_owned(), title.to_owned()))
 }
 
-/// The story of each client.
+/// The scenario for each client.
 async fn misses_nothing(
-    stack: &mut Stack,
+    stack: &mut TestStack,
     origin: &Arc<Origin>,
     client: &mut impl Client,
 ) -> anyhow::Result<()> {
@@ -146,19 +146,19 @@ async fn misses_nothing(
     client.start().await?;
     wait_until_shown(client, 1).await?;
 
-    let publisher = story::Publisher::start(Arc::clone(origin), FEEDS);
+    let publisher = scenario::FeedPublisher::start(Arc::clone(origin), FEEDS);
     for round in 0..ROUNDS {
         sleep(Duration::from_millis(700)).await;
-        stack.kill(Program::Gateway)?;
+        stack.kill(Binary::Gateway)?;
         sleep(Duration::from_millis(700)).await;
-        stack.start(Program::Gateway)?;
+        stack.start(Binary::Gateway)?;
         let shown = client.shown().await?.len();
         let back = wait_until_shown(client, shown + 1).await;
         back.with_context(|| format!("after kill {round}"))?;
     }
     publisher.stop().await;
     let published = recorded(stack, origin).await?;
-    anyhow::ensure!(published.len() > 30, "{} items are no story", published.len());
+    anyhow::ensure!(published.len() > 30, "only {} items were published", published.len());
     wait_until_shown(client, published.len()).await?;
     sleep(AFTERWARDS).await;
     assert_eq!(client.shown().await?, published, "each item once, in order");
@@ -188,8 +188,8 @@ async fn wait_until_shown(client: &mut impl Client, count: usize) -> anyhow::Res
     outcome.with_context(|| format!("the client showed {shown}"))
 }
 
-/// Waits until everything that was published is recorded; gives it, the oldest first.
-async fn recorded(stack: &Stack, origin: &Origin) -> anyhow::Result<Vec<Shown>> {
+/// Waits until all published items are recorded; returns them, oldest first.
+async fn recorded(stack: &TestStack, origin: &Origin) -> anyhow::Result<Vec<Shown>> {
     let published: usize = origin.published().values().map(Vec::len).sum();
     wait_for("everything to be recorded", SHOWN, async || {
         let page = stack.json("/news?limit=1000").await.ok()?;
@@ -202,27 +202,27 @@ async fn recorded(stack: &Stack, origin: &Origin) -> anyhow::Result<Vec<Shown>> 
     .await
 }
 
-async fn stage() -> anyhow::Result<(Arc<Origin>, Stack)> {
+async fn set_up() -> anyhow::Result<(Arc<Origin>, TestStack)> {
     let origin = Arc::new(Origin::start().await?);
-    let mut stack = Stack::new(&story::feeds(&origin, FEEDS))?;
-    // The page of the browser's client comes from there.
+    let mut stack = TestStack::new(&scenario::feeds(&origin, FEEDS))?;
+    // The page of the browser client is served from there.
     stack.set("gateway.cors_origins", &format!("[\"{}\"]", origin.url("")));
     Ok((origin, stack))
 }
 
-/// Nothing, said loudly, where the program is not installed.
+/// Reports a skipped test and returns `None` if the program is not installed.
 fn installed(program: &str) -> Option<PathBuf> {
     let path = on_path(program);
     if path.is_none() {
-        e2e::say(&format!("SKIPPED: {program} is not on the PATH"));
+        e2e::log_line(&format!("SKIPPED: {program} is not on the PATH"));
     }
     path
 }
 
 #[tokio::test]
-async fn the_shell_client_comes_back_by_itself_and_misses_nothing() {
+async fn the_shell_client_reconnects_by_itself_and_misses_nothing() {
     let (Some(bash), Some(_)) = (installed("bash"), installed("curl")) else { return };
-    let (origin, mut stack) = stage().await.unwrap();
+    let (origin, mut stack) = set_up().await.unwrap();
     let file = stack.path("listen.sh");
     fs::write(&file, code_for("sh", &stack)).unwrap();
     let read = |line: &str| {
@@ -234,9 +234,9 @@ async fn the_shell_client_comes_back_by_itself_and_misses_nothing() {
 }
 
 #[tokio::test]
-async fn the_python_client_comes_back_by_itself_and_misses_nothing() {
+async fn the_python_client_reconnects_by_itself_and_misses_nothing() {
     let Some(python) = installed("python3") else { return };
-    let (origin, mut stack) = stage().await.unwrap();
+    let (origin, mut stack) = set_up().await.unwrap();
     let file = stack.path("listen.py");
     fs::write(&file, code_for("python", &stack)).unwrap();
     let read = |line: &str| id_and_title(line.strip_prefix("item ")?);
@@ -245,13 +245,13 @@ async fn the_python_client_comes_back_by_itself_and_misses_nothing() {
 }
 
 #[tokio::test]
-async fn the_rust_client_comes_back_by_itself_and_misses_nothing() {
+async fn the_rust_client_reconnects_by_itself_and_misses_nothing() {
     let (head, code) = EXAMPLE.split_at(EXAMPLE.find("use ").unwrap());
     assert!(head.lines().all(|line| line.is_empty() || line.starts_with("//!") || line.starts_with("#!")));
     assert_eq!(code, self::code("rust"), "STREAM.md prints the example as it is compiled");
-    let example = Program::Gateway.path().unwrap().with_file_name("examples").join("listen");
+    let example = Binary::Gateway.path().unwrap().with_file_name("examples").join("listen");
     assert!(example.is_file(), "build it first with `cargo build --workspace --bins --examples`");
-    let (origin, mut stack) = stage().await.unwrap();
+    let (origin, mut stack) = set_up().await.unwrap();
     let address = code_for("rust", &stack);
     let address = address.split('"').find(|text| text.starts_with("http://")).unwrap().to_owned();
     let mut client = Script::new(&stack, example, address, id_and_title).unwrap();
@@ -259,13 +259,13 @@ async fn the_rust_client_comes_back_by_itself_and_misses_nothing() {
 }
 
 #[tokio::test]
-async fn the_browser_client_comes_back_by_itself_and_misses_nothing() {
+async fn the_browser_client_reconnects_by_itself_and_misses_nothing() {
     let Some(browser) = Browser::start().await.unwrap() else { return };
-    let (origin, mut stack) = stage().await.unwrap();
+    let (origin, mut stack) = set_up().await.unwrap();
     let file = stack.path("listen.html");
     let script = code_for("js", &stack);
     fs::write(&file, format!("<!doctype html><title>listen</title><script>\n{script}</script>")).unwrap();
-    let url = origin.file(&file).unwrap();
+    let url = origin.add_file(&file).unwrap();
     let mut client = Page { browser, url, shown: Vec::new() };
     misses_nothing(&mut stack, &origin, &mut client).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! SIGHUP: what a running process takes from its files, what it keeps, and what it says about that.
+//! SIGHUP: what a running daemon applies from its files, what it keeps, and what it logs about that.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::{
@@ -8,21 +8,21 @@ use std::{
     time::Duration,
 };
 
-use e2e::{Format, Origin, Program, SourceEntry, Stack, http, wait_for};
+use e2e::{Binary, DocumentFormat, Origin, TestSource, TestStack, http, wait_for};
 use rustix::process::Signal;
 
-/// Everything here takes well under a second on an idle machine.
+/// Deadline of each step; an idle machine needs well under a second.
 const SOON: Duration = Duration::from_secs(20);
 const ONE: &str = "the-first-token-of-16";
 const OTHER: &str = "the-other-token-of-16";
 
-/// A stream with a token: what has come, and whether it has ended.
+/// A stream with a token: its text so far, and whether it has ended.
 struct Stream {
     seen: Arc<Mutex<(String, bool)>>,
 }
 
 impl Stream {
-    async fn open(stack: &Stack, token: &str) -> Self {
+    async fn open(stack: &TestStack, token: &str) -> Self {
         let bearer = format!("Bearer {token}");
         let headers = [("Authorization", bearer.as_str()), ("Accept", "text/event-stream")];
         let mut answer = http::get(&stack.gateway(), "/news/stream", &headers).await.unwrap();
@@ -49,32 +49,32 @@ impl Stream {
 }
 
 /// The status of a request with a token.
-async fn status(stack: &Stack, token: &str) -> u16 {
+async fn status(stack: &TestStack, token: &str) -> u16 {
     let bearer = format!("Bearer {token}");
     let headers = [("Authorization", bearer.as_str()), ("Connection", "close")];
     http::get(&stack.gateway(), "/news/stream", &headers).await.unwrap().status
 }
 
-async fn level(stack: &Stack, program: Program) -> String {
+async fn level(stack: &TestStack, program: Binary) -> String {
     let (status, text) = http::fetch(&stack.admin(program), "/log-level", SOON).await.unwrap();
     assert_eq!(status, 200);
     text
 }
 
-/// Sends SIGHUP, and waits until the log has one more line with `end`; gives what the log has of this reload.
-async fn reload(stack: &mut Stack, program: Program, end: &str) -> String {
+/// Sends SIGHUP, waits for a log line with `end`, and returns the log of this reload.
+async fn reload(stack: &mut TestStack, program: Binary, end: &str) -> String {
     let process = stack.process(program).unwrap();
     let before = process.log().len();
     process.signal(Signal::HUP).unwrap();
     wait_for(&format!("`{end}` in the log"), SOON, async || {
-        let said = process.log().split_off(before);
-        said.lines().any(|line| line.contains(end)).then_some(said)
+        let log = process.log().split_off(before);
+        log.lines().any(|line| line.contains(end)).then_some(log)
     })
     .await
     .unwrap()
 }
 
-fn write_tokens(stack: &Stack, tokens: &[&str]) {
+fn write_tokens(stack: &TestStack, tokens: &[&str]) {
     let entry = |(n, token): (usize, &&str)| {
         format!("[[token]]\nname = \"reader-{n}\"\ntoken = \"{token}\"\ncategories = \"all\"\n\n")
     };
@@ -83,10 +83,10 @@ fn write_tokens(stack: &Stack, tokens: &[&str]) {
 }
 
 #[tokio::test]
-async fn the_gateway_takes_tokens_limits_and_level_and_a_running_stream_goes_on() {
+async fn the_gateway_applies_tokens_limits_and_log_level_and_keeps_open_streams() {
     let origin = Origin::start().await.unwrap();
-    let feed = SourceEntry::new("feed", origin.feed("feed", Format::Rss));
-    let mut stack = Stack::new(&[feed]).unwrap();
+    let feed = TestSource::new("feed", origin.add_feed("feed", DocumentFormat::Rss));
+    let mut stack = TestStack::new(&[feed]).unwrap();
     let tokens = stack.path("tokens.toml").display().to_string();
     stack.set("gateway.read_tokens_file", &format!("{tokens:?}"));
     write_tokens(&stack, &[OTHER, ONE]);
@@ -96,38 +96,38 @@ async fn the_gateway_takes_tokens_limits_and_level_and_a_running_stream_goes_on(
     removed.wait_text("Before the reload").await;
     kept.wait_text("Before the reload").await;
 
-    // The first reload changes nothing, and the second what it can.
-    reload(&mut stack, Program::Gateway, "reloaded").await;
+    // The first reload changes nothing, the second what can change at run time.
+    reload(&mut stack, Binary::Gateway, "reloaded").await;
     assert!(!removed.has_ended() && !kept.has_ended());
     write_tokens(&stack, &[OTHER]);
     let changes =
         [("gateway.clients_max", "1"), ("log.level", "\"debug\""), ("gateway.listen", "\"127.0.0.1:9\"")];
     stack.write_config("newswire.toml", &changes).unwrap();
-    let said = reload(&mut stack, Program::Gateway, "reloaded").await;
-    let kept_lines: Vec<_> = said.lines().filter(|line| line.contains("kept until a restart")).collect();
-    assert_eq!(kept_lines.len(), 1, "{said}");
-    assert!(kept_lines[0].contains("WARN") && kept_lines[0].contains("gateway.listen"), "{said}");
+    let log = reload(&mut stack, Binary::Gateway, "reloaded").await;
+    let kept_lines: Vec<_> = log.lines().filter(|line| line.contains("kept until a restart")).collect();
+    assert_eq!(kept_lines.len(), 1, "{log}");
+    assert!(kept_lines[0].contains("WARN") && kept_lines[0].contains("gateway.listen"), "{log}");
 
     wait_for("the end of the stream whose token is gone", SOON, async || removed.has_ended().then_some(()))
         .await
         .unwrap();
     assert_eq!(status(&stack, ONE).await, 401);
-    // There may be one stream now, and there is: the next is told to come later, as an `EventSource` understands it.
+    // The limit is one stream now: the next is told to retry later, in a way that an `EventSource` understands.
     let refused = Stream::open(&stack, OTHER).await;
     wait_for("the end of a stream too many", SOON, async || refused.has_ended().then_some(())).await.unwrap();
     refused.wait_text("retry:").await;
-    assert!(level(&stack, Program::Gateway).await.contains("debug"));
+    assert!(level(&stack, Binary::Gateway).await.contains("debug"));
     origin.publish("feed", "After the reload");
     kept.wait_text("After the reload").await;
     assert!(!kept.has_ended());
 }
 
 #[tokio::test]
-async fn the_daemon_takes_the_list_of_sources_the_level_and_the_spacing() {
+async fn the_daemon_applies_catalogue_log_level_and_host_spacing() {
     let origin = Origin::start().await.unwrap();
-    let [old, new, stays] =
-        ["old", "new", "stays"].map(|name| SourceEntry::new(name, origin.feed(name, Format::Atom)));
-    let mut stack = Stack::new(&[old, stays.clone()]).unwrap();
+    let [old, new, stays] = ["old", "new", "stays"]
+        .map(|name| TestSource::new(name, origin.add_feed(name, DocumentFormat::Atom)));
+    let mut stack = TestStack::new(&[old, stays.clone()]).unwrap();
     stack.start_both().await.unwrap();
     let subscriber = stack.subscribe("/news/stream");
     wait_for("a visit to each", SOON, async || {
@@ -138,13 +138,13 @@ async fn the_daemon_takes_the_list_of_sources_the_level_and_the_spacing() {
 
     stack.write_catalogue(&[new, stays]).unwrap();
     stack.write_config("newswire.toml", &[("log.level", "\"debug\"")]).unwrap();
-    let said = reload(&mut stack, Program::Ingestd, "catalogue applied").await;
-    let line = said.lines().find(|line| line.contains("catalogue applied")).unwrap();
+    let log = reload(&mut stack, Binary::Ingestd, "catalogue applied").await;
+    let line = log.lines().find(|line| line.contains("catalogue applied")).unwrap();
     for part in ["added=1", "changed=0", "removed=1", "unchanged=1"] {
         assert!(line.contains(part), "{line}");
     }
     wait_for("the new level", SOON, async || {
-        level(&stack, Program::Ingestd).await.contains("debug").then_some(())
+        level(&stack, Binary::Ingestd).await.contains("debug").then_some(())
     })
     .await
     .unwrap();
@@ -157,16 +157,18 @@ async fn the_daemon_takes_the_list_of_sources_the_level_and_the_spacing() {
     }
     assert_eq!(subscriber.connections().len(), 1, "{}", subscriber.summary());
     let before = origin.requests("old").len();
-    // Two visits to a neighbour later it would have been there again.
-    let neighbour = origin.requests("stays").len();
-    wait_for("two visits", SOON, async || (origin.requests("stays").len() > neighbour + 1).then_some(()))
-        .await
-        .unwrap();
+    // It would have been visited again within two visits to another feed.
+    let control_visits = origin.requests("stays").len();
+    wait_for("two visits", SOON, async || {
+        (origin.requests("stays").len() > control_visits + 1).then_some(())
+    })
+    .await
+    .unwrap();
     assert_eq!(origin.requests("old").len(), before);
 
     stack.write_config("newswire.toml", &[("fetch.host_spacing", "\"1h\"")]).unwrap();
-    let said = reload(&mut stack, Program::Ingestd, "catalogue applied").await;
-    assert!(!said.contains("kept until a restart"), "{said}");
+    let log = reload(&mut stack, Binary::Ingestd, "catalogue applied").await;
+    assert!(!log.contains("kept until a restart"), "{log}");
     let wire = stack.wire();
     wait_for("the new spacing", SOON, async || {
         let (_, text) = http::fetch(&wire, "/sources/stays", SOON).await.ok()?;
@@ -177,8 +179,8 @@ async fn the_daemon_takes_the_list_of_sources_the_level_and_the_spacing() {
 }
 
 #[tokio::test]
-async fn a_mistake_keeps_everything_and_is_told_with_its_place() {
-    let mut stack = Stack::new(&[]).unwrap();
+async fn a_wrong_file_changes_nothing_and_is_reported_with_its_line() {
+    let mut stack = TestStack::new(&[]).unwrap();
     stack.start_both().await.unwrap();
     let file = stack
         .write_config("newswire.toml", &[("gateway.heartbeet", "\"1s\""), ("log.level", "\"debug\"")])
@@ -186,9 +188,9 @@ async fn a_mistake_keeps_everything_and_is_told_with_its_place() {
     let text = fs::read_to_string(&file).unwrap();
     let line = 1 + text.lines().position(|line| line.starts_with("heartbeet")).unwrap();
     let place = format!("newswire.toml:{line}");
-    for program in [Program::Gateway, Program::Ingestd] {
-        let said = reload(&mut stack, program, "kept the old configuration").await;
-        let complaint = said.lines().find(|line| line.contains("kept the old configuration")).unwrap();
+    for program in [Binary::Gateway, Binary::Ingestd] {
+        let log = reload(&mut stack, program, "kept the old configuration").await;
+        let complaint = log.lines().find(|line| line.contains("kept the old configuration")).unwrap();
         for part in ["ERROR", place.as_str(), "gateway.heartbeet"] {
             assert!(complaint.contains(part), "{part}: {complaint}");
         }
@@ -197,14 +199,14 @@ async fn a_mistake_keeps_everything_and_is_told_with_its_place() {
     let list = stack.path("sources.toml");
     fs::write(&list, "[[source]]\nid = \"a\"\nurl = \"ftp://example.com/\"\n").unwrap();
     stack.write_config("newswire.toml", &[("log.level", "\"debug\"")]).unwrap();
-    let said = reload(&mut stack, Program::Ingestd, "reload failed; the old catalogue stays in use").await;
-    assert!(said.contains("sources.toml:"), "{said}");
-    assert!(level(&stack, Program::Ingestd).await.contains("info"));
+    let log = reload(&mut stack, Binary::Ingestd, "reload failed; the old catalogue stays in use").await;
+    assert!(log.contains("sources.toml:"), "{log}");
+    assert!(level(&stack, Binary::Ingestd).await.contains("info"));
 }
 
-/// Runs `newswire reload --config newswire.toml`: how it ended, and what it said on both its outputs.
-async fn newswire_reload(stack: &Stack, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(Program::Newswire.path().unwrap());
+/// Runs `newswire reload --config newswire.toml`; its exit code, standard output and error.
+async fn newswire_reload(stack: &TestStack, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(Binary::Newswire.path().unwrap());
     command.args(["reload", "--config", "newswire.toml"]).args(arguments).env_clear();
     command.current_dir(stack.folder());
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
@@ -213,15 +215,15 @@ async fn newswire_reload(stack: &Stack, arguments: &[&str]) -> (Option<i32>, Str
 }
 
 #[tokio::test]
-async fn newswire_reload_asks_both_and_says_what_came_of_it() {
+async fn newswire_reload_reloads_both_and_reports_the_outcome() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&[]).unwrap();
+    let mut stack = TestStack::new(&[]).unwrap();
     stack.set("gateway.operator_token_file", &format!("{:?}", stack.path("operator").display().to_string()));
     fs::write(stack.path("operator"), "an-operator-token-long-enough\n").unwrap();
     stack.start_both().await.unwrap();
     let subscriber = stack.subscribe("/news/stream");
 
-    stack.write_catalogue(&[SourceEntry::new("feed", origin.feed("feed", Format::Rss))]).unwrap();
+    stack.write_catalogue(&[TestSource::new("feed", origin.add_feed("feed", DocumentFormat::Rss))]).unwrap();
     let changes =
         [("gateway.clients_max", "77"), ("store.cache_bytes", "16777216"), ("log.level", "\"debug\"")];
     stack.write_config("newswire.toml", &changes).unwrap();
@@ -233,23 +235,23 @@ async fn newswire_reload_asks_both_and_says_what_came_of_it() {
         "gateway: gateway.clients_max: 10000 -> 77",
         "gateway: log.level: \"info\" -> \"debug\"",
     ] {
-        assert!(out.lines().any(|said| said == line), "{line}\n{out}");
+        assert!(out.lines().any(|text| text == line), "{line}\n{out}");
     }
-    let waits = |said: &&str| said.starts_with("ingestd: store.") && said.ends_with("waits for a restart");
+    let waits = |text: &&str| text.starts_with("ingestd: store.") && text.ends_with("waits for a restart");
     assert_eq!(out.lines().filter(waits).count(), 1, "{out}");
     origin.publish("feed", "After the reload");
     subscriber.wait_event("item", SOON, |_| true).await.unwrap();
     assert_eq!(subscriber.connections().len(), 1, "{}", subscriber.summary());
 
-    // What only the gateway reads is wrong, and only the gateway says so.
+    // A wrong file that only the gateway reads is reported only by the gateway.
     fs::write(stack.path("operator"), "").unwrap();
     let (code, out, _) = newswire_reload(&stack, &["--json"]).await;
-    let said: serde_json::Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((code, &said["ingestd"]["outcome"]), (Some(1), &"reloaded".into()), "{out}");
-    assert_eq!(said["gateway"]["outcome"], "refused", "{out}");
-    assert!(said["gateway"]["complaints"][0].as_str().unwrap().contains("operator"), "{out}");
+    let log: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &log["ingestd"]["outcome"]), (Some(1), &"reloaded".into()), "{out}");
+    assert_eq!(log["gateway"]["outcome"], "refused", "{out}");
+    assert!(log["gateway"]["complaints"][0].as_str().unwrap().contains("operator"), "{out}");
 
-    stack.kill(Program::Gateway).unwrap();
+    stack.kill(Binary::Gateway).unwrap();
     let (code, out, err) = newswire_reload(&stack, &[]).await;
     assert!(code == Some(1) && out.contains("ingestd: reloaded"), "{out}{err}");
     assert!(err.contains("gateway was not reloaded") && err.contains("is it running?"), "{err}");

@@ -1,5 +1,5 @@
-//! What froze the replaced system, run here: 20 feeds of which 5 are silent for 60 s, a stream aborted, five aborted, a
-//! hundred aborted. There one aborted stream kept `/` and `/health` from answering for 254 s, and five for 513 s.
+//! Replays what froze the system that this one replaces: 20 feeds, 5 of them silent for 60 s; one, five and a hundred
+//! streams aborted. There, one aborted stream kept `/` and `/health` from answering for 254 s, five for 513 s.
 //!
 //! It runs alone (`.config/nextest.toml`), because it measures time.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
@@ -7,53 +7,53 @@
 use std::{fs, time::Duration};
 
 use e2e::{
-    Behaviour, Format, Origin, Probe, Prober, Program, Report, SourceEntry, Stack, http, http::Answer, say,
-    wait_for,
+    Behaviour, Binary, DocumentFormat, Origin, PageProbe, PageProber, ProbeReport, TestSource, TestStack,
+    http, http::RawResponse, log_line, wait_for,
 };
 use tokio::time::{Instant, sleep};
 
 const FEEDS: usize = 20;
-/// The first so many are silent.
+/// The first ones are silent.
 const SILENT: usize = 5;
-/// For so long.
+/// Duration of the silence.
 const SILENCE: Duration = Duration::from_secs(60);
 const PROBE_EVERY: Duration = Duration::from_millis(100);
-/// A 99th percentile below this is no worse than idle on a machine that others use too.
+/// A 99th percentile below this counts as idle on a shared machine.
 const FLOOR: Duration = Duration::from_millis(100);
-/// How long the gateway may take to let go of what clients have left.
-const SETTLED_WITHIN: Duration = Duration::from_secs(20);
-/// Descriptors that may differ between two looks: a probe of our own, and the wire.
+/// Deadline for the gateway to release the resources of disconnected clients.
+const RELEASED_WITHIN: Duration = Duration::from_secs(20);
+/// Descriptors by which two samples may differ: a probe of this test, and the wire.
 const DESCRIPTORS_MORE: usize = 2;
 
-/// What the gateway holds.
+/// Resources of the gateway.
 #[derive(Clone, Copy, Debug)]
-struct Held {
+struct HeldResources {
     threads: usize,
     descriptors: usize,
     subscribers: u64,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_old_scenario_aborted_streams_and_silent_feeds_cost_no_probe_and_leave_nothing() {
+async fn the_old_scenario_of_aborted_streams_and_silent_feeds_delays_no_probe_and_leaks_nothing() {
     let origin = Origin::start().await.unwrap();
     let sources = feeds(&origin);
-    let mut stack = Stack::new(&sources).unwrap();
-    // No deadline of ours ends the silence early.
+    let mut stack = TestStack::new(&sources).unwrap();
+    // The total timeout must not end the silence early.
     stack.set("fetch.timeout_total", "\"90s\"");
     let began = Instant::now();
     stack.start_both().await.unwrap();
-    let all_asked = async || (asked_in_vain(&origin) == SILENT).then_some(());
-    wait_for("the silent feeds to be asked", Duration::from_secs(10), all_asked).await.unwrap();
+    let all_asked = async || (pending_requests(&origin) == SILENT).then_some(());
+    wait_for("requests to the silent feeds", Duration::from_secs(10), all_asked).await.unwrap();
 
     let idle = probes(&stack, Duration::from_secs(8), async || {}).await;
-    say(&format!("idle: {idle}"));
-    let before = held(&mut stack).await;
+    log_line(&format!("idle: {idle}"));
+    let before = resources_held(&mut stack).await;
     let one = probes(&stack, Duration::from_secs(10), async || open_and_abort(&stack, 1).await).await;
-    say(&format!("1 stream aborted after 3 s: {one}"));
+    log_line(&format!("1 stream aborted after 3 s: {one}"));
     let five = probes(&stack, Duration::from_secs(15), async || open_and_abort(&stack, SILENT).await).await;
-    say(&format!("5 streams aborted after 3 s: {five}"));
-    assert!(began.elapsed() < SILENCE, "the feeds were silent all the while, for {:?}", began.elapsed());
-    assert_eq!(asked_in_vain(&origin), SILENT, "every silent feed is still waited for");
+    log_line(&format!("5 streams aborted after 3 s: {five}"));
+    assert!(began.elapsed() < SILENCE, "the feeds were silent throughout, for {:?}", began.elapsed());
+    assert_eq!(pending_requests(&origin), SILENT, "every silent feed still has a pending request");
     for report in [&one, &five] {
         assert_no_worse(report, &idle);
     }
@@ -62,28 +62,28 @@ async fn the_old_scenario_aborted_streams_and_silent_feeds_cost_no_probe_and_lea
         let streams = open(&stack, 10).await;
         drop(streams);
     }
-    let after = settled(&mut stack, before).await;
-    say(&format!("before {before:?}, after 106 aborts {after:?}"));
+    let after = wait_released(&mut stack, before).await;
+    log_line(&format!("before {before:?}, after 106 aborts {after:?}"));
     assert_eq!((after.threads, after.subscribers), (before.threads, 0), "before: {before:?}");
     assert!(after.descriptors <= before.descriptors + DESCRIPTORS_MORE, "{before:?} became {after:?}");
 }
 
 /// Twenty feeds with one item each, the silent ones first.
-fn feeds(origin: &Origin) -> Vec<SourceEntry> {
+fn feeds(origin: &Origin) -> Vec<TestSource> {
     let feed = |number: usize| {
         let name = format!("feed-{number}");
-        let url = origin.feed(&name, Format::of(number));
+        let url = origin.add_feed(&name, DocumentFormat::of(number));
         origin.publish(&name, "An item");
         if number < SILENT {
-            origin.behave(&name, Behaviour::Late(SILENCE));
+            origin.set_behaviour(&name, Behaviour::Late(SILENCE));
         }
-        SourceEntry::new(&name, url)
+        TestSource::new(&name, url)
     };
     (0..FEEDS).map(feed).collect()
 }
 
-/// Silent feeds with a visit that has no answer yet.
-fn asked_in_vain(origin: &Origin) -> usize {
+/// Silent feeds with a request that has no response yet.
+fn pending_requests(origin: &Origin) -> usize {
     let waits = |number: &usize| {
         let requests = origin.requests(&format!("feed-{number}"));
         requests.last().is_some_and(|request| request.answered.is_none())
@@ -91,23 +91,23 @@ fn asked_in_vain(origin: &Origin) -> usize {
     (0..SILENT).filter(waits).count()
 }
 
-/// Probes for that long, from before the work begins.
-async fn probes(stack: &Stack, lasted: Duration, work: impl AsyncFnOnce()) -> Report {
-    let prober = Prober::start(&stack.gateway(), PROBE_EVERY).unwrap();
+/// Probes for that long, beginning before `work`.
+async fn probes(stack: &TestStack, lasted: Duration, work: impl AsyncFnOnce()) -> ProbeReport {
+    let prober = PageProber::start(&stack.gateway(), PROBE_EVERY).unwrap();
     let until = Instant::now() + lasted;
     work().await;
     tokio::time::sleep_until(until).await;
     tokio::task::spawn_blocking(|| prober.stop()).await.unwrap()
 }
 
-async fn open_and_abort(stack: &Stack, count: usize) {
+async fn open_and_abort(stack: &TestStack, count: usize) {
     let streams = open(stack, count).await;
     sleep(Duration::from_secs(3)).await;
     drop(streams);
 }
 
-/// Streams that have begun; dropping one hangs up in the middle.
-async fn open(stack: &Stack, count: usize) -> Vec<Answer> {
+/// Opens streams and reads their first bytes; dropping one aborts it.
+async fn open(stack: &TestStack, count: usize) -> Vec<RawResponse> {
     let mut streams = Vec::new();
     for _ in 0..count {
         let headers = [("Accept", "text/event-stream")];
@@ -120,19 +120,19 @@ async fn open(stack: &Stack, count: usize) -> Vec<Answer> {
     streams
 }
 
-async fn held(stack: &mut Stack) -> Held {
-    let id = stack.process(Program::Gateway).unwrap().id();
+async fn resources_held(stack: &mut TestStack) -> HeldResources {
+    let id = stack.process(Binary::Gateway).unwrap().id();
     let count = |what: &str| fs::read_dir(format!("/proc/{id}/{what}")).unwrap().count();
     let (threads, descriptors) = (count("task"), count("fd"));
     let subscribers = stack.json("/health").await.unwrap()["clients"].as_u64().unwrap();
-    Held { threads, descriptors, subscribers }
+    HeldResources { threads, descriptors, subscribers }
 }
 
-/// The first look at which it holds no more than before, or the last one.
-async fn settled(stack: &mut Stack, before: Held) -> Held {
-    let until = Instant::now() + SETTLED_WITHIN;
+/// Waits until the gateway holds no more than before; the last sample if it never does.
+async fn wait_released(stack: &mut TestStack, before: HeldResources) -> HeldResources {
+    let until = Instant::now() + RELEASED_WITHIN;
     loop {
-        let after = held(stack).await;
+        let after = resources_held(stack).await;
         let settled = after.threads == before.threads
             && after.subscribers == 0
             && after.descriptors <= before.descriptors + DESCRIPTORS_MORE;
@@ -143,10 +143,10 @@ async fn settled(stack: &mut Stack, before: Held) -> Held {
     }
 }
 
-fn assert_no_worse(report: &Report, idle: &Report) {
-    let failed: Vec<&Probe> = report.probes.iter().filter(|probe| probe.outcome.is_err()).collect();
+fn assert_no_worse(report: &ProbeReport, idle: &ProbeReport) {
+    let failed: Vec<&PageProbe> = report.probes.iter().filter(|probe| probe.outcome.is_err()).collect();
     assert!(failed.is_empty(), "{report}\n{failed:#?}");
     let limit = FLOOR.max(idle.quantile(0.99) * 5);
     assert!(report.quantile(0.99) <= limit, "idle: {idle}\nthen: {report}");
-    assert!(report.probes.len() > 50, "probed all the while: {report}");
+    assert!(report.probes.len() > 50, "probed throughout: {report}");
 }

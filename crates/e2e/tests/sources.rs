@@ -1,25 +1,25 @@
-//! `newswire sources` with a daemon that runs, and without one.
+//! `newswire sources` with and without a running daemon.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::{fmt::Write as _, fs, path::Path, process::Command, time::Duration};
 
-use e2e::{Origin, Program, SourceEntry, Stack, http, story, wait_for};
+use e2e::{Binary, Origin, TestSource, TestStack, http, scenario, wait_for};
 use serde_json::Value;
 
-/// Within this a due visit has been made, or a socket answers.
+/// Deadline for a due visit, or for an answer of a socket.
 const SOON: Duration = Duration::from_secs(20);
 
-/// The output of a command, and its exit code.
-struct Said {
+/// The result of a command.
+struct CommandOutput {
     code: Option<i32>,
     out: String,
     err: String,
 }
 
 /// Runs `newswire sources`.
-async fn sources(stack: &Stack, arguments: &[&str]) -> Said {
+async fn sources(stack: &TestStack, arguments: &[&str]) -> CommandOutput {
     let config = stack.write_config("newswire.toml", &[]).unwrap();
-    let mut command = Command::new(Program::Newswire.path().unwrap());
+    let mut command = Command::new(Binary::Newswire.path().unwrap());
     command
         .arg("sources")
         .args(arguments)
@@ -29,12 +29,12 @@ async fn sources(stack: &Stack, arguments: &[&str]) -> Said {
         .current_dir(stack.folder());
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    CommandOutput { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
-impl Said {
+impl CommandOutput {
     #[track_caller]
-    fn ends_with(&self, code: i32) -> &Self {
+    fn assert_exit(&self, code: i32) -> &Self {
         assert_eq!(self.code, Some(code), "{}{}", self.out, self.err);
         self
     }
@@ -44,15 +44,15 @@ impl Said {
     }
 }
 
-/// The daemon alone, once it answers.
-async fn start(stack: &mut Stack) {
-    stack.start(Program::Ingestd).unwrap();
+/// Starts the daemon alone and waits until it answers.
+async fn start(stack: &mut TestStack) {
+    stack.start(Binary::Ingestd).unwrap();
     let wire = stack.wire();
     let answers = async || matches!(http::fetch(&wire, "/health", SOON).await, Ok((200, _))).then_some(());
     wait_for("the daemon to answer", SOON, answers).await.unwrap();
 }
 
-async fn post(stack: &Stack, path: &str) -> (u16, Value) {
+async fn post(stack: &TestStack, path: &str) -> (u16, Value) {
     post_to(&stack.wire(), path).await
 }
 
@@ -63,9 +63,9 @@ async fn post_to(socket: &http::Address, path: &str) -> (u16, Value) {
     (status, serde_json::from_str(&answer.text().await.unwrap()).unwrap())
 }
 
-fn opml(entries: &[SourceEntry]) -> String {
+fn opml(entries: &[TestSource]) -> String {
     let mut text = "<opml version='2.0'><body><outline text='Science'>\n".to_owned();
-    for SourceEntry { id, url } in entries {
+    for TestSource { id, url } in entries {
         writeln!(text, "<outline text='{id}' xmlUrl='{url}' newswire:every='1s'/>").unwrap();
     }
     text + "</outline></body></opml>"
@@ -77,10 +77,10 @@ fn write(path: &Path, text: &str) -> String {
 }
 
 #[tokio::test]
-async fn two_hundred_feeds_are_imported_once_without_a_restart() {
+async fn two_hundred_feeds_are_imported_once_while_the_daemon_keeps_running() {
     let origin = Origin::start().await.unwrap();
-    let feeds = story::feeds(&origin, 201);
-    let mut stack = Stack::new(&feeds[..1]).unwrap();
+    let feeds = scenario::feeds(&origin, 201);
+    let mut stack = TestStack::new(&feeds[..1]).unwrap();
     let list = stack.path("sources.toml");
     let head = format!("# Ours.\n\n{}", fs::read_to_string(&list).unwrap());
     fs::write(&list, &head).unwrap();
@@ -88,16 +88,17 @@ async fn two_hundred_feeds_are_imported_once_without_a_restart() {
     let file = write(&stack.path("list.opml"), &opml(&feeds));
 
     let dry = sources(&stack, &["import", &file, "--dry-run", "--json"]).await;
-    assert_eq!(dry.ends_with(0).json()["added"].as_array().unwrap().len(), 200);
+    assert_eq!(dry.assert_exit(0).json()["added"].as_array().unwrap().len(), 200);
     assert_eq!(fs::read_to_string(&list).unwrap(), head, "a dry run changes nothing");
 
-    let first = sources(&stack, &["import", &file, "--json"]).await.ends_with(0).json();
-    let counts = |said: &Value| ["added", "known", "refused"].map(|key| said[key].as_array().unwrap().len());
+    let first = sources(&stack, &["import", &file, "--json"]).await.assert_exit(0).json();
+    let counts =
+        |answer: &Value| ["added", "known", "refused"].map(|key| answer[key].as_array().unwrap().len());
     assert_eq!((counts(&first), &first["reload"]["unchanged"]), ([200, 1, 0], &Value::from(1)));
     let text = fs::read_to_string(&list).unwrap();
     assert!(text.starts_with(&head) && text.contains("category = \"science\""));
     let second = sources(&stack, &["import", &file]).await;
-    assert!(second.ends_with(0).out.contains("0 new, 201 known already, 0 refused; nothing was changed"));
+    assert!(second.assert_exit(0).out.contains("0 new, 201 known already, 0 refused; nothing was changed"));
     assert_eq!(fs::read_to_string(&list).unwrap(), text);
 
     wait_for("a visit to some of the new ones", SOON, async || {
@@ -108,17 +109,17 @@ async fn two_hundred_feeds_are_imported_once_without_a_restart() {
     .unwrap();
 
     let removed = sources(&stack, &["remove", "feed-7", "feed-200", "nobody"]).await;
-    assert!(removed.ends_with(1).err.contains("nobody is not in"), "{}", removed.err);
+    assert!(removed.assert_exit(1).err.contains("nobody is not in"), "{}", removed.err);
     assert!(removed.err.contains("0 added, 0 changed, 2 removed, 199 unchanged"), "{}", removed.err);
-    let listed = sources(&stack, &["list", "--json", "--category", "science"]).await.ends_with(0).json();
+    let listed = sources(&stack, &["list", "--json", "--category", "science"]).await.assert_exit(0).json();
     assert_eq!(listed["sources"].as_array().unwrap().len(), 198);
 
-    let exported = sources(&stack, &["export"]).await.ends_with(0).out.clone();
-    let other = Stack::new(&[]).unwrap();
+    let exported = sources(&stack, &["export"]).await.assert_exit(0).out.clone();
+    let other = TestStack::new(&[]).unwrap();
     let file = write(&other.path("list.opml"), &exported);
     let moved = sources(&other, &["import", &file]).await;
-    assert!(moved.ends_with(0).err.contains("does not run"), "{}", moved.err);
-    let sorted = |stack: &Stack| {
+    assert!(moved.assert_exit(0).err.contains("does not run"), "{}", moved.err);
+    let sorted = |stack: &TestStack| {
         let text = fs::read_to_string(stack.path("sources.toml")).unwrap();
         let mut sources: Vec<_> = text.split("[[source]]").skip(1).map(|s| s.trim().to_owned()).collect();
         sources.sort();
@@ -128,50 +129,50 @@ async fn two_hundred_feeds_are_imported_once_without_a_restart() {
 }
 
 #[tokio::test]
-async fn a_pause_holds_across_restarts_until_it_is_ended() {
+async fn a_pause_survives_restarts_until_it_is_ended() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 2)).unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 2)).unwrap();
     let early = sources(&stack, &["pause", "feed-0"]).await;
-    assert!(early.ends_with(1).err.contains("is newswire-ingestd running"), "{}", early.err);
+    assert!(early.assert_exit(1).err.contains("is newswire-ingestd running"), "{}", early.err);
     start(&mut stack).await;
     wait_for("the first visit", SOON, async || (!origin.requests("feed-0").is_empty()).then_some(()))
         .await
         .unwrap();
     let order = ["pause", "feed-0", "nobody", "--for", "2h", "--reason", "it moves house"];
     let paused = sources(&stack, &order).await;
-    assert_eq!(paused.ends_with(1).out, "feed-0 is paused\nnobody is unknown\n");
+    assert_eq!(paused.assert_exit(1).out, "feed-0 is paused\nnobody is unknown\n");
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let before = origin.requests("feed-0").len();
 
-    stack.kill(Program::Ingestd).unwrap();
+    stack.kill(Binary::Ingestd).unwrap();
     start(&mut stack).await;
-    let neighbour = origin.requests("feed-1").len();
-    wait_for("two visits to its neighbour", SOON, async || {
-        (origin.requests("feed-1").len() > neighbour + 1).then_some(())
+    let control_visits = origin.requests("feed-1").len();
+    wait_for("two visits to the other feed", SOON, async || {
+        (origin.requests("feed-1").len() > control_visits + 1).then_some(())
     })
     .await
     .unwrap();
     assert_eq!(origin.requests("feed-0").len(), before, "it is not visited");
     let refused = sources(&stack, &["refresh", "feed-0"]).await;
-    assert!(refused.ends_with(1).out.starts_with("feed-0 is paused"), "{}", refused.out);
-    let shown = sources(&stack, &["show", "feed-0"]).await.ends_with(0).out.clone();
+    assert!(refused.assert_exit(1).out.starts_with("feed-0 is paused"), "{}", refused.out);
+    let shown = sources(&stack, &["show", "feed-0"]).await.assert_exit(0).out.clone();
     assert!(shown.contains("paused.reason") && shown.contains(": it moves house"), "{shown}");
-    let listed = sources(&stack, &["list", "--paused"]).await.ends_with(0).out.clone();
+    let listed = sources(&stack, &["list", "--paused"]).await.assert_exit(0).out.clone();
     assert_eq!(listed.lines().count(), 2, "{listed}");
 
-    let exported = sources(&stack, &["export"]).await.ends_with(0).out.clone();
+    let exported = sources(&stack, &["export"]).await.assert_exit(0).out.clone();
     assert!(exported.contains("newswire:pausedReason=\"it moves house\""), "{exported}");
-    sources(&stack, &["resume", "feed-0"]).await.ends_with(0);
+    sources(&stack, &["resume", "feed-0"]).await.assert_exit(0);
     wait_for("a visit", SOON, async || (origin.requests("feed-0").len() > before).then_some(()))
         .await
         .unwrap();
 }
 
 #[tokio::test]
-async fn a_reload_answers_what_changed_or_every_complaint_with_the_old_list_untouched() {
+async fn a_reload_returns_what_changed_or_all_complaints_and_keeps_the_old_catalogue() {
     let origin = Origin::start().await.unwrap();
-    let feeds = story::feeds(&origin, 3);
-    let mut stack = Stack::new(&feeds[..2]).unwrap();
+    let feeds = scenario::feeds(&origin, 3);
+    let mut stack = TestStack::new(&feeds[..2]).unwrap();
     start(&mut stack).await;
     stack.write_catalogue(&feeds[1..]).unwrap();
     let (status, answer) = post(&stack, "/reload").await;
@@ -182,20 +183,20 @@ async fn a_reload_answers_what_changed_or_every_complaint_with_the_old_list_unto
     let complaints = answer["complaints"].as_array().unwrap();
     assert_eq!((status, answer["code"].as_str(), complaints.len()), (422, Some("bad-catalogue"), 2));
     assert!(complaints[0].as_str().unwrap().contains("sources.toml:2: source.id"), "{answer}");
-    let listed = sources(&stack, &["list", "--json"]).await.ends_with(0).json();
+    let listed = sources(&stack, &["list", "--json"]).await.assert_exit(0).json();
     assert_eq!(listed["sources"].as_array().unwrap().len(), 2);
     let removed = sources(&stack, &["remove", "feed-1"]).await;
-    assert!(removed.ends_with(2).err.contains("sources.toml:2: source.id"), "{}", removed.err);
+    assert!(removed.assert_exit(2).err.contains("sources.toml:2: source.id"), "{}", removed.err);
 }
 
 #[tokio::test]
 async fn the_admin_socket_of_the_daemon_answers_a_reload_as_its_other_socket_does() {
     let origin = Origin::start().await.unwrap();
-    let feeds = story::feeds(&origin, 2);
-    let mut stack = Stack::new(&feeds[..1]).unwrap();
+    let feeds = scenario::feeds(&origin, 2);
+    let mut stack = TestStack::new(&feeds[..1]).unwrap();
     start(&mut stack).await;
     stack.write_catalogue(&feeds).unwrap();
-    let admin = stack.admin(Program::Ingestd);
+    let admin = stack.admin(Binary::Ingestd);
     let (status, answer) = post_to(&admin, "/reload").await;
     assert_eq!((status, answer["added"].as_u64(), answer["unchanged"].as_u64()), (200, Some(1), Some(1)));
     assert_eq!((post(&stack, "/reload").await.1)["file"], answer["file"], "{answer}");
@@ -206,50 +207,50 @@ async fn the_admin_socket_of_the_daemon_answers_a_reload_as_its_other_socket_doe
 #[tokio::test]
 async fn the_feed_of_a_page_is_added_and_a_page_without_one_is_refused() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&[]).unwrap();
-    let feeds = story::feeds(&origin, 2);
+    let mut stack = TestStack::new(&[]).unwrap();
+    let feeds = scenario::feeds(&origin, 2);
     let link = |url: &str| format!("<link rel=alternate type=application/rss+xml href='{url}'>");
     let page = format!("<html><head>{}{}</head></html>", link(&feeds[0].url), link(&feeds[1].url));
     fs::write(stack.path("page.html"), page).unwrap();
     fs::write(stack.path("bare.html"), "<html><body>nothing</body></html>").unwrap();
-    let page = origin.file(&stack.path("page.html")).unwrap();
-    let bare = origin.file(&stack.path("bare.html")).unwrap();
+    let page = origin.add_file(&stack.path("page.html")).unwrap();
+    let bare = origin.add_file(&stack.path("bare.html")).unwrap();
 
     let refused = sources(&stack, &["add", &bare]).await;
-    assert!(refused.ends_with(1).err.contains("an HTML page, not a feed"), "{}", refused.err);
+    assert!(refused.assert_exit(1).err.contains("an HTML page, not a feed"), "{}", refused.err);
     let added = sources(&stack, &["add", &page, "--id", "it", "--tag", "x", "--every", "1s"]).await;
-    assert!(added.ends_with(0).out.starts_with("added it [general]"), "{}", added.out);
+    assert!(added.assert_exit(0).out.starts_with("added it [general]"), "{}", added.out);
     assert!(added.err.contains("names 2 feeds; the first is taken") && added.err.contains(&feeds[1].url));
-    assert_eq!(origin.requests("feed-0").len(), 1, "one GET more than the page, and no other");
+    assert_eq!(origin.requests("feed-0").len(), 1, "one GET besides that of the page");
     let text = fs::read_to_string(stack.path("sources.toml")).unwrap();
     assert!(text.contains("id = \"it\"") && text.contains("every = \"1s\"") && text.contains(&feeds[0].url));
     let again = sources(&stack, &["add", &page]).await;
-    assert!(again.ends_with(0).out.contains("is there already: it"), "{}", again.out);
+    assert!(again.assert_exit(0).out.contains("is there already: it"), "{}", again.out);
     assert_eq!(fs::read_to_string(stack.path("sources.toml")).unwrap(), text);
 
     stack.set("fetch.allow", "[]");
     let guarded = sources(&stack, &["add", &feeds[1].url]).await;
-    guarded.ends_with(1);
+    guarded.assert_exit(1);
     assert!(origin.requests("feed-1").is_empty(), "a private address is not dialled: {}", guarded.err);
-    sources(&stack, &["add", &feeds[1].url, "--allow-private"]).await.ends_with(0);
+    sources(&stack, &["add", &feeds[1].url, "--allow-private"]).await.assert_exit(0);
 }
 
 #[tokio::test]
 async fn a11_a_list_of_one_feed_too_many_is_refused_with_the_count() {
-    let stack = Stack::new(&[]).unwrap();
+    let stack = TestStack::new(&[]).unwrap();
     let mut text = "<opml><body>\n".to_owned();
     for n in 0..100_001 {
         writeln!(text, "<outline text='{n}' xmlUrl='http://a.example/{n}'/>").unwrap();
     }
     let file = write(&stack.path("list.opml"), &text);
     let refused = sources(&stack, &["import", &file]).await;
-    assert!(refused.ends_with(1).err.contains("100001 feeds"), "{}", refused.err);
+    assert!(refused.assert_exit(1).err.contains("100001 feeds"), "{}", refused.err);
     assert_eq!(fs::read_to_string(stack.path("sources.toml")).unwrap(), "");
     let least = text.rfind("<outline").unwrap();
     let file = write(&stack.path("list.opml"), &text[..least]);
-    let taken = sources(&stack, &["import", &file, "--json"]).await.ends_with(0).json();
+    let taken = sources(&stack, &["import", &file, "--json"]).await.assert_exit(0).json();
     assert_eq!(taken["added"].as_array().unwrap().len(), 100_000);
     fs::write(stack.path("more.opml"), "<opml><outline xmlUrl='http://b.example/'/></opml>").unwrap();
     let full = sources(&stack, &["import", "more.opml"]).await;
-    assert!(full.ends_with(1).err.contains("would have 100001 sources"), "{}", full.err);
+    assert!(full.assert_exit(1).err.contains("would have 100001 sources"), "{}", full.err);
 }

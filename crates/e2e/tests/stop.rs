@@ -1,24 +1,24 @@
-//! SIGTERM ends a process, whatever hangs and whoever listens.
+//! SIGTERM ends a daemon, whatever hangs and however many clients are connected.
 
 use std::time::Duration;
 
-use e2e::{Behaviour, Origin, Program, Stack, Subscriber, say, story, wait_for};
+use e2e::{Behaviour, Binary, Origin, TestStack, TestSubscriber, log_line, scenario, wait_for};
 
-/// Within this a process has ended.
+/// Deadline of an exit.
 const STOPPED_WITHIN: Duration = Duration::from_secs(5);
 const FEEDS: usize = 12;
 const SUBSCRIBERS: usize = 30;
 
-/// Both processes at work: most feeds hang in the middle of a visit, and every stream is open.
-async fn at_work() -> anyhow::Result<(Origin, Stack, Vec<Subscriber>)> {
+/// Both daemons at work: most feeds hang in the middle of a visit, and all streams are open.
+async fn start_busy() -> anyhow::Result<(Origin, TestStack, Vec<TestSubscriber>)> {
     let origin = Origin::start().await?;
-    let mut stack = Stack::new(&story::feeds(&origin, FEEDS))?;
+    let mut stack = TestStack::new(&scenario::feeds(&origin, FEEDS))?;
     for number in 0..FEEDS {
         let name = format!("feed-{number}");
         origin.publish(&name, "Something");
         match number % 3 {
-            0 => origin.behave(&name, Behaviour::SilentHead),
-            1 => origin.behave(&name, Behaviour::SilentBody),
+            0 => origin.set_behaviour(&name, Behaviour::SilentHead),
+            1 => origin.set_behaviour(&name, Behaviour::SilentBody),
             _ => {}
         }
     }
@@ -37,9 +37,9 @@ async fn at_work() -> anyhow::Result<(Origin, Stack, Vec<Subscriber>)> {
 
 #[tokio::test]
 async fn sigterm_ends_the_gateway_within_5_s_with_streams_open() {
-    let (_origin, mut stack, subscribers) = at_work().await.unwrap();
-    let (status, after) = stack.terminate(Program::Gateway, STOPPED_WITHIN).await.unwrap();
-    say(&format!("the gateway ended after {after:?}"));
+    let (_origin, mut stack, subscribers) = start_busy().await.unwrap();
+    let (status, after) = stack.terminate(Binary::Gateway, STOPPED_WITHIN).await.unwrap();
+    log_line(&format!("the gateway ended after {after:?}"));
     assert_eq!(status.code(), Some(0));
     tokio::time::sleep(Duration::from_millis(200)).await;
     for subscriber in &subscribers {
@@ -47,22 +47,22 @@ async fn sigterm_ends_the_gateway_within_5_s_with_streams_open() {
         assert_eq!(end.as_deref(), Some("the stream ended"), "ended, not cut: {}", subscriber.summary());
         assert_eq!(subscriber.closed(), None);
     }
-    assert!(stack.process(Program::Ingestd).unwrap().runs());
+    assert!(stack.process(Binary::Ingestd).unwrap().is_running());
 }
 
 #[tokio::test]
 async fn sigterm_ends_the_daemon_within_5_s_with_feeds_hanging_and_the_wire_open() {
-    let (_origin, mut stack, subscribers) = at_work().await.unwrap();
-    let (status, after) = stack.terminate(Program::Ingestd, STOPPED_WITHIN).await.unwrap();
-    say(&format!("the daemon ended after {after:?}"));
+    let (_origin, mut stack, subscribers) = start_busy().await.unwrap();
+    let (status, after) = stack.terminate(Binary::Ingestd, STOPPED_WITHIN).await.unwrap();
+    log_line(&format!("the daemon ended after {after:?}"));
     assert_eq!(status.code(), Some(0));
-    assert!(stack.process(Program::Gateway).unwrap().runs());
-    let unharmed =
+    assert!(stack.process(Binary::Gateway).unwrap().is_running());
+    let undisturbed =
         subscribers.iter().all(|s| s.connections().len() == 1 && s.connections()[0].ended.is_none());
-    assert!(unharmed, "streams stay open while the daemon is away");
+    assert!(undisturbed, "streams stay open without the daemon");
 
-    stack.start(Program::Ingestd).unwrap();
-    stack.ready().await.unwrap();
-    let (status, after) = stack.terminate(Program::Ingestd, STOPPED_WITHIN).await.unwrap();
+    stack.start(Binary::Ingestd).unwrap();
+    stack.wait_ready().await.unwrap();
+    let (status, after) = stack.terminate(Binary::Ingestd, STOPPED_WITHIN).await.unwrap();
     assert_eq!(status.code(), Some(0), "again, after {after:?}");
 }

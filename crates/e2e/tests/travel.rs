@@ -1,25 +1,26 @@
-//! An item's whole way: from a feed to somebody who listens.
+//! The whole way of an item: from a feed to a subscriber.
 
 use std::time::Duration;
 
-use e2e::{Origin, Program, Published, Record, SourceEntry, Stack, faults, story, wait_for};
+use e2e::{Binary, Origin, Published, RecordedEvent, TestSource, TestStack, faults, scenario, wait_for};
 
-/// How long an item may be on its way: a visit each second, and a slow machine.
-const WAY: Duration = Duration::from_secs(10);
+/// Deadline of an item: a visit every second, and a slow machine.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn an_item_travels_from_the_origin_to_a_subscriber() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 3)).unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 3)).unwrap();
     stack.start_both().await.unwrap();
     let subscriber = stack.subscribe("/news/stream");
-    let stream = subscriber.wait_event("stream", WAY, |_| true).await.unwrap();
+    let stream = subscriber.wait_event("stream", ARRIVES_WITHIN, |_| true).await.unwrap();
     assert_eq!(stream.json()["resume"], "live");
-    assert_eq!(subscriber.records()[0].message.event, "stream", "what the stream is comes first");
+    assert_eq!(subscriber.records()[0].message.event, "stream", "the event `stream` comes first");
 
     for feed in ["feed-0", "feed-1", "feed-2"] {
         let guid = origin.publish(feed, "Rain & <wind>");
-        let record = subscriber.wait_event("item", WAY, |r| r.json()["guid"] == *guid).await.unwrap();
+        let record =
+            subscriber.wait_event("item", ARRIVES_WITHIN, |r| r.json()["guid"] == *guid).await.unwrap();
         let item = record.json();
         assert_eq!(item["kind"], "item", "{item}");
         assert_eq!(item["source"], *feed, "{item}");
@@ -39,13 +40,13 @@ async fn an_item_travels_from_the_origin_to_a_subscriber() {
         let page = stack.json("/news").await.unwrap();
         assert!(page.to_string().contains(&guid), "{page}");
         let alone = stack.json(&format!("/news/{}", item["id"].as_str().unwrap())).await.unwrap();
-        assert_eq!(alone, item, "one form of an event everywhere");
+        assert_eq!(alone, item, "an event has the same JSON everywhere");
     }
     let faults = faults(&origin.published(), &subscriber.records());
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// What would end a line, an event or a string, or be a field of its own, if somebody forgot to write it otherwise.
+/// Texts that would end a line, an event or a string, or add a field, if they were not escaped.
 const HOSTILE: [&str; 12] = [
     "two\nlines",
     "two\rlines\r\nor three",
@@ -64,7 +65,7 @@ const HOSTILE: [&str; 12] = [
 #[tokio::test]
 async fn a_hostile_item_is_exactly_one_event_with_equal_data_in_every_form() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&[]).unwrap();
+    let mut stack = TestStack::new(&[]).unwrap();
     let entries: Vec<_> = HOSTILE
         .iter()
         .enumerate()
@@ -79,18 +80,20 @@ async fn a_hostile_item_is_exactly_one_event_with_equal_data_in_every_form() {
         serde_json::json!({ "version": "https://jsonfeed.org/version/1.1", "title": "x", "items": entries });
     let (file, feed) = (stack.path("hostile.json"), feed.to_string());
     std::fs::write(&file, &feed).unwrap();
-    stack.write_catalogue(&[SourceEntry::new("hostile", origin.file(&file).unwrap())]).unwrap();
+    stack.write_catalogue(&[TestSource::new("hostile", origin.add_file(&file).unwrap())]).unwrap();
     stack.start_both().await.unwrap();
     let subscriber = stack.subscribe("/news/stream?snapshot=1000");
-    wait_for("every item", WAY, async || (subscriber.count("item") >= HOSTILE.len()).then_some(()))
-        .await
-        .unwrap();
+    wait_for("every item", ARRIVES_WITHIN, async || {
+        (subscriber.count("item") >= HOSTILE.len()).then_some(())
+    })
+    .await
+    .unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
     let records = subscriber.records();
     let names = ["stream", "item", "source"];
     assert!(records.iter().all(|r| names.contains(&r.message.event.as_str())), "{}", subscriber.summary());
     let records = subscriber.events("item");
-    assert_eq!(records.len(), HOSTILE.len(), "one event an item");
+    assert_eq!(records.len(), HOSTILE.len(), "one event per item");
     let hints = feed::Hints { url: None, content_type: Some("application/feed+json"), language: None };
     let read = feed::read(feed.as_bytes(), &hints).unwrap();
 
@@ -124,22 +127,27 @@ async fn a_hostile_item_is_exactly_one_event_with_equal_data_in_every_form() {
 }
 
 #[tokio::test]
-async fn a_visit_is_reported_and_an_unchanged_feed_is_not_sent_again() {
+async fn a_visit_is_reported_and_an_unchanged_feed_is_not_transferred_again() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 1)).unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 1)).unwrap();
     stack.start_both().await.unwrap();
     let subscriber = stack.subscribe("/news/stream");
-    subscriber.wait_event("stream", WAY, |_| true).await.unwrap();
+    subscriber.wait_event("stream", ARRIVES_WITHIN, |_| true).await.unwrap();
     origin.publish("feed-0", "Once");
 
-    let first = subscriber.wait_event("source", WAY, |r| r.json()["status"] == "new").await.unwrap();
+    let first =
+        subscriber.wait_event("source", ARRIVES_WITHIN, |r| r.json()["status"] == "new").await.unwrap();
     let news = first.json();
     assert_eq!((&news["source"], &news["new"]), (&"feed-0".into(), &1.into()), "{news}");
     assert!(news["next_visit"].is_string() && news["why"].is_string(), "{news}");
-    let later = |r: &Record| r.at > first.at && r.json()["status"] == "unchanged";
-    let same = subscriber.wait_event("source", WAY, later).await.unwrap();
-    assert_eq!(same.message.last_event_id, subscriber.last_event_id(), "a report moves nobody's place");
-    wait_for("a visit that is answered with 304", WAY, async || {
+    let later = |r: &RecordedEvent| r.at > first.at && r.json()["status"] == "unchanged";
+    let same = subscriber.wait_event("source", ARRIVES_WITHIN, later).await.unwrap();
+    assert_eq!(
+        same.message.last_event_id,
+        subscriber.last_event_id(),
+        "a report does not change the last event id"
+    );
+    wait_for("a visit that is answered with 304", ARRIVES_WITHIN, async || {
         origin.requests("feed-0").iter().any(|r| r.answered == Some(304)).then_some(())
     })
     .await
@@ -157,15 +165,17 @@ async fn a_visit_is_reported_and_an_unchanged_feed_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_changed_article_is_an_update_and_the_first_event_stays_as_it_was() {
+async fn a_changed_article_is_an_update_and_the_first_event_does_not_change() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 1)).unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 1)).unwrap();
     stack.start_both().await.unwrap();
     let subscriber = stack.subscribe("/news/stream?snapshot=1000");
     let guid = origin.publish("feed-0", "Two hurt in storm");
-    let first = subscriber.wait_event("item", WAY, |r| r.json()["guid"] == *guid).await.unwrap().json();
+    let first =
+        subscriber.wait_event("item", ARRIVES_WITHIN, |r| r.json()["guid"] == *guid).await.unwrap().json();
     origin.edit("feed-0", &guid, "Three hurt in storm");
-    let second = subscriber.wait_event("update", WAY, |r| r.json()["guid"] == *guid).await.unwrap().json();
+    let second =
+        subscriber.wait_event("update", ARRIVES_WITHIN, |r| r.json()["guid"] == *guid).await.unwrap().json();
     assert_eq!(second["title"], "Three hurt in storm");
     assert_eq!((&second["key"], &second["first_seen"]), (&first["key"], &first["first_seen"]));
     assert_ne!(second["id"], first["id"]);
@@ -175,21 +185,21 @@ async fn a_changed_article_is_an_update_and_the_first_event_stays_as_it_was() {
 }
 
 #[tokio::test]
-async fn who_comes_later_gets_what_was_published_before() {
+async fn a_later_client_gets_what_was_published_before() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 2)).unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 2)).unwrap();
     for number in 0..60 {
         origin.publish("feed-0", &format!("Article {number}"));
     }
     let last = origin.publish("feed-1", "The last one");
     stack.start_both().await.unwrap();
     let early = stack.subscribe("/news/stream?snapshot=1000");
-    wait_for("61 items", WAY, async || (early.count("item") == 61).then_some(())).await.unwrap();
+    wait_for("61 items", ARRIVES_WITHIN, async || (early.count("item") == 61).then_some(())).await.unwrap();
 
     let all = stack.subscribe("/news/stream?snapshot=1000");
     let ten = stack.subscribe("/news/stream?snapshot=10");
     let one = stack.subscribe("/news/stream?source=feed-1&snapshot=1000");
-    wait_for("the snapshots", WAY, async || {
+    wait_for("the snapshots", ARRIVES_WITHIN, async || {
         (all.count("item") >= 61 && ten.count("item") >= 10 && one.count("item") >= 1).then_some(())
     })
     .await
@@ -203,41 +213,45 @@ async fn who_comes_later_gets_what_was_published_before() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_started_first_fills_when_the_daemon_comes() {
+async fn a_gateway_that_started_first_fills_once_the_daemon_starts() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 2)).unwrap();
-    origin.publish("feed-0", "Before anybody was there");
-    stack.start(Program::Gateway).unwrap();
-    stack.serving().await.unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 2)).unwrap();
+    origin.publish("feed-0", "Before the first client");
+    stack.start(Binary::Gateway).unwrap();
+    stack.wait_serving().await.unwrap();
     let subscriber = stack.subscribe("/news/stream?snapshot=1000");
     let health = stack.json("/health").await.unwrap();
     assert_eq!(health["status"], "ok", "{health}");
-    let (status, reasons) = e2e::http::fetch(&stack.gateway(), "/ready", WAY).await.unwrap();
+    let (status, reasons) = e2e::http::fetch(&stack.gateway(), "/ready", ARRIVES_WITHIN).await.unwrap();
     assert_eq!(status, 503, "{reasons}");
 
-    stack.start(Program::Ingestd).unwrap();
-    stack.ready().await.unwrap();
+    stack.start(Binary::Ingestd).unwrap();
+    stack.wait_ready().await.unwrap();
     origin.publish("feed-1", "And one more");
-    wait_for("both items", WAY, async || (subscriber.count("item") == 2).then_some(())).await.unwrap();
+    wait_for("both items", ARRIVES_WITHIN, async || (subscriber.count("item") == 2).then_some(()))
+        .await
+        .unwrap();
     let faults = faults(&origin.published(), &subscriber.records());
     assert!(faults.is_empty(), "{}\n{}", faults.join("\n"), subscriber.summary());
 }
 
 #[tokio::test]
-async fn whoever_waited_for_the_daemon_gets_everything_that_was_recorded_meanwhile() {
+async fn a_client_that_waited_for_the_daemon_gets_everything_recorded_meanwhile() {
     let origin = Origin::start().await.unwrap();
-    let mut stack = Stack::new(&story::feeds(&origin, 1)).unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 1)).unwrap();
     for number in 0..60 {
         origin.publish("feed-0", &format!("Article {number}"));
     }
-    stack.start(Program::Gateway).unwrap();
-    stack.serving().await.unwrap();
-    // More is recorded before the gateway finds the daemon than a snapshot holds.
+    stack.start(Binary::Gateway).unwrap();
+    stack.wait_serving().await.unwrap();
+    // More is recorded before the gateway connects to the daemon than a snapshot has.
     let subscriber = stack.subscribe("/news/stream?snapshot=0");
-    let stream = subscriber.wait_event("stream", WAY, |_| true).await.unwrap();
+    let stream = subscriber.wait_event("stream", ARRIVES_WITHIN, |_| true).await.unwrap();
     assert_eq!(stream.json()["resume"], "live");
-    stack.start(Program::Ingestd).unwrap();
-    wait_for("60 items", WAY, async || (subscriber.count("item") == 60).then_some(())).await.unwrap();
+    stack.start(Binary::Ingestd).unwrap();
+    wait_for("60 items", ARRIVES_WITHIN, async || (subscriber.count("item") == 60).then_some(()))
+        .await
+        .unwrap();
     let faults = faults(&origin.published(), &subscriber.records());
     assert!(faults.is_empty(), "{}\n{}", faults.join("\n"), subscriber.summary());
 }

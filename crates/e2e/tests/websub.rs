@@ -1,29 +1,32 @@
-//! Pushes of a hub, through the real programs: a hint to visit sooner, and never a reason to stop visiting.
+//! WebSub through the real programs: a push makes a visit come sooner, and never replaces visits.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::{fs, time::Duration};
 
-use e2e::{Asked, Format, Hub, Origin, Program, SourceEntry, Stack, Subscriber, http, wait_for};
+use e2e::{
+    Binary, DocumentFormat, HubRequest, Origin, TestHub, TestSource, TestStack, TestSubscriber, http,
+    wait_for,
+};
 use tokio::time::{Instant, sleep};
 
 const SOON: Duration = Duration::from_secs(10);
-/// What the feed calls itself. It is https, so the hub is given a secret although the test speaks http.
+/// The feed's `rel=self`. It is https, so the hub gets a secret although the test uses http.
 const TOPIC: &str = "https://news.example/feed";
 
 /// A feed `a` with a hub, both programs, and a subscriber.
-struct World {
+struct Fixture {
     origin: Origin,
-    stack: Stack,
-    subscriber: Subscriber,
+    stack: TestStack,
+    subscriber: TestSubscriber,
 }
 
-impl World {
+impl Fixture {
     async fn start(hub: &str, every: &str) -> Self {
         let origin = Origin::start().await.unwrap();
-        let url = origin.feed("a", Format::Rss);
-        origin.also_send("a", &format!("Link: <{hub}>; rel=\"hub\", <{TOPIC}>; rel=\"self\""));
+        let url = origin.add_feed("a", DocumentFormat::Rss);
+        origin.add_header("a", &format!("Link: <{hub}>; rel=\"hub\", <{TOPIC}>; rel=\"self\""));
         origin.publish("a", "The first");
-        let mut stack = Stack::new(&[SourceEntry::new("a", url.clone())]).unwrap();
+        let mut stack = TestStack::new(&[TestSource::new("a", url.clone())]).unwrap();
         let catalogue = format!("[[source]]\nid = \"a\"\nurl = \"{url}\"\nevery = \"{every}\"\n");
         fs::write(stack.path("sources.toml"), catalogue).unwrap();
         let http::Address::Tcp(gateway) = stack.gateway() else { panic!("the gateway listens at TCP") };
@@ -38,8 +41,8 @@ impl World {
         self.stack.json("/sources/a").await.map(|source| source["push"].clone()).unwrap_or_default()
     }
 
-    /// Waits until the source stands so with its hub.
-    async fn stands(&self, state: &str) -> serde_json::Value {
+    /// Waits until `push.state` of the source has this value.
+    async fn wait_push_state(&self, state: &str) -> serde_json::Value {
         let mut last = serde_json::Value::Null;
         let what = format!("push.state to be {state}");
         let outcome = wait_for(&what, SOON, async || {
@@ -50,15 +53,15 @@ impl World {
         outcome.unwrap_or_else(|error| panic!("{error}; the last was {last}"))
     }
 
-    async fn subscribed(&self, hub: &Hub) -> Asked {
-        wait_for("a verified subscription", SOON, async || hub.subscription()).await.unwrap()
+    async fn wait_subscribed(&self, hub: &TestHub) -> HubRequest {
+        wait_for("a verified subscription", SOON, async || hub.verified_subscription()).await.unwrap()
     }
 
-    async fn arrives(&self, guid: &str) {
+    async fn wait_item(&self, guid: &str) {
         self.subscriber.wait_event("item", SOON, |r| r.json()["guid"] == *guid).await.unwrap();
     }
 
-    /// The value of a metric of the daemon, with its labels; nothing when it was never counted.
+    /// The value of a metric of the daemon (name with labels); `None` if it does not exist.
     async fn metric(&self, name: &str) -> Option<u64> {
         let (_, text) = http::fetch(&self.stack.wire(), "/metrics", SOON).await.unwrap();
         text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
@@ -67,73 +70,73 @@ impl World {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_push_brings_an_item_long_before_the_next_visit_is_due() {
-    let hub = Hub::start(864_000).await.unwrap();
-    let mut world = World::start(&hub.url(), "1h").await;
-    let asked = world.subscribed(&hub).await;
-    let secret = asked.field("secret").to_owned();
-    assert_eq!((asked.field("topic"), asked.field("lease_seconds"), secret.len()), (TOPIC, "864000", 64));
-    let callback = asked.field("callback").to_owned();
-    world.stands("verified").await;
-    let guid = world.origin.publish("a", "Pushed");
-    assert_eq!(Hub::push(&callback, "anything", &secret).await.unwrap(), 202);
-    world.arrives(&guid).await;
-    let status = world.stands("verified").await;
+    let hub = TestHub::start(864_000).await.unwrap();
+    let mut fixture = Fixture::start(&hub.url(), "1h").await;
+    let request = fixture.wait_subscribed(&hub).await;
+    let secret = request.field("secret").to_owned();
+    assert_eq!((request.field("topic"), request.field("lease_seconds"), secret.len()), (TOPIC, "864000", 64));
+    let callback = request.field("callback").to_owned();
+    fixture.wait_push_state("verified").await;
+    let guid = fixture.origin.publish("a", "Pushed");
+    assert_eq!(TestHub::push(&callback, "anything", &secret).await.unwrap(), 202);
+    fixture.wait_item(&guid).await;
+    let status = fixture.wait_push_state("verified").await;
     assert!(status["last_push"].is_string() && status["lease_end"].is_string(), "{status}");
     assert_eq!(status["hub"], hub.url());
-    let asked_at = world.origin.requests("a");
-    let conditional = asked_at.last().unwrap().header("if-none-match").is_some();
-    assert!(conditional, "a push is no reason to ask for everything: {asked_at:?}");
+    let visits_so_far = fixture.origin.requests("a");
+    let conditional = visits_so_far.last().unwrap().header("if-none-match").is_some();
+    assert!(conditional, "a visit after a push is conditional too: {visits_so_far:?}");
 
-    // Many pushes are few visits.
-    let before = world.origin.requests("a").len();
+    // Pushes are coalesced.
+    let before = fixture.origin.requests("a").len();
     for _ in 0..50 {
-        assert_eq!(Hub::push(&callback, "again", &secret).await.unwrap(), 202);
+        assert_eq!(TestHub::push(&callback, "again", &secret).await.unwrap(), 202);
     }
     sleep(Duration::from_millis(2500)).await;
-    let visits = world.origin.requests("a").len() - before;
-    assert!((1..=5).contains(&visits), "50 pushes made {visits} visits");
-    assert!(world.metric("newswire_ingestd_websub_pushes_total{result=\"coalesced\"}").await.unwrap() > 40);
+    let visits = fixture.origin.requests("a").len() - before;
+    assert!((1..=5).contains(&visits), "50 pushes caused {visits} visits");
+    assert!(fixture.metric("newswire_ingestd_websub_pushes_total{result=\"coalesced\"}").await.unwrap() > 40);
 
     // The subscription survives a kill.
-    world.stack.kill(Program::Ingestd).unwrap();
-    assert_eq!(Hub::push(&callback, "x", &secret).await.unwrap(), 503, "the hub comes again");
-    world.stack.start(Program::Ingestd).unwrap();
-    world.stack.ready().await.unwrap();
-    let guid = world.origin.publish("a", "Pushed after a restart");
-    let taken = wait_for("the push to be taken", SOON, async || {
-        (Hub::push(&callback, "x", &secret).await.ok()? == 202).then_some(())
+    fixture.stack.kill(Binary::Ingestd).unwrap();
+    assert_eq!(TestHub::push(&callback, "x", &secret).await.unwrap(), 503, "so that the hub retries");
+    fixture.stack.start(Binary::Ingestd).unwrap();
+    fixture.stack.wait_ready().await.unwrap();
+    let guid = fixture.origin.publish("a", "Pushed after a restart");
+    let taken = wait_for("the push to be accepted", SOON, async || {
+        (TestHub::push(&callback, "x", &secret).await.ok()? == 202).then_some(())
     });
     taken.await.unwrap();
-    world.arrives(&guid).await;
-    assert_eq!(hub.asked().len(), 1, "nothing was asked twice: {:?}", hub.asked());
-    for program in [Program::Ingestd, Program::Gateway] {
-        let log = fs::read_to_string(world.stack.path(&format!("{}.log", program.name()))).unwrap();
-        assert!(!log.contains(&secret), "{} wrote the secret down", program.name());
+    fixture.wait_item(&guid).await;
+    assert_eq!(hub.requests().len(), 1, "there was only one request: {:?}", hub.requests());
+    for program in [Binary::Ingestd, Binary::Gateway] {
+        let log = fs::read_to_string(fixture.stack.path(&format!("{}.log", program.name()))).unwrap();
+        assert!(!log.contains(&secret), "{} logged the secret", program.name());
     }
-    let shown = world.stack.json("/sources").await.unwrap().to_string();
+    let shown = fixture.stack.json("/sources").await.unwrap().to_string();
     let id = callback.rsplit('/').next().unwrap();
     assert!(!shown.contains(&secret) && !shown.contains(id), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_push_with_a_wrong_signature_is_taken_and_changes_nothing() {
-    let hub = Hub::start(864_000).await.unwrap();
-    let world = World::start(&hub.url(), "1h").await;
-    let asked = world.subscribed(&hub).await;
-    let before = world.origin.requests("a").len();
-    world.origin.publish("a", "Never asked for");
-    assert_eq!(Hub::push(asked.field("callback"), "x", "not the secret").await.unwrap(), 202);
+async fn a_push_with_a_wrong_signature_is_accepted_and_ignored() {
+    let hub = TestHub::start(864_000).await.unwrap();
+    let fixture = Fixture::start(&hub.url(), "1h").await;
+    let request = fixture.wait_subscribed(&hub).await;
+    let before = fixture.origin.requests("a").len();
+    fixture.origin.publish("a", "Never asked for");
+    assert_eq!(TestHub::push(request.field("callback"), "x", "not the secret").await.unwrap(), 202);
     sleep(Duration::from_secs(2)).await;
-    assert_eq!(world.origin.requests("a").len(), before);
-    let counted = world.metric("newswire_ingestd_websub_pushes_total{result=\"bad_signature\"}").await;
+    assert_eq!(fixture.origin.requests("a").len(), before);
+    let counted = fixture.metric("newswire_ingestd_websub_pushes_total{result=\"bad_signature\"}").await;
     assert_eq!(counted, Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_question_about_what_we_do_not_want_is_answered_with_404() {
-    let hub = Hub::start(864_000).await.unwrap();
-    let world = World::start(&hub.url(), "1h").await;
-    let callback = world.subscribed(&hub).await.field("callback").to_owned();
+async fn a_verification_of_an_unrequested_subscription_is_answered_404() {
+    let hub = TestHub::start(864_000).await.unwrap();
+    let fixture = Fixture::start(&hub.url(), "1h").await;
+    let callback = fixture.wait_subscribed(&hub).await.field("callback").to_owned();
     let (base, id) = callback.rsplit_once('/').unwrap();
     let other = format!("{base}/{}", id.chars().rev().collect::<String>());
     for (callback, mode, topic) in [
@@ -143,66 +146,71 @@ async fn a_question_about_what_we_do_not_want_is_answered_with_404() {
         (&other, "subscribe", TOPIC),
         (&format!("{base}/x"), "subscribe", TOPIC),
     ] {
-        let (status, text) = Hub::verify(callback, mode, topic, 60).await.unwrap();
+        let (status, text) = TestHub::verify(callback, mode, topic, 60).await.unwrap();
         assert_eq!(status, 404, "{mode} {topic} {callback}: {text}");
         assert!(!text.contains("challenge"), "{text}");
     }
-    assert_eq!(Hub::push(&other, "x", "x").await.unwrap(), 404);
-    let refused = world.metric("newswire_ingestd_websub_verifications_total{result=\"refused\"}").await;
-    assert_eq!(refused, Some(4), "what has no shape of an id does not reach the daemon");
+    assert_eq!(TestHub::push(&other, "x", "x").await.unwrap(), 404);
+    let refused = fixture.metric("newswire_ingestd_websub_verifications_total{result=\"refused\"}").await;
+    assert_eq!(refused, Some(4), "a malformed id does not reach the daemon");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_is_renewed_before_it_ends_and_given_up_with_its_source() {
-    let hub = Hub::start(6).await.unwrap();
-    let mut world = World::start(&hub.url(), "1h").await;
-    wait_for("the second renewal", Duration::from_secs(20), async || (hub.asked().len() >= 3).then_some(()))
-        .await
-        .unwrap();
-    let asked = hub.asked();
-    let waits: Vec<_> = asked.windows(2).map(|two| two[1].at - two[0].at).collect();
+async fn a_lease_is_renewed_before_it_ends_and_unsubscribed_with_its_source() {
+    let hub = TestHub::start(6).await.unwrap();
+    let mut fixture = Fixture::start(&hub.url(), "1h").await;
+    wait_for("the second renewal", Duration::from_secs(20), async || {
+        (hub.requests().len() >= 3).then_some(())
+    })
+    .await
+    .unwrap();
+    let requests = hub.requests();
+    let waits: Vec<_> = requests.windows(2).map(|two| two[1].at - two[0].at).collect();
     assert!(waits.iter().all(|wait| (3..6).contains(&wait.as_secs())), "{waits:?}");
-    assert!(asked.iter().all(|a| a.field("callback") == asked[0].field("callback")), "{asked:?}");
+    assert!(requests.iter().all(|a| a.field("callback") == requests[0].field("callback")), "{requests:?}");
 
-    fs::write(world.stack.path("sources.toml"), "").unwrap();
-    world.stack.process(Program::Ingestd).unwrap().signal(rustix::process::Signal::HUP).unwrap();
+    fs::write(fixture.stack.path("sources.toml"), "").unwrap();
+    fixture.stack.process(Binary::Ingestd).unwrap().signal(rustix::process::Signal::HUP).unwrap();
     let left = wait_for("the end of the subscription", SOON, async || {
-        hub.asked().into_iter().find(|a| a.field("mode") == "unsubscribe" && a.verified.is_some())
+        hub.requests().into_iter().find(|a| a.field("mode") == "unsubscribe" && a.verified.is_some())
     });
     let left = left.await.unwrap();
     assert_eq!(left.verified.map(|(status, _)| status), Some(200));
-    assert_eq!(Hub::push(asked[0].field("callback"), "x", asked[0].field("secret")).await.unwrap(), 404);
+    assert_eq!(
+        TestHub::push(requests[0].field("callback"), "x", requests[0].field("secret")).await.unwrap(),
+        404
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_a_dead_hub_visits_go_on_as_ever() {
+async fn with_a_dead_hub_visits_continue() {
     let dead = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hub", dead.local_addr().unwrap());
     drop(dead);
-    let world = World::start(&url, "1s").await;
+    let fixture = Fixture::start(&url, "1s").await;
     wait_for("the hub to have failed", SOON, async || {
-        (world.push_status().await["state"] == "failed").then_some(())
+        (fixture.push_status().await["state"] == "failed").then_some(())
     })
     .await
     .unwrap();
     let began = Instant::now();
-    let guid = world.origin.publish("a", "All the same");
-    world.arrives(&guid).await;
+    let guid = fixture.origin.publish("a", "All the same");
+    fixture.wait_item(&guid).await;
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hub_that_misses_something_is_silent_until_it_pushes_again() {
-    let hub = Hub::start(864_000).await.unwrap();
-    let world = World::start(&hub.url(), "1s").await;
-    let asked = world.subscribed(&hub).await;
-    world.stands("verified").await;
+async fn a_hub_that_missed_a_push_is_silent_until_it_pushes_again() {
+    let hub = TestHub::start(864_000).await.unwrap();
+    let fixture = Fixture::start(&hub.url(), "1s").await;
+    let request = fixture.wait_subscribed(&hub).await;
+    fixture.wait_push_state("verified").await;
     sleep(Duration::from_millis(2500)).await;
-    let guid = world.origin.publish("a", "Not pushed");
-    world.arrives(&guid).await;
-    let status = world.stands("silent").await;
-    assert_eq!(status["error"], "a visit found something new that was not pushed");
-    assert_eq!(world.metric("newswire_ingestd_websub_missed_total").await, Some(1));
-    assert_eq!(Hub::push(asked.field("callback"), "x", asked.field("secret")).await.unwrap(), 202);
-    world.stands("verified").await;
+    let guid = fixture.origin.publish("a", "Not pushed");
+    fixture.wait_item(&guid).await;
+    let status = fixture.wait_push_state("silent").await;
+    assert_eq!(status["error"], "a visit found new items that the hub had not pushed");
+    assert_eq!(fixture.metric("newswire_ingestd_websub_missed_total").await, Some(1));
+    assert_eq!(TestHub::push(request.field("callback"), "x", request.field("secret")).await.unwrap(), 202);
+    fixture.wait_push_state("verified").await;
 }

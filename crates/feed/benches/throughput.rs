@@ -1,15 +1,14 @@
-//! How fast feeds are read, beside feed-rs in the same run: `cargo bench -p feed`.
+//! Parsing speed compared with feed-rs: `cargo bench -p feed`.
 //!
-//! Every document is read by both in turn, many times, and each pair of turns gives a ratio: what else the machine
-//! does meanwhile touches both alike. The median of the ratios counts; above 1 we are faster. `parse` is everything
-//! but making HTML safe, on both sides; `read` is everything. `NEWSWIRE_CORPUS` adds the largest feeds of a folder;
-//! `-- WORD` leaves out the documents without the word in their name.
+//! Both parse every document many times, alternating, and each pair gives a ratio, so that other load on the machine affects
+//! both. The median of the ratios is reported; above 1 we are faster. `parse` is everything except sanitising, on both
+//! sides; `read` is everything. `NEWSWIRE_CORPUS` adds the largest feeds of a folder; `-- WORD` selects documents by name.
 
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::disallowed_methods,
-    reason = "a benchmark reads the clock, and prints what it saw"
+    reason = "a benchmark reads the clock and prints results"
 )]
 
 use std::{
@@ -25,14 +24,14 @@ use feed_rs::parser::Builder;
 #[path = "throughput/documents.rs"]
 mod documents;
 
-/// Pairs of turns for each row.
+/// Pairs of measurements per row.
 const PAIRS: usize = 21;
-/// How long one turn takes at least.
+/// Minimum duration of one measurement.
 const TURN: Duration = Duration::from_millis(25);
-/// How many feeds of the corpus are read, the largest.
+/// How many of the largest feeds of the corpus are used.
 const CORPUS_FEEDS: usize = 6;
 
-/// Runs something so often.
+/// Runs `work` `times` times.
 fn turn(times: u32, work: &mut dyn FnMut()) -> Duration {
     let began = Instant::now();
     for _ in 0..times {
@@ -46,7 +45,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Prints one row: both speeds, and how much faster we are.
+/// Prints one row: both speeds and their ratio.
 fn row(name: &str, what: &str, bytes: usize, ours: &mut dyn FnMut(), theirs: &mut dyn FnMut()) {
     let mut times = 1;
     while turn(times, ours) < TURN {
@@ -86,7 +85,7 @@ fn measure(name: &str, bytes: &[u8]) {
     );
 }
 
-/// The largest feeds of the corpus that both can read.
+/// The largest feeds of the corpus that both can parse.
 fn corpus() -> Vec<(String, Vec<u8>)> {
     let Some(folder) = env::var_os("NEWSWIRE_CORPUS") else {
         println!("SKIPPED: NEWSWIRE_CORPUS is not set");

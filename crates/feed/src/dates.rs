@@ -1,16 +1,15 @@
-//! Dates as publishers write them, to instants. A tool of step 3 of an item's life.
+//! A tolerant date parser for feeds: RFC 822 and 3339, W3C-DTF, asctime, JavaScript, epochs, month names in six languages.
 //!
-//! One tolerant reader for RFC 822 and 3339, W3C-DTF, asctime, JavaScript, epochs, and month names in six
-//! languages: the text is split into numbers, words and signs, and each finds its place. What cannot be a date is
-//! none. Never here: "now", 1970 for nothing, or a guess at a missing day.
+//! The text is split into numbers, words and signs, and each is assigned to a part of the date. Never here: "now" or 1970
+//! for a text that is not a date, or a guess at a missing day.
 
 use chrono::NaiveDate;
 use news::Timestamp;
 
 use crate::limits::DATE_BYTES_MAX;
 
-/// Reads a date. Nothing when there is none in the text, when it is longer than [`DATE_BYTES_MAX`], when no
-/// calendar has it, or when it is one of the zeros that programs write for "unknown".
+/// Parses a date. `None` if the text has no date, is longer than [`DATE_BYTES_MAX`], is not in the calendar, or is one of
+/// the zero dates that programs write for "unknown".
 pub(crate) fn parse(text: &str) -> Option<Timestamp> {
     let text = text.trim();
     if text.is_empty() || text.len() > DATE_BYTES_MAX {
@@ -46,7 +45,7 @@ fn number_alone(text: &str) -> Option<Option<i64>> {
             day.and_then(|day| Some(day + clock_ms(time / 10_000, time / 100 % 100, time % 100)?))
         }
         (4, true) => day_ms(number, 1, 1),
-        // "12.10.2021" has two dots and does not come here; anything else is no date.
+        // "12.10.2021" has two dots and is handled elsewhere; anything else is not a date.
         _ => None,
     })
 }
@@ -60,28 +59,28 @@ fn day_ms(year: i64, month: i64, day: i64) -> Option<i64> {
     Some(date.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_millis())
 }
 
-/// Milliseconds since midnight; 24:00 and the leap second 60 run over into what follows them.
+/// Milliseconds since midnight; 24:00 and the leap second 60 carry over.
 fn clock_ms(hour: i64, minute: i64, second: i64) -> Option<i64> {
     let valid = hour <= 24 && minute < 60 && second <= 60 && (hour < 24 || (minute == 0 && second == 0));
     valid.then_some(((hour * 60 + minute) * 60 + second) * 1000)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Token<'a> {
-    /// A number and how many digits it was written with.
+enum DateToken<'a> {
+    /// A number and its count of digits.
     Number(i64, usize),
     Word(&'a str),
     /// Any other sign.
     Sign(char),
 }
 
-/// Splits a text in lower case. Comments in round brackets are left out, as in RFC 822; nothing when a number is too long.
-fn tokens(text: &str) -> Option<Vec<Token<'_>>> {
+/// Splits a text in lower case. Comments in parentheses are skipped, as in RFC 822. `None` if a number is too long.
+fn tokens(text: &str) -> Option<Vec<DateToken<'_>>> {
     let mut tokens = Vec::with_capacity(24);
     let mut chars = text.char_indices().peekable();
     let mut depth = 0_usize;
     while let Some((at, c)) = chars.next() {
-        // Up to where the characters go on that are like this one.
+        // The end of the run of characters of the same class.
         let mut run = |is_like: fn(char) -> bool| {
             while chars.next_if(|(_, c)| is_like(*c)).is_some() {}
             &text[at..chars.peek().map_or(text.len(), |(end, _)| *end)]
@@ -93,19 +92,19 @@ fn tokens(text: &str) -> Option<Vec<Token<'_>>> {
             '0'..='9' => {
                 let digits = run(|c| c.is_ascii_digit());
                 let value = digits.get(..digits.len().min(18)).and_then(|d| d.parse().ok())?;
-                tokens.push(Token::Number(value, digits.len()));
+                tokens.push(DateToken::Number(value, digits.len()));
             }
             c if c.is_alphabetic() => {
-                tokens.push(Token::Word(run(char::is_alphabetic)));
+                tokens.push(DateToken::Word(run(char::is_alphabetic)));
             }
-            '\u{2212}' | '\u{2010}'..='\u{2014}' => tokens.push(Token::Sign('-')),
-            c => tokens.push(Token::Sign(if c.is_whitespace() { ' ' } else { c })),
+            '\u{2212}' | '\u{2010}'..='\u{2014}' => tokens.push(DateToken::Sign('-')),
+            c => tokens.push(DateToken::Sign(if c.is_whitespace() { ' ' } else { c })),
         }
     }
     Some(tokens)
 }
 
-/// What the tokens turned out to be.
+/// The parts of a date found in the tokens.
 #[derive(Debug, Default)]
 struct Parts {
     /// Numbers that are neither time nor zone, with their digits and the sign that follows them.
@@ -119,22 +118,22 @@ struct Parts {
 }
 
 impl Parts {
-    fn read(tokens: &[Token<'_>]) -> Option<Self> {
+    fn read(tokens: &[DateToken<'_>]) -> Option<Self> {
         let mut parts = Self::default();
         let mut at = 0;
         while at < tokens.len() {
             at += match &tokens[at] {
-                Token::Number(..) if parts.time.is_none() && is_clock(&tokens[at..]) => {
+                DateToken::Number(..) if parts.time.is_none() && is_clock(&tokens[at..]) => {
                     parts.clock(&tokens[at..])
                 }
-                Token::Number(value, digits) => {
+                DateToken::Number(value, digits) => {
                     let after = match tokens.get(at + 1) {
-                        Some(Token::Sign(sign)) => *sign,
+                        Some(DateToken::Sign(sign)) => *sign,
                         _ => ' ',
                     };
                     // 20210906T120000Z
                     match (&tokens[at..], digits) {
-                        ([_, Token::Word(t), Token::Number(time, 4 | 6), ..], 8) if *t == "t" => {
+                        ([_, DateToken::Word(t), DateToken::Number(time, 4 | 6), ..], 8) if *t == "t" => {
                             parts.compact(*value, *time, &tokens[at + 2])
                         }
                         _ => {
@@ -143,9 +142,9 @@ impl Parts {
                         }
                     }
                 }
-                Token::Sign('+' | '-') if parts.time.is_some() => parts.offset(&tokens[at..]),
-                Token::Word(word) => parts.word(word, &tokens[at..]),
-                Token::Sign(_) => 1,
+                DateToken::Sign('+' | '-') if parts.time.is_some() => parts.offset(&tokens[at..]),
+                DateToken::Word(word) => parts.word(word, &tokens[at..]),
+                DateToken::Sign(_) => 1,
             };
             if parts.numbers.len() > 4 {
                 return None;
@@ -154,25 +153,25 @@ impl Parts {
         Some(parts)
     }
 
-    /// `12:00`, `12:00:00.123`, `12h30`: how many tokens it took.
-    fn clock(&mut self, tokens: &[Token<'_>]) -> usize {
+    /// `12:00`, `12:00:00.123`, `12h30`: returns the number of tokens used.
+    fn clock(&mut self, tokens: &[DateToken<'_>]) -> usize {
         let number = |n: usize| match tokens.get(n) {
-            Some(Token::Number(value, _)) => Some(*value),
+            Some(DateToken::Number(value, _)) => Some(*value),
             _ => None,
         };
         let (Some(hour), Some(minute)) = (number(0), number(2)) else { return 1 };
         let (mut second, mut used) = (0, 3);
-        if tokens.get(3) == Some(&Token::Sign(':')) && number(4).is_some() {
+        if tokens.get(3) == Some(&DateToken::Sign(':')) && number(4).is_some() {
             second = number(4).unwrap_or(0);
             used = 5;
-            if let (Some(Token::Sign('.' | ',')), Some(Token::Number(value, digits))) =
+            if let (Some(DateToken::Sign('.' | ',')), Some(DateToken::Number(value, digits))) =
                 (tokens.get(5), tokens.get(6))
             {
                 let scale = 10_i64.saturating_pow(u32::try_from((*digits).min(18)).unwrap_or(18));
                 self.fraction_ms =
                     i64::try_from(i128::from(*value) * 1000 / i128::from(scale)).unwrap_or(0).min(999);
                 used = 7;
-            } else if let (Some(Token::Sign(':')), Some(_)) = (tokens.get(5), number(6)) {
+            } else if let (Some(DateToken::Sign(':')), Some(_)) = (tokens.get(5), number(6)) {
                 used = 7;
             }
         }
@@ -180,27 +179,30 @@ impl Parts {
         used
     }
 
-    /// `20210906T120000`: how many tokens it took.
-    fn compact(&mut self, date: i64, time: i64, digits: &Token<'_>) -> usize {
+    /// `20210906T120000`: returns the number of tokens used.
+    fn compact(&mut self, date: i64, time: i64, digits: &DateToken<'_>) -> usize {
         self.numbers = vec![(date / 10_000, 4, '-'), (date / 100 % 100, 2, '-'), (date % 100, 2, ' ')];
-        let time = if matches!(digits, Token::Number(_, 4)) { time * 100 } else { time };
+        let time = if matches!(digits, DateToken::Number(_, 4)) { time * 100 } else { time };
         self.time = Some((time / 10_000, time / 100 % 100, time % 100));
         3
     }
 
-    /// `+0200`, `+02:00`, `-8`: how many tokens it took.
-    fn offset(&mut self, tokens: &[Token<'_>]) -> usize {
-        let (Token::Sign(sign), Some(Token::Number(value, digits))) = (&tokens[0], tokens.get(1)) else {
+    /// `+0200`, `+02:00`, `-8`: returns the number of tokens used.
+    fn offset(&mut self, tokens: &[DateToken<'_>]) -> usize {
+        let (DateToken::Sign(sign), Some(DateToken::Number(value, digits))) = (&tokens[0], tokens.get(1))
+        else {
             return 1;
         };
         let (minutes, used) = match (digits, tokens.get(2), tokens.get(3)) {
-            (1 | 2, Some(Token::Sign(':')), Some(Token::Number(minutes, 1 | 2))) => (value * 60 + minutes, 4),
+            (1 | 2, Some(DateToken::Sign(':')), Some(DateToken::Number(minutes, 1 | 2))) => {
+                (value * 60 + minutes, 4)
+            }
             (1 | 2, _, _) => (value * 60, 2),
             (3 | 4, _, _) => (value / 100 * 60 + value % 100, 2),
-            // A year after a dash, or nonsense.
+            // A year after a dash, or not an offset.
             _ => return 1,
         };
-        // Nobody lives further from UTC: what says so is a mistake, and UTC the best guess.
+        // No zone is further from UTC: a mistake, and UTC is the best guess.
         if (*sign == '+' && minutes <= 14 * 60) || (*sign == '-' && minutes <= 12 * 60) {
             self.offset_minutes = Some(if *sign == '-' { -minutes } else { minutes });
         } else {
@@ -209,10 +211,10 @@ impl Parts {
         used
     }
 
-    /// A word: how many tokens it took.
-    fn word(&mut self, word: &str, tokens: &[Token<'_>]) -> usize {
+    /// A word: returns the number of tokens used.
+    fn word(&mut self, word: &str, tokens: &[DateToken<'_>]) -> usize {
         if let Some(month) = month(word) {
-            // "mar" is Tuesday in three languages: a later month wins over it.
+            // "mar" is also Tuesday in three languages: a later month overrides it.
             self.month = Some(month);
             return 1;
         }
@@ -221,7 +223,7 @@ impl Parts {
         }
         match (word, tokens) {
             ("am" | "pm", _) => self.afternoon = Some(word == "pm"),
-            ("a" | "p", [_, Token::Sign('.'), Token::Word(m), ..]) if *m == "m" => {
+            ("a" | "p", [_, DateToken::Sign('.'), DateToken::Word(m), ..]) if *m == "m" => {
                 self.afternoon = Some(word == "p");
                 return 3;
             }
@@ -269,10 +271,10 @@ impl Parts {
 }
 
 /// Whether a time of day begins here.
-fn is_clock(tokens: &[Token<'_>]) -> bool {
+fn is_clock(tokens: &[DateToken<'_>]) -> bool {
     match tokens {
-        [Token::Number(_, 1..=2), Token::Sign(':'), Token::Number(_, 1..=2), ..] => true,
-        [Token::Number(_, 1..=2), Token::Word(h), Token::Number(_, 2), ..] => *h == "h",
+        [DateToken::Number(_, 1..=2), DateToken::Sign(':'), DateToken::Number(_, 1..=2), ..] => true,
+        [DateToken::Number(_, 1..=2), DateToken::Word(h), DateToken::Number(_, 2), ..] => *h == "h",
         _ => false,
     }
 }
@@ -286,7 +288,7 @@ fn full_year(year: i64, digits: usize) -> Option<i64> {
     }
 }
 
-/// Month names of English, German, French, Spanish, Italian and Portuguese (and a few more), by their beginnings.
+/// Month names of English, German, French, Spanish, Italian and Portuguese (and a few more), by prefix.
 fn month(word: &str) -> Option<i64> {
     const MONTHS: [&str; 12] = [
         "january januar jänner janvier enero gennaio janeiro januari",
@@ -314,7 +316,7 @@ fn month(word: &str) -> Option<i64> {
     i64::try_from(found + 1).ok()
 }
 
-/// Minutes east of UTC of a zone's name. Where one name has two zones, the one of more publishers.
+/// Minutes east of UTC of a zone's name. If a name is ambiguous, the zone with more publishers.
 fn zone(word: &str) -> Option<i64> {
     const ZONES: [(i64, &str); 27] = [
         (-600, "hst"),
@@ -453,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_date_is_none() {
+    fn a_text_that_is_not_a_date_is_none() {
         for text in [
             "",
             "   ",

@@ -1,4 +1,4 @@
-//! What comes out: a feed, its items, and what had to be done to read them.
+//! The result of parsing: a feed, its items, and the repairs.
 
 use std::{fmt, time::Duration};
 
@@ -8,23 +8,23 @@ use url::Url;
 
 use crate::decode::Encoding;
 
-/// What is known about the bytes besides the bytes.
+/// What is known about a document from outside it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hints<'a> {
     /// Where the bytes came from, after redirects: relative links are resolved against it.
     pub url: Option<&'a Url>,
     /// The `Content-Type` header, parameters included.
     pub content_type: Option<&'a str>,
-    /// The language that the catalogue gives the source, BCP 47: stands in where the feed says none.
+    /// The language of the source in the catalogue, BCP 47: used if the feed has none.
     pub language: Option<&'a str>,
 }
 
-/// A feed as it was read.
+/// A parsed feed.
 #[derive(Clone, Debug)]
 pub struct FeedDocument {
-    /// Which dialect.
+    /// The format.
     pub format: FeedFormat,
-    /// How the bytes became text.
+    /// How the bytes were decoded.
     pub encoding: Encoding,
     /// What the feed says about itself.
     pub feed: FeedInfo,
@@ -32,11 +32,11 @@ pub struct FeedDocument {
     pub items: Vec<Item>,
     /// What had to be repaired, in document order; at most [`WARNINGS_MAX`](crate::limits::WARNINGS_MAX).
     pub warnings: Vec<Warning>,
-    /// The document was cut or broken: `items` holds what stood complete before.
+    /// The document was truncated or broken: `items` has the complete items before that point.
     pub damaged: bool,
-    /// What the feed says about when to come again.
+    /// The feed's hints about when to fetch it again.
     pub rhythm: Rhythm,
-    /// Items left out because there were too many.
+    /// Items dropped because there were too many.
     pub dropped: usize,
 }
 
@@ -49,25 +49,25 @@ pub struct FeedInfo {
     pub link: Option<String>,
     /// Plain text.
     pub description: Option<String>,
-    /// BCP 47, as the feed gave it.
+    /// BCP 47, as sent.
     pub language: Option<String>,
     /// When the publisher says the feed last changed.
     pub updated: Option<Timestamp>,
     /// `http` or `https`, absolute.
     pub image: Option<String>,
-    /// For how long the feed need not be fetched again, in seconds (RSS `ttl`).
+    /// How long the feed may be cached, in seconds (RSS `ttl`).
     pub ttl_s: Option<u64>,
-    /// Where it can be subscribed to (WebSub `rel="hub"`): `http` or `https`, absolute.
+    /// Its WebSub hub (`rel="hub"`): `http` or `https`, absolute.
     pub hub: Option<String>,
-    /// What it calls itself (`rel="self"`, `feed_url`), the topic of WebSub: `http` or `https`, absolute. Not shown.
+    /// Its own URL (`rel="self"`, `feed_url`), the topic of WebSub: `http` or `https`, absolute. Not serialised.
     #[serde(skip)]
     pub self_url: Option<String>,
 }
 
-/// A dialect.
+/// A feed format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FeedFormat {
-    /// RSS 0.90 to 0.94, Netscape's and UserLand's.
+    /// RSS 0.90 to 0.94, Netscape and UserLand.
     Rss0,
     /// RSS 1.0 (RDF), also 1.1.
     Rss1,
@@ -84,7 +84,7 @@ pub enum FeedFormat {
 }
 
 impl FeedFormat {
-    /// Whether the items are under the vocabulary of RDF.
+    /// Whether the format is based on RDF.
     pub(crate) fn is_rdf(self) -> bool {
         matches!(self, Self::Rss0 | Self::Rss1)
     }
@@ -121,14 +121,14 @@ impl Serialize for FeedFormat {
     }
 }
 
-/// What a feed says about when to come again: hints, never orders.
+/// A feed's hints about when to fetch it again. They never override configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Rhythm {
     /// RSS `ttl`.
     pub ttl: Option<Duration>,
-    /// Hours of the day, in UTC, in which nothing new comes (RSS `skipHours`).
+    /// Hours of the day, in UTC, without new items (RSS `skipHours`).
     pub skip_hours: Hours,
-    /// Days of the week, in UTC, on which nothing new comes (RSS `skipDays`).
+    /// Days of the week, in UTC, without new items (RSS `skipDays`).
     pub skip_days: Days,
     /// The mean time between updates (`sy:updatePeriod` divided by `sy:updateFrequency`).
     pub update_interval: Option<Duration>,

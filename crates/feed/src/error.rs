@@ -1,43 +1,43 @@
-//! Why there is no feed in the bytes.
+//! Why a document could not be read as a feed.
 
 use std::fmt;
 
 use news::FailureClass;
 
-/// Why nothing of a feed could be had from the bytes.
+/// Why a document could not be read as a feed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FeedError {
-    /// The character encoding is one that we refuse or do not know.
-    #[error("the document is written in {0}, which is not read: ask the publisher for UTF-8")]
+    /// The character encoding is unknown or not supported.
+    #[error("the document is encoded in {0}, which is not supported; ask the publisher for UTF-8")]
     BadEncoding(String),
     /// The document ends before its first item is complete.
     #[error("the document ends before its first item is complete")]
     Truncated,
-    /// The document is longer than we read.
-    #[error("the document has {bytes} bytes, more than the {bytes_max} that are read")]
+    /// The document is too long.
+    #[error("the document has {bytes} bytes; the limit is {bytes_max}")]
     TooLarge {
-        /// How long it is.
+        /// Its length.
         bytes: usize,
-        /// How long it may be.
+        /// The limit.
         bytes_max: usize,
     },
-    /// The document is built so that reading it would cost too much.
+    /// The document exceeds a limit of complexity.
     #[error("the document has more than {max} {what} (line {line})")]
     TooComplex {
-        /// What there is too much of, in words: "levels of nested elements".
+        /// What there is too much of, such as "levels of nested elements".
         what: &'static str,
-        /// How much there may be.
+        /// The limit.
         max: usize,
-        /// Where the limit was passed, from 1.
+        /// The line at which the limit was exceeded, from 1.
         line: u32,
     },
-    /// The document is something else.
-    #[error("this is {looks_like}, not a feed{}", Named(.feeds))]
+    /// The document is not a feed.
+    #[error("this is {looks_like}, not a feed{}", LinkedFeeds(.feeds))]
     NotAFeed {
-        /// What it looks like, in words: "an HTML page", "empty".
+        /// What it looks like, such as "an HTML page", "empty".
         looks_like: String,
-        /// The feeds that the page itself names (`<link rel="alternate">`), absolute where a base is known.
+        /// The feeds that the page links to (`<link rel="alternate">`), absolute if a base is known.
         feeds: Vec<String>,
     },
 }
@@ -56,15 +56,15 @@ impl FeedError {
     }
 }
 
-/// The feeds a page names, as the tail of a sentence.
-struct Named<'a>(&'a [String]);
+/// The feeds that a page links to, as the end of a sentence.
+struct LinkedFeeds<'a>(&'a [String]);
 
-impl fmt::Display for Named<'_> {
+impl fmt::Display for LinkedFeeds<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return Ok(());
         }
-        f.write_str("; the page names: ")?;
+        f.write_str("; the page links to: ")?;
         for (n, feed) in self.0.iter().enumerate() {
             write!(f, "{}{}", if n == 0 { "" } else { ", " }, news::Escaped(feed))?;
         }

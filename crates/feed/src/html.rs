@@ -1,14 +1,14 @@
-//! HTML from feeds: made plain, made safe, searched for an image. A tool of step 4 of an item's life.
+//! HTML in feeds: conversion to plain text, sanitising, search for an image.
 //!
-//! All three read the tags with [`lexer`], which is linear and builds no tree. [`sanitise`](fn@sanitise) gives the
-//! real HTML parser inside `ammonia` nothing but allowed tags, so that its costs, which are quadratic in depth, in
-//! attributes and in unclosed formatting, cannot be reached from outside.
+//! All three use [`lexer`], which is linear and builds no tree. [`sanitise`](fn@sanitise) passes only allowed tags to the
+//! HTML parser of `ammonia`, whose cost is quadratic in depth, attributes and unclosed formatting, so that a feed cannot
+//! trigger that.
 
 mod lexer;
 mod sanitise;
 mod urls;
 
-pub(crate) use lexer::{Lexer, Token, attributes};
+pub(crate) use lexer::{HtmlToken, Lexer, attributes};
 pub(crate) use sanitise::sanitise;
 pub(crate) use urls::{is_canonical, resolve, web_url};
 
@@ -16,7 +16,7 @@ use crate::text::{Folded, fold, unescape};
 use memchr::memchr2;
 use url::Url;
 
-/// Plain text of HTML on one line: tags stripped, references decoded once, whitespace folded.
+/// HTML as plain text on one line: tags removed, references decoded once, whitespace folded.
 pub(crate) fn plain_text(html: &str, bytes_max: usize) -> String {
     if !may_be_markup(html) {
         return fold(html, bytes_max);
@@ -24,12 +24,12 @@ pub(crate) fn plain_text(html: &str, bytes_max: usize) -> String {
     let mut text = Folded::new(bytes_max);
     for token in Lexer::new(html) {
         match token {
-            Token::Text(raw) => text.push_str(&unescape(raw)),
-            Token::Open { name, source, attributes } if !lexer::is_markup(name, attributes) => {
+            HtmlToken::Text(raw) => text.push_str(&unescape(raw)),
+            HtmlToken::Open { name, source, attributes } if !lexer::is_markup(name, attributes) => {
                 text.push_str(source)
             }
-            Token::Close { name, source } if !lexer::is_markup(name, "") => text.push_str(source),
-            Token::Open { name, .. } | Token::Close { name, .. } => {
+            HtmlToken::Close { name, source } if !lexer::is_markup(name, "") => text.push_str(source),
+            HtmlToken::Open { name, .. } | HtmlToken::Close { name, .. } => {
                 if !lexer::is_inline(name) {
                     text.push(' ');
                 }
@@ -42,28 +42,28 @@ pub(crate) fn plain_text(html: &str, bytes_max: usize) -> String {
     text.finish()
 }
 
-/// Whether a tag or a reference could be in it.
+/// Whether the text might contain a tag or a reference.
 pub(crate) fn may_be_markup(html: &str) -> bool {
     memchr2(b'<', b'&', html.as_bytes()).is_some()
 }
 
-/// Whether anything in it is a tag or a reference.
+/// Whether the text contains a tag or a reference.
 pub(crate) fn has_markup(html: &str) -> bool {
     Lexer::new(html).any(|token| match token {
-        Token::Text(_) => false,
-        Token::Open { name, attributes, .. } => lexer::is_markup(name, attributes),
-        Token::Close { name, .. } => lexer::is_markup(name, ""),
+        HtmlToken::Text(_) => false,
+        HtmlToken::Open { name, attributes, .. } => lexer::is_markup(name, attributes),
+        HtmlToken::Close { name, .. } => lexer::is_markup(name, ""),
     })
 }
 
-/// Where the address of an image may stand, best first: lazy ones have a placeholder in `src`.
+/// Attributes with the URL of an image, best first: lazy images have a placeholder in `src`.
 const SOURCES: [&[&str]; 4] =
     [&["data-src", "data-lazy-src", "data-original"], &["src"], &["srcset"], &["data-srcset"]];
 
-/// The first image that a reader would see: lazy ones by their real address, no tracking pixels.
+/// The first visible image: lazy images by their real URL, no tracking pixels.
 pub(crate) fn first_image(html: &str, base: Option<&Url>) -> Option<String> {
     Lexer::new(html).find_map(|token| {
-        let Token::Open { name, attributes, .. } = token else { return None };
+        let HtmlToken::Open { name, attributes, .. } = token else { return None };
         if !name.eq_ignore_ascii_case("img") {
             return None;
         }

@@ -1,8 +1,8 @@
-//! Who an item is: step 5 of an item's life.
+//! Step 5 of the life of an item: its identity.
 //!
-//! A key stays the same from visit to visit: the guid; without one the link, freed of its fragment and of what
-//! trackers add; without that the title and content. The content hash says whether the article changed. Never
-//! here: the time of the visit, chance, or a date.
+//! The key of an item is the same on every visit. It is derived from the guid; without one from the link, without fragment
+//! and tracking parameters; without that from title and content. The content hash tells whether the article has changed.
+//! Never here: the time of the visit, randomness, or a date.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::html::is_canonical;
 
-/// Names of query parameters that say who sent the reader, not what is read.
+/// Query parameters for tracking, which do not identify the article.
 const TRACKING: [&str; 20] = [
     "fbclid",
     "gclid",
@@ -36,40 +36,43 @@ const TRACKING: [&str; 20] = [
     "ftag",
 ];
 
-/// Gives each item its key and its hashes. Items of one guid that lead to different places are kept apart by their
-/// links; of those that are the same in both, the first stays. Gives the number that was left out.
+/// Sets the key and hashes of each item. Items with the same guid but different links have different keys; of items with
+/// the same key, the first is kept. Returns the number of dropped items.
 pub(crate) fn assign(items: &mut Vec<Item>) -> usize {
     let links: Vec<_> = items.iter().map(|item| item.link.as_deref().map(plain_link)).collect();
-    let apart = apart(items, &links);
-    let mut met = HashSet::new();
+    let ambiguous = ambiguous(items, &links);
+    let mut seen = HashSet::new();
     let before = items.len();
-    let mut facts = links.iter().map(Option::as_deref).zip(apart);
+    let mut links_and_flags = links.iter().map(Option::as_deref).zip(ambiguous);
     items.retain_mut(|item| {
-        let (link, apart) = facts.next().unwrap_or_default();
-        item.key = key(item, link, apart);
+        let (link, ambiguous) = links_and_flags.next().unwrap_or_default();
+        item.key = key(item, link, ambiguous);
         item.second_key = link.map(|link| news::hash_prefix(&digest(&["second", link, &item.title])));
         item.content_hash = content_hash(item, link);
-        met.insert(item.key.clone())
+        seen.insert(item.key.clone())
     });
     before - items.len()
 }
 
-/// For each item, whether another one has its guid, but leads elsewhere.
-fn apart(items: &[Item], links: &[Option<String>]) -> Vec<bool> {
+/// For each item, whether its guid is ambiguous: another item has the same guid and a different link.
+fn ambiguous(items: &[Item], links: &[Option<String>]) -> Vec<bool> {
     let mut guids: HashMap<&str, (Option<&str>, bool)> = HashMap::with_capacity(items.len());
     for (item, link) in items.iter().zip(links) {
         let Some(guid) = &item.guid else { continue };
         let second = second(item, link.as_deref());
-        guids.entry(guid).and_modify(|(first, apart)| *apart |= *first != second).or_insert((second, false));
+        guids
+            .entry(guid)
+            .and_modify(|(first, ambiguous)| *ambiguous |= *first != second)
+            .or_insert((second, false));
     }
-    let is_apart = |guid: &str| guids.get(guid).is_some_and(|(_, apart)| *apart);
+    let is_apart = |guid: &str| guids.get(guid).is_some_and(|(_, ambiguous)| *ambiguous);
     items.iter().map(|item| item.guid.as_deref().is_some_and(is_apart)).collect()
 }
 
-/// `link` is plain, here and below.
-fn key(item: &Item, link: Option<&str>, apart: bool) -> String {
+/// `link` is a result of [`plain_link`], here and below.
+fn key(item: &Item, link: Option<&str>, ambiguous: bool) -> String {
     match (&item.guid, link) {
-        (Some(guid), _) if !apart => hash(&["guid", guid]),
+        (Some(guid), _) if !ambiguous => hash(&["guid", guid]),
         (Some(guid), _) => hash(&["guid+", guid, second(item, link).unwrap_or_default()]),
         (None, Some(link)) => hash(&["link", link]),
         (None, None) => {
@@ -78,7 +81,7 @@ fn key(item: &Item, link: Option<&str>, apart: bool) -> String {
     }
 }
 
-/// What tells items of the same guid apart: the link, else the title.
+/// What distinguishes items with the same guid: the link, else the title.
 fn second<'a>(item: &'a Item, link: Option<&'a str>) -> Option<&'a str> {
     link.or(Some(item.title.as_str()).filter(|t| !t.is_empty()))
 }
@@ -89,7 +92,7 @@ fn hash(parts: &[&str]) -> String {
     digest(parts).iter().take(16).flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// Parts are hashed with their lengths, so that none can pass for another's end.
+/// Parts are hashed with their lengths, so that different splits give different hashes.
 fn digest<S: AsRef<str>>(parts: &[S]) -> [u8; 32] {
     let mut hasher = Sha256::new();
     for part in parts {
@@ -100,7 +103,7 @@ fn digest<S: AsRef<str>>(parts: &[S]) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-/// Changes when the article does: its title, link, summary, content or enclosures.
+/// Changes with the article: its title, link, summary, content or enclosures.
 fn content_hash(item: &Item, link: Option<&str>) -> u64 {
     let content = item.content_html.as_deref().unwrap_or_default();
     let mut parts = vec![item.title.as_str(), link.unwrap_or_default(), &item.summary, content];
@@ -179,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_two_equals_stays() {
+    fn the_first_of_two_equal_items_is_kept() {
         let mut items = vec![item("g", "http://x.example/1", "a"), item("g", "http://x.example/1#x", "b")];
         assert_eq!(assign(&mut items), 1);
         assert_eq!(items[0].title, "a");
@@ -202,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_key_is_the_same_whatever_the_guid_and_whatever_trackers_add() {
+    fn a_link_key_does_not_depend_on_guid_or_tracking_parameters() {
         let second = |guid, link, title| {
             let mut items = vec![item(guid, link, title)];
             assign(&mut items);
@@ -216,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_trackers_add_to_the_link_is_no_change_of_the_article() {
+    fn tracking_parameters_do_not_change_the_article() {
         let hash = |link: &str| content_hash(&item("g", link, "a"), Some(plain_link(link).as_str()));
         assert_eq!(hash("http://x.example/1"), hash("http://x.example/1?utm_campaign=tuesday"));
         assert_ne!(hash("http://x.example/1"), hash("http://x.example/2"));

@@ -1,11 +1,11 @@
-//! Feed bytes to items: steps 3, 4 and 5 of an item's life.
+//! Steps 3, 4 and 5 of the life of an item: feed bytes to items.
 //!
-//! The modules stand in the order of the story: `decode` bytes to text, `scan` what must never get further,
-//! `normalise` whatever the publisher sent to canonical XML, `parse` canonical XML (or JSON) to items by way of the
-//! crates `rss` and `atom_syndication`, `identity` who each item is; `dates`, `html` and `text` are their tools.
+//! In order: `decode` turns bytes into text, `scan` enforces limits, `normalise` repairs the document and writes
+//! canonical XML, `parse` reads that (or JSON) with the crates `rss` and `atom_syndication`, `identity` computes the key
+//! of each item. `dates`, `html` and `text` are shared by them.
 //!
-//! Pure, total, bounded: any bytes give an answer, within the caps of [`limits`], in time linear in their number
-//! and on a 2 MiB stack. Never here: a network, a runtime, a clock, a panic.
+//! Pure, total and bounded: any bytes give a result within [`limits`], in linear time and on a 2 MiB stack. Never here:
+//! network, runtime, clock, panic.
 
 mod dates;
 mod decode;
@@ -27,48 +27,47 @@ pub use error::FeedError;
 
 use limits::DOCUMENT_BYTES_MAX;
 use news::Warning;
-use parse::{Html, Parsed};
-use sniff::Kind;
+use parse::{HtmlMode, Parsed};
+use sniff::DocumentKind;
 
-/// Reads a feed: bytes and what is known about them in, everything that could be made of them out.
+/// Parses a feed from bytes and what is known about them.
 ///
 /// # Errors
-/// [`FeedError`] when nothing of a feed could be had from the bytes; a feed that is merely damaged is a
-/// [`FeedDocument`] with warnings.
+/// [`FeedError`] if the bytes are not a feed at all; a damaged feed is a [`FeedDocument`] with warnings.
 pub fn read(bytes: &[u8], hints: &Hints<'_>) -> Result<FeedDocument, FeedError> {
-    read_with(bytes, hints, Html::Safe)
+    read_with(bytes, hints, HtmlMode::Sanitise)
 }
 
-/// Like [`read`], but every `content_html` is empty: what is left is the cost of reading alone, to be measured.
+/// Like [`read`], but without `content_html`: for benchmarks that exclude sanitising.
 ///
 /// # Errors
 /// As [`read`].
 #[doc(hidden)]
 pub fn read_without_html(bytes: &[u8], hints: &Hints<'_>) -> Result<FeedDocument, FeedError> {
-    read_with(bytes, hints, Html::LeftOut)
+    read_with(bytes, hints, HtmlMode::Omit)
 }
 
-fn read_with(bytes: &[u8], hints: &Hints<'_>, html: Html) -> Result<FeedDocument, FeedError> {
+fn read_with(bytes: &[u8], hints: &Hints<'_>, html: HtmlMode) -> Result<FeedDocument, FeedError> {
     if bytes.len() > DOCUMENT_BYTES_MAX {
         return Err(FeedError::TooLarge { bytes: bytes.len(), bytes_max: DOCUMENT_BYTES_MAX });
     }
-    if let Some(error) = sniff::magic(bytes) {
+    if let Some(error) = sniff::binary_error(bytes) {
         return Err(error);
     }
     let (text, encoding) = decode::decode(bytes, hints.content_type)?;
     match sniff::kind(&text) {
-        Kind::Json => {
+        DocumentKind::Json => {
             let json = parse::json::read_json(&text, hints, html)?;
             Ok(document(json.format, encoding, json.parsed, json.warnings, json.damaged))
         }
-        Kind::Empty | Kind::Text => Err(sniff::nothing(&text)),
-        Kind::Html => match sniff::buried_feed(&text) {
-            Some(at) => read_buried(&text, at, encoding, hints, html),
-            None => Err(sniff::page(&text, hints.url)),
+        DocumentKind::Empty | DocumentKind::Text => Err(sniff::no_root_error(&text)),
+        DocumentKind::Html => match sniff::embedded_feed(&text) {
+            Some(at) => read_embedded(&text, at, encoding, hints, html),
+            None => Err(sniff::html_page_error(&text, hints.url)),
         },
-        Kind::Xml => match read_markup(&text, encoding, hints, html) {
-            Err(e @ FeedError::NotAFeed { .. }) => match sniff::buried_feed(&text) {
-                Some(at) => read_buried(&text, at, encoding, hints, html),
+        DocumentKind::Xml => match read_markup(&text, encoding, hints, html) {
+            Err(e @ FeedError::NotAFeed { .. }) => match sniff::embedded_feed(&text) {
+                Some(at) => read_embedded(&text, at, encoding, hints, html),
                 None => Err(e),
             },
             other => other,
@@ -76,19 +75,19 @@ fn read_with(bytes: &[u8], hints: &Hints<'_>, html: Html) -> Result<FeedDocument
     }
 }
 
-/// Reads a feed that stands behind something else.
-fn read_buried(
+/// Parses a feed that begins at byte `at`, after other text.
+fn read_embedded(
     text: &str,
     at: usize,
     encoding: Encoding,
     hints: &Hints<'_>,
-    html: Html,
+    html: HtmlMode,
 ) -> Result<FeedDocument, FeedError> {
-    // Line ends stay, so that warnings name the right lines.
+    // Line ends are kept, so that warnings have the right lines.
     let mut rest: String = text[..at].chars().filter(|c| *c == '\n').collect();
     rest.push_str(&text[at..]);
     let mut document = read_markup(&rest, encoding, hints, html)?;
-    let message = "what stood before the feed was left out".to_owned();
+    let message = "text before the feed was ignored".to_owned();
     document.warnings.insert(0, Warning { line: Some(1), column: Some(1), message });
     Ok(document)
 }
@@ -97,14 +96,14 @@ fn read_markup(
     text: &str,
     encoding: Encoding,
     hints: &Hints<'_>,
-    html: Html,
+    html: HtmlMode,
 ) -> Result<FeedDocument, FeedError> {
     let scanned = scan::scan(text)?;
     let mut normal = normalise::normalise(&scanned, hints.url)?;
     let (format, damaged, dropped) = (normal.format, normal.damaged, normal.dropped);
     let warnings = std::mem::take(&mut normal.warnings);
     let parsed = parse::read_xml(normal, hints, html);
-    debug_assert!(parsed.is_ok(), "a normalised document was refused: {parsed:?}");
+    debug_assert!(parsed.is_ok(), "a normalised document was rejected: {parsed:?}");
     let mut parsed =
         parsed.map_err(|e| sniff::not_a_feed(&format!("a feed that could not be read ({e})")))?;
     parsed.dropped += dropped;
@@ -121,14 +120,14 @@ fn document(
     let Parsed { feed, mut items, rhythm, dropped } = parsed;
     let about_all = |message: String| Warning { line: None, column: None, message };
     if encoding.lossy {
-        warnings.push(about_all(format!("bytes that are no {encoding} were replaced by U+FFFD")));
+        warnings.push(about_all(format!("bytes that are not valid {encoding} were replaced by U+FFFD")));
     }
-    let repeated = identity::assign(&mut items);
-    if repeated > 0 {
-        warnings.push(about_all(format!("{repeated} items repeat another one and were left out")));
+    let duplicates = identity::assign(&mut items);
+    if duplicates > 0 {
+        warnings.push(about_all(format!("duplicate items were dropped: {duplicates}")));
     }
     if dropped > 0 {
-        warnings.push(about_all(format!("{dropped} items were left out, since there are too many")));
+        warnings.push(about_all(format!("items were dropped because the feed has too many: {dropped}")));
     }
     FeedDocument { format, encoding, feed, items, warnings, damaged, rhythm, dropped }
 }

@@ -1,9 +1,9 @@
-//! Every bound in one place: what a document may contain, and how much of it is kept.
+//! All limits in one place: what a document may contain, and how much of it is kept.
 //!
-//! Past a bound of the first kind the document is refused (`too-complex`, `too-large`); past one of the second
-//! kind the rest is cut off or left out, counted or warned about, and the feed is read.
+//! A document over a limit of the first kind is rejected (`too-complex`, `too-large`). Over one of the second kind the
+//! rest is truncated or dropped, with a count or a warning, and the feed is read.
 
-/// Longest document, in bytes as they arrive; the fetcher has its own, smaller cap.
+/// Longest document, in bytes as received; the fetcher has its own, smaller limit.
 pub const DOCUMENT_BYTES_MAX: usize = 32 << 20;
 /// Deepest nesting of elements (XML) or of arrays and objects (JSON), the root included.
 pub const DEPTH_MAX: usize = 128;
@@ -11,16 +11,16 @@ pub const DEPTH_MAX: usize = 128;
 pub const ELEMENTS_MAX: usize = 1_000_000;
 /// Most attributes of one element.
 pub const ATTRIBUTES_MAX: usize = 256;
-/// Most namespace declarations in force at one place.
+/// Most namespace declarations in scope at once.
 pub const NAMESPACES_MAX: usize = 64;
-/// Longest DOCTYPE, in bytes. It is skipped in any case: nothing in it is ever expanded.
+/// Longest DOCTYPE, in bytes. It is always skipped: its entities are never expanded.
 pub const DOCTYPE_BYTES_MAX: usize = 8 << 10;
 
-/// Most items read from a document, in document order; the rest is counted.
+/// Most items read from a document, in document order; further ones are counted.
 pub const ITEMS_READ_MAX: usize = 10_000;
-/// Most items given out: the newest.
+/// Most items returned: the newest.
 pub const ITEMS_KEPT_MAX: usize = 1_000;
-/// Most warnings given out.
+/// Most warnings returned.
 pub const WARNINGS_MAX: usize = 100;
 /// Most warnings attached to one item.
 pub const ITEM_WARNINGS_MAX: usize = 8;
@@ -29,13 +29,13 @@ pub const ITEM_WARNINGS_MAX: usize = 8;
 pub const TITLE_BYTES_MAX: usize = 1 << 10;
 /// Longest guid, in bytes.
 pub const GUID_BYTES_MAX: usize = 1 << 10;
-/// Longest URL, in bytes: a longer one is left out, since a cut one leads elsewhere.
+/// Longest URL, in bytes: a longer one is dropped, since a truncated one would lead elsewhere.
 pub const LINK_BYTES_MAX: usize = 2 << 10;
 /// Longest summary, in bytes of plain text.
 pub const SUMMARY_BYTES_MAX: usize = 64 << 10;
 /// Longest `content_html`, in bytes before sanitising.
 pub const CONTENT_BYTES_MAX: usize = 64 << 10;
-/// Longest text of one element that is looked at, in bytes of source.
+/// Longest text of one element that is read, in bytes of source.
 pub const FIELD_BYTES_MAX: usize = 256 << 10;
 /// Most categories of an item.
 pub const CATEGORIES_MAX: usize = 64;
@@ -43,10 +43,10 @@ pub const CATEGORIES_MAX: usize = 64;
 pub const AUTHORS_MAX: usize = 32;
 /// Most enclosures of an item.
 pub const ENCLOSURES_MAX: usize = 32;
-/// Most links and images of an item or a feed that are looked at.
+/// Most links and images of an item or a feed that are read.
 pub const LINKS_MAX: usize = 64;
-/// Longest text that is tried as a date, in bytes.
+/// Longest text that is parsed as a date, in bytes.
 pub const DATE_BYTES_MAX: usize = 128;
 
-/// Deepest nesting of HTML that is given to the sanitiser.
+/// Deepest nesting of HTML that is passed to the sanitiser.
 pub const HTML_DEPTH_MAX: usize = 256;

@@ -1,25 +1,25 @@
-//! Whatever the publisher sent, to canonical XML: step 3 of an item's life, second half.
+//! Step 3 of the life of an item, second half: XML as sent to canonical XML.
 //!
 //! ```text
 //! text ─► quick-xml events ─► open elements (balanced here) ─► drafts ─► canonical RSS 2.0 or Atom 1.0
-//!                                                                  └──► what the crates cannot carry, and long
-//!                                                                       texts, which they would copy: "side"
+//!                                                                  └──► what the crates do not support, and
+//!                                                                       long texts, which they would copy: extras
 //! ```
 //!
-//! One pass. Wrong nesting, missing ends, stray references, prefixes, old dialects and dates are mended on the way,
-//! each with a warning where it matters; the result is flat, so no depth reaches a parser that recurses. Items are
-//! written when they end: one that is cut is never written. Never here: recursion, or a DTD that is read.
+//! One pass. Repairs nesting, missing end tags, references, prefixes, old formats and dates, with warnings where it
+//! matters. The result is flat, so that no depth reaches a recursive parser. Items are written when they end: a truncated
+//! one never is. Never here: recursion, or evaluation of a DTD.
 
+mod canonical;
 mod capture;
 mod draft;
 mod elements;
-mod enter;
 mod fields;
-mod names;
-mod words;
-mod write;
+mod meaning;
+mod namespaces;
+mod start_tag;
 
-pub(crate) use draft::{FeedSide, ItemSide, Link, Words};
+pub(crate) use draft::{FeedExtras, FeedLink, FeedText, ItemExtras};
 
 use std::io::BufRead as _;
 
@@ -39,23 +39,26 @@ use crate::{
     scan::{Scanned, line_of},
 };
 
-/// The canonical document and everything that does not fit into it.
+/// The canonical document, and what it cannot represent.
 #[derive(Debug)]
-pub(crate) struct Normal<'a> {
+pub(crate) struct Normalised<'a> {
     pub(crate) format: FeedFormat,
     /// RSS 2.0 for every RSS, Atom 1.0 for every Atom; flat and well-formed.
     pub(crate) xml: String,
-    pub(crate) feed: FeedSide,
-    /// One for each item in `xml`, in the same order.
-    pub(crate) items: Vec<ItemSide<'a>>,
+    pub(crate) feed: FeedExtras,
+    /// One per item in `xml`, in the same order.
+    pub(crate) items: Vec<ItemExtras<'a>>,
     pub(crate) warnings: Vec<Warning>,
     pub(crate) damaged: bool,
     /// Items past [`ITEMS_READ_MAX`](crate::limits::ITEMS_READ_MAX).
     pub(crate) dropped: usize,
 }
 
-/// Normalises scanned text. `url` is where it came from.
-pub(crate) fn normalise<'a>(scanned: &'a Scanned<'_>, url: Option<&'a Url>) -> Result<Normal<'a>, FeedError> {
+/// Normalises scanned text that was fetched from `url`.
+pub(crate) fn normalise<'a>(
+    scanned: &'a Scanned<'_>,
+    url: Option<&'a Url>,
+) -> Result<Normalised<'a>, FeedError> {
     let text: &'a str = &scanned.text;
     let mut reader = Reader::from_str(text);
     let config = reader.config_mut();
@@ -63,7 +66,7 @@ pub(crate) fn normalise<'a>(scanned: &'a Scanned<'_>, url: Option<&'a Url>) -> R
     config.allow_unmatched_ends = true;
     config.check_end_names = false;
     let mut builder = Builder::new(url);
-    builder.notes.warnings.clone_from(&scanned.repairs);
+    builder.warnings.warnings.clone_from(&scanned.repairs);
     loop {
         let offset = usize::try_from(reader.buffer_position()).unwrap_or(text.len());
         let flow = match reader.read_event() {
@@ -76,8 +79,8 @@ pub(crate) fn normalise<'a>(scanned: &'a Scanned<'_>, url: Option<&'a Url>) -> R
                 builder.empty(source, offset)
             }
             Ok(Event::End(tag)) => builder.end(tag.name().as_ref(), offset),
-            Ok(Event::Text(words)) => builder.text(span(text, &reader, words.len(), 0).0),
-            Ok(Event::CData(words)) => builder.text(span(text, &reader, words.len(), 3).0),
+            Ok(Event::Text(event)) => builder.text(span(text, &reader, event.len(), 0).0),
+            Ok(Event::CData(event)) => builder.text(span(text, &reader, event.len(), 3).0),
             Ok(Event::GeneralRef(name)) => {
                 let name = span(text, &reader, name.len(), 1).0;
                 let flow = builder.reference(name, offset);
@@ -85,16 +88,16 @@ pub(crate) fn normalise<'a>(scanned: &'a Scanned<'_>, url: Option<&'a Url>) -> R
                 flow
             }
             Ok(Event::Eof) => break,
-            Ok(Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_)) => Flow::Go,
-            Err(quick_xml::Error::IllFormed(_)) => Flow::Go,
+            Ok(Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_)) => Flow::Continue,
+            Err(quick_xml::Error::IllFormed(_)) => Flow::Continue,
             Err(e) => {
-                builder.notes.warn(offset, format!("reading ended here: {e}"));
+                builder.warnings.warn(offset, format!("parsing stopped here: {e}"));
                 builder.damaged = true;
                 break;
             }
         };
         match flow {
-            Flow::Go => {}
+            Flow::Continue => {}
             Flow::Done => break,
             Flow::Refuse { what, max } => {
                 return Err(FeedError::TooComplex { what, max, line: line_of(text, offset) });
@@ -105,16 +108,16 @@ pub(crate) fn normalise<'a>(scanned: &'a Scanned<'_>, url: Option<&'a Url>) -> R
     builder.finish(text)
 }
 
-/// The inside of the event just read, which ends so many bytes before the reader's place, and where the event began
-/// if one byte stood before that. It is the same as the event holds, borrowed from the text.
+/// The content of the event just read, borrowed from the text, and the offset of the event (one byte before its content).
+/// The content ends `tail` bytes before the reader's position.
 fn span<'a>(text: &'a str, reader: &Reader<&[u8]>, len: usize, tail: usize) -> (&'a str, usize) {
     let end = usize::try_from(reader.buffer_position()).unwrap_or(text.len()).saturating_sub(tail);
     let start = end.saturating_sub(len);
     (text.get(start..end).unwrap_or_default(), start.saturating_sub(1))
 }
 
-/// Takes the text up to the next tag from the reader, and says where it began. Of escaped HTML, the reader would make
-/// two events for each of its characters that are escaped.
+/// Consumes the text up to the next tag and returns it with its offset. The reader itself would emit two events for each
+/// escaped character of escaped HTML.
 fn run_of_text<'a>(text: &'a str, reader: &mut Reader<&[u8]>) -> (&'a str, usize) {
     let start = usize::try_from(reader.buffer_position()).unwrap_or(text.len());
     let rest = text.get(start..).unwrap_or_default();
@@ -131,20 +134,20 @@ fn foreign(root: &str) -> FeedError {
     }
 }
 
-/// Warnings while they are collected, with offsets instead of lines.
+/// Collects warnings, with offsets instead of lines.
 #[derive(Debug, Default)]
-struct Notes {
+struct WarningLog {
     warnings: Vec<(usize, String)>,
 }
 
-impl Notes {
+impl WarningLog {
     fn warn(&mut self, offset: usize, message: String) {
         if self.warnings.len() < WARNINGS_MAX {
             self.warnings.push((offset, message));
         }
     }
 
-    /// Warns about an item or a feed, and tells the item.
+    /// Adds a warning, also to the item or feed it concerns.
     fn warn_about(&mut self, draft: &mut Draft<'_>, offset: usize, message: String) {
         if draft.warnings.len() < ITEM_WARNINGS_MAX {
             draft.warnings.push(message.clone());
@@ -152,11 +155,11 @@ impl Notes {
         self.warn(offset, message);
     }
 
-    /// Lines and columns for all of them, in one walk over the text.
-    fn placed(mut self, text: &str) -> Vec<Warning> {
+    /// Computes the lines and columns of all warnings in one pass over the text.
+    fn with_lines(mut self, text: &str) -> Vec<Warning> {
         self.warnings.sort_by_key(|(offset, _)| *offset);
         let (mut line, mut line_start, mut at) = (1_usize, 0, 0);
-        let place = |(offset, message): (usize, String)| {
+        let locate = |(offset, message): (usize, String)| {
             let offset = offset.min(text.len());
             for (n, _) in text.as_bytes()[at..offset].iter().enumerate().filter(|(_, b)| **b == b'\n') {
                 line += 1;
@@ -166,7 +169,7 @@ impl Notes {
             let column = text.get(line_start..offset).map_or(0, |l| l.chars().count()) + 1;
             Warning { line: u32::try_from(line).ok(), column: u32::try_from(column).ok(), message }
         };
-        self.warnings.into_iter().map(place).collect()
+        self.warnings.into_iter().map(locate).collect()
     }
 }
 
@@ -177,7 +180,7 @@ mod tests {
     use super::*;
     use crate::scan::scan;
 
-    /// Pieces of feeds, sound and broken.
+    /// Pieces of feeds, valid and broken.
     const PIECES: [&str; 56] = [
         "<item>",
         "</item>",
@@ -252,14 +255,14 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
 
         #[test]
-        fn normalising_what_is_normal_changes_nothing(text in document()) {
+        fn normalising_is_idempotent(text in document()) {
             if let Ok(once) = normalise(&scan(&text).unwrap(), None) {
                 let again = scan(&once.xml).unwrap();
                 let twice = normalise(&again, None).unwrap();
                 prop_assert_eq!(&once.xml, &twice.xml);
                 prop_assert!(!twice.damaged && twice.warnings.is_empty(), "{:?}", twice.warnings);
                 prop_assert_eq!(once.items.len(), twice.items.len());
-                prop_assert!(crate::parse::read_xml(once, &crate::Hints::default(), crate::parse::Html::Safe).is_ok());
+                prop_assert!(crate::parse::read_xml(once, &crate::Hints::default(), crate::parse::HtmlMode::Sanitise).is_ok());
             }
         }
     }

@@ -1,68 +1,67 @@
-//! Lists of feeds, OPML 1 and 2 (<http://opml.org/spec2.opml>), read as people have them: broken, and all the same.
+//! OPML 1 and 2 (<http://opml.org/spec2.opml>), parsed leniently.
 //!
-//! What the bytes say is given as it stands; what is a good address or a good name is for the caller to judge. One
-//! linear pass over the tags, no tree: a mistake costs its own outline. Never here: an expanded entity of a DOCTYPE,
-//! an `include` that is followed, recursion.
+//! Values are returned as sent; the caller validates URLs and names. One linear pass over the tags, no tree: an error
+//! loses only its own outline. Never here: expanded entities of a DOCTYPE, following an `include`, recursion.
 
 use std::sync::Arc;
 
 use crate::{
     FeedError,
     decode::decode,
-    html::{Lexer, Token, attributes},
-    text::{cut, unescape},
+    html::{HtmlToken, Lexer, attributes},
+    text::{truncate, unescape},
 };
 
 /// Longest document, in bytes.
 pub const BYTES_MAX: usize = 32 << 20;
 /// Most feeds of one document.
 pub const FEEDS_MAX: usize = 100_000;
-/// Most levels of outlines within outlines.
+/// Most levels of nested outlines.
 pub const DEPTH_MAX: usize = 64;
-/// Longest value of an attribute, in bytes: longer ones are cut, and then too long for any use of ours.
+/// Longest value of an attribute, in bytes: longer ones are truncated, which is still too long to be valid.
 const VALUE_BYTES_MAX: usize = 4096;
-/// Most attributes of one outline that are kept; those after them are passed over.
+/// Most attributes of one outline that are kept; further ones are ignored.
 const ATTRIBUTES_MAX: usize = 32;
-/// Most mistakes that are kept.
+/// Most faults that are kept.
 const FAULTS_MAX: usize = 1000;
 
 /// A list of feeds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Opml {
-    /// The attributes of the root: where the namespaces are.
+    /// The attributes of the root, which declare namespaces.
     pub root: Attributes,
-    /// What looks as if it should be a feed, in the order of the document.
+    /// The outlines that are feeds, in document order.
     pub feeds: Vec<Outline>,
-    /// What could not be read, by line.
+    /// Faults of the document: line and message.
     pub faults: Vec<(usize, String)>,
 }
 
 /// One feed of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outline {
-    /// Where it stands, from 1.
+    /// Its line, from 1.
     pub line: usize,
-    /// The outline around it.
+    /// The parent outline.
     pub folder: Option<Arc<Folder>>,
-    /// All that is said about it.
+    /// Its attributes.
     pub attributes: Attributes,
 }
 
-/// An outline with others in it. Each knows the one around it, so that a feed costs no copy of its whole path.
+/// An outline with others in it. Each refers to its parent, so that feeds share the path.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Folder {
     /// Its name.
     pub name: String,
-    /// The outline around it.
-    pub within: Option<Arc<Folder>>,
+    /// The parent outline.
+    pub parent: Option<Arc<Folder>>,
 }
 
 impl Outline {
-    /// The names of the outlines around it, the outermost first; at most [`DEPTH_MAX`].
+    /// The names of the outlines that contain it, outermost first; at most [`DEPTH_MAX`].
     #[must_use]
     pub fn folders(&self) -> Vec<&str> {
-        let around = std::iter::successors(self.folder.as_deref(), |folder| folder.within.as_deref());
-        let mut names: Vec<_> = around.map(|folder| folder.name.as_str()).collect();
+        let ancestors = std::iter::successors(self.folder.as_deref(), |folder| folder.parent.as_deref());
+        let mut names: Vec<_> = ancestors.map(|folder| folder.name.as_str()).collect();
         names.reverse();
         names
     }
@@ -74,7 +73,7 @@ pub struct Attributes(Vec<(String, String)>);
 
 impl Attributes {
     fn read(source: &str) -> Self {
-        let value = |value| cut(&unescape(value), VALUE_BYTES_MAX).to_owned();
+        let value = |value| truncate(&unescape(value), VALUE_BYTES_MAX).to_owned();
         let given = attributes(source).filter(|(_, value)| !value.is_empty());
         Self(given.take(ATTRIBUTES_MAX).map(|(name, v)| (name.to_owned(), value(v))).collect())
     }
@@ -91,69 +90,69 @@ impl Attributes {
     }
 }
 
-/// Why nothing of a list could be had.
+/// Why a document could not be read as OPML.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpmlError {
-    /// Longer than we read.
-    #[error("the list has {0} bytes, more than the {BYTES_MAX} that are read: split it")]
+    /// The document is too long.
+    #[error("the list has {0} bytes, the limit is {BYTES_MAX}; split it")]
     TooLarge(usize),
-    /// More feeds than we take; all were counted.
-    #[error("the list names {0} feeds, more than the {FEEDS_MAX} that are taken: split it")]
+    /// Too many feeds; all were counted.
+    #[error("the list has {0} feeds, the limit is {FEEDS_MAX}; split it")]
     TooManyFeeds(usize),
-    /// Outlines within outlines within outlines.
+    /// nested outlines.
     #[error(
-        "line {line}: more than {DEPTH_MAX} levels of nested outlines; is an outline before it not closed?"
+        "line {line}: more than {DEPTH_MAX} levels of nested outlines; is an earlier outline not closed?"
     )]
     TooDeep {
-        /// Where, from 1.
+        /// The line, from 1.
         line: usize,
     },
-    /// In an encoding that is not read.
+    /// The encoding is not supported.
     #[error(transparent)]
     Encoding(#[from] FeedError),
-    /// Something else.
-    #[error("this is no OPML: it has neither an <opml> nor an <outline>")]
+    /// The document is not OPML.
+    #[error("this is not OPML: it has neither an <opml> nor an <outline>")]
     NotOpml,
 }
 
-/// Reads a list of feeds.
+/// Parses an OPML document.
 ///
 /// # Errors
-/// [`OpmlError`] when it is none, or over a limit; a list that is merely damaged has [`Opml::faults`].
+/// [`OpmlError`] if it is not OPML or exceeds a limit; a damaged document has [`Opml::faults`].
 pub fn read_opml(bytes: &[u8]) -> Result<Opml, OpmlError> {
     if bytes.len() > BYTES_MAX {
         return Err(OpmlError::TooLarge(bytes.len()));
     }
     let (text, _) = decode(bytes, None)?;
-    let mut reader = Reader { text: &text, at: 0, line: 1, open: Vec::new(), feeds: 0, found: None };
+    let mut reader = OpmlReader { text: &text, at: 0, line: 1, open: Vec::new(), feeds: 0, opml: None };
     for token in Lexer::new(&text) {
         reader.take(token)?;
     }
-    let Reader { open, feeds, found, line, .. } = reader;
+    let OpmlReader { open, feeds, opml, line, .. } = reader;
     if feeds > FEEDS_MAX {
         return Err(OpmlError::TooManyFeeds(feeds));
     }
-    let mut found = found.ok_or(OpmlError::NotOpml)?;
+    let mut opml = opml.ok_or(OpmlError::NotOpml)?;
     if !open.is_empty() {
-        complain(&mut found, line, "the list ends inside an outline: is something missing?");
+        add_fault(&mut opml, line, "the document ends inside an outline; is it truncated?");
     }
-    Ok(found)
+    Ok(opml)
 }
 
-struct Reader<'a> {
+struct OpmlReader<'a> {
     text: &'a str,
-    /// Up to where lines have been counted, and how many there were.
+    /// The offset up to which lines have been counted, and their number.
     at: usize,
     line: usize,
-    /// The open outlines: for each the folder that it is, or is in when it is a feed itself.
+    /// The open outlines: each with its folder, or that of its parent if it is a feed.
     open: Vec<Option<Arc<Folder>>>,
     feeds: usize,
-    /// Nothing before the first tag of a list.
-    found: Option<Opml>,
+    /// `None` before the first tag of OPML.
+    opml: Option<Opml>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> OpmlReader<'a> {
     /// The line of a piece of the text.
     fn line_of(&mut self, piece: &'a str) -> usize {
         let at = (piece.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize);
@@ -162,20 +161,20 @@ impl<'a> Reader<'a> {
         self.line
     }
 
-    fn take(&mut self, token: Token<'a>) -> Result<(), OpmlError> {
+    fn take(&mut self, token: HtmlToken<'a>) -> Result<(), OpmlError> {
         let is = |name: &str, other: &str| name.eq_ignore_ascii_case(other);
         match token {
-            Token::Open { name, attributes, .. } if is(name, "opml") => {
-                self.found.get_or_insert_default().root = Attributes::read(attributes);
+            HtmlToken::Open { name, attributes, .. } if is(name, "opml") => {
+                self.opml.get_or_insert_default().root = Attributes::read(attributes);
             }
-            Token::Open { name, attributes, source } if is(name, "outline") => {
+            HtmlToken::Open { name, attributes, source } if is(name, "outline") => {
                 let line = self.line_of(source);
                 self.outline(attributes, line)?;
             }
-            Token::Close { name, .. } if is(name, "outline") => drop(self.open.pop()),
-            Token::Text(text) if text.get(..8).is_some_and(|t| is(t, "<outline")) => {
+            HtmlToken::Close { name, .. } if is(name, "outline") => drop(self.open.pop()),
+            HtmlToken::Text(text) if text.get(..8).is_some_and(|t| is(t, "<outline")) => {
                 let line = self.line_of(text);
-                complain(self.found.get_or_insert_default(), line, "this outline is not closed by a >");
+                add_fault(self.opml.get_or_insert_default(), line, "this outline has no closing >");
             }
             _ => {}
         }
@@ -183,7 +182,7 @@ impl<'a> Reader<'a> {
     }
 
     fn outline(&mut self, source: &str, line: usize) -> Result<(), OpmlError> {
-        let around = self.open.last().cloned().unwrap_or_default();
+        let parent = self.open.last().cloned().unwrap_or_default();
         let attributes = Attributes::read(source);
         let kind = attributes.get("type").unwrap_or_default().to_ascii_lowercase();
         let is_feed = attributes.get("xmlUrl").is_some() || matches!(&*kind, "rss" | "atom" | "include");
@@ -192,32 +191,36 @@ impl<'a> Reader<'a> {
                 return Err(OpmlError::TooDeep { line });
             }
             let name = attributes.get("text").or(attributes.get("title")).filter(|_| !is_feed);
-            let within = match name {
-                Some(name) => Some(Arc::new(Folder { name: name.to_owned(), within: around.clone() })),
-                None => around.clone(),
+            let parent = match name {
+                Some(name) => Some(Arc::new(Folder { name: name.to_owned(), parent: parent.clone() })),
+                None => parent.clone(),
             };
-            self.open.push(within);
+            self.open.push(parent);
         }
-        let found = self.found.get_or_insert_default();
+        let opml = self.opml.get_or_insert_default();
         if attributes.iter().filter(|(name, _)| name.eq_ignore_ascii_case("xmlUrl")).count() > 1 {
-            complain(found, line, "this outline has two addresses, and the first was taken: is a > missing?");
+            add_fault(
+                opml,
+                line,
+                "this outline has two xmlUrl attributes, the first was used; is a > missing?",
+            );
         }
         if is_feed {
             self.feeds += 1;
-            // One too many is counted on, and none is kept.
+            // Over the limit, feeds are counted but none is kept.
             if self.feeds <= FEEDS_MAX {
-                found.feeds.push(Outline { line, folder: around, attributes });
+                opml.feeds.push(Outline { line, folder: parent, attributes });
             } else {
-                found.feeds.clear();
+                opml.feeds.clear();
             }
         }
         Ok(())
     }
 }
 
-fn complain(found: &mut Opml, line: usize, message: &str) {
-    if found.faults.len() < FAULTS_MAX {
-        found.faults.push((line, message.to_owned()));
+fn add_fault(opml: &mut Opml, line: usize, message: &str) {
+    if opml.faults.len() < FAULTS_MAX {
+        opml.faults.push((line, message.to_owned()));
     }
 }
 
@@ -230,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn feeds_come_with_their_lines_folders_and_attributes() {
+    fn feeds_are_returned_with_line_folder_and_attributes() {
         let text = "<?xml version='1.0'?>\n<opml version='2.0' xmlns:n='urn:x'><head><title>t</title></head>\n<body>\n\
             <outline text='World'>\n<outline title=\"Far &amp; away\"><outline type='rss' TEXT='A' xmlurl='http://a/'/>\n\
             </outline>\n<outline xmlUrl='http://b/'></outline></outline><outline text='a note'/>\n\
@@ -244,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_xml_costs_the_broken_outline_alone() {
+    fn broken_xml_loses_only_the_broken_outline() {
         let text = "<opml><body><outline text=\"AT&T &nosuch; <b>\" xmlUrl=\"http://a/?x=1&y=2\"/>\n\
                     <outline text=\"no end xmlUrl=http://b/>\n<outline xmlUrl='http://c/'/>\n</folder>\n\
                     <outline type='rss' text='d'/>\n\
@@ -257,14 +260,14 @@ mod tests {
     }
 
     #[test]
-    fn a_doctype_is_passed_over_and_its_entities_stay_names() {
+    fn a_doctype_is_ignored_and_its_entities_are_not_expanded() {
         let text = "<!DOCTYPE opml [<!ENTITY a \"aaaa\"><!ENTITY b SYSTEM 'file:///etc/passwd'>]>\
                     <opml><outline text='&a;&b;' xmlUrl='http://a/'/></opml>";
         assert_eq!(read_opml(text.as_bytes()).unwrap().feeds[0].attributes.get("text"), Some("&a;&b;"));
     }
 
     #[test]
-    fn wrong_encodings_and_marks_are_understood() {
+    fn wrong_encodings_and_byte_order_marks_are_handled() {
         let text = "<opml><outline text='café' xmlUrl='http://a/'/></opml>";
         let mut utf16 = vec![0xff, 0xfe];
         utf16.extend(text.encode_utf16().flat_map(u16::to_le_bytes));
@@ -277,7 +280,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_bytes_give_an_answer(
+        fn any_bytes_give_a_result(
             pieces in proptest::collection::vec(
                 proptest::sample::select(vec![
                     "<opml>", "<outline", "</outline>", " xmlUrl='", "\"", "'", ">", "/>", "<!--", "-->", "<!DOCTYPE",

@@ -1,7 +1,7 @@
-//! Canonical XML, or JSON, to items: step 4 of an item's life.
+//! Step 4 of the life of an item: canonical XML, or JSON, to items.
 //!
-//! The crates `rss` and `atom_syndication` read the canonical document; what they cannot carry comes beside it.
-//! All dialects meet in [`Raw`], and one function makes the item of it, so that an RSS item and an Atom entry are
+//! The crates `rss` and `atom_syndication` parse the canonical document; what they do not support is passed alongside it.
+//! All formats become a [`RawItem`], from which one function makes the item, so that RSS items and Atom entries are
 //! cleaned by the same rules. Never here: a document that was not normalised.
 
 mod assemble;
@@ -18,10 +18,10 @@ use url::Url;
 use crate::{
     document::{FeedInfo, Rhythm},
     limits::ITEMS_KEPT_MAX,
-    normalise::{Link, Words},
+    normalise::{FeedLink, FeedText},
 };
 
-/// A document before it gets its format, encoding and warnings.
+/// A parsed document without format, encoding and warnings.
 #[derive(Debug, Default)]
 pub(crate) struct Parsed {
     pub(crate) feed: FeedInfo,
@@ -30,53 +30,53 @@ pub(crate) struct Parsed {
     pub(crate) dropped: usize,
 }
 
-/// What becomes of an item's HTML.
+/// What to do with the HTML of items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Html {
-    /// It is made safe.
-    Safe,
-    /// It is left out: for measuring what all the rest costs.
-    LeftOut,
+pub(crate) enum HtmlMode {
+    /// Sanitise it.
+    Sanitise,
+    /// Leave it out, for benchmarks of everything else.
+    Omit,
 }
 
-/// What the whole feed says, for the items that do not say it themselves.
+/// Defaults for all items of a feed.
 #[derive(Debug)]
 struct Context<'a> {
-    /// What addresses are relative to when nothing closer says so.
+    /// The base of relative URLs, unless the document sets another.
     site: Option<&'a Url>,
     language: Option<&'a str>,
-    html: Html,
+    html: HtmlMode,
 }
 
-/// An item as any dialect says it.
+/// An item of any format, before cleaning.
 #[derive(Debug, Default)]
-pub(crate) struct Raw<'a> {
+pub(crate) struct RawItem<'a> {
     pub(crate) guid: Option<String>,
-    /// The guid may stand in for the link.
+    /// The guid may be used as the link.
     pub(crate) guid_is_link: bool,
-    pub(crate) title: Option<Words<'a>>,
+    pub(crate) title: Option<FeedText<'a>>,
     /// Best first.
     pub(crate) links: Vec<String>,
-    pub(crate) summary: Option<Words<'a>>,
-    pub(crate) content: Option<Words<'a>>,
+    pub(crate) summary: Option<FeedText<'a>>,
+    pub(crate) content: Option<FeedText<'a>>,
     pub(crate) authors: Vec<Author>,
-    pub(crate) categories: Vec<Words<'a>>,
+    pub(crate) categories: Vec<FeedText<'a>>,
     pub(crate) published: Option<Timestamp>,
     pub(crate) updated: Option<Timestamp>,
     pub(crate) language: Option<String>,
-    /// Best first; the enclosures and the content come after them.
+    /// Best first; images in enclosures and content are tried after these.
     pub(crate) images: Vec<String>,
-    pub(crate) enclosures: Vec<Link>,
+    pub(crate) enclosures: Vec<FeedLink>,
     pub(crate) comments: Option<String>,
     pub(crate) warnings: Vec<String>,
-    /// What its addresses are relative to.
+    /// The base of its relative URLs.
     pub(crate) base: Option<Rc<Url>>,
-    /// What those in its HTML are relative to.
+    /// The base of relative URLs in its HTML.
     pub(crate) content_base: Option<Rc<Url>>,
 }
 
-/// Which of many items are kept: the newest [`ITEMS_KEPT_MAX`], in document order. Where one has no date, the first
-/// ones are taken for the newest.
+/// Which items are kept: the newest [`ITEMS_KEPT_MAX`], in document order. If any item has no date, the first ones count
+/// as the newest.
 fn kept(dates: &[Option<Timestamp>]) -> Vec<bool> {
     let mut order: Vec<usize> = (0..dates.len()).collect();
     if dates.iter().all(Option::is_some) {
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_are_kept_wherever_they_stand() {
+    fn the_newest_items_are_kept_wherever_they_are() {
         let date = |n: i64| Some(Timestamp::from_millis(n));
         let dates: Vec<_> = (0..1500).map(date).collect();
         let flags = kept(&dates);

@@ -1,8 +1,8 @@
-//! What must never get further: one linear pass over the text, before any parser sees it.
+//! Limits of XML, checked in one linear pass before parsing.
 //!
-//! Counts elements, attributes, namespace declarations and the DOCTYPE against their limits; drops control
-//! characters; turns each `<` that begins no markup into `&lt;`. Depth is counted where elements are balanced, in
-//! [`crate::normalise`], which also comes before any parser. Never here: recursion, or a second look at a byte.
+//! Checks elements, attributes, namespace declarations and the DOCTYPE against their limits, removes control characters,
+//! and escapes each `<` that does not begin markup. Depth is checked in [`crate::normalise`], where elements are balanced,
+//! also before parsing. Never here: recursion, or a second pass over the same bytes.
 
 use std::borrow::Cow;
 
@@ -13,31 +13,31 @@ use crate::{
     limits::{ATTRIBUTES_MAX, DOCTYPE_BYTES_MAX, ELEMENTS_MAX, NAMESPACES_MAX, WARNINGS_MAX},
 };
 
-/// Text within the limits, tidied.
+/// Text within the limits, with repairs.
 #[derive(Debug)]
 pub(crate) struct Scanned<'a> {
     pub(crate) text: Cow<'a, str>,
-    /// What was mended, with offsets into `text`; at most [`WARNINGS_MAX`].
+    /// The repairs, with offsets into `text`; at most [`WARNINGS_MAX`].
     pub(crate) repairs: Vec<(usize, String)>,
 }
 
-/// Checks the limits of XML text and tidies it.
+/// Checks the limits of XML text and repairs it.
 pub(crate) fn scan(text: &str) -> Result<Scanned<'_>, FeedError> {
     let before = text;
     let text = drop_control_characters(text);
     let mut scanner =
-        Scanner { text: &text, elements: 0, tidy: String::new(), copied: 0, repairs: Vec::new() };
+        Scanner { text: &text, elements: 0, repaired: String::new(), copied: 0, repairs: Vec::new() };
     if let Cow::Owned(clean) = &text {
         let first = before.bytes().zip(clean.bytes()).position(|(a, b)| a != b).unwrap_or(clean.len());
-        scanner.repairs.push((first, "control characters were left out".to_owned()));
+        scanner.repairs.push((first, "control characters were removed".to_owned()));
     }
     scanner.run()?;
-    let Scanner { mut tidy, copied, repairs, .. } = scanner;
+    let Scanner { mut repaired, copied, repairs, .. } = scanner;
     if copied == 0 {
         return Ok(Scanned { text, repairs });
     }
-    tidy.push_str(&text[copied..]);
-    Ok(Scanned { text: Cow::Owned(tidy), repairs })
+    repaired.push_str(&text[copied..]);
+    Ok(Scanned { text: Cow::Owned(repaired), repairs })
 }
 
 /// The line of a byte offset, from 1.
@@ -46,17 +46,17 @@ pub(crate) fn line_of(text: &str, offset: usize) -> u32 {
     u32::try_from(lines + 1).unwrap_or(u32::MAX)
 }
 
-/// How much is searched for control characters at a time, in bytes.
+/// Block size of the search for control characters, in bytes.
 const BLOCK_BYTES: usize = 256;
 
-/// Characters that XML 1.0 does not allow (section 2.2), wherever they stand.
+/// Removes characters that XML 1.0 does not allow (section 2.2).
 fn drop_control_characters(text: &str) -> Cow<'_, str> {
     let bad_byte = |b: u8| (b < 0x20 && !matches!(b, b'\t' | b'\n' | b'\r')) || b == 0x7f;
     let bad = |c: char| {
         (u32::from(c) < 0x80 && bad_byte(c as u8)) || matches!(c, '\u{fffe}' | '\u{ffff}' | '\u{feff}')
     };
     let bytes = text.as_bytes();
-    // A block is looked at to its end, since then the compiler takes many bytes at a time.
+    // No early exit within a block, so that the compiler can vectorise the loop.
     let has_control = |block: &[u8]| block.iter().fold(false, |found, b| found | bad_byte(*b));
     let is_mark = |at: usize| matches!(bytes.get(at + 1..at + 3), Some([0xbb, 0xbf] | [0xbf, 0xbe | 0xbf]));
     if bytes.chunks(BLOCK_BYTES).any(has_control) || memchr_iter(0xef, bytes).any(is_mark) {
@@ -69,9 +69,9 @@ fn drop_control_characters(text: &str) -> Cow<'_, str> {
 struct Scanner<'a> {
     text: &'a str,
     elements: usize,
-    /// What was copied so far, once something had to be changed.
-    tidy: String,
-    /// Up to where `tidy` follows `text`.
+    /// The repaired text so far; empty until the first repair.
+    repaired: String,
+    /// The offset up to which `text` has been copied to `repaired`.
     copied: usize,
     repairs: Vec<(usize, String)>,
 }
@@ -94,20 +94,20 @@ impl Scanner<'_> {
             } else if rest.get(..9).is_some_and(|r| r.eq_ignore_ascii_case("<!DOCTYPE")) {
                 self.doctype(start)?
             } else {
-                self.repair(start, "&lt;", "\"<\" that begins no tag was read as text");
+                self.repair(start, "&lt;", "\"<\" that does not begin a tag was read as text");
                 start + 1
             };
         }
         Ok(())
     }
 
-    /// Replaces the one byte at `at`.
+    /// Replaces the byte at `at`.
     fn repair(&mut self, at: usize, with: &str, why: &str) {
-        self.tidy.push_str(&self.text[self.copied..at]);
+        self.repaired.push_str(&self.text[self.copied..at]);
         if self.repairs.len() < WARNINGS_MAX {
-            self.repairs.push((self.tidy.len(), why.to_owned()));
+            self.repairs.push((self.repaired.len(), why.to_owned()));
         }
-        self.tidy.push_str(with);
+        self.repaired.push_str(with);
         self.copied = at + 1;
     }
 
@@ -131,7 +131,7 @@ impl Scanner<'_> {
         Ok(self.text.len())
     }
 
-    /// Walks over one tag; the end of the text if it is not closed.
+    /// Checks one tag; returns the offset after it, or the end of the text if it is not closed.
     fn tag(&mut self, start: usize) -> Result<usize, FeedError> {
         self.elements += usize::from(!self.text[start..].starts_with("</"));
         if self.elements > ELEMENTS_MAX {
@@ -147,9 +147,9 @@ impl Scanner<'_> {
                     if let Some(end) = memchr(b'>', quoted)
                         && memchr(b'<', &quoted[end..]).is_some()
                     {
-                        // A quote that runs on into the next tag was not closed: without it, the tag ends where it
-                        // seems to.
-                        self.repair(start + n, "", "a quote that was not closed was left out");
+                        // A quote that continues into the next tag is unclosed: it is removed, and the tag ends at
+                        // its first `>`.
+                        self.repair(start + n, "", "an unclosed quote was removed");
                         return Ok(start + n + 1 + end + 1);
                     }
                     n += quoted.len() + 1;
@@ -178,7 +178,7 @@ impl Scanner<'_> {
     }
 }
 
-/// Where the text goes on after `end`; the end of the text if that never comes.
+/// The offset after `end`, or the end of the text if it is missing.
 fn past(text: &str, from: usize, end: &str) -> usize {
     let rest = text.as_bytes().get(from..).unwrap_or_default();
     memmem::find(rest, end.as_bytes()).map_or(text.len(), |n| from + n + end.len())
@@ -194,12 +194,12 @@ fn is_tag(rest: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn tidied(text: &str) -> String {
+    fn repaired(text: &str) -> String {
         scan(text).unwrap().text.into_owned()
     }
 
     #[test]
-    fn sound_text_is_passed_on_untouched() {
+    fn valid_text_is_unchanged() {
         let text =
             "<?xml version='1.0'?><!DOCTYPE a [<!ENTITY b \">\">]><a x='<'><![CDATA[1 < 2]]><!-- < --></a>";
         assert!(matches!(scan(text), Ok(Scanned { text: Cow::Borrowed(t), .. }) if t == text));
@@ -207,20 +207,20 @@ mod tests {
 
     #[test]
     fn a_bare_less_than_sign_becomes_text() {
-        assert_eq!(tidied("<a>1 < 2 <3 <! x <b/></a>"), "<a>1 &lt; 2 &lt;3 &lt;! x <b/></a>");
-        assert_eq!(tidied("<a>x<"), "<a>x&lt;");
+        assert_eq!(repaired("<a>1 < 2 <3 <! x <b/></a>"), "<a>1 &lt; 2 &lt;3 &lt;! x <b/></a>");
+        assert_eq!(repaired("<a>x<"), "<a>x&lt;");
     }
 
     #[test]
-    fn a_quote_that_was_not_closed_costs_one_tag() {
-        assert_eq!(tidied("<a><b c=\"d e=\"f\"/><g>h</g></a>"), "<a><b c=\"d e=\"f/><g>h</g></a>");
-        assert_eq!(tidied("<a><b c='d'e'>x</b></a>"), "<a><b c='d'e>x</b></a>");
-        assert_eq!(tidied("<a b='c > d'><e/></a>"), "<a b='c > d'><e/></a>");
+    fn an_unclosed_quote_loses_one_tag() {
+        assert_eq!(repaired("<a><b c=\"d e=\"f\"/><g>h</g></a>"), "<a><b c=\"d e=\"f/><g>h</g></a>");
+        assert_eq!(repaired("<a><b c='d'e'>x</b></a>"), "<a><b c='d'e>x</b></a>");
+        assert_eq!(repaired("<a b='c > d'><e/></a>"), "<a b='c > d'><e/></a>");
     }
 
     #[test]
     fn control_characters_are_dropped() {
-        assert_eq!(tidied("<a>\0x\u{b}\u{1b}[31m\ty\u{feff}\u{ffff}</a>"), "<a>x[31m\ty</a>");
+        assert_eq!(repaired("<a>\0x\u{b}\u{1b}[31m\ty\u{feff}\u{ffff}</a>"), "<a>x[31m\ty</a>");
     }
 
     #[test]

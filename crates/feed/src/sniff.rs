@@ -1,4 +1,4 @@
-//! What bytes look like that are no feed, and which feeds an HTML page names.
+//! Detects the kind of a document, and the feeds that an HTML page links to.
 
 use url::Url;
 
@@ -8,36 +8,36 @@ use crate::{
     text::unescape,
 };
 
-/// How much of a page is searched for the feeds that it names, in bytes.
+/// How much of a page is searched for links to feeds, in bytes.
 const PAGE_BYTES_MAX: usize = 512 << 10;
-/// How much of a document may be something else before its feed, in bytes.
+/// How much other text may precede a feed, in bytes.
 const JUNK_BYTES_MAX: usize = 64 << 10;
-/// Most feeds of a page that are named.
+/// Most feeds listed of a page.
 const FEEDS_MAX: usize = 16;
 
-/// What the text of a document seems to be.
+/// The kind of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum DocumentKind {
     Empty,
     Json,
     Html,
-    /// Markup that is no HTML.
+    /// Markup other than HTML.
     Xml,
     Text,
 }
 
-/// By its first characters.
-pub(crate) fn kind(text: &str) -> Kind {
+/// Detects the kind by the first characters.
+pub(crate) fn kind(text: &str) -> DocumentKind {
     let text = text.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}' || c.is_control());
     match text.chars().next() {
-        None => Kind::Empty,
-        Some('{' | '[') => Kind::Json,
+        None => DocumentKind::Empty,
+        Some('{' | '[') => DocumentKind::Json,
         Some(_) => first_tag(text),
     }
 }
 
-/// By the first tag that is no comment, declaration or processing instruction.
-fn first_tag(text: &str) -> Kind {
+/// Detects the kind by the first tag that is not a comment, declaration or processing instruction.
+fn first_tag(text: &str) -> DocumentKind {
     const HTML: [&str; 14] = [
         "html", "head", "body", "title", "meta", "link", "script", "style", "div", "p", "h1", "table",
         "center", "span",
@@ -49,7 +49,7 @@ fn first_tag(text: &str) -> Kind {
             [b'!', b'-', b'-', ..] => "-->",
             [b'!' | b'?', ..] => {
                 if rest.get(..13).is_some_and(|d| d.eq_ignore_ascii_case("!doctype html")) {
-                    return Kind::Html;
+                    return DocumentKind::Html;
                 }
                 ">"
             }
@@ -57,18 +57,18 @@ fn first_tag(text: &str) -> Kind {
                 let end =
                     rest.find(|c: char| c.is_whitespace() || matches!(c, '>' | '/')).unwrap_or(rest.len());
                 let is_html = HTML.iter().any(|h| h.eq_ignore_ascii_case(&rest[..end]));
-                return if is_html { Kind::Html } else { Kind::Xml };
+                return if is_html { DocumentKind::Html } else { DocumentKind::Xml };
             }
             _ => continue,
         };
         rest = rest.find(end).map_or("", |n| &rest[n + end.len()..]);
     }
-    Kind::Text
+    DocumentKind::Text
 }
 
-/// Where the feed begins, when something stands before it that should not: the messages of a program, say.
-pub(crate) fn buried_feed(text: &str) -> Option<usize> {
-    let head = crate::text::cut(text, JUNK_BYTES_MAX).to_ascii_lowercase();
+/// The offset of a feed that begins after other text, such as error messages of a program.
+pub(crate) fn embedded_feed(text: &str) -> Option<usize> {
+    let head = crate::text::truncate(text, JUNK_BYTES_MAX).to_ascii_lowercase();
     let roots = ["<rss", "<rdf:rdf", "<feed"].iter().filter_map(|root| {
         let at = head.find(root)?;
         head[at + root.len()..].starts_with([' ', '>', '\n', '\r', '\t']).then_some(at)
@@ -76,8 +76,8 @@ pub(crate) fn buried_feed(text: &str) -> Option<usize> {
     roots.min().filter(|at| *at > 0 && !head[..*at].contains("<html"))
 }
 
-/// The error for bytes that are known by their first few.
-pub(crate) fn magic(bytes: &[u8]) -> Option<FeedError> {
+/// The error for a known binary format, detected by its first bytes.
+pub(crate) fn binary_error(bytes: &[u8]) -> Option<FeedError> {
     const KNOWN: [(&[u8], &str); 9] = [
         (b"\x89PNG", "an image"),
         (b"\xff\xd8\xff", "an image"),
@@ -92,31 +92,31 @@ pub(crate) fn magic(bytes: &[u8]) -> Option<FeedError> {
     KNOWN.iter().find(|(mark, _)| bytes.starts_with(mark)).map(|(_, what)| not_a_feed(what))
 }
 
-/// The error for something that is no feed, in words.
+/// The error for a document that is not a feed.
 pub(crate) fn not_a_feed(looks_like: &str) -> FeedError {
     FeedError::NotAFeed { looks_like: looks_like.to_owned(), feeds: Vec::new() }
 }
 
-/// The error for text in which no root element was found.
-pub(crate) fn nothing(text: &str) -> FeedError {
+/// The error for text without a root element.
+pub(crate) fn no_root_error(text: &str) -> FeedError {
     match kind(text) {
-        Kind::Empty => not_a_feed("empty"),
-        Kind::Json => not_a_feed("a JSON document"),
-        Kind::Html => not_a_feed("an HTML page"),
-        Kind::Xml => FeedError::Truncated,
-        Kind::Text => not_a_feed("plain text"),
+        DocumentKind::Empty => not_a_feed("empty"),
+        DocumentKind::Json => not_a_feed("a JSON document"),
+        DocumentKind::Html => not_a_feed("an HTML page"),
+        DocumentKind::Xml => FeedError::Truncated,
+        DocumentKind::Text => not_a_feed("plain text"),
     }
 }
 
 /// The error for an HTML page.
-pub(crate) fn page(text: &str, url: Option<&Url>) -> FeedError {
-    FeedError::NotAFeed { looks_like: "an HTML page".to_owned(), feeds: named_feeds(text, url) }
+pub(crate) fn html_page_error(text: &str, url: Option<&Url>) -> FeedError {
+    FeedError::NotAFeed { looks_like: "an HTML page".to_owned(), feeds: linked_feeds(text, url) }
 }
 
-/// The feeds that a page names in its `<link rel="alternate">`.
-fn named_feeds(text: &str, url: Option<&Url>) -> Vec<String> {
+/// The feeds that a page links to (`<link rel="alternate">`).
+fn linked_feeds(text: &str, url: Option<&Url>) -> Vec<String> {
     let mut feeds = Vec::new();
-    let mut rest = crate::text::cut(text, PAGE_BYTES_MAX);
+    let mut rest = crate::text::truncate(text, PAGE_BYTES_MAX);
     while let Some(at) = rest.find('<') {
         rest = &rest[at + 1..];
         if !rest.get(..4).is_some_and(|n| n.eq_ignore_ascii_case("link")) {
@@ -149,25 +149,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_document_is_known_by_its_first_tag() {
-        assert_eq!(kind(" \u{feff}\n"), Kind::Empty);
-        assert_eq!(kind(" {\"a\":1}"), Kind::Json);
-        assert_eq!(kind("<?xml version='1.0'?><!-- <html> --><rss/>"), Kind::Xml);
-        assert_eq!(kind("<!DOCTYPE HTML><x>"), Kind::Html);
-        assert_eq!(kind("<!-- c --><HTML lang=en>"), Kind::Html);
-        assert_eq!(kind("junk <rss>"), Kind::Xml);
-        assert_eq!(kind("no tag at all"), Kind::Text);
+    fn a_document_is_recognised_by_its_first_tag() {
+        assert_eq!(kind(" \u{feff}\n"), DocumentKind::Empty);
+        assert_eq!(kind(" {\"a\":1}"), DocumentKind::Json);
+        assert_eq!(kind("<?xml version='1.0'?><!-- <html> --><rss/>"), DocumentKind::Xml);
+        assert_eq!(kind("<!DOCTYPE HTML><x>"), DocumentKind::Html);
+        assert_eq!(kind("<!-- c --><HTML lang=en>"), DocumentKind::Html);
+        assert_eq!(kind("junk <rss>"), DocumentKind::Xml);
+        assert_eq!(kind("no tag at all"), DocumentKind::Text);
     }
 
     #[test]
-    fn the_feeds_of_a_page_are_named() {
+    fn the_feeds_of_a_page_are_listed() {
         let url = Url::parse("https://example.org/blog/").unwrap();
         let html = "<html><head><link rel=stylesheet href=x.css>\
             <LINK REL='alternate' TYPE='application/rss+xml' HREF='feed.xml?a=1&amp;b=2'>\
             <link rel=alternate type=application/atom+xml href=/atom>\
             <link rel=alternate type=text/html hreflang=de href=/de>\
             <link rel=alternate type=application/rss+xml href='javascript:alert(1)'>";
-        let FeedError::NotAFeed { looks_like, feeds } = page(html, Some(&url)) else {
+        let FeedError::NotAFeed { looks_like, feeds } = html_page_error(html, Some(&url)) else {
             panic!("another error")
         };
         assert_eq!(looks_like, "an HTML page");

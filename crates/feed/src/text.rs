@@ -1,14 +1,14 @@
-//! Plain text: what may stand in it, how whitespace is folded, how it is cut, how references become characters.
+//! Plain text: allowed characters, folding of whitespace, truncation, character references.
 
 use std::borrow::Cow;
 
 use memchr::memchr;
 use quick_xml::escape::resolve_html5_entity;
 
-/// Longest name of an entity, in bytes; the table's longest is 31.
+/// Longest name of an entity, in bytes; the longest in the table is 31.
 const ENTITY_BYTES_MAX: usize = 32;
 
-/// Characters that no text of ours contains, since they drive terminals, reorder lines or are no characters:
+/// Characters that are removed from all text, because they control terminals, reorder lines or are noncharacters:
 /// controls, bidirectional controls, the byte order mark, interlinear marks, noncharacters.
 pub(crate) fn is_forbidden(c: char) -> bool {
     (c.is_control() && !matches!(c, '\n' | '\t'))
@@ -23,7 +23,7 @@ pub(crate) fn drop_forbidden(text: Cow<'_, str>) -> Cow<'_, str> {
 }
 
 fn has_forbidden(text: &str) -> bool {
-    // With one of these bytes, all of them begin in UTF-8: most blocks of text have none of them.
+    // All of them begin with one of these bytes in UTF-8; most blocks of text have none.
     let may_begin = |b: u8| {
         (b < 0x20 && !matches!(b, b'\n' | b'\t')) || matches!(b, 0x7f | 0xc2 | 0xd8 | 0xe2 | 0xef | 0xf0..)
     };
@@ -38,7 +38,7 @@ fn has_forbidden(text: &str) -> bool {
     false
 }
 
-/// Folds every run of whitespace to one space, drops what [`is_forbidden`], trims, cuts at `bytes_max`.
+/// Folds every run of whitespace to one space, drops what [`is_forbidden`], trims, and truncates to `bytes_max`.
 pub(crate) fn fold(text: &str, bytes_max: usize) -> String {
     let mut folded = Folded::new(bytes_max);
     folded.push_str(text);
@@ -70,7 +70,7 @@ impl Folded {
         }
     }
 
-    /// Appends what [`plain_words`] found, as much of it as there is room for.
+    /// Appends words found by [`plain_words`], as far as they fit.
     fn push_words(&mut self, words: &str) {
         let space = usize::from(self.space && !self.text.is_empty());
         let room = self.bytes_max.saturating_sub(self.text.len() + space);
@@ -109,17 +109,17 @@ impl Folded {
     }
 }
 
-/// Whether [`fold`] would change nothing, as far as can be told soon.
+/// Whether [`fold`] would certainly change nothing; a cheap check.
 pub(crate) fn is_folded(text: &str) -> bool {
     plain_words(text.as_bytes()) == text.len()
 }
 
-/// How many bytes at the beginning are folded already: words of visible ASCII with one space between them.
+/// The length of the prefix that is already folded: words of visible ASCII with single spaces.
 fn plain_words(bytes: &[u8]) -> usize {
     let is_plain = |last: u8, b: u8| (b.wrapping_sub(0x20) < 0x5f) & ((b != b' ') | (last != b' '));
     let first = usize::from(bytes.first().is_some_and(u8::is_ascii_graphic));
     let mut end = first;
-    // Whole blocks first: without a way out in the middle, the compiler takes all their bytes at once.
+    // Whole blocks first, without early exit, so that the compiler can vectorise the loop.
     while let Some(block) = bytes.get(end.wrapping_sub(1)..end + BLOCK_BYTES) {
         let pairs = block[..BLOCK_BYTES].iter().zip(&block[1..]);
         if !pairs.fold(true, |plain, (last, b)| plain & is_plain(*last, *b)) {
@@ -133,16 +133,15 @@ fn plain_words(bytes: &[u8]) -> usize {
     end - usize::from(end > 0 && bytes[end - 1] == b' ')
 }
 
-/// How many bytes are looked at together.
+/// Block size of the check, in bytes.
 const BLOCK_BYTES: usize = 32;
 
-/// The part of a text that fits, cut between characters.
-pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
+/// The longest prefix of at most `bytes_max` bytes that ends between characters.
+pub(crate) fn truncate(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }
 
-/// Replaces the references of HTML (named, decimal, hexadecimal; closed by `;`) once. Anything else that begins
-/// with `&` stays as it is.
+/// Replaces character references of HTML (named, decimal, hexadecimal; ending in `;`) once. Any other `&` is kept.
 pub(crate) fn unescape(text: &str) -> Cow<'_, str> {
     let Some(first) = memchr(b'&', text.as_bytes()) else { return Cow::Borrowed(text) };
     let mut out = String::with_capacity(text.len());
@@ -171,20 +170,20 @@ pub(crate) fn unescape(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The references that most others are.
+/// The most frequent references.
 const FREQUENT: [(&str, &str); 6] =
     [("lt", "<"), ("gt", ">"), ("amp", "&"), ("quot", "\""), ("apos", "'"), ("nbsp", "\u{a0}")];
 
-/// What a reference stands for.
+/// The value of a reference.
 pub(crate) enum Reference {
     Char(char),
     Named(&'static str),
 }
 
-/// What stands between `&` and `;`, looked up. U+FFFD for numbers that are no characters.
+/// Looks up the text between `&` and `;`. U+FFFD for numbers that are not characters.
 pub(crate) fn reference(name: &str) -> Option<Reference> {
     let Some(number) = name.strip_prefix('#') else {
-        // The table is long, and these are nearly all.
+        // Nearly all references are among these; the table is long.
         if let Some((_, value)) = FREQUENT.iter().find(|(frequent, _)| *frequent == name) {
             return Some(Reference::Named(value));
         }
@@ -209,12 +208,12 @@ pub(crate) fn reference(name: &str) -> Option<Reference> {
     Some(Reference::Char(c.unwrap_or(char::REPLACEMENT_CHARACTER)))
 }
 
-/// Publishers write these numbers and mean the Windows code page, as HTML has it.
+/// HTML interprets these numbers as windows-1252, and so do publishers.
 fn windows_1252(byte: u8) -> Option<char> {
     encoding_rs::WINDOWS_1252.decode_without_bom_handling(&[byte]).0.chars().next()
 }
 
-/// Appends text with the characters that mean something in XML and HTML replaced.
+/// Appends text with the special characters of XML and HTML escaped.
 pub(crate) fn escape_into(out: &mut String, text: &str) {
     let mut from = 0;
     for (n, b) in text.bytes().enumerate() {
@@ -232,7 +231,7 @@ pub(crate) fn escape_into(out: &mut String, text: &str) {
     out.push_str(&text[from..]);
 }
 
-/// Text as HTML.
+/// Escapes text for XML and HTML.
 pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     escape_into(&mut out, text);
@@ -255,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forbidden_is_dropped_wherever_it_stands() {
+    fn forbidden_characters_are_dropped_everywhere() {
         let forbidden = ('\0'..=char::MAX).filter(|c| is_forbidden(*c));
         for (n, c) in forbidden.enumerate() {
             let text = format!("{}{c}é…", "x".repeat(n % 150));
@@ -265,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn folding_is_the_same_for_words_taken_at_once_and_one_by_one() {
+    fn folding_words_together_or_one_by_one_is_the_same() {
         let words = "ab  c d\u{a0}e fgh ijklmnopqrstuvwxyz0123456789 ABCDEFGHIJKLMNOPQRSTUVWXYZ \t- é x ";
         for start in 0..words.len() {
             for max in 0..words.len() {
@@ -283,11 +282,11 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_falls_between_characters_and_never_past_the_bound() {
+    fn text_is_truncated_between_characters_and_within_the_limit() {
         for max in 0..10 {
             let cut = fold("éé éé", max);
             assert!(cut.len() <= max && "éé éé".starts_with(&cut), "{max}: {cut}");
         }
-        assert_eq!(cut("éé", 3), "é");
+        assert_eq!(truncate("éé", 3), "é");
     }
 }

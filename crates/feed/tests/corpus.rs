@@ -1,13 +1,12 @@
-//! Feeds that other projects published as test data, read by us and compared with what those projects read.
+//! Compares our results for feeds that other projects publish as test data with theirs.
 //!
-//! The folder is named by `NEWSWIRE_CORPUS`; nothing of it is kept here. Where we differ on purpose, the file, the
-//! field and the reason stand in a list; a difference that is not listed fails, and so does a listed one that is
-//! gone.
+//! `NEWSWIRE_CORPUS` names the folder. Intended differences are listed with file, field and reason; a difference that is
+//! not listed fails, and so does a listed one that no longer exists.
 
 #![expect(
     clippy::unwrap_used,
     clippy::print_stderr,
-    reason = "a test says what is wrong by panicking, and when it skips"
+    reason = "a test fails by panicking, and reports when it is skipped"
 )]
 
 use std::{
@@ -20,35 +19,31 @@ use feed::{FeedDocument, FeedFormat, Hints};
 use news::Item;
 use serde_json::Value;
 
-/// File (without folder and ending), field, why we differ.
+/// File (without folder and extension), field, reason.
 type Exception = (&'static str, &'static str, &'static str);
 
 const GOFEED: &[Exception] = &[
-    ("feed_item_updated_-_atom03_feed_entry_modified", "published", "modified is no date of publication"),
+    ("feed_item_updated_-_atom03_feed_entry_modified", "published", "modified is not a publication date"),
     ("feed_item_fallbacks_-_rss_channel_item_extensions", "updated", "one dc:date is not two dates"),
-    (
-        "feed_item_description_-_rdf_item_description",
-        "guid",
-        "it does not look at rdf:about, which is our guid",
-    ),
-    ("feed_item_link_-_rdf_item_link", "guid", "it does not look at rdf:about, which is our guid"),
-    ("feed_item_title_-_rdf_item_title", "guid", "it does not look at rdf:about, which is our guid"),
+    ("feed_item_description_-_rdf_item_description", "guid", "it ignores rdf:about, which is our guid"),
+    ("feed_item_link_-_rdf_item_link", "guid", "it ignores rdf:about, which is our guid"),
+    ("feed_item_title_-_rdf_item_title", "guid", "it ignores rdf:about, which is our guid"),
 ];
 const RSS_PARSER: &[Exception] = &[
     ("craigslist", "title", "it leaves HTML in titles"),
-    ("gulp-atom", "link", "it leaves links relative"),
-    ("uolNoticias", "title", "its expected file has lost the accents"),
-    ("uolNoticias", "isoDate", "it does not know the months of Portuguese"),
+    ("gulp-atom", "link", "it keeps relative links"),
+    ("uolNoticias", "title", "its expected file lacks the accents"),
+    ("uolNoticias", "isoDate", "it does not know Portuguese months"),
 ];
 const FEED_RS: &[Exception] = &[
-    ("atom_relative", "link", "it leaves links relative; we drop them where nothing says to what"),
-    ("rss_1.0_example_1", "link", "it leaves links relative"),
-    ("rss_1.0_example_1", "date", "it refuses the zone +00:0"),
-    ("rss_2.0_nbcny", "date", "it refuses a clock of twelve hours"),
-    ("rss_2.0_spec_1", "link", "it does not take the permalink of the guid"),
+    ("atom_relative", "link", "it keeps relative links; we drop them if there is no base"),
+    ("rss_1.0_example_1", "link", "it keeps relative links"),
+    ("rss_1.0_example_1", "date", "it rejects the zone +00:0"),
+    ("rss_2.0_nbcny", "date", "it rejects 12-hour times"),
+    ("rss_2.0_spec_1", "link", "it ignores the permalink of the guid"),
 ];
 
-/// rdf:about, which the others do not look at, is our guid.
+/// rdf:about, which the others ignore, is our guid.
 fn says_guid(document: &FeedDocument) -> bool {
     !matches!(document.format, FeedFormat::Rss0 | FeedFormat::Rss1)
 }
@@ -87,12 +82,12 @@ fn json(path: &Path) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// Spelled as the URL standard has it.
+/// Serialised as in the URL standard.
 fn spelled(link: Option<String>) -> Option<String> {
     link.map(|l| url::Url::parse(&l).map_or(l, Into::into))
 }
 
-/// One line, as all our text is.
+/// Folded to one line, like all our text.
 fn folded(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -101,7 +96,7 @@ fn text(value: &Value) -> Option<String> {
     value.as_str().map(folded).filter(|t| !t.is_empty())
 }
 
-/// An instant as we write it.
+/// An instant in our format.
 fn instant(value: &Value) -> Option<String> {
     let written = value.as_str()?;
     Some(written.parse::<news::Timestamp>().map_or_else(|_| written.to_owned(), |t| t.to_string()))
@@ -150,7 +145,7 @@ fn stem(path: &Path) -> String {
 }
 
 #[test]
-fn every_file_of_the_corpus_gives_an_answer() {
+fn every_file_of_the_corpus_gives_a_result() {
     let Some(corpus) = corpus() else { return };
     let mut answers = 0;
     for path in files(&corpus) {
@@ -203,7 +198,7 @@ fn gofeed_pair(differences: &mut Differences, file: &str, theirs: &Value, docume
     }
     differences.compare(file, "feed language", &text(&theirs["language"]), &feed.language);
     differences.compare(file, "feed image", &text(&theirs["image"]["url"]), &feed.image);
-    // JSON Feed has no such date; gofeed takes one from an item.
+    // JSON Feed has no such date; gofeed uses that of an item.
     if theirs["feedType"] != "json" {
         let updated = instant(&theirs["updatedParsed"]).or(instant(&theirs["publishedParsed"]));
         differences.compare(file, "feed updated", &updated, &feed.updated.map(|t| t.to_string()));
@@ -308,7 +303,7 @@ fn feed_rs_pair(differences: &mut Differences, file: &str, theirs: &Value, docum
 }
 
 fn feed_rs_entry(differences: &mut Differences, file: &str, theirs: &Value, ours: &Item, says_guid: bool) {
-    // It invents an id, of hexadecimal digits, where there is none.
+    // It generates an id of hexadecimal digits if there is none.
     let invented = |id: &String| id.len() >= 31 && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
     let id = text(&theirs["id"]).filter(|id| !invented(id));
     if says_guid {

@@ -1,8 +1,8 @@
-//! Feeds read by us and by feed-rs in one run: our own inputs, and the corpus that `NEWSWIRE_CORPUS` names.
+//! Compares our results with those of feed-rs: for our own inputs, and for the corpus named by `NEWSWIRE_CORPUS`.
 //!
-//! Where the two differ, `tests/differential.txt` says why: a reason in a line that begins with `#`, then the files and
-//! fields that it is the reason for. A difference that is not explained fails, and so does an explained one that is
-//! gone. Compared are the number of items, ids, titles, links and dates.
+//! `tests/differential.txt` explains the differences: a reason in a line that begins with `#`, then the files and fields.
+//! A difference that is not explained fails, and so does an explained one that no longer exists. Compared are the number of
+//! items, ids, titles, links and dates.
 
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
@@ -19,7 +19,7 @@ use feed::{FeedDocument, FeedFormat, Hints};
 use feed_rs::{model, parser::Builder};
 use url::Url;
 
-/// What is explained, by file and field.
+/// The explained differences, by file and field.
 type Explained = BTreeSet<(String, String)>;
 
 fn explained() -> Explained {
@@ -51,7 +51,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The differences found, each with the first example of it.
+/// The differences found, each with an example.
 #[derive(Default)]
 struct Differences(BTreeMap<(String, String), String>);
 
@@ -63,7 +63,7 @@ impl Differences {
         }
     }
 
-    /// Fails unless these are the explained ones among the given files.
+    /// Fails unless these are exactly the explained differences of the given files.
     fn finish(self, is_ours: impl Fn(&str) -> bool) {
         let mut explained = explained();
         let unexplained: Vec<_> = self
@@ -82,7 +82,7 @@ impl Differences {
     }
 }
 
-/// What feed-rs makes of it; ids that it would invent are left empty.
+/// The result of feed-rs; ids that it generates are left empty.
 fn theirs(bytes: &[u8], url: Option<&Url>) -> Result<model::Feed, &'static str> {
     let parser = Builder::new()
         .base_uri(url.map(Url::as_str))
@@ -112,10 +112,10 @@ fn compare_feeds(differences: &mut Differences, file: &str, theirs: &model::Feed
     differences.compare(file, "feed title", title, letters(ours.feed.title.as_deref().unwrap_or_default()));
     differences.compare(file, "feed link", page(&theirs.links), spelled(ours.feed.link.as_deref()));
     differences.compare(file, "items", theirs.entries.len(), ours.items.len());
-    // rdf:about, which it does not look at, is our guid.
+    // rdf:about, which it ignores, is our guid.
     let says_guid = !matches!(ours.format, FeedFormat::Rss0 | FeedFormat::Rss1);
     let is_rss = matches!(ours.format, FeedFormat::Rss0 | FeedFormat::Rss1 | FeedFormat::Rss2);
-    // Of items that are the same in both, we keep the first.
+    // Of duplicate items, we keep the first.
     let mut met = BTreeSet::new();
     let plain =
         |link: Option<String>| link.map(|l| l.split(['?', '#']).next().unwrap_or_default().to_owned());
@@ -136,7 +136,7 @@ fn compare_feeds(differences: &mut Differences, file: &str, theirs: &model::Feed
         differences.compare(file, "link", page(&theirs.links), spelled(ours.link.as_deref()));
         let date = |date: Option<DateTime<Utc>>| date.map(|d| news::Timestamp::from(d).to_string());
         differences.compare(file, "published", date(theirs.published), ours.published.map(|t| t.to_string()));
-        // RSS has no such date: there it takes that of the feed.
+        // RSS has no such date: it uses that of the feed.
         if !is_rss {
             differences.compare(file, "updated", date(theirs.updated), ours.updated.map(|t| t.to_string()));
         }
@@ -149,7 +149,7 @@ fn page(links: &[model::Link]) -> Option<String> {
     spelled(links.iter().find(is_page).map(|l| l.href.as_str()))
 }
 
-/// Spelled as the URL standard has it.
+/// Serialised as in the URL standard.
 fn spelled(link: Option<&str>) -> Option<String> {
     link.filter(|l| !l.is_empty()).map(|l| Url::parse(l).map_or_else(|_| l.to_owned(), Into::into))
 }
@@ -158,7 +158,7 @@ fn folded(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Letters and digits only, without tags and references, which it leaves in titles of HTML.
+/// Letters and digits only, without tags and references, which it keeps in HTML titles.
 fn letters(text: &str) -> String {
     let (mut letters, mut rest) = (String::new(), text);
     while let Some(c) = rest.chars().next() {
@@ -173,7 +173,7 @@ fn letters(text: &str) -> String {
     letters
 }
 
-/// The answers of others, and lists of feeds, are no feeds.
+/// Expected results of other projects and lists of feeds are not feeds.
 fn is_feed(name: &str) -> bool {
     let answers = ["gofeed/translator/rss/", "gofeed/translator/atom/", "rss-parser/output/"];
     let is_answer = name.ends_with(".json") && answers.iter().any(|a| name.starts_with(a));

@@ -1,8 +1,7 @@
-//! Our own inputs, one for each rule, beside what is to come out of them.
+//! Our own inputs, one per rule, next to their expected results.
 //!
-//! `tests/inputs/NAME.xml` (or `.json`, `.html`) is read as if it came from `https://example.org/feeds/main.xml`, and
-//! the answer compared with `NAME.expected`. `NEWSWIRE_BLESS=1` writes the answers instead; read them before you keep
-//! them.
+//! `tests/inputs/NAME.xml` (or `.json`, `.html`) is parsed as if fetched from `https://example.org/feeds/main.xml`, and the
+//! result compared with `NAME.expected`. `NEWSWIRE_BLESS=1` writes the results instead; review them before committing.
 
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
@@ -32,7 +31,7 @@ fn answer(bytes: &[u8]) -> Value {
 }
 
 #[test]
-fn every_input_gives_what_is_expected() {
+fn every_input_matches_its_expected_file() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/inputs");
     let bless = std::env::var_os("NEWSWIRE_BLESS").is_some();
     let mut inputs: Vec<_> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();

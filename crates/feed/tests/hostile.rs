@@ -1,7 +1,7 @@
-//! What attackers send: the catalogue of hostile documents, each with its bounds in time and memory.
+//! Hostile documents, each with limits of time and memory.
 //!
-//! Each case runs in a child process, which is this test binary once more, on a thread with a stack of 2 MiB: an
-//! abort, an overflow of the stack, a process that eats memory or never ends is then a failed test.
+//! Each case runs in a child process (this test binary again) on a thread with a stack of 2 MiB: an abort, a stack overflow,
+//! excessive memory or an endless loop is then a failed test.
 
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
@@ -13,14 +13,14 @@ use std::{
 
 use feed::{FeedDocument, FeedError, Hints, read};
 
-/// Stack of the thread that reads, in bytes: that of a worker of the runtime.
+/// Stack of the parsing thread, in bytes: that of a runtime worker.
 const STACK_BYTES: usize = 2 << 20;
-/// Longest a case may take on a busy machine; what is not linear takes many times that.
+/// Time limit of a case on a busy machine; anything that is not linear takes many times that.
 const TIME_MAX: Duration = Duration::from_secs(if cfg!(debug_assertions) { 30 } else { 5 });
-/// Largest resident set a case may have, in KiB.
+/// Limit of the resident set of a case, in KiB.
 const MEMORY_KIB_MAX: u64 = 192 << 10;
 
-/// Runs a case in a child process, and its body when this is that child.
+/// Runs a case in a child process; in the child, runs its body.
 fn in_child(name: &str, case: fn()) {
     if std::env::var("NEWSWIRE_HOSTILE_CASE").is_ok_and(|c| c == name) {
         std::thread::Builder::new().stack_size(STACK_BYTES).spawn(case).unwrap().join().unwrap();
@@ -35,13 +35,13 @@ fn in_child(name: &str, case: fn()) {
         .output()
         .unwrap();
     let took = began.elapsed().unwrap();
-    let said = String::from_utf8_lossy(&child.stderr);
-    assert!(child.status.success(), "{name}: {}\n{said}", child.status);
-    assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"), "{name}: did not run\n{said}");
+    let stderr = String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success(), "{name}: {}\n{stderr}", child.status);
+    assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"), "{name}: did not run\n{stderr}");
     assert!(took < TIME_MAX, "{name}: took {took:?}");
 }
 
-/// The largest resident set so far; nothing where the system does not say.
+/// The peak resident set; `None` if the system does not report it.
 fn peak_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
@@ -87,7 +87,7 @@ fn a40_nesting_is_refused_past_128_levels_everywhere() {
             for (open, close) in [("<x:a>", "</x:a>"), ("<a>", "</a>"), ("<media:group>", "</media:group>")] {
                 let text = rss(&format!("<item>{}</item>", nested(depth, open, close)));
                 assert_eq!(class(&text), expected, "{depth} of {open}");
-                // Never closed: cut, or refused, but never followed.
+                // Never closed: truncated or rejected, but never recursed into.
                 let cut = rss(&format!("<item>{}", open.repeat(depth)));
                 assert_ne!(class(&cut), "", "{depth} of {open}");
             }
@@ -158,7 +158,7 @@ fn a42_attributes_and_namespaces_are_counted_before_they_are_read() {
             assert_eq!(class(&format!("<rss{namespaces}><channel/></rss>")), "too-complex");
             assert_eq!(class(&rss(&format!("<item {}/>", "a ".repeat(n)))), "ok");
         }
-        // Declared one in another, and each used by many.
+        // Nested declarations, each used by many.
         let open: String = (0..100).map(|i| format!("<x:a xmlns:x='u{i}'>")).collect();
         assert_eq!(class(&rss(&format!("<item>{open}</item>"))), "too-complex");
     });
@@ -204,8 +204,8 @@ fn a43_numbers_and_lengths_are_bounded() {
 }
 
 #[test]
-fn a44_any_encoding_whole_or_cut_gives_an_answer() {
-    in_child("a44_any_encoding_whole_or_cut_gives_an_answer", || {
+fn a44_any_encoding_whole_or_truncated_gives_a_result() {
+    in_child("a44_any_encoding_whole_or_truncated_gives_a_result", || {
         let names = [
             "utf-8",
             "utf-16",
@@ -254,8 +254,8 @@ fn a44_any_encoding_whole_or_cut_gives_an_answer() {
 }
 
 #[test]
-fn a45_no_text_of_ours_drives_a_terminal_or_turns_a_line_around() {
-    in_child("a45_no_text_of_ours_drives_a_terminal_or_turns_a_line_around", || {
+fn a45_no_text_contains_terminal_escapes_or_bidi_overrides() {
+    in_child("a45_no_text_contains_terminal_escapes_or_bidi_overrides", || {
         let evil = "a\0b\u{1b}[31m\u{7f}\u{85}\u{9b}c&#0;&#x1b;&#27;&#x9b;&#x202e;&#8233;\u{202e}d\u{2066}\u{2028}e\u{200f}&#xd800;&#xfffe;f\nz";
         let item = one(&format!(
             "<title>{evil}</title><description>{evil}&lt;p>{evil}</description><category>{evil}</category><dc:creator>{evil}</dc:creator>\
@@ -316,8 +316,8 @@ fn a47_one_guid_is_one_item() {
 }
 
 #[test]
-fn a49_links_lead_to_the_web_or_nowhere() {
-    in_child("a49_links_lead_to_the_web_or_nowhere", || {
+fn a49_links_are_http_or_absent() {
+    in_child("a49_links_are_http_or_absent", || {
         let schemes = [
             "javascript:alert(1)",
             "JAVASCRIPT:alert(1)",
@@ -368,7 +368,7 @@ fn a49_links_lead_to_the_web_or_nowhere() {
     });
 }
 
-/// Shapes of markup that run script somewhere; crossed with frames around them.
+/// Markup that runs a script in some parser; combined with surrounding markup.
 const PAYLOADS: [&str; 26] = [
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
@@ -437,7 +437,7 @@ fn a50_no_script_survives() {
     });
 }
 
-/// Every tag is one of ours, with no attribute but those of links.
+/// Every tag is allowed and has no attributes except those of links.
 fn assert_safe(html: &str, from: &str) {
     for tag in html.split('<').skip(1) {
         let tag = &tag[..tag.find('>').unwrap()];
@@ -453,8 +453,8 @@ fn assert_safe(html: &str, from: &str) {
 }
 
 #[test]
-fn a51_sanitising_what_was_sanitised_changes_nothing() {
-    in_child("a51_sanitising_what_was_sanitised_changes_nothing", || {
+fn a51_sanitising_is_idempotent() {
+    in_child("a51_sanitising_is_idempotent", || {
         for payload in PAYLOADS {
             for (before, after) in FRAMES {
                 let html = |raw: &str| {
@@ -471,8 +471,8 @@ fn a51_sanitising_what_was_sanitised_changes_nothing() {
 }
 
 #[test]
-fn sanitising_is_linear_in_depth_attributes_and_tangles() {
-    in_child("sanitising_is_linear_in_depth_attributes_and_tangles", || {
+fn sanitising_is_linear_in_depth_attributes_and_misnesting() {
+    in_child("sanitising_is_linear_in_depth_attributes_and_misnesting", || {
         let big = |open: &str, n: usize| {
             format!("<item><description><![CDATA[{}]]></description></item>", open.repeat(n))
         };
@@ -516,8 +516,8 @@ fn sanitising_is_linear_in_depth_attributes_and_tangles() {
 }
 
 #[test]
-fn nothing_grows_beyond_its_bounds_while_it_is_read() {
-    in_child("nothing_grows_beyond_its_bounds_while_it_is_read", || {
+fn memory_stays_within_bounds_while_reading() {
+    in_child("memory_stays_within_bounds_while_reading", || {
         let base = format!("xml:base='http://x.example/{}/'", "b".repeat(1_000));
         let atom = |body: &str| format!("<feed xmlns='http://www.w3.org/2005/Atom' {base}>{body}</feed>");
         let links = atom(
@@ -527,7 +527,7 @@ fn nothing_grows_beyond_its_bounds_while_it_is_read() {
         assert_eq!(class(&links), "ok");
         let hrefs = format!("<entry><content type='xhtml'>{}</content></entry>", "<a href='x'/>".repeat(125));
         assert_eq!(class(&atom(&hrefs.repeat(300))), "ok");
-        // Each character that is escaped, twice.
+        // Every character double-escaped.
         for text in ["&amp;", "\"", "&lt;"] {
             let item = format!("<item><atom:summary>{}</atom:summary></item>", text.repeat(100_000));
             assert_eq!(class(&rss(&item.repeat(8))), "ok");

@@ -1,11 +1,10 @@
-//! Feeds broken at random, millions of ways: every one must give an answer within the caps.
+//! Millions of random mutations of feeds: each must give a result within the limits.
 //!
-//! The work is done in child processes, which are this test binary once more, on threads with a stack of 2 MiB, so
-//! that an abort is seen. `NEWSWIRE_FUZZ_CASES` sets the number of cases, `NEWSWIRE_FUZZ_SEED` the first of them: a
-//! failure names the one to give it. Seeds are the small ones of our own inputs, and of `NEWSWIRE_CORPUS` where it is
-//! set: what is broken in a large feed is broken in a small one, many times sooner.
+//! The cases run in child processes (this test binary again) on threads with a stack of 2 MiB, so that an abort is detected.
+//! `NEWSWIRE_FUZZ_CASES` sets the number of cases, `NEWSWIRE_FUZZ_SEED` the first one; a failure names its seed. The seed
+//! documents are the small ones of our own inputs and of `NEWSWIRE_CORPUS`, if set: small documents find faults sooner.
 
-#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     env, fs,
@@ -18,17 +17,16 @@ use fastrand::Rng;
 use feed::{FeedDocument, Hints, limits, read};
 use url::Url;
 
-/// Cases of a run unless `NEWSWIRE_FUZZ_CASES` says otherwise: some ten seconds of a debug build, about a minute of a
-/// release build.
+/// Default of `NEWSWIRE_FUZZ_CASES`: about ten seconds in a debug build, a minute in a release build.
 const CASES_DEFAULT: u64 = if cfg!(debug_assertions) { 20_000 } else { 2_000_000 };
-/// How many child processes share them.
+/// Child processes that share the cases.
 const CHILDREN: u64 = 2;
 /// Longest mutated document, in bytes.
 const BYTES_MAX: usize = 64 << 10;
 /// Longest seed, in bytes.
 const SEED_BYTES_MAX: usize = 8 << 10;
 
-/// What a random byte seldom spells.
+/// Tokens that random bytes rarely form.
 const WORDS: [&str; 40] = [
     "<",
     ">",
@@ -159,7 +157,7 @@ fn check(document: &FeedDocument) {
     }
 }
 
-/// The child: runs the cases, noting each in a file before it begins.
+/// The child: runs the cases, and records each in a file before it begins.
 fn run(cases: u64, first: u64, note: &Path) {
     let seeds = seeds();
     let url = Url::parse("https://example.org/feeds/main.xml").unwrap();
@@ -175,18 +173,18 @@ fn run(cases: u64, first: u64, note: &Path) {
                 check(&document);
                 documents += 1;
             }
-            // What we made of it must be readable: anything else would be our own fault.
+            // The normalised document must be parseable.
             Err(e) => {
                 assert!(!e.to_string().is_empty() && !e.to_string().contains("could not be read"), "{e}")
             }
         }
     }
-    // Where nothing is a feed any more, nothing is tested.
+    // If hardly any mutation were a feed, nothing would be tested.
     assert!(documents * 10 > cases, "only {documents} of {cases} cases were feeds");
 }
 
 #[test]
-fn any_broken_feed_gives_an_answer() {
+fn any_broken_feed_gives_a_result() {
     let first = number("NEWSWIRE_FUZZ_SEED", 1);
     let cases = number("NEWSWIRE_FUZZ_CASES", CASES_DEFAULT);
     if let Some(note) = env::var_os("NEWSWIRE_FUZZ_CHILD") {
@@ -198,27 +196,27 @@ fn any_broken_feed_gives_an_answer() {
         .map(|n| {
             let begin = first + cases * n / CHILDREN;
             let end = first + cases * (n + 1) / CHILDREN;
-            (begin, end, Working::begin(begin, end - begin))
+            (begin, end, FuzzChild::begin(begin, end - begin))
         })
         .collect();
-    // All are waited for, whatever becomes of the first.
+    // Wait for all children, even if one fails.
     let complaints: Vec<_> =
         children.into_iter().filter_map(|(begin, end, child)| child.complaint(begin, end)).collect();
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
-    eprintln!("{cases} mutated feeds from seed {first} on gave an answer");
+    eprintln!("{cases} mutated feeds from seed {first} on gave a result");
 }
 
-/// A child at work, and the file in which it notes the case that it is at.
-struct Working {
+/// A running child, and the file with its current case.
+struct FuzzChild {
     child: Child,
     note: PathBuf,
 }
 
-impl Working {
+impl FuzzChild {
     fn begin(first: u64, cases: u64) -> Self {
         let note = env::temp_dir().join(format!("newswire-fuzz-{}-{first}", std::process::id()));
         let child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "any_broken_feed_gives_an_answer", "--nocapture"])
+            .args(["--exact", "any_broken_feed_gives_a_result", "--nocapture"])
             .env("NEWSWIRE_FUZZ_CHILD", &note)
             .env("NEWSWIRE_FUZZ_SEED", first.to_string())
             .env("NEWSWIRE_FUZZ_CASES", cases.to_string())
@@ -230,14 +228,14 @@ impl Working {
         Self { child, note }
     }
 
-    /// Waits for the child; what went wrong, if anything did.
+    /// Waits for the child; returns what went wrong, if anything.
     fn complaint(self, begin: u64, end: u64) -> Option<String> {
         let child = self.child.wait_with_output().unwrap();
         let last = fs::read(&self.note).ok().and_then(|b| Some(u64::from_le_bytes(b.try_into().ok()?)));
         fs::remove_file(&self.note).unwrap();
         let well = child.status.success() && last == Some(end - 1);
-        let said = String::from_utf8_lossy(&child.stderr);
+        let stderr = String::from_utf8_lossy(&child.stderr);
         let at = last.unwrap_or(begin);
-        (!well).then(|| format!("{}, at NEWSWIRE_FUZZ_SEED={at}\n{said}", child.status))
+        (!well).then(|| format!("{}, at NEWSWIRE_FUZZ_SEED={at}\n{stderr}", child.status))
     }
 }

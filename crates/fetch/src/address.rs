@@ -143,7 +143,7 @@ fn special_v6(address: Ipv6Addr) -> Option<&'static str> {
         [0, 0, 0, 0, 0, 0 | 0xffff, _, _] | [0x64, 0xff9b, 0, 0, 0, 0, _, _] => special_v4(low(6)),
         // 6to4.
         [0x2002, ..] => special_v4(low(1)),
-        // Teredo: the server, and the client with every bit turned over.
+        // Teredo: the server, and the client with all bits inverted.
         [0x2001, 0, ..] => special_v4(low(2)).or_else(|| special_v4(Ipv4Addr::from_bits(!low(6).to_bits()))),
         [0x2001, 0..0x200, ..] => Some("a protocol assignment"),
         [0x2001, 0xdb8, ..] | [0x3fff, 0..0x1000, ..] => Some("documentation"),

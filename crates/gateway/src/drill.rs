@@ -11,7 +11,7 @@ use std::{
 };
 
 use daemon::{
-    drill::{self, DrillQueue, hold, offer, offer_common, silent_pipe},
+    drill::{self, DrillQueue, hold_lock, offer, offer_common, silent_pipe},
     work,
 };
 use tokio::time::Instant;
@@ -96,7 +96,7 @@ fn hog_the_processor(time: Duration) -> u64 {
 #[inline(never)]
 fn block_an_arbiter(time: Duration) -> usize {
     let _work = work::on("a drill", "block-arbiter");
-    hold(&LOCK, time);
+    hold_lock(&LOCK, time);
     black_box(look_up_what_is_shared()) + 1
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use daemon::{
-    drill::{DrillQueue, apart, offer, offer_common, rest, silent_pipe},
+    drill::{DrillQueue, block, offer, offer_common, silent_pipe, spawn_detached},
     work,
 };
 use futures_util::{Stream, StreamExt as _};
@@ -34,8 +34,8 @@ pub(crate) fn offer_all() {
     });
     offer("stop-wire", |time| {
         WIRE_CUT.send_replace(true);
-        apart(move || {
-            rest(time);
+        spawn_detached(move || {
+            block(time);
             WIRE_CUT.send_replace(false);
         });
     });

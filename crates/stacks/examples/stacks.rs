@@ -1,5 +1,5 @@
 //! Prints the stacks of all threads of a process: `stacks PID`.
-#![expect(clippy::print_stdout, reason = "that is what it is for")]
+#![expect(clippy::print_stdout, reason = "a command-line program")]
 
 use std::io;
 

@@ -1,21 +1,21 @@
-//! What is copied of a thread while it stands still: its registers and its stack. Everything else is done later.
+//! The copy of a thread's registers and stack, taken while it is stopped. Everything else happens afterwards.
 
 use framehop::UnwindRegsNative;
 
 use crate::proc::Mapping;
 
-/// No more than this much of a stack is copied.
+/// Limit of the copied part of a stack, in bytes.
 pub(crate) const STACK_MAX: usize = 512 * 1024;
 
 /// A thread at one moment.
 #[derive(Debug)]
-pub(crate) struct Copied {
+pub(crate) struct ThreadCopy {
     pub(crate) registers: Registers,
     /// From the stack pointer upwards.
     pub(crate) stack: Vec<u8>,
 }
 
-/// The registers that lead from a frame to its caller.
+/// The registers needed to unwind a stack.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registers {
     pub(crate) pc: u64,
@@ -23,9 +23,9 @@ pub(crate) struct Registers {
     pub(crate) native: UnwindRegsNative,
 }
 
-/// How much there is to copy from `sp` upwards: to the end of its mapping, within bounds. Of a stack that was mapped
-/// after `maps` was read, as much as the system gives.
-pub(crate) fn extent(maps: &[Mapping], sp: u64) -> usize {
+/// The number of bytes to copy from `sp` upwards: to the end of its mapping, at most [`STACK_MAX`]. [`STACK_MAX`] if the
+/// stack was mapped after `maps` was read.
+pub(crate) fn copy_len(maps: &[Mapping], sp: u64) -> usize {
     let above = maps.partition_point(|mapping| mapping.range.end <= sp);
     let rest =
         maps.get(above).filter(|mapping| mapping.range.start <= sp).map(|mapping| mapping.range.end - sp);
@@ -37,7 +37,7 @@ impl From<&libc::user_regs_struct> for Registers {
     fn from(regs: &libc::user_regs_struct) -> Self {
         use framehop::x86_64::Reg;
         let mut native = UnwindRegsNative::new(regs.rip, regs.rsp, regs.rbp);
-        // Frames that align their stack are found by one of these.
+        // Frames that realign their stack are unwound with one of these.
         for (reg, value) in [
             (Reg::RBX, regs.rbx),
             (Reg::R10, regs.r10),
@@ -79,7 +79,7 @@ impl From<&libc::mcontext_t> for Registers {
 
 #[cfg(target_arch = "aarch64")]
 fn aarch64(pc: u64, sp: u64, regs: &[u64; 31]) -> Registers {
-    // Return addresses may be signed in the bits above those of user space.
+    // Return addresses may be signed in the bits above user space.
     let mask = framehop::aarch64::PtrAuthMask((1 << 48) - 1);
     Registers { pc, sp, native: UnwindRegsNative::new_with_ptr_auth_mask(mask, regs[30], sp, regs[29]) }
 }
@@ -109,9 +109,9 @@ mod tests {
     #[test]
     fn a_stack_is_copied_to_the_end_of_its_mapping() {
         let maps = [mapped(0x1000..0x2000), mapped(0x3000..0x5000), mapped(0x5000..0x40_0000)];
-        assert_eq!(extent(&maps, 0x4ff8), 8);
-        assert_eq!(extent(&maps, 0x5000), 0x8_0000);
-        assert_eq!(extent(&maps, 0x2800), STACK_MAX); // in no mapping
-        assert_eq!(extent(&[], 8), STACK_MAX);
+        assert_eq!(copy_len(&maps, 0x4ff8), 8);
+        assert_eq!(copy_len(&maps, 0x5000), 0x8_0000);
+        assert_eq!(copy_len(&maps, 0x2800), STACK_MAX); // in no mapping
+        assert_eq!(copy_len(&[], 8), STACK_MAX);
     }
 }

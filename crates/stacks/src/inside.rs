@@ -1,4 +1,4 @@
-//! The stacks of the process itself, thread after thread by a signal: no privilege, no tracer.
+//! Stacks of the process itself: each thread is sampled by a signal. Needs no privilege and no tracer.
 
 use std::{
     io,
@@ -8,32 +8,32 @@ use std::{
 
 use crate::{
     StackDump, ThreadStack,
-    copy::{Copied, extent},
-    outside::{ALL_WITHIN, now, pause},
+    copy::{ThreadCopy, copy_len},
+    outside::{TOTAL_TIMEOUT, now, pause},
     proc::{self, Mapping},
     symbols::Symbols,
-    sys::{self, Asked, Asker},
+    sys::{self, SampleResult, SignalSampler},
 };
 
-/// How long a thread may take to answer. One that waits for a disk does not.
-const ANSWER_WITHIN: Duration = Duration::from_millis(100);
+/// Deadline for a thread to handle the signal. A thread that waits for a disk does not.
+const SAMPLE_TIMEOUT: Duration = Duration::from_millis(100);
 
-static ASKER: Mutex<Asker> = Mutex::new(Asker::new());
+static SAMPLER: Mutex<SignalSampler> = Mutex::new(SignalSampler::new());
 
-/// The process looks at its own threads, without any privilege. Cheap to clone.
+/// Dumps the stacks of the process's own threads, without privileges. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SelfSampler(());
 
 impl SelfSampler {
-    /// Sets up the signal by which threads are asked; call once a process, before other threads start.
+    /// Installs the signal handler; call once per process, before other threads start.
     ///
     /// # Errors
-    /// When the system refuses the handler, or something else handles that signal.
+    /// If the handler cannot be installed, or the signal already has another handler.
     pub fn install() -> io::Result<Self> {
         sys::install().map(|()| Self(()))
     }
 
-    /// Every thread but the calling one.
+    /// Dumps all threads except the calling one.
     #[must_use]
     pub fn all(&self) -> StackDump {
         let me = rustix::thread::gettid().as_raw_nonzero().get();
@@ -41,7 +41,7 @@ impl SelfSampler {
         capture(tids.into_iter().filter(|tid| *tid != me))
     }
 
-    /// One thread; nothing when it is gone.
+    /// Dumps one thread; `None` if it has ended.
     #[must_use]
     pub fn one(&self, tid: i32) -> Option<ThreadStack> {
         capture([tid].into_iter()).threads.pop()
@@ -56,11 +56,11 @@ fn capture(tids: impl Iterator<Item = i32>) -> StackDump {
     let began = now();
     let mut longest_pause = Duration::ZERO;
     let maps = proc::maps(pid());
-    let mut looked: Vec<(ThreadStack, Option<Copied>)> = Vec::new();
+    let mut copies: Vec<(ThreadStack, Option<ThreadCopy>)> = Vec::new();
     {
-        let mut asker = ASKER.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sampler = SAMPLER.lock().unwrap_or_else(PoisonError::into_inner);
         for mut thread in tids.filter_map(|tid| proc::thread(pid(), tid)) {
-            let copied = match ask(&mut asker, &thread, &maps, began) {
+            let copied = match sample(&mut sampler, &thread, &maps, began) {
                 Ok(Some((copied, paused))) => {
                     longest_pause = longest_pause.max(paused);
                     Some(copied)
@@ -71,62 +71,65 @@ fn capture(tids: impl Iterator<Item = i32>) -> StackDump {
                     None
                 }
             };
-            looked.push((thread, copied));
+            copies.push((thread, copied));
         }
     }
-    // The threads go on by now; nobody waits for the names.
+    // The threads run again; resolving symbols delays none of them.
     let mut symbols = Symbols::of(pid(), &maps);
-    let name = |(mut thread, copied): (ThreadStack, Option<Copied>)| {
+    let name = |(mut thread, copied): (ThreadStack, Option<ThreadCopy>)| {
         if let Some(copied) = copied {
             symbols.name(&mut thread, &copied);
         }
         thread
     };
-    let threads = looked.into_iter().map(name).collect();
+    let threads = copies.into_iter().map(name).collect();
     drop(symbols);
-    sys::give_back();
+    sys::trim_heap();
     StackDump { pid: pid(), threads, took: began.elapsed(), longest_pause }
 }
 
-/// What a thread answers, nothing when it is gone, or why there is no answer.
-fn ask(
-    asker: &mut Asker,
+/// Samples a thread. `None` if it has ended; an error says why there is no sample.
+fn sample(
+    sampler: &mut SignalSampler,
     thread: &ThreadStack,
     maps: &[Mapping],
     began: Instant,
-) -> Result<Option<(Copied, Duration)>, String> {
+) -> Result<Option<(ThreadCopy, Duration)>, String> {
     let tid = thread.tid;
     if matches!(thread.state, 'Z' | 'X') {
-        return Err("it has ended, and others of its process have not".to_owned());
+        return Err("the thread has ended, but its process has not".to_owned());
     }
-    if began.elapsed() > ALL_WITHIN {
-        return Err("no time left: others took too long to answer".to_owned());
+    if began.elapsed() > TOTAL_TIMEOUT {
+        return Err("no time left: other threads took too long".to_owned());
     }
     let blocked = proc::status(pid(), tid, "SigBlk").and_then(|mask| u64::from_str_radix(&mask, 16).ok());
     if blocked.is_some_and(|mask| mask >> (sys::signal() - 1) & 1 == 1) {
-        return Err("it blocks the signal by which threads are asked".to_owned());
+        return Err("the thread blocks the sampling signal".to_owned());
     }
-    let until = now() + ANSWER_WITHIN;
+    let until = now() + SAMPLE_TIMEOUT;
     let mut round = 0;
     let wait = || {
         pause(round);
         round += 1;
         now() < until
     };
-    match asker.ask(tid, wait) {
-        Asked::Answered(mut copied, paused) => {
-            copied.stack.truncate(extent(maps, copied.registers.sp));
+    match sampler.sample(tid, wait) {
+        SampleResult::Sampled(mut copied, paused) => {
+            copied.stack.truncate(copy_len(maps, copied.registers.sp));
             Ok(Some((copied, paused)))
         }
-        Asked::Gone => Ok(None),
-        Asked::Late => match proc::state(pid(), tid) {
+        SampleResult::Ended => Ok(None),
+        SampleResult::TimedOut => match proc::state(pid(), tid) {
             None => Ok(None),
             Some('D') => {
-                Err("it waits in the kernel, for a disk most likely, and does not answer".to_owned())
+                Err("the thread is in uninterruptible sleep in the kernel, probably waiting for a disk"
+                    .to_owned())
             }
-            Some(_) => Err(format!("it did not answer within {} ms", ANSWER_WITHIN.as_millis())),
+            Some(_) => {
+                Err(format!("the thread did not handle the signal within {} ms", SAMPLE_TIMEOUT.as_millis()))
+            }
         },
-        Asked::Stuck => Err("earlier questions are stuck in the middle of their answers".to_owned()),
-        Asked::Refused(error) => Err(format!("it could not be asked: {}", error.desc())),
+        SampleResult::NoSlot => Err("earlier samples have not finished".to_owned()),
+        SampleResult::SignalFailed(error) => Err(format!("cannot signal the thread: {}", error.desc())),
     }
 }

@@ -1,5 +1,5 @@
-//! What every thread of a process is doing: stacks with function, file and line, taken from outside
-//! ([`of_process`]) or by the process itself ([`SelfSampler`]).
+//! Stack dumps of all threads of a process, with function, file and line: taken from outside ([`of_process`]) or by the
+//! process itself ([`SelfSampler`]).
 
 mod copy;
 mod inside;
@@ -15,22 +15,21 @@ use std::{io, time::Duration};
 use serde::{Deserialize, Serialize};
 
 pub use inside::SelfSampler;
-pub use text::OUR_CRATES;
 
-/// One place in a stack.
+/// One frame of a stack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StackFrame {
-    /// Its address in the memory of the process.
+    /// Its code address in the process.
     pub address: u64,
-    /// The file it was loaded from, without its folder.
+    /// The name of the binary or library, without its folder.
     pub module: String,
     /// Demangled, without the hash.
     pub function: Option<String>,
-    /// As the compiler wrote it, shortened to what follows the last `/src/../..` of the workspace or registry.
+    /// The path in the debug information, without the prefix of the build machine.
     pub file: Option<String>,
     /// Counted from 1.
     pub line: Option<u32>,
-    /// The compiler put it into the next one.
+    /// The compiler inlined it into the next frame.
     #[serde(default)]
     pub inlined: bool,
 }
@@ -38,15 +37,15 @@ pub struct StackFrame {
 /// One thread at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThreadStack {
-    /// Its number.
+    /// Its thread id.
     pub tid: i32,
     /// Its name (`comm`).
     pub name: String,
-    /// The letter of `/proc/PID/task/TID/stat`: R running, S asleep, D waiting for the disk, T stopped, ...
+    /// The letter of `/proc/PID/task/TID/stat`: R running, S sleeping, D uninterruptible (disk), T stopped, ...
     pub state: char,
-    /// The function of the kernel it waits in, where the system tells.
+    /// The kernel function it waits in, if the system reports it.
     pub wchan: Option<String>,
-    /// Innermost first. Empty when they could not be had; then `missing` says why.
+    /// Innermost first. Empty if unavailable; then `missing` says why.
     pub frames: Vec<StackFrame>,
     /// Why there are no frames, or not all.
     pub missing: Option<String>,
@@ -55,21 +54,21 @@ pub struct ThreadStack {
 /// All threads of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StackDump {
-    /// The process.
+    /// The process id.
     pub pid: i32,
     /// By tid.
     pub threads: Vec<ThreadStack>,
-    /// From first to last, with the symbols.
+    /// Duration of the whole dump, with symbols.
     pub took: Duration,
-    /// The longest that a thread was kept from running.
+    /// The longest pause of a single thread.
     pub longest_pause: Duration,
 }
 
-/// Takes the stacks of another process from outside (ptrace). Blocks up to a second; each thread is stopped for well
-/// under a millisecond. Without the right to, threads come with what `/proc` tells and with `missing` set.
+/// Dumps the stacks of another process by ptrace. Blocks for up to a second; each thread is stopped for well under a
+/// millisecond. Without permission, threads have only the data of `/proc`, and `missing` is set.
 ///
 /// # Errors
-/// When there is no such process.
+/// If there is no such process.
 pub fn of_process(pid: i32) -> io::Result<StackDump> {
     outside::capture(pid)
 }

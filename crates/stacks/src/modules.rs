@@ -1,4 +1,4 @@
-//! The binary and the libraries of a process, with the tables by which a stack is walked.
+//! The binary and libraries of a process, with their unwind tables.
 
 use std::{
     fs::File,
@@ -14,31 +14,31 @@ use framehop::{
 use object::{Object as _, ObjectSection as _, ObjectSegment as _, ReadCache, ReadRef, SegmentFlags};
 
 use crate::{
-    copy::{Copied, STACK_MAX},
+    copy::{STACK_MAX, ThreadCopy},
     proc::{self, Mapping},
 };
 
-/// More frames than this are a stack gone round in circles, or a recursion whose head says it all.
+/// Limit of frames: more are a corrupt stack or a deep recursion.
 const FRAMES_MAX: usize = 256;
 
-/// A file that is mapped with the right to run.
+/// A file that is mapped executable.
 #[derive(Debug)]
 pub(crate) struct Module {
     /// Without its folder.
     pub(crate) name: String,
-    /// Where its code is in the memory of the process.
+    /// The address range of its code in the process.
     pub(crate) range: Range<u64>,
-    /// What is added to an address of the file to have it in the memory of the process.
+    /// The difference between an address in the process and in the file.
     pub(crate) bias: u64,
-    /// Where it can be read.
+    /// The path at which it can be read.
     pub(crate) file: Option<PathBuf>,
-    /// A file with its debug information, where that is kept apart.
+    /// The file with its debug information, if separate.
     pub(crate) debug: Option<PathBuf>,
-    /// Its memory, of what is in no file.
+    /// Its memory, if it is not a file.
     pub(crate) memory: Vec<u8>,
 }
 
-/// All of them.
+/// All modules of a process.
 pub(crate) struct Modules {
     list: Vec<Module>,
     unwinder: UnwinderNative<Vec<u8>, MayAllocateDuringUnwind>,
@@ -46,7 +46,7 @@ pub(crate) struct Modules {
 }
 
 impl Modules {
-    /// Those of a process with this memory.
+    /// Loads the modules of a process from its mappings.
     pub(crate) fn of(pid: i32, maps: &[Mapping]) -> Self {
         let mut modules =
             Self { list: Vec::new(), unwinder: UnwinderNative::new(), cache: CacheNative::new() };
@@ -69,14 +69,14 @@ impl Modules {
         };
         let tables = if let Some(file) = module.file.as_deref().and_then(|path| File::open(path).ok()) {
             let cache = ReadCache::new(&file);
-            tables(&cache, mapping.offset, |range| {
+            read_tables(&cache, mapping.offset, |range| {
                 let mut bytes = vec![0; usize::try_from(range.end - range.start).ok()?];
                 file.read_exact_at(&mut bytes, range.start).ok().map(|()| bytes)
             })
         } else if path == "[vdso]" {
             module.memory = memory(pid, &mapping.range);
             let memory = module.memory.as_slice();
-            tables(memory, 0, |range| {
+            read_tables(memory, 0, |range| {
                 memory
                     .get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
                     .map(<[u8]>::to_vec)
@@ -84,7 +84,7 @@ impl Modules {
         } else {
             None
         };
-        if let Some(Tables { sections, bias, debug }) = tables {
+        if let Some(UnwindTables { sections, bias, debug }) = tables {
             module.bias = module.bias.wrapping_add(bias);
             module.debug = debug;
             self.unwinder.add_module(framehop::Module::new(
@@ -97,21 +97,21 @@ impl Modules {
         self.list.push(module);
     }
 
-    /// Which one an address of code belongs to, by its place in the list.
+    /// The module of a code address, with its index.
     pub(crate) fn at(&self, address: u64) -> Option<(usize, &Module)> {
         self.list.iter().enumerate().find(|(_, module)| module.range.contains(&address))
     }
 
-    /// The addresses of a copied stack, innermost first, and why they end early, if they do.
-    pub(crate) fn walk(&mut self, copied: &Copied) -> (Vec<FrameAddress>, Option<String>) {
+    /// Unwinds a copied stack: the frame addresses, innermost first, and why they end early, if they do.
+    pub(crate) fn walk(&mut self, copied: &ThreadCopy) -> (Vec<FrameAddress>, Option<String>) {
         let base = copied.registers.sp;
-        let mut out = false;
+        let mut out_of_copy = false;
         let mut read = |address: u64| {
             let word = usize::try_from(address.wrapping_sub(base)).ok().and_then(|at| {
                 let bytes = copied.stack.get(at..)?.first_chunk::<8>()?;
                 Some(u64::from_le_bytes(*bytes))
             });
-            out |= word.is_none();
+            out_of_copy |= word.is_none();
             word.ok_or(())
         };
         let mut frames = self.unwinder.iter_frames(
@@ -133,33 +133,35 @@ impl Modules {
         };
         let missing = match ended {
             Ok(()) => None,
-            Err(_) if out && copied.stack.is_empty() => Some("its stack could not be read".to_owned()),
-            Err(_) if out && copied.stack.len() >= STACK_MAX => {
-                Some(format!("only the innermost {} KiB of its stack were copied", STACK_MAX / 1024))
+            Err(_) if out_of_copy && copied.stack.is_empty() => {
+                Some("the stack could not be read".to_owned())
             }
-            Err(_) if out => Some("the stack leads out of its memory".to_owned()),
+            Err(_) if out_of_copy && copied.stack.len() >= STACK_MAX => {
+                Some(format!("only the innermost {} KiB of the stack were copied", STACK_MAX / 1024))
+            }
+            Err(_) if out_of_copy => Some("the stack refers to memory outside it".to_owned()),
             Err(why) => Some(why),
         };
         (found, missing)
     }
 }
 
-/// What a file says of itself.
-struct Tables {
+/// The unwind tables of a file.
+struct UnwindTables {
     sections: ExplicitModuleSectionInfo<Vec<u8>>,
-    /// The difference between places in the file and addresses in the segment that holds `offset`.
+    /// The difference between file offsets and addresses in the segment that contains `offset`.
     bias: u64,
     debug: Option<PathBuf>,
 }
 
-fn tables<'a, R: ReadRef<'a>>(
+fn read_tables<'a, R: ReadRef<'a>>(
     data: R,
     offset: u64,
     mut bytes: impl FnMut(Range<u64>) -> Option<Vec<u8>>,
-) -> Option<Tables> {
+) -> Option<UnwindTables> {
     let file = object::File::parse(data).ok()?;
-    // A mapping begins at a page's border, so that its first bytes may be of the segment before.
-    let segment = file.segments().filter(runs).find(|segment| {
+    // A mapping begins at a page boundary, so that its first bytes may belong to the previous segment.
+    let segment = file.segments().filter(is_executable).find(|segment| {
         let (at, size) = segment.file_range();
         offset < at + size
     })?;
@@ -181,17 +183,20 @@ fn tables<'a, R: ReadRef<'a>>(
         (sections.text_svma, sections.text) = (Some(svma), data);
     }
     sections.got_svma = file.section_by_name(".got").map(|got| got.address()..got.address() + got.size());
-    let debug =
-        file.section_by_name(".debug_info").is_none().then(|| apart(file.build_id().ok()??)).flatten();
-    Some(Tables { sections, bias, debug })
+    let debug = file
+        .section_by_name(".debug_info")
+        .is_none()
+        .then(|| separate_debug_file(file.build_id().ok()??))
+        .flatten();
+    Some(UnwindTables { sections, bias, debug })
 }
 
-fn runs<'a>(segment: &impl object::ObjectSegment<'a>) -> bool {
+fn is_executable<'a>(segment: &impl object::ObjectSegment<'a>) -> bool {
     matches!(segment.flags(), SegmentFlags::Elf { p_flags, .. } if p_flags.contains(object::elf::PF_X))
 }
 
-/// Where a system keeps debug information that was split off.
-fn apart(build_id: &[u8]) -> Option<PathBuf> {
+/// The path of separate debug information, if installed.
+fn separate_debug_file(build_id: &[u8]) -> Option<PathBuf> {
     let hex: String = build_id.iter().map(|byte| format!("{byte:02x}")).collect();
     let (head, tail) = hex.split_at_checked(2)?;
     let path = Path::new("/usr/lib/debug/.build-id").join(head).join(format!("{tail}.debug"));
@@ -208,7 +213,7 @@ fn memory(pid: i32, range: &Range<u64>) -> Vec<u8> {
         .map_or_else(|_| Vec::new(), |()| bytes)
 }
 
-/// Copies memory of a process, as far as there is any.
+/// Copies memory of a process, as far as it is mapped.
 pub(crate) fn read_memory(pid: i32, base: usize, into: &mut [u8]) -> nix::Result<usize> {
     use nix::sys::uio::{RemoteIoVec, process_vm_readv};
     let len = into.len();

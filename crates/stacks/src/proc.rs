@@ -1,4 +1,4 @@
-//! What `/proc` tells of a process: its threads, what each waits in, what is mapped where.
+//! Data of a process in `/proc`: threads, their state, memory mappings.
 
 use std::{
     fs, io,
@@ -12,14 +12,14 @@ use crate::ThreadStack;
 #[derive(Clone, Debug)]
 pub(crate) struct Mapping {
     pub(crate) range: Range<u64>,
-    /// Where in the file it begins.
+    /// Its offset in the file.
     pub(crate) offset: u64,
     pub(crate) executable: bool,
-    /// Nothing for anonymous memory; `[vdso]` and the like as they stand there.
+    /// `None` for anonymous memory; special names such as `[vdso]` as in the file.
     pub(crate) name: Option<String>,
 }
 
-/// The numbers of all threads, in order.
+/// The ids of all threads, sorted.
 pub(crate) fn tids(pid: i32) -> io::Result<Vec<i32>> {
     let no_such = || io::Error::new(io::ErrorKind::NotFound, format!("there is no process {pid}"));
     if pid <= 0 {
@@ -33,12 +33,12 @@ pub(crate) fn tids(pid: i32) -> io::Result<Vec<i32>> {
     if tids.is_empty() { Err(no_such()) } else { Ok(tids) }
 }
 
-/// A thread as far as `/proc` knows it, or nothing when it is gone.
+/// The data of a thread in `/proc`; `None` if it has ended.
 pub(crate) fn thread(pid: i32, tid: i32) -> Option<ThreadStack> {
     let folder = format!("/proc/{pid}/task/{tid}");
     let stat = fs::read(format!("{folder}/stat")).ok()?;
     let stat = String::from_utf8_lossy(&stat);
-    // `tid (comm) S ...`; comm may hold brackets itself.
+    // `tid (comm) S ...`; comm may contain parentheses.
     let (head, rest) = stat.rsplit_once(')')?;
     let name = head.split_once('(')?.1.to_owned();
     let state = rest.trim_start().chars().next()?;
@@ -46,7 +46,7 @@ pub(crate) fn thread(pid: i32, tid: i32) -> Option<ThreadStack> {
     Some(ThreadStack { tid, name, state, wchan, frames: Vec::new(), missing: None })
 }
 
-/// The letter of its state alone.
+/// Only the state of a thread.
 pub(crate) fn state(pid: i32, tid: i32) -> Option<char> {
     let stat = fs::read(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
     String::from_utf8_lossy(&stat).rsplit_once(')')?.1.trim_start().chars().next()
@@ -60,7 +60,7 @@ pub(crate) fn status(pid: i32, tid: i32, field: &str) -> Option<String> {
     Some(value.trim().to_owned())
 }
 
-/// What is mapped where, by address. Empty when the system does not tell.
+/// The memory mappings, by address. Empty if they cannot be read.
 pub(crate) fn maps(pid: i32) -> Vec<Mapping> {
     let text = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
     String::from_utf8_lossy(&text).lines().filter_map(mapping).collect()
@@ -69,24 +69,24 @@ pub(crate) fn maps(pid: i32) -> Vec<Mapping> {
 fn mapping(line: &str) -> Option<Mapping> {
     let mut words = line.splitn(6, ' ');
     let (start, end) = words.next()?.split_once('-')?;
-    let rights = words.next()?;
+    let permissions = words.next()?;
     let offset = words.next()?;
     let name = words.nth(2).map(str::trim).filter(|name| !name.is_empty());
     Some(Mapping {
         range: u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?,
         offset: u64::from_str_radix(offset, 16).ok()?,
-        executable: rights.contains('x'),
+        executable: permissions.contains('x'),
         name: name.map(str::to_owned),
     })
 }
 
-/// Where the file of a mapping can be read from here: another process may have another root, and the file may have
-/// been replaced since.
+/// The path at which the file of a mapping can be read: another process may have another root, and the file may have been
+/// replaced since.
 pub(crate) fn file_of(pid: i32, mapping: &Mapping) -> Option<PathBuf> {
     let name = mapping.name.as_deref().filter(|name| name.starts_with('/'))?;
     if !name.ends_with(" (deleted)") {
         let there = PathBuf::from(format!("/proc/{pid}/root{name}"));
-        // Without the right to go through that link, the same path here is the next best.
+        // Without permission for that link, the same path in our root is the next best.
         return [there, PathBuf::from(name)].into_iter().find(|path| path.is_file());
     }
     let exe = PathBuf::from(format!("/proc/{pid}/exe"));
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn its_own_thread_is_found_by_name_and_state() {
+    fn the_current_thread_is_found_by_name_and_state() {
         let pid = i32::try_from(std::process::id()).unwrap();
         let me = rustix::thread::gettid().as_raw_nonzero().get();
         let thread = thread(pid, me).unwrap();

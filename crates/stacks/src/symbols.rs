@@ -1,4 +1,4 @@
-//! From addresses to functions, files and lines.
+//! Resolves addresses to functions, files and lines.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -8,18 +8,18 @@ use object::{Object as _, ObjectSymbol as _};
 
 use crate::{
     StackFrame, ThreadStack,
-    copy::Copied,
+    copy::ThreadCopy,
     modules::{Module, Modules},
     proc::Mapping,
     text,
 };
 
-/// Walks copied stacks and names what it meets. Everything is read once a capture and forgotten with it.
+/// Unwinds copied stacks and resolves their frames. Debug information is loaded once per dump.
 pub(crate) struct Symbols {
     modules: Modules,
-    /// By place in the list of modules; nothing for those that cannot be read.
+    /// By index of the module; `None` for those that cannot be read.
     loaders: HashMap<usize, Option<Loader>>,
-    /// Idle threads stand in the same places by the dozen.
+    /// Resolved addresses: many idle threads have the same frames.
     known: HashMap<u64, Vec<StackFrame>>,
 }
 
@@ -29,7 +29,7 @@ impl Symbols {
     }
 
     /// Fills in the frames of a thread.
-    pub(crate) fn name(&mut self, thread: &mut ThreadStack, copied: &Copied) {
+    pub(crate) fn name(&mut self, thread: &mut ThreadStack, copied: &ThreadCopy) {
         let (addresses, missing) = self.modules.walk(copied);
         for address in addresses {
             thread.frames.extend(self.at(address));
@@ -38,7 +38,7 @@ impl Symbols {
     }
 
     fn at(&mut self, address: FrameAddress) -> Vec<StackFrame> {
-        // A return address is that of the next instruction, perhaps of another line or another function.
+        // A return address is that of the next instruction, which may belong to another line or function.
         let lookup = address.address_for_lookup();
         let known = self.known.get(&lookup).cloned();
         let mut frames = known.unwrap_or_else(|| {
@@ -61,19 +61,19 @@ impl Symbols {
             line: None,
             inlined: false,
         };
-        let Some((place, module)) = self.modules.at(address) else { return vec![bare("?", None)] };
+        let Some((index, module)) = self.modules.at(address) else { return vec![bare("?", None)] };
         let probe = address.wrapping_sub(module.bias);
-        let loader = self.loaders.entry(place).or_insert_with(|| {
+        let loader = self.loaders.entry(index).or_insert_with(|| {
             let path = module.debug.as_ref().or(module.file.as_ref())?;
             Loader::new(path).ok()
         });
         let Some(loader) = loader else { return vec![bare(&module.name, in_memory(module, probe))] };
-        // Line tables alone have the bare name of a function; the symbol table has the whole, but only of functions
+        // Line tables have only unqualified function names; the symbol table has qualified ones, but only of functions
         // that were not inlined.
         let symbol = || loader.find_symbol(probe).map(|name| demangled(Cow::Borrowed(name)));
         let mut frames = inlined(loader, probe, &bare(&module.name, None));
         match frames.last_mut() {
-            Some(outermost) if !outermost.function.as_deref().is_some_and(text::is_whole) => {
+            Some(outermost) if !outermost.function.as_deref().is_some_and(text::is_qualified) => {
                 outermost.function = symbol().or(outermost.function.take());
             }
             Some(_) => {}
@@ -81,14 +81,14 @@ impl Symbols {
         }
         for frame in &mut frames {
             if let (Some(function), Some(file)) = (&frame.function, &frame.file) {
-                frame.function = Some(text::whole(function, file));
+                frame.function = Some(text::qualify(function, file));
             }
         }
         frames
     }
 }
 
-/// The frames that the compiler made one, innermost first.
+/// The frames at an address, including inlined ones, innermost first.
 fn inlined(loader: &Loader, probe: u64, bare: &StackFrame) -> Vec<StackFrame> {
     let mut frames = Vec::new();
     let Ok(mut found) = loader.find_frames(probe) else { return frames };
@@ -98,7 +98,7 @@ fn inlined(loader: &Loader, probe: u64, bare: &StackFrame) -> Vec<StackFrame> {
             function: found
                 .function
                 .and_then(|function| function.raw_name().ok().map(|name| demangled(name))),
-            file: location.and_then(|at| at.file).map(text::shortened),
+            file: location.and_then(|at| at.file).map(text::shorten_path),
             line: location.and_then(|at| at.line).filter(|line| *line > 0),
             inlined: true,
             ..bare.clone()
@@ -117,7 +117,7 @@ fn demangled(name: Cow<'_, str>) -> String {
     }
 }
 
-/// A symbol of what is in no file: the few functions that the kernel maps.
+/// A symbol of a module that is only in memory: the vDSO.
 fn in_memory(module: &Module, probe: u64) -> Option<String> {
     let file = object::File::parse(module.memory.as_slice()).ok()?;
     let symbol = file.dynamic_symbols().find(|symbol| {

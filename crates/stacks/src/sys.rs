@@ -1,9 +1,9 @@
-//! The only module with `unsafe`: a signal handler that copies the thread it runs on, and a call whose safe wrapper is
-//! too narrow.
+//! The only module with `unsafe`: a signal handler that copies the thread it runs on, and a system call whose safe wrapper
+//! is too narrow.
 //!
-//! One question is open at a time. Its whole state is one word: a generation, the thread asked and a phase. A handler
-//! that comes late, after its question was withdrawn, finds another word and touches nothing; one that has begun to
-//! write owns the slot until it says that it is done, and a slot it never gives back is never used again.
+//! One request is open at a time. Its state is one word: generation, thread id and phase. A late handler, whose request was
+//! cancelled, finds another word and touches nothing; a handler that has begun to write owns the slot until it sets DONE,
+//! and a slot that stays in WRITING is never reused.
 #![expect(
     unsafe_code,
     reason = "a signal handler, and a signal number that the safe wrapper's type cannot hold"
@@ -19,16 +19,16 @@ use std::{
 use nix::errno::Errno;
 
 use crate::{
-    copy::{Copied, Registers, STACK_MAX},
+    copy::{Registers, STACK_MAX, ThreadCopy},
     modules::read_memory,
 };
 
-/// Slots are 512 KiB, and a second one is only had when a thread is stuck in the handler itself (its stack is on a
-/// swap disk that does not answer, say).
+/// Slots are 512 KiB. A second one is only allocated if a thread is stuck in the handler (for example because its stack is
+/// swapped out to a dead disk).
 const SLOTS_MAX: usize = 2;
 
-/// Lets a traced thread go on and delivers `signal` to it, 0 for none. The safe wrapper takes no real-time signals,
-/// and to swallow one that was on its way could hang a process (glibc's `setuid` goes by one).
+/// Detaches from a traced thread and delivers `signal` to it, 0 for none. The safe wrapper does not accept real-time
+/// signals, and dropping a pending one could hang a process (glibc's `setuid` uses one).
 pub(crate) fn detach(tid: i32, signal: i32) -> Result<(), Errno> {
     let signal = ptr::without_provenance_mut::<libc::c_void>(usize::try_from(signal).unwrap_or(0));
     // SAFETY: PTRACE_DETACH takes a number of a thread and, in place of a pointer, a number of a signal; it reads and
@@ -37,9 +37,8 @@ pub(crate) fn detach(tid: i32, signal: i32) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
-/// Gives freed memory back to the system: debug information takes tens of megabytes while it is read, and glibc would
-/// keep them.
-pub(crate) fn give_back() {
+/// Returns freed memory to the system: reading debug information takes tens of megabytes, which glibc would keep.
+pub(crate) fn trim_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes a number, may be called by any thread at any time (it takes the allocator's own locks), and only
     // gives back pages that hold nothing.
@@ -48,12 +47,12 @@ pub(crate) fn give_back() {
     }
 }
 
-/// The signal by which threads are asked: of the real-time ones, away from those that others are known to use.
+/// The sampling signal: a real-time signal that no known library uses.
 pub(crate) fn signal() -> i32 {
     libc::SIGRTMIN() + 9
 }
 
-/// Sets up the handler, once a process.
+/// Installs the handler, once per process.
 pub(crate) fn install() -> io::Result<()> {
     // SAFETY: all-zero bytes are a valid `sigaction` (integers, a set of bits, and an optional function).
     let mut before: libc::sigaction = unsafe { mem::zeroed() };
@@ -79,29 +78,29 @@ pub(crate) fn install() -> io::Result<()> {
     Ok(())
 }
 
-/// Where an answer is written.
+/// The memory that a sample is written to.
 struct Slot {
     word: AtomicU64,
-    answer: UnsafeCell<Answer>,
+    sample: UnsafeCell<Sample>,
 }
 
-struct Answer {
+struct Sample {
     registers: Option<Registers>,
     stack: Box<[u8]>,
     read: usize,
     paused: Duration,
 }
 
-// SAFETY: `answer` has one owner at a time, told by `word`: between ASKED and DONE the one handler whose exchange to
-// WRITING succeeded, else the holder of the only `&mut Asker` that the slot belongs to. The exchanges and the store of
+// SAFETY: `sample` has one owner at a time, told by `word`: between REQUESTED and DONE the one handler whose exchange to
+// WRITING succeeded, else the holder of the only `&mut SignalSampler` that the slot belongs to. The exchanges and the store of
 // DONE are release operations that the other side acquires, so that what was written is seen.
 unsafe impl Sync for Slot {}
 
-/// The slot of the open question. Slots are leaked, so that it never dangles.
-static OPEN: AtomicPtr<Slot> = AtomicPtr::new(ptr::null_mut());
+/// The slot of the open request. Slots are leaked, so that it never dangles.
+static CURRENT: AtomicPtr<Slot> = AtomicPtr::new(ptr::null_mut());
 
 const FREE: u64 = 0;
-const ASKED: u64 = 1;
+const REQUESTED: u64 = 1;
 const WRITING: u64 = 2;
 const DONE: u64 = 3;
 
@@ -121,40 +120,40 @@ fn is_for(word: u64, tid: i32) -> bool {
     word >> 2 & 0x3fff_ffff == u64::from(tid.cast_unsigned())
 }
 
-/// Runs on the thread that was asked, between any two of its instructions: no allocation, no lock, no panic, only
-/// atomics and calls that are allowed in a handler; `errno` is as before afterwards.
+/// Runs on the sampled thread, between any two of its instructions: no allocation, no lock, no panic, only atomics and
+/// async-signal-safe calls; restores `errno`.
 extern "C" fn on_signal(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let errno = Errno::last_raw();
     // SAFETY: null or a slot that was leaked, hence valid for ever; a slot is only shared, never borrowed mutably.
-    if let Some(slot) = unsafe { OPEN.load(Ordering::Acquire).as_ref() } {
+    if let Some(slot) = unsafe { CURRENT.load(Ordering::Acquire).as_ref() } {
         // SAFETY: with SA_SIGINFO the third argument is the interrupted thread's `ucontext_t`, valid until we return.
         if let Some(context) = unsafe { context.cast::<libc::ucontext_t>().as_ref() } {
-            answer(slot, &context.uc_mcontext);
+            write_sample(slot, &context.uc_mcontext);
         }
     }
     Errno::set_raw(errno);
 }
 
-fn answer(slot: &Slot, context: &libc::mcontext_t) {
-    let asked = slot.word.load(Ordering::Acquire);
-    if phase(asked) != ASKED || !is_for(asked, rustix::thread::gettid().as_raw_nonzero().get()) {
+fn write_sample(slot: &Slot, context: &libc::mcontext_t) {
+    let request = slot.word.load(Ordering::Acquire);
+    if phase(request) != REQUESTED || !is_for(request, rustix::thread::gettid().as_raw_nonzero().get()) {
         return;
     }
     let began = monotonic();
-    let mine = with_phase(asked, WRITING);
-    if slot.word.compare_exchange(asked, mine, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+    let mine = with_phase(request, WRITING);
+    if slot.word.compare_exchange(request, mine, Ordering::AcqRel, Ordering::Relaxed).is_err() {
         return;
     }
-    // SAFETY: the exchange from ASKED to WRITING succeeded, and only for us: no other handler can pass it for this
-    // generation, and the asker leaves a slot alone that is WRITING.
-    let answer = unsafe { &mut *slot.answer.get() };
+    // SAFETY: the exchange from REQUESTED to WRITING succeeded, and only for us: no other handler can pass it for this
+    // generation, and the sampler leaves a slot alone that is WRITING.
+    let sample = unsafe { &mut *slot.sample.get() };
     let registers = Registers::from(context);
     let base = usize::try_from(registers.sp).unwrap_or(0);
-    // The kernel copies: where there is no memory it says so instead of killing us.
-    answer.read = read_memory(std::process::id().cast_signed(), base, &mut answer.stack).unwrap_or(0);
-    answer.registers = Some(registers);
-    answer.paused = monotonic().saturating_sub(began);
-    slot.word.store(with_phase(asked, DONE), Ordering::Release);
+    // The kernel copies: for unmapped memory it returns an error instead of a fault.
+    sample.read = read_memory(std::process::id().cast_signed(), base, &mut sample.stack).unwrap_or(0);
+    sample.registers = Some(registers);
+    sample.paused = monotonic().saturating_sub(began);
+    slot.word.store(with_phase(request, DONE), Ordering::Release);
 }
 
 fn monotonic() -> Duration {
@@ -164,44 +163,48 @@ fn monotonic() -> Duration {
     Duration::new(now.tv_sec.cast_unsigned(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
-/// What came of a question.
-pub(crate) enum Asked {
-    /// The thread, and how long the handler took.
-    Answered(Copied, Duration),
-    /// Not in time.
-    Late,
-    /// There is no such thread any more.
-    Gone,
-    /// An earlier question is stuck in the middle of its answer.
-    Stuck,
+/// The result of a request.
+pub(crate) enum SampleResult {
+    /// The copy of the thread, and how long the handler took.
+    Sampled(ThreadCopy, Duration),
+    /// The thread did not handle the signal in time.
+    TimedOut,
+    /// The thread has ended.
+    Ended,
+    /// All slots are in use by handlers that have not finished.
+    NoSlot,
     /// The system did not deliver the signal.
-    Refused(Errno),
+    SignalFailed(Errno),
 }
 
-/// Asks threads, one at a time. There is one in the process.
-pub(crate) struct Asker {
+/// Samples threads, one at a time. There is one per process.
+pub(crate) struct SignalSampler {
     slots: Vec<&'static Slot>,
     generation: u32,
 }
 
-impl Asker {
+impl SignalSampler {
     pub(crate) const fn new() -> Self {
         Self { slots: Vec::new(), generation: 0 }
     }
 
-    /// Asks one thread of this process; `wait` is called between looks and says whether to go on waiting.
-    pub(crate) fn ask(&mut self, tid: i32, mut wait: impl FnMut() -> bool) -> Asked {
-        let Some(slot) = self.slot() else { return Asked::Stuck };
+    /// Samples one thread of this process; `wait` is called between polls and returns whether to continue.
+    pub(crate) fn sample(&mut self, tid: i32, mut wait: impl FnMut() -> bool) -> SampleResult {
+        let Some(slot) = self.slot() else { return SampleResult::NoSlot };
         self.generation = self.generation.wrapping_add(1);
-        let asked = word(self.generation, tid, ASKED);
-        OPEN.store(ptr::from_ref(slot).cast_mut(), Ordering::Release);
-        slot.word.store(asked, Ordering::Release);
+        let request = word(self.generation, tid, REQUESTED);
+        CURRENT.store(ptr::from_ref(slot).cast_mut(), Ordering::Release);
+        slot.word.store(request, Ordering::Release);
         let pid = libc::pid_t::from(std::process::id().cast_signed());
         // SAFETY: takes three numbers, touches no memory of ours, and our own process has a handler for the signal.
         let sent = Errno::result(unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, signal()) });
         if let Err(error) = sent {
-            self.withdraw(slot, asked);
-            return if error == Errno::ESRCH { Asked::Gone } else { Asked::Refused(error) };
+            self.cancel(slot, request);
+            return if error == Errno::ESRCH {
+                SampleResult::Ended
+            } else {
+                SampleResult::SignalFailed(error)
+            };
         }
         loop {
             if phase(slot.word.load(Ordering::Acquire)) == DONE {
@@ -211,16 +214,16 @@ impl Asker {
                 break;
             }
         }
-        if self.withdraw(slot, asked) || phase(slot.word.load(Ordering::Acquire)) != DONE {
-            return Asked::Late;
+        if self.cancel(slot, request) || phase(slot.word.load(Ordering::Acquire)) != DONE {
+            return SampleResult::TimedOut;
         }
         Self::take(slot)
     }
 
-    /// Whether no handler has begun to answer, and none will.
-    fn withdraw(&mut self, slot: &Slot, asked: u64) -> bool {
-        let free = with_phase(asked, FREE);
-        slot.word.compare_exchange(asked, free, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    /// Cancels a request; returns whether no handler has begun, and none will.
+    fn cancel(&mut self, slot: &Slot, request: u64) -> bool {
+        let free = with_phase(request, FREE);
+        slot.word.compare_exchange(request, free, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     fn slot(&mut self) -> Option<&'static Slot> {
@@ -232,23 +235,23 @@ impl Asker {
             return None;
         }
         let stack = vec![0; STACK_MAX].into_boxed_slice();
-        let answer = Answer { registers: None, stack, read: 0, paused: Duration::ZERO };
-        let slot = Slot { word: AtomicU64::new(FREE), answer: UnsafeCell::new(answer) };
+        let sample = Sample { registers: None, stack, read: 0, paused: Duration::ZERO };
+        let slot = Slot { word: AtomicU64::new(FREE), sample: UnsafeCell::new(sample) };
         let slot: &'static Slot = Box::leak(Box::new(slot));
         self.slots.push(slot);
         Some(slot)
     }
 
-    fn take(slot: &'static Slot) -> Asked {
+    fn take(slot: &'static Slot) -> SampleResult {
         // SAFETY: the phase is DONE, which was read with Acquire: the handler has written its last and will not write
-        // again, since it needs ASKED for that; and ASKED is set by `ask` alone, which holds `&mut self` all the while.
-        let answer = unsafe { &*slot.answer.get() };
-        match answer.registers {
+        // again, since it needs REQUESTED for that; and REQUESTED is set by `sample` alone, which has `&mut self`.
+        let sample = unsafe { &*slot.sample.get() };
+        match sample.registers {
             Some(registers) => {
-                let stack = answer.stack.get(..answer.read).unwrap_or_default().to_vec();
-                Asked::Answered(Copied { registers, stack }, answer.paused)
+                let stack = sample.stack.get(..sample.read).unwrap_or_default().to_vec();
+                SampleResult::Sampled(ThreadCopy { registers, stack }, sample.paused)
             }
-            None => Asked::Late,
+            None => SampleResult::TimedOut,
         }
     }
 }
@@ -259,8 +262,8 @@ mod tests {
 
     fn slot() -> Slot {
         let stack = vec![0; 64].into_boxed_slice();
-        let answer = Answer { registers: None, stack, read: 0, paused: Duration::ZERO };
-        Slot { word: AtomicU64::new(FREE), answer: UnsafeCell::new(answer) }
+        let sample = Sample { registers: None, stack, read: 0, paused: Duration::ZERO };
+        Slot { word: AtomicU64::new(FREE), sample: UnsafeCell::new(sample) }
     }
 
     fn me() -> i32 {
@@ -268,15 +271,15 @@ mod tests {
     }
 
     fn context() -> libc::mcontext_t {
-        // SAFETY: numbers, and a pointer that nobody follows.
+        // SAFETY: numbers, and a pointer that is never dereferenced.
         unsafe { mem::zeroed() }
     }
 
     #[test]
-    fn a_question_to_this_thread_is_answered_once() {
+    fn a_request_to_this_thread_is_answered_once() {
         let slot = slot();
-        slot.word.store(word(1, me(), ASKED), Ordering::Release);
-        answer(&slot, &context());
+        slot.word.store(word(1, me(), REQUESTED), Ordering::Release);
+        write_sample(&slot, &context());
         assert_eq!(slot.word.load(Ordering::Acquire), word(1, me(), DONE));
     }
 
@@ -284,26 +287,26 @@ mod tests {
     fn a_late_handler_touches_nothing() {
         let slot = slot();
         for left in [
-            word(1, me(), FREE),      // withdrawn
-            word(2, me() + 1, ASKED), // the slot is asked of another thread by now
+            word(1, me(), FREE),          // cancelled
+            word(2, me() + 1, REQUESTED), // the slot is now used for another thread
             word(3, me(), WRITING),
             word(4, me(), DONE),
         ] {
             slot.word.store(left, Ordering::Release);
-            answer(&slot, &context());
+            write_sample(&slot, &context());
             assert_eq!(slot.word.load(Ordering::Acquire), left);
         }
-        assert!(slot.answer.into_inner().registers.is_none());
+        assert!(slot.sample.into_inner().registers.is_none());
     }
 
     #[test]
-    fn a_withdrawn_question_cannot_be_taken_up() {
+    fn a_cancelled_request_is_not_answered() {
         let slot = slot();
-        let asked = word(7, me(), ASKED);
-        slot.word.store(asked, Ordering::Release);
-        assert!(Asker::new().withdraw(&slot, asked));
+        let request = word(7, me(), REQUESTED);
+        slot.word.store(request, Ordering::Release);
+        assert!(SignalSampler::new().cancel(&slot, request));
         assert_eq!(phase(slot.word.load(Ordering::Acquire)), FREE);
-        slot.word.store(with_phase(asked, WRITING), Ordering::Release);
-        assert!(!Asker::new().withdraw(&slot, asked));
+        slot.word.store(with_phase(request, WRITING), Ordering::Release);
+        assert!(!SignalSampler::new().cancel(&slot, request));
     }
 }

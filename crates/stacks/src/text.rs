@@ -1,11 +1,12 @@
-//! Words for people: how a frame and a thread are written, which frame is to blame, who merely idles.
+//! Interpretation and display: formatting of frames and threads, the frame to blame, idle threads.
 
 use std::fmt;
 
 use crate::{StackFrame, ThreadStack};
 
-/// How the functions of this project begin.
-pub const OUR_CRATES: &[&str] = &[
+/// The crates of this workspace, as function names begin.
+const OUR_CRATES: &[&str] = &[
+    "control",
     "daemon",
     "feed",
     "fetch",
@@ -15,18 +16,19 @@ pub const OUR_CRATES: &[&str] = &[
     "newswire_ingestd",
     "newswire",
     "news",
+    "notation",
     "store",
     "wire",
 ];
 
-/// Functions of ours that only run what others are to blame for: `main`, the runners of a process, the wrapper of a
-/// future that notes what it is for.
+/// Workspace functions that only call others and are never to blame: `main`, the runners of a process, the wrapper that
+/// records the task of a future.
 const WRAPPERS: &[&str] = &["main", "run", "daemon::process::", "daemon::work::"];
 
-/// Crates below everybody: they lock and wait for whoever called them.
+/// Low-level crates, which lock and wait on behalf of their callers.
 const SYSTEM: &[&str] = &["std", "core", "alloc", "libc", "parking_lot", "parking_lot_core", "lock_api"];
 
-/// Functions in which a thread waits until there is something to do.
+/// Functions in which an idle thread waits for work.
 const WAITERS: &[&str] = &[
     "mio::",
     "tokio::runtime::io::driver::",
@@ -36,40 +38,42 @@ const WAITERS: &[&str] = &[
     "tokio::runtime::scheduler::",
     "tokio::runtime::blocking::pool::",
     "sled::threadpool::Queue::",
-    "sled::threadpool::recv_timeout", // the same in an optimised build, which leaves the type's name out
+    "sled::threadpool::recv_timeout", // the same in an optimised build, without the type's name
     "sled::flusher::run",
 ];
 
 impl ThreadStack {
-    /// The frame to blame: the innermost of our own crates, else the innermost that is not of libc or the standard
-    /// library.
+    /// The frame to blame: the innermost of the workspace, else the innermost outside libc and the standard library.
     #[must_use]
     pub fn culprit(&self) -> Option<&StackFrame> {
         let ours = |frame: &&StackFrame| is_ours(frame) && !is_wrapper(frame);
         self.frames.iter().find(ours).or_else(|| self.frames.iter().find(|frame| !is_system(frame)))
     }
 
-    /// Whether it waits for work: an event loop for events, a thread of a pool for its next job, a thread with an
-    /// inbox for what comes in.
+    /// Whether the thread waits for work: an event loop for events, a pool thread for its next job, a dedicated thread for
+    /// messages.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         let has = |part: &str| self.frames.iter().any(|frame| function(frame).contains(part));
-        // A job that waits is not a thread that waits for a job. (Workers of a runtime are such jobs themselves.)
+        // A waiting job is not an idle thread. (Runtime workers are pool jobs themselves.)
         let at_work = has("tokio::runtime::blocking::task::") && !has("multi_thread::worker::");
         let innermost = self.frames.first().map(function).unwrap_or_default();
         if at_work || self.state == 'D' || !waits(innermost) {
             return false;
         }
-        let waiter =
-            self.frames.iter().find(|frame| !is_system(frame)).map_or("", |frame| plain(function(frame)));
+        let waiter = self
+            .frames
+            .iter()
+            .find(|frame| !is_system(frame))
+            .map_or("", |frame| strip_prefixes(function(frame)));
         let for_events = WAITERS.iter().any(|known| waiter.starts_with(known));
-        // An event loop or a task that waits for a channel blocks others; a thread of its own waits for work.
-        let for_inbox = has("std::sync::mpsc::") && has("recv") && !has("tokio::runtime::");
-        for_events || for_inbox
+        // Waiting for a channel blocks an event loop or task; a dedicated thread is idle there.
+        let for_messages = has("std::sync::mpsc::") && has("recv") && !has("tokio::runtime::");
+        for_events || for_messages
     }
 }
 
-/// Whether a function of libc is one that waits for others without using the processor.
+/// Whether a libc function waits without using the CPU.
 fn waits(innermost: &str) -> bool {
     ["epoll_wait", "epoll_pwait", "syscall", "futex", "pthread_cond"]
         .iter()
@@ -81,7 +85,7 @@ fn function(frame: &StackFrame) -> &str {
 }
 
 /// `crate_name::Type as Trait>::function` of `<&mut crate_name::Type as Trait>::function`.
-fn plain(function: &str) -> &str {
+fn strip_prefixes(function: &str) -> &str {
     let mut rest = function;
     while let Some(shorter) = ["<", "&", "*const ", "*mut ", "mut ", "dyn ", "(", "["]
         .iter()
@@ -93,7 +97,7 @@ fn plain(function: &str) -> &str {
 }
 
 fn crate_of(function: &str) -> &str {
-    let rest = plain(function);
+    let rest = strip_prefixes(function);
     rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).map_or(rest, |end| &rest[..end])
 }
 
@@ -103,15 +107,15 @@ fn is_ours(frame: &StackFrame) -> bool {
 }
 
 fn is_wrapper(frame: &StackFrame) -> bool {
-    let name = plain(function(frame));
-    // `run` stands for the function itself and for the closures in it.
+    let name = strip_prefixes(function(frame));
+    // `run` is the function itself and its closures.
     let within = name.split("::").nth(1).unwrap_or_default();
     WRAPPERS
         .iter()
         .any(|wrapper| if wrapper.ends_with("::") { name.starts_with(wrapper) } else { within == *wrapper })
 }
 
-/// Of libc, of the standard library, of the locks beneath everything, or of nothing known.
+/// Whether the frame belongs to libc, the standard library, a lock implementation, or is unknown.
 fn is_system(frame: &StackFrame) -> bool {
     let name = function(frame);
     let libc = ["libc.", "libc-", "ld-", "libpthread", "[vdso]"];
@@ -132,7 +136,7 @@ impl fmt::Display for StackFrame {
     }
 }
 
-/// The name, or the address of what has none.
+/// Displays the name of a function, or its address if unknown.
 struct Function<'a>(&'a StackFrame);
 
 impl fmt::Display for Function<'_> {
@@ -144,7 +148,7 @@ impl fmt::Display for Function<'_> {
     }
 }
 
-/// As a dump of a JVM shows it: a head line, then one line a frame.
+/// In the format of a JVM thread dump: a header line, then one line per frame.
 impl fmt::Display for ThreadStack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} tid={} state={}", self.name, self.tid, self.state)?;
@@ -167,8 +171,8 @@ impl fmt::Display for ThreadStack {
     }
 }
 
-/// A path as the compiler wrote it, without the machine it was compiled on.
-pub(crate) fn shortened(path: &str) -> String {
+/// A path in debug information, without the prefix of the build machine.
+pub(crate) fn shorten_path(path: &str) -> String {
     let after = |part: &str| path.rsplit_once(part).map(|(_, rest)| rest);
     let past_first = |rest: &str| rest.split_once('/').map(|(_, rest)| rest.to_owned());
     // .../registry/src/HOST-HASH/CRATE-VERSION/..., /rustc/HASH/library/...
@@ -188,28 +192,28 @@ pub(crate) fn shortened(path: &str) -> String {
     if !path.starts_with('/') {
         return path.trim_start_matches("./").to_owned();
     }
-    // Something else: the last folders of its name say enough.
+    // Otherwise the last folders are enough.
     let from = path.rsplit_once("/src/").map_or(path, |(head, _)| head);
     let start = from.rfind('/').map_or(0, |slash| slash + 1);
     path.get(start..).unwrap_or(path).to_owned()
 }
 
-/// Whether a name says what it is in.
-pub(crate) fn is_whole(function: &str) -> bool {
+/// Whether a name includes its module or type.
+pub(crate) fn is_qualified(function: &str) -> bool {
     function.starts_with('<') || function.split(['<', '{']).next().is_some_and(|head| head.contains("::"))
 }
 
-/// The name with the modules that its file stands for, where it has none: `recv<u32>` of
-/// `library/std/src/sync/mpsc.rs` is `std::sync::mpsc::recv<u32>`.
-pub(crate) fn whole(function: &str, file: &str) -> String {
+/// Adds the module path of the file to an unqualified name: `recv<u32>` in `library/std/src/sync/mpsc.rs` becomes
+/// `std::sync::mpsc::recv<u32>`.
+pub(crate) fn qualify(function: &str, file: &str) -> String {
     let modules = || {
         let file = file.strip_suffix(".rs")?;
-        // Tests and examples are crates of their own.
+        // Tests and examples are separate crates.
         let Some((folder, within)) = file.split_once("/src/") else {
             return file.rsplit_once('/').map(|(_, name)| name.replace('-', "_"));
         };
         let name = folder.rsplit('/').next()?;
-        // A crate of a registry has its version there.
+        // The folder of a registry crate ends in its version.
         let name =
             name.rsplit_once('-').filter(|(_, version)| version.starts_with(|c: char| c.is_ascii_digit()));
         let name = name.map_or_else(|| folder.rsplit('/').next(), |(name, _)| Some(name))?;
@@ -219,7 +223,7 @@ pub(crate) fn whole(function: &str, file: &str) -> String {
         Some(parts.map(|part| part.replace('-', "_")).collect::<Vec<_>>().join("::"))
     };
     match modules() {
-        Some(modules) if !is_whole(function) => format!("{modules}::{function}"),
+        Some(modules) if !is_qualified(function) => format!("{modules}::{function}"),
         _ => function.to_owned(),
     }
 }

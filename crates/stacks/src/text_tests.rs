@@ -28,7 +28,7 @@ fn culprit(functions: &[&str]) -> Option<String> {
 }
 
 #[test]
-fn the_innermost_frame_of_ours_is_to_blame() {
+fn the_innermost_workspace_frame_is_blamed() {
     let functions = [
         "read",
         "std::io::Read::read",
@@ -46,7 +46,7 @@ fn the_innermost_frame_of_ours_is_to_blame() {
 }
 
 #[test]
-fn what_only_runs_others_is_not_to_blame() {
+fn a_frame_that_only_calls_others_is_not_blamed() {
     let functions = [
         "syscall",
         "parking_lot::lock",
@@ -97,7 +97,7 @@ fn an_event_loop_without_events_is_idle() {
 }
 
 #[test]
-fn a_worker_of_a_runtime_is_idle_though_it_is_a_job_of_the_pool() {
+fn a_runtime_worker_is_idle_although_it_runs_on_the_blocking_pool() {
     let functions = [
         "syscall",
         "parking_lot_core::thread_parker::imp::ThreadParker::futex_wait",
@@ -110,7 +110,7 @@ fn a_worker_of_a_runtime_is_idle_though_it_is_a_job_of_the_pool() {
 }
 
 #[test]
-fn a_thread_of_its_own_is_idle_at_its_inbox_and_an_event_loop_is_not() {
+fn a_dedicated_thread_is_idle_at_its_queue_and_an_event_loop_is_not() {
     let inbox = [
         "syscall",
         "std::thread::park",
@@ -123,7 +123,7 @@ fn a_thread_of_its_own_is_idle_at_its_inbox_and_an_event_loop_is_not() {
 }
 
 #[test]
-fn who_reads_sleeps_or_waits_for_a_lock_is_not_idle() {
+fn a_thread_that_reads_sleeps_or_waits_for_a_lock_is_not_idle() {
     assert!(!thread(&["read", "newswire_gateway::drill::block"]).is_idle());
     assert!(!thread(&["clock_nanosleep", "std::thread::sleep", "newswire_gateway::drill::block"]).is_idle());
     assert!(!thread(&["syscall", "std::sync::poison::mutex::Mutex<T>::lock", "store::open"]).is_idle());
@@ -135,7 +135,7 @@ fn who_reads_sleeps_or_waits_for_a_lock_is_not_idle() {
 }
 
 #[test]
-fn paths_lose_the_machine_they_were_compiled_on() {
+fn paths_are_stripped_of_the_build_machine() {
     for (long, short) in [
         (
             "/home/me/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/tokio-1.54.0/src/runtime/park.rs",
@@ -156,24 +156,24 @@ fn paths_lose_the_machine_they_were_compiled_on() {
         ("./nptl/pthread_create.c", "nptl/pthread_create.c"),
         ("/home/me/glibc/nptl/pthread_create.c", "pthread_create.c"),
     ] {
-        assert_eq!(shortened(long), short);
+        assert_eq!(shorten_path(long), short);
     }
 }
 
 #[test]
 fn a_bare_name_is_completed_from_its_file() {
-    assert_eq!(whole("recv<u32>", "library/std/src/sync/mpsc.rs"), "std::sync::mpsc::recv<u32>");
-    assert_eq!(whole("park", "tokio-1.54.0/src/runtime/park/mod.rs"), "tokio::runtime::park::park");
-    assert_eq!(whole("{closure#0}<a::B>", "crates/gateway/src/lib.rs"), "gateway::{closure#0}<a::B>");
-    assert_eq!(whole("f", "actix-web-4.18.1/src/a/b.rs"), "actix_web::a::b::f");
-    assert_eq!(whole("spinning", "crates/stacks/examples/busy.rs"), "busy::spinning");
-    assert_eq!(whole("news::a::f", "crates/gateway/src/lib.rs"), "news::a::f");
-    assert_eq!(whole("<A as B>::f", "crates/gateway/src/lib.rs"), "<A as B>::f");
-    assert_eq!(whole("read", "nptl/read.c"), "read");
+    assert_eq!(qualify("recv<u32>", "library/std/src/sync/mpsc.rs"), "std::sync::mpsc::recv<u32>");
+    assert_eq!(qualify("park", "tokio-1.54.0/src/runtime/park/mod.rs"), "tokio::runtime::park::park");
+    assert_eq!(qualify("{closure#0}<a::B>", "crates/gateway/src/lib.rs"), "gateway::{closure#0}<a::B>");
+    assert_eq!(qualify("f", "actix-web-4.18.1/src/a/b.rs"), "actix_web::a::b::f");
+    assert_eq!(qualify("spinning", "crates/stacks/examples/busy.rs"), "busy::spinning");
+    assert_eq!(qualify("news::a::f", "crates/gateway/src/lib.rs"), "news::a::f");
+    assert_eq!(qualify("<A as B>::f", "crates/gateway/src/lib.rs"), "<A as B>::f");
+    assert_eq!(qualify("read", "nptl/read.c"), "read");
 }
 
 #[test]
-fn it_is_written_as_a_dump_of_a_jvm_is() {
+fn the_dump_has_the_format_of_a_jvm_thread_dump() {
     let mut thread = thread(&["read", "newswire_gateway::drill::block"]);
     thread.frames[1].file = Some("crates/gateway/src/drill.rs".to_owned());
     thread.frames[1].line = Some(12);

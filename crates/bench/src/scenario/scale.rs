@@ -1,7 +1,7 @@
-//! As many sources as one daemon should carry, each with a host of its own, five in a hundred dead.
+//! The largest number of sources for one daemon, each on its own host; 5% of them hang.
 //!
 //! ```text
-//! start ─► everybody once (200, spread) ─► idle: memory ─► order to visit all (304, as fast as it can)
+//! start ─► all sources once (200, spread) ─► idle: memory ─► refresh of all (304, as fast as possible)
 //! ```
 
 use std::time::Duration;
@@ -10,25 +10,25 @@ use tokio::time::Instant;
 
 use super::Options;
 use crate::{
-    feeds::{Feeds, Manner},
+    feeds::{FeedBehaviour, Feeds},
     ingestd::Ingestd,
     process::{pause, wait_for},
-    report::{Bar, Row, Section},
+    report::{Bar, Row, ScenarioReport},
 };
 
 const LATE: &str = "newswire_ingestd_visit_late_seconds";
-/// Longest wait for one round.
+/// Deadline of one round.
 const WITHIN: Duration = Duration::from_secs(1800);
-/// After which nothing is under way but what hangs.
+/// After this only hanging visits are in progress.
 const CALM: Duration = Duration::from_secs(5);
 
 #[expect(clippy::cast_precision_loss, reason = "numbers for people")]
-pub(super) fn run(options: &Options) -> anyhow::Result<Section> {
+pub(super) fn run(options: &Options) -> anyhow::Result<ScenarioReport> {
     let (sources, feeds) = (options.sources, Feeds::start()?);
-    let empty = Ingestd::start(&options.seats, "", std::iter::empty())?.process.memory()?;
-    let manner = |n: usize| if n % 20 == 7 { Manner::Hang } else { Manner::Ok };
-    let living = (0..sources).filter(|n| manner(*n) == Manner::Ok).count() as f64;
-    let daemon = Ingestd::start(&options.seats, "", (0..sources).map(|n| feeds.url(n, manner(n))))?;
+    let empty = Ingestd::start(&options.cpus, "", std::iter::empty())?.process.memory()?;
+    let behaviour = |n: usize| if n % 20 == 7 { FeedBehaviour::Hang } else { FeedBehaviour::Ok };
+    let living = (0..sources).filter(|n| behaviour(*n) == FeedBehaviour::Ok).count() as f64;
+    let daemon = Ingestd::start(&options.cpus, "", (0..sources).map(|n| feeds.url(n, behaviour(n))))?;
     let healthy = |status: &str| daemon.sum(&format!("newswire_ingestd_visits_total{{status=\"{status}\""));
     let round = |status: &'static str| {
         let (began, before) = (Instant::now(), daemon.process.cpu()?);
@@ -36,7 +36,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Section> {
             pause(Duration::from_millis(200));
             healthy(status).ok().filter(|visits| *visits >= living)
         };
-        wait_for("everybody to be visited", WITHIN, done)?;
+        wait_for("a visit to every source", WITHIN, done)?;
         anyhow::Ok((began.elapsed(), daemon.process.cpu()?.saturating_sub(before)))
     };
     let (_, first) = round("new")?;
@@ -48,14 +48,14 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Section> {
     let micros = |cpu: Duration| cpu.as_secs_f64() * 1e6 / living;
     let [p50, p99] = late;
     let rows = vec![
-        Row::new("memory a source", "B", memory as f64 / sources as f64, None).bar(Bar::AtMost(8192.0)),
+        Row::new("memory per source", "B", memory as f64 / sources as f64, None).bar(Bar::AtMost(8192.0)),
         Row::new("CPU per visit, 200 with 9 new items", "µs", micros(first), None),
         Row::new("CPU per visit, 304", "µs", micros(again), None),
-        Row::new("visits a second, 304", "", living / took.as_secs_f64(), None),
+        Row::new("visits per second, 304", "", living / took.as_secs_f64(), None),
         Row::new("late p50, at most", "s", p50?, None),
         Row::new("late p99, at most", "s", p99?, None).bar(Bar::AtMost(60.0)),
     ];
     let load =
-        format!("{sources} new sources, a host each, 5 in a hundred hang; all once, then all again at once");
-    Ok(Section { scenario: "scale", load, beside: "-", rows })
+        format!("{sources} new sources, each on its own host, 5% hang; all once, then all again at once");
+    Ok(ScenarioReport { scenario: "scale", load, baseline: "-", rows })
 }

@@ -1,40 +1,45 @@
-//! Feeds that hang or drip, beside feeds that answer: the others must not notice, not even at the first start.
+//! Feeds that hang or drip must not delay the others, not even at the first start.
 
 use std::time::Duration;
 
 use super::Options;
 use crate::{
-    feeds::{Feeds, Manner},
+    feeds::{FeedBehaviour, Feeds},
     histogram::Histogram,
     ingestd::Ingestd,
     process::{pause, wait_for},
-    report::{Bar, Row, Section},
+    report::{Bar, Row, ScenarioReport},
 };
 
 const SOURCES: usize = 2000;
-/// New sources are first visited so far apart.
+/// Spacing of the first visits of new sources.
 const STEP_MS: u64 = 10;
 const WITHIN: Duration = Duration::from_secs(180);
 
-/// What became of the feeds that always answer: every second one.
-struct Others {
-    /// From the first visit of all to the end of their own, in milliseconds.
+/// Results of the feeds that always answer: every second one.
+struct HealthyFeeds {
+    /// From the first visit of any feed to the end of their own, in milliseconds.
     first_item: Histogram,
-    /// The same, after it was due.
+    /// The same, counted from when it was due.
     late: Histogram,
     missing: usize,
 }
 
-fn measure(options: &Options, feeds: &Feeds, manner: impl Fn(usize) -> Manner) -> anyhow::Result<Others> {
-    let urls = (0..SOURCES).map(|n| feeds.url(n, manner(n)));
-    let daemon = Ingestd::start(&options.seats, "", urls)?;
+fn measure(
+    options: &Options,
+    feeds: &Feeds,
+    behaviour: impl Fn(usize) -> FeedBehaviour,
+) -> anyhow::Result<HealthyFeeds> {
+    let urls = (0..SOURCES).map(|n| feeds.url(n, behaviour(n)));
+    let daemon = Ingestd::start(&options.cpus, "", urls)?;
     // The last is due after 20 s.
     pause(Duration::from_millis(STEP_MS * SOURCES as u64));
-    let came =
+    let all_arrived =
         || Some(daemon.sources().ok()?.iter().step_by(2).all(|s| s.counts.items > 0)).filter(|all| *all);
-    // Whoever is missing in the end is counted.
-    wait_for("the others", WITHIN, came).ok();
-    let mut others = Others { first_item: Histogram::default(), late: Histogram::default(), missing: 0 };
+    // Feeds that are still missing are counted below.
+    wait_for("the healthy feeds", WITHIN, all_arrived).ok();
+    let mut others =
+        HealthyFeeds { first_item: Histogram::default(), late: Histogram::default(), missing: 0 };
     let sources = daemon.sources()?;
     let begun = sources.iter().filter_map(|s| s.last_success).map(|at| at.millis()).min().unwrap_or(0);
     for (n, source) in sources.iter().enumerate().step_by(2) {
@@ -50,16 +55,16 @@ fn measure(options: &Options, feeds: &Feeds, manner: impl Fn(usize) -> Manner) -
 }
 
 #[expect(clippy::cast_precision_loss, reason = "numbers for people")]
-pub(super) fn run(options: &Options) -> anyhow::Result<Section> {
+pub(super) fn run(options: &Options) -> anyhow::Result<ScenarioReport> {
     let feeds = Feeds::start()?;
     let bad = |n: usize| match n % 4 {
-        1 => Manner::Hang,
-        3 => Manner::Drip,
-        _ => Manner::Ok,
+        1 => FeedBehaviour::Hang,
+        3 => FeedBehaviour::Drip,
+        _ => FeedBehaviour::Ok,
     };
     let with = measure(options, &feeds, bad)?;
-    let without = measure(options, &feeds, |_| Manner::Ok)?;
-    let row = |what: &str, of: fn(&Others) -> u64| {
+    let without = measure(options, &feeds, |_| FeedBehaviour::Ok)?;
+    let row = |what: &str, of: fn(&HealthyFeeds) -> u64| {
         Row::new(what, "ms", of(&with) as f64, Some(of(&without) as f64))
     };
     let rows = vec![
@@ -71,6 +76,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Section> {
         Row::new("without an item", "feeds", with.missing as f64, Some(without.missing as f64))
             .bar(Bar::AtMost(0.0)),
     ];
-    let load = format!("{SOURCES} new feeds, every second one hangs or drips; beside: all of them answer");
-    Ok(Section { scenario: "visits", load, beside: "all answer", rows })
+    let load =
+        format!("{SOURCES} new feeds, every second one hangs or drips; compared with: all of them answer");
+    Ok(ScenarioReport { scenario: "visits", load, baseline: "all answer", rows })
 }

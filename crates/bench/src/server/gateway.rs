@@ -1,4 +1,4 @@
-//! The release gateway in a folder of its own, with a script for a daemon.
+//! The release gateway in its own folder, fed by a [`ScriptedDaemon`].
 
 use std::{
     fs,
@@ -15,53 +15,53 @@ use tempfile::TempDir;
 
 use super::{HEARTBEAT, START, Server};
 use crate::{
-    fleet::Target,
-    process::{Process, Seats, wait_for},
-    script::Script,
+    fleet::StreamTarget,
+    process::{CpuPartition, ServerProcess, wait_for},
+    scripted_daemon::ScriptedDaemon,
 };
 
-/// Streams from here on, without history: what a client that knows where it is gets.
+/// A stream from now on, without a snapshot.
 const PATH: &str = "/news/stream?snapshot=0";
-/// More than anybody connects, and all from one address.
+/// Above every scenario's number of clients; all of them have one address.
 const CLIENTS_MAX: usize = 14_000;
 
-/// Where it listens.
-pub(crate) enum Door<'a> {
-    /// At an address that it binds.
-    Own(SocketAddr),
-    /// At a socket that was there before it (`sd_listen_fds(3)`).
-    Passed(&'a TcpListener),
+/// The listening socket of the gateway.
+pub(crate) enum ListenOn<'a> {
+    /// It binds this address itself.
+    Address(SocketAddr),
+    /// It inherits this socket (`sd_listen_fds(3)`).
+    Inherited(&'a TcpListener),
 }
 
 /// A running gateway.
-pub(crate) struct Gateway {
-    pub(crate) process: Process,
-    /// The daemon that it reads from; outlives it.
-    pub(crate) script: Arc<Script>,
+pub(crate) struct GatewayServer {
+    pub(crate) process: ServerProcess,
+    /// The daemon it reads from; outlives it.
+    pub(crate) daemon: Arc<ScriptedDaemon>,
     folder: TempDir,
     address: SocketAddr,
 }
 
-impl Gateway {
+impl GatewayServer {
     /// `settings` are lines for `[gateway]`; without a `script` it gets a new one.
     pub(crate) fn start(
-        seats: &Seats,
+        cpus: &CpuPartition,
         settings: &str,
-        door: Door<'_>,
-        script: Option<&Self>,
+        listen_on: ListenOn<'_>,
+        daemon: Option<&Self>,
     ) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir().context("make a folder for the gateway")?;
+        let folder = tempfile::tempdir().context("create a folder for the gateway")?;
         let socket = folder.path().join("ingestd.sock");
-        let script = match script {
-            None => Arc::new(Script::begin(&socket)?),
+        let daemon = match daemon {
+            None => Arc::new(ScriptedDaemon::start(&socket)?),
             Some(other) => {
                 std::os::unix::fs::symlink(other.folder.path().join("ingestd.sock"), &socket)?;
-                Arc::clone(&other.script)
+                Arc::clone(&other.daemon)
             }
         };
-        let address = match &door {
-            Door::Own(address) => *address,
-            Door::Passed(listener) => listener.local_addr()?,
+        let address = match &listen_on {
+            ListenOn::Address(address) => *address,
+            ListenOn::Inherited(listener) => listener.local_addr()?,
         };
         let config = format!(
             "[daemon]\nrun_dir = \"{}\"\n[log]\nlevel = \"info\"\nformat = \"text\"\n[gateway]\nlisten = \"{address}\"\n\
@@ -72,39 +72,44 @@ impl Gateway {
             super::KEPT
         );
         fs::write(folder.path().join("newswire.toml"), config)?;
-        let process = Process::start(&mut command(&folder, door)?, seats)?;
-        let mut gateway = Self { process, script, folder, address };
+        let process = ServerProcess::start(&mut command(&folder, listen_on)?, cpus)?;
+        let mut gateway = Self { process, daemon, folder, address };
         let ready = wait_for("the gateway to be ready", START, || {
             (!gateway.process.is_running() || is_ready(address)).then_some(())
         });
         let log = fs::read_to_string(gateway.folder.path().join("log")).unwrap_or_default();
         ready.with_context(|| log.clone())?;
-        anyhow::ensure!(gateway.process.is_running(), "the gateway ended: {log}");
+        anyhow::ensure!(gateway.process.is_running(), "the gateway exited: {log}");
         Ok(gateway)
     }
 
-    /// The same again after its end: same address, same daemon.
-    pub(crate) fn again(&mut self, seats: &Seats) -> anyhow::Result<()> {
-        self.process = Process::start(&mut command(&self.folder, Door::Own(self.address))?, seats)?;
+    /// Restarts it with the same address and daemon.
+    pub(crate) fn restart(&mut self, cpus: &CpuPartition) -> anyhow::Result<()> {
+        self.process =
+            ServerProcess::start(&mut command(&self.folder, ListenOn::Address(self.address))?, cpus)?;
         wait_for("the gateway to listen", START, || TcpStream::connect(self.address).ok()).map(drop)
     }
 }
 
-fn command(folder: &TempDir, door: Door<'_>) -> anyhow::Result<Command> {
-    let bench = std::env::current_exe().context("ask where we are")?;
+fn command(folder: &TempDir, listen_on: ListenOn<'_>) -> anyhow::Result<Command> {
+    let bench = std::env::current_exe().context("locate this program")?;
     let gateway = bench.with_file_name("newswire-gateway");
-    anyhow::ensure!(gateway.is_file(), "no {}: build it first, or use scripts/bench", gateway.display());
+    anyhow::ensure!(
+        gateway.is_file(),
+        "{} is missing; use scripts/bench, which builds it",
+        gateway.display()
+    );
     let log = fs::File::create(folder.path().join("log"))?;
-    let (script, stdin) = match door {
-        Door::Own(_) => ("exec \"$0\" --config newswire.toml", Stdio::null()),
+    let (daemon, stdin) = match listen_on {
+        ListenOn::Address(_) => ("exec \"$0\" --config newswire.toml", Stdio::null()),
         // Descriptor 3 is where systemd puts the first socket.
-        Door::Passed(listener) => (
+        ListenOn::Inherited(listener) => (
             "export LISTEN_FDS=1 LISTEN_PID=$$ && exec \"$0\" --config newswire.toml 3<&0 0</dev/null",
             OwnedFd::from(listener.try_clone()?).into(),
         ),
     };
     let mut command = Command::new("sh");
-    command.arg("-c").arg(script).arg(gateway).current_dir(folder.path()).env_clear();
+    command.arg("-c").arg(daemon).arg(gateway).current_dir(folder.path()).env_clear();
     command.stdin(stdin).stdout(Stdio::null()).stderr(log);
     Ok(command)
 }
@@ -121,17 +126,17 @@ fn is_ready(address: SocketAddr) -> bool {
     ask().unwrap_or(false)
 }
 
-impl Server for Gateway {
-    fn target(&self) -> Target {
-        Target { address: self.address, path: PATH }
+impl Server for GatewayServer {
+    fn target(&self) -> StreamTarget {
+        StreamTarget { address: self.address, path: PATH }
     }
 
-    fn process(&self) -> &Process {
+    fn process(&self) -> &ServerProcess {
         &self.process
     }
 
     fn publish(&mut self, events: Vec<String>) -> anyhow::Result<()> {
-        self.script.publish(events);
+        self.daemon.publish(events);
         Ok(())
     }
 }

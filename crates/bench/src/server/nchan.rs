@@ -1,5 +1,5 @@
-//! The peer: nginx with nchan (<https://nchan.io>), as Debian ships both, set up like the gateway: one worker a processor,
-//! the same number of events kept, the same heartbeat, no log of requests.
+//! The peer: nginx with nchan (<https://nchan.io>) from Debian, configured like the gateway: one worker per CPU, the same
+//! number of events kept, the same heartbeat, no access log.
 
 use std::{
     fs,
@@ -17,46 +17,46 @@ use tempfile::TempDir;
 
 use super::{HEARTBEAT, KEPT, START, Server, free_address};
 use crate::{
-    fleet::Target,
-    process::{Process, Seats, find_program, wait_for},
+    fleet::StreamTarget,
+    process::{CpuPartition, ServerProcess, find_program, wait_for},
 };
 
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
-/// Longest wait for it to take what is published; a burst to thousands keeps it busy for seconds.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// Batches that wait to be published.
+/// Timeout of its responses; a burst to thousands of clients keeps it busy for seconds.
+const TIMEOUT: Duration = Duration::from_secs(120);
+/// Queued batches.
 const BATCHES_MAX: usize = 1024;
 
 /// A running nginx.
 pub(crate) struct Nchan {
-    process: Process,
+    process: ServerProcess,
     address: SocketAddr,
     batches: Option<SyncSender<Vec<String>>>,
     publisher: Option<JoinHandle<anyhow::Result<()>>>,
     _folder: TempDir,
 }
 
-/// What is installed, or what is missing.
+/// The path of nginx, or what is missing.
 pub(crate) fn find() -> Result<PathBuf, String> {
     let nginx = find_program("nginx").ok_or("nginx is not installed")?;
     if Path::new(MODULE).is_file() { Ok(nginx) } else { Err(format!("nchan is not installed: no {MODULE}")) }
 }
 
 impl Nchan {
-    /// What is missing on this machine, if anything is.
+    /// What is missing on this machine, if anything.
     pub(crate) fn missing() -> Option<String> {
         find().err()
     }
 
-    pub(crate) fn start(seats: &Seats) -> anyhow::Result<Self> {
+    pub(crate) fn start(cpus: &CpuPartition) -> anyhow::Result<Self> {
         let nginx = find().map_err(anyhow::Error::msg)?;
-        let folder = tempfile::tempdir().context("make a folder for nginx")?;
+        let folder = tempfile::tempdir().context("create a folder for nginx")?;
         let address = free_address()?;
-        fs::write(folder.path().join("nginx.conf"), config(folder.path(), address, seats))?;
+        fs::write(folder.path().join("nginx.conf"), config(folder.path(), address, cpus))?;
         let mut command = Command::new(nginx);
         command.arg("-p").arg(folder.path()).arg("-c").arg("nginx.conf").args(["-e", "error.log"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = Process::start(&mut command, seats)?;
+        let process = ServerProcess::start(&mut command, cpus)?;
         let log = folder.path().join("error.log");
         let publisher = wait_for("nginx to listen", START, || TcpStream::connect(address).ok());
         let publisher = publisher.with_context(|| fs::read_to_string(log).unwrap_or_default())?;
@@ -67,10 +67,10 @@ impl Nchan {
     }
 }
 
-fn config(folder: &Path, address: SocketAddr, seats: &Seats) -> String {
-    let workers = seats.of_a_server();
+fn config(folder: &Path, address: SocketAddr, cpus: &CpuPartition) -> String {
+    let workers = cpus.server_cpu_count();
     let (folder, heartbeat) = (folder.display(), HEARTBEAT.as_secs());
-    // Both numbers of files are what this needs; nginx takes what the system gives.
+    // The limits of files and connections are above what the scenarios need.
     format!(
         "load_module {MODULE};
 daemon off;
@@ -111,10 +111,10 @@ http {{
     )
 }
 
-/// Publishes a batch in one write, and takes the answers.
+/// Publishes a batch in one write, and reads the responses.
 fn post(mut stream: &TcpStream, batch: &[String]) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     let request = |json: &String| {
         let length = json.len();
         format!(
@@ -133,7 +133,7 @@ fn answer(answers: &mut impl std::io::BufRead) -> anyhow::Result<()> {
     let (mut line, mut length) = (String::new(), 0);
     answers.read_line(&mut line)?;
     let status = line.split(' ').nth(1).unwrap_or_default().to_owned();
-    anyhow::ensure!(matches!(status.as_str(), "200" | "201" | "202"), "it answered {line:?}");
+    anyhow::ensure!(matches!(status.as_str(), "200" | "201" | "202"), "unexpected response {line:?}");
     while !line.trim().is_empty() {
         line.clear();
         answers.read_line(&mut line)?;
@@ -147,17 +147,17 @@ fn answer(answers: &mut impl std::io::BufRead) -> anyhow::Result<()> {
 }
 
 impl Server for Nchan {
-    fn target(&self) -> Target {
-        Target { address: self.address, path: "/sub" }
+    fn target(&self) -> StreamTarget {
+        StreamTarget { address: self.address, path: "/sub" }
     }
 
-    fn process(&self) -> &Process {
+    fn process(&self) -> &ServerProcess {
         &self.process
     }
 
     fn publish(&mut self, events: Vec<String>) -> anyhow::Result<()> {
-        let batches = self.batches.as_ref().context("the publisher is gone")?;
-        batches.try_send(events).ok().context("nchan does not take what is published")
+        let batches = self.batches.as_ref().context("the publisher has exited")?;
+        batches.try_send(events).ok().context("nchan is too slow: the queue of batches is full")
     }
 }
 
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_read_one_after_another_and_a_refusal_is_told() {
+    fn pipelined_responses_are_parsed_and_a_refusal_is_an_error() {
         let text = "HTTP/1.1 201 Created\r\nContent-Length: 3\r\n\r\nabcHTTP/1.1 202 Accepted\r\n\r\nHTTP/1.1 403 No\r\n\r\n";
         let mut answers = text.as_bytes();
         assert!(answer(&mut answers).is_ok() && answer(&mut answers).is_ok());

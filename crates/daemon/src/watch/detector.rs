@@ -38,7 +38,7 @@ pub(super) struct ClockReadings {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
     pub(super) number: u64,
-    /// The last heartbeat; if the entry is idle, now.
+    /// The last beat; if the entry is idle, now.
     pub(super) beat_ms: u64,
     /// The maximum lag since the last check.
     pub(super) lag_ms_max: u64,
@@ -228,7 +228,7 @@ mod tests {
             self.now.wall += ms.cast_signed();
         }
 
-        /// Checks at the usual interval, with heartbeats or without.
+        /// Checks at the usual interval, with beats or without.
         fn checks(&mut self, checks: u64, beats: bool) {
             for _ in 0..checks {
                 self.advance(CHECK_EVERY_MS);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_with_heartbeats_is_never_blamed() {
+    fn a_loop_with_beats_is_never_blamed() {
         let mut simulation = Simulation::new();
         simulation.checks(5_000, true);
         assert_eq!(simulation.take_events(), []);

@@ -26,7 +26,7 @@ pub struct StalledLoop {
     pub kind: WatchKind,
     /// Always true.
     pub stalled: bool,
-    /// How late its last heartbeat was.
+    /// How late its last beat was.
     pub lag_ms: u64,
     /// How long ago that was.
     pub beat_ms_ago: u64,

@@ -1,14 +1,14 @@
-//! `crowd SOURCES ADDRESS CLIENTS`: feeds that publish all the while, and clients of a gateway that listen all the while,
-//! around daemons that somebody else installs, restarts and kills.
+//! `crowd SOURCES ADDRESS CLIENTS`: feeds that publish continuously and connected clients of a gateway, around daemons
+//! that another program installs, restarts and kills.
 //!
-//! It writes the list of its feeds to the file SOURCES, then obeys lines on its standard input: `mark` prints what has
-//! happened since the mark before, as one line of JSON; `end`, or the end of input, stops the feeds, waits until every
-//! client has everything, and prints what was lost or doubled. Exit 0: nothing was.
+//! It writes the list of its feeds to the file SOURCES, then reads commands from standard input: `mark` prints what has
+//! happened since the previous mark as one line of JSON; `end` or the end of input stops the feeds, waits until every
+//! client has all items, and prints what was lost or duplicated. Exit 0: nothing was.
 
 use std::{fmt::Write as _, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use e2e::{Format, Origin, Subscriber, faults, say, wait_for};
+use e2e::{DocumentFormat, Origin, TestSubscriber, faults, log_line, wait_for};
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 const FEEDS: usize = 6;
 /// Pause between two new items.
 const PUBLISH_EVERY: Duration = Duration::from_millis(250);
-/// How long the last item may take to reach the last client.
+/// Deadline for the last item to reach the last client.
 const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(30);
 
 #[tokio::main]
@@ -25,31 +25,32 @@ async fn main() -> anyhow::Result<()> {
     let [sources, address, clients] = arguments.as_slice() else {
         anyhow::bail!("usage: crowd SOURCES ADDRESS CLIENTS");
     };
-    let address: SocketAddr = address.parse().context("ADDRESS is not like 127.0.0.1:8700")?;
-    let clients: usize = clients.parse().context("CLIENTS is not a number")?;
+    let address: SocketAddr =
+        address.parse().context("ADDRESS: expected HOST:PORT such as 127.0.0.1:8700")?;
+    let clients: usize = clients.parse().context("CLIENTS: expected a number")?;
     let origin = Arc::new(Origin::start().await?);
     write_sources(&origin, Path::new(sources))?;
     let publisher = tokio::spawn(publish(Arc::clone(&origin)));
     let crowd: Vec<_> =
-        (0..clients).map(|_| Subscriber::start(address.into(), "/news/stream?snapshot=1000")).collect();
-    let mut orders = orders();
+        (0..clients).map(|_| TestSubscriber::start(address.into(), "/news/stream?snapshot=1000")).collect();
+    let mut commands = read_commands();
     let mut before = Figures::default();
-    while let Some(order) = orders.recv().await.filter(|order| order != "end") {
-        anyhow::ensure!(order == "mark", "`{order}` is neither mark nor end");
+    while let Some(command) = commands.recv().await.filter(|command| command != "end") {
+        anyhow::ensure!(command == "mark", "unknown command `{command}`; expected mark or end");
         let now = Figures::of(&crowd);
-        say(&now.since(&before, &origin));
+        log_line(&now.since(&before, &origin));
         before = now;
     }
     publisher.abort();
     end(&origin, &crowd).await
 }
 
-/// The lines of standard input, which only a thread of its own can wait for.
-fn orders() -> mpsc::Receiver<String> {
-    let (orders, received) = mpsc::channel(1);
+/// The lines of standard input, read on a separate thread because reading blocks.
+fn read_commands() -> mpsc::Receiver<String> {
+    let (commands, received) = mpsc::channel(1);
     std::thread::spawn(move || {
         for line in std::io::stdin().lines().map_while(Result::ok) {
-            if orders.blocking_send(line).is_err() {
+            if commands.blocking_send(line).is_err() {
                 return;
             }
         }
@@ -61,7 +62,7 @@ fn write_sources(origin: &Origin, to: &Path) -> anyhow::Result<()> {
     let mut text = String::new();
     for number in 0..FEEDS {
         let name = format!("feed-{number}");
-        let url = origin.feed(&name, Format::of(number));
+        let url = origin.add_feed(&name, DocumentFormat::of(number));
         write!(
             text,
             "[[source]]\nid = \"{name}\"\nname = \"Feed {number}\"\nurl = \"{url}\"\nevery = \"1s\"\n\n"
@@ -77,19 +78,19 @@ async fn publish(origin: Arc<Origin>) {
     }
 }
 
-/// What happened to the clients.
+/// Totals over all clients.
 #[derive(Default)]
 struct Figures {
     items: usize,
     connections: usize,
-    /// Tries that found nobody listening.
+    /// Attempts that were refused.
     refused: usize,
-    /// Clients that a browser would have given up for.
+    /// Clients that stopped for good, as a browser would.
     closed: usize,
 }
 
 impl Figures {
-    fn of(crowd: &[Subscriber]) -> Self {
+    fn of(crowd: &[TestSubscriber]) -> Self {
         let mut figures = Self::default();
         for client in crowd {
             let connections = client.connections();
@@ -114,24 +115,26 @@ impl Figures {
     }
 }
 
-async fn end(origin: &Origin, crowd: &[Subscriber]) -> anyhow::Result<()> {
+async fn end(origin: &Origin, crowd: &[TestSubscriber]) -> anyhow::Result<()> {
     let published = origin.published();
     let total: usize = published.values().map(Vec::len).sum();
-    let caught_up = wait_for("everybody to have everything", CAUGHT_UP_WITHIN, async || {
+    let caught_up = wait_for("every client to have all items", CAUGHT_UP_WITHIN, async || {
         crowd.iter().all(|client| client.count("item") >= total).then_some(())
     })
     .await;
     let faults: Vec<String> = crowd.iter().flat_map(|client| faults(&published, &client.records())).collect();
     let figures = Figures::of(crowd);
-    say(&json!({
-        "published": total,
-        "clients": crowd.len(),
-        "delivered": figures.items,
-        "connections": figures.connections,
-        "refused": figures.refused,
-        "faults": faults.len(),
-    })
-    .to_string());
+    log_line(
+        &json!({
+            "published": total,
+            "clients": crowd.len(),
+            "delivered": figures.items,
+            "connections": figures.connections,
+            "refused": figures.refused,
+            "faults": faults.len(),
+        })
+        .to_string(),
+    );
     caught_up?;
     anyhow::ensure!(faults.is_empty(), "{}", faults.join("\n"));
     Ok(())

@@ -1,11 +1,11 @@
-//! `torture [MINUTES]`: the crash story in a loop. Each run has a store and clients of its own; the first fault ends it.
+//! `torture [MINUTES]`: the crash scenario in a loop. Each run has its own store and clients; the first fault ends it.
 
 use std::time::Duration;
 
-use e2e::{Program, say, story};
+use e2e::{Binary, log_line, scenario};
 use tokio::time::Instant;
 
-/// Rounds of one run; then the next begins with an empty store.
+/// Rounds of one run; the next run begins with an empty store.
 const ROUNDS: usize = 30;
 
 #[tokio::main]
@@ -17,21 +17,23 @@ async fn main() -> anyhow::Result<()> {
     let until = Instant::now() + Duration::from_secs(60 * minutes);
     let (mut kills, mut published) = (0, 0);
     while Instant::now() < until {
-        let tally = story::kills(|round| {
+        let summary = scenario::kill_repeatedly(|round| {
             let on = round < ROUNDS && Instant::now() < until;
-            // They are started again in this order.
+            // They are restarted in this order.
             on.then(|| match fastrand::u8(0..4) {
-                0 => vec![Program::Ingestd],
-                1 => vec![Program::Gateway],
-                2 => vec![Program::Ingestd, Program::Gateway],
-                _ => vec![Program::Gateway, Program::Ingestd],
+                0 => vec![Binary::Ingestd],
+                1 => vec![Binary::Gateway],
+                2 => vec![Binary::Ingestd, Binary::Gateway],
+                _ => vec![Binary::Gateway, Binary::Ingestd],
             })
         })
         .await?;
-        kills += tally.kills;
-        published += tally.published;
-        say(&format!("{kills} kills, {published} items, each seen once by every subscriber ({tally:?})"));
+        kills += summary.kills;
+        published += summary.published;
+        log_line(&format!(
+            "{kills} kills, {published} items, each received once by every subscriber ({summary:?})"
+        ));
     }
-    anyhow::ensure!(kills > 0, "no time for a single kill");
+    anyhow::ensure!(kills > 0, "the time was too short for a single kill");
     Ok(())
 }

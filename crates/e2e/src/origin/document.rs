@@ -1,8 +1,8 @@
-//! The documents that the origin serves: one template a format, newest entry first, as publishers do it.
+//! The documents that the origin serves: one template per format, newest entry first, as publishers do it.
 
-/// What a feed is written in.
+/// The format of a served feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum DocumentFormat {
     /// RSS 2.0.
     Rss,
     /// Atom 1.0.
@@ -11,8 +11,8 @@ pub enum Format {
     Json,
 }
 
-impl Format {
-    /// One after the other, for feeds that are made by number.
+impl DocumentFormat {
+    /// The formats in turn, for numbered feeds.
     #[must_use]
     pub fn of(number: usize) -> Self {
         [Self::Rss, Self::Atom, Self::Json][number % 3]
@@ -29,7 +29,7 @@ impl Format {
 
 /// One article.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct FeedEntry {
     pub(super) guid: String,
     pub(super) title: String,
     link: String,
@@ -37,7 +37,7 @@ pub(super) struct Entry {
     second: u64,
 }
 
-impl Entry {
+impl FeedEntry {
     pub(super) fn new(feed: &str, number: u64, title: &str) -> Self {
         Self {
             guid: format!("urn:newswire-test:{feed}:{number}"),
@@ -58,15 +58,15 @@ pub(super) fn clock(second: u64) -> String {
 }
 
 /// The feed with these entries (oldest first), as its publisher would send it.
-pub(super) fn write(format: Format, feed: &str, entries: &[Entry]) -> String {
+pub(super) fn write(format: DocumentFormat, feed: &str, entries: &[FeedEntry]) -> String {
     match format {
-        Format::Rss => rss(feed, entries),
-        Format::Atom => atom(feed, entries),
-        Format::Json => json(feed, entries),
+        DocumentFormat::Rss => rss(feed, entries),
+        DocumentFormat::Atom => atom(feed, entries),
+        DocumentFormat::Json => json(feed, entries),
     }
 }
 
-fn rss(feed: &str, entries: &[Entry]) -> String {
+fn rss(feed: &str, entries: &[FeedEntry]) -> String {
     let items: String = entries
         .iter()
         .rev()
@@ -87,8 +87,8 @@ fn rss(feed: &str, entries: &[Entry]) -> String {
     )
 }
 
-fn atom(feed: &str, entries: &[Entry]) -> String {
-    let updated = entries.last().map_or_else(|| clock(0), Entry::clock);
+fn atom(feed: &str, entries: &[FeedEntry]) -> String {
+    let updated = entries.last().map_or_else(|| clock(0), FeedEntry::clock);
     let items: String = entries
         .iter()
         .rev()
@@ -110,7 +110,7 @@ fn atom(feed: &str, entries: &[Entry]) -> String {
     )
 }
 
-fn json(feed: &str, entries: &[Entry]) -> String {
+fn json(feed: &str, entries: &[FeedEntry]) -> String {
     let items: Vec<_> = entries
         .iter()
         .rev()

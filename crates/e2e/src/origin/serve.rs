@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{Behaviour, Origin, Place, Request, What, World, document};
+use super::{Behaviour, Content, Origin, OriginState, Request, Resource, document};
 
 /// What one request is answered with.
 struct Answer {
@@ -21,14 +21,14 @@ struct Answer {
     body: Vec<u8>,
 }
 
-/// Serves until it is dropped; then every connection ends too.
-pub(super) async fn accept(listener: TcpListener, world: Arc<Mutex<World>>) {
+/// Serves until dropped, which closes all connections.
+pub(super) async fn accept(listener: TcpListener, state: Arc<Mutex<OriginState>>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 if let Ok((socket, _)) = accepted {
-                    connections.spawn(connection(socket, Arc::clone(&world)));
+                    connections.spawn(connection(socket, Arc::clone(&state)));
                 }
             }
             Some(_) = connections.join_next() => {}
@@ -36,44 +36,44 @@ pub(super) async fn accept(listener: TcpListener, world: Arc<Mutex<World>>) {
     }
 }
 
-async fn connection(socket: TcpStream, world: Arc<Mutex<World>>) {
+async fn connection(socket: TcpStream, state: Arc<Mutex<OriginState>>) {
     let mut socket = BufReader::new(socket);
-    // A client that goes away in the middle of an answer is its own affair.
-    while let Ok(true) = exchange(&mut socket, &world).await {}
+    // A client may disconnect in the middle of a response.
+    while let Ok(true) = exchange(&mut socket, &state).await {}
 }
 
-/// One request and its answer; whether the connection can carry another.
-async fn exchange(socket: &mut BufReader<TcpStream>, world: &Mutex<World>) -> io::Result<bool> {
+/// Serves one request; returns whether the connection can be reused.
+async fn exchange(socket: &mut BufReader<TcpStream>, state: &Mutex<OriginState>) -> io::Result<bool> {
     let Some(request) = read_request(socket).await? else { return Ok(false) };
     let (behaviour, answer, number) = {
-        let mut world = world.lock().expect("nobody panics while holding it");
-        let (behaviour, answer) = match world.places.get(&request.path) {
-            Some(place) => (place.behaviour.clone(), honest(place, &request)),
-            None => (Behaviour::Status(404, Vec::new()), short(404, Vec::new())),
+        let mut state = state.lock().expect("no thread panics while holding it");
+        let (behaviour, answer) = match state.resources.get(&request.path) {
+            Some(resource) => (resource.behaviour.clone(), honest_answer(resource, &request)),
+            None => (Behaviour::Status(404, Vec::new()), text_answer(404, Vec::new())),
         };
-        world.requests.push(request);
-        (behaviour, answer, world.requests.len() - 1)
+        state.requests.push(request);
+        (behaviour, answer, state.requests.len() - 1)
     };
     let answered = |status| {
-        world.lock().expect("nobody panics while holding it").requests[number].answered = Some(status);
+        state.lock().expect("no thread panics while holding it").requests[number].answered = Some(status);
     };
     match behaviour {
         Behaviour::Honest => {
             answered(answer.status);
-            whole(socket, &answer).await?;
+            send_whole(socket, &answer).await?;
             Ok(true)
         }
         Behaviour::Late(wait) => {
             sleep(wait).await;
             answered(answer.status);
-            whole(socket, &answer).await?;
+            send_whole(socket, &answer).await?;
             Ok(true)
         }
-        Behaviour::SilentHead => gone(socket).await,
+        Behaviour::SilentHead => hold_until_closed(socket).await,
         Behaviour::SilentBody => {
             answered(200);
-            half(socket, &answer).await?;
-            gone(socket).await
+            send_half(socket, &answer).await?;
+            hold_until_closed(socket).await
         }
         Behaviour::Drip(bytes, pause) => {
             answered(200);
@@ -87,7 +87,7 @@ async fn exchange(socket: &mut BufReader<TcpStream>, world: &Mutex<World>) -> io
         }
         Behaviour::CutOff => {
             answered(200);
-            half(socket, &answer).await?;
+            send_half(socket, &answer).await?;
             socket.shutdown().await?;
             Ok(false)
         }
@@ -97,18 +97,18 @@ async fn exchange(socket: &mut BufReader<TcpStream>, world: &Mutex<World>) -> io
         }
         Behaviour::Status(status, headers) => {
             answered(status);
-            whole(socket, &short(status, headers)).await?;
+            send_whole(socket, &text_answer(status, headers)).await?;
             Ok(true)
         }
         Behaviour::Redirect(status, to) => {
             answered(status);
-            whole(socket, &short(status, vec![format!("Location: {to}")])).await?;
+            send_whole(socket, &text_answer(status, vec![format!("Location: {to}")])).await?;
             Ok(true)
         }
     }
 }
 
-/// Nothing when the client has closed the connection instead.
+/// `None` if the client has closed the connection.
 async fn read_request(socket: &mut BufReader<TcpStream>) -> io::Result<Option<Request>> {
     let mut lines = Vec::new();
     loop {
@@ -138,32 +138,32 @@ async fn read_request(socket: &mut BufReader<TcpStream>) -> io::Result<Option<Re
     Ok(Some(request))
 }
 
-/// What an honest server answers: the document, or 304 when the client has it. `If-None-Match` wins (RFC 9110, 13.2.2).
-fn honest(place: &Place, request: &Request) -> Answer {
-    let etag = format!("\"v{}\"", place.version);
-    let modified = format!("Sat, 31 Jan 2026 {} GMT", document::clock(place.version));
+/// The document, or 304 if the client has it. `If-None-Match` takes precedence (RFC 9110, section 13.2.2).
+fn honest_answer(resource: &Resource, request: &Request) -> Answer {
+    let etag = format!("\"v{}\"", resource.version);
+    let modified = format!("Sat, 31 Jan 2026 {} GMT", document::clock(resource.version));
     let same = match (request.header("if-none-match"), request.header("if-modified-since")) {
         (Some(theirs), _) => theirs.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag),
         (None, Some(theirs)) => theirs == modified,
         (None, None) => false,
     };
     let mut headers = vec![format!("ETag: {etag}"), format!("Last-Modified: {modified}")];
-    headers.extend(place.headers.iter().cloned());
+    headers.extend(resource.headers.iter().cloned());
     if same {
         return Answer { status: 304, headers, body: Vec::new() };
     }
-    let (media_type, body) = match &place.what {
-        What::Feed { name, format, entries } => {
+    let (media_type, body) = match &resource.content {
+        Content::Feed { name, format, entries } => {
             let newest = &entries[entries.len().saturating_sub(Origin::WINDOW)..];
             (format.media_type(), document::write(*format, name, newest).into_bytes())
         }
-        What::File { bytes, media_type } => (*media_type, bytes.to_vec()),
+        Content::File { bytes, media_type } => (*media_type, bytes.to_vec()),
     };
     headers.push(format!("Content-Type: {media_type}"));
     Answer { status: 200, headers, body }
 }
 
-fn short(status: u16, mut headers: Vec<String>) -> Answer {
+fn text_answer(status: u16, mut headers: Vec<String>) -> Answer {
     headers.push("Content-Type: text/plain".to_owned());
     Answer { status, headers, body: format!("{status}\n").into_bytes() }
 }
@@ -181,14 +181,14 @@ fn head(answer: &Answer) -> Vec<u8> {
     head.into_bytes()
 }
 
-async fn whole(socket: &mut BufReader<TcpStream>, answer: &Answer) -> io::Result<()> {
+async fn send_whole(socket: &mut BufReader<TcpStream>, answer: &Answer) -> io::Result<()> {
     let mut bytes = head(answer);
     bytes.extend_from_slice(&answer.body);
     socket.write_all(&bytes).await?;
     socket.flush().await
 }
 
-async fn half(socket: &mut BufReader<TcpStream>, answer: &Answer) -> io::Result<()> {
+async fn send_half(socket: &mut BufReader<TcpStream>, answer: &Answer) -> io::Result<()> {
     let mut bytes = head(answer);
     bytes.extend_from_slice(&answer.body[..answer.body.len() / 2]);
     socket.write_all(&bytes).await?;
@@ -196,7 +196,7 @@ async fn half(socket: &mut BufReader<TcpStream>, answer: &Answer) -> io::Result<
 }
 
 /// Holds the connection open until the client gives up.
-async fn gone(socket: &mut BufReader<TcpStream>) -> io::Result<bool> {
+async fn hold_until_closed(socket: &mut BufReader<TcpStream>) -> io::Result<bool> {
     loop {
         let bytes = socket.fill_buf().await?.len();
         if bytes == 0 {

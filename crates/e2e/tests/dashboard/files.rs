@@ -28,7 +28,7 @@ struct Group {
     rules: Vec<Rule>,
 }
 
-/// An alert, or a rate that is recorded.
+/// An alert or a recording rule.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Rule {
     pub(crate) record: Option<String>,
@@ -46,7 +46,7 @@ pub(crate) fn rules() -> Vec<Rule> {
     rules.groups.into_iter().flat_map(|group| group.rules).collect()
 }
 
-/// A question of a panel.
+/// A query of a panel.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) panel: String,
@@ -54,7 +54,7 @@ pub(crate) struct Target {
     pub(crate) legend: String,
 }
 
-/// Every question of the dashboard, with the range that Grafana would put in for such a scrape interval.
+/// Every query of the dashboard, with `range` in place of Grafana's `$__rate_interval`.
 pub(crate) fn targets(range: &str) -> Vec<Target> {
     let text = fs::read_to_string(deploy("grafana/newswire-dashboard.json")).unwrap();
     let dashboard: Value = serde_json::from_str(&text).unwrap();
@@ -71,7 +71,7 @@ pub(crate) fn targets(range: &str) -> Vec<Target> {
     targets
 }
 
-/// What is wrong with the dashboard as such: Grafana imports much and then shows nothing.
+/// Faults of the dashboard that Grafana would import without complaint and then show nothing.
 pub(crate) fn dashboard_faults() -> Vec<String> {
     let text = fs::read_to_string(deploy("grafana/newswire-dashboard.json")).unwrap();
     let dashboard: Value = serde_json::from_str(&text).unwrap();
@@ -82,10 +82,10 @@ pub(crate) fn dashboard_faults() -> Vec<String> {
         let [x, y, w, h] = ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().unwrap());
         for (other, [ox, oy, ow, oh]) in &taken {
             if id == *other {
-                faults.push(format!("{title}: its id is taken"));
+                faults.push(format!("{title}: duplicate id"));
             }
             if x < ox + ow && *ox < x + w && y < oy + oh && *oy < y + h {
-                faults.push(format!("{title} lies over another panel"));
+                faults.push(format!("{title} overlaps another panel"));
             }
         }
         taken.push((id, [x, y, w, h]));
@@ -96,11 +96,11 @@ pub(crate) fn dashboard_faults() -> Vec<String> {
             continue;
         }
         if panel["description"].as_str().is_none_or(str::is_empty) {
-            faults.push(format!("{title} does not say what it shows"));
+            faults.push(format!("{title} has no description"));
         }
         let sources = panel["targets"].as_array().unwrap().iter().map(|target| &target["datasource"]["uid"]);
         if sources.chain([&panel["datasource"]["uid"]]).any(|uid| uid != "${datasource}") {
-            faults.push(format!("{title} has a data source of its own"));
+            faults.push(format!("{title} does not use ${{datasource}}"));
         }
     }
     let variables = dashboard["templating"]["list"].as_array().unwrap();

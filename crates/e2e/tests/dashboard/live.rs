@@ -1,9 +1,9 @@
-//! The metrics as text (OpenMetrics 1.0), and what an expression asks of them. A reader of its own, far from complete:
-//! Prometheus itself is the judge where it is installed.
+//! A minimal parser of OpenMetrics 1.0 and of the selectors in PromQL expressions. Where Prometheus is installed, it
+//! checks the expressions itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// One metric as it is shown.
+/// One metric family.
 #[derive(Debug, Default)]
 pub(crate) struct Family {
     pub(crate) kind: String,
@@ -12,10 +12,10 @@ pub(crate) struct Family {
     pub(crate) labels: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// What a scrape brings.
+/// The result of a scrape.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
-    /// By the name that samples have: with `_total`, `_info`, but for a histogram its own.
+    /// By sample name (with `_total`, `_info`); histograms by family name.
     pub(crate) families: BTreeMap<String, Family>,
     pub(crate) series: usize,
 }
@@ -54,7 +54,7 @@ impl Live {
         live
     }
 
-    /// What is wrong with an expression: names and labels that are nowhere, values that a closed label never has.
+    /// The faults of an expression: unknown names and labels, and values that a label with a fixed set of values never has.
     pub(crate) fn objections(&self, expression: &str, recorded: &BTreeSet<String>) -> Vec<String> {
         let mut wrong = Vec::new();
         for (name, matchers) in selectors(expression) {
@@ -67,7 +67,7 @@ impl Live {
                 .get(&name)
                 .or_else(|| self.families.get(bare?).filter(|family| family.kind == "histogram"));
             let Some(family) = found else {
-                wrong.push(format!("{name} is nowhere, in {expression}"));
+                wrong.push(format!("{name} does not exist, in {expression}"));
                 continue;
             };
             for (label, operator, value) in matchers {

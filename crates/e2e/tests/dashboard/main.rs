@@ -1,5 +1,5 @@
-//! What is shipped for Prometheus and Grafana, beside the running system: the table of metrics is complete, every panel
-//! shows data, every rule can be evaluated, and those that should be raised are.
+//! The shipped Prometheus and Grafana files against the running system: the table of metrics is complete, every panel has
+//! data, every rule evaluates, and the expected alerts fire.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 mod files;
@@ -10,33 +10,34 @@ mod table;
 use std::{collections::BTreeSet, fs, process::Command, time::Duration};
 
 use e2e::{
-    Behaviour, Format, Origin, Program, SourceEntry, Stack, Subscriber, http, http::Address, on_path, say,
-    wait_for,
+    Behaviour, Binary, DocumentFormat, Origin, TestSource, TestStack, TestSubscriber, http, http::Address,
+    log_line, on_path, wait_for,
 };
 use tokio::{task::JoinHandle, time::sleep};
 
 use self::{files::deploy, live::Live, prometheus::Prometheus};
 
-/// The gateway asks for the daemon's metrics every 5 s.
+/// The gateway scrapes the daemon's metrics every 5 s.
 const SOON: Duration = Duration::from_secs(20);
-/// Until every panel has something to show.
+/// Deadline for data in every panel.
 const SHOWN_WITHIN: Duration = Duration::from_secs(30);
-/// Series of both processes, on a machine with a few processors.
+/// Limit of series of both processes, on a machine with a few processors.
 const SERIES_MAX: usize = 500;
 
 /// Both programs with a few feeds, some of them in trouble, and two clients.
-struct World {
-    stack: Stack,
+struct Fixture {
+    stack: TestStack,
     _origin: std::sync::Arc<Origin>,
-    _clients: [Subscriber; 2],
+    _clients: [TestSubscriber; 2],
     publishing: JoinHandle<()>,
 }
 
-impl World {
+impl Fixture {
     async fn start() -> Self {
         let origin = std::sync::Arc::new(Origin::start().await.unwrap());
         let names: Vec<_> = (0..12).map(|n| format!("feed-{n}")).collect();
-        let feed = |(n, name): (usize, &String)| SourceEntry::new(name, origin.feed(name, Format::of(n)));
+        let feed =
+            |(n, name): (usize, &String)| TestSource::new(name, origin.add_feed(name, DocumentFormat::of(n)));
         let sources: Vec<_> = names.iter().enumerate().map(feed).collect();
         for (n, behaviour) in [
             (8, Behaviour::Status(500, Vec::new())),
@@ -44,9 +45,9 @@ impl World {
             (10, Behaviour::Status(410, Vec::new())),
             (11, Behaviour::CutOff),
         ] {
-            origin.behave(&names[n], behaviour);
+            origin.set_behaviour(&names[n], behaviour);
         }
-        let mut stack = Stack::new(&sources).unwrap();
+        let mut stack = TestStack::new(&sources).unwrap();
         stack.start_both().await.unwrap();
         let clients = ["/news/stream?snapshot=10", "/news/stream"].map(|path| stack.subscribe(path));
         let publisher = std::sync::Arc::clone(&origin);
@@ -59,7 +60,7 @@ impl World {
         Self { stack, _origin: origin, _clients: clients, publishing }
     }
 
-    /// What the gateway shows once it has the daemon's numbers too.
+    /// The metrics of the gateway once they include the daemon's.
     async fn live(&self) -> Live {
         let text = wait_for("the metrics of both", SOON, async || {
             let (_, text) = http::fetch(&self.stack.gateway(), "/metrics", SOON).await.ok()?;
@@ -69,28 +70,32 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for Fixture {
     fn drop(&mut self) {
         self.publishing.abort();
     }
 }
 
 #[tokio::test]
-async fn the_table_lists_every_metric_and_the_files_name_no_other() {
-    let world = World::start().await;
-    let live = world.live().await;
-    say(&format!("{} metrics, {} series", live.families.len(), live.series));
+async fn the_table_lists_every_metric_and_rules_and_panels_use_no_other() {
+    let fixture = Fixture::start().await;
+    let live = fixture.live().await;
+    log_line(&format!("{} metrics, {} series", live.families.len(), live.series));
     assert!(live.series <= SERIES_MAX, "{} series", live.series);
-    for program in [Program::Gateway, Program::Ingestd] {
-        let (_, own) = http::fetch(&world.stack.admin(program), "/metrics", SOON).await.unwrap();
+    for program in [Binary::Gateway, Binary::Ingestd] {
+        let (_, own) = http::fetch(&fixture.stack.admin(program), "/metrics", SOON).await.unwrap();
         let prefix = format!("newswire_{}_", program.name().trim_start_matches("newswire-"));
         let shown = live.families.keys().filter(|name| name.starts_with(&prefix));
-        assert!(shown.eq(Live::parse(&own).families.keys()), "{} shows others itself", program.name());
+        assert!(
+            shown.eq(Live::parse(&own).families.keys()),
+            "the admin socket of {} has other metrics",
+            program.name()
+        );
     }
     for (name, family) in &live.families {
-        assert!(family.help.len() > 7, "{name} says only {:?}", family.help);
+        assert!(family.help.len() > 7, "the help of {name} is only {:?}", family.help);
     }
-    compare_table(&table::of(&live));
+    compare_table(&table::render(&live));
 
     let rules = files::rules();
     let recorded: BTreeSet<_> = rules.iter().filter_map(|rule| rule.record.clone()).collect();
@@ -110,7 +115,7 @@ async fn the_table_lists_every_metric_and_the_files_name_no_other() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Compares the table with the one that is kept, or keeps it.
+/// Compares the table with the file, or writes the file if `BLESS` is set.
 fn compare_table(table: &str) {
     let path = deploy("prometheus").join("METRICS.md");
     if std::env::var_os("BLESS").is_some() {
@@ -121,35 +126,35 @@ fn compare_table(table: &str) {
     let (kept_lines, lines): (BTreeSet<_>, BTreeSet<_>) = (kept.lines().collect(), table.lines().collect());
     assert!(
         kept == table,
-        "deploy/prometheus/METRICS.md is not what the programs show; write it anew with\n\
-         BLESS=1 cargo nextest run -p e2e --test dashboard\nno longer: {:#?}\nnew: {:#?}",
+        "deploy/prometheus/METRICS.md differs from what the programs export; update it with\n\
+         BLESS=1 cargo nextest run -p e2e --test dashboard\nremoved: {:#?}\nadded: {:#?}",
         kept_lines.difference(&lines).collect::<Vec<_>>(),
         lines.difference(&kept_lines).collect::<Vec<_>>(),
     );
 }
 
-/// Whoever is woken by it must learn how bad it is, what is wrong, and what to do next.
+/// An alert must say how severe it is, what is wrong, and what to do next.
 fn alert_faults(rule: &files::Rule, live: &Live) -> Vec<String> {
     let name = rule.alert.as_deref().unwrap();
-    let said = |key: &str| rule.annotations.get(key).map_or("", String::as_str);
+    let annotation = |key: &str| rule.annotations.get(key).map_or("", String::as_str);
     let mut faults = Vec::new();
     let severity = rule.labels.get("severity").map_or("", String::as_str);
     if !["critical", "warning", "info"].contains(&severity) {
         faults.push(format!("{name} has the severity {severity:?}"));
     }
-    if !said("summary").contains("newswire") || !said("description").contains("Next: ") {
+    if !annotation("summary").contains("newswire") || !annotation("description").contains("Next: ") {
         faults.push(format!("{name} does not say what is wrong and what comes next"));
     }
     let anchor = format!("alert-{}", name.to_lowercase());
-    if !said("runbook_url").ends_with(&format!("ALERTS.md#{anchor}")) {
-        faults.push(format!("{name} points at {:?}", said("runbook_url")));
+    if !annotation("runbook_url").ends_with(&format!("ALERTS.md#{anchor}")) {
+        faults.push(format!("{name} points at {:?}", annotation("runbook_url")));
     }
     let runbook = fs::read_to_string(deploy("prometheus/ALERTS.md")).unwrap();
     if !runbook.contains(&format!("id=\"{anchor}\"")) {
         faults.push(format!("ALERTS.md does not say what {name} means"));
     }
     let labels = live.labels_of(&rule.expr);
-    let named = said("description").split("$labels.").skip(1).collect::<Vec<_>>();
+    let named = annotation("description").split("$labels.").skip(1).collect::<Vec<_>>();
     for rest in named {
         let label = rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
         if !labels.contains(label) {
@@ -160,25 +165,25 @@ fn alert_faults(rule: &files::Rule, live: &Live) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn every_panel_shows_data_and_every_rule_holds_in_a_real_prometheus() {
+async fn every_panel_has_data_and_every_rule_evaluates_in_a_real_prometheus() {
     let Some(program) = on_path("prometheus") else {
-        say(
-            "SKIPPED: no prometheus on the PATH, so that no panel was asked for data; names and labels are compared all the same",
+        log_line(
+            "SKIPPED: prometheus is not on the PATH; panels were not queried, only names and labels compared",
         );
         return;
     };
-    let mut world = World::start().await;
-    world.live().await;
-    let Address::Tcp(target) = world.stack.gateway() else { panic!("the gateway listens on TCP") };
+    let mut fixture = Fixture::start().await;
+    fixture.live().await;
+    let Address::Tcp(target) = fixture.stack.gateway() else { panic!("the gateway listens on TCP") };
     let rules_file = deploy("prometheus/newswire-rules.yml");
-    let prometheus = Prometheus::start(&program, world.stack.folder(), target, &rules_file).await.unwrap();
+    let prometheus = Prometheus::start(&program, fixture.stack.folder(), target, &rules_file).await.unwrap();
 
     let mut empty = files::targets("10s");
     let questions = empty.len();
     let filled = wait_for("data in every panel", SHOWN_WITHIN, async || {
         let mut left = Vec::new();
         for target in std::mem::take(&mut empty) {
-            // An error is one of the expression, and would stay.
+            // An error is a fault of the expression and would not go away.
             if prometheus.values(&target.expr).await.unwrap().is_empty() {
                 left.push(target);
             }
@@ -192,8 +197,8 @@ async fn every_panel_shows_data_and_every_rule_holds_in_a_real_prometheus() {
     assert_eq!(rules.len(), files::rules().len());
     let sick: Vec<_> = rules.iter().filter(|rule| rule["health"] != "ok").collect();
     assert!(sick.is_empty(), "{sick:#?}");
-    say(&format!("{questions} questions of panels have data, {} rules hold", rules.len()));
-    // A loaded machine may cut the wire for a moment, and not for long.
+    log_line(&format!("{questions} panel queries have data, {} rules evaluate", rules.len()));
+    // A loaded machine may cut the wire for a moment.
     let dead = ["NewswireDaemonGone", "NewswireGatewayNotReady", "NewswireWireCut"];
     let mut raised = Vec::new();
     let quiet = wait_for("no alert while all is well", SOON, async || {
@@ -203,7 +208,7 @@ async fn every_panel_shows_data_and_every_rule_holds_in_a_real_prometheus() {
     });
     quiet.await.unwrap_or_else(|error| panic!("{error}: {raised:?}"));
 
-    world.stack.kill(Program::Ingestd).unwrap();
+    fixture.stack.kill(Binary::Ingestd).unwrap();
     let noticed = wait_for("the alerts of a dead daemon", SOON, async || {
         raised = prometheus.raised().await.unwrap();
         dead.iter().all(|alert| raised.iter().any(|name| name == alert)).then_some(())
@@ -214,7 +219,7 @@ async fn every_panel_shows_data_and_every_rule_holds_in_a_real_prometheus() {
 #[test]
 fn the_rules_pass_their_own_tests() {
     let Some(promtool) = on_path("promtool") else {
-        say("SKIPPED: no promtool on the PATH, so that the rules were not tested");
+        log_line("SKIPPED: promtool is not on the PATH; the rules were not tested");
         return;
     };
     let folder = deploy("prometheus");
@@ -224,7 +229,7 @@ fn the_rules_pass_their_own_tests() {
         ["test", "rules", "newswire-rules-test.yml"],
     ] {
         let output = Command::new(&promtool).args(arguments).current_dir(&folder).output().unwrap();
-        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        assert!(output.status.success(), "promtool {}:\n{said}", arguments.join(" "));
+        let output_text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "promtool {}:\n{output_text}", arguments.join(" "));
     }
 }

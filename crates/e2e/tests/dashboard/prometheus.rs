@@ -1,4 +1,4 @@
-//! A real Prometheus beside the running system.
+//! A real Prometheus that scrapes the running system.
 
 use std::{
     fs::{self, File},
@@ -13,17 +13,17 @@ use e2e::{free_address, http, http::Address, wait_for};
 use serde_json::Value;
 use url::form_urlencoded::byte_serialize;
 
-/// How long it may take to start, and to answer.
+/// Deadline of its start and of each query.
 const SOON: Duration = Duration::from_secs(20);
 
-/// The running server; it ends with its data when this is dropped.
+/// A running server; killed when dropped.
 pub(crate) struct Prometheus {
     child: Child,
     address: Address,
 }
 
 impl Prometheus {
-    /// Starts it with the rules that are shipped, asking `target` each second.
+    /// Starts a server with the shipped rules that scrapes `target` every second.
     pub(crate) async fn start(
         program: &Path,
         folder: &Path,
@@ -61,24 +61,24 @@ impl Prometheus {
         Ok(prometheus)
     }
 
-    async fn ask(&self, path: &str) -> anyhow::Result<Value> {
+    async fn query(&self, path: &str) -> anyhow::Result<Value> {
         let (status, text) = http::fetch(&self.address, path, SOON).await?;
         anyhow::ensure!(status == 200, "{path} answered {status}: {text}");
         Ok(serde_json::from_str::<Value>(&text)?["data"].take())
     }
 
-    /// The values that an expression has now, without those that are no number.
+    /// The finite values of an expression now.
     pub(crate) async fn values(&self, expression: &str) -> anyhow::Result<Vec<f64>> {
         let query: String = byte_serialize(expression.as_bytes()).collect();
-        let data = self.ask(&format!("/api/v1/query?query={query}")).await?;
-        let samples = data["result"].as_array().with_context(|| format!("{expression} gives {data}"))?;
+        let data = self.query(&format!("/api/v1/query?query={query}")).await?;
+        let samples = data["result"].as_array().with_context(|| format!("{expression} returned {data}"))?;
         let numbers = samples.iter().filter_map(|sample| sample["value"][1].as_str()?.parse().ok());
         Ok(numbers.filter(|number: &f64| number.is_finite()).collect())
     }
 
     /// Every rule with its health and, of alerts, its state.
     pub(crate) async fn rules(&self) -> anyhow::Result<Vec<Value>> {
-        let data = self.ask("/api/v1/rules").await?;
+        let data = self.query("/api/v1/rules").await?;
         let groups = data["groups"].as_array().context("groups of rules")?;
         Ok(groups.iter().flat_map(|group| group["rules"].as_array().cloned().unwrap_or_default()).collect())
     }
@@ -97,7 +97,7 @@ impl Prometheus {
 
 impl Drop for Prometheus {
     fn drop(&mut self) {
-        // Fails only when it has ended already.
+        // Fails only if it has already exited.
         let _ended = self.child.kill();
         let _status = self.child.wait();
     }

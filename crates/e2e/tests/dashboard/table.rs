@@ -1,26 +1,26 @@
-//! The table of all metrics, `deploy/prometheus/METRICS.md`: made of what both programs show.
+//! The table of all metrics, `deploy/prometheus/METRICS.md`, generated from what both daemons export.
 
 use std::fmt::Write as _;
 
 use crate::live::{Family, Live};
 
-/// Labels whose values depend on the machine or the version, and what stands for them.
+/// Labels whose values depend on machine or version, and what the table shows instead.
 const OPEN: [(&str, &str); 3] =
     [("loop", "the name of a loop"), ("worker", "the number of a worker"), ("version", "such as 0.1.0")];
 
-/// What the parts do, in the order of the table.
+/// Sections of the table.
 const PARTS: [(&str, &str); 2] = [
     ("gateway", "The gateway: clients, the wire, its process"),
     ("ingestd", "The ingestion daemon: feeds, store, wire, its process"),
 ];
 
-pub(crate) fn of(live: &Live) -> String {
+pub(crate) fn render(live: &Live) -> String {
     let mut out = String::from(
         "# The metrics of newswire\n\n\
-         Made of what the running programs show; a test compares the two, and writes this file anew when `BLESS=1` is set:\n\
-         `BLESS=1 cargo nextest run -p e2e --test dashboard`. `GET /metrics` of the gateway shows all of it, the admin socket of\n\
-         each process its own. No label is a source, a host or a client: 100,000 sources make as many series as one.\n\
-         A counter begins anew when its process does, as `process_start_time_seconds` shows.\n",
+         Generated from what the running daemons export; a test compares the two, and writes this file if `BLESS=1` is set:\n\
+         `BLESS=1 cargo nextest run -p e2e --test dashboard`. `GET /metrics` of the gateway has all of it, the admin socket of\n\
+         each daemon its own. No label is a source, a host or a client: 100,000 sources make as many series as one.\n\
+         A counter restarts at zero with its process, as `process_start_time_seconds` shows.\n",
     );
     for (part, title) in PARTS {
         write!(out, "\n## {title}\n\n| name | type | unit | labels | meaning |\n|---|---|---|---|---|\n")

@@ -1,15 +1,15 @@
-//! Large feeds as publishers send them, the same in every run.
+//! Large realistic feeds, identical in every run.
 
 use std::fmt::Write as _;
 
 use fastrand::Rng;
 
-/// How the HTML of an article stands in its feed.
+/// How the HTML of an article is encoded in its feed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Html {
-    /// Within CDATA, as WordPress sends it.
+    /// In CDATA, as WordPress does.
     CData,
-    /// Escaped, as Blogger sends it.
+    /// Escaped, as Blogger does.
     Escaped,
     /// As elements of XHTML.
     Inline,
@@ -91,7 +91,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// RSS 2.0 of at least so many bytes.
+/// RSS 2.0 of at least `bytes` bytes.
 pub(crate) fn rss(bytes: usize, html: Html) -> String {
     let rng = &mut Rng::with_seed(7);
     let put = |text: &str| match html {
@@ -128,7 +128,7 @@ pub(crate) fn rss(bytes: usize, html: Html) -> String {
     feed
 }
 
-/// Atom 1.0 of at least so many bytes.
+/// Atom 1.0 of at least `bytes` bytes.
 pub(crate) fn atom(bytes: usize, html: Html) -> String {
     let rng = &mut Rng::with_seed(8);
     let mut feed = String::from(

@@ -1,4 +1,4 @@
-//! Any bytes give an answer.
+//! Any bytes give a result.
 
 #![no_main]
 

@@ -1,26 +1,26 @@
-//! The tags of HTML, one after the other, in linear time and without a tree.
+//! A lexer of HTML: linear time, no tree.
 
 use memchr::{memchr, memmem};
 
 /// A piece of HTML.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Token<'a> {
-    /// Text, references not yet decoded.
+pub(crate) enum HtmlToken<'a> {
+    /// Text with undecoded references.
     Text(&'a str),
-    /// A start tag; `source` is all of it.
+    /// A start tag; `source` is the whole tag.
     Open { name: &'a str, attributes: &'a str, source: &'a str },
     /// An end tag.
     Close { name: &'a str, source: &'a str },
 }
 
-/// Elements whose content is no text of the article and is skipped with them.
+/// Elements that are skipped with their content.
 const SKIPPED: [&str; 10] =
     ["script", "style", "iframe", "noembed", "noframes", "xmp", "textarea", "template", "object", "select"];
 
-/// Iterates over [`Token`]s. Comments, declarations and the content of scripts and the like are left out.
+/// Iterates over [`HtmlToken`]s. Comments, declarations and the content of scripts and similar elements are skipped.
 pub(crate) struct Lexer<'a> {
     rest: &'a str,
-    /// From here on a tag would not be closed: everything is text.
+    /// From this offset on no tag is closed: everything is text.
     only_text: bool,
 }
 
@@ -29,10 +29,10 @@ impl<'a> Lexer<'a> {
         Self { rest: html, only_text: false }
     }
 
-    fn text(&mut self, end: usize) -> Token<'a> {
+    fn text(&mut self, end: usize) -> HtmlToken<'a> {
         let (text, rest) = self.rest.split_at(end);
         self.rest = rest;
-        Token::Text(text)
+        HtmlToken::Text(text)
     }
 
     /// Skips comments (`<!-- -->`), declarations and processing instructions.
@@ -43,7 +43,7 @@ impl<'a> Lexer<'a> {
         };
     }
 
-    /// Skips the content of an element up to and with its end tag.
+    /// Skips the content of an element including its end tag.
     fn skip_element(&mut self, name: &str) {
         let mut from = 0;
         while let Some(at) = self.rest[from..].find("</") {
@@ -62,9 +62,9 @@ impl<'a> Lexer<'a> {
 }
 
 impl<'a> Iterator for Lexer<'a> {
-    type Item = Token<'a>;
+    type Item = HtmlToken<'a>;
 
-    fn next(&mut self) -> Option<Token<'a>> {
+    fn next(&mut self) -> Option<HtmlToken<'a>> {
         loop {
             if self.rest.is_empty() {
                 return None;
@@ -97,19 +97,19 @@ impl<'a> Iterator for Lexer<'a> {
             self.rest = &rest[end + 1..];
             let source = &rest[..=end];
             if closes {
-                return Some(Token::Close { name, source });
+                return Some(HtmlToken::Close { name, source });
             }
             let attributes = &rest[name_at + name.len()..end];
             if SKIPPED.iter().any(|s| s.eq_ignore_ascii_case(name)) && !attributes.ends_with('/') {
                 self.skip_element(name);
                 continue;
             }
-            return Some(Token::Open { name, attributes, source });
+            return Some(HtmlToken::Open { name, attributes, source });
         }
     }
 }
 
-/// The name of a tag: begins with a letter, goes on to whitespace, `/` or `>`.
+/// The name of a tag: begins with a letter, ends before whitespace, `/` or `>`.
 fn name_at_start(text: &str) -> &str {
     if !text.starts_with(|c: char| c.is_ascii_alphabetic()) {
         return "";
@@ -118,8 +118,8 @@ fn name_at_start(text: &str) -> &str {
     &text[..end.unwrap_or(text.len())]
 }
 
-/// Where the `>` of a tag is: quotes count only where a value begins, and one that runs on into the next tag, or to
-/// the end, was never closed.
+/// The offset of the `>` of a tag. Quotes count only where a value begins; one that continues into the next tag or to the
+/// end is unclosed.
 fn tag_end(tag: &str, from: usize) -> Option<usize> {
     let (mut quote, mut value, mut end_in_quote) = (None, false, None);
     for (n, b) in tag.as_bytes().iter().enumerate().skip(from) {
@@ -136,7 +136,7 @@ fn tag_end(tag: &str, from: usize) -> Option<usize> {
     end_in_quote.filter(|_| quote.is_some())
 }
 
-/// The attributes of a tag, values undecoded.
+/// The attributes of a tag with undecoded values.
 pub(crate) fn attributes(source: &str) -> impl Iterator<Item = (&str, &str)> {
     let mut rest = source;
     std::iter::from_fn(move || {
@@ -162,7 +162,7 @@ pub(crate) fn attributes(source: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// The names of HTML, in order.
+/// Element names of HTML, sorted.
 #[rustfmt::skip]
 const KNOWN: [&str; 140] = [
     "a", "abbr", "acronym", "address", "applet", "area", "article", "aside", "audio", "b", "base",
@@ -180,19 +180,19 @@ const KNOWN: [&str; 140] = [
     "track", "tt", "u", "ul", "var", "video", "wbr", "xmp",
 ];
 
-/// The name of HTML that this is, in lower case.
+/// The element name of HTML in lower case, if known.
 pub(super) fn known(name: &str) -> Option<&'static str> {
     let by = |known: &&str| known.bytes().cmp(name.bytes().map(|b| b.to_ascii_lowercase()));
     KNOWN.binary_search_by(by).ok().map(|n| KNOWN[n])
 }
 
-/// Whether what looks like a tag is one: a name of HTML, a foreign or custom name, or anything with attributes.
+/// Whether something that looks like a tag is one: an HTML name, a foreign or custom name, or any name with attributes.
 /// `Vec<T>` is not.
 pub(super) fn is_markup(name: &str, attributes: &str) -> bool {
     known(name).is_some() || attributes.contains('=') || name.contains([':', '-'])
 }
 
-/// Whether words on both sides of the tag run together.
+/// Whether the tag does not separate words.
 pub(super) fn is_inline(name: &str) -> bool {
     const INLINE: [&str; 31] = [
         "a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "code", "del", "dfn", "em", "font", "i",
@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_known_in_any_case() {
+    fn names_are_case_insensitive() {
         assert!(KNOWN.is_sorted());
         assert_eq!(
             (known("BlockQuote"), known("a"), known("xmp"), known("T")),
@@ -225,9 +225,9 @@ mod tests {
     #[test]
     fn a_tag_may_contain_a_greater_than_sign_in_quotes() {
         let tokens: Vec<_> = Lexer::new("<a title='x>y' href=z>q").collect();
-        assert!(matches!(tokens[0], Token::Open { name: "a", attributes: " title='x>y' href=z", .. }));
-        assert_eq!(tokens[1], Token::Text("q"));
+        assert!(matches!(tokens[0], HtmlToken::Open { name: "a", attributes: " title='x>y' href=z", .. }));
+        assert_eq!(tokens[1], HtmlToken::Text("q"));
         let tokens: Vec<_> = Lexer::new("<a href=\"x>q</a>").collect();
-        assert_eq!(tokens[1..], [Token::Text("q"), Token::Close { name: "a", source: "</a>" }]);
+        assert_eq!(tokens[1..], [HtmlToken::Text("q"), HtmlToken::Close { name: "a", source: "</a>" }]);
     }
 }

@@ -1,8 +1,7 @@
-//! HTML made safe: a filter that lets only our own list of tags through, then `ammonia` as the judge.
+//! HTML sanitising: a filter that passes only an allowlist of tags, then `ammonia`.
 //!
-//! The filter writes balanced tags that may stand where they stand: what a real HTML parser makes of them is what is
-//! written, so that its repairs (reopened formatting, split links), which are costly, never come about, and what was
-//! sanitised once stays as it is.
+//! The filter writes balanced tags in valid positions, so that an HTML parser reproduces its input: the parser's expensive
+//! repairs (reopened formatting, split links) never happen, and sanitising twice changes nothing.
 
 use std::{borrow::Cow, sync::LazyLock};
 
@@ -10,15 +9,15 @@ use ammonia::{Builder, UrlRelative};
 use url::Url;
 
 use super::{
-    lexer::{self, Lexer, Token},
+    lexer::{self, HtmlToken, Lexer},
     plain_text, web_url,
 };
 use crate::{
     limits::{CONTENT_BYTES_MAX, HTML_DEPTH_MAX},
-    text::{cut, drop_forbidden, escape, escape_into, unescape},
+    text::{drop_forbidden, escape, escape_into, truncate, unescape},
 };
 
-/// The tags that survive: structure and emphasis, nothing that loads, runs, frames or styles.
+/// Allowed tags: structure and emphasis, nothing that loads, runs, frames or styles.
 const ALLOWED: [&str; 32] = [
     "a",
     "b",
@@ -53,28 +52,28 @@ const ALLOWED: [&str; 32] = [
     "u",
     "ul",
 ];
-/// What hold other blocks.
+/// Blocks that contain other blocks.
 const CONTAINERS: [&str; 7] = ["blockquote", "dd", "dl", "dt", "li", "ol", "ul"];
-/// Blocks that hold words only.
+/// Blocks that contain only text.
 const LEAVES: [&str; 8] = ["h1", "h2", "h3", "h4", "h5", "h6", "p", "pre"];
 
-/// How much longer all addresses of a text may become, in bytes, besides as long again as the text: past it links
-/// lead nowhere.
+/// By how many bytes, in addition to the length of the text, all its URLs together may grow when made absolute; further
+/// links lose their target.
 const GROWTH_BYTES_MAX: usize = 8 << 10;
 
-/// What sanitising had to do beyond taking tags away.
+/// What sanitising did besides removing tags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Repairs {
-    /// It was longer than we keep.
-    pub(crate) cut: bool,
-    /// It was too deep for an HTML parser and was made plain.
+    /// The text was too long.
+    pub(crate) truncated: bool,
+    /// The text was nested too deeply and was converted to plain text.
     pub(crate) flattened: bool,
 }
 
-/// Safe HTML: our tags, absolute `http` and `https` links, no control characters. Nothing when nothing is left.
+/// Sanitises HTML: allowed tags, absolute `http` and `https` links, no control characters. `None` if nothing is left.
 pub(crate) fn sanitise(html: &str, base: Option<&Url>) -> (Option<String>, Repairs) {
     let mut repairs = Repairs::default();
-    let mut filter = Filter {
+    let mut filter = TagFilter {
         base,
         out: String::new(),
         open: Vec::new(),
@@ -88,7 +87,7 @@ pub(crate) fn sanitise(html: &str, base: Option<&Url>) -> (Option<String>, Repai
             break;
         }
         if filter.out.len() > CONTENT_BYTES_MAX {
-            repairs.cut = true;
+            repairs.truncated = true;
             break;
         }
     }
@@ -97,7 +96,7 @@ pub(crate) fn sanitise(html: &str, base: Option<&Url>) -> (Option<String>, Repai
         let text = plain_text(html, CONTENT_BYTES_MAX);
         if text.is_empty() { String::new() } else { format!("<p>{}</p>", escape(&text)) }
     } else {
-        settle_pre(drop_forbidden(JUDGE.clean(&filter.out).to_string().into()))
+        settle_pre(drop_forbidden(AMMONIA.clean(&filter.out).to_string().into()))
     };
     let mut safe = safe.trim();
     while let Some(rest) = safe.strip_suffix("<br>") {
@@ -106,13 +105,13 @@ pub(crate) fn sanitise(html: &str, base: Option<&Url>) -> (Option<String>, Repai
     (Some(safe.to_owned()).filter(|s| !s.is_empty()), repairs)
 }
 
-/// What every link says besides where it leads: no page learns who sent the reader, or gets at ours.
+/// Attributes of every link: no referrer, and no access to the opening page.
 const LINK_ATTRIBUTES: [(&str, &str); 3] =
     [("target", "_blank"), ("referrerpolicy", "no-referrer"), ("rel", "noopener noreferrer nofollow ugc")];
 
-/// The filter writes those attributes, not `ammonia`: it keeps them in a hash map, and their order, which is part of
-/// the content's hash, would change from process to process.
-static JUDGE: LazyLock<Builder<'static>> = LazyLock::new(|| {
+/// The filter writes those attributes, not `ammonia`, which keeps them in a hash map: their order, which is part of the
+/// content hash, would differ between processes.
+static AMMONIA: LazyLock<Builder<'static>> = LazyLock::new(|| {
     let mut judge = Builder::empty();
     judge
         .tags(ALLOWED.into_iter().collect())
@@ -126,7 +125,7 @@ static JUDGE: LazyLock<Builder<'static>> = LazyLock::new(|| {
     judge
 });
 
-/// Parsers leave out a first line end within `<pre>`: with none there, nothing changes when it is read again.
+/// Parsers drop a line end at the beginning of `<pre>`: it is removed here, so that parsing again changes nothing.
 fn settle_pre(html: Cow<'_, str>) -> String {
     if !html.contains("<pre>\n") {
         return html.into_owned();
@@ -143,14 +142,14 @@ fn settle_pre(html: Cow<'_, str>) -> String {
     settled
 }
 
-struct Filter<'a> {
+struct TagFilter<'a> {
     base: Option<&'a Url>,
     out: String,
     /// Open elements, the innermost last.
     open: Vec<&'static str>,
-    /// Nothing stands on the current line yet.
+    /// The current line is still empty.
     at_break: bool,
-    /// How much longer addresses may still become by being made absolute.
+    /// By how many bytes URLs may still grow when made absolute.
     growth_left: usize,
 }
 
@@ -162,24 +161,24 @@ fn is_block(name: &str) -> bool {
     is_container(name) || LEAVES.contains(&name)
 }
 
-impl Filter<'_> {
-    fn token(&mut self, token: Token<'_>) {
+impl TagFilter<'_> {
+    fn token(&mut self, token: HtmlToken<'_>) {
         match token {
-            Token::Text(text) => {
+            HtmlToken::Text(text) => {
                 let room = CONTENT_BYTES_MAX.saturating_sub(self.out.len()) + 1;
-                self.text(cut(text, room));
+                self.text(truncate(text, room));
             }
-            Token::Open { name, attributes, source } if !lexer::is_markup(name, attributes) => {
+            HtmlToken::Open { name, attributes, source } if !lexer::is_markup(name, attributes) => {
                 self.text(source)
             }
-            Token::Close { name, source } if !lexer::is_markup(name, "") => self.text(source),
-            Token::Open { name, attributes, .. } => {
+            HtmlToken::Close { name, source } if !lexer::is_markup(name, "") => self.text(source),
+            HtmlToken::Open { name, attributes, .. } => {
                 match lexer::known(name).filter(|n| ALLOWED.contains(n)) {
                     Some(name) => self.open(name, attributes),
                     None => self.outside(name),
                 }
             }
-            Token::Close { name, .. } => match lexer::known(name).filter(|n| ALLOWED.contains(n)) {
+            HtmlToken::Close { name, .. } => match lexer::known(name).filter(|n| ALLOWED.contains(n)) {
                 Some(name) => self.close(name),
                 None => self.outside(name),
             },
@@ -197,7 +196,7 @@ impl Filter<'_> {
             self.make_room(name);
             self.at_break = true;
         } else if let Some(level) = self.find(name, is_block) {
-            // Emphasis within itself is nothing new; a link within a link ends the outer one.
+            // Nested identical emphasis is redundant; a link in a link ends the outer one.
             if name != "a" {
                 return;
             }
@@ -226,7 +225,7 @@ impl Filter<'_> {
         }
     }
 
-    /// Closes what cannot be around a block: words, other leaves, and the item before the next item.
+    /// Closes what cannot contain a block: inline elements, other leaves, and the previous list item.
     fn make_room(&mut self, name: &str) {
         let inner = self.open.iter().rposition(|o| is_container(o)).map_or(0, |n| n + 1);
         self.close_to(inner);
@@ -240,7 +239,7 @@ impl Filter<'_> {
         }
     }
 
-    /// The level of the innermost element of the name, looked for up to a barrier.
+    /// The level of the innermost element of a name, searched up to a barrier.
     fn find(&self, name: &str, is_barrier: fn(&str) -> bool) -> Option<usize> {
         for (level, open) in self.open.iter().enumerate().rev() {
             if *open == name {
@@ -272,7 +271,7 @@ impl Filter<'_> {
         }
     }
 
-    /// A tag that does not survive; where it stood on a line of its own, the words around it stay apart.
+    /// A tag that is removed; if it is a block, the text before and after it stays separated.
     fn outside(&mut self, name: &str) {
         if !self.at_break && !lexer::is_inline(name) && !name.eq_ignore_ascii_case("img") {
             self.out.push_str("<br>");
@@ -300,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_that_do_not_survive_keep_lines_apart() {
+    fn removed_block_elements_still_separate_lines() {
         assert_eq!(safe("<div>a</div><div><span>b</span></div>"), "a<br>b");
     }
 
@@ -333,11 +332,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_deep_is_made_plain_and_what_is_tangled_is_untangled() {
+    fn too_deep_html_becomes_text_and_misnested_html_is_repaired() {
         let deep = format!("{}x", "<blockquote>".repeat(1000));
         assert_eq!(
             sanitise(&deep, None),
-            (Some("<p>x</p>".to_owned()), Repairs { cut: false, flattened: true })
+            (Some("<p>x</p>".to_owned()), Repairs { truncated: false, flattened: true })
         );
         assert_eq!(safe("<b><i>x</b>y</i><p>z<p>q</b>"), "<b><i>x</i></b>y<p>z</p><p>q</p>");
         assert_eq!(
@@ -348,11 +347,11 @@ mod tests {
     }
 
     #[test]
-    fn a_long_article_is_cut_and_says_so() {
+    fn a_long_article_is_truncated_and_marked() {
         let (html, repairs) = sanitise(&"<p>word</p>".repeat(20_000), None);
-        assert!(repairs.cut && html.unwrap().len() <= CONTENT_BYTES_MAX + 32);
-        assert!(sanitise(&"x".repeat(CONTENT_BYTES_MAX + 1), None).1.cut);
-        assert!(!sanitise(&"x".repeat(CONTENT_BYTES_MAX), None).1.cut);
+        assert!(repairs.truncated && html.unwrap().len() <= CONTENT_BYTES_MAX + 32);
+        assert!(sanitise(&"x".repeat(CONTENT_BYTES_MAX + 1), None).1.truncated);
+        assert!(!sanitise(&"x".repeat(CONTENT_BYTES_MAX), None).1.truncated);
     }
 
     const PIECES: [&str; 48] = [
@@ -410,7 +409,7 @@ mod tests {
         #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..proptest::prelude::ProptestConfig::with_cases(2_000) })]
 
         #[test]
-        fn what_is_safe_stays_as_it_is(pieces in proptest::collection::vec(proptest::sample::select(PIECES.to_vec()), 0..40)) {
+        fn safe_html_is_unchanged(pieces in proptest::collection::vec(proptest::sample::select(PIECES.to_vec()), 0..40)) {
             let once = safe(&pieces.concat());
             proptest::prop_assert_eq!(safe(&once), once);
         }

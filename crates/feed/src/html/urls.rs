@@ -1,12 +1,12 @@
-//! Addresses from feeds: only complete `http` and `https` ones come out.
+//! URLs in feeds: only absolute `http` and `https` URLs are returned.
 
 use memchr::memchr;
 use url::Url;
 
 use crate::limits::LINK_BYTES_MAX;
 
-/// An address resolved against its base, if a browser may follow it: `http` or `https` with a host, at most
-/// [`LINK_BYTES_MAX`] bytes. One that is sound as it was sent keeps its spelling.
+/// Resolves a URL against its base; `None` unless it is `http` or `https` with a host and at most [`LINK_BYTES_MAX`]
+/// bytes. A URL that is valid as sent keeps its spelling.
 pub(crate) fn web_url(raw: &str, base: Option<&Url>) -> Option<String> {
     let raw = raw.trim();
     if is_canonical(raw) {
@@ -20,7 +20,7 @@ pub(crate) fn web_url(raw: &str, base: Option<&Url>) -> Option<String> {
     (spelling.len() <= LINK_BYTES_MAX).then(|| spelling.to_owned())
 }
 
-/// Any address, resolved against its base.
+/// Resolves any URL against its base.
 pub(crate) fn resolve(raw: &str, base: Option<&Url>) -> Option<Url> {
     let raw = raw.trim();
     if raw.is_empty() || raw.len() > 2 * LINK_BYTES_MAX {
@@ -32,8 +32,8 @@ pub(crate) fn resolve(raw: &str, base: Option<&Url>) -> Option<Url> {
     }
 }
 
-/// Whether a URL parser would give back what it was given: `http` or `https`, a domain in lower case, a path without
-/// dots to resolve, nothing to be escaped. Most addresses are like this, and parsing is what they cost most.
+/// Whether a URL parser would return the same text: `http` or `https`, a domain in lower case, no dot segments, nothing to
+/// escape. Most URLs are like this, and parsing them would dominate the cost.
 pub(crate) fn is_canonical(url: &str) -> bool {
     let Some(rest) = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")) else {
         return false;
@@ -50,12 +50,12 @@ pub(crate) fn is_canonical(url: &str) -> bool {
     host.split('.').all(is_label)
         && top.bytes().all(|b| b.is_ascii_lowercase())
         && rest.bytes().enumerate().all(|(n, b)| {
-            // A dot within a name is one; at the beginning of one it may mean a place.
+            // A dot at the beginning of a segment may be a dot segment.
             plain(b) || (b == b'.' && n > 0 && rest.as_bytes()[n - 1] != b'/')
         })
 }
 
-/// Complete, and nothing in it that URL parsers disagree about.
+/// Whether the URL is absolute and without anything that URL parsers disagree about.
 fn is_sound(raw: &str) -> bool {
     let starts = |scheme: &str| raw.get(..scheme.len()).is_some_and(|s| s.eq_ignore_ascii_case(scheme));
     let odd = |b: u8| !b.is_ascii_graphic() || b"\"<>\\^`{|}".contains(&b);
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_a_browser_may_follow_comes_out() {
+    fn only_urls_that_a_browser_may_follow_are_returned() {
         let base = Url::parse("https://example.org/a/b").unwrap();
         let url = |raw| web_url(raw, Some(&base));
         assert_eq!(url(" c?d=1&e ").as_deref(), Some("https://example.org/a/c?d=1&e"));

@@ -1,48 +1,52 @@
-//! The text of one element while it is read.
+//! Collects the text of one element.
 
 use std::borrow::Cow;
 
 use memchr::memchr;
 
-use super::{draft::Words, words::Field};
+use super::{draft::FeedText, meaning::Field};
 use crate::{
     limits::FIELD_BYTES_MAX,
     text::{Reference, escape_into, reference},
 };
 
-/// What the characters and tags inside an element become.
+/// How the characters and tags inside an element are interpreted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// Plain text: tags inside are dropped.
+pub(super) enum TextMode {
+    /// Plain text: tags are dropped.
     Plain,
-    /// HTML, escaped once by XML: what is decoded is markup, and tags inside are, too.
+    /// HTML, escaped in XML: decoded text is markup, and so are tags.
     Html,
-    /// XHTML: tags inside are markup, what is decoded is text.
+    /// XHTML: tags are markup, decoded text is text.
     Xhtml,
 }
 
-/// An element whose text is wanted.
+/// An element whose text is being collected.
 #[derive(Debug)]
 pub(super) struct Capture<'a> {
     pub(super) field: Field,
-    pub(super) mode: Mode,
+    pub(super) mode: TextMode,
     /// Atom 0.3 `mode="base64"`.
     pub(super) base64: bool,
     pub(super) offset: usize,
-    /// How many elements are open around its content.
+    /// The number of open elements around its content.
     pub(super) level: usize,
-    pub(super) cut: bool,
+    pub(super) truncated: bool,
     text: Cow<'a, str>,
 }
 
 impl<'a> Capture<'a> {
-    pub(super) fn new(field: Field, mode: Mode, base64: bool, offset: usize, level: usize) -> Self {
-        Self { field, mode, base64, offset, level, cut: false, text: Cow::Borrowed("") }
+    pub(super) fn new(field: Field, mode: TextMode, base64: bool, offset: usize, level: usize) -> Self {
+        Self { field, mode, base64, offset, level, truncated: false, text: Cow::Borrowed("") }
     }
 
-    /// Text of the document: while it is all there is, it is not copied.
+    /// Appends text of the document; not copied while it is the only text.
     pub(super) fn push(&mut self, text: &'a str) {
-        if self.text.is_empty() && self.mode != Mode::Xhtml && text.len() <= FIELD_BYTES_MAX && !self.cut {
+        if self.text.is_empty()
+            && self.mode != TextMode::Xhtml
+            && text.len() <= FIELD_BYTES_MAX
+            && !self.truncated
+        {
             self.text = Cow::Borrowed(text);
         } else {
             self.push_copy(text);
@@ -50,23 +54,23 @@ impl<'a> Capture<'a> {
     }
 
     fn push_copy(&mut self, text: &str) {
-        if self.cut {
+        if self.truncated {
             return;
         }
         let room = FIELD_BYTES_MAX.saturating_sub(self.text.len());
-        self.cut = text.len() > room;
-        let text = crate::text::cut(text, room);
-        if self.mode == Mode::Xhtml {
+        self.truncated = text.len() > room;
+        let text = crate::text::truncate(text, room);
+        if self.mode == TextMode::Xhtml {
             escape_into(self.text.to_mut(), text);
         } else {
             self.text.to_mut().push_str(text);
         }
     }
 
-    /// A reference by its name. False when it is none: then it stands as text.
+    /// Appends a reference by its name; returns false if it is unknown, which is kept as text.
     pub(super) fn push_reference(&mut self, name: &str) -> bool {
         match reference(name) {
-            // U+FFFD comes of numbers that are no characters.
+            // U+FFFD results from numbers that are not characters.
             Some(Reference::Char(c)) if is_xml(c) && c != char::REPLACEMENT_CHARACTER => {
                 self.push_copy(c.encode_utf8(&mut [0; 4]));
             }
@@ -82,9 +86,12 @@ impl<'a> Capture<'a> {
         true
     }
 
-    /// A start tag inside, with the attributes that are worth keeping, or an end tag.
+    /// Appends a start tag with the attributes to keep, or an end tag.
     pub(super) fn push_tag(&mut self, slash: &str, local: &str, attributes: &[(Cow<'_, str>, Cow<'_, str>)]) {
-        if self.mode == Mode::Plain || self.cut || self.text.len() + local.len() + 3 > FIELD_BYTES_MAX {
+        if self.mode == TextMode::Plain
+            || self.truncated
+            || self.text.len() + local.len() + 3 > FIELD_BYTES_MAX
+        {
             return;
         }
         let text = self.text.to_mut();
@@ -101,8 +108,8 @@ impl<'a> Capture<'a> {
         text.push('>');
     }
 
-    /// What was captured, with line ends as XML has them.
-    pub(super) fn finish(self) -> Words<'a> {
+    /// The collected text, with line ends normalised as in XML.
+    pub(super) fn finish(self) -> FeedText<'a> {
         let text = if memchr(b'\r', self.text.as_bytes()).is_some() {
             Cow::Owned(self.text.replace("\r\n", "\n").replace('\r', "\n"))
         } else {
@@ -114,17 +121,17 @@ impl<'a> Capture<'a> {
             Cow::Owned(text) if text.trim().len() == text.len() => Cow::Owned(text),
             Cow::Owned(text) => Cow::Owned(text.trim().to_owned()),
         };
-        Words { value, html: self.mode != Mode::Plain }
+        FeedText { value, html: self.mode != TextMode::Plain }
     }
 }
 
-/// Characters of XML 1.0 that a reference may name.
+/// Whether XML 1.0 allows the character in a reference.
 fn is_xml(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | ' '..='\u{7e}' | '\u{85}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}')
         || c > '\u{ffff}'
 }
 
-/// RFC 4648; whitespace is skipped, and what it decodes to is made valid text.
+/// Decodes base64 (RFC 4648) to text; skips whitespace and replaces invalid UTF-8.
 fn base64(text: &str) -> Option<String> {
     let (mut bytes, mut bits, mut count) = (Vec::with_capacity(text.len() / 4 * 3), 0_u32, 0);
     for b in text.bytes().filter(|b| !b.is_ascii_whitespace() && *b != b'=') {

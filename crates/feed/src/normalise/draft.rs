@@ -1,4 +1,4 @@
-//! A feed and its items while they are read: what was found, and from how good a place.
+//! A feed and its items while they are read, with ranked candidates for each field.
 
 use std::{borrow::Cow, rc::Rc};
 
@@ -10,16 +10,16 @@ use crate::{
     text::escape,
 };
 
-/// Text that is plain or HTML.
+/// Plain text or HTML.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Words<'a> {
-    /// The text itself, XML's references already replaced.
+pub(crate) struct FeedText<'a> {
+    /// The text, with XML references replaced.
     pub(crate) value: Cow<'a, str>,
     /// Whether it is HTML.
     pub(crate) html: bool,
 }
 
-impl<'a> Words<'a> {
+impl<'a> FeedText<'a> {
     pub(crate) fn plain(value: impl Into<Cow<'a, str>>) -> Self {
         Self { value: value.into(), html: false }
     }
@@ -28,7 +28,7 @@ impl<'a> Words<'a> {
         Self { value: value.into(), html: true }
     }
 
-    /// As HTML, which is all that RSS knows.
+    /// Converts it to HTML, because RSS has nothing else.
     pub(super) fn into_html(self) -> Self {
         if self.html { self } else { Self::html(escape(&self.value)) }
     }
@@ -60,16 +60,16 @@ impl<T> Best<T> {
     }
 }
 
-/// A link as it was written; `base` is what it is relative to when the document says so itself.
+/// A link as sent.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Link {
+pub(crate) struct FeedLink {
     pub(crate) href: String,
     pub(crate) rel: String,
     pub(crate) media_type: Option<String>,
     pub(crate) length: Option<String>,
 }
 
-/// A person as written: plain text, one of them at least.
+/// A person as sent: plain text, at least one field not empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Person {
     pub(crate) name: String,
@@ -87,23 +87,23 @@ impl Person {
     }
 }
 
-/// What a feed or an item has in common.
+/// The fields of a feed or an item.
 #[derive(Debug, Default)]
 pub(super) struct Draft<'a> {
-    pub(super) title: Best<Words<'a>>,
-    pub(super) summary: Best<Words<'a>>,
-    pub(super) content: Best<Words<'a>>,
+    pub(super) title: Best<FeedText<'a>>,
+    pub(super) summary: Best<FeedText<'a>>,
+    pub(super) content: Best<FeedText<'a>>,
     pub(super) id: Best<(String, bool)>,
-    /// The guid says that it is no permalink.
+    /// The guid has `isPermaLink="false"`.
     pub(super) id_is_opaque: bool,
-    pub(super) links: Vec<Link>,
+    pub(super) links: Vec<FeedLink>,
     pub(super) published: Best<Timestamp>,
     pub(super) updated: Best<Timestamp>,
-    /// With the rank of where they were found: only the best rank counts.
+    /// With the rank of their element: only those of the best rank count.
     pub(super) authors: Vec<(u8, Person)>,
-    pub(super) categories: Vec<Words<'a>>,
+    pub(super) categories: Vec<FeedText<'a>>,
     pub(super) comments: Best<String>,
-    pub(super) enclosures: Vec<Link>,
+    pub(super) enclosures: Vec<FeedLink>,
     pub(super) images: Vec<(u8, String)>,
     pub(super) language: Best<String>,
     pub(super) base: Option<Rc<Url>>,
@@ -118,7 +118,7 @@ pub(super) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    pub(super) fn add_link(&mut self, link: Link) {
+    pub(super) fn add_link(&mut self, link: FeedLink) {
         let list = if link.rel == "enclosure" { &mut self.enclosures } else { &mut self.links };
         let max = if link.rel == "enclosure" { ENCLOSURES_MAX } else { LINKS_MAX };
         if list.len() < max && !list.iter().any(|l| l.href == link.href && l.rel == link.rel) {
@@ -132,7 +132,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    pub(super) fn add_category(&mut self, category: Words<'a>) {
+    pub(super) fn add_category(&mut self, category: FeedText<'a>) {
         if self.categories.len() < CATEGORIES_MAX && !category.value.is_empty() {
             self.categories.push(category);
         }
@@ -157,26 +157,26 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// What the crates `rss` and `atom_syndication` cannot carry, of the feed.
+/// What the crates `rss` and `atom_syndication` do not support, for the feed.
 #[derive(Debug, Default)]
-pub(crate) struct FeedSide {
+pub(crate) struct FeedExtras {
     pub(crate) updated: Option<Timestamp>,
     pub(crate) images: Vec<String>,
-    pub(crate) links: Vec<Link>,
+    pub(crate) links: Vec<FeedLink>,
     pub(crate) language: Option<String>,
     pub(crate) base: Option<Rc<Url>>,
 }
 
-/// What they cannot carry, of an item, and what is too long to be carried without need: each parser copies it again.
+/// What they do not support, for an item, and long texts, which each parser would copy again.
 #[derive(Debug, Default)]
-pub(crate) struct ItemSide<'a> {
-    pub(crate) summary: Option<Words<'a>>,
-    pub(crate) content: Option<Words<'a>>,
+pub(crate) struct ItemExtras<'a> {
+    pub(crate) summary: Option<FeedText<'a>>,
+    pub(crate) content: Option<FeedText<'a>>,
     pub(crate) updated: Option<Timestamp>,
     pub(crate) images: Vec<String>,
-    pub(crate) links: Vec<Link>,
-    /// All of them, the one that the crate carries included.
-    pub(crate) enclosures: Vec<Link>,
+    pub(crate) links: Vec<FeedLink>,
+    /// All of them, including the one that the crate reads.
+    pub(crate) enclosures: Vec<FeedLink>,
     pub(crate) authors: Vec<Author>,
     pub(crate) language: Option<String>,
     pub(crate) base: Option<Rc<Url>>,

@@ -1,4 +1,4 @@
-//! Open elements: balances what was opened with what is closed, and hands the content on to the drafts.
+//! The stack of open elements: balances start and end tags, and passes the content on to the drafts.
 
 use std::{borrow::Cow, rc::Rc};
 
@@ -6,38 +6,38 @@ use memchr::{memchr, memchr2};
 use url::Url;
 
 use super::{
-    Normal, Notes,
-    capture::{Capture, Mode},
-    draft::{Draft, ItemSide, Person},
-    names::Namespaces,
-    words::{Field, Scope},
-    write::Writer,
+    Normalised, WarningLog,
+    canonical::CanonicalWriter,
+    capture::{Capture, TextMode},
+    draft::{Draft, ItemExtras, Person},
+    meaning::{ElementScope, Field},
+    namespaces::Namespaces,
 };
 use crate::{
     document::FeedFormat,
     error::FeedError,
     limits::{ATTRIBUTES_MAX, DEPTH_MAX, ITEMS_READ_MAX, NAMESPACES_MAX, TITLE_BYTES_MAX},
-    text::{cut, unescape},
+    text::{truncate, unescape},
 };
 
-/// Whether reading goes on.
+/// Whether to continue reading.
 pub(super) enum Flow {
-    Go,
+    Continue,
     /// The root is closed.
     Done,
-    /// A limit was passed.
+    /// A limit was exceeded.
     Refuse {
         what: &'static str,
         max: usize,
     },
-    /// The root is no feed's.
+    /// The root element is not that of a feed.
     Foreign(String),
 }
 
-/// What an open element is to us.
+/// The role of an open element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    Scope(Scope),
+    Scope(ElementScope),
     Field,
     /// A tag inside a field.
     Markup,
@@ -45,13 +45,13 @@ pub(super) enum Role {
 }
 
 #[derive(Debug)]
-pub(super) struct Open<'a> {
+pub(super) struct OpenElement<'a> {
     pub(super) name: &'a str,
     pub(super) role: Role,
     pub(super) namespaces: usize,
     pub(super) language: Option<Rc<str>>,
     pub(super) base: Option<Rc<Url>>,
-    /// Its end is the end of the item, person or field that it began.
+    /// It began an item, person or field, which ends with it.
     pub(super) begins: bool,
 }
 
@@ -61,27 +61,27 @@ pub(super) type Attribute<'a> = (&'a str, Cow<'a, str>);
 pub(super) struct Builder<'a> {
     pub(super) url: Option<&'a Url>,
     pub(super) format: Option<FeedFormat>,
-    pub(super) stack: Vec<Open<'a>>,
+    pub(super) stack: Vec<OpenElement<'a>>,
     pub(super) names: Namespaces<'a>,
     pub(super) capture: Option<Capture<'a>>,
     pub(super) feed: Draft<'a>,
     pub(super) item: Option<Draft<'a>>,
     pub(super) person: Option<(u8, Person, String)>,
-    pub(super) writer: Writer,
-    pub(super) sides: Vec<ItemSide<'a>>,
+    pub(super) writer: CanonicalWriter,
+    pub(super) sides: Vec<ItemExtras<'a>>,
     pub(super) dropped: usize,
-    pub(super) notes: Notes,
+    pub(super) warnings: WarningLog,
     pub(super) damaged: bool,
     pub(super) saw_feed: bool,
     pub(super) done: bool,
     pub(super) growth_left: usize,
 }
 
-/// How much longer all addresses of a document may become by being made absolute, in bytes: a long base would
-/// otherwise be repeated for each of a million links.
+/// By how many bytes all URLs of a document together may grow when made absolute: a long base could otherwise be repeated
+/// for a million links.
 const GROWTH_BYTES_MAX: usize = 8 << 20;
 
-/// HTML's elements without an end tag: where they stand in a field, nothing is open after them.
+/// Void elements of HTML: in a field they are closed at once.
 const VOID: [&str; 13] =
     ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"];
 
@@ -96,10 +96,10 @@ impl<'a> Builder<'a> {
             feed: Draft::default(),
             item: None,
             person: None,
-            writer: Writer::default(),
+            writer: CanonicalWriter::default(),
             sides: Vec::new(),
             dropped: 0,
-            notes: Notes::default(),
+            warnings: WarningLog::default(),
             damaged: false,
             saw_feed: false,
             done: false,
@@ -113,8 +113,8 @@ impl<'a> Builder<'a> {
 
     pub(super) fn empty(&mut self, tag: &'a str, offset: usize) -> Flow {
         match self.open(tag, offset, true) {
-            Flow::Go if !self.done => Flow::Go,
-            Flow::Go => Flow::Done,
+            Flow::Continue if !self.done => Flow::Continue,
+            Flow::Continue => Flow::Done,
             other => other,
         }
     }
@@ -140,7 +140,7 @@ impl<'a> Builder<'a> {
                 None => return Flow::Foreign(name.to_owned()),
             }
         }
-        let mut open = Open {
+        let mut open = OpenElement {
             name,
             role: Role::Skip,
             namespaces,
@@ -156,13 +156,13 @@ impl<'a> Builder<'a> {
         } else {
             self.stack.push(open);
         }
-        Flow::Go
+        Flow::Continue
     }
 
-    /// A tag that cannot stand inside the field that is open: the field's end was forgotten.
+    /// Closes the open field if the tag cannot be inside it: its end tag is missing.
     fn imply_ends(&mut self, name: &str, offset: usize) {
         let local = name.rsplit(':').next().unwrap_or(name);
-        if let Some(capture) = self.capture.as_ref().filter(|c| c.mode != Mode::Xhtml) {
+        if let Some(capture) = self.capture.as_ref().filter(|c| c.mode != TextMode::Xhtml) {
             const ALWAYS: [&str; 5] = ["item", "entry", "pubdate", "guid", "description"];
             const WITHIN_SHORT: [&str; 7] =
                 ["title", "link", "summary", "content", "published", "updated", "id"];
@@ -170,17 +170,17 @@ impl<'a> Builder<'a> {
             let long = matches!(capture.field, Field::Summary(_) | Field::Content(_));
             if is_in(&ALWAYS) || (!long && is_in(&WITHIN_SHORT)) {
                 let level = capture.level;
-                self.notes.warn(offset, format!("<{}> was not closed", self.stack[level].name));
+                self.warnings.warn(offset, format!("<{}> was not closed", self.stack[level].name));
                 self.close_to(level, offset);
             }
         }
-        let item = self.stack.iter().position(|o| o.begins && o.role == Role::Scope(Scope::Item));
+        let item = self.stack.iter().position(|o| o.begins && o.role == Role::Scope(ElementScope::Item));
         if let Some(level) = item
             && self.capture.is_none()
             && self.stack[level].name.eq_ignore_ascii_case(name)
             && self.stack.last().is_some_and(|o| o.role != Role::Skip)
         {
-            self.notes.warn(offset, format!("<{}> was not closed", self.stack[level].name));
+            self.warnings.warn(offset, format!("<{}> was not closed", self.stack[level].name));
             self.close_to(level, offset);
         }
         if let Some(top) = self.stack.last()
@@ -202,20 +202,20 @@ impl<'a> Builder<'a> {
         } else {
             self.person_text(text);
         }
-        Flow::Go
+        Flow::Continue
     }
 
-    /// What stands directly within a person, outside of its elements.
+    /// Text directly inside a person, outside its elements.
     fn person_text(&mut self, text: &str) {
-        if let (Some((.., words)), Some(top)) = (&mut self.person, self.stack.last())
-            && top.role == Role::Scope(Scope::Person)
-            && words.len() < TITLE_BYTES_MAX
+        if let (Some((.., collected)), Some(top)) = (&mut self.person, self.stack.last())
+            && top.role == Role::Scope(ElementScope::Person)
+            && collected.len() < TITLE_BYTES_MAX
         {
-            words.push_str(cut(text, TITLE_BYTES_MAX));
+            collected.push_str(truncate(text, TITLE_BYTES_MAX));
         }
     }
 
-    /// Text with references in it, and where it begins. A `&` that begins none stays as it is.
+    /// Appends text with references, given with its offset. A `&` that does not begin a reference is kept.
     pub(super) fn references(&mut self, (text, offset): (&'a str, usize)) {
         if self.capture.is_none() && self.person.is_none() {
             return;
@@ -244,14 +244,14 @@ impl<'a> Builder<'a> {
     pub(super) fn reference(&mut self, name: &'a str, offset: usize) -> Flow {
         if let Some(capture) = &mut self.capture {
             if !capture.push_reference(name) {
-                let name = cut(name, 40);
-                self.notes.warn(offset, format!("\"&{name};\" is no character or known entity"));
+                let name = truncate(name, 40);
+                self.warnings.warn(offset, format!("\"&{name};\" is not a character or a known entity"));
             }
         } else if self.person.is_some() {
-            let words = unescape(&format!("&{};", cut(name, 40))).into_owned();
-            self.person_text(&words);
+            let text = unescape(&format!("&{};", truncate(name, 40))).into_owned();
+            self.person_text(&text);
         }
-        Flow::Go
+        Flow::Continue
     }
 
     pub(super) fn end(&mut self, name: &[u8], offset: usize) -> Flow {
@@ -259,19 +259,19 @@ impl<'a> Builder<'a> {
         match self.stack.iter().rposition(|o| o.name.eq_ignore_ascii_case(name)) {
             Some(level) => {
                 if level + 1 < self.stack.len() && self.stack[level + 1].role != Role::Markup {
-                    self.notes.warn(offset, format!("<{}> was not closed", self.stack[level + 1].name));
+                    self.warnings.warn(offset, format!("<{}> was not closed", self.stack[level + 1].name));
                 }
                 self.close_to(level, offset);
-                if self.stack.is_empty() { Flow::Done } else { Flow::Go }
+                if self.stack.is_empty() { Flow::Done } else { Flow::Continue }
             }
             None => {
-                self.notes.warn(offset, format!("</{}> closes nothing", cut(name, 40)));
-                Flow::Go
+                self.warnings.warn(offset, format!("</{}> has no start tag", truncate(name, 40)));
+                Flow::Continue
             }
         }
     }
 
-    /// Closes all elements from the innermost down to the given level, that one included.
+    /// Closes all elements from the innermost to the given level, inclusive.
     fn close_to(&mut self, level: usize, offset: usize) {
         while self.stack.len() > level {
             let Some(open) = self.stack.pop() else { break };
@@ -284,8 +284,8 @@ impl<'a> Builder<'a> {
                     }
                 }
                 Role::Field if open.begins => self.end_field(),
-                Role::Scope(Scope::Person) if open.begins => self.end_person(),
-                Role::Scope(Scope::Item) if open.begins => self.end_item(offset),
+                Role::Scope(ElementScope::Person) if open.begins => self.end_person(),
+                Role::Scope(ElementScope::Item) if open.begins => self.end_item(offset),
                 _ => {}
             }
         }
@@ -296,7 +296,7 @@ impl<'a> Builder<'a> {
         let Some(item) = self.item.take() else { return };
         if self.sides.len() >= ITEMS_READ_MAX {
             if self.dropped == 0 {
-                self.notes.warn(offset, format!("only the first {ITEMS_READ_MAX} items were read"));
+                self.warnings.warn(offset, format!("only the first {ITEMS_READ_MAX} items were read"));
             }
             self.dropped += 1;
             return;
@@ -305,9 +305,9 @@ impl<'a> Builder<'a> {
         self.sides.push(side);
     }
 
-    /// The document, once there is no more of it.
-    pub(super) fn finish(mut self, text: &str) -> Result<Normal<'a>, FeedError> {
-        let Some(format) = self.format else { return Err(crate::sniff::nothing(text)) };
+    /// Finishes the document.
+    pub(super) fn finish(mut self, text: &str) -> Result<Normalised<'a>, FeedError> {
+        let Some(format) = self.format else { return Err(crate::sniff::no_root_error(text)) };
         if !self.saw_feed {
             return Err(super::foreign("rdf:RDF"));
         }
@@ -316,18 +316,18 @@ impl<'a> Builder<'a> {
             let inner = self.stack.iter().rev().find(|o| o.begins).unwrap_or(outermost);
             let what = match (&self.item, inner.name) {
                 (Some(_), name) => {
-                    format!("the document ends inside <{name}>: the item that it belongs to was left out")
+                    format!("the document ends inside <{name}>: the incomplete item was dropped")
                 }
                 (None, name) => format!("the document ends inside <{name}>"),
             };
-            self.notes.warn(text.len(), what);
+            self.warnings.warn(text.len(), what);
         }
         if self.damaged && self.sides.is_empty() {
             return Err(FeedError::Truncated);
         }
         let (xml, feed) = self.writer.finish(self.feed, format);
-        let warnings = self.notes.placed(text);
-        Ok(Normal {
+        let warnings = self.warnings.with_lines(text);
+        Ok(Normalised {
             format,
             xml,
             feed,
@@ -339,7 +339,7 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// The name of a tag, and its attributes with their values decoded. `source` is what stands between `<` and `>`.
+/// The name of a tag and its attributes with decoded values. `source` is the text between `<` and `>`.
 fn read_tag(source: &str) -> (&str, Vec<Attribute<'_>>) {
     let source = source.strip_suffix('/').unwrap_or(source);
     let name_end = source.find(|c: char| c.is_ascii_whitespace() || c == '/').unwrap_or(source.len());

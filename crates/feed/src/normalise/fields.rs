@@ -1,28 +1,28 @@
-//! Fields: what an element says in its attributes and its text, and where in a draft that goes.
+//! Fields: stores attributes and text of elements in a draft.
 
 use std::borrow::Cow;
 
 use url::Url;
 
 use super::{
-    capture::{Capture, Mode},
-    draft::{Link, Person, Words},
-    elements::{Attribute, Builder, Open, Role},
-    names::Vocabulary,
-    words::{Empty, Field},
+    capture::{Capture, TextMode},
+    draft::{FeedLink, FeedText, Person},
+    elements::{Attribute, Builder, OpenElement, Role},
+    meaning::{AttributeElement, Field},
+    namespaces::Vocabulary,
 };
 use crate::{
     dates,
     document::FeedFormat,
     html::{plain_text, resolve},
     limits::{GUID_BYTES_MAX, LINK_BYTES_MAX, TITLE_BYTES_MAX},
-    text::{cut, fold},
+    text::{fold, truncate},
 };
 
 impl<'a> Builder<'a> {
     pub(super) fn begin_field(
         &mut self,
-        open: &mut Open<'a>,
+        open: &mut OpenElement<'a>,
         field: Field,
         vocabulary: Vocabulary,
         attributes: &[Attribute<'a>],
@@ -36,7 +36,7 @@ impl<'a> Builder<'a> {
             vocabulary == Vocabulary::Atom || (vocabulary == Vocabulary::Core && self.format().is_atom());
         let (mode, base64) = match field {
             Field::Title(_) | Field::Summary(_) | Field::Content(_) if vocabulary == Vocabulary::Xhtml => {
-                (Mode::Xhtml, false)
+                (TextMode::Xhtml, false)
             }
             Field::Title(_) | Field::Summary(_) | Field::Content(_) if atom => {
                 text_mode(get("type"), get("mode"), self.format())
@@ -44,12 +44,12 @@ impl<'a> Builder<'a> {
             Field::Title(_) | Field::Summary(_)
                 if vocabulary == Vocabulary::Media && get("type") == Some("plain") =>
             {
-                (Mode::Plain, false)
+                (TextMode::Plain, false)
             }
             Field::Title(_) | Field::Summary(_) | Field::Content(_) | Field::Category | Field::Author(_) => {
-                (Mode::Html, false)
+                (TextMode::Html, false)
             }
-            _ => (Mode::Plain, false),
+            _ => (TextMode::Plain, false),
         };
         self.field_attributes(field, open, &get);
         if matches!(field, Field::Content(_) | Field::Summary(_))
@@ -60,15 +60,20 @@ impl<'a> Builder<'a> {
         self.capture = Some(Capture::new(field, mode, base64, offset, self.stack.len()));
     }
 
-    /// What a field says in attributes, beside or instead of its text.
-    fn field_attributes<'x>(&mut self, field: Field, open: &Open<'a>, get: &dyn Fn(&str) -> Option<&'x str>) {
+    /// Reads the attributes of a field, which may replace its text.
+    fn field_attributes<'x>(
+        &mut self,
+        field: Field,
+        open: &OpenElement<'a>,
+        get: &dyn Fn(&str) -> Option<&'x str>,
+    ) {
         let draft = self.item.as_mut().unwrap_or(&mut self.feed);
         match field {
             Field::Link => {
-                // RSS's own link is better than one of Atom's beside it.
+                // RSS's own link has precedence over one of Atom.
                 let default = if open.name.contains(':') { "alternate" } else { "" };
                 if let Some(href) = get("href").filter(|h| !h.is_empty()) {
-                    draft.add_link(Link {
+                    draft.add_link(FeedLink {
                         href: absolute(&mut self.growth_left, href, open.base.as_deref()),
                         rel: relation(get("rel").unwrap_or(default)),
                         media_type: get("type").map(|t| fold(t, TITLE_BYTES_MAX)),
@@ -78,7 +83,7 @@ impl<'a> Builder<'a> {
             }
             Field::Category => {
                 if let Some(term) = get("label").filter(|t| !t.is_empty()).or(get("term")) {
-                    draft.add_category(Words::plain(fold(term, TITLE_BYTES_MAX)));
+                    draft.add_category(FeedText::plain(fold(term, TITLE_BYTES_MAX)));
                 }
             }
             Field::Id(0) => {
@@ -90,14 +95,19 @@ impl<'a> Builder<'a> {
                     let rel =
                         if media_type.as_deref().is_some_and(is_media) { "enclosure" } else { "related" };
                     let href = absolute(&mut self.growth_left, src, open.base.as_deref());
-                    draft.add_link(Link { href, rel: rel.to_owned(), media_type, length: None });
+                    draft.add_link(FeedLink { href, rel: rel.to_owned(), media_type, length: None });
                 }
             }
             _ => {}
         }
     }
 
-    pub(super) fn attributes_only(&mut self, empty: Empty, open: &Open<'a>, attributes: &[Attribute<'a>]) {
+    pub(super) fn attributes_only(
+        &mut self,
+        empty: AttributeElement,
+        open: &OpenElement<'a>,
+        attributes: &[Attribute<'a>],
+    ) {
         let get =
             |name: &str| attributes.iter().find(|(k, _)| k.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim());
         let Some(address) = get("url").or(get("href")).filter(|a| !a.is_empty()) else { return };
@@ -105,21 +115,26 @@ impl<'a> Builder<'a> {
         let draft = self.item.as_mut().unwrap_or(&mut self.feed);
         let media_type = get("type").filter(|t| !t.is_empty()).map(|t| fold(t, TITLE_BYTES_MAX));
         match empty {
-            Empty::Enclosure => draft.add_link(Link {
+            AttributeElement::Enclosure => draft.add_link(FeedLink {
                 href: address,
                 rel: "enclosure".to_owned(),
                 media_type,
                 length: get("length").map(|l| fold(l, 32)),
             }),
-            Empty::MediaThumbnail => draft.add_image(1, address),
-            Empty::ItunesImage => draft.add_image(3, address),
-            Empty::MediaContent => {
+            AttributeElement::MediaThumbnail => draft.add_image(1, address),
+            AttributeElement::ItunesImage => draft.add_image(3, address),
+            AttributeElement::MediaContent => {
                 let kind = media_type.as_deref().or(get("medium")).unwrap_or_default().to_ascii_lowercase();
                 if kind.starts_with("image") || (kind.is_empty() && looks_like_image(&address)) {
                     draft.add_image(2, address);
                 } else if kind.starts_with("audio") || kind.starts_with("video") {
                     let length = get("fileSize").map(|l| fold(l, 32));
-                    draft.add_link(Link { href: address, rel: "enclosure".to_owned(), media_type, length });
+                    draft.add_link(FeedLink {
+                        href: address,
+                        rel: "enclosure".to_owned(),
+                        media_type,
+                        length,
+                    });
                 }
             }
         }
@@ -128,17 +143,17 @@ impl<'a> Builder<'a> {
     pub(super) fn end_field(&mut self) {
         let Some(capture) = self.capture.take() else { return };
         let (field, offset) = (capture.field, capture.offset);
-        let was_cut = capture.cut;
-        let words = capture.finish();
-        if was_cut {
+        let was_truncated = capture.truncated;
+        let text = capture.finish();
+        if was_truncated {
             let draft = self.item.as_mut().unwrap_or(&mut self.feed);
-            self.notes.warn_about(draft, offset, "a text was longer than is kept, and was cut".to_owned());
+            self.warnings.warn_about(draft, offset, "a text was too long and was truncated".to_owned());
         }
-        if words.value.is_empty() {
+        if text.value.is_empty() {
             return;
         }
         if let Some((_, person, _)) = &mut self.person {
-            let value = fold(&words.value, TITLE_BYTES_MAX);
+            let value = fold(&text.value, TITLE_BYTES_MAX);
             match field {
                 Field::PersonName => person.name = value,
                 Field::PersonEmail => person.email = value,
@@ -146,57 +161,61 @@ impl<'a> Builder<'a> {
             }
             return;
         }
-        self.keep(field, words, offset);
+        self.store(field, text, offset);
     }
 
-    fn keep(&mut self, field: Field, words: Words<'a>, offset: usize) {
+    fn store(&mut self, field: Field, text: FeedText<'a>, offset: usize) {
         let base = self.stack.last().and_then(|o| o.base.clone());
         let draft = self.item.as_mut().unwrap_or(&mut self.feed);
-        let line = |w: &Words<'_>, max| fold(&w.value, max);
+        let line = |w: &FeedText<'_>, max| fold(&w.value, max);
         match field {
-            Field::Title(rank) => draft.title.offer(rank, words),
-            Field::Summary(rank) => draft.summary.offer(rank, words),
-            Field::Content(rank) => draft.content.offer(rank, words),
+            Field::Title(rank) => draft.title.offer(rank, text),
+            Field::Summary(rank) => draft.summary.offer(rank, text),
+            Field::Content(rank) => draft.content.offer(rank, text),
             Field::Id(rank) => {
-                let value = (line(&words, GUID_BYTES_MAX), rank == 0 && !draft.id_is_opaque);
+                let value = (line(&text, GUID_BYTES_MAX), rank == 0 && !draft.id_is_opaque);
                 draft.id.offer(rank, value);
             }
-            Field::Link => draft.add_link(Link {
-                href: absolute(&mut self.growth_left, &words.value, base.as_deref()),
-                ..Link::default()
+            Field::Link => draft.add_link(FeedLink {
+                href: absolute(&mut self.growth_left, &text.value, base.as_deref()),
+                ..FeedLink::default()
             }),
-            Field::Published(rank) | Field::Updated(rank) => match dates::parse(&words.value) {
+            Field::Published(rank) | Field::Updated(rank) => match dates::parse(&text.value) {
                 Some(date) if matches!(field, Field::Published(_)) => draft.published.offer(rank, date),
                 Some(date) => draft.updated.offer(rank, date),
                 None => {
-                    let shown = cut(&words.value, 60).to_owned();
-                    self.notes.warn_about(draft, offset, format!("\"{}\" is no date", fold(&shown, 60)));
+                    let shown = truncate(&text.value, 60).to_owned();
+                    self.warnings.warn_about(
+                        draft,
+                        offset,
+                        format!("\"{}\" is not a date", fold(&shown, 60)),
+                    );
                 }
             },
             Field::Author(rank) => {
-                draft.add_author(rank, Person::named(&plain_text(&words.value, TITLE_BYTES_MAX)))
+                draft.add_author(rank, Person::named(&plain_text(&text.value, TITLE_BYTES_MAX)))
             }
-            Field::Category => draft.add_category(words),
+            Field::Category => draft.add_category(text),
             Field::Keywords => {
-                let html = words.html;
-                let mut add = |value: Cow<'a, str>| draft.add_category(Words { value, html });
-                match words.value {
+                let html = text.html;
+                let mut add = |value: Cow<'a, str>| draft.add_category(FeedText { value, html });
+                match text.value {
                     Cow::Borrowed(value) => value.split(',').for_each(|word| add(word.trim().into())),
                     Cow::Owned(value) => value.split(',').for_each(|word| add(word.trim().to_owned().into())),
                 }
             }
             Field::Comments => {
-                draft.comments.offer(0, absolute(&mut self.growth_left, &words.value, base.as_deref()))
+                draft.comments.offer(0, absolute(&mut self.growth_left, &text.value, base.as_deref()))
             }
-            Field::Language => draft.language.offer(0, line(&words, 64)),
+            Field::Language => draft.language.offer(0, line(&text, 64)),
             Field::Image(rank) => {
-                draft.add_image(rank, absolute(&mut self.growth_left, &words.value, base.as_deref()))
+                draft.add_image(rank, absolute(&mut self.growth_left, &text.value, base.as_deref()))
             }
-            Field::Ttl => draft.ttl.offer(0, line(&words, 16)),
-            Field::Hour if draft.skip_hours.len() < 24 => draft.skip_hours.push(line(&words, 16)),
-            Field::Day if draft.skip_days.len() < 7 => draft.skip_days.push(line(&words, 16)),
-            Field::Period => draft.update_period.offer(0, line(&words, 16)),
-            Field::Frequency => draft.update_frequency.offer(0, line(&words, 16)),
+            Field::Ttl => draft.ttl.offer(0, line(&text, 16)),
+            Field::Hour if draft.skip_hours.len() < 24 => draft.skip_hours.push(line(&text, 16)),
+            Field::Day if draft.skip_days.len() < 7 => draft.skip_days.push(line(&text, 16)),
+            Field::Period => draft.update_period.offer(0, line(&text, 16)),
+            Field::Frequency => draft.update_frequency.offer(0, line(&text, 16)),
             Field::Hour | Field::Day | Field::PersonName | Field::PersonEmail | Field::PersonUri => {}
         }
     }
@@ -210,9 +229,8 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// An address made absolute where the document itself says against what; else as it was written. `growth_left` is
-/// how much longer addresses may still become in this document: past it they stay relative, and are resolved when
-/// few are left.
+/// Resolves a URL if the document itself sets a base; else returns it as sent. `growth_left` is by how many bytes URLs of
+/// this document may still grow: beyond that they stay relative and are resolved later, when few are left.
 pub(super) fn absolute(growth_left: &mut usize, address: &str, base: Option<&Url>) -> String {
     let address = fold(address, 2 * LINK_BYTES_MAX + 1);
     let Some(url) = base.filter(|_| *growth_left > 0).and_then(|base| resolve(&address, Some(base))) else {
@@ -222,32 +240,32 @@ pub(super) fn absolute(growth_left: &mut usize, address: &str, base: Option<&Url
     url.into()
 }
 
-/// What a link is to its item: the registered name, or the last part of IANA's URI for it.
+/// The relation of a link: the registered name, or the last part of IANA's URI of it.
 fn relation(rel: &str) -> String {
     let rel = rel.trim().to_ascii_lowercase();
     let name = rel.rsplit('/').next().unwrap_or_default();
-    // Of several, the one that we would use.
+    // Of several, the first that is used.
     let known = ["alternate", "enclosure", "self", "hub", "replies"];
     known
         .into_iter()
         .find(|k| name.split_ascii_whitespace().any(|n| n == *k))
-        .unwrap_or(cut(name, 32))
+        .unwrap_or(truncate(name, 32))
         .to_owned()
 }
 
-/// How the content of an Atom text is to be read (RFC 4287 section 3.1; Atom 0.3 section 3.1).
-fn text_mode(media_type: Option<&str>, mode: Option<&str>, format: FeedFormat) -> (Mode, bool) {
+/// How an Atom text construct is interpreted (RFC 4287 section 3.1; Atom 0.3 section 3.1).
+fn text_mode(media_type: Option<&str>, mode: Option<&str>, format: FeedFormat) -> (TextMode, bool) {
     let media_type = media_type.unwrap_or_default().to_ascii_lowercase();
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
     let base64 = mode.is_some_and(|m| m.eq_ignore_ascii_case("base64"));
     let escaped = mode.is_some_and(|m| m.eq_ignore_ascii_case("escaped")) || base64;
     let mode = match media_type {
-        "xhtml" | "application/xhtml+xml" | "application/xml" | "text/xml" if !escaped => Mode::Xhtml,
-        "html" | "text/html" if format == FeedFormat::Atom03 && mode.is_some() && !escaped => Mode::Xhtml,
+        "xhtml" | "application/xhtml+xml" | "application/xml" | "text/xml" if !escaped => TextMode::Xhtml,
+        "html" | "text/html" if format == FeedFormat::Atom03 && mode.is_some() && !escaped => TextMode::Xhtml,
         "html" | "text/html" | "xhtml" | "application/xhtml+xml" | "application/xml" | "text/xml" => {
-            Mode::Html
+            TextMode::Html
         }
-        _ => Mode::Plain,
+        _ => TextMode::Plain,
     };
     (mode, base64)
 }

@@ -1,24 +1,24 @@
-//! What any dialect says of an item, to the item: plain text plain, HTML safe, addresses absolute.
+//! A raw item to an item: plain text without markup, HTML sanitised, URLs absolute.
 
 use news::{Author, Enclosure, Item};
 use url::Url;
 
-use super::{Context, Html, Raw};
+use super::{Context, HtmlMode, RawItem};
 use crate::{
     html::{first_image, has_markup, may_be_markup, plain_text, sanitise, web_url},
     limits::{
         AUTHORS_MAX, CATEGORIES_MAX, ENCLOSURES_MAX, GUID_BYTES_MAX, ITEM_WARNINGS_MAX, SUMMARY_BYTES_MAX,
         TITLE_BYTES_MAX,
     },
-    normalise::{Link, Words},
+    normalise::{FeedLink, FeedText},
     text::{fold, is_folded},
 };
 
-/// Longest summary made of the content, in bytes.
+/// Longest summary taken from the content, in bytes.
 const EXCERPT_BYTES_MAX: usize = 500;
 
-impl Words<'_> {
-    /// Plain text on one line; what is such already is not copied.
+impl FeedText<'_> {
+    /// Plain text on one line; not copied if it already is.
     fn into_line(self, bytes_max: usize) -> String {
         if self.value.len() <= bytes_max
             && is_folded(&self.value)
@@ -41,7 +41,7 @@ impl Words<'_> {
 }
 
 /// Makes the item.
-pub(super) fn assemble(raw: Raw<'_>, context: &Context<'_>) -> Item {
+pub(super) fn assemble(raw: RawItem<'_>, context: &Context<'_>) -> Item {
     let base = raw.base.as_deref().or(context.site);
     let content_base = raw.content_base.as_deref().or(base);
     let mut warnings = raw.warnings;
@@ -56,15 +56,15 @@ pub(super) fn assemble(raw: Raw<'_>, context: &Context<'_>) -> Item {
     let in_summary = || raw.summary.as_ref().filter(|s| s.as_html().is_some_and(has_markup));
     let body = raw.content.as_ref().or_else(in_summary);
     let content_html = body
-        .filter(|_| context.html == Html::Safe)
-        .and_then(|words| content(words, content_base, &mut warnings));
+        .filter(|_| context.html == HtmlMode::Sanitise)
+        .and_then(|text| content(text, content_base, &mut warnings));
     if summary.is_empty()
-        && let Some(words) = &raw.content
+        && let Some(text) = &raw.content
     {
-        summary = words.line(EXCERPT_BYTES_MAX);
+        summary = text.line(EXCERPT_BYTES_MAX);
     }
     let enclosures = enclosures(raw.enclosures, base);
-    let in_text = |words: &Option<Words<'_>>| first_image(words.as_ref()?.as_html()?, content_base);
+    let in_text = |text: &Option<FeedText<'_>>| first_image(text.as_ref()?.as_html()?, content_base);
     let image = raw
         .images
         .iter()
@@ -98,25 +98,25 @@ pub(super) fn assemble(raw: Raw<'_>, context: &Context<'_>) -> Item {
     }
 }
 
-fn content(words: &Words<'_>, base: Option<&Url>, warnings: &mut Vec<String>) -> Option<String> {
-    let Some(html) = words.as_html() else {
-        let text = words.line(SUMMARY_BYTES_MAX);
+fn content(text: &FeedText<'_>, base: Option<&Url>, warnings: &mut Vec<String>) -> Option<String> {
+    let Some(html) = text.as_html() else {
+        let text = text.line(SUMMARY_BYTES_MAX);
         return (!text.is_empty()).then(|| format!("<p>{}</p>", crate::text::escape(&text)));
     };
     let (safe, repairs) = sanitise(html, base);
-    if repairs.cut {
-        warnings.push("the content was longer than is kept, and was cut".to_owned());
+    if repairs.truncated {
+        warnings.push("the content was too long and was truncated".to_owned());
     }
     if repairs.flattened {
-        warnings.push("the content was nested too deeply, and was made plain text".to_owned());
+        warnings.push("the content was nested too deeply and was converted to plain text".to_owned());
     }
     safe
 }
 
-fn categories(raw: Vec<Words<'_>>) -> Vec<String> {
+fn categories(raw: Vec<FeedText<'_>>) -> Vec<String> {
     let mut categories: Vec<String> = Vec::new();
-    for words in raw.into_iter().take(CATEGORIES_MAX) {
-        let category = words.into_line(TITLE_BYTES_MAX);
+    for text in raw.into_iter().take(CATEGORIES_MAX) {
+        let category = text.into_line(TITLE_BYTES_MAX);
         if !category.is_empty() && !categories.contains(&category) {
             categories.push(category);
         }
@@ -124,7 +124,7 @@ fn categories(raw: Vec<Words<'_>>) -> Vec<String> {
     categories
 }
 
-fn enclosures(raw: Vec<Link>, base: Option<&Url>) -> Vec<Enclosure> {
+fn enclosures(raw: Vec<FeedLink>, base: Option<&Url>) -> Vec<Enclosure> {
     let mut enclosures: Vec<Enclosure> = Vec::new();
     for link in raw.into_iter().take(ENCLOSURES_MAX) {
         let Some(url) = web_url(&link.href, base) else { continue };
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_and_an_address_come_in_either_order() {
+    fn a_name_and_an_address_are_accepted_in_either_order() {
         let pair = |n: &str, e: &str| (Some(n.to_owned()), Some(e.to_owned()));
         for text in [
             "j@x.org (Jane Doe)",

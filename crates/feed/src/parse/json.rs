@@ -1,6 +1,6 @@
-//! JSON Feed 1.0 and 1.1 (<https://www.jsonfeed.org/version/1.1/>), leniently: any field may have a wrong type or
-//! be missing, ids may be numbers. Items are taken one by one, so that a document that breaks off keeps those
-//! before the break.
+//! JSON Feed 1.0 and 1.1 (<https://www.jsonfeed.org/version/1.1/>), parsed leniently: any field may be missing or have
+//! a wrong type, ids may be numbers. Items are read one by one, so that a truncated document keeps the items before the
+//! break.
 
 mod scan;
 
@@ -10,60 +10,61 @@ use news::{Author, Warning};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::{Context, Html, Parsed, Raw, assemble::assemble, kept};
+use super::{Context, HtmlMode, Parsed, RawItem, assemble::assemble, kept};
 use crate::{
     dates,
     document::{FeedFormat, FeedInfo, Hints, Rhythm},
     error::FeedError,
     html::web_url,
     limits::{ITEMS_READ_MAX, SUMMARY_BYTES_MAX, TITLE_BYTES_MAX},
-    normalise::{Link, Words},
+    normalise::{FeedLink, FeedText},
     sniff::not_a_feed,
     text::fold,
 };
 
-/// A JSON Feed as read.
-pub(crate) struct Json {
+/// A parsed JSON Feed.
+pub(crate) struct JsonDocument {
     pub(crate) format: FeedFormat,
     pub(crate) parsed: Parsed,
     pub(crate) warnings: Vec<Warning>,
     pub(crate) damaged: bool,
 }
 
-/// Reads JSON text.
-pub(crate) fn read_json(text: &str, hints: &Hints<'_>, html: Html) -> Result<Json, FeedError> {
+/// Parses JSON text.
+pub(crate) fn read_json(text: &str, hints: &Hints<'_>, html: HtmlMode) -> Result<JsonDocument, FeedError> {
     let text = scan::scan(text)?;
-    let mut found = Found::default();
+    let mut partial = PartialFeed::default();
     let mut warnings = Vec::new();
     let mut reader = serde_json::Deserializer::from_str(&text);
-    let end = reader.deserialize_any(FeedVisitor(&mut found));
+    let end = reader.deserialize_any(FeedVisitor(&mut partial));
     if let Err(e) = &end {
         warnings.push(Warning {
             line: u32::try_from(e.line()).ok(),
             column: u32::try_from(e.column()).ok(),
             message: format!(
-                "reading ended here: {}",
+                "parsing stopped here: {}",
                 e.to_string().split(" at line").next().unwrap_or_default()
             ),
         });
     }
-    let version = found.text("version").unwrap_or_default();
-    let named = ["version", "title", "home_page_url", "feed_url"].iter().any(|k| found.top.contains_key(*k));
-    let is_feed = version.contains("jsonfeed.org") || (found.saw_items && named);
+    let version = partial.text("version").unwrap_or_default();
+    let named =
+        ["version", "title", "home_page_url", "feed_url"].iter().any(|k| partial.top.contains_key(*k));
+    let is_feed = version.contains("jsonfeed.org") || (partial.saw_items && named);
     if !is_feed {
         return Err(not_a_feed(if end.is_ok() { "a JSON document" } else { "a broken JSON document" }));
     }
-    if end.is_err() && found.items.is_empty() {
+    if end.is_err() && partial.items.is_empty() {
         return Err(FeedError::Truncated);
     }
     let format = if version.contains("1.1") { FeedFormat::Json11 } else { FeedFormat::Json10 };
-    Ok(Json { format, parsed: map(found, hints, html), warnings, damaged: end.is_err() })
+    Ok(JsonDocument { format, parsed: map(partial, hints, html), warnings, damaged: end.is_err() })
 }
 
-fn map(found: Found, hints: &Hints<'_>, html: Html) -> Parsed {
+fn map(partial: PartialFeed, hints: &Hints<'_>, html: HtmlMode) -> Parsed {
     let url = hints.url;
-    let line = |key: &str, max| found.text(key).map(|t| fold(&t, max)).filter(|t| !t.is_empty());
-    let address = |key: &str| found.text(key).and_then(|t| web_url(&t, url));
+    let line = |key: &str, max| partial.text(key).map(|t| fold(&t, max)).filter(|t| !t.is_empty());
+    let address = |key: &str| partial.text(key).and_then(|t| web_url(&t, url));
     let feed = FeedInfo {
         title: line("title", TITLE_BYTES_MAX),
         link: address("home_page_url"),
@@ -72,17 +73,17 @@ fn map(found: Found, hints: &Hints<'_>, html: Html) -> Parsed {
         updated: None,
         image: address("icon").or_else(|| address("favicon")),
         ttl_s: None,
-        hub: found.top.get("hubs").and_then(Value::as_array).and_then(|hubs| {
+        hub: partial.top.get("hubs").and_then(Value::as_array).and_then(|hubs| {
             hubs.iter().filter_map(|h| string(h.get("url")?)).find_map(|h| web_url(&h, url))
         }),
         self_url: address("feed_url"),
     };
-    let authors = authors(&found.top);
-    let dates: Vec<_> = found.items.iter().map(|raw| raw.published.or(raw.updated)).collect();
-    let count = found.items.len();
+    let authors = authors(&partial.top);
+    let dates: Vec<_> = partial.items.iter().map(|raw| raw.published.or(raw.updated)).collect();
+    let count = partial.items.len();
     let language = feed.language.as_deref().or(hints.language);
     let context = Context { site: url, language, html };
-    let items: Vec<_> = found
+    let items: Vec<_> = partial
         .items
         .into_iter()
         .zip(kept(&dates))
@@ -94,26 +95,26 @@ fn map(found: Found, hints: &Hints<'_>, html: Html) -> Parsed {
             assemble(raw, &context)
         })
         .collect();
-    let dropped = found.dropped + count - items.len();
+    let dropped = partial.dropped + count - items.len();
     Parsed { feed, items, rhythm: Rhythm::default(), dropped }
 }
 
-/// What of the document was met so far.
+/// What has been read of the document so far.
 #[derive(Default)]
-struct Found {
+struct PartialFeed {
     top: Map<String, Value>,
-    items: Vec<Raw<'static>>,
+    items: Vec<RawItem<'static>>,
     saw_items: bool,
     dropped: usize,
 }
 
-impl Found {
+impl PartialFeed {
     fn text(&self, key: &str) -> Option<String> {
         string(self.top.get(key)?)
     }
 }
 
-struct FeedVisitor<'f>(&'f mut Found);
+struct FeedVisitor<'f>(&'f mut PartialFeed);
 
 impl<'de> Visitor<'de> for FeedVisitor<'_> {
     type Value = ();
@@ -123,7 +124,7 @@ impl<'de> Visitor<'de> for FeedVisitor<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        const WANTED: [&str; 11] = [
+        const KEPT_KEYS: [&str; 11] = [
             "version",
             "title",
             "home_page_url",
@@ -139,7 +140,7 @@ impl<'de> Visitor<'de> for FeedVisitor<'_> {
         while let Some(key) = map.next_key::<String>()? {
             if key == "items" {
                 map.next_value_seed(ItemsSeed(self.0))?;
-            } else if WANTED.contains(&key.as_str()) {
+            } else if KEPT_KEYS.contains(&key.as_str()) {
                 let value = map.next_value()?;
                 self.0.top.insert(key, value);
             } else {
@@ -155,7 +156,7 @@ impl<'de> Visitor<'de> for FeedVisitor<'_> {
     }
 }
 
-struct ItemsSeed<'f>(&'f mut Found);
+struct ItemsSeed<'f>(&'f mut PartialFeed);
 
 impl<'de> DeserializeSeed<'de> for ItemsSeed<'_> {
     type Value = ();
@@ -192,35 +193,37 @@ impl<'de> Visitor<'de> for ItemsSeed<'_> {
     }
 }
 
-fn raw(item: &Map<String, Value>) -> Raw<'static> {
+fn raw(item: &Map<String, Value>) -> RawItem<'static> {
     let text = |key: &str| item.get(key).and_then(string).filter(|t| !t.trim().is_empty());
     let mut warnings = Vec::new();
     let mut date = |key: &str| {
         let text = text(key)?;
         let date = dates::parse(&text);
         if date.is_none() {
-            warnings.push(format!("\"{}\" is no date", fold(&text, 60)));
+            warnings.push(format!("\"{}\" is not a date", fold(&text, 60)));
         }
         date
     };
     let published = date("date_published");
     let updated = date("date_modified");
-    Raw {
+    RawItem {
         guid: text("id"),
         guid_is_link: true,
-        title: text("title").map(Words::plain),
+        title: text("title").map(FeedText::plain),
         links: ["url", "external_url"].into_iter().filter_map(text).collect(),
-        summary: text("summary").map(Words::plain),
-        content: text("content_html").map(Words::html).or_else(|| text("content_text").map(Words::plain)),
+        summary: text("summary").map(FeedText::plain),
+        content: text("content_html")
+            .map(FeedText::html)
+            .or_else(|| text("content_text").map(FeedText::plain)),
         authors: authors(item),
-        categories: list(item, "tags").iter().filter_map(string).map(Words::plain).collect(),
+        categories: list(item, "tags").iter().filter_map(string).map(FeedText::plain).collect(),
         published,
         updated,
         language: text("language"),
         images: ["image", "banner_image"].into_iter().filter_map(text).collect(),
         enclosures: list(item, "attachments").iter().filter_map(attachment).collect(),
         warnings,
-        ..Raw::default()
+        ..RawItem::default()
     }
 }
 
@@ -232,8 +235,8 @@ fn list<'a>(object: &'a Map<String, Value>, key: &str) -> &'a [Value] {
     }
 }
 
-fn attachment(value: &Value) -> Option<Link> {
-    Some(Link {
+fn attachment(value: &Value) -> Option<FeedLink> {
+    Some(FeedLink {
         href: string(value.get("url")?)?,
         rel: "enclosure".to_owned(),
         media_type: value.get("mime_type").and_then(string),
@@ -254,7 +257,7 @@ fn authors(object: &Map<String, Value>) -> Vec<Author> {
     if all.is_empty() { list(object, "author").iter().filter_map(person).collect() } else { all }
 }
 
-/// A text, or a number as it was written.
+/// A string, or a number as text.
 fn string(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),

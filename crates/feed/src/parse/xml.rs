@@ -1,4 +1,4 @@
-//! Canonical RSS and Atom by way of `rss` and `atom_syndication`.
+//! Canonical RSS and Atom, parsed by `rss` and `atom_syndication`.
 
 use std::time::Duration;
 
@@ -6,24 +6,24 @@ use news::{Author, Timestamp};
 use rss::extension::syndication::UpdatePeriod;
 use url::Url;
 
-use super::{Context, Html, Parsed, Raw, assemble::assemble, kept};
+use super::{Context, HtmlMode, Parsed, RawItem, assemble::assemble, kept};
 use crate::{
     document::{Days, FeedInfo, Hints, Hours, Rhythm},
     html::{first_image, resolve, web_url},
     limits::{ITEMS_KEPT_MAX, SUMMARY_BYTES_MAX, TITLE_BYTES_MAX},
-    normalise::{FeedSide, ItemSide, Link, Normal, Words},
+    normalise::{FeedExtras, FeedLink, FeedText, ItemExtras, Normalised},
     text::fold,
 };
 
 /// Reads a normalised document.
 ///
 /// # Errors
-/// The message of the crate that refused it; a normalised document is never refused, and fuzzing holds us to it.
-pub(crate) fn read_xml(normal: Normal<'_>, hints: &Hints<'_>, html: Html) -> Result<Parsed, String> {
+/// The error of the crate that rejected it. A normalised document is never rejected, which fuzzing checks.
+pub(crate) fn read_xml(normal: Normalised<'_>, hints: &Hints<'_>, html: HtmlMode) -> Result<Parsed, String> {
     if normal.format.is_atom() { read_atom(normal, hints, html) } else { read_rss(normal, hints, html) }
 }
 
-fn read_rss(normal: Normal<'_>, hints: &Hints<'_>, html: Html) -> Result<Parsed, String> {
+fn read_rss(normal: Normalised<'_>, hints: &Hints<'_>, html: HtmlMode) -> Result<Parsed, String> {
     let mut channel = rss::Channel::read_from(normal.xml.as_bytes()).map_err(|e| e.to_string())?;
     let side = normal.feed;
     let own = std::iter::once(channel.link.as_str()).filter(|l| !l.is_empty());
@@ -31,8 +31,8 @@ fn read_rss(normal: Normal<'_>, hints: &Hints<'_>, html: Html) -> Result<Parsed,
     let link = own.chain(page_links(&side.links)).find_map(|l| web_url(l, base));
     let feed_language = channel.language.take().or(side.language.clone());
     let feed = FeedInfo {
-        title: some(Words::html(channel.title.as_str()).line(TITLE_BYTES_MAX)),
-        description: some(Words::html(channel.description.as_str()).line(SUMMARY_BYTES_MAX)),
+        title: some(FeedText::html(channel.title.as_str()).line(TITLE_BYTES_MAX)),
+        description: some(FeedText::html(channel.description.as_str()).line(SUMMARY_BYTES_MAX)),
         updated: instant(channel.last_build_date()).or(instant(channel.pub_date())),
         image: side
             .images
@@ -45,7 +45,7 @@ fn read_rss(normal: Normal<'_>, hints: &Hints<'_>, html: Html) -> Result<Parsed,
         language: feed_language.as_deref().map(|l| fold(l, 64)).and_then(some),
         link,
     };
-    // Where the page is on another site, relative addresses are relative to it: so publishers mean them.
+    // If the page is on another site, publishers mean relative URLs to be relative to the page.
     let site =
         side.base.as_deref().cloned().or_else(|| resolve(feed.link.as_deref()?, None)).or(hints.url.cloned());
     let language = feed.language.as_deref().or(hints.language);
@@ -56,9 +56,9 @@ fn read_rss(normal: Normal<'_>, hints: &Hints<'_>, html: Html) -> Result<Parsed,
     Ok(Parsed { feed, items, rhythm, dropped })
 }
 
-fn read_atom(normal: Normal<'_>, hints: &Hints<'_>, html: Html) -> Result<Parsed, String> {
+fn read_atom(normal: Normalised<'_>, hints: &Hints<'_>, html: HtmlMode) -> Result<Parsed, String> {
     let mut atom = atom_syndication::Feed::read_from(normal.xml.as_bytes()).map_err(|e| e.to_string())?;
-    let FeedSide { updated, images, links, language: feed_language, base } = normal.feed;
+    let FeedExtras { updated, images, links, language: feed_language, base } = normal.feed;
     let base = base.as_deref().or(hints.url);
     let feed = FeedInfo {
         title: some(atom_text(&mut atom.title).line(TITLE_BYTES_MAX)),
@@ -90,15 +90,15 @@ fn read_atom(normal: Normal<'_>, hints: &Hints<'_>, html: Html) -> Result<Parsed
     Ok(Parsed { feed, items, rhythm: Rhythm::default(), dropped })
 }
 
-/// Maps the items that are kept, and counts the others.
+/// Maps the items that are kept and counts the others.
 fn items_of<'a, T>(
     found: Vec<T>,
-    sides: Vec<ItemSide<'a>>,
-    map: impl Fn(T, ItemSide<'a>) -> Raw<'a>,
-    date: impl Fn(&T, &ItemSide<'a>) -> Option<Timestamp>,
+    sides: Vec<ItemExtras<'a>>,
+    map: impl Fn(T, ItemExtras<'a>) -> RawItem<'a>,
+    date: impl Fn(&T, &ItemExtras<'a>) -> Option<Timestamp>,
     context: &Context<'_>,
 ) -> (Vec<news::Item>, usize) {
-    debug_assert_eq!(found.len(), sides.len(), "one side for each item");
+    debug_assert_eq!(found.len(), sides.len(), "one set of extras per item");
     let dates: Vec<_> = found.iter().zip(&sides).map(|(item, side)| date(item, side)).collect();
     let mut items = Vec::with_capacity(dates.len().min(ITEMS_KEPT_MAX));
     for ((item, side), kept) in found.into_iter().zip(sides).zip(kept(&dates)) {
@@ -110,19 +110,19 @@ fn items_of<'a, T>(
     (items, dropped)
 }
 
-fn rss_date(item: &rss::Item, side: &ItemSide<'_>) -> Option<Timestamp> {
+fn rss_date(item: &rss::Item, side: &ItemExtras<'_>) -> Option<Timestamp> {
     instant(item.pub_date()).or(side.updated)
 }
 
-fn atom_date(entry: &atom_syndication::Entry, side: &ItemSide<'_>) -> Option<Timestamp> {
+fn atom_date(entry: &atom_syndication::Entry, side: &ItemExtras<'_>) -> Option<Timestamp> {
     entry.published.map(|d| d.to_utc().into()).or(side.updated)
 }
 
-fn rss_item(item: rss::Item, side: ItemSide<'_>) -> Raw<'_> {
+fn rss_item(item: rss::Item, side: ItemExtras<'_>) -> RawItem<'_> {
     let mut authors: Vec<Author> = side.authors;
     if let Some(dublin) = &item.dublin_core_ext {
         let named = |name: &String| Author {
-            name: some(Words::html(name.as_str()).line(TITLE_BYTES_MAX)),
+            name: some(FeedText::html(name.as_str()).line(TITLE_BYTES_MAX)),
             ..Author::default()
         };
         authors.extend(dublin.creators.iter().map(named));
@@ -132,20 +132,20 @@ fn rss_item(item: rss::Item, side: ItemSide<'_>) -> Raw<'_> {
         Some(guid) => (Some(guid.value), guid.permalink),
         None => (None, false),
     };
-    Raw {
+    RawItem {
         guid,
         guid_is_link,
-        title: item.title.map(Words::html),
+        title: item.title.map(FeedText::html),
         links: item.link.into_iter().chain(page_links(&side.links).map(str::to_owned)).collect(),
         summary: side.summary,
         content: side.content,
         authors,
-        categories: item.categories.into_iter().map(|c| Words::html(c.name)).collect(),
+        categories: item.categories.into_iter().map(|c| FeedText::html(c.name)).collect(),
         published,
         updated: side.updated,
         language: side.language,
         images: side.images,
-        // The crate keeps one of them; the side has them all.
+        // The crate keeps only one; the extras have all.
         enclosures: side.enclosures,
         comments: item.comments.or_else(|| replies(&side.links)),
         warnings: side.warnings,
@@ -154,10 +154,10 @@ fn rss_item(item: rss::Item, side: ItemSide<'_>) -> Raw<'_> {
     }
 }
 
-fn atom_entry(mut entry: atom_syndication::Entry, side: ItemSide<'_>) -> Raw<'_> {
+fn atom_entry(mut entry: atom_syndication::Entry, side: ItemExtras<'_>) -> RawItem<'_> {
     let (links, enclosures): (Vec<_>, Vec<_>) = entry.links.into_iter().partition(|l| l.rel != "enclosure");
-    let links: Vec<Link> = links.into_iter().map(link).collect();
-    Raw {
+    let links: Vec<FeedLink> = links.into_iter().map(link).collect();
+    RawItem {
         guid: Some(entry.id),
         guid_is_link: false,
         title: Some(atom_text(&mut entry.title)),
@@ -165,9 +165,9 @@ fn atom_entry(mut entry: atom_syndication::Entry, side: ItemSide<'_>) -> Raw<'_>
         summary: side.summary,
         content: side.content,
         authors: entry.authors.into_iter().map(person).collect(),
-        categories: entry.categories.into_iter().map(|c| Words::plain(c.term)).collect(),
+        categories: entry.categories.into_iter().map(|c| FeedText::plain(c.term)).collect(),
         published: entry.published.map(|d| d.to_utc().into()),
-        // The crate says 1970 where the feed said nothing.
+        // The crate returns 1970 if the feed has no date.
         updated: side.updated,
         language: side.language,
         images: side.images,
@@ -179,35 +179,39 @@ fn atom_entry(mut entry: atom_syndication::Entry, side: ItemSide<'_>) -> Raw<'_>
     }
 }
 
-fn atom_text(text: &mut atom_syndication::Text) -> Words<'static> {
+fn atom_text(text: &mut atom_syndication::Text) -> FeedText<'static> {
     let value = std::mem::take(&mut text.value);
-    if text.r#type == atom_syndication::TextType::Text { Words::plain(value) } else { Words::html(value) }
+    if text.r#type == atom_syndication::TextType::Text {
+        FeedText::plain(value)
+    } else {
+        FeedText::html(value)
+    }
 }
 
-fn link(link: atom_syndication::Link) -> Link {
-    Link { href: link.href, rel: link.rel, media_type: link.mime_type, length: link.length }
+fn link(link: atom_syndication::Link) -> FeedLink {
+    FeedLink { href: link.href, rel: link.rel, media_type: link.mime_type, length: link.length }
 }
 
 fn person(person: atom_syndication::Person) -> Author {
     Author { name: some(person.name), email: person.email, url: person.uri }
 }
 
-/// The links to the page itself: HTML before others, those that say `alternate` or nothing.
-fn page_links(links: &[Link]) -> impl Iterator<Item = &str> {
-    let is_page = |l: &&Link| l.rel.is_empty() || l.rel == "alternate";
-    let is_html = |l: &Link| l.media_type.as_deref().is_none_or(|t| t.contains("html"));
+/// The links to the page (`alternate` or no relation), HTML first.
+fn page_links(links: &[FeedLink]) -> impl Iterator<Item = &str> {
+    let is_page = |l: &&FeedLink| l.rel.is_empty() || l.rel == "alternate";
+    let is_html = |l: &FeedLink| l.media_type.as_deref().is_none_or(|t| t.contains("html"));
     let html = links.iter().filter(is_page).filter(move |l| is_html(l));
     let others = links.iter().filter(is_page).filter(move |l| !is_html(l));
     html.chain(others).map(|l| l.href.as_str())
 }
 
-fn replies(links: &[Link]) -> Option<String> {
-    let is_page = |l: &&Link| l.media_type.as_deref().is_none_or(|t| t.contains("html"));
+fn replies(links: &[FeedLink]) -> Option<String> {
+    let is_page = |l: &&FeedLink| l.media_type.as_deref().is_none_or(|t| t.contains("html"));
     links.iter().filter(|l| l.rel == "replies").find(is_page).map(|l| l.href.clone())
 }
 
-/// The first link of the feed with this relation that is a web address.
-fn linked(links: &[Link], rel: &str, base: Option<&Url>) -> Option<String> {
+/// The first link with this relation that is an `http` or `https` URL.
+fn linked(links: &[FeedLink], rel: &str, base: Option<&Url>) -> Option<String> {
     links.iter().filter(|l| l.rel == rel).find_map(|l| web_url(&l.href, base))
 }
 
@@ -215,21 +219,21 @@ fn some(text: String) -> Option<String> {
     Some(text).filter(|t| !t.is_empty())
 }
 
-/// A date that the normaliser wrote.
+/// Parses a date as the normaliser writes it.
 fn instant(date: Option<&str>) -> Option<Timestamp> {
     date?.parse().ok()
 }
 
 fn minutes(text: &str) -> Option<Duration> {
     let minutes: u64 = text.trim().parse().ok()?;
-    // A year is as good as never.
+    // At most a year.
     (1..=527_040).contains(&minutes).then(|| Duration::from_secs(minutes * 60))
 }
 
 fn rhythm_of(channel: &rss::Channel) -> Rhythm {
     let mut rhythm = Rhythm { ttl: channel.ttl().and_then(minutes), ..Rhythm::default() };
     for hour in channel.skip_hours() {
-        // The specification counts to 23, its example to 24.
+        // The specification allows 0 to 23, its example has 24.
         if let Some(hour) = hour.trim().parse::<u32>().ok().filter(|h| *h <= 24) {
             rhythm.skip_hours = Hours(rhythm.skip_hours.0 | 1 << (hour % 24));
         }

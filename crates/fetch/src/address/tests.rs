@@ -84,7 +84,7 @@ const CLOSED: [&str; 88] = [
     "[2002:7f00:1::]",
     "[2002:a00:1::1]",
     "[2002:c0a8:101:1::1]",
-    // Teredo: a private server, and private clients with their bits turned over.
+    // Teredo: a private server, and private clients with inverted bits.
     "[2001:0:a00:1::f7f7:f7f7]",
     "[2001:0:4136:e378:8000:63bf:80ff:fffe]",
     "[2001::f5ff:fffe]",
@@ -149,14 +149,14 @@ fn every_spelling_of_an_address_that_is_not_public_is_refused() {
 }
 
 #[test]
-fn public_addresses_next_to_the_closed_networks_pass() {
+fn public_addresses_next_to_special_networks_are_allowed() {
     for host in OPEN {
         assert_eq!(check(&Policy::default(), parsed(host), 443), Ok(()), "{host}");
     }
 }
 
 #[test]
-fn only_the_ports_of_the_web_are_dialled() {
+fn only_web_ports_are_allowed() {
     let public = parsed("8.8.8.8");
     for port in [80, 443, 8080, 8443] {
         assert_eq!(check(&Policy::default(), public, port), Ok(()), "{port}");
@@ -168,7 +168,7 @@ fn only_the_ports_of_the_web_are_dialled() {
 }
 
 #[test]
-fn the_operators_word_lets_an_address_through_at_any_port() {
+fn fetch_allow_permits_an_address_at_any_port() {
     let policy = Policy { allow: vec!["127.0.0.1".parse().unwrap()], ..Policy::default() };
     assert_eq!(check(&policy, parsed("127.0.0.1"), 6379), Ok(()));
     assert_eq!(check(&policy, parsed("[::ffff:127.0.0.1]"), 80), Ok(()));
@@ -182,7 +182,7 @@ fn the_operators_word_lets_an_address_through_at_any_port() {
 }
 
 #[test]
-fn a_refusal_says_what_the_address_is_and_what_would_help() {
+fn a_refusal_names_the_purpose_of_the_address_and_the_remedy() {
     let why = check(&Policy::default(), parsed("169.254.169.254"), 80).unwrap_err();
     assert_eq!(why, "169.254.169.254 is link-local, not public; add it to fetch.allow to permit it");
 }
@@ -257,7 +257,7 @@ proptest! {
     }
 
     #[test]
-    fn closed_addresses_stay_closed_inside_others(n in 0..CLOSED.len()) {
+    fn special_addresses_are_refused_inside_others(n in 0..CLOSED.len()) {
         if let IpAddr::V4(v4) = parsed(CLOSED[n]) {
             for v6 in embedded(v4) {
                 prop_assert!(check(&Policy::default(), v6.into(), 80).is_err(), "{} in {}", v4, v6);
@@ -266,7 +266,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_outside_global_unicast_passes_except_what_was_taken_out_and_judged(bits: u128) {
+    fn nothing_outside_global_unicast_is_allowed_except_a_checked_embedded_address(bits: u128) {
         let v6 = Ipv6Addr::from_bits(bits);
         let global = bits >> 125 == 1;
         let translated = bits >> 32 == 0 || bits >> 32 == 0xffff || bits >> 32 == 0x0064_ff9b << 64;

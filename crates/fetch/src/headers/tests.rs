@@ -57,14 +57,14 @@ fn retry_after_is_read_in_every_form() {
 }
 
 #[test]
-fn retry_after_is_measured_by_the_servers_own_clock() {
+fn retry_after_is_relative_to_the_date_of_the_server() {
     let headers =
         head(&[("retry-after", "Sun, 06 Nov 1994 10:00:00 GMT"), ("date", "Sun, 06 Nov 1994 09:59:00 GMT")]);
     assert_eq!(retry_after(&headers, now()), Some(Duration::from_secs(60)));
 }
 
 #[test]
-fn freshness_is_max_age_or_expires_less_age() {
+fn freshness_is_max_age_or_expires_minus_age() {
     let cases: [(Lines<'_>, Option<u64>); 15] = [
         (&[("cache-control", "public, max-age=3600")], Some(3600)),
         (&[("cache-control", "Max-Age=\"60\"")], Some(60)),
@@ -103,7 +103,7 @@ fn validators_are_kept_byte_for_byte_or_not_at_all() {
 }
 
 #[test]
-fn a_coding_that_nobody_decodes_is_noticed() {
+fn a_coding_that_was_not_decoded_is_detected() {
     assert_eq!(undecoded(&head(&[("content-encoding", "gzip, gzip")])), Some("gzip, gzip".to_owned()));
     assert_eq!(undecoded(&head(&[("content-encoding", "compress")])), Some("compress".to_owned()));
     for plain in ["", "identity", "UTF-8", "none"] {

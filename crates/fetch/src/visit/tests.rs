@@ -29,13 +29,13 @@ fn a_feed_with_credentials_is_never_followed_from_https_to_http() {
 }
 
 #[test]
-fn credentials_in_a_redirect_are_the_servers_words_and_are_not_taken() {
+fn credentials_in_a_redirect_are_ignored() {
     let to = follow("http://a.example/", "http://a.example/", "http://u:p@a.example/2").unwrap();
     assert_eq!(to.secret(), &url("http://a.example/2"));
 }
 
 #[test]
-fn the_same_place_is_the_same_host_and_port_or_its_move_to_https() {
+fn credentials_are_shared_with_the_same_origin_or_its_upgrade_to_https() {
     for (from, to, same) in [
         ("http://a.example/", "http://a.example:80/x", true),
         ("http://a.example/", "https://a.example/", true),
@@ -50,7 +50,7 @@ fn the_same_place_is_the_same_host_and_port_or_its_move_to_https() {
 }
 
 #[test]
-fn a_policy_under_which_nothing_works_is_refused_with_the_setting_at_fault() {
+fn a_policy_under_which_no_visit_can_succeed_is_refused_with_the_setting() {
     let complaint = |policy| Visitor::try_new(policy).err().unwrap().to_string();
     let zero = Policy { timeout_total: Duration::ZERO, ..Policy::default() };
     assert_eq!(complaint(zero), "timeout_total is zero, so that no visit can succeed; set a positive value");

@@ -1,4 +1,4 @@
-//! Bodies: whole or not at all, and never more than the cap.
+//! Bodies: complete or not at all, and never more than the limit.
 
 use std::io::Write;
 
@@ -20,7 +20,7 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_whole_body_comes_in_every_framing() {
+async fn a_complete_body_is_read_in_every_framing() {
     let gzipped = gzip(b"<rss/>");
     let length = format!("Content-Encoding: gzip\r\nContent-Length: {}\r\n", gzipped.len());
     let cases: [(&str, Script); 6] = [
@@ -53,7 +53,7 @@ async fn an_empty_body_is_a_document_too() {
 }
 
 #[tokio::test]
-async fn a_body_may_be_as_long_as_the_cap_and_not_a_byte_longer() {
+async fn a_body_may_be_as_long_as_the_limit_and_not_a_byte_longer() {
     let visitor = Visitor::try_new(Policy { body_bytes_max: 10_000, ..policy() }).unwrap();
     let origin = Origin::start(|path| {
         let body = vec![b' '; path[2..].parse().unwrap()];

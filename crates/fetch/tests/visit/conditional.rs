@@ -1,4 +1,4 @@
-//! What is asked, and what the answers mean.
+//! Requests, and the meaning of responses.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ const ETAG: &str = "W/\"a \u{e9} b\"";
 const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
 #[tokio::test]
-async fn a_document_comes_with_everything_that_the_next_visit_needs() {
+async fn a_document_has_everything_that_the_next_visit_needs() {
     let headers = format!(
         "ETag: {ETAG}\r\nLast-Modified: {DATE}\r\nContent-Type: text/xml; charset=x\r\nCache-Control: max-age=60\r\nAge: 20\r\n"
     );
@@ -29,7 +29,7 @@ async fn a_document_comes_with_everything_that_the_next_visit_needs() {
 }
 
 #[tokio::test]
-async fn a_first_request_says_who_asks_for_what_and_nothing_else() {
+async fn a_first_request_has_the_documented_headers_and_no_others() {
     let origin = Origin::always(answer("200 OK", "", "<rss/>")).await;
     visit(&origin.url("/feed?a=1&b#part")).await;
     let head = origin.requests().remove(0).to_lowercase();
@@ -48,7 +48,7 @@ async fn a_first_request_says_who_asks_for_what_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn validators_go_back_byte_for_byte_and_a_304_may_bring_new_ones() {
+async fn validators_are_sent_back_byte_for_byte_and_a_304_may_replace_them() {
     let head = "HTTP/1.1 304 Not Modified\r\nETag: \"2\"\r\nCache-Control: max-age=90\r\n\r\n";
     let origin = Origin::always(vec![say(head)]).await;
     let visit = visit_with(&visitor(), &origin.url("/feed"), Some(ETAG), Some("Yesterday, about noon")).await;
@@ -65,7 +65,7 @@ async fn validators_go_back_byte_for_byte_and_a_304_may_bring_new_ones() {
 }
 
 #[tokio::test]
-async fn a_304_that_nobody_asked_for_is_no_http() {
+async fn a_304_to_an_unconditional_request_is_bad_http() {
     let origin = Origin::always(vec![say("HTTP/1.1 304 Not Modified\r\n\r\n")]).await;
     assert_eq!(class(&visit(&origin.url("/")).await), FailureClass::BadHttp);
 }
@@ -83,7 +83,7 @@ async fn a_226_is_a_delta_and_other_manipulations_are_refused() {
 }
 
 #[tokio::test]
-async fn a_throttling_server_is_heard() {
+async fn a_throttling_server_is_obeyed() {
     let origin = Origin::start(|path| match path {
         "/429" => answer("429 Too Many Requests", "Retry-After: 120\r\n", ""),
         "/503" => answer("503 Unavailable", "Retry-After: Sun, 06 Nov 1994 08:50:37 GMT\r\n", ""),
@@ -98,7 +98,7 @@ async fn a_throttling_server_is_heard() {
 }
 
 #[tokio::test]
-async fn a_410_is_gone_and_every_other_status_without_a_feed_is_a_failure() {
+async fn a_410_is_gone_and_every_other_error_status_is_a_failure() {
     let origin = Origin::start(|path| match path {
         "/403" => answer("403 Forbidden", "Retry-After: 7\r\ncf-mitigated: challenge\r\n", "<html>"),
         path => answer(&format!("{} Whatever", &path[1..]), "", ""),

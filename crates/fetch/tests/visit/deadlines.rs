@@ -1,4 +1,4 @@
-//! Deadlines, connections and what is no HTTP.
+//! Deadlines, connections and responses that are not HTTP.
 
 use std::{
     sync::{
@@ -16,7 +16,7 @@ use crate::{NOW_MS, class, failure, full, origin::*, policy, visit, visit_with};
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\n\r\n";
 
-/// Visits under a policy and says how long it took.
+/// Makes a visit under a policy and measures it.
 pub(crate) async fn timed(policy: Policy, url: &str) -> (fetch::FetchReport, Duration) {
     let visitor = Visitor::try_new(policy).unwrap();
     let started = Instant::now();
@@ -30,7 +30,7 @@ pub(crate) fn is_about(took: Duration, expected_ms: u64) -> bool {
 }
 
 #[tokio::test]
-async fn a_body_that_began_fast_may_pause_as_long_as_its_average_holds() {
+async fn a_body_may_pause_as_long_as_its_average_rate_is_sufficient() {
     let policy = Policy { rate_grace: Duration::from_millis(50), ..policy() };
     let slow_end = vec![say(HEAD), say([b' '; 2048]), Step::Drip(vec![b' '; 10], Duration::from_millis(50))];
     let origin = Origin::always(slow_end).await;
@@ -39,7 +39,7 @@ async fn a_body_that_began_fast_may_pause_as_long_as_its_average_holds() {
 }
 
 #[tokio::test]
-async fn a_source_may_have_a_deadline_of_its_own() {
+async fn a_source_may_have_its_own_deadline() {
     let origin = Origin::always(vec![Step::Hang]).await;
     let url = FeedUrl::try_new(&origin.url("/")).unwrap();
     let visitor = Visitor::try_new(policy()).unwrap();
@@ -64,7 +64,7 @@ async fn redirects_share_one_deadline() {
 }
 
 #[tokio::test]
-async fn a_connection_that_fails_is_tried_once_more() {
+async fn a_connection_that_fails_is_retried_once() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let paused = Policy { retry_pause: Duration::from_millis(400), ..policy() };
     let (visit, took) = timed(paused, &format!("http://{closed}/feed?token=SECRET")).await;
@@ -91,7 +91,7 @@ async fn a_connection_that_fails_is_tried_once_more() {
 }
 
 #[tokio::test]
-async fn a_server_that_was_asked_is_not_asked_again() {
+async fn a_request_that_was_sent_is_not_retried() {
     let origin = Origin::always(vec![Step::Reset]).await;
     assert_eq!(class(&visit(&origin.url("/")).await), FailureClass::Truncated);
     assert_eq!(origin.accepts(), 1);

@@ -1,4 +1,4 @@
-//! Nothing that is not public is reached, by any spelling, redirect, name or proxy.
+//! No address that is not public is reached, by any spelling, redirect, name or proxy.
 
 use std::{
     io,
@@ -14,7 +14,7 @@ use fetch::{FailureClass, Lookup, Policy, Resolver, Visitor};
 use crate::{class, failure, full, origin::*, policy, visit, visit_with};
 
 #[tokio::test]
-async fn localhost_is_refused_by_default_and_dialled_when_everything_is_allowed() {
+async fn localhost_is_refused_by_default_and_visited_if_everything_is_allowed() {
     let origin = Origin::always(answer("200 OK", "", "<rss/>")).await;
     let url = origin.url("/").replace("127.0.0.1", "localhost");
     let strict = visit_with(&Visitor::try_new(Policy::default()).unwrap(), &url, None, None).await;
@@ -23,7 +23,7 @@ async fn localhost_is_refused_by_default_and_dialled_when_everything_is_allowed(
     full(visit_with(&Visitor::try_new(open).unwrap(), &url, None, None).await);
 }
 
-/// Answers in turn from a list; the last one for ever.
+/// Answers from a list in order; repeats the last one.
 pub(crate) struct Scripted {
     answers: Mutex<Vec<Result<Vec<IpAddr>, &'static str>>>,
     pub(crate) asked: AtomicUsize,
@@ -57,22 +57,22 @@ pub(crate) fn scripted(answers: Vec<Result<Vec<IpAddr>, &'static str>>) -> (Visi
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_resolver_that_never_answers_is_left_at_the_deadline() {
+async fn a_resolver_that_never_answers_ends_at_the_deadline() {
     let visitor = Visitor::with_resolver(Policy::default(), Arc::new(Silent)).unwrap();
     let visit = visit_with(&visitor, "http://feeds.example/", None, None).await;
     assert_eq!(failure(&visit).to_string(), "timeout: looking up feeds.example took too long");
     assert_eq!(visit.timings.total, Policy::default().timeout_connect);
 }
 
-const CHILD: &str = "guard::a_visit_goes_straight_to_its_host";
+const CHILD: &str = "guard::a_visit_connects_directly_to_its_host";
 
 #[tokio::test]
-async fn a_visit_goes_straight_to_its_host() {
+async fn a_visit_connects_directly_to_its_host() {
     let origin = Origin::always(answer("200 OK", "", "<rss/>")).await;
     assert_eq!(full(visit(&origin.url("/")).await).url.as_str(), origin.url("/"));
 }
 
-/// Runs one test in a process of its own, with another environment, and gives what it printed.
+/// Runs one test in its own process, with another environment, and returns its output.
 pub(crate) async fn child_with(name: &'static str, environment: Vec<(&'static str, String)>) -> String {
     let test = std::env::current_exe().unwrap();
     let mut child = std::process::Command::new(test);

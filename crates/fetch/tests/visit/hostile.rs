@@ -1,8 +1,8 @@
 //! The feed side of the hostile catalogue, by its numbers: each test is the attack, and its assertion is the bound.
 //!
 //! Elsewhere: A08 (redirects by a hijacker) in ingestd/src/visit/redirects.rs; A11 (imports of millions) in e2e/tests/sources.rs; A25,
-//! A29, A30, A31 in ingestd/src/simulation/hostile.rs; A27 in tls.rs and deadlines.rs; the property of A03 beside
-//! the classifier. A canary is a listener that nobody must reach.
+//! A29, A30, A31 in ingestd/src/simulation/hostile.rs; A27 in tls.rs and deadlines.rs; the property of A03 next
+//! to the guard. A canary is a listener that must not be reached.
 
 use std::{net::IpAddr, sync::atomic::Ordering, time::Duration};
 
@@ -76,10 +76,10 @@ fn forms() -> Vec<String> {
     forms
 }
 
-const PRIVATE_FORMS: &str = "hostile::a01_no_private_address_is_dialled_as_feed_or_as_redirect";
+const PRIVATE_FORMS: &str = "hostile::a01_no_private_address_is_visited_as_feed_or_as_redirect";
 
 #[tokio::test]
-async fn a01_no_private_address_is_dialled_as_feed_or_as_redirect() {
+async fn a01_no_private_address_is_visited_as_feed_or_as_redirect() {
     let (canaries, port) = canaries().await;
     let relay = Origin::start(move |path| redirect(302, &format!("http://{}:{port}/", &path[1..]))).await;
     let forms = forms();
@@ -103,7 +103,7 @@ async fn a02_a_canary_is_one_address_however_it_is_spelled() {
 }
 
 #[tokio::test]
-async fn a03_an_address_inside_another_is_not_dialled_by_name_either() {
+async fn a03_an_address_inside_another_is_not_visited_by_name_either() {
     let (canaries, port) = canaries().await;
     let url = format!("http://feeds.example:{port}/");
     let (mut asked, mut refused) = (0, 0);
@@ -136,7 +136,7 @@ async fn a04_a_name_that_turns_private_is_refused_at_every_form() {
 }
 
 #[tokio::test]
-async fn a04_a_name_is_looked_up_once_and_what_was_checked_is_dialled() {
+async fn a04_a_name_is_looked_up_once_and_only_checked_addresses_are_used() {
     let origin = Origin::always(answer("200 OK", "", "<rss/>")).await;
     let canary = Origin::canary(&format!("127.0.0.2:{}", origin.address.port())).await;
     let (visitor, resolver) = scripted(vec![ips(&["127.0.0.1"]), ips(&["127.0.0.2"])]);
@@ -146,7 +146,7 @@ async fn a04_a_name_is_looked_up_once_and_what_was_checked_is_dialled() {
     assert_eq!(first.remote, Some(origin.address));
     assert_eq!(full(first).url.as_str(), url);
     assert!(origin.requests()[0].to_lowercase().contains("host: feeds.example:"));
-    // The name changes its mind, and is asked again: every connection is checked anew.
+    // The name resolves to another address now: every connection is checked again.
     let second = visit_with(&visitor, &url, None, None).await;
     assert_eq!((class(&second), canary.accepts()), (FailureClass::BlockedAddress, 0));
 }
@@ -169,7 +169,7 @@ async fn a04_one_private_answer_refuses_the_name() {
 }
 
 #[tokio::test]
-async fn a04_a_name_without_an_answer_has_a_class_of_its_own() {
+async fn a04_a_name_without_an_address_has_its_own_class() {
     let url = "http://feeds.example/";
     for (answer, said) in [
         (ips(&[]), "dns: feeds.example has no address"),
@@ -251,14 +251,14 @@ async fn a09_a_proxy_in_the_environment_is_not_used_for_any_form() {
     let canary = Origin::canary("127.0.0.2:0").await;
     let proxy = format!("http://{}", canary.address);
     let names = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
-    for test in [PRIVATE_FORMS, "guard::a_visit_goes_straight_to_its_host"] {
+    for test in [PRIVATE_FORMS, "guard::a_visit_connects_directly_to_its_host"] {
         child_with(test, names.map(|name| (name, proxy.clone())).to_vec()).await;
     }
     assert_eq!(canary.accepts(), 0);
 }
 
 #[tokio::test]
-async fn a10_a_port_that_is_none_of_the_webs_is_not_dialled() {
+async fn a10_a_port_that_is_not_a_web_port_is_not_visited() {
     for port in [1, 22, 25, 53, 110, 143, 445, 2375, 3306, 5432, 6379, 8500, 9200, 11_211, 27_017, 65_535] {
         let visit = visit(&format!("http://8.8.8.8:{port}/")).await;
         assert_eq!(class(&visit), FailureClass::BlockedAddress, "{port}");
@@ -267,7 +267,7 @@ async fn a10_a_port_that_is_none_of_the_webs_is_not_dialled() {
 }
 
 #[tokio::test]
-async fn a20_a_body_without_end_is_cut_at_the_cap() {
+async fn a20_an_endless_body_is_cut_at_the_limit() {
     let visitor = Visitor::try_new(Policy { body_bytes_max: 100_000, ..policy() }).unwrap();
     let origin = Origin::always(vec![head(""), Step::Repeat(vec![0; 1000])]).await;
     let visit = visit_with(&visitor, &origin.url("/"), None, None).await;
@@ -276,14 +276,14 @@ async fn a20_a_body_without_end_is_cut_at_the_cap() {
 }
 
 #[tokio::test]
-async fn a20_a_body_that_is_announced_too_long_is_not_read() {
+async fn a20_a_body_with_too_large_a_content_length_is_not_read() {
     let origin = Origin::always(vec![head("Content-Length: 99999999999\r\n"), Step::Hang]).await;
     let visit = visit(&origin.url("/")).await;
     assert_eq!((class(&visit), visit.body_bytes), (FailureClass::TooLarge, 0));
 }
 
 #[tokio::test]
-async fn a21_a_coding_that_is_doubled_unknown_or_damaged_is_refused() {
+async fn a21_a_repeated_unknown_or_damaged_coding_is_refused() {
     let (once, twice) = (gzip(b"<rss/>"), gzip(&gzip(b"<rss/>")));
     let mut damaged = gzip(&[7; 5000]);
     damaged[14] ^= 0xff;
@@ -338,12 +338,12 @@ fn memory_bytes(what: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
-/// What bursts in the process that runs [`BOMB`]; gzip unless it is told otherwise.
+/// The coding of the bomb in the process that runs [`BOMB`]; gzip by default.
 const CODING: &str = "HOSTILE_CODING";
-const BOMB: &str = "hostile::a21_a_bomb_costs_no_more_than_the_cap";
+const BOMB: &str = "hostile::a21_a_bomb_takes_no_more_memory_than_the_limit";
 
 #[tokio::test]
-async fn a21_a_bomb_costs_no_more_than_the_cap() {
+async fn a21_a_bomb_takes_no_more_memory_than_the_limit() {
     let coding = std::env::var(CODING).unwrap_or_else(|_| "gzip".to_owned());
     let bomb = match coding.as_str() {
         "deflate" => [vec![0x78, 0xda], deflated_megabyte().repeat(256)].concat(),
@@ -356,7 +356,7 @@ async fn a21_a_bomb_costs_no_more_than_the_cap() {
     let told = coding.trim_end_matches(" twice");
     let origin = Origin::always(answer("200 OK", &format!("Content-Encoding: {told}\r\n"), bomb)).await;
     let visitor = Visitor::try_new(Policy { timeout_total: Duration::from_secs(20), ..policy() }).unwrap();
-    // Where the peak cannot be forgotten it counts what came before too: that makes the bound stricter.
+    // If the peak cannot be reset it includes earlier memory, which makes the limit stricter.
     std::fs::write("/proc/self/clear_refs", "5").ok();
     let before = memory_bytes("VmRSS:");
     let visit = visit_with(&visitor, &origin.url("/"), None, None).await;
@@ -370,7 +370,7 @@ async fn a21_a_bomb_costs_no_more_than_the_cap() {
 }
 
 #[tokio::test]
-async fn a21_no_coding_makes_a_bomb_that_costs_more() {
+async fn a21_no_coding_makes_a_bomb_that_takes_more() {
     for coding in ["deflate", "zstd", "br", "gzip, gzip", "gzip twice"] {
         let said = child_with(BOMB, vec![(CODING, coding.to_owned())]).await;
         assert!(said.contains(&format!("{coding}: ")), "{said}");
@@ -378,7 +378,7 @@ async fn a21_no_coding_makes_a_bomb_that_costs_more() {
 }
 
 #[tokio::test]
-async fn a22_a_head_that_drips_or_never_comes_is_left_at_its_deadline() {
+async fn a22_a_slow_or_missing_head_ends_at_its_deadline() {
     let policy = Policy { timeout_head: Duration::from_millis(200), ..policy() };
     let drip = Step::Drip(vec![b'x'; 500], Duration::from_millis(20));
     for script in [vec![Step::Hang], vec![say("HTTP/1.1 200 OK\r\nx: "), drip]] {
@@ -391,8 +391,8 @@ async fn a22_a_head_that_drips_or_never_comes_is_left_at_its_deadline() {
 }
 
 #[tokio::test]
-async fn a22_the_total_deadline_wins_over_a_drip() {
-    // Not even a hundred bytes a second, but fast enough for a rate of 20.
+async fn a22_the_total_deadline_ends_a_slow_body() {
+    // Less than a hundred bytes per second, but fast enough for a rate of 20.
     let policy = Policy { timeout_total: Duration::from_millis(700), rate_bytes_min: 20, ..policy() };
     let origin =
         Origin::always(vec![say(HEAD), Step::Drip(vec![b' '; 5000], Duration::from_millis(10))]).await;
@@ -403,7 +403,7 @@ async fn a22_the_total_deadline_wins_over_a_drip() {
 }
 
 #[tokio::test]
-async fn a22_a_body_that_is_too_slow_is_left_when_its_grace_is_over() {
+async fn a22_a_body_that_is_too_slow_ends_after_its_grace_period() {
     let policy = Policy { rate_grace: Duration::from_millis(300), ..policy() };
     for step in [Step::Drip(vec![b' '; 5000], Duration::from_millis(10)), Step::Hang] {
         let origin = Origin::always(vec![say(HEAD), step]).await;
@@ -415,7 +415,7 @@ async fn a22_a_body_that_is_too_slow_is_left_when_its_grace_is_over() {
 }
 
 #[tokio::test]
-async fn a23_what_the_head_may_hold_is_bounded() {
+async fn a23_the_size_of_the_head_is_bounded() {
     let many: String = (0..101).map(|n| format!("h{n}: x\r\n")).collect();
     let long = "x".repeat(600_000);
     for (name, headers) in [("many", many), ("long", format!("x: {long}\r\n"))] {
@@ -428,7 +428,7 @@ async fn a23_what_the_head_may_hold_is_bounded() {
             visit.answer
         );
     }
-    // Too long to be kept, and so never sent back.
+    // Too long to be stored, and so never sent back.
     let headers = format!("ETag: \"{}\"\r\nLast-Modified: {}\r\n", "e".repeat(1024), "l".repeat(1025));
     let origin = Origin::always(answer("200 OK", &headers, "<rss/>")).await;
     let full = full(visit(&origin.url("/")).await);
@@ -436,7 +436,7 @@ async fn a23_what_the_head_may_hold_is_bounded() {
 }
 
 #[tokio::test]
-async fn a24_a_cut_body_gives_nothing() {
+async fn a24_a_truncated_body_is_not_used() {
     let gzipped = gzip(b"<rss>0123456789</rss>");
     let cases: [(&str, Script); 8] = [
         ("short", vec![head("Content-Length: 100\r\n"), say("<rss>")]),
@@ -460,7 +460,7 @@ async fn a24_a_cut_body_gives_nothing() {
 }
 
 #[tokio::test]
-async fn a26_what_is_no_http_is_named_so() {
+async fn a26_a_response_that_is_not_http_has_its_own_class() {
     for (name, said) in [
         ("garbage", "\0\u{1}\u{2}garbage\r\n\r\n".to_owned()),
         ("no status line", "<rss>HTTP/0.9</rss>\r\n\r\n".to_owned()),
@@ -477,7 +477,7 @@ async fn a26_what_is_no_http_is_named_so() {
 }
 
 #[tokio::test]
-async fn a28_no_header_sends_us_away_for_years_or_back_at_once() {
+async fn a28_no_header_delays_the_next_visit_for_years_or_makes_it_immediate() {
     const DAY: Duration = Duration::from_secs(86_400);
     let pace = IntervalBounds::default();
     let now = Timestamp::from_millis(NOW_MS);
@@ -513,7 +513,7 @@ async fn a28_no_header_sends_us_away_for_years_or_back_at_once() {
 }
 
 #[test]
-fn a32_no_process_of_ours_speaks_http_2_to_anybody() {
+fn a32_no_process_of_newswire_speaks_http_2() {
     let lock = include_str!("../../../../Cargo.lock");
     assert!(lock.contains("name = \"hyper\"\n"), "this is the list of what we are built from");
     assert!(!lock.contains("name = \"h2\"\n"), "some feature brought HTTP/2 in");

@@ -1,4 +1,4 @@
-//! A visit against servers on loopback that are honest, slow, lying or hostile.
+//! Visits to servers on loopback that are honest, slow, false or hostile.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 #![allow(clippy::disallowed_methods, reason = "a test may block")]
 
@@ -20,7 +20,7 @@ use news::{FeedUrl, Timestamp};
 /// 1994-11-06T08:49:37Z
 const NOW_MS: i64 = 784_111_777_000;
 
-/// The defaults, except that 127.0.0.1 alone may be dialled and that nobody waits long.
+/// The defaults, but only 127.0.0.1 is allowed and time limits are short.
 fn policy() -> Policy {
     Policy {
         timeout_connect: Duration::from_secs(1),

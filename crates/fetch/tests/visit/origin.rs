@@ -1,4 +1,4 @@
-//! A server on loopback that says exactly the bytes it is told to, when it is told to.
+//! A server on loopback that sends exactly the given bytes at the given times.
 
 use std::{
     net::SocketAddr,
@@ -21,11 +21,11 @@ use tokio::{
 pub(crate) enum Step {
     /// Sends bytes.
     Say(Vec<u8>),
-    /// Sends bytes over and over until the client has enough.
+    /// Sends bytes repeatedly until the client closes.
     Repeat(Vec<u8>),
     /// Sends bytes one by one, with a pause after each.
     Drip(Vec<u8>, Duration),
-    /// Does nothing until the client leaves.
+    /// Does nothing until the client closes.
     Hang,
     /// Ends the connection with RST instead of FIN.
     Reset,
@@ -65,7 +65,7 @@ impl Drop for Origin {
 }
 
 impl Origin {
-    /// Serves on 127.0.0.1; `script` is told the path (with query) that is asked for.
+    /// Serves on 127.0.0.1; `script` gets the requested path with its query.
     pub(crate) async fn start(script: impl Fn(&str) -> Script + Send + Sync + 'static) -> Self {
         Self::start_at("127.0.0.1:0", script).await
     }
@@ -75,7 +75,7 @@ impl Origin {
         Self::start(move |_| script.clone()).await
     }
 
-    /// A listener that nobody must reach. It counts connections and says nothing.
+    /// A listener that must not be reached. It counts connections and sends nothing.
     pub(crate) async fn canary(address: &str) -> Self {
         Self::start_at(address, |_| vec![Step::Hang]).await
     }
@@ -105,7 +105,7 @@ impl Origin {
         format!("http://{}{path}", self.address)
     }
 
-    /// The heads of all requests so far, as they came.
+    /// The heads of all requests so far.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
@@ -125,7 +125,7 @@ async fn serve(
     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
     seen.lock().unwrap().push(head);
     for step in script(&path) {
-        // The client may leave at any time: then there is nothing more to do.
+        // The client may close at any time.
         if play(&mut stream, step).await.is_none() {
             return;
         }
@@ -154,7 +154,7 @@ async fn play(stream: &mut TcpStream, step: Step) -> Option<()> {
             None
         }
         Step::Reset => {
-            // What was said must arrive first.
+            // The bytes sent so far must arrive first.
             sleep(Duration::from_millis(50)).await;
             stream.set_zero_linger().unwrap();
             None

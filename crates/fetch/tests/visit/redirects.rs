@@ -1,11 +1,11 @@
-//! Redirects: followed by our own hands, each hop judged anew.
+//! Redirects: followed by the visit itself, each hop checked.
 
 use fetch::FailureClass;
 
 use crate::{class, failure, full, origin::*, visit};
 
 #[tokio::test]
-async fn five_redirects_are_followed_and_told() {
+async fn five_redirects_are_followed_and_reported() {
     let origin = Origin::start(|path| match path {
         "/a/1" => redirect(301, "/a/2?x=1"),
         "/a/2?x=1" => redirect(302, "3"),
@@ -31,7 +31,7 @@ async fn five_redirects_are_followed_and_told() {
 }
 
 #[tokio::test]
-async fn a_redirect_to_nowhere_is_a_failure() {
+async fn a_redirect_without_a_target_is_a_failure() {
     let origin = Origin::start(|path| match path {
         "/none" => answer("302 Found", "", ""),
         "/empty" => redirect(302, ""),
@@ -54,7 +54,7 @@ async fn a_redirect_to_nowhere_is_a_failure() {
 }
 
 #[tokio::test]
-async fn credentials_stay_with_their_host_and_never_come_back() {
+async fn credentials_stay_with_their_host_and_are_not_restored() {
     let home = std::sync::Arc::new(std::sync::OnceLock::<String>::new());
     let back = std::sync::Arc::clone(&home);
     let other = Origin::start(move |_| redirect(302, back.get().unwrap())).await;
@@ -81,7 +81,7 @@ async fn credentials_stay_with_their_host_and_never_come_back() {
 }
 
 #[tokio::test]
-async fn no_cookie_is_ever_kept() {
+async fn no_cookie_is_ever_stored() {
     let origin = Origin::start(|path| match path {
         "/feed" => answer("302 Found", "Set-Cookie: id=1; Path=/\r\nLocation: /2\r\n", ""),
         _ => answer("200 OK", "", "<rss/>"),

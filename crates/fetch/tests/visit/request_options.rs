@@ -1,4 +1,4 @@
-//! Sources that are asked in a options of their own.
+//! Sources with their own request options.
 
 use fetch::{
     FailureClass, FetchReport, FetchResult, Policy, RequestOptions, VisitRequest, Visitor, validator_key,
@@ -17,7 +17,7 @@ async fn visit_as(visitor: &Visitor, url: &str, options: &RequestOptions) -> Fet
 }
 
 #[tokio::test]
-async fn what_a_source_sends_of_its_own_never_reaches_another_host() {
+async fn the_headers_of_a_source_never_reach_another_host() {
     let other = Origin::always(answer("200 OK", "", "<rss/>")).await;
     let away = other.url("/");
     let origin = Origin::start(move |_| redirect(301, &away)).await;
@@ -41,10 +41,10 @@ async fn what_a_source_sends_of_its_own_never_reaches_another_host() {
 }
 
 #[tokio::test]
-async fn a_proxy_is_the_one_private_hop_and_the_rest_is_still_guarded() {
+async fn a_proxy_may_be_private_and_targets_are_still_guarded() {
     let proxy = Origin::always(answer("200 OK", "", "<rss/>")).await;
     let canary = Origin::canary("127.0.0.5:0").await;
-    // Nothing private is allowed here, not even the proxy's own address.
+    // Nothing private is allowed here, not even the address of the proxy.
     let visitor = Visitor::try_new(Policy { allow: Vec::new(), ..policy() }).unwrap();
     let with_password = proxy.url("/").replace("//", "//user:TOPSECRET@");
     let options = RequestOptions::default().with_proxy(FeedUrl::try_new(&with_password).unwrap());
@@ -107,6 +107,6 @@ async fn a_validator_is_sent_to_the_address_that_issued_it_and_to_no_other() {
     assert_eq!(
         class(&visitor().visit(&of_another).await),
         FailureClass::BadHttp,
-        "a 304 that nobody asked for"
+        "a 304 to an unconditional request"
     );
 }

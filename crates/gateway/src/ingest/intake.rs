@@ -53,7 +53,7 @@ pub(crate) fn start(
     let run = move || {
         runtime.block_on(async {
             let catalogue_changed = Notify::new();
-            let beats = state.watch.heartbeat("intake", WatchKind::Wire);
+            let beats = state.watch.send_beats("intake", WatchKind::Wire);
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = beats => {}

@@ -1,5 +1,5 @@
-//! A process to be looked at: a thread blocked in a read three calls deep, one spinning, one at a lock, one asleep, one
-//! waiting for its inbox, a runtime with nothing to do. The test binary itself, started again for it.
+//! A process to be dumped: a thread blocked in a read three calls deep, one spinning, one waiting for a lock, one asleep, one
+//! waiting for messages, an idle runtime. It is this test binary, started as a child.
 
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
@@ -63,7 +63,7 @@ fn job(never: &mpsc::Receiver<u32>) -> u32 {
     never.recv().map_or(0, |job| job + 1) // here a job of the pool waits
 }
 
-/// Threads that come and go while somebody looks.
+/// Starts and ends threads continuously.
 #[inline(never)]
 fn short_lived() {
     loop {
@@ -72,7 +72,7 @@ fn short_lived() {
     }
 }
 
-/// The line of this file that ends with such a comment.
+/// The line of this file that ends with the comment.
 pub(crate) fn line_of(comment: &str) -> u32 {
     let text = include_str!("busy.rs");
     let comment = format!("// {comment}");
@@ -84,9 +84,9 @@ fn start<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'stati
     thread::Builder::new().name(name.to_owned()).spawn(work).unwrap();
 }
 
-/// Not a test: what the child does. Without its variable it does nothing.
+/// Not a test: the work of the child. Without its environment variable it does nothing.
 #[test]
-#[ignore = "the process that the tests look at"]
+#[ignore = "the process that the tests dump"]
 fn busy_process() {
     let Ok(kinds) = std::env::var(KINDS) else { return };
     let wants = |kind: &str| kinds.split(' ').any(|one| one == kind);
@@ -109,7 +109,7 @@ fn busy_process() {
     let (_never, never_of) = mpsc::sync_channel(1);
     let runtime = wants("runtime").then(|| runtime(never_of));
     if wants("undumpable") {
-        // As after a change of user: nobody but root may trace it any more.
+        // As after a change of user: only root may trace it.
         rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).unwrap();
     }
     let inside = SelfSampler::install().unwrap();
@@ -117,7 +117,7 @@ fn busy_process() {
     for line in io::stdin().lock().lines() {
         match line.unwrap().as_str() {
             "stacks" => {
-                // From a thread of its own, as a watchdog does it: the asking one does not see itself.
+                // On a separate thread, like a watchdog: the sampling thread is excluded.
                 let inside = inside.clone();
                 let capture = thread::spawn(move || inside.all()).join().unwrap();
                 println!("{}", serde_json::to_string(&capture).unwrap());
@@ -148,14 +148,14 @@ fn runtime(never: mpsc::Receiver<u32>) -> tokio::runtime::Runtime {
     runtime
 }
 
-/// The child; ends when dropped.
-pub(crate) struct Busy {
+/// The child; killed when dropped.
+pub(crate) struct BusyProcess {
     child: std::process::Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
 }
 
-impl Busy {
+impl BusyProcess {
     pub(crate) fn start(kinds: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["busy::busy_process", "--exact", "--ignored", "--nocapture"])
@@ -180,8 +180,8 @@ impl Busy {
         self.child.id().cast_signed()
     }
 
-    /// Says a line and hears one.
-    pub(crate) fn say(&mut self, line: &str) -> String {
+    /// Sends a line and reads the answer.
+    pub(crate) fn send(&mut self, line: &str) -> String {
         writeln!(self.stdin, "{line}").unwrap();
         let mut answer = String::new();
         self.stdout.read_line(&mut answer).unwrap();
@@ -189,10 +189,10 @@ impl Busy {
     }
 
     pub(crate) fn inside(&mut self) -> StackDump {
-        serde_json::from_str(&self.say("stacks")).unwrap()
+        serde_json::from_str(&self.send("stacks")).unwrap()
     }
 
-    /// Until every thread has come to its place.
+    /// Waits until every thread is at its location.
     fn settle(&self, spins: bool) {
         let there = |name: &str, state: &[&str]| {
             let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
@@ -203,22 +203,22 @@ impl Busy {
                     || spins && name == "spinning" && stat.contains("(spinning) R")
             })
         };
-        let mut places = vec![("blocked", ["read", "recv"]), ("lock", ["futex", "?"])];
-        places.extend([("asleep", ["nanosleep", "?"]), ("inbox", ["futex", "?"])]);
+        let mut locations = vec![("blocked", ["read", "recv"]), ("lock", ["futex", "?"])];
+        locations.extend([("asleep", ["nanosleep", "?"]), ("inbox", ["futex", "?"])]);
         if spins {
-            places.push(("spinning", ["?", "?"]));
+            locations.push(("spinning", ["?", "?"]));
         }
         for _ in 0..1000 {
-            if places.iter().all(|(name, state)| there(name, state)) {
+            if locations.iter().all(|(name, state)| there(name, state)) {
                 return;
             }
             thread::sleep(Duration::from_millis(10));
         }
-        panic!("the threads of the child did not come to their places");
+        panic!("the threads of the child did not reach their locations");
     }
 }
 
-impl Drop for Busy {
+impl Drop for BusyProcess {
     fn drop(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

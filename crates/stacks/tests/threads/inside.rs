@@ -3,50 +3,50 @@ use std::{sync::mpsc, thread, time::Duration};
 use stacks::SelfSampler;
 
 use crate::{
-    assert_places,
-    busy::{Busy, named},
+    assert_locations,
+    busy::{BusyProcess, named},
 };
 
 #[test]
 fn every_thread_is_named_by_function_file_and_line() {
-    let capture = Busy::start("spin").inside();
-    assert_places(&capture, true);
+    let capture = BusyProcess::start("spin").inside();
+    assert_locations(&capture, true);
     assert!(capture.longest_pause < Duration::from_millis(100), "{:?}", capture.longest_pause);
 }
 
 #[test]
-fn one_that_may_not_be_traced_still_sees_itself() {
-    let mut busy = Busy::start("undumpable");
-    assert_places(&busy.inside(), false);
+fn a_process_that_may_not_be_traced_can_sample_itself() {
+    let mut busy = BusyProcess::start("undumpable");
+    assert_locations(&busy.inside(), false);
 }
 
 #[test]
 fn calls_that_wait_are_not_cut_short() {
-    let mut busy = Busy::start("spin");
+    let mut busy = BusyProcess::start("spin");
     for _ in 0..3 {
         busy.inside();
     }
-    assert_places(&busy.inside(), true);
-    assert_eq!(busy.say("release"), "4"); // one byte read, and one more at each of three calls
+    assert_locations(&busy.inside(), true);
+    assert_eq!(busy.send("release"), "4"); // one byte read, and one more at each of three calls
 }
 
 #[test]
 fn threads_that_end_meanwhile_are_no_error() {
-    let mut busy = Busy::start("short");
+    let mut busy = BusyProcess::start("short");
     for _ in 0..3 {
-        assert_places(&busy.inside(), false);
+        assert_locations(&busy.inside(), false);
     }
 }
 
 #[test]
-fn the_asking_thread_is_not_among_them_and_a_gone_one_is_nothing() {
+fn the_sampling_thread_is_excluded_and_an_ended_one_is_none() {
     let inside = SelfSampler::install().unwrap();
-    let (tell, told) = mpsc::sync_channel(1);
-    let short = thread::spawn(move || tell.send(rustix::thread::gettid().as_raw_nonzero().get()));
-    let tid = told.recv().unwrap();
+    let (send, received) = mpsc::sync_channel(1);
+    let short = thread::spawn(move || send.send(rustix::thread::gettid().as_raw_nonzero().get()));
+    let tid = received.recv().unwrap();
     short.join().unwrap().unwrap();
     for _ in 0..1000 {
-        // The kernel is done with it a little after it was joined.
+        // The kernel removes a thread a little after it was joined.
         if !std::path::Path::new(&format!("/proc/self/task/{tid}")).exists() {
             break;
         }
@@ -64,7 +64,7 @@ fn it_can_be_installed_again() {
 }
 
 #[test]
-fn many_may_ask_at_once() {
+fn several_threads_may_sample_at_once() {
     let inside = SelfSampler::install().unwrap();
     let (_keep, wait) = mpsc::sync_channel::<()>(1);
     let waiting = thread::Builder::new().name("waiting".to_owned()).spawn(move || wait.recv()).unwrap();

@@ -1,6 +1,6 @@
-//! Stacks of a process with threads in known places: from outside, from inside, and as gdb sees them.
-#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests, too")]
-#![expect(clippy::disallowed_methods, reason = "threads of their own that block on purpose")]
+//! Stack dumps of a process with threads at known locations: from outside, from inside, and compared with gdb.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
+#![expect(clippy::disallowed_methods, reason = "dedicated threads that block on purpose")]
 
 mod busy;
 mod gdb;
@@ -11,20 +11,20 @@ use stacks::StackDump;
 
 use busy::{line_of, named};
 
-/// Each thread is where it was put: by function, file and line.
-fn assert_places(capture: &StackDump, spins: bool) {
-    let mut places = vec![
+/// Checks function, file and line of each thread.
+fn assert_locations(capture: &StackDump, spins: bool) {
+    let mut locations = vec![
         ("blocked", "blocked", "here it reads"),
         ("lock", "at_the_lock", "here it waits for the lock"),
         ("asleep", "asleep", "here it sleeps"),
         ("inbox", "inbox", "here it waits for work"),
     ];
     if spins {
-        places.push(("spinning", "spinning", "here it spins"));
+        locations.push(("spinning", "spinning", "here it spins"));
     }
-    for (name, function, comment) in places {
+    for (name, function, comment) in locations {
         let thread = named(capture, name);
-        let frame = thread.culprit().unwrap_or_else(|| panic!("nobody to blame in {thread}"));
+        let frame = thread.culprit().unwrap_or_else(|| panic!("no frame to blame in {thread}"));
         assert_eq!(
             frame.function.as_deref(),
             Some(format!("threads::busy::{function}").as_str()),

@@ -8,11 +8,11 @@ use nix::{sys::ptrace, unistd::Pid};
 use rustix::process::{Signal, kill_process};
 
 use crate::{
-    assert_places,
-    busy::{Busy, named},
+    assert_locations,
+    busy::{BusyProcess, named},
 };
 
-const LOOK_AT: &str = "STACKS_TEST_LOOK_AT";
+const TRACED_PID: &str = "STACKS_TEST_TRACED_PID";
 
 fn states(pid: i32) -> Vec<char> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
@@ -23,11 +23,11 @@ fn states(pid: i32) -> Vec<char> {
     tasks.filter_map(state).collect()
 }
 
-fn raw(pid: i32) -> rustix::process::Pid {
+fn to_pid(pid: i32) -> rustix::process::Pid {
     rustix::process::Pid::from_raw(pid).unwrap()
 }
 
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..1000 {
         if holds() {
             return;
@@ -39,61 +39,61 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 #[test]
 fn every_thread_is_named_by_function_file_and_line() {
-    let busy = Busy::start("spin");
+    let busy = BusyProcess::start("spin");
     let capture = stacks::of_process(busy.pid()).unwrap();
     assert_eq!(capture.pid, busy.pid());
-    assert_places(&capture, true);
+    assert_locations(&capture, true);
     assert!(capture.longest_pause < Duration::from_millis(100), "{:?}", capture.longest_pause);
     assert!(capture.threads.is_sorted_by_key(|thread| thread.tid));
 }
 
 #[test]
 fn a_running_process_goes_on_and_its_calls_are_not_cut_short() {
-    let mut busy = Busy::start("spin");
+    let mut busy = BusyProcess::start("spin");
     for _ in 0..5 {
         stacks::of_process(busy.pid()).unwrap();
     }
     assert!(!states(busy.pid()).iter().any(|state| matches!(state, 't' | 'T')));
-    assert_eq!(busy.say("still there?"), "still there?");
-    assert_eq!(busy.say("release"), "4"); // one byte read, and one more at each of three calls
+    assert_eq!(busy.send("still there?"), "still there?");
+    assert_eq!(busy.send("release"), "4"); // one byte read, and one more at each of three calls
     let spins = || {
         let capture = stacks::of_process(busy.pid()).unwrap();
         named(&capture, "spinning").state == 'R'
     };
-    eventually("it does not spin any more", spins);
+    wait_until("it does not spin any more", spins);
 }
 
 #[test]
-fn a_stopped_process_is_told_of_and_stays_stopped() {
-    let mut busy = Busy::start("spin");
-    kill_process(raw(busy.pid()), Signal::STOP).unwrap();
-    eventually("it does not stop", || states(busy.pid()).iter().all(|state| *state == 'T'));
+fn a_stopped_process_is_reported_and_stays_stopped() {
+    let mut busy = BusyProcess::start("spin");
+    kill_process(to_pid(busy.pid()), Signal::STOP).unwrap();
+    wait_until("it does not stop", || states(busy.pid()).iter().all(|state| *state == 'T'));
     for _ in 0..2 {
         let capture = stacks::of_process(busy.pid()).unwrap();
-        assert_places(&capture, true);
+        assert_locations(&capture, true);
         assert!(capture.threads.iter().all(|thread| thread.state == 'T'));
-        eventually("it was woken", || states(busy.pid()).iter().all(|state| *state == 'T'));
+        wait_until("it was woken", || states(busy.pid()).iter().all(|state| *state == 'T'));
     }
-    kill_process(raw(busy.pid()), Signal::CONT).unwrap();
-    assert_eq!(busy.say("awake?"), "awake?");
+    kill_process(to_pid(busy.pid()), Signal::CONT).unwrap();
+    assert_eq!(busy.send("awake?"), "awake?");
 }
 
 #[test]
-fn one_that_looks_at_itself_meanwhile_loses_no_signal() {
-    let mut busy = Busy::start("spin");
+fn a_process_that_samples_itself_meanwhile_loses_no_signal() {
+    let mut busy = BusyProcess::start("spin");
     let pid = busy.pid();
     let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(1);
     let outside = thread::spawn(move || {
-        let mut looks = 0;
+        let mut dumps = 0;
         while stopped.try_recv().is_err() {
             stacks::of_process(pid).unwrap();
-            looks += 1;
+            dumps += 1;
         }
-        looks
+        dumps
     });
     for _ in 0..3 {
-        // Each thread answers its signal, also one that met a tracer on its way.
-        assert_places(&busy.inside(), true);
+        // Each thread handles its signal, even if it is being traced.
+        assert_locations(&busy.inside(), true);
     }
     stop.send(()).unwrap();
     assert!(outside.join().unwrap() > 0);
@@ -101,16 +101,16 @@ fn one_that_looks_at_itself_meanwhile_loses_no_signal() {
 
 #[test]
 fn threads_that_end_meanwhile_are_no_error() {
-    let busy = Busy::start("short");
+    let busy = BusyProcess::start("short");
     for _ in 0..10 {
         let capture = stacks::of_process(busy.pid()).unwrap();
-        assert_places(&capture, false);
+        assert_locations(&capture, false);
     }
 }
 
 #[test]
 fn a_runtime_without_work_is_idle_and_a_job_of_its_pool_is_not() {
-    let busy = Busy::start("runtime");
+    let busy = BusyProcess::start("runtime");
     let all_idle = || {
         let capture = stacks::of_process(busy.pid()).unwrap();
         let of_runtime: Vec<_> = capture.threads.iter().filter(|thread| thread.name == "rt").collect();
@@ -120,33 +120,33 @@ fn a_runtime_without_work_is_idle_and_a_job_of_its_pool_is_not() {
         });
         jobs.len() == 1 && !jobs[0].is_idle() && others.iter().all(|thread| thread.is_idle())
     };
-    eventually("the runtime does not come to rest", all_idle);
+    wait_until("the runtime does not come to rest", all_idle);
 }
 
 #[test]
-fn a_second_tracer_is_told_who_is_the_first() {
-    let busy = Busy::start("");
+fn a_second_tracer_gets_the_pid_of_the_first() {
+    let busy = BusyProcess::start("");
     ptrace::seize(Pid::from_raw(busy.pid()), ptrace::Options::empty()).unwrap();
     let capture = stacks::of_process(busy.pid()).unwrap();
     let main = &capture.threads[0];
     let missing = main.missing.as_deref().unwrap();
     let us = format!("process {} (", std::process::id());
-    assert!(missing.starts_with(&us) && missing.contains("traces it already"), "{missing}");
+    assert!(missing.starts_with(&us) && missing.contains("already traces it"), "{missing}");
     assert!(main.frames.is_empty());
-    // The others are not traced by anybody.
-    assert_places(&capture, false);
+    // The other threads are not traced.
+    assert_locations(&capture, false);
 }
 
 #[test]
-fn without_the_right_to_there_is_what_proc_tells_and_what_to_do() {
+fn without_permission_the_dump_has_proc_data_and_advice() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: only root can become somebody else");
+        eprintln!("SKIPPED: only root can change the user");
         return;
     }
-    let busy = Busy::start("");
+    let busy = BusyProcess::start("");
     let pid = busy.pid();
     let nobody = rustix::process::Uid::from_raw(65534);
-    // Of this thread alone, and of those that it starts.
+    // Only for this thread and those that it starts.
     let look = move || {
         rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
         stacks::of_process(pid).unwrap()
@@ -156,7 +156,7 @@ fn without_the_right_to_there_is_what_proc_tells_and_what_to_do() {
     assert_eq!(blocked.state, 'S');
     assert!(blocked.frames.is_empty());
     let missing = blocked.missing.as_deref();
-    assert_eq!(missing, Some("it belongs to user 0, not to user 65534: run as root"));
+    assert_eq!(missing, Some("the process belongs to user 0, not to user 65534; run as root"));
 }
 
 #[test]
@@ -171,40 +171,40 @@ fn what_does_not_exist_is_an_error() {
 }
 
 #[test]
-fn its_own_process_cannot_be_traced_and_it_says_so() {
+fn tracing_its_own_process_is_an_error() {
     let capture = stacks::of_process(std::process::id().cast_signed()).unwrap();
     let missing = capture.threads[0].missing.as_deref().unwrap();
     assert!(missing.starts_with("a process cannot trace itself"), "{missing}");
 }
 
-/// Not a test: looks at a process until it is killed.
+/// Not a test: dumps a process until it is killed.
 #[test]
 #[ignore = "the process that the tests kill"]
-fn looking_process() {
-    let Ok(pid) = std::env::var(LOOK_AT) else { return };
+fn tracing_process() {
+    let Ok(pid) = std::env::var(TRACED_PID) else { return };
     loop {
         stacks::of_process(pid.parse().unwrap()).unwrap();
     }
 }
 
 #[test]
-fn one_that_is_killed_while_it_looks_leaves_nothing_stopped() {
-    let mut busy = Busy::start("spin");
+fn a_tracer_that_is_killed_leaves_nothing_stopped() {
+    let mut busy = BusyProcess::start("spin");
     for round in 0..5 {
-        let mut looking = Command::new(std::env::current_exe().unwrap())
-            .args(["outside::looking_process", "--exact", "--ignored"])
-            .env(LOOK_AT, busy.pid().to_string())
+        let mut tracer = Command::new(std::env::current_exe().unwrap())
+            .args(["outside::tracing_process", "--exact", "--ignored"])
+            .env(TRACED_PID, busy.pid().to_string())
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
         let began = Instant::now();
-        // Into the middle of its looking, at another place each time.
+        // Kill it in the middle of a dump, at a different point each time.
         while began.elapsed() < Duration::from_millis(200 + 37 * round) {
             thread::sleep(Duration::from_millis(1));
         }
-        looking.kill().unwrap();
-        looking.wait().unwrap();
-        eventually("left stopped", || !states(busy.pid()).iter().any(|state| matches!(state, 't' | 'T')));
+        tracer.kill().unwrap();
+        tracer.wait().unwrap();
+        wait_until("left stopped", || !states(busy.pid()).iter().any(|state| matches!(state, 't' | 'T')));
     }
-    assert_eq!(busy.say("still there?"), "still there?");
+    assert_eq!(busy.send("still there?"), "still there?");
 }

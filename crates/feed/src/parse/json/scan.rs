@@ -1,4 +1,4 @@
-//! Limits of JSON, before any parser sees it: one linear pass, which also mends what parsers refuse over trifles.
+//! Limits of JSON, checked in one linear pass before parsing, which also repairs small errors.
 
 use std::borrow::Cow;
 
@@ -8,17 +8,16 @@ use crate::{
     scan::line_of,
 };
 
-/// Checks depth and number of values; escapes raw control characters within strings, and replaces halves of
-/// surrogate pairs that stand alone.
+/// Checks depth and number of values; escapes raw control characters in strings and replaces unpaired surrogates.
 pub(super) fn scan(text: &str) -> Result<Cow<'_, str>, FeedError> {
     let text = text.trim_start_matches('\u{feff}');
     let bytes = text.as_bytes();
     let (mut depth, mut values, mut at) = (0_usize, 0_usize, 0);
-    let mut mended = String::new();
+    let mut repaired = String::new();
     let mut copied = 0;
-    let mut mend = |from: usize, to: usize, with: &str| {
-        mended.push_str(&text[copied..from]);
-        mended.push_str(with);
+    let mut repair = |from: usize, to: usize, with: &str| {
+        repaired.push_str(&text[copied..from]);
+        repaired.push_str(with);
         copied = to;
     };
     let mut in_string = false;
@@ -27,15 +26,15 @@ pub(super) fn scan(text: &str) -> Result<Cow<'_, str>, FeedError> {
         match bytes[at] {
             b'"' => in_string = !in_string,
             b'\\' if in_string => {
-                at = escape(text, at, &mut mend);
+                at = escape(text, at, &mut repair);
                 continue;
             }
-            b if in_string && b < 0x20 => mend(at, next, control(b)),
+            b if in_string && b < 0x20 => repair(at, next, control(b)),
             _ if in_string => {}
             b'[' | b'{' => {
                 depth += 1;
                 values += 1;
-                // The JSON parser itself stops one level earlier than the XML side.
+                // The JSON parser itself stops one level earlier than the XML parser.
                 if depth >= DEPTH_MAX {
                     return Err(refuse("levels of nested values", DEPTH_MAX - 1, text, at));
                 }
@@ -52,8 +51,8 @@ pub(super) fn scan(text: &str) -> Result<Cow<'_, str>, FeedError> {
     if copied == 0 {
         return Ok(Cow::Borrowed(text));
     }
-    mended.push_str(&text[copied..]);
-    Ok(Cow::Owned(mended))
+    repaired.push_str(&text[copied..]);
+    Ok(Cow::Owned(repaired))
 }
 
 fn refuse(what: &'static str, max: usize, text: &str, offset: usize) -> FeedError {
@@ -69,8 +68,8 @@ fn control(byte: u8) -> &'static str {
     }
 }
 
-/// Walks over an escape sequence: where the text goes on.
-fn escape(text: &str, at: usize, mend: &mut impl FnMut(usize, usize, &str)) -> usize {
+/// Checks an escape sequence; returns the offset after it.
+fn escape(text: &str, at: usize, repair: &mut impl FnMut(usize, usize, &str)) -> usize {
     let unit = |at: usize| {
         let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
         u32::from_str_radix(digits, 16).ok().filter(|_| digits.bytes().all(|b| b.is_ascii_hexdigit()))
@@ -78,7 +77,7 @@ fn escape(text: &str, at: usize, mend: &mut impl FnMut(usize, usize, &str)) -> u
     match unit(at) {
         Some(0xd800..=0xdbff) if matches!(unit(at + 6), Some(0xdc00..=0xdfff)) => at + 12,
         Some(0xd800..=0xdfff) => {
-            mend(at, at + 6, "\\ufffd");
+            repair(at, at + 6, "\\ufffd");
             at + 6
         }
         Some(_) => at + 6,
@@ -92,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sound_json_is_untouched_and_trifles_are_mended() {
+    fn valid_json_is_unchanged_and_small_errors_are_repaired() {
         let sound = r#"{"a":"\ud83d\ude00\"[[","b":[1,2]}"#;
         assert!(matches!(scan(sound), Ok(Cow::Borrowed(t)) if t == sound));
         assert_eq!(scan("{\"a\":\"x\ny\\ud83dz\0\"}").unwrap(), r#"{"a":"x\ny\ufffdz"}"#);

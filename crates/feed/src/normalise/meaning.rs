@@ -1,24 +1,24 @@
-//! What an element means where it stands.
+//! The meaning of an element in its context.
 
-use super::names::Vocabulary;
+use super::namespaces::Vocabulary;
 
-/// What surrounds an element.
+/// The context of an element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scope {
+pub(super) enum ElementScope {
     /// The feed: `<channel>`, `<feed>`, and the root of RDF.
     Feed,
     /// `<item>` or `<entry>`.
     Item,
-    /// `<author>` and other persons.
+    /// `<author>` and other person elements.
     Person,
     /// `<image>` of RSS.
     Image,
 }
 
-/// Where the text of an element goes.
+/// The field that the text of an element belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Field {
-    /// With rank: titles, summaries and dates are said in several places.
+    /// With a rank, as are others: several elements may have a title, summary or date.
     Title(u8),
     Summary(u8),
     Content(u8),
@@ -26,7 +26,7 @@ pub(super) enum Field {
     Link,
     Published(u8),
     Updated(u8),
-    /// `dc:date` and the like: when it was published, unless somebody says better.
+    /// With a rank: `author`, `dc:creator` and others.
     Author(u8),
     Category,
     Keywords,
@@ -46,46 +46,46 @@ pub(super) enum Field {
 /// What an element is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// Its text is wanted.
+    /// A field: its text is read.
     Field(Field),
-    /// All that it says, it says in attributes.
-    Attributes(Empty),
-    /// It is a frame around others.
-    Scope(Scope),
-    /// A person, of the rank.
+    /// An element without text: its attributes are read.
+    Attributes(AttributeElement),
+    /// A context for other elements.
+    Scope(ElementScope),
+    /// A person, with a rank.
     Person(u8),
-    /// The words inside it mean what they would mean outside.
+    /// A group: elements inside it have the meaning they would have outside.
     Group,
-    /// Nothing for us.
+    /// Ignored.
     Skip,
 }
 
-/// Elements whose attributes are wanted.
+/// Elements whose attributes are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Empty {
+pub(super) enum AttributeElement {
     Enclosure,
     MediaContent,
     MediaThumbnail,
     ItunesImage,
 }
 
-/// The meaning of a word within a scope.
-pub(super) fn meaning(scope: Scope, vocabulary: Vocabulary, local: &str) -> Meaning {
-    let mut buffer = [0; WORD_BYTES_MAX];
+/// The meaning of an element with this local name within a scope.
+pub(super) fn meaning(scope: ElementScope, vocabulary: Vocabulary, local: &str) -> Meaning {
+    let mut buffer = [0; NAME_BYTES_MAX];
     let local = lower(local, &mut buffer);
     match (scope, vocabulary) {
-        (Scope::Person, _) => person(local),
-        (Scope::Image, Vocabulary::Core) if local == "url" => Meaning::Field(Field::Image(0)),
-        (Scope::Image, _) => Meaning::Skip,
-        (Scope::Feed, Vocabulary::Core | Vocabulary::Atom) => feed(vocabulary, local),
-        (Scope::Item, Vocabulary::Core | Vocabulary::Atom) => item(vocabulary, local),
+        (ElementScope::Person, _) => person(local),
+        (ElementScope::Image, Vocabulary::Core) if local == "url" => Meaning::Field(Field::Image(0)),
+        (ElementScope::Image, _) => Meaning::Skip,
+        (ElementScope::Feed, Vocabulary::Core | Vocabulary::Atom) => feed(vocabulary, local),
+        (ElementScope::Item, Vocabulary::Core | Vocabulary::Atom) => item(vocabulary, local),
         (_, Vocabulary::Media) => media(scope, local),
         (_, Vocabulary::Itunes) => itunes(scope, local),
-        (Scope::Item, Vocabulary::Content) if local == "encoded" => Meaning::Field(Field::Content(0)),
-        (Scope::Item, Vocabulary::Xhtml) if matches!(local, "body" | "div") => {
+        (ElementScope::Item, Vocabulary::Content) if local == "encoded" => Meaning::Field(Field::Content(0)),
+        (ElementScope::Item, Vocabulary::Xhtml) if matches!(local, "body" | "div") => {
             Meaning::Field(Field::Content(2))
         }
-        (Scope::Feed, Vocabulary::Syndication) => match local {
+        (ElementScope::Feed, Vocabulary::Syndication) => match local {
             "updateperiod" => Meaning::Field(Field::Period),
             "updatefrequency" => Meaning::Field(Field::Frequency),
             _ => Meaning::Skip,
@@ -95,13 +95,13 @@ pub(super) fn meaning(scope: Scope, vocabulary: Vocabulary, local: &str) -> Mean
     }
 }
 
-/// Longest word that means anything to us, in bytes.
-const WORD_BYTES_MAX: usize = 16;
+/// Longest known local name, in bytes.
+const NAME_BYTES_MAX: usize = 16;
 
-/// A word in lower case; nothing for one that is too long to mean anything.
-fn lower<'b>(word: &str, buffer: &'b mut [u8; WORD_BYTES_MAX]) -> &'b str {
-    let Some(buffer) = buffer.get_mut(..word.len()) else { return "" };
-    buffer.copy_from_slice(word.as_bytes());
+/// A name in lower case; empty if it is too long to be known.
+fn lower<'b>(name: &str, buffer: &'b mut [u8; NAME_BYTES_MAX]) -> &'b str {
+    let Some(buffer) = buffer.get_mut(..name.len()) else { return "" };
+    buffer.copy_from_slice(name.as_bytes());
     buffer.make_ascii_lowercase();
     std::str::from_utf8(buffer).unwrap_or_default()
 }
@@ -115,7 +115,7 @@ fn person(local: &str) -> Meaning {
     }
 }
 
-/// How good Atom's words are as a source in a feed that is not Atom's: worse than its own.
+/// The rank of an element: Atom elements in a feed that is not Atom rank below the feed's own.
 fn rank(vocabulary: Vocabulary) -> u8 {
     if vocabulary == Vocabulary::Core { 0 } else { 4 }
 }
@@ -135,9 +135,9 @@ fn feed(vocabulary: Vocabulary, local: &str) -> Meaning {
         "logo" => Field::Image(1),
         "icon" => Field::Image(5),
         "author" => return Meaning::Person(rank),
-        "image" => return Meaning::Scope(Scope::Image),
-        "item" | "entry" => return Meaning::Scope(Scope::Item),
-        "channel" => return Meaning::Scope(Scope::Feed),
+        "image" => return Meaning::Scope(ElementScope::Image),
+        "item" | "entry" => return Meaning::Scope(ElementScope::Item),
+        "channel" => return Meaning::Scope(ElementScope::Feed),
         "skiphours" | "skipdays" | "items" => return Meaning::Group,
         _ => return Meaning::Skip,
     })
@@ -158,30 +158,30 @@ fn item(vocabulary: Vocabulary, local: &str) -> Meaning {
         "comments" => Field::Comments,
         "language" => Field::Language,
         "author" => return Meaning::Person(if vocabulary == Vocabulary::Core { 5 } else { 3 }),
-        "image" => return Meaning::Scope(Scope::Image),
-        "enclosure" => return Meaning::Attributes(Empty::Enclosure),
+        "image" => return Meaning::Scope(ElementScope::Image),
+        "enclosure" => return Meaning::Attributes(AttributeElement::Enclosure),
         _ => return Meaning::Skip,
     })
 }
 
 /// <https://www.rssboard.org/media-rss>
-fn media(scope: Scope, local: &str) -> Meaning {
+fn media(scope: ElementScope, local: &str) -> Meaning {
     match (scope, local) {
         (_, "group") => Meaning::Group,
-        (_, "content") => Meaning::Attributes(Empty::MediaContent),
-        (_, "thumbnail") => Meaning::Attributes(Empty::MediaThumbnail),
-        (Scope::Item, "title") => Meaning::Field(Field::Title(8)),
-        (Scope::Item, "description") => Meaning::Field(Field::Summary(8)),
+        (_, "content") => Meaning::Attributes(AttributeElement::MediaContent),
+        (_, "thumbnail") => Meaning::Attributes(AttributeElement::MediaThumbnail),
+        (ElementScope::Item, "title") => Meaning::Field(Field::Title(8)),
+        (ElementScope::Item, "description") => Meaning::Field(Field::Summary(8)),
         _ => Meaning::Skip,
     }
 }
 
-fn itunes(scope: Scope, local: &str) -> Meaning {
+fn itunes(scope: ElementScope, local: &str) -> Meaning {
     match local {
         "author" => Meaning::Field(Field::Author(1)),
-        "image" => Meaning::Attributes(Empty::ItunesImage),
+        "image" => Meaning::Attributes(AttributeElement::ItunesImage),
         "summary" | "description" => Meaning::Field(Field::Summary(5)),
-        "subtitle" if scope == Scope::Item => Meaning::Field(Field::Summary(6)),
+        "subtitle" if scope == ElementScope::Item => Meaning::Field(Field::Summary(6)),
         "title" => Meaning::Field(Field::Title(7)),
         "keywords" => Meaning::Field(Field::Keywords),
         _ => Meaning::Skip,

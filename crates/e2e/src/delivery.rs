@@ -1,24 +1,24 @@
-//! Compares what was published with what one subscriber saw.
+//! The oracle of delivery: compares what was published with what one subscriber received.
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::Record;
+use crate::RecordedEvent;
 
 /// The guids of each source, in the order of publication.
 pub type Published = BTreeMap<String, Vec<String>>;
 
-/// Most faults that are listed; the rest is counted.
+/// Faults that are listed; further ones are only counted.
 const FAULTS_SHOWN: usize = 20;
 
-/// Everything in which `records` are not: each published item exactly once, those of one source in the order of their
-/// publication, ids ascending within one epoch, nothing else, and no word of a gap. Empty when all is well.
+/// Checks that `records` have each published item exactly once, those of one source in order of publication, with
+/// ascending ids of one epoch, and neither other items nor gaps. Returns the violations; empty if there are none.
 #[must_use]
-pub fn faults(published: &Published, records: &[Record]) -> Vec<String> {
-    let mut seen = Seen::default();
-    records.iter().for_each(|record| seen.take(record));
-    let Seen { mut faults, times, order, .. } = seen;
-    count(published, &times, &mut faults);
-    disorder(published, &order, &mut faults);
+pub fn faults(published: &Published, records: &[RecordedEvent]) -> Vec<String> {
+    let mut seen = Observed::default();
+    records.iter().for_each(|record| seen.record(record));
+    let Observed { mut faults, times, order, .. } = seen;
+    check_counts(published, &times, &mut faults);
+    check_order(published, &order, &mut faults);
     let more = faults.len().saturating_sub(FAULTS_SHOWN);
     if more > 0 {
         faults.truncate(FAULTS_SHOWN);
@@ -27,21 +27,21 @@ pub fn faults(published: &Published, records: &[Record]) -> Vec<String> {
     faults
 }
 
-/// What one subscriber saw, added up.
+/// What one subscriber received, aggregated.
 #[derive(Default)]
-struct Seen {
-    /// How often each guid of each source was seen.
+struct Observed {
+    /// How often each guid of each source arrived.
     times: HashMap<(String, String), usize>,
-    /// The guids of each source as they came.
+    /// The guids of each source in order of arrival.
     order: BTreeMap<String, Vec<String>>,
-    /// Epoch and number of the last item.
+    /// Epoch and sequence number of the last item.
     last: Option<(String, u64)>,
     faults: Vec<String>,
 }
 
-impl Seen {
-    fn take(&mut self, record: &Record) {
-        let Record { connection, message, .. } = record;
+impl Observed {
+    fn record(&mut self, record: &RecordedEvent) {
+        let RecordedEvent { connection, message, .. } = record;
         let json = record.json();
         match message.event.as_str() {
             "item" => self.item(record, &json),
@@ -51,30 +51,30 @@ impl Seen {
         }
     }
 
-    fn item(&mut self, record: &Record, json: &serde_json::Value) {
+    fn item(&mut self, record: &RecordedEvent, json: &serde_json::Value) {
         let text = |name: &str| json[name].as_str().unwrap_or_default().to_owned();
         let (id, source, guid) = (text("id"), text("source"), text("guid"));
         if id != record.message.last_event_id {
             self.faults.push(format!("the item {id} came under the id {:?}", record.message.last_event_id));
         }
-        let place =
+        let position =
             id.split_once('-').and_then(|(epoch, seq)| Some((epoch.to_owned(), seq.parse::<u64>().ok()?)));
-        match (&self.last, &place) {
+        match (&self.last, &position) {
             (_, None) => self.faults.push(format!("an item with the id {id:?}")),
-            (Some(last), Some(place)) if last.0 != place.0 || last.1 >= place.1 => {
+            (Some(last), Some(position)) if last.0 != position.0 || last.1 >= position.1 => {
                 let after =
                     format!("{id} came after {}-{}, on connection {}", last.0, last.1, record.connection);
                 self.faults.push(after);
             }
             _ => {}
         }
-        self.last = place.or_else(|| self.last.take());
+        self.last = position.or_else(|| self.last.take());
         *self.times.entry((source.clone(), guid.clone())).or_default() += 1;
         self.order.entry(source).or_default().push(guid);
     }
 }
 
-fn count(published: &Published, times: &HashMap<(String, String), usize>, faults: &mut Vec<String>) {
+fn check_counts(published: &Published, times: &HashMap<(String, String), usize>, faults: &mut Vec<String>) {
     for (source, guids) in published {
         for guid in guids {
             match times.get(&(source.clone(), guid.clone())) {
@@ -91,14 +91,14 @@ fn count(published: &Published, times: &HashMap<(String, String), usize>, faults
     }
 }
 
-fn disorder(published: &Published, order: &BTreeMap<String, Vec<String>>, faults: &mut Vec<String>) {
+fn check_order(published: &Published, order: &BTreeMap<String, Vec<String>>, faults: &mut Vec<String>) {
     for (source, guids) in order {
-        let places: HashMap<&str, usize> = published
+        let positions: HashMap<&str, usize> = published
             .get(source)
             .map(|known| known.iter().enumerate().map(|(n, guid)| (guid.as_str(), n)).collect())
             .unwrap_or_default();
         for pair in guids.windows(2) {
-            if let (Some(a), Some(b)) = (places.get(pair[0].as_str()), places.get(pair[1].as_str()))
+            if let (Some(a), Some(b)) = (positions.get(pair[0].as_str()), positions.get(pair[1].as_str()))
                 && a > b
             {
                 faults.push(format!("out of order: {} before {} of {source}", pair[0], pair[1]));
@@ -114,13 +114,13 @@ mod tests {
     use super::*;
     use crate::sse::Message;
 
-    fn record(event: &str, id: &str, data: serde_json::Value) -> Record {
+    fn record(event: &str, id: &str, data: serde_json::Value) -> RecordedEvent {
         let message =
             Message { event: event.to_owned(), data: data.to_string(), last_event_id: id.to_owned() };
-        Record { connection: 0, at: Instant::now(), message }
+        RecordedEvent { connection: 0, at: Instant::now(), message }
     }
 
-    fn item(seq: u64, source: &str, guid: &str) -> Record {
+    fn item(seq: u64, source: &str, guid: &str) -> RecordedEvent {
         let id = format!("e-{seq}");
         record("item", &id, serde_json::json!({"id": id, "source": source, "guid": guid}))
     }
@@ -129,18 +129,18 @@ mod tests {
         Published::from([("a".to_owned(), vec!["1".to_owned(), "2".to_owned()])])
     }
 
-    fn first_fault(records: &[Record]) -> String {
+    fn first_fault(records: &[RecordedEvent]) -> String {
         faults(&published(), records).into_iter().next().unwrap_or_default()
     }
 
     #[test]
-    fn each_item_once_and_in_order_is_no_fault() {
+    fn each_item_once_in_order_has_no_faults() {
         let live = record("stream", "e-0", serde_json::json!({"resume": "exact"}));
         assert_eq!(faults(&published(), &[live, item(1, "a", "1"), item(5, "a", "2")]), [""; 0]);
     }
 
     #[test]
-    fn every_kind_of_fault_is_found() {
+    fn every_kind_of_fault_is_reported() {
         assert_eq!(first_fault(&[item(1, "a", "1")]), "never seen: 2 of a");
         assert_eq!(
             first_fault(&[item(1, "a", "1"), item(2, "a", "2"), item(3, "a", "1")]),
@@ -156,8 +156,8 @@ mod tests {
         for (event, data) in
             [("gap", serde_json::json!({})), ("stream", serde_json::json!({"resume": "reset"}))]
         {
-            let told = [item(1, "a", "1"), item(2, "a", "2"), record(event, "e-2", data)];
-            assert!(first_fault(&told).contains("connection 0"), "{event}");
+            let records = [item(1, "a", "1"), item(2, "a", "2"), record(event, "e-2", data)];
+            assert!(first_fault(&records).contains("connection 0"), "{event}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! A daemon that plays a script: speaks the wire on a Unix socket, so that what is measured is the real gateway at an
-//! exact rate, with the time of sending in every event. Feeds could give neither.
+//! A stand-in for the ingestion daemon: speaks the wire on a Unix socket, so that the real gateway is measured at an exact
+//! rate, with the time of sending in every event.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -17,58 +17,62 @@ use anyhow::Context as _;
 
 use crate::payload::EPOCH;
 
-/// How often a silent wire shows that it lives; the gateway waits 10 s.
+/// Interval of heartbeats on an idle wire; the gateway waits 10 s.
 const HEARTBEAT: Duration = Duration::from_secs(2);
-/// Longest wait for the gateway to take what is written.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Timeout of reads from and writes to the gateway.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The daemon; ends with its last connection when dropped.
-pub(crate) struct Script {
-    stage: Arc<Stage>,
+/// A running daemon; dropping it closes its connections.
+pub(crate) struct ScriptedDaemon {
+    shared: Arc<SharedLog>,
     socket: PathBuf,
     listener: Option<JoinHandle<()>>,
 }
 
-struct Stage {
-    /// The blocks of the events, from number 1.
+struct SharedLog {
+    /// The blocks of the events, from sequence number 1.
     log: Mutex<Vec<Arc<str>>>,
-    bell: Condvar,
+    changed: Condvar,
     stop: AtomicBool,
 }
 
-impl Stage {
+impl SharedLog {
     fn log(&self) -> MutexGuard<'_, Vec<Arc<str>>> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Script {
+impl ScriptedDaemon {
     /// Listens at `socket`.
-    pub(crate) fn begin(socket: &Path) -> anyhow::Result<Self> {
-        let door = UnixListener::bind(socket).context("listen for the gateway")?;
-        let stage =
-            Arc::new(Stage { log: Mutex::default(), bell: Condvar::new(), stop: AtomicBool::new(false) });
-        let shared = Arc::clone(&stage);
-        let listener = thread::Builder::new().name("script".into()).spawn(move || serve(&door, &shared))?;
-        Ok(Self { stage, socket: socket.to_owned(), listener: Some(listener) })
+    pub(crate) fn start(socket: &Path) -> anyhow::Result<Self> {
+        let listener = UnixListener::bind(socket).context("listen for the gateway")?;
+        let shared = Arc::new(SharedLog {
+            log: Mutex::default(),
+            changed: Condvar::new(),
+            stop: AtomicBool::new(false),
+        });
+        let served = Arc::clone(&shared);
+        let listener =
+            thread::Builder::new().name("script".into()).spawn(move || serve(&listener, &served))?;
+        Ok(Self { shared, socket: socket.to_owned(), listener: Some(listener) })
     }
 
     /// Publishes the JSON of the next events, all at once.
     pub(crate) fn publish(&self, events: impl IntoIterator<Item = String>) {
-        let mut log = self.stage.log();
+        let mut log = self.shared.log();
         for json in events {
             let seq = log.len() + 1;
             log.push(format!("id: {EPOCH}-{seq}\nevent: item\ndata: {json}\n\n").into());
         }
         drop(log);
-        self.stage.bell.notify_all();
+        self.shared.changed.notify_all();
     }
 }
 
-impl Drop for Script {
+impl Drop for ScriptedDaemon {
     fn drop(&mut self) {
-        self.stage.stop.store(true, Relaxed);
-        self.stage.bell.notify_all();
+        self.shared.stop.store(true, Relaxed);
+        self.shared.changed.notify_all();
         // Wakes the listener.
         drop(UnixStream::connect(&self.socket));
         if let Some(listener) = self.listener.take() {
@@ -77,26 +81,26 @@ impl Drop for Script {
     }
 }
 
-fn serve(door: &UnixListener, stage: &Arc<Stage>) {
+fn serve(listener: &UnixListener, shared: &Arc<SharedLog>) {
     let mut open: Vec<JoinHandle<()>> = Vec::new();
-    while let Ok((stream, _)) = door.accept() {
-        if stage.stop.load(Relaxed) {
+    while let Ok((stream, _)) = listener.accept() {
+        if shared.stop.load(Relaxed) {
             break;
         }
         open.retain(|connection| !connection.is_finished());
-        let stage = Arc::clone(stage);
+        let shared = Arc::clone(shared);
         let answer = move || {
-            // The gateway went away, which is its own affair.
-            answer(stream, &stage).ok();
+            // The gateway may disconnect at any time.
+            answer(stream, &shared).ok();
         };
         open.extend(thread::Builder::new().name("script".into()).spawn(answer));
     }
     open.into_iter().for_each(|connection| drop(connection.join()));
 }
 
-fn answer(mut stream: UnixStream, stage: &Stage) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+fn answer(mut stream: UnixStream, shared: &SharedLog) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     let head = BufReader::new(stream.try_clone()?).lines();
     let head: Vec<String> =
         head.take_while(|l| !matches!(l.as_deref(), Ok("") | Err(_))).collect::<Result<_, _>>()?;
@@ -105,7 +109,7 @@ fn answer(mut stream: UnixStream, stage: &Stage) -> std::io::Result<()> {
         let id = head
             .iter()
             .find_map(|l| l.strip_prefix("last-event-id: ")?.strip_prefix(EPOCH)?.strip_prefix('-'));
-        return play(&mut stream, stage, id.and_then(|id| id.parse().ok()));
+        return serve_wire(&mut stream, shared, id.and_then(|id| id.parse().ok()));
     }
     let body = match request {
         sources if sources.starts_with("GET /sources") => "{\"sources\":[]}",
@@ -115,10 +119,10 @@ fn answer(mut stream: UnixStream, stage: &Stage) -> std::io::Result<()> {
     write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
 }
 
-/// The wire: the head, everything after `after`, and whatever comes.
-fn play(stream: &mut UnixStream, stage: &Stage, after: Option<usize>) -> std::io::Result<()> {
+/// Serves the wire: the head, all events after `after`, then new ones.
+fn serve_wire(stream: &mut UnixStream, shared: &SharedLog, after: Option<usize>) -> std::io::Result<()> {
     let resume = if after.is_some() { "exact" } else { "live" };
-    let head = stage.log().len();
+    let head = shared.log().len();
     write!(
         stream,
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\nevent: stream\ndata: \
@@ -126,11 +130,11 @@ fn play(stream: &mut UnixStream, stage: &Stage, after: Option<usize>) -> std::io
          \"missed\":0,\"server\":\"bench\"}}\n\n"
     )?;
     let mut cursor = after.unwrap_or(0);
-    while !stage.stop.load(Relaxed) {
-        let log = stage.log();
-        let waits = |log: &mut Vec<Arc<str>>| log.len() <= cursor && !stage.stop.load(Relaxed);
+    while !shared.stop.load(Relaxed) {
+        let log = shared.log();
+        let waits = |log: &mut Vec<Arc<str>>| log.len() <= cursor && !shared.stop.load(Relaxed);
         let (log, _) =
-            stage.bell.wait_timeout_while(log, HEARTBEAT, waits).unwrap_or_else(PoisonError::into_inner);
+            shared.changed.wait_timeout_while(log, HEARTBEAT, waits).unwrap_or_else(PoisonError::into_inner);
         let blocks = log.get(cursor..).unwrap_or_default().concat();
         cursor = cursor.max(log.len());
         drop(log);
@@ -156,10 +160,10 @@ mod tests {
     }
 
     #[test]
-    fn a_wire_goes_on_after_the_id_that_it_is_given() {
+    fn a_wire_resumes_after_the_given_id() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("ingestd.sock");
-        let script = Script::begin(&socket).unwrap();
+        let script = ScriptedDaemon::start(&socket).unwrap();
         script.publish(["{}".to_owned(), "{}".to_owned(), "{}".to_owned()]);
         assert_eq!(ids(&socket, "", 3), ["bench-1", "bench-2", "bench-3"]);
         assert_eq!(ids(&socket, "last-event-id: bench-2\r\n", 1), ["bench-3"]);

@@ -1,26 +1,26 @@
-//! The beginning of an element: what it is where it stands, and what begins with it.
+//! Start tags: the role of an element, and the item, person or field it begins.
 
 use std::{borrow::Cow, rc::Rc};
 
 use url::Url;
 
 use super::{
-    draft::{Draft, Link, Person},
-    elements::{Attribute, Builder, Open, Role},
+    draft::{Draft, FeedLink, Person},
+    elements::{Attribute, Builder, OpenElement, Role},
     fields::absolute,
-    names::{ATOM_03, is_atom},
-    words::{Meaning, Scope, meaning},
+    meaning::{ElementScope, Meaning, meaning},
+    namespaces::{ATOM_03, is_atom},
 };
 use crate::{
     document::FeedFormat,
     html::resolve,
     limits::GUID_BYTES_MAX,
-    text::{cut, fold},
+    text::{fold, truncate},
 };
 
 impl<'a> Builder<'a> {
-    /// Decides what the element is, and begins whatever begins with it.
-    pub(super) fn enter(&mut self, open: &mut Open<'a>, attributes: &[Attribute<'a>], offset: usize) {
+    /// Sets the role of the element and begins its item, person or field.
+    pub(super) fn enter(&mut self, open: &mut OpenElement<'a>, attributes: &[Attribute<'a>], offset: usize) {
         let Some(parent) = self.stack.last() else { return self.enter_root(open, attributes) };
         let scope = match parent.role {
             Role::Scope(scope) => scope,
@@ -31,19 +31,19 @@ impl<'a> Builder<'a> {
         match meaning(scope, vocabulary, local) {
             Meaning::Skip => open.role = Role::Skip,
             Meaning::Group => open.role = Role::Scope(scope),
-            Meaning::Scope(Scope::Item) => {
-                open.role = Role::Scope(Scope::Item);
+            Meaning::Scope(ElementScope::Item) => {
+                open.role = Role::Scope(ElementScope::Item);
                 self.begin_item(open, attributes);
             }
             Meaning::Scope(inner) => {
-                self.saw_feed |= inner == Scope::Feed;
+                self.saw_feed |= inner == ElementScope::Feed;
                 open.role = Role::Scope(inner);
-                if inner == Scope::Feed {
+                if inner == ElementScope::Feed {
                     self.describe_feed(open);
                 }
             }
             Meaning::Person(rank) => {
-                open.role = Role::Scope(Scope::Person);
+                open.role = Role::Scope(ElementScope::Person);
                 open.begins = true;
                 self.person = Some((rank, Person::default(), String::new()));
             }
@@ -55,25 +55,25 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn enter_root(&mut self, open: &mut Open<'a>, attributes: &[Attribute<'a>]) {
-        open.role = Role::Scope(Scope::Feed);
+    fn enter_root(&mut self, open: &mut OpenElement<'a>, attributes: &[Attribute<'a>]) {
+        open.role = Role::Scope(ElementScope::Feed);
         let local = open.name.rsplit(':').next().unwrap_or(open.name);
         self.saw_feed = !local.eq_ignore_ascii_case("rdf");
         self.describe_feed(open);
         if local.eq_ignore_ascii_case("entry") {
-            open.role = Role::Scope(Scope::Item);
+            open.role = Role::Scope(ElementScope::Item);
             self.begin_item(open, attributes);
         }
     }
 
-    fn describe_feed(&mut self, open: &Open<'a>) {
+    fn describe_feed(&mut self, open: &OpenElement<'a>) {
         self.feed.base.clone_from(&open.base);
         if let Some(language) = &open.language {
             self.feed.language.offer(1, language.to_string());
         }
     }
 
-    fn begin_item(&mut self, open: &mut Open<'a>, attributes: &[Attribute<'a>]) {
+    fn begin_item(&mut self, open: &mut OpenElement<'a>, attributes: &[Attribute<'a>]) {
         self.saw_feed = true;
         open.begins = true;
         let mut item = Draft { base: open.base.clone(), ..Draft::default() };
@@ -85,16 +85,16 @@ impl<'a> Builder<'a> {
             if local.eq_ignore_ascii_case("about") && self.format().is_rdf() {
                 item.id.offer(3, (fold(value, GUID_BYTES_MAX), false));
             } else if local.eq_ignore_ascii_case("href") {
-                item.add_link(Link {
+                item.add_link(FeedLink {
                     href: absolute(&mut self.growth_left, value, open.base.as_deref()),
-                    ..Link::default()
+                    ..FeedLink::default()
                 });
             }
         }
         self.item = Some(item);
     }
 
-    fn enter_markup(&mut self, open: &mut Open<'a>, attributes: &[Attribute<'a>]) {
+    fn enter_markup(&mut self, open: &mut OpenElement<'a>, attributes: &[Attribute<'a>]) {
         open.role = Role::Markup;
         let Some(capture) = &mut self.capture else { return };
         let local = open.name.rsplit(':').next().unwrap_or(open.name);
@@ -114,7 +114,7 @@ impl<'a> Builder<'a> {
         capture.push_tag("", local, &kept);
     }
 
-    /// Which feed has this root.
+    /// The format of a feed with this root element.
     pub(super) fn root(&mut self, name: &str, attributes: &[Attribute<'_>]) -> Option<FeedFormat> {
         let (prefix, local) = name.split_once(':').unwrap_or(("", name));
         let uri = self.names.uri(prefix).unwrap_or_default();
@@ -143,7 +143,7 @@ impl<'a> Builder<'a> {
     pub(super) fn language_in(&self, attributes: &[Attribute<'_>]) -> Option<Rc<str>> {
         let own = attributes.iter().find(|(k, _)| *k == "xml:lang").map(|(_, v)| v.trim());
         match own {
-            Some(own) if !own.is_empty() => Some(cut(own, 64).into()),
+            Some(own) if !own.is_empty() => Some(truncate(own, 64).into()),
             _ => self.stack.last().and_then(|o| o.language.clone()),
         }
     }

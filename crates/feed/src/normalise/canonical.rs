@@ -1,9 +1,9 @@
-//! Canonical XML: flat, in a fixed order, with customary prefixes, every date in RFC 3339.
+//! Writes canonical XML: flat, in a fixed order, with the usual prefixes, all dates in RFC 3339.
 
 use memchr::{memchr3, memmem};
 use news::{Author, Timestamp};
 
-use super::draft::{Draft, FeedSide, ItemSide, Link, Person, Words};
+use super::draft::{Draft, FeedExtras, FeedLink, FeedText, ItemExtras, Person};
 use crate::{
     document::FeedFormat,
     html::plain_text,
@@ -16,18 +16,18 @@ const RSS_HEAD: &str = "<rss version=\"2.0\" xmlns:content=\"http://purl.org/rss
      xmlns:sy=\"http://purl.org/rss/1.0/modules/syndication/\">\n<channel>\n";
 const ATOM_HEAD: &str = "<feed xmlns=\"http://www.w3.org/2005/Atom\">\n";
 
-/// Writes items as they end; the feed itself comes last and is put in front.
+/// Writes items as they end; the feed itself is inserted before them at the end.
 #[derive(Debug, Default)]
-pub(super) struct Writer {
+pub(super) struct CanonicalWriter {
     items: String,
 }
 
-impl Writer {
-    /// An item as RSS 2.0.
-    pub(super) fn item<'a>(&mut self, draft: Draft<'a>) -> ItemSide<'a> {
+impl CanonicalWriter {
+    /// Writes an item as RSS 2.0.
+    pub(super) fn item<'a>(&mut self, draft: Draft<'a>) -> ItemExtras<'a> {
         let out = &mut self.items;
         out.push_str("<item>\n");
-        html(out, "title", draft.title.get());
+        html_text(out, "title", draft.title.get());
         if let Some(link) = own_link(&draft) {
             text(out, "link", &link.href);
         }
@@ -40,7 +40,7 @@ impl Writer {
             }
         }
         for category in &draft.categories {
-            html(out, "category", Some(category));
+            html_text(out, "category", Some(category));
         }
         if let Some(comments) = draft.comments.get() {
             text(out, "comments", comments);
@@ -64,19 +64,19 @@ impl Writer {
         date(out, "pubDate", draft.published.get());
         out.push_str("</item>\n");
         let mut side = side(draft, persons);
-        side.summary = side.summary.map(Words::into_html);
-        side.content = side.content.map(Words::into_html);
+        side.summary = side.summary.map(FeedText::into_html);
+        side.content = side.content.map(FeedText::into_html);
         side
     }
 
-    /// An entry as Atom 1.0.
-    pub(super) fn entry<'a>(&mut self, draft: Draft<'a>) -> ItemSide<'a> {
+    /// Writes an entry as Atom 1.0.
+    pub(super) fn entry<'a>(&mut self, draft: Draft<'a>) -> ItemExtras<'a> {
         let out = &mut self.items;
         out.push_str("<entry>\n");
         if let Some((id, _)) = draft.id.get() {
             text(out, "id", id);
         }
-        words(out, "title", draft.title.get());
+        typed_text(out, "title", draft.title.get());
         date(out, "updated", draft.updated.get());
         for person in draft.best_authors() {
             write_person(out, person);
@@ -99,8 +99,8 @@ impl Writer {
         side(draft, Vec::new())
     }
 
-    /// The whole document.
-    pub(super) fn finish(self, mut feed: Draft<'_>, format: FeedFormat) -> (String, FeedSide) {
+    /// Returns the whole document.
+    pub(super) fn finish(self, mut feed: Draft<'_>, format: FeedFormat) -> (String, FeedExtras) {
         let atom = format.is_atom();
         let mut head = String::from(if atom { ATOM_HEAD } else { RSS_HEAD });
         if atom {
@@ -111,7 +111,7 @@ impl Writer {
         let mut out = self.items;
         out.insert_str(0, &head);
         out.push_str(if atom { "</feed>\n" } else { "</channel>\n</rss>\n" });
-        let side = FeedSide {
+        let side = FeedExtras {
             images: feed.best_images(),
             updated: feed.updated.take().or(feed.published.take()),
             language: feed.language.take(),
@@ -122,17 +122,17 @@ impl Writer {
     }
 }
 
-/// RSS's own link. It has but one; of several the last counts, as for the crate `rss`, gofeed and feedparser.
-fn own_link<'d>(draft: &'d Draft<'_>) -> Option<&'d Link> {
+/// The link of RSS itself. Of several the last one counts, as in the crate `rss`, gofeed and feedparser.
+fn own_link<'d>(draft: &'d Draft<'_>) -> Option<&'d FeedLink> {
     draft.links.iter().rfind(|l| l.rel.is_empty())
 }
 
 fn head_of_rss(out: &mut String, feed: &Draft<'_>) {
-    html(out, "title", feed.title.get());
+    html_text(out, "title", feed.title.get());
     if let Some(link) = own_link(feed) {
         text(out, "link", &link.href);
     }
-    html(out, "description", feed.summary.get());
+    html_text(out, "description", feed.summary.get());
     if let Some(language) = feed.language.get() {
         text(out, "language", language);
     }
@@ -152,8 +152,8 @@ fn head_of_rss(out: &mut String, feed: &Draft<'_>) {
 }
 
 fn head_of_atom(out: &mut String, feed: &Draft<'_>) {
-    words(out, "title", feed.title.get());
-    words(out, "subtitle", feed.summary.get());
+    typed_text(out, "title", feed.title.get());
+    typed_text(out, "subtitle", feed.summary.get());
     if let Some((id, _)) = feed.id.get() {
         text(out, "id", id);
     }
@@ -166,8 +166,8 @@ fn head_of_atom(out: &mut String, feed: &Draft<'_>) {
     }
 }
 
-fn side<'a>(mut draft: Draft<'a>, authors: Vec<Author>) -> ItemSide<'a> {
-    ItemSide {
+fn side<'a>(mut draft: Draft<'a>, authors: Vec<Author>) -> ItemExtras<'a> {
+    ItemExtras {
         images: draft.best_images(),
         summary: draft.summary.take(),
         content: draft.content.take(),
@@ -196,8 +196,7 @@ fn text(out: &mut String, name: &str, value: &str) {
     end(out, name);
 }
 
-/// Text within an element. What would have to be escaped is not touched: whoever reads it takes it as it is, in one
-/// piece.
+/// Writes the text of an element, as CDATA if it would need escaping: parsers read that in one piece.
 fn write(out: &mut String, text: &str) {
     if memchr3(b'&', b'<', b'>', text.as_bytes()).is_none() {
         out.push_str(text);
@@ -226,22 +225,22 @@ fn end(out: &mut String, name: &str) {
     out.push_str(">\n");
 }
 
-/// RSS knows HTML only: plain text is made such.
-fn html(out: &mut String, name: &str, words: Option<&Words<'_>>) {
-    match words {
-        Some(Words { value, html: true }) => text(out, name, value),
-        Some(Words { value, html: false }) => text(out, name, &escape(value)),
+/// Writes text as HTML, for RSS.
+fn html_text(out: &mut String, name: &str, content: Option<&FeedText<'_>>) {
+    match content {
+        Some(FeedText { value, html: true }) => text(out, name, value),
+        Some(FeedText { value, html: false }) => text(out, name, &escape(value)),
         None => {}
     }
 }
 
-/// Atom knows both.
-fn words(out: &mut String, name: &str, words: Option<&Words<'_>>) {
-    let Some(words) = words.filter(|w| !w.value.is_empty()) else { return };
+/// Writes text with its type, for Atom.
+fn typed_text(out: &mut String, name: &str, content: Option<&FeedText<'_>>) {
+    let Some(content) = content.filter(|w| !w.value.is_empty()) else { return };
     out.push('<');
     out.push_str(name);
-    out.push_str(if words.html { " type=\"html\">" } else { " type=\"text\">" });
-    write(out, &words.value);
+    out.push_str(if content.html { " type=\"html\">" } else { " type=\"text\">" });
+    write(out, &content.value);
     end(out, name);
 }
 
@@ -282,7 +281,7 @@ fn write_person(out: &mut String, person: &Person) {
     end(out, "author");
 }
 
-fn write_link(out: &mut String, link: &Link) {
+fn write_link(out: &mut String, link: &FeedLink) {
     let rel = if link.rel.is_empty() { "alternate" } else { &link.rel };
     let mut attributes = vec![("href", link.href.as_str()), ("rel", rel)];
     attributes.extend(link.media_type.as_deref().map(|t| ("type", t)));

@@ -1,4 +1,4 @@
-//! Which word of which vocabulary an element is, whatever prefix the publisher gave it.
+//! Resolves the vocabulary of an element, whatever its prefix.
 
 use std::borrow::Cow;
 
@@ -7,9 +7,9 @@ use crate::limits::NAMESPACES_MAX;
 /// A vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Vocabulary {
-    /// RSS of any version, Atom of any version, or no namespace at all: their words do not clash.
+    /// RSS of any version, Atom of any version, or no namespace: their names do not conflict.
     Core,
-    /// Atom inside something else: like [`Vocabulary::Core`], but of lower rank there.
+    /// Atom in a feed of another format: like [`Vocabulary::Core`], with lower rank.
     Atom,
     Rdf,
     Content,
@@ -25,7 +25,7 @@ pub(super) enum Vocabulary {
 const ATOM: [&str; 2] = ["http://www.w3.org/2005/atom", "http://purl.org/atom/ns#"];
 pub(super) const ATOM_03: &str = "http://purl.org/atom/ns#";
 
-/// Namespace URIs in lower case, without a last slash.
+/// Namespace URIs in lower case, without trailing slash.
 const KNOWN: [(&str, Vocabulary); 22] = [
     ("http://www.w3.org/1999/02/22-rdf-syntax-ns#", Vocabulary::Rdf),
     ("http://purl.org/rss/1.0", Vocabulary::Core),
@@ -52,7 +52,7 @@ const KNOWN: [(&str, Vocabulary); 22] = [
 ];
 
 /// Prefixes that publishers use without declaring them.
-const CUSTOMARY: [(&str, Vocabulary); 11] = [
+const USUAL_PREFIXES: [(&str, Vocabulary); 11] = [
     ("rdf", Vocabulary::Rdf),
     ("rss", Vocabulary::Core),
     ("content", Vocabulary::Content),
@@ -66,11 +66,11 @@ const CUSTOMARY: [(&str, Vocabulary); 11] = [
     ("a10", Vocabulary::Atom),
 ];
 
-/// The declarations in force, innermost last.
+/// The declarations in scope, innermost last.
 #[derive(Debug, Default)]
 pub(super) struct Namespaces<'a> {
     declared: Vec<(&'a str, Cow<'a, str>, Vocabulary)>,
-    /// The root is Atom's: its words are [`Vocabulary::Core`] here.
+    /// The root is Atom: its names are [`Vocabulary::Core`].
     pub(super) atom_is_core: bool,
 }
 
@@ -78,7 +78,7 @@ pub(super) struct Namespaces<'a> {
 pub(super) struct TooMany;
 
 impl<'a> Namespaces<'a> {
-    /// How many are in force, to go back to with [`Namespaces::truncate`].
+    /// The number of declarations in scope; restore it with [`Namespaces::truncate`].
     pub(super) fn len(&self) -> usize {
         self.declared.len()
     }
@@ -87,7 +87,7 @@ impl<'a> Namespaces<'a> {
         self.declared.truncate(len);
     }
 
-    /// Declares a prefix ("" is the default); saying again what is in force costs nothing.
+    /// Declares a prefix ("" is the default); repeating a declaration in scope is free.
     pub(super) fn declare(&mut self, prefix: &'a str, uri: Cow<'a, str>) -> Result<(), TooMany> {
         if self.uri(prefix).is_some_and(|known| known == uri) {
             return Ok(());
@@ -100,7 +100,7 @@ impl<'a> Namespaces<'a> {
         Ok(())
     }
 
-    /// The URI that a prefix stands for.
+    /// The URI of a prefix.
     pub(super) fn uri(&self, prefix: &str) -> Option<&str> {
         self.declaration(prefix).map(|(uri, _)| uri)
     }
@@ -110,16 +110,16 @@ impl<'a> Namespaces<'a> {
         found.map(|(_, uri, vocabulary)| (uri.as_ref(), *vocabulary))
     }
 
-    /// The vocabulary and the local word of a name as it was written.
+    /// The vocabulary and the local name of a qualified name.
     pub(super) fn resolve<'n>(&self, name: &'n str) -> (Vocabulary, &'n str) {
         let (prefix, local) = name.split_once(':').unwrap_or(("", name));
         let by_uri = self.declaration(prefix).filter(|(uri, _)| !uri.is_empty()).map(|(_, known)| known);
         let vocabulary = match (prefix, by_uri) {
             (_, Some(known)) if known != Vocabulary::Other => known,
-            // No prefix: whatever the default namespace is called, these are the feed's own words.
+            // No prefix: names of the feed itself, whatever the default namespace is.
             ("", _) => Vocabulary::Core,
             (_, Some(other)) => other,
-            (prefix, None) => CUSTOMARY
+            (prefix, None) => USUAL_PREFIXES
                 .iter()
                 .find(|(p, _)| p.eq_ignore_ascii_case(prefix))
                 .map_or(Vocabulary::Other, |(_, v)| *v),
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_known_by_its_uri_then_by_custom() {
+    fn a_namespace_is_recognised_by_uri_then_by_prefix() {
         let mut names = Namespaces::default();
         assert_eq!(names.resolve("dc:creator"), (Vocabulary::DublinCore, "creator"));
         assert_eq!(names.resolve("x:creator"), (Vocabulary::Other, "creator"));
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn saying_it_again_costs_nothing_and_saying_more_is_bounded() {
+    fn repeated_declarations_are_free_and_distinct_ones_are_bounded() {
         let mut names = Namespaces::default();
         for n in 0..NAMESPACES_MAX {
             assert!(names.declare("x", format!("u{n}").into()).is_ok());

@@ -1,4 +1,4 @@
-//! The story that is told more than once: feeds publish all the while, clients stay connected, processes are killed.
+//! Scenarios of more than one test: feeds publish continuously and clients stay connected while processes are killed.
 
 use std::{
     sync::{
@@ -11,131 +11,135 @@ use std::{
 use anyhow::Context as _;
 use tokio::time::{Instant, sleep};
 
-use crate::{Format, Origin, Program, Published, SourceEntry, Stack, Subscriber, faults, wait_for};
+use crate::{
+    Binary, DocumentFormat, Origin, Published, TestSource, TestStack, TestSubscriber, faults, wait_for,
+};
 
-/// Begins so many feeds on the origin, `feed-0` and up, in every format in turn.
+/// Adds `count` feeds to the origin, `feed-0` and up, in the formats in turn.
 #[must_use]
-pub fn feeds(origin: &Origin, count: usize) -> Vec<SourceEntry> {
+pub fn feeds(origin: &Origin, count: usize) -> Vec<TestSource> {
     (0..count)
         .map(|number| {
             let name = format!("feed-{number}");
-            SourceEntry::new(&name, origin.feed(&name, Format::of(number)))
+            TestSource::new(&name, origin.add_feed(&name, DocumentFormat::of(number)))
         })
         .collect()
 }
 
-/// What a run of [`kills`] came to.
+/// The result of [`kill_repeatedly`].
 #[derive(Debug)]
-pub struct Tally {
+pub struct KillSummary {
     /// Processes killed.
     pub kills: usize,
-    /// Items published meanwhile.
+    /// Items published.
     pub published: usize,
-    /// Connections that the subscribers needed.
+    /// Connections that the subscribers opened.
     pub connections: usize,
 }
 
-/// Feeds of [`kills`].
+/// Feeds of [`kill_repeatedly`].
 const FEEDS: usize = 5;
-/// Pause between two publications, over all feeds.
+/// Pause between two items, over all feeds.
 const PUBLISH_EVERY: Duration = Duration::from_millis(50);
-/// How long every subscriber may take to have everything, once the last process is up again and nothing more is published.
+/// Deadline for every subscriber to have all items, counted from the last publication.
 const SETTLED_WITHIN: Duration = Duration::from_secs(40);
 
-/// Kills the victims of each round with -9 at a moment of chance and starts them again after another, while feeds publish
-/// and subscribers stay connected; as long as `victims` names some for the round.
+/// Kills the programs that `victims` returns for each round with SIGKILL and restarts them, with random delays, while
+/// feeds publish and subscribers stay connected. Ends when `victims` returns `None`.
 ///
 /// # Errors
-/// When a subscriber missed an item, saw one twice or in another order, was told of a gap, or was closed for good; or when
-/// a process ended by itself.
-pub async fn kills(victims: impl FnMut(usize) -> Option<Vec<Program>>) -> anyhow::Result<Tally> {
+/// If a subscriber missed an item, received one twice or out of order, got a gap, or was closed for good; or if a process
+/// exited by itself.
+pub async fn kill_repeatedly(
+    victims: impl FnMut(usize) -> Option<Vec<Binary>>,
+) -> anyhow::Result<KillSummary> {
     let origin = Arc::new(Origin::start().await?);
-    let mut stack = Stack::new(&feeds(&origin, FEEDS))?;
-    let outcome = play(&origin, &mut stack, victims).await;
+    let mut stack = TestStack::new(&feeds(&origin, FEEDS))?;
+    let outcome = run_rounds(&origin, &mut stack, victims).await;
     if outcome.is_err() {
         stack.show_logs();
     }
     outcome
 }
 
-async fn play(
+async fn run_rounds(
     origin: &Arc<Origin>,
-    stack: &mut Stack,
-    mut victims: impl FnMut(usize) -> Option<Vec<Program>>,
-) -> anyhow::Result<Tally> {
+    stack: &mut TestStack,
+    mut victims: impl FnMut(usize) -> Option<Vec<Binary>>,
+) -> anyhow::Result<KillSummary> {
     stack.start_both().await?;
     let everything =
         [stack.subscribe("/news/stream?snapshot=1000"), stack.subscribe("/news/stream?snapshot=1000")];
     let filtered = stack.subscribe("/news/stream?snapshot=1000&source=feed-1");
-    let publisher = Publisher::start(Arc::clone(origin), FEEDS);
+    let publisher = FeedPublisher::start(Arc::clone(origin), FEEDS);
 
     let mut killed = 0;
     for round in 0.. {
         let Some(programs) = victims(round) else { break };
-        sleep(by_chance(50, 2_000)).await;
+        sleep(random_delay(50, 2_000)).await;
         for program in &programs {
             stack.kill(*program).with_context(|| format!("round {round}"))?;
             killed += 1;
         }
         for program in programs {
-            sleep(by_chance(0, 1_000)).await;
+            sleep(random_delay(0, 1_000)).await;
             stack.start(program)?;
         }
-        // Now and then the next kill meets processes that have not found their feet yet.
+        // Sometimes the next kill hits processes that are still starting.
         if fastrand::u8(0..4) > 0 {
-            stack.ready().await.with_context(|| format!("round {round}"))?;
+            stack.wait_ready().await.with_context(|| format!("round {round}"))?;
         }
     }
-    stack.ready().await?;
+    stack.wait_ready().await?;
     sleep(Duration::from_secs(1)).await;
     publisher.stop().await;
 
     let published = origin.published();
     let one = Published::from([("feed-1".to_owned(), published["feed-1"].clone())]);
     for subscriber in &everything {
-        settle(subscriber, &published).await?;
+        wait_for_all_items(subscriber, &published).await?;
     }
-    settle(&filtered, &one).await?;
-    sleep(Duration::from_millis(1_500)).await; // a visit's time: what comes twice would come now
+    wait_for_all_items(&filtered, &one).await?;
+    sleep(Duration::from_millis(1_500)).await; // the time of a visit: duplicates would arrive now
     for (subscriber, published) in
         [(&everything[0], &published), (&everything[1], &published), (&filtered, &one)]
     {
         let faults = faults(published, &subscriber.records());
         anyhow::ensure!(faults.is_empty(), "{}\n{}", faults.join("\n"), subscriber.summary());
     }
-    Ok(Tally {
+    Ok(KillSummary {
         kills: killed,
         published: published.values().map(Vec::len).sum(),
         connections: everything.iter().chain([&filtered]).map(|s| s.connections().len()).sum(),
     })
 }
 
-/// Waits until a subscriber has as many items as were published; which ones they are is for [`faults`] to say.
-async fn settle(subscriber: &Subscriber, published: &Published) -> anyhow::Result<()> {
-    let wanted: usize = published.values().map(Vec::len).sum();
-    let outcome = wait_for(&format!("{wanted} items"), SETTLED_WITHIN, async || {
-        (subscriber.count("item") >= wanted || subscriber.closed().is_some()).then_some(())
+/// Waits until a subscriber has as many items as were published; [`faults`] checks which ones.
+async fn wait_for_all_items(subscriber: &TestSubscriber, published: &Published) -> anyhow::Result<()> {
+    let expected: usize = published.values().map(Vec::len).sum();
+    let outcome = wait_for(&format!("{expected} items"), SETTLED_WITHIN, async || {
+        (subscriber.count("item") >= expected || subscriber.closed().is_some()).then_some(())
     })
     .await;
-    anyhow::ensure!(subscriber.closed().is_none(), "a browser would not come back: {}", subscriber.summary());
+    anyhow::ensure!(subscriber.closed().is_none(), "a browser would not reconnect: {}", subscriber.summary());
     outcome.map_err(|error| {
         let faults = faults(published, &subscriber.records());
         error.context(format!("{}\n{}", faults.join("\n"), subscriber.summary()))
     })
 }
 
-fn by_chance(from_ms: u64, to_ms: u64) -> Duration {
+fn random_delay(from_ms: u64, to_ms: u64) -> Duration {
     Duration::from_millis(fastrand::u64(from_ms..to_ms))
 }
 
-/// Publishes in feeds of chance until it is stopped.
-pub struct Publisher {
+/// Publishes items in random feeds until it is stopped.
+pub struct FeedPublisher {
     stop: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Publisher {
-    /// Begins: an item each 50 ms, in one of the first so many [`feeds`].
+impl FeedPublisher {
+    /// Publishes an item every 50 ms in one of the first `feeds` feeds of [`feeds()`].
     #[must_use]
     pub fn start(origin: Arc<Origin>, feeds: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
@@ -151,10 +155,10 @@ impl Publisher {
         Self { stop, task }
     }
 
-    /// Ends it; when this returns, everything is published.
+    /// Stops publishing; no item is published after this returns.
     ///
     /// # Panics
-    /// When publishing panicked.
+    /// If publishing panicked.
     pub async fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.expect("publishing does not panic");
