@@ -1,6 +1,6 @@
-//! Who may read, and who may give orders.
+//! Authentication and authorisation: which client may read which categories, and which may send orders.
 
-// Who may read which categories.
+// Authorises readers.
 pub(crate) mod authenticator;
 
 // Why a reader is not authorised.
@@ -27,5 +27,5 @@ mod signatures;
 // Reads those two files, with every complaint at once.
 mod files;
 
-// Who may give orders: the operator's token.
+// Authorises the operator, by a token.
 pub(crate) mod operator;

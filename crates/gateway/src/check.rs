@@ -1,4 +1,4 @@
-//! `newswire-gateway --check`: the files of tokens and keys, read as at the start, with every complaint at once.
+//! `newswire-gateway --check`: reads the files of tokens and keys as a start does, and reports every complaint at once.
 
 use daemon::{config::Config, findings::Findings};
 

@@ -27,7 +27,7 @@ const SEND_BUFFER_BYTES: usize = 96 * 1024;
 pub(crate) struct ClientConnection {
     state: Arc<AppState>,
     address: IpAddr,
-    /// The peer, as the watchdog shows it; made once, as it is passed on at each poll.
+    /// The peer, as the watchdog shows it; formatted once, because every poll needs it.
     pub(crate) peer: Arc<str>,
     /// The second descriptor; `None` if none was left for it.
     handle: Option<Socket>,

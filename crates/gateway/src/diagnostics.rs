@@ -24,7 +24,7 @@ pub(crate) fn vitals(state: &AppState, listen: SocketAddr, inherited: bool) -> G
         clients: u64::try_from(state.metrics.clients.get()).unwrap_or_default(),
         draining: state.is_draining(),
         wire: wire.map(|wire| WireReport {
-            heard_ms_ago: heard_ms_ago(&wire),
+            heard_ms_ago: received_ms_ago(&wire),
             reason: (!wire.connected && !wire.reason.is_empty()).then_some(wire.reason),
             connected: wire.connected,
             cursor,
@@ -43,14 +43,14 @@ pub(crate) fn status(state: &AppState) -> GatewayStatus {
         panics: daemon::panics::count(),
         wire: LinkStatus {
             connected: wire.connected,
-            heard_ms_ago: heard_ms_ago(&wire),
+            heard_ms_ago: received_ms_ago(&wire),
             reason: wire.reason,
         },
         ring: ring_report(&state.ring.state()),
     }
 }
 
-fn heard_ms_ago(wire: &WireState) -> Option<u64> {
+fn received_ms_ago(wire: &WireState) -> Option<u64> {
     wire.last_received.map(|received| u64::try_from(received.elapsed().as_millis()).unwrap_or(u64::MAX))
 }
 

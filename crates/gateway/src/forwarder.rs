@@ -1,4 +1,4 @@
-//! Requests to the ingestion daemon: a worker queues one, the intake's thread sends it, and the answer comes back.
+//! Requests to the ingestion daemon: a worker queues one, the intake's thread sends it and returns the answer.
 //!
 //! ```text
 //! worker ──RequestQueue──► bounded queue ──► Forwarder (the intake's thread) ──► daemon
@@ -6,7 +6,7 @@
 //!    └──────────────────────────────── answer ◄────────────────────────────────────┘
 //! ```
 //!
-//! No worker ever waits for the daemon without a deadline of its own, and none is held up by a full queue.
+//! No worker ever waits for the daemon without its own deadline, and none is held up by a full queue.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(crate) struct Forwarder<Q, A> {
     in_flight: Arc<Semaphore>,
 }
 
-/// As many requests wait as may.
+/// The queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct QueueFull;
 

@@ -1,4 +1,4 @@
-//! HTTP: from the listening socket to the handlers.
+//! The HTTP server for clients: from the listening socket to the handlers.
 
 // The socket that clients connect to, inherited or bound.
 pub(crate) mod listener;
@@ -18,5 +18,5 @@ mod extract;
 // The query parameters that several routes share.
 pub(crate) mod query;
 
-// What went wrong, as an answer (RFC 9457).
+// Errors as responses (RFC 9457).
 pub(crate) mod problem;

@@ -1,4 +1,4 @@
-//! The side towards the ingestion daemon: what comes in by the wire, and requests that go back.
+//! The side towards the ingestion daemon: events that arrive on the wire, and requests to the daemon.
 
 // The thread that reads the wire into the ring.
 pub(crate) mod intake;

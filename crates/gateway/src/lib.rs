@@ -32,7 +32,7 @@ mod stream;
 // From the listening socket to the handlers.
 mod http;
 
-// Who may read, and who may give orders.
+// Which client may read which categories, and which may send orders.
 mod auth;
 
 // One TCP connection, and how many there may be.

@@ -41,7 +41,7 @@ pub(crate) struct GatewayMetrics {
 }
 
 impl GatewayMetrics {
-    /// Registers all of them.
+    /// Registers all metrics.
     #[expect(clippy::too_many_lines, reason = "a list, one metric after the other")]
     pub(crate) fn register(registry: &MetricsRegistry) -> Self {
         Self {

@@ -16,7 +16,7 @@ pub(crate) struct Readiness {
     pub(crate) ring: RingState,
     /// Event loops without progress.
     pub(crate) stalled: Vec<StalledLoop>,
-    /// Since anything was received from the daemon.
+    /// Time since anything was received from the daemon.
     pub(crate) silence: Option<Duration>,
     /// Why the gateway is not ready, for people; empty if it is.
     pub(crate) reasons: Vec<String>,

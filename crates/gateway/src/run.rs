@@ -132,7 +132,7 @@ fn warn_of_few_descriptors(state: &AppState) {
     }
 }
 
-/// Ends the streams, each at a moment of its own, and waits until they are closed.
+/// Ends the streams, each at its own moment, and waits until they are closed.
 async fn drain(state: &Arc<AppState>) {
     let window = state.drain_window();
     let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);

@@ -6,7 +6,7 @@ use daemon::metrics::MetricsSink;
 
 use crate::{readiness::Readiness, state::AppState};
 
-/// Registers them; they are gone when the state is dropped.
+/// Registers these metrics; they disappear when the state is dropped.
 pub(crate) fn register(state: &Arc<AppState>) {
     let weak = Arc::downgrade(state);
     state.registry.register_collector(move |sink| weak.upgrade().map_or(Ok(()), |state| write(&state, sink)));
@@ -29,7 +29,7 @@ fn write(state: &AppState, sink: &mut MetricsSink<'_>) -> fmt::Result {
     )?;
     sink.gauge(
         "newswire_gateway_wire_silence_seconds",
-        "Since anything was received from the ingestion daemon, which sends a heartbeat every 2 s; since the start if never",
+        "Time since anything was received from the ingestion daemon, which sends a heartbeat every 2 s; since the start if never",
         readiness.silence.unwrap_or_else(|| state.started.elapsed()).as_secs_f64(),
     )?;
     sink.gauge(

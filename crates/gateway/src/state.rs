@@ -129,7 +129,7 @@ impl AppState {
         Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts other settings in force. Streams whose reader they no longer authorise end at the next tick.
+    /// Replaces the settings in force. Streams whose reader they no longer authorise end at the next tick.
     pub(crate) fn replace_settings(&self, settings: Settings) {
         self.connections.resize(settings.clients_max, settings.clients_per_address_max, settings.descriptors);
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
@@ -148,7 +148,7 @@ impl AppState {
         self.changes.subscribe()
     }
 
-    /// Starts the drain: no new streams, and the open ones end, each at a moment of its own.
+    /// Starts the drain: no new streams, and the open ones end, each at its own moment.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Release);
         self.notify_streams();

@@ -15,7 +15,7 @@ pub(crate) mod replay;
 // Which events a client gets.
 pub(crate) mod filter;
 
-// How a stream is written: Server-Sent Events, or JSON lines.
+// The encoding of a stream: Server-Sent Events, or JSON lines.
 pub(crate) mod encoding;
 
 // Whether one more stream is accepted.

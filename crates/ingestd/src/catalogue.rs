@@ -1,4 +1,4 @@
-//! Reads the catalogue, and hands it to the supervisor together with the stored states of its sources.
+//! Reads the catalogue, and sends it to the supervisor together with the stored states of its sources.
 
 use std::{collections::HashMap, path::Path};
 
@@ -28,7 +28,7 @@ pub(crate) async fn read_catalogue(path: &Path) -> Result<Catalogue, IngestError
         .map_err(|complaints| IngestError::Catalogue(complaints.in_file(path.display()).to_string()))
 }
 
-/// Has the supervisor run the sources of the catalogue.
+/// Passes the sources of the catalogue to the supervisor, which runs them.
 ///
 /// # Errors
 /// If the stored states cannot be read.
@@ -38,7 +38,7 @@ pub(crate) async fn apply_catalogue(
     reader: &LogReader,
 ) -> Result<CatalogueDiff, IngestError> {
     for source in catalogue.sources.iter().filter(|source| source.access.tls_ca_file.is_some()) {
-        tracing::warn!(source = %source.id, "source trusts certificate authorities of its own (tls_ca_file)");
+        tracing::warn!(source = %source.id, "source trusts its own certificate authorities (tls_ca_file)");
     }
     let stored_states = read_states(&catalogue, reader).await?;
     let message = ApplyCatalogue { catalogue, stored_states };

@@ -1,5 +1,5 @@
-//! `newswire-ingestd --check`: checks the list of sources as a start does, and the files that its sources name, which
-//! a running daemon reads at each visit.
+//! `newswire-ingestd --check`: checks the list of sources as a start does, and the files that its sources name (a
+//! running daemon reads those at each visit).
 
 use std::path::Path;
 

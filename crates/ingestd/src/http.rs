@@ -1,4 +1,6 @@
-//! The HTTP server on `ingestd.sock`: the wire, the log, the sources, and orders to visit, pause and reload.
+//! The HTTP side of `ingestd.sock`: its routes, and the log as they serve it.
 
+// The handlers.
 pub(crate) mod routes;
+// The store's log as the wire reads it.
 pub(crate) mod wire_log;

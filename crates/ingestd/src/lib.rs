@@ -6,7 +6,7 @@
 //! ```
 //!
 //! [`run()`] gets its configuration, its clock and its stop signal from outside. Actors never block: fetching is
-//! asynchronous, parsing and the store have threads of their own. The modules, in reading order:
+//! asynchronous, parsing and the store have their own threads. The modules, in reading order:
 //!
 //! * `run`: the daemon from its first socket to its last; `settings` and `error` belong to it
 //! * `catalogue`: reads the list of sources; `check` is `newswire-ingestd --check`
@@ -14,12 +14,12 @@
 //! * `visit`: one visit, from the time it is due to its outcome
 //! * `queue`: which visit may run now
 //! * `recorder`: group commits, on the thread that owns the store's writer
-//! * `websub`: subscriptions at hubs, and what becomes of a push
+//! * `websub`: subscriptions at hubs, and their pushes
 //! * `http`: what is served on `ingestd.sock`: the wire, the log, the sources, orders
 //! * `reload`: the control loop: reloads, and the status line of systemd
 //! * `status`: the state of every source, metrics, diagnostics
-//! * `messages`: what the actors say to each other
-//! * `drill`: hangs on demand, in builds of their own
+//! * `messages`: the messages between the actors
+//! * `drill`: hangs on demand, in separate builds
 
 #![cfg_attr(
     test,

@@ -1,5 +1,5 @@
-//! What the actors say to each other, apart from what concerns WebSub only. Actors hold a `Recipient` of these
-//! messages, not each other's address, so that none of them has to know the others.
+//! The messages between the actors, except those of WebSub. Actors hold a `Recipient` of these messages, not each
+//! other's address, so that none of them has to know the others.
 
 use std::{collections::HashMap, sync::Arc};
 

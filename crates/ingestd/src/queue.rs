@@ -1,6 +1,10 @@
-//! Which visit may run now: a limit for the process, a limit and a spacing for each host.
+//! The queue of visits: which may run now, by the limits of the process and of each host.
 
+// What counts as one host.
 pub(crate) mod host;
+// What visits call: enqueue, and hold a permit.
 pub(crate) mod limiter;
+// The decisions behind it, as a state machine.
 mod scheduler;
+// What a waiting visit waits for.
 pub(crate) mod wait_reason;

@@ -29,7 +29,7 @@ use crate::{
     status::{metrics::IngestMetrics, registry::SourceEntry},
 };
 
-/// Visits that wait for the writer; more than are ever in progress by default, so that no visit waits for the queue.
+/// Capacity of the queue to the writer; by default more visits than can be in progress, so that none waits for room.
 const QUEUE_VISITS: usize = 1024;
 /// Visits in one commit: what is queued is committed together, but a commit must not take minutes.
 const COMMIT_VISITS_MAX: usize = 256;

@@ -61,7 +61,7 @@ const RELOADS: usize = 4;
 /// Largest JSON body of a request.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// What most parts of the daemon need.
+/// Shared by most parts of the daemon.
 struct DaemonParts {
     clock: Clock,
     reader: LogReader,
@@ -276,7 +276,7 @@ fn start_admin(
     Ok((admin, watchdog))
 }
 
-/// On a thread of its own: it reads the log since the last checkpoint, and sled can panic on a damaged store.
+/// On its own thread: it reads the log since the last checkpoint, and sled can panic on a damaged store.
 async fn open_store(config: &Config) -> Result<(LogWriter, LogReader), IngestError> {
     let (path, options) = (config.store.path.clone(), settings::store_options(config));
     notify::status("opening the log");

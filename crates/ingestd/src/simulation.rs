@@ -1,7 +1,7 @@
-//! The visiting half of the daemon on simulated time: the real supervisor, actors, limiter, schedule, recorder and
-//! store on disk, over a network in memory. Days pass in seconds.
+//! Tests of the daemon on simulated time: the real supervisor, actors, limiter, schedule, recorder and store on disk,
+//! over a network in memory. Days pass in seconds.
 //!
-//! The clock advances whenever the runtime is idle. The recorder's thread is no task of the runtime, so the clock is
+//! The clock advances whenever the runtime is idle. The recorder's thread is not a task of the runtime, so the clock is
 //! held from a response to the report of its visit: otherwise hours would pass during a write to the disk.
 
 mod hostile;

@@ -1,4 +1,4 @@
-//! What the daemon shows about itself: the state of every source, metrics, diagnostics.
+//! What the daemon reports about itself: the state of every source, metrics, diagnostics.
 
 pub(crate) mod activity;
 pub(crate) mod diagnostics;

@@ -1,6 +1,6 @@
 //! The supervisor: runs one source actor per source, and passes orders on to them.
 //!
-//! Its other jobs are in files of their own: [`catalogue`] applies a new catalogue, [`first_visits`] plans the visits
+//! Its other jobs are in separate files: [`catalogue`] applies a new catalogue, [`first_visits`] plans the visits
 //! of sources that are about to start, [`liveness`] rebuilds dead actors, [`clock_jump`] reschedules after a jump of
 //! the clock.
 
@@ -43,7 +43,7 @@ pub(crate) struct Supervisor {
     ctx: Rc<VisitContext>,
     registry: SourceRegistry,
     record_pauses: Recipient<RecordPauses>,
-    /// Told when the catalogue changed; `None` while WebSub is off.
+    /// Notified when the catalogue changed; `None` while WebSub is off.
     websub: Option<Recipient<ReviewSubscriptions>>,
     /// States, as the store has them, of sources that are about to start.
     stored_states: HashMap<SourceId, SourceState>,

@@ -1,13 +1,20 @@
 //! One visit of one source, from the time it is due to its outcome.
 
+// The timer of a source: starts its visits.
+pub(crate) mod source_actor;
+// One visit, in order: permit, fetch, parse, outcome, record.
+mod run_visit;
+// What visits share.
 pub(crate) mod context;
-pub(crate) mod crash_guard;
+// What is sent: files with credentials, validators.
 pub(crate) mod credentials;
-mod log;
+mod validators;
+// From a body to a document, and a record of what was being parsed at a crash.
+pub(crate) mod crash_guard;
+mod parse;
+// From the result to the state to store; redirects that are adopted; outages of our own network.
 pub(crate) mod outage;
 pub(crate) mod outcome;
-mod parse;
 pub(crate) mod redirects;
-mod run_visit;
-pub(crate) mod source_actor;
-mod validators;
+// What is logged about a visit.
+mod log;

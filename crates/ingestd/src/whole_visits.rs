@@ -1,4 +1,4 @@
-//! Whole visits, from the catalogue to the status, against servers on loopback.
+//! Tests of whole visits, from the catalogue to the status, against servers on loopback.
 
 use std::{
     io,

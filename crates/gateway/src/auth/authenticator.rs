@@ -1,4 +1,4 @@
-//! Who may read what. Without configured tokens every client may read everything; with them, a reader sees the
+//! Authorises readers. Without configured tokens every client may read everything; with them, a reader sees the
 //! categories of its token and the public ones, and the rest behaves as if it did not exist.
 //!
 //! ```text
@@ -7,8 +7,8 @@
 //! Cookie: newswire_read ─┘  no token: the public ┘
 //! ```
 //!
-//! An invalid token is refused, even where something is public: a reader whose token has expired must learn of it, and
-//! must not silently get less.
+//! An invalid token is refused, even where something is public: a reader whose token has expired must get an error,
+//! not silently fewer items.
 
 use std::sync::Arc;
 
@@ -127,7 +127,7 @@ impl Authenticator {
         self.0.is_some()
     }
 
-    /// Whether a reader that was authorised before would be authorised now, for the same. A reader with a JWT would
+    /// Whether a reader that was authorised before would be authorised now, for the same categories. A reader with a JWT would
     /// have to present it again if the keys or the rules for claims have changed.
     pub(crate) fn still_authorised(&self, reader: &AuthorisedReader) -> bool {
         let Some(rules) = &self.0 else { return true };

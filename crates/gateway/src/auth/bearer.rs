@@ -41,8 +41,8 @@ impl TokenHash {
         self.0.ct_eq(&other.0).into()
     }
 
-    /// Its first eight bytes, for a lookup among many hashes: a client that learns them from the time of the lookup is no
-    /// nearer to the token.
+    /// Its first eight bytes, for a lookup among many hashes: a client that learns them from the time of the lookup
+    /// learns nothing about the token.
     pub(crate) fn prefix(&self) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
         u64::from_be_bytes([a, b, c, d, e, f, g, h])

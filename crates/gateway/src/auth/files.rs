@@ -1,4 +1,4 @@
-//! Reads the two files that say who may read. No complaint repeats anything from them: it may be a token.
+//! Reads the files of tokens and keys. No complaint repeats anything from them: it may be a token.
 
 use std::{fs, io::Read as _, path::Path};
 

@@ -24,7 +24,7 @@ use super::{
     token_grant::{CATEGORIES_MAX, TokenGrant, is_category},
 };
 
-/// Most keys in the file.
+/// Maximum number of keys in the file.
 const KEYS_MAX: usize = 64;
 /// Largest file.
 const FILE_BYTES_MAX: u64 = 256 * 1024;

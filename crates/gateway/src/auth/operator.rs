@@ -1,4 +1,4 @@
-//! Who may give orders: a client that sends the operator's token, in `Authorization: Bearer` and nowhere else.
+//! Authorises the operator: only a client that sends the operator's token, in `Authorization: Bearer`, may send orders.
 
 use std::{fs, io::Read as _, path::Path};
 
@@ -12,7 +12,7 @@ use super::bearer::{PresentedToken, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, TokenHash}
 pub(crate) struct OperatorToken(Option<TokenHash>);
 
 impl OperatorToken {
-    /// Reads the token from its file; without a file no client may give orders.
+    /// Reads the token from its file; without a file no client may send orders.
     ///
     /// # Errors
     /// If the file cannot be read, or has no token.
@@ -49,7 +49,7 @@ impl OperatorToken {
     }
 }
 
-/// Why a request may not give orders.
+/// Why an order is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OperatorError {
     /// No operator token is configured.

@@ -26,7 +26,7 @@ use super::{
     token_grant::{CATEGORIES_MAX, TokenGrant, is_category},
 };
 
-/// Most tokens in the file.
+/// Maximum number of tokens in the file.
 const TOKENS_MAX: usize = 10_000;
 /// Largest file: as many tokens with a few categories each.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;

@@ -6,7 +6,7 @@ use news::Timestamp;
 
 use super::scope::CategoryScope;
 
-/// Most categories of one token.
+/// Maximum number of categories of one token.
 pub(super) const CATEGORIES_MAX: usize = 256;
 /// Longest category, in bytes: the limit of `sources.toml`.
 const CATEGORY_BYTES_MAX: usize = 64;

@@ -1,4 +1,4 @@
-//! What a handler takes from a request.
+//! The extractors: what handlers take from a request, such as the reader and what it may see.
 
 use std::future::{Ready, ready};
 

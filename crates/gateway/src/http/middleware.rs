@@ -24,7 +24,7 @@ const CSP_PAGE: &str = "default-src 'none'; script-src 'self'; style-src 'self';
 /// Every other response is data, and never a document.
 const CSP_DATA: &str = "default-src 'none'; frame-ancestors 'none'; sandbox";
 
-/// Routes that answer however many connections are open: probes, and the stream, which has a refusal of its own.
+/// Routes that answer however many connections are open: probes, and the stream, which has its own refusal.
 const ANSWERED_WHEN_CROWDED: [&str; 4] = ["/health", "/ready", "/metrics", "/news/stream"];
 
 /// On every response.
@@ -36,7 +36,7 @@ const SECURITY_HEADERS: [(&str, &str); 5] = [
     ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
 ];
 
-/// Refuses foreign host names, tokens in the URL and what is too much, and adds the security headers.
+/// Refuses foreign host names, tokens in the URL and requests over the limits, and adds the security headers.
 pub(super) async fn secure<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
@@ -105,7 +105,7 @@ fn is_among(origin: &HeaderValue, allowed: &[String]) -> bool {
     origin.to_str().is_ok_and(|origin| allowed.iter().any(|a| a.eq_ignore_ascii_case(origin)))
 }
 
-/// Whether the `Host` is a served one: a page in a browser can reach a loopback port under a host name of its own
+/// Whether the `Host` is a served one: a page in a browser can reach a loopback port under its own host name
 /// (DNS rebinding), and must not read anything there.
 fn is_served_host(headers: &HeaderMap, settings: &Settings) -> bool {
     let mut hosts = headers.get_all("host");
@@ -123,7 +123,7 @@ fn is_served_host(headers: &HeaderMap, settings: &Settings) -> bool {
         || settings.hosts.iter().any(|served| *served == name || *served == host.to_ascii_lowercase())
 }
 
-/// The answer to a preflight request. A page of another origin may read, and never give orders.
+/// The answer to a preflight request. A page of another origin may read, and never send orders.
 fn preflight(path: &str, allowed: bool) -> HttpResponse<BoxBody> {
     let mut response = HttpResponse::NoContent();
     let allow = match path {

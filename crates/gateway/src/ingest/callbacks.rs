@@ -32,7 +32,7 @@ use crate::{
 
 /// Requests that are read or wait for the daemon, each with at most 1 MiB; one more is refused.
 const OPEN_MAX: usize = 32;
-/// Of these, so many are with the daemon at the same time.
+/// Of these, at most so many are sent to the daemon at the same time.
 const IN_FLIGHT_MAX: usize = 8;
 /// How long the daemon may take to answer.
 const DEADLINE: Duration = Duration::from_secs(4);
@@ -42,9 +42,9 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 4096;
 /// Unknown ids that one address may request in [`WINDOW`]; after that only known ids are passed on.
 const UNKNOWN_MAX: u32 = 30;
-/// After so long the counts start again at zero.
+/// After this time the counts restart at zero.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Addresses with a count of their own; the others share one.
+/// Addresses with their own count; the others share one.
 const ADDRESSES_MAX: usize = 4096;
 /// Known ids that are remembered.
 const KNOWN_MAX: usize = 65_536;
@@ -133,7 +133,7 @@ impl Callbacks {
 }
 
 impl IdHistory {
-    /// What an address is counted by.
+    /// The key under which an address is counted.
     fn key(&self, address: IpAddr) -> Option<IpAddr> {
         let address = Some(rate_limit_key(address));
         let has_count = self.unknown.contains_key(&address) || self.unknown.len() < ADDRESSES_MAX;

@@ -1,6 +1,6 @@
 //! The gateway's end of the wire: from the daemon into the ring, whichever of the two starts first.
 //!
-//! On a thread of its own, so that neither a slow daemon nor a busy worker can hold up the other.
+//! On its own thread, so that neither a slow daemon nor a busy worker can hold up the other.
 
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
@@ -140,7 +140,7 @@ fn on_lost(state: &AppState, reason: &str) {
         state.metrics.wire_losses.inc();
         tracing::warn!(error = reason, "wire lost");
     } else {
-        tracing::debug!(error = reason, "wire still lost");
+        tracing::debug!(error = reason, "wire still not connected");
     }
 }
 
@@ -148,7 +148,7 @@ fn on_event(state: &AppState, incoming: &ReceivedEvent, filled_at: Seq) {
     match Frame::render(&incoming.json) {
         Ok(frame) => state.ring.push(frame),
         Err(error) => {
-            // It is left out, and the ring tells its readers of the gap.
+            // It is left out, and the ring reports the gap to its readers.
             state.metrics.unreadable.inc();
             let (epoch, seq) = (&incoming.id.epoch, incoming.id.seq.0);
             tracing::error!(%epoch, seq, %error, "an event on the wire is unreadable");

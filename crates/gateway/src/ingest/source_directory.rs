@@ -28,7 +28,7 @@ impl SourceDirectory {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
-    /// The categories of these sources, each once. An unknown source has the empty category, which no token opens.
+    /// The categories of these sources, each once. An unknown source has the empty category, which no token grants.
     pub(crate) fn categories(&self, ids: &[String]) -> Arc<[String]> {
         let sources = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let category =

@@ -1,4 +1,4 @@
-// The built-in page: the news as they arrive, and the true state of the connection.
+// The built-in page: the news as it arrives, and the true state of the connection.
 // Reads /news/stream with the browser's own EventSource, and also /sources, /health and /ready.
 //
 // Must never happen here: text of a feed becoming markup (createElement and textContent only), anything loaded

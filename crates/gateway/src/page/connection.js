@@ -4,8 +4,8 @@
 //     │ ▲
 //     ▼ │ the holder closed
 //   follower                              gets the events from the holder
-//   alone                                 has an EventSource of its own: it cannot share, the holder does not answer, or
-//                                         it resumed from an id of its own
+//   alone                                 has its own EventSource: it cannot share, the holder does not answer, or
+//                                         it resumed from its own id
 //
 // Must never happen here: an event shown twice because two tabs passed it on, a tab that waits forever for another.
 
@@ -84,7 +84,7 @@ export const connection = {
     this.tabs = 1;
   },
 
-  /** Opens a stream that is not shared, after an id of its own. */
+  /** Opens a stream that is not shared, after its own id. */
   openAlone(afterId) {
     this.leave();
     this.role = "alone";

@@ -51,7 +51,7 @@ function showFindings(findings) {
   say(byId("doctor-sentence"), sentences[worst]);
 }
 
-/** Reads a stream of its own as bytes, including the heartbeats, which an EventSource hides. */
+/** Reads a separate stream as bytes, including the heartbeats, which an EventSource hides. */
 async function checkBuffering() {
   const abort = new AbortController();
   const timing = { head: NaN, chunks: [] };

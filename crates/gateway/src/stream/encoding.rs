@@ -1,4 +1,4 @@
-//! How a stream is written: as Server-Sent Events, or as one JSON object per line.
+//! The encoding of a stream: Server-Sent Events, or one JSON object per line.
 //!
 //! ```text
 //! id: k3v9q2-412                 {"event":"item","id":"k3v9q2-412","data":{…}}
@@ -15,7 +15,7 @@ use wire::StreamOpened;
 
 use super::frame::Frame;
 
-/// How a stream is written.
+/// The encoding of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StreamFormat {
     /// `text/event-stream`, rendered once for all clients.

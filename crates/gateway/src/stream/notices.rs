@@ -55,7 +55,7 @@ pub(crate) struct NoticeBatch {
     pub(crate) sent: usize,
     /// The number of the notice to continue with.
     pub(crate) next: u64,
-    /// Notices that were gone before the client asked.
+    /// Notices that were evicted before the client read them.
     pub(crate) missed: u64,
 }
 

@@ -110,7 +110,7 @@ impl Ring {
         self.inner.write().expect("no code that holds the ring can panic")
     }
 
-    /// Starts another epoch, without events.
+    /// Starts a new epoch, without events.
     pub(crate) fn reset(&self, epoch: Epoch) {
         let mut inner = self.write();
         inner.generation += 1;

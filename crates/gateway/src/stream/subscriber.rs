@@ -46,7 +46,7 @@ const WRITE_BYTES_MAX: usize = 30 * 1024;
 /// A client with more events than this left after a write is far behind: then speed counts, as all clients may have
 /// reconnected at once.
 const FAR_BEHIND: u64 = 256;
-/// Polls per second that were not asked for. A client that pipelines requests on its open stream makes actix poll in a
+/// Unrequested polls per second. A client that pipelines requests on its open stream makes actix poll in a
 /// busy loop; other clients cause a handful.
 const SPURIOUS_POLLS_MAX: u32 = 1000;
 /// Failed pages in a row after which the client gets a gap and continues with the ring.
@@ -351,7 +351,7 @@ impl StreamSubscriber {
         self.request.format.end(fastrand::u64(RETRY_DRAIN_MS), self.cursor().as_ref())
     }
 
-    /// Counts a poll that was not asked for; returns whether there are too many.
+    /// Counts an unrequested poll; returns whether there are too many.
     fn is_busy_loop(&mut self) -> bool {
         let now = Instant::now();
         if now.duration_since(self.spurious_since) > Duration::from_secs(1) {
@@ -363,7 +363,7 @@ impl StreamSubscriber {
     }
 }
 
-/// The cursor before the first event recorded since `instant`; if that may be below the ring, the daemon is asked.
+/// The cursor before the first event recorded since `instant`; if that may be below the ring, the daemon looks it up.
 fn start_at(instant: Timestamp, state: &AppState, ring: &RingState, bounds: &LogBounds) -> (Seq, Replay) {
     let cursor = state.ring.before_instant(instant);
     if cursor.next() != ring.oldest || bounds.oldest == ring.oldest {

@@ -206,7 +206,7 @@ impl WorkerStreams {
 }
 
 impl StreamSlot {
-    /// Ends the stream at a moment of its own within the window; closes the connection of a client that does not read.
+    /// Ends the stream at its own moment within the window; closes the connection of a client that does not read.
     fn drain(&mut self, now: Instant, window: Duration) {
         let drains_at = *self.drains_at.get_or_insert_with(|| now + window.mul_f64(fastrand::f64()));
         if drains_at + DRAIN_GRACE <= now {
@@ -216,7 +216,7 @@ impl StreamSlot {
         }
     }
 
-    /// Has the stream end itself; closes the connection of a client that does not read.
+    /// Makes the stream end itself; closes the connection of a client that does not read.
     fn expire(&mut self, now: Instant) {
         if self.expires_at.is_some_and(|at| at + EXPIRY_GRACE <= now) {
             self.connection.cut("expired");

@@ -65,7 +65,7 @@ pub(crate) struct WebSubRecipients {
 const PAGE_EVENTS_MAX: usize = 1000;
 /// Bytes in one page, roughly.
 const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Recent events of a stream that does not ask for a number.
+/// Recent events that a stream starts with if its request names no number.
 const SNAPSHOT_DEFAULT: u64 = 50;
 /// Largest body of a push; the gateway accepts no larger one.
 const PUSH_BYTES_MAX: usize = 1024 * 1024;
@@ -329,7 +329,7 @@ async fn verification(state: web::Data<ControlState>, request: web::Json<Verific
     }
 }
 
-/// `{"known":true}`; whether the push was accepted is counted, but not told to the hub.
+/// `{"known":true}`; whether the push was accepted is counted, but not reported to the hub.
 async fn push(
     state: web::Data<ControlState>,
     id: web::Path<String>,
@@ -345,7 +345,7 @@ async fn push(
     HttpResponse::Ok().json(json!({ "known": result != PushResult::Unknown }))
 }
 
-/// The result of a push. The signature is checked here, on the thread of the wire.
+/// Answers a push. The signature is checked here, on the thread of the wire.
 async fn check_push(
     state: &ControlState,
     id: String,

@@ -2,7 +2,7 @@
 //!
 //! `news.bbc.co.uk` and `www.bbc.co.uk` are one host, two users of `github.io` are two: the private part of the list
 //! counts, so that the 429 of one user does not hold the others. Private hosts (loopback, private networks, names
-//! without a known suffix) are distinguished by port as well: there a port is a service of its own.
+//! without a known suffix) are distinguished by port as well: there each port is a separate service.
 
 use std::{fmt, net::IpAddr, sync::Arc};
 

@@ -74,7 +74,7 @@ impl HostLimiter {
         }))
     }
 
-    /// Applies other limits, also to the visits that already wait; visits in progress continue.
+    /// Applies new limits, also to the visits that already wait; visits in progress continue.
     pub(crate) fn set_limits(&self, limits: VisitLimits) {
         let granted = self.0.scheduler.borrow_mut().set_limits(limits, Instant::now());
         self.deliver(granted);

@@ -139,7 +139,7 @@ impl<P> Scheduler<P> {
         }
     }
 
-    /// Applies other limits and returns the visits that they admit. Visits in progress continue, and a spacing that a
+    /// Applies new limits and returns the visits that they admit. Visits in progress continue, and a spacing that a
     /// host's 429s led to stays while it is longer.
     pub(super) fn set_limits(&mut self, limits: VisitLimits, now: Instant) -> Vec<Admission<P>> {
         let (old, new) = (self.limits.host_spacing, limits.host_spacing);

@@ -22,7 +22,7 @@ pub(super) enum WaitReason {
     NotWaiting,
     /// The host has as many visits in flight as it may have.
     HostInFlight(usize),
-    /// The last visit of the host started too short a time ago.
+    /// The last visit of the host started too recently.
     HostSpacing(Duration),
     /// The host answered 429 with this `Retry-After`.
     HostRetryAfter(Duration),

@@ -22,17 +22,17 @@ const FEED: &str = "<rss version='2.0'><channel><title>t</title><link>http://x.e
 /// Responses as a function of the source, the number of the request, and whether it is unconditional.
 struct ScriptedServer<F> {
     answer: F,
-    asked: Mutex<BTreeMap<String, Vec<(i64, bool)>>>,
+    requests: Mutex<BTreeMap<String, Vec<(i64, bool)>>>,
 }
 
 impl<F: Fn(&str, usize, bool) -> Reply + Send + Sync> ScriptedServer<F> {
     fn new(answer: F) -> Arc<Self> {
-        Arc::new(Self { answer, asked: Mutex::default() })
+        Arc::new(Self { answer, requests: Mutex::default() })
     }
 
     /// When it was requested, and whether without validators.
-    fn asked(&self, id: &str) -> Vec<(i64, bool)> {
-        self.asked.lock().unwrap().get(id).cloned().unwrap_or_default()
+    fn requests(&self, id: &str) -> Vec<(i64, bool)> {
+        self.requests.lock().unwrap().get(id).cloned().unwrap_or_default()
     }
 }
 
@@ -42,10 +42,10 @@ impl<F: Fn(&str, usize, bool) -> Reply + Send + Sync> Servers for ScriptedServer
         let in_full =
             ["if-none-match", "if-modified-since"].iter().all(|n| !request.headers().contains_key(*n));
         let nth = {
-            let mut asked = self.asked.lock().unwrap();
-            let asked = asked.entry(id.to_owned()).or_default();
-            asked.push((now_ms, in_full));
-            asked.len() - 1
+            let mut requests = self.requests.lock().unwrap();
+            let requests = requests.entry(id.to_owned()).or_default();
+            requests.push((now_ms, in_full));
+            requests.len() - 1
         };
         (self.answer)(id, nth, in_full)
     }
@@ -59,7 +59,7 @@ fn response(status: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> Rep
     Reply::After(Duration::from_millis(100), response.body(body.into()).unwrap())
 }
 
-/// Runs the daemon for so long with these sources, each on a host of its own; returns their stored states and the
+/// Runs the daemon for so long with these sources, each on its own host; returns their stored states and the
 /// head of the log.
 async fn run_daemon(
     servers: Arc<dyn Servers>,
@@ -142,7 +142,7 @@ fn a29_a_server_with_wrong_validators_gets_a_request_without_them_once_a_day() {
     let ids = ["always-304", "new-etag", "old-etag", "only-304"];
     let seen = Arc::clone(&servers);
     let (states, _) = simulate(run_daemon(servers, &ids, HOUR * 73));
-    let in_full = seen.asked("always-304").iter().filter(|(_, in_full)| *in_full).count();
+    let in_full = seen.requests("always-304").iter().filter(|(_, in_full)| *in_full).count();
     assert!((3..=4).contains(&in_full), "{in_full} in three days");
     assert_eq!(states["always-304"].counts.items, in_full as u64, "and so no new item is missed");
     assert_eq!(states["new-etag"].counts.items, 1);
@@ -183,7 +183,7 @@ fn a30_a_response_that_is_not_a_feed_is_classified_and_the_feed_recovers() {
         let state = &states[id];
         assert_eq!((state.counts.errors, state.last_error.as_deref()), (3, None), "{id}");
         assert_eq!(state.etag.as_deref(), Some("\"right\""), "{id}");
-        let times: Vec<_> = seen.asked(id).iter().map(|(at, _)| *at).collect();
+        let times: Vec<_> = seen.requests(id).iter().map(|(at, _)| *at).collect();
         let gaps: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(gaps[2] > gaps[1] * 3 / 2 && gaps[3] > gaps[2] * 3 / 2, "{id} backs off: {gaps:?}");
     }
@@ -234,8 +234,8 @@ async fn first_visits<F: Fn(&str, usize, bool) -> Reply + Send + Sync + 'static>
     let plan = simulated.registry.entries().into_iter().map(due).collect();
     sleep(length).await;
     simulated.stop().await;
-    let asked = servers.asked.lock().unwrap();
-    (plan, asked.iter().map(|(id, times)| (id.clone(), times[0].0)).collect())
+    let requests = servers.requests.lock().unwrap();
+    (plan, requests.iter().map(|(id, times)| (id.clone(), times[0].0)).collect())
 }
 
 #[test]
@@ -278,6 +278,6 @@ fn a_host_that_hangs_for_ever_delays_no_first_item_of_another_host() {
     assert_eq!(lags.len(), FEEDS);
     // A visit starts when it is due, within the resolution of the timers.
     assert!(lags[FEEDS - 1] <= 10, "{lags:?}");
-    let waits = (0..FEEDS).filter(|n| seen.asked(&format!("hangs{n}")).is_empty()).count();
+    let waits = (0..FEEDS).filter(|n| seen.requests(&format!("hangs{n}")).is_empty()).count();
     assert!(waits > FEEDS / 2, "only two at a time hang at the dead host, {waits} still wait");
 }

@@ -12,7 +12,7 @@ use super::{MONDAY_MS, Reply, Servers, SimulatedDaemon, directory, id_of, simula
 
 const SOURCES: usize = 300;
 const HOUR: Duration = Duration::from_secs(3600);
-/// The half day before is warm-up: every feed is new once, which logs a line each.
+/// The half day before is warm-up: every feed is new once, which logs one line per feed.
 const WARM_UP: Duration = Duration::from_secs(12 * 3600);
 /// The most lines that the sources below may log; a person can still follow one per minute.
 const LINES_MAX: usize = 60;

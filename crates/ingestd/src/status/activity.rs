@@ -1,4 +1,4 @@
-//! What a source is doing, and how it fares: the closed sets behind two metrics and the status.
+//! What a source is doing, and how healthy it is: the closed sets behind two metrics and the status.
 
 /// What the actor of a source is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Activity {
     }
 }
 
-/// How a source fares, by its last visits.
+/// The health of a source, by its last visits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SourceHealth {
     /// Not visited yet.

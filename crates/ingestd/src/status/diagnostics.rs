@@ -74,7 +74,7 @@ impl IngestDiagnostics {
     }
 }
 
-/// How many sources do what. An entry that is locked at this moment is left out.
+/// The number of sources per activity. An entry that is locked at this moment is left out.
 #[derive(Debug, Default)]
 pub(crate) struct ActivityCounts<'a> {
     pub(crate) activities: [usize; Activity::ALL.len()],

@@ -17,7 +17,7 @@ use super::{
 };
 
 impl IngestDiagnostics {
-    /// Registers all of them.
+    /// Registers all gauges.
     pub(crate) fn register(self: &Arc<Self>, metrics_registry: &MetricsRegistry) {
         let (diagnostics, started) = (Arc::clone(self), Instant::now());
         metrics_registry.register_collector(move |sink| {
@@ -67,7 +67,7 @@ impl IngestDiagnostics {
         sink.gauge("newswire_ingestd_disk_bytes", "Size of the file system of the store", all as f64)
     }
 
-    /// Nothing while the registry is locked.
+    /// Writes nothing while the registry is locked.
     #[expect(clippy::cast_precision_loss, reason = "sources are counted in hundred thousands")]
     fn write_sources(&self, sink: &mut MetricsSink<'_>) -> fmt::Result {
         let Some(entries) = try_briefly(|| self.registry.try_entries()) else { return Ok(()) };

@@ -64,7 +64,7 @@ pub(crate) struct WebSubMetrics {
 }
 
 impl IngestMetrics {
-    /// Registers all of them.
+    /// Registers all metrics.
     #[expect(clippy::too_many_lines, reason = "a list, one metric after the other")]
     pub(crate) fn register(registry: &MetricsRegistry) -> Self {
         let seconds = |first| Histogram::new(exponential_buckets(first, 2.0, 14));
@@ -144,7 +144,7 @@ impl IngestMetrics {
             ),
             quarantines: registry.add_by(
                 "newswire_ingestd_quarantines_total",
-                "Sources quarantined: for a slow document, or one that was being parsed at three crashes (deaths) of the process",
+                "Sources quarantined: for a slow document, or one that was being parsed at three crashes of the process",
                 "for",
                 ["slow", "deaths"],
             ),

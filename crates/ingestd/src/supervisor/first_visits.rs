@@ -1,7 +1,7 @@
 //! When sources that are about to start are visited first: spread over time, so that a start causes no burst.
 
 use fetch::schedule::{
-    IntervalBounds, Next, PlannedVisit, ask_max, catch_up, defer_past_skip_windows, first_visit,
+    IntervalBounds, Next, PlannedVisit, catch_up, defer_past_skip_windows, first_visit, server_interval_max,
 };
 use news::{Source, SourceState, Timestamp};
 use notation::humanize;
@@ -11,7 +11,7 @@ use crate::{
     visit::{context::VisitContext, crash_guard::CRASHES_MAX},
 };
 
-/// Gives each new source a first visit and each overdue one a next visit of its own.
+/// Gives each new source a first visit and each overdue one its own next visit.
 pub(super) fn plan_first_visits(
     mut sources: Vec<(Source, SourceState)>,
     now: Timestamp,
@@ -49,7 +49,7 @@ pub(super) fn restore_state(
 ) -> (Source, SourceState) {
     let bounds = ctx.interval_bounds.get();
     state.paused = state.paused.filter(|pause| pause.is_active(now));
-    let latest = now.plus(ask_max(bounds));
+    let latest = now.plus(server_interval_max(bounds));
     if let Some(until) = state.host_asked_until.filter(|until| now < *until && *until <= latest) {
         ctx.limiter.hold(&Host::of(source.url.secret()), until.since(now));
     }

@@ -32,7 +32,7 @@ pub(crate) struct VisitContext {
     pub(crate) crash_guard: CrashGuard,
     pub(crate) outage: RefCell<OutageDetector>,
     pub(crate) recorder: Recipient<RecordVisit>,
-    /// Told about each visit of a source with a hub; `None` while WebSub is off.
+    /// Notified of each visit of a source with a hub; `None` while WebSub is off.
     pub(crate) websub: Option<Recipient<SourceVisited>>,
     pub(crate) notices: broadcast::Sender<wire::Notice>,
     /// A reload may change them.

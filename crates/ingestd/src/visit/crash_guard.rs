@@ -72,7 +72,7 @@ impl CrashGuard {
         self.0.crashes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// At how many crashes of the process the document of this source was being parsed.
+    /// The number of crashes of the process while the document of this source was being parsed.
     pub(crate) fn crashes_of(&self, source: &SourceId) -> u32 {
         self.crashes().get(source).copied().unwrap_or(0)
     }

@@ -41,7 +41,7 @@ impl CredentialFiles {
         }
     }
 
-    /// What is sent with the requests of a source; `None` if it has no options of its own.
+    /// What is sent with the requests of a source; `None` if it has no request options.
     ///
     /// # Errors
     /// `bad-url` if a credential, `tls` if the certificate authorities cannot be read.

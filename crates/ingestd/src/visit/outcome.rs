@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fetch::{
     FailureClass, FetchReport, FetchResult,
-    schedule::{IntervalBounds, ScheduleInput, ask_max, next_visit},
+    schedule::{IntervalBounds, ScheduleInput, next_visit, server_interval_max},
 };
 use news::{Attempt, Escaped, FeedRhythm, Item, Source, SourceState, Timestamp, VisitStatus};
 use notation::humanize;
@@ -45,7 +45,7 @@ pub(crate) struct VisitOutcome {
     pub(crate) items: Vec<Item>,
     /// The state to store; `last_status` is final only after the append.
     pub(crate) state: SourceState,
-    /// Why it failed; `None` also for a panic, which has a counter of its own.
+    /// Why it failed; `None` also for a panic, which has its own counter.
     pub(crate) class: Option<FailureClass>,
     /// Another URL is requested from now on.
     pub(crate) redirect_change: Option<RedirectChange>,
@@ -157,7 +157,7 @@ impl VisitOutcome {
         slow
     }
 
-    /// Has a quarantined source visited every `interval_max` only.
+    /// Limits a quarantined source to one visit per `interval_max`.
     pub(crate) fn apply_quarantine(&mut self, inputs: VisitInputs<'_>) {
         let (Some(reason), Some(next)) = (&self.state.quarantine, self.state.next_visit) else { return };
         let max = inputs.interval_bounds.interval_max;
@@ -291,7 +291,7 @@ impl VisitOutcome {
             VisitStatus::Gone => ScheduleOutcome::Gone,
             VisitStatus::Error => ScheduleOutcome::Failed,
         };
-        // Another URL is another chance: it is requested soon, with a clean record.
+        // A new URL starts afresh: it is requested soon, and earlier failures do not count.
         let is_elsewhere = self.redirect_change.is_some() && !status.is_healthy();
         let (schedule_outcome, failures) =
             if is_elsewhere { (ScheduleOutcome::Failed, 1) } else { (schedule_outcome, self.state.failures) };
@@ -321,7 +321,7 @@ impl VisitOutcome {
         }
         let wait = report.retry_after.filter(|_| report.code == Some(429) && report.hops.is_empty());
         self.state.host_asked_until =
-            wait.map(|wait| inputs.now.plus(wait.min(ask_max(inputs.interval_bounds))));
+            wait.map(|wait| inputs.now.plus(wait.min(server_interval_max(inputs.interval_bounds))));
     }
 }
 

@@ -327,7 +327,7 @@ mod tests {
         for _ in 0..4 {
             assert_eq!(world.failure(500), None, "a success in between counts");
         }
-        assert_eq!(world.visit(429, &[], VisitStatus::Throttled), None, "busy is no failure");
+        assert_eq!(world.visit(429, &[], VisitStatus::Throttled), None, "busy is not a failure");
         let change = world.failure(500);
         assert!(matches!(change, Some(RedirectChange::Dropped { .. })), "{change:?}");
         assert_eq!(world.effective_url(), OLD);

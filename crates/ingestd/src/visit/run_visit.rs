@@ -107,7 +107,7 @@ fn report_to_limiter(ctx: &VisitContext, host: Host, report: &FetchReport) {
             ctx.limiter.report(&host, HostFeedback::Served);
         }
         (_, Some(429)) => {
-            let longest = fetch::schedule::ask_max(ctx.interval_bounds.get());
+            let longest = fetch::schedule::server_interval_max(ctx.interval_bounds.get());
             let retry_after = report.retry_after.map(|wait| wait.min(longest));
             ctx.limiter.report(&host, HostFeedback::TooManyRequests(retry_after));
         }

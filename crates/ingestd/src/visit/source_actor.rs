@@ -47,7 +47,7 @@ pub(crate) struct SourceActor {
 #[rtype(result = "()")]
 pub(crate) struct VisitNow;
 
-/// The next visit was rescheduled, or a pause began or ended: set the timer anew. A visit in progress continues.
+/// The next visit was rescheduled, or a pause began or ended: reset the timer. A visit in progress continues.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Reschedule;

@@ -1,4 +1,4 @@
-//! Which validators a visit sends (RFC 9110, section 13): those that the same request was given, and none once a day.
+//! Which validators a visit sends (RFC 9110, section 13): those of the last response to the same request, and none once a day.
 
 use std::time::Duration;
 

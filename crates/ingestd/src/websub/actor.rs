@@ -1,5 +1,5 @@
-//! The actor that keeps the subscriptions of all sources: when which hub is asked, and what becomes of a push. The
-//! state is in the entries of the sources, a copy of it in the store.
+//! The actor that maintains the subscriptions of all sources: it sends requests to hubs when they are due, and handles
+//! pushes. The state is in the entries of the sources, a copy of it in the store.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -48,7 +48,7 @@ const ANNOUNCE_EVERY: Duration = Duration::from_secs(30);
 const REQUESTS_MAX: usize = 16;
 /// Messages in the mailbox; the next review finds what was rejected.
 const MAILBOX: usize = 1024;
-/// Unsubscriptions that wait for the verification of their hub; beyond these, a hub is not told.
+/// Unsubscriptions that wait for the verification of their hub; beyond these, a hub is not notified.
 const UNSUBSCRIBING_MAX: usize = 10_000;
 /// How long a hub may take to verify an unsubscription.
 const UNSUBSCRIBING_FOR: Duration = Duration::from_secs(3600);
@@ -73,7 +73,7 @@ pub(crate) struct WebSubActor {
     unsaved: BTreeMap<SourceId, Arc<SourceEntry>>,
     /// A state has changed without a visit, whose notice would have shown it.
     has_unannounced: bool,
-    /// When the gateways were last told.
+    /// When the gateways were last notified.
     last_announced: Option<Timestamp>,
     random: SystemRandom,
 }
@@ -192,7 +192,7 @@ impl WebSubActor {
         self.mark_unsaved(entry);
     }
 
-    /// Ends a subscription, and tells the hub if it may know about it. The response of the hub does not matter.
+    /// Ends a subscription, and notifies the hub if it may know about it. The response of the hub does not matter.
     fn unsubscribe(&mut self, entry: &Arc<SourceEntry>, actor_ctx: &mut Context<Self>) {
         let Some(subscription) = entry.websub().and_then(|w| w.subscription) else { return };
         entry.set_subscription(None);
@@ -499,7 +499,7 @@ impl Handler<AcceptPush> for WebSubActor {
     }
 }
 
-/// The subscriptions stay: the hubs are not told.
+/// The subscriptions stay: the hubs are not notified.
 impl Handler<Stop> for WebSubActor {
     type Result = ();
 

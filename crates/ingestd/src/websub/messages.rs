@@ -1,4 +1,4 @@
-//! What the WebSub actor is told and asked.
+//! The messages to the WebSub actor.
 
 use std::time::Duration;
 
@@ -35,12 +35,12 @@ pub(crate) struct LookupSecret(pub(crate) String);
 #[derive(Debug)]
 pub(crate) struct CallbackSecret(pub(crate) Option<SecretText>);
 
-/// A push with a valid signature came in under this callback id.
+/// A push with a valid signature arrived at this callback id.
 #[derive(Debug, Message)]
 #[rtype(result = "PushResult")]
 pub(crate) struct AcceptPush(pub(crate) String);
 
-/// What became of a push.
+/// The result of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PushResult {
     /// It leads to a visit.

@@ -1,4 +1,4 @@
-//! The life of a subscription as pure functions: its state, and when the hub is asked next.
+//! The life of a subscription as pure functions: its state, and when the next request to the hub is due.
 //!
 //! ```text
 //!             request         verified             a visit finds items that the hub did not push
@@ -21,7 +21,7 @@ const LEASE_LONGEST: Duration = Duration::from_secs(14 * 24 * 3600);
 const TRY_FIRST: Duration = Duration::from_secs(10 * 60);
 /// The longest such wait.
 const TRY_LONGEST: Duration = Duration::from_secs(24 * 3600);
-/// The first wait before a silent hub is asked again; doubles each time.
+/// The first wait before a request to a silent hub is repeated; doubles each time.
 const SILENT_FIRST: Duration = Duration::from_secs(3600);
 /// Longest text from a hub that is kept, in bytes.
 const REASON_BYTES_MAX: usize = 200;
@@ -75,7 +75,7 @@ fn backoff(first: Duration, times: u32) -> Duration {
     first.saturating_mul(1 << times.min(16)).min(TRY_LONGEST)
 }
 
-/// Applies what time does: a lease expires, a hub fails to verify.
+/// Applies the passage of time: a lease expires, a hub fails to verify.
 pub(crate) fn expire(subscription: &mut HubSubscription, now: Timestamp) {
     let over = subscription.lease_end.is_some_and(|end| end <= now);
     match subscription.state {
@@ -174,7 +174,7 @@ pub(crate) fn was_announced(
 }
 
 /// A visit found something new. Returns whether the hub should have pushed it and did not; the hub is then silent,
-/// and asked again later.
+/// and gets another request later.
 pub(crate) fn detect_missed_push(
     subscription: &mut HubSubscription,
     now: Timestamp,
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn pushes_work_from_the_first_one_until_something_was_missed() {
         let mut one = verified_subscription();
-        assert!(is_live(&one, at(2)) && !is_effective(&one, at(2)), "a promise is no push");
+        assert!(is_live(&one, at(2)) && !is_effective(&one, at(2)), "a promise is not a push");
         record_push(&mut one, at(100));
         assert!(is_effective(&one, at(101)));
         assert!(!detect_missed_push(&mut one, at(110), Some(at(50)), MINUTE), "it was pushed");
@@ -336,7 +336,7 @@ mod tests {
         assert_eq!((one.state, next_due(&one)), (PushState::Silent, at(1000).plus(HOUR)));
         assert!(!is_effective(&one, at(1001)) && is_live(&one, at(1001)));
         mark_verified(&mut one, at(4600), Some(24 * HOUR), MINUTE, 0.5);
-        assert_eq!(one.state, PushState::Silent, "another promise is no push either");
+        assert_eq!(one.state, PushState::Silent, "another promise is not a push either");
         record_push(&mut one, at(5000));
         assert!(is_effective(&one, at(5001)));
     }
@@ -385,7 +385,7 @@ mod tests {
         let kept = visited.clone().unwrap();
         assert_eq!((kept.hub, kept.subscription), (hub, verified.subscription.clone()));
         keep_newer(None, &mut visited);
-        assert_eq!(visited.unwrap().subscription, None, "an ended subscription does not come back");
+        assert_eq!(visited.unwrap().subscription, None, "an ended subscription is not restored");
         let mut visited = None;
         keep_newer(Some(Box::new(verified.clone())), &mut visited);
         assert_eq!(visited.unwrap().subscription, verified.subscription);

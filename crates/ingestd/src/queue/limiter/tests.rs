@@ -1,3 +1,5 @@
+//! The limiter on paused time: limits, spacing, preemption.
+
 use daemon::metrics::MetricsRegistry;
 use futures_util::FutureExt as _;
 
