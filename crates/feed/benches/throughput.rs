@@ -1,6 +1,6 @@
 //! Parsing speed compared with feed-rs: `cargo bench -p feed`.
 //!
-//! Both parse every document many times, alternating, and each pair gives a ratio, so that other load on the machine affects
+//! Both parse every document many times, alternating, and each pair yields a ratio, so that other load on the machine affects
 //! both. The median of the ratios is reported; above 1 we are faster. `parse` is everything except sanitising, on both
 //! sides; `read` is everything. `NEWSWIRE_CORPUS` adds the largest feeds of a folder; `-- WORD` selects documents by name.
 

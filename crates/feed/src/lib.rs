@@ -4,7 +4,7 @@
 //! canonical XML, `parse` reads that (or JSON) with the crates `rss` and `atom_syndication`, `identity` computes the key
 //! of each item. `dates`, `html` and `text` are shared by them.
 //!
-//! Pure, total and bounded: any bytes give a result within [`limits`], in linear time and on a 2 MiB stack. Never here:
+//! Pure, total and bounded: any bytes have a result within [`limits`], in linear time and on a 2 MiB stack. Never here:
 //! network, runtime, clock, panic.
 
 mod dates;

@@ -7,22 +7,22 @@
 pub const DOCUMENT_BYTES_MAX: usize = 32 << 20;
 /// Deepest nesting of elements (XML) or of arrays and objects (JSON), the root included.
 pub const DEPTH_MAX: usize = 128;
-/// Most elements (XML) or values (JSON) in a document.
+/// Maximum number of elements (XML) or values (JSON) in a document.
 pub const ELEMENTS_MAX: usize = 1_000_000;
-/// Most attributes of one element.
+/// Maximum number of attributes of one element.
 pub const ATTRIBUTES_MAX: usize = 256;
-/// Most namespace declarations in scope at once.
+/// Maximum number of namespace declarations in scope at once.
 pub const NAMESPACES_MAX: usize = 64;
 /// Longest DOCTYPE, in bytes. It is always skipped: its entities are never expanded.
 pub const DOCTYPE_BYTES_MAX: usize = 8 << 10;
 
-/// Most items read from a document, in document order; further ones are counted.
+/// Maximum number of items read from a document, in document order; further ones are counted.
 pub const ITEMS_READ_MAX: usize = 10_000;
-/// Most items returned: the newest.
+/// Maximum number of items returned: the newest.
 pub const ITEMS_KEPT_MAX: usize = 1_000;
-/// Most warnings returned.
+/// Maximum number of warnings returned.
 pub const WARNINGS_MAX: usize = 100;
-/// Most warnings attached to one item.
+/// Maximum number of warnings attached to one item.
 pub const ITEM_WARNINGS_MAX: usize = 8;
 
 /// Longest title, name or category, in bytes.
@@ -37,13 +37,13 @@ pub const SUMMARY_BYTES_MAX: usize = 64 << 10;
 pub const CONTENT_BYTES_MAX: usize = 64 << 10;
 /// Longest text of one element that is read, in bytes of source.
 pub const FIELD_BYTES_MAX: usize = 256 << 10;
-/// Most categories of an item.
+/// Maximum number of categories of an item.
 pub const CATEGORIES_MAX: usize = 64;
-/// Most authors of an item.
+/// Maximum number of authors of an item.
 pub const AUTHORS_MAX: usize = 32;
-/// Most enclosures of an item.
+/// Maximum number of enclosures of an item.
 pub const ENCLOSURES_MAX: usize = 32;
-/// Most links and images of an item or a feed that are read.
+/// Maximum number of links and images of an item or a feed that are read.
 pub const LINKS_MAX: usize = 64;
 /// Longest text that is parsed as a date, in bytes.
 pub const DATE_BYTES_MAX: usize = 128;

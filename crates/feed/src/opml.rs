@@ -14,15 +14,15 @@ use crate::{
 
 /// Longest document, in bytes.
 pub const BYTES_MAX: usize = 32 << 20;
-/// Most feeds of one document.
+/// Maximum number of feeds of one document.
 pub const FEEDS_MAX: usize = 100_000;
-/// Most levels of nested outlines.
+/// Maximum number of levels of nested outlines.
 pub const DEPTH_MAX: usize = 64;
 /// Longest value of an attribute, in bytes: longer ones are truncated, which is still too long to be valid.
 const VALUE_BYTES_MAX: usize = 4096;
-/// Most attributes of one outline that are kept; further ones are ignored.
+/// Maximum number of attributes of one outline that are kept; further ones are ignored.
 const ATTRIBUTES_MAX: usize = 32;
-/// Most faults that are kept.
+/// Maximum number of faults that are kept.
 const FAULTS_MAX: usize = 1000;
 
 /// A list of feeds.

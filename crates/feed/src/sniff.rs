@@ -12,7 +12,7 @@ use crate::{
 const PAGE_BYTES_MAX: usize = 512 << 10;
 /// How much other text may precede a feed, in bytes.
 const JUNK_BYTES_MAX: usize = 64 << 10;
-/// Most feeds listed of a page.
+/// Maximum number of feeds that are listed of a page.
 const FEEDS_MAX: usize = 16;
 
 /// The kind of a document.

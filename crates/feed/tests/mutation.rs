@@ -1,4 +1,4 @@
-//! Millions of random mutations of feeds: each must give a result within the limits.
+//! Millions of random mutations of feeds: each must return a result within the limits.
 //!
 //! The cases run in child processes (this test binary again) on threads with a stack of 2 MiB, so that an abort is detected.
 //! `NEWSWIRE_FUZZ_CASES` sets the number of cases, `NEWSWIRE_FUZZ_SEED` the first one; a failure names its seed. The seed

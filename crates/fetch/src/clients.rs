@@ -10,7 +10,7 @@ use reqwest::Client;
 
 use crate::{BadPolicy, Policy, exchange, request_options::ConnectionProfile};
 
-/// Most clients besides the default one. The least recently used is evicted, and built again on demand.
+/// Maximum number of clients besides the default one. The least recently used is evicted, and built again on demand.
 const OTHERS_MAX: usize = 32;
 
 /// The clients, for all threads.

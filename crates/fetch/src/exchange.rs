@@ -1,4 +1,4 @@
-//! One request and the head of its response, over a connection of its own, to a checked address.
+//! One request and the head of its response, over its own connection, to a checked address.
 //!
 //! reqwest does not ask a resolver if the host is an IP address, and it pools connections. Therefore the addresses are
 //! looked up and checked here first, every exchange has its own connection, and reqwest's resolver only returns the

@@ -5,9 +5,9 @@ use news::FeedUrl;
 use reqwest::header::{HeaderMap, LINK};
 use url::Url;
 
-/// Most headers that are read.
+/// Maximum number of headers that are read.
 const VALUES_MAX: usize = 8;
-/// Most bytes that are read of each.
+/// Maximum number of bytes that are read of each.
 const VALUE_BYTES_MAX: usize = 8 * 1024;
 
 /// The links in the head of a response; the first of each relation counts.

@@ -15,7 +15,7 @@ pub struct Policy {
     pub timeout_total: Duration,
     /// Largest body, in bytes after decoding; a request may override it. 10 MiB.
     pub body_bytes_max: usize,
-    /// Most redirects that are followed. 5.
+    /// Maximum number of redirects that are followed. 5.
     pub hops_max: usize,
     /// Slowest average rate of a body, in decoded bytes per second, after [`Policy::rate_grace`]. 1 KiB/s.
     pub rate_bytes_min: u32,
@@ -32,7 +32,7 @@ pub struct Policy {
     pub allow_private: bool,
     /// Certificate authorities that are trusted in addition to those of the machine, in PEM. None.
     pub authorities_pem: Option<String>,
-    /// Most simultaneous name lookups; each holds a thread until libc returns. 64.
+    /// Maximum number of simultaneous name lookups; each holds a thread until libc returns. 64.
     pub lookups_in_flight: usize,
     /// `User-Agent`. `newswire/VERSION`.
     pub user_agent: String,

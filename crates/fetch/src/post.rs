@@ -72,7 +72,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = FeedUrl::try_new(&format!("http://{}/hub", listener.local_addr().unwrap())).unwrap();
         let task = tokio::spawn(async move {
-            let mut asked = Vec::new();
+            let mut received = Vec::new();
             for head in heads {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let mut request = String::new();
@@ -81,13 +81,13 @@ mod tests {
                     let read = stream.read(&mut piece).await.unwrap();
                     request.push_str(&String::from_utf8_lossy(&piece[..read]));
                 }
-                asked.push(request);
+                received.push(request);
                 stream
                     .write_all(format!("HTTP/1.1 {head}\r\ncontent-length: 0\r\n\r\n").as_bytes())
                     .await
                     .unwrap();
             }
-            asked
+            received
         });
         (url, task)
     }
@@ -102,10 +102,13 @@ mod tests {
             ["307 Temporary Redirect\r\nlocation: /other", "202 Accepted"].map(str::to_owned).to_vec();
         let (url, task) = serve(heads).await;
         let code = visitor(true).post_form(&url, &[("a", "b c&"), ("d", "")]).await.unwrap();
-        let asked = task.await.unwrap();
+        let received = task.await.unwrap();
         assert_eq!(code, 202);
-        assert!(asked[0].starts_with("POST /hub ") && asked[1].starts_with("POST /other "), "{asked:?}");
-        assert!(asked[1].contains("content-type: application/x-www-form-urlencoded"), "{asked:?}");
+        assert!(
+            received[0].starts_with("POST /hub ") && received[1].starts_with("POST /other "),
+            "{received:?}"
+        );
+        assert!(received[1].contains("content-type: application/x-www-form-urlencoded"), "{received:?}");
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ pub struct RequestOptions {
     pub(crate) profile: ConnectionProfile,
 }
 
-/// The options that need an HTTP client of their own.
+/// The options that need their own HTTP client.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct ConnectionProfile {
     pub(crate) proxy: Option<FeedUrl>,

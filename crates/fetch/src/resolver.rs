@@ -16,7 +16,7 @@ use url::Host;
 
 use crate::{Failure, FailureClass, Policy, address};
 
-/// Most addresses of one name that are tried; all of them are checked.
+/// Maximum number of addresses of one name that are tried; all of them are checked.
 const ADDRESSES_MAX: usize = 16;
 
 /// A lookup in progress.

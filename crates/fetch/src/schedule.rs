@@ -203,7 +203,7 @@ pub fn first_visit(now: Timestamp, index: usize, total: usize, bounds: IntervalB
 
 /// The longest interval that a server may ask for.
 #[must_use]
-pub fn ask_max(bounds: IntervalBounds) -> Duration {
+pub fn server_interval_max(bounds: IntervalBounds) -> Duration {
     ASK_MAX.max(bounds.interval_max)
 }
 
@@ -226,10 +226,10 @@ fn failed(failures: u32, start: Duration, bounds: IntervalBounds) -> Rule {
 
 fn throttled(input: &ScheduleInput<'_>, start: Duration, bounds: IntervalBounds) -> Rule {
     let status = input.code.unwrap_or(429);
-    if let Some(asked) = input.retry_after {
+    if let Some(requested) = input.retry_after {
         let why = format!(
             "throttled ({status}): the server asked for {} (Retry-After), the minimum is {}",
-            humanize(asked),
+            humanize(requested),
             humanize(start)
         );
         return Rule { wait: start, why };
@@ -257,7 +257,7 @@ fn gone(times: u32, start: Duration, bounds: IntervalBounds) -> Rule {
 
 /// The longest interval that the server or the document asks for.
 fn longest_hint(input: &ScheduleInput<'_>, bounds: IntervalBounds) -> Option<Rule> {
-    let server = ask_max(bounds);
+    let server = server_interval_max(bounds);
     let has_feed = matches!(input.outcome, ScheduleOutcome::Healthy | ScheduleOutcome::Unchanged);
     let of_feed = |wait: Option<Duration>| wait.filter(|_| has_feed && input.every.is_none());
     let hints = [
@@ -266,11 +266,11 @@ fn longest_hint(input: &ScheduleInput<'_>, bounds: IntervalBounds) -> Option<Rul
         (of_feed(input.ttl), bounds.interval_max, "the feed asks for", "ttl"),
         (of_feed(input.update_period), bounds.interval_max, "the feed changes every", "sy:updatePeriod"),
     ];
-    let limited = |(wait, max, says, field): (Option<Duration>, Duration, &str, &str)| {
-        let asked = wait.filter(|wait| !wait.is_zero())?;
-        let limit = if asked > max { format!(", limited to {}", humanize(max)) } else { String::new() };
-        let why = format!("{says} {} ({field}){limit}", humanize(asked));
-        Some(Rule { wait: asked.min(max), why })
+    let limited = |(wait, max, reason, field): (Option<Duration>, Duration, &str, &str)| {
+        let requested = wait.filter(|wait| !wait.is_zero())?;
+        let limit = if requested > max { format!(", limited to {}", humanize(max)) } else { String::new() };
+        let why = format!("{reason} {} ({field}){limit}", humanize(requested));
+        Some(Rule { wait: requested.min(max), why })
     };
     // `max_by_key` returns the last of equals, hence reversed: on a tie the server is named.
     hints.into_iter().filter_map(limited).rev().max_by_key(|rule| rule.wait)

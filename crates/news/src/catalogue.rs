@@ -49,9 +49,9 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Most sources in one file.
+    /// Maximum number of sources in one file.
     pub const SOURCES_MAX: usize = 100_000;
-    /// Most tags of one source.
+    /// Maximum number of tags of one source.
     pub const TAGS_MAX: usize = 32;
     /// Longest name, in bytes.
     pub const TEXT_BYTES_MAX: usize = 200;

@@ -1,4 +1,4 @@
-//! What is wrong with a file of the operator: every mistake at once, each with its place.
+//! What is wrong with a file of the operator: every mistake at once, each with its location.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ pub struct Complaint {
 }
 
 impl Complaint {
-    /// Place and line, `place:line`.
+    /// File and line, `place:line`.
     #[must_use]
     pub fn location(&self) -> String {
         match (self.place.as_str(), self.line) {

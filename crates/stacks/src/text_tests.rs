@@ -1,3 +1,5 @@
+//! Formatting of frames and threads, and the frame to blame.
+
 use super::*;
 
 fn frame(function: &str) -> StackFrame {

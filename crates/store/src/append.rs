@@ -131,7 +131,7 @@ struct Commit {
 }
 
 impl LogWriter {
-    /// Most events that one [`LogWriter::retain`] removes, so that an append never waits long for it.
+    /// Maximum number of events that one [`LogWriter::retain`] removes, so that an append never waits long for it.
     pub const REMOVED_MAX: usize = 2000;
 
     pub(crate) fn new(

@@ -12,10 +12,10 @@ use news::{Item, Timestamp, stable_hash};
 
 use crate::record::Damage;
 
-/// Most keys of one source. A document has at most 1,000, so a large feed must be replaced four times before an item that
-/// reappears counts as new.
+/// Maximum number of keys of one source. A document has at most 1,000, so a large feed must be replaced four times
+/// before an item that reappears counts as new.
 pub(crate) const KEYS_MAX: usize = 4096;
-/// Most new items per visit of a source with flapping guids; really new ones are rarely more.
+/// Maximum number of new items per visit of a source with flapping guids; rarely are more of them genuinely new.
 const FLAPPING_NEW_MAX: usize = 20;
 const ENTRY: usize = 32;
 

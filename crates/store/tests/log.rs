@@ -46,9 +46,9 @@ fn a_visit_is_committed_with_its_events_and_its_state() {
     let (mut writer, reader) = open(dir.path());
     assert_eq!(reader.epoch(), &epoch);
     let events = all(&reader);
-    let told: Vec<_> = events.iter().map(|e| (e.id.seq.0, e.kind, e.item.title.as_str())).collect();
+    let listed: Vec<_> = events.iter().map(|e| (e.id.seq.0, e.kind, e.item.title.as_str())).collect();
     assert_eq!(
-        told,
+        listed,
         [(1, EventKind::Item, "a 1"), (2, EventKind::Item, "b 1"), (3, EventKind::Update, "b 2")]
     );
     assert_eq!(events[2].first_seen, Timestamp::from_millis(5));
@@ -66,11 +66,11 @@ fn the_subscription_of_a_source_is_stored_without_a_visit() {
     writer.append(vec![visit(&bbc, vec![item("a", 1)], 5)]).unwrap();
     let hub = Some(news::SecretText::new("https://hub.example/".to_owned()));
     let websub = Some(Box::new(news::WebSubState { hub, ..news::WebSubState::default() }));
-    let nobody = SourceId::try_new("nobody").unwrap();
+    let unknown = SourceId::try_new("unknown").unwrap();
     writer
-        .write_subscriptions(vec![(bbc.id.clone(), websub.clone()), (nobody.clone(), websub.clone())])
+        .write_subscriptions(vec![(bbc.id.clone(), websub.clone()), (unknown.clone(), websub.clone())])
         .unwrap();
-    assert_eq!((reader.head(), reader.state(&nobody).unwrap()), (Seq(1), None));
+    assert_eq!((reader.head(), reader.state(&unknown).unwrap()), (Seq(1), None));
     drop((writer, reader));
     let state = open(dir.path()).1.state(&bbc.id).unwrap().unwrap();
     assert_eq!((state.websub, state.etag.as_deref()), (websub, Some("\"5\"")), "and nothing else is touched");
@@ -202,11 +202,7 @@ fn an_event_that_was_changed_on_disk_is_never_returned() {
     let (_writer, reader) = open(dir.path());
     let error = reader.page(Seq(0), 100, usize::MAX).unwrap_err().to_string();
     assert!(error.contains("event 3") && error.contains("damaged"), "{error}");
-    assert_eq!(
-        reader.page(Seq(0), 2, usize::MAX).unwrap().records.len(),
-        2,
-        "what stands before it is whole"
-    );
+    assert_eq!(reader.page(Seq(0), 2, usize::MAX).unwrap().records.len(), 2, "what precedes it is whole");
 }
 
 #[test]
@@ -225,9 +221,9 @@ fn data_of_a_newer_version_is_refused_with_a_remedy_and_left_unchanged() {
         drop(db);
         let error = store::open(dir.path(), &StoreOptions::default()).unwrap_err();
         assert!(matches!(error, store::StoreOpenError::Newer { layout: 2, .. }), "{key}: {error}");
-        let told = error.to_string();
-        assert!(told.contains("install that version again") && told.contains("backup"), "{key}: {told}");
-        assert!(!told.contains("move the directory away"), "nobody is told to drop a good log: {told}");
+        let text = error.to_string();
+        assert!(text.contains("install that version again") && text.contains("backup"), "{key}: {text}");
+        assert!(!text.contains("move the directory away"), "no operator is told to drop a good log: {text}");
         assert_eq!(raw(dir.path()).get(key).unwrap().unwrap(), value, "{key}");
     }
 }
@@ -244,12 +240,12 @@ fn a_store_that_was_just_closed_opens_again_at_once() {
 
 /// A model of the log, in ten lines: per source, the content last seen of each key.
 fn model(visits: &[(u8, Vec<(u8, u8)>)]) -> Vec<(String, EventKind, String)> {
-    let mut met = std::collections::HashMap::new();
+    let mut latest = std::collections::HashMap::new();
     let mut log = Vec::new();
     for (source, items) in visits {
         let mut here = std::collections::HashSet::new();
         for (key, content) in items.iter().filter(|(key, _)| here.insert(*key)) {
-            let kind = match met.insert((source, *key), *content) {
+            let kind = match latest.insert((source, *key), *content) {
                 None => EventKind::Item,
                 Some(before) if before != *content => EventKind::Update,
                 Some(_) => continue,
@@ -286,8 +282,8 @@ proptest! {
         let events = all(reader);
         let seqs: Vec<_> = events.iter().map(|e| e.id.seq.0).collect();
         prop_assert_eq!(seqs, (1..=events.len() as u64).collect::<Vec<_>>());
-        let told: Vec<_> =
+        let events: Vec<_> =
             events.into_iter().map(|e| (e.source.to_string(), e.kind, e.item.title)).collect();
-        prop_assert_eq!(told, model(&visits));
+        prop_assert_eq!(events, model(&visits));
     }
 }

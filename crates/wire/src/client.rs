@@ -129,24 +129,6 @@ impl PeerClient {
         self.exchange(request, deadline, bytes_max).await
     }
 
-    /// Sends JSON to a route and returns the status, whatever it is, and the body; otherwise as [`PeerClient::get`].
-    ///
-    /// # Errors
-    /// [`ClientError`] if there is no response.
-    pub async fn ask(
-        &self,
-        path: &str,
-        json: String,
-        deadline: Duration,
-        bytes_max: usize,
-    ) -> Result<(u16, Bytes), ClientError> {
-        let request = self.client.post(self.endpoint.url(path)?);
-        let request = request.header("content-type", "application/json").body(json).timeout(deadline);
-        let response = request.send().await.map_err(|e| self.endpoint.unreachable(&e))?;
-        let status = response.status().as_u16();
-        Ok((status, self.body(response, bytes_max).await?))
-    }
-
     /// Sends bytes with these headers to a route; otherwise as [`PeerClient::get`].
     ///
     /// # Errors

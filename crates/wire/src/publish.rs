@@ -92,7 +92,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Most events of one page.
+    /// Maximum number of events of one page.
     const PAGE_EVENTS: usize = 500;
     /// About the bytes of one page, and so the memory that a stalled subscriber takes.
     const PAGE_BYTES: usize = 256 * 1024;

@@ -1,4 +1,4 @@
-//! Any bytes give a result.
+//! Fuzz target: reading any bytes returns a result.
 
 #![no_main]
 

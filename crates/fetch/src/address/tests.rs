@@ -1,3 +1,5 @@
+//! Which addresses the guard refuses.
+
 use proptest::prelude::*;
 use url::{Host, Url};
 

@@ -1,3 +1,5 @@
+//! Response headers, as servers send them.
+
 use reqwest::header::HeaderValue;
 
 use super::*;

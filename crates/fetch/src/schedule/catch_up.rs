@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use news::Timestamp;
 
-use super::{DAY, IntervalBounds, ask_max};
+use super::{DAY, IntervalBounds, server_interval_max};
 
 /// The schedule of one source that was visited before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,9 @@ impl PlannedVisit {
 #[must_use]
 pub fn catch_up(now: Timestamp, planned: &[PlannedVisit], bounds: IntervalBounds) -> Vec<(usize, Timestamp)> {
     // A tenth of jitter, and a day to defer past skipHours and skipDays.
-    let latest = now.plus(ask_max(bounds).saturating_add(ask_max(bounds) / 10).saturating_add(DAY));
+    let latest = now.plus(
+        server_interval_max(bounds).saturating_add(server_interval_max(bounds) / 10).saturating_add(DAY),
+    );
     let rate: f64 = planned.iter().map(|plan| 1.0 / plan.interval(bounds).as_secs_f64().max(0.001)).sum();
     let mut late: Vec<_> =
         planned.iter().enumerate().filter(|(_, p)| p.next <= now || p.next > latest).collect();

@@ -1,3 +1,5 @@
+//! The schedule, rule by rule and as properties.
+
 use proptest::prelude::*;
 
 use super::*;

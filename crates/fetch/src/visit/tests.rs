@@ -1,3 +1,5 @@
+//! Steps of a visit without a network.
+
 use reqwest::header::LOCATION;
 
 use super::*;

@@ -26,13 +26,13 @@ async fn localhost_is_refused_by_default_and_visited_if_everything_is_allowed() 
 /// Answers from a list in order; repeats the last one.
 pub(crate) struct Scripted {
     answers: Mutex<Vec<Result<Vec<IpAddr>, &'static str>>>,
-    pub(crate) asked: AtomicUsize,
+    pub(crate) lookups: AtomicUsize,
 }
 
 impl Resolver for Scripted {
     fn lookup(&self, name: &str) -> Lookup {
         assert_eq!(name, "feeds.example");
-        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.lookups.fetch_add(1, Ordering::SeqCst);
         let mut answers = self.answers.lock().unwrap();
         let answer = if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() };
         Box::pin(async move { answer.map_err(io::Error::other) })
@@ -52,7 +52,7 @@ pub(crate) fn ips(ips: &[&str]) -> Result<Vec<IpAddr>, &'static str> {
 }
 
 pub(crate) fn scripted(answers: Vec<Result<Vec<IpAddr>, &'static str>>) -> (Visitor, Arc<Scripted>) {
-    let resolver = Arc::new(Scripted { answers: Mutex::new(answers), asked: AtomicUsize::new(0) });
+    let resolver = Arc::new(Scripted { answers: Mutex::new(answers), lookups: AtomicUsize::new(0) });
     (Visitor::with_resolver(policy(), Arc::clone(&resolver) as Arc<dyn Resolver>).unwrap(), resolver)
 }
 

@@ -106,15 +106,15 @@ async fn a02_a_canary_is_one_address_however_it_is_spelled() {
 async fn a03_an_address_inside_another_is_not_visited_by_name_either() {
     let (canaries, port) = canaries().await;
     let url = format!("http://feeds.example:{port}/");
-    let (mut asked, mut refused) = (0, 0);
+    let (mut attempts, mut refused) = (0, 0);
     for form in forms() {
         let Ok(ip) = form.trim_matches(['[', ']']).parse::<IpAddr>() else { continue };
         let (visitor, _) = scripted(vec![Ok(vec![ip])]);
-        asked += 1;
+        attempts += 1;
         refused +=
             usize::from(class(&visit_with(&visitor, &url, None, None).await) == FailureClass::BlockedAddress);
     }
-    assert!(asked >= 60 && asked == refused, "{refused} of {asked} were refused");
+    assert!(attempts >= 60 && attempts == refused, "{refused} of {attempts} were refused");
     assert_eq!(accepts(&canaries), 0);
 }
 
@@ -123,16 +123,16 @@ async fn a04_a_name_that_turns_private_is_refused_at_every_form() {
     let (canaries, port) = canaries().await;
     let origin = Origin::start_on("127.0.0.1", port, answer("200 OK", "", "<rss/>")).await;
     let url = format!("http://feeds.example:{port}/");
-    let mut asked = 0;
+    let mut attempts = 0;
     for form in forms() {
         let Ok(ip) = form.trim_matches(['[', ']']).parse::<IpAddr>() else { continue };
         let (visitor, _) = scripted(vec![ips(&["127.0.0.1"]), Ok(vec![ip])]);
         full(visit_with(&visitor, &url, None, None).await);
         let again = visit_with(&visitor, &url, None, None).await;
         assert_eq!(class(&again), FailureClass::BlockedAddress, "{form}");
-        asked += 1;
+        attempts += 1;
     }
-    assert_eq!((origin.accepts(), accepts(&canaries)), (asked, 0));
+    assert_eq!((origin.accepts(), accepts(&canaries)), (attempts, 0));
 }
 
 #[tokio::test]
@@ -142,7 +142,7 @@ async fn a04_a_name_is_looked_up_once_and_only_checked_addresses_are_used() {
     let (visitor, resolver) = scripted(vec![ips(&["127.0.0.1"]), ips(&["127.0.0.2"])]);
     let url = origin.url("/").replace("127.0.0.1", "feeds.example");
     let first = visit_with(&visitor, &url, None, None).await;
-    assert_eq!(resolver.asked.load(Ordering::SeqCst), 1);
+    assert_eq!(resolver.lookups.load(Ordering::SeqCst), 1);
     assert_eq!(first.remote, Some(origin.address));
     assert_eq!(full(first).url.as_str(), url);
     assert!(origin.requests()[0].to_lowercase().contains("host: feeds.example:"));
@@ -225,10 +225,10 @@ async fn a07_the_sixth_redirect_is_one_too_many() {
     })
     .await;
     assert!(matches!(visit(&origin.url("/5")).await.answer, FetchResult::Full(_)));
-    let asked = origin.accepts();
+    let accepted = origin.accepts();
     let visit = visit(&origin.url("/6")).await;
     assert_eq!(failure(&visit).to_string(), "redirect: more than 5 redirects");
-    assert_eq!((visit.hops.len(), origin.accepts() - asked), (5, policy().hops_max + 1));
+    assert_eq!((visit.hops.len(), origin.accepts() - accepted), (5, policy().hops_max + 1));
 }
 
 #[tokio::test]
@@ -239,10 +239,10 @@ async fn a07_a_circle_ends_when_it_closes() {
         _ => redirect(302, "/a"),
     })
     .await;
-    for (path, asked) in [("/self", 1), ("/a", 2)] {
+    for (path, accepted) in [("/self", 1), ("/a", 2)] {
         let before = origin.accepts();
         assert_eq!(class(&visit(&origin.url(path)).await), FailureClass::Redirect, "{path}");
-        assert_eq!(origin.accepts() - before, asked, "{path}");
+        assert_eq!(origin.accepts() - before, accepted, "{path}");
     }
 }
 
@@ -290,8 +290,8 @@ async fn a21_a_repeated_unknown_or_damaged_coding_is_refused() {
     for (name, headers, body) in [
         ("list", "Content-Encoding: gzip, gzip\r\n", &twice),
         ("two lines", "Content-Encoding: gzip\r\nContent-Encoding: gzip\r\n", &twice),
-        ("twice, told once", "Content-Encoding: gzip\r\n", &twice),
-        ("not told", "", &once),
+        ("twice, declared once", "Content-Encoding: gzip\r\n", &twice),
+        ("not declared", "", &once),
         ("unknown", "Content-Encoding: compress\r\n", &once),
         ("lie", "Content-Encoding: gzip\r\n", &b"<rss>no gzip at all</rss>".to_vec()),
         ("wrong", "Content-Encoding: br\r\n", &once),
@@ -353,8 +353,8 @@ async fn a21_a_bomb_takes_no_more_memory_than_the_limit() {
         _ => gzip_bomb(),
     };
     assert!(bomb.len() < 500_000, "{coding}: {}", bomb.len());
-    let told = coding.trim_end_matches(" twice");
-    let origin = Origin::always(answer("200 OK", &format!("Content-Encoding: {told}\r\n"), bomb)).await;
+    let declared = coding.trim_end_matches(" twice");
+    let origin = Origin::always(answer("200 OK", &format!("Content-Encoding: {declared}\r\n"), bomb)).await;
     let visitor = Visitor::try_new(Policy { timeout_total: Duration::from_secs(20), ..policy() }).unwrap();
     // If the peak cannot be reset it includes earlier memory, which makes the limit stricter.
     std::fs::write("/proc/self/clear_refs", "5").ok();

@@ -17,7 +17,7 @@ async fn five_redirects_are_followed_and_reported() {
     })
     .await;
     let visit = visit(&origin.url("/a/1")).await;
-    let told: Vec<_> =
+    let reported: Vec<_> =
         visit.hops.iter().map(|hop| (hop.code, hop.is_permanent(), hop.to.secret().as_str())).collect();
     let expected = [
         (301, true, origin.url("/a/2?x=1")),
@@ -26,7 +26,7 @@ async fn five_redirects_are_followed_and_reported() {
         (307, false, origin.url("/4?y=%C3%A9#part")),
         (308, true, origin.url("/5")),
     ];
-    assert_eq!(told, expected.each_ref().map(|(code, permanent, to)| (*code, *permanent, to.as_str())));
+    assert_eq!(reported, expected.each_ref().map(|(code, permanent, to)| (*code, *permanent, to.as_str())));
     assert_eq!(full(visit).url.as_str(), origin.url("/5"));
 }
 

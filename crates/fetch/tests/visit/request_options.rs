@@ -50,9 +50,9 @@ async fn a_proxy_may_be_private_and_targets_are_still_guarded() {
     let options = RequestOptions::default().with_proxy(FeedUrl::try_new(&with_password).unwrap());
     // The proxy looks names up, so this one needs no resolver here.
     full(visit_as(&visitor, "http://feed.invalid/rss", &options).await);
-    let asked = proxy.requests().concat();
-    assert!(asked.starts_with("GET http://feed.invalid/rss HTTP/1.1\r\n"), "{asked}");
-    assert!(asked.to_lowercase().contains("proxy-authorization: basic "), "{asked}");
+    let received = proxy.requests().concat();
+    assert!(received.starts_with("GET http://feed.invalid/rss HTTP/1.1\r\n"), "{received}");
+    assert!(received.to_lowercase().contains("proxy-authorization: basic "), "{received}");
     let before = proxy.accepts();
     let port = canary.address.port();
     for refused in [

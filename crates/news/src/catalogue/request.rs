@@ -36,7 +36,7 @@ pub(super) const KEYS: [&str; 8] = [
 const BODY_BYTES_MAX: i64 = 32 * 1024 * 1024;
 /// Smallest `body_bytes_max`: no feed is smaller.
 const BODY_BYTES_MIN: i64 = 1024;
-/// Most headers of one source.
+/// Maximum number of headers of one source.
 const HEADERS_MAX: usize = 16;
 /// Longest value of a header, path or user agent, in bytes.
 const VALUE_BYTES_MAX: usize = 1024;

@@ -1,3 +1,5 @@
+//! Stacks of this process.
+
 use std::{sync::mpsc, thread, time::Duration};
 
 use stacks::SelfSampler;

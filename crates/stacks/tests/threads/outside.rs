@@ -1,3 +1,5 @@
+//! Stacks of another process.
+
 use std::{
     process::Command,
     thread,
