@@ -1,8 +1,8 @@
-//! The admin socket: HTTP for the operator's tools, on threads of its own, so that it answers while every other thread
+//! The admin socket: HTTP for the operator's tools, on a separate threads, so that it answers while every other thread
 //! of the process is stuck.
 //!
 //! `/health` reads no shared state, and `/watch` and `/stacks` none that a stuck thread could hold. `/status` and
-//! `/metrics` read state that may be locked for ever: they do so on a few threads of their own and answer 503 after a
+//! `/metrics` read state that may be locked for ever: they do so on a few separate threads and answer 503 after a
 //! timeout.
 
 use std::io;

@@ -149,7 +149,7 @@ pub(crate) fn clock_ahead_ms() -> i64 {
     CLOCK_AHEAD_MS.load(Ordering::Relaxed)
 }
 
-/// Runs `work` on a thread of its own, which is never joined.
+/// Runs `work` on a separate thread, which is never joined.
 ///
 /// # Panics
 /// If the thread cannot be started.
@@ -171,7 +171,7 @@ pub fn endings() -> u64 {
     *ENDINGS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Holds `lock` for `time` on a thread of its own. When this returns, it is held.
+/// Holds `lock` for `time` on a separate thread. When this returns, it is held.
 ///
 /// # Panics
 /// If that thread dies.

@@ -35,7 +35,7 @@ pub struct DaemonContext {
     pub self_sampler: Option<SelfSampler>,
 }
 
-/// Why a daemon ended, unless it was asked to stop.
+/// Why a daemon ended, unless it received the order to stop.
 pub trait ExitReason: std::error::Error {
     /// Its exit code.
     fn exit(&self) -> Exit;
@@ -100,7 +100,7 @@ pub fn check(name: &str, file: Option<&Path>, check_files: impl FnOnce(&Config) 
     if findings.complaints.is_empty() { Exit::Ok.into() } else { Exit::Config.into() }
 }
 
-/// The actions of SIGQUIT, SIGUSR1 and SIGUSR2. Those that write to the log run on a thread of their own: the log may be
+/// The actions of SIGQUIT, SIGUSR1 and SIGUSR2. Those that write to the log run on a separate thread: the log may be
 /// stuck, and SIGTERM must not wait for it.
 fn operator_requests(watch: &Watch, logs: &Logs) -> io::Result<OperatorRequests> {
     let (raise, requests) = sync_channel::<fn(&Logs)>(LEVEL_REQUESTS_MAX);

@@ -1,4 +1,4 @@
-//! Signals, handled on a thread of its own, so that a second Ctrl-C ends the process even if every other thread is stuck.
+//! Signals, handled on a separate thread, so that a second Ctrl-C ends the process even if every other thread is stuck.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -44,7 +44,7 @@ impl fmt::Debug for OperatorRequests {
 /// Handles SIGTERM, SIGINT and SIGHUP from now on. The second SIGTERM or SIGINT ends the process at once with 1 and
 /// without a log line, because the log may be what is stuck.
 ///
-/// A parent that forwards signals must give its children a process group of their own: a terminal sends Ctrl-C to the
+/// A parent that forwards signals must give its children their own process group: a terminal sends Ctrl-C to the
 /// whole group, and the forwarded one would be the second.
 ///
 /// # Errors

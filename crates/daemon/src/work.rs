@@ -185,15 +185,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_future_sets_the_task_only_while_it_is_polled() {
-        let (tell, told) = tokio::sync::oneshot::channel::<()>();
+        let (release, released) = tokio::sync::oneshot::channel::<()>();
         let seen = async {
             let before = current_task();
-            told.await.unwrap();
+            released.await.unwrap();
             (before, current_task())
         };
         let ask = async {
             assert_eq!(current_task(), None, "it waits, so the thread is free");
-            tell.send(()).unwrap();
+            release.send(()).unwrap();
         };
         let (seen, ()) = tokio::join!(during("fetching", "bbc", seen), ask);
         let fetching = Some(("fetching", "bbc".to_owned()));
@@ -204,13 +204,13 @@ mod tests {
     #[test]
     fn the_task_of_a_stuck_thread_can_be_read_and_an_ended_thread_is_removed() {
         let (free, stuck) = std::sync::mpsc::sync_channel::<()>(0);
-        let (tell, told) = std::sync::mpsc::sync_channel(0);
+        let (release, released) = std::sync::mpsc::sync_channel(0);
         let thread = std::thread::spawn(move || {
             let _work = on("parsing", "the stuck one");
-            tell.send(()).unwrap();
+            release.send(()).unwrap();
             assert!(stuck.recv().is_err());
         });
-        told.recv().unwrap();
+        released.recv().unwrap();
         let is_there = || busy_workers().iter().any(|worker| &*worker.work.of == "the stuck one");
         assert!(is_there());
         drop(free);

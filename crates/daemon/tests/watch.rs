@@ -115,11 +115,11 @@ impl Running {
             .spawn()
             .unwrap();
         let errors = BufReader::new(child.stderr.take().unwrap());
-        let (tell, lines) = sync_channel(10_000);
+        let (sender, lines) = sync_channel(10_000);
         std::thread::spawn(move || {
             for line in errors.lines().map_while(Result::ok) {
                 if let Ok(line) = serde_json::from_str(&line) {
-                    drop(tell.try_send(line));
+                    drop(sender.try_send(line));
                 }
             }
         });

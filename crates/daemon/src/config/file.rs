@@ -12,7 +12,7 @@ use super::kinds::RawValue;
 use super::shapes::without_password;
 use super::values::Value;
 
-/// A parsed file. LineIndex count from 1.
+/// A parsed file. Lines count from 1.
 #[derive(Default)]
 pub(super) struct Contents {
     /// Index in the table of keys, value, line.

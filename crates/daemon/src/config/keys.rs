@@ -147,7 +147,7 @@ table! {
         /// Minimum interval between two visits to one source. Neither a feed nor `every` in the list of sources can shorten it.
         interval_min: Duration = "5m", ValueKind::Duration(MS.saturating_mul(100), YEAR), LIVE;
         /// Maximum interval between two visits to one source, unless its server asks for a longer one. Between the two limits,
-        /// the rhythm of the feed decides.
+        /// how often the feed publishes decides.
         interval_max: Duration = "24h", ValueKind::Duration(MS.saturating_mul(100), YEAR), LIVE;
         /// Minimum interval between two requests to one host. A host is a registrable domain, such as example.org with all its
         /// subdomains. A 429 response widens the spacing, and its Retry-After applies to all feeds of the host.
@@ -202,7 +202,7 @@ table! {
         /// Accepted `Host` headers in addition to localhost, 127.0.0.1, [::1] and the host of `public_url`, such as
         /// "news.example.org". Empty: all are accepted, unless `listen` is a loopback address.
         hosts: Vec<String> = "", ValueKind::List(ListItem::Host), LIVE;
-        /// Origins whose pages may read from here (CORS), such as "https://example.org". Empty: none.
+        /// Origins whose pages may read from this gateway (CORS), such as "https://example.org". Empty: none.
         cors_origins: Vec<String> = "", ValueKind::List(ListItem::Origin), LIVE;
         /// Reverse proxies (addresses or CIDRs) whose X-Forwarded-For is trusted. Empty: none.
         trusted_proxies: Vec<String> = "", ValueKind::List(ListItem::Network), LIVE;

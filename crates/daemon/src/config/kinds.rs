@@ -9,7 +9,7 @@ use super::values::Value;
 
 /// Longest text of any value, in bytes: the longest path on Linux.
 const TEXT_BYTES_MAX: usize = 4_096;
-/// Most entries of a list.
+/// Maximum number of entries of a list.
 const LIST_ITEMS_MAX: usize = 1_024;
 
 /// What a key accepts. Bounds are inclusive.

@@ -13,7 +13,7 @@ const HEAD: &str = "\
 # Configuration of both daemons, newswire-ingestd and newswire-gateway. Every value below is the default.
 #
 # Durations are strings such as \"250ms\", \"30s\", \"5m\", \"1h30m\" or \"3d\". Sizes are integers, in bytes. Relative paths
-# start at the working directory of the process.
+# are resolved against the working directory of the process.
 #
 # An environment variable overrides a key: NEWSWIRE_FETCH__INTERVAL_MIN overrides interval_min of [fetch]. Lists are
 # separated by commas there.

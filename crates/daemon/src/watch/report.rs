@@ -87,7 +87,7 @@ impl Watch {
         }
     }
 
-    /// Reads the diagnostics on a thread of its own, since that may block. `reply` is dropped uncalled if there are none or
+    /// Reads the diagnostics on a separate thread, since that may block. `reply` is dropped uncalled if there are none or
     /// an earlier request is still running.
     pub(crate) fn request_diagnostics(&self, reply: impl FnOnce(Value) + Send + 'static) {
         let watch = self.clone();
@@ -109,7 +109,7 @@ impl Watch {
     }
 }
 
-/// Runs `job` on a thread of its own unless the previous one is still running.
+/// Runs `job` on a separate thread unless the previous one is still running.
 fn spawn_exclusive(name: &str, running: &Arc<AtomicBool>, job: impl FnOnce() + Send + 'static) {
     struct Running(Arc<AtomicBool>);
     impl Drop for Running {
