@@ -1,4 +1,4 @@
-// Prints every event of a stream as a line of JSON, as the package `eventsource` gives it:
+// Prints every event of a stream as a line of JSON, as the package `eventsource` delivers it:
 // node eventsource.mjs FOLDER_OF_PACKAGES URL
 
 import { createRequire } from "node:module";

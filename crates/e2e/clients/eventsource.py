@@ -1,4 +1,4 @@
-"""Prints every event of a stream as a line of JSON, as the package `requests-sse` gives it: eventsource.py URL"""
+"""Prints every event of a stream as a line of JSON, as the package `requests-sse` delivers it: eventsource.py URL"""
 
 import json
 import sys

@@ -225,8 +225,8 @@ async fn read_stream(
         match tokio::time::timeout(SILENCE_MAX, answer.next()).await {
             Ok(Ok(Some(bytes))) => {
                 for message in parser.push(&bytes) {
-                    let place = message.last_event_id.clone();
-                    record(Some(message), &place);
+                    let id = message.last_event_id.clone();
+                    record(Some(message), &id);
                 }
                 record(None, parser.last_event_id());
             }
@@ -246,7 +246,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers one connection after the other with these bytes, then holds the last one open; gives the request heads.
+    /// Answers one connection after the other with these bytes, then holds the last one open; returns the request heads.
     async fn serve(answers: &'static [&'static str]) -> (Address, JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().into();

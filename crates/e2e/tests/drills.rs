@@ -83,14 +83,14 @@ impl DrillFixture {
     async fn doctor(&self) -> (Value, Duration) {
         let config = self.stack.write_config("doctor.toml", &[]).unwrap();
         let began = Instant::now();
-        let asked = tokio::process::Command::new(Binary::Newswire.path().unwrap())
+        let doctor = tokio::process::Command::new(Binary::Newswire.path().unwrap())
             .args(["doctor", "--json", "--config"])
             .arg(config)
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();
         let output =
-            tokio::time::timeout(VERDICT_WITHIN * 3, asked).await.expect("the doctor answers").unwrap();
+            tokio::time::timeout(VERDICT_WITHIN * 3, doctor).await.expect("the doctor answers").unwrap();
         let took = began.elapsed();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let complaint = String::from_utf8_lossy(&output.stderr).into_owned();

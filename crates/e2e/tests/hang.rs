@@ -113,8 +113,8 @@ async fn with_every_feed_hanging_pages_answer_within_100_ms() {
     log_line(&report.to_string());
     assert_pages(&report, lasted);
     assert_eq!((subscriber.count("stream"), subscriber.count("item")), (1, 0));
-    let asked = (0..FEEDS).filter(|n| !origin.requests(&format!("feed-{n}")).is_empty()).count();
-    assert_eq!(asked, FEEDS, "no feed waits for another");
+    let visited = (0..FEEDS).filter(|n| !origin.requests(&format!("feed-{n}")).is_empty()).count();
+    assert_eq!(visited, FEEDS, "no feed waits for another");
 }
 
 /// Feeds with one item each; every second one hangs.

@@ -215,10 +215,10 @@ async fn a_regular_file_at_the_sockets_path_is_named_in_one_line_and_not_touched
     let stack = TestStack::new(&[]).unwrap();
     fs::create_dir(stack.path("run")).unwrap();
     let socket = stack.path("run/ingestd.sock");
-    fs::write(&socket, "somebody's notes").unwrap();
+    fs::write(&socket, "other data").unwrap();
     let daemon = stack.start_extra(Binary::Ingestd, "newswire.toml", &[]).unwrap();
     one_line(daemon, IO, &socket.display().to_string()).await;
-    assert_eq!(fs::read_to_string(&socket).unwrap(), "somebody's notes");
+    assert_eq!(fs::read_to_string(&socket).unwrap(), "other data");
 }
 
 #[tokio::test]

@@ -363,7 +363,7 @@ async fn b06_at_the_limit_new_streams_are_refused_and_open_ones_stay() {
         waits.insert(retry.parse::<u64>().unwrap());
     }
     assert!(waits.iter().all(|ms| (5_000..15_000).contains(ms)));
-    assert!(waits.len() > 80, "they do not come back together");
+    assert!(waits.len() > 80, "they do not reconnect together");
     daemon.publish("a");
     for client in &mut inside {
         assert_eq!(client.ids(1).await, ["e-2"]);
@@ -437,7 +437,7 @@ async fn b10_only_our_host_names_are_served_and_exactly_one() {
         config.gateway.hosts = vec!["news.example".to_owned()]
     })
     .await;
-    let asked = async |hosts: &str| {
+    let status_for = async |hosts: &str| {
         let request = format!("GET /health HTTP/1.1\r\n{hosts}connection: close\r\n\r\n");
         status(&raw(&gateway, request.as_bytes()).await)
     };
@@ -450,7 +450,7 @@ async fn b10_only_our_host_names_are_served_and_exactly_one() {
         "news.example",
         "News.Example:443",
     ] {
-        assert_eq!(asked(&format!("host: {ours}\r\n")).await, 200, "{ours}");
+        assert_eq!(status_for(&format!("host: {ours}\r\n")).await, 200, "{ours}");
     }
     for foreign in [
         "evil.example",
@@ -465,11 +465,11 @@ async fn b10_only_our_host_names_are_served_and_exactly_one() {
         "",
         "localhost,evil.example",
     ] {
-        let status = asked(&format!("host: {foreign}\r\n")).await;
+        let status = status_for(&format!("host: {foreign}\r\n")).await;
         assert!(matches!(status, 400 | 421), "{foreign:?}: {status}");
     }
     for hosts in ["", "host: localhost\r\nhost: localhost\r\n", "host: localhost\r\nhost: evil.example\r\n"] {
-        let status = asked(hosts).await;
+        let status = status_for(hosts).await;
         assert!(matches!(status, 400 | 421), "{hosts:?}: {status}");
     }
 }
@@ -775,7 +775,7 @@ async fn b17_many_full_replays_cost_the_daemon_a_few_pages_at_a_time() {
         asking.spawn(async move { endpoint.stream("?after=e-1", "").await.ids(999).await });
     }
     while let Some(ids) = asking.join_next().await {
-        assert_eq!(ids.unwrap(), all, "everybody gets everything once");
+        assert_eq!(ids.unwrap(), all, "every client gets every event once");
     }
     let most = daemon.pages.1.load(Relaxed);
     assert!((1..=8).contains(&most), "{most} pages at once");
@@ -1038,7 +1038,7 @@ async fn b25_after_a_drain_clients_reconnect_spread_over_seconds() {
         *bins.entry(back.unwrap().as_secs()).or_insert(0) += 1;
     }
     let peak = bins.values().max().unwrap();
-    assert!(*peak <= CLIENTS * 2 / 5, "too many come back in the same second: {bins:?}");
+    assert!(*peak <= CLIENTS * 2 / 5, "too many reconnect in the same second: {bins:?}");
     assert!(ending.await.unwrap() < SECOND * 4);
 }
 
@@ -1112,13 +1112,13 @@ async fn b28_a_restart_behind_an_inherited_socket_refuses_no_connection() {
     stream.hello().await;
     let asking = tokio::spawn(async move {
         let started = Instant::now();
-        let mut asked = 0;
+        let mut count = 0;
         while started.elapsed() < SECOND * 2 {
             // No connection is refused or reset, and no answer is another one.
             assert_eq!(status(&endpoint.ask("GET", "/health", "").await), 200);
-            asked += 1;
+            count += 1;
         }
-        asked
+        count
     });
     sleep(SECOND / 2).await;
     let (status, ..) = old.end().await;

@@ -22,7 +22,7 @@ async fn a_stream_begins_with_retry_and_stream_then_the_snapshot_then_live() {
     let first = client.block().await.unwrap();
     let retry: u64 = first[0].strip_prefix("retry: ").unwrap().parse().unwrap();
     assert!((1000..3000).contains(&retry));
-    assert_eq!(first[1..3], ["id: e-3", "event: stream"], "its place comes with the first block");
+    assert_eq!(first[1..3], ["id: e-3", "event: stream"], "its cursor comes with the first block");
     let hello: serde_json::Value = serde_json::from_str(first[3].strip_prefix("data: ").unwrap()).unwrap();
     assert_eq!(
         (&hello["resume"], &hello["oldest"], &hello["head"]),
@@ -115,7 +115,7 @@ async fn retention_that_overtakes_a_client_in_the_log_becomes_a_gap() {
     let (gateway, daemon, _serving) = small_ring(1).await;
     daemon.oldest.store(301, Relaxed);
     let mut client = gateway.stream("?after=e-5", "").await;
-    assert_eq!(client.hello().await["resume"], "exact", "the gateway has not heard of it yet");
+    assert_eq!(client.hello().await["resume"], "exact", "the gateway has not received it yet");
     let gap = client.block().await.unwrap();
     assert_eq!(gap, ["event: gap", "data: {\"missed\":295,\"oldest\":\"e-301\"}"]);
     assert_eq!(client.ids(700).await, numbers(301..=1000));
@@ -140,7 +140,7 @@ async fn an_unreadable_log_becomes_a_gap_after_a_while_and_the_stream_continues(
         if block[0] == "event: gap" {
             break block;
         }
-        assert_eq!(block, ["id: e-5"], "while it waits, a heartbeat holds its place");
+        assert_eq!(block, ["id: e-5"], "while it waits, a heartbeat repeats its cursor");
     };
     assert_eq!(gap[1], "data: {\"missed\":985,\"oldest\":\"e-991\"}");
     assert_eq!(client.ids(10).await, numbers(991..=1000));
@@ -206,7 +206,7 @@ async fn another_log_ends_the_streams_and_the_old_id_is_reset() {
     while let Some(block) = client.block().await {
         last = block;
     }
-    assert_eq!(last, ["id: e-2"], "it keeps its place of the old log");
+    assert_eq!(last, ["id: e-2"], "it keeps its cursor of the old log");
     let mut client = gateway.stream("", "last-event-id: e-2\r\n").await;
     assert_eq!(client.hello().await["resume"], "reset");
     assert_eq!(client.ids(1).await, ["f-1"]);
@@ -230,7 +230,7 @@ async fn over_the_limit_a_stream_is_told_to_retry_and_open_ones_stay() {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(TIMEOUT, again).await.expect("a client that left gives its place back");
+    timeout(TIMEOUT, again).await.expect("a client that left releases its permit");
     gateway.stream("", "").await.ids(1).await;
 }
 
@@ -394,14 +394,15 @@ async fn the_operator_orders_visits_and_every_client_gets_their_progress() {
                 break block;
             }
         };
-        let told: serde_json::Value = serde_json::from_str(block[1].strip_prefix("data: ").unwrap()).unwrap();
+        let progress: serde_json::Value =
+            serde_json::from_str(block[1].strip_prefix("data: ").unwrap()).unwrap();
         let expected = serde_json::json!({
             "refresh": answer["refresh"], "completed": completed, "total": 2, "state": state,
         });
-        assert_eq!(told, expected);
+        assert_eq!(progress, expected);
     }
     drop(serving);
-    assert!(post(right, body).await.starts_with("HTTP/1.1 503"), "a dead daemon is no hang");
+    assert!(post(right, body).await.starts_with("HTTP/1.1 503"), "a dead daemon is not a hang");
     assert!(gateway.ask("GET", "/news/refresh", "").await.contains("allow: POST, OPTIONS"));
 }
 

@@ -369,8 +369,8 @@ async fn public_categories_need_no_token_and_every_token_includes_them() {
         config.gateway.public_categories = vec!["culture".to_owned()];
     };
     let (gateway, _daemon, _serving) = gateway_with_config(6, change).await;
-    let mut anybody = gateway.stream("", "").await;
-    assert_eq!(anybody.ids(2).await, ["e-3", "e-6"]);
+    let mut anonymous = gateway.stream("", "").await;
+    assert_eq!(anonymous.ids(2).await, ["e-3", "e-6"]);
     let mut desk = gateway.stream("", &bearer(DESK)).await;
     assert_eq!(desk.ids(4).await, ["e-1", "e-3", "e-4", "e-6"]);
     assert_eq!(status(&gateway.ask("GET", "/news/e-3", "").await), 200);

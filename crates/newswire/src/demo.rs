@@ -1,5 +1,5 @@
 //! `newswire up --demo`: local feeds that publish plausible news every few seconds. One is slow, one never answers, one is
-//! broken. A newcomer without a network sees newswire at work, and that bad feeds do not delay the others.
+//! broken. A new user without a network sees newswire at work, and that bad feeds do not delay the others.
 //!
 //! Every feed is a pure function of the time since the start: nothing is stored, and `304` is sent only if it is true.
 

@@ -25,7 +25,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ("newswire up --demo", "Run them with made-up feeds from this machine"),
             (
                 "newswire up --sources my.toml --data-dir ./news --listen 127.0.0.1:9000",
-                "Run them with a list, a store and an address of your own",
+                "Use your own list, store and address",
             ),
         ],
     ),
@@ -96,7 +96,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "newswire config default",
         &[
             ("newswire config default", "Print the default configuration with comments"),
-            ("newswire config default > newswire.toml", "Start a configuration of your own"),
+            ("newswire config default > newswire.toml", "Start your own configuration file"),
         ],
     ),
     (
@@ -110,7 +110,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "newswire sources",
         &[
             ("newswire sources list --failing", "List the sources whose last visit failed"),
-            ("newswire sources add https://example.org/", "Add the feed of a page"),
+            ("newswire sources add https://example.org/", "Add the feed that a page links to"),
             ("newswire sources refresh bbc dw", "Visit two sources now"),
         ],
     ),
@@ -325,7 +325,7 @@ mod tests {
             for (line, _) in *examples {
                 assert!(
                     line.starts_with(command) || *command == "newswire",
-                    "{line} is no example of {command}"
+                    "{line} is not an example of {command}"
                 );
                 let words = line.split(' ').take_while(|word| *word != ">");
                 let definition = match command.split(' ').next() {

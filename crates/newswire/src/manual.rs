@@ -209,11 +209,11 @@ mod tests {
     fn groff_renders_every_page_without_a_warning() {
         let (folder, files) = written();
         for name in files.keys().filter(|name| name.starts_with("man/")) {
-            let asked = process::Command::new("groff")
+            let output = process::Command::new("groff")
                 .args(["-man", "-ww", "-z", "-Tutf8"])
                 .arg(folder.path().join(name))
                 .output();
-            let Ok(answer) = asked else {
+            let Ok(answer) = output else {
                 crate::out::stderr_line(
                     "SKIPPED: groff is not installed; the manual pages were not rendered",
                 );

@@ -115,7 +115,7 @@ fn command(folder: &TempDir, listen_on: ListenOn<'_>) -> anyhow::Result<Command>
 }
 
 fn is_ready(address: SocketAddr) -> bool {
-    let ask = || {
+    let probe = || {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(1)))?;
         stream.write_all(b"GET /ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
@@ -123,7 +123,7 @@ fn is_ready(address: SocketAddr) -> bool {
         stream.read_exact(&mut status)?;
         Ok::<_, std::io::Error>(status == *b"HTTP/1.1 200")
     };
-    ask().unwrap_or(false)
+    probe().unwrap_or(false)
 }
 
 impl Server for GatewayServer {

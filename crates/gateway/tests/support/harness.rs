@@ -119,7 +119,7 @@ impl Endpoint {
     }
 }
 
-/// A gateway on a thread of its own.
+/// A gateway on its own thread.
 pub(crate) struct Gateway {
     pub(crate) endpoint: Endpoint,
     pub(crate) stop: CancellationToken,

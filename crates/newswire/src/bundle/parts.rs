@@ -30,7 +30,7 @@ const JOURNAL_WITHIN: Duration = Duration::from_secs(15);
 const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Largest part of a log file (its end) and largest list of sources, in bytes.
 const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Most lines of the journal of one unit.
+/// Maximum number of journal lines of one unit.
 const JOURNAL_LINES: &str = "--lines=100000";
 /// What is requested from each admin socket, and as which media type; the answers are JSON if the file name says so.
 const ADMIN: [(&str, &str, &str); 5] = [
@@ -94,7 +94,7 @@ fn sources(list: &Path) -> Result<Value, String> {
     serde_json::to_value(table).map_err(|error| error.to_string())
 }
 
-/// The output of the doctor, run as a process of its own so that its end cannot affect the bundle.
+/// The output of the doctor, run as a separate process so that its end cannot affect the bundle.
 pub(super) async fn doctor(archive: &mut Archive, file: &ConfigFile) -> io::Result<()> {
     let diagnosis = async {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;

@@ -91,7 +91,7 @@ fn add_source(source: &Source, list: &Path, files: &mut BTreeMap<PathBuf, String
     for (key, path) in [credential, cookies].into_iter().flatten() {
         let path = resolve(list, path);
         if let Some(text) = read(&path) {
-            // `user:password`, or cookies: the part behind the sign is a secret of its own.
+            // `user:password`, or cookies: the part behind the sign is a secret by itself.
             values.extend(
                 text.split(';').filter_map(|part| part.split_once([':', '='])).map(|(_, v)| v.to_owned()),
             );

@@ -61,7 +61,7 @@ impl<T> From<Result<T, ControlError>> for Part<T> {
     }
 }
 
-/// Samples the loops of a process, if one of them was late lately: a single late beat is no starvation.
+/// Samples the loops of a process, if one of them was late lately: a single late beat is not starvation.
 pub(crate) async fn late_loops(socket: &Path, first: &WatchReport) -> Vec<LateLoop> {
     let loops: Vec<_> = first.progress.loops.iter().filter(|l| has_regular_beats(l) && !l.stalled).collect();
     if loops.iter().all(|l| l.lag_ms_max < LATE_MS) {

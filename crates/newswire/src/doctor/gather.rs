@@ -60,7 +60,7 @@ pub(crate) async fn gather(options: &GatherOptions, loaded: &Loaded) -> Evidence
     let instance = Instance { run_dir: absolute(&loaded.config.daemon.run_dir), config: loaded.file.clone() };
     let units = match (&options.target, options.quick) {
         (DoctorTarget::Url { .. }, _) | (_, true) => SystemdUnits::not_asked(),
-        _ => SystemdUnits::ask().await,
+        _ => SystemdUnits::query().await,
     };
     let [ingestd, gateway] = locate_both(&options.target, &instance, &units).await;
     let public = http_target(&options.target, loaded.config.gateway.listen, gateway.pid).await;
@@ -210,7 +210,7 @@ async fn examine_daemon(
     };
     let Some(pid) = found.pid else { return daemon };
     let (process, (health, watch, late)) =
-        tokio::join!(process::examine(pid, options.quick), ask(options, &socket));
+        tokio::join!(process::examine(pid, options.quick), query(options, &socket));
     (daemon.process, daemon.health, daemon.watch, daemon.late) = (process, health, watch, late);
     daemon.stacks = match options.stacks {
         // After the other evidence: capturing stacks from outside stops the threads for a moment.
@@ -220,7 +220,7 @@ async fn examine_daemon(
     daemon
 }
 
-async fn ask(
+async fn query(
     options: &GatherOptions,
     socket: &Path,
 ) -> (Part<HealthReport>, Part<WatchReport>, Vec<admin::LateLoop>) {
@@ -239,7 +239,7 @@ async fn ask(
     })
 }
 
-/// On a thread of its own, because a system call on a dead network mount never returns.
+/// On a separate thread, because a system call on a dead network mount never returns.
 async fn examine_disk(options: &GatherOptions, path: &Path) -> Part<Disk> {
     if options.target != DoctorTarget::Both {
         return Part::not_asked();

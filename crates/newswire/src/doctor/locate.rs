@@ -1,5 +1,5 @@
 //! Locates the processes of an instance. A program name proves nothing, so a process belongs to the instance if it listens
-//! on its admin socket; the kernel tells which process does, even if it is frozen. The other ways are for a missing socket.
+//! on its admin socket; the kernel reports which process does, even if it is frozen. The other ways are for a missing socket.
 
 use std::{
     ffi::OsStr,
@@ -117,7 +117,7 @@ pub(crate) async fn locate(
     LocatedProcess { presence, pid: None, how: why.join(", "), others }
 }
 
-/// Connects to a socket; returns the process that listens, if the kernel tells.
+/// Connects to a socket; returns the process that listens, if the kernel reports it.
 async fn probe_socket(socket: &Path) -> io::Result<Option<i32>> {
     match timeout(CONNECT_WITHIN, UnixStream::connect(socket)).await {
         // Its queue is full, so a process listens.

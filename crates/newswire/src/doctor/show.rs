@@ -62,7 +62,7 @@ impl ReportWriter {
         if is_problem { self.problem(name, text) } else { self.normal(name, text) }
     }
 
-    /// A line about an unavailable part, which is no problem in itself.
+    /// A line about an unavailable part, which is not a problem in itself.
     fn missing(&mut self, name: &str, why: &str) {
         let text = self.paint.dim(&format!("unknown: {}", safe(why)));
         self.normal(name, &text);

@@ -32,7 +32,7 @@ pub(crate) struct SystemdUnit {
 pub(crate) struct SystemdUnits(Part<Vec<SystemdUnit>>);
 
 impl SystemdUnits {
-    pub(crate) async fn ask() -> Self {
+    pub(crate) async fn query() -> Self {
         let mut command = Command::new("systemctl");
         command.arg("show").args(UNITS).args(["--no-pager", "-p", PROPERTIES]);
         command.stdin(Stdio::null()).kill_on_drop(true);

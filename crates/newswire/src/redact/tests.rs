@@ -1,3 +1,5 @@
+//! Secrets are removed wherever they occur.
+
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -111,7 +111,7 @@ pub(super) async fn resume(context: &CommandContext, ResumeArgs { ids }: ResumeA
     Ok(exit)
 }
 
-/// Prints what became of these sources; returns whether there are any.
+/// Prints the result for these sources; returns whether there are any.
 fn print_each(ids: &[String], what: &str) -> std::io::Result<bool> {
     ids.iter().try_for_each(|id| out::stdout_line(&format!("{} {what}", safe(id))))?;
     Ok(!ids.is_empty())

@@ -22,7 +22,7 @@ enum WatchAnswer {
 
 impl WatchdogReports {
     pub(super) async fn fetch(config: &Config) -> Self {
-        let fetch = async |socket: ControlSocket| ask(socket, config).await;
+        let fetch = async |socket: ControlSocket| query(socket, config).await;
         Self([
             ("gateway", fetch(ControlSocket::GatewayAdmin).await),
             ("ingestd", fetch(ControlSocket::IngestdAdmin).await),
@@ -79,7 +79,7 @@ fn stalled(watch: &ProgressReport) -> impl Iterator<Item = String> {
     })
 }
 
-async fn ask(socket: ControlSocket, config: &Config) -> WatchAnswer {
+async fn query(socket: ControlSocket, config: &Config) -> WatchAnswer {
     match ControlClient::new(socket.in_dir(&config.daemon.run_dir)).get(paths::WATCH).await {
         Ok(watch) => WatchAnswer::Watch(Box::new(watch)),
         Err(error) if error.is_timeout() => WatchAnswer::Stuck(format!("{error}; is its process stopped?")),

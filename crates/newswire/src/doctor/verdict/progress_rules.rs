@@ -184,7 +184,7 @@ pub(super) fn descriptors_exhausted(evidence: &Evidence) -> Option<DoctorVerdict
     Some(DoctorVerdict::new(VerdictCode::DescriptorsExhausted, line, next))
 }
 
-/// Requests have no answer, although no watchdog reports a stall, or none can be asked.
+/// Requests have no answer, although no watchdog reports a stall, or none can be queried.
 pub(super) fn does_not_answer(evidence: &Evidence) -> Option<DoctorVerdict> {
     if let Some(probe) = evidence.http.get().and_then(|http| http.probes.iter().find(|probe| probe.timed_out))
     {

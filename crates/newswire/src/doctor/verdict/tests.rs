@@ -200,7 +200,7 @@ fn watched(daemon: &mut DaemonEvidence) -> &mut WatchReport {
 fn gateway_vitals(evidence: &mut Evidence) -> &mut GatewayVitals {
     match watched(&mut evidence.gateway).vitals.as_mut().unwrap() {
         ProcessVitals::Gateway(vitals) => vitals,
-        ProcessVitals::Ingest(_) => panic!("it is no gateway"),
+        ProcessVitals::Ingest(_) => panic!("it is not a gateway"),
     }
 }
 
@@ -211,7 +211,7 @@ fn wire(evidence: &mut Evidence) -> &mut WireReport {
 fn ingest_vitals(evidence: &mut Evidence) -> &mut IngestVitals {
     match watched(&mut evidence.ingestd).vitals.as_mut().unwrap() {
         ProcessVitals::Ingest(vitals) => vitals,
-        ProcessVitals::Gateway(_) => panic!("it is no ingestion daemon"),
+        ProcessVitals::Gateway(_) => panic!("it is not an ingestion daemon"),
     }
 }
 
