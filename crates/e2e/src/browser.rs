@@ -223,7 +223,7 @@ impl Drop for Browser {
     fn drop(&mut self) {
         // If this fails, closing the pipe ends Chromium a little later.
         let _quit = self.quit();
-        // Fails only when it has ended already, which is what is capabilities.
+        // Fails only if it has ended already.
         let _ended = self.driver.kill();
         let _status = self.driver.wait();
     }

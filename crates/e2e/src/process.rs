@@ -104,7 +104,7 @@ impl ChildProcess {
         Self::start_with(StartOptions::default(), program, arguments, folder)
     }
 
-    /// The same, in another options.
+    /// The same, with options.
     ///
     /// # Errors
     /// As [`ChildProcess::start`].

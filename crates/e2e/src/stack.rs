@@ -98,7 +98,7 @@ impl TestStack {
         self.settings.insert(key.to_owned(), value.to_owned());
     }
 
-    /// Starts a program in another options from now on.
+    /// Starts a program with these options from now on.
     pub fn set_start_options(&mut self, program: Binary, options: StartOptions) {
         self.start_options.insert(program, options);
     }

@@ -42,8 +42,8 @@ async fn the_old_scenario_of_aborted_streams_and_silent_feeds_delays_no_probe_an
     stack.set("fetch.timeout_total", "\"90s\"");
     let began = Instant::now();
     stack.start_both().await.unwrap();
-    let all_asked = async || (pending_requests(&origin) == SILENT).then_some(());
-    wait_for("requests to the silent feeds", Duration::from_secs(10), all_asked).await.unwrap();
+    let all_requested = async || (pending_requests(&origin) == SILENT).then_some(());
+    wait_for("requests to the silent feeds", Duration::from_secs(10), all_requested).await.unwrap();
 
     let idle = probes(&stack, Duration::from_secs(8), async || {}).await;
     log_line(&format!("idle: {idle}"));

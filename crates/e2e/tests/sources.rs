@@ -108,8 +108,8 @@ async fn two_hundred_feeds_are_imported_once_while_the_daemon_keeps_running() {
     .await
     .unwrap();
 
-    let removed = sources(&stack, &["remove", "feed-7", "feed-200", "unknown"]).await;
-    assert!(removed.assert_exit(1).err.contains("unknown is not in"), "{}", removed.err);
+    let removed = sources(&stack, &["remove", "feed-7", "feed-200", "missing"]).await;
+    assert!(removed.assert_exit(1).err.contains("missing is not in"), "{}", removed.err);
     assert!(removed.err.contains("0 added, 0 changed, 2 removed, 199 unchanged"), "{}", removed.err);
     let listed = sources(&stack, &["list", "--json", "--category", "science"]).await.assert_exit(0).json();
     assert_eq!(listed["sources"].as_array().unwrap().len(), 198);
@@ -138,9 +138,9 @@ async fn a_pause_survives_restarts_until_it_is_ended() {
     wait_for("the first visit", SOON, async || (!origin.requests("feed-0").is_empty()).then_some(()))
         .await
         .unwrap();
-    let order = ["pause", "feed-0", "unknown", "--for", "2h", "--reason", "it moves house"];
+    let order = ["pause", "feed-0", "missing", "--for", "2h", "--reason", "it moves house"];
     let paused = sources(&stack, &order).await;
-    assert_eq!(paused.assert_exit(1).out, "feed-0 is paused\nnobody is unknown\n");
+    assert_eq!(paused.assert_exit(1).out, "feed-0 is paused\nmissing is unknown\n");
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let before = origin.requests("feed-0").len();
 

@@ -1,5 +1,5 @@
 //! Every attack of the catalogue that concerns the gateway, by its number, over loopback: each test is the attack, and
-//! its assertion the limit. (B27, one connection a browser, is the page's alone: its case is in
+//! its assertion the limit. (B27, one connection per browser, concerns the page only: its case is in
 //! crates/e2e/tests/page.rs.)
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, reason = "a test may block")]
@@ -29,7 +29,7 @@ use program::Program;
 const SECOND: Duration = Duration::from_secs(1);
 const TOKEN: &str = "a token of many characters";
 
-/// A gateway with limits and settings of the test's own, in front of a daemon.
+/// A gateway with the test's own limits and settings, in front of a daemon.
 async fn gateway_and_daemon(
     limits: Limits,
     change: impl FnOnce(&mut daemon::config::Config),
@@ -58,7 +58,7 @@ fn with_token(config: &mut daemon::config::Config) {
     config.gateway.operator_token_file = Some(file);
 }
 
-/// Reads until the other side closes; returns what came and how long that took.
+/// Reads until the other side closes; returns what was received and how long that took.
 async fn until_closed(stream: &mut TcpStream) -> (String, Duration) {
     let started = Instant::now();
     let mut came = Vec::new();
@@ -67,7 +67,7 @@ async fn until_closed(stream: &mut TcpStream) -> (String, Duration) {
     (String::from_utf8_lossy(&came).into_owned(), started.elapsed())
 }
 
-/// Sends raw bytes on a connection of their own; returns whatever comes, which is nothing when it is cut at once.
+/// Sends raw bytes on a separate connection; returns the answer, which is empty if the connection is closed at once.
 async fn raw(endpoint: &Endpoint, bytes: &[u8]) -> String {
     let Ok(mut stream) = TcpStream::connect(endpoint.address).await else { return String::new() };
     stream.write_all(bytes).await.ok();
@@ -129,7 +129,7 @@ async fn b01_slow_heads_bodies_and_second_requests_are_closed_in_time() {
     }
     assert_eq!(status(&half.0), 408);
     assert_eq!(status(&second.0), 200);
-    assert_eq!(header(&second.0, "connection"), Some("close"), "one request a connection");
+    assert_eq!(header(&second.0, "connection"), Some("close"), "one request per connection");
     assert_eq!(status(&unasked.0), 200);
     assert_eq!(status(&body.0), 408, "{}", body.0);
     assert!(body.0.contains("\"code\":\"slow-body\""), "{}", body.0);
@@ -221,7 +221,7 @@ async fn b02_a_client_that_does_not_read_costs_little_memory() {
     assert!(each < 100 * 1024, "{each} bytes each");
 }
 
-/// Twenty bytes a second, until it is ended.
+/// Twenty bytes per second, until it is ended.
 async fn read_drop_by_drop(mut client: harness::Client) {
     let mut byte = [0];
     while matches!(client.stream.read(&mut byte).await, Ok(1)) {
@@ -527,7 +527,7 @@ async fn b12_an_origin_is_allowed_by_its_whole_name_or_not_at_all() {
     {
         let (origin, answer) = allowed(&open, method, path, ours).await;
         assert_eq!(origin.as_deref(), Some(ours), "{path}");
-        assert!(answer.contains("Origin"), "a cache is told that it depends: {answer}");
+        assert!(answer.contains("Origin"), "the response varies by Origin: {answer}");
         assert_eq!(allowed(&shut, method, path, ours).await.0, None, "{path}: off unless configured");
     }
     for foreign in [
@@ -590,7 +590,7 @@ async fn b13_nothing_but_an_order_of_the_operator_changes_anything() {
     }
 }
 
-/// Texts that try to be something else than a text.
+/// Texts that try to be something other than text.
 const NASTY: [&str; 10] = [
     "two\nlines",
     "\r\n\r\nevent: error\ndata: x\n\n",
@@ -604,7 +604,7 @@ const NASTY: [&str; 10] = [
     "\u{10ffff}\u{fffd}",
 ];
 
-/// What a browser makes of a stream: (name, data, id) of each event; to the letter of the standard.
+/// What a browser makes of a stream: (name, data, id) of each event; follows the standard literally.
 fn parse(stream: &str) -> Vec<(String, String, String)> {
     let (mut events, mut name, mut data, mut id) = (Vec::new(), String::new(), String::new(), String::new());
     let unified = stream.replace("\r\n", "\n").replace('\r', "\n");
@@ -863,7 +863,7 @@ async fn b20_a_token_in_a_query_is_refused_on_every_route_and_repeated_nowhere()
             }
         }
     }
-    // Where it belongs it gives no right either when it is wrong.
+    // In the right header a wrong token grants nothing either.
     let wrong = format!("authorization: Bearer {secret}x\r\ncontent-length: 0\r\n");
     assert_eq!(status(&program.endpoint.ask("POST", "/news/refresh", &wrong).await), 401);
     let refused =
@@ -893,7 +893,7 @@ async fn b21_every_wrong_token_gets_the_same_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn b22_every_response_has_cache_control_and_every_security_header() {
     let (gateway, _daemon, _serving) = gateway_and_daemon(Limits::default(), with_token).await;
-    let (empty, _nobody) = (Gateway::start(|_| ()).await, ());
+    let empty = Gateway::start(|_| ()).await;
     let mut statuses = BTreeSet::new();
     let mut check = |shown: &str, answer: &str| {
         statuses.insert(status(answer));
@@ -1083,7 +1083,7 @@ async fn b28_endless_streams_do_not_delay_the_end() {
     let (program, daemon, _serving) = program(settings, "").await;
     let mut clients = Vec::new();
     for n in 0..300 {
-        // One of them reads; a third has no room in its own system either.
+        // One of them reads; for a third, the buffers of its own system are full as well.
         clients.push(if n % 3 == 0 {
             program.endpoint.small_stream("?snapshot=0").await
         } else {
@@ -1096,7 +1096,7 @@ async fn b28_endless_streams_do_not_delay_the_end() {
     let (status, took, log) = program.end().await;
     println!("300 streams, nearly all of them stuck: it ended after {took:?} with a window of 1 s");
     assert!(status.success(), "{status}");
-    // On a quiet machine it takes 1.7 s. The stuck ones are not waited for, but cut.
+    // On an idle machine it takes 1.7 s. Stuck clients are disconnected without waiting.
     assert!(took < SECOND * 5, "{took:?}");
     let cut = log.split_once("drained cut=").and_then(|(_, cut)| cut.split_whitespace().next()?.parse().ok());
     assert!((100..300).contains(&cut.unwrap_or(0)), "{log}");

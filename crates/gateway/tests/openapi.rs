@@ -36,7 +36,7 @@ fn document() -> Value {
     serde_json::from_str(DOCUMENT).unwrap()
 }
 
-/// The program in a folder of its own; killed when dropped.
+/// The program in its own folder; killed when dropped.
 struct Gateway {
     child: Child,
     address: SocketAddr,
@@ -122,7 +122,7 @@ fn every_answer_has_a_status_and_a_content_type_of_the_document() {
     let reads = |operations: &&Value| operations.get("get").is_some();
     for (path, operations) in document["paths"].as_object().unwrap().iter().filter(|(_, o)| reads(o)) {
         for target in [path.replace("{id}", "unknown-1"), path.replace("{id}", "%FF?limit=x")] {
-            // An open stream never ends: its head is all there is to it.
+            // A stream never ends, so only its head is compared.
             let method = if path == "/news/stream" { "HEAD" } else { "GET" };
             let (status, head, body) = gateway.ask(method, &target, "*/*");
             assert!(!body.contains("no such route"), "{target}: {body}");

@@ -63,7 +63,7 @@ async fn a_bad_id_is_never_an_error_but_a_reset() {
             (&"reset".into(), &serde_json::Value::Null),
             "{header}"
         );
-        assert_eq!(client.ids(1).await, ["e-3"], "it starts as one that came with none");
+        assert_eq!(client.ids(1).await, ["e-3"], "it starts as if it had sent none");
     }
 }
 
@@ -424,7 +424,7 @@ async fn json_lines_have_the_same_events_as_the_event_stream() {
     assert!(head.contains("content-type: application/x-ndjson"), "{head}");
     let mut next = async || loop {
         let line = client.line().await.unwrap();
-        // Chunk sizes stand between the lines.
+        // Chunk sizes are between the lines.
         if line.starts_with('{') {
             break serde_json::from_str::<serde_json::Value>(&line).unwrap();
         }

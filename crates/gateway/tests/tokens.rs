@@ -33,11 +33,11 @@ const DESK: &str = "desk-token-0123456789";
 const CHIEF: &str = "chief-token-0123456789";
 /// Has expired.
 const OLD: &str = "old-token-0123456789";
-/// Every route whose answer depends on who asks.
+/// Every route whose answer depends on the reader.
 const GUARDED: [&str; 6] =
     ["/news/stream", "/news", "/news/e-1", "/sources", "/sources/sport", "/categories"];
 
-/// The desk's token is there as its hash, the chief's as itself.
+/// The token `desk` is listed by its hash, `chief` in clear text.
 const TOKENS: &str = "[[token]]\nname = \"desk\"\ncategories = [\"sport\"]\n\
     sha256 = \"97dc0bf485e81afcd6662c45cfb47f780f603b1d330249e23a6073f76d95543f\"\n\
     [[token]]\nname = \"chief\"\ncategories = \"all\"\ntoken = \"chief-token-0123456789\"\n\
@@ -99,7 +99,7 @@ fn every_third(first: u64, last: u64) -> Vec<String> {
     (first..=last).step_by(3).map(|n| format!("e-{n}")).collect()
 }
 
-/// Blocks until one is only an id: everything before it has been said.
+/// Reads blocks up to one that is only an id: by then everything before it was sent.
 async fn until_heartbeat(client: &mut Client) -> (Vec<Vec<String>>, String) {
     let mut blocks = Vec::new();
     loop {
@@ -154,7 +154,7 @@ async fn a_stream_has_the_categories_of_its_reader_and_its_cursor_passes_the_oth
     assert!(output.contains("id: e-8") && output.contains("\\\"source\\\":\\\"sport\\\""), "{output}");
     assert!(!output.contains("finance") && !output.contains("e-7"), "{output}");
     assert_eq!(chief.ids(2).await, ["e-7", "e-8"]);
-    // What it asks for beyond its categories is as if it were not there.
+    // What it requests beyond its categories behaves as if it did not exist.
     for query in ["?category=finance", "?source=culture", "?q=story&category=finance&category=culture"] {
         let mut curious = gateway.stream(query, &bearer(DESK)).await;
         let (blocks, cursor) = until_heartbeat(&mut curious).await;
@@ -209,7 +209,7 @@ async fn pages_items_sources_and_categories_show_what_the_reader_may_see() {
     assert_eq!(ids(&body(&ask("/news").await)), ["e-7", "e-4", "e-1"]);
     assert_eq!(ids(&body(&ask("/news?category=finance").await)), [""; 0]);
     assert_eq!(ids(&body(&ask("/news?q=story&since=1970-01-01T00:00:02Z").await)), ["e-7", "e-4"]);
-    // Whether there is a next page says nothing of what it may not see.
+    // Whether there is a next page reveals nothing about what it may not see.
     let page = body(&ask("/news?limit=2").await);
     assert_eq!(
         (ids(&page), &page["next"]),
@@ -295,7 +295,7 @@ async fn without_a_valid_token_every_route_says_why_and_repeats_nothing() {
         (bearer(&jwt("iss", json!("another"))), "token-wrong-issuer"),
         (bearer(&jwt("newswire.categories", json!([]))), "token-without-categories"),
         ("cookie: newswire_read=unknown-token-abcdef-1\r\n".to_owned(), "token-invalid"),
-        // What a browser sends along does not mend what the program showed.
+        // A valid cookie does not replace an invalid header.
         (format!("{}cookie: newswire_read={CHIEF}\r\n", bearer(OLD)), "token-expired"),
     ];
     let foreign = issuer.sign(&json!({"alg": "ES256", "kid": "k2"}), &json!({"exp": now + 600}));
@@ -352,7 +352,7 @@ async fn a_browser_sends_its_token_as_a_cookie() {
     assert_eq!(header(&sources, "set-cookie"), None, "we never set it");
     let two = format!("cookie: newswire_read={DESK}\r\ncookie: newswire_read={CHIEF}\r\n");
     assert_eq!(body(&gateway.ask("GET", "/news", &two).await)["code"], "token-invalid");
-    // A header counts before it.
+    // A header takes precedence over it.
     let both = format!("{cookie}{}", bearer(CHIEF));
     assert!(gateway.ask("GET", "/sources", &both).await.contains("finance"));
     for query in ["token", "access_token", "newswire_read"] {
@@ -375,7 +375,7 @@ async fn public_categories_need_no_token_and_every_token_includes_them() {
     assert_eq!(desk.ids(4).await, ["e-1", "e-3", "e-4", "e-6"]);
     assert_eq!(status(&gateway.ask("GET", "/news/e-3", "").await), 200);
     assert_eq!(status(&gateway.ask("GET", "/news/e-1", "").await), 404);
-    // An invalid token is refused: its reader must not silently get less.
+    // An invalid token is refused: its reader must not silently get fewer items.
     for path in GUARDED {
         assert_eq!(status(&gateway.ask("GET", path, &bearer(OLD)).await), 401, "{path}");
     }
@@ -427,7 +427,7 @@ async fn a_token_that_expires_ends_the_stream_with_its_cursor() {
     }
     assert_eq!(gateway.number("newswire_gateway_streams_ended_total{reason=\"expired\"}").await, 2);
     let (_, cursor) = until_heartbeat(&mut stays).await;
-    assert_eq!(cursor, "e-5", "another's goes on");
+    assert_eq!(cursor, "e-5", "the stream of another token continues");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -443,7 +443,7 @@ async fn a_client_that_does_not_read_when_its_token_expires_is_disconnected() {
     };
     let (gateway, daemon, _serving) = gateway_with_config(1, change).await;
     let stuck = gateway.stream("", &bearer("soon-token-0123456789")).await;
-    // More than the system takes for it.
+    // More than the receive buffer holds.
     daemon.publish_large(200, 50_000);
     gateway.until_clients(0, Duration::from_secs(15)).await;
     assert_eq!(gateway.number("newswire_gateway_connections_cut_total{reason=\"expired\"}").await, 1);
@@ -493,7 +493,7 @@ async fn the_progress_of_a_refresh_goes_to_clients_that_may_see_all_its_sources(
     let (blocks, _) = until_heartbeat(&mut desk).await;
     let output = format!("{blocks:?}");
     assert!(!output.contains("refresh") && output.contains("\\\"source\\\":\\\"a\\\""), "{output}");
-    // The operator's token gives orders and reads nothing.
+    // The operator's token sends orders and reads nothing.
     let reads = gateway.ask("GET", "/news", &bearer("the-operators-own-token")).await;
     assert_eq!(body(&reads)["code"], "token-unknown");
 }

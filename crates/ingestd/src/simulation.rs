@@ -251,7 +251,7 @@ fn simulate<F: Future>(test: F) -> F::Output {
     actix_rt::System::with_tokio_rt(paused).block_on(test)
 }
 
-/// In memory if the machine has a place for that: the disk has its own tests, and a week here is many commits.
+/// In memory if the machine has a memory file system: the disk has its own tests, and a week here is many commits.
 fn directory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }

@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_removed_source_takes_its_own_comments_and_nothing_else() {
-        assert_eq!(without(&["nobody"]), TEXT);
+        assert_eq!(without(&["unknown"]), TEXT);
         assert_eq!(
             without(&["a", "c"]),
             "# The list.\n\n# ---- Britain ----\n\n# ---- Germany ----\n\n[[ source ]]\nurl = \"https://b.example/\"\nid = \"b\"\n\n"

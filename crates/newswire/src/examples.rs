@@ -10,7 +10,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "newswire",
         &[
-            ("newswire up --demo", "Try newswire with made-up feeds; needs no network and keeps nothing"),
+            ("newswire up --demo", "Try newswire with made-up feeds; needs no network and stores nothing permanently"),
             ("newswire check https://example.org/feed.xml", "See what newswire makes of a feed"),
             ("newswire doctor", "Find out why something hangs"),
         ],
@@ -78,7 +78,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ("newswire config check", "Check the configuration and every file that it names"),
             (
                 "newswire config check --config new.toml --sources new-sources.toml",
-                "Check files before they replace the present ones",
+                "Check files before they replace the current ones",
             ),
         ],
     ),
@@ -165,7 +165,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ),
             (
                 "newswire sources add https://example.org/ --id example --category science --tag physics",
-                "Add the feed of a page under an id, a category and a tag of your own",
+                "Add the feed that a page links to, with your own id, category and tag",
             ),
             (
                 "newswire sources add http://127.0.0.1:8000/feed --allow-private --every 1m",
@@ -187,7 +187,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ("newswire sources import feeds.opml", "Add the feeds that are not in the list yet"),
             (
                 "newswire sources import - --category blogs",
-                "Read OPML from standard input and give all feeds one category",
+                "Read OPML from standard input and put all feeds into one category",
             ),
         ],
     ),

@@ -27,7 +27,7 @@ use crate::{cli, examples};
 /// Arguments of `newswire manual`.
 #[derive(Debug, Args)]
 pub(crate) struct ManualArgs {
-    /// Directory in which the directories `man` and `completions` are made
+    /// Directory in which the directories `man` and `completions` are created
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }

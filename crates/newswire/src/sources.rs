@@ -45,13 +45,13 @@ enum SourcesCommand {
     Pause(orders::PauseArgs),
     /// Resume paused sources
     Resume(orders::ResumeArgs),
-    /// Add a feed to the list, by its URL or that of a page that names it; fetches it once
+    /// Add a feed to the list, by its URL or by that of a page that links to it; fetches it once
     Add(add::AddArgs),
     /// Remove sources from the list
     Remove(remove::RemoveArgs),
     /// Add the feeds of an OPML file to the list, except those that it contains already
     Import(import::ImportArgs),
-    /// Write the list as OPML, from which import makes the same list again
+    /// Write the list as OPML, from which `import` restores it
     Export(export::ExportArgs),
 }
 

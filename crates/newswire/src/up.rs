@@ -32,7 +32,7 @@ pub(crate) struct UpArgs {
     /// Allow feeds at addresses of private networks
     #[arg(long)]
     allow_private: bool,
-    /// Serve made-up feeds from this machine and poll those; needs no network and keeps nothing
+    /// Serve made-up feeds from this machine and poll those; needs no network and stores nothing permanently
     #[arg(long)]
     demo: bool,
 }

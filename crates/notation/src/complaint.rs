@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_of_the_place_is_shown() {
+    fn what_is_known_of_the_location_is_shown() {
         for (place, line, key, shown) in [
             ("a.toml", Some(3), "source.every", "a.toml:3: source.every: is wrong"),
             ("a.toml", Some(3), "", "a.toml:3: is wrong"),

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_drives_a_terminal_comes_out_escaped() {
+    fn what_controls_a_terminal_is_escaped() {
         let evil = "a\0\u{1b}[31m\nb\r\t\u{9b}\u{202e}\u{2028}\u{7f}é";
         assert_eq!(escaped(evil), "a\\u{0}\\u{1b}[31m\\nb\\r\\t\\u{9b}\\u{202e}\\u{2028}\\u{7f}é");
     }

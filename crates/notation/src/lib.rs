@@ -1,4 +1,4 @@
-//! How durations and mistakes in files are written, read and shown: one grammar, one voice.
+//! How durations and mistakes in files are written, read and shown, the same everywhere.
 //!
 //! The configuration, `sources.toml`, query parameters and the command line all read a duration with
 //! [`parse_duration`], and report what is wrong with a file as [`Complaints`].

@@ -1,4 +1,4 @@
-//! For tests over real sockets: a gateway in this process, clients, and a scripted daemon.
+//! The harness of tests over real sockets: a gateway in this process, clients, and a scripted daemon.
 #![allow(dead_code, reason = "no test file uses all of it")]
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -32,7 +32,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Everything happens within this, or the test fails.
+/// Deadline of every step of a test.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The address of a gateway.
@@ -80,7 +80,7 @@ impl Endpoint {
         timeout(TIMEOUT, ready).await.unwrap();
     }
 
-    /// A stream of a client whose system takes very little for it.
+    /// A stream of a client with a very small receive buffer.
     pub(crate) async fn small_stream(&self, query: &str) -> Client {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -281,9 +281,9 @@ pub(crate) struct FakeDaemon {
     pub(crate) log: Arc<Mutex<Vec<String>>>,
     /// Events before this one are no longer kept.
     pub(crate) oldest: Arc<AtomicU64>,
-    /// Questions about the log are not answered.
+    /// Requests for the log are not answered.
     pub(crate) mute: Arc<AtomicBool>,
-    /// Questions about the log that are open, and the most there ever were.
+    /// Open requests for the log, and the maximum so far.
     pub(crate) pages: Arc<(AtomicU64, AtomicU64)>,
     /// The list of sources.
     pub(crate) sources: Arc<Mutex<Vec<serde_json::Value>>>,
@@ -307,7 +307,7 @@ impl FakeDaemon {
         self.publish_item(from, Item::default());
     }
 
-    /// The same with an item of the test's own; key and an empty title are filled in.
+    /// The same with the test's own item; its key, and the title if it is empty, are filled in.
     pub(crate) fn publish_item(&self, from: &str, item: Item) {
         self.publish_of(&source(from), item);
     }

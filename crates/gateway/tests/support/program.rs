@@ -1,4 +1,4 @@
-//! The program itself, as a child process in a folder of its own: what can be seen only from outside.
+//! The program itself, as a child process in its own folder: what can be seen only from outside.
 #![allow(dead_code, reason = "no test file uses all of it")]
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -33,7 +33,7 @@ impl Program {
         Self::begin(gateway, &limit, "", Stdio::null())
     }
 
-    /// One that listens at a socket that was there before it, as under systemd.
+    /// One that inherits its listening socket, as under systemd.
     pub(crate) fn at(listener: &TcpListener) -> Self {
         let passed = OwnedFd::from(listener.try_clone().unwrap());
         Self::begin("", "export LISTEN_FDS=1 LISTEN_PID=$$ && ", "3<&0 0</dev/null", passed.into())

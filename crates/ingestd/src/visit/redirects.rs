@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_feed_that_moves_on_is_followed_and_one_that_moves_back_comes_home() {
+    fn a_feed_that_moves_on_is_followed_and_one_that_moves_back_is_recognised() {
         let third = "https://third.example/";
         let mut world = adopted();
         for day in [0, 4, 4] {

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_version_without_the_route_is_told_apart_from_no_answer() {
+    async fn a_version_without_the_route_is_distinguished_from_no_answer() {
         let (_folder, socket) = answering("404 Not Found", "");
         assert_eq!(missing(watch(&socket).await).1, MissingCause::OtherVersion);
         let absent = socket.with_file_name("none.sock");

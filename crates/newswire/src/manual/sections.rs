@@ -51,7 +51,7 @@ const SOCKETS: (&str, &str) = (
 );
 
 const TERM: (&str, &str) =
-    ("SIGTERM, SIGINT", "Stop in order. A second signal ends the process at once, with exit code 1.");
+    ("SIGTERM, SIGINT", "Stop gracefully. A second signal ends the process at once, with exit code 1.");
 const QUIT: (&str, &str) = ("SIGQUIT", "Write the stacks of all threads to the log and continue.");
 const MORE: (&str, &str) =
     ("SIGUSR1", "Raise the log level by one step: from info to debug, from debug to trace.");

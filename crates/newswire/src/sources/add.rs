@@ -23,7 +23,7 @@ use crate::{
 /// Arguments of `newswire sources add`.
 #[derive(Debug, Args)]
 pub(super) struct AddArgs {
-    /// URL of the feed, or of a page that names its feed
+    /// URL of the feed, or of a page that links to it
     url: String,
     /// Id, used in logs and filters: a-z, 0-9, - and _ [default: made from the title of the feed]
     #[arg(long)]

@@ -36,7 +36,7 @@ pub(super) struct ImportArgs {
     /// Category of all added sources [default: the outermost folder of each]
     #[arg(long, value_name = "CATEGORY")]
     category: Option<String>,
-    /// Print what was added, known already and refused as a JSON object
+    /// Print what was added, already known or refused as a JSON object
     #[arg(long)]
     json: bool,
 }

@@ -13,7 +13,7 @@ use crate::out::{self, safe, span};
 /// Arguments of `newswire sources list`.
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
-    /// Print the JSON of the daemon
+    /// Print the daemon's answer as JSON
     #[arg(long)]
     json: bool,
     /// List only sources whose last visit failed
@@ -32,7 +32,7 @@ pub(super) struct ListArgs {
 pub(super) struct ShowArgs {
     /// Id of the source
     id: String,
-    /// Print the JSON of the daemon
+    /// Print the daemon's answer as JSON
     #[arg(long)]
     json: bool,
 }

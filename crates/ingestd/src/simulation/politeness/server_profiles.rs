@@ -202,7 +202,7 @@ fn trouble() -> Vec<ServerProfile> {
     ]
 }
 
-/// What the document asks for, where it moves to, and who its neighbours are.
+/// What the document asks for, where it moves to, and which feeds share its host.
 fn schedules_and_redirects() -> Vec<ServerProfile> {
     vec![
         ServerProfile { name: "skip-hours", skip_hours: 0x00c0_003f, ..ServerProfile::TAGGED },
