@@ -2,11 +2,12 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-/// The prefix of a line that is a warning and not a complaint.
-pub const WARNING: &str = "warning: ";
+use serde::{Deserialize, Serialize};
 
-/// Complaints and warnings, one line each.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+use crate::program::CheckOutput;
+
+/// Complaints and warnings, one line each. As JSON, it is what `--check --json` prints.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Findings {
     /// Mistakes; the check fails.
     pub complaints: Vec<String>,
@@ -35,14 +36,18 @@ impl Findings {
         }
     }
 
-    /// Prints to standard error, since there is no log.
-    #[expect(clippy::print_stderr, reason = "there is no log")]
-    pub(crate) fn print(&self, name: &str) {
+    /// Prints them, since there is no log.
+    #[expect(clippy::print_stderr, clippy::print_stdout, reason = "there is no log")]
+    pub(crate) fn print(&self, name: &str, output: CheckOutput) {
+        if output == CheckOutput::Json {
+            println!("{}", serde_json::to_string(self).expect("lines of text are JSON"));
+            return;
+        }
         for line in &self.complaints {
             eprintln!("{name}: {line}");
         }
         for line in &self.warnings {
-            eprintln!("{name}: {WARNING}{line}");
+            eprintln!("{name}: warning: {line}");
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     config::{self, Config, Reloader},
     findings::Findings,
     logs::{self, Logs},
+    program::CheckOutput,
     stop::{self, OperatorRequests, Signals},
     watch::Watch,
 };
@@ -91,12 +92,21 @@ pub fn run<E: ExitReason>(
 
 /// Checks the configuration and the files that it names, and prints what is wrong. Sets up no log, writes nothing and
 /// binds no socket.
-pub fn check(name: &str, file: Option<&Path>, check_files: impl FnOnce(&Config) -> Findings) -> ExitCode {
+pub fn check(
+    name: &str,
+    file: Option<&Path>,
+    output: CheckOutput,
+    check_files: impl FnOnce(&Config) -> Findings,
+) -> ExitCode {
     let findings = match config::load(file, config::environment()) {
         Ok(loaded) => check_files(&loaded.config),
-        Err(complaints) => return fail(name, &complaints, Exit::Config),
+        Err(complaints) => {
+            let mut findings = Findings::default();
+            findings.complain(&complaints.to_string());
+            findings
+        }
     };
-    findings.print(name);
+    findings.print(name, output);
     if findings.complaints.is_empty() { Exit::Ok.into() } else { Exit::Config.into() }
 }
 

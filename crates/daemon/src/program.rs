@@ -33,6 +33,18 @@ struct DaemonArguments {
     /// Check the configuration and the files it names, print what is wrong, and exit with 0 or 78
     #[arg(long)]
     check: bool,
+    /// With --check: print the result on standard output, as one JSON object
+    #[arg(long, requires = "check")]
+    json: bool,
+}
+
+/// How `--check` prints its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckOutput {
+    /// Lines on standard error, for people.
+    Text,
+    /// [`Findings`](crate::findings::Findings) on standard output, for programs.
+    Json,
 }
 
 /// The parsed command line of a daemon.
@@ -40,8 +52,8 @@ struct DaemonArguments {
 pub struct Invocation {
     /// The file of `--config`, if given.
     pub config: Option<PathBuf>,
-    /// Only check the configuration.
-    pub check: bool,
+    /// Only check the configuration, and print the result so.
+    pub check: Option<CheckOutput>,
 }
 
 impl Program {
@@ -60,7 +72,10 @@ impl Program {
     pub fn parse_arguments(self) -> Invocation {
         let mut matches = self.command().get_matches();
         match DaemonArguments::from_arg_matches_mut(&mut matches) {
-            Ok(DaemonArguments { config, check }) => Invocation { config, check },
+            Ok(DaemonArguments { config, check, json }) => {
+                let output = if json { CheckOutput::Json } else { CheckOutput::Text };
+                Invocation { config, check: check.then_some(output) }
+            }
             Err(error) => error.exit(),
         }
     }

@@ -4,11 +4,12 @@ use std::{
     fs,
     net::TcpListener,
     os::unix::{fs::PermissionsExt as _, net::UnixListener},
-    process::Command,
+    process::{Command, Output},
     time::Duration,
 };
 
 use e2e::{Binary, ChildProcess, Origin, TestStack, scenario, wait_for};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 /// Deadline for a process that cannot start to exit.
@@ -85,16 +86,20 @@ async fn a_wrong_configuration_stops_either_daemon_with_all_complaints() {
 
 /// Runs a program to its end; its exit code and standard error.
 fn run_to_end(stack: &TestStack, program: Binary, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = output_of(stack, program, arguments);
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn output_of(stack: &TestStack, program: Binary, arguments: &[&str]) -> Output {
     let config = stack.path("newswire.toml");
-    let output = Command::new(program.path().expect("it is built"))
+    Command::new(program.path().expect("it is built"))
         .args(arguments)
         .arg("--config")
         .arg(config)
         .current_dir(stack.folder())
         .env_remove("CREDENTIALS_DIRECTORY")
         .output()
-        .expect("it starts");
-    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        .expect("it starts")
 }
 
 #[tokio::test]
@@ -119,6 +124,10 @@ async fn a_check_reads_the_files_that_the_configuration_names_and_creates_none()
     assert_eq!((code, output.lines().count()), (Some(0), 1), "{output}");
     assert!(output.contains("warning: ") && output.contains("cookie (mode 0644)"), "{output}");
     assert_eq!(run_to_end(&stack, Binary::Gateway, &["--check"]), (Some(0), String::new()));
+    let output = output_of(&stack, Binary::Ingestd, &["--check", "--json"]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &found["complaints"]), (Some(0), &json!([])), "{found}");
+    assert!(found["warnings"][0].as_str().unwrap().contains("cookie (mode 0644)"), "{found}");
 
     fs::write(
         stack.path("tokens.toml"),

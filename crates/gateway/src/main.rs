@@ -8,8 +8,8 @@ use daemon::program::GATEWAY;
 fn main() -> ExitCode {
     let arguments = GATEWAY.parse_arguments();
     let file = arguments.config.as_deref();
-    if arguments.check {
-        return daemon::process::check(GATEWAY.name, file, newswire_gateway::check);
+    if let Some(output) = arguments.check {
+        return daemon::process::check(GATEWAY.name, file, output, newswire_gateway::check);
     }
     daemon::process::run(GATEWAY.name, file, |start| {
         actix_web::rt::System::new().block_on(newswire_gateway::run(start))

@@ -8,8 +8,8 @@ use daemon::program::INGESTD;
 fn main() -> ExitCode {
     let invocation = INGESTD.parse_arguments();
     let file = invocation.config.as_deref();
-    if invocation.check {
-        return daemon::process::check(INGESTD.name, file, |config| {
+    if let Some(output) = invocation.check {
+        return daemon::process::check(INGESTD.name, file, output, |config| {
             actix_rt::System::new().block_on(newswire_ingestd::check(config))
         });
     }

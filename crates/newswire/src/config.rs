@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use daemon::{
     Exit,
-    findings::{Findings, WARNING},
+    findings::Findings,
     program::{GATEWAY, INGESTD, Program},
 };
 use news::Catalogue;
@@ -85,7 +85,7 @@ fn check(file: &ConfigFile, sources: Option<PathBuf>) -> anyhow::Result<Exit> {
         run_check(GATEWAY, file, sources.as_deref(), &mut findings)?;
     }
     for warning in &findings.warnings {
-        out::stderr_line(&format!("newswire: {WARNING}{warning}"));
+        out::stderr_line(&format!("newswire: warning: {warning}"));
     }
     if !findings.complaints.is_empty() {
         return Err(UsageError(findings.complaints.join("\n")).into());
@@ -100,7 +100,7 @@ fn check(file: &ConfigFile, sources: Option<PathBuf>) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// Runs `DAEMON --check`, which also reads the files that only this daemon reads, and adds what is new to the findings.
+/// Runs `DAEMON --check --json`, which also reads the files that only this daemon reads, and adds what is new to the findings.
 fn run_check(
     daemon: Program,
     file: &ConfigFile,
@@ -116,7 +116,7 @@ fn run_check(
         }
     };
     let mut process = Process::new(&path);
-    process.arg("--check").stdin(Stdio::null());
+    process.args(["--check", "--json"]).stdin(Stdio::null());
     if let Some(file) = &file.config {
         process.arg("--config").arg(file);
     }
@@ -124,25 +124,28 @@ fn run_check(
         process.env("NEWSWIRE_INGESTD__SOURCES", sources);
     }
     let output = process.output().with_context(|| format!("start {}", path.display()))?;
-    merge(name, &String::from_utf8_lossy(&output.stderr), findings);
-    if !matches!(output.status.code(), Some(0 | 78)) {
-        findings.complain(&format!("{name} --check: {}", output.status));
+    match serde_json::from_slice(&output.stdout) {
+        Ok(of_daemon) => merge(of_daemon, findings),
+        Err(_) => {
+            // Another version, or a crash: its own words say more than ours.
+            findings.complain(&format!("{name} --check --json: unexpected output, {}", output.status));
+            findings.complain(&String::from_utf8_lossy(&output.stderr));
+        }
     }
     Ok(())
 }
 
-/// Adds the lines that a daemon printed, except those that the other daemon printed, too.
-fn merge(name: &str, output: &str, findings: &mut Findings) {
-    for line in output.lines() {
-        let line = line.strip_prefix(name).and_then(|line| line.strip_prefix(": ")).unwrap_or(line);
-        let (list, line) = match line.strip_prefix(WARNING) {
-            Some(line) => (&mut findings.warnings, line),
-            None => (&mut findings.complaints, line),
-        };
-        if !list.iter().any(|known| known == line) {
-            list.push(line.to_owned());
+/// Adds what a daemon found, except what is there already: both daemons check the configuration itself.
+fn merge(of_daemon: Findings, findings: &mut Findings) {
+    let add = |list: &mut Vec<String>, lines: Vec<String>| {
+        for line in lines {
+            if !list.contains(&line) {
+                list.push(line);
+            }
         }
-    }
+    };
+    add(&mut findings.complaints, of_daemon.complaints);
+    add(&mut findings.warnings, of_daemon.warnings);
 }
 
 fn describe(catalogue: &Catalogue) -> String {
@@ -195,15 +198,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_a_daemon_is_added_once_and_without_the_name_of_the_daemon() {
+    fn a_finding_of_both_daemons_is_added_once() {
         let mut findings = Findings::default();
-        let said = "newswire-ingestd: sources.toml: cannot read the list of sources; create one\n\
-                    newswire-ingestd: sources.toml: source a: cookie_file: missing\n\
-                    newswire-ingestd: warning: secret: readable by every user\n";
-        merge("newswire-ingestd", said, &mut findings);
-        merge("newswire-ingestd", said, &mut findings);
-        assert_eq!(findings.complaints.len(), 2, "{findings:?}");
-        assert_eq!(findings.complaints[1], "sources.toml: source a: cookie_file: missing");
-        assert_eq!(findings.warnings, ["secret: readable by every user"]);
+        let found = Findings {
+            complaints: vec![
+                "sources.toml: cannot read the list of sources; create one".to_owned(),
+                "sources.toml: source a: cookie_file: missing".to_owned(),
+            ],
+            warnings: vec!["secret: readable by every user".to_owned()],
+        };
+        merge(found.clone(), &mut findings);
+        merge(found.clone(), &mut findings);
+        assert_eq!(findings, found);
     }
 }
