@@ -52,7 +52,7 @@ pub enum CheckOutput {
 pub struct Invocation {
     /// The file of `--config`, if given.
     pub config: Option<PathBuf>,
-    /// Only check the configuration, and print the result so.
+    /// Only check the configuration, and print the result in this form.
     pub check: Option<CheckOutput>,
 }
 

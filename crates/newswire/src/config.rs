@@ -127,7 +127,7 @@ fn run_check(
     match serde_json::from_slice(&output.stdout) {
         Ok(of_daemon) => merge(of_daemon, findings),
         Err(_) => {
-            // Another version, or a crash: its own words say more than ours.
+            // Another version, or a crash: what it printed explains more.
             findings.complain(&format!("{name} --check --json: unexpected output, {}", output.status));
             findings.complain(&String::from_utf8_lossy(&output.stderr));
         }
@@ -135,7 +135,7 @@ fn run_check(
     Ok(())
 }
 
-/// Adds what a daemon found, except what is there already: both daemons check the configuration itself.
+/// Adds the findings of a daemon that are not in the list yet: both daemons check the configuration itself.
 fn merge(of_daemon: Findings, findings: &mut Findings) {
     let add = |list: &mut Vec<String>, lines: Vec<String>| {
         for line in lines {

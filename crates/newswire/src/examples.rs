@@ -10,7 +10,10 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "newswire",
         &[
-            ("newswire up --demo", "Try newswire with made-up feeds; needs no network and stores nothing permanently"),
+            (
+                "newswire up --demo",
+                "Try newswire with made-up feeds; needs no network and stores nothing permanently",
+            ),
             ("newswire check https://example.org/feed.xml", "See what newswire makes of a feed"),
             ("newswire doctor", "Find out why something hangs"),
         ],

@@ -219,7 +219,7 @@ fn a_new_catalogue_does_not_disturb_what_did_not_change() {
         let diff = harness.apply(vec![harness.source("a"), renamed, off]).await;
         assert_eq!(diff, CatalogueDiff { added: 1, changed: 1, removed: 1, unchanged: 1 });
         assert!(Arc::ptr_eq(&before, &harness.registry.get("a").unwrap()));
-        assert_eq!(harness.registry.get("b").unwrap().status().counts.visits, 1, "its state was kept as well");
+        assert_eq!(harness.registry.get("b").unwrap().status().counts.visits, 1, "its state was kept");
         assert!(harness.registry.get("c").is_none());
         let ids = ["a", "c", "d"].map(str::to_owned).to_vec();
         let answer = harness.supervisor.send(VisitSources(ids)).await.unwrap();
@@ -249,7 +249,7 @@ fn a_visit_in_progress_ends_with_the_old_entry_and_is_not_repeated() {
         harness.until(|| !Arc::ptr_eq(&before, &harness.registry.get("a").unwrap())).await;
         let after = harness.registry.get("a").unwrap();
         assert_eq!(after.source.name, "And another");
-        assert_eq!(after.status().counts.visits, 1, "its state was kept as well");
+        assert_eq!(after.status().counts.visits, 1, "its state was kept");
         assert_eq!((after.status().restarts, after.activity()), (0, Activity::Idle));
     });
 }
