@@ -16,7 +16,7 @@
 //! * `recorder`: group commits, on the thread that owns the store's writer
 //! * `websub`: subscriptions at hubs, and their pushes
 //! * `http`: what is served on `ingestd.sock`: the wire, the log, the sources, orders
-//! * `reload`: the control loop: reloads, and the status line of systemd
+//! * `control_loop`: the main loop after the start: reloads, and the status line of systemd
 //! * `status`: the state of every source, metrics, diagnostics
 //! * `messages`: the messages between the actors
 //! * `drill`: hangs on demand, in separate builds
@@ -28,6 +28,7 @@
 
 mod catalogue;
 mod check;
+mod control_loop;
 #[cfg(feature = "drill")]
 mod drill;
 mod error;
@@ -35,7 +36,6 @@ mod http;
 mod messages;
 mod queue;
 mod recorder;
-mod reload;
 mod run;
 mod settings;
 #[cfg(test)]

@@ -34,6 +34,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 
 use crate::{
     catalogue::{apply_catalogue, read_catalogue},
+    control_loop::ControlLoop,
     error::IngestError,
     http::{
         routes::{self, ControlState, WebSubRecipients},
@@ -42,7 +43,6 @@ use crate::{
     messages::Stop,
     queue::limiter::HostLimiter,
     recorder::{Recorder, WriterLoop, WriterThread},
-    reload::ControlLoop,
     settings,
     status::{diagnostics::IngestDiagnostics, metrics::IngestMetrics, registry::SourceRegistry},
     supervisor::Supervisor,

@@ -1,4 +1,4 @@
-//! What an operator reads in the log during a normal hour of 300 sources: changes, and nothing else.
+//! Tests what an operator reads in the log during a normal hour of 300 sources: changes, and nothing else.
 
 use std::{sync::Arc, time::Duration};
 

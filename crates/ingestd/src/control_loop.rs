@@ -1,4 +1,4 @@
-//! The control loop of the running daemon: reloads on SIGHUP and on request, and the status line of systemd.
+//! The main loop after the start: reloads on SIGHUP and on request, and a status line for systemd, until the stop signal.
 
 use std::{rc::Rc, time::Duration};
 
