@@ -237,7 +237,8 @@ async fn newswire_reload_reloads_both_and_reports_the_outcome() {
     ] {
         assert!(out.lines().any(|text| text == line), "{line}\n{out}");
     }
-    let waits = |text: &&str| text.starts_with("ingestd: store.") && text.ends_with("waits for a restart");
+    let waits =
+        |text: &&str| text.starts_with("ingestd: store.") && text.ends_with("takes effect after a restart");
     assert_eq!(out.lines().filter(waits).count(), 1, "{out}");
     origin.publish("feed", "After the reload");
     subscriber.wait_event("item", SOON, |_| true).await.unwrap();

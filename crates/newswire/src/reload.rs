@@ -117,8 +117,8 @@ fn lines(answer: &ReloadAnswer) -> Vec<String> {
         first += "; the configuration has not changed";
     }
     let changes = answer.changes.iter().map(|change| {
-        let waits = if change.live { "" } else { ", waits for a restart" };
-        format!("{}: {} -> {}{waits}", safe(&change.key), safe(&change.old), safe(&change.new))
+        let remark = if change.live { "" } else { ", takes effect after a restart" };
+        format!("{}: {} -> {}{remark}", safe(&change.key), safe(&change.old), safe(&change.new))
     });
     std::iter::once(first).chain(changes).collect()
 }
@@ -138,7 +138,7 @@ mod tests {
         let ReloadOutcome::Reloaded(answer) = ReloadOutcome::new(Ok(answer)) else {
             panic!("it was reloaded")
         };
-        assert_eq!(lines(&answer), ["reloaded", "a.b: 1 -> 2", "a.c: 1 -> 2, waits for a restart"]);
+        assert_eq!(lines(&answer), ["reloaded", "a.b: 1 -> 2", "a.c: 1 -> 2, takes effect after a restart"]);
         let json = |problem| ReloadOutcome::new(Err(ControlError::Problem(problem))).to_json().unwrap();
         let refused = json(Problem::bad_configuration(vec!["f.toml:1: wrong".into()]));
         assert_eq!(refused, json!({ "outcome": "refused", "complaints": ["f.toml:1: wrong"] }));

@@ -78,7 +78,7 @@ impl Reloader {
     /// Starts to use a checked configuration, and logs each changed key that needs a restart.
     pub fn take(&mut self, checked: CheckedConfig) -> Vec<ConfigChange> {
         for ConfigChange { key, old, new, .. } in checked.changes.iter().filter(|change| !change.live) {
-            tracing::warn!(key, old, new, "kept until a restart");
+            tracing::warn!(key, old, new, "old value kept until a restart");
         }
         self.loaded = checked.next;
         checked.changes
