@@ -255,7 +255,7 @@ async fn newswire_reload_reloads_both_and_reports_the_outcome() {
     stack.kill(Binary::Gateway).unwrap();
     let (code, out, err) = newswire_reload(&stack, &[]).await;
     assert!(code == Some(1) && out.contains("ingestd: reloaded"), "{out}{err}");
-    assert!(err.contains("gateway was not reloaded") && err.contains("is it running?"), "{err}");
+    assert!(err.contains("gateway was not reloaded") && err.contains("is newswire-gateway running"), "{err}");
 
     stack.write_config("newswire.toml", &[("gateway.heartbeet", "\"1s\"")]).unwrap();
     let (code, _, err) = newswire_reload(&stack, &[]).await;

@@ -8,6 +8,7 @@ mod cli;
 mod config_file;
 mod examples;
 mod out;
+mod unanswered;
 
 // Run newswire.
 mod demo;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     config_file::ConfigFile,
     out::{self, safe},
+    unanswered::explain_reload,
 };
 
 /// How long a reload of 100,000 sources may take.
@@ -43,7 +44,7 @@ pub(crate) async fn run(arguments: ReloadArgs) -> anyhow::Result<Exit> {
     let mut exit = Exit::Ok;
     let mut all = Map::new();
     for (name, socket) in DAEMONS {
-        let outcome = ReloadOutcome::new(reload(socket.in_dir(&run_dir)).await);
+        let outcome = ReloadOutcome::new(name, reload(socket.in_dir(&run_dir)).await);
         if !matches!(outcome, ReloadOutcome::Reloaded(_)) {
             exit = Exit::Failure;
         }
@@ -66,14 +67,13 @@ pub(crate) async fn reload(socket: PathBuf) -> Result<ReloadAnswer, ControlError
 }
 
 impl ReloadOutcome {
-    fn new(answer: Result<ReloadAnswer, ControlError>) -> Self {
+    fn new(name: &str, answer: Result<ReloadAnswer, ControlError>) -> Self {
         match answer {
             Ok(answer) => Self::Reloaded(answer),
             Err(ControlError::Problem(problem)) if !problem.complaints.is_empty() => {
                 Self::Refused(problem.complaints)
             }
-            Err(error) if error.is_absent() => Self::NotAsked(format!("{error}; is it running?")),
-            Err(error) => Self::NotAsked(error.to_string()),
+            Err(error) => Self::NotAsked(explain_reload(&error, name)),
         }
     }
 
@@ -98,9 +98,7 @@ impl ReloadOutcome {
                 out::stderr_line(&format!("newswire: {name} keeps its old configuration:"));
                 complaints.iter().for_each(|complaint| out::stderr_line(&safe(complaint)));
             }
-            Self::NotAsked(why) => {
-                out::stderr_line(&format!("newswire: {name} was not reloaded: {}", safe(why)))
-            }
+            Self::NotAsked(why) => out::stderr_line(&format!("newswire: {name} was not reloaded: {why}")),
         }
         Ok(())
     }
@@ -135,16 +133,20 @@ mod tests {
             |key: &str, live| ConfigChange { key: key.into(), old: "1".into(), new: "2".into(), live };
         let answer =
             ReloadAnswer { catalogue: None, changes: vec![change("a.b", true), change("a.c", false)] };
-        let ReloadOutcome::Reloaded(answer) = ReloadOutcome::new(Ok(answer)) else {
+        let ReloadOutcome::Reloaded(answer) = ReloadOutcome::new("ingestd", Ok(answer)) else {
             panic!("it was reloaded")
         };
         assert_eq!(lines(&answer), ["reloaded", "a.b: 1 -> 2", "a.c: 1 -> 2, takes effect after a restart"]);
-        let json = |problem| ReloadOutcome::new(Err(ControlError::Problem(problem))).to_json().unwrap();
+        let json =
+            |problem| ReloadOutcome::new("ingestd", Err(ControlError::Problem(problem))).to_json().unwrap();
         let refused = json(Problem::bad_configuration(vec!["f.toml:1: wrong".into()]));
         assert_eq!(refused, json!({ "outcome": "refused", "complaints": ["f.toml:1: wrong"] }));
         let busy = json(Problem::new(503, "reload-busy", "try again later"));
         assert_eq!(busy, json!({ "outcome": "not-asked", "error": "try again later" }));
-        let absent = ReloadOutcome::new(Err(ControlError::Missing("x.sock".into()))).to_json().unwrap();
-        assert!(absent["error"].as_str().unwrap().contains("is it running?"));
+        let absent = ReloadOutcome::new("gateway", Err(ControlError::Missing("x.sock".into())));
+        let absent = absent.to_json().unwrap();
+        assert!(absent["error"].as_str().unwrap().contains("is newswire-gateway running"), "{absent}");
+        let old = json(Problem::new(404, "not-found", "there is no such path"));
+        assert!(old["error"].as_str().unwrap().contains("older than this tool"), "{old}");
     }
 }

@@ -59,8 +59,6 @@ enum SourcesCommand {
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Largest answer: the list of 100,000 sources.
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// What to check if the daemon does not answer.
-const RUNNING: &str = "is newswire-ingestd running, with the same daemon.run_dir?";
 
 /// What all commands here need.
 struct CommandContext {

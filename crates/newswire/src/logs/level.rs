@@ -9,6 +9,7 @@ use super::UnitName;
 use crate::{
     config_file::ConfigFile,
     out::{self, safe},
+    unanswered::explain,
 };
 
 /// How long a daemon may take to answer.
@@ -33,8 +34,7 @@ pub(super) async fn run(arguments: LevelArgs) -> anyhow::Result<Exit> {
         match request(&socket, arguments.level.as_deref()).await {
             Ok(level) => out::stdout_line(&format!("{}  {}", unit.name(), safe(&level)))?,
             Err(error) => {
-                let hint = if error.is_absent() { "; is it running?" } else { "" };
-                out::stderr_line(&format!("newswire: {}: {}{hint}", unit.name(), safe(&error.to_string())));
+                out::stderr_line(&format!("newswire: {}: {}", unit.name(), explain(&error, unit.name())));
                 exit = Exit::Failure;
             }
         }

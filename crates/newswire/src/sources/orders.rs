@@ -12,10 +12,10 @@ use daemon::Exit;
 use notation::{BadDuration, DURATION_MAX, parse_duration_within};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{CommandContext, RUNNING};
+use super::CommandContext;
 use crate::{
     out::{self, safe},
-    reload,
+    reload, unanswered,
 };
 
 /// Arguments of `newswire sources refresh`.
@@ -122,17 +122,15 @@ async fn send<T: DeserializeOwned>(
     path: &str,
     order: &impl Serialize,
 ) -> anyhow::Result<T> {
-    context.daemon.post(path, order).await.map_err(explain)
+    context.daemon.post(path, order).await.map_err(|error| explain(&error))
 }
 
-/// Adds what to check, if the daemon did not answer; a refusal explains itself.
-pub(super) fn explain(error: ControlError) -> anyhow::Error {
+/// Why the daemon did not answer, and the remedy; a refusal explains itself.
+pub(super) fn explain(error: &ControlError) -> anyhow::Error {
+    let text = unanswered::explain(error, "ingestd");
     match error {
-        ControlError::Problem(problem) => {
-            anyhow::anyhow!("the daemon refuses: {}", safe(&problem.to_string()))
-        }
-        error @ (ControlError::Shape { .. } | ControlError::NotJson { .. }) => error.into(),
-        error => anyhow::Error::from(error).context(RUNNING),
+        ControlError::Problem(_) => anyhow::anyhow!("the daemon refuses: {text}"),
+        _ => anyhow::anyhow!(text),
     }
 }
 
@@ -154,7 +152,7 @@ pub(super) async fn pause_quietly<T: Clone + Serialize>(
 #[serde(rename_all = "snake_case", tag = "daemon")]
 pub(super) enum ListReload {
     Reloaded(CatalogueChanges),
-    /// It does not run, or does not answer.
+    /// No process listens on its socket.
     NotRunning {
         reason: String,
     },
@@ -175,13 +173,13 @@ pub(super) async fn reload(context: &CommandContext) -> anyhow::Result<ListReloa
             Err(ControlError::Problem(problem)) => {
                 return Ok(ListReload::Refused { complaints: problem.complaints });
             }
-            Err(
-                error @ (ControlError::Shape { .. }
-                | ControlError::NotJson { .. }
-                | ControlError::Status { .. }
-                | ControlError::TooLarge { .. }),
-            ) => return Err(error.into()),
-            Err(error) => return Ok(ListReload::NotRunning { reason: error.to_string() }),
+            Err(error) if error.is_absent() => {
+                return Ok(ListReload::NotRunning { reason: error.to_string() });
+            }
+            Err(error) => anyhow::bail!(
+                "the list is written, but newswire-ingestd was not reloaded: {}",
+                unanswered::explain_reload(&error, "ingestd")
+            ),
         };
     let changes = answer.catalogue.context("the daemon reloaded its configuration but no list of sources")?;
     Ok(ListReload::Reloaded(changes))

@@ -4,8 +4,8 @@ use clap::Args;
 use control::{ControlError, Problem};
 use daemon::Exit;
 use news::SourceStatus;
-use serde::Deserialize as _;
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
 use super::{CommandContext, now, orders::explain};
 use crate::out::{self, safe, span};
@@ -37,6 +37,45 @@ pub(super) struct ShowArgs {
     json: bool,
 }
 
+/// The answer of `GET /sources`.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Map<String, Value>")]
+struct SourceList(Vec<ListedSource>);
+
+impl TryFrom<Map<String, Value>> for SourceList {
+    type Error = String;
+
+    fn try_from(mut answer: Map<String, Value>) -> Result<Self, String> {
+        let sources = answer.remove("sources").ok_or("missing field `sources`")?;
+        Vec::deserialize(sources).map(Self).map_err(|error| format!("in `sources`: {error}"))
+    }
+}
+
+/// A source as the daemon wrote it, and what the commands here use of it.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Map<String, Value>")]
+struct ListedSource {
+    raw: Value,
+    status: SourceStatus,
+}
+
+impl TryFrom<Map<String, Value>> for ListedSource {
+    type Error = String;
+
+    fn try_from(raw: Map<String, Value>) -> Result<Self, String> {
+        let mut fields = raw.clone();
+        // Written in another form than in the store; it is only shown.
+        fields.remove("attempts");
+        match SourceStatus::deserialize(Value::Object(fields)) {
+            Ok(status) => Ok(Self { raw: Value::Object(raw), status }),
+            Err(error) => {
+                let id = raw.get("id").and_then(Value::as_str).unwrap_or("without an id");
+                Err(format!("source {id}: {error}"))
+            }
+        }
+    }
+}
+
 impl ListArgs {
     fn includes(&self, source: &SourceStatus) -> bool {
         (!self.failing || source.consecutive_failures > 0)
@@ -47,12 +86,8 @@ impl ListArgs {
 
 /// All sources, as JSON and parsed.
 pub(super) async fn fetch(context: &CommandContext) -> anyhow::Result<Vec<(Value, SourceStatus)>> {
-    let mut answer: Value = context.daemon.get("/sources").await.map_err(explain)?;
-    let Value::Array(sources) = answer["sources"].take() else {
-        anyhow::bail!("the daemon's answer contains no list of sources")
-    };
-    let parse = |value: Value| Ok((value.clone(), SourceStatus::deserialize(value)?));
-    sources.into_iter().map(parse).collect()
+    let SourceList(sources) = context.daemon.get("/sources").await.map_err(|error| explain(&error))?;
+    Ok(sources.into_iter().map(|source| (source.raw, source.status)).collect())
 }
 
 pub(super) async fn list(context: &CommandContext, arguments: ListArgs) -> anyhow::Result<Exit> {
@@ -108,14 +143,14 @@ pub(super) async fn show(context: &CommandContext, ShowArgs { id, json }: ShowAr
     // Only a valid id may become part of a path.
     let parsed = news::SourceId::try_new(&id);
     let id = parsed.map_err(|bad| anyhow::anyhow!("{}: {bad}", safe(&id)))?;
-    let source: Value = match context.daemon.get(&format!("/sources/{id}")).await {
+    let ListedSource { raw: source, .. } = match context.daemon.get(&format!("/sources/{id}")).await {
         Ok(source) => source,
         Err(
             ControlError::Problem(Problem { status: 404, .. }) | ControlError::Status { status: 404, .. },
         ) => {
             anyhow::bail!("there is no source {id}; `newswire sources list` shows all ids")
         }
-        Err(error) => return Err(explain(error)),
+        Err(error) => return Err(explain(&error)),
     };
     if json {
         out::stdout_line(&source.to_string())?;
@@ -161,6 +196,21 @@ fn flatten(name: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_of_another_shape_is_an_error_that_names_the_field() {
+        let list = |text: &str| serde_json::from_str::<SourceList>(text).unwrap_err();
+        let one = |text: &str| serde_json::from_str::<ListedSource>(text).unwrap_err();
+        for text in ["[]", "null", "[[]]", "1"] {
+            assert!(list(text).is_data() && one(text).is_data(), "{text}");
+        }
+        assert!(list("{}").to_string().contains("missing field `sources`"));
+        assert!(list(r#"{"sources": {}}"#).to_string().contains("in `sources`: invalid type"));
+        let error = list(r#"{"sources": [{"id": "a", "name": "A", "url": "u"}]}"#).to_string();
+        assert!(error.contains("source a: missing field `category`"), "{error}");
+        let error = one(r#"{"name": "A"}"#).to_string();
+        assert!(error.contains("source without an id: missing field `id`"), "{error}");
+    }
 
     #[test]
     fn every_field_of_a_source_is_shown() {
