@@ -1,6 +1,7 @@
 //! `newswire config`: checks the configuration and all files that it names, or shows the values in force.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     process::{Command as Process, Stdio},
 };
@@ -167,7 +168,14 @@ fn describe(catalogue: &Catalogue) -> String {
 /// [`UsageError`] with every complaint about it.
 pub(crate) fn read_catalogue(path: &Path) -> Result<Catalogue, UsageError> {
     let text = std::fs::read_to_string(path).map_err(|error| {
-        UsageError(format!("{}: cannot read the list of sources: {error}", path.display()))
+        let remedy = match error.kind() {
+            io::ErrorKind::PermissionDenied => "make it readable for this user, or run this as another user",
+            io::ErrorKind::NotFound => {
+                "set ingestd.sources to an existing file, or create this one with [[source]] tables"
+            }
+            _ => "set ingestd.sources to a text file with [[source]] tables",
+        };
+        UsageError(format!("{}: cannot read the list of sources: {error}; {remedy}", path.display()))
     })?;
     Catalogue::parse(&text).map_err(|complaints| UsageError(complaints.in_file(path.display()).to_string()))
 }

@@ -61,10 +61,8 @@ pub(crate) async fn keep_running(program: &ChildProgram, stop: &CancellationToke
         tokio::time::timeout(Duration::from_secs(1), log).await.ok();
         let is_fatal = |code: i32| FATAL_CODES.iter().any(|fatal| i32::from(*fatal) == code);
         if first && started.elapsed() < EARLY_FAILURE && status.code().is_some_and(is_fatal) {
-            anyhow::bail!(
-                "{} cannot work with this configuration ({status}); its log says why",
-                program.label
-            );
+            let why = explain_fatal(status.code().unwrap_or_default());
+            anyhow::bail!("{} ended ({status}): {why}; its last lines above say more", program.label);
         }
         first = false;
         if started.elapsed() > STABLE_AFTER {
@@ -79,6 +77,17 @@ pub(crate) async fn keep_running(program: &ChildProgram, stop: &CancellationToke
             () = stop.cancelled() => return Ok(()),
         }
         wait = (wait * 2).min(RESTART_WAIT_MAX);
+    }
+}
+
+/// What an exit code after which a restart does not help means.
+fn explain_fatal(code: i32) -> &'static str {
+    if code == i32::from(EX_TEMPFAIL) {
+        "another process holds the store or a socket"
+    } else if code == i32::from(EX_IOERR) {
+        "a file, directory, socket or port cannot be used"
+    } else {
+        "it cannot work with this configuration"
     }
 }
 
@@ -192,8 +201,14 @@ mod tests {
     #[tokio::test]
     async fn a_program_that_cannot_work_is_not_restarted() {
         let stop = CancellationToken::new();
-        let error = keep_running(&shell("exit 78"), &stop).await.unwrap_err();
-        assert!(error.to_string().contains("cannot work"), "{error}");
+        for (code, why) in [
+            (78, "cannot work with this configuration"),
+            (75, "another process holds the store or a socket"),
+            (74, "a file, directory, socket or port cannot be used"),
+        ] {
+            let error = keep_running(&shell(&format!("exit {code}")), &stop).await.unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains("above"), "{error}");
+        }
     }
 
     #[tokio::test]

@@ -1,11 +1,15 @@
 //! `newswire tail`: prints items as they arrive. Reconnects and resumes by itself, and reports missed events.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::Args;
 use daemon::{Exit, stop};
-use news::{Cursor, Event, EventKind};
+use news::{Cursor, Event, EventKind, Timestamp};
+use notation::{BadDuration, DURATION_MAX, parse_duration_within};
 use url::Url;
 use wire::{
     Coverage, Endpoint, ReceivedEvent, Resume, StreamOpened, Subscription, SubscriptionEvent,
@@ -30,7 +34,7 @@ pub(crate) struct TailArgs {
     #[arg(long, value_name = "ID")]
     source: Vec<String>,
     /// Start with events recorded since then: a duration such as 2h, or a time such as 2026-01-31T09:30:00Z
-    #[arg(long, value_name = "WHEN", conflicts_with = "after")]
+    #[arg(long, value_name = "WHEN", conflicts_with = "after", value_parser = since)]
     since: Option<String>,
     /// Start after the event with this id
     #[arg(long, value_name = "ID")]
@@ -48,7 +52,7 @@ pub(crate) struct TailArgs {
 /// Items shown before the first live one.
 const SNAPSHOT: &str = "10";
 /// Longer than the longest heartbeat interval that a gateway can be set to, 60 s.
-const SILENCE_MAX: std::time::Duration = std::time::Duration::from_secs(75);
+const SILENCE_MAX: Duration = Duration::from_secs(75);
 /// Longest token that a gateway accepts, in bytes.
 const TOKEN_BYTES_MAX: usize = 4096;
 
@@ -91,6 +95,21 @@ pub(crate) fn read_token(file: &Path) -> anyhow::Result<String> {
         return Err(wrong(format!("expected one token of at most {TOKEN_BYTES_MAX} bytes")).into());
     }
     Ok(token.to_owned())
+}
+
+/// Checks a time or a duration as the gateway does, which would refuse it after each reconnection.
+fn since(text: &str) -> Result<String, String> {
+    let ok = Ok(text.to_owned());
+    if text.parse::<Timestamp>().is_ok() {
+        return ok;
+    }
+    match parse_duration_within(text, Duration::ZERO..=DURATION_MAX) {
+        Ok(_) => ok,
+        Err(error @ BadDuration::OutOfRange { .. }) => Err(error.to_string()),
+        Err(BadDuration::NotADuration { .. }) => {
+            Err("neither a duration such as 90m or 2h nor a time such as 2026-01-31T09:30:00Z".to_owned())
+        }
+    }
 }
 
 fn path(arguments: &TailArgs) -> String {
@@ -181,5 +200,21 @@ impl Printer {
             out::stdout_line(&format!("                  {}", paint.dim(&safe(link))))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_is_checked_before_connecting() {
+        for good in ["2h", "1h30m", "0", "10000d", "2026-01-31T09:30:00Z", "2026-01-31T09:30:00+02:00"] {
+            assert_eq!(since(good).unwrap(), good);
+        }
+        for bad in ["1.5h", "yesterday", "", "-2h", "2026-01-31"] {
+            assert!(since(bad).unwrap_err().contains("such as 90m"), "{bad}");
+        }
+        assert!(since("10001d").unwrap_err().contains("10001d is outside"));
     }
 }
