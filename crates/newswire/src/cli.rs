@@ -113,6 +113,9 @@ mod tests {
             let short = parse(&format!("{line} 500ms")).unwrap_err().to_string();
             assert!(short.contains("500ms is outside 1s to 10000d"), "{short}");
         }
+        let bad = parse("newswire tail --since 1.5h").unwrap_err();
+        assert_eq!(bad.exit_code(), 2);
+        assert!(bad.to_string().contains("'1.5h'") && bad.to_string().contains("such as 90m"), "{bad}");
         assert!(parse("newswire verify --for 1m30s").is_ok());
         assert!(
             parse("newswire verify --for 6m").unwrap_err().to_string().contains("6m is outside 1s to 5m")
