@@ -26,7 +26,10 @@ use tokio::{
     net::UnixStream,
 };
 
-use crate::{problem::Problem, watch::ProcessIdentity};
+use crate::{
+    problem::{self, Problem},
+    watch::ProcessIdentity,
+};
 
 /// The default deadline.
 pub const DEADLINE: Duration = Duration::from_secs(2);
@@ -116,7 +119,7 @@ pub enum ControlError {
     /// The process answered with a problem.
     #[error(transparent)]
     Problem(Problem),
-    /// The process answered with an error status and no problem. 404 can mean that its version has no such route.
+    /// The process answered with an error status and no problem, or has no such route: then it is another version.
     #[error("{request} on {}: status {status}", .socket.display())]
     Status {
         /// The socket.
@@ -300,9 +303,10 @@ impl ControlClient {
         let answer = self.send(&request).await?;
         let (socket, name) = (self.socket.clone(), request.name());
         if !(200..300).contains(&answer.status) {
-            return Err(match serde_json::from_slice(&answer.body) {
-                Ok(problem) => ControlError::Problem(problem),
-                Err(_) => ControlError::Status { socket, request: name, status: answer.status },
+            return Err(match serde_json::from_slice::<Problem>(&answer.body) {
+                // Older versions answer an unknown route without a problem.
+                Ok(problem) if problem.code != problem::UNKNOWN_ROUTE => ControlError::Problem(problem),
+                _ => ControlError::Status { socket, request: name, status: answer.status },
             });
         }
         serde_json::from_slice(&answer.body).map_err(|source| {

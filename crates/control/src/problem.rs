@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// The media type of a problem (RFC 9457, section 6.1).
 pub const PROBLEM_MEDIA_TYPE: &str = "application/problem+json";
 
+/// The `code` of a route that does not exist.
+pub const UNKNOWN_ROUTE: &str = "not-found";
+
 /// The `type` of a problem, a URI.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProblemType {
@@ -55,6 +58,12 @@ impl Problem {
         }
     }
 
+    /// 404: there is no such route.
+    #[must_use]
+    pub fn unknown_route() -> Self {
+        Self::new(404, UNKNOWN_ROUTE, "unknown route")
+    }
+
     /// 422: the configuration was not reloaded.
     #[must_use]
     pub fn bad_configuration(complaints: Vec<String>) -> Self {
@@ -62,10 +71,10 @@ impl Problem {
         Self { complaints, ..Self::new(422, "bad-configuration", detail) }
     }
 
-    /// 422: the list of sources was not reloaded.
+    /// 422: the ingestion daemon reloaded nothing, because of its configuration or of the list of sources.
     #[must_use]
     pub fn bad_catalogue(complaints: Vec<String>) -> Self {
-        let detail = "the list of sources has mistakes; the old one stays in force";
+        let detail = "the configuration or the list of sources has mistakes; the old ones stay in force";
         Self { complaints, ..Self::new(422, "bad-catalogue", detail) }
     }
 }

@@ -51,7 +51,8 @@ pub struct WatchReport<V = ProcessVitals> {
     /// What its watchdog sees.
     #[serde(flatten)]
     pub progress: ProgressReport,
-    /// Null if the process did not answer in time.
+    /// Null if the process did not answer in time; never absent.
+    #[serde(deserialize_with = "Option::deserialize", bound(deserialize = "V: Deserialize<'de>"))]
     pub vitals: Option<V>,
 }
 

@@ -84,6 +84,9 @@ fn vitals_are_null_when_late_and_their_parts_are_null_or_absent_when_locked() {
     round_trip::<WatchReport>(&watch.to_string());
     watch["vitals"] = Value::Null;
     assert_eq!(round_trip::<WatchReport>(&watch.to_string()).vitals, None);
+    watch.as_object_mut().unwrap().remove("vitals");
+    let error = serde_json::from_value::<WatchReport>(watch).unwrap_err().to_string();
+    assert!(error.contains("missing field `vitals`"), "{error}");
 
     let mut watch: Value = serde_json::from_str(INGEST_WATCH).unwrap();
     let vitals = watch["vitals"].as_object_mut().unwrap();

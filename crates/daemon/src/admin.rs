@@ -126,6 +126,7 @@ async fn run(
         let app = App::new()
             .app_data(state.clone())
             .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))
+            .default_service(web::to(|| async { problem::response(&Problem::unknown_route()) }))
             .route(paths::HEALTH, web::get().to(health))
             .route(paths::WATCH, web::get().to(watch))
             .route(paths::STACKS, web::get().to(stacks))

@@ -11,18 +11,28 @@ pub struct Program {
     pub name: &'static str,
     /// One sentence for the help, without the final full stop.
     pub about: &'static str,
+    /// Examples for the help and the manual page: a command line, and what it does.
+    pub examples: &'static [(&'static str, &'static str)],
 }
 
 /// The ingestion daemon.
 pub const INGESTD: Program = Program {
     name: "newswire-ingestd",
     about: "Visit feeds, record new items, and serve them to gateways on a Unix socket",
+    examples: &[
+        ("newswire-ingestd --config /etc/newswire/newswire.toml", "Run the daemon in the foreground"),
+        ("newswire-ingestd --check", "Check the configuration and the files it names, and exit"),
+    ],
 };
 
 /// The gateway.
 pub const GATEWAY: Program = Program {
     name: "newswire-gateway",
     about: "Serve recorded items over HTTP as Server-Sent Events, with history, source health and a web page",
+    examples: &[
+        ("newswire-gateway --config /etc/newswire/newswire.toml", "Run the gateway in the foreground"),
+        ("newswire-gateway --check", "Check the configuration and the files it names, and exit"),
+    ],
 };
 
 #[derive(Debug, clap::Args)]
@@ -57,7 +67,7 @@ pub struct Invocation {
 }
 
 impl Program {
-    /// The definition of the command line.
+    /// The definition of the command line, without the examples.
     #[must_use]
     pub fn command(self) -> clap::Command {
         let command = clap::Command::new(self.name)
@@ -70,7 +80,9 @@ impl Program {
     /// Parses the command line of this process. `--help`, `--version` and mistakes end the process.
     #[must_use]
     pub fn parse_arguments(self) -> Invocation {
-        let mut matches = self.command().get_matches();
+        let examples: String =
+            self.examples.iter().map(|(line, text)| format!("\n  {line}\n      {text}")).collect();
+        let mut matches = self.command().after_help(format!("Examples:{examples}")).get_matches();
         match DaemonArguments::from_arg_matches_mut(&mut matches) {
             Ok(DaemonArguments { config, check, json }) => {
                 let output = if json { CheckOutput::Json } else { CheckOutput::Text };

@@ -1,6 +1,7 @@
 //! Examples of every command, written once: for its `--help` and for the EXAMPLES section of its man page.
 
 use clap::Command;
+use daemon::program::{GATEWAY, INGESTD};
 
 /// A command line, and what it does.
 pub(crate) type Example = (&'static str, &'static str);
@@ -252,20 +253,8 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ("newswire logs level info,ingestd=debug", "Set a level, and another for one module"),
         ],
     ),
-    (
-        "newswire-ingestd",
-        &[
-            ("newswire-ingestd --config /etc/newswire/newswire.toml", "Run the daemon in the foreground"),
-            ("newswire-ingestd --check", "Check the configuration and the files it names, and end"),
-        ],
-    ),
-    (
-        "newswire-gateway",
-        &[
-            ("newswire-gateway --config /etc/newswire/newswire.toml", "Run the gateway in the foreground"),
-            ("newswire-gateway --check", "Check the configuration and the files it names, and end"),
-        ],
-    ),
+    (INGESTD.name, INGESTD.examples),
+    (GATEWAY.name, GATEWAY.examples),
 ];
 
 /// The examples of a command, such as `newswire sources add`.

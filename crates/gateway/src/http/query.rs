@@ -78,7 +78,7 @@ impl NewsQuery {
                 Ok(())
             }
             "since" => {
-                let expected = "expected an RFC 3339 time or a duration such as 90s, 15m, 1h30m or 3d";
+                let expected = "expected an RFC 3339 time, or a duration of at most 10000d such as 90s, 15m, 1h30m or 3d";
                 self.since = Some(Since::parse(&value).ok_or(HttpProblem::bad_parameter("since", expected))?);
                 Ok(())
             }

@@ -14,6 +14,7 @@ use actix_web::{
     HttpRequest, HttpResponse, Responder,
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
+    error::InternalError,
     middleware::Next,
     web,
 };
@@ -91,7 +92,13 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
                 .app_data(web::PayloadConfig::new(PUSH_BYTES_MAX))
                 .route(web::post().to(push)),
         )
-        .default_service(web::to(|| async { problem(404, "not-found", "unknown route") }));
+        .app_data(web::JsonConfig::default().error_handler(|error, _| {
+            InternalError::from_response("bad body", problem(400, "bad-body", error.to_string())).into()
+        }))
+        .app_data(web::QueryConfig::default().error_handler(|error, _| {
+            InternalError::from_response("bad query", problem(400, "bad-parameter", error.to_string())).into()
+        }))
+        .default_service(web::to(|| async { daemon::problem::response(&Problem::unknown_route()) }));
 }
 
 fn problem(status: u16, code: &str, detail: impl Into<String>) -> HttpResponse {

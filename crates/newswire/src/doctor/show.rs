@@ -164,8 +164,17 @@ fn listener(page: &mut ReportWriter, listener: &ListenerReport, gateway: &Daemon
 /// The wire, the store and the sources.
 fn wire_and_store(page: &mut ReportWriter, evidence: &Evidence) {
     let (gateway, ingestd) = (evidence.gateway.gateway_vitals(), evidence.ingestd.ingest_vitals());
-    if gateway.is_some() || ingestd.is_some() {
+    let late =
+        evidence.daemons().filter(|daemon| daemon.watch.get().is_some_and(|watch| watch.vitals.is_none()));
+    let late: Vec<_> = late.collect();
+    if gateway.is_some() || ingestd.is_some() || !late.is_empty() {
         page.section("wire");
+    }
+    for daemon in late {
+        page.missing(
+            daemon.name.trim_start_matches("newswire-"),
+            "it did not put its diagnostics together in time",
+        );
     }
     if let Some(vitals) = gateway {
         match &vitals.wire {
