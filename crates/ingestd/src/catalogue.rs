@@ -18,11 +18,7 @@ use crate::{
 /// [`IngestError::Catalogue`] with every complaint, one per line.
 pub(crate) async fn read_catalogue(path: &Path) -> Result<Catalogue, IngestError> {
     let text = tokio::fs::read_to_string(path).await.map_err(|error| {
-        let hint = "set ingestd.sources to an existing file, or create this one with [[source]] tables";
-        IngestError::Catalogue(format!(
-            "{}: cannot read the list of sources: {error}; {hint}",
-            path.display()
-        ))
+        IngestError::Catalogue(Catalogue::unreadable(&path.display().to_string(), &error).to_string())
     })?;
     Catalogue::parse(&text)
         .map_err(|complaints| IngestError::Catalogue(complaints.in_file(path.display()).to_string()))

@@ -21,6 +21,7 @@ mod request;
 use std::{
     collections::HashMap,
     fmt::Write as _,
+    io,
     ops::{Range, RangeInclusive},
     time::Duration,
 };
@@ -72,6 +73,20 @@ impl Catalogue {
         }
         let sources = if errors.is_empty() { reader.document(document.get_ref()) } else { Vec::new() };
         reader.complaints.in_file("").or(Self { sources })
+    }
+
+    /// The complaint about a file that could not be read because of `error`.
+    #[must_use]
+    pub fn unreadable(place: &str, error: &io::Error) -> Complaint {
+        let remedy = match error.kind() {
+            io::ErrorKind::PermissionDenied => "make it readable for this user, or run this as another user",
+            io::ErrorKind::NotFound => {
+                "set ingestd.sources to an existing file, or create this one with [[source]] tables"
+            }
+            _ => "set ingestd.sources to a text file with [[source]] tables",
+        };
+        let message = format!("cannot read the list of sources: {error}; {remedy}");
+        Complaint { place: place.to_owned(), line: None, key: String::new(), message }
     }
 
     /// The text of the file; [`Catalogue::parse`] returns the same catalogue from it.

@@ -1,7 +1,6 @@
 //! `newswire config`: checks the configuration and all files that it names, or shows the values in force.
 
 use std::{
-    io,
     path::{Path, PathBuf},
     process::{Command as Process, Stdio},
 };
@@ -168,14 +167,7 @@ fn describe(catalogue: &Catalogue) -> String {
 /// [`UsageError`] with every complaint about it.
 pub(crate) fn read_catalogue(path: &Path) -> Result<Catalogue, UsageError> {
     let text = std::fs::read_to_string(path).map_err(|error| {
-        let remedy = match error.kind() {
-            io::ErrorKind::PermissionDenied => "make it readable for this user, or run this as another user",
-            io::ErrorKind::NotFound => {
-                "set ingestd.sources to an existing file, or create this one with [[source]] tables"
-            }
-            _ => "set ingestd.sources to a text file with [[source]] tables",
-        };
-        UsageError(format!("{}: cannot read the list of sources: {error}; {remedy}", path.display()))
+        UsageError(Catalogue::unreadable(&path.display().to_string(), &error).to_string())
     })?;
     Catalogue::parse(&text).map_err(|complaints| UsageError(complaints.in_file(path.display()).to_string()))
 }
