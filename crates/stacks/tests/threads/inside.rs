@@ -2,12 +2,9 @@
 
 use std::{sync::mpsc, thread, time::Duration};
 
-use stacks::SelfSampler;
+use stacks::{SelfSampler, StackFrame};
 
-use crate::{
-    assert_locations,
-    busy::{BusyProcess, named},
-};
+use crate::{assert_locations, busy::BusyProcess, outside::wait_until};
 
 #[test]
 fn every_thread_is_named_by_function_file_and_line() {
@@ -70,13 +67,18 @@ fn several_threads_may_sample_at_once() {
     let inside = SelfSampler::install().unwrap();
     let (_keep, wait) = mpsc::sync_channel::<()>(1);
     let waiting = thread::Builder::new().name("waiting".to_owned()).spawn(move || wait.recv()).unwrap();
+    let receives = |frame: &StackFrame| {
+        frame.function.as_deref().is_some_and(|function| function.contains("mpsc::Receiver"))
+    };
+    let is_waiting = || {
+        let threads = inside.all().threads;
+        threads.iter().any(|thread| thread.name == "waiting" && thread.frames.iter().any(receives))
+    };
+    // A new thread is not at its location at once.
+    wait_until("the thread waits", is_waiting);
     let ask = || {
         for _ in 0..3 {
-            let capture = inside.all();
-            let thread = named(&capture, "waiting");
-            assert!(thread.frames.iter().any(|frame| {
-                frame.function.as_deref().is_some_and(|function| function.contains("mpsc::Receiver"))
-            }));
+            assert!(is_waiting());
         }
     };
     thread::scope(|scope| {
