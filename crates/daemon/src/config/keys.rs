@@ -199,7 +199,7 @@ table! {
         ring_bytes: u64 = "67108864", ValueKind::Integer(4 * KIB, TIB), RESTART;
         /// At shutdown, open streams are closed one after the other within this time.
         drain: Duration = "10s", ValueKind::Duration(Duration::ZERO, HOUR), LIVE;
-        /// Accepted `Host` headers in addition to localhost, 127.0.0.1, [::1] and the host of `public_url`, such as
+        /// Accepted `Host` headers in addition to `localhost`, `127.0.0.1`, `[::1]` and the host of `public_url`, such as
         /// "news.example.org". Empty: all are accepted, unless `listen` is a loopback address.
         hosts: Vec<String> = "", ValueKind::List(ListItem::Host), LIVE;
         /// Origins whose pages may read from this gateway (CORS), such as "https://example.org". Empty: none.
