@@ -80,24 +80,7 @@ mod tests {
 
     #[test]
     fn every_auth_error_has_a_code_of_the_openapi_document() {
-        use AuthError::{
-            Algorithm, Audience, Expired, Issuer, Malformed, Missing, NoCategories, NotYet, Several,
-            Signature, TooLong, Unknown,
-        };
-        for error in [
-            Missing,
-            Several,
-            TooLong,
-            Malformed,
-            Algorithm,
-            Signature,
-            Unknown,
-            Expired,
-            NotYet,
-            Audience,
-            Issuer,
-            NoCategories,
-        ] {
+        for error in AuthError::ALL {
             let (code, detail) = error.client_message();
             assert!(include_str!("../openapi.json").contains(&format!("\"{code}\"")), "{code}");
             assert!(
