@@ -41,6 +41,12 @@ mod connection;
 // Whose connection it is, for the limits per address.
 mod client_address;
 
+// How much is open per address.
+mod address_counts;
+
+// What an address may use per second.
+mod budgets;
+
 // Requests to the daemon, queued for the intake's thread.
 mod forwarder;
 
