@@ -48,7 +48,7 @@ pub(crate) struct AppState {
     changes: watch::Sender<u64>,
     draining: AtomicBool,
     streams: Arc<OpenStreams>,
-    pub(crate) connections: Connections,
+    pub(crate) connections: Arc<Connections>,
     pub(crate) budgets: Budgets,
     pub(crate) worker_lag: WorkerLag,
     pub(crate) registry: MetricsRegistry,
@@ -100,9 +100,9 @@ impl AppState {
         let registry = MetricsRegistry::new();
         watch.register_loops(&registry, "gateway");
         watch.register_clock_jumps(&registry, "gateway");
-        let connections = Connections::new(&settings);
         let budgets = Budgets::new(settings.budgets);
         let metrics = GatewayMetrics::register(&registry);
+        let connections = Arc::new(Connections::new(&settings, metrics.connections.clone()));
         Self {
             settings: RwLock::new(Arc::new(settings)),
             connections,

@@ -101,7 +101,7 @@ async fn open(
     };
     let connection =
         request.conn_data::<Rc<ClientConnection>>().expect("every connection is registered").clone();
-    connection.cancel_deadline();
+    connection.begin_stream();
     let body = StreamSubscriber::new(Rc::clone(streams), connection, permit, stream, reader);
     Ok(response_head(format).body(body))
 }
