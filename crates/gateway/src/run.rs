@@ -21,7 +21,7 @@ use crate::{
     error::GatewayError,
     http::{
         listener::{self, ListeningSocket},
-        server::Server,
+        server::ClientServer,
     },
     ingest::intake,
     limits::Limits,
@@ -77,7 +77,7 @@ pub async fn run_within(start: DaemonContext, limits: Limits) -> Result<(), Gate
     let socket = ControlSocket::Ingestd.in_dir(&config.daemon.run_dir);
     let intake = intake::start(Arc::clone(&state), socket, bounds.events, forwarders, intake_stop.clone());
     let intake = intake.context("start the intake")?;
-    let mut server = Server::start(&state, listener, config.gateway.workers)?;
+    let mut server = ClientServer::start(&state, listener, config.gateway.workers)?;
     warn_of_few_descriptors(&state);
     tracing::info!(listen = %address, "ready");
     notify::ready();

@@ -19,13 +19,13 @@ use crate::state::AppState;
 const ORDERS_MAX: usize = 2;
 
 /// The running server.
-pub(crate) struct Server {
+pub(crate) struct ClientServer {
     orders: mpsc::Sender<FrontOrder>,
     ended: oneshot::Receiver<()>,
     thread: thread::JoinHandle<()>,
 }
 
-impl Server {
+impl ClientServer {
     /// Starts the threads; `workers` of 0 means one per processor.
     ///
     /// # Errors
@@ -92,14 +92,14 @@ mod tests {
 
     const WORKERS: usize = 2;
 
-    fn started() -> (Arc<AppState>, SocketAddr, Server) {
+    fn started() -> (Arc<AppState>, SocketAddr, ClientServer) {
         let ring = Ring::new(RingBounds { events: 10, bytes: 1 << 20 });
         let (queues, _) = DaemonQueues::new();
         let state = AppState::new(Settings::for_tests(), ring, queues, Clock::system(), Watch::new());
         let state = Arc::new(state);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let server = Server::start(&state, listener, WORKERS).unwrap();
+        let server = ClientServer::start(&state, listener, WORKERS).unwrap();
         (state, address, server)
     }
 
