@@ -30,6 +30,7 @@ use crate::{
         ring::Ring,
         worker_lag::WorkerLag,
     },
+    unsent::{UNSENT_BYTES_MAX_DEFAULT, UnsentBudget},
 };
 
 /// Shared by everything in the process.
@@ -48,6 +49,7 @@ pub(crate) struct AppState {
     draining: AtomicBool,
     streams: Arc<OpenStreams>,
     pub(crate) connections: Connections,
+    pub(crate) unsent: UnsentBudget,
     pub(crate) worker_lag: WorkerLag,
     pub(crate) registry: MetricsRegistry,
     pub(crate) metrics: GatewayMetrics,
@@ -114,6 +116,7 @@ impl AppState {
             changes: watch::channel(0).0,
             draining: AtomicBool::new(false),
             streams: Arc::new(OpenStreams::new(metrics.clients.clone())),
+            unsent: UnsentBudget::new(UNSENT_BYTES_MAX_DEFAULT, &registry),
             worker_lag: WorkerLag::default(),
             metrics,
             registry,
