@@ -27,5 +27,8 @@ mod extract;
 // The query parameters that several routes share.
 pub(crate) mod query;
 
+// Whether a client's copy is current (`If-None-Match`).
+pub(crate) mod conditional;
+
 // Errors as responses (RFC 9457).
 pub(crate) mod problem;

@@ -31,6 +31,7 @@ use crate::{
         ring::Ring,
         worker_lag::WorkerLag,
     },
+    unsent::UnsentBudget,
 };
 
 /// Shared by everything in the process.
@@ -50,6 +51,7 @@ pub(crate) struct AppState {
     streams: Arc<OpenStreams>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) budgets: Budgets,
+    pub(crate) unsent: UnsentBudget,
     pub(crate) worker_lag: WorkerLag,
     pub(crate) registry: MetricsRegistry,
     pub(crate) metrics: GatewayMetrics,
@@ -101,6 +103,7 @@ impl AppState {
         watch.register_loops(&registry, "gateway");
         watch.register_clock_jumps(&registry, "gateway");
         let budgets = Budgets::new(settings.budgets);
+        let unsent_bytes_max = usize::try_from(settings.unsent_bytes_max).unwrap_or(usize::MAX);
         let metrics = GatewayMetrics::register(&registry);
         let connections = Arc::new(Connections::new(&settings, metrics.connections.clone()));
         Self {
@@ -117,6 +120,7 @@ impl AppState {
             changes: watch::channel(0).0,
             draining: AtomicBool::new(false),
             streams: Arc::new(OpenStreams::new(metrics.clients.clone())),
+            unsent: UnsentBudget::new(unsent_bytes_max, &registry),
             worker_lag: WorkerLag::default(),
             metrics,
             registry,
@@ -136,6 +140,7 @@ impl AppState {
     pub(crate) fn replace_settings(&self, settings: Settings) {
         self.connections.resize(&settings);
         self.budgets.resize(settings.budgets);
+        self.unsent.resize(usize::try_from(settings.unsent_bytes_max).unwrap_or(usize::MAX));
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 

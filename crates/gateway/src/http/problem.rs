@@ -113,11 +113,6 @@ impl HttpProblem {
         Self::new(410, "other-log", "this id belongs to another log; start again without it")
     }
 
-    /// 505: a client that cannot parse chunked encoding.
-    pub(crate) fn version() -> Self {
-        Self::new(505, "http-version", "the stream requires HTTP/1.1 or newer")
-    }
-
     /// 421: a `Host` that is not served.
     pub(crate) fn wrong_host() -> Self {
         Self::new(421, "wrong-host", "this host name is not served; add it to gateway.hosts")

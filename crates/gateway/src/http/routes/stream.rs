@@ -5,7 +5,11 @@
 
 use std::{rc::Rc, time::Duration};
 
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, Resource, http::Version, http::header, web};
+use actix_web::{
+    HttpRequest, HttpResponse, HttpResponseBuilder, Resource, body,
+    http::{Version, header},
+    web,
+};
 
 use super::method::only_read;
 use crate::{
@@ -46,7 +50,8 @@ fn response_head(format: StreamFormat) -> HttpResponseBuilder {
 }
 
 async fn head(request: HttpRequest, _reader: AuthorisedReader) -> HttpResponse {
-    response_head(format(&request)).finish()
+    // Without a body that has a size: the stream has none.
+    response_head(format(&request)).body(body::None::new())
 }
 
 /// JSON lines for a client that accepts them and does not accept an event stream.
@@ -77,9 +82,6 @@ async fn open(
     state: web::Data<AppState>,
     reader: AuthorisedReader,
 ) -> Result<HttpResponse, HttpProblem> {
-    if request.version() < Version::HTTP_11 {
-        return Err(HttpProblem::version());
-    }
     let query = NewsQuery::parse(request.query_string())?;
     let streams = request.app_data::<Rc<WorkerStreams>>().expect("every worker has its streams");
     let format = format(&request);
@@ -103,5 +105,8 @@ async fn open(
         request.conn_data::<Rc<ClientConnection>>().expect("every connection is registered").clone();
     connection.begin_stream();
     let body = StreamSubscriber::new(Rc::clone(streams), connection, permit, stream, reader);
-    Ok(response_head(format).body(body))
+    let mut response = response_head(format).body(body);
+    // HTTP/1.0 has no chunks: there the end of the connection is the end of the body (RFC 1945, section 7.2.2).
+    response.head_mut().no_chunking(request.version() < Version::HTTP_11);
+    Ok(response)
 }
