@@ -80,23 +80,15 @@ mod tests {
         time::Duration,
     };
 
-    use daemon::{Clock, watch::Watch};
     use tokio::time::Instant;
 
     use super::*;
-    use crate::{
-        settings::Settings,
-        state::DaemonQueues,
-        stream::ring::{Ring, RingBounds},
-    };
+    use crate::settings::Settings;
 
     const WORKERS: usize = 2;
 
     fn started() -> (Arc<AppState>, SocketAddr, ClientServer) {
-        let ring = Ring::new(RingBounds { events: 10, bytes: 1 << 20 });
-        let (queues, _) = DaemonQueues::new();
-        let state = AppState::new(Settings::for_tests(), ring, queues, Clock::system(), Watch::new());
-        let state = Arc::new(state);
+        let state = Arc::new(AppState::for_tests(Settings::for_tests()));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let server = ClientServer::start(&state, listener, WORKERS).unwrap();
