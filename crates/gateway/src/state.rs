@@ -205,6 +205,7 @@ mod tests {
             hosts: Vec::new(),
             any_host: true,
             cors_origins: Vec::new(),
+            cors_credentials: false,
             trusted_proxies: Vec::new(),
             operator_token: OperatorToken::load(None).unwrap(),
             authenticator: Authenticator::default(),
