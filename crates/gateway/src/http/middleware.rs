@@ -3,8 +3,8 @@
 use std::{rc::Rc, sync::Arc};
 
 use actix_web::{
-    Error, HttpMessage as _, ResponseError as _,
-    body::{EitherBody, MessageBody},
+    Error, HttpMessage as _, HttpResponse, ResponseError as _,
+    body::{BoxBody, EitherBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{
         Method,
@@ -21,7 +21,10 @@ use super::{
     problem::HttpProblem,
     routes,
 };
-use crate::{auth::bearer, connection::ClientConnection, state::AppState};
+use crate::{
+    auth::bearer, client_address::ClientAddress, connection::ClientConnection, settings::Settings,
+    state::AppState,
+};
 
 /// The page runs its own script and style and connects to the gateway only; no inline code, no foreign image.
 const CSP_PAGE: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
@@ -55,6 +58,8 @@ pub(super) async fn secure<B: MessageBody + 'static>(
     } else if bearer::is_in_query(request.query_string()) {
         state.metrics.requests_refused.get_or_create(&[("reason", "token_in_query")]).inc();
         request.into_response(HttpProblem::token_in_query().error_response()).map_into_right_body()
+    } else if let Some(refusal) = over_budget(&request, &state, &settings) {
+        request.into_response(refusal).map_into_right_body()
     } else if request.method() == Method::OPTIONS {
         let response = cors::options(request.path(), allowed.is_some());
         request.into_response(response).map_into_right_body()
@@ -81,6 +86,24 @@ pub(super) async fn secure<B: MessageBody + 'static>(
     headers.insert(HeaderName::from_static("content-security-policy"), HeaderValue::from_static(csp));
     cors::add_headers(headers, allowed, &settings);
     Ok(response)
+}
+
+/// The answer to a request that is one too many for its address. Probes of the process are not counted: whoever floods
+/// it must not make it look dead.
+fn over_budget(
+    request: &ServiceRequest,
+    state: &AppState,
+    settings: &Settings,
+) -> Option<HttpResponse<BoxBody>> {
+    if request.path() == "/health" {
+        return None;
+    }
+    let over = state.budgets.request(ClientAddress::of_request(request.request(), settings)).err()?;
+    if request.method() == Method::GET && request.path() == "/news/stream" {
+        return Some(routes::stream::refuse(request.request(), state, over.reason, over.wait));
+    }
+    state.metrics.requests_refused.get_or_create(&[("reason", over.reason)]).inc();
+    Some(HttpProblem::too_many_requests(over.wait).error_response())
 }
 
 /// The response is for one reader only: no shared cache may store it.
