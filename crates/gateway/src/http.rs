@@ -9,6 +9,12 @@ pub(crate) mod server;
 // What every request must pass, and what every response carries.
 mod middleware;
 
+// Whether a request names a served host.
+mod host;
+
+// Pages of other origins (CORS).
+mod cors;
+
 // The routes and their handlers.
 mod routes;
 
