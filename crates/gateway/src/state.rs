@@ -17,11 +17,16 @@ use crate::{
     connection::capacity::Connections,
     ingest::{
         callbacks::{CallbackForwarder, Callbacks},
+        history::{HistoryForwarder, HistoryQueue},
         refresh::{RefreshForwarder, Refreshes},
         source_directory::SourceDirectory,
         wire_link::WireLink,
     },
     metrics::GatewayMetrics,
+    pages::{
+        metrics_page::MetricsTexts,
+        pool::{PagePool, PoolJobs},
+    },
     settings::Settings,
     stream::{
         admission::{OpenStreams, StreamPermit},
@@ -39,6 +44,7 @@ pub(crate) struct AppState {
     settings: RwLock<Arc<Settings>>,
     pub(crate) ring: Ring,
     pub(crate) replays: ReplayQueue,
+    pub(crate) history: HistoryQueue,
     pub(crate) refreshes: Refreshes,
     pub(crate) callbacks: Callbacks,
     pub(crate) notices: Notices,
@@ -50,6 +56,9 @@ pub(crate) struct AppState {
     streams: Arc<OpenStreams>,
     pub(crate) connections: Connections,
     pub(crate) unsent: UnsentBudget,
+    /// Makes pages; no worker does.
+    pub(crate) pages: PagePool,
+    pub(crate) metrics_texts: MetricsTexts,
     pub(crate) worker_lag: WorkerLag,
     pub(crate) registry: MetricsRegistry,
     pub(crate) metrics: GatewayMetrics,
@@ -64,6 +73,7 @@ pub(crate) struct AppState {
 /// The workers' ends of the queues to the daemon.
 pub(crate) struct DaemonQueues {
     pub(crate) replays: ReplayQueue,
+    pub(crate) history: HistoryQueue,
     pub(crate) refreshes: Refreshes,
     pub(crate) callbacks: Callbacks,
 }
@@ -71,6 +81,7 @@ pub(crate) struct DaemonQueues {
 /// The intake's ends of them.
 pub(crate) struct Forwarders {
     pub(crate) replays: ReplayForwarder,
+    pub(crate) history: HistoryForwarder,
     pub(crate) refreshes: RefreshForwarder,
     pub(crate) callbacks: CallbackForwarder,
 }
@@ -78,14 +89,16 @@ pub(crate) struct Forwarders {
 impl DaemonQueues {
     pub(crate) fn new() -> (Self, Forwarders) {
         let (replays, replay_forwarder) = ReplayQueue::new();
+        let (history, history_forwarder) = HistoryQueue::new();
         let (refreshes, refresh_forwarder) = Refreshes::new();
         let (callbacks, callback_forwarder) = Callbacks::new();
         let forwarders = Forwarders {
             replays: replay_forwarder,
+            history: history_forwarder,
             refreshes: refresh_forwarder,
             callbacks: callback_forwarder,
         };
-        (Self { replays, refreshes, callbacks }, forwarders)
+        (Self { replays, history, refreshes, callbacks }, forwarders)
     }
 }
 
@@ -96,18 +109,20 @@ impl AppState {
         queues: DaemonQueues,
         clock: Clock,
         watch: Watch,
-    ) -> Self {
+    ) -> (Self, PoolJobs) {
         let registry = MetricsRegistry::new();
+        let (pages, jobs) = PagePool::new(&registry);
         watch.register_loops(&registry, "gateway");
         watch.register_clock_jumps(&registry, "gateway");
         let connections =
             Connections::new(settings.clients_max, settings.clients_per_address_max, settings.descriptors);
         let metrics = GatewayMetrics::register(&registry);
-        Self {
+        let state = Self {
             settings: RwLock::new(Arc::new(settings)),
             connections,
             ring,
             replays: queues.replays,
+            history: queues.history,
             refreshes: queues.refreshes,
             callbacks: queues.callbacks,
             notices: Notices::default(),
@@ -116,6 +131,8 @@ impl AppState {
             changes: watch::channel(0).0,
             draining: AtomicBool::new(false),
             streams: Arc::new(OpenStreams::new(metrics.clients.clone())),
+            pages,
+            metrics_texts: MetricsTexts::default(),
             unsent: UnsentBudget::new(UNSENT_BYTES_MAX_DEFAULT, &registry),
             worker_lag: WorkerLag::default(),
             metrics,
@@ -124,7 +141,8 @@ impl AppState {
             clock,
             watch,
             started: Instant::now(),
-        }
+        };
+        (state, jobs)
     }
 
     /// The settings in force.
@@ -216,7 +234,7 @@ mod tests {
             descriptors: u64::MAX,
         };
         let ring = Ring::new(RingBounds { events: 10, bytes: 1 << 20 });
-        AppState::new(settings, ring, DaemonQueues::new().0, Clock::system(), Watch::new())
+        AppState::new(settings, ring, DaemonQueues::new().0, Clock::system(), Watch::new()).0
     }
 
     #[test]
