@@ -27,5 +27,8 @@ pub(crate) mod query;
 // Whether a client's copy is current (`If-None-Match`).
 pub(crate) mod conditional;
 
+// Work for the pool on behalf of a request.
+mod page_job;
+
 // Errors as responses (RFC 9457).
 pub(crate) mod problem;
