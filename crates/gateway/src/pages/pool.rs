@@ -375,7 +375,7 @@ mod tests {
     fn all_jobs_together_are_bounded() {
         let (pool, _jobs) = PagePool::new(&MetricsRegistry::new());
         let address = |n: usize| PageClient {
-            address: std::net::Ipv4Addr::from(u32::try_from(n).unwrap()).into(),
+            address: std::net::IpAddr::from(std::net::Ipv4Addr::from(u32::try_from(n).unwrap())).into(),
             clients_per_address_max: 64,
         };
         let permits: Vec<_> =
