@@ -533,6 +533,9 @@ async fn b12_an_origin_is_allowed_by_its_whole_name_or_not_at_all() {
     let allowed = async |gateway: &Gateway, method: &str, path: &str, origin: &str| {
         let headers = format!("origin: {origin}\r\naccess-control-request-method: GET\r\n");
         let answer = gateway.ask(method, path, &headers).await;
+        let exposed = header(&answer, "access-control-expose-headers");
+        let is_allowed = header(&answer, "access-control-allow-origin").is_some();
+        assert_eq!(exposed, is_allowed.then_some("ETag, Link, Retry-After"), "{answer}");
         assert!(!answer.contains("access-control-allow-credentials"), "{answer}");
         (header(&answer, "access-control-allow-origin").map(str::to_owned), answer)
     };
@@ -569,6 +572,84 @@ async fn b12_an_origin_is_allowed_by_its_whole_name_or_not_at_all() {
         let (origin, answer) = allowed(&open, "GET", "/health", foreign).await;
         assert_eq!(origin, None, "{foreign:?}");
         assert!(answer.contains("vary: Origin") || answer.contains("Origin"), "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b12_a_preflight_names_the_methods_of_the_route_and_the_headers_of_our_clients() {
+    let (gateway, _daemon, _serving) = gateway_and_daemon(Limits::default(), |config| {
+        config.gateway.cors_origins = vec!["https://reader.example".to_owned()];
+    })
+    .await;
+    let ask = async |path: &str, origin: &str| {
+        let headers = format!(
+            "origin: {origin}\r\naccess-control-request-method: POST\r\n\
+             access-control-request-headers: authorization,content-type\r\n"
+        );
+        gateway.ask("OPTIONS", path, &headers).await
+    };
+    let reads = "GET, HEAD, OPTIONS";
+    for (path, methods) in [
+        ("/news", reads),
+        ("/news/e-1", reads),
+        ("/news/stream", reads),
+        ("/sources", reads),
+        ("/health", reads),
+        ("/nowhere", reads),
+        ("/news/refresh", "POST, OPTIONS"),
+    ] {
+        let answer = ask(path, "https://reader.example").await;
+        assert_eq!(status(&answer), 204, "{answer}");
+        assert_eq!(header(&answer, "access-control-allow-methods"), Some(methods), "{path}");
+        assert_eq!(header(&answer, "allow"), Some(methods), "{path}");
+        let named = header(&answer, "access-control-allow-headers").unwrap();
+        for name in ["If-None-Match", "Content-Type", "Authorization", "Last-Event-ID", "Cache-Control"] {
+            assert!(named.split(", ").any(|one| one == name), "{name} of {path}: {named}");
+        }
+        assert!(header(&answer, "access-control-allow-credentials").is_none(), "{answer}");
+        let foreign = ask(path, "https://evil.example").await;
+        assert!(!foreign.contains("access-control-"), "{foreign}");
+    }
+    let hub = ask("/websub/abc", "https://reader.example").await;
+    assert!(!hub.contains("access-control-"), "{hub}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b12_errors_are_readable_by_an_allowed_page_and_credentials_only_if_configured() {
+    let origin = "origin: https://reader.example\r\n";
+    for credentials in [false, true] {
+        let gateway = Gateway::start(|config| {
+            with_token(config);
+            config.gateway.cors_origins = vec!["https://reader.example".to_owned()];
+            config.gateway.cors_credentials = credentials;
+        })
+        .await;
+        for (method, path, more, expected) in [
+            ("GET", "/health", "", 200),
+            ("HEAD", "/news/stream", "", 200),
+            ("OPTIONS", "/news", "", 204),
+            ("GET", "/news?limit=x", "", 400),
+            ("GET", "/news?jwt=x", "", 400),
+            ("POST", "/news/refresh", "content-length: 0\r\n", 401),
+            ("GET", "/nowhere", "", 404),
+            ("DELETE", "/news", "", 405),
+            ("GET", "/news", "", 503),
+            ("GET", "http://evil.example/news", "", 421),
+        ] {
+            let answer = gateway.ask(method, path, &format!("{origin}{more}")).await;
+            assert_eq!(status(&answer), expected, "{method} {path}: {answer}");
+            assert_eq!(
+                header(&answer, "access-control-allow-origin"),
+                Some("https://reader.example"),
+                "{answer}"
+            );
+            let with = header(&answer, "access-control-allow-credentials");
+            assert_eq!(with, credentials.then_some("true"), "{answer}");
+            let varies = answer.lines().filter_map(|line| line.strip_prefix("vary: "));
+            assert!(varies.flat_map(|names| names.split(", ")).any(|name| name == "Origin"), "{answer}");
+            let foreign = gateway.ask(method, path, &format!("origin: https://evil.example\r\n{more}")).await;
+            assert!(!foreign.contains("access-control-"), "{foreign}");
+        }
     }
 }
 
@@ -862,9 +943,18 @@ async fn b20_a_token_in_a_query_is_refused_on_every_route_and_repeated_nowhere()
     let settings = format!("operator_token_file = \"{}\"", file.path().display());
     let (program, _daemon, _serving) = program(&settings, "").await;
     let secret = "a-secret-of-the-operator";
-    for name in
-        ["token", "access_token", "authorization", "api_key", "newswire_read", "%74oken", "Access_Token"]
-    {
+    for name in [
+        "token",
+        "access_token",
+        "authorization",
+        "api_key",
+        "newswire_read",
+        "%74oken",
+        "Access_Token",
+        "jwt",
+        "ApiKey",
+        "id-token",
+    ] {
         for path in PATHS.into_iter().chain(["/news/refresh", "/nowhere", "/assets/app.js"]) {
             for method in ["GET", "HEAD", "POST", "PUT", "OPTIONS"] {
                 let body = "content-type: application/json\r\ncontent-length: 0\r\n";
@@ -1072,6 +1162,7 @@ async fn b26_a_browser_is_never_answered_in_a_way_that_ends_its_retries() {
         assert_eq!(status(&answer), 200, "{why}: {answer}");
         assert_eq!(header(&answer, "content-type"), Some("text/event-stream"), "{why}");
         assert!(answer.contains("\r\n\r\nretry: ") || answer.contains("\nretry: "), "{why}: {answer}");
+        assert!(answer.ends_with("\n\n"), "{why}: a blank line ends the block: {answer:?}");
     };
     let mut inside = Vec::new();
     for _ in 0..CLIENTS {

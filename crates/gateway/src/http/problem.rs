@@ -1,7 +1,7 @@
 //! The one place where an error becomes a response: RFC 9457 problem JSON with a stable `code`. The text of inner
 //! errors is for the log, and never in here.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
 use control::{Problem, problem::PROBLEM_MEDIA_TYPE};
@@ -76,6 +76,13 @@ impl HttpProblem {
         Self::new(429, "too-many-unknown", detail).retry_after(60)
     }
 
+    /// 429: the address has used up its requests per second.
+    pub(crate) fn too_many_requests(wait: Duration) -> Self {
+        let detail = "too many requests came from this address; send fewer per second";
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self::new(429, "too-many-requests", detail).retry_after(seconds.max(1))
+    }
+
     /// 503: the handler took too long.
     pub(crate) fn slow_answer() -> Self {
         Self::new(503, "slow-answer", "the request was not answered in time").retry_after(5)
@@ -104,11 +111,6 @@ impl HttpProblem {
     /// 410: an id of another epoch.
     pub(crate) fn other_log() -> Self {
         Self::new(410, "other-log", "this id belongs to another log; start again without it")
-    }
-
-    /// 505: a client that cannot parse chunked encoding.
-    pub(crate) fn version() -> Self {
-        Self::new(505, "http-version", "the stream requires HTTP/1.1 or newer")
     }
 
     /// 421: a `Host` that is not served.
