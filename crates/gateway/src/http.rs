@@ -18,6 +18,12 @@ mod connection_service;
 // What every request must pass, and what every response carries.
 mod middleware;
 
+// Whether a request names a served host.
+mod host;
+
+// Pages of other origins (CORS).
+mod cors;
+
 // The routes and their handlers.
 mod routes;
 
@@ -29,6 +35,9 @@ pub(crate) mod query;
 
 // Whether a client's copy is current (`If-None-Match`).
 pub(crate) mod conditional;
+
+// Work for the pool on behalf of a request.
+mod page_job;
 
 // Errors as responses (RFC 9457).
 pub(crate) mod problem;

@@ -25,7 +25,7 @@ use crate::{
     },
     ingest::intake,
     limits::Limits,
-    scrape,
+    pages, scrape,
     settings::Settings,
     state::{AppState, DaemonQueues},
     stream::ring::{Ring, RingBounds},
@@ -64,7 +64,8 @@ pub async fn run_within(start: DaemonContext, limits: Limits) -> Result<(), Gate
         bytes: usize::try_from(config.gateway.ring_bytes).unwrap_or(usize::MAX),
     };
     let (queues, forwarders) = DaemonQueues::new();
-    let state = Arc::new(AppState::new(settings, Ring::new(bounds), queues, clock, watch.clone()));
+    let (state, page_jobs) = AppState::new(settings, Ring::new(bounds), queues, clock, watch.clone());
+    let state = Arc::new(state);
     state.registry.register_process("gateway", env!("CARGO_PKG_VERSION"), &state.clock, &logs);
     scrape::register(&state);
     let watched = Arc::clone(&state);
@@ -77,6 +78,8 @@ pub async fn run_within(start: DaemonContext, limits: Limits) -> Result<(), Gate
     let socket = ControlSocket::Ingestd.in_dir(&config.daemon.run_dir);
     let intake = intake::start(Arc::clone(&state), socket, bounds.events, forwarders, intake_stop.clone());
     let intake = intake.context("start the intake")?;
+    let pages =
+        pages::pool::start(watch.clone(), page_jobs, intake_stop.clone()).context("start the pool")?;
     let mut server = ClientServer::start(&state, listener, config.gateway.workers)?;
     warn_of_few_descriptors(&state);
     tracing::info!(listen = %address, "ready");
@@ -95,7 +98,7 @@ pub async fn run_within(start: DaemonContext, limits: Limits) -> Result<(), Gate
     server.stop().await;
     intake_stop.cancel();
     #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
-    let wait = move || intake.join();
+    let wait = move || (intake.join(), pages.join());
     tokio::task::spawn_blocking(wait).await.ok();
     tracing::info!("stopped");
     Ok(())

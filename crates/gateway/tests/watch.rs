@@ -45,6 +45,7 @@ async fn every_loop_is_watched_and_the_gateway_reports_its_diagnostics() {
         ["front", "front"],
         ["pool", "pool-main"],
         ["wire", "intake"],
+        ["worker", "pages"],
         ["worker", "worker-0"],
         ["worker", "worker-1"]
     ]);

@@ -10,6 +10,7 @@ use actix_web::{
     http::{Version, header},
     web,
 };
+use daemon::accept::AcceptedTypes;
 
 use super::method::only_read;
 use crate::{
@@ -54,11 +55,11 @@ async fn head(request: HttpRequest, _reader: AuthorisedReader) -> HttpResponse {
     response_head(format(&request)).body(body::None::new())
 }
 
-/// JSON lines for a client that accepts them and does not accept an event stream.
+/// JSON lines for a client that prefers them to an event stream.
 fn format(request: &HttpRequest) -> StreamFormat {
-    let accept = request.headers().get("accept").and_then(|a| a.to_str().ok()).unwrap_or_default();
-    let accepts = |kind: &str| accept.split(',').any(|a| a.trim().split(';').next() == Some(kind));
-    match accepts("application/x-ndjson") && !accepts("text/event-stream") {
+    let accepted = AcceptedTypes::of(request.headers());
+    let acceptance = |format: StreamFormat| accepted.acceptance(format.content_type());
+    match acceptance(StreamFormat::NdJson) > acceptance(StreamFormat::EventStream) {
         true => StreamFormat::NdJson,
         false => StreamFormat::EventStream,
     }
