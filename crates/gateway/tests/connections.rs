@@ -170,7 +170,8 @@ async fn a_head_that_does_not_come_ends_the_connection_wherever_it_stops() {
         let answer = exchange(&gateway, begun.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 408 "), "{begun:?}: {answer}");
         let took = started.elapsed();
-        assert!((Duration::from_millis(900)..Duration::from_secs(3)).contains(&took), "{begun:?}: {took:?}");
+        // actix's clock has a resolution of half a second.
+        assert!((Duration::from_millis(400)..Duration::from_secs(5)).contains(&took), "{begun:?}: {took:?}");
     }
 }
 
