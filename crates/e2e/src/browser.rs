@@ -59,6 +59,14 @@ impl Browser {
     /// # Errors
     /// If it cannot be started, and under `CI=true` if it is not installed.
     pub async fn start() -> anyhow::Result<Option<Self>> {
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with more options of Chromium.
+    ///
+    /// # Errors
+    /// As [`Browser::start`].
+    pub async fn start_with(options: &[String]) -> anyhow::Result<Option<Self>> {
         let (chromium, driver) = (on_path("chromium"), on_path("chromedriver"));
         let (Some(chromium), Some(driver)) = (chromium, driver) else {
             let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
@@ -81,12 +89,13 @@ impl Browser {
         let mut browser = Self { driver, address: unknown, session: String::new(), profile };
         let port = wait_for("chromedriver to name its port", STARTED_WITHIN, async || port_in(&log)).await?;
         browser.address = SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into();
-        browser.open_session(&chromium).await?;
+        browser.open_session(&chromium, options).await?;
         Ok(Some(browser))
     }
 
-    async fn open_session(&mut self, chromium: &Path) -> anyhow::Result<()> {
+    async fn open_session(&mut self, chromium: &Path, options: &[String]) -> anyhow::Result<()> {
         let mut flags: Vec<_> = FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
+        flags.extend_from_slice(options);
         flags.push(format!("--user-data-dir={}", self.profile.path().join("profile").display()));
         let capabilities = json!({ "capabilities": { "alwaysMatch": {
             "goog:chromeOptions": { "binary": chromium, "args": flags },

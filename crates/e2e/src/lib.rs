@@ -15,7 +15,9 @@ mod hub;
 mod origin;
 mod prober;
 mod process;
+mod reverse_proxy;
 pub mod scenario;
+mod silent_relay;
 pub mod sse;
 mod stack;
 mod subscriber;
@@ -32,6 +34,8 @@ pub use self::{
     origin::{Behaviour, DocumentFormat, Origin, Request},
     prober::{PageProbe, PageProber, ProbeReport},
     process::{Binary, ChildProcess, StartOptions},
+    reverse_proxy::{ProxyKind, ReverseProxy},
+    silent_relay::SilentRelay,
     stack::{TestSource, TestStack, free_address},
     subscriber::{RecordedEvent, StreamConnection, TestSubscriber},
 };
