@@ -12,8 +12,8 @@ mod delivery;
 mod external_program;
 pub mod http;
 mod hub;
+mod latency_control;
 mod origin;
-mod prober;
 mod process;
 mod reverse_proxy;
 pub mod scenario;
@@ -31,8 +31,8 @@ pub use self::{
     delivery::{Published, faults},
     external_program::ExternalProgram,
     hub::{HubRequest, TestHub},
+    latency_control::{LatencyControl, LatencyReport},
     origin::{Behaviour, DocumentFormat, Origin, Request},
-    prober::{PageProbe, PageProber, ProbeReport},
     process::{Binary, ChildProcess, StartOptions},
     reverse_proxy::{ProxyKind, ReverseProxy},
     silent_relay::SilentRelay,
