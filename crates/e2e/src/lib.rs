@@ -27,7 +27,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use self::{
-    browser::{Browser, on_path},
+    browser::{Browser, BrowserKind, on_path},
     delivery::{Published, faults},
     external_program::ExternalProgram,
     hub::{HubRequest, TestHub},

@@ -8,10 +8,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
 use e2e::{
-    Binary, Browser, Origin, ProxyKind, ReverseProxy, SilentRelay, TestStack, http::Address, log_line,
-    scenario,
+    Binary, Browser, BrowserKind, Origin, ProxyKind, ReverseProxy, SilentRelay, TestStack, http::Address,
+    log_line, scenario,
 };
 use serde_json::Value;
 use tokio::{
@@ -125,15 +124,10 @@ struct Setting {
 }
 
 impl Setting {
-    async fn new() -> anyhow::Result<Option<Self>> {
-        let options = [
-            "--ignore-certificate-errors".to_owned(),
-            format!("--host-resolver-rules=MAP {} 127.0.0.1", ReverseProxy::HOST),
-            "--disable-background-timer-throttling".to_owned(),
-            "--disable-backgrounding-occluded-windows".to_owned(),
-            "--disable-renderer-backgrounding".to_owned(),
-        ];
-        let Some(browser) = Browser::start_with(&options).await? else { return Ok(None) };
+    /// Without a proxy, pages connect to the gateway or, with `relayed`, to the relay.
+    async fn new(kind: BrowserKind, relayed: bool) -> anyhow::Result<Option<Self>> {
+        let host = Some(ReverseProxy::HOST);
+        let Some(browser) = Browser::start_if_installed(kind, host).await? else { return Ok(None) };
         let origin = Arc::new(Origin::start().await?);
         let mut stack = TestStack::new(&scenario::feeds(&origin, 1))?;
         let page = stack.path("elsewhere.html");
@@ -159,7 +153,8 @@ impl Setting {
                 fronts.push((name, proxy.origin(), Some(proxy)));
             }
         }
-        fronts.push(("no proxy", format!("http://{}", relay.address()), None));
+        let direct = if relayed { relay.address() } else { gateway };
+        fronts.push(("no proxy", format!("http://{direct}"), None));
         let mut setting = Self { origin, stack, _relay: relay, browser, fronts: Vec::new(), elsewhere };
         for (name, origin, proxy) in fronts {
             let tab = setting.browser.new_tab().await?;
@@ -218,8 +213,8 @@ impl Setting {
     }
 }
 
-async fn through_an_outage() -> anyhow::Result<()> {
-    let Some(mut setting) = Setting::new().await? else { return Ok(()) };
+async fn through_an_outage(kind: BrowserKind) -> anyhow::Result<()> {
+    let Some(mut setting) = Setting::new(kind, false).await? else { return Ok(()) };
     // A proxy that answers 502 ends a bare EventSource for good, whatever the gateway does.
     let clients = setting.clients(|front| front.name != "plain nginx").await?;
     let before = vec!["Before".to_owned()];
@@ -248,6 +243,11 @@ async fn through_an_outage() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn pages_behind_every_proxy_and_none_miss_nothing_while_the_gateway_is_gone_for_9_s() {
-    through_an_outage().await.context("an outage of the gateway").unwrap();
+async fn pages_in_chromium_miss_nothing_while_the_gateway_is_gone_for_9_s() {
+    through_an_outage(BrowserKind::Chromium).await.unwrap();
+}
+
+#[tokio::test]
+async fn pages_in_firefox_miss_nothing_while_the_gateway_is_gone_for_9_s() {
+    through_an_outage(BrowserKind::Firefox).await.unwrap();
 }
