@@ -44,6 +44,11 @@ mod connection;
 // Whose connection it is, for the limits per address.
 mod client_address;
 
+// How much is open per address.
+mod address_counts;
+
+// What an address may use per second.
+mod budgets;
 // Bytes that clients have not taken yet, and how many there may be.
 mod unsent;
 

@@ -6,17 +6,14 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use daemon::metrics::MetricsRegistry;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 
-use crate::client_address::rate_limit_key;
+use crate::client_address::ClientAddress;
 
-/// `gateway.unsent_bytes_max` as long as it is not configured.
-pub(crate) const UNSENT_BYTES_MAX_DEFAULT: usize = 64 * 1024 * 1024;
 /// One address gets at most this part of the budget.
 const ADDRESS_SHARE: usize = 4;
 
@@ -36,7 +33,7 @@ struct UnsentCounts {
     /// 0 for no limit.
     max: usize,
     total: usize,
-    by_address: HashMap<IpAddr, usize>,
+    by_address: HashMap<ClientAddress, usize>,
 }
 
 /// Why nothing was reserved.
@@ -52,7 +49,7 @@ pub(crate) enum UnsentRefused {
 #[derive(Debug)]
 pub(crate) struct UnsentBytes {
     budget: UnsentBudget,
-    address: IpAddr,
+    address: ClientAddress,
     left: usize,
 }
 
@@ -83,8 +80,7 @@ impl UnsentBudget {
     ///
     /// # Errors
     /// Whose bytes are over the limit.
-    pub(crate) fn reserve(&self, address: &IpAddr, bytes: usize) -> Result<UnsentBytes, UnsentRefused> {
-        let address = rate_limit_key(*address);
+    pub(crate) fn reserve(&self, address: ClientAddress, bytes: usize) -> Result<UnsentBytes, UnsentRefused> {
         let taken = self.counts().take(address, bytes);
         match taken {
             Ok(()) => {
@@ -105,7 +101,7 @@ impl UnsentBudget {
 }
 
 impl UnsentCounts {
-    fn take(&mut self, address: IpAddr, bytes: usize) -> Result<(), UnsentRefused> {
+    fn take(&mut self, address: ClientAddress, bytes: usize) -> Result<(), UnsentRefused> {
         let of_address = self.by_address.get(&address).copied().unwrap_or_default();
         let exceeds = |used: usize, max: usize| self.max > 0 && used > 0 && used.saturating_add(bytes) > max;
         if exceeds(of_address, self.max / ADDRESS_SHARE) {
@@ -121,7 +117,7 @@ impl UnsentCounts {
         Ok(())
     }
 
-    fn give_back(&mut self, address: IpAddr, bytes: usize) {
+    fn give_back(&mut self, address: ClientAddress, bytes: usize) {
         self.total -= bytes;
         if let Some(of_address) = self.by_address.get_mut(&address) {
             *of_address -= bytes;
@@ -184,19 +180,19 @@ mod tests {
         (budget, read)
     }
 
-    fn address(n: u8) -> IpAddr {
-        [192, 0, 2, n].into()
+    fn address(n: u8) -> ClientAddress {
+        std::net::IpAddr::from([192, 0, 2, n]).into()
     }
 
     #[test]
     fn one_address_gets_a_quarter_and_all_together_the_whole() {
         let (budget, read) = budget(400);
-        let mut first = budget.reserve(&address(1), 60).unwrap();
-        assert_eq!(budget.reserve(&address(1), 41).unwrap_err(), UnsentRefused::Address);
-        let _rest: Vec<_> = (2..=4).map(|n| budget.reserve(&address(n), 100).unwrap()).collect();
-        assert_eq!(budget.reserve(&address(5), 41).unwrap_err(), UnsentRefused::Total);
+        let mut first = budget.reserve(address(1), 60).unwrap();
+        assert_eq!(budget.reserve(address(1), 41).unwrap_err(), UnsentRefused::Address);
+        let _rest: Vec<_> = (2..=4).map(|n| budget.reserve(address(n), 100).unwrap()).collect();
+        assert_eq!(budget.reserve(address(5), 41).unwrap_err(), UnsentRefused::Total);
         first.release(1);
-        assert!(budget.reserve(&address(5), 41).is_ok());
+        assert!(budget.reserve(address(5), 41).is_ok());
         assert_eq!(read("newswire_gateway_unsent_refused_total{reason=\"address\"}"), 1);
         assert_eq!(read("newswire_gateway_unsent_refused_total{reason=\"total\"}"), 1);
     }
@@ -204,14 +200,14 @@ mod tests {
     #[test]
     fn everything_that_was_reserved_is_released_once() {
         let (budget, read) = budget(400);
-        let mut bytes = budget.reserve(&address(1), 100).unwrap();
+        let mut bytes = budget.reserve(address(1), 100).unwrap();
         bytes.release(30);
         assert_eq!(read("newswire_gateway_unsent_bytes"), 70);
         bytes.release(1000);
         assert_eq!(read("newswire_gateway_unsent_bytes"), 0);
         drop(bytes);
-        drop(budget.reserve(&address(2), 100).unwrap());
-        drop(budget.reserve(&address(3), 0).unwrap());
+        drop(budget.reserve(address(2), 100).unwrap());
+        drop(budget.reserve(address(3), 0).unwrap());
         assert_eq!(read("newswire_gateway_unsent_bytes"), 0);
         assert!(budget.counts().by_address.is_empty(), "an address without bytes takes no memory");
     }
@@ -219,20 +215,20 @@ mod tests {
     #[test]
     fn an_answer_larger_than_the_share_is_accepted_alone_and_zero_is_no_limit() {
         let (budget, _) = budget(400);
-        let large = budget.reserve(&address(1), 300).unwrap();
-        assert_eq!(budget.reserve(&address(1), 1).unwrap_err(), UnsentRefused::Address);
-        assert_eq!(budget.reserve(&address(2), 101).unwrap_err(), UnsentRefused::Total);
+        let large = budget.reserve(address(1), 300).unwrap();
+        assert_eq!(budget.reserve(address(1), 1).unwrap_err(), UnsentRefused::Address);
+        assert_eq!(budget.reserve(address(2), 101).unwrap_err(), UnsentRefused::Total);
         drop(large);
         budget.resize(0);
-        let _all: Vec<_> = (0..9).map(|_| budget.reserve(&address(1), usize::MAX / 16).unwrap()).collect();
+        let _all: Vec<_> = (0..9).map(|_| budget.reserve(address(1), usize::MAX / 16).unwrap()).collect();
     }
 
     #[test]
     fn addresses_of_one_64_share_a_quarter() {
         let (budget, _) = budget(400);
-        let _one = budget.reserve(&"2001:db8::1".parse().unwrap(), 100).unwrap();
-        let other = budget.reserve(&"2001:db8::2".parse().unwrap(), 1);
+        let _one = budget.reserve("2001:db8::1".parse().unwrap(), 100).unwrap();
+        let other = budget.reserve("2001:db8::2".parse().unwrap(), 1);
         assert_eq!(other.unwrap_err(), UnsentRefused::Address);
-        assert!(budget.reserve(&"2001:db8:0:1::1".parse().unwrap(), 100).is_ok());
+        assert!(budget.reserve("2001:db8:0:1::1".parse().unwrap(), 100).is_ok());
     }
 }

@@ -20,6 +20,8 @@ pub(super) enum ValueKind {
     RunDir,
     Address,
     Integer(u64, u64),
+    /// An integer, or an empty string for none.
+    OptionalInteger(u64, u64),
     Duration(Duration, Duration),
     OptionalUrl,
     /// A text that is compared as it is, such as an issuer.
@@ -86,6 +88,15 @@ impl ValueKind {
             (ValueKind::Integer(..), other) => {
                 Err(whole(format!("expected an integer without quotes, found {}", other.describe())))
             }
+            (ValueKind::OptionalInteger(..), RawValue::Text(text)) if text.is_empty() => {
+                Ok(Value::Text(String::new()))
+            }
+            (ValueKind::OptionalInteger(min, max), RawValue::Integer(number, digits)) => {
+                accept_integer(*number, digits, min, max).map_err(whole)
+            }
+            (ValueKind::OptionalInteger(..), other) => {
+                Err(whole(format!("expected an integer without quotes, or \"\", found {}", other.describe())))
+            }
             (_, RawValue::Text(text)) => self.accept_string(text).map_err(whole),
             (ValueKind::Duration(..), other) => {
                 Err(whole(format!("expected a duration such as \"30s\", found {}", other.describe())))
@@ -98,7 +109,8 @@ impl ValueKind {
     pub(super) fn accept_text(self, text: &str) -> Result<Value, Vec<InvalidValue>> {
         let text = text.trim();
         match self {
-            ValueKind::Integer(..) => match text.parse::<u64>() {
+            ValueKind::OptionalInteger(..) if text.is_empty() => Ok(Value::Text(String::new())),
+            ValueKind::Integer(..) | ValueKind::OptionalInteger(..) => match text.parse::<u64>() {
                 Ok(number) => self.accept(&RawValue::Integer(Some(number), text.to_owned())),
                 Err(_) if is_digits(text) => self.accept(&RawValue::Integer(None, text.to_owned())),
                 Err(_) => {
@@ -141,6 +153,7 @@ impl ValueKind {
             | ValueKind::OptionalUrl
             | ValueKind::OptionalText
             | ValueKind::Integer(..)
+            | ValueKind::OptionalInteger(..)
             | ValueKind::List(_) => {}
         }
         Ok(Value::Text(text))

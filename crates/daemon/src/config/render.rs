@@ -50,6 +50,7 @@ pub fn default_file() -> String {
 fn default_literal(kind: ValueKind, default: &str) -> String {
     match kind {
         ValueKind::Integer(..) => default.to_owned(),
+        ValueKind::OptionalInteger(..) if !default.is_empty() => default.to_owned(),
         ValueKind::List(_) => list(default.split(',').filter(|entry| !entry.is_empty())),
         _ => quoted(default),
     }

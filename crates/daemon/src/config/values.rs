@@ -90,6 +90,18 @@ impl FromValue for usize {
     }
 }
 
+impl FromValue for Option<u64> {
+    fn from_value(value: &Value) -> Self {
+        match value {
+            Value::Integer(number) => Some(*number),
+            empty => {
+                debug_assert!(text_of(empty).is_empty(), "ValueKind::OptionalInteger accepts no other text");
+                None
+            }
+        }
+    }
+}
+
 impl FromValue for Duration {
     fn from_value(value: &Value) -> Self {
         match value {

@@ -15,7 +15,10 @@ use actix_web::{
 };
 
 use super::{extract::VaryByCredentials, problem::HttpProblem, routes};
-use crate::{auth::bearer, connection::ClientConnection, settings::Settings, state::AppState};
+use crate::{
+    auth::bearer, client_address::ClientAddress, connection::ClientConnection, settings::Settings,
+    state::AppState,
+};
 
 /// The page runs its own script and style and connects to the gateway only; no inline code, no foreign image.
 const CSP_PAGE: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
@@ -52,6 +55,8 @@ pub(super) async fn secure<B: MessageBody + 'static>(
     } else if bearer::is_in_query(request.query_string()) {
         state.metrics.requests_refused.get_or_create(&[("reason", "token_in_query")]).inc();
         request.into_response(HttpProblem::token_in_query().error_response()).map_into_right_body()
+    } else if let Some(refusal) = over_budget(&request, &state, &settings) {
+        request.into_response(refusal).map_into_right_body()
     } else if request.method() == Method::OPTIONS {
         let response = preflight(request.path(), allowed.is_some());
         request.into_response(response).map_into_right_body()
@@ -86,6 +91,24 @@ pub(super) async fn secure<B: MessageBody + 'static>(
         headers.insert(HeaderName::from_static("cross-origin-resource-policy"), cross);
     }
     Ok(response)
+}
+
+/// The answer to a request that is one too many for its address. Probes of the process are not counted: whoever floods
+/// it must not make it look dead.
+fn over_budget(
+    request: &ServiceRequest,
+    state: &AppState,
+    settings: &Settings,
+) -> Option<HttpResponse<BoxBody>> {
+    if request.path() == "/health" {
+        return None;
+    }
+    let over = state.budgets.request(ClientAddress::of_request(request.request(), settings)).err()?;
+    if request.method() == Method::GET && request.path() == "/news/stream" {
+        return Some(routes::stream::refuse(request.request(), state, over.reason, over.wait));
+    }
+    state.metrics.requests_refused.get_or_create(&[("reason", over.reason)]).inc();
+    Some(HttpProblem::too_many_requests(over.wait).error_response())
 }
 
 /// The response is for one reader only: no shared cache may store it.

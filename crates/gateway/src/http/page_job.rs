@@ -1,7 +1,5 @@
 //! Work for the pool on behalf of a request, and the answer that it becomes.
 
-use std::net::IpAddr;
-
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{StatusCode, header},
@@ -9,7 +7,7 @@ use actix_web::{
 
 use super::{problem::HttpProblem, routes};
 use crate::{
-    client_address::client_address,
+    client_address::ClientAddress,
     pages::{body::SharedBody, pool::PageClient},
     state::AppState,
 };
@@ -25,15 +23,12 @@ pub(super) struct PageJob<'a> {
 impl<'a> PageJob<'a> {
     pub(super) fn of(request: &HttpRequest, state: &'a AppState) -> Self {
         let settings = state.settings();
-        let client = PageClient {
-            address: client_address(request, &settings),
-            clients_per_address_max: settings.clients_per_address_max,
-        };
+        let client = PageClient::new(ClientAddress::of_request(request, &settings), &settings);
         Self { state, what: routes::label(request.method(), request.path()), client }
     }
 
     /// Whose request it is.
-    pub(super) fn address(self) -> IpAddr {
+    pub(super) fn address(self) -> ClientAddress {
         self.client.address
     }
 
@@ -54,7 +49,7 @@ impl<'a> PageJob<'a> {
     /// # Errors
     /// 429, 503: too many bytes wait for clients.
     pub(super) fn reserve(self, body: SharedBody) -> Result<SharedBody, HttpProblem> {
-        let reserved = self.state.unsent.reserve(&self.client.address, body.len())?;
+        let reserved = self.state.unsent.reserve(self.client.address, body.len())?;
         Ok(body.with_reservation(reserved))
     }
 }

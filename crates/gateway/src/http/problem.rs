@@ -1,7 +1,7 @@
 //! The one place where an error becomes a response: RFC 9457 problem JSON with a stable `code`. The text of inner
 //! errors is for the log, and never in here.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
 use control::{Problem, problem::PROBLEM_MEDIA_TYPE};
@@ -80,6 +80,13 @@ impl HttpProblem {
         Self::new(429, "too-many-unknown", detail).retry_after(60)
     }
 
+    /// 429: the address has used up its requests per second.
+    pub(crate) fn too_many_requests(wait: Duration) -> Self {
+        let detail = "too many requests came from this address; send fewer per second";
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self::new(429, "too-many-requests", detail).retry_after(seconds.max(1))
+    }
+
     /// 503: the handler took too long.
     pub(crate) fn slow_answer() -> Self {
         Self::new(503, "slow-answer", "the request was not answered in time").retry_after(5)
@@ -110,18 +117,13 @@ impl HttpProblem {
         Self::new(410, "other-log", "this id belongs to another log; start again without it")
     }
 
-    /// 505: a client that cannot parse chunked encoding.
-    pub(crate) fn version() -> Self {
-        Self::new(505, "http-version", "the stream requires HTTP/1.1 or newer")
-    }
-
     /// 421: a `Host` that is not served.
     pub(crate) fn wrong_host() -> Self {
         Self::new(421, "wrong-host", "this host name is not served; add it to gateway.hosts")
     }
 
     /// 429: one address asks for too much at the same time.
-    pub(crate) fn too_many_requests(detail: &str) -> Self {
+    fn too_many_at_once(detail: &str) -> Self {
         Self::new(429, "too-many-requests", detail).retry_after(1)
     }
 
@@ -163,8 +165,8 @@ impl From<OperatorError> for HttpProblem {
 impl From<PageRefused> for HttpProblem {
     fn from(refused: PageRefused) -> Self {
         match refused {
-            PageRefused::Address => {
-                Self::too_many_requests("too many requests of this address wait for their answers")
+            PageRefused::Address | PageRefused::Network => {
+                Self::too_many_at_once("too many requests of this address wait for their answers")
             }
             PageRefused::Total => Self::too_many_pages("too many requests wait for their answers"),
             PageRefused::Late => Self::slow_answer(),
@@ -176,7 +178,7 @@ impl From<UnsentRefused> for HttpProblem {
     fn from(refused: UnsentRefused) -> Self {
         match refused {
             UnsentRefused::Address => {
-                Self::too_many_requests("this address has not read the answers to its earlier requests")
+                Self::too_many_at_once("this address has not read the answers to its earlier requests")
             }
             UnsentRefused::Total => {
                 Self::too_many_pages("too many answers wait for clients that do not read")

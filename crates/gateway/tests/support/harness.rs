@@ -147,6 +147,7 @@ impl Gateway {
         config.gateway.heartbeat = Duration::from_millis(500);
         config.gateway.drain = Duration::from_secs(1);
         change(&mut config);
+        let address = config.gateway.listen;
         let stop = CancellationToken::new();
         let signals = Signals { stop: stop.clone(), reload: watch::channel(0).1 };
         let watch = Watch::new();

@@ -3,14 +3,18 @@
 //! An `EventSource` that gets anything but 200 gives up for good. So a client that cannot be served now gets 200, a
 //! `retry:` and the end. Only a client with an invalid token gets 401: it would reconnect with the same one.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, Resource, http::Version, http::header, web};
+use actix_web::{
+    HttpRequest, HttpResponse, HttpResponseBuilder, Resource, body,
+    http::{Version, header},
+    web,
+};
 
 use super::method::only_read;
 use crate::{
     auth::authenticator::AuthorisedReader,
-    client_address::client_address,
+    client_address::ClientAddress,
     connection::ClientConnection,
     http::{problem::HttpProblem, query::NewsQuery},
     state::AppState,
@@ -46,7 +50,8 @@ fn response_head(format: StreamFormat) -> HttpResponseBuilder {
 }
 
 async fn head(request: HttpRequest, _reader: AuthorisedReader) -> HttpResponse {
-    response_head(format(&request)).finish()
+    // Without a body that has a size: the stream has none.
+    response_head(format(&request)).body(body::None::new())
 }
 
 /// JSON lines for a client that accepts them and does not accept an event stream.
@@ -59,24 +64,30 @@ fn format(request: &HttpRequest) -> StreamFormat {
     }
 }
 
+/// 200, `retry:` and the end: the client cannot be served now, and comes back after `wait` at the earliest.
+pub(in crate::http) fn refuse(
+    request: &HttpRequest,
+    state: &AppState,
+    reason: &'static str,
+    wait: Duration,
+) -> HttpResponse {
+    state.metrics.refused.get_or_create(&[("reason", reason)]).inc();
+    let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    let format = format(request);
+    response_head(format).body(format.end(fastrand::u64(RETRY_FULL_MS).max(wait_ms), None))
+}
+
 async fn open(
     request: HttpRequest,
     state: web::Data<AppState>,
     reader: AuthorisedReader,
 ) -> Result<HttpResponse, HttpProblem> {
-    if request.version() < Version::HTTP_11 {
-        return Err(HttpProblem::version());
-    }
     let query = NewsQuery::parse(request.query_string())?;
     let streams = request.app_data::<Rc<WorkerStreams>>().expect("every worker has its streams");
     let format = format(&request);
-    let permit = match state.admit(client_address(&request, &state.settings())) {
+    let permit = match state.admit(ClientAddress::of_request(&request, &state.settings())) {
         Ok(permit) => permit,
-        Err(reason) => {
-            state.metrics.refused.get_or_create(&[("reason", reason)]).inc();
-            let retry = fastrand::u64(RETRY_FULL_MS);
-            return Ok(response_head(format).body(format.end(retry, None)));
-        }
+        Err(reason) => return Ok(refuse(&request, &state, reason, Duration::ZERO)),
     };
     // The header first: a browser repeats the old query on every reconnect, and has the id in the header.
     let header = request.headers().get("last-event-id").map(|id| {
@@ -94,5 +105,8 @@ async fn open(
         request.conn_data::<Rc<ClientConnection>>().expect("every connection is registered").clone();
     connection.cancel_deadline();
     let body = StreamSubscriber::new(Rc::clone(streams), connection, permit, stream, reader);
-    Ok(response_head(format).body(body))
+    let mut response = response_head(format).body(body);
+    // HTTP/1.0 has no chunks: there the end of the connection is the end of the body (RFC 1945, section 7.2.2).
+    response.head_mut().no_chunking(request.version() < Version::HTTP_11);
+    Ok(response)
 }
