@@ -1,5 +1,6 @@
 //! Pages, lists and metrics over real sockets: walks over the whole history, and answers that delay nobody.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, reason = "tests may block")]
 
 #[path = "support/harness.rs"]
 mod harness;

@@ -193,6 +193,7 @@ impl From<NewsPageError> for HttpProblem {
             NewsPageError::OtherLog => Self::other_log(),
             NewsPageError::NoDaemon => Self::no_daemon(),
             NewsPageError::Unsent(refused) => refused.into(),
+            NewsPageError::OverBudget(wait) => Self::too_many_requests(wait),
         }
     }
 }

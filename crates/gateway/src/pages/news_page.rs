@@ -72,8 +72,10 @@ pub(crate) enum NewsPageError {
     OtherLog,
     /// Everything requested is below the ring, and the daemon did not answer.
     NoDaemon,
-    /// Everything requested is below the ring, and there is no budget for it.
+    /// Everything requested is below the ring, and there is no budget for its bytes.
     Unsent(UnsentRefused),
+    /// The same, and the address has read so much of the log that it has to wait.
+    OverBudget(Duration),
 }
 
 /// What scanning a part of the log came to.
@@ -170,8 +172,13 @@ impl Scanner<'_> {
                     Err(refused) => return self.cut_short(NewsPageError::Unsent(refused)),
                 }
             }
+            if let Err(wait) = self.state.budgets.replay(&client, 1, 0) {
+                return self.cut_short(NewsPageError::OverBudget(wait));
+            }
             let Some(part) = self.read_part().await else { return self.cut_short(NewsPageError::NoDaemon) };
             self.page.log_oldest = Some(part.oldest);
+            // What is owed already counts at the next part.
+            self.state.budgets.replay(&client, part.events.len() as u64, part.bytes as u64).ok();
             self.scanned = (events + part.events.len(), bytes + part.bytes);
             let is_last = part.is_last;
             match self.scan_part(part).await {
@@ -307,7 +314,7 @@ mod tests {
 
     /// Event n is of the source `odd` or `even`, and was recorded n seconds after 1970.
     fn event(seq: u64) -> String {
-        let source = SourceId::try_new(if seq % 2 == 0 { "even" } else { "odd" }).unwrap();
+        let source = SourceId::try_new(if seq.is_multiple_of(2) { "even" } else { "odd" }).unwrap();
         let source = Source::new(source, FeedUrl::try_new("https://example.org/").unwrap());
         let id = Cursor { epoch: epoch(), seq: Seq(seq) };
         let item = Item { title: format!("story {seq}"), ..Item::default() };
