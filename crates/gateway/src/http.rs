@@ -3,11 +3,26 @@
 // The socket that clients connect to, inherited or bound.
 pub(crate) mod listener;
 
-// The actix server: its workers, its timeouts.
+// The server: the front loop and the workers.
 pub(crate) mod server;
+
+// The front loop: accepts connections, and answers `/health`.
+mod front;
+
+// A worker: serves connections.
+mod worker;
+
+// actix-web's `App` on the sockets of one thread.
+mod connection_service;
 
 // What every request must pass, and what every response carries.
 mod middleware;
+
+// Whether a request names a served host.
+mod host;
+
+// Pages of other origins (CORS).
+mod cors;
 
 // The routes and their handlers.
 mod routes;

@@ -21,7 +21,7 @@ use crate::{
     error::GatewayError,
     http::{
         listener::{self, ListeningSocket},
-        server,
+        server::ClientServer,
     },
     ingest::intake,
     limits::Limits,
@@ -80,19 +80,22 @@ pub async fn run_within(start: DaemonContext, limits: Limits) -> Result<(), Gate
     let intake = intake.context("start the intake")?;
     let pages =
         pages::pool::start(watch.clone(), page_jobs, intake_stop.clone()).context("start the pool")?;
-    let server = server::start(&state, listener, config.gateway.workers)?;
+    let mut server = ClientServer::start(&state, listener, config.gateway.workers)?;
     warn_of_few_descriptors(&state);
     tracing::info!(listen = %address, "ready");
     notify::ready();
 
-    control_loop::run(&state, &logs, reloader.for_sections(SECTIONS), &mut signals, reload_orders).await;
+    tokio::select! {
+        () = control_loop::run(&state, &logs, reloader.for_sections(SECTIONS), &mut signals, reload_orders) => {}
+        () = server.ended() => return Err(anyhow::anyhow!("the front loop has ended by itself").into()),
+    }
     notify::stopping();
     if inherited {
         // Clients that connect from now on wait in the socket's backlog for the next process.
         server.pause().await;
     }
     drain(&state).await;
-    server.stop(true).await;
+    server.stop().await;
     intake_stop.cancel();
     #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
     let wait = move || (intake.join(), pages.join());

@@ -37,6 +37,8 @@ pub(crate) struct Settings {
     /// Every host name is served: none is configured, and the address is a public one.
     pub(crate) any_host: bool,
     pub(crate) cors_origins: Vec<String>,
+    /// Pages of these origins may send the credentials that the browser has for this gateway.
+    pub(crate) cors_credentials: bool,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) operator_token: OperatorToken,
     pub(crate) authenticator: Authenticator,
@@ -70,6 +72,7 @@ impl Settings {
             hosts: gateway.hosts.iter().cloned().chain(public_host(gateway)).collect(),
             has_callbacks: gateway.public_url.is_some(),
             cors_origins: gateway.cors_origins.clone(),
+            cors_credentials: gateway.cors_credentials,
             operator_token: operator_token.map_err(GatewayError::OperatorToken)?,
             authenticator: Authenticator::load(gateway)?,
             trusted_proxies: proxies.context("gateway.trusted_proxies")?,

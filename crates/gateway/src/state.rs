@@ -55,7 +55,7 @@ pub(crate) struct AppState {
     changes: watch::Sender<u64>,
     draining: AtomicBool,
     streams: Arc<OpenStreams>,
-    pub(crate) connections: Connections,
+    pub(crate) connections: Arc<Connections>,
     pub(crate) budgets: Budgets,
     pub(crate) unsent: UnsentBudget,
     /// Makes pages; no worker does.
@@ -116,10 +116,10 @@ impl AppState {
         let (pages, jobs) = PagePool::new(&registry);
         watch.register_loops(&registry, "gateway");
         watch.register_clock_jumps(&registry, "gateway");
-        let connections = Connections::new(&settings);
         let budgets = Budgets::new(settings.budgets);
         let unsent_bytes_max = usize::try_from(settings.unsent_bytes_max).unwrap_or(usize::MAX);
         let metrics = GatewayMetrics::register(&registry);
+        let connections = Arc::new(Connections::new(&settings, metrics.connections.clone()));
         let state = Self {
             settings: RwLock::new(Arc::new(settings)),
             connections,

@@ -42,6 +42,7 @@ async fn every_loop_is_watched_and_the_gateway_reports_its_diagnostics() {
     let expected = json!([
         ["admin", "admin"],
         ["arbiter", "main"],
+        ["front", "front"],
         ["pool", "pool-main"],
         ["wire", "intake"],
         ["worker", "pages"],

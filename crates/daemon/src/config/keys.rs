@@ -223,6 +223,9 @@ table! {
         hosts: Vec<String> = "", ValueKind::List(ListItem::Host), LIVE;
         /// Origins whose pages may read from this gateway (CORS), such as "https://example.org". Empty: none.
         cors_origins: Vec<String> = "", ValueKind::List(ListItem::Origin), LIVE;
+        /// Whether pages of `cors_origins` may read what the browser's cookie for this gateway allows
+        /// (Access-Control-Allow-Credentials). A cookie that a page of another site may use is `SameSite=None; Secure`.
+        cors_credentials: bool = "false", ValueKind::Boolean, LIVE;
         /// Reverse proxies (addresses or CIDRs) whose X-Forwarded-For is trusted. Empty: none.
         trusted_proxies: Vec<String> = "", ValueKind::List(ListItem::Network), LIVE;
         /// File with the token for the operator's routes, such as POST /news/refresh. Empty: these routes are closed.

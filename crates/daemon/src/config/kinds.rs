@@ -20,6 +20,7 @@ pub(super) enum ValueKind {
     RunDir,
     Address,
     Integer(u64, u64),
+    Boolean,
     /// An integer, or an empty string for none.
     OptionalInteger(u64, u64),
     Duration(Duration, Duration),
@@ -50,8 +51,9 @@ pub(super) enum RawValue {
     Text(String),
     /// The number if it fits, and the digits as written.
     Integer(Option<u64>, String),
+    Boolean(bool),
     List(Vec<(RawValue, usize)>),
-    /// A boolean, float, date or table, by its name.
+    /// A float, date or table, by its name.
     Other(&'static str),
 }
 
@@ -67,6 +69,7 @@ impl RawValue {
         match self {
             RawValue::Text(text) => format!("the string \"{}\"", shortened(&without_password(text))),
             RawValue::Integer(_, digits) => format!("the integer {}", shortened(digits)),
+            RawValue::Boolean(is) => format!("the boolean {is}"),
             RawValue::List(_) => "a list".to_owned(),
             RawValue::Other(name) => format!("a {name}"),
         }
@@ -87,6 +90,10 @@ impl ValueKind {
             }
             (ValueKind::Integer(..), other) => {
                 Err(whole(format!("expected an integer without quotes, found {}", other.describe())))
+            }
+            (ValueKind::Boolean, RawValue::Boolean(is)) => Ok(Value::Boolean(*is)),
+            (ValueKind::Boolean, other) => {
+                Err(whole(format!("expected true or false without quotes, found {}", other.describe())))
             }
             (ValueKind::OptionalInteger(..), RawValue::Text(text)) if text.is_empty() => {
                 Ok(Value::Text(String::new()))
@@ -115,6 +122,14 @@ impl ValueKind {
                 Err(_) if is_digits(text) => self.accept(&RawValue::Integer(None, text.to_owned())),
                 Err(_) => {
                     let message = format!("`{}` is not a whole number", shortened(text));
+                    Err(vec![InvalidValue { line: None, message }])
+                }
+            },
+            ValueKind::Boolean => match text {
+                "true" => Ok(Value::Boolean(true)),
+                "false" => Ok(Value::Boolean(false)),
+                other => {
+                    let message = format!("`{}` is neither true nor false", shortened(other));
                     Err(vec![InvalidValue { line: None, message }])
                 }
             },
@@ -153,6 +168,7 @@ impl ValueKind {
             | ValueKind::OptionalUrl
             | ValueKind::OptionalText
             | ValueKind::Integer(..)
+            | ValueKind::Boolean
             | ValueKind::OptionalInteger(..)
             | ValueKind::List(_) => {}
         }

@@ -11,6 +11,7 @@ use super::{LogFormat, WireTransport};
 pub(super) enum Value {
     Text(String),
     Integer(u64),
+    Boolean(bool),
     Duration(Duration),
     List(Vec<String>),
 }
@@ -80,6 +81,15 @@ impl FromValue for u64 {
         match value {
             Value::Integer(number) => *number,
             other => unreachable!("{other:?} is not an integer, as its kind promised"),
+        }
+    }
+}
+
+impl FromValue for bool {
+    fn from_value(value: &Value) -> Self {
+        match value {
+            Value::Boolean(is) => *is,
+            other => unreachable!("{other:?} is not a boolean, as its kind promised"),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, Responder, http::header, web};
+use daemon::metrics::MetricsFormat;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -58,11 +59,16 @@ pub(super) async fn metrics(
     let job = PageJob::of(&request, &state);
     let shared = Arc::clone(&state);
     let requested = Instant::now();
-    let text =
-        job.run(async move { shared.metrics_texts.get(requested, || metrics_text(&shared)).await }).await?;
+    let format = MetricsFormat::negotiated(request.headers());
+    let text = async move {
+        let make = || format.of_openmetrics(metrics_text(&shared));
+        shared.metrics_texts.get(format, requested, make).await
+    };
+    let text = job.run(text).await?;
     Ok(HttpResponse::Ok()
-        .content_type(daemon::metrics::CONTENT_TYPE)
+        .content_type(format.content_type())
         .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header((header::VARY, "Accept"))
         .body(job.reserve(text.into())?))
 }
 

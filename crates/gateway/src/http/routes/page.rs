@@ -8,6 +8,7 @@ use actix_web::{
     web,
 };
 use bytes::Bytes;
+use daemon::accept::AcceptedTypes;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -109,8 +110,10 @@ fn compiled_in(request: &HttpRequest, file: &PageFile) -> HttpResponse {
 
 /// Whether the client accepts the page; other clients get JSON.
 fn wants_html(request: &HttpRequest) -> bool {
-    let accept = request.headers().get("accept").and_then(|a| a.to_str().ok()).unwrap_or_default();
-    accept.split(',').any(|kind| kind.trim().split(';').next() == Some("text/html"))
+    let accepted = AcceptedTypes::of(request.headers());
+    let html = accepted.acceptance("text/html");
+    // Programs accept anything, and browsers name HTML.
+    html.is_named() && html >= accepted.acceptance("application/json")
 }
 
 #[cfg(test)]

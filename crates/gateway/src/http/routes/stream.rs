@@ -10,6 +10,7 @@ use actix_web::{
     http::{Version, header},
     web,
 };
+use daemon::accept::AcceptedTypes;
 
 use super::method::only_read;
 use crate::{
@@ -54,11 +55,11 @@ async fn head(request: HttpRequest, _reader: AuthorisedReader) -> HttpResponse {
     response_head(format(&request)).body(body::None::new())
 }
 
-/// JSON lines for a client that accepts them and does not accept an event stream.
+/// JSON lines for a client that prefers them to an event stream.
 fn format(request: &HttpRequest) -> StreamFormat {
-    let accept = request.headers().get("accept").and_then(|a| a.to_str().ok()).unwrap_or_default();
-    let accepts = |kind: &str| accept.split(',').any(|a| a.trim().split(';').next() == Some(kind));
-    match accepts("application/x-ndjson") && !accepts("text/event-stream") {
+    let accepted = AcceptedTypes::of(request.headers());
+    let acceptance = |format: StreamFormat| accepted.acceptance(format.content_type());
+    match acceptance(StreamFormat::NdJson) > acceptance(StreamFormat::EventStream) {
         true => StreamFormat::NdJson,
         false => StreamFormat::EventStream,
     }
@@ -103,7 +104,7 @@ async fn open(
     };
     let connection =
         request.conn_data::<Rc<ClientConnection>>().expect("every connection is registered").clone();
-    connection.cancel_deadline();
+    connection.begin_stream();
     let body = StreamSubscriber::new(Rc::clone(streams), connection, permit, stream, reader);
     let mut response = response_head(format).body(body);
     // HTTP/1.0 has no chunks: there the end of the connection is the end of the body (RFC 1945, section 7.2.2).
