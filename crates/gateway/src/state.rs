@@ -17,6 +17,7 @@ use crate::{
     connection::capacity::Connections,
     ingest::{
         callbacks::{CallbackForwarder, Callbacks},
+        catalogue_labels::CatalogueLabels,
         refresh::{RefreshForwarder, Refreshes},
         source_directory::SourceDirectory,
         wire_link::WireLink,
@@ -42,6 +43,7 @@ pub(crate) struct AppState {
     pub(crate) callbacks: Callbacks,
     pub(crate) notices: Notices,
     pub(crate) sources: SourceDirectory,
+    pub(crate) catalogue_labels: CatalogueLabels,
     pub(crate) wire: WireLink,
     /// Changes when the ring, the notices or the state of the process have something new for the streams.
     changes: watch::Sender<u64>,
@@ -110,6 +112,7 @@ impl AppState {
             callbacks: queues.callbacks,
             notices: Notices::default(),
             sources: SourceDirectory::default(),
+            catalogue_labels: CatalogueLabels::default(),
             wire: WireLink::default(),
             changes: watch::channel(0).0,
             draining: AtomicBool::new(false),

@@ -18,7 +18,7 @@ use super::{callbacks, refresh};
 use crate::{
     state::{AppState, Forwarders},
     stream::{
-        frame::Frame,
+        frame::{FilterLabels, Frame},
         notices::{Audience, NoticeBlock},
         replay,
     },
@@ -170,13 +170,14 @@ fn on_notice(state: &AppState, data: &[u8]) {
             let audience = Audience::Visit {
                 source: health.id.clone(),
                 category: health.category.clone(),
-                tags: health.tags.clone(),
+                labels: FilterLabels::from(&health),
             };
             state.notices.push(NoticeBlock { kind: "source", audience, json: json(&report) });
             for progress in state.refreshes.record_visit(&health.id) {
                 let audience = Audience::Refresh(Arc::clone(&progress.categories));
                 state.notices.push(NoticeBlock { kind: "refresh", audience, json: json(&progress) });
             }
+            state.catalogue_labels.add(&health);
             state.sources.insert(health);
         }
         Err(error) => {
@@ -201,7 +202,10 @@ async fn update_sources(state: &AppState, daemon: &PeerClient, catalogue_changed
         catalogue_changed.notified().await;
         match daemon.get("/sources", DEADLINE, SOURCES_BYTES_MAX).await {
             Ok(body) => match serde_json::from_slice::<SourceList>(&body) {
-                Ok(list) => state.sources.replace(list.sources),
+                Ok(list) => {
+                    state.catalogue_labels.replace(&list.sources);
+                    state.sources.replace(list.sources);
+                }
                 Err(error) => tracing::error!(%error, "the list of sources is unreadable"),
             },
             Err(error) => {

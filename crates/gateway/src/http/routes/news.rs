@@ -3,25 +3,30 @@
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use bytes::BytesMut;
 use news::{Cursor, Seq};
+use serde::Serialize;
 
 use crate::{
     auth::{authenticator::AuthorisedReader, scope::CategoryScope},
-    http::{problem::HttpProblem, query::NewsQuery},
+    http::{
+        problem::HttpProblem,
+        query::{NewsQuery, QueryRemarks},
+    },
     state::AppState,
-    stream::ring::RingLookup,
+    stream::{encoding::ContentHtml, ring::RingLookup},
 };
 
 /// Events of a page without a `limit`.
 const LIMIT_DEFAULT: usize = 50;
 const EXPECTED_ID: &str = "expected an event id such as k3v9q2-412";
 
-/// `GET /news`: `{"items":[Event],"next":"/news?…"|null,"oldest":id|null,"head":id}`.
+/// `GET /news`: `{"items":[Event],"next":"/news?…"|null,"oldest":id|null,"head":id}`, and [`QueryRemarks`].
 pub(super) async fn list(
     request: HttpRequest,
     state: web::Data<AppState>,
     reader: AuthorisedReader,
 ) -> Result<HttpResponse, HttpProblem> {
     let query = NewsQuery::parse(request.query_string())?;
+    let remarks = query.remarks(&state.catalogue_labels, reader.scope.as_deref());
     let filter = query.filter.within(reader.scope.clone());
     let ring = state.ring.state();
     let bounds = ring.log_bounds.filter(|_| ring.filled).ok_or_else(HttpProblem::not_filled)?;
@@ -51,10 +56,16 @@ pub(super) async fn list(
         if n > 0 {
             body.extend_from_slice(b",");
         }
-        body.extend_from_slice(&frame.json());
+        match query.content {
+            ContentHtml::Included => body.extend_from_slice(&frame.json()),
+            ContentHtml::LeftOut => {
+                frame.json_without_content().iter().for_each(|part| body.extend_from_slice(part));
+            }
+        }
     }
     let oldest = (ring.events > 0).then(|| id(ring.oldest));
-    let rest = serde_json::json!({ "next": next, "oldest": oldest, "head": id(bounds.head) }).to_string();
+    let rest = PageEnd { next, oldest, head: id(bounds.head), remarks };
+    let rest = serde_json::to_string(&rest).expect("our own types have a JSON form");
     body.extend_from_slice(b"],");
     body.extend_from_slice(&rest.as_bytes()[1..]);
     Ok(HttpResponse::Ok()
@@ -62,6 +73,16 @@ pub(super) async fn list(
         .insert_header((header::CACHE_CONTROL, "no-cache"))
         .insert_header((header::ETAG, etag))
         .body(body.freeze()))
+}
+
+/// What follows the items of a page.
+#[derive(Serialize)]
+struct PageEnd {
+    next: Option<String>,
+    oldest: Option<Cursor>,
+    head: Cursor,
+    #[serde(flatten)]
+    remarks: QueryRemarks,
 }
 
 /// The part of an `ETag` that differs between readers of different scopes.

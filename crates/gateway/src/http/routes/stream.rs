@@ -19,7 +19,7 @@ use crate::{
     http::{problem::HttpProblem, query::NewsQuery},
     state::AppState,
     stream::{
-        encoding::StreamFormat,
+        encoding::{BlockForm, StreamFormat},
         subscriber::{StreamRequest, StreamSubscriber},
         worker_streams::WorkerStreams,
     },
@@ -64,12 +64,21 @@ fn format(request: &HttpRequest) -> StreamFormat {
     }
 }
 
+/// The id that the client resumes after; an empty one is none.
+fn id_in_header(request: &HttpRequest) -> Option<String> {
+    request.headers().get_all("last-event-id").find_map(|id| {
+        let id = id.as_bytes().trim_ascii();
+        let id = &id[..id.len().min(ID_BYTES_MAX)];
+        (!id.is_empty()).then(|| String::from_utf8_lossy(id).into_owned())
+    })
+}
+
 async fn open(
     request: HttpRequest,
     state: web::Data<AppState>,
     reader: AuthorisedReader,
 ) -> Result<HttpResponse, HttpProblem> {
-    let query = NewsQuery::parse(request.query_string())?;
+    let query = NewsQuery::parse_stream(request.query_string())?;
     let streams = request.app_data::<Rc<WorkerStreams>>().expect("every worker has its streams");
     let format = format(&request);
     let permit = match state.admit(client_address(&request, &state.settings())) {
@@ -77,20 +86,23 @@ async fn open(
         Err(reason) => {
             state.metrics.refused.get_or_create(&[("reason", reason)]).inc();
             let retry = fastrand::u64(RETRY_FULL_MS);
-            return Ok(response_head(format).body(format.end(retry, None)));
+            // By the letter of the standard, the end of a block without an id resets the id of a client that resumes.
+            let requested = id_in_header(&request).or(query.last_event_id).or(query.after);
+            let cursor = requested.and_then(|id| id.parse().ok());
+            return Ok(response_head(format).body(format.end(retry, cursor.as_ref())));
         }
     };
-    // The header first: a browser repeats the old query on every reconnect, and has the id in the header.
-    let header = request.headers().get("last-event-id").map(|id| {
-        let id = &id.as_bytes()[..id.len().min(ID_BYTES_MAX)];
-        String::from_utf8_lossy(id).into_owned()
-    });
+    let remarks = query.remarks(&state.catalogue_labels, reader.scope.as_deref());
+    let heartbeat = query.heartbeat || query.filter.kinds.iter().any(|kind| kind == "heartbeat");
     let stream = StreamRequest {
-        requested: header.or(query.last_event_id).or(query.after).filter(|id| !id.is_empty()),
+        // The header first: a browser repeats the old query on every reconnect, and has the id in the header.
+        requested: id_in_header(&request).or(query.last_event_id).or(query.after),
         since: query.since,
         snapshot: query.snapshot.unwrap_or(SNAPSHOT_DEFAULT),
         filter: query.filter.within(reader.scope.clone()),
-        format,
+        form: BlockForm { format, content: query.content },
+        heartbeat,
+        remarks: Box::new(remarks),
     };
     let connection =
         request.conn_data::<Rc<ClientConnection>>().expect("every connection is registered").clone();
