@@ -190,7 +190,8 @@ table! {
         /// Maximum number of simultaneous streams from one address; an IPv6 /64 network counts as one address. A further stream
         /// is closed likewise.
         clients_per_address_max: usize = "64", ValueKind::Integer(1, 1_000_000), LIVE;
-        /// A stream gets a heartbeat after this time without any other event.
+        /// A stream gets a heartbeat after this time without any other event. Clients take 30 s of silence for a lost
+        /// connection.
         heartbeat: Duration = "10s", ValueKind::Duration(MS.saturating_mul(50), HOUR), LIVE;
         /// Maximum number of recent events kept in memory. Clients resume from these; older events are read from the ingestion
         /// daemon.
