@@ -46,6 +46,13 @@ impl Histogram {
         self.max = self.max.max(value);
     }
 
+    /// Adds the values of another one.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.buckets.iter_mut().zip(&other.buckets).for_each(|(ours, theirs)| *ours += theirs);
+        self.count += other.count;
+        self.max = self.max.max(other.max);
+    }
+
     pub(crate) fn count(&self) -> u64 {
         self.count
     }

@@ -5,6 +5,7 @@
 //!
 //! Exit 0: every bar is met; 1: one is missed, or the measurement failed; 2: usage.
 
+mod attack;
 mod feeds;
 mod fleet;
 mod histogram;
@@ -41,15 +42,24 @@ struct Args {
     /// Measurements per side, alternating; the median is reported
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=20))]
     rounds: u8,
-    /// Duration of one steady measurement in seconds
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=600))]
-    seconds: u16,
+    /// Duration of one steady measurement, or of one attack, in seconds [default: 10, attacks 30]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=600))]
+    seconds: Option<u16>,
     /// Size of an item in bytes
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(512..=65_536))]
     item_bytes: u32,
     /// Number of sources in the scenario `scale`
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(100..=200_000))]
     sources: u32,
+    /// Only attacks whose name contains this, such as small/searches; may be repeated
+    #[arg(long)]
+    only: Vec<String>,
+    /// Lower priority of the attacker, which shares the CPUs with what it attacks; 0 for none
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(i32).range(0..=19))]
+    niceness: i32,
+    /// Compare attacks with the control only, not with absolute times: for busy machines and unoptimised builds
+    #[arg(long)]
+    against_control: bool,
     /// Measure only the gateway, not nginx
     #[arg(long)]
     no_peer: bool,
@@ -82,10 +92,13 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     let options = Options {
         clients: args.clients.map(|clients| clients as usize),
         rounds: args.rounds.into(),
-        time: Duration::from_secs(args.seconds.into()),
+        time: args.seconds.map(|seconds| Duration::from_secs(seconds.into())),
         item_bytes: args.item_bytes as usize,
         sources: args.sources as usize,
         peer: !args.no_peer,
+        only: args.only.clone(),
+        niceness: args.niceness,
+        against_control: args.against_control,
         cpus,
     };
     let wanted = u64::from(args.clients.unwrap_or(10_000)) + FILES_OURS;
@@ -98,11 +111,12 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     let mut sections = Vec::new();
     for scenario in chosen {
         note(&format!("{scenario:?}"));
-        let section = scenario.run(&options)?;
-        if !args.json {
-            print_result(&section.table());
+        for section in scenario.run(&options)? {
+            if !args.json {
+                print_result(&section.table());
+            }
+            sections.push(section);
         }
-        sections.push(section);
     }
     if args.json {
         print_result(&serde_json::to_string_pretty(&sections)?);

@@ -40,6 +40,12 @@ impl CpuPartition {
         Ok(cpus)
     }
 
+    /// The same CPUs, shared by servers and clients; this thread may use all of them from now on.
+    pub(crate) fn shared(&self) -> anyhow::Result<Self> {
+        sched_setaffinity(None, &self.all).context("set the CPU affinity")?;
+        Ok(Self { all: self.all, split: false })
+    }
+
     pub(crate) fn is_split(&self) -> bool {
         self.split
     }
@@ -84,6 +90,10 @@ impl ServerProcess {
         let child = command.spawn().with_context(|| format!("start {:?}", command.get_program()));
         cpus.move_thread_to(CpuRole::Clients)?;
         Ok(Self { child: child? })
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// The ids of the process and its children.

@@ -1,5 +1,6 @@
 //! The scenarios and their common parts: a measured server, a fleet of clients, and the cost of a period.
 
+mod attacks;
 mod delivery;
 mod idle;
 mod restart;
@@ -26,6 +27,9 @@ const CONNECT: Duration = Duration::from_secs(60);
 /// Deadline for all clients to have all events.
 const CATCH_UP: Duration = Duration::from_secs(120);
 
+/// Duration of a steady measurement, if none was given.
+const STEADY: Duration = Duration::from_secs(10);
+
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Scenario {
@@ -41,6 +45,8 @@ pub(crate) enum Scenario {
     Resume,
     /// The gateway is stopped by SIGTERM, and another one takes over
     Restart,
+    /// One attacker, while everybody else is to notice nothing
+    Attacks,
     /// The daemon visits 2,000 feeds of which 1,000 hang or drip, compared with 2,000 that answer
     Visits,
     /// The daemon visits 100,000 feeds of which 5% hang
@@ -54,18 +60,25 @@ pub(crate) struct Options {
     pub(crate) clients: Option<usize>,
     /// Measurements per side; the median is reported.
     pub(crate) rounds: usize,
-    /// Duration of the steady scenarios.
-    pub(crate) time: Duration,
+    /// Duration of the steady scenarios and of an attack, instead of the default.
+    pub(crate) time: Option<Duration>,
     pub(crate) item_bytes: usize,
     /// Sources of `scale`.
     pub(crate) sources: usize,
     pub(crate) peer: bool,
+    /// Parts of the names of attacks; all of them if there are none.
+    pub(crate) only: Vec<String>,
+    /// Lower priority of the attacker.
+    pub(crate) niceness: i32,
+    /// Attacks are compared with the control, not with absolute times.
+    pub(crate) against_control: bool,
     pub(crate) cpus: CpuPartition,
 }
 
 impl Scenario {
-    pub(crate) fn run(self, options: &Options) -> anyhow::Result<ScenarioReport> {
-        match self {
+    pub(crate) fn run(self, options: &Options) -> anyhow::Result<Vec<ScenarioReport>> {
+        let report = match self {
+            Self::Attacks => return attacks::run(options),
             Self::Idle => idle::run(options),
             Self::Broadcast => delivery::broadcast(options),
             Self::Burst => delivery::burst(options),
@@ -74,11 +87,17 @@ impl Scenario {
             Self::Restart => restart::run(options),
             Self::Visits => visits::run(options),
             Self::Scale => scale::run(options),
-        }
+        };
+        Ok(vec![report?])
     }
 }
 
 impl Options {
+    /// Duration of a steady measurement.
+    fn steady(&self) -> Duration {
+        self.time.unwrap_or(STEADY)
+    }
+
     /// The sides to measure: ours, and the peer if it is installed.
     fn sides(&self) -> Vec<Side> {
         match Nchan::missing() {

@@ -6,7 +6,7 @@ mod nchan;
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
-pub(crate) use gateway::{GatewayServer, ListenOn};
+pub(crate) use gateway::{DaemonOf, GatewayServer, ListenOn, for_many_clients};
 pub(crate) use nchan::Nchan;
 use tokio::time::Instant;
 
@@ -49,7 +49,7 @@ pub(crate) struct MeasuredServer<S: ?Sized> {
 impl MeasuredServer<dyn Server> {
     pub(crate) fn start(side: Side, cpus: &CpuPartition, item_bytes: usize) -> anyhow::Result<Self> {
         let server: Box<dyn Server> = match side {
-            Side::Ours => Box::new(GatewayServer::start(cpus, "", ListenOn::Address(free_address()?), None)?),
+            Side::Ours => Box::new(GatewayServer::start_empty(cpus, &for_many_clients())?),
             Side::Peer => Box::new(Nchan::start(cpus)?),
         };
         Ok(Self { head: 0, began: Instant::now(), item_bytes, server })

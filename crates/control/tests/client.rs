@@ -54,7 +54,7 @@ impl Server {
     }
 
     fn client(&self) -> ControlClient {
-        ControlClient::new(&self.socket).deadline(Duration::from_secs(5))
+        ControlClient::new(&self.socket).deadline(Duration::from_secs(60))
     }
 
     fn request(self) -> String {

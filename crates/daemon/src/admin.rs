@@ -19,9 +19,10 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::accept::AcceptedTypes;
 use crate::json::to_json;
 use crate::logs::Logs;
-use crate::metrics::{CONTENT_TYPE, MetricsRegistry};
+use crate::metrics::{MetricsFormat, MetricsRegistry};
 use crate::problem;
 use crate::sockets::{SocketError, bind_unix};
 use crate::watch::{Watch, WatchKind};
@@ -217,8 +218,9 @@ async fn stacks(state: web::Data<AdminState>, request: HttpRequest) -> HttpRespo
         }
         Err(_) => return unavailable("stuck", "the stacks could not be sampled within 10 seconds"),
     };
-    let accept = request.headers().get("accept").and_then(|accept| accept.to_str().ok());
-    if accept.is_some_and(|accept| accept.contains("application/json")) {
+    let accepted = AcceptedTypes::of(request.headers());
+    let json = accepted.acceptance("application/json");
+    if json.is_named() && json >= accepted.acceptance("text/plain") {
         HttpResponse::Ok().json(capture)
     } else {
         HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(crate::watch::stacks_text(&capture))
@@ -233,10 +235,11 @@ async fn status(state: web::Data<AdminState>) -> HttpResponse {
     }
 }
 
-async fn metrics(state: web::Data<AdminState>) -> HttpResponse {
+async fn metrics(state: web::Data<AdminState>, request: HttpRequest) -> HttpResponse {
     let all = state.process.metrics.clone();
-    match run_query(&state, move || all.encode()).await {
-        Ok(text) => HttpResponse::Ok().content_type(CONTENT_TYPE).body(text),
+    let format = MetricsFormat::negotiated(request.headers());
+    match run_query(&state, move || format.of_openmetrics(all.encode())).await {
+        Ok(text) => HttpResponse::Ok().content_type(format.content_type()).body(text),
         Err(response) => response,
     }
 }

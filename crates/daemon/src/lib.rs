@@ -6,6 +6,7 @@
 //! It knows nothing about news. Of this workspace it depends only on `control`, `notation` and `stacks`, so that both
 //! daemons and the operator's tool can share it without depending on each other.
 
+pub mod accept;
 pub mod admin;
 pub mod clock;
 pub mod config;

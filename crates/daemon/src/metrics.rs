@@ -1,9 +1,10 @@
-//! The metrics of a process, in OpenMetrics text, the format that Prometheus scrapes.
+//! The metrics of a process, in OpenMetrics text, the format that Prometheus scrapes, or in the older Prometheus text.
 //!
 //! Names are `newswire_<part>_<noun>_<unit>`, with `_total` for counters. Label values come from enums or configured
 //! names, never from feeds or clients, so that the number of series is bounded.
 
 mod process;
+mod text_format;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +14,8 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::{Metric, Registry};
+
+pub use self::text_format::MetricsFormat;
 
 /// The media type of [`MetricsRegistry::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -73,7 +73,8 @@ listen = "localhost"
 
 [gateway]
 listen = "localhost:8700"
-cors_origins = ["*", "https://example.org/"]
+cors_origins = ["*", "https://example.org/", "https://*.example.org"]
+cors_credentials = "yes"
 clients_max = 99999999999999999999999999
 hosts = "news.example.org"
 public_url = "news.example.org"
@@ -103,12 +104,14 @@ format = "jsn"
         "22 gateway.listen: `localhost:8700` is not an address with a port; write it like `127.0.0.1:8700`",
         "23 gateway.cors_origins: `*` is not an origin",
         "23 gateway.cors_origins: `https://example.org/` is not an origin",
-        "24 gateway.clients_max: 99999999999999999999999999 is outside 1 to 1000000",
-        "25 gateway.hosts: expected a list of strings, found the string \"news.example.org\"",
-        "26 gateway.public_url: `news.example.org` is not a web address",
-        "29 wire.transport: `nats` is not part of this build; use `local`",
-        "32 log.level: `inof` is not a level",
-        "33 log.format: `jsn` is not one of auto, text, json, journald; did you mean `json`?",
+        "23 gateway.cors_origins: `https://*.example.org` is not an origin",
+        "24 gateway.cors_credentials: expected true or false without quotes, found the string \"yes\"",
+        "25 gateway.clients_max: 99999999999999999999999999 is outside 1 to 1000000",
+        "26 gateway.hosts: expected a list of strings, found the string \"news.example.org\"",
+        "27 gateway.public_url: `news.example.org` is not a web address",
+        "30 wire.transport: `nats` is not part of this build; use `local`",
+        "33 log.level: `inof` is not a level",
+        "34 log.format: `jsn` is not one of auto, text, json, journald; did you mean `json`?",
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for (found, expected) in found.iter().zip(expected) {
@@ -124,6 +127,19 @@ fn a_syntax_error_hides_neither_another_one_nor_a_wrong_value() {
     let lines: Vec<&str> = found.iter().map(|c| c.split(' ').next().unwrap()).collect();
     assert_eq!(lines, ["2", "3", "4", "5", "9", "10", "11", "12", "13", "14"], "{found:#?}");
     assert!(found[0].contains("in `interval_min = 5m`"), "{found:#?}");
+}
+
+#[test]
+fn a_switch_is_true_or_false_and_an_origin_has_no_usual_port() {
+    let text = "[gateway]\ncors_origins = [\"https://Reader.example:443\", \"http://a.example:8080\"]\n\
+                cors_credentials = true\n";
+    let loaded = load_with(text, &[]).unwrap();
+    assert!(loaded.config.gateway.cors_credentials);
+    assert_eq!(loaded.config.gateway.cors_origins, ["https://reader.example", "http://a.example:8080"]);
+    let variable = [("NEWSWIRE_GATEWAY__CORS_CREDENTIALS", "false")];
+    assert!(!load_with(text, &variable).unwrap().config.gateway.cors_credentials);
+    assert!(load_with(text, &[("NEWSWIRE_GATEWAY__CORS_CREDENTIALS", "1")]).is_err());
+    assert!(complaints("[gateway]\ncors_credentials = 1\n")[0].contains("found the integer 1"));
 }
 
 #[test]

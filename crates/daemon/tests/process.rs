@@ -154,7 +154,7 @@ fn systemd_receives_each_state_and_none_that_a_text_contains() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let systemd = UnixDatagram::bind(&path).unwrap();
-    systemd.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    systemd.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     run("notify", &[("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "30000000")]);
     let receive = || {
         let mut bytes = [0; 512];

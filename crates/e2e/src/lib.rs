@@ -12,8 +12,8 @@ mod delivery;
 mod external_program;
 pub mod http;
 mod hub;
+mod latency_control;
 mod origin;
-mod prober;
 mod process;
 pub mod scenario;
 pub mod sse;
@@ -29,8 +29,8 @@ pub use self::{
     delivery::{Published, faults},
     external_program::ExternalProgram,
     hub::{HubRequest, TestHub},
+    latency_control::{LatencyControl, LatencyReport},
     origin::{Behaviour, DocumentFormat, Origin, Request},
-    prober::{PageProbe, PageProber, ProbeReport},
     process::{Binary, ChildProcess, StartOptions},
     stack::{TestSource, TestStack, free_address},
     subscriber::{RecordedEvent, StreamConnection, TestSubscriber},

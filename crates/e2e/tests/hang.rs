@@ -1,11 +1,11 @@
 //! The hang that this system exists to prevent: `/` and `/health` answer whatever feeds, daemon and clients do.
 //!
-//! These tests run alone (`.config/nextest.toml`), because they measure time.
+//! Time is compared with a twin in the same run: a second pair of daemons without the fault, which nobody else uses.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use e2e::{
-    Behaviour, Binary, DocumentFormat, Origin, PageProber, ProbeReport, TestSource, TestStack,
+    Behaviour, Binary, DocumentFormat, LatencyControl, LatencyReport, Origin, TestSource, TestStack,
     TestSubscriber, log_line, scenario, wait_for,
 };
 use rustix::process::Signal;
@@ -15,30 +15,46 @@ use tokio::time::{Instant, sleep};
 const FEEDS: usize = 40;
 /// Duration of the hang.
 const HANG: Duration = Duration::from_secs(60);
-/// Deadline for the first item of each other feed, from the start of the daemon.
+/// The first item of each other feed arrives within this time of the daemon's start, or within so many times the twin's
+/// time: a feed that waited for a hanging one would take as long as the hang.
 const FIRST_ITEM_WITHIN: Duration = Duration::from_secs(2);
-/// Deadline of every response of `/` and `/health`.
-const PAGE_WITHIN: Duration = Duration::from_millis(100);
+const FIRST_ITEM_RATIO_MAX: u32 = 3;
+/// Deadline of an event; only one that is lost reaches it.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(60);
 /// Pause between two pairs of probes.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_half_of_the_feeds_hanging_the_others_arrive_in_2_s_and_pages_answer_within_100_ms() {
+async fn with_half_of_the_feeds_hanging_the_others_arrive_and_pages_answer_as_if_none_did() {
     let origin = Origin::start().await.unwrap();
     let sources = feeds_half_of_them_hanging(&origin);
     let mut stack = TestStack::new(&sources).unwrap();
     // The total timeout must not end the hang early.
     stack.set("fetch.timeout_total", "\"90s\"");
-    stack.start(Binary::Gateway).unwrap();
-    stack.wait_serving().await.unwrap();
-    let subscriber = stack.subscribe("/news/stream?snapshot=1000");
-    let prober = PageProber::start(&stack.gateway(), PROBE_EVERY).unwrap();
+    let others: Vec<_> = sources.into_iter().step_by(2).collect();
+    let mut twin = TestStack::new(&others).unwrap();
+    for stack in [&mut stack, &mut twin] {
+        stack.start(Binary::Gateway).unwrap();
+        stack.wait_serving().await.unwrap();
+    }
+    let subscribers = [&stack, &twin].map(|stack| stack.subscribe("/news/stream?snapshot=1000"));
+    let control = LatencyControl::start(&stack.gateway(), &twin.gateway(), PROBE_EVERY).unwrap();
 
     let began = Instant::now();
     stack.start(Binary::Ingestd).unwrap();
-    let firsts = first_items(&subscriber, FEEDS / 2).await;
-    let slowest = firsts.values().map(|at| at.saturating_duration_since(began)).max().unwrap();
-    log_line(&format!("the first item of {} feeds arrived after at most {slowest:?}", firsts.len()));
+    twin.start(Binary::Ingestd).unwrap();
+    let [firsts, of_twin] = subscribers.each_ref().map(|subscriber| first_items(subscriber, FEEDS / 2));
+    let (firsts, of_twin) = tokio::join!(firsts, of_twin);
+    let after = |at: &Instant| at.saturating_duration_since(began);
+    let slowest = of_twin.values().map(after).max().unwrap();
+    let limit = FIRST_ITEM_WITHIN.max(slowest * FIRST_ITEM_RATIO_MAX);
+    let late: Vec<_> = firsts.iter().filter(|(_, at)| after(at) > limit).collect();
+    log_line(&format!(
+        "the first item of {} feeds arrived after at most {:?}, at the twin after {slowest:?}",
+        firsts.len(),
+        firsts.values().map(after).max()
+    ));
+    assert!(late.is_empty(), "later than {limit:?} after the start: {late:?}");
 
     // What froze the system that this one replaces: clients connect and disconnect while feeds are silent.
     while began.elapsed() < HANG {
@@ -46,15 +62,7 @@ async fn with_half_of_the_feeds_hanging_the_others_arrive_in_2_s_and_pages_answe
         sleep(Duration::from_secs(1)).await;
         drop(short_streams);
     }
-    let report = prober.stop();
-    log_line(&report.to_string());
-    let late: Vec<_> = firsts
-        .iter()
-        .map(|(feed, at)| (feed, at.saturating_duration_since(began)))
-        .filter(|(_, after)| *after >= FIRST_ITEM_WITHIN)
-        .collect();
-    assert!(late.is_empty(), "later than {FIRST_ITEM_WITHIN:?} after the start: {late:?}");
-    assert_pages(&report, HANG);
+    assert_pages(&control.stop(), HANG);
     let hung = (0..FEEDS)
         .filter(|n| n % 2 == 1)
         .filter(|n| !origin.requests(&format!("feed-{n}")).is_empty())
@@ -67,15 +75,15 @@ async fn with_half_of_the_feeds_hanging_the_others_arrive_in_2_s_and_pages_answe
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_the_daemon_stopped_or_dead_pages_answer_within_100_ms() {
+async fn with_the_daemon_stopped_or_dead_pages_answer_as_with_a_live_one() {
     let origin = Origin::start().await.unwrap();
     let mut stack = TestStack::new(&scenario::feeds(&origin, 4)).unwrap();
     stack.start_both().await.unwrap();
+    let twin = idle_twin().await;
     let subscriber = stack.subscribe("/news/stream?snapshot=1000");
     let guid = origin.publish("feed-0", "Before");
-    let limit = Duration::from_secs(10);
-    subscriber.wait_event("item", limit, |r| r.json()["guid"] == *guid).await.unwrap();
-    let prober = PageProber::start(&stack.gateway(), PROBE_EVERY).unwrap();
+    subscriber.wait_event("item", ARRIVES_WITHIN, |r| r.json()["guid"] == *guid).await.unwrap();
+    let control = LatencyControl::start(&stack.gateway(), &twin.gateway(), PROBE_EVERY).unwrap();
 
     let part = Duration::from_secs(8);
     stack.process(Binary::Ingestd).unwrap().signal(Signal::STOP).unwrap();
@@ -84,18 +92,16 @@ async fn with_the_daemon_stopped_or_dead_pages_answer_within_100_ms() {
     assert!(stopped.to_string().contains(&guid), "known items are still served: {stopped}");
     stack.kill(Binary::Ingestd).unwrap();
     sleep(part).await;
-    let report = prober.stop();
-    log_line(&report.to_string());
-    assert_pages(&report, part * 2);
+    assert_pages(&control.stop(), part * 2);
 
     stack.start(Binary::Ingestd).unwrap();
     let guid = origin.publish("feed-1", "After");
-    subscriber.wait_event("item", limit, |r| r.json()["guid"] == *guid).await.unwrap();
+    subscriber.wait_event("item", ARRIVES_WITHIN, |r| r.json()["guid"] == *guid).await.unwrap();
     assert_eq!(subscriber.count("item"), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_every_feed_hanging_pages_answer_within_100_ms() {
+async fn with_every_feed_hanging_pages_answer_as_if_none_did() {
     let origin = Origin::start().await.unwrap();
     let sources = scenario::feeds(&origin, FEEDS);
     for number in 0..FEEDS {
@@ -104,17 +110,29 @@ async fn with_every_feed_hanging_pages_answer_within_100_ms() {
         origin.set_behaviour(&name, hanging_behaviour(number));
     }
     let mut stack = TestStack::new(&sources).unwrap();
+    // The total timeout must not end the hang early.
+    stack.set("fetch.timeout_total", "\"90s\"");
     stack.start_both().await.unwrap();
+    let twin = idle_twin().await;
     let subscriber = stack.subscribe("/news/stream");
-    let prober = PageProber::start(&stack.gateway(), PROBE_EVERY).unwrap();
+    let control = LatencyControl::start(&stack.gateway(), &twin.gateway(), PROBE_EVERY).unwrap();
     let lasted = Duration::from_secs(12);
     sleep(lasted).await;
-    let report = prober.stop();
-    log_line(&report.to_string());
-    assert_pages(&report, lasted);
+    assert_pages(&control.stop(), lasted);
+    wait_for("a visit to every feed, since no feed waits for another", HANG / 2, async || {
+        let visited = (0..FEEDS).filter(|n| !origin.requests(&format!("feed-{n}")).is_empty()).count();
+        (visited == FEEDS).then_some(())
+    })
+    .await
+    .unwrap();
     assert_eq!((subscriber.count("stream"), subscriber.count("item")), (1, 0));
-    let visited = (0..FEEDS).filter(|n| !origin.requests(&format!("feed-{n}")).is_empty()).count();
-    assert_eq!(visited, FEEDS, "no feed waits for another");
+}
+
+/// Two daemons without a feed.
+async fn idle_twin() -> TestStack {
+    let mut twin = TestStack::new(&[]).unwrap();
+    twin.start_both().await.unwrap();
+    twin
 }
 
 /// Feeds with one item each; every second one hangs.
@@ -149,7 +167,7 @@ fn hanging_behaviour(number: usize) -> Behaviour {
 /// Waits until `wanted` sources have delivered an item; when the first item of each arrived.
 async fn first_items(subscriber: &TestSubscriber, wanted: usize) -> BTreeMap<String, Instant> {
     let mut firsts = BTreeMap::new();
-    let outcome = wait_for("the first items", Duration::from_secs(20), async || {
+    let outcome = wait_for("the first items", HANG * 5 / 6, async || {
         for record in subscriber.events("item") {
             firsts
                 .entry(record.json()["source"].as_str().unwrap_or_default().to_owned())
@@ -162,9 +180,9 @@ async fn first_items(subscriber: &TestSubscriber, wanted: usize) -> BTreeMap<Str
     firsts
 }
 
-fn assert_pages(report: &ProbeReport, lasted: Duration) {
-    let least = lasted.as_millis() / PROBE_EVERY.as_millis() / 2;
-    assert!(report.probes.len() as u128 > least, "probed throughout: {report}");
-    let bad = report.worse_than(PAGE_WITHIN);
-    assert!(bad.is_empty(), "{report}\n{bad:#?}");
+fn assert_pages(report: &LatencyReport, lasted: Duration) {
+    log_line(&report.to_string());
+    // One a second if the machine is very busy.
+    assert!(report.count() as u64 > lasted.as_secs(), "probed throughout: {report}");
+    report.check().unwrap();
 }

@@ -1,27 +1,26 @@
-//! Replays what froze the system that this one replaces: 20 feeds, 5 of them silent for 60 s; one, five and a hundred
+//! Replays what froze the system that this one replaces: 20 feeds, 5 of them silent for minutes; one, five and a hundred
 //! streams aborted. There, one aborted stream kept `/` and `/health` from answering for 254 s, five for 513 s.
 //!
-//! It runs alone (`.config/nextest.toml`), because it measures time.
+//! Time is compared with a twin in the same run: a second gateway, which nobody uses and whose daemon has no feeds.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::{fs, time::Duration};
 
 use e2e::{
-    Behaviour, Binary, DocumentFormat, Origin, PageProbe, PageProber, ProbeReport, TestSource, TestStack,
-    http, http::RawResponse, log_line, wait_for,
+    Behaviour, Binary, DocumentFormat, LatencyControl, LatencyReport, Origin, TestSource, TestStack, http,
+    http::{Address, RawResponse},
+    log_line, wait_for,
 };
 use tokio::time::{Instant, sleep};
 
 const FEEDS: usize = 20;
 /// The first ones are silent.
 const SILENT: usize = 5;
-/// Duration of the silence.
-const SILENCE: Duration = Duration::from_secs(60);
+/// Duration of the silence: longer than all probes take on a busy machine.
+const SILENCE: Duration = Duration::from_secs(120);
 const PROBE_EVERY: Duration = Duration::from_millis(100);
-/// A 99th percentile below this counts as idle on a shared machine.
-const FLOOR: Duration = Duration::from_millis(100);
-/// Deadline for the gateway to release the resources of disconnected clients.
-const RELEASED_WITHIN: Duration = Duration::from_secs(20);
+/// Deadline for the gateway to release the resources of disconnected clients; only a leak reaches it.
+const RELEASED_WITHIN: Duration = Duration::from_secs(60);
 /// Descriptors by which two samples may differ: a probe of this test, and the wire.
 const DESCRIPTORS_MORE: usize = 2;
 
@@ -39,23 +38,23 @@ async fn the_old_scenario_of_aborted_streams_and_silent_feeds_delays_no_probe_an
     let sources = feeds(&origin);
     let mut stack = TestStack::new(&sources).unwrap();
     // The total timeout must not end the silence early.
-    stack.set("fetch.timeout_total", "\"90s\"");
+    stack.set("fetch.timeout_total", "\"150s\"");
     let began = Instant::now();
     stack.start_both().await.unwrap();
     let all_requested = async || (pending_requests(&origin) == SILENT).then_some(());
-    wait_for("requests to the silent feeds", Duration::from_secs(10), all_requested).await.unwrap();
+    wait_for("requests to the silent feeds", SILENCE / 2, all_requested).await.unwrap();
+    let mut idle = TestStack::new(&[]).unwrap();
+    idle.start_both().await.unwrap();
+    let twin = idle.gateway();
 
-    let idle = probes(&stack, Duration::from_secs(8), async || {}).await;
-    log_line(&format!("idle: {idle}"));
+    let none = probes(&stack, &twin, 8, 0).await;
     let before = resources_held(&mut stack).await;
-    let one = probes(&stack, Duration::from_secs(10), async || open_and_abort(&stack, 1).await).await;
-    log_line(&format!("1 stream aborted after 3 s: {one}"));
-    let five = probes(&stack, Duration::from_secs(15), async || open_and_abort(&stack, SILENT).await).await;
-    log_line(&format!("5 streams aborted after 3 s: {five}"));
+    let one = probes(&stack, &twin, 10, 1).await;
+    let five = probes(&stack, &twin, 15, SILENT).await;
     assert!(began.elapsed() < SILENCE, "the feeds were silent throughout, for {:?}", began.elapsed());
     assert_eq!(pending_requests(&origin), SILENT, "every silent feed still has a pending request");
-    for report in [&one, &five] {
-        assert_no_worse(report, &idle);
+    for report in [none, one, five] {
+        report.check().unwrap();
     }
 
     for _ in 0..10 {
@@ -91,13 +90,16 @@ fn pending_requests(origin: &Origin) -> usize {
     (0..SILENT).filter(waits).count()
 }
 
-/// Probes for that long, beginning before `work`.
-async fn probes(stack: &TestStack, lasted: Duration, work: impl AsyncFnOnce()) -> ProbeReport {
-    let prober = PageProber::start(&stack.gateway(), PROBE_EVERY).unwrap();
-    let until = Instant::now() + lasted;
-    work().await;
+/// Probes for `lasted` seconds while that many streams are opened and aborted.
+async fn probes(stack: &TestStack, twin: &Address, lasted: u64, count: usize) -> LatencyReport {
+    let control = LatencyControl::start(&stack.gateway(), twin, PROBE_EVERY).unwrap();
+    let until = Instant::now() + Duration::from_secs(lasted);
+    open_and_abort(stack, count).await;
     tokio::time::sleep_until(until).await;
-    tokio::task::spawn_blocking(|| prober.stop()).await.unwrap()
+    let report = tokio::task::spawn_blocking(|| control.stop()).await.unwrap();
+    log_line(&format!("{count} streams aborted after 3 s: {report}"));
+    assert!(report.count() as u64 > lasted, "probed throughout: {report}");
+    report
 }
 
 async fn open_and_abort(stack: &TestStack, count: usize) {
@@ -141,12 +143,4 @@ async fn wait_released(stack: &mut TestStack, before: HeldResources) -> HeldReso
         }
         sleep(Duration::from_millis(100)).await;
     }
-}
-
-fn assert_no_worse(report: &ProbeReport, idle: &ProbeReport) {
-    let failed: Vec<&PageProbe> = report.probes.iter().filter(|probe| probe.outcome.is_err()).collect();
-    assert!(failed.is_empty(), "{report}\n{failed:#?}");
-    let limit = FLOOR.max(idle.quantile(0.99) * 5);
-    assert!(report.quantile(0.99) <= limit, "idle: {idle}\nthen: {report}");
-    assert!(report.probes.len() > 50, "probed throughout: {report}");
 }

@@ -17,9 +17,17 @@ pub(crate) fn is_forbidden(c: char) -> bool {
         || u32::from(c) & 0xfffe == 0xfffe
 }
 
-/// Text without what [`is_forbidden`].
+/// Text without what [`is_forbidden`]. What separates lines or words becomes a space, so that none grow together.
 pub(crate) fn drop_forbidden(text: Cow<'_, str>) -> Cow<'_, str> {
-    if has_forbidden(&text) { Cow::Owned(text.replace(is_forbidden, "")) } else { text }
+    if !has_forbidden(&text) {
+        return text;
+    }
+    let allowed = |c: char| match c {
+        c if !is_forbidden(c) => Some(c),
+        c if c.is_whitespace() => Some(' '),
+        _ => None,
+    };
+    Cow::Owned(text.replace("\r\n", "\n").chars().filter_map(allowed).collect())
 }
 
 fn has_forbidden(text: &str) -> bool {
@@ -84,7 +92,7 @@ impl Folded {
     }
 
     pub(crate) fn push(&mut self, c: char) {
-        if c.is_whitespace() || c == '\u{85}' {
+        if c.is_whitespace() {
             self.space = true;
         } else if !is_forbidden(c) && !self.full {
             let space = self.space && !self.text.is_empty();
@@ -258,9 +266,12 @@ mod tests {
         let forbidden = ('\0'..=char::MAX).filter(|c| is_forbidden(*c));
         for (n, c) in forbidden.enumerate() {
             let text = format!("{}{c}é…", "x".repeat(n % 150));
-            assert_eq!(drop_forbidden(text.as_str().into()), text.replace(c, ""), "{:?}", c);
+            let instead = if c.is_whitespace() { " " } else { "" };
+            assert_eq!(drop_forbidden(text.as_str().into()), text.replace(c, instead), "{:?}", c);
         }
         assert!(matches!(drop_forbidden("a\n\té… 😀".into()), Cow::Borrowed(_)));
+        let lines = "a\u{2028}b\u{2029}c\u{85}d\u{b}e\u{c}f\rg\r\nh\u{feff}i";
+        assert_eq!(drop_forbidden(lines.into()), "a b c d e f g\nhi");
     }
 
     #[test]

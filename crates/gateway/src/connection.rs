@@ -17,7 +17,7 @@ use std::{
 use actix_web::rt::{net::TcpStream, task::JoinHandle};
 use socket2::{SockRef, Socket};
 
-use crate::{client_address::rate_limit_key, state::AppState};
+use crate::{client_address::ClientAddress, state::AppState};
 
 /// What the kernel buffers for a client that does not read (it counts as much again for its own bookkeeping); its
 /// default grows to 4 MB.
@@ -26,7 +26,8 @@ const SEND_BUFFER_BYTES: usize = 96 * 1024;
 /// One connection; lives as long as actix keeps it.
 pub(crate) struct ClientConnection {
     state: Arc<AppState>,
-    address: IpAddr,
+    /// `None` if the connection was refused.
+    counted: Option<ClientAddress>,
     /// The peer, as the watchdog shows it; formatted once, because every poll needs it.
     pub(crate) peer: Arc<str>,
     /// The second descriptor; `None` if none was left for it.
@@ -56,24 +57,28 @@ impl ClientConnection {
             handle.ok()
         });
         let peer = stream.peer_addr();
-        let address = peer.as_ref().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
-        let address = rate_limit_key(address);
+        let address =
+            peer.as_ref().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip().to_canonical());
+        let is_trusted = state.settings().trusts(address);
+        let address = ClientAddress::from(address);
+        let added = state.connections.try_add(address, is_trusted);
         let peer = peer.map_or_else(|_| "unknown".into(), |peer| peer.to_string().into());
         let connection = Rc::new(Self {
             state: Arc::clone(state),
-            address,
+            counted: added.is_ok().then_some(address),
             peer,
             handle: handle.flatten(),
             was_cut: Cell::default(),
             deadline: RefCell::default(),
         });
         state.metrics.connections.inc();
-        if state.connections.add(address, state.settings().trusts(address)) {
-            connection.cut_after(limits.connection);
-        } else {
-            // Without a response: a flood of connections must not become a flood of responses.
-            socket.set_linger(Some(Duration::ZERO)).and(socket.shutdown(std::net::Shutdown::Both)).ok();
-            state.metrics.connections_cut.get_or_create(&[("reason", "full")]).inc();
+        match added {
+            Ok(()) => connection.cut_after(limits.connection),
+            Err(reason) => {
+                // Without a response: a flood of connections must not become a flood of responses.
+                socket.set_linger(Some(Duration::ZERO)).and(socket.shutdown(std::net::Shutdown::Both)).ok();
+                state.metrics.connections_cut.get_or_create(&[("reason", reason)]).inc();
+            }
         }
         connection
     }
@@ -118,7 +123,9 @@ impl Drop for ClientConnection {
         if self.handle.is_some() {
             self.state.connections.release_handle();
         }
-        self.state.connections.remove(self.address);
+        if let Some(address) = self.counted {
+            self.state.connections.remove(address);
+        }
         self.state.metrics.connections.dec();
     }
 }

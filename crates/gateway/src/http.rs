@@ -9,6 +9,12 @@ pub(crate) mod server;
 // What every request must pass, and what every response carries.
 mod middleware;
 
+// Whether a request names a served host.
+mod host;
+
+// Pages of other origins (CORS).
+mod cors;
+
 // The routes and their handlers.
 mod routes;
 
@@ -17,6 +23,9 @@ mod extract;
 
 // The query parameters that several routes share.
 pub(crate) mod query;
+
+// Whether a client's copy is current (`If-None-Match`).
+pub(crate) mod conditional;
 
 // Errors as responses (RFC 9457).
 pub(crate) mod problem;

@@ -41,6 +41,15 @@ mod connection;
 // Whose connection it is, for the limits per address.
 mod client_address;
 
+// How much is open per address.
+mod address_counts;
+
+// What an address may use per second.
+mod budgets;
+// Bytes that clients have not taken yet, and how many there may be.
+#[allow(dead_code, reason = "the streams and the pages begin to use it one by one")]
+mod unsent;
+
 // Requests to the daemon, queued for the intake's thread.
 mod forwarder;
 

@@ -30,6 +30,7 @@ pub(crate) struct GatewayMetrics {
     pub(crate) missed: Counter,
     pub(crate) notices_missed: Counter,
     pub(crate) pages: Counter,
+    pub(crate) replay_waits: Family<Labels, Counter>,
     pub(crate) heartbeats: Counter,
     pub(crate) received: Counter,
     pub(crate) unreadable: Counter,
@@ -52,13 +53,13 @@ impl GatewayMetrics {
                 "newswire_gateway_connections_cut_total",
                 "Connections closed by the gateway: limit reached, request too slow, shutdown, client not reading, token expired",
                 "reason",
-                ["full", "deadline", "drain", "slow", "expired"],
+                ["full", "connections_per_address", "addresses_per_network", "deadline", "drain", "slow", "expired"],
             ),
             requests_refused: registry.add_by(
                 "newswire_gateway_requests_refused_total",
-                "Requests refused before their handler: a token in the query, or connections near their maximum",
+                "Requests refused before their handler: a token in the query, connections near their maximum, or too many from one address or IPv6 /48",
                 "reason",
-                ["token_in_query", "connections"],
+                ["token_in_query", "connections", "requests_per_address", "addresses_per_network"],
             ),
             callbacks_refused: registry.add_by(
                 "newswire_gateway_callbacks_refused_total",
@@ -83,7 +84,14 @@ impl GatewayMetrics {
                 "newswire_gateway_streams_refused_total",
                 "Streams refused, by the limit that was reached (such as gateway.clients_max), or during shutdown",
                 "reason",
-                ["draining", "connections", "clients_max", "clients_per_address_max"],
+                [
+                    "draining",
+                    "connections",
+                    "clients_max",
+                    "clients_per_address_max",
+                    "addresses_per_network",
+                    "requests_per_address",
+                ],
             ),
             ended: registry.add_by(
                 "newswire_gateway_streams_ended_total",
@@ -119,6 +127,12 @@ impl GatewayMetrics {
             notices_missed: registry.add(
                 "newswire_gateway_notices_missed_total",
                 "Notices that slow clients did not get; they got all events nevertheless",
+            ),
+            replay_waits: registry.add_by(
+                "newswire_gateway_replay_waits_total",
+                "Times that a stream waited before it was sent more from the past: its address has used its events or bytes per second, or the bytes that clients have not taken yet are at their maximum",
+                "reason",
+                ["replay_per_address", "unsent_bytes_max"],
             ),
             pages: registry.add(
                 "newswire_gateway_replay_pages_total",

@@ -18,7 +18,8 @@ pub(crate) struct Readiness {
     pub(crate) stalled: Vec<StalledLoop>,
     /// Time since anything was received from the daemon.
     pub(crate) silence: Option<Duration>,
-    /// Why the gateway is not ready, for people; empty if it is.
+    /// Why the gateway is not ready, for everybody: no paths and no messages of the system, which are in the log and on
+    /// the admin socket. Empty if it is ready.
     pub(crate) reasons: Vec<String>,
 }
 
@@ -29,8 +30,7 @@ impl Readiness {
         let silence = wire.last_received.map(|received| Instant::now().duration_since(received));
         let mut reasons = Vec::new();
         if !wire.connected {
-            let why = if wire.reason.is_empty() { "not connected yet" } else { wire.reason.as_str() };
-            reasons.push(format!("the wire is not connected: {why}"));
+            reasons.push(format!("the wire is not connected: {}", why_not_connected(&wire)));
         } else if let Some(silence) = silence.filter(|s| *s > SILENCE_MAX) {
             reasons.push(format!("the ingestion daemon has been silent for {} s", silence.as_secs()));
         }
@@ -42,5 +42,13 @@ impl Readiness {
         }
         reasons.extend(stalled.iter().map(StalledLoop::sentence));
         Self { wire, ring, stalled, silence, reasons }
+    }
+}
+
+fn why_not_connected(wire: &WireState) -> &'static str {
+    match (wire.last_received, wire.reason.is_empty()) {
+        (_, true) => "not connected yet",
+        (None, false) => "the ingestion daemon cannot be reached",
+        (Some(_), false) => "the connection to the ingestion daemon was lost",
     }
 }

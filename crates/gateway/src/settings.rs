@@ -3,20 +3,33 @@
 use std::{net::IpAddr, time::Duration};
 
 use anyhow::Context as _;
-use daemon::config::Config;
+use daemon::config::{Config, GatewaySection};
 use ipnet::IpNet;
 
 use crate::{
     auth::{authenticator::Authenticator, operator::OperatorToken},
+    budgets::BudgetLimits,
     error::GatewayError,
     limits::Limits,
 };
+
+/// Connections of one address in addition to its streams, unless configured: pages, the page's own requests.
+const OTHER_CONNECTIONS_PER_ADDRESS: u64 = 1024;
+/// Events and bytes from the past per second for each stream that an address may have, unless configured.
+const REPLAY_PER_CLIENT: (u64, u64) = (64, 256 * 1024);
 
 /// The `[gateway]` section, with the files it names.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) clients_max: usize,
     pub(crate) clients_per_address_max: usize,
+    /// [`usize::MAX`] for no limit.
+    pub(crate) connections_per_address: usize,
+    /// 0 for no limit.
+    pub(crate) addresses_per_network: u64,
+    pub(crate) budgets: BudgetLimits,
+    /// Bytes of answers that clients have not taken yet; 0 for no limit.
+    pub(crate) unsent_bytes_max: u64,
     pub(crate) heartbeat: Duration,
     pub(crate) drain: Duration,
     /// Host names that are served besides the loopback ones.
@@ -24,6 +37,8 @@ pub(crate) struct Settings {
     /// Every host name is served: none is configured, and the address is a public one.
     pub(crate) any_host: bool,
     pub(crate) cors_origins: Vec<String>,
+    /// Pages of these origins may send the credentials that the browser has for this gateway.
+    pub(crate) cors_credentials: bool,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) operator_token: OperatorToken,
     pub(crate) authenticator: Authenticator,
@@ -46,6 +61,10 @@ impl Settings {
         Ok(Self {
             clients_max: gateway.clients_max,
             clients_per_address_max: gateway.clients_per_address_max,
+            connections_per_address: connections_per_address(gateway),
+            addresses_per_network: gateway.addresses_per_network,
+            budgets: budget_limits(gateway),
+            unsent_bytes_max: gateway.unsent_bytes_max,
             heartbeat: gateway.heartbeat,
             drain: gateway.drain,
             any_host: gateway.hosts.is_empty() && !gateway.listen.ip().is_loopback(),
@@ -53,6 +72,7 @@ impl Settings {
             hosts: gateway.hosts.iter().cloned().chain(public_host(gateway)).collect(),
             has_callbacks: gateway.public_url.is_some(),
             cors_origins: gateway.cors_origins.clone(),
+            cors_credentials: gateway.cors_credentials,
             operator_token: operator_token.map_err(GatewayError::OperatorToken)?,
             authenticator: Authenticator::load(gateway)?,
             trusted_proxies: proxies.context("gateway.trusted_proxies")?,
@@ -61,14 +81,44 @@ impl Settings {
         })
     }
 
-    /// Whether the address is that of a trusted proxy.
+    /// Whether the address is that of a trusted proxy; a canonical address, not yet cut to its network.
     pub(crate) fn trusts(&self, address: IpAddr) -> bool {
         self.trusted_proxies.iter().any(|net| net.contains(&address))
     }
 }
 
 /// The host name of `gateway.public_url`.
-fn public_host(gateway: &daemon::config::GatewaySection) -> Option<String> {
+fn public_host(gateway: &GatewaySection) -> Option<String> {
     let url = url::Url::parse(gateway.public_url.as_deref()?).ok()?;
     url.host_str().map(str::to_owned)
+}
+
+/// Where a limit per address is not configured, it grows with the streams that an address may have: one key is enough for
+/// a large proxy or a load test.
+fn budget_limits(gateway: &GatewaySection) -> BudgetLimits {
+    let clients = u64::try_from(gateway.clients_per_address_max).unwrap_or(u64::MAX);
+    let (events, bytes) = REPLAY_PER_CLIENT;
+    BudgetLimits {
+        requests: gateway.requests_per_address.unwrap_or(clients),
+        replay_events: gateway.replay_events_per_address.unwrap_or_else(|| clients.saturating_mul(events)),
+        replay_bytes: gateway.replay_bytes_per_address.unwrap_or_else(|| clients.saturating_mul(bytes)),
+        addresses_per_network: gateway.addresses_per_network,
+    }
+}
+
+fn connections_per_address(gateway: &GatewaySection) -> usize {
+    let clients = u64::try_from(gateway.clients_per_address_max).unwrap_or(u64::MAX);
+    let unless_set = || clients.saturating_add(OTHER_CONNECTIONS_PER_ADDRESS);
+    match gateway.connections_per_address.unwrap_or_else(unless_set) {
+        0 => usize::MAX,
+        connections => usize::try_from(connections).unwrap_or(usize::MAX),
+    }
+}
+
+#[cfg(test)]
+impl Settings {
+    /// Default settings that read no file.
+    pub(crate) fn for_tests() -> Self {
+        Self::from_config(&Config::default(), Limits::default()).unwrap()
+    }
 }

@@ -1,7 +1,6 @@
 //! What the intake, the workers and the handlers share: all of it in memory, none of it locked across a wait.
 
 use std::{
-    net::IpAddr,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -14,6 +13,8 @@ use news::Timestamp;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
+    budgets::Budgets,
+    client_address::ClientAddress,
     connection::capacity::Connections,
     ingest::{
         callbacks::{CallbackForwarder, Callbacks},
@@ -31,6 +32,7 @@ use crate::{
         ring::Ring,
         worker_lag::WorkerLag,
     },
+    unsent::UnsentBudget,
 };
 
 /// Shared by everything in the process.
@@ -50,6 +52,8 @@ pub(crate) struct AppState {
     draining: AtomicBool,
     streams: Arc<OpenStreams>,
     pub(crate) connections: Connections,
+    pub(crate) budgets: Budgets,
+    pub(crate) unsent: UnsentBudget,
     pub(crate) worker_lag: WorkerLag,
     pub(crate) registry: MetricsRegistry,
     pub(crate) metrics: GatewayMetrics,
@@ -100,12 +104,14 @@ impl AppState {
         let registry = MetricsRegistry::new();
         watch.register_loops(&registry, "gateway");
         watch.register_clock_jumps(&registry, "gateway");
-        let connections =
-            Connections::new(settings.clients_max, settings.clients_per_address_max, settings.descriptors);
+        let connections = Connections::new(&settings);
+        let budgets = Budgets::new(settings.budgets);
+        let unsent_bytes_max = usize::try_from(settings.unsent_bytes_max).unwrap_or(usize::MAX);
         let metrics = GatewayMetrics::register(&registry);
         Self {
             settings: RwLock::new(Arc::new(settings)),
             connections,
+            budgets,
             ring,
             replays: queues.replays,
             refreshes: queues.refreshes,
@@ -117,6 +123,7 @@ impl AppState {
             changes: watch::channel(0).0,
             draining: AtomicBool::new(false),
             streams: Arc::new(OpenStreams::new(metrics.clients.clone())),
+            unsent: UnsentBudget::new(unsent_bytes_max, &registry),
             worker_lag: WorkerLag::default(),
             metrics,
             registry,
@@ -134,7 +141,9 @@ impl AppState {
 
     /// Replaces the settings in force. Streams whose reader they no longer authorise end at the next tick.
     pub(crate) fn replace_settings(&self, settings: Settings) {
-        self.connections.resize(settings.clients_max, settings.clients_per_address_max, settings.descriptors);
+        self.connections.resize(&settings);
+        self.budgets.resize(settings.budgets);
+        self.unsent.resize(usize::try_from(settings.unsent_bytes_max).unwrap_or(usize::MAX));
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
@@ -170,7 +179,7 @@ impl AppState {
     ///
     /// # Errors
     /// Why not, as the metric names it.
-    pub(crate) fn admit(&self, address: IpAddr) -> Result<StreamPermit, &'static str> {
+    pub(crate) fn admit(&self, address: ClientAddress) -> Result<StreamPermit, &'static str> {
         if self.is_draining() {
             return Err("draining");
         }
@@ -193,28 +202,10 @@ impl AppState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        auth::{authenticator::Authenticator, operator::OperatorToken},
-        limits::Limits,
-        stream::ring::RingBounds,
-    };
+    use crate::stream::ring::RingBounds;
 
     fn app_state(clients_max: usize, clients_per_address_max: usize) -> AppState {
-        let settings = Settings {
-            clients_max,
-            clients_per_address_max,
-            heartbeat: Duration::from_secs(10),
-            drain: Duration::from_secs(10),
-            hosts: Vec::new(),
-            any_host: true,
-            cors_origins: Vec::new(),
-            trusted_proxies: Vec::new(),
-            operator_token: OperatorToken::load(None).unwrap(),
-            authenticator: Authenticator::default(),
-            has_callbacks: false,
-            limits: Limits::default(),
-            descriptors: u64::MAX,
-        };
+        let settings = Settings { clients_max, clients_per_address_max, ..Settings::for_tests() };
         let ring = Ring::new(RingBounds { events: 10, bytes: 1 << 20 });
         AppState::new(settings, ring, DaemonQueues::new().0, Clock::system(), Watch::new())
     }
@@ -241,5 +232,15 @@ mod tests {
         let _one = state.admit("2001:db8::1".parse().unwrap()).unwrap();
         assert_eq!(state.admit("2001:db8::ffff".parse().unwrap()).err(), Some("clients_per_address_max"));
         assert!(state.admit("2001:db8:0:1::1".parse().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn addresses_of_one_48_share_a_limit_of_eight_addresses() {
+        let state = app_state(10_000, 64);
+        let of = |n: usize| format!("2001:db8:0:{n:x}::1").parse().unwrap();
+        let admitted: Vec<_> = (0..157 * 64).filter_map(|n| state.admit(of(n / 64)).ok()).collect();
+        assert_eq!(admitted.len(), 8 * 64, "157 addresses took all 10,000 places");
+        assert_eq!(state.admit(of(157)).err(), Some("addresses_per_network"));
+        assert!(state.admit("2001:db8:1::1".parse().unwrap()).is_ok());
     }
 }

@@ -11,7 +11,10 @@ mod program;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::atomic::Ordering::Relaxed,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -27,6 +30,8 @@ use harness::{Endpoint, FakeDaemon, Gateway, Serving, TIMEOUT, gateway_with};
 use program::Program;
 
 const SECOND: Duration = Duration::from_secs(1);
+/// What a limit of a second or two ends is over within this time even on a busy machine; what no limit ends is not.
+const IN_TIME: Duration = Duration::from_secs(20);
 const TOKEN: &str = "a token of many characters";
 
 /// A gateway with the test's own limits and settings, in front of a daemon.
@@ -93,9 +98,9 @@ fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn b01_slow_heads_bodies_and_second_requests_are_closed_in_time() {
-    let limits = Limits { head: SECOND, body: SECOND, ..Limits::default() };
+    // The other limits would end what these do not, but too late.
+    let limits = Limits { head: SECOND, body: SECOND, connection: SECOND * 120, ..Limits::default() };
     let (gateway, _daemon, _serving) = gateway_and_daemon(limits, with_token).await;
-    let in_time = SECOND * 3;
     let connect = async || TcpStream::connect(gateway.address).await.unwrap();
 
     let mut silent = connect().await;
@@ -125,7 +130,7 @@ async fn b01_slow_heads_bodies_and_second_requests_are_closed_in_time() {
     for (name, (_, took)) in
         [("silent", &silent), ("half", &half), ("second", &second), ("body", &body), ("unasked", &unasked)]
     {
-        assert!(*took < in_time, "{name}: {took:?}");
+        assert!(*took < IN_TIME, "{name}: {took:?}");
     }
     assert_eq!(status(&half.0), 408);
     assert_eq!(status(&second.0), 200);
@@ -137,7 +142,8 @@ async fn b01_slow_heads_bodies_and_second_requests_are_closed_in_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn b01_a_large_body_is_refused_and_an_unauthorised_client_may_send_none() {
-    let (gateway, _daemon, _serving) = gateway_and_daemon(Limits::default(), with_token).await;
+    let limits = Limits { body: SECOND * 120, ..Limits::default() };
+    let (gateway, _daemon, _serving) = gateway_and_daemon(limits, with_token).await;
     let head = |who: &str, length: usize| {
         format!(
             "POST /news/refresh HTTP/1.1\r\nhost: localhost\r\n{who}content-type: application/json\r\n\
@@ -152,7 +158,7 @@ async fn b01_a_large_body_is_refused_and_an_unauthorised_client_may_send_none() 
     let started = Instant::now();
     let answer = raw(&gateway, head("", 1_000_000_000).as_bytes()).await;
     assert_eq!(status(&answer), 401, "the body is not waited for");
-    assert!(started.elapsed() < SECOND * 3);
+    assert!(started.elapsed() < IN_TIME);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,7 +177,7 @@ async fn b01_a_response_that_is_never_read_ends_with_the_connection() {
             sleep(Duration::from_millis(50)).await;
         }
     };
-    timeout(SECOND * 5, cut).await.expect("it is cut");
+    timeout(TIMEOUT, cut).await.expect("it is cut");
     assert!(until_closed(&mut lazy).await.0.len() < 1_000_000);
     assert_eq!(gateway.clients().await, 1, "a stream has no such deadline");
 }
@@ -188,7 +194,7 @@ async fn b02_clients_that_do_not_read_are_closed_in_time_and_the_others_are_not_
     gateway.until_clients(31, TIMEOUT).await;
     daemon.publish_large(200, 5_000);
     healthy.ids(200).await;
-    let took = gateway.until_clients(1, SECOND * 6).await;
+    let took = gateway.until_clients(1, IN_TIME).await;
     println!("stuck readers were gone after {took:?} with a limit of 1 s");
     daemon.publish("a");
     assert_eq!(healthy.ids(1).await, ["e-202"]);
@@ -240,7 +246,7 @@ async fn b03_a_slow_reader_is_ended_and_neither_an_idle_nor_a_fast_one() {
     let dripping = tokio::spawn(read_drop_by_drop(drip));
     daemon.publish_large(200, 5_000);
     fast.ids(200).await;
-    let took = gateway.until_clients(2, SECOND * 6).await;
+    let took = gateway.until_clients(2, IN_TIME).await;
     println!("a drip reader was gone after {took:?} with windows of 1 s");
     assert_eq!(gateway.number("newswire_gateway_streams_ended_total{reason=\"slow\"}").await, 1);
     // The client may still read what its own kernel has buffered.
@@ -262,28 +268,29 @@ async fn b03_as_shipped_a_stuck_client_is_gone_in_30_s_and_a_slow_reader_in_90_s
     let started = Instant::now();
     daemon.publish_large(200, 5_000);
     healthy.ids(200).await;
-    gateway.until_clients(2, SECOND * 40).await;
+    gateway.until_clients(2, SECOND * 60).await;
     let stuck_for = started.elapsed();
-    gateway.until_clients(1, SECOND * 100).await;
+    gateway.until_clients(1, SECOND * 180).await;
     let dripped_for = started.elapsed();
     println!("the stuck reader was gone after {stuck_for:?}, the one that drips after {dripped_for:?}");
-    assert!(stuck_for < SECOND * 32 && dripped_for < SECOND * 92, "{stuck_for:?} {dripped_for:?}");
+    // Twice the limits: without them, neither would ever be gone.
+    assert!(stuck_for < SECOND * 60 && dripped_for < SECOND * 180, "{stuck_for:?} {dripped_for:?}");
     daemon.publish("a");
     assert_eq!(healthy.ids(1).await, ["e-202"]);
     dripping.abort();
 }
 
-/// The 99th percentile of how long an event takes to `client`.
-async fn p99(daemon: &FakeDaemon, client: &mut harness::Client) -> Duration {
-    let mut took = Vec::new();
-    for _ in 0..100 {
-        let started = Instant::now();
-        daemon.publish_large(1, 2_000);
-        client.ids(1).await;
-        took.push(started.elapsed());
-    }
+/// How long an event takes to `client`.
+async fn delivery(daemon: &FakeDaemon, client: &mut harness::Client) -> Duration {
+    let started = Instant::now();
+    daemon.publish_large(1, 2_000);
+    client.ids(1).await;
+    started.elapsed()
+}
+
+fn p99(mut took: Vec<Duration>) -> Duration {
     took.sort();
-    took[98]
+    took[took.len() * 99 / 100 - 1]
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -291,7 +298,9 @@ async fn b04_stuck_clients_do_not_slow_the_others_down() {
     let (gateway, daemon, _serving) =
         gateway_and_daemon(Limits::default(), |config| config.gateway.clients_per_address_max = 200).await;
     let mut healthy = gateway.stream("?snapshot=0", "").await;
-    let alone = p99(&daemon, &mut healthy).await;
+    // A twin whose clients all read, on the same machine at the same time.
+    let (twin, twin_daemon, _twin_serving) = gateway_and_daemon(Limits::default(), |_| ()).await;
+    let mut alone = twin.stream("?snapshot=0", "").await;
     let mut stuck = Vec::new();
     for _ in 0..100 {
         stuck.push(gateway.small_stream("?snapshot=0").await);
@@ -299,9 +308,14 @@ async fn b04_stuck_clients_do_not_slow_the_others_down() {
     gateway.until_clients(101, TIMEOUT).await;
     daemon.publish_large(200, 5_000);
     healthy.ids(200).await;
-    let among = p99(&daemon, &mut healthy).await;
+    let mut took = (Vec::new(), Vec::new());
+    for _ in 0..200 {
+        took.0.push(delivery(&daemon, &mut healthy).await);
+        took.1.push(delivery(&twin_daemon, &mut alone).await);
+    }
+    let (among, alone) = (p99(took.0), p99(took.1));
     println!("p99 alone {alone:?}, among 100 stuck clients {among:?}");
-    assert!(among < alone * 2 + Duration::from_millis(100), "{alone:?} became {among:?}");
+    assert!(among < alone * 2 + SECOND / 4, "{alone:?} became {among:?}");
     assert_eq!(gateway.clients().await, 101);
 }
 
@@ -345,7 +359,7 @@ async fn b05_when_connections_run_out_routes_say_so_and_health_still_answers() {
     assert!(stream.contains("\r\n\r\nretry: "), "{stream}");
     drop(idle);
     let again = until_served(&program.endpoint);
-    timeout(SECOND * 2, again).await.expect("it recovers");
+    timeout(IN_TIME, again).await.expect("it recovers");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -412,7 +426,7 @@ async fn b08_running_out_of_files_is_survived_without_spinning() {
     drop(clients);
     let again = until_served(&program.endpoint);
     let started = Instant::now();
-    timeout(SECOND * 2, again).await.expect("it recovers");
+    timeout(IN_TIME, again).await.expect("it recovers");
     println!("it answers {:?} after they left", started.elapsed());
 }
 
@@ -519,6 +533,9 @@ async fn b12_an_origin_is_allowed_by_its_whole_name_or_not_at_all() {
     let allowed = async |gateway: &Gateway, method: &str, path: &str, origin: &str| {
         let headers = format!("origin: {origin}\r\naccess-control-request-method: GET\r\n");
         let answer = gateway.ask(method, path, &headers).await;
+        let exposed = header(&answer, "access-control-expose-headers");
+        let is_allowed = header(&answer, "access-control-allow-origin").is_some();
+        assert_eq!(exposed, is_allowed.then_some("ETag, Link, Retry-After"), "{answer}");
         assert!(!answer.contains("access-control-allow-credentials"), "{answer}");
         (header(&answer, "access-control-allow-origin").map(str::to_owned), answer)
     };
@@ -555,6 +572,84 @@ async fn b12_an_origin_is_allowed_by_its_whole_name_or_not_at_all() {
         let (origin, answer) = allowed(&open, "GET", "/health", foreign).await;
         assert_eq!(origin, None, "{foreign:?}");
         assert!(answer.contains("vary: Origin") || answer.contains("Origin"), "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b12_a_preflight_names_the_methods_of_the_route_and_the_headers_of_our_clients() {
+    let (gateway, _daemon, _serving) = gateway_and_daemon(Limits::default(), |config| {
+        config.gateway.cors_origins = vec!["https://reader.example".to_owned()];
+    })
+    .await;
+    let ask = async |path: &str, origin: &str| {
+        let headers = format!(
+            "origin: {origin}\r\naccess-control-request-method: POST\r\n\
+             access-control-request-headers: authorization,content-type\r\n"
+        );
+        gateway.ask("OPTIONS", path, &headers).await
+    };
+    let reads = "GET, HEAD, OPTIONS";
+    for (path, methods) in [
+        ("/news", reads),
+        ("/news/e-1", reads),
+        ("/news/stream", reads),
+        ("/sources", reads),
+        ("/health", reads),
+        ("/nowhere", reads),
+        ("/news/refresh", "POST, OPTIONS"),
+    ] {
+        let answer = ask(path, "https://reader.example").await;
+        assert_eq!(status(&answer), 204, "{answer}");
+        assert_eq!(header(&answer, "access-control-allow-methods"), Some(methods), "{path}");
+        assert_eq!(header(&answer, "allow"), Some(methods), "{path}");
+        let named = header(&answer, "access-control-allow-headers").unwrap();
+        for name in ["If-None-Match", "Content-Type", "Authorization", "Last-Event-ID", "Cache-Control"] {
+            assert!(named.split(", ").any(|one| one == name), "{name} of {path}: {named}");
+        }
+        assert!(header(&answer, "access-control-allow-credentials").is_none(), "{answer}");
+        let foreign = ask(path, "https://evil.example").await;
+        assert!(!foreign.contains("access-control-"), "{foreign}");
+    }
+    let hub = ask("/websub/abc", "https://reader.example").await;
+    assert!(!hub.contains("access-control-"), "{hub}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b12_errors_are_readable_by_an_allowed_page_and_credentials_only_if_configured() {
+    let origin = "origin: https://reader.example\r\n";
+    for credentials in [false, true] {
+        let gateway = Gateway::start(|config| {
+            with_token(config);
+            config.gateway.cors_origins = vec!["https://reader.example".to_owned()];
+            config.gateway.cors_credentials = credentials;
+        })
+        .await;
+        for (method, path, more, expected) in [
+            ("GET", "/health", "", 200),
+            ("HEAD", "/news/stream", "", 200),
+            ("OPTIONS", "/news", "", 204),
+            ("GET", "/news?limit=x", "", 400),
+            ("GET", "/news?jwt=x", "", 400),
+            ("POST", "/news/refresh", "content-length: 0\r\n", 401),
+            ("GET", "/nowhere", "", 404),
+            ("DELETE", "/news", "", 405),
+            ("GET", "/news", "", 503),
+            ("GET", "http://evil.example/news", "", 421),
+        ] {
+            let answer = gateway.ask(method, path, &format!("{origin}{more}")).await;
+            assert_eq!(status(&answer), expected, "{method} {path}: {answer}");
+            assert_eq!(
+                header(&answer, "access-control-allow-origin"),
+                Some("https://reader.example"),
+                "{answer}"
+            );
+            let with = header(&answer, "access-control-allow-credentials");
+            assert_eq!(with, credentials.then_some("true"), "{answer}");
+            let varies = answer.lines().filter_map(|line| line.strip_prefix("vary: "));
+            assert!(varies.flat_map(|names| names.split(", ")).any(|name| name == "Origin"), "{answer}");
+            let foreign = gateway.ask(method, path, &format!("origin: https://evil.example\r\n{more}")).await;
+            assert!(!foreign.contains("access-control-"), "{foreign}");
+        }
     }
 }
 
@@ -759,7 +854,8 @@ async fn b16_an_odd_id_is_a_reset_and_never_an_error_or_a_wait() {
         assert_eq!(client.ids(1).await, ["e-1"], "{shown}: it starts as one that came with none");
     }
     let each = started.elapsed() / 41;
-    assert!(each < SECOND / 10, "{each:?} each");
+    // A wait for the daemon would be one of seconds.
+    assert!(each < SECOND, "{each:?} each");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -838,7 +934,7 @@ async fn b19_a_query_is_short_and_has_no_patterns() {
         assert_eq!(status(&answer), 200, "{pattern}");
         assert_eq!(answer.contains("Story 1"), pattern == "Story", "a word is a word: {pattern}");
     }
-    assert!(started.elapsed() < SECOND);
+    assert!(started.elapsed() < IN_TIME, "a pattern that is followed takes for ever");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -848,9 +944,18 @@ async fn b20_a_token_in_a_query_is_refused_on_every_route_and_repeated_nowhere()
     let settings = format!("operator_token_file = \"{}\"", file.path().display());
     let (program, _daemon, _serving) = program(&settings, "").await;
     let secret = "a-secret-of-the-operator";
-    for name in
-        ["token", "access_token", "authorization", "api_key", "newswire_read", "%74oken", "Access_Token"]
-    {
+    for name in [
+        "token",
+        "access_token",
+        "authorization",
+        "api_key",
+        "newswire_read",
+        "%74oken",
+        "Access_Token",
+        "jwt",
+        "ApiKey",
+        "id-token",
+    ] {
         for path in PATHS.into_iter().chain(["/news/refresh", "/nowhere", "/assets/app.js"]) {
             for method in ["GET", "HEAD", "POST", "PUT", "OPTIONS"] {
                 let body = "content-type: application/json\r\ncontent-length: 0\r\n";
@@ -1039,7 +1144,7 @@ async fn b25_after_a_drain_clients_reconnect_spread_over_seconds() {
     }
     let peak = bins.values().max().unwrap();
     assert!(*peak <= CLIENTS * 2 / 5, "too many reconnect in the same second: {bins:?}");
-    assert!(ending.await.unwrap() < SECOND * 4);
+    assert!(ending.await.unwrap() < IN_TIME);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -1048,6 +1153,8 @@ async fn b26_a_browser_is_never_answered_in_a_way_that_ends_its_retries() {
     let (gateway, _daemon, serving) = gateway_and_daemon(Limits::default(), |config| {
         config.gateway.clients_max = CLIENTS;
         config.gateway.clients_per_address_max = CLIENTS + 1;
+        // Until the test has seen it.
+        config.gateway.drain = SECOND * 60;
     })
     .await;
     let retries = async |why: &str| {
@@ -1055,6 +1162,7 @@ async fn b26_a_browser_is_never_answered_in_a_way_that_ends_its_retries() {
         assert_eq!(status(&answer), 200, "{why}: {answer}");
         assert_eq!(header(&answer, "content-type"), Some("text/event-stream"), "{why}");
         assert!(answer.contains("\r\n\r\nretry: ") || answer.contains("\nretry: "), "{why}: {answer}");
+        assert!(answer.ends_with("\n\n"), "{why}: a blank line ends the block: {answer:?}");
     };
     let mut inside = Vec::new();
     for _ in 0..CLIENTS {
@@ -1063,14 +1171,13 @@ async fn b26_a_browser_is_never_answered_in_a_way_that_ends_its_retries() {
     retries("full").await;
     drop(serving);
     retries("full, and the daemon is gone").await;
-    // A hundred clients leave within a second.
     gateway.stop.cancel();
     let draining = async {
         while !gateway.ask("GET", "/ready", "").await.contains("\"draining\":true") {
             sleep(Duration::from_millis(1)).await;
         }
     };
-    timeout(SECOND / 2, draining).await.expect("it drains");
+    timeout(TIMEOUT, draining).await.expect("it drains");
     retries("draining").await;
     let refused = "newswire_gateway_streams_refused_total";
     assert_eq!(gateway.number(&format!("{refused}{{reason=\"clients_max\"}}")).await, 2);
@@ -1097,7 +1204,7 @@ async fn b28_endless_streams_do_not_delay_the_end() {
     println!("300 streams, nearly all of them stuck: it ended after {took:?} with a window of 1 s");
     assert!(status.success(), "{status}");
     // On an idle machine it takes 1.7 s. Stuck clients are disconnected without waiting.
-    assert!(took < SECOND * 5, "{took:?}");
+    assert!(took < IN_TIME, "{took:?}");
     let cut = log.split_once("drained cut=").and_then(|(_, cut)| cut.split_whitespace().next()?.parse().ok());
     assert!((100..300).contains(&cut.unwrap_or(0)), "{log}");
 }
@@ -1110,15 +1217,15 @@ async fn b28_a_restart_behind_an_inherited_socket_refuses_no_connection() {
     assert_eq!(endpoint.address, listener.local_addr().unwrap(), "gateway.listen is not used");
     let mut stream = endpoint.stream("", "").await;
     stream.hello().await;
+    let over = Arc::new(AtomicBool::new(false));
+    let is_over = Arc::clone(&over);
     let asking = tokio::spawn(async move {
-        let started = Instant::now();
         let mut count = 0;
-        while started.elapsed() < SECOND * 2 {
+        while !is_over.load(Relaxed) || count < 20 {
             // No connection is refused or reset, and no answer is another one.
             assert_eq!(status(&endpoint.ask("GET", "/health", "").await), 200);
             count += 1;
         }
-        count
     });
     sleep(SECOND / 2).await;
     let (status, ..) = old.end().await;
@@ -1128,14 +1235,19 @@ async fn b28_a_restart_behind_an_inherited_socket_refuses_no_connection() {
     let new = Program::at(&listener);
     stream = new.endpoint.stream("", "").await;
     stream.hello().await;
-    assert!(asking.await.unwrap() > 10);
+    over.store(true, Relaxed);
+    asking.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn b29_a_client_that_vanishes_leaves_nothing_behind() {
     let (program, daemon, _serving) = program("clients_per_address_max = 5000", "").await;
-    sleep(SECOND / 5).await;
-    let files = program.files();
+    // Until the start has opened its last one.
+    let mut files = 0;
+    while files != program.files() {
+        files = program.files();
+        sleep(SECOND).await;
+    }
     for end in ["reset", "half", "close"] {
         let mut clients = Vec::new();
         for _ in 0..200 {
@@ -1154,14 +1266,14 @@ async fn b29_a_client_that_vanishes_leaves_nothing_behind() {
                 _ => drop(client),
             }
         }
-        let took = program.endpoint.until_clients(0, SECOND * 5).await;
+        let took = program.endpoint.until_clients(0, IN_TIME).await;
         println!("{end}: all gone after {took:?}");
         let back = async {
             while program.files() > files + 4 {
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(SECOND * 5, back).await.expect("their files are closed");
+        timeout(IN_TIME, back).await.expect("their files are closed");
     }
     daemon.publish("a");
     assert_eq!(program.endpoint.stream("?after=e-1", "").await.ids(1).await, ["e-2"]);

@@ -447,3 +447,82 @@ async fn no_line_is_longer_than_60_kib_whatever_the_item_and_content_can_be_left
     assert_eq!(page["items"].as_array().unwrap().len(), 5);
     assert!(page["items"].as_array().unwrap().iter().all(|item| item.get("content_html").is_none()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_address_is_sent_from_the_past_is_paced_and_others_do_not_wait() {
+    let gateway = Gateway::start(|config| {
+        config.gateway.replay_events_per_address = Some(200); // 3,200 at once
+        config.gateway.trusted_proxies = vec!["127.0.0.1/32".to_owned()];
+        config.gateway.ring_events = 1_000;
+    })
+    .await;
+    let daemon = harness::FakeDaemon::new("e");
+    (0..4_000).for_each(|_| daemon.publish("a"));
+    let _serving = daemon.serve(gateway.socket());
+    gateway.until_ready().await;
+    let from = |address: &str| format!("x-forwarded-for: {address}\r\n");
+    let started = tokio::time::Instant::now();
+    let mut greedy = gateway.stream("?after=e-0&heartbeat=1", &from("192.0.2.1")).await;
+    let mut other = gateway.stream("?after=e-1000", &from("192.0.2.2")).await;
+    assert_eq!(until_live(&mut other).await.0.len(), 3_001);
+    let mut last = 0;
+    loop {
+        let (name, data, id) = event(&mut greedy).await;
+        match name.as_str() {
+            "item" => {
+                last += 1;
+                assert_eq!(id, Some(format!("e-{last}")), "nothing is left out");
+            }
+            "heartbeat" => assert_eq!(data["lag"], 4_000 - last, "it is behind, and is told so"),
+            "live" => break,
+            _ => {}
+        }
+    }
+    assert_eq!(last, 4_000);
+    // 800 events more than at once, 200 a second.
+    assert!(started.elapsed() > Duration::from_secs(3), "{:?}", started.elapsed());
+    daemon.publish("a");
+    assert_eq!(greedy.ids(1).await, ["e-4001"], "live events do not count");
+    let waits = "newswire_gateway_replay_waits_total{reason=\"replay_per_address\"}";
+    assert!(gateway.number(waits).await > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_waits_for_room_for_a_page_of_the_log_and_stays_connected() {
+    let gateway = Gateway::start(|config| {
+        config.gateway.unsent_bytes_max = 300 * 1024;
+        config.gateway.ring_events = 10;
+    })
+    .await;
+    let daemon = harness::FakeDaemon::new("e");
+    daemon.publish_large(1_000, 4_000);
+    let _serving = daemon.serve(gateway.socket());
+    gateway.until_ready().await;
+    let stuck = gateway.small_stream("?after=e-5").await;
+    let holds = async {
+        let unsent = async || gateway.number("newswire_gateway_unsent_bytes").await;
+        let mut before = 0;
+        // Its socket is full when it keeps what it has of the page.
+        while before == 0 || before != unsent().await {
+            before = unsent().await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    timeout(TIMEOUT, holds).await.unwrap();
+    let mut waits = gateway.stream("?after=e-5&heartbeat=1", "").await;
+    for _ in 0..3 {
+        let (name, ..) = event(&mut waits).await;
+        assert!(matches!(name.as_str(), "stream" | "heartbeat"), "{name}");
+    }
+    assert!(gateway.number("newswire_gateway_replay_waits_total{reason=\"unsent_bytes_max\"}").await > 0);
+    drop(stuck);
+    let (names, _) = until_live(&mut waits).await;
+    assert_eq!(names.iter().filter(|name| *name == "item").count(), 995);
+    drop(waits);
+    let released = async {
+        while gateway.number("newswire_gateway_unsent_bytes").await > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(TIMEOUT, released).await.expect("nothing stays reserved");
+}

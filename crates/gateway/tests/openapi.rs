@@ -30,7 +30,7 @@ const ROUTES: [&str; 4] = [
 /// The page's own files: not part of the interface.
 const NOT_IN_THE_DOCUMENT: &str = "/assets/{name}";
 /// How long the program may take for anything.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 fn document() -> Value {
     serde_json::from_str(DOCUMENT).unwrap()

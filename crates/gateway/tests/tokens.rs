@@ -387,7 +387,8 @@ async fn public_categories_need_no_token_and_every_token_includes_them() {
 async fn a_token_that_expires_ends_the_stream_with_its_cursor() {
     let issuer = Issuer::new();
     let jwks = json!({"keys": [issuer.ed25519_jwk("k1")]}).to_string();
-    let soon = now_s() + 3;
+    // After the streams have opened, on a busy machine too.
+    let soon = now_s() + 10;
     let tokens = format!(
         "[[token]]\nname = \"soon\"\ntoken = \"soon-token-0123456789\"\ncategories = [\"sport\"]\nexpires = \"{}\"\n",
         news::Timestamp::from_millis(soon * 1000)
@@ -402,7 +403,7 @@ async fn a_token_that_expires_ends_the_stream_with_its_cursor() {
         config.gateway.read_tokens_file = file("tokens.toml", &[TOKENS, &tokens].concat());
     };
     let (gateway, _daemon, _serving) = gateway_with_config(5, change).await;
-    // A minute of leeway: a token that expired 57 s ago is valid for 3 s.
+    // A minute of leeway: a token that expired 50 s ago is valid for 10 s.
     let claims = json!({"exp": soon - 60, "newswire.categories": ["sport"]});
     let jwt = issuer.sign(&json!({"alg": "EdDSA", "kid": "k1"}), &claims);
     let mut stays = gateway.stream("", &bearer(DESK)).await;
@@ -418,7 +419,7 @@ async fn a_token_that_expires_ends_the_stream_with_its_cursor() {
             last.push(block);
         }
         let late = now_s() - soon;
-        assert!((0..=2).contains(&late), "{late}");
+        assert!((0..=20).contains(&late), "{late}");
         let [.., retry, id] = last.as_slice() else { panic!("{last:?}") };
         assert!(retry[0].starts_with("retry: ") && *id == ["id: e-5"], "{last:?}");
     }
@@ -435,7 +436,7 @@ async fn a_token_that_expires_ends_the_stream_with_its_cursor() {
 async fn a_client_that_does_not_read_when_its_token_expires_is_disconnected() {
     let tokens = format!(
         "[[token]]\nname = \"soon\"\ntoken = \"soon-token-0123456789\"\ncategories = \"all\"\nexpires = {}\n",
-        news::Timestamp::from_millis((now_s() + 2) * 1000)
+        news::Timestamp::from_millis((now_s() + 10) * 1000)
     );
     let change = |config: &mut Config| {
         let file = config.daemon.run_dir.join("tokens.toml");
@@ -446,7 +447,7 @@ async fn a_client_that_does_not_read_when_its_token_expires_is_disconnected() {
     let stuck = gateway.stream("", &bearer("soon-token-0123456789")).await;
     // More than the receive buffer holds.
     daemon.publish_large(200, 50_000);
-    gateway.until_clients(0, Duration::from_secs(15)).await;
+    gateway.until_clients(0, TIMEOUT).await;
     assert_eq!(gateway.number("newswire_gateway_connections_cut_total{reason=\"expired\"}").await, 1);
     drop(stuck);
 }
@@ -581,12 +582,19 @@ async fn the_maximum_number_of_tokens_is_looked_up_fast() {
         config.gateway.read_tokens_file = Some(file);
     };
     let (gateway, _daemon, _serving) = gateway_with_config(1, change).await;
-    let started = Instant::now();
+    // A twin with few tokens, at the same time.
+    let (twin, _twin_daemon, _twin_serving) = gateway_with_config(1, with_tokens).await;
+    let timed = async |gateway: &Gateway, token: &str| {
+        let started = Instant::now();
+        assert_eq!(status(&gateway.ask("GET", "/categories", &bearer(token)).await), 200);
+        started.elapsed()
+    };
+    let (mut many, mut few) = (Duration::ZERO, Duration::ZERO);
     for n in 1..=100 {
-        let answer = gateway.ask("GET", "/categories", &bearer(&format!("a-token-of-number-{n}"))).await;
-        assert_eq!(status(&answer), 200);
+        many += timed(&gateway, &format!("a-token-of-number-{n}")).await;
+        few += timed(&twin, CHIEF).await;
     }
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(many < few * 2 + Duration::from_secs(1), "{few:?} became {many:?}");
 }
 
 #[tokio::test]

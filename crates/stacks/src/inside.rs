@@ -9,13 +9,14 @@ use std::{
 use crate::{
     StackDump, ThreadStack,
     copy::{ThreadCopy, copy_len},
-    outside::{TOTAL_TIMEOUT, now, pause},
+    outside::{SCHEDULED_TIMEOUT, TOTAL_TIMEOUT, is_too_late, now, pause},
     proc::{self, Mapping},
     symbols::Symbols,
     sys::{self, SampleResult, SignalSampler},
 };
 
-/// Deadline for a thread to handle the signal. A thread that waits for a disk does not.
+/// Deadline for a thread to handle the signal. A thread that waits for a disk does not; one that waits for a processor does a
+/// little later.
 const SAMPLE_TIMEOUT: Duration = Duration::from_millis(100);
 
 static SAMPLER: Mutex<SignalSampler> = Mutex::new(SignalSampler::new());
@@ -106,12 +107,12 @@ fn sample(
     if blocked.is_some_and(|mask| mask >> (sys::signal() - 1) & 1 == 1) {
         return Err("the thread blocks the sampling signal".to_owned());
     }
-    let until = now() + SAMPLE_TIMEOUT;
+    let signalled = now();
     let mut round = 0;
     let wait = || {
         pause(round);
         round += 1;
-        now() < until
+        !is_too_late(signalled.elapsed(), SAMPLE_TIMEOUT, pid(), tid)
     };
     match sampler.sample(tid, wait) {
         SampleResult::Sampled(mut copied, paused) => {
@@ -125,9 +126,10 @@ fn sample(
                 Err("the thread is in uninterruptible sleep in the kernel, probably waiting for a disk"
                     .to_owned())
             }
-            Some(_) => {
-                Err(format!("the thread did not handle the signal within {} ms", SAMPLE_TIMEOUT.as_millis()))
-            }
+            Some(_) => Err(format!(
+                "the thread did not handle the signal within {} ms",
+                SCHEDULED_TIMEOUT.as_millis()
+            )),
         },
         SampleResult::NoSlot => Err("earlier samples have not finished".to_owned()),
         SampleResult::SignalFailed(error) => Err(format!("cannot signal the thread: {}", error.desc())),

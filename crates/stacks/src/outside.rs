@@ -19,9 +19,11 @@ use crate::{
 
 /// Deadline for a thread to stop. A thread that waits for a disk does not.
 const STOP_TIMEOUT: Duration = Duration::from_millis(50);
+/// The same of one that waits for a processor: on a busy machine it stops once it gets one, and nothing delays it meanwhile.
+pub(crate) const SCHEDULED_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Deadline of the whole dump: of a process with hundreds of threads that wait for a dead disk, the first ones are enough.
-pub(crate) const TOTAL_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const TOTAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The result of tracing one thread.
 enum TraceResult {
@@ -112,7 +114,7 @@ fn trace_thread(pid: i32, tid: i32, maps: &[Mapping], buffer: &mut [u8]) -> Trac
     if let Err(error) = ptrace::interrupt(thread) {
         return failed("cannot stop the thread", error);
     }
-    let signal = match wait_stopped(tid, began + STOP_TIMEOUT) {
+    let signal = match wait_stopped(pid, tid, began) {
         Stopped::With(signal) => signal,
         Stopped::Ended => return TraceResult::Ended,
         Stopped::TimedOut => return TraceResult::TimedOut,
@@ -143,7 +145,7 @@ enum Stopped {
     TimedOut,
 }
 
-fn wait_stopped(tid: i32, until: Instant) -> Stopped {
+fn wait_stopped(pid: i32, tid: i32, began: Instant) -> Stopped {
     // A tracer gets the status of threads only with `__WALL`.
     let options = WaitOptions::NOHANG | WaitOptions::from_bits_retain(libc::__WALL.cast_unsigned());
     let Some(thread) = rustix::process::Pid::from_raw(tid) else { return Stopped::Ended };
@@ -154,12 +156,18 @@ fn wait_stopped(tid: i32, until: Instant) -> Stopped {
             Ok(None) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return Stopped::Ended,
         }
-        if now() >= until {
+        if is_too_late(began.elapsed(), STOP_TIMEOUT, pid, tid) {
             break;
         }
         pause(round);
     }
     Stopped::TimedOut
+}
+
+/// Whether a thread that has not reacted for that long will not: after `limit` if it waits for a disk, and later if it waits
+/// for a processor.
+pub(crate) fn is_too_late(waited: Duration, limit: Duration, pid: i32, tid: i32) -> bool {
+    waited >= limit && (waited >= SCHEDULED_TIMEOUT || matches!(proc::state(pid, tid), None | Some('D')))
 }
 
 /// A stop by PTRACE_INTERRUPT has its event in the upper half of the status; any other is a signal's.
@@ -172,7 +180,7 @@ fn timeout_message(pid: i32, tid: i32) -> String {
         Some('D') => {
             "the thread is in uninterruptible sleep in the kernel, probably waiting for a disk".to_owned()
         }
-        _ => format!("the thread did not stop within {} ms", STOP_TIMEOUT.as_millis()),
+        _ => format!("the thread did not stop within {} ms", SCHEDULED_TIMEOUT.as_millis()),
     }
 }
 

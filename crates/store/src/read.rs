@@ -153,6 +153,45 @@ impl LogReader {
         Ok(page)
     }
 
+    /// The events before `before` and not before `floor`, the newest first; at most `limit` and about `bytes` of JSON, but
+    /// at least one if there is one. Retention may remove the oldest meanwhile: then the page ends above them.
+    ///
+    /// # Errors
+    /// [`LogReadError`] if the data is damaged.
+    pub fn page_before(
+        &self,
+        before: Seq,
+        floor: Seq,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<StoredEvent>, LogReadError> {
+        let mut records = Vec::new();
+        let last = before.0.min(self.shared.head().next().0).saturating_sub(1);
+        let floor = floor.max(self.oldest());
+        if last < floor.0 {
+            return Ok(records);
+        }
+        let mut taken = 0;
+        let mut expected = last;
+        for entry in self.shared.db.range(record::event_key(floor)..=record::event_key(Seq(last))).rev() {
+            let (key, value) = entry?;
+            let damaged = |damage| LogReadError::Damaged { what: format!("event {expected}"), damage };
+            let seq = record::seq_of(&key).ok_or_else(|| damaged(Damage::Content))?;
+            // Only retention makes holes, and everything below one is gone.
+            if seq.0 != expected {
+                break;
+            }
+            let (kind, recorded, json) = record::unseal_event(&value).map_err(damaged)?;
+            taken += json.len();
+            records.push(StoredEvent { seq, kind, recorded, json: json.to_owned() });
+            expected -= 1;
+            if records.len() >= limit || taken >= bytes {
+                break;
+            }
+        }
+        Ok(records)
+    }
+
     /// The first event recorded at or after `instant`; one more than the head if there is none yet.
     ///
     /// A binary search, because events are recorded in the order of their sequence: about twenty reads.

@@ -121,6 +121,25 @@ fn a_page_stops_at_its_limits_and_always_has_one_event() {
 }
 
 #[test]
+fn a_page_downwards_has_the_newest_first_and_stops_at_its_limits() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, reader) = open(dir.path());
+    let items = (0..10).map(|n| item(&n.to_string(), 1)).collect();
+    writer.append(vec![visit(&source("a"), items, 1)]).unwrap();
+    let seqs = |before, floor, limit, bytes| {
+        let page = reader.page_before(Seq(before), Seq(floor), limit, bytes).unwrap();
+        page.iter().map(|r| r.seq.0).collect::<Vec<_>>()
+    };
+    assert_eq!(seqs(5, 1, 3, usize::MAX), [4, 3, 2]);
+    assert_eq!(seqs(5, 3, 100, usize::MAX), [4, 3]);
+    assert_eq!(seqs(5, 1, 100, 1), [4]);
+    assert_eq!(seqs(u64::MAX, 0, 2, usize::MAX), [10, 9], "what is not there yet is passed over");
+    for (before, floor) in [(0, 0), (1, 1), (5, 5), (5, 9), (99, 11)] {
+        assert_eq!(seqs(before, floor, 100, usize::MAX), [0; 0], "before {before}, not before {floor}");
+    }
+}
+
+#[test]
 fn retention_removes_the_oldest_and_a_page_counts_what_was_missed() {
     let dir = tempfile::tempdir().unwrap();
     let limits = |age_s, events, bytes| StoreOptions {
@@ -134,6 +153,8 @@ fn retention_removes_the_oldest_and_a_page_counts_what_was_missed() {
     assert_eq!(writer.retain(Timestamp::from_millis(10_000)).unwrap().removed, 6);
     let page = reader.page(Seq(2), 100, usize::MAX).unwrap();
     assert_eq!((page.missed, page.records[0].seq, reader.oldest()), (4, Seq(7), Seq(7)));
+    let downwards = reader.page_before(Seq(9), Seq(1), 100, usize::MAX).unwrap();
+    assert_eq!(downwards.iter().map(|r| r.seq.0).collect::<Vec<_>>(), [8, 7]);
     drop((writer, reader));
 
     let (mut writer, reader) = store::open(dir.path(), &limits(2, 100, u64::MAX)).unwrap();
@@ -280,6 +301,16 @@ proptest! {
         }
         let reader = &opened.as_ref().unwrap().1;
         let events = all(reader);
+        let mut downwards = Vec::new();
+        let mut before = Seq(u64::MAX);
+        loop {
+            let page = reader.page_before(before, Seq(1), together + 1, 600).unwrap();
+            let Some(last) = page.last() else { break };
+            before = last.seq;
+            downwards.extend(page.iter().map(|r| serde_json::from_str::<Event>(&r.json).unwrap()));
+        }
+        downwards.reverse();
+        prop_assert_eq!(&downwards, &events);
         let seqs: Vec<_> = events.iter().map(|e| e.id.seq.0).collect();
         prop_assert_eq!(seqs, (1..=events.len() as u64).collect::<Vec<_>>());
         let events: Vec<_> =

@@ -11,10 +11,10 @@ pub(super) fn broadcast(options: &Options) -> anyhow::Result<ScenarioReport> {
     let costs = options.measure_alternating(|side| {
         let (mut measured, mut fleet) = start_with_clients(side, options, clients, 0)?;
         Cost::measure(&mut measured, &mut fleet, |measured, fleet| {
-            publish_steadily(measured, fleet, options.time)
+            publish_steadily(measured, fleet, options.steady())
         })
     })?;
-    let (bytes, time, rounds) = (options.item_bytes, options.time, options.rounds);
+    let (bytes, time, rounds) = (options.item_bytes, options.steady(), options.rounds);
     Ok(ScenarioReport {
         scenario: "broadcast",
         load: format!("{clients} clients, 5 items/s of {bytes} B for {time:?}, median of {rounds}"),

@@ -10,7 +10,8 @@ use super::{CATCH_UP, CONNECT, Options};
 use crate::{
     fleet::{DeliveryCounts, Fleet},
     report::{Bar, Row, ScenarioReport},
-    server::{GatewayServer, ListenOn, MeasuredServer, Server as _},
+    scripted_daemon::ScriptedLog,
+    server::{DaemonOf, GatewayServer, ListenOn, MeasuredServer, Server as _, for_many_clients},
 };
 
 /// The period over which streams are closed.
@@ -26,8 +27,10 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ScenarioReport> {
     let clients = options.clients.unwrap_or(10_000);
     let listener = TcpListener::bind("127.0.0.1:0").context("bind the socket of both gateways")?;
     listen(&listener, BACKLOG).context("raise the backlog")?;
-    let settings = format!("drain = \"{}s\"", DRAIN.as_secs());
-    let old = GatewayServer::start(&options.cpus, &settings, ListenOn::Inherited(&listener), None)?;
+    let settings = format!("drain = \"{}s\"\n{}", DRAIN.as_secs(), for_many_clients());
+    let listen_on = ListenOn::Inherited(&listener);
+    let daemon = DaemonOf::Itself(ScriptedLog::default());
+    let old = GatewayServer::start(&options.cpus, &settings, listen_on, daemon)?;
     let mut measured = MeasuredServer::of(Box::new(old), options.item_bytes);
     let mut fleet = Fleet::new(measured.server.target(), measured.began, clients, 0)?;
     fleet.connect(CONNECT)?;
@@ -44,7 +47,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ScenarioReport> {
         &options.cpus,
         &settings,
         ListenOn::Inherited(&listener),
-        Some(&*measured.server),
+        DaemonOf::Other(&measured.server),
     )?;
     let (mut ended, mut next) = (None, Instant::now());
     while stopped_at.elapsed() < WATCHED {

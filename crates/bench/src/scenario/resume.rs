@@ -8,7 +8,7 @@ use super::{CATCH_UP, CONNECT, Options};
 use crate::{
     fleet::{DeliveryCounts, Fleet},
     report::{Bar, Row, ScenarioReport},
-    server::{GatewayServer, ListenOn, MeasuredServer, Server as _, free_address},
+    server::{GatewayServer, MeasuredServer, Server as _, for_many_clients},
 };
 
 const MISSED: u64 = 1000;
@@ -18,7 +18,7 @@ const DOWN: Duration = Duration::from_secs(1);
 #[expect(clippy::cast_precision_loss, reason = "numbers for people")]
 pub(super) fn run(options: &Options) -> anyhow::Result<ScenarioReport> {
     let clients = options.clients.unwrap_or(10_000);
-    let gateway = GatewayServer::start(&options.cpus, "", ListenOn::Address(free_address()?), None)?;
+    let gateway = GatewayServer::start_empty(&options.cpus, &for_many_clients())?;
     let mut measured = MeasuredServer::of(Box::new(gateway), options.item_bytes);
     let mut fleet = Fleet::new(measured.server.target(), measured.began, clients, 0)?;
     fleet.connect(CONNECT)?;

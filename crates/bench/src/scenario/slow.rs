@@ -25,7 +25,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ScenarioReport> {
             "the first items did not reach all clients"
         );
         Cost::measure(&mut measured, &mut fleet, |measured, fleet| {
-            publish_steadily(measured, fleet, options.time)
+            publish_steadily(measured, fleet, options.steady())
         })
     };
     let (mut with, mut without) = (Vec::new(), Vec::new());
@@ -42,7 +42,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ScenarioReport> {
         load: format!(
             "{clients} clients, {} of them stop reading, 5 items/s for {:?}, median of {}",
             clients / ONE_IN,
-            options.time,
+            options.steady(),
             options.rounds
         ),
         baseline: "without them",

@@ -17,7 +17,7 @@ use super::{HEARTBEAT, START, Server};
 use crate::{
     fleet::StreamTarget,
     process::{CpuPartition, ServerProcess, wait_for},
-    scripted_daemon::ScriptedDaemon,
+    scripted_daemon::{ScriptedDaemon, ScriptedLog},
 };
 
 /// A stream from now on, without a snapshot.
@@ -33,6 +33,23 @@ pub(crate) enum ListenOn<'a> {
     Inherited(&'a TcpListener),
 }
 
+/// The daemon that the gateway reads from.
+pub(crate) enum DaemonOf<'a> {
+    /// A new one, with this log.
+    Itself(ScriptedLog),
+    /// That of another gateway.
+    Other(&'a GatewayServer),
+}
+
+/// Lines for `[gateway]` with which thousands of clients of one address are served, as many as the peer serves.
+pub(crate) fn for_many_clients() -> String {
+    format!(
+        "clients_max = {CLIENTS_MAX}\nclients_per_address_max = {CLIENTS_MAX}\nheartbeat = \"{}s\"\nring_events = {}",
+        HEARTBEAT.as_secs(),
+        super::KEPT
+    )
+}
+
 /// A running gateway.
 pub(crate) struct GatewayServer {
     pub(crate) process: ServerProcess,
@@ -43,18 +60,24 @@ pub(crate) struct GatewayServer {
 }
 
 impl GatewayServer {
-    /// `settings` are lines for `[gateway]`; without a `script` it gets a new one.
+    /// A gateway at an address of its own, with a daemon that has no events.
+    pub(crate) fn start_empty(cpus: &CpuPartition, settings: &str) -> anyhow::Result<Self> {
+        let daemon = DaemonOf::Itself(ScriptedLog::default());
+        Self::start(cpus, settings, ListenOn::Address(super::free_address()?), daemon)
+    }
+
+    /// `settings` are lines for `[gateway]`; the other keys have their defaults.
     pub(crate) fn start(
         cpus: &CpuPartition,
         settings: &str,
         listen_on: ListenOn<'_>,
-        daemon: Option<&Self>,
+        daemon: DaemonOf<'_>,
     ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("create a folder for the gateway")?;
         let socket = folder.path().join("ingestd.sock");
         let daemon = match daemon {
-            None => Arc::new(ScriptedDaemon::start(&socket)?),
-            Some(other) => {
+            DaemonOf::Itself(log) => Arc::new(ScriptedDaemon::start(&socket, log)?),
+            DaemonOf::Other(other) => {
                 std::os::unix::fs::symlink(other.folder.path().join("ingestd.sock"), &socket)?;
                 Arc::clone(&other.daemon)
             }
@@ -65,11 +88,8 @@ impl GatewayServer {
         };
         let config = format!(
             "[daemon]\nrun_dir = \"{}\"\n[log]\nlevel = \"info\"\nformat = \"text\"\n[gateway]\nlisten = \"{address}\"\n\
-             clients_max = {CLIENTS_MAX}\nclients_per_address_max = {CLIENTS_MAX}\nheartbeat = \"{}s\"\n\
-             ring_events = {}\n{settings}\n",
-            folder.path().display(),
-            HEARTBEAT.as_secs(),
-            super::KEPT
+             {settings}\n",
+            folder.path().display()
         );
         fs::write(folder.path().join("newswire.toml"), config)?;
         let process = ServerProcess::start(&mut command(&folder, listen_on)?, cpus)?;
@@ -77,10 +97,19 @@ impl GatewayServer {
         let ready = wait_for("the gateway to be ready", START, || {
             (!gateway.process.is_running() || is_ready(address)).then_some(())
         });
-        let log = fs::read_to_string(gateway.folder.path().join("log")).unwrap_or_default();
+        let log = gateway.log();
         ready.with_context(|| log.clone())?;
         anyhow::ensure!(gateway.process.is_running(), "the gateway exited: {log}");
         Ok(gateway)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
     /// Restarts it with the same address and daemon.

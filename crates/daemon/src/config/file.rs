@@ -205,7 +205,7 @@ fn raw(lines: &LineIndex<'_>, value: &Spanned<DeValue<'_>>) -> RawValue {
             RawValue::List(entries.iter().map(entry).collect())
         }
         DeValue::Float(_) => RawValue::Other("float"),
-        DeValue::Boolean(_) => RawValue::Other("boolean"),
+        DeValue::Boolean(is) => RawValue::Boolean(*is),
         DeValue::Datetime(_) => RawValue::Other("date"),
         DeValue::Table(_) => RawValue::Other("table"),
     }

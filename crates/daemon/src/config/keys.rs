@@ -190,6 +190,25 @@ table! {
         /// Maximum number of simultaneous streams from one address; an IPv6 /64 network counts as one address. A further stream
         /// is closed likewise.
         clients_per_address_max: usize = "64", ValueKind::Integer(1, 1_000_000), LIVE;
+        /// Maximum number of simultaneous connections from one address, streams included; a further one is closed at once. 0: no
+        /// limit. Empty: 1024 more than `clients_per_address_max`.
+        connections_per_address: Option<u64> = "", ValueKind::OptionalInteger(0, 1_000_000), LIVE;
+        /// Requests per second from one address; for a short time 16 times as many. A further one is answered with 429, a stream
+        /// told to reconnect later. GET /health is not counted. 0: no limit. Empty: as many as `clients_per_address_max`.
+        requests_per_address: Option<u64> = "", ValueKind::OptionalInteger(0, 1_000_000), LIVE;
+        /// Events per second that the streams of one address are sent from the past, after a reconnect for example; for a short
+        /// time 16 times as many. Beyond that they are sent more slowly. 0: no limit. Empty: 64 for each of
+        /// `clients_per_address_max`.
+        replay_events_per_address: Option<u64> = "", ValueKind::OptionalInteger(0, 100_000_000), LIVE;
+        /// The same in bytes per second; for a short time 4 times as many. 0: no limit. Empty: 262144 for each of
+        /// `clients_per_address_max`.
+        replay_bytes_per_address: Option<u64> = "", ValueKind::OptionalInteger(0, TIB), LIVE;
+        /// All addresses of an IPv6 /48 network together may use as much as this many addresses: of streams, connections,
+        /// requests and events from the past. 0: no limit.
+        addresses_per_network: u64 = "8", ValueKind::Integer(0, 65_536), LIVE;
+        /// Maximum number of bytes of answers that clients have not taken yet, all clients together; one address may have at most
+        /// a quarter. 0: no limit.
+        unsent_bytes_max: u64 = "67108864", ValueKind::Integer(0, TIB), LIVE;
         /// A stream gets a heartbeat after this time without any other event. Clients take 30 s of silence for a lost
         /// connection.
         heartbeat: Duration = "10s", ValueKind::Duration(MS.saturating_mul(50), HOUR), LIVE;
@@ -205,6 +224,9 @@ table! {
         hosts: Vec<String> = "", ValueKind::List(ListItem::Host), LIVE;
         /// Origins whose pages may read from this gateway (CORS), such as "https://example.org". Empty: none.
         cors_origins: Vec<String> = "", ValueKind::List(ListItem::Origin), LIVE;
+        /// Whether pages of `cors_origins` may read what the browser's cookie for this gateway allows
+        /// (Access-Control-Allow-Credentials). A cookie that a page of another site may use is `SameSite=None; Secure`.
+        cors_credentials: bool = "false", ValueKind::Boolean, LIVE;
         /// Reverse proxies (addresses or CIDRs) whose X-Forwarded-For is trusted. Empty: none.
         trusted_proxies: Vec<String> = "", ValueKind::List(ListItem::Network), LIVE;
         /// File with the token for the operator's routes, such as POST /news/refresh. Empty: these routes are closed.
@@ -327,7 +349,7 @@ mod tests {
     #[test]
     fn the_bounds_of_each_key_are_accepted_and_values_beyond_them_are_not() {
         for key in KEYS {
-            if let ValueKind::Integer(min, max) = key.kind {
+            if let ValueKind::Integer(min, max) | ValueKind::OptionalInteger(min, max) = key.kind {
                 assert!(key.kind.accept_text(&min.to_string()).is_ok(), "{}", key.path());
                 assert!(key.kind.accept_text(&max.to_string()).is_ok(), "{}", key.path());
                 assert!(key.kind.accept_text(&(max + 1).to_string()).is_err(), "{}", key.path());

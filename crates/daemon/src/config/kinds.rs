@@ -20,6 +20,9 @@ pub(super) enum ValueKind {
     RunDir,
     Address,
     Integer(u64, u64),
+    Boolean,
+    /// An integer, or an empty string for none.
+    OptionalInteger(u64, u64),
     Duration(Duration, Duration),
     OptionalUrl,
     /// A text that is compared as it is, such as an issuer.
@@ -48,8 +51,9 @@ pub(super) enum RawValue {
     Text(String),
     /// The number if it fits, and the digits as written.
     Integer(Option<u64>, String),
+    Boolean(bool),
     List(Vec<(RawValue, usize)>),
-    /// A boolean, float, date or table, by its name.
+    /// A float, date or table, by its name.
     Other(&'static str),
 }
 
@@ -65,6 +69,7 @@ impl RawValue {
         match self {
             RawValue::Text(text) => format!("the string \"{}\"", shortened(&without_password(text))),
             RawValue::Integer(_, digits) => format!("the integer {}", shortened(digits)),
+            RawValue::Boolean(is) => format!("the boolean {is}"),
             RawValue::List(_) => "a list".to_owned(),
             RawValue::Other(name) => format!("a {name}"),
         }
@@ -86,6 +91,19 @@ impl ValueKind {
             (ValueKind::Integer(..), other) => {
                 Err(whole(format!("expected an integer without quotes, found {}", other.describe())))
             }
+            (ValueKind::Boolean, RawValue::Boolean(is)) => Ok(Value::Boolean(*is)),
+            (ValueKind::Boolean, other) => {
+                Err(whole(format!("expected true or false without quotes, found {}", other.describe())))
+            }
+            (ValueKind::OptionalInteger(..), RawValue::Text(text)) if text.is_empty() => {
+                Ok(Value::Text(String::new()))
+            }
+            (ValueKind::OptionalInteger(min, max), RawValue::Integer(number, digits)) => {
+                accept_integer(*number, digits, min, max).map_err(whole)
+            }
+            (ValueKind::OptionalInteger(..), other) => {
+                Err(whole(format!("expected an integer without quotes, or \"\", found {}", other.describe())))
+            }
             (_, RawValue::Text(text)) => self.accept_string(text).map_err(whole),
             (ValueKind::Duration(..), other) => {
                 Err(whole(format!("expected a duration such as \"30s\", found {}", other.describe())))
@@ -98,11 +116,20 @@ impl ValueKind {
     pub(super) fn accept_text(self, text: &str) -> Result<Value, Vec<InvalidValue>> {
         let text = text.trim();
         match self {
-            ValueKind::Integer(..) => match text.parse::<u64>() {
+            ValueKind::OptionalInteger(..) if text.is_empty() => Ok(Value::Text(String::new())),
+            ValueKind::Integer(..) | ValueKind::OptionalInteger(..) => match text.parse::<u64>() {
                 Ok(number) => self.accept(&RawValue::Integer(Some(number), text.to_owned())),
                 Err(_) if is_digits(text) => self.accept(&RawValue::Integer(None, text.to_owned())),
                 Err(_) => {
                     let message = format!("`{}` is not a whole number", shortened(text));
+                    Err(vec![InvalidValue { line: None, message }])
+                }
+            },
+            ValueKind::Boolean => match text {
+                "true" => Ok(Value::Boolean(true)),
+                "false" => Ok(Value::Boolean(false)),
+                other => {
+                    let message = format!("`{}` is neither true nor false", shortened(other));
                     Err(vec![InvalidValue { line: None, message }])
                 }
             },
@@ -141,6 +168,8 @@ impl ValueKind {
             | ValueKind::OptionalUrl
             | ValueKind::OptionalText
             | ValueKind::Integer(..)
+            | ValueKind::Boolean
+            | ValueKind::OptionalInteger(..)
             | ValueKind::List(_) => {}
         }
         Ok(Value::Text(text))

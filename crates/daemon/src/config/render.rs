@@ -49,7 +49,8 @@ pub fn default_file() -> String {
 /// The default as written in the table: "", not the value that "" means.
 fn default_literal(kind: ValueKind, default: &str) -> String {
     match kind {
-        ValueKind::Integer(..) => default.to_owned(),
+        ValueKind::Integer(..) | ValueKind::Boolean => default.to_owned(),
+        ValueKind::OptionalInteger(..) if !default.is_empty() => default.to_owned(),
         ValueKind::List(_) => list(default.split(',').filter(|entry| !entry.is_empty())),
         _ => quoted(default),
     }
@@ -60,6 +61,7 @@ pub(super) fn literal(kind: ValueKind, value: &Value) -> String {
     match value {
         Value::Text(text) => quoted(text),
         Value::Integer(number) => number.to_string(),
+        Value::Boolean(is) => is.to_string(),
         Value::Duration(duration) => quoted(&write_duration(*duration)),
         Value::List(entries) if matches!(kind, ValueKind::List(ListItem::NatsUrl)) => {
             let entries: Vec<String> = entries.iter().map(|entry| without_password(entry)).collect();

@@ -127,8 +127,9 @@ pub(super) fn host(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn origin(text: &str) -> Result<String, String> {
-    if text == "*" {
-        return Err("`*` is not an origin; list each origin, such as `https://example.org`".to_owned());
+    if text.contains('*') {
+        let text = shortened(text);
+        return Err(format!("`{text}` is not an origin; list each origin, such as `https://example.org`"));
     }
     let wrong = || {
         let text = shortened(text);
@@ -140,7 +141,9 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
     if uri.path() != "/" || text.ends_with('/') || uri.query().is_some() {
         return Err(wrong());
     }
-    Ok(text.to_ascii_lowercase())
+    // A browser never sends the usual port.
+    let usual = if uri.scheme_str() == Some("https") { ":443" } else { ":80" };
+    Ok(text.strip_suffix(usual).unwrap_or(text).to_ascii_lowercase())
 }
 
 pub(super) fn public_url(text: &str) -> Result<String, String> {

@@ -11,6 +11,7 @@ use super::{LogFormat, WireTransport};
 pub(super) enum Value {
     Text(String),
     Integer(u64),
+    Boolean(bool),
     Duration(Duration),
     List(Vec<String>),
 }
@@ -84,9 +85,30 @@ impl FromValue for u64 {
     }
 }
 
+impl FromValue for bool {
+    fn from_value(value: &Value) -> Self {
+        match value {
+            Value::Boolean(is) => *is,
+            other => unreachable!("{other:?} is not a boolean, as its kind promised"),
+        }
+    }
+}
+
 impl FromValue for usize {
     fn from_value(value: &Value) -> Self {
         usize::try_from(u64::from_value(value)).unwrap_or(usize::MAX)
+    }
+}
+
+impl FromValue for Option<u64> {
+    fn from_value(value: &Value) -> Self {
+        match value {
+            Value::Integer(number) => Some(*number),
+            empty => {
+                debug_assert!(text_of(empty).is_empty(), "ValueKind::OptionalInteger accepts no other text");
+                None
+            }
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! The state of the watch as typed reports, for the admin socket and `/ready`.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool,
@@ -30,19 +29,15 @@ pub struct StalledLoop {
     pub lag_ms: u64,
     /// How long ago that was.
     pub beat_ms_ago: u64,
-    /// The function that it is stuck in, if known.
+    /// Nothing: the function that it is stuck in is in the log and on the admin socket, and `/ready` is for everybody.
     pub culprit: Option<String>,
 }
 
 impl StalledLoop {
-    /// One sentence for an operator.
+    /// One sentence for everybody.
     #[must_use]
     pub fn sentence(&self) -> String {
-        let mut out = format!("{} has not answered for {} s", self.name, self.beat_ms_ago / 1000);
-        if let Some(culprit) = &self.culprit {
-            write!(out, " ({culprit})").expect("a String takes every write");
-        }
-        out
+        format!("{} has not answered for {} s", self.name, self.beat_ms_ago / 1000)
     }
 }
 
@@ -54,17 +49,13 @@ impl Watch {
         let now = now_ms();
         let stalled = entries.into_iter().filter(|entry| entry.stalled.load(Relaxed));
         stalled
-            .map(|entry| {
-                let history = self.history();
-                let stall = history.stalls.iter().find(|stall| stall.number == entry.number);
-                StalledLoop {
-                    name: Arc::clone(&entry.name),
-                    kind: entry.kind,
-                    stalled: true,
-                    lag_ms: entry.lag_ms.load(Relaxed),
-                    beat_ms_ago: now.saturating_sub(entry.beat_ms.load(Relaxed)),
-                    culprit: stall.and_then(|stall| stall.culprit.clone()),
-                }
+            .map(|entry| StalledLoop {
+                name: Arc::clone(&entry.name),
+                kind: entry.kind,
+                stalled: true,
+                lag_ms: entry.lag_ms.load(Relaxed),
+                beat_ms_ago: now.saturating_sub(entry.beat_ms.load(Relaxed)),
+                culprit: None,
             })
             .collect()
     }

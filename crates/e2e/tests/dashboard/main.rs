@@ -7,7 +7,13 @@ mod live;
 mod prometheus;
 mod table;
 
-use std::{collections::BTreeSet, fs, process::Command, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Write as _,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use e2e::{
     Behaviour, Binary, DocumentFormat, Origin, TestSource, TestStack, TestSubscriber, http, http::Address,
@@ -21,6 +27,8 @@ use self::{files::deploy, live::Live, prometheus::Prometheus};
 const SOON: Duration = Duration::from_secs(20);
 /// Deadline for data in every panel.
 const SHOWN_WITHIN: Duration = Duration::from_secs(30);
+/// The type of every family is named in this format.
+const OPENMETRICS: &str = "application/openmetrics-text";
 /// Limit of series of both processes, on a machine with a few processors.
 const SERIES_MAX: usize = 500;
 
@@ -63,11 +71,16 @@ impl Fixture {
     /// The metrics of the gateway once they include the daemon's.
     async fn live(&self) -> Live {
         let text = wait_for("the metrics of both", SOON, async || {
-            let (_, text) = http::fetch(&self.stack.gateway(), "/metrics", SOON).await.ok()?;
+            let text = metrics(&self.stack.gateway(), OPENMETRICS).await.ok()?;
             text.contains("\nnewswire_ingestd_log_head ").then_some(text)
         });
         Live::parse(&text.await.unwrap())
     }
+}
+
+/// The metrics in the format that `accept` asks for.
+async fn metrics(address: &Address, accept: &str) -> std::io::Result<String> {
+    http::get(address, "/metrics", &[("Connection", "close"), ("Accept", accept)]).await?.text().await
 }
 
 impl Drop for Fixture {
@@ -83,7 +96,7 @@ async fn the_table_lists_every_metric_and_rules_and_panels_use_no_other() {
     log_line(&format!("{} metrics, {} series", live.families.len(), live.series));
     assert!(live.series <= SERIES_MAX, "{} series", live.series);
     for program in [Binary::Gateway, Binary::Ingestd] {
-        let (_, own) = http::fetch(&fixture.stack.admin(program), "/metrics", SOON).await.unwrap();
+        let own = metrics(&fixture.stack.admin(program), OPENMETRICS).await.unwrap();
         let prefix = format!("newswire_{}_", program.name().trim_start_matches("newswire-"));
         let shown = live.families.keys().filter(|name| name.starts_with(&prefix));
         assert!(
@@ -214,6 +227,32 @@ async fn every_panel_has_data_and_every_rule_evaluates_in_a_real_prometheus() {
         dead.iter().all(|alert| raised.iter().any(|name| name == alert)).then_some(())
     });
     noticed.await.unwrap_or_else(|error| panic!("{error}: {raised:?}"));
+}
+
+#[tokio::test]
+async fn promtool_accepts_the_metrics_that_a_client_gets_who_asks_for_no_format() {
+    let Some(promtool) = on_path("promtool") else {
+        log_line("SKIPPED: promtool is not on the PATH; the text format of the metrics was not checked");
+        return;
+    };
+    let fixture = Fixture::start().await;
+    fixture.live().await;
+    let sockets = [Binary::Gateway, Binary::Ingestd].map(|program| fixture.stack.admin(program));
+    for address in sockets.into_iter().chain([fixture.stack.gateway()]) {
+        let text = metrics(&address, "*/*").await.unwrap();
+        assert!(text.contains("_total counter\n"), "{text}");
+        let mut check = Command::new(&promtool)
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        check.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let output = check.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "{address:?}: {said}\n{text}");
+    }
 }
 
 #[test]

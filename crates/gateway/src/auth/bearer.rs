@@ -12,8 +12,29 @@ pub(crate) const TOKEN_BYTES_MAX: usize = 4096;
 /// Shortest token that is accepted in a file: 16 characters of base64 are 96 bits.
 pub(crate) const TOKEN_BYTES_MIN: usize = 16;
 
-/// Parameters by which clients put tokens into URLs, where browser histories and the logs of proxies keep them.
-const NAMES_IN_QUERIES: [&str; 5] = ["token", "access_token", "api_key", "authorization", "newswire_read"];
+/// Parameters by which clients put tokens into URLs, where browser histories and the logs of proxies keep them; in lower
+/// case, without hyphens and underscores. `key` is not among them: it is a field of an item.
+const NAMES_IN_QUERIES: [&str; 19] = [
+    "token",
+    "accesstoken",
+    "idtoken",
+    "refreshtoken",
+    "authtoken",
+    "apitoken",
+    "bearertoken",
+    "sessiontoken",
+    "xauthtoken",
+    "jwt",
+    "bearer",
+    "auth",
+    "authorization",
+    "apikey",
+    "xapikey",
+    "newswireread",
+    "password",
+    "secret",
+    "clientsecret",
+];
 
 /// A token as its SHA-256: comparing hashes in constant time reveals nothing of it, not even its length.
 #[derive(Clone, Copy)]
@@ -96,7 +117,10 @@ impl<'r> PresentedToken<'r> {
 
 /// Whether a query has a parameter that looks like a token.
 pub(crate) fn is_in_query(query: &str) -> bool {
-    let is_token = |name: &str| NAMES_IN_QUERIES.iter().any(|known| known.eq_ignore_ascii_case(name));
+    let letters = |name: &str| -> String {
+        name.chars().filter(|c| !matches!(c, '-' | '_')).map(|c| c.to_ascii_lowercase()).collect()
+    };
+    let is_token = |name: &str| NAMES_IN_QUERIES.contains(&letters(name).as_str());
     !query.is_empty() && url::form_urlencoded::parse(query.as_bytes()).any(|(name, _)| is_token(&name))
 }
 
@@ -150,10 +174,25 @@ mod tests {
 
     #[test]
     fn a_token_in_a_query_is_found_however_it_is_written() {
-        for query in ["token=x", "a=b&access_token", "%74oken=x", "Access_Token=x", "newswire_read="] {
+        for query in [
+            "token=x",
+            "a=b&access_token",
+            "%74oken=x",
+            "Access_Token=x",
+            "newswire_read=",
+            "jwt=x",
+            "JWT",
+            "apiKey=x",
+            "X-API-Key=x",
+            "id-token=x",
+            "Auth=x",
+            "bearer=x",
+        ] {
             assert!(is_in_query(query), "{query}");
         }
-        for query in ["", "q=token", "category=token&x=access_token", "tokens=x"] {
+        for query in
+            ["", "q=token", "category=token&x=access_token", "tokens=x", "key=x", "author=x", "jwts=x"]
+        {
             assert!(!is_in_query(query), "{query}");
         }
     }

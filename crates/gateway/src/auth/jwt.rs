@@ -106,6 +106,10 @@ impl JwtKeys {
         if expires <= now {
             return Err(AuthError::Expired);
         }
+        // `jsonwebtoken` would accept a list with our issuer among others (RFC 7519 §4.1.1 allows one).
+        if token.claims.get("iss").is_some_and(|issuer| !issuer.is_string()) {
+            return Err(AuthError::Issuer);
+        }
         if instant(&token.claims, "nbf")?.is_some_and(|not_before| not_before > now.plus(LEEWAY)) {
             return Err(AuthError::NotYet);
         }

@@ -1,15 +1,15 @@
 //! How many connections may be open, and how many are.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::{
+    address_counts::{AddressCounts, CountLimit, CountLimits},
+    client_address::ClientAddress,
+    settings::Settings,
 };
 
 /// Connections in addition to the streams: health checks, pages, the page's own requests, streams to be refused.
 const OTHER_CONNECTIONS: usize = 2048;
-/// The same for one address.
-const OTHER_CONNECTIONS_PER_ADDRESS: usize = 1024;
 /// Descriptors that the rest of the process needs: listeners, the wire, the workers' pollers, the log.
 const DESCRIPTORS_RESERVED: usize = 64;
 /// With fewer connections than this the service would be useless.
@@ -21,60 +21,60 @@ pub(crate) struct Connections {
     open: Mutex<OpenConnections>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct ConnectionLimits {
     /// One more is closed as soon as it is accepted.
-    max: usize,
-    per_address_max: usize,
+    counts: CountLimits,
     /// Connections that have a second descriptor. The others cannot be closed from outside; if they do not read, the
     /// kernel closes them once their data has been unacknowledged for too long.
     handles_max: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct OpenConnections {
     limits: ConnectionLimits,
-    total: usize,
+    counts: AddressCounts,
     handles: usize,
-    by_address: HashMap<IpAddr, usize>,
 }
 
 impl ConnectionLimits {
-    /// Limits that fit `clients_max` streams and the other connections, as far as `descriptors` allow.
-    fn new(clients_max: usize, clients_per_address_max: usize, descriptors: u64) -> Self {
+    /// Limits that fit `clients_max` streams and the other connections, as far as the descriptors allow.
+    fn new(settings: &Settings) -> Self {
+        let Settings { clients_max, connections_per_address, addresses_per_network, descriptors, .. } =
+            *settings;
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
         let reserved = DESCRIPTORS_RESERVED.min(descriptors / 4 * 3);
         let (needed, free) = (clients_max.saturating_add(OTHER_CONNECTIONS), descriptors - reserved);
         // Connections come first, then their second descriptors; where both do not fit, a sixth is left for those.
         let max = needed.min(free - free / 6).max(CONNECTIONS_MIN);
         Self {
-            max,
+            counts: CountLimits::new(max, connections_per_address, addresses_per_network),
             handles_max: free.saturating_sub(max),
-            per_address_max: clients_per_address_max.saturating_add(OTHER_CONNECTIONS_PER_ADDRESS),
         }
     }
 }
 
 impl Connections {
-    /// With limits that fit `clients_max` streams and the other connections, as far as `descriptors` allow.
-    pub(crate) fn new(clients_max: usize, clients_per_address_max: usize, descriptors: u64) -> Self {
-        let limits = ConnectionLimits::new(clients_max, clients_per_address_max, descriptors);
-        Self { open: Mutex::new(OpenConnections { limits, ..OpenConnections::default() }) }
+    /// With limits that fit `clients_max` streams and the other connections, as far as the descriptors allow.
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let limits = ConnectionLimits::new(settings);
+        Self { open: Mutex::new(OpenConnections { limits, counts: AddressCounts::default(), handles: 0 }) }
     }
 
     /// Changes the limits; open connections stay open.
-    pub(crate) fn resize(&self, clients_max: usize, clients_per_address_max: usize, descriptors: u64) {
-        self.open().limits = ConnectionLimits::new(clients_max, clients_per_address_max, descriptors);
+    pub(crate) fn resize(&self, settings: &Settings) {
+        self.open().limits = ConnectionLimits::new(settings);
     }
 
     pub(crate) fn max(&self) -> usize {
-        self.open().limits.max
+        self.open().limits.counts.total
     }
 
     /// Whether more than seven eighths are in use: then only probes and refusals are answered.
     pub(crate) fn is_crowded(&self) -> bool {
         let open = self.open();
-        open.total > open.limits.max - open.limits.max / 8
+        let max = open.limits.counts.total;
+        open.counts.total() > max - max / 8
     }
 
     fn open(&self) -> MutexGuard<'_, OpenConnections> {
@@ -82,25 +82,23 @@ impl Connections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts one more connection; returns whether it is within the limits. A trusted proxy has no limit per address.
-    pub(super) fn add(&self, address: IpAddr, is_trusted: bool) -> bool {
+    /// Counts one more connection. A trusted proxy has no limit per address.
+    ///
+    /// # Errors
+    /// The limit that was reached, as the metric names it.
+    pub(super) fn try_add(&self, address: ClientAddress, is_trusted: bool) -> Result<(), &'static str> {
         let mut open = self.open();
-        open.total += 1;
-        let limits = open.limits;
-        let of_address = open.by_address.entry(address).or_default();
-        *of_address += 1;
-        (is_trusted || *of_address <= limits.per_address_max) && open.total <= limits.max
+        let limits = open.limits.counts;
+        let limits = if is_trusted { limits.without_address() } else { limits };
+        open.counts.try_add(address, limits).map_err(|limit| match limit {
+            CountLimit::Total => "full",
+            CountLimit::Address => "connections_per_address",
+            CountLimit::Network => "addresses_per_network",
+        })
     }
 
-    pub(super) fn remove(&self, address: IpAddr) {
-        let mut open = self.open();
-        open.total -= 1;
-        if let Some(of_address) = open.by_address.get_mut(&address) {
-            *of_address -= 1;
-            if *of_address == 0 {
-                open.by_address.remove(&address);
-            }
-        }
+    pub(super) fn remove(&self, address: ClientAddress) {
+        self.open().counts.remove(address);
     }
 
     /// Reserves a second descriptor; returns whether one was left.
@@ -120,9 +118,13 @@ impl Connections {
 mod tests {
     use super::*;
 
+    fn connections(clients_max: usize, descriptors: u64) -> Connections {
+        Connections::new(&Settings { clients_max, descriptors, ..Settings::for_tests() })
+    }
+
     #[test]
     fn few_descriptors_mean_few_connections_but_always_some() {
-        let max = |clients, descriptors| Connections::new(clients, 64, descriptors).max();
+        let max = |clients, descriptors| connections(clients, descriptors).max();
         assert_eq!(max(10_000, u64::MAX), 12_048);
         assert_eq!(max(10_000, 20_000), 12_048, "where two descriptors each are too many, some have one");
         assert_eq!(max(10_000, 1024), 800);
@@ -132,17 +134,17 @@ mod tests {
 
     #[test]
     fn the_last_eighth_counts_as_crowded_and_each_address_has_a_limit() {
-        let connections = Connections::new(10, 0, 96);
-        let limits = ConnectionLimits { max: 16, per_address_max: 10, ..connections.open().limits };
-        connections.open().limits = limits;
-        let (one, other) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
-        assert!((0..10).all(|_| connections.add(one, false)));
-        assert!(!connections.add(one, false), "the limit per address");
-        connections.remove(one);
-        assert!((0..4).all(|_| connections.add(other, false)));
+        let connections = connections(10, 96);
+        connections.open().limits.counts = CountLimits::new(16, 10, 8);
+        let (one, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        assert!((0..10).all(|_| connections.try_add(one, false).is_ok()));
+        assert_eq!(connections.try_add(one, false), Err("connections_per_address"));
+        assert!((0..4).all(|_| connections.try_add(other, false).is_ok()));
         assert!(!connections.is_crowded());
-        assert!(connections.add(other, false) && connections.is_crowded());
-        assert!(connections.add(other, false) && !connections.add(other, false), "the limit in all");
+        assert_eq!(connections.try_add(one, true), Ok(()), "a trusted proxy");
+        assert!(connections.is_crowded());
+        assert_eq!(connections.try_add(other, false), Ok(()));
+        assert_eq!(connections.try_add(other, false), Err("full"));
         (0..10).for_each(|_| connections.remove(one));
         assert!(!connections.is_crowded());
     }

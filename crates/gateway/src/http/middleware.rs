@@ -14,8 +14,17 @@ use actix_web::{
     web,
 };
 
-use super::{extract::VaryByCredentials, problem::HttpProblem, routes};
-use crate::{auth::bearer, connection::ClientConnection, settings::Settings, state::AppState};
+use super::{
+    cors::{self, AllowedOrigin},
+    extract::VaryByCredentials,
+    host::is_served_host,
+    problem::HttpProblem,
+    routes,
+};
+use crate::{
+    auth::bearer, client_address::ClientAddress, connection::ClientConnection, settings::Settings,
+    state::AppState,
+};
 
 /// The page runs its own script and style and connects to the gateway only; no inline code, no foreign image.
 const CSP_PAGE: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
@@ -43,17 +52,16 @@ pub(super) async fn secure<B: MessageBody + 'static>(
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     let state = request.app_data::<web::Data<AppState>>().cloned().expect("the app is given its state");
     let settings = state.settings();
-    let origin = request.headers().get("origin").cloned();
-    // Hubs are not pages, and no page may read what hubs get.
-    let is_callback = request.path().starts_with("/websub/");
-    let allowed = origin.filter(|origin| !is_callback && is_among(origin, &settings.cors_origins));
-    let mut response = if !is_served_host(request.headers(), &settings) {
+    let allowed = AllowedOrigin::of(request.request(), &settings);
+    let mut response = if !is_served_host(request.request(), &settings) {
         request.into_response(HttpProblem::wrong_host().error_response()).map_into_right_body()
     } else if bearer::is_in_query(request.query_string()) {
         state.metrics.requests_refused.get_or_create(&[("reason", "token_in_query")]).inc();
         request.into_response(HttpProblem::token_in_query().error_response()).map_into_right_body()
+    } else if let Some(refusal) = over_budget(&request, &state, &settings) {
+        request.into_response(refusal).map_into_right_body()
     } else if request.method() == Method::OPTIONS {
-        let response = preflight(request.path(), allowed.is_some());
+        let response = cors::options(request.path(), allowed.is_some());
         request.into_response(response).map_into_right_body()
     } else if state.connections.is_crowded() && !ANSWERED_WHEN_CROWDED.contains(&request.path()) {
         state.metrics.requests_refused.get_or_create(&[("reason", "connections")]).inc();
@@ -76,16 +84,26 @@ pub(super) async fn secure<B: MessageBody + 'static>(
     let html = headers.get("content-type").is_some_and(|t| t.as_bytes().starts_with(b"text/html"));
     let csp = if html { CSP_PAGE } else { CSP_DATA };
     headers.insert(HeaderName::from_static("content-security-policy"), HeaderValue::from_static(csp));
-    if !settings.cors_origins.is_empty() {
-        headers.append(HeaderName::from_static("vary"), HeaderValue::from_static("Origin"));
-    }
-    if let Some(origin) = allowed {
-        headers.insert(HeaderName::from_static("access-control-allow-origin"), origin);
-        // Without it the browser would hide the response from the allowed origin.
-        let cross = HeaderValue::from_static("cross-origin");
-        headers.insert(HeaderName::from_static("cross-origin-resource-policy"), cross);
-    }
+    cors::add_headers(headers, allowed, &settings);
     Ok(response)
+}
+
+/// The answer to a request that is one too many for its address. Probes of the process are not counted: whoever floods
+/// it must not make it look dead.
+fn over_budget(
+    request: &ServiceRequest,
+    state: &AppState,
+    settings: &Settings,
+) -> Option<HttpResponse<BoxBody>> {
+    if request.path() == "/health" {
+        return None;
+    }
+    let over = state.budgets.request(ClientAddress::of_request(request.request(), settings)).err()?;
+    if request.method() == Method::GET && request.path() == "/news/stream" {
+        return Some(routes::stream::refuse(request.request(), state, over.reason, over.wait));
+    }
+    state.metrics.requests_refused.get_or_create(&[("reason", over.reason)]).inc();
+    Some(HttpProblem::too_many_requests(over.wait).error_response())
 }
 
 /// The response is for one reader only: no shared cache may store it.
@@ -99,44 +117,4 @@ fn set_private(headers: &mut HeaderMap) {
         directives => format!("private, {directives}"),
     };
     headers.insert(name, HeaderValue::try_from(directives).expect("made of our own values"));
-}
-
-fn is_among(origin: &HeaderValue, allowed: &[String]) -> bool {
-    origin.to_str().is_ok_and(|origin| allowed.iter().any(|a| a.eq_ignore_ascii_case(origin)))
-}
-
-/// Whether the `Host` is a served one: a page in a browser can reach a loopback port under its own host name
-/// (DNS rebinding), and must not read anything there.
-fn is_served_host(headers: &HeaderMap, settings: &Settings) -> bool {
-    let mut hosts = headers.get_all("host");
-    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
-    let Ok(host) = host.to_str() else { return false };
-    if settings.any_host {
-        return true;
-    }
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let name = name.to_ascii_lowercase();
-    matches!(name.as_str(), "localhost" | "127.0.0.1" | "[::1]")
-        || settings.hosts.iter().any(|served| *served == name || *served == host.to_ascii_lowercase())
-}
-
-/// The answer to a preflight request. A page of another origin may read, and never send orders.
-fn preflight(path: &str, allowed: bool) -> HttpResponse<BoxBody> {
-    let mut response = HttpResponse::NoContent();
-    let allow = match path {
-        "/news/refresh" => "POST, OPTIONS",
-        path if path.starts_with("/websub/") => "GET, POST, OPTIONS",
-        _ => "GET, HEAD, OPTIONS",
-    };
-    response.insert_header(("allow", allow));
-    if allowed {
-        response
-            .insert_header(("access-control-allow-methods", "GET, HEAD, OPTIONS"))
-            .insert_header(("access-control-allow-headers", "Last-Event-ID, Authorization, Cache-Control"))
-            .insert_header(("access-control-max-age", "86400"));
-    }
-    response.finish()
 }

@@ -1,7 +1,7 @@
 //! The one place where an error becomes a response: RFC 9457 problem JSON with a stable `code`. The text of inner
 //! errors is for the log, and never in here.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
 use control::{Problem, problem::PROBLEM_MEDIA_TYPE};
@@ -74,6 +74,13 @@ impl HttpProblem {
     pub(crate) fn too_many_unknown() -> Self {
         let detail = "too many unknown callback ids were requested from this address";
         Self::new(429, "too-many-unknown", detail).retry_after(60)
+    }
+
+    /// 429: the address has used up its requests per second.
+    pub(crate) fn too_many_requests(wait: Duration) -> Self {
+        let detail = "too many requests came from this address; send fewer per second";
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self::new(429, "too-many-requests", detail).retry_after(seconds.max(1))
     }
 
     /// 503: the handler took too long.

@@ -1,7 +1,7 @@
 //! Step 14 of the life of an item: onto the client's socket. The routes; no handler waits without a deadline.
 
 // `GET /news/stream`: the stream.
-mod stream;
+pub(super) mod stream;
 
 // `GET /news`, `/news/{id}`: events in pages.
 mod news;

@@ -11,7 +11,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -26,7 +25,7 @@ use tokio::{
 use wire::PeerClient;
 
 use crate::{
-    client_address::rate_limit_key,
+    client_address::ClientAddress,
     forwarder::{Forwarder, QueueFull, RequestQueue},
 };
 
@@ -87,7 +86,7 @@ pub(crate) struct Callbacks {
 struct IdHistory {
     known: HashSet<String>,
     /// Requests of unknown ids by address; `None` counts for all addresses beyond [`ADDRESSES_MAX`].
-    unknown: HashMap<Option<IpAddr>, u32>,
+    unknown: HashMap<Option<ClientAddress>, u32>,
     since: Instant,
 }
 
@@ -107,7 +106,11 @@ impl Callbacks {
     ///
     /// # Errors
     /// If too many are in progress, or this address has requested too many unknown ids.
-    pub(crate) fn admit(&self, id: &str, address: IpAddr) -> Result<OwnedSemaphorePermit, CallbackError> {
+    pub(crate) fn admit(
+        &self,
+        id: &str,
+        address: ClientAddress,
+    ) -> Result<OwnedSemaphorePermit, CallbackError> {
         if !self.ids().admits(id, address) {
             return Err(CallbackError::TooManyUnknown);
         }
@@ -121,7 +124,7 @@ impl Callbacks {
     pub(crate) async fn forward(
         &self,
         (id, request): (&str, CallbackRequest),
-        address: IpAddr,
+        address: ClientAddress,
         _permit: OwnedSemaphorePermit,
     ) -> CallbackResult {
         let answer = self.queue.send((id.to_owned(), request)).map_err(|QueueFull| CallbackError::Busy)?;
@@ -134,13 +137,13 @@ impl Callbacks {
 
 impl IdHistory {
     /// The key under which an address is counted.
-    fn key(&self, address: IpAddr) -> Option<IpAddr> {
-        let address = Some(rate_limit_key(address));
+    fn key(&self, address: ClientAddress) -> Option<ClientAddress> {
+        let address = Some(address);
         let has_count = self.unknown.contains_key(&address) || self.unknown.len() < ADDRESSES_MAX;
         address.filter(|_| has_count)
     }
 
-    fn admits(&mut self, id: &str, address: IpAddr) -> bool {
+    fn admits(&mut self, id: &str, address: ClientAddress) -> bool {
         if self.since.elapsed() >= WINDOW {
             self.unknown.clear();
             self.since = Instant::now();
@@ -149,7 +152,7 @@ impl IdHistory {
             || self.unknown.get(&self.key(address)).is_none_or(|requests| *requests < UNKNOWN_MAX)
     }
 
-    fn record(&mut self, id: &str, address: IpAddr, is_known: bool) {
+    fn record(&mut self, id: &str, address: ClientAddress, is_known: bool) {
         if !is_known {
             self.known.remove(id);
             let key = self.key(address);

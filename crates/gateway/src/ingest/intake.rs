@@ -14,7 +14,7 @@ use wire::{
     SubscriptionTiming,
 };
 
-use super::{callbacks, refresh};
+use super::{callbacks, refresh, wire_link::WireChange};
 use crate::{
     state::{AppState, Forwarders},
     stream::{
@@ -135,12 +135,15 @@ fn on_heartbeat(state: &AppState, data: &[u8]) {
 
 fn on_lost(state: &AppState, reason: &str) {
     state.metrics.wire_connected.set(0);
-    // Both processes are often stopped together: then this is expected.
-    if state.wire.lost(reason) && !state.is_draining() {
-        state.metrics.wire_losses.inc();
-        tracing::warn!(error = reason, "wire lost");
-    } else {
-        tracing::debug!(error = reason, "wire still not connected");
+    match state.wire.lost(reason) {
+        // Both processes are often stopped together: then this is expected.
+        WireChange::Lost if !state.is_draining() => {
+            state.metrics.wire_losses.inc();
+            tracing::warn!(error = reason, "wire lost");
+        }
+        // Both are often started together, and the daemon needs longer.
+        WireChange::FirstFailure => tracing::info!(error = reason, "wire not connected yet"),
+        WireChange::Lost | WireChange::None => tracing::debug!(error = reason, "wire still not connected"),
     }
 }
 

@@ -18,6 +18,16 @@ pub(crate) struct WireState {
     pub(crate) reason: String,
 }
 
+/// What a failed attempt to connect, or the end of a connection, has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WireChange {
+    /// It was connected.
+    Lost,
+    /// It was never tried before.
+    FirstFailure,
+    None,
+}
+
 impl WireLink {
     pub(crate) fn get(&self) -> WireState {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -35,10 +45,15 @@ impl WireLink {
         state.last_received = Some(Instant::now());
     }
 
-    /// Records a lost connection; returns whether it was connected before.
-    pub(crate) fn lost(&self, reason: &str) -> bool {
+    /// Records a failed attempt or a lost connection; returns what changed.
+    pub(crate) fn lost(&self, reason: &str) -> WireChange {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = state.reason.is_empty();
         reason.clone_into(&mut state.reason);
-        std::mem::replace(&mut state.connected, false)
+        match std::mem::replace(&mut state.connected, false) {
+            true => WireChange::Lost,
+            false if is_first => WireChange::FirstFailure,
+            false => WireChange::None,
+        }
     }
 }

@@ -1,26 +1,20 @@
 //! Which streams are open, and whether one more is accepted. An open stream is never evicted for a new one.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::metrics::gauge::Gauge;
 
-use crate::{client_address::rate_limit_key, settings::Settings};
+use crate::{
+    address_counts::{AddressCounts, CountLimit, CountLimits},
+    client_address::ClientAddress,
+    settings::Settings,
+};
 
-/// The open streams, counted in all and per address.
+/// The open streams, counted in all, per address and per IPv6 /48.
 #[derive(Debug)]
 pub(crate) struct OpenStreams {
-    counts: Mutex<StreamCounts>,
+    counts: Mutex<AddressCounts>,
     gauge: Gauge,
-}
-
-#[derive(Debug, Default)]
-struct StreamCounts {
-    total: usize,
-    by_address: HashMap<IpAddr, usize>,
 }
 
 impl OpenStreams {
@@ -29,13 +23,13 @@ impl OpenStreams {
         Self { counts: Mutex::default(), gauge }
     }
 
-    fn counts(&self) -> MutexGuard<'_, StreamCounts> {
+    fn counts(&self) -> MutexGuard<'_, AddressCounts> {
         // Every change under it is complete before it can panic.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.counts().total
+        self.counts().total()
     }
 
     /// Admits one more stream.
@@ -44,21 +38,16 @@ impl OpenStreams {
     /// The setting that limits it, as the metric names it.
     pub(crate) fn admit(
         self: &Arc<Self>,
-        address: IpAddr,
+        address: ClientAddress,
         settings: &Settings,
     ) -> Result<StreamPermit, &'static str> {
-        let address = rate_limit_key(address);
-        let mut counts = self.counts();
-        if counts.total >= settings.clients_max {
-            return Err("clients_max");
-        }
-        let of_address = counts.by_address.entry(address).or_default();
-        if *of_address >= settings.clients_per_address_max {
-            return Err("clients_per_address_max");
-        }
-        *of_address += 1;
-        counts.total += 1;
-        drop(counts);
+        let Settings { clients_max, clients_per_address_max, addresses_per_network, .. } = *settings;
+        let limits = CountLimits::new(clients_max, clients_per_address_max, addresses_per_network);
+        self.counts().try_add(address, limits).map_err(|limit| match limit {
+            CountLimit::Total => "clients_max",
+            CountLimit::Address => "clients_per_address_max",
+            CountLimit::Network => "addresses_per_network",
+        })?;
         self.gauge.inc();
         Ok(StreamPermit { streams: Arc::clone(self), address })
     }
@@ -68,20 +57,19 @@ impl OpenStreams {
 #[derive(Debug)]
 pub(crate) struct StreamPermit {
     streams: Arc<OpenStreams>,
-    address: IpAddr,
+    address: ClientAddress,
+}
+
+impl StreamPermit {
+    /// Whose stream it is.
+    pub(crate) fn address(&self) -> ClientAddress {
+        self.address
+    }
 }
 
 impl Drop for StreamPermit {
     fn drop(&mut self) {
-        let mut counts = self.streams.counts();
-        counts.total -= 1;
-        if let Some(of_address) = counts.by_address.get_mut(&self.address) {
-            *of_address -= 1;
-            if *of_address == 0 {
-                counts.by_address.remove(&self.address);
-            }
-        }
-        drop(counts);
+        self.streams.counts().remove(self.address);
         self.streams.gauge.dec();
     }
 }

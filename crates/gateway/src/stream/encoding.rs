@@ -143,6 +143,7 @@ impl StreamFormat {
     pub(crate) fn end(self, retry_ms: u64, cursor: Option<&Cursor>) -> Bytes {
         match (self, cursor) {
             (Self::EventStream, Some(cursor)) => format!("retry: {retry_ms}\n\nid: {cursor}\n\n").into(),
+            // A parser may apply `retry` only once a blank line has ended the block.
             (Self::EventStream, None) => format!("retry: {retry_ms}\n\n").into(),
             (Self::NdJson, Some(cursor)) => {
                 format!("{{\"event\":\"end\",\"id\":\"{cursor}\",\"retry_ms\":{retry_ms}}}\n").into()

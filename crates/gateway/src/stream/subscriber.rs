@@ -33,14 +33,14 @@ use super::{
     filter::{EventFilter, Since},
     frame::Frame,
     outgoing::Outgoing,
-    replay::{ReplayPage, ReplayStart, ReplayUnavailable},
+    replay::{PAGE_BYTES, ReplayPage, ReplayStart, ReplayUnavailable},
     ring::{EventBatch, RingPosition, RingState, SearchStep, SnapshotSearch},
     turn::Turn,
     worker_streams::{WakeReason, WorkerStreams},
 };
 use crate::{
     auth::authenticator::AuthorisedReader, connection::ClientConnection, http::query::QueryRemarks,
-    state::AppState,
+    state::AppState, unsent::UnsentBytes,
 };
 
 /// Unrequested polls per second. A client that pipelines requests on its open stream makes actix poll in a
@@ -50,6 +50,8 @@ const SPURIOUS_POLLS_MAX: u32 = 1000;
 const PAGE_FAILURES_MAX: u32 = 5;
 /// How long after a failure the page is requested again.
 const PAGE_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long a client waits for room for a page, in milliseconds; random, as others may wait for the same.
+const ROOM_RETRY_MS: std::ops::Range<u64> = 200..600;
 /// How long a client waits before it reconnects, in milliseconds; random for each client.
 const RETRY_MS: std::ops::Range<u64> = 1000..3000;
 /// The same when the gateway ends the stream.
@@ -77,7 +79,7 @@ pub(crate) struct StreamSubscriber {
     key: usize,
     /// The client, as the watchdog shows it.
     peer: Arc<str>,
-    _permit: StreamPermit,
+    permit: StreamPermit,
     request: StreamRequest,
     stage: Stage,
     epoch: Option<Epoch>,
@@ -86,6 +88,8 @@ pub(crate) struct StreamSubscriber {
     /// The newest event when the client came, until it has everything up to this one.
     live_at: Option<Seq>,
     replay: Replay,
+    /// Its address was sent too much from the past: nothing is read until then.
+    hold: Option<Pin<Box<Sleep>>>,
     /// Failed pages in a row.
     page_failures: u32,
     /// The number of the next notice.
@@ -135,7 +139,7 @@ impl StreamSubscriber {
             key: streams.insert(connection, reader),
             next_notice: streams.state.notices.next(),
             streams,
-            _permit: permit,
+            permit,
             request,
             stage: Stage::New,
             epoch: None,
@@ -143,6 +147,7 @@ impl StreamSubscriber {
             cursor: Seq::NONE,
             live_at: None,
             replay: Replay::Idle,
+            hold: None,
             page_failures: 0,
             outgoing: Outgoing::default(),
             turn: Turn::default(),
@@ -269,6 +274,12 @@ impl StreamSubscriber {
 
     /// Prepares what the client has not had, up to the size of a chunk.
     fn read_events(&mut self, cx: &mut Context<'_>) {
+        if let Some(hold) = &mut self.hold {
+            if hold.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            self.hold = None;
+        }
         loop {
             if self.replay.is_active() {
                 match self.poll_replay(cx) {
@@ -316,9 +327,21 @@ impl StreamSubscriber {
         }
     }
 
+    /// Charges what the client was sent from the past to its address.
+    fn charge(&mut self, batch: &EventBatch) {
+        let state = &self.streams.state;
+        if let Err(wait) = state.budgets.replay(&self.permit.address(), batch.events, batch.bytes as u64) {
+            state.metrics.replay_waits.get_or_create(&[("reason", "replay_per_address")]).inc();
+            self.hold = Some(Box::pin(sleep(wait)));
+        }
+    }
+
     /// Counts events that were prepared, and tells the client once that it has everything up to where it came.
     fn on_batch(&mut self, batch: &EventBatch) {
         self.streams.state.metrics.delivered.inc_by(batch.events);
+        if self.live_at.is_some() && batch.events > 0 {
+            self.charge(batch);
+        }
         let Some(seq) = self.live_at.filter(|at| batch.cursor >= *at) else { return };
         self.live_at = None;
         let Some(epoch) = self.epoch.clone() else { return };
@@ -353,20 +376,23 @@ impl StreamSubscriber {
                         std::task::ready!(timer.as_mut().poll(cx));
                     }
                     let state = &self.streams.state;
-                    state.metrics.pages.inc();
-                    let answer = state.replays.request(start.clone());
-                    self.replay = Replay::Requested(start.clone(), answer);
-                }
-                Replay::Requested(start, answer) => match std::task::ready!(Pin::new(answer).poll(cx)) {
-                    Ok(Ok(page)) if !page.frames.is_empty() => {
-                        self.page_failures = 0;
-                        let missed = page.missed;
-                        self.replay = Replay::Reading(page.frames.into());
-                        if missed > 0 {
-                            self.cursor = Seq(self.cursor.0 + missed);
-                            self.gap(missed, self.cursor);
+                    let start = start.clone();
+                    self.replay = match state.unsent.reserve(self.permit.address(), PAGE_BYTES) {
+                        Ok(room) => {
+                            state.metrics.pages.inc();
+                            let answer = state.replays.request(start.clone());
+                            Replay::Requested(start, answer, room)
                         }
-                    }
+                        Err(_) => {
+                            let reason = &[("reason", "unsent_bytes_max")];
+                            state.metrics.replay_waits.get_or_create(reason).inc();
+                            let wait = Duration::from_millis(fastrand::u64(ROOM_RETRY_MS));
+                            Replay::Wanted(start, Some(Box::pin(sleep(wait))))
+                        }
+                    };
+                }
+                Replay::Requested(start, answer, _) => match std::task::ready!(Pin::new(answer).poll(cx)) {
+                    Ok(Ok(page)) if !page.frames.is_empty() => self.read_page(page),
                     _ => {
                         self.page_failures += 1;
                         self.replay = match self.page_failures {
@@ -375,18 +401,34 @@ impl StreamSubscriber {
                         };
                     }
                 },
-                Replay::Reading(frames) if frames.is_empty() => self.replay = Replay::Idle,
-                Replay::Reading(frames) => {
+                Replay::Reading(frames, _) if frames.is_empty() => self.replay = Replay::Idle,
+                Replay::Reading(frames, room) => {
                     let until = self.live_at.unwrap_or(Seq(u64::MAX));
                     let StreamRequest { filter, form, .. } = &self.request;
                     let mut batch = EventBatch { cursor: self.cursor, ..EventBatch::default() };
                     let events = frames.iter().map(|frame| &**frame);
                     batch.read(events, until, filter, *form, &mut self.turn, &mut self.outgoing);
                     let read = frames.partition_point(|frame| frame.seq <= batch.cursor);
-                    frames.drain(..read);
+                    room.release(frames.drain(..read).map(|frame| frame.block_bytes(*form)).sum());
                     return Poll::Ready(Some(batch));
                 }
             }
+        }
+    }
+
+    /// Begins with a page of the log, and tells the client what the log no longer had before it.
+    fn read_page(&mut self, page: ReplayPage) {
+        self.page_failures = 0;
+        let Replay::Requested(.., mut room) = std::mem::replace(&mut self.replay, Replay::Idle) else {
+            return;
+        };
+        let form = self.request.form;
+        let bytes = page.frames.iter().map(|frame| frame.block_bytes(form)).sum();
+        room.release(PAGE_BYTES.saturating_sub(bytes));
+        self.replay = Replay::Reading(page.frames.into(), room);
+        if page.missed > 0 {
+            self.cursor = Seq(self.cursor.0 + page.missed);
+            self.gap(page.missed, self.cursor);
         }
     }
 
@@ -464,10 +506,10 @@ enum Replay {
     Idle,
     /// A page is to be requested, after a while if it was unavailable.
     Wanted(ReplayStart, Option<Pin<Box<Sleep>>>),
-    /// A page was requested.
-    Requested(ReplayStart, oneshot::Receiver<Result<ReplayPage, ReplayUnavailable>>),
+    /// A page was requested, and there is room for it.
+    Requested(ReplayStart, oneshot::Receiver<Result<ReplayPage, ReplayUnavailable>>, UnsentBytes),
     /// It reads a page.
-    Reading(VecDeque<Arc<Frame>>),
+    Reading(VecDeque<Arc<Frame>>, UnsentBytes),
 }
 
 impl Replay {

@@ -26,7 +26,7 @@ use news::{Cursor, Pause, Seq, SourceInFull, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
 use tokio::sync::{mpsc, oneshot};
-use wire::{EventLog as _, Publisher, StreamBlock};
+use wire::{EventLog as _, LogBounds, LogError, LogEvent, Publisher, StreamBlock};
 
 use super::wire_log::WireLog;
 use crate::{
@@ -185,10 +185,15 @@ impl Drop for SubscriberGuard {
 
 #[derive(Debug, Deserialize)]
 struct LogQuery {
+    /// Upwards: the events after this one, the oldest first.
     after: Option<String>,
-    /// RFC 3339, instead of `after`: starts with the first event recorded since then.
+    /// Downwards: the events before this one, the newest first.
+    before: Option<String>,
+    /// RFC 3339. Upwards, instead of `after`: starts with the first event recorded since then. Downwards: ends there.
     since: Option<Timestamp>,
     limit: Option<usize>,
+    /// Bytes of the events, about; the page has one event at least.
+    bytes: Option<usize>,
 }
 
 /// A page of the log: `{"epoch","oldest","head","missed","events":[Event],"next"}`.
@@ -197,43 +202,88 @@ struct LogPageAnswer {
     epoch: news::Epoch,
     oldest: Cursor,
     head: Cursor,
+    /// Upwards: how many events before these the log no longer has.
     missed: u64,
     events: Vec<Box<RawValue>>,
-    /// The `after` of the next page; null if this is the last one.
+    /// The `after` or the `before` of the next page; null if this is the last one.
     next: Option<Cursor>,
+}
+
+/// Where a page begins, and in which direction it goes.
+enum LogStart {
+    After(Seq),
+    Since(Timestamp),
+    Before { before: Seq, since: Option<Timestamp> },
+}
+
+impl LogStart {
+    fn try_new(query: &LogQuery, bounds: &LogBounds) -> Result<Self, HttpResponse> {
+        let parse = |name: &str, text: &str| match text.parse::<Cursor>() {
+            Ok(cursor) if cursor.epoch == bounds.epoch => Ok(cursor.seq),
+            Ok(_) => Err(problem(410, "other-epoch", "this id belongs to another log")),
+            Err(_) => {
+                Err(problem(400, "bad-id", format!("{name}: expected an event id, such as k3v9q2-412")))
+            }
+        };
+        match (&query.before, query.since, &query.after) {
+            (Some(before), since, _) => Ok(Self::Before { before: parse("before", before)?, since }),
+            (None, Some(since), _) => Ok(Self::Since(since)),
+            (None, None, Some(after)) => Ok(Self::After(parse("after", after)?)),
+            (None, None, None) => Ok(Self::After(Seq(bounds.oldest.0 - 1))),
+        }
+    }
+}
+
+/// Events and how many before them are missed, and the sequence number to continue with, if there are more.
+struct LogPart {
+    events: Vec<LogEvent>,
+    missed: u64,
+    next: Option<Seq>,
+}
+
+/// Reads a part of the log. Blocks.
+fn read_log(
+    log: &WireLog,
+    start: &LogStart,
+    head: Seq,
+    limit: usize,
+    bytes: usize,
+) -> Result<LogPart, LogError> {
+    let after = match *start {
+        LogStart::After(after) => after,
+        LogStart::Since(since) => log.before(since)?,
+        LogStart::Before { before, since } => {
+            let floor = since.map(|since| log.before(since)).transpose()?.map_or(Seq(1), Seq::next);
+            let events = log.page_before(before, floor, limit, bytes)?;
+            let floor = floor.max(log.bounds().oldest);
+            let next = events.last().map(|event| event.seq).filter(|last| *last > floor);
+            return Ok(LogPart { events, missed: 0, next });
+        }
+    };
+    let page = log.page(after, limit, bytes)?;
+    let next = page.events.last().map(|event| event.seq).filter(|last| *last < head);
+    Ok(LogPart { events: page.events, missed: page.missed, next })
 }
 
 async fn log(state: web::Data<ControlState>, query: web::Query<LogQuery>) -> HttpResponse {
     let bounds = state.log.bounds();
-    let after = match query.after.as_deref() {
-        None => Seq(bounds.oldest.0 - 1),
-        Some(text) => match text.parse::<Cursor>() {
-            Ok(cursor) if cursor.epoch == bounds.epoch => cursor.seq,
-            Ok(_) => return problem(410, "other-epoch", "this id belongs to another log"),
-            Err(_) => return problem(400, "bad-id", "after: expected an event id, such as k3v9q2-412"),
-        },
+    let start = match LogStart::try_new(&query, &bounds) {
+        Ok(start) => start,
+        Err(problem) => return problem,
     };
     let limit = query.limit.unwrap_or(100).clamp(1, PAGE_EVENTS_MAX);
-    let log = state.log.clone();
-    let since = query.since;
-    let page = web::block(move || {
-        let after = match since {
-            Some(since) => log.before(since)?,
-            None => after,
-        };
-        log.page(after, limit, PAGE_BYTES_MAX)
-    });
-    let page = page.await;
-    let Ok(Ok(page)) = page else { return problem(500, "log-unreadable", "the log cannot be read") };
+    let bytes = query.bytes.unwrap_or(PAGE_BYTES_MAX).min(PAGE_BYTES_MAX);
+    let (log, head) = (state.log.clone(), bounds.head);
+    let part = web::block(move || read_log(&log, &start, head, limit, bytes)).await;
+    let Ok(Ok(part)) = part else { return problem(500, "log-unreadable", "the log cannot be read") };
     let id = |seq| Cursor { epoch: bounds.epoch.clone(), seq };
-    let last = page.events.last().map(|e| e.seq);
     let raw = |json: String| RawValue::from_string(json).expect("the log holds JSON that we wrote");
     HttpResponse::Ok().json(LogPageAnswer {
         oldest: id(bounds.oldest),
         head: id(bounds.head),
-        missed: page.missed,
-        events: page.events.into_iter().map(|e| raw(e.json)).collect(),
-        next: last.filter(|seq| *seq < bounds.head).map(id),
+        missed: part.missed,
+        events: part.events.into_iter().map(|e| raw(e.json)).collect(),
+        next: part.next.map(id),
         epoch: bounds.epoch.clone(),
     })
 }

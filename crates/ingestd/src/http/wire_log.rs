@@ -45,6 +45,21 @@ impl WireLog {
         Ok(Seq(first.0 - 1))
     }
 
+    /// The events before `before` and not before `floor`, the newest first; at most `limit` and about `bytes`, but at
+    /// least one if there is one. Blocks.
+    #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
+    pub(crate) fn page_before(
+        &self,
+        before: Seq,
+        floor: Seq,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<LogEvent>, LogError> {
+        let records =
+            self.reader.page_before(before, floor, limit, bytes).map_err(|error| self.failed(&error))?;
+        Ok(records.into_iter().map(|r| LogEvent { seq: r.seq, kind: r.kind, json: r.json }).collect())
+    }
+
     fn failed(&self, error: &LogReadError) -> LogError {
         self.failure.report(error.to_string());
         LogError(error.to_string())

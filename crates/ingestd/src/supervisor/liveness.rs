@@ -13,7 +13,7 @@ use crate::status::activity::Activity;
 /// Sources per check: with 100,000 sources each is checked every 12 s, and a check costs no more than with 2,000.
 const CHECKED_MAX: usize = 2000;
 /// The first wait before a dead actor is rebuilt; doubles with each death.
-const REBUILD_FIRST: Duration = Duration::from_secs(1);
+pub(super) const REBUILD_FIRST: Duration = Duration::from_secs(1);
 /// The longest such wait.
 const REBUILD_LONGEST: Duration = Duration::from_secs(300);
 

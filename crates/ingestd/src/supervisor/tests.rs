@@ -1,6 +1,9 @@
 //! The supervisor over a real store and a local server.
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use actix::Message;
 use daemon::{Clock, metrics::MetricsRegistry};
@@ -28,6 +31,9 @@ use crate::{
 
 const FEED: &str = "<rss version='2.0'><channel><title>t</title><link>http://x.example/</link>\
                     <description>d</description><item><title>one</title><guid>1</guid></item></channel></rss>";
+
+/// A generous deadline, which only something that never happens reaches.
+const SOON: Duration = Duration::from_secs(60);
 
 /// A supervisor over a real store, and a server that answers every request with [`FEED`].
 pub(crate) struct Harness {
@@ -117,7 +123,7 @@ impl Harness {
     /// The next report of a visit.
     pub(crate) async fn report(&mut self) -> news::VisitReport {
         loop {
-            let notice = tokio::time::timeout(Duration::from_secs(10), self.notices.recv());
+            let notice = tokio::time::timeout(SOON, self.notices.recv());
             if let wire::Notice::Source(json) = notice.await.unwrap().unwrap() {
                 return serde_json::from_str(&json).unwrap();
             }
@@ -137,7 +143,7 @@ impl Harness {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), wait).await.expect("it happens within ten seconds");
+        tokio::time::timeout(SOON, wait).await.expect("it happens within a minute");
     }
 }
 
@@ -185,7 +191,8 @@ fn each_death_postpones_the_next_rebuild() {
             harness.until(|| entry.activity() == Activity::Idle).await;
             waits.push(died.elapsed());
         }
-        assert!(waits[1] > waits[0] + Duration::from_millis(500), "{waits:?}");
+        // A busy machine makes a wait longer, and never as short as the first one is planned.
+        assert!(waits[1] > liveness::REBUILD_FIRST * 3 / 2, "{waits:?}");
     });
 }
 
@@ -230,12 +237,19 @@ fn a_new_catalogue_does_not_disturb_what_did_not_change() {
 
 #[test]
 fn a_visit_in_progress_ends_with_the_old_entry_and_is_not_repeated() {
-    fn slow(bytes: &[u8], hints: &feed::Hints<'_>) -> Result<feed::FeedDocument, feed::FeedError> {
-        std::thread::sleep(Duration::from_millis(500));
+    static GO_ON: AtomicBool = AtomicBool::new(false);
+    fn held(bytes: &[u8], hints: &feed::Hints<'_>) -> Result<feed::FeedDocument, feed::FeedError> {
+        // Not for ever, if the test has failed.
+        for _ in 0..10_000 {
+            if GO_ON.load(Ordering::Relaxed) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
         feed::read(bytes, hints)
     }
     run(async {
-        let mut harness = harness(slow).await;
+        let mut harness = harness(held).await;
         harness.apply(vec![harness.source("a")]).await;
         harness.until(|| harness.registry.get("a").unwrap().activity() == Activity::Parsing).await;
         let before = harness.registry.get("a").unwrap();
@@ -245,6 +259,7 @@ fn a_visit_in_progress_ends_with_the_old_entry_and_is_not_repeated() {
             assert_eq!(harness.apply(vec![renamed]).await.changed, 1);
             assert!(Arc::ptr_eq(&before, &harness.registry.get("a").unwrap()), "the visit is not disturbed");
         }
+        GO_ON.store(true, Ordering::Relaxed);
         assert_eq!(harness.report().await.new, 1, "the visit ended");
         harness.until(|| !Arc::ptr_eq(&before, &harness.registry.get("a").unwrap())).await;
         let after = harness.registry.get("a").unwrap();
@@ -307,7 +322,7 @@ fn a_pause_ends_by_itself_and_an_ended_one_is_discarded_at_a_start() {
         harness.apply(vec![harness.source("a")]).await;
         harness.report().await;
         let now = Timestamp::from_millis(Clock::system().now_millis());
-        let ended = pause(now, Some(now.plus(Duration::from_millis(700))));
+        let ended = pause(now, Some(now.plus(Duration::from_secs(3))));
         harness.pause("a", Some(ended.clone())).await;
         let entry = harness.registry.get("a").unwrap();
         assert_eq!(entry.status().activity, "paused");
@@ -382,7 +397,8 @@ fn a_document_that_is_slow_to_parse_is_quarantined_until_an_operator_orders_a_vi
         let report = harness.report().await;
         assert_eq!((report.new, harness.metrics.slow_parses.get()), (1, 1), "its items are recorded anyway");
         let entry = harness.registry.get("a").unwrap();
-        assert_eq!(entry.status().quarantine.as_deref(), Some("its document took 2s to parse"));
+        let quarantine = entry.status().quarantine.unwrap_or_default();
+        assert!(quarantine.starts_with("its document took "), "{quarantine:?}");
         harness.supervisor.send(VisitSources(vec!["a".into()])).await.unwrap();
         assert_eq!(harness.report().await.status, VisitStatus::Unchanged);
         assert_eq!(entry.status().quarantine, None, "the same bytes were not parsed again");

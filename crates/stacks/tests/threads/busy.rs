@@ -208,7 +208,7 @@ impl BusyProcess {
         if spins {
             locations.push(("spinning", ["?", "?"]));
         }
-        for _ in 0..1000 {
+        for _ in 0..6000 {
             if locations.iter().all(|(name, state)| there(name, state)) {
                 return;
             }

@@ -4,13 +4,13 @@ use std::{sync::mpsc, thread, time::Duration};
 
 use stacks::{SelfSampler, StackFrame};
 
-use crate::{assert_locations, busy::BusyProcess, outside::wait_until};
+use crate::{assert_locations, assert_short_pauses, busy::BusyProcess, outside::wait_until};
 
 #[test]
 fn every_thread_is_named_by_function_file_and_line() {
     let capture = BusyProcess::start("spin").inside();
     assert_locations(&capture, true);
-    assert!(capture.longest_pause < Duration::from_millis(100), "{:?}", capture.longest_pause);
+    assert_short_pauses(&capture);
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn the_sampling_thread_is_excluded_and_an_ended_one_is_none() {
     let short = thread::spawn(move || send.send(rustix::thread::gettid().as_raw_nonzero().get()));
     let tid = received.recv().unwrap();
     short.join().unwrap().unwrap();
-    for _ in 0..1000 {
+    for _ in 0..30_000 {
         // The kernel removes a thread a little after it was joined.
         if !std::path::Path::new(&format!("/proc/self/task/{tid}")).exists() {
             break;

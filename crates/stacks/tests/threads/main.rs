@@ -7,9 +7,17 @@ mod gdb;
 mod inside;
 mod outside;
 
+use std::time::Duration;
+
 use stacks::StackDump;
 
 use busy::{line_of, named};
+
+/// A thread is stopped while its stack is copied, and not while the copy is unwound and named, which takes most of the time.
+fn assert_short_pauses(capture: &StackDump) {
+    let limit = Duration::from_millis(100).max(capture.took / 2);
+    assert!(capture.longest_pause < limit, "{:?} of {:?}", capture.longest_pause, capture.took);
+}
 
 /// Checks function, file and line of each thread.
 fn assert_locations(capture: &StackDump, spins: bool) {

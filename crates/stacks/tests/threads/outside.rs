@@ -10,7 +10,7 @@ use nix::{sys::ptrace, unistd::Pid};
 use rustix::process::{Signal, kill_process};
 
 use crate::{
-    assert_locations,
+    assert_locations, assert_short_pauses,
     busy::{BusyProcess, named},
 };
 
@@ -30,7 +30,7 @@ fn to_pid(pid: i32) -> rustix::process::Pid {
 }
 
 pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..1000 {
+    for _ in 0..6000 {
         if holds() {
             return;
         }
@@ -45,7 +45,7 @@ fn every_thread_is_named_by_function_file_and_line() {
     let capture = stacks::of_process(busy.pid()).unwrap();
     assert_eq!(capture.pid, busy.pid());
     assert_locations(&capture, true);
-    assert!(capture.longest_pause < Duration::from_millis(100), "{:?}", capture.longest_pause);
+    assert_short_pauses(&capture);
     assert!(capture.threads.is_sorted_by_key(|thread| thread.tid));
 }
 

@@ -142,6 +142,8 @@ fn claims_are_checked_with_a_minute_of_leeway_and_by_their_exact_text() {
         ("iss", json!("https://login.example/"), Err(AuthError::Issuer)),
         ("iss", json!(null), Err(AuthError::Issuer)),
         ("iss", json!({}), Err(AuthError::Issuer)),
+        ("iss", json!(["https://login.example"]), Err(AuthError::Issuer)),
+        ("iss", json!(["https://evil.example", "https://login.example"]), Err(AuthError::Issuer)),
         ("newswire.categories", json!("all"), Ok(None)),
         ("newswire.categories", json!("sport"), Err(AuthError::NoCategories)),
         ("newswire.categories", json!([]), Err(AuthError::NoCategories)),
@@ -167,6 +169,8 @@ fn unconfigured_claims_are_not_required_but_a_token_for_another_audience_is_refu
     let keys = keys(json!([issuer.p256_jwk("a")]), rules);
     let sign = |claims: &Value| issuer.sign(&json!({"alg": "ES256", "kid": "a"}), claims);
     let nested = json!({"exp": NOW_S + 1, "realm": {"groups": ["sport"]}});
+    let listed = json!({"iss": ["https://any.example"], "exp": NOW_S + 1, "realm": {"groups": ["sport"]}});
+    assert_eq!(verify(&keys, &sign(&listed)), Err(AuthError::Issuer), "an issuer is one text");
     let both = Some(Arc::new(CategoryScope::new(["general", "sport"])));
     assert_eq!(verify(&keys, &sign(&nested)), Ok(both), "with what is public");
     let whole = json!({"exp": NOW_S + 1, "realm.groups": "all", "realm": {"groups": ["sport"]}});

@@ -1,6 +1,7 @@
 //! `GET /health`, `/ready`, `/metrics`, `/openapi.json`: the process itself.
 
-use actix_web::{HttpResponse, Responder, http::header, web};
+use actix_web::{HttpRequest, HttpResponse, Responder, http::header, web};
+use daemon::metrics::MetricsFormat;
 use serde_json::json;
 
 use crate::{readiness::Readiness, state::AppState};
@@ -44,13 +45,15 @@ pub(super) async fn ready(state: web::Data<AppState>) -> impl Responder {
 }
 
 /// `GET /metrics`: the gateway's own, and the daemon's as last read.
-pub(super) async fn metrics(state: web::Data<AppState>) -> impl Responder {
+pub(super) async fn metrics(request: HttpRequest, state: web::Data<AppState>) -> impl Responder {
+    let format = MetricsFormat::negotiated(request.headers());
     let own = state.registry.encode();
     let daemon = state.daemon_metrics.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
     HttpResponse::Ok()
-        .content_type(daemon::metrics::CONTENT_TYPE)
+        .content_type(format.content_type())
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        .body(daemon::metrics::join([own.as_str(), daemon.as_str()]))
+        .insert_header((header::VARY, "Accept"))
+        .body(format.of_openmetrics(daemon::metrics::join([own.as_str(), daemon.as_str()])))
 }
 
 /// `GET /openapi.json`

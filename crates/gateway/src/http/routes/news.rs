@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::{
     auth::{authenticator::AuthorisedReader, scope::CategoryScope},
     http::{
+        conditional::not_modified,
         problem::HttpProblem,
         query::{NewsQuery, QueryRemarks},
     },
@@ -41,9 +42,7 @@ pub(super) async fn list(
     let (after, before) = (parse_cursor("after", &query.after)?, parse_cursor("before", &query.before)?);
     let scope = scope_tag(reader.scope.as_deref());
     let etag = format!("W/\"{}-{}-{}{scope}\"", bounds.epoch, ring.oldest, bounds.head);
-    if query.since.is_none()
-        && request.headers().get("if-none-match").is_some_and(|e| e.as_bytes() == etag.as_bytes())
-    {
+    if query.since.is_none() && not_modified(request.headers(), &etag) {
         return Ok(HttpResponse::NotModified().insert_header((header::ETAG, etag)).finish());
     }
     let since = query.since.map(|since| since.instant(state.now()));

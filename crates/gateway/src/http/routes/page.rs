@@ -1,6 +1,7 @@
 //! `GET /`, `/assets/{name}`: the built-in page, a few compiled-in files and nothing from elsewhere.
 
 use actix_web::{HttpRequest, HttpResponse, Responder, ResponseError as _, http::header, web};
+use daemon::accept::AcceptedTypes;
 use serde_json::json;
 
 use crate::http::problem::HttpProblem;
@@ -56,8 +57,10 @@ pub(super) async fn asset(name: web::Path<String>) -> HttpResponse {
 
 /// Whether the client accepts the page; other clients get JSON.
 fn wants_html(request: &HttpRequest) -> bool {
-    let accept = request.headers().get("accept").and_then(|a| a.to_str().ok()).unwrap_or_default();
-    accept.split(',').any(|kind| kind.trim().split(';').next() == Some("text/html"))
+    let accepted = AcceptedTypes::of(request.headers());
+    let html = accepted.acceptance("text/html");
+    // Programs accept anything, and browsers name HTML.
+    html.is_named() && html >= accepted.acceptance("application/json")
 }
 
 #[cfg(test)]

@@ -3,18 +3,19 @@
 //! An `EventSource` that gets anything but 200 gives up for good. So a client that cannot be served now gets 200, a
 //! `retry:` and the end. Only a client with an invalid token gets 401: it would reconnect with the same one.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder, Resource, body,
     http::{Version, header},
     web,
 };
+use daemon::accept::AcceptedTypes;
 
 use super::method::only_read;
 use crate::{
     auth::authenticator::AuthorisedReader,
-    client_address::client_address,
+    client_address::ClientAddress,
     connection::ClientConnection,
     http::{problem::HttpProblem, query::NewsQuery},
     state::AppState,
@@ -54,23 +55,41 @@ async fn head(request: HttpRequest, _reader: AuthorisedReader) -> HttpResponse {
     response_head(format(&request)).body(body::None::new())
 }
 
-/// JSON lines for a client that accepts them and does not accept an event stream.
+/// JSON lines for a client that prefers them to an event stream.
 fn format(request: &HttpRequest) -> StreamFormat {
-    let accept = request.headers().get("accept").and_then(|a| a.to_str().ok()).unwrap_or_default();
-    let accepts = |kind: &str| accept.split(',').any(|a| a.trim().split(';').next() == Some(kind));
-    match accepts("application/x-ndjson") && !accepts("text/event-stream") {
+    let accepted = AcceptedTypes::of(request.headers());
+    let acceptance = |format: StreamFormat| accepted.acceptance(format.content_type());
+    match acceptance(StreamFormat::NdJson) > acceptance(StreamFormat::EventStream) {
         true => StreamFormat::NdJson,
         false => StreamFormat::EventStream,
     }
 }
 
-/// The id that the client resumes after; an empty one is none.
-fn id_in_header(request: &HttpRequest) -> Option<String> {
-    request.headers().get_all("last-event-id").find_map(|id| {
+/// The id that the client resumes after; an empty one is none. The header first: a browser repeats the old query on every
+/// reconnect, and has the id in the header.
+fn requested_id(request: &HttpRequest, query: &NewsQuery) -> Option<String> {
+    let header = request.headers().get_all("last-event-id").find_map(|id| {
         let id = id.as_bytes().trim_ascii();
         let id = &id[..id.len().min(ID_BYTES_MAX)];
         (!id.is_empty()).then(|| String::from_utf8_lossy(id).into_owned())
-    })
+    });
+    header.or_else(|| query.last_event_id.clone()).or_else(|| query.after.clone())
+}
+
+/// 200, `retry:` and the end: the client cannot be served now, and comes back after `wait` at the earliest.
+pub(in crate::http) fn refuse(
+    request: &HttpRequest,
+    state: &AppState,
+    reason: &'static str,
+    wait: Duration,
+) -> HttpResponse {
+    state.metrics.refused.get_or_create(&[("reason", reason)]).inc();
+    let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    let format = format(request);
+    // By the letter of the standard, the end of a block without an id resets the id of a client that resumes.
+    let query = NewsQuery::parse_stream(request.query_string()).unwrap_or_default();
+    let cursor = requested_id(request, &query).and_then(|id| id.parse().ok());
+    response_head(format).body(format.end(fastrand::u64(RETRY_FULL_MS).max(wait_ms), cursor.as_ref()))
 }
 
 async fn open(
@@ -81,22 +100,14 @@ async fn open(
     let query = NewsQuery::parse_stream(request.query_string())?;
     let streams = request.app_data::<Rc<WorkerStreams>>().expect("every worker has its streams");
     let format = format(&request);
-    let permit = match state.admit(client_address(&request, &state.settings())) {
+    let permit = match state.admit(ClientAddress::of_request(&request, &state.settings())) {
         Ok(permit) => permit,
-        Err(reason) => {
-            state.metrics.refused.get_or_create(&[("reason", reason)]).inc();
-            let retry = fastrand::u64(RETRY_FULL_MS);
-            // By the letter of the standard, the end of a block without an id resets the id of a client that resumes.
-            let requested = id_in_header(&request).or(query.last_event_id).or(query.after);
-            let cursor = requested.and_then(|id| id.parse().ok());
-            return Ok(response_head(format).body(format.end(retry, cursor.as_ref())));
-        }
+        Err(reason) => return Ok(refuse(&request, &state, reason, Duration::ZERO)),
     };
     let remarks = query.remarks(&state.catalogue_labels, reader.scope.as_deref());
     let heartbeat = query.heartbeat || query.filter.kinds.iter().any(|kind| kind == "heartbeat");
     let stream = StreamRequest {
-        // The header first: a browser repeats the old query on every reconnect, and has the id in the header.
-        requested: id_in_header(&request).or(query.last_event_id).or(query.after),
+        requested: requested_id(&request, &query),
         since: query.since,
         snapshot: query.snapshot.unwrap_or(SNAPSHOT_DEFAULT),
         filter: query.filter.within(reader.scope.clone()),

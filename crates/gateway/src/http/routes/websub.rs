@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::method::only_get_and_post;
 use crate::{
-    client_address::client_address,
+    client_address::ClientAddress,
     http::problem::HttpProblem,
     ingest::callbacks::{CallbackError, CallbackRequest},
     state::AppState,
@@ -79,7 +79,7 @@ async fn verify(
     let challenge = challenge.filter(|challenge| challenge.len() <= CHALLENGE_BYTES_MAX);
     let challenge =
         challenge.ok_or_else(|| HttpProblem::bad_parameter("hub.challenge", "expected 1 to 4096 bytes"))?;
-    let address = client_address(&request, &state.settings());
+    let address = ClientAddress::of_request(&request, &state.settings());
     let permit = state.callbacks.admit(&id, address).map_err(|error| callback_problem(&state, error))?;
     let callback = CallbackRequest::Verify { mode, topic, lease_seconds, reason };
     match state
@@ -103,7 +103,7 @@ async fn push(
     body: web::Payload,
 ) -> Result<HttpResponse, HttpProblem> {
     check_id(&state, &id)?;
-    let address = client_address(&request, &state.settings());
+    let address = ClientAddress::of_request(&request, &state.settings());
     let permit = state.callbacks.admit(&id, address).map_err(|error| callback_problem(&state, error))?;
     let body = timeout(state.settings().limits.body, body.to_bytes_limited(BODY_BYTES_MAX)).await;
     let body = match body {

@@ -1,0 +1,7 @@
+//! Attacks on the gateway: what one attacker's connections do, and what everybody else notices of it.
+
+pub(crate) mod attacker;
+pub(crate) mod catalogue;
+pub(crate) mod honest;
+pub(crate) mod memory;
+pub(crate) mod probe;

@@ -1,0 +1,130 @@
+//! What one address may use, from outside: requests, connections, and whose address it is.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![allow(clippy::disallowed_methods, reason = "tests may block")]
+
+#[path = "support/harness.rs"]
+mod harness;
+
+use std::time::Duration;
+
+use harness::{Gateway, TIMEOUT};
+use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
+
+fn status(answer: &str) -> u16 {
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+/// So many requests at once; how many of them were answered with each status.
+async fn statuses(gateway: &Gateway, path: &str, headers: &str, requests: usize) -> Vec<u16> {
+    let mut found = Vec::new();
+    for _ in 0..requests {
+        found.push(status(&gateway.ask("GET", path, headers).await));
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_over_the_budget_of_an_address_are_told_when_to_come_back() {
+    let gateway = Gateway::start(|config| config.gateway.requests_per_address = Some(1)).await;
+    for path in ["/news", "/", "/sources", "/nothing", "/websub/0123456789abcdef0123456789abcdef"] {
+        let headers = format!("x-forwarded-for: 192.0.2.1\r\norigin: https://{}.example\r\n", path.len());
+        statuses(&gateway, path, &headers, 4).await;
+    }
+    let refused = gateway.ask("GET", "/news", "").await;
+    assert_eq!(status(&refused), 429, "{refused}");
+    assert!(refused.contains("\"code\":\"too-many-requests\""), "{refused}");
+    let wait = refused.lines().find_map(|line| line.strip_prefix("retry-after: ")).unwrap();
+    assert!((1..=2).contains(&wait.parse::<u64>().unwrap()), "{wait}");
+    assert_eq!(status(&gateway.ask("POST", "/websub/0123456789abcdef0123456789abcdef", "").await), 429);
+    assert_eq!(status(&gateway.ask("OPTIONS", "/news", "").await), 429);
+    let stream = gateway.ask("GET", "/news/stream", "").await;
+    assert!(stream.starts_with("HTTP/1.1 200") && stream.contains("\r\n\r\nretry: "), "{stream}");
+    assert!(statuses(&gateway, "/health", "", 50).await.iter().all(|status| *status == 200));
+
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    let metrics = gateway.ask("GET", "/metrics", "").await;
+    for line in [
+        "newswire_gateway_requests_refused_total{reason=\"requests_per_address\"} ",
+        "newswire_gateway_streams_refused_total{reason=\"requests_per_address\"} 1",
+    ] {
+        assert!(metrics.contains(line) && !metrics.contains(&format!("{line}0\n")), "{line}: {metrics}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_budget_is_that_of_the_client_and_not_of_its_proxy() {
+    let gateway = Gateway::start(|config| {
+        config.gateway.requests_per_address = Some(1);
+        config.gateway.trusted_proxies = vec!["127.0.0.1/32".to_owned()];
+    })
+    .await;
+    let requests = 40;
+    for client in
+        ["9.9.9.9", "9.9.9.8:51000", "[2001:db8::1]:443", "\"[2001:db8:0:1::1]\"", "2001:db8:0:2::1"]
+    {
+        let headers = format!("x-forwarded-for: 1.2.3.4\r\nx-forwarded-for: {client}, 127.0.0.1\r\n");
+        let found = statuses(&gateway, "/news", &headers, requests).await;
+        let served = found.iter().filter(|status| **status != 429).count();
+        assert!((16..requests).contains(&served), "{client}: {found:?}");
+    }
+    let port = "x-forwarded-for: 9.9.9.9:52000\r\n";
+    assert_eq!(status(&gateway.ask("GET", "/news", port).await), 429, "another port is the same client");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_at_the_ipv6_loopback_is_trusted() {
+    let gateway = Gateway::start(|config| {
+        config.gateway.listen = format!("[::1]:{}", config.gateway.listen.port()).parse().unwrap();
+        config.gateway.clients_per_address_max = 2;
+        config.gateway.connections_per_address = Some(3);
+        config.gateway.requests_per_address = Some(0);
+        config.gateway.trusted_proxies = vec!["::1/128".to_owned()];
+    })
+    .await;
+    let mut open = Vec::new();
+    for n in 0..8 {
+        open.push(gateway.stream("", &format!("x-forwarded-for: 9.9.9.{n}\r\n")).await);
+    }
+    gateway.until_clients(8, TIMEOUT).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_48_gets_as_many_streams_as_eight_addresses_and_others_are_served() {
+    let gateway = Gateway::start(|config| {
+        config.gateway.clients_per_address_max = 2;
+        config.gateway.requests_per_address = Some(0);
+        config.gateway.trusted_proxies = vec!["127.0.0.1/32".to_owned()];
+    })
+    .await;
+    let mut open = Vec::new();
+    for n in 0..40 {
+        open.push(gateway.stream("", &format!("x-forwarded-for: 2001:db8:7:{n:x}::1\r\n")).await);
+    }
+    gateway.until_clients(16, TIMEOUT).await;
+    open.push(gateway.stream("", "x-forwarded-for: 2001:db8:8::1\r\n").await);
+    gateway.until_clients(17, TIMEOUT).await;
+    let line = "newswire_gateway_streams_refused_total{reason=\"addresses_per_network\"}";
+    assert_eq!(gateway.number(line).await, 24);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_over_the_limit_of_an_address_are_closed_at_once() {
+    let gateway = Gateway::start(|config| config.gateway.connections_per_address = Some(10)).await;
+    let mut open = Vec::new();
+    while open.len() < 10 {
+        let mut connection = TcpStream::connect(gateway.address).await.unwrap();
+        // The connection with which the harness has seen that the gateway is up may still count.
+        if timeout(Duration::from_millis(200), connection.read(&mut [0])).await.is_err() {
+            open.push(connection);
+        }
+    }
+    // The connect may fail already.
+    if let Ok(mut refused) = TcpStream::connect(gateway.address).await {
+        let read = timeout(TIMEOUT, refused.read(&mut [0])).await.expect("closed at once");
+        assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    }
+    drop(open);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let line = "newswire_gateway_connections_cut_total{reason=\"connections_per_address\"}";
+    assert!(gateway.number(line).await >= 1);
+}
