@@ -13,6 +13,7 @@ mod external_program;
 pub mod http;
 mod hub;
 mod latency_control;
+mod mute_relay;
 mod origin;
 mod process;
 pub mod scenario;
@@ -30,6 +31,7 @@ pub use self::{
     external_program::ExternalProgram,
     hub::{HubRequest, TestHub},
     latency_control::{LatencyControl, LatencyReport},
+    mute_relay::MuteRelay,
     origin::{Behaviour, DocumentFormat, Origin, Request},
     process::{Binary, ChildProcess, StartOptions},
     stack::{TestSource, TestStack, free_address},

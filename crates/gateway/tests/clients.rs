@@ -526,3 +526,36 @@ async fn a_client_waits_for_room_for_a_page_of_the_log_and_stays_connected() {
     };
     timeout(TIMEOUT, released).await.expect("nothing stays reserved");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_comes_in_the_middle_of_a_large_event_and_no_chunk_is_larger_than_8_kib() {
+    let (gateway, daemon, _serving) = gateway_with(1).await;
+    let mut client = gateway.small_stream("?after=e-1").await;
+    while !client.line().await.unwrap().is_empty() {}
+    client.hello().await;
+    daemon.publish_large(20, 50_000);
+    // Its socket is full in the middle of an event, and heartbeats are due.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for seq in 2..=21 {
+        let item = client.item().await;
+        assert_eq!(item["id"], format!("e-{seq}"));
+        assert_eq!(item["summary"].as_str().unwrap().len(), 50_000);
+    }
+    let request = "GET /news/stream?after=e-15 HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let mut chunks = gateway.send(request).await;
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        chunks.read_line(&mut line).await.unwrap();
+    }
+    let (mut bytes, mut largest) = (0, 0);
+    while bytes < 6 * 50_000 {
+        line.clear();
+        timeout(TIMEOUT, chunks.read_line(&mut line)).await.unwrap().unwrap();
+        let size = usize::from_str_radix(line.trim_end(), 16).unwrap();
+        let mut chunk = vec![0; size + 2];
+        timeout(TIMEOUT, chunks.read_exact(&mut chunk)).await.unwrap().unwrap();
+        (bytes, largest) = (bytes + size, largest.max(size));
+    }
+    assert!((4_000..=8192).contains(&largest), "{largest}");
+}
