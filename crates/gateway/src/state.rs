@@ -18,6 +18,7 @@ use crate::{
     connection::capacity::Connections,
     ingest::{
         callbacks::{CallbackForwarder, Callbacks},
+        catalogue_labels::CatalogueLabels,
         history::{HistoryForwarder, HistoryQueue},
         refresh::{RefreshForwarder, Refreshes},
         source_directory::SourceDirectory,
@@ -50,6 +51,7 @@ pub(crate) struct AppState {
     pub(crate) callbacks: Callbacks,
     pub(crate) notices: Notices,
     pub(crate) sources: SourceDirectory,
+    pub(crate) catalogue_labels: CatalogueLabels,
     pub(crate) wire: WireLink,
     /// Changes when the ring, the notices or the state of the process have something new for the streams.
     changes: watch::Sender<u64>,
@@ -131,6 +133,7 @@ impl AppState {
             callbacks: queues.callbacks,
             notices: Notices::default(),
             sources: SourceDirectory::default(),
+            catalogue_labels: CatalogueLabels::default(),
             wire: WireLink::default(),
             changes: watch::channel(0).0,
             draining: AtomicBool::new(false),
@@ -215,14 +218,20 @@ impl AppState {
 }
 
 #[cfg(test)]
+impl AppState {
+    /// A small ring, and nobody who takes anything out of the queues.
+    pub(crate) fn for_tests(settings: Settings) -> Self {
+        let ring = Ring::new(crate::stream::ring::RingBounds { events: 10, bytes: 1 << 20 });
+        Self::new(settings, ring, DaemonQueues::new().0, Clock::system(), Watch::new()).0
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::ring::RingBounds;
 
     fn app_state(clients_max: usize, clients_per_address_max: usize) -> AppState {
-        let settings = Settings { clients_max, clients_per_address_max, ..Settings::for_tests() };
-        let ring = Ring::new(RingBounds { events: 10, bytes: 1 << 20 });
-        AppState::new(settings, ring, DaemonQueues::new().0, Clock::system(), Watch::new()).0
+        AppState::for_tests(Settings { clients_max, clients_per_address_max, ..Settings::for_tests() })
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     thread,
     time::Duration,
@@ -119,6 +119,20 @@ impl Endpoint {
     }
 }
 
+/// A free port of 127.0.0.1 below the kernel's ephemeral range, so that no outgoing connection can take it before it is
+/// bound. Tests that run at the same time begin their search at different ports.
+pub(crate) fn free_address() -> SocketAddr {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 10_000;
+    const PORTS: u32 = 20_000;
+    let candidate = || {
+        let number = std::process::id().wrapping_mul(8).wrapping_add(TAKEN.fetch_add(1, Relaxed));
+        SocketAddr::from(([127, 0, 0, 1], u16::try_from(FIRST + number % PORTS).unwrap()))
+    };
+    let mut candidates = std::iter::repeat_with(candidate).take(PORTS as usize);
+    candidates.find(|address| std::net::TcpListener::bind(address).is_ok()).expect("a port is free")
+}
+
 /// A gateway on its own thread.
 pub(crate) struct Gateway {
     pub(crate) endpoint: Endpoint,
@@ -137,9 +151,7 @@ impl Gateway {
     /// With other limits than the usual ones.
     pub(crate) async fn within(limits: Limits, change: impl FnOnce(&mut Config)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+        let address = free_address();
         let mut config = Config::default();
         config.daemon.run_dir = directory.path().to_owned();
         config.gateway.listen = address;
@@ -221,18 +233,30 @@ impl Client {
         }
     }
 
-    /// The next block as its fields, chunk sizes left out.
+    /// The next block as its fields. Lines of the stream end with a line feed; what ends with CRLF is the size of a chunk,
+    /// or the end of one, which may be anywhere in a line.
     pub(crate) async fn block(&mut self) -> Option<Vec<String>> {
-        let mut fields = Vec::new();
+        let (mut fields, mut cut) = (Vec::new(), String::new());
         loop {
-            let line = self.line().await?;
-            let is_chunk_size = !line.is_empty() && line.bytes().all(|b| b.is_ascii_hexdigit());
+            let mut line = String::new();
+            let read = timeout(TIMEOUT, self.stream.read_line(&mut line)).await.expect("a line in time");
+            if !matches!(read, Ok(1..)) {
+                return None;
+            }
+            if let Some(piece) = line.strip_suffix("\r\n") {
+                let is_chunk_size = !piece.is_empty() && piece.bytes().all(|b| b.is_ascii_hexdigit());
+                match piece {
+                    // The chunk that ends the body; the connection may live on.
+                    "0" => return None,
+                    _ if is_chunk_size => {}
+                    piece => cut.push_str(piece),
+                }
+                continue;
+            }
+            let line = std::mem::take(&mut cut) + line.trim_end_matches('\n');
             match line.as_str() {
                 "" if fields.is_empty() => {}
                 "" => return Some(fields),
-                // The chunk that ends the body; the connection may live on.
-                "0" => return None,
-                _ if is_chunk_size => {}
                 _ => fields.push(line),
             }
         }
@@ -251,7 +275,7 @@ impl Client {
         ids
     }
 
-    /// The data of the next event that is an item; chunks may cut lines anywhere.
+    /// The data of the next event that is an item.
     pub(crate) async fn item(&mut self) -> serde_json::Value {
         loop {
             let block = self.block().await.expect("the stream goes on");
@@ -315,7 +339,8 @@ impl FakeDaemon {
 
     /// The same of a source in that category.
     pub(crate) fn publish_in(&self, category: &str) {
-        self.publish_of(&Source { category: category.to_owned(), ..source(category) }, Item::default());
+        let source = Source { category: category.to_owned(), ..source(&category.to_lowercase()) };
+        self.publish_of(&source, Item::default());
     }
 
     fn publish_of(&self, source: &Source, item: Item) {
