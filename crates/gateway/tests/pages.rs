@@ -439,6 +439,8 @@ async fn the_files_of_the_page_have_an_etag_of_their_content() {
         let again = gateway.ask("GET", path, &format!("{accept}if-none-match: {etag}\r\n")).await;
         assert_eq!(status(&again), 304, "{path}");
         assert_eq!(header(&again, "cache-control"), Some("no-cache"), "{path}");
+        let csp = "content-security-policy";
+        assert_eq!(header(&again, csp), header(&answer, csp), "{path}: a browser applies that of the 304");
         let other = gateway.ask("GET", path, &format!("{accept}if-none-match: \"other\"\r\n")).await;
         assert_eq!(status(&other), 200, "{path}");
         etags.push(etag.to_owned());

@@ -100,11 +100,11 @@ fn compiled_in(request: &HttpRequest, file: &PageFile) -> HttpResponse {
     let is_current = not_modified(request.headers(), &file.etag);
     let mut response = if is_current { HttpResponse::NotModified() } else { HttpResponse::Ok() };
     response.insert_header((header::CACHE_CONTROL, "no-cache")).insert_header((header::ETAG, &*file.etag));
+    // The headers of a 304 replace those of the stored file, and its security policy depends on the type.
+    response.content_type(file.media_type);
     match is_current {
         true => response.finish(),
-        false => response
-            .content_type(file.media_type)
-            .body(SharedBody::from(Bytes::from_static(file.text.as_bytes()))),
+        false => response.body(SharedBody::from(Bytes::from_static(file.text.as_bytes()))),
     }
 }
 
