@@ -22,12 +22,12 @@ use crate::{
 };
 
 /// How long the driver, and then the browser, may take to start.
-const STARTED_WITHIN: Duration = Duration::from_secs(30);
+const STARTED_WITHIN: Duration = Duration::from_secs(120);
 /// How long one command may take.
-const COMMAND_WITHIN: Duration = Duration::from_secs(20);
+const COMMAND_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long the browser may take to end.
-const QUIT_WITHIN: Duration = Duration::from_secs(5);
+const QUIT_WITHIN: Duration = Duration::from_secs(20);
 
 /// No updates, reports or first-run dialogs; no sandbox, because it is unavailable to root.
 const FLAGS: [&str; 14] = [
@@ -171,7 +171,7 @@ impl Browser {
     /// Opens a URL in the current window and waits until the page has loaded.
     ///
     /// # Errors
-    /// As for every command: the error of the driver, or no answer within 20 s.
+    /// As for every command: the error of the driver, or no answer within a minute.
     pub async fn open(&self, url: &str) -> anyhow::Result<()> {
         self.command("POST", "url", &json!({ "url": url })).await.map(drop)
     }
