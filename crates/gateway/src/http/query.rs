@@ -14,7 +14,7 @@ const REPEATABLE: [&str; 3] = ["category", "source", "tag"];
 /// Names of events that `kinds` may list.
 const KINDS: [&str; 4] = ["item", "update", "source", "refresh"];
 /// Bytes of a whole query.
-const QUERY_BYTES_MAX: usize = 2048;
+pub(super) const QUERY_BYTES_MAX: usize = 2048;
 
 /// Parsed query parameters that several routes share.
 #[derive(Clone, Debug, Default)]
@@ -72,11 +72,7 @@ impl NewsQuery {
                 }
                 Ok(())
             }
-            "q" => {
-                value.split_whitespace().try_for_each(|word| add(&mut filter.words, name, word.into()))?;
-                filter.words.iter_mut().for_each(|word| *word = word.to_lowercase());
-                Ok(())
-            }
+            "q" => value.split_whitespace().try_for_each(|word| add(&mut filter.words, name, word.into())),
             "since" => {
                 let expected = "expected an RFC 3339 time, or a duration of at most 10000d such as 90s, 15m, 1h30m or 3d";
                 self.since = Some(Since::parse(&value).ok_or(HttpProblem::bad_parameter("since", expected))?);
@@ -105,7 +101,7 @@ impl NewsQuery {
     }
 }
 
-fn add(values: &mut Vec<String>, name: &str, value: Cow<'_, str>) -> Result<(), HttpProblem> {
+fn add<V: From<String>>(values: &mut Vec<V>, name: &str, value: Cow<'_, str>) -> Result<(), HttpProblem> {
     if value.is_empty() {
         return Ok(());
     }
@@ -115,11 +111,11 @@ fn add(values: &mut Vec<String>, name: &str, value: Cow<'_, str>) -> Result<(), 
     if values.len() == VALUES_MAX {
         return Err(HttpProblem::many_values(name));
     }
-    values.push(value.into_owned());
+    values.push(value.into_owned().into());
     Ok(())
 }
 
-fn number(name: &str, value: &str, min: u64, max: u64) -> Result<u64, HttpProblem> {
+pub(super) fn number(name: &str, value: &str, min: u64, max: u64) -> Result<u64, HttpProblem> {
     let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
     // More digits than a u64 has are a large number all the same.
     match digits.then(|| value.parse::<u64>().unwrap_or(max)).filter(|n| *n >= min) {

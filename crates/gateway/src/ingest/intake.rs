@@ -14,7 +14,7 @@ use wire::{
     SubscriptionTiming,
 };
 
-use super::{callbacks, refresh, wire_link::WireChange};
+use super::{callbacks, history, refresh, source_directory::RenderedSourceList, wire_link::WireChange};
 use crate::{
     state::{AppState, Forwarders},
     stream::{
@@ -61,6 +61,7 @@ pub(crate) fn start(
                 () = update_sources(&state, &daemon, &catalogue_changed) => {}
                 () = update_metrics(&state, &daemon) => {}
                 () = forwarders.replays.run(|start| replay::fetch(daemon.clone(), start)) => {}
+                () = forwarders.history.run(|request| history::fetch(daemon.clone(), request)) => {}
                 () = forwarders.refreshes.run(|sources| refresh::send(daemon.clone(), sources)) => {}
                 () = forwarders.callbacks.run(|request| callbacks::send(daemon.clone(), request)) => {}
             }
@@ -202,10 +203,13 @@ struct SourceList {
 async fn update_sources(state: &AppState, daemon: &PeerClient, catalogue_changed: &Notify) {
     loop {
         catalogue_changed.notified().await;
+        state.sources.expect_list();
         match daemon.get("/sources", DEADLINE, SOURCES_BYTES_MAX).await {
-            Ok(body) => match serde_json::from_slice::<SourceList>(&body) {
-                Ok(list) => state.sources.replace(list.sources),
-                Err(error) => tracing::error!(%error, "the list of sources is unreadable"),
+            // A large list takes longer than this thread may stand still.
+            Ok(body) => match tokio::task::spawn_blocking(move || render_sources(&body)).await {
+                Ok(Ok(sources)) => state.sources.replace(sources),
+                Ok(Err(error)) => tracing::error!(%error, "the list of sources is unreadable"),
+                Err(error) => tracing::error!(%error, "could not render the list of sources"),
             },
             Err(error) => {
                 tracing::debug!(%error, "could not read the list of sources");
@@ -214,6 +218,10 @@ async fn update_sources(state: &AppState, daemon: &PeerClient, catalogue_changed
         }
         tokio::time::sleep(SOURCES_INTERVAL).await;
     }
+}
+
+fn render_sources(body: &[u8]) -> Result<RenderedSourceList, serde_json::Error> {
+    serde_json::from_slice::<SourceList>(body).map(|list| RenderedSourceList::new(list.sources))
 }
 
 async fn update_metrics(state: &AppState, daemon: &PeerClient) {

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use memchr::memmem::Finder;
 use news::{EventKind, Timestamp};
 use notation::{DURATION_MAX, parse_duration_within};
 
@@ -34,14 +35,39 @@ impl Since {
     }
 }
 
+/// A word that is searched for, whatever its case; prepared once for all events.
+#[derive(Clone, Debug)]
+pub(crate) struct SearchWord(Arc<Finder<'static>>);
+
+impl From<String> for SearchWord {
+    fn from(word: String) -> Self {
+        Self(Arc::new(Finder::new(word.to_lowercase().as_bytes()).into_owned()))
+    }
+}
+
+impl SearchWord {
+    /// Whether a text in lower case contains it.
+    fn is_in(&self, text: &str) -> bool {
+        self.0.find(text.as_bytes()).is_some()
+    }
+}
+
+impl PartialEq for SearchWord {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.needle() == other.0.needle()
+    }
+}
+
+impl Eq for SearchWord {}
+
 /// Selects events. The empty filter selects all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct EventFilter {
     pub(crate) categories: Vec<String>,
     pub(crate) sources: Vec<String>,
     pub(crate) tags: Vec<String>,
-    /// In lower case; title or summary must contain every one.
-    pub(crate) words: Vec<String>,
+    /// Title or summary must contain every one.
+    pub(crate) words: Vec<SearchWord>,
     /// Names of events; empty for every kind.
     pub(crate) kinds: Vec<String>,
     /// What the reader may see at all; `None` for everything.
@@ -53,6 +79,11 @@ impl EventFilter {
     #[must_use]
     pub(crate) fn within(self, scope: Option<Arc<CategoryScope>>) -> Self {
         Self { scope, ..self }
+    }
+
+    /// Whether it selects every event.
+    pub(crate) fn selects_all(&self) -> bool {
+        *self == Self::default()
     }
 
     /// Whether the reader may see all these categories.
@@ -71,7 +102,7 @@ impl EventFilter {
         };
         self.matches_kind(kind)
             && self.matches_source(frame.source.as_str(), &frame.category, &frame.tags)
-            && self.words.iter().all(|word| frame.text.contains(word.as_str()))
+            && self.words.iter().all(|word| word.is_in(&frame.text))
     }
 
     /// Whether the filter selects events of such a source, whatever their words and kinds.
