@@ -15,7 +15,9 @@ mod hub;
 mod latency_control;
 mod origin;
 mod process;
+mod reverse_proxy;
 pub mod scenario;
+mod silent_relay;
 pub mod sse;
 mod stack;
 mod subscriber;
@@ -25,13 +27,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use self::{
-    browser::{Browser, on_path},
+    browser::{Browser, BrowserKind, on_path},
     delivery::{Published, faults},
     external_program::ExternalProgram,
     hub::{HubRequest, TestHub},
     latency_control::{LatencyControl, LatencyReport},
     origin::{Behaviour, DocumentFormat, Origin, Request},
     process::{Binary, ChildProcess, StartOptions},
+    reverse_proxy::{ProxyKind, ReverseProxy},
+    silent_relay::SilentRelay,
     stack::{TestSource, TestStack, free_address},
     subscriber::{RecordedEvent, StreamConnection, TestSubscriber},
 };

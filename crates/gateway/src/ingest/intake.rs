@@ -14,7 +14,7 @@ use wire::{
     SubscriptionTiming,
 };
 
-use super::{callbacks, history, refresh, source_directory::RenderedSources, wire_link::WireChange};
+use super::{callbacks, history, refresh, source_directory::RenderedSourceList, wire_link::WireChange};
 use crate::{
     state::{AppState, Forwarders},
     stream::{
@@ -220,8 +220,8 @@ async fn update_sources(state: &AppState, daemon: &PeerClient, catalogue_changed
     }
 }
 
-fn render_sources(body: &[u8]) -> Result<RenderedSources, serde_json::Error> {
-    serde_json::from_slice::<SourceList>(body).map(|list| RenderedSources::new(list.sources))
+fn render_sources(body: &[u8]) -> Result<RenderedSourceList, serde_json::Error> {
+    serde_json::from_slice::<SourceList>(body).map(|list| RenderedSourceList::new(list.sources))
 }
 
 async fn update_metrics(state: &AppState, daemon: &PeerClient) {

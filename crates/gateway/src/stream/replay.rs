@@ -20,7 +20,9 @@ const REQUESTS_MAX: usize = 4096;
 const IN_FLIGHT_MAX: usize = 8;
 /// Events per page. A client that stops reading in the middle of a replay holds one page, so it is kept small.
 const PAGE_EVENTS: usize = 50;
-/// Largest answer: a page of the largest events.
+/// Bytes of the events per page, about: rendering a page must not hold up the wire, which is read by the same thread.
+const PAGE_BYTES: usize = 256 * 1024;
+/// Largest answer: one event may be larger than a page.
 const PAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long the daemon may take to answer.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -80,10 +82,11 @@ struct LogAnswer {
 /// # Errors
 /// [`ReplayUnavailable`]; the reason has been logged.
 pub(crate) async fn fetch(daemon: PeerClient, start: ReplayStart) -> ReplayResult {
-    let path = match &start {
-        ReplayStart::After(cursor) => format!("/log?limit={PAGE_EVENTS}&after={cursor}"),
-        ReplayStart::Since(instant) => format!("/log?limit={PAGE_EVENTS}&since={instant}"),
+    let start_at = match &start {
+        ReplayStart::After(cursor) => format!("after={cursor}"),
+        ReplayStart::Since(instant) => format!("since={instant}"),
     };
+    let path = format!("/log?limit={PAGE_EVENTS}&bytes={PAGE_BYTES}&{start_at}");
     let cursor = match &start {
         ReplayStart::After(cursor) => Some(tracing::field::display(cursor)),
         ReplayStart::Since(_) => None,
