@@ -46,7 +46,7 @@ impl Observed {
         match message.event.as_str() {
             "item" => self.item(record, &json),
             "stream" if matches!(json["resume"].as_str(), Some("live" | "exact")) => {}
-            "source" | "refresh" => {}
+            "source" | "refresh" | "live" => {}
             other => self.faults.push(format!("connection {connection}: `{other}`: {}", message.data)),
         }
     }

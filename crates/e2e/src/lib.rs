@@ -13,6 +13,7 @@ mod external_program;
 pub mod http;
 mod hub;
 mod latency_control;
+mod mute_relay;
 mod origin;
 mod process;
 mod reverse_proxy;
@@ -32,6 +33,7 @@ pub use self::{
     external_program::ExternalProgram,
     hub::{HubRequest, TestHub},
     latency_control::{LatencyControl, LatencyReport},
+    mute_relay::MuteRelay,
     origin::{Behaviour, DocumentFormat, Origin, Request},
     process::{Binary, ChildProcess, StartOptions},
     reverse_proxy::{ProxyKind, ReverseProxy},

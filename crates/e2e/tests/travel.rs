@@ -90,7 +90,7 @@ async fn a_hostile_item_is_exactly_one_event_with_equal_data_in_every_form() {
     .unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
     let records = subscriber.records();
-    let names = ["stream", "item", "source"];
+    let names = ["stream", "item", "live", "source"];
     assert!(records.iter().all(|r| names.contains(&r.message.event.as_str())), "{}", subscriber.summary());
     let records = subscriber.events("item");
     assert_eq!(records.len(), HOSTILE.len(), "one event per item");

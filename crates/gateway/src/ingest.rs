@@ -9,6 +9,9 @@ pub(crate) mod wire_link;
 // The sources and their health.
 pub(crate) mod source_directory;
 
+// Which categories, sources, tags and countries there are.
+pub(crate) mod catalogue_labels;
+
 // Orders to visit sources, and their progress.
 pub(crate) mod refresh;
 

@@ -31,6 +31,7 @@ pub(crate) struct GatewayMetrics {
     pub(crate) missed: Counter,
     pub(crate) notices_missed: Counter,
     pub(crate) pages: Counter,
+    pub(crate) replay_waits: Family<Labels, Counter>,
     pub(crate) heartbeats: Counter,
     pub(crate) received: Counter,
     pub(crate) unreadable: Counter,
@@ -133,6 +134,12 @@ impl GatewayMetrics {
             notices_missed: registry.add(
                 "newswire_gateway_notices_missed_total",
                 "Notices that slow clients did not get; they got all events nevertheless",
+            ),
+            replay_waits: registry.add_by(
+                "newswire_gateway_replay_waits_total",
+                "Times that a stream waited before it was sent more from the past: its address has used its events or bytes per second, or the bytes that clients have not taken yet are at their maximum",
+                "reason",
+                ["replay_per_address", "unsent_bytes_max"],
             ),
             pages: registry.add(
                 "newswire_gateway_replay_pages_total",

@@ -18,6 +18,7 @@ use crate::{
     connection::capacity::Connections,
     ingest::{
         callbacks::{CallbackForwarder, Callbacks},
+        catalogue_labels::CatalogueLabels,
         history::{HistoryForwarder, HistoryQueue},
         refresh::{RefreshForwarder, Refreshes},
         source_directory::SourceDirectory,
@@ -50,6 +51,7 @@ pub(crate) struct AppState {
     pub(crate) callbacks: Callbacks,
     pub(crate) notices: Notices,
     pub(crate) sources: SourceDirectory,
+    pub(crate) catalogue_labels: CatalogueLabels,
     pub(crate) wire: WireLink,
     /// Changes when the ring, the notices or the state of the process have something new for the streams.
     changes: watch::Sender<u64>,
@@ -131,6 +133,7 @@ impl AppState {
             callbacks: queues.callbacks,
             notices: Notices::default(),
             sources: SourceDirectory::default(),
+            catalogue_labels: CatalogueLabels::default(),
             wire: WireLink::default(),
             changes: watch::channel(0).0,
             draining: AtomicBool::new(false),

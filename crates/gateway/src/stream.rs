@@ -18,6 +18,12 @@ pub(crate) mod filter;
 // The encoding of a stream: Server-Sent Events, or JSON lines.
 pub(crate) mod encoding;
 
+// How much one stream may do before the others come first.
+mod turn;
+
+// What a stream hands out next, in chunks.
+mod outgoing;
+
 // Whether one more stream is accepted.
 pub(crate) mod admission;
 

@@ -762,6 +762,7 @@ async fn b14_each_item_is_one_event_whatever_it_contains() {
     };
     let events = timeout(TIMEOUT, all).await.unwrap();
     assert_eq!(events[0].0, "stream");
+    let events: Vec<_> = events.into_iter().filter(|(name, ..)| name != "live").collect();
     assert_eq!(events.len(), NASTY.len() + 1);
     for ((name, data, id), (nasty, seq)) in events[1..].iter().zip(NASTY.into_iter().zip(2..)) {
         let item: serde_json::Value = serde_json::from_str(data).unwrap();
@@ -1074,7 +1075,6 @@ async fn b24_no_error_reveals_internals() {
         raw(&gateway, order.as_bytes()).await,
         raw(&gateway, b"nonsense\r\n\r\n").await,
         raw(&gateway, b"GET /health HTTP/1.0\r\nhost: evil\r\n\r\n").await,
-        raw(&gateway, b"GET /news/stream HTTP/1.0\r\nhost: localhost\r\n\r\n").await,
         raw(
             &gateway,
             &[b"GET /health HTTP/1.1\r\nx: ", vec![b'x'; 300_000].as_slice(), b"\r\n\r\n"].concat(),
@@ -1280,7 +1280,7 @@ async fn b29_a_client_that_vanishes_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn b30_a_large_item_arrives_whole_and_the_stream_continues() {
+async fn b30_a_large_item_arrives_is_whole_at_its_address_and_the_stream_continues() {
     let (gateway, daemon, _serving) = gateway_and_daemon(Limits::default(), |_| ()).await;
     let mut client = gateway.stream("?snapshot=0", "").await;
     client.hello().await;
@@ -1289,7 +1289,10 @@ async fn b30_a_large_item_arrives_whole_and_the_stream_continues() {
         daemon.publish("a");
         let large = client.item().await;
         assert_eq!(large["id"], format!("e-{seq}"));
-        assert_eq!(large["summary"].as_str().unwrap().len(), bytes);
+        // What does not fit into a line that clients read is shortened, and says so.
+        let is_whole = bytes < 60_000;
+        assert_eq!(large["summary"].as_str().unwrap().len() == bytes, is_whole, "{bytes}");
+        assert_eq!(large["truncated"] == serde_json::json!(["summary"]), !is_whole, "{bytes}");
         assert_eq!(client.ids(1).await, [format!("e-{}", seq + 1)]);
         let again = gateway.ask("GET", &format!("/news/e-{seq}"), "").await;
         assert!(again.len() > bytes);

@@ -150,3 +150,412 @@ async fn behind_a_plain_proxy_pass_of_nginx_events_arrive_while_the_stream_is_op
     assert_eq!(resumed.hello().await["resume"], "exact");
     assert_eq!(resumed.ids(2).await, ["e-5", "e-6"]);
 }
+
+/// The event and the data of the next block with one, and its id.
+async fn event(client: &mut Client) -> (String, serde_json::Value, Option<String>) {
+    loop {
+        let block = client.block().await.expect("the stream goes on");
+        let field = |name: &str| block.iter().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+        if let (Some(event), Some(data)) = (field("event: "), field("data: ")) {
+            return (event, serde_json::from_str(&data).unwrap(), field("id: "));
+        }
+    }
+}
+
+async fn event_named(client: &mut Client, name: &str) -> (serde_json::Value, Option<String>) {
+    loop {
+        let (event, data, id) = event(client).await;
+        if event == name {
+            return (data, id);
+        }
+    }
+}
+
+/// Events up to the next `live`, by name.
+async fn until_live(client: &mut Client) -> (Vec<String>, serde_json::Value) {
+    let mut names = Vec::new();
+    loop {
+        let (name, data, _) = event(client).await;
+        if name == "live" {
+            return (names, data);
+        }
+        names.push(name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_heartbeat_is_an_event_for_clients_that_ask_and_an_id_for_the_others() {
+    let (gateway, daemon, _serving) = gateway_with(4).await;
+    for query in ["?heartbeat=1&source=even", "?kinds=item,heartbeat&source=even"] {
+        let mut client = gateway.stream(query, "").await;
+        until_live(&mut client).await;
+        let (beat, id) = event_named(&mut client, "heartbeat").await;
+        assert_eq!(
+            (&beat["head"], &beat["lag"], id.as_deref()),
+            (&"e-4".into(), &0.into(), Some("e-4")),
+            "{query}"
+        );
+        let time = beat["time"].as_str().unwrap();
+        assert!(time.len() == 24 && time.ends_with('Z'), "{time}");
+    }
+    let mut only = gateway.stream("?kinds=heartbeat", "").await;
+    until_live(&mut only).await;
+    daemon.publish("a");
+    daemon.visited("a");
+    let (name, _, id) = event(&mut only).await;
+    assert_eq!(
+        (name.as_str(), id.as_deref()),
+        ("heartbeat", Some("e-5")),
+        "nothing else, and it moves the cursor"
+    );
+    for query in ["?heartbeat=0", ""] {
+        let mut plain = gateway.stream(query, "").await;
+        until_live(&mut plain).await;
+        assert_eq!(plain.block().await.unwrap(), ["id: e-5"], "{query}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_heartbeat_is_an_event_before_the_daemon_is_there_and_keeps_the_id_that_the_client_has() {
+    let gateway = Gateway::start(|_| ()).await;
+    let mut fresh = gateway.stream("?heartbeat=1", "").await;
+    let (beat, id) = event_named(&mut fresh, "heartbeat").await;
+    assert!(beat["head"].is_null() && beat["lag"].is_null() && id.is_none(), "{beat} {id:?}");
+    let mut back = gateway.stream("?heartbeat=1", "last-event-id: e-2\r\n").await;
+    let (beat, id) = event_named(&mut back, "heartbeat").await;
+    assert_eq!((beat["head"].is_null(), id.as_deref()), (true, Some("e-2")));
+    let daemon = harness::FakeDaemon::new("e");
+    (0..4).for_each(|_| daemon.publish("a"));
+    let _serving = daemon.serve(gateway.socket());
+    let (names, live) = until_live(&mut back).await;
+    assert_eq!(names.iter().filter(|name| *name == "item").count(), 2, "{names:?}");
+    assert_eq!(live["head"], "e-4");
+    let (names, live) = until_live(&mut fresh).await;
+    assert_eq!(names.iter().filter(|name| *name == "item").count(), 4, "{names:?}");
+    assert_eq!(live["head"], "e-4");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_as_json_lines_have_the_same_data() {
+    let (gateway, _daemon, _serving) = gateway_with(2).await;
+    let (_, stream) = http_10(&gateway, "GET", "accept: application/x-ndjson\r\n").await;
+    let mut lines = stream.lines();
+    let mut next = async || {
+        let line = timeout(TIMEOUT, lines.next_line()).await.unwrap().unwrap().unwrap();
+        serde_json::from_str::<serde_json::Value>(&line).unwrap()
+    };
+    while next().await["event"] != "live" {}
+    assert_eq!(next().await, serde_json::json!({"event": "heartbeat", "id": "e-2"}));
+    let request =
+        "GET /news/stream?heartbeat=1 HTTP/1.0\r\nhost: localhost\r\naccept: application/x-ndjson\r\n\r\n";
+    let mut lines = gateway.send(request).await.lines();
+    let beat = async {
+        loop {
+            let line = lines.next_line().await.unwrap().unwrap();
+            if line.contains("\"heartbeat\"") {
+                return serde_json::from_str::<serde_json::Value>(&line).unwrap();
+            }
+        }
+    };
+    let beat = timeout(TIMEOUT, beat).await.unwrap();
+    assert_eq!(
+        (&beat["id"], &beat["data"]["head"], &beat["data"]["lag"]),
+        (&"e-2".into(), &"e-2".into(), &0.into())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_comes_once_after_what_was_there_when_the_client_came() {
+    let gateway = Gateway::start(|config| config.gateway.ring_events = 10).await;
+    let daemon = harness::FakeDaemon::new("e");
+    (0..300).for_each(|n| daemon.publish(if n % 2 == 0 { "odd" } else { "even" }));
+    let _serving = daemon.serve(gateway.socket());
+    gateway.until_ready().await;
+    let mut clients = Vec::new();
+    for (query, items) in [
+        ("?snapshot=0", 0),
+        ("?snapshot=3", 3),
+        ("?after=e-295", 5),
+        ("?after=e-300", 0),
+        ("?after=e-100", 200),
+        ("?after=e-100&source=even", 100),
+        ("?after=e-100&source=none", 0),
+        ("?after=e-100&kinds=source", 0),
+        ("?since=1970-01-01T00:04:00Z", 61),
+        ("?after=x-1&snapshot=2", 2),
+    ] {
+        let mut client = gateway.stream(query, "").await;
+        let (names, live) = until_live(&mut client).await;
+        assert_eq!(names[0], "stream");
+        assert_eq!((names.len() - 1, &live["head"]), (items, &"e-300".into()), "{query}: {names:?}");
+        clients.push((query, client));
+    }
+    daemon.publish("even");
+    for (query, client) in &mut clients {
+        if query.contains("none") || query.contains("kinds") {
+            assert_eq!(client.block().await.unwrap(), ["id: e-301"], "{query}");
+        } else {
+            assert_eq!(event(client).await.2.as_deref(), Some("e-301"), "{query}: live comes once");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_of_an_empty_log_comes_at_once() {
+    let (gateway, _daemon, _serving) = gateway_with(0).await;
+    let mut client = gateway.stream("", "").await;
+    assert_eq!(
+        until_live(&mut client).await,
+        (vec!["stream".to_owned()], serde_json::json!({"head": "e-0"}))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_id_counts_as_absent_and_hides_no_other() {
+    let (gateway, _daemon, _serving) = gateway_with(5).await;
+    for (query, header, resume, first) in [
+        ("?after=e-3", "last-event-id:\r\n", "exact", "e-4"),
+        ("?after=e-3&last_event_id=", "", "exact", "e-4"),
+        ("?last_event_id=e-2&lastEventId=", "last-event-id: \r\n", "exact", "e-3"),
+        ("?Last-Event-ID=e-2&after=e-1", "", "exact", "e-3"),
+        ("?last-event-id=e-2", "", "exact", "e-3"),
+        ("?last_event_id=&snapshot=1", "last-event-id:\r\n", "live", "e-5"),
+        ("?snapshot=1", "last-event-id:\r\nlast-event-id: e-1\r\n", "exact", "e-2"),
+    ] {
+        let mut client = gateway.stream(query, header).await;
+        assert_eq!(client.hello().await["resume"], resume, "{query} {header}");
+        assert_eq!(client.ids(1).await, [first], "{query} {header}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_begins_with_since_or_with_the_snapshot() {
+    let (gateway, _daemon, _serving) = gateway_with(9).await;
+    for (query, first) in [
+        ("?since=1970-01-01T00:00:04Z", "e-4"),
+        ("?since=1970-01-01T00:00:04Z&snapshot=1", "e-4"),
+        ("?snapshot=2", "e-8"),
+    ] {
+        for id in ["other-5", "e-99", "nonsense"] {
+            let mut client = gateway.stream(query, &format!("last-event-id: {id}\r\n")).await;
+            assert_eq!(client.hello().await["resume"], "reset", "{query} {id}");
+            assert_eq!(client.ids(1).await, [first], "{query} {id}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_client_keeps_its_id_and_gets_a_whole_block() {
+    let gateway = Gateway::start(|config| config.gateway.clients_per_address_max = 1).await;
+    let _open = gateway.stream("", "").await;
+    let body = async |query: &str, header: &str| {
+        let answer = gateway.ask("GET", &format!("/news/stream{query}"), header).await;
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    };
+    for (query, header) in [("", "last-event-id: e-7\r\n"), ("?last_event_id=e-7", ""), ("?after=e-7", "")] {
+        let body = body(query, header).await;
+        assert!(body.starts_with("retry: ") && body.ends_with("\n\nid: e-7\n\n"), "{body:?}");
+    }
+    let body = body("", "").await;
+    assert!(body.starts_with("retry: ") && body.ends_with("\n\n") && !body.contains("id:"), "{body:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_mistyped_is_named_in_the_stream_and_in_pages() {
+    let gateway = Gateway::start(|_| ()).await;
+    let mut early = gateway.stream("?category=Wrold&categroy=x", "").await;
+    let hello = early.hello().await;
+    assert_eq!(hello["unknown"], serde_json::json!([]), "the sources are not known yet");
+    assert_eq!(hello["ignored"], serde_json::json!([{"name": "categroy", "did_you_mean": "category"}]));
+    let daemon = harness::FakeDaemon::new("e");
+    let mut health = harness::FakeDaemon::health("bbc", "World");
+    (health["tags"], health["country"]) = (serde_json::json!(["Top"]), "GB".into());
+    daemon.sources.lock().unwrap().push(health);
+    daemon.publish_in("World");
+    let _serving = daemon.serve(gateway.socket());
+    gateway.until_ready().await;
+    let known = async {
+        while !gateway.ask("GET", "/sources", "").await.contains("\"bbc\"") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(TIMEOUT, known).await.unwrap();
+    let all_known = "category=world&category=WORLD&source=BBC&tag=top&country=gb&language=xx";
+    let query = format!("{all_known}&category=Wrold&tag=nope&source=cnn&country=FR&limti=3&_=17&snapshot=0");
+    let unknown = serde_json::json!(["Wrold", "nope", "cnn", "FR"]);
+    let hello = gateway.stream(&format!("?{query}"), "").await.hello().await;
+    assert_eq!(hello["unknown"], unknown);
+    let named = |name: &str, meant: Option<&str>| serde_json::json!({"name": name, "did_you_mean": meant});
+    assert_eq!(hello["ignored"], serde_json::json!([named("limti", None), named("_", None)]));
+    let answer = gateway.ask("GET", &format!("/news?{query}"), "").await;
+    let page: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(page["unknown"], unknown);
+    let expected = [named("limti", Some("limit")), named("_", None), named("snapshot", None)];
+    assert_eq!(page["ignored"], serde_json::json!(expected));
+    let clean = gateway.stream(&format!("?{all_known}"), "").await.hello().await;
+    assert_eq!((&clean["unknown"], &clean["ignored"]), (&serde_json::json!([]), &serde_json::json!([])));
+    let mut client = gateway.stream("?category=wORLD", "").await;
+    assert_eq!(client.ids(1).await, ["e-1"], "values match in upper and lower case");
+}
+
+/// The text of an event's `content_html`, and how long its longest line is in each form.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_line_is_longer_than_60_kib_whatever_the_item_and_content_can_be_left_out() {
+    let (gateway, daemon, _serving) = gateway_with(1).await;
+    for bytes in [10, 5_000, 50_000, 65_000] {
+        let content_html = Some(format!("<p>{}</p>", "\u{e9}\"".repeat(bytes / 4)));
+        daemon.publish_item("a", news::Item { content_html, ..news::Item::default() });
+    }
+    gateway.stream("?after=e-4", "").await.ids(1).await;
+    for (accept, query) in [
+        ("", "content=1"),
+        ("", "content=0"),
+        ("accept: application/x-ndjson\r\n", "content=1"),
+        ("accept: application/x-ndjson\r\n", "content=0"),
+    ] {
+        let request =
+            format!("GET /news/stream?after=e-1&{query} HTTP/1.0\r\nhost: localhost\r\n{accept}\r\n");
+        let mut lines = gateway.send(&request).await.lines();
+        let mut items = Vec::new();
+        while items.len() < 4 {
+            let line = timeout(TIMEOUT, lines.next_line()).await.unwrap().unwrap().unwrap();
+            assert!(line.len() < 60 * 1024, "{} bytes", line.len());
+            let json = line.strip_prefix("data: ").unwrap_or(&line);
+            let Ok(value) = serde_json::from_str::<serde_json::Value>(json) else { continue };
+            let data = if accept.is_empty() { value } else { value["data"].clone() };
+            if data["kind"] == "item" {
+                items.push(data);
+            }
+        }
+        for (item, seq) in items.iter().zip(2..) {
+            let is_left_out = item.as_object().unwrap().get("content_html").is_none();
+            assert_eq!(is_left_out, query == "content=0", "{query} {accept}");
+            assert_eq!(item["title"], format!("Story {seq}"));
+            let whole = gateway.ask("GET", &format!("/news/e-{seq}"), "").await;
+            let whole: serde_json::Value =
+                serde_json::from_str(whole.split_once("\r\n\r\n").unwrap().1).unwrap();
+            assert!(whole["content_html"].is_string() && whole.get("truncated").is_none());
+            if item.get("truncated").is_none() && !is_left_out {
+                assert_eq!(item, &whole);
+            }
+        }
+        assert_eq!(items[3]["truncated"], serde_json::json!(["content_html"]));
+        assert!(items[..3].iter().all(|item| item.get("truncated").is_none()));
+    }
+    let page = gateway.ask("GET", "/news?content=0", "").await;
+    let page: serde_json::Value = serde_json::from_str(page.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(page["items"].as_array().unwrap().len(), 5);
+    assert!(page["items"].as_array().unwrap().iter().all(|item| item.get("content_html").is_none()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_address_is_sent_from_the_past_is_paced_and_others_do_not_wait() {
+    let gateway = Gateway::start(|config| {
+        config.gateway.replay_events_per_address = Some(200); // 3,200 at once
+        config.gateway.trusted_proxies = vec!["127.0.0.1/32".to_owned()];
+        config.gateway.ring_events = 1_000;
+    })
+    .await;
+    let daemon = harness::FakeDaemon::new("e");
+    (0..4_000).for_each(|_| daemon.publish("a"));
+    let _serving = daemon.serve(gateway.socket());
+    gateway.until_ready().await;
+    let from = |address: &str| format!("x-forwarded-for: {address}\r\n");
+    let started = tokio::time::Instant::now();
+    let mut greedy = gateway.stream("?after=e-0&heartbeat=1", &from("192.0.2.1")).await;
+    let mut other = gateway.stream("?after=e-1000", &from("192.0.2.2")).await;
+    assert_eq!(until_live(&mut other).await.0.len(), 3_001);
+    let mut last = 0;
+    loop {
+        let (name, data, id) = event(&mut greedy).await;
+        match name.as_str() {
+            "item" => {
+                last += 1;
+                assert_eq!(id, Some(format!("e-{last}")), "nothing is left out");
+            }
+            "heartbeat" => assert_eq!(data["lag"], 4_000 - last, "it is behind, and is told so"),
+            "live" => break,
+            _ => {}
+        }
+    }
+    assert_eq!(last, 4_000);
+    // 800 events more than at once, 200 a second.
+    assert!(started.elapsed() > Duration::from_secs(3), "{:?}", started.elapsed());
+    daemon.publish("a");
+    assert_eq!(greedy.ids(1).await, ["e-4001"], "live events do not count");
+    let waits = "newswire_gateway_replay_waits_total{reason=\"replay_per_address\"}";
+    assert!(gateway.number(waits).await > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_waits_for_room_for_a_page_of_the_log_and_stays_connected() {
+    let gateway = Gateway::start(|config| {
+        config.gateway.unsent_bytes_max = 300 * 1024;
+        config.gateway.ring_events = 10;
+    })
+    .await;
+    let daemon = harness::FakeDaemon::new("e");
+    daemon.publish_large(1_000, 4_000);
+    let _serving = daemon.serve(gateway.socket());
+    gateway.until_ready().await;
+    let stuck = gateway.small_stream("?after=e-5").await;
+    let holds = async {
+        let unsent = async || gateway.number("newswire_gateway_unsent_bytes").await;
+        let mut before = 0;
+        // Its socket is full when it keeps what it has of the page.
+        while before == 0 || before != unsent().await {
+            before = unsent().await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    timeout(TIMEOUT, holds).await.unwrap();
+    let mut waits = gateway.stream("?after=e-5&heartbeat=1", "").await;
+    for _ in 0..3 {
+        let (name, ..) = event(&mut waits).await;
+        assert!(matches!(name.as_str(), "stream" | "heartbeat"), "{name}");
+    }
+    assert!(gateway.number("newswire_gateway_replay_waits_total{reason=\"unsent_bytes_max\"}").await > 0);
+    drop(stuck);
+    let (names, _) = until_live(&mut waits).await;
+    assert_eq!(names.iter().filter(|name| *name == "item").count(), 995);
+    drop(waits);
+    let released = async {
+        while gateway.number("newswire_gateway_unsent_bytes").await > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(TIMEOUT, released).await.expect("nothing stays reserved");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_comes_in_the_middle_of_a_large_event_and_no_chunk_is_larger_than_8_kib() {
+    let (gateway, daemon, _serving) = gateway_with(1).await;
+    let mut client = gateway.small_stream("?after=e-1").await;
+    while !client.line().await.unwrap().is_empty() {}
+    client.hello().await;
+    daemon.publish_large(20, 50_000);
+    // Its socket is full in the middle of an event, and heartbeats are due.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for seq in 2..=21 {
+        let item = client.item().await;
+        assert_eq!(item["id"], format!("e-{seq}"));
+        assert_eq!(item["summary"].as_str().unwrap().len(), 50_000);
+    }
+    let request = "GET /news/stream?after=e-15 HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let mut chunks = gateway.send(request).await;
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        chunks.read_line(&mut line).await.unwrap();
+    }
+    let (mut bytes, mut largest) = (0, 0);
+    while bytes < 6 * 50_000 {
+        line.clear();
+        timeout(TIMEOUT, chunks.read_line(&mut line)).await.unwrap().unwrap();
+        let size = usize::from_str_radix(line.trim_end(), 16).unwrap();
+        let mut chunk = vec![0; size + 2];
+        timeout(TIMEOUT, chunks.read_exact(&mut chunk)).await.unwrap().unwrap();
+        (bytes, largest) = (bytes + size, largest.max(size));
+    }
+    assert!((4_000..=8192).contains(&largest), "{largest}");
+}

@@ -17,7 +17,7 @@ use news::{
     Source, SourceId, SourceInFull, SourceStatus, Timestamp, VisitReport, VisitStatus,
 };
 use serde_json::{Value, json};
-use wire::{Gap, Resume, StreamOpened};
+use wire::{Gap, IgnoredParameter, Resume, StreamOpened};
 
 const DOCUMENT: &str = include_str!("../src/openapi.json");
 /// Where routes are written down.
@@ -200,7 +200,10 @@ fn each_schema_names_the_fields_that_are_sent() {
         head: Some(id.clone()),
         missed: Some(0),
         server: "test".to_owned(),
+        ignored: vec![IgnoredParameter { name: "categroy".to_owned(), did_you_mean: None }],
+        unknown: vec!["World".to_owned()],
     };
+    assert_fields(&document, "IgnoredParameter", &hello.ignored[0]);
     assert_fields(&document, "Hello", &hello);
     assert_fields(&document, "Missed", &Gap { missed: 1, oldest: Some(id) });
     let report = VisitReport {

@@ -151,6 +151,7 @@ async fn a_filtered_client_gets_its_events_and_its_cursor_passes_the_others() {
     let (gateway, daemon, _serving) = gateway_with(4).await;
     let mut client = gateway.stream("?source=even&snapshot=10", "").await;
     assert_eq!(client.ids(2).await, ["e-2", "e-4"]);
+    assert_eq!(client.block().await.unwrap()[0], "event: live");
     daemon.publish("odd");
     let beat = client.block().await.unwrap();
     assert_eq!(beat, ["id: e-5"], "an id without an event");
@@ -163,7 +164,8 @@ async fn without_a_daemon_a_new_client_is_live_at_once_and_one_with_an_id_waits(
     let hello = fresh.hello().await;
     assert_eq!((&hello["resume"], &hello["head"]), (&"live".into(), &serde_json::Value::Null));
     let mut back = gateway.stream("", "last-event-id: e-2\r\n").await;
-    assert!(back.block().await.unwrap()[0].starts_with("retry: "));
+    let waiting = async { while !back.line().await.unwrap().starts_with("retry: ") {} };
+    timeout(TIMEOUT, waiting).await.expect("it is told to wait");
     for path in ["/", "/health"] {
         assert!(gateway.ask("GET", path, "").await.starts_with("HTTP/1.1 200"), "{path}");
     }
@@ -565,6 +567,8 @@ async fn json_lines_have_the_same_events_as_the_event_stream() {
         assert_eq!((&item["event"], &item["id"]), (&"item".into(), &format!("e-{seq}").into()));
         assert_eq!(item["data"]["title"], format!("Story {seq}"));
     }
+    let live = next().await;
+    assert_eq!((&live["event"], &live["data"]["head"]), (&"live".into(), &"e-3".into()));
     daemon.publish("a");
     assert_eq!(next().await["id"], "e-4");
     let beat = next().await;

@@ -42,7 +42,7 @@ pub(crate) struct TailArgs {
     /// File with a read token, if the gateway requires one
     #[arg(long, value_name = "FILE", env = "NEWSWIRE_TOKEN_FILE")]
     token_file: Option<PathBuf>,
-    /// Print each event as one line of JSON
+    /// Print each event as one line of JSON, as the stream has it: see `truncated`
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -51,21 +51,23 @@ pub(crate) struct TailArgs {
 
 /// Items shown before the first live one.
 const SNAPSHOT: &str = "10";
-/// Longer than the longest heartbeat interval that a gateway can be set to, 60 s.
-const SILENCE_MAX: Duration = Duration::from_secs(75);
+/// How long a stream may be silent, if `gateway.heartbeat` is the default or is not known.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Longest token that a gateway accepts, in bytes.
 const TOKEN_BYTES_MAX: usize = 4096;
 
 pub(crate) async fn run(arguments: TailArgs) -> anyhow::Result<Exit> {
-    let base = match &arguments.url {
-        Some(url) => url.clone(),
+    let (base, silence) = match &arguments.url {
+        Some(url) => (url.clone(), SILENCE_MAX),
         None => {
-            let listen = arguments.file.load()?.config.gateway.listen;
-            Url::parse(&format!("http://{listen}/")).context("make a URL of gateway.listen")?
+            let gateway = arguments.file.load()?.config.gateway;
+            let base = Url::parse(&format!("http://{}/", gateway.listen));
+            // Three heartbeats, as with the default.
+            (base.context("make a URL of gateway.listen")?, SILENCE_MAX.max(gateway.heartbeat * 3))
         }
     };
     let path = path(&arguments);
-    let timing = SubscriptionTiming { silence: SILENCE_MAX, ..SubscriptionTiming::default() };
+    let timing = SubscriptionTiming { silence, ..SubscriptionTiming::default() };
     let endpoint = Endpoint::Url(base);
     let mut stream =
         Subscription::new(endpoint.clone(), &path, arguments.after.clone(), Coverage::Filtered, timing);
@@ -75,8 +77,13 @@ pub(crate) async fn run(arguments: TailArgs) -> anyhow::Result<Exit> {
             stream.with_bearer(&token).with_context(|| format!("use the token of {}", file.display()))?;
     }
     let signals = stop::on_signals().context("listen for Ctrl-C")?;
-    let mut printer =
-        Printer { json: arguments.json, paint: Paint::for_stdout(), lost: false, connected_before: false };
+    let mut printer = Printer {
+        json: arguments.json,
+        paint: Paint::for_stdout(),
+        lost: false,
+        connected_before: false,
+        remarks: Vec::new(),
+    };
     loop {
         tokio::select! {
             () = signals.stop.cancelled() => return Ok(Exit::Ok),
@@ -114,7 +121,11 @@ fn since(text: &str) -> Result<String, String> {
 
 fn path(arguments: &TailArgs) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
-    query.append_pair("kinds", "item,update");
+    // Some proxies hold back blocks that are not events.
+    query.append_pair("kinds", "item,update,heartbeat");
+    if !arguments.json {
+        query.append_pair("content", "0");
+    }
     for (name, values) in [("category", &arguments.category), ("source", &arguments.source)] {
         for value in values {
             query.append_pair(name, value);
@@ -134,6 +145,22 @@ struct Printer {
     /// The loss of the connection has been reported; repeats are not.
     lost: bool,
     connected_before: bool,
+    /// What the gateway said about the query; repeats are not reported.
+    remarks: Vec<String>,
+}
+
+/// What in a query means nothing to the gateway, one sentence each.
+fn remarks(opened: &StreamOpened) -> Vec<String> {
+    let unknown = opened.unknown.iter().map(|value| {
+        format!("no source has the category, id, tag or country `{}`; nothing matches it", safe(value))
+    });
+    let ignored = opened.ignored.iter().map(|parameter| {
+        let meant =
+            parameter.did_you_mean.as_deref().map(|meant| format!("; did you mean `{}`?", safe(meant)));
+        let name = safe(&parameter.name);
+        format!("the gateway does not know the parameter `{name}`{}", meant.unwrap_or_default())
+    });
+    unknown.chain(ignored).collect()
 }
 
 impl Printer {
@@ -177,6 +204,11 @@ impl Printer {
             Resume::Exact | Resume::Live => {}
         }
         self.lost = false;
+        let remarks = remarks(opened);
+        if remarks != self.remarks {
+            remarks.iter().for_each(|remark| out::stderr_line(&format!("newswire: {remark}")));
+        }
+        self.remarks = remarks;
     }
 
     fn event(&self, received: &ReceivedEvent) -> anyhow::Result<()> {
@@ -206,6 +238,19 @@ impl Printer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_means_nothing_to_the_gateway_is_told_in_sentences() {
+        let opened = serde_json::json!({
+            "resume": "live", "requested": null, "oldest": null, "head": null, "missed": 0, "server": "gateway",
+            "unknown": ["Wrold\u{1b}"],
+            "ignored": [{"name": "categroy", "did_you_mean": "category"}, {"name": "x", "did_you_mean": null}],
+        });
+        let remarks = remarks(&serde_json::from_value(opened).unwrap());
+        assert!(remarks[0].contains("`Wrold") && !remarks[0].contains('\u{1b}'), "{remarks:?}");
+        assert!(remarks[1].ends_with("the parameter `categroy`; did you mean `category`?"), "{remarks:?}");
+        assert!(remarks[2].ends_with("the parameter `x`"), "{remarks:?}");
+    }
 
     #[test]
     fn since_is_checked_before_connecting() {

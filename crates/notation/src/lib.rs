@@ -15,4 +15,4 @@ pub use duration::{
     BadDuration, DURATION_MAX, approximate, humanize, parse_duration, parse_duration_within, write_duration,
 };
 pub use escape::{escaped, is_dangerous, push_escaped, shortened};
-pub use suggestion::suggestion;
+pub use suggestion::{closest, suggestion};

@@ -1,15 +1,21 @@
 //! "Did you mean": the known word that is closest to a misspelt one.
 
-/// `; did you mean …?` for the closest of `words`; empty if none is close. At most a third of the letters may differ.
+/// `; did you mean …?` for the closest of `words`; empty if none is close.
 #[must_use]
 pub fn suggestion<'a>(text: &str, words: impl IntoIterator<Item = &'a str>) -> String {
+    closest(text, words).map_or_else(String::new, |word| format!("; did you mean `{word}`?"))
+}
+
+/// The closest of `words`, in upper or lower case; `None` if none is close: at most a third of the letters may differ.
+#[must_use]
+pub fn closest<'a>(text: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = (text.chars().count() / 3).clamp(1, 4);
     words
         .into_iter()
         .map(|word| (distance(&text.to_lowercase(), &word.to_lowercase()), word))
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
-        .map_or_else(String::new, |(_, word)| format!("; did you mean `{word}`?"))
+        .map(|(_, word)| word)
 }
 
 /// Number of letters to insert, delete, replace or swap with the next one to get from `a` to `b` (optimal string alignment).

@@ -18,5 +18,5 @@ mod subscribe;
 
 pub use client::{ClientError, Endpoint, PeerClient};
 pub use publish::{EventLog, LogError, LogEvent, LogPage, Notice, Publisher, StreamBlock};
-pub use resume::{Gap, LogBounds, Resume, ResumeDecision, StreamOpened};
+pub use resume::{Gap, IgnoredParameter, LogBounds, Resume, ResumeDecision, StreamOpened};
 pub use subscribe::{Coverage, ReceivedEvent, Subscription, SubscriptionEvent, SubscriptionTiming};

@@ -48,6 +48,21 @@ pub struct StreamOpened {
     pub missed: Option<u64>,
     /// Name and version of the server, `name/version`.
     pub server: String,
+    /// Parameters of the request that mean nothing here.
+    #[serde(default)]
+    pub ignored: Vec<IgnoredParameter>,
+    /// Values of its filters that no source of the catalogue has, as they were sent.
+    #[serde(default)]
+    pub unknown: Vec<String>,
+}
+
+/// A query parameter that means nothing to the route that it was sent to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IgnoredParameter {
+    /// Its name as it was sent, shortened if it is long.
+    pub name: String,
+    /// The parameter that was probably meant; `None` if none is similar.
+    pub did_you_mean: Option<String>,
 }
 
 /// The data of a `gap` event: the reader fell behind and the log no longer has what comes next.
@@ -82,6 +97,12 @@ pub struct ResumeDecision {
 }
 
 impl LogBounds {
+    /// The newest event, as a cursor.
+    #[must_use]
+    pub fn head_cursor(&self) -> Cursor {
+        Cursor { epoch: self.epoch.clone(), seq: self.head }
+    }
+
     /// Resolves the id that a reader sent.
     #[must_use]
     pub fn resolve_cursor(&self, requested: Option<&str>) -> ResumeDecision {
@@ -122,6 +143,8 @@ impl LogBounds {
             head: Some(id(self.head)),
             missed: decision.missed,
             server: server.to_owned(),
+            ignored: Vec::new(),
+            unknown: Vec::new(),
         }
     }
 }

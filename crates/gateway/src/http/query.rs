@@ -2,117 +2,244 @@
 
 use std::borrow::Cow;
 
+use serde::Serialize;
+use wire::IgnoredParameter;
+
 use super::problem::HttpProblem;
-use crate::stream::filter::{EventFilter, Since};
+use crate::{
+    auth::scope::CategoryScope,
+    ingest::catalogue_labels::{CatalogueLabels, LabelKind},
+    stream::{
+        encoding::ContentHtml,
+        filter::{EventFilter, Since, Word},
+    },
+};
 
 /// Values of one parameter.
 const VALUES_MAX: usize = 32;
 /// Characters of one value.
 const VALUE_CHARS_MAX: usize = 64;
 /// Parameters that may be repeated.
-const REPEATABLE: [&str; 3] = ["category", "source", "tag"];
+const REPEATABLE: [&str; 5] = ["category", "source", "tag", "language", "country"];
 /// Names of events that `kinds` may list.
-const KINDS: [&str; 4] = ["item", "update", "source", "refresh"];
+const KINDS: [&str; 5] = ["item", "update", "source", "refresh", "heartbeat"];
 /// Bytes of a whole query.
 pub(super) const QUERY_BYTES_MAX: usize = 2048;
+/// Parameters that every route with events has.
+const SHARED: [&str; 10] =
+    ["category", "source", "tag", "language", "country", "q", "kinds", "content", "since", "after"];
+/// Parameters of `GET /news` only.
+const OF_PAGES: [&str; 2] = ["before", "limit"];
+/// Parameters of `GET /news/stream` only.
+const OF_STREAMS: [&str; 3] = ["snapshot", "heartbeat", "last_event_id"];
+/// Parameters without a meaning that are named in an answer.
+const IGNORED_MAX: usize = 8;
+/// Unknown values that are named in an answer.
+const UNKNOWN_MAX: usize = 32;
+
+/// The route that a query was sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum QueryRoute {
+    Page,
+    Stream,
+}
+
+impl QueryRoute {
+    fn parameters(self) -> impl Iterator<Item = &'static str> {
+        let own: &[&str] = match self {
+            Self::Page => &OF_PAGES,
+            Self::Stream => &OF_STREAMS,
+        };
+        SHARED.iter().chain(own).copied()
+    }
+
+    /// The known name of a parameter. That of the id has as many spellings as there are EventSource libraries.
+    fn known(self, name: &str) -> Option<&'static str> {
+        let name = match name.replace(['-', '_'], "").to_ascii_lowercase().as_str() {
+            "lasteventid" => "last_event_id",
+            _ => name,
+        };
+        self.parameters().find(|known| *known == name)
+    }
+
+    /// The parameter that was probably meant: a similar one, or one that begins in the same way.
+    fn closest(self, name: &str) -> Option<&'static str> {
+        const CHARS_MIN: usize = 3; // a shorter name is similar to nearly everything
+        name.chars().nth(CHARS_MIN - 1)?;
+        let begins = |known: &&str| known.starts_with(&name.to_ascii_lowercase());
+        notation::closest(name, self.parameters()).or_else(|| self.parameters().find(begins))
+    }
+}
 
 /// Parsed query parameters that several routes share.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NewsQuery {
     pub(crate) filter: EventFilter,
+    pub(crate) content: ContentHtml,
+    /// Heartbeats are requested as events with data.
+    pub(crate) heartbeat: bool,
     pub(crate) since: Option<Since>,
     pub(crate) after: Option<String>,
     pub(crate) before: Option<String>,
-    /// `last_event_id` or `lastEventId`.
     pub(crate) last_event_id: Option<String>,
     pub(crate) snapshot: Option<u64>,
     pub(crate) limit: Option<usize>,
+    /// Parameters that mean nothing to the route.
+    pub(crate) ignored: Vec<IgnoredParameter>,
+    /// Values of the filters as they were sent, to name those that do not exist.
+    named: Vec<(LabelKind, String)>,
+}
+
+/// What the sender of a query is told about it, as fields of the answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct QueryRemarks {
+    pub(crate) ignored: Vec<IgnoredParameter>,
+    pub(crate) unknown: Vec<String>,
 }
 
 impl NewsQuery {
-    /// Parses a query string. Unknown names are ignored: clients and proxies add their own.
+    /// Parses a query string of `GET /news`. Parameters that mean nothing to it are passed over, as clients and proxies
+    /// add their own, and named in `ignored`.
     ///
     /// # Errors
     /// A [`HttpProblem`] that names the parameter and what is expected.
     pub(crate) fn parse(query: &str) -> Result<Self, HttpProblem> {
+        Self::parse_for(QueryRoute::Page, query)
+    }
+
+    /// The same of `GET /news/stream`.
+    ///
+    /// # Errors
+    /// As [`NewsQuery::parse`].
+    pub(crate) fn parse_stream(query: &str) -> Result<Self, HttpProblem> {
+        Self::parse_for(QueryRoute::Stream, query)
+    }
+
+    fn parse_for(route: QueryRoute, query: &str) -> Result<Self, HttpProblem> {
         if query.len() > QUERY_BYTES_MAX {
             return Err(HttpProblem::long_query());
         }
         let mut parsed = Self::default();
         let mut counts = [0; REPEATABLE.len()];
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            let Some(known) = route.known(&name) else {
+                parsed.ignore(route, &name);
+                continue;
+            };
             // Empty values count here, though a filter ignores them.
-            if let Some(which) = REPEATABLE.iter().position(|repeatable| *repeatable == name) {
+            if let Some(which) = REPEATABLE.iter().position(|repeatable| *repeatable == known) {
                 counts[which] += 1;
                 if counts[which] > VALUES_MAX {
-                    return Err(HttpProblem::many_values(&name));
+                    return Err(HttpProblem::many_values(known));
                 }
             }
-            parsed.set(&name, value)?;
+            parsed.set(known, value)?;
         }
         Ok(parsed)
     }
 
-    fn set(&mut self, name: &str, value: Cow<'_, str>) -> Result<(), HttpProblem> {
+    fn ignore(&mut self, route: QueryRoute, name: &str) {
+        let shown: String = name.chars().take(VALUE_CHARS_MAX).collect();
+        let is_new = self.ignored.iter().all(|ignored| ignored.name != shown);
+        if !shown.is_empty() && is_new && self.ignored.len() < IGNORED_MAX {
+            let did_you_mean = route.closest(&shown).map(str::to_owned);
+            self.ignored.push(IgnoredParameter { name: shown, did_you_mean });
+        }
+    }
+
+    /// What to tell the sender, as far as the catalogue is known: `unknown` names the categories, sources, tags and
+    /// countries that no source has which a reader of this scope may see.
+    pub(crate) fn remarks(&self, catalogue: &CatalogueLabels, scope: Option<&CategoryScope>) -> QueryRemarks {
+        let unknown = self.named.iter().filter(|(kind, value)| !catalogue.has(*kind, value, scope));
+        let unknown = unknown.take(UNKNOWN_MAX).map(|(_, value)| value.clone()).collect();
+        QueryRemarks { ignored: self.ignored.clone(), unknown }
+    }
+
+    fn set(&mut self, name: &'static str, value: Cow<'_, str>) -> Result<(), HttpProblem> {
         let filter = &mut self.filter;
+        let (values, kind) = match name {
+            "category" => (&mut filter.categories, Some(LabelKind::Category)),
+            "source" => (&mut filter.sources, Some(LabelKind::Source)),
+            "tag" => (&mut filter.tags, Some(LabelKind::Tag)),
+            "country" => (&mut filter.countries, Some(LabelKind::Country)),
+            // Items have languages of their own: the catalogue does not list them all.
+            "language" => (&mut filter.languages, None),
+            _ => return self.set_single(name, value),
+        };
+        check_value(name, &value, values.len())?;
+        if value.is_empty() {
+            return Ok(());
+        }
+        values.push(match name {
+            "language" => value.to_lowercase().replace('_', "-"),
+            _ => value.to_lowercase(),
+        });
+        if let Some(kind) = kind {
+            self.named.push((kind, value.into_owned()));
+        }
+        Ok(())
+    }
+
+    /// Parameters that have one value, or a list in it.
+    fn set_single(&mut self, name: &'static str, value: Cow<'_, str>) -> Result<(), HttpProblem> {
+        let id = Some(value.trim()).filter(|id| !id.is_empty()).map(str::to_owned);
         match name {
-            "category" => add(&mut filter.categories, name, value),
-            "source" => add(&mut filter.sources, name, value),
-            "tag" => add(&mut filter.tags, name, value),
-            "kinds" => {
-                if value.split(',').count() > VALUES_MAX {
-                    return Err(HttpProblem::many_values(name));
-                }
-                for kind in value.split(',').map(str::trim).filter(|k| !k.is_empty()) {
-                    if !KINDS.contains(&kind) {
-                        let expected = "expected a list of item, update, source and refresh";
-                        return Err(HttpProblem::bad_parameter("kinds", expected));
-                    }
-                    add(&mut filter.kinds, name, kind.into())?;
-                }
-                Ok(())
+            "kinds" => self.set_kinds(&value)?,
+            "q" => value.split_whitespace().try_for_each(|word| self.add_word(word))?,
+            "content" => {
+                self.content = if flag(name, &value)? { ContentHtml::Included } else { ContentHtml::LeftOut }
             }
-            "q" => value.split_whitespace().try_for_each(|word| add(&mut filter.words, name, word.into())),
+            "heartbeat" => self.heartbeat = flag(name, &value)?,
             "since" => {
                 let expected = "expected an RFC 3339 time, or a duration of at most 10000d such as 90s, 15m, 1h30m or 3d";
                 self.since = Some(Since::parse(&value).ok_or(HttpProblem::bad_parameter("since", expected))?);
-                Ok(())
             }
-            "snapshot" => number("snapshot", &value, 0, 1000).map(|n| self.snapshot = Some(n)),
-            "limit" => {
-                let limit = number("limit", &value, 1, 1000)?;
-                self.limit = usize::try_from(limit).ok();
-                Ok(())
-            }
-            "after" => {
-                self.after = Some(value.into_owned());
-                Ok(())
-            }
-            "before" => {
-                self.before = Some(value.into_owned());
-                Ok(())
-            }
-            "last_event_id" | "lastEventId" => {
-                self.last_event_id = Some(value.into_owned());
-                Ok(())
-            }
-            _ => Ok(()),
+            "snapshot" => self.snapshot = Some(number("snapshot", &value, 0, 1000)?),
+            "limit" => self.limit = usize::try_from(number("limit", &value, 1, 1000)?).ok(),
+            // An empty id is none, and hides no other.
+            "after" => self.after = id.or(self.after.take()),
+            "before" => self.before = id.or(self.before.take()),
+            "last_event_id" => self.last_event_id = id.or(self.last_event_id.take()),
+            _ => {}
         }
+        Ok(())
+    }
+
+    fn set_kinds(&mut self, list: &str) -> Result<(), HttpProblem> {
+        if list.split(',').count() > VALUES_MAX {
+            return Err(HttpProblem::many_values("kinds"));
+        }
+        for kind in list.split(',').map(|kind| kind.trim().to_ascii_lowercase()).filter(|k| !k.is_empty()) {
+            if !KINDS.contains(&kind.as_str()) {
+                let expected = "expected a list of item, update, source, refresh and heartbeat";
+                return Err(HttpProblem::bad_parameter("kinds", expected));
+            }
+            check_value("kinds", &kind, self.filter.kinds.len())?;
+            self.filter.kinds.push(kind);
+        }
+        Ok(())
+    }
+
+    fn add_word(&mut self, word: &str) -> Result<(), HttpProblem> {
+        check_value("q", word, self.filter.words.len())?;
+        self.filter.words.push(Word::new(word));
+        Ok(())
     }
 }
 
-fn add<V: From<String>>(values: &mut Vec<V>, name: &str, value: Cow<'_, str>) -> Result<(), HttpProblem> {
-    if value.is_empty() {
-        return Ok(());
-    }
+fn check_value(name: &str, value: &str, values: usize) -> Result<(), HttpProblem> {
     if value.chars().nth(VALUE_CHARS_MAX).is_some() {
         return Err(HttpProblem::bad_parameter(name, "a value may have at most 64 characters"));
     }
-    if values.len() == VALUES_MAX {
-        return Err(HttpProblem::many_values(name));
+    if values >= VALUES_MAX { Err(HttpProblem::many_values(name)) } else { Ok(()) }
+}
+
+fn flag(name: &str, value: &str) -> Result<bool, HttpProblem> {
+    match value {
+        "1" => Ok(true),
+        "0" => Ok(false),
+        _ => Err(HttpProblem::bad_parameter(name, "expected 0 or 1")),
     }
-    values.push(value.into_owned().into());
-    Ok(())
 }
 
 pub(super) fn number(name: &str, value: &str, min: u64, max: u64) -> Result<u64, HttpProblem> {
@@ -131,20 +258,28 @@ mod tests {
     use news::Timestamp;
 
     use super::*;
-    use crate::auth::scope::CategoryScope;
+    use crate::stream::frame::FilterLabels;
 
     fn filter(query: &str) -> EventFilter {
         NewsQuery::parse(query).unwrap().filter
     }
 
+    fn labels(category: &str, tags: &[&str]) -> FilterLabels {
+        let tags: Vec<_> = tags.iter().map(|tag| (*tag).to_owned()).collect();
+        FilterLabels::new(category, &tags, Some("en-GB"), Some("GB"))
+    }
+
+    fn selects(filter: &EventFilter, source: &str, category: &str, tags: &[&str]) -> bool {
+        filter.matches_source(source, category, &labels(category, tags))
+    }
+
     #[test]
     fn parameters_are_joined_by_and_and_their_values_by_or() {
         let f = filter("category=world&category=sport&source=bbc&tag=public");
-        let tags = ["public".to_owned()];
-        assert!(f.matches_source("bbc", "sport", &tags));
-        assert!(!f.matches_source("bbc", "science", &tags));
-        assert!(!f.matches_source("cnn", "sport", &tags));
-        assert!(!f.matches_source("bbc", "sport", &[]));
+        assert!(selects(&f, "bbc", "sport", &["public"]));
+        assert!(!selects(&f, "bbc", "science", &["public"]));
+        assert!(!selects(&f, "cnn", "sport", &["public"]));
+        assert!(!selects(&f, "bbc", "sport", &[]));
         assert_eq!(
             filter("category=&x=y"),
             EventFilter::default(),
@@ -153,16 +288,94 @@ mod tests {
     }
 
     #[test]
+    fn values_match_in_upper_and_lower_case() {
+        for query in [
+            "category=WORLD&source=BBC&tag=pUBlic",
+            "category=world&language=EN&country=gb",
+            "language=en_gb",
+        ] {
+            assert!(selects(&filter(query), "bbc", "World", &["Public"]), "{query}");
+        }
+        assert!(selects(&filter("category=%C3%84RZTE"), "a", "Ärzte", &[]));
+        for query in ["language=de", "language=en-us", "country=us", "country=gb&language=de"] {
+            assert!(!selects(&filter(query), "bbc", "World", &[]), "{query}");
+        }
+        assert!(filter("kinds=Item").matches_kind("item"));
+    }
+
+    #[test]
     fn a_scope_limits_every_filter_and_without_one_nothing_is_limited() {
         let scope = Some(Arc::new(CategoryScope::new(["sport", "world"])));
-        let sees = |query: &str, category: &str| {
-            filter(query).within(scope.clone()).matches_source("a", category, &[])
-        };
+        let sees =
+            |query: &str, category: &str| selects(&filter(query).within(scope.clone()), "a", category, &[]);
         assert!(sees("", "sport") && sees("category=sport", "sport"));
         assert!(!sees("", "science") && !sees("category=science", "science") && !sees("source=a", "science"));
-        assert!(filter("").within(None).matches_source("a", "science", &[]));
+        assert!(!sees("category=sport", "Sport"), "a scope names categories exactly");
+        assert!(selects(&filter("").within(None), "a", "science", &[]));
         let within = filter("category=sport").within(scope.clone());
         assert!(within.may_see(["sport", "world"]) && !within.may_see(["sport", "science"]));
+    }
+
+    #[test]
+    fn an_empty_id_is_none_and_hides_no_other() {
+        let ids = |query: &str| {
+            let query = NewsQuery::parse_stream(query).unwrap();
+            (query.last_event_id, query.after)
+        };
+        let id = |id: &str| Some(id.to_owned());
+        assert_eq!(ids("last_event_id=&after=e-1"), (None, id("e-1")));
+        assert_eq!(ids("last_event_id=e-2&lastEventId=&after="), (id("e-2"), None));
+        assert_eq!(ids("lastEventId=e-1&lastEventId=e-2"), (id("e-2"), None), "the newest is the last");
+        for name in
+            ["last_event_id", "lastEventId", "Last-Event-ID", "last-event-id", "LAST_EVENT_ID", "LastEventId"]
+        {
+            assert_eq!(ids(&format!("{name}=e-3")), (id("e-3"), None), "{name}");
+        }
+    }
+
+    #[test]
+    fn flags_are_0_or_1() {
+        let query = |query: &str| NewsQuery::parse_stream(query);
+        let content = |text: &str| query(text).unwrap().content;
+        assert_eq!(
+            (content("content=0"), content("content=1")),
+            (ContentHtml::LeftOut, ContentHtml::Included)
+        );
+        assert!(query("heartbeat=1").unwrap().heartbeat && !query("heartbeat=0").unwrap().heartbeat);
+        for bad in ["content=", "content=no", "heartbeat=2", "heartbeat=true"] {
+            assert!(query(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_without_a_meaning_is_named_with_the_one_that_was_probably_meant() {
+        let ignored = |query: NewsQuery| -> Vec<(String, Option<String>)> {
+            query.ignored.into_iter().map(|i| (i.name, i.did_you_mean)).collect()
+        };
+        let stream = |query: &str| ignored(NewsQuery::parse_stream(query).unwrap());
+        for (name, meant) in [
+            ("categroy", Some("category")),
+            ("Category", Some("category")),
+            ("categories", Some("category")),
+            ("sources", Some("source")),
+            ("lang", Some("language")),
+            ("kind", Some("kinds")),
+            ("snapshots", Some("snapshot")),
+            ("last_event", Some("last_event_id")),
+            ("limit", None),
+            ("before", None),
+            ("_", None),
+            ("utm_campaign", None),
+        ] {
+            let expected = vec![(name.to_owned(), meant.map(str::to_owned))];
+            assert_eq!(stream(&format!("{name}=x&{name}=y&category=a")), expected);
+        }
+        let page = |query: &str| ignored(NewsQuery::parse(query).unwrap());
+        assert_eq!(page("snapshot=x&heartbeat=x&last_event_id=e-1").len(), 3, "they mean nothing to a page");
+        assert_eq!(page("before=e-1&limit=1&content=0"), []);
+        let many: String = (0..40).map(|n| format!("{n}{}=&", "ä".repeat(20))).collect();
+        let many = page(&format!("{many}&=&{}=1", "x".repeat(200)));
+        assert!(many.len() == IGNORED_MAX && many.iter().all(|(name, _)| name.chars().count() <= 64));
     }
 
     #[test]

@@ -14,11 +14,14 @@ use wire::{
     SubscriptionTiming,
 };
 
-use super::{callbacks, history, refresh, source_directory::RenderedSourceList, wire_link::WireChange};
+use super::{
+    callbacks, catalogue_labels::LabelIndex, history, refresh, source_directory::RenderedSourceList,
+    wire_link::WireChange,
+};
 use crate::{
     state::{AppState, Forwarders},
     stream::{
-        frame::Frame,
+        frame::{FilterLabels, Frame},
         notices::{Audience, NoticeBlock},
         replay,
     },
@@ -174,13 +177,14 @@ fn on_notice(state: &AppState, data: &[u8]) {
             let audience = Audience::Visit {
                 source: health.id.clone(),
                 category: health.category.clone(),
-                tags: health.tags.clone(),
+                labels: FilterLabels::from(&health),
             };
             state.notices.push(NoticeBlock { kind: "source", audience, json: json(&report) });
             for progress in state.refreshes.record_visit(&health.id) {
                 let audience = Audience::Refresh(Arc::clone(&progress.categories));
                 state.notices.push(NoticeBlock { kind: "refresh", audience, json: json(&progress) });
             }
+            state.catalogue_labels.add(&health);
             state.sources.insert(health);
         }
         Err(error) => {
@@ -207,7 +211,10 @@ async fn update_sources(state: &AppState, daemon: &PeerClient, catalogue_changed
         match daemon.get("/sources", DEADLINE, SOURCES_BYTES_MAX).await {
             // A large list takes longer than this thread may stand still.
             Ok(body) => match tokio::task::spawn_blocking(move || render_sources(&body)).await {
-                Ok(Ok(sources)) => state.sources.replace(sources),
+                Ok(Ok((sources, labels))) => {
+                    state.catalogue_labels.replace(labels);
+                    state.sources.replace(sources);
+                }
                 Ok(Err(error)) => tracing::error!(%error, "the list of sources is unreadable"),
                 Err(error) => tracing::error!(%error, "could not render the list of sources"),
             },
@@ -220,8 +227,10 @@ async fn update_sources(state: &AppState, daemon: &PeerClient, catalogue_changed
     }
 }
 
-fn render_sources(body: &[u8]) -> Result<RenderedSourceList, serde_json::Error> {
-    serde_json::from_slice::<SourceList>(body).map(|list| RenderedSourceList::new(list.sources))
+fn render_sources(body: &[u8]) -> Result<(RenderedSourceList, LabelIndex), serde_json::Error> {
+    let SourceList { sources } = serde_json::from_slice(body)?;
+    let labels = LabelIndex::new(&sources);
+    Ok((RenderedSourceList::new(sources), labels))
 }
 
 async fn update_metrics(state: &AppState, daemon: &PeerClient) {

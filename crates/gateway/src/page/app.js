@@ -46,6 +46,7 @@ function tick() {
   const elapsed = Date.now() - lastTick;
   lastTick = Date.now();
   if (elapsed > ASLEEP_MS && !document.hidden && connection.state === "open") connection.reopen();
+  connection.checkSilence();
   if (document.hidden) return;
   showConnection();
   items.showAges();

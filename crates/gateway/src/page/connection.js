@@ -11,8 +11,8 @@
 
 import { cursor, parsed, span, when } from "./dom.js";
 import { fetchJson, now } from "./fetch.js";
-import { filterQuery, isFiltered, streamUrl } from "./filter.js";
-import { missedText, tokenText } from "./messages.js";
+import { filterQuery, streamUrl } from "./filter.js";
+import { missedText, remarksText, tokenText } from "./messages.js";
 import { canShare, joinStream } from "./shared_connection.js";
 
 const LAGS_MAX = 200; // measurements for the percentiles
@@ -21,10 +21,11 @@ const KEPT_MAX = 200; // events for tabs that join later
 const REOPEN_MIN_MS = 1_000;
 const REOPEN_MAX_MS = 30_000;
 const REOPEN_FIRST_MAX_MS = 4_000; // the longest first wait; doubles with each failure up to REOPEN_MAX_MS
-const SILENT_MS = 30_000; // the gateway has newer events and none came for this long: the stream is dead
+const SILENT_MS = 30_000; // not even a heartbeat came for this long: the connection is dead
+const HOLDER_SILENT_MS = 40_000; // the same of the tab that holds the stream, which opens a new one in between
 const REASON_WAIT_MS = 5_000; // for the reason of a refusal
 const HOLDER_WAIT_MS = 3_000; // the holder of the stream does not answer: open a stream of our own
-const EVENTS = ["stream", "item", "update", "source", "gap"];
+const EVENTS = ["stream", "item", "update", "source", "gap", "heartbeat"];
 const TAB = Array.from(crypto.getRandomValues(new Uint32Array(2)), (n) => n.toString(36)).join("");
 
 export const connection = {
@@ -49,6 +50,7 @@ export const connection = {
   headSeq: Infinity, // events after this one are new, not replayed
   headEpoch: "",
   resume: null, // the last `stream` event
+  remarks: "", // what the gateway said about the filter
   received: { item: 0, update: 0, source: 0, duplicates: 0, unreadable: 0 },
   lags: [],
 
@@ -112,6 +114,8 @@ export const connection = {
   connect(afterId) {
     this.close();
     const query = filterQuery();
+    query.set("heartbeat", "1");
+    query.set("content", "0");
     if (afterId) query.set("last_event_id", afterId);
     else this.lastId = "";
     this.setState("connecting");
@@ -229,11 +233,7 @@ export const connection = {
   /** While the browser says CONNECTING, it reconnects by itself; after CLOSED, this page has to. */
   onError() {
     this.wasLost = true;
-    if (this.state === "open") {
-      const at = Date.now();
-      this.drops.push({ openMs: at - this.since, silentMs: at - Math.max(this.since, this.lastEventAt) });
-      if (this.drops.length > DROPS_MAX) this.drops.shift();
-    }
+    if (this.state === "open") this.rememberDrop();
     if (this.stream.readyState === EventSource.CLOSED) {
       const why = this.tokenProblem ? tokenText(this.tokenProblem) : "the gateway refused the stream or is unreachable";
       this.reopenLater(why);
@@ -241,6 +241,12 @@ export const connection = {
     } else {
       this.setState("reconnecting");
     }
+  },
+
+  rememberDrop() {
+    const at = Date.now();
+    this.drops.push({ openMs: at - this.since, silentMs: at - Math.max(this.since, this.lastEventAt) });
+    if (this.drops.length > DROPS_MAX) this.drops.shift();
   },
 
   /** An EventSource does not get the reason of a refusal, another request does. The page retries nevertheless: a token
@@ -268,20 +274,20 @@ export const connection = {
     this.setState("waiting", why);
   },
 
-  /** Checks the stream against the gateway's newest event: it can be dead without an error (sleep, a lost route), and
-      is then opened again after the last event. */
-  checkAgainst(newestId) {
-    const newest = cursor(newestId);
-    const last = cursor(this.lastId);
-    if (this.state !== "open" || isFiltered() || !newest || !last) return;
-    const silentMs = Date.now() - Math.max(this.lastEventAt, this.since);
-    if (silentMs <= SILENT_MS || newest.epoch !== last.epoch || newest.seq <= last.seq) return;
+  /** A stream can be dead without an error (sleep, a lost route, a proxy that passes nothing on): then the heartbeats
+      are missing. It is opened again after the last event. */
+  checkSilence() {
+    const waits = this.state === "connecting" || this.state === "reconnecting";
+    const silentMs = Date.now() - (waits ? this.since : Math.max(this.lastEventAt, this.since));
+    if (this.state === "waiting" || silentMs <= SILENT_MS) return;
     if (this.role === "follower") {
-      this.openAlone(this.lastId); // its holder is stuck
+      if (silentMs > HOLDER_SILENT_MS) this.openAlone(this.lastId); // its holder is stuck
       return;
     }
+    if (this.role === "joining") return;
+    if (this.state === "open") this.rememberDrop();
     this.wasLost = true;
-    this.reopenLater(`no event for ${span(silentMs)} although the gateway has newer ones`);
+    this.reopenLater(`nothing came for ${span(silentMs)}, not even a heartbeat`);
   },
 
   // -- events, from the stream or from the holder
@@ -305,7 +311,7 @@ export const connection = {
     } else if (event.type === "source") {
       this.received.source += 1;
       this.onVisit(data);
-    } else {
+    } else if (event.type === "gap") {
       this.onWarning(missedText(data.missed));
     }
   },
@@ -317,6 +323,9 @@ export const connection = {
     this.headSeq = head?.seq ?? Infinity;
     if (data.resume === "gap") this.onWarning(missedText(data.missed));
     if (data.resume === "reset") this.onWarning("Another log begins here: older ids are not valid in it");
+    const remarks = remarksText(data);
+    if (remarks && remarks !== this.remarks) this.onWarning(remarks);
+    this.remarks = remarks;
     this.onChange();
   },
 

@@ -19,7 +19,6 @@ export async function updateGateway() {
   showGateway(health, ready);
   if (ready.status !== "fulfilled") return;
   const { ring } = ready.value.body;
-  connection.checkAgainst(ring?.newest);
   connection.countTabs();
   await updateReach(ring?.oldest);
   say(byId("gateway-span"), reachText());

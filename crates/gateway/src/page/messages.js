@@ -7,6 +7,18 @@ export function missedText(missed) {
   return `${n} missed here: no longer in the log`;
 }
 
+/** What in a filter means nothing to the gateway, or an empty text. `opened` is the data of a `stream` event. */
+export function remarksText(opened) {
+  const list = (values) => (Array.isArray(values) ? values : []);
+  const unknown = list(opened.unknown).map((value) => `“${cut(String(value), 60)}”`);
+  const texts = list(opened.ignored).map(({ name, did_you_mean: meant }) => {
+    const question = meant ? `; did you mean “${cut(String(meant), 60)}”?` : "";
+    return `The gateway does not know the parameter “${cut(String(name), 60)}”${question}`;
+  });
+  if (unknown.length > 0) texts.unshift(`No source has the category, id, tag or country ${unknown.join(", ")}`);
+  return texts.join(". ");
+}
+
 /** For a person without a valid token. `problem` is the gateway's answer. */
 export function tokenText(problem) {
   const detail = cut(problem.detail, 120);

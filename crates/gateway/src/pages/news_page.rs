@@ -285,7 +285,7 @@ pub(crate) async fn look_up(state: &AppState, id: &Cursor, within: Duration) -> 
     let Ok(Ok(Ok(part))) = tokio::time::timeout(within, answer).await else { return LogLookup::NoDaemon };
     let Some(event) = part.events.first() else { return LogLookup::TooOld };
     match Frame::render(event.get().as_bytes()) {
-        Ok(frame) if frame.id == *id => LogLookup::Found(Box::new(frame)),
+        Ok(frame) if frame.seq == id.seq => LogLookup::Found(Box::new(frame)),
         Ok(_) => LogLookup::TooOld,
         Err(error) => {
             tracing::error!(%error, "an event of the log is unreadable");

@@ -60,6 +60,13 @@ pub(crate) struct StreamPermit {
     address: ClientAddress,
 }
 
+impl StreamPermit {
+    /// Whose stream it is.
+    pub(crate) fn address(&self) -> ClientAddress {
+        self.address
+    }
+}
+
 impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.streams.counts().remove(self.address);

@@ -9,11 +9,9 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use news::Cursor;
+use news::{Cursor, Timestamp};
 use serde::Serialize;
 use wire::StreamOpened;
-
-use super::frame::Frame;
 
 /// The encoding of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,22 +22,43 @@ pub(crate) enum StreamFormat {
     NdJson,
 }
 
+/// Whether events come with their `content_html`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ContentHtml {
+    #[default]
+    Included,
+    LeftOut,
+}
+
+/// The form of the blocks of events: every client with the same one gets the same bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlockForm {
+    pub(crate) format: StreamFormat,
+    pub(crate) content: ContentHtml,
+}
+
+/// The data of a `heartbeat` event, for clients that asked for one.
+#[derive(Debug, Serialize)]
+pub(crate) struct HeartbeatData {
+    /// The newest event; null before the gateway has received any.
+    pub(crate) head: Option<Cursor>,
+    /// Events between the client's cursor and the head; null before they are known.
+    pub(crate) lag: Option<u64>,
+    pub(crate) time: Timestamp,
+}
+
+/// The data of the `live` event.
+#[derive(Debug, Serialize)]
+pub(crate) struct LiveData {
+    /// The newest event when the client came: it has everything up to this one.
+    pub(crate) head: Cursor,
+}
+
 impl StreamFormat {
     pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::EventStream => "text/event-stream",
             Self::NdJson => "application/x-ndjson",
-        }
-    }
-
-    pub(crate) fn frame(self, frame: &Frame) -> Bytes {
-        match self {
-            Self::EventStream => frame.block.clone(),
-            Self::NdJson => {
-                let (id, kind, json) = (&frame.id, frame.kind.as_str(), frame.json());
-                let head = format!("{{\"event\":\"{kind}\",\"id\":\"{id}\",\"data\":");
-                [head.as_bytes(), &json, b"}\n"].concat().into()
-            }
         }
     }
 
@@ -96,7 +115,7 @@ impl StreamFormat {
         }
     }
 
-    /// A heartbeat: moves the client's cursor, or only proves the connection.
+    /// A heartbeat: moves the client's cursor, or only proves the connection. An `EventSource` passes no event on.
     pub(crate) fn heartbeat(self, cursor: Option<&Cursor>) -> Bytes {
         match (self, cursor) {
             (Self::EventStream, Some(cursor)) => format!("id: {cursor}\n\n").into(),
@@ -105,6 +124,18 @@ impl StreamFormat {
                 format!("{{\"event\":\"heartbeat\",\"id\":\"{cursor}\"}}\n").into()
             }
             (Self::NdJson, None) => Bytes::from_static(b"{\"event\":\"waiting\"}\n"),
+        }
+    }
+
+    /// The same as an event with data, which an `EventSource` passes on.
+    pub(crate) fn heartbeat_event(self, id: Option<&Cursor>, data: &HeartbeatData) -> Bytes {
+        let json = serde_json::to_string(data).expect("our own types have a JSON form");
+        match (self, id) {
+            (_, None) => self.event_of_json("heartbeat", &json),
+            (Self::EventStream, Some(id)) => format!("id: {id}\nevent: heartbeat\ndata: {json}\n\n").into(),
+            (Self::NdJson, Some(id)) => {
+                format!("{{\"event\":\"heartbeat\",\"id\":\"{id}\",\"data\":{json}}}\n").into()
+            }
         }
     }
 
@@ -140,7 +171,11 @@ mod tests {
             head: None,
             missed: None,
             server: "a \"server\"".to_owned(),
+            ignored: Vec::new(),
+            unknown: Vec::new(),
         };
+        let beat =
+            HeartbeatData { head: Some(cursor.clone()), lag: Some(0), time: Timestamp::from_millis(0) };
         let lines = StreamFormat::NdJson;
         for (line, event, id) in [
             (lines.hello(Some(5), Some(&cursor), &hello), "stream", Some("e-7")),
@@ -149,6 +184,8 @@ mod tests {
             (lines.waiting(5), "waiting", None),
             (lines.heartbeat(Some(&cursor)), "heartbeat", Some("e-7")),
             (lines.heartbeat(None), "waiting", None),
+            (lines.heartbeat_event(Some(&cursor), &beat), "heartbeat", Some("e-7")),
+            (lines.heartbeat_event(None, &beat), "heartbeat", None),
             (lines.end(5, Some(&cursor)), "end", Some("e-7")),
             (lines.end(5, None), "end", None),
         ] {

@@ -7,7 +7,7 @@ use std::{
 
 use news::SourceId;
 
-use super::{encoding::StreamFormat, filter::EventFilter};
+use super::{encoding::StreamFormat, filter::EventFilter, frame::FilterLabels};
 
 /// The notices that clients may still get.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ pub(crate) struct NoticeBlock {
 #[derive(Clone, Debug)]
 pub(crate) enum Audience {
     /// Clients whose filter selects this source.
-    Visit { source: SourceId, category: String, tags: Vec<String> },
+    Visit { source: SourceId, category: String, labels: FilterLabels },
     /// Clients that may see all these categories.
     Refresh(Arc<[String]>),
 }
@@ -42,7 +42,9 @@ pub(crate) enum Audience {
 impl Audience {
     fn includes(&self, filter: &EventFilter) -> bool {
         match self {
-            Self::Visit { source, category, tags } => filter.matches_source(source.as_str(), category, tags),
+            Self::Visit { source, category, labels } => {
+                filter.matches_source(source.as_str(), category, labels)
+            }
             Self::Refresh(categories) => filter.may_see(categories.iter().map(String::as_str)),
         }
     }
@@ -64,6 +66,8 @@ impl Notices {
     const KEPT_MAX: usize = 1024;
     /// Notices in one batch.
     const BATCH_MAX: usize = 64;
+    /// Bytes in one batch, but at least one notice.
+    const BATCH_BYTES_MAX: usize = 4 * 1024;
 
     pub(crate) fn push(&self, notice: NoticeBlock) {
         let mut ring = self.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -90,11 +94,15 @@ impl Notices {
             if batch.sent == Self::BATCH_MAX {
                 break;
             }
-            batch.next += 1;
             if filter.matches_kind(notice.kind) && notice.audience.includes(filter) {
-                batch.bytes.extend_from_slice(&format.event_of_json(notice.kind, &notice.json));
+                let block = format.event_of_json(notice.kind, &notice.json);
+                if batch.sent > 0 && batch.bytes.len() + block.len() > Self::BATCH_BYTES_MAX {
+                    break;
+                }
+                batch.bytes.extend_from_slice(&block);
                 batch.sent += 1;
             }
+            batch.next += 1;
         }
         batch
     }

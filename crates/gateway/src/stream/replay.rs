@@ -20,10 +20,10 @@ const REQUESTS_MAX: usize = 4096;
 const IN_FLIGHT_MAX: usize = 8;
 /// Events per page. A client that stops reading in the middle of a replay holds one page, so it is kept small.
 const PAGE_EVENTS: usize = 50;
-/// Bytes of the events per page, about: rendering a page must not hold up the wire, which is read by the same thread.
-const PAGE_BYTES: usize = 256 * 1024;
-/// Largest answer: one event may be larger than a page.
-const PAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of the events of a page, about; one event at least.
+pub(super) const PAGE_BYTES: usize = 256 * 1024;
+/// Largest answer: a page and the largest event.
+const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long the daemon may take to answer.
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -82,16 +82,16 @@ struct LogAnswer {
 /// # Errors
 /// [`ReplayUnavailable`]; the reason has been logged.
 pub(crate) async fn fetch(daemon: PeerClient, start: ReplayStart) -> ReplayResult {
-    let start_at = match &start {
+    let from = match &start {
         ReplayStart::After(cursor) => format!("after={cursor}"),
         ReplayStart::Since(instant) => format!("since={instant}"),
     };
-    let path = format!("/log?limit={PAGE_EVENTS}&bytes={PAGE_BYTES}&{start_at}");
+    let path = format!("/log?limit={PAGE_EVENTS}&bytes={PAGE_BYTES}&{from}");
     let cursor = match &start {
         ReplayStart::After(cursor) => Some(tracing::field::display(cursor)),
         ReplayStart::Since(_) => None,
     };
-    let body = daemon.get(&path, DEADLINE, PAGE_BYTES_MAX).await.map_err(|error| {
+    let body = daemon.get(&path, DEADLINE, ANSWER_BYTES_MAX).await.map_err(|error| {
         tracing::debug!(cursor, %error, "could not read a page of the log");
         ReplayUnavailable
     })?;

@@ -10,11 +10,16 @@ use std::{
     sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use bytes::{Bytes, BytesMut};
 use news::{Cursor, Epoch, Seq, Timestamp};
 use wire::LogBounds;
 
-use super::{encoding::StreamFormat, filter::EventFilter, frame::Frame};
+use super::{
+    encoding::BlockForm,
+    filter::EventFilter,
+    frame::Frame,
+    outgoing::{ChunkBuilder, Outgoing},
+    turn::Turn,
+};
 
 /// How much the ring may keep.
 #[derive(Clone, Copy, Debug)]
@@ -52,23 +57,53 @@ struct RingEntry {
     recorded: Timestamp,
 }
 
-/// What a client gets with one write.
+/// Where a client reads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RingPosition {
+    /// Of the epoch that the cursor belongs to.
+    pub(crate) generation: u64,
+    /// It gets what comes after this event,
+    pub(crate) cursor: Seq,
+    /// up to this one.
+    pub(crate) until: Seq,
+}
+
+/// What a client got.
 #[derive(Debug, Default)]
 pub(crate) struct EventBatch {
-    /// Blocks, ready to send.
-    pub(crate) bytes: Bytes,
-    /// How many events they have.
+    /// How many events.
     pub(crate) events: u64,
+    /// How many bytes of blocks.
+    pub(crate) bytes: usize,
     /// The client's cursor after these.
     pub(crate) cursor: Seq,
-    /// Events before these that the ring no longer has.
+    /// Events after the client's cursor that the ring no longer has; then this batch has no events, and `cursor` is the
+    /// one after the missed events.
     pub(crate) missed: u64,
-    /// The cursor after the missed events.
-    pub(crate) cursor_before: Seq,
     /// Whether there are more events for the client.
     pub(crate) more: bool,
-    /// Events between its cursor and the newest, whether its filter selects them or not.
-    pub(crate) behind: u64,
+}
+
+/// A search for the cursor before the newest events that a filter selects.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SnapshotSearch {
+    generation: u64,
+    /// The next event to be looked at.
+    at: Seq,
+    /// How many selected events are still to be found.
+    left: u64,
+    /// The cursor before the oldest selected event so far.
+    cursor: Seq,
+}
+
+/// A step of a search.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SearchStep {
+    Found(Seq),
+    /// To be continued in another turn.
+    Unfinished(SnapshotSearch),
+    /// The ring has another epoch: the search starts again.
+    OtherEpoch,
 }
 
 /// What is in the ring.
@@ -170,71 +205,66 @@ impl Ring {
         self.inner.try_read().ok().map(|inner| inner.state())
     }
 
-    /// What a client with this cursor gets next, at most about `bytes_max` bytes but at least one event. `None` if the
-    /// ring has another epoch than that of `generation`.
+    /// Hands out what a client at this position gets next: about one chunk, but at least one event, unless its turn is
+    /// over before one is found. `None` if the ring has another epoch.
     pub(crate) fn read_after(
         &self,
-        generation: u64,
-        cursor: Seq,
+        at: RingPosition,
         filter: &EventFilter,
-        format: StreamFormat,
-        bytes_max: usize,
+        form: BlockForm,
+        turn: &mut Turn,
+        outgoing: &mut Outgoing,
     ) -> Option<EventBatch> {
         let inner = self.read();
-        if inner.generation != generation {
+        if inner.generation != at.generation {
             return None;
         }
-        let mut batch = EventBatch { cursor, ..EventBatch::default() };
-        if cursor.next() < inner.oldest {
-            batch.missed = inner.oldest.0 - cursor.next().0;
+        let mut batch = EventBatch { cursor: at.cursor, ..EventBatch::default() };
+        if at.cursor.next() < inner.oldest {
+            batch.missed = inner.oldest.0 - at.cursor.next().0;
             batch.cursor = Seq(inner.oldest.0 - 1);
+            batch.more = true;
+            return Some(batch);
         }
-        batch.cursor_before = batch.cursor;
-        let mut first: Option<Bytes> = None;
-        let mut joined = BytesMut::new();
-        for entry in inner.frames.range(inner.index_after(batch.cursor)..) {
-            let frame = &entry.frame;
-            if filter.matches(frame) {
-                let block = format.frame(frame);
-                let length = joined.len().max(first.as_ref().map_or(0, Bytes::len));
-                if length > 0 && length + block.len() > bytes_max {
-                    batch.more = true;
-                    break;
-                }
-                match &first {
-                    // One event, the usual case, is sent as it is; several are joined into one write.
-                    None => first = Some(block),
-                    Some(alone) => {
-                        if joined.is_empty() {
-                            joined.extend_from_slice(alone);
-                        }
-                        joined.extend_from_slice(&block);
-                    }
-                }
-                batch.events += 1;
-            }
-            batch.cursor = frame.seq;
-        }
-        batch.behind = inner.head().0.saturating_sub(batch.cursor.0);
-        batch.bytes = match first {
-            Some(alone) if joined.is_empty() => alone,
-            _ => joined.freeze(),
-        };
+        let frames = inner.frames.range(inner.index_after(at.cursor)..).map(|entry| &*entry.frame);
+        batch.read(frames, at.until, filter, form, turn, outgoing);
         Some(batch)
     }
 
-    /// The cursor before the `n` newest events that the filter selects.
-    pub(crate) fn before_newest(&self, n: u64, filter: &EventFilter) -> Seq {
+    /// A search for the cursor before the `n` newest events that a filter selects.
+    pub(crate) fn search_newest(&self, n: u64) -> SnapshotSearch {
         let inner = self.read();
-        if n == 0 {
-            return inner.head();
+        SnapshotSearch { generation: inner.generation, at: inner.head(), left: n, cursor: inner.head() }
+    }
+
+    /// Continues a search until it has found the cursor or the turn is over.
+    pub(crate) fn continue_search(
+        &self,
+        mut search: SnapshotSearch,
+        filter: &EventFilter,
+        turn: &mut Turn,
+    ) -> SearchStep {
+        let inner = self.read();
+        if inner.generation != search.generation {
+            return SearchStep::OtherEpoch;
         }
-        let selected = inner.frames.iter().rev().filter(|entry| filter.matches(&entry.frame));
-        let nth = usize::try_from(n).unwrap_or(usize::MAX);
-        match selected.take(nth).last() {
-            Some(entry) => Seq(entry.frame.seq.0 - 1),
-            None => inner.head(),
+        let end = inner.index_after(search.at);
+        for entry in inner.frames.range(..end).rev() {
+            if search.left == 0 {
+                break;
+            }
+            if turn.scanned_enough() {
+                return SearchStep::Unfinished(search);
+            }
+            let frame = &entry.frame;
+            turn.on_event(filter.text_bytes(frame));
+            search.at = Seq(frame.seq.0 - 1);
+            if filter.matches(frame) {
+                search.left -= 1;
+                search.cursor = search.at;
+            }
         }
+        SearchStep::Found(search.cursor)
     }
 
     /// The cursor before everything recorded since `instant`.
@@ -279,6 +309,39 @@ impl Ring {
             Some(entry) => RingLookup::Found(Arc::clone(&entry.frame)),
             None => RingLookup::Unknown,
         }
+    }
+}
+
+impl EventBatch {
+    /// Reads consecutive events; the cursor moves past those that the filter does not select.
+    pub(crate) fn read<'f>(
+        &mut self,
+        frames: impl Iterator<Item = &'f Frame>,
+        until: Seq,
+        filter: &EventFilter,
+        form: BlockForm,
+        turn: &mut Turn,
+        outgoing: &mut Outgoing,
+    ) {
+        let mut chunk = ChunkBuilder::new(form);
+        for frame in frames {
+            if frame.seq > until || turn.scanned_enough() {
+                self.more = true;
+                break;
+            }
+            turn.on_event(filter.text_bytes(frame));
+            if filter.matches(frame) {
+                if !chunk.try_add(frame) {
+                    self.more = true;
+                    break;
+                }
+                self.events += 1;
+            }
+            self.cursor = frame.seq;
+        }
+        self.bytes = chunk.bytes();
+        chunk.finish(outgoing);
+        outgoing.then_cursor(self.cursor);
     }
 }
 
@@ -332,14 +395,49 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::http::query::NewsQuery;
+    use crate::{
+        http::query::NewsQuery,
+        stream::encoding::{ContentHtml, StreamFormat},
+    };
+
+    const FORM: BlockForm = BlockForm { format: StreamFormat::EventStream, content: ContentHtml::Included };
+
+    /// What a client after this event gets with one chunk, and its ids.
+    fn read(ring: &Ring, cursor: u64, until: u64, filter: &EventFilter) -> (EventBatch, Vec<u64>) {
+        let mut outgoing = Outgoing::default();
+        let at = RingPosition { generation: 1, cursor: Seq(cursor), until: Seq(until) };
+        let batch = ring.read_after(at, filter, FORM, &mut Turn::default(), &mut outgoing).unwrap();
+        let mut bytes = Vec::new();
+        while let Some((chunk, _)) = outgoing.next_chunk() {
+            bytes.extend_from_slice(&chunk);
+        }
+        assert_eq!(batch.bytes, bytes.len());
+        let ids = ids(&bytes);
+        (batch, ids)
+    }
+
+    fn before_newest(ring: &Ring, n: u64, filter: &EventFilter) -> Seq {
+        let mut search = ring.search_newest(n);
+        loop {
+            match ring.continue_search(search, filter, &mut Turn::default()) {
+                SearchStep::Found(seq) => return seq,
+                SearchStep::Unfinished(next) => search = next,
+                SearchStep::OtherEpoch => panic!("it has one epoch"),
+            }
+        }
+    }
 
     fn frame(seq: u64, source: &str) -> Frame {
+        frame_of(seq, source, 0)
+    }
+
+    fn frame_of(seq: u64, source: &str, bytes: usize) -> Frame {
+        let item = Item { summary: "x".repeat(bytes), ..Item::default() };
         let url = FeedUrl::try_new("https://example.org/").unwrap();
         let source = Source::new(SourceId::try_new(source).unwrap(), url);
         let id = Cursor { epoch: Epoch::try_new("e").unwrap(), seq: Seq(seq) };
         let first_seen = Timestamp::from_millis(i64::try_from(seq).unwrap() * 1000);
-        let json = Event::new(id.clone(), EventKind::Item, &source, first_seen, Item::default()).to_json();
+        let json = Event::new(id.clone(), EventKind::Item, &source, first_seen, item).to_json();
         Frame::render(json.as_bytes()).unwrap()
     }
 
@@ -360,18 +458,29 @@ mod tests {
     #[test]
     fn the_oldest_events_are_removed_first_and_a_client_behind_them_learns_how_many() {
         let ring = ring(3, 5..=10);
-        let batch = ring
-            .read_after(1, Seq(5), &EventFilter::default(), StreamFormat::EventStream, usize::MAX)
-            .unwrap();
-        assert_eq!((batch.missed, ids(&batch.bytes)), (2, vec![8, 9, 10]));
-        let batch = ring
-            .read_after(1, Seq(7), &EventFilter::default(), StreamFormat::EventStream, usize::MAX)
-            .unwrap();
-        assert_eq!((batch.missed, ids(&batch.bytes)), (0, vec![8, 9, 10]));
-        assert!(
-            ring.read_after(0, Seq(7), &EventFilter::default(), StreamFormat::EventStream, 1).is_none(),
-            "another generation"
-        );
+        let all = EventFilter::default();
+        let (batch, ids) = read(&ring, 5, u64::MAX, &all);
+        assert_eq!((batch.missed, batch.cursor, ids), (2, Seq(7), vec![]));
+        let (batch, ids) = read(&ring, 7, u64::MAX, &all);
+        assert_eq!((batch.missed, ids, batch.more), (0, vec![8, 9, 10], false));
+        let (batch, ids) = read(&ring, 7, 9, &all);
+        assert_eq!((batch.cursor, ids, batch.more), (Seq(9), vec![8, 9], true));
+        let other = RingPosition { generation: 0, cursor: Seq(7), until: Seq(99) };
+        let mut outgoing = Outgoing::default();
+        assert!(ring.read_after(other, &all, FORM, &mut Turn::default(), &mut outgoing).is_none());
+    }
+
+    #[test]
+    fn a_large_event_is_handed_out_alone_and_the_others_together() {
+        let ring = Ring::new(RingBounds { events: 100, bytes: usize::MAX });
+        ring.reset(Epoch::try_new("e").unwrap());
+        for (seq, bytes) in [(1, 10), (2, 10), (3, 20_000), (4, 10)] {
+            ring.push(frame_of(seq, "a", bytes));
+        }
+        let all = EventFilter::default();
+        assert_eq!(read(&ring, 0, 99, &all).1, [1, 2]);
+        assert_eq!(read(&ring, 2, 99, &all).1, [3]);
+        assert_eq!(read(&ring, 3, 99, &all).1, [4]);
     }
 
     #[test]
@@ -389,21 +498,48 @@ mod tests {
     fn an_event_that_does_not_follow_the_last_makes_a_gap() {
         let ring = ring(100, 1..=3);
         ring.push(frame(9, "a"));
-        let batch = ring
-            .read_after(1, Seq(3), &EventFilter::default(), StreamFormat::EventStream, usize::MAX)
-            .unwrap();
-        assert_eq!((batch.missed, ids(&batch.bytes)), (5, vec![9]));
+        let (batch, ids) = read(&ring, 3, u64::MAX, &EventFilter::default());
+        assert_eq!((batch.missed, batch.cursor, ids), (5, Seq(8), vec![]));
+        assert_eq!(read(&ring, 8, u64::MAX, &EventFilter::default()).1, [9]);
     }
 
     #[test]
     fn the_cursor_of_a_filtered_client_passes_other_events() {
         let ring = ring(100, 1..=9);
         let filter = NewsQuery::parse("source=even").unwrap().filter;
-        let batch = ring.read_after(1, Seq(2), &filter, StreamFormat::EventStream, usize::MAX).unwrap();
-        assert_eq!((ids(&batch.bytes), batch.cursor), (vec![4, 6, 8], Seq(9)));
-        assert_eq!(ring.before_newest(2, &filter), Seq(5));
-        assert_eq!(ring.before_newest(0, &filter), Seq(9));
-        assert_eq!(ring.before_newest(99, &filter), Seq(1));
+        let (batch, ids) = read(&ring, 2, u64::MAX, &filter);
+        assert_eq!((ids, batch.cursor), (vec![4, 6, 8], Seq(9)));
+        assert_eq!(before_newest(&ring, 2, &filter), Seq(5));
+        assert_eq!(before_newest(&ring, 0, &filter), Seq(9));
+        assert_eq!(before_newest(&ring, 99, &filter), Seq(1));
+        let none = NewsQuery::parse("source=none").unwrap().filter;
+        assert_eq!(before_newest(&ring, 99, &none), Seq(9));
+    }
+
+    #[test]
+    fn a_turn_ends_in_the_middle_of_the_ring_and_the_next_continues_there() {
+        let ring = ring(20_000, 1..=20_000);
+        let none = NewsQuery::parse("source=none").unwrap().filter;
+        let at = |cursor| RingPosition { generation: 1, cursor, until: Seq(u64::MAX) };
+        let (mut cursor, mut turns, mut outgoing) = (Seq(0), 0, Outgoing::default());
+        loop {
+            let batch =
+                ring.read_after(at(cursor), &none, FORM, &mut Turn::default(), &mut outgoing).unwrap();
+            assert!(batch.cursor > cursor && batch.cursor.0 - cursor.0 <= 8192, "{batch:?}");
+            (cursor, turns) = (batch.cursor, turns + 1);
+            if !batch.more {
+                break;
+            }
+        }
+        assert!(cursor == Seq(20_000) && turns > 2, "{turns}");
+        let (mut search, mut turns) = (ring.search_newest(5), 1);
+        while let SearchStep::Unfinished(next) = ring.continue_search(search, &none, &mut Turn::default()) {
+            (search, turns) = (next, turns + 1);
+        }
+        assert!(turns > 2, "{turns}");
+        ring.reset(Epoch::try_new("f").unwrap());
+        let step = ring.continue_search(search, &none, &mut Turn::default());
+        assert!(matches!(step, SearchStep::OtherEpoch), "{step:?}");
     }
 
     #[test]
@@ -442,22 +578,25 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_the_size_of_a_write_every_event_comes_once_and_in_order(
-            head in 1..60u64, kept in 1..60usize, start in 0..60u64, bytes_max in 1..2000usize,
+            head in 1..60u64, kept in 1..60usize, start in 0..60u64, until in 1..90u64, bytes in 1..9000usize,
         ) {
-            let ring = ring(kept, 1..=head);
+            let ring = Ring::new(RingBounds { events: kept, bytes: usize::MAX });
+            ring.reset(Epoch::try_new("e").unwrap());
+            (1..=head).for_each(|seq| ring.push(frame_of(seq, "a", bytes * usize::try_from(seq % 3).unwrap())));
             let start = start.min(head);
-            let (mut cursor, mut got, mut missed) = (Seq(start), Vec::new(), 0);
+            let (mut cursor, mut got, mut missed) = (start, Vec::new(), 0);
             loop {
-                let batch = ring.read_after(1, cursor, &EventFilter::default(), StreamFormat::EventStream, bytes_max).unwrap();
-                got.extend(ids(&batch.bytes));
+                // First up to an event, then the rest.
+                let limit = if cursor < until { until } else { u64::MAX };
+                let (batch, ids) = read(&ring, cursor, limit, &EventFilter::default());
+                got.extend(ids);
                 missed += batch.missed;
-                cursor = batch.cursor;
-                prop_assert_eq!(batch.behind, head - cursor.0);
+                cursor = batch.cursor.0;
                 if !batch.more { break; }
             }
             let first = (start + missed + 1)..=head;
             prop_assert_eq!(got, first.collect::<Vec<_>>());
-            prop_assert_eq!(cursor, Seq(head));
+            prop_assert_eq!(cursor, head);
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Step 13 of the life of an item: one client takes it. A body that is little more than a cursor into the ring.
 //!
 //! ```text
-//! new ──the ring is filled──► live ──drain, expired token or another epoch──► ended
-//!   │ retry, stream             │ gap, events, notices, heartbeats              retry, id
+//! new ──the ring is filled──► opening ──the start is found──► live ──drain, expired token, other epoch──► ended
+//!   │ retry, stream              │ stream                      │ gap, events, live, notices, heartbeats   retry, id
 //! ```
 //!
-//! Everything the client has not had goes out in one write. While its socket is full the body is not polled: a slow
-//! client costs its cursor and its socket's buffer, and falls behind. Events that the ring no longer has are read from
-//! the daemon's log, page by page; a `gap` event reports those that the log no longer has either.
+//! While its socket is full the body is not polled: a slow client costs its cursor and its socket's buffer, and falls
+//! behind. Events that the ring no longer has are read from the daemon's log, page by page; a `gap` event reports those
+//! that the log no longer has either. Never here: a turn without an end ([`Turn`]).
 
 use std::{
     collections::VecDeque,
@@ -19,33 +19,30 @@ use std::{
 };
 
 use actix_web::body::{BodySize, MessageBody};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use news::{Cursor, Epoch, Seq, Timestamp};
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, Sleep, sleep},
+};
 use wire::{Gap, LogBounds, Resume, ResumeDecision, StreamOpened};
 
 use super::{
     admission::StreamPermit,
-    encoding::StreamFormat,
+    encoding::{BlockForm, HeartbeatData, LiveData},
     filter::{EventFilter, Since},
     frame::Frame,
-    replay::{ReplayPage, ReplayStart, ReplayUnavailable},
-    ring::RingState,
+    outgoing::Outgoing,
+    replay::{PAGE_BYTES, ReplayPage, ReplayStart, ReplayUnavailable},
+    ring::{EventBatch, RingPosition, RingState, SearchStep, SnapshotSearch},
+    turn::Turn,
     worker_streams::{WakeReason, WorkerStreams},
 };
-use crate::{auth::authenticator::AuthorisedReader, connection::ClientConnection, state::AppState};
+use crate::{
+    auth::authenticator::AuthorisedReader, connection::ClientConnection, http::query::QueryRemarks,
+    state::AppState, unsent::UnsentBytes,
+};
 
-/// Bytes per write, about. actix gives each connection a buffer of 8 KiB, and keeps what it grows to: larger writes
-/// would cost every client 32 KiB for the life of its stream as soon as a hundred items come at once.
-const WRITE_BYTES: usize = 8 * 1024 - 16;
-/// The same for the first write, which goes out with the head of the response.
-const WRITE_BYTES_FIRST: usize = 6 * 1024;
-/// While a client is far behind, writes double up to this, and the buffer with them: the bound of what one poll may
-/// cost the other clients of the worker.
-const WRITE_BYTES_MAX: usize = 30 * 1024;
-/// A client with more events than this left after a write is far behind: then speed counts, as all clients may have
-/// reconnected at once.
-const FAR_BEHIND: u64 = 256;
 /// Unrequested polls per second. A client that pipelines requests on its open stream makes actix poll in a
 /// busy loop; other clients cause a handful.
 const SPURIOUS_POLLS_MAX: u32 = 1000;
@@ -53,6 +50,8 @@ const SPURIOUS_POLLS_MAX: u32 = 1000;
 const PAGE_FAILURES_MAX: u32 = 5;
 /// How long after a failure the page is requested again.
 const PAGE_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long a client waits for room for a page, in milliseconds; random, as others may wait for the same.
+const ROOM_RETRY_MS: std::ops::Range<u64> = 200..600;
 /// How long a client waits before it reconnects, in milliseconds; random for each client.
 const RETRY_MS: std::ops::Range<u64> = 1000..3000;
 /// The same when the gateway ends the stream.
@@ -66,7 +65,11 @@ pub(crate) struct StreamRequest {
     pub(crate) since: Option<Since>,
     pub(crate) snapshot: u64,
     pub(crate) filter: EventFilter,
-    pub(crate) format: StreamFormat,
+    pub(crate) form: BlockForm,
+    /// Heartbeats are events with data.
+    pub(crate) heartbeat: bool,
+    /// What it is told about its query.
+    pub(crate) remarks: Box<QueryRemarks>,
 }
 
 /// One client's stream.
@@ -76,36 +79,45 @@ pub(crate) struct StreamSubscriber {
     key: usize,
     /// The client, as the watchdog shows it.
     peer: Arc<str>,
-    _permit: StreamPermit,
+    permit: StreamPermit,
     request: StreamRequest,
     stage: Stage,
     epoch: Option<Epoch>,
     generation: u64,
     cursor: Seq,
+    /// The newest event when the client came, until it has everything up to this one.
+    live_at: Option<Seq>,
     replay: Replay,
-    /// How many bytes the next write has, about.
-    write_bytes: usize,
+    /// Its address was sent too much from the past: nothing is read until then.
+    hold: Option<Pin<Box<Sleep>>>,
     /// Failed pages in a row.
     page_failures: u32,
     /// The number of the next notice.
     next_notice: u64,
-    /// More is ready, but the other clients of this worker come first.
-    yield_now: bool,
+    outgoing: Outgoing,
+    turn: Turn,
     spurious_polls: u32,
     spurious_since: Instant,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 enum Stage {
     /// Nothing was sent.
     New,
-    /// The ring is not filled yet.
-    Waiting {
-        /// When the client was told `live`, if it has been.
-        live_since: Option<Timestamp>,
-    },
+    /// The ring is not filled yet, or the start is still searched for in it.
+    Opening(Opening),
     Live,
     Ended,
+}
+
+/// A stream whose start is not known yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Opening {
+    /// When the client was told `live`, if it has been.
+    live_since: Option<Timestamp>,
+    /// How long to wait before a reconnect, in milliseconds, if the client was not told yet.
+    retry_ms: Option<u64>,
+    search: Option<SnapshotSearch>,
 }
 
 /// The client keeps its connection busy without reading: the connection is closed.
@@ -127,52 +139,59 @@ impl StreamSubscriber {
             key: streams.insert(connection, reader),
             next_notice: streams.state.notices.next(),
             streams,
-            _permit: permit,
+            permit,
             request,
             stage: Stage::New,
             epoch: None,
             generation: 0,
             cursor: Seq::NONE,
+            live_at: None,
             replay: Replay::Idle,
-            write_bytes: WRITE_BYTES_FIRST,
+            hold: None,
             page_failures: 0,
-            yield_now: false,
+            outgoing: Outgoing::default(),
+            turn: Turn::default(),
             spurious_polls: 0,
             spurious_since: now,
         }
     }
 
-    /// What is to be written now, if anything.
-    fn next(&mut self, wake: WakeReason, cx: &mut Context<'_>) -> Option<Bytes> {
-        if wake.expired && self.stage != Stage::Ended {
-            return Some(self.end("expired"));
+    /// Prepares what is to be written now, if anything; everything before that was handed out.
+    fn prepare(&mut self, wake: WakeReason, cx: &mut Context<'_>) {
+        if wake.expired {
+            return self.end("expired");
         }
-        if wake.drain && self.stage != Stage::Ended {
-            return Some(self.end("drain"));
+        if wake.drain {
+            return self.end("drain");
         }
-        let bytes = match self.stage {
-            Stage::New => return Some(self.send_hello(cx)),
-            Stage::Waiting { live_since } => self.open(live_since, None, cx),
+        match self.stage {
+            Stage::New => self.send_hello(cx),
+            Stage::Opening(opening) => self.open(opening, cx),
             Stage::Live => self.read_events(cx),
-            Stage::Ended => return None,
-        };
-        bytes.or_else(|| wake.heartbeat.then(|| self.heartbeat()))
+            Stage::Ended => return,
+        }
+        self.pass_over();
+        if self.outgoing.is_empty() && wake.heartbeat {
+            self.heartbeat();
+        }
     }
 
     /// The first block: how long to wait before a reconnect, and the result of the resumption as soon as it is known.
-    fn send_hello(&mut self, cx: &mut Context<'_>) -> Bytes {
-        let retry = fastrand::u64(RETRY_MS);
+    fn send_hello(&mut self, cx: &mut Context<'_>) {
+        let retry_ms = fastrand::u64(RETRY_MS);
         if self.streams.state.ring.state().filled {
-            self.stage = Stage::Waiting { live_since: None };
-            return self.open(None, Some(retry), cx).unwrap_or_default();
+            return self.open(Opening { retry_ms: Some(retry_ms), ..Opening::default() }, cx);
         }
+        let format = self.request.form.format;
         if self.request.requested.is_some() {
-            self.stage = Stage::Waiting { live_since: None };
-            return self.request.format.waiting(retry);
+            self.stage = Stage::Opening(Opening::default());
+            return self.outgoing.push(format.waiting(retry_ms));
         }
         // A client without an id is live whatever the log holds: that needs no daemon.
-        self.stage = Stage::Waiting { live_since: Some(self.streams.state.now()) };
+        let live_since = Some(self.streams.state.now());
+        self.stage = Stage::Opening(Opening { live_since, ..Opening::default() });
         self.count_resume(Resume::Live);
+        let remarks = std::mem::take(&mut *self.request.remarks);
         let hello = StreamOpened {
             resume: Resume::Live,
             requested: None,
@@ -180,163 +199,258 @@ impl StreamSubscriber {
             head: None,
             missed: Some(0),
             server: SERVER.to_owned(),
+            ignored: remarks.ignored,
+            unknown: remarks.unknown,
         };
-        self.request.format.hello(Some(retry), None, &hello)
+        self.outgoing.push(format.hello(Some(retry_ms), None, &hello));
     }
 
     /// Resolves the client's cursor, once the ring is filled.
-    fn open(
-        &mut self,
-        live_since: Option<Timestamp>,
-        retry: Option<u64>,
-        cx: &mut Context<'_>,
-    ) -> Option<Bytes> {
-        let state = &self.streams.state;
+    fn open(&mut self, mut opening: Opening, cx: &mut Context<'_>) {
+        let streams = Rc::clone(&self.streams);
+        let state = &streams.state;
         let ring = state.ring.state();
-        let bounds = ring.log_bounds.clone().filter(|_| ring.filled)?;
-        let requested = self.request.requested.as_deref();
-        let decision = bounds.resolve_cursor(requested);
-        let ResumeDecision { resume, after, .. } = decision;
-        self.generation = ring.generation;
-        self.epoch = Some(bounds.epoch.clone());
-        (self.cursor, self.replay) = match (after, self.request.since) {
-            (Some(after), _) => (after, Replay::Idle),
-            (None, Some(since)) if resume == Resume::Live => {
-                start_at(since.instant(state.now()), state, &ring, &bounds)
-            }
-            (None, _) => {
-                let snapshot =
-                    (state.ring.before_newest(self.request.snapshot, &self.request.filter), Replay::Idle);
+        let Some(bounds) = ring.log_bounds.clone().filter(|_| ring.filled) else {
+            self.stage = Stage::Opening(opening);
+            return;
+        };
+        let decision = bounds.resolve_cursor(self.request.requested.as_deref());
+        let start = match (decision.after, self.request.since) {
+            (Some(after), _) => Some((after, Replay::Idle)),
+            (None, Some(since)) => Some(start_at(since.instant(state.now()), state, &ring, &bounds)),
+            (None, None) => self.search_snapshot(&mut opening).map(|snapshot| {
                 // A client that was told `live` gets everything since then, however late the daemon started.
-                live_since
+                opening
+                    .live_since
                     .map(|since| start_at(since, state, &ring, &bounds))
-                    .filter(|(cursor, _)| *cursor < snapshot.0)
-                    .unwrap_or(snapshot)
-            }
+                    .filter(|(cursor, _)| *cursor < snapshot)
+                    .unwrap_or((snapshot, Replay::Idle))
+            }),
         };
+        let Some((cursor, replay)) = start else {
+            self.stage = Stage::Opening(opening);
+            return;
+        };
+        (self.cursor, self.replay, self.generation) = (cursor, replay, ring.generation);
+        (self.epoch, self.live_at) = (Some(bounds.epoch.clone()), Some(bounds.head));
         self.stage = Stage::Live;
+        self.opened(opening, &decision, &bounds);
+        self.read_events(cx);
+    }
+
+    /// Tells the client where its stream starts.
+    fn opened(&mut self, opening: Opening, decision: &ResumeDecision, bounds: &LogBounds) {
         let cursor = Cursor { epoch: bounds.epoch.clone(), seq: self.cursor };
-        let format = self.request.format;
-        let (subscriber, missed) = (&self.peer, decision.missed);
-        tracing::debug!(%subscriber, %cursor, status = resume.as_str(), missed, "resolved a subscriber's cursor");
-        let first = if live_since.is_some() {
-            format.heartbeat(Some(&cursor))
-        } else {
-            self.count_resume(resume);
-            state.metrics.missed.inc_by(decision.missed.unwrap_or(0));
-            format.hello(retry, Some(&cursor), &bounds.stream_opened(&decision, requested, SERVER))
-        };
-        let events = self.read_events(cx).unwrap_or_default();
-        Some(join(&first, &events, &[]))
+        let (subscriber, status, missed) = (&self.peer, decision.resume.as_str(), decision.missed);
+        tracing::debug!(%subscriber, %cursor, status, missed, "resolved a subscriber's cursor");
+        let format = self.request.form.format;
+        if opening.live_since.is_some() {
+            // It was told so, without an id.
+            return self.heartbeat();
+        }
+        self.count_resume(decision.resume);
+        self.streams.state.metrics.missed.inc_by(decision.missed.unwrap_or(0));
+        let mut hello = bounds.stream_opened(decision, self.request.requested.as_deref(), SERVER);
+        let remarks = std::mem::take(&mut *self.request.remarks);
+        (hello.ignored, hello.unknown) = (remarks.ignored, remarks.unknown);
+        self.outgoing.push(format.hello(opening.retry_ms, Some(&cursor), &hello));
+    }
+
+    /// Looks for the cursor before the snapshot; `None` if that has to be continued in another turn.
+    fn search_snapshot(&mut self, opening: &mut Opening) -> Option<Seq> {
+        let ring = &self.streams.state.ring;
+        let search = opening.search.take().unwrap_or_else(|| ring.search_newest(self.request.snapshot));
+        match ring.continue_search(search, &self.request.filter, &mut self.turn) {
+            SearchStep::Found(cursor) => return Some(cursor),
+            SearchStep::Unfinished(search) => opening.search = Some(search),
+            SearchStep::OtherEpoch => self.turn.end(),
+        }
+        None
     }
 
     fn count_resume(&self, resume: Resume) {
         self.streams.state.metrics.resumes.get_or_create(&[("result", resume.as_str())]).inc();
     }
 
-    /// Everything that the client has not had, up to the size of a write.
-    fn read_events(&mut self, cx: &mut Context<'_>) -> Option<Bytes> {
-        loop {
-            match self.read_replay(cx) {
-                ReplayPoll::Ready(bytes) => return Some(bytes),
-                ReplayPoll::Pending => return None,
-                ReplayPoll::Done => {}
+    /// Prepares what the client has not had, up to the size of a chunk.
+    fn read_events(&mut self, cx: &mut Context<'_>) {
+        if let Some(hold) = &mut self.hold {
+            if hold.as_mut().poll(cx).is_pending() {
+                return;
             }
-            let state = &self.streams.state;
-            let StreamRequest { filter, format, .. } = &self.request;
-            let batch =
-                state.ring.read_after(self.generation, self.cursor, filter, *format, self.write_bytes);
-            let Some(batch) = batch else { return Some(self.end("epoch")) };
-            if batch.missed > 0 && self.page_failures < PAGE_FAILURES_MAX {
-                self.request_page();
+            self.hold = None;
+        }
+        loop {
+            if self.replay.is_active() {
+                match self.poll_replay(cx) {
+                    Poll::Pending => return,
+                    Poll::Ready(None) => {}
+                    Poll::Ready(Some(batch)) => {
+                        self.on_batch(&batch);
+                        self.pass_over();
+                        if !self.outgoing.is_empty() || self.turn.scanned_enough() {
+                            return;
+                        }
+                    }
+                }
                 continue;
             }
-            self.cursor = batch.cursor;
-            self.yield_now = batch.more;
-            self.write_bytes = match batch.behind {
-                0..=FAR_BEHIND => WRITE_BYTES,
-                _ => (2 * self.write_bytes).min(WRITE_BYTES_MAX),
+            let until = self.live_at.unwrap_or(Seq(u64::MAX));
+            let at = RingPosition { generation: self.generation, cursor: self.cursor, until };
+            let StreamRequest { filter, form, .. } = &self.request;
+            let ring = &self.streams.state.ring;
+            let Some(batch) = ring.read_after(at, filter, *form, &mut self.turn, &mut self.outgoing) else {
+                return self.end("epoch");
             };
-            self.page_failures = 0;
-            state.metrics.delivered.inc_by(batch.events);
-            let gap = self.gap(batch.missed, batch.cursor_before);
-            let notices = if batch.more { Vec::new() } else { self.read_notices() };
-            let bytes = join(&gap, &batch.bytes, &notices);
-            return (!bytes.is_empty()).then_some(bytes);
+            if batch.missed == 0 {
+                self.page_failures = 0;
+                self.on_batch(&batch);
+                if !batch.more && self.live_at.is_none() {
+                    self.read_notices();
+                }
+                return;
+            }
+            if self.page_failures < PAGE_FAILURES_MAX {
+                let Some(cursor) = self.cursor() else { return };
+                self.replay = Replay::wanted(ReplayStart::After(cursor));
+            } else {
+                self.gap(batch.missed, batch.cursor);
+                self.cursor = batch.cursor;
+            }
         }
     }
 
-    /// The `gap` event, if anything is missed: how many events, and the oldest that follows.
-    fn gap(&self, missed: u64, before: Seq) -> Bytes {
-        if missed == 0 {
-            return Bytes::new();
+    /// Moves the cursor past events that the filter left out, if none was prepared.
+    fn pass_over(&mut self) {
+        if let Some(cursor) = self.outgoing.take_cursor() {
+            self.cursor = cursor;
         }
+    }
+
+    /// Charges what the client was sent from the past to its address.
+    fn charge(&mut self, batch: &EventBatch) {
+        let state = &self.streams.state;
+        if let Err(wait) = state.budgets.replay(&self.permit.address(), batch.events, batch.bytes as u64) {
+            state.metrics.replay_waits.get_or_create(&[("reason", "replay_per_address")]).inc();
+            self.hold = Some(Box::pin(sleep(wait)));
+        }
+    }
+
+    /// Counts events that were prepared, and tells the client once that it has everything up to where it came.
+    fn on_batch(&mut self, batch: &EventBatch) {
+        self.streams.state.metrics.delivered.inc_by(batch.events);
+        if self.live_at.is_some() && batch.events > 0 {
+            self.charge(batch);
+        }
+        let Some(seq) = self.live_at.filter(|at| batch.cursor >= *at) else { return };
+        self.live_at = None;
+        let Some(epoch) = self.epoch.clone() else { return };
+        let data = LiveData { head: Cursor { epoch, seq } };
+        self.outgoing.push(self.request.form.format.event("live", &data));
+    }
+
+    /// The `gap` event: how many events are missed, and the oldest that follows.
+    fn gap(&mut self, missed: u64, before: Seq) {
         self.streams.state.metrics.missed.inc_by(missed);
         tracing::debug!(subscriber = %self.peer, missed, "sent a gap to a subscriber");
         let oldest = self.epoch.clone().map(|epoch| Cursor { epoch, seq: before.next() });
-        self.request.format.event("gap", &Gap { missed, oldest })
+        self.outgoing.push(self.request.form.format.event("gap", &Gap { missed, oldest }));
     }
 
-    fn read_notices(&mut self) -> Vec<u8> {
+    fn read_notices(&mut self) {
         let state = &self.streams.state;
-        let batch = state.notices.read_from(self.next_notice, &self.request.filter, self.request.format);
+        let format = self.request.form.format;
+        let batch = state.notices.read_from(self.next_notice, &self.request.filter, format);
         self.next_notice = batch.next;
         state.metrics.notices_missed.inc_by(batch.missed);
-        batch.bytes
+        self.outgoing.push(batch.bytes.into());
     }
 
-    /// Requests the events that the ring no longer has.
-    fn request_page(&mut self) {
-        if let Some(cursor) = self.cursor() {
-            let state = &self.streams.state;
-            self.replay = Replay::Requested(state.replays.request(ReplayStart::After(cursor)));
-            state.metrics.pages.inc();
+    /// Prepares what the daemon's log has for the client; `None` if there is nothing more: the ring continues from there.
+    fn poll_replay(&mut self, cx: &mut Context<'_>) -> Poll<Option<EventBatch>> {
+        loop {
+            match &mut self.replay {
+                Replay::Idle => return Poll::Ready(None),
+                Replay::Wanted(start, timer) => {
+                    if let Some(timer) = timer {
+                        std::task::ready!(timer.as_mut().poll(cx));
+                    }
+                    let state = &self.streams.state;
+                    let start = start.clone();
+                    self.replay = match state.unsent.reserve(self.permit.address(), PAGE_BYTES) {
+                        Ok(room) => {
+                            state.metrics.pages.inc();
+                            let answer = state.replays.request(start.clone());
+                            Replay::Requested(start, answer, room)
+                        }
+                        Err(_) => {
+                            let reason = &[("reason", "unsent_bytes_max")];
+                            state.metrics.replay_waits.get_or_create(reason).inc();
+                            let wait = Duration::from_millis(fastrand::u64(ROOM_RETRY_MS));
+                            Replay::Wanted(start, Some(Box::pin(sleep(wait))))
+                        }
+                    };
+                }
+                Replay::Requested(start, answer, _) => match std::task::ready!(Pin::new(answer).poll(cx)) {
+                    Ok(Ok(page)) if !page.frames.is_empty() => self.read_page(page),
+                    _ => {
+                        self.page_failures += 1;
+                        self.replay = match self.page_failures {
+                            PAGE_FAILURES_MAX.. => Replay::Idle,
+                            _ => Replay::Wanted(start.clone(), Some(Box::pin(sleep(PAGE_RETRY_AFTER)))),
+                        };
+                    }
+                },
+                Replay::Reading(frames, _) if frames.is_empty() => self.replay = Replay::Idle,
+                Replay::Reading(frames, room) => {
+                    let until = self.live_at.unwrap_or(Seq(u64::MAX));
+                    let StreamRequest { filter, form, .. } = &self.request;
+                    let mut batch = EventBatch { cursor: self.cursor, ..EventBatch::default() };
+                    let events = frames.iter().map(|frame| &**frame);
+                    batch.read(events, until, filter, *form, &mut self.turn, &mut self.outgoing);
+                    let read = frames.partition_point(|frame| frame.seq <= batch.cursor);
+                    room.release(frames.drain(..read).map(|frame| frame.block_bytes(*form)).sum());
+                    return Poll::Ready(Some(batch));
+                }
+            }
         }
     }
 
-    /// What the daemon's log has for the client.
-    fn read_replay(&mut self, cx: &mut Context<'_>) -> ReplayPoll {
-        loop {
-            match &mut self.replay {
-                Replay::Idle => return ReplayPoll::Done,
-                Replay::BackingOff(timer) => match timer.as_mut().poll(cx) {
-                    Poll::Pending => return ReplayPoll::Pending,
-                    Poll::Ready(()) => self.replay = Replay::Idle,
-                },
-                Replay::Requested(answer) => match Pin::new(answer).poll(cx) {
-                    Poll::Pending => return ReplayPoll::Pending,
-                    Poll::Ready(Ok(Ok(page))) if !page.frames.is_empty() => {
-                        self.replay = Replay::Reading(page.into())
-                    }
-                    Poll::Ready(_) => {
-                        self.page_failures += 1;
-                        self.replay = Replay::BackingOff(Box::pin(tokio::time::sleep(PAGE_RETRY_AFTER)));
-                    }
-                },
-                Replay::Reading(page) if page.frames.is_empty() => {
-                    self.page_failures = 0;
-                    self.replay = Replay::Idle;
-                }
-                Replay::Reading(page) => {
-                    let (missed, before) = (std::mem::take(&mut page.missed), self.cursor);
-                    let batch = page.read(&self.request.filter, self.request.format);
-                    self.yield_now = !page.frames.is_empty();
-                    self.cursor = batch.cursor;
-                    self.streams.state.metrics.delivered.inc_by(batch.events);
-                    let gap = self.gap(missed, Seq(before.0 + missed));
-                    let bytes = join(&gap, &batch.bytes, &[]);
-                    if !bytes.is_empty() {
-                        return ReplayPoll::Ready(bytes);
-                    }
-                }
-            }
+    /// Begins with a page of the log, and tells the client what the log no longer had before it.
+    fn read_page(&mut self, page: ReplayPage) {
+        self.page_failures = 0;
+        let Replay::Requested(.., mut room) = std::mem::replace(&mut self.replay, Replay::Idle) else {
+            return;
+        };
+        let form = self.request.form;
+        let bytes = page.frames.iter().map(|frame| frame.block_bytes(form)).sum();
+        room.release(PAGE_BYTES.saturating_sub(bytes));
+        self.replay = Replay::Reading(page.frames.into(), room);
+        if page.missed > 0 {
+            self.cursor = Seq(self.cursor.0 + page.missed);
+            self.gap(page.missed, self.cursor);
         }
     }
 
     /// Moves the client's cursor past the events that its filter left out, and proves the connection.
-    fn heartbeat(&self) -> Bytes {
-        self.streams.state.metrics.heartbeats.inc();
-        self.request.format.heartbeat(self.cursor().as_ref())
+    fn heartbeat(&mut self) {
+        let state = &self.streams.state;
+        state.metrics.heartbeats.inc();
+        let (format, cursor) = (self.request.form.format, self.cursor());
+        let beat = if self.request.heartbeat {
+            let ring = state.ring.state();
+            let head = ring.log_bounds.filter(|_| ring.filled).map(|bounds| bounds.head_cursor());
+            let lag = head
+                .as_ref()
+                .filter(|_| cursor.is_some())
+                .map(|head| head.seq.0.saturating_sub(self.cursor.0));
+            // Before its cursor is resolved, a client keeps the id that it came with.
+            let id = cursor.or_else(|| self.request.requested.as_deref()?.parse().ok());
+            format.heartbeat_event(id.as_ref(), &HeartbeatData { head, lag, time: state.now() })
+        } else {
+            format.heartbeat(cursor.as_ref())
+        };
+        self.outgoing.push(beat);
     }
 
     /// Where the client is; `None` before that is resolved.
@@ -345,10 +459,21 @@ impl StreamSubscriber {
     }
 
     /// The last block: when to reconnect, and the id to resume from.
-    fn end(&mut self, reason: &'static str) -> Bytes {
+    fn end(&mut self, reason: &'static str) {
         self.stage = Stage::Ended;
         self.streams.state.metrics.ended.get_or_create(&[("reason", reason)]).inc();
-        self.request.format.end(fastrand::u64(RETRY_DRAIN_MS), self.cursor().as_ref())
+        let retry_ms = fastrand::u64(RETRY_DRAIN_MS);
+        self.outgoing.push(self.request.form.format.end(retry_ms, self.cursor().as_ref()));
+    }
+
+    /// The next chunk of what was prepared.
+    fn hand_out(&mut self) -> Option<Bytes> {
+        let (chunk, cursor) = self.outgoing.next_chunk()?;
+        self.cursor = cursor.unwrap_or(self.cursor);
+        self.turn.on_bytes(chunk.len());
+        self.streams.on_written(self.key, self.cursor);
+        self.streams.state.metrics.delivered_bytes.inc_by(chunk.len() as u64);
+        Some(chunk)
     }
 
     /// Counts an unrequested poll; returns whether there are too many.
@@ -369,77 +494,31 @@ fn start_at(instant: Timestamp, state: &AppState, ring: &RingState, bounds: &Log
     if cursor.next() != ring.oldest || bounds.oldest == ring.oldest {
         return (cursor, Replay::Idle);
     }
-    let page = state.replays.request(ReplayStart::Since(instant));
-    (Seq(bounds.oldest.0 - 1), Replay::Requested(page))
+    (Seq(bounds.oldest.0 - 1), Replay::wanted(ReplayStart::Since(instant)))
 }
 
 /// The `server` of the `stream` event.
 const SERVER: &str = concat!("newswire-gateway/", env!("CARGO_PKG_VERSION"));
 
-/// Joins chunks for one write; the usual one, of a single event, is not copied.
-fn join(before: &[u8], bytes: &Bytes, after: &[u8]) -> Bytes {
-    if before.is_empty() && after.is_empty() { bytes.clone() } else { [before, bytes, after].concat().into() }
-}
-
 /// What the client reads from the daemon's log before it reads the ring.
 enum Replay {
     /// It reads the ring.
     Idle,
-    /// A page was requested.
-    Requested(oneshot::Receiver<Result<ReplayPage, ReplayUnavailable>>),
-    /// The page was unavailable, and is requested again a little later.
-    BackingOff(Pin<Box<tokio::time::Sleep>>),
+    /// A page is to be requested, after a while if it was unavailable.
+    Wanted(ReplayStart, Option<Pin<Box<Sleep>>>),
+    /// A page was requested, and there is room for it.
+    Requested(ReplayStart, oneshot::Receiver<Result<ReplayPage, ReplayUnavailable>>, UnsentBytes),
     /// It reads a page.
-    Reading(PendingPage),
+    Reading(VecDeque<Arc<Frame>>, UnsentBytes),
 }
 
-/// What is left of a page.
-struct PendingPage {
-    frames: VecDeque<Arc<Frame>>,
-    missed: u64,
-}
-
-/// Part of a page.
-struct PageBatch {
-    bytes: Bytes,
-    events: u64,
-    cursor: Seq,
-}
-
-/// What the replay has for the client.
-enum ReplayPoll {
-    Ready(Bytes),
-    /// Nothing yet.
-    Pending,
-    /// Nothing more: the ring continues from here.
-    Done,
-}
-
-impl From<ReplayPage> for PendingPage {
-    fn from(page: ReplayPage) -> Self {
-        Self { frames: page.frames.into(), missed: page.missed }
+impl Replay {
+    fn wanted(start: ReplayStart) -> Self {
+        Self::Wanted(start, None)
     }
-}
 
-impl PendingPage {
-    /// The next frames, up to the size of a write, but at least one.
-    fn read(&mut self, filter: &EventFilter, format: StreamFormat) -> PageBatch {
-        let mut bytes = BytesMut::new();
-        let mut batch = PageBatch { bytes: Bytes::new(), events: 0, cursor: Seq::NONE };
-        while let Some(frame) = self.frames.front() {
-            if filter.matches(frame) {
-                let block = format.frame(frame);
-                if !bytes.is_empty() && bytes.len() + block.len() > WRITE_BYTES_MAX {
-                    break;
-                }
-                bytes.extend_from_slice(&block);
-                batch.events += 1;
-            }
-            batch.cursor = frame.seq;
-            self.frames.pop_front();
-        }
-        batch.bytes = bytes.freeze();
-        batch
+    fn is_active(&self) -> bool {
+        !matches!(self, Self::Idle)
     }
 }
 
@@ -455,21 +534,26 @@ impl MessageBody for StreamSubscriber {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, PipelinedRequests>>> {
         let this = self.get_mut();
-        if this.stage == Stage::Ended {
+        let has_ended = matches!(this.stage, Stage::Ended);
+        if has_ended && this.outgoing.is_empty() {
             return Poll::Ready(None);
         }
         let _task = daemon::work::on("GET /news/stream", Arc::clone(&this.peer));
         this.streams.set_waker(this.key, cx.waker());
         let wake = this.streams.wake_reason(this.key);
-        if std::mem::take(&mut this.yield_now) {
-            this.streams.on_written(this.key, this.cursor);
+        if this.outgoing.is_empty() && !this.turn.is_over() {
+            this.prepare(wake, cx);
+        }
+        if !this.turn.is_over()
+            && let Some(chunk) = this.hand_out()
+        {
+            return Poll::Ready(Some(Ok(chunk)));
+        }
+        if std::mem::take(&mut this.turn).is_over() {
+            // The others come first.
+            this.streams.on_yield(this.key, this.cursor);
             cx.waker().wake_by_ref();
             return Poll::Pending;
-        }
-        if let Some(bytes) = this.next(wake, cx) {
-            this.streams.on_written(this.key, this.cursor);
-            this.streams.state.metrics.delivered_bytes.inc_by(bytes.len() as u64);
-            return Poll::Ready(Some(Ok(bytes)));
         }
         if !wake.woken && this.is_busy_loop() {
             this.stage = Stage::Ended;

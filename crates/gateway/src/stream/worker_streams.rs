@@ -192,6 +192,14 @@ impl WorkerStreams {
         slot.woken = true;
     }
 
+    /// Records that the stream continues when the others had their turn.
+    pub(crate) fn on_yield(&self, key: usize, cursor: Seq) {
+        let slot = &mut self.slots.borrow_mut()[key];
+        slot.cursor = cursor;
+        slot.throughput.on_events();
+        slot.woken = true;
+    }
+
     /// Records that the client has everything and waits; its cursor may have passed events that its filter left out.
     pub(crate) fn on_idle(&self, key: usize, cursor: Seq) {
         let slot = &mut self.slots.borrow_mut()[key];

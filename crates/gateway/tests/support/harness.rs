@@ -233,18 +233,30 @@ impl Client {
         }
     }
 
-    /// The next block as its fields, chunk sizes left out.
+    /// The next block as its fields. Lines of the stream end with a line feed; what ends with CRLF is the size of a chunk,
+    /// or the end of one, which may be anywhere in a line.
     pub(crate) async fn block(&mut self) -> Option<Vec<String>> {
-        let mut fields = Vec::new();
+        let (mut fields, mut cut) = (Vec::new(), String::new());
         loop {
-            let line = self.line().await?;
-            let is_chunk_size = !line.is_empty() && line.bytes().all(|b| b.is_ascii_hexdigit());
+            let mut line = String::new();
+            let read = timeout(TIMEOUT, self.stream.read_line(&mut line)).await.expect("a line in time");
+            if !matches!(read, Ok(1..)) {
+                return None;
+            }
+            if let Some(piece) = line.strip_suffix("\r\n") {
+                let is_chunk_size = !piece.is_empty() && piece.bytes().all(|b| b.is_ascii_hexdigit());
+                match piece {
+                    // The chunk that ends the body; the connection may live on.
+                    "0" => return None,
+                    _ if is_chunk_size => {}
+                    piece => cut.push_str(piece),
+                }
+                continue;
+            }
+            let line = std::mem::take(&mut cut) + line.trim_end_matches('\n');
             match line.as_str() {
                 "" if fields.is_empty() => {}
                 "" => return Some(fields),
-                // The chunk that ends the body; the connection may live on.
-                "0" => return None,
-                _ if is_chunk_size => {}
                 _ => fields.push(line),
             }
         }
@@ -263,7 +275,7 @@ impl Client {
         ids
     }
 
-    /// The data of the next event that is an item; chunks may cut lines anywhere.
+    /// The data of the next event that is an item.
     pub(crate) async fn item(&mut self) -> serde_json::Value {
         loop {
             let block = self.block().await.expect("the stream goes on");
@@ -327,7 +339,8 @@ impl FakeDaemon {
 
     /// The same of a source in that category.
     pub(crate) fn publish_in(&self, category: &str) {
-        self.publish_of(&Source { category: category.to_owned(), ..source(category) }, Item::default());
+        let source = Source { category: category.to_owned(), ..source(&category.to_lowercase()) };
+        self.publish_of(&source, Item::default());
     }
 
     fn publish_of(&self, source: &Source, item: Item) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use bytes::Bytes;
 use news::{Cursor, Seq};
+use serde::Serialize;
 use wire::LogBounds;
 
 use crate::{
@@ -13,27 +14,28 @@ use crate::{
         conditional::not_modified,
         page_job::{PageJob, revalidated_json, still_current},
         problem::HttpProblem,
-        query::NewsQuery,
+        query::{NewsQuery, QueryRemarks},
     },
     pages::{
         body::SharedBody,
         news_page::{self, LogLookup, NewsPage, NewsScan},
     },
     state::AppState,
-    stream::ring::RingLookup,
+    stream::{encoding::ContentHtml, ring::RingLookup},
 };
 
 /// Events of a page without a `limit`.
 const LIMIT_DEFAULT: usize = 50;
 const EXPECTED_ID: &str = "expected an event id such as k3v9q2-412";
 
-/// `GET /news`: `{"items":[Event],"next":"/news?…"|null,"oldest":id|null,"head":id}`.
+/// `GET /news`: `{"items":[Event],"next":"/news?…"|null,"oldest":id|null,"head":id}`, and [`QueryRemarks`].
 pub(super) async fn list(
     request: HttpRequest,
     state: web::Data<AppState>,
     reader: AuthorisedReader,
 ) -> Result<HttpResponse, HttpProblem> {
     let query = NewsQuery::parse(request.query_string())?;
+    let remarks = query.remarks(&state.catalogue_labels, reader.scope.as_deref());
     let ring = state.ring.state();
     let bounds = ring.log_bounds.filter(|_| ring.filled).ok_or_else(HttpProblem::not_filled)?;
     let parse_cursor = |name: &str, id: &Option<String>| -> Result<Option<Seq>, HttpProblem> {
@@ -65,7 +67,7 @@ pub(super) async fn list(
     let (shared, address) = (Arc::clone(&state), job.address());
     let mut page = job.run(async move { news_page::make(&shared, address, scan).await }).await??;
     let (reserved, cut_short) = (page.reserved.take(), page.cut_short);
-    let body = body(request.query_string(), &bounds, page);
+    let body = body(request.query_string(), &bounds, page, query.content, remarks);
     let body = match reserved {
         // More was reserved than the page has become.
         Some(mut reserved) => {
@@ -83,22 +85,44 @@ pub(super) async fn list(
 }
 
 /// The page as JSON; the events are the bytes that all clients share.
-fn body(query: &str, bounds: &LogBounds, page: NewsPage) -> SharedBody {
+fn body(
+    query: &str,
+    bounds: &LogBounds,
+    page: NewsPage,
+    content: ContentHtml,
+    remarks: QueryRemarks,
+) -> SharedBody {
     let id = |seq| Cursor { epoch: bounds.epoch.clone(), seq };
     let mut body = SharedBody::from(&b"{\"items\":["[..]);
     for (n, frame) in page.frames.iter().enumerate() {
         if n > 0 {
             body.push(&b","[..]);
         }
-        body.push(frame.json());
+        match content {
+            ContentHtml::Included => body.push(frame.json()),
+            ContentHtml::LeftOut => {
+                frame.json_without_content().iter().cloned().for_each(|part| body.push(part))
+            }
+        }
     }
     let oldest = page.log_oldest.unwrap_or(bounds.oldest).max(bounds.oldest);
     let next = page.next.map(|before| next_page(query, &id(before)));
     let oldest = (oldest <= bounds.head).then(|| id(oldest));
-    let rest = serde_json::json!({ "next": next, "oldest": oldest, "head": id(bounds.head) }).to_string();
+    let rest = PageEnd { next, oldest, head: id(bounds.head), remarks };
+    let rest = serde_json::to_string(&rest).expect("our own types have a JSON form");
     body.push(&b"],"[..]);
     body.push(Bytes::from(rest).slice(1..));
     body
+}
+
+/// What follows the items of a page.
+#[derive(Serialize)]
+struct PageEnd {
+    next: Option<String>,
+    oldest: Option<Cursor>,
+    head: Cursor,
+    #[serde(flatten)]
+    remarks: QueryRemarks,
 }
 
 /// The part of an `ETag` that differs between readers of different scopes.

@@ -20,7 +20,7 @@ use crate::{
     http::{problem::HttpProblem, query::NewsQuery},
     state::AppState,
     stream::{
-        encoding::StreamFormat,
+        encoding::{BlockForm, StreamFormat},
         subscriber::{StreamRequest, StreamSubscriber},
         worker_streams::WorkerStreams,
     },
@@ -65,6 +65,17 @@ fn format(request: &HttpRequest) -> StreamFormat {
     }
 }
 
+/// The id that the client resumes after; an empty one is none. The header first: a browser repeats the old query on every
+/// reconnect, and has the id in the header.
+fn requested_id(request: &HttpRequest, query: &NewsQuery) -> Option<String> {
+    let header = request.headers().get_all("last-event-id").find_map(|id| {
+        let id = id.as_bytes().trim_ascii();
+        let id = &id[..id.len().min(ID_BYTES_MAX)];
+        (!id.is_empty()).then(|| String::from_utf8_lossy(id).into_owned())
+    });
+    header.or_else(|| query.last_event_id.clone()).or_else(|| query.after.clone())
+}
+
 /// 200, `retry:` and the end: the client cannot be served now, and comes back after `wait` at the earliest.
 pub(in crate::http) fn refuse(
     request: &HttpRequest,
@@ -75,7 +86,10 @@ pub(in crate::http) fn refuse(
     state.metrics.refused.get_or_create(&[("reason", reason)]).inc();
     let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     let format = format(request);
-    response_head(format).body(format.end(fastrand::u64(RETRY_FULL_MS).max(wait_ms), None))
+    // By the letter of the standard, the end of a block without an id resets the id of a client that resumes.
+    let query = NewsQuery::parse_stream(request.query_string()).unwrap_or_default();
+    let cursor = requested_id(request, &query).and_then(|id| id.parse().ok());
+    response_head(format).body(format.end(fastrand::u64(RETRY_FULL_MS).max(wait_ms), cursor.as_ref()))
 }
 
 async fn open(
@@ -83,24 +97,23 @@ async fn open(
     state: web::Data<AppState>,
     reader: AuthorisedReader,
 ) -> Result<HttpResponse, HttpProblem> {
-    let query = NewsQuery::parse(request.query_string())?;
+    let query = NewsQuery::parse_stream(request.query_string())?;
     let streams = request.app_data::<Rc<WorkerStreams>>().expect("every worker has its streams");
     let format = format(&request);
     let permit = match state.admit(ClientAddress::of_request(&request, &state.settings())) {
         Ok(permit) => permit,
         Err(reason) => return Ok(refuse(&request, &state, reason, Duration::ZERO)),
     };
-    // The header first: a browser repeats the old query on every reconnect, and has the id in the header.
-    let header = request.headers().get("last-event-id").map(|id| {
-        let id = &id.as_bytes()[..id.len().min(ID_BYTES_MAX)];
-        String::from_utf8_lossy(id).into_owned()
-    });
+    let remarks = query.remarks(&state.catalogue_labels, reader.scope.as_deref());
+    let heartbeat = query.heartbeat || query.filter.kinds.iter().any(|kind| kind == "heartbeat");
     let stream = StreamRequest {
-        requested: header.or(query.last_event_id).or(query.after).filter(|id| !id.is_empty()),
+        requested: requested_id(&request, &query),
         since: query.since,
         snapshot: query.snapshot.unwrap_or(SNAPSHOT_DEFAULT),
         filter: query.filter.within(reader.scope.clone()),
-        format,
+        form: BlockForm { format, content: query.content },
+        heartbeat,
+        remarks: Box::new(remarks),
     };
     let connection =
         request.conn_data::<Rc<ClientConnection>>().expect("every connection is registered").clone();
