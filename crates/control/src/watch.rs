@@ -77,6 +77,8 @@ pub struct ProgressReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WatchKind {
+    /// Accepts the connections of clients.
+    Front,
     /// Serves clients.
     Worker,
     /// Runs the actors, or is the main thread.
@@ -96,6 +98,7 @@ impl WatchKind {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Front => "front",
             Self::Worker => "worker",
             Self::Arbiter => "arbiter",
             Self::Wire => "wire",

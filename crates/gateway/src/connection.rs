@@ -1,104 +1,129 @@
-//! One client's TCP connection, and how to close it from outside.
+//! One client's TCP connection: one request, one answer, and how to close it from outside.
 //!
 //! actix polls no body while the client's buffer is full, and its only deadline is that for the first head. So each
-//! connection keeps a second descriptor of its socket, and is closed through that, whatever actix waits for. The
-//! socket is gone when actix has dropped its own descriptor, too.
+//! connection is served by a task that ends at once when the connection is *cut*, whatever actix waits for.
 
+// The socket, as actix reads and writes it.
+pub(crate) mod client_io;
+
+// Where the first request ends.
+mod request_end;
+
+// How many connections there are, and may be.
 pub(crate) mod capacity;
 
 use std::{
     cell::{Cell, RefCell},
-    net::{IpAddr, Ipv4Addr},
+    fmt, io,
+    net::SocketAddr,
+    pin::pin,
     rc::Rc,
     sync::Arc,
-    time::Duration,
+    task::{Context, Poll, Waker},
 };
 
-use actix_web::rt::{net::TcpStream, task::JoinHandle};
-use socket2::{SockRef, Socket};
+use actix_web::rt::net::TcpStream;
+use socket2::SockRef;
+use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::{client_address::ClientAddress, state::AppState};
+use self::{
+    capacity::{ConnectionPermit, WorkerShare},
+    client_io::FirstBytes,
+};
+use crate::state::AppState;
 
 /// What the kernel buffers for a client that does not read (it counts as much again for its own bookkeeping); its
 /// default grows to 4 MB.
 const SEND_BUFFER_BYTES: usize = 96 * 1024;
 
-/// One connection; lives as long as actix keeps it.
+/// A connection that was accepted, on its way to the thread that serves it.
+pub(crate) struct AcceptedConnection {
+    pub(crate) socket: std::net::TcpStream,
+    pub(crate) peer: SocketAddr,
+    pub(crate) permit: ConnectionPermit,
+    pub(crate) first: FirstBytes,
+    /// Counts it as one of its worker's; `None` before it has one, and on the front thread.
+    pub(crate) share: Option<WorkerShare>,
+}
+
+/// One connection, on the thread that serves it.
 pub(crate) struct ClientConnection {
     state: Arc<AppState>,
-    /// `None` if the connection was refused.
-    counted: Option<ClientAddress>,
     /// The peer, as the watchdog shows it; formatted once, because every poll needs it.
     pub(crate) peer: Arc<str>,
-    /// The second descriptor; `None` if none was left for it.
-    handle: Option<Socket>,
+    _permit: ConnectionPermit,
+    _share: Option<WorkerShare>,
     was_cut: Cell<bool>,
-    /// Closes the connection unless it becomes a stream.
-    deadline: RefCell<Option<JoinHandle<()>>>,
+    is_stream: Cell<bool>,
+    has_request: Cell<bool>,
+    /// When it is cut; `None` for a stream, which is judged by its throughput.
+    deadline: Cell<Option<Instant>>,
+    /// Wakes the task that serves it.
+    waker: RefCell<Option<Waker>>,
+}
+
+impl fmt::Debug for ClientConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientConnection").field("peer", &self.peer).finish_non_exhaustive()
+    }
 }
 
 impl ClientConnection {
-    /// Registers a connection that was just accepted; call it on its worker's thread.
-    pub(crate) fn open(state: &Arc<AppState>, stream: &TcpStream) -> Rc<Self> {
-        let socket = SockRef::from(stream);
+    /// Prepares an accepted connection; call it on the thread that serves it.
+    ///
+    /// # Errors
+    /// If this thread cannot wait for the socket.
+    pub(crate) fn open(
+        state: &Arc<AppState>,
+        accepted: AcceptedConnection,
+    ) -> io::Result<(TcpStream, FirstBytes, Rc<Self>)> {
+        let AcceptedConnection { socket, peer, permit, first, share } = accepted;
         let limits = state.settings().limits;
-        let bounded = socket
-            .set_send_buffer_size(SEND_BUFFER_BYTES)
-            .and(socket.set_tcp_user_timeout(Some(limits.unacknowledged)));
+        let options = SockRef::from(&socket);
+        let bounded = options
+            .set_tcp_nodelay(true)
+            .and(options.set_send_buffer_size(SEND_BUFFER_BYTES))
+            .and(options.set_tcp_user_timeout(Some(limits.unacknowledged)));
         if let Err(error) = bounded {
             tracing::debug!(%error, "could not set the options of a client's socket");
         }
-        let handle = state.connections.acquire_handle().then(|| {
-            let handle = socket.try_clone();
-            if let Err(error) = &handle {
-                tracing::debug!(%error, "could not duplicate a client's socket");
-                state.connections.release_handle();
-            }
-            handle.ok()
-        });
-        let peer = stream.peer_addr();
-        let address =
-            peer.as_ref().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip().to_canonical());
-        let is_trusted = state.settings().trusts(address);
-        let address = ClientAddress::from(address);
-        let added = state.connections.try_add(address, is_trusted);
-        let peer = peer.map_or_else(|_| "unknown".into(), |peer| peer.to_string().into());
         let connection = Rc::new(Self {
             state: Arc::clone(state),
-            counted: added.is_ok().then_some(address),
-            peer,
-            handle: handle.flatten(),
+            peer: peer.to_string().into(),
+            _permit: permit,
+            _share: share,
             was_cut: Cell::default(),
-            deadline: RefCell::default(),
+            is_stream: Cell::default(),
+            has_request: Cell::default(),
+            deadline: Cell::new(Some(Instant::now() + limits.connection)),
+            waker: RefCell::default(),
         });
-        state.metrics.connections.inc();
-        match added {
-            Ok(()) => connection.cut_after(limits.connection),
-            Err(reason) => {
-                // Without a response: a flood of connections must not become a flood of responses.
-                socket.set_linger(Some(Duration::ZERO)).and(socket.shutdown(std::net::Shutdown::Both)).ok();
-                state.metrics.connections_cut.get_or_create(&[("reason", reason)]).inc();
-            }
-        }
-        connection
+        Ok((TcpStream::from_std(socket)?, first, connection))
     }
 
-    fn cut_after(self: &Rc<Self>, deadline: Duration) {
-        let weak = Rc::downgrade(self);
-        let timer = async move {
-            tokio::time::sleep(deadline).await;
-            if let Some(connection) = weak.upgrade() {
-                connection.cut("deadline");
-            }
-        };
-        *self.deadline.borrow_mut() = Some(actix_web::rt::spawn(timer));
+    /// Whether this is the first request of the connection. Later ones are never served.
+    pub(crate) fn is_first_request(&self) -> bool {
+        !self.has_request.replace(true)
     }
 
-    /// Removes the deadline: the connection has become a stream, which is judged by its throughput.
-    pub(crate) fn cancel_deadline(&self) {
-        if let Some(deadline) = self.deadline.take() {
-            deadline.abort();
-        }
+    /// The connection becomes a stream: it has no deadline, because it is judged by its throughput.
+    pub(crate) fn begin_stream(&self) {
+        self.is_stream.set(true);
+        self.deadline.set(None);
+    }
+
+    /// The stream has ended: what is left to send has the deadline of any other answer.
+    pub(crate) fn end_stream(&self) {
+        self.deadline.set(Some(Instant::now() + self.state.settings().limits.connection));
+        self.wake();
+    }
+
+    pub(crate) fn is_stream(&self) -> bool {
+        self.is_stream.get()
+    }
+
+    pub(crate) fn was_cut(&self) -> bool {
+        self.was_cut.get()
     }
 
     /// Closes the connection at once, and discards what the kernel still holds for it.
@@ -107,25 +132,54 @@ impl ClientConnection {
             return;
         }
         self.state.metrics.connections_cut.get_or_create(&[("reason", reason)]).inc();
+        if self.is_stream() && reason == "pipelining" {
+            self.state.metrics.ended.get_or_create(&[("reason", reason)]).inc();
+        }
         tracing::debug!(subscriber = %self.peer, reason, "closed a connection");
-        let Some(handle) = &self.handle else { return };
-        let closed = handle.set_linger(Some(Duration::ZERO)).and(handle.shutdown(std::net::Shutdown::Both));
-        if let Err(error) = closed {
-            // It was closed already.
-            tracing::debug!(subscriber = %self.peer, reason, %error, "could not close a connection");
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
         }
     }
-}
 
-impl Drop for ClientConnection {
-    fn drop(&mut self) {
-        self.cancel_deadline();
-        if self.handle.is_some() {
-            self.state.connections.release_handle();
+    fn set_waker(&self, waker: &Waker) {
+        match &mut *self.waker.borrow_mut() {
+            Some(old) => old.clone_from(waker),
+            empty => *empty = Some(waker.clone()),
         }
-        if let Some(address) = self.counted {
-            self.state.connections.remove(address);
+    }
+
+    /// Whether the deadline is over; otherwise wakes the task when it is.
+    fn poll_deadline(&self, timer: &mut Option<std::pin::Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> bool {
+        let Some(deadline) = self.deadline.get() else {
+            *timer = None;
+            return false;
+        };
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.deadline() != deadline {
+            timer.as_mut().reset(deadline);
         }
-        self.state.metrics.connections.dec();
+        timer.as_mut().poll(cx).is_ready()
+    }
+
+    /// Runs actix's part of the connection until it has ended or the connection is cut.
+    pub(crate) async fn serve(self: Rc<Self>, dispatcher: impl Future) {
+        let mut dispatcher = pin!(dispatcher);
+        let mut timer = None;
+        std::future::poll_fn(|cx| {
+            self.set_waker(cx.waker());
+            if self.was_cut() || dispatcher.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            // After the poll, in which it may have become a stream.
+            if self.poll_deadline(&mut timer, cx) {
+                self.cut("deadline");
+            }
+            if self.was_cut() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 }

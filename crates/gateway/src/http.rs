@@ -3,8 +3,17 @@
 // The socket that clients connect to, inherited or bound.
 pub(crate) mod listener;
 
-// The actix server: its workers, its timeouts.
+// The server: the front loop and the workers.
 pub(crate) mod server;
+
+// The front loop: accepts connections, and answers `/health`.
+mod front;
+
+// A worker: serves connections.
+mod worker;
+
+// actix-web's `App` on the sockets of one thread.
+mod connection_service;
 
 // What every request must pass, and what every response carries.
 mod middleware;
@@ -26,6 +35,9 @@ pub(crate) mod query;
 
 // Whether a client's copy is current (`If-None-Match`).
 pub(crate) mod conditional;
+
+// Work for the pool on behalf of a request.
+mod page_job;
 
 // Errors as responses (RFC 9457).
 pub(crate) mod problem;

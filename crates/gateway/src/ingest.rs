@@ -17,3 +17,6 @@ pub(crate) mod refresh;
 
 // Requests of WebSub hubs.
 pub(crate) mod callbacks;
+
+// Parts of the daemon's log, for pages that go below the ring.
+pub(crate) mod history;

@@ -29,6 +29,9 @@ mod ingest;
 // From the ring to one client.
 mod stream;
 
+// Plain answers that take more than a moment to make.
+mod pages;
+
 // From the listening socket to the handlers.
 mod http;
 
@@ -47,7 +50,6 @@ mod address_counts;
 // What an address may use per second.
 mod budgets;
 // Bytes that clients have not taken yet, and how many there may be.
-#[allow(dead_code, reason = "the streams and the pages begin to use it one by one")]
 mod unsent;
 
 // Requests to the daemon, queued for the intake's thread.

@@ -15,6 +15,7 @@ pub(crate) struct GatewayMetrics {
     pub(crate) worker_clients: Family<Worker, Gauge>,
     pub(crate) connections: Gauge,
     pub(crate) connections_cut: Family<Labels, Counter>,
+    pub(crate) accept_failures: Family<Labels, Counter>,
     pub(crate) requests_refused: Family<Labels, Counter>,
     pub(crate) callbacks_refused: Family<Labels, Counter>,
     pub(crate) readers_granted: Family<Labels, Counter>,
@@ -51,15 +52,21 @@ impl GatewayMetrics {
             connections: registry.add("newswire_gateway_connections", "Open connections, streams included"),
             connections_cut: registry.add_by(
                 "newswire_gateway_connections_cut_total",
-                "Connections closed by the gateway: limit reached, request too slow, shutdown, client not reading, token expired",
+                "Connections closed by the gateway: limit reached, request too slow, shutdown, client not reading, token expired, too much sent behind the request",
                 "reason",
-                ["full", "connections_per_address", "addresses_per_network", "deadline", "drain", "slow", "expired"],
+                ["full", "connections_per_address", "addresses_per_network", "deadline", "drain", "slow", "expired", "pipelining"],
+            ),
+            accept_failures: registry.add_by(
+                "newswire_gateway_accept_failures_total",
+                "Connections that could not be accepted: no descriptors or memory were left, all workers were behind, or another failure",
+                "reason",
+                ["descriptors", "workers", "other"],
             ),
             requests_refused: registry.add_by(
                 "newswire_gateway_requests_refused_total",
-                "Requests refused before their handler: a token in the query, connections near their maximum, or too many from one address or IPv6 /48",
+                "Requests refused before their handler: a token in the query, connections near their maximum, too many from one address or IPv6 /48, or a second one on a connection",
                 "reason",
-                ["token_in_query", "connections", "requests_per_address", "addresses_per_network"],
+                ["token_in_query", "connections", "requests_per_address", "addresses_per_network", "second"],
             ),
             callbacks_refused: registry.add_by(
                 "newswire_gateway_callbacks_refused_total",

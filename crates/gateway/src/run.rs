@@ -21,11 +21,11 @@ use crate::{
     error::GatewayError,
     http::{
         listener::{self, ListeningSocket},
-        server,
+        server::ClientServer,
     },
     ingest::intake,
     limits::Limits,
-    scrape,
+    pages, scrape,
     settings::Settings,
     state::{AppState, DaemonQueues},
     stream::ring::{Ring, RingBounds},
@@ -64,7 +64,8 @@ pub async fn run_within(start: DaemonContext, limits: Limits) -> Result<(), Gate
         bytes: usize::try_from(config.gateway.ring_bytes).unwrap_or(usize::MAX),
     };
     let (queues, forwarders) = DaemonQueues::new();
-    let state = Arc::new(AppState::new(settings, Ring::new(bounds), queues, clock, watch.clone()));
+    let (state, page_jobs) = AppState::new(settings, Ring::new(bounds), queues, clock, watch.clone());
+    let state = Arc::new(state);
     state.registry.register_process("gateway", env!("CARGO_PKG_VERSION"), &state.clock, &logs);
     scrape::register(&state);
     let watched = Arc::clone(&state);
@@ -77,22 +78,27 @@ pub async fn run_within(start: DaemonContext, limits: Limits) -> Result<(), Gate
     let socket = ControlSocket::Ingestd.in_dir(&config.daemon.run_dir);
     let intake = intake::start(Arc::clone(&state), socket, bounds.events, forwarders, intake_stop.clone());
     let intake = intake.context("start the intake")?;
-    let server = server::start(&state, listener, config.gateway.workers)?;
+    let pages =
+        pages::pool::start(watch.clone(), page_jobs, intake_stop.clone()).context("start the pool")?;
+    let mut server = ClientServer::start(&state, listener, config.gateway.workers)?;
     warn_of_few_descriptors(&state);
     tracing::info!(listen = %address, "ready");
     notify::ready();
 
-    control_loop::run(&state, &logs, reloader.for_sections(SECTIONS), &mut signals, reload_orders).await;
+    tokio::select! {
+        () = control_loop::run(&state, &logs, reloader.for_sections(SECTIONS), &mut signals, reload_orders) => {}
+        () = server.ended() => return Err(anyhow::anyhow!("the front loop has ended by itself").into()),
+    }
     notify::stopping();
     if inherited {
         // Clients that connect from now on wait in the socket's backlog for the next process.
         server.pause().await;
     }
     drain(&state).await;
-    server.stop(true).await;
+    server.stop().await;
     intake_stop.cancel();
     #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
-    let wait = move || intake.join();
+    let wait = move || (intake.join(), pages.join());
     tokio::task::spawn_blocking(wait).await.ok();
     tracing::info!("stopped");
     Ok(())

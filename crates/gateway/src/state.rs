@@ -19,11 +19,16 @@ use crate::{
     ingest::{
         callbacks::{CallbackForwarder, Callbacks},
         catalogue_labels::CatalogueLabels,
+        history::{HistoryForwarder, HistoryQueue},
         refresh::{RefreshForwarder, Refreshes},
         source_directory::SourceDirectory,
         wire_link::WireLink,
     },
     metrics::GatewayMetrics,
+    pages::{
+        metrics_page::MetricsTexts,
+        pool::{PagePool, PoolJobs},
+    },
     settings::Settings,
     stream::{
         admission::{OpenStreams, StreamPermit},
@@ -41,6 +46,7 @@ pub(crate) struct AppState {
     settings: RwLock<Arc<Settings>>,
     pub(crate) ring: Ring,
     pub(crate) replays: ReplayQueue,
+    pub(crate) history: HistoryQueue,
     pub(crate) refreshes: Refreshes,
     pub(crate) callbacks: Callbacks,
     pub(crate) notices: Notices,
@@ -51,9 +57,12 @@ pub(crate) struct AppState {
     changes: watch::Sender<u64>,
     draining: AtomicBool,
     streams: Arc<OpenStreams>,
-    pub(crate) connections: Connections,
+    pub(crate) connections: Arc<Connections>,
     pub(crate) budgets: Budgets,
     pub(crate) unsent: UnsentBudget,
+    /// Makes pages; no worker does.
+    pub(crate) pages: PagePool,
+    pub(crate) metrics_texts: MetricsTexts,
     pub(crate) worker_lag: WorkerLag,
     pub(crate) registry: MetricsRegistry,
     pub(crate) metrics: GatewayMetrics,
@@ -68,6 +77,7 @@ pub(crate) struct AppState {
 /// The workers' ends of the queues to the daemon.
 pub(crate) struct DaemonQueues {
     pub(crate) replays: ReplayQueue,
+    pub(crate) history: HistoryQueue,
     pub(crate) refreshes: Refreshes,
     pub(crate) callbacks: Callbacks,
 }
@@ -75,6 +85,7 @@ pub(crate) struct DaemonQueues {
 /// The intake's ends of them.
 pub(crate) struct Forwarders {
     pub(crate) replays: ReplayForwarder,
+    pub(crate) history: HistoryForwarder,
     pub(crate) refreshes: RefreshForwarder,
     pub(crate) callbacks: CallbackForwarder,
 }
@@ -82,14 +93,16 @@ pub(crate) struct Forwarders {
 impl DaemonQueues {
     pub(crate) fn new() -> (Self, Forwarders) {
         let (replays, replay_forwarder) = ReplayQueue::new();
+        let (history, history_forwarder) = HistoryQueue::new();
         let (refreshes, refresh_forwarder) = Refreshes::new();
         let (callbacks, callback_forwarder) = Callbacks::new();
         let forwarders = Forwarders {
             replays: replay_forwarder,
+            history: history_forwarder,
             refreshes: refresh_forwarder,
             callbacks: callback_forwarder,
         };
-        (Self { replays, refreshes, callbacks }, forwarders)
+        (Self { replays, history, refreshes, callbacks }, forwarders)
     }
 }
 
@@ -100,20 +113,22 @@ impl AppState {
         queues: DaemonQueues,
         clock: Clock,
         watch: Watch,
-    ) -> Self {
+    ) -> (Self, PoolJobs) {
         let registry = MetricsRegistry::new();
+        let (pages, jobs) = PagePool::new(&registry);
         watch.register_loops(&registry, "gateway");
         watch.register_clock_jumps(&registry, "gateway");
-        let connections = Connections::new(&settings);
         let budgets = Budgets::new(settings.budgets);
         let unsent_bytes_max = usize::try_from(settings.unsent_bytes_max).unwrap_or(usize::MAX);
         let metrics = GatewayMetrics::register(&registry);
-        Self {
+        let connections = Arc::new(Connections::new(&settings, metrics.connections.clone()));
+        let state = Self {
             settings: RwLock::new(Arc::new(settings)),
             connections,
             budgets,
             ring,
             replays: queues.replays,
+            history: queues.history,
             refreshes: queues.refreshes,
             callbacks: queues.callbacks,
             notices: Notices::default(),
@@ -123,6 +138,8 @@ impl AppState {
             changes: watch::channel(0).0,
             draining: AtomicBool::new(false),
             streams: Arc::new(OpenStreams::new(metrics.clients.clone())),
+            pages,
+            metrics_texts: MetricsTexts::default(),
             unsent: UnsentBudget::new(unsent_bytes_max, &registry),
             worker_lag: WorkerLag::default(),
             metrics,
@@ -131,7 +148,8 @@ impl AppState {
             clock,
             watch,
             started: Instant::now(),
-        }
+        };
+        (state, jobs)
     }
 
     /// The settings in force.
@@ -207,7 +225,7 @@ mod tests {
     fn app_state(clients_max: usize, clients_per_address_max: usize) -> AppState {
         let settings = Settings { clients_max, clients_per_address_max, ..Settings::for_tests() };
         let ring = Ring::new(RingBounds { events: 10, bytes: 1 << 20 });
-        AppState::new(settings, ring, DaemonQueues::new().0, Clock::system(), Watch::new())
+        AppState::new(settings, ring, DaemonQueues::new().0, Clock::system(), Watch::new()).0
     }
 
     #[test]

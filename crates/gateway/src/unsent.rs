@@ -139,6 +139,11 @@ impl UnsentRefused {
 }
 
 impl UnsentBytes {
+    /// Releases all but `bytes`: less was made than was reserved for.
+    pub(crate) fn keep(&mut self, bytes: usize) {
+        self.release(self.left.saturating_sub(bytes));
+    }
+
     /// Releases `bytes` that the client's connection has taken; at most what is left.
     pub(crate) fn release(&mut self, bytes: usize) {
         let bytes = bytes.min(self.left);

@@ -342,10 +342,10 @@ async fn b05_one_address_has_a_limited_number_of_streams() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn b05_when_connections_run_out_routes_say_so_and_health_still_answers() {
-    // 64 files: fourteen connections, of which the last is for refusals.
+    // 64 files: sixteen connections, of which the last two are for refusals.
     let (program, _daemon, _serving) = program("", "64").await;
     let mut idle = Vec::new();
-    for _ in 0..13 {
+    for _ in 0..14 {
         idle.push(TcpStream::connect(program.endpoint.address).await.unwrap());
     }
     let refused = program.endpoint.ask("GET", "/news", "").await;

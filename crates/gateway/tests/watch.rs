@@ -42,8 +42,10 @@ async fn every_loop_is_watched_and_the_gateway_reports_its_diagnostics() {
     let expected = json!([
         ["admin", "admin"],
         ["arbiter", "main"],
+        ["front", "front"],
         ["pool", "pool-main"],
         ["wire", "intake"],
+        ["worker", "pages"],
         ["worker", "worker-0"],
         ["worker", "worker-1"]
     ]);

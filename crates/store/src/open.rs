@@ -97,8 +97,8 @@ pub enum StoreOpenError {
     },
 }
 
-/// Attempts to get sled's lock, and the delay between them.
-const LOCK_ATTEMPTS: u32 = 100;
+/// Looks at sled's lock, and the delay between them: 15 s in all, many times what a busy machine needs.
+const LOCK_ATTEMPTS: u32 = 750;
 const LOCK_DELAY: Duration = Duration::from_millis(20);
 
 /// The lock on the directory; held as long as the writer exists.
@@ -187,15 +187,27 @@ fn open_sled(directory: &Path, options: &StoreOptions) -> sled::Result<sled::Db>
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open()))
             .unwrap_or_else(|_| Err(sled::Error::Corruption { at: None, bt: () }))
     };
-    // This process has the lock on the directory, so sled's own lock is held by a dropped database of this process: its
-    // background threads release the file a moment later.
+    wait_until_sled_unlocks(directory)?;
+    open()
+}
+
+/// Waits for sled's own lock. This process has the lock on the directory, so only a dropped database of this process can hold
+/// it: its background threads release the file a moment later. The lock of a process that has ended is free.
+fn wait_until_sled_unlocks(directory: &Path) -> io::Result<()> {
+    let file = match File::open(directory.join("db")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
     for _ in 0..LOCK_ATTEMPTS {
-        match open() {
-            Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => pause(),
-            other => return other,
+        match file.try_lock() {
+            Err(fs::TryLockError::WouldBlock) => pause(),
+            // Released at the end of this function, for sled.
+            Ok(()) => return Ok(()),
+            Err(fs::TryLockError::Error(error)) => return Err(error),
         }
     }
-    open()
+    // sled's error says what is wrong.
+    Ok(())
 }
 
 #[expect(

@@ -195,13 +195,13 @@ fn a_second_process_is_refused_with_the_holder_of_the_directory() {
 /// The database itself, once sled has released its lock, a moment after its handle was dropped.
 #[expect(clippy::disallowed_methods, reason = "nothing else runs on this thread")]
 fn raw(dir: &std::path::Path) -> sled::Db {
-    for _ in 0..500 {
-        match sled::open(dir.join("log.sled")) {
-            Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => {
-                std::thread::sleep(std::time::Duration::from_millis(10));
-            }
-            opened => return opened.unwrap(),
+    let file = std::fs::File::open(dir.join("log.sled/db")).unwrap();
+    for _ in 0..6_000 {
+        if file.try_lock().is_ok() {
+            drop(file);
+            return sled::open(dir.join("log.sled")).unwrap();
         }
+        std::thread::sleep(std::time::Duration::from_millis(10));
     }
     panic!("the lock of a dropped database was never free");
 }

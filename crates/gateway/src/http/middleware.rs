@@ -51,6 +51,7 @@ pub(super) async fn secure<B: MessageBody + 'static>(
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     let state = request.app_data::<web::Data<AppState>>().cloned().expect("the app is given its state");
+    refuse_second(&request, &state).await;
     let settings = state.settings();
     let allowed = AllowedOrigin::of(request.request(), &settings);
     let mut response = if !is_served_host(request.request(), &settings) {
@@ -86,6 +87,18 @@ pub(super) async fn secure<B: MessageBody + 'static>(
     headers.insert(HeaderName::from_static("content-security-policy"), HeaderValue::from_static(csp));
     cors::add_headers(headers, allowed, &settings);
     Ok(response)
+}
+
+/// Never lets a second request of a connection pass: its answer would be as much work as the first one. The connection
+/// reads no second request; this is for what it may have overlooked.
+async fn refuse_second(request: &ServiceRequest, state: &AppState) {
+    let connection = request.request().conn_data::<Rc<ClientConnection>>();
+    if let Some(connection) = connection.filter(|connection| !connection.is_first_request()) {
+        state.metrics.requests_refused.get_or_create(&[("reason", "second")]).inc();
+        connection.cut("pipelining");
+        // The task of the connection ends instead.
+        std::future::pending::<()>().await;
+    }
 }
 
 /// The answer to a request that is one too many for its address. Probes of the process are not counted: whoever floods

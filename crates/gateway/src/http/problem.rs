@@ -6,7 +6,11 @@ use std::{fmt, time::Duration};
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
 use control::{Problem, problem::PROBLEM_MEDIA_TYPE};
 
-use crate::auth::{error::AuthError, operator::OperatorError};
+use crate::{
+    auth::{error::AuthError, operator::OperatorError},
+    pages::{news_page::NewsPageError, pool::PageRefused},
+    unsent::UnsentRefused,
+};
 
 /// An error response.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +122,16 @@ impl HttpProblem {
         Self::new(421, "wrong-host", "this host name is not served; add it to gateway.hosts")
     }
 
+    /// 429: one address asks for too much at the same time.
+    pub(crate) fn too_much_at_once(detail: &str) -> Self {
+        Self::new(429, "too-many-requests", detail).retry_after(1)
+    }
+
+    /// 503: all clients together ask for too much at the same time.
+    fn too_many_pages(detail: &str) -> Self {
+        Self::new(503, "overloaded", detail).retry_after(2)
+    }
+
     /// 503: the ring is not filled yet.
     pub(crate) fn not_filled() -> Self {
         Self::new(503, "not-filled", "no events were received from the ingestion daemon yet").retry_after(2)
@@ -144,6 +158,41 @@ impl From<OperatorError> for HttpProblem {
             OperatorError::WrongToken => {
                 Self::new(401, "not-the-operator", "send the operator's token as `Authorization: Bearer`")
             }
+        }
+    }
+}
+
+impl From<PageRefused> for HttpProblem {
+    fn from(refused: PageRefused) -> Self {
+        match refused {
+            PageRefused::Address => {
+                Self::too_much_at_once("too many requests of this address wait for their answers")
+            }
+            PageRefused::Total => Self::too_many_pages("too many requests wait for their answers"),
+            PageRefused::Late => Self::slow_answer(),
+        }
+    }
+}
+
+impl From<UnsentRefused> for HttpProblem {
+    fn from(refused: UnsentRefused) -> Self {
+        match refused {
+            UnsentRefused::Address => {
+                Self::too_much_at_once("this address has not read the answers to its earlier requests")
+            }
+            UnsentRefused::Total => {
+                Self::too_many_pages("too many answers wait for clients that do not read")
+            }
+        }
+    }
+}
+
+impl From<NewsPageError> for HttpProblem {
+    fn from(error: NewsPageError) -> Self {
+        match error {
+            NewsPageError::OtherLog => Self::other_log(),
+            NewsPageError::NoDaemon => Self::no_daemon(),
+            NewsPageError::Unsent(refused) => refused.into(),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     ingest::catalogue_labels::{CatalogueLabels, LabelKind},
     stream::{
         encoding::ContentHtml,
-        filter::{EventFilter, Since, Word},
+        filter::{EventFilter, SearchWord, Since},
     },
 };
 
@@ -24,7 +24,7 @@ const REPEATABLE: [&str; 5] = ["category", "source", "tag", "language", "country
 /// Names of events that `kinds` may list.
 const KINDS: [&str; 5] = ["item", "update", "source", "refresh", "heartbeat"];
 /// Bytes of a whole query.
-const QUERY_BYTES_MAX: usize = 2048;
+pub(super) const QUERY_BYTES_MAX: usize = 2048;
 /// Parameters that every route with events has.
 const SHARED: [&str; 10] =
     ["category", "source", "tag", "language", "country", "q", "kinds", "content", "since", "after"];
@@ -222,7 +222,7 @@ impl NewsQuery {
 
     fn add_word(&mut self, word: &str) -> Result<(), HttpProblem> {
         check_value("q", word, self.filter.words.len())?;
-        self.filter.words.push(Word::new(word));
+        self.filter.words.push(SearchWord::from(word.to_owned()));
         Ok(())
     }
 }
@@ -242,7 +242,7 @@ fn flag(name: &str, value: &str) -> Result<bool, HttpProblem> {
     }
 }
 
-fn number(name: &str, value: &str, min: u64, max: u64) -> Result<u64, HttpProblem> {
+pub(super) fn number(name: &str, value: &str, min: u64, max: u64) -> Result<u64, HttpProblem> {
     let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
     // More digits than a u64 has are a large number all the same.
     match digits.then(|| value.parse::<u64>().unwrap_or(max)).filter(|n| *n >= min) {

@@ -9,10 +9,10 @@ mod news;
 // `GET /sources`, `/categories`: the sources and their health.
 mod sources;
 
-// `GET /`, `/assets/{name}`: the built-in page.
+// `GET /`, `/assets/{name}`, `/openapi.json`: the built-in page and its like.
 mod page;
 
-// `GET /health`, `/ready`, `/metrics`, `/openapi.json`: the process itself.
+// `GET /health`, `/ready`, `/metrics`: the process itself.
 mod health;
 
 // `POST /news/refresh`: orders of the operator.
@@ -36,7 +36,7 @@ pub(super) fn configure(app: &mut web::ServiceConfig) {
         .service(method::read("/health", health::health))
         .service(method::read("/ready", health::ready))
         .service(method::read("/metrics", health::metrics))
-        .service(method::read("/openapi.json", health::openapi))
+        .service(method::read("/openapi.json", page::openapi))
         .service(method::read("/news", news::list))
         .service(refresh::resource())
         .service(method::read("/news/{id}", news::one))

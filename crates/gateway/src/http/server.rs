@@ -1,64 +1,172 @@
-//! The actix server: its workers and its timeouts.
+//! The server: one thread that accepts, and the workers.
+//!
+//! ```text
+//! listening socket ──► front: limits, first bytes ──┬─ GET /health ──► answered on the front thread
+//!                                                   └─ anything else ──► the worker with the fewest connections
+//! ```
+//!
+//! Whatever the workers are busy with, `/health` has its own thread: a probe must not depend on what other clients do.
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{net::TcpListener, sync::Arc, thread};
 
-use actix_web::{
-    App, HttpServer, dev::ServerHandle, http::KeepAlive, middleware::from_fn, rt::net::TcpStream, web,
-};
 use anyhow::Context as _;
+use tokio::sync::{mpsc, oneshot};
 
-use super::{middleware, routes};
-use crate::{connection::ClientConnection, state::AppState, stream::worker_streams::WorkerStreams};
+use super::front::{self, FrontOrder};
+use crate::state::AppState;
 
-/// The head of a response fits, so that it goes out with the first events.
-const WRITE_BUFFER_BYTES: usize = 2048;
+/// Orders that wait for the front loop: there are two kinds, and each is given once.
+const ORDERS_MAX: usize = 2;
 
-/// Starts the server; `workers` of 0 means one per processor.
-///
-/// # Errors
-/// If it cannot use the socket.
-pub(crate) fn start(
-    state: &Arc<AppState>,
-    listener: TcpListener,
-    workers: usize,
-) -> anyhow::Result<ServerHandle> {
-    let workers = match workers {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        workers => workers,
+/// The running server.
+pub(crate) struct ClientServer {
+    orders: mpsc::Sender<FrontOrder>,
+    ended: oneshot::Receiver<()>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl ClientServer {
+    /// Starts the threads; `workers` of 0 means one per processor.
+    ///
+    /// # Errors
+    /// If it cannot start a thread or use the socket.
+    pub(crate) fn start(
+        state: &Arc<AppState>,
+        listener: TcpListener,
+        workers: usize,
+    ) -> anyhow::Result<Self> {
+        listener.set_nonblocking(true).context("use the listening socket")?;
+        let workers = match workers {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        let (orders, received) = mpsc::channel(ORDERS_MAX);
+        let (end, ended) = oneshot::channel();
+        let state = Arc::clone(state);
+        let run = move || {
+            front::run(&state, listener, workers, received);
+            // Dropped by a panic, too.
+            drop(end);
+        };
+        let thread = thread::Builder::new().name("front".to_owned()).spawn(run).context("start a thread")?;
+        Ok(Self { orders, ended, thread })
+    }
+
+    /// Completes when the server has ended, which it does by itself only if it has failed.
+    pub(crate) async fn ended(&mut self) {
+        (&mut self.ended).await.ok();
+    }
+
+    /// Accepts no further connections; they wait in the backlog of the socket.
+    pub(crate) async fn pause(&self) {
+        self.orders.send(FrontOrder::Pause).await.ok();
+    }
+
+    /// Ends the server: open connections have a short time to end.
+    pub(crate) async fn stop(mut self) {
+        self.orders.send(FrontOrder::Stop).await.ok();
+        self.ended().await;
+        #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
+        let wait = move || self.thread.join();
+        tokio::task::spawn_blocking(wait).await.ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::{SocketAddr, TcpStream},
+        time::Duration,
     };
-    let limits = state.settings().limits;
-    let (app_state, connection_state) = (Arc::clone(state), Arc::clone(state));
-    let app = move || {
-        App::new()
-            .app_data(web::Data::from(Arc::clone(&app_state)))
-            .app_data(WorkerStreams::start(Arc::clone(&app_state)))
-            .wrap(from_fn(middleware::secure))
-            .configure(routes::configure)
+
+    use daemon::{Clock, watch::Watch};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::{
+        settings::Settings,
+        state::DaemonQueues,
+        stream::ring::{Ring, RingBounds},
     };
-    let server = HttpServer::new(app)
-        .workers(workers)
-        .disable_signals()
-        .shutdown_timeout(1)
-        .client_request_timeout(limits.head)
-        .client_disconnect_timeout(Duration::from_secs(1))
-        // actix has a deadline for the first head of a connection only, so there is one request per connection.
-        .keep_alive(KeepAlive::Disabled)
-        // A stream is not polled while more than this waits to be sent; otherwise the buffer would double.
-        .h1_write_buffer_size(WRITE_BUFFER_BYTES)
-        .tcp_nodelay(true)
-        // Otherwise a client that closes an idle stream is noticed only when the next write fails.
-        .h1_allow_half_closed(false)
-        // At actix's own limit clients would wait in the backlog, neither served nor refused.
-        .max_connections(usize::MAX / 2)
-        .on_connect(move |stream, data| {
-            if let Some(stream) = stream.downcast_ref::<TcpStream>() {
-                data.insert(ClientConnection::open(&connection_state, stream));
-            }
-        })
-        .listen(listener)
-        .context("serve")?
-        .run();
-    let handle = server.handle();
-    actix_web::rt::spawn(server);
-    Ok(handle)
+
+    const WORKERS: usize = 2;
+
+    fn started() -> (Arc<AppState>, SocketAddr, ClientServer) {
+        let ring = Ring::new(RingBounds { events: 10, bytes: 1 << 20 });
+        let (queues, _) = DaemonQueues::new();
+        let (state, _) = AppState::new(Settings::for_tests(), ring, queues, Clock::system(), Watch::new());
+        let state = Arc::new(state);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = ClientServer::start(&state, listener, WORKERS).unwrap();
+        (state, address, server)
+    }
+
+    fn send(address: SocketAddr, request: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    }
+
+    fn answer(mut stream: TcpStream) -> String {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn health_is_answered_while_every_worker_is_stuck() {
+        let (state, address, server) = started();
+        // Reading the metrics waits for this lock, without giving the thread back.
+        let lock = state.daemon_metrics.write().unwrap();
+        let stuck: Vec<_> = (0..2 * WORKERS)
+            .map(|_| send(address, "GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n"))
+            .collect();
+        std::thread::sleep(Duration::from_millis(200));
+        let mut longest = Duration::ZERO;
+        for n in 0..100 {
+            let method = if n % 2 == 0 { "GET" } else { "HEAD" };
+            let request = format!("{method} /health HTTP/1.1\r\nhost: localhost\r\n\r\n");
+            let began = Instant::now();
+            // In one piece, and byte by byte.
+            let health = if n % 10 == 0 {
+                let mut stream = send(address, "");
+                request.bytes().for_each(|byte| stream.write_all(&[byte]).unwrap());
+                answer(stream)
+            } else {
+                answer(send(address, &request))
+            };
+            longest = longest.max(began.elapsed());
+            assert!(health.starts_with("HTTP/1.1 200 OK\r\n"), "{health}");
+            assert_eq!(health.contains("\"status\":\"ok\""), method == "GET", "{health}");
+            assert!(health.contains("content-security-policy: "), "{health}");
+        }
+        // Without its own path it would wait for the lock for ever.
+        assert!(longest < Duration::from_secs(2), "{longest:?}");
+        let foreign = send(address, "GET /health HTTP/1.1\r\nhost: example.org\r\n\r\n");
+        assert!(answer(foreign).starts_with("HTTP/1.1 421 "), "the host is checked as everywhere");
+        drop(lock);
+        assert!(stuck.into_iter().all(|stream| answer(stream).starts_with("HTTP/1.1 200 OK\r\n")));
+        server.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn connections_are_shared_by_the_workers_and_a_paused_server_leaves_them_in_the_backlog() {
+        let (state, address, server) = started();
+        let open: Vec<_> = (0..40).map(|_| send(address, "GET /ne")).collect();
+        while state.connections.count() < 40 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        server.pause().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let waiting = send(address, "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(state.connections.count(), 40, "it was not accepted");
+        drop(open);
+        server.stop().await;
+        assert_eq!(state.connections.count(), 0);
+        drop(waiting);
+    }
 }

@@ -24,15 +24,11 @@ pub(crate) struct CatalogueLabels(RwLock<Option<LabelIndex>>);
 
 /// The categories of the sources that have a label, by kind and label in lower case.
 #[derive(Debug, Default)]
-struct LabelIndex(BTreeMap<(LabelKind, Box<str>), BTreeSet<Box<str>>>);
+pub(crate) struct LabelIndex(BTreeMap<(LabelKind, Box<str>), BTreeSet<Box<str>>>);
 
 impl CatalogueLabels {
     /// Replaces all of them.
-    pub(crate) fn replace<'s>(&self, sources: impl IntoIterator<Item = &'s SourceStatus>) {
-        let mut index = LabelIndex::default();
-        for source in sources {
-            index.add(source);
-        }
+    pub(crate) fn replace(&self, index: LabelIndex) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(index);
     }
 
@@ -60,6 +56,13 @@ impl CatalogueLabels {
 }
 
 impl LabelIndex {
+    /// The labels of these sources.
+    pub(crate) fn of(sources: &[SourceStatus]) -> Self {
+        let mut index = Self::default();
+        sources.iter().for_each(|source| index.add(source));
+        index
+    }
+
     fn labels(source: &SourceStatus) -> impl Iterator<Item = (LabelKind, Box<str>)> + '_ {
         let category = (LabelKind::Category, source.category.as_str());
         let id = (LabelKind::Source, source.id.as_str());
@@ -103,7 +106,8 @@ mod tests {
         assert!(labels.has(LabelKind::Category, "whatever", None), "nothing is known yet");
         labels.add(&source("a", "x", "x", None));
         assert!(labels.has(LabelKind::Tag, "whatever", None), "one visit does not make it known");
-        labels.replace(&[source("bbc", "World", "Top", Some("GB")), source("faz", "sport", "top", None)]);
+        let sources = [source("bbc", "World", "Top", Some("GB")), source("faz", "sport", "top", None)];
+        labels.replace(LabelIndex::of(&sources));
         for (kind, label) in [
             (LabelKind::Category, "wORLD"),
             (LabelKind::Source, "BBC"),
@@ -120,7 +124,7 @@ mod tests {
         assert!(!labels.has(LabelKind::Source, "new", None));
         labels.add(&source("new", "sport", "fresh", None));
         assert!(sees(LabelKind::Source, "new") && sees(LabelKind::Tag, "fresh"));
-        labels.replace(&[]);
+        labels.replace(LabelIndex::of(&[]));
         assert!(!labels.has(LabelKind::Source, "new", None));
     }
 }

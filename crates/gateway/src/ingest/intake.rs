@@ -14,7 +14,10 @@ use wire::{
     SubscriptionTiming,
 };
 
-use super::{callbacks, refresh, wire_link::WireChange};
+use super::{
+    callbacks, catalogue_labels::LabelIndex, history, refresh, source_directory::RenderedSources,
+    wire_link::WireChange,
+};
 use crate::{
     state::{AppState, Forwarders},
     stream::{
@@ -61,6 +64,7 @@ pub(crate) fn start(
                 () = update_sources(&state, &daemon, &catalogue_changed) => {}
                 () = update_metrics(&state, &daemon) => {}
                 () = forwarders.replays.run(|start| replay::fetch(daemon.clone(), start)) => {}
+                () = forwarders.history.run(|request| history::fetch(daemon.clone(), request)) => {}
                 () = forwarders.refreshes.run(|sources| refresh::send(daemon.clone(), sources)) => {}
                 () = forwarders.callbacks.run(|request| callbacks::send(daemon.clone(), request)) => {}
             }
@@ -203,13 +207,16 @@ struct SourceList {
 async fn update_sources(state: &AppState, daemon: &PeerClient, catalogue_changed: &Notify) {
     loop {
         catalogue_changed.notified().await;
+        state.sources.expect_list();
         match daemon.get("/sources", DEADLINE, SOURCES_BYTES_MAX).await {
-            Ok(body) => match serde_json::from_slice::<SourceList>(&body) {
-                Ok(list) => {
-                    state.catalogue_labels.replace(&list.sources);
-                    state.sources.replace(list.sources);
+            // A large list takes longer than this thread may stand still.
+            Ok(body) => match tokio::task::spawn_blocking(move || render_sources(&body)).await {
+                Ok(Ok((sources, labels))) => {
+                    state.catalogue_labels.replace(labels);
+                    state.sources.replace(sources);
                 }
-                Err(error) => tracing::error!(%error, "the list of sources is unreadable"),
+                Ok(Err(error)) => tracing::error!(%error, "the list of sources is unreadable"),
+                Err(error) => tracing::error!(%error, "could not render the list of sources"),
             },
             Err(error) => {
                 tracing::debug!(%error, "could not read the list of sources");
@@ -218,6 +225,12 @@ async fn update_sources(state: &AppState, daemon: &PeerClient, catalogue_changed
         }
         tokio::time::sleep(SOURCES_INTERVAL).await;
     }
+}
+
+fn render_sources(body: &[u8]) -> Result<(RenderedSources, LabelIndex), serde_json::Error> {
+    let SourceList { sources } = serde_json::from_slice(body)?;
+    let labels = LabelIndex::of(&sources);
+    Ok((RenderedSources::new(sources), labels))
 }
 
 async fn update_metrics(state: &AppState, daemon: &PeerClient) {

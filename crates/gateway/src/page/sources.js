@@ -29,9 +29,7 @@ export const sources = {
   async load() {
     const problem = byId("sources-problem");
     try {
-      const { status, body } = await fetchJson("/sources", SOURCES_WAIT_MS);
-      if (!Array.isArray(body.sources)) throw new Error(cut(body.detail ?? body.title, 160) || `the gateway answered with status ${status}`);
-      sources.known = new Map(body.sources.map((s) => [s.id, s]));
+      sources.known = await fetchSources();
       sources.loaded = true;
       problem.hidden = true;
       sources.suggestNames();
@@ -162,6 +160,20 @@ export const sources = {
     });
   },
 };
+
+/** All sources by id: the list has pages. */
+async function fetchSources() {
+  const known = new Map();
+  let path = "/sources";
+  while (path) {
+    const { status, body } = await fetchJson(path, SOURCES_WAIT_MS);
+    if (!Array.isArray(body.sources)) throw new Error(cut(body.detail ?? body.title, 160) || `the gateway answered with status ${status}`);
+    for (const source of body.sources) known.set(source.id, source);
+    // A page without sources would be the same one again.
+    path = body.sources.length > 0 && String(body.next ?? "").startsWith("/sources?") ? body.next : "";
+  }
+  return known;
+}
 
 function byUrgency(a, b) {
   return (

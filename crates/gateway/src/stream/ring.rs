@@ -151,7 +151,10 @@ impl Ring {
         inner.generation += 1;
         inner.epoch = Some(epoch);
         inner.filled = false;
-        inner.clear(Seq(1));
+        let removed = inner.clear(Seq(1));
+        // Freed when no client waits for the lock.
+        drop(inner);
+        drop(removed);
     }
 
     /// Records that the ring holds what the daemon had; `head` matters only if the ring is empty.
@@ -172,8 +175,9 @@ impl Ring {
     /// and clients get a gap.
     pub(crate) fn push(&self, frame: Frame) {
         let mut inner = self.write();
+        let mut removed = VecDeque::new();
         if frame.seq != inner.head().next() {
-            inner.clear(frame.seq);
+            removed = inner.clear(frame.seq);
         }
         inner.bytes += frame.weight();
         let before = inner.frames.back().map_or(frame.first_seen, |entry| entry.recorded);
@@ -185,7 +189,11 @@ impl Ring {
             let Some(entry) = inner.frames.pop_front() else { break };
             inner.bytes -= entry.frame.weight();
             inner.oldest = inner.oldest.next();
+            removed.push_back(entry);
         }
+        // Freed when no client waits for the lock.
+        drop(inner);
+        drop(removed);
     }
 
     pub(crate) fn state(&self) -> RingState {
@@ -266,27 +274,26 @@ impl Ring {
         Seq(inner.oldest.0 + index as u64 - 1)
     }
 
-    /// Events between `after` and `before` (neither included) that the filter selects, the newest first, at most
-    /// `limit`; and whether there are more.
-    pub(crate) fn page(
+    /// The events before `before`, the newest first, at most `limit`, and when each was recorded; none if the ring no
+    /// longer has any. `None` if the ring has another epoch than that of `generation`.
+    pub(crate) fn read_before(
         &self,
-        after: Option<Seq>,
-        before: Option<Seq>,
-        since: Option<Timestamp>,
-        filter: &EventFilter,
+        generation: u64,
+        before: Seq,
         limit: usize,
-    ) -> (Vec<Arc<Frame>>, bool) {
+    ) -> Option<Vec<(Arc<Frame>, Timestamp)>> {
         let inner = self.read();
-        let end =
-            before.map_or(inner.frames.len(), |before| inner.index_after(Seq(before.0.saturating_sub(1))));
-        let start = inner.index_after(after.unwrap_or(Seq::NONE)).min(end);
-        let selected = inner.frames.range(start..end).rev().filter(|entry| {
-            since.is_none_or(|since| entry.recorded >= since) && filter.matches(&entry.frame)
-        });
-        let mut frames: Vec<_> = selected.take(limit + 1).map(|entry| Arc::clone(&entry.frame)).collect();
-        let more = frames.len() > limit;
-        frames.truncate(limit);
-        (frames, more)
+        if inner.generation != generation {
+            return None;
+        }
+        let end = inner.index_after(Seq(before.0.saturating_sub(1)));
+        let entries = inner.frames.range(end.saturating_sub(limit)..end).rev();
+        Some(entries.map(|entry| (Arc::clone(&entry.frame), entry.recorded)).collect())
+    }
+
+    /// The oldest event in the daemon's log, as far as the gateway knows.
+    pub(crate) fn log_oldest(&self) -> Seq {
+        self.read().log_oldest
     }
 
     /// One event.
@@ -368,10 +375,11 @@ impl RingInner {
         Seq(self.oldest.0 + self.frames.len() as u64 - 1)
     }
 
-    fn clear(&mut self, oldest: Seq) {
-        self.frames.clear();
+    /// Removes all events and returns them: they are freed outside the lock.
+    fn clear(&mut self, oldest: Seq) -> VecDeque<RingEntry> {
         self.bytes = 0;
         self.oldest = oldest;
+        std::mem::take(&mut self.frames)
     }
 
     /// The index of the first frame after `cursor`.
@@ -543,17 +551,17 @@ mod tests {
     }
 
     #[test]
-    fn pages_go_back_from_the_newest_event_without_overlap() {
-        let ring = ring(100, 1..=9);
-        let seqs = |(frames, more): (Vec<Arc<Frame>>, bool)| {
-            (frames.iter().map(|f| f.seq.0).collect::<Vec<_>>(), more)
+    fn slices_go_back_from_the_newest_event_without_overlap() {
+        let ring = ring(100, 4..=9);
+        let seqs = |before, limit| {
+            let entries = ring.read_before(1, Seq(before), limit).unwrap();
+            entries.iter().map(|(frame, _)| frame.seq.0).collect::<Vec<_>>()
         };
-        let all = EventFilter::default();
-        assert_eq!(seqs(ring.page(None, None, None, &all, 4)), (vec![9, 8, 7, 6], true));
-        assert_eq!(seqs(ring.page(None, Some(Seq(6)), None, &all, 4)), (vec![5, 4, 3, 2], true));
-        assert_eq!(seqs(ring.page(None, Some(Seq(2)), None, &all, 4)), (vec![1], false));
-        assert_eq!(seqs(ring.page(Some(Seq(7)), None, None, &all, 4)), (vec![9, 8], false));
-        assert_eq!(seqs(ring.page(Some(Seq(99)), Some(Seq(3)), None, &all, 4)), (vec![], false));
+        assert_eq!(seqs(u64::MAX, 4), [9, 8, 7, 6]);
+        assert_eq!(seqs(6, 4), [5, 4]);
+        assert_eq!(seqs(4, 4), [0; 0]);
+        assert_eq!(seqs(0, 4), [0; 0]);
+        assert!(ring.read_before(2, Seq(9), 4).is_none(), "another generation");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, task::Waker, time::Duration};
 
+use actix_web::rt::task::JoinHandle;
 use daemon::watch::WatchKind;
 use news::Seq;
 use slab::Slab;
@@ -64,16 +65,15 @@ pub(crate) struct WakeReason {
 }
 
 impl WorkerStreams {
-    /// Creates the list of this worker and starts its timer; call it on the worker's thread.
-    pub(crate) fn start(state: Arc<AppState>) -> Rc<Self> {
-        let worker = state.worker_lag.add_worker();
+    /// Creates the list of this worker and starts its timer, which never ends; call it on the worker's thread.
+    pub(crate) fn start(state: Arc<AppState>, worker: usize) -> (Rc<Self>, JoinHandle<()>) {
         state.watch.event_loop(&format!("worker-{worker}"), WatchKind::Worker);
         let settings = RefCell::new(state.settings());
         let streams = Rc::new(Self { worker, state, slots: RefCell::default(), settings });
-        actix_web::rt::spawn(Rc::clone(&streams).run());
+        let ticks = actix_web::rt::spawn(Rc::clone(&streams).run());
         #[cfg(feature = "drill")]
         crate::drill::run_worker_drills();
-        streams
+        (streams, ticks)
     }
 
     async fn run(self: Rc<Self>) {
@@ -165,7 +165,10 @@ impl WorkerStreams {
     }
 
     pub(crate) fn remove(&self, key: usize) {
-        self.slots.borrow_mut().try_remove(key);
+        let slot = self.slots.borrow_mut().try_remove(key);
+        if let Some(slot) = slot {
+            slot.connection.end_stream();
+        }
     }
 
     /// Why the stream is polled now.
@@ -210,6 +213,14 @@ impl WorkerStreams {
             Some(old) => old.clone_from(waker),
             empty => *empty = Some(waker.clone()),
         }
+    }
+}
+
+impl Drop for WorkerStreams {
+    fn drop(&mut self) {
+        // A worker that has ended is not behind.
+        self.state.worker_lag.update(self.worker, 0);
+        self.state.metrics.worker_clients.get_or_create(&[("worker", self.worker)]).set(0);
     }
 }
 

@@ -380,7 +380,8 @@ impl FakeDaemon {
         format!("id: {}-{seq}\nevent: item\ndata: {json}\n\n", self.epoch)
     }
 
-    /// `/log?limit=…&after=…` or `since=…` (an event of number n was recorded n seconds after 1970).
+    /// `/log?limit=…` with `after=…`, `since=…`, or `before=…` and perhaps `since=…` (an event of number n was recorded n
+    /// seconds after 1970).
     pub(crate) fn page(&self, request: &str) -> String {
         let query = request.split_whitespace().nth(1).unwrap().split_once('?').unwrap().1;
         let value = |name: &str| {
@@ -389,15 +390,38 @@ impl FakeDaemon {
                 .map(|(_, v)| v.into_owned())
         };
         let limit: usize = value("limit").unwrap().parse().unwrap();
-        let after = match (value("after"), value("since")) {
-            (Some(after), _) => after.parse::<Cursor>().unwrap().seq.0,
-            (_, since) => since.unwrap().parse::<Timestamp>().unwrap().millis() as u64 / 1000 - 1,
-        };
-        let floor = self.oldest.load(Relaxed) - 1;
+        let since = value("since")
+            .map(|since| (since.parse::<Timestamp>().unwrap().millis().max(0) as u64).div_ceil(1000).max(1));
+        let number = |id: String| id.parse::<Cursor>().unwrap().seq.0;
+        let oldest = self.oldest.load(Relaxed);
         let log = self.log.lock().unwrap();
-        let events: Vec<_> = log.iter().skip(after.max(floor) as usize).take(limit).cloned().collect();
-        let missed = floor.saturating_sub(after);
-        format!("{{\"epoch\":\"{}\",\"missed\":{missed},\"events\":[{}]}}", self.epoch, events.join(","))
+        let (events, missed, next) = match (value("before"), value("after")) {
+            (Some(before), _) => {
+                let floor = since.unwrap_or(1).max(oldest);
+                let end = number(before) - 1;
+                let bytes_max: usize = value("bytes").unwrap().parse().unwrap();
+                let mut bytes = 0;
+                let numbers = (floor..=end.min(log.len() as u64)).rev().take(limit).take_while(|n| {
+                    let fits = bytes < bytes_max;
+                    bytes += log[*n as usize - 1].len();
+                    fits
+                });
+                let numbers: Vec<_> = numbers.collect();
+                let next = numbers.last().copied().filter(|last| *last > floor);
+                (numbers.iter().map(|n| log[*n as usize - 1].clone()).collect::<Vec<_>>(), 0, next)
+            }
+            (None, after) => {
+                let after = after.map_or_else(|| since.unwrap() - 1, number);
+                let events = log.iter().skip(after.max(oldest - 1) as usize).take(limit).cloned().collect();
+                (events, (oldest - 1).saturating_sub(after), None)
+            }
+        };
+        let next = next.map(|next| format!("{}-{next}", self.epoch));
+        let (epoch, events) = (self.epoch, events.join(","));
+        format!(
+            "{{\"epoch\":\"{epoch}\",\"oldest\":\"{epoch}-{oldest}\",\"missed\":{missed},\"events\":[{events}],\"next\":{}}}",
+            serde_json::json!(next)
+        )
     }
 
     /// Serves until it is dropped.

@@ -1,10 +1,17 @@
-//! `GET /health`, `/ready`, `/metrics`, `/openapi.json`: the process itself.
+//! `GET /health`, `/ready`, `/metrics`: the process itself.
+
+use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, Responder, http::header, web};
 use daemon::metrics::MetricsFormat;
 use serde_json::json;
+use tokio::time::Instant;
 
-use crate::{readiness::Readiness, state::AppState};
+use crate::{
+    http::{page_job::PageJob, problem::HttpProblem},
+    readiness::Readiness,
+    state::AppState,
+};
 
 /// `GET /health`: 200 as long as the process serves, whatever the state of the daemon.
 pub(super) async fn health(state: web::Data<AppState>) -> impl Responder {
@@ -45,21 +52,28 @@ pub(super) async fn ready(state: web::Data<AppState>) -> impl Responder {
 }
 
 /// `GET /metrics`: the gateway's own, and the daemon's as last read.
-pub(super) async fn metrics(request: HttpRequest, state: web::Data<AppState>) -> impl Responder {
+pub(super) async fn metrics(
+    request: HttpRequest,
+    state: web::Data<AppState>,
+) -> Result<HttpResponse, HttpProblem> {
+    let job = PageJob::of(&request, &state);
+    let shared = Arc::clone(&state);
+    let requested = Instant::now();
     let format = MetricsFormat::negotiated(request.headers());
-    let own = state.registry.encode();
-    let daemon = state.daemon_metrics.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-    HttpResponse::Ok()
+    let text = async move {
+        let make = || format.of_openmetrics(metrics_text(&shared));
+        shared.metrics_texts.get(format, requested, make).await
+    };
+    let text = job.run(text).await?;
+    Ok(HttpResponse::Ok()
         .content_type(format.content_type())
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::VARY, "Accept"))
-        .body(format.of_openmetrics(daemon::metrics::join([own.as_str(), daemon.as_str()])))
+        .body(job.reserve(text.into())?))
 }
 
-/// `GET /openapi.json`
-pub(super) async fn openapi() -> impl Responder {
-    HttpResponse::Ok()
-        .content_type("application/json")
-        .insert_header((header::CACHE_CONTROL, "no-cache"))
-        .body(include_str!("../../openapi.json"))
+fn metrics_text(state: &AppState) -> String {
+    let own = state.registry.encode();
+    let daemon = state.daemon_metrics.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+    daemon::metrics::join([own.as_str(), daemon.as_str()])
 }

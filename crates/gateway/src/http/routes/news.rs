@@ -1,16 +1,24 @@
-//! `GET /news`, `/news/{id}`: the events of the ring in pages, the newest first.
+//! `GET /news`, `/news/{id}`: the events of the log in pages, the newest first.
+
+use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
-use bytes::BytesMut;
+use bytes::Bytes;
 use news::{Cursor, Seq};
 use serde::Serialize;
+use wire::LogBounds;
 
 use crate::{
     auth::{authenticator::AuthorisedReader, scope::CategoryScope},
     http::{
         conditional::not_modified,
+        page_job::{PageJob, revalidated_json, still_current},
         problem::HttpProblem,
         query::{NewsQuery, QueryRemarks},
+    },
+    pages::{
+        body::SharedBody,
+        news_page::{self, LogLookup, NewsPage, NewsScan},
     },
     state::AppState,
     stream::{encoding::ContentHtml, ring::RingLookup},
@@ -28,7 +36,7 @@ pub(super) async fn list(
 ) -> Result<HttpResponse, HttpProblem> {
     let query = NewsQuery::parse(request.query_string())?;
     let remarks = query.remarks(&state.catalogue_labels, reader.scope.as_deref());
-    let filter = query.filter.within(reader.scope.clone());
+    let content = query.content;
     let ring = state.ring.state();
     let bounds = ring.log_bounds.filter(|_| ring.filled).ok_or_else(HttpProblem::not_filled)?;
     let parse_cursor = |name: &str, id: &Option<String>| -> Result<Option<Seq>, HttpProblem> {
@@ -41,37 +49,69 @@ pub(super) async fn list(
     };
     let (after, before) = (parse_cursor("after", &query.after)?, parse_cursor("before", &query.before)?);
     let scope = scope_tag(reader.scope.as_deref());
-    let etag = format!("W/\"{}-{}-{}{scope}\"", bounds.epoch, ring.oldest, bounds.head);
+    let etag = format!("W/\"{}-{}-{}{scope}\"", bounds.epoch, bounds.oldest, bounds.head);
     if query.since.is_none() && not_modified(request.headers(), &etag) {
-        return Ok(HttpResponse::NotModified().insert_header((header::ETAG, etag)).finish());
+        return Ok(still_current(&etag));
     }
-    let since = query.since.map(|since| since.instant(state.now()));
-    let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
-    let (frames, more) = state.ring.page(after, before, since, &filter, limit);
+    let head = bounds.head.next();
+    let scan = NewsScan {
+        epoch: bounds.epoch.clone(),
+        generation: ring.generation,
+        before: before.map_or(head, |before| before.min(head)),
+        after: after.unwrap_or(Seq::NONE),
+        since: query.since.map(|since| since.instant(state.now())),
+        filter: query.filter.within(reader.scope.clone()),
+        limit: query.limit.unwrap_or(LIMIT_DEFAULT),
+        within: state.settings().limits.handler,
+    };
+    let job = PageJob::of(&request, &state);
+    let (shared, address) = (Arc::clone(&state), job.address());
+    let mut page = job.run(async move { news_page::make(&shared, address, scan).await }).await??;
+    let (reserved, cut_short) = (page.reserved.take(), page.cut_short);
+    let body = body(request.query_string(), &bounds, page, content, remarks);
+    let body = match reserved {
+        // More was reserved than the page has become.
+        Some(mut reserved) => {
+            reserved.keep(body.len());
+            body.with_reservation(reserved)
+        }
+        None => job.reserve(body)?,
+    };
+    let mut response = revalidated_json(&etag, body);
+    if cut_short {
+        // The same request may have more to show a moment later.
+        response.headers_mut().remove(header::ETAG);
+    }
+    Ok(response)
+}
+
+/// The page as JSON; the events are the bytes that all clients share.
+fn body(
+    query: &str,
+    bounds: &LogBounds,
+    page: NewsPage,
+    content: ContentHtml,
+    remarks: QueryRemarks,
+) -> SharedBody {
     let id = |seq| Cursor { epoch: bounds.epoch.clone(), seq };
-    let next = frames.last().filter(|_| more).map(|last| next_page(request.query_string(), &id(last.seq)));
-    let mut body = BytesMut::from(&b"{\"items\":["[..]);
-    for (n, frame) in frames.iter().enumerate() {
+    let mut body = SharedBody::from(&b"{\"items\":["[..]);
+    for (n, frame) in page.frames.iter().enumerate() {
         if n > 0 {
-            body.extend_from_slice(b",");
+            body.push(&b","[..]);
         }
-        match query.content {
-            ContentHtml::Included => body.extend_from_slice(&frame.json()),
-            ContentHtml::LeftOut => {
-                frame.json_without_content().iter().for_each(|part| body.extend_from_slice(part));
-            }
+        match content {
+            ContentHtml::Included => body.push(frame.json()),
+            ContentHtml::LeftOut => frame.json_without_content().into_iter().for_each(|part| body.push(part)),
         }
     }
-    let oldest = (ring.events > 0).then(|| id(ring.oldest));
+    let oldest = page.log_oldest.unwrap_or(bounds.oldest).max(bounds.oldest);
+    let next = page.next.map(|before| next_page(query, &id(before)));
+    let oldest = (oldest <= bounds.head).then(|| id(oldest));
     let rest = PageEnd { next, oldest, head: id(bounds.head), remarks };
     let rest = serde_json::to_string(&rest).expect("our own types have a JSON form");
-    body.extend_from_slice(b"],");
-    body.extend_from_slice(&rest.as_bytes()[1..]);
-    Ok(HttpResponse::Ok()
-        .content_type("application/json")
-        .insert_header((header::CACHE_CONTROL, "no-cache"))
-        .insert_header((header::ETAG, etag))
-        .body(body.freeze()))
+    body.push(&b"],"[..]);
+    body.push(Bytes::from(rest).slice(1..));
+    body
 }
 
 /// What follows the items of a page.
@@ -99,6 +139,7 @@ fn next_page(query: &str, last: &Cursor) -> String {
 
 /// `GET /news/{id}`
 pub(super) async fn one(
+    request: HttpRequest,
     state: web::Data<AppState>,
     id: web::Path<String>,
     reader: AuthorisedReader,
@@ -107,16 +148,28 @@ pub(super) async fn one(
     if !state.ring.state().filled {
         return Err(HttpProblem::not_filled());
     }
-    match state.ring.get(&id) {
-        RingLookup::Found(frame) if !reader.may_see(&frame.category) => Err(unknown()),
-        // An event never changes.
-        RingLookup::Found(frame) => Ok(HttpResponse::Ok()
-            .content_type("application/json")
-            .insert_header((header::CACHE_CONTROL, "max-age=86400, immutable"))
-            .body(frame.json())),
-        RingLookup::TooOld => Err(HttpProblem::no_longer_kept()),
-        RingLookup::Unknown => Err(unknown()),
+    let job = PageJob::of(&request, &state);
+    let frame = match state.ring.get(&id) {
+        RingLookup::Found(frame) => frame,
+        RingLookup::Unknown => return Err(unknown()),
+        RingLookup::TooOld if id.seq < state.ring.log_oldest() => return Err(HttpProblem::no_longer_kept()),
+        RingLookup::TooOld => {
+            let (shared, within) = (Arc::clone(&state), state.settings().limits.handler * 4 / 5);
+            match job.run(async move { news_page::look_up(&shared, &id, within).await }).await? {
+                LogLookup::Found(frame) => frame.into(),
+                LogLookup::TooOld => return Err(HttpProblem::no_longer_kept()),
+                LogLookup::NoDaemon => return Err(HttpProblem::no_daemon()),
+            }
+        }
+    };
+    if !reader.may_see(&frame.category) {
+        return Err(unknown());
     }
+    // An event never changes.
+    Ok(HttpResponse::Ok()
+        .content_type("application/json")
+        .insert_header((header::CACHE_CONTROL, "max-age=86400, immutable"))
+        .body(job.reserve(frame.json().into())?))
 }
 
 fn unknown() -> HttpProblem {

@@ -1,10 +1,21 @@
-//! `GET /`, `/assets/{name}`: the built-in page, a few compiled-in files and nothing from elsewhere.
+//! `GET /`, `/assets/{name}`, `/openapi.json`: the built-in page, a few compiled-in files and nothing from elsewhere.
 
-use actix_web::{HttpRequest, HttpResponse, Responder, ResponseError as _, http::header, web};
+use std::sync::LazyLock;
+
+use actix_web::{
+    HttpRequest, HttpResponse, ResponseError as _,
+    http::header::{self, HeaderValue},
+    web,
+};
+use bytes::Bytes;
 use daemon::accept::AcceptedTypes;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
-use crate::http::problem::HttpProblem;
+use crate::{
+    http::{conditional::not_modified, problem::HttpProblem},
+    pages::body::SharedBody,
+};
 
 const INDEX: &str = include_str!("../../page/index.html");
 /// A script that the browser loads as a module by its name; `app.js` is the entry.
@@ -33,25 +44,67 @@ const ASSETS: [(&str, &str, &str); 16] = [
 ];
 
 /// `GET /`
-pub(super) async fn index(request: HttpRequest) -> impl Responder {
-    let mut response = HttpResponse::Ok();
-    response.insert_header((header::VARY, "Accept")).insert_header((header::CACHE_CONTROL, "no-cache"));
+pub(super) async fn index(request: HttpRequest) -> HttpResponse {
     if wants_html(&request) {
-        return response.content_type("text/html; charset=utf-8").body(INDEX);
+        let mut response = compiled_in(&request, &INDEX_FILE);
+        response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+        return response;
     }
-    response.json(json!({
-        "name": "newswire-gateway", "version": env!("CARGO_PKG_VERSION"), "docs": "/openapi.json",
-    }))
+    HttpResponse::Ok()
+        .insert_header((header::VARY, "Accept"))
+        .insert_header((header::CACHE_CONTROL, "no-cache"))
+        .json(json!({
+            "name": "newswire-gateway", "version": env!("CARGO_PKG_VERSION"), "docs": "/openapi.json",
+        }))
 }
 
 /// `GET /assets/{name}`
-pub(super) async fn asset(name: web::Path<String>) -> HttpResponse {
-    match ASSETS.iter().find(|(known, ..)| *known == name.as_str()) {
-        Some((_, kind, text)) => HttpResponse::Ok()
-            .content_type(*kind)
-            .insert_header((header::CACHE_CONTROL, "no-cache"))
-            .body(*text),
+pub(super) async fn asset(request: HttpRequest, name: web::Path<String>) -> HttpResponse {
+    match ASSET_FILES.iter().find(|file| file.name == name.as_str()) {
+        Some(file) => compiled_in(&request, file),
         None => HttpProblem::not_found("there is no such file").error_response(),
+    }
+}
+
+/// `GET /openapi.json`
+pub(super) async fn openapi(request: HttpRequest) -> HttpResponse {
+    compiled_in(&request, &OPENAPI_FILE)
+}
+
+static INDEX_FILE: LazyLock<PageFile> =
+    LazyLock::new(|| PageFile::new("", "text/html; charset=utf-8", INDEX));
+static OPENAPI_FILE: LazyLock<PageFile> =
+    LazyLock::new(|| PageFile::new("", "application/json", include_str!("../../openapi.json")));
+static ASSET_FILES: LazyLock<Vec<PageFile>> = LazyLock::new(|| {
+    ASSETS.iter().map(|(name, media_type, text)| PageFile::new(name, media_type, text)).collect()
+});
+
+/// A file of this program.
+struct PageFile {
+    name: &'static str,
+    media_type: &'static str,
+    text: &'static str,
+    /// Of its content, so that it is the same in every process of a version.
+    etag: String,
+}
+
+impl PageFile {
+    fn new(name: &'static str, media_type: &'static str, text: &'static str) -> Self {
+        let hash = news::hash_prefix(&Sha256::digest(text).into());
+        Self { name, media_type, text, etag: format!("\"{hash:016x}\"") }
+    }
+}
+
+/// The file, or 304. It is memory of the program: nothing is reserved for it.
+fn compiled_in(request: &HttpRequest, file: &PageFile) -> HttpResponse {
+    let is_current = not_modified(request.headers(), &file.etag);
+    let mut response = if is_current { HttpResponse::NotModified() } else { HttpResponse::Ok() };
+    response.insert_header((header::CACHE_CONTROL, "no-cache")).insert_header((header::ETAG, &*file.etag));
+    match is_current {
+        true => response.finish(),
+        false => response
+            .content_type(file.media_type)
+            .body(SharedBody::from(Bytes::from_static(file.text.as_bytes()))),
     }
 }
 

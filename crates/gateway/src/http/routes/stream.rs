@@ -117,7 +117,7 @@ async fn open(
     };
     let connection =
         request.conn_data::<Rc<ClientConnection>>().expect("every connection is registered").clone();
-    connection.cancel_deadline();
+    connection.begin_stream();
     let body = StreamSubscriber::new(Rc::clone(streams), connection, permit, stream, reader);
     let mut response = response_head(format).body(body);
     // HTTP/1.0 has no chunks: there the end of the connection is the end of the body (RFC 1945, section 7.2.2).
