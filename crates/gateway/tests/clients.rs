@@ -13,8 +13,8 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
-    net::TcpStream,
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 
@@ -491,33 +491,37 @@ async fn what_an_address_is_sent_from_the_past_is_paced_and_others_do_not_wait()
 async fn a_client_waits_for_room_for_a_page_of_the_log_and_stays_connected() {
     let gateway = Gateway::start(|config| {
         config.gateway.unsent_bytes_max = 300 * 1024;
-        config.gateway.ring_events = 10;
+        config.gateway.ring_events = 200;
     })
     .await;
     let daemon = harness::FakeDaemon::new("e");
     daemon.publish_large(1_000, 4_000);
     let _serving = daemon.serve(gateway.socket());
     gateway.until_ready().await;
-    let stuck = gateway.small_stream("?after=e-5").await;
-    let holds = async {
-        let unsent = async || gateway.number("newswire_gateway_unsent_bytes").await;
-        let mut before = 0;
-        // Its socket is full when it keeps what it has of the page.
-        while before == 0 || before != unsent().await {
-            before = unsent().await;
-            tokio::time::sleep(Duration::from_millis(200)).await;
+    // A page that nobody reads takes the whole budget.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stuck = socket.connect(gateway.address).await.unwrap();
+    let request = b"GET /news?limit=200 HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    stuck.write_all(request).await.unwrap();
+    let mut begins = [0; 15];
+    timeout(TIMEOUT, stuck.read_exact(&mut begins)).await.unwrap().unwrap();
+    assert_eq!(&begins, b"HTTP/1.1 200 OK");
+    let full = async {
+        while gateway.ask("GET", "/news?limit=1", "").await.starts_with("HTTP/1.1 200") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(TIMEOUT, holds).await.unwrap();
+    timeout(TIMEOUT, full).await.unwrap();
     let mut waits = gateway.stream("?after=e-5&heartbeat=1", "").await;
     for _ in 0..3 {
         let (name, ..) = event(&mut waits).await;
         assert!(matches!(name.as_str(), "stream" | "heartbeat"), "{name}");
     }
-    assert!(gateway.number("newswire_gateway_replay_waits_total{reason=\"unsent_bytes_max\"}").await > 0);
     drop(stuck);
     let (names, _) = until_live(&mut waits).await;
     assert_eq!(names.iter().filter(|name| *name == "item").count(), 995);
+    assert!(gateway.number("newswire_gateway_replay_waits_total{reason=\"unsent_bytes_max\"}").await > 0);
     drop(waits);
     let released = async {
         while gateway.number("newswire_gateway_unsent_bytes").await > 0 {
