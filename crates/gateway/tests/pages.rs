@@ -330,7 +330,6 @@ async fn slowest_of(
         () = probe => unreachable!("it never ends"),
         () = flood => {}
     }
-    println!("the slowest {path} took {:?}, that of the twin {:?}", slowest[0], slowest[1]);
     slowest
 }
 
