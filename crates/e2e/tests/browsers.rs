@@ -165,13 +165,16 @@ impl Setting {
     }
 
     /// Starts a client in every page of every front, one of the same and one of another origin.
-    async fn clients(&self, bare: impl Fn(&Front) -> bool) -> anyhow::Result<Vec<PageClient>> {
+    async fn clients(
+        &self,
+        is_bare: impl Fn(&'static str, &'static str) -> bool,
+    ) -> anyhow::Result<Vec<PageClient>> {
         let mut clients = Vec::new();
         for front in &self.fronts {
-            let is_bare = bare(front);
-            let script = if is_bare { BARE.to_owned() } else { printed_client() };
             let url = format!("{}/news/stream?kinds=item,update", front.origin);
             for (tab, page) in [(&front.tab, "same origin"), (&self.elsewhere, "another origin")] {
+                let is_bare = is_bare(front.name, page);
+                let script = if is_bare { BARE.to_owned() } else { printed_client() };
                 let name = format!("{}, {page}", front.name);
                 self.browser.switch_to(tab).await?;
                 let constants = format!("const NAME = {name:?}, ADDRESS = {url:?};");
@@ -213,10 +216,16 @@ impl Setting {
     }
 }
 
+/// Whether a bare `EventSource` does. A proxy that answers 502 ends it for good, and so does a refused connection in
+/// Firefox if the page is of another origin, whatever the gateway does.
+fn survives_an_outage(kind: BrowserKind, front: &str, page: &str) -> bool {
+    let refused = (kind, front, page) == (BrowserKind::Firefox, "no proxy", "another origin");
+    front != "plain nginx" && !refused
+}
+
 async fn through_an_outage(kind: BrowserKind) -> anyhow::Result<()> {
     let Some(mut setting) = Setting::new(kind, false).await? else { return Ok(()) };
-    // A proxy that answers 502 ends a bare EventSource for good, whatever the gateway does.
-    let clients = setting.clients(|front| front.name != "plain nginx").await?;
+    let clients = setting.clients(|front, page| survives_an_outage(kind, front, page)).await?;
     let before = vec!["Before".to_owned()];
     setting.until_all_have(&clients, &before).await?;
     let publisher = Publisher::start(Arc::clone(&setting.origin));
