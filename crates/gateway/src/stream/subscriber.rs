@@ -11,6 +11,7 @@
 
 use std::{
     collections::VecDeque,
+    convert::Infallible,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -23,7 +24,7 @@ use bytes::Bytes;
 use news::{Cursor, Epoch, Seq, Timestamp};
 use tokio::{
     sync::oneshot,
-    time::{Instant, Sleep, sleep},
+    time::{Sleep, sleep},
 };
 use wire::{Gap, LogBounds, Resume, ResumeDecision, StreamOpened};
 
@@ -43,9 +44,6 @@ use crate::{
     state::AppState, unsent::UnsentBytes,
 };
 
-/// Unrequested polls per second. A client that pipelines requests on its open stream makes actix poll in a
-/// busy loop; other clients cause a handful.
-const SPURIOUS_POLLS_MAX: u32 = 1000;
 /// Failed pages in a row after which the client gets a gap and continues with the ring.
 const PAGE_FAILURES_MAX: u32 = 5;
 /// How long after a failure the page is requested again.
@@ -96,8 +94,6 @@ pub(crate) struct StreamSubscriber {
     next_notice: u64,
     outgoing: Outgoing,
     turn: Turn,
-    spurious_polls: u32,
-    spurious_since: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -120,11 +116,6 @@ struct Opening {
     search: Option<SnapshotSearch>,
 }
 
-/// The client keeps its connection busy without reading: the connection is closed.
-#[derive(Debug, thiserror::Error)]
-#[error("the client pipelines requests on its open stream")]
-pub(crate) struct PipelinedRequests;
-
 impl StreamSubscriber {
     pub(crate) fn new(
         streams: Rc<WorkerStreams>,
@@ -133,7 +124,6 @@ impl StreamSubscriber {
         request: StreamRequest,
         reader: AuthorisedReader,
     ) -> Self {
-        let now = Instant::now();
         Self {
             peer: Arc::clone(&connection.peer),
             key: streams.insert(connection, reader),
@@ -151,8 +141,6 @@ impl StreamSubscriber {
             page_failures: 0,
             outgoing: Outgoing::default(),
             turn: Turn::default(),
-            spurious_polls: 0,
-            spurious_since: now,
         }
     }
 
@@ -475,17 +463,6 @@ impl StreamSubscriber {
         self.streams.state.metrics.delivered_bytes.inc_by(chunk.len() as u64);
         Some(chunk)
     }
-
-    /// Counts an unrequested poll; returns whether there are too many.
-    fn is_busy_loop(&mut self) -> bool {
-        let now = Instant::now();
-        if now.duration_since(self.spurious_since) > Duration::from_secs(1) {
-            self.spurious_since = now;
-            self.spurious_polls = 0;
-        }
-        self.spurious_polls += 1;
-        self.spurious_polls > SPURIOUS_POLLS_MAX
-    }
 }
 
 /// The cursor before the first event recorded since `instant`; if that may be below the ring, the daemon looks it up.
@@ -523,16 +500,13 @@ impl Replay {
 }
 
 impl MessageBody for StreamSubscriber {
-    type Error = PipelinedRequests;
+    type Error = Infallible;
 
     fn size(&self) -> BodySize {
         BodySize::Stream
     }
 
-    fn poll_next(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, PipelinedRequests>>> {
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
         let this = self.get_mut();
         let has_ended = matches!(this.stage, Stage::Ended);
         if has_ended && this.outgoing.is_empty() {
@@ -554,11 +528,6 @@ impl MessageBody for StreamSubscriber {
             this.streams.on_yield(this.key, this.cursor);
             cx.waker().wake_by_ref();
             return Poll::Pending;
-        }
-        if !wake.woken && this.is_busy_loop() {
-            this.stage = Stage::Ended;
-            this.streams.state.metrics.ended.get_or_create(&[("reason", "pipelining")]).inc();
-            return Poll::Ready(Some(Err(PipelinedRequests)));
         }
         this.streams.on_idle(this.key, this.cursor);
         Poll::Pending
