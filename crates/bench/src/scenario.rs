@@ -4,6 +4,7 @@ mod attacks;
 mod delivery;
 mod hang;
 mod idle;
+mod memory;
 mod restart;
 mod resume;
 mod scale;
@@ -36,6 +37,8 @@ const STEADY: Duration = Duration::from_secs(10);
 pub(crate) enum Scenario {
     /// Memory of clients that receive only heartbeats
     Idle,
+    /// Memory of clients after bursts of large items, and after they have left
+    Memory,
     /// Five items per second to all clients
     Broadcast,
     /// A hundred items at once to all clients
@@ -73,8 +76,8 @@ pub(crate) struct Options {
     pub(crate) only: Vec<String>,
     /// Lower priority of the attacker.
     pub(crate) niceness: i32,
-    /// Attacks are compared with the control, not with absolute times.
-    pub(crate) against_control: bool,
+    /// Some attacks only, each briefly, compared with an idle twin instead of absolute times.
+    pub(crate) brief: bool,
     pub(crate) cpus: CpuPartition,
 }
 
@@ -83,6 +86,7 @@ impl Scenario {
         let report = match self {
             Self::Attacks => return attacks::run(options),
             Self::Idle => idle::run(options),
+            Self::Memory => memory::run(options),
             Self::Broadcast => delivery::broadcast(options),
             Self::Burst => delivery::burst(options),
             Self::Slow => slow::run(options),

@@ -23,6 +23,8 @@ const VERDICT_WITHIN: Duration = Duration::from_secs(HANG_SECONDS / 2);
 const HANG_SECONDS: u64 = 100;
 /// Deadline for the watchdog to log a stall.
 const SEEN_WITHIN: Duration = Duration::from_secs(60);
+/// Deadline of an answer that does not depend on the workers; one that does takes [`HANG_SECONDS`].
+const HEALTH_WITHIN: Duration = Duration::from_secs(30);
 /// Deadline for the system to be healthy after a hang; a slow commit is reported for another minute.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(180);
 
@@ -194,6 +196,23 @@ const DAEMON: &str = "crates/daemon/src/drill.rs";
 async fn a_blocked_worker_is_named_with_its_frame() {
     let frame = ("read_a_silent_pipe", GATEWAY);
     DrillFixture::stall(Binary::Gateway, "block-worker", "event-loop-blocked", frame).await;
+}
+
+#[tokio::test]
+async fn health_is_answered_while_every_worker_is_blocked() {
+    let fixture = DrillFixture::new().await;
+    // As many as the gateway has workers.
+    for _ in 0..2 {
+        fixture.inject(Binary::Gateway, "block-worker", HANG_SECONDS).await;
+    }
+    let is_blocked = async || http::fetch(&fixture.stack.gateway(), "/news", Duration::from_secs(2)).await.err();
+    wait_for("the workers to be blocked", SEEN_WITHIN, is_blocked).await.unwrap();
+    for _ in 0..50 {
+        let (status, _) = http::fetch(&fixture.stack.gateway(), "/health", HEALTH_WITHIN).await.unwrap();
+        assert_eq!(status, 200);
+    }
+    fixture.end_drills(Binary::Gateway).await;
+    fixture.wait_healthy().await;
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ async fn walk(stack: &TestStack, path: &str, mut between: impl FnMut()) -> (Vec<
     let (mut path, mut items, mut pages) = (path.to_owned(), Vec::new(), 0);
     loop {
         let mut page = stack.json(&path).await.unwrap();
-        items.extend(page["items"].as_array_mut().unwrap().drain(..));
+        items.append(page["items"].as_array_mut().unwrap());
         pages += 1;
         let Some(next) = page["next"].as_str() else { return (items, pages) };
         next.clone_into(&mut path);

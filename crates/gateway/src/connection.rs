@@ -16,7 +16,6 @@ use std::{
     cell::{Cell, RefCell},
     fmt, io,
     net::SocketAddr,
-    pin::pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -166,10 +165,11 @@ impl ClientConnection {
     }
 
     /// Runs actix's part of the connection until it has ended or the connection is cut.
-    pub(crate) async fn serve(self: Rc<Self>, dispatcher: impl Future) {
-        let mut dispatcher = pin!(dispatcher);
+    pub(crate) fn serve(self: Rc<Self>, dispatcher: impl Future) -> impl Future<Output = ()> {
+        // An `async` function would keep room for it twice, for the life of a stream.
+        let mut dispatcher = Box::pin(dispatcher);
         let mut timer = None;
-        std::future::poll_fn(|cx| {
+        std::future::poll_fn(move |cx| {
             self.set_waker(cx.waker());
             if self.was_cut() || dispatcher.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
@@ -180,6 +180,5 @@ impl ClientConnection {
             }
             if self.was_cut() { Poll::Ready(()) } else { Poll::Pending }
         })
-        .await;
     }
 }

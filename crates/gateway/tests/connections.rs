@@ -129,7 +129,7 @@ async fn a_flood_behind_an_answer_ends_in_bounded_time() {
     let started = Instant::now();
     let flood = vec![b'x'; 1 << 20];
     while stream.write_all(&flood).await.is_ok() {
-        assert!(started.elapsed() < Duration::from_secs(5), "it is read for ever");
+        assert!(started.elapsed() < TIMEOUT, "it is read for ever");
     }
 }
 
@@ -163,14 +163,17 @@ async fn health_is_answered_whatever_form_its_request_has() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_that_does_not_come_ends_the_connection_wherever_it_stops() {
-    let limits = Limits { head: Duration::from_secs(1), ..Limits::default() };
+    // The other limits would end it, too, but later than a busy machine needs.
+    let limits =
+        Limits { head: Duration::from_secs(1), connection: Duration::from_secs(120), ..Limits::default() };
     let gateway = Gateway::within(limits, |_| ()).await;
     for begun in ["", "G", "GET /hea", "GET /health HT", "GET /news HTTP/1.1\r\nhost: lo"] {
         let started = Instant::now();
         let answer = exchange(&gateway, begun.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 408 "), "{begun:?}: {answer}");
         let took = started.elapsed();
-        assert!((Duration::from_millis(900)..Duration::from_secs(3)).contains(&took), "{begun:?}: {took:?}");
+        // actix's clock has a resolution of half a second.
+        assert!((Duration::from_millis(400)..Duration::from_secs(20)).contains(&took), "{begun:?}: {took:?}");
     }
 }
 
@@ -215,7 +218,7 @@ async fn a_client_that_leaves_is_noticed_at_once_whatever_it_has_sent_before() {
                     socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
                 }
             }
-            let took = gateway.until_clients(0, Duration::from_secs(5)).await;
+            let took = gateway.until_clients(0, TIMEOUT).await;
             println!("reset {reset}, surplus of {}: gone after {took:?}", surplus.len());
         }
     }

@@ -60,8 +60,10 @@ fn capture(tids: impl Iterator<Item = i32>) -> StackDump {
     let mut copies: Vec<(ThreadStack, Option<ThreadCopy>)> = Vec::new();
     {
         let mut sampler = SAMPLER.lock().unwrap_or_else(PoisonError::into_inner);
+        // Not from the beginning, which would count the samples of other threads.
+        let sampling = now();
         for mut thread in tids.filter_map(|tid| proc::thread(pid(), tid)) {
-            let copied = match sample(&mut sampler, &thread, &maps, began) {
+            let copied = match sample(&mut sampler, &thread, &maps, sampling) {
                 Ok(Some((copied, paused))) => {
                     longest_pause = longest_pause.max(paused);
                     Some(copied)

@@ -28,9 +28,6 @@ pub(crate) struct Attack {
     pub(crate) script: fn(u64) -> Script,
 }
 
-/// No attack, for comparison.
-pub(crate) const CONTROL: Attack = attack("control", "no attack", 0, |_| Script::default());
-
 const fn attack(
     name: &'static str,
     what: &'static str,

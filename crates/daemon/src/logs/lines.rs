@@ -400,6 +400,7 @@ mod tests {
             journal.write(b"PRIORITY=6\nMESSAGE=x\n");
         }
         assert!(lost.dropped.load(Ordering::Relaxed) > 0);
-        assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
+        // Waiting for it would never end.
+        assert!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
     }
 }

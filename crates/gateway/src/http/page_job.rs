@@ -63,7 +63,11 @@ pub(super) fn revalidated_json(etag: &str, body: SharedBody) -> HttpResponse {
         .body(body)
 }
 
-/// 304 for a client that has the current version.
+/// 304 for a client that has the current version, with the same headers: caches take them over (RFC 9111, section 3.2).
 pub(super) fn still_current(etag: &str) -> HttpResponse {
-    HttpResponse::NotModified().insert_header((header::ETAG, etag)).finish()
+    HttpResponse::NotModified()
+        .content_type("application/json")
+        .insert_header((header::CACHE_CONTROL, "no-cache"))
+        .insert_header((header::ETAG, etag))
+        .finish()
 }

@@ -145,6 +145,34 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn a_stuck_worker_gets_no_connections_that_another_one_can_serve() {
+        let (state, address, server) = started();
+        // It serves more than the stuck one.
+        let open: Vec<_> = (0..20).map(|_| send(address, "GET /ne")).collect();
+        while state.connections.count() < 20 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let lock = state.wire.lock();
+        let stuck = send(address, "GET /ready HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        std::thread::sleep(Duration::from_millis(200));
+        let mut given_to_it = 0;
+        for _ in 0..40 {
+            let mut stream = send(address, "GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n");
+            let mut status = [0; 12];
+            match stream.read_exact(&mut status) {
+                Ok(()) => assert_eq!(&status, b"HTTP/1.1 200"),
+                Err(_) => given_to_it += 1,
+            }
+        }
+        // One may have been, before it was known to be stuck.
+        assert!(given_to_it <= 1, "{given_to_it} of 40");
+        drop(lock);
+        assert!(answer(stuck).starts_with("HTTP/1.1 503 "));
+        drop(open);
+        server.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn connections_are_shared_by_the_workers_and_a_paused_server_leaves_them_in_the_backlog() {
         let (state, address, server) = started();
         let open: Vec<_> = (0..40).map(|_| send(address, "GET /ne")).collect();

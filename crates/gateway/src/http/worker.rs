@@ -59,6 +59,11 @@ impl Worker {
         self.load.count()
     }
 
+    /// Connections that it has not looked at yet: many while it is busy.
+    pub(super) fn backlog(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
     /// Its thread has ended.
     pub(super) fn has_ended(&self) -> bool {
         self.thread.is_finished()

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long a daemon may take for one answer: its stacks take seconds on a busy machine.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+const ANSWER_WITHIN: Duration = Duration::from_secs(12);
 /// How long the doctor may take.
 const DOCTOR_WITHIN: Duration = Duration::from_secs(15);
 /// How long the journal may take for one unit.

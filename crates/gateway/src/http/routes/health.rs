@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::{
     http::{page_job::PageJob, problem::HttpProblem},
+    pages::body::SharedBody,
     readiness::Readiness,
     state::AppState,
 };
@@ -51,7 +52,8 @@ pub(super) async fn ready(state: web::Data<AppState>) -> impl Responder {
     response.insert_header((header::CACHE_CONTROL, "no-store")).json(body)
 }
 
-/// `GET /metrics`: the gateway's own, and the daemon's as last read.
+/// `GET /metrics`: the gateway's own, and the daemon's as last read. All who ask at the same time share a text, and few
+/// texts are made per second: nothing is reserved for them, so that clients which do not read cannot refuse a scrape.
 pub(super) async fn metrics(
     request: HttpRequest,
     state: web::Data<AppState>,
@@ -69,7 +71,7 @@ pub(super) async fn metrics(
         .content_type(format.content_type())
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::VARY, "Accept"))
-        .body(job.reserve(text.into())?))
+        .body(SharedBody::from(text)))
 }
 
 fn metrics_text(state: &AppState) -> String {

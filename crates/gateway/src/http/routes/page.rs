@@ -96,12 +96,16 @@ impl PageFile {
 }
 
 /// The file, or 304. It is memory of the program: nothing is reserved for it.
+///
+/// A cache replaces the headers that it has by those of the 304 (RFC 9111, section 3.2), so these are the same; the
+/// content security policy goes by the type.
 fn compiled_in(request: &HttpRequest, file: &PageFile) -> HttpResponse {
     let is_current = not_modified(request.headers(), &file.etag);
     let mut response = if is_current { HttpResponse::NotModified() } else { HttpResponse::Ok() };
-    response.insert_header((header::CACHE_CONTROL, "no-cache")).insert_header((header::ETAG, &*file.etag));
-    // The headers of a 304 replace those of the stored file, and its security policy depends on the type.
-    response.content_type(file.media_type);
+    response
+        .content_type(file.media_type)
+        .insert_header((header::CACHE_CONTROL, "no-cache"))
+        .insert_header((header::ETAG, &*file.etag));
     match is_current {
         true => response.finish(),
         false => response.body(SharedBody::from(Bytes::from_static(file.text.as_bytes()))),
