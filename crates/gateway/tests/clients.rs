@@ -69,6 +69,23 @@ async fn a_stream_of_http_1_0_ends_with_its_cursor_and_the_connection_when_the_g
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_http_1_0_comes_back_when_a_restart_is_over() {
+    let (gateway, _daemon, _serving) = gateway_with(1).await;
+    let retry_ms = |line: &str| line.strip_prefix("retry: ").and_then(|ms| ms.parse::<u64>().ok());
+    let mut usual = gateway.stream("", "").await;
+    let usual = usual.block().await.unwrap().iter().find_map(|line| retry_ms(line)).unwrap();
+    assert!((1_000..3_000).contains(&usual), "{usual}");
+    let (_head, mut stream) = http_10(&gateway, "GET", "").await;
+    let ended = tokio::spawn(gateway.end());
+    let mut body = String::new();
+    timeout(TIMEOUT, stream.read_to_string(&mut body)).await.expect("the connection ends").unwrap();
+    let retries: Vec<_> = body.lines().filter_map(retry_ms).collect();
+    assert_eq!(retries.len(), 2, "the first and the last block: {body}");
+    assert!(retries.iter().all(|ms| (14_000..18_000).contains(ms)), "{retries:?}");
+    ended.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn head_of_the_stream_promises_no_length() {
     let (gateway, _daemon, _serving) = gateway_with(1).await;
     let (old, mut rest) = http_10(&gateway, "HEAD", "").await;

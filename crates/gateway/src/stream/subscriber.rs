@@ -51,9 +51,20 @@ const PAGE_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long a client waits for room for a page, in milliseconds; random, as others may wait for the same.
 const ROOM_RETRY_MS: std::ops::Range<u64> = 200..600;
 /// How long a client waits before it reconnects, in milliseconds; random for each client.
-const RETRY_MS: std::ops::Range<u64> = 1000..3000;
-/// The same when the gateway ends the stream.
-const RETRY_DRAIN_MS: std::ops::Range<u64> = 500..5000;
+#[derive(Clone, Debug)]
+pub(crate) struct ReconnectDelays {
+    /// After its connection was lost.
+    lost: std::ops::Range<u64>,
+    /// After the gateway has ended the stream.
+    ended: std::ops::Range<u64>,
+}
+
+impl ReconnectDelays {
+    pub(crate) const USUAL: Self = Self { lost: 1000..3000, ended: 500..5000 };
+    /// Through a proxy that answers 502 while the gateway is down, which ends a browser's `EventSource` for good: a restart
+    /// of up to ten seconds is over before the client comes back.
+    pub(crate) const BEHIND_PLAIN_PROXY: Self = Self { lost: 14_000..18_000, ended: 14_000..18_000 };
+}
 
 /// What a client requests.
 #[derive(Clone, Debug)]
@@ -66,6 +77,8 @@ pub(crate) struct StreamRequest {
     pub(crate) form: BlockForm,
     /// Heartbeats are events with data.
     pub(crate) heartbeat: bool,
+    /// When it reconnects.
+    pub(crate) delays: ReconnectDelays,
     /// What it is told about its query.
     pub(crate) remarks: Box<QueryRemarks>,
 }
@@ -166,7 +179,7 @@ impl StreamSubscriber {
 
     /// The first block: how long to wait before a reconnect, and the result of the resumption as soon as it is known.
     fn send_hello(&mut self, cx: &mut Context<'_>) {
-        let retry_ms = fastrand::u64(RETRY_MS);
+        let retry_ms = fastrand::u64(self.request.delays.lost.clone());
         if self.streams.state.ring.state().filled {
             return self.open(Opening { retry_ms: Some(retry_ms), ..Opening::default() }, cx);
         }
@@ -450,7 +463,7 @@ impl StreamSubscriber {
     fn end(&mut self, reason: &'static str) {
         self.stage = Stage::Ended;
         self.streams.state.metrics.ended.get_or_create(&[("reason", reason)]).inc();
-        let retry_ms = fastrand::u64(RETRY_DRAIN_MS);
+        let retry_ms = fastrand::u64(self.request.delays.ended.clone());
         self.outgoing.push(self.request.form.format.end(retry_ms, self.cursor().as_ref()));
     }
 
