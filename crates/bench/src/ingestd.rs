@@ -4,7 +4,9 @@ use std::{
     fmt::Write as _,
     fs,
     io::{Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::net::UnixStream,
+    path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -14,7 +16,11 @@ use news::SourceStatus;
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use crate::process::{CpuPartition, ServerProcess, wait_for};
+use crate::{
+    attack::probe::fetch,
+    process::{CpuPartition, ServerProcess, wait_for},
+    server::free_address,
+};
 
 /// Deadline of a start; 100,000 sources take a while to read.
 const START: Duration = Duration::from_secs(60);
@@ -30,6 +36,17 @@ pub(crate) struct Ingestd {
 #[derive(Deserialize)]
 struct SourceList {
     sources: Vec<SourceStatus>,
+}
+
+/// The path of a program, next to this one.
+fn program(name: &str) -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe().context("locate this program")?.with_file_name(name);
+    anyhow::ensure!(
+        program.is_file(),
+        "{} is missing; use scripts/bench, which builds it",
+        program.display()
+    );
+    Ok(program)
 }
 
 impl Ingestd {
@@ -51,14 +68,7 @@ impl Ingestd {
             folder.path().display()
         );
         fs::write(folder.path().join("newswire.toml"), config)?;
-        let program =
-            std::env::current_exe().context("locate this program")?.with_file_name("newswire-ingestd");
-        anyhow::ensure!(
-            program.is_file(),
-            "{} is missing; use scripts/bench, which builds it",
-            program.display()
-        );
-        let mut command = Command::new(program);
+        let mut command = Command::new(program("newswire-ingestd")?);
         command.arg("--config").arg(folder.path().join("newswire.toml")).env_clear();
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(fs::File::create(folder.path().join("log"))?);
@@ -66,6 +76,29 @@ impl Ingestd {
         let ready = wait_for("the daemon to listen", START, || daemon.get("/health").ok());
         ready.with_context(|| fs::read_to_string(daemon.folder.path().join("log")).unwrap_or_default())?;
         Ok(daemon)
+    }
+
+    /// Starts a gateway in front of this daemon, and waits until it is ready.
+    pub(crate) fn start_gateway(&self, cpus: &CpuPartition) -> anyhow::Result<(ServerProcess, SocketAddr)> {
+        let address = free_address()?;
+        let config = format!(
+            "[daemon]\nrun_dir = \"{}\"\n[log]\nlevel = \"error\"\nformat = \"text\"\n[gateway]\nlisten = \"{address}\"\n",
+            self.folder.path().display()
+        );
+        fs::write(self.folder.path().join("gateway.toml"), config)?;
+        let mut command = Command::new(program("newswire-gateway")?);
+        command.arg("--config").arg(self.folder.path().join("gateway.toml")).env_clear();
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(fs::File::create(self.folder.path().join("gateway.log"))?);
+        let process = ServerProcess::start(&mut command, cpus)?;
+        let ready = wait_for("the gateway to be ready", START, || {
+            let response = fetch(address, IpAddr::V4(Ipv4Addr::LOCALHOST), "/ready", TIMEOUT).ok()?;
+            response.starts_with(b"HTTP/1.1 200").then_some(())
+        });
+        ready.with_context(|| {
+            fs::read_to_string(self.folder.path().join("gateway.log")).unwrap_or_default()
+        })?;
+        Ok((process, address))
     }
 
     fn request(&self, request: &str) -> anyhow::Result<String> {

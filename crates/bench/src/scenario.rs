@@ -2,6 +2,7 @@
 
 mod attacks;
 mod delivery;
+mod hang;
 mod idle;
 mod restart;
 mod resume;
@@ -49,6 +50,8 @@ pub(crate) enum Scenario {
     Attacks,
     /// The daemon visits 2,000 feeds of which 1,000 hang or drip, compared with 2,000 that answer
     Visits,
+    /// `/health` while half of 200 feeds hang or drip and streams are aborted, compared with 200 that answer
+    Hang,
     /// The daemon visits 100,000 feeds of which 5% hang
     Scale,
 }
@@ -86,6 +89,7 @@ impl Scenario {
             Self::Resume => resume::run(options),
             Self::Restart => restart::run(options),
             Self::Visits => visits::run(options),
+            Self::Hang => hang::run(options),
             Self::Scale => scale::run(options),
         };
         Ok(vec![report?])

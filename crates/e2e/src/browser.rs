@@ -1,7 +1,7 @@
-//! A headless Chromium, driven through `chromedriver` by the W3C WebDriver protocol (JSON over HTTP).
+//! A headless browser, driven through `chromedriver` or `geckodriver` by the W3C WebDriver protocol (JSON over HTTP).
 //!
-//! What must never happen here: a browser that outlives its test. Dropping [`Browser`] ends the session, then kills
-//! chromedriver and waits for it; Chromium exits when its pipe to chromedriver is closed.
+//! What must never happen here: a browser that outlives its test. Dropping [`Browser`] ends the session, and
+//! with it the browser, then kills the driver and waits for it; Chromium exits when its pipe to chromedriver is closed.
 
 use std::{
     fs::{self, File},
@@ -21,16 +21,16 @@ use crate::{
     wait_for,
 };
 
-/// How long chromedriver, and then Chromium, may take to start.
-const STARTED_WITHIN: Duration = Duration::from_secs(30);
+/// How long the driver, and then the browser, may take to start.
+const STARTED_WITHIN: Duration = Duration::from_secs(120);
 /// How long one command may take.
-const COMMAND_WITHIN: Duration = Duration::from_secs(20);
+const COMMAND_WITHIN: Duration = Duration::from_secs(60);
 
-/// How long Chromium may take to end.
-const QUIT_WITHIN: Duration = Duration::from_secs(5);
+/// How long the browser may take to end.
+const QUIT_WITHIN: Duration = Duration::from_secs(20);
 
 /// No updates, reports or first-run dialogs; no sandbox, because it is unavailable to root.
-const FLAGS: [&str; 11] = [
+const FLAGS: [&str; 14] = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -41,6 +41,10 @@ const FLAGS: [&str; 11] = [
     "--disable-component-update",
     "--disable-sync",
     "--remote-debugging-pipe",
+    // Tabs in the background are as quick as the one in front.
+    "--disable-background-timer-throttling",
+    "--disable-backgrounding-occluded-windows",
+    "--disable-renderer-backgrounding",
     "--window-size=1280,900",
 ];
 
@@ -52,22 +56,90 @@ pub struct Browser {
     profile: TempDir,
 }
 
+/// Which browser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BrowserKind {
+    /// Chromium, driven through chromedriver.
+    Chromium,
+    /// Firefox, driven through geckodriver.
+    Firefox,
+}
+
+impl BrowserKind {
+    /// Browser and driver, if both are installed.
+    fn programs(self) -> Option<(PathBuf, PathBuf)> {
+        match self {
+            Self::Chromium => on_path("chromium").zip(on_path("chromedriver")),
+            Self::Firefox => {
+                on_path("firefox-esr").or_else(|| on_path("firefox")).zip(on_path("geckodriver"))
+            }
+        }
+    }
+
+    /// The text before the port in the output of its driver.
+    fn before_port(self) -> &'static str {
+        match self {
+            Self::Chromium => "successfully on port ",
+            Self::Firefox => "Listening on 127.0.0.1:",
+        }
+    }
+
+    /// What a session requires. `local_host` is a name of 127.0.0.1 with any certificate.
+    fn capabilities(self, browser: &Path, profile: &Path, local_host: Option<&str>) -> Value {
+        match self {
+            Self::Chromium => {
+                let mut flags: Vec<_> = FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
+                flags.push(format!("--user-data-dir={}", profile.display()));
+                flags.extend(local_host.map(|host| format!("--host-resolver-rules=MAP {host} 127.0.0.1")));
+                json!({
+                    "acceptInsecureCerts": local_host.is_some(),
+                    "goog:chromeOptions": { "binary": browser, "args": flags },
+                    "goog:loggingPrefs": { "browser": "ALL" },
+                })
+            }
+            Self::Firefox => json!({
+                "acceptInsecureCerts": local_host.is_some(),
+                "moz:firefoxOptions": {
+                    "binary": browser,
+                    "args": ["-headless"],
+                    "prefs": { "network.dns.localDomains": local_host.unwrap_or_default() },
+                },
+            }),
+        }
+    }
+}
+
 impl Browser {
-    /// Starts a browser with an empty page. Reports a skipped test and returns `None` if Chromium or chromedriver is not
+    /// Starts Chromium with an empty page. Reports a skipped test and returns `None` if Chromium or chromedriver is not
     /// installed.
     ///
     /// # Errors
     /// If it cannot be started, and under `CI=true` if it is not installed.
     pub async fn start() -> anyhow::Result<Option<Self>> {
-        let (chromium, driver) = (on_path("chromium"), on_path("chromedriver"));
-        let (Some(chromium), Some(driver)) = (chromium, driver) else {
-            let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
-            anyhow::ensure!(!ci, "chromium or chromedriver is not on the PATH; install both (.ci/run does)");
-            crate::log_line("SKIPPED: chromium or chromedriver is not on the PATH");
+        let browser = Self::start_if_installed(BrowserKind::Chromium, None).await?;
+        let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
+        anyhow::ensure!(
+            browser.is_some() || !ci,
+            "chromium or chromedriver is not on the PATH; install both (.ci/run does)"
+        );
+        Ok(browser)
+    }
+
+    /// Starts a browser with an empty page, in which `local_host` is a name of 127.0.0.1 with any certificate. Reports a
+    /// skipped test and returns `None` if it is not installed.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub async fn start_if_installed(
+        kind: BrowserKind,
+        local_host: Option<&str>,
+    ) -> anyhow::Result<Option<Self>> {
+        let Some((browser_path, driver)) = kind.programs() else {
+            crate::log_line(&format!("SKIPPED: {kind:?} or its driver is not on the PATH"));
             return Ok(None);
         };
         let profile = tempfile::Builder::new().prefix("newswire-browser-").tempdir()?;
-        let log = profile.path().join("chromedriver.log");
+        let log = profile.path().join("driver.log");
         let out = File::create(&log)?;
         let driver = Command::new(driver)
             .arg("--port=0")
@@ -76,22 +148,21 @@ impl Browser {
             .stdout(out.try_clone()?)
             .stderr(out)
             .spawn()
-            .context("start chromedriver")?;
+            .context("start the driver of the browser")?;
         let unknown = SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into();
         let mut browser = Self { driver, address: unknown, session: String::new(), profile };
-        let port = wait_for("chromedriver to name its port", STARTED_WITHIN, async || port_in(&log)).await?;
-        browser.address = SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into();
-        browser.open_session(&chromium).await?;
+        let port = wait_for("the driver to name its port", STARTED_WITHIN, async || {
+            port_in(&log, kind.before_port())
+        });
+        browser.address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.await?)).into();
+        let profile = browser.profile.path().join("profile");
+        let capabilities = kind.capabilities(&browser_path, &profile, local_host);
+        browser.open_session(&capabilities).await?;
         Ok(Some(browser))
     }
 
-    async fn open_session(&mut self, chromium: &Path) -> anyhow::Result<()> {
-        let mut flags: Vec<_> = FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
-        flags.push(format!("--user-data-dir={}", self.profile.path().join("profile").display()));
-        let capabilities = json!({ "capabilities": { "alwaysMatch": {
-            "goog:chromeOptions": { "binary": chromium, "args": flags },
-            "goog:loggingPrefs": { "browser": "ALL" },
-        } } });
+    async fn open_session(&mut self, capabilities: &Value) -> anyhow::Result<()> {
+        let capabilities = json!({ "capabilities": { "alwaysMatch": capabilities } });
         let session = self.request("POST", "/session", &capabilities, STARTED_WITHIN).await?;
         session["sessionId"].as_str().context("a session has an id")?.clone_into(&mut self.session);
         Ok(())
@@ -100,7 +171,7 @@ impl Browser {
     /// Opens a URL in the current window and waits until the page has loaded.
     ///
     /// # Errors
-    /// As for every command: the error of chromedriver, or no answer within 20 s.
+    /// As for every command: the error of the driver, or no answer within a minute.
     pub async fn open(&self, url: &str) -> anyhow::Result<()> {
         self.command("POST", "url", &json!({ "url": url })).await.map(drop)
     }
@@ -198,8 +269,8 @@ impl Browser {
         let exchange = async { http::send(method, &self.address, path, &headers, &body).await?.text().await };
         let response = tokio::time::timeout(limit, exchange)
             .await
-            .with_context(|| format!("chromedriver did not answer {method} {path} within {limit:?}"))??;
-        let mut response: Value = serde_json::from_str(&response).context("chromedriver answers in JSON")?;
+            .with_context(|| format!("the driver did not answer {method} {path} within {limit:?}"))??;
+        let mut response: Value = serde_json::from_str(&response).context("the driver answers in JSON")?;
         let value = response["value"].take();
         if let Some(error) = value.get("error").and_then(Value::as_str) {
             anyhow::bail!("{method} {path}: {error}: {}", value["message"].as_str().unwrap_or_default());
@@ -207,7 +278,7 @@ impl Browser {
         Ok(value)
     }
 
-    /// Ends the session and with it Chromium, which writes to its profile until then. Blocking: only for `drop`.
+    /// Ends the session and with it the browser, which writes to its profile until then. Blocking: only for `drop`.
     fn quit(&self) -> std::io::Result<()> {
         let Address::Tcp(address) = self.address else { return Ok(()) };
         let mut stream = TcpStream::connect_timeout(&address, QUIT_WITHIN)?;
@@ -236,9 +307,11 @@ pub fn on_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-/// The port in `ChromeDriver was started successfully on port 41234.`
-fn port_in(log: &Path) -> Option<u16> {
+/// The port in `ChromeDriver was started successfully on port 41234.`, or in `… Listening on 127.0.0.1:41234`, once the
+/// line is complete.
+fn port_in(log: &Path, before: &str) -> Option<u16> {
     let text = fs::read_to_string(log).ok()?;
-    let (_, rest) = text.split_once("successfully on port ")?;
-    rest.split_once('.')?.0.parse().ok()
+    let (_, rest) = text.split_once(before)?;
+    let (line, _) = rest.split_once('\n')?;
+    line.trim_end_matches('.').parse().ok()
 }

@@ -16,7 +16,9 @@ mod latency_control;
 mod mute_relay;
 mod origin;
 mod process;
+mod reverse_proxy;
 pub mod scenario;
+mod silent_relay;
 pub mod sse;
 mod stack;
 mod subscriber;
@@ -26,7 +28,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use self::{
-    browser::{Browser, on_path},
+    browser::{Browser, BrowserKind, on_path},
     delivery::{Published, faults},
     external_program::ExternalProgram,
     hub::{HubRequest, TestHub},
@@ -34,6 +36,8 @@ pub use self::{
     mute_relay::MuteRelay,
     origin::{Behaviour, DocumentFormat, Origin, Request},
     process::{Binary, ChildProcess, StartOptions},
+    reverse_proxy::{ProxyKind, ReverseProxy},
+    silent_relay::SilentRelay,
     stack::{TestSource, TestStack, free_address},
     subscriber::{RecordedEvent, StreamConnection, TestSubscriber},
 };

@@ -42,7 +42,7 @@ const FEEDS: usize = 5;
 /// Pause between two items, over all feeds.
 const PUBLISH_EVERY: Duration = Duration::from_millis(50);
 /// Deadline for every subscriber to have all items, counted from the last publication.
-const SETTLED_WITHIN: Duration = Duration::from_secs(40);
+const SETTLED_WITHIN: Duration = Duration::from_secs(120);
 
 /// Kills the programs that `victims` returns for each round with SIGKILL and restarts them, with random delays, while
 /// feeds publish and subscribers stay connected. Ends when `victims` returns `None`.

@@ -49,7 +49,7 @@ const LOG_LINES_SHOWN: (usize, usize) = (15, 40);
 
 impl TestStack {
     /// Deadline of a start, or of a recovery after a kill.
-    pub const READY_WITHIN: Duration = Duration::from_secs(20);
+    pub const READY_WITHIN: Duration = Duration::from_secs(90);
 
     /// Writes folder, configuration and catalogue; starts nothing.
     ///
@@ -285,7 +285,7 @@ impl TestStack {
     /// # Errors
     /// If the status is not 200 or the body is not JSON.
     pub async fn json(&self, path: &str) -> anyhow::Result<serde_json::Value> {
-        let (status, text) = http::fetch(&self.gateway(), path, Duration::from_secs(5)).await?;
+        let (status, text) = http::fetch(&self.gateway(), path, Duration::from_secs(30)).await?;
         anyhow::ensure!(status == 200, "GET {path} answered {status}: {text}");
         serde_json::from_str(&text).with_context(|| format!("GET {path} answered {text}"))
     }

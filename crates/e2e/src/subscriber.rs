@@ -275,7 +275,7 @@ mod tests {
         ];
         let (address, server) = serve(ANSWERS).await;
         let subscriber = TestSubscriber::start(address, "/news/stream");
-        let limit = Duration::from_secs(5);
+        let limit = Duration::from_secs(60);
         let second = subscriber.wait_event("item", limit, |r| r.message.data == "2").await.unwrap();
         assert_eq!(
             (second.connection, subscriber.count("item")),
@@ -296,7 +296,7 @@ mod tests {
     async fn it_stops_where_a_browser_would() {
         let (address, _server) = serve(&["HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"]).await;
         let subscriber = TestSubscriber::start(address, "/news/stream");
-        let limit = Duration::from_secs(5);
+        let limit = Duration::from_secs(60);
         let why = wait_for("the end", limit, async || subscriber.closed()).await.unwrap();
         assert!(why.contains("503"), "{why}");
     }

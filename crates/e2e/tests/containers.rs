@@ -195,7 +195,7 @@ async fn the_pods_configuration_is_valid_for_both_daemons() {
     });
     let arguments = ["config", "check", "--config", &config, "--sources", &sources];
     let mut check = ChildProcess::start(Binary::Newswire, &arguments, folder.path()).unwrap();
-    let (status, _) = check.wait_exit(Duration::from_secs(20)).await.unwrap();
+    let (status, _) = check.wait_exit(Duration::from_secs(60)).await.unwrap();
     assert_eq!(status.code(), Some(0), "{}", check.log());
 }
 
@@ -206,7 +206,7 @@ async fn quick_doctor(stack: &TestStack, pid: &str) -> (Option<i32>, String) {
     let mut doctor =
         ChildProcess::start_with(StartOptions::default(), Binary::Newswire, &arguments, stack.folder())
             .unwrap();
-    let (status, _) = doctor.wait_exit(Duration::from_secs(20)).await.unwrap();
+    let (status, _) = doctor.wait_exit(Duration::from_secs(60)).await.unwrap();
     (status.code(), doctor.log())
 }
 

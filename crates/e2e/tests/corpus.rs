@@ -43,7 +43,7 @@ async fn every_item_of_every_readable_feed_is_on_the_stream() {
     assert!(expected.len() > 80 && items > 1_000, "the corpus is complete");
 
     let mut stack = TestStack::new(&sources).unwrap();
-    let limit = Duration::from_secs(60);
+    let limit = Duration::from_secs(180);
     stack.start(e2e::Binary::Gateway).unwrap();
     stack.wait_serving().await.unwrap();
     let subscriber = stack.subscribe("/news/stream");

@@ -42,7 +42,7 @@ async fn no_client_loses_an_item_when_both_are_killed_and_the_gateway_restarts_f
 async fn the_first_block_has_an_id_that_outlives_the_gateway() {
     let origin = Origin::start().await.unwrap();
     let mut stack = TestStack::new(&scenario::feeds(&origin, 1)).unwrap();
-    let limit = Duration::from_secs(10);
+    let limit = Duration::from_secs(60);
     origin.publish("feed-0", "Before");
     stack.start_both().await.unwrap();
     let early = stack.subscribe("/news/stream?snapshot=10");

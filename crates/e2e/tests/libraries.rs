@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 const FEEDS: usize = 2;
 /// Deadline for an event to reach a client, including its reconnection after a kill: `requests-sse` waits twice the
 /// retry time, and doubles it after each failure.
-const SHOWN: Duration = Duration::from_secs(30);
+const SHOWN: Duration = Duration::from_secs(90);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Library {
@@ -97,11 +97,12 @@ async fn gets_each_item_once(library: Library) -> anyhow::Result<()> {
     client.wait("item", 10).await?;
     for kill in 1..=2 {
         stack.kill(Binary::Gateway)?;
-        sleep(Duration::from_millis(500)).await; // events in transit have arrived
-        let last_event_id =
-            client.records().iter().rev().map(|r| r.message.last_event_id.clone()).find(|id| !id.is_empty());
         stack.start(Binary::Gateway)?;
         let hello = client.wait("stream", kill + 1).await?[kill].json();
+        // The last id of the connections before.
+        let records = client.records();
+        let earlier = records.iter().rev().filter(|record| record.connection < kill);
+        let last_event_id = earlier.map(|r| r.message.last_event_id.clone()).find(|id| !id.is_empty());
         assert_eq!(
             (hello["resume"].as_str(), hello["requested"].as_str()),
             (Some("exact"), last_event_id.as_deref())
@@ -136,7 +137,7 @@ async fn resumes_a_filtered_stream(library: Library) -> anyhow::Result<Option<[S
         (page["items"].as_array()?.len() == 6).then(|| page["head"].as_str().unwrap_or_default().to_owned())
     })
     .await?;
-    sleep(Duration::from_millis(1_500)).await; // at least one heartbeat
+    sleep(Duration::from_secs(5)).await; // at least one heartbeat, on a busy machine too
     stack.kill(Binary::Gateway)?;
     let second = origin.publish("feed-1", "Wanted, too");
     origin.edit("feed-1", &first, "Wanted more");

@@ -7,7 +7,7 @@ use std::{fs, process::Command, time::Duration};
 use e2e::{Binary, Origin, TestStack, scenario, wait_for};
 
 const OPERATIONS: &str = include_str!("../../../deploy/OPERATIONS.md");
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
 fn every_file_that_the_document_names_exists() {
@@ -32,7 +32,7 @@ fn every_file_that_the_document_names_exists() {
 
 async fn shows(stack: &TestStack, title: &str) {
     let what = format!("{title} at the gateway");
-    let there = wait_for(&what, Duration::from_secs(20), async || {
+    let there = wait_for(&what, LIMIT, async || {
         stack.json("/news").await.ok()?.to_string().contains(title).then_some(())
     });
     there.await.unwrap();

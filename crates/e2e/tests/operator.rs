@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 /// Deadline for a visit and its log line.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// The result of a command.
 struct CommandOutput {
@@ -98,7 +98,7 @@ async fn verify_passes_on_a_healthy_system_and_fails_in_time_on_a_stopped_gatewa
     let outcomes = outcomes_by_check(&stopped.assert_exit(1).json());
     assert_eq!(outcomes["answers"], "failed", "{outcomes:?}");
     assert_eq!(outcomes["no-loop-blocked"], "failed", "{outcomes:?}");
-    assert!(stopped.took < Duration::from_secs(60), "{:?}", stopped.took);
+    assert!(stopped.took < Duration::from_secs(180), "{:?}", stopped.took);
 
     stack.kill(Binary::Gateway).unwrap();
     let dead = run_newswire(&stack, &["verify", "--config", &config], None).await;
@@ -124,7 +124,7 @@ async fn verify_detects_a_gateway_that_stops_during_the_run_and_ends_in_time() {
     assert_eq!(outcomes["answers"], "passed", "{outcomes:?}");
     assert_eq!(outcomes["probes-in-time-throughout"], "failed", "{outcomes:?}");
     assert_eq!(outcomes["resume-is-exact"], "failed", "{outcomes:?}");
-    assert!(output.took < Duration::from_secs(90), "{:?}", output.took);
+    assert!(output.took < Duration::from_secs(180), "{:?}", output.took);
 }
 
 #[tokio::test]
@@ -282,7 +282,7 @@ async fn a_bundle_is_made_with_everything_down_stopped_or_misconfigured() {
         stack.process(program).unwrap().signal(Signal::STOP).unwrap();
     }
     let (output, _) = bundle(&stack, "stopped.tar.gz", &[]).await;
-    assert!(output.took < Duration::from_secs(90), "{:?}", output.took);
+    assert!(output.took < Duration::from_secs(180), "{:?}", output.took);
 
     stack.set("gateway.listen", "\"nowhere\"");
     let (_, files) = bundle(&stack, "misconfigured.tar.gz", &[]).await;

@@ -20,7 +20,7 @@ const FEEDS: usize = 2;
 /// How often the gateway is killed.
 const ROUNDS: usize = 2;
 /// Deadline for a client to show all items, including its reconnection after a kill.
-const SHOWN: Duration = Duration::from_secs(25);
+const SHOWN: Duration = Duration::from_secs(90);
 /// Duplicates would arrive within this.
 const AFTERWARDS: Duration = Duration::from_millis(800);
 

@@ -12,7 +12,7 @@ use e2e::{Binary, DocumentFormat, Origin, TestSource, TestStack, http, wait_for}
 use rustix::process::Signal;
 
 /// Deadline of each step; an idle machine needs well under a second.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 const ONE: &str = "the-first-token-of-16";
 const OTHER: &str = "the-other-token-of-16";
 

@@ -7,7 +7,7 @@ use e2e::{Binary, Origin, TestSource, TestStack, http, scenario, wait_for};
 use serde_json::Value;
 
 /// Deadline for a due visit, or for an answer of a socket.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// The result of a command.
 struct CommandOutput {

@@ -9,7 +9,7 @@ use e2e::{
 };
 use tokio::time::{Instant, sleep};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 /// The feed's `rel=self`. It is https, so the hub gets a secret although the test uses http.
 const TOPIC: &str = "https://news.example/feed";
 
@@ -87,15 +87,18 @@ async fn a_push_brings_an_item_long_before_the_next_visit_is_due() {
     let conditional = visits_so_far.last().unwrap().header("if-none-match").is_some();
     assert!(conditional, "a visit after a push is conditional too: {visits_so_far:?}");
 
-    // Pushes are coalesced.
-    let before = fixture.origin.requests("a").len();
+    // Pushes are coalesced: at most a visit a second.
+    let (before, began) = (fixture.origin.requests("a").len(), Instant::now());
     for _ in 0..50 {
         assert_eq!(TestHub::push(&callback, "again", &secret).await.unwrap(), 202);
     }
     sleep(Duration::from_millis(2500)).await;
-    let visits = fixture.origin.requests("a").len() - before;
-    assert!((1..=5).contains(&visits), "50 pushes caused {visits} visits");
-    assert!(fixture.metric("newswire_ingestd_websub_pushes_total{result=\"coalesced\"}").await.unwrap() > 40);
+    let visits = (fixture.origin.requests("a").len() - before) as u64;
+    let seconds = began.elapsed().as_secs() + 1;
+    assert!((1..=seconds + 1).contains(&visits), "50 pushes in {seconds} s caused {visits} visits");
+    let coalesced =
+        fixture.metric("newswire_ingestd_websub_pushes_total{result=\"coalesced\"}").await.unwrap();
+    assert!(coalesced + seconds + 5 > 50, "{coalesced} of 50 pushes in {seconds} s");
 
     // The subscription survives a kill.
     fixture.stack.kill(Binary::Ingestd).unwrap();
@@ -159,11 +162,7 @@ async fn a_verification_of_an_unrequested_subscription_is_answered_404() {
 async fn a_lease_is_renewed_before_it_ends_and_unsubscribed_with_its_source() {
     let hub = TestHub::start(6).await.unwrap();
     let mut fixture = Fixture::start(&hub.url(), "1h").await;
-    wait_for("the second renewal", Duration::from_secs(20), async || {
-        (hub.requests().len() >= 3).then_some(())
-    })
-    .await
-    .unwrap();
+    wait_for("the second renewal", SOON, async || (hub.requests().len() >= 3).then_some(())).await.unwrap();
     let requests = hub.requests();
     let waits: Vec<_> = requests.windows(2).map(|two| two[1].at - two[0].at).collect();
     assert!(waits.iter().all(|wait| (3..6).contains(&wait.as_secs())), "{waits:?}");
@@ -184,9 +183,10 @@ async fn a_lease_is_renewed_before_it_ends_and_unsubscribed_with_its_source() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_dead_hub_visits_continue() {
-    let dead = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // Bound without listening: nobody else can take the port.
+    let dead = tokio::net::TcpSocket::new_v4().unwrap();
+    dead.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let url = format!("http://{}/hub", dead.local_addr().unwrap());
-    drop(dead);
     let fixture = Fixture::start(&url, "1s").await;
     wait_for("the hub to have failed", SOON, async || {
         (fixture.push_status().await["state"] == "failed").then_some(())
@@ -196,7 +196,8 @@ async fn with_a_dead_hub_visits_continue() {
     let began = Instant::now();
     let guid = fixture.origin.publish("a", "All the same");
     fixture.wait_item(&guid).await;
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    // Visits every second go on; one every hour would not bring it.
+    assert!(began.elapsed() < SOON / 2, "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -72,7 +72,7 @@ impl GatewayMetrics {
                 "newswire_gateway_callbacks_refused_total",
                 "Requests of WebSub hubs that were not forwarded or not answered, by reason",
                 "reason",
-                ["no_id", "callbacks", "unknown_callbacks", "no_daemon", "large_body", "slow_body"],
+                ["no_id", "callbacks", "callbacks_per_address", "unknown_callbacks", "no_daemon", "large_body", "slow_body"],
             ),
             readers_granted: registry.add_by(
                 "newswire_gateway_readers_granted_total",

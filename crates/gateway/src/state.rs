@@ -218,14 +218,20 @@ impl AppState {
 }
 
 #[cfg(test)]
+impl AppState {
+    /// A small ring, and nobody who takes anything out of the queues.
+    pub(crate) fn for_tests(settings: Settings) -> Self {
+        let ring = Ring::new(crate::stream::ring::RingBounds { events: 10, bytes: 1 << 20 });
+        Self::new(settings, ring, DaemonQueues::new().0, Clock::system(), Watch::new()).0
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::ring::RingBounds;
 
     fn app_state(clients_max: usize, clients_per_address_max: usize) -> AppState {
-        let settings = Settings { clients_max, clients_per_address_max, ..Settings::for_tests() };
-        let ring = Ring::new(RingBounds { events: 10, bytes: 1 << 20 });
-        AppState::new(settings, ring, DaemonQueues::new().0, Clock::system(), Watch::new()).0
+        AppState::for_tests(Settings { clients_max, clients_per_address_max, ..Settings::for_tests() })
     }
 
     #[test]

@@ -5,6 +5,8 @@
 #[path = "support/harness.rs"]
 mod harness;
 
+use std::time::Duration;
+
 use newswire_gateway::Limits;
 
 use harness::Gateway;
@@ -74,6 +76,43 @@ async fn a_push_of_more_than_a_mebibyte_is_refused() {
         let answer = gateway.ask("POST", OURS, &body).await;
         assert_eq!(status(&answer), expected, "{bytes}: {answer}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_bodies_take_few_places_and_count_as_guesses() {
+    let gateway =
+        Gateway::within(Limits { body: Duration::from_millis(500), ..Limits::default() }, |config| {
+            config.gateway.public_url = Some("https://news.example/wire".to_owned());
+            config.gateway.trusted_proxies = vec!["127.0.0.1/32".to_owned()];
+        })
+        .await;
+    let slow = format!(
+        "POST {OURS} HTTP/1.1\r\nhost: localhost\r\nx-forwarded-for: 192.0.2.1\r\ncontent-length: 100\r\n\r\nx"
+    );
+    let (mut found, mut rounds) = (Vec::new(), 0);
+    while !found.contains(&"429 too-many-unknown".to_owned()) {
+        let mut open = Vec::new();
+        for _ in 0..40 {
+            open.push(gateway.send(&slow).await);
+        }
+        // 32 requests may be in progress, and nobody else notices that somebody tries to take them all.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let other = gateway.ask("POST", OURS, "x-forwarded-for: 192.0.2.2\r\n").await;
+        assert!(other.contains("\"code\":\"no-daemon\""), "{other}");
+        for mut stream in open {
+            let mut answer = String::new();
+            tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer).await.unwrap();
+            let code = answer.split("\"code\":\"").nth(1).unwrap().split('"').next().unwrap();
+            found.push(format!("{} {code}", status(&answer)));
+        }
+        rounds += 1;
+        assert!(rounds < 12, "{found:?}");
+    }
+    let count = |what: &str| found.iter().filter(|one| *one == what).count();
+    assert_eq!(count("408 slow-body"), 30, "as many guesses as any other: {found:?}");
+    assert!(count("429 too-many-requests") >= 36 * (rounds - 1), "{found:?}");
+    let refused = "newswire_gateway_callbacks_refused_total{reason=\"callbacks_per_address\"}";
+    assert_eq!(gateway.number(refused).await, count("429 too-many-requests") as u64);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@ const FEEDS: usize = 6;
 /// Pause between two new items.
 const PUBLISH_EVERY: Duration = Duration::from_millis(250);
 /// Deadline for the last item to reach the last client.
-const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(30);
+const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(120);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {

@@ -24,9 +24,9 @@ use tokio::{task::JoinHandle, time::sleep};
 use self::{files::deploy, live::Live, prometheus::Prometheus};
 
 /// The gateway scrapes the daemon's metrics every 5 s.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 /// Deadline for data in every panel.
-const SHOWN_WITHIN: Duration = Duration::from_secs(30);
+const SHOWN_WITHIN: Duration = Duration::from_secs(90);
 /// The type of every family is named in this format.
 const OPENMETRICS: &str = "application/openmetrics-text";
 /// Limit of series of both processes, on a machine with a few processors.

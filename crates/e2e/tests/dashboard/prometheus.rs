@@ -14,7 +14,7 @@ use serde_json::Value;
 use url::form_urlencoded::byte_serialize;
 
 /// Deadline of its start and of each query.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A running server; killed when dropped.
 pub(crate) struct Prometheus {

@@ -67,7 +67,10 @@ async fn redirects_share_one_deadline() {
 
 #[tokio::test]
 async fn a_connection_that_fails_is_retried_once() {
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // Bound without listening: nobody else can take the port.
+    let bound = tokio::net::TcpSocket::new_v4().unwrap();
+    bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let closed = bound.local_addr().unwrap();
     let paused = Policy { retry_pause: Duration::from_millis(400), ..policy() };
     let (visit, took) = timed(paused, &format!("http://{closed}/feed?token=SECRET")).await;
     assert_eq!(class(&visit), FailureClass::Connect);

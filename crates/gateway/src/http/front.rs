@@ -279,6 +279,33 @@ fn reset(socket: &SockRef<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Settings;
+
+    #[tokio::test]
+    async fn a_worker_that_has_ended_is_replaced_and_gets_no_connection_before() {
+        let state = Arc::new(AppState::for_tests(Settings::for_tests()));
+        let workers = RefCell::new(vec![Worker::ended(&state), Worker::start(&state).unwrap()]);
+        let serve = |_: AcceptedConnection| {};
+        let front = FrontLoop { state: Arc::clone(&state), serve, workers, is_failing: Cell::default() };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut clients = Vec::new();
+        for round in 0..2 {
+            for _ in 0..4 {
+                clients.push(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+                let (socket, peer) = listener.accept().await.unwrap();
+                let permit = state.connections.admit(peer.ip(), &state.settings()).unwrap();
+                let new = NewConnection { socket, peer, permit, first: FirstBytes::default() };
+                front.dispatch(new, Destination::Worker);
+            }
+            let loads: Vec<_> = front.workers.borrow().iter().map(Worker::load).collect();
+            assert_eq!(loads, [[0, 4], [4, 4]][round]);
+            front.replace_ended_workers();
+            assert!(front.workers.borrow().iter().all(|worker| !worker.has_ended()));
+        }
+        drop(clients);
+        front.stop().await;
+        assert_eq!(state.connections.count(), 0);
+    }
 
     #[test]
     fn only_a_probe_is_served_in_front_and_as_few_bytes_as_possible_decide() {

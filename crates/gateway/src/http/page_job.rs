@@ -23,10 +23,7 @@ pub(super) struct PageJob<'a> {
 impl<'a> PageJob<'a> {
     pub(super) fn of(request: &HttpRequest, state: &'a AppState) -> Self {
         let settings = state.settings();
-        let client = PageClient {
-            address: ClientAddress::of_request(request, &settings),
-            clients_per_address_max: settings.clients_per_address_max,
-        };
+        let client = PageClient::new(ClientAddress::of_request(request, &settings), &settings);
         Self { state, what: routes::label(request.method(), request.path()), client }
     }
 

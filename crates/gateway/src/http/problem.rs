@@ -123,7 +123,7 @@ impl HttpProblem {
     }
 
     /// 429: one address asks for too much at the same time.
-    pub(crate) fn too_much_at_once(detail: &str) -> Self {
+    fn too_many_at_once(detail: &str) -> Self {
         Self::new(429, "too-many-requests", detail).retry_after(1)
     }
 
@@ -165,8 +165,8 @@ impl From<OperatorError> for HttpProblem {
 impl From<PageRefused> for HttpProblem {
     fn from(refused: PageRefused) -> Self {
         match refused {
-            PageRefused::Address => {
-                Self::too_much_at_once("too many requests of this address wait for their answers")
+            PageRefused::Address | PageRefused::Network => {
+                Self::too_many_at_once("too many requests of this address wait for their answers")
             }
             PageRefused::Total => Self::too_many_pages("too many requests wait for their answers"),
             PageRefused::Late => Self::slow_answer(),
@@ -178,7 +178,7 @@ impl From<UnsentRefused> for HttpProblem {
     fn from(refused: UnsentRefused) -> Self {
         match refused {
             UnsentRefused::Address => {
-                Self::too_much_at_once("this address has not read the answers to its earlier requests")
+                Self::too_many_at_once("this address has not read the answers to its earlier requests")
             }
             UnsentRefused::Total => {
                 Self::too_many_pages("too many answers wait for clients that do not read")
@@ -193,6 +193,7 @@ impl From<NewsPageError> for HttpProblem {
             NewsPageError::OtherLog => Self::other_log(),
             NewsPageError::NoDaemon => Self::no_daemon(),
             NewsPageError::Unsent(refused) => refused.into(),
+            NewsPageError::OverBudget(wait) => Self::too_many_requests(wait),
         }
     }
 }

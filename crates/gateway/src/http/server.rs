@@ -80,23 +80,15 @@ mod tests {
         time::Duration,
     };
 
-    use daemon::{Clock, watch::Watch};
     use tokio::time::Instant;
 
     use super::*;
-    use crate::{
-        settings::Settings,
-        state::DaemonQueues,
-        stream::ring::{Ring, RingBounds},
-    };
+    use crate::settings::Settings;
 
     const WORKERS: usize = 2;
 
     fn started() -> (Arc<AppState>, SocketAddr, ClientServer) {
-        let ring = Ring::new(RingBounds { events: 10, bytes: 1 << 20 });
-        let (queues, _) = DaemonQueues::new();
-        let (state, _) = AppState::new(Settings::for_tests(), ring, queues, Clock::system(), Watch::new());
-        let state = Arc::new(state);
+        let state = Arc::new(AppState::for_tests(Settings::for_tests()));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let server = ClientServer::start(&state, listener, WORKERS).unwrap();
@@ -119,10 +111,10 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn health_is_answered_while_every_worker_is_stuck() {
         let (state, address, server) = started();
-        // Reading the metrics waits for this lock, without giving the thread back.
-        let lock = state.daemon_metrics.write().unwrap();
+        // This route waits for the lock, without giving the thread back.
+        let lock = state.wire.lock();
         let stuck: Vec<_> = (0..2 * WORKERS)
-            .map(|_| send(address, "GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n"))
+            .map(|_| send(address, "GET /ready HTTP/1.1\r\nhost: localhost\r\n\r\n"))
             .collect();
         std::thread::sleep(Duration::from_millis(200));
         let mut longest = Duration::ZERO;
@@ -148,7 +140,7 @@ mod tests {
         let foreign = send(address, "GET /health HTTP/1.1\r\nhost: example.org\r\n\r\n");
         assert!(answer(foreign).starts_with("HTTP/1.1 421 "), "the host is checked as everywhere");
         drop(lock);
-        assert!(stuck.into_iter().all(|stream| answer(stream).starts_with("HTTP/1.1 200 OK\r\n")));
+        assert!(stuck.into_iter().all(|stream| answer(stream).starts_with("HTTP/1.1 503 ")));
         server.stop().await;
     }
 

@@ -84,6 +84,23 @@ impl Worker {
     }
 }
 
+#[cfg(test)]
+impl Worker {
+    /// A worker whose thread has ended.
+    pub(super) fn ended(state: &Arc<AppState>) -> Self {
+        let worker = Self {
+            number: state.worker_lag.add_worker(),
+            queue: mpsc::channel(1).0,
+            load: WorkerLoad::default(),
+            thread: thread::spawn(|| ()),
+        };
+        while !worker.has_ended() {
+            thread::yield_now();
+        }
+        worker
+    }
+}
+
 fn run(
     state: &Arc<AppState>,
     number: usize,

@@ -11,27 +11,29 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 use wire::PeerClient;
 
 use crate::{
+    address_counts::{AddressCounts, CountLimit, CountLimits},
     client_address::ClientAddress,
     forwarder::{Forwarder, QueueFull, RequestQueue},
 };
 
 /// Requests that are read or wait for the daemon, each with at most 1 MiB; one more is refused.
 const OPEN_MAX: usize = 32;
-/// Of these, at most so many are sent to the daemon at the same time.
+/// Of these, requests from one address whose id is not known to be right: their bodies may be slow on purpose.
+const OPEN_PER_ADDRESS_MAX: usize = 4;
+/// The same for an IPv6 /48.
+const OPEN_PER_NETWORK_MAX: usize = 8;
+/// Of [`OPEN_MAX`], at most so many are sent to the daemon at the same time.
 const IN_FLIGHT_MAX: usize = 8;
 /// How long the daemon may take to answer.
 const DEADLINE: Duration = Duration::from_secs(4);
@@ -62,6 +64,8 @@ pub(crate) enum CallbackRequest {
 pub(crate) enum CallbackError {
     /// Too many requests are in progress.
     Busy,
+    /// Too many of them are from this address.
+    AddressBusy,
     /// This address has requested too many unknown ids.
     TooManyUnknown,
     /// The daemon did not answer in time.
@@ -77,7 +81,7 @@ pub(crate) type CallbackForwarder = Forwarder<(String, CallbackRequest), Callbac
 #[derive(Debug)]
 pub(crate) struct Callbacks {
     queue: RequestQueue<(String, CallbackRequest), CallbackResult>,
-    open: Arc<Semaphore>,
+    open: Mutex<AddressCounts>,
     ids: Mutex<IdHistory>,
 }
 
@@ -94,7 +98,7 @@ impl Callbacks {
     pub(crate) fn new() -> (Self, CallbackForwarder) {
         let (queue, forwarder) = RequestQueue::new(OPEN_MAX, IN_FLIGHT_MAX);
         let ids = IdHistory { known: HashSet::new(), unknown: HashMap::new(), since: Instant::now() };
-        (Self { queue, open: Arc::new(Semaphore::new(OPEN_MAX)), ids: Mutex::new(ids) }, forwarder)
+        (Self { queue, open: Mutex::default(), ids: Mutex::new(ids) }, forwarder)
     }
 
     fn ids(&self) -> MutexGuard<'_, IdHistory> {
@@ -102,7 +106,12 @@ impl Callbacks {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Admits one more request, before its body is read.
+    fn open(&self) -> MutexGuard<'_, AddressCounts> {
+        // The same.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Admits one more request, before its body is read. A request whose id is not known counts as a guess from now on.
     ///
     /// # Errors
     /// If too many are in progress, or this address has requested too many unknown ids.
@@ -110,30 +119,69 @@ impl Callbacks {
         &self,
         id: &str,
         address: ClientAddress,
-    ) -> Result<OwnedSemaphorePermit, CallbackError> {
-        if !self.ids().admits(id, address) {
-            return Err(CallbackError::TooManyUnknown);
+    ) -> Result<CallbackPermit<'_>, CallbackError> {
+        let guess = self.ids().begin(id, address)?;
+        let limits = CountLimits {
+            total: OPEN_MAX,
+            per_address: OPEN_PER_ADDRESS_MAX,
+            per_network: OPEN_PER_NETWORK_MAX,
+        };
+        let limits = if guess.is_some() { limits } else { limits.without_address() };
+        let added = self.open().try_add(address, limits);
+        match added {
+            Ok(()) => Ok(CallbackPermit { callbacks: self, address, guess }),
+            Err(limit) => {
+                // Nothing was learned from it.
+                self.ids().take_back(guess);
+                let is_total = limit == CountLimit::Total;
+                Err(if is_total { CallbackError::Busy } else { CallbackError::AddressBusy })
+            }
         }
-        Arc::clone(&self.open).try_acquire_owned().map_err(|_| CallbackError::Busy)
     }
+}
 
+/// The right to one request in progress; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct CallbackPermit<'a> {
+    callbacks: &'a Callbacks,
+    address: ClientAddress,
+    /// `None` if the id was known.
+    guess: Option<Guess>,
+}
+
+impl CallbackPermit<'_> {
     /// Passes the request on to the daemon; returns whether the id is known.
     ///
     /// # Errors
     /// If the daemon did not answer in time.
-    pub(crate) async fn forward(
-        &self,
-        (id, request): (&str, CallbackRequest),
-        address: ClientAddress,
-        _permit: OwnedSemaphorePermit,
-    ) -> CallbackResult {
-        let answer = self.queue.send((id.to_owned(), request)).map_err(|QueueFull| CallbackError::Busy)?;
-        let answer = timeout(WAIT_MAX, answer).await;
-        let is_known = answer.ok().and_then(Result::ok).unwrap_or(Err(CallbackError::NoDaemon))?;
-        self.ids().record(id, address, is_known);
-        Ok(is_known)
+    pub(crate) async fn forward(mut self, id: &str, request: CallbackRequest) -> CallbackResult {
+        let answer = self.callbacks.queue.send((id.to_owned(), request));
+        let answer = match answer {
+            Ok(answer) => timeout(WAIT_MAX, answer).await,
+            Err(QueueFull) => Ok(Ok(Err(CallbackError::Busy))),
+        };
+        let answer = answer.ok().and_then(Result::ok).unwrap_or(Err(CallbackError::NoDaemon));
+        let mut ids = self.callbacks.ids();
+        match answer {
+            Ok(true) => ids.add_known(id),
+            Ok(false) => ids.add_unknown(id, self.address, self.guess.take()),
+            Err(_) => {}
+        }
+        // If it was right, or nobody has said whether it was.
+        ids.take_back(self.guess.take());
+        answer
     }
 }
+
+impl Drop for CallbackPermit<'_> {
+    fn drop(&mut self) {
+        self.callbacks.open().remove(self.address);
+    }
+}
+
+/// A request whose id is not known, and where it is counted.
+#[derive(Debug)]
+struct Guess(Option<ClientAddress>);
 
 impl IdHistory {
     /// The key under which an address is counted.
@@ -143,22 +191,48 @@ impl IdHistory {
         address.filter(|_| has_count)
     }
 
-    fn admits(&mut self, id: &str, address: ClientAddress) -> bool {
+    /// Counts a request, unless its id is known.
+    fn begin(&mut self, id: &str, address: ClientAddress) -> Result<Option<Guess>, CallbackError> {
         if self.since.elapsed() >= WINDOW {
             self.unknown.clear();
             self.since = Instant::now();
         }
-        self.known.contains(id)
-            || self.unknown.get(&self.key(address)).is_none_or(|requests| *requests < UNKNOWN_MAX)
+        if self.known.contains(id) {
+            return Ok(None);
+        }
+        let key = self.key(address);
+        let guesses = self.unknown.entry(key).or_default();
+        if *guesses >= UNKNOWN_MAX {
+            return Err(CallbackError::TooManyUnknown);
+        }
+        *guesses += 1;
+        Ok(Some(Guess(key)))
     }
 
-    fn record(&mut self, id: &str, address: ClientAddress, is_known: bool) {
-        if !is_known {
-            self.known.remove(id);
+    /// Counts the request no longer; its window may be over.
+    fn take_back(&mut self, guess: Option<Guess>) {
+        if let Some(Guess(key)) = guess
+            && let Some(guesses) = self.unknown.get_mut(&key)
+        {
+            *guesses = guesses.saturating_sub(1);
+            if *guesses == 0 {
+                self.unknown.remove(&key);
+            }
+        }
+    }
+
+    fn add_known(&mut self, id: &str) {
+        if self.known.len() < KNOWN_MAX {
+            self.known.insert(id.to_owned());
+        }
+    }
+
+    /// The id is unknown, and no longer known if it was.
+    fn add_unknown(&mut self, id: &str, address: ClientAddress, guess: Option<Guess>) {
+        self.known.remove(id);
+        if guess.is_none() {
             let key = self.key(address);
             *self.unknown.entry(key).or_default() += 1;
-        } else if self.known.len() < KNOWN_MAX {
-            self.known.insert(id.to_owned());
         }
     }
 }
@@ -216,8 +290,7 @@ mod tests {
 
     async fn call(callbacks: &Callbacks, id: &str, address: &str) -> Result<bool, CallbackError> {
         let address = address.parse().unwrap();
-        let permit = callbacks.admit(id, address)?;
-        callbacks.forward((id, push()), address, permit).await
+        callbacks.admit(id, address)?.forward(id, push()).await
     }
 
     #[tokio::test(start_paused = true)]
@@ -245,11 +318,53 @@ mod tests {
         let started = Instant::now();
         assert_eq!(call(&callbacks, "a", "192.0.2.1").await, Err(CallbackError::NoDaemon));
         assert_eq!(started.elapsed(), WAIT_MAX);
-        let address = "192.0.2.1".parse().unwrap();
-        let permits: Vec<_> = (0..OPEN_MAX).map(|_| callbacks.admit("a", address).unwrap()).collect();
-        assert_eq!(callbacks.admit("a", address).unwrap_err(), CallbackError::Busy);
+        let of = |n: usize| format!("192.0.2.{n}").parse().unwrap();
+        let permits: Vec<_> = (0..OPEN_MAX).map(|n| callbacks.admit("a", of(n)).unwrap()).collect();
+        assert_eq!(callbacks.admit("a", of(99)).unwrap_err(), CallbackError::Busy);
         drop(permits);
-        assert!(callbacks.admit("a", address).is_ok());
+        assert!(callbacks.admit("a", of(99)).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_bodies_of_unknown_ids_count_at_once_and_take_few_places() {
+        let (callbacks, forwarder) = Callbacks::new();
+        answer(forwarder, |id| id == "known");
+        let one = "192.0.2.1".parse().unwrap();
+        for _ in 0..UNKNOWN_MAX / u32::try_from(OPEN_PER_ADDRESS_MAX).unwrap() {
+            let slow: Vec<_> =
+                (0..OPEN_PER_ADDRESS_MAX).map(|_| callbacks.admit("x", one).unwrap()).collect();
+            assert_eq!(callbacks.admit("x", one).unwrap_err(), CallbackError::AddressBusy);
+            assert_eq!(call(&callbacks, "known", "192.0.2.2").await, Ok(true), "other addresses are served");
+            // Their bodies did not come in time: the daemon was never asked.
+            drop(slow);
+        }
+        let slow: Vec<_> = (0..2).map(|_| callbacks.admit("x", one).unwrap()).collect();
+        assert_eq!(callbacks.admit("x", one).unwrap_err(), CallbackError::TooManyUnknown);
+        drop(slow);
+        assert_eq!(callbacks.admit("x", one).unwrap_err(), CallbackError::TooManyUnknown);
+        let known: Vec<_> = (0..OPEN_MAX).map(|_| callbacks.admit("known", one).unwrap()).collect();
+        assert_eq!(known.len(), OPEN_MAX, "a hub that knows the id may take every place");
+        drop(known);
+        let of = |n: u16| format!("2001:db8:0:{n:x}::").parse().unwrap();
+        let slow: Vec<_> = (0..32).filter_map(|n| callbacks.admit("x", of(n)).ok()).collect();
+        assert_eq!(slow.len(), OPEN_PER_NETWORK_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guess_that_was_right_or_that_nobody_has_checked_does_not_count() {
+        let (callbacks, _forwarder) = Callbacks::new();
+        for n in 0..2 * UNKNOWN_MAX {
+            // The queue is full after a while, because nobody takes anything out of it.
+            let failed = call(&callbacks, &n.to_string(), "192.0.2.1").await.unwrap_err();
+            assert!(matches!(failed, CallbackError::NoDaemon | CallbackError::Busy), "{failed:?}");
+        }
+        assert!(callbacks.ids().unknown.is_empty());
+        let (callbacks, forwarder) = Callbacks::new();
+        answer(forwarder, |_| true);
+        for n in 0..2 * UNKNOWN_MAX {
+            assert_eq!(call(&callbacks, &n.to_string(), "192.0.2.1").await, Ok(true));
+        }
+        assert!(callbacks.ids().unknown.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,7 +29,9 @@ pub(crate) struct LabelIndex(BTreeMap<(LabelKind, Box<str>), BTreeSet<Box<str>>>
 impl CatalogueLabels {
     /// Replaces all of them.
     pub(crate) fn replace(&self, index: LabelIndex) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(index);
+        let before = self.0.write().unwrap_or_else(PoisonError::into_inner).replace(index);
+        // Freed when no client waits for the lock.
+        drop(before);
     }
 
     /// Adds those of a source that was visited.
@@ -56,8 +58,8 @@ impl CatalogueLabels {
 }
 
 impl LabelIndex {
-    /// The labels of these sources.
-    pub(crate) fn of(sources: &[SourceStatus]) -> Self {
+    /// The labels of all sources.
+    pub(crate) fn new(sources: &[SourceStatus]) -> Self {
         let mut index = Self::default();
         sources.iter().for_each(|source| index.add(source));
         index
@@ -107,7 +109,7 @@ mod tests {
         labels.add(&source("a", "x", "x", None));
         assert!(labels.has(LabelKind::Tag, "whatever", None), "one visit does not make it known");
         let sources = [source("bbc", "World", "Top", Some("GB")), source("faz", "sport", "top", None)];
-        labels.replace(LabelIndex::of(&sources));
+        labels.replace(LabelIndex::new(&sources));
         for (kind, label) in [
             (LabelKind::Category, "wORLD"),
             (LabelKind::Source, "BBC"),
@@ -124,7 +126,7 @@ mod tests {
         assert!(!labels.has(LabelKind::Source, "new", None));
         labels.add(&source("new", "sport", "fresh", None));
         assert!(sees(LabelKind::Source, "new") && sees(LabelKind::Tag, "fresh"));
-        labels.replace(LabelIndex::of(&[]));
+        labels.replace(LabelIndex::default());
         assert!(!labels.has(LabelKind::Source, "new", None));
     }
 }

@@ -15,7 +15,7 @@ use wire::{
 };
 
 use super::{
-    callbacks, catalogue_labels::LabelIndex, history, refresh, source_directory::RenderedSources,
+    callbacks, catalogue_labels::LabelIndex, history, refresh, source_directory::RenderedSourceList,
     wire_link::WireChange,
 };
 use crate::{
@@ -227,10 +227,10 @@ async fn update_sources(state: &AppState, daemon: &PeerClient, catalogue_changed
     }
 }
 
-fn render_sources(body: &[u8]) -> Result<(RenderedSources, LabelIndex), serde_json::Error> {
+fn render_sources(body: &[u8]) -> Result<(RenderedSourceList, LabelIndex), serde_json::Error> {
     let SourceList { sources } = serde_json::from_slice(body)?;
-    let labels = LabelIndex::of(&sources);
-    Ok((RenderedSources::new(sources), labels))
+    let labels = LabelIndex::new(&sources);
+    Ok((RenderedSourceList::new(sources), labels))
 }
 
 async fn update_metrics(state: &AppState, daemon: &PeerClient) {

@@ -21,7 +21,7 @@ pub(crate) struct SourceDirectory {
 
 /// A source, as clients get it.
 #[derive(Debug)]
-pub(crate) struct SourceEntry {
+pub(crate) struct RenderedSource {
     pub(crate) id: SourceId,
     pub(crate) category: Box<str>,
     /// [`SourceInFull`] as JSON.
@@ -41,17 +41,17 @@ pub(crate) struct CategoryEntry {
 
 /// A whole list of sources, to replace the one before.
 #[derive(Debug, Default)]
-pub(crate) struct RenderedSources(Directory);
+pub(crate) struct RenderedSourceList(Directory);
 
 #[derive(Debug, Default)]
 struct Directory {
-    sources: BTreeMap<SourceId, Arc<SourceEntry>>,
+    sources: BTreeMap<SourceId, Arc<RenderedSource>>,
     categories: BTreeMap<Arc<str>, CategoryEntry>,
     /// Counts changes of the sources, and of the categories.
     version: u64,
     categories_version: u64,
     /// What was inserted since a list was requested: it may be newer than the list.
-    recent: Option<BTreeMap<SourceId, Arc<SourceEntry>>>,
+    recent: Option<BTreeMap<SourceId, Arc<RenderedSource>>>,
 }
 
 impl Default for SourceDirectory {
@@ -60,7 +60,7 @@ impl Default for SourceDirectory {
     }
 }
 
-impl SourceEntry {
+impl RenderedSource {
     fn render(source: SourceStatus) -> Self {
         let (id, category) = (source.id.clone(), source.category.as_str().into());
         let full = json(&SourceInFull::from(source.clone()));
@@ -90,11 +90,11 @@ impl CategoryEntry {
     }
 }
 
-impl RenderedSources {
+impl RenderedSourceList {
     /// Renders a list: milliseconds for a thousand sources.
     pub(crate) fn new(sources: Vec<SourceStatus>) -> Self {
         let sources =
-            sources.into_iter().map(|source| (source.id.clone(), Arc::new(SourceEntry::render(source))));
+            sources.into_iter().map(|source| (source.id.clone(), Arc::new(RenderedSource::render(source))));
         let sources: BTreeMap<_, _> = sources.collect();
         let mut counts = BTreeMap::<&str, u64>::new();
         for source in sources.values() {
@@ -110,7 +110,7 @@ impl RenderedSources {
 }
 
 impl Directory {
-    fn insert(&mut self, source: Arc<SourceEntry>) {
+    fn insert(&mut self, source: Arc<RenderedSource>) {
         self.version += 1;
         let category = source.category.clone();
         let before = self.sources.insert(source.id.clone(), source);
@@ -151,7 +151,7 @@ impl SourceDirectory {
     }
 
     /// Replaces all of them. What was inserted since the list was requested stays, unless the list does not have it.
-    pub(crate) fn replace(&self, RenderedSources(mut next): RenderedSources) {
+    pub(crate) fn replace(&self, RenderedSourceList(mut next): RenderedSourceList) {
         let mut inner = self.write();
         for (id, source) in inner.recent.take().unwrap_or_default() {
             if next.sources.contains_key(&id) {
@@ -168,7 +168,7 @@ impl SourceDirectory {
 
     /// Inserts one, or replaces it.
     pub(crate) fn insert(&self, source: SourceStatus) {
-        let source = Arc::new(SourceEntry::render(source));
+        let source = Arc::new(RenderedSource::render(source));
         let mut inner = self.write();
         if let Some(recent) = &mut inner.recent {
             recent.insert(source.id.clone(), Arc::clone(&source));
@@ -176,7 +176,7 @@ impl SourceDirectory {
         inner.insert(source);
     }
 
-    pub(crate) fn get(&self, id: &str) -> Option<Arc<SourceEntry>> {
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<RenderedSource>> {
         self.read().sources.get(id).cloned()
     }
 
@@ -190,7 +190,7 @@ impl SourceDirectory {
     }
 
     /// The next `limit` sources after this id, ordered by id; the lock is held for these only.
-    pub(crate) fn sources_after(&self, id: Option<&str>, limit: usize) -> Vec<Arc<SourceEntry>> {
+    pub(crate) fn sources_after(&self, id: Option<&str>, limit: usize) -> Vec<Arc<RenderedSource>> {
         let inner = self.read();
         inner.sources.range::<str, _>(after(id)).take(limit).map(|(_, source)| Arc::clone(source)).collect()
     }
@@ -272,7 +272,7 @@ mod tests {
         directory.insert(status("a", "world", 1));
         directory.insert(status("gone", "world", 1));
         directory.expect_list();
-        let list = RenderedSources::new(vec![status("a", "world", 1), status("b", "sport", 1)]);
+        let list = RenderedSourceList::new(vec![status("a", "world", 1), status("b", "sport", 1)]);
         directory.insert(status("a", "science", 2));
         directory.insert(status("gone", "world", 2));
         directory.replace(list);
@@ -306,7 +306,7 @@ mod tests {
                 let (id, category) = (id.to_string(), category.to_string());
                 if is_list {
                     model.clear();
-                    directory.replace(RenderedSources::new(vec![status(&id, &category, n)]));
+                    directory.replace(RenderedSourceList::new(vec![status(&id, &category, n)]));
                 } else {
                     directory.insert(status(&id, &category, n));
                 }

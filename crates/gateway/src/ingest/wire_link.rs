@@ -33,6 +33,12 @@ impl WireLink {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Keeps everybody waiting who needs the state.
+    #[cfg(test)]
+    pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, WireState> {
+        self.0.lock().unwrap()
+    }
+
     /// Without waiting for the lock.
     pub(crate) fn try_get(&self) -> Option<WireState> {
         self.0.try_lock().ok().map(|state| state.clone())

@@ -116,7 +116,7 @@ mod tests {
             value.unwrap().parse::<usize>().unwrap()
         };
         let mut body = SharedBody::from(vec![b'x'; 3 * CHUNK_BYTES]);
-        let reserved = budget.reserve(std::net::IpAddr::from([192, 0, 2, 1]).into(), body.len()).unwrap();
+        let reserved = budget.reserve("192.0.2.1".parse().unwrap(), body.len()).unwrap();
         body = body.with_reservation(reserved);
         assert_eq!(unsent(), 3 * CHUNK_BYTES);
         body.next_chunk();

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::pool::Slice;
 use crate::{
+    client_address::ClientAddress,
     ingest::history::{HistoryPart, HistoryRequest},
     state::AppState,
     stream::{filter::EventFilter, frame::Frame},
@@ -71,8 +72,10 @@ pub(crate) enum NewsPageError {
     OtherLog,
     /// Everything requested is below the ring, and the daemon did not answer.
     NoDaemon,
-    /// Everything requested is below the ring, and there is no budget for it.
+    /// Everything requested is below the ring, and there is no budget for its bytes.
     Unsent(UnsentRefused),
+    /// The same, and the address has read so much of the log that it has to wait.
+    OverBudget(Duration),
 }
 
 /// What scanning a part of the log came to.
@@ -105,7 +108,7 @@ struct Scanner<'a> {
 /// [`NewsPageError`]
 pub(crate) async fn make(
     state: &AppState,
-    client: crate::client_address::ClientAddress,
+    client: ClientAddress,
     scan: NewsScan,
 ) -> Result<NewsPage, NewsPageError> {
     let now = Instant::now();
@@ -147,7 +150,7 @@ impl Scanner<'_> {
         }
     }
 
-    async fn scan_log(&mut self, client: crate::client_address::ClientAddress) -> Result<(), NewsPageError> {
+    async fn scan_log(&mut self, client: ClientAddress) -> Result<(), NewsPageError> {
         loop {
             let oldest = self.state.ring.log_oldest();
             if self.position <= oldest || self.position <= self.scan.after.next() {
@@ -169,8 +172,13 @@ impl Scanner<'_> {
                     Err(refused) => return self.cut_short(NewsPageError::Unsent(refused)),
                 }
             }
+            if let Err(wait) = self.state.budgets.replay(&client, 1, 0) {
+                return self.cut_short(NewsPageError::OverBudget(wait));
+            }
             let Some(part) = self.read_part().await else { return self.cut_short(NewsPageError::NoDaemon) };
             self.page.log_oldest = Some(part.oldest);
+            // What is owed already counts at the next part.
+            self.state.budgets.replay(&client, part.events.len() as u64, part.bytes as u64).ok();
             self.scanned = (events + part.events.len(), bytes + part.bytes);
             let is_last = part.is_last;
             match self.scan_part(part).await {
@@ -236,8 +244,9 @@ impl Scanner<'_> {
         true
     }
 
+    /// Whether the page ends here for want of time; every page gets at least one event further.
     fn is_late(&mut self) -> bool {
-        let is_late = Instant::now() >= self.stop_at;
+        let is_late = self.position < self.scan.before && Instant::now() >= self.stop_at;
         self.page.cut_short |= is_late;
         is_late
     }
@@ -276,11 +285,188 @@ pub(crate) async fn look_up(state: &AppState, id: &Cursor, within: Duration) -> 
     let Ok(Ok(Ok(part))) = tokio::time::timeout(within, answer).await else { return LogLookup::NoDaemon };
     let Some(event) = part.events.first() else { return LogLookup::TooOld };
     match Frame::render(event.get().as_bytes()) {
-        Ok(frame) if frame.id == *id => LogLookup::Found(Box::new(frame)),
+        Ok(frame) if frame.seq == id.seq => LogLookup::Found(Box::new(frame)),
         Ok(_) => LogLookup::TooOld,
         Err(error) => {
             tracing::error!(%error, "an event of the log is unreadable");
             LogLookup::NoDaemon
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    use daemon::{Clock, watch::Watch};
+    use news::{Event, EventKind, FeedUrl, Item, Source, SourceId};
+    use proptest::prelude::*;
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::{
+        http::query::NewsQuery,
+        ingest::history::{HistoryForwarder, HistoryResult, HistoryUnavailable},
+        settings::Settings,
+        state::DaemonQueues,
+        stream::ring::{Ring, RingBounds},
+    };
+
+    /// Event n is of the source `odd` or `even`, and was recorded n seconds after 1970.
+    fn event(seq: u64) -> String {
+        let source = SourceId::try_new(if seq.is_multiple_of(2) { "even" } else { "odd" }).unwrap();
+        let source = Source::new(source, FeedUrl::try_new("https://example.org/").unwrap());
+        let id = Cursor { epoch: epoch(), seq: Seq(seq) };
+        let item = Item { title: format!("story {seq}"), ..Item::default() };
+        Event::new(id, EventKind::Item, &source, recorded(seq), item).to_json()
+    }
+
+    fn epoch() -> Epoch {
+        Epoch::try_new("e").unwrap()
+    }
+
+    fn recorded(seq: u64) -> Timestamp {
+        Timestamp::from_millis(i64::try_from(seq).unwrap() * 1000)
+    }
+
+    /// A log of the events from `oldest` to `head`; the ring has the newest `kept`.
+    fn state(oldest: u64, head: u64, kept: usize) -> (Arc<AppState>, HistoryForwarder) {
+        let ring = Ring::new(RingBounds { events: kept, bytes: usize::MAX });
+        ring.reset(epoch());
+        for seq in oldest.max((head + 1).saturating_sub(kept as u64))..=head {
+            ring.push(Frame::render(event(seq).as_bytes()).unwrap());
+        }
+        ring.set_log_oldest(Seq(oldest));
+        ring.set_filled(Seq(head));
+        let (queues, forwarders) = DaemonQueues::new();
+        let (state, _jobs) =
+            AppState::new(Settings::for_tests(), ring, queues, Clock::system(), Watch::new());
+        (Arc::new(state), forwarders.history)
+    }
+
+    /// The daemon, in five lines; a part has at most `part_max` events.
+    fn answer(oldest: u64, head: u64, part_max: usize, request: &HistoryRequest) -> HistoryResult {
+        let since = request.since.map_or(1, |since| u64::try_from(since.millis()).unwrap().div_ceil(1000));
+        let floor = oldest.max(since);
+        let numbers = (floor..request.before.seq.0.min(head + 1)).rev().take(request.limit.min(part_max));
+        let numbers: Vec<_> = numbers.collect();
+        Ok(HistoryPart {
+            events: numbers.iter().map(|n| RawValue::from_string(event(*n)).unwrap()).collect(),
+            bytes: 1,
+            oldest: Seq(oldest),
+            is_last: numbers.last().is_none_or(|last| *last == floor),
+        })
+    }
+
+    fn scan(query: &str, limit: usize) -> NewsScan {
+        NewsScan {
+            epoch: epoch(),
+            generation: 1,
+            before: Seq(u64::MAX),
+            after: Seq::NONE,
+            since: None,
+            filter: NewsQuery::parse(query).unwrap().filter,
+            limit,
+            within: Duration::from_secs(60),
+        }
+    }
+
+    /// Follows `next`; returns all events, and how many pages they took.
+    async fn walk(state: &AppState, mut scan: NewsScan) -> (Vec<u64>, usize) {
+        let (mut all, mut pages) = (Vec::new(), 0);
+        loop {
+            let client = "192.0.2.1".parse().unwrap();
+            let page = make(state, client, scan.clone()).await.unwrap();
+            assert!(page.frames.len() <= scan.limit);
+            all.extend(page.frames.iter().map(|frame| frame.seq.0));
+            pages += 1;
+            let Some(next) = page.next else { return (all, pages) };
+            assert!(next < scan.before, "every page comes further: {next} after {}", scan.before);
+            scan.before = next;
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_walk_gets_every_event_of_the_log_once_and_in_order(
+            oldest in 1..40u64, length in 0..120u64, kept in 1..80usize, limit in 1..50usize,
+            part_max in 1..30usize, before in 0..170u64, after in 0..170u64,
+            since in prop::option::of(0..170u64), query in prop::sample::select(vec!["", "source=odd", "q=7", "q=nowhere"]),
+        ) {
+            let head = oldest + length;
+            let (state, mut forwarder) = state(oldest, head, kept);
+            let scan = NewsScan {
+                before: Seq(before.min(head + 1)),
+                after: Seq(after),
+                since: since.map(recorded),
+                ..scan(query, limit)
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let (all, _) = runtime.block_on(async {
+                tokio::select! {
+                    walked = walk(&state, scan) => walked,
+                    () = forwarder.run(|r| std::future::ready(answer(oldest, head, part_max, &r))) => unreachable!(),
+                }
+            });
+            let selected = |n: &u64| match query {
+                "source=odd" => n % 2 == 1,
+                "q=7" => n.to_string().contains('7'),
+                "q=nowhere" => false,
+                _ => true,
+            };
+            let from = oldest.max(after + 1).max(since.unwrap_or(0));
+            let expected: Vec<_> = (from..before.min(head + 1)).rev().filter(selected).collect();
+            prop_assert_eq!(all, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_search_scans_a_bounded_part_of_the_log_per_page() {
+        let (state, mut forwarder) = state(1, 5000, 10);
+        let search = walk(&state, scan("q=4999", 50));
+        let (all, pages) = tokio::select! {
+            walked = search => walked,
+            () = forwarder.run(|r| std::future::ready(answer(1, 5000, 1000, &r))) => unreachable!(),
+        };
+        assert_eq!(all, [4999]);
+        // One more, because a page continues below its last event.
+        assert_eq!(pages, 5000_usize.div_ceil(LOG_EVENTS_MAX) + 1);
+    }
+
+    #[tokio::test]
+    async fn a_page_without_time_comes_one_event_further() {
+        let (state, _forwarder) = state(1, 20, 100);
+        let scan = NewsScan { within: Duration::ZERO, ..scan("source=odd", 50) };
+        let (all, pages) = walk(&state, scan).await;
+        assert_eq!(all, [19, 17, 15, 13, 11, 9, 7, 5, 3, 1]);
+        assert!(pages >= 20, "{pages}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_search_that_the_daemon_leaves_alone_in_the_middle_goes_on_there() {
+        let (state, mut forwarder) = state(1, 1000, 10);
+        let is_there = AtomicBool::new(true);
+        let exchange = |request: HistoryRequest| {
+            let is_there = is_there.load(Relaxed) && request.before.seq.0 > 700;
+            std::future::ready(if is_there {
+                answer(1, 1000, 100, &request)
+            } else {
+                Err(HistoryUnavailable)
+            })
+        };
+        let client = "192.0.2.1".parse().unwrap();
+        let pages = async {
+            let first = make(&state, client, scan("q=nowhere", 50)).await.unwrap();
+            is_there.store(false, Relaxed);
+            let second = NewsScan { before: first.next.unwrap(), ..scan("q=nowhere", 50) };
+            (first, make(&state, client, second).await)
+        };
+        let (first, second) = tokio::select! {
+            pages = pages => pages,
+            () = forwarder.run(exchange) => unreachable!(),
+        };
+        assert!(first.frames.is_empty() && first.cut_short);
+        assert!(first.next.is_some_and(|next| next.0 <= 700), "{:?}", first.next);
+        assert_eq!(second.unwrap_err(), NewsPageError::NoDaemon);
     }
 }

@@ -4,7 +4,6 @@
 //! A job never blocks; it may wait for the daemon. A job whose client has left is dropped at its next turn.
 
 use std::{
-    collections::HashMap,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -22,7 +21,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::client_address::ClientAddress;
+use crate::{
+    address_counts::{AddressCounts, CountLimit, CountLimits},
+    client_address::ClientAddress,
+    settings::Settings,
+};
 
 /// Jobs at the same time.
 const JOBS_MAX: usize = 256;
@@ -53,6 +56,8 @@ pub(crate) struct PoolJobs(mpsc::Receiver<Job>);
 pub(crate) enum PageRefused {
     /// This address has too many jobs.
     Address,
+    /// Its IPv6 /48 has too many jobs.
+    Network,
     /// There are too many jobs.
     Total,
     /// It was not finished in time.
@@ -61,14 +66,8 @@ pub(crate) enum PageRefused {
 
 #[derive(Debug)]
 struct OpenJobs {
-    counts: Mutex<JobCounts>,
+    counts: Mutex<AddressCounts>,
     jobs: Gauge,
-}
-
-#[derive(Debug, Default)]
-struct JobCounts {
-    total: usize,
-    by_address: HashMap<ClientAddress, usize>,
 }
 
 /// Counts a job until it is dropped.
@@ -81,17 +80,24 @@ struct JobPermit {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PageClient {
     pub(crate) address: ClientAddress,
-    /// `gateway.clients_per_address_max`
-    pub(crate) clients_per_address_max: usize,
+    pub(crate) limits: CountLimits,
+}
+
+impl PageClient {
+    pub(crate) fn new(address: ClientAddress, settings: &Settings) -> Self {
+        let per_address = (settings.clients_per_address_max / 4).max(JOBS_PER_ADDRESS_MIN);
+        Self { address, limits: CountLimits::new(JOBS_MAX, per_address, settings.addresses_per_network) }
+    }
 }
 
 impl PageRefused {
-    const ALL: [Self; 3] = [Self::Address, Self::Total, Self::Late];
+    const ALL: [Self; 4] = [Self::Address, Self::Network, Self::Total, Self::Late];
 
     /// Its name in metrics.
     fn as_str(self) -> &'static str {
         match self {
             Self::Address => "jobs_per_address",
+            Self::Network => "addresses_per_network",
             Self::Total => "jobs",
             Self::Late => "deadline",
         }
@@ -166,26 +172,18 @@ impl PagePool {
 }
 
 impl OpenJobs {
-    fn counts(&self) -> MutexGuard<'_, JobCounts> {
+    fn counts(&self) -> MutexGuard<'_, AddressCounts> {
         // Every change under it is complete before it can panic.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn admit(open: &Arc<Self>, client: PageClient) -> Result<JobPermit, PageRefused> {
-        let address = client.address;
-        let per_address_max = (client.clients_per_address_max / 4).max(JOBS_PER_ADDRESS_MIN);
-        let mut guard = open.counts();
-        let counts = &mut *guard;
-        if counts.total >= JOBS_MAX {
-            return Err(PageRefused::Total);
-        }
-        let of_address = counts.by_address.entry(address).or_default();
-        if *of_address >= per_address_max {
-            return Err(PageRefused::Address);
-        }
-        *of_address += 1;
-        counts.total += 1;
-        drop(guard);
+        let PageClient { address, limits } = client;
+        open.counts().try_add(address, limits).map_err(|limit| match limit {
+            CountLimit::Total => PageRefused::Total,
+            CountLimit::Address => PageRefused::Address,
+            CountLimit::Network => PageRefused::Network,
+        })?;
         open.jobs.inc();
         Ok(JobPermit { open: Arc::clone(open), address })
     }
@@ -193,15 +191,7 @@ impl OpenJobs {
 
 impl Drop for JobPermit {
     fn drop(&mut self) {
-        let mut counts = self.open.counts();
-        counts.total -= 1;
-        if let Some(of_address) = counts.by_address.get_mut(&self.address) {
-            *of_address -= 1;
-            if *of_address == 0 {
-                counts.by_address.remove(&self.address);
-            }
-        }
-        drop(counts);
+        self.open.counts().remove(self.address);
         self.open.jobs.dec();
     }
 }
@@ -303,7 +293,8 @@ mod tests {
     }
 
     fn client(n: u8) -> PageClient {
-        PageClient { address: std::net::IpAddr::from([192, 0, 2, n]).into(), clients_per_address_max: 64 }
+        let address = std::net::IpAddr::from([192, 0, 2, n]).into();
+        PageClient::new(address, &Settings::for_tests())
     }
 
     /// A job that counts its steps for ever.
@@ -374,15 +365,16 @@ mod tests {
     #[test]
     fn all_jobs_together_are_bounded() {
         let (pool, _jobs) = PagePool::new(&MetricsRegistry::new());
-        let address = |n: usize| PageClient {
-            address: std::net::IpAddr::from(std::net::Ipv4Addr::from(u32::try_from(n).unwrap())).into(),
-            clients_per_address_max: 64,
+        let settings = Settings::for_tests();
+        let address = |n: usize| {
+            let address = std::net::Ipv4Addr::from(u32::try_from(n).unwrap());
+            PageClient::new(std::net::IpAddr::from(address).into(), &settings)
         };
         let permits: Vec<_> =
             (0..JOBS_MAX).map(|n| OpenJobs::admit(&pool.open, address(n)).unwrap()).collect();
         assert_eq!(OpenJobs::admit(&pool.open, address(JOBS_MAX)).err(), Some(PageRefused::Total));
         drop(permits);
         assert!(OpenJobs::admit(&pool.open, address(0)).is_ok());
-        assert!(pool.open.counts().by_address.is_empty());
+        assert_eq!(pool.open.counts().total(), 0);
     }
 }

@@ -11,14 +11,13 @@
 use std::ops::Range;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use news::{Cursor, Event, EventKind, Item, Seq, SourceId, SourceStatus, Timestamp};
+use news::{Event, EventKind, Item, Seq, SourceId, SourceStatus, Timestamp};
 
 use super::encoding::{BlockForm, ContentHtml, StreamFormat};
 
 /// An event as every client gets it, and what filters look at.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
-    pub(crate) id: Cursor,
     pub(crate) seq: Seq,
     pub(crate) kind: EventKind,
     pub(crate) source: SourceId,
@@ -98,7 +97,7 @@ impl Frame {
         let sse_head = format!("id: {}\nevent: {}\ndata: ", event.id, kind.as_str());
         let language = event.item.language.as_deref();
         let labels = FilterLabels::new(&event.category, &event.tags, language, event.country.as_deref());
-        let (id, source, category, first_seen) =
+        let (event_id, source, category, first_seen) =
             (event.id.clone(), event.source.clone(), event.category.as_str().into(), event.first_seen);
         let room = Self::LINE_BYTES_MAX - line_head.len() - Self::NDJSON_END.len();
         let shortened = (json.len() > room).then(|| shortened(event, room));
@@ -116,8 +115,7 @@ impl Frame {
         let content = content_member(sent).map(|at| json_from + at.start..json_from + at.end);
         let whole = shortened.is_some().then(|| (Bytes::copy_from_slice(json), content_member(json)).into());
         Ok(Self {
-            seq: id.seq,
-            id,
+            seq: event_id.seq,
             kind,
             source,
             category,
@@ -259,7 +257,7 @@ fn shortened(mut event: Event, room: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use news::{Author, Enclosure, Epoch, FeedUrl, Source};
+    use news::{Author, Cursor, Enclosure, Epoch, FeedUrl, Source};
 
     use super::*;
 

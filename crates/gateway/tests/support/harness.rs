@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     thread,
     time::Duration,
@@ -119,6 +119,20 @@ impl Endpoint {
     }
 }
 
+/// A free port of 127.0.0.1 below the kernel's ephemeral range, so that no outgoing connection can take it before it is
+/// bound. Tests that run at the same time begin their search at different ports.
+pub(crate) fn free_address() -> SocketAddr {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 10_000;
+    const PORTS: u32 = 20_000;
+    let candidate = || {
+        let number = std::process::id().wrapping_mul(8).wrapping_add(TAKEN.fetch_add(1, Relaxed));
+        SocketAddr::from(([127, 0, 0, 1], u16::try_from(FIRST + number % PORTS).unwrap()))
+    };
+    let mut candidates = std::iter::repeat_with(candidate).take(PORTS as usize);
+    candidates.find(|address| std::net::TcpListener::bind(address).is_ok()).expect("a port is free")
+}
+
 /// A gateway on its own thread.
 pub(crate) struct Gateway {
     pub(crate) endpoint: Endpoint,
@@ -137,9 +151,7 @@ impl Gateway {
     /// With other limits than the usual ones.
     pub(crate) async fn within(limits: Limits, change: impl FnOnce(&mut Config)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+        let address = free_address();
         let mut config = Config::default();
         config.daemon.run_dir = directory.path().to_owned();
         config.gateway.listen = address;

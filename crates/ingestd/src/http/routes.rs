@@ -217,12 +217,12 @@ enum LogStart {
 }
 
 impl LogStart {
-    fn try_new(query: &LogQuery, bounds: &LogBounds) -> Result<Self, HttpResponse> {
+    fn try_new(query: &LogQuery, bounds: &LogBounds) -> Result<Self, Problem> {
         let parse = |name: &str, text: &str| match text.parse::<Cursor>() {
             Ok(cursor) if cursor.epoch == bounds.epoch => Ok(cursor.seq),
-            Ok(_) => Err(problem(410, "other-epoch", "this id belongs to another log")),
+            Ok(_) => Err(Problem::new(410, "other-epoch", "this id belongs to another log")),
             Err(_) => {
-                Err(problem(400, "bad-id", format!("{name}: expected an event id, such as k3v9q2-412")))
+                Err(Problem::new(400, "bad-id", format!("{name}: expected an event id, such as k3v9q2-412")))
             }
         };
         match (&query.before, query.since, &query.after) {
@@ -269,7 +269,7 @@ async fn log(state: web::Data<ControlState>, query: web::Query<LogQuery>) -> Htt
     let bounds = state.log.bounds();
     let start = match LogStart::try_new(&query, &bounds) {
         Ok(start) => start,
-        Err(problem) => return problem,
+        Err(problem) => return daemon::problem::response(&problem),
     };
     let limit = query.limit.unwrap_or(100).clamp(1, PAGE_EVENTS_MAX);
     let bytes = query.bytes.unwrap_or(PAGE_BYTES_MAX).min(PAGE_BYTES_MAX);

@@ -36,7 +36,6 @@ pub(super) async fn list(
 ) -> Result<HttpResponse, HttpProblem> {
     let query = NewsQuery::parse(request.query_string())?;
     let remarks = query.remarks(&state.catalogue_labels, reader.scope.as_deref());
-    let content = query.content;
     let ring = state.ring.state();
     let bounds = ring.log_bounds.filter(|_| ring.filled).ok_or_else(HttpProblem::not_filled)?;
     let parse_cursor = |name: &str, id: &Option<String>| -> Result<Option<Seq>, HttpProblem> {
@@ -68,7 +67,7 @@ pub(super) async fn list(
     let (shared, address) = (Arc::clone(&state), job.address());
     let mut page = job.run(async move { news_page::make(&shared, address, scan).await }).await??;
     let (reserved, cut_short) = (page.reserved.take(), page.cut_short);
-    let body = body(request.query_string(), &bounds, page, content, remarks);
+    let body = body(request.query_string(), &bounds, page, query.content, remarks);
     let body = match reserved {
         // More was reserved than the page has become.
         Some(mut reserved) => {
@@ -101,7 +100,9 @@ fn body(
         }
         match content {
             ContentHtml::Included => body.push(frame.json()),
-            ContentHtml::LeftOut => frame.json_without_content().into_iter().for_each(|part| body.push(part)),
+            ContentHtml::LeftOut => {
+                frame.json_without_content().iter().cloned().for_each(|part| body.push(part))
+            }
         }
     }
     let oldest = page.log_oldest.unwrap_or(bounds.oldest).max(bounds.oldest);

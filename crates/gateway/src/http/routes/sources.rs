@@ -12,7 +12,7 @@ use crate::{
         problem::HttpProblem,
         query::{QUERY_BYTES_MAX, number},
     },
-    ingest::source_directory::{CategoryEntry, SourceEntry},
+    ingest::source_directory::{CategoryEntry, RenderedSource},
     pages::{
         body::SharedBody,
         list_page::{self, LIMIT_MAX, ListElement, ListRequest},
@@ -31,7 +31,7 @@ pub(super) async fn list(
     let (shared, scope) = (Arc::clone(&state), reader.scope);
     let read_after = move |id: Option<&str>, limit: usize| {
         let sources = shared.sources.sources_after(id, limit).into_iter();
-        let element = |source: Arc<SourceEntry>| ListElement {
+        let element = |source: Arc<RenderedSource>| ListElement {
             key: source.id.as_str().into(),
             json: source.status(),
             is_visible: is_visible(scope.as_deref(), &source.category),

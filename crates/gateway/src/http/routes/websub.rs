@@ -1,6 +1,8 @@
 //! `/websub/{id}`: requests of hubs (<https://www.w3.org/TR/websub/>). The id in the path is all that a hub presents:
 //! neither a read token nor the operator's is required, and no page of any origin may read the responses.
 
+use std::time::Duration;
+
 use actix_web::{HttpRequest, HttpResponse, Resource, web};
 use tokio::time::timeout;
 
@@ -18,6 +20,8 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 const QUERY_BYTES_MAX: usize = 16 * 1024;
 /// Longest challenge that is returned.
 const CHALLENGE_BYTES_MAX: usize = 4096;
+/// When a hub may retry if too many of its requests are in progress: by then a slow body has timed out.
+const RETRY_AFTER_BUSY: Duration = Duration::from_secs(5);
 /// Hexadecimal digits of an id.
 const ID_DIGITS: usize = 32;
 
@@ -46,6 +50,9 @@ fn refuse(state: &AppState, reason: &'static str, problem: HttpProblem) -> HttpP
 fn callback_problem(state: &AppState, error: CallbackError) -> HttpProblem {
     let (reason, problem) = match error {
         CallbackError::Busy => ("callbacks", HttpProblem::busy()),
+        CallbackError::AddressBusy => {
+            ("callbacks_per_address", HttpProblem::too_many_requests(RETRY_AFTER_BUSY))
+        }
         CallbackError::TooManyUnknown => ("unknown_callbacks", HttpProblem::too_many_unknown()),
         CallbackError::NoDaemon => ("no_daemon", HttpProblem::no_daemon()),
     };
@@ -82,12 +89,7 @@ async fn verify(
     let address = ClientAddress::of_request(&request, &state.settings());
     let permit = state.callbacks.admit(&id, address).map_err(|error| callback_problem(&state, error))?;
     let callback = CallbackRequest::Verify { mode, topic, lease_seconds, reason };
-    match state
-        .callbacks
-        .forward((&id, callback), address, permit)
-        .await
-        .map_err(|error| callback_problem(&state, error))?
-    {
+    match permit.forward(&id, callback).await.map_err(|error| callback_problem(&state, error))? {
         true => Ok(HttpResponse::Ok()
             .content_type("text/plain; charset=utf-8")
             .insert_header(("cache-control", "no-store"))
@@ -116,12 +118,7 @@ async fn push(
     };
     let signature = request.headers().get("x-hub-signature").and_then(|header| header.to_str().ok());
     let callback = CallbackRequest::Push { signature: signature.map(str::to_owned), body };
-    match state
-        .callbacks
-        .forward((&id, callback), address, permit)
-        .await
-        .map_err(|error| callback_problem(&state, error))?
-    {
+    match permit.forward(&id, callback).await.map_err(|error| callback_problem(&state, error))? {
         // Also for a wrong signature: a forger must not learn that it is wrong (section 7.1.2).
         true => Ok(HttpResponse::Accepted().insert_header(("cache-control", "no-store")).finish()),
         false => Err(unknown()),

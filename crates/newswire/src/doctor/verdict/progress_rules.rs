@@ -8,6 +8,8 @@ use super::{
 };
 use crate::doctor::{admin::LateLoop, part::MissingCause};
 
+/// A loop that has beaten since then is not blocked, even if the watchdog, on a busy machine, has not noticed that yet.
+const BEATS_AGAIN_MS: u64 = 500;
 /// A commit that takes longer is slow.
 const COMMIT_SLOW_MS: u64 = 1_000;
 /// A feed that takes longer to answer is slow.
@@ -34,7 +36,8 @@ pub(super) fn loop_stalled(evidence: &Evidence) -> Option<DoctorVerdict> {
             .progress
             .loops
             .iter()
-            .filter(|l| l.stalled && !matches!(l.kind, WatchKind::Recorder | WatchKind::Pool));
+            .filter(|l| l.stalled && l.beat_ms_ago >= BEATS_AGAIN_MS)
+            .filter(|l| !matches!(l.kind, WatchKind::Recorder | WatchKind::Pool));
         loops.max_by_key(|l| l.beat_ms_ago).cloned()
     };
     let found = evidence.daemons().filter_map(|daemon| Some((daemon, stalled(daemon)?)));
@@ -67,7 +70,8 @@ fn report_bug() -> String {
 
 fn stalled_according_to_ready(evidence: &Evidence) -> Option<DoctorVerdict> {
     let ready = evidence.http.get()?.ready.get()?;
-    let worst = ready.loops.iter().filter(|l| l.stalled && !matches!(l.kind.as_str(), "recorder" | "pool"));
+    let stalled = ready.loops.iter().filter(|l| l.stalled && l.beat_ms_ago >= BEATS_AGAIN_MS);
+    let worst = stalled.filter(|l| !matches!(l.kind.as_str(), "recorder" | "pool"));
     let worst = worst.max_by_key(|l| l.beat_ms_ago)?;
     let function = worst.culprit.as_ref().map(|at| format!(" in {}", safe(at))).unwrap_or_default();
     let line = format!(

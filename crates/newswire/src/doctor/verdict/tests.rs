@@ -335,6 +335,13 @@ fn a_blocked_loop_takes_precedence_over_descriptors_and_waiting_clients() {
 }
 
 #[test]
+fn a_loop_that_beats_again_is_not_blocked() {
+    let mut e = healthy();
+    stall(&mut e.ingestd, "arbiter", 46);
+    expect(&e, VerdictCode::Healthy, &[]);
+}
+
+#[test]
 fn a_loop_without_a_processor_is_starved_and_not_blocked() {
     let mut e = healthy();
     stall(&mut e.gateway, "worker-0", 1_500);
