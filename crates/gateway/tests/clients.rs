@@ -580,3 +580,20 @@ async fn nothing_comes_in_the_middle_of_a_large_event_and_no_chunk_is_larger_tha
     }
     assert!((4_000..=8192).contains(&largest), "{largest}");
 }
+
+/// The headers of a 304 replace those of the stored response (RFC 9111, section 3.2).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_has_not_changed_keeps_its_content_security_policy() {
+    let gateway = Gateway::start(|_| ()).await;
+    for path in ["/", "/assets/app.js"] {
+        let first = gateway.ask("GET", path, "accept: text/html\r\n").await;
+        let policy = |answer: &str| {
+            answer.lines().find_map(|line| line.strip_prefix("content-security-policy: ")).map(str::to_owned)
+        };
+        let etag = first.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap();
+        let headers = format!("accept: text/html\r\nif-none-match: {etag}\r\n");
+        let unchanged = gateway.ask("GET", path, &headers).await;
+        assert!(unchanged.starts_with("HTTP/1.1 304"), "{unchanged}");
+        assert!(policy(&first).is_some() && policy(&first) == policy(&unchanged), "{unchanged}");
+    }
+}

@@ -11,7 +11,7 @@ use crate::{
     ingest::catalogue_labels::{CatalogueLabels, LabelKind},
     stream::{
         encoding::ContentHtml,
-        filter::{EventFilter, SearchWord, Since},
+        filter::{EventFilter, Since, Word},
     },
 };
 
@@ -222,7 +222,7 @@ impl NewsQuery {
 
     fn add_word(&mut self, word: &str) -> Result<(), HttpProblem> {
         check_value("q", word, self.filter.words.len())?;
-        self.filter.words.push(SearchWord::from(word.to_owned()));
+        self.filter.words.push(Word::new(word));
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use memchr::memmem::Finder;
+use memchr::memmem;
 use news::{EventKind, Timestamp};
 use notation::{DURATION_MAX, parse_duration_within};
 
@@ -35,31 +35,6 @@ impl Since {
     }
 }
 
-/// A word that is searched for, whatever its case; prepared once for all events.
-#[derive(Clone, Debug)]
-pub(crate) struct SearchWord(Arc<Finder<'static>>);
-
-impl From<String> for SearchWord {
-    fn from(word: String) -> Self {
-        Self(Arc::new(Finder::new(word.to_lowercase().as_bytes()).into_owned()))
-    }
-}
-
-impl SearchWord {
-    /// Whether a text in lower case contains it.
-    fn is_in(&self, text: &str) -> bool {
-        self.0.find(text.as_bytes()).is_some()
-    }
-}
-
-impl PartialEq for SearchWord {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.needle() == other.0.needle()
-    }
-}
-
-impl Eq for SearchWord {}
-
 /// Selects events. The empty filter selects all. All values are in lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct EventFilter {
@@ -70,12 +45,34 @@ pub(crate) struct EventFilter {
     pub(crate) languages: Vec<String>,
     pub(crate) countries: Vec<String>,
     /// Title or summary must contain every one.
-    pub(crate) words: Vec<SearchWord>,
+    pub(crate) words: Vec<Word>,
     /// Names of events; empty for every kind.
     pub(crate) kinds: Vec<String>,
     /// What the reader may see at all; `None` for everything.
     scope: Option<Arc<CategoryScope>>,
 }
+
+/// A word in lower case, prepared once to be searched for in many texts.
+#[derive(Clone, Debug)]
+pub(crate) struct Word(memmem::Finder<'static>);
+
+impl Word {
+    pub(crate) fn new(word: &str) -> Self {
+        Self(memmem::Finder::new(word.to_lowercase().as_bytes()).into_owned())
+    }
+
+    fn is_in(&self, text: &str) -> bool {
+        self.0.find(text.as_bytes()).is_some()
+    }
+}
+
+impl PartialEq for Word {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.needle() == other.0.needle()
+    }
+}
+
+impl Eq for Word {}
 
 impl EventFilter {
     /// The same filter, limited to what a reader may see.
