@@ -18,7 +18,6 @@ mod origin;
 mod process;
 mod reverse_proxy;
 pub mod scenario;
-mod silent_relay;
 pub mod sse;
 mod stack;
 mod subscriber;
@@ -37,7 +36,6 @@ pub use self::{
     origin::{Behaviour, DocumentFormat, Origin, Request},
     process::{Binary, ChildProcess, StartOptions},
     reverse_proxy::{ProxyKind, ReverseProxy},
-    silent_relay::SilentRelay,
     stack::{TestSource, TestStack, free_address},
     subscriber::{RecordedEvent, StreamConnection, TestSubscriber},
 };

@@ -9,7 +9,7 @@ use std::{
 };
 
 use e2e::{
-    Binary, Browser, BrowserKind, Origin, ProxyKind, ReverseProxy, SilentRelay, TestStack, http::Address,
+    Binary, Browser, BrowserKind, MuteRelay, Origin, ProxyKind, ReverseProxy, TestStack, http::Address,
     log_line, scenario,
 };
 use serde_json::Value;
@@ -22,6 +22,8 @@ use tokio::{
 const OUTAGE: Duration = Duration::from_secs(9);
 /// Deadline for everything to be shown after the outage: the longest `retry` of the gateway or a proxy, and a busy machine.
 const SHOWN: Duration = Duration::from_secs(30);
+/// Deadline for a client to notice a silent connection and to have another one: its timer of 30 s, and the connection.
+const NOTICED: Duration = Duration::from_secs(35);
 /// Duplicates would arrive within this.
 const AFTERWARDS: Duration = Duration::from_secs(1);
 /// The pause between two items.
@@ -116,7 +118,7 @@ impl Drop for Publisher {
 struct Setting {
     origin: Arc<Origin>,
     stack: TestStack,
-    _relay: SilentRelay,
+    relay: MuteRelay,
     browser: Browser,
     fronts: Vec<Front>,
     /// The tab with the page of another origin.
@@ -140,7 +142,7 @@ impl Setting {
         origin.publish("feed-0", "Before");
         stack.start_both().await?;
         let Address::Tcp(gateway) = stack.gateway() else { unreachable!("it listens on TCP") };
-        let relay = SilentRelay::start(gateway).await?;
+        let relay = MuteRelay::start(gateway).await?;
 
         let elsewhere = browser.tab().await?;
         browser.open(&page).await?;
@@ -149,13 +151,13 @@ impl Setting {
         let names = ["plain nginx", "shipped nginx", "shipped Caddy"];
         for (kind, name) in kinds.into_iter().zip(names) {
             let folder = stack.path(&format!("{kind:?}"));
-            if let Some(proxy) = ReverseProxy::start(kind, folder, relay.address(), &reader).await? {
+            if let Some(proxy) = ReverseProxy::start(kind, folder, relay.address, &reader).await? {
                 fronts.push((name, proxy.origin(), Some(proxy)));
             }
         }
-        let direct = if relayed { relay.address() } else { gateway };
+        let direct = if relayed { relay.address } else { gateway };
         fronts.push(("no proxy", format!("http://{direct}"), None));
-        let mut setting = Self { origin, stack, _relay: relay, browser, fronts: Vec::new(), elsewhere };
+        let mut setting = Self { origin, stack, relay, browser, fronts: Vec::new(), elsewhere };
         for (name, origin, proxy) in fronts {
             let tab = setting.browser.new_tab().await?;
             setting.browser.open(&format!("{origin}/")).await?;
@@ -216,11 +218,10 @@ impl Setting {
     }
 }
 
-/// Whether a bare `EventSource` does. A proxy that answers 502 ends it for good, and so does a refused connection in
-/// Firefox if the page is of another origin, whatever the gateway does.
+/// Whether a bare `EventSource` does. In Firefox, a refused connection ends that of a page of another origin for good,
+/// whatever the gateway does.
 fn survives_an_outage(kind: BrowserKind, front: &str, page: &str) -> bool {
-    let refused = (kind, front, page) == (BrowserKind::Firefox, "no proxy", "another origin");
-    front != "plain nginx" && !refused
+    (kind, front, page) != (BrowserKind::Firefox, "no proxy", "another origin")
 }
 
 async fn through_an_outage(kind: BrowserKind) -> anyhow::Result<()> {
@@ -251,6 +252,39 @@ async fn through_an_outage(kind: BrowserKind) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Connections to the gateway go silent under the client that the README prints: it notices, and misses nothing.
+async fn through_silence(kind: BrowserKind) -> anyhow::Result<()> {
+    let Some(setting) = Setting::new(kind, true).await? else { return Ok(()) };
+    let clients = setting.clients(|_, _| false).await?;
+    let before = vec!["Before".to_owned()];
+    setting.until_all_have(&clients, &before).await?;
+    let publisher = Publisher::start(Arc::clone(&setting.origin));
+    sleep(Duration::from_secs(2)).await;
+    setting.relay.mute_open();
+    let muted = Instant::now();
+    let mut silent: Vec<_> = clients.iter().collect();
+    while !silent.is_empty() {
+        let mut still = Vec::new();
+        for client in silent {
+            let state = setting.of(client).await?;
+            if state["resumes"].as_array().is_some_and(|resumes| resumes.len() > 1) {
+                log_line(&format!("{}: noticed after {:?}", client.name, muted.elapsed()));
+            } else {
+                still.push(client);
+            }
+        }
+        silent = still;
+        let names: Vec<_> = silent.iter().map(|client| &client.name).collect();
+        anyhow::ensure!(names.is_empty() || muted.elapsed() < NOTICED, "{names:?} still wait");
+        sleep(Duration::from_millis(200)).await;
+    }
+    anyhow::ensure!(muted.elapsed() > Duration::from_secs(20), "the connections were not mute");
+    sleep(Duration::from_secs(1)).await;
+    let titles = [before, publisher.titles()].concat();
+    drop(publisher);
+    setting.until_all_have(&clients, &titles).await
+}
+
 #[tokio::test]
 async fn pages_in_chromium_miss_nothing_while_the_gateway_is_gone_for_9_s() {
     through_an_outage(BrowserKind::Chromium).await.unwrap();
@@ -259,4 +293,14 @@ async fn pages_in_chromium_miss_nothing_while_the_gateway_is_gone_for_9_s() {
 #[tokio::test]
 async fn pages_in_firefox_miss_nothing_while_the_gateway_is_gone_for_9_s() {
     through_an_outage(BrowserKind::Firefox).await.unwrap();
+}
+
+#[tokio::test]
+async fn pages_in_chromium_notice_a_silent_connection_within_35_s_and_miss_nothing() {
+    through_silence(BrowserKind::Chromium).await.unwrap();
+}
+
+#[tokio::test]
+async fn pages_in_firefox_notice_a_silent_connection_within_35_s_and_miss_nothing() {
+    through_silence(BrowserKind::Firefox).await.unwrap();
 }

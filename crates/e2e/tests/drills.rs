@@ -205,7 +205,8 @@ async fn health_is_answered_while_every_worker_is_blocked() {
     for _ in 0..2 {
         fixture.inject(Binary::Gateway, "block-worker", HANG_SECONDS).await;
     }
-    let is_blocked = async || http::fetch(&fixture.stack.gateway(), "/news", Duration::from_secs(2)).await.err();
+    let is_blocked =
+        async || http::fetch(&fixture.stack.gateway(), "/news", Duration::from_secs(2)).await.err();
     wait_for("the workers to be blocked", SEEN_WITHIN, is_blocked).await.unwrap();
     for _ in 0..50 {
         let (status, _) = http::fetch(&fixture.stack.gateway(), "/health", HEALTH_WITHIN).await.unwrap();

@@ -1,4 +1,5 @@
 //! The built-in page in a real browser.
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::{sync::Arc, time::Duration};
 

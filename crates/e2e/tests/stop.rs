@@ -1,4 +1,5 @@
 //! SIGTERM ends a daemon, whatever hangs and however many clients are connected.
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::time::Duration;
 

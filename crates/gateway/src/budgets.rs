@@ -18,7 +18,10 @@ use governor::{
 };
 use tokio::time::Instant;
 
-use crate::client_address::{ClientAddress, ClientNetwork};
+use crate::{
+    client_address::{ClientAddress, ClientNetwork},
+    settings::BudgetLimits,
+};
 
 /// Addresses in one generation of a [`RecentKeys`].
 const ADDRESSES_MAX: usize = 8192;
@@ -32,17 +35,6 @@ const BYTES_PER_UNIT: u64 = 64;
 const RATE_MAX: u64 = 500_000_000;
 /// Units that may be owed. More than one reply can be, and small enough for 64 bits of nanoseconds at one per second.
 const DEBT_MAX: u64 = 1 << 30;
-
-/// How much one address may use per second; 0 for no limit. The rest of `[gateway]` that is counted per address is in
-/// [`Settings`](crate::settings::Settings).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BudgetLimits {
-    pub(crate) requests: u64,
-    pub(crate) replay_events: u64,
-    pub(crate) replay_bytes: u64,
-    /// An IPv6 /48 may use as much as so many addresses.
-    pub(crate) addresses_per_network: u64,
-}
 
 /// A request over the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

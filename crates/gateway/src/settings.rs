@@ -8,7 +8,6 @@ use ipnet::IpNet;
 
 use crate::{
     auth::{authenticator::Authenticator, operator::OperatorToken},
-    budgets::BudgetLimits,
     error::GatewayError,
     limits::Limits,
 };
@@ -47,6 +46,16 @@ pub(crate) struct Settings {
     pub(crate) limits: Limits,
     /// Files that the process may have open.
     pub(crate) descriptors: u64,
+}
+
+/// How much one address may use per second; 0 for no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BudgetLimits {
+    pub(crate) requests: u64,
+    pub(crate) replay_events: u64,
+    pub(crate) replay_bytes: u64,
+    /// An IPv6 /48 may use as much as so many addresses.
+    pub(crate) addresses_per_network: u64,
 }
 
 impl Settings {

@@ -13,8 +13,8 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
-    net::TcpStream,
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 
@@ -65,6 +65,23 @@ async fn a_stream_of_http_1_0_ends_with_its_cursor_and_the_connection_when_the_g
     let mut body = String::new();
     timeout(TIMEOUT, stream.read_to_string(&mut body)).await.expect("the connection ends").unwrap();
     assert!(body.contains("event: stream\n") && body.ends_with("id: e-3\n\n"), "{body}");
+    ended.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_http_1_0_comes_back_when_a_restart_is_over() {
+    let (gateway, _daemon, _serving) = gateway_with(1).await;
+    let retry_ms = |line: &str| line.strip_prefix("retry: ").and_then(|ms| ms.parse::<u64>().ok());
+    let mut usual = gateway.stream("", "").await;
+    let usual = usual.block().await.unwrap().iter().find_map(|line| retry_ms(line)).unwrap();
+    assert!((1_000..3_000).contains(&usual), "{usual}");
+    let (_head, mut stream) = http_10(&gateway, "GET", "").await;
+    let ended = tokio::spawn(gateway.end());
+    let mut body = String::new();
+    timeout(TIMEOUT, stream.read_to_string(&mut body)).await.expect("the connection ends").unwrap();
+    let retries: Vec<_> = body.lines().filter_map(retry_ms).collect();
+    assert_eq!(retries.len(), 2, "the first and the last block: {body}");
+    assert!(retries.iter().all(|ms| (14_000..18_000).contains(ms)), "{retries:?}");
     ended.await.unwrap();
 }
 
@@ -491,33 +508,37 @@ async fn what_an_address_is_sent_from_the_past_is_paced_and_others_do_not_wait()
 async fn a_client_waits_for_room_for_a_page_of_the_log_and_stays_connected() {
     let gateway = Gateway::start(|config| {
         config.gateway.unsent_bytes_max = 300 * 1024;
-        config.gateway.ring_events = 10;
+        config.gateway.ring_events = 200;
     })
     .await;
     let daemon = harness::FakeDaemon::new("e");
     daemon.publish_large(1_000, 4_000);
     let _serving = daemon.serve(gateway.socket());
     gateway.until_ready().await;
-    let stuck = gateway.small_stream("?after=e-5").await;
-    let holds = async {
-        let unsent = async || gateway.number("newswire_gateway_unsent_bytes").await;
-        let mut before = 0;
-        // Its socket is full when it keeps what it has of the page.
-        while before == 0 || before != unsent().await {
-            before = unsent().await;
-            tokio::time::sleep(Duration::from_millis(200)).await;
+    // A page that nobody reads takes the whole budget.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stuck = socket.connect(gateway.address).await.unwrap();
+    let request = b"GET /news?limit=200 HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    stuck.write_all(request).await.unwrap();
+    let mut begins = [0; 15];
+    timeout(TIMEOUT, stuck.read_exact(&mut begins)).await.unwrap().unwrap();
+    assert_eq!(&begins, b"HTTP/1.1 200 OK");
+    let full = async {
+        while gateway.ask("GET", "/news?limit=1", "").await.starts_with("HTTP/1.1 200") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(TIMEOUT, holds).await.unwrap();
+    timeout(TIMEOUT, full).await.unwrap();
     let mut waits = gateway.stream("?after=e-5&heartbeat=1", "").await;
     for _ in 0..3 {
         let (name, ..) = event(&mut waits).await;
         assert!(matches!(name.as_str(), "stream" | "heartbeat"), "{name}");
     }
-    assert!(gateway.number("newswire_gateway_replay_waits_total{reason=\"unsent_bytes_max\"}").await > 0);
     drop(stuck);
     let (names, _) = until_live(&mut waits).await;
     assert_eq!(names.iter().filter(|name| *name == "item").count(), 995);
+    assert!(gateway.number("newswire_gateway_replay_waits_total{reason=\"unsent_bytes_max\"}").await > 0);
     drop(waits);
     let released = async {
         while gateway.number("newswire_gateway_unsent_bytes").await > 0 {
@@ -558,4 +579,21 @@ async fn nothing_comes_in_the_middle_of_a_large_event_and_no_chunk_is_larger_tha
         (bytes, largest) = (bytes + size, largest.max(size));
     }
     assert!((4_000..=8192).contains(&largest), "{largest}");
+}
+
+/// The headers of a 304 replace those of the stored response (RFC 9111, section 3.2).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_has_not_changed_keeps_its_content_security_policy() {
+    let gateway = Gateway::start(|_| ()).await;
+    for path in ["/", "/assets/app.js"] {
+        let first = gateway.ask("GET", path, "accept: text/html\r\n").await;
+        let policy = |answer: &str| {
+            answer.lines().find_map(|line| line.strip_prefix("content-security-policy: ")).map(str::to_owned)
+        };
+        let etag = first.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap();
+        let headers = format!("accept: text/html\r\nif-none-match: {etag}\r\n");
+        let unchanged = gateway.ask("GET", path, &headers).await;
+        assert!(unchanged.starts_with("HTTP/1.1 304"), "{unchanged}");
+        assert!(policy(&first).is_some() && policy(&first) == policy(&unchanged), "{unchanged}");
+    }
 }

@@ -1,6 +1,7 @@
 //! Pages, lists and metrics over real sockets: walks over the whole history, and answers that delay nobody.
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, reason = "tests may block")]
+#![allow(clippy::print_stdout, reason = "the output of a test is for whoever reads it")]
 
 #[path = "support/harness.rs"]
 mod harness;
@@ -330,7 +331,6 @@ async fn slowest_of(
         () = probe => unreachable!("it never ends"),
         () = flood => {}
     }
-    println!("the slowest {path} took {:?}, that of the twin {:?}", slowest[0], slowest[1]);
     slowest
 }
 

@@ -7,7 +7,7 @@ use actix_web::{
     body::{BoxBody, EitherBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{
-        Method,
+        Method, StatusCode,
         header::{HeaderMap, HeaderName, HeaderValue},
     },
     middleware::Next,
@@ -78,12 +78,14 @@ pub(super) async fn secure<B: MessageBody + 'static>(
     if response.request().extensions().contains::<VaryByCredentials>() {
         set_private(response.headers_mut());
     }
+    // The headers of a 304 replace those of the stored response (RFC 9111, section 3.2), and it has no content type.
+    let is_unchanged_page = response.status() == StatusCode::NOT_MODIFIED && response.request().path() == "/";
     let headers = response.headers_mut();
     for (name, value) in SECURITY_HEADERS {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     let html = headers.get("content-type").is_some_and(|t| t.as_bytes().starts_with(b"text/html"));
-    let csp = if html { CSP_PAGE } else { CSP_DATA };
+    let csp = if html || is_unchanged_page { CSP_PAGE } else { CSP_DATA };
     headers.insert(HeaderName::from_static("content-security-policy"), HeaderValue::from_static(csp));
     cors::add_headers(headers, allowed, &settings);
     Ok(response)

@@ -13,7 +13,7 @@ use crate::forwarder::{Forwarder, RequestQueue};
 
 /// Pages that wait for a part.
 const REQUESTS_MAX: usize = 256;
-/// Parts requested at the same time; replays may request four times as many.
+/// Parts requested at the same time; replays may request twice as many.
 const IN_FLIGHT_MAX: usize = 2;
 /// Bytes of the events of a part, about: what a page can parse in one turn.
 const PART_BYTES: usize = 256 * 1024;

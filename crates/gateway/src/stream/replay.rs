@@ -17,7 +17,7 @@ use crate::forwarder::{Forwarder, RequestQueue};
 /// Clients that wait for a page.
 const REQUESTS_MAX: usize = 4096;
 /// Pages requested at the same time, so that replays do not hold up the daemon's other work.
-const IN_FLIGHT_MAX: usize = 8;
+const IN_FLIGHT_MAX: usize = 4;
 /// Events per page. A client that stops reading in the middle of a replay holds one page, so it is kept small.
 const PAGE_EVENTS: usize = 50;
 /// Bytes of the events of a page, about; one event at least.
@@ -95,16 +95,20 @@ pub(crate) async fn fetch(daemon: PeerClient, start: ReplayStart) -> ReplayResul
         tracing::debug!(cursor, %error, "could not read a page of the log");
         ReplayUnavailable
     })?;
-    let answer: LogAnswer = serde_json::from_slice(&body).map_err(|error| unreadable(&error))?;
-    let mut frames = Vec::with_capacity(answer.events.len());
-    for event in answer.events {
-        let frame = Frame::render(event.get().as_bytes()).map_err(|error| unreadable(&error))?;
-        frames.push(Arc::new(frame));
+    // On a thread of the blocking pool: this one reads the wire.
+    let rendered = tokio::task::spawn_blocking(move || render(&body)).await;
+    let rendered = rendered.map_err(|error| tracing::error!(%error, "could not render a page of the log"));
+    let (epoch, page) = rendered.map_err(|()| ReplayUnavailable)?.map_err(|error| unreadable(&error))?;
+    match start {
+        ReplayStart::After(cursor) if cursor.epoch != epoch => Err(ReplayUnavailable),
+        _ => Ok(page),
     }
-    if matches!(start, ReplayStart::After(cursor) if cursor.epoch != answer.epoch) {
-        return Err(ReplayUnavailable);
-    }
-    Ok(ReplayPage { frames, missed: answer.missed })
+}
+
+fn render(body: &[u8]) -> Result<(Epoch, ReplayPage), serde_json::Error> {
+    let LogAnswer { epoch, missed, events } = serde_json::from_slice(body)?;
+    let frames = events.iter().map(|event| Frame::render(event.get().as_bytes()).map(Arc::new));
+    Ok((epoch, ReplayPage { frames: frames.collect::<Result<_, _>>()?, missed }))
 }
 
 fn unreadable(error: &serde_json::Error) -> ReplayUnavailable {

@@ -11,6 +11,7 @@
 
 use std::{
     collections::VecDeque,
+    convert::Infallible,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -23,7 +24,7 @@ use bytes::Bytes;
 use news::{Cursor, Epoch, Seq, Timestamp};
 use tokio::{
     sync::oneshot,
-    time::{Instant, Sleep, sleep},
+    time::{Sleep, sleep},
 };
 use wire::{Gap, LogBounds, Resume, ResumeDecision, StreamOpened};
 
@@ -43,9 +44,6 @@ use crate::{
     state::AppState, unsent::UnsentBytes,
 };
 
-/// Unrequested polls per second. A client that pipelines requests on its open stream makes actix poll in a
-/// busy loop; other clients cause a handful.
-const SPURIOUS_POLLS_MAX: u32 = 1000;
 /// Failed pages in a row after which the client gets a gap and continues with the ring.
 const PAGE_FAILURES_MAX: u32 = 5;
 /// How long after a failure the page is requested again.
@@ -53,9 +51,20 @@ const PAGE_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long a client waits for room for a page, in milliseconds; random, as others may wait for the same.
 const ROOM_RETRY_MS: std::ops::Range<u64> = 200..600;
 /// How long a client waits before it reconnects, in milliseconds; random for each client.
-const RETRY_MS: std::ops::Range<u64> = 1000..3000;
-/// The same when the gateway ends the stream.
-const RETRY_DRAIN_MS: std::ops::Range<u64> = 500..5000;
+#[derive(Clone, Debug)]
+pub(crate) struct ReconnectDelays {
+    /// After its connection was lost.
+    lost: std::ops::Range<u64>,
+    /// After the gateway has ended the stream.
+    ended: std::ops::Range<u64>,
+}
+
+impl ReconnectDelays {
+    pub(crate) const USUAL: Self = Self { lost: 1000..3000, ended: 500..5000 };
+    /// Through a proxy that answers 502 while the gateway is down, which ends a browser's `EventSource` for good: a restart
+    /// of up to ten seconds is over before the client comes back.
+    pub(crate) const BEHIND_PLAIN_PROXY: Self = Self { lost: 14_000..18_000, ended: 14_000..18_000 };
+}
 
 /// What a client requests.
 #[derive(Clone, Debug)]
@@ -68,6 +77,8 @@ pub(crate) struct StreamRequest {
     pub(crate) form: BlockForm,
     /// Heartbeats are events with data.
     pub(crate) heartbeat: bool,
+    /// When it reconnects.
+    pub(crate) delays: ReconnectDelays,
     /// What it is told about its query.
     pub(crate) remarks: Box<QueryRemarks>,
 }
@@ -96,8 +107,6 @@ pub(crate) struct StreamSubscriber {
     next_notice: u64,
     outgoing: Outgoing,
     turn: Turn,
-    spurious_polls: u32,
-    spurious_since: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -120,11 +129,6 @@ struct Opening {
     search: Option<SnapshotSearch>,
 }
 
-/// The client keeps its connection busy without reading: the connection is closed.
-#[derive(Debug, thiserror::Error)]
-#[error("the client pipelines requests on its open stream")]
-pub(crate) struct PipelinedRequests;
-
 impl StreamSubscriber {
     pub(crate) fn new(
         streams: Rc<WorkerStreams>,
@@ -133,7 +137,6 @@ impl StreamSubscriber {
         request: StreamRequest,
         reader: AuthorisedReader,
     ) -> Self {
-        let now = Instant::now();
         Self {
             peer: Arc::clone(&connection.peer),
             key: streams.insert(connection, reader),
@@ -151,8 +154,6 @@ impl StreamSubscriber {
             page_failures: 0,
             outgoing: Outgoing::default(),
             turn: Turn::default(),
-            spurious_polls: 0,
-            spurious_since: now,
         }
     }
 
@@ -178,7 +179,7 @@ impl StreamSubscriber {
 
     /// The first block: how long to wait before a reconnect, and the result of the resumption as soon as it is known.
     fn send_hello(&mut self, cx: &mut Context<'_>) {
-        let retry_ms = fastrand::u64(RETRY_MS);
+        let retry_ms = fastrand::u64(self.request.delays.lost.clone());
         if self.streams.state.ring.state().filled {
             return self.open(Opening { retry_ms: Some(retry_ms), ..Opening::default() }, cx);
         }
@@ -462,7 +463,7 @@ impl StreamSubscriber {
     fn end(&mut self, reason: &'static str) {
         self.stage = Stage::Ended;
         self.streams.state.metrics.ended.get_or_create(&[("reason", reason)]).inc();
-        let retry_ms = fastrand::u64(RETRY_DRAIN_MS);
+        let retry_ms = fastrand::u64(self.request.delays.ended.clone());
         self.outgoing.push(self.request.form.format.end(retry_ms, self.cursor().as_ref()));
     }
 
@@ -474,17 +475,6 @@ impl StreamSubscriber {
         self.streams.on_written(self.key, self.cursor);
         self.streams.state.metrics.delivered_bytes.inc_by(chunk.len() as u64);
         Some(chunk)
-    }
-
-    /// Counts an unrequested poll; returns whether there are too many.
-    fn is_busy_loop(&mut self) -> bool {
-        let now = Instant::now();
-        if now.duration_since(self.spurious_since) > Duration::from_secs(1) {
-            self.spurious_since = now;
-            self.spurious_polls = 0;
-        }
-        self.spurious_polls += 1;
-        self.spurious_polls > SPURIOUS_POLLS_MAX
     }
 }
 
@@ -523,16 +513,13 @@ impl Replay {
 }
 
 impl MessageBody for StreamSubscriber {
-    type Error = PipelinedRequests;
+    type Error = Infallible;
 
     fn size(&self) -> BodySize {
         BodySize::Stream
     }
 
-    fn poll_next(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, PipelinedRequests>>> {
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
         let this = self.get_mut();
         let has_ended = matches!(this.stage, Stage::Ended);
         if has_ended && this.outgoing.is_empty() {
@@ -554,11 +541,6 @@ impl MessageBody for StreamSubscriber {
             this.streams.on_yield(this.key, this.cursor);
             cx.waker().wake_by_ref();
             return Poll::Pending;
-        }
-        if !wake.woken && this.is_busy_loop() {
-            this.stage = Stage::Ended;
-            this.streams.state.metrics.ended.get_or_create(&[("reason", "pipelining")]).inc();
-            return Poll::Ready(Some(Err(PipelinedRequests)));
         }
         this.streams.on_idle(this.key, this.cursor);
         Poll::Pending

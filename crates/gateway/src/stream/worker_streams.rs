@@ -38,8 +38,6 @@ struct StreamSlot {
     last_written: Instant,
     /// A heartbeat is due.
     heartbeat: bool,
-    /// Woken by this worker, and not polled since.
-    woken: bool,
     /// When the stream ends, once the process drains.
     drains_at: Option<Instant>,
     /// When the reader's token expires.
@@ -54,8 +52,6 @@ struct StreamSlot {
 /// Why a stream is polled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WakeReason {
-    /// Its worker woke it.
-    pub(crate) woken: bool,
     /// Its heartbeat is due.
     pub(crate) heartbeat: bool,
     /// It has to end, as the process drains.
@@ -153,7 +149,6 @@ impl WorkerStreams {
             waker: None,
             last_written: now,
             heartbeat: false,
-            woken: true,
             drains_at: None,
             expires_at,
             reader: Box::new(reader),
@@ -173,11 +168,10 @@ impl WorkerStreams {
 
     /// Why the stream is polled now.
     pub(crate) fn wake_reason(&self, key: usize) -> WakeReason {
-        let mut slots = self.slots.borrow_mut();
-        let slot = &mut slots[key];
+        let slot = &self.slots.borrow()[key];
         let drain = slot.drains_at.is_some_and(|at| at <= Instant::now());
         let expired = slot.expires_at.is_some_and(|at| at <= Instant::now());
-        WakeReason { woken: std::mem::take(&mut slot.woken), heartbeat: slot.heartbeat, drain, expired }
+        WakeReason { heartbeat: slot.heartbeat, drain, expired }
     }
 
     /// Records that something was written to the client.
@@ -188,8 +182,6 @@ impl WorkerStreams {
         slot.heartbeat = false;
         slot.cursor = cursor;
         slot.throughput.on_events();
-        // The next poll, for what may be left, is an expected one.
-        slot.woken = true;
     }
 
     /// Records that the stream continues when the others had their turn.
@@ -197,7 +189,6 @@ impl WorkerStreams {
         let slot = &mut self.slots.borrow_mut()[key];
         slot.cursor = cursor;
         slot.throughput.on_events();
-        slot.woken = true;
     }
 
     /// Records that the client has everything and waits; its cursor may have passed events that its filter left out.
@@ -250,7 +241,6 @@ impl StreamSlot {
     }
 
     fn wake(&mut self) {
-        self.woken = true;
         self.throughput.on_events();
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();

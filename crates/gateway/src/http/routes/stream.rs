@@ -21,7 +21,7 @@ use crate::{
     state::AppState,
     stream::{
         encoding::{BlockForm, StreamFormat},
-        subscriber::{StreamRequest, StreamSubscriber},
+        subscriber::{ReconnectDelays, StreamRequest, StreamSubscriber},
         worker_streams::WorkerStreams,
     },
 };
@@ -106,6 +106,8 @@ async fn open(
     };
     let remarks = query.remarks(&state.catalogue_labels, reader.scope.as_deref());
     let heartbeat = query.heartbeat || query.filter.kinds.iter().any(|kind| kind == "heartbeat");
+    // Of the programs that people use, only proxies that nobody has configured for streams speak it.
+    let is_1_0 = request.version() < Version::HTTP_11;
     let stream = StreamRequest {
         requested: requested_id(&request, &query),
         since: query.since,
@@ -113,6 +115,7 @@ async fn open(
         filter: query.filter.within(reader.scope.clone()),
         form: BlockForm { format, content: query.content },
         heartbeat,
+        delays: if is_1_0 { ReconnectDelays::BEHIND_PLAIN_PROXY } else { ReconnectDelays::USUAL },
         remarks: Box::new(remarks),
     };
     let connection =
@@ -121,6 +124,6 @@ async fn open(
     let body = StreamSubscriber::new(Rc::clone(streams), connection, permit, stream, reader);
     let mut response = response_head(format).body(body);
     // HTTP/1.0 has no chunks: there the end of the connection is the end of the body (RFC 1945, section 7.2.2).
-    response.head_mut().no_chunking(request.version() < Version::HTTP_11);
+    response.head_mut().no_chunking(is_1_0);
     Ok(response)
 }
