@@ -73,9 +73,9 @@ pub(crate) struct RingPosition {
 pub(crate) struct EventBatch {
     /// How many events.
     pub(crate) events: u64,
-    /// How many count as sent from the past, if this is the past.
+    /// How many count as sent from the past, if this is the past: of the log also those that the filter left out.
     pub(crate) charged: u64,
-    /// How many bytes of blocks.
+    /// Bytes of their blocks.
     pub(crate) bytes: usize,
     /// The client's cursor after these.
     pub(crate) cursor: Seq,

@@ -410,9 +410,10 @@ impl StreamSubscriber {
                     let events = frames.iter().map(|frame| &**frame);
                     batch.read(events, until, filter, *form, &mut self.turn, &mut self.outgoing);
                     let read = frames.partition_point(|frame| frame.seq <= batch.cursor);
+                    let bytes = frames.drain(..read).map(|frame| frame.block_bytes(*form)).sum();
                     // The daemon has read and sent them, whatever the filter.
-                    batch.charged = read as u64;
-                    room.release(frames.drain(..read).map(|frame| frame.block_bytes(*form)).sum());
+                    (batch.charged, batch.bytes) = (read as u64, bytes);
+                    room.release(bytes);
                     return Poll::Ready(Some(batch));
                 }
             }
