@@ -66,7 +66,8 @@ impl Budgets {
     /// Changes the limits; if they differ, every address starts with a full budget.
     pub(crate) fn resize(&self, limits: BudgetLimits) {
         if self.buckets().limits != limits {
-            *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Buckets::new(limits));
+            let buckets = Arc::new(Buckets::new(limits));
+            *self.0.write().unwrap_or_else(PoisonError::into_inner) = buckets;
         }
     }
 
@@ -88,7 +89,7 @@ impl Budgets {
             .map_err(over("addresses_per_network"))
     }
 
-    /// Takes events and bytes that were just sent from the past.
+    /// Takes events and bytes that were just read or sent from the past.
     ///
     /// # Errors
     /// How long to wait before more of the past is sent.

@@ -6,8 +6,8 @@
 //!                                 └──── cursor ──── subscriber (a response body) ◄────────┘
 //! ```
 //!
-//! No client has a queue: a subscriber is a cursor into the ring. No handler fetches, parses or touches a disk; only
-//! orders and callbacks are passed to the daemon, with a deadline. Read the modules in this order.
+//! No client has a queue: a subscriber is a cursor into the ring. No handler fetches, parses or touches a disk; orders,
+//! callbacks and requests for older events are passed to the daemon, with a deadline. Read the modules in this order.
 
 #![cfg_attr(
     test,
@@ -49,6 +49,7 @@ mod address_counts;
 
 // What an address may use per second.
 mod budgets;
+
 // Bytes that clients have not taken yet, and how many there may be.
 mod unsent;
 

@@ -162,7 +162,11 @@ impl AppState {
         self.connections.resize(&settings);
         self.budgets.resize(settings.budgets);
         self.unsent.resize(usize::try_from(settings.unsent_bytes_max).unwrap_or(usize::MAX));
-        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        let settings = Arc::new(settings);
+        let before =
+            std::mem::replace(&mut *self.settings.write().unwrap_or_else(PoisonError::into_inner), settings);
+        // Thousands of tokens, freed when nobody waits for the lock.
+        drop(before);
     }
 
     pub(crate) fn now(&self) -> Timestamp {

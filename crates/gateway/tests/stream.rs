@@ -8,6 +8,7 @@ mod harness;
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
+use daemon::config::Config;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::{sleep, timeout},
@@ -69,7 +70,15 @@ async fn a_bad_id_is_never_an_error_but_a_reset() {
 
 /// A gateway whose ring holds ten of the thousand events that the daemon has.
 async fn small_ring(oldest: u64) -> (Gateway, FakeDaemon, Serving) {
-    let gateway = Gateway::start(|config| config.gateway.ring_events = 10).await;
+    small_ring_with(oldest, |_| ()).await
+}
+
+async fn small_ring_with(oldest: u64, change: impl FnOnce(&mut Config)) -> (Gateway, FakeDaemon, Serving) {
+    let gateway = Gateway::start(|config| {
+        config.gateway.ring_events = 10;
+        change(config);
+    })
+    .await;
     let daemon = FakeDaemon::new("e");
     (0..1000).for_each(|n| daemon.publish(if n % 2 == 0 { "odd" } else { "even" }));
     daemon.oldest.store(oldest, Relaxed);
@@ -127,6 +136,42 @@ async fn a_time_before_the_ring_is_found_in_the_log() {
     let mut client = gateway.stream("?since=1970-01-01T00:15:00Z", "").await;
     assert_eq!(client.hello().await["resume"], "live");
     assert_eq!(client.ids(101).await, numbers(900..=1000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_the_log_that_begins_above_the_head_of_the_ring_does_not_hold_up_its_worker() {
+    let (gateway, daemon, _serving) = small_ring(1).await;
+    {
+        // Retention has removed all that the gateway has, and one event more was recorded that it has not received.
+        let mut log = daemon.log.lock().unwrap();
+        let next = log[999].replace("e-1000", "e-1001");
+        log.push(next);
+        daemon.oldest.store(1001, Relaxed);
+    }
+    let mut client = gateway.stream("?since=1970-01-01T00:15:00Z", "").await;
+    client.hello().await;
+    assert_eq!(client.block().await.unwrap(), ["event: gap", "data: {\"missed\":101,\"oldest\":\"e-1001\"}"]);
+    assert_eq!(client.block().await.unwrap(), ["event: live", "data: {\"head\":\"e-1000\"}"]);
+    assert_eq!(client.ids(1).await, ["e-1001"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_the_log_count_for_the_budget_even_if_a_filter_leaves_them_out() {
+    let (gateway, _daemon, _serving) = small_ring_with(1, |config| {
+        config.gateway.replay_events_per_address = Some(10);
+    })
+    .await;
+    let mut client = gateway.stream("?after=e-5&source=none", "").await;
+    client.hello().await;
+    let waits = "newswire_gateway_replay_waits_total{reason=\"replay_per_address\"}";
+    let waited = async {
+        while gateway.number(waits).await == 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(TIMEOUT, waited).await.expect("160 events at once, then 10 per second");
+    let pages = gateway.number("newswire_gateway_replay_pages_total").await;
+    assert!(pages < 15, "{pages} pages of 50 events");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -196,9 +196,10 @@ table! {
         /// Requests per second from one address; for a short time 16 times as many. A further one is answered with 429, a stream
         /// told to reconnect later. GET /health is not counted. 0: no limit. Empty: as many as `clients_per_address_max`.
         requests_per_address: Option<u64> = "", ValueKind::OptionalInteger(0, 1_000_000), LIVE;
-        /// Events per second that the streams of one address are sent from the past, after a reconnect for example; for a short
-        /// time 16 times as many. Beyond that they are sent more slowly. 0: no limit. Empty: 64 for each of
-        /// `clients_per_address_max`.
+        /// Events per second that one address gets from the past, in streams after a reconnect for example, and in pages of GET
+        /// /news that go to the ingestion daemon; for a short time 16 times as many. What is read from the ingestion daemon
+        /// counts even if a filter leaves it out. Beyond that a stream is sent more slowly, and a page is answered with 429. 0:
+        /// no limit. Empty: 64 for each of `clients_per_address_max`.
         replay_events_per_address: Option<u64> = "", ValueKind::OptionalInteger(0, 100_000_000), LIVE;
         /// The same in bytes per second; for a short time 4 times as many. 0: no limit. Empty: 262144 for each of
         /// `clients_per_address_max`.

@@ -1,7 +1,8 @@
 //! The front loop: accepts connections, within the limits, and gives each to a worker. It answers `/health` itself, so
 //! that nothing that a worker does can delay a probe.
 //!
-//! A connection goes to the worker with the fewest connections among those that keep up. The loop never waits for a worker, and it reads no more of a connection than tells who serves it.
+//! A connection goes to the worker with the fewest connections among those that keep up. The loop never waits for a
+//! worker, and it reads no more of a connection than tells who serves it.
 
 use std::{
     cell::{Cell, RefCell},

@@ -82,7 +82,20 @@ impl HttpProblem {
 
     /// 429: the address has used up its requests per second.
     pub(crate) fn too_many_requests(wait: Duration) -> Self {
-        let detail = "too many requests came from this address; send fewer per second";
+        Self::too_much("too many requests came from this address; send fewer per second", wait)
+    }
+
+    /// 429: the address has read as much of the log as it may per second.
+    fn too_many_old_events(wait: Duration) -> Self {
+        Self::too_much("this address has read too many older events; request fewer per second", wait)
+    }
+
+    /// 429: too many requests of one address to `/websub/{id}` are in progress.
+    pub(crate) fn too_many_callbacks(wait: Duration) -> Self {
+        Self::too_much("too many requests of this address are in progress", wait)
+    }
+
+    fn too_much(detail: &str, wait: Duration) -> Self {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         Self::new(429, "too-many-requests", detail).retry_after(seconds.max(1))
     }
@@ -124,7 +137,7 @@ impl HttpProblem {
 
     /// 429: one address asks for too much at the same time.
     fn too_many_at_once(detail: &str) -> Self {
-        Self::new(429, "too-many-requests", detail).retry_after(1)
+        Self::too_much(detail, Duration::from_secs(1))
     }
 
     /// 503: all clients together ask for too much at the same time.
@@ -193,7 +206,7 @@ impl From<NewsPageError> for HttpProblem {
             NewsPageError::OtherLog => Self::other_log(),
             NewsPageError::NoDaemon => Self::no_daemon(),
             NewsPageError::Unsent(refused) => refused.into(),
-            NewsPageError::OverBudget(wait) => Self::too_many_requests(wait),
+            NewsPageError::OverBudget(wait) => Self::too_many_old_events(wait),
         }
     }
 }

@@ -17,8 +17,8 @@ const REQUESTS_MAX: usize = 256;
 const IN_FLIGHT_MAX: usize = 2;
 /// Bytes of the events of a part, about: what a page can parse in one turn.
 const PART_BYTES: usize = 256 * 1024;
-/// Largest answer: one event may be larger than a part.
-const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Largest answer: a part and the largest event.
+const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long the daemon may take to answer.
 const DEADLINE: Duration = Duration::from_secs(3);
 

@@ -33,7 +33,7 @@ impl WireLink {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Keeps everybody waiting who needs the state.
+    /// Makes every thread wait that needs the state.
     #[cfg(test)]
     pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, WireState> {
         self.0.lock().unwrap()

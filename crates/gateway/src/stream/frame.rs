@@ -235,7 +235,7 @@ fn shortened(mut event: Event, room: usize) -> String {
         ("categories", |item| item.categories.clear()),
     ];
     let mut truncated = Vec::new();
-    let mut json = String::new();
+    let mut json = event.to_json();
     for (name, shorten) in STEPS {
         let before = event.item.clone();
         shorten(&mut event.item);

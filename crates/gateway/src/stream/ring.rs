@@ -73,7 +73,9 @@ pub(crate) struct RingPosition {
 pub(crate) struct EventBatch {
     /// How many events.
     pub(crate) events: u64,
-    /// How many bytes of blocks.
+    /// How many count as sent from the past, if this is the past: of the log also those that the filter left out.
+    pub(crate) charged: u64,
+    /// Bytes of their blocks.
     pub(crate) bytes: usize,
     /// The client's cursor after these.
     pub(crate) cursor: Seq,
@@ -267,11 +269,12 @@ impl Ring {
         SearchStep::Found(search.cursor)
     }
 
-    /// The cursor before everything recorded since `instant`.
-    pub(crate) fn before_instant(&self, instant: Timestamp) -> Seq {
+    /// The cursor before everything recorded since `instant`; `None` if that may be below the ring, in the log.
+    pub(crate) fn before_instant(&self, instant: Timestamp) -> Option<Seq> {
         let inner = self.read();
         let index = inner.frames.partition_point(|entry| entry.recorded < instant);
-        Seq(inner.oldest.0 + index as u64 - 1)
+        let is_below = index == 0 && inner.log_oldest < inner.oldest;
+        (!is_below).then(|| Seq(inner.oldest.0 + index as u64 - 1))
     }
 
     /// The events before `before`, the newest first, at most `limit`, and when each was recorded; none if the ring no
@@ -339,7 +342,7 @@ impl EventBatch {
             }
             self.cursor = frame.seq;
         }
-        self.bytes = chunk.bytes();
+        (self.charged, self.bytes) = (self.events, chunk.bytes());
         chunk.finish(outgoing);
         outgoing.then_cursor(self.cursor);
     }
@@ -545,9 +548,12 @@ mod tests {
     #[test]
     fn a_time_resolves_to_the_cursor_before_it() {
         let ring = ring(4, 1..=9);
-        for (ms, cursor) in [(0, 5), (6000, 5), (6001, 6), (9000, 8), (9001, 9)] {
-            assert_eq!(ring.before_instant(Timestamp::from_millis(ms)), Seq(cursor), "{ms}");
+        let before = |ms| ring.before_instant(Timestamp::from_millis(ms)).map(|cursor| cursor.0);
+        for (ms, cursor) in [(0, None), (6000, None), (6001, Some(6)), (9000, Some(8)), (9001, Some(9))] {
+            assert_eq!(before(ms), cursor, "{ms}");
         }
+        ring.set_log_oldest(Seq(6));
+        assert_eq!((before(0), before(6000)), (Some(5), Some(5)), "the log has no more than the ring");
     }
 
     #[test]

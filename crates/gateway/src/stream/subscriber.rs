@@ -35,7 +35,7 @@ use super::{
     frame::Frame,
     outgoing::Outgoing,
     replay::{PAGE_BYTES, ReplayPage, ReplayStart, ReplayUnavailable},
-    ring::{EventBatch, RingPosition, RingState, SearchStep, SnapshotSearch},
+    ring::{EventBatch, RingPosition, SearchStep, SnapshotSearch},
     turn::Turn,
     worker_streams::{WakeReason, WorkerStreams},
 };
@@ -218,12 +218,12 @@ impl StreamSubscriber {
         let decision = bounds.resolve_cursor(self.request.requested.as_deref());
         let start = match (decision.after, self.request.since) {
             (Some(after), _) => Some((after, Replay::Idle)),
-            (None, Some(since)) => Some(start_at(since.instant(state.now()), state, &ring, &bounds)),
+            (None, Some(since)) => Some(start_at(since.instant(state.now()), state, &bounds)),
             (None, None) => self.search_snapshot(&mut opening).map(|snapshot| {
                 // A client that was told `live` gets everything since then, however late the daemon started.
                 opening
                     .live_since
-                    .map(|since| start_at(since, state, &ring, &bounds))
+                    .map(|since| start_at(since, state, &bounds))
                     .filter(|(cursor, _)| *cursor < snapshot)
                     .unwrap_or((snapshot, Replay::Idle))
             }),
@@ -275,13 +275,13 @@ impl StreamSubscriber {
 
     /// Prepares what the client has not had, up to the size of a chunk.
     fn read_events(&mut self, cx: &mut Context<'_>) {
-        if let Some(hold) = &mut self.hold {
-            if hold.as_mut().poll(cx).is_pending() {
-                return;
-            }
-            self.hold = None;
-        }
         loop {
+            if let Some(hold) = &mut self.hold {
+                if hold.as_mut().poll(cx).is_pending() {
+                    return;
+                }
+                self.hold = None;
+            }
             if self.replay.is_active() {
                 match self.poll_replay(cx) {
                     Poll::Pending => return,
@@ -328,10 +328,10 @@ impl StreamSubscriber {
         }
     }
 
-    /// Charges what the client was sent from the past to its address.
+    /// Charges what the client was sent from the past, or what was read from the log for it, to its address.
     fn charge(&mut self, batch: &EventBatch) {
         let state = &self.streams.state;
-        if let Err(wait) = state.budgets.replay(&self.permit.address(), batch.events, batch.bytes as u64) {
+        if let Err(wait) = state.budgets.replay(&self.permit.address(), batch.charged, batch.bytes as u64) {
             state.metrics.replay_waits.get_or_create(&[("reason", "replay_per_address")]).inc();
             self.hold = Some(Box::pin(sleep(wait)));
         }
@@ -340,7 +340,7 @@ impl StreamSubscriber {
     /// Counts events that were prepared, and tells the client once that it has everything up to where it came.
     fn on_batch(&mut self, batch: &EventBatch) {
         self.streams.state.metrics.delivered.inc_by(batch.events);
-        if self.live_at.is_some() && batch.events > 0 {
+        if self.live_at.is_some() && batch.charged > 0 {
             self.charge(batch);
         }
         let Some(seq) = self.live_at.filter(|at| batch.cursor >= *at) else { return };
@@ -410,7 +410,10 @@ impl StreamSubscriber {
                     let events = frames.iter().map(|frame| &**frame);
                     batch.read(events, until, filter, *form, &mut self.turn, &mut self.outgoing);
                     let read = frames.partition_point(|frame| frame.seq <= batch.cursor);
-                    room.release(frames.drain(..read).map(|frame| frame.block_bytes(*form)).sum());
+                    let bytes = frames.drain(..read).map(|frame| frame.block_bytes(*form)).sum();
+                    // The daemon has read and sent them, whatever the filter.
+                    (batch.charged, batch.bytes) = (read as u64, bytes);
+                    room.release(bytes);
                     return Poll::Ready(Some(batch));
                 }
             }
@@ -426,9 +429,12 @@ impl StreamSubscriber {
         let form = self.request.form;
         let bytes = page.frames.iter().map(|frame| frame.block_bytes(form)).sum();
         room.release(PAGE_BYTES.saturating_sub(bytes));
+        // What is before the first event was missed, or is older than requested. The cursor must not stay below it: the
+        // client would never get to where it is live.
+        let before = page.frames.first().map_or(Seq::NONE, |first| Seq(first.seq.0.saturating_sub(1)));
+        self.cursor = self.cursor.max(before);
         self.replay = Replay::Reading(page.frames.into(), room);
         if page.missed > 0 {
-            self.cursor = Seq(self.cursor.0 + page.missed);
             self.gap(page.missed, self.cursor);
         }
     }
@@ -479,12 +485,11 @@ impl StreamSubscriber {
 }
 
 /// The cursor before the first event recorded since `instant`; if that may be below the ring, the daemon looks it up.
-fn start_at(instant: Timestamp, state: &AppState, ring: &RingState, bounds: &LogBounds) -> (Seq, Replay) {
-    let cursor = state.ring.before_instant(instant);
-    if cursor.next() != ring.oldest || bounds.oldest == ring.oldest {
-        return (cursor, Replay::Idle);
+fn start_at(instant: Timestamp, state: &AppState, bounds: &LogBounds) -> (Seq, Replay) {
+    match state.ring.before_instant(instant) {
+        Some(cursor) => (cursor, Replay::Idle),
+        None => (Seq(bounds.oldest.0 - 1), Replay::wanted(ReplayStart::Since(instant))),
     }
-    (Seq(bounds.oldest.0 - 1), Replay::wanted(ReplayStart::Since(instant)))
 }
 
 /// The `server` of the `stream` event.

@@ -51,7 +51,7 @@ fn callback_problem(state: &AppState, error: CallbackError) -> HttpProblem {
     let (reason, problem) = match error {
         CallbackError::Busy => ("callbacks", HttpProblem::busy()),
         CallbackError::AddressBusy => {
-            ("callbacks_per_address", HttpProblem::too_many_requests(RETRY_AFTER_BUSY))
+            ("callbacks_per_address", HttpProblem::too_many_callbacks(RETRY_AFTER_BUSY))
         }
         CallbackError::TooManyUnknown => ("unknown_callbacks", HttpProblem::too_many_unknown()),
         CallbackError::NoDaemon => ("no_daemon", HttpProblem::no_daemon()),
