@@ -36,7 +36,8 @@ async fn requests_over_the_budget_of_an_address_are_told_when_to_come_back() {
     let wait = refused.lines().find_map(|line| line.strip_prefix("retry-after: ")).unwrap();
     assert!((1..=2).contains(&wait.parse::<u64>().unwrap()), "{wait}");
     assert_eq!(status(&gateway.ask("POST", "/websub/0123456789abcdef0123456789abcdef", "").await), 429);
-    assert_eq!(status(&gateway.ask("OPTIONS", "/news", "").await), 429);
+    let preflight = gateway.ask("OPTIONS", "/news", "").await;
+    assert_eq!(status(&preflight), 204, "or a page would never see the 429: {preflight}");
     let stream = gateway.ask("GET", "/news/stream", "").await;
     assert!(stream.starts_with("HTTP/1.1 200") && stream.contains("\r\n\r\nretry: "), "{stream}");
     assert!(statuses(&gateway, "/health", "", 50).await.iter().all(|status| *status == 200));

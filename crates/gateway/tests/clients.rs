@@ -233,6 +233,43 @@ async fn a_heartbeat_is_an_event_for_clients_that_ask_and_an_id_for_the_others()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn events_without_an_id_do_not_put_heartbeats_off() {
+    let (gateway, daemon, _serving) = gateway_with(4).await;
+    for query in ["?heartbeat=1&category=general&source=none&source=a", "?source=none&source=a"] {
+        let mut client = gateway.stream(query, "").await;
+        until_live(&mut client).await;
+        daemon.publish("other");
+        let moves = async {
+            loop {
+                daemon.visited("a");
+                let block = client.block().await.unwrap();
+                if block.iter().any(|line| line.starts_with("id: ")) {
+                    return block;
+                }
+                assert!(block.contains(&"event: source".to_owned()), "{block:?}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let block = timeout(TIMEOUT, moves).await.expect("the cursor moves on while sources are visited");
+        assert!(block[0].starts_with("id: e-"), "{query}: {block:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_http_1_0_need_not_name_a_host() {
+    let (gateway, _daemon, _serving) = gateway_with(1).await;
+    for (request, status) in [
+        ("GET /health HTTP/1.0\r\n\r\n", "200"),
+        ("GET /health HTTP/1.0\r\nhost: example.org\r\n\r\n", "421"),
+        ("GET /health HTTP/1.1\r\n\r\n", "400"),
+    ] {
+        let mut answer = String::new();
+        gateway.send(request).await.read_line(&mut answer).await.unwrap();
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{request}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_heartbeat_is_an_event_before_the_daemon_is_there_and_keeps_the_id_that_the_client_has() {
     let gateway = Gateway::start(|_| ()).await;
     let mut fresh = gateway.stream("?heartbeat=1", "").await;
@@ -407,6 +444,12 @@ async fn what_a_client_mistyped_is_named_in_the_stream_and_in_pages() {
     let answer = gateway.ask("GET", &format!("/news?{query}"), "").await;
     let page: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
     assert_eq!(page["unknown"], unknown);
+    let etag = |answer: &str| answer.lines().find_map(|line| line.strip_prefix("etag: ").map(str::to_owned));
+    let known = gateway.ask("GET", &format!("/news?{all_known}"), "").await;
+    assert!(
+        etag(&known).is_some() && etag(&known) != etag(&answer),
+        "it may become known without a new event"
+    );
     let expected = [named("limti", Some("limit")), named("_", None), named("snapshot", None)];
     assert_eq!(page["ignored"], serde_json::json!(expected));
     let clean = gateway.stream(&format!("?{all_known}"), "").await.hello().await;

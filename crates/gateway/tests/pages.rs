@@ -439,3 +439,15 @@ async fn the_files_of_the_page_have_an_etag_of_their_content() {
     let json = gateway.ask("GET", "/", "").await;
     assert_eq!((status(&json), header(&json, "etag")), (200, None), "other clients get JSON");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_page_is_also_a_link_of_the_head() {
+    let (gateway, _daemon, _serving) = gateway_with(3).await;
+    let answer = gateway.ask("GET", "/news?limit=2&q=%22", "").await;
+    let next = body(&answer)["next"].as_str().map(|next| format!("<{next}>; rel=\"next\""));
+    assert_eq!(header(&answer, "link"), next.as_deref(), "{answer}");
+    let first = gateway.ask("GET", "/news?limit=2", "").await;
+    assert_eq!(header(&first, "link"), Some("</news?limit=2&before=e-2>; rel=\"next\""), "{first}");
+    let last = gateway.ask("GET", "/news?limit=3", "").await;
+    assert_eq!((header(&last, "link"), &body(&last)["next"]), (None, &Value::Null), "{last}");
+}

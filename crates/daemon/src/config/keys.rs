@@ -210,7 +210,7 @@ table! {
         /// Maximum number of bytes of answers that clients have not taken yet, all clients together; one address may have at most
         /// a quarter. 0: no limit.
         unsent_bytes_max: u64 = "67108864", ValueKind::Integer(0, TIB), LIVE;
-        /// A stream gets a heartbeat after this time without any other event. Clients take 30 s of silence for a lost
+        /// A stream gets a heartbeat after this time without an event that has an id. Clients take 30 s of silence for a lost
         /// connection.
         heartbeat: Duration = "10s", ValueKind::Duration(MS.saturating_mul(50), HOUR), LIVE;
         /// Maximum number of recent events kept in memory. Clients resume from these; older events are read from the ingestion

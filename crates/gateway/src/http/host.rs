@@ -1,6 +1,9 @@
 //! Whether a request is for this gateway: the host that it names.
 
-use actix_web::{HttpRequest, http::header::HOST};
+use actix_web::{
+    HttpRequest,
+    http::{Version, header::HOST},
+};
 
 use crate::settings::Settings;
 
@@ -9,10 +12,15 @@ use crate::settings::Settings;
 /// one, whatever its `Host` says (RFC 9112, section 3.2.2).
 pub(super) fn is_served_host(request: &HttpRequest, settings: &Settings) -> bool {
     let mut hosts = request.headers().get_all(HOST);
-    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().ok(),
+        // HTTP/1.0 needs no host, and a browser always names one.
+        (None, None) if request.version() < Version::HTTP_11 => Some("localhost"),
+        _ => return false,
+    };
     let target = request.uri();
     let host = match (target.scheme_str(), target.authority()) {
-        (None, None) => host.to_str().ok(),
+        (None, None) => host,
         // Behind a proxy that ends TLS, clients see `https`.
         (Some("http" | "https"), Some(authority)) => Some(authority.as_str()),
         _ => None,

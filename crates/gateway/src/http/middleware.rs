@@ -59,11 +59,12 @@ pub(super) async fn secure<B: MessageBody + 'static>(
     } else if bearer::is_in_query(request.query_string()) {
         state.metrics.requests_refused.get_or_create(&[("reason", "token_in_query")]).inc();
         request.into_response(HttpProblem::token_in_query().error_response()).map_into_right_body()
-    } else if let Some(refusal) = over_budget(&request, &state, &settings) {
-        request.into_response(refusal).map_into_right_body()
     } else if request.method() == Method::OPTIONS {
+        // As cheap as a refusal; and a page whose preflight fails never sees why.
         let response = cors::options(request.path(), allowed.is_some());
         request.into_response(response).map_into_right_body()
+    } else if let Some(refusal) = over_budget(&request, &state, &settings) {
+        request.into_response(refusal).map_into_right_body()
     } else if state.connections.is_crowded() && !ANSWERED_WHEN_CROWDED.contains(&request.path()) {
         state.metrics.requests_refused.get_or_create(&[("reason", "connections")]).inc();
         request.into_response(HttpProblem::overloaded().error_response()).map_into_right_body()

@@ -1,6 +1,9 @@
 //! The query parameters that several routes share.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
 
 use serde::Serialize;
 use wire::IgnoredParameter;
@@ -95,6 +98,18 @@ pub(crate) struct NewsQuery {
 pub(crate) struct QueryRemarks {
     pub(crate) ignored: Vec<IgnoredParameter>,
     pub(crate) unknown: Vec<String>,
+}
+
+impl QueryRemarks {
+    /// The part of an `ETag` that changes with what is unknown, which changes with the catalogue.
+    pub(crate) fn tag(&self) -> String {
+        if self.unknown.is_empty() {
+            return String::new();
+        }
+        let mut hasher = DefaultHasher::new();
+        self.unknown.hash(&mut hasher);
+        format!("-{:x}", hasher.finish())
+    }
 }
 
 impl NewsQuery {

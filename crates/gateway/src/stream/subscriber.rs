@@ -106,6 +106,8 @@ pub(crate) struct StreamSubscriber {
     /// The number of the next notice.
     next_notice: u64,
     outgoing: Outgoing,
+    /// What was prepared has an id, or is a heartbeat.
+    has_id: bool,
     turn: Turn,
 }
 
@@ -153,6 +155,7 @@ impl StreamSubscriber {
             hold: None,
             page_failures: 0,
             outgoing: Outgoing::default(),
+            has_id: false,
             turn: Turn::default(),
         }
     }
@@ -255,6 +258,7 @@ impl StreamSubscriber {
         let remarks = std::mem::take(&mut *self.request.remarks);
         (hello.ignored, hello.unknown) = (remarks.ignored, remarks.unknown);
         self.outgoing.push(format.hello(opening.retry_ms, Some(&cursor), &hello));
+        self.has_id = true;
     }
 
     /// Looks for the cursor before the snapshot; `None` if that has to be continued in another turn.
@@ -340,6 +344,7 @@ impl StreamSubscriber {
     /// Counts events that were prepared, and tells the client once that it has everything up to where it came.
     fn on_batch(&mut self, batch: &EventBatch) {
         self.streams.state.metrics.delivered.inc_by(batch.events);
+        self.has_id |= batch.events > 0;
         if self.live_at.is_some() && batch.charged > 0 {
             self.charge(batch);
         }
@@ -458,6 +463,7 @@ impl StreamSubscriber {
             format.heartbeat(cursor.as_ref())
         };
         self.outgoing.push(beat);
+        self.has_id = true;
     }
 
     /// Where the client is; `None` before that is resolved.
@@ -478,6 +484,9 @@ impl StreamSubscriber {
         let (chunk, cursor) = self.outgoing.next_chunk()?;
         self.cursor = cursor.unwrap_or(self.cursor);
         self.turn.on_bytes(chunk.len());
+        if std::mem::take(&mut self.has_id) {
+            self.streams.on_id_written(self.key);
+        }
         self.streams.on_written(self.key, self.cursor);
         self.streams.state.metrics.delivered_bytes.inc_by(chunk.len() as u64);
         Some(chunk)

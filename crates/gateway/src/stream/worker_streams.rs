@@ -35,7 +35,8 @@ pub(crate) struct WorkerStreams {
 
 struct StreamSlot {
     waker: Option<Waker>,
-    last_written: Instant,
+    /// When the client was last sent an id, or a heartbeat without one.
+    id_sent: Instant,
     /// A heartbeat is due.
     heartbeat: bool,
     /// When the stream ends, once the process drains.
@@ -123,7 +124,7 @@ impl WorkerStreams {
             if slot.expires_at.is_some_and(|at| at <= now) {
                 slot.expire(now);
             }
-            if now.duration_since(slot.last_written) >= settings.heartbeat && !slot.heartbeat {
+            if now.duration_since(slot.id_sent) >= settings.heartbeat && !slot.heartbeat {
                 slot.heartbeat = true;
                 slot.wake();
             }
@@ -147,7 +148,7 @@ impl WorkerStreams {
         let expires_at = reader.expires.map(|expires| now + expires.since(self.state.now()));
         let slot = StreamSlot {
             waker: None,
-            last_written: now,
+            id_sent: now,
             heartbeat: false,
             drains_at: None,
             expires_at,
@@ -174,12 +175,17 @@ impl WorkerStreams {
         WakeReason { heartbeat: slot.heartbeat, drain, expired }
     }
 
+    /// Records that an id, or a heartbeat, was written to the client. Nothing else puts the next heartbeat off: events
+    /// without an id would leave the client's id behind for ever.
+    pub(crate) fn on_id_written(&self, key: usize) {
+        let slot = &mut self.slots.borrow_mut()[key];
+        (slot.id_sent, slot.heartbeat) = (Instant::now(), false);
+    }
+
     /// Records that something was written to the client.
     pub(crate) fn on_written(&self, key: usize, cursor: Seq) {
         let mut slots = self.slots.borrow_mut();
         let slot = &mut slots[key];
-        slot.last_written = Instant::now();
-        slot.heartbeat = false;
         slot.cursor = cursor;
         slot.throughput.on_events();
     }

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{self, HeaderValue},
+    web,
+};
 use bytes::Bytes;
 use news::{Cursor, Seq};
 use serde::Serialize;
@@ -48,7 +52,8 @@ pub(super) async fn list(
     };
     let (after, before) = (parse_cursor("after", &query.after)?, parse_cursor("before", &query.before)?);
     let scope = scope_tag(reader.scope.as_deref());
-    let etag = format!("W/\"{}-{}-{}{scope}\"", bounds.epoch, bounds.oldest, bounds.head);
+    let remarks_tag = remarks.tag();
+    let etag = format!("W/\"{}-{}-{}{scope}{remarks_tag}\"", bounds.epoch, bounds.oldest, bounds.head);
     if query.since.is_none() && not_modified(request.headers(), &etag) {
         return Ok(still_current(&etag));
     }
@@ -67,7 +72,10 @@ pub(super) async fn list(
     let (shared, address) = (Arc::clone(&state), job.address());
     let mut page = job.run(async move { news_page::make(&shared, address, scan).await }).await??;
     let (reserved, cut_short) = (page.reserved.take(), page.cut_short);
-    let body = body(request.query_string(), &bounds, page, query.content, remarks);
+    let next = page.next.map(|seq| Cursor { epoch: bounds.epoch.clone(), seq });
+    let next = next.map(|before| next_page(request.query_string(), &before));
+    let link = next.as_ref().map(|next| format!("<{next}>; rel=\"next\""));
+    let body = body(next, &bounds, page, query.content, remarks);
     let body = match reserved {
         // More was reserved than the page has become.
         Some(mut reserved) => {
@@ -77,6 +85,9 @@ pub(super) async fn list(
         None => job.reserve(body)?,
     };
     let mut response = revalidated_json(&etag, body);
+    if let Some(link) = link.and_then(|link| HeaderValue::try_from(link).ok()) {
+        response.headers_mut().insert(header::LINK, link);
+    }
     if cut_short {
         // The same request may have more to show a moment later.
         response.headers_mut().remove(header::ETAG);
@@ -86,7 +97,7 @@ pub(super) async fn list(
 
 /// The page as JSON; the events are the bytes that all clients share.
 fn body(
-    query: &str,
+    next: Option<String>,
     bounds: &LogBounds,
     page: NewsPage,
     content: ContentHtml,
@@ -106,7 +117,6 @@ fn body(
         }
     }
     let oldest = page.log_oldest.unwrap_or(bounds.oldest).max(bounds.oldest);
-    let next = page.next.map(|before| next_page(query, &id(before)));
     let oldest = (oldest <= bounds.head).then(|| id(oldest));
     let rest = PageEnd { next, oldest, head: id(bounds.head), remarks };
     let rest = serde_json::to_string(&rest).expect("our own types have a JSON form");
