@@ -53,7 +53,7 @@ struct Args {
     /// Number of sources in the scenario `scale`
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(100..=200_000))]
     sources: u32,
-    /// Only attacks whose name contains this, such as small/searches; may be repeated
+    /// Only the attack of this name, such as small/searches, or those whose name contains this; may be repeated
     #[arg(long)]
     only: Vec<String>,
     /// Lower priority of the attacker, which shares the CPUs with what it attacks; 0 for none

@@ -186,13 +186,15 @@ fn number(id: &str) -> Option<usize> {
 /// A page of the log: after an id the oldest first, before an id the newest first.
 fn log_page(log: &[Arc<str>], path: &str) -> String {
     let parameter = |name: &str| path.split(['?', '&']).find_map(|p| p.strip_prefix(name)?.strip_prefix('='));
-    let limit = parameter("limit").and_then(|limit| limit.parse().ok()).unwrap_or(100);
+    let number_of = |name: &str| parameter(name).and_then(|number| number.parse::<usize>().ok());
+    let limit = number_of("limit").unwrap_or(100);
+    let bytes_max = number_of("bytes").unwrap_or(PAGE_BYTES_MAX).min(PAGE_BYTES_MAX);
     let json =
         |block: &Arc<str>| block.split_once("data: ").map_or("", |(_, json)| json.trim_end()).to_owned();
     let bounded = |page: &mut dyn Iterator<Item = (usize, &Arc<str>)>| {
         let (mut events, mut bytes, mut last) = (Vec::new(), 0, None);
         for (seq, block) in page.take(limit) {
-            if bytes > 0 && bytes + block.len() > PAGE_BYTES_MAX {
+            if bytes > 0 && bytes + block.len() > bytes_max {
                 break;
             }
             bytes += block.len();
@@ -292,6 +294,7 @@ mod tests {
         };
         assert_eq!(page("/log?limit=2&after=bench-1"), ("[2,3]".to_owned(), Some("bench-3".to_owned())));
         assert_eq!(page("/log?after=bench-3&limit=9"), ("[4,5]".to_owned(), None));
+        assert_eq!(page("/log?after=bench-1&bytes=1"), ("[2]".to_owned(), Some("bench-2".to_owned())));
         assert_eq!(page("/log?before=bench-5&limit=2"), ("[4,3]".to_owned(), Some("bench-3".to_owned())));
         assert_eq!(page("/log?before=bench-3&limit=9"), ("[2,1]".to_owned(), None));
     }

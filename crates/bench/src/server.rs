@@ -21,7 +21,7 @@ const KEPT: usize = 20_000;
 /// Heartbeat interval of both.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Deadline of a start.
-const START: Duration = Duration::from_secs(10);
+const START: Duration = Duration::from_secs(60);
 
 /// A server that delivers published events to clients.
 pub(crate) trait Server {

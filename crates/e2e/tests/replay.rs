@@ -23,6 +23,8 @@ const PROBE_EVERY: Duration = Duration::from_millis(100);
 const RELEASED_WITHIN: Duration = Duration::from_secs(60);
 /// Descriptors by which two samples may differ: a probe of this test, and the wire.
 const DESCRIPTORS_MORE: usize = 2;
+/// Threads likewise: those of the blocking pool come and go. A leak would be one for each of 106 streams.
+const THREADS_MORE: usize = 2;
 
 /// Resources of the gateway.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +32,15 @@ struct HeldResources {
     threads: usize,
     descriptors: usize,
     subscribers: u64,
+}
+
+impl HeldResources {
+    /// Whether `after` holds no more, as far as two samples can tell.
+    fn allows(self, after: Self) -> bool {
+        after.subscribers == 0
+            && after.threads <= self.threads + THREADS_MORE
+            && after.descriptors <= self.descriptors + DESCRIPTORS_MORE
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -63,8 +74,7 @@ async fn the_old_scenario_of_aborted_streams_and_silent_feeds_delays_no_probe_an
     }
     let after = wait_released(&mut stack, before).await;
     log_line(&format!("before {before:?}, after 106 aborts {after:?}"));
-    assert_eq!((after.threads, after.subscribers), (before.threads, 0), "before: {before:?}");
-    assert!(after.descriptors <= before.descriptors + DESCRIPTORS_MORE, "{before:?} became {after:?}");
+    assert!(before.allows(after), "{before:?} became {after:?}");
 }
 
 /// Twenty feeds with one item each, the silent ones first.
@@ -135,10 +145,7 @@ async fn wait_released(stack: &mut TestStack, before: HeldResources) -> HeldReso
     let until = Instant::now() + RELEASED_WITHIN;
     loop {
         let after = resources_held(stack).await;
-        let settled = after.threads == before.threads
-            && after.subscribers == 0
-            && after.descriptors <= before.descriptors + DESCRIPTORS_MORE;
-        if settled || Instant::now() > until {
+        if before.allows(after) || Instant::now() > until {
             return after;
         }
         sleep(Duration::from_millis(100)).await;

@@ -549,7 +549,7 @@ async fn a_client_waits_for_room_for_a_page_of_the_log_and_stays_connected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_comes_in_the_middle_of_a_large_event_and_no_chunk_is_larger_than_8_kib() {
+async fn nothing_comes_in_the_middle_of_a_large_event_and_no_chunk_is_larger_than_3_kib() {
     let (gateway, daemon, _serving) = gateway_with(1).await;
     let mut client = gateway.small_stream("?after=e-1").await;
     while !client.line().await.unwrap().is_empty() {}
@@ -578,7 +578,7 @@ async fn nothing_comes_in_the_middle_of_a_large_event_and_no_chunk_is_larger_tha
         timeout(TIMEOUT, chunks.read_exact(&mut chunk)).await.unwrap().unwrap();
         (bytes, largest) = (bytes + size, largest.max(size));
     }
-    assert!((4_000..=8192).contains(&largest), "{largest}");
+    assert!((2_000..=3_072).contains(&largest), "{largest}");
 }
 
 /// The headers of a 304 replace those of the stored response (RFC 9111, section 3.2).

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The head of a response fits, so that it goes out with the first events.
-const WRITE_BUFFER_BYTES: usize = 2048;
+const WRITE_BUFFER_BYTES: usize = 1024;
 
 /// Serves the connections of this thread. `streams` is `None` on a thread without streams.
 ///

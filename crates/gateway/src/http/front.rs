@@ -217,11 +217,8 @@ impl<H: Fn(AcceptedConnection) + 'static> FrontLoop<H> {
             }
             match Worker::start(&self.state) {
                 Ok(new) => {
-                    tracing::error!(
-                        worker = worker.number(),
-                        new = new.number(),
-                        "replaced a worker that had ended"
-                    );
+                    let (ended, new_loop) = (worker.number(), new.number());
+                    tracing::error!("loop" = %format_args!("worker-{ended}"), new = new_loop, "replaced a worker that had ended");
                     *worker = new;
                 }
                 Err(error) => tracing::error!(error = format!("{error:#}"), "could not replace a worker"),

@@ -43,7 +43,7 @@ impl Worker {
         let of_thread = load.clone();
         let run = move || {
             if let Err(error) = run(&state, number, received, &of_thread) {
-                tracing::error!(worker = number, error = format!("{error:#}"), "a worker has failed");
+                tracing::error!("loop" = %format_args!("worker-{number}"), error = format!("{error:#}"), "a worker has failed");
             }
         };
         let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(run);

@@ -19,9 +19,10 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Bytes of a chunk. actix gives each connection a write buffer of 8 KiB, asks for more while less than 2 KiB wait in
-    /// it, and keeps what it grows to: with chunks of this size, and their frames, it never grows.
-    pub(crate) const CHUNK_BYTES: usize = 6 * 1024 - 16;
+    /// Bytes of a chunk. actix gives each connection a write buffer of 8 KiB, asks for more while less than 1 KiB waits in
+    /// it, and keeps what it grows to: with chunks of this size, and their frames, it never grows. It never even uses the
+    /// second of the buffer's two pages: a client that was sent much takes no more memory than one that waits.
+    pub(crate) const CHUNK_BYTES: usize = 3 * 1024 - 16;
 
     pub(crate) fn is_empty(&self) -> bool {
         self.parts.is_empty()
