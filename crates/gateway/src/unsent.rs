@@ -16,6 +16,9 @@ use crate::client_address::ClientAddress;
 
 /// One address gets at most this part of the budget.
 const ADDRESS_SHARE: usize = 4;
+/// Pages of the log for streams get at most this part: a stopped daemon, or many replays at once, must not refuse plain
+/// answers.
+const LOG_PAGES_SHARE: usize = 2;
 
 /// The budget. Cheap to clone; all clones share it.
 #[derive(Clone, Debug)]
@@ -33,6 +36,8 @@ struct UnsentCounts {
     /// 0 for no limit.
     max: usize,
     total: usize,
+    /// Of these, for pages of the log that streams read.
+    log_pages: usize,
     by_address: HashMap<ClientAddress, usize>,
 }
 
@@ -45,11 +50,19 @@ pub(crate) enum UnsentRefused {
     Total,
 }
 
+/// What bytes are reserved for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum UnsentKind {
+    Answer,
+    LogPage,
+}
+
 /// Reserved bytes; what was not released is released when this is dropped.
 #[derive(Debug)]
 pub(crate) struct UnsentBytes {
     budget: UnsentBudget,
     address: ClientAddress,
+    kind: UnsentKind,
     left: usize,
 }
 
@@ -75,17 +88,38 @@ impl UnsentBudget {
         self.counts().max = max;
     }
 
-    /// Reserves `bytes` for an address. An answer that is larger than the share is accepted if nothing else of this
+    /// Reserves `bytes` for an answer to an address. An answer that is larger than the share is accepted if nothing else of this
     /// address waits: otherwise a small budget would refuse it for ever.
     ///
     /// # Errors
     /// Whose bytes are over the limit.
     pub(crate) fn reserve(&self, address: ClientAddress, bytes: usize) -> Result<UnsentBytes, UnsentRefused> {
-        let taken = self.counts().take(address, bytes);
+        self.reserve_for(UnsentKind::Answer, address, bytes)
+    }
+
+    /// The same for a page of the log that a stream is to read.
+    ///
+    /// # Errors
+    /// As [`UnsentBudget::reserve`]; pages of the log have a part of the budget.
+    pub(crate) fn reserve_log_page(
+        &self,
+        address: ClientAddress,
+        bytes: usize,
+    ) -> Result<UnsentBytes, UnsentRefused> {
+        self.reserve_for(UnsentKind::LogPage, address, bytes)
+    }
+
+    fn reserve_for(
+        &self,
+        kind: UnsentKind,
+        address: ClientAddress,
+        bytes: usize,
+    ) -> Result<UnsentBytes, UnsentRefused> {
+        let taken = self.counts().take(kind, address, bytes);
         match taken {
             Ok(()) => {
                 self.0.bytes.inc_by(as_gauge(bytes));
-                Ok(UnsentBytes { budget: self.clone(), address, left: bytes })
+                Ok(UnsentBytes { budget: self.clone(), address, kind, left: bytes })
             }
             Err(refused) => {
                 self.0.refused.get_or_create(&[("reason", refused.as_str())]).inc();
@@ -101,24 +135,32 @@ impl UnsentBudget {
 }
 
 impl UnsentCounts {
-    fn take(&mut self, address: ClientAddress, bytes: usize) -> Result<(), UnsentRefused> {
+    fn take(&mut self, kind: UnsentKind, address: ClientAddress, bytes: usize) -> Result<(), UnsentRefused> {
         let of_address = self.by_address.get(&address).copied().unwrap_or_default();
         let exceeds = |used: usize, max: usize| self.max > 0 && used > 0 && used.saturating_add(bytes) > max;
         if exceeds(of_address, self.max / ADDRESS_SHARE) {
             return Err(UnsentRefused::Address);
         }
-        if exceeds(self.total, self.max) {
+        let log_pages_exceed =
+            kind == UnsentKind::LogPage && exceeds(self.log_pages, self.max / LOG_PAGES_SHARE);
+        if log_pages_exceed || exceeds(self.total, self.max) {
             return Err(UnsentRefused::Total);
         }
         if bytes > 0 {
             self.total += bytes;
+            if kind == UnsentKind::LogPage {
+                self.log_pages += bytes;
+            }
             *self.by_address.entry(address).or_default() += bytes;
         }
         Ok(())
     }
 
-    fn give_back(&mut self, address: ClientAddress, bytes: usize) {
+    fn give_back(&mut self, kind: UnsentKind, address: ClientAddress, bytes: usize) {
         self.total -= bytes;
+        if kind == UnsentKind::LogPage {
+            self.log_pages -= bytes;
+        }
         if let Some(of_address) = self.by_address.get_mut(&address) {
             *of_address -= bytes;
             if *of_address == 0 {
@@ -149,7 +191,7 @@ impl UnsentBytes {
         let bytes = bytes.min(self.left);
         if bytes > 0 {
             self.left -= bytes;
-            self.budget.counts().give_back(self.address, bytes);
+            self.budget.counts().give_back(self.kind, self.address, bytes);
             self.budget.0.bytes.dec_by(as_gauge(bytes));
         }
     }
@@ -221,6 +263,22 @@ mod tests {
         drop(large);
         budget.resize(0);
         let _all: Vec<_> = (0..9).map(|_| budget.reserve(address(1), usize::MAX / 16).unwrap()).collect();
+    }
+
+    #[test]
+    fn pages_of_the_log_leave_half_of_the_budget_to_answers() {
+        let (budget, read) = budget(400);
+        let pages: Vec<_> = (1..9).filter_map(|n| budget.reserve_log_page(address(n), 100).ok()).collect();
+        assert_eq!(pages.len(), 2);
+        let answers: Vec<_> = (1..9).filter_map(|n| budget.reserve(address(10 + n), 100).ok()).collect();
+        assert_eq!(answers.len(), 2);
+        assert_eq!(budget.reserve_log_page(address(9), 1).unwrap_err(), UnsentRefused::Total);
+        drop(pages);
+        let page = budget.reserve_log_page(address(9), 100).unwrap();
+        assert_eq!(read("newswire_gateway_unsent_bytes"), 300);
+        drop((answers, page));
+        let counts = budget.counts();
+        assert_eq!((counts.total, counts.log_pages), (0, 0));
     }
 
     #[test]

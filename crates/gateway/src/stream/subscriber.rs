@@ -383,7 +383,7 @@ impl StreamSubscriber {
                     }
                     let state = &self.streams.state;
                     let start = start.clone();
-                    self.replay = match state.unsent.reserve(self.permit.address(), PAGE_BYTES) {
+                    self.replay = match state.unsent.reserve_log_page(self.permit.address(), PAGE_BYTES) {
                         Ok(room) => {
                             state.metrics.pages.inc();
                             let answer = state.replays.request(start.clone());
