@@ -134,6 +134,14 @@ async fn an_event_below_the_ring_has_an_address_until_retention_removes_it() {
         let answer = gateway.ask("GET", path, "").await;
         assert_eq!(status(&answer), expected, "{path}: {answer}");
     }
+    for (path, missed) in [
+        ("/news?after=e-10&limit=100", 9),
+        ("/news?after=e-19&limit=100", 0),
+        ("/news?after=e-95", 0),
+        ("/news?limit=100", 0),
+    ] {
+        assert_eq!(get(&gateway, path).await["missed"], missed, "{path}");
+    }
     let event = get(&gateway, "/news/e-50").await;
     assert_eq!((event["id"].as_str(), event["title"].as_str()), (Some("e-50"), Some("Story 50")));
     daemon.mute.store(true, Relaxed);

@@ -32,7 +32,7 @@ use crate::{
 const LIMIT_DEFAULT: usize = 50;
 const EXPECTED_ID: &str = "expected an event id such as k3v9q2-412";
 
-/// `GET /news`: `{"items":[Event],"next":"/news?…"|null,"oldest":id|null,"head":id}`, and [`QueryRemarks`].
+/// `GET /news`: `{"items":[Event],"next":"/news?…"|null,"missed":n,"oldest":id|null,"head":id}`, and [`QueryRemarks`].
 pub(super) async fn list(
     request: HttpRequest,
     state: web::Data<AppState>,
@@ -75,7 +75,7 @@ pub(super) async fn list(
     let next = page.next.map(|seq| Cursor { epoch: bounds.epoch.clone(), seq });
     let next = next.map(|before| next_page(request.query_string(), &before));
     let link = next.as_ref().map(|next| format!("<{next}>; rel=\"next\""));
-    let body = body(next, &bounds, page, query.content, remarks);
+    let body = body(next, after, &bounds, page, query.content, remarks);
     let body = match reserved {
         // More was reserved than the page has become.
         Some(mut reserved) => {
@@ -98,6 +98,7 @@ pub(super) async fn list(
 /// The page as JSON; the events are the bytes that all clients share.
 fn body(
     next: Option<String>,
+    after: Option<Seq>,
     bounds: &LogBounds,
     page: NewsPage,
     content: ContentHtml,
@@ -117,8 +118,9 @@ fn body(
         }
     }
     let oldest = page.log_oldest.unwrap_or(bounds.oldest).max(bounds.oldest);
+    let missed = after.map_or(0, |after| oldest.0.saturating_sub(after.next().0));
     let oldest = (oldest <= bounds.head).then(|| id(oldest));
-    let rest = PageEnd { next, oldest, head: id(bounds.head), remarks };
+    let rest = PageEnd { next, missed, oldest, head: id(bounds.head), remarks };
     let rest = serde_json::to_string(&rest).expect("our own types have a JSON form");
     body.push(&b"],"[..]);
     body.push(Bytes::from(rest).slice(1..));
@@ -129,6 +131,8 @@ fn body(
 #[derive(Serialize)]
 struct PageEnd {
     next: Option<String>,
+    /// Events after `after` that the log no longer has.
+    missed: u64,
     oldest: Option<Cursor>,
     head: Cursor,
     #[serde(flatten)]
