@@ -15,6 +15,9 @@ pub(crate) mod pool;
 // A page of events, from the ring and from the log below it.
 pub(crate) mod news_page;
 
+// Where a snapshot begins that is larger than the ring.
+pub(crate) mod snapshot;
+
 // A page of a list: sources, categories.
 pub(crate) mod list_page;
 

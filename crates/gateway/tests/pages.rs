@@ -459,3 +459,34 @@ async fn the_next_page_is_also_a_link_of_the_head() {
     let last = gateway.ask("GET", "/news?limit=3", "").await;
     assert_eq!((header(&last, "link"), &body(&last)["next"]), (None, &Value::Null), "{last}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_the_ring_cannot_fill_goes_on_in_the_log() {
+    let (gateway, daemon, _serving) = log_and_ring(112, 10).await;
+    for (query, first, all) in [
+        ("?snapshot=3&source=even", 108, 3),
+        ("?snapshot=8&source=even", 98, 8),
+        ("?snapshot=70&source=even", 2, 56),
+        ("?snapshot=30", 83, 30),
+        ("?q=story+44", 44, 1),
+        ("?q=nowhere", 0, 0),
+    ] {
+        let mut client = gateway.stream(&format!("{query}&kinds=item"), "").await;
+        assert_eq!(client.hello().await["resume"], "live", "{query}");
+        let mut ids = Vec::new();
+        loop {
+            let block = client.block().await.unwrap();
+            if block.contains(&"event: live".to_owned()) {
+                break;
+            }
+            ids.extend(block[0].strip_prefix("id: e-").map(|n| n.parse::<u64>().unwrap()));
+        }
+        assert_eq!((ids.first().copied().unwrap_or(0), ids.len()), (first, all), "{query}: {ids:?}");
+        assert!(ids.is_sorted_by(|a, b| a < b), "{query}: {ids:?}");
+    }
+    daemon.mute.store(true, Relaxed);
+    let began = Instant::now();
+    let mut client = gateway.stream("?snapshot=8&source=even&kinds=item", "").await;
+    assert_eq!(client.hello().await["resume"], "live");
+    assert_eq!(client.ids(1).await, ["e-104"], "what the ring has, after {:?}", began.elapsed());
+}

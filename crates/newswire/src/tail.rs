@@ -25,7 +25,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub(crate) struct TailArgs {
     /// Gateway to connect to [default: gateway.listen of the configuration]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = gateway_url)]
     url: Option<Url>,
     /// Print only items of this category; may be given several times
     #[arg(long, value_name = "CATEGORY")]
@@ -117,6 +117,20 @@ fn since(text: &str) -> Result<String, String> {
             Err("neither a duration such as 90m or 2h nor a time such as 2026-01-31T09:30:00Z".to_owned())
         }
     }
+}
+
+/// The address of a gateway. What the stream is to contain is said by other arguments, so nothing else is accepted.
+fn gateway_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err("expected http:// or https:// and a host".to_owned());
+    }
+    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+        return Err(
+            "expected nothing after the host and port; use --category and --source to filter".to_owned()
+        );
+    }
+    Ok(url)
 }
 
 fn path(arguments: &TailArgs) -> String {
@@ -250,6 +264,21 @@ mod tests {
         assert!(remarks[0].contains("`Wrold") && !remarks[0].contains('\u{1b}'), "{remarks:?}");
         assert!(remarks[1].ends_with("the parameter `categroy`; did you mean `category`?"), "{remarks:?}");
         assert!(remarks[2].ends_with("the parameter `x`"), "{remarks:?}");
+    }
+
+    #[test]
+    fn the_address_of_a_gateway_is_only_that() {
+        for good in ["http://127.0.0.1:8700", "https://news.example.org/", "http://[::1]:8700/"] {
+            assert!(gateway_url(good).is_ok(), "{good}");
+        }
+        for (bad, says) in [
+            ("http://localhost:8700/?category=x", "--category"),
+            ("http://localhost:8700/news/stream", "nothing after"),
+            ("ftp://localhost/", "http://"),
+            ("localhost:8700", "http://"),
+        ] {
+            assert!(gateway_url(bad).unwrap_err().contains(says), "{bad}");
+        }
     }
 
     #[test]

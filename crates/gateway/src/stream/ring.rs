@@ -89,13 +89,13 @@ pub(crate) struct EventBatch {
 /// A search for the cursor before the newest events that a filter selects.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SnapshotSearch {
-    generation: u64,
+    pub(crate) generation: u64,
     /// The next event to be looked at.
-    at: Seq,
+    pub(crate) at: Seq,
     /// How many selected events are still to be found.
-    left: u64,
+    pub(crate) left: u64,
     /// The cursor before the oldest selected event so far.
-    cursor: Seq,
+    pub(crate) cursor: Seq,
 }
 
 /// A step of a search.
@@ -104,6 +104,8 @@ pub(crate) enum SearchStep {
     Found(Seq),
     /// To be continued in another turn.
     Unfinished(SnapshotSearch),
+    /// The ring has no more events; the daemon's log has.
+    BelowRing(SnapshotSearch),
     /// The ring has another epoch: the search starts again.
     OtherEpoch,
 }
@@ -266,7 +268,10 @@ impl Ring {
                 search.cursor = search.at;
             }
         }
-        SearchStep::Found(search.cursor)
+        match search.left > 0 && inner.log_oldest < inner.oldest {
+            true => SearchStep::BelowRing(search),
+            false => SearchStep::Found(search.cursor),
+        }
     }
 
     /// The cursor before everything recorded since `instant`; `None` if that may be below the ring, in the log.
@@ -425,6 +430,7 @@ mod tests {
             match ring.continue_search(search, filter, &mut Turn::default()) {
                 SearchStep::Found(seq) => return seq,
                 SearchStep::Unfinished(next) => search = next,
+                SearchStep::BelowRing(search) => return search.cursor,
                 SearchStep::OtherEpoch => panic!("it has one epoch"),
             }
         }

@@ -40,8 +40,16 @@ use super::{
     worker_streams::{WakeReason, WorkerStreams},
 };
 use crate::{
-    auth::authenticator::AuthorisedReader, connection::ClientConnection, http::query::QueryRemarks,
-    state::AppState, unsent::UnsentBytes,
+    auth::authenticator::AuthorisedReader,
+    connection::ClientConnection,
+    http::query::QueryRemarks,
+    pages::{
+        news_page::NewsScan,
+        pool::PageClient,
+        snapshot::{self, SnapshotStart},
+    },
+    state::AppState,
+    unsent::UnsentBytes,
 };
 
 /// Failed pages in a row after which the client gets a gap and continues with the ring.
@@ -99,6 +107,8 @@ pub(crate) struct StreamSubscriber {
     /// The newest event when the client came, until it has everything up to this one.
     live_at: Option<Seq>,
     replay: Replay,
+    /// The start of a snapshot is searched for in the log, for this generation of the ring.
+    snapshot: Option<(u64, SnapshotStart)>,
     /// Its address was sent too much from the past: nothing is read until then.
     hold: Option<Pin<Box<Sleep>>>,
     /// Failed pages in a row.
@@ -152,6 +162,7 @@ impl StreamSubscriber {
             cursor: Seq::NONE,
             live_at: None,
             replay: Replay::Idle,
+            snapshot: None,
             hold: None,
             page_failures: 0,
             outgoing: Outgoing::default(),
@@ -222,7 +233,7 @@ impl StreamSubscriber {
         let start = match (decision.after, self.request.since) {
             (Some(after), _) => Some((after, Replay::Idle)),
             (None, Some(since)) => Some(start_at(since.instant(state.now()), state, &bounds)),
-            (None, None) => self.search_snapshot(&mut opening).map(|snapshot| {
+            (None, None) => self.search_snapshot(&mut opening, &bounds, cx).map(|snapshot| {
                 // A client that was told `live` gets everything since then, however late the daemon started.
                 opening
                     .live_since
@@ -262,15 +273,49 @@ impl StreamSubscriber {
     }
 
     /// Looks for the cursor before the snapshot; `None` if that has to be continued in another turn.
-    fn search_snapshot(&mut self, opening: &mut Opening) -> Option<Seq> {
+    fn search_snapshot(
+        &mut self,
+        opening: &mut Opening,
+        bounds: &LogBounds,
+        cx: &mut Context<'_>,
+    ) -> Option<Seq> {
         let ring = &self.streams.state.ring;
-        let search = opening.search.take().unwrap_or_else(|| ring.search_newest(self.request.snapshot));
-        match ring.continue_search(search, &self.request.filter, &mut self.turn) {
-            SearchStep::Found(cursor) => return Some(cursor),
-            SearchStep::Unfinished(search) => opening.search = Some(search),
-            SearchStep::OtherEpoch => self.turn.end(),
+        if self.snapshot.is_none() {
+            let search = opening.search.take().unwrap_or_else(|| ring.search_newest(self.request.snapshot));
+            match ring.continue_search(search, &self.request.filter, &mut self.turn) {
+                SearchStep::Found(cursor) => return Some(cursor),
+                SearchStep::Unfinished(search) => opening.search = Some(search),
+                SearchStep::BelowRing(search) => {
+                    self.snapshot = Some((search.generation, self.search_log(search, bounds)));
+                }
+                SearchStep::OtherEpoch => self.turn.end(),
+            }
         }
-        None
+        let (generation, start) = self.snapshot.as_mut()?;
+        let Poll::Ready(cursor) = start.as_mut().poll(cx) else { return None };
+        let is_current = *generation == self.streams.state.ring.state().generation;
+        self.snapshot = None;
+        if !is_current {
+            self.turn.end();
+        }
+        is_current.then_some(cursor)
+    }
+
+    /// Looks for the rest of a snapshot in the daemon's log.
+    fn search_log(&self, search: SnapshotSearch, bounds: &LogBounds) -> SnapshotStart {
+        let state = &self.streams.state;
+        let client = PageClient::new(self.permit.address(), &state.settings());
+        let scan = NewsScan {
+            epoch: bounds.epoch.clone(),
+            generation: search.generation,
+            before: search.at.next(),
+            after: Seq::NONE,
+            since: None,
+            filter: self.request.filter.clone(),
+            limit: usize::try_from(search.left).unwrap_or(usize::MAX),
+            within: snapshot::WITHIN,
+        };
+        snapshot::search(Arc::clone(state), client, scan, search.cursor)
     }
 
     fn count_resume(&self, resume: Resume) {
