@@ -91,9 +91,12 @@ async fn the_page_notices_a_dead_connection_and_misses_nothing() {
         titles.as_array().unwrap().iter().map(|title| title.as_str().unwrap().to_owned()).collect()
     };
     notices_and_misses_nothing(&origin, &relay, shown).await.unwrap();
-    browser.run("location.hash = 'category=Wrold';").await.unwrap();
-    let told = "return document.getElementById('items-list').textContent.includes('Wrold');";
+    let told = "const text = document.getElementById('items-list').textContent;\
+                return text.includes('Wrold') && text.includes('categroy');";
+    browser.run("location.hash = 'category=Wrold&categroy=x';").await.unwrap();
     browser.wait("what was mistyped", SHOWN, told).await.unwrap();
+    browser.open(&format!("http://{}/?category=Wrold&categroy=x", relay.address)).await.unwrap();
+    browser.wait("what was mistyped in a query", SHOWN, told).await.unwrap();
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ export function showOnlySource(id) {
   filter.categories.clear();
   filter.sources = new Set([id]);
   filter.words = "";
+  filter.others = [];
   changeFilter();
 }
 
@@ -30,6 +31,7 @@ export function clearFilter() {
   filter.categories.clear();
   filter.sources.clear();
   filter.words = "";
+  filter.others = [];
   changeFilter();
 }
 
@@ -38,7 +40,9 @@ export function showFilter() {
   say(byId("stream-url"), url);
   say(byId("curl"), `curl -N '${url}'`);
   const names = [...filter.sources].map((id) => sources.known.get(id)?.name ?? id);
-  const parts = [[...filter.categories].join(", "), names.join(", "), filter.words && `“${filter.words}”`];
+  const others = filter.others.map(([name, value]) => `${name}=${value}`);
+  const words = filter.words && `“${filter.words}”`;
+  const parts = [[...filter.categories].join(", "), names.join(", "), words, others.join(", ")];
   say(byId("filter-text"), parts.filter(Boolean).join(" · ") || "everything");
   byId("filter-clear").hidden = !isFiltered();
   byId("words").value = filter.words;
