@@ -197,7 +197,7 @@ impl NewsQuery {
 
     /// Parameters that have one value, or a list in it.
     fn set_single(&mut self, name: &'static str, value: Cow<'_, str>) -> Result<(), HttpProblem> {
-        let id = Some(value.trim()).filter(|id| !id.is_empty()).map(str::to_owned);
+        let id = Some(&*value).filter(|id| !id.is_empty()).map(str::to_owned);
         match name {
             "kinds" => self.set_kinds(&value)?,
             "q" => value.split_whitespace().try_for_each(|word| self.add_word(word))?,
