@@ -26,6 +26,17 @@ pub(crate) enum FeedBehaviour {
     Drip,
 }
 
+impl FeedBehaviour {
+    /// Of feeds by number: half of them hang or drip.
+    pub(crate) fn half_bad(number: usize) -> Self {
+        match number % 4 {
+            1 => Self::Hang,
+            3 => Self::Drip,
+            _ => Self::Ok,
+        }
+    }
+}
+
 /// The listener; ends when dropped.
 pub(crate) struct Feeds {
     address: SocketAddr,

@@ -133,7 +133,10 @@ impl LatencyReport {
     pub fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(!self.tested.probes.is_empty(), "nothing was probed");
         let failed = self.twin.those(|probe| probe.outcome.is_err());
-        anyhow::ensure!(failed.is_empty(), "the twin failed, which is no fault of the program:{failed}");
+        anyhow::ensure!(
+            failed.is_empty(),
+            "probes of the idle twin failed, so there is nothing to compare with:{failed}"
+        );
         let bad = self.tested.those(|p| p.outcome.is_err() || p.took > self.slowest_allowed(p.at));
         anyhow::ensure!(bad.is_empty(), "{self}\nfailed, or much later than the twin's:{bad}");
         let p99_max = P99_FLOOR.max(self.twin.quantile(0.99) * RATIO_MAX);

@@ -192,7 +192,7 @@ impl<K: Clone + Eq + Hash> KeyedBuckets<K> {
                     u64::try_from(self.period.as_nanos()).unwrap_or(u64::MAX).saturating_mul(owed),
                 )
             }
-            // As much is owed as can be: whoever caused it waits until it is less.
+            // The debt is at its maximum: the client waits until it is smaller.
             Ok(Err(until)) => until.wait_time_from(limiter.clock().now()),
             Err(_) => Duration::ZERO,
         }

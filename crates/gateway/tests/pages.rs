@@ -1,7 +1,7 @@
 //! Pages, lists and metrics over real sockets: walks over the whole history, and answers that delay nobody.
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, reason = "tests may block")]
-#![allow(clippy::print_stdout, reason = "the output of a test is for whoever reads it")]
+#![allow(clippy::print_stdout, reason = "tests print what they measured")]
 
 #[path = "support/harness.rs"]
 mod harness;
@@ -59,14 +59,7 @@ async fn walk(endpoint: &Endpoint, path: &str, mut between: impl FnMut()) -> Vec
 
 /// A log of `events`, of which the ring holds the newest `ring`.
 async fn log_and_ring(events: usize, ring: usize) -> (Gateway, FakeDaemon, Serving) {
-    let gateway = Gateway::start(|config| config.gateway.ring_events = ring).await;
-    let daemon = FakeDaemon::new("e");
-    for n in 0..events {
-        daemon.publish(if n % 2 == 0 { "odd" } else { "even" });
-    }
-    let serving = daemon.serve(gateway.socket());
-    gateway.until_ready().await;
-    (gateway, daemon, serving)
+    harness::gateway_and_log(events, |config| config.gateway.ring_events = ring).await
 }
 
 fn down(from: u64, to: u64) -> Vec<u64> {

@@ -68,12 +68,7 @@ fn open_stream(address: SocketAddr) -> anyhow::Result<std::net::TcpStream> {
 #[expect(clippy::cast_precision_loss, reason = "numbers for people")]
 pub(super) fn run(options: &Options) -> anyhow::Result<ScenarioReport> {
     let feeds = Feeds::start()?;
-    let bad = |n: usize| match n % 4 {
-        1 => FeedBehaviour::Hang,
-        3 => FeedBehaviour::Drip,
-        _ => FeedBehaviour::Ok,
-    };
-    let with = measure(options, &feeds, bad)?;
+    let with = measure(options, &feeds, FeedBehaviour::half_bad)?;
     let without = measure(options, &feeds, |_| FeedBehaviour::Ok)?;
     let row = |what: &str, unit: &'static str, of: &dyn Fn(&ProbeCounts) -> f64| {
         Row::new(what, unit, of(&with), Some(of(&without)))

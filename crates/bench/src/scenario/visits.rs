@@ -57,12 +57,7 @@ fn measure(
 #[expect(clippy::cast_precision_loss, reason = "numbers for people")]
 pub(super) fn run(options: &Options) -> anyhow::Result<ScenarioReport> {
     let feeds = Feeds::start()?;
-    let bad = |n: usize| match n % 4 {
-        1 => FeedBehaviour::Hang,
-        3 => FeedBehaviour::Drip,
-        _ => FeedBehaviour::Ok,
-    };
-    let with = measure(options, &feeds, bad)?;
+    let with = measure(options, &feeds, FeedBehaviour::half_bad)?;
     let without = measure(options, &feeds, |_| FeedBehaviour::Ok)?;
     let row = |what: &str, of: fn(&HealthyFeeds) -> u64| {
         Row::new(what, "ms", of(&with) as f64, Some(of(&without) as f64))

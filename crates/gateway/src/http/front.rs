@@ -185,7 +185,7 @@ impl<H: Fn(AcceptedConnection) + 'static> FrontLoop<H> {
         }
     }
 
-    /// Gives the connection to whoever serves it.
+    /// Serves the connection here, or hands it to its worker.
     fn dispatch(&self, new: NewConnection, destination: Destination) {
         let NewConnection { socket, peer, permit, first } = new;
         let Ok(socket) = socket.into_std() else { return };

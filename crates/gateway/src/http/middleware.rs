@@ -104,8 +104,8 @@ async fn refuse_second(request: &ServiceRequest, state: &AppState) {
     }
 }
 
-/// The answer to a request that is one too many for its address. Probes of the process are not counted: whoever floods
-/// it must not make it look dead.
+/// The refusal of a request whose address is over its budget; `None` if it is within. `/health` has no budget: a flood
+/// from the address of a health check must not make the process look dead.
 fn over_budget(
     request: &ServiceRequest,
     state: &AppState,

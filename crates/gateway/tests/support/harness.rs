@@ -518,7 +518,15 @@ impl Drop for Serving {
 }
 
 pub(crate) async fn gateway_with(events: usize) -> (Gateway, FakeDaemon, Serving) {
-    let gateway = Gateway::start(|_| ()).await;
+    gateway_and_log(events, |_| ()).await
+}
+
+/// A gateway of this configuration, and a daemon whose log has so many events.
+pub(crate) async fn gateway_and_log(
+    events: usize,
+    change: impl FnOnce(&mut Config),
+) -> (Gateway, FakeDaemon, Serving) {
+    let gateway = Gateway::start(change).await;
     let daemon = FakeDaemon::new("e");
     for n in 0..events {
         daemon.publish(if n % 2 == 0 { "odd" } else { "even" });
