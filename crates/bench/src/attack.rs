@@ -1,4 +1,4 @@
-//! Attacks on the gateway: what one attacker's connections do, and what everybody else notices of it.
+//! Attacks on the gateway: what one attacker's connections do, and what other clients notice.
 
 pub(crate) mod attacker;
 pub(crate) mod catalogue;

@@ -49,7 +49,7 @@ pub(crate) enum Scenario {
     Resume,
     /// The gateway is stopped by SIGTERM, and another one takes over
     Restart,
-    /// One attacker, while everybody else is to notice nothing
+    /// One attacker; other clients must not notice it
     Attacks,
     /// The daemon visits 2,000 feeds of which 1,000 hang or drip, compared with 2,000 that answer
     Visits,

@@ -1,6 +1,6 @@
 //! The hang that this system exists to prevent: `/` and `/health` answer whatever feeds, daemon and clients do.
 //!
-//! Time is compared with a twin in the same run: a second pair of daemons without the fault, which nobody else uses.
+//! Time is compared with a twin in the same run: a second pair of daemons without the fault, which has no other clients.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::{collections::BTreeMap, time::Duration};

@@ -1,7 +1,7 @@
 //! Replays what froze the system that this one replaces: 20 feeds, 5 of them silent for minutes; one, five and a hundred
 //! streams aborted. There, one aborted stream kept `/` and `/health` from answering for 254 s, five for 513 s.
 //!
-//! Time is compared with a twin in the same run: a second gateway, which nobody uses and whose daemon has no feeds.
+//! Time is compared with a twin in the same run: a second gateway, which serves no other client and whose daemon has no feeds.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::{fs, time::Duration};

@@ -183,7 +183,7 @@ async fn a_lease_is_renewed_before_it_ends_and_unsubscribed_with_its_source() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_dead_hub_visits_continue() {
-    // Bound without listening: nobody else can take the port.
+    // Bound without listening, so that no other process can take the port.
     let dead = tokio::net::TcpSocket::new_v4().unwrap();
     dead.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let url = format!("http://{}/hub", dead.local_addr().unwrap());

@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_flood_of_addresses_takes_bounded_memory_and_forgets_nobody_who_stays() {
+    async fn a_flood_of_addresses_takes_bounded_memory_and_forgets_no_active_client() {
         let budgets = Budgets::new(BudgetLimits { addresses_per_network: 0, ..LIMITS });
         let stays = address("192.0.2.1");
         let mut admitted = 0;

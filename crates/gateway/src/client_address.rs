@@ -60,7 +60,7 @@ impl std::str::FromStr for ClientAddress {
 }
 
 /// Walks `X-Forwarded-For` from its end, where the nearest proxy has written. What is no address ends the walk: what
-/// stands before it was written by nobody who is trusted.
+/// stands before it was not written by a trusted proxy.
 fn forwarded_client(peer: IpAddr, lines: Vec<&[u8]>, settings: &Settings) -> IpAddr {
     let mut client = peer.to_canonical();
     let hops = lines.into_iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b','));

@@ -21,7 +21,7 @@ pub(crate) mod snapshot;
 // A page of a list: sources, categories.
 pub(crate) mod list_page;
 
-// The text of the metrics, made once for all who ask at the same time.
+// The text of the metrics, made once for simultaneous requests.
 pub(crate) mod metrics_page;
 
 // The body of an answer: bytes that are shared, in chunks.

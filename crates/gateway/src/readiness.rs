@@ -18,7 +18,7 @@ pub(crate) struct Readiness {
     pub(crate) stalled: Vec<StalledLoop>,
     /// Time since anything was received from the daemon.
     pub(crate) silence: Option<Duration>,
-    /// Why the gateway is not ready, for everybody: no paths and no messages of the system, which are in the log and on
+    /// Why the gateway is not ready, as published: no paths and no messages of the system, which are in the log and on
     /// the admin socket. Empty if it is ready.
     pub(crate) reasons: Vec<String>,
 }

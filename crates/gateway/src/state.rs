@@ -165,7 +165,7 @@ impl AppState {
         let settings = Arc::new(settings);
         let before =
             std::mem::replace(&mut *self.settings.write().unwrap_or_else(PoisonError::into_inner), settings);
-        // Thousands of tokens, freed when nobody waits for the lock.
+        // Thousands of tokens, freed after the lock is released.
         drop(before);
     }
 
@@ -223,7 +223,7 @@ impl AppState {
 
 #[cfg(test)]
 impl AppState {
-    /// A small ring, and nobody who takes anything out of the queues.
+    /// A small ring, and queues that are never emptied.
     pub(crate) fn for_tests(settings: Settings) -> Self {
         let ring = Ring::new(crate::stream::ring::RingBounds { events: 10, bytes: 1 << 20 });
         Self::new(settings, ring, DaemonQueues::new().0, Clock::system(), Watch::new()).0

@@ -75,7 +75,7 @@ impl UnsentBudget {
         );
         let refused = registry.add_by(
             "newswire_gateway_unsent_refused_total",
-            "Answers and pages that had to wait or were refused because of gateway.unsent_bytes_max, by whose bytes were the limit",
+            "Answers and pages that had to wait or were refused because of gateway.unsent_bytes_max, by whether the address or all clients together reached the limit",
             "reason",
             [UnsentRefused::Address.as_str(), UnsentRefused::Total.as_str()],
         );
@@ -92,7 +92,7 @@ impl UnsentBudget {
     /// address waits: otherwise a small budget would refuse it for ever.
     ///
     /// # Errors
-    /// Whose bytes are over the limit.
+    /// Which limit is reached: that of the address, or of all clients.
     pub(crate) fn reserve(&self, address: ClientAddress, bytes: usize) -> Result<UnsentBytes, UnsentRefused> {
         self.reserve_for(UnsentKind::Answer, address, bytes)
     }

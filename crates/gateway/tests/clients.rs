@@ -558,7 +558,7 @@ async fn a_client_waits_for_room_for_a_page_of_the_log_and_stays_connected() {
     daemon.publish_large(1_000, 4_000);
     let _serving = daemon.serve(gateway.socket());
     gateway.until_ready().await;
-    // A page that nobody reads takes the whole budget.
+    // A page that is not read takes the whole budget.
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stuck = socket.connect(gateway.address).await.unwrap();

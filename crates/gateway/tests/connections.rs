@@ -195,7 +195,7 @@ async fn a_client_that_waits_for_100_continue_gets_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_is_noticed_at_once_whatever_it_has_sent_before() {
-    // No heartbeat finds out that nobody takes it.
+    // No heartbeat finds out that it is not read.
     let gateway = Gateway::start(|config| config.gateway.heartbeat = Duration::from_secs(3600)).await;
     let daemon = FakeDaemon::new("e");
     daemon.publish("a");

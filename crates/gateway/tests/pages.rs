@@ -1,4 +1,4 @@
-//! Pages, lists and metrics over real sockets: walks over the whole history, and answers that delay nobody.
+//! Pages, lists and metrics over real sockets: walks over the whole history, and answers that delay no other client.
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, reason = "tests may block")]
 #![allow(clippy::print_stdout, reason = "tests print what they measured")]

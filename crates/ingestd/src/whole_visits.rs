@@ -154,7 +154,7 @@ fn failing(class: FailureClass, server: &LocalServer, closed: u16) -> Source {
 fn every_failure_class_is_reached_counted_and_shown() {
     run(async {
         let server = LocalServer::start(fail).await;
-        // Bound without listening: nobody else can take the port.
+        // Bound without listening, so that no other process can take the port.
         let bound = tokio::net::TcpSocket::new_v4().unwrap();
         bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let closed = bound.local_addr().unwrap().port();

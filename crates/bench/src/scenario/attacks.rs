@@ -1,5 +1,5 @@
 //! Whether one attacker delays or harms anybody else: each attack in turn on a new gateway with default limits, compared
-//! with an idle twin: a gateway that nobody attacks, probed in the same seconds on the same processors.
+//! with an idle twin: a gateway that is not attacked, probed in the same seconds on the same processors.
 //!
 //! ```text
 //! 127.0.0.2  the attacker, on a thread of low priority

@@ -29,12 +29,12 @@ pub struct StalledLoop {
     pub lag_ms: u64,
     /// How long ago that was.
     pub beat_ms_ago: u64,
-    /// Nothing: the function that it is stuck in is in the log and on the admin socket, and `/ready` is for everybody.
+    /// Nothing: the function that it is stuck in is in the log and on the admin socket, and `/ready` is public.
     pub culprit: Option<String>,
 }
 
 impl StalledLoop {
-    /// One sentence for everybody.
+    /// One sentence, safe to publish.
     #[must_use]
     pub fn sentence(&self) -> String {
         format!("{} has not answered for {} s", self.name, self.beat_ms_ago / 1000)

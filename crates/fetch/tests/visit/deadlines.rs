@@ -67,7 +67,7 @@ async fn redirects_share_one_deadline() {
 
 #[tokio::test]
 async fn a_connection_that_fails_is_retried_once() {
-    // Bound without listening: nobody else can take the port.
+    // Bound without listening, so that no other process can take the port.
     let bound = tokio::net::TcpSocket::new_v4().unwrap();
     bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let closed = bound.local_addr().unwrap();

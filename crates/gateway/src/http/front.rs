@@ -160,7 +160,7 @@ impl<H: Fn(AcceptedConnection) + 'static> FrontLoop<H> {
             }
         };
         let mut new = NewConnection { socket, peer, permit, first: FirstBytes::default() };
-        // Most clients send their request at once: then nobody has to wait for it.
+        // Most clients send their request at once, so there is nothing to wait for.
         let read = (&*SockRef::from(&new.socket)).read(new.first.unfilled());
         match new.first.after(read).map(|()| destination(new.first.as_slice())) {
             // The client has left already.

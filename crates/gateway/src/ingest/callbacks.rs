@@ -167,7 +167,7 @@ impl CallbackPermit<'_> {
             Ok(false) => ids.add_unknown(id, self.address, self.guess.take()),
             Err(_) => {}
         }
-        // If it was right, or nobody has said whether it was.
+        // If it was right, or was never checked.
         ids.take_back(self.guess.take());
         answer
     }
@@ -351,10 +351,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_guess_that_was_right_or_that_nobody_has_checked_does_not_count() {
+    async fn a_guess_that_was_right_or_was_never_checked_does_not_count() {
         let (callbacks, _forwarder) = Callbacks::new();
         for n in 0..2 * UNKNOWN_MAX {
-            // The queue is full after a while, because nobody takes anything out of it.
+            // The queue is full after a while, because nothing takes requests out of it.
             let failed = call(&callbacks, &n.to_string(), "192.0.2.1").await.unwrap_err();
             assert!(matches!(failed, CallbackError::NoDaemon | CallbackError::Busy), "{failed:?}");
         }

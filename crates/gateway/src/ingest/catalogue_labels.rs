@@ -30,7 +30,7 @@ impl CatalogueLabels {
     /// Replaces all of them.
     pub(crate) fn replace(&self, index: LabelIndex) {
         let before = self.0.write().unwrap_or_else(PoisonError::into_inner).replace(index);
-        // Freed when no client waits for the lock.
+        // Freed after the lock is released.
         drop(before);
     }
 

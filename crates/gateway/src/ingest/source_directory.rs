@@ -161,7 +161,7 @@ impl SourceDirectory {
         next.version = inner.version + 1;
         next.categories_version = inner.categories_version + 1;
         let before = std::mem::replace(&mut *inner, next);
-        // Freed when no client waits for the lock.
+        // Freed after the lock is released.
         drop(inner);
         drop(before);
     }

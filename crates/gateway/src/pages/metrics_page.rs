@@ -1,4 +1,4 @@
-//! The text of the metrics: made at most a few times per second, and then for all who wait for it.
+//! The text of the metrics: made at most a few times per second, and then for all requests that wait for it.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -35,7 +35,7 @@ impl MetricsTexts {
         last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A text that was made after `requested`, so that nobody gets values from before the request. Call it on the pool's
+    /// A text that was made after `requested`, so that no request gets older values. Call it on the pool's
     /// thread only: jobs there take turns, so that no two make the same text.
     pub(crate) async fn get(
         &self,
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_flood_of_scrapes_costs_four_texts_per_second_and_nobody_gets_an_old_one() {
+    async fn a_flood_of_scrapes_costs_four_texts_per_second_and_none_gets_an_old_one() {
         let (texts, made) = (MetricsTexts::default(), AtomicU32::new(0));
         let make = || (made.fetch_add(1, Relaxed) + 1).to_string();
         let first = texts.get(MetricsFormat::Prometheus, Instant::now(), make).await;

@@ -156,7 +156,7 @@ impl Ring {
         inner.epoch = Some(epoch);
         inner.filled = false;
         let removed = inner.clear(Seq(1));
-        // Freed when no client waits for the lock.
+        // Freed after the lock is released.
         drop(inner);
         drop(removed);
     }
@@ -195,7 +195,7 @@ impl Ring {
             inner.oldest = inner.oldest.next();
             removed.push_back(entry);
         }
-        // Freed when no client waits for the lock.
+        // Freed after the lock is released.
         drop(inner);
         drop(removed);
     }

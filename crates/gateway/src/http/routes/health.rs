@@ -52,7 +52,7 @@ pub(super) async fn ready(state: web::Data<AppState>) -> impl Responder {
     response.insert_header((header::CACHE_CONTROL, "no-store")).json(body)
 }
 
-/// `GET /metrics`: the gateway's own, and the daemon's as last read. All who ask at the same time share a text, and few
+/// `GET /metrics`: the gateway's own, and the daemon's as last read. Simultaneous requests share a text, and few
 /// texts are made per second: nothing is reserved for them, so that clients which do not read cannot refuse a scrape.
 pub(super) async fn metrics(
     request: HttpRequest,

@@ -106,7 +106,7 @@ async fn open(
     };
     let remarks = query.remarks(&state.catalogue_labels, reader.scope.as_deref());
     let heartbeat = query.heartbeat || query.filter.kinds.iter().any(|kind| kind == "heartbeat");
-    // Of the programs that people use, only proxies that nobody has configured for streams speak it.
+    // Of the programs that people use, only proxies that are not configured for streams speak it.
     let is_1_0 = request.version() < Version::HTTP_11;
     let stream = StreamRequest {
         requested: requested_id(&request, &query),
