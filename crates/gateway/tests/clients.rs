@@ -440,7 +440,7 @@ async fn what_a_client_mistyped_is_named_in_the_stream_and_in_pages() {
     let hello = gateway.stream(&format!("?{query}"), "").await.hello().await;
     assert_eq!(hello["unknown"], unknown);
     let named = |name: &str, meant: Option<&str>| serde_json::json!({"name": name, "did_you_mean": meant});
-    assert_eq!(hello["ignored"], serde_json::json!([named("limti", None), named("_", None)]));
+    assert_eq!(hello["ignored"], serde_json::json!([named("limti", Some("snapshot")), named("_", None)]));
     let answer = gateway.ask("GET", &format!("/news?{query}"), "").await;
     let page: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
     assert_eq!(page["unknown"], unknown);
@@ -450,7 +450,7 @@ async fn what_a_client_mistyped_is_named_in_the_stream_and_in_pages() {
         etag(&known).is_some() && etag(&known) != etag(&answer),
         "it may become known without a new event"
     );
-    let expected = [named("limti", Some("limit")), named("_", None), named("snapshot", None)];
+    let expected = [named("limti", Some("limit")), named("_", None), named("snapshot", Some("limit"))];
     assert_eq!(page["ignored"], serde_json::json!(expected));
     let clean = gateway.stream(&format!("?{all_known}"), "").await.hello().await;
     assert_eq!((&clean["unknown"], &clean["ignored"]), (&serde_json::json!([]), &serde_json::json!([])));
@@ -499,13 +499,69 @@ async fn no_line_is_longer_than_60_kib_whatever_the_item_and_content_can_be_left
                 assert_eq!(item, &whole);
             }
         }
-        assert_eq!(items[3]["truncated"], serde_json::json!(["content_html"]));
+        // Who did not ask for it is not told that it is missing.
+        let truncated = (query == "content=1").then(|| serde_json::json!(["content_html"]));
+        assert_eq!(items[3].get("truncated"), truncated.as_ref());
         assert!(items[..3].iter().all(|item| item.get("truncated").is_none()));
     }
     let page = gateway.ask("GET", "/news?content=0", "").await;
     let page: serde_json::Value = serde_json::from_str(page.split_once("\r\n\r\n").unwrap().1).unwrap();
     assert_eq!(page["items"].as_array().unwrap().len(), 5);
     assert!(page["items"].as_array().unwrap().iter().all(|item| item.get("content_html").is_none()));
+    for seq in 1..=5 {
+        let one = async |query: &str| {
+            let answer = gateway.ask("GET", &format!("/news/e-{seq}{query}"), "").await;
+            serde_json::from_str::<serde_json::Value>(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+        };
+        let mut whole = one("?content=1").await;
+        assert_eq!(whole, one("").await);
+        whole.as_object_mut().unwrap().remove("content_html").unwrap();
+        assert_eq!(one("?content=0").await, whole);
+    }
+    let answer = gateway.ask("GET", "/news/e-1?content=no", "").await;
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("content: "), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_parameter_counts_as_absent_on_every_route() {
+    let (gateway, _daemon, _serving) = gateway_with(3).await;
+    const NAMES: [&str; 15] = [
+        "category",
+        "source",
+        "tag",
+        "language",
+        "country",
+        "q",
+        "kinds",
+        "content",
+        "since",
+        "after",
+        "before",
+        "limit",
+        "snapshot",
+        "heartbeat",
+        "last_event_id",
+    ];
+    for path in ["/news", "/news/e-1", "/sources", "/categories"] {
+        let body = |answer: String| {
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with("HTTP/1.1 200"), "{head} {body}");
+            serde_json::from_str::<serde_json::Value>(body).unwrap()
+        };
+        let usual = body(gateway.ask("GET", path, "").await);
+        for name in NAMES {
+            let mut answer = body(gateway.ask("GET", &format!("{path}?{name}="), "").await);
+            if usual.get("ignored").is_some() {
+                answer["ignored"] = usual["ignored"].clone();
+            }
+            assert_eq!(answer, usual, "{path}?{name}=");
+        }
+    }
+    for name in NAMES {
+        let mut client = gateway.stream(&format!("?{name}="), "").await;
+        assert_eq!(client.hello().await["resume"], "live", "{name}");
+        assert_eq!(client.ids(3).await, ["e-1", "e-2", "e-3"], "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
