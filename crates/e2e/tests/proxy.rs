@@ -123,15 +123,14 @@ async fn check_proxy(kind: ProxyKind) -> anyhow::Result<()> {
     hello.context("a client of another address resumes with an id")?;
     wait_line(&other, "Second", AT_ONCE).await?;
 
+    let refused = proxy.get("token", &format!("/news?jwt={QUERY}")).await?;
+    assert_eq!(refused.1, "status 400 over 2", "the gateway refuses a token in the query");
     check_leaving(kind, &proxy, &stack, &origin, (&stream, other)).await?;
     if kind == ProxyKind::Nginx {
         check_limits(&proxy).await?;
     }
     assert_eq!(proxy.get("health", "/health").await?.1, "status 200 over 2");
     assert_eq!(proxy.get("metrics", "/metrics").await?.1, "status 404 over 2");
-
-    let refused = proxy.get("token", &format!("/news?jwt={QUERY}")).await?;
-    assert_eq!(refused.1, "status 400 over 2", "the gateway refuses a token in the query");
     stack.kill(Binary::Gateway)?;
     check_while_down(&proxy, &id).await?;
     check_logs(kind, &proxy).await

@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use harness::{Client, Endpoint, Gateway, TIMEOUT, gateway_with};
+use newswire_gateway::Limits;
 
 /// Sends a request of HTTP/1.0; the head of the response, and the rest of the connection.
 async fn http_10(gateway: &Endpoint, method: &str, headers: &str) -> (String, BufReader<TcpStream>) {
@@ -230,6 +231,31 @@ async fn a_heartbeat_is_an_event_for_clients_that_ask_and_an_id_for_the_others()
         until_live(&mut plain).await;
         assert_eq!(plain.block().await.unwrap(), ["id: e-5"], "{query}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_asks_for_heartbeats_does_not_wait_as_long_as_gateway_heartbeat_may_be() {
+    let limits = Limits { requested_heartbeat: Duration::from_millis(300), ..Limits::default() };
+    // An hour, which clients that take 30 s of silence for a lost connection do not wait for.
+    let gateway = Gateway::within(limits, |c| c.gateway.heartbeat = Duration::from_secs(3600)).await;
+    let mut early = gateway.stream("?heartbeat=1", "last-event-id: e-2\r\n").await;
+    event_named(&mut early, "heartbeat").await;
+    let daemon = harness::FakeDaemon::new("e");
+    daemon.publish("a");
+    let _serving = daemon.serve(gateway.socket());
+    gateway.until_ready().await;
+    let mut plain = gateway.stream("", "").await;
+    until_live(&mut plain).await;
+    for query in ["?heartbeat=1", "?kinds=item,heartbeat"] {
+        let mut client = gateway.stream(query, "").await;
+        until_live(&mut client).await;
+        for _ in 0..3 {
+            assert_eq!(event_named(&mut client, "heartbeat").await.1.as_deref(), Some("e-1"), "{query}");
+        }
+    }
+    // Several times as long as the others waited: who did not ask waits for as long as was configured.
+    daemon.publish("a");
+    assert_eq!(plain.block().await.unwrap()[0], "id: e-2");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,23 +51,21 @@ pub(crate) struct TailArgs {
 
 /// Items shown before the first live one.
 const SNAPSHOT: &str = "10";
-/// How long a stream may be silent, if `gateway.heartbeat` is the default or is not known.
+/// How long a stream may be silent: it asks for heartbeats, of which one comes every 10 s at least.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Longest token that a gateway accepts, in bytes.
 const TOKEN_BYTES_MAX: usize = 4096;
 
 pub(crate) async fn run(arguments: TailArgs) -> anyhow::Result<Exit> {
-    let (base, silence) = match &arguments.url {
-        Some(url) => (url.clone(), SILENCE_MAX),
+    let base = match &arguments.url {
+        Some(url) => url.clone(),
         None => {
             let gateway = arguments.file.load()?.config.gateway;
-            let base = Url::parse(&format!("http://{}/", gateway.listen));
-            // Three heartbeats, as with the default.
-            (base.context("make a URL of gateway.listen")?, SILENCE_MAX.max(gateway.heartbeat * 3))
+            Url::parse(&format!("http://{}/", gateway.listen)).context("make a URL of gateway.listen")?
         }
     };
     let path = path(&arguments);
-    let timing = SubscriptionTiming { silence, ..SubscriptionTiming::default() };
+    let timing = SubscriptionTiming { silence: SILENCE_MAX, ..SubscriptionTiming::default() };
     let endpoint = Endpoint::Url(base);
     let mut stream =
         Subscription::new(endpoint.clone(), &path, arguments.after.clone(), Coverage::Filtered, timing);
@@ -136,7 +134,7 @@ fn gateway_url(text: &str) -> Result<Url, String> {
 
 fn path(arguments: &TailArgs) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
-    // Some proxies hold back blocks that are not events.
+    // Some proxies hold back blocks that are not events, and `gateway.heartbeat` may be long.
     query.append_pair("kinds", "item,update,heartbeat");
     if !arguments.json {
         query.append_pair("content", "0");
