@@ -109,6 +109,8 @@ impl ClientConnection {
     pub(crate) fn begin_stream(&self) {
         self.is_stream.set(true);
         self.deadline.set(None);
+        // The client may have closed its side before.
+        self.wake();
     }
 
     /// The stream has ended: what is left to send has the deadline of any other answer.
