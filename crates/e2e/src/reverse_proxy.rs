@@ -181,6 +181,8 @@ fn caddy(
             ("{\n\t# Streams last", format!("{globals}\t# Streams last")),
             (&format!("\n{host} {{\n"), site),
             ("reverse_proxy 127.0.0.1:8700", format!("reverse_proxy {upstream}")),
+            // So that every request is logged, whatever this version of Caddy logs of its own accord.
+            ("\tlog {\n", "\tlog {\n\t\tlevel DEBUG\n".to_owned()),
             (ReverseProxy::READER, reader.to_owned()),
         ],
     )?;

@@ -133,18 +133,9 @@ async fn check_proxy(kind: ProxyKind) -> anyhow::Result<()> {
     assert_eq!(proxy.get("metrics", "/metrics").await?.1, "status 404 over 2");
     stack.kill(Binary::Gateway)?;
     check_while_down(&proxy, &id).await?;
-    check_logs(kind, &proxy).await
-}
-
-/// No query is logged, and requests are.
-async fn check_logs(kind: ProxyKind, proxy: &Proxy) -> anyhow::Result<()> {
-    if kind == ProxyKind::Caddy {
-        // It logs what fails; nginx's error log cannot leave the query out.
-        assert_eq!(proxy.get("failing", &format!("/news?q={QUERY}")).await?.1, "status 502 over 2");
-    }
     let logs = proxy.running.logs();
-    assert!(logs.contains("/news"), "{logs}");
-    assert!(!logs.contains(QUERY), "{logs}");
+    assert!(logs.contains("/news"), "requests are logged: {logs}");
+    assert!(!logs.contains(QUERY), "no query is: {logs}");
     Ok(())
 }
 
