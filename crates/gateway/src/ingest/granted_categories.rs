@@ -21,9 +21,12 @@ pub(crate) fn warn(categories: &[String]) {
     if categories.is_empty() {
         return;
     }
-    let named = categories[..categories.len().min(NAMED_MAX)].join(", ");
+    let (named, more) = categories.split_at(categories.len().min(NAMED_MAX));
+    let mut named = named.join(", ");
+    if !more.is_empty() {
+        named.push_str(&format!(" and {} more", more.len()));
+    }
     tracing::warn!(
-        count = categories.len(),
         categories = named,
         "gateway.public_categories or gateway.read_tokens_file grants categories that no source has; correct their names"
     );
