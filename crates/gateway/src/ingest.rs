@@ -23,3 +23,6 @@ pub(crate) mod callbacks;
 
 // Parts of the daemon's log, for pages that go below the ring.
 pub(crate) mod history;
+
+// Why the daemon gave no answer.
+pub(crate) mod no_answer;

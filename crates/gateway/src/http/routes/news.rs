@@ -20,6 +20,7 @@ use crate::{
         problem::HttpProblem,
         query::{NewsQuery, QueryRemarks},
     },
+    ingest::history::HistoryUnavailable,
     pages::{
         body::SharedBody,
         news_page::{self, LogLookup, NewsPage, NewsScan},
@@ -177,7 +178,9 @@ pub(super) async fn one(
             match job.run(async move { news_page::look_up(&shared, &id, within).await }).await? {
                 LogLookup::Found(frame) => frame.into(),
                 LogLookup::TooOld => return Err(HttpProblem::no_longer_kept()),
-                LogLookup::NoDaemon => return Err(HttpProblem::no_daemon()),
+                // The ring will know in a moment.
+                LogLookup::Unavailable(HistoryUnavailable::OtherLog) => return Err(unknown()),
+                LogLookup::Unavailable(unavailable) => return Err(unavailable.into()),
             }
         }
     };

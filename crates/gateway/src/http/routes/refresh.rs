@@ -66,10 +66,7 @@ async fn forward(state: &AppState, body: &[u8]) -> Result<HttpResponse, HttpProb
     state.metrics.refreshes.get_or_create(&[("result", result)]).inc();
     let accepted = ordered.map_err(|error| match error {
         RefreshError::Busy => HttpProblem::busy(),
-        RefreshError::NoDaemon(reason) => {
-            tracing::warn!(error = reason, "could not forward a refresh to the daemon");
-            HttpProblem::no_daemon()
-        }
+        RefreshError::NoDaemon(why) => HttpProblem::no_daemon(why),
     })?;
     let categories = state.sources.categories(&accepted.accepted);
     let refresh = state.refreshes.track(&accepted.accepted, categories);
