@@ -222,6 +222,50 @@ async fn a_daemon_that_comes_back_with_another_log_is_never_mistaken_for_the_old
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_below_the_ring_waits_for_a_daemon_that_is_away_and_misses_nothing() {
+    let (gateway, daemon, serving) = log_and_ring(100, 30).await;
+    drop(serving);
+    std::fs::remove_file(gateway.socket()).unwrap();
+    let mut streams = Vec::new();
+    for query in ["?after=e-5&kinds=item", "?since=1970-01-01T00:00:06Z&kinds=item"] {
+        let mut stream = gateway.stream(query, "").await;
+        stream.hello().await;
+        streams.push(stream);
+    }
+    // Longer than the requests that are made for an unreadable log, before the rest counts as lost.
+    sleep(Duration::from_secs(8)).await;
+    let _serving = daemon.serve(gateway.socket());
+    for stream in &mut streams {
+        let mut next = 6;
+        while next <= 100 {
+            let block = stream.block().await.expect("the stream goes on");
+            assert_ne!(block[0], "event: gap", "the log has all of them: {block:?}");
+            if block.iter().any(|field| field == "event: item") {
+                assert!(block.contains(&format!("id: e-{next}")), "{next}: {block:?}");
+                next += 1;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_waits_for_a_daemon_ends_when_another_log_comes() {
+    let (gateway, _daemon, serving) = log_and_ring(100, 30).await;
+    drop(serving);
+    let mut stream = gateway.stream("?after=e-5&kinds=item", "").await;
+    stream.hello().await;
+    let other = FakeDaemon::new("f");
+    other.publish("a");
+    let _serving = other.serve(gateway.socket());
+    let mut last = Vec::new();
+    while let Some(block) = stream.block().await {
+        assert_ne!(block[0], "event: gap", "{block:?}");
+        last = block;
+    }
+    assert_eq!(last, ["id: e-5"], "it keeps its cursor of the old log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_that_is_not_made_is_not_announced() {
     let (gateway, _daemon, _serving) = log_and_ring(1, 10).await;
     let h2c = "upgrade: h2c\r\nhttp2-settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n";

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use control::ControlSocket;
 use notation::write_duration;
 
 use super::kinds::{ListItem, ValueKind};
@@ -183,6 +184,9 @@ table! {
     gateway: GatewaySection {
         /// Address and port to listen on; port 0 picks a free port. There is no TLS: use a reverse proxy.
         listen: SocketAddr = "127.0.0.1:8700", ValueKind::Address, RESTART;
+        /// Directory of this gateway's admin socket, gateway-admin.sock, when several gateways run beside one ingestion daemon:
+        /// each needs its own. At most 88 bytes long. Empty: daemon.run_dir.
+        admin_dir: Option<PathBuf> = "", ValueKind::OptionalRunDir, RESTART;
         /// Number of worker threads that serve clients; 0 means one per core.
         workers: usize = "0", ValueKind::Integer(0, 1_024), RESTART;
         /// Maximum number of simultaneous streams. A further stream is closed at once; its client is told to reconnect later.
@@ -260,6 +264,18 @@ table! {
         /// "text" for people, "json" for programs, "journald" for native journal fields. "auto": "journald" if standard error is
         /// connected to the journal, otherwise "text".
         format: LogFormat = "auto", ValueKind::Format, RESTART;
+    }
+}
+
+impl Config {
+    /// The path of a socket.
+    #[must_use]
+    pub fn socket(&self, socket: ControlSocket) -> PathBuf {
+        let own_dir = match socket {
+            ControlSocket::GatewayAdmin => self.gateway.admin_dir.as_ref(),
+            ControlSocket::Ingestd | ControlSocket::IngestdAdmin => None,
+        };
+        socket.in_dir(own_dir.unwrap_or(&self.daemon.run_dir))
     }
 }
 

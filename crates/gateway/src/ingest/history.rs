@@ -160,7 +160,7 @@ impl HistoryForwarder {
         F: Future<Output = HistoryResult> + Send + 'static,
     {
         let is_silent = Arc::clone(&self.is_silent);
-        let (unanswered, mut to_probe) = mpsc::unbounded_channel();
+        let (unanswered, mut to_probe) = mpsc::channel(1);
         let send = |request: HistoryRequest| {
             let (is_silent, unanswered) = (Arc::clone(&is_silent), unanswered.clone());
             let probe = HistoryRequest { limit: 1, since: None, ..request.clone() };
@@ -173,8 +173,8 @@ impl HistoryForwarder {
                 let answer = answer.await;
                 if is_late(&answer) && !is_silent.swap(true, Ordering::AcqRel) {
                     tracing::warn!("the daemon did not answer a request for the log in time");
-                    // One at a time: the state changes only once until it is probed.
-                    unanswered.send(probe).ok();
+                    // There is room: the state changes again only after this one was taken out and answered.
+                    unanswered.try_send(probe).ok();
                 }
                 answer
             }
