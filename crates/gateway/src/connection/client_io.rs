@@ -18,7 +18,7 @@ use tokio::{
     time::Sleep,
 };
 
-use super::{ClientConnection, request_end::RequestEnd};
+use super::{ClientConnection, ending::ConnectionCut, request_end::RequestEnd};
 
 /// Bytes behind the first request that are thrown away; with more the connection is closed.
 const SURPLUS_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -134,10 +134,12 @@ impl AsyncRead for ClientIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.end.is_reached() {
-            return this.poll_surplus(cx, buf).map_ok(|surplus| match surplus {
-                Surplus::Eof => {}
-                Surplus::TooMuch => this.connection.cut("pipelining"),
-            });
+            let surplus = ready!(this.poll_surplus(cx, buf));
+            match surplus {
+                Ok(Surplus::TooMuch) => this.connection.cut(ConnectionCut::Pipelining),
+                Ok(Surplus::Eof) | Err(_) => this.connection.on_client_left(),
+            }
+            return Poll::Ready(surplus.map(drop));
         }
         let before = buf.filled().len();
         let first = std::mem::take(&mut this.first);
@@ -157,7 +159,12 @@ impl AsyncRead for ClientIo {
 
 impl AsyncWrite for ClientIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes));
+        if written.is_err() {
+            this.connection.on_client_left();
+        }
+        Poll::Ready(written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
