@@ -12,6 +12,9 @@ mod request_end;
 // How many connections there are, and may be.
 pub(crate) mod capacity;
 
+// Why connections and streams end.
+pub(crate) mod ending;
+
 use std::{
     cell::{Cell, RefCell},
     fmt, io,
@@ -28,6 +31,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use self::{
     capacity::{ConnectionPermit, WorkerShare},
     client_io::FirstBytes,
+    ending::{ConnectionCut, StreamEnd},
 };
 use crate::state::AppState;
 
@@ -53,12 +57,25 @@ pub(crate) struct ClientConnection {
     _permit: ConnectionPermit,
     _share: Option<WorkerShare>,
     was_cut: Cell<bool>,
-    is_stream: Cell<bool>,
+    /// The client has closed it, or it is lost.
+    client_left: Cell<bool>,
+    stream: Cell<StreamStage>,
     has_request: Cell<bool>,
     /// When it is cut; `None` for a stream, which is judged by its throughput.
     deadline: Cell<Option<Instant>>,
     /// Wakes the task that serves it.
     waker: RefCell<Option<Waker>>,
+}
+
+/// Whether a connection is a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum StreamStage {
+    /// It is not.
+    #[default]
+    None,
+    Open,
+    /// Its end was counted; the client may still have to take the last of it.
+    Ended,
 }
 
 impl fmt::Debug for ClientConnection {
@@ -92,7 +109,8 @@ impl ClientConnection {
             _permit: permit,
             _share: share,
             was_cut: Cell::default(),
-            is_stream: Cell::default(),
+            client_left: Cell::default(),
+            stream: Cell::default(),
             has_request: Cell::default(),
             deadline: Cell::new(Some(Instant::now() + limits.connection)),
             waker: RefCell::default(),
@@ -107,20 +125,41 @@ impl ClientConnection {
 
     /// The connection becomes a stream: it has no deadline, because it is judged by its throughput.
     pub(crate) fn begin_stream(&self) {
-        self.is_stream.set(true);
+        self.stream.set(StreamStage::Open);
         self.deadline.set(None);
         // The client may have closed its side before.
         self.wake();
     }
 
-    /// The stream has ended: what is left to send has the deadline of any other answer.
+    /// Counts the end of the stream, if this is its first reason to end.
+    pub(crate) fn count_stream_end(&self, end: StreamEnd) {
+        if self.stream.get() == StreamStage::Open {
+            self.stream.set(StreamStage::Ended);
+            self.state.metrics.ended.get_or_create(&[("reason", end.as_str())]).inc();
+        }
+    }
+
+    /// The stream is gone: what is left to send has the deadline of any other answer.
     pub(crate) fn end_stream(&self) {
+        self.count_stream_end(if self.client_left.get() {
+            StreamEnd::Client
+        } else if self.state.is_draining() && !std::thread::panicking() {
+            // Its worker has stopped before the stream could end itself.
+            StreamEnd::Drain
+        } else {
+            StreamEnd::Fault
+        });
         self.deadline.set(Some(Instant::now() + self.state.settings().limits.connection));
         self.wake();
     }
 
     pub(crate) fn is_stream(&self) -> bool {
-        self.is_stream.get()
+        self.stream.get() != StreamStage::None
+    }
+
+    /// The client has closed the connection, or it is lost.
+    fn on_client_left(&self) {
+        self.client_left.set(true);
     }
 
     pub(crate) fn was_cut(&self) -> bool {
@@ -128,15 +167,15 @@ impl ClientConnection {
     }
 
     /// Closes the connection at once, and discards what the kernel still holds for it.
-    pub(crate) fn cut(&self, reason: &'static str) {
+    pub(crate) fn cut(&self, reason: ConnectionCut) {
         if self.was_cut.replace(true) {
             return;
         }
-        self.state.metrics.connections_cut.get_or_create(&[("reason", reason)]).inc();
-        if self.is_stream() && reason == "pipelining" {
-            self.state.metrics.ended.get_or_create(&[("reason", reason)]).inc();
+        self.state.metrics.connections_cut.get_or_create(&[("reason", reason.as_str())]).inc();
+        if let Some(end) = reason.stream_end() {
+            self.count_stream_end(end);
         }
-        tracing::debug!(subscriber = %self.peer, reason, "closed a connection");
+        tracing::debug!(subscriber = %self.peer, reason = reason.as_str(), "closed a connection");
         self.wake();
     }
 
@@ -187,7 +226,7 @@ impl ClientConnection {
             }
             // After the poll, in which it may have become a stream.
             if self.poll_deadline(&mut timer, cx) {
-                self.cut("deadline");
+                self.cut(ConnectionCut::Deadline);
             }
             if self.was_cut() { Poll::Ready(()) } else { Poll::Pending }
         })

@@ -3,7 +3,11 @@
 use daemon::metrics::MetricsRegistry;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 
-use crate::{auth::error::AuthError, ingest::history};
+use crate::{
+    auth::error::AuthError,
+    connection::ending::{ConnectionCut, StreamEnd},
+    ingest::history,
+};
 
 type Labels = [(&'static str, &'static str); 1];
 type Worker = [(&'static str, usize); 1];
@@ -55,7 +59,9 @@ impl GatewayMetrics {
                 "newswire_gateway_connections_cut_total",
                 "Connections closed by the gateway: limit reached, request too slow, shutdown, client not reading, token expired, too much sent behind the request",
                 "reason",
-                ["full", "connections_per_address", "addresses_per_network", "deadline", "drain", "slow", "expired", "pipelining"],
+                ["full", "connections_per_address", "addresses_per_network"]
+                    .into_iter()
+                    .chain(ConnectionCut::ALL.map(ConnectionCut::as_str)),
             ),
             accept_failures: registry.add_by(
                 "newswire_gateway_accept_failures_total",
@@ -103,9 +109,9 @@ impl GatewayMetrics {
             ),
             ended: registry.add_by(
                 "newswire_gateway_streams_ended_total",
-                "Streams ended by the gateway: shutdown, token expired, another log, client too slow or pipelining",
+                "Streams ended: shutdown, token expired, another log, client too slow or pipelining, client gone, or a fault of the gateway",
                 "reason",
-                ["drain", "expired", "epoch", "slow", "pipelining"],
+                StreamEnd::ALL.map(StreamEnd::as_str),
             ),
             resumes: registry.add_by(
                 "newswire_gateway_resumes_total",

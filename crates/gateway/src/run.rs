@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    connection::ending::ConnectionCut,
     control_loop, diagnostics,
     error::GatewayError,
     http::{
@@ -153,6 +154,6 @@ async fn drain(state: &Arc<AppState>) {
     if tokio::time::timeout(window + DRAIN_GRACE, closed).await.is_err() {
         tracing::warn!(clients = state.client_count(), "streams did not end in time");
     }
-    let cut = state.metrics.connections_cut.get_or_create(&[("reason", "drain")]).get();
+    let cut = state.metrics.connections_cut.get_or_create(&[("reason", ConnectionCut::Drain.as_str())]).get();
     tracing::info!(cut, "drained");
 }

@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use harness::{Client, FakeDaemon, Gateway, Serving, TIMEOUT, gateway_with};
+use newswire_gateway::Limits;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_begins_with_retry_and_stream_then_the_snapshot_then_live() {
@@ -294,6 +295,51 @@ async fn a_client_that_pipelines_on_its_open_stream_is_disconnected() {
     assert!(
         gateway.ask("GET", "/metrics", "").await.contains("streams_ended_total{reason=\"pipelining\"} 1")
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_end_of_a_stream_is_counted_once_with_its_reason() {
+    let limits = Limits { throughput_window: Duration::from_secs(1), ..Limits::default() };
+    let gateway = Gateway::within(limits, |_| ()).await;
+    let mut daemon = FakeDaemon::new("e");
+    daemon.publish("a");
+    let serving = daemon.serve(gateway.socket());
+    gateway.until_ready().await;
+    let open = async || {
+        let mut client = gateway.stream("", "").await;
+        client.ids(1).await;
+        client
+    };
+    // Closed, half closed, and reset.
+    drop(open().await);
+    let mut half_closed = open().await;
+    half_closed.stream.get_mut().shutdown().await.unwrap();
+    open().await.stream.get_ref().set_zero_linger().unwrap();
+    let mut floods = open().await;
+    timeout(TIMEOUT, floods.stream.get_mut().write_all(&vec![b'x'; 1 << 20])).await.unwrap().ok();
+    gateway.until_clients(0, TIMEOUT).await;
+    let stuck = gateway.small_stream("?snapshot=0").await;
+    gateway.until_clients(1, TIMEOUT).await;
+    daemon.publish_large(200, 5_000);
+    gateway.until_clients(0, TIMEOUT).await;
+    drop(stuck);
+    let mut other_log = gateway.stream("?snapshot=0", "").await;
+    other_log.hello().await;
+    drop(serving);
+    daemon = FakeDaemon::new("f");
+    daemon.publish("a");
+    let _serving = daemon.serve(gateway.socket());
+    while timeout(TIMEOUT, other_log.block()).await.unwrap().is_some() {}
+    gateway.until_clients(0, TIMEOUT).await;
+    let metrics = gateway.ask("GET", "/metrics", "").await;
+    let mut ended: Vec<_> = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("newswire_gateway_streams_ended_total{reason="))
+        .filter(|line| !line.ends_with(" 0"))
+        .collect();
+    ended.sort_unstable();
+    assert_eq!(ended, ["\"client\"} 3", "\"epoch\"} 1", "\"pipelining\"} 1", "\"slow\"} 1"], "{metrics}");
+    assert_eq!(gateway.number("newswire_gateway_streams_total").await, 6);
 }
 
 #[tokio::test(flavor = "multi_thread")]

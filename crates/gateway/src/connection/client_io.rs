@@ -19,7 +19,7 @@ use tokio::{
     time::Sleep,
 };
 
-use super::{ClientConnection, request_end::RequestEnd};
+use super::{ClientConnection, ending::ConnectionCut, request_end::RequestEnd};
 
 /// Bytes behind the first request that are thrown away; with more the connection is closed.
 const SURPLUS_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -135,14 +135,17 @@ impl AsyncRead for ClientIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.end.is_reached() {
-            return match ready!(this.poll_surplus(cx, buf))? {
+            return match ready!(this.poll_surplus(cx, buf)) {
                 // actix would drop the request, and nothing tells a client that has left from one that waits: the answer
                 // fails if it has left.
-                Surplus::Eof if !this.connection.is_stream() => Poll::Pending,
-                Surplus::Eof => Poll::Ready(Ok(())),
-                Surplus::TooMuch => {
-                    this.connection.cut("pipelining");
+                Ok(Surplus::Eof) if !this.connection.is_stream() => Poll::Pending,
+                Ok(Surplus::TooMuch) => {
+                    this.connection.cut(ConnectionCut::Pipelining);
                     Poll::Ready(Ok(()))
+                }
+                left => {
+                    this.connection.on_client_left();
+                    Poll::Ready(left.map(drop))
                 }
             };
         }
@@ -164,7 +167,12 @@ impl AsyncRead for ClientIo {
 
 impl AsyncWrite for ClientIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes));
+        if written.is_err() {
+            this.connection.on_client_left();
+        }
+        Poll::Ready(written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

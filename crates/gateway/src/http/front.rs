@@ -25,7 +25,9 @@ use tokio::{
 
 use super::{connection_service, worker::Worker};
 use crate::{
-    connection::{AcceptedConnection, capacity::ConnectionPermit, client_io::FirstBytes},
+    connection::{
+        AcceptedConnection, capacity::ConnectionPermit, client_io::FirstBytes, ending::ConnectionCut,
+    },
     state::AppState,
 };
 
@@ -179,7 +181,11 @@ impl<H: Fn(AcceptedConnection) + 'static> FrontLoop<H> {
             // The client has left.
             Ok(Err(_)) => {}
             Err(_) => {
-                self.state.metrics.connections_cut.get_or_create(&[("reason", "deadline")]).inc();
+                self.state
+                    .metrics
+                    .connections_cut
+                    .get_or_create(&[("reason", ConnectionCut::Deadline.as_str())])
+                    .inc();
                 new.socket.try_write(TIMEOUT_ANSWER).ok();
             }
         }

@@ -22,7 +22,10 @@ use super::{
     routes,
 };
 use crate::{
-    auth::bearer, client_address::ClientAddress, connection::ClientConnection, settings::Settings,
+    auth::bearer,
+    client_address::ClientAddress,
+    connection::{ClientConnection, ending::ConnectionCut},
+    settings::Settings,
     state::AppState,
 };
 
@@ -100,7 +103,7 @@ async fn refuse_second(request: &ServiceRequest, state: &AppState) {
     let connection = request.request().conn_data::<Rc<ClientConnection>>();
     if let Some(connection) = connection.filter(|connection| !connection.is_first_request()) {
         state.metrics.requests_refused.get_or_create(&[("reason", "second")]).inc();
-        connection.cut("pipelining");
+        connection.cut(ConnectionCut::Pipelining);
         // The task of the connection ends instead.
         std::future::pending::<()>().await;
     }

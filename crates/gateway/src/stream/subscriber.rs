@@ -41,7 +41,7 @@ use super::{
 };
 use crate::{
     auth::authenticator::AuthorisedReader,
-    connection::ClientConnection,
+    connection::{ClientConnection, ending::StreamEnd},
     http::query::QueryRemarks,
     pages::{
         news_page::NewsScan,
@@ -174,10 +174,10 @@ impl StreamSubscriber {
     /// Prepares what is to be written now, if anything; everything before that was handed out.
     fn prepare(&mut self, wake: WakeReason, cx: &mut Context<'_>) {
         if wake.expired {
-            return self.end("expired");
+            return self.end(StreamEnd::Expired);
         }
         if wake.drain {
-            return self.end("drain");
+            return self.end(StreamEnd::Drain);
         }
         match self.stage {
             Stage::New => self.send_hello(cx),
@@ -350,7 +350,7 @@ impl StreamSubscriber {
             let StreamRequest { filter, form, .. } = &self.request;
             let ring = &self.streams.state.ring;
             let Some(batch) = ring.read_after(at, filter, *form, &mut self.turn, &mut self.outgoing) else {
-                return self.end("epoch");
+                return self.end(StreamEnd::Epoch);
             };
             if batch.missed == 0 {
                 self.page_failures = 0;
@@ -528,9 +528,9 @@ impl StreamSubscriber {
     }
 
     /// The last block: when to reconnect, and the id to resume from.
-    fn end(&mut self, reason: &'static str) {
+    fn end(&mut self, end: StreamEnd) {
         self.stage = Stage::Ended;
-        self.streams.state.metrics.ended.get_or_create(&[("reason", reason)]).inc();
+        self.streams.count_end(self.key, end);
         let retry_ms = fastrand::u64(self.request.delays.ended.clone());
         self.outgoing.push(self.request.form.format.end(retry_ms, self.cursor().as_ref()));
     }

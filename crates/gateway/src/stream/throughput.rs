@@ -52,6 +52,14 @@ impl Throughput {
 }
 
 #[cfg(test)]
+impl Throughput {
+    /// Too slow in the window before, and in the one that ends then unless events are taken.
+    pub(super) fn slow_at(window_ends: Instant) -> Self {
+        Self { was_caught_up: false, was_slow: true, ..Self::new(window_ends) }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -13,7 +13,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::throughput::Throughput;
 use crate::{
-    auth::authenticator::AuthorisedReader, connection::ClientConnection, settings::Settings, state::AppState,
+    auth::authenticator::AuthorisedReader,
+    connection::{
+        ClientConnection,
+        ending::{ConnectionCut, StreamEnd},
+    },
+    settings::Settings,
+    state::AppState,
 };
 
 /// The resolution of heartbeats and endings.
@@ -133,8 +139,7 @@ impl WorkerStreams {
             if slot.throughput.window_ends <= now
                 && slot.throughput.is_too_slow(slot.cursor, now, settings.limits.throughput_window)
             {
-                slot.connection.cut("slow");
-                metrics.ended.get_or_create(&[("reason", "slow")]).inc();
+                slot.connection.cut(ConnectionCut::Slow);
             }
             lag_max = lag_max.max(slot.lag(head));
         }
@@ -166,6 +171,11 @@ impl WorkerStreams {
             throughput: Throughput::new(now + self.state.settings().limits.throughput_window),
         };
         self.slots.borrow_mut().insert(slot)
+    }
+
+    /// Counts that the stream ends itself; the client is still to take the last block.
+    pub(crate) fn count_end(&self, key: usize, end: StreamEnd) {
+        self.slots.borrow()[key].connection.count_stream_end(end);
     }
 
     pub(crate) fn remove(&self, key: usize) {
@@ -241,7 +251,7 @@ impl StreamSlot {
     fn drain(&mut self, now: Instant, window: Duration) {
         let drains_at = *self.drains_at.get_or_insert_with(|| now + window.mul_f64(fastrand::f64()));
         if drains_at + DRAIN_GRACE <= now {
-            self.connection.cut("drain");
+            self.connection.cut(ConnectionCut::Drain);
         } else if drains_at <= now {
             self.wake();
         }
@@ -250,7 +260,7 @@ impl StreamSlot {
     /// Makes the stream end itself; closes the connection of a client that does not read.
     fn expire(&mut self, now: Instant) {
         if self.expires_at.is_some_and(|at| at + EXPIRY_GRACE <= now) {
-            self.connection.cut("expired");
+            self.connection.cut(ConnectionCut::Expired);
         } else {
             self.wake();
         }
@@ -266,5 +276,131 @@ impl StreamSlot {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use actix_web::test::TestRequest;
+    use tokio::{
+        net::{TcpListener, TcpStream},
+        task::LocalSet,
+        time::{sleep, timeout},
+    };
+
+    use super::*;
+    use crate::connection::{AcceptedConnection, client_io::FirstBytes};
+
+    /// Streams whose clients do not read, so that they are never polled.
+    struct UnreadStreams {
+        streams: Rc<WorkerStreams>,
+        listener: TcpListener,
+        clients: Cell<Vec<TcpStream>>,
+    }
+
+    impl UnreadStreams {
+        async fn start() -> Self {
+            let state = Arc::new(AppState::for_tests(Settings::for_tests()));
+            let worker = state.worker_lag.add_worker();
+            let (streams, _) = WorkerStreams::start(state, worker);
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            Self { streams, listener, clients: Cell::default() }
+        }
+
+        async fn open(&self) -> (usize, Rc<ClientConnection>) {
+            let state = &self.streams.state;
+            let client = TcpStream::connect(self.listener.local_addr().unwrap()).await.unwrap();
+            self.clients.set([self.clients.take(), vec![client]].into_iter().flatten().collect());
+            let (socket, peer) = self.listener.accept().await.unwrap();
+            let permit = state.connections.admit(peer.ip(), &state.settings()).unwrap();
+            let socket = socket.into_std().unwrap();
+            let accepted =
+                AcceptedConnection { socket, peer, permit, first: FirstBytes::default(), share: None };
+            let (_, _, connection) = ClientConnection::open(state, accepted).unwrap();
+            connection.begin_stream();
+            let request = TestRequest::default().to_http_request();
+            let reader = state.settings().authenticator.authorise(request.headers(), state.now()).unwrap();
+            (self.streams.insert(Rc::clone(&connection), reader, false), connection)
+        }
+
+        /// The ends that were counted.
+        fn ended(&self) -> Vec<(&'static str, u64)> {
+            let ended = &self.streams.state.metrics.ended;
+            let count = |end: StreamEnd| ended.get_or_create(&[("reason", end.as_str())]).get();
+            let all = StreamEnd::ALL.map(|end| (end.as_str(), count(end)));
+            all.into_iter().filter(|(_, count)| *count > 0).collect()
+        }
+
+        async fn until_cut(&self, key: usize, connection: &ClientConnection) {
+            let cut = async {
+                while !connection.was_cut() {
+                    sleep(TICK).await;
+                }
+            };
+            timeout(Duration::from_secs(60), cut).await.expect("it is cut");
+            // Further ticks find the stream still there.
+            sleep(TICK * 3).await;
+            self.streams.remove(key);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_cut_because_its_client_does_not_read_is_counted_once_with_its_reason() {
+        let drained = async {
+            let unread = UnreadStreams::start().await;
+            let (key, connection) = unread.open().await;
+            let (ended_itself, also_cut) = unread.open().await;
+            unread.streams.state.drain();
+            unread.streams.count_end(ended_itself, StreamEnd::Drain);
+            unread.until_cut(key, &connection).await;
+            unread.until_cut(ended_itself, &also_cut).await;
+            assert_eq!(unread.ended(), [("drain", 2)]);
+        };
+        LocalSet::new().run_until(drained).await;
+        let expired = async {
+            let unread = UnreadStreams::start().await;
+            let (key, connection) = unread.open().await;
+            unread.streams.slots.borrow_mut()[key].expires_at = Some(Instant::now());
+            unread.until_cut(key, &connection).await;
+            assert_eq!(unread.ended(), [("expired", 1)]);
+        };
+        LocalSet::new().run_until(expired).await;
+        let slow = async {
+            let unread = UnreadStreams::start().await;
+            let (key, connection) = unread.open().await;
+            unread.streams.slots.borrow_mut()[key].throughput = Throughput::slow_at(Instant::now());
+            unread.until_cut(key, &connection).await;
+            assert_eq!(unread.ended(), [("slow", 1)]);
+        };
+        LocalSet::new().run_until(slow).await;
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_a_panic_or_the_end_of_its_worker_ends_is_a_fault() {
+        struct Removed(Rc<WorkerStreams>, usize);
+        impl Drop for Removed {
+            fn drop(&mut self) {
+                self.0.remove(self.1);
+            }
+        }
+        let ends = async {
+            let unread = UnreadStreams::start().await;
+            unread.streams.state.drain();
+            let removed = Removed(Rc::clone(&unread.streams), unread.open().await.0);
+            let panics = tokio::task::spawn_local(async move {
+                let _removed = removed;
+                panic!("a stream panics");
+            });
+            assert!(panics.await.unwrap_err().is_panic());
+            assert_eq!(unread.ended(), [("fault", 1)]);
+            drop(Removed(Rc::clone(&unread.streams), unread.open().await.0));
+            assert_eq!(unread.ended(), [("drain", 1), ("fault", 1)]);
+            let running = UnreadStreams::start().await;
+            drop(Removed(Rc::clone(&running.streams), running.open().await.0));
+            assert_eq!(running.ended(), [("fault", 1)]);
+        };
+        LocalSet::new().run_until(ends).await;
     }
 }
