@@ -82,6 +82,7 @@ pub async fn run_within(start: DaemonContext, limits: Limits) -> Result<(), Gate
         pages::pool::start(watch.clone(), page_jobs, intake_stop.clone()).context("start the pool")?;
     let mut server = ClientServer::start(&state, listener, config.gateway.workers)?;
     warn_of_few_descriptors(&state);
+    state.settings().warn();
     tracing::info!(listen = %address, "ready");
     notify::ready();
 

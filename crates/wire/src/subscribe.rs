@@ -52,7 +52,7 @@ impl Default for SubscriptionTiming {
 /// What happened to a subscription.
 #[derive(Clone, Debug)]
 pub enum SubscriptionEvent {
-    /// The stream is open, with the resolved cursor. After `reset` the events of another log follow.
+    /// The stream is open, with the resolved cursor. After `reset` it starts as if there had been no cursor.
     Connected(StreamOpened),
     /// The next event.
     Event(ReceivedEvent),

@@ -214,8 +214,9 @@ table! {
         /// Maximum number of bytes of answers that clients have not taken yet, all clients together; one address may have at most
         /// a quarter, and what streams read from the ingestion daemon at most half. 0: no limit.
         unsent_bytes_max: u64 = "67108864", ValueKind::Integer(0, TIB), LIVE;
-        /// A stream gets a heartbeat after this time without an event that has an id. Clients take 30 s of silence for a lost
-        /// connection.
+        /// A stream gets a heartbeat after this time without an event that has an id; one that asks for heartbeats, such as
+        /// that of the page, after 10 s at the latest. More than 20 s is warned about: other clients take 30 s of silence for a
+        /// lost connection.
         heartbeat: Duration = "10s", ValueKind::Duration(MS.saturating_mul(50), HOUR), LIVE;
         /// Maximum number of recent events kept in memory. Clients resume from these; older events are read from the ingestion
         /// daemon.
@@ -249,7 +250,7 @@ table! {
         /// Claim of a JSON Web Token that holds its categories: a list, or "all". A name with dots is looked up as a whole, then
         /// part by part.
         jwt_categories_claim: String = "newswire.categories", ValueKind::Text, LIVE;
-        /// Categories that all clients may read, without a token. Empty: none.
+        /// Categories that all clients may read, without a token; upper and lower case are the same. Empty: none.
         public_categories: Vec<String> = "", ValueKind::List(ListItem::Category), LIVE;
         /// Address under which clients reach the gateway, such as "https://news.example.org"; the same for both daemons. If it is
         /// set, feeds with a WebSub hub are pushed, and new items arrive sooner. Empty: no pushes.

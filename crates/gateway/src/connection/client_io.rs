@@ -1,7 +1,8 @@
 //! A client's socket as actix reads and writes it: the bytes of the first request, and no others.
 //!
 //! What a client sends behind its first request is read and thrown away, up to a bound, because unread bytes would make
-//! the kernel reset the connection, and the client lose the answer. So the end of a connection is noticed at once, too.
+//! the kernel reset the connection, and the client lose the answer. So the end of a stream's connection is noticed at
+//! once, too. A client that has closed only its own side (`nc -N`) still gets the answer to a plain request.
 
 use std::{
     io,
@@ -134,10 +135,16 @@ impl AsyncRead for ClientIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.end.is_reached() {
-            return this.poll_surplus(cx, buf).map_ok(|surplus| match surplus {
-                Surplus::Eof => {}
-                Surplus::TooMuch => this.connection.cut("pipelining"),
-            });
+            return match ready!(this.poll_surplus(cx, buf))? {
+                // actix would drop the request, and nothing tells a client that has left from one that waits: the answer
+                // fails if it has left.
+                Surplus::Eof if !this.connection.is_stream() => Poll::Pending,
+                Surplus::Eof => Poll::Ready(Ok(())),
+                Surplus::TooMuch => {
+                    this.connection.cut("pipelining");
+                    Poll::Ready(Ok(()))
+                }
+            };
         }
         let before = buf.filled().len();
         let first = std::mem::take(&mut this.first);

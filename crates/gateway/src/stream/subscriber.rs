@@ -151,7 +151,7 @@ impl StreamSubscriber {
     ) -> Self {
         Self {
             peer: Arc::clone(&connection.peer),
-            key: streams.insert(connection, reader),
+            key: streams.insert(connection, reader, request.heartbeat),
             next_notice: streams.state.notices.next(),
             streams,
             permit,

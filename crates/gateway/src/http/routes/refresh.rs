@@ -41,7 +41,8 @@ async fn order(
 async fn read_body(request: &HttpRequest, body: web::Payload) -> Result<Bytes, HttpProblem> {
     // A page of another origin can send some other types without a preflight request.
     if !request.content_type().eq_ignore_ascii_case("application/json") {
-        return Err(HttpProblem::bad_parameter("content-type", "expected application/json"));
+        let expected = "expected application/json; send the header `Content-Type: application/json`";
+        return Err(HttpProblem::bad_parameter("content-type", expected));
     }
     let body = body.to_bytes_limited(BODY_BYTES_MAX).await.map_err(|_| HttpProblem::large_body())?;
     body.map_err(|_| not_an_order())

@@ -90,7 +90,7 @@ fn is_visible(scope: Option<&CategoryScope>, category: &str) -> bool {
     scope.is_none_or(|scope| scope.allows(category))
 }
 
-/// `limit` and `after`; other parameters mean nothing here.
+/// `limit` and `after`; other parameters mean nothing here, and empty ones nowhere.
 fn parse(path: &'static str, query: &str) -> Result<ListRequest, HttpProblem> {
     if query.len() > QUERY_BYTES_MAX {
         return Err(HttpProblem::long_query());
@@ -98,6 +98,7 @@ fn parse(path: &'static str, query: &str) -> Result<ListRequest, HttpProblem> {
     let mut request = ListRequest { path, after: None, limit: LIMIT_MAX };
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         match &*name {
+            _ if value.is_empty() => {}
             "limit" => {
                 let limit = number("limit", &value, 1, LIMIT_MAX as u64)?;
                 request.limit = usize::try_from(limit).unwrap_or(LIMIT_MAX);

@@ -77,7 +77,7 @@ async fn verify(
             "hub.topic" => topic = value.into_owned(),
             "hub.reason" => reason = value.into_owned(),
             "hub.lease_seconds" => lease_seconds = value.parse().ok(),
-            "hub.challenge" => challenge = Some(value.into_owned()),
+            "hub.challenge" => challenge = Some(value.into_owned()).filter(|challenge| !challenge.is_empty()),
             _ => {}
         }
     }
