@@ -11,6 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use control::ControlSocket;
 use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -27,7 +28,7 @@ const DIRECTORY_MODE: u32 = 0o750;
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// Another process listens on it.
-    #[error("{} is in use by another process{}; stop that process or set a different daemon.run_dir", path.display(), pid_note(*pid))]
+    #[error("{} is in use by another process{}; stop that process or set a different {}", path.display(), pid_note(*pid), key(path))]
     InUse {
         /// The socket.
         path: PathBuf,
@@ -35,19 +36,19 @@ pub enum SocketError {
         pid: Option<i32>,
     },
     /// A file, directory or link has that path.
-    #[error("{} exists and is not a socket; move it or set a different daemon.run_dir", path.display())]
+    #[error("{} exists and is not a socket; move it or set a different {}", path.display(), key(path))]
     NotASocket {
         /// The path of the socket.
         path: PathBuf,
     },
     /// The path does not fit into a socket address.
-    #[error("{} is too long for a socket path (at most 107 bytes); set a shorter daemon.run_dir", path.display())]
+    #[error("{} is too long for a socket path (at most 107 bytes); set a shorter {}", path.display(), key(path))]
     TooLong {
         /// The path of the socket.
         path: PathBuf,
     },
     /// Any other error of the operating system.
-    #[error("cannot {attempt} {}: {source}; check that daemon.run_dir is writable", path.display())]
+    #[error("cannot {attempt} {}: {source}; check that {} is writable", path.display(), key(path))]
     Unix {
         /// What was attempted.
         attempt: &'static str,
@@ -86,6 +87,15 @@ impl SocketError {
 impl From<&SocketError> for Exit {
     fn from(error: &SocketError) -> Self {
         error.exit()
+    }
+}
+
+/// The key with which an operator moves a socket.
+fn key(socket: &Path) -> &'static str {
+    match socket.file_name().is_some_and(|name| name == ControlSocket::GatewayAdmin.file_name()) {
+        // Several gateways have one `daemon.run_dir`, that of their ingestion daemon.
+        true => "gateway.admin_dir",
+        false => "daemon.run_dir",
     }
 }
 

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use control::ControlSocket;
 use daemon::config::{self, Config, Loaded, LogFormat};
 use notation::Complaint;
 
@@ -351,4 +352,18 @@ fn a_complaint_stays_on_one_line_whatever_the_file_has() {
 fn windows_line_ends_and_a_byte_order_mark_do_no_harm() {
     let loaded = load_with("\u{feff}[log]\r\nlevel = \"warn\"\r\n", &[]).unwrap();
     assert_eq!(loaded.config.log.level, "warn");
+}
+
+#[test]
+fn a_gateway_with_its_own_admin_directory_still_finds_the_ingestion_daemon() {
+    let load = |text: &str| load_with(text, &[]).unwrap().config;
+    let paths =
+        |config: &Config| ControlSocket::ALL.map(|socket| config.socket(socket).display().to_string());
+    let one = load("[daemon]\nrun_dir = \"/run/n\"\n");
+    let expected = ["/run/n/ingestd.sock", "/run/n/ingestd-admin.sock", "/run/n/gateway-admin.sock"];
+    assert_eq!(paths(&one), expected);
+    let second = load("[daemon]\nrun_dir = \"/run/n\"\n[gateway]\nadmin_dir = \"/run/b\"\n");
+    assert_eq!(paths(&second), [expected[0], expected[1], "/run/b/gateway-admin.sock"]);
+    let long = format!("[gateway]\nadmin_dir = \"/{}\"\n", "x".repeat(88));
+    assert!(complaints(&long)[0].contains("too long for sockets"), "{:?}", complaints(&long));
 }

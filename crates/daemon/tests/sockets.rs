@@ -139,3 +139,18 @@ fn an_address_that_the_machine_does_not_have_is_reported_with_a_remedy() {
         "{error}"
     );
 }
+
+#[test]
+fn the_error_names_the_key_that_moves_the_socket() {
+    let folder = folder();
+    for (name, key) in [
+        ("gateway-admin.sock", "gateway.admin_dir"),
+        ("ingestd-admin.sock", "daemon.run_dir"),
+        ("ingestd.sock", "daemon.run_dir"),
+    ] {
+        let path = folder.path().join(name);
+        let _listener = bind_unix(&path, 0o600).unwrap();
+        let error = bind_unix(&path, 0o600).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("; stop that process or set a different {key}")), "{error}");
+    }
+}

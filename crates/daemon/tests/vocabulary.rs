@@ -23,6 +23,7 @@ const WORDS: &[&str] = &[
     "added",
     "before",
     "by_s",
+    "categories",
     "changed",
     "clients",
     "cut",

@@ -98,10 +98,10 @@ impl ReverseProxy {
         }
     }
 
-    /// What it has written to standard error.
+    /// What it has written to standard error, and to its access log if it has one.
     #[must_use]
-    pub fn stderr(&self) -> String {
-        self.running.stderr()
+    pub fn logs(&self) -> String {
+        self.running.stderr() + &fs::read_to_string(self.folder.join("access.log")).unwrap_or_default()
     }
 }
 
@@ -144,6 +144,7 @@ fn shipped_nginx(
             (&format!("{live}/fullchain.pem"), cert),
             (&format!("{live}/privkey.pem"), key),
             (&format!("# \"{}\"", ReverseProxy::READER), format!("\"{reader}\"")),
+            ("/var/log/nginx/access.log", folder.join("access.log").display().to_string()),
         ],
     )
 }
@@ -180,6 +181,8 @@ fn caddy(
             ("{\n\t# Streams last", format!("{globals}\t# Streams last")),
             (&format!("\n{host} {{\n"), site),
             ("reverse_proxy 127.0.0.1:8700", format!("reverse_proxy {upstream}")),
+            // So that every request is logged, whatever this version of Caddy logs of its own accord.
+            ("\tlog {\n", "\tlog {\n\t\tlevel DEBUG\n".to_owned()),
             (ReverseProxy::READER, reader.to_owned()),
         ],
     )?;

@@ -12,6 +12,8 @@ use e2e::{
 const HOST: &str = ReverseProxy::HOST;
 /// A page of this origin may read.
 const READER: &str = "https://pages.example";
+/// Must not be in any log.
+const QUERY: &str = "only-between-us";
 /// Deadline of an event through proxy, TLS and HTTP/2 on a busy machine; an event held in a buffer never arrives. The
 /// actual delay is printed.
 const AT_ONCE: Duration = Duration::from_secs(30);
@@ -121,15 +123,20 @@ async fn check_proxy(kind: ProxyKind) -> anyhow::Result<()> {
     hello.context("a client of another address resumes with an id")?;
     wait_line(&other, "Second", AT_ONCE).await?;
 
+    let refused = proxy.get("token", &format!("/news?jwt={QUERY}")).await?;
+    assert_eq!(refused.1, "status 400 over 2", "the gateway refuses a token in the query");
     check_leaving(kind, &proxy, &stack, &origin, (&stream, other)).await?;
     if kind == ProxyKind::Nginx {
         check_limits(&proxy).await?;
     }
     assert_eq!(proxy.get("health", "/health").await?.1, "status 200 over 2");
     assert_eq!(proxy.get("metrics", "/metrics").await?.1, "status 404 over 2");
-
     stack.kill(Binary::Gateway)?;
-    check_while_down(&proxy, &id).await
+    check_while_down(&proxy, &id).await?;
+    let logs = proxy.running.logs();
+    assert!(logs.contains("/news"), "requests are logged: {logs}");
+    assert!(!logs.contains(QUERY), "no query is: {logs}");
+    Ok(())
 }
 
 /// JSON lines come at once, too, and clients that leave are noticed at once. `stream` stays.

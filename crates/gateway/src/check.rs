@@ -2,7 +2,10 @@
 
 use daemon::{config::Config, findings::Findings};
 
-use crate::auth::{authenticator::Authenticator, operator::OperatorToken};
+use crate::{
+    auth::{authenticator::Authenticator, operator::OperatorToken},
+    settings::rare_heartbeats,
+};
 
 /// Checks the files that the configuration names; only reads them.
 #[must_use]
@@ -15,6 +18,7 @@ pub fn check(config: &Config) -> Findings {
     if let Err(errors) = Authenticator::load(gateway) {
         findings.complain(&errors.to_string());
     }
+    findings.warnings.extend(rare_heartbeats(gateway.heartbeat));
     // A JWK set has public keys only.
     for (key, file) in [
         ("gateway.operator_token_file", &gateway.operator_token_file),
@@ -29,9 +33,23 @@ pub fn check(config: &Config) -> Findings {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt as _};
+    use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
     use super::*;
+
+    #[test]
+    fn heartbeats_that_are_rarer_than_clients_wait_for_are_a_warning() {
+        let warnings = |seconds: u64| {
+            let mut config = Config::default();
+            config.gateway.heartbeat = Duration::from_secs(seconds);
+            let Findings { complaints, warnings } = check(&config);
+            assert!(complaints.is_empty(), "{complaints:?}");
+            warnings
+        };
+        assert!(warnings(10).is_empty() && warnings(20).is_empty());
+        let [warning] = &warnings(60)[..] else { panic!("one warning") };
+        assert!(warning.starts_with("gateway.heartbeat: ") && warning.contains("set it to 20s"), "{warning}");
+    }
 
     #[test]
     fn every_file_is_checked_and_each_complaint_names_it() {

@@ -127,6 +127,8 @@ impl ClientConnection {
     pub(crate) fn begin_stream(&self) {
         self.stream.set(StreamStage::Open);
         self.deadline.set(None);
+        // The client may have closed its side before.
+        self.wake();
     }
 
     /// Counts the end of the stream, if this is its first reason to end.
@@ -204,13 +206,22 @@ impl ClientConnection {
     }
 
     /// Runs actix's part of the connection until it has ended or the connection is cut.
-    pub(crate) fn serve(self: Rc<Self>, dispatcher: impl Future) -> impl Future<Output = ()> {
+    pub(crate) fn serve<E: std::fmt::Display>(
+        self: Rc<Self>,
+        dispatcher: impl Future<Output = Result<(), E>>,
+    ) -> impl Future<Output = ()> {
         // An `async` function would keep room for it twice, for the life of a stream.
         let mut dispatcher = Box::pin(dispatcher);
         let mut timer = None;
         std::future::poll_fn(move |cx| {
             self.set_waker(cx.waker());
-            if self.was_cut() || dispatcher.as_mut().poll(cx).is_ready() {
+            if self.was_cut() {
+                return Poll::Ready(());
+            }
+            if let Poll::Ready(result) = dispatcher.as_mut().poll(cx) {
+                if let Err(error) = result {
+                    tracing::debug!(subscriber = %self.peer, %error, "a connection has failed");
+                }
                 return Poll::Ready(());
             }
             // After the poll, in which it may have become a stream.

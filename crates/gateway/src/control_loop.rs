@@ -6,7 +6,7 @@ use control::{ConfigChange, Problem, ReloadAnswer};
 use daemon::{admin::ReloadOrder, config::Reloader, logs::Logs, notify, stop::Signals};
 use tokio::sync::mpsc;
 
-use crate::{settings::Settings, state::AppState};
+use crate::{ingest::granted_categories, settings::Settings, state::AppState};
 
 /// How often systemd gets a status line.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
@@ -77,6 +77,12 @@ fn try_reload(
     })?;
     logs.reconfigure(&draft.config().log.level, &draft.changes);
     state.replace_settings(settings);
+    let settings = state.settings();
+    settings.warn();
+    granted_categories::warn(&granted_categories::without_source(
+        &settings.authenticator,
+        &state.catalogue_labels,
+    ));
     let changes = reloader.take(draft);
     let changed = changes.iter().filter(|change| change.live).count();
     tracing::info!(changed, kept = changes.len() - changed, "reloaded");

@@ -12,6 +12,9 @@ pub(crate) mod source_directory;
 // Which categories, sources, tags and countries there are.
 pub(crate) mod catalogue_labels;
 
+// Categories that are granted and do not exist.
+pub(crate) mod granted_categories;
+
 // Orders to visit sources, and their progress.
 pub(crate) mod refresh;
 
@@ -20,3 +23,6 @@ pub(crate) mod callbacks;
 
 // Parts of the daemon's log, for pages that go below the ring.
 pub(crate) mod history;
+
+// Why the daemon gave no answer.
+pub(crate) mod no_answer;

@@ -6,6 +6,7 @@ use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge}
 use crate::{
     auth::error::AuthError,
     connection::ending::{ConnectionCut, StreamEnd},
+    ingest::history,
 };
 
 type Labels = [(&'static str, &'static str); 1];
@@ -34,6 +35,7 @@ pub(crate) struct GatewayMetrics {
     pub(crate) missed: Counter,
     pub(crate) notices_missed: Counter,
     pub(crate) pages: Counter,
+    pub(crate) log_requests: Family<Labels, Counter>,
     pub(crate) replay_waits: Family<Labels, Counter>,
     pub(crate) heartbeats: Counter,
     pub(crate) received: Counter,
@@ -149,6 +151,12 @@ impl GatewayMetrics {
             pages: registry.add(
                 "newswire_gateway_replay_pages_total",
                 "Pages requested from the daemon's log for clients that are behind the ring",
+            ),
+            log_requests: registry.add_by(
+                "newswire_gateway_log_requests_total",
+                "Parts of the daemon's log requested for pages below the ring, by result; not_asked: an earlier request is not answered yet, so that this one was refused at once",
+                "result",
+                history::results(),
             ),
             heartbeats: registry.add("newswire_gateway_heartbeats_total", "Heartbeats sent to idle streams"),
             received: registry.add("newswire_gateway_events_received_total", "Events received on the wire"),

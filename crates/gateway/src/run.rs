@@ -79,13 +79,14 @@ pub async fn run_within(start: DaemonContext, limits: Limits) -> Result<(), Gate
     let (reloads, reload_orders) = mpsc::channel(RELOADS_MAX);
     let _admin = start_admin(&config, &state, &logs, reloads)?;
     let intake_stop = CancellationToken::new();
-    let socket = ControlSocket::Ingestd.in_dir(&config.daemon.run_dir);
+    let socket = config.socket(ControlSocket::Ingestd);
     let intake = intake::start(Arc::clone(&state), socket, bounds.events, forwarders, intake_stop.clone());
     let intake = intake.context("start the intake")?;
     let pages =
         pages::pool::start(watch.clone(), page_jobs, intake_stop.clone()).context("start the pool")?;
     let mut server = ClientServer::start(&state, listener, config.gateway.workers)?;
     warn_of_few_descriptors(&state);
+    state.settings().warn();
     tracing::info!(listen = %address, "ready");
     notify::ready();
 
@@ -123,7 +124,7 @@ fn start_admin(
         status: status_of(move || diagnostics::status(&shared)),
         reloads: Some(reloads),
     };
-    daemon::admin::serve(&ControlSocket::GatewayAdmin.in_dir(&config.daemon.run_dir), admin, logs)
+    daemon::admin::serve(&config.socket(ControlSocket::GatewayAdmin), admin, logs)
 }
 
 /// Warns if the process may not open enough files for `gateway.clients_max`.

@@ -14,6 +14,8 @@ use crate::{
 
 /// Connections of one address in addition to its streams, unless configured: pages, the page's own requests.
 const OTHER_CONNECTIONS_PER_ADDRESS: u64 = 1024;
+/// With rarer heartbeats, a client that reconnects after 30 s of silence does so for ever.
+const HEARTBEAT_USUAL_MAX: Duration = Duration::from_secs(20);
 /// Events and bytes from the past per second for each stream that an address may have, unless configured.
 const REPLAY_PER_CLIENT: (u64, u64) = (64, 256 * 1024);
 
@@ -90,10 +92,29 @@ impl Settings {
         })
     }
 
+    /// Warns in the log of what works but should be changed.
+    pub(crate) fn warn(&self) {
+        if let Some(warning) = rare_heartbeats(self.heartbeat) {
+            tracing::warn!("{warning}");
+        }
+    }
+
     /// Whether the address is that of a trusted proxy; a canonical address, not yet cut to its network.
     pub(crate) fn trusts(&self, address: IpAddr) -> bool {
         self.trusted_proxies.iter().any(|net| net.contains(&address))
     }
+}
+
+/// The warning about a `gateway.heartbeat` that many clients do not wait for.
+pub(crate) fn rare_heartbeats(heartbeat: Duration) -> Option<String> {
+    (heartbeat > HEARTBEAT_USUAL_MAX).then(|| {
+        format!(
+            "gateway.heartbeat: with {}, clients that do not ask for heartbeats take a quiet stream for a lost \
+             connection and reconnect every 30s; set it to {} or less",
+            notation::write_duration(heartbeat),
+            notation::write_duration(HEARTBEAT_USUAL_MAX)
+        )
+    })
 }
 
 /// The host name of `gateway.public_url`.

@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use harness::{Client, Endpoint, Gateway, TIMEOUT, gateway_with};
+use newswire_gateway::Limits;
 
 /// Sends a request of HTTP/1.0; the head of the response, and the rest of the connection.
 async fn http_10(gateway: &Endpoint, method: &str, headers: &str) -> (String, BufReader<TcpStream>) {
@@ -233,6 +234,31 @@ async fn a_heartbeat_is_an_event_for_clients_that_ask_and_an_id_for_the_others()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_asks_for_heartbeats_does_not_wait_as_long_as_gateway_heartbeat_may_be() {
+    let limits = Limits { requested_heartbeat: Duration::from_millis(300), ..Limits::default() };
+    // An hour, which clients that take 30 s of silence for a lost connection do not wait for.
+    let gateway = Gateway::within(limits, |c| c.gateway.heartbeat = Duration::from_secs(3600)).await;
+    let mut early = gateway.stream("?heartbeat=1", "last-event-id: e-2\r\n").await;
+    event_named(&mut early, "heartbeat").await;
+    let daemon = harness::FakeDaemon::new("e");
+    daemon.publish("a");
+    let _serving = daemon.serve(gateway.socket());
+    gateway.until_ready().await;
+    let mut plain = gateway.stream("", "").await;
+    until_live(&mut plain).await;
+    for query in ["?heartbeat=1", "?kinds=item,heartbeat"] {
+        let mut client = gateway.stream(query, "").await;
+        until_live(&mut client).await;
+        for _ in 0..3 {
+            assert_eq!(event_named(&mut client, "heartbeat").await.1.as_deref(), Some("e-1"), "{query}");
+        }
+    }
+    // Several times as long as the others waited: who did not ask waits for as long as was configured.
+    daemon.publish("a");
+    assert_eq!(plain.block().await.unwrap()[0], "id: e-2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn events_without_an_id_do_not_put_heartbeats_off() {
     let (gateway, daemon, _serving) = gateway_with(4).await;
     for query in ["?heartbeat=1&category=general&source=none&source=a", "?source=none&source=a"] {
@@ -440,7 +466,7 @@ async fn what_a_client_mistyped_is_named_in_the_stream_and_in_pages() {
     let hello = gateway.stream(&format!("?{query}"), "").await.hello().await;
     assert_eq!(hello["unknown"], unknown);
     let named = |name: &str, meant: Option<&str>| serde_json::json!({"name": name, "did_you_mean": meant});
-    assert_eq!(hello["ignored"], serde_json::json!([named("limti", None), named("_", None)]));
+    assert_eq!(hello["ignored"], serde_json::json!([named("limti", Some("snapshot")), named("_", None)]));
     let answer = gateway.ask("GET", &format!("/news?{query}"), "").await;
     let page: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
     assert_eq!(page["unknown"], unknown);
@@ -450,7 +476,7 @@ async fn what_a_client_mistyped_is_named_in_the_stream_and_in_pages() {
         etag(&known).is_some() && etag(&known) != etag(&answer),
         "it may become known without a new event"
     );
-    let expected = [named("limti", Some("limit")), named("_", None), named("snapshot", None)];
+    let expected = [named("limti", Some("limit")), named("_", None), named("snapshot", Some("limit"))];
     assert_eq!(page["ignored"], serde_json::json!(expected));
     let clean = gateway.stream(&format!("?{all_known}"), "").await.hello().await;
     assert_eq!((&clean["unknown"], &clean["ignored"]), (&serde_json::json!([]), &serde_json::json!([])));
@@ -499,13 +525,69 @@ async fn no_line_is_longer_than_60_kib_whatever_the_item_and_content_can_be_left
                 assert_eq!(item, &whole);
             }
         }
-        assert_eq!(items[3]["truncated"], serde_json::json!(["content_html"]));
+        // Who did not ask for it is not told that it is missing.
+        let truncated = (query == "content=1").then(|| serde_json::json!(["content_html"]));
+        assert_eq!(items[3].get("truncated"), truncated.as_ref());
         assert!(items[..3].iter().all(|item| item.get("truncated").is_none()));
     }
     let page = gateway.ask("GET", "/news?content=0", "").await;
     let page: serde_json::Value = serde_json::from_str(page.split_once("\r\n\r\n").unwrap().1).unwrap();
     assert_eq!(page["items"].as_array().unwrap().len(), 5);
     assert!(page["items"].as_array().unwrap().iter().all(|item| item.get("content_html").is_none()));
+    for seq in 1..=5 {
+        let one = async |query: &str| {
+            let answer = gateway.ask("GET", &format!("/news/e-{seq}{query}"), "").await;
+            serde_json::from_str::<serde_json::Value>(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+        };
+        let mut whole = one("?content=1").await;
+        assert_eq!(whole, one("").await);
+        whole.as_object_mut().unwrap().remove("content_html").unwrap();
+        assert_eq!(one("?content=0").await, whole);
+    }
+    let answer = gateway.ask("GET", "/news/e-1?content=no", "").await;
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("content: "), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_parameter_counts_as_absent_on_every_route() {
+    let (gateway, _daemon, _serving) = gateway_with(3).await;
+    const NAMES: [&str; 15] = [
+        "category",
+        "source",
+        "tag",
+        "language",
+        "country",
+        "q",
+        "kinds",
+        "content",
+        "since",
+        "after",
+        "before",
+        "limit",
+        "snapshot",
+        "heartbeat",
+        "last_event_id",
+    ];
+    for path in ["/news", "/news/e-1", "/sources", "/categories"] {
+        let body = |answer: String| {
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with("HTTP/1.1 200"), "{head} {body}");
+            serde_json::from_str::<serde_json::Value>(body).unwrap()
+        };
+        let usual = body(gateway.ask("GET", path, "").await);
+        for name in NAMES {
+            let mut answer = body(gateway.ask("GET", &format!("{path}?{name}="), "").await);
+            if usual.get("ignored").is_some() {
+                answer["ignored"] = usual["ignored"].clone();
+            }
+            assert_eq!(answer, usual, "{path}?{name}=");
+        }
+    }
+    for name in NAMES {
+        let mut client = gateway.stream(&format!("?{name}="), "").await;
+        assert_eq!(client.hello().await["resume"], "live", "{name}");
+        assert_eq!(client.ids(3).await, ["e-1", "e-2", "e-3"], "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

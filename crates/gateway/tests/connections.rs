@@ -49,6 +49,25 @@ fn whole_body(answer: &str) -> Option<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_has_closed_its_own_side_gets_the_answer_and_no_stream() {
+    let (gateway, _daemon, _serving) = gateway_with(500).await;
+    for path in
+        ["/health", "/news?q=nothing", "/news?limit=500", "/sources", "/metrics", "/openapi.json", "/no"]
+    {
+        let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        timeout(TIMEOUT, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert!(whole_body(&answer).is_some() || answer.contains("chunked"), "{path}: {answer:?}");
+    }
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    stream.write_all(b"GET /news/stream HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    stream.shutdown().await.unwrap();
+    timeout(TIMEOUT, stream.read_to_end(&mut Vec::new())).await.expect("the stream ends").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_3000_pipelined_requests_one_is_processed_and_its_answer_arrives_whole() {
     let (gateway, _daemon, _serving) = gateway_with(500).await;
     let plain = "GET /news?limit=500 HTTP/1.1\r\nhost: localhost\r\n";

@@ -598,6 +598,18 @@ async fn the_operator_orders_visits_and_every_client_gets_their_progress() {
     let right = "authorization: Bearer a token of many characters\r\n";
     assert!(post(right, "{\"sources\":[]}").await.starts_with("HTTP/1.1 400"));
     assert!(post(right, "{\"source\":\"a\"}").await.starts_with("HTTP/1.1 400"));
+    // A body that is right has a type that is not: curl sends the second one unless it is told otherwise.
+    for kind in ["", "content-type: application/x-www-form-urlencoded\r\n", "content-type: text/json\r\n"] {
+        let headers = format!("{right}{kind}content-length: {}\r\nconnection: close", body.len());
+        let request = format!("POST /news/refresh HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n\r\n{body}");
+        let mut answer = String::new();
+        timeout(TIMEOUT, gateway.send(&request).await.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("bad-parameter"), "{answer}");
+        assert!(
+            answer.contains("content-type: ") && answer.contains("`Content-Type: application/json`"),
+            "{answer}"
+        );
+    }
     let mut client = gateway.stream("?kinds=refresh", "").await;
     client.hello().await;
     let answer = post(right, body).await;

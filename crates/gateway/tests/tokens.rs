@@ -384,6 +384,38 @@ async fn public_categories_need_no_token_and_every_token_includes_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn categories_of_tokens_and_public_ones_match_in_upper_and_lower_case_on_every_route() {
+    let issuer = Issuer::new();
+    let jwks = json!({"keys": [issuer.ed25519_jwk("k1")]}).to_string();
+    let change = |config: &mut Config| {
+        let file = |name: &str, text: &str| {
+            let path = config.daemon.run_dir.join(name);
+            std::fs::write(&path, text).unwrap();
+            Some(path)
+        };
+        config.gateway.jwks_file = file("jwks.json", &jwks);
+        config.gateway.read_tokens_file =
+            file("tokens.toml", &TOKENS.replace("categories = [\"sport\"]", "categories = [\"Sport\"]"));
+        config.gateway.public_categories = vec!["CULTURE".to_owned()];
+    };
+    let (gateway, _daemon, _serving) = gateway_with_config(6, change).await;
+    let claims = json!({"exp": now_s() + 600, "newswire.categories": ["SPORT"]});
+    let jwt = issuer.sign(&json!({"alg": "EdDSA", "kid": "k1"}), &claims);
+    assert_eq!(gateway.stream("", "").await.ids(2).await, ["e-3", "e-6"]);
+    for token in [DESK, &jwt] {
+        for query in ["", "?category=SPORT&category=culture"] {
+            let mut client = gateway.stream(query, &bearer(token)).await;
+            assert_eq!(client.ids(4).await, ["e-1", "e-3", "e-4", "e-6"], "{query}");
+        }
+        for (path, expected) in [("/news/e-1", 200), ("/news/e-2", 404), ("/sources/sport", 200)] {
+            assert_eq!(status(&gateway.ask("GET", path, &bearer(token)).await), expected, "{path}");
+        }
+        let categories = gateway.ask("GET", "/categories", &bearer(token)).await;
+        assert!(categories.contains("\"sport\"") && categories.contains("\"culture\""), "{categories}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_expires_ends_the_stream_with_its_cursor() {
     let issuer = Issuer::new();
     let jwks = json!({"keys": [issuer.ed25519_jwk("k1")]}).to_string();
@@ -519,6 +551,46 @@ async fn no_token_is_in_the_log() {
     }
     let log = program.log();
     assert!(log.contains("ready") && !log.contains("-token-0123") && !log.contains("unknown-token"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_warns_once_of_categories_that_no_source_has_and_of_rare_heartbeats() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = format!(
+        "read_tokens_file = \"{}\"\npublic_categories = [\"Wrold\", \"CULTURE\"]\nheartbeat = \"1m\"",
+        write_tokens(folder.path()).display()
+    );
+    let program = Program::start(&settings, "");
+    let daemon = FakeDaemon::new("e");
+    for category in ["culture", "World"] {
+        daemon.sources.lock().unwrap().push(FakeDaemon::health(&category.to_lowercase(), category));
+    }
+    let _serving = daemon.serve(program.socket());
+    let lines = |program: &Program, word: &str| -> Vec<String> {
+        program.log().lines().filter(|line| line.contains(word)).map(str::to_owned).collect()
+    };
+    let warned = async {
+        while lines(&program, "that no source has").is_empty()
+            || lines(&program, "gateway.heartbeat").is_empty()
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(TIMEOUT, warned).await.unwrap_or_else(|_| panic!("{}", program.log()));
+    // The list is read again, and has not changed.
+    for _ in 0..3 {
+        daemon.live.send("event: catalogue\ndata: {}\n\n".to_owned()).unwrap();
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+    }
+    let (heartbeat, categories) =
+        (lines(&program, "gateway.heartbeat"), lines(&program, "that no source has"));
+    assert!(
+        heartbeat.len() == 1 && heartbeat[0].contains("WARN") && heartbeat[0].contains("1m"),
+        "{heartbeat:?}"
+    );
+    let [warning] = &categories[..] else { panic!("{categories:?}") };
+    // Neither `culture`, which a source has, nor the categories of `all`.
+    assert!(warning.contains("WARN") && warning.contains("categories=\"sport, wrold\""), "{warning}");
 }
 
 /// The exit status and the log of the program with these lines in its `[gateway]` section.

@@ -88,7 +88,7 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     watch_this_loop(&watched);
     let catalogue = read_catalogue(&config.ingestd.sources).await?;
     let (writer, reader) = open_store(&config).await?;
-    let wire_socket = bind_unix(&ControlSocket::Ingestd.in_dir(&config.daemon.run_dir), SOCKET_MODE)?;
+    let wire_socket = bind_unix(&config.socket(ControlSocket::Ingestd), SOCKET_MODE)?;
     let metrics_registry = MetricsRegistry::new();
     metrics_registry.register_process("ingestd", env!("CARGO_PKG_VERSION"), &clock, &logs);
     let (head_changed, head) = watch::channel(reader.head());
@@ -252,7 +252,7 @@ fn watch_this_loop(watch: &Watch) {
 fn notify_ready(config: &Config, reader: &LogReader) {
     tracing::info!(
         epoch = %reader.epoch(), seq = reader.head().0, seq_oldest = reader.oldest().0,
-        socket = %ControlSocket::Ingestd.in_dir(&config.daemon.run_dir).display(), "ready"
+        socket = %config.socket(ControlSocket::Ingestd).display(), "ready"
     );
     notify::ready();
 }
@@ -270,7 +270,7 @@ fn start_admin(
     diagnostics.register(&admin.metrics);
     #[cfg(feature = "drill")]
     crate::drill::offer_all();
-    let socket = ControlSocket::IngestdAdmin.in_dir(&config.daemon.run_dir);
+    let socket = config.socket(ControlSocket::IngestdAdmin);
     let admin = daemon::admin::serve(&socket, admin, logs)?;
     let watchdog = watch.start(self_sampler, move || diagnostics.vitals()).context("start the watchdog")?;
     Ok((admin, watchdog))
@@ -330,7 +330,7 @@ async fn stop(
 ) -> Result<(), IngestError> {
     notify::stopping();
     // Before the store is released: the next process binds the socket again.
-    tokio::fs::remove_file(ControlSocket::Ingestd.in_dir(&config.daemon.run_dir)).await.ok();
+    tokio::fs::remove_file(config.socket(ControlSocket::Ingestd)).await.ok();
     tracing::info!("stopping");
     let Actors { recorder, supervisor, websub } = actors;
     // An error means that the actor has stopped already.

@@ -40,11 +40,11 @@ enum ReloadOutcome {
 }
 
 pub(crate) async fn run(arguments: ReloadArgs) -> anyhow::Result<Exit> {
-    let run_dir = arguments.config.load()?.config.daemon.run_dir;
+    let config = arguments.config.load()?.config;
     let mut exit = Exit::Ok;
     let mut all = Map::new();
     for (name, socket) in DAEMONS {
-        let outcome = ReloadOutcome::new(name, reload(socket.in_dir(&run_dir)).await);
+        let outcome = ReloadOutcome::new(name, reload(config.socket(socket)).await);
         if !matches!(outcome, ReloadOutcome::Reloaded(_)) {
             exit = Exit::Failure;
         }

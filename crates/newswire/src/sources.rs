@@ -70,7 +70,7 @@ struct CommandContext {
 
 pub(crate) async fn run(arguments: SourcesArgs) -> anyhow::Result<Exit> {
     let config = arguments.file.load()?.config;
-    let daemon = ControlClient::new(ControlSocket::Ingestd.in_dir(&config.daemon.run_dir))
+    let daemon = ControlClient::new(config.socket(ControlSocket::Ingestd))
         .deadline(ANSWER_WITHIN)
         .body_bytes_max(ANSWER_BYTES_MAX);
     let list = arguments.sources.unwrap_or_else(|| config.ingestd.sources.clone());

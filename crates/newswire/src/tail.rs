@@ -51,23 +51,21 @@ pub(crate) struct TailArgs {
 
 /// Items shown before the first live one.
 const SNAPSHOT: &str = "10";
-/// How long a stream may be silent, if `gateway.heartbeat` is the default or is not known.
+/// How long a stream may be silent: it asks for heartbeats, of which one comes every 10 s at least.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Longest token that a gateway accepts, in bytes.
 const TOKEN_BYTES_MAX: usize = 4096;
 
 pub(crate) async fn run(arguments: TailArgs) -> anyhow::Result<Exit> {
-    let (base, silence) = match &arguments.url {
-        Some(url) => (url.clone(), SILENCE_MAX),
+    let base = match &arguments.url {
+        Some(url) => url.clone(),
         None => {
             let gateway = arguments.file.load()?.config.gateway;
-            let base = Url::parse(&format!("http://{}/", gateway.listen));
-            // Three heartbeats, as with the default.
-            (base.context("make a URL of gateway.listen")?, SILENCE_MAX.max(gateway.heartbeat * 3))
+            Url::parse(&format!("http://{}/", gateway.listen)).context("make a URL of gateway.listen")?
         }
     };
     let path = path(&arguments);
-    let timing = SubscriptionTiming { silence, ..SubscriptionTiming::default() };
+    let timing = SubscriptionTiming { silence: SILENCE_MAX, ..SubscriptionTiming::default() };
     let endpoint = Endpoint::Url(base);
     let mut stream =
         Subscription::new(endpoint.clone(), &path, arguments.after.clone(), Coverage::Filtered, timing);
@@ -82,6 +80,7 @@ pub(crate) async fn run(arguments: TailArgs) -> anyhow::Result<Exit> {
         paint: Paint::for_stdout(),
         lost: false,
         connected_before: false,
+        start: start(arguments.since.as_deref()),
         remarks: Vec::new(),
     };
     loop {
@@ -135,7 +134,7 @@ fn gateway_url(text: &str) -> Result<Url, String> {
 
 fn path(arguments: &TailArgs) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
-    // Some proxies hold back blocks that are not events.
+    // Some proxies hold back blocks that are not events, and `gateway.heartbeat` may be long.
     query.append_pair("kinds", "item,update,heartbeat");
     if !arguments.json {
         query.append_pair("content", "0");
@@ -159,8 +158,24 @@ struct Printer {
     /// The loss of the connection has been reported; repeats are not.
     lost: bool,
     connected_before: bool,
+    /// What the stream starts with after the gateway could not resume it.
+    start: String,
     /// What the gateway said about the query; repeats are not reported.
     remarks: Vec<String>,
+}
+
+fn start(since: Option<&str>) -> String {
+    since.map_or_else(|| "its newest events".to_owned(), |since| format!("what was recorded since {since}"))
+}
+
+/// Why the gateway cannot resume after the id that it was asked for.
+fn why_reset(opened: &StreamOpened) -> String {
+    let requested = opened.requested.as_deref().unwrap_or_default();
+    let same_log = |head: &&Cursor| requested.parse().is_ok_and(|id: Cursor| id.epoch == head.epoch);
+    match opened.head.as_ref().filter(same_log) {
+        Some(head) => format!("the log of the gateway ends at {head}, before {requested}"),
+        None => "the gateway has another log".to_owned(),
+    }
 }
 
 /// What in a query means nothing to the gateway, one sentence each.
@@ -207,7 +222,8 @@ impl Printer {
                 out::stderr_line(&format!("newswire: missed {missed} events that are no longer kept"));
             }
             Resume::Reset => {
-                out::stderr_line("newswire: the gateway has another log; starting from its newest events")
+                let (why, start) = (why_reset(opened), &self.start);
+                out::stderr_line(&format!("newswire: {why}; starting with {start}"));
             }
             Resume::Exact if reconnected && self.lost => {
                 out::stderr_line(&format!("newswire: reconnected to {endpoint}, nothing was missed"))
@@ -264,6 +280,25 @@ mod tests {
         assert!(remarks[0].contains("`Wrold") && !remarks[0].contains('\u{1b}'), "{remarks:?}");
         assert!(remarks[1].ends_with("the parameter `categroy`; did you mean `category`?"), "{remarks:?}");
         assert!(remarks[2].ends_with("the parameter `x`"), "{remarks:?}");
+    }
+
+    #[test]
+    fn why_a_stream_starts_anew_is_told_as_it_is() {
+        let why = |requested: Option<&str>, head: Option<&str>| {
+            let opened = serde_json::json!({
+                "resume": "reset", "requested": requested, "oldest": null, "head": head, "missed": null, "server": "x",
+            });
+            why_reset(&serde_json::from_value(opened).unwrap())
+        };
+        let beyond = why(Some("abc-99"), Some("abc-5"));
+        assert_eq!(beyond, "the log of the gateway ends at abc-5, before abc-99");
+        for (requested, head) in
+            [(Some("xyz-3"), Some("abc-5")), (Some("abc-99"), None), (None, Some("abc-5"))]
+        {
+            assert_eq!(why(requested, head), "the gateway has another log");
+        }
+        assert_eq!(start(None), "its newest events");
+        assert_eq!(start(Some("2h")), "what was recorded since 2h");
     }
 
     #[test]

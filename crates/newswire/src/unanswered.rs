@@ -13,7 +13,9 @@ pub(crate) fn explain(error: &ControlError, daemon: &str) -> String {
     let what = safe(&error.to_string());
     let remedy = match error {
         ControlError::Missing(_) | ControlError::Refused(_) => {
-            format!("is newswire-{daemon} running, with the same daemon.run_dir?")
+            let key =
+                if daemon == "gateway" { "daemon.run_dir and gateway.admin_dir" } else { "daemon.run_dir" };
+            format!("is newswire-{daemon} running, with the same {key}?")
         }
         ControlError::Denied(_) => "run this as root or as a member of the socket's group".to_owned(),
         ControlError::Timeout { .. } => "the process is stopped or stuck; run `newswire doctor`".to_owned(),

@@ -42,6 +42,9 @@ const WAITERS: &[&str] = &[
     "sled::flusher::run",
 ];
 
+/// Where a background thread of jemalloc waits.
+const JEMALLOC_WAIT: &str = "background_work_sleep_once";
+
 impl ThreadStack {
     /// The frame to blame: the innermost of the workspace, else the innermost outside libc and the standard library.
     #[must_use]
@@ -69,7 +72,9 @@ impl ThreadStack {
         let for_events = WAITERS.iter().any(|known| waiter.starts_with(known));
         // Waiting for a channel blocks an event loop or task; a dedicated thread is idle there.
         let for_messages = has("std::sync::mpsc::") && has("recv") && !has("tokio::runtime::");
-        for_events || for_messages
+        // The allocator's own threads, in C: names without a crate.
+        let for_free_memory = self.frames.iter().any(|frame| function(frame) == JEMALLOC_WAIT);
+        for_events || for_messages || for_free_memory
     }
 }
 

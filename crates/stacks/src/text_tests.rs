@@ -81,6 +81,18 @@ fn a_thread_of_the_stores_pool_without_a_job_is_idle_in_every_build() {
 }
 
 #[test]
+fn a_thread_of_the_allocator_without_work_is_idle() {
+    let waiting =
+        ["pthread_cond_timedwait@@GLIBC_2.3.2", "background_thread_sleep", "background_work_sleep_once"];
+    assert!(
+        thread(&[waiting.as_slice(), &["background_work", "background_thread_entry"]].concat()).is_idle()
+    );
+    assert!(
+        !thread(&["madvise", "pages_purge_lazy", "background_work", "background_thread_entry"]).is_idle()
+    );
+}
+
+#[test]
 fn an_event_loop_without_events_is_idle() {
     let functions = [
         "epoll_wait",

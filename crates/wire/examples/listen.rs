@@ -14,7 +14,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let gateway = Endpoint::Url(address.parse()?);
     let cursor = fs::read_to_string("cursor").ok().and_then(|id| id.trim().parse().ok());
     let timing = SubscriptionTiming { silence: Duration::from_secs(30), ..SubscriptionTiming::default() };
-    let path = "/news/stream?kinds=item,update";
+    let path = "/news/stream?kinds=item,update,heartbeat";
     let mut stream = Subscription::new(gateway, path, cursor, Coverage::Filtered, timing);
     loop {
         match stream.next().await {

@@ -20,9 +20,12 @@ pub enum ClientError {
     /// The address is invalid.
     #[error("cannot create a client for {0}: {1}")]
     Setup(Endpoint, String),
-    /// There was no response.
+    /// There is no connection, or it ended before the response did.
     #[error("cannot reach {0}: {1}")]
     Unreachable(Endpoint, String),
+    /// There was no whole response in time.
+    #[error("{0} did not answer in time")]
+    Late(Endpoint),
     /// The response has another status than expected.
     #[error("{0} answered {1}")]
     Refused(Endpoint, StatusCode),
@@ -74,8 +77,11 @@ impl Endpoint {
         builder.build().map_err(|e| ClientError::Setup(self.clone(), deepest(&e)))
     }
 
-    pub(crate) fn unreachable(&self, error: &reqwest::Error) -> ClientError {
-        ClientError::Unreachable(self.clone(), deepest(error))
+    pub(crate) fn no_response(&self, error: &reqwest::Error) -> ClientError {
+        match error.is_timeout() {
+            true => ClientError::Late(self.clone()),
+            false => ClientError::Unreachable(self.clone(), deepest(error)),
+        }
     }
 }
 
@@ -152,7 +158,7 @@ impl PeerClient {
         deadline: Duration,
         bytes_max: usize,
     ) -> Result<Bytes, ClientError> {
-        let response = request.timeout(deadline).send().await.map_err(|e| self.endpoint.unreachable(&e))?;
+        let response = request.timeout(deadline).send().await.map_err(|e| self.endpoint.no_response(&e))?;
         if !response.status().is_success() {
             return Err(ClientError::Refused(self.endpoint.clone(), response.status()));
         }
@@ -161,7 +167,7 @@ impl PeerClient {
 
     async fn body(&self, mut response: Response, bytes_max: usize) -> Result<Bytes, ClientError> {
         let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(|e| self.endpoint.unreachable(&e))? {
+        while let Some(chunk) = response.chunk().await.map_err(|e| self.endpoint.no_response(&e))? {
             if body.len() + chunk.len() > bytes_max {
                 return Err(ClientError::TooLarge(self.endpoint.clone(), bytes_max));
             }

@@ -52,7 +52,7 @@ impl Default for SubscriptionTiming {
 /// What happened to a subscription.
 #[derive(Clone, Debug)]
 pub enum SubscriptionEvent {
-    /// The stream is open, with the resolved cursor. After `reset` the events of another log follow.
+    /// The stream is open, with the resolved cursor. After `reset` it starts as if there had been no cursor.
     Connected(StreamOpened),
     /// The next event.
     Event(ReceivedEvent),
@@ -195,11 +195,8 @@ impl Subscription {
             request = request.header("last-event-id", cursor.to_string());
         }
         let response = match timeout(self.timing.answer, request.send()).await {
-            Ok(sent) => sent.map_err(|e| self.endpoint.unreachable(&e))?,
-            Err(_) => {
-                let reason = format!("no answer within {:?}", self.timing.answer);
-                return Err(ClientError::Unreachable(self.endpoint.clone(), reason));
-            }
+            Ok(sent) => sent.map_err(|e| self.endpoint.no_response(&e))?,
+            Err(_) => return Err(ClientError::Late(self.endpoint.clone())),
         };
         if response.status() != 200 {
             return Err(ClientError::Refused(self.endpoint.clone(), response.status()));

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use control::ControlSocket;
 use notation::write_duration;
 
 use super::kinds::{ListItem, ValueKind};
@@ -183,6 +184,9 @@ table! {
     gateway: GatewaySection {
         /// Address and port to listen on; port 0 picks a free port. There is no TLS: use a reverse proxy.
         listen: SocketAddr = "127.0.0.1:8700", ValueKind::Address, RESTART;
+        /// Directory of this gateway's admin socket, gateway-admin.sock, when several gateways run beside one ingestion daemon:
+        /// each needs its own. At most 88 bytes long. Empty: daemon.run_dir.
+        admin_dir: Option<PathBuf> = "", ValueKind::OptionalRunDir, RESTART;
         /// Number of worker threads that serve clients; 0 means one per core.
         workers: usize = "0", ValueKind::Integer(0, 1_024), RESTART;
         /// Maximum number of simultaneous streams. A further stream is closed at once; its client is told to reconnect later.
@@ -210,8 +214,9 @@ table! {
         /// Maximum number of bytes of answers that clients have not taken yet, all clients together; one address may have at most
         /// a quarter of what the others leave, and what streams read from the ingestion daemon at most half. 0: no limit.
         unsent_bytes_max: u64 = "67108864", ValueKind::Integer(0, TIB), LIVE;
-        /// A stream gets a heartbeat after this time without an event that has an id. Clients take 30 s of silence for a lost
-        /// connection.
+        /// A stream gets a heartbeat after this time without an event that has an id; one that asks for heartbeats, such as
+        /// that of the page, after 10 s at the latest. More than 20 s is warned about: other clients take 30 s of silence for a
+        /// lost connection.
         heartbeat: Duration = "10s", ValueKind::Duration(MS.saturating_mul(50), HOUR), LIVE;
         /// Maximum number of recent events kept in memory. Clients resume from these; older events are read from the ingestion
         /// daemon.
@@ -245,7 +250,7 @@ table! {
         /// Claim of a JSON Web Token that holds its categories: a list, or "all". A name with dots is looked up as a whole, then
         /// part by part.
         jwt_categories_claim: String = "newswire.categories", ValueKind::Text, LIVE;
-        /// Categories that all clients may read, without a token. Empty: none.
+        /// Categories that all clients may read, without a token; upper and lower case are the same. Empty: none.
         public_categories: Vec<String> = "", ValueKind::List(ListItem::Category), LIVE;
         /// Address under which clients reach the gateway, such as "https://news.example.org"; the same for both daemons. If it is
         /// set, feeds with a WebSub hub are pushed, and new items arrive sooner. Empty: no pushes.
@@ -259,6 +264,18 @@ table! {
         /// "text" for people, "json" for programs, "journald" for native journal fields. "auto": "journald" if standard error is
         /// connected to the journal, otherwise "text".
         format: LogFormat = "auto", ValueKind::Format, RESTART;
+    }
+}
+
+impl Config {
+    /// The path of a socket.
+    #[must_use]
+    pub fn socket(&self, socket: ControlSocket) -> PathBuf {
+        let own_dir = match socket {
+            ControlSocket::GatewayAdmin => self.gateway.admin_dir.as_ref(),
+            ControlSocket::Ingestd | ControlSocket::IngestdAdmin => None,
+        };
+        socket.in_dir(own_dir.unwrap_or(&self.daemon.run_dir))
     }
 }
 

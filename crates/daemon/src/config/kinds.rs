@@ -18,6 +18,7 @@ pub(super) enum ValueKind {
     Path,
     OptionalPath,
     RunDir,
+    OptionalRunDir,
     Address,
     Integer(u64, u64),
     Boolean,
@@ -151,6 +152,7 @@ impl ValueKind {
         match self {
             ValueKind::Path => shapes::path(&text)?,
             ValueKind::RunDir => shapes::run_dir(&text)?,
+            ValueKind::OptionalRunDir if !text.is_empty() => shapes::run_dir(&text)?,
             ValueKind::OptionalPath if !text.is_empty() => shapes::path(&text)?,
             ValueKind::OptionalUrl if !text.is_empty() => return shapes::public_url(&text).map(Value::Text),
             ValueKind::Text => shapes::text(&text)?,
@@ -165,6 +167,7 @@ impl ValueKind {
                 return Ok(Value::Duration(duration));
             }
             ValueKind::OptionalPath
+            | ValueKind::OptionalRunDir
             | ValueKind::OptionalUrl
             | ValueKind::OptionalText
             | ValueKind::Integer(..)

@@ -5,10 +5,12 @@ use tracing_subscriber::filter::EnvFilter;
 /// The levels, each with more detail than the one before.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// The crates that a bare level applies to; all others then log from `warn` on. A filter matches the beginning of a
+/// The crates that a bare level applies to; all others then log from `warn` on, except [`OF_CLIENTS`]. A filter matches the beginning of a
 /// target, so `news` covers the binaries too.
 const OUR_CRATES: [&str; 9] =
     ["daemon", "feed", "fetch", "gateway", "ingestd", "news", "store", "wire", "bench"];
+/// The library that logs an error for each connection whose bytes are not HTTP/1.
+const OF_CLIENTS: &str = "actix_http";
 
 /// Longest filter, bytes.
 const LEVEL_BYTES_MAX: usize = 1_024;
@@ -48,14 +50,15 @@ pub(super) fn parse_filter(level: &str) -> Result<EnvFilter, String> {
     EnvFilter::builder().parse(all.join(",")).map_err(|error| wrong(&error))
 }
 
-/// What a bare level means: the `debug` lines of libraries would drown out our own.
+/// What a bare level means: the `debug` lines of libraries would drown out our own, and what [`OF_CLIENTS`] log at any
+/// level is written by clients.
 fn for_our_crates(level: &str) -> String {
     let level = level.to_ascii_lowercase();
     if ["off", "error", "warn"].contains(&level.as_str()) {
-        return level;
+        return format!("{level},{OF_CLIENTS}=off");
     }
     let ours: Vec<String> = OUR_CRATES.iter().map(|name| format!("{name}={level}")).collect();
-    format!("warn,{}", ours.join(","))
+    format!("warn,{OF_CLIENTS}=off,{}", ours.join(","))
 }
 
 /// The same filter with every level one step more verbose; `None` if that changes nothing. A filter with spans is not
@@ -110,6 +113,14 @@ mod tests {
             assert!(shown.contains("ingestd=debug") && shown.contains("warn"), "{level}: {shown}");
             assert_eq!(shown.contains("gateway=trace"), level.contains("gateway"), "{level}: {shown}");
         }
+    }
+
+    #[test]
+    fn what_clients_can_make_a_library_log_is_shown_only_if_it_is_named() {
+        for level in ["info", "warn", "error", "off", "trace"] {
+            assert!(parse_filter(level).unwrap().to_string().contains("actix_http=off"), "{level}");
+        }
+        assert!(parse_filter("info,actix_http=debug").unwrap().to_string().contains("actix_http=debug"));
     }
 
     #[test]

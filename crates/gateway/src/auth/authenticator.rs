@@ -10,7 +10,7 @@
 //! An invalid token is refused, even where something is public: a reader whose token has expired must get an error,
 //! not silently fewer items.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use actix_web::http::header::HeaderMap;
 use daemon::config;
@@ -120,6 +120,13 @@ impl Authenticator {
                 Err(AuthFileErrors(errors.into_iter().flatten().flatten().collect()))
             }
         }
+    }
+
+    /// The categories that `gateway.public_categories` and the static tokens name, in lower case.
+    pub(crate) fn granted_categories(&self) -> BTreeSet<&str> {
+        let Some(rules) = &self.0 else { return BTreeSet::new() };
+        let scopes = rules.public.as_deref().into_iter().chain(rules.tokens.scopes());
+        scopes.flat_map(CategoryScope::categories).collect()
     }
 
     /// Whether responses depend on the client's token.

@@ -93,6 +93,11 @@ impl StaticTokens {
         alike.any(|token| token.scope.as_ref() == scope && token.expires == expires)
     }
 
+    /// What each token grants that does not grant everything.
+    pub(super) fn scopes(&self) -> impl Iterator<Item = &CategoryScope> {
+        self.0.iter().filter_map(|token| token.scope.as_deref())
+    }
+
     /// What a token grants; `None` if the file does not have it.
     pub(super) fn find(&self, presented: &[u8], now: Timestamp) -> Option<Result<TokenGrant, AuthError>> {
         let presented = TokenHash::of(presented);

@@ -1,7 +1,8 @@
 //! A client's socket as actix reads and writes it: the bytes of the first request, and no others.
 //!
 //! What a client sends behind its first request is read and thrown away, up to a bound, because unread bytes would make
-//! the kernel reset the connection, and the client lose the answer. So the end of a connection is noticed at once, too.
+//! the kernel reset the connection, and the client lose the answer. So the end of a stream's connection is noticed at
+//! once, too. A client that has closed only its own side (`nc -N`) still gets the answer to a plain request.
 
 use std::{
     io,
@@ -134,12 +135,19 @@ impl AsyncRead for ClientIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.end.is_reached() {
-            let surplus = ready!(this.poll_surplus(cx, buf));
-            match surplus {
-                Ok(Surplus::TooMuch) => this.connection.cut(ConnectionCut::Pipelining),
-                Ok(Surplus::Eof) | Err(_) => this.connection.on_client_left(),
-            }
-            return Poll::Ready(surplus.map(drop));
+            return match ready!(this.poll_surplus(cx, buf)) {
+                // actix would drop the request, and nothing tells a client that has left from one that waits: the answer
+                // fails if it has left.
+                Ok(Surplus::Eof) if !this.connection.is_stream() => Poll::Pending,
+                Ok(Surplus::TooMuch) => {
+                    this.connection.cut(ConnectionCut::Pipelining);
+                    Poll::Ready(Ok(()))
+                }
+                left => {
+                    this.connection.on_client_left();
+                    Poll::Ready(left.map(drop))
+                }
+            };
         }
         let before = buf.filled().len();
         let first = std::mem::take(&mut this.first);

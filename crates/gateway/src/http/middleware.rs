@@ -7,7 +7,7 @@ use actix_web::{
     body::{BoxBody, EitherBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{
-        Method, StatusCode,
+        ConnectionType, Method, StatusCode,
         header::{HeaderMap, HeaderName, HeaderValue},
     },
     middleware::Next,
@@ -84,6 +84,8 @@ pub(super) async fn secure<B: MessageBody + 'static>(
     }
     // The headers of a 304 replace those of the stored response (RFC 9111, section 3.2), and it has no content type.
     let is_unchanged_page = response.status() == StatusCode::NOT_MODIFIED && response.request().path() == "/";
+    // Nothing is ever upgraded, but actix-http repeats the `Connection: upgrade` of a request (h2c, websocket).
+    response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     let headers = response.headers_mut();
     for (name, value) in SECURITY_HEADERS {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));

@@ -8,6 +8,7 @@ use control::{Problem, problem::PROBLEM_MEDIA_TYPE};
 
 use crate::{
     auth::{error::AuthError, operator::OperatorError},
+    ingest::{history::HistoryUnavailable, no_answer::NoAnswer},
     pages::{news_page::NewsPageError, pool::PageRefused},
     unsent::UnsentRefused,
 };
@@ -49,9 +50,9 @@ impl HttpProblem {
         Self::new(400, "token-in-query", detail)
     }
 
-    /// 503: the daemon did not answer; the reason is in the log.
-    pub(crate) fn no_daemon() -> Self {
-        Self::new(503, "no-daemon", "the ingestion daemon did not answer in time").retry_after(5)
+    /// 503: the daemon did not answer; more of the reason is in the log.
+    pub(crate) fn no_daemon(why: NoAnswer) -> Self {
+        Self::new(503, "no-daemon", why.to_string()).retry_after(5)
     }
 
     /// 503: too many orders wait.
@@ -149,6 +150,12 @@ impl HttpProblem {
     pub(crate) fn not_filled() -> Self {
         Self::new(503, "not-filled", "no events were received from the ingestion daemon yet").retry_after(2)
     }
+
+    /// 503: the list of sources was not received yet.
+    pub(crate) fn not_listed() -> Self {
+        let detail = "the list of sources was not received from the ingestion daemon yet";
+        Self::new(503, "not-filled", detail).retry_after(2)
+    }
 }
 
 impl From<AuthError> for HttpProblem {
@@ -200,11 +207,23 @@ impl From<UnsentRefused> for HttpProblem {
     }
 }
 
+impl From<HistoryUnavailable> for HttpProblem {
+    fn from(unavailable: HistoryUnavailable) -> Self {
+        match unavailable {
+            HistoryUnavailable::Busy => Self::busy(),
+            HistoryUnavailable::Silent => Self::no_daemon(NoAnswer::Late),
+            HistoryUnavailable::NoAnswer(why) => Self::no_daemon(why),
+            HistoryUnavailable::OtherLog => Self::other_log(),
+        }
+    }
+}
+
 impl From<NewsPageError> for HttpProblem {
     fn from(error: NewsPageError) -> Self {
         match error {
             NewsPageError::OtherLog => Self::other_log(),
-            NewsPageError::NoDaemon => Self::no_daemon(),
+            NewsPageError::Log(unavailable) => unavailable.into(),
+            NewsPageError::Late => Self::slow_answer(),
             NewsPageError::Unsent(refused) => refused.into(),
             NewsPageError::OverBudget(wait) => Self::too_many_old_events(wait),
         }

@@ -35,6 +35,11 @@ const SHARED: [&str; 10] =
 const OF_PAGES: [&str; 2] = ["before", "limit"];
 /// Parameters of `GET /news/stream` only.
 const OF_STREAMS: [&str; 3] = ["snapshot", "heartbeat", "last_event_id"];
+/// Parameters of `GET /news/{id}`.
+const OF_EVENTS: [&str; 1] = ["content"];
+/// A parameter of another route, and what does the same here.
+const SAME_ELSEWHERE: [(&str, &str); 3] =
+    [("snapshot", "limit"), ("last_event_id", "after"), ("limit", "snapshot")];
 /// Parameters without a meaning that are named in an answer.
 const IGNORED_MAX: usize = 8;
 /// Unknown values that are named in an answer.
@@ -45,32 +50,44 @@ const UNKNOWN_MAX: usize = 32;
 enum QueryRoute {
     Page,
     Stream,
+    Event,
+}
+
+/// The name of a parameter as it is written here. That of the id has as many spellings as there are EventSource libraries.
+fn canonical(name: &str) -> &str {
+    match name.replace(['-', '_'], "").to_ascii_lowercase().as_str() {
+        "lasteventid" => "last_event_id",
+        _ => name,
+    }
 }
 
 impl QueryRoute {
     fn parameters(self) -> impl Iterator<Item = &'static str> {
-        let own: &[&str] = match self {
-            Self::Page => &OF_PAGES,
-            Self::Stream => &OF_STREAMS,
+        let (shared, own): (&[&str], &[&str]) = match self {
+            Self::Page => (&SHARED, &OF_PAGES),
+            Self::Stream => (&SHARED, &OF_STREAMS),
+            Self::Event => (&[], &OF_EVENTS),
         };
-        SHARED.iter().chain(own).copied()
+        shared.iter().chain(own).copied()
     }
 
-    /// The known name of a parameter. That of the id has as many spellings as there are EventSource libraries.
     fn known(self, name: &str) -> Option<&'static str> {
-        let name = match name.replace(['-', '_'], "").to_ascii_lowercase().as_str() {
-            "lasteventid" => "last_event_id",
-            _ => name,
-        };
+        let name = canonical(name);
         self.parameters().find(|known| *known == name)
     }
 
-    /// The parameter that was probably meant: a similar one, or one that begins in the same way.
+    /// The parameter that was probably meant: a similar one, one that begins in the same way, or the one that does here
+    /// what a similar one does on another route.
     fn closest(self, name: &str) -> Option<&'static str> {
         const CHARS_MIN: usize = 3; // a shorter name is similar to nearly everything
         name.chars().nth(CHARS_MIN - 1)?;
         let begins = |known: &&str| known.starts_with(&name.to_ascii_lowercase());
-        notation::closest(name, self.parameters()).or_else(|| self.parameters().find(begins))
+        let here = notation::closest(name, self.parameters()).or_else(|| self.parameters().find(begins));
+        here.or_else(|| {
+            let elsewhere = notation::closest(canonical(name), SAME_ELSEWHERE.map(|(there, _)| there))?;
+            let (_, same) = SAME_ELSEWHERE.into_iter().find(|(there, _)| *there == elsewhere)?;
+            self.known(same)
+        })
     }
 }
 
@@ -130,6 +147,14 @@ impl NewsQuery {
         Self::parse_for(QueryRoute::Stream, query)
     }
 
+    /// The same of `GET /news/{id}`.
+    ///
+    /// # Errors
+    /// As [`NewsQuery::parse`].
+    pub(crate) fn parse_event(query: &str) -> Result<Self, HttpProblem> {
+        Self::parse_for(QueryRoute::Event, query)
+    }
+
     fn parse_for(route: QueryRoute, query: &str) -> Result<Self, HttpProblem> {
         if query.len() > QUERY_BYTES_MAX {
             return Err(HttpProblem::long_query());
@@ -141,14 +166,17 @@ impl NewsQuery {
                 parsed.ignore(route, &name);
                 continue;
             };
-            // Empty values count here, though a filter ignores them.
+            // Empty values count here, though they mean nothing.
             if let Some(which) = REPEATABLE.iter().position(|repeatable| *repeatable == known) {
                 counts[which] += 1;
                 if counts[which] > VALUES_MAX {
                     return Err(HttpProblem::many_values(known));
                 }
             }
-            parsed.set(known, value)?;
+            // An empty parameter is as good as none: forms and programs send all of theirs.
+            if !value.is_empty() {
+                parsed.set(known, value)?;
+            }
         }
         Ok(parsed)
     }
@@ -182,9 +210,6 @@ impl NewsQuery {
             _ => return self.set_single(name, value),
         };
         check_value(name, &value, values.len())?;
-        if value.is_empty() {
-            return Ok(());
-        }
         values.push(match name {
             "language" => value.to_lowercase().replace('_', "-"),
             _ => value.to_lowercase(),
@@ -197,7 +222,6 @@ impl NewsQuery {
 
     /// Parameters that have one value, or a list in it.
     fn set_single(&mut self, name: &'static str, value: Cow<'_, str>) -> Result<(), HttpProblem> {
-        let id = Some(&*value).filter(|id| !id.is_empty()).map(str::to_owned);
         match name {
             "kinds" => self.set_kinds(&value)?,
             "q" => value.split_whitespace().try_for_each(|word| self.add_word(word))?,
@@ -211,10 +235,9 @@ impl NewsQuery {
             }
             "snapshot" => self.snapshot = Some(number("snapshot", &value, 0, 1000)?),
             "limit" => self.limit = usize::try_from(number("limit", &value, 1, 1000)?).ok(),
-            // An empty id is none, and hides no other.
-            "after" => self.after = id.or(self.after.take()),
-            "before" => self.before = id.or(self.before.take()),
-            "last_event_id" => self.last_event_id = id.or(self.last_event_id.take()),
+            "after" => self.after = Some(value.into_owned()),
+            "before" => self.before = Some(value.into_owned()),
+            "last_event_id" => self.last_event_id = Some(value.into_owned()),
             _ => {}
         }
         Ok(())
@@ -285,7 +308,7 @@ mod tests {
     }
 
     fn selects(filter: &EventFilter, source: &str, category: &str, tags: &[&str]) -> bool {
-        filter.matches_source(source, category, &labels(category, tags))
+        filter.matches_source(source, &labels(category, tags))
     }
 
     #[test]
@@ -325,7 +348,7 @@ mod tests {
             |query: &str, category: &str| selects(&filter(query).within(scope.clone()), "a", category, &[]);
         assert!(sees("", "sport") && sees("category=sport", "sport"));
         assert!(!sees("", "science") && !sees("category=science", "science") && !sees("source=a", "science"));
-        assert!(!sees("category=sport", "Sport"), "a scope names categories exactly");
+        assert!(sees("category=sport", "Sport") && sees("", "WORLD"), "upper and lower case are the same");
         assert!(selects(&filter("").within(None), "a", "science", &[]));
         let within = filter("category=sport").within(scope.clone());
         assert!(within.may_see(["sport", "world"]) && !within.may_see(["sport", "science"]));
@@ -349,6 +372,25 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_parameter_counts_as_absent_and_hides_no_other() {
+        let all = [SHARED.as_slice(), &OF_PAGES, &OF_STREAMS].concat();
+        for parse in [NewsQuery::parse, NewsQuery::parse_stream, NewsQuery::parse_event] {
+            for name in &all {
+                let query = parse(&format!("{name}=")).unwrap();
+                assert_eq!((query.filter, query.content), (EventFilter::default(), ContentHtml::Included));
+                assert!(!query.heartbeat && query.since.is_none() && query.limit.is_none());
+                assert_eq!((query.snapshot, query.after, query.before), (None, None, None), "{name}");
+            }
+        }
+        let page = NewsQuery::parse("limit=7&limit=&content=0&content=&before=e-1&before=").unwrap();
+        let expected = (Some(7), ContentHtml::LeftOut, Some("e-1"));
+        assert_eq!((page.limit, page.content, page.before.as_deref()), expected);
+        let stream = NewsQuery::parse_stream("snapshot=3&snapshot=&heartbeat=1&heartbeat=&since=1h&since=");
+        let stream = stream.unwrap();
+        assert!(stream.snapshot == Some(3) && stream.heartbeat && stream.since.is_some());
+    }
+
+    #[test]
     fn flags_are_0_or_1() {
         let query = |query: &str| NewsQuery::parse_stream(query);
         let content = |text: &str| query(text).unwrap().content;
@@ -357,7 +399,7 @@ mod tests {
             (ContentHtml::LeftOut, ContentHtml::Included)
         );
         assert!(query("heartbeat=1").unwrap().heartbeat && !query("heartbeat=0").unwrap().heartbeat);
-        for bad in ["content=", "content=no", "heartbeat=2", "heartbeat=true"] {
+        for bad in ["content=no", "heartbeat=2", "heartbeat=true"] {
             assert!(query(bad).is_err(), "{bad}");
         }
     }
@@ -377,7 +419,7 @@ mod tests {
             ("kind", Some("kinds")),
             ("snapshots", Some("snapshot")),
             ("last_event", Some("last_event_id")),
-            ("limit", None),
+            ("limit", Some("snapshot")),
             ("before", None),
             ("_", None),
             ("utm_campaign", None),
@@ -386,7 +428,17 @@ mod tests {
             assert_eq!(stream(&format!("{name}=x&{name}=y&category=a")), expected);
         }
         let page = |query: &str| ignored(NewsQuery::parse(query).unwrap());
-        assert_eq!(page("snapshot=x&heartbeat=x&last_event_id=e-1").len(), 3, "they mean nothing to a page");
+        for (name, meant) in [
+            ("snapshot", Some("limit")),
+            ("snapshots", Some("limit")),
+            ("last_event_id", Some("after")),
+            ("lastEventId", Some("after")),
+            ("Last-Event-ID", Some("after")),
+            ("heartbeat", None),
+        ] {
+            let expected = vec![(name.to_owned(), meant.map(str::to_owned))];
+            assert_eq!(page(&format!("{name}=x")), expected, "it means nothing to a page");
+        }
         assert_eq!(page("before=e-1&limit=1&content=0"), []);
         let many: String = (0..40).map(|n| format!("{n}{}=&", "ä".repeat(20))).collect();
         let many = page(&format!("{many}&=&{}=1", "x".repeat(200)));

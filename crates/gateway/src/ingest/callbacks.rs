@@ -21,6 +21,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 use wire::PeerClient;
 
+use super::no_answer::NoAnswer;
 use crate::{
     address_counts::{AddressCounts, CountLimit, CountLimits},
     client_address::ClientAddress,
@@ -68,8 +69,8 @@ pub(crate) enum CallbackError {
     AddressBusy,
     /// This address has requested too many unknown ids.
     TooManyUnknown,
-    /// The daemon did not answer in time.
-    NoDaemon,
+    /// The daemon did not answer.
+    NoDaemon(NoAnswer),
 }
 
 type CallbackResult = Result<bool, CallbackError>;
@@ -160,7 +161,7 @@ impl CallbackPermit<'_> {
             Ok(answer) => timeout(WAIT_MAX, answer).await,
             Err(QueueFull) => Ok(Ok(Err(CallbackError::Busy))),
         };
-        let answer = answer.ok().and_then(Result::ok).unwrap_or(Err(CallbackError::NoDaemon));
+        let answer = answer.ok().and_then(Result::ok).unwrap_or(Err(CallbackError::NoDaemon(NoAnswer::Late)));
         let mut ids = self.callbacks.ids();
         match answer {
             Ok(true) => ids.add_known(id),
@@ -264,11 +265,11 @@ pub(crate) async fn send(daemon: PeerClient, (id, request): (String, CallbackReq
     };
     let answer = answer.map_err(|error| {
         tracing::warn!(%error, "could not forward a hub's request to the daemon");
-        CallbackError::NoDaemon
+        CallbackError::NoDaemon((&error).into())
     })?;
     let answer: CallbackAnswer = serde_json::from_slice(&answer).map_err(|error| {
         tracing::error!(%error, "the daemon's answer to a hub's request is unreadable");
-        CallbackError::NoDaemon
+        CallbackError::NoDaemon(NoAnswer::Unusable)
     })?;
     Ok(answer.known)
 }
@@ -316,7 +317,7 @@ mod tests {
     async fn a_daemon_that_does_not_answer_costs_a_bounded_wait_and_bounded_memory() {
         let (callbacks, _forwarder) = Callbacks::new();
         let started = Instant::now();
-        assert_eq!(call(&callbacks, "a", "192.0.2.1").await, Err(CallbackError::NoDaemon));
+        assert_eq!(call(&callbacks, "a", "192.0.2.1").await, Err(CallbackError::NoDaemon(NoAnswer::Late)));
         assert_eq!(started.elapsed(), WAIT_MAX);
         let of = |n: usize| format!("192.0.2.{n}").parse().unwrap();
         let permits: Vec<_> = (0..OPEN_MAX).map(|n| callbacks.admit("a", of(n)).unwrap()).collect();
@@ -356,7 +357,7 @@ mod tests {
         for n in 0..2 * UNKNOWN_MAX {
             // The queue is full after a while, because nothing takes requests out of it.
             let failed = call(&callbacks, &n.to_string(), "192.0.2.1").await.unwrap_err();
-            assert!(matches!(failed, CallbackError::NoDaemon | CallbackError::Busy), "{failed:?}");
+            assert!(matches!(failed, CallbackError::NoDaemon(_) | CallbackError::Busy), "{failed:?}");
         }
         assert!(callbacks.ids().unknown.is_empty());
         let (callbacks, forwarder) = Callbacks::new();

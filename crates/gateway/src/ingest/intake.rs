@@ -15,8 +15,8 @@ use wire::{
 };
 
 use super::{
-    callbacks, catalogue_labels::LabelIndex, history, refresh, source_directory::RenderedSourceList,
-    wire_link::WireChange,
+    callbacks, catalogue_labels::LabelIndex, granted_categories, history, refresh,
+    source_directory::RenderedSourceList, wire_link::WireChange,
 };
 use crate::{
     state::{AppState, Forwarders},
@@ -174,11 +174,7 @@ fn on_event(state: &AppState, incoming: &ReceivedEvent, filled_at: Seq) {
 fn on_notice(state: &AppState, data: &[u8]) {
     match serde_json::from_slice::<SourceNotice>(data) {
         Ok(SourceNotice { report, health }) => {
-            let audience = Audience::Visit {
-                source: health.id.clone(),
-                category: health.category.clone(),
-                labels: FilterLabels::from(&health),
-            };
+            let audience = Audience::Visit { source: health.id.clone(), labels: FilterLabels::from(&health) };
             state.notices.push(NoticeBlock { kind: "source", audience, json: json(&report) });
             for progress in state.refreshes.record_visit(&health.id) {
                 let audience = Audience::Refresh(Arc::clone(&progress.categories));
@@ -204,7 +200,8 @@ struct SourceList {
 }
 
 /// Reads the list of sources whenever it has changed.
-async fn update_sources(state: &AppState, daemon: &PeerClient, catalogue_changed: &Notify) {
+async fn update_sources(state: &Arc<AppState>, daemon: &PeerClient, catalogue_changed: &Notify) {
+    let mut warned_of = Vec::new();
     loop {
         catalogue_changed.notified().await;
         state.sources.expect_list();
@@ -214,6 +211,11 @@ async fn update_sources(state: &AppState, daemon: &PeerClient, catalogue_changed
                 Ok(Ok((sources, labels))) => {
                     state.catalogue_labels.replace(labels);
                     state.sources.replace(sources);
+                    let without_source = categories_without_source(state).await;
+                    if without_source != warned_of {
+                        granted_categories::warn(&without_source);
+                        warned_of = without_source;
+                    }
                 }
                 Ok(Err(error)) => tracing::error!(%error, "the list of sources is unreadable"),
                 Err(error) => tracing::error!(%error, "could not render the list of sources"),
@@ -225,6 +227,15 @@ async fn update_sources(state: &AppState, daemon: &PeerClient, catalogue_changed
         }
         tokio::time::sleep(SOURCES_INTERVAL).await;
     }
+}
+
+/// Thousands of tokens can name hundreds of categories each, which is too much for this thread.
+async fn categories_without_source(state: &Arc<AppState>) -> Vec<String> {
+    let shared = Arc::clone(state);
+    let search = move || {
+        granted_categories::without_source(&shared.settings().authenticator, &shared.catalogue_labels)
+    };
+    tokio::task::spawn_blocking(search).await.unwrap_or_default()
 }
 
 fn render_sources(body: &[u8]) -> Result<(RenderedSourceList, LabelIndex), serde_json::Error> {

@@ -21,6 +21,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use wire::PeerClient;
 
+use super::no_answer::NoAnswer;
 use crate::forwarder::{Forwarder, QueueFull, RequestQueue};
 
 /// Orders that wait for the daemon; one more is refused.
@@ -37,12 +38,12 @@ const TRACKED_MAX: usize = 64;
 const TRACKED_FOR: Duration = Duration::from_secs(600);
 
 /// Why an order was not accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RefreshError {
     /// Too many orders wait already.
     Busy,
-    /// The daemon did not answer in time, or refused.
-    NoDaemon(String),
+    /// The daemon did not answer, or refused; the reason has been logged.
+    NoDaemon(NoAnswer),
 }
 
 type RefreshResult = Result<VisitAnswer, RefreshError>;
@@ -92,7 +93,7 @@ impl Refreshes {
         let answer = self.queue.send(sources).map_err(|QueueFull| RefreshError::Busy)?;
         match tokio::time::timeout(DEADLINE * 2, answer).await {
             Ok(Ok(accepted)) => accepted,
-            Ok(Err(_)) | Err(_) => Err(RefreshError::NoDaemon("timed out".to_owned())),
+            Ok(Err(_)) | Err(_) => Err(RefreshError::NoDaemon(NoAnswer::Late)),
         }
     }
 
@@ -138,13 +139,19 @@ impl Refreshes {
 /// Passes an order to the daemon.
 ///
 /// # Errors
-/// [`RefreshError::NoDaemon`] with the reason, for the log.
+/// [`RefreshError::NoDaemon`]; the reason has been logged.
 pub(crate) async fn send(daemon: PeerClient, sources: Vec<String>) -> RefreshResult {
     let order =
         serde_json::to_string(&VisitOrder { sources: Some(sources) }).expect("an order has a JSON form");
     let body = daemon.post(VISITS, order, DEADLINE, ANSWER_BYTES_MAX).await;
-    let body = body.map_err(|error| RefreshError::NoDaemon(error.to_string()))?;
-    serde_json::from_slice(&body).map_err(|error| RefreshError::NoDaemon(error.to_string()))
+    let body = body.map_err(|error| {
+        tracing::warn!(%error, "could not forward a refresh to the daemon");
+        RefreshError::NoDaemon((&error).into())
+    })?;
+    serde_json::from_slice(&body).map_err(|error| {
+        tracing::error!(%error, "the daemon's answer to a refresh is unreadable");
+        RefreshError::NoDaemon(NoAnswer::Unusable)
+    })
 }
 
 #[cfg(test)]

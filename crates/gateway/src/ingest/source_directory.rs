@@ -50,6 +50,8 @@ struct Directory {
     /// Counts changes of the sources, and of the categories.
     version: u64,
     categories_version: u64,
+    /// Whether a list was received: then what is missing does not exist.
+    is_listed: bool,
     /// What was inserted since a list was requested: it may be newer than the list.
     recent: Option<BTreeMap<SourceId, Arc<RenderedSource>>>,
 }
@@ -158,12 +160,18 @@ impl SourceDirectory {
                 next.insert(source);
             }
         }
+        next.is_listed = true;
         next.version = inner.version + 1;
         next.categories_version = inner.categories_version + 1;
         let before = std::mem::replace(&mut *inner, next);
         // Freed after the lock is released.
         drop(inner);
         drop(before);
+    }
+
+    /// Whether a list was ever received.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.read().is_listed
     }
 
     /// Inserts one, or replaces it.

@@ -33,6 +33,11 @@ impl WireLink {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether the wire is connected.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).connected
+    }
+
     /// Makes every thread wait that needs the state.
     #[cfg(test)]
     pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, WireState> {

@@ -12,7 +12,7 @@
 import { cursor, parsed, span, when } from "./dom.js";
 import { fetchJson, now } from "./fetch.js";
 import { filterQuery, streamUrl } from "./filter.js";
-import { missedText, remarksText, tokenText } from "./messages.js";
+import { missedText, remarksText, resetText, tokenText } from "./messages.js";
 import { canShare, joinStream } from "./shared_connection.js";
 
 const LAGS_MAX = 200; // measurements for the percentiles
@@ -322,7 +322,7 @@ export const connection = {
     this.headEpoch = head?.epoch ?? "";
     this.headSeq = head?.seq ?? Infinity;
     if (data.resume === "gap") this.onWarning(missedText(data.missed));
-    if (data.resume === "reset") this.onWarning("Another log begins here: older ids are not valid in it");
+    if (data.resume === "reset") this.onWarning(resetText(data));
     const remarks = remarksText(data);
     if (remarks && remarks !== this.remarks) this.onWarning(remarks);
     this.remarks = remarks;

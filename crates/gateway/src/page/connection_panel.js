@@ -12,7 +12,7 @@ function resumeText(resume) {
   if (resume.resume === "gap") {
     return `missed ${Number.isFinite(resume.missed) ? number.format(resume.missed) : "some"}: no longer in the log`;
   }
-  if (resume.resume === "reset") return "another log: started again";
+  if (resume.resume === "reset") return "the id is not in the log: started again";
   return cut(String(resume.resume), 40);
 }
 

@@ -1,10 +1,17 @@
 // Sentences about the stream that more than one part of the page shows.
 
-import { cut, plural } from "./dom.js";
+import { cursor, cut, plural } from "./dom.js";
 
 export function missedText(missed) {
   const n = Number.isFinite(missed) ? plural(missed, "event") : "Some events";
   return `${n} missed here: no longer in the log`;
+}
+
+/** Why a stream could not be resumed. `opened` is the data of a `stream` event. */
+export function resetText(opened) {
+  const [requested, head] = [cursor(opened.requested), cursor(opened.head)];
+  if (!requested || requested.epoch !== head?.epoch) return "Another log begins here: older ids are not valid in it";
+  return `The log ends at ${cut(opened.head, 40)}, before ${cut(opened.requested, 40)}: it starts again here`;
 }
 
 /** What in a filter means nothing to the gateway, or an empty text. `opened` is the data of a `stream` event. */

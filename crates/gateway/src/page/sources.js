@@ -38,6 +38,8 @@ export const sources = {
       const stale = sources.loaded ? "; the list below is older" : "";
       problem.textContent = `Could not load the list of sources: ${failureText(error, SOURCES_WAIT_MS)}${stale}.`;
       problem.hidden = false;
+      // The ingestion daemon may have been started a moment ago.
+      if (!sources.loaded) sources.loadSoon();
     }
     sources.show();
   },

@@ -10,12 +10,15 @@
 use std::{sync::Arc, time::Duration};
 
 use news::{Cursor, Epoch, Seq, Timestamp};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::pool::Slice;
 use crate::{
     client_address::ClientAddress,
-    ingest::history::{HistoryPart, HistoryRequest},
+    ingest::{
+        history::{self, HistoryPart, HistoryRequest, HistoryResult, HistoryUnavailable},
+        no_answer::NoAnswer,
+    },
     state::AppState,
     stream::{filter::EventFilter, frame::Frame},
     unsent::{SMALL_BYTES, UnsentBytes, UnsentRefused},
@@ -70,8 +73,10 @@ pub(crate) struct NewsPage {
 pub(crate) enum NewsPageError {
     /// The log has become another one.
     OtherLog,
-    /// Everything requested is below the ring, and the daemon did not answer.
-    NoDaemon,
+    /// Everything requested is below the ring, and the log could not be read.
+    Log(HistoryUnavailable),
+    /// No time was left to read the log.
+    Late,
     /// There is no budget for the bytes of the first event, or of a part of the log.
     Unsent(UnsentRefused),
     /// Everything requested is below the ring, and the address has read so much of the log that it has to wait.
@@ -170,7 +175,7 @@ impl Scanner<'_> {
                 return Ok(());
             }
             if self.is_late() {
-                return self.cut_short(NewsPageError::NoDaemon);
+                return self.cut_short(NewsPageError::Late);
             }
             if self.page.reserved.is_none() {
                 // The ring does not share these: they are counted before they are read.
@@ -186,7 +191,12 @@ impl Scanner<'_> {
             if let Err(wait) = self.state.budgets.replay(&client, 1, 0) {
                 return self.cut_short(NewsPageError::OverBudget(wait));
             }
-            let Some(part) = self.read_part().await else { return self.cut_short(NewsPageError::NoDaemon) };
+            let part = match self.read_part().await {
+                Ok(part) => part,
+                // What the ring has is of a log that is no more.
+                Err(HistoryUnavailable::OtherLog) => return Err(NewsPageError::OtherLog),
+                Err(unavailable) => return self.cut_short(NewsPageError::Log(unavailable)),
+            };
             self.page.log_oldest = Some(part.oldest);
             // What is owed already counts at the next part.
             self.state.budgets.replay(&client, part.events.len() as u64, part.bytes as u64).ok();
@@ -196,13 +206,16 @@ impl Scanner<'_> {
                 Some(PartEnd::Page) => return Ok(()),
                 Some(PartEnd::Below) if is_last => return Ok(()),
                 Some(PartEnd::Below) => {}
-                None => return self.cut_short(NewsPageError::NoDaemon),
+                None => {
+                    let unreadable = HistoryUnavailable::NoAnswer(NoAnswer::Unusable);
+                    return self.cut_short(NewsPageError::Log(unreadable));
+                }
             }
         }
     }
 
-    /// The next part of the log; `None` if the daemon did not answer.
-    async fn read_part(&self) -> Option<HistoryPart> {
+    /// The next part of the log.
+    async fn read_part(&self) -> HistoryResult {
         let wanted = match self.scan.filter.selects_all() {
             true => self.scan.limit - self.page.frames.len(),
             false => PART_EVENTS,
@@ -213,8 +226,7 @@ impl Scanner<'_> {
             since: self.scan.since,
             limit: wanted.min(PART_EVENTS).min(usize::try_from(distance).unwrap_or(usize::MAX)),
         };
-        let answer = timeout_at(self.wait_until, self.state.history.request(request)).await;
-        answer.ok()?.ok()?.ok()
+        read_log(self.state, request, self.wait_until).await
     }
 
     /// Takes what the filter selects; `None` if an event is unreadable.
@@ -304,22 +316,31 @@ pub(crate) enum LogLookup {
     Found(Box<Frame>),
     /// The log no longer has it.
     TooOld,
-    /// The daemon did not answer.
-    NoDaemon,
+    /// The log could not be read.
+    Unavailable(HistoryUnavailable),
+}
+
+async fn read_log(state: &AppState, request: HistoryRequest, until: Instant) -> HistoryResult {
+    let result = state.history.read(request, until).await;
+    state.metrics.log_requests.get_or_create(&[("result", history::result_of(&result))]).inc();
+    result
 }
 
 /// Looks an event below the ring up in the daemon's log.
 pub(crate) async fn look_up(state: &AppState, id: &Cursor, within: Duration) -> LogLookup {
     let before = Cursor { epoch: id.epoch.clone(), seq: id.seq.next() };
-    let answer = state.history.request(HistoryRequest { before, since: None, limit: 1 });
-    let Ok(Ok(Ok(part))) = tokio::time::timeout(within, answer).await else { return LogLookup::NoDaemon };
+    let request = HistoryRequest { before, since: None, limit: 1 };
+    let part = match read_log(state, request, Instant::now() + within).await {
+        Ok(part) => part,
+        Err(unavailable) => return LogLookup::Unavailable(unavailable),
+    };
     let Some(event) = part.events.first() else { return LogLookup::TooOld };
     match Frame::render(event.get().as_bytes()) {
         Ok(frame) if frame.seq == id.seq => LogLookup::Found(Box::new(frame)),
         Ok(_) => LogLookup::TooOld,
         Err(error) => {
             tracing::error!(%error, "an event of the log is unreadable");
-            LogLookup::NoDaemon
+            LogLookup::Unavailable(HistoryUnavailable::NoAnswer(NoAnswer::Unusable))
         }
     }
 }
@@ -336,7 +357,7 @@ mod tests {
     use super::*;
     use crate::{
         http::query::NewsQuery,
-        ingest::history::{HistoryForwarder, HistoryResult, HistoryUnavailable},
+        ingest::history::HistoryForwarder,
         settings::Settings,
         state::DaemonQueues,
         stream::ring::{Ring, RingBounds},
@@ -476,13 +497,10 @@ mod tests {
     async fn a_search_that_the_daemon_leaves_alone_in_the_middle_goes_on_there() {
         let (state, mut forwarder) = state(1, 1000, 10);
         let is_there = AtomicBool::new(true);
+        let unavailable = HistoryUnavailable::NoAnswer(NoAnswer::NotConnected);
         let exchange = |request: HistoryRequest| {
             let is_there = is_there.load(Relaxed) && request.before.seq.0 > 700;
-            std::future::ready(if is_there {
-                answer(1, 1000, 100, &request)
-            } else {
-                Err(HistoryUnavailable)
-            })
+            std::future::ready(if is_there { answer(1, 1000, 100, &request) } else { Err(unavailable) })
         };
         let client = "192.0.2.1".parse().unwrap();
         let pages = async {
@@ -497,6 +515,6 @@ mod tests {
         };
         assert!(first.frames.is_empty() && first.cut_short);
         assert!(first.next.is_some_and(|next| next.0 <= 700), "{:?}", first.next);
-        assert_eq!(second.unwrap_err(), NewsPageError::NoDaemon);
+        assert_eq!(second.unwrap_err(), NewsPageError::Log(unavailable));
     }
 }

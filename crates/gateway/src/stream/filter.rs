@@ -101,7 +101,7 @@ impl EventFilter {
             EventKind::Update => "update",
         };
         self.matches_kind(kind)
-            && self.matches_source(frame.source.as_str(), &frame.category, &frame.labels)
+            && self.matches_source(frame.source.as_str(), &frame.labels)
             && self.words.iter().all(|word| word.is_in(&frame.text))
     }
 
@@ -111,10 +111,10 @@ impl EventFilter {
     }
 
     /// Whether the filter selects events of such a source, whatever their words and kinds.
-    pub(crate) fn matches_source(&self, id: &str, category: &str, labels: &FilterLabels) -> bool {
+    pub(crate) fn matches_source(&self, id: &str, labels: &FilterLabels) -> bool {
         let is_among =
             |allowed: &[String], value: &str| allowed.is_empty() || allowed.iter().any(|a| a == value);
-        self.may_see([category])
+        self.may_see([&*labels.category])
             && is_among(&self.sources, id)
             && is_among(&self.categories, &labels.category)
             && is_among(&self.countries, &labels.country)

@@ -34,6 +34,8 @@ pub(crate) struct Frame {
     json: Range<usize>,
     /// Where `content_html` is in it, with the comma before it.
     content: Option<Range<usize>>,
+    /// Where `truncated` says that `content_html` is not whole, which is no news to a client that did not ask for it.
+    content_mark: Option<Range<usize>>,
     /// The JSON as it was received, and where `content_html` is in it, if streams get a shorter one.
     whole: Option<Box<(Bytes, Option<Range<usize>>)>>,
 }
@@ -112,7 +114,9 @@ impl Frame {
         let json_to = rendered.len();
         rendered.put_slice(Self::SSE_END);
         rendered.put_slice(Self::NDJSON_END);
-        let content = content_member(sent).map(|at| json_from + at.start..json_from + at.end);
+        let in_rendered = |at: Range<usize>| json_from + at.start..json_from + at.end;
+        let content = content_member(sent).map(in_rendered);
+        let content_mark = shortened.as_ref().and_then(|json| content_mark(json)).map(in_rendered);
         let whole = shortened.is_some().then(|| (Bytes::copy_from_slice(json), content_member(json)).into());
         Ok(Self {
             seq: event_id.seq,
@@ -126,6 +130,7 @@ impl Frame {
             sse_head: line_head.len(),
             json: json_from..json_to,
             content,
+            content_mark,
             whole,
         })
     }
@@ -152,22 +157,19 @@ impl Frame {
     }
 
     /// The slices of a block, in order.
-    fn parts(&self, form: BlockForm) -> [Range<usize>; 4] {
-        let json_end = self.json.end;
-        let sse_end = json_end + Self::SSE_END.len();
-        let left_out = match form.content {
-            ContentHtml::LeftOut => self.content.clone(),
-            ContentHtml::Included => None,
+    fn parts(&self, form: BlockForm) -> [Range<usize>; 5] {
+        let Range { start, end } = self.json;
+        let sse_end = end + Self::SSE_END.len();
+        let (head, tail) = match form.format {
+            StreamFormat::EventStream => (self.sse_head..start, end..sse_end),
+            StreamFormat::NdJson => (0..self.sse_head, sse_end..self.rendered.len()),
         };
-        match (form.format, left_out) {
-            (StreamFormat::EventStream, None) => [self.sse_head..sse_end, 0..0, 0..0, 0..0],
-            (StreamFormat::EventStream, Some(at)) => [self.sse_head..at.start, at.end..sse_end, 0..0, 0..0],
-            (StreamFormat::NdJson, left_out) => {
-                let at = left_out.unwrap_or(json_end..json_end);
-                let end = sse_end..self.rendered.len();
-                [0..self.sse_head, self.json.start..at.start, at.end..json_end, end]
-            }
-        }
+        let left_out = |at: &Option<Range<usize>>| match form.content {
+            ContentHtml::LeftOut => at.clone().unwrap_or(end..end),
+            ContentHtml::Included => end..end,
+        };
+        let (content, mark) = (left_out(&self.content), left_out(&self.content_mark));
+        joined([head, start..content.start, content.end..mark.start, mark.end..end, tail])
     }
 
     /// Bytes of a block.
@@ -197,6 +199,38 @@ impl Frame {
         const FIXED: usize = 384;
         let whole = self.whole.as_ref().map_or(0, |whole| whole.0.len());
         self.rendered.len() + whole + self.text.len() + self.labels.bytes() + FIXED
+    }
+}
+
+/// The same bytes in as few ranges as possible; the rest of them are empty.
+fn joined<const N: usize>(mut ranges: [Range<usize>; N]) -> [Range<usize>; N] {
+    let mut last = 0;
+    for n in 1..N {
+        let next = std::mem::take(&mut ranges[n]);
+        if next.is_empty() {
+            continue;
+        }
+        if ranges[last].end == next.start {
+            ranges[last].end = next.end;
+        } else {
+            last += 1;
+            ranges[last] = next;
+        }
+    }
+    ranges
+}
+
+/// Where the JSON of a shortened event says that `content_html` is not whole: its name in the list, or the whole list.
+fn content_mark(json: &str) -> Option<Range<usize>> {
+    const ALONE: &str = ",\"truncated\":[\"content_html\"]";
+    const FIRST: &str = ",\"truncated\":[\"content_html\", ";
+    const LIST: &str = ",\"truncated\":[";
+    // The list is the last member, and within a string the quote after the name would be escaped.
+    let start = memchr::memmem::rfind(json.as_bytes(), LIST.as_bytes())?;
+    match &json[start..] {
+        list if list.starts_with(ALONE) => Some(start..start + ALONE.len()),
+        list if list.starts_with(FIRST) => Some(start + LIST.len()..start + FIRST.len()),
+        _ => None,
     }
 }
 
@@ -361,8 +395,8 @@ mod tests {
             ..Item::default()
         };
         let long = Item { content_html: Some("x".repeat(62 * 1024)), ..Item::default() };
-        let content_first: &[&str] = &["content_html"];
-        for (item, truncated) in [(largest, None), (long, Some(content_first))] {
+        let others: &[&str] = &["summary", "enclosures"];
+        for (item, expected) in [(largest, others), (long, &[])] {
             let event = event(item);
             let json = event.to_json();
             let frame = Frame::render(json.as_bytes()).unwrap();
@@ -371,10 +405,14 @@ mod tests {
                 let longest = text.lines().map(str::len).max().unwrap();
                 assert!(longest < Frame::LINE_BYTES_MAX, "{longest}");
                 let data = data(&frame, form);
-                let names: Vec<_> =
-                    data["truncated"].as_array().unwrap().iter().map(|n| n.as_str().unwrap()).collect();
-                assert_eq!(names[0], "content_html");
-                assert!(truncated.is_none_or(|expected| names == expected), "{names:?}");
+                let names = data.get("truncated").map_or(&[][..], |names| names.as_array().unwrap());
+                let names: Vec<_> = names.iter().map(|name| name.as_str().unwrap()).collect();
+                // A client that did not ask for it knows that it is not there.
+                let is_content_named = form.content == ContentHtml::Included;
+                assert_eq!(names.first() == Some(&"content_html"), is_content_named, "{names:?}");
+                let others = &names[usize::from(is_content_named)..];
+                assert!(others.starts_with(expected), "{names:?}");
+                assert_eq!(data.get("truncated").is_some(), !names.is_empty(), "an empty list is left out");
                 assert_eq!(data["title"], event.item.title);
             }
             assert_eq!(frame.json(), json.as_bytes());

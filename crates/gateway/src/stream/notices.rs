@@ -34,7 +34,7 @@ pub(crate) struct NoticeBlock {
 #[derive(Clone, Debug)]
 pub(crate) enum Audience {
     /// Clients whose filter selects this source.
-    Visit { source: SourceId, category: String, labels: FilterLabels },
+    Visit { source: SourceId, labels: FilterLabels },
     /// Clients that may see all these categories.
     Refresh(Arc<[String]>),
 }
@@ -42,9 +42,7 @@ pub(crate) enum Audience {
 impl Audience {
     fn includes(&self, filter: &EventFilter) -> bool {
         match self {
-            Self::Visit { source, category, labels } => {
-                filter.matches_source(source.as_str(), category, labels)
-            }
+            Self::Visit { source, labels } => filter.matches_source(source.as_str(), labels),
             Self::Refresh(categories) => filter.may_see(categories.iter().map(String::as_str)),
         }
     }

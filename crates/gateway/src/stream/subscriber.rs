@@ -52,7 +52,7 @@ use crate::{
     unsent::UnsentBytes,
 };
 
-/// Failed pages in a row after which the client gets a gap and continues with the ring.
+/// Failed pages in a row, of a daemon that runs, after which the client gets a gap and continues with the ring.
 const PAGE_FAILURES_MAX: u32 = 5;
 /// How long after a failure the page is requested again.
 const PAGE_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -151,7 +151,7 @@ impl StreamSubscriber {
     ) -> Self {
         Self {
             peer: Arc::clone(&connection.peer),
-            key: streams.insert(connection, reader),
+            key: streams.insert(connection, reader, request.heartbeat),
             next_notice: streams.state.notices.next(),
             streams,
             permit,
@@ -427,7 +427,17 @@ impl StreamSubscriber {
                         std::task::ready!(timer.as_mut().poll(cx));
                     }
                     let state = &self.streams.state;
+                    if state.ring.state().generation != self.generation {
+                        // The log is another one: what reads the ring ends the stream.
+                        self.replay = Replay::Idle;
+                        continue;
+                    }
                     let start = start.clone();
+                    if !state.wire.is_connected() {
+                        // The events are still there when the daemon is back.
+                        self.replay = Replay::later(start);
+                        continue;
+                    }
                     self.replay = match state.unsent.reserve_log_page(self.permit.address(), PAGE_BYTES) {
                         Ok(room) => {
                             state.metrics.pages.inc();
@@ -445,10 +455,11 @@ impl StreamSubscriber {
                 Replay::Requested(start, answer, _) => match std::task::ready!(Pin::new(answer).poll(cx)) {
                     Ok(Ok(page)) if !page.frames.is_empty() => self.read_page(page),
                     _ => {
-                        self.page_failures += 1;
+                        let start = start.clone();
+                        self.page_failures += u32::from(self.streams.state.wire.is_connected());
                         self.replay = match self.page_failures {
                             PAGE_FAILURES_MAX.. => Replay::Idle,
-                            _ => Replay::Wanted(start.clone(), Some(Box::pin(sleep(PAGE_RETRY_AFTER)))),
+                            _ => Replay::later(start),
                         };
                     }
                 },
@@ -564,6 +575,10 @@ enum Replay {
 impl Replay {
     fn wanted(start: ReplayStart) -> Self {
         Self::Wanted(start, None)
+    }
+
+    fn later(start: ReplayStart) -> Self {
+        Self::Wanted(start, Some(Box::pin(sleep(PAGE_RETRY_AFTER))))
     }
 
     fn is_active(&self) -> bool {

@@ -45,6 +45,8 @@ struct StreamSlot {
     id_sent: Instant,
     /// A heartbeat is due.
     heartbeat: bool,
+    /// The client asks for heartbeats.
+    requests_heartbeats: bool,
     /// When the stream ends, once the process drains.
     drains_at: Option<Instant>,
     /// When the reader's token expires.
@@ -130,7 +132,7 @@ impl WorkerStreams {
             if slot.expires_at.is_some_and(|at| at <= now) {
                 slot.expire(now);
             }
-            if now.duration_since(slot.id_sent) >= settings.heartbeat && !slot.heartbeat {
+            if now.duration_since(slot.id_sent) >= slot.heartbeat_interval(&settings) && !slot.heartbeat {
                 slot.heartbeat = true;
                 slot.wake();
             }
@@ -148,13 +150,19 @@ impl WorkerStreams {
     }
 
     /// Adds a stream; returns its key.
-    pub(crate) fn insert(&self, connection: Rc<ClientConnection>, reader: AuthorisedReader) -> usize {
+    pub(crate) fn insert(
+        &self,
+        connection: Rc<ClientConnection>,
+        reader: AuthorisedReader,
+        requests_heartbeats: bool,
+    ) -> usize {
         let now = Instant::now();
         let expires_at = reader.expires.map(|expires| now + expires.since(self.state.now()));
         let slot = StreamSlot {
             waker: None,
             id_sent: now,
             heartbeat: false,
+            requests_heartbeats,
             drains_at: None,
             expires_at,
             reader: Box::new(reader),
@@ -232,6 +240,13 @@ impl Drop for WorkerStreams {
 }
 
 impl StreamSlot {
+    fn heartbeat_interval(&self, settings: &Settings) -> Duration {
+        match self.requests_heartbeats {
+            true => settings.heartbeat.min(settings.limits.requested_heartbeat),
+            false => settings.heartbeat,
+        }
+    }
+
     /// Ends the stream at its own moment within the window; closes the connection of a client that does not read.
     fn drain(&mut self, now: Instant, window: Duration) {
         let drains_at = *self.drains_at.get_or_insert_with(|| now + window.mul_f64(fastrand::f64()));
@@ -307,7 +322,7 @@ mod tests {
             connection.begin_stream();
             let request = TestRequest::default().to_http_request();
             let reader = state.settings().authenticator.authorise(request.headers(), state.now()).unwrap();
-            (self.streams.insert(Rc::clone(&connection), reader), connection)
+            (self.streams.insert(Rc::clone(&connection), reader, false), connection)
         }
 
         /// The ends that were counted.

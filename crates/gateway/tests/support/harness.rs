@@ -308,6 +308,10 @@ pub(crate) struct FakeDaemon {
     pub(crate) oldest: Arc<AtomicU64>,
     /// Requests for the log are not answered.
     pub(crate) mute: Arc<AtomicBool>,
+    /// It is as if stopped by SIGSTOP: connections are made, and nothing is answered on new ones.
+    pub(crate) hangs: Arc<AtomicBool>,
+    /// Requests for the log.
+    pub(crate) log_requests: Arc<AtomicU64>,
     /// Open requests for the log, and the maximum so far.
     pub(crate) pages: Arc<(AtomicU64, AtomicU64)>,
     /// The list of sources.
@@ -323,8 +327,9 @@ impl FakeDaemon {
     pub(crate) fn new(epoch: &'static str) -> Self {
         let oldest = Arc::new(AtomicU64::new(1));
         let live = broadcast::channel(10_000).0;
-        let (log, mute, pages, sources) = Default::default();
-        Self { epoch, log, oldest, mute, pages, sources, live }
+        let (log, mute, hangs, log_requests) = Default::default();
+        let (pages, sources) = Default::default();
+        Self { epoch, log, oldest, mute, hangs, log_requests, pages, sources, live }
     }
 
     /// Adds an item of `from`, titled after its number.
@@ -457,6 +462,14 @@ impl FakeDaemon {
         }
         let request = String::from_utf8(request).ok()?;
         if !request.starts_with("GET /wire") {
+            if request.starts_with("GET /log") {
+                self.log_requests.fetch_add(1, Relaxed);
+            }
+            if self.hangs.load(Relaxed) {
+                // Until the client gives up.
+                stream.read_u8().await.ok();
+                return None;
+            }
             let body = if request.starts_with("GET /sources") {
                 serde_json::json!({ "sources": *self.sources.lock().unwrap() }).to_string()
             } else if request.starts_with("POST /visits") {

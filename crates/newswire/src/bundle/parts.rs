@@ -116,11 +116,10 @@ pub(super) async fn doctor(archive: &mut Archive, file: &ConfigFile) -> io::Resu
 /// What both daemons report about themselves and their sources; returns their versions, for the manifest.
 pub(super) async fn processes(archive: &mut Archive, config: &Config) -> io::Result<Value> {
     let mut versions = Map::new();
-    let run_dir = &config.daemon.run_dir;
     for (process, socket) in
         [("ingestd", ControlSocket::IngestdAdmin), ("gateway", ControlSocket::GatewayAdmin)]
     {
-        let mut collector = Collector::new(socket.in_dir(run_dir));
+        let mut collector = Collector::new(config.socket(socket));
         for (path, media_type, name) in ADMIN {
             let answer = collector.get(path, media_type).await;
             if let (Ok(health), paths::HEALTH) = (&answer, path) {
@@ -129,7 +128,7 @@ pub(super) async fn processes(archive: &mut Archive, config: &Config) -> io::Res
             add_answer(archive, &format!("{process}/{name}"), answer)?;
         }
     }
-    let mut collector = Collector::new(ControlSocket::Ingestd.in_dir(run_dir));
+    let mut collector = Collector::new(config.socket(ControlSocket::Ingestd));
     let answer = collector.get("/sources", "application/json").await;
     add_answer(archive, "ingestd/sources.json", answer)?;
     Ok(Value::Object(versions))

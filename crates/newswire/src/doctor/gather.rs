@@ -57,11 +57,19 @@ pub(crate) enum DoctorTarget {
 pub(crate) async fn gather(options: &GatherOptions, loaded: &Loaded) -> Evidence {
     let began = Instant::now();
     let at = Timestamp::from_millis(Clock::system().now_millis()).to_string();
-    let instance = Instance { run_dir: absolute(&loaded.config.daemon.run_dir), config: loaded.file.clone() };
-    let units = match (&options.target, options.quick) {
+    let run_dir = absolute(&loaded.config.daemon.run_dir);
+    let gateway_dir = loaded.config.gateway.admin_dir.as_deref().map(absolute);
+    let has_own_dir = gateway_dir.is_some();
+    let gateway_dir = gateway_dir.unwrap_or_else(|| run_dir.clone());
+    let instance = Instance { run_dir, gateway_dir, config: loaded.file.clone() };
+    let mut units = match (&options.target, options.quick) {
         (DoctorTarget::Url { .. }, _) | (_, true) => SystemdUnits::not_asked(),
         _ => SystemdUnits::query().await,
     };
+    if has_own_dir {
+        // The unit of that name may run the gateway beside this one.
+        units = units.without(GATEWAY);
+    }
     let [ingestd, gateway] = locate_both(&options.target, &instance, &units).await;
     let public = http_target(&options.target, loaded.config.gateway.listen, gateway.pid).await;
     let (http, listener, ingestd, gateway, store) = tokio::join!(
@@ -193,7 +201,7 @@ async fn examine_daemon(
             .into_iter()
             .find(|path| path.to_string_lossy().ends_with("-admin.sock"))
             .unwrap_or_default(),
-        _ => locate::admin_socket(&instance.run_dir, name),
+        _ => instance.admin_socket(name),
     };
     let mut daemon = DaemonEvidence {
         name,

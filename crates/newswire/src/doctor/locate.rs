@@ -29,6 +29,8 @@ pub(crate) const GATEWAY: &str = "newswire-gateway";
 pub(crate) struct Instance {
     /// Absolute.
     pub(crate) run_dir: PathBuf,
+    /// The directory of the gateway's admin socket: `run_dir`, unless several gateways run beside the daemon.
+    pub(crate) gateway_dir: PathBuf,
     pub(crate) config: Option<PathBuf>,
 }
 
@@ -50,10 +52,15 @@ impl LocatedProcess {
     }
 }
 
-/// The admin socket of a program.
-pub(crate) fn admin_socket(run_dir: &Path, program: &str) -> PathBuf {
-    let socket = if program == INGESTD { ControlSocket::IngestdAdmin } else { ControlSocket::GatewayAdmin };
-    socket.in_dir(run_dir)
+impl Instance {
+    /// The admin socket of a program.
+    pub(crate) fn admin_socket(&self, program: &str) -> PathBuf {
+        self.socket(sockets(program)[0])
+    }
+
+    fn socket(&self, socket: ControlSocket) -> PathBuf {
+        socket.in_dir(if socket == ControlSocket::GatewayAdmin { &self.gateway_dir } else { &self.run_dir })
+    }
 }
 
 /// The sockets of a program, the admin socket first.
@@ -81,7 +88,7 @@ pub(crate) async fn locate(
     let mut denied = false;
     for socket in sockets(program) {
         let name = socket.file_name();
-        let socket = socket.in_dir(&instance.run_dir);
+        let socket = instance.socket(*socket);
         match probe_socket(&socket).await {
             Ok(Some(pid)) => return LocatedProcess::at(pid, format!("listens on {name}")),
             Ok(None) => {
@@ -195,6 +202,21 @@ mod tests {
 
     use super::*;
 
+    fn instance(folder: &Path) -> Instance {
+        Instance { run_dir: folder.to_path_buf(), gateway_dir: folder.to_path_buf(), config: None }
+    }
+
+    #[tokio::test]
+    async fn a_gateway_with_its_own_admin_socket_is_not_taken_for_the_one_beside_it() {
+        let (folder, own) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let _first = UnixListener::bind(instance(folder.path()).admin_socket(GATEWAY)).unwrap();
+        let second = Instance { gateway_dir: own.path().to_path_buf(), ..instance(folder.path()) };
+        assert_eq!(locate(GATEWAY, &second, None).await.presence, Presence::Absent);
+        let _second = UnixListener::bind(second.admin_socket(GATEWAY)).unwrap();
+        assert_eq!(locate(GATEWAY, &second, None).await.presence, Presence::Running);
+        assert_eq!(second.admin_socket(INGESTD), folder.path().join("ingestd-admin.sock"));
+    }
+
     fn arguments(arguments: &[&str]) -> Vec<String> {
         arguments.iter().map(|argument| (*argument).to_owned()).collect()
     }
@@ -210,11 +232,11 @@ mod tests {
     #[tokio::test]
     async fn the_process_that_listens_on_the_admin_socket_is_found_even_if_it_does_not_answer() {
         let folder = tempfile::tempdir().unwrap();
-        let instance = Instance { run_dir: folder.path().to_path_buf(), config: None };
+        let instance = instance(folder.path());
         let absent = locate(GATEWAY, &instance, None).await;
         assert_eq!(absent.presence, Presence::Absent);
         assert!(absent.how.contains("there is no gateway-admin.sock"), "{}", absent.how);
-        let listener = UnixListener::bind(admin_socket(folder.path(), GATEWAY)).unwrap();
+        let listener = UnixListener::bind(instance.admin_socket(GATEWAY)).unwrap();
         let found = locate(GATEWAY, &instance, None).await;
         assert_eq!((found.presence, found.pid), (Presence::Running, Some(std::process::id().cast_signed())));
         drop(listener);
@@ -226,7 +248,7 @@ mod tests {
     #[tokio::test]
     async fn the_main_process_of_the_unit_is_found_when_the_sockets_are_gone() {
         let folder = tempfile::tempdir().unwrap();
-        let instance = Instance { run_dir: folder.path().to_path_buf(), config: None };
+        let instance = instance(folder.path());
         let me = std::process::id().cast_signed();
         let unit = SystemdUnit { main_pid: Some(me), ..SystemdUnit::default() };
         assert_eq!(locate(INGESTD, &instance, Some(&unit)).await.pid, Some(me));

@@ -52,6 +52,15 @@ impl SystemdUnits {
         Self(Part::not_asked())
     }
 
+    /// The same without the units of a program.
+    pub(crate) fn without(self, program: &str) -> Self {
+        let is_other = |unit: &SystemdUnit| unit.id.split_once('.').is_none_or(|(name, _)| name != program);
+        Self(match self.0 {
+            Part::Found(units) => Part::Found(units.into_iter().filter(is_other).collect()),
+            missing => missing,
+        })
+    }
+
     /// The service that runs a program of ours.
     pub(crate) fn of(&self, program: &str) -> Part<SystemdUnit> {
         match &self.0 {

@@ -27,10 +27,10 @@ pub(super) struct LevelArgs {
 }
 
 pub(super) async fn run(arguments: LevelArgs) -> anyhow::Result<Exit> {
-    let folder = arguments.config.load()?.config.daemon.run_dir;
+    let config = arguments.config.load()?.config;
     let mut exit = Exit::Ok;
     for unit in UnitName::ALL.into_iter().filter(|unit| arguments.unit.is_none_or(|one| one == *unit)) {
-        let socket = unit.admin_socket().in_dir(&folder);
+        let socket = config.socket(unit.admin_socket());
         match request(&socket, arguments.level.as_deref()).await {
             Ok(level) => out::stdout_line(&format!("{}  {}", unit.name(), safe(&level)))?,
             Err(error) => {

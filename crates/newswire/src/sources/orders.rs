@@ -164,23 +164,22 @@ pub(super) enum ListReload {
 
 /// Asks the daemon to reload the list.
 pub(super) async fn reload(context: &CommandContext) -> anyhow::Result<ListReload> {
-    let answer =
-        match reload::reload(ControlSocket::IngestdAdmin.in_dir(&context.config.daemon.run_dir)).await {
-            Ok(answer) => answer,
-            Err(ControlError::Problem(problem)) if problem.complaints.is_empty() => {
-                return Ok(ListReload::Refused { complaints: vec![problem.to_string()] });
-            }
-            Err(ControlError::Problem(problem)) => {
-                return Ok(ListReload::Refused { complaints: problem.complaints });
-            }
-            Err(error) if error.is_absent() => {
-                return Ok(ListReload::NotRunning { reason: error.to_string() });
-            }
-            Err(error) => anyhow::bail!(
-                "the list is written, but newswire-ingestd was not reloaded: {}",
-                unanswered::explain_reload(&error, "ingestd")
-            ),
-        };
+    let answer = match reload::reload(context.config.socket(ControlSocket::IngestdAdmin)).await {
+        Ok(answer) => answer,
+        Err(ControlError::Problem(problem)) if problem.complaints.is_empty() => {
+            return Ok(ListReload::Refused { complaints: vec![problem.to_string()] });
+        }
+        Err(ControlError::Problem(problem)) => {
+            return Ok(ListReload::Refused { complaints: problem.complaints });
+        }
+        Err(error) if error.is_absent() => {
+            return Ok(ListReload::NotRunning { reason: error.to_string() });
+        }
+        Err(error) => anyhow::bail!(
+            "the list is written, but newswire-ingestd was not reloaded: {}",
+            unanswered::explain_reload(&error, "ingestd")
+        ),
+    };
     let changes = answer.catalogue.context("the daemon reloaded its configuration but no list of sources")?;
     Ok(ListReload::Reloaded(changes))
 }

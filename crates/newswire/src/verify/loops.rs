@@ -80,7 +80,7 @@ fn stalled(watch: &ProgressReport) -> impl Iterator<Item = String> {
 }
 
 async fn query(socket: ControlSocket, config: &Config) -> WatchAnswer {
-    match ControlClient::new(socket.in_dir(&config.daemon.run_dir)).get(paths::WATCH).await {
+    match ControlClient::new(config.socket(socket)).get(paths::WATCH).await {
         Ok(watch) => WatchAnswer::Watch(Box::new(watch)),
         Err(error) if error.is_timeout() => WatchAnswer::Stuck(format!("{error}; is its process stopped?")),
         Err(error) => WatchAnswer::Unavailable(error.to_string()),

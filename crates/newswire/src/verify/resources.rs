@@ -60,7 +60,7 @@ async fn vitals(admin: &ControlClient) -> Option<ProcessVitals> {
 }
 
 async fn locate(config: &Config, url: &Url) -> Result<GatewayProcess, String> {
-    let socket = ControlSocket::GatewayAdmin.in_dir(&config.daemon.run_dir);
+    let socket = config.socket(ControlSocket::GatewayAdmin);
     let admin = ControlClient::new(&socket);
     let health: HealthReport = admin.get(paths::HEALTH).await.map_err(|error| error.to_string())?;
     let vitals = vitals(&admin).await;

@@ -20,12 +20,13 @@ use crate::{
         problem::HttpProblem,
         query::{NewsQuery, QueryRemarks},
     },
+    ingest::history::HistoryUnavailable,
     pages::{
         body::SharedBody,
         news_page::{self, LogLookup, NewsPage, NewsScan},
     },
     state::AppState,
-    stream::{encoding::ContentHtml, ring::RingLookup},
+    stream::{encoding::ContentHtml, frame::Frame, ring::RingLookup},
 };
 
 /// Events of a page without a `limit`.
@@ -110,12 +111,7 @@ fn body(
         if n > 0 {
             body.push(&b","[..]);
         }
-        match content {
-            ContentHtml::Included => body.push(frame.json()),
-            ContentHtml::LeftOut => {
-                frame.json_without_content().iter().cloned().for_each(|part| body.push(part))
-            }
-        }
+        push_event(&mut body, frame, content);
     }
     let oldest = page.log_oldest.unwrap_or(bounds.oldest).max(bounds.oldest);
     let missed = after.map_or(0, |after| oldest.0.saturating_sub(after.next().0));
@@ -125,6 +121,14 @@ fn body(
     body.push(&b"],"[..]);
     body.push(Bytes::from(rest).slice(1..));
     body
+}
+
+/// Adds an event; the bytes are those that all clients share.
+fn push_event(body: &mut SharedBody, frame: &Frame, content: ContentHtml) {
+    match content {
+        ContentHtml::Included => body.push(frame.json()),
+        ContentHtml::LeftOut => frame.json_without_content().into_iter().for_each(|part| body.push(part)),
+    }
 }
 
 /// What follows the items of a page.
@@ -160,6 +164,7 @@ pub(super) async fn one(
     reader: AuthorisedReader,
 ) -> Result<HttpResponse, HttpProblem> {
     let id: Cursor = id.parse().map_err(|_| HttpProblem::bad_parameter("id", EXPECTED_ID))?;
+    let content = NewsQuery::parse_event(request.query_string())?.content;
     if !state.ring.state().filled {
         return Err(HttpProblem::not_filled());
     }
@@ -173,18 +178,22 @@ pub(super) async fn one(
             match job.run(async move { news_page::look_up(&shared, &id, within).await }).await? {
                 LogLookup::Found(frame) => frame.into(),
                 LogLookup::TooOld => return Err(HttpProblem::no_longer_kept()),
-                LogLookup::NoDaemon => return Err(HttpProblem::no_daemon()),
+                // The ring will know in a moment.
+                LogLookup::Unavailable(HistoryUnavailable::OtherLog) => return Err(unknown()),
+                LogLookup::Unavailable(unavailable) => return Err(unavailable.into()),
             }
         }
     };
     if !reader.may_see(&frame.category) {
         return Err(unknown());
     }
+    let mut body = SharedBody::default();
+    push_event(&mut body, &frame, content);
     // An event never changes.
     Ok(HttpResponse::Ok()
         .content_type("application/json")
         .insert_header((header::CACHE_CONTROL, "max-age=86400, immutable"))
-        .body(job.reserve(frame.json().into())?))
+        .body(job.reserve(body)?))
 }
 
 fn unknown() -> HttpProblem {

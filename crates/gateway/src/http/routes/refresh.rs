@@ -41,7 +41,8 @@ async fn order(
 async fn read_body(request: &HttpRequest, body: web::Payload) -> Result<Bytes, HttpProblem> {
     // A page of another origin can send some other types without a preflight request.
     if !request.content_type().eq_ignore_ascii_case("application/json") {
-        return Err(HttpProblem::bad_parameter("content-type", "expected application/json"));
+        let expected = "expected application/json; send the header `Content-Type: application/json`";
+        return Err(HttpProblem::bad_parameter("content-type", expected));
     }
     let body = body.to_bytes_limited(BODY_BYTES_MAX).await.map_err(|_| HttpProblem::large_body())?;
     body.map_err(|_| not_an_order())
@@ -65,10 +66,7 @@ async fn forward(state: &AppState, body: &[u8]) -> Result<HttpResponse, HttpProb
     state.metrics.refreshes.get_or_create(&[("result", result)]).inc();
     let accepted = ordered.map_err(|error| match error {
         RefreshError::Busy => HttpProblem::busy(),
-        RefreshError::NoDaemon(reason) => {
-            tracing::warn!(error = reason, "could not forward a refresh to the daemon");
-            HttpProblem::no_daemon()
-        }
+        RefreshError::NoDaemon(why) => HttpProblem::no_daemon(why),
     })?;
     let categories = state.sources.categories(&accepted.accepted);
     let refresh = state.refreshes.track(&accepted.accepted, categories);

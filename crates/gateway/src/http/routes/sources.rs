@@ -62,13 +62,16 @@ pub(super) async fn categories(
     answer(&request, &state, &etag, list_page::make("categories", page, read_after)).await
 }
 
-/// 304, or the page that the pool makes.
+/// 304, or the page that the pool makes; 503 before there is a list to make it of.
 async fn answer(
     request: &HttpRequest,
     state: &AppState,
     etag: &str,
     page: impl Future<Output = SharedBody> + Send + 'static,
 ) -> Result<HttpResponse, HttpProblem> {
+    if !state.sources.is_listed() {
+        return Err(HttpProblem::not_listed());
+    }
     if not_modified(request.headers(), etag) {
         return Ok(still_current(etag));
     }
@@ -87,7 +90,7 @@ fn is_visible(scope: Option<&CategoryScope>, category: &str) -> bool {
     scope.is_none_or(|scope| scope.allows(category))
 }
 
-/// `limit` and `after`; other parameters mean nothing here.
+/// `limit` and `after`; other parameters mean nothing here, and empty ones nowhere.
 fn parse(path: &'static str, query: &str) -> Result<ListRequest, HttpProblem> {
     if query.len() > QUERY_BYTES_MAX {
         return Err(HttpProblem::long_query());
@@ -95,6 +98,7 @@ fn parse(path: &'static str, query: &str) -> Result<ListRequest, HttpProblem> {
     let mut request = ListRequest { path, after: None, limit: LIMIT_MAX };
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         match &*name {
+            _ if value.is_empty() => {}
             "limit" => {
                 let limit = number("limit", &value, 1, LIMIT_MAX as u64)?;
                 request.limit = usize::try_from(limit).unwrap_or(LIMIT_MAX);
@@ -114,7 +118,11 @@ pub(super) async fn one(
     reader: AuthorisedReader,
 ) -> Result<HttpResponse, HttpProblem> {
     let source = state.sources.get(&id).filter(|source| reader.may_see(&source.category));
-    let source = source.ok_or_else(|| HttpProblem::not_found("unknown source id"))?;
+    let missing = || match state.sources.is_listed() {
+        true => HttpProblem::not_found("unknown source id"),
+        false => HttpProblem::not_listed(),
+    };
+    let source = source.ok_or_else(missing)?;
     let body = PageJob::of(&request, &state).reserve(source.full().into())?;
     Ok(HttpResponse::Ok()
         .content_type("application/json")

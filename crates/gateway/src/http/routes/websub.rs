@@ -54,7 +54,7 @@ fn callback_problem(state: &AppState, error: CallbackError) -> HttpProblem {
             ("callbacks_per_address", HttpProblem::too_many_callbacks(RETRY_AFTER_BUSY))
         }
         CallbackError::TooManyUnknown => ("unknown_callbacks", HttpProblem::too_many_unknown()),
-        CallbackError::NoDaemon => ("no_daemon", HttpProblem::no_daemon()),
+        CallbackError::NoDaemon(why) => ("no_daemon", HttpProblem::no_daemon(why)),
     };
     refuse(state, reason, problem)
 }
@@ -77,7 +77,7 @@ async fn verify(
             "hub.topic" => topic = value.into_owned(),
             "hub.reason" => reason = value.into_owned(),
             "hub.lease_seconds" => lease_seconds = value.parse().ok(),
-            "hub.challenge" => challenge = Some(value.into_owned()),
+            "hub.challenge" => challenge = Some(value.into_owned()).filter(|challenge| !challenge.is_empty()),
             _ => {}
         }
     }
