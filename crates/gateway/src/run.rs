@@ -22,7 +22,7 @@ use crate::{
     error::GatewayError,
     http::{
         listener::{self, ListeningSocket},
-        server::ClientServer,
+        server::{self, ClientServer},
     },
     ingest::intake,
     limits::Limits,
@@ -34,6 +34,9 @@ use crate::{
 
 /// How much longer than its window a drain may take.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+/// How long the other threads may take to stop.
+const THREADS_STOP_MAX: Duration = Duration::from_secs(2);
 
 /// Reload orders that wait for the one in progress.
 const RELOADS_MAX: usize = 4;
@@ -99,9 +102,7 @@ pub async fn run_within(start: DaemonContext, limits: Limits) -> Result<(), Gate
     drain(&state).await;
     server.stop().await;
     intake_stop.cancel();
-    #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
-    let wait = move || (intake.join(), pages.join());
-    tokio::task::spawn_blocking(wait).await.ok();
+    server::end_within(THREADS_STOP_MAX, [intake, pages]).await;
     tracing::info!("stopped");
     Ok(())
 }

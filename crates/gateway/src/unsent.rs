@@ -1,21 +1,34 @@
 //! Bytes that were made for clients and that these have not taken yet: the bodies of plain answers, and the pages of
-//! the log that streams have read. One budget for the whole process; one address gets at most a quarter of it.
+//! the log that streams have read. One budget for the whole process.
+//!
+//! One address gets at most a quarter of what the others leave, an IPv6 /48 at most half, so that those who do not read
+//! never take all of it, however many they are. An eighth is for small answers only: the kernel takes those at once,
+//! even for a client that does not read, so that everybody who wants a small page gets it.
 //!
 //! Frames of the ring count only once, as the ring's: what is reserved here is what an answer may keep alive after the
 //! ring has let go of it.
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use daemon::metrics::MetricsRegistry;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 
-use crate::client_address::ClientAddress;
+use crate::client_address::{ClientAddress, ClientNetwork};
 
-/// One address gets at most this part of the budget.
+/// One address gets at most this part of the budget, and of what the others leave of it.
 const ADDRESS_SHARE: usize = 4;
+/// An IPv6 /48 gets at most this part.
+const NETWORK_SHARE: usize = 2;
+/// This part is for small answers only.
+const SMALL_SHARE: usize = 8;
+/// Bytes of all answers to one address that are small together: less than the kernel buffers for one connection.
+pub(crate) const SMALL_BYTES: usize = 64 * 1024;
+/// In a small budget, fewer are small: this part of it.
+const SMALL_PART: usize = 16;
 /// Pages of the log for streams get at most this part: a stopped daemon, or many replays at once, must not refuse plain
 /// answers.
 const LOG_PAGES_SHARE: usize = 2;
@@ -39,6 +52,7 @@ struct UnsentCounts {
     /// Of these, for pages of the log that streams read.
     log_pages: usize,
     by_address: HashMap<ClientAddress, usize>,
+    by_network: HashMap<ClientNetwork, usize>,
 }
 
 /// Why nothing was reserved.
@@ -88,8 +102,8 @@ impl UnsentBudget {
         self.counts().max = max;
     }
 
-    /// Reserves `bytes` for an answer to an address. An answer that is larger than the share is accepted if nothing else of this
-    /// address waits: otherwise a small budget would refuse it for ever.
+    /// Reserves `bytes` for an answer to an address. An answer that is larger than the share is accepted if nothing else
+    /// waits: otherwise a small budget would refuse it for ever.
     ///
     /// # Errors
     /// Which limit is reached: that of the address, or of all clients.
@@ -97,7 +111,32 @@ impl UnsentBudget {
         self.reserve_for(UnsentKind::Answer, address, bytes)
     }
 
-    /// The same for a page of the log that a stream is to read.
+    /// The same for an answer that can be shorter: as much as there is room for, of `bytes`, its half, a quarter …, but
+    /// at least `bytes_min`.
+    ///
+    /// # Errors
+    /// As [`UnsentBudget::reserve`], of the smallest part.
+    pub(crate) fn reserve_up_to(
+        &self,
+        address: ClientAddress,
+        bytes: usize,
+        bytes_min: usize,
+    ) -> Result<UnsentBytes, UnsentRefused> {
+        let mut wanted = bytes;
+        loop {
+            // Only the last one is counted as refused.
+            let is_last = wanted / 2 < bytes_min;
+            if is_last || self.counts().check(UnsentKind::Answer, address, wanted).is_ok() {
+                match self.reserve(address, wanted) {
+                    Err(_) if !is_last => {}
+                    reserved => return reserved,
+                }
+            }
+            wanted /= 2;
+        }
+    }
+
+    /// The same as [`UnsentBudget::reserve`] for a page of the log that a stream is to read.
     ///
     /// # Errors
     /// As [`UnsentBudget::reserve`]; pages of the log have a part of the budget.
@@ -136,22 +175,50 @@ impl UnsentBudget {
 
 impl UnsentCounts {
     fn take(&mut self, kind: UnsentKind, address: ClientAddress, bytes: usize) -> Result<(), UnsentRefused> {
-        let of_address = self.by_address.get(&address).copied().unwrap_or_default();
-        let exceeds = |used: usize, max: usize| self.max > 0 && used > 0 && used.saturating_add(bytes) > max;
-        if exceeds(of_address, self.max / ADDRESS_SHARE) {
-            return Err(UnsentRefused::Address);
-        }
-        let log_pages_exceed =
-            kind == UnsentKind::LogPage && exceeds(self.log_pages, self.max / LOG_PAGES_SHARE);
-        if log_pages_exceed || exceeds(self.total, self.max) {
-            return Err(UnsentRefused::Total);
-        }
+        self.check(kind, address, bytes)?;
         if bytes > 0 {
             self.total += bytes;
             if kind == UnsentKind::LogPage {
                 self.log_pages += bytes;
             }
             *self.by_address.entry(address).or_default() += bytes;
+            if let Some(network) = address.network() {
+                *self.by_network.entry(network).or_default() += bytes;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is room for `bytes`.
+    fn check(&self, kind: UnsentKind, address: ClientAddress, bytes: usize) -> Result<(), UnsentRefused> {
+        if self.max == 0 || self.total == 0 {
+            return Ok(());
+        }
+        let of_address = self.by_address.get(&address).copied().unwrap_or_default();
+        let of_address_then = of_address.saturating_add(bytes);
+        let total_then = self.total.saturating_add(bytes);
+        let small = SMALL_BYTES.min(self.max / SMALL_PART);
+        if kind == UnsentKind::Answer && of_address_then <= small && total_then <= self.max {
+            return Ok(());
+        }
+        let large_max = self.max - self.max / SMALL_SHARE;
+        let left_by_others = large_max.saturating_sub(self.total - of_address);
+        // Half of the largest share is much, whatever the others have.
+        let has_much = of_address > large_max / ADDRESS_SHARE / 2;
+        if has_much && of_address_then > left_by_others / ADDRESS_SHARE {
+            return Err(UnsentRefused::Address);
+        }
+        let of_network = address.network().map(|network| self.by_network.get(&network).copied().unwrap_or(0));
+        let network_exceeds = of_network.is_some_and(|of_network| {
+            let left_by_others = large_max.saturating_sub(self.total - of_network);
+            of_network.saturating_add(bytes) > left_by_others / NETWORK_SHARE
+        });
+        let log_pages_exceed = kind == UnsentKind::LogPage
+            && self.log_pages > 0
+            && self.log_pages.saturating_add(bytes) > self.max / LOG_PAGES_SHARE;
+        let exceeds = of_address_then > left_by_others / ADDRESS_SHARE || total_then > large_max;
+        if exceeds || network_exceeds || log_pages_exceed {
+            return Err(UnsentRefused::Total);
         }
         Ok(())
     }
@@ -161,11 +228,18 @@ impl UnsentCounts {
         if kind == UnsentKind::LogPage {
             self.log_pages -= bytes;
         }
-        if let Some(of_address) = self.by_address.get_mut(&address) {
-            *of_address -= bytes;
-            if *of_address == 0 {
-                self.by_address.remove(&address);
-            }
+        subtract(&mut self.by_address, address, bytes);
+        if let Some(network) = address.network() {
+            subtract(&mut self.by_network, network, bytes);
+        }
+    }
+}
+
+fn subtract<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: K, bytes: usize) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= bytes;
+        if *count == 0 {
+            counts.remove(&key);
         }
     }
 }
@@ -181,6 +255,11 @@ impl UnsentRefused {
 }
 
 impl UnsentBytes {
+    /// What is reserved still.
+    pub(crate) fn len(&self) -> usize {
+        self.left
+    }
+
     /// Releases all but `bytes`: less was made than was reserved for.
     pub(crate) fn keep(&mut self, bytes: usize) {
         self.release(self.left.saturating_sub(bytes));
@@ -226,17 +305,62 @@ mod tests {
         std::net::IpAddr::from([192, 0, 2, n]).into()
     }
 
+    const MAX: usize = 64 << 20;
+
+    /// Reserves pages for each of these addresses, as many as it gets, until none gets any more.
+    fn take_all(budget: &UnsentBudget, addresses: &[ClientAddress]) -> Vec<UnsentBytes> {
+        let mut taken = Vec::new();
+        for bytes in [1 << 20, 300 << 10, 65 << 10] {
+            for address in addresses {
+                while let Ok(reserved) = budget.reserve(*address, bytes) {
+                    taken.push(reserved);
+                }
+            }
+        }
+        taken
+    }
+
     #[test]
-    fn one_address_gets_a_quarter_and_all_together_the_whole() {
-        let (budget, read) = budget(400);
-        let mut first = budget.reserve(address(1), 60).unwrap();
-        assert_eq!(budget.reserve(address(1), 41).unwrap_err(), UnsentRefused::Address);
-        let _rest: Vec<_> = (2..=4).map(|n| budget.reserve(address(n), 100).unwrap()).collect();
-        assert_eq!(budget.reserve(address(5), 41).unwrap_err(), UnsentRefused::Total);
-        first.release(1);
-        assert!(budget.reserve(address(5), 41).is_ok());
+    fn one_address_gets_a_quarter_of_what_the_others_leave() {
+        let (budget, read) = budget(800);
+        let mut first = budget.reserve(address(1), 150).unwrap();
+        assert_eq!(budget.reserve(address(1), 26).unwrap_err(), UnsentRefused::Address);
+        // 700 are for answers that are not small.
+        assert_eq!(budget.reserve(address(2), 138).unwrap_err(), UnsentRefused::Total);
+        let _second = budget.reserve(address(2), 137).unwrap();
+        first.release(150);
+        assert!(budget.reserve(address(1), 140).is_ok());
         assert_eq!(read("newswire_gateway_unsent_refused_total{reason=\"address\"}"), 1);
         assert_eq!(read("newswire_gateway_unsent_refused_total{reason=\"total\"}"), 1);
+    }
+
+    #[test]
+    fn however_many_addresses_take_all_they_get_another_one_gets_a_small_answer() {
+        let v4: Vec<_> = (1..=200).map(address).collect();
+        let parse = |text: String| -> ClientAddress { text.parse().unwrap() };
+        let one_48: Vec<_> = (0..200).map(|n| parse(format!("2001:db8:1:{n:x}::1"))).collect();
+        let many_48: Vec<_> = (0..200).map(|n| parse(format!("2001:db8:{:x}:{n:x}::1", n % 25))).collect();
+        for hostile in [v4, one_48, many_48] {
+            let (budget, read) = budget(MAX);
+            let taken = take_all(&budget, &hostile);
+            assert!(taken.len() > 10);
+            assert!(read("newswire_gateway_unsent_bytes") <= MAX as u64);
+            for other in ["198.51.100.1", "2001:db9::1", "2001:db8:1:ffff::1"] {
+                let other = other.parse().unwrap();
+                assert_eq!(budget.reserve(other, SMALL_BYTES).unwrap().len(), SMALL_BYTES);
+                assert!(budget.reserve_up_to(other, 1 << 20, SMALL_BYTES).unwrap().len() >= SMALL_BYTES);
+            }
+        }
+    }
+
+    #[test]
+    fn a_48_leaves_half_to_the_others() {
+        let (budget, read) = budget(MAX);
+        let one_48: Vec<_> = (0..200).map(|n| format!("2001:db8:1:{n:x}::1").parse().unwrap()).collect();
+        let _taken = take_all(&budget, &one_48);
+        let bytes = read("newswire_gateway_unsent_bytes") as usize;
+        assert!((MAX / 4..=MAX / 2).contains(&bytes), "{bytes}");
+        assert!(budget.reserve("2001:db8:2::1".parse().unwrap(), 4 << 20).is_ok());
     }
 
     #[test]
@@ -259,7 +383,7 @@ mod tests {
         let (budget, _) = budget(400);
         let large = budget.reserve(address(1), 300).unwrap();
         assert_eq!(budget.reserve(address(1), 1).unwrap_err(), UnsentRefused::Address);
-        assert_eq!(budget.reserve(address(2), 101).unwrap_err(), UnsentRefused::Total);
+        assert_eq!(budget.reserve(address(2), 50).unwrap_err(), UnsentRefused::Total);
         drop(large);
         budget.resize(0);
         let _all: Vec<_> = (0..9).map(|_| budget.reserve(address(1), usize::MAX / 16).unwrap()).collect();
@@ -267,26 +391,26 @@ mod tests {
 
     #[test]
     fn pages_of_the_log_leave_half_of_the_budget_to_answers() {
-        let (budget, read) = budget(400);
-        let pages: Vec<_> = (1..9).filter_map(|n| budget.reserve_log_page(address(n), 100).ok()).collect();
-        assert_eq!(pages.len(), 2);
-        let answers: Vec<_> = (1..9).filter_map(|n| budget.reserve(address(10 + n), 100).ok()).collect();
-        assert_eq!(answers.len(), 2);
-        assert_eq!(budget.reserve_log_page(address(9), 1).unwrap_err(), UnsentRefused::Total);
+        let (budget, read) = budget(MAX);
+        let page = |n| budget.reserve_log_page(address(n), 256 << 10).ok();
+        let pages: Vec<_> = (0..10).flat_map(|_| 0..40).filter_map(page).collect();
+        let bytes = read("newswire_gateway_unsent_bytes") as usize;
+        assert!((MAX / 4..=MAX / 2).contains(&bytes), "{bytes}");
+        let answer = budget.reserve(address(99), 4 << 20).unwrap();
         drop(pages);
-        let page = budget.reserve_log_page(address(9), 100).unwrap();
-        assert_eq!(read("newswire_gateway_unsent_bytes"), 300);
-        drop((answers, page));
+        let page = page(9).unwrap();
+        drop((answer, page));
         let counts = budget.counts();
         assert_eq!((counts.total, counts.log_pages), (0, 0));
+        assert!(counts.by_address.is_empty() && counts.by_network.is_empty());
     }
 
     #[test]
-    fn addresses_of_one_64_share_a_quarter() {
+    fn addresses_of_one_64_are_one_address() {
         let (budget, _) = budget(400);
-        let _one = budget.reserve("2001:db8::1".parse().unwrap(), 100).unwrap();
-        let other = budget.reserve("2001:db8::2".parse().unwrap(), 1);
+        let _one = budget.reserve("2001:db8::1".parse().unwrap(), 80).unwrap();
+        let other = budget.reserve("2001:db8::2".parse().unwrap(), 30);
         assert_eq!(other.unwrap_err(), UnsentRefused::Address);
-        assert!(budget.reserve("2001:db8:0:1::1".parse().unwrap(), 100).is_ok());
+        assert!(budget.reserve("2001:db8:0:1::1".parse().unwrap(), 50).is_ok());
     }
 }

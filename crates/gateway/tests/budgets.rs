@@ -8,7 +8,11 @@ mod harness;
 use std::time::Duration;
 
 use harness::{Gateway, TIMEOUT};
-use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 
 fn status(answer: &str) -> u16 {
     answer.split(' ').nth(1).unwrap().parse().unwrap()
@@ -130,4 +134,67 @@ async fn connections_over_the_limit_of_an_address_are_closed_at_once() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let line = "newswire_gateway_connections_cut_total{reason=\"connections_per_address\"}";
     assert!(gateway.number(line).await >= 1);
+}
+
+/// Set in the network namespace that the test makes for itself.
+const NAMESPACE: &str = "NEWSWIRE_TEST_NAMESPACE";
+/// Gives the loopback an address in each of 40 networks of one /48, and one of another /48, and runs the arguments.
+const WITH_ADDRESSES: &str = r#"ip link set lo up && ip addr add 2001:db8:8::1/128 dev lo &&
+n=0; while [ $n -lt 40 ]; do ip addr add "2001:db8:7:$n::1/128" dev lo || exit 77; n=$((n + 1)); done; exec "$@""#;
+
+/// A stream of a client with this address.
+async fn stream_from(gateway: &Gateway, address: &str) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v6().unwrap();
+    socket.bind(format!("[{address}]:0").parse().unwrap()).unwrap();
+    let mut stream = socket.connect(gateway.address).await.unwrap();
+    stream.write_all(b"GET /news/stream HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    // The head of the answer, unless the connection was refused.
+    stream.read_u8().await.ok();
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_48_of_real_addresses_gets_as_much_as_eight_of_them() {
+    if std::env::var_os(NAMESPACE).is_none() {
+        let inside = |program: &str, arguments: &[&str]| {
+            let mut command = std::process::Command::new("unshare");
+            command.args(["-rn", "sh", "-c", WITH_ADDRESSES, "sh", program]).args(arguments);
+            command.env(NAMESPACE, "1").output()
+        };
+        if !inside("true", &[]).is_ok_and(|output| output.status.success()) {
+            println!("SKIPPED: real IPv6 addresses need a network namespace (unshare -rn) and ip");
+            return;
+        }
+        let name = "a_48_of_real_addresses_gets_as_much_as_eight_of_them";
+        let this = std::env::current_exe().unwrap();
+        let output = inside(this.to_str().unwrap(), &["--exact", name, "--nocapture"]).unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{output:?}");
+        return;
+    }
+    let gateway = Gateway::start(|config| {
+        config.gateway.listen = format!("[::1]:{}", config.gateway.listen.port()).parse().unwrap();
+        config.gateway.clients_per_address_max = 2;
+        config.gateway.connections_per_address = Some(3);
+        config.gateway.requests_per_address = Some(0);
+    })
+    .await;
+    let mut open = Vec::new();
+    for n in 0..40 {
+        open.push(stream_from(&gateway, &format!("2001:db8:7:{n}::1")).await);
+    }
+    gateway.until_clients(16, TIMEOUT).await;
+    // So that connections of theirs stay open without a stream.
+    let mut idle = Vec::new();
+    for n in 0..40 {
+        let socket = tokio::net::TcpSocket::new_v6().unwrap();
+        socket.bind(format!("[2001:db8:7:{n}::1]:0").parse().unwrap()).unwrap();
+        idle.push(socket.connect(gateway.address).await);
+    }
+    open.push(stream_from(&gateway, "2001:db8:8::1").await);
+    gateway.until_clients(17, TIMEOUT).await;
+    let refused = "newswire_gateway_streams_refused_total{reason=\"addresses_per_network\"}";
+    assert_eq!(gateway.number(refused).await, 24);
+    let cut = "newswire_gateway_connections_cut_total{reason=\"addresses_per_network\"}";
+    assert!(gateway.number(cut).await >= 16, "of 24 connections 16 are streams");
 }

@@ -241,6 +241,38 @@ async fn answers_that_clients_do_not_read_are_bounded_and_released_with_them() {
     assert_eq!(numbers(&get(&gateway, "/news?limit=1").await), [20]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn however_many_addresses_do_not_read_another_one_gets_its_page() {
+    let (gateway, daemon, _serving) = gateway_with(0).await;
+    daemon.publish_large(20, 60_000);
+    while numbers(&get(&gateway, "/news?limit=1").await) != [20] {
+        sleep(Duration::from_millis(10)).await;
+    }
+    let mut hostile = Vec::new();
+    for n in 0..40_u8 {
+        for _ in 0..24 {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(4096).unwrap();
+            socket.bind(([127, 0, 1, n], 0).into()).unwrap();
+            let mut stream = socket.connect(gateway.address).await.unwrap();
+            let request = b"GET /news?limit=1000 HTTP/1.1\r\nhost: localhost\r\n\r\n";
+            stream.write_all(request).await.unwrap();
+            hostile.push(stream);
+        }
+    }
+    sleep(Duration::from_secs(2)).await;
+    let unsent = gateway.number("newswire_gateway_unsent_bytes").await;
+    assert!((32 << 20..=64 << 20).contains(&unsent), "they take what they get: {unsent}");
+    for _ in 0..20 {
+        assert_eq!(numbers(&get(&gateway, "/news?limit=1").await), [20]);
+        // A larger page is shorter, and continues where it ends.
+        let page = get(&gateway, "/news?limit=1000").await;
+        let first = numbers(&page);
+        assert!(!first.is_empty() && first[0] == 20, "{first:?}");
+        assert_eq!(page["next"].is_string(), first.len() < 20, "{first:?}");
+    }
+}
+
 fn sources(n: usize) -> Vec<Value> {
     (0..n).map(|n| FakeDaemon::health(&format!("source-{n:05}"), &format!("category-{}", n % 7))).collect()
 }

@@ -109,6 +109,9 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Vec<ScenarioReport>> {
     let cpus = options.cpus.shared()?;
     let niceness = options.niceness;
     note(&format!("attacks share the processors with the gateway; the attacker has niceness {niceness}"));
+    note(
+        "memory is what the process has in pages and its sockets in the kernel, read in turn; not a cgroup's memory.peak",
+    );
     let mut reports = Vec::new();
     for content in [RingContent::Small, RingContent::Large] {
         let name = |attack: &Attack| format!("{}/{}", content.name(), attack.name);

@@ -212,7 +212,7 @@ table! {
         /// requests and events from the past. 0: no limit.
         addresses_per_network: u64 = "8", ValueKind::Integer(0, 65_536), LIVE;
         /// Maximum number of bytes of answers that clients have not taken yet, all clients together; one address may have at most
-        /// a quarter, and what streams read from the ingestion daemon at most half. 0: no limit.
+        /// a quarter of what the others leave, and what streams read from the ingestion daemon at most half. 0: no limit.
         unsent_bytes_max: u64 = "67108864", ValueKind::Integer(0, TIB), LIVE;
         /// A stream gets a heartbeat after this time without an event that has an id; one that asks for heartbeats, such as
         /// that of the page, after 10 s at the latest. More than 20 s is warned about: other clients take 30 s of silence for a

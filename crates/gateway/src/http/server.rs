@@ -7,16 +7,23 @@
 //!
 //! Whatever the workers are busy with, `/health` has its own thread: a probe must not depend on what other clients do.
 
-use std::{net::TcpListener, sync::Arc, thread};
+use std::{net::TcpListener, sync::Arc, thread, time::Duration};
 
 use anyhow::Context as _;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{sleep, timeout},
+};
 
 use super::front::{self, FrontOrder};
 use crate::state::AppState;
 
 /// Orders that wait for the front loop: there are two kinds, and each is given once.
 const ORDERS_MAX: usize = 2;
+/// How long the front thread may take to stop; it gives the workers 3 s.
+const STOP_MAX: Duration = Duration::from_secs(5);
+/// How often it is looked whether threads have ended.
+const STOP_CHECK: Duration = Duration::from_millis(10);
 
 /// The running server.
 pub(crate) struct ClientServer {
@@ -62,13 +69,31 @@ impl ClientServer {
         self.orders.send(FrontOrder::Pause).await.ok();
     }
 
-    /// Ends the server: open connections have a short time to end.
-    pub(crate) async fn stop(mut self) {
-        self.orders.send(FrontOrder::Stop).await.ok();
-        self.ended().await;
-        #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
-        let wait = move || self.thread.join();
-        tokio::task::spawn_blocking(wait).await.ok();
+    /// Ends the server: open connections have a short time to end. A thread that does not come back is left behind.
+    pub(crate) async fn stop(self) {
+        let Self { orders, ended: _, thread } = self;
+        orders.try_send(FrontOrder::Stop).ok();
+        // If the queue is full, its end tells the same.
+        drop(orders);
+        end_within(STOP_MAX, [thread]).await;
+    }
+}
+
+/// Waits until the threads have ended, `within` at most: one that is stuck must not hold up the end of the process.
+pub(crate) async fn end_within<const N: usize>(within: Duration, threads: [thread::JoinHandle<()>; N]) {
+    let ended = async {
+        while !threads.iter().all(thread::JoinHandle::is_finished) {
+            sleep(STOP_CHECK).await;
+        }
+    };
+    if timeout(within, ended).await.is_err() {
+        let stuck = threads.iter().filter(|thread| !thread.is_finished());
+        let stuck: Vec<_> = stuck.map(|thread| thread.thread().name().unwrap_or("?")).collect();
+        tracing::warn!(
+            threads = stuck.join(", "),
+            ?within,
+            "threads did not stop in time; they are left behind"
+        );
     }
 }
 
@@ -77,7 +102,6 @@ mod tests {
     use std::{
         io::{Read as _, Write as _},
         net::{SocketAddr, TcpStream},
-        time::Duration,
     };
 
     use tokio::time::Instant;
@@ -142,6 +166,22 @@ mod tests {
         drop(lock);
         assert!(stuck.into_iter().all(|stream| answer(stream).starts_with("HTTP/1.1 503 ")));
         server.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_front_thread_that_does_not_come_back_does_not_hold_up_the_end_of_the_process() {
+        let (release, stuck) = std::sync::mpsc::channel::<()>();
+        let (orders, _received) = mpsc::channel(ORDERS_MAX);
+        let (_end, ended) = oneshot::channel();
+        let thread = thread::spawn(move || {
+            stuck.recv().ok();
+        });
+        let server = ClientServer { orders, ended, thread };
+        server.pause().await;
+        let began = Instant::now();
+        timeout(Duration::from_secs(60), server.stop()).await.expect("it does not wait for the thread");
+        assert!(began.elapsed() >= STOP_MAX, "but it has waited");
+        drop(release);
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -21,7 +21,7 @@ use crate::{
     },
     state::AppState,
     stream::{filter::EventFilter, frame::Frame},
-    unsent::{UnsentBytes, UnsentRefused},
+    unsent::{SMALL_BYTES, UnsentBytes, UnsentRefused},
 };
 
 /// Bytes of the events of a page; one event is always allowed.
@@ -64,7 +64,7 @@ pub(crate) struct NewsPage {
     /// Whether the page is shorter than it could be, for a reason that passes: the daemon did not answer, or there was
     /// no time.
     pub(crate) cut_short: bool,
-    /// For the events that were read from the log.
+    /// For its events.
     pub(crate) reserved: Option<UnsentBytes>,
 }
 
@@ -77,9 +77,9 @@ pub(crate) enum NewsPageError {
     Log(HistoryUnavailable),
     /// No time was left to read the log.
     Late,
-    /// Everything requested is below the ring, and there is no budget for its bytes.
+    /// There is no budget for the bytes of the first event, or of a part of the log.
     Unsent(UnsentRefused),
-    /// The same, and the address has read so much of the log that it has to wait.
+    /// Everything requested is below the ring, and the address has read so much of the log that it has to wait.
     OverBudget(Duration),
 }
 
@@ -101,6 +101,8 @@ struct Scanner<'a> {
     position: Seq,
     /// Events of the log that were scanned, and their bytes.
     scanned: (usize, usize),
+    /// The most bytes of the page.
+    bytes_max: usize,
     /// When the page ends, wherever it is.
     stop_at: Instant,
     /// When the daemon is not waited for any longer.
@@ -121,6 +123,7 @@ pub(crate) async fn make(
         state,
         position: scan.before,
         scanned: (0, 0),
+        bytes_max: PAGE_BYTES_MAX,
         stop_at: now + scan.within / 2,
         wait_until: now + scan.within * 4 / 5,
         scan,
@@ -131,7 +134,11 @@ pub(crate) async fn make(
         PartEnd::Page => {}
         PartEnd::Below => scanner.scan_log(client).await?,
     }
-    Ok(scanner.page)
+    let mut page = scanner.page;
+    if page.reserved.is_none() {
+        page.reserve(state, client)?;
+    }
+    Ok(page)
 }
 
 impl Scanner<'_> {
@@ -172,8 +179,12 @@ impl Scanner<'_> {
             }
             if self.page.reserved.is_none() {
                 // The ring does not share these: they are counted before they are read.
-                match self.state.unsent.reserve(client, PAGE_BYTES_MAX) {
-                    Ok(reserved) => self.page.reserved = Some(reserved),
+                let bytes_min = SMALL_BYTES.max(self.page.bytes);
+                match self.state.unsent.reserve_up_to(client, PAGE_BYTES_MAX.max(bytes_min), bytes_min) {
+                    Ok(reserved) => {
+                        self.bytes_max = reserved.len();
+                        self.page.reserved = Some(reserved);
+                    }
                     Err(refused) => return self.cut_short(NewsPageError::Unsent(refused)),
                 }
             }
@@ -245,8 +256,10 @@ impl Scanner<'_> {
             let bytes = frame.json().len();
             let page = &mut self.page;
             let is_full = page.frames.len() == self.scan.limit
-                || !page.frames.is_empty() && page.bytes + bytes > PAGE_BYTES_MAX;
+                || !page.frames.is_empty() && page.bytes + bytes > self.bytes_max;
             if is_full {
+                // With more room it would be longer.
+                page.cut_short |= page.frames.len() < self.scan.limit && self.bytes_max < PAGE_BYTES_MAX;
                 return false;
             }
             page.bytes += bytes;
@@ -277,6 +290,23 @@ impl Scanner<'_> {
     /// not show. A page without events begins where the scan ended.
     fn continue_here(&mut self) {
         self.page.next = Some(self.page.frames.last().map_or(self.position, |frame| frame.seq));
+    }
+}
+
+impl NewsPage {
+    /// Reserves the bytes of the page. If there is too little room, the page becomes shorter.
+    fn reserve(&mut self, state: &AppState, client: ClientAddress) -> Result<(), NewsPageError> {
+        let first = self.frames.first().map_or(0, |frame| frame.json().len());
+        let reserved = state.unsent.reserve_up_to(client, self.bytes, first.max(1));
+        let reserved = reserved.map_err(NewsPageError::Unsent)?;
+        while self.bytes > reserved.len() {
+            let Some(dropped) = self.frames.pop() else { break };
+            self.bytes -= dropped.json().len();
+            self.next = self.frames.last().map(|frame| frame.seq);
+            self.cut_short = true;
+        }
+        self.reserved = Some(reserved);
+        Ok(())
     }
 }
 

@@ -83,7 +83,7 @@ pub(super) async fn list(
             reserved.keep(body.len());
             body.with_reservation(reserved)
         }
-        None => job.reserve(body)?,
+        None => body,
     };
     let mut response = revalidated_json(&etag, body);
     if let Some(link) = link.and_then(|link| HeaderValue::try_from(link).ok()) {
