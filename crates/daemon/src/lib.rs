@@ -20,6 +20,7 @@ pub mod logs;
 pub mod metrics;
 pub mod notify;
 pub mod panics;
+mod parent;
 pub mod problem;
 pub mod process;
 pub mod program;
@@ -30,3 +31,4 @@ pub mod work;
 
 pub use clock::Clock;
 pub use exit::Exit;
+pub use parent::PARENT_VARIABLE;

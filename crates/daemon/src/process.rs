@@ -9,6 +9,7 @@ use crate::{
     config::{self, Config, Reloader},
     findings::Findings,
     logs::{self, Logs},
+    parent,
     program::CheckOutput,
     stop::{self, OperatorRequests, Signals},
     watch::Watch,
@@ -70,6 +71,9 @@ pub fn run<E: ExitReason>(
         Ok(signals) => signals,
         Err(error) => return fail(name, &error, Exit::Failure),
     };
+    if let Err(error) = parent::end_with_parent() {
+        return fail(name, &error, Exit::Failure);
+    }
     if let Err(error) = crate::limits::raise_open_files() {
         tracing::warn!(%error, "could not raise the limit of open files");
     }

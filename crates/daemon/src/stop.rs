@@ -1,10 +1,11 @@
-//! Signals, handled on a separate thread, so that a second Ctrl-C ends the process even if every other thread is stuck.
+//! Signals, handled on a separate thread, so that one more Ctrl-C ends the process even if every other thread is stuck.
 
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -17,6 +18,8 @@ use crate::exit::EX_FAILURE;
 pub struct Signals {
     /// Cancelled by the first SIGTERM or SIGINT.
     pub stop: CancellationToken,
+    /// Cancelled by the second one, in a program that [`on_signals`] watches for.
+    pub abort: CancellationToken,
     /// The number of SIGHUPs. Several that arrive during one reload cause one more.
     pub reload: watch::Receiver<u64>,
 }
@@ -41,8 +44,12 @@ impl fmt::Debug for OperatorRequests {
     }
 }
 
-/// Handles SIGTERM, SIGINT and SIGHUP from now on. The second SIGTERM or SIGINT ends the process at once with 1 and
-/// without a log line, because the log may be what is stuck.
+/// Two SIGTERM or SIGINT within this time are one order: a wrapper such as `timeout` sends them to the process and again to
+/// its group.
+const SAME_ORDER: Duration = Duration::from_millis(250);
+
+/// Handles SIGTERM, SIGINT and SIGHUP from now on. After the orders to stop and to abort, the next SIGTERM or SIGINT ends
+/// the process at once with 1 and without a log line, because the log may be what is stuck.
 ///
 /// A parent that forwards signals must give its children their own process group: a terminal sends Ctrl-C to the
 /// whole group, and the forwarded one would be the second.
@@ -50,35 +57,40 @@ impl fmt::Debug for OperatorRequests {
 /// # Errors
 /// If the thread cannot be started or a signal handler cannot be installed.
 pub fn on_signals() -> io::Result<Signals> {
-    start(Vec::new())
+    start(Vec::new(), CancellationToken::new())
 }
 
-/// The same, and also runs the actions of `requests` on SIGQUIT, SIGUSR1 and SIGUSR2; the process continues.
+/// The same without the order to abort: the second SIGTERM or SIGINT ends the process. Also runs the actions of `requests`
+/// on SIGQUIT, SIGUSR1 and SIGUSR2; the process continues.
 ///
 /// # Errors
 /// As [`on_signals`].
 pub fn on_signals_with(requests: OperatorRequests) -> io::Result<Signals> {
-    start(vec![
+    let actions = vec![
         (SignalKind::quit(), requests.quit),
         (SignalKind::user_defined1(), requests.usr1),
         (SignalKind::user_defined2(), requests.usr2),
-    ])
+    ];
+    let abort = CancellationToken::new();
+    abort.cancel();
+    start(actions, abort)
 }
 
-fn start(actions: Vec<(SignalKind, SignalAction)>) -> io::Result<Signals> {
+/// `abort` is cancelled already if there is no such order.
+fn start(actions: Vec<(SignalKind, SignalAction)>, abort: CancellationToken) -> io::Result<Signals> {
     let stop = CancellationToken::new();
     let (reloads, reload) = watch::channel(0);
     let (installed, ready) = sync_channel(1);
-    let token = stop.clone();
+    let mut orders = StopOrders { tokens: [stop.clone(), abort.clone()], last: None };
     std::thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || handle_signals(&token, &reloads, &actions, &installed))?;
+        .spawn(move || handle_signals(&mut orders, &reloads, &actions, &installed))?;
     ready.recv().map_err(|_| io::Error::other("the signal thread ended"))??;
-    Ok(Signals { stop, reload })
+    Ok(Signals { stop, abort, reload })
 }
 
 fn handle_signals(
-    stop: &CancellationToken,
+    orders: &mut StopOrders,
     reloads: &watch::Sender<u64>,
     actions: &[(SignalKind, SignalAction)],
     installed: &SyncSender<io::Result<()>>,
@@ -93,8 +105,8 @@ fn handle_signals(
             report(installed, Ok(()));
             loop {
                 tokio::select! {
-                    _ = term.recv() => stop_or_exit(stop),
-                    _ = int.recv() => stop_or_exit(stop),
+                    _ = term.recv() => orders.next(),
+                    _ = int.recv() => orders.next(),
                     action = next_action(&mut others) => action(),
                     _ = hangup.recv() => reloads.send_modify(|count| *count += 1),
                 }
@@ -115,11 +127,23 @@ async fn next_action<'a>(signals: &mut [(Signal, &'a SignalAction)]) -> &'a Sign
     .await
 }
 
-fn stop_or_exit(stop: &CancellationToken) {
-    if stop.is_cancelled() {
-        std::process::exit(i32::from(EX_FAILURE));
+/// The orders that SIGTERM and SIGINT stand for, in turn; after them the process ends.
+struct StopOrders {
+    tokens: [CancellationToken; 2],
+    last: Option<Instant>,
+}
+
+impl StopOrders {
+    fn next(&mut self) {
+        if self.last.is_some_and(|last| last.elapsed() < SAME_ORDER) {
+            return;
+        }
+        self.last = Some(Instant::now());
+        match self.tokens.iter().find(|order| !order.is_cancelled()) {
+            Some(order) => order.cancel(),
+            None => std::process::exit(i32::from(EX_FAILURE)),
+        }
     }
-    stop.cancel();
 }
 
 fn report(installed: &SyncSender<io::Result<()>>, result: io::Result<()>) {

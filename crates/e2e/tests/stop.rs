@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use e2e::{Behaviour, Binary, Origin, TestStack, TestSubscriber, log_line, scenario, wait_for};
+use e2e::{Behaviour, Binary, ChildProcess, Origin, TestStack, TestSubscriber, log_line, scenario, wait_for};
+use rustix::process::Signal;
 
 /// Deadline of an exit; on a busy machine, so many times what an idle twin takes to exit at the same time more.
 const STOPPED_WITHIN: Duration = Duration::from_secs(5);
@@ -78,4 +79,54 @@ async fn sigterm_ends_the_daemon_within_5_s_with_feeds_hanging_and_the_wire_open
     stack.start(Binary::Ingestd).unwrap();
     stack.wait_ready().await.unwrap();
     terminate(&mut stack, Binary::Ingestd).await;
+}
+
+/// `newswire up` with both daemons ready, and the process ids of these.
+async fn start_up(stack: &mut TestStack) -> anyhow::Result<(ChildProcess, Vec<i32>)> {
+    let config = stack.write_config("newswire.toml", &[])?;
+    let arguments = ["up", "--config", config.to_str().unwrap()];
+    let up = ChildProcess::start(Binary::Newswire, &arguments, stack.folder())?;
+    stack.wait_ready().await?;
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", up.id()))?;
+    let children: Vec<i32> = children.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    anyhow::ensure!(children.len() == 2, "{children:?}");
+    Ok((up, children))
+}
+
+async fn until_gone(pids: &[i32]) {
+    wait_for("the end of both daemons", HANGS_AFTER, async || {
+        pids.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn both_daemons_end_with_newswire_up_when_it_is_killed() {
+    let mut stack = TestStack::new(&[]).unwrap();
+    let (mut up, daemons) = start_up(&mut stack).await.unwrap();
+    up.kill();
+    until_gone(&daemons).await;
+}
+
+#[tokio::test]
+async fn two_interrupts_at_once_are_one_and_a_later_one_ends_newswire_up_and_its_daemons_at_once() {
+    let mut stack = TestStack::new(&[]).unwrap();
+    let (mut up, daemons) = start_up(&mut stack).await.unwrap();
+    // As a wrapper such as `timeout` sends them: to the process, and again to its group.
+    up.signal(Signal::INT).unwrap();
+    up.signal(Signal::INT).unwrap();
+    assert_eq!(up.wait_exit(HANGS_AFTER).await.unwrap().0.code(), Some(0), "{}", up.log());
+    until_gone(&daemons).await;
+
+    let (mut up, daemons) = start_up(&mut stack).await.unwrap();
+    // A daemon that is stopped cannot end.
+    let stopped = rustix::process::Pid::from_raw(daemons[0]).unwrap();
+    rustix::process::kill_process(stopped, Signal::STOP).unwrap();
+    up.signal(Signal::INT).unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    up.signal(Signal::INT).unwrap();
+    assert_eq!(up.wait_exit(HANGS_AFTER).await.unwrap().0.code(), Some(1), "{}", up.log());
+    assert!(up.log().contains("killed both daemons"), "{}", up.log());
+    until_gone(&daemons).await;
 }

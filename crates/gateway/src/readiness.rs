@@ -37,6 +37,10 @@ impl Readiness {
         if !ring.filled {
             reasons.push("the ring is not filled yet".to_owned());
         }
+        // Only before the first one: a client that comes when the gateway is ready must not be told to come later.
+        if !state.sources.is_listed() {
+            reasons.push("the list of sources has not arrived yet".to_owned());
+        }
         if state.is_draining() {
             reasons.push("draining".to_owned());
         }

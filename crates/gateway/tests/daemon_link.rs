@@ -82,7 +82,9 @@ async fn before_the_list_of_sources_arrived_lists_are_an_error_and_not_empty() {
     daemon.publish("a");
     daemon.hangs.store(true, Relaxed);
     let serving = daemon.serve(gateway.socket());
-    gateway.until_ready().await;
+    until_ok(&gateway, "/news").await;
+    let ready = gateway.ask("GET", "/ready", "").await;
+    assert!(status(&ready) == 503 && ready.contains("list of sources"), "{ready}");
     not_listed("with the wire alone").await;
     assert_eq!(until_ok(&gateway, "/news?category=world&source=nowhere").await["unknown"], json!([]));
     // A visit does not make a list of all sources.
@@ -92,6 +94,7 @@ async fn before_the_list_of_sources_arrived_lists_are_an_error_and_not_empty() {
     assert_eq!(status(&list), 503, "{list}");
 
     daemon.hangs.store(false, Relaxed);
+    gateway.until_ready().await;
     let list = until_ok(&gateway, "/sources").await;
     assert_eq!(list["sources"][0]["id"], "a");
     assert_eq!(problem(&gateway, "/sources/none").await.0, 404);

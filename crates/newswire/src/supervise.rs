@@ -3,7 +3,10 @@
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::Context as _;
-use daemon::exit::{EX_CONFIG, EX_IOERR, EX_TEMPFAIL};
+use daemon::{
+    PARENT_VARIABLE,
+    exit::{EX_CONFIG, EX_IOERR, EX_TEMPFAIL},
+};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, BufReader},
@@ -95,6 +98,7 @@ fn start(program: &ChildProgram) -> anyhow::Result<Child> {
     Command::new(&program.path)
         .args(&program.arguments)
         .envs(program.environment.iter().cloned())
+        .env(PARENT_VARIABLE, std::process::id().to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

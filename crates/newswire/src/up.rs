@@ -76,8 +76,14 @@ pub(crate) async fn run(arguments: UpArgs) -> anyhow::Result<Exit> {
     read_catalogue(&loaded.config.ingestd.sources)?;
     let signals = stop::on_signals().context("listen for Ctrl-C")?;
     print_addresses(&loaded);
-    supervise(&loaded, &environment, &signals.stop).await?;
-    Ok(Exit::Ok)
+    tokio::select! {
+        result = supervise(&loaded, &environment, &signals.stop) => result.map(|()| Exit::Ok),
+        // The daemons are killed, and the demo's directory is removed, because both are dropped.
+        () = signals.abort.cancelled() => {
+            out::stderr_line("newswire  | killed both daemons: a second order to stop came before they had ended");
+            Ok(Exit::Failure)
+        }
+    }
 }
 
 /// Writes the built-in list to a file if none is configured and the default one does not exist.

@@ -12,14 +12,16 @@ use super::keys::{self, KEYS, KeySpec, position};
 use super::render::literal;
 use super::values::Value;
 use super::{Config, ConfigChange, SYSTEM_FILE};
+use crate::parent;
 
 /// Largest configuration file, in bytes; the commented default has a hundredth of it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const PREFIX: &str = "NEWSWIRE_";
 const FILE_VARIABLE: &str = "NEWSWIRE_CONFIG";
-/// Variables with the prefix that are not keys: the name of the file, the token file of `newswire tail`, and a directory
-/// that only tests use.
-const NOT_KEYS: [&str; 3] = [FILE_VARIABLE, "NEWSWIRE_TOKEN_FILE", "NEWSWIRE_CORPUS"];
+/// Variables with the prefix that are not keys: the name of the file, the token file of `newswire tail`, the parent of a
+/// daemon that ends with it, and a directory that only tests use.
+const NOT_KEYS: [&str; 4] =
+    [FILE_VARIABLE, "NEWSWIRE_TOKEN_FILE", parent::PARENT_VARIABLE, "NEWSWIRE_CORPUS"];
 const BUILT_IN: &str = "default";
 
 /// Where a value was written.

@@ -161,7 +161,8 @@ impl Gateway {
         change(&mut config);
         let address = config.gateway.listen;
         let stop = CancellationToken::new();
-        let signals = Signals { stop: stop.clone(), reload: watch::channel(0).1 };
+        let signals =
+            Signals { stop: stop.clone(), abort: CancellationToken::new(), reload: watch::channel(0).1 };
         let watch = Watch::new();
         let reloader = Reloader::new(None, daemon::config::load(None, []).unwrap());
         let start = DaemonContext {
