@@ -103,7 +103,7 @@ async fn follow_wire(state: &AppState, endpoint: Endpoint, ring_events: usize, c
                 continue;
             }
             SubscriptionEvent::Notice(..) => continue,
-            SubscriptionEvent::Lost { reason, .. } => on_lost(state, &reason),
+            SubscriptionEvent::Lost { reason, .. } => on_lost(state, &reason.to_string()),
         }
         state.notify_streams();
     }
