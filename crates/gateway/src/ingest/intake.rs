@@ -56,6 +56,8 @@ pub(crate) fn start(
     let run = move || {
         runtime.block_on(async {
             let catalogue_changed = Notify::new();
+            #[cfg(feature = "drill")]
+            crate::drill::run_intake_drills();
             let beats = state.watch.send_beats("intake", WatchKind::Wire);
             tokio::select! {
                 () = stop.cancelled() => {}
