@@ -235,11 +235,12 @@ mod tests {
         let new = [("4", "Four", "d"), ("3", "Three", "c, corrected"), ("two", "Two", "b")];
         let diff = source.visit(report("new", &new)).unwrap();
         let listed: Vec<_> = diff.items.iter().map(|item| (item.title.as_str(), item.status)).collect();
-        assert_eq!(listed, [("Four", "new"), ("Three", "changed"), ("Two", "new")]);
+        assert_eq!(listed, [("Four", "new"), ("Three", "changed"), ("Two", "known")]);
         assert_eq!(diff.items[1].changed, ["text"]);
         assert_eq!(diff.items[1].matched.as_deref(), Some("guid + link + title"));
-        assert_eq!(diff.gone.iter().map(|item| item.title.as_str()).collect::<Vec<_>>(), ["Two", "One"]);
-        assert_eq!((diff.sent.items, diff.sent.updates), (2, 1));
+        assert_eq!(diff.items[2].changed, ["guid", "link"]);
+        assert_eq!(diff.gone.iter().map(|item| item.title.as_str()).collect::<Vec<_>>(), ["One"]);
+        assert_eq!((diff.sent.items, diff.sent.updates), (1, 1));
         let json = serde_json::to_value(&diff).unwrap();
         assert_eq!((&json["old"], &json["items"][1]["event"]), (&"old".into(), &"update".into()));
         assert!(json["error"].is_null() && json["items"][1]["why"].as_str().unwrap().contains("text"));
