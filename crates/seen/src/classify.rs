@@ -13,7 +13,7 @@ use crate::{
         BadSeenSet, EntryIdentity, Layout, SeenEntry, Traits, decode, decode_version1, encode, hex, key_bytes,
     },
     matching::{Match, MatchReason, Matching, Parts},
-    version1::{self, Recognised},
+    version1::{self, Recognised, VisitKind},
 };
 
 /// Maximum number of entries of one source. A document has at most 1,000, so a large feed must be replaced four times
@@ -110,7 +110,7 @@ impl SeenSet {
         }
     }
 
-    /// 60 bytes per item.
+    /// 64 bytes per item.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         encode(&self.layout)
@@ -120,11 +120,12 @@ impl SeenSet {
     pub fn classify(&mut self, items: &[Item], now: Timestamp) -> Classification {
         let traits: Vec<_> = items.iter().map(Traits::of).collect();
         let is_upgrade = std::mem::take(&mut self.is_upgrade);
+        let visit = if is_upgrade { VisitKind::Upgrade } else { VisitKind::Later };
         let before = std::mem::take(&mut self.layout);
         let entries = &before.entries;
         let mut matching = Matching::new(&traits, entries, before.newest);
         matching.by_guid();
-        let mut recognised = version1::recognise(&mut matching, items, entries);
+        let mut recognised = version1::recognise(&mut matching, items, entries, visit);
         matching.by_other_evidence();
         if is_upgrade {
             version1::pass_over(&matching, items, entries, &mut recognised);
@@ -157,12 +158,16 @@ impl SeenSet {
         let mut compared: Vec<_> = found.iter_mut().filter(is_compared).collect();
         let known = |found: &&mut Found| {
             let has_changed = found.status != ItemStatus::Known;
-            KnownItem { heat: found.heat, has_changed, is_absorbed: false }
+            let has_returned = has_changed && found.before == found.traits.version();
+            KnownItem { heat: found.heat, has_changed, has_returned, is_absorbed: false }
         };
         let mut known: Vec<_> = compared.iter().map(known).collect();
         damp(&mut self.layout.damping, &mut known, now);
         for (found, known) in compared.iter_mut().zip(known) {
             found.heat = known.heat;
+            if known.has_changed {
+                found.before = found.last_version;
+            }
             if known.is_absorbed {
                 found.status = ItemStatus::Absorbed;
             }
@@ -183,6 +188,9 @@ struct Found {
     first_seen: Option<Timestamp>,
     traits: Traits,
     heat: u8,
+    /// The version that was seen at the last visit, and the one before that.
+    last_version: u32,
+    before: u32,
 }
 
 impl Found {
@@ -191,6 +199,7 @@ impl Found {
             identity: EntryIdentity::Known { key: self.key, traits: self.traits },
             first_seen: self.first_seen.unwrap_or(now),
             heat: self.heat,
+            before: self.before,
         }
     }
 
@@ -217,6 +226,8 @@ fn compare(
         first_seen: None,
         traits,
         heat: 0,
+        last_version: 0,
+        before: 0,
     };
     if let Some(first_seen) = recognised.known.get(&n) {
         found.status = ItemStatus::Known;
@@ -224,13 +235,14 @@ fn compare(
         found.first_seen = Some(*first_seen);
     }
     let Some(Match { entry, reason }) = matching.found[n] else { return found };
-    let SeenEntry { identity, first_seen, heat } = entries[entry];
+    let SeenEntry { identity, first_seen, heat, before: version_before } = entries[entry];
     found.status = ItemStatus::Known;
     found.matched = Some(reason);
     found.first_seen = Some(first_seen);
     if let EntryIdentity::Known { key, traits: before } = identity {
         found.key = key;
         found.heat = heat;
+        (found.last_version, found.before) = (before.version(), version_before);
         found.differs = Parts::that_differ(&before, &traits);
         found.has_moved = before.guid != traits.guid || (traits.guid == 0 && before.link != traits.link);
         if (before.title, before.text) != (traits.title, traits.text) {

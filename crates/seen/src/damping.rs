@@ -2,13 +2,14 @@
 //!
 //! The first time, all updates are sent. From then on those of a visit that changes more than [`FEW_MAX`] items are
 //! absorbed, until [`QUIET_VISITS`] documents in a row had no more than that. Items that change at most visits are
-//! absorbed, too, if several do. An edit of one item or two is always sent.
+//! absorbed, too, if several do, or if they go back and forth between two versions. Any other edit of one item or two is
+//! sent.
 
 use std::time::Duration;
 
 use news::Timestamp;
 
-/// The most updates of one visit that are never absorbed.
+/// The most updates of one visit that are sent although others were absorbed.
 const FEW_MAX: usize = 2;
 /// Documents without mass updates after which a source is trusted again.
 const QUIET_VISITS: u8 = 3;
@@ -34,6 +35,8 @@ pub(crate) struct Damping {
 pub(crate) struct KnownItem {
     pub(crate) heat: u8,
     pub(crate) has_changed: bool,
+    /// It has changed to what it was before the last change.
+    pub(crate) has_returned: bool,
     /// The result: its update is not sent.
     pub(crate) is_absorbed: bool,
 }
@@ -57,7 +60,8 @@ pub(crate) fn damp(state: &mut Option<Damping>, known: &mut [KnownItem], now: Ti
     };
     let hot = known.iter().filter(|item| item.has_changed && item.heat >= HOT).count();
     for item in known {
-        item.is_absorbed = item.has_changed && (absorbs_all || (hot > FEW_MAX && item.heat >= HOT));
+        let is_hot = item.heat >= HOT && (hot > FEW_MAX || item.has_returned);
+        item.is_absorbed = item.has_changed && (absorbs_all || is_hot);
         item.heat = if item.has_changed {
             item.heat.saturating_add(HEAT_OF_CHANGE).min(HEAT_MAX)
         } else {
@@ -89,6 +93,7 @@ mod tests {
             let known = |(n, heat): (usize, &u8)| KnownItem {
                 heat: *heat,
                 has_changed: changed(n),
+                has_returned: false,
                 is_absorbed: false,
             };
             let mut known: Vec<_> = self.heat.iter().enumerate().map(known).collect();

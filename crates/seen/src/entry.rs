@@ -1,9 +1,9 @@
 //! The layout of the seen set, and what is kept of an item.
 //!
 //! ```text
-//! layout 2:  newest 2 | quiet visits 1 | damped since 6 | entries of 60 bytes
-//! entry:     key 16 | guid 6 | link 6 | title 6 | text 6 | path 4 | page 4 | date 4 | first seen 6 | flags 1 | heat 1
-//! from 1:    hash of the key 8 | hash of link and title 8 | zeros 28 | zeros 8 | first seen 6 | flags 1 | 0
+//! layout 2:  newest 2 | quiet visits 1 | damped since 6 | entries of 64 bytes
+//! entry:     key 16 | guid 6 | link 6 | title 6 | text 6 | path 4 | page 4 | date 4 | first seen 6 | flags 1 | heat 1 | before 4
+//! from 1:    hash of the key 8 | hash of link and title 8 | zeros 36 | first seen 6 | flags 1 | zeros 5
 //! layout 1:  entries of 32 bytes: hash of the key 8 | hash of the content 8 | first seen 8 | hash of link and title 8
 //! ```
 //!
@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::damping::Damping;
 
-const ENTRY: usize = 60;
+const ENTRY: usize = 64;
 const HEADER: usize = 9;
 const ENTRY_OF_1: usize = 32;
 const FROM_VERSION_1: u8 = 1;
@@ -62,6 +62,11 @@ impl Traits {
             date: item.published.map_or(0, |at| shorter_number(at.millis().div_euclid(1000))),
             guid_follows_link: evidence.guid_follows_link,
         }
+    }
+
+    /// What a reader reads, title and text, as one number.
+    pub(crate) fn version(&self) -> u32 {
+        shorter(self.title.rotate_left(7) ^ self.text)
     }
 }
 
@@ -125,6 +130,8 @@ pub(crate) struct SeenEntry {
     pub(crate) first_seen: Timestamp,
     /// How often it has changed lately; see `damping`.
     pub(crate) heat: u8,
+    /// The version before the one that was seen last; 0 if there was none.
+    pub(crate) before: u32,
 }
 
 impl SeenEntry {
@@ -157,6 +164,7 @@ impl SeenEntry {
         }
         write_48(out, self.first_seen.millis().cast_unsigned());
         out.extend_from_slice(&[flags, self.heat]);
+        out.extend_from_slice(&self.before.to_le_bytes());
     }
 
     fn read(mut rest: &[u8]) -> Option<Self> {
@@ -166,6 +174,7 @@ impl SeenEntry {
         let [path, page, date] = [read_32(from)?, read_32(from)?, read_32(from)?];
         let first_seen = Timestamp::from_millis(sign_extended(read_48(from)?));
         let [flags, heat] = take(from)?;
+        let before = read_32(from)?;
         let identity = match flags {
             FROM_VERSION_1 => {
                 let (first, second) = key.split_at(8);
@@ -179,7 +188,7 @@ impl SeenEntry {
             }
             _ => return None,
         };
-        Some(Self { identity, first_seen, heat })
+        Some(Self { identity, first_seen, heat, before })
     }
 }
 
@@ -232,6 +241,7 @@ pub(crate) fn decode_version1(bytes: &[u8]) -> Result<Vec<SeenEntry>, BadSeenSet
         identity: EntryIdentity::Version1 { key_hash: word(&bytes[..8]), second: word(&bytes[24..]) },
         first_seen: Timestamp::from_millis(word(&bytes[16..24]).cast_signed()),
         heat: 0,
+        before: 0,
     };
     Ok(bytes.chunks_exact(ENTRY_OF_1).map(entry).collect())
 }
@@ -279,11 +289,17 @@ mod tests {
         let identity = |n: u8| EntryIdentity::Known { key: [n; 16], traits };
         Layout {
             entries: vec![
-                SeenEntry { identity: identity(1), first_seen: at(1_800_000_000_123), heat: 9 },
+                SeenEntry {
+                    identity: identity(1),
+                    first_seen: at(1_800_000_000_123),
+                    heat: 9,
+                    before: u32::MAX,
+                },
                 SeenEntry {
                     identity: EntryIdentity::Version1 { key_hash: u64::MAX, second: 5 },
                     first_seen: at(-1),
                     heat: 0,
+                    before: 0,
                 },
             ],
             newest: 1,

@@ -42,6 +42,13 @@ const TRACKING: [&str; 20] = [
     "ftag",
 ];
 
+/// Whether it is the first visit after the upgrade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VisitKind {
+    Upgrade,
+    Later,
+}
+
 /// What the first version knows of items that it has no entry of their own for.
 #[derive(Debug, Default)]
 pub(crate) struct Recognised {
@@ -52,7 +59,12 @@ pub(crate) struct Recognised {
 }
 
 /// Matches items with entries of the first version.
-pub(crate) fn recognise(matching: &mut Matching<'_>, items: &[Item], entries: &[SeenEntry]) -> Recognised {
+pub(crate) fn recognise(
+    matching: &mut Matching<'_>,
+    items: &[Item],
+    entries: &[SeenEntry],
+    visit: VisitKind,
+) -> Recognised {
     let mut recognised = Recognised::default();
     let mut by_key = HashMap::new();
     let mut by_second = HashMap::new();
@@ -69,7 +81,8 @@ pub(crate) fn recognise(matching: &mut Matching<'_>, items: &[Item], entries: &[
     // The first version kept the first of equal items, and feeds list the newest first.
     let unmatched: Vec<_> = matching.unmatched().rev().collect();
     for n in &unmatched {
-        let found = keys(&items[*n]).find_map(|key| Some((key, *by_key.get(&hash_of(key))?)));
+        let found =
+            keys(&items[*n], visit).into_iter().find_map(|key| Some((key, *by_key.get(&hash_of(key))?)));
         let Some((key, entry)) = found else { continue };
         if !matching.taken[entry] {
             matching.take(*n, entry, MatchReason::Version1);
@@ -129,21 +142,27 @@ fn is_newer(item: &Item, last_seen: Option<Timestamp>) -> bool {
     item.published.zip(last_seen).is_some_and(|(at, last_seen)| at > last_seen)
 }
 
-/// The keys that the first version may have computed for the item.
-fn keys(item: &Item) -> impl Iterator<Item = [u8; 16]> {
+/// The keys that the first version may have computed for the item, the likeliest first. At the visit of the `upgrade` also
+/// those of an item of which it saw a part only, because it lost what follows an unclosed element.
+fn keys(item: &Item, visit: VisitKind) -> Vec<[u8; 16]> {
     let link = item.link.as_deref().map(plain_link);
-    let keys = match (&item.guid, &link) {
-        (Some(guid), link) => {
-            let second = link.as_deref().unwrap_or(&item.title);
-            [Some(key(&["guid+", guid, second])), Some(key(&["guid", guid]))]
-        }
-        (None, Some(link)) => [Some(key(&["link", link])), None],
-        (None, None) => {
-            let content = item.content_html.as_deref().unwrap_or_default();
-            [Some(key(&["text", &item.title, &item.summary, content])), None]
-        }
-    };
-    keys.into_iter().flatten()
+    let is_upgrade = visit == VisitKind::Upgrade;
+    let mut keys = Vec::new();
+    if let Some(guid) = &item.guid {
+        let second = link.as_deref().unwrap_or(&item.title);
+        keys.extend([key(&["guid+", guid, second]), key(&["guid", guid])]);
+    }
+    if let Some(link) = link.as_deref().filter(|_| item.guid.is_none() || is_upgrade) {
+        keys.push(key(&["link", link]));
+    }
+    if is_upgrade || keys.is_empty() {
+        let content = item.content_html.as_deref().unwrap_or_default();
+        keys.push(key(&["text", &item.title, &item.summary, content]));
+    }
+    if is_upgrade && !item.title.is_empty() {
+        keys.push(key(&["text", &item.title, "", ""]));
+    }
+    keys
 }
 
 fn second(item: &Item) -> Option<u64> {

@@ -48,9 +48,18 @@ impl Words {
             text.split_whitespace().for_each(|word| self.buffer.extend_from_slice(word.as_bytes()));
             return;
         }
-        for word in text.split_whitespace().filter(|word| !word.contains("://")) {
-            word.split(NO_BREAK_SPACE).for_each(|part| self.buffer.extend_from_slice(part.as_bytes()));
+        for word in text.split_whitespace() {
+            let mut rest = word;
+            while let Some((before, address)) = rest.split_once("://") {
+                self.add_word(before.trim_end_matches(|c: char| c.is_ascii_alphanumeric()));
+                rest = address.trim_start_matches(|c: char| c.is_ascii_graphic());
+            }
+            self.add_word(rest);
         }
+    }
+
+    fn add_word(&mut self, word: &str) {
+        word.split(NO_BREAK_SPACE).for_each(|part| self.buffer.extend_from_slice(part.as_bytes()));
     }
 }
 
@@ -97,6 +106,14 @@ mod tests {
         for other in ["One two Three", "One two three.", "One two", "<p>One < two</p> three", ""] {
             assert_ne!(hash(other), text, "{other}");
         }
+    }
+
+    #[test]
+    fn an_address_among_letters_without_spaces_is_left_out_alone() {
+        let text = hash("詳細はhttp://x.example/1をご覧ください");
+        assert_eq!(hash("詳細はhttps://x.example/2?s=1をご覧ください"), text);
+        assert_ne!(hash("詳細はhttp://x.example/1をご覧下さい"), text);
+        assert_ne!(hash("詳しくはhttp://x.example/1をご覧ください"), text);
     }
 
     #[test]

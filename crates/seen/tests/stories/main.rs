@@ -180,6 +180,18 @@ fn two_mirrors_that_differ_by_a_dot_are_bounded_and_a_new_article_still_comes() 
 }
 
 #[test]
+fn two_mirrors_of_a_feed_with_one_item_are_bounded_and_its_edits_are_sent() {
+    let mut visits = Visits::default();
+    let mirror = |text: &str| vec![Entry { text: text.to_owned(), ..opaque().remove(0) }];
+    let sent: Vec<_> = ["A", "A.", "A", "A.", "A", "A.", "A"].map(|text| visits.sent(&mirror(text))).to_vec();
+    assert_eq!(sent[..3], [(1, 0), (0, 1), (0, 1)]);
+    assert!(sent[3..].iter().all(|sent| *sent == NOTHING), "{sent:?}");
+    for edit in 0..20 {
+        assert_eq!(visits.sent(&mirror(&format!("Live: {edit}"))), (0, 1), "a report that grows is sent");
+    }
+}
+
+#[test]
 fn a_guid_that_counts_versions_is_one_update_for_each_edit() {
     let versions = |edit: usize| {
         let mut entries = ten(|n| format!("https://news.example/2024/article-{n}#0"));
@@ -209,14 +221,14 @@ fn a_guid_that_counts_versions_is_one_update_for_each_edit() {
 
 #[test]
 fn a_new_guid_for_an_edited_article_is_an_update() {
-    let mut visits = Visits::default();
-    visits.visit(&opaque());
     let edits: [fn(&mut Entry); 3] = [
         |entry| entry.text = "Another text".to_owned(),
         |entry| entry.title += ", corrected",
         |entry| (entry.title, entry.text) = ("All is different".to_owned(), "but the date".to_owned()),
     ];
     for (n, edit) in edits.into_iter().enumerate() {
+        let mut visits = Visits::default();
+        visits.visit(&opaque());
         let mut entries = opaque();
         entries[4].guid = format!("another-{n}");
         edit(&mut entries[4]);
