@@ -39,7 +39,8 @@ pub(crate) fn parse(text: &str, language: Option<&str>) -> Option<Timestamp> {
         Some(found) => found,
         None => {
             let american = ["AM", "PM"].iter().any(|half| text.contains(half));
-            grammar::instant_ms(&fold::fold(text), language.and_then(day_order), american)
+            let language = language.unwrap_or_default().trim().to_ascii_lowercase().replace('_', "-");
+            grammar::instant_ms(&fold::fold(text), &language, day_order(&language), american)
         }
     })?;
     let plausible = ms != 0 && (YEAR_1900_MS..=YEAR_9999_MS).contains(&ms);
@@ -56,14 +57,12 @@ fn number_alone(text: &str) -> Option<Option<i64>> {
         return None;
     }
     let number: i64 = whole.parse().ok()?;
+    let is_day = |date: i64| day_ms(date / 10_000, date / 100 % 100, date % 100).is_some();
     Some(match (whole.len(), fraction.is_empty()) {
+        // "2024010515": a date to the hour, or seconds in 2034? "202401051504": to the minute, or milliseconds in 1976?
+        (10, true) if is_day(number / 100) && number % 100 < 24 => None,
+        (12, true) if is_day(number / 10_000) => None,
         (9..=11, _) => number.checked_mul(1000),
-        // "202109061200": a date to the minute, or milliseconds in 1976?
-        (12, true)
-            if day_ms(number / 100_000_000, number / 1_000_000 % 100, number / 10_000 % 100).is_some() =>
-        {
-            None
-        }
         (12 | 13, true) => Some(number),
         (8, true) => day_ms(number / 10_000, number / 100 % 100, number % 100),
         (14, true) => {
@@ -101,13 +100,12 @@ fn offset_minutes(is_west: bool, hours: i64, minutes: i64) -> Option<i64> {
     (minutes < 60 && total <= farthest).then_some(if is_west { -total } else { total })
 }
 
-/// How a language writes a date in numbers (CLDR's short form). `None` if its readers differ, as those of plain English, or
+/// How a language, by its tag in lower case, writes a date in numbers (CLDR's short form). `None` if its readers differ, as those of plain English, or
 /// if the year comes first.
 fn day_order(language: &str) -> Option<DayOrder> {
     const DAY_FIRST: &str = "ar bg bn ca cs da de el es et fi fr he hi hr id is it iw lv ms nb nl nn no pl pt ro ru sk sl sr \
                              sv sw tr uk vi";
     const ENGLISH_DAY_FIRST: &str = "gb ie au nz in za sg my hk pk ng ke";
-    let language = language.trim().to_ascii_lowercase().replace('_', "-");
     let mut parts = language.split('-');
     let name = parts.next()?;
     let has = |names: &str, word: &str| names.split_ascii_whitespace().any(|name| name == word);

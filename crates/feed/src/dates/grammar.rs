@@ -11,18 +11,21 @@ use super::{
 
 /// The most words that the name of a time zone has, such as `north american eastern standard time`.
 const ZONE_WORDS_MAX: usize = 6;
-/// The instant of a folded text, in milliseconds since 1970. `order` decides dates such as `03/04/2005`; `american` is
-/// whether the text has a sign of the United States, which decides if `order` and the weekday do not.
-pub(super) fn instant_ms(text: &str, order: Option<DayOrder>, american: bool) -> Option<i64> {
+/// The instant of a folded text, in milliseconds since 1970. `language` is the tag of the feed's language in lower case, or
+/// empty; `order` decides dates such as `03/04/2005`; `american` is whether the text has a sign of the United States, which
+/// decides if neither `order` nor the weekday does.
+pub(super) fn instant_ms(text: &str, language: &str, order: Option<DayOrder>, american: bool) -> Option<i64> {
     let tokens = split(text)?;
-    let mut reader =
-        Reader { text, tokens: &tokens, at: 0, parts: Parts { order, american, ..Parts::default() } };
+    let parts = Parts { order, american, ..Parts::default() };
+    let mut reader = Reader { text, language, tokens: &tokens, at: 0, parts };
     reader.all()?;
     reader.parts.instant_ms()
 }
 
 struct Reader<'a> {
     text: &'a str,
+    /// The tag of the feed's language, in lower case.
+    language: &'a str,
     tokens: &'a [DateToken],
     at: usize,
     parts: Parts,
@@ -149,7 +152,7 @@ impl<'a> Reader<'a> {
         let minute = two(2).filter(|_| self.sign(1) == Some('.') && self.parts.is_day_known())?;
         let second = two(4).filter(|_| self.sign(3) == Some('.'));
         self.parts.time = Some((hour, minute, second.unwrap_or(0)));
-        Some(if second.is_some() { 5 } else { 3 })
+        Some(if second.is_some() { 5 + self.fraction(5) } else { 3 })
     }
 
     /// `12:00`, `12:00:00`, `12:00:00.25`, `12:00:00:250`: how many tokens it has.
@@ -203,10 +206,7 @@ impl<'a> Reader<'a> {
     /// A word: how many tokens were used.
     fn word_here(&mut self) -> Option<usize> {
         let word = self.word(0)?;
-        if self.sign(1) == Some('/') && self.word(2).is_some() {
-            return self.iana_name();
-        }
-        if let Some(used) = self.long_zone_name() {
+        if let Some(used) = self.long_zone_name().or_else(|| self.iana_name()) {
             return Some(used);
         }
         if word == "t" {
@@ -237,10 +237,13 @@ impl<'a> Reader<'a> {
         }
         let is_zone_place = self.parts.time.is_some() || self.parts.is_day_known();
         // "at" is Atlantic Time only at the end.
-        let zone =
-            zones::abbreviation(word).filter(|_| is_zone_place && (word != "at" || self.token(1).is_none()));
+        let zone = zones::abbreviation(word, self.language)
+            .filter(|_| is_zone_place && (word != "at" || self.token(1).is_none()));
         if let Some(zone) = zone {
-            return self.parts.zone(zone, zones::is_american(word)).then_some(1);
+            return self
+                .parts
+                .zone(zone, zones::is_american(word) && !self.language.starts_with("zh"))
+                .then_some(1);
         }
         let meaning = meaning?;
         // Behind a time, a letter is one of RFC 822's zones, defined there with the wrong sign (RFC 5322 §4.3).
@@ -254,12 +257,12 @@ impl<'a> Reader<'a> {
         self.parts.name(meaning).then_some(1)
     }
 
-    /// `America/Port-au-Prince`, `Etc/GMT+5`: how many tokens it has.
+    /// `America/Port-au-Prince`, `Etc/GMT+5`, `EST5EDT`: how many tokens it has.
     fn iana_name(&mut self) -> Option<usize> {
         let start = self.token(0)?.start;
         let rest = &self.text[start..];
         let name = &rest[..rest.find([' ', ')', ']', ',']).unwrap_or(rest.len())];
-        let zone = zones::name(name)?;
+        let zone = zones::iana(name)?;
         let used = self.tokens[self.at..].iter().take_while(|token| token.end <= start + name.len()).count();
         self.parts.zone(zone, false).then_some(used)
     }
@@ -274,7 +277,7 @@ impl<'a> Reader<'a> {
             !goes_on || self.word(*n) == Some("time")
         })?;
         let (first, last) = (self.token(0)?, self.token(end).filter(|_| self.word(end) == Some("time"))?);
-        let zone = zones::name(&self.text[first.start..last.end])?;
+        let zone = zones::english(&self.text[first.start..last.end])?;
         self.parts.zone(zone, false).then_some(end + 1)
     }
 

@@ -94,6 +94,8 @@ impl Parts {
                 self.month_is_weekday = meaning.weekdays != 0;
                 true
             }
+            // Levantine and Egyptian name in one: "شباط/فبراير".
+            Some(month) if self.month.is_some_and(|(other, _)| other == month) => true,
             _ if meaning.weekdays != 0 => {
                 self.weekdays = meaning.weekdays;
                 true
@@ -192,7 +194,8 @@ impl Parts {
         let month_first = day(year, a.value, b.value).filter(|_| a.sign != '.');
         // "24.10.23" may begin with the year, too.
         let year_first = if y.digits == 2 { day(2000 + a.value, b.value, y.value) } else { None };
-        let is_american = self.american && a.sign == '/' && !(a.digits == 1 && b.digits == 2 && b.value < 10);
+        let is_padded = a.digits == 1 && b.digits == 2 && b.value < 10;
+        let is_american = self.american && a.sign == '/' && y.digits == 4 && !is_padded;
         let order = self.order.or(is_american.then_some(DayOrder::MonthFirst));
         match (order, day_first, month_first, year_first) {
             (None, Some(date), None, None) | (None, None, Some(date), None) => Some(date),

@@ -55,6 +55,9 @@ fn table() -> HashMap<String, DateWord> {
     for (month, names) in (1..).zip(MONTHS) {
         add(names, &|meaning| meaning.month = Some(month));
     }
+    for (month, name) in (1..).zip(CHINESE_MONTHS.split(' ')) {
+        add(name, &|meaning| meaning.month = Some(month));
+    }
     for (day, (names, more)) in WEEKDAYS.iter().zip(MORE_WEEKDAYS).enumerate() {
         add(names, &|meaning| meaning.weekdays |= 1 << day);
         add(more, &|meaning| meaning.weekdays |= 1 << day);
@@ -80,6 +83,8 @@ const MORNING: &str = "fm fh eh πμ dop дп קз ص قظ sa ap पूर्व
 const AFTERNOON: &str = "em μμ odp пп م بظ ch ip अपराह्न";
 const MORNING_BEFORE: &str = "am 上午 午前 오전 öö de";
 const AFTERNOON_BEFORE: &str = "pm 下午 午後 오후 ös du";
+
+const CHINESE_MONTHS: &str = "一月 二月 三月 四月 五月 六月 七月 八月 九月 十月 十一月 十二月";
 
 const UNITS: [(Unit, &str); 6] = [
     (Unit::Year, "年 년"),

@@ -36,26 +36,35 @@ impl Zone {
     }
 }
 
-/// The zone of an abbreviation in lower case, such as `est`.
-pub(super) fn abbreviation(word: &str) -> Option<Zone> {
-    if let Some((_, zone)) = OPEN.iter().find(|(names, _)| has(names, word)) {
+/// The zone of an abbreviation in lower case, such as `est`, in a feed of a language.
+pub(super) fn abbreviation(word: &str, language: &str) -> Option<Zone> {
+    let is_of =
+        |tag: &str| language.strip_prefix(tag).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+    if let Some((minutes, ..)) =
+        LOCAL.iter().find(|(_, name, tags)| *name == word && tags.split(' ').any(is_of))
+    {
+        return Some(Zone::Fixed(*minutes));
+    }
+    if let Some((_, zone)) = OPEN.iter().find(|(name, _)| *name == word) {
         return Some(Zone::Region(*zone));
     }
     FIXED.iter().find(|(_, names)| has(names, word)).map(|(minutes, _)| Zone::Fixed(*minutes))
 }
 
-/// The zone of a longer name in lower case: `america/new_york`, `w. europe standard time`, `eastern time`.
-pub(super) fn name(name: &str) -> Option<Zone> {
-    if name.contains('/') {
-        static IANA: LazyLock<HashMap<String, Tz>> =
-            LazyLock::new(|| TZ_VARIANTS.iter().map(|zone| (zone.name().to_lowercase(), *zone)).collect());
-        return IANA.get(name).map(|zone| Zone::Region(*zone));
+/// The zone of an IANA name in lower case, such as `america/new_york`, that is not also an abbreviation.
+pub(super) fn iana(name: &str) -> Option<Zone> {
+    static IANA: LazyLock<HashMap<String, Tz>> =
+        LazyLock::new(|| TZ_VARIANTS.iter().map(|zone| (zone.name().to_lowercase(), *zone)).collect());
+    if name.len() <= 3 {
+        return None;
     }
+    IANA.get(name).map(|zone| Zone::Region(*zone))
+}
+
+/// The zone of an English or Windows name in lower case: `eastern time`, `w. europe standard time`.
+pub(super) fn english(name: &str) -> Option<Zone> {
     let english = ENGLISH.iter().find(|(_, names)| names.split(", ").any(|n| n == name));
-    if let Some((zone, _)) = english {
-        return Some(*zone);
-    }
-    windows::zone(name).map(Zone::Region)
+    english.map(|(zone, _)| *zone).or_else(|| windows::zone(name).map(Zone::Region))
 }
 
 /// Whether an abbreviation belongs to the United States, where dates are written month first.
@@ -79,14 +88,23 @@ const OPEN: [(&str, Tz); 8] = [
     ("nzt", Tz::Pacific__Auckland),
 ];
 
+/// What an abbreviation is in feeds of some languages, if that is not what [`FIXED`] says: China, Israel, Ireland,
+/// Bangladesh, Arabia.
+const LOCAL: [(i64, &str, &str); 5] = [
+    (480, "cst", "zh"),
+    (120, "ist", "he iw en-il"),
+    (60, "ist", "ga en-ie"),
+    (360, "bst", "bn en-bd"),
+    (180, "ast", "ar"),
+];
+
 /// Minutes east of UTC of abbreviations (RFC 822 §5 and the IANA database).
 ///
 /// Of those with several meanings: EST, CST, MST, PST and their summer forms are American by RFC 822, not Australian,
-/// Chinese or Cuban. AST is Atlantic, since Arabia writes `+0300` or AST with Arabic month names only in speech. BST is
-/// British Summer, not Bangladesh, whose papers write BDT or nothing. IST is India, with a thousand times the publishers
-/// of Ireland and Israel, which write GMT, IDT or offsets. GST is Gulf, not South Georgia. Absent, so that the date is
-/// null: SST (Samoa, Singapore), ACT, ECT, AMT, CCT, BDT, PYT, and RFC 822's letters A to Y, defined there with the wrong
-/// sign (RFC 5322 §4.3).
+/// Chinese or Cuban. AST is Atlantic, as for other parsers of feeds. BST is British Summer, since Bangladesh has far fewer
+/// feeds. IST is India, which has far more feeds than Ireland and Israel. GST is Gulf, not South Georgia. Absent, so that
+/// the date is null: SST (Samoa, Singapore), ACT, ECT, AMT, CCT, BDT, PYT, and RFC 822's letters A to Y, defined there with
+/// the wrong sign (RFC 5322 §4.3).
 const FIXED: [(i64, &str); 35] = [
     (-600, "hst"),
     (-540, "akst hdt"),
