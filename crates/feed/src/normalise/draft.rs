@@ -60,6 +60,17 @@ impl<T> Best<T> {
     }
 }
 
+/// The relation of a link to the address that a program such as FeedBurner has replaced. Not registered.
+pub(crate) const ORIGINAL_REL: &str = "original";
+/// The relation of a link to content that is elsewhere (`src`, RFC 4287 section 4.1.3.2). Not registered.
+pub(crate) const CONTENT_REL: &str = "content";
+
+/// Whether text looks like an absolute or a relative address, and not like words or a number.
+pub(super) fn is_address(text: &str) -> bool {
+    let text = text.trim();
+    text.contains(['/', '?', '#', '.']) && (text.contains("://") || !text.contains(char::is_whitespace))
+}
+
 /// A link as sent.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FeedLink {
@@ -96,6 +107,8 @@ pub(super) struct Draft<'a> {
     pub(super) id: Best<(String, bool)>,
     /// The guid has `isPermaLink="false"`.
     pub(super) id_is_opaque: bool,
+    /// The guid has `isPermaLink="true"`: it is an address, also if it is a relative one.
+    pub(super) id_is_address: bool,
     pub(super) links: Vec<FeedLink>,
     pub(super) published: Best<Timestamp>,
     pub(super) updated: Best<Timestamp>,
@@ -109,6 +122,8 @@ pub(super) struct Draft<'a> {
     pub(super) base: Option<Rc<Url>>,
     pub(super) content_base: Option<Rc<Url>>,
     pub(super) warnings: Vec<String>,
+    /// An element has begun inside it, whether known or not.
+    pub(super) has_elements: bool,
     /// Only of feeds.
     pub(super) ttl: Best<String>,
     pub(super) skip_hours: Vec<String>,
@@ -118,6 +133,22 @@ pub(super) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
+    /// Whether it is empty: without elements, and without an identifier or an address in its attributes.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.has_elements && self.id.get().is_none() && self.links.is_empty()
+    }
+
+    /// The guid as a link, if it is a relative address: `isPermaLink` says so, or its absence and the form of a path.
+    pub(super) fn relative_permalink(&self) -> Option<&str> {
+        const ENDINGS: [&str; 5] = [".html", ".htm", ".php", ".aspx", "/"];
+        let (id, _) = self.id.get().filter(|(_, permalink)| *permalink)?;
+        let is_path = ["/", "./", "../", "?"].iter().any(|start| id.starts_with(start))
+            || ENDINGS.iter().any(|end| id.ends_with(end));
+        let is_relative =
+            !id.contains(char::is_whitespace) && !id.split(['/', '?', '#']).any(|part| part.contains(':'));
+        (is_relative && (self.id_is_address || is_path)).then_some(id.as_str())
+    }
+
     pub(super) fn add_link(&mut self, link: FeedLink) {
         let list = if link.rel == "enclosure" { &mut self.enclosures } else { &mut self.links };
         let max = if link.rel == "enclosure" { ENCLOSURES_MAX } else { LINKS_MAX };
@@ -182,4 +213,6 @@ pub(crate) struct ItemExtras<'a> {
     pub(crate) base: Option<Rc<Url>>,
     pub(crate) content_base: Option<Rc<Url>>,
     pub(crate) warnings: Vec<String>,
+    /// The guid, if it is a relative address.
+    pub(crate) permalink: Option<String>,
 }
