@@ -56,7 +56,8 @@ fn read_with(bytes: &[u8], hints: &Hints<'_>, html: HtmlMode) -> Result<FeedDocu
         return Err(error);
     }
     let (text, encoding) = decode::decode(bytes, hints.content_type)?;
-    let whole = match sniff::kind(&text) {
+    let kind = sniff::kind(&text);
+    let whole = match kind {
         DocumentKind::Json => read_json(&text, encoding, hints, html),
         DocumentKind::Xml => read_markup(&text, encoding, hints, html),
         DocumentKind::Html => Err(sniff::html_page_error(&text, hints.url)),
@@ -65,7 +66,9 @@ fn read_with(bytes: &[u8], hints: &Hints<'_>, html: HtmlMode) -> Result<FeedDocu
     match whole {
         Err(e @ FeedError::NotAFeed { .. }) => match sniff::embedded_feed(&text) {
             Some(feed) => read_embedded(&text, &feed, encoding, hints, html).map_err(|inner| match inner {
+                // What the document has is not a feed, but an example of one.
                 FeedError::NotAFeed { .. } => e,
+                _ if kind == DocumentKind::Json => e,
                 other => other,
             }),
             None => Err(e),

@@ -14,6 +14,7 @@ use crate::{
     limits::{ATTRIBUTES_MAX, DEPTH_MAX, DOCTYPE_BYTES_MAX, ELEMENTS_MAX, NAMESPACES_MAX, WARNINGS_MAX},
 };
 
+const CDATA: &str = "<![CDATA[";
 /// How many open elements are searched for the start tag of an end tag. One that is further out is not found, and what
 /// is inside it counts as closed.
 const OPEN_SEARCHED_MAX: usize = 2 * DEPTH_MAX;
@@ -39,6 +40,7 @@ pub(crate) fn scan(text: &str) -> Result<Scanned<'_>, FeedError> {
         copied: 0,
         repairs: Vec::new(),
         open: Vec::new(),
+        is_endless: [false; 2],
         unclosed: Vec::new(),
     };
     if let Cow::Owned(clean) = &text {
@@ -92,6 +94,8 @@ struct Scanner<'a> {
     repairs: Vec<(usize, String)>,
     /// The names of open elements and the offsets of their tags in the repaired text, the innermost last.
     open: Vec<(&'a str, usize)>,
+    /// No comment, or CDATA section, has an end from here on.
+    is_endless: [bool; 2],
     /// The same offsets of elements that an end tag of an outer one has ended.
     unclosed: Vec<usize>,
 }
@@ -109,9 +113,9 @@ impl<'a> Scanner<'a> {
                 self.balance(start, end, at_output);
                 end
             } else if rest.starts_with("<!--") {
-                past(text, start + 4, "-->")
-            } else if rest.starts_with("<![CDATA[") {
-                past(text, start + 9, "]]>")
+                self.past_or_text(start, 4, "-->")
+            } else if rest.starts_with(CDATA) {
+                self.past_or_text(start, CDATA.len(), "]]>")
             } else if rest.starts_with("<?") {
                 past(text, start + 2, "?>")
             } else if rest.get(..9).is_some_and(|r| r.eq_ignore_ascii_case("<!DOCTYPE")) {
@@ -122,6 +126,21 @@ impl<'a> Scanner<'a> {
             };
         }
         Ok(())
+    }
+
+    /// The offset after a comment or a CDATA section. What never ends would hide the rest of the document: its beginning is
+    /// removed, and the rest is read.
+    fn past_or_text(&mut self, start: usize, len: usize, end: &'static str) -> usize {
+        let from = start + len;
+        let is_endless = &mut self.is_endless[usize::from(end == "-->")];
+        if !*is_endless && let Some(at) = memmem::find(&self.text.as_bytes()[from..], end.as_bytes()) {
+            return from + at + end.len();
+        }
+        // There is none after this one, either.
+        *is_endless = true;
+        self.repair(start, "", "a comment or CDATA section without an end was removed");
+        self.copied = from;
+        from
     }
 
     /// Replaces the byte at `at`.
@@ -270,6 +289,12 @@ mod tests {
     fn a_bare_less_than_sign_becomes_text() {
         assert_eq!(repaired("<a>1 < 2 <3 <! x <b/></a>"), "<a>1 &lt; 2 &lt;3 &lt;! x <b/></a>");
         assert_eq!(repaired("<a>x<"), "<a>x&lt;");
+    }
+
+    #[test]
+    fn a_comment_or_cdata_section_without_an_end_hides_nothing() {
+        assert_eq!(repaired("<a><!-- b --><!-- c <d/></a>"), "<a><!-- b --> c <d/></a>");
+        assert_eq!(repaired("<a><![CDATA[b]]></a><a><![CDATA[c</a><!--d"), "<a><![CDATA[b]]></a><a>c</a>d");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Entries with the same id are the same entry, and the one with the latest `updated` is the newest version of it (RFC
 //! 4287 section 4.1.1). Some programs write one id into every entry: entries are versions of each other only if their
-//! links or their titles are the same, too, and not if the document has no other id.
+//! links or their titles are the same, too.
 
 use std::collections::HashMap;
 
@@ -15,9 +15,8 @@ pub(crate) fn drop_older(items: &mut Vec<Item>) -> usize {
     for (n, item) in items.iter().enumerate() {
         by_id.entry(item.guid.as_deref().unwrap_or_default()).or_default().push(n);
     }
-    let is_only_id = by_id.len() == 1 && items.len() > 2;
     let mut keep = vec![true; items.len()];
-    for group in by_id.iter().filter(|(id, group)| !id.is_empty() && group.len() > 1 && !is_only_id) {
+    for group in by_id.iter().filter(|(id, group)| !id.is_empty() && group.len() > 1) {
         drop_older_in(items, group.1, &mut keep);
     }
     let before = items.len();
@@ -61,9 +60,7 @@ mod tests {
     }
 
     fn kept(mut items: Vec<Item>) -> Vec<String> {
-        items.push(entry("other", "http://x.example/other", "other", 1));
         drop_older(&mut items);
-        items.pop();
         items.into_iter().map(|item| item.title).collect()
     }
 
@@ -85,7 +82,5 @@ mod tests {
         let two = [entry("a", "http://x.example/1", "one", 1), entry("a", "http://x.example/2", "two", 2)];
         assert_eq!(kept(two.to_vec()), ["one", "two"]);
         assert_eq!(kept(vec![entry("a", "", "one", 1), entry("a", "", "two", 1)]), ["one", "two"]);
-        let mut one_id: Vec<_> = (1..4).map(|n| entry("a", "", &n.to_string(), n)).collect();
-        assert_eq!(drop_older(&mut one_id), 0);
     }
 }

@@ -68,7 +68,27 @@ pub(crate) const CONTENT_REL: &str = "content";
 /// Whether text looks like an absolute or a relative address, and not like words or a number.
 pub(super) fn is_address(text: &str) -> bool {
     let text = text.trim();
-    text.contains(['/', '?', '#', '.']) && (text.contains("://") || !text.contains(char::is_whitespace))
+    text.contains("://") || text.starts_with('#') || is_path(text)
+}
+
+/// Whether text looks like a relative address: it begins or ends like one, or is names with slashes between them.
+fn is_path(text: &str) -> bool {
+    const BEGINNINGS: [&str; 4] = ["/", "./", "../", "?"];
+    const ENDINGS: [&str; 8] = ["/", ".html", ".htm", ".shtml", ".php", ".asp", ".aspx", ".jsp"];
+    let path = text.split(['?', '#']).next().unwrap_or_default();
+    // Opaque identifiers, as base64 has them, have upper case.
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.~%".contains(&b))
+    };
+    // "n/a" is not.
+    let is_names =
+        || path.len() > 3 && path.contains(|c: char| c.is_ascii_lowercase()) && path.split('/').all(is_name);
+    !text.contains(char::is_whitespace)
+        && !path.contains(':')
+        && (BEGINNINGS.iter().any(|b| text.starts_with(b))
+            || ENDINGS.iter().any(|e| path.ends_with(e))
+            || (path.contains('/') && is_names()))
 }
 
 /// A link as sent.
@@ -138,15 +158,11 @@ impl<'a> Draft<'a> {
         !self.has_elements && self.id.get().is_none() && self.links.is_empty()
     }
 
-    /// The guid as a link, if it is a relative address: `isPermaLink` says so, or its absence and the form of a path.
+    /// The guid as a link, if it is a relative address: `isPermaLink` says so, or it is missing and the guid looks like one.
     pub(super) fn relative_permalink(&self) -> Option<&str> {
-        const ENDINGS: [&str; 5] = [".html", ".htm", ".php", ".aspx", "/"];
         let (id, _) = self.id.get().filter(|(_, permalink)| *permalink)?;
-        let is_path = ["/", "./", "../", "?"].iter().any(|start| id.starts_with(start))
-            || ENDINGS.iter().any(|end| id.ends_with(end));
-        let is_relative =
-            !id.contains(char::is_whitespace) && !id.split(['/', '?', '#']).any(|part| part.contains(':'));
-        (is_relative && (self.id_is_address || is_path)).then_some(id.as_str())
+        let says_so = self.id_is_address && !id.contains(|c: char| c.is_whitespace() || c == ':');
+        (says_so || is_path(id)).then_some(id.as_str())
     }
 
     pub(super) fn add_link(&mut self, link: FeedLink) {
@@ -215,4 +231,33 @@ pub(crate) struct ItemExtras<'a> {
     pub(crate) warnings: Vec<String>,
     /// The guid, if it is a relative address.
     pub(crate) permalink: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relative_address_is_told_from_words_and_identifiers() {
+        for address in
+            ["/a", "./a", "../x?y", "?p=12", "12/a", "2024/05/a-title", "news.php?id=5", "a/", "A.html"]
+        {
+            assert!(is_path(address), "{address}");
+        }
+        for other in [
+            "",
+            "a",
+            "12",
+            "12/34",
+            "No comments",
+            "n/a",
+            "None.",
+            "tag:x.example,2024:/a",
+            "aGVs/bG8=",
+            "urn:a/b",
+        ] {
+            assert!(!is_path(other), "{other}");
+        }
+        assert!(is_address("http://x.example/") && is_address(" #comments") && !is_address("3 comments"));
+    }
 }
