@@ -14,18 +14,17 @@ use std::collections::HashSet;
 use address::ComparedAddress;
 use news::{Item, ItemEvidence, stable_hash};
 use sha2::{Digest, Sha256};
-use words::Words;
+use words::{hash_of_body, hash_of_line};
 
 /// Sets the key and the evidence of each item. Of items with the same key, the first is kept. Returns the number of
 /// dropped items.
 pub(crate) fn assign(items: &mut Vec<Item>) -> usize {
     let mut seen = HashSet::with_capacity(items.len());
     let before = items.len();
-    let mut words = Words::default();
     items.retain_mut(|item| {
         let link = item.link.as_deref().map(ComparedAddress::of);
         let guid = item.guid.as_deref().map(compared_guid);
-        item.evidence = evidence(item, guid.as_ref(), link.as_ref(), &mut words);
+        item.evidence = evidence(item, guid.as_ref(), link.as_ref());
         item.key = key(item, guid.as_ref(), link.as_ref());
         seen.insert(item.key.clone())
     });
@@ -41,12 +40,7 @@ fn compared_guid(guid: &str) -> ComparedAddress {
     }
 }
 
-fn evidence(
-    item: &Item,
-    guid: Option<&ComparedAddress>,
-    link: Option<&ComparedAddress>,
-    words: &mut Words,
-) -> ItemEvidence {
+fn evidence(item: &Item, guid: Option<&ComparedAddress>, link: Option<&ComparedAddress>) -> ItemEvidence {
     let follows = |guid: &ComparedAddress, link: &ComparedAddress| {
         guid.full() != link.full() && guid.without_fragment() == link.without_fragment()
     };
@@ -55,8 +49,8 @@ fn evidence(
         link: link.map_or(0, |link| hash(link.full())),
         path: link.map_or(0, |link| hash(link.without_host())),
         page: link.map_or(0, |link| hash(link.page())),
-        title: words.hash_of_line(&item.title),
-        text: words.hash_of_body([item.summary.as_str(), item.content_html.as_deref().unwrap_or_default()]),
+        title: hash_of_line(&item.title),
+        text: hash_of_body([item.summary.as_str(), item.content_html.as_deref().unwrap_or_default()]),
         guid_follows_link: guid.zip(link).is_some_and(|(guid, link)| follows(guid, link)),
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     entry::{
         BadSeenSet, EntryIdentity, Layout, SeenEntry, Traits, decode, decode_version1, encode, hex, key_bytes,
     },
-    matching::{Match, MatchReason, Matching, Parts},
+    matching::{EvidenceParts, Match, MatchReason, Matching},
     version1::{self, Recognised, VisitKind},
 };
 
@@ -58,7 +58,7 @@ pub struct Classified {
     /// By what it was recognised; `None` if it was not.
     pub matched: Option<MatchReason>,
     /// What differs from how it was seen last: guid, link, title, text or date.
-    pub differs: Parts,
+    pub differs: EvidenceParts,
 }
 
 /// How a document compares with the seen set.
@@ -181,7 +181,7 @@ struct Found {
     status: ItemStatus,
     key: [u8; 16],
     matched: Option<MatchReason>,
-    differs: Parts,
+    differs: EvidenceParts,
     /// It has an entry under another guid, or without a guid under another link.
     has_moved: bool,
     /// `None` for a new item.
@@ -221,7 +221,7 @@ fn compare(
         status: ItemStatus::New,
         key: recognised.keys.get(&n).copied().unwrap_or_else(|| key_bytes(&items[n].key)),
         matched: None,
-        differs: Parts::default(),
+        differs: EvidenceParts::default(),
         has_moved: false,
         first_seen: None,
         traits,
@@ -243,7 +243,7 @@ fn compare(
         found.key = key;
         found.heat = heat;
         (found.last_version, found.before) = (before.version(), version_before);
-        found.differs = Parts::that_differ(&before, &traits);
+        found.differs = EvidenceParts::that_differ(&before, &traits);
         found.has_moved = before.guid != traits.guid || (traits.guid == 0 && before.link != traits.link);
         if (before.title, before.text) != (traits.title, traits.text) {
             found.status = ItemStatus::Changed { first_seen };

@@ -13,25 +13,25 @@ use crate::entry::{EntryIdentity, SeenEntry, Traits};
 
 /// A set of the parts of the evidence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Parts(u16);
+pub struct EvidenceParts(u16);
 
-const GUID: Parts = Parts(1);
-const LINK: Parts = Parts(2);
-const TITLE: Parts = Parts(4);
-const TEXT: Parts = Parts(8);
-const DATE: Parts = Parts(16);
+const GUID: EvidenceParts = EvidenceParts(1);
+const LINK: EvidenceParts = EvidenceParts(2);
+const TITLE: EvidenceParts = EvidenceParts(4);
+const TEXT: EvidenceParts = EvidenceParts(8);
+const DATE: EvidenceParts = EvidenceParts(16);
 /// The link without its host.
-const PATH: Parts = Parts(32);
+const PATH: EvidenceParts = EvidenceParts(32);
 /// The link without query and fragment.
-const PAGE: Parts = Parts(64);
+const PAGE: EvidenceParts = EvidenceParts(64);
 /// Neither has a date.
-const UNDATED: Parts = Parts(128);
+const UNDATED: EvidenceParts = EvidenceParts(128);
 /// Neither has a guid.
-const NO_GUID: Parts = Parts(256);
+const NO_GUID: EvidenceParts = EvidenceParts(256);
 /// Both guids are their links with another fragment: they count the versions of an article.
-const VERSIONS: Parts = Parts(512);
+const VERSIONS: EvidenceParts = EvidenceParts(512);
 
-const NAMES: [(Parts, &str); 10] = [
+const NAMES: [(EvidenceParts, &str); 10] = [
     (GUID, "guid"),
     (LINK, "link"),
     (PATH, "link without host"),
@@ -44,7 +44,7 @@ const NAMES: [(Parts, &str); 10] = [
     (VERSIONS, "version in the guid"),
 ];
 
-impl Parts {
+impl EvidenceParts {
     const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
@@ -85,7 +85,7 @@ impl Parts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MatchReason {
     /// These parts of the evidence were equal.
-    Equal(Parts),
+    Equal(EvidenceParts),
     /// The key of the first version, which wrote the entry.
     Version1,
 }
@@ -121,25 +121,25 @@ enum Scope {
 
 #[derive(Clone, Copy, Debug)]
 struct Step {
-    equal: Parts,
+    equal: EvidenceParts,
     /// The part that must be an item's own, in the document and in the one before; 0 if none.
-    own: Parts,
+    own: EvidenceParts,
     several: Several,
     scope: Scope,
 }
 
-const fn step(equal: Parts, own: Parts, scope: Scope) -> Step {
+const fn step(equal: EvidenceParts, own: EvidenceParts, scope: Scope) -> Step {
     Step { equal, own, several: Several::Unmatched, scope }
 }
 
-const fn in_order(equal: Parts) -> Step {
-    Step { equal, own: Parts(0), several: Several::InOrder, scope: Scope::All }
+const fn in_order(equal: EvidenceParts) -> Step {
+    Step { equal, own: EvidenceParts(0), several: Several::InOrder, scope: Scope::All }
 }
 
-const ANY: Parts = Parts(0);
-const LINK_TITLE: Parts = LINK.and(TITLE);
-const PATH_TITLE: Parts = PATH.and(TITLE);
-const PAGE_TITLE: Parts = PAGE.and(TITLE);
+const ANY: EvidenceParts = EvidenceParts(0);
+const LINK_TITLE: EvidenceParts = LINK.and(TITLE);
+const PATH_TITLE: EvidenceParts = PATH.and(TITLE);
+const PAGE_TITLE: EvidenceParts = PAGE.and(TITLE);
 
 /// The same guid.
 const BY_GUID: [Step; 6] = [
@@ -202,7 +202,7 @@ pub(crate) struct Matching<'a> {
     /// Entries without an item that share some evidence with one of `open_items`.
     open_entries: Vec<usize>,
     /// What several items of one document have: the part and its value.
-    shared: HashSet<(Parts, u64)>,
+    shared: HashSet<(EvidenceParts, u64)>,
 }
 
 impl<'a> Matching<'a> {
@@ -273,7 +273,7 @@ impl<'a> Matching<'a> {
         (0..self.entries.len()).filter(|n| !self.taken[*n] && is_related(self.entries[*n].traits())).collect()
     }
 
-    fn shared_parts(&self) -> HashSet<(Parts, u64)> {
+    fn shared_parts(&self) -> HashSet<(EvidenceParts, u64)> {
         let mut shared = HashSet::new();
         let entries = self.entries[..self.newest].iter().filter_map(SeenEntry::traits);
         for part in [GUID, LINK, TITLE, PATH, PAGE] {
