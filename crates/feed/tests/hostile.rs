@@ -92,6 +92,11 @@ fn a40_nesting_is_refused_past_128_levels_everywhere() {
                 // Never closed: truncated or rejected, but never recursed into.
                 let cut = rss(&format!("<item>{}", open.repeat(depth)));
                 assert_ne!(class(&cut), "", "{depth} of {open}");
+                // Nothing is inside elements without end tag.
+                let tags = if *open == *"<media:group>" { "<font>" } else { open };
+                let tags = tags.repeat(depth.min(2_600));
+                let item = one(&format!("<description>a {tags} b</description>{tags}<title>t</title>"));
+                assert_eq!((&*item.title, item.summary.ends_with('b')), ("t", true), "{depth} of {tags}");
             }
         }
         let atom = |depth| {

@@ -289,7 +289,8 @@ impl<'a> Builder<'a> {
             match open.role {
                 Role::Markup => {
                     let local = open.name.rsplit(':').next().unwrap_or(open.name);
-                    if let Some(capture) = self.capture.as_mut().filter(|_| !is_void(local)) {
+                    if let Some(capture) = self.capture.as_mut().filter(|_| open.is_closed && !is_void(local))
+                    {
                         capture.push_tag("/", local, &[]);
                     }
                 }
