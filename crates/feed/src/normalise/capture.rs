@@ -29,15 +29,13 @@ pub(super) struct Capture<'a> {
     /// Atom 0.3 `mode="base64"`.
     pub(super) base64: bool,
     pub(super) offset: usize,
-    /// The number of open elements around its content.
-    pub(super) level: usize,
     pub(super) truncated: bool,
     text: Cow<'a, str>,
 }
 
 impl<'a> Capture<'a> {
-    pub(super) fn new(field: Field, mode: TextMode, base64: bool, offset: usize, level: usize) -> Self {
-        Self { field, mode, base64, offset, level, truncated: false, text: Cow::Borrowed("") }
+    pub(super) fn new(field: Field, mode: TextMode, base64: bool, offset: usize) -> Self {
+        Self { field, mode, base64, offset, truncated: false, text: Cow::Borrowed("") }
     }
 
     /// Appends text of the document; not copied while it is the only text.

@@ -58,7 +58,7 @@ impl<'a> Builder<'a> {
         {
             item.content_base.clone_from(&open.base);
         }
-        self.capture = Some(Capture::new(field, mode, base64, offset, self.stack.len()));
+        self.capture = Some(Capture::new(field, mode, base64, offset));
     }
 
     /// Reads the attributes of a field, which may replace its text.

@@ -234,11 +234,10 @@ fn position_of(text: &str, offset: usize) -> (u32, u32) {
 /// The offset of the `[` of the items, after an offset.
 fn items_after(text: &str, from: usize) -> Option<usize> {
     const NAME: &str = "\"items\"";
-    let rest = &text[from..];
-    let mut names = memmem::find_iter(rest.as_bytes(), NAME).map(|at| &rest[at + NAME.len()..]);
-    let value = |after: &str| Some(after.trim_start().strip_prefix(':')?.trim_start()).map(str::len);
-    names.find_map(|after| {
-        value(after).filter(|left| text[text.len() - left..].starts_with('[')).map(|left| text.len() - left)
+    let mut names = memmem::find_iter(&text.as_bytes()[from..], NAME).map(|at| from + at + NAME.len());
+    names.find_map(|at| {
+        let value = text[at..].trim_start().strip_prefix(':')?.trim_start();
+        value.starts_with('[').then(|| text.len() - value.len())
     })
 }
 
