@@ -135,9 +135,12 @@ impl<'a> Lexer<'a> {
     fn stands_for_itself(&self, name: &str, attributes: &str, left: usize) -> bool {
         let Some(ends) = &self.title_ends else { return false };
         let bare = attributes.trim_matches(|c: char| c.is_ascii_whitespace() || c == '/').is_empty();
+        if is_inline(name) {
+            // `a<b and c>d` has no attributes.
+            return !bare && !attributes.contains(['=', '"', '\'']);
+        }
         let ends_later = |known: usize| (1..=left).contains(&ends[known]);
-        bare && !is_inline(name)
-            && known_index(name).is_some_and(|n| !ends_later(n) && !NEVER_TEXT.contains(&KNOWN[n]))
+        bare && known_index(name).is_some_and(|n| !ends_later(n) && !NEVER_TEXT.contains(&KNOWN[n]))
     }
 }
 
@@ -357,6 +360,8 @@ mod tests {
             ("<p>a<br>b <i>c", "ab c"),
             ("a <div class=x>b", "a b"),
             ("a <script>b", "a b"),
+            ("if a<b and c>d", "if a<b and c>d"),
+            ("a <b class='x'>b</b>", "a b"),
             ("a <script>b</script>", "a "),
             ("what does <!-- mean", "what does <!-- mean"),
         ] {

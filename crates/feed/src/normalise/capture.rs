@@ -89,8 +89,10 @@ impl<'a> Capture<'a> {
             // U+FFFD results from numbers that are not characters.
             Some(Reference::Number(c)) if !is_xml(c) || c == char::REPLACEMENT_CHARACTER => return false,
             Some(found) => {
-                for c in found.chars() {
-                    self.push_copy(c.encode_utf8(&mut [0; 4]));
+                let (first, second) = found.chars();
+                self.push_copy(first.encode_utf8(&mut [0; 4]));
+                if let Some(second) = second {
+                    self.push_copy(second.encode_utf8(&mut [0; 4]));
                 }
             }
             None => {

@@ -146,9 +146,17 @@ impl<'a> Draft<'a> {
         };
         // Markup makes a summary the content itself.
         if other.value.len() > summary.value.len() && !(summary.html && summary.value.contains('<')) {
-            self.content.offer(SECOND_TEXT, other);
+            self.add_content(SECOND_TEXT, other);
         }
         self.summary.0 = Some((best, summary));
+    }
+
+    /// Keeps the best content, of the same rank the longer one.
+    pub(super) fn add_content(&mut self, rank: u8, text: FeedText<'a>) {
+        match &mut self.content.0 {
+            Some((best, kept)) if *best == rank && text.value.len() > kept.value.len() => *kept = text,
+            _ => self.content.offer(rank, text),
+        }
     }
 
     pub(super) fn add_image(&mut self, rank: u8, address: String) {

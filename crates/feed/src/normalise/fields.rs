@@ -38,7 +38,7 @@ impl<'a> Builder<'a> {
             Field::Title(_) | Field::Summary(_) | Field::Content(_) if vocabulary == Vocabulary::Xhtml => {
                 (TextMode::Xhtml, TextEncoding::None)
             }
-            Field::Content(_) if atom && is_file(get("type").unwrap_or_default()) => {
+            Field::Content(_) | Field::Summary(_) if atom && is_file(get("type").unwrap_or_default()) => {
                 (TextMode::Plain, TextEncoding::Binary)
             }
             Field::Title(_) | Field::Summary(_) | Field::Content(_) if atom => {
@@ -161,6 +161,10 @@ impl<'a> Builder<'a> {
             AttributeElement::MediaContent | AttributeElement::Enclosure => {
                 draft.add_link(enclosure(address));
             }
+            AttributeElement::MediaPlayer => {
+                let page = enclosure(address);
+                draft.add_link(FeedLink { media_type: Some("text/html".to_owned()), ..page });
+            }
         }
     }
 
@@ -197,7 +201,7 @@ impl<'a> Builder<'a> {
             Field::Title(rank) => draft.title.offer(rank, text),
             Field::Summary(rank) if is_item => draft.add_summary(rank, text),
             Field::Summary(rank) => draft.summary.offer(rank, text),
-            Field::Content(rank) => draft.content.offer(rank, text),
+            Field::Content(rank) => draft.add_content(rank, text),
             Field::Id(rank) => {
                 let value = (line(&text, GUID_BYTES_MAX), rank == 0 && !draft.id_is_opaque);
                 draft.id.offer(rank, value);

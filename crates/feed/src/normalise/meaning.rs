@@ -66,6 +66,8 @@ pub(super) enum AttributeElement {
     Enclosure,
     MediaContent,
     MediaThumbnail,
+    /// A page that plays the video.
+    MediaPlayer,
     ItunesImage,
     /// `<image>` of RSS, which usually has an element with the address.
     Image,
@@ -171,6 +173,7 @@ fn media(scope: ElementScope, local: &str) -> Meaning {
     match (scope, local) {
         (_, "group") => Meaning::Group,
         (_, "content" | "peerlink") => Meaning::Attributes(AttributeElement::MediaContent),
+        (_, "player") => Meaning::Attributes(AttributeElement::MediaPlayer),
         (_, "thumbnail") => Meaning::Attributes(AttributeElement::MediaThumbnail),
         (ElementScope::Item, "title") => Meaning::Field(Field::Title(8)),
         (ElementScope::Item, "description") => Meaning::Field(Field::Summary(8)),
