@@ -91,12 +91,20 @@ async fn the_page_notices_a_dead_connection_and_misses_nothing() {
         titles.as_array().unwrap().iter().map(|title| title.as_str().unwrap().to_owned()).collect()
     };
     notices_and_misses_nothing(&origin, &relay, shown).await.unwrap();
-    let told = "const text = document.getElementById('items-list').textContent;\
-                return text.includes('Wrold') && text.includes('categroy');";
+    let told = "const line = document.getElementById('filter-remarks');\
+                return line.checkVisibility() && ['Wrold', 'categroy'].every((word) => line.textContent.includes(word));";
     browser.run("location.hash = 'category=Wrold&categroy=x';").await.unwrap();
     browser.wait("what was mistyped", SHOWN, told).await.unwrap();
     browser.open(&format!("http://{}/?category=Wrold&categroy=x", relay.address)).await.unwrap();
     browser.wait("what was mistyped in a query", SHOWN, told).await.unwrap();
+    browser
+        .run(
+            "document.getElementById('filter').open = true; document.getElementById('filter-clear').click();",
+        )
+        .await
+        .unwrap();
+    let gone = "return !document.getElementById('filter-remarks').checkVisibility();";
+    browser.wait("the end of the remark", SHOWN, gone).await.unwrap();
 }
 
 #[tokio::test]

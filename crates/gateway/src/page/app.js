@@ -39,6 +39,13 @@ async function copy(button) {
   setTimeout(() => say(label, "Copy"), 1_600);
 }
 
+/** What the gateway does not know in the filter stays beside it: in the list it would move away with the items. */
+function showRemarks() {
+  const line = byId("filter-remarks");
+  say(line, connection.remarks);
+  line.hidden = connection.remarks === "";
+}
+
 let lastTick = Date.now();
 
 /** Every second: updates durations. A second that took a minute means that the machine slept. */
@@ -57,6 +64,7 @@ function tick() {
 function connectParts() {
   connection.onChange = () => {
     showConnection();
+    showRemarks();
     announce();
   };
   connection.onItem = (entry) => {

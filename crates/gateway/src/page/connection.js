@@ -63,6 +63,7 @@ export const connection = {
   /** Starts to listen with the filter: after `afterId`, or with the newest items if it is empty. */
   begin(afterId) {
     this.leave();
+    this.remarks = "";
     this.lastId = afterId;
     if (!afterId) this.kept = [];
     if (!canShare()) {
@@ -323,9 +324,7 @@ export const connection = {
     this.headSeq = head?.seq ?? Infinity;
     if (data.resume === "gap") this.onWarning(missedText(data.missed));
     if (data.resume === "reset") this.onWarning(resetText(data));
-    const remarks = remarksText(data);
-    if (remarks && remarks !== this.remarks) this.onWarning(remarks);
-    this.remarks = remarks;
+    this.remarks = remarksText(data);
     this.onChange();
   },
 
