@@ -32,7 +32,11 @@ pub(crate) fn plain_text(html: &str, bytes_max: usize) -> String {
 
 /// A title in HTML as plain text on one line: as [`plain_text`], but a tag that the title is about stays.
 pub(crate) fn plain_title(html: &str, bytes_max: usize) -> String {
-    if may_be_markup(html) { text_of(Lexer::of_title(html), html, bytes_max) } else { fold(html, bytes_max) }
+    if html.contains('<') {
+        text_of(Lexer::of_title(html), html, bytes_max)
+    } else {
+        fold(&unescape(html), bytes_max)
+    }
 }
 
 fn text_of(lexer: Lexer<'_>, html: &str, bytes_max: usize) -> String {

@@ -1,5 +1,7 @@
 //! Plain text with lines as HTML.
 
+use memchr::memchr2;
+
 use super::sanitise::HtmlRepairs;
 use crate::{
     limits::CONTENT_BYTES_MAX,
@@ -8,7 +10,7 @@ use crate::{
 
 /// Whether the text has more than one line.
 pub(crate) fn has_lines(text: &str) -> bool {
-    text.trim().contains(['\n', '\r'])
+    memchr2(b'\n', b'\r', text.trim().as_bytes()).is_some()
 }
 
 /// Plain text as HTML: an empty line separates paragraphs, the others are separated by `<br>`. `None` if it is empty.

@@ -41,12 +41,15 @@ pub(super) struct Picture<'a> {
 impl<'a> Picture<'a> {
     /// Reads a tag; `None` if it is not a picture or a tracking pixel.
     pub(super) fn read(name: &str, attributes: &'a str) -> Option<Self> {
-        if !["img", "image", "amp-img"].iter().any(|n| n.eq_ignore_ascii_case(name)) || is_pixel(attributes) {
+        if !["img", "image", "amp-img"].iter().any(|n| n.eq_ignore_ascii_case(name)) {
             return None;
         }
         let mut picture = Self::default();
         for (name, value) in lexer::attributes(attributes) {
             let is = |other: &&str| name.eq_ignore_ascii_case(other);
+            if is_dot(name, value) {
+                return None;
+            }
             if let Some(slot) = SOURCES.iter().position(|(names, _)| names.iter().any(is)) {
                 picture.sources[slot].get_or_insert(value);
             } else if is(&"alt") {
@@ -98,7 +101,10 @@ pub(super) struct Embedded {
 
 impl Embedded {
     pub(super) fn read(name: &str, attributes: &str, base: Option<&Url>) -> Option<Self> {
-        const ADDRESSES: [(&str, &[&str]); 7] = [
+        const ADDRESSES: [(&str, &[&str]); 10] = [
+            ("amp-audio", &["src"]),
+            ("amp-iframe", &["src"]),
+            ("amp-video", &["src"]),
             ("audio", &["data-src", "src"]),
             ("embed", &["data-src", "src"]),
             ("iframe", &["data-src", "data-lazy-src", "src"]),
@@ -108,7 +114,9 @@ impl Embedded {
             ("video", &["data-src", "src"]),
         ];
         let (name, names) = ADDRESSES.iter().find(|(n, _)| n.eq_ignore_ascii_case(name))?;
-        if is_pixel(attributes) || (*name == "param" && !names_a_movie(attributes)) {
+        if lexer::attributes(attributes).any(|(n, value)| is_dot(n, value))
+            || (*name == "param" && !names_a_movie(attributes))
+        {
             return None;
         }
         let address = names.iter().find_map(|n| web_url(&get(attributes, n)?, base))?;
@@ -130,11 +138,10 @@ fn get<'a>(attributes: &'a str, name: &str) -> Option<Cow<'a, str>> {
     found.next().map(|(_, value)| unescape_attribute(value))
 }
 
-/// Whether nobody sees it: it counts readers.
-fn is_pixel(attributes: &str) -> bool {
-    let is_side = |name: &str| name.eq_ignore_ascii_case("width") || name.eq_ignore_ascii_case("height");
-    lexer::attributes(attributes)
-        .any(|(name, value)| matches!(value, "0" | "1" | "0px" | "1px") && is_side(name))
+/// Whether an attribute makes it so small that it only counts readers.
+fn is_dot(name: &str, value: &str) -> bool {
+    matches!(value, "0" | "1" | "0px" | "1px")
+        && (name.eq_ignore_ascii_case("width") || name.eq_ignore_ascii_case("height"))
 }
 
 fn words(value: &str) -> String {
