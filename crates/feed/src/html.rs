@@ -16,7 +16,7 @@ pub(crate) use lines::{has_lines, paragraphs};
 pub(crate) use sanitise::sanitise;
 pub(crate) use urls::{is_canonical, resolve, web_url};
 
-use self::pictures::Picture;
+use self::pictures::{Picture, source_set};
 use crate::text::{Folded, fold, unescape, unescape_attribute};
 use memchr::memchr2;
 use url::Url;
@@ -99,12 +99,16 @@ pub(crate) fn has_markup(html: &str) -> bool {
 /// The first visible image: lazy images by their real URL, no tracking pixels. If there is none, the still of the first
 /// video.
 pub(crate) fn first_image(html: &str, base: Option<&Url>) -> Option<String> {
-    let mut still = None;
+    let (mut still, mut source) = (None, None);
     for token in Lexer::new(html) {
         let HtmlToken::Open { name, attributes, .. } = token else { continue };
-        if let Some(address) = Picture::read(name, attributes).and_then(|picture| picture.address(base)) {
-            return Some(address);
+        if let Some(picture) = Picture::read(name, attributes) {
+            let address = picture.address(base).or_else(|| source.take());
+            if address.is_some() {
+                return address;
+            }
         }
+        source = source.or_else(|| source_set(name, attributes, base));
         if still.is_none() && name.eq_ignore_ascii_case("video") {
             let mut posters = lexer::attributes(attributes).filter(|(n, _)| n.eq_ignore_ascii_case("poster"));
             still = posters.next().and_then(|(_, poster)| web_url(&unescape_attribute(poster), base));
@@ -214,5 +218,8 @@ mod tests {
         ] {
             assert_eq!(image(&format!("<img {html}>")).as_deref(), Some(address), "{html}");
         }
+        let picture =
+            "<picture><source data-srcset='https://cdn.example/a.webp 1x'><img src='data:,x'></picture>";
+        assert_eq!(image(picture).as_deref(), Some("https://cdn.example/a.webp"));
     }
 }

@@ -90,6 +90,15 @@ impl<'a> Picture<'a> {
     }
 }
 
+/// The address that a `<source>` of `<picture>` has, for an `<img>` that has none.
+pub(super) fn source_set(name: &str, attributes: &str, base: Option<&Url>) -> Option<String> {
+    if !name.eq_ignore_ascii_case("source") {
+        return None;
+    }
+    let set = get(attributes, "srcset").or_else(|| get(attributes, "data-srcset"))?;
+    candidates(&set).find_map(|candidate| web_url(candidate, base))
+}
+
 /// A video or other document that a page embeds.
 #[derive(Debug)]
 pub(super) struct Embedded {

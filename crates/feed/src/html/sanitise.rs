@@ -10,7 +10,7 @@ use url::Url;
 
 use super::{
     lexer::{self, HtmlToken, Lexer},
-    pictures::{Embedded, Picture},
+    pictures::{Embedded, Picture, source_set},
     plain_text, web_url,
 };
 use crate::{
@@ -89,6 +89,7 @@ pub(crate) fn sanitise(html: &str, base: Option<&Url>) -> (Option<String>, HtmlR
         growth_left: GROWTH_BYTES_MAX + html.len(),
         linked: String::new(),
         after_link: Vec::new(),
+        source: None,
         media: Media::None,
     };
     for token in Lexer::new(html) {
@@ -167,6 +168,8 @@ struct TagFilter<'a> {
     /// Addresses and texts of links that follow the open one, because links cannot be nested.
     after_link: Vec<(String, String)>,
     media: Media,
+    /// The address of the next picture, if that has none.
+    source: Option<String>,
 }
 
 /// The open `<video>`, `<audio>` or `<object>`.
@@ -324,6 +327,9 @@ impl TagFilter<'_> {
         if is_media(name) {
             self.media = Media::Open;
         }
+        if self.source.is_none() {
+            self.source = source_set(name, attributes, self.base);
+        }
         let is_source = ["source", "param", "embed"].iter().any(|n| n.eq_ignore_ascii_case(name));
         if is_source && self.media == Media::Linked {
             return;
@@ -352,7 +358,8 @@ impl TagFilter<'_> {
             return self.words(&symbol);
         }
         let (alt, title) = (picture.alt(), picture.title());
-        let address = picture.address(self.base);
+        let source = self.source.take();
+        let address = picture.address(self.base).or(source);
         if address.as_ref().is_some_and(|a| *a == self.linked) {
             return;
         }
@@ -521,6 +528,7 @@ mod tests {
             ("a<img src='data:x,y'>b", "ab"),
             ("well <img src=s.png alt='\u{1f600}'>", "well \u{1f600}"),
             ("<picture><source srcset='1.webp'><img src=1.gif></picture>", "<a href=\"1.gif\">[image]</a>"),
+            ("<picture><source srcset='1.webp'><img alt=x></picture>", "<a href=\"1.webp\">x</a>"),
         ] {
             assert_eq!(short(html), expected, "{html}");
         }
