@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use news::Timestamp;
 use url::Url;
 
 use super::{
@@ -192,9 +193,19 @@ impl<'a> Builder<'a> {
         self.store(field, text, offset);
     }
 
+    /// A date in the language of the item or the feed, as far as it is known here.
+    fn date(&self, text: &str) -> Option<Timestamp> {
+        let item = self.item.as_ref().and_then(|item| item.language.get());
+        dates::parse(text, item.or(self.feed.language.get()).map(String::as_str))
+    }
+
     fn store(&mut self, field: Field, text: FeedText<'a>, offset: usize) {
         let base = self.stack.last().and_then(|o| o.base.clone());
         let is_item = self.item.is_some();
+        let date = match field {
+            Field::Published(_) | Field::Updated(_) => self.date(&text.value),
+            _ => None,
+        };
         let draft = self.item.as_mut().unwrap_or(&mut self.feed);
         let line = |w: &FeedText<'_>, max| fold(&w.value, max);
         match field {
@@ -210,7 +221,7 @@ impl<'a> Builder<'a> {
                 href: absolute(&mut self.growth_left, &text.value, base.as_deref()),
                 ..FeedLink::default()
             }),
-            Field::Published(rank) | Field::Updated(rank) => match dates::parse(&text.value) {
+            Field::Published(rank) | Field::Updated(rank) => match date {
                 Some(date) if matches!(field, Field::Published(_)) => draft.published.offer(rank, date),
                 Some(date) => draft.updated.offer(rank, date),
                 None => {
@@ -218,7 +229,7 @@ impl<'a> Builder<'a> {
                     self.warnings.warn_about(
                         draft,
                         offset,
-                        format!("\"{}\" is not a date", fold(&shown, 60)),
+                        format!("the date \"{}\" is not understood", fold(&shown, 60)),
                     );
                 }
             },

@@ -195,12 +195,13 @@ impl<'de> Visitor<'de> for ItemsSeed<'_> {
 
 fn raw(item: &Map<String, Value>) -> RawItem<'static> {
     let text = |key: &str| item.get(key).and_then(string).filter(|t| !t.trim().is_empty());
+    let language = text("language");
     let mut warnings = Vec::new();
     let mut date = |key: &str| {
         let text = text(key)?;
-        let date = dates::parse(&text);
+        let date = dates::parse(&text, language.as_deref());
         if date.is_none() {
-            warnings.push(format!("\"{}\" is not a date", fold(&text, 60)));
+            warnings.push(format!("the date \"{}\" is not understood", fold(&text, 60)));
         }
         date
     };
@@ -219,7 +220,7 @@ fn raw(item: &Map<String, Value>) -> RawItem<'static> {
         categories: list(item, "tags").iter().filter_map(string).map(FeedText::plain).collect(),
         published,
         updated,
-        language: text("language"),
+        language,
         images: ["image", "banner_image"].into_iter().filter_map(text).collect(),
         enclosures: list(item, "attachments").iter().filter_map(attachment).collect(),
         warnings,
