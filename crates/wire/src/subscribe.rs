@@ -123,8 +123,9 @@ struct OpenStream {
 }
 
 impl Subscription {
-    /// Largest block accepted, in bytes: far above the largest event.
-    pub const BLOCK_BYTES_MAX: usize = 1024 * 1024;
+    /// Largest block accepted, in bytes: twice the largest event, whose content has 256 KiB (768 KiB if each character is
+    /// written as a reference), its summary 64 KiB, and its lists 256 KiB.
+    pub const BLOCK_BYTES_MAX: usize = 4 * 1024 * 1024;
 
     /// A subscription to `path` (with its query), after `cursor` if there is one. No connection is made yet.
     #[must_use]
