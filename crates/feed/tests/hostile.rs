@@ -203,6 +203,13 @@ fn a43_numbers_and_lengths_are_bounded() {
         assert_eq!((guid(1_023), guid(1_024), guid(1_025)), (1_023, 1_024, 1_024));
         let summary = |n: usize| one(&format!("<description>{}</description>", "s".repeat(n))).summary.len();
         assert_eq!((summary(65_535), summary(65_536), summary(65_537)), (65_535, 65_536, 65_536));
+        let content = |n: usize| {
+            let item = one(&format!("<content:encoded>{}</content:encoded>", "c".repeat(n)));
+            (item.content_html.unwrap().len(), item.warnings.len())
+        };
+        let max = 256 << 10;
+        assert_eq!((content(max - 1), content(max), content(max + 1)), ((max - 1, 0), (max, 0), (max, 1)));
+        assert_eq!(content(2 << 20), (max, 2), "one warning for what was read, one for what was kept");
         assert_eq!(class(&rss(&"<!-- c -->".repeat(1_000_000))), "ok");
         let authors = one(&"<author>a</author><dc:creator>b</dc:creator>".repeat(100_000)).authors.len();
         assert!(authors <= 32);
