@@ -28,7 +28,7 @@ struct Reader<'a> {
     language: &'a str,
     tokens: &'a [DateToken],
     at: usize,
-    parts: Parts,
+    parts: Parts<'a>,
 }
 
 impl<'a> Reader<'a> {

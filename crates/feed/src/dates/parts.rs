@@ -21,7 +21,7 @@ pub(super) struct DateNumber {
 
 /// What the tokens said so far.
 #[derive(Debug, Default)]
-pub(super) struct Parts {
+pub(super) struct Parts<'a> {
     pub(super) order: Option<DayOrder>,
     pub(super) american: bool,
     /// Numbers that are neither time nor zone.
@@ -42,10 +42,10 @@ pub(super) struct Parts {
     pub(super) afternoon: Option<bool>,
     /// Minutes east of UTC, by number.
     pub(super) offset: Option<i64>,
-    pub(super) zone: Option<Zone>,
+    pub(super) zone: Option<Zone<'a>>,
 }
 
-impl Parts {
+impl<'a> Parts<'a> {
     pub(super) fn has_zone(&self) -> bool {
         self.offset.is_some() || self.zone.is_some()
     }
@@ -105,7 +105,7 @@ impl Parts {
     }
 
     /// A zone by name. One behind a number only explains it.
-    pub(super) fn zone(&mut self, zone: Zone, is_american: bool) -> bool {
+    pub(super) fn zone(&mut self, zone: Zone<'a>, is_american: bool) -> bool {
         self.american |= is_american;
         let is_new = self.zone.is_none() || self.zone == Some(zone);
         if self.offset.is_none() {
