@@ -19,6 +19,6 @@ pub use client::{ControlAnswer, ControlClient, ControlError, ControlRequest};
 pub use orders::{LogLevel, PauseAnswer, PauseOrder, ResumeOrder, VisitAnswer, VisitOrder};
 pub use paths::ControlSocket;
 pub use problem::Problem;
-pub use reload::{CatalogueChanges, ConfigChange, ReloadAnswer};
+pub use reload::{CatalogueChanges, ConfigChange, CredentialChanges, ReloadAnswer};
 pub use status::{GatewayStatus, IngestHealth, IngestStatus};
 pub use watch::{GatewayVitals, HealthReport, IngestVitals, ProcessIdentity, ProcessVitals, WatchReport};

@@ -1,6 +1,8 @@
 //! `POST /reload`: does what SIGHUP does, and answers with the result. It is all or nothing: if anything is wrong, the
 //! answer is a [`Problem`](crate::Problem) with every complaint, and nothing changes.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::optional_part::OptionalPart;
@@ -13,6 +15,9 @@ pub struct ReloadAnswer {
     pub catalogue: Option<CatalogueChanges>,
     /// Configuration keys whose value changed.
     pub changes: Vec<ConfigChange>,
+    /// What changed in files of tokens and keys; only the gateway has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub credentials: Vec<CredentialChanges>,
 }
 
 /// How the new list of sources differs from the old one, in sources.
@@ -32,6 +37,26 @@ pub struct CatalogueChanges {
 
 impl OptionalPart for CatalogueChanges {
     const KEYS: &[&str] = &["file", "added", "changed", "removed", "unchanged"];
+}
+
+/// How a file of tokens or keys that the configuration names differs from the one in use before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CredentialChanges {
+    /// `section.key` that names the file.
+    pub key: String,
+    /// New tokens or keys.
+    pub added: usize,
+    /// Tokens that grant something else, or until another time.
+    pub changed: usize,
+    /// Tokens or keys that are no longer accepted.
+    pub removed: usize,
+}
+
+impl fmt::Display for CredentialChanges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, added, changed, removed } = self;
+        write!(f, "{key}: {added} added, {changed} changed, {removed} removed")
+    }
 }
 
 /// A configuration key whose value changed.

@@ -5,10 +5,11 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::EX_FAILURE;

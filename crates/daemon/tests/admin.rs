@@ -200,7 +200,7 @@ fn a_reload_order_is_answered_with_its_result_and_refused_when_too_many_are_queu
     orders
         .blocking_recv()
         .unwrap()
-        .send(Ok(ReloadAnswer { catalogue: None, changes: vec![change] }))
+        .send(Ok(ReloadAnswer { changes: vec![change], ..ReloadAnswer::default() }))
         .unwrap();
     let (code, _, body) = asked.join().unwrap();
     assert_eq!((code, json_of(&body)), (200, expected));

@@ -71,12 +71,29 @@ impl LatencyControl {
     /// # Errors
     /// If no thread can be started.
     pub fn start(tested: &Address, twin: &Address, pause: Duration) -> std::io::Result<Self> {
+        Self::start_on(&["/", "/health"], tested, twin, pause)
+    }
+
+    /// The same for `/health` alone, with `pause` after each probe.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn start_on_health(tested: &Address, twin: &Address, pause: Duration) -> std::io::Result<Self> {
+        Self::start_on(&["/health"], tested, twin, pause)
+    }
+
+    fn start_on(
+        paths: &'static [&'static str],
+        tested: &Address,
+        twin: &Address,
+        pause: Duration,
+    ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stopped, tested, twin) = (Arc::clone(&stop), tested.clone(), twin.clone());
         let thread = std::thread::Builder::new()
             .name("latency-control".to_owned())
-            .spawn(move || runtime.block_on(probe_both(&tested, &twin, pause, &stopped)))?;
+            .spawn(move || runtime.block_on(probe_both(paths, &tested, &twin, pause, &stopped)))?;
         Ok(Self { stop, thread })
     }
 
@@ -91,13 +108,19 @@ impl LatencyControl {
     }
 }
 
-async fn probe_both(tested: &Address, twin: &Address, pause: Duration, stop: &AtomicBool) -> LatencyReport {
+async fn probe_both(
+    paths: &[&'static str],
+    tested: &Address,
+    twin: &Address,
+    pause: Duration,
+    stop: &AtomicBool,
+) -> LatencyReport {
     let began = Instant::now();
     let mut report = LatencyReport::default();
     // Neither is always the first to connect.
     let mut tested_first = true;
     while !stop.load(Ordering::Relaxed) {
-        for path in ["/", "/health"] {
+        for path in paths {
             let (of_tested, of_twin) = if tested_first {
                 tokio::join!(probe(tested, path, began), probe(twin, path, began))
             } else {

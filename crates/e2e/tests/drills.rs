@@ -13,9 +13,11 @@ use std::{
     time::Duration,
 };
 
-use e2e::{Binary, Origin, StartOptions, TestStack, http, log_line, scenario, wait_for};
+use e2e::{
+    Binary, LatencyControl, Origin, StartOptions, TestStack, faults, http, log_line, scenario, wait_for,
+};
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// Deadline of the doctor, whatever hangs: half of a hang, so that a doctor which waits for its end misses it.
 const VERDICT_WITHIN: Duration = Duration::from_secs(HANG_SECONDS / 2);
@@ -213,6 +215,78 @@ async fn health_is_answered_while_every_worker_is_blocked() {
         assert_eq!(status, 200);
     }
     fixture.end_drills(Binary::Gateway).await;
+    fixture.wait_healthy().await;
+}
+
+/// How long all loops spin while `/health` is probed.
+const SPIN: Duration = Duration::from_secs(6);
+/// Every loop of the gateway but that of `/health`, as its thread is named, and the drill that makes it spin.
+const LOOPS: [(&str, &str); 5] = [
+    ("worker-0", "spin-worker"),
+    ("worker-1", "spin-worker"),
+    ("pages", "spin-pages"),
+    ("intake", "spin-intake"),
+    // The main thread has the name of the program.
+    ("newswire-gatewa", "spin-arbiter"),
+];
+
+/// Whether each of the loops is running or waits for a processor, in percent of so many looks at it.
+async fn busy_percent(process: u32, looks: usize) -> [usize; LOOPS.len()] {
+    let mut busy = [0; LOOPS.len()];
+    for _ in 0..looks {
+        sleep(SPIN / u32::try_from(looks).unwrap()).await;
+        for thread in fs::read_dir(format!("/proc/{process}/task")).unwrap() {
+            let stat = fs::read_to_string(thread.unwrap().path().join("stat")).unwrap_or_default();
+            // `12 (worker-0) R …`
+            let Some((name, state)) = stat.split_once(" (").and_then(|(_, rest)| rest.rsplit_once(") "))
+            else {
+                continue;
+            };
+            let number = LOOPS.iter().position(|(of_loop, _)| *of_loop == name);
+            busy.iter_mut().enumerate().filter(|(n, _)| Some(*n) == number).for_each(|(_, busy)| {
+                *busy += usize::from(state.starts_with('R'));
+            });
+        }
+    }
+    busy.map(|busy| busy * 100 / looks)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_is_answered_while_every_loop_spins_and_then_streams_go_on_with_nothing_lost() {
+    let mut fixture = DrillFixture::new().await;
+    let mut twin = TestStack::new(&[]).unwrap();
+    twin.set("gateway.workers", "2");
+    twin.start_both().await.unwrap();
+    // Enough for both workers to have some.
+    let subscribers: Vec<_> = (0..4).map(|_| fixture.stack.subscribe("/news/stream?snapshot=1000")).collect();
+    for subscriber in &subscribers {
+        subscriber.wait_event("item", SEEN_WITHIN, |_| true).await.unwrap();
+    }
+    for (_, drill) in LOOPS {
+        fixture.inject(Binary::Gateway, drill, HANG_SECONDS).await;
+    }
+    let is_blocked =
+        async || http::fetch(&fixture.stack.gateway(), "/news", Duration::from_secs(2)).await.err();
+    wait_for("the workers to spin", SEEN_WITHIN, is_blocked).await.unwrap();
+
+    let (gateway, of_twin) = (fixture.stack.gateway(), twin.gateway());
+    let control = LatencyControl::start_on_health(&gateway, &of_twin, Duration::from_millis(20)).unwrap();
+    fixture.origin.publish("feed-0", "While every loop spins");
+    let process = fixture.stack.process(Binary::Gateway).unwrap().id();
+    let busy = busy_percent(process, 60).await;
+    let report = control.stop();
+    log_line(&format!("every loop at 100 %: {report}; busy {busy:?}"));
+    assert!(busy.iter().all(|busy| *busy > 90), "every loop spins: {LOOPS:?} {busy:?}");
+    assert!(report.count() as u64 > SPIN.as_secs(), "probed throughout: {report}");
+    report.check().unwrap();
+
+    fixture.end_drills(Binary::Gateway).await;
+    let last = fixture.origin.publish("feed-1", "After that");
+    for subscriber in &subscribers {
+        subscriber.wait_event("item", SEEN_WITHIN, |r| r.json()["guid"] == *last).await.unwrap();
+        assert_eq!(faults(&fixture.origin.published(), &subscriber.records()), [""; 0]);
+        assert_eq!(subscriber.connections().len(), 1, "{}", subscriber.summary());
+    }
     fixture.wait_healthy().await;
 }
 

@@ -3,12 +3,16 @@
 
 use std::{
     fs,
-    process::Command,
+    process::{Command, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use e2e::{Binary, DocumentFormat, Origin, TestSource, TestStack, http, wait_for};
+use e2e::{
+    Binary, DocumentFormat, Origin, TestSource, TestStack,
+    http::{self, Address},
+    wait_for,
+};
 use rustix::process::Signal;
 
 /// Deadline of each step; an idle machine needs well under a second.
@@ -74,6 +78,27 @@ async fn reload(stack: &mut TestStack, program: Binary, end: &str) -> String {
     .unwrap()
 }
 
+/// `newswire tail` with a token that is refused ends at once, and says why and what to do.
+async fn assert_tail_ends(stack: &TestStack, token: &str) {
+    fs::write(stack.path("token"), token).unwrap();
+    let Address::Tcp(address) = stack.gateway() else { panic!("the gateway listens on TCP") };
+    let url = format!("http://{address}");
+    let output = tokio::process::Command::new(Binary::Newswire.path().unwrap())
+        .args(["tail", "--url", &url, "--token-file"])
+        .arg(stack.path("token"))
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(SOON, output).await.expect("it ends").unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(
+        told.contains("401 Unauthorized: the token is unknown; ") && told.contains("--token-file"),
+        "{told}"
+    );
+    assert!(told.lines().count() == 1 && told.matches(&url).count() == 1 && !told.contains(token), "{told}");
+}
+
 fn write_tokens(stack: &TestStack, tokens: &[&str]) {
     let entry = |(n, token): (usize, &&str)| {
         format!("[[token]]\nname = \"reader-{n}\"\ntoken = \"{token}\"\ncategories = \"all\"\n\n")
@@ -104,6 +129,7 @@ async fn the_gateway_applies_tokens_limits_and_log_level_and_keeps_open_streams(
         [("gateway.clients_max", "1"), ("log.level", "\"debug\""), ("gateway.listen", "\"127.0.0.1:9\"")];
     stack.write_config("newswire.toml", &changes).unwrap();
     let log = reload(&mut stack, Binary::Gateway, "reloaded").await;
+    assert!(log.contains("gateway.read_tokens_file: 0 added, 0 changed, 1 removed"), "{log}");
     let kept_lines: Vec<_> = log.lines().filter(|line| line.contains("kept until a restart")).collect();
     assert_eq!(kept_lines.len(), 1, "{log}");
     assert!(kept_lines[0].contains("WARN") && kept_lines[0].contains("gateway.listen"), "{log}");
@@ -112,6 +138,7 @@ async fn the_gateway_applies_tokens_limits_and_log_level_and_keeps_open_streams(
         .await
         .unwrap();
     assert_eq!(status(&stack, ONE).await, 401);
+    assert_tail_ends(&stack, ONE).await;
     // The limit is one stream now: the next is told to retry later, in a way that an `EventSource` understands.
     let refused = Stream::open(&stack, OTHER).await;
     wait_for("the end of a stream too many", SOON, async || refused.has_ended().then_some(())).await.unwrap();
@@ -243,6 +270,15 @@ async fn newswire_reload_reloads_both_and_reports_the_outcome() {
     origin.publish("feed", "After the reload");
     subscriber.wait_event("item", SOON, |_| true).await.unwrap();
     assert_eq!(subscriber.connections().len(), 1, "{}", subscriber.summary());
+
+    // The configuration is the same, the operator's token another one.
+    fs::write(stack.path("operator"), "another-operator-token-long-enough\n").unwrap();
+    let (code, out, err) = newswire_reload(&stack, &[]).await;
+    assert_eq!(code, Some(0), "{out}{err}");
+    let of_gateway: Vec<_> = out.lines().filter(|line| line.starts_with("gateway: ")).collect();
+    let replaced = "gateway: gateway.operator_token_file: 1 added, 0 changed, 1 removed";
+    assert!(of_gateway.contains(&replaced) && !out.contains("another-operator"), "{out}");
+    assert!(!of_gateway.iter().any(|line| line.contains("has not changed")), "{out}");
 
     // A wrong file that only the gateway reads is reported only by the gateway.
     fs::write(stack.path("operator"), "").unwrap();

@@ -20,15 +20,16 @@ mod parse;
 mod scan;
 mod sniff;
 mod text;
+mod versions;
 
 pub use decode::{Decided, Encoding};
 pub use document::{Days, FeedDocument, FeedFormat, FeedInfo, Hints, Hours, Rhythm};
 pub use error::FeedError;
 
 use limits::DOCUMENT_BYTES_MAX;
-use news::Warning;
+use news::{Item, Warning};
 use parse::{HtmlMode, Parsed};
-use sniff::DocumentKind;
+use sniff::{DocumentKind, EmbeddedFeed};
 
 /// Parses a feed from bytes and what is known about them.
 ///
@@ -55,41 +56,53 @@ fn read_with(bytes: &[u8], hints: &Hints<'_>, html: HtmlMode) -> Result<FeedDocu
         return Err(error);
     }
     let (text, encoding) = decode::decode(bytes, hints.content_type)?;
-    match sniff::kind(&text) {
-        DocumentKind::Json => {
-            let json = parse::json::read_json(&text, hints, html)?;
-            Ok(document(json.format, encoding, json.parsed, json.warnings, json.damaged))
-        }
+    let kind = sniff::kind(&text);
+    let whole = match kind {
+        DocumentKind::Json => read_json(&text, encoding, hints, html),
+        DocumentKind::Xml => read_markup(&text, encoding, hints, html),
+        DocumentKind::Html => Err(sniff::html_page_error(&text, hints.url)),
         DocumentKind::Empty | DocumentKind::Text => Err(sniff::no_root_error(&text)),
-        DocumentKind::Html => match sniff::embedded_feed(&text) {
-            Some(at) => read_embedded(&text, at, encoding, hints, html),
-            None => Err(sniff::html_page_error(&text, hints.url)),
+    };
+    match whole {
+        Err(e @ FeedError::NotAFeed { .. }) => match sniff::embedded_feed(&text) {
+            Some(feed) => read_embedded(&text, &feed, encoding, hints, html).map_err(|inner| match inner {
+                // What the document has is not a feed, but an example of one.
+                FeedError::NotAFeed { .. } => e,
+                _ if kind == DocumentKind::Json => e,
+                other => other,
+            }),
+            None => Err(e),
         },
-        DocumentKind::Xml => match read_markup(&text, encoding, hints, html) {
-            Err(e @ FeedError::NotAFeed { .. }) => match sniff::embedded_feed(&text) {
-                Some(at) => read_embedded(&text, at, encoding, hints, html),
-                None => Err(e),
-            },
-            other => other,
-        },
+        other => other,
     }
 }
 
-/// Parses a feed that begins at byte `at`, after other text.
+/// Parses a feed inside other text.
 fn read_embedded(
     text: &str,
-    at: usize,
+    feed: &EmbeddedFeed<'_>,
     encoding: Encoding,
     hints: &Hints<'_>,
     html: HtmlMode,
 ) -> Result<FeedDocument, FeedError> {
     // Line ends are kept, so that warnings have the right lines.
-    let mut rest: String = text[..at].chars().filter(|c| *c == '\n').collect();
-    rest.push_str(&text[at..]);
-    let mut document = read_markup(&rest, encoding, hints, html)?;
+    let mut rest: String = text[..feed.at].chars().filter(|c| *c == '\n').collect();
+    rest.push_str(&feed.text);
+    let read = if feed.is_json { read_json } else { read_markup };
+    let mut document = read(&rest, encoding, hints, html)?;
     let message = "text before the feed was ignored".to_owned();
     document.warnings.insert(0, Warning { line: Some(1), column: Some(1), message });
     Ok(document)
+}
+
+fn read_json(
+    text: &str,
+    encoding: Encoding,
+    hints: &Hints<'_>,
+    html: HtmlMode,
+) -> Result<FeedDocument, FeedError> {
+    let json = parse::json::read_json(text, hints, html)?;
+    Ok(document(json.format, encoding, json.parsed, json.warnings, json.damaged))
 }
 
 fn read_markup(
@@ -122,6 +135,14 @@ fn document(
     if encoding.lossy {
         warnings.push(about_all(format!("bytes that are not valid {encoding} were replaced by U+FFFD")));
     }
+    let silent = drop_silent(&mut items);
+    if silent > 0 {
+        warnings.push(about_all(format!("items without title, link and text were dropped: {silent}")));
+    }
+    let older = if format.is_atom() { versions::drop_older(&mut items) } else { 0 };
+    if older > 0 {
+        warnings.push(about_all(format!("older versions of entries were dropped: {older}")));
+    }
     let duplicates = identity::assign(&mut items);
     if duplicates > 0 {
         warnings.push(about_all(format!("duplicate items were dropped: {duplicates}")));
@@ -130,4 +151,22 @@ fn document(
         warnings.push(about_all(format!("items were dropped because the feed has too many: {dropped}")));
     }
     FeedDocument { format, encoding, feed, items, warnings, damaged, rhythm, dropped }
+}
+
+/// Drops the items that say nothing to a reader; returns their number. In a document of which no item says anything, they
+/// are kept: their guids and dates are all that it has.
+fn drop_silent(items: &mut Vec<Item>) -> usize {
+    let is_silent = |item: &Item| {
+        item.title.is_empty()
+            && item.summary.is_empty()
+            && item.link.as_ref().or(item.content_html.as_ref()).or(item.image.as_ref()).is_none()
+            && item.enclosures.is_empty()
+            && item.authors.is_empty()
+    };
+    let silent = items.iter().filter(|item| is_silent(item)).count();
+    if silent == items.len() {
+        return 0;
+    }
+    items.retain(|item| !is_silent(item));
+    silent
 }

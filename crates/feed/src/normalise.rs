@@ -18,8 +18,9 @@ mod fields;
 mod meaning;
 mod namespaces;
 mod start_tag;
+mod structure;
 
-pub(crate) use draft::{FeedExtras, FeedLink, FeedText, ItemExtras};
+pub(crate) use draft::{CONTENT_REL, FeedExtras, FeedLink, FeedText, ItemExtras, ORIGINAL_REL};
 
 use std::io::BufRead as _;
 
@@ -65,7 +66,7 @@ pub(crate) fn normalise<'a>(
     config.allow_dangling_amp = true;
     config.allow_unmatched_ends = true;
     config.check_end_names = false;
-    let mut builder = Builder::new(url);
+    let mut builder = Builder::new(url, &scanned.unclosed);
     builder.warnings.warnings.clone_from(&scanned.repairs);
     loop {
         let offset = usize::try_from(reader.buffer_position()).unwrap_or(text.len());

@@ -1,8 +1,9 @@
 //! Limits of XML, checked in one linear pass before parsing.
 //!
 //! Checks elements, attributes, namespace declarations and the DOCTYPE against their limits, removes control characters,
-//! and escapes each `<` that does not begin markup. Depth is checked in [`crate::normalise`], where elements are balanced,
-//! also before parsing. Never here: recursion, or a second pass over the same bytes.
+//! escapes each `<` that does not begin markup, and finds the elements that are never closed. Depth is checked in
+//! [`crate::normalise`], where elements are balanced, also before parsing. Never here: recursion, or a second pass over
+//! the same bytes.
 
 use std::borrow::Cow;
 
@@ -10,8 +11,13 @@ use memchr::{memchr, memchr_iter, memmem};
 
 use crate::{
     error::FeedError,
-    limits::{ATTRIBUTES_MAX, DOCTYPE_BYTES_MAX, ELEMENTS_MAX, NAMESPACES_MAX, WARNINGS_MAX},
+    limits::{ATTRIBUTES_MAX, DEPTH_MAX, DOCTYPE_BYTES_MAX, ELEMENTS_MAX, NAMESPACES_MAX, WARNINGS_MAX},
 };
+
+const CDATA: &str = "<![CDATA[";
+/// How many open elements are searched for the start tag of an end tag. One that is further out is not found, and what
+/// is inside it counts as closed.
+const OPEN_SEARCHED_MAX: usize = 2 * DEPTH_MAX;
 
 /// Text within the limits, with repairs.
 #[derive(Debug)]
@@ -19,25 +25,37 @@ pub(crate) struct Scanned<'a> {
     pub(crate) text: Cow<'a, str>,
     /// The repairs, with offsets into `text`; at most [`WARNINGS_MAX`].
     pub(crate) repairs: Vec<(usize, String)>,
+    /// The offsets into `text` of start tags without an end tag, ascending.
+    pub(crate) unclosed: Vec<usize>,
 }
 
 /// Checks the limits of XML text and repairs it.
 pub(crate) fn scan(text: &str) -> Result<Scanned<'_>, FeedError> {
     let before = text;
     let text = drop_control_characters(text);
-    let mut scanner =
-        Scanner { text: &text, elements: 0, repaired: String::new(), copied: 0, repairs: Vec::new() };
+    let mut scanner = Scanner {
+        text: &text,
+        elements: 0,
+        repaired: String::new(),
+        copied: 0,
+        repairs: Vec::new(),
+        open: Vec::new(),
+        is_endless: [false; 2],
+        unclosed: Vec::new(),
+    };
     if let Cow::Owned(clean) = &text {
         let first = before.bytes().zip(clean.bytes()).position(|(a, b)| a != b).unwrap_or(clean.len());
         scanner.repairs.push((first, "control characters were removed".to_owned()));
     }
     scanner.run()?;
-    let Scanner { mut repaired, copied, repairs, .. } = scanner;
+    let Scanner { mut repaired, copied, repairs, open, mut unclosed, .. } = scanner;
+    unclosed.extend(open.iter().map(|(_, offset)| *offset));
+    unclosed.sort_unstable();
     if copied == 0 {
-        return Ok(Scanned { text, repairs });
+        return Ok(Scanned { text, repairs, unclosed });
     }
     repaired.push_str(&text[copied..]);
-    Ok(Scanned { text: Cow::Owned(repaired), repairs })
+    Ok(Scanned { text: Cow::Owned(repaired), repairs, unclosed })
 }
 
 /// The line of a byte offset, from 1.
@@ -74,9 +92,15 @@ struct Scanner<'a> {
     /// The offset up to which `text` has been copied to `repaired`.
     copied: usize,
     repairs: Vec<(usize, String)>,
+    /// The names of open elements and the offsets of their tags in the repaired text, the innermost last.
+    open: Vec<(&'a str, usize)>,
+    /// No comment, or CDATA section, has an end from here on.
+    is_endless: [bool; 2],
+    /// The same offsets of elements that an end tag of an outer one has ended.
+    unclosed: Vec<usize>,
 }
 
-impl Scanner<'_> {
+impl<'a> Scanner<'a> {
     fn run(&mut self) -> Result<(), FeedError> {
         let text = self.text;
         let mut at = 0;
@@ -84,11 +108,14 @@ impl Scanner<'_> {
             let start = at + found;
             let rest = &text[start..];
             at = if is_tag(rest) {
-                self.tag(start)?
+                let at_output = self.repaired.len() + start - self.copied;
+                let end = self.tag(start)?;
+                self.balance(start, end, at_output);
+                end
             } else if rest.starts_with("<!--") {
-                past(text, start + 4, "-->")
-            } else if rest.starts_with("<![CDATA[") {
-                past(text, start + 9, "]]>")
+                self.past_or_text(start, 4, "-->")
+            } else if rest.starts_with(CDATA) {
+                self.past_or_text(start, CDATA.len(), "]]>")
             } else if rest.starts_with("<?") {
                 past(text, start + 2, "?>")
             } else if rest.get(..9).is_some_and(|r| r.eq_ignore_ascii_case("<!DOCTYPE")) {
@@ -99,6 +126,21 @@ impl Scanner<'_> {
             };
         }
         Ok(())
+    }
+
+    /// The offset after a comment or a CDATA section. What never ends would hide the rest of the document: its beginning is
+    /// removed, and the rest is read.
+    fn past_or_text(&mut self, start: usize, len: usize, end: &'static str) -> usize {
+        let from = start + len;
+        let is_endless = &mut self.is_endless[usize::from(end == "-->")];
+        if !*is_endless && let Some(at) = memmem::find(&self.text.as_bytes()[from..], end.as_bytes()) {
+            return from + at + end.len();
+        }
+        // There is none after this one, either.
+        *is_endless = true;
+        self.repair(start, "", "a comment or CDATA section without an end was removed");
+        self.copied = from;
+        from
     }
 
     /// Replaces the byte at `at`.
@@ -173,9 +215,33 @@ impl Scanner<'_> {
         Ok(self.text.len())
     }
 
+    /// Notes the element that the tag in `start..end` begins, or those that it ends.
+    fn balance(&mut self, start: usize, end: usize, at_output: usize) {
+        let text = self.text;
+        let tag = text[start + 1..end].strip_suffix('>').unwrap_or(&text[start + 1..end]);
+        let (closes, tag) = tag.strip_prefix('/').map_or((false, tag), |rest| (true, rest));
+        let name_end = tag.bytes().position(|b| b.is_ascii_whitespace() || b == b'/').unwrap_or(tag.len());
+        let name = &tag[..name_end];
+        if closes {
+            let searched = self.open.len().saturating_sub(OPEN_SEARCHED_MAX);
+            if let Some(level) = self.open[searched..].iter().rposition(|(n, _)| n.eq_ignore_ascii_case(name))
+            {
+                let inner = self.open.drain(searched + level..).skip(1);
+                self.unclosed.extend(inner.map(|(_, offset)| offset));
+            }
+        } else if !tag.ends_with('/') && !is_void(name) {
+            self.open.push((name, at_output));
+        }
+    }
+
     fn refuse(&self, what: &'static str, max: usize, offset: usize) -> FeedError {
         FeedError::TooComplex { what, max, line: line_of(self.text, offset) }
     }
+}
+
+/// Whether HTML has no end tag for the element. Names that feeds use are not among these.
+fn is_void(name: &str) -> bool {
+    name.len() <= 3 && ["br", "hr", "img", "wbr"].iter().any(|v| v.eq_ignore_ascii_case(name))
 }
 
 /// The offset after `end`, or the end of the text if it is missing.
@@ -206,9 +272,29 @@ mod tests {
     }
 
     #[test]
+    fn elements_without_end_tag_are_found_wherever_they_are() {
+        let unclosed = |text: &str| {
+            let scanned = scan(text).unwrap();
+            let rest = |at: &usize| scanned.text[*at..].chars().take(4).collect::<String>();
+            scanned.unclosed.iter().map(rest).collect::<Vec<_>>()
+        };
+        assert_eq!(unclosed("<a><b/><c x='/'></c><d y=\">\"></D ></a>"), [""; 0]);
+        assert_eq!(unclosed("<a><b><c>x</c></a>"), ["<b><"]);
+        assert_eq!(unclosed("<a><b><b></b><x:c d='e'><f></a>"), ["<b><", "<x:c", "<f><"]);
+        assert_eq!(unclosed("<a>1 < 2 <b><![CDATA[</b>]]><!-- </b> --></a>"), ["<b><"]);
+        assert_eq!(unclosed("<a><b></c></b>"), ["<a><"]);
+    }
+
+    #[test]
     fn a_bare_less_than_sign_becomes_text() {
         assert_eq!(repaired("<a>1 < 2 <3 <! x <b/></a>"), "<a>1 &lt; 2 &lt;3 &lt;! x <b/></a>");
         assert_eq!(repaired("<a>x<"), "<a>x&lt;");
+    }
+
+    #[test]
+    fn a_comment_or_cdata_section_without_an_end_hides_nothing() {
+        assert_eq!(repaired("<a><!-- b --><!-- c <d/></a>"), "<a><!-- b --> c <d/></a>");
+        assert_eq!(repaired("<a><![CDATA[b]]></a><a><![CDATA[c</a><!--d"), "<a><![CDATA[b]]></a><a>c</a>d");
     }
 
     #[test]

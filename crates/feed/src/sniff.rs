@@ -1,5 +1,9 @@
 //! Detects the kind of a document, and the feeds that an HTML page links to.
 
+mod embedded;
+
+pub(crate) use embedded::{EmbeddedFeed, embedded_feed};
+
 use url::Url;
 
 use crate::{
@@ -10,8 +14,6 @@ use crate::{
 
 /// How much of a page is searched for links to feeds, in bytes.
 const PAGE_BYTES_MAX: usize = 512 << 10;
-/// How much other text may precede a feed, in bytes.
-const JUNK_BYTES_MAX: usize = 64 << 10;
 /// Maximum number of feeds that are listed of a page.
 const FEEDS_MAX: usize = 16;
 
@@ -38,8 +40,8 @@ pub(crate) fn kind(text: &str) -> DocumentKind {
 
 /// Detects the kind by the first tag that is not a comment, declaration or processing instruction.
 fn first_tag(text: &str) -> DocumentKind {
-    const HTML: [&str; 14] = [
-        "html", "head", "body", "title", "meta", "link", "script", "style", "div", "p", "h1", "table",
+    const HTML: [&str; 15] = [
+        "html", "head", "body", "title", "meta", "link", "script", "style", "div", "p", "pre", "h1", "table",
         "center", "span",
     ];
     let mut rest = text;
@@ -64,16 +66,6 @@ fn first_tag(text: &str) -> DocumentKind {
         rest = rest.find(end).map_or("", |n| &rest[n + end.len()..]);
     }
     DocumentKind::Text
-}
-
-/// The offset of a feed that begins after other text, such as error messages of a program.
-pub(crate) fn embedded_feed(text: &str) -> Option<usize> {
-    let head = crate::text::truncate(text, JUNK_BYTES_MAX).to_ascii_lowercase();
-    let roots = ["<rss", "<rdf:rdf", "<feed"].iter().filter_map(|root| {
-        let at = head.find(root)?;
-        head[at + root.len()..].starts_with([' ', '>', '\n', '\r', '\t']).then_some(at)
-    });
-    roots.min().filter(|at| *at > 0 && !head[..*at].contains("<html"))
 }
 
 /// The error for a known binary format, detected by its first bytes.

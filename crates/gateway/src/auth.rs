@@ -27,5 +27,8 @@ mod signatures;
 // Reads those two files, with every complaint at once.
 mod files;
 
+// What a reload changed in them.
+mod credential_changes;
+
 // Authorises the operator, by a token.
 pub(crate) mod operator;

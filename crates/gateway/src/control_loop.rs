@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use control::{ConfigChange, Problem, ReloadAnswer};
+use control::{CredentialChanges, Problem, ReloadAnswer};
 use daemon::{admin::ReloadOrder, config::Reloader, logs::Logs, notify, stop::Signals};
 use tokio::sync::mpsc;
 
@@ -28,9 +28,9 @@ pub(crate) async fn run(
                 reload(state, logs, &mut reloader).ok();
             }
             Some(order) = reload_orders.recv() => {
-                let changes = reload(state, logs, &mut reloader).map_err(Problem::bad_configuration);
+                let answer = reload(state, logs, &mut reloader).map_err(Problem::bad_configuration);
                 // The client may have left.
-                order.send(changes.map(|changes| ReloadAnswer { catalogue: None, changes })).ok();
+                order.send(answer).ok();
             }
             _ = status.tick() => notify::status(&status_line(state)),
         }
@@ -54,18 +54,14 @@ fn status_line(state: &AppState) -> String {
 ///
 /// # Errors
 /// Each complaint; they have been logged.
-fn reload(state: &AppState, logs: &Logs, reloader: &mut Reloader) -> Result<Vec<ConfigChange>, Vec<String>> {
+fn reload(state: &AppState, logs: &Logs, reloader: &mut Reloader) -> Result<ReloadAnswer, Vec<String>> {
     notify::reloading();
-    let changes = try_reload(state, logs, reloader);
+    let answer = try_reload(state, logs, reloader);
     notify::ready();
-    changes
+    answer
 }
 
-fn try_reload(
-    state: &AppState,
-    logs: &Logs,
-    reloader: &mut Reloader,
-) -> Result<Vec<ConfigChange>, Vec<String>> {
+fn try_reload(state: &AppState, logs: &Logs, reloader: &mut Reloader) -> Result<ReloadAnswer, Vec<String>> {
     let lines = |error: &dyn std::fmt::Display| error.to_string().lines().map(str::to_owned).collect();
     let draft = reloader.read().map_err(|complaints| lines(&complaints))?;
     let settings = Settings::from_config(draft.config(), state.settings().limits).map_err(|error| {
@@ -76,6 +72,7 @@ fn try_reload(
         complaints
     })?;
     logs.reconfigure(&draft.config().log.level, &draft.changes);
+    let credentials = settings.credential_changes(&state.settings());
     state.replace_settings(settings);
     let settings = state.settings();
     settings.warn();
@@ -85,6 +82,9 @@ fn try_reload(
     ));
     let changes = reloader.take(draft);
     let changed = changes.iter().filter(|change| change.live).count();
-    tracing::info!(changed, kept = changes.len() - changed, "reloaded");
-    Ok(changes)
+    let kept = changes.len() - changed;
+    let files: Vec<_> = credentials.iter().map(CredentialChanges::to_string).collect();
+    let files = (!files.is_empty()).then(|| files.join("; "));
+    tracing::info!(changed, kept, credentials = files, "reloaded");
+    Ok(ReloadAnswer { catalogue: None, changes, credentials })
 }

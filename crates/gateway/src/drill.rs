@@ -1,7 +1,8 @@
 //! Hangs of this process on demand, in builds with the feature `drill` only: see [`daemon::drill`].
 //!
 //! Each of them blocks three calls deep, in functions that are never inlined: a tool that finds the cause has to name the
-//! innermost one, and to show the calls that lead to it.
+//! innermost one, and to show the calls that lead to it. Those that spin are for promises about everything else: they use
+//! all the processor time that their thread gets, and never yield.
 
 use std::{
     hint::black_box,
@@ -19,14 +20,21 @@ use tokio::time::Instant;
 /// How long a worker is kept busy at a time, and how long it may then serve its clients.
 const STARVE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(20));
 
+/// How long a loop spins before it looks whether the drills were ended.
+const SPIN: Duration = Duration::from_millis(10);
+
 static WORKERS: LazyLock<DrillQueue<WorkerDrill>> = LazyLock::new(DrillQueue::new);
 static ARBITER: LazyLock<DrillQueue<Duration>> = LazyLock::new(DrillQueue::new);
+static ARBITER_SPINS: LazyLock<DrillQueue<Duration>> = LazyLock::new(DrillQueue::new);
+static PAGES_SPINS: LazyLock<DrillQueue<Duration>> = LazyLock::new(DrillQueue::new);
+static INTAKE_SPINS: LazyLock<DrillQueue<Duration>> = LazyLock::new(DrillQueue::new);
 static LOCK: Mutex<()> = Mutex::new(());
 
 #[derive(Clone, Copy, Debug)]
 enum WorkerDrill {
     Block(Duration),
     Starve(Duration),
+    Spin(Duration),
 }
 
 /// Offers all drills; call it on the main thread's event loop.
@@ -34,6 +42,11 @@ pub(crate) fn offer_all() {
     actix_web::rt::spawn(ARBITER.clone().run(async |time| {
         black_box(block_an_arbiter(time));
     }));
+    actix_web::rt::spawn(run_spins(&ARBITER_SPINS));
+    offer("spin-worker", |time| WORKERS.post(WorkerDrill::Spin(time)));
+    offer("spin-arbiter", |time| ARBITER_SPINS.post(time));
+    offer("spin-pages", |time| PAGES_SPINS.post(time));
+    offer("spin-intake", |time| INTAKE_SPINS.post(time));
     offer("block-worker", |time| WORKERS.post(WorkerDrill::Block(time)));
     offer("starve-worker", |time| WORKERS.post(WorkerDrill::Starve(time)));
     offer("block-arbiter", |time| ARBITER.post(time));
@@ -53,7 +66,31 @@ pub(crate) fn run_worker_drills() {
                 tokio::time::sleep(STARVE.1).await;
             }
         }
+        WorkerDrill::Spin(time) => spin(time),
     }));
+}
+
+/// Runs the drills of the thread that makes pages; call it on its event loop.
+pub(crate) fn run_pages_drills() {
+    tokio::spawn(run_spins(&PAGES_SPINS));
+}
+
+/// Runs the drills of the intake; call it on its event loop.
+pub(crate) fn run_intake_drills() {
+    tokio::spawn(run_spins(&INTAKE_SPINS));
+}
+
+async fn run_spins(orders: &DrillQueue<Duration>) {
+    orders.clone().run(async |time| spin(time)).await;
+}
+
+/// Never yields, until the time is over or the drills are ended.
+fn spin(time: Duration) {
+    let _work = work::on("a drill", "spin");
+    let (until, endings) = (Instant::now() + time, drill::endings());
+    while Instant::now() < until && drill::endings() == endings {
+        black_box(hog_the_processor(SPIN));
+    }
 }
 
 #[inline(never)]

@@ -24,5 +24,8 @@ pub(crate) mod callbacks;
 // Parts of the daemon's log, for pages that go below the ring.
 pub(crate) mod history;
 
+// Why the daemon's log could not be read.
+pub(crate) mod log_unavailable;
+
 // Why the daemon gave no answer.
 pub(crate) mod no_answer;

@@ -6,7 +6,7 @@ use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge}
 use crate::{
     auth::error::AuthError,
     connection::ending::{ConnectionCut, StreamEnd},
-    ingest::history,
+    ingest::log_unavailable,
 };
 
 type Labels = [(&'static str, &'static str); 1];
@@ -156,7 +156,7 @@ impl GatewayMetrics {
                 "newswire_gateway_log_requests_total",
                 "Parts of the daemon's log requested for pages below the ring, by result; not_asked: an earlier request is not answered yet, so that this one was refused at once",
                 "result",
-                history::results(),
+                log_unavailable::results(),
             ),
             heartbeats: registry.add("newswire_gateway_heartbeats_total", "Heartbeats sent to idle streams"),
             received: registry.add("newswire_gateway_events_received_total", "Events received on the wire"),

@@ -3,6 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use anyhow::Context as _;
+use control::CredentialChanges;
 use daemon::config::{Config, GatewaySection};
 use ipnet::IpNet;
 
@@ -90,6 +91,13 @@ impl Settings {
             limits,
             descriptors: daemon::limits::raise_open_files().context("raise the limit of open files")?,
         })
+    }
+
+    /// What differs from earlier files of tokens and keys.
+    pub(crate) fn credential_changes(&self, old: &Self) -> Vec<CredentialChanges> {
+        let mut changes = self.authenticator.changes_since(&old.authenticator);
+        changes.extend(self.operator_token.changes_since(&old.operator_token));
+        changes
     }
 
     /// Warns in the log of what works but should be changed.

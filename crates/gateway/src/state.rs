@@ -33,7 +33,7 @@ use crate::{
     stream::{
         admission::{OpenStreams, StreamPermit},
         notices::Notices,
-        replay::{ReplayForwarder, ReplayQueue},
+        replay::{self, ReplayForwarder, ReplayQueue},
         ring::Ring,
         worker_lag::WorkerLag,
     },
@@ -92,7 +92,7 @@ pub(crate) struct Forwarders {
 
 impl DaemonQueues {
     pub(crate) fn new() -> (Self, Forwarders) {
-        let (replays, replay_forwarder) = ReplayQueue::new();
+        let (replays, replay_forwarder) = replay::queue();
         let (history, history_forwarder) = HistoryQueue::new();
         let (refreshes, refresh_forwarder) = Refreshes::new();
         let (callbacks, callback_forwarder) = Callbacks::new();

@@ -21,6 +21,30 @@ use tokio::{
 use harness::{Client, Endpoint, Gateway, TIMEOUT, gateway_with};
 use newswire_gateway::Limits;
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_http_1_gets_a_400_without_a_body_as_the_document_says() {
+    let (gateway, _daemon, _serving) = gateway_with(1).await;
+    for bytes in [
+        &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
+        b"GET /news HTTP/3.0\r\nhost: localhost\r\n\r\n",
+        b"GET /news HTTP/1.1\r\nhost: localhost\r\nhost: localhost\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nhost: localhost\r\nhost: other\r\n\r\n",
+        b"POST /news/refresh HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{}",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ] {
+        let mut stream = gateway.send_bytes(bytes).await;
+        let mut answer = Vec::new();
+        timeout(TIMEOUT, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        let request = String::from_utf8_lossy(bytes);
+        assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{request}: {answer}");
+        assert!(
+            answer.ends_with("\r\n\r\n") && answer.matches("\r\n\r\n").count() == 1,
+            "{request}: {answer}"
+        );
+    }
+}
+
 /// Sends a request of HTTP/1.0; the head of the response, and the rest of the connection.
 async fn http_10(gateway: &Endpoint, method: &str, headers: &str) -> (String, BufReader<TcpStream>) {
     let request = format!("{method} /news/stream?snapshot=2 HTTP/1.0\r\nhost: localhost\r\n{headers}\r\n");

@@ -97,6 +97,32 @@ async fn after_and_since_end_a_walk_in_the_ring_and_below_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_id_beyond_the_head_is_of_another_log_as_the_stream_says() {
+    let (gateway, daemon, _serving) = log_and_ring(100, 10).await;
+    for path in [
+        "/news?after=e-101",
+        "/news?after=e-999999&limit=5",
+        "/news?before=e-101",
+        "/news?before=e-18446744073709551615",
+        "/news?before=e-50&after=e-999999",
+        "/news?before=e-999999&after=e-50&q=nowhere",
+    ] {
+        let answer = gateway.ask("GET", path, "if-none-match: *\r\n").await;
+        assert_eq!((status(&answer), body(&answer)["code"].as_str()), (410, Some("other-log")), "{path}");
+    }
+    for (path, newest) in [("/news?after=e-100", None), ("/news?before=e-100&limit=1", Some(99))] {
+        assert_eq!(numbers(&get(&gateway, path).await).first().copied(), newest, "{path}");
+    }
+    daemon.publish("a");
+    let arrived = async {
+        while status(&gateway.ask("GET", "/news?after=e-101", "").await) != 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(TIMEOUT, arrived).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_walk_is_right_while_events_arrive_and_retention_removes_the_oldest() {
     let (gateway, daemon, _serving) = log_and_ring(500, 60).await;
     let (log, oldest) = (daemon.clone(), daemon.oldest.clone());

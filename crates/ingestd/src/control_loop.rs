@@ -88,7 +88,7 @@ impl ControlLoop {
         let file = std::path::absolute(&sources).unwrap_or(sources).display().to_string();
         let CatalogueDiff { added, changed, removed, unchanged } = diff;
         let catalogue = Some(CatalogueChanges { file, added, changed, removed, unchanged });
-        Ok(ReloadAnswer { catalogue, changes })
+        Ok(ReloadAnswer { catalogue, changes, credentials: Vec::new() })
     }
 
     /// For `systemctl status`.

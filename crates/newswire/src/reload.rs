@@ -111,28 +111,42 @@ fn lines(answer: &ReloadAnswer) -> Vec<String> {
         let (added, changed, removed) = (sources.added, sources.changed, sources.removed);
         first += &format!("; sources: {added} added, {changed} changed, {removed} removed");
     }
-    if answer.changes.is_empty() {
+    if answer.changes.is_empty() && answer.credentials.is_empty() {
         first += "; the configuration has not changed";
     }
     let changes = answer.changes.iter().map(|change| {
         let remark = if change.live { "" } else { ", takes effect after a restart" };
         format!("{}: {} -> {}{remark}", safe(&change.key), safe(&change.old), safe(&change.new))
     });
-    std::iter::once(first).chain(changes).collect()
+    let credentials = answer.credentials.iter().map(|file| safe(&file.to_string()));
+    std::iter::once(first).chain(changes).chain(credentials).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use control::{ConfigChange, Problem};
+    use control::{ConfigChange, CredentialChanges, Problem};
 
     use super::*;
+
+    #[test]
+    fn a_changed_file_of_tokens_is_a_change() {
+        assert_eq!(lines(&ReloadAnswer::default()), ["reloaded; the configuration has not changed"]);
+        let file = CredentialChanges { key: "a.tokens_file".into(), added: 2, changed: 0, removed: 1 };
+        let answer = ReloadAnswer { credentials: vec![file], ..ReloadAnswer::default() };
+        let expected = ["reloaded", "a.tokens_file: 2 added, 0 changed, 1 removed"];
+        assert_eq!(lines(&answer), expected);
+        let sent = serde_json::to_string(&answer).unwrap();
+        assert_eq!(serde_json::from_str::<ReloadAnswer>(&sent).unwrap(), answer, "{sent}");
+    }
 
     #[test]
     fn each_answer_has_its_outcome() {
         let change =
             |key: &str, live| ConfigChange { key: key.into(), old: "1".into(), new: "2".into(), live };
-        let answer =
-            ReloadAnswer { catalogue: None, changes: vec![change("a.b", true), change("a.c", false)] };
+        let answer = ReloadAnswer {
+            changes: vec![change("a.b", true), change("a.c", false)],
+            ..ReloadAnswer::default()
+        };
         let ReloadOutcome::Reloaded(answer) = ReloadOutcome::new("ingestd", Ok(answer)) else {
             panic!("it was reloaded")
         };

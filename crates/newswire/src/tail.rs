@@ -10,10 +10,11 @@ use clap::Args;
 use daemon::{Exit, stop};
 use news::{Cursor, Event, EventKind, Timestamp};
 use notation::{BadDuration, DURATION_MAX, parse_duration_within};
+use reqwest::StatusCode;
 use url::Url;
 use wire::{
-    Coverage, Endpoint, ReceivedEvent, Resume, StreamOpened, Subscription, SubscriptionEvent,
-    SubscriptionTiming,
+    ClientError, Coverage, Endpoint, LostReason, ReceivedEvent, Refusal, Resume, StreamOpened, Subscription,
+    SubscriptionEvent, SubscriptionTiming,
 };
 
 use crate::{
@@ -86,7 +87,13 @@ pub(crate) async fn run(arguments: TailArgs) -> anyhow::Result<Exit> {
     loop {
         tokio::select! {
             () = signals.stop.cancelled() => return Ok(Exit::Ok),
-            event = stream.next() => printer.print(event, &endpoint)?,
+            event = stream.next() => match event {
+                SubscriptionEvent::Lost { reason: LostReason::NotOpened(error), .. } if remedy(&error).is_some() => {
+                    out::stderr_line(&format!("newswire: {}", not_opened(&error)));
+                    return Ok(Exit::Failure);
+                }
+                event => printer.print(event, &endpoint)?,
+            },
         }
     }
 }
@@ -178,6 +185,32 @@ fn why_reset(opened: &StreamOpened) -> String {
     }
 }
 
+/// What the user can do about a refusal; `None` if another attempt may succeed without that.
+fn remedy(error: &ClientError) -> Option<&'static str> {
+    match error {
+        ClientError::Refused(_, Refusal { status: StatusCode::UNAUTHORIZED, .. }) => {
+            Some("name a file with a valid read token in --token-file")
+        }
+        ClientError::Refused(_, Refusal { status: StatusCode::FORBIDDEN, .. }) => {
+            Some("check --url, --token-file and the proxy before the gateway")
+        }
+        _ => None,
+    }
+}
+
+/// What happened and the remedy, if there is one. It names the gateway.
+fn not_opened(error: &ClientError) -> String {
+    let what = safe(&error.to_string());
+    remedy(error).map_or_else(|| what.clone(), |remedy| format!("{what}; {remedy}"))
+}
+
+fn why_lost(reason: &LostReason, endpoint: &Endpoint) -> String {
+    match reason {
+        LostReason::NotOpened(error) => not_opened(error),
+        LostReason::Ended(why) => format!("no stream from {endpoint}: {}", safe(why)),
+    }
+}
+
 /// What in a query means nothing to the gateway, one sentence each.
 fn remarks(opened: &StreamOpened) -> Vec<String> {
     let unknown = opened.unknown.iter().map(|value| {
@@ -202,10 +235,7 @@ impl Printer {
             }
             SubscriptionEvent::Lost { reason, .. } => {
                 if !self.lost {
-                    out::stderr_line(&format!(
-                        "newswire: no stream from {endpoint}: {}; reconnecting",
-                        safe(&reason)
-                    ));
+                    out::stderr_line(&format!("newswire: {}; reconnecting", why_lost(&reason, endpoint)));
                 }
                 self.lost = true;
             }
@@ -280,6 +310,27 @@ mod tests {
         assert!(remarks[0].contains("`Wrold") && !remarks[0].contains('\u{1b}'), "{remarks:?}");
         assert!(remarks[1].ends_with("the parameter `categroy`; did you mean `category`?"), "{remarks:?}");
         assert!(remarks[2].ends_with("the parameter `x`"), "{remarks:?}");
+    }
+
+    #[test]
+    fn a_refusal_is_told_once_with_its_cause_and_its_remedy() {
+        let endpoint = Endpoint::Url("http://127.0.0.1:8700/".parse().unwrap());
+        let refused = |status, detail: Option<&str>| {
+            ClientError::Refused(endpoint.clone(), Refusal { status, detail: detail.map(str::to_owned) })
+        };
+        let unknown = refused(StatusCode::UNAUTHORIZED, Some("the token is unknown\u{1b}"));
+        let text = not_opened(&unknown);
+        let start = "http://127.0.0.1:8700 answered 401 Unauthorized: the token is unknown";
+        assert!(text.starts_with(start) && text.contains("--token-file"), "{text}");
+        assert!(text.matches("127.0.0.1").count() == 1 && !text.contains('\u{1b}'), "{text}");
+        assert!(remedy(&refused(StatusCode::FORBIDDEN, None)).is_some());
+        let later = refused(StatusCode::SERVICE_UNAVAILABLE, None);
+        assert!(remedy(&later).is_none() && remedy(&ClientError::Late(endpoint.clone())).is_none());
+        let why = why_lost(&LostReason::NotOpened(later), &endpoint);
+        assert_eq!(why, "http://127.0.0.1:8700 answered 503 Service Unavailable");
+        let ended = LostReason::Ended("the server ended the stream".to_owned());
+        let expected = "no stream from http://127.0.0.1:8700: the server ended the stream";
+        assert_eq!(why_lost(&ended, &endpoint), expected);
     }
 
     #[test]

@@ -4,6 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
+use serde::Deserialize;
+
+/// What is read of the answer to a refused request.
+const PROBLEM_BYTES_MAX: usize = 16 * 1024;
 
 /// Where the other process listens.
 #[derive(Clone, Debug)]
@@ -15,7 +19,7 @@ pub enum Endpoint {
 }
 
 /// Why a request failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum ClientError {
     /// The address is invalid.
     #[error("cannot create a client for {0}: {1}")]
@@ -28,10 +32,50 @@ pub enum ClientError {
     Late(Endpoint),
     /// The response has another status than expected.
     #[error("{0} answered {1}")]
-    Refused(Endpoint, StatusCode),
+    Refused(Endpoint, Refusal),
     /// The response is too large.
     #[error("the response of {0} is larger than {1} bytes")]
     TooLarge(Endpoint, usize),
+}
+
+/// A response with another status than expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its status.
+    pub status: StatusCode,
+    /// The `detail` of problem JSON (RFC 9457), if the response has one; untrusted text.
+    pub detail: Option<String>,
+}
+
+/// What is read of a problem.
+#[derive(Deserialize)]
+struct RefusalProblem {
+    detail: String,
+}
+
+impl Refusal {
+    /// Reads at most the first [`PROBLEM_BYTES_MAX`] bytes of a response; what is not a problem has no detail.
+    pub(crate) async fn read(mut response: Response) -> Self {
+        let status = response.status();
+        let mut body = BytesMut::new();
+        while let Ok(Some(chunk)) = response.chunk().await {
+            body.extend_from_slice(&chunk);
+            if body.len() > PROBLEM_BYTES_MAX {
+                break;
+            }
+        }
+        let problem = serde_json::from_slice::<RefusalProblem>(&body);
+        Self { status, detail: problem.ok().map(|problem| problem.detail) }
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.detail {
+            Some(detail) => write!(f, "{}: {detail}", self.status),
+            None => write!(f, "{}", self.status),
+        }
+    }
 }
 
 impl std::fmt::Display for Endpoint {
@@ -160,7 +204,7 @@ impl PeerClient {
     ) -> Result<Bytes, ClientError> {
         let response = request.timeout(deadline).send().await.map_err(|e| self.endpoint.no_response(&e))?;
         if !response.status().is_success() {
-            return Err(ClientError::Refused(self.endpoint.clone(), response.status()));
+            return Err(ClientError::Refused(self.endpoint.clone(), Refusal::read(response).await));
         }
         self.body(response, bytes_max).await
     }

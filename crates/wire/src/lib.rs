@@ -16,7 +16,9 @@ mod publish;
 mod resume;
 mod subscribe;
 
-pub use client::{ClientError, Endpoint, PeerClient};
+pub use client::{ClientError, Endpoint, PeerClient, Refusal};
 pub use publish::{EventLog, LogError, LogEvent, LogPage, Notice, Publisher, StreamBlock};
 pub use resume::{Gap, IgnoredParameter, LogBounds, Resume, ResumeDecision, StreamOpened};
-pub use subscribe::{Coverage, ReceivedEvent, Subscription, SubscriptionEvent, SubscriptionTiming};
+pub use subscribe::{
+    Coverage, LostReason, ReceivedEvent, Subscription, SubscriptionEvent, SubscriptionTiming,
+};

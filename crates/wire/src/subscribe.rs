@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_util::codec::Decoder as _;
 
 use crate::{
-    client::{ClientError, Endpoint, deepest},
+    client::{ClientError, Endpoint, Refusal, deepest},
     resume::{Gap, Resume, StreamOpened},
 };
 
@@ -65,10 +65,21 @@ pub enum SubscriptionEvent {
     /// The stream ended or could not be opened; the next call waits and tries again.
     Lost {
         /// What happened.
-        reason: String,
+        reason: LostReason,
         /// How long the next call waits.
         wait: Duration,
     },
+}
+
+/// Why there is no stream.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LostReason {
+    /// It could not be opened.
+    #[error("{0}")]
+    NotOpened(#[from] ClientError),
+    /// It was open, and has ended.
+    #[error("{0}")]
+    Ended(String),
 }
 
 /// An event as received.
@@ -112,8 +123,9 @@ struct OpenStream {
 }
 
 impl Subscription {
-    /// Largest block accepted, in bytes: far above the largest event.
-    pub const BLOCK_BYTES_MAX: usize = 1024 * 1024;
+    /// Largest block accepted, in bytes: twice the largest event, whose content has 256 KiB (768 KiB if each character is
+    /// written as a reference), its summary 64 KiB, and its lists 256 KiB.
+    pub const BLOCK_BYTES_MAX: usize = 4 * 1024 * 1024;
 
     /// A subscription to `path` (with its query), after `cursor` if there is one. No connection is made yet.
     #[must_use]
@@ -167,11 +179,11 @@ impl Subscription {
                         tokio::time::sleep(step).await;
                         *wait -= step;
                     }
-                    self.connect().await.map(|()| None).map_err(|e| e.to_string())
+                    self.connect().await.map(|()| None).map_err(LostReason::NotOpened)
                 }
                 ConnectionState::Open(open) => match open.read(self.timing.silence).await {
-                    Ok(event) => self.handle(event),
-                    Err(reason) => Err(reason),
+                    Ok(event) => self.handle(event).map_err(LostReason::Ended),
+                    Err(reason) => Err(LostReason::Ended(reason)),
                 },
             };
             match result {
@@ -199,14 +211,16 @@ impl Subscription {
             Err(_) => return Err(ClientError::Late(self.endpoint.clone())),
         };
         if response.status() != 200 {
-            return Err(ClientError::Refused(self.endpoint.clone(), response.status()));
+            let refusal = timeout(self.timing.answer, Refusal::read(response)).await;
+            let refusal = refusal.map_err(|_| ClientError::Late(self.endpoint.clone()))?;
+            return Err(ClientError::Refused(self.endpoint.clone(), refusal));
         }
         let (decoder, buffer) = (russe::Decoder::default(), BytesMut::new());
         self.state = ConnectionState::Open(Box::new(OpenStream { response, decoder, buffer }));
         Ok(())
     }
 
-    fn lost(&mut self, reason: String) -> SubscriptionEvent {
+    fn lost(&mut self, reason: LostReason) -> SubscriptionEvent {
         let (first, longest) = self.timing.retry;
         let ceiling = first.saturating_mul(1 << self.attempts.min(16)).min(longest);
         let ceiling = ceiling.max(self.retry.take().unwrap_or_default());

@@ -10,7 +10,9 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
-use wire::{Coverage, Endpoint, Resume, Subscription, SubscriptionEvent, SubscriptionTiming};
+use wire::{
+    ClientError, Coverage, Endpoint, LostReason, Resume, Subscription, SubscriptionEvent, SubscriptionTiming,
+};
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
 
@@ -88,6 +90,33 @@ async fn words(subscription: &mut Subscription, n: usize) -> Vec<String> {
         });
     }
     words
+}
+
+#[tokio::test]
+async fn a_refusal_has_its_status_and_the_detail_of_its_problem_if_that_is_short() {
+    let server = Server::new().await;
+    let mut subscription = server.subscription(None, Coverage::All);
+    let problem = r#"{"status":401,"code":"token-unknown","detail":"the token is unknown"}"#;
+    let long = format!("{{\"detail\":\"{}\"}}", "x".repeat(100_000));
+    for (body, detail) in
+        [(problem, Some("the token is unknown")), ("", None), ("<html>", None), ("[]", None), (&*long, None)]
+    {
+        let refuse = async {
+            let (mut stream, _) = server.accept().await;
+            let length = body.len();
+            let answer = format!("HTTP/1.1 401 Unauthorized\r\ncontent-length: {length}\r\n\r\n{body}");
+            // It may not read all of it.
+            stream.write_all(answer.as_bytes()).await.ok();
+            stream
+        };
+        let (event, _stream) = tokio::join!(subscription.next(), refuse);
+        let SubscriptionEvent::Lost { reason: LostReason::NotOpened(error), .. } = event else {
+            panic!("{event:?}")
+        };
+        let ClientError::Refused(_, refusal) = &error else { panic!("{error:?}") };
+        assert_eq!((refusal.status.as_u16(), refusal.detail.as_deref()), (401, detail));
+        assert_eq!(error.to_string().matches("127.0.0.1").count(), 1, "{error}");
+    }
 }
 
 #[tokio::test]

@@ -81,12 +81,16 @@ pub(crate) fn sanitise(html: &str, base: Option<&Url>) -> (Option<String>, Repai
         growth_left: GROWTH_BYTES_MAX + html.len(),
     };
     for token in Lexer::new(html) {
+        let (is_text, from) = (matches!(token, HtmlToken::Text(_)), filter.out.len());
         filter.token(token);
         if filter.open.len() > HTML_DEPTH_MAX {
             repairs.flattened = true;
             break;
         }
         if filter.out.len() > CONTENT_BYTES_MAX {
+            if is_text {
+                cut_text(&mut filter.out, from);
+            }
             repairs.truncated = true;
             break;
         }
@@ -103,6 +107,18 @@ pub(crate) fn sanitise(html: &str, base: Option<&Url>) -> (Option<String>, Repai
         safe = rest.trim_end();
     }
     (Some(safe.to_owned()).filter(|s| !s.is_empty()), repairs)
+}
+
+/// Cuts escaped text, which begins at `from`, to the longest content: after a word if there is one, and never within a
+/// reference.
+fn cut_text(out: &mut String, from: usize) {
+    const WORD_BYTES_MAX: usize = 64;
+    let end = out.floor_char_boundary(CONTENT_BYTES_MAX);
+    let near = out.floor_char_boundary(end.saturating_sub(WORD_BYTES_MAX)).max(from);
+    let after_word = out[near..end].rfind(char::is_whitespace).map(|at| near + at);
+    let before_reference = || out[near..end].rfind('&').filter(|at| !out[near + at..end].contains(';'));
+    let end = after_word.or_else(|| before_reference().map(|at| near + at)).unwrap_or(end);
+    out.truncate(end);
 }
 
 /// Attributes of every link: no referrer, and no access to the opening page.
@@ -348,10 +364,18 @@ mod tests {
 
     #[test]
     fn a_long_article_is_truncated_and_marked() {
-        let (html, repairs) = sanitise(&"<p>word</p>".repeat(20_000), None);
+        let (html, repairs) = sanitise(&"<p>word</p>".repeat(40_000), None);
         assert!(repairs.truncated && html.unwrap().len() <= CONTENT_BYTES_MAX + 32);
         assert!(sanitise(&"x".repeat(CONTENT_BYTES_MAX + 1), None).1.truncated);
         assert!(!sanitise(&"x".repeat(CONTENT_BYTES_MAX), None).1.truncated);
+        let end = |text: &str| {
+            let html = sanitise(&text.repeat(CONTENT_BYTES_MAX / text.len() + 1), None).0.unwrap();
+            assert!((CONTENT_BYTES_MAX - 80..=CONTENT_BYTES_MAX).contains(&html.len()), "{}", html.len());
+            html.chars().skip(html.chars().count() - 5).collect::<String>()
+        };
+        assert_eq!(end("words "), "words");
+        assert_eq!(end("&amp;"), "&amp;");
+        assert_eq!(end("é…"), "é…é…é");
     }
 
     const PIECES: [&str; 48] = [

@@ -62,8 +62,11 @@ impl CanonicalWriter {
             out.push_str("</guid>\n");
         }
         date(out, "pubDate", draft.published.get());
-        out.push_str("</item>\n");
+        // An item whose text is all it has must not become an empty one.
+        out.push_str(if out.ends_with("<item>\n") { "<description/>\n</item>\n" } else { "</item>\n" });
+        let permalink = draft.relative_permalink().map(str::to_owned);
         let mut side = side(draft, persons);
+        side.permalink = permalink;
         side.summary = side.summary.map(FeedText::into_html);
         side.content = side.content.map(FeedText::into_html);
         side
@@ -95,7 +98,7 @@ impl CanonicalWriter {
             write_link(out, link);
         }
         date(out, "published", draft.published.get());
-        out.push_str("</entry>\n");
+        out.push_str(if out.ends_with("<entry>\n") { "<summary/>\n</entry>\n" } else { "</entry>\n" });
         side(draft, Vec::new())
     }
 
@@ -179,6 +182,7 @@ fn side<'a>(mut draft: Draft<'a>, authors: Vec<Author>) -> ItemExtras<'a> {
         base: draft.base,
         content_base: draft.content_base,
         warnings: draft.warnings,
+        permalink: None,
     }
 }
 

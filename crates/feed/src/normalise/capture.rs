@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr;
+use memchr::{memchr, memrchr};
 
 use super::{draft::FeedText, meaning::Field};
 use crate::{
@@ -109,7 +109,11 @@ impl<'a> Capture<'a> {
     }
 
     /// The collected text, with line ends normalised as in XML.
-    pub(super) fn finish(self) -> FeedText<'a> {
+    pub(super) fn finish(mut self) -> FeedText<'a> {
+        if self.truncated && self.mode == TextMode::Html {
+            let end = end_of_markup(&self.text);
+            self.text.to_mut().truncate(end);
+        }
         let text = if memchr(b'\r', self.text.as_bytes()).is_some() {
             Cow::Owned(self.text.replace("\r\n", "\n").replace('\r', "\n"))
         } else {
@@ -123,6 +127,17 @@ impl<'a> Capture<'a> {
         };
         FeedText { value, html: self.mode != TextMode::Plain }
     }
+}
+
+/// Where truncated HTML ends, without the tag or the reference that was cut.
+fn end_of_markup(html: &str) -> usize {
+    const REFERENCE_BYTES_MAX: usize = 32;
+    let bytes = html.as_bytes();
+    let tag = memrchr(b'<', bytes).filter(|at| memchr(b'>', &bytes[*at..]).is_none());
+    let near = bytes.len().saturating_sub(REFERENCE_BYTES_MAX);
+    let reference = memrchr(b'&', &bytes[near..]).map(|at| near + at);
+    let reference = reference.filter(|at| memchr(b';', &bytes[*at..]).is_none());
+    tag.or(reference).unwrap_or(bytes.len())
 }
 
 /// Whether XML 1.0 allows the character in a reference.
@@ -157,6 +172,21 @@ fn base64(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn truncated_html_has_no_half_tag_and_no_half_reference() {
+        for (html, whole) in [
+            ("a <b>c</b> <a hr", "a <b>c</b> "),
+            ("a &lt; b &am", "a &lt; b "),
+            ("a < b &amp; <i>c</i> d", "a < b &amp; <i>c</i> d"),
+            (
+                "AT&T, and a long text after it that has no reference",
+                "AT&T, and a long text after it that has no reference",
+            ),
+        ] {
+            assert_eq!(&html[..end_of_markup(html)], whole);
+        }
+    }
 
     #[test]
     fn base64_is_read_with_or_without_padding() {

@@ -60,6 +60,37 @@ impl<T> Best<T> {
     }
 }
 
+/// The relation of a link to the address that a program such as FeedBurner has replaced. Not registered.
+pub(crate) const ORIGINAL_REL: &str = "original";
+/// The relation of a link to content that is elsewhere (`src`, RFC 4287 section 4.1.3.2). Not registered.
+pub(crate) const CONTENT_REL: &str = "content";
+
+/// Whether text looks like an absolute or a relative address, and not like words or a number.
+pub(super) fn is_address(text: &str) -> bool {
+    let text = text.trim();
+    text.contains("://") || text.starts_with('#') || is_path(text)
+}
+
+/// Whether text looks like a relative address: it begins or ends like one, or is names with slashes between them.
+fn is_path(text: &str) -> bool {
+    const BEGINNINGS: [&str; 4] = ["/", "./", "../", "?"];
+    const ENDINGS: [&str; 8] = ["/", ".html", ".htm", ".shtml", ".php", ".asp", ".aspx", ".jsp"];
+    let path = text.split(['?', '#']).next().unwrap_or_default();
+    // Opaque identifiers, as base64 has them, have upper case.
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.~%".contains(&b))
+    };
+    // "n/a" is not.
+    let is_names =
+        || path.len() > 3 && path.contains(|c: char| c.is_ascii_lowercase()) && path.split('/').all(is_name);
+    !text.contains(char::is_whitespace)
+        && !path.contains(':')
+        && (BEGINNINGS.iter().any(|b| text.starts_with(b))
+            || ENDINGS.iter().any(|e| path.ends_with(e))
+            || (path.contains('/') && is_names()))
+}
+
 /// A link as sent.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FeedLink {
@@ -96,6 +127,8 @@ pub(super) struct Draft<'a> {
     pub(super) id: Best<(String, bool)>,
     /// The guid has `isPermaLink="false"`.
     pub(super) id_is_opaque: bool,
+    /// The guid has `isPermaLink="true"`: it is an address, also if it is a relative one.
+    pub(super) id_is_address: bool,
     pub(super) links: Vec<FeedLink>,
     pub(super) published: Best<Timestamp>,
     pub(super) updated: Best<Timestamp>,
@@ -109,6 +142,8 @@ pub(super) struct Draft<'a> {
     pub(super) base: Option<Rc<Url>>,
     pub(super) content_base: Option<Rc<Url>>,
     pub(super) warnings: Vec<String>,
+    /// An element has begun inside it, whether known or not.
+    pub(super) has_elements: bool,
     /// Only of feeds.
     pub(super) ttl: Best<String>,
     pub(super) skip_hours: Vec<String>,
@@ -118,6 +153,18 @@ pub(super) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
+    /// Whether it is empty: without elements, and without an identifier or an address in its attributes.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.has_elements && self.id.get().is_none() && self.links.is_empty()
+    }
+
+    /// The guid as a link, if it is a relative address: `isPermaLink` says so, or it is missing and the guid looks like one.
+    pub(super) fn relative_permalink(&self) -> Option<&str> {
+        let (id, _) = self.id.get().filter(|(_, permalink)| *permalink)?;
+        let says_so = self.id_is_address && !id.contains(|c: char| c.is_whitespace() || c == ':');
+        (says_so || is_path(id)).then_some(id.as_str())
+    }
+
     pub(super) fn add_link(&mut self, link: FeedLink) {
         let list = if link.rel == "enclosure" { &mut self.enclosures } else { &mut self.links };
         let max = if link.rel == "enclosure" { ENCLOSURES_MAX } else { LINKS_MAX };
@@ -182,4 +229,35 @@ pub(crate) struct ItemExtras<'a> {
     pub(crate) base: Option<Rc<Url>>,
     pub(crate) content_base: Option<Rc<Url>>,
     pub(crate) warnings: Vec<String>,
+    /// The guid, if it is a relative address.
+    pub(crate) permalink: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relative_address_is_told_from_words_and_identifiers() {
+        for address in
+            ["/a", "./a", "../x?y", "?p=12", "12/a", "2024/05/a-title", "news.php?id=5", "a/", "A.html"]
+        {
+            assert!(is_path(address), "{address}");
+        }
+        for other in [
+            "",
+            "a",
+            "12",
+            "12/34",
+            "No comments",
+            "n/a",
+            "None.",
+            "tag:x.example,2024:/a",
+            "aGVs/bG8=",
+            "urn:a/b",
+        ] {
+            assert!(!is_path(other), "{other}");
+        }
+        assert!(is_address("http://x.example/") && is_address(" #comments") && !is_address("3 comments"));
+    }
 }

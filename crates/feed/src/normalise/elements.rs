@@ -53,6 +53,8 @@ pub(super) struct OpenElement<'a> {
     pub(super) base: Option<Rc<Url>>,
     /// It began an item, person or field, which ends with it.
     pub(super) begins: bool,
+    /// It has an end tag; what is inside it is certain.
+    pub(super) is_closed: bool,
 }
 
 pub(super) type Attribute<'a> = (&'a str, Cow<'a, str>);
@@ -60,12 +62,16 @@ pub(super) type Attribute<'a> = (&'a str, Cow<'a, str>);
 /// Reads elements into drafts.
 pub(super) struct Builder<'a> {
     pub(super) url: Option<&'a Url>,
+    /// Offsets of start tags without an end tag that have not been read yet, ascending.
+    unclosed: &'a [usize],
     pub(super) format: Option<FeedFormat>,
     pub(super) stack: Vec<OpenElement<'a>>,
     pub(super) names: Namespaces<'a>,
     pub(super) capture: Option<Capture<'a>>,
     pub(super) feed: Draft<'a>,
     pub(super) item: Option<Draft<'a>>,
+    /// Items that the open item is nested in, the innermost last. They go on when it ends.
+    pub(super) outer_items: Vec<Draft<'a>>,
     pub(super) person: Option<(u8, Person, String)>,
     pub(super) writer: CanonicalWriter,
     pub(super) sides: Vec<ItemExtras<'a>>,
@@ -86,15 +92,17 @@ const VOID: [&str; 13] =
     ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"];
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(url: Option<&'a Url>) -> Self {
+    pub(super) fn new(url: Option<&'a Url>, unclosed: &'a [usize]) -> Self {
         Self {
             url,
+            unclosed,
             format: None,
             stack: Vec::new(),
             names: Namespaces::default(),
             capture: None,
             feed: Draft::default(),
             item: None,
+            outer_items: Vec::new(),
             person: None,
             writer: CanonicalWriter::default(),
             sides: Vec::new(),
@@ -125,6 +133,8 @@ impl<'a> Builder<'a> {
             return Flow::Refuse { what: "levels of nested elements", max: DEPTH_MAX };
         }
         self.imply_ends(name, offset);
+        self.end_unclosed(name, offset);
+        let is_closed = closes || !self.is_unclosed(offset);
         let namespaces = self.names.len();
         for (key, value) in &attributes {
             if let Some(prefix) = key.strip_prefix("xmlns")
@@ -147,9 +157,11 @@ impl<'a> Builder<'a> {
             language: self.language_in(&attributes),
             base: self.base_in(&attributes),
             begins: false,
+            is_closed,
         };
         self.enter(&mut open, &attributes, offset);
-        if closes || (open.role == Role::Markup && is_void(name)) {
+        let is_empty = closes || self.is_read_as_empty(&open, offset);
+        if is_empty {
             let level = self.stack.len();
             self.stack.push(open);
             self.close_to(level, offset);
@@ -173,15 +185,6 @@ impl<'a> Builder<'a> {
                 self.warnings.warn(offset, format!("<{}> was not closed", self.stack[level].name));
                 self.close_to(level, offset);
             }
-        }
-        let item = self.stack.iter().position(|o| o.begins && o.role == Role::Scope(ElementScope::Item));
-        if let Some(level) = item
-            && self.capture.is_none()
-            && self.stack[level].name.eq_ignore_ascii_case(name)
-            && self.stack.last().is_some_and(|o| o.role != Role::Skip)
-        {
-            self.warnings.warn(offset, format!("<{}> was not closed", self.stack[level].name));
-            self.close_to(level, offset);
         }
         if let Some(top) = self.stack.last()
             && top.role == Role::Markup
@@ -271,8 +274,15 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// Whether the start tag at `offset` has no end tag. Offsets come in ascending order.
+    fn is_unclosed(&mut self, offset: usize) -> bool {
+        let passed = self.unclosed.iter().take_while(|at| **at < offset).count();
+        self.unclosed = &self.unclosed[passed..];
+        self.unclosed.first() == Some(&offset)
+    }
+
     /// Closes all elements from the innermost to the given level, inclusive.
-    fn close_to(&mut self, level: usize, offset: usize) {
+    pub(super) fn close_to(&mut self, level: usize, offset: usize) {
         while self.stack.len() > level {
             let Some(open) = self.stack.pop() else { break };
             self.names.truncate(open.namespaces);
@@ -293,7 +303,10 @@ impl<'a> Builder<'a> {
     }
 
     fn end_item(&mut self, offset: usize) {
-        let Some(item) = self.item.take() else { return };
+        let Some(item) = std::mem::replace(&mut self.item, self.outer_items.pop()) else { return };
+        if item.is_empty() {
+            return;
+        }
         if self.sides.len() >= ITEMS_READ_MAX {
             if self.dropped == 0 {
                 self.warnings.warn(offset, format!("only the first {ITEMS_READ_MAX} items were read"));
@@ -348,6 +361,6 @@ fn read_tag(source: &str) -> (&str, Vec<Attribute<'_>>) {
     (name, attributes.map(|(key, value)| (key, unescape(value))).collect())
 }
 
-fn is_void(name: &str) -> bool {
+pub(super) fn is_void(name: &str) -> bool {
     VOID.iter().any(|v| v.eq_ignore_ascii_case(name))
 }

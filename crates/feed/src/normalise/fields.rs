@@ -7,7 +7,7 @@ use url::Url;
 
 use super::{
     capture::{Capture, TextMode},
-    draft::{FeedLink, FeedText, Person},
+    draft::{CONTENT_REL, FeedLink, FeedText, ORIGINAL_REL, Person, is_address},
     elements::{Attribute, Builder, OpenElement, Role},
     meaning::{AttributeElement, Field},
     namespaces::Vocabulary,
@@ -88,13 +88,15 @@ impl<'a> Builder<'a> {
                 }
             }
             Field::Id(0) => {
-                draft.id_is_opaque = get("isPermaLink").is_some_and(|p| p.eq_ignore_ascii_case("false"))
+                let is = |value: &str| get("isPermaLink").is_some_and(|p| p.eq_ignore_ascii_case(value));
+                draft.id_is_opaque = is("false");
+                draft.id_is_address = is("true");
             }
             Field::Content(_) => {
                 if let Some(src) = get("src").filter(|s| !s.is_empty()) {
                     let media_type = get("type").map(|t| fold(t, TITLE_BYTES_MAX));
                     let rel =
-                        if media_type.as_deref().is_some_and(is_media) { "enclosure" } else { "related" };
+                        if media_type.as_deref().is_some_and(is_media) { "enclosure" } else { CONTENT_REL };
                     let href = absolute(&mut self.growth_left, src, open.base.as_deref());
                     draft.add_link(FeedLink { href, rel: rel.to_owned(), media_type, length: None });
                 }
@@ -191,6 +193,11 @@ impl<'a> Builder<'a> {
                 href: absolute(&mut self.growth_left, &text.value, base.as_deref()),
                 ..FeedLink::default()
             }),
+            Field::OriginalLink => draft.add_link(FeedLink {
+                href: absolute(&mut self.growth_left, &text.value, base.as_deref()),
+                rel: ORIGINAL_REL.to_owned(),
+                ..FeedLink::default()
+            }),
             Field::Published(rank) | Field::Updated(rank) => match date {
                 Some(date) if matches!(field, Field::Published(_)) => draft.published.offer(rank, date),
                 Some(date) => draft.updated.offer(rank, date),
@@ -215,6 +222,8 @@ impl<'a> Builder<'a> {
                     Cow::Owned(value) => value.split(',').for_each(|word| add(word.trim().to_owned().into())),
                 }
             }
+            // Some feeds have a number or a sentence here.
+            Field::Comments if !is_address(&text.value) => {}
             Field::Comments => {
                 draft.comments.offer(0, absolute(&mut self.growth_left, &text.value, base.as_deref()))
             }

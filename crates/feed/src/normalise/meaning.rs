@@ -24,6 +24,8 @@ pub(super) enum Field {
     Content(u8),
     Id(u8),
     Link,
+    /// The address that a program such as FeedBurner has replaced in `link`.
+    OriginalLink,
     Published(u8),
     Updated(u8),
     /// With a rank: `author`, `dc:creator` and others.
@@ -82,6 +84,9 @@ pub(super) fn meaning(scope: ElementScope, vocabulary: Vocabulary, local: &str) 
         (_, Vocabulary::Media) => media(scope, local),
         (_, Vocabulary::Itunes) => itunes(scope, local),
         (ElementScope::Item, Vocabulary::Content) if local == "encoded" => Meaning::Field(Field::Content(0)),
+        (ElementScope::Item, Vocabulary::LinkProxy) if local == "origlink" => {
+            Meaning::Field(Field::OriginalLink)
+        }
         (ElementScope::Item, Vocabulary::Xhtml) if matches!(local, "body" | "div") => {
             Meaning::Field(Field::Content(2))
         }

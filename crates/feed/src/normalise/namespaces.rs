@@ -18,6 +18,8 @@ pub(super) enum Vocabulary {
     Itunes,
     Media,
     Syndication,
+    /// Of programs that replace the links of a feed by their own and keep the original.
+    LinkProxy,
     Xhtml,
     Other,
 }
@@ -26,7 +28,7 @@ const ATOM: [&str; 2] = ["http://www.w3.org/2005/atom", "http://purl.org/atom/ns
 pub(super) const ATOM_03: &str = "http://purl.org/atom/ns#";
 
 /// Namespace URIs in lower case, without trailing slash.
-const KNOWN: [(&str, Vocabulary); 22] = [
+const KNOWN: [(&str, Vocabulary); 25] = [
     ("http://www.w3.org/1999/02/22-rdf-syntax-ns#", Vocabulary::Rdf),
     ("http://purl.org/rss/1.0", Vocabulary::Core),
     ("http://purl.org/net/rss1.1#", Vocabulary::Core),
@@ -46,13 +48,16 @@ const KNOWN: [(&str, Vocabulary); 22] = [
     ("http://search.yahoo.com/searchmonkey/media", Vocabulary::Media),
     ("http://video.search.yahoo.com/mrss", Vocabulary::Media),
     ("http://purl.org/rss/1.0/modules/syndication", Vocabulary::Syndication),
+    ("http://rssnamespace.org/feedburner/ext/1.0", Vocabulary::LinkProxy),
+    ("http://www.pheedo.com/namespace/pheedo", Vocabulary::LinkProxy),
+    ("http://www.pheedo.com/namespace/pheedo#", Vocabulary::LinkProxy),
     ("http://www.w3.org/1999/xhtml", Vocabulary::Xhtml),
     ("http://www.w3.org/2005/atom", Vocabulary::Atom),
     ("http://purl.org/atom/ns#", Vocabulary::Atom),
 ];
 
 /// Prefixes that publishers use without declaring them.
-const USUAL_PREFIXES: [(&str, Vocabulary); 11] = [
+const USUAL_PREFIXES: [(&str, Vocabulary); 13] = [
     ("rdf", Vocabulary::Rdf),
     ("rss", Vocabulary::Core),
     ("content", Vocabulary::Content),
@@ -61,6 +66,8 @@ const USUAL_PREFIXES: [(&str, Vocabulary); 11] = [
     ("itunes", Vocabulary::Itunes),
     ("media", Vocabulary::Media),
     ("sy", Vocabulary::Syndication),
+    ("feedburner", Vocabulary::LinkProxy),
+    ("pheedo", Vocabulary::LinkProxy),
     ("xhtml", Vocabulary::Xhtml),
     ("atom", Vocabulary::Atom),
     ("a10", Vocabulary::Atom),

@@ -28,7 +28,15 @@ impl<'a> Builder<'a> {
             Role::Field | Role::Markup => return self.enter_markup(open, attributes),
         };
         let (vocabulary, local) = self.names.resolve(open.name);
-        match meaning(scope, vocabulary, local) {
+        let meaning = meaning(scope, vocabulary, local);
+        if scope == ElementScope::Item && meaning == Meaning::Skip && self.is_nested_item(open.name) {
+            open.role = Role::Scope(ElementScope::Item);
+            return self.begin_item(open, attributes);
+        }
+        if let Some(item) = &mut self.item {
+            item.has_elements = true;
+        }
+        match meaning {
             Meaning::Skip => open.role = Role::Skip,
             Meaning::Group => open.role = Role::Scope(scope),
             Meaning::Scope(ElementScope::Item) => {
@@ -91,7 +99,7 @@ impl<'a> Builder<'a> {
                 });
             }
         }
-        self.item = Some(item);
+        self.outer_items.extend(self.item.replace(item));
     }
 
     fn enter_markup(&mut self, open: &mut OpenElement<'a>, attributes: &[Attribute<'a>]) {

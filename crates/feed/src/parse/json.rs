@@ -1,22 +1,21 @@
 //! JSON Feed 1.0 and 1.1 (<https://www.jsonfeed.org/version/1.1/>), parsed leniently: any field may be missing or have
-//! a wrong type, ids may be numbers. Items are read one by one, so that a truncated document keeps the items before the
-//! break.
+//! a wrong type, ids may be numbers. Items are read one by one, so that a broken one costs itself only, and a truncated
+//! document keeps the items before the break.
 
+mod reader;
 mod scan;
 
-use std::fmt;
-
 use news::{Author, Warning};
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use self::reader::ReadFeed;
 use super::{Context, HtmlMode, Parsed, RawItem, assemble::assemble, kept};
 use crate::{
     dates,
     document::{FeedFormat, FeedInfo, Hints, Rhythm},
     error::FeedError,
     html::web_url,
-    limits::{ITEMS_READ_MAX, SUMMARY_BYTES_MAX, TITLE_BYTES_MAX},
+    limits::{SUMMARY_BYTES_MAX, TITLE_BYTES_MAX},
     normalise::{FeedLink, FeedText},
     sniff::not_a_feed,
     text::fold,
@@ -33,32 +32,19 @@ pub(crate) struct JsonDocument {
 /// Parses JSON text.
 pub(crate) fn read_json(text: &str, hints: &Hints<'_>, html: HtmlMode) -> Result<JsonDocument, FeedError> {
     let text = scan::scan(text)?;
-    let mut partial = PartialFeed::default();
-    let mut warnings = Vec::new();
-    let mut reader = serde_json::Deserializer::from_str(&text);
-    let end = reader.deserialize_any(FeedVisitor(&mut partial));
-    if let Err(e) = &end {
-        warnings.push(Warning {
-            line: u32::try_from(e.line()).ok(),
-            column: u32::try_from(e.column()).ok(),
-            message: format!(
-                "parsing stopped here: {}",
-                e.to_string().split(" at line").next().unwrap_or_default()
-            ),
-        });
-    }
+    let ReadFeed { feed: partial, warnings, damaged } = reader::read(&text.text, text.repaired_at);
     let version = partial.text("version").unwrap_or_default();
     let named =
         ["version", "title", "home_page_url", "feed_url"].iter().any(|k| partial.top.contains_key(*k));
     let is_feed = version.contains("jsonfeed.org") || (partial.saw_items && named);
     if !is_feed {
-        return Err(not_a_feed(if end.is_ok() { "a JSON document" } else { "a broken JSON document" }));
+        return Err(not_a_feed(if damaged { "a broken JSON document" } else { "a JSON document" }));
     }
-    if end.is_err() && partial.items.is_empty() {
+    if damaged && partial.items.is_empty() {
         return Err(FeedError::Truncated);
     }
     let format = if version.contains("1.1") { FeedFormat::Json11 } else { FeedFormat::Json10 };
-    Ok(JsonDocument { format, parsed: map(partial, hints, html), warnings, damaged: end.is_err() })
+    Ok(JsonDocument { format, parsed: map(partial, hints, html), warnings, damaged })
 }
 
 fn map(partial: PartialFeed, hints: &Hints<'_>, html: HtmlMode) -> Parsed {
@@ -100,7 +86,7 @@ fn map(partial: PartialFeed, hints: &Hints<'_>, html: HtmlMode) -> Parsed {
 }
 
 /// What has been read of the document so far.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct PartialFeed {
     top: Map<String, Value>,
     items: Vec<RawItem<'static>>,
@@ -111,85 +97,6 @@ struct PartialFeed {
 impl PartialFeed {
     fn text(&self, key: &str) -> Option<String> {
         string(self.top.get(key)?)
-    }
-}
-
-struct FeedVisitor<'f>(&'f mut PartialFeed);
-
-impl<'de> Visitor<'de> for FeedVisitor<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a feed")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        const KEPT_KEYS: [&str; 11] = [
-            "version",
-            "title",
-            "home_page_url",
-            "feed_url",
-            "description",
-            "icon",
-            "favicon",
-            "author",
-            "authors",
-            "language",
-            "hubs",
-        ];
-        while let Some(key) = map.next_key::<String>()? {
-            if key == "items" {
-                map.next_value_seed(ItemsSeed(self.0))?;
-            } else if KEPT_KEYS.contains(&key.as_str()) {
-                let value = map.next_value()?;
-                self.0.top.insert(key, value);
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(())
-    }
-}
-
-struct ItemsSeed<'f>(&'f mut PartialFeed);
-
-impl<'de> DeserializeSeed<'de> for ItemsSeed<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for ItemsSeed<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("items")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        self.0.saw_items = true;
-        while self.0.items.len() < ITEMS_READ_MAX {
-            match seq.next_element::<Value>()? {
-                Some(Value::Object(item)) => self.0.items.push(raw(&item)),
-                Some(_) => {}
-                None => return Ok(()),
-            }
-        }
-        while seq.next_element::<IgnoredAny>()?.is_some() {
-            self.0.dropped += 1;
-        }
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     document::{Days, FeedInfo, Hints, Hours, Rhythm},
     html::{first_image, resolve, web_url},
     limits::{ITEMS_KEPT_MAX, SUMMARY_BYTES_MAX, TITLE_BYTES_MAX},
-    normalise::{FeedExtras, FeedLink, FeedText, ItemExtras, Normalised},
+    normalise::{CONTENT_REL, FeedExtras, FeedLink, FeedText, ItemExtras, Normalised, ORIGINAL_REL},
     text::fold,
 };
 
@@ -136,7 +136,12 @@ fn rss_item(item: rss::Item, side: ItemExtras<'_>) -> RawItem<'_> {
         guid,
         guid_is_link,
         title: item.title.map(FeedText::html),
-        links: item.link.into_iter().chain(page_links(&side.links).map(str::to_owned)).collect(),
+        links: of_relation(&side.links, ORIGINAL_REL)
+            .map(str::to_owned)
+            .chain(item.link)
+            .chain(page_links(&side.links).map(str::to_owned))
+            .chain(side.permalink)
+            .collect(),
         summary: side.summary,
         content: side.content,
         authors,
@@ -159,9 +164,14 @@ fn atom_entry(mut entry: atom_syndication::Entry, side: ItemExtras<'_>) -> RawIt
     let links: Vec<FeedLink> = links.into_iter().map(link).collect();
     RawItem {
         guid: Some(entry.id),
-        guid_is_link: false,
+        // An id is an IRI that need not lead anywhere, but without links it is the only address there is.
+        guid_is_link: true,
         title: Some(atom_text(&mut entry.title)),
-        links: page_links(&links).map(str::to_owned).collect(),
+        links: of_relation(&links, ORIGINAL_REL)
+            .chain(page_links(&links))
+            .chain(of_relation(&links, CONTENT_REL))
+            .map(str::to_owned)
+            .collect(),
         summary: side.summary,
         content: side.content,
         authors: entry.authors.into_iter().map(person).collect(),
@@ -203,6 +213,10 @@ fn page_links(links: &[FeedLink]) -> impl Iterator<Item = &str> {
     let html = links.iter().filter(is_page).filter(move |l| is_html(l));
     let others = links.iter().filter(is_page).filter(move |l| !is_html(l));
     html.chain(others).map(|l| l.href.as_str())
+}
+
+fn of_relation<'l>(links: &'l [FeedLink], rel: &'static str) -> impl Iterator<Item = &'l str> {
+    links.iter().filter(move |l| l.rel == rel).map(|l| l.href.as_str())
 }
 
 fn replies(links: &[FeedLink]) -> Option<String> {

@@ -13,15 +13,17 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use actix_web::http::header::HeaderMap;
+use control::CredentialChanges;
 use daemon::config;
 use news::Timestamp;
 use notation::Complaints;
 
 use super::{
     bearer::{PresentedToken, TOKEN_BYTES_MAX, TokenHash},
+    credential_changes::difference,
     error::AuthError,
     files::AuthFile,
-    jwt::{ClaimRules, JwtKeys},
+    jwt::{ClaimRules, JwtKeys, has_jwt_form},
     scope::CategoryScope,
     static_tokens::StaticTokens,
     token_grant::TokenGrant,
@@ -30,6 +32,10 @@ use super::{
 /// The cookie of clients that cannot set headers, such as the `EventSource` of a page. The gateway reads it and never
 /// sets it.
 const COOKIE: &str = "newswire_read";
+
+/// The keys of the configuration that name the files.
+const TOKENS_KEY: &str = "gateway.read_tokens_file";
+const JWKS_KEY: &str = "gateway.jwks_file";
 
 /// Everything that is wrong with the files of tokens and keys, one complaint per line.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +48,8 @@ pub(crate) struct Authenticator(Option<Arc<AuthRules>>);
 
 #[derive(Debug)]
 struct AuthRules {
-    tokens: StaticTokens,
+    /// `None` without `gateway.read_tokens_file`.
+    tokens: Option<StaticTokens>,
     keys: Option<JwtKeys>,
     /// What a client may read without a token, if anything.
     public: Option<Arc<CategoryScope>>,
@@ -95,8 +102,7 @@ impl Authenticator {
     pub(crate) fn load(gateway: &config::GatewaySection) -> Result<Self, AuthFileErrors> {
         let public = &gateway.public_categories;
         let tokens = gateway.read_tokens_file.as_deref();
-        let tokens =
-            tokens.map(|path| StaticTokens::load(AuthFile { key: "gateway.read_tokens_file", path }, public));
+        let tokens = tokens.map(|path| StaticTokens::load(AuthFile { key: TOKENS_KEY, path }, public));
         let keys = gateway.jwks_file.as_deref().map(|path| {
             let claims = ClaimRules {
                 issuer: gateway.jwt_issuer.clone(),
@@ -104,7 +110,7 @@ impl Authenticator {
                 categories: gateway.jwt_categories_claim.clone(),
                 public: public.clone(),
             };
-            JwtKeys::load(AuthFile { key: "gateway.jwks_file", path }, claims)
+            JwtKeys::load(AuthFile { key: JWKS_KEY, path }, claims)
         });
         if tokens.is_none() && keys.is_none() {
             return Ok(Self(None));
@@ -113,7 +119,7 @@ impl Authenticator {
             (Ok(tokens), Ok(keys)) => {
                 let scope = || Arc::new(CategoryScope::new(public.iter().map(String::as_str)));
                 let public = (!public.is_empty()).then(scope);
-                Ok(Self(Some(Arc::new(AuthRules { tokens: tokens.unwrap_or_default(), keys, public }))))
+                Ok(Self(Some(Arc::new(AuthRules { tokens, keys, public }))))
             }
             (tokens, keys) => {
                 let errors = [tokens.err(), keys.err()];
@@ -125,8 +131,23 @@ impl Authenticator {
     /// The categories that `gateway.public_categories` and the static tokens name, in lower case.
     pub(crate) fn granted_categories(&self) -> BTreeSet<&str> {
         let Some(rules) = &self.0 else { return BTreeSet::new() };
-        let scopes = rules.public.as_deref().into_iter().chain(rules.tokens.scopes());
+        let scopes =
+            rules.public.as_deref().into_iter().chain(rules.tokens.iter().flat_map(StaticTokens::scopes));
         scopes.flat_map(CategoryScope::categories).collect()
+    }
+
+    /// What differs from earlier files of tokens and keys.
+    pub(crate) fn changes_since(&self, old: &Self) -> Vec<CredentialChanges> {
+        let tokens = |all: &Self| {
+            let tokens = all.0.as_ref().and_then(|rules| rules.tokens.as_ref());
+            tokens.map(StaticTokens::grants).unwrap_or_default()
+        };
+        let keys = |all: &Self| {
+            let keys = all.0.as_ref().and_then(|rules| rules.keys.as_ref());
+            keys.map(JwtKeys::key_hashes).unwrap_or_default()
+        };
+        let tokens = difference(TOKENS_KEY, &tokens(old), &tokens(self));
+        tokens.into_iter().chain(difference(JWKS_KEY, &keys(old), &keys(self))).collect()
     }
 
     /// Whether responses depend on the client's token.
@@ -140,9 +161,9 @@ impl Authenticator {
         let Some(rules) = &self.0 else { return true };
         match reader.method {
             None => false,
-            Some(AuthMethod::StaticToken) => {
-                rules.tokens.still_grant(reader.credential_hash, reader.scope.as_ref(), reader.expires)
-            }
+            Some(AuthMethod::StaticToken) => rules.tokens.as_ref().is_some_and(|tokens| {
+                tokens.still_grant(reader.credential_hash, reader.scope.as_ref(), reader.expires)
+            }),
             Some(AuthMethod::Jwt) => {
                 rules.keys.as_ref().is_some_and(|keys| keys.config_hash() == reader.credential_hash)
             }
@@ -181,8 +202,13 @@ impl Authenticator {
 
 impl AuthRules {
     fn verify(&self, token: &[u8], now: Timestamp) -> Result<AuthorisedReader, AuthError> {
-        let (method, credential_hash, grant) = match (self.tokens.find(token, now), &self.keys) {
+        let listed = self.tokens.as_ref().and_then(|tokens| tokens.find(token, now));
+        let (method, credential_hash, grant) = match (listed, &self.keys) {
             (Some(grant), _) => (AuthMethod::StaticToken, TokenHash::of(token).prefix(), grant?),
+            // Its reader meant a static token, and must not look for a mistake in its form.
+            (None, Some(_)) if self.tokens.is_some() && !has_jwt_form(token) => {
+                return Err(AuthError::Unknown);
+            }
             (None, Some(keys)) => (AuthMethod::Jwt, keys.config_hash(), keys.verify(token, now)?),
             (None, None) => return Err(AuthError::Unknown),
         };
@@ -223,6 +249,16 @@ mod tests {
         assert!(!load(&[("desk", "[\"culture\"]")]).still_authorised(&desk), "it grants something else");
         assert!(!before.still_authorised(&anonymous), "tokens are required now");
         assert!(Authenticator::default().still_authorised(&desk), "tokens are no longer required");
+        let changes = |new: &Authenticator, old: &Authenticator| -> Vec<String> {
+            new.changes_since(old).iter().map(ToString::to_string).collect()
+        };
+        let replaced = load(&[("desk", "[\"culture\"]"), ("new", "\"all\"")]);
+        let key = "gateway.read_tokens_file";
+        assert_eq!(changes(&before, &before), [""; 0]);
+        assert_eq!(changes(&replaced, &before), [format!("{key}: 1 added, 1 changed, 1 removed")]);
+        let none = Authenticator::default();
+        assert_eq!(changes(&none, &before), [format!("{key}: 0 added, 0 changed, 2 removed")]);
+        assert_eq!(changes(&before, &none), [format!("{key}: 2 added, 0 changed, 0 removed")]);
     }
 
     #[test]

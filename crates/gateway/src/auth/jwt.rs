@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 
 use super::{
     bearer::TokenHash,
+    credential_changes::CredentialMap,
     error::AuthError,
     files::AuthFile,
     scope::CategoryScope,
@@ -58,6 +59,8 @@ struct JwtKey {
     id: Option<String>,
     algorithms: Vec<Algorithm>,
     key: DecodingKey,
+    /// Of the JWK.
+    hash: u64,
 }
 
 impl JwtKeys {
@@ -78,6 +81,11 @@ impl JwtKeys {
     fn new(keys: Vec<JwtKey>, claims: ClaimRules) -> Self {
         signatures::install();
         Self { keys, claims, config_hash: 0 }
+    }
+
+    /// The keys; what their tokens grant is not in the file.
+    pub(super) fn key_hashes(&self) -> CredentialMap<()> {
+        self.keys.iter().map(|key| (key.hash, ())).collect()
     }
 
     /// Changes whenever other tokens may be accepted.
@@ -157,6 +165,12 @@ impl JwtKeys {
             _ => Err(AuthError::NoCategories),
         }
     }
+}
+
+/// Whether it is three parts of base64url between dots (RFC 7515 §7.1), whatever they are.
+pub(super) fn has_jwt_form(token: &[u8]) -> bool {
+    let is_part = |part: &[u8]| part.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    token.split(|b| *b == b'.').count() == 3 && token.split(|b| *b == b'.').all(is_part)
 }
 
 fn claim<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c Value> {
@@ -272,7 +286,8 @@ fn key(jwk: &Value) -> Result<Option<JwtKey>, &'static str> {
             return Err("its parameters are too short or too long for its curve");
         }
     };
-    Ok(Some(JwtKey { id: known.common.key_id, algorithms, key }))
+    let hash = TokenHash::of(jwk.to_string().as_bytes()).prefix();
+    Ok(Some(JwtKey { id: known.common.key_id, algorithms, key, hash }))
 }
 
 const RSA: [Algorithm; 6] = [

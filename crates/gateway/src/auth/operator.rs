@@ -4,8 +4,12 @@ use std::{fs, io::Read as _, path::Path};
 
 use actix_web::http::header::HeaderMap;
 use anyhow::Context as _;
+use control::CredentialChanges;
 
-use super::bearer::{PresentedToken, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, TokenHash};
+use super::{
+    bearer::{PresentedToken, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, TokenHash},
+    credential_changes::{CredentialMap, difference},
+};
 
 /// The hash of the operator's token, if there is one.
 #[derive(Clone, Debug)]
@@ -33,6 +37,14 @@ impl OperatorToken {
             file.display()
         );
         Ok(Self(Some(TokenHash::of(token.as_bytes()))))
+    }
+
+    /// Whether the token differs from an earlier one.
+    pub(crate) fn changes_since(&self, old: &Self) -> Option<CredentialChanges> {
+        let hash = |operator: &Self| {
+            operator.0.iter().map(|token| (token.prefix(), ())).collect::<CredentialMap<_>>()
+        };
+        difference("gateway.operator_token_file", &hash(old), &hash(self))
     }
 
     /// Checks that a request presents the operator's token.

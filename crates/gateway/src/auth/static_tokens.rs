@@ -20,6 +20,7 @@ use toml::{
 
 use super::{
     bearer::{TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, TokenHash},
+    credential_changes::CredentialMap,
     error::AuthError,
     files::AuthFile,
     scope::CategoryScope,
@@ -36,6 +37,9 @@ const NAME_BYTES_MAX: usize = 100;
 /// All static tokens, sorted by hash.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StaticTokens(Vec<StaticToken>);
+
+/// The hash of a scope, `None` for everything; and when the token expires.
+pub(super) type StaticGrant = (Option<u64>, Option<Timestamp>);
 
 #[derive(Clone, Debug)]
 struct StaticToken {
@@ -91,6 +95,12 @@ impl StaticTokens {
         let first = self.0.partition_point(|token| token.hash.prefix() < prefix);
         let mut alike = self.0[first..].iter().take_while(|token| token.hash.prefix() == prefix);
         alike.any(|token| token.scope.as_ref() == scope && token.expires == expires)
+    }
+
+    /// What each token grants, and until when.
+    pub(super) fn grants(&self) -> CredentialMap<StaticGrant> {
+        let grant = |token: &StaticToken| (token.scope.as_ref().map(|scope| scope.hash()), token.expires);
+        self.0.iter().map(|token| (token.hash.prefix(), grant(token))).collect()
     }
 
     /// What each token grants that does not grant everything.

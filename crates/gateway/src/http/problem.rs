@@ -8,7 +8,7 @@ use control::{Problem, problem::PROBLEM_MEDIA_TYPE};
 
 use crate::{
     auth::{error::AuthError, operator::OperatorError},
-    ingest::{history::HistoryUnavailable, no_answer::NoAnswer},
+    ingest::{log_unavailable::LogUnavailable, no_answer::NoAnswer},
     pages::{news_page::NewsPageError, pool::PageRefused},
     unsent::UnsentRefused,
 };
@@ -131,6 +131,15 @@ impl HttpProblem {
         Self::new(410, "other-log", "this id belongs to another log; start again without it")
     }
 
+    /// 410: an id of this epoch that is newer than the log, as after a restore from an older copy.
+    pub(crate) fn beyond_the_log() -> Self {
+        Self::new(
+            410,
+            "other-log",
+            "this id is newer than the newest event of the log; start again without it",
+        )
+    }
+
     /// 421: a `Host` that is not served.
     pub(crate) fn wrong_host() -> Self {
         Self::new(421, "wrong-host", "this host name is not served; add it to gateway.hosts")
@@ -207,13 +216,13 @@ impl From<UnsentRefused> for HttpProblem {
     }
 }
 
-impl From<HistoryUnavailable> for HttpProblem {
-    fn from(unavailable: HistoryUnavailable) -> Self {
+impl From<LogUnavailable> for HttpProblem {
+    fn from(unavailable: LogUnavailable) -> Self {
         match unavailable {
-            HistoryUnavailable::Busy => Self::busy(),
-            HistoryUnavailable::Silent => Self::no_daemon(NoAnswer::Late),
-            HistoryUnavailable::NoAnswer(why) => Self::no_daemon(why),
-            HistoryUnavailable::OtherLog => Self::other_log(),
+            LogUnavailable::Busy => Self::busy(),
+            LogUnavailable::Silent => Self::no_daemon(NoAnswer::Late),
+            LogUnavailable::NoAnswer(why) => Self::no_daemon(why),
+            LogUnavailable::OtherLog => Self::other_log(),
         }
     }
 }

@@ -28,7 +28,7 @@ use tokio::{
 };
 use wire::PeerClient;
 
-use super::no_answer::NoAnswer;
+use super::{log_unavailable::LogUnavailable, no_answer::NoAnswer};
 use crate::forwarder::{Forwarder, QueueFull, RequestQueue};
 
 /// Pages that wait for a part.
@@ -67,53 +67,7 @@ pub(crate) struct HistoryPart {
     pub(crate) is_last: bool,
 }
 
-/// Why there is no part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum HistoryUnavailable {
-    /// Too many pages wait already.
-    Busy,
-    /// The daemon was not asked, because it has not answered an earlier request yet.
-    Silent,
-    /// The daemon was asked in vain.
-    NoAnswer(NoAnswer),
-    /// The daemon's log is another one.
-    OtherLog,
-}
-
-impl HistoryUnavailable {
-    /// All of them.
-    const ALL: [Self; 6] = [
-        Self::Busy,
-        Self::Silent,
-        Self::NoAnswer(NoAnswer::NotConnected),
-        Self::NoAnswer(NoAnswer::Late),
-        Self::NoAnswer(NoAnswer::Unusable),
-        Self::OtherLog,
-    ];
-
-    fn result(self) -> &'static str {
-        match self {
-            Self::Busy => "busy",
-            Self::Silent => "not_asked",
-            Self::NoAnswer(NoAnswer::NotConnected) => "not_connected",
-            Self::NoAnswer(NoAnswer::Late) => "late",
-            Self::NoAnswer(NoAnswer::Unusable) => "unusable",
-            Self::OtherLog => "other_log",
-        }
-    }
-}
-
-pub(crate) type HistoryResult = Result<HistoryPart, HistoryUnavailable>;
-
-/// The results of requests for a part, as the metric names them.
-pub(crate) fn results() -> impl Iterator<Item = &'static str> {
-    ["answered"].into_iter().chain(HistoryUnavailable::ALL.map(HistoryUnavailable::result))
-}
-
-/// A result, as the metric names it.
-pub(crate) fn result_of(result: &HistoryResult) -> &'static str {
-    result.as_ref().map_or_else(|error| error.result(), |_| "answered")
-}
+pub(crate) type HistoryResult = Result<HistoryPart, LogUnavailable>;
 
 /// Requests for parts of the log.
 #[derive(Debug)]
@@ -138,17 +92,17 @@ impl HistoryQueue {
     /// Reads a part, until this instant at the latest.
     ///
     /// # Errors
-    /// [`HistoryUnavailable`]
+    /// [`LogUnavailable`]
     pub(crate) async fn read(&self, request: HistoryRequest, until: Instant) -> HistoryResult {
         if self.is_silent.load(Ordering::Acquire) {
-            return Err(HistoryUnavailable::Silent);
+            return Err(LogUnavailable::Silent);
         }
-        let answer = self.queue.send(request).map_err(|QueueFull| HistoryUnavailable::Busy)?;
+        let answer = self.queue.send(request).map_err(|QueueFull| LogUnavailable::Busy)?;
         match timeout_at(until, answer).await {
             Ok(Ok(answer)) => answer,
             // The intake has ended.
-            Ok(Err(_)) => Err(HistoryUnavailable::NoAnswer(NoAnswer::NotConnected)),
-            Err(_) => Err(HistoryUnavailable::NoAnswer(NoAnswer::Late)),
+            Ok(Err(_)) => Err(LogUnavailable::NoAnswer(NoAnswer::NotConnected)),
+            Err(_) => Err(LogUnavailable::NoAnswer(NoAnswer::Late)),
         }
     }
 }
@@ -168,7 +122,7 @@ impl HistoryForwarder {
             async move {
                 // It waited while another one was not answered.
                 if is_silent.load(Ordering::Acquire) {
-                    return Err(HistoryUnavailable::Silent);
+                    return Err(LogUnavailable::Silent);
                 }
                 let answer = answer.await;
                 if is_late(&answer) && !is_silent.swap(true, Ordering::AcqRel) {
@@ -196,7 +150,7 @@ impl HistoryForwarder {
 }
 
 fn is_late(answer: &HistoryResult) -> bool {
-    matches!(answer, Err(HistoryUnavailable::NoAnswer(NoAnswer::Late)))
+    matches!(answer, Err(LogUnavailable::NoAnswer(NoAnswer::Late)))
 }
 
 /// The daemon's answer at `/log?before=`.
@@ -211,7 +165,7 @@ struct HistoryAnswer {
 /// Reads a part from the daemon.
 ///
 /// # Errors
-/// [`HistoryUnavailable`]; the reason has been logged.
+/// [`LogUnavailable`]; the reason has been logged.
 pub(crate) async fn fetch(daemon: PeerClient, request: HistoryRequest) -> HistoryResult {
     let HistoryRequest { before, since, limit } = request;
     let mut path = format!("/log?limit={limit}&bytes={PART_BYTES}&before={before}");
@@ -220,14 +174,14 @@ pub(crate) async fn fetch(daemon: PeerClient, request: HistoryRequest) -> Histor
     }
     let body = daemon.get(&path, DEADLINE, ANSWER_BYTES_MAX).await.map_err(|error| {
         tracing::debug!(cursor = %before, %error, "could not read a part of the log");
-        HistoryUnavailable::NoAnswer((&error).into())
+        LogUnavailable::NoAnswer((&error).into())
     })?;
     let answer: HistoryAnswer = serde_json::from_slice(&body).map_err(|error| {
         tracing::error!(%error, "a part of the log is unreadable");
-        HistoryUnavailable::NoAnswer(NoAnswer::Unusable)
+        LogUnavailable::NoAnswer(NoAnswer::Unusable)
     })?;
     if answer.epoch != before.epoch {
-        return Err(HistoryUnavailable::OtherLog);
+        return Err(LogUnavailable::OtherLog);
     }
     Ok(HistoryPart {
         bytes: body.len(),
@@ -265,7 +219,7 @@ mod tests {
                 let hangs = hangs.load(Relaxed);
                 sleep(if hangs { DEADLINE } else { Duration::from_millis(1) }).await;
                 in_flight.fetch_sub(1, Relaxed);
-                if hangs { Err(HistoryUnavailable::NoAnswer(NoAnswer::Late)) } else { Ok(part()) }
+                if hangs { Err(LogUnavailable::NoAnswer(NoAnswer::Late)) } else { Ok(part()) }
             }
         };
         let pages = async {
@@ -275,14 +229,14 @@ mod tests {
             let (mut late, mut not_asked) = (0, 0);
             for answer in in_parallel(waiting).await {
                 match answer.unwrap_err() {
-                    HistoryUnavailable::NoAnswer(NoAnswer::Late) => late += 1,
-                    HistoryUnavailable::Silent => not_asked += 1,
+                    LogUnavailable::NoAnswer(NoAnswer::Late) => late += 1,
+                    LogUnavailable::Silent => not_asked += 1,
                     other => panic!("{other:?}"),
                 }
             }
             assert_eq!((late, not_asked, began.elapsed()), (IN_FLIGHT_MAX, 40 - IN_FLIGHT_MAX, DEADLINE));
             for _ in 0..100 {
-                assert_eq!(queue.read(request(5), later).await.unwrap_err(), HistoryUnavailable::Silent);
+                assert_eq!(queue.read(request(5), later).await.unwrap_err(), LogUnavailable::Silent);
             }
             assert_eq!(began.elapsed(), DEADLINE, "none of them waited");
             sleep(DEADLINE * 10).await;
@@ -293,9 +247,9 @@ mod tests {
             assert!(queue.read(request(5), later).await.is_ok());
             // A second time likewise.
             hangs.store(true, Relaxed);
-            let late = HistoryUnavailable::NoAnswer(NoAnswer::Late);
+            let late = LogUnavailable::NoAnswer(NoAnswer::Late);
             assert_eq!(queue.read(request(5), later).await.unwrap_err(), late);
-            assert_eq!(queue.read(request(5), later).await.unwrap_err(), HistoryUnavailable::Silent);
+            assert_eq!(queue.read(request(5), later).await.unwrap_err(), LogUnavailable::Silent);
         };
         tokio::select! {
             () = pages => {}
@@ -310,7 +264,7 @@ mod tests {
             // Too much to search, down to the instant; a probe has no instant.
             if request.since.is_some() && request.before.seq == Seq(7) {
                 sleep(DEADLINE).await;
-                return Err(HistoryUnavailable::NoAnswer(NoAnswer::Late));
+                return Err(LogUnavailable::NoAnswer(NoAnswer::Late));
             }
             Ok(part())
         };

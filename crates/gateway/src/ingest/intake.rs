@@ -56,6 +56,8 @@ pub(crate) fn start(
     let run = move || {
         runtime.block_on(async {
             let catalogue_changed = Notify::new();
+            #[cfg(feature = "drill")]
+            crate::drill::run_intake_drills();
             let beats = state.watch.send_beats("intake", WatchKind::Wire);
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -103,7 +105,7 @@ async fn follow_wire(state: &AppState, endpoint: Endpoint, ring_events: usize, c
                 continue;
             }
             SubscriptionEvent::Notice(..) => continue,
-            SubscriptionEvent::Lost { reason, .. } => on_lost(state, &reason),
+            SubscriptionEvent::Lost { reason, .. } => on_lost(state, &reason.to_string()),
         }
         state.notify_streams();
     }

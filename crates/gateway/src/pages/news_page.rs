@@ -16,7 +16,8 @@ use super::pool::Slice;
 use crate::{
     client_address::ClientAddress,
     ingest::{
-        history::{self, HistoryPart, HistoryRequest, HistoryResult, HistoryUnavailable},
+        history::{HistoryPart, HistoryRequest, HistoryResult},
+        log_unavailable::{self, LogUnavailable},
         no_answer::NoAnswer,
     },
     state::AppState,
@@ -74,7 +75,7 @@ pub(crate) enum NewsPageError {
     /// The log has become another one.
     OtherLog,
     /// Everything requested is below the ring, and the log could not be read.
-    Log(HistoryUnavailable),
+    Log(LogUnavailable),
     /// No time was left to read the log.
     Late,
     /// There is no budget for the bytes of the first event, or of a part of the log.
@@ -194,7 +195,7 @@ impl Scanner<'_> {
             let part = match self.read_part().await {
                 Ok(part) => part,
                 // What the ring has is of a log that is no more.
-                Err(HistoryUnavailable::OtherLog) => return Err(NewsPageError::OtherLog),
+                Err(LogUnavailable::OtherLog) => return Err(NewsPageError::OtherLog),
                 Err(unavailable) => return self.cut_short(NewsPageError::Log(unavailable)),
             };
             self.page.log_oldest = Some(part.oldest);
@@ -207,7 +208,7 @@ impl Scanner<'_> {
                 Some(PartEnd::Below) if is_last => return Ok(()),
                 Some(PartEnd::Below) => {}
                 None => {
-                    let unreadable = HistoryUnavailable::NoAnswer(NoAnswer::Unusable);
+                    let unreadable = LogUnavailable::NoAnswer(NoAnswer::Unusable);
                     return self.cut_short(NewsPageError::Log(unreadable));
                 }
             }
@@ -317,12 +318,12 @@ pub(crate) enum LogLookup {
     /// The log no longer has it.
     TooOld,
     /// The log could not be read.
-    Unavailable(HistoryUnavailable),
+    Unavailable(LogUnavailable),
 }
 
 async fn read_log(state: &AppState, request: HistoryRequest, until: Instant) -> HistoryResult {
     let result = state.history.read(request, until).await;
-    state.metrics.log_requests.get_or_create(&[("result", history::result_of(&result))]).inc();
+    state.metrics.log_requests.get_or_create(&[("result", log_unavailable::result_of(&result))]).inc();
     result
 }
 
@@ -340,7 +341,7 @@ pub(crate) async fn look_up(state: &AppState, id: &Cursor, within: Duration) -> 
         Ok(_) => LogLookup::TooOld,
         Err(error) => {
             tracing::error!(%error, "an event of the log is unreadable");
-            LogLookup::Unavailable(HistoryUnavailable::NoAnswer(NoAnswer::Unusable))
+            LogLookup::Unavailable(LogUnavailable::NoAnswer(NoAnswer::Unusable))
         }
     }
 }
@@ -497,7 +498,7 @@ mod tests {
     async fn a_search_that_the_daemon_leaves_alone_in_the_middle_goes_on_there() {
         let (state, mut forwarder) = state(1, 1000, 10);
         let is_there = AtomicBool::new(true);
-        let unavailable = HistoryUnavailable::NoAnswer(NoAnswer::NotConnected);
+        let unavailable = LogUnavailable::NoAnswer(NoAnswer::NotConnected);
         let exchange = |request: HistoryRequest| {
             let is_there = is_there.load(Relaxed) && request.before.seq.0 > 700;
             std::future::ready(if is_there { answer(1, 1000, 100, &request) } else { Err(unavailable) })

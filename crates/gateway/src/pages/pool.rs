@@ -213,6 +213,8 @@ pub(crate) fn start(
     #[expect(clippy::disallowed_methods, reason = "this thread runs nothing but this loop")]
     let run = move || {
         runtime.block_on(async {
+            #[cfg(feature = "drill")]
+            crate::drill::run_pages_drills();
             let beats = watch.send_beats("pages", WatchKind::Worker);
             tokio::select! {
                 () = stop.cancelled() => {}

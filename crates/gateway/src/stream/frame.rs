@@ -135,6 +135,11 @@ impl Frame {
         })
     }
 
+    /// The same without the whole JSON of an event that streams get shortened: only for streams.
+    pub(crate) fn shortened_only(self) -> Self {
+        Self { whole: None, ..self }
+    }
+
     /// The event as JSON, as it was received.
     pub(crate) fn json(&self) -> Bytes {
         match &self.whole {
@@ -387,14 +392,14 @@ mod tests {
         let largest = Item {
             title: text(1024),
             summary: "ß".repeat(32 * 1024),
-            content_html: Some(text(64 * 1024)),
+            content_html: Some(text(256 * 1024)),
             authors: vec![author; 32],
             categories: vec![text(1024); 64],
             enclosures: vec![enclosure; 32],
             warnings: vec![text(300); 8],
             ..Item::default()
         };
-        let long = Item { content_html: Some("x".repeat(62 * 1024)), ..Item::default() };
+        let long = Item { content_html: Some("x".repeat(256 * 1024)), ..Item::default() };
         let others: &[&str] = &["summary", "enclosures"];
         for (item, expected) in [(largest, others), (long, &[])] {
             let event = event(item);
@@ -419,6 +424,10 @@ mod tests {
             let parts = frame.json_without_content().concat();
             assert!(serde_json::from_slice::<serde_json::Value>(&parts).unwrap()["content_html"].is_null());
             assert!(frame.weight() > json.len() + block(&frame, FORMS[0]).len());
+            let sent = block(&frame, FORMS[0]);
+            let frame = frame.shortened_only();
+            assert_eq!(block(&frame, FORMS[0]), sent);
+            assert!(frame.weight() < json.len(), "the whole event is not kept");
         }
     }
 

@@ -8,11 +8,13 @@ use std::{sync::Arc, time::Duration};
 use news::{Cursor, Epoch, Timestamp};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::oneshot;
 use wire::PeerClient;
 
 use super::frame::Frame;
-use crate::forwarder::{Forwarder, RequestQueue};
+use crate::{
+    forwarder::{Forwarder, RequestQueue},
+    ingest::{log_unavailable::LogUnavailable, no_answer::NoAnswer},
+};
 
 /// Clients that wait for a page.
 const REQUESTS_MAX: usize = 4096;
@@ -26,6 +28,7 @@ pub(super) const PAGE_BYTES: usize = 256 * 1024;
 const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long the daemon may take to answer.
 const DEADLINE: Duration = Duration::from_secs(5);
+const UNREADABLE: LogUnavailable = LogUnavailable::NoAnswer(NoAnswer::Unusable);
 
 /// Where a page begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,30 +46,17 @@ pub(crate) struct ReplayPage {
     pub(crate) missed: u64,
 }
 
-/// The daemon did not answer, or its log is another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ReplayUnavailable;
+pub(crate) type ReplayResult = Result<ReplayPage, LogUnavailable>;
 
-type ReplayResult = Result<ReplayPage, ReplayUnavailable>;
+/// Requests for pages of the log.
+pub(crate) type ReplayQueue = RequestQueue<ReplayStart, ReplayResult>;
 
 /// The intake's end of the queue.
 pub(crate) type ReplayForwarder = Forwarder<ReplayStart, ReplayResult>;
 
-/// Requests for pages of the log.
-#[derive(Debug)]
-pub(crate) struct ReplayQueue(RequestQueue<ReplayStart, ReplayResult>);
-
-impl ReplayQueue {
-    pub(crate) fn new() -> (Self, ReplayForwarder) {
-        let (queue, forwarder) = RequestQueue::new(REQUESTS_MAX, IN_FLIGHT_MAX);
-        (Self(queue), forwarder)
-    }
-
-    /// Requests a page. The receiver returns an error at once if too many clients wait already.
-    pub(crate) fn request(&self, start: ReplayStart) -> oneshot::Receiver<ReplayResult> {
-        // A receiver whose sender is gone.
-        self.0.send(start).unwrap_or_else(|_full| oneshot::channel().1)
-    }
+/// The queue for pages of the log.
+pub(crate) fn queue() -> (ReplayQueue, ReplayForwarder) {
+    RequestQueue::new(REQUESTS_MAX, IN_FLIGHT_MAX)
 }
 
 /// The daemon's answer at `/log`.
@@ -80,7 +70,7 @@ struct LogAnswer {
 /// Reads a page from the daemon.
 ///
 /// # Errors
-/// [`ReplayUnavailable`]; the reason has been logged.
+/// [`LogUnavailable`]; the reason has been logged.
 pub(crate) async fn fetch(daemon: PeerClient, start: ReplayStart) -> ReplayResult {
     let from = match &start {
         ReplayStart::After(cursor) => format!("after={cursor}"),
@@ -93,25 +83,27 @@ pub(crate) async fn fetch(daemon: PeerClient, start: ReplayStart) -> ReplayResul
     };
     let body = daemon.get(&path, DEADLINE, ANSWER_BYTES_MAX).await.map_err(|error| {
         tracing::debug!(cursor, %error, "could not read a page of the log");
-        ReplayUnavailable
+        LogUnavailable::NoAnswer((&error).into())
     })?;
     // On a thread of the blocking pool: this one reads the wire.
     let rendered = tokio::task::spawn_blocking(move || render(&body)).await;
     let rendered = rendered.map_err(|error| tracing::error!(%error, "could not render a page of the log"));
-    let (epoch, page) = rendered.map_err(|()| ReplayUnavailable)?.map_err(|error| unreadable(&error))?;
+    let (epoch, page) = rendered.map_err(|()| UNREADABLE)?.map_err(|error| unreadable(&error))?;
     match start {
-        ReplayStart::After(cursor) if cursor.epoch != epoch => Err(ReplayUnavailable),
+        ReplayStart::After(cursor) if cursor.epoch != epoch => Err(LogUnavailable::OtherLog),
         _ => Ok(page),
     }
 }
 
 fn render(body: &[u8]) -> Result<(Epoch, ReplayPage), serde_json::Error> {
     let LogAnswer { epoch, missed, events } = serde_json::from_slice(body)?;
-    let frames = events.iter().map(|event| Frame::render(event.get().as_bytes()).map(Arc::new));
+    // A stream sends the shortened form of a long event, and nothing else reads these frames.
+    let frame = |event: &Box<RawValue>| Ok(Arc::new(Frame::render(event.get().as_bytes())?.shortened_only()));
+    let frames = events.iter().map(frame);
     Ok((epoch, ReplayPage { frames: frames.collect::<Result<_, _>>()?, missed }))
 }
 
-fn unreadable(error: &serde_json::Error) -> ReplayUnavailable {
+fn unreadable(error: &serde_json::Error) -> LogUnavailable {
     tracing::error!(%error, "a page of the log is unreadable");
-    ReplayUnavailable
+    UNREADABLE
 }

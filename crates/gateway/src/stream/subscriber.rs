@@ -34,7 +34,7 @@ use super::{
     filter::{EventFilter, Since},
     frame::Frame,
     outgoing::Outgoing,
-    replay::{PAGE_BYTES, ReplayPage, ReplayStart, ReplayUnavailable},
+    replay::{PAGE_BYTES, ReplayPage, ReplayResult, ReplayStart},
     ring::{EventBatch, RingPosition, SearchStep, SnapshotSearch},
     turn::Turn,
     worker_streams::{WakeReason, WorkerStreams},
@@ -42,6 +42,7 @@ use super::{
 use crate::{
     auth::authenticator::AuthorisedReader,
     connection::{ClientConnection, ending::StreamEnd},
+    forwarder::QueueFull,
     http::query::QueryRemarks,
     pages::{
         news_page::NewsScan,
@@ -441,8 +442,10 @@ impl StreamSubscriber {
                     self.replay = match state.unsent.reserve_log_page(self.permit.address(), PAGE_BYTES) {
                         Ok(room) => {
                             state.metrics.pages.inc();
-                            let answer = state.replays.request(start.clone());
-                            Replay::Requested(start, answer, room)
+                            match state.replays.send(start.clone()) {
+                                Ok(answer) => Replay::Requested(start, answer, room),
+                                Err(QueueFull) => Replay::later(start),
+                            }
                         }
                         Err(_) => {
                             let reason = &[("reason", "unsent_bytes_max")];
@@ -567,7 +570,7 @@ enum Replay {
     /// A page is to be requested, after a while if it was unavailable.
     Wanted(ReplayStart, Option<Pin<Box<Sleep>>>),
     /// A page was requested, and there is room for it.
-    Requested(ReplayStart, oneshot::Receiver<Result<ReplayPage, ReplayUnavailable>>, UnsentBytes),
+    Requested(ReplayStart, oneshot::Receiver<ReplayResult>, UnsentBytes),
     /// It reads a page.
     Reading(VecDeque<Arc<Frame>>, UnsentBytes),
 }

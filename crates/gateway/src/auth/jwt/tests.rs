@@ -303,3 +303,13 @@ fn a_token_of_an_rsa_key_is_accepted() {
     assert_eq!(at(1_300_819_380), Err(AuthError::NoCategories), "valid but for its categories");
     assert_eq!(at(1_300_819_441), Err(AuthError::Expired));
 }
+
+#[test]
+fn a_replaced_key_is_another_one_and_a_reordered_file_is_the_same() {
+    let (one, other) = (Issuer::new(), Issuer::new());
+    let hashes = |jwks: Value| keys(jwks, claims()).key_hashes();
+    let before = hashes(json!([one.p256_jwk("a"), one.ed25519_jwk("b")]));
+    assert_eq!(before, hashes(json!([one.ed25519_jwk("b"), one.p256_jwk("a")])));
+    let after = hashes(json!([other.p256_jwk("a"), one.ed25519_jwk("b")]));
+    assert_eq!(before.keys().filter(|hash| !after.contains_key(hash)).count(), 1, "the same id, another key");
+}

@@ -20,7 +20,7 @@ use crate::{
         problem::HttpProblem,
         query::{NewsQuery, QueryRemarks},
     },
-    ingest::history::HistoryUnavailable,
+    ingest::log_unavailable::LogUnavailable,
     pages::{
         body::SharedBody,
         news_page::{self, LogLookup, NewsPage, NewsScan},
@@ -46,8 +46,9 @@ pub(super) async fn list(
     let parse_cursor = |name: &str, id: &Option<String>| -> Result<Option<Seq>, HttpProblem> {
         let Some(id) = id else { return Ok(None) };
         match id.parse::<Cursor>() {
-            Ok(cursor) if cursor.epoch == bounds.epoch => Ok(Some(cursor.seq)),
-            Ok(_) => Err(HttpProblem::other_log()),
+            Ok(cursor) if cursor.epoch != bounds.epoch => Err(HttpProblem::other_log()),
+            Ok(cursor) if cursor.seq > bounds.head => Err(HttpProblem::beyond_the_log()),
+            Ok(cursor) => Ok(Some(cursor.seq)),
             Err(_) => Err(HttpProblem::bad_parameter(name, EXPECTED_ID)),
         }
     };
@@ -62,7 +63,7 @@ pub(super) async fn list(
     let scan = NewsScan {
         epoch: bounds.epoch.clone(),
         generation: ring.generation,
-        before: before.map_or(head, |before| before.min(head)),
+        before: before.unwrap_or(head),
         after: after.unwrap_or(Seq::NONE),
         since: query.since.map(|since| since.instant(state.now())),
         filter: query.filter.within(reader.scope.clone()),
@@ -179,7 +180,7 @@ pub(super) async fn one(
                 LogLookup::Found(frame) => frame.into(),
                 LogLookup::TooOld => return Err(HttpProblem::no_longer_kept()),
                 // The ring will know in a moment.
-                LogLookup::Unavailable(HistoryUnavailable::OtherLog) => return Err(unknown()),
+                LogLookup::Unavailable(LogUnavailable::OtherLog) => return Err(unknown()),
                 LogLookup::Unavailable(unavailable) => return Err(unavailable.into()),
             }
         }

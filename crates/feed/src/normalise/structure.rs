@@ -1,0 +1,89 @@
+//! Elements without end tag: where they end, and items inside items.
+//!
+//! The scan has found which start tags have no end tag. Such an element ends where a tag begins that has a meaning outside
+//! of it. An element with an end tag is never ended early for that reason.
+
+use super::{
+    capture::TextMode,
+    elements::{Builder, OpenElement, Role, is_void},
+    meaning::{ElementScope, Meaning, meaning},
+    namespaces::Vocabulary,
+};
+
+impl Builder<'_> {
+    /// Ends the innermost elements that have no end tag, if a tag of this name belongs to an element around them.
+    pub(super) fn end_unclosed(&mut self, name: &str, offset: usize) {
+        // Nearly always there is none.
+        if self.stack.last().is_none_or(|innermost| innermost.is_closed) {
+            return;
+        }
+        let mut level = self.stack.len();
+        while let Some(open) = level.checked_sub(1).and_then(|n| self.stack.get(n)) {
+            if self.ends_field_in(open, self.stack.get(level), name) || self.is_part_of(open, name) {
+                break;
+            }
+            if open.is_closed {
+                return;
+            }
+            level -= 1;
+        }
+        if let Some(open) = self.stack.get(level).filter(|_| level > 0) {
+            self.warnings.warn(offset, format!("<{}> was not closed", open.name));
+            self.close_to(level, offset);
+        }
+    }
+
+    /// Whether the element that has just begun ends at once, although its tag does not say so.
+    pub(super) fn is_read_as_empty(&mut self, open: &OpenElement<'_>, offset: usize) -> bool {
+        match open.role {
+            Role::Markup => is_void(open.name),
+            // Inside an element without end tag that is not read would be the rest of the document.
+            Role::Skip if !open.is_closed && !has_own_title(open.name) => {
+                self.warnings.warn(offset, format!("<{}> was not closed", open.name));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a tag of this name cannot be inside a field: a name with a prefix is not HTML, and an address or a date has
+    /// no tags at all.
+    fn ends_field_in(&self, open: &OpenElement<'_>, field: Option<&OpenElement<'_>>, name: &str) -> bool {
+        matches!(open.role, Role::Scope(_))
+            && field.is_some_and(|inner| inner.role == Role::Field)
+            && (self.capture.as_ref().is_some_and(|c| c.mode == TextMode::Plain)
+                || name.contains(':') && self.names.resolve(name).0 != Vocabulary::Xhtml)
+    }
+
+    /// Whether a tag of this name is one of the children that the open element may have.
+    fn is_part_of(&self, open: &OpenElement<'_>, name: &str) -> bool {
+        let (vocabulary, local) = self.names.resolve(name);
+        match open.role {
+            Role::Scope(ElementScope::Image) => is_of_titled(local),
+            Role::Scope(scope) => meaning(scope, vocabulary, local) != Meaning::Skip,
+            Role::Skip => has_own_title(open.name) && is_of_titled(local),
+            Role::Field | Role::Markup => false,
+        }
+    }
+
+    /// Whether a tag of this name begins an item within the open item, which goes on when that one ends.
+    pub(super) fn is_nested_item(&self, name: &str) -> bool {
+        let item = self.stack.iter().rfind(|o| o.begins && o.role == Role::Scope(ElementScope::Item));
+        item.is_some_and(|item| item.name.eq_ignore_ascii_case(name))
+    }
+}
+
+/// Whether the element is skipped and has a title and a link of its own, as its siblings have: `<textInput>` of RSS.
+fn has_own_title(name: &str) -> bool {
+    local_name(name).eq_ignore_ascii_case("textinput")
+}
+
+/// Whether `<image>` or `<textInput>` has children of this name.
+fn is_of_titled(local: &str) -> bool {
+    const CHILDREN: [&str; 7] = ["title", "link", "description", "url", "width", "height", "name"];
+    CHILDREN.iter().any(|c| c.eq_ignore_ascii_case(local))
+}
+
+fn local_name(name: &str) -> &str {
+    name.rsplit(':').next().unwrap_or(name)
+}
