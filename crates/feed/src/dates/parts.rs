@@ -52,11 +52,17 @@ impl<'a> Parts<'a> {
 
     /// Whether the numbers so far are enough for a day.
     pub(super) fn is_day_known(&self) -> bool {
-        let numbers = self.numbers.len() + usize::from(self.month.is_some());
+        let months = usize::from(self.month.is_some() || self.month_unit().is_some());
+        let numbers = self.numbers.len() + months;
         self.date.is_some()
             || self.units[..3].iter().all(Option::is_some)
             || numbers == NUMBERS_MAX
             || self.is_ordinal()
+    }
+
+    /// The month of `5 8月 2024`, whose unit stands for its name.
+    fn month_unit(&self) -> Option<i64> {
+        self.units[1].filter(|_| self.units[0].is_none() && self.units[2].is_none())
     }
 
     /// Whether the date is a year and a day of the year, as in `2021-250`.
@@ -157,6 +163,7 @@ impl<'a> Parts<'a> {
             (Some(date), [None, None, None, ..], None) => numbers.is_empty().then_some(date),
             (None, [Some(y), Some(m), Some(d), ..], None) => numbers.is_empty().then(|| day(y, m, d))?,
             (None, [None, None, None, ..], Some((month, before))) => named_month(numbers, month, before),
+            (None, [None, Some(month), None, ..], None) => named_month(numbers, month, 0),
             (None, [None, None, None, ..], None) => self.numeric_day(),
             _ => None,
         }
