@@ -502,6 +502,18 @@ fn sanitising_is_linear_in_depth_attributes_and_misnesting() {
             "<svg>",
             "<font><p>x</p>",
             "<b><p>x</p></i>",
+            "<img src=a alt=b>",
+            "<img srcset='a 1x, b(' ",
+            "<a href=x><img src=a><img src=b>",
+            "<iframe src=a>",
+            "<iframe src=a></iframe",
+            "<video><source src=a><source src=b>",
+            "<object data=a><param name=movie value=b>",
+            "<style></script>",
+            "<!-- --",
+            "<!-- -->",
+            "a\n",
+            "\n\n",
         ] {
             let text = rss(&big(open, 200_000 / open.len()));
             assert_eq!(class(&text), "ok", "{open}");
