@@ -92,6 +92,11 @@ fn a40_nesting_is_refused_past_128_levels_everywhere() {
                 // Never closed: truncated or rejected, but never recursed into.
                 let cut = rss(&format!("<item>{}", open.repeat(depth)));
                 assert_ne!(class(&cut), "", "{depth} of {open}");
+                // Nothing is inside elements without end tag.
+                let tags = if *open == *"<media:group>" { "<font>" } else { open };
+                let tags = tags.repeat(depth.min(2_600));
+                let item = one(&format!("<description>a {tags} b</description>{tags}<title>t</title>"));
+                assert_eq!((&*item.title, item.summary.ends_with('b')), ("t", true), "{depth} of {tags}");
             }
         }
         let atom = |depth| {
@@ -528,6 +533,60 @@ fn sanitising_is_linear_in_depth_attributes_and_misnesting() {
         );
         // Many such fields in one document.
         assert_eq!(class(&rss(&big("<p><b><i>x", 400).repeat(60))), "ok");
+    });
+}
+
+#[test]
+fn repairs_are_linear_in_what_is_repaired() {
+    in_child("repairs_are_linear_in_what_is_repaired", || {
+        let n = 60_000;
+        for (text, expected) in [
+            // End tags without a start tag, within many elements without an end tag.
+            (rss(&format!("{}{}", "<a>".repeat(n), "</b>".repeat(n))), "ok"),
+            (rss(&format!("<item>{}</item>", "<title>".repeat(n))), "ok"),
+            (rss(&format!("<item>{}</item>", "<media:x><category>".repeat(n))), "ok"),
+            (rss(&"<item><title>t".repeat(n)), "ok"),
+            (rss(&"<!--".repeat(n)), "ok"),
+            (rss(&format!("<item><description>{}</description></item>", "<![CDATA[".repeat(n))), "ok"),
+            (format!("<html>{}", "<rss ><!-- ".repeat(n)), "not-a-feed"),
+            (format!("<html><body>{}", "&lt;rss ".repeat(n)), "not-a-feed"),
+        ] {
+            assert_eq!(class(&text), expected, "{}…", &text[..text.len().min(120)]);
+        }
+    });
+}
+
+#[test]
+fn repairs_of_json_are_linear_in_what_is_repaired() {
+    in_child("repairs_of_json_are_linear_in_what_is_repaired", || {
+        for item in [
+            "{\"id\":1,,}",
+            "{\"id\" 1},",
+            "{\"id\":1 x},",
+            "{\"id\":\"a\"b\"},",
+            "{\"id\":\"a\"b},{\"id\":",
+            "{\"id\":[",
+            "{\"id\":{\"a\":[},{\"b\":\"",
+            "{},[",
+            ",",
+            "/*",
+            "/**/",
+            "//",
+            "// \n",
+            "'",
+            "\"",
+            "\"\\",
+            "x:",
+            "[,",
+            "} , {\"",
+            "{\"id\":1},\"\n\"a\":",
+        ] {
+            let items = item.repeat(900_000 / item.len());
+            let text = format!(
+                "{{\"version\":\"https://jsonfeed.org/version/1\",\"items\":[{{\"id\":0,\"title\":\"a\"}},{items}"
+            );
+            assert!(["ok", "too-complex"].contains(&class(&text)), "{item}: {}", class(&text));
+        }
     });
 }
 

@@ -39,21 +39,13 @@ pub(super) struct Capture<'a> {
     pub(super) mode: TextMode,
     pub(super) encoding: TextEncoding,
     pub(super) offset: usize,
-    /// The number of open elements around its content.
-    pub(super) level: usize,
     pub(super) truncated: bool,
     text: Cow<'a, str>,
 }
 
 impl<'a> Capture<'a> {
-    pub(super) fn new(
-        field: Field,
-        mode: TextMode,
-        encoding: TextEncoding,
-        offset: usize,
-        level: usize,
-    ) -> Self {
-        Self { field, mode, encoding, offset, level, truncated: false, text: Cow::Borrowed("") }
+    pub(super) fn new(field: Field, mode: TextMode, encoding: TextEncoding, offset: usize) -> Self {
+        Self { field, mode, encoding, offset, truncated: false, text: Cow::Borrowed("") }
     }
 
     /// Appends text of the document; not copied while it is the only text.

@@ -8,9 +8,9 @@ use url::Url;
 use super::{
     Normalised, WarningLog,
     canonical::CanonicalWriter,
-    capture::{Capture, TextMode},
+    capture::Capture,
     draft::{Draft, ItemExtras, Person},
-    meaning::{AttributeElement, ElementScope, Field},
+    meaning::{AttributeElement, ElementScope},
     namespaces::Namespaces,
 };
 use crate::{
@@ -84,8 +84,10 @@ pub(super) struct Builder<'a> {
     pub(super) capture: Option<Capture<'a>>,
     pub(super) feed: Draft<'a>,
     pub(super) item: Option<Draft<'a>>,
-    /// Items that the open item is nested in, the innermost last. They go on when it ends.
-    pub(super) outer_items: Vec<Draft<'a>>,
+    /// Items that the open item is nested in, the innermost last, and how many nested items ended before it began.
+    pub(super) outer_items: Vec<(Draft<'a>, usize)>,
+    /// Nested items that have ended, in the order in which they began. They are written after the outermost one.
+    pub(super) nested_items: Vec<Draft<'a>>,
     pub(super) person: Option<(u8, Person, String)>,
     /// The innermost open element whose text may be an address.
     pub(super) file: Option<MediaFile>,
@@ -119,6 +121,7 @@ impl<'a> Builder<'a> {
             feed: Draft::default(),
             item: None,
             outer_items: Vec::new(),
+            nested_items: Vec::new(),
             person: None,
             file: None,
             writer: CanonicalWriter::default(),
@@ -149,7 +152,6 @@ impl<'a> Builder<'a> {
         if self.stack.len() >= DEPTH_MAX {
             return Flow::Refuse { what: "levels of nested elements", max: DEPTH_MAX };
         }
-        self.imply_ends(name, offset);
         self.end_unclosed(name, offset);
         let is_closed = closes || !self.is_unclosed(offset);
         let namespaces = self.names.len();
@@ -186,30 +188,6 @@ impl<'a> Builder<'a> {
             self.stack.push(open);
         }
         Flow::Continue
-    }
-
-    /// Closes the open field if the tag cannot be inside it: its end tag is missing.
-    fn imply_ends(&mut self, name: &str, offset: usize) {
-        let local = name.rsplit(':').next().unwrap_or(name);
-        if let Some(capture) = self.capture.as_ref().filter(|c| c.mode != TextMode::Xhtml) {
-            const ALWAYS: [&str; 5] = ["item", "entry", "pubdate", "guid", "description"];
-            const WITHIN_SHORT: [&str; 7] =
-                ["title", "link", "summary", "content", "published", "updated", "id"];
-            let is_in = |names: &[&str]| names.iter().any(|n| n.eq_ignore_ascii_case(local));
-            let long = matches!(capture.field, Field::Summary(_) | Field::Content(_));
-            if is_in(&ALWAYS) || (!long && is_in(&WITHIN_SHORT)) {
-                let level = capture.level;
-                self.warnings.warn(offset, format!("<{}> was not closed", self.stack[level].name));
-                self.close_to(level, offset);
-            }
-        }
-        if let Some(top) = self.stack.last()
-            && top.role == Role::Markup
-            && (local.eq_ignore_ascii_case("p") || local.eq_ignore_ascii_case("li"))
-            && top.name.eq_ignore_ascii_case(name)
-        {
-            self.close_to(self.stack.len() - 1, offset);
-        }
     }
 
     pub(super) fn format(&self) -> FeedFormat {
@@ -313,7 +291,8 @@ impl<'a> Builder<'a> {
                 // The others are closed because the one at this level is: they have no end tag.
                 Role::Markup if self.stack.len() == level => {
                     let local = open.name.rsplit(':').next().unwrap_or(open.name);
-                    if let Some(capture) = self.capture.as_mut().filter(|_| !is_void(local)) {
+                    if let Some(capture) = self.capture.as_mut().filter(|_| open.is_closed && !is_void(local))
+                    {
                         capture.push_tag("/", local, &[]);
                     }
                 }
@@ -327,7 +306,30 @@ impl<'a> Builder<'a> {
     }
 
     fn end_item(&mut self, offset: usize) {
-        let Some(mut item) = std::mem::replace(&mut self.item, self.outer_items.pop()) else { return };
+        let Some(item) = self.item.take() else { return };
+        if let Some((outer, before)) = self.outer_items.pop() {
+            self.item = Some(outer);
+            if item.is_empty() {
+                return;
+            }
+            if self.nested_items.len() < ITEMS_READ_MAX {
+                self.nested_items.insert(before, item);
+            } else {
+                self.dropped += 1;
+            }
+            return;
+        }
+        self.write_item(item, offset);
+        self.write_nested_items(offset);
+    }
+
+    fn write_nested_items(&mut self, offset: usize) {
+        for item in std::mem::take(&mut self.nested_items) {
+            self.write_item(item, offset);
+        }
+    }
+
+    fn write_item(&mut self, mut item: Draft<'a>, offset: usize) {
         if item.is_empty() {
             return;
         }
@@ -360,6 +362,7 @@ impl<'a> Builder<'a> {
             };
             self.warnings.warn(text.len(), what);
         }
+        self.write_nested_items(text.len());
         if self.damaged && self.sides.is_empty() {
             return Err(FeedError::Truncated);
         }

@@ -61,7 +61,7 @@ impl<'a> Builder<'a> {
         {
             item.content_base.clone_from(&open.base);
         }
-        self.capture = Some(Capture::new(field, mode, encoding, offset, self.stack.len()));
+        self.capture = Some(Capture::new(field, mode, encoding, offset));
     }
 
     /// Reads the attributes of a field, which may replace its text.

@@ -101,7 +101,8 @@ impl<'a> Builder<'a> {
                 });
             }
         }
-        self.outer_items.extend(self.item.replace(item));
+        let outer = self.item.replace(item);
+        self.outer_items.extend(outer.map(|outer| (outer, self.nested_items.len())));
     }
 
     fn enter_markup(&mut self, open: &mut OpenElement<'a>, attributes: &[Attribute<'a>]) {

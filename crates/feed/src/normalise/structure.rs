@@ -36,7 +36,8 @@ impl Builder<'_> {
     /// Whether the element that has just begun ends at once, although its tag does not say so.
     pub(super) fn is_read_as_empty(&mut self, open: &OpenElement<'_>, offset: usize) -> bool {
         match open.role {
-            Role::Markup => is_void(open.name),
+            // Sanitising finds where such a tag ends; here it would only be one level more.
+            Role::Markup => !open.is_closed || is_void(open.name),
             // Inside an element without end tag that is not read would be the rest of the document.
             Role::Skip if !open.is_closed && !has_own_title(open.name) => {
                 self.warnings.warn(offset, format!("<{}> was not closed", open.name));
