@@ -144,6 +144,16 @@ impl Origin {
         Ok(self.url(&path))
     }
 
+    /// Serves this RSS document as the feed `name` from now on, and returns its URL.
+    pub fn set_document(&self, name: &str, rss: &str) -> String {
+        let content = Content::File { bytes: rss.as_bytes().into(), media_type: "application/rss+xml" };
+        let mut state = self.state();
+        let version = state.resources.get(&path_of(name)).map_or(0, |resource| resource.version + 1);
+        let resource = Resource { content, behaviour: Behaviour::Honest, version, headers: Vec::new() };
+        state.resources.insert(path_of(name), resource);
+        self.url(&path_of(name))
+    }
+
     /// The media type that a file is served with.
     #[must_use]
     pub fn media_type_of(file: &Path) -> &'static str {

@@ -115,14 +115,7 @@ fn compare_feeds(differences: &mut Differences, file: &str, theirs: &model::Feed
     // rdf:about, which it ignores, is our guid.
     let says_guid = !matches!(ours.format, FeedFormat::Rss0 | FeedFormat::Rss1);
     let is_rss = matches!(ours.format, FeedFormat::Rss0 | FeedFormat::Rss1 | FeedFormat::Rss2);
-    // Of duplicate items, we keep the first.
-    let mut met = BTreeSet::new();
-    let plain =
-        |link: Option<String>| link.map(|l| l.split(['?', '#']).next().unwrap_or_default().to_owned());
-    let mut is_new = |entry: &&model::Entry| {
-        entry.id.is_empty() || met.insert((folded(&entry.id), plain(page(&entry.links))))
-    };
-    for (theirs, ours) in theirs.entries.iter().filter(&mut is_new).zip(&ours.items) {
+    for (theirs, ours) in theirs.entries.iter().zip(&ours.items) {
         if says_guid {
             differences.compare(
                 file,

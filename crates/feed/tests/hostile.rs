@@ -321,13 +321,13 @@ fn a46_dates_are_exact_or_absent() {
 }
 
 #[test]
-fn a47_one_guid_is_one_item() {
-    in_child("a47_one_guid_is_one_item", || {
+fn a47_an_item_that_is_repeated_is_one_item() {
+    in_child("a47_an_item_that_is_repeated_is_one_item", || {
         let item = "<item><guid>g</guid><link>http://x.example/1</link><title>first</title></item>";
         let document =
             get(&rss(&format!("{item}{}", item.replace("first", "second").repeat(5_000)))).unwrap();
-        assert_eq!(document.items.len(), 1);
-        assert_eq!(document.items[0].title, "first");
+        let titles: Vec<_> = document.items.iter().map(|item| item.title.as_str()).collect();
+        assert_eq!(titles, ["first", "second"]);
     });
 }
 

@@ -37,13 +37,29 @@ pub struct Item {
     pub comments: Option<String>,
     /// What was repaired or left out in this item.
     pub warnings: Vec<String>,
-    /// Hash of the content; decides whether a known key is an update. Not part of the JSON.
+    /// What tells it from other items and recognises it at the next visit. Not part of the JSON.
     #[serde(skip)]
-    pub content_hash: u64,
-    /// Hash of link and title: the identity if the publisher changes the guids at every visit. `None` without a link. Not
-    /// part of the JSON.
-    #[serde(skip)]
-    pub second_key: Option<u64>,
+    pub evidence: ItemEvidence,
+}
+
+/// What identifies an item from visit to visit: hashes of 64 bits, 0 for what it does not have. Each is a function of this
+/// item alone. With the date of publication, a source's items are recognised by them (crate `seen`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ItemEvidence {
+    /// The guid; of one that is an address, its comparison form (see `link`).
+    pub guid: u64,
+    /// The link as it is compared: without scheme, `www.`, a slash at the end, parameters for tracking and session ids.
+    pub link: u64,
+    /// The link without its host; 0 if it is the root.
+    pub path: u64,
+    /// The link without query and fragment.
+    pub page: u64,
+    /// The title, without white space.
+    pub title: u64,
+    /// Summary and content as a reader sees them: no markup, no addresses, no white space.
+    pub text: u64,
+    /// The guid is the link with another fragment, which some publishers count up with each edit.
+    pub guid_follows_link: bool,
 }
 
 /// An author of an item.

@@ -29,7 +29,7 @@ pub use cursor::{BadCursor, BadEpoch, Cursor, Epoch, Seq};
 pub use event::{Event, EventKind};
 pub use failure::FailureClass;
 pub use hash::{hash_prefix, stable_hash};
-pub use item::{Author, Enclosure, Item, Warning};
+pub use item::{Author, Enclosure, Item, ItemEvidence, Warning};
 pub use redirects::{AdoptedRedirect, ObservedRedirect, RedirectState, StoredUrl};
 pub use source::{BadFeedUrl, BadSourceId, FeedUrl, Source, SourceId};
 pub use text::Escaped;

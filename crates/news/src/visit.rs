@@ -185,6 +185,10 @@ pub struct SourceState {
     /// Whether the guids of the last document were other ones than before for the same items; one of the warnings says so.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub guids_flap: bool,
+    /// Whether updates of the last document were absorbed, because the source changes many items at most visits; one of the
+    /// warnings says so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub updates_damped: bool,
     /// Totals.
     pub counts: SourceTotals,
     /// The pause, if it is paused. A visit does not change it: the writer keeps the stored value.

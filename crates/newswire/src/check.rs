@@ -1,5 +1,7 @@
 //! `newswire check`: fetches or reads feeds and shows what the daemon would make of them. Nothing is stored.
 
+mod diff;
+
 use std::{
     io::{self, Read},
     path::Path,
@@ -18,7 +20,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    config_file::ConfigFile,
+    config_file::{ConfigFile, UsageError},
     discover::{FeedFailure, read_document},
     out::{self, Paint, safe, span},
 };
@@ -35,6 +37,10 @@ pub(crate) struct CheckArgs {
     /// Content-Type to assume for files, as a server would send it
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
+    /// Take the inputs as visits of one source in a row, OLD and then NEW, and show for each item of NEW what would be
+    /// sent, and why
+    #[arg(long)]
+    diff: bool,
     /// Inputs to check: URLs, files, or - for standard input
     #[arg(required = true, value_name = "URL|FILE|-")]
     inputs: Vec<String>,
@@ -56,6 +62,9 @@ struct FeedReport {
 }
 
 pub(crate) async fn run(arguments: CheckArgs) -> anyhow::Result<Exit> {
+    if arguments.diff && arguments.inputs.len() < 2 {
+        return Err(UsageError("--diff needs two inputs or more: OLD NEW".to_owned()).into());
+    }
     let config = arguments.file.load()?.config;
     let policy = policy(&config, arguments.allow_private)?;
     let bounds =
@@ -64,12 +73,17 @@ pub(crate) async fn run(arguments: CheckArgs) -> anyhow::Result<Exit> {
     fetch::install_tls();
     let visitor = Visitor::try_new(policy)?;
     let mut exit = Exit::Ok;
+    let mut visits = Vec::new();
     for input in &arguments.inputs {
         let report = if input.starts_with("http://") || input.starts_with("https://") {
             check_url(input, &visitor, bounds).await
         } else {
             check_file(input, arguments.content_type.as_deref(), bytes_max)
         };
+        if arguments.diff {
+            visits.push(report);
+            continue;
+        }
         if report.error.is_some() {
             exit = Exit::Failure;
         }
@@ -79,7 +93,7 @@ pub(crate) async fn run(arguments: CheckArgs) -> anyhow::Result<Exit> {
             print(&report)?;
         }
     }
-    Ok(exit)
+    if arguments.diff { diff::run(visits, arguments.json) } else { Ok(exit) }
 }
 
 impl FeedReport {

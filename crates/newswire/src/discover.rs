@@ -22,7 +22,7 @@ pub(crate) struct Discovered {
 }
 
 /// Why there is no document: a failure class, or `unreadable` for a file, and a sentence.
-#[derive(Debug, Serialize, thiserror::Error)]
+#[derive(Clone, Debug, Serialize, thiserror::Error)]
 #[error("{kind}: {message}")]
 pub(crate) struct FeedFailure {
     pub(crate) kind: String,

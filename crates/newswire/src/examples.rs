@@ -56,6 +56,10 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ),
             ("newswire check --json feed.xml", "Read a file and print the result as JSON"),
             (
+                "newswire check --diff old.xml new.xml",
+                "Show what a visit would send if the feed was old.xml before and is new.xml now",
+            ),
+            (
                 "newswire check --content-type application/rss+xml -",
                 "Read standard input as if a server had sent it with this type",
             ),

@@ -14,12 +14,13 @@ use news::{
     WebSubState,
 };
 
+use seen::{Classified, ItemStatus, SeenSet};
+
 use crate::{
     Retention,
     open::Lock,
     read::{LogReadError, SharedLog},
     record::{self, Damage},
-    seen::{Classification, ItemStatus, SeenSet},
 };
 
 /// The result of one visit, to be appended to the log.
@@ -46,8 +47,11 @@ pub struct AppendedVisit {
     pub updated: u32,
     /// New items that are held back, because the guids of the source flap.
     pub held: u32,
-    /// The source has changed the guids of its items; they were matched by link and title.
+    /// The source has changed the guids of its items, or the links that it has instead; they were matched by what else
+    /// they have.
     pub flapping: bool,
+    /// Changed items whose update was absorbed, because the source changes them at most visits.
+    pub absorbed: u32,
     /// The first event.
     pub first: Option<Seq>,
     /// The last event.
@@ -81,7 +85,10 @@ pub enum AppendError {
 }
 
 /// The warning in the state of a source whose guids flap.
-const FLAPPING: &str = "guid-flap: the guids change from visit to visit; items are matched by link and title";
+const FLAPPING: &str =
+    "guid-flap: guids or links change from visit to visit; items are matched by link, title, text and date";
+/// The warning in the state of a source whose updates are absorbed.
+const DAMPED: &str = "update-flap: the text of many items changes from visit to visit; their updates are not sent until it stops";
 
 /// The steps of an append after which tests crash the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -199,6 +206,10 @@ impl LogWriter {
             state.guids_flap = true;
             state.warnings.push(FLAPPING.to_owned());
         }
+        if result.absorbed > 0 {
+            state.updates_damped = true;
+            state.warnings.push(DAMPED.to_owned());
+        }
         // A pause may have been ordered during the visit.
         let stored = self.shared.state(&source.id)?;
         state.paused = stored.and_then(|s| s.paused).filter(|pause| pause.is_active(now));
@@ -230,17 +241,19 @@ impl LogWriter {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => entry.insert(self.load_seen(&source.id)?),
         };
-        let Classification { statuses, changed, flapping } = seen.classify(&items, now);
-        result.flapping = flapping;
-        result.held =
-            u32::try_from(statuses.iter().filter(|v| **v == ItemStatus::Held).count()).unwrap_or(u32::MAX);
-        if !changed {
+        let classification = seen.classify(&items, now);
+        let count = |status| u32::try_from(classification.count(status)).unwrap_or(u32::MAX);
+        result.flapping = classification.flapping;
+        result.held = count(ItemStatus::Held);
+        result.absorbed = count(ItemStatus::Absorbed);
+        if !classification.changed {
             return Ok(());
         }
-        commit.batch.insert(record::seen_key(&source.id), record::seal(&[&seen.encode()]));
-        for (item, status) in items.into_iter().zip(statuses) {
+        commit.batch.insert(record::seen_key(&source.id), record::seal_seen(seen));
+        for (mut item, Classified { status, key, .. }) in items.into_iter().zip(classification.items) {
+            item.key = key;
             let (kind, first_seen) = match status {
-                ItemStatus::Known | ItemStatus::Held => continue,
+                ItemStatus::Known | ItemStatus::Held | ItemStatus::Absorbed => continue,
                 ItemStatus::New => (EventKind::Item, now),
                 ItemStatus::Changed { first_seen } => (EventKind::Update, first_seen),
             };
@@ -282,10 +295,8 @@ impl LogWriter {
         let Some(value) = self.shared.db.get(record::seen_key(source))? else {
             return Ok(SeenSet::default());
         };
-        record::unseal(&value).and_then(SeenSet::decode).map_err(|damage| LogReadError::Damaged {
-            what: format!("the list of keys of source {source}"),
-            damage,
-        })
+        let what = || format!("the list of keys of source {source}");
+        record::unseal_seen(&value).map_err(|damage| LogReadError::Damaged { what: what(), damage })
     }
 
     /// Stores the WebSub state of sources without a visit; sources that were never visited are ignored. Blocks until it is

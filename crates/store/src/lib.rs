@@ -13,7 +13,6 @@ mod append;
 mod open;
 mod read;
 mod record;
-mod seen;
 
 pub use append::{AppendError, AppendedVisit, CrashPoint, LogWriter, Retained, VisitRecord};
 pub use open::{Retention, StoreOpenError, StoreOptions, open};

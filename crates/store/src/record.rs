@@ -3,7 +3,7 @@
 //! ```text
 //! key                      value
 //! e <seq, 8 bytes BE>      version 1 | crc32 of the rest, 4 LE | kind 1 | recorded ms, 8 LE | the event's JSON
-//! k <source id>            version 1 | crc32 of the rest, 4 LE | the seen set (see seen.rs)
+//! k <source id>            version 1 or 2 | crc32 of the rest, 4 LE | the seen set in that layout (crate seen)
 //! m <name>                 version 1 | crc32 of the rest, 4 LE | epoch (text) or live bytes (8 LE)
 //! s <source id>            version 1 | crc32 of the rest, 4 LE | SourceState as JSON
 //! ```
@@ -11,8 +11,9 @@
 //! sled checks its pages; the checksum here also detects a valid page that is not the one that was written.
 
 use news::{EventKind, Seq, SourceId, Timestamp};
+use seen::{BadSeenSet, SeenSet};
 
-/// Layout of every value; a reader stops at any other one.
+/// Layout of every value but the seen set; a reader stops at any other one.
 pub(crate) const VERSION: u8 = 1;
 const HEADER: usize = 5;
 /// Kind and time before the JSON of an event.
@@ -60,9 +61,13 @@ pub(crate) fn seen_key(source: &SourceId) -> Vec<u8> {
 
 /// Prepends version and checksum.
 pub(crate) fn seal(parts: &[&[u8]]) -> Vec<u8> {
+    seal_version(VERSION, parts)
+}
+
+fn seal_version(version: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut value = vec![0; HEADER];
     value.extend(parts.iter().copied().flatten());
-    value[0] = VERSION;
+    value[0] = version;
     let crc = crc32fast::hash(&value[HEADER..]);
     value[1..HEADER].copy_from_slice(&crc.to_le_bytes());
     value
@@ -70,14 +75,35 @@ pub(crate) fn seal(parts: &[&[u8]]) -> Vec<u8> {
 
 /// Checks and removes what [`seal`] has prepended.
 pub(crate) fn unseal(value: &[u8]) -> Result<&[u8], Damage> {
+    match unseal_version(value)? {
+        (VERSION, rest) => Ok(rest),
+        (other, _) => Err(Damage::Version(other)),
+    }
+}
+
+/// The version, and the rest if its checksum is right.
+fn unseal_version(value: &[u8]) -> Result<(u8, &[u8]), Damage> {
     let (header, rest) = value.split_at_checked(HEADER).ok_or(Damage::Cut)?;
-    if header[0] != VERSION {
+    if !(VERSION..=SeenSet::LAYOUT).contains(&header[0]) {
         return Err(Damage::Version(header[0]));
     }
     if header[1..] != crc32fast::hash(rest).to_le_bytes() {
         return Err(Damage::Checksum);
     }
-    Ok(rest)
+    Ok((header[0], rest))
+}
+
+pub(crate) fn seal_seen(seen: &SeenSet) -> Vec<u8> {
+    seal_version(SeenSet::LAYOUT, &[&seen.encode()])
+}
+
+pub(crate) fn unseal_seen(value: &[u8]) -> Result<SeenSet, Damage> {
+    let (version, rest) = unseal_version(value)?;
+    SeenSet::decode(version, rest).map_err(|bad| match bad {
+        BadSeenSet::Layout(layout) => Damage::Version(layout),
+        BadSeenSet::Cut => Damage::Cut,
+        BadSeenSet::Content => Damage::Content,
+    })
 }
 
 pub(crate) fn seal_event(kind: EventKind, recorded: Timestamp, json: &str) -> Vec<u8> {

@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use news::{FeedUrl, Item, Seq, Source, SourceId, SourceState, Timestamp};
+use news::{FeedUrl, Item, ItemEvidence, Seq, Source, SourceId, SourceState, Timestamp};
 use store::{CrashPoint, StoreOptions, VisitRecord};
 
 const CHILD: &str = "NEWSWIRE_TEST_CRASH";
@@ -23,7 +23,14 @@ fn visit(n: u64) -> VisitRecord {
     let url = FeedUrl::try_new("https://example.org/feed").unwrap();
     let source = Arc::new(Source::new(SourceId::try_new("a").unwrap(), url));
     let items = (0..PER_VISIT)
-        .map(|k| Item { key: format!("{n}/{k}"), content_hash: 1, ..Item::default() })
+        .map(|k| {
+            let guid = news::stable_hash(format!("{n}/{k}").as_bytes());
+            Item {
+                key: format!("{n}/{k}"),
+                evidence: ItemEvidence { guid, ..ItemEvidence::default() },
+                ..Item::default()
+            }
+        })
         .collect();
     let state = SourceState { etag: Some(n.to_string()), ..SourceState::default() };
     VisitRecord { source, items, state, now: Timestamp::from_millis(0) }

@@ -1,6 +1,6 @@
 //! A raw item to an item: plain text without markup, HTML sanitised, URLs absolute.
 
-use news::{Author, Enclosure, Item};
+use news::{Author, Enclosure, Item, ItemEvidence};
 use url::Url;
 
 use super::{Context, HtmlMode, RawItem};
@@ -106,8 +106,7 @@ pub(super) fn assemble(raw: RawItem<'_>, context: &Context<'_>) -> Item {
         enclosures,
         comments: raw.comments.and_then(|c| web_url(&c, base)),
         warnings,
-        content_hash: 0,
-        second_key: None,
+        evidence: ItemEvidence::default(),
     }
 }
 

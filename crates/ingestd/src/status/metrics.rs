@@ -25,6 +25,7 @@ pub(crate) struct IngestMetrics {
     pub(crate) items: Family<Labels, Counter>,
     pub(crate) items_dropped: Counter,
     pub(crate) items_held: Counter,
+    pub(crate) updates_absorbed: Counter,
     pub(crate) body_bytes: Counter,
     pub(crate) panics: Counter,
     pub(crate) restarts: Counter,
@@ -94,6 +95,10 @@ impl IngestMetrics {
             items_held: registry.add(
                 "newswire_ingestd_items_held_total",
                 "New items that wait for a later visit, because the guids of their source flap",
+            ),
+            updates_absorbed: registry.add(
+                "newswire_ingestd_updates_absorbed_total",
+                "Changed items that were not sent as updates, because their source changes them at most visits",
             ),
             body_bytes: registry
                 .add("newswire_ingestd_body_bytes_total", "Bytes of response bodies, after decompression"),

@@ -229,9 +229,10 @@ impl VisitOutcome {
         self.state.warnings = document.warnings.iter().take(WARNINGS_MAX).map(text).collect();
         // The store sets it again when it sees the items.
         self.state.guids_flap = false;
+        self.state.updates_damped = false;
         self.state.rhythm = summarize_rhythm(&document);
         self.dropped = document.dropped;
-        self.items = oldest_first(document.items);
+        self.items = seen::oldest_first(document.items);
         if document.damaged { VisitStatus::Partial } else { VisitStatus::New }
     }
 
@@ -346,15 +347,6 @@ fn summarize_rhythm(document: &feed::FeedDocument) -> FeedRhythm {
         skip_days: rhythm.skip_days.0,
         recent,
     }
-}
-
-/// Feeds list the newest item first, the log needs the oldest first. Dates decide if every item has one.
-fn oldest_first(mut items: Vec<Item>) -> Vec<Item> {
-    items.reverse();
-    if items.iter().all(|i| i.published.is_some()) {
-        items.sort_by_key(|i| i.published);
-    }
-    items
 }
 
 #[cfg(test)]
@@ -588,17 +580,5 @@ mod tests {
         assert!(!again.check_parse_time(PARSE_SLOW / 2));
         again.apply_quarantine(inputs);
         assert!(again.state.next_visit < outcome.state.next_visit && usual.is_some());
-    }
-
-    #[test]
-    fn the_oldest_item_comes_first() {
-        let item = |key: &str, ms: Option<i64>| Item {
-            key: key.into(),
-            published: ms.map(Timestamp::from_millis),
-            ..Item::default()
-        };
-        let keys = |items| oldest_first(items).into_iter().map(|i| i.key).collect::<String>();
-        assert_eq!(keys(vec![item("c", Some(3)), item("a", Some(1)), item("b", Some(2))]), "abc");
-        assert_eq!(keys(vec![item("c", None), item("b", Some(9)), item("a", None)]), "abc");
     }
 }

@@ -151,7 +151,10 @@ impl SourceActor {
             log_redirect(&self.entry.source, change);
         }
         if after.guids_flap && !before.guids_flap {
-            tracing::warn!(source = %report.source, held = appended.held, "guids flap; items are matched by link and title");
+            tracing::warn!(source = %report.source, held = appended.held, "guids or links flap; items are matched by what else they have");
+        }
+        if after.updates_damped && !before.updates_damped {
+            tracing::warn!(source = %report.source, absorbed = appended.absorbed, "updates damped; many items change at most visits");
         }
         self.entry.set_state(after);
         self.entry.set_activity(Activity::Idle, self.ctx.now());
@@ -190,6 +193,7 @@ impl SourceActor {
         metrics.items.get_or_create(&[("kind", "update")]).inc_by(u64::from(appended.updated));
         metrics.items_dropped.inc_by(outcome.dropped as u64);
         metrics.items_held.inc_by(u64::from(appended.held));
+        metrics.updates_absorbed.inc_by(u64::from(appended.absorbed));
         metrics.visit_seconds.observe(took.as_secs_f64());
         if outcome.state.quarantine.is_some() && self.entry.quarantine().is_none() {
             metrics.quarantines.get_or_create(&[("for", "slow")]).inc();

@@ -1,0 +1,307 @@
+//! The seen set of a source: classifies the items of each of its documents, and remembers them.
+//!
+//! A sled key per guid would cost about 170 bytes of disk and 145 bytes of memory each; a bounded list in one value does
+//! not. The list has every item of the newest document, then the most recently seen ones.
+
+use std::collections::HashSet;
+
+use news::{Item, Timestamp};
+
+use crate::{
+    damping::{KnownItem, damp},
+    entry::{
+        BadSeenSet, EntryIdentity, Layout, SeenEntry, Traits, decode, decode_version1, encode, hex, key_bytes,
+    },
+    matching::{Match, MatchReason, Matching, Parts},
+    version1::{self, Recognised, VisitKind},
+};
+
+/// Maximum number of entries of one source. A document has at most 1,000, so a large feed must be replaced four times
+/// before an item that reappears counts as new.
+const ENTRIES_MAX: usize = 4096;
+/// Maximum number of new items per visit of a source with flapping guids; rarely are more of them genuinely new.
+const FLAPPING_NEW_MAX: usize = 20;
+
+/// The items that a source had so far.
+#[derive(Clone, Debug, Default)]
+pub struct SeenSet {
+    layout: Layout,
+    /// It was written by the first version, and no document was classified since.
+    is_upgrade: bool,
+}
+
+/// How an item compares with the seen set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ItemStatus {
+    /// It was never seen.
+    New,
+    /// Its title or text has changed.
+    Changed {
+        /// When it was seen first.
+        first_seen: Timestamp,
+    },
+    /// As it was.
+    Known,
+    /// Its title or text has changed, as at most visits: the update is absorbed.
+    Absorbed,
+    /// New, but over the limit for a source whose guids flap: classified again at the next visit.
+    Held,
+}
+
+/// What was found about one item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Classified {
+    /// How it compares.
+    pub status: ItemStatus,
+    /// The key that was published first, or is to be: 32 hexadecimal digits.
+    pub key: String,
+    /// By what it was recognised; `None` if it was not.
+    pub matched: Option<MatchReason>,
+    /// What differs from how it was seen last: guid, link, title, text or date.
+    pub differs: Parts,
+}
+
+/// How a document compares with the seen set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Classification {
+    /// One for each item.
+    pub items: Vec<Classified>,
+    /// Whether the seen set must be written.
+    pub changed: bool,
+    /// The source has changed the guids of its items.
+    pub flapping: bool,
+}
+
+impl Classification {
+    /// How many items have this status.
+    #[must_use]
+    pub fn count(&self, status: ItemStatus) -> usize {
+        self.items.iter().filter(|item| item.status == status).count()
+    }
+}
+
+/// Feeds list the newest item first, the log needs the oldest first. Dates decide if every item has one.
+#[must_use]
+pub fn oldest_first(mut items: Vec<Item>) -> Vec<Item> {
+    items.reverse();
+    if items.iter().all(|i| i.published.is_some()) {
+        items.sort_by_key(|i| i.published);
+    }
+    items
+}
+
+impl SeenSet {
+    /// The layout that [`SeenSet::encode`] writes.
+    pub const LAYOUT: u8 = 2;
+
+    /// Reads a set of this layout or of layout 1.
+    ///
+    /// # Errors
+    /// [`BadSeenSet`] if the bytes are not what was written.
+    pub fn decode(layout: u8, bytes: &[u8]) -> Result<Self, BadSeenSet> {
+        match layout {
+            1 => {
+                let entries = decode_version1(bytes)?;
+                let layout = Layout { newest: entries.len(), entries, damping: None };
+                Ok(Self { is_upgrade: !layout.entries.is_empty(), layout })
+            }
+            Self::LAYOUT => Ok(Self { layout: decode(bytes)?, is_upgrade: false }),
+            other => Err(BadSeenSet::Layout(other)),
+        }
+    }
+
+    /// 64 bytes per item.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        encode(&self.layout)
+    }
+
+    /// Classifies the items of one document, oldest first, and adds them.
+    pub fn classify(&mut self, items: &[Item], now: Timestamp) -> Classification {
+        let traits: Vec<_> = items.iter().map(Traits::of).collect();
+        let is_upgrade = std::mem::take(&mut self.is_upgrade);
+        let visit = if is_upgrade { VisitKind::Upgrade } else { VisitKind::Later };
+        let before = std::mem::take(&mut self.layout);
+        let entries = &before.entries;
+        let mut matching = Matching::new(&traits, entries, before.newest);
+        matching.by_guid();
+        let mut recognised = version1::recognise(&mut matching, items, entries, visit);
+        matching.by_other_evidence();
+        if is_upgrade {
+            version1::pass_over(&matching, items, entries, &mut recognised);
+        }
+        let mut found: Vec<_> =
+            (0..items.len()).map(|n| compare(n, items, &traits, entries, &matching, &recognised)).collect();
+        let flapping = !entries.is_empty() && is_flapping(&found);
+        if flapping {
+            hold(&mut found);
+        }
+        set_keys(&mut found, entries);
+        self.layout.damping = before.damping;
+        self.absorb(&mut found, now);
+        let kept = found.iter().filter(|found| found.status != ItemStatus::Held);
+        let mut after: Vec<_> = kept.map(|found| found.entry(now)).collect();
+        self.layout.newest = after.len();
+        let older = entries.iter().zip(&matching.taken).filter(|(_, taken)| !**taken);
+        after.extend(older.map(|(entry, _)| *entry));
+        after.truncate(ENTRIES_MAX.max(self.layout.newest));
+        self.layout.entries = after;
+        let changed = is_upgrade || self.layout != before;
+        Classification { items: found.into_iter().map(Found::classified).collect(), changed, flapping }
+    }
+
+    fn absorb(&mut self, found: &mut [Found], now: Timestamp) {
+        let is_compared = |found: &&mut Found| {
+            matches!(found.status, ItemStatus::Known | ItemStatus::Changed { .. })
+                && matches!(found.matched, Some(MatchReason::Equal(_)))
+        };
+        let mut compared: Vec<_> = found.iter_mut().filter(is_compared).collect();
+        let known = |found: &&mut Found| {
+            let has_changed = found.status != ItemStatus::Known;
+            let has_returned = has_changed && found.before == found.traits.version();
+            KnownItem { heat: found.heat, has_changed, has_returned, is_absorbed: false }
+        };
+        let mut known: Vec<_> = compared.iter().map(known).collect();
+        damp(&mut self.layout.damping, &mut known, now);
+        for (found, known) in compared.iter_mut().zip(known) {
+            found.heat = known.heat;
+            if known.has_changed {
+                found.before = found.last_version;
+            }
+            if known.is_absorbed {
+                found.status = ItemStatus::Absorbed;
+            }
+        }
+    }
+}
+
+/// An item, and what its entry will have.
+#[derive(Debug)]
+struct Found {
+    status: ItemStatus,
+    key: [u8; 16],
+    matched: Option<MatchReason>,
+    differs: Parts,
+    /// It has an entry under another guid, or without a guid under another link.
+    has_moved: bool,
+    /// `None` for a new item.
+    first_seen: Option<Timestamp>,
+    traits: Traits,
+    heat: u8,
+    /// The version that was seen at the last visit, and the one before that.
+    last_version: u32,
+    before: u32,
+}
+
+impl Found {
+    fn entry(&self, now: Timestamp) -> SeenEntry {
+        SeenEntry {
+            identity: EntryIdentity::Known { key: self.key, traits: self.traits },
+            first_seen: self.first_seen.unwrap_or(now),
+            heat: self.heat,
+            before: self.before,
+        }
+    }
+
+    fn classified(self) -> Classified {
+        Classified { status: self.status, key: hex(self.key), matched: self.matched, differs: self.differs }
+    }
+}
+
+fn compare(
+    n: usize,
+    items: &[Item],
+    traits: &[Traits],
+    entries: &[SeenEntry],
+    matching: &Matching<'_>,
+    recognised: &Recognised,
+) -> Found {
+    let traits = traits[n];
+    let mut found = Found {
+        status: ItemStatus::New,
+        key: recognised.keys.get(&n).copied().unwrap_or_else(|| key_bytes(&items[n].key)),
+        matched: None,
+        differs: Parts::default(),
+        has_moved: false,
+        first_seen: None,
+        traits,
+        heat: 0,
+        last_version: 0,
+        before: 0,
+    };
+    if let Some(first_seen) = recognised.known.get(&n) {
+        found.status = ItemStatus::Known;
+        found.matched = Some(MatchReason::Version1);
+        found.first_seen = Some(*first_seen);
+    }
+    let Some(Match { entry, reason }) = matching.found[n] else { return found };
+    let SeenEntry { identity, first_seen, heat, before: version_before } = entries[entry];
+    found.status = ItemStatus::Known;
+    found.matched = Some(reason);
+    found.first_seen = Some(first_seen);
+    if let EntryIdentity::Known { key, traits: before } = identity {
+        found.key = key;
+        found.heat = heat;
+        (found.last_version, found.before) = (before.version(), version_before);
+        found.differs = Parts::that_differ(&before, &traits);
+        found.has_moved = before.guid != traits.guid || (traits.guid == 0 && before.link != traits.link);
+        if (before.title, before.text) != (traits.title, traits.text) {
+            found.status = ItemStatus::Changed { first_seen };
+        }
+    }
+    found
+}
+
+/// Detects whether the source has changed the guids of its items, or the links that it has instead: at least four of five
+/// are other ones, although most of those items are known.
+fn is_flapping(found: &[Found]) -> bool {
+    let moved = found.iter().filter(|found| found.has_moved).count();
+    let fresh = moved + new_of(found);
+    fresh * 5 >= found.len() * 4 && moved * 2 > fresh
+}
+
+/// The newest of the new items are accepted, the older ones are held back.
+fn hold(found: &mut [Found]) {
+    let held = new_of(found).saturating_sub(FLAPPING_NEW_MAX);
+    for found in found.iter_mut().filter(|found| found.status == ItemStatus::New).take(held) {
+        found.status = ItemStatus::Held;
+    }
+}
+
+fn new_of(found: &[Found]) -> usize {
+    found.iter().filter(|found| found.status == ItemStatus::New).count()
+}
+
+/// An item without an entry may look like an older one did before it was edited: it gets a key of its own.
+fn set_keys(found: &mut [Found], entries: &[SeenEntry]) {
+    let known = |entry: &SeenEntry| match entry.identity {
+        EntryIdentity::Known { key, .. } => Some(key),
+        EntryIdentity::Version1 { .. } => None,
+    };
+    let mut keys: HashSet<_> = entries.iter().filter_map(known).collect();
+    for found in found {
+        if matches!(found.matched, Some(MatchReason::Equal(_))) {
+            continue;
+        }
+        while !keys.insert(found.key) {
+            found.key = key_bytes(&hex(found.key).to_uppercase());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_item_comes_first() {
+        let item = |key: &str, ms: Option<i64>| Item {
+            key: key.into(),
+            published: ms.map(Timestamp::from_millis),
+            ..Item::default()
+        };
+        let keys = |items| oldest_first(items).into_iter().map(|i| i.key).collect::<String>();
+        assert_eq!(keys(vec![item("c", Some(3)), item("a", Some(1)), item("b", Some(2))]), "abc");
+        assert_eq!(keys(vec![item("c", None), item("b", Some(9)), item("a", None)]), "abc");
+    }
+}

@@ -1,0 +1,331 @@
+//! The layout of the seen set, and what is kept of an item.
+//!
+//! ```text
+//! layout 2:  newest 2 | quiet visits 1 | damped since 6 | entries of 64 bytes
+//! entry:     key 16 | guid 6 | link 6 | title 6 | text 6 | path 4 | page 4 | date 4 | first seen 6 | flags 1 | heat 1 | before 4
+//! from 1:    hash of the key 8 | hash of link and title 8 | zeros 36 | first seen 6 | flags 1 | zeros 5
+//! layout 1:  entries of 32 bytes: hash of the key 8 | hash of the content 8 | first seen 8 | hash of link and title 8
+//! ```
+//!
+//! Numbers are little-endian. The entries are in the order in which they were last seen, the newest document first.
+
+use news::{Item, Timestamp};
+use sha2::{Digest as _, Sha256};
+
+use crate::damping::Damping;
+
+const ENTRY: usize = 64;
+const HEADER: usize = 9;
+const ENTRY_OF_1: usize = 32;
+const FROM_VERSION_1: u8 = 1;
+const GUID_FOLLOWS_LINK: u8 = 2;
+
+/// Bytes that are no seen set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadSeenSet {
+    /// Of a layout this program does not know.
+    #[error("it has layout {0}, which this version does not know; install the version that wrote it")]
+    Layout(u8),
+    /// Not a whole number of entries.
+    #[error("it is truncated")]
+    Cut,
+    /// Complete, but not what is written here.
+    #[error("its content is invalid")]
+    Content,
+}
+
+/// What an item is recognised by: its evidence in 48 or 32 bits, which is enough for a few thousand items of one source.
+/// 0 for what it does not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Traits {
+    pub(crate) guid: u64,
+    pub(crate) link: u64,
+    pub(crate) title: u64,
+    pub(crate) text: u64,
+    pub(crate) path: u32,
+    pub(crate) page: u32,
+    /// The date of publication in seconds, modulo 2^32.
+    pub(crate) date: u32,
+    pub(crate) guid_follows_link: bool,
+}
+
+impl Traits {
+    pub(crate) fn of(item: &Item) -> Self {
+        let evidence = &item.evidence;
+        Self {
+            guid: short(evidence.guid),
+            link: short(evidence.link),
+            title: short(evidence.title),
+            text: short(evidence.text),
+            path: shorter(evidence.path),
+            page: shorter(evidence.page),
+            date: item.published.map_or(0, |at| shorter_number(at.millis().div_euclid(1000))),
+            guid_follows_link: evidence.guid_follows_link,
+        }
+    }
+
+    /// What a reader reads, title and text, as one number.
+    pub(crate) fn version(&self) -> u32 {
+        shorter(self.title.rotate_left(7) ^ self.text)
+    }
+}
+
+/// The low 48 bits; 0 only for 0.
+fn short(hash: u64) -> u64 {
+    if hash == 0 { 0 } else { (hash & 0xffff_ffff_ffff).max(1) }
+}
+
+/// The low 32 bits; 0 only for 0.
+fn shorter(hash: u64) -> u32 {
+    if hash == 0 { 0 } else { low_32(hash).max(1) }
+}
+
+fn shorter_number(number: i64) -> u32 {
+    low_32(number.cast_unsigned()).max(1)
+}
+
+fn low_32(number: u64) -> u32 {
+    let [a, b, c, d, ..] = number.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}
+
+/// 32 hexadecimal digits.
+pub(crate) fn hex(key: [u8; 16]) -> String {
+    let digit = |n: u8| char::from(b"0123456789abcdef"[usize::from(n)]);
+    key.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// The bytes of a key of 32 lower-case hexadecimal digits; of any other text, its hash.
+pub(crate) fn key_bytes(key: &str) -> [u8; 16] {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if key.len() == 32 && key.bytes().all(is_digit) {
+        let number = u128::from_str_radix(key, 16).unwrap_or_default();
+        return number.to_be_bytes();
+    }
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&Sha256::digest(key)[..16]);
+    bytes
+}
+
+/// Whose entry it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EntryIdentity {
+    Known {
+        /// The key that was published first.
+        key: [u8; 16],
+        traits: Traits,
+    },
+    /// Written by the first version, and not seen since.
+    Version1 {
+        key_hash: u64,
+        /// Hash of link and title; 0 if there is no link.
+        second: u64,
+    },
+}
+
+/// An item that the source had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SeenEntry {
+    pub(crate) identity: EntryIdentity,
+    pub(crate) first_seen: Timestamp,
+    /// How often it has changed lately; see `damping`.
+    pub(crate) heat: u8,
+    /// The version before the one that was seen last; 0 if there was none.
+    pub(crate) before: u32,
+}
+
+impl SeenEntry {
+    pub(crate) fn traits(&self) -> Option<&Traits> {
+        match &self.identity {
+            EntryIdentity::Known { traits, .. } => Some(traits),
+            EntryIdentity::Version1 { .. } => None,
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        let mut flags = 0;
+        match &self.identity {
+            EntryIdentity::Known { key, traits } => {
+                out.extend_from_slice(key);
+                for number in [traits.guid, traits.link, traits.title, traits.text] {
+                    write_48(out, number);
+                }
+                for number in [traits.path, traits.page, traits.date] {
+                    out.extend_from_slice(&number.to_le_bytes());
+                }
+                flags |= if traits.guid_follows_link { GUID_FOLLOWS_LINK } else { 0 };
+            }
+            EntryIdentity::Version1 { key_hash, second } => {
+                out.extend_from_slice(&key_hash.to_le_bytes());
+                out.extend_from_slice(&second.to_le_bytes());
+                out.extend_from_slice(&[0; 36]);
+                flags |= FROM_VERSION_1;
+            }
+        }
+        write_48(out, self.first_seen.millis().cast_unsigned());
+        out.extend_from_slice(&[flags, self.heat]);
+        out.extend_from_slice(&self.before.to_le_bytes());
+    }
+
+    fn read(mut rest: &[u8]) -> Option<Self> {
+        let from = &mut rest;
+        let key: [u8; 16] = take(from)?;
+        let (guid, link, title, text) = (read_48(from)?, read_48(from)?, read_48(from)?, read_48(from)?);
+        let [path, page, date] = [read_32(from)?, read_32(from)?, read_32(from)?];
+        let first_seen = Timestamp::from_millis(sign_extended(read_48(from)?));
+        let [flags, heat] = take(from)?;
+        let before = read_32(from)?;
+        let identity = match flags {
+            FROM_VERSION_1 => {
+                let (first, second) = key.split_at(8);
+                let number = |bytes: &[u8]| Some(u64::from_le_bytes(bytes.try_into().ok()?));
+                EntryIdentity::Version1 { key_hash: number(first)?, second: number(second)? }
+            }
+            0 | GUID_FOLLOWS_LINK => {
+                let guid_follows_link = flags == GUID_FOLLOWS_LINK;
+                let traits = Traits { guid, link, title, text, path, page, date, guid_follows_link };
+                EntryIdentity::Known { key, traits }
+            }
+            _ => return None,
+        };
+        Some(Self { identity, first_seen, heat, before })
+    }
+}
+
+/// The decoded parts of a seen set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Layout {
+    pub(crate) entries: Vec<SeenEntry>,
+    /// How many of the entries, from the first, were in the newest document.
+    pub(crate) newest: usize,
+    pub(crate) damping: Option<Damping>,
+}
+
+pub(crate) fn encode(layout: &Layout) -> Vec<u8> {
+    let mut out = Vec::with_capacity(HEADER + layout.entries.len() * ENTRY);
+    out.extend_from_slice(&u16::try_from(layout.newest).unwrap_or(u16::MAX).to_le_bytes());
+    // 0 and 0 is without damping: its time is never 0.
+    let (quiet, since) =
+        layout.damping.map_or((0, 0), |d| (d.quiet_visits, d.since.millis().cast_unsigned()));
+    out.push(quiet);
+    write_48(&mut out, since);
+    for entry in &layout.entries {
+        entry.write(&mut out);
+    }
+    out
+}
+
+pub(crate) fn decode(bytes: &[u8]) -> Result<Layout, BadSeenSet> {
+    let (mut header, rest) = bytes.split_at_checked(HEADER).ok_or(BadSeenSet::Cut)?;
+    if !rest.len().is_multiple_of(ENTRY) {
+        return Err(BadSeenSet::Cut);
+    }
+    let from = &mut header;
+    let newest = usize::from(u16::from_le_bytes(take(from).ok_or(BadSeenSet::Cut)?));
+    let [quiet_visits] = take(from).ok_or(BadSeenSet::Cut)?;
+    let since = read_48(from).ok_or(BadSeenSet::Cut)?;
+    let entries: Option<Vec<_>> = rest.chunks_exact(ENTRY).map(SeenEntry::read).collect();
+    let entries = entries.ok_or(BadSeenSet::Content)?;
+    let since_at = Timestamp::from_millis(sign_extended(since));
+    let damping = (since != 0).then_some(Damping { quiet_visits, since: since_at });
+    Ok(Layout { newest: newest.min(entries.len()), entries, damping })
+}
+
+/// The entries of layout 1, the newest document first.
+pub(crate) fn decode_version1(bytes: &[u8]) -> Result<Vec<SeenEntry>, BadSeenSet> {
+    if !bytes.len().is_multiple_of(ENTRY_OF_1) {
+        return Err(BadSeenSet::Cut);
+    }
+    let word = |b: &[u8]| u64::from_le_bytes(b.try_into().expect("eight bytes of an entry"));
+    let entry = |bytes: &[u8]| SeenEntry {
+        identity: EntryIdentity::Version1 { key_hash: word(&bytes[..8]), second: word(&bytes[24..]) },
+        first_seen: Timestamp::from_millis(word(&bytes[16..24]).cast_signed()),
+        heat: 0,
+        before: 0,
+    };
+    Ok(bytes.chunks_exact(ENTRY_OF_1).map(entry).collect())
+}
+
+fn take<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, rest) = from.split_first_chunk()?;
+    *from = rest;
+    Some(*first)
+}
+
+fn read_32(from: &mut &[u8]) -> Option<u32> {
+    take(from).map(u32::from_le_bytes)
+}
+
+fn read_48(from: &mut &[u8]) -> Option<u64> {
+    let [a, b, c, d, e, f] = take(from)?;
+    Some(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+}
+
+fn write_48(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(&number.to_le_bytes()[..6]);
+}
+
+/// A signed number of 48 bits.
+fn sign_extended(number: u64) -> i64 {
+    (number << 16).cast_signed() >> 16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout() -> Layout {
+        let traits = Traits {
+            guid: 0xffff_ffff_ffff,
+            link: 2,
+            title: 3,
+            text: 4,
+            path: u32::MAX,
+            page: 6,
+            date: 7,
+            guid_follows_link: true,
+        };
+        let at = Timestamp::from_millis;
+        let identity = |n: u8| EntryIdentity::Known { key: [n; 16], traits };
+        Layout {
+            entries: vec![
+                SeenEntry {
+                    identity: identity(1),
+                    first_seen: at(1_800_000_000_123),
+                    heat: 9,
+                    before: u32::MAX,
+                },
+                SeenEntry {
+                    identity: EntryIdentity::Version1 { key_hash: u64::MAX, second: 5 },
+                    first_seen: at(-1),
+                    heat: 0,
+                    before: 0,
+                },
+            ],
+            newest: 1,
+            damping: Some(Damping { quiet_visits: 2, since: at(1_800_000_000_000) }),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        assert_eq!(decode(&encode(&layout())), Ok(layout()));
+        assert_eq!(decode(&encode(&Layout::default())), Ok(Layout::default()));
+        assert_eq!(encode(&layout()).len(), HEADER + 2 * ENTRY);
+    }
+
+    #[test]
+    fn any_bytes_are_a_list_or_an_error() {
+        let bytes = encode(&layout());
+        for cut in (0..bytes.len()).filter(|cut| *cut != HEADER && *cut != HEADER + ENTRY) {
+            assert_eq!(decode(&bytes[..cut]), Err(BadSeenSet::Cut), "{cut}");
+        }
+        for at in 0..bytes.len() {
+            let mut other = bytes.clone();
+            other[at] ^= 0xff;
+            decode(&other).ok();
+        }
+        assert_eq!(decode_version1(&[0; 33]), Err(BadSeenSet::Cut));
+        assert_eq!(decode_version1(&[0; 64]).unwrap().len(), 2);
+    }
+}

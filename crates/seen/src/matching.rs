@@ -1,0 +1,370 @@
+//! Which entry of the seen set is which item: one to one, by strong evidence first.
+//!
+//! Each step runs over all items before the next one, so that an item that only resembles an entry never takes it from
+//! the item that it belongs to. A part that several items of a document have, such as one link for all releases of a
+//! changelog, is no evidence by itself.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+};
+
+use crate::entry::{EntryIdentity, SeenEntry, Traits};
+
+/// A set of the parts of the evidence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Parts(u16);
+
+const GUID: Parts = Parts(1);
+const LINK: Parts = Parts(2);
+const TITLE: Parts = Parts(4);
+const TEXT: Parts = Parts(8);
+const DATE: Parts = Parts(16);
+/// The link without its host.
+const PATH: Parts = Parts(32);
+/// The link without query and fragment.
+const PAGE: Parts = Parts(64);
+/// Neither has a date.
+const UNDATED: Parts = Parts(128);
+/// Neither has a guid.
+const NO_GUID: Parts = Parts(256);
+/// Both guids are their links with another fragment: they count the versions of an article.
+const VERSIONS: Parts = Parts(512);
+
+const NAMES: [(Parts, &str); 10] = [
+    (GUID, "guid"),
+    (LINK, "link"),
+    (PATH, "link without host"),
+    (PAGE, "link without query"),
+    (TITLE, "title"),
+    (TEXT, "text"),
+    (DATE, "date"),
+    (UNDATED, "no date"),
+    (NO_GUID, "no guid"),
+    (VERSIONS, "version in the guid"),
+];
+
+impl Parts {
+    const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Their names, the strongest first.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        NAMES.iter().filter(move |(part, _)| self.has(*part)).map(|(_, name)| *name)
+    }
+
+    /// The parts that differ between two versions of an item: guid, link, title, text or date.
+    pub(crate) fn that_differ(a: &Traits, b: &Traits) -> Self {
+        let all = [GUID, LINK, TITLE, TEXT, DATE];
+        all.into_iter().filter(|part| part.of(a) != part.of(b)).fold(Self(0), Self::and)
+    }
+
+    /// The value of one part; 0 if there is none.
+    fn of(self, traits: &Traits) -> u64 {
+        match self {
+            GUID => traits.guid,
+            LINK => traits.link,
+            TITLE => traits.title,
+            TEXT => traits.text,
+            DATE => traits.date.into(),
+            PATH => traits.path.into(),
+            PAGE => traits.page.into(),
+            UNDATED => (traits.date == 0).into(),
+            NO_GUID => (traits.guid == 0).into(),
+            _ => traits.guid_follows_link.into(),
+        }
+    }
+}
+
+/// By what an item was recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatchReason {
+    /// These parts of the evidence were equal.
+    Equal(Parts),
+    /// The key of the first version, which wrote the entry.
+    Version1,
+}
+
+impl fmt::Display for MatchReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Equal(parts) => f.write_str(&parts.names().collect::<Vec<_>>().join(" + ")),
+            Self::Version1 => f.write_str("the key of an earlier version of newswire"),
+        }
+    }
+}
+
+/// What is done if several items or several entries have the same evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Several {
+    /// They are equal to a reader: the first takes the first.
+    InOrder,
+    /// None is matched.
+    Unmatched,
+}
+
+/// The entries that a step looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// Those of the newest document, then all.
+    All,
+    /// As `All`, but an older entry with another guid is another item.
+    OlderWithoutGuid,
+    /// Those of the newest document: the item takes the place of one that is gone.
+    Newest,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    equal: Parts,
+    /// The part that must be an item's own, in the document and in the one before; 0 if none.
+    own: Parts,
+    several: Several,
+    scope: Scope,
+}
+
+const fn step(equal: Parts, own: Parts, scope: Scope) -> Step {
+    Step { equal, own, several: Several::Unmatched, scope }
+}
+
+const fn in_order(equal: Parts) -> Step {
+    Step { equal, own: Parts(0), several: Several::InOrder, scope: Scope::All }
+}
+
+const ANY: Parts = Parts(0);
+const LINK_TITLE: Parts = LINK.and(TITLE);
+const PATH_TITLE: Parts = PATH.and(TITLE);
+const PAGE_TITLE: Parts = PAGE.and(TITLE);
+
+/// The same guid.
+const BY_GUID: [Step; 6] = [
+    in_order(GUID.and(LINK_TITLE)),
+    step(GUID.and(TITLE), ANY, Scope::All),
+    step(GUID.and(LINK), LINK, Scope::All),
+    step(GUID.and(TEXT), ANY, Scope::All),
+    step(GUID.and(DATE), ANY, Scope::All),
+    step(GUID, GUID, Scope::All),
+];
+
+/// No guid, or another one.
+const BY_OTHER_EVIDENCE: [Step; 20] = [
+    in_order(LINK_TITLE.and(TEXT)),
+    step(LINK_TITLE.and(DATE), ANY, Scope::All),
+    // The site has moved to another host.
+    step(PATH_TITLE.and(TEXT), ANY, Scope::All),
+    step(PATH_TITLE.and(DATE), ANY, Scope::All),
+    // The query has a session id or counts readers.
+    step(PAGE_TITLE.and(TEXT), ANY, Scope::All),
+    step(PAGE_TITLE.and(DATE), ANY, Scope::All),
+    // All addresses are other ones.
+    step(TITLE.and(TEXT).and(DATE), ANY, Scope::All),
+    // Something was edited, too.
+    step(LINK_TITLE, LINK, Scope::OlderWithoutGuid),
+    step(LINK.and(VERSIONS), LINK, Scope::Newest),
+    step(LINK.and(TEXT), LINK, Scope::OlderWithoutGuid),
+    step(LINK.and(DATE), LINK, Scope::OlderWithoutGuid),
+    step(PATH_TITLE, PATH, Scope::Newest),
+    step(PATH.and(TEXT), PATH, Scope::Newest),
+    step(PAGE_TITLE, PAGE, Scope::Newest),
+    step(PAGE.and(TEXT), PAGE, Scope::Newest),
+    step(TITLE.and(DATE), TITLE, Scope::Newest),
+    step(TEXT.and(DATE), ANY, Scope::Newest),
+    step(TITLE.and(TEXT).and(UNDATED), TITLE, Scope::Newest),
+    step(PAGE_TITLE.and(UNDATED), TITLE, Scope::Newest),
+    // Nothing but the link tells whether it was edited or replaced.
+    step(LINK.and(UNDATED).and(NO_GUID), LINK, Scope::All),
+];
+
+/// The entry of an item, and by what it was recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Match {
+    pub(crate) entry: usize,
+    pub(crate) reason: MatchReason,
+}
+
+/// Items and entries on their way to each other.
+#[derive(Debug)]
+pub(crate) struct Matching<'a> {
+    items: &'a [Traits],
+    entries: &'a [SeenEntry],
+    newest: usize,
+    /// One for each item.
+    pub(crate) found: Vec<Option<Match>>,
+    /// One for each entry: whether an item has taken it.
+    pub(crate) taken: Vec<bool>,
+    /// Items without an entry.
+    open_items: Vec<usize>,
+    /// Entries without an item that share some evidence with one of `open_items`.
+    open_entries: Vec<usize>,
+    /// What several items of one document have: the part and its value.
+    shared: HashSet<(Parts, u64)>,
+}
+
+impl<'a> Matching<'a> {
+    /// `newest` entries, from the first, were in the newest document.
+    pub(crate) fn new(items: &'a [Traits], entries: &'a [SeenEntry], newest: usize) -> Self {
+        let mut matching = Self {
+            items,
+            entries,
+            newest,
+            found: vec![None; items.len()],
+            taken: vec![false; entries.len()],
+            open_items: (0..items.len()).collect(),
+            open_entries: Vec::new(),
+            shared: HashSet::new(),
+        };
+        matching.match_unchanged();
+        if !matching.open_items.is_empty() {
+            matching.open_entries = matching.related_entries();
+            matching.shared = matching.shared_parts();
+        }
+        matching
+    }
+
+    /// Matches what is the same article under the same guid.
+    pub(crate) fn by_guid(&mut self) {
+        BY_GUID.iter().for_each(|step| self.run(*step));
+    }
+
+    /// Matches what has another guid or none.
+    pub(crate) fn by_other_evidence(&mut self) {
+        BY_OTHER_EVIDENCE.iter().for_each(|step| self.run(*step));
+    }
+
+    /// The items that have no entry.
+    pub(crate) fn unmatched(&self) -> impl DoubleEndedIterator<Item = usize> + '_ {
+        self.open_items.iter().copied().filter(|item| self.found[*item].is_none())
+    }
+
+    pub(crate) fn take(&mut self, item: usize, entry: usize, reason: MatchReason) {
+        self.found[item] = Some(Match { entry, reason });
+        self.taken[entry] = true;
+    }
+
+    /// What did not change at all: most of what a known source has.
+    fn match_unchanged(&mut self) {
+        let whole = |traits: &Traits| [GUID, LINK, TITLE, TEXT].map(|part| part.of(traits));
+        let reason = MatchReason::Equal(GUID.and(LINK_TITLE).and(TEXT));
+        let mut wanted: HashMap<_, Vec<usize>> = HashMap::with_capacity(self.items.len());
+        for (n, traits) in self.items.iter().enumerate().rev() {
+            wanted.entry(whole(traits)).or_default().push(n);
+        }
+        for (n, entry) in self.entries.iter().enumerate() {
+            let item = entry.traits().and_then(|traits| wanted.get_mut(&whole(traits))?.pop());
+            if let Some(item) = item {
+                self.take(item, n, reason);
+            }
+        }
+        self.open_items.retain(|item| self.found[*item].is_none());
+    }
+
+    fn related_entries(&self) -> Vec<usize> {
+        let parts = [GUID, LINK, TITLE, TEXT, PATH, PAGE];
+        let values = |traits: &Traits| parts.map(|part| (part, part.of(traits)));
+        let open = self.open_items.iter().flat_map(|item| values(&self.items[*item]));
+        let known: HashSet<_> = open.filter(|(_, value)| *value != 0).collect();
+        let is_related =
+            |traits: Option<&Traits>| traits.is_some_and(|t| values(t).iter().any(|v| known.contains(v)));
+        (0..self.entries.len()).filter(|n| !self.taken[*n] && is_related(self.entries[*n].traits())).collect()
+    }
+
+    fn shared_parts(&self) -> HashSet<(Parts, u64)> {
+        let mut shared = HashSet::new();
+        let entries = self.entries[..self.newest].iter().filter_map(SeenEntry::traits);
+        for part in [GUID, LINK, TITLE, PATH, PAGE] {
+            for document in [self.items.iter().collect::<Vec<_>>(), entries.clone().collect()] {
+                let mut once = HashSet::with_capacity(document.len());
+                let values = document.into_iter().map(|traits| part.of(traits));
+                shared.extend(values.filter(|value| !once.insert(*value)).map(|value| (part, value)));
+            }
+        }
+        shared
+    }
+
+    fn run(&mut self, step: Step) {
+        self.open_items.retain(|item| self.found[*item].is_none());
+        self.open_entries.retain(|entry| !self.taken[*entry]);
+        if self.open_items.is_empty() || self.open_entries.is_empty() {
+            return;
+        }
+        let newest = self.newest;
+        self.join(step, |n, _| n < newest);
+        match step.scope {
+            Scope::All => self.join(step, |_, _| true),
+            Scope::OlderWithoutGuid => self.join(step, |_, traits| traits.guid == 0),
+            Scope::Newest => {}
+        }
+    }
+
+    /// Matches items with those entries that `is_in_scope` accepts.
+    fn join(&mut self, step: Step, is_in_scope: impl Fn(usize, &Traits) -> bool) {
+        let mut wanted: HashMap<Joint, (Vec<usize>, Vec<usize>)> = HashMap::new();
+        for item in self.open_items.iter().filter(|item| self.found[**item].is_none()) {
+            if let Some(joint) = self.joint(step, &self.items[*item]) {
+                wanted.entry(joint).or_default().0.push(*item);
+            }
+        }
+        if wanted.is_empty() {
+            return;
+        }
+        for entry in self.open_entries.iter().filter(|entry| !self.taken[**entry]) {
+            let EntryIdentity::Known { traits, .. } = &self.entries[*entry].identity else { continue };
+            if is_in_scope(*entry, traits)
+                && let Some(joint) = self.joint(step, traits)
+                && let Some((_, entries)) = wanted.get_mut(&joint)
+            {
+                entries.push(*entry);
+            }
+        }
+        for (items, entries) in wanted.into_values() {
+            if step.several == Several::InOrder || (items.len(), entries.len()) == (1, 1) {
+                for (item, entry) in items.into_iter().zip(entries) {
+                    self.take(item, entry, MatchReason::Equal(step.equal));
+                }
+            }
+        }
+    }
+
+    /// What must be equal; `None` if a part is missing, or shared although it must not be.
+    fn joint(&self, step: Step, traits: &Traits) -> Option<Joint> {
+        if step.own != ANY && self.shared.contains(&(step.own, step.own.of(traits))) {
+            return None;
+        }
+        let mut joint = [0; 3];
+        let parts = NAMES.iter().map(|(part, _)| *part).filter(|part| step.equal.has(*part));
+        for (value, part) in joint.iter_mut().zip(parts) {
+            *value = part.of(traits);
+            if *value == 0 {
+                return None;
+            }
+        }
+        Some(joint)
+    }
+}
+
+/// The values of the parts that a step compares, at most three.
+type Joint = [u64; 3];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_step_compares_more_parts_than_a_joint_has() {
+        for step in BY_GUID.iter().chain(&BY_OTHER_EVIDENCE) {
+            let parts = step.equal.names().count();
+            assert!((1..=3).contains(&parts), "{step:?}");
+            assert!(step.own == ANY || step.equal.has(step.own), "{step:?}");
+        }
+    }
+
+    #[test]
+    fn a_reason_names_its_parts() {
+        assert_eq!(MatchReason::Equal(GUID.and(LINK_TITLE)).to_string(), "guid + link + title");
+    }
+}

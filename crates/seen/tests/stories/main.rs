@@ -1,0 +1,558 @@
+//! What happens at every publisher sooner or later, and what goes out then.
+#![allow(clippy::unwrap_used)]
+
+mod publisher;
+
+use publisher::{Entry, Visits, changed, opaque, permalinks, ten, undated, without_guid};
+use seen::ItemStatus;
+
+const NOTHING: (usize, usize) = (0, 0);
+
+/// The kinds of feeds that a story is tried with.
+fn kinds() -> Vec<(&'static str, Vec<Entry>)> {
+    vec![
+        ("permalinks", permalinks()),
+        ("opaque guids", opaque()),
+        ("no guids", without_guid()),
+        ("permalinks, undated", undated(permalinks())),
+        ("opaque guids, undated", undated(opaque())),
+        ("no guids, undated", undated(without_guid())),
+    ]
+}
+
+/// Visits each kind of feed, then as `change` makes it, twice, and then with one more article: nothing is sent but that.
+fn nothing_but_the_new_article_is_sent(change: impl Fn(usize, &mut Entry)) {
+    for (kind, before) in kinds() {
+        let mut visits = Visits::default();
+        assert_eq!(visits.sent(&before), (10, 0), "{kind}");
+        let after = changed(&before, &change);
+        assert_eq!(visits.sent(&after), NOTHING, "{kind}");
+        assert_eq!(visits.sent(&after), NOTHING, "{kind}, again");
+        assert!(!visits.visit(&after).changed, "{kind}: nothing is written");
+        let mut newer =
+            Entry { title: "Newer".to_owned(), text: "Something else".to_owned(), ..before[0].clone() };
+        newer.link += "-newer";
+        newer.guid += if newer.guid.is_empty() { "" } else { "-newer" };
+        newer.minute = newer.minute.map(|minute| minute + 600);
+        let mut entries = vec![newer];
+        change(0, &mut entries[0]);
+        entries.extend_from_slice(&after[..9]);
+        assert_eq!(visits.sent(&entries), (1, 0), "{kind}: a newer article");
+    }
+}
+
+/// Changes every address of the site.
+fn everywhere(entry: &mut Entry, from: &str, to: &str) {
+    for text in [&mut entry.guid, &mut entry.link, &mut entry.text] {
+        *text = text.replace(from, to);
+    }
+}
+
+#[test]
+fn a_site_that_moves_to_https_sends_nothing() {
+    nothing_but_the_new_article_is_sent(|_, entry| everywhere(entry, "http://", "https://"));
+    nothing_but_the_new_article_is_sent(|_, entry| entry.link = entry.link.replace("http://", "https://"));
+}
+
+#[test]
+fn addresses_in_the_text_are_not_the_text() {
+    let with_link = |scheme: &str, entry: &mut Entry| {
+        entry.text += &format!("<a href=\"{scheme}://news.example/more\">more</a> {scheme}://news.example/");
+        entry.text += &format!("<img src=\"{scheme}://cdn.example/1.jpg\">");
+    };
+    for (kind, entries) in kinds() {
+        let mut visits = Visits::default();
+        visits.visit(&changed(&entries, |_, entry| with_link("http", entry)));
+        assert_eq!(visits.sent(&changed(&entries, |_, entry| with_link("https", entry))), NOTHING, "{kind}");
+    }
+}
+
+#[test]
+fn a_site_that_moves_to_another_host_sends_nothing() {
+    for host in ["www.news.example", "news.example.org", "blog.other.example"] {
+        nothing_but_the_new_article_is_sent(|_, entry| everywhere(entry, "news.example", host));
+    }
+}
+
+#[test]
+fn a_slash_or_an_extension_at_the_end_of_links_sends_nothing() {
+    for end in ["/", ".html", "/?ref=rss", "#comments", "?utm_source=feed&utm_medium=rss"] {
+        nothing_but_the_new_article_is_sent(|_, entry| {
+            entry.link += end;
+            if entry.guid.starts_with("http") {
+                entry.guid += end;
+            }
+        });
+    }
+}
+
+#[test]
+fn another_structure_of_addresses_sends_nothing() {
+    nothing_but_the_new_article_is_sent(|_, entry| everywhere(entry, "/2024/", "/archive/2024/01/"));
+    nothing_but_the_new_article_is_sent(|_, entry| {
+        entry.link = entry.link.replace("/2024/article", "/story")
+    });
+}
+
+#[test]
+fn session_ids_and_unknown_trackers_send_nothing_at_any_visit() {
+    for parameter in [";jsessionid=", "?ref=", "?sid=", "?PHPSESSID=", "#ref="] {
+        for (kind, entries) in kinds() {
+            let mut visits = Visits::default();
+            for visit in 0..20 {
+                let entries = changed(&entries, |n, entry| {
+                    entry.link += &format!("{parameter}{visit}A{n}");
+                    entry.enclosure = format!("https://cdn.example/{n}.mp3?signature={visit}{n}");
+                });
+                let expected = if visit == 0 { (10, 0) } else { NOTHING };
+                assert_eq!(visits.sent(&entries), expected, "{kind} {parameter} {visit}");
+            }
+        }
+    }
+}
+
+#[test]
+fn session_ids_in_links_that_name_articles_by_query_send_nothing() {
+    for (kind, entries) in kinds() {
+        let mut visits = Visits::default();
+        for visit in 0..20 {
+            let entries = changed(&entries, |n, entry| {
+                entry.link = format!("http://news.example/read.php?session={visit}7f&id={n}");
+                if entry.guid.starts_with("http") {
+                    entry.guid.clone_from(&entry.link);
+                }
+            });
+            let expected = if visit == 0 { (10, 0) } else { NOTHING };
+            assert_eq!(visits.sent(&entries), expected, "{kind} {visit}");
+        }
+    }
+}
+
+#[test]
+fn a_text_that_changes_at_every_visit_is_bounded() {
+    for counter in [10, 7] {
+        for (kind, entries) in kinds() {
+            let mut visits = Visits::default();
+            visits.visit(&entries);
+            let mut updates = 0;
+            for visit in 0..30 {
+                let entries = changed(&entries, |n, entry| {
+                    if n < counter {
+                        entry.text += &format!("<p>Points: {visit}</p>");
+                        entry.link += &format!("?n={visit}");
+                    }
+                });
+                let visit = visits.visit(&entries);
+                assert_eq!(visit.count(ItemStatus::New), 0, "{kind}");
+                updates +=
+                    visit.items.iter().filter(|i| matches!(i.status, ItemStatus::Changed { .. })).count();
+            }
+            assert!((1..=counter).contains(&updates), "{kind}: {updates}");
+        }
+    }
+}
+
+#[test]
+fn a_few_counters_among_quiet_items_are_bounded() {
+    let mut visits = Visits::default();
+    let updates: usize = (0..30)
+        .map(|visit| {
+            let counted =
+                |n, entry: &mut Entry| entry.text += &if n < 3 { visit.to_string() } else { String::new() };
+            visits.sent(&changed(&opaque(), counted)).1
+        })
+        .sum();
+    assert_eq!(updates, 6, "two for each");
+}
+
+#[test]
+fn two_mirrors_that_differ_by_a_dot_are_bounded_and_a_new_article_still_comes() {
+    let mut visits = Visits::default();
+    let mirror = |visit: usize| {
+        changed(&opaque(), |_, entry| entry.text += if visit.is_multiple_of(2) { "" } else { "." })
+    };
+    let sent: Vec<_> = (0..20).map(|visit| visits.sent(&mirror(visit))).collect();
+    assert_eq!((sent[0], sent[1]), ((10, 0), (0, 10)));
+    assert!(sent[2..].iter().all(|sent| *sent == NOTHING), "{sent:?}");
+    let mut entries = mirror(20);
+    entries.insert(0, Entry { guid: "id-new".to_owned(), title: "New".to_owned(), ..entries[0].clone() });
+    assert_eq!(visits.sent(&entries), (1, 0));
+}
+
+#[test]
+fn two_mirrors_of_a_feed_with_one_item_are_bounded_and_its_edits_are_sent() {
+    let mut visits = Visits::default();
+    let mirror = |text: &str| vec![Entry { text: text.to_owned(), ..opaque().remove(0) }];
+    let sent: Vec<_> = ["A", "A.", "A", "A.", "A", "A.", "A"].map(|text| visits.sent(&mirror(text))).to_vec();
+    assert_eq!(sent[..3], [(1, 0), (0, 1), (0, 1)]);
+    assert!(sent[3..].iter().all(|sent| *sent == NOTHING), "{sent:?}");
+    for edit in 0..20 {
+        assert_eq!(visits.sent(&mirror(&format!("Live: {edit}"))), (0, 1), "a report that grows is sent");
+    }
+}
+
+#[test]
+fn a_guid_that_counts_versions_is_one_update_for_each_edit() {
+    let versions = |edit: usize| {
+        let mut entries = ten(|n| format!("https://news.example/2024/article-{n}#0"));
+        entries[3].guid = format!("https://news.example/2024/article-6#{edit}");
+        entries
+    };
+    for date in [None, Some(7)] {
+        let mut visits = Visits::default();
+        let first = visits.visit(&versions(0));
+        for edit in 1..6 {
+            let mut entries = versions(edit * 2);
+            entries[3].title += &format!(", edited {edit}");
+            entries[3].text = format!("Another text {edit}");
+            entries[3].minute =
+                date.map(|minute| minute + i64::try_from(edit).unwrap()).or(entries[3].minute);
+            let visit = visits.visit(&entries);
+            let updates: Vec<_> =
+                visit.items.iter().filter(|i| matches!(i.status, ItemStatus::Changed { .. })).collect();
+            assert_eq!((visit.count(ItemStatus::New), updates.len()), (0, 1), "edit {edit}");
+            assert!(
+                first.items.iter().any(|item| item.key == updates[0].key),
+                "with the key published first"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_new_guid_for_an_edited_article_is_an_update() {
+    let edits: [fn(&mut Entry); 3] = [
+        |entry| entry.text = "Another text".to_owned(),
+        |entry| entry.title += ", corrected",
+        |entry| (entry.title, entry.text) = ("All is different".to_owned(), "but the date".to_owned()),
+    ];
+    for (n, edit) in edits.into_iter().enumerate() {
+        let mut visits = Visits::default();
+        visits.visit(&opaque());
+        let mut entries = opaque();
+        entries[4].guid = format!("another-{n}");
+        edit(&mut entries[4]);
+        assert_eq!(visits.sent(&entries), (0, 1), "edit {n}");
+        let mut back = opaque();
+        back[4].guid = format!("and-back-{n}");
+        assert_eq!(visits.sent(&back), (0, 1), "back {n}");
+    }
+}
+
+#[test]
+fn another_policy_for_guids_sends_nothing() {
+    for share in [1, 3, 7, 10] {
+        for (kind, entries) in kinds() {
+            let mut visits = Visits::default();
+            visits.visit(&entries);
+            let renamed = |n, entry: &mut Entry| {
+                if n < share {
+                    entry.guid = format!("uuid-{n}")
+                }
+            };
+            assert_eq!(visits.sent(&changed(&entries, renamed)), NOTHING, "{kind} {share}");
+            let without = |n, entry: &mut Entry| {
+                if n < share {
+                    entry.guid.clear()
+                }
+            };
+            assert_eq!(visits.sent(&changed(&entries, without)), NOTHING, "{kind} {share} without");
+        }
+    }
+}
+
+#[test]
+fn a_used_guid_that_enters_or_leaves_changes_nothing_for_the_other_item() {
+    let first = Entry { guid: "same".to_owned(), ..without_guid()[5].clone() };
+    let siblings = [
+        Entry { guid: "same".to_owned(), ..without_guid()[4].clone() },
+        Entry { title: "Another title, same link".to_owned(), text: "New".to_owned(), ..first.clone() },
+        Entry { link: "http://news.example/other".to_owned(), text: "New".to_owned(), ..first.clone() },
+    ];
+    for second in siblings {
+        let mut visits = Visits::default();
+        let key = visits.visit(std::slice::from_ref(&first)).items[0].key.clone();
+        assert_eq!(visits.sent(&[second.clone(), first.clone()]), (1, 0), "{second:?}");
+        let both = visits.visit(&[second.clone(), first.clone()]);
+        assert!(both.items.iter().any(|item| item.key == key));
+        assert_eq!(visits.sent(std::slice::from_ref(&first)), NOTHING);
+        assert_eq!(visits.sent(std::slice::from_ref(&second)), NOTHING);
+        assert_eq!(visits.sent(&[first.clone(), second]), NOTHING);
+    }
+}
+
+#[test]
+fn untitled_items_of_one_guid_and_link_are_told_apart_by_their_text() {
+    let post = |text: &str| Entry {
+        guid: "http://notes.example/#a1".to_owned(),
+        text: text.to_owned(),
+        ..Entry::default()
+    };
+    let mut visits = Visits::default();
+    assert_eq!(visits.sent(&[post("Good morning"), post("Another story")]), (2, 0));
+    assert_eq!(visits.sent(&[post("A third one"), post("Good morning"), post("Another story")]), (1, 0));
+    assert_eq!(visits.sent(&[post("Another story"), post("A third one")]), NOTHING);
+}
+
+/// A changelog: the last `window` of `releases`, the newest first.
+fn changelog(releases: i64, window: i64, anchors: bool, dates: bool, title: &str) -> Vec<Entry> {
+    let first = (releases - window + 1).max(1);
+    (first..=releases)
+        .rev()
+        .map(|n| Entry {
+            link: format!(
+                "http://tool.example/changelog{}",
+                if anchors { format!("#v{n}") } else { String::new() }
+            ),
+            title: if title.is_empty() { format!("Release {n}") } else { title.to_owned() },
+            text: format!("Notes of release {n}"),
+            minute: dates.then_some(n * 1440),
+            ..Entry::default()
+        })
+        .collect()
+}
+
+#[test]
+fn each_release_of_a_changelog_is_one_item() {
+    for (anchors, dates) in [(false, false), (false, true), (true, false), (true, true)] {
+        for title in ["", "New release"] {
+            let mut visits = Visits::default();
+            assert_eq!(visits.sent(&changelog(3, 3, anchors, dates, title)), (3, 0));
+            for release in 4..9 {
+                let document = changelog(release, 3, anchors, dates, title);
+                assert_eq!(visits.sent(&document), (1, 0), "{anchors} {dates} {title} {release}");
+            }
+            let mut edited = changelog(8, 3, anchors, dates, title);
+            edited[1].text += ", corrected";
+            let sent = visits.sent(&edited);
+            assert!(sent.0 + sent.1 == 1, "{anchors} {dates} {title}: {sent:?}");
+        }
+    }
+}
+
+#[test]
+fn a_changelog_that_begins_with_one_release_grows() {
+    for (anchors, dates) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut visits = Visits::default();
+        for release in 1..5 {
+            assert_eq!(visits.sent(&changelog(release, 9, anchors, dates, "")), (1, 0), "{anchors} {dates}");
+        }
+    }
+    let mut visits = Visits::default();
+    for release in 1..5 {
+        assert_eq!(visits.sent(&changelog(release, 1, false, true, "")), (1, 0), "one at a time, dated");
+    }
+}
+
+#[test]
+fn an_item_that_is_dated_anew_and_moved_to_the_top_sends_nothing() {
+    for (kind, entries) in kinds() {
+        let mut visits = Visits::default();
+        visits.visit(&entries);
+        let mut moved = entries.clone();
+        let mut entry = moved.remove(7);
+        entry.minute = entry.minute.map(|minute| minute + 100_000);
+        moved.insert(0, entry);
+        assert_eq!(visits.sent(&moved), NOTHING, "{kind}");
+    }
+}
+
+#[test]
+fn an_edit_and_its_return_are_two_updates_with_one_key() {
+    for (kind, entries) in kinds() {
+        let mut visits = Visits::default();
+        let key = visits.visit(&entries).items[9].key.clone();
+        let mut edited = entries.clone();
+        edited[0].title += " (corrected)";
+        edited[0].text += "<p>A correction</p>";
+        let visit = visits.visit(&edited);
+        assert!(matches!(visit.items[9].status, ItemStatus::Changed { .. }), "{kind}");
+        assert_eq!(visit.items[9].key, key, "{kind}");
+        assert_eq!(visits.sent(&entries), (0, 1), "{kind}");
+        assert_eq!(visits.sent(&entries), NOTHING, "{kind}");
+    }
+}
+
+#[test]
+fn images_and_enclosures_from_another_host_send_nothing() {
+    for (kind, entries) in kinds() {
+        let mut visits = Visits::default();
+        for visit in 0..5 {
+            let entries = changed(&entries, |n, entry| {
+                entry.text += &format!(
+                    "<img src=\"https://cdn{visit}.example/{n}.jpg?sig={visit}\" width=\"{visit}00\">"
+                );
+                entry.enclosure = format!("https://cdn{visit}.example/{n}.mp3");
+            });
+            assert_eq!(visits.sent(&entries), if visit == 0 { (10, 0) } else { NOTHING }, "{kind}");
+        }
+    }
+}
+
+#[test]
+fn guids_that_change_at_every_visit_send_what_is_new_only() {
+    for addresses in [false, true] {
+        let mut visits = Visits::default();
+        let mut new = 0;
+        for visit in 0..50_usize {
+            // A really new article at every fifth visit.
+            let first = i64::try_from(visit / 5).unwrap();
+            let mut entries = ten(|n| format!("guid-{visit}-{n}"));
+            entries.iter_mut().enumerate().for_each(|(n, entry)| {
+                let number = first + 9 - i64::try_from(n).unwrap();
+                entry.link = format!("http://news.example/{number}");
+                if addresses {
+                    entry.link += &format!("?session={visit}");
+                }
+                entry.title = format!("Article {number}");
+                entry.text = format!("What happened on day {number}");
+                entry.minute = Some(number * 1440);
+            });
+            let classified = visits.visit(&entries);
+            new += classified.count(ItemStatus::New);
+            assert_eq!(classified.flapping, visit > 0, "visit {visit}");
+        }
+        assert_eq!(new, 10 + 9);
+    }
+}
+
+#[test]
+fn while_guids_flap_new_items_are_accepted_in_portions_newest_first() {
+    let document = |visit: usize, articles: std::ops::Range<i64>| {
+        let entry = |n: i64| Entry {
+            guid: format!("guid-{visit}-{n}"),
+            link: format!("http://news.example/{n}"),
+            title: format!("Article {n}"),
+            minute: Some(n * 60),
+            ..Entry::default()
+        };
+        articles.rev().map(entry).collect::<Vec<_>>()
+    };
+    let mut visits = Visits::default();
+    visits.visit(&document(0, 1..101));
+    let visit = visits.visit(&document(1, 1..151));
+    let counts = [ItemStatus::New, ItemStatus::Held, ItemStatus::Known].map(|status| visit.count(status));
+    assert_eq!(counts, [20, 30, 100]);
+    assert_eq!(visit.items[149].status, ItemStatus::New);
+    assert_eq!(visits.visit(&document(2, 1..151)).count(ItemStatus::New), 20);
+}
+
+#[test]
+fn a_feed_that_is_really_all_new_is_all_new() {
+    for (kind, entries) in kinds() {
+        let mut visits = Visits::default();
+        visits.visit(&entries);
+        let others = changed(&entries, |n, entry| {
+            everywhere(entry, "article", "report");
+            entry.guid += if entry.guid.is_empty() { "" } else { "-report" };
+            entry.title = format!("Report {n}");
+            entry.text = format!("Nothing of what was there before {n}");
+            entry.minute = entry.minute.map(|minute| minute + 50_000);
+        });
+        let visit = visits.visit(&others);
+        assert!(!visit.flapping, "{kind}");
+        assert_eq!(visit.count(ItemStatus::New), 10, "{kind}");
+    }
+}
+
+#[test]
+fn what_recurs_is_new_each_time() {
+    // An episode a day: one link for the show, one title, guids and dates of their own.
+    let episode = |n: i64| Entry {
+        guid: format!("episode-{n}"),
+        link: "http://radio.example/show".to_owned(),
+        title: "The evening news".to_owned(),
+        text: format!("Today: {n}"),
+        minute: Some(n * 1440),
+        enclosure: format!("https://radio.example/{n}.mp3"),
+    };
+    // A report with equal words each day.
+    let report = |n: i64| Entry {
+        guid: format!("http://status.example/{n}"),
+        link: format!("http://status.example/{n}"),
+        title: "Status".to_owned(),
+        text: "All systems work.".to_owned(),
+        minute: Some(n * 1440),
+        ..Entry::default()
+    };
+    for entry in [&episode as &dyn Fn(i64) -> Entry, &report] {
+        for window in [1_i64, 3] {
+            let mut visits = Visits::default();
+            let window_to = |last: i64| ((last - window + 1)..=last).rev().map(entry).collect::<Vec<_>>();
+            assert_eq!(visits.sent(&window_to(10)).0, usize::try_from(window).unwrap());
+            for day in 11..20 {
+                let sent = visits.sent(&window_to(day));
+                if window == 1 {
+                    assert_eq!(sent.0 + sent.1, 1, "{:?}", entry(day).title);
+                } else {
+                    assert_eq!(sent, (1, 0), "{:?}", entry(day).title);
+                }
+            }
+        }
+    }
+}
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A few articles, of which several may have the same guid, link or title.
+    fn articles() -> impl Strategy<Value = Vec<Entry>> {
+        let one = (0..6u8, 0..6u8, 0..6u8, 0..6u8).prop_map(|(guid, link, title, text)| Entry {
+            guid: if guid == 0 { String::new() } else { format!("g{guid}") },
+            link: if link == 0 { String::new() } else { format!("http://x.example/{link}") },
+            title: if title == 0 { String::new() } else { format!("Title {title}") },
+            text: format!("Text {text}"),
+            ..Entry::default()
+        });
+        prop::collection::vec(one, 1..12).prop_map(|mut entries| {
+            let mut keys = std::collections::HashSet::new();
+            entries
+                .retain(|entry| keys.insert(publisher::document(std::slice::from_ref(entry))[0].key.clone()));
+            entries
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// Whatever part of known articles a document has, in whatever order, each keeps its key and none is sent again.
+        #[test]
+        fn neighbours_change_nothing(
+            articles in articles(),
+            documents in prop::collection::vec(prop::collection::vec(any::<prop::sample::Index>(), 1..12), 1..6),
+        ) {
+            let mut visits = Visits::default();
+            let first = visits.visit(&articles);
+            prop_assert_eq!(first.count(ItemStatus::New), articles.len());
+            for document in documents {
+                let mut chosen: Vec<usize> = Vec::new();
+                for index in document {
+                    let n = index.index(articles.len());
+                    if !chosen.contains(&n) { chosen.push(n); }
+                }
+                let entries: Vec<_> = chosen.iter().map(|n| articles[*n].clone()).collect();
+                let visit = visits.visit(&entries);
+                for (item, n) in visit.items.iter().rev().zip(chosen) {
+                    prop_assert_eq!(item.status, ItemStatus::Known);
+                    prop_assert_eq!(&item.key, &first.items[articles.len() - 1 - n].key);
+                }
+            }
+        }
+
+        /// An article that is added to any others is the only one that is sent.
+        #[test]
+        fn an_article_that_is_added_is_the_only_one_sent(articles in articles(), at in any::<prop::sample::Index>()) {
+            let mut visits = Visits::default();
+            let at = at.index(articles.len());
+            let mut others = articles.clone();
+            others.remove(at);
+            prop_assume!(!others.is_empty());
+            visits.visit(&others);
+            let visit = visits.visit(&articles);
+            prop_assert_eq!(visit.count(ItemStatus::New), 1);
+            prop_assert_eq!(visit.count(ItemStatus::Known), others.len());
+        }
+    }
+}
