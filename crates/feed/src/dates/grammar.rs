@@ -4,7 +4,7 @@ use chrono::{NaiveDate, Weekday};
 
 use super::{
     DayOrder, offset_minutes,
-    parts::{DateNumber, NUMBERS_MAX, Parts},
+    parts::{DateNumber, DateParts, NUMBERS_MAX},
     tokens::{DateToken, DateTokenKind, split},
     words, zones,
 };
@@ -16,7 +16,7 @@ const ZONE_WORDS_MAX: usize = 6;
 /// decides if neither `order` nor the weekday does.
 pub(super) fn instant_ms(text: &str, language: &str, order: Option<DayOrder>, american: bool) -> Option<i64> {
     let tokens = split(text)?;
-    let parts = Parts { order, american, ..Parts::default() };
+    let parts = DateParts { order, american, ..DateParts::default() };
     let mut reader = Reader { text, language, tokens: &tokens, at: 0, parts };
     reader.all()?;
     reader.parts.instant_ms()
@@ -28,7 +28,7 @@ struct Reader<'a> {
     language: &'a str,
     tokens: &'a [DateToken],
     at: usize,
-    parts: Parts<'a>,
+    parts: DateParts<'a>,
 }
 
 impl<'a> Reader<'a> {

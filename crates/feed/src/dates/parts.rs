@@ -21,7 +21,7 @@ pub(super) struct DateNumber {
 
 /// What the tokens said so far.
 #[derive(Debug, Default)]
-pub(super) struct Parts<'a> {
+pub(super) struct DateParts<'a> {
     pub(super) order: Option<DayOrder>,
     pub(super) american: bool,
     /// Numbers that are neither time nor zone.
@@ -45,7 +45,7 @@ pub(super) struct Parts<'a> {
     pub(super) zone: Option<Zone<'a>>,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> DateParts<'a> {
     pub(super) fn has_zone(&self) -> bool {
         self.offset.is_some() || self.zone.is_some()
     }

@@ -339,7 +339,7 @@ fn a_date_with_two_readings_or_a_missing_part_is_none() {
         "2021090612",
         "202109061200",
         "10/01/02 3:04 PM",
-        // Parts missing.
+        // DateParts missing.
         "2004-W05",
         "2004-W54-1",
         "2004-W05-8",
