@@ -26,6 +26,7 @@ const WORDS: &[&str] = &[
     "categories",
     "changed",
     "clients",
+    "credentials",
     "cut",
     "deaths",
     "drill",

@@ -1,45 +1,80 @@
-//! HTML in feeds: conversion to plain text, sanitising, search for an image.
+//! HTML in feeds: conversion to plain text and back, sanitising, search for an image.
 //!
-//! All three use [`lexer`], which is linear and builds no tree. [`sanitise`](fn@sanitise) passes only allowed tags to the
-//! HTML parser of `ammonia`, whose cost is quadratic in depth, attributes and unclosed formatting, so that a feed cannot
+//! All use [`lexer`], which is linear and builds no tree. [`sanitise`](fn@sanitise) passes only allowed tags to the HTML
+//! parser of `ammonia`, whose cost is quadratic in depth, attributes and unclosed formatting, so that a feed cannot
 //! trigger that.
 
 mod lexer;
+mod lines;
+mod pictures;
 mod sanitise;
+mod srcset;
 mod urls;
 
 pub(crate) use lexer::{HtmlToken, Lexer, attributes};
+pub(crate) use lines::{has_lines, paragraphs};
 pub(crate) use sanitise::sanitise;
 pub(crate) use urls::{is_canonical, resolve, web_url};
 
-use crate::text::{Folded, fold, unescape};
+use self::pictures::{Picture, source_set};
+use crate::text::{Folded, fold, unescape, unescape_attribute};
 use memchr::memchr2;
 use url::Url;
 
-/// HTML as plain text on one line: tags removed, references decoded once, whitespace folded.
+/// HTML as plain text on one line: tags removed, references decoded once, whitespace folded. If that leaves nothing, the
+/// words of its pictures.
 pub(crate) fn plain_text(html: &str, bytes_max: usize) -> String {
     if !may_be_markup(html) {
         return fold(html, bytes_max);
     }
+    text_of(Lexer::new(html), html, bytes_max)
+}
+
+/// A title in HTML as plain text on one line: as [`plain_text`], but a tag that the title is about stays.
+pub(crate) fn plain_title(html: &str, bytes_max: usize) -> String {
+    if html.contains('<') {
+        text_of(Lexer::of_title(html), html, bytes_max)
+    } else {
+        fold(&unescape(html), bytes_max)
+    }
+}
+
+fn text_of(lexer: Lexer<'_>, html: &str, bytes_max: usize) -> String {
     let mut text = Folded::new(bytes_max);
-    for token in Lexer::new(html) {
+    for token in lexer {
         match token {
             HtmlToken::Text(raw) => text.push_str(&unescape(raw)),
             HtmlToken::Open { name, source, attributes } if !lexer::is_markup(name, attributes) => {
                 text.push_str(source)
             }
             HtmlToken::Close { name, source } if !lexer::is_markup(name, "") => text.push_str(source),
-            HtmlToken::Open { name, .. } | HtmlToken::Close { name, .. } => {
-                if !lexer::is_inline(name) {
-                    text.push(' ');
-                }
+            HtmlToken::Open { name, .. } | HtmlToken::Close { name, .. } if lexer::is_inline(name) => {}
+            HtmlToken::Open { name, attributes, .. } => {
+                let symbol = Picture::read(name, attributes).and_then(|picture| picture.symbol());
+                text.push_str(symbol.as_deref().unwrap_or(" "));
             }
+            HtmlToken::Close { .. } => text.push(' '),
         }
         if text.is_full() {
             break;
         }
     }
-    text.finish()
+    let text = text.finish();
+    if text.is_empty() { words_of_pictures(html, bytes_max) } else { text }
+}
+
+/// Descriptions and hover texts of the visible pictures.
+fn words_of_pictures(html: &str, bytes_max: usize) -> String {
+    let mut words = Folded::new(bytes_max);
+    for token in Lexer::new(html) {
+        let HtmlToken::Open { name, attributes, .. } = token else { continue };
+        let Some(picture) = Picture::read(name, attributes) else { continue };
+        for text in [picture.alt(), picture.title()] {
+            words.push_str(&text);
+            words.push(' ');
+        }
+    }
+    words.finish()
 }
 
 /// Whether the text might contain a tag or a reference.
@@ -47,41 +82,39 @@ pub(crate) fn may_be_markup(html: &str) -> bool {
     memchr2(b'<', b'&', html.as_bytes()).is_some()
 }
 
-/// Whether the text contains a tag or a reference.
+/// Whether the text contains a tag, or anything else that is not text.
 pub(crate) fn has_markup(html: &str) -> bool {
-    Lexer::new(html).any(|token| match token {
-        HtmlToken::Text(_) => false,
-        HtmlToken::Open { name, attributes, .. } => lexer::is_markup(name, attributes),
-        HtmlToken::Close { name, .. } => lexer::is_markup(name, ""),
-    })
+    let mut text_bytes = 0;
+    for token in Lexer::new(html) {
+        text_bytes += match token {
+            HtmlToken::Text(text) => text.len(),
+            HtmlToken::Open { name, attributes, .. } if lexer::is_markup(name, attributes) => return true,
+            HtmlToken::Close { name, .. } if lexer::is_markup(name, "") => return true,
+            HtmlToken::Open { source, .. } | HtmlToken::Close { source, .. } => source.len(),
+        };
+    }
+    text_bytes < html.len()
 }
 
-/// Attributes with the URL of an image, best first: lazy images have a placeholder in `src`.
-const SOURCES: [&[&str]; 4] =
-    [&["data-src", "data-lazy-src", "data-original"], &["src"], &["srcset"], &["data-srcset"]];
-
-/// The first visible image: lazy images by their real URL, no tracking pixels.
+/// The first visible image: lazy images by their real URL, no tracking pixels. If there is none, the still of the first
+/// video.
 pub(crate) fn first_image(html: &str, base: Option<&Url>) -> Option<String> {
-    Lexer::new(html).find_map(|token| {
-        let HtmlToken::Open { name, attributes, .. } = token else { return None };
-        if !name.eq_ignore_ascii_case("img") {
-            return None;
-        }
-        let mut addresses = [None; 4];
-        for (name, value) in lexer::attributes(attributes) {
-            let is = |other: &str| name.eq_ignore_ascii_case(other);
-            if matches!(value, "0" | "1") && (is("width") || is("height")) {
-                return None;
-            }
-            if let Some(slot) = SOURCES.iter().position(|names| names.iter().any(|n| is(n))) {
-                addresses[slot].get_or_insert(value);
+    let (mut still, mut source) = (None, None);
+    for token in Lexer::new(html) {
+        let HtmlToken::Open { name, attributes, .. } = token else { continue };
+        if let Some(picture) = Picture::read(name, attributes) {
+            let address = picture.address(base).or_else(|| source.take());
+            if address.is_some() {
+                return address;
             }
         }
-        addresses.into_iter().flatten().find_map(|address| {
-            let address = unescape(address);
-            web_url(address.split([' ', ',']).find(|a| !a.is_empty())?, base)
-        })
-    })
+        source = source.or_else(|| source_set(name, attributes, base));
+        if still.is_none() && name.eq_ignore_ascii_case("video") {
+            let mut posters = lexer::attributes(attributes).filter(|(n, _)| n.eq_ignore_ascii_case("poster"));
+            still = posters.next().and_then(|(_, poster)| web_url(&unescape_attribute(poster), base));
+        }
+    }
+    still
 }
 
 #[cfg(test)]
@@ -98,12 +131,48 @@ mod tests {
             ("AT&amp;T &lt;b&gt; &amp;amp;", "AT&T <b> &amp;"),
             ("x<script>alert(1)</script>y<style>p{}</style>z", "xyz"),
             ("x<!-- <b> -->y", "xy"),
+            ("<p>a</p><object data='x'><p>rest</p>", "a rest"),
+            (
+                "good <img src='s.png' alt='\u{1f600}'> news <img src='x.png' alt='a chart'>",
+                "good \u{1f600} news",
+            ),
+            (
+                "<img src='1.gif' alt='ALT' title='hover &amp; text'><img src='2.gif' alt='b' title='b'>",
+                "ALT hover & text b",
+            ),
             ("Vec<T> and a < b", "Vec<T> and a < b"),
             ("<x onclick=alert(1)>y</x>", "y</x>"),
             ("<svg/onload=alert(1)>q", "q"),
             ("a <b unclosed", "a <b unclosed"),
         ] {
             assert_eq!(plain_text(html, 1000), text, "{html}");
+        }
+    }
+
+    #[test]
+    fn a_title_about_a_tag_keeps_it() {
+        for (title, text) in [
+            ("What is <script type=\"module\"> and when to use it", "What is and when to use it"),
+            ("Styling <select> &amp; <option> at last", "Styling <select> & <option> at last"),
+            ("Firefox 23 ohne <blink>", "Firefox 23 ohne <blink>"),
+            ("What does <!-- mean in HTML", "What does <!-- mean in HTML"),
+            ("A <em>good</em> <b>day", "A good day"),
+            ("<img src=x onerror=alert(1)>x", "x"),
+        ] {
+            assert_eq!(plain_title(title, 1000), text, "{title}");
+        }
+        for piece in ["<div>", "<div></p>", "<select>x", "<!--", "<script>", "</div>"] {
+            let _linear = plain_title(&format!("{}</div>", piece.repeat(20_000)), 1_000_000);
+        }
+    }
+
+    #[test]
+    fn markup_is_whatever_is_not_text() {
+        for html in ["a<b>c", "a<!-- b -->", "<script>a</script>", "a<?b?>", "</p>"] {
+            assert!(has_markup(html), "{html}");
+        }
+        for html in ["", "a &amp; b", "a < b", "Vec<T>", "a <!-- b"] {
+            assert!(!has_markup(html), "{html}");
         }
     }
 
@@ -121,5 +190,36 @@ mod tests {
             Some("https://q.example/y")
         );
         assert_eq!(image("<img src='javascript:alert(1)'>"), None);
+        assert_eq!(
+            image("<video poster=p.jpg><img src=i.jpg>").as_deref(),
+            Some("https://example.org/a/i.jpg")
+        );
+        assert_eq!(image("<video poster=p.jpg>").as_deref(), Some("https://example.org/a/p.jpg"));
+    }
+
+    #[test]
+    fn src_is_one_address_and_srcset_a_list() {
+        let image = |html: &str| first_image(html, None);
+        for (html, address) in [
+            ("src='https://cdn.example/w_100,c_limit/a.jpg'", "https://cdn.example/w_100,c_limit/a.jpg"),
+            ("src='https://cdn.example/a b, c.jpg'", "https://cdn.example/a%20b,%20c.jpg"),
+            ("src=' https://cdn.example/a.jpg '", "https://cdn.example/a.jpg"),
+            ("src='https://cdn.example/?a=1&copy=2&amp;c=3'", "https://cdn.example/?a=1&copy=2&c=3"),
+            ("data-src='https://cdn.example/w_100,h_5/a.jpg'", "https://cdn.example/w_100,h_5/a.jpg"),
+            (
+                "srcset='https://cdn.example/w_100,h_5/a.jpg 100w, https://cdn.example/b.jpg 200w'",
+                "https://cdn.example/w_100,h_5/a.jpg",
+            ),
+            ("srcset='data:,x 1x, https://cdn.example/b.jpg 2x'", "https://cdn.example/b.jpg"),
+            (
+                "src='' data-srcset='https://cdn.example/a.jpg, https://cdn.example/b.jpg 2x'",
+                "https://cdn.example/a.jpg",
+            ),
+        ] {
+            assert_eq!(image(&format!("<img {html}>")).as_deref(), Some(address), "{html}");
+        }
+        let picture =
+            "<picture><source data-srcset='https://cdn.example/a.webp 1x'><img src='data:,x'></picture>";
+        assert_eq!(image(picture).as_deref(), Some("https://cdn.example/a.webp"));
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     FeedError,
     decode::decode,
     html::{HtmlToken, Lexer, attributes},
-    text::{truncate, unescape},
+    text::{truncate, unescape_attribute},
 };
 
 /// Longest document, in bytes.
@@ -73,7 +73,7 @@ pub struct Attributes(Vec<(String, String)>);
 
 impl Attributes {
     fn read(source: &str) -> Self {
-        let value = |value| truncate(&unescape(value), VALUE_BYTES_MAX).to_owned();
+        let value = |value| truncate(&unescape_attribute(value), VALUE_BYTES_MAX).to_owned();
         let given = attributes(source).filter(|(_, value)| !value.is_empty());
         Self(given.take(ATTRIBUTES_MAX).map(|(name, v)| (name.to_owned(), value(v))).collect())
     }

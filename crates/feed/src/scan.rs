@@ -15,9 +15,11 @@ use crate::{
 };
 
 const CDATA: &str = "<![CDATA[";
-/// How many open elements are searched for the start tag of an end tag. One that is further out is not found, and what
-/// is inside it counts as closed.
-const OPEN_SEARCHED_MAX: usize = 2 * DEPTH_MAX;
+/// How many open elements are always searched for the start tag of an end tag.
+const OPEN_SEARCHED_MIN: usize = 2 * DEPTH_MAX;
+/// How many are searched in vain in a document; after that only the innermost are, and what is between a start tag further
+/// out and its end tag counts as closed. Those that are found are no longer open, and cost nothing more.
+const SEARCHED_IN_VAIN_MAX: usize = 8_000_000;
 
 /// Text within the limits, with repairs.
 #[derive(Debug)]
@@ -40,6 +42,7 @@ pub(crate) fn scan(text: &str) -> Result<Scanned<'_>, FeedError> {
         copied: 0,
         repairs: Vec::new(),
         open: Vec::new(),
+        search_left: SEARCHED_IN_VAIN_MAX,
         is_endless: [false; 2],
         unclosed: Vec::new(),
     };
@@ -94,6 +97,8 @@ struct Scanner<'a> {
     repairs: Vec<(usize, String)>,
     /// The names of open elements and the offsets of their tags in the repaired text, the innermost last.
     open: Vec<(&'a str, usize)>,
+    /// How many of them may still be searched in vain.
+    search_left: usize,
     /// No comment, or CDATA section, has an end from here on.
     is_endless: [bool; 2],
     /// The same offsets of elements that an end tag of an outer one has ended.
@@ -223,11 +228,14 @@ impl<'a> Scanner<'a> {
         let name_end = tag.bytes().position(|b| b.is_ascii_whitespace() || b == b'/').unwrap_or(tag.len());
         let name = &tag[..name_end];
         if closes {
-            let searched = self.open.len().saturating_sub(OPEN_SEARCHED_MAX);
-            if let Some(level) = self.open[searched..].iter().rposition(|(n, _)| n.eq_ignore_ascii_case(name))
-            {
+            let all = self.open.len();
+            let searched = if all <= self.search_left { 0 } else { all.saturating_sub(OPEN_SEARCHED_MIN) };
+            let is_start = |(open, _): &(&str, usize)| open.eq_ignore_ascii_case(name);
+            if let Some(level) = self.open[searched..].iter().rposition(is_start) {
                 let inner = self.open.drain(searched + level..).skip(1);
                 self.unclosed.extend(inner.map(|(_, offset)| offset));
+            } else {
+                self.search_left = self.search_left.saturating_sub(all - searched);
             }
         } else if !tag.ends_with('/') && !is_void(name) {
             self.open.push((name, at_output));

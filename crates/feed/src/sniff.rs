@@ -9,7 +9,7 @@ use url::Url;
 use crate::{
     error::FeedError,
     html::{attributes, web_url},
-    text::unescape,
+    text::unescape_attribute,
 };
 
 /// How much of a page is searched for links to feeds, in bytes.
@@ -123,7 +123,7 @@ fn linked_feeds(text: &str, url: Option<&Url>) -> Vec<String> {
         let is_feed = ["rss", "atom", "feed+json", "rdf"].iter().any(|t| media_type.contains(t));
         if is_alternate
             && is_feed
-            && let Some(feed) = find("href").and_then(|h| web_url(&unescape(h), url))
+            && let Some(feed) = find("href").and_then(|h| web_url(&unescape_attribute(h), url))
             && !feeds.contains(&feed)
         {
             feeds.push(feed);

@@ -1,12 +1,12 @@
 //! Plain text: allowed characters, folding of whitespace, truncation, character references.
 
+mod references;
+
+pub(crate) use references::{Reference, reference, unescape, unescape_attribute};
+
 use std::borrow::Cow;
 
-use memchr::memchr;
-use quick_xml::escape::resolve_html5_entity;
-
-/// Longest name of an entity, in bytes; the longest in the table is 31.
-const ENTITY_BYTES_MAX: usize = 32;
+use references::windows_1252;
 
 /// Characters that are removed from all text, because they control terminals, reorder lines or are noncharacters:
 /// controls, bidirectional controls, the byte order mark, interlinear marks, noncharacters.
@@ -17,15 +17,15 @@ pub(crate) fn is_forbidden(c: char) -> bool {
         || u32::from(c) & 0xfffe == 0xfffe
 }
 
-/// Text without what [`is_forbidden`]. What separates lines or words becomes a space, so that none grow together.
+/// Text without what [`is_forbidden`]. What separates lines or words becomes a space, so that none grow together, and C1
+/// controls become the characters of windows-1252 that they stand for.
 pub(crate) fn drop_forbidden(text: Cow<'_, str>) -> Cow<'_, str> {
     if !has_forbidden(&text) {
         return text;
     }
     let allowed = |c: char| match c {
         c if !is_forbidden(c) => Some(c),
-        c if c.is_whitespace() => Some(' '),
-        _ => None,
+        c => windows_1252(c).or(c.is_whitespace().then_some(' ')),
     };
     Cow::Owned(text.replace("\r\n", "\n").chars().filter_map(allowed).collect())
 }
@@ -92,6 +92,7 @@ impl Folded {
     }
 
     pub(crate) fn push(&mut self, c: char) {
+        let c = windows_1252(c).unwrap_or(c);
         if c.is_whitespace() {
             self.space = true;
         } else if !is_forbidden(c) && !self.full {
@@ -149,78 +150,6 @@ pub(crate) fn truncate(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }
 
-/// Replaces character references of HTML (named, decimal, hexadecimal; ending in `;`) once. Any other `&` is kept.
-pub(crate) fn unescape(text: &str) -> Cow<'_, str> {
-    let Some(first) = memchr(b'&', text.as_bytes()) else { return Cow::Borrowed(text) };
-    let mut out = String::with_capacity(text.len());
-    out.push_str(&text[..first]);
-    let mut rest = &text[first..];
-    while let Some(at) = memchr(b'&', rest.as_bytes()) {
-        out.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let end = rest.bytes().take(ENTITY_BYTES_MAX + 2).position(|b| b == b';');
-        match end.and_then(|end| Some((end, reference(&rest[1..end])?))) {
-            Some((end, Reference::Char(c))) => {
-                out.push(c);
-                rest = &rest[end + 1..];
-            }
-            Some((end, Reference::Named(s))) => {
-                out.push_str(s);
-                rest = &rest[end + 1..];
-            }
-            None => {
-                out.push('&');
-                rest = &rest[1..];
-            }
-        }
-    }
-    out.push_str(rest);
-    Cow::Owned(out)
-}
-
-/// The most frequent references.
-const FREQUENT: [(&str, &str); 6] =
-    [("lt", "<"), ("gt", ">"), ("amp", "&"), ("quot", "\""), ("apos", "'"), ("nbsp", "\u{a0}")];
-
-/// The value of a reference.
-pub(crate) enum Reference {
-    Char(char),
-    Named(&'static str),
-}
-
-/// Looks up the text between `&` and `;`. U+FFFD for numbers that are not characters.
-pub(crate) fn reference(name: &str) -> Option<Reference> {
-    let Some(number) = name.strip_prefix('#') else {
-        // Nearly all references are among these; the table is long.
-        if let Some((_, value)) = FREQUENT.iter().find(|(frequent, _)| *frequent == name) {
-            return Some(Reference::Named(value));
-        }
-        return if name.len() <= ENTITY_BYTES_MAX {
-            resolve_html5_entity(name).map(Reference::Named)
-        } else {
-            None
-        };
-    };
-    let (digits, radix) = match number.strip_prefix(['x', 'X']) {
-        Some(hexadecimal) => (hexadecimal, 16),
-        None => (number, 10),
-    };
-    if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
-        return None;
-    }
-    let code = u32::from_str_radix(digits, radix).unwrap_or(u32::MAX);
-    let c = match code {
-        0x80..=0x9f => windows_1252(code as u8),
-        _ => char::from_u32(code).filter(|c| *c != '\0'),
-    };
-    Some(Reference::Char(c.unwrap_or(char::REPLACEMENT_CHARACTER)))
-}
-
-/// HTML interprets these numbers as windows-1252, and so do publishers.
-fn windows_1252(byte: u8) -> Option<char> {
-    encoding_rs::WINDOWS_1252.decode_without_bom_handling(&[byte]).0.chars().next()
-}
-
 /// Appends text with the special characters of XML and HTML escaped.
 pub(crate) fn escape_into(out: &mut String, text: &str) {
     let mut from = 0;
@@ -251,27 +180,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn references_are_replaced_once() {
-        assert_eq!(unescape("a &amp;lt; &#60;b&#x3e; &eacute;&nbsp;&hellip;"), "a &lt; <b> é\u{a0}…");
-        assert_eq!(
-            unescape("?a=1&b=2&copy=3; AT&T &; &#; &#x; &nosuch;"),
-            "?a=1&b=2&copy=3; AT&T &; &#; &#x; &nosuch;"
-        );
-        assert_eq!(unescape("&#146;&#0;&#xd800;&#99999999999;"), "’\u{fffd}\u{fffd}\u{fffd}");
-        assert_eq!(unescape(&"&".repeat(100_000)).len(), 100_000);
-    }
-
-    #[test]
     fn forbidden_characters_are_dropped_everywhere() {
         let forbidden = ('\0'..=char::MAX).filter(|c| is_forbidden(*c));
         for (n, c) in forbidden.enumerate() {
             let text = format!("{}{c}é…", "x".repeat(n % 150));
-            let instead = if c.is_whitespace() { " " } else { "" };
-            assert_eq!(drop_forbidden(text.as_str().into()), text.replace(c, instead), "{:?}", c);
+            let instead = match windows_1252(c) {
+                Some(c) => c.to_string(),
+                None if c.is_whitespace() => " ".to_owned(),
+                None => String::new(),
+            };
+            assert_eq!(drop_forbidden(text.as_str().into()), text.replace(c, &instead), "{:?}", c);
+            assert_eq!(fold(&text, 1_000), fold(&text.replace(c, &instead), 1_000), "{:?}", c);
         }
         assert!(matches!(drop_forbidden("a\n\té… 😀".into()), Cow::Borrowed(_)));
-        let lines = "a\u{2028}b\u{2029}c\u{85}d\u{b}e\u{c}f\rg\r\nh\u{feff}i";
-        assert_eq!(drop_forbidden(lines.into()), "a b c d e f g\nhi");
+        let lines = "a\u{2028}b\u{2029}c\u{b}d\u{c}e\rf\r\ng\u{feff}h";
+        assert_eq!(drop_forbidden(lines.into()), "a b c d e f\ngh");
+    }
+
+    #[test]
+    fn c1_controls_are_the_characters_of_windows_1252() {
+        let sent = "don\u{92}t \u{93}quoted\u{94} \u{96} \u{80}5\u{85} \u{81}";
+        assert_eq!(fold(sent, 100), "don’t “quoted” – €5…");
+        assert_eq!(drop_forbidden(sent.into()), "don’t “quoted” – €5… ");
     }
 
     #[test]
@@ -289,7 +219,7 @@ mod tests {
 
     #[test]
     fn folding_leaves_one_clean_line() {
-        assert_eq!(fold("  a\r\n\t b\u{a0}\u{2028}c\0\u{1b}[0m\u{202e}d\u{85}e ", 100), "a b c[0md e");
+        assert_eq!(fold("  a\r\n\t b\u{a0}\u{2028}c\0\u{1b}[0m\u{202e}d\u{b}e ", 100), "a b c[0md e");
     }
 
     #[test]

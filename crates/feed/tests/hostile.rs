@@ -92,6 +92,11 @@ fn a40_nesting_is_refused_past_128_levels_everywhere() {
                 // Never closed: truncated or rejected, but never recursed into.
                 let cut = rss(&format!("<item>{}", open.repeat(depth)));
                 assert_ne!(class(&cut), "", "{depth} of {open}");
+                // Nothing is inside elements without end tag.
+                let tags = if *open == *"<media:group>" { "<font>" } else { open };
+                let tags = tags.repeat(depth.min(2_600));
+                let item = one(&format!("<description>a {tags} b</description>{tags}<title>t</title>"));
+                assert_eq!((&*item.title, item.summary.ends_with('b')), ("t", true), "{depth} of {tags}");
             }
         }
         let atom = |depth| {
@@ -198,6 +203,13 @@ fn a43_numbers_and_lengths_are_bounded() {
         assert_eq!((guid(1_023), guid(1_024), guid(1_025)), (1_023, 1_024, 1_024));
         let summary = |n: usize| one(&format!("<description>{}</description>", "s".repeat(n))).summary.len();
         assert_eq!((summary(65_535), summary(65_536), summary(65_537)), (65_535, 65_536, 65_536));
+        let content = |n: usize| {
+            let item = one(&format!("<content:encoded>{}</content:encoded>", "c".repeat(n)));
+            (item.content_html.unwrap().len(), item.warnings.len())
+        };
+        let max = 256 << 10;
+        assert_eq!((content(max - 1), content(max), content(max + 1)), ((max - 1, 0), (max, 0), (max, 1)));
+        assert_eq!(content(2 << 20), (max, 2), "one warning for what was read, one for what was kept");
         assert_eq!(class(&rss(&"<!-- c -->".repeat(1_000_000))), "ok");
         let authors = one(&"<author>a</author><dc:creator>b</dc:creator>".repeat(100_000)).authors.len();
         assert!(authors <= 32);
@@ -502,6 +514,18 @@ fn sanitising_is_linear_in_depth_attributes_and_misnesting() {
             "<svg>",
             "<font><p>x</p>",
             "<b><p>x</p></i>",
+            "<img src=a alt=b>",
+            "<img srcset='a 1x, b(' ",
+            "<a href=x><img src=a><img src=b>",
+            "<iframe src=a>",
+            "<iframe src=a></iframe",
+            "<video><source src=a><source src=b>",
+            "<object data=a><param name=movie value=b>",
+            "<style></script>",
+            "<!-- --",
+            "<!-- -->",
+            "a\n",
+            "\n\n",
         ] {
             let text = rss(&big(open, 200_000 / open.len()));
             assert_eq!(class(&text), "ok", "{open}");
@@ -516,6 +540,60 @@ fn sanitising_is_linear_in_depth_attributes_and_misnesting() {
         );
         // Many such fields in one document.
         assert_eq!(class(&rss(&big("<p><b><i>x", 400).repeat(60))), "ok");
+    });
+}
+
+#[test]
+fn repairs_are_linear_in_what_is_repaired() {
+    in_child("repairs_are_linear_in_what_is_repaired", || {
+        let n = 60_000;
+        for (text, expected) in [
+            // End tags without a start tag, within many elements without an end tag.
+            (rss(&format!("{}{}", "<a>".repeat(n), "</b>".repeat(n))), "ok"),
+            (rss(&format!("<item>{}</item>", "<title>".repeat(n))), "ok"),
+            (rss(&format!("<item>{}</item>", "<media:x><category>".repeat(n))), "ok"),
+            (rss(&"<item><title>t".repeat(n)), "ok"),
+            (rss(&"<!--".repeat(n)), "ok"),
+            (rss(&format!("<item><description>{}</description></item>", "<![CDATA[".repeat(n))), "ok"),
+            (format!("<html>{}", "<rss ><!-- ".repeat(n)), "not-a-feed"),
+            (format!("<html><body>{}", "&lt;rss ".repeat(n)), "not-a-feed"),
+        ] {
+            assert_eq!(class(&text), expected, "{}…", &text[..text.len().min(120)]);
+        }
+    });
+}
+
+#[test]
+fn repairs_of_json_are_linear_in_what_is_repaired() {
+    in_child("repairs_of_json_are_linear_in_what_is_repaired", || {
+        for item in [
+            "{\"id\":1,,}",
+            "{\"id\" 1},",
+            "{\"id\":1 x},",
+            "{\"id\":\"a\"b\"},",
+            "{\"id\":\"a\"b},{\"id\":",
+            "{\"id\":[",
+            "{\"id\":{\"a\":[},{\"b\":\"",
+            "{},[",
+            ",",
+            "/*",
+            "/**/",
+            "//",
+            "// \n",
+            "'",
+            "\"",
+            "\"\\",
+            "x:",
+            "[,",
+            "} , {\"",
+            "{\"id\":1},\"\n\"a\":",
+        ] {
+            let items = item.repeat(900_000 / item.len());
+            let text = format!(
+                "{{\"version\":\"https://jsonfeed.org/version/1\",\"items\":[{{\"id\":0,\"title\":\"a\"}},{items}"
+            );
+            assert!(["ok", "too-complex"].contains(&class(&text)), "{item}: {}", class(&text));
+        }
     });
 }
 

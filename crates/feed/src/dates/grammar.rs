@@ -4,7 +4,7 @@ use chrono::{NaiveDate, Weekday};
 
 use super::{
     DayOrder, offset_minutes,
-    parts::{DateNumber, NUMBERS_MAX, Parts},
+    parts::{DateNumber, DateParts, NUMBERS_MAX},
     tokens::{DateToken, DateTokenKind, split},
     words, zones,
 };
@@ -16,7 +16,7 @@ const ZONE_WORDS_MAX: usize = 6;
 /// decides if neither `order` nor the weekday does.
 pub(super) fn instant_ms(text: &str, language: &str, order: Option<DayOrder>, american: bool) -> Option<i64> {
     let tokens = split(text)?;
-    let parts = Parts { order, american, ..Parts::default() };
+    let parts = DateParts { order, american, ..DateParts::default() };
     let mut reader = Reader { text, language, tokens: &tokens, at: 0, parts };
     reader.all()?;
     reader.parts.instant_ms()
@@ -28,7 +28,7 @@ struct Reader<'a> {
     language: &'a str,
     tokens: &'a [DateToken],
     at: usize,
-    parts: Parts,
+    parts: DateParts<'a>,
 }
 
 impl<'a> Reader<'a> {
@@ -214,6 +214,10 @@ impl<'a> Reader<'a> {
                 self.number(1).is_some() && self.parts.is_day_known() && self.parts.time.is_none();
             return is_separator.then_some(1);
         }
+        // Monday and Sunday before a date in Japanese and Korean, as in "月, 05 8月 2024".
+        if self.at == 0 && words::meaning(word).is_some_and(|meaning| meaning.unit.is_some()) {
+            return Some(1);
+        }
         if let Some(used) = self.vietnamese(word) {
             return Some(used);
         }
@@ -345,7 +349,7 @@ impl<'a> Reader<'a> {
             }
             ' ' | ',' | '.' | ';' | '|' | '@' | '·' | '•' | '،' | '、' | '。' | '(' | ')' | '[' | ']'
             | '"' | '\'' => Some(1),
-            '/' | '-' | ':' if !is_last => Some(1),
+            '/' | '-' | ':' if self.at > 0 && !is_last => Some(1),
             _ => None,
         }
     }
@@ -381,6 +385,8 @@ impl<'a> Reader<'a> {
         let (hours, minutes, mut used) = match (digits, minutes) {
             (1 | 2, Some((minutes, _))) => (value, minutes, 4),
             (1 | 2, None) => (value, 0, 2),
+            // "-700", but not "+020".
+            (3, _) if value < 100 => return None,
             (3 | 4, _) => (value / 100, value % 100, 2),
             _ => return None,
         };

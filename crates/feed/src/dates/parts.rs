@@ -21,7 +21,7 @@ pub(super) struct DateNumber {
 
 /// What the tokens said so far.
 #[derive(Debug, Default)]
-pub(super) struct Parts {
+pub(super) struct DateParts<'a> {
     pub(super) order: Option<DayOrder>,
     pub(super) american: bool,
     /// Numbers that are neither time nor zone.
@@ -42,21 +42,27 @@ pub(super) struct Parts {
     pub(super) afternoon: Option<bool>,
     /// Minutes east of UTC, by number.
     pub(super) offset: Option<i64>,
-    pub(super) zone: Option<Zone>,
+    pub(super) zone: Option<Zone<'a>>,
 }
 
-impl Parts {
+impl<'a> DateParts<'a> {
     pub(super) fn has_zone(&self) -> bool {
         self.offset.is_some() || self.zone.is_some()
     }
 
     /// Whether the numbers so far are enough for a day.
     pub(super) fn is_day_known(&self) -> bool {
-        let numbers = self.numbers.len() + usize::from(self.month.is_some());
+        let months = usize::from(self.month.is_some() || self.month_unit().is_some());
+        let numbers = self.numbers.len() + months;
         self.date.is_some()
             || self.units[..3].iter().all(Option::is_some)
             || numbers == NUMBERS_MAX
             || self.is_ordinal()
+    }
+
+    /// The month of `5 8月 2024`, whose unit stands for its name.
+    fn month_unit(&self) -> Option<i64> {
+        self.units[1].filter(|_| self.units[0].is_none() && self.units[2].is_none())
     }
 
     /// Whether the date is a year and a day of the year, as in `2021-250`.
@@ -105,7 +111,7 @@ impl Parts {
     }
 
     /// A zone by name. One behind a number only explains it.
-    pub(super) fn zone(&mut self, zone: Zone, is_american: bool) -> bool {
+    pub(super) fn zone(&mut self, zone: Zone<'a>, is_american: bool) -> bool {
         self.american |= is_american;
         let is_new = self.zone.is_none() || self.zone == Some(zone);
         if self.offset.is_none() {
@@ -157,6 +163,7 @@ impl Parts {
             (Some(date), [None, None, None, ..], None) => numbers.is_empty().then_some(date),
             (None, [Some(y), Some(m), Some(d), ..], None) => numbers.is_empty().then(|| day(y, m, d))?,
             (None, [None, None, None, ..], Some((month, before))) => named_month(numbers, month, before),
+            (None, [None, Some(month), None, ..], None) => named_month(numbers, month, 0),
             (None, [None, None, None, ..], None) => self.numeric_day(),
             _ => None,
         }

@@ -81,7 +81,7 @@ fn table() -> HashMap<String, DateWord> {
 
 const MORNING: &str = "fm fh eh πμ dop дп קз ص قظ sa ap पूर्वाह्न";
 const AFTERNOON: &str = "em μμ odp пп م بظ ch ip अपराह्न";
-const MORNING_BEFORE: &str = "am 上午 午前 오전 öö de";
+const MORNING_BEFORE: &str = "am 上午 凌晨 清晨 早上 午前 오전 öö de";
 const AFTERNOON_BEFORE: &str = "pm 下午 午後 오후 ös du";
 
 const CHINESE_MONTHS: &str = "一月 二月 三月 四月 五月 六月 七月 八月 九月 十月 十一月 十二月";

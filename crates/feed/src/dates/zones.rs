@@ -3,41 +3,68 @@
 //! A name that says "standard" or "summer" is a fixed offset. A name that leaves it open (`ET`, `America/New_York`) is a
 //! region, whose rules of daylight saving time come from the IANA database.
 
-use std::{collections::HashMap, sync::LazyLock};
+use std::sync::LazyLock;
 
-use chrono::{NaiveDateTime, TimeZone};
-use chrono_tz::{TZ_VARIANTS, Tz};
+use chrono::{Datelike, NaiveDateTime, Timelike};
+use jiff::{
+    civil,
+    tz::{AmbiguousOffset, TimeZoneDatabase},
+};
 
 use super::windows;
 
+/// The IANA database, compiled in. A zone that a date has named stays in its cache, of one entry per name.
+static IANA: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
+
 /// A time zone as a date names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Zone {
+pub(super) enum Zone<'a> {
     /// Minutes east of UTC.
     Fixed(i64),
     /// An IANA zone with its rules.
-    Region(Tz),
+    Region(&'a str),
     /// `Eastern Standard Time`: the offset for readers of English, the whole zone with its summer time for Windows. The
     /// date is understood while both agree, which is in winter.
-    Standard(i64, Tz),
+    Standard(i64, &'a str),
 }
 
-impl Zone {
+impl Zone<'_> {
     /// The instant of a local time, in milliseconds since 1970. Of a time that occurs twice, the first. `None` if clocks
     /// skipped it, or if the two meanings of the name differ.
     pub(super) fn instant_ms(self, local: NaiveDateTime) -> Option<i64> {
-        let fixed = |minutes: i64| local.and_utc().timestamp_millis() - minutes * 60_000;
-        let region = |zone: Tz| Some(zone.from_local_datetime(&local).earliest()?.timestamp_millis());
+        let local_ms = local.and_utc().timestamp_millis();
+        let fixed = |minutes: i64| local_ms - minutes * 60_000;
+        let region = |name: &str| Some(local_ms - i64::from(offset_seconds(name, local)?) * 1000);
         match self {
             Self::Fixed(minutes) => Some(fixed(minutes)),
-            Self::Region(zone) => region(zone),
-            Self::Standard(minutes, zone) => Some(fixed(minutes)).filter(|ms| region(zone) == Some(*ms)),
+            Self::Region(name) => region(name),
+            Self::Standard(minutes, name) => Some(fixed(minutes)).filter(|ms| region(name) == Some(*ms)),
         }
     }
 }
 
+/// Seconds east of UTC of a zone at a local time.
+fn offset_seconds(name: &str, local: NaiveDateTime) -> Option<i32> {
+    let small = |part: u32| i8::try_from(part).ok();
+    let local = civil::DateTime::new(
+        i16::try_from(local.year()).ok()?,
+        small(local.month())?,
+        small(local.day())?,
+        small(local.hour())?,
+        small(local.minute())?,
+        small(local.second())?,
+        0,
+    );
+    match IANA.get(name).ok()?.to_ambiguous_timestamp(local.ok()?).offset() {
+        AmbiguousOffset::Unambiguous { offset } | AmbiguousOffset::Fold { before: offset, .. } => {
+            Some(offset.seconds())
+        }
+        AmbiguousOffset::Gap { .. } => None,
+    }
+}
+
 /// The zone of an abbreviation in lower case, such as `est`, in a feed of a language.
-pub(super) fn abbreviation(word: &str, language: &str) -> Option<Zone> {
+pub(super) fn abbreviation(word: &str, language: &str) -> Option<Zone<'static>> {
     let is_of =
         |tag: &str| language.strip_prefix(tag).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
     if let Some((minutes, ..)) =
@@ -46,23 +73,18 @@ pub(super) fn abbreviation(word: &str, language: &str) -> Option<Zone> {
         return Some(Zone::Fixed(*minutes));
     }
     if let Some((_, zone)) = OPEN.iter().find(|(name, _)| *name == word) {
-        return Some(Zone::Region(*zone));
+        return Some(Zone::Region(zone));
     }
     FIXED.iter().find(|(_, names)| has(names, word)).map(|(minutes, _)| Zone::Fixed(*minutes))
 }
 
-/// The zone of an IANA name in lower case, such as `america/new_york`, that is not also an abbreviation.
-pub(super) fn iana(name: &str) -> Option<Zone> {
-    static IANA: LazyLock<HashMap<String, Tz>> =
-        LazyLock::new(|| TZ_VARIANTS.iter().map(|zone| (zone.name().to_lowercase(), *zone)).collect());
-    if name.len() <= 3 {
-        return None;
-    }
-    IANA.get(name).map(|zone| Zone::Region(*zone))
+/// The zone of an IANA name such as `america/new_york`, in any case, that is not also an abbreviation.
+pub(super) fn iana(name: &str) -> Option<Zone<'_>> {
+    (name.len() > 3 && IANA.get(name).is_ok()).then_some(Zone::Region(name))
 }
 
 /// The zone of an English or Windows name in lower case: `eastern time`, `w. europe standard time`.
-pub(super) fn english(name: &str) -> Option<Zone> {
+pub(super) fn english(name: &str) -> Option<Zone<'static>> {
     let english = ENGLISH.iter().find(|(_, names)| names.split(", ").any(|n| n == name));
     english.map(|(zone, _)| *zone).or_else(|| windows::zone(name).map(Zone::Region))
 }
@@ -77,15 +99,15 @@ fn has(names: &str, word: &str) -> bool {
 }
 
 /// Abbreviations that do not say whether it is summer.
-const OPEN: [(&str, Tz); 8] = [
-    ("et", Tz::America__New_York),
-    ("ct", Tz::America__Chicago),
-    ("mt", Tz::America__Denver),
-    ("pt", Tz::America__Los_Angeles),
-    ("akt", Tz::America__Anchorage),
-    ("at", Tz::America__Halifax),
-    ("aet", Tz::Australia__Sydney),
-    ("nzt", Tz::Pacific__Auckland),
+const OPEN: [(&str, &str); 8] = [
+    ("et", "America/New_York"),
+    ("ct", "America/Chicago"),
+    ("mt", "America/Denver"),
+    ("pt", "America/Los_Angeles"),
+    ("akt", "America/Anchorage"),
+    ("at", "America/Halifax"),
+    ("aet", "Australia/Sydney"),
+    ("nzt", "Pacific/Auckland"),
 ];
 
 /// What an abbreviation is in feeds of some languages, if that is not what [`FIXED`] says: China, Israel, Ireland,
@@ -144,56 +166,53 @@ const FIXED: [(i64, &str); 35] = [
 ];
 
 /// English names. "Arabian Standard Time" is absent: +3 in English, +4 in Windows.
-const ENGLISH: [(Zone, &str); 46] = [
+const ENGLISH: [(Zone<'static>, &str); 46] = [
     (
         Zone::Fixed(0),
         "greenwich mean time, coordinated universal time, universal time, western european standard time",
     ),
-    (Zone::Region(Tz::America__New_York), "eastern time, us eastern time, new york time"),
-    (
-        Zone::Standard(-300, Tz::America__New_York),
-        "eastern standard time, north american eastern standard time",
-    ),
+    (Zone::Region("America/New_York"), "eastern time, us eastern time, new york time"),
+    (Zone::Standard(-300, "America/New_York"), "eastern standard time, north american eastern standard time"),
     (Zone::Fixed(-240), "eastern daylight time, north american eastern daylight time"),
-    (Zone::Region(Tz::America__Chicago), "central time"),
-    (Zone::Standard(-360, Tz::America__Chicago), "central standard time"),
+    (Zone::Region("America/Chicago"), "central time"),
+    (Zone::Standard(-360, "America/Chicago"), "central standard time"),
     (Zone::Fixed(-300), "central daylight time"),
-    (Zone::Region(Tz::America__Denver), "mountain time"),
-    (Zone::Standard(-420, Tz::America__Denver), "mountain standard time"),
+    (Zone::Region("America/Denver"), "mountain time"),
+    (Zone::Standard(-420, "America/Denver"), "mountain standard time"),
     (Zone::Fixed(-360), "mountain daylight time"),
-    (Zone::Region(Tz::America__Los_Angeles), "pacific time"),
-    (Zone::Standard(-480, Tz::America__Los_Angeles), "pacific standard time"),
+    (Zone::Region("America/Los_Angeles"), "pacific time"),
+    (Zone::Standard(-480, "America/Los_Angeles"), "pacific standard time"),
     (Zone::Fixed(-420), "pacific daylight time"),
-    (Zone::Region(Tz::America__Halifax), "atlantic time"),
-    (Zone::Standard(-240, Tz::America__Halifax), "atlantic standard time"),
+    (Zone::Region("America/Halifax"), "atlantic time"),
+    (Zone::Standard(-240, "America/Halifax"), "atlantic standard time"),
     (Zone::Fixed(-180), "atlantic daylight time"),
-    (Zone::Region(Tz::America__Anchorage), "alaska time"),
+    (Zone::Region("America/Anchorage"), "alaska time"),
     (Zone::Fixed(-540), "alaska standard time"),
     (Zone::Fixed(-480), "alaska daylight time, alaskan daylight time"),
     (Zone::Fixed(-600), "hawaii time, hawaii standard time, hawaii-aleutian standard time"),
-    (Zone::Region(Tz::America__St_Johns), "newfoundland time"),
+    (Zone::Region("America/St_Johns"), "newfoundland time"),
     (Zone::Fixed(-150), "newfoundland daylight time"),
-    (Zone::Region(Tz::Europe__London), "british time, uk time, london time"),
+    (Zone::Region("Europe/London"), "british time, uk time, london time"),
     (
         Zone::Fixed(60),
         "british summer time, gmt daylight time, western european summer time, irish standard time",
     ),
-    (Zone::Region(Tz::Europe__Lisbon), "western european time"),
-    (Zone::Region(Tz::Europe__Berlin), "central european time"),
-    (Zone::Standard(60, Tz::Europe__Warsaw), "central european standard time, middle european time"),
+    (Zone::Region("Europe/Lisbon"), "western european time"),
+    (Zone::Region("Europe/Berlin"), "central european time"),
+    (Zone::Standard(60, "Europe/Warsaw"), "central european standard time, middle european time"),
     (
         Zone::Fixed(120),
         "central european summer time, central european daylight time, central europe daylight time, \
          w. europe daylight time, romance daylight time, middle european summer time, south africa time",
     ),
-    (Zone::Region(Tz::Europe__Athens), "eastern european time"),
-    (Zone::Standard(120, Tz::Europe__Athens), "eastern european standard time"),
+    (Zone::Region("Europe/Athens"), "eastern european time"),
+    (Zone::Standard(120, "Europe/Athens"), "eastern european standard time"),
     (
         Zone::Fixed(180),
         "eastern european summer time, fle daylight time, gtb daylight time, israel daylight time",
     ),
     (Zone::Fixed(180), "moscow time, moscow standard time, east africa time, eastern africa time"),
-    (Zone::Region(Tz::Asia__Jerusalem), "israel time"),
+    (Zone::Region("Asia/Jerusalem"), "israel time"),
     (Zone::Fixed(240), "gulf standard time"),
     (Zone::Fixed(330), "india time, indian standard time"),
     (Zone::Fixed(420), "indochina time, western indonesia time"),
@@ -204,7 +223,7 @@ const ENGLISH: [(Zone, &str); 46] = [
     (Zone::Fixed(630), "australian central daylight time, cen. australia daylight time"),
     (Zone::Fixed(600), "australian eastern standard time"),
     (Zone::Fixed(660), "australian eastern daylight time, aus eastern daylight time"),
-    (Zone::Region(Tz::Pacific__Auckland), "new zealand time"),
-    (Zone::Standard(720, Tz::Pacific__Auckland), "new zealand standard time"),
+    (Zone::Region("Pacific/Auckland"), "new zealand time"),
+    (Zone::Standard(720, "Pacific/Auckland"), "new zealand standard time"),
     (Zone::Fixed(780), "new zealand daylight time"),
 ];

@@ -13,20 +13,46 @@ pub(crate) enum HtmlToken<'a> {
     Close { name: &'a str, source: &'a str },
 }
 
-/// Elements that are skipped with their content.
-const SKIPPED: [&str; 10] =
-    ["script", "style", "iframe", "noembed", "noframes", "xmp", "textarea", "template", "object", "select"];
+/// Elements that are skipped with their content if they have an end tag: it is code, or what only a parser without them
+/// shows. Without one the tag alone is skipped.
+const SKIPPED: [&str; 6] = ["script", "style", "iframe", "noembed", "noframes", "template"];
 
-/// Iterates over [`HtmlToken`]s. Comments, declarations and the content of scripts and similar elements are skipped.
+/// Iterates over [`HtmlToken`]s. Comments, declarations and the content of scripts and similar elements are skipped; of
+/// `<iframe>` the start tag is returned.
 pub(crate) struct Lexer<'a> {
     rest: &'a str,
     /// From this offset on no tag is closed: everything is text.
     only_text: bool,
+    /// No comment ends from here on.
+    no_comment: bool,
+    /// Which elements of [`SKIPPED`] have no end tag from here on.
+    unclosed: [bool; SKIPPED.len()],
+    /// In a title: the length of `rest` at the last end tag of each element of [`KNOWN`].
+    title_ends: Option<Box<[usize; KNOWN.len()]>>,
 }
 
 impl<'a> Lexer<'a> {
     pub(crate) fn new(html: &'a str) -> Self {
-        Self { rest: html, only_text: false }
+        Self {
+            rest: html,
+            only_text: false,
+            no_comment: false,
+            unclosed: [false; SKIPPED.len()],
+            title_ends: None,
+        }
+    }
+
+    /// Lexes a title, whose author may have written about a tag: one without attributes and end tag is text, unless it is
+    /// formatting, or loads or runs something.
+    pub(crate) fn of_title(html: &'a str) -> Self {
+        let mut ends = Box::new([0; KNOWN.len()]);
+        for at in memmem::find_iter(html.as_bytes(), "</") {
+            if let Some(known) = known_index(name_at_start(&html[at + 2..])) {
+                // Of several, the last one is nearest to the end.
+                ends[known] = html.len() - at;
+            }
+        }
+        Self { title_ends: Some(ends), ..Self::new(html) }
     }
 
     fn text(&mut self, end: usize) -> HtmlToken<'a> {
@@ -35,77 +61,153 @@ impl<'a> Lexer<'a> {
         HtmlToken::Text(text)
     }
 
-    /// Skips comments (`<!-- -->`), declarations and processing instructions.
-    fn skip_past(&mut self, from: usize, end: &str) {
-        self.rest = match memmem::find(&self.rest.as_bytes()[from..], end.as_bytes()) {
-            Some(at) => &self.rest[from + at + end.len()..],
-            None => "",
+    /// The next piece at a `<`; `None` if it is skipped.
+    fn at_tag(&mut self) -> Option<HtmlToken<'a>> {
+        let rest = self.rest;
+        if rest.starts_with("<!--") {
+            return self.comment();
+        }
+        if rest.starts_with("<!") || rest.starts_with("<?") {
+            let end = memchr(b'>', rest.as_bytes());
+            self.only_text = end.is_none();
+            self.rest = &rest[end.map_or(0, |end| end + 1)..];
+            return None;
+        }
+        let closes = rest[1..].starts_with('/');
+        let name_at = 1 + usize::from(closes);
+        let name = name_at_start(&rest[name_at..]);
+        if name.is_empty() {
+            return Some(self.text(1));
+        }
+        let Some(end) = tag_end(rest, name_at + name.len()) else {
+            self.only_text = true;
+            return None;
         };
-    }
-
-    /// Skips the content of an element including its end tag.
-    fn skip_element(&mut self, name: &str) {
-        let mut from = 0;
-        while let Some(at) = self.rest[from..].find("</") {
-            from += at + 2;
-            let rest = self.rest.as_bytes();
-            if rest[from..].len() >= name.len()
-                && rest[from..from + name.len()].eq_ignore_ascii_case(name.as_bytes())
-            {
-                let end = self.rest[from..].find('>').map_or(self.rest.len(), |n| from + n + 1);
-                self.rest = &self.rest[end..];
-                return;
+        let (source, after) = rest.split_at(end + 1);
+        if closes {
+            self.rest = after;
+            return Some(HtmlToken::Close { name, source });
+        }
+        let attributes = &rest[name_at + name.len()..end];
+        if self.stands_for_itself(name, attributes, after.len()) {
+            return Some(self.text(end + 1));
+        }
+        self.rest = after;
+        let open = HtmlToken::Open { name, attributes, source };
+        let Some(skipped) = SKIPPED.iter().position(|s| s.eq_ignore_ascii_case(name)) else {
+            return Some(open);
+        };
+        if !attributes.ends_with('/') && !self.unclosed[skipped] {
+            match end_of_element(after, name) {
+                Some(end) => self.rest = &after[end..],
+                None => self.unclosed[skipped] = true,
             }
         }
-        self.rest = "";
+        Some(open).filter(|_| name.eq_ignore_ascii_case("iframe"))
     }
+
+    /// Skips a comment (HTML section 13.2.5.43 and following); what looks like the beginning of one is text.
+    fn comment(&mut self) -> Option<HtmlToken<'a>> {
+        let rest = self.rest.as_bytes();
+        let empty = ["<!-->", "<!--->"].into_iter().find(|empty| self.rest.starts_with(empty));
+        let end = match empty {
+            Some(empty) => Some(empty.len()),
+            None if self.no_comment => None,
+            None => memmem::find_iter(&rest[4..], "--").map(|at| at + 6).find_map(|at| match rest[at..] {
+                [b'>', ..] => Some(at + 1),
+                [b'!', b'>', ..] => Some(at + 2),
+                // `--->`: the next search begins after these two.
+                [b'-', b'>', ..] => Some(at + 2),
+                _ => None,
+            }),
+        };
+        self.no_comment = end.is_none();
+        match end {
+            Some(end) => {
+                self.rest = &self.rest[end..];
+                None
+            }
+            None => Some(self.text(4)),
+        }
+    }
+
+    /// Whether a tag is text of a title; `left` is the length of what follows it.
+    fn stands_for_itself(&self, name: &str, attributes: &str, left: usize) -> bool {
+        let Some(ends) = &self.title_ends else { return false };
+        let bare = attributes.trim_matches(|c: char| c.is_ascii_whitespace() || c == '/').is_empty();
+        if is_inline(name) {
+            // `a<b and c>d` has no attributes.
+            return !bare && !attributes.contains(['=', '"', '\'']);
+        }
+        let ends_later = |known: usize| (1..=left).contains(&ends[known]);
+        bare && known_index(name).is_some_and(|n| !ends_later(n) && !NEVER_TEXT.contains(&KNOWN[n]))
+    }
+}
+
+/// Elements whose tags are never text of a title, in addition to inline ones: they lay out text, or load or run something.
+const NEVER_TEXT: [&str; 32] = [
+    "address",
+    "applet",
+    "base",
+    "blockquote",
+    "body",
+    "br",
+    "center",
+    "embed",
+    "form",
+    "frame",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "hr",
+    "html",
+    "iframe",
+    "image",
+    "img",
+    "li",
+    "link",
+    "math",
+    "meta",
+    "object",
+    "p",
+    "pre",
+    "script",
+    "style",
+    "svg",
+    "wbr",
+];
+
+/// The length of the content of an element with its end tag.
+fn end_of_element(content: &str, name: &str) -> Option<usize> {
+    let bytes = content.as_bytes();
+    memmem::find_iter(bytes, "</").map(|at| at + 2).find_map(|at| {
+        let after = at + name.len();
+        let same = bytes.get(at..after)?.eq_ignore_ascii_case(name.as_bytes());
+        let ends = bytes.get(after).is_none_or(|b| b.is_ascii_whitespace() || matches!(b, b'/' | b'>'));
+        let end = || memchr(b'>', &bytes[after..]).map_or(bytes.len(), |n| after + n + 1);
+        (same && ends).then(end)
+    })
 }
 
 impl<'a> Iterator for Lexer<'a> {
     type Item = HtmlToken<'a>;
 
     fn next(&mut self) -> Option<HtmlToken<'a>> {
-        loop {
-            if self.rest.is_empty() {
-                return None;
-            }
+        while !self.rest.is_empty() {
             let start = if self.only_text { None } else { memchr(b'<', self.rest.as_bytes()) };
             match start {
                 None => return Some(self.text(self.rest.len())),
                 Some(0) => {}
                 Some(start) => return Some(self.text(start)),
             }
-            let rest = self.rest;
-            if rest.starts_with("<!--") {
-                self.skip_past(4, "-->");
-                continue;
+            if let Some(token) = self.at_tag() {
+                return Some(token);
             }
-            if rest.starts_with("<!") || rest.starts_with("<?") {
-                self.skip_past(2, ">");
-                continue;
-            }
-            let closes = rest[1..].starts_with('/');
-            let name_at = 1 + usize::from(closes);
-            let name = name_at_start(&rest[name_at..]);
-            if name.is_empty() {
-                return Some(self.text(1));
-            }
-            let Some(end) = tag_end(rest, name_at + name.len()) else {
-                self.only_text = true;
-                continue;
-            };
-            self.rest = &rest[end + 1..];
-            let source = &rest[..=end];
-            if closes {
-                return Some(HtmlToken::Close { name, source });
-            }
-            let attributes = &rest[name_at + name.len()..end];
-            if SKIPPED.iter().any(|s| s.eq_ignore_ascii_case(name)) && !attributes.ends_with('/') {
-                self.skip_element(name);
-                continue;
-            }
-            return Some(HtmlToken::Open { name, attributes, source });
         }
+        None
     }
 }
 
@@ -182,8 +284,13 @@ const KNOWN: [&str; 140] = [
 
 /// The element name of HTML in lower case, if known.
 pub(super) fn known(name: &str) -> Option<&'static str> {
+    known_index(name).map(|n| KNOWN[n])
+}
+
+/// The place of an element name in [`KNOWN`].
+fn known_index(name: &str) -> Option<usize> {
     let by = |known: &&str| known.bytes().cmp(name.bytes().map(|b| b.to_ascii_lowercase()));
-    KNOWN.binary_search_by(by).ok().map(|n| KNOWN[n])
+    KNOWN.binary_search_by(by).ok()
 }
 
 /// Whether something that looks like a tag is one: an HTML name, a foreign or custom name, or any name with attributes.
@@ -213,6 +320,53 @@ mod tests {
             (known("BlockQuote"), known("a"), known("xmp"), known("T")),
             (Some("blockquote"), Some("a"), Some("xmp"), None)
         );
+    }
+
+    fn text_of(lexer: Lexer<'_>) -> String {
+        let text = |token| if let HtmlToken::Text(text) = token { Some(text) } else { None };
+        lexer.filter_map(text).collect()
+    }
+
+    #[test]
+    fn what_is_not_closed_hides_nothing() {
+        for (html, text) in [
+            ("a<script>b</script>c", "ac"),
+            ("a<script>b</scripts>c", "abc"),
+            ("a<SCRIPT>b</script >c", "ac"),
+            ("a<script>b", "ab"),
+            ("a<script>b<style>c</style>d", "abd"),
+            ("a<style>b<p>c", "abc"),
+            ("a<object><p>b</p>", "ab"),
+            ("a<object><p>b</p></object>c", "abc"),
+            ("a<select><option>b</select>c", "abc"),
+            ("a<iframe>b</iframe>c<iframe>d", "acd"),
+            ("a<!-- b -->c<!-- d", "ac<!-- d"),
+            ("a<!-->b<!--->c<!---->d<!--x--->e<!--x--!>f", "abcdef"),
+            ("a<!doctype html>b<?php c", "ab<?php c"),
+        ] {
+            assert_eq!(text_of(Lexer::new(html)), text, "{html}");
+        }
+    }
+
+    #[test]
+    fn in_a_title_a_tag_that_is_written_about_is_text() {
+        for (title, text) in [
+            ("ohne <blink>", "ohne <blink>"),
+            ("the <dialog> element", "the <dialog> element"),
+            ("a <select> or a <TEXTAREA/>", "a <select> or a <TEXTAREA/>"),
+            ("<blink>a</blink> <blink>", "a <blink>"),
+            ("<div>a</div>", "a"),
+            ("<div><div>a</div>", "a"),
+            ("<p>a<br>b <i>c", "ab c"),
+            ("a <div class=x>b", "a b"),
+            ("a <script>b", "a b"),
+            ("if a<b and c>d", "if a<b and c>d"),
+            ("a <b class='x'>b</b>", "a b"),
+            ("a <script>b</script>", "a "),
+            ("what does <!-- mean", "what does <!-- mean"),
+        ] {
+            assert_eq!(text_of(Lexer::of_title(title)), text, "{title}");
+        }
     }
 
     #[test]

@@ -10,14 +10,16 @@ use url::Url;
 
 use super::{
     lexer::{self, HtmlToken, Lexer},
+    pictures::{Embedded, Picture, source_set},
     plain_text, web_url,
 };
 use crate::{
     limits::{CONTENT_BYTES_MAX, HTML_DEPTH_MAX},
-    text::{drop_forbidden, escape, escape_into, truncate, unescape},
+    text::{drop_forbidden, escape, escape_into, truncate, unescape, unescape_attribute},
 };
 
-/// Allowed tags: structure and emphasis, nothing that loads, runs, frames or styles.
+/// Allowed tags: structure and emphasis, nothing that loads, runs, frames or styles. What a page would load, a picture or
+/// an embedded document, becomes a link.
 const ALLOWED: [&str; 32] = [
     "a",
     "b",
@@ -61,9 +63,15 @@ const LEAVES: [&str; 8] = ["h1", "h2", "h3", "h4", "h5", "h6", "p", "pre"];
 /// links lose their target.
 const GROWTH_BYTES_MAX: usize = 8 << 10;
 
+/// The text of a link to a picture without a description.
+const PICTURE: &str = "[image]";
+
+/// Maximum number of pictures and embedded documents in one link that are linked to.
+const AFTER_LINK_MAX: usize = 16;
+
 /// What sanitising did besides removing tags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Repairs {
+pub(crate) struct HtmlRepairs {
     /// The text was too long.
     pub(crate) truncated: bool,
     /// The text was nested too deeply and was converted to plain text.
@@ -71,14 +79,18 @@ pub(crate) struct Repairs {
 }
 
 /// Sanitises HTML: allowed tags, absolute `http` and `https` links, no control characters. `None` if nothing is left.
-pub(crate) fn sanitise(html: &str, base: Option<&Url>) -> (Option<String>, Repairs) {
-    let mut repairs = Repairs::default();
+pub(crate) fn sanitise(html: &str, base: Option<&Url>) -> (Option<String>, HtmlRepairs) {
+    let mut repairs = HtmlRepairs::default();
     let mut filter = TagFilter {
         base,
         out: String::new(),
         open: Vec::new(),
         at_break: true,
         growth_left: GROWTH_BYTES_MAX + html.len(),
+        linked: String::new(),
+        after_link: Vec::new(),
+        source: None,
+        media: Media::None,
     };
     for token in Lexer::new(html) {
         let (is_text, from) = (matches!(token, HtmlToken::Text(_)), filter.out.len());
@@ -167,6 +179,26 @@ struct TagFilter<'a> {
     at_break: bool,
     /// By how many bytes URLs may still grow when made absolute.
     growth_left: usize,
+    /// The last picture or embedded document: pages often have it twice, the second time for readers without scripts.
+    linked: String,
+    /// Addresses and texts of links that follow the open one, because links cannot be nested.
+    after_link: Vec<(String, String)>,
+    media: Media,
+    /// The address of the next picture, if that has none.
+    source: Option<String>,
+}
+
+/// The open `<video>`, `<audio>` or `<object>`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Media {
+    None,
+    Open,
+    /// One address is linked to; the others are the same in other formats.
+    Linked,
+}
+
+fn is_media(name: &str) -> bool {
+    ["video", "audio", "object"].iter().any(|n| n.eq_ignore_ascii_case(name))
 }
 
 fn is_container(name: &str) -> bool {
@@ -191,12 +223,17 @@ impl TagFilter<'_> {
             HtmlToken::Open { name, attributes, .. } => {
                 match lexer::known(name).filter(|n| ALLOWED.contains(n)) {
                     Some(name) => self.open(name, attributes),
-                    None => self.outside(name),
+                    None => self.replace(name, attributes),
                 }
             }
             HtmlToken::Close { name, .. } => match lexer::known(name).filter(|n| ALLOWED.contains(n)) {
                 Some(name) => self.close(name),
-                None => self.outside(name),
+                None => {
+                    self.outside(name);
+                    if is_media(name) {
+                        self.media = Media::None;
+                    }
+                }
             },
         }
     }
@@ -223,15 +260,10 @@ impl TagFilter<'_> {
             && self.growth_left > 0
             && let Some((_, raw)) =
                 lexer::attributes(attributes).find(|(n, _)| n.eq_ignore_ascii_case("href"))
-            && let Some(href) = web_url(&unescape(raw), self.base)
+            && let Some(href) = web_url(&unescape_attribute(raw), self.base)
         {
             self.growth_left = self.growth_left.saturating_sub(href.len().saturating_sub(raw.len()));
-            self.out.push_str(" href=\"");
-            escape_into(&mut self.out, &href);
-            self.out.push('"');
-            for (name, value) in LINK_ATTRIBUTES {
-                self.out.extend([" ", name, "=\"", value, "\""]);
-            }
+            self.href(&href);
         }
         self.out.push('>');
         if matches!(name, "br" | "hr") {
@@ -282,16 +314,141 @@ impl TagFilter<'_> {
 
     /// Closes all elements from the innermost down to the given level, that one included.
     fn close_to(&mut self, level: usize) {
-        for name in self.open.drain(level..).rev() {
+        while self.open.len() > level {
+            let Some(name) = self.open.pop() else { break };
             self.out.extend(["</", name, ">"]);
+            if name == "a" {
+                for (address, label) in std::mem::take(&mut self.after_link) {
+                    self.link(&address, &label);
+                }
+            }
         }
     }
 
     /// A tag that is removed; if it is a block, the text before and after it stays separated.
     fn outside(&mut self, name: &str) {
-        if !self.at_break && !lexer::is_inline(name) && !name.eq_ignore_ascii_case("img") {
+        const INLINE: [&str; 6] = ["img", "image", "amp-img", "param", "picture", "source"];
+        if !self.at_break && !lexer::is_inline(name) && !INLINE.iter().any(|n| n.eq_ignore_ascii_case(name)) {
             self.out.push_str("<br>");
             self.at_break = true;
+        }
+    }
+
+    /// A tag that is removed; a link takes the place of what it would load.
+    fn replace(&mut self, name: &str, attributes: &str) {
+        self.outside(name);
+        if let Some(picture) = Picture::read(name, attributes) {
+            return self.picture(&picture);
+        }
+        if is_media(name) {
+            self.media = Media::Open;
+        }
+        if self.source.is_none() {
+            self.source = source_set(name, attributes, self.base);
+        }
+        let is_source = ["source", "param", "embed"].iter().any(|n| n.eq_ignore_ascii_case(name));
+        if is_source && self.media == Media::Linked {
+            return;
+        }
+        let Some(Embedded { address, title }) = Embedded::read(name, attributes, self.base) else { return };
+        if self.media == Media::Open {
+            self.media = Media::Linked;
+        }
+        if address == self.linked || !self.may_grow(&address) {
+            return;
+        }
+        let label = if title.is_empty() { &address } else { &title };
+        if self.in_link() {
+            self.link_later(&address, label);
+        } else {
+            self.link(&address, label);
+            self.out.push_str("<br>");
+            self.at_break = true;
+        }
+        self.linked = address;
+    }
+
+    /// Writes a picture as a link with its description, and its hover text after that.
+    fn picture(&mut self, picture: &Picture<'_>) {
+        if let Some(symbol) = picture.symbol() {
+            return self.words(&symbol);
+        }
+        let (alt, title) = (picture.alt(), picture.title());
+        let source = self.source.take();
+        let address = picture.address(self.base).or(source);
+        if address.as_ref().is_some_and(|a| *a == self.linked) {
+            return;
+        }
+        let label = if alt.is_empty() { PICTURE } else { &alt };
+        match address.filter(|a| self.may_grow(a)) {
+            Some(address) => {
+                if self.in_link() {
+                    self.words(label);
+                    self.link_later(&address, PICTURE);
+                } else {
+                    self.link(&address, label);
+                }
+                self.linked = address;
+            }
+            None if alt.is_empty() => {}
+            None => {
+                self.separate();
+                self.words(&alt);
+            }
+        }
+        if !title.is_empty() {
+            self.words(&format!(" ({title})"));
+        }
+    }
+
+    fn in_link(&self) -> bool {
+        self.open.contains(&"a")
+    }
+
+    /// Whether there is room for an address; takes it.
+    fn may_grow(&mut self, address: &str) -> bool {
+        let may = self.growth_left > 0;
+        self.growth_left = self.growth_left.saturating_sub(address.len());
+        may
+    }
+
+    fn link_later(&mut self, address: &str, label: &str) {
+        if self.after_link.len() < AFTER_LINK_MAX {
+            self.after_link.push((address.to_owned(), label.to_owned()));
+        }
+    }
+
+    /// Writes a link.
+    fn link(&mut self, address: &str, label: &str) {
+        self.separate();
+        self.out.push_str("<a");
+        self.href(address);
+        self.out.push('>');
+        self.words(label);
+        self.out.push_str("</a>");
+    }
+
+    /// Writes the attributes of a link.
+    fn href(&mut self, address: &str) {
+        self.out.push_str(" href=\"");
+        escape_into(&mut self.out, address);
+        self.out.push('"');
+        for (name, value) in LINK_ATTRIBUTES {
+            self.out.extend([" ", name, "=\"", value, "\""]);
+        }
+    }
+
+    /// Writes text that is one line already.
+    fn words(&mut self, text: &str) {
+        self.at_break &= text.is_empty();
+        escape_into(&mut self.out, text);
+    }
+
+    /// Separates a link from a word or link before it.
+    fn separate(&mut self) {
+        let in_word = |c: char| !c.is_whitespace() && c != '>';
+        if !self.at_break && (self.out.ends_with("</a>") || self.out.ends_with(in_word)) {
+            self.out.push(' ');
         }
     }
 }
@@ -324,10 +481,18 @@ mod tests {
         for html in [
             "<script>alert(1)</script>",
             "<img src=x onerror=alert(1)>",
+            "<img src='javascript:alert(1)' alt='<script>alert(1)</script>' title='\"><img src=x onerror=alert(1)>'>",
+            "<img src='data:image/svg+xml,<svg onload=alert(1)>'>",
+            "<img srcset='javascript:alert(1) 1x, data:text/html,x 2x'>",
             "<svg onload=alert(1)>",
             "<iframe src=//x></iframe>",
+            "<iframe src='javascript:alert(1)' title='<svg onload=alert(1)>'></iframe>",
+            "<iframe srcdoc='<script>alert(1)</script>'>",
+            "<object data='javascript:alert(1)'><param name=movie value='vbscript:x'><embed src='data:text/html,x'>",
+            "<video src='javascript:alert(1)' onloadstart=alert(1) poster=x><source onerror=alert(1) src=' javascript:x'>",
             "<a href='javascript:alert(1)'>x</a>",
             "<a href=' &#x6a;avascript:alert(1)'>x</a>",
+            "<a href='javascript&colon;alert(1)'>x</a>",
             "<style>*{}</style>",
             "<math><mtext><table><mglyph><style><img src=x onerror=alert(1)>",
             "<p style='x:y' onmouseover=x>z</p>",
@@ -336,14 +501,91 @@ mod tests {
             "<<script>alert(1)//<</script>",
         ] {
             let safe = safe(html).to_ascii_lowercase();
-            for bad in [
-                "script", "onerror", "onload", "onmouse", "style", "<img", "<svg", "<iframe", "<form", "href",
-            ] {
-                assert!(
-                    !safe.contains(&format!("<{bad}")) && !safe.contains(&format!("{bad}=")),
-                    "{html} -> {safe}"
-                );
+            // What is not a tag is text.
+            for tag in safe.split('<').skip(1).map(|tag| tag.split('>').next().unwrap()) {
+                let name = tag.trim_start_matches('/').split(' ').next().unwrap();
+                assert!(ALLOWED.contains(&name), "{html} -> {safe}");
+                let links = LINK_ATTRIBUTES.map(|(name, value)| format!(" {name}=\"{value}\"")).concat();
+                let attributes = tag.strip_prefix("a href=\"").map(|a| a.split_once('"').unwrap());
+                match attributes {
+                    Some((href, rest)) => {
+                        assert!(href.starts_with("https://") && rest == links, "{html} -> {safe}")
+                    }
+                    None => assert!(!tag.contains(['=', ' ']), "{html} -> {safe}"),
+                }
             }
+        }
+    }
+
+    /// Without the attributes that every link has.
+    fn short(html: &str) -> String {
+        let links = LINK_ATTRIBUTES.map(|(name, value)| format!(" {name}=\"{value}\"")).concat();
+        let once = safe(html);
+        assert_eq!(safe(&once), once, "{html}");
+        once.replace(&links, "").replace("https://example.org/a/", "")
+    }
+
+    #[test]
+    fn pictures_become_links_and_keep_their_words() {
+        for (html, expected) in [
+            (
+                "<img src=1.gif alt=ALT title='hover &amp; text'><img src=2.gif>",
+                "<a href=\"1.gif\">ALT</a> (hover &amp; text) <a href=\"2.gif\">[image]</a>",
+            ),
+            ("<p>a<img src=1.gif>b</p>", "<p>a <a href=\"1.gif\">[image]</a>b</p>"),
+            ("<img src=1.gif alt=x title=x>", "<a href=\"1.gif\">x</a>"),
+            // Inside a link.
+            ("<a href=p><img src=1.gif alt=x></a> y", "<a href=\"p\">x</a> <a href=\"1.gif\">[image]</a> y"),
+            ("<a href=p><img src=1.gif></a>", "<a href=\"p\">[image]</a> <a href=\"1.gif\">[image]</a>"),
+            // Once more for readers without scripts, and one that counts readers.
+            ("<img data-src=1.gif><noscript><img src=1.gif></noscript>", "<a href=\"1.gif\">[image]</a>"),
+            ("a<img src=1.gif width=1 height=1>", "a"),
+            ("a<img src='data:x,y' alt='a chart'>", "a a chart"),
+            ("a<img src='data:x,y'>b", "ab"),
+            ("well <img src=s.png alt='\u{1f600}'>", "well \u{1f600}"),
+            ("<picture><source srcset='1.webp'><img src=1.gif></picture>", "<a href=\"1.gif\">[image]</a>"),
+            ("<picture><source srcset='1.webp'><img alt=x></picture>", "<a href=\"1.webp\">x</a>"),
+        ] {
+            assert_eq!(short(html), expected, "{html}");
+        }
+    }
+
+    #[test]
+    fn embedded_documents_leave_their_links() {
+        for (html, expected) in [
+            (
+                "<p>a</p><iframe src=//v.example/1 title=Talk>old browser</iframe><p>b</p>",
+                "<p>a</p><a href=\"https://v.example/1\">Talk</a><br><p>b</p>",
+            ),
+            ("<iframe src=about:blank data-src='v'></iframe>", "<a href=\"v\">v</a>"),
+            ("<video src=v.mp4></video>", "<a href=\"v.mp4\">v.mp4</a>"),
+            (
+                "<video><source src=v.webm><source src=v.mp4>no video?</video><embed src=e>",
+                "<a href=\"v.webm\">v.webm</a><br>no video?<br><a href=\"e\">e</a>",
+            ),
+            (
+                "<object><param name=movie value=m.swf><param name=x value=y><embed src=m.swf></object>",
+                "<a href=\"m.swf\">m.swf</a>",
+            ),
+            ("<p>a</p><object data=x><p>rest</p>", "<p>a</p><a href=\"x\">x</a><br><p>rest</p>"),
+            ("<a href=p><video src=v.mp4></video>b</a>", "<a href=\"p\">b</a> <a href=\"v.mp4\">v.mp4</a>"),
+            ("<iframe src=x width=1 height=1></iframe>a", "a"),
+        ] {
+            assert_eq!(short(html), expected, "{html}");
+        }
+    }
+
+    #[test]
+    fn a_long_base_is_not_repeated_without_end() {
+        let base = Url::parse(&format!("https://example.org/{}/", "b".repeat(1_500))).unwrap();
+        for html in [
+            "<img src=a>",
+            "<img src=a><img src=b>",
+            "<iframe src=a><iframe src=b>",
+            "<a href=x><img src=a><img src=b></a>",
+        ] {
+            let safe = sanitise(&html.repeat(2_000), Some(&base)).0.unwrap();
+            assert!(safe.len() < 4 * CONTENT_BYTES_MAX, "{html}: {}", safe.len());
         }
     }
 
@@ -352,7 +594,7 @@ mod tests {
         let deep = format!("{}x", "<blockquote>".repeat(1000));
         assert_eq!(
             sanitise(&deep, None),
-            (Some("<p>x</p>".to_owned()), Repairs { truncated: false, flattened: true })
+            (Some("<p>x</p>".to_owned()), HtmlRepairs { truncated: false, flattened: true })
         );
         assert_eq!(safe("<b><i>x</b>y</i><p>z<p>q</b>"), "<b><i>x</i></b>y<p>z</p><p>q</p>");
         assert_eq!(
@@ -378,7 +620,7 @@ mod tests {
         assert_eq!(end("é…"), "é…é…é");
     }
 
-    const PIECES: [&str; 48] = [
+    const PIECES: [&str; 55] = [
         "<p>",
         "</p>",
         "<a href='x'>",
@@ -427,6 +669,13 @@ mod tests {
         "<",
         " text ",
         "<x y=z>",
+        "<img src=i alt=' a '>",
+        "<img src=j title=t>",
+        "<img src=s alt='\u{1f600}'>",
+        "<iframe src=f>",
+        "<video>",
+        "<source src=v>",
+        "</video>",
     ];
 
     proptest::proptest! {

@@ -6,7 +6,7 @@ use news::{Author, Timestamp};
 use super::draft::{Draft, FeedExtras, FeedLink, FeedText, ItemExtras, Person};
 use crate::{
     document::FeedFormat,
-    html::plain_text,
+    html::plain_title,
     limits::TITLE_BYTES_MAX,
     text::{escape, escape_into},
 };
@@ -86,7 +86,7 @@ impl CanonicalWriter {
         }
         for category in &draft.categories {
             let plain = if category.html {
-                plain_text(&category.value, TITLE_BYTES_MAX)
+                plain_title(&category.value, TITLE_BYTES_MAX)
             } else {
                 category.value.clone().into_owned()
             };

@@ -21,23 +21,31 @@ pub(super) enum TextMode {
     Xhtml,
 }
 
+/// What the characters of an element encode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TextEncoding {
+    /// Nothing: they are the text.
+    None,
+    /// Text (Atom 0.3 `mode="base64"`).
+    Base64,
+    /// An image or other file in base64: there is no text. Text whose type is wrong is kept.
+    Binary,
+}
+
 /// An element whose text is being collected.
 #[derive(Debug)]
 pub(super) struct Capture<'a> {
     pub(super) field: Field,
     pub(super) mode: TextMode,
-    /// Atom 0.3 `mode="base64"`.
-    pub(super) base64: bool,
+    pub(super) encoding: TextEncoding,
     pub(super) offset: usize,
-    /// The number of open elements around its content.
-    pub(super) level: usize,
     pub(super) truncated: bool,
     text: Cow<'a, str>,
 }
 
 impl<'a> Capture<'a> {
-    pub(super) fn new(field: Field, mode: TextMode, base64: bool, offset: usize, level: usize) -> Self {
-        Self { field, mode, base64, offset, level, truncated: false, text: Cow::Borrowed("") }
+    pub(super) fn new(field: Field, mode: TextMode, encoding: TextEncoding, offset: usize) -> Self {
+        Self { field, mode, encoding, offset, truncated: false, text: Cow::Borrowed("") }
     }
 
     /// Appends text of the document; not copied while it is the only text.
@@ -71,11 +79,14 @@ impl<'a> Capture<'a> {
     pub(super) fn push_reference(&mut self, name: &str) -> bool {
         match reference(name) {
             // U+FFFD results from numbers that are not characters.
-            Some(Reference::Char(c)) if is_xml(c) && c != char::REPLACEMENT_CHARACTER => {
-                self.push_copy(c.encode_utf8(&mut [0; 4]));
+            Some(Reference::Number(c)) if !is_xml(c) || c == char::REPLACEMENT_CHARACTER => return false,
+            Some(found) => {
+                let (first, second) = found.chars();
+                self.push_copy(first.encode_utf8(&mut [0; 4]));
+                if let Some(second) = second {
+                    self.push_copy(second.encode_utf8(&mut [0; 4]));
+                }
             }
-            Some(Reference::Char(_)) => return false,
-            Some(Reference::Named(s)) => self.push_copy(s),
             None => {
                 self.push_copy("&");
                 self.push_copy(name);
@@ -119,7 +130,12 @@ impl<'a> Capture<'a> {
         } else {
             self.text
         };
-        let text = if self.base64 { Cow::Owned(base64(&text).unwrap_or_default()) } else { text };
+        let text = match self.encoding {
+            TextEncoding::None => text,
+            TextEncoding::Base64 => Cow::Owned(base64(&text).unwrap_or_default()),
+            TextEncoding::Binary if is_base64(&text) => Cow::Borrowed(""),
+            TextEncoding::Binary => text,
+        };
         let value = match text {
             Cow::Borrowed(text) => Cow::Borrowed(text.trim()),
             Cow::Owned(text) if text.trim().len() == text.len() => Cow::Owned(text),
@@ -144,6 +160,13 @@ fn end_of_markup(html: &str) -> usize {
 fn is_xml(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | ' '..='\u{7e}' | '\u{85}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}')
         || c > '\u{ffff}'
+}
+
+/// Whether the text is base64 (RFC 4648) with padding, and not words.
+fn is_base64(text: &str) -> bool {
+    let is_digit = |b: u8| b.is_ascii_alphanumeric() || b"+/=-_".contains(&b);
+    let lines = || text.lines().map(|line| line.trim().as_bytes());
+    lines().flatten().all(|b| is_digit(*b)) && lines().map(<[u8]>::len).sum::<usize>().is_multiple_of(4)
 }
 
 /// Decodes base64 (RFC 4648) to text; skips whitespace and replaces invalid UTF-8.
@@ -194,5 +217,11 @@ mod tests {
         assert_eq!(base64("SGk=").as_deref(), Some("Hi"));
         assert_eq!(base64("SGk").as_deref(), Some("Hi"));
         assert_eq!(base64("not base64!"), None);
+    }
+
+    #[test]
+    fn words_are_not_base64() {
+        assert!(is_base64("PHA+SGVs\n  bG88L3A+\n") && is_base64("SGk="));
+        assert!(!is_base64("Some more words.") && !is_base64("four words of text") && !is_base64("SGk"));
     }
 }

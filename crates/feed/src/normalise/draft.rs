@@ -1,6 +1,6 @@
 //! A feed and its items while they are read, with ranked candidates for each field.
 
-use std::{borrow::Cow, rc::Rc};
+use std::{borrow::Cow, cmp::Ordering, rc::Rc};
 
 use news::{Author, Timestamp};
 use url::Url;
@@ -59,6 +59,9 @@ impl<T> Best<T> {
         self.0.as_ref().map(|(_, value)| value)
     }
 }
+
+/// The rank of a second summary as content: below everything that is content.
+const SECOND_TEXT: u8 = 15;
 
 /// The relation of a link to the address that a program such as FeedBurner has replaced. Not registered.
 pub(crate) const ORIGINAL_REL: &str = "original";
@@ -138,6 +141,8 @@ pub(super) struct Draft<'a> {
     pub(super) comments: Best<String>,
     pub(super) enclosures: Vec<FeedLink>,
     pub(super) images: Vec<(u8, String)>,
+    /// Pictures among the files of Media RSS, which are enclosures unless they are the image.
+    pub(super) pictures: Vec<FeedLink>,
     pub(super) language: Best<String>,
     pub(super) base: Option<Rc<Url>>,
     pub(super) content_base: Option<Rc<Url>>,
@@ -173,9 +178,53 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Keeps the best summary. Of two texts of different lengths, the longer one may be the content, if there is no other:
+    /// publishers have it as `<description>` next to `<summary>`.
+    pub(super) fn add_summary(&mut self, rank: u8, text: FeedText<'a>) {
+        let Some((best, kept)) = self.summary.0.take() else {
+            self.summary.0 = Some((rank, text));
+            return;
+        };
+        let longer = text.value.len() > kept.value.len();
+        let (best, summary, other) = match rank.cmp(&best) {
+            Ordering::Less => (rank, text, kept),
+            Ordering::Equal if !longer => (rank, text, kept),
+            Ordering::Equal | Ordering::Greater => (best, kept, text),
+        };
+        // Markup makes a summary the content itself.
+        if other.value.len() > summary.value.len() && !(summary.html && summary.value.contains('<')) {
+            self.add_content(SECOND_TEXT, other);
+        }
+        self.summary.0 = Some((best, summary));
+    }
+
+    /// Keeps the best content, of the same rank the longer one.
+    pub(super) fn add_content(&mut self, rank: u8, text: FeedText<'a>) {
+        match &mut self.content.0 {
+            Some((best, kept)) if *best == rank && text.value.len() > kept.value.len() => *kept = text,
+            _ => self.content.offer(rank, text),
+        }
+    }
+
     pub(super) fn add_image(&mut self, rank: u8, address: String) {
         if self.images.len() < LINKS_MAX && !address.is_empty() {
             self.images.push((rank, address));
+        }
+    }
+
+    pub(super) fn add_picture(&mut self, rank: u8, picture: FeedLink) {
+        self.add_image(rank, picture.href.clone());
+        if self.pictures.len() < ENCLOSURES_MAX {
+            self.pictures.push(picture);
+        }
+    }
+
+    /// Adds the pictures to the enclosures, without the one that is the image.
+    pub(super) fn settle_pictures(&mut self) {
+        let pictures = std::mem::take(&mut self.pictures);
+        let image = self.images.iter().min_by_key(|(rank, _)| *rank).map(|(_, address)| address.clone());
+        for picture in pictures.into_iter().filter(|p| image.as_ref() != Some(&p.href)) {
+            self.add_link(picture);
         }
     }
 

@@ -8,16 +8,16 @@ use url::Url;
 use super::{
     Normalised, WarningLog,
     canonical::CanonicalWriter,
-    capture::{Capture, TextMode},
+    capture::Capture,
     draft::{Draft, ItemExtras, Person},
-    meaning::{ElementScope, Field},
+    meaning::{AttributeElement, ElementScope},
     namespaces::Namespaces,
 };
 use crate::{
     document::FeedFormat,
     error::FeedError,
-    limits::{ATTRIBUTES_MAX, DEPTH_MAX, ITEMS_READ_MAX, NAMESPACES_MAX, TITLE_BYTES_MAX},
-    text::{truncate, unescape},
+    limits::{ATTRIBUTES_MAX, DEPTH_MAX, ITEMS_READ_MAX, LINK_BYTES_MAX, NAMESPACES_MAX, TITLE_BYTES_MAX},
+    text::{truncate, unescape, unescape_attribute},
 };
 
 /// Whether to continue reading.
@@ -59,6 +59,20 @@ pub(super) struct OpenElement<'a> {
 
 pub(super) type Attribute<'a> = (&'a str, Cow<'a, str>);
 
+/// A file that comes with an item, or a picture, without its address.
+#[derive(Debug)]
+pub(super) struct MediaFile {
+    pub(super) element: AttributeElement,
+    /// The number of open elements around it.
+    pub(super) level: usize,
+    pub(super) media_type: Option<String>,
+    /// The kind of file in Media RSS: `image`, `video` and others.
+    pub(super) medium: Option<String>,
+    pub(super) length: Option<String>,
+    /// Its text, as far as read.
+    pub(super) text: String,
+}
+
 /// Reads elements into drafts.
 pub(super) struct Builder<'a> {
     pub(super) url: Option<&'a Url>,
@@ -70,9 +84,13 @@ pub(super) struct Builder<'a> {
     pub(super) capture: Option<Capture<'a>>,
     pub(super) feed: Draft<'a>,
     pub(super) item: Option<Draft<'a>>,
-    /// Items that the open item is nested in, the innermost last. They go on when it ends.
-    pub(super) outer_items: Vec<Draft<'a>>,
+    /// Items that the open item is nested in, the innermost last, and how many nested items ended before it began.
+    pub(super) outer_items: Vec<(Draft<'a>, usize)>,
+    /// Nested items that have ended, in the order in which they began. They are written after the outermost one.
+    pub(super) nested_items: Vec<Draft<'a>>,
     pub(super) person: Option<(u8, Person, String)>,
+    /// The innermost open element whose text may be an address.
+    pub(super) file: Option<MediaFile>,
     pub(super) writer: CanonicalWriter,
     pub(super) sides: Vec<ItemExtras<'a>>,
     pub(super) dropped: usize,
@@ -103,7 +121,9 @@ impl<'a> Builder<'a> {
             feed: Draft::default(),
             item: None,
             outer_items: Vec::new(),
+            nested_items: Vec::new(),
             person: None,
+            file: None,
             writer: CanonicalWriter::default(),
             sides: Vec::new(),
             dropped: 0,
@@ -132,7 +152,6 @@ impl<'a> Builder<'a> {
         if self.stack.len() >= DEPTH_MAX {
             return Flow::Refuse { what: "levels of nested elements", max: DEPTH_MAX };
         }
-        self.imply_ends(name, offset);
         self.end_unclosed(name, offset);
         let is_closed = closes || !self.is_unclosed(offset);
         let namespaces = self.names.len();
@@ -171,30 +190,6 @@ impl<'a> Builder<'a> {
         Flow::Continue
     }
 
-    /// Closes the open field if the tag cannot be inside it: its end tag is missing.
-    fn imply_ends(&mut self, name: &str, offset: usize) {
-        let local = name.rsplit(':').next().unwrap_or(name);
-        if let Some(capture) = self.capture.as_ref().filter(|c| c.mode != TextMode::Xhtml) {
-            const ALWAYS: [&str; 5] = ["item", "entry", "pubdate", "guid", "description"];
-            const WITHIN_SHORT: [&str; 7] =
-                ["title", "link", "summary", "content", "published", "updated", "id"];
-            let is_in = |names: &[&str]| names.iter().any(|n| n.eq_ignore_ascii_case(local));
-            let long = matches!(capture.field, Field::Summary(_) | Field::Content(_));
-            if is_in(&ALWAYS) || (!long && is_in(&WITHIN_SHORT)) {
-                let level = capture.level;
-                self.warnings.warn(offset, format!("<{}> was not closed", self.stack[level].name));
-                self.close_to(level, offset);
-            }
-        }
-        if let Some(top) = self.stack.last()
-            && top.role == Role::Markup
-            && (local.eq_ignore_ascii_case("p") || local.eq_ignore_ascii_case("li"))
-            && top.name.eq_ignore_ascii_case(name)
-        {
-            self.close_to(self.stack.len() - 1, offset);
-        }
-    }
-
     pub(super) fn format(&self) -> FeedFormat {
         self.format.unwrap_or(FeedFormat::Rss2)
     }
@@ -203,14 +198,17 @@ impl<'a> Builder<'a> {
         if let Some(capture) = &mut self.capture {
             capture.push(text);
         } else {
-            self.person_text(text);
+            self.direct_text(text);
         }
         Flow::Continue
     }
 
-    /// Text directly inside a person, outside its elements.
-    fn person_text(&mut self, text: &str) {
-        if let (Some((.., collected)), Some(top)) = (&mut self.person, self.stack.last())
+    /// Text directly inside a person or file, outside its elements.
+    fn direct_text(&mut self, text: &str) {
+        if let Some(file) = self.file.as_mut().filter(|f| f.level + 1 == self.stack.len()) {
+            let room = (2 * LINK_BYTES_MAX).saturating_sub(file.text.len());
+            file.text.push_str(truncate(text, room));
+        } else if let (Some((.., collected)), Some(top)) = (&mut self.person, self.stack.last())
             && top.role == Role::Scope(ElementScope::Person)
             && collected.len() < TITLE_BYTES_MAX
         {
@@ -220,7 +218,7 @@ impl<'a> Builder<'a> {
 
     /// Appends text with references, given with its offset. A `&` that does not begin a reference is kept.
     pub(super) fn references(&mut self, (text, offset): (&'a str, usize)) {
-        if self.capture.is_none() && self.person.is_none() {
+        if self.capture.is_none() && self.person.is_none() && self.file.is_none() {
             return;
         }
         let mut at = 0;
@@ -250,9 +248,9 @@ impl<'a> Builder<'a> {
                 let name = truncate(name, 40);
                 self.warnings.warn(offset, format!("\"&{name};\" is not a character or a known entity"));
             }
-        } else if self.person.is_some() {
+        } else if self.person.is_some() || self.file.is_some() {
             let text = unescape(&format!("&{};", truncate(name, 40))).into_owned();
-            self.person_text(&text);
+            self.direct_text(&text);
         }
         Flow::Continue
     }
@@ -286,10 +284,15 @@ impl<'a> Builder<'a> {
         while self.stack.len() > level {
             let Some(open) = self.stack.pop() else { break };
             self.names.truncate(open.namespaces);
+            if self.file.as_ref().is_some_and(|file| file.level == self.stack.len()) {
+                self.end_file(open.base.as_deref());
+            }
             match open.role {
-                Role::Markup => {
+                // The others are closed because the one at this level is: they have no end tag.
+                Role::Markup if self.stack.len() == level => {
                     let local = open.name.rsplit(':').next().unwrap_or(open.name);
-                    if let Some(capture) = self.capture.as_mut().filter(|_| !is_void(local)) {
+                    if let Some(capture) = self.capture.as_mut().filter(|_| open.is_closed && !is_void(local))
+                    {
                         capture.push_tag("/", local, &[]);
                     }
                 }
@@ -303,10 +306,34 @@ impl<'a> Builder<'a> {
     }
 
     fn end_item(&mut self, offset: usize) {
-        let Some(item) = std::mem::replace(&mut self.item, self.outer_items.pop()) else { return };
+        let Some(item) = self.item.take() else { return };
+        if let Some((outer, before)) = self.outer_items.pop() {
+            self.item = Some(outer);
+            if item.is_empty() {
+                return;
+            }
+            if self.nested_items.len() < ITEMS_READ_MAX {
+                self.nested_items.insert(before, item);
+            } else {
+                self.dropped += 1;
+            }
+            return;
+        }
+        self.write_item(item, offset);
+        self.write_nested_items(offset);
+    }
+
+    fn write_nested_items(&mut self, offset: usize) {
+        for item in std::mem::take(&mut self.nested_items) {
+            self.write_item(item, offset);
+        }
+    }
+
+    fn write_item(&mut self, mut item: Draft<'a>, offset: usize) {
         if item.is_empty() {
             return;
         }
+        item.settle_pictures();
         if self.sides.len() >= ITEMS_READ_MAX {
             if self.dropped == 0 {
                 self.warnings.warn(offset, format!("only the first {ITEMS_READ_MAX} items were read"));
@@ -335,6 +362,7 @@ impl<'a> Builder<'a> {
             };
             self.warnings.warn(text.len(), what);
         }
+        self.write_nested_items(text.len());
         if self.damaged && self.sides.is_empty() {
             return Err(FeedError::Truncated);
         }
@@ -358,7 +386,7 @@ fn read_tag(source: &str) -> (&str, Vec<Attribute<'_>>) {
     let name_end = source.find(|c: char| c.is_ascii_whitespace() || c == '/').unwrap_or(source.len());
     let (name, rest) = source.split_at(name_end);
     let attributes = crate::html::attributes(rest).take(ATTRIBUTES_MAX);
-    (name, attributes.map(|(key, value)| (key, unescape(value))).collect())
+    (name, attributes.map(|(key, value)| (key, unescape_attribute(value))).collect())
 }
 
 pub(super) fn is_void(name: &str) -> bool {

@@ -6,9 +6,9 @@ use news::Timestamp;
 use url::Url;
 
 use super::{
-    capture::{Capture, TextMode},
+    capture::{Capture, TextEncoding, TextMode},
     draft::{CONTENT_REL, FeedLink, FeedText, ORIGINAL_REL, Person, is_address},
-    elements::{Attribute, Builder, OpenElement, Role},
+    elements::{Attribute, Builder, MediaFile, OpenElement, Role},
     meaning::{AttributeElement, Field},
     namespaces::Vocabulary,
 };
@@ -35,9 +35,12 @@ impl<'a> Builder<'a> {
             |name: &str| attributes.iter().find(|(k, _)| k.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim());
         let atom =
             vocabulary == Vocabulary::Atom || (vocabulary == Vocabulary::Core && self.format().is_atom());
-        let (mode, base64) = match field {
+        let (mode, encoding) = match field {
             Field::Title(_) | Field::Summary(_) | Field::Content(_) if vocabulary == Vocabulary::Xhtml => {
-                (TextMode::Xhtml, false)
+                (TextMode::Xhtml, TextEncoding::None)
+            }
+            Field::Content(_) | Field::Summary(_) if atom && is_file(get("type").unwrap_or_default()) => {
+                (TextMode::Plain, TextEncoding::Binary)
             }
             Field::Title(_) | Field::Summary(_) | Field::Content(_) if atom => {
                 text_mode(get("type"), get("mode"), self.format())
@@ -45,12 +48,12 @@ impl<'a> Builder<'a> {
             Field::Title(_) | Field::Summary(_)
                 if vocabulary == Vocabulary::Media && get("type") == Some("plain") =>
             {
-                (TextMode::Plain, false)
+                (TextMode::Plain, TextEncoding::None)
             }
             Field::Title(_) | Field::Summary(_) | Field::Content(_) | Field::Category | Field::Author(_) => {
-                (TextMode::Html, false)
+                (TextMode::Html, TextEncoding::None)
             }
-            _ => (TextMode::Plain, false),
+            _ => (TextMode::Plain, TextEncoding::None),
         };
         self.field_attributes(field, open, &get);
         if matches!(field, Field::Content(_) | Field::Summary(_))
@@ -58,7 +61,7 @@ impl<'a> Builder<'a> {
         {
             item.content_base.clone_from(&open.base);
         }
-        self.capture = Some(Capture::new(field, mode, base64, offset, self.stack.len()));
+        self.capture = Some(Capture::new(field, mode, encoding, offset));
     }
 
     /// Reads the attributes of a field, which may replace its text.
@@ -113,32 +116,57 @@ impl<'a> Builder<'a> {
     ) {
         let get =
             |name: &str| attributes.iter().find(|(k, _)| k.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim());
-        let Some(address) = get("url").or(get("href")).filter(|a| !a.is_empty()) else { return };
-        let address = absolute(&mut self.growth_left, address, open.base.as_deref());
+        let some = |name: &str| get(name).filter(|v| !v.is_empty());
+        let file = MediaFile {
+            element: empty,
+            level: self.stack.len(),
+            media_type: some("type").map(|t| fold(t, TITLE_BYTES_MAX)),
+            medium: some("medium").map(|m| fold(m, TITLE_BYTES_MAX)),
+            length: some("length").or(some("fileSize")).map(|l| fold(l, 32)),
+            text: String::new(),
+        };
+        match some("url").or(some("href")).or(some("src")) {
+            Some(address) => {
+                let address = absolute(&mut self.growth_left, address, open.base.as_deref());
+                self.add_file(file, address);
+            }
+            None => self.file = Some(file),
+        }
+    }
+
+    /// Ends an element whose address may be its text.
+    pub(super) fn end_file(&mut self, base: Option<&Url>) {
+        let Some(mut file) = self.file.take() else { return };
+        let text = std::mem::take(&mut file.text);
+        let text = text.trim();
+        if is_address_of_file(text) {
+            let address = absolute(&mut self.growth_left, text, base);
+            self.add_file(file, address);
+        }
+    }
+
+    fn add_file(&mut self, file: MediaFile, address: String) {
         let draft = self.item.as_mut().unwrap_or(&mut self.feed);
-        let media_type = get("type").filter(|t| !t.is_empty()).map(|t| fold(t, TITLE_BYTES_MAX));
-        match empty {
-            AttributeElement::Enclosure => draft.add_link(FeedLink {
-                href: address,
-                rel: "enclosure".to_owned(),
-                media_type,
-                length: get("length").map(|l| fold(l, 32)),
-            }),
+        let kind = file.media_type.as_deref().or(file.medium.as_deref()).unwrap_or_default();
+        let is_image =
+            kind.to_ascii_lowercase().starts_with("image") || (kind.is_empty() && looks_like_image(&address));
+        let enclosure = |href| FeedLink {
+            href,
+            rel: "enclosure".to_owned(),
+            media_type: file.media_type,
+            length: file.length,
+        };
+        match file.element {
+            AttributeElement::Image => draft.add_image(0, address),
             AttributeElement::MediaThumbnail => draft.add_image(1, address),
             AttributeElement::ItunesImage => draft.add_image(3, address),
-            AttributeElement::MediaContent => {
-                let kind = media_type.as_deref().or(get("medium")).unwrap_or_default().to_ascii_lowercase();
-                if kind.starts_with("image") || (kind.is_empty() && looks_like_image(&address)) {
-                    draft.add_image(2, address);
-                } else if kind.starts_with("audio") || kind.starts_with("video") {
-                    let length = get("fileSize").map(|l| fold(l, 32));
-                    draft.add_link(FeedLink {
-                        href: address,
-                        rel: "enclosure".to_owned(),
-                        media_type,
-                        length,
-                    });
-                }
+            AttributeElement::MediaContent if is_image => draft.add_picture(2, enclosure(address)),
+            AttributeElement::MediaContent | AttributeElement::Enclosure => {
+                draft.add_link(enclosure(address));
+            }
+            AttributeElement::MediaPlayer => {
+                let page = enclosure(address);
+                draft.add_link(FeedLink { media_type: Some("text/html".to_owned()), ..page });
             }
         }
     }
@@ -175,6 +203,7 @@ impl<'a> Builder<'a> {
 
     fn store(&mut self, field: Field, text: FeedText<'a>, offset: usize) {
         let base = self.stack.last().and_then(|o| o.base.clone());
+        let is_item = self.item.is_some();
         let date = match field {
             Field::Published(_) | Field::Updated(_) => self.date(&text.value),
             _ => None,
@@ -183,8 +212,9 @@ impl<'a> Builder<'a> {
         let line = |w: &FeedText<'_>, max| fold(&w.value, max);
         match field {
             Field::Title(rank) => draft.title.offer(rank, text),
+            Field::Summary(rank) if is_item => draft.add_summary(rank, text),
             Field::Summary(rank) => draft.summary.offer(rank, text),
-            Field::Content(rank) => draft.content.offer(rank, text),
+            Field::Content(rank) => draft.add_content(rank, text),
             Field::Id(rank) => {
                 let value = (line(&text, GUID_BYTES_MAX), rank == 0 && !draft.id_is_opaque);
                 draft.id.offer(rank, value);
@@ -260,6 +290,13 @@ pub(super) fn absolute(growth_left: &mut usize, address: &str, base: Option<&Url
     url.into()
 }
 
+/// Whether the text of an element is an address, and not a word.
+fn is_address_of_file(text: &str) -> bool {
+    !text.is_empty()
+        && !text.contains(char::is_whitespace)
+        && (text.contains("://") || text.starts_with('/') || looks_like_image(text))
+}
+
 /// The relation of a link: the registered name, or the last part of IANA's URI of it.
 fn relation(rel: &str) -> String {
     let rel = rel.trim().to_ascii_lowercase();
@@ -274,7 +311,7 @@ fn relation(rel: &str) -> String {
 }
 
 /// How an Atom text construct is interpreted (RFC 4287 section 3.1; Atom 0.3 section 3.1).
-fn text_mode(media_type: Option<&str>, mode: Option<&str>, format: FeedFormat) -> (TextMode, bool) {
+fn text_mode(media_type: Option<&str>, mode: Option<&str>, format: FeedFormat) -> (TextMode, TextEncoding) {
     let media_type = media_type.unwrap_or_default().to_ascii_lowercase();
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
     let base64 = mode.is_some_and(|m| m.eq_ignore_ascii_case("base64"));
@@ -287,7 +324,14 @@ fn text_mode(media_type: Option<&str>, mode: Option<&str>, format: FeedFormat) -
         }
         _ => TextMode::Plain,
     };
-    (mode, base64)
+    (mode, if base64 { TextEncoding::Base64 } else { TextEncoding::None })
+}
+
+/// Whether content of this type is base64 of a file, and no text (RFC 4287 section 4.1.3.3).
+fn is_file(media_type: &str) -> bool {
+    let media_type = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let is_xml = media_type.ends_with("+xml") || media_type.ends_with("/xml");
+    media_type.contains('/') && !media_type.starts_with("text/") && !is_xml
 }
 
 fn is_media(media_type: &str) -> bool {

@@ -50,7 +50,7 @@ pub(super) enum Field {
 pub(super) enum Meaning {
     /// A field: its text is read.
     Field(Field),
-    /// An element without text: its attributes are read.
+    /// An element that has an address in its attributes.
     Attributes(AttributeElement),
     /// A context for other elements.
     Scope(ElementScope),
@@ -62,13 +62,17 @@ pub(super) enum Meaning {
     Skip,
 }
 
-/// Elements whose attributes are read.
+/// Elements whose attributes are read; without an address there, their text is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AttributeElement {
     Enclosure,
     MediaContent,
     MediaThumbnail,
+    /// A page that plays the video.
+    MediaPlayer,
     ItunesImage,
+    /// `<image>` of RSS, which usually has an element with the address.
+    Image,
 }
 
 /// The meaning of an element with this local name within a scope.
@@ -173,7 +177,8 @@ fn item(vocabulary: Vocabulary, local: &str) -> Meaning {
 fn media(scope: ElementScope, local: &str) -> Meaning {
     match (scope, local) {
         (_, "group") => Meaning::Group,
-        (_, "content") => Meaning::Attributes(AttributeElement::MediaContent),
+        (_, "content" | "peerlink") => Meaning::Attributes(AttributeElement::MediaContent),
+        (_, "player") => Meaning::Attributes(AttributeElement::MediaPlayer),
         (_, "thumbnail") => Meaning::Attributes(AttributeElement::MediaThumbnail),
         (ElementScope::Item, "title") => Meaning::Field(Field::Title(8)),
         (ElementScope::Item, "description") => Meaning::Field(Field::Summary(8)),

@@ -8,7 +8,7 @@ use super::{
     draft::{Draft, FeedLink, Person},
     elements::{Attribute, Builder, OpenElement, Role},
     fields::absolute,
-    meaning::{ElementScope, Meaning, meaning},
+    meaning::{AttributeElement, ElementScope, Meaning, meaning},
     namespaces::{ATOM_03, is_atom},
 };
 use crate::{
@@ -46,8 +46,10 @@ impl<'a> Builder<'a> {
             Meaning::Scope(inner) => {
                 self.saw_feed |= inner == ElementScope::Feed;
                 open.role = Role::Scope(inner);
-                if inner == ElementScope::Feed {
-                    self.describe_feed(open);
+                match inner {
+                    ElementScope::Feed => self.describe_feed(open),
+                    ElementScope::Image => self.attributes_only(AttributeElement::Image, open, attributes),
+                    _ => {}
                 }
             }
             Meaning::Person(rank) => {
@@ -99,7 +101,8 @@ impl<'a> Builder<'a> {
                 });
             }
         }
-        self.outer_items.extend(self.item.replace(item));
+        let outer = self.item.replace(item);
+        self.outer_items.extend(outer.map(|outer| (outer, self.nested_items.len())));
     }
 
     fn enter_markup(&mut self, open: &mut OpenElement<'a>, attributes: &[Attribute<'a>]) {
@@ -109,11 +112,12 @@ impl<'a> Builder<'a> {
         let mut kept: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
         for (key, value) in attributes {
             match *key {
-                "href" | "src" => kept.push((
+                "href" | "src" | "data" | "poster" => kept.push((
                     Cow::Borrowed(*key),
                     Cow::Owned(absolute(&mut self.growth_left, value, open.base.as_deref())),
                 )),
-                "data-src" | "data-lazy-src" | "data-original" | "srcset" | "width" | "height" => {
+                "data-src" | "data-lazy-src" | "data-original" | "srcset" | "data-srcset" | "width"
+                | "height" | "alt" | "title" | "name" | "value" => {
                     kept.push((Cow::Borrowed(*key), Cow::Borrowed(value.as_ref())));
                 }
                 _ => {}

@@ -13,30 +13,35 @@ use super::{
 impl Builder<'_> {
     /// Ends the innermost elements that have no end tag, if a tag of this name belongs to an element around them.
     pub(super) fn end_unclosed(&mut self, name: &str, offset: usize) {
-        // Nearly always there is none.
-        if self.stack.last().is_none_or(|innermost| innermost.is_closed) {
-            return;
+        // Nearly always the innermost element is closed. A field ends before the element around it does.
+        while self.stack.last().is_some_and(|innermost| !innermost.is_closed)
+            && let Some(level) = self.first_to_end(name)
+        {
+            self.warnings.warn(offset, format!("<{}> was not closed", self.stack[level].name));
+            self.close_to(level, offset);
         }
+    }
+
+    /// The outermost of the elements that a tag of this name ends.
+    fn first_to_end(&self, name: &str) -> Option<usize> {
         let mut level = self.stack.len();
-        while let Some(open) = level.checked_sub(1).and_then(|n| self.stack.get(n)) {
+        loop {
+            let open = &self.stack[level.checked_sub(1)?];
             if self.ends_field_in(open, self.stack.get(level), name) || self.is_part_of(open, name) {
-                break;
+                return Some(level).filter(|level| *level < self.stack.len());
             }
             if open.is_closed {
-                return;
+                return None;
             }
             level -= 1;
-        }
-        if let Some(open) = self.stack.get(level).filter(|_| level > 0) {
-            self.warnings.warn(offset, format!("<{}> was not closed", open.name));
-            self.close_to(level, offset);
         }
     }
 
     /// Whether the element that has just begun ends at once, although its tag does not say so.
     pub(super) fn is_read_as_empty(&mut self, open: &OpenElement<'_>, offset: usize) -> bool {
         match open.role {
-            Role::Markup => is_void(open.name),
+            // Sanitising finds where such a tag ends; here it would only be one level more.
+            Role::Markup => !open.is_closed || is_void(open.name),
             // Inside an element without end tag that is not read would be the rest of the document.
             Role::Skip if !open.is_closed && !has_own_title(open.name) => {
                 self.warnings.warn(offset, format!("<{}> was not closed", open.name));
@@ -59,7 +64,9 @@ impl Builder<'_> {
     fn is_part_of(&self, open: &OpenElement<'_>, name: &str) -> bool {
         let (vocabulary, local) = self.names.resolve(name);
         match open.role {
-            Role::Scope(ElementScope::Image) => is_of_titled(local),
+            // An item needs its title and its link more than its image does.
+            Role::Scope(ElementScope::Image) if self.item.is_some() => is_of_picture(local),
+            Role::Scope(ElementScope::Image) => is_of_picture(local) || is_of_titled(local),
             Role::Scope(scope) => meaning(scope, vocabulary, local) != Meaning::Skip,
             Role::Skip => has_own_title(open.name) && is_of_titled(local),
             Role::Field | Role::Markup => false,
@@ -78,10 +85,14 @@ fn has_own_title(name: &str) -> bool {
     local_name(name).eq_ignore_ascii_case("textinput")
 }
 
-/// Whether `<image>` or `<textInput>` has children of this name.
+/// Whether `<image>` and `<textInput>` have children of this name, as a feed has.
 fn is_of_titled(local: &str) -> bool {
-    const CHILDREN: [&str; 7] = ["title", "link", "description", "url", "width", "height", "name"];
-    CHILDREN.iter().any(|c| c.eq_ignore_ascii_case(local))
+    ["title", "link", "description", "name"].iter().any(|c| c.eq_ignore_ascii_case(local))
+}
+
+/// Whether only `<image>` has children of this name.
+fn is_of_picture(local: &str) -> bool {
+    ["url", "width", "height"].iter().any(|c| c.eq_ignore_ascii_case(local))
 }
 
 fn local_name(name: &str) -> &str {

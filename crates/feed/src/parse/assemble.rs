@@ -5,29 +5,37 @@ use url::Url;
 
 use super::{Context, HtmlMode, RawItem};
 use crate::{
-    html::{first_image, has_markup, may_be_markup, plain_text, sanitise, web_url},
+    html::{
+        first_image, has_lines, has_markup, may_be_markup, paragraphs, plain_text, plain_title, sanitise,
+        web_url,
+    },
     limits::{
         AUTHORS_MAX, CATEGORIES_MAX, ENCLOSURES_MAX, GUID_BYTES_MAX, ITEM_WARNINGS_MAX, SUMMARY_BYTES_MAX,
         TITLE_BYTES_MAX,
     },
     normalise::{FeedLink, FeedText},
-    text::{fold, is_folded},
+    text::{fold, is_folded, unescape},
 };
 
 /// Longest summary taken from the content, in bytes.
 const EXCERPT_BYTES_MAX: usize = 500;
 
 impl FeedText<'_> {
-    /// Plain text on one line; not copied if it already is.
-    fn into_line(self, bytes_max: usize) -> String {
+    /// A title as plain text on one line; not copied if it already is.
+    fn into_title(self, bytes_max: usize) -> String {
         if self.value.len() <= bytes_max
             && is_folded(&self.value)
             && !(self.html && may_be_markup(&self.value))
         {
             self.value.into_owned()
         } else {
-            self.line(bytes_max)
+            self.title(bytes_max)
         }
+    }
+
+    /// A title as plain text on one line.
+    pub(super) fn title(&self, bytes_max: usize) -> String {
+        if self.html { plain_title(&self.value, bytes_max) } else { fold(&self.value, bytes_max) }
     }
 
     /// Plain text on one line.
@@ -38,6 +46,11 @@ impl FeedText<'_> {
     fn as_html(&self) -> Option<&str> {
         Some(self.value.as_ref()).filter(|_| self.html)
     }
+
+    /// Whether one line of plain text would not show it as it is.
+    fn is_rich(&self) -> bool {
+        self.as_html().is_some_and(has_markup) || has_lines(&self.value)
+    }
 }
 
 /// Makes the item.
@@ -45,7 +58,7 @@ pub(super) fn assemble(raw: RawItem<'_>, context: &Context<'_>) -> Item {
     let base = raw.base.as_deref().or(context.site);
     let content_base = raw.content_base.as_deref().or(base);
     let mut warnings = raw.warnings;
-    let title = raw.title.map(|t| t.into_line(TITLE_BYTES_MAX)).unwrap_or_default();
+    let title = raw.title.map(|t| t.into_title(TITLE_BYTES_MAX)).unwrap_or_default();
     let guid = raw.guid.map(|g| fold(&g, GUID_BYTES_MAX)).filter(|g| !g.is_empty());
     let guid_as_link = guid.as_deref().filter(|_| raw.guid_is_link);
     let link = raw.links.iter().find_map(|l| web_url(l, base)).or_else(|| {
@@ -53,7 +66,7 @@ pub(super) fn assemble(raw: RawItem<'_>, context: &Context<'_>) -> Item {
         web_url(guid, None)
     });
     let mut summary = raw.summary.as_ref().map(|s| s.line(SUMMARY_BYTES_MAX)).unwrap_or_default();
-    let in_summary = || raw.summary.as_ref().filter(|s| s.as_html().is_some_and(has_markup));
+    let in_summary = || raw.summary.as_ref().filter(|s| s.is_rich());
     let body = raw.content.as_ref().or_else(in_summary);
     let content_html = body
         .filter(|_| context.html == HtmlMode::Sanitise)
@@ -98,11 +111,11 @@ pub(super) fn assemble(raw: RawItem<'_>, context: &Context<'_>) -> Item {
 }
 
 fn content(text: &FeedText<'_>, base: Option<&Url>, warnings: &mut Vec<String>) -> Option<String> {
-    let Some(html) = text.as_html() else {
-        let text = text.line(SUMMARY_BYTES_MAX);
-        return (!text.is_empty()).then(|| format!("<p>{}</p>", crate::text::escape(&text)));
+    let (safe, repairs) = match text.as_html() {
+        Some(html) if has_lines(html) && !has_markup(html) => paragraphs(&unescape(html)),
+        Some(html) => sanitise(html, base),
+        None => paragraphs(&text.value),
     };
-    let (safe, repairs) = sanitise(html, base);
     if repairs.truncated {
         warnings.push("the content was too long and was truncated".to_owned());
     }
@@ -115,7 +128,7 @@ fn content(text: &FeedText<'_>, base: Option<&Url>, warnings: &mut Vec<String>) 
 fn categories(raw: Vec<FeedText<'_>>) -> Vec<String> {
     let mut categories: Vec<String> = Vec::new();
     for text in raw.into_iter().take(CATEGORIES_MAX) {
-        let category = text.into_line(TITLE_BYTES_MAX);
+        let category = text.into_title(TITLE_BYTES_MAX);
         if !category.is_empty() && !categories.contains(&category) {
             categories.push(category);
         }

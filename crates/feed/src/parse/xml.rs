@@ -31,7 +31,7 @@ fn read_rss(normal: Normalised<'_>, hints: &Hints<'_>, html: HtmlMode) -> Result
     let link = own.chain(page_links(&side.links)).find_map(|l| web_url(l, base));
     let feed_language = channel.language.take().or(side.language.clone());
     let feed = FeedInfo {
-        title: some(FeedText::html(channel.title.as_str()).line(TITLE_BYTES_MAX)),
+        title: some(FeedText::html(channel.title.as_str()).title(TITLE_BYTES_MAX)),
         description: some(FeedText::html(channel.description.as_str()).line(SUMMARY_BYTES_MAX)),
         updated: instant(channel.last_build_date()).or(instant(channel.pub_date())),
         image: side
@@ -61,7 +61,7 @@ fn read_atom(normal: Normalised<'_>, hints: &Hints<'_>, html: HtmlMode) -> Resul
     let FeedExtras { updated, images, links, language: feed_language, base } = normal.feed;
     let base = base.as_deref().or(hints.url);
     let feed = FeedInfo {
-        title: some(atom_text(&mut atom.title).line(TITLE_BYTES_MAX)),
+        title: some(atom_text(&mut atom.title).title(TITLE_BYTES_MAX)),
         link: page_links(&links).find_map(|l| web_url(l, base)),
         description: atom.subtitle.as_mut().map(|s| atom_text(s).line(SUMMARY_BYTES_MAX)).and_then(some),
         language: feed_language.map(|l| fold(&l, 64)).and_then(some),

@@ -61,14 +61,19 @@ fn is_hidden(before: &str) -> bool {
 fn escaped_feed<'a>(text: &'a str, head: &str) -> Option<EmbeddedFeed<'a>> {
     const BEGINNINGS: [&str; 5] = ["&lt;?xml", "&lt;rss", "&lt;rdf:rdf", "&lt;feed", "&lt;atom:feed"];
     let at = BEGINNINGS.iter().filter_map(|b| head.find(b)).min()?;
-    let body = ["<body", "</head>"].iter().find_map(|tag| head[..at].find(tag)).unwrap_or(0);
-    if !shown_text(&head[body..at]).trim().is_empty() {
+    if !shows_nothing(&head[..at]) {
         return None;
     }
     let decoded = unescape(&shown_text(&text[at..])).into_owned();
     let lower = truncate(&decoded, 2 * PROOF_BYTES_MAX).to_ascii_lowercase();
     root_in(&lower, PROOF_BYTES_MAX)?;
     Some(EmbeddedFeed { at, text: Cow::Owned(decoded), is_json: false })
+}
+
+/// Whether the beginning of a page, in lower case, has no text that the page shows.
+fn shows_nothing(before: &str) -> bool {
+    let body = ["<body", "</head>"].iter().find_map(|tag| before.find(tag)).unwrap_or(0);
+    shown_text(&before[body..]).trim().is_empty()
 }
 
 /// The text between tags, with undecoded references, up to the end of the page.
@@ -87,16 +92,16 @@ fn shown_text(html: &str) -> String {
     shown
 }
 
-/// A JSON Feed, found by its version.
+/// A JSON Feed, found by its version; in a page it is the first text that is shown.
 fn json_feed<'a>(text: &'a str, head: &str) -> Option<EmbeddedFeed<'a>> {
     let version = head.find("jsonfeed.org/version/")?;
     let at = head[..version].rfind('{').filter(|at| *at > 0)?;
+    let is_page = ["<html", "<body", "<pre"].iter().any(|tag| head[..at].contains(tag));
+    if is_page && !shows_nothing(&head[..at]) {
+        return None;
+    }
     let rest = &text[at..];
-    let text = if head[..at].contains("<pre") {
-        unescape(&shown_text(rest)).into_owned().into()
-    } else {
-        rest.into()
-    };
+    let text = if is_page { unescape(&shown_text(rest)).into_owned().into() } else { rest.into() };
     Some(EmbeddedFeed { at, text, is_json: true })
 }
 
@@ -150,5 +155,6 @@ mod tests {
         assert_eq!(found(&format!("callback({feed})")).unwrap(), format!("{feed})"));
         let escaped = feed.replace('<', "&lt;").replace('>', "&gt;");
         assert_eq!(found(&format!("<html><body><pre>{escaped}</pre></body>")).unwrap(), feed);
+        assert_eq!(found(&format!("<html><body>An example: <pre>{escaped}</pre></body>")), None);
     }
 }

@@ -91,7 +91,7 @@ pub(crate) async fn end_within<const N: usize>(within: Duration, threads: [threa
         let stuck: Vec<_> = stuck.map(|thread| thread.thread().name().unwrap_or("?")).collect();
         tracing::warn!(
             threads = stuck.join(", "),
-            ?within,
+            seconds = within.as_secs(),
             "threads did not stop in time; they are left behind"
         );
     }

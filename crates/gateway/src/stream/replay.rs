@@ -98,8 +98,8 @@ pub(crate) async fn fetch(daemon: PeerClient, start: ReplayStart) -> ReplayResul
 fn render(body: &[u8]) -> Result<(Epoch, ReplayPage), serde_json::Error> {
     let LogAnswer { epoch, missed, events } = serde_json::from_slice(body)?;
     // A stream sends the shortened form of a long event, and nothing else reads these frames.
-    let frame = |event: &Box<RawValue>| Ok(Arc::new(Frame::render(event.get().as_bytes())?.shortened_only()));
-    let frames = events.iter().map(frame);
+    let frame = |event: &RawValue| Ok(Arc::new(Frame::render(event.get().as_bytes())?.shortened_only()));
+    let frames = events.iter().map(|event| frame(event));
     Ok((epoch, ReplayPage { frames: frames.collect::<Result<_, _>>()?, missed }))
 }
 

@@ -31,7 +31,16 @@ pub(super) fn read(text: &str, repaired_at: Option<usize>) -> ReadFeed {
     if let Some(at) = repaired_at {
         reader.warn(at, "what is not JSON was repaired".to_owned());
     }
-    if let Err(e) = reader.top() {
+    let mut result = reader.top();
+    if let Err(e) = &result
+        && !reader.read.feed.saw_items
+        && let Some(items) = items_after(text, reader.at)
+    {
+        reader.warn(e.at, format!("what is before the items was skipped: {}", e.message));
+        reader.at = items;
+        result = reader.items().and_then(|()| reader.members());
+    }
+    if let Err(e) = result {
         reader.warn(e.at, format!("parsing stopped here: {}", e.message));
         reader.read.damaged = true;
     }
@@ -54,6 +63,15 @@ struct JsonReader<'t> {
 impl JsonReader<'_> {
     /// Reads the outermost value.
     fn top(&mut self) -> Result<(), JsonFailure> {
+        if self.next() != Some(b'{') {
+            return self.value::<IgnoredAny>().map(drop);
+        }
+        self.at += 1;
+        self.members()
+    }
+
+    /// Reads the members of the outermost object, and its end.
+    fn members(&mut self) -> Result<(), JsonFailure> {
         const KEPT_KEYS: [&str; 11] = [
             "version",
             "title",
@@ -67,10 +85,6 @@ impl JsonReader<'_> {
             "language",
             "hubs",
         ];
-        if self.next() != Some(b'{') {
-            return self.value::<IgnoredAny>().map(drop);
-        }
-        self.at += 1;
         loop {
             match self.next() {
                 Some(b'}') => return Ok(()),
@@ -132,30 +146,33 @@ impl JsonReader<'_> {
     /// # Errors
     /// The failure, if neither is found or the attempts cost too much.
     fn skip_item(&mut self, begin: usize, failure: JsonFailure) -> Result<(), JsonFailure> {
-        let mut spent = failure.at.saturating_sub(begin);
         let end = end_of_item(self.text, begin);
-        spent += end.unwrap_or(self.text.len()) - begin;
         self.at = end.unwrap_or(begin);
-        if end.is_some() && matches!(self.next(), Some(b',' | b']' | b'{')) {
-            self.failed_bytes_left = self.failed_bytes_left.saturating_sub(spent);
-            self.warn(failure.at, format!("an item was skipped: {}", failure.message));
-            return Ok(());
-        }
+        let mut is_found = end.is_some() && matches!(self.next(), Some(b',' | b']' | b'{'));
         let mut from = begin;
-        while let Some(left) = self.failed_bytes_left.checked_sub(spent + 1) {
-            self.failed_bytes_left = left;
-            let Some(next) = next_object(self.text, from) else { break };
+        let mut read_to = failure.at.max(end.unwrap_or(self.text.len()));
+        while !is_found {
+            let Some(next) = next_object(self.text, from).filter(|_| self.pay(from, read_to)) else {
+                return Err(failure);
+            };
             self.at = next;
             let read = self.value::<Value>();
-            if read.as_ref().is_ok_and(is_item) {
-                self.at = next;
-                self.warn(failure.at, format!("an item was skipped: {}", failure.message));
-                return Ok(());
-            }
-            spent = read.map_or_else(|e| e.at, |_| self.at).saturating_sub(from);
-            from = next;
+            is_found = read.as_ref().is_ok_and(is_item);
+            read_to = read.map_or_else(|e| e.at, |_| self.at);
+            (self.at, from) = (next, next);
         }
-        Err(failure)
+        if !self.pay(from, read_to) {
+            return Err(failure);
+        }
+        self.warn(failure.at, format!("an item was skipped: {}", failure.message));
+        Ok(())
+    }
+
+    /// Counts what a failed attempt has read; returns false if that was too much.
+    fn pay(&mut self, from: usize, to: usize) -> bool {
+        let left = self.failed_bytes_left.checked_sub(to.saturating_sub(from) + 1);
+        self.failed_bytes_left = left.unwrap_or(0);
+        left.is_some()
     }
 
     /// Reads a value at the current offset.
@@ -212,6 +229,16 @@ fn position_of(text: &str, offset: usize) -> (u32, u32) {
     let line = memchr_iter(b'\n', before).count() + 1;
     let column = before.len() - memchr::memrchr(b'\n', before).map_or(0, |at| at + 1) + 1;
     (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
+}
+
+/// The offset of the `[` of the items, after an offset.
+fn items_after(text: &str, from: usize) -> Option<usize> {
+    const NAME: &str = "\"items\"";
+    let mut names = memmem::find_iter(&text.as_bytes()[from..], NAME).map(|at| from + at + NAME.len());
+    names.find_map(|at| {
+        let value = text[at..].trim_start().strip_prefix(':')?.trim_start();
+        value.starts_with('[').then(|| text.len() - value.len())
+    })
 }
 
 /// The offset after the object that begins at `begin`; `None` if its brackets do not match.
@@ -291,6 +318,14 @@ mod tests {
             titles(r#"[{"title":"a"} {"title":"b"}]}"#),
             (vec!["a".to_owned(), "b".to_owned()], false)
         );
+    }
+
+    #[test]
+    fn a_broken_member_before_the_items_costs_only_itself() {
+        let text = r#"{"title":"he said "hello" there","items":[{"title":"a"}],"description":"d"}"#;
+        let read = read(text, None);
+        assert_eq!((read.feed.items.len(), read.damaged), (1, false));
+        assert_eq!(read.feed.top["description"], "d");
     }
 
     #[test]
