@@ -57,7 +57,9 @@ fn ten() -> Document {
             guid: format!("http://paper.example/2024/story-{n}"),
             link: format!("http://paper.example/2024/story-{n}"),
             title: format!("Story {n}"),
-            text: format!("<p>What was reported on day {n}.</p>"),
+            text: format!(
+                "<p>What was reported on day {n}.</p><img src=\"https://img.example/{n}.jpg?w=1\">"
+            ),
             date: format!("2024-01-{n:02}T12:00:00Z"),
             ..Entry::default()
         })
@@ -218,7 +220,8 @@ async fn session_ids_trackers_signatures_and_images_are_silent_at_every_visit() 
             change(document, |item, entry| {
                 entry.link += &[format!("?ref={n}{item}"), format!(";jsessionid=A{n}F{item}")][item % 2];
                 entry.enclosure = format!("https://cdn{n}.example/{item}.mp3?signature={n}{item}");
-                entry.text += &format!("<img src=\"https://img{n}.example/{item}.jpg?w={n}\">");
+                entry.text = entry.text.replace("img.example", &format!("img{n}.example"));
+                entry.text = entry.text.replace("w=1", &format!("w={n}&signature={item}"));
             })
         }
     };
