@@ -54,14 +54,13 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "newswire check https://example.org/feed.xml",
                 "Fetch a feed and show its items, its warnings and when the daemon would visit it next",
             ),
-            ("newswire check --json feed.xml", "Read a file and print the result as JSON"),
             (
                 "newswire check --diff old.xml new.xml",
                 "Show what a visit would send if the feed was old.xml before and is new.xml now",
             ),
             (
-                "newswire check --content-type application/rss+xml -",
-                "Read standard input as if a server had sent it with this type",
+                "newswire check --json --content-type application/rss+xml -",
+                "Read standard input as if a server had sent it with this type, and print the result as JSON",
             ),
         ],
     ),
