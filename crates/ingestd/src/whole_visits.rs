@@ -118,7 +118,10 @@ fn fail(head: &str) -> Option<Vec<u8>> {
         "/bad-encoding" => response("200 OK", "content-encoding: gzip\r\n", FEED),
         "/truncated" => raw("HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n<rss>"),
         "/too-large" => response("200 OK", "", FEED),
-        "/too-complex" => response("200 OK", "", &format!("<rss>{}", "<a>".repeat(200))),
+        "/too-complex" => {
+            let nested = format!("<rss>{}{}", "<a>".repeat(200), "</a>".repeat(200));
+            response("200 OK", "", &nested)
+        }
         "/not-a-feed" => response("200 OK", "", "<!doctype html><title>Sign in</title>"),
         _ => None,
     }
