@@ -3,7 +3,7 @@
 //!
 //! One address gets at most a quarter of what the others leave, an IPv6 /48 at most half, so that those who do not read
 //! never take all of it, however many they are. An eighth is for small answers only: the kernel takes those at once,
-//! even for a client that does not read, so that everybody who wants a small page gets it.
+//! even for a client that does not read, so that every client that wants a small page gets it.
 //!
 //! Frames of the ring count only once, as the ring's: what is reserved here is what an answer may keep alive after the
 //! ring has let go of it.

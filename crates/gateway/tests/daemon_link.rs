@@ -12,7 +12,7 @@ use harness::{Endpoint, FakeDaemon, Gateway, Serving, TIMEOUT};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
-/// What the gateway waits for the daemon at most, before it gives a request up.
+/// How long the gateway waits for the daemon at most.
 const DAEMON_DEADLINE: Duration = Duration::from_secs(3);
 
 fn status(answer: &str) -> u16 {

@@ -20,7 +20,7 @@ use crate::state::AppState;
 
 /// Orders that wait for the front loop: there are two kinds, and each is given once.
 const ORDERS_MAX: usize = 2;
-/// How long the front thread may take to stop; it gives the workers 3 s.
+/// How long the front thread may take to stop; it waits 3 s for the workers.
 const STOP_MAX: Duration = Duration::from_secs(5);
 /// How often it is looked whether threads have ended.
 const STOP_CHECK: Duration = Duration::from_millis(10);
