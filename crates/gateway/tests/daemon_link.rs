@@ -3,32 +3,20 @@
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, reason = "tests may block")]
 
+#[path = "support/answer.rs"]
+mod answer;
 #[path = "support/harness.rs"]
 mod harness;
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
+use answer::{body, header, status};
 use harness::{Endpoint, FakeDaemon, Gateway, Serving, TIMEOUT};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long the gateway waits for the daemon at most.
 const DAEMON_DEADLINE: Duration = Duration::from_secs(3);
-
-fn status(answer: &str) -> u16 {
-    answer.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
-    let head = answer.split("\r\n\r\n").next().unwrap();
-    head.lines()
-        .find_map(|line| line.split_once(": ").filter(|(n, _)| n.eq_ignore_ascii_case(name)))
-        .map(|(_, value)| value)
-}
-
-fn body(answer: &str) -> Value {
-    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap_or_else(|e| panic!("{e}: {answer}"))
-}
 
 /// Status, problem code and detail.
 async fn problem(endpoint: &Endpoint, path: &str) -> (u16, String, String) {

@@ -3,11 +3,14 @@
 #![allow(clippy::disallowed_methods, reason = "tests may block")]
 #![allow(clippy::print_stdout, reason = "tests print what they measured")]
 
+#[path = "support/answer.rs"]
+mod answer;
 #[path = "support/harness.rs"]
 mod harness;
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
+use answer::{body, header, status};
 use harness::{Endpoint, FakeDaemon, Gateway, Serving, TIMEOUT, gateway_with};
 use news::Item;
 use serde_json::Value;
@@ -16,21 +19,6 @@ use tokio::{
     net::{TcpSocket, TcpStream},
     time::{Instant, sleep, timeout},
 };
-
-fn status(answer: &str) -> u16 {
-    answer.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
-    let head = answer.split("\r\n\r\n").next().unwrap();
-    head.lines()
-        .find_map(|line| line.split_once(": ").filter(|(n, _)| n.eq_ignore_ascii_case(name)))
-        .map(|(_, v)| v)
-}
-
-fn body(answer: &str) -> Value {
-    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap_or_else(|e| panic!("{e}: {answer}"))
-}
 
 async fn get(endpoint: &Endpoint, path: &str) -> Value {
     let answer = endpoint.ask("GET", path, "").await;
