@@ -128,6 +128,108 @@ fn session_ids_in_links_that_name_articles_by_query_send_nothing() {
     }
 }
 
+/// Ten articles of which only the words, or title and date, are the same at each visit.
+fn made_up_at_each_visit() -> Vec<(&'static str, fn(i64, usize) -> Entry)> {
+    vec![
+        ("a parameter of the link, untitled", |n, visit| Entry {
+            link: format!("http://e.example/p?id={n}&zz={visit}{n}"),
+            text: words(n),
+            ..Entry::default()
+        }),
+        ("a parameter of the link and of the guid", |n, visit| Entry {
+            guid: format!("http://e.example/p?id={n}&zz={visit}{n}"),
+            link: format!("http://e.example/p?id={n}&zz={visit}{n}"),
+            text: words(n),
+            ..Entry::default()
+        }),
+        ("a session in the path, equal titles", |n, visit| Entry {
+            link: format!("http://e.example/S(x{visit}y)/p{n}.aspx"),
+            title: "News".to_owned(),
+            text: words(n),
+            ..Entry::default()
+        }),
+        ("a session in the path, untitled", |n, visit| Entry {
+            link: format!("http://e.example/S(x{visit}y)/p{n}.aspx"),
+            text: words(n),
+            ..Entry::default()
+        }),
+        ("guid and date, no link", |n, visit| Entry {
+            guid: format!("{visit}-{n}"),
+            title: format!("Article {n}"),
+            text: words(n),
+            minute: Some(i64::try_from(visit).unwrap() * 5),
+            ..Entry::default()
+        }),
+        ("guid, link and date", |n, visit| Entry {
+            guid: format!("{visit}-{n}"),
+            link: format!("http://e.example/{visit}/{n}"),
+            title: format!("Article {n}"),
+            text: words(n),
+            minute: Some(i64::try_from(visit).unwrap() * 5),
+            ..Entry::default()
+        }),
+        ("the guids of a podcast", |n, visit| Entry {
+            guid: format!("{visit}-{n}"),
+            title: format!("Episode {n}"),
+            enclosure: format!("http://e.example/{n}.mp3?sig={visit}"),
+            ..Entry::default()
+        }),
+        ("the guids of a podcast with equal titles", |n, visit| Entry {
+            guid: format!("{visit}-{n}"),
+            title: "Episode".to_owned(),
+            minute: Some(n * 1440),
+            enclosure: format!("http://e.example/{n}.mp3?sig={visit}"),
+            ..Entry::default()
+        }),
+    ]
+}
+
+fn words(n: i64) -> String {
+    format!("What happened on day {n} to people of whom we have not heard before")
+}
+
+#[test]
+fn ten_items_of_which_only_the_words_stay_are_sent_once() {
+    for (kind, entry) in made_up_at_each_visit() {
+        let mut visits = Visits::default();
+        for visit in 0..10 {
+            let document: Vec<_> = (0..10).rev().map(|n| entry(n, visit)).collect();
+            assert_eq!(visits.sent(&document), if visit == 0 { (10, 0) } else { NOTHING }, "{kind} {visit}");
+        }
+        let newer: Vec<_> = (1..11).rev().map(|n| entry(n, 10)).collect();
+        assert_eq!(visits.sent(&newer), (1, 0), "{kind}: a newer article");
+    }
+}
+
+#[test]
+fn equal_words_of_several_items_and_equal_titles_of_others_are_no_evidence() {
+    // Two comic strips a day, each with its own link; and reports with equal words.
+    let strips = |day: i64| {
+        ["Cat", "Dog"].map(|title| Entry {
+            guid: format!("{title}-{day}"),
+            link: format!("http://comics.example/{title}/{day}"),
+            title: title.to_owned(),
+            minute: Some(day * 1440),
+            ..Entry::default()
+        })
+    };
+    let reports = |day: i64| {
+        [1, 2].map(|n| Entry {
+            guid: format!("{n}-{day}"),
+            title: "Status".to_owned(),
+            text: "All systems work.".to_owned(),
+            minute: Some(day * 1440 + n),
+            ..Entry::default()
+        })
+    };
+    for kind in [&strips as &dyn Fn(i64) -> [Entry; 2], &reports] {
+        let mut visits = Visits::default();
+        for day in 0..5 {
+            assert_eq!(visits.sent(&kind(day)), (2, 0), "day {day}");
+        }
+    }
+}
+
 #[test]
 fn a_text_that_changes_at_every_visit_is_bounded() {
     for counter in [10, 7] {
