@@ -50,7 +50,7 @@ fn evidence(item: &Item, guid: Option<&ComparedAddress>, link: Option<&ComparedA
         path: link.map_or(0, |link| hash(link.without_host())),
         page: link.map_or(0, |link| hash(link.page())),
         title: hash_of_line(&item.title),
-        text: hash_of_body([item.summary.as_str(), item.content_html.as_deref().unwrap_or_default()]),
+        text: hash_of_body(item.content_html.as_deref().unwrap_or_default(), &item.summary),
         guid_follows_link: guid.zip(link).is_some_and(|(guid, link)| follows(guid, link)),
     }
 }
@@ -162,7 +162,7 @@ mod tests {
             .enclosures
             .push(news::Enclosure { url: "https://x.example/a.mp3?sig=1".to_owned(), ..Default::default() });
         assert_eq!(evidence(before.clone()), evidence(after.clone()));
-        after.content_html = Some("<p>More</p>".to_owned());
+        after.content_html = Some("<p>About it, and more</p>".to_owned());
         assert_ne!(evidence(before).text, evidence(after).text);
     }
 }

@@ -128,8 +128,50 @@ fn session_ids_in_links_that_name_articles_by_query_send_nothing() {
     }
 }
 
-/// Ten articles of which only the words, or title and date, are the same at each visit.
-fn made_up_at_each_visit() -> Vec<(&'static str, fn(i64, usize) -> Entry)> {
+#[test]
+fn the_same_words_in_another_element_or_format_send_nothing() {
+    let rss = |body: &str| {
+        format!(
+            "<rss version=\"2.0\" xmlns:content=\"http://purl.org/rss/1.0/modules/content/\"><channel><title>F</title>\
+             <item><guid isPermaLink=\"false\">g</guid><link>http://e.example/1</link><title>T</title>{body}</item></channel></rss>"
+        )
+    };
+    let atom = |body: &str| {
+        format!(
+            "<feed xmlns=\"http://www.w3.org/2005/Atom\"><title>F</title><entry><id>g</id>\
+             <link href=\"http://e.example/1\"/><title>T</title>{body}</entry></feed>"
+        )
+    };
+    let long = "Salt &amp; pepper, £5 and more. ".repeat(40);
+    for words in ["Story x", "Salt &amp; pepper &lt; 5", long.as_str()] {
+        let markup = format!("<![CDATA[<p>{words}</p>]]>");
+        let forms = [
+            rss(&format!("<description>{markup}</description>")),
+            rss(&format!("<description>{words}</description>")),
+            rss(&format!("<content:encoded>{markup}</content:encoded>")),
+            rss(&format!("<content:encoded>{words}</content:encoded>")),
+            rss(&format!("<description>{words}</description><content:encoded>{markup}</content:encoded>")),
+            rss(&format!("<description>Short</description><content:encoded>{markup}</content:encoded>")),
+            atom(&format!("<summary>{words}</summary>")),
+            atom(&format!("<content>{words}</content>")),
+            atom(&format!("<content type=\"html\">{markup}</content>")),
+            atom(&format!("<summary>{words}</summary><content type=\"html\">{markup}</content>")),
+        ];
+        let mut seen = seen::SeenSet::default();
+        for (n, form) in forms.iter().chain(forms.iter().rev()).enumerate() {
+            let items = feed::read(form.as_bytes(), &feed::Hints::default()).unwrap().items;
+            let now = news::Timestamp::from_millis(1_800_000_000_000 + i64::try_from(n).unwrap() * 300_000);
+            let status = seen.classify(&items, now).items[0].status;
+            assert_eq!(status, if n == 0 { ItemStatus::New } else { ItemStatus::Known }, "{form}");
+        }
+    }
+}
+
+/// The article of a number as it is at a visit.
+type EntryOfVisit = fn(i64, usize) -> Entry;
+
+/// Articles of which only the words, or title and date, are the same at each visit.
+fn made_up_at_each_visit() -> Vec<(&'static str, EntryOfVisit)> {
     vec![
         ("a parameter of the link, untitled", |n, visit| Entry {
             link: format!("http://e.example/p?id={n}&zz={visit}{n}"),
