@@ -163,7 +163,7 @@ const BY_GUID: [Step; 6] = [
 ];
 
 /// No guid, or another one.
-const BY_OTHER_EVIDENCE: [Step; 25] = [
+const BY_OTHER_EVIDENCE: [Step; 27] = [
     in_order(LINK_TITLE.and(TEXT)),
     step(LINK_TITLE.and(DATE), ANY, Scope::All),
     // The site has moved to another host.
@@ -189,6 +189,9 @@ const BY_OTHER_EVIDENCE: [Step; 25] = [
     step(PAGE_TITLE.and(UNDATED), TITLE, Scope::Newest),
     // Nothing but the link tells whether it was edited or replaced.
     step(LINK.and(UNDATED).and(NO_GUID), LINK, Scope::All),
+    // Neither guid nor link, and another picture or date.
+    step(WORDS.and(NO_GUID).and(NO_LINK), WORDS, Scope::All),
+    step(WORDS.and(NO_LINK).and(PAGE), PAGE, Scope::Newest),
     // Everything but the words is made up at each visit. Words that are a title alone, such as that of a comic strip, are
     // too few if the links are other ones.
     step(TITLE.and(TEXT).and(WORDS), WORDS, Scope::Replaced),
@@ -271,7 +274,12 @@ impl<'a> Matching<'a> {
 
     /// What did not change at all: most of what a known source has.
     fn match_unchanged(&mut self) {
-        let whole = |traits: &Traits| [GUID, LINK, TITLE, TEXT].map(|part| part.of(traits));
+        let whole = |traits: &Traits| {
+            // With neither guid nor link, media and date tell items with equal words apart.
+            let is_nameless = traits.guid == 0 && traits.link == 0;
+            let own = [PAGE, DATE].map(|part| if is_nameless { part.of(traits) } else { 0 });
+            ([GUID, LINK, TITLE, TEXT].map(|part| part.of(traits)), own)
+        };
         let reason = MatchReason::Equal(GUID.and(LINK_TITLE).and(TEXT));
         let mut wanted: HashMap<_, Vec<usize>> = HashMap::with_capacity(self.items.len());
         for (n, traits) in self.items.iter().enumerate().rev() {

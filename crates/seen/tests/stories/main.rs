@@ -167,6 +167,39 @@ fn the_same_words_in_another_element_or_format_send_nothing() {
     }
 }
 
+#[test]
+fn equal_words_without_guid_and_link_are_told_apart_by_their_media_or_dates() {
+    let kinds: [(&str, EntryOfVisit); 3] = [
+        ("a podcast", |n, visit| Entry {
+            title: "Episode".to_owned(),
+            enclosure: format!("http://e.example/{n}.mp3?sig={visit}"),
+            ..Entry::default()
+        }),
+        ("a dated podcast", |n, visit| Entry {
+            title: "Episode".to_owned(),
+            enclosure: format!("http://e.example/{n}.mp3?sig={visit}"),
+            minute: Some(n * 1440),
+            ..Entry::default()
+        }),
+        ("reports", |n, _| Entry {
+            title: "Status".to_owned(),
+            text: "All systems work.".to_owned(),
+            minute: Some(n * 1440),
+            ..Entry::default()
+        }),
+    ];
+    for (kind, entry) in kinds {
+        let mut visits = Visits::default();
+        let window = |last: i64, visit| (last - 4..=last).rev().map(|n| entry(n, visit)).collect::<Vec<_>>();
+        assert_eq!(visits.sent(&window(5, 0)), (5, 0), "{kind}");
+        assert_eq!(visits.sent(&window(5, 1)), NOTHING, "{kind}");
+        assert_eq!(visits.sent(&window(6, 2)), (1, 0), "{kind}");
+        assert_eq!(visits.sent(&window(8, 3)), (2, 0), "{kind}");
+        let newest = window(8, 4).remove(0);
+        assert_eq!(visits.sent(&[newest]), NOTHING, "{kind}: the newest alone");
+    }
+}
+
 /// The article of a number as it is at a visit.
 type EntryOfVisit = fn(i64, usize) -> Entry;
 
