@@ -20,6 +20,7 @@ const WORDS: &[&str] = &[
     "cursor",
     "blame",
     "error", //
+    "absorbed",
     "added",
     "before",
     "by_s",

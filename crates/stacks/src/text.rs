@@ -17,6 +17,7 @@ const OUR_CRATES: &[&str] = &[
     "newswire",
     "news",
     "notation",
+    "seen",
     "store",
     "wire",
 ];

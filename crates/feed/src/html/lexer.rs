@@ -301,10 +301,10 @@ pub(super) fn is_markup(name: &str, attributes: &str) -> bool {
 
 /// Whether the tag does not separate words.
 pub(super) fn is_inline(name: &str) -> bool {
-    const INLINE: [&str; 31] = [
+    const INLINE: [&str; 37] = [
         "a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "code", "del", "dfn", "em", "font", "i",
-        "ins", "kbd", "mark", "nobr", "q", "s", "samp", "small", "span", "strike", "strong", "sub", "sup",
-        "time", "tt", "u", "var",
+        "ins", "kbd", "mark", "nobr", "q", "rb", "rp", "rt", "rtc", "ruby", "s", "samp", "small", "span",
+        "strike", "strong", "sub", "sup", "time", "tt", "u", "var", "wbr",
     ];
     known(name).is_some_and(|name| INLINE.contains(&name))
 }

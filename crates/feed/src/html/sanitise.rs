@@ -474,6 +474,7 @@ mod tests {
     #[test]
     fn removed_block_elements_still_separate_lines() {
         assert_eq!(safe("<div>a</div><div><span>b</span></div>"), "a<br>b");
+        assert_eq!(safe("<ruby>漢<rp>(</rp><rt>kan</rt><rp>)</rp></ruby> a<wbr>b"), "漢(kan) ab");
     }
 
     #[test]
