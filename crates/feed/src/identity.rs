@@ -1,10 +1,11 @@
 //! Step 5 of the life of an item: its identity.
 //!
 //! The key of an item is a function of this item alone: of its guid, its link as it is compared, and its title; without
-//! a guid or a title also of its text. Items that differ in one of them are different items, whatever stands beside them.
+//! a guid or a title also of its text; with neither guid nor link also of the addresses of its media, or of its date if it
+//! has none. Items that differ in one of them are different items, whatever stands beside them.
 //! Whether an item of the next visit is the same one, edited or moved, is found by its evidence (crate `seen`), and it
 //! then keeps the key that was published first.
-//! Never here: the time of the visit, randomness, or a date.
+//! Never here: the time of the visit or randomness.
 
 mod address;
 mod words;
@@ -12,7 +13,7 @@ mod words;
 use std::collections::HashSet;
 
 use address::ComparedAddress;
-use news::{Item, ItemEvidence, stable_hash};
+use news::{Item, ItemEvidence, Timestamp, stable_hash};
 use sha2::{Digest, Sha256};
 use words::{hash_of_body, hash_of_line};
 
@@ -48,11 +49,21 @@ fn evidence(item: &Item, guid: Option<&ComparedAddress>, link: Option<&ComparedA
         guid: guid.map_or(0, |guid| hash(guid.full())),
         link: link.map_or(0, |link| hash(link.full())),
         path: link.map_or(0, |link| hash(link.without_host())),
-        page: link.map_or(0, |link| hash(link.page())),
+        page: link.map_or_else(|| media_page(item), |link| hash(link.page())),
         title: hash_of_line(&item.title),
-        text: hash_of_body([item.summary.as_str(), item.content_html.as_deref().unwrap_or_default()]),
+        text: hash_of_body(item.content_html.as_deref().unwrap_or_default(), &item.summary),
         guid_follows_link: guid.zip(link).is_some_and(|(guid, link)| follows(guid, link)),
     }
+}
+
+/// The addresses of the media of an item that has neither guid nor link, without their queries, which may be signatures;
+/// 0 if there are none.
+fn media_page(item: &Item) -> u64 {
+    if item.guid.is_some() || item.link.is_some() {
+        return 0;
+    }
+    let media = item.enclosures.iter().map(|enclosure| &enclosure.url).chain(&item.image);
+    media.fold(0, |pages, url| hash(&format!("{pages:x} {}", ComparedAddress::of(url).page())))
 }
 
 /// 16 bytes of SHA-256 as 32 hexadecimal digits. Parts are hashed with their lengths, so that different splits differ.
@@ -65,6 +76,12 @@ fn key(item: &Item, guid: Option<&ComparedAddress>, link: Option<&ComparedAddres
     hasher.update(item.evidence.title.to_le_bytes());
     if guid.is_none() || item.evidence.title == 0 {
         hasher.update(item.evidence.text.to_le_bytes());
+    }
+    if guid.is_none() && link.is_none() {
+        let date = item.published.map_or(0, Timestamp::millis);
+        let (media, date) = if item.evidence.page == 0 { (0, date) } else { (item.evidence.page, 0) };
+        hasher.update(media.to_le_bytes());
+        hasher.update(date.to_le_bytes());
     }
     let digit = |n: u8| char::from(b"0123456789abcdef"[usize::from(n)]);
     hasher.finalize().iter().take(16).flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
@@ -118,6 +135,27 @@ mod tests {
     }
 
     #[test]
+    fn items_without_guid_and_link_are_told_apart_by_their_media_or_dates() {
+        let same = with_text(item("", "", "one"), "text");
+        let media = |n: usize, signature: &str| {
+            let url = format!("http://cdn.example/{n}.mp3?sig={signature}");
+            Item { enclosures: vec![news::Enclosure { url, ..Default::default() }], ..same.clone() }
+        };
+        let image =
+            |n: usize| Item { image: Some(format!("http://cdn.example/{n}.jpg?w=80")), ..same.clone() };
+        let dated = |n: i64| Item { published: Some(Timestamp::from_millis(n)), ..same.clone() };
+        let five = |one: &dyn Fn(u8) -> Item| keys((1..6).map(one).collect());
+        assert_eq!(five(&|n| media(n.into(), "a")).len(), 5);
+        assert_eq!(five(&|n| media(n.into(), "a")), five(&|n| media(n.into(), "b")), "without the query");
+        assert_eq!(five(&|n| image(n.into())).len(), 5);
+        assert_eq!(five(&|n| dated(n.into())).len(), 5);
+        let with_date = |n: i64| Item { published: Some(Timestamp::from_millis(n)), ..media(1, "a") };
+        assert_eq!(five(&|n| with_date(n.into())).len(), 1, "media are enough");
+        let with_link = |n: u8| Item { link: Some("http://x.example/1".to_owned()), ..image(n.into()) };
+        assert_eq!(five(&with_link).len(), 1, "so is a link");
+    }
+
+    #[test]
     fn a_move_to_https_and_trackers_do_not_change_the_key() {
         let key = |guid, link| keys(vec![item(guid, link, "one")]).remove(0);
         let before = key("http://x.example/1", "http://x.example/1");
@@ -162,7 +200,7 @@ mod tests {
             .enclosures
             .push(news::Enclosure { url: "https://x.example/a.mp3?sig=1".to_owned(), ..Default::default() });
         assert_eq!(evidence(before.clone()), evidence(after.clone()));
-        after.content_html = Some("<p>More</p>".to_owned());
+        after.content_html = Some("<p>About it, and more</p>".to_owned());
         assert_ne!(evidence(before).text, evidence(after).text);
     }
 }

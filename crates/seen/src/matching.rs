@@ -30,8 +30,12 @@ const UNDATED: EvidenceParts = EvidenceParts(128);
 const NO_GUID: EvidenceParts = EvidenceParts(256);
 /// Both guids are their links with another fragment: they count the versions of an article.
 const VERSIONS: EvidenceParts = EvidenceParts(512);
+/// Neither has a link.
+const NO_LINK: EvidenceParts = EvidenceParts(1024);
+/// Title and text together; one of them may be missing.
+const WORDS: EvidenceParts = EvidenceParts(2048);
 
-const NAMES: [(EvidenceParts, &str); 10] = [
+const NAMES: [(EvidenceParts, &str); 12] = [
     (GUID, "guid"),
     (LINK, "link"),
     (PATH, "link without host"),
@@ -42,6 +46,8 @@ const NAMES: [(EvidenceParts, &str); 10] = [
     (UNDATED, "no date"),
     (NO_GUID, "no guid"),
     (VERSIONS, "version in the guid"),
+    (NO_LINK, "no link"),
+    (WORDS, "all words"),
 ];
 
 impl EvidenceParts {
@@ -76,6 +82,8 @@ impl EvidenceParts {
             PAGE => traits.page.into(),
             UNDATED => (traits.date == 0).into(),
             NO_GUID => (traits.guid == 0).into(),
+            NO_LINK => (traits.link == 0).into(),
+            WORDS => traits.version().into(),
             _ => traits.guid_follows_link.into(),
         }
     }
@@ -117,6 +125,9 @@ enum Scope {
     OlderWithoutGuid,
     /// Those of the newest document: the item takes the place of one that is gone.
     Newest,
+    /// As `Newest`, if most items of the document have another identity than those of the newest one: what one item
+    /// alone repeats is a recurring article.
+    Replaced,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -152,7 +163,7 @@ const BY_GUID: [Step; 6] = [
 ];
 
 /// No guid, or another one.
-const BY_OTHER_EVIDENCE: [Step; 20] = [
+const BY_OTHER_EVIDENCE: [Step; 27] = [
     in_order(LINK_TITLE.and(TEXT)),
     step(LINK_TITLE.and(DATE), ANY, Scope::All),
     // The site has moved to another host.
@@ -178,6 +189,16 @@ const BY_OTHER_EVIDENCE: [Step; 20] = [
     step(PAGE_TITLE.and(UNDATED), TITLE, Scope::Newest),
     // Nothing but the link tells whether it was edited or replaced.
     step(LINK.and(UNDATED).and(NO_GUID), LINK, Scope::All),
+    // Neither guid nor link, and another picture or date.
+    step(WORDS.and(NO_GUID).and(NO_LINK), WORDS, Scope::All),
+    step(WORDS.and(NO_LINK).and(PAGE), PAGE, Scope::Newest),
+    // Everything but the words is made up at each visit. Words that are a title alone, such as that of a comic strip, are
+    // too few if the links are other ones.
+    step(TITLE.and(TEXT).and(WORDS), WORDS, Scope::Replaced),
+    step(WORDS.and(PAGE), WORDS, Scope::Replaced),
+    step(WORDS.and(NO_LINK), WORDS, Scope::Replaced),
+    step(TEXT.and(UNDATED).and(WORDS), WORDS, Scope::Replaced),
+    step(TITLE.and(DATE).and(NO_LINK), ANY, Scope::Replaced),
 ];
 
 /// The entry of an item, and by what it was recognised.
@@ -203,6 +224,8 @@ pub(crate) struct Matching<'a> {
     open_entries: Vec<usize>,
     /// What several items of one document have: the part and its value.
     shared: HashSet<(EvidenceParts, u64)>,
+    /// Most items of the document, and more than one, are not found under their guid or as they were.
+    is_replaced: bool,
 }
 
 impl<'a> Matching<'a> {
@@ -217,6 +240,7 @@ impl<'a> Matching<'a> {
             open_items: (0..items.len()).collect(),
             open_entries: Vec::new(),
             shared: HashSet::new(),
+            is_replaced: false,
         };
         matching.match_unchanged();
         if !matching.open_items.is_empty() {
@@ -233,6 +257,8 @@ impl<'a> Matching<'a> {
 
     /// Matches what has another guid or none.
     pub(crate) fn by_other_evidence(&mut self) {
+        let others = self.unmatched().count();
+        self.is_replaced = others > 1 && others * 2 > self.items.len();
         BY_OTHER_EVIDENCE.iter().for_each(|step| self.run(*step));
     }
 
@@ -248,7 +274,12 @@ impl<'a> Matching<'a> {
 
     /// What did not change at all: most of what a known source has.
     fn match_unchanged(&mut self) {
-        let whole = |traits: &Traits| [GUID, LINK, TITLE, TEXT].map(|part| part.of(traits));
+        let whole = |traits: &Traits| {
+            // With neither guid nor link, media and date tell items with equal words apart.
+            let is_nameless = traits.guid == 0 && traits.link == 0;
+            let own = [PAGE, DATE].map(|part| if is_nameless { part.of(traits) } else { 0 });
+            ([GUID, LINK, TITLE, TEXT].map(|part| part.of(traits)), own)
+        };
         let reason = MatchReason::Equal(GUID.and(LINK_TITLE).and(TEXT));
         let mut wanted: HashMap<_, Vec<usize>> = HashMap::with_capacity(self.items.len());
         for (n, traits) in self.items.iter().enumerate().rev() {
@@ -276,7 +307,7 @@ impl<'a> Matching<'a> {
     fn shared_parts(&self) -> HashSet<(EvidenceParts, u64)> {
         let mut shared = HashSet::new();
         let entries = self.entries[..self.newest].iter().filter_map(SeenEntry::traits);
-        for part in [GUID, LINK, TITLE, PATH, PAGE] {
+        for part in [GUID, LINK, TITLE, PATH, PAGE, WORDS] {
             for document in [self.items.iter().collect::<Vec<_>>(), entries.clone().collect()] {
                 let mut once = HashSet::with_capacity(document.len());
                 let values = document.into_iter().map(|traits| part.of(traits));
@@ -292,12 +323,15 @@ impl<'a> Matching<'a> {
         if self.open_items.is_empty() || self.open_entries.is_empty() {
             return;
         }
+        if step.scope == Scope::Replaced && !self.is_replaced {
+            return;
+        }
         let newest = self.newest;
         self.join(step, |n, _| n < newest);
         match step.scope {
             Scope::All => self.join(step, |_, _| true),
             Scope::OlderWithoutGuid => self.join(step, |_, traits| traits.guid == 0),
-            Scope::Newest => {}
+            Scope::Newest | Scope::Replaced => {}
         }
     }
 

@@ -1,31 +1,44 @@
 //! The words of a text as a reader sees them, hashed: without markup, without addresses, without white space.
 
-use memchr::{memchr, memchr3};
+use memchr::{memchr, memchr2, memchr3};
 
 /// Bytes that are hashed at once.
 const BLOCK: usize = 1024;
-/// How the serialiser of the sanitiser writes U+00A0, and the character itself.
-const NO_BREAK_SPACES: [&str; 2] = ["&nbsp;", "\u{a0}"];
+/// How the serialiser of the sanitiser writes characters that have a meaning in HTML, and U+00A0.
+const REFERENCES: [(&str, &str); 5] =
+    [("&amp;", "&"), ("&nbsp;", ""), ("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\"")];
+const NO_BREAK_SPACE: &str = "\u{a0}";
 
-/// Hash of the words of these texts, plain or sanitised HTML; 0 if there are none.
-pub(super) fn hash_of_body<const N: usize>(texts: [&str; N]) -> u64 {
-    let mut words = Words::new();
-    for text in texts {
-        words.add(text);
+/// Hash of the words of the longer text of the two, sanitised HTML and plain; 0 if there are none. Publishers put the same
+/// words here and there, or into both.
+pub(super) fn hash_of_body(html: &str, plain: &str) -> u64 {
+    let mut words = Words::new(TextKind::Html);
+    words.add_html(html);
+    if words.len() >= plain.len() as u64 {
+        return words.finish();
     }
-    words.finish()
+    let mut others = Words::new(TextKind::Plain);
+    others.add_text(plain);
+    if words.len() >= others.len() { words.finish() } else { others.finish() }
 }
 
 /// Hash of a line of plain text without its white space; 0 if it is empty.
 pub(super) fn hash_of_line(line: &str) -> u64 {
-    let mut words = Words::new();
+    let mut words = Words::new(TextKind::Plain);
     words.push(line.as_bytes());
     words.finish()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TextKind {
+    Html,
+    Plain,
 }
 
 /// Collects text and hashes it, a block at a time: a document has megabytes of it. The hash is stored, so it is the same
 /// for ever; it is no cryptographic one, because a publisher who makes two texts collide hides only their own edit.
 struct Words {
+    kind: TextKind,
     hash: u64,
     bytes: u64,
     block: [u8; BLOCK],
@@ -33,8 +46,8 @@ struct Words {
 }
 
 impl Words {
-    fn new() -> Self {
-        Self { hash: 0xcbf2_9ce4_8422_2325, bytes: 0, block: [0; BLOCK], filled: 0 }
+    fn new(kind: TextKind) -> Self {
+        Self { kind, hash: 0xcbf2_9ce4_8422_2325, bytes: 0, block: [0; BLOCK], filled: 0 }
     }
 
     /// Adds text without its spaces and line breaks.
@@ -65,12 +78,17 @@ impl Words {
         self.filled = 0;
     }
 
+    /// Bytes of the words so far.
+    fn len(&self) -> u64 {
+        self.bytes + self.filled as u64
+    }
+
     fn finish(mut self) -> u64 {
         self.flush();
         if self.bytes == 0 { 0 } else { mixed(mixed(self.hash ^ self.bytes)).max(1) }
     }
 
-    fn add(&mut self, mut html: &str) {
+    fn add_html(&mut self, mut html: &str) {
         while let Some(at) = memchr(b'<', html.as_bytes()) {
             let end = end_of_tag(&html[at..]);
             self.add_text(&html[..at + usize::from(end.is_none())]);
@@ -97,12 +115,28 @@ impl Words {
         self.add_spaced(text);
     }
 
+    /// Adds text without no-break spaces, and references as what they stand for.
     fn add_spaced(&mut self, mut text: &str) {
-        while let Some((at, space)) =
-            NO_BREAK_SPACES.iter().filter_map(|space| Some((text.find(space)?, space))).min()
-        {
+        while let Some(at) = memchr2(b'&', 0xc2, text.as_bytes()) {
             self.push(&text.as_bytes()[..at]);
-            text = &text[at + space.len()..];
+            // A character that begins with the byte C2 has two.
+            let here = &text.as_bytes()[at..];
+            let reference = REFERENCES
+                .iter()
+                .find(|(name, _)| self.kind == TextKind::Html && here.starts_with(name.as_bytes()));
+            let len = match reference {
+                Some((name, character)) => {
+                    self.push(character.as_bytes());
+                    name.len()
+                }
+                None if here.starts_with(NO_BREAK_SPACE.as_bytes()) => NO_BREAK_SPACE.len(),
+                None => {
+                    let len = if here[0] == b'&' { 1 } else { 2 };
+                    self.push(&here[..len]);
+                    len
+                }
+            };
+            text = &text[at + len..];
         }
         self.push(text.as_bytes());
     }
@@ -137,7 +171,29 @@ mod tests {
     use super::*;
 
     fn hash(text: &str) -> u64 {
-        hash_of_body([text])
+        hash_of_body(text, "")
+    }
+
+    #[test]
+    fn the_same_words_are_the_same_text_wherever_they_stand() {
+        for (html, plain) in [
+            ("<p>One &amp; two &lt;b&gt; three</p>", "One & two <b> three"),
+            ("One&nbsp;two £5 &quot;é&quot;", "One\u{a0}two £5 \"é\""),
+            (
+                "<p>See <a href=\"http://x.example/?a=1&amp;b=2\">http://x.example/?a=1&amp;b=2</a></p> now",
+                "See now",
+            ),
+            ("a &amp;lt; b", "a &lt; b"),
+        ] {
+            let hash = hash_of_body(html, "");
+            assert_eq!(hash_of_body("", plain), hash, "{plain}");
+            assert_eq!(hash_of_body(html, plain), hash, "{plain}");
+            assert_eq!(hash_of_body(html, "One"), hash, "a shorter summary");
+            assert_eq!(hash_of_body("<img src=\"http://x.example/1.jpg\">", plain), hash, "a picture");
+            assert_ne!(hash_of_body(html, &format!("{plain} and something that is longer than that")), hash);
+        }
+        assert_ne!(hash_of_body("", "a £ b"), hash_of_body("", "a ¥ b"));
+        assert_ne!(hash_of_body("", "a & b"), hash_of_body("", "a &amp; b"), "plain text has no references");
     }
 
     #[test]

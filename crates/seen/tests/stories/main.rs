@@ -129,6 +129,183 @@ fn session_ids_in_links_that_name_articles_by_query_send_nothing() {
 }
 
 #[test]
+fn the_same_words_in_another_element_or_format_send_nothing() {
+    let rss = |body: &str| {
+        format!(
+            "<rss version=\"2.0\" xmlns:content=\"http://purl.org/rss/1.0/modules/content/\"><channel><title>F</title>\
+             <item><guid isPermaLink=\"false\">g</guid><link>http://e.example/1</link><title>T</title>{body}</item></channel></rss>"
+        )
+    };
+    let atom = |body: &str| {
+        format!(
+            "<feed xmlns=\"http://www.w3.org/2005/Atom\"><title>F</title><entry><id>g</id>\
+             <link href=\"http://e.example/1\"/><title>T</title>{body}</entry></feed>"
+        )
+    };
+    let long = "Salt &amp; pepper, £5 and more. ".repeat(40);
+    for words in ["Story x", "Salt &amp; pepper &lt; 5", long.as_str()] {
+        let markup = format!("<![CDATA[<p>{words}</p>]]>");
+        let forms = [
+            rss(&format!("<description>{markup}</description>")),
+            rss(&format!("<description>{words}</description>")),
+            rss(&format!("<content:encoded>{markup}</content:encoded>")),
+            rss(&format!("<content:encoded>{words}</content:encoded>")),
+            rss(&format!("<description>{words}</description><content:encoded>{markup}</content:encoded>")),
+            rss(&format!("<description>Short</description><content:encoded>{markup}</content:encoded>")),
+            atom(&format!("<summary>{words}</summary>")),
+            atom(&format!("<content>{words}</content>")),
+            atom(&format!("<content type=\"html\">{markup}</content>")),
+            atom(&format!("<summary>{words}</summary><content type=\"html\">{markup}</content>")),
+        ];
+        let mut seen = seen::SeenSet::default();
+        for (n, form) in forms.iter().chain(forms.iter().rev()).enumerate() {
+            let items = feed::read(form.as_bytes(), &feed::Hints::default()).unwrap().items;
+            let now = news::Timestamp::from_millis(1_800_000_000_000 + i64::try_from(n).unwrap() * 300_000);
+            let status = seen.classify(&items, now).items[0].status;
+            assert_eq!(status, if n == 0 { ItemStatus::New } else { ItemStatus::Known }, "{form}");
+        }
+    }
+}
+
+#[test]
+fn equal_words_without_guid_and_link_are_told_apart_by_their_media_or_dates() {
+    let kinds: [(&str, EntryOfVisit); 3] = [
+        ("a podcast", |n, visit| Entry {
+            title: "Episode".to_owned(),
+            enclosure: format!("http://e.example/{n}.mp3?sig={visit}"),
+            ..Entry::default()
+        }),
+        ("a dated podcast", |n, visit| Entry {
+            title: "Episode".to_owned(),
+            enclosure: format!("http://e.example/{n}.mp3?sig={visit}"),
+            minute: Some(n * 1440),
+            ..Entry::default()
+        }),
+        ("reports", |n, _| Entry {
+            title: "Status".to_owned(),
+            text: "All systems work.".to_owned(),
+            minute: Some(n * 1440),
+            ..Entry::default()
+        }),
+    ];
+    for (kind, entry) in kinds {
+        let mut visits = Visits::default();
+        let window = |last: i64, visit| (last - 4..=last).rev().map(|n| entry(n, visit)).collect::<Vec<_>>();
+        assert_eq!(visits.sent(&window(5, 0)), (5, 0), "{kind}");
+        assert_eq!(visits.sent(&window(5, 1)), NOTHING, "{kind}");
+        assert_eq!(visits.sent(&window(6, 2)), (1, 0), "{kind}");
+        assert_eq!(visits.sent(&window(8, 3)), (2, 0), "{kind}");
+        let newest = window(8, 4).remove(0);
+        assert_eq!(visits.sent(&[newest]), NOTHING, "{kind}: the newest alone");
+    }
+}
+
+/// The article of a number as it is at a visit.
+type EntryOfVisit = fn(i64, usize) -> Entry;
+
+/// Articles of which only the words, or title and date, are the same at each visit.
+fn made_up_at_each_visit() -> Vec<(&'static str, EntryOfVisit)> {
+    vec![
+        ("a parameter of the link, untitled", |n, visit| Entry {
+            link: format!("http://e.example/p?id={n}&zz={visit}{n}"),
+            text: words(n),
+            ..Entry::default()
+        }),
+        ("a parameter of the link and of the guid", |n, visit| Entry {
+            guid: format!("http://e.example/p?id={n}&zz={visit}{n}"),
+            link: format!("http://e.example/p?id={n}&zz={visit}{n}"),
+            text: words(n),
+            ..Entry::default()
+        }),
+        ("a session in the path, equal titles", |n, visit| Entry {
+            link: format!("http://e.example/S(x{visit}y)/p{n}.aspx"),
+            title: "News".to_owned(),
+            text: words(n),
+            ..Entry::default()
+        }),
+        ("a session in the path, untitled", |n, visit| Entry {
+            link: format!("http://e.example/S(x{visit}y)/p{n}.aspx"),
+            text: words(n),
+            ..Entry::default()
+        }),
+        ("guid and date, no link", |n, visit| Entry {
+            guid: format!("{visit}-{n}"),
+            title: format!("Article {n}"),
+            text: words(n),
+            minute: Some(i64::try_from(visit).unwrap() * 5),
+            ..Entry::default()
+        }),
+        ("guid, link and date", |n, visit| Entry {
+            guid: format!("{visit}-{n}"),
+            link: format!("http://e.example/{visit}/{n}"),
+            title: format!("Article {n}"),
+            text: words(n),
+            minute: Some(i64::try_from(visit).unwrap() * 5),
+            ..Entry::default()
+        }),
+        ("the guids of a podcast", |n, visit| Entry {
+            guid: format!("{visit}-{n}"),
+            title: format!("Episode {n}"),
+            enclosure: format!("http://e.example/{n}.mp3?sig={visit}"),
+            ..Entry::default()
+        }),
+        ("the guids of a podcast with equal titles", |n, visit| Entry {
+            guid: format!("{visit}-{n}"),
+            title: "Episode".to_owned(),
+            minute: Some(n * 1440),
+            enclosure: format!("http://e.example/{n}.mp3?sig={visit}"),
+            ..Entry::default()
+        }),
+    ]
+}
+
+fn words(n: i64) -> String {
+    format!("What happened on day {n} to people of whom we have not heard before")
+}
+
+#[test]
+fn ten_items_of_which_only_the_words_stay_are_sent_once() {
+    for (kind, entry) in made_up_at_each_visit() {
+        let mut visits = Visits::default();
+        for visit in 0..10 {
+            let document: Vec<_> = (0..10).rev().map(|n| entry(n, visit)).collect();
+            assert_eq!(visits.sent(&document), if visit == 0 { (10, 0) } else { NOTHING }, "{kind} {visit}");
+        }
+        let newer: Vec<_> = (1..11).rev().map(|n| entry(n, 10)).collect();
+        assert_eq!(visits.sent(&newer), (1, 0), "{kind}: a newer article");
+    }
+}
+
+#[test]
+fn equal_words_of_several_items_and_equal_titles_of_others_are_no_evidence() {
+    // Two comic strips a day, each with its own link; and reports with equal words.
+    let strips = |day: i64| {
+        ["Cat", "Dog"].map(|title| Entry {
+            guid: format!("{title}-{day}"),
+            link: format!("http://comics.example/{title}/{day}"),
+            title: title.to_owned(),
+            minute: Some(day * 1440),
+            ..Entry::default()
+        })
+    };
+    let reports = |day: i64| {
+        [1, 2].map(|n| Entry {
+            guid: format!("{n}-{day}"),
+            title: "Status".to_owned(),
+            text: "All systems work.".to_owned(),
+            minute: Some(day * 1440 + n),
+            ..Entry::default()
+        })
+    };
+    for kind in [&strips as &dyn Fn(i64) -> [Entry; 2], &reports] {
+        let mut visits = Visits::default();
+        for day in 0..5 {
+            assert_eq!(visits.sent(&kind(day)), (2, 0), "day {day}");
+        }
+    }
+}
+
+#[test]
 fn a_text_that_changes_at_every_visit_is_bounded() {
     for counter in [10, 7] {
         for (kind, entries) in kinds() {
