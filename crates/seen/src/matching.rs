@@ -152,6 +152,9 @@ const LINK_TITLE: EvidenceParts = LINK.and(TITLE);
 const PATH_TITLE: EvidenceParts = PATH.and(TITLE);
 const PAGE_TITLE: EvidenceParts = PAGE.and(TITLE);
 
+/// A document of so many items can show that its dates mean nothing; in a shorter one all may be replaced by others.
+const REDATED_MIN: usize = 5;
+
 /// The same guid.
 const BY_GUID: [Step; 6] = [
     in_order(GUID.and(LINK_TITLE)),
@@ -163,7 +166,7 @@ const BY_GUID: [Step; 6] = [
 ];
 
 /// No guid, or another one.
-const BY_OTHER_EVIDENCE: [Step; 27] = [
+const BY_OTHER_EVIDENCE: [Step; 26] = [
     in_order(LINK_TITLE.and(TEXT)),
     step(LINK_TITLE.and(DATE), ANY, Scope::All),
     // The site has moved to another host.
@@ -184,7 +187,6 @@ const BY_OTHER_EVIDENCE: [Step; 27] = [
     step(PAGE_TITLE, PAGE, Scope::Newest),
     step(PAGE.and(TEXT), PAGE, Scope::Newest),
     step(TITLE.and(DATE), TITLE, Scope::Newest),
-    step(TEXT.and(DATE), ANY, Scope::Newest),
     step(TITLE.and(TEXT).and(UNDATED), TITLE, Scope::Newest),
     step(PAGE_TITLE.and(UNDATED), TITLE, Scope::Newest),
     // Nothing but the link tells whether it was edited or replaced.
@@ -358,10 +360,30 @@ impl<'a> Matching<'a> {
         for (items, entries) in wanted.into_values() {
             if step.several == Several::InOrder || (items.len(), entries.len()) == (1, 1) {
                 for (item, entry) in items.into_iter().zip(entries) {
-                    self.take(item, entry, MatchReason::Equal(step.equal));
+                    if self.may_be_same(step, item, entry) {
+                        self.take(item, entry, MatchReason::Equal(step.equal));
+                    }
                 }
             }
         }
+    }
+
+    /// Whether the rest of the evidence allows it that an item with another identity is the one of the entry. What a
+    /// publisher does to an address, it does to most items at once; a single item with another address, or with another
+    /// date, that repeats the words of one that has gone is a new article: a programme, an answer, an alert.
+    fn may_be_same(&self, step: Step, item: usize, entry: usize) -> bool {
+        let item = &self.items[item];
+        let Some(entry) = self.entries[entry].traits() else { return true };
+        let by_own_link = step.equal.has(LINK) && !self.shared.contains(&(LINK, item.link));
+        let is_identified = [GUID, VERSIONS].iter().any(|part| step.equal.has(*part))
+            || (by_own_link && item.guid == 0 && entry.guid == 0);
+        if is_identified {
+            return true;
+        }
+        if item.date != 0 && entry.date != 0 && item.date != entry.date {
+            return self.is_replaced && self.items.len() >= REDATED_MIN;
+        }
+        self.is_replaced || by_own_link || step.equal.has(DATE)
     }
 
     /// What must be equal; `None` if a part is missing, or shared although it must not be.

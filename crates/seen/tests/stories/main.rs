@@ -733,3 +733,75 @@ mod properties {
         }
     }
 }
+
+/// Articles that repeat the words of those before them, newest first: `window` of them, of which the newest has the number
+/// `newest`.
+fn recurring(newest: i64, window: i64, entry: impl Fn(i64) -> Entry) -> Vec<Entry> {
+    (newest - window + 1..=newest).rev().map(|n| Entry { minute: Some(n * 60), ..entry(n) }).collect()
+}
+
+#[test]
+fn an_article_that_repeats_the_words_of_one_that_has_gone_is_new() {
+    let base = |n: i64| Entry {
+        guid: format!("aabb-{n}"),
+        title: "Re: Question".to_owned(),
+        text: "Thanks!".to_owned(),
+        enclosure: format!("http://news.example/{n}.mp3"),
+        ..Entry::default()
+    };
+    let kinds: [(&str, &dyn Fn(i64) -> Entry); 4] = [
+        ("a number in the query", &|n| Entry { link: format!("http://e.example/v?id={n}"), ..base(n) }),
+        ("an answer of a forum", &|n| Entry { link: format!("http://e.example/t?p={n}#p{n}"), ..base(n) }),
+        ("one link for all", &|n| Entry { link: "http://show.example/".to_owned(), ..base(n) }),
+        ("no link", &base),
+    ];
+    for (kind, entry) in kinds {
+        for window in [1, 3, 10] {
+            let mut visits = Visits::default();
+            visits.visit(&recurring(10, window, entry));
+            for newest in 11..20 {
+                let sent = visits.sent(&recurring(newest, window, entry));
+                assert_eq!(sent, (1, 0), "{kind}, {window} at a time, number {newest}");
+            }
+            if window > 1 {
+                let mut visits = Visits::default();
+                visits.visit(&undated(recurring(10, window, entry)));
+                let sent = visits.sent(&undated(recurring(11, window, entry)));
+                assert_eq!(sent, (1, 0), "{kind}, undated, {window} at a time");
+            }
+        }
+    }
+}
+
+#[test]
+fn another_edition_of_a_programme_is_an_item_and_no_update() {
+    let edition = |n: i64| Entry {
+        guid: format!("uuid-{n}"),
+        link: "http://radio.example/news".to_owned(),
+        title: format!("News at {n}"),
+        text: "The latest news.".to_owned(),
+        enclosure: format!("http://radio.example/{n}.mp3"),
+        ..Entry::default()
+    };
+    let mut visits = Visits::default();
+    visits.visit(&recurring(1, 1, edition));
+    assert_eq!(visits.sent(&recurring(2, 1, edition)), (1, 0));
+}
+
+#[test]
+fn releases_of_one_day_with_the_same_notes_are_items() {
+    for guid in ["g", ""] {
+        let release = |n: i64| Entry {
+            guid: if guid.is_empty() { String::new() } else { format!("{guid}{n}") },
+            link: format!("http://e.example/r{n}"),
+            title: format!("Release {n}"),
+            text: "See the notes.".to_owned(),
+            minute: Some(0),
+            ..Entry::default()
+        };
+        let window = |newest: i64| (newest - 2..=newest).rev().map(release).collect::<Vec<_>>();
+        let mut visits = Visits::default();
+        visits.visit(&window(3));
+        assert_eq!(visits.sent(&window(4)), (1, 0), "guid {guid:?}");
+    }
+}
