@@ -99,7 +99,13 @@ pub(crate) fn normalise<'a>(
         };
         match flow {
             Flow::Continue => {}
-            Flow::Done => break,
+            Flow::Done => {
+                builder.warn_about_items_after(
+                    text,
+                    usize::try_from(reader.buffer_position()).unwrap_or(text.len()),
+                );
+                break;
+            }
             Flow::Refuse { what, max } => {
                 return Err(FeedError::TooComplex { what, max, line: line_of(text, offset) });
             }

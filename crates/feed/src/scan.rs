@@ -237,7 +237,7 @@ impl<'a> Scanner<'a> {
             } else {
                 self.search_left = self.search_left.saturating_sub(all - searched);
             }
-        } else if !tag.ends_with('/') && !is_void(name) {
+        } else if !tag.ends_with('/') && !is_break(name) {
             self.open.push((name, at_output));
         }
     }
@@ -247,9 +247,10 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Whether HTML has no end tag for the element. Names that feeds use are not among these.
-fn is_void(name: &str) -> bool {
-    name.len() <= 3 && ["br", "hr", "img", "wbr"].iter().any(|v| v.eq_ignore_ascii_case(name))
+/// Whether the element is one of HTML that never contains anything. Its end tag says nothing: `</br>` is another break
+/// (HTML section 13.2.6.4.7).
+pub(crate) fn is_break(name: &str) -> bool {
+    name.len() <= 3 && ["br", "hr", "wbr"].iter().any(|v| v.eq_ignore_ascii_case(name))
 }
 
 /// The offset after `end`, or the end of the text if it is missing.
@@ -291,6 +292,8 @@ mod tests {
         assert_eq!(unclosed("<a><b><b></b><x:c d='e'><f></a>"), ["<b><", "<x:c", "<f><"]);
         assert_eq!(unclosed("<a>1 < 2 <b><![CDATA[</b>]]><!-- </b> --></a>"), ["<b><"]);
         assert_eq!(unclosed("<a><b></c></b>"), ["<a><"]);
+        assert_eq!(unclosed("<a><img><b></b><img><c/></img></a>"), ["<img"]);
+        assert_eq!(unclosed("<a><br><b>x</br></b></a>"), [""; 0]);
     }
 
     #[test]

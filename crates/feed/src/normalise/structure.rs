@@ -3,12 +3,15 @@
 //! The scan has found which start tags have no end tag. Such an element ends where a tag begins that has a meaning outside
 //! of it. An element with an end tag is never ended early for that reason.
 
+use memchr::memmem;
+
 use super::{
     capture::TextMode,
     elements::{Builder, OpenElement, Role, is_void},
     meaning::{ElementScope, Meaning, meaning},
     namespaces::Vocabulary,
 };
+use crate::scan::is_break;
 
 impl Builder<'_> {
     /// Ends the innermost elements that have no end tag, if a tag of this name belongs to an element around them.
@@ -42,12 +45,24 @@ impl Builder<'_> {
         match open.role {
             // Sanitising finds where such a tag ends; here it would only be one level more.
             Role::Markup => !open.is_closed || is_void(open.name),
+            // The scan does not look for end tags of these.
+            Role::Skip if is_break(open.name) => true,
             // Inside an element without end tag that is not read would be the rest of the document.
             Role::Skip if !open.is_closed && !has_own_title(open.name) => {
                 self.warnings.warn(offset, format!("<{}> was not closed", open.name));
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Warns about items after the end of the root element, which are not read.
+    pub(super) fn warn_about_items_after(&mut self, text: &str, end: usize) {
+        let rest = text.as_bytes().get(end..).unwrap_or_default();
+        let items = ["<item>", "<item ", "<entry>", "<entry "];
+        if let Some(at) = items.iter().filter_map(|tag| memmem::find(rest, tag.as_bytes())).min() {
+            let message = "items after the end of the feed were not read: its end tag is too early";
+            self.warnings.warn(end + at, message.to_owned());
         }
     }
 
