@@ -15,12 +15,13 @@ fn source(id: &str) -> Arc<Source> {
 }
 
 fn item(key: &str, version: u64) -> Item {
+    let title = format!("{key} {version}");
     let evidence = ItemEvidence {
         guid: news::stable_hash(key.as_bytes()),
-        text: version + 1,
+        text: news::stable_hash(title.as_bytes()),
         ..ItemEvidence::default()
     };
-    Item { key: key.to_owned(), title: format!("{key} {version}"), evidence, ..Item::default() }
+    Item { key: key.to_owned(), title, evidence, ..Item::default() }
 }
 
 fn visit(source: &Arc<Source>, items: Vec<Item>, now: i64) -> VisitRecord {
