@@ -374,7 +374,9 @@ impl<'a> Matching<'a> {
     fn may_be_same(&self, step: Step, item: usize, entry: usize) -> bool {
         let item = &self.items[item];
         let Some(entry) = self.entries[entry].traits() else { return true };
-        let by_own_link = step.equal.has(LINK) && !self.shared.contains(&(LINK, item.link));
+        let is_own =
+            |part: EvidenceParts| step.equal.has(part) && !self.shared.contains(&(part, part.of(item)));
+        let by_own_link = is_own(LINK);
         let is_identified = [GUID, VERSIONS].iter().any(|part| step.equal.has(*part))
             || (by_own_link && item.guid == 0 && entry.guid == 0);
         if is_identified {
@@ -383,7 +385,7 @@ impl<'a> Matching<'a> {
         if item.date != 0 && entry.date != 0 && item.date != entry.date {
             return self.is_replaced && self.items.len() >= REDATED_MIN;
         }
-        self.is_replaced || by_own_link || step.equal.has(DATE)
+        self.is_replaced || [LINK, PATH, PAGE].into_iter().any(is_own) || step.equal.has(DATE)
     }
 
     /// What must be equal; `None` if a part is missing, or shared although it must not be.
