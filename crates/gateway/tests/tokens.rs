@@ -387,16 +387,19 @@ async fn public_categories_need_no_token_and_every_token_includes_them() {
     assert!(gateway.number("newswire_gateway_readers_granted_total{by=\"public\"}").await >= 3);
 }
 
+/// A file that a key of the configuration names.
+fn written(folder: &Path, name: &str, text: &str) -> Option<std::path::PathBuf> {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    Some(path)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn categories_of_tokens_and_public_ones_match_in_upper_and_lower_case_on_every_route() {
     let issuer = Issuer::new();
     let jwks = json!({"keys": [issuer.ed25519_jwk("k1")]}).to_string();
     let change = |config: &mut Config| {
-        let file = |name: &str, text: &str| {
-            let path = config.daemon.run_dir.join(name);
-            std::fs::write(&path, text).unwrap();
-            Some(path)
-        };
+        let file = |name: &str, text: &str| written(&config.daemon.run_dir, name, text);
         config.gateway.jwks_file = file("jwks.json", &jwks);
         config.gateway.read_tokens_file =
             file("tokens.toml", &TOKENS.replace("categories = [\"sport\"]", "categories = [\"Sport\"]"));
@@ -430,11 +433,7 @@ async fn a_token_that_expires_ends_the_stream_with_its_cursor() {
         news::Timestamp::from_millis(soon * 1000)
     );
     let change = |config: &mut Config| {
-        let file = |name: &str, text: &str| {
-            let path = config.daemon.run_dir.join(name);
-            std::fs::write(&path, text).unwrap();
-            Some(path)
-        };
+        let file = |name: &str, text: &str| written(&config.daemon.run_dir, name, text);
         config.gateway.jwks_file = file("jwks.json", &jwks);
         config.gateway.read_tokens_file = file("tokens.toml", &[TOKENS, &tokens].concat());
     };
