@@ -227,7 +227,9 @@ impl<'a> Scanner<'a> {
         let (closes, tag) = tag.strip_prefix('/').map_or((false, tag), |rest| (true, rest));
         let name_end = tag.bytes().position(|b| b.is_ascii_whitespace() || b == b'/').unwrap_or(tag.len());
         let name = &tag[..name_end];
-        if closes {
+        if closes && self.open.last().is_some_and(|(open, _)| *open == name) {
+            self.open.pop();
+        } else if closes {
             let all = self.open.len();
             let searched = if all <= self.search_left { 0 } else { all.saturating_sub(OPEN_SEARCHED_MIN) };
             let is_start = |(open, _): &(&str, usize)| open.eq_ignore_ascii_case(name);

@@ -31,20 +31,42 @@ pub(crate) fn drop_forbidden(text: Cow<'_, str>) -> Cow<'_, str> {
 }
 
 fn has_forbidden(text: &str) -> bool {
-    // All of them begin with one of these bytes in UTF-8; most blocks of text have none.
-    let may_begin = |b: u8| {
-        (b < 0x20 && !matches!(b, b'\n' | b'\t')) || matches!(b, 0x7f | 0xc2 | 0xd8 | 0xe2 | 0xef | 0xf0..)
-    };
-    let mut rest = text;
-    while !rest.is_empty() {
-        let (block, after) = rest.split_at(rest.floor_char_boundary(2 * BLOCK_BYTES));
-        if block.bytes().fold(false, |found, b| found | may_begin(b)) && block.contains(is_forbidden) {
-            return true;
-        }
-        rest = after;
-    }
-    false
+    // A byte that one begins with begins a character wherever it stands.
+    let bytes = text.as_bytes();
+    let is_forbidden_at =
+        |at: usize| MAY_BEGIN[usize::from(bytes[at])] && text[at..].starts_with(is_forbidden);
+    let (blocks, _) = bytes.as_chunks::<{ 2 * BLOCK_BYTES }>();
+    // Whole blocks first, without early exit, so that the compiler can vectorise the loop.
+    let may_have = |block: &[u8]| block.iter().fold(false, |found, b| found | may_begin_forbidden(*b));
+    let bytes_of = |n: usize| n * 2 * BLOCK_BYTES..(n + 1) * 2 * BLOCK_BYTES;
+    blocks.iter().enumerate().any(|(n, block)| may_have(block) && bytes_of(n).any(is_forbidden_at))
+        || (blocks.len() * 2 * BLOCK_BYTES..bytes.len()).any(is_forbidden_at)
 }
+
+/// Whether a character that [`is_forbidden`] may begin with this byte in UTF-8. Most blocks of text have no such byte.
+const fn may_begin_forbidden(b: u8) -> bool {
+    // Without a branch.
+    ((b < 0x20) & (b != b'\n') & (b != b'\t'))
+        | (b == 0x7f)
+        | (b == 0xc2)
+        | (b == 0xd8)
+        | (b == 0xe2)
+        | (b == 0xef)
+        | (b >= 0xf0)
+}
+
+/// [`may_begin_forbidden`] of each byte: for one byte, a table is faster.
+const MAY_BEGIN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut b = 0;
+    while b < 256 {
+        #[expect(clippy::cast_possible_truncation, reason = "it is below 256")]
+        let byte = b as u8;
+        table[b] = may_begin_forbidden(byte);
+        b += 1;
+    }
+    table
+};
 
 /// Folds every run of whitespace to one space, drops what [`is_forbidden`], trims, and truncates to `bytes_max`.
 pub(crate) fn fold(text: &str, bytes_max: usize) -> String {

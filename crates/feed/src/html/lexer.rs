@@ -289,9 +289,29 @@ pub(super) fn known(name: &str) -> Option<&'static str> {
 
 /// The place of an element name in [`KNOWN`].
 fn known_index(name: &str) -> Option<usize> {
-    let by = |known: &&str| known.bytes().cmp(name.bytes().map(|b| b.to_ascii_lowercase()));
-    KNOWN.binary_search_by(by).ok()
+    let letter = usize::from(name.bytes().next()?.to_ascii_lowercase().wrapping_sub(b'a'));
+    let begin = *FIRST.get(letter)?;
+    let end = *FIRST.get(letter + 1)?;
+    KNOWN[begin..end].iter().position(|known| known.eq_ignore_ascii_case(name)).map(|n| begin + n)
 }
+
+/// Where the names that begin with each letter stand in [`KNOWN`], and where they end.
+const FIRST: [usize; 27] = {
+    let mut first = [0; 27];
+    let mut n = 0;
+    while n < KNOWN.len() {
+        first[(KNOWN[n].as_bytes()[0] - b'a') as usize + 1] = n + 1;
+        n += 1;
+    }
+    let mut letter = 1;
+    while letter < first.len() {
+        if first[letter] == 0 {
+            first[letter] = first[letter - 1];
+        }
+        letter += 1;
+    }
+    first
+};
 
 /// Whether something that looks like a tag is one: an HTML name, a foreign or custom name, or any name with attributes.
 /// `Vec<T>` is not.
@@ -306,7 +326,7 @@ pub(super) fn is_inline(name: &str) -> bool {
         "ins", "kbd", "mark", "nobr", "q", "rb", "rp", "rt", "rtc", "ruby", "s", "samp", "small", "span",
         "strike", "strong", "sub", "sup", "time", "tt", "u", "var", "wbr",
     ];
-    known(name).is_some_and(|name| INLINE.contains(&name))
+    known(name).is_some_and(|name| INLINE.binary_search(&name).is_ok())
 }
 
 #[cfg(test)]

@@ -75,6 +75,18 @@ impl<'a> Capture<'a> {
         }
     }
 
+    /// Appends a character; escaped HTML has one every few bytes.
+    fn push_char(&mut self, c: char) {
+        if self.mode != TextMode::Xhtml
+            && self.text.len() + c.len_utf8() <= FIELD_BYTES_MAX
+            && !self.truncated
+        {
+            self.text.to_mut().push(c);
+        } else {
+            self.push_copy(c.encode_utf8(&mut [0; 4]));
+        }
+    }
+
     /// Appends a reference by its name; returns false if it is unknown, which is kept as text.
     pub(super) fn push_reference(&mut self, name: &str) -> bool {
         match reference(name) {
@@ -82,10 +94,8 @@ impl<'a> Capture<'a> {
             Some(Reference::Number(c)) if !is_xml(c) || c == char::REPLACEMENT_CHARACTER => return false,
             Some(found) => {
                 let (first, second) = found.chars();
-                self.push_copy(first.encode_utf8(&mut [0; 4]));
-                if let Some(second) = second {
-                    self.push_copy(second.encode_utf8(&mut [0; 4]));
-                }
+                self.push_char(first);
+                second.into_iter().for_each(|second| self.push_char(second));
             }
             None => {
                 self.push_copy("&");
