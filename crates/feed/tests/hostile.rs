@@ -207,9 +207,22 @@ fn a43_numbers_and_lengths_are_bounded() {
             let item = one(&format!("<content:encoded>{}</content:encoded>", "c".repeat(n)));
             (item.content_html.unwrap().len(), item.warnings.len())
         };
+        let description = format!("<description>{}end</description>", "one line ".repeat(10_000));
+        let excerpt = "<content:encoded>one line</content:encoded>";
+        for (body, warnings) in [(description.clone(), 0), (format!("{description}{excerpt}"), 1)] {
+            let item = one(&body);
+            let content = item.content_html.unwrap();
+            assert!(content.len() > 90_000 && content.ends_with("line end</p>"), "{}", content.len());
+            assert_eq!(item.warnings.len(), warnings, "{:?}", item.warnings);
+        }
+        let title = |n: usize| one(&format!("<title>{}</title>", "t".repeat(n))).warnings.len();
+        assert_eq!((title(1_024), title(1_025)), (0, 1));
         let max = 256 << 10;
-        assert_eq!((content(max - 1), content(max), content(max + 1)), ((max - 1, 0), (max, 0), (max, 1)));
-        assert_eq!(content(2 << 20), (max, 2), "one warning for what was read, one for what was kept");
+        let paragraph = |text: usize| text + "<p></p>".len();
+        assert_eq!((content(max - 1), content(max)), ((paragraph(max - 1), 0), (paragraph(max), 0)));
+        assert_eq!(content(max + 1), (paragraph(max + 1), 1));
+        let warnings = "one warning for what was read, one for what was kept";
+        assert_eq!(content(2 << 20), (paragraph(max + 1), 2), "{warnings}");
         assert_eq!(class(&rss(&"<!-- c -->".repeat(1_000_000))), "ok");
         let authors = one(&"<author>a</author><dc:creator>b</dc:creator>".repeat(100_000)).authors.len();
         assert!(authors <= 32);

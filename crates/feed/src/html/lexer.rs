@@ -220,22 +220,37 @@ fn name_at_start(text: &str) -> &str {
     &text[..end.unwrap_or(text.len())]
 }
 
-/// The offset of the `>` of a tag. Quotes count only where a value begins; one that continues into the next tag or to the
-/// end is unclosed.
+/// The offset of the `>` of a tag. Quotes count only where a value begins; the tag of an unclosed one ends at the first
+/// `>`.
 fn tag_end(tag: &str, from: usize) -> Option<usize> {
-    let (mut quote, mut value, mut end_in_quote) = (None, false, None);
-    for (n, b) in tag.as_bytes().iter().enumerate().skip(from) {
-        match (quote, b) {
-            (Some(q), b) if q == *b => quote = None,
-            (Some(_), b'>') => end_in_quote = end_in_quote.or(Some(n)),
-            (Some(_), b'<') if end_in_quote.is_some() => return end_in_quote,
-            (Some(_), _) | (None, b' ' | b'\t' | b'\n' | b'\r') => {}
-            (None, b'>') => return Some(n),
-            (None, b'"' | b'\'') if value => (quote, value, end_in_quote) = (Some(*b), false, None),
-            (None, b) => value = *b == b'=',
+    let bytes = tag.as_bytes();
+    let (mut n, mut value) = (from, false);
+    loop {
+        match *bytes.get(n)? {
+            b'>' => return Some(n),
+            quote @ (b'"' | b'\'') if value => {
+                let rest = &bytes[n + 1..];
+                match memchr(quote, rest).filter(|end| is_closed(rest, *end)) {
+                    Some(end) => n += end + 1,
+                    None => return memchr(b'>', rest).map(|end| n + 1 + end),
+                }
+                value = false;
+            }
+            b' ' | b'\t' | b'\n' | b'\r' => {}
+            b => value = b == b'=',
         }
+        n += 1;
     }
-    end_in_quote.filter(|_| quote.is_some())
+}
+
+/// Whether the quote at `end` closes the value that the text begins with. A value may have tags in it, such as a caption;
+/// but a quote after a tag that begins another value, or a word, is one of the text that an unclosed value runs into.
+fn is_closed(text: &[u8], end: usize) -> bool {
+    let value = &text[..end];
+    let has_tags = || memchr(b'>', value).is_some_and(|at| memchr(b'<', &value[at..]).is_some());
+    let begins_value = || value.trim_ascii_end().ends_with(b"=");
+    let ends_word = || text.get(end + 1).is_some_and(|b| b.is_ascii_whitespace() || matches!(b, b'/' | b'>'));
+    !has_tags() || (ends_word() && !begins_value())
 }
 
 /// The attributes of a tag with undecoded values.
@@ -401,6 +416,25 @@ mod tests {
         let tokens: Vec<_> = Lexer::new("<a title='x>y' href=z>q").collect();
         assert!(matches!(tokens[0], HtmlToken::Open { name: "a", attributes: " title='x>y' href=z", .. }));
         assert_eq!(tokens[1], HtmlToken::Text("q"));
+        for html in [
+            "<img alt=\"<p>cap</p>\" src='x'>q",
+            "<img data-caption='<p>a \"b\"</p>\n' src=x />q",
+            "<a href=\"data:text/html,<script>alert(1)</script>\">q",
+            "<div title=\"<em>t</em>\">q",
+            "<a title='<b>' href=\"x?<y></y>\" class=\"\">q",
+        ] {
+            let tokens: Vec<_> = Lexer::new(html).collect();
+            assert_eq!(tokens[1..], [HtmlToken::Text("q")], "{html}");
+        }
+        for html in [
+            "<a href=\"x>q</a><a href=\"y\">",
+            "<a href=\"x>q</a> said \"yes\"",
+            "<a href='x>q</a> it's",
+            "<a href='x>q</a> <b>'",
+        ] {
+            let tokens: Vec<_> = Lexer::new(html).collect();
+            assert_eq!(tokens[1], HtmlToken::Text("q"), "{html}");
+        }
         let tokens: Vec<_> = Lexer::new("<a href=\"x>q</a>").collect();
         assert_eq!(tokens[1..], [HtmlToken::Text("q"), HtmlToken::Close { name: "a", source: "</a>" }]);
     }

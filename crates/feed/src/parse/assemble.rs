@@ -14,11 +14,13 @@ use crate::{
         TITLE_BYTES_MAX,
     },
     normalise::{FeedLink, FeedText},
-    text::{fold, is_folded, unescape},
+    text::{fold, is_folded, truncate, unescape},
 };
 
 /// Longest summary taken from the content, in bytes.
 const EXCERPT_BYTES_MAX: usize = 500;
+/// How much more than what is kept of a line is read, in bytes: a space and a character, which tell that it goes on.
+const BEYOND_BYTES: usize = 8;
 
 impl FeedText<'_> {
     /// A title as plain text on one line; not copied if it already is.
@@ -49,8 +51,21 @@ impl FeedText<'_> {
 
     /// Whether one line of plain text would not show it as it is.
     fn is_rich(&self) -> bool {
-        self.as_html().is_some_and(has_markup) || has_lines(&self.value)
+        self.may_exceed_summary() || self.as_html().is_some_and(has_markup) || has_lines(&self.value)
     }
+
+    fn may_exceed_summary(&self) -> bool {
+        self.value.len() > SUMMARY_BYTES_MAX
+    }
+}
+
+/// The line, truncated to `bytes_max` with a warning if it is longer.
+fn within(mut line: String, bytes_max: usize, what: &str, warnings: &mut Vec<String>) -> String {
+    if line.len() > bytes_max {
+        line.truncate(truncate(&line, bytes_max).trim_end().len());
+        warnings.push(format!("the {what} was too long and was truncated"));
+    }
+    line
 }
 
 /// Makes the item.
@@ -58,8 +73,10 @@ pub(super) fn assemble(raw: RawItem<'_>, context: &Context<'_>) -> Item {
     let base = raw.base.as_deref().or(context.site);
     let content_base = raw.content_base.as_deref().or(base);
     let mut warnings = raw.warnings;
-    let title = raw.title.map(|t| t.into_title(TITLE_BYTES_MAX)).unwrap_or_default();
-    let guid = raw.guid.map(|g| fold(&g, GUID_BYTES_MAX)).filter(|g| !g.is_empty());
+    let title = raw.title.map(|t| t.into_title(TITLE_BYTES_MAX + BEYOND_BYTES)).unwrap_or_default();
+    let title = within(title, TITLE_BYTES_MAX, "title", &mut warnings);
+    let guid = raw.guid.map(|g| fold(&g, GUID_BYTES_MAX + BEYOND_BYTES)).filter(|g| !g.is_empty());
+    let guid = guid.map(|guid| within(guid, GUID_BYTES_MAX, "guid", &mut warnings));
     let guid_as_link = guid.as_deref().filter(|_| raw.guid_is_link);
     let link = raw.links.iter().find_map(|l| web_url(l, base)).or_else(|| {
         let guid = guid_as_link.filter(|g| g.starts_with("http://") || g.starts_with("https://"))?;
@@ -67,7 +84,16 @@ pub(super) fn assemble(raw: RawItem<'_>, context: &Context<'_>) -> Item {
     });
     let mut summary = raw.summary.as_ref().map(|s| s.line(SUMMARY_BYTES_MAX)).unwrap_or_default();
     let in_summary = || raw.summary.as_ref().filter(|s| s.is_rich());
-    let body = raw.content.as_ref().or_else(in_summary);
+    let body = match (&raw.content, &raw.summary) {
+        // The content is an excerpt of a summary that has no room for all of its text.
+        (Some(content), Some(summary))
+            if summary.may_exceed_summary() && summary.value.len() > content.value.len() =>
+        {
+            warnings.push("the content was left out, because the summary is longer".to_owned());
+            Some(summary)
+        }
+        (content, _) => content.as_ref().or_else(in_summary),
+    };
     let content_html = body
         .filter(|_| context.html == HtmlMode::Sanitise)
         .and_then(|text| content(text, content_base, &mut warnings));
@@ -112,7 +138,10 @@ pub(super) fn assemble(raw: RawItem<'_>, context: &Context<'_>) -> Item {
 
 fn content(text: &FeedText<'_>, base: Option<&Url>, warnings: &mut Vec<String>) -> Option<String> {
     let (safe, repairs) = match text.as_html() {
-        Some(html) if has_lines(html) && !has_markup(html) => paragraphs(&unescape(html)),
+        // Sanitising plain text of that length would take several times its memory.
+        Some(html) if (has_lines(html) || text.may_exceed_summary()) && !has_markup(html) => {
+            paragraphs(&unescape(html))
+        }
         Some(html) => sanitise(html, base),
         None => paragraphs(&text.value),
     };
