@@ -32,11 +32,19 @@ pub(crate) fn plain_text(html: &str, bytes_max: usize) -> String {
 
 /// A title in HTML as plain text on one line: as [`plain_text`], but a tag that the title is about stays.
 pub(crate) fn plain_title(html: &str, bytes_max: usize) -> String {
-    if html.contains('<') {
-        text_of(Lexer::of_title(html), html, bytes_max)
-    } else {
-        fold(&unescape(html), bytes_max)
+    if !html.contains('<') {
+        return fold(&unescape(html), bytes_max);
     }
+    let text = text_of(Lexer::of_title(html), html, bytes_max);
+    if text.is_empty() && is_one_tag(html) { fold(html, bytes_max) } else { text }
+}
+
+/// Whether a title is the name of an element between angle brackets, and nothing else.
+fn is_one_tag(title: &str) -> bool {
+    let name = title.trim().strip_prefix('<').and_then(|rest| rest.strip_suffix('>'));
+    name.is_some_and(|name| {
+        name.bytes().all(|b| b.is_ascii_alphanumeric()) && !["br", "hr", "wbr", "img"].contains(&name)
+    })
 }
 
 fn text_of(lexer: Lexer<'_>, html: &str, bytes_max: usize) -> String {
@@ -44,11 +52,7 @@ fn text_of(lexer: Lexer<'_>, html: &str, bytes_max: usize) -> String {
     for token in lexer {
         match token {
             HtmlToken::Text(raw) => text.push_str(&unescape(raw)),
-            HtmlToken::Open { name, source, attributes } if !lexer::is_markup(name, attributes) => {
-                text.push_str(source)
-            }
-            HtmlToken::Close { name, source } if !lexer::is_markup(name, "") => text.push_str(source),
-            HtmlToken::Open { name, .. } | HtmlToken::Close { name, .. } if lexer::is_inline(name) => {}
+            HtmlToken::Open { name, .. } | HtmlToken::Close { name } if lexer::is_inline(name) => {}
             HtmlToken::Open { name, attributes, .. } => {
                 let symbol = Picture::read(name, attributes).and_then(|picture| picture.symbol());
                 text.push_str(symbol.as_deref().unwrap_or(" "));
@@ -88,9 +92,7 @@ pub(crate) fn has_markup(html: &str) -> bool {
     for token in Lexer::new(html) {
         text_bytes += match token {
             HtmlToken::Text(text) => text.len(),
-            HtmlToken::Open { name, attributes, .. } if lexer::is_markup(name, attributes) => return true,
-            HtmlToken::Close { name, .. } if lexer::is_markup(name, "") => return true,
-            HtmlToken::Open { source, .. } | HtmlToken::Close { source, .. } => source.len(),
+            HtmlToken::Open { .. } | HtmlToken::Close { .. } => return true,
         };
     }
     text_bytes < html.len()
@@ -114,7 +116,7 @@ pub(crate) fn first_image(html: &str, base: Option<&Url>) -> Option<String> {
             still = posters.next().and_then(|(_, poster)| web_url(&unescape_attribute(poster), base));
         }
     }
-    still
+    still.or(source)
 }
 
 #[cfg(test)]
@@ -132,6 +134,10 @@ mod tests {
             ("x<script>alert(1)</script>y<style>p{}</style>z", "xyz"),
             ("x<!-- <b> -->y", "xy"),
             ("<p>a</p><object data='x'><p>rest</p>", "a rest"),
+            ("<p>a <foo>b</foo> <x-y>c</x-y>d</p><circle r='1'>e</circle>", "a b cd e"),
+            ("a<svg viewBox='0 0 1 1'><g><path d='M0'/></g><text>t</text></svg>b", "ab"),
+            ("<math><mfrac><mi>a</mi><mn>2</mn></mfrac><annotation encoding='t'>x</annotation></math>", "a2"),
+            ("by <http://x.example/a> and <a@x-y.example>", "by <http://x.example/a> and <a@x-y.example>"),
             (
                 "good <img src='s.png' alt='\u{1f600}'> news <img src='x.png' alt='a chart'>",
                 "good \u{1f600} news",
@@ -141,7 +147,7 @@ mod tests {
                 "ALT hover & text b",
             ),
             ("Vec<T> and a < b", "Vec<T> and a < b"),
-            ("<x onclick=alert(1)>y</x>", "y</x>"),
+            ("<x onclick=alert(1)>y</x>", "y"),
             ("<svg/onload=alert(1)>q", "q"),
             ("a <b unclosed", "a <b unclosed"),
         ] {
@@ -158,6 +164,9 @@ mod tests {
             ("What does <!-- mean in HTML", "What does <!-- mean in HTML"),
             ("A <em>good</em> <b>day", "A good day"),
             ("<img src=x onerror=alert(1)>x", "x"),
+            ("<p>", "<p>"),
+            ("<br>", ""),
+            ("<foo>x</foo>: Vec<T>", "x: Vec<T>"),
         ] {
             assert_eq!(plain_title(title, 1000), text, "{title}");
         }
@@ -221,5 +230,7 @@ mod tests {
         let picture =
             "<picture><source data-srcset='https://cdn.example/a.webp 1x'><img src='data:,x'></picture>";
         assert_eq!(image(picture).as_deref(), Some("https://cdn.example/a.webp"));
+        let alone = "<picture><source srcset='https://cdn.example/a.webp 1x'></picture>";
+        assert_eq!(image(alone).as_deref(), Some("https://cdn.example/a.webp"));
     }
 }

@@ -126,7 +126,7 @@ pub fn read_opml(bytes: &[u8]) -> Result<Opml, OpmlError> {
     }
     let (text, _) = decode(bytes, None)?;
     let mut reader = OpmlReader { text: &text, at: 0, line: 1, open: Vec::new(), feeds: 0, opml: None };
-    for token in Lexer::new(&text) {
+    for token in Lexer::of_markup(&text) {
         reader.take(token)?;
     }
     let OpmlReader { open, feeds, opml, line, .. } = reader;
@@ -171,7 +171,7 @@ impl<'a> OpmlReader<'a> {
                 let line = self.line_of(source);
                 self.outline(attributes, line)?;
             }
-            HtmlToken::Close { name, .. } if is(name, "outline") => drop(self.open.pop()),
+            HtmlToken::Close { name } if is(name, "outline") => drop(self.open.pop()),
             HtmlToken::Text(text) if text.get(..8).is_some_and(|t| is(t, "<outline")) => {
                 let line = self.line_of(text);
                 add_fault(self.opml.get_or_insert_default(), line, "this outline has no closing >");

@@ -15,6 +15,8 @@ use crate::{
 };
 
 const CDATA: &str = "<![CDATA[";
+/// What a parser of HTML makes of it (HTML section 13.2.5.42), with its `]]` before the end of the comment.
+const CDATA_IN_COMMENT: &str = "<!--[CDATA[";
 /// How many open elements are always searched for the start tag of an end tag.
 const OPEN_SEARCHED_MIN: usize = 2 * DEPTH_MAX;
 /// How many are searched in vain in a document; after that only the innermost are, and what is between a start tag further
@@ -117,6 +119,8 @@ impl<'a> Scanner<'a> {
                 let end = self.tag(start)?;
                 self.balance(start, end, at_output);
                 end
+            } else if rest.starts_with(CDATA_IN_COMMENT) {
+                self.cdata_in_comment(start)
             } else if rest.starts_with("<!--") {
                 self.past_or_text(start, 4, "-->")
             } else if rest.starts_with(CDATA) {
@@ -146,6 +150,20 @@ impl<'a> Scanner<'a> {
         self.repair(start, "", "a comment or CDATA section without an end was removed");
         self.copied = from;
         from
+    }
+
+    /// Reads the comment as the CDATA section that it was. Returns the offset after it.
+    fn cdata_in_comment(&mut self, start: usize) -> usize {
+        let from = start + CDATA_IN_COMMENT.len();
+        let end = memmem::find(&self.text.as_bytes()[from..], b"-->").map(|at| from + at);
+        let Some(end) = end.filter(|end| self.text[from..*end].ends_with("]]")) else {
+            return self.past_or_text(start, 4, "-->");
+        };
+        self.repair(start, CDATA, "a CDATA section that had become a comment was read");
+        self.repaired.push_str(&self.text[from..end]);
+        self.repaired.push('>');
+        self.copied = end + "-->".len();
+        self.copied
     }
 
     /// Replaces the byte at `at`.
@@ -308,6 +326,15 @@ mod tests {
     fn a_comment_or_cdata_section_without_an_end_hides_nothing() {
         assert_eq!(repaired("<a><!-- b --><!-- c <d/></a>"), "<a><!-- b --> c <d/></a>");
         assert_eq!(repaired("<a><![CDATA[b]]></a><a><![CDATA[c</a><!--d"), "<a><![CDATA[b]]></a><a>c</a>d");
+    }
+
+    #[test]
+    fn a_cdata_section_that_became_a_comment_is_read() {
+        assert_eq!(
+            repaired("<a><!--[CDATA[<b>]]--><!--[CDATA[c--></a>"),
+            "<a><![CDATA[<b>]]><!--[CDATA[c--></a>"
+        );
+        assert_eq!(repaired("<a><!--[CDATA[b]]-->c < d</a>"), "<a><![CDATA[b]]>c &lt; d</a>");
     }
 
     #[test]

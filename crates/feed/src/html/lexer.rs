@@ -1,5 +1,7 @@
 //! A lexer of HTML: linear time, no tree.
 
+use std::collections::{HashMap, HashSet};
+
 use memchr::{memchr, memmem};
 
 /// A piece of HTML.
@@ -10,15 +12,18 @@ pub(crate) enum HtmlToken<'a> {
     /// A start tag; `source` is the whole tag.
     Open { name: &'a str, attributes: &'a str, source: &'a str },
     /// An end tag.
-    Close { name: &'a str, source: &'a str },
+    Close { name: &'a str },
 }
 
-/// Elements that are skipped with their content if they have an end tag: it is code, or what only a parser without them
-/// shows. Without one the tag alone is skipped.
-const SKIPPED: [&str; 6] = ["script", "style", "iframe", "noembed", "noframes", "template"];
+/// Elements that are skipped with their content if they have an end tag: it is code, a drawing, the source of a formula, or
+/// what only a parser without them shows. Without one the tag alone is skipped.
+const SKIPPED: [&str; 9] =
+    ["script", "style", "iframe", "noembed", "noframes", "template", "svg", "annotation", "annotation-xml"];
+/// How many names that HTML does not know are searched for their end tags; the tags of further ones are text.
+const UNKNOWN_NAMES_MAX: usize = 256;
 
 /// Iterates over [`HtmlToken`]s. Comments, declarations and the content of scripts and similar elements are skipped; of
-/// `<iframe>` the start tag is returned.
+/// `<iframe>` the start tag is returned. What looks like a tag and is none, such as that of `Vec<T>`, is text.
 pub(crate) struct Lexer<'a> {
     rest: &'a str,
     /// From this offset on no tag is closed: everything is text.
@@ -29,6 +34,58 @@ pub(crate) struct Lexer<'a> {
     unclosed: [bool; SKIPPED.len()],
     /// In a title: the length of `rest` at the last end tag of each element of [`KNOWN`].
     title_ends: Option<Box<[usize; KNOWN.len()]>>,
+    /// `None` if all names are known.
+    unknown: Option<UnknownNames>,
+}
+
+/// The tags with names that HTML does not know.
+#[derive(Default)]
+struct UnknownNames {
+    /// The length of `rest` at the last end tag of each name, in lower case; `None` before they are searched.
+    ends: Option<HashMap<String, usize>>,
+    /// The names whose start tags were tags.
+    open: HashSet<String>,
+}
+
+impl UnknownNames {
+    /// Whether a start tag is one: a foreign or custom name, any name with attributes, or one that has an end tag.
+    fn is_start(&mut self, name: &str, attributes: &str, rest: &str) -> bool {
+        let is_start = attributes.contains('=')
+            || is_foreign(name)
+            || (!name.contains('@') && self.ends_later(&name.to_ascii_lowercase(), rest));
+        if is_start && self.open.len() < UNKNOWN_NAMES_MAX {
+            self.open.insert(name.to_ascii_lowercase());
+        }
+        is_start
+    }
+
+    /// Whether an end tag is one.
+    fn is_end(&self, name: &str) -> bool {
+        is_foreign(name) || self.open.contains(&name.to_ascii_lowercase())
+    }
+
+    fn ends_later(&mut self, name: &str, rest: &str) -> bool {
+        let ends = self.ends.get_or_insert_with(|| {
+            let mut ends = HashMap::new();
+            // Of several, the last one is nearest to the end.
+            for at in memmem::find_iter(rest.as_bytes(), "</") {
+                let name = name_at_start(&rest[at + 2..]);
+                if !name.is_empty() && known_index(name).is_none() {
+                    let name = name.to_ascii_lowercase();
+                    if ends.len() < UNKNOWN_NAMES_MAX || ends.contains_key(&name) {
+                        ends.insert(name, rest.len() - at);
+                    }
+                }
+            }
+            ends
+        });
+        ends.get(name).is_some_and(|end| *end <= rest.len())
+    }
+}
+
+/// A name with a prefix, or of a custom element (HTML section 4.13.3); `http://x.example/` and `a@x.example` are none.
+fn is_foreign(name: &str) -> bool {
+    name.contains([':', '-']) && !name.contains('@') && !name.ends_with(':')
 }
 
 impl<'a> Lexer<'a> {
@@ -39,7 +96,13 @@ impl<'a> Lexer<'a> {
             no_comment: false,
             unclosed: [false; SKIPPED.len()],
             title_ends: None,
+            unknown: Some(UnknownNames::default()),
         }
+    }
+
+    /// Lexes markup that is not HTML: all names are known.
+    pub(crate) fn of_markup(text: &'a str) -> Self {
+        Self { unknown: None, ..Self::new(text) }
     }
 
     /// Lexes a title, whose author may have written about a tag: one without attributes and end tag is text, unless it is
@@ -84,13 +147,23 @@ impl<'a> Lexer<'a> {
             return None;
         };
         let (source, after) = rest.split_at(end + 1);
+        let attributes = &rest[name_at + name.len()..end];
+        let is_tag = match &mut self.unknown {
+            Some(unknown) if known_index(name).is_none() => {
+                if closes {
+                    unknown.is_end(name)
+                } else {
+                    unknown.is_start(name, attributes, after)
+                }
+            }
+            _ => closes || !self.stands_for_itself(name, attributes, after.len()),
+        };
+        if !is_tag {
+            return Some(self.text(end + 1));
+        }
         if closes {
             self.rest = after;
-            return Some(HtmlToken::Close { name, source });
-        }
-        let attributes = &rest[name_at + name.len()..end];
-        if self.stands_for_itself(name, attributes, after.len()) {
-            return Some(self.text(end + 1));
+            return Some(HtmlToken::Close { name });
         }
         self.rest = after;
         let open = HtmlToken::Open { name, attributes, source };
@@ -328,20 +401,15 @@ const FIRST: [usize; 27] = {
     first
 };
 
-/// Whether something that looks like a tag is one: an HTML name, a foreign or custom name, or any name with attributes.
-/// `Vec<T>` is not.
-pub(super) fn is_markup(name: &str, attributes: &str) -> bool {
-    known(name).is_some() || attributes.contains('=') || name.contains([':', '-'])
-}
-
-/// Whether the tag does not separate words.
+/// Whether the tag does not separate words. One that HTML does not know does not.
 pub(super) fn is_inline(name: &str) -> bool {
-    const INLINE: [&str; 37] = [
-        "a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "code", "del", "dfn", "em", "font", "i",
-        "ins", "kbd", "mark", "nobr", "q", "rb", "rp", "rt", "rtc", "ruby", "s", "samp", "small", "span",
-        "strike", "strong", "sub", "sup", "time", "tt", "u", "var", "wbr",
+    const INLINE: [&str; 43] = [
+        "a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "code", "data", "del", "dfn", "em", "font",
+        "i", "ins", "kbd", "label", "mark", "math", "meter", "nobr", "output", "q", "rb", "rp", "rt", "rtc",
+        "ruby", "s", "samp", "slot", "small", "span", "strike", "strong", "sub", "sup", "time", "tt", "u",
+        "var", "wbr",
     ];
-    known(name).is_some_and(|name| INLINE.binary_search(&name).is_ok())
+    known(name).is_none_or(|name| INLINE.binary_search(&name).is_ok())
 }
 
 #[cfg(test)]
@@ -366,7 +434,7 @@ mod tests {
     fn what_is_not_closed_hides_nothing() {
         for (html, text) in [
             ("a<script>b</script>c", "ac"),
-            ("a<script>b</scripts>c", "abc"),
+            ("a<script>b</scripts>c", "ab</scripts>c"),
             ("a<SCRIPT>b</script >c", "ac"),
             ("a<script>b", "ab"),
             ("a<script>b<style>c</style>d", "abd"),
@@ -436,6 +504,6 @@ mod tests {
             assert_eq!(tokens[1], HtmlToken::Text("q"), "{html}");
         }
         let tokens: Vec<_> = Lexer::new("<a href=\"x>q</a>").collect();
-        assert_eq!(tokens[1..], [HtmlToken::Text("q"), HtmlToken::Close { name: "a", source: "</a>" }]);
+        assert_eq!(tokens[1..], [HtmlToken::Text("q"), HtmlToken::Close { name: "a" }]);
     }
 }

@@ -110,6 +110,12 @@ pub(super) struct Embedded {
 
 impl Embedded {
     pub(super) fn read(name: &str, attributes: &str, base: Option<&Url>) -> Option<Self> {
+        const VIDEOS: [(&str, &str, &str); 4] = [
+            ("lite-youtube", "videoid", "https://www.youtube.com/watch?v="),
+            ("amp-youtube", "data-videoid", "https://www.youtube.com/watch?v="),
+            ("lite-vimeo", "videoid", "https://vimeo.com/"),
+            ("amp-vimeo", "data-videoid", "https://vimeo.com/"),
+        ];
         const ADDRESSES: [(&str, &[&str]); 10] = [
             ("amp-audio", &["src"]),
             ("amp-iframe", &["src"]),
@@ -122,6 +128,11 @@ impl Embedded {
             ("source", &["src"]),
             ("video", &["data-src", "src"]),
         ];
+        if let Some((_, id, site)) = VIDEOS.iter().find(|(n, ..)| n.eq_ignore_ascii_case(name)) {
+            let id = get(attributes, id)?;
+            let is_id = id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+            return is_id.then(|| Self { address: format!("{site}{id}"), title: title_of(attributes) });
+        }
         let (name, names) = ADDRESSES.iter().find(|(n, _)| n.eq_ignore_ascii_case(name))?;
         if lexer::attributes(attributes).any(|(n, value)| is_dot(n, value))
             || (*name == "param" && !names_a_movie(attributes))
@@ -129,11 +140,12 @@ impl Embedded {
             return None;
         }
         let address = names.iter().find_map(|n| web_url(&get(attributes, n)?, base))?;
-        Some(Self {
-            address,
-            title: get(attributes, "title").map(|t| fold(&t, WORDS_BYTES_MAX)).unwrap_or_default(),
-        })
+        Some(Self { address, title: title_of(attributes) })
     }
+}
+
+fn title_of(attributes: &str) -> String {
+    get(attributes, "title").map(|t| fold(&t, WORDS_BYTES_MAX)).unwrap_or_default()
 }
 
 /// Whether a parameter of `<object>` has the address of what it plays.

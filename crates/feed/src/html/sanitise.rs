@@ -118,7 +118,16 @@ pub(crate) fn sanitise(html: &str, base: Option<&Url>) -> (Option<String>, HtmlR
     while let Some(rest) = safe.strip_suffix("<br>") {
         safe = rest.trim_end();
     }
-    (Some(safe.to_owned()).filter(|s| !s.is_empty()), repairs)
+    (Some(safe.to_owned()).filter(|s| says_something(s)), repairs)
+}
+
+/// Whether a reader sees words, or a link that leads somewhere.
+fn says_something(safe: &str) -> bool {
+    let is_blank = |part: &str| {
+        let text = part.split_once('>').map_or(part, |(_, text)| text);
+        text.split("&nbsp;").all(|part| part.trim().is_empty())
+    };
+    !safe.split('<').all(is_blank) || safe.contains(" href=\"")
 }
 
 /// Cuts escaped text, which begins at `from`, to the longest content: after a word if there is one, and never within a
@@ -220,18 +229,19 @@ impl TagFilter<'_> {
                 let room = CONTENT_BYTES_MAX.saturating_sub(self.out.len()) + 1;
                 self.text(truncate(text, room));
             }
-            HtmlToken::Open { name, attributes, source } => match lexer::known(name) {
+            HtmlToken::Open { name, attributes, .. } => match lexer::known(name) {
                 Some(known) if is_allowed(known) => self.open(known, attributes),
-                None if !lexer::is_markup(name, attributes) => self.text(source),
                 _ => self.replace(name, attributes),
             },
-            HtmlToken::Close { name, source } => match lexer::known(name) {
+            HtmlToken::Close { name } => match lexer::known(name) {
                 Some(known) if is_allowed(known) => self.close(known),
-                None if !lexer::is_markup(name, "") => self.text(source),
                 _ => {
                     self.outside(name);
                     if is_media(name) {
                         self.media = Media::None;
+                    }
+                    if name.eq_ignore_ascii_case("picture") && self.source.is_some() {
+                        self.picture(&Picture::default());
                     }
                 }
             },
@@ -478,6 +488,39 @@ mod tests {
     }
 
     #[test]
+    fn tags_that_html_does_not_know_leave_what_they_hold() {
+        for (html, expected) in [
+            ("<p>a <foo>b</foo> <x-y>c</x-y></p>", "<p>a b c</p>"),
+            ("a<label>b</label><data value=1>c</data>", "abc"),
+            ("<circle r=1></circle>a", "a"),
+            ("a<svg viewBox='0 0 1 1'><g><path d='M0'/><text>t</text></g></svg>b", "ab"),
+            ("<math><mrow><mn>1</mn><mo>+</mo><mn>2</mn></mrow></math>", "1+2"),
+            ("Vec<T> and Map<K, V>", "Vec&lt;T&gt; and Map&lt;K, V&gt;"),
+            ("<code>&lt;foo>x&lt;/foo></code>", "<code>&lt;foo&gt;x&lt;/foo&gt;</code>"),
+            ("write to <a@x.example>", "write to &lt;a@x.example&gt;"),
+        ] {
+            assert_eq!(safe(html), expected, "{html}");
+        }
+        for tag in ["<x>", "</x>", "<x></x>", "<x a=b>", "<y-z>"] {
+            let _linear = safe(&tag.repeat(50_000));
+        }
+        let names: String = (0..50_000).map(|n| format!("<n{n}></n{n}>")).collect();
+        let _bounded = safe(&names);
+    }
+
+    #[test]
+    fn what_says_nothing_is_no_content() {
+        for html in
+            ["<p></p>", "<hr>", "<a></a>", "<p>&nbsp;</p>", "<p><a href='javascript:x'> </a></p>", "<br>"]
+        {
+            assert_eq!(sanitise(html, None).0, None, "{html}");
+        }
+        for html in ["<p>.</p>", "<a href='http://x.example/'></a>", "&amp;"] {
+            assert!(sanitise(html, None).0.is_some(), "{html}");
+        }
+    }
+
+    #[test]
     fn nothing_that_loads_or_runs_survives() {
         for html in [
             "<script>alert(1)</script>",
@@ -546,6 +589,7 @@ mod tests {
             ("well <img src=s.png alt='\u{1f600}'>", "well \u{1f600}"),
             ("<picture><source srcset='1.webp'><img src=1.gif></picture>", "<a href=\"1.gif\">[image]</a>"),
             ("<picture><source srcset='1.webp'><img alt=x></picture>", "<a href=\"1.webp\">x</a>"),
+            ("<picture><source srcset='1.webp'></picture>a", "<a href=\"1.webp\">[image]</a>a"),
         ] {
             assert_eq!(short(html), expected, "{html}");
         }
@@ -571,6 +615,11 @@ mod tests {
             ("<p>a</p><object data=x><p>rest</p>", "<p>a</p><a href=\"x\">x</a><br><p>rest</p>"),
             ("<a href=p><video src=v.mp4></video>b</a>", "<a href=\"p\">b</a> <a href=\"v.mp4\">v.mp4</a>"),
             ("<iframe src=x width=1 height=1></iframe>a", "a"),
+            (
+                "<lite-youtube videoid=a_B-1 title=Talk></lite-youtube>",
+                "<a href=\"https://www.youtube.com/watch?v=a_B-1\">Talk</a>",
+            ),
+            ("a<lite-youtube videoid='x&y'></lite-youtube>", "a"),
         ] {
             assert_eq!(short(html), expected, "{html}");
         }
