@@ -112,7 +112,7 @@ fn read_markup(
     html: HtmlMode,
 ) -> Result<FeedDocument, FeedError> {
     let scanned = scan::scan(text)?;
-    let mut normal = normalise::normalise(&scanned, hints.url)?;
+    let mut normal = normalise::normalise(&scanned, hints)?;
     let (format, damaged, dropped) = (normal.format, normal.damaged, normal.dropped);
     let warnings = std::mem::take(&mut normal.warnings);
     let parsed = parse::read_xml(normal, hints, html);

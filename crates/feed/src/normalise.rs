@@ -27,14 +27,13 @@ use std::io::BufRead as _;
 use memchr::memchr;
 use news::Warning;
 use quick_xml::{Reader, events::Event};
-use url::Url;
 
 use self::{
     draft::Draft,
     elements::{Builder, Flow},
 };
 use crate::{
-    document::FeedFormat,
+    document::{FeedFormat, Hints},
     error::FeedError,
     limits::{ITEM_WARNINGS_MAX, WARNINGS_MAX},
     scan::{Scanned, line_of},
@@ -58,7 +57,7 @@ pub(crate) struct Normalised<'a> {
 /// Normalises scanned text that was fetched from `url`.
 pub(crate) fn normalise<'a>(
     scanned: &'a Scanned<'_>,
-    url: Option<&'a Url>,
+    hints: &Hints<'a>,
 ) -> Result<Normalised<'a>, FeedError> {
     let text: &'a str = &scanned.text;
     let mut reader = Reader::from_str(text);
@@ -66,7 +65,7 @@ pub(crate) fn normalise<'a>(
     config.allow_dangling_amp = true;
     config.allow_unmatched_ends = true;
     config.check_end_names = false;
-    let mut builder = Builder::new(url, &scanned.unclosed);
+    let mut builder = Builder::new(hints, &scanned.unclosed);
     builder.warnings.warnings.clone_from(&scanned.repairs);
     loop {
         let offset = usize::try_from(reader.buffer_position()).unwrap_or(text.len());
@@ -100,11 +99,10 @@ pub(crate) fn normalise<'a>(
         match flow {
             Flow::Continue => {}
             Flow::Done => {
-                builder.warn_about_items_after(
-                    text,
-                    usize::try_from(reader.buffer_position()).unwrap_or(text.len()),
-                );
-                break;
+                let end = usize::try_from(reader.buffer_position()).unwrap_or(text.len());
+                if !builder.reopens_for_items(text, end) {
+                    break;
+                }
             }
             Flow::Refuse { what, max } => {
                 return Err(FeedError::TooComplex { what, max, line: line_of(text, offset) });
@@ -263,13 +261,13 @@ mod tests {
 
         #[test]
         fn normalising_is_idempotent(text in document()) {
-            if let Ok(once) = normalise(&scan(&text).unwrap(), None) {
+            if let Ok(once) = normalise(&scan(&text).unwrap(), &Hints::default()) {
                 let again = scan(&once.xml).unwrap();
-                let twice = normalise(&again, None).unwrap();
+                let twice = normalise(&again, &Hints::default()).unwrap();
                 prop_assert_eq!(&once.xml, &twice.xml);
                 prop_assert!(!twice.damaged && twice.warnings.is_empty(), "{:?}", twice.warnings);
                 prop_assert_eq!(once.items.len(), twice.items.len());
-                prop_assert!(crate::parse::read_xml(once, &crate::Hints::default(), crate::parse::HtmlMode::Sanitise).is_ok());
+                prop_assert!(crate::parse::read_xml(once, &Hints::default(), crate::parse::HtmlMode::Sanitise).is_ok());
             }
         }
     }

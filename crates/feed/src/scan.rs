@@ -117,7 +117,12 @@ impl<'a> Scanner<'a> {
             at = if is_tag(rest) {
                 let at_output = self.repaired.len() + start - self.copied;
                 let end = self.tag(start)?;
-                self.balance(start, end, at_output);
+                if self.is_link_before_address(start, end) {
+                    self.repair(end - 2, "", "an empty <link/> before an address was read as its start tag");
+                    self.open.push(("link", at_output));
+                } else {
+                    self.balance(start, end, at_output);
+                }
                 end
             } else if rest.starts_with(CDATA_IN_COMMENT) {
                 self.cdata_in_comment(start)
@@ -236,6 +241,14 @@ impl<'a> Scanner<'a> {
             }
         }
         Ok(self.text.len())
+    }
+
+    /// Whether a tag is the `<link/>` that a serialiser of HTML, where the element is void, has made of `<link>`.
+    fn is_link_before_address(&self, start: usize, end: usize) -> bool {
+        let name = self.text[start + 1..end].strip_suffix("/>");
+        let address = self.text[end..].trim_start();
+        name.is_some_and(|name| name.trim_end().eq_ignore_ascii_case("link"))
+            && (address.starts_with("http://") || address.starts_with("https://"))
     }
 
     /// Notes the element that the tag in `start..end` begins, or those that it ends.

@@ -244,6 +244,7 @@ impl<'a> Reader<'a> {
         let zone = zones::abbreviation(word, self.language)
             .filter(|_| is_zone_place && (word != "at" || self.token(1).is_none()));
         if let Some(zone) = zone {
+            self.parts.is_zulu |= word == "z";
             return self
                 .parts
                 .zone(zone, zones::is_american(word) && !self.language.starts_with("zh"))
@@ -381,9 +382,9 @@ impl<'a> Reader<'a> {
     /// `+0200`, `+02:00`, `-8`, `+02:00:00`: how many tokens it has.
     fn offset(&mut self, sign: char) -> Option<usize> {
         let (value, digits) = self.number(1)?;
-        let minutes = self.number(3).filter(|(_, digits)| *digits <= 2 && self.sign(2) == Some(':'));
+        let minutes = self.number(3).filter(|_| self.sign(2) == Some(':'));
         let (hours, minutes, mut used) = match (digits, minutes) {
-            (1 | 2, Some((minutes, _))) => (value, minutes, 4),
+            (1 | 2, Some((minutes, 2) | (minutes @ 0, 1))) => (value, minutes, 4),
             (1 | 2, None) => (value, 0, 2),
             // "-700", but not "+020".
             (3, _) if value < 100 => return None,
@@ -393,7 +394,12 @@ impl<'a> Reader<'a> {
         if self.sign(used) == Some(':') && self.number(used + 1) == Some((0, 2)) {
             used += 2;
         }
-        self.parts.offset = Some(offset_minutes(sign == '-', hours, minutes)?);
+        let offset = offset_minutes(sign == '-', hours, minutes)?;
+        // "Z+01:00" contradicts itself; in "+01:00Z" a template has added the letter.
+        if self.parts.is_zulu && offset != 0 {
+            return None;
+        }
+        self.parts.offset = Some(offset);
         Some(used)
     }
 }

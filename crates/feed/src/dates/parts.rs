@@ -43,6 +43,8 @@ pub(super) struct DateParts<'a> {
     /// Minutes east of UTC, by number.
     pub(super) offset: Option<i64>,
     pub(super) zone: Option<Zone<'a>>,
+    /// The zone is `Z`, which stands instead of a number.
+    pub(super) is_zulu: bool,
 }
 
 impl<'a> DateParts<'a> {

@@ -26,10 +26,23 @@ pub(crate) fn resolve(raw: &str, base: Option<&Url>) -> Option<Url> {
     if raw.is_empty() || raw.len() > 2 * LINK_BYTES_MAX {
         return None;
     }
+    if is_host_alone(raw) {
+        return Url::parse(&format!("http://{raw}")).ok();
+    }
     match base {
         Some(base) => base.join(raw).ok(),
         None => Url::parse(raw).ok(),
     }
+}
+
+/// Whether it is an address as people say it, without its scheme: `www.example.org/a`.
+fn is_host_alone(raw: &str) -> bool {
+    let Some(rest) = raw.get(..4).filter(|www| www.eq_ignore_ascii_case("www.")).map(|_| &raw[4..]) else {
+        return false;
+    };
+    let host = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    // Of a file such as `www.html` there is one label more.
+    host.split('.').count() > 1 && host.split('.').all(|label| !label.is_empty())
 }
 
 /// Whether a URL parser would return the same text: `http` or `https`, a domain in lower case, no dot segments, nothing to
@@ -72,6 +85,8 @@ mod tests {
         let url = |raw| web_url(raw, Some(&base));
         assert_eq!(url(" c?d=1&e ").as_deref(), Some("https://example.org/a/c?d=1&e"));
         assert_eq!(url("//x.example").as_deref(), Some("https://x.example/"));
+        assert_eq!(url("www.x.example/a?b").as_deref(), Some("http://www.x.example/a?b"));
+        assert_eq!(url("www.html").as_deref(), Some("https://example.org/a/www.html"));
         assert_eq!(url("http://x.example").as_deref(), Some("http://x.example"));
         assert_eq!(url("http://x.example/é b").as_deref(), Some("http://x.example/%C3%A9%20b"));
         for raw in [

@@ -71,7 +71,8 @@ pub(crate) const CONTENT_REL: &str = "content";
 /// Whether text looks like an absolute or a relative address, and not like words or a number.
 pub(super) fn is_address(text: &str) -> bool {
     let text = text.trim();
-    text.contains("://") || text.starts_with('#') || is_path(text)
+    let may_be = !text.contains(|c: char| c.is_whitespace() || matches!(c, '<' | '>' | '"'));
+    may_be && (text.contains("://") || text.starts_with('#') || is_path(text))
 }
 
 /// Whether text looks like a relative address: it begins or ends like one, or is names with slashes between them.

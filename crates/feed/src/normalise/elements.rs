@@ -14,7 +14,7 @@ use super::{
     namespaces::Namespaces,
 };
 use crate::{
-    document::FeedFormat,
+    document::{FeedFormat, Hints},
     error::FeedError,
     limits::{ATTRIBUTES_MAX, DEPTH_MAX, ITEMS_READ_MAX, LINK_BYTES_MAX, NAMESPACES_MAX, TITLE_BYTES_MAX},
     text::{truncate, unescape, unescape_attribute},
@@ -76,6 +76,8 @@ pub(super) struct MediaFile {
 /// Reads elements into drafts.
 pub(super) struct Builder<'a> {
     pub(super) url: Option<&'a Url>,
+    /// That of the source, for a feed that has none.
+    pub(super) language: Option<&'a str>,
     /// Offsets of start tags without an end tag that have not been read yet, ascending.
     unclosed: &'a [usize],
     pub(super) format: Option<FeedFormat>,
@@ -110,9 +112,10 @@ const VOID: [&str; 13] =
     ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"];
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(url: Option<&'a Url>, unclosed: &'a [usize]) -> Self {
+    pub(super) fn new(hints: &Hints<'a>, unclosed: &'a [usize]) -> Self {
         Self {
-            url,
+            url: hints.url,
+            language: hints.language,
             unclosed,
             format: None,
             stack: Vec::new(),
@@ -205,7 +208,12 @@ impl<'a> Builder<'a> {
 
     /// Text directly inside a person or file, outside its elements.
     fn direct_text(&mut self, text: &str) {
-        if let Some(file) = self.file.as_mut().filter(|f| f.level + 1 == self.stack.len()) {
+        let (depth, innermost) = (self.stack.len(), self.stack.last().map_or("", |open| open.name));
+        // Or inside an element of its own: <enclosure><url>…</url></enclosure>.
+        let is_in = |file: &&mut MediaFile| {
+            file.level + 1 == depth || (file.level + 2 == depth && innermost.eq_ignore_ascii_case("url"))
+        };
+        if let Some(file) = self.file.as_mut().filter(is_in) {
             let room = (2 * LINK_BYTES_MAX).saturating_sub(file.text.len());
             file.text.push_str(truncate(text, room));
         } else if let (Some((.., collected)), Some(top)) = (&mut self.person, self.stack.last())
@@ -351,6 +359,7 @@ impl<'a> Builder<'a> {
         if !self.saw_feed {
             return Err(super::foreign("rdf:RDF"));
         }
+        self.close_reopened();
         if let Some(outermost) = self.stack.first() {
             self.damaged = true;
             let inner = self.stack.iter().rev().find(|o| o.begins).unwrap_or(outermost);

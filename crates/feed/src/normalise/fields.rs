@@ -120,12 +120,12 @@ impl<'a> Builder<'a> {
         let file = MediaFile {
             element: empty,
             level: self.stack.len(),
-            media_type: some("type").map(|t| fold(t, TITLE_BYTES_MAX)),
+            media_type: some("type").or(some("contentType")).map(|t| fold(t, TITLE_BYTES_MAX)),
             medium: some("medium").map(|m| fold(m, TITLE_BYTES_MAX)),
             length: some("length").or(some("fileSize")).map(|l| fold(l, 32)),
             text: String::new(),
         };
-        match some("url").or(some("href")).or(some("src")) {
+        match some("url").or(some("href")).or(some("src")).or(some("uri")) {
             Some(address) => {
                 let address = absolute(&mut self.growth_left, address, open.base.as_deref());
                 self.add_file(file, address);
@@ -195,10 +195,11 @@ impl<'a> Builder<'a> {
         self.store(field, text, offset);
     }
 
-    /// A date in the language of the item or the feed, as far as it is known here.
+    /// A date in the language of the item or the feed, as far as it is known here, or else of the source.
     fn date(&self, text: &str) -> Option<Timestamp> {
         let item = self.item.as_ref().and_then(|item| item.language.get());
-        dates::parse(text, item.or(self.feed.language.get()).map(String::as_str))
+        let of_document = item.or(self.feed.language.get()).map(String::as_str);
+        dates::parse(text, of_document.or(self.language))
     }
 
     fn store(&mut self, field: Field, text: FeedText<'a>, offset: usize) {

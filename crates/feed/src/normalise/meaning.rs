@@ -99,13 +99,17 @@ pub(super) fn meaning(scope: ElementScope, vocabulary: Vocabulary, local: &str) 
             "updatefrequency" => Meaning::Field(Field::Frequency),
             _ => Meaning::Skip,
         },
+        (ElementScope::Item, Vocabulary::Podcast) => podcast(local),
+        (ElementScope::Item, Vocabulary::Prism) if matches!(local, "publicationdate" | "coverdate") => {
+            Meaning::Field(Field::Published(5))
+        }
         (_, Vocabulary::DublinCore | Vocabulary::DublinTerms) => dublin(local),
         _ => Meaning::Skip,
     }
 }
 
 /// Longest known local name, in bytes.
-const NAME_BYTES_MAX: usize = 16;
+const NAME_BYTES_MAX: usize = 18;
 
 /// A name in lower case; empty if it is too long to be known.
 fn lower<'b>(name: &str, buffer: &'b mut [u8; NAME_BYTES_MAX]) -> &'b str {
@@ -162,7 +166,9 @@ fn item(vocabulary: Vocabulary, local: &str) -> Meaning {
         "guid" | "id" => Field::Id(rank),
         "pubdate" | "published" | "issued" => Field::Published(rank),
         "created" => Field::Published(rank + 1),
+        "date" => Field::Published(rank + 4),
         "updated" | "modified" => Field::Updated(rank),
+        "lastbuilddate" => Field::Updated(rank + 2),
         "category" => Field::Category,
         "comments" => Field::Comments,
         "language" => Field::Language,
@@ -178,10 +184,20 @@ fn media(scope: ElementScope, local: &str) -> Meaning {
     match (scope, local) {
         (_, "group") => Meaning::Group,
         (_, "content" | "peerlink") => Meaning::Attributes(AttributeElement::MediaContent),
-        (_, "player") => Meaning::Attributes(AttributeElement::MediaPlayer),
+        (_, "player" | "embed") => Meaning::Attributes(AttributeElement::MediaPlayer),
         (_, "thumbnail") => Meaning::Attributes(AttributeElement::MediaThumbnail),
         (ElementScope::Item, "title") => Meaning::Field(Field::Title(8)),
         (ElementScope::Item, "description") => Meaning::Field(Field::Summary(8)),
+        (ElementScope::Item, "pubdate") => Meaning::Field(Field::Published(6)),
+        _ => Meaning::Skip,
+    }
+}
+
+/// <https://podcasting2.org/docs/podcast-namespace/tags/alternate-enclosure>
+fn podcast(local: &str) -> Meaning {
+    match local {
+        "alternateenclosure" => Meaning::Group,
+        "source" => Meaning::Attributes(AttributeElement::Enclosure),
         _ => Meaning::Skip,
     }
 }
@@ -194,6 +210,7 @@ fn itunes(scope: ElementScope, local: &str) -> Meaning {
         "subtitle" if scope == ElementScope::Item => Meaning::Field(Field::Summary(6)),
         "title" => Meaning::Field(Field::Title(7)),
         "keywords" => Meaning::Field(Field::Keywords),
+        "pubdate" if scope == ElementScope::Item => Meaning::Field(Field::Published(6)),
         _ => Meaning::Skip,
     }
 }

@@ -17,6 +17,10 @@ pub(super) enum Vocabulary {
     DublinTerms,
     Itunes,
     Media,
+    /// Podcasting 2.0.
+    Podcast,
+    /// PRISM of scholarly publishers.
+    Prism,
     Syndication,
     /// Of programs that replace the links of a feed by their own and keep the original.
     LinkProxy,
@@ -28,7 +32,7 @@ const ATOM: [&str; 2] = ["http://www.w3.org/2005/atom", "http://purl.org/atom/ns
 pub(super) const ATOM_03: &str = "http://purl.org/atom/ns#";
 
 /// Namespace URIs in lower case, without trailing slash.
-const KNOWN: [(&str, Vocabulary); 25] = [
+const KNOWN: [(&str, Vocabulary); 32] = [
     ("http://www.w3.org/1999/02/22-rdf-syntax-ns#", Vocabulary::Rdf),
     ("http://purl.org/rss/1.0", Vocabulary::Core),
     ("http://purl.org/net/rss1.1#", Vocabulary::Core),
@@ -47,6 +51,13 @@ const KNOWN: [(&str, Vocabulary); 25] = [
     ("http://search.yahoo.com/mrss", Vocabulary::Media),
     ("http://search.yahoo.com/searchmonkey/media", Vocabulary::Media),
     ("http://video.search.yahoo.com/mrss", Vocabulary::Media),
+    ("https://podcastindex.org/namespace/1.0", Vocabulary::Podcast),
+    ("https://github.com/podcastindex-org/podcast-namespace/blob/main/docs/1.0.md", Vocabulary::Podcast),
+    ("http://prismstandard.org/namespaces/basic/1.2", Vocabulary::Prism),
+    ("http://prismstandard.org/namespaces/1.2/basic", Vocabulary::Prism),
+    ("http://prismstandard.org/namespaces/basic/2.0", Vocabulary::Prism),
+    ("http://prismstandard.org/namespaces/basic/2.1", Vocabulary::Prism),
+    ("http://prismstandard.org/namespaces/basic/3.0", Vocabulary::Prism),
     ("http://purl.org/rss/1.0/modules/syndication", Vocabulary::Syndication),
     ("http://rssnamespace.org/feedburner/ext/1.0", Vocabulary::LinkProxy),
     ("http://www.pheedo.com/namespace/pheedo", Vocabulary::LinkProxy),
@@ -57,7 +68,7 @@ const KNOWN: [(&str, Vocabulary); 25] = [
 ];
 
 /// Prefixes that publishers use without declaring them.
-const USUAL_PREFIXES: [(&str, Vocabulary); 13] = [
+const USUAL_PREFIXES: [(&str, Vocabulary); 15] = [
     ("rdf", Vocabulary::Rdf),
     ("rss", Vocabulary::Core),
     ("content", Vocabulary::Content),
@@ -65,6 +76,8 @@ const USUAL_PREFIXES: [(&str, Vocabulary); 13] = [
     ("dcterms", Vocabulary::DublinTerms),
     ("itunes", Vocabulary::Itunes),
     ("media", Vocabulary::Media),
+    ("podcast", Vocabulary::Podcast),
+    ("prism", Vocabulary::Prism),
     ("sy", Vocabulary::Syndication),
     ("feedburner", Vocabulary::LinkProxy),
     ("pheedo", Vocabulary::LinkProxy),

@@ -93,7 +93,7 @@ impl<'a> Builder<'a> {
         for (key, value) in attributes {
             let local = key.rsplit(':').next().unwrap_or(key);
             if local.eq_ignore_ascii_case("about") && self.format().is_rdf() {
-                item.id.offer(3, (fold(value, GUID_BYTES_MAX), false));
+                item.id.offer(3, (fold(value, GUID_BYTES_MAX), true));
             } else if local.eq_ignore_ascii_case("href") {
                 item.add_link(FeedLink {
                     href: absolute(&mut self.growth_left, value, open.base.as_deref()),

@@ -13,6 +13,9 @@ use super::{
 };
 use crate::scan::is_break;
 
+/// The name of the root element that is opened once more. No tag has it.
+const REOPENED: &str = "";
+
 impl Builder<'_> {
     /// Ends the innermost elements that have no end tag, if a tag of this name belongs to an element around them.
     pub(super) fn end_unclosed(&mut self, name: &str, offset: usize) {
@@ -56,13 +59,34 @@ impl Builder<'_> {
         }
     }
 
-    /// Warns about items after the end of the root element, which are not read.
-    pub(super) fn warn_about_items_after(&mut self, text: &str, end: usize) {
+    /// Opens the feed once more if items follow the end of the root element.
+    pub(super) fn reopens_for_items(&mut self, text: &str, end: usize) -> bool {
         let rest = text.as_bytes().get(end..).unwrap_or_default();
         let items = ["<item>", "<item ", "<entry>", "<entry "];
-        if let Some(at) = items.iter().filter_map(|tag| memmem::find(rest, tag.as_bytes())).min() {
-            let message = "items after the end of the feed were not read: its end tag is too early";
-            self.warnings.warn(end + at, message.to_owned());
+        let Some(at) = items.iter().filter_map(|tag| memmem::find(rest, tag.as_bytes())).min() else {
+            return false;
+        };
+        let message = "items after the end of the feed were read: its end tag is too early";
+        self.warnings.warn(end + at, message.to_owned());
+        self.stack.push(OpenElement {
+            name: REOPENED,
+            role: Role::Scope(ElementScope::Feed),
+            namespaces: self.names.len(),
+            language: None,
+            base: self.feed.base.clone(),
+            begins: false,
+            is_closed: true,
+        });
+        self.done = false;
+        true
+    }
+
+    /// Closes what [`Builder::reopens_for_items`] has opened, unless the document ends inside an item.
+    pub(super) fn close_reopened(&mut self) {
+        if let [open] = self.stack.as_slice()
+            && open.name == REOPENED
+        {
+            self.stack.clear();
         }
     }
 

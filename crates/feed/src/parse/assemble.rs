@@ -6,8 +6,8 @@ use url::Url;
 use super::{Context, HtmlMode, RawItem};
 use crate::{
     html::{
-        first_image, has_lines, has_markup, may_be_markup, paragraphs, plain_text, plain_title, sanitise,
-        web_url,
+        first_image, has_lines, has_markup, may_be_markup, paragraphs, plain_text, plain_title, resolve,
+        sanitise, web_url,
     },
     limits::{
         AUTHORS_MAX, CATEGORIES_MAX, ENCLOSURES_MAX, GUID_BYTES_MAX, ITEM_WARNINGS_MAX, SUMMARY_BYTES_MAX,
@@ -78,22 +78,17 @@ pub(super) fn assemble(raw: RawItem<'_>, context: &Context<'_>) -> Item {
     let guid = raw.guid.map(|g| fold(&g, GUID_BYTES_MAX + BEYOND_BYTES)).filter(|g| !g.is_empty());
     let guid = guid.map(|guid| within(guid, GUID_BYTES_MAX, "guid", &mut warnings));
     let guid_as_link = guid.as_deref().filter(|_| raw.guid_is_link);
-    let link = raw.links.iter().find_map(|l| web_url(l, base)).or_else(|| {
+    let permalink = || {
         let guid = guid_as_link.filter(|g| g.starts_with("http://") || g.starts_with("https://"))?;
         web_url(guid, None)
-    });
-    let mut summary = raw.summary.as_ref().map(|s| s.line(SUMMARY_BYTES_MAX)).unwrap_or_default();
-    let in_summary = || raw.summary.as_ref().filter(|s| s.is_rich());
-    let body = match (&raw.content, &raw.summary) {
-        // The content is an excerpt of a summary that has no room for all of its text.
-        (Some(content), Some(summary))
-            if summary.may_exceed_summary() && summary.value.len() > content.value.len() =>
-        {
-            warnings.push("the content was left out, because the summary is longer".to_owned());
-            Some(summary)
-        }
-        (content, _) => content.as_ref().or_else(in_summary),
     };
+    let link = match raw.links.iter().find_map(|l| web_url(l, base)) {
+        Some(link) if counts_readers(&link) => permalink().or(Some(link)),
+        Some(link) => Some(link),
+        None => permalink(),
+    };
+    let mut summary = raw.summary.as_ref().map(|s| s.line(SUMMARY_BYTES_MAX)).unwrap_or_default();
+    let body = body(raw.content.as_ref(), raw.summary.as_ref(), &mut warnings);
     let content_html = body
         .filter(|_| context.html == HtmlMode::Sanitise)
         .and_then(|text| content(text, content_base, &mut warnings));
@@ -111,6 +106,11 @@ pub(super) fn assemble(raw: RawItem<'_>, context: &Context<'_>) -> Item {
         .or_else(|| enclosures.iter().find(|e| is_image(e)).map(|e| e.url.clone()))
         .or_else(|| in_text(&raw.content))
         .or_else(|| in_text(&raw.summary));
+    let of_item = link.as_deref().and_then(|link| resolve(link, None));
+    let comments = raw.comments.and_then(|comments| {
+        let base = if comments.trim().starts_with('#') { of_item.as_ref().or(base) } else { base };
+        web_url(&comments, base)
+    });
     warnings.truncate(ITEM_WARNINGS_MAX);
     Item {
         key: String::new(),
@@ -130,9 +130,33 @@ pub(super) fn assemble(raw: RawItem<'_>, context: &Context<'_>) -> Item {
             .filter(|l| !l.is_empty()),
         image,
         enclosures,
-        comments: raw.comments.and_then(|c| web_url(&c, base)),
+        comments,
         warnings,
         evidence: ItemEvidence::default(),
+    }
+}
+
+/// Whether the link leads through FeedBurner, which has its own host or that of a publisher. The guid may be the address
+/// that it leads to.
+fn counts_readers(link: &str) -> bool {
+    link.find("/~r/").is_some_and(|at| link[at..].contains("/~3/"))
+}
+
+/// The text that `content_html` is made of: the content, or a summary that one line would not show as it is.
+fn body<'t, 'a>(
+    content: Option<&'t FeedText<'a>>,
+    summary: Option<&'t FeedText<'a>>,
+    warnings: &mut Vec<String>,
+) -> Option<&'t FeedText<'a>> {
+    match (content, summary) {
+        // The content is an excerpt of a summary that has no room for all of its text.
+        (Some(content), Some(summary))
+            if summary.may_exceed_summary() && summary.value.len() > content.value.len() =>
+        {
+            warnings.push("the content was left out, because the summary is longer".to_owned());
+            Some(summary)
+        }
+        _ => content.or(summary.filter(|s| s.is_rich())),
     }
 }
 
