@@ -629,3 +629,27 @@ fn memory_stays_within_bounds_while_reading() {
         }
     });
 }
+
+#[test]
+fn what_is_cut_or_dropped_of_an_item_is_named_in_a_warning() {
+    let long = "word ".repeat(1_000);
+    let many = |n: usize, element: &dyn Fn(usize) -> String| (0..n).map(element).collect::<String>();
+    let category = |n: usize| format!("<category>c{n}</category>");
+    let author = |n: usize| format!("<author>a{n}</author>");
+    let file = |n: usize| format!("<enclosure url='http://e.example/{n}.mp3'/>");
+    for (elements, warning) in [
+        (format!("<category>{long}</category>").repeat(2), "the category was too long and was truncated"),
+        (
+            format!("<link>http://e.example/{}</link>", "x".repeat(3_000)),
+            "the link was too long and was dropped",
+        ),
+        (many(65, &category), "categories after the first 64 were dropped"),
+        (many(33, &author), "authors after the first 32 were dropped"),
+        (many(33, &file), "enclosures after the first 32 were dropped"),
+    ] {
+        let item = one(&format!("<title>a</title>{elements}"));
+        assert_eq!(item.warnings, [warning]);
+    }
+    let fits = many(64, &category) + &many(32, &author) + &many(32, &file);
+    assert_eq!(one(&format!("<title>a</title>{fits}")).warnings, [""; 0]);
+}

@@ -174,8 +174,22 @@ impl<'a> Draft<'a> {
     pub(super) fn add_link(&mut self, link: FeedLink) {
         let list = if link.rel == "enclosure" { &mut self.enclosures } else { &mut self.links };
         let max = if link.rel == "enclosure" { ENCLOSURES_MAX } else { LINKS_MAX };
-        if list.len() < max && !list.iter().any(|l| l.href == link.href && l.rel == link.rel) {
+        if list.iter().any(|l| l.href == link.href && l.rel == link.rel) {
+            return;
+        }
+        if list.len() < max {
             list.push(link);
+        } else {
+            let what = if link.rel == "enclosure" { "enclosures" } else { "links" };
+            self.warn_of_more(what, max);
+        }
+    }
+
+    /// Says once that a list is full.
+    fn warn_of_more(&mut self, what: &str, max: usize) {
+        let warning = format!("{what} after the first {max} were dropped");
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
         }
     }
 
@@ -230,14 +244,24 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn add_category(&mut self, category: FeedText<'a>) {
-        if self.categories.len() < CATEGORIES_MAX && !category.value.is_empty() {
+        if category.value.is_empty() {
+            return;
+        }
+        if self.categories.len() < CATEGORIES_MAX {
             self.categories.push(category);
+        } else {
+            self.warn_of_more("categories", CATEGORIES_MAX);
         }
     }
 
     pub(super) fn add_author(&mut self, rank: u8, person: Person) {
-        if self.authors.len() < AUTHORS_MAX && !person.is_empty() {
+        if person.is_empty() {
+            return;
+        }
+        if self.authors.len() < AUTHORS_MAX {
             self.authors.push((rank, person));
+        } else {
+            self.warn_of_more("authors", AUTHORS_MAX);
         }
     }
 

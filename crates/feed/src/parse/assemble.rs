@@ -10,8 +10,8 @@ use crate::{
         sanitise, web_url,
     },
     limits::{
-        AUTHORS_MAX, CATEGORIES_MAX, ENCLOSURES_MAX, GUID_BYTES_MAX, ITEM_WARNINGS_MAX, SUMMARY_BYTES_MAX,
-        TITLE_BYTES_MAX,
+        AUTHORS_MAX, CATEGORIES_MAX, ENCLOSURES_MAX, GUID_BYTES_MAX, ITEM_WARNINGS_MAX, LINK_BYTES_MAX,
+        SUMMARY_BYTES_MAX, TITLE_BYTES_MAX,
     },
     normalise::{FeedLink, FeedText},
     text::{fold, is_folded, truncate, unescape},
@@ -63,9 +63,26 @@ impl FeedText<'_> {
 fn within(mut line: String, bytes_max: usize, what: &str, warnings: &mut Vec<String>) -> String {
     if line.len() > bytes_max {
         line.truncate(truncate(&line, bytes_max).trim_end().len());
-        warnings.push(format!("the {what} was too long and was truncated"));
+        let warning = format!("the {what} was too long and was truncated");
+        // An item may have many categories and authors that are too long.
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
     }
     line
+}
+
+/// The first `max` of several, with a warning if there are more.
+fn first<T>(
+    all: Vec<T>,
+    max: usize,
+    what: &str,
+    warnings: &mut Vec<String>,
+) -> std::iter::Take<std::vec::IntoIter<T>> {
+    if all.len() > max {
+        warnings.push(format!("{what} after the first {max} were dropped"));
+    }
+    all.into_iter().take(max)
 }
 
 /// Makes the item.
@@ -87,6 +104,9 @@ pub(super) fn assemble(raw: RawItem<'_>, context: &Context<'_>) -> Item {
         Some(link) => Some(link),
         None => permalink(),
     };
+    if link.is_none() && raw.links.iter().any(|l| l.len() > LINK_BYTES_MAX) {
+        warnings.push("the link was too long and was dropped".to_owned());
+    }
     let mut summary = raw.summary.as_ref().map(|s| s.line(SUMMARY_BYTES_MAX)).unwrap_or_default();
     let body = body(raw.content.as_ref(), raw.summary.as_ref(), &mut warnings);
     let content_html = body
@@ -97,7 +117,9 @@ pub(super) fn assemble(raw: RawItem<'_>, context: &Context<'_>) -> Item {
     {
         summary = text.line(EXCERPT_BYTES_MAX);
     }
-    let enclosures = enclosures(raw.enclosures, base);
+    let enclosures = enclosures(raw.enclosures, base, &mut warnings);
+    let authors = authors(raw.authors, base, &mut warnings);
+    let categories = categories(raw.categories, &mut warnings);
     let in_text = |text: &Option<FeedText<'_>>| first_image(text.as_ref()?.as_html()?, content_base);
     let image = raw
         .images
@@ -119,8 +141,8 @@ pub(super) fn assemble(raw: RawItem<'_>, context: &Context<'_>) -> Item {
         link,
         summary,
         content_html,
-        authors: authors(raw.authors, base),
-        categories: categories(raw.categories),
+        authors,
+        categories,
         published: raw.published,
         updated: raw.updated,
         language: raw
@@ -178,10 +200,11 @@ fn content(text: &FeedText<'_>, base: Option<&Url>, warnings: &mut Vec<String>) 
     safe
 }
 
-fn categories(raw: Vec<FeedText<'_>>) -> Vec<String> {
+fn categories(raw: Vec<FeedText<'_>>, warnings: &mut Vec<String>) -> Vec<String> {
     let mut categories: Vec<String> = Vec::new();
-    for text in raw.into_iter().take(CATEGORIES_MAX) {
-        let category = text.into_title(TITLE_BYTES_MAX);
+    for text in first(raw, CATEGORIES_MAX, "categories", warnings) {
+        let category = text.into_title(TITLE_BYTES_MAX + BEYOND_BYTES);
+        let category = within(category, TITLE_BYTES_MAX, "category", warnings);
         if !category.is_empty() && !categories.contains(&category) {
             categories.push(category);
         }
@@ -189,9 +212,9 @@ fn categories(raw: Vec<FeedText<'_>>) -> Vec<String> {
     categories
 }
 
-fn enclosures(raw: Vec<FeedLink>, base: Option<&Url>) -> Vec<Enclosure> {
+fn enclosures(raw: Vec<FeedLink>, base: Option<&Url>, warnings: &mut Vec<String>) -> Vec<Enclosure> {
     let mut enclosures: Vec<Enclosure> = Vec::new();
-    for link in raw.into_iter().take(ENCLOSURES_MAX) {
+    for link in first(raw, ENCLOSURES_MAX, "enclosures", warnings) {
         let Some(url) = web_url(&link.href, base) else { continue };
         if enclosures.iter().any(|e| e.url == url) {
             continue;
@@ -209,10 +232,13 @@ fn is_image(enclosure: &Enclosure) -> bool {
     enclosure.media_type.as_deref().is_some_and(|t| t.starts_with("image/"))
 }
 
-fn authors(raw: Vec<Author>, base: Option<&Url>) -> Vec<Author> {
+fn authors(raw: Vec<Author>, base: Option<&Url>, warnings: &mut Vec<String>) -> Vec<Author> {
     let mut authors: Vec<Author> = Vec::new();
-    for author in raw.into_iter().take(AUTHORS_MAX) {
-        let clean = |s: Option<String>| s.map(|s| fold(&s, TITLE_BYTES_MAX)).filter(|s| !s.is_empty());
+    for author in first(raw, AUTHORS_MAX, "authors", warnings) {
+        let mut clean = |s: Option<String>| {
+            let line = fold(&s?, TITLE_BYTES_MAX + BEYOND_BYTES);
+            Some(within(line, TITLE_BYTES_MAX, "author", warnings)).filter(|s| !s.is_empty())
+        };
         let mut author = Author {
             name: clean(author.name),
             email: clean(author.email),
