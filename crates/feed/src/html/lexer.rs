@@ -317,13 +317,19 @@ fn tag_end(tag: &str, from: usize) -> Option<usize> {
 }
 
 /// Whether the quote at `end` closes the value that the text begins with. A value may have tags in it, such as a caption;
-/// but a quote after a tag that begins another value, or a word, is one of the text that an unclosed value runs into.
+/// but a quote after a tag that begins another value, or a word, is one of the text that an unclosed value runs into. An
+/// attribute may follow without a space.
 fn is_closed(text: &[u8], end: usize) -> bool {
     let value = &text[..end];
     let has_tags = || memchr(b'>', value).is_some_and(|at| memchr(b'<', &value[at..]).is_some());
     let begins_value = || value.trim_ascii_end().ends_with(b"=");
-    let ends_word = || text.get(end + 1).is_some_and(|b| b.is_ascii_whitespace() || matches!(b, b'/' | b'>'));
-    !has_tags() || (ends_word() && !begins_value())
+    let after = &text[end + 1..];
+    let ends_word = || after.first().is_some_and(|b| b.is_ascii_whitespace() || matches!(b, b'/' | b'>'));
+    let before_attribute = || {
+        let name = after.iter().take_while(|b| b.is_ascii_alphanumeric() || **b == b'-').count();
+        name > 0 && after.get(name) == Some(&b'=')
+    };
+    !has_tags() || (!begins_value() && (ends_word() || before_attribute()))
 }
 
 /// The attributes of a tag with undecoded values.
@@ -489,6 +495,7 @@ mod tests {
             "<img data-caption='<p>a \"b\"</p>\n' src=x />q",
             "<a href=\"data:text/html,<script>alert(1)</script>\">q",
             "<div title=\"<em>t</em>\">q",
+            "<img alt=\"<p>cap</p>\"src='x'>q",
             "<a title='<b>' href=\"x?<y></y>\" class=\"\">q",
         ] {
             let tokens: Vec<_> = Lexer::new(html).collect();
