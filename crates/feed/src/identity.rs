@@ -1,8 +1,8 @@
 //! Step 5 of the life of an item: its identity.
 //!
 //! The key of an item is a function of this item alone: of its guid, its link as it is compared, and its title; without
-//! a guid or a title also of its text; with neither guid nor link also of the addresses of its media, or of its date if it
-//! has none. Items that differ in one of them are different items, whatever stands beside them.
+//! a guid or a title also of its text; without a guid also of its date; with neither guid nor link of the addresses of its
+//! media instead, if it has any. Items that differ in one of them are different items, whatever stands beside them.
 //! Whether an item of the next visit is the same one, edited or moved, is found by its evidence (crate `seen`), and it
 //! then keeps the key that was published first.
 //! Never here: the time of the visit or randomness.
@@ -77,9 +77,10 @@ fn key(item: &Item, guid: Option<&ComparedAddress>, link: Option<&ComparedAddres
     if guid.is_none() || item.evidence.title == 0 {
         hasher.update(item.evidence.text.to_le_bytes());
     }
-    if guid.is_none() && link.is_none() {
+    if guid.is_none() {
         let date = item.published.map_or(0, Timestamp::millis);
-        let (media, date) = if item.evidence.page == 0 { (0, date) } else { (item.evidence.page, 0) };
+        let has_media = link.is_none() && item.evidence.page != 0;
+        let (media, date) = if has_media { (item.evidence.page, 0) } else { (0, date) };
         hasher.update(media.to_le_bytes());
         hasher.update(date.to_le_bytes());
     }

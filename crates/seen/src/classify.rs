@@ -3,16 +3,18 @@
 //! A sled key per guid would cost about 170 bytes of disk and 145 bytes of memory each; a bounded list in one value does
 //! not. The list has every item of the newest document, then the most recently seen ones.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use news::{Item, Timestamp};
 
 use crate::{
-    damping::{KnownItem, damp},
+    damping::{KnownItem, UpdateAction, damp},
     entry::{
-        BadSeenSet, EntryIdentity, Layout, SeenEntry, Traits, decode, decode_version1, encode, hex, key_bytes,
+        BadSeenSet, EntryIdentity, Layout, SeenEntry, Traits, decode, decode_version1, decode_version2,
+        encode, hex, key_bytes,
     },
     matching::{EvidenceParts, Match, MatchReason, Matching},
+    shape::shape_of,
     version1::{self, Recognised, VisitKind},
 };
 
@@ -70,6 +72,9 @@ pub struct Classification {
     pub changed: bool,
     /// The source has changed the guids of its items.
     pub flapping: bool,
+    /// Something waits to be sent by a later visit, even if the document does not change: new items that are held, or
+    /// updates that were absorbed.
+    pub waiting: bool,
 }
 
 impl Classification {
@@ -92,9 +97,9 @@ pub fn oldest_first(mut items: Vec<Item>) -> Vec<Item> {
 
 impl SeenSet {
     /// The layout that [`SeenSet::encode`] writes.
-    pub const LAYOUT: u8 = 2;
+    pub const LAYOUT: u8 = 3;
 
-    /// Reads a set of this layout or of layout 1.
+    /// Reads a set of this layout or of an earlier one.
     ///
     /// # Errors
     /// [`BadSeenSet`] if the bytes are not what was written.
@@ -105,12 +110,13 @@ impl SeenSet {
                 let layout = Layout { newest: entries.len(), entries, damping: None };
                 Ok(Self { is_upgrade: !layout.entries.is_empty(), layout })
             }
+            2 => Ok(Self { layout: decode_version2(bytes)?, is_upgrade: false }),
             Self::LAYOUT => Ok(Self { layout: decode(bytes)?, is_upgrade: false }),
             other => Err(BadSeenSet::Layout(other)),
         }
     }
 
-    /// 64 bytes per item.
+    /// 72 bytes per item.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         encode(&self.layout)
@@ -127,11 +133,19 @@ impl SeenSet {
         matching.by_guid();
         let mut recognised = version1::recognise(&mut matching, items, entries, visit);
         matching.by_other_evidence();
+        let mut shapes = HashMap::new();
+        if matching.wants_shapes() {
+            shapes.extend(matching.unmatched().map(|n| (n, shape_of(&items[n]))));
+            matching.by_shape(&shapes);
+        }
         if is_upgrade {
             version1::pass_over(&matching, items, entries, &mut recognised);
         }
         let mut found: Vec<_> =
             (0..items.len()).map(|n| compare(n, items, &traits, entries, &matching, &recognised)).collect();
+        for (n, found) in found.iter_mut().enumerate().filter(|(_, found)| found.shape == 0) {
+            found.shape = shapes.get(&n).copied().unwrap_or_else(|| shape_of(&items[n]));
+        }
         let flapping = !entries.is_empty() && is_flapping(&found);
         if flapping {
             hold(&mut found);
@@ -147,7 +161,13 @@ impl SeenSet {
         after.truncate(ENTRIES_MAX.max(self.layout.newest));
         self.layout.entries = after;
         let changed = is_upgrade || self.layout != before;
-        Classification { items: found.into_iter().map(Found::classified).collect(), changed, flapping }
+        let waiting = found.iter().any(|found| found.status == ItemStatus::Held || found.is_unsent());
+        Classification {
+            items: found.into_iter().map(Found::classified).collect(),
+            changed,
+            flapping,
+            waiting,
+        }
     }
 
     fn absorb(&mut self, found: &mut [Found], now: Timestamp) {
@@ -158,8 +178,14 @@ impl SeenSet {
         let mut compared: Vec<_> = found.iter_mut().filter(is_compared).collect();
         let known = |found: &&mut Found| {
             let has_changed = found.status != ItemStatus::Known;
-            let has_returned = has_changed && found.before == found.traits.version();
-            KnownItem { heat: found.heat, has_changed, has_returned, is_absorbed: false }
+            KnownItem {
+                heat: found.heat,
+                has_changed,
+                has_returned: has_changed && found.before == found.traits.version(),
+                is_counter: has_changed && found.shape == found.last_shape,
+                is_unsent: found.is_unsent(),
+                action: UpdateAction::Nothing,
+            }
         };
         let mut known: Vec<_> = compared.iter().map(known).collect();
         damp(&mut self.layout.damping, &mut known, now);
@@ -168,9 +194,14 @@ impl SeenSet {
             if known.has_changed {
                 found.before = found.last_version;
             }
-            if known.is_absorbed {
-                found.status = ItemStatus::Absorbed;
-            }
+            found.status = match (known.action, found.first_seen) {
+                (UpdateAction::Send, Some(first_seen)) => {
+                    found.sent = found.traits.version();
+                    ItemStatus::Changed { first_seen }
+                }
+                (UpdateAction::Absorb, _) => ItemStatus::Absorbed,
+                _ => ItemStatus::Known,
+            };
         }
     }
 }
@@ -191,6 +222,11 @@ struct Found {
     /// The version that was seen at the last visit, and the one before that.
     last_version: u32,
     before: u32,
+    /// The version that readers have.
+    sent: u32,
+    /// 0 if it must be computed: of an item that is new or has changed.
+    shape: u32,
+    last_shape: u32,
 }
 
 impl Found {
@@ -200,7 +236,14 @@ impl Found {
             first_seen: self.first_seen.unwrap_or(now),
             heat: self.heat,
             before: self.before,
+            sent: self.sent,
+            shape: self.shape,
         }
+    }
+
+    /// Readers do not have it as it is.
+    fn is_unsent(&self) -> bool {
+        self.sent != self.traits.version()
     }
 
     fn classified(self) -> Classified {
@@ -228,6 +271,9 @@ fn compare(
         heat: 0,
         last_version: 0,
         before: 0,
+        sent: traits.version(),
+        shape: 0,
+        last_shape: 0,
     };
     if let Some(first_seen) = recognised.known.get(&n) {
         found.status = ItemStatus::Known;
@@ -235,7 +281,7 @@ fn compare(
         found.first_seen = Some(*first_seen);
     }
     let Some(Match { entry, reason }) = matching.found[n] else { return found };
-    let SeenEntry { identity, first_seen, heat, before: version_before } = entries[entry];
+    let SeenEntry { identity, first_seen, heat, before: version_before, sent, shape } = entries[entry];
     found.status = ItemStatus::Known;
     found.matched = Some(reason);
     found.first_seen = Some(first_seen);
@@ -245,7 +291,11 @@ fn compare(
         (found.last_version, found.before) = (before.version(), version_before);
         found.differs = EvidenceParts::that_differ(&before, &traits);
         found.has_moved = before.guid != traits.guid || (traits.guid == 0 && before.link != traits.link);
-        if (before.title, before.text) != (traits.title, traits.text) {
+        found.sent = if sent == 0 { before.version() } else { sent };
+        found.last_shape = shape;
+        if (before.title, before.text) == (traits.title, traits.text) {
+            found.shape = shape;
+        } else {
             found.status = ItemStatus::Changed { first_seen };
         }
     }

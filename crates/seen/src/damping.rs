@@ -2,8 +2,10 @@
 //!
 //! The first time, all updates are sent. From then on those of a visit that changes more than [`FEW_MAX`] items are
 //! absorbed, until [`QUIET_VISITS`] documents in a row had no more than that. Items that change at most visits are
-//! absorbed, too, if several do, or if they go back and forth between two versions. Any other edit of one item or two is
-//! sent.
+//! absorbed, too, if several do, if they go back and forth between two versions, or if only their numbers and signs change.
+//! Any other edit of one item or two is sent.
+//!
+//! Readers end with the last version: what was absorbed is sent once the source and the item are quiet.
 
 use std::time::Duration;
 
@@ -19,7 +21,9 @@ const DAMPED_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 const HEAT_OF_CHANGE: u8 = 4;
 /// An item that is as hot as this has changed twice, and in more than a fifth of the documents lately.
 const HOT: u8 = 2 * HEAT_OF_CHANGE;
-const HEAT_MAX: u8 = 4 * HEAT_OF_CHANGE;
+const HEAT_MAX: u8 = 3 * HEAT_OF_CHANGE;
+/// Below this an item is quiet: it has not changed in at least one document, and in up to nine after many changes.
+const QUIET: u8 = HEAT_OF_CHANGE;
 
 /// The state of a source whose updates are damped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,14 +38,30 @@ pub(crate) struct Damping {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KnownItem {
     pub(crate) heat: u8,
+    /// It is not as it was in the document before.
     pub(crate) has_changed: bool,
     /// It has changed to what it was before the last change.
     pub(crate) has_returned: bool,
-    /// The result: its update is not sent.
-    pub(crate) is_absorbed: bool,
+    /// Only numbers and signs have changed.
+    pub(crate) is_counter: bool,
+    /// It is not as it was sent last.
+    pub(crate) is_unsent: bool,
+    /// The result.
+    pub(crate) action: UpdateAction,
 }
 
-/// Decides which updates are absorbed, and remembers what has changed.
+/// What happens to a known item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UpdateAction {
+    /// Readers have it as it is, or wait for an update that was absorbed.
+    Nothing,
+    /// An update is sent.
+    Send,
+    /// It has changed, and the update is not sent now.
+    Absorb,
+}
+
+/// Decides which updates are sent now, and remembers what has changed.
 pub(crate) fn damp(state: &mut Option<Damping>, known: &mut [KnownItem], now: Timestamp) {
     let changed = known.iter().filter(|item| item.has_changed).count();
     let is_mass = changed > FEW_MAX && changed * 2 >= known.len();
@@ -58,14 +78,21 @@ pub(crate) fn damp(state: &mut Option<Damping>, known: &mut [KnownItem], now: Ti
         }
         _ => None,
     };
+    let is_quiet = state.is_none();
     let hot = known.iter().filter(|item| item.has_changed && item.heat >= HOT).count();
     for item in known {
-        let is_hot = item.heat >= HOT && (hot > FEW_MAX || item.has_returned);
-        item.is_absorbed = item.has_changed && (absorbs_all || is_hot);
+        let is_hot = item.heat >= HOT && (hot > FEW_MAX || item.has_returned || item.is_counter);
         item.heat = if item.has_changed {
             item.heat.saturating_add(HEAT_OF_CHANGE).min(HEAT_MAX)
         } else {
             item.heat.saturating_sub(1)
+        };
+        item.action = match (item.has_changed, item.is_unsent) {
+            (_, false) => UpdateAction::Nothing,
+            (true, true) if absorbs_all || is_hot => UpdateAction::Absorb,
+            (true, true) => UpdateAction::Send,
+            (false, true) if is_quiet && item.heat < QUIET => UpdateAction::Send,
+            (false, true) => UpdateAction::Nothing,
         };
     }
 }
@@ -78,28 +105,57 @@ mod tests {
     struct TenItems {
         state: Option<Damping>,
         heat: [u8; 10],
+        /// The versions that the feed has, and that readers have.
+        versions: [u32; 10],
+        sent: [u32; 10],
+        is_counter: bool,
         now: i64,
     }
 
     impl TenItems {
         fn new() -> Self {
-            Self { state: None, heat: [0; 10], now: 1_800_000_000_000 }
+            Self {
+                state: None,
+                heat: [0; 10],
+                versions: [0; 10],
+                sent: [0; 10],
+                is_counter: false,
+                now: 1_800_000_000_000,
+            }
         }
 
         /// How many updates were sent.
         fn visit(&mut self, changed: impl Fn(usize) -> bool) -> usize {
             self.now += 300_000;
             let now = Timestamp::from_millis(self.now);
-            let known = |(n, heat): (usize, &u8)| KnownItem {
-                heat: *heat,
-                has_changed: changed(n),
-                has_returned: false,
-                is_absorbed: false,
-            };
-            let mut known: Vec<_> = self.heat.iter().enumerate().map(known).collect();
+            for n in (0..10).filter(|n| changed(*n)) {
+                self.versions[n] += 1;
+            }
+            let mut known: Vec<_> = (0..10)
+                .map(|n| KnownItem {
+                    heat: self.heat[n],
+                    has_changed: changed(n),
+                    has_returned: false,
+                    is_counter: self.is_counter,
+                    is_unsent: self.versions[n] != self.sent[n],
+                    action: UpdateAction::Nothing,
+                })
+                .collect();
             damp(&mut self.state, &mut known, now);
-            self.heat = std::array::from_fn(|n| known[n].heat);
-            known.iter().filter(|item| item.has_changed && !item.is_absorbed).count()
+            for (n, item) in known.iter().enumerate() {
+                self.heat[n] = item.heat;
+                if item.action == UpdateAction::Send {
+                    self.sent[n] = self.versions[n];
+                }
+            }
+            known.iter().filter(|item| item.action == UpdateAction::Send).count()
+        }
+
+        /// Visits without a change until nothing is sent any more: how many updates they sent.
+        fn quiet(&mut self) -> usize {
+            let sent = (0..20).map(|_| self.visit(|_| false)).sum();
+            assert_eq!(self.versions, self.sent, "readers have the last versions");
+            sent
         }
     }
 
@@ -116,16 +172,39 @@ mod tests {
         for _ in 0..5 {
             source.visit(|_| true);
         }
-        for _ in 0..3 {
-            assert_eq!(source.visit(|n| n == 7), 1, "an edit of one item is sent");
-        }
+        assert_eq!(source.visit(|n| n == 7), 1, "an edit of one item is sent");
+        assert_eq!(source.quiet(), 9, "what was absorbed");
         assert_eq!(source.state, None);
-        for _ in 0..20 {
-            source.visit(|_| false);
-        }
         assert_eq!(source.visit(|_| true), 10);
         source.now += 8 * 24 * 3_600_000;
         assert_eq!(source.visit(|_| true), 10, "a week later, without a document in between");
+    }
+
+    #[test]
+    fn a_whole_feed_that_is_edited_twice_ends_right() {
+        let mut source = TenItems::new();
+        assert_eq!((source.visit(|_| true), source.visit(|_| true)), (10, 0));
+        let visits: Vec<_> = (0..8).map(|_| source.visit(|_| false)).collect();
+        assert_eq!(visits.iter().sum::<usize>(), 10, "{visits:?}");
+        assert_eq!(source.quiet(), 0);
+    }
+
+    #[test]
+    fn a_counter_of_one_item_is_bounded_and_ends_right() {
+        let mut source = TenItems { is_counter: true, ..TenItems::new() };
+        let sent: usize = (0..50).map(|_| source.visit(|n| n == 3)).sum();
+        assert_eq!((sent, source.quiet()), (2, 1));
+        let seldom: usize = (0..60).map(|visit| source.visit(|n| n == 3 && visit % 6 == 0)).sum();
+        assert_eq!(seldom, 10, "numbers that change now and then are sent");
+    }
+
+    #[test]
+    fn counters_of_any_three_items_of_ten_are_bounded() {
+        let mut source = TenItems { is_counter: true, ..TenItems::new() };
+        let sent: Vec<_> =
+            (0..200_usize).map(|visit| source.visit(|n| (n * 7 + visit * 3) % 10 < 3)).collect();
+        assert!(sent[40..].iter().sum::<usize>() == 0, "{sent:?}");
+        assert_eq!(source.quiet(), 10);
     }
 
     #[test]
@@ -144,6 +223,7 @@ mod tests {
         assert_eq!(source.visit(|n| n == 9), 1, "an edit of another one is sent");
         assert_eq!(source.visit(|n| n == 0 || n == 1 || n == 2 || n == 8), 1, "among them, too");
         assert_eq!(source.state, None);
+        assert_eq!(source.quiet(), 4, "the last versions");
     }
 
     #[test]

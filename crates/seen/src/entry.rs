@@ -1,9 +1,10 @@
 //! The layout of the seen set, and what is kept of an item.
 //!
 //! ```text
-//! layout 2:  newest 2 | quiet visits 1 | damped since 6 | entries of 64 bytes
-//! entry:     key 16 | guid 6 | link 6 | title 6 | text 6 | path 4 | page 4 | date 4 | first seen 6 | flags 1 | heat 1 | before 4
-//! from 1:    hash of the key 8 | hash of link and title 8 | zeros 36 | first seen 6 | flags 1 | zeros 5
+//! layout 3:  newest 2 | quiet visits 1 | damped since 6 | entries of 72 bytes
+//! entry:     key 16 | guid 6 | link 6 | title 6 | text 6 | path 4 | page 4 | date 4 | first seen 6 | flags 1 | heat 1 | before 4 | sent 4 | shape 4
+//! from 1:    hash of the key 8 | hash of link and title 8 | zeros 36 | first seen 6 | flags 1 | zeros 13
+//! layout 2:  as 3, with entries of 64 bytes, without sent and shape
 //! layout 1:  entries of 32 bytes: hash of the key 8 | hash of the content 8 | first seen 8 | hash of link and title 8
 //! ```
 //!
@@ -14,7 +15,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::damping::Damping;
 
-const ENTRY: usize = 64;
+const ENTRY: usize = 72;
+const ENTRY_OF_2: usize = 64;
 const HEADER: usize = 9;
 const ENTRY_OF_1: usize = 32;
 const FROM_VERSION_1: u8 = 1;
@@ -132,6 +134,10 @@ pub(crate) struct SeenEntry {
     pub(crate) heat: u8,
     /// The version before the one that was seen last; 0 if there was none.
     pub(crate) before: u32,
+    /// The version that was sent last; 0 if that is not known, which is the one that was seen.
+    pub(crate) sent: u32,
+    /// Its words without numbers and signs; 0 if that is not known.
+    pub(crate) shape: u32,
 }
 
 impl SeenEntry {
@@ -164,7 +170,9 @@ impl SeenEntry {
         }
         write_48(out, self.first_seen.millis().cast_unsigned());
         out.extend_from_slice(&[flags, self.heat]);
-        out.extend_from_slice(&self.before.to_le_bytes());
+        for number in [self.before, self.sent, self.shape] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
     }
 
     fn read(mut rest: &[u8]) -> Option<Self> {
@@ -175,6 +183,8 @@ impl SeenEntry {
         let first_seen = Timestamp::from_millis(sign_extended(read_48(from)?));
         let [flags, heat] = take(from)?;
         let before = read_32(from)?;
+        // Layout 2 ends here.
+        let (sent, shape) = (read_32(from).unwrap_or(0), read_32(from).unwrap_or(0));
         let identity = match flags {
             FROM_VERSION_1 => {
                 let (first, second) = key.split_at(8);
@@ -188,7 +198,7 @@ impl SeenEntry {
             }
             _ => return None,
         };
-        Some(Self { identity, first_seen, heat, before })
+        Some(Self { identity, first_seen, heat, before, sent, shape })
     }
 }
 
@@ -215,16 +225,26 @@ pub(crate) fn encode(layout: &Layout) -> Vec<u8> {
     out
 }
 
+/// Reads layout 3.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Layout, BadSeenSet> {
+    decode_with(bytes, ENTRY)
+}
+
+/// Reads layout 2.
+pub(crate) fn decode_version2(bytes: &[u8]) -> Result<Layout, BadSeenSet> {
+    decode_with(bytes, ENTRY_OF_2)
+}
+
+fn decode_with(bytes: &[u8], entry: usize) -> Result<Layout, BadSeenSet> {
     let (mut header, rest) = bytes.split_at_checked(HEADER).ok_or(BadSeenSet::Cut)?;
-    if !rest.len().is_multiple_of(ENTRY) {
+    if !rest.len().is_multiple_of(entry) {
         return Err(BadSeenSet::Cut);
     }
     let from = &mut header;
     let newest = usize::from(u16::from_le_bytes(take(from).ok_or(BadSeenSet::Cut)?));
     let [quiet_visits] = take(from).ok_or(BadSeenSet::Cut)?;
     let since = read_48(from).ok_or(BadSeenSet::Cut)?;
-    let entries: Option<Vec<_>> = rest.chunks_exact(ENTRY).map(SeenEntry::read).collect();
+    let entries: Option<Vec<_>> = rest.chunks_exact(entry).map(SeenEntry::read).collect();
     let entries = entries.ok_or(BadSeenSet::Content)?;
     let since_at = Timestamp::from_millis(sign_extended(since));
     let damping = (since != 0).then_some(Damping { quiet_visits, since: since_at });
@@ -242,6 +262,8 @@ pub(crate) fn decode_version1(bytes: &[u8]) -> Result<Vec<SeenEntry>, BadSeenSet
         first_seen: Timestamp::from_millis(word(&bytes[16..24]).cast_signed()),
         heat: 0,
         before: 0,
+        sent: 0,
+        shape: 0,
     };
     Ok(bytes.chunks_exact(ENTRY_OF_1).map(entry).collect())
 }
@@ -294,12 +316,16 @@ mod tests {
                     first_seen: at(1_800_000_000_123),
                     heat: 9,
                     before: u32::MAX,
+                    sent: 7,
+                    shape: u32::MAX,
                 },
                 SeenEntry {
                     identity: EntryIdentity::Version1 { key_hash: u64::MAX, second: 5 },
                     first_seen: at(-1),
                     heat: 0,
                     before: 0,
+                    sent: 0,
+                    shape: 0,
                 },
             ],
             newest: 1,
@@ -315,6 +341,17 @@ mod tests {
     }
 
     #[test]
+    fn layout_2_is_read_without_what_it_does_not_have() {
+        let bytes = encode(&layout());
+        let (header, entries) = bytes.split_at(HEADER);
+        let entries = entries.chunks(ENTRY).flat_map(|entry| &entry[..ENTRY_OF_2]);
+        let version2: Vec<_> = header.iter().chain(entries).copied().collect();
+        let mut expected = layout();
+        expected.entries.iter_mut().for_each(|entry| (entry.sent, entry.shape) = (0, 0));
+        assert_eq!(decode_version2(&version2), Ok(expected));
+    }
+
+    #[test]
     fn any_bytes_are_a_list_or_an_error() {
         let bytes = encode(&layout());
         for cut in (0..bytes.len()).filter(|cut| *cut != HEADER && *cut != HEADER + ENTRY) {
@@ -324,6 +361,7 @@ mod tests {
             let mut other = bytes.clone();
             other[at] ^= 0xff;
             decode(&other).ok();
+            decode_version2(&other).ok();
         }
         assert_eq!(decode_version1(&[0; 33]), Err(BadSeenSet::Cut));
         assert_eq!(decode_version1(&[0; 64]).unwrap().len(), 2);

@@ -13,6 +13,7 @@ mod classify;
 mod damping;
 mod entry;
 mod matching;
+mod shape;
 mod version1;
 
 pub use classify::{Classification, Classified, ItemStatus, SeenSet, oldest_first};

@@ -35,7 +35,10 @@ const NO_LINK: EvidenceParts = EvidenceParts(1024);
 /// Title and text together; one of them may be missing.
 const WORDS: EvidenceParts = EvidenceParts(2048);
 
-const NAMES: [(EvidenceParts, &str); 12] = [
+/// The words without numbers and signs.
+const SHAPE: EvidenceParts = EvidenceParts(4096);
+
+const NAMES: [(EvidenceParts, &str); 13] = [
     (GUID, "guid"),
     (LINK, "link"),
     (PATH, "link without host"),
@@ -48,6 +51,7 @@ const NAMES: [(EvidenceParts, &str); 12] = [
     (VERSIONS, "version in the guid"),
     (NO_LINK, "no link"),
     (WORDS, "all words"),
+    (SHAPE, "all words without numbers"),
 ];
 
 impl EvidenceParts {
@@ -156,8 +160,10 @@ const PAGE_TITLE: EvidenceParts = PAGE.and(TITLE);
 const REDATED_MIN: usize = 5;
 
 /// The same guid.
-const BY_GUID: [Step; 6] = [
+const BY_GUID: [Step; 7] = [
     in_order(GUID.and(LINK_TITLE)),
+    // Guids that count the places in the document: each article has that of its neighbour now.
+    step(LINK_TITLE.and(TEXT), LINK, Scope::Newest),
     step(GUID.and(TITLE), ANY, Scope::All),
     step(GUID.and(LINK), LINK, Scope::All),
     step(GUID.and(TEXT), ANY, Scope::All),
@@ -264,6 +270,41 @@ impl<'a> Matching<'a> {
         BY_OTHER_EVIDENCE.iter().for_each(|step| self.run(*step));
     }
 
+    /// Matches what has neither guid nor link, and words that count. `shapes` has those of the items that have no entry.
+    pub(crate) fn by_shape(&mut self, shapes: &HashMap<usize, u32>) {
+        if !self.is_replaced {
+            return;
+        }
+        let is_nameless = |traits: &Traits| traits.guid == 0 && traits.link == 0;
+        let mut sides: HashMap<(u32, u32), (Vec<usize>, Vec<usize>)> = HashMap::new();
+        for (item, shape) in
+            shapes.iter().filter(|(item, shape)| **shape != 0 && is_nameless(&self.items[**item]))
+        {
+            sides.entry((*shape, self.items[*item].date)).or_default().0.push(*item);
+        }
+        for (n, entry) in self.entries[..self.newest].iter().enumerate() {
+            if let Some(traits) = entry.traits().filter(|traits| is_nameless(traits))
+                && let Some((_, entries)) = sides.get_mut(&(entry.shape, traits.date))
+            {
+                entries.push(n);
+            }
+        }
+        for (items, entries) in sides.into_values() {
+            // A shape that several have, such as that of release 1 and release 2, tells nothing.
+            if let ([item], [entry]) = (items.as_slice(), entries.as_slice())
+                && !self.taken[*entry]
+            {
+                self.take(*item, *entry, MatchReason::Equal(SHAPE));
+            }
+        }
+    }
+
+    /// Whether items without an entry may be recognised by their shape.
+    pub(crate) fn wants_shapes(&self) -> bool {
+        self.is_replaced
+            && self.unmatched().any(|item| self.items[item].guid == 0 && self.items[item].link == 0)
+    }
+
     /// The items that have no entry.
     pub(crate) fn unmatched(&self) -> impl DoubleEndedIterator<Item = usize> + '_ {
         self.open_items.iter().copied().filter(|item| self.found[*item].is_none())
@@ -277,9 +318,10 @@ impl<'a> Matching<'a> {
     /// What did not change at all: most of what a known source has.
     fn match_unchanged(&mut self) {
         let whole = |traits: &Traits| {
-            // With neither guid nor link, media and date tell items with equal words apart.
-            let is_nameless = traits.guid == 0 && traits.link == 0;
-            let own = [PAGE, DATE].map(|part| if is_nameless { part.of(traits) } else { 0 });
+            // Without a guid the date tells items with equal words apart, and without a link their media do.
+            let page = if traits.guid == 0 && traits.link == 0 { PAGE.of(traits) } else { 0 };
+            let date = if traits.guid == 0 { DATE.of(traits) } else { 0 };
+            let own = [page, date];
             ([GUID, LINK, TITLE, TEXT].map(|part| part.of(traits)), own)
         };
         let reason = MatchReason::Equal(GUID.and(LINK_TITLE).and(TEXT));
@@ -380,7 +422,7 @@ impl<'a> Matching<'a> {
         let is_identified = [GUID, VERSIONS].iter().any(|part| step.equal.has(*part))
             || (by_own_link && item.guid == 0 && entry.guid == 0);
         if is_identified {
-            return true;
+            return step.equal != GUID || !is_another_article(item, entry);
         }
         if item.date != 0 && entry.date != 0 && item.date != entry.date {
             return self.is_replaced && self.items.len() >= REDATED_MIN;
@@ -403,6 +445,18 @@ impl<'a> Matching<'a> {
         }
         Some(joint)
     }
+}
+
+/// Whether nothing but the guid is equal: a publisher has given it to another article.
+fn is_another_article(item: &Traits, entry: &Traits) -> bool {
+    let differ = |part: EvidenceParts| part.of(item) != part.of(entry);
+    let have = |part: EvidenceParts| part.of(item) != 0 && part.of(entry) != 0;
+    let is_permalink = |traits: &Traits| traits.guid == traits.link || traits.guid_follows_link;
+    [LINK, PATH, TITLE].into_iter().all(|part| have(part) && differ(part))
+        && differ(TEXT)
+        && (differ(DATE) || item.date == 0)
+        && !is_permalink(item)
+        && !is_permalink(entry)
 }
 
 /// The values of the parts that a step compares, at most three.

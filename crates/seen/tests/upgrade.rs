@@ -103,6 +103,6 @@ fn an_item_that_returns_after_the_upgrade_is_known() {
 
 #[test]
 fn another_layout_is_refused() {
-    assert_eq!(SeenSet::decode(3, &[]).unwrap_err(), BadSeenSet::Layout(3));
+    assert_eq!(SeenSet::decode(4, &[]).unwrap_err(), BadSeenSet::Layout(4));
     assert_eq!(SeenSet::decode(0, &[]).unwrap_err(), BadSeenSet::Layout(0));
 }

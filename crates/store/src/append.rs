@@ -50,6 +50,8 @@ pub struct AppendedVisit {
     /// The source has changed the guids of its items, or the links that it has instead; they were matched by what else
     /// they have.
     pub flapping: bool,
+    /// A later visit sends something even if the document has not changed then: what is held, or was absorbed.
+    pub waiting: bool,
     /// Changed items whose update was absorbed, because the source changes them at most visits.
     pub absorbed: u32,
     /// The first event.
@@ -202,6 +204,10 @@ impl LogWriter {
         if !items.is_empty() {
             self.add_items(commit, &source, items, now, &mut result)?;
         }
+        if result.waiting {
+            // The next visit reads the document, even if it has not changed.
+            (state.etag, state.last_modified, state.body_hash) = (None, None, None);
+        }
         if result.flapping {
             state.guids_flap = true;
             state.warnings.push(FLAPPING.to_owned());
@@ -244,6 +250,7 @@ impl LogWriter {
         let classification = seen.classify(&items, now);
         let count = |status| u32::try_from(classification.count(status)).unwrap_or(u32::MAX);
         result.flapping = classification.flapping;
+        result.waiting = classification.waiting;
         result.held = count(ItemStatus::Held);
         result.absorbed = count(ItemStatus::Absorbed);
         if !classification.changed {

@@ -3,7 +3,7 @@
 //! ```text
 //! key                      value
 //! e <seq, 8 bytes BE>      version 1 | crc32 of the rest, 4 LE | kind 1 | recorded ms, 8 LE | the event's JSON
-//! k <source id>            version 1 or 2 | crc32 of the rest, 4 LE | the seen set in that layout (crate seen)
+//! k <source id>            version 1 to 3 | crc32 of the rest, 4 LE | the seen set in that layout (crate seen)
 //! m <name>                 version 1 | crc32 of the rest, 4 LE | epoch (text) or live bytes (8 LE)
 //! s <source id>            version 1 | crc32 of the rest, 4 LE | SourceState as JSON
 //! ```

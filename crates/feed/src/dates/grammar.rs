@@ -6,7 +6,8 @@ use super::{
     DayOrder, offset_minutes,
     parts::{DateNumber, DateParts, NUMBERS_MAX},
     tokens::{DateToken, DateTokenKind, split},
-    words, zones,
+    words::{self, DateWord},
+    zones,
 };
 
 /// The most words that the name of a time zone has, such as `north american eastern standard time`.
@@ -235,6 +236,10 @@ impl<'a> Reader<'a> {
             // Hebrew writes "in" as a letter before the month.
             words::meaning(word.strip_prefix('ב')?).filter(|meaning| meaning.month.is_some())
         });
+        let meaning = match words::month_in(word, self.language) {
+            month @ Some(_) => Some(DateWord { month, ..meaning.unwrap_or_default() }),
+            None => meaning,
+        };
         let is_month = meaning.is_some_and(|meaning| meaning.month.is_some());
         if is_month && (self.parts.month.is_none() || self.parts.month_is_weekday) {
             return self.parts.name(meaning?).then_some(1);

@@ -627,6 +627,39 @@ fn all_months_of_inflected_languages() {
 }
 
 #[test]
+fn all_short_months_as_systems_write_them() {
+    let months = [
+        (None, "led úno bře dub kvě čen čec srp zář říj lis pro"),
+        (None, "led úno bře dub kvě čer čvc srp zář říj lis pro"),
+        (None, "sty lut mar kwi maj cze lip sie wrz paź lis gru"),
+        (None, "ian feb mar apr mai iun iul aug sep oct noi dec"),
+        (None, "січ лют бер кві тра чер лип сер вер жов лис гру"),
+        (None, "янв фев мар апр май июн июл авг сен окт ноя дек"),
+        (None, "saus vas kov bal geg birž liep rugp rugs spal lapkr gruod"),
+        (None, "Oca Şub Mar Nis May Haz Tem Ağu Eyl Eki Kas Ara"),
+        (Some("hr-HR"), "sij velj ožu tra svi lip srp kol ruj lis stu pro"),
+        (
+            Some("hr"),
+            "siječnja veljače ožujka travnja svibnja lipnja srpnja kolovoza rujna listopada studenoga prosinca",
+        ),
+    ];
+    for (language, names) in months {
+        assert_eq!(names.split(' ').count(), 12, "{names}");
+        for (month, name) in (1..).zip(names.split(' ')) {
+            table(language, &[(&format!("2021-{month:02}-09T00:00:00Z"), &[&format!("9 {name} 2021")])]);
+        }
+    }
+}
+
+#[test]
+fn a_month_with_two_readings_is_that_of_the_feeds_language() {
+    table(Some("hr"), &[("2021-07-09T00:00:00Z", &["pet, 09 srp 2021", "9. srpnja 2021."])]);
+    table(Some("cs"), &[("2021-08-09T00:00:00Z", &["9 srp 2021"])]);
+    table(Some("pl"), &[("2021-11-09T00:00:00Z", &["9 listopada 2021"])]);
+    table(None, &[("2021-11-09T00:00:00Z", &["9 listopada 2021"])]);
+}
+
+#[test]
 fn day_or_month_first_is_decided_by_day_weekday_language_or_country() {
     same("2005-04-13T00:00:00Z", &["13/04/2005", "04/13/2005", "13-04-2005", "13.04.2005"]);
     same("2005-04-03T00:00:00Z", &["03.04.2005", "Sun, 03/04/2005"]);

@@ -175,6 +175,7 @@ fn item(vocabulary: Vocabulary, local: &str) -> Meaning {
         "author" => return Meaning::Person(if vocabulary == Vocabulary::Core { 5 } else { 3 }),
         "image" => return Meaning::Scope(ElementScope::Image),
         "enclosure" => return Meaning::Attributes(AttributeElement::Enclosure),
+        "thumbnail" => return Meaning::Attributes(AttributeElement::MediaThumbnail),
         _ => return Meaning::Skip,
     })
 }

@@ -13,6 +13,9 @@ use super::{
 };
 use crate::scan::is_break;
 
+/// How the start tags of items begin.
+const ITEMS: [&str; 4] = ["<item>", "<item ", "<entry>", "<entry "];
+
 /// The name of the root element that is opened once more. No tag has it.
 const REOPENED: &str = "";
 
@@ -62,8 +65,7 @@ impl Builder<'_> {
     /// Opens the feed once more if items follow the end of the root element.
     pub(super) fn reopens_for_items(&mut self, text: &str, end: usize) -> bool {
         let rest = text.as_bytes().get(end..).unwrap_or_default();
-        let items = ["<item>", "<item ", "<entry>", "<entry "];
-        let Some(at) = items.iter().filter_map(|tag| memmem::find(rest, tag.as_bytes())).min() else {
+        let Some(at) = ITEMS.iter().filter_map(|tag| memmem::find(rest, tag.as_bytes())).min() else {
             return false;
         };
         let message = "items after the end of the feed were read: its end tag is too early";

@@ -343,6 +343,139 @@ fn a_few_counters_among_quiet_items_are_bounded() {
 }
 
 #[test]
+fn counters_in_every_number_of_items_are_bounded_and_their_last_state_is_sent() {
+    for (items, counters) in [(1, 1), (2, 1), (2, 2), (3, 2), (10, 1), (10, 3), (10, 10)] {
+        let counted = |visit: usize| {
+            let mut entries = changed(&opaque(), |n, entry| {
+                entry.text += &if n < counters { format!(" Points: {visit}") } else { String::new() }
+            });
+            entries.truncate(items);
+            entries
+        };
+        let mut visits = Visits::default();
+        let updates: usize = (0..40).map(|visit| visits.sent(&counted(visit)).1).sum();
+        assert!(updates <= 2 * counters, "{counters} of {items}: {updates}");
+        let last = visits.seen.encode();
+        let mut sent = 0;
+        while visits.visit(&counted(40)).waiting {
+            sent += 1;
+            assert!(sent < 12, "{counters} of {items}: nothing waits for ever");
+        }
+        assert_ne!(visits.seen.encode(), last);
+        for _ in 0..4 {
+            visits.visit(&counted(40));
+        }
+        assert!(!visits.visit(&counted(40)).changed, "{counters} of {items}: and then nothing is written");
+    }
+}
+
+#[test]
+fn a_feed_that_is_edited_as_a_whole_and_edited_back_ends_as_it_was() {
+    let edited = changed(&opaque(), |_, entry| entry.text += "<p>A line that comes and goes</p>");
+    let mut visits = Visits::default();
+    assert_eq!((visits.sent(&opaque()), visits.sent(&edited)), ((10, 0), (0, 10)));
+    let sent: usize = (0..10).map(|_| visits.sent(&opaque()).1).sum();
+    assert_eq!(sent, 10);
+}
+
+#[test]
+fn words_that_count_without_guid_link_and_date_are_no_new_items() {
+    let counted = |visit: usize| -> Vec<Entry> {
+        let story = |n: usize| ["Rain", "Snow", "Hail", "Wind", "Fog"][n];
+        (0..5)
+            .map(|n| Entry {
+                title: format!("{} ({} comments)", story(n), 5 * visit + n),
+                text: format!("Much {} was reported, {visit} times.", story(n).to_lowercase()),
+                ..Entry::default()
+            })
+            .collect()
+    };
+    let mut visits = Visits::default();
+    assert_eq!(visits.sent(&counted(0)), (5, 0));
+    let (items, updates) = (1..20).fold((0, 0), |(items, updates), visit| {
+        let (new, changed) = visits.sent(&counted(visit));
+        (items + new, updates + changed)
+    });
+    assert_eq!(items, 0);
+    assert!((1..=5).contains(&updates), "{updates}");
+
+    // Not so what comes one after the other, or has the same words.
+    let releases = |newest: usize| -> Vec<Entry> {
+        (newest..newest + 3)
+            .rev()
+            .map(|n| Entry { title: format!("Release {n}"), ..Entry::default() })
+            .collect()
+    };
+    let mut visits = Visits::default();
+    assert_eq!((visits.sent(&releases(0)), visits.sent(&releases(3))), ((3, 0), (3, 0)));
+    let one = |n: usize| vec![Entry { title: format!("Quake of magnitude {n}"), ..Entry::default() }];
+    let mut visits = Visits::default();
+    assert_eq!((visits.sent(&one(1)), visits.sent(&one(2))), ((1, 0), (1, 0)));
+}
+
+#[test]
+fn guids_that_count_places_are_no_identity() {
+    for dates in [true, false] {
+        let window = |newest: i64| -> Vec<Entry> {
+            let article = |n: i64| Entry {
+                guid: (newest - n).to_string(),
+                link: format!("http://news.example/{n}"),
+                title: format!("Article {}", words(n)),
+                text: format!("About {}", words(n)),
+                minute: dates.then_some(n * 60),
+                ..Entry::default()
+            };
+            (newest - 4..=newest).rev().map(article).collect()
+        };
+        let mut visits = Visits::default();
+        assert_eq!(visits.sent(&window(9)), (5, 0));
+        for newest in 10..20 {
+            assert_eq!(visits.sent(&window(newest)), (1, 0), "{newest}, {dates}");
+        }
+        assert_eq!(visits.sent(&window(19)), NOTHING);
+    }
+}
+
+#[test]
+fn one_guid_for_every_article_of_a_feed_with_one_item_is_no_identity() {
+    let article = |n: i64| {
+        vec![Entry {
+            guid: "the-feed".to_owned(),
+            link: format!("http://news.example/{n}"),
+            title: format!("Article {}", words(n)),
+            text: format!("About {}", words(n)),
+            minute: Some(n),
+            ..Entry::default()
+        }]
+    };
+    let mut visits = Visits::default();
+    for n in 0..5 {
+        assert_eq!(visits.sent(&article(n)), (1, 0), "{n}");
+    }
+    let edited = vec![Entry { text: "Corrected".to_owned(), ..article(4).remove(0) }];
+    assert_eq!(visits.sent(&edited), (0, 1));
+}
+
+#[test]
+fn alerts_that_differ_in_their_dates_alone_are_items() {
+    let alerts = |newest: i64| -> Vec<Entry> {
+        let alert = |n: i64| Entry {
+            link: "http://alerts.example/".to_owned(),
+            title: "Earthquake alert".to_owned(),
+            text: "Click for details".to_owned(),
+            minute: Some(n * 60),
+            ..Entry::default()
+        };
+        (newest - 4..=newest).rev().map(alert).collect()
+    };
+    let mut visits = Visits::default();
+    assert_eq!(visits.sent(&alerts(9)), (5, 0));
+    for newest in 10..20 {
+        assert_eq!(visits.sent(&alerts(newest)), (1, 0), "{newest}");
+    }
+}
+
+#[test]
 fn two_mirrors_that_differ_by_a_dot_are_bounded_and_a_new_article_still_comes() {
     let mut visits = Visits::default();
     let mirror = |visit: usize| {
@@ -364,7 +497,11 @@ fn two_mirrors_of_a_feed_with_one_item_are_bounded_and_its_edits_are_sent() {
     assert_eq!(sent[..3], [(1, 0), (0, 1), (0, 1)]);
     assert!(sent[3..].iter().all(|sent| *sent == NOTHING), "{sent:?}");
     for edit in 0..20 {
-        assert_eq!(visits.sent(&mirror(&format!("Live: {edit}"))), (0, 1), "a report that grows is sent");
+        assert_eq!(
+            visits.sent(&mirror(&"And then. ".repeat(edit + 1))),
+            (0, 1),
+            "a report that grows is sent"
+        );
     }
 }
 
@@ -380,7 +517,7 @@ fn a_guid_that_counts_versions_is_one_update_for_each_edit() {
         let first = visits.visit(&versions(0));
         for edit in 1..6 {
             let mut entries = versions(edit * 2);
-            entries[3].title += &format!(", edited {edit}");
+            entries[3].title += &format!(", edited {}", "again ".repeat(edit));
             entries[3].text = format!("Another text {edit}");
             entries[3].minute =
                 date.map(|minute| minute + i64::try_from(edit).unwrap()).or(entries[3].minute);
