@@ -50,9 +50,10 @@ struct UnknownNames {
 impl UnknownNames {
     /// Whether a start tag is one: a foreign or custom name, any name with attributes, or one that has an end tag.
     fn is_start(&mut self, name: &str, attributes: &str, rest: &str) -> bool {
-        let is_start = attributes.contains('=')
-            || is_foreign(name)
-            || (!name.contains('@') && self.ends_later(&name.to_ascii_lowercase(), rest));
+        let is_start = !is_address(name)
+            && (attributes.contains('=')
+                || is_foreign(name)
+                || self.ends_later(&name.to_ascii_lowercase(), rest));
         if is_start && self.open.len() < UNKNOWN_NAMES_MAX {
             self.open.insert(name.to_ascii_lowercase());
         }
@@ -83,9 +84,15 @@ impl UnknownNames {
     }
 }
 
-/// A name with a prefix, or of a custom element (HTML section 4.13.3); `http://x.example/` and `a@x.example` are none.
+/// A name with a prefix, or of a custom element (HTML section 4.13.3).
 fn is_foreign(name: &str) -> bool {
-    name.contains([':', '-']) && !name.contains('@') && !name.ends_with(':')
+    name.contains([':', '-']) && !is_address(name)
+}
+
+/// The beginning of an address in angle brackets: `https:` of `<https://x.example/?a=b>`, `a@x.example`. A
+/// `=` in its query begins no attribute.
+fn is_address(name: &str) -> bool {
+    name.contains('@') || name.ends_with(':')
 }
 
 impl<'a> Lexer<'a> {

@@ -498,6 +498,9 @@ mod tests {
             ("Vec<T> and Map<K, V>", "Vec&lt;T&gt; and Map&lt;K, V&gt;"),
             ("<code>&lt;foo>x&lt;/foo></code>", "<code>&lt;foo&gt;x&lt;/foo&gt;</code>"),
             ("write to <a@x.example>", "write to &lt;a@x.example&gt;"),
+            ("see <https://x.example/a?b=c>", "see &lt;https://x.example/a?b=c&gt;"),
+            ("write to <mailto:a@x.example?subject=s>", "write to &lt;mailto:a@x.example?subject=s&gt;"),
+            ("<o:p a=b>c</o:p>", "c"),
         ] {
             assert_eq!(safe(html), expected, "{html}");
         }
