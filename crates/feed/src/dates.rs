@@ -35,6 +35,9 @@ pub(crate) fn parse(text: &str, language: Option<&str>) -> Option<Timestamp> {
     if text.is_empty() || text.len() > DATE_BYTES_MAX {
         return None;
     }
+    if let Some(text) = language.filter(|_| text.contains("25")).and_then(|tag| of_buddhist_era(text, tag)) {
+        return parse(&text, None);
+    }
     let ms = exact::instant_ms(text).or_else(|| match number_alone(text) {
         Some(found) => found,
         None => {
@@ -45,6 +48,16 @@ pub(crate) fn parse(text: &str, language: Option<&str>) -> Option<Timestamp> {
     })?;
     let plausible = ms != 0 && (YEAR_1900_MS..=YEAR_9999_MS).contains(&ms);
     plausible.then(|| Timestamp::from_millis(ms))
+}
+
+/// The date of a Thai feed with its year counted as elsewhere, if it has one of the Buddhist era: 2547 is 2004.
+fn of_buddhist_era(text: &str, language: &str) -> Option<String> {
+    let is_thai =
+        language.get(..2)?.eq_ignore_ascii_case("th") && !language[2..].starts_with(char::is_alphabetic);
+    let mut digits = text.split(|c: char| !c.is_ascii_digit()).filter(|digits| digits.len() == 4);
+    let year = digits.find(|digits| digits.starts_with("25")).filter(|_| is_thai)?;
+    let common: u32 = year.parse::<u32>().ok()? - 543;
+    Some(text.replacen(year, &common.to_string(), 1))
 }
 
 const YEAR_1900_MS: i64 = -2_208_988_800_000;

@@ -182,7 +182,7 @@ impl SeenSet {
                 heat: found.heat,
                 has_changed,
                 has_returned: has_changed && found.before == found.traits.version(),
-                is_counter: has_changed && found.shape == found.last_shape,
+                is_counter: has_changed && found.shape == found.last_shape && !found.is_next_version,
                 is_unsent: found.is_unsent(),
                 action: UpdateAction::Nothing,
             }
@@ -215,6 +215,8 @@ struct Found {
     differs: EvidenceParts,
     /// It has an entry under another guid, or without a guid under another link.
     has_moved: bool,
+    /// Its guid counts its versions, and has counted.
+    is_next_version: bool,
     /// `None` for a new item.
     first_seen: Option<Timestamp>,
     traits: Traits,
@@ -266,6 +268,7 @@ fn compare(
         matched: None,
         differs: EvidenceParts::default(),
         has_moved: false,
+        is_next_version: false,
         first_seen: None,
         traits,
         heat: 0,
@@ -291,6 +294,7 @@ fn compare(
         (found.last_version, found.before) = (before.version(), version_before);
         found.differs = EvidenceParts::that_differ(&before, &traits);
         found.has_moved = before.guid != traits.guid || (traits.guid == 0 && before.link != traits.link);
+        found.is_next_version = before.guid != traits.guid && traits.guid_follows_link;
         found.sent = if sent == 0 { before.version() } else { sent };
         found.last_shape = shape;
         if (before.title, before.text) == (traits.title, traits.text) {

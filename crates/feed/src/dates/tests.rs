@@ -242,6 +242,7 @@ fn an_ambiguous_zone_is_that_of_the_feeds_language() {
         ("en-in", "26 Jan 2004 14:01 IST"),
         ("bn", "26 Jan 2004 14:31 BST"),
         ("zhx", "26 Jan 2004 02:31 CST"),
+        ("en-AU", "26 Jan 2004 19:31 EDT"),
     ] {
         table(Some(language), &[("2004-01-26T08:31:00Z", &[text])]);
     }
@@ -677,6 +678,14 @@ fn day_or_month_first_is_decided_by_day_weekday_language_or_country() {
     table(Some("en"), &[("", &["03/04/2005"])]);
     table(Some("ja"), &[("", &["03/04/2005"]), ("2005-03-04T00:00:00Z", &["2005/03/04"])]);
     assert_eq!(day_order(""), None);
+}
+
+#[test]
+fn years_of_the_buddhist_era_are_those_of_a_thai_feed() {
+    let spellings = ["Mon, 05 Jul 2547 10:00:00 +0700", "2547-07-05T10:00:00+07:00", "2004-07-05T03:00:00Z"];
+    table(Some("th"), &[("2004-07-05T03:00:00Z", &spellings)]);
+    table(Some("th-TH"), &[("2024-02-29T00:00:00Z", &["2567-02-29"]), ("", &["2562-02-29"])]);
+    table(Some("en"), &[("2547-07-05T03:00:00Z", &["2547-07-05T03:00:00Z"])]);
 }
 
 #[test]

@@ -89,8 +89,8 @@ fn table() -> HashMap<String, DateWord> {
     table
 }
 
-const MORNING: &str = "fm fh eh πμ dop дп קз ص قظ sa ap पूर्वाह्न";
-const AFTERNOON: &str = "em μμ odp пп م بظ ch ip अपराह्न";
+const MORNING: &str = "fm fh eh πμ dop дп קз ص قظ صباحا sa ap पूर्वाह्न";
+const AFTERNOON: &str = "em μμ odp пп م بظ مساء مساءا ch ip अपराह्न";
 const MORNING_BEFORE: &str = "am 上午 凌晨 清晨 早上 午前 오전 öö de";
 const AFTERNOON_BEFORE: &str = "pm 下午 午後 오후 ös du";
 
@@ -140,7 +140,7 @@ const MORE_WEEKDAYS: [&str; 7] = [
 ];
 
 const MONTHS: [&str; 12] = [
-    "january jan januar janvier janv enero ene janeiro gennaio gen januari tammikuu tammikuuta tammi styczeń \
+    "january jan ян januar janvier janv enero ene janeiro gennaio gen januari tammikuu tammikuuta tammi styczeń \
      stycznia sty leden ledna led januára ianuarie ian ιανουαρίου ιαν январь января янв січень січня січ януари \
      gener de_gener de_gen jaanuar jaan janvāris sausis sausio saus јануар јан ocak oca يناير كانون_الثاني ינואר ינו \
      ژانویه जनवरी जन জানুয়ারি জানু jänner جانفي ιανουάριος",
@@ -167,7 +167,7 @@ const MONTHS: [&str; 12] = [
      srp augusta augusztus αυγούστου αυγ август августа авг серпень серпня серп сер agost dagost ag dag augusts \
      rugpjūtis rugpjūčio rugp avgust avg ağustos أغسطس آب אוגוסט אוג اوت अगस्त अग আগস্ট আগ agustus ogos ogo agosti aoû \
      غشت αύγουστος",
-    "september sep sept septembre septiembre setembro set settembre syyskuu syyskuuta syys wrzesień września wrz \
+    "september sep szep sept septembre septiembre setembro set settembre syyskuu syyskuuta syys wrzesień września wrz \
      září zář septembra szeptember szept septembrie σεπτεμβρίου σεπ сентябрь сентября сент вересень вересня вер \
      септември setembre de_setembre de_set septembris rugsėjis rugsėjo rugs септембар сеп septembar eylül eyl سبتمبر \
      أيلول ספטמבר ספט سپتامبر सितंबर सित সেপ্টেম্বর সেপ্ট সেপ septemba setiembre sett сен شتنبر σεπτέμβριος",

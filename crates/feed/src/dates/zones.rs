@@ -110,9 +110,13 @@ const OPEN: [(&str, &str); 8] = [
     ("nzt", "Pacific/Auckland"),
 ];
 
-/// What an abbreviation is in feeds of some languages, if that is not what [`FIXED`] says: China, Israel, Ireland,
-/// Bangladesh, Arabia.
-const LOCAL: [(i64, &str, &str); 5] = [
+/// What an abbreviation is in feeds of some languages, if that is not what [`FIXED`] says: Australia, China, Israel,
+/// Ireland, Bangladesh, Arabia.
+const LOCAL: [(i64, &str, &str); 9] = [
+    (570, "cst", "en-au"),
+    (600, "est", "en-au"),
+    (630, "cdt", "en-au"),
+    (660, "edt", "en-au"),
     (480, "cst", "zh"),
     (120, "ist", "he iw en-il"),
     (60, "ist", "ga en-ie"),

@@ -150,7 +150,8 @@ fn feed(vocabulary: Vocabulary, local: &str) -> Meaning {
         "author" => return Meaning::Person(rank),
         "image" => return Meaning::Scope(ElementScope::Image),
         "item" | "entry" => return Meaning::Scope(ElementScope::Item),
-        "channel" => return Meaning::Scope(ElementScope::Feed),
+        // A document with two feeds has the second root inside the first one, which is opened again.
+        "channel" | "rss" | "feed" => return Meaning::Scope(ElementScope::Feed),
         "skiphours" | "skipdays" | "items" => return Meaning::Group,
         _ => return Meaning::Skip,
     })

@@ -96,8 +96,8 @@ pub(super) fn assemble(raw: RawItem<'_>, context: &Context<'_>) -> Item {
     let guid = guid.map(|guid| within(guid, GUID_BYTES_MAX, "guid", &mut warnings));
     let guid_as_link = guid.as_deref().filter(|_| raw.guid_is_link);
     let permalink = || {
-        let guid = guid_as_link.filter(|g| g.starts_with("http://") || g.starts_with("https://"))?;
-        web_url(guid, None)
+        let is_address = |guid: &&str| ["http://", "https://", "www."].iter().any(|b| guid.starts_with(b));
+        web_url(guid_as_link.filter(is_address)?, None)
     };
     let link = match raw.links.iter().find_map(|l| web_url(l, base)) {
         Some(link) if counts_readers(&link) => permalink().or(Some(link)),
@@ -128,10 +128,10 @@ pub(super) fn assemble(raw: RawItem<'_>, context: &Context<'_>) -> Item {
         .or_else(|| enclosures.iter().find(|e| is_image(e)).map(|e| e.url.clone()))
         .or_else(|| in_text(&raw.content))
         .or_else(|| in_text(&raw.summary));
-    let of_item = link.as_deref().and_then(|link| resolve(link, None));
     let comments = raw.comments.and_then(|comments| {
-        let base = if comments.trim().starts_with('#') { of_item.as_ref().or(base) } else { base };
-        web_url(&comments, base)
+        let is_of_item = comments.trim().starts_with('#');
+        let item = link.as_deref().filter(|_| is_of_item).and_then(|link| resolve(link, None));
+        web_url(&comments, item.as_ref().or(base))
     });
     warnings.truncate(ITEM_WARNINGS_MAX);
     Item {
@@ -158,10 +158,13 @@ pub(super) fn assemble(raw: RawItem<'_>, context: &Context<'_>) -> Item {
     }
 }
 
-/// Whether the link leads through FeedBurner, which has its own host or that of a publisher. The guid may be the address
-/// that it leads to.
+/// Whether the link leads through FeedBurner, which has hosts of its own or that of a publisher. The guid may be the
+/// address that it leads to.
 fn counts_readers(link: &str) -> bool {
-    link.find("/~r/").is_some_and(|at| link[at..].contains("/~3/"))
+    let host_and_path = link.split_once("://").map_or("", |(_, rest)| rest);
+    let hosts = ["feedproxy.google.com/", "feeds.feedburner.com/", "feeds2.feedburner.com/"];
+    hosts.iter().any(|host| host_and_path.starts_with(host))
+        || host_and_path.split_once("/~r/").is_some_and(|(_, rest)| rest.contains("/~3/"))
 }
 
 /// The text that `content_html` is made of: the content, or a summary that one line would not show as it is.

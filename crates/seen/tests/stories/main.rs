@@ -517,7 +517,7 @@ fn a_guid_that_counts_versions_is_one_update_for_each_edit() {
         let first = visits.visit(&versions(0));
         for edit in 1..6 {
             let mut entries = versions(edit * 2);
-            entries[3].title += &format!(", edited {}", "again ".repeat(edit));
+            entries[3].title += &format!(", edited {edit}");
             entries[3].text = format!("Another text {edit}");
             entries[3].minute =
                 date.map(|minute| minute + i64::try_from(edit).unwrap()).or(entries[3].minute);
