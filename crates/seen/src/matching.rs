@@ -132,6 +132,8 @@ enum Scope {
     /// As `Newest`, if most items of the document have another identity than those of the newest one: what one item
     /// alone repeats is a recurring article.
     Replaced,
+    /// As `Newest`, if the guid of the item was that of another one: it numbers the places of a list.
+    Renumbered,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -160,10 +162,10 @@ const PAGE_TITLE: EvidenceParts = PAGE.and(TITLE);
 const REDATED_MIN: usize = 5;
 
 /// The same guid.
-const BY_GUID: [Step; 7] = [
+const BY_GUID: [Step; 8] = [
     in_order(GUID.and(LINK_TITLE)),
-    // Guids that count the places in the document: each article has that of its neighbour now.
-    step(LINK_TITLE.and(TEXT), LINK, Scope::Newest),
+    step(LINK_TITLE.and(TEXT), LINK, Scope::Renumbered),
+    step(LINK_TITLE.and(DATE), LINK, Scope::Renumbered),
     step(GUID.and(TITLE), ANY, Scope::All),
     step(GUID.and(LINK), LINK, Scope::All),
     step(GUID.and(TEXT), ANY, Scope::All),
@@ -232,6 +234,12 @@ pub(crate) struct Matching<'a> {
     open_entries: Vec<usize>,
     /// What several items of one document have: the part and its value.
     shared: HashSet<(EvidenceParts, u64)>,
+    /// Link, title and text that several items of one document have which have no guid: only their dates tell them apart.
+    repeated: HashSet<[u64; 3]>,
+    /// The guids of the newest document.
+    guids: HashSet<u64>,
+    /// An item has the guid that another one had.
+    is_renumbered: bool,
     /// Most items of the document, and more than one, are not found under their guid or as they were.
     is_replaced: bool,
 }
@@ -248,10 +256,18 @@ impl<'a> Matching<'a> {
             open_items: (0..items.len()).collect(),
             open_entries: Vec::new(),
             shared: HashSet::new(),
+            repeated: HashSet::new(),
+            guids: HashSet::new(),
+            is_renumbered: false,
             is_replaced: false,
         };
-        matching.match_unchanged();
+        matching.match_unchanged(|traits| {
+            Some([GUID, LINK, TITLE, TEXT, PAGE, DATE].map(|part| part.of(traits)))
+        });
         if !matching.open_items.is_empty() {
+            matching.repeated = matching.repeated_words();
+            matching.guids = entries[..newest].iter().filter_map(SeenEntry::traits).map(|t| t.guid).collect();
+            matching.match_redated();
             matching.open_entries = matching.related_entries();
             matching.shared = matching.shared_parts();
         }
@@ -315,27 +331,46 @@ impl<'a> Matching<'a> {
         self.taken[entry] = true;
     }
 
-    /// What did not change at all: most of what a known source has.
-    fn match_unchanged(&mut self) {
-        let whole = |traits: &Traits| {
-            // Without a guid the date tells items with equal words apart, and without a link their media do.
-            let page = if traits.guid == 0 && traits.link == 0 { PAGE.of(traits) } else { 0 };
-            let date = if traits.guid == 0 { DATE.of(traits) } else { 0 };
-            let own = [page, date];
-            ([GUID, LINK, TITLE, TEXT].map(|part| part.of(traits)), own)
-        };
+    /// What did not change but for its date, unless the date is what tells it from others.
+    fn match_redated(&mut self) {
+        let repeated = std::mem::take(&mut self.repeated);
+        self.match_unchanged(|traits| {
+            // With neither guid nor link, media and date tell items with equal words apart.
+            let is_nameless = traits.guid == 0 && traits.link == 0;
+            let is_told_by_date =
+                is_nameless || (traits.guid == 0 && repeated.contains(&linked_words(traits)));
+            (!is_told_by_date).then(|| [GUID, LINK, TITLE, TEXT].map(|part| part.of(traits)))
+        });
+        self.repeated = repeated;
+    }
+
+    /// What is as it was in the evidence that `whole` takes: most of what a known source has.
+    fn match_unchanged<const N: usize>(&mut self, whole: impl Fn(&Traits) -> Option<[u64; N]>) {
         let reason = MatchReason::Equal(GUID.and(LINK_TITLE).and(TEXT));
-        let mut wanted: HashMap<_, Vec<usize>> = HashMap::with_capacity(self.items.len());
-        for (n, traits) in self.items.iter().enumerate().rev() {
-            wanted.entry(whole(traits)).or_default().push(n);
+        let mut wanted: HashMap<_, Vec<usize>> = HashMap::with_capacity(self.open_items.len());
+        for n in self.open_items.iter().rev() {
+            if let Some(whole) = whole(&self.items[*n]) {
+                wanted.entry(whole).or_default().push(*n);
+            }
         }
         for (n, entry) in self.entries.iter().enumerate() {
-            let item = entry.traits().and_then(|traits| wanted.get_mut(&whole(traits))?.pop());
-            if let Some(item) = item {
+            let whole = entry.traits().filter(|_| !self.taken[n]).and_then(&whole);
+            if let Some(item) = whole.and_then(|whole| wanted.get_mut(&whole)?.pop()) {
                 self.take(item, n, reason);
             }
         }
         self.open_items.retain(|item| self.found[*item].is_none());
+    }
+
+    fn repeated_words(&self) -> HashSet<[u64; 3]> {
+        let mut repeated = HashSet::new();
+        let entries = self.entries[..self.newest].iter().filter_map(SeenEntry::traits).collect();
+        for document in [self.items.iter().collect::<Vec<_>>(), entries] {
+            let mut once = HashSet::with_capacity(document.len());
+            let words = document.into_iter().filter(|traits| traits.guid == 0).map(linked_words);
+            repeated.extend(words.filter(|words| !once.insert(*words)));
+        }
+        repeated
     }
 
     fn related_entries(&self) -> Vec<usize> {
@@ -375,7 +410,7 @@ impl<'a> Matching<'a> {
         match step.scope {
             Scope::All => self.join(step, |_, _| true),
             Scope::OlderWithoutGuid => self.join(step, |_, traits| traits.guid == 0),
-            Scope::Newest | Scope::Replaced => {}
+            Scope::Newest | Scope::Replaced | Scope::Renumbered => {}
         }
     }
 
@@ -404,6 +439,7 @@ impl<'a> Matching<'a> {
                 for (item, entry) in items.into_iter().zip(entries) {
                     if self.may_be_same(step, item, entry) {
                         self.take(item, entry, MatchReason::Equal(step.equal));
+                        self.is_renumbered |= step.scope == Scope::Renumbered;
                     }
                 }
             }
@@ -416,18 +452,40 @@ impl<'a> Matching<'a> {
     fn may_be_same(&self, step: Step, item: usize, entry: usize) -> bool {
         let item = &self.items[item];
         let Some(entry) = self.entries[entry].traits() else { return true };
+        if step.scope == Scope::Renumbered && !self.guids.contains(&item.guid) {
+            return false;
+        }
+        if step.equal == GUID && self.is_another_story(item, entry) {
+            return false;
+        }
+        let is_redated = item.date != 0 && entry.date != 0 && item.date != entry.date;
+        if is_redated && item.guid == 0 && entry.guid == 0 && self.repeated.contains(&linked_words(item)) {
+            return false;
+        }
         let is_own =
             |part: EvidenceParts| step.equal.has(part) && !self.shared.contains(&(part, part.of(item)));
         let by_own_link = is_own(LINK);
         let is_identified = [GUID, VERSIONS].iter().any(|part| step.equal.has(*part))
             || (by_own_link && item.guid == 0 && entry.guid == 0);
         if is_identified {
-            return step.equal != GUID || !is_another_article(item, entry);
+            return true;
         }
-        if item.date != 0 && entry.date != 0 && item.date != entry.date {
+        if is_redated {
             return self.is_replaced && self.items.len() >= REDATED_MIN;
         }
         self.is_replaced || [LINK, PATH, PAGE].into_iter().any(is_own) || step.equal.has(DATE)
+    }
+
+    /// Whether nothing but the guid is the same. A guid that is the link names the page, whatever it has.
+    fn is_another_story(&self, item: &Traits, entry: &Traits) -> bool {
+        let is_named_by_guid =
+            |traits: &Traits| traits.link == 0 || traits.guid == traits.link || traits.guid_follows_link;
+        let all_differ = [LINK, TITLE, TEXT].iter().all(|part| part.of(item) != part.of(entry));
+        let is_redated = item.date != 0 && entry.date != 0 && item.date != entry.date;
+        all_differ
+            && !is_named_by_guid(item)
+            && !is_named_by_guid(entry)
+            && (is_redated || (self.is_renumbered && item.date == entry.date))
     }
 
     /// What must be equal; `None` if a part is missing, or shared although it must not be.
@@ -447,16 +505,8 @@ impl<'a> Matching<'a> {
     }
 }
 
-/// Whether nothing but the guid is equal: a publisher has given it to another article.
-fn is_another_article(item: &Traits, entry: &Traits) -> bool {
-    let differ = |part: EvidenceParts| part.of(item) != part.of(entry);
-    let have = |part: EvidenceParts| part.of(item) != 0 && part.of(entry) != 0;
-    let is_permalink = |traits: &Traits| traits.guid == traits.link || traits.guid_follows_link;
-    [LINK, PATH, TITLE].into_iter().all(|part| have(part) && differ(part))
-        && differ(TEXT)
-        && (differ(DATE) || item.date == 0)
-        && !is_permalink(item)
-        && !is_permalink(entry)
+fn linked_words(traits: &Traits) -> [u64; 3] {
+    [LINK, TITLE, TEXT].map(|part| part.of(traits))
 }
 
 /// The values of the parts that a step compares, at most three.

@@ -414,68 +414,6 @@ fn words_that_count_without_guid_link_and_date_are_no_new_items() {
 }
 
 #[test]
-fn guids_that_count_places_are_no_identity() {
-    for dates in [true, false] {
-        let window = |newest: i64| -> Vec<Entry> {
-            let article = |n: i64| Entry {
-                guid: (newest - n).to_string(),
-                link: format!("http://news.example/{n}"),
-                title: format!("Article {}", words(n)),
-                text: format!("About {}", words(n)),
-                minute: dates.then_some(n * 60),
-                ..Entry::default()
-            };
-            (newest - 4..=newest).rev().map(article).collect()
-        };
-        let mut visits = Visits::default();
-        assert_eq!(visits.sent(&window(9)), (5, 0));
-        for newest in 10..20 {
-            assert_eq!(visits.sent(&window(newest)), (1, 0), "{newest}, {dates}");
-        }
-        assert_eq!(visits.sent(&window(19)), NOTHING);
-    }
-}
-
-#[test]
-fn one_guid_for_every_article_of_a_feed_with_one_item_is_no_identity() {
-    let article = |n: i64| {
-        vec![Entry {
-            guid: "the-feed".to_owned(),
-            link: format!("http://news.example/{n}"),
-            title: format!("Article {}", words(n)),
-            text: format!("About {}", words(n)),
-            minute: Some(n),
-            ..Entry::default()
-        }]
-    };
-    let mut visits = Visits::default();
-    for n in 0..5 {
-        assert_eq!(visits.sent(&article(n)), (1, 0), "{n}");
-    }
-    let edited = vec![Entry { text: "Corrected".to_owned(), ..article(4).remove(0) }];
-    assert_eq!(visits.sent(&edited), (0, 1));
-}
-
-#[test]
-fn alerts_that_differ_in_their_dates_alone_are_items() {
-    let alerts = |newest: i64| -> Vec<Entry> {
-        let alert = |n: i64| Entry {
-            link: "http://alerts.example/".to_owned(),
-            title: "Earthquake alert".to_owned(),
-            text: "Click for details".to_owned(),
-            minute: Some(n * 60),
-            ..Entry::default()
-        };
-        (newest - 4..=newest).rev().map(alert).collect()
-    };
-    let mut visits = Visits::default();
-    assert_eq!(visits.sent(&alerts(9)), (5, 0));
-    for newest in 10..20 {
-        assert_eq!(visits.sent(&alerts(newest)), (1, 0), "{newest}");
-    }
-}
-
-#[test]
 fn two_mirrors_that_differ_by_a_dot_are_bounded_and_a_new_article_still_comes() {
     let mut visits = Visits::default();
     let mirror = |visit: usize| {
@@ -940,5 +878,121 @@ fn releases_of_one_day_with_the_same_notes_are_items() {
         let mut visits = Visits::default();
         visits.visit(&window(3));
         assert_eq!(visits.sent(&window(4)), (1, 0), "guid {guid:?}");
+    }
+}
+
+/// Stories whose guid is their place in the list, the newest first.
+fn numbered_places(newest: i64, places: i64, dated: bool) -> Vec<Entry> {
+    (0..places)
+        .map(|place| {
+            let story = newest - place;
+            Entry {
+                guid: place.to_string(),
+                link: format!("http://news.example/story-{story}"),
+                title: format!("Story {story}"),
+                text: format!("What happened in story {story}"),
+                minute: dated.then_some(story * 60),
+                ..Entry::default()
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn a_new_story_in_a_list_with_numbered_places_is_the_only_one_sent() {
+    for dated in [true, false] {
+        for added in [1, 3] {
+            let mut visits = Visits::default();
+            let first = visits.visit(&numbered_places(10, 5, dated));
+            let mut keys: Vec<_> = first.items.into_iter().map(|item| item.key).collect();
+            for round in 1..6 {
+                let newest = 10 + round * added;
+                let visit = visits.visit(&numbered_places(newest, 5, dated));
+                let new = visit.count(ItemStatus::New);
+                assert_eq!(new, usize::try_from(added).unwrap(), "dated {dated}, story {newest}");
+                assert_eq!(visit.count(ItemStatus::Known), 5 - new, "dated {dated}, story {newest}");
+                let after: Vec<_> = visit.items.into_iter().map(|item| item.key).collect();
+                assert_eq!(keys[new..], after[..5 - new], "each story keeps its key");
+                keys = after;
+            }
+            let mut edited = numbered_places(10 + 5 * added, 5, dated);
+            edited[2].text += ", corrected";
+            assert_eq!(visits.sent(&edited), (0, 1), "an edit is an update");
+            edited[2].title += ", corrected";
+            assert_eq!(visits.sent(&edited), (0, 1), "of the title, too");
+        }
+    }
+}
+
+#[test]
+fn one_guid_for_each_story_of_a_feed_with_one_item_is_one_item_for_each() {
+    let mut visits = Visits::default();
+    for story in 1..6 {
+        assert_eq!(visits.sent(&numbered_places(story, 1, true)), (1, 0));
+        assert_eq!(visits.sent(&numbered_places(story, 1, true)), NOTHING);
+    }
+    // Less than all that differs is an edit.
+    let last = numbered_places(5, 1, true).remove(0);
+    let other = numbered_places(6, 1, true).remove(0);
+    for edited in [
+        Entry { link: last.link.clone(), ..other.clone() },
+        Entry { minute: last.minute, ..other.clone() },
+        Entry { text: last.text.clone(), ..other.clone() },
+    ] {
+        let mut visits = Visits::default();
+        visits.visit(std::slice::from_ref(&last));
+        assert_eq!(visits.sent(&[edited]), (0, 1));
+    }
+}
+
+#[test]
+fn values_that_move_from_one_guid_to_another_stay_updates() {
+    // Rates, without links: the second has now what the first had.
+    let rates = |first: i64| {
+        [("USD", first), ("EUR", first - 1)].map(|(guid, value)| Entry {
+            guid: guid.to_owned(),
+            title: format!("Rate: {value}"),
+            text: "Now".to_owned(),
+            ..Entry::default()
+        })
+    };
+    let mut visits = Visits::default();
+    visits.visit(&rates(5));
+    assert_eq!(visits.sent(&rates(6)), (0, 2));
+}
+
+#[test]
+fn alerts_of_one_page_without_guids_are_told_apart_by_their_dates() {
+    let alert = |n: i64| Entry {
+        link: "http://alerts.example/".to_owned(),
+        title: "Earthquake alert".to_owned(),
+        text: "Click for details".to_owned(),
+        minute: Some(n * 60),
+        ..Entry::default()
+    };
+    let window = |newest: i64| (newest - 4..=newest).rev().map(alert).collect::<Vec<_>>();
+    for added in [1, 3, 5] {
+        let mut visits = Visits::default();
+        assert_eq!(visits.sent(&window(5)), (5, 0));
+        for round in 1..6 {
+            let sent = visits.sent(&window(5 + round * added));
+            assert_eq!(sent, (usize::try_from(added).unwrap(), 0), "{added} at a time");
+            assert_eq!(visits.sent(&window(5 + round * added)), NOTHING);
+        }
+    }
+}
+
+#[test]
+fn a_new_date_of_an_item_without_guid_sends_nothing() {
+    // Links of their own, and one link for all titles of a changelog, whose dates are those of the visit.
+    for (kind, entries) in [("links", without_guid()), ("a changelog", changelog(3, 3, false, true, ""))] {
+        let mut visits = Visits::default();
+        visits.visit(&entries);
+        for visit in 1..5 {
+            let redated = |n, entry: &mut Entry| {
+                entry.minute = Some(90_000 * visit - i64::try_from(n).unwrap());
+            };
+            assert_eq!(visits.sent(&changed(&entries, redated)), NOTHING, "{kind}");
+        }
     }
 }
