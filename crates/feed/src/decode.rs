@@ -8,10 +8,10 @@ use std::{borrow::Cow, fmt};
 
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{REPLACEMENT, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 use serde::{Serialize, Serializer};
 
-use crate::error::FeedError;
+use crate::{error::FeedError, text::windows_1252};
 
 /// How the bytes were decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +104,18 @@ pub(crate) fn decode<'a>(
         return Ok((Cow::Borrowed(text), decided("utf-8", Decided::ValidUtf8, text.len() < bytes.len())));
     }
     by_label(bytes, http.as_deref(), declared.as_deref())
+}
+
+/// Text whose C1 controls are the characters of windows-1252 that they stand for. Here and not later, because one of them
+/// is white space.
+pub(crate) fn without_c1(text: Cow<'_, str>) -> Cow<'_, str> {
+    let bytes = text.as_bytes();
+    let is_c1 = |at: usize| bytes.get(at + 1).is_some_and(|b| (0x80..=0x9f).contains(b));
+    if memchr_iter(0xc2, bytes).any(is_c1) {
+        Cow::Owned(text.chars().map(|c| windows_1252(c).unwrap_or(c)).collect())
+    } else {
+        text
+    }
 }
 
 fn decided(name: &'static str, decided_by: Decided, lossy: bool) -> Encoding {

@@ -56,6 +56,7 @@ fn read_with(bytes: &[u8], hints: &Hints<'_>, html: HtmlMode) -> Result<FeedDocu
         return Err(error);
     }
     let (text, encoding) = decode::decode(bytes, hints.content_type)?;
+    let text = decode::without_c1(text);
     let kind = sniff::kind(&text);
     let whole = match kind {
         DocumentKind::Json => read_json(&text, encoding, hints, html),

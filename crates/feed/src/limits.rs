@@ -29,8 +29,8 @@ pub const ITEM_WARNINGS_MAX: usize = 8;
 pub const TITLE_BYTES_MAX: usize = 1 << 10;
 /// Longest guid, in bytes.
 pub const GUID_BYTES_MAX: usize = 1 << 10;
-/// Longest URL, in bytes: a longer one is dropped, since a truncated one would lead elsewhere.
-pub const LINK_BYTES_MAX: usize = 2 << 10;
+/// Longest URL, in bytes: a longer one is dropped, since a truncated one would lead elsewhere. Signed ones have 3,000.
+pub const LINK_BYTES_MAX: usize = 8 << 10;
 /// Longest summary, in bytes of plain text.
 pub const SUMMARY_BYTES_MAX: usize = 64 << 10;
 /// Longest `content_html`, in bytes as it is written, before the open elements are closed. Nearly all articles are shorter

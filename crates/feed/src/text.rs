@@ -2,11 +2,9 @@
 
 mod references;
 
-pub(crate) use references::{Reference, reference, unescape, unescape_attribute};
+pub(crate) use references::{Reference, reference, unescape, unescape_attribute, windows_1252};
 
 use std::borrow::Cow;
-
-use references::windows_1252;
 
 /// Characters that are removed from all text, because they control terminals, reorder lines or are noncharacters:
 /// controls, bidirectional controls, the byte order mark, interlinear marks, noncharacters.

@@ -19,6 +19,7 @@ pub(crate) enum HtmlToken<'a> {
 /// what only a parser without them shows. Without one the tag alone is skipped.
 const SKIPPED: [&str; 9] =
     ["script", "style", "iframe", "noembed", "noframes", "template", "svg", "annotation", "annotation-xml"];
+const CDATA: &str = "<![CDATA[";
 /// How many names that HTML does not know are searched for their end tags; the tags of further ones are text.
 const UNKNOWN_NAMES_MAX: usize = 256;
 
@@ -26,6 +27,8 @@ const UNKNOWN_NAMES_MAX: usize = 256;
 /// `<iframe>` the start tag is returned. What looks like a tag and is none, such as that of `Vec<T>`, is text.
 pub(crate) struct Lexer<'a> {
     rest: &'a str,
+    /// The length of `rest` at the end of a CDATA section; 0 without one.
+    cdata_end: usize,
     /// From this offset on no tag is closed: everything is text.
     only_text: bool,
     /// No comment ends from here on.
@@ -99,6 +102,7 @@ impl<'a> Lexer<'a> {
     pub(crate) fn new(html: &'a str) -> Self {
         Self {
             rest: html,
+            cdata_end: 0,
             only_text: false,
             no_comment: false,
             unclosed: [false; SKIPPED.len()],
@@ -136,6 +140,13 @@ impl<'a> Lexer<'a> {
         let rest = self.rest;
         if rest.starts_with("<!--") {
             return self.comment();
+        }
+        // A template that has escaped the markers of XML: only these are dropped.
+        if rest.starts_with(CDATA) && (self.cdata_end == 0 || self.cdata_end > rest.len()) {
+            let content = &rest[CDATA.len()..];
+            self.cdata_end = memmem::find(content.as_bytes(), b"]]>").map_or(0, |end| content.len() - end);
+            self.rest = content;
+            return None;
         }
         if rest.starts_with("<!") || rest.starts_with("<?") {
             let end = memchr(b'>', rest.as_bytes());
@@ -278,6 +289,15 @@ impl<'a> Iterator for Lexer<'a> {
     fn next(&mut self) -> Option<HtmlToken<'a>> {
         while !self.rest.is_empty() {
             let start = if self.only_text { None } else { memchr(b'<', self.rest.as_bytes()) };
+            let end = self.rest.len().checked_sub(self.cdata_end).filter(|_| self.cdata_end > 0);
+            if let Some(end) = end.filter(|end| start.is_none_or(|start| *end <= start)) {
+                if end > 0 {
+                    return Some(self.text(end));
+                }
+                self.rest = &self.rest["]]>".len()..];
+                self.cdata_end = 0;
+                continue;
+            }
             match start {
                 None => return Some(self.text(self.rest.len())),
                 Some(0) => {}
@@ -459,6 +479,10 @@ mod tests {
             ("a<!-- b -->c<!-- d", "ac<!-- d"),
             ("a<!-->b<!--->c<!---->d<!--x--->e<!--x--!>f", "abcdef"),
             ("a<!doctype html>b<?php c", "ab<?php c"),
+            ("<![CDATA[My title]]>", "My title"),
+            ("a<![CDATA[Hello <b>b</b> world]]>c ]]>", "aHello b worldc ]]>"),
+            ("<![CDATA[never <i>ends", "never ends"),
+            ("<![CDATA[a <b ]]> c>d", "a  c>d"),
         ] {
             assert_eq!(text_of(Lexer::new(html)), text, "{html}");
         }
