@@ -1,8 +1,8 @@
 //! Step 5 of the life of an item: its identity.
 //!
 //! The key of an item is a function of this item alone: of its guid, its link as it is compared, and its title; without
-//! a guid or a title also of its text; without a guid also of its date; with neither guid nor link of the addresses of its
-//! media instead, if it has any. Items that differ in one of them are different items, whatever stands beside them.
+//! a guid or a title also of its text; without a guid also of its date and its enclosures; with neither guid nor link of the
+//! addresses of its media instead, if it has any. Items that differ in one of them are different items, whatever stands beside them.
 //! Whether an item of the next visit is the same one, edited or moved, is found by its evidence (crate `seen`), and it
 //! then keeps the key that was published first.
 //! Never here: the time of the visit or randomness.
@@ -52,8 +52,14 @@ fn evidence(item: &Item, guid: Option<&ComparedAddress>, link: Option<&ComparedA
         page: link.map_or_else(|| media_page(item), |link| hash(link.page())),
         title: hash_of_line(&item.title),
         text: hash_of_body(item.content_html.as_deref().unwrap_or_default(), &item.summary),
+        media: media(item),
         guid_follows_link: guid.zip(link).is_some_and(|(guid, link)| follows(guid, link)),
     }
+}
+
+fn media(item: &Item) -> u64 {
+    let urls = item.enclosures.iter().map(|enclosure| &enclosure.url);
+    urls.fold(0, |all, url| hash(&format!("{all:x} {}", ComparedAddress::of(url).path())))
 }
 
 /// The addresses of the media of an item that has neither guid nor link, without their queries, which may be signatures;
@@ -81,6 +87,7 @@ fn key(item: &Item, guid: Option<&ComparedAddress>, link: Option<&ComparedAddres
         let date = item.published.map_or(0, Timestamp::millis);
         let has_media = link.is_none() && item.evidence.page != 0;
         let (media, date) = if has_media { (item.evidence.page, 0) } else { (0, date) };
+        let media = if link.is_some() { item.evidence.media } else { media };
         hasher.update(media.to_le_bytes());
         hasher.update(date.to_le_bytes());
     }
@@ -200,7 +207,9 @@ mod tests {
         after
             .enclosures
             .push(news::Enclosure { url: "https://x.example/a.mp3?sig=1".to_owned(), ..Default::default() });
-        assert_eq!(evidence(before.clone()), evidence(after.clone()));
+        let but_media = |item: &Item| ItemEvidence { media: 0, ..evidence(item.clone()) };
+        assert_eq!(but_media(&before), but_media(&after));
+        assert_ne!(evidence(before.clone()), evidence(after.clone()));
         after.content_html = Some("<p>About it, and more</p>".to_owned());
         assert_ne!(evidence(before).text, evidence(after).text);
     }

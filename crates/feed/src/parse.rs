@@ -67,6 +67,8 @@ pub(crate) struct RawItem<'a> {
     /// Best first; images in enclosures and content are tried after these.
     pub(crate) images: Vec<String>,
     pub(crate) enclosures: Vec<FeedLink>,
+    /// Addresses of its media, each with the words that describe it.
+    pub(crate) captions: Vec<(String, FeedText<'a>)>,
     pub(crate) comments: Option<String>,
     pub(crate) warnings: Vec<String>,
     /// The base of its relative URLs.

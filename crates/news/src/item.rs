@@ -58,6 +58,8 @@ pub struct ItemEvidence {
     pub title: u64,
     /// Summary and content as a reader sees them: no markup, no addresses, no white space.
     pub text: u64,
+    /// The addresses of the enclosures, without host and query, which may be a cache and a signature.
+    pub media: u64,
     /// The guid is the link with another fragment, which some publishers count up with each edit.
     pub guid_follows_link: bool,
 }

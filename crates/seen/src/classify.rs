@@ -116,7 +116,7 @@ impl SeenSet {
         }
     }
 
-    /// 72 bytes per item.
+    /// 76 bytes per item.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         encode(&self.layout)

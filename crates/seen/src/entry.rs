@@ -1,10 +1,10 @@
 //! The layout of the seen set, and what is kept of an item.
 //!
 //! ```text
-//! layout 3:  newest 2 | quiet visits 1 | damped since 6 | entries of 72 bytes
-//! entry:     key 16 | guid 6 | link 6 | title 6 | text 6 | path 4 | page 4 | date 4 | first seen 6 | flags 1 | heat 1 | before 4 | sent 4 | shape 4
-//! from 1:    hash of the key 8 | hash of link and title 8 | zeros 36 | first seen 6 | flags 1 | zeros 13
-//! layout 2:  as 3, with entries of 64 bytes, without sent and shape
+//! layout 3:  newest 2 | quiet visits 1 | damped since 6 | entries of 76 bytes
+//! entry:     key 16 | guid 6 | link 6 | title 6 | text 6 | path 4 | page 4 | date 4 | first seen 6 | flags 1 | heat 1 | before 4 | sent 4 | shape 4 | media 4
+//! from 1:    hash of the key 8 | hash of link and title 8 | zeros 36 | first seen 6 | flags 1 | zeros 17
+//! layout 2:  as 3, with entries of 64 bytes, without sent, shape and media
 //! layout 1:  entries of 32 bytes: hash of the key 8 | hash of the content 8 | first seen 8 | hash of link and title 8
 //! ```
 //!
@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::damping::Damping;
 
-const ENTRY: usize = 72;
+const ENTRY: usize = 76;
 const ENTRY_OF_2: usize = 64;
 const HEADER: usize = 9;
 const ENTRY_OF_1: usize = 32;
@@ -48,6 +48,8 @@ pub(crate) struct Traits {
     pub(crate) page: u32,
     /// The date of publication in seconds, modulo 2^32.
     pub(crate) date: u32,
+    /// The paths of the enclosures.
+    pub(crate) media: u32,
     pub(crate) guid_follows_link: bool,
 }
 
@@ -62,6 +64,7 @@ impl Traits {
             path: shorter(evidence.path),
             page: shorter(evidence.page),
             date: item.published.map_or(0, |at| shorter_number(at.millis().div_euclid(1000))),
+            media: shorter(evidence.media),
             guid_follows_link: evidence.guid_follows_link,
         }
     }
@@ -170,7 +173,8 @@ impl SeenEntry {
         }
         write_48(out, self.first_seen.millis().cast_unsigned());
         out.extend_from_slice(&[flags, self.heat]);
-        for number in [self.before, self.sent, self.shape] {
+        let media = self.traits().map_or(0, |traits| traits.media);
+        for number in [self.before, self.sent, self.shape, media] {
             out.extend_from_slice(&number.to_le_bytes());
         }
     }
@@ -184,7 +188,7 @@ impl SeenEntry {
         let [flags, heat] = take(from)?;
         let before = read_32(from)?;
         // Layout 2 ends here.
-        let (sent, shape) = (read_32(from).unwrap_or(0), read_32(from).unwrap_or(0));
+        let [sent, shape, media] = [(); 3].map(|()| read_32(from).unwrap_or(0));
         let identity = match flags {
             FROM_VERSION_1 => {
                 let (first, second) = key.split_at(8);
@@ -193,7 +197,7 @@ impl SeenEntry {
             }
             0 | GUID_FOLLOWS_LINK => {
                 let guid_follows_link = flags == GUID_FOLLOWS_LINK;
-                let traits = Traits { guid, link, title, text, path, page, date, guid_follows_link };
+                let traits = Traits { guid, link, title, text, path, page, date, media, guid_follows_link };
                 EntryIdentity::Known { key, traits }
             }
             _ => return None,
@@ -305,6 +309,7 @@ mod tests {
             path: u32::MAX,
             page: 6,
             date: 7,
+            media: 8,
             guid_follows_link: true,
         };
         let at = Timestamp::from_millis;
@@ -347,7 +352,12 @@ mod tests {
         let entries = entries.chunks(ENTRY).flat_map(|entry| &entry[..ENTRY_OF_2]);
         let version2: Vec<_> = header.iter().chain(entries).copied().collect();
         let mut expected = layout();
-        expected.entries.iter_mut().for_each(|entry| (entry.sent, entry.shape) = (0, 0));
+        for entry in &mut expected.entries {
+            (entry.sent, entry.shape) = (0, 0);
+            if let EntryIdentity::Known { traits, .. } = &mut entry.identity {
+                traits.media = 0;
+            }
+        }
         assert_eq!(decode_version2(&version2), Ok(expected));
     }
 

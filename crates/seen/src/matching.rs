@@ -262,7 +262,9 @@ impl<'a> Matching<'a> {
             is_replaced: false,
         };
         matching.match_unchanged(|traits| {
-            Some([GUID, LINK, TITLE, TEXT, PAGE, DATE].map(|part| part.of(traits)))
+            let [guid, link, title, text, page, date] =
+                [GUID, LINK, TITLE, TEXT, PAGE, DATE].map(|part| part.of(traits));
+            Some([guid, link, title, text, page, date, own_media(traits)])
         });
         if !matching.open_items.is_empty() {
             matching.repeated = matching.repeated_words();
@@ -339,7 +341,10 @@ impl<'a> Matching<'a> {
             let is_nameless = traits.guid == 0 && traits.link == 0;
             let is_told_by_date =
                 is_nameless || (traits.guid == 0 && repeated.contains(&linked_words(traits)));
-            (!is_told_by_date).then(|| [GUID, LINK, TITLE, TEXT].map(|part| part.of(traits)))
+            (!is_told_by_date).then(|| {
+                let [guid, link, title, text] = [GUID, LINK, TITLE, TEXT].map(|part| part.of(traits));
+                [guid, link, title, text, own_media(traits)]
+            })
         });
         self.repeated = repeated;
     }
@@ -459,7 +464,9 @@ impl<'a> Matching<'a> {
             return false;
         }
         let is_redated = item.date != 0 && entry.date != 0 && item.date != entry.date;
-        if is_redated && item.guid == 0 && entry.guid == 0 && self.repeated.contains(&linked_words(item)) {
+        let has_other_media = item.media != 0 && entry.media != 0 && item.media != entry.media;
+        let is_told_by_date = has_other_media || self.repeated.contains(&linked_words(item));
+        if is_redated && item.guid == 0 && entry.guid == 0 && is_told_by_date {
             return false;
         }
         let is_own =
@@ -503,6 +510,11 @@ impl<'a> Matching<'a> {
         }
         Some(joint)
     }
+}
+
+/// The media that tell an item without guid from others with its words.
+fn own_media(traits: &Traits) -> u64 {
+    if traits.guid == 0 { traits.media.into() } else { 0 }
 }
 
 fn linked_words(traits: &Traits) -> [u64; 3] {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use memchr::{memchr, memmem};
+use memchr::{memchr, memchr3, memmem};
 
 /// A piece of HTML.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +160,11 @@ impl<'a> Lexer<'a> {
         if name.is_empty() {
             return Some(self.text(1));
         }
+        // "a<b and <em>": a sign, and then the tag.
+        let after_name = &rest.as_bytes()[name_at + name.len()..];
+        if !closes && memchr3(b'<', b'>', b'=', after_name).is_some_and(|at| after_name[at] == b'<') {
+            return Some(self.text(1));
+        }
         let Some(end) = tag_end(rest, name_at + name.len()) else {
             self.only_text = true;
             return None;
@@ -236,16 +241,13 @@ impl<'a> Lexer<'a> {
 }
 
 /// Elements whose tags are never text of a title, in addition to inline ones: they lay out text, or load or run something.
-const NEVER_TEXT: [&str; 32] = [
+const NEVER_TEXT: [&str; 25] = [
     "address",
     "applet",
-    "base",
     "blockquote",
     "body",
     "br",
     "center",
-    "embed",
-    "form",
     "frame",
     "h1",
     "h2",
@@ -256,13 +258,9 @@ const NEVER_TEXT: [&str; 32] = [
     "hr",
     "html",
     "iframe",
-    "image",
     "img",
     "li",
-    "link",
     "math",
-    "meta",
-    "object",
     "p",
     "pre",
     "script",
@@ -479,6 +477,8 @@ mod tests {
             ("a<!-- b -->c<!-- d", "ac<!-- d"),
             ("a<!-->b<!--->c<!---->d<!--x--->e<!--x--!>f", "abcdef"),
             ("a<!doctype html>b<?php c", "ab<?php c"),
+            ("a<b and <em>c</em> d", "a<b and c d"),
+            ("if i<n then <a href='q'>link</a> end", "if i<n then link end"),
             ("<![CDATA[My title]]>", "My title"),
             ("a<![CDATA[Hello <b>b</b> world]]>c ]]>", "aHello b worldc ]]>"),
             ("<![CDATA[never <i>ends", "never ends"),

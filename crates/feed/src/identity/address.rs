@@ -119,6 +119,10 @@ impl ComparedAddress {
         &self.text[..self.path]
     }
 
+    pub(super) fn path(&self) -> &str {
+        &self.text[self.host..self.path]
+    }
+
     pub(super) fn without_fragment(&self) -> &str {
         &self.text[..self.query]
     }

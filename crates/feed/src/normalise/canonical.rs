@@ -178,6 +178,7 @@ fn side<'a>(mut draft: Draft<'a>, authors: Vec<Author>) -> ItemExtras<'a> {
         language: draft.language.take(),
         links: draft.links,
         enclosures: draft.enclosures,
+        captions: draft.captions,
         authors,
         base: draft.base,
         content_base: draft.content_base,

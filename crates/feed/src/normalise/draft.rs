@@ -144,6 +144,8 @@ pub(super) struct Draft<'a> {
     pub(super) images: Vec<(u8, String)>,
     /// Pictures among the files of Media RSS, which are enclosures unless they are the image.
     pub(super) pictures: Vec<FeedLink>,
+    /// Addresses of its media, each with the words that describe it.
+    pub(super) captions: Vec<(String, FeedText<'a>)>,
     pub(super) language: Best<String>,
     pub(super) base: Option<Rc<Url>>,
     pub(super) content_base: Option<Rc<Url>>,
@@ -234,6 +236,14 @@ impl<'a> Draft<'a> {
         }
     }
 
+    pub(super) fn add_caption(&mut self, address: String, text: FeedText<'a>) {
+        if self.captions.len() < ENCLOSURES_MAX {
+            self.captions.push((address, text));
+        } else {
+            self.warn_of_more("captions", ENCLOSURES_MAX);
+        }
+    }
+
     /// Adds the pictures to the enclosures, without the one that is the image.
     pub(super) fn settle_pictures(&mut self) {
         let pictures = std::mem::take(&mut self.pictures);
@@ -298,6 +308,7 @@ pub(crate) struct ItemExtras<'a> {
     pub(crate) links: Vec<FeedLink>,
     /// All of them, including the one that the crate reads.
     pub(crate) enclosures: Vec<FeedLink>,
+    pub(crate) captions: Vec<(String, FeedText<'a>)>,
     pub(crate) authors: Vec<Author>,
     pub(crate) language: Option<String>,
     pub(crate) base: Option<Rc<Url>>,

@@ -93,6 +93,8 @@ pub(super) struct Builder<'a> {
     pub(super) person: Option<(u8, Person, String)>,
     /// The innermost open element whose text may be an address.
     pub(super) file: Option<MediaFile>,
+    /// The open `media:content`: the number of open elements around it, and its address.
+    pub(super) described: Option<(usize, String)>,
     pub(super) writer: CanonicalWriter,
     pub(super) sides: Vec<ItemExtras<'a>>,
     pub(super) dropped: usize,
@@ -127,6 +129,7 @@ impl<'a> Builder<'a> {
             nested_items: Vec::new(),
             person: None,
             file: None,
+            described: None,
             writer: CanonicalWriter::default(),
             sides: Vec::new(),
             dropped: 0,
@@ -294,6 +297,9 @@ impl<'a> Builder<'a> {
             self.names.truncate(open.namespaces);
             if self.file.as_ref().is_some_and(|file| file.level == self.stack.len()) {
                 self.end_file(open.base.as_deref());
+            }
+            if self.described.as_ref().is_some_and(|(level, _)| *level == self.stack.len()) {
+                self.described = None;
             }
             match open.role {
                 // The others are closed because the one at this level is: they have no end tag.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr3;
 use news::Timestamp;
 use url::Url;
 
@@ -128,6 +129,9 @@ impl<'a> Builder<'a> {
         match some("url").or(some("href")).or(some("src")).or(some("uri")) {
             Some(address) => {
                 let address = absolute(&mut self.growth_left, address, open.base.as_deref());
+                if empty == AttributeElement::MediaContent {
+                    self.described = Some((file.level, address.clone()));
+                }
                 self.add_file(file, address);
             }
             None => self.file = Some(file),
@@ -213,7 +217,10 @@ impl<'a> Builder<'a> {
         let line = |w: &FeedText<'_>, max| fold(&w.value, max);
         match field {
             Field::Title(rank) => draft.title.offer(rank, text),
-            Field::Summary(rank) if is_item => draft.add_summary(rank, text),
+            Field::Summary(rank) if is_item => match &self.described {
+                Some((_, address)) => draft.add_caption(address.clone(), text),
+                None => draft.add_summary(rank, text),
+            },
             Field::Summary(rank) => draft.summary.offer(rank, text),
             Field::Content(rank) => draft.add_content(rank, text),
             Field::Id(rank) => {
@@ -283,12 +290,21 @@ impl<'a> Builder<'a> {
 /// Resolves a URL if the document itself sets a base; else returns it as sent. `growth_left` is by how many bytes URLs of
 /// this document may still grow: beyond that they stay relative and are resolved later, when few are left.
 pub(super) fn absolute(growth_left: &mut usize, address: &str, base: Option<&Url>) -> String {
-    let address = fold(address, 2 * LINK_BYTES_MAX + 1);
+    let address = fold(&without_line_ends(address), 2 * LINK_BYTES_MAX + 1);
     let Some(url) = base.filter(|_| *growth_left > 0).and_then(|base| resolve(&address, Some(base))) else {
         return address;
     };
     *growth_left = growth_left.saturating_sub(url.as_str().len().saturating_sub(address.len()));
     url.into()
+}
+
+/// An address that was wrapped: its line ends and tabs are no part of it (URL Standard, section 4.4).
+fn without_line_ends(address: &str) -> Cow<'_, str> {
+    let address = address.trim();
+    match memchr3(b'\n', b'\r', b'\t', address.as_bytes()) {
+        Some(_) => Cow::Owned(address.replace(['\n', '\r', '\t'], "")),
+        None => Cow::Borrowed(address),
+    }
 }
 
 /// Whether the text of an element is an address, and not a word.

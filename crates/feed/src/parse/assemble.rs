@@ -10,11 +10,11 @@ use crate::{
         sanitise, web_url,
     },
     limits::{
-        AUTHORS_MAX, CATEGORIES_MAX, ENCLOSURES_MAX, GUID_BYTES_MAX, ITEM_WARNINGS_MAX, LINK_BYTES_MAX,
-        SUMMARY_BYTES_MAX, TITLE_BYTES_MAX,
+        AUTHORS_MAX, CATEGORIES_MAX, CONTENT_BYTES_MAX, ENCLOSURES_MAX, GUID_BYTES_MAX, ITEM_WARNINGS_MAX,
+        LINK_BYTES_MAX, SUMMARY_BYTES_MAX, TITLE_BYTES_MAX,
     },
     normalise::{FeedLink, FeedText},
-    text::{fold, is_folded, truncate, unescape},
+    text::{escape, fold, is_folded, truncate, unescape},
 };
 
 /// Longest summary taken from the content, in bytes.
@@ -94,28 +94,26 @@ pub(super) fn assemble(raw: RawItem<'_>, context: &Context<'_>) -> Item {
     let title = within(title, TITLE_BYTES_MAX, "title", &mut warnings);
     let guid = raw.guid.map(|g| fold(&g, GUID_BYTES_MAX + BEYOND_BYTES)).filter(|g| !g.is_empty());
     let guid = guid.map(|guid| within(guid, GUID_BYTES_MAX, "guid", &mut warnings));
-    let guid_as_link = guid.as_deref().filter(|_| raw.guid_is_link);
-    let permalink = || {
-        let is_address = |guid: &&str| ["http://", "https://", "www."].iter().any(|b| guid.starts_with(b));
-        web_url(guid_as_link.filter(is_address)?, None)
-    };
-    let link = match raw.links.iter().find_map(|l| web_url(l, base)) {
-        Some(link) if counts_readers(&link) => permalink().or(Some(link)),
-        Some(link) => Some(link),
-        None => permalink(),
-    };
-    if link.is_none() && raw.links.iter().any(|l| l.len() > LINK_BYTES_MAX) {
-        warnings.push("the link was too long and was dropped".to_owned());
-    }
+    let link = link(&raw.links, guid.as_deref().filter(|_| raw.guid_is_link), base, &mut warnings);
     let mut summary = raw.summary.as_ref().map(|s| s.line(SUMMARY_BYTES_MAX)).unwrap_or_default();
     let body = body(raw.content.as_ref(), raw.summary.as_ref(), &mut warnings);
-    let content_html = body
+    let mut content_html = body
         .filter(|_| context.html == HtmlMode::Sanitise)
         .and_then(|text| content(text, content_base, &mut warnings));
     if summary.is_empty()
-        && let Some(text) = &raw.content
+        && let Some(text) = raw.content.as_ref().or_else(|| raw.captions.first().map(|(_, text)| text))
     {
         summary = text.line(EXCERPT_BYTES_MAX);
+    }
+    if context.html == HtmlMode::Sanitise
+        && let Some(captions) = captions(&raw.captions, base, &summary)
+    {
+        let content = content_html.take().or_else(|| paragraphs(&summary).0).unwrap_or_default();
+        let has_room = content.len() + captions.len() <= CONTENT_BYTES_MAX;
+        content_html = Some(if has_room { content + &captions } else { content });
+        if !has_room {
+            warnings.push("the captions of media were left out, because the content is too long".to_owned());
+        }
     }
     let enclosures = enclosures(raw.enclosures, base, &mut warnings);
     let authors = authors(raw.authors, base, &mut warnings);
@@ -158,6 +156,28 @@ pub(super) fn assemble(raw: RawItem<'_>, context: &Context<'_>) -> Item {
     }
 }
 
+/// The first link that is an address; the guid if there is none, or if the link only counts readers.
+fn link(
+    links: &[String],
+    guid: Option<&str>,
+    base: Option<&Url>,
+    warnings: &mut Vec<String>,
+) -> Option<String> {
+    let permalink = || {
+        let is_address = |guid: &&str| ["http://", "https://", "www."].iter().any(|b| guid.starts_with(b));
+        web_url(guid.filter(is_address)?, None)
+    };
+    let link = match links.iter().find_map(|l| web_url(l, base)) {
+        Some(link) if counts_readers(&link) => permalink().or(Some(link)),
+        Some(link) => Some(link),
+        None => permalink(),
+    };
+    if link.is_none() && links.iter().any(|l| l.len() > LINK_BYTES_MAX) {
+        warnings.push("the link was too long and was dropped".to_owned());
+    }
+    link
+}
+
 /// Whether the link leads through FeedBurner, which has hosts of its own or that of a publisher. The guid may be the
 /// address that it leads to.
 fn counts_readers(link: &str) -> bool {
@@ -165,6 +185,16 @@ fn counts_readers(link: &str) -> bool {
     let hosts = ["feedproxy.google.com/", "feeds.feedburner.com/", "feeds2.feedburner.com/"];
     hosts.iter().any(|host| host_and_path.starts_with(host))
         || host_and_path.split_once("/~r/").is_some_and(|(_, rest)| rest.contains("/~3/"))
+}
+
+/// The media with the words that describe them, as links; `None` if the summary has all that there is.
+fn captions(captions: &[(String, FeedText<'_>)], base: Option<&Url>, summary: &str) -> Option<String> {
+    let link = |(address, text): &(String, FeedText<'_>)| {
+        let words = text.line(TITLE_BYTES_MAX);
+        let address = web_url(address, base).filter(|_| !words.is_empty() && words != summary)?;
+        Some(format!("<p><a href=\"{}\">{}</a></p>", escape(&address), escape(&words)))
+    };
+    sanitise(&captions.iter().filter_map(link).collect::<String>(), None).0
 }
 
 /// The text that `content_html` is made of: the content, or a summary that one line would not show as it is.

@@ -130,6 +130,7 @@ fn raw(item: &Map<String, Value>) -> RawItem<'static> {
         language,
         images: ["image", "banner_image"].into_iter().filter_map(text).collect(),
         enclosures: list(item, "attachments").iter().filter_map(attachment).collect(),
+        captions: list(item, "attachments").iter().filter_map(caption).collect(),
         warnings,
         ..RawItem::default()
     }
@@ -150,6 +151,11 @@ fn attachment(value: &Value) -> Option<FeedLink> {
         media_type: value.get("mime_type").and_then(string),
         length: value.get("size_in_bytes").and_then(string),
     })
+}
+
+/// The title of an attachment, with its address.
+fn caption(value: &Value) -> Option<(String, FeedText<'static>)> {
+    Some((string(value.get("url")?)?, FeedText::plain(string(value.get("title")?)?)))
 }
 
 /// `authors` of version 1.1, else `author` of version 1.0.

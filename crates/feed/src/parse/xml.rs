@@ -152,6 +152,7 @@ fn rss_item(item: rss::Item, side: ItemExtras<'_>) -> RawItem<'_> {
         images: side.images,
         // The crate keeps only one; the extras have all.
         enclosures: side.enclosures,
+        captions: side.captions,
         comments: item.comments.or_else(|| replies(&side.links)),
         warnings: side.warnings,
         base: side.base,
@@ -182,6 +183,7 @@ fn atom_entry(mut entry: atom_syndication::Entry, side: ItemExtras<'_>) -> RawIt
         language: side.language,
         images: side.images,
         enclosures: enclosures.into_iter().map(link).collect(),
+        captions: side.captions,
         comments: replies(&links),
         warnings: side.warnings,
         base: side.base,

@@ -996,3 +996,23 @@ fn a_new_date_of_an_item_without_guid_sends_nothing() {
         }
     }
 }
+
+#[test]
+fn episodes_without_guid_that_share_title_and_link_are_told_apart_by_their_files() {
+    let episode = |n: i64| Entry {
+        link: "http://show.example/".to_owned(),
+        title: "Morning News".to_owned(),
+        minute: Some(n * 60),
+        enclosure: format!("https://cdn{n}.example/episodes/{n}.mp3?sig={n}"),
+        ..Entry::default()
+    };
+    for window in [1, 3] {
+        let mut visits = Visits::default();
+        let entries = |newest: i64| (newest - window + 1..=newest).rev().map(episode).collect::<Vec<_>>();
+        assert_eq!(visits.sent(&entries(9)).0, usize::try_from(window).unwrap());
+        for newest in 10..15 {
+            assert_eq!(visits.sent(&entries(newest)), (1, 0), "{window}: {newest}");
+            assert_eq!(visits.sent(&entries(newest)), NOTHING);
+        }
+    }
+}
