@@ -103,7 +103,35 @@ pub(crate) fn decode<'a>(
     {
         return Ok((Cow::Borrowed(text), decided("utf-8", Decided::ValidUtf8, text.len() < bytes.len())));
     }
+    if let Some(joined) = join_surrogates(bytes) {
+        let (text, encoding) = by_label(&joined, http.as_deref(), declared.as_deref())?;
+        return Ok((Cow::Owned(text.into_owned()), encoding));
+    }
     by_label(bytes, http.as_deref(), declared.as_deref())
+}
+
+/// The bytes with each pair of surrogates, as CESU-8 and some databases write characters beyond U+FFFF, as UTF-8. `None`
+/// if there is no such pair, or if the rest is not UTF-8.
+fn join_surrogates(bytes: &[u8]) -> Option<Vec<u8>> {
+    let pair_at = |at: usize| match bytes.get(at..at + 6) {
+        Some([0xed, a @ 0xa0..=0xaf, b @ 0x80..=0xbf, 0xed, c @ 0xb0..=0xbf, d @ 0x80..=0xbf]) => {
+            let [a, b, c, d] = [a, b, c, d].map(|byte| u32::from(*byte));
+            let (high, low) = ((a & 0x0f) << 6 | (b & 0x3f), (c & 0x0f) << 6 | (d & 0x3f));
+            char::from_u32(0x1_0000 + (high << 10) + low)
+        }
+        _ => None,
+    };
+    let mut joined = Vec::new();
+    let mut copied = 0;
+    for at in memchr_iter(0xed, bytes) {
+        if let Some(c) = pair_at(at) {
+            joined.extend_from_slice(&bytes[copied..at]);
+            joined.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+            copied = at + 6;
+        }
+    }
+    joined.extend_from_slice(&bytes[copied..]);
+    (copied > 0 && is_mostly_utf8(&joined)).then_some(joined)
 }
 
 /// Text whose C1 controls are the characters of windows-1252 that they stand for. Here and not later, because one of them
@@ -226,12 +254,17 @@ fn by_label<'a>(
     Ok(with(guess, bytes, short_name(guess), by))
 }
 
-/// Whether the bytes have more valid multi-byte sequences of UTF-8 than invalid bytes.
+/// Whether the bytes have more of valid multi-byte sequences of UTF-8 than invalid bytes. In another encoding, three bytes
+/// that are one by chance are far rarer than two, and so are two that begin one.
 fn is_mostly_utf8(bytes: &[u8]) -> bool {
     let (mut good, mut bad) = (0_usize, 0_usize);
     for chunk in bytes.utf8_chunks() {
-        good += chunk.valid().bytes().filter(|b| *b >= 0xc2).count();
-        bad += usize::from(!chunk.invalid().is_empty());
+        good += chunk.valid().bytes().map(|b| usize::from(b >= 0xc2) + usize::from(b >= 0xe0)).sum::<usize>();
+        match chunk.invalid() {
+            [] => {}
+            [_] => bad += 1,
+            _ => good += 1,
+        }
     }
     good > bad
 }
@@ -315,6 +348,26 @@ mod tests {
         let (text, name, by) = read(b"<?xml version='1.0' encoding='utf-8'?><a>caf\xe9</a>", None);
         assert_eq!((name, by), ("windows-1252", Decided::Fallback));
         assert!(text.contains("café"));
+    }
+
+    #[test]
+    fn a_little_that_is_broken_does_not_make_utf8_another_encoding() {
+        let declared = |rest: &[u8]| [b"<?xml version='1.0' encoding='utf-8'?><a>", rest, b"</a>"].concat();
+        let text = |rest: &[u8]| {
+            let (text, name, _) = read(&declared(rest), None);
+            assert_eq!(name, "utf-8", "{text}");
+            text.split("<a>").nth(1).unwrap().trim_end_matches("</a>").to_owned()
+        };
+        assert_eq!(text("It’s \0".replace('\0', "").as_bytes()), "It’s ");
+        let emoji = b"\xed\xa0\xbd\xed\xb8\x80";
+        assert_eq!(text(&["It’s ".as_bytes(), emoji].concat()), "It’s \u{1f600}");
+        assert_eq!(text(emoji), "\u{1f600}");
+        assert_eq!(
+            text(&["日本".as_bytes(), &emoji.repeat(20)].concat()),
+            format!("日本{}", "\u{1f600}".repeat(20))
+        );
+        assert_eq!(text(&["It’s caf".as_bytes(), b"\xe9 and"].concat()), "It’s caf\u{fffd} and");
+        assert_eq!(text(b"cut \xe2\x80 off"), "cut \u{fffd} off");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The filter writes balanced tags in valid positions, so that an HTML parser reproduces its input: the parser's expensive
 //! repairs (reopened formatting, split links) never happen, and sanitising twice changes nothing.
 
-use std::{borrow::Cow, sync::LazyLock};
+use std::{borrow::Cow, ops::Range, sync::LazyLock};
 
 use ammonia::{Builder, UrlRelative};
 use url::Url;
@@ -66,6 +66,9 @@ const GROWTH_BYTES_MAX: usize = 8 << 10;
 /// The text of a link to a picture without a description.
 const PICTURE: &str = "[image]";
 
+/// Maximum number of links and emphases that go on after a block.
+const INTERRUPTED_MAX: usize = 16;
+
 /// Maximum number of pictures and embedded documents in one link that are linked to.
 const AFTER_LINK_MAX: usize = 16;
 
@@ -85,6 +88,8 @@ pub(crate) fn sanitise(html: &str, base: Option<&Url>) -> (Option<String>, HtmlR
         base,
         out: String::new(),
         open: Vec::new(),
+        interrupted: Vec::new(),
+        starts: Vec::new(),
         at_break: true,
         growth_left: GROWTH_BYTES_MAX + html.len(),
         linked: String::new(),
@@ -121,13 +126,13 @@ pub(crate) fn sanitise(html: &str, base: Option<&Url>) -> (Option<String>, HtmlR
     (Some(safe.to_owned()).filter(|s| says_something(s)), repairs)
 }
 
-/// Whether a reader sees words, or a link that leads somewhere.
+/// Whether a reader sees words.
 fn says_something(safe: &str) -> bool {
     let is_blank = |part: &str| {
         let text = part.split_once('>').map_or(part, |(_, text)| text);
         text.split("&nbsp;").all(|part| part.trim().is_empty())
     };
-    !safe.split('<').all(is_blank) || safe.contains(" href=\"")
+    !safe.split('<').all(is_blank)
 }
 
 /// Cuts escaped text, which begins at `from`, to the longest content: after a word if there is one, and never within a
@@ -184,6 +189,11 @@ struct TagFilter<'a> {
     out: String,
     /// Open elements, the innermost last.
     open: Vec<&'static str>,
+    /// Links and emphasis that a block has closed before their end tag, with their start tags: they go on with the next
+    /// text until their end tag, as HTML reconstructs formatting (section 13.2.4.3).
+    interrupted: Vec<(&'static str, String)>,
+    /// The start tags of open elements in `out`.
+    starts: Vec<Range<usize>>,
     /// The current line is still empty.
     at_break: bool,
     /// By how many bytes URLs may still grow when made absolute.
@@ -250,6 +260,9 @@ impl TagFilter<'_> {
 
     fn text(&mut self, text: &str) {
         let text = drop_forbidden(unescape(text));
+        if !self.interrupted.is_empty() && !text.trim().is_empty() {
+            self.resume();
+        }
         self.at_break &= text.trim().is_empty();
         escape_into(&mut self.out, &text);
     }
@@ -265,6 +278,10 @@ impl TagFilter<'_> {
             }
             self.close_to(level);
         }
+        if !is_block(name) {
+            self.interrupted.retain(|(other, _)| *other != name);
+        }
+        let start = self.out.len();
         self.out.extend(["<", name]);
         if name == "a"
             && self.growth_left > 0
@@ -280,12 +297,33 @@ impl TagFilter<'_> {
             self.at_break = true;
         } else {
             self.open.push(name);
+            self.starts.push(start..self.out.len());
+        }
+    }
+
+    /// Opens what a block has interrupted.
+    fn resume(&mut self) {
+        for (name, start) in &self.interrupted {
+            if self.open.contains(name) || self.growth_left == 0 {
+                continue;
+            }
+            self.growth_left = self.growth_left.saturating_sub(start.len());
+            let from = self.out.len();
+            self.out.push_str(start);
+            self.open.push(name);
+            self.starts.push(from..self.out.len());
         }
     }
 
     /// Closes what cannot contain a block: inline elements, other leaves, and the previous list item.
     fn make_room(&mut self, name: &str) {
         let inner = self.open.iter().rposition(|o| is_container(o)).map_or(0, |n| n + 1);
+        for (name, start) in self.open[inner..].iter().zip(&self.starts[inner..]) {
+            let is_known = self.interrupted.iter().any(|(other, _)| other == name);
+            if !is_block(name) && !is_known && self.interrupted.len() < INTERRUPTED_MAX {
+                self.interrupted.push((name, self.out[start.clone()].to_owned()));
+            }
+        }
         self.close_to(inner);
         let ends = |open: &&str| match name {
             "li" => *open == "li",
@@ -316,8 +354,14 @@ impl TagFilter<'_> {
             name if is_block(name) => is_container,
             _ => is_block,
         };
-        if let Some(level) = self.find(name, barrier) {
-            self.close_to(level);
+        if !is_block(name) {
+            self.interrupted.retain(|(other, _)| *other != name);
+        }
+        match self.find(name, barrier) {
+            Some(level) => self.close_to(level),
+            // `</br>` is another break, and `</p>` an empty paragraph (HTML section 13.2.6.4.7).
+            None if is_block(name) || name == "br" => self.outside(name),
+            None => {}
         }
         self.at_break |= is_block(name);
     }
@@ -325,8 +369,13 @@ impl TagFilter<'_> {
     /// Closes all elements from the innermost down to the given level, that one included.
     fn close_to(&mut self, level: usize) {
         while self.open.len() > level {
-            let Some(name) = self.open.pop() else { break };
-            self.out.extend(["</", name, ">"]);
+            let (Some(name), Some(start)) = (self.open.pop(), self.starts.pop()) else { break };
+            // An empty one says nothing.
+            if start.end == self.out.len() && !is_block(name) {
+                self.out.truncate(start.start);
+            } else {
+                self.out.extend(["</", name, ">"]);
+            }
             if name == "a" {
                 for (address, label) in std::mem::take(&mut self.after_link) {
                     self.link(&address, &label);
@@ -512,13 +561,39 @@ mod tests {
     }
 
     #[test]
+    fn links_and_emphasis_around_blocks_go_on_inside_them() {
+        for (html, expected) in [
+            ("<a href=g><h2>Title</h2></a> x", "<h2><a href=\"g\">Title</a></h2> x"),
+            (
+                "<a href=g>a<p>b</p><p>c</p>d</a>e",
+                "<a href=\"g\">a</a><p><a href=\"g\">b</a></p><p><a href=\"g\">c</a></p><a href=\"g\">d</a>e",
+            ),
+            ("<del><p>gone</p></del><p>here</p>", "<p><del>gone</del></p><p>here</p>"),
+            ("<a href=g><ul><li>a</ul></a>", "<ul><li><a href=\"g\">a</a></li></ul>"),
+            ("<strong><p>a</p></strong>b", "<p><strong>a</strong></p>b"),
+            (
+                "<a href=g><h2>a <a href=h>b</a></h2>c</a>",
+                "<h2><a href=\"g\">a </a><a href=\"h\">b</a></h2>c",
+            ),
+            ("<a href=g></a><b></b>a", "a"),
+            ("<p>one</br>two</br>three</p>", "<p>one<br>two<br>three</p>"),
+            ("first</p>second", "first<br>second"),
+            ("<p>a<ul><li>b</ul>c</p>d", "<p>a</p><ul><li>b</li></ul>c<br>d"),
+        ] {
+            assert_eq!(short(html), expected, "{html}");
+        }
+        let long = format!("<a href='/{}'>{}", "x".repeat(4_000), "<p>y".repeat(20_000));
+        assert!(safe(&long).len() < 2 * CONTENT_BYTES_MAX);
+    }
+
+    #[test]
     fn what_says_nothing_is_no_content() {
         for html in
             ["<p></p>", "<hr>", "<a></a>", "<p>&nbsp;</p>", "<p><a href='javascript:x'> </a></p>", "<br>"]
         {
             assert_eq!(sanitise(html, None).0, None, "{html}");
         }
-        for html in ["<p>.</p>", "<a href='http://x.example/'></a>", "&amp;"] {
+        for html in ["<p>.</p>", "<a href='http://x.example/'>x</a>", "&amp;"] {
             assert!(sanitise(html, None).0.is_some(), "{html}");
         }
     }

@@ -99,6 +99,11 @@ pub(super) fn meaning(scope: ElementScope, vocabulary: Vocabulary, local: &str) 
             "updatefrequency" => Meaning::Field(Field::Frequency),
             _ => Meaning::Skip,
         },
+        (ElementScope::Item, Vocabulary::FullText)
+            if matches!(local, "full-text" | "fulltext" | "content") =>
+        {
+            Meaning::Field(Field::Content(1))
+        }
         (ElementScope::Item, Vocabulary::Podcast) => podcast(local),
         (ElementScope::Item, Vocabulary::Prism) if matches!(local, "publicationdate" | "coverdate") => {
             Meaning::Field(Field::Published(5))

@@ -19,6 +19,8 @@ pub(super) enum Vocabulary {
     Media,
     /// Podcasting 2.0.
     Podcast,
+    /// Russian portals, for the text of an article.
+    FullText,
     /// PRISM of scholarly publishers.
     Prism,
     Syndication,
@@ -32,7 +34,7 @@ const ATOM: [&str; 2] = ["http://www.w3.org/2005/atom", "http://purl.org/atom/ns
 pub(super) const ATOM_03: &str = "http://purl.org/atom/ns#";
 
 /// Namespace URIs in lower case, without trailing slash.
-const KNOWN: [(&str, Vocabulary); 32] = [
+const KNOWN: [(&str, Vocabulary); 36] = [
     ("http://www.w3.org/1999/02/22-rdf-syntax-ns#", Vocabulary::Rdf),
     ("http://purl.org/rss/1.0", Vocabulary::Core),
     ("http://purl.org/net/rss1.1#", Vocabulary::Core),
@@ -52,6 +54,10 @@ const KNOWN: [(&str, Vocabulary); 32] = [
     ("http://search.yahoo.com/searchmonkey/media", Vocabulary::Media),
     ("http://video.search.yahoo.com/mrss", Vocabulary::Media),
     ("https://podcastindex.org/namespace/1.0", Vocabulary::Podcast),
+    ("http://news.yandex.ru", Vocabulary::FullText),
+    ("http://turbo.yandex.ru", Vocabulary::FullText),
+    ("http://news.rambler.ru", Vocabulary::FullText),
+    ("https://news.rambler.ru", Vocabulary::FullText),
     ("https://github.com/podcastindex-org/podcast-namespace/blob/main/docs/1.0.md", Vocabulary::Podcast),
     ("http://prismstandard.org/namespaces/basic/1.2", Vocabulary::Prism),
     ("http://prismstandard.org/namespaces/1.2/basic", Vocabulary::Prism),
@@ -68,7 +74,7 @@ const KNOWN: [(&str, Vocabulary); 32] = [
 ];
 
 /// Prefixes that publishers use without declaring them.
-const USUAL_PREFIXES: [(&str, Vocabulary); 15] = [
+const USUAL_PREFIXES: [(&str, Vocabulary); 18] = [
     ("rdf", Vocabulary::Rdf),
     ("rss", Vocabulary::Core),
     ("content", Vocabulary::Content),
@@ -77,6 +83,9 @@ const USUAL_PREFIXES: [(&str, Vocabulary); 15] = [
     ("itunes", Vocabulary::Itunes),
     ("media", Vocabulary::Media),
     ("podcast", Vocabulary::Podcast),
+    ("yandex", Vocabulary::FullText),
+    ("turbo", Vocabulary::FullText),
+    ("rambler", Vocabulary::FullText),
     ("prism", Vocabulary::Prism),
     ("sy", Vocabulary::Syndication),
     ("feedburner", Vocabulary::LinkProxy),
