@@ -134,15 +134,15 @@ fn join_surrogates(bytes: &[u8]) -> Option<Vec<u8>> {
     (copied > 0 && is_mostly_utf8(&joined)).then_some(joined)
 }
 
-/// Text whose C1 controls are the characters of windows-1252 that they stand for. Here and not later, because one of them
-/// is white space.
-pub(crate) fn without_c1(text: Cow<'_, str>) -> Cow<'_, str> {
+/// Text whose C1 controls are the characters of windows-1252 that they stand for. The scan does this for XML: not later,
+/// because one of them is white space.
+pub(crate) fn without_c1(text: &str) -> Cow<'_, str> {
     let bytes = text.as_bytes();
     let is_c1 = |at: usize| bytes.get(at + 1).is_some_and(|b| (0x80..=0x9f).contains(b));
     if memchr_iter(0xc2, bytes).any(is_c1) {
         Cow::Owned(text.chars().map(|c| windows_1252(c).unwrap_or(c)).collect())
     } else {
-        text
+        Cow::Borrowed(text)
     }
 }
 

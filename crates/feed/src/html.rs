@@ -52,7 +52,7 @@ fn text_of(lexer: Lexer<'_>, html: &str, bytes_max: usize) -> String {
     for token in lexer {
         match token {
             HtmlToken::Text(raw) => text.push_str(&unescape(raw)),
-            HtmlToken::Open { name, .. } | HtmlToken::Close { name } if lexer::is_inline(name) => {}
+            HtmlToken::Open { known, .. } | HtmlToken::Close { known, .. } if lexer::is_inline(known) => {}
             HtmlToken::Open { name, attributes, .. } => {
                 let symbol = Picture::read(name, attributes).and_then(|picture| picture.symbol());
                 text.push_str(symbol.as_deref().unwrap_or(" "));

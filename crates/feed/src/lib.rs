@@ -56,10 +56,9 @@ fn read_with(bytes: &[u8], hints: &Hints<'_>, html: HtmlMode) -> Result<FeedDocu
         return Err(error);
     }
     let (text, encoding) = decode::decode(bytes, hints.content_type)?;
-    let text = decode::without_c1(text);
     let kind = sniff::kind(&text);
     let whole = match kind {
-        DocumentKind::Json => read_json(&text, encoding, hints, html),
+        DocumentKind::Json => read_json(&decode::without_c1(&text), encoding, hints, html),
         DocumentKind::Xml => read_markup(&text, encoding, hints, html),
         DocumentKind::Html => Err(sniff::html_page_error(&text, hints.url)),
         DocumentKind::Empty | DocumentKind::Text => Err(sniff::no_root_error(&text)),

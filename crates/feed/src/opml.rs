@@ -167,11 +167,11 @@ impl<'a> OpmlReader<'a> {
             HtmlToken::Open { name, attributes, .. } if is(name, "opml") => {
                 self.opml.get_or_insert_default().root = Attributes::read(attributes);
             }
-            HtmlToken::Open { name, attributes, source } if is(name, "outline") => {
+            HtmlToken::Open { name, attributes, source, .. } if is(name, "outline") => {
                 let line = self.line_of(source);
                 self.outline(attributes, line)?;
             }
-            HtmlToken::Close { name } if is(name, "outline") => drop(self.open.pop()),
+            HtmlToken::Close { name, .. } if is(name, "outline") => drop(self.open.pop()),
             HtmlToken::Text(text) if text.get(..8).is_some_and(|t| is(t, "<outline")) => {
                 let line = self.line_of(text);
                 add_fault(self.opml.get_or_insert_default(), line, "this outline has no closing >");

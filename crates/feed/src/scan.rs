@@ -7,11 +7,12 @@
 
 use std::borrow::Cow;
 
-use memchr::{memchr, memchr_iter, memmem};
+use memchr::{memchr, memchr2_iter, memmem};
 
 use crate::{
     error::FeedError,
     limits::{ATTRIBUTES_MAX, DEPTH_MAX, DOCTYPE_BYTES_MAX, ELEMENTS_MAX, NAMESPACES_MAX, WARNINGS_MAX},
+    text::windows_1252,
 };
 
 const CDATA: &str = "<![CDATA[";
@@ -50,7 +51,7 @@ pub(crate) fn scan(text: &str) -> Result<Scanned<'_>, FeedError> {
     };
     if let Cow::Owned(clean) = &text {
         let first = before.bytes().zip(clean.bytes()).position(|(a, b)| a != b).unwrap_or(clean.len());
-        scanner.repairs.push((first, "control characters were removed".to_owned()));
+        scanner.repairs.push((first, "control characters were removed or replaced".to_owned()));
     }
     scanner.run()?;
     let Scanner { mut repaired, copied, repairs, open, mut unclosed, .. } = scanner;
@@ -72,7 +73,8 @@ pub(crate) fn line_of(text: &str, offset: usize) -> u32 {
 /// Block size of the search for control characters, in bytes.
 const BLOCK_BYTES: usize = 256;
 
-/// Removes characters that XML 1.0 does not allow (section 2.2).
+/// Removes characters that XML 1.0 does not allow (section 2.2), and replaces C1 controls by the characters of windows-1252
+/// that they stand for.
 fn drop_control_characters(text: &str) -> Cow<'_, str> {
     let bad_byte = |b: u8| (b < 0x20 && !matches!(b, b'\t' | b'\n' | b'\r')) || b == 0x7f;
     let bad = |c: char| {
@@ -81,9 +83,14 @@ fn drop_control_characters(text: &str) -> Cow<'_, str> {
     let bytes = text.as_bytes();
     // No early exit within a block, so that the compiler can vectorise the loop.
     let has_control = |block: &[u8]| block.iter().fold(false, |found, b| found | bad_byte(*b));
-    let is_mark = |at: usize| matches!(bytes.get(at + 1..at + 3), Some([0xbb, 0xbf] | [0xbf, 0xbe | 0xbf]));
-    if bytes.chunks(BLOCK_BYTES).any(has_control) || memchr_iter(0xef, bytes).any(is_mark) {
-        Cow::Owned(text.replace(bad, ""))
+    let is_bad = |at: usize| {
+        matches!(
+            bytes[at..],
+            [0xc2, 0x80..=0x9f, ..] | [0xef, 0xbb, 0xbf, ..] | [0xef, 0xbf, 0xbe | 0xbf, ..]
+        )
+    };
+    if bytes.chunks(BLOCK_BYTES).any(has_control) || memchr2_iter(0xc2, 0xef, bytes).any(is_bad) {
+        Cow::Owned(text.chars().filter(|c| !bad(*c)).map(|c| windows_1252(c).unwrap_or(c)).collect())
     } else {
         Cow::Borrowed(text)
     }

@@ -9,10 +9,10 @@ use memchr::{memchr, memchr3, memmem};
 pub(crate) enum HtmlToken<'a> {
     /// Text with undecoded references.
     Text(&'a str),
-    /// A start tag; `source` is the whole tag.
-    Open { name: &'a str, attributes: &'a str, source: &'a str },
+    /// A start tag; `source` is the whole tag, and `known` the name in lower case if HTML has it.
+    Open { name: &'a str, known: Option<&'static str>, attributes: &'a str, source: &'a str },
     /// An end tag.
-    Close { name: &'a str },
+    Close { name: &'a str, known: Option<&'static str> },
 }
 
 /// Elements that are skipped with their content if they have an end tag: it is code, a drawing, the source of a formula, or
@@ -171,8 +171,9 @@ impl<'a> Lexer<'a> {
         };
         let (source, after) = rest.split_at(end + 1);
         let attributes = &rest[name_at + name.len()..end];
+        let known = known(name);
         let is_tag = match &mut self.unknown {
-            Some(unknown) if known_index(name).is_none() => {
+            Some(unknown) if known.is_none() => {
                 if closes {
                     unknown.is_end(name)
                 } else {
@@ -186,10 +187,10 @@ impl<'a> Lexer<'a> {
         }
         if closes {
             self.rest = after;
-            return Some(HtmlToken::Close { name });
+            return Some(HtmlToken::Close { name, known });
         }
         self.rest = after;
-        let open = HtmlToken::Open { name, attributes, source };
+        let open = HtmlToken::Open { name, known, attributes, source };
         let Some(skipped) = SKIPPED.iter().position(|s| s.eq_ignore_ascii_case(name)) else {
             return Some(open);
         };
@@ -231,7 +232,7 @@ impl<'a> Lexer<'a> {
     fn stands_for_itself(&self, name: &str, attributes: &str, left: usize) -> bool {
         let Some(ends) = &self.title_ends else { return false };
         let bare = attributes.trim_matches(|c: char| c.is_ascii_whitespace() || c == '/').is_empty();
-        if is_inline(name) {
+        if is_inline(known(name)) {
             // `a<b and c>d` has no attributes.
             return !bare && !attributes.contains(['=', '"', '\'']);
         }
@@ -433,14 +434,14 @@ const FIRST: [usize; 27] = {
 };
 
 /// Whether the tag does not separate words. One that HTML does not know does not.
-pub(super) fn is_inline(name: &str) -> bool {
+pub(super) fn is_inline(known: Option<&str>) -> bool {
     const INLINE: [&str; 43] = [
         "a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "code", "data", "del", "dfn", "em", "font",
         "i", "ins", "kbd", "label", "mark", "math", "meter", "nobr", "output", "q", "rb", "rp", "rt", "rtc",
         "ruby", "s", "samp", "slot", "small", "span", "strike", "strong", "sub", "sup", "time", "tt", "u",
         "var", "wbr",
     ];
-    known(name).is_none_or(|name| INLINE.binary_search(&name).is_ok())
+    known.is_none_or(|name| INLINE.binary_search(&name).is_ok())
 }
 
 #[cfg(test)]
@@ -542,6 +543,6 @@ mod tests {
             assert_eq!(tokens[1], HtmlToken::Text("q"), "{html}");
         }
         let tokens: Vec<_> = Lexer::new("<a href=\"x>q</a>").collect();
-        assert_eq!(tokens[1..], [HtmlToken::Text("q"), HtmlToken::Close { name: "a" }]);
+        assert_eq!(tokens[1..], [HtmlToken::Text("q"), HtmlToken::Close { name: "a", known: Some("a") }]);
     }
 }

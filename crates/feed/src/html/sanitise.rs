@@ -239,14 +239,17 @@ impl TagFilter<'_> {
                 let room = CONTENT_BYTES_MAX.saturating_sub(self.out.len()) + 1;
                 self.text(truncate(text, room));
             }
-            HtmlToken::Open { name, attributes, .. } => match lexer::known(name) {
+            HtmlToken::Open { name, known, attributes, .. } => match known {
                 Some(known) if is_allowed(known) => self.open(known, attributes),
-                _ => self.replace(name, attributes),
+                _ => {
+                    self.outside(known);
+                    self.replace(name, attributes);
+                }
             },
-            HtmlToken::Close { name } => match lexer::known(name) {
+            HtmlToken::Close { name, known } => match known {
                 Some(known) if is_allowed(known) => self.close(known),
                 _ => {
-                    self.outside(name);
+                    self.outside(known);
                     if is_media(name) {
                         self.media = Media::None;
                     }
@@ -278,7 +281,7 @@ impl TagFilter<'_> {
             }
             self.close_to(level);
         }
-        if !is_block(name) {
+        if !self.interrupted.is_empty() && !is_block(name) {
             self.interrupted.retain(|(other, _)| *other != name);
         }
         let start = self.out.len();
@@ -354,13 +357,13 @@ impl TagFilter<'_> {
             name if is_block(name) => is_container,
             _ => is_block,
         };
-        if !is_block(name) {
+        if !self.interrupted.is_empty() && !is_block(name) {
             self.interrupted.retain(|(other, _)| *other != name);
         }
         match self.find(name, barrier) {
             Some(level) => self.close_to(level),
             // `</br>` is another break, and `</p>` an empty paragraph (HTML section 13.2.6.4.7).
-            None if is_block(name) || name == "br" => self.outside(name),
+            None if is_block(name) || name == "br" => self.outside(Some(name)),
             None => {}
         }
         self.at_break |= is_block(name);
@@ -385,9 +388,10 @@ impl TagFilter<'_> {
     }
 
     /// A tag that is removed; if it is a block, the text before and after it stays separated.
-    fn outside(&mut self, name: &str) {
-        const INLINE: [&str; 6] = ["img", "image", "amp-img", "param", "picture", "source"];
-        if !self.at_break && !lexer::is_inline(name) && !INLINE.iter().any(|n| n.eq_ignore_ascii_case(name)) {
+    fn outside(&mut self, known: Option<&str>) {
+        const INLINE: [&str; 5] = ["img", "image", "param", "picture", "source"];
+        let is_inline = lexer::is_inline(known) || known.is_some_and(|name| INLINE.contains(&name));
+        if !self.at_break && !is_inline {
             self.out.push_str("<br>");
             self.at_break = true;
         }
@@ -395,7 +399,6 @@ impl TagFilter<'_> {
 
     /// A tag that is removed; a link takes the place of what it would load.
     fn replace(&mut self, name: &str, attributes: &str) {
-        self.outside(name);
         if let Some(picture) = Picture::read(name, attributes) {
             return self.picture(&picture);
         }
