@@ -143,7 +143,7 @@ impl SeenSet {
         }
         let mut found: Vec<_> =
             (0..items.len()).map(|n| compare(n, items, &traits, entries, &matching, &recognised)).collect();
-        for (n, found) in found.iter_mut().enumerate().filter(|(_, found)| found.shape == 0) {
+        for (n, found) in found.iter_mut().enumerate().filter(|(_, found)| found.wants_shape()) {
             found.shape = shapes.get(&n).copied().unwrap_or_else(|| shape_of(&items[n]));
         }
         let flapping = !entries.is_empty() && is_flapping(&found);
@@ -226,7 +226,7 @@ struct Found {
     before: u32,
     /// The version that readers have.
     sent: u32,
-    /// 0 if it must be computed: of an item that is new or has changed.
+    /// 0 if it is not known.
     shape: u32,
     last_shape: u32,
 }
@@ -240,6 +240,15 @@ impl Found {
             before: self.before,
             sent: self.sent,
             shape: self.shape,
+        }
+    }
+
+    /// Whether its shape must be read, which costs a pass over its text: that of a new item hardly ever tells anything.
+    fn wants_shape(&self) -> bool {
+        match self.status {
+            ItemStatus::Changed { .. } => true,
+            ItemStatus::New => self.traits.guid == 0 && self.traits.link == 0,
+            _ => false,
         }
     }
 
