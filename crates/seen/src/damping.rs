@@ -1,7 +1,8 @@
 //! Sources that "change" most of their items at every visit: counters in the text, two servers that differ by a dot.
 //!
 //! The first time, all updates are sent. From then on those of a visit that changes more than [`FEW_MAX`] items are
-//! absorbed, until [`QUIET_VISITS`] documents in a row had no more than that. Items that change at most visits are
+//! absorbed, until [`QUIET_VISITS`] documents in a row had no more than that; but not an edit of an item that has been
+//! quiet while the others counted. Items that change at most visits are
 //! absorbed, too, if several do, if they go back and forth between two versions, or if only their numbers and signs change.
 //! Any other edit of one item or two is sent.
 //!
@@ -14,15 +15,19 @@ use news::Timestamp;
 /// The most updates of one visit that are sent although others were absorbed.
 const FEW_MAX: usize = 2;
 /// Documents without mass updates after which a source is trusted again.
-const QUIET_VISITS: u8 = 3;
+const QUIET_VISITS: u8 = 2;
 /// A source is trusted again this long after its last mass update, however few documents it had since.
 const DAMPED_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
-/// What a change adds to the heat of an item; a document without a change of it takes away 1.
+/// What a change adds to the heat of an item, and what one of numbers and signs alone adds.
 const HEAT_OF_CHANGE: u8 = 4;
-/// An item that is as hot as this has changed twice, and in more than a fifth of the documents lately.
+const HEAT_OF_COUNT: u8 = 6;
+/// What a document without a change of it takes away.
+const COOLING: u8 = 2;
+/// An item that is as hot as this has changed twice, and in more than a third of the documents lately; numbers in more than
+/// a quarter.
 const HOT: u8 = 2 * HEAT_OF_CHANGE;
-const HEAT_MAX: u8 = 3 * HEAT_OF_CHANGE;
-/// Below this an item is quiet: it has not changed in at least one document, and in up to nine after many changes.
+const HEAT_MAX: u8 = 4 * HEAT_OF_CHANGE;
+/// Below this an item is quiet: it has not changed in at least one document, and in up to seven after many changes.
 const QUIET: u8 = HEAT_OF_CHANGE;
 
 /// The state of a source whose updates are damped.
@@ -82,14 +87,16 @@ pub(crate) fn damp(state: &mut Option<Damping>, known: &mut [KnownItem], now: Ti
     let hot = known.iter().filter(|item| item.has_changed && item.heat >= HOT).count();
     for item in known {
         let is_hot = item.heat >= HOT && (hot > FEW_MAX || item.has_returned || item.is_counter);
+        let is_in_mass = absorbs_all && (item.is_counter || item.heat > 0);
+        let heat = if item.is_counter { HEAT_OF_COUNT } else { HEAT_OF_CHANGE };
         item.heat = if item.has_changed {
-            item.heat.saturating_add(HEAT_OF_CHANGE).min(HEAT_MAX)
+            item.heat.saturating_add(heat).min(HEAT_MAX)
         } else {
-            item.heat.saturating_sub(1)
+            item.heat.saturating_sub(COOLING)
         };
         item.action = match (item.has_changed, item.is_unsent) {
             (_, false) => UpdateAction::Nothing,
-            (true, true) if absorbs_all || is_hot => UpdateAction::Absorb,
+            (true, true) if is_in_mass || is_hot => UpdateAction::Absorb,
             (true, true) => UpdateAction::Send,
             (false, true) if is_quiet && item.heat < QUIET => UpdateAction::Send,
             (false, true) => UpdateAction::Nothing,
@@ -196,6 +203,27 @@ mod tests {
         assert_eq!((sent, source.quiet()), (2, 1));
         let seldom: usize = (0..60).map(|visit| source.visit(|n| n == 3 && visit % 6 == 0)).sum();
         assert_eq!(seldom, 10, "numbers that change now and then are sent");
+    }
+
+    #[test]
+    fn words_that_change_among_counters_that_never_stop_are_sent() {
+        let mut source = TenItems { is_counter: true, ..TenItems::new() };
+        for _ in 0..20 {
+            source.visit(|n| n < 9);
+        }
+        source.is_counter = false;
+        assert_eq!(source.visit(|n| n == 9), 1);
+        source.is_counter = true;
+        assert_eq!((0..20).map(|_| source.visit(|n| n < 9)).sum::<usize>(), 0);
+    }
+
+    #[test]
+    fn a_whole_feed_that_changes_at_every_third_visit_is_sent() {
+        let mut source = TenItems::new();
+        for round in 0..20 {
+            assert_eq!(source.visit(|_| true), 10, "round {round}");
+            assert_eq!((source.visit(|_| false), source.visit(|_| false)), (0, 0));
+        }
     }
 
     #[test]

@@ -134,6 +134,8 @@ enum Scope {
     Replaced,
     /// As `Newest`, if the guid of the item was that of another one: it numbers the places of a list.
     Renumbered,
+    /// As `Newest`, if both documents have several items.
+    Several,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -158,6 +160,8 @@ const LINK_TITLE: EvidenceParts = LINK.and(TITLE);
 const PATH_TITLE: EvidenceParts = PATH.and(TITLE);
 const PAGE_TITLE: EvidenceParts = PAGE.and(TITLE);
 
+const DAY_S: u32 = 24 * 3600;
+
 /// A document of so many items can show that its dates mean nothing; in a shorter one all may be replaced by others.
 const REDATED_MIN: usize = 5;
 
@@ -174,7 +178,7 @@ const BY_GUID: [Step; 8] = [
 ];
 
 /// No guid, or another one.
-const BY_OTHER_EVIDENCE: [Step; 26] = [
+const BY_OTHER_EVIDENCE: [Step; 27] = [
     in_order(LINK_TITLE.and(TEXT)),
     step(LINK_TITLE.and(DATE), ANY, Scope::All),
     // The site has moved to another host.
@@ -197,6 +201,8 @@ const BY_OTHER_EVIDENCE: [Step; 26] = [
     step(TITLE.and(DATE), TITLE, Scope::Newest),
     step(TITLE.and(TEXT).and(UNDATED), TITLE, Scope::Newest),
     step(PAGE_TITLE.and(UNDATED), TITLE, Scope::Newest),
+    // The page of an article that is one of several, edited and dated anew.
+    step(LINK.and(NO_GUID), LINK, Scope::Several),
     // Nothing but the link tells whether it was edited or replaced.
     step(LINK.and(UNDATED).and(NO_GUID), LINK, Scope::All),
     // Neither guid nor link, and another picture or date.
@@ -407,7 +413,12 @@ impl<'a> Matching<'a> {
         if self.open_items.is_empty() || self.open_entries.is_empty() {
             return;
         }
-        if step.scope == Scope::Replaced && !self.is_replaced {
+        let is_wanted = match step.scope {
+            Scope::Replaced => self.is_replaced,
+            Scope::Several => self.items.len() > 1 && self.newest > 1,
+            _ => true,
+        };
+        if !is_wanted {
             return;
         }
         let newest = self.newest;
@@ -415,7 +426,7 @@ impl<'a> Matching<'a> {
         match step.scope {
             Scope::All => self.join(step, |_, _| true),
             Scope::OlderWithoutGuid => self.join(step, |_, traits| traits.guid == 0),
-            Scope::Newest | Scope::Replaced | Scope::Renumbered => {}
+            Scope::Newest | Scope::Replaced | Scope::Renumbered | Scope::Several => {}
         }
     }
 
@@ -480,7 +491,11 @@ impl<'a> Matching<'a> {
         if is_redated {
             return self.is_replaced && self.items.len() >= REDATED_MIN;
         }
-        self.is_replaced || [LINK, PATH, PAGE].into_iter().any(is_own) || step.equal.has(DATE)
+        let have_other_guids = item.guid != 0 && entry.guid != 0;
+        let by_own_page = is_own(LINK) || is_own(PATH) || (is_own(PAGE) && !have_other_guids);
+        // A day alone, and a title that may be that of each edition, are no article.
+        let by_moment = step.equal.has(DATE) && (step.equal != TITLE.and(DATE) || item.date % DAY_S != 0);
+        self.is_replaced || by_own_page || by_moment
     }
 
     /// Whether nothing but the guid is the same. A guid that is the link names the page, whatever it has.
