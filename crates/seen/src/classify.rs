@@ -5,6 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use std::time::Duration;
+
 use news::{Item, Timestamp};
 
 use crate::{
@@ -23,6 +25,10 @@ use crate::{
 const ENTRIES_MAX: usize = 4096;
 /// Maximum number of new items per visit of a source with flapping guids; rarely are more of them genuinely new.
 const FLAPPING_NEW_MAX: usize = 20;
+
+/// Documents that have nothing but new items, one right after the other, are the same items made up anew, if no more time
+/// is between them.
+const RENEWED_MAX: Duration = Duration::from_secs(6 * 3600);
 
 /// The items that a source had so far.
 #[derive(Clone, Debug, Default)]
@@ -107,7 +113,7 @@ impl SeenSet {
         match layout {
             1 => {
                 let entries = decode_version1(bytes)?;
-                let layout = Layout { newest: entries.len(), entries, damping: None };
+                let layout = Layout { newest: entries.len(), entries, damping: None, renewed_at: None };
                 Ok(Self { is_upgrade: !layout.entries.is_empty(), layout })
             }
             2 => Ok(Self { layout: decode_version2(bytes)?, is_upgrade: false }),
@@ -133,18 +139,24 @@ impl SeenSet {
         matching.by_guid();
         let mut recognised = version1::recognise(&mut matching, items, entries, visit);
         matching.by_other_evidence();
+        let is_renewed = !entries.is_empty() && !is_upgrade && matching.is_renewed();
         let mut shapes = HashMap::new();
-        if matching.wants_shapes() {
+        if is_renewed || matching.wants_shapes() {
             shapes.extend(matching.unmatched().map(|n| (n, shape_of(&items[n]))));
             matching.by_shape(&shapes);
         }
+        if is_renewed && before.renewed_at.is_some_and(|at| now.since(at) < RENEWED_MAX) {
+            matching.by_words_alone(&shapes);
+        }
+        self.layout.renewed_at = is_renewed.then_some(now);
         if is_upgrade {
             version1::pass_over(&matching, items, entries, &mut recognised);
         }
         let mut found: Vec<_> =
             (0..items.len()).map(|n| compare(n, items, &traits, entries, &matching, &recognised)).collect();
-        for (n, found) in found.iter_mut().enumerate().filter(|(_, found)| found.wants_shape()) {
-            found.shape = shapes.get(&n).copied().unwrap_or_else(|| shape_of(&items[n]));
+        for (n, found) in found.iter_mut().enumerate().filter(|(_, found)| found.shape == 0) {
+            let shape = shapes.get(&n).copied();
+            found.shape = shape.or_else(|| found.wants_shape().then(|| shape_of(&items[n]))).unwrap_or(0);
         }
         let flapping = !entries.is_empty() && is_flapping(&found);
         if flapping {
@@ -180,6 +192,7 @@ impl SeenSet {
             let has_changed = found.status != ItemStatus::Known;
             KnownItem {
                 heat: found.heat,
+                counts: found.counts,
                 has_changed,
                 has_returned: has_changed && found.before == found.traits.version(),
                 is_counter: has_changed && found.shape == found.last_shape && !found.is_next_version,
@@ -190,7 +203,7 @@ impl SeenSet {
         let mut known: Vec<_> = compared.iter().map(known).collect();
         damp(&mut self.layout.damping, &mut known, now);
         for (found, known) in compared.iter_mut().zip(known) {
-            found.heat = known.heat;
+            (found.heat, found.counts) = (known.heat, known.counts);
             if known.has_changed {
                 found.before = found.last_version;
             }
@@ -221,6 +234,7 @@ struct Found {
     first_seen: Option<Timestamp>,
     traits: Traits,
     heat: u8,
+    counts: bool,
     /// The version that was seen at the last visit, and the one before that.
     last_version: u32,
     before: u32,
@@ -237,6 +251,7 @@ impl Found {
             identity: EntryIdentity::Known { key: self.key, traits: self.traits },
             first_seen: self.first_seen.unwrap_or(now),
             heat: self.heat,
+            counts: self.counts,
             before: self.before,
             sent: self.sent,
             shape: self.shape,
@@ -281,6 +296,7 @@ fn compare(
         first_seen: None,
         traits,
         heat: 0,
+        counts: false,
         last_version: 0,
         before: 0,
         sent: traits.version(),
@@ -293,13 +309,14 @@ fn compare(
         found.first_seen = Some(*first_seen);
     }
     let Some(Match { entry, reason }) = matching.found[n] else { return found };
-    let SeenEntry { identity, first_seen, heat, before: version_before, sent, shape } = entries[entry];
+    let SeenEntry { identity, first_seen, heat, counts, before: version_before, sent, shape } =
+        entries[entry];
     found.status = ItemStatus::Known;
     found.matched = Some(reason);
     found.first_seen = Some(first_seen);
     if let EntryIdentity::Known { key, traits: before } = identity {
         found.key = key;
-        found.heat = heat;
+        (found.heat, found.counts) = (heat, counts);
         (found.last_version, found.before) = (before.version(), version_before);
         found.differs = EvidenceParts::that_differ(&before, &traits);
         found.has_moved = before.guid != traits.guid || (traits.guid == 0 && before.link != traits.link);

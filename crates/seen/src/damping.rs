@@ -43,6 +43,8 @@ pub(crate) struct Damping {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KnownItem {
     pub(crate) heat: u8,
+    /// Its last change was one of numbers and signs alone.
+    pub(crate) counts: bool,
     /// It is not as it was in the document before.
     pub(crate) has_changed: bool,
     /// It has changed to what it was before the last change.
@@ -86,8 +88,11 @@ pub(crate) fn damp(state: &mut Option<Damping>, known: &mut [KnownItem], now: Ti
     let is_quiet = state.is_none();
     let hot = known.iter().filter(|item| item.has_changed && item.heat >= HOT).count();
     for item in known {
-        let is_hot = item.heat >= HOT && (hot > FEW_MAX || item.has_returned || item.is_counter);
-        let is_in_mass = absorbs_all && (item.is_counter || item.heat > 0);
+        // Words that change in an item whose numbers count are an edit.
+        let is_edit = item.counts && !item.is_counter && !item.has_returned;
+        let is_hot = item.heat >= HOT && !is_edit && (hot > FEW_MAX || item.has_returned || item.is_counter);
+        let is_in_mass = absorbs_all && !is_edit && (item.is_counter || item.heat > 0);
+        item.counts = if item.has_changed { item.is_counter } else { item.counts };
         let heat = if item.is_counter { HEAT_OF_COUNT } else { HEAT_OF_CHANGE };
         item.heat = if item.has_changed {
             item.heat.saturating_add(heat).min(HEAT_MAX)
@@ -112,6 +117,7 @@ mod tests {
     struct TenItems {
         state: Option<Damping>,
         heat: [u8; 10],
+        counts: [bool; 10],
         /// The versions that the feed has, and that readers have.
         versions: [u32; 10],
         sent: [u32; 10],
@@ -124,6 +130,7 @@ mod tests {
             Self {
                 state: None,
                 heat: [0; 10],
+                counts: [false; 10],
                 versions: [0; 10],
                 sent: [0; 10],
                 is_counter: false,
@@ -141,6 +148,7 @@ mod tests {
             let mut known: Vec<_> = (0..10)
                 .map(|n| KnownItem {
                     heat: self.heat[n],
+                    counts: self.counts[n],
                     has_changed: changed(n),
                     has_returned: false,
                     is_counter: self.is_counter,
@@ -150,7 +158,7 @@ mod tests {
                 .collect();
             damp(&mut self.state, &mut known, now);
             for (n, item) in known.iter().enumerate() {
-                self.heat[n] = item.heat;
+                (self.heat[n], self.counts[n]) = (item.heat, item.counts);
                 if item.action == UpdateAction::Send {
                     self.sent[n] = self.versions[n];
                 }
@@ -212,7 +220,8 @@ mod tests {
             source.visit(|n| n < 9);
         }
         source.is_counter = false;
-        assert_eq!(source.visit(|n| n == 9), 1);
+        assert_eq!(source.visit(|n| n == 9), 1, "of the one that does not count");
+        assert_eq!(source.visit(|n| n == 3), 1, "of one that does");
         source.is_counter = true;
         assert_eq!((0..20).map(|_| source.visit(|n| n < 9)).sum::<usize>(), 0);
     }

@@ -1,10 +1,10 @@
 //! The layout of the seen set, and what is kept of an item.
 //!
 //! ```text
-//! layout 3:  newest 2 | quiet visits 1 | damped since 6 | entries of 76 bytes
+//! layout 3:  newest 2 | quiet visits 1 | damped since 6 | renewed at 6 | entries of 76 bytes
 //! entry:     key 16 | guid 6 | link 6 | title 6 | text 6 | path 4 | page 4 | date 4 | first seen 6 | flags 1 | heat 1 | before 4 | sent 4 | shape 4 | media 4
 //! from 1:    hash of the key 8 | hash of link and title 8 | zeros 36 | first seen 6 | flags 1 | zeros 17
-//! layout 2:  as 3, with entries of 64 bytes, without sent, shape and media
+//! layout 2:  as 3, without renewed at, and with entries of 64 bytes, without sent, shape and media
 //! layout 1:  entries of 32 bytes: hash of the key 8 | hash of the content 8 | first seen 8 | hash of link and title 8
 //! ```
 //!
@@ -17,10 +17,12 @@ use crate::damping::Damping;
 
 const ENTRY: usize = 76;
 const ENTRY_OF_2: usize = 64;
-const HEADER: usize = 9;
+const HEADER: usize = 15;
+const HEADER_OF_2: usize = 9;
 const ENTRY_OF_1: usize = 32;
 const FROM_VERSION_1: u8 = 1;
 const GUID_FOLLOWS_LINK: u8 = 2;
+const COUNTS: u8 = 4;
 
 /// Bytes that are no seen set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -135,6 +137,8 @@ pub(crate) struct SeenEntry {
     pub(crate) first_seen: Timestamp,
     /// How often it has changed lately; see `damping`.
     pub(crate) heat: u8,
+    /// Its last change was one of numbers and signs alone.
+    pub(crate) counts: bool,
     /// The version before the one that was seen last; 0 if there was none.
     pub(crate) before: u32,
     /// The version that was sent last; 0 if that is not known, which is the one that was seen.
@@ -171,6 +175,7 @@ impl SeenEntry {
                 flags |= FROM_VERSION_1;
             }
         }
+        flags |= if self.counts { COUNTS } else { 0 };
         write_48(out, self.first_seen.millis().cast_unsigned());
         out.extend_from_slice(&[flags, self.heat]);
         let media = self.traits().map_or(0, |traits| traits.media);
@@ -189,20 +194,21 @@ impl SeenEntry {
         let before = read_32(from)?;
         // Layout 2 ends here.
         let [sent, shape, media] = [(); 3].map(|()| read_32(from).unwrap_or(0));
-        let identity = match flags {
+        let counts = flags & COUNTS != 0;
+        let identity = match flags & !COUNTS {
             FROM_VERSION_1 => {
                 let (first, second) = key.split_at(8);
                 let number = |bytes: &[u8]| Some(u64::from_le_bytes(bytes.try_into().ok()?));
                 EntryIdentity::Version1 { key_hash: number(first)?, second: number(second)? }
             }
-            0 | GUID_FOLLOWS_LINK => {
-                let guid_follows_link = flags == GUID_FOLLOWS_LINK;
+            kept @ (0 | GUID_FOLLOWS_LINK) => {
+                let guid_follows_link = kept == GUID_FOLLOWS_LINK;
                 let traits = Traits { guid, link, title, text, path, page, date, media, guid_follows_link };
                 EntryIdentity::Known { key, traits }
             }
             _ => return None,
         };
-        Some(Self { identity, first_seen, heat, before, sent, shape })
+        Some(Self { identity, first_seen, heat, counts, before, sent, shape })
     }
 }
 
@@ -213,6 +219,8 @@ pub(crate) struct Layout {
     /// How many of the entries, from the first, were in the newest document.
     pub(crate) newest: usize,
     pub(crate) damping: Option<Damping>,
+    /// When the newest document came, if nearly all of its items were new although the one before had others.
+    pub(crate) renewed_at: Option<Timestamp>,
 }
 
 pub(crate) fn encode(layout: &Layout) -> Vec<u8> {
@@ -223,6 +231,8 @@ pub(crate) fn encode(layout: &Layout) -> Vec<u8> {
         layout.damping.map_or((0, 0), |d| (d.quiet_visits, d.since.millis().cast_unsigned()));
     out.push(quiet);
     write_48(&mut out, since);
+    // 0 is without: no visit is made in 1970.
+    write_48(&mut out, layout.renewed_at.map_or(0, |at| at.millis().cast_unsigned()));
     for entry in &layout.entries {
         entry.write(&mut out);
     }
@@ -231,16 +241,16 @@ pub(crate) fn encode(layout: &Layout) -> Vec<u8> {
 
 /// Reads layout 3.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Layout, BadSeenSet> {
-    decode_with(bytes, ENTRY)
+    decode_with(bytes, HEADER, ENTRY)
 }
 
 /// Reads layout 2.
 pub(crate) fn decode_version2(bytes: &[u8]) -> Result<Layout, BadSeenSet> {
-    decode_with(bytes, ENTRY_OF_2)
+    decode_with(bytes, HEADER_OF_2, ENTRY_OF_2)
 }
 
-fn decode_with(bytes: &[u8], entry: usize) -> Result<Layout, BadSeenSet> {
-    let (mut header, rest) = bytes.split_at_checked(HEADER).ok_or(BadSeenSet::Cut)?;
+fn decode_with(bytes: &[u8], header: usize, entry: usize) -> Result<Layout, BadSeenSet> {
+    let (mut header, rest) = bytes.split_at_checked(header).ok_or(BadSeenSet::Cut)?;
     if !rest.len().is_multiple_of(entry) {
         return Err(BadSeenSet::Cut);
     }
@@ -248,11 +258,13 @@ fn decode_with(bytes: &[u8], entry: usize) -> Result<Layout, BadSeenSet> {
     let newest = usize::from(u16::from_le_bytes(take(from).ok_or(BadSeenSet::Cut)?));
     let [quiet_visits] = take(from).ok_or(BadSeenSet::Cut)?;
     let since = read_48(from).ok_or(BadSeenSet::Cut)?;
+    // Layout 2 ends here.
+    let renewed_at = read_48(from).filter(|at| *at != 0).map(|at| Timestamp::from_millis(sign_extended(at)));
     let entries: Option<Vec<_>> = rest.chunks_exact(entry).map(SeenEntry::read).collect();
     let entries = entries.ok_or(BadSeenSet::Content)?;
     let since_at = Timestamp::from_millis(sign_extended(since));
     let damping = (since != 0).then_some(Damping { quiet_visits, since: since_at });
-    Ok(Layout { newest: newest.min(entries.len()), entries, damping })
+    Ok(Layout { newest: newest.min(entries.len()), entries, damping, renewed_at })
 }
 
 /// The entries of layout 1, the newest document first.
@@ -265,6 +277,7 @@ pub(crate) fn decode_version1(bytes: &[u8]) -> Result<Vec<SeenEntry>, BadSeenSet
         identity: EntryIdentity::Version1 { key_hash: word(&bytes[..8]), second: word(&bytes[24..]) },
         first_seen: Timestamp::from_millis(word(&bytes[16..24]).cast_signed()),
         heat: 0,
+        counts: false,
         before: 0,
         sent: 0,
         shape: 0,
@@ -320,6 +333,7 @@ mod tests {
                     identity: identity(1),
                     first_seen: at(1_800_000_000_123),
                     heat: 9,
+                    counts: true,
                     before: u32::MAX,
                     sent: 7,
                     shape: u32::MAX,
@@ -328,6 +342,7 @@ mod tests {
                     identity: EntryIdentity::Version1 { key_hash: u64::MAX, second: 5 },
                     first_seen: at(-1),
                     heat: 0,
+                    counts: false,
                     before: 0,
                     sent: 0,
                     shape: 0,
@@ -335,6 +350,7 @@ mod tests {
             ],
             newest: 1,
             damping: Some(Damping { quiet_visits: 2, since: at(1_800_000_000_000) }),
+            renewed_at: Some(at(1_800_000_000_001)),
         }
     }
 
@@ -350,8 +366,8 @@ mod tests {
         let bytes = encode(&layout());
         let (header, entries) = bytes.split_at(HEADER);
         let entries = entries.chunks(ENTRY).flat_map(|entry| &entry[..ENTRY_OF_2]);
-        let version2: Vec<_> = header.iter().chain(entries).copied().collect();
-        let mut expected = layout();
+        let version2: Vec<_> = header[..HEADER_OF_2].iter().chain(entries).copied().collect();
+        let mut expected = Layout { renewed_at: None, ..layout() };
         for entry in &mut expected.entries {
             (entry.sent, entry.shape) = (0, 0);
             if let EntryIdentity::Known { traits, .. } = &mut entry.identity {

@@ -160,6 +160,11 @@ const LINK_TITLE: EvidenceParts = LINK.and(TITLE);
 const PATH_TITLE: EvidenceParts = PATH.and(TITLE);
 const PAGE_TITLE: EvidenceParts = PAGE.and(TITLE);
 
+/// So many items have moved if guids are places; fewer may be values that have changed hands, as rates do.
+const MOVED_MIN: usize = 3;
+/// A document of so many items can be made up anew.
+const RENEWED_MIN: usize = 3;
+
 const DAY_S: u32 = 24 * 3600;
 
 /// A document of so many items can show that its dates mean nothing; in a shorter one all may be replaced by others.
@@ -284,7 +289,26 @@ impl<'a> Matching<'a> {
 
     /// Matches what is the same article under the same guid.
     pub(crate) fn by_guid(&mut self) {
+        if self.has_moved_places() {
+            self.run(step(WORDS, WORDS, Scope::Renumbered));
+        }
         BY_GUID.iter().for_each(|step| self.run(*step));
+    }
+
+    /// Whether guids are the places of a list: most items have the words of an entry under another one of the guids.
+    fn has_moved_places(&self) -> bool {
+        let mut guids: HashMap<u32, u64> = HashMap::new();
+        let newest = self.entries[..self.newest].iter().filter_map(SeenEntry::traits);
+        guids.extend(newest.map(|traits| (traits.version(), traits.guid)));
+        let has_moved = |item: &&usize| {
+            let item = &self.items[**item];
+            let is_own = !self.shared.contains(&(WORDS, item.version().into()));
+            is_own
+                && self.guids.contains(&item.guid)
+                && guids.get(&item.version()).is_some_and(|guid| *guid != 0 && *guid != item.guid)
+        };
+        let moved = self.open_items.iter().filter(has_moved).count();
+        moved >= MOVED_MIN && moved * 2 >= self.items.len()
     }
 
     /// Matches what has another guid or none.
@@ -319,6 +343,43 @@ impl<'a> Matching<'a> {
                 && !self.taken[*entry]
             {
                 self.take(*item, *entry, MatchReason::Equal(SHAPE));
+            }
+        }
+    }
+
+    /// Whether nearly all items of the document have no entry, and there are several.
+    pub(crate) fn is_renewed(&self) -> bool {
+        let items = self.items.len();
+        items >= RENEWED_MIN && self.unmatched().count() * 5 >= items * 4
+    }
+
+    /// Matches by the title alone, and by the words without numbers: of a source that makes up everything else at each
+    /// visit.
+    pub(crate) fn by_words_alone(&mut self, shapes: &HashMap<usize, u32>) {
+        let title = |entry: &SeenEntry| entry.traits().map_or(0, |traits| traits.title);
+        let titles: Vec<_> = self.unmatched().map(|item| (item, self.items[item].title)).collect();
+        self.match_own(titles, title, TITLE);
+        let shapes: Vec<_> =
+            self.unmatched().map(|item| (item, shapes.get(&item).map_or(0, |s| (*s).into()))).collect();
+        self.match_own(shapes, |entry| entry.shape.into(), SHAPE);
+    }
+
+    /// Matches items with entries of the newest document by a value that one item and one entry have.
+    fn match_own(&mut self, items: Vec<(usize, u64)>, of: impl Fn(&SeenEntry) -> u64, reason: EvidenceParts) {
+        let mut sides: HashMap<u64, (Vec<usize>, Vec<usize>)> = HashMap::new();
+        for (item, value) in items.into_iter().filter(|(_, value)| *value != 0) {
+            sides.entry(value).or_default().0.push(item);
+        }
+        for (n, entry) in self.entries[..self.newest].iter().enumerate() {
+            if let Some((_, entries)) = sides.get_mut(&of(entry)) {
+                entries.push(n);
+            }
+        }
+        for (items, entries) in sides.into_values() {
+            if let ([item], [entry]) = (items.as_slice(), entries.as_slice())
+                && !self.taken[*entry]
+            {
+                self.take(*item, *entry, MatchReason::Equal(reason));
             }
         }
     }
@@ -468,8 +529,8 @@ impl<'a> Matching<'a> {
     fn may_be_same(&self, step: Step, item: usize, entry: usize) -> bool {
         let item = &self.items[item];
         let Some(entry) = self.entries[entry].traits() else { return true };
-        if step.scope == Scope::Renumbered && !self.guids.contains(&item.guid) {
-            return false;
+        if step.scope == Scope::Renumbered {
+            return self.guids.contains(&item.guid) && (item.date == entry.date || step.equal.has(LINK));
         }
         if step.equal == GUID && self.is_another_story(item, entry) {
             return false;
@@ -494,7 +555,8 @@ impl<'a> Matching<'a> {
         let have_other_guids = item.guid != 0 && entry.guid != 0;
         let by_own_page = is_own(LINK) || is_own(PATH) || (is_own(PAGE) && !have_other_guids);
         // A day alone, and a title that may be that of each edition, are no article.
-        let by_moment = step.equal.has(DATE) && (step.equal != TITLE.and(DATE) || item.date % DAY_S != 0);
+        let by_moment =
+            step.equal.has(DATE) && (step.equal != TITLE.and(DATE) || !item.date.is_multiple_of(DAY_S));
         self.is_replaced || by_own_page || by_moment
     }
 

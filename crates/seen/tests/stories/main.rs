@@ -1016,3 +1016,82 @@ fn episodes_without_guid_that_share_title_and_link_are_told_apart_by_their_files
         }
     }
 }
+
+/// Three headlines of a source that makes up everything else at each visit; `counts` says whether their texts count.
+fn made_up(visit: i64, guid: bool, link: &str, dated: bool, counts: bool) -> Vec<Entry> {
+    (0..5)
+        .map(|n| Entry {
+            guid: if guid { format!("g{visit}-{n}") } else { String::new() },
+            link: link.replace("{}", &format!("{visit}-{n}")),
+            title: format!("Headline about {}", words(n)),
+            text: if counts {
+                format!("Read by {} people of {}", visit * 7 + n, words(n))
+            } else {
+                String::new()
+            },
+            minute: dated.then_some(visit * 10),
+            ..Entry::default()
+        })
+        .collect()
+}
+
+#[test]
+fn headlines_that_are_made_up_anew_at_every_visit_are_sent_twice_at_most() {
+    for guid in [true, false] {
+        for link in ["", "http://news.example/", "http://news.example/r/{}"] {
+            for (dated, counts) in [(true, true), (true, false), (false, true), (false, false)] {
+                let mut visits = Visits::default();
+                let sent: Vec<_> =
+                    (0..12).map(|visit| visits.sent(&made_up(visit, guid, link, dated, counts))).collect();
+                let (items, updates) = sent.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+                let kind = format!("guid {guid}, link {link:?}, dated {dated}, counts {counts}: {sent:?}");
+                assert!(items <= 10 && updates <= 10, "{kind}");
+                assert!(sent[5..].iter().all(|sent| *sent == NOTHING), "{kind}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_feed_that_is_all_new_at_every_visit_is_all_sent() {
+    let mut visits = Visits::default();
+    for visit in 0..6 {
+        let entries: Vec<_> = (0..5)
+            .map(|n| {
+                let story = visit * 5 + n;
+                Entry {
+                    guid: format!("g{story}"),
+                    link: format!("http://news.example/{story}"),
+                    title: format!("Story of {}", words(story)),
+                    text: format!("What {} did", words(story)),
+                    minute: Some(story),
+                    ..Entry::default()
+                }
+            })
+            .collect();
+        assert_eq!(visits.sent(&entries), (5, 0), "visit {visit}");
+    }
+}
+
+#[test]
+fn places_as_guids_without_links_of_their_own_send_new_stories_only() {
+    for link in ["", "http://news.example/"] {
+        let window = |newest: i64| -> Vec<Entry> {
+            (0..5)
+                .map(|place| Entry {
+                    guid: place.to_string(),
+                    link: link.to_owned(),
+                    title: format!("Story of {}", words(newest - place)),
+                    text: format!("What {} did", words(newest - place)),
+                    minute: Some((newest - place) * 60),
+                    ..Entry::default()
+                })
+                .collect()
+        };
+        let mut visits = Visits::default();
+        assert_eq!(visits.sent(&window(10)), (5, 0));
+        for newest in 11..18 {
+            assert_eq!(visits.sent(&window(newest)), (1, 0), "{link:?}, {newest}");
+        }
+    }
+}
