@@ -189,6 +189,9 @@ pub struct SourceState {
     /// warnings says so.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub updates_damped: bool,
+    /// Visits that found the document unchanged since it was read last: its items have been quiet for so long.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unchanged_visits: u32,
     /// Totals.
     pub counts: SourceTotals,
     /// The pause, if it is paused. A visit does not change it: the writer keeps the stored value.
@@ -200,6 +203,11 @@ pub struct SourceState {
     pub attempts: Vec<Attempt>,
     /// Its permanent redirects.
     pub moves: RedirectState,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl SourceState {

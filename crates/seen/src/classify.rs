@@ -10,7 +10,7 @@ use std::time::Duration;
 use news::{Item, Timestamp};
 
 use crate::{
-    damping::{KnownItem, UpdateAction, damp},
+    damping::{KnownItem, UpdateAction, cooled, damp},
     entry::{
         BadSeenSet, EntryIdentity, Layout, SeenEntry, Traits, decode, decode_version1, decode_version2,
         encode, hex, key_bytes,
@@ -126,6 +126,18 @@ impl SeenSet {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         encode(&self.layout)
+    }
+
+    /// Notes visits that found the document unchanged: what waits for its items to be quiet counts them.
+    pub fn pass_unchanged(&mut self, visits: u32) {
+        let newest = self.layout.newest;
+        for entry in &mut self.layout.entries[..newest] {
+            entry.heat = cooled(entry.heat, visits);
+        }
+        self.layout.damping = self.layout.damping.and_then(|damping| damping.after_quiet(visits));
+        if visits > 0 {
+            self.layout.renewed_at = None;
+        }
     }
 
     /// Classifies the items of one document, oldest first, and adds them.

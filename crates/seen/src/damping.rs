@@ -39,6 +39,19 @@ pub(crate) struct Damping {
     pub(crate) since: Timestamp,
 }
 
+impl Damping {
+    /// The state after documents without mass updates; `None` if the source is trusted again.
+    pub(crate) fn after_quiet(self, documents: u32) -> Option<Self> {
+        let quiet_visits = self.quiet_visits.saturating_add(u8::try_from(documents).unwrap_or(u8::MAX));
+        (quiet_visits < QUIET_VISITS).then_some(Self { quiet_visits, ..self })
+    }
+}
+
+/// The heat of an item after documents in which it has not changed.
+pub(crate) fn cooled(heat: u8, documents: u32) -> u8 {
+    heat.saturating_sub(COOLING.saturating_mul(u8::try_from(documents).unwrap_or(u8::MAX)))
+}
+
 /// A known item of a document.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KnownItem {
@@ -75,10 +88,7 @@ pub(crate) fn damp(state: &mut Option<Damping>, known: &mut [KnownItem], now: Ti
     let is_damped = state.is_some_and(|damping| now.since(damping.since) < DAMPED_MAX);
     let absorbs_all = is_damped && changed > FEW_MAX;
     *state = match *state {
-        Some(damping) if is_damped && !absorbs_all => {
-            let quiet_visits = damping.quiet_visits.saturating_add(1);
-            (quiet_visits < QUIET_VISITS).then_some(Damping { quiet_visits, ..damping })
-        }
+        Some(damping) if is_damped && !absorbs_all => damping.after_quiet(1),
         // 0 on disk is without damping.
         _ if is_mass || absorbs_all => {
             Some(Damping { quiet_visits: 0, since: Timestamp::from_millis(now.millis().max(1)) })
@@ -97,7 +107,7 @@ pub(crate) fn damp(state: &mut Option<Damping>, known: &mut [KnownItem], now: Ti
         item.heat = if item.has_changed {
             item.heat.saturating_add(heat).min(HEAT_MAX)
         } else {
-            item.heat.saturating_sub(COOLING)
+            cooled(item.heat, 1)
         };
         item.action = match (item.has_changed, item.is_unsent) {
             (_, false) => UpdateAction::Nothing,

@@ -202,7 +202,10 @@ impl LogWriter {
         let VisitRecord { source, items, mut state, now } = visit;
         let mut result = AppendedVisit::default();
         if !items.is_empty() {
-            self.add_items(commit, &source, items, now, &mut result)?;
+            let unchanged_visits = std::mem::take(&mut state.unchanged_visits);
+            self.add_items(commit, &source, items, unchanged_visits, now, &mut result)?;
+        } else if state.last_status == Some(VisitStatus::Unchanged) {
+            state.unchanged_visits = state.unchanged_visits.saturating_add(1);
         }
         if result.waiting {
             // The next visit reads the document, even if it has not changed.
@@ -212,7 +215,7 @@ impl LogWriter {
             state.guids_flap = true;
             state.warnings.push(FLAPPING.to_owned());
         }
-        if result.absorbed > 0 {
+        if result.absorbed > 0 || (result.waiting && result.held == 0) {
             state.updates_damped = true;
             state.warnings.push(DAMPED.to_owned());
         }
@@ -240,6 +243,7 @@ impl LogWriter {
         commit: &mut Commit,
         source: &Source,
         items: Vec<Item>,
+        unchanged_visits: u32,
         now: Timestamp,
         result: &mut AppendedVisit,
     ) -> Result<(), AppendError> {
@@ -247,6 +251,7 @@ impl LogWriter {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => entry.insert(self.load_seen(&source.id)?),
         };
+        seen.pass_unchanged(unchanged_visits);
         let classification = seen.classify(&items, now);
         let count = |status| u32::try_from(classification.count(status)).unwrap_or(u32::MAX);
         result.flapping = classification.flapping;

@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use news::{
     Event, EventKind, FeedUrl, Item, ItemEvidence, Pause, Seq, Source, SourceId, SourceState, Timestamp,
+    VisitStatus,
 };
 use proptest::prelude::*;
 use store::{LogReader, LogWriter, Retention, StoreOptions, VisitRecord};
@@ -348,4 +349,32 @@ proptest! {
             events.into_iter().map(|e| (e.source.to_string(), e.kind, e.item.title)).collect();
         prop_assert_eq!(events, model(&visits));
     }
+}
+
+#[test]
+fn unchanged_visits_between_two_documents_are_quiet_ones_for_their_items() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, reader) = open(dir.path());
+    let source = source("a");
+    let toll = |dead: u64| {
+        let mut item = item("toll", 0);
+        (item.title, item.evidence.text) = (format!("{dead} dead"), dead + 1);
+        item
+    };
+    let mut state = SourceState { last_status: Some(VisitStatus::New), ..SourceState::default() };
+    for dead in 0..8 {
+        for items in [vec![toll(dead)], vec![], vec![], vec![]] {
+            let status = if items.is_empty() { VisitStatus::Unchanged } else { VisitStatus::New };
+            state.last_status = Some(status);
+            let record = VisitRecord {
+                source: Arc::clone(&source),
+                items,
+                state: state.clone(),
+                now: Timestamp::from_millis(0),
+            };
+            state = writer.append(vec![record]).unwrap().remove(0).state;
+        }
+        assert_eq!(state.unchanged_visits, 3);
+    }
+    assert_eq!(all(&reader).len(), 8, "each of them is sent");
 }

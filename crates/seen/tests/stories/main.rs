@@ -1095,3 +1095,18 @@ fn places_as_guids_without_links_of_their_own_send_new_stories_only() {
         }
     }
 }
+
+#[test]
+fn visits_that_find_the_document_unchanged_are_quiet_ones() {
+    let counted = |visit: usize| {
+        changed(&opaque(), |n, entry| {
+            entry.text += &if n < 3 { format!(" {visit} dead") } else { String::new() };
+        })
+    };
+    let mut visits = Visits::default();
+    visits.visit(&counted(0));
+    for visit in 1..12 {
+        visits.seen.pass_unchanged(3);
+        assert_eq!(visits.sent(&counted(visit)), (0, 3), "{visit}");
+    }
+}
