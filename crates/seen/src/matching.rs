@@ -7,6 +7,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt,
+    hash::Hash,
 };
 
 use crate::entry::{EntryIdentity, SeenEntry, Traits};
@@ -323,28 +324,14 @@ impl<'a> Matching<'a> {
         if !self.is_replaced {
             return;
         }
-        let is_nameless = |traits: &Traits| traits.guid == 0 && traits.link == 0;
-        let mut sides: HashMap<(u32, u32), (Vec<usize>, Vec<usize>)> = HashMap::new();
-        for (item, shape) in
-            shapes.iter().filter(|(item, shape)| **shape != 0 && is_nameless(&self.items[**item]))
-        {
-            sides.entry((*shape, self.items[*item].date)).or_default().0.push(*item);
-        }
-        for (n, entry) in self.entries[..self.newest].iter().enumerate() {
-            if let Some(traits) = entry.traits().filter(|traits| is_nameless(traits))
-                && let Some((_, entries)) = sides.get_mut(&(entry.shape, traits.date))
-            {
-                entries.push(n);
-            }
-        }
-        for (items, entries) in sides.into_values() {
-            // A shape that several have, such as that of release 1 and release 2, tells nothing.
-            if let ([item], [entry]) = (items.as_slice(), entries.as_slice())
-                && !self.taken[*entry]
-            {
-                self.take(*item, *entry, MatchReason::Equal(SHAPE));
-            }
-        }
+        let is_nameless = |traits: &&Traits| traits.guid == 0 && traits.link == 0;
+        let shape_and_date = |traits: Option<&Traits>, shape: u32| {
+            let traits = traits.filter(|_| shape != 0).filter(is_nameless)?;
+            Some((shape, traits.date))
+        };
+        let of_item = |item: &usize| shape_and_date(Some(&self.items[*item]), shapes[item]);
+        let items = shapes.keys().filter_map(|item| Some((*item, of_item(item)?))).collect();
+        self.match_own(items, |entry| shape_and_date(entry.traits(), entry.shape), SHAPE);
     }
 
     /// Whether nearly all items of the document have no entry, and there are several.
@@ -356,22 +343,29 @@ impl<'a> Matching<'a> {
     /// Matches by the title alone, and by the words without numbers: of a source that makes up everything else at each
     /// visit.
     pub(crate) fn by_words_alone(&mut self, shapes: &HashMap<usize, u32>) {
-        let title = |entry: &SeenEntry| entry.traits().map_or(0, |traits| traits.title);
-        let titles: Vec<_> = self.unmatched().map(|item| (item, self.items[item].title)).collect();
-        self.match_own(titles, title, TITLE);
-        let shapes: Vec<_> =
-            self.unmatched().map(|item| (item, shapes.get(&item).map_or(0, |s| (*s).into()))).collect();
-        self.match_own(shapes, |entry| entry.shape.into(), SHAPE);
+        let some = |value: u64| Some(value).filter(|value| *value != 0);
+        let title = |item: usize| Some((item, some(self.items[item].title)?));
+        let titles = self.unmatched().filter_map(title).collect();
+        self.match_own(titles, |entry| some(entry.traits()?.title), TITLE);
+        let shape = |item: usize| Some((item, some(shapes.get(&item).copied().unwrap_or(0).into())?));
+        let shapes = self.unmatched().filter_map(shape).collect();
+        self.match_own(shapes, |entry| some(entry.shape.into()), SHAPE);
     }
 
-    /// Matches items with entries of the newest document by a value that one item and one entry have.
-    fn match_own(&mut self, items: Vec<(usize, u64)>, of: impl Fn(&SeenEntry) -> u64, reason: EvidenceParts) {
-        let mut sides: HashMap<u64, (Vec<usize>, Vec<usize>)> = HashMap::new();
-        for (item, value) in items.into_iter().filter(|(_, value)| *value != 0) {
+    /// Matches items with entries of the newest document by a value that one item and one entry have. What several have,
+    /// such as the words of release 1 and release 2 without their numbers, tells nothing.
+    fn match_own<V: Eq + Hash>(
+        &mut self,
+        items: Vec<(usize, V)>,
+        of: impl Fn(&SeenEntry) -> Option<V>,
+        reason: EvidenceParts,
+    ) {
+        let mut sides: HashMap<V, (Vec<usize>, Vec<usize>)> = HashMap::new();
+        for (item, value) in items {
             sides.entry(value).or_default().0.push(item);
         }
         for (n, entry) in self.entries[..self.newest].iter().enumerate() {
-            if let Some((_, entries)) = sides.get_mut(&of(entry)) {
+            if let Some((_, entries)) = of(entry).and_then(|value| sides.get_mut(&value)) {
                 entries.push(n);
             }
         }
