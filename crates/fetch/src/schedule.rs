@@ -1,14 +1,16 @@
 //! When the next visit is due, and why: one pure function.
 //!
 //! ```text
-//!   base    every | rhythm of the feed | doubling after failures         within interval_min..interval_max
-//!   hints   Retry-After, max-age/Expires (up to a day), ttl, sy:update   the longer of base and hints applies
-//!   jitter  ±10 %, never below interval_min nor below the hint
-//!   defer   past skipHours and skipDays, by at most a day
+//!   base     every | rhythm of the feed                                   within interval_min..interval_max
+//!   hints    Retry-After, max-age/Expires (up to a day), ttl, sy:update   the longer of base and hints applies
+//!   failure  doubles what a working feed would get, each time             up to interval_max; Retry-After if longer
+//!   gone     after three 410s: 7, 14, 28, then 56 days
+//!   jitter   ±10 %, never below interval_min nor below the hint
+//!   defer    past skipHours and skipDays, by at most a day
 //! ```
 //!
 //! `every` overrides the hints inside the document (ttl, sy:update), never those of the server.
-//! A source never stops silently: only a confirmed 410 ends its visits, and the reason says so.
+//! A failure never makes a source be visited sooner than a success would. No source is ever given up.
 
 mod calendar;
 mod catch_up;
@@ -73,7 +75,7 @@ pub struct ScheduleInput<'a> {
     pub every: Option<Duration>,
     /// When its items were published (or first seen, if they have no date), in any order; the newest 20 count.
     pub recent: &'a [Timestamp],
-    /// Time since the last new item; zero for a source that was never visited. `None` if unknown.
+    /// Time since the last new item; zero for a source that never worked. `None` if unknown.
     pub quiet_for: Option<Duration>,
     /// `ttl` of RSS 2.0.
     pub ttl: Option<Duration>,
@@ -85,6 +87,8 @@ pub struct ScheduleInput<'a> {
     pub skip_days: u8,
     /// How long the response is fresh, according to the server ([`crate::Freshness`]).
     pub cache_life: Option<Duration>,
+    /// `cache_life` of the last response with a feed: how often a feed that fails now was visited while it worked.
+    pub cache_life_before: Option<Duration>,
     /// `Retry-After`.
     pub retry_after: Option<Duration>,
 }
@@ -108,6 +112,7 @@ impl ScheduleInput<'_> {
             skip_hours: 0,
             skip_days: 0,
             cache_life: None,
+            cache_life_before: None,
             retry_after: None,
         }
     }
@@ -116,7 +121,7 @@ impl ScheduleInput<'_> {
 /// The next visit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Next {
-    /// When it is due; `None` if there is no further visit.
+    /// When it is due; `None` never comes out of [`next_visit`].
     pub at: Option<Timestamp>,
     /// The rule that decided, in one short sentence for operators.
     pub why: String,
@@ -131,6 +136,8 @@ const THROTTLED: Duration = Duration::from_secs(3600);
 const GONE_CONFIRMATIONS: u32 = 3;
 /// A 410 is often a deployment error, so the visits that confirm it are further apart than others by this factor.
 const GONE_SPREAD: u32 = 6;
+/// First interval after a confirmed 410, and the longest: people move feeds back, and correct their servers.
+const GONE_WAITS: (Duration, Duration) = (DAY.saturating_mul(7), DAY.saturating_mul(56));
 /// Interval between the first visits of new sources.
 const FIRST_STEP: Duration = Duration::from_millis(10);
 
@@ -140,6 +147,13 @@ struct Rule {
     why: String,
 }
 
+/// An interval before jitter, its bounds with jitter, and the reason for it.
+struct PlannedInterval {
+    rule: Rule,
+    low: Duration,
+    high: Duration,
+}
+
 /// Decides when the next visit is due. `jitter` is a random number from 0 to 1, passed in.
 #[must_use]
 pub fn next_visit(input: &ScheduleInput<'_>, jitter: f64) -> Next {
@@ -147,30 +161,65 @@ pub fn next_visit(input: &ScheduleInput<'_>, jitter: f64) -> Next {
         interval_min: input.bounds.interval_min,
         interval_max: input.bounds.interval_max.max(input.bounds.interval_min),
     };
-    let start = input.every.unwrap_or_default().clamp(bounds.interval_min, bounds.interval_max);
-    let base = match input.outcome {
-        ScheduleOutcome::Healthy | ScheduleOutcome::Unchanged => rhythm::base(input, bounds),
-        ScheduleOutcome::Failed => failed(input.failures.max(1), start, bounds),
-        ScheduleOutcome::Throttled => throttled(input, start, bounds),
-        ScheduleOutcome::Gone if input.gone_in_a_row >= GONE_CONFIRMATIONS => {
-            return Next {
-                at: None,
-                why: format!("gone (410), confirmed {GONE_CONFIRMATIONS} times: no more visits"),
-            };
-        }
-        ScheduleOutcome::Gone => gone(input.gone_in_a_row.max(1), start, bounds),
+    let PlannedInterval { rule, low, high } = match input.outcome {
+        ScheduleOutcome::Healthy | ScheduleOutcome::Unchanged => working(input, bounds),
+        _ => failing(input, bounds),
     };
-    let (wait, why) = match longest_hint(input, bounds) {
-        Some(hint) if hint.wait >= base.wait => (between(hint.wait, tenth_more(hint.wait), jitter), hint.why),
+    let next = Next { at: Some(input.now.plus(between(low, high, jitter))), why: rule.why };
+    defer_past_skip_windows(next, input.skip_hours, input.skip_days, jitter)
+}
+
+/// The interval after a visit that found a feed.
+fn working(input: &ScheduleInput<'_>, bounds: IntervalBounds) -> PlannedInterval {
+    let [ttl, update_period] = document_hints(input, bounds);
+    let [retry_after, cache_life] = server_hints(input, bounds);
+    usual(input, bounds, longest([retry_after, cache_life, ttl, update_period]))
+}
+
+/// The feed's own rhythm, or the hint if that is longer.
+fn usual(input: &ScheduleInput<'_>, bounds: IntervalBounds, hint: Option<Rule>) -> PlannedInterval {
+    let base = rhythm::base(input, bounds);
+    match hint {
+        Some(hint) if hint.wait >= base.wait => {
+            PlannedInterval { low: hint.wait, high: tenth_more(hint.wait), rule: hint }
+        }
         hint => {
             let floor = hint.map_or(bounds.interval_min, |hint| hint.wait.max(bounds.interval_min));
             let low = (base.wait - base.wait / 10).max(floor);
             let high = tenth_more(base.wait).min(bounds.interval_max).max(low);
-            (between(low, high, jitter), base.why)
+            PlannedInterval { rule: base, low, high }
         }
+    }
+}
+
+/// The interval after a visit that found none: never shorter than if the feed still worked.
+fn failing(input: &ScheduleInput<'_>, bounds: IntervalBounds) -> PlannedInterval {
+    let [ttl, update_period] = document_hints(input, bounds);
+    let before =
+        Hint { wait: input.cache_life_before, max: server_interval_max(bounds), ..CACHE_LIFE }.rule();
+    let worked = usual(input, bounds, longest([before, ttl, update_period]));
+    let start = worked.rule.wait;
+    let after = match input.outcome {
+        ScheduleOutcome::Throttled => throttled(input, start, bounds),
+        ScheduleOutcome::Gone if is_confirmed_gone(input.gone_in_a_row) => {
+            let rule = confirmed_gone(input.gone_in_a_row, start);
+            return PlannedInterval { low: rule.wait, high: tenth_more(rule.wait), rule };
+        }
+        ScheduleOutcome::Gone => gone(input.gone_in_a_row.max(1), start, bounds),
+        _ => failed(input.failures.max(1), start, bounds),
     };
-    let next = Next { at: Some(input.now.plus(wait)), why };
-    defer_past_skip_windows(next, input.skip_hours, input.skip_days, jitter)
+    match longest(server_hints(input, bounds)) {
+        Some(asked) if asked.wait >= after.wait => {
+            PlannedInterval { low: asked.wait, high: tenth_more(asked.wait), rule: asked }
+        }
+        asked => {
+            let asked = asked.map_or(Duration::ZERO, |asked| asked.wait);
+            let low = (after.wait - after.wait / 10).max(worked.low).max(asked);
+            let high = tenth_more(after.wait).min(bounds.interval_max);
+            let high = high.max(worked.high).max(tenth_more(asked)).max(low);
+            PlannedInterval { rule: after, low, high }
+        }
+    }
 }
 
 /// Defers a visit past the feed's skipHours and skipDays, by at most a day. The sets are those of [`ScheduleInput`];
@@ -201,6 +250,12 @@ pub fn first_visit(now: Timestamp, index: usize, total: usize, bounds: IntervalB
     Next { at: Some(now.plus(wait)), why: format!("new source, number {} of {total}", index + 1) }
 }
 
+/// Whether so many 410s in a row confirm that a feed is gone.
+#[must_use]
+pub fn is_confirmed_gone(gone_in_a_row: u32) -> bool {
+    gone_in_a_row >= GONE_CONFIRMATIONS
+}
+
 /// The longest interval that a server may ask for.
 #[must_use]
 pub fn server_interval_max(bounds: IntervalBounds) -> Duration {
@@ -209,14 +264,14 @@ pub fn server_interval_max(bounds: IntervalBounds) -> Duration {
 
 fn doubled(start: Duration, times: u32, bounds: IntervalBounds) -> Duration {
     let factor = 1_u32.checked_shl(times).unwrap_or(u32::MAX);
-    start.saturating_mul(factor).clamp(bounds.interval_min, bounds.interval_max)
+    start.saturating_mul(factor).clamp(bounds.interval_min, bounds.interval_max.max(start))
 }
 
 fn failed(failures: u32, start: Duration, bounds: IntervalBounds) -> Rule {
     let wait = doubled(start, failures - 1, bounds);
     let why = match failures {
         1 => format!("first failure: retry in {}", humanize(wait)),
-        n if wait == bounds.interval_max => {
+        n if wait >= bounds.interval_max => {
             format!("{} failure in a row: retry in {}, the maximum", ordinal(n), humanize(wait))
         }
         n => format!("{} failure in a row: retry in {}, doubled each time", ordinal(n), humanize(wait)),
@@ -226,28 +281,26 @@ fn failed(failures: u32, start: Duration, bounds: IntervalBounds) -> Rule {
 
 fn throttled(input: &ScheduleInput<'_>, start: Duration, bounds: IntervalBounds) -> Rule {
     let status = input.code.unwrap_or(429);
-    if let Some(requested) = input.retry_after {
-        let why = format!(
-            "throttled ({status}): the server asked for {} (Retry-After), the minimum is {}",
-            humanize(requested),
-            humanize(start)
-        );
-        return Rule { wait: start, why };
-    }
-    // A 503 is an overloaded server, mostly for minutes; a 429 is about our requests.
-    let first = if status == 503 { start } else { start.max(THROTTLED) };
     let failures = input.failures.max(1);
+    // A 503 is an overloaded server, mostly for minutes; a 429 is about our requests.
+    let first = if status == 503 || input.retry_after.is_some() { start } else { start.max(THROTTLED) };
     let wait = doubled(first, failures - 1, bounds);
-    let why = format!(
-        "throttled ({status}) without Retry-After, {} failure in a row: retry in {}",
-        ordinal(failures),
-        humanize(wait)
-    );
+    let (nth, retry) = (ordinal(failures), humanize(wait));
+    let why = match input.retry_after {
+        None => {
+            format!("throttled ({status}) without Retry-After, {nth} failure in a row: retry in {retry}")
+        }
+        Some(asked) => format!(
+            "throttled ({status}), {nth} failure in a row: retry in {retry}; the server asked for {} (Retry-After)",
+            humanize(asked)
+        ),
+    };
     Rule { wait, why }
 }
 
 fn gone(times: u32, start: Duration, bounds: IntervalBounds) -> Rule {
-    let wait = doubled(start.saturating_mul(GONE_SPREAD), times - 1, bounds);
+    let wait =
+        doubled(start.saturating_mul(GONE_SPREAD).min(bounds.interval_max.max(start)), times - 1, bounds);
     let why = format!(
         "gone (410), response {times} of {GONE_CONFIRMATIONS} that confirm it: retry in {}",
         humanize(wait)
@@ -255,25 +308,66 @@ fn gone(times: u32, start: Duration, bounds: IntervalBounds) -> Rule {
     Rule { wait, why }
 }
 
-/// The longest interval that the server or the document asks for.
-fn longest_hint(input: &ScheduleInput<'_>, bounds: IntervalBounds) -> Option<Rule> {
-    let server = server_interval_max(bounds);
-    let has_feed = matches!(input.outcome, ScheduleOutcome::Healthy | ScheduleOutcome::Unchanged);
-    let of_feed = |wait: Option<Duration>| wait.filter(|_| has_feed && input.every.is_none());
-    let hints = [
-        (input.retry_after, server, "the server asked for", "Retry-After"),
-        (input.cache_life, server, "the server says that the response is fresh for", "max-age or Expires"),
-        (of_feed(input.ttl), bounds.interval_max, "the feed asks for", "ttl"),
-        (of_feed(input.update_period), bounds.interval_max, "the feed changes every", "sy:updatePeriod"),
-    ];
-    let limited = |(wait, max, reason, field): (Option<Duration>, Duration, &str, &str)| {
-        let requested = wait.filter(|wait| !wait.is_zero())?;
-        let limit = if requested > max { format!(", limited to {}", humanize(max)) } else { String::new() };
-        let why = format!("{reason} {} ({field}){limit}", humanize(requested));
-        Some(Rule { wait: requested.min(max), why })
+/// Not limited by `interval_max`: the server has said three times that there is nothing.
+fn confirmed_gone(times: u32, start: Duration) -> Rule {
+    let (first, longest) = GONE_WAITS;
+    let factor = 1_u32.checked_shl(times - GONE_CONFIRMATIONS).unwrap_or(u32::MAX);
+    let wait = first.saturating_mul(factor).min(longest).max(start);
+    let why = format!("gone (410), confirmed {times} times: looked at again in {}", humanize(wait));
+    Rule { wait, why }
+}
+
+/// An interval that the server or the document asks for.
+struct Hint {
+    wait: Option<Duration>,
+    max: Duration,
+    reason: &'static str,
+    field: &'static str,
+}
+
+const CACHE_LIFE: Hint = Hint {
+    wait: None,
+    max: Duration::ZERO,
+    reason: "the server says that the response is fresh for",
+    field: "max-age or Expires",
+};
+
+impl Hint {
+    fn rule(self) -> Option<Rule> {
+        let requested = self.wait.filter(|wait| !wait.is_zero())?;
+        let limit =
+            if requested > self.max { format!(", limited to {}", humanize(self.max)) } else { String::new() };
+        let why = format!("{} {} ({}){limit}", self.reason, humanize(requested), self.field);
+        Some(Rule { wait: requested.min(self.max), why })
+    }
+}
+
+/// What the server asks for in the head of this response.
+fn server_hints(input: &ScheduleInput<'_>, bounds: IntervalBounds) -> [Option<Rule>; 2] {
+    let max = server_interval_max(bounds);
+    let retry_after =
+        Hint { wait: input.retry_after, max, reason: "the server asked for", field: "Retry-After" };
+    [retry_after.rule(), Hint { wait: input.cache_life, max, ..CACHE_LIFE }.rule()]
+}
+
+/// What the last document asks for; nothing if the operator has fixed the interval.
+fn document_hints(input: &ScheduleInput<'_>, bounds: IntervalBounds) -> [Option<Rule>; 2] {
+    let max = bounds.interval_max;
+    let unless_fixed = |wait: Option<Duration>| wait.filter(|_| input.every.is_none());
+    let ttl = Hint { wait: unless_fixed(input.ttl), max, reason: "the feed asks for", field: "ttl" };
+    let update_period = Hint {
+        wait: unless_fixed(input.update_period),
+        max,
+        reason: "the feed changes every",
+        field: "sy:updatePeriod",
     };
+    [ttl.rule(), update_period.rule()]
+}
+
+/// The first of the longest.
+fn longest<const N: usize>(hints: [Option<Rule>; N]) -> Option<Rule> {
     // `max_by_key` returns the last of equals, hence reversed: on a tie the server is named.
-    hints.into_iter().filter_map(limited).rev().max_by_key(|rule| rule.wait)
+    hints.into_iter().flatten().rev().max_by_key(|rule| rule.wait)
 }
 
 fn tenth_more(wait: Duration) -> Duration {

@@ -60,7 +60,7 @@ pub struct VisitReport {
     pub updated: u32,
     /// Milliseconds from the first packet to the commit.
     pub took_ms: u64,
-    /// When the next visit is due; `None` if there is none (gone, disabled).
+    /// When the next visit is due; `None` if there is none (disabled).
     pub next_visit: Option<Timestamp>,
     /// Why then.
     pub why: String,
@@ -150,6 +150,9 @@ pub struct SourceState {
     pub body_hash: Option<u64>,
     /// When the last full (200) response was received.
     pub last_full: Option<Timestamp>,
+    /// How long the last response with a feed was fresh, in seconds; a failing feed is not visited sooner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fresh_s: Option<u32>,
     /// When the last unconditional request was sent, whatever its result.
     pub asked_in_full: Option<Timestamp>,
     /// When the last visit ended.

@@ -5,6 +5,7 @@ mod diff;
 use std::{
     io::{self, Read},
     path::Path,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -206,6 +207,9 @@ fn describe(
         input.update_period = document.rhythm.update_interval;
         input.skip_hours = document.rhythm.skip_hours.0;
         input.skip_days = document.rhythm.skip_days.0;
+    } else {
+        // As for a new source.
+        input.quiet_for = Some(Duration::ZERO);
     }
     let next = next_visit(&input, 0.5);
     let mut fetch = serde_json::to_value(visit).unwrap_or(Value::Null);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use news::Timestamp;
 
-use super::{DAY, IntervalBounds, server_interval_max};
+use super::{DAY, GONE_WAITS, IntervalBounds, server_interval_max};
 
 /// The schedule of one source that was visited before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,12 +14,22 @@ pub struct PlannedVisit {
     pub last: Option<Timestamp>,
     /// When it is due.
     pub next: Timestamp,
+    /// Whether three 410s have confirmed that it is gone: its visits are weeks apart.
+    pub is_gone: bool,
 }
 
 impl PlannedVisit {
     fn interval(&self, bounds: IntervalBounds) -> Duration {
         let interval = self.last.map_or(bounds.interval_max, |last| self.next.since(last));
         interval.clamp(bounds.interval_min, bounds.interval_max.max(bounds.interval_min))
+    }
+
+    /// The longest time until it that the schedule has: more means that the clock was wrong.
+    fn latest(&self, bounds: IntervalBounds) -> Duration {
+        let wait = server_interval_max(bounds);
+        let wait = if self.is_gone { wait.max(GONE_WAITS.1) } else { wait };
+        // A tenth of jitter, and a day to defer past skipHours and skipDays.
+        wait.saturating_add(wait / 10).saturating_add(DAY)
     }
 }
 
@@ -28,13 +38,9 @@ impl PlannedVisit {
 /// visited within `interval_max`.
 #[must_use]
 pub fn catch_up(now: Timestamp, planned: &[PlannedVisit], bounds: IntervalBounds) -> Vec<(usize, Timestamp)> {
-    // A tenth of jitter, and a day to defer past skipHours and skipDays.
-    let latest = now.plus(
-        server_interval_max(bounds).saturating_add(server_interval_max(bounds) / 10).saturating_add(DAY),
-    );
     let rate: f64 = planned.iter().map(|plan| 1.0 / plan.interval(bounds).as_secs_f64().max(0.001)).sum();
-    let mut late: Vec<_> =
-        planned.iter().enumerate().filter(|(_, p)| p.next <= now || p.next > latest).collect();
+    let is_late = |plan: &PlannedVisit| plan.next <= now || plan.next > now.plus(plan.latest(bounds));
+    let mut late: Vec<_> = planned.iter().enumerate().filter(|(_, plan)| is_late(plan)).collect();
     late.sort_by_key(|(index, plan)| (plan.next.plus(plan.interval(bounds)), *index));
     let step = 1.0 / rate.max(f64::MIN_POSITIVE);
     let date = |nth: u32| {
@@ -63,7 +69,7 @@ mod tests {
     fn stopped(n: u32, interval: Duration, stopped: Duration) -> Vec<PlannedVisit> {
         let plan = |k| {
             let last = before(stopped + interval / n * k);
-            PlannedVisit { last: Some(last), next: last.plus(interval) }
+            PlannedVisit { last: Some(last), next: last.plus(interval), is_gone: false }
         };
         (0..n).map(plan).collect()
     }
@@ -92,8 +98,8 @@ mod tests {
 
     #[test]
     fn a_source_that_is_visited_often_comes_first() {
-        let slow = PlannedVisit { last: Some(before(HOUR * 30)), next: before(HOUR * 6) };
-        let fast = PlannedVisit { last: Some(before(HOUR * 6)), next: before(HOUR * 5) };
+        let slow = PlannedVisit { last: Some(before(HOUR * 30)), next: before(HOUR * 6), is_gone: false };
+        let fast = PlannedVisit { last: Some(before(HOUR * 6)), next: before(HOUR * 5), is_gone: false };
         let caught = catch_up(now(), &[slow, fast], IntervalBounds::default());
         assert_eq!(caught[0], (1, now()));
         assert_eq!(caught[1].0, 0);
@@ -101,9 +107,17 @@ mod tests {
 
     #[test]
     fn a_visit_planned_with_a_wrong_clock_is_moved_back_and_others_are_not() {
-        let fine = PlannedVisit { last: Some(now()), next: now().plus(HOUR) };
-        let far = PlannedVisit { last: Some(now()), next: now().plus(HOUR * 24 * 400) };
+        let fine = PlannedVisit { last: Some(now()), next: now().plus(HOUR), is_gone: false };
+        let far = PlannedVisit { last: Some(now()), next: now().plus(HOUR * 24 * 400), is_gone: false };
         assert_eq!(catch_up(now(), &[fine, far], IntervalBounds::default()), [(1, now())]);
         assert!(catch_up(now(), &[], IntervalBounds::default()).is_empty());
+    }
+
+    #[test]
+    fn a_gone_source_is_not_visited_because_its_visit_is_weeks_away() {
+        let gone =
+            |days: u32| PlannedVisit { last: Some(now()), next: now().plus(HOUR * 24 * days), is_gone: true };
+        assert_eq!(catch_up(now(), &[gone(7), gone(62)], IntervalBounds::default()), []);
+        assert_eq!(catch_up(now(), &[gone(400)], IntervalBounds::default()), [(0, now())]);
     }
 }

@@ -7,6 +7,9 @@ use super::*;
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// `quiet_for` of a source that never worked.
+const NEVER_WORKED: Option<Duration> = Some(Duration::ZERO);
+
 fn now() -> Timestamp {
     "2026-03-02T12:00:00Z".parse().unwrap()
 }
@@ -137,8 +140,56 @@ fn a_short_retry_after_never_shortens_the_interval() {
         code: Some(503),
         ..input(ScheduleOutcome::Throttled)
     };
+    let input = ScheduleInput { quiet_for: NEVER_WORKED, ..input };
     assert_eq!(wait(&input, 0.0), 5 * MINUTE);
-    assert_eq!(why(&input), "throttled (503): the server asked for 5s (Retry-After), the minimum is 5m");
+    assert_eq!(
+        why(&input),
+        "throttled (503), first failure in a row: retry in 5m; the server asked for 5s (Retry-After)"
+    );
+}
+
+#[test]
+fn a_short_retry_after_backs_off_all_the_same() {
+    for code in [429, 503] {
+        let throttled = |failures| ScheduleInput {
+            retry_after: Some(Duration::from_secs(5)),
+            code: Some(code),
+            failures,
+            quiet_for: NEVER_WORKED,
+            ..input(ScheduleOutcome::Throttled)
+        };
+        let waits = [1, 2, 3, 4, 20].map(|failures| wait(&throttled(failures), 0.5));
+        assert!(waits[0] >= 5 * MINUTE && waits[0] <= 6 * MINUTE);
+        assert_eq!(waits[1..4], [10 * MINUTE, 20 * MINUTE, 40 * MINUTE]);
+        assert!(waits[4] > 22 * HOUR);
+        let longer = ScheduleInput { retry_after: Some(HOUR), ..throttled(2) };
+        assert!(wait(&longer, 0.0) >= HOUR);
+        assert_eq!(why(&longer), "the server asked for 1h (Retry-After)");
+    }
+}
+
+#[test]
+fn a_feed_that_fails_is_retried_after_its_own_interval() {
+    let recent = ago(&[12 * 60, 24 * 60, 36 * 60]);
+    let slow = ScheduleInput {
+        recent: &recent,
+        quiet_for: Some(12 * HOUR),
+        failures: 1,
+        ..input(ScheduleOutcome::Failed)
+    };
+    assert_eq!(why(&slow), "first failure: retry in 6h");
+    assert_eq!(
+        why(&ScheduleInput { failures: 2, ..slow.clone() }),
+        "second failure in a row: retry in 12h, doubled each time"
+    );
+    let busy = ago(&[4, 9, 13, 21]);
+    let busy = ScheduleInput { recent: &busy, ..slow };
+    assert_eq!(why(&busy), "first failure: retry in 5m");
+    let fresh = ScheduleInput { cache_life_before: Some(2 * HOUR), ..busy.clone() };
+    assert_eq!(why(&fresh), "first failure: retry in 2h");
+    assert!(wait(&fresh, 0.0) >= 2 * HOUR);
+    let hinted = ScheduleInput { ttl: Some(HOUR), ..busy };
+    assert_eq!(why(&hinted), "first failure: retry in 1h");
 }
 
 #[test]
@@ -146,7 +197,7 @@ fn throttling_without_a_time_doubles_from_an_hour_for_429_and_from_the_interval_
     let throttled = |code, failures| ScheduleInput {
         code: Some(code),
         failures,
-        recent: &[],
+        quiet_for: NEVER_WORKED,
         ..input(ScheduleOutcome::Throttled)
     };
     let waits = |code| [1, 2, 3].map(|failures| wait(&throttled(code, failures), 0.5));
@@ -162,7 +213,8 @@ fn throttling_without_a_time_doubles_from_an_hour_for_429_and_from_the_interval_
 
 #[test]
 fn failures_double_up_to_a_day_and_never_end() {
-    let failed = |failures| ScheduleInput { failures, recent: &[], ..input(ScheduleOutcome::Failed) };
+    let failed =
+        |failures| ScheduleInput { failures, quiet_for: NEVER_WORKED, ..input(ScheduleOutcome::Failed) };
     assert_eq!(why(&failed(1)), "first failure: retry in 5m");
     assert_eq!(why(&failed(3)), "third failure in a row: retry in 20m, doubled each time");
     assert_eq!(wait(&failed(3), 0.5), 20 * MINUTE);
@@ -180,14 +232,21 @@ fn failures_double_from_a_fixed_interval() {
 }
 
 #[test]
-fn a_410_ends_the_visits_only_when_it_is_confirmed() {
-    let gone = |gone_in_a_row| ScheduleInput { gone_in_a_row, recent: &[], ..input(ScheduleOutcome::Gone) };
+fn a_410_that_is_confirmed_is_looked_at_again_days_apart() {
+    let gone = |gone_in_a_row| ScheduleInput {
+        gone_in_a_row,
+        quiet_for: NEVER_WORKED,
+        ..input(ScheduleOutcome::Gone)
+    };
     assert_eq!(why(&gone(1)), "gone (410), response 1 of 3 that confirm it: retry in 30m");
     assert_eq!(wait(&gone(2), 0.5), HOUR);
-    let next = next_visit(&gone(3), 0.5);
-    assert_eq!((next.at, next.why.as_str()), (None, "gone (410), confirmed 3 times: no more visits"));
+    assert_eq!(why(&gone(3)), "gone (410), confirmed 3 times: looked at again in 7d");
+    for (times, days) in [(3, 7), (4, 14), (5, 28), (6, 56), (7, 56), (u32::MAX, 56)] {
+        assert_eq!(wait(&gone(times), 0.0), 24 * HOUR * days, "{times}");
+        assert!(wait(&gone(times), 1.0) > 24 * HOUR * days);
+    }
     let never_counted = ScheduleInput { failures: 9, ..gone(0) };
-    assert!(next_visit(&never_counted, 0.5).at.is_some());
+    assert!(wait(&never_counted, 0.5) < HOUR);
 }
 
 #[test]
@@ -238,14 +297,16 @@ prop_compose! {
         code in prop::option::of(prop_oneof![Just(429_u16), Just(503), Just(200)]),
         (failures, gone_in_a_row) in (prop_oneof![0..20_u32, any::<u32>()], 0..5_u32),
         (every, ttl, update_period) in (maybe_wait(), maybe_wait(), maybe_wait()),
-        (cache_life, retry_after) in (maybe_wait(), maybe_wait()),
+        (cache_life, cache_life_before, retry_after) in (maybe_wait(), maybe_wait(), maybe_wait()),
+        quiet_for in maybe_wait(),
         recent in prop::collection::vec(-4_000_000..1_000_000_i64, 0..30),
     ) -> ScheduleInput<'static> {
         let interval_min = Duration::from_secs(min);
         let bounds = IntervalBounds { interval_min, interval_max: interval_min + Duration::from_secs(more) };
         let recent: Vec<_> = recent.iter().map(|s| Timestamp::from_millis(now().millis() + s * 1000)).collect();
         ScheduleInput {
-            code, failures, gone_in_a_row, every, ttl, update_period, cache_life, retry_after,
+            code, failures, gone_in_a_row, every, ttl, update_period, cache_life,
+            cache_life_before, retry_after, quiet_for,
             recent: recent.leak(),
             ..ScheduleInput::new(bounds, now(), outcome)
         }
@@ -264,13 +325,35 @@ proptest! {
     }
 
     #[test]
+    fn a_failure_never_makes_a_source_be_visited_sooner_than_a_success_would(
+        input in any_input(),
+        jitter in 0.0..=1.0_f64,
+        is_before in any::<bool>(),
+    ) {
+        // What the last response with a feed said holds as long as what this one says.
+        let cache_life = if is_before { input.cache_life_before } else { input.cache_life };
+        let worked = ScheduleInput { outcome: ScheduleOutcome::Healthy, cache_life, ..input.clone() };
+        let (failed, worked) = (next_visit(&input, jitter), next_visit(&worked, jitter));
+        prop_assert!(
+            input.outcome == ScheduleOutcome::Healthy || input.outcome == ScheduleOutcome::Unchanged
+                || failed.at >= worked.at,
+            "{} is sooner than {}", failed.why, worked.why
+        );
+    }
+
+    #[test]
     fn no_source_is_forgotten(input in any_input(), jitter in 0.0..=1.0_f64) {
         let Next { at, why } = next_visit(&input, jitter);
         let is_confirmed = input.outcome == ScheduleOutcome::Gone && input.gone_in_a_row >= 3;
-        prop_assert_eq!(at.is_none(), is_confirmed);
+        prop_assert!(at.is_some());
         let Some(at) = at else { return Ok(()) };
         let wait = at.since(input.now);
+        if is_confirmed {
+            prop_assert!(wait >= 7 * 24 * HOUR && wait <= 56 * 24 * HOUR * 11 / 10, "{wait:?} {why}");
+            return Ok(());
+        }
         let asked = input.retry_after.max(input.cache_life).max(input.ttl).max(input.update_period);
+        let asked = asked.max(input.cache_life_before);
         let server = (24 * HOUR).max(input.bounds.interval_max);
         let latest = input.bounds.interval_max.max(asked.unwrap_or_default().min(server) * 11 / 10);
         prop_assert!(wait <= latest, "{wait:?} {why}");

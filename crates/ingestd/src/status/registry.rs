@@ -155,7 +155,8 @@ impl SourceEntry {
             .state
             .next_visit
             .filter(|_| inner.activity == Activity::Idle && inner.state.paused.is_none())?;
-        Some(PlannedVisit { last: inner.state.last_visit, next })
+        let is_gone = fetch::schedule::is_confirmed_gone(inner.state.gone_in_a_row);
+        Some(PlannedVisit { last: inner.state.last_visit, next, is_gone })
     }
 
     pub(crate) fn quarantine(&self) -> Option<String> {

@@ -1,7 +1,8 @@
 //! When sources that are about to start are visited first: spread over time, so that a start causes no burst.
 
 use fetch::schedule::{
-    IntervalBounds, Next, PlannedVisit, catch_up, defer_past_skip_windows, first_visit, server_interval_max,
+    IntervalBounds, Next, PlannedVisit, catch_up, defer_past_skip_windows, first_visit, is_confirmed_gone,
+    server_interval_max,
 };
 use news::{Source, SourceState, Timestamp};
 use notation::humanize;
@@ -26,7 +27,10 @@ pub(super) fn plan_first_visits(
     }
     let known = |(index, (source, state)): (usize, &(Source, SourceState))| {
         let next = state.next_visit.filter(|_| source.enabled && state.last_visit.is_some())?;
-        Some((index, PlannedVisit { last: state.last_visit, next }))
+        Some((
+            index,
+            PlannedVisit { last: state.last_visit, next, is_gone: is_confirmed_gone(state.gone_in_a_row) },
+        ))
     };
     let (indexes, known): (Vec<_>, Vec<_>) = sources.iter().enumerate().filter_map(known).unzip();
     for (index, at) in catch_up(now, &known, bounds) {

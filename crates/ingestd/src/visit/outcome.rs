@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fetch::{
     FailureClass, FetchReport, FetchResult,
-    schedule::{IntervalBounds, ScheduleInput, next_visit, server_interval_max},
+    schedule::{IntervalBounds, ScheduleInput, ScheduleOutcome, next_visit, server_interval_max},
 };
 use news::{Attempt, Escaped, FeedRhythm, Item, Source, SourceState, Timestamp, VisitStatus};
 use notation::humanize;
@@ -122,9 +122,7 @@ impl VisitOutcome {
         outcome.record_panic(message);
         outcome.count_visit(VisitStatus::Error, inputs.now);
         outcome.record_attempt(inputs, None, 0, VisitStatus::Error);
-        let mut facts =
-            ScheduleInput::new(inputs.interval_bounds, inputs.now, fetch::schedule::ScheduleOutcome::Failed);
-        facts.failures = outcome.state.failures;
+        let facts = schedule_input(inputs, &outcome.state, VisitStatus::Error);
         let next = next_visit(&facts, inputs.jitter);
         outcome.state.next_visit = next.at;
         outcome.state.why = next.why;
@@ -284,54 +282,82 @@ impl VisitOutcome {
     }
 
     fn schedule_next(&mut self, inputs: VisitInputs<'_>, report: &FetchReport, status: VisitStatus) {
-        use fetch::schedule::ScheduleOutcome;
-        let schedule_outcome = match status {
-            VisitStatus::New | VisitStatus::Partial => ScheduleOutcome::Healthy,
-            VisitStatus::Unchanged => ScheduleOutcome::Unchanged,
-            VisitStatus::Throttled => ScheduleOutcome::Throttled,
-            VisitStatus::Gone => ScheduleOutcome::Gone,
-            VisitStatus::Error => ScheduleOutcome::Failed,
+        let state = &mut self.state;
+        let answered = report.cache.fresh_for;
+        let answers = ScheduleInput {
+            code: report.code,
+            cache_life: answered,
+            retry_after: report.retry_after,
+            ..schedule_input(inputs, state, status)
         };
         // A new URL starts afresh: it is requested soon, and earlier failures do not count.
         let is_elsewhere = self.redirect_change.is_some() && !status.is_healthy();
-        let (schedule_outcome, failures) =
-            if is_elsewhere { (ScheduleOutcome::Failed, 1) } else { (schedule_outcome, self.state.failures) };
-        let rhythm = &self.state.rhythm;
-        let facts = ScheduleInput {
-            code: report.code,
-            failures,
-            gone_in_a_row: self.state.gone_in_a_row,
-            every: inputs.source.every,
-            recent: &rhythm.recent,
-            quiet_for: quiet_for(inputs.before, inputs.now),
-            ttl: rhythm.ttl_s.map(Duration::from_secs),
-            update_period: rhythm.update_interval_s.map(Duration::from_secs),
-            skip_hours: rhythm.skip_hours,
-            skip_days: rhythm.skip_days,
-            cache_life: report.cache.fresh_for,
-            retry_after: report.retry_after,
-            ..ScheduleInput::new(inputs.interval_bounds, inputs.now, schedule_outcome)
+        let facts = if is_elsewhere {
+            ScheduleInput {
+                outcome: ScheduleOutcome::Failed,
+                failures: 1,
+                recent: &[],
+                quiet_for: Some(Duration::ZERO),
+                ttl: None,
+                update_period: None,
+                cache_life_before: None,
+                ..answers
+            }
+        } else {
+            answers
         };
         let next = next_visit(&facts, inputs.jitter);
-        let next = relax_interval(next, &facts, self.state.websub.as_deref(), inputs.before.last_visit);
-        self.state.next_visit = next.at;
-        self.state.why = next.why;
+        let next = relax_interval(next, &facts, state.websub.as_deref(), inputs.before.last_visit);
+        if status.is_healthy() {
+            state.fresh_s = answered.map(|fresh| u32::try_from(fresh.as_secs()).unwrap_or(u32::MAX));
+        }
+        state.next_visit = next.at;
+        state.why = next.why;
         if is_elsewhere {
-            self.state.gone_in_a_row = 0;
-            self.state.why.push_str(", then at another URL");
+            state.gone_in_a_row = 0;
+            state.why.push_str(", then at another URL");
         }
         let wait = report.retry_after.filter(|_| report.code == Some(429) && report.hops.is_empty());
-        self.state.host_asked_until =
+        state.host_asked_until =
             wait.map(|wait| inputs.now.plus(wait.min(server_interval_max(inputs.interval_bounds))));
     }
 }
 
-/// How long ago the source last had something new; `None` if unknown.
+/// What the schedule needs to know about a source whose last visit ended with `status`, except the head of the response.
+fn schedule_input<'a>(
+    inputs: VisitInputs<'_>,
+    state: &'a SourceState,
+    status: VisitStatus,
+) -> ScheduleInput<'a> {
+    let outcome = match status {
+        VisitStatus::New | VisitStatus::Partial => ScheduleOutcome::Healthy,
+        VisitStatus::Unchanged => ScheduleOutcome::Unchanged,
+        VisitStatus::Throttled => ScheduleOutcome::Throttled,
+        VisitStatus::Gone => ScheduleOutcome::Gone,
+        VisitStatus::Error => ScheduleOutcome::Failed,
+    };
+    let rhythm = &state.rhythm;
+    ScheduleInput {
+        failures: state.failures,
+        gone_in_a_row: state.gone_in_a_row,
+        every: inputs.source.every,
+        recent: &rhythm.recent,
+        quiet_for: quiet_for(inputs.before, inputs.now),
+        ttl: rhythm.ttl_s.map(Duration::from_secs),
+        update_period: rhythm.update_interval_s.map(Duration::from_secs),
+        skip_hours: rhythm.skip_hours,
+        skip_days: rhythm.skip_days,
+        cache_life_before: state.fresh_s.map(|fresh| Duration::from_secs(fresh.into())),
+        ..ScheduleInput::new(inputs.interval_bounds, inputs.now, outcome)
+    }
+}
+
+/// How long ago the source last had something new; zero if it never worked, `None` if unknown.
 fn quiet_for(before: &SourceState, now: Timestamp) -> Option<Duration> {
     match (before.last_news, before.last_visit) {
         (Some(news), _) => Some(now.since(news)),
-        (None, None) => Some(Duration::ZERO),
-        (None, Some(_)) => None,
+        (None, Some(_)) if before.last_success.is_some() => None,
+        (None, _) => Some(Duration::ZERO),
     }
 }
 
@@ -482,16 +508,36 @@ mod tests {
     }
 
     #[test]
-    fn the_third_410_in_a_row_ends_the_visits_and_a_success_in_between_does_not() {
+    fn the_third_410_in_a_row_makes_visits_days_apart_and_a_success_in_between_does_not() {
         let mut state = SourceState::default();
         for _ in 0..2 {
             state = conclude(&state, &visit(410, FetchResult::Gone), ParseOutcome::NotParsed).state;
-            assert!(state.next_visit.is_some());
+            assert!(state.next_visit < Some(NOW().plus(UNCONDITIONAL_EVERY)));
         }
         let healed = conclude(&state, &visit(200, full("\"v\"")), ParseOutcome::SameBytes).state;
         assert_eq!(healed.gone_in_a_row, 0);
         let gone = conclude(&state, &visit(410, FetchResult::Gone), ParseOutcome::NotParsed).state;
-        assert_eq!((gone.next_visit, gone.last_status), (None, Some(VisitStatus::Gone)));
+        assert_eq!((gone.gone_in_a_row, gone.last_status), (3, Some(VisitStatus::Gone)));
+        assert!(gone.next_visit >= Some(NOW().plus(UNCONDITIONAL_EVERY * 7)), "{}", gone.why);
+    }
+
+    #[test]
+    fn a_failing_feed_is_retried_no_sooner_than_it_was_visited_while_it_worked() {
+        let day = UNCONDITIONAL_EVERY;
+        let hours = |n: u32| day / 24 * n;
+        let fresh = FetchReport {
+            cache: Freshness { fresh_for: Some(hours(6)) },
+            ..visit(200, full("\"v1\""))
+        };
+        let worked = conclude(&SourceState::default(), &fresh, ParseOutcome::SameBytes).state;
+        assert!(worked.next_visit >= Some(NOW().plus(hours(6))));
+        let mut state = worked;
+        for failures in [1, 2] {
+            let failure = Failure::new(FailureClass::Timeout, "no answer within 30s");
+            let failed = visit(0, FetchResult::Failed(failure));
+            state = conclude(&state, &failed, ParseOutcome::NotParsed).state;
+            assert!(state.next_visit >= Some(NOW().plus(hours(6) * failures)), "{}", state.why);
+        }
     }
 
     #[test]
