@@ -1,13 +1,14 @@
 //! The supervisor: runs one source actor per source, and passes orders on to them.
 //!
-//! Its other jobs are in separate files: [`catalogue`] applies a new catalogue, [`first_visits`] plans the visits
-//! of sources that are about to start, [`liveness`] rebuilds dead actors, [`clock_jump`] reschedules after a jump of
-//! the clock.
+//! Its other jobs are in separate files: [`catalogue`] applies a new catalogue, [`new_beginning`] decides what a changed
+//! source keeps, [`first_visits`] plans the visits of sources that are about to start, [`liveness`] rebuilds dead actors,
+//! [`clock_jump`] reschedules after a jump of the clock.
 
 mod catalogue;
 mod clock_jump;
 mod first_visits;
 mod liveness;
+mod new_beginning;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -47,6 +48,8 @@ pub(crate) struct Supervisor {
     websub: Option<Recipient<ReviewSubscriptions>>,
     /// States, as the store has them, of sources that are about to start.
     stored_states: HashMap<SourceId, SourceState>,
+    /// Whether a catalogue was applied since the start.
+    has_catalogue: bool,
     sources: BTreeMap<SourceId, SupervisedSource>,
     /// Changed sources that start as soon as the visit in progress of the old one has ended.
     replacements: BTreeMap<SourceId, Source>,
@@ -84,6 +87,7 @@ impl Supervisor {
             record_pauses,
             websub,
             stored_states: HashMap::new(),
+            has_catalogue: false,
             sources: BTreeMap::new(),
             replacements: BTreeMap::new(),
             last_checked: None,

@@ -50,6 +50,46 @@ impl Access {
         .flatten()
         .collect()
     }
+
+    /// Appends every setting, in a form that differs for different settings.
+    pub(crate) fn write_into(&self, hashed: &mut HashedSettings) {
+        // Without `..`, so that no new key is forgotten.
+        let Self { headers, credential, cookie_file, proxy, user_agent, tls_ca_file } = self;
+        for (name, value) in headers {
+            hashed.add("header", name);
+            hashed.add("value", value);
+        }
+        let path = |path: &PathBuf| path.as_os_str().as_encoded_bytes().to_vec();
+        match credential {
+            Some(CredentialFile::Basic(file)) => hashed.add("basic", path(file)),
+            Some(CredentialFile::Bearer(file)) => hashed.add("bearer", path(file)),
+            None => {}
+        }
+        for (key, file) in [("cookie", cookie_file), ("authorities", tls_ca_file)] {
+            hashed.add(key, file.as_ref().map(path).unwrap_or_default());
+        }
+        hashed.add("proxy", proxy.as_ref().map_or("", |proxy| proxy.secret().as_str()));
+        hashed.add("agent", user_agent.as_deref().unwrap_or_default());
+    }
+}
+
+/// Names and values to hash.
+#[derive(Default)]
+pub(crate) struct HashedSettings(Vec<u8>);
+
+impl HashedSettings {
+    /// Appends a name and a value, whose length keeps it apart from the next one.
+    pub(crate) fn add(&mut self, name: &str, value: impl AsRef<[u8]>) {
+        let value = value.as_ref();
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(&value.len().to_le_bytes());
+        self.0.extend_from_slice(value);
+    }
+
+    /// Never 0, which stands for "unknown".
+    pub(crate) fn hash(&self) -> u64 {
+        crate::stable_hash(&self.0).max(1)
+    }
 }
 
 /// Without the values of the headers.

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::Access;
+use crate::{Access, access::HashedSettings};
 
 /// The name of a source: 1 to 64 characters of `a-z0-9_-`, beginning with a letter or digit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -184,6 +184,27 @@ impl Source {
             enabled: true,
         }
     }
+
+    /// Hash of what is requested: the address and the request settings, but not what is in their files. What is known about
+    /// the answers belongs to it. Never 0.
+    #[must_use]
+    pub fn request_hash(&self) -> u64 {
+        let mut hashed = HashedSettings::default();
+        hashed.add("url", self.url.secret().as_str());
+        self.access.write_into(&mut hashed);
+        hashed.hash()
+    }
+
+    /// Hash of the settings that decide when and for how long it is visited. Never 0.
+    #[must_use]
+    pub fn plan_hash(&self) -> u64 {
+        let mut hashed = HashedSettings::default();
+        let millis = |time: Option<Duration>| time.map_or(0, |time| time.as_millis()).to_le_bytes();
+        hashed.add("every", millis(self.every));
+        hashed.add("timeout", millis(self.timeout));
+        hashed.add("body", self.body_bytes_max.unwrap_or_default().to_le_bytes());
+        hashed.hash()
+    }
 }
 
 #[cfg(test)]
@@ -197,6 +218,63 @@ mod tests {
         assert_eq!(format!("{url:?}"), url.to_string());
         assert_eq!(serde_json::to_string(&url).unwrap(), format!("\"{url}\""));
         assert_eq!(url.secret().query(), Some("token=TOPSECRET&n=1"));
+    }
+
+    #[test]
+    fn each_key_about_requests_changes_the_request_hash_and_no_other_key_does() {
+        use std::path::PathBuf;
+
+        use crate::CredentialFile;
+
+        let plain = || {
+            let url = FeedUrl::try_new("https://example.org/feed").unwrap();
+            Source::new(SourceId::try_new("a").unwrap(), url)
+        };
+        let url = |text| FeedUrl::try_new(text).unwrap();
+        let file = || PathBuf::from("file");
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let requests: [&dyn Fn(&mut Source); 11] = [
+            &|source| source.url = url("https://example.org/feed?key=2"),
+            &|source| source.access.headers = vec![header("a", "b")],
+            &|source| source.access.headers = vec![header("ab", "")],
+            &|source| source.access.headers = vec![header("a", "b"), header("c", "d")],
+            &|source| source.access.credential = Some(CredentialFile::Basic(file())),
+            &|source| source.access.credential = Some(CredentialFile::Bearer(file())),
+            &|source| source.access.cookie_file = Some(file()),
+            &|source| source.access.proxy = Some(url("http://proxy.example:3128")),
+            &|source| source.access.proxy = Some(url("http://user:other@proxy.example:3128")),
+            &|source| source.access.user_agent = Some("file".to_owned()),
+            &|source| source.access.tls_ca_file = Some(file()),
+        ];
+        let changed = |change: &dyn Fn(&mut Source)| {
+            let mut source = plain();
+            change(&mut source);
+            (source.request_hash(), source.plan_hash())
+        };
+        let mut hashes = vec![plain().request_hash()];
+        hashes.extend(requests.map(|change| changed(change).0));
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), 12, "all differ");
+        assert!(requests.iter().all(|change| changed(*change).1 == plain().plan_hash()));
+        let plans: [&dyn Fn(&mut Source); 3] = [
+            &|source| source.every = Some(Duration::from_secs(300)),
+            &|source| source.timeout = Some(Duration::from_secs(300)),
+            &|source| source.body_bytes_max = Some(300_000),
+        ];
+        for change in plans {
+            let (request, plan) = changed(change);
+            assert!(request == plain().request_hash() && plan != plain().plan_hash());
+        }
+        let rest = changed(&|source| {
+            source.name = "Another name".to_owned();
+            source.category = "other".to_owned();
+            source.country = Some("GB".to_owned());
+            source.language = Some("en".to_owned());
+            source.tags = vec!["x".to_owned()];
+            source.enabled = false;
+        });
+        assert_eq!(rest, (plain().request_hash(), plain().plan_hash()));
     }
 
     #[test]

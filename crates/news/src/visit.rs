@@ -137,6 +137,16 @@ impl Pause {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SourceState {
+    /// Hash of the address and the request settings that this state belongs to ([`crate::Source::request_hash`]); 0 in a
+    /// store of an older version.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub address: u64,
+    /// Hash of the settings that its next visit was planned with ([`crate::Source::plan_hash`]).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub plan: u64,
+    /// The address before the last change, if its server had asked for a pause that is not over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub former: Option<Box<FormerAddress>>,
     /// Hash of the address and the credentials that the validators belong to; they are dropped when it changes.
     pub url_hash: u64,
     /// Hash of the address that issued the validators; they are sent to no other one.
@@ -220,6 +230,22 @@ impl SourceState {
             (attempt.status, attempt.new, attempt.updated) = (status, new, updated);
         }
     }
+}
+
+/// A pause that the server of a former address asked for: it holds again when the address returns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerAddress {
+    /// As [`SourceState::address`].
+    pub address: u64,
+    /// No visit before this time.
+    pub not_before: Timestamp,
+    /// Failed visits in a row.
+    pub failures: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(hash: &u64) -> bool {
+    *hash == 0
 }
 
 /// Schedule hints of a document; stored, because a 304 has none.

@@ -7,7 +7,7 @@ use news::{Source, SourceId};
 
 use super::{
     SupervisedSource, Supervisor,
-    first_visits::{plan_first_visits, restore_state},
+    first_visits::{StartingSource, plan_first_visits, restore_state},
 };
 use crate::{
     messages::{ApplyCatalogue, CatalogueDiff},
@@ -27,8 +27,10 @@ impl Handler<ApplyCatalogue> for Supervisor {
         let removed = self.remove_missing(&catalogue.sources);
         let mut diff = CatalogueDiff { removed, ..CatalogueDiff::default() };
         let mut replaced = std::mem::take(&mut self.replacements);
+        let is_reload = std::mem::replace(&mut self.has_catalogue, true);
         let mut to_start = Vec::new();
         for source in catalogue.sources {
+            let is_listed = self.sources.contains_key(&source.id);
             match self.sources.get(&source.id) {
                 Some(running) if *running.entry.source == source && !replaced.contains_key(&source.id) => {
                     diff.unchanged += 1;
@@ -47,7 +49,7 @@ impl Handler<ApplyCatalogue> for Supervisor {
                 }
                 None => diff.added += 1,
             }
-            to_start.push(source);
+            to_start.push((source, is_reload && !is_listed));
         }
         self.start_sources(to_start);
         self.ctx.metrics.sources.set(i64::try_from(self.sources.len()).unwrap_or(i64::MAX));
@@ -71,16 +73,18 @@ impl Supervisor {
         missing.len()
     }
 
-    /// Starts sources from their stored states, with their first visits spread over time.
-    fn start_sources(&mut self, sources: Vec<Source>) {
+    /// Starts sources from their stored states, with their first visits spread over time. The second of each pair says that
+    /// the running daemon did not have the source until now.
+    fn start_sources(&mut self, sources: Vec<(Source, bool)>) {
         let now = self.ctx.now();
         let mut stored_states = std::mem::take(&mut self.stored_states);
-        let restored = sources.into_iter().map(|source| {
+        let restored = sources.into_iter().map(|(source, is_added)| {
             let state = stored_states.remove(&source.id).unwrap_or_default();
-            restore_state(&self.ctx, source, state, now)
+            restore_state(&self.ctx, source, state, is_added, now)
         });
-        let planned = plan_first_visits(restored.collect(), now, self.ctx.interval_bounds.get());
-        for (source, state) in planned {
+        let mut starting: Vec<_> = restored.collect();
+        plan_first_visits(&mut starting, now, self.ctx.interval_bounds.get());
+        for StartingSource { source, state, .. } in starting {
             self.start_source(source, state);
         }
     }
@@ -108,7 +112,7 @@ impl Supervisor {
         for id in ended {
             let (state, source) = (self.remove_source(&id), self.replacements.remove(&id));
             self.stored_states.extend(state.map(|state| (id, state)));
-            self.start_sources(source.into_iter().collect());
+            self.start_sources(source.into_iter().map(|source| (source, false)).collect());
         }
     }
 }

@@ -7,51 +7,67 @@ use fetch::schedule::{
 use news::{Source, SourceState, Timestamp};
 use notation::humanize;
 
+use super::new_beginning::{Beginning, adapt};
 use crate::{
     queue::host::Host,
     visit::{context::VisitContext, crash_guard::CRASHES_MAX},
 };
 
+/// A source that is about to start.
+pub(super) struct StartingSource {
+    pub(super) source: Source,
+    pub(super) state: SourceState,
+    beginning: Beginning,
+}
+
 /// Gives each new source a first visit and each overdue one its own next visit.
-pub(super) fn plan_first_visits(
-    mut sources: Vec<(Source, SourceState)>,
-    now: Timestamp,
-    bounds: IntervalBounds,
-) -> Vec<(Source, SourceState)> {
-    let is_new = |source: &Source, state: &SourceState| source.enabled && state.last_visit.is_none();
-    let total = sources.iter().filter(|(source, state)| is_new(source, state)).count();
-    let new = sources.iter_mut().filter(|(source, state)| is_new(source, state));
-    for (index, (_, state)) in new.enumerate() {
+pub(super) fn plan_first_visits(sources: &mut [StartingSource], now: Timestamp, bounds: IntervalBounds) {
+    let is_new = |starting: &StartingSource| starting.source.enabled && starting.state.last_visit.is_none();
+    let total = sources.iter().filter(|starting| is_new(starting)).count();
+    for (index, StartingSource { state, .. }) in
+        sources.iter_mut().filter(|starting| is_new(starting)).enumerate()
+    {
         let first = first_visit(now, index, total, bounds);
-        (state.next_visit, state.why) = (first.at, first.why);
+        // Later only if the server has asked for that.
+        state.next_visit = state.next_visit.max(first.at);
+        if state.why.is_empty() {
+            state.why = first.why;
+        }
     }
-    let known = |(index, (source, state)): (usize, &(Source, SourceState))| {
+    let known = |(index, StartingSource { source, state, .. }): (usize, &StartingSource)| {
         let next = state.next_visit.filter(|_| source.enabled && state.last_visit.is_some())?;
-        Some((
-            index,
-            PlannedVisit { last: state.last_visit, next, is_gone: is_confirmed_gone(state.gone_in_a_row) },
-        ))
+        let is_gone = is_confirmed_gone(state.gone_in_a_row);
+        Some((index, PlannedVisit { last: state.last_visit, next, is_gone }))
     };
     let (indexes, known): (Vec<_>, Vec<_>) = sources.iter().enumerate().filter_map(known).unzip();
     for (index, at) in catch_up(now, &known, bounds) {
-        let state = &mut sources[indexes[index]].1;
-        let next = Next { at: Some(at), why: "due since before the start".to_owned() };
+        let StartingSource { state, beginning, .. } = &mut sources[indexes[index]];
+        let why = match beginning {
+            Beginning::Planned => std::mem::take(&mut state.why),
+            Beginning::Same | Beginning::New => "due since before the start".to_owned(),
+        };
+        let next = Next { at: Some(at), why };
         let rhythm = &state.rhythm;
         let next = defer_past_skip_windows(next, rhythm.skip_hours, rhythm.skip_days, fastrand::f64());
         (state.next_visit, state.why) = (next.at, next.why);
     }
-    sources
 }
 
-/// Restores a source from its stored state: a pause that is over ends, a host that asked for a pause gets it, and a
-/// source whose document was being parsed at several crashes of the process goes into quarantine.
+/// Restores a source from its stored state: what belongs to another address is dropped, a pause that is over ends, a host
+/// that asked for a pause gets it, and a source whose document was being parsed at several crashes of the process goes into
+/// quarantine. `is_added` says that the running daemon did not have this source until now.
 pub(super) fn restore_state(
     ctx: &VisitContext,
     source: Source,
     mut state: SourceState,
+    is_added: bool,
     now: Timestamp,
-) -> (Source, SourceState) {
+) -> StartingSource {
     let bounds = ctx.interval_bounds.get();
+    let beginning = adapt(&mut state, &source, is_added, bounds, now);
+    if beginning == Beginning::New {
+        ctx.crash_guard.forget(&source.id);
+    }
     state.paused = state.paused.filter(|pause| pause.is_active(now));
     let latest = now.plus(server_interval_max(bounds));
     if let Some(until) = state.host_asked_until.filter(|until| now < *until && *until <= latest) {
@@ -68,5 +84,5 @@ pub(super) fn restore_state(
         // It is not a new source any more, even if none of its visits ever ended.
         state.last_visit.get_or_insert(now);
     }
-    (source, state)
+    StartingSource { source, state, beginning }
 }

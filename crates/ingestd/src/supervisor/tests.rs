@@ -356,10 +356,60 @@ fn a_restart_spreads_what_is_due_and_keeps_what_is_not() {
             ApplyCatalogue { catalogue: Catalogue { sources }, stored_states: stored_states.into() };
         harness.supervisor.send(message).await.unwrap();
         let next = |id: &str| harness.registry.get(id).unwrap().state().next_visit;
-        assert_eq!((next("later"), next("gone")), (Some(later), None));
+        assert_eq!(next("later"), Some(later));
+        assert!(next("gone").is_some(), "no source is given up");
         assert!(next("far") < Some(far), "a clock that was wrong postpones nothing by years");
         let due = harness.registry.get("due").unwrap();
         harness.until(|| due.state().counts.visits == 1).await;
+    });
+}
+
+#[test]
+fn a_changed_source_is_visited_at_once_and_so_is_one_that_is_added_again() {
+    run(async {
+        let mut harness = harness(feed::read).await;
+        let gone = |source: &Source| {
+            let now = Timestamp::from_millis(Clock::system().now_millis());
+            let mut state = SourceState {
+                address: source.request_hash(),
+                plan: source.plan_hash(),
+                last_visit: Some(now),
+                last_status: Some(VisitStatus::Gone),
+                failures: 3,
+                gone_in_a_row: 3,
+                next_visit: Some(now.plus(Duration::from_secs(7 * 86_400))),
+                ..SourceState::default()
+            };
+            state.counts.visits = 3;
+            state
+        };
+        let with = |change: &dyn Fn(&mut Source)| {
+            let mut source = harness.source("a");
+            change(&mut source);
+            source
+        };
+        let old = with(&|source| source.url = FeedUrl::try_new("http://127.0.0.1:9/").unwrap());
+        let plain = with(&|_| {});
+        let header = with(&|source| source.access.headers = vec![("x-key".to_owned(), "1".to_owned())]);
+        // As after a restart: the list was changed while the daemon did not run.
+        let stored_states = [(old.id.clone(), gone(&old))].into();
+        let message = ApplyCatalogue { catalogue: Catalogue { sources: vec![plain.clone()] }, stored_states };
+        harness.supervisor.send(message).await.unwrap();
+        let report = harness.report().await;
+        assert_eq!((report.status, report.new), (VisitStatus::New, 1));
+        let visits = |harness: &Harness| harness.registry.get("a").unwrap().state().counts.visits;
+        assert_eq!(visits(&harness), 4, "its counts stay");
+        // As by a reload.
+        for changed in [header, plain.clone()] {
+            assert_eq!(harness.apply(vec![changed]).await.changed, 1);
+            assert_eq!(harness.report().await.new, 0, "no item comes twice");
+        }
+        harness.apply(Vec::new()).await;
+        let stored_states = [(plain.id.clone(), gone(&plain))].into();
+        let message = ApplyCatalogue { catalogue: Catalogue { sources: vec![plain] }, stored_states };
+        harness.supervisor.send(message).await.unwrap();
+        assert_eq!(harness.report().await.status, VisitStatus::Unchanged, "added again");
+        assert_eq!(harness.registry.get("a").unwrap().state().gone_in_a_row, 0);
     });
 }
 

@@ -77,6 +77,11 @@ impl CrashGuard {
         self.crashes().get(source).copied().unwrap_or(0)
     }
 
+    /// Forgets the crashes of a source: its document is another one now.
+    pub(crate) fn forget(&self, source: &SourceId) {
+        self.crashes().remove(source);
+    }
+
     /// Writes the file of a source. Blocks for a moment.
     #[expect(clippy::disallowed_methods, reason = "on the thread that is about to parse")]
     pub(crate) fn begin(&self, source: &SourceId) -> ParseGuard {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fetch::{
     FailureClass, FetchReport, FetchResult,
-    schedule::{IntervalBounds, ScheduleInput, ScheduleOutcome, next_visit, server_interval_max},
+    schedule::{IntervalBounds, Next, ScheduleInput, ScheduleOutcome, next_visit, server_interval_max},
 };
 use news::{Attempt, Escaped, FeedRhythm, Item, Source, SourceState, Timestamp, VisitStatus};
 use notation::humanize;
@@ -122,7 +122,7 @@ impl VisitOutcome {
         outcome.record_panic(message);
         outcome.count_visit(VisitStatus::Error, inputs.now);
         outcome.record_attempt(inputs, None, 0, VisitStatus::Error);
-        let facts = schedule_input(inputs, &outcome.state, VisitStatus::Error);
+        let facts = schedule_input(inputs.into(), inputs.before, &outcome.state, VisitStatus::Error);
         let next = next_visit(&facts, inputs.jitter);
         outcome.state.next_visit = next.at;
         outcome.state.why = next.why;
@@ -288,7 +288,7 @@ impl VisitOutcome {
             code: report.code,
             cache_life: answered,
             retry_after: report.retry_after,
-            ..schedule_input(inputs, state, status)
+            ..schedule_input(inputs.into(), inputs.before, state, status)
         };
         // A new URL starts afresh: it is requested soon, and earlier failures do not count.
         let is_elsewhere = self.redirect_change.is_some() && !status.is_healthy();
@@ -323,9 +323,56 @@ impl VisitOutcome {
     }
 }
 
+/// Plans the next visit of a source again, after a change of its interval or its limits. The wait that its server asked for
+/// stays, and so does a quarantine; a failing source is visited now, because the change may be the remedy.
+pub(crate) fn plan_again(
+    source: &Source,
+    state: &SourceState,
+    interval_bounds: IntervalBounds,
+    now: Timestamp,
+    jitter: f64,
+) -> Next {
+    let planned = || Next { at: state.next_visit, why: state.why.clone() };
+    let at_once = || Next { at: Some(now), why: "its settings have changed".to_owned() };
+    let since = state.last_visit.filter(|last| *last <= now).unwrap_or(now);
+    let after = |status: VisitStatus| {
+        let inputs = ScheduledSource { source, interval_bounds, now: since };
+        let facts = ScheduleInput {
+            cache_life: state.fresh_s.map(|fresh| Duration::from_secs(fresh.into())),
+            ..schedule_input(inputs, state, state, status)
+        };
+        let next = next_visit(&facts, jitter);
+        Next { at: next.at.map(|at| at.max(now)), ..next }
+    };
+    match state.last_status {
+        _ if state.next_visit.is_some() && state.quarantine.is_some() => planned(),
+        Some(VisitStatus::Throttled) if state.next_visit.is_some() => planned(),
+        Some(status @ (VisitStatus::Throttled | VisitStatus::Gone)) if state.next_visit.is_none() => {
+            after(status)
+        }
+        Some(status) if status.is_healthy() => after(status),
+        _ => at_once(),
+    }
+}
+
+/// A source, and when its last visit ended.
+#[derive(Clone, Copy)]
+struct ScheduledSource<'a> {
+    source: &'a Source,
+    interval_bounds: IntervalBounds,
+    now: Timestamp,
+}
+
+impl<'a> From<VisitInputs<'a>> for ScheduledSource<'a> {
+    fn from(VisitInputs { source, interval_bounds, now, .. }: VisitInputs<'a>) -> Self {
+        Self { source, interval_bounds, now }
+    }
+}
+
 /// What the schedule needs to know about a source whose last visit ended with `status`, except the head of the response.
 fn schedule_input<'a>(
-    inputs: VisitInputs<'_>,
+    scheduled: ScheduledSource<'_>,
+    before: &SourceState,
     state: &'a SourceState,
     status: VisitStatus,
 ) -> ScheduleInput<'a> {
@@ -340,15 +387,15 @@ fn schedule_input<'a>(
     ScheduleInput {
         failures: state.failures,
         gone_in_a_row: state.gone_in_a_row,
-        every: inputs.source.every,
+        every: scheduled.source.every,
         recent: &rhythm.recent,
-        quiet_for: quiet_for(inputs.before, inputs.now),
+        quiet_for: quiet_for(before, scheduled.now),
         ttl: rhythm.ttl_s.map(Duration::from_secs),
         update_period: rhythm.update_interval_s.map(Duration::from_secs),
         skip_hours: rhythm.skip_hours,
         skip_days: rhythm.skip_days,
         cache_life_before: state.fresh_s.map(|fresh| Duration::from_secs(fresh.into())),
-        ..ScheduleInput::new(inputs.interval_bounds, inputs.now, outcome)
+        ..ScheduleInput::new(scheduled.interval_bounds, scheduled.now, outcome)
     }
 }
 

@@ -1,0 +1,255 @@
+//! What a source keeps when it has changed in the catalogue.
+//!
+//! Its state belongs to its id, its address and its request settings ([`Source::request_hash`]). What another address was
+//! answered with says nothing about this one: validators, failures, 410s and the quarantine are dropped, and the source is
+//! visited as a new one. Its counts, its pause, its last visits and the list of items that it has already had stay.
+
+use fetch::schedule::{IntervalBounds, server_interval_max};
+use news::{FeedRhythm, FormerAddress, RedirectState, Source, SourceState, Timestamp, VisitStatus};
+
+use crate::visit::{outcome::plan_again, redirects::url_hash};
+
+/// What of a source is new, compared with its stored state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// Nothing that decides about its visits.
+    Same,
+    /// Its interval or its limits: the next visit was planned again.
+    Planned,
+    /// Its address or its request settings, or it was not in the catalogue for a time: it is visited as a new source.
+    New,
+}
+
+/// Adapts a stored state to the source as it is in the catalogue now. `is_added` says that the running daemon did not have
+/// this source until now.
+pub(super) fn adapt(
+    state: &mut SourceState,
+    source: &Source,
+    is_added: bool,
+    bounds: IntervalBounds,
+    now: Timestamp,
+) -> Beginning {
+    let (address, plan) = (source.request_hash(), source.plan_hash());
+    let (address_before, plan_before) = (state.address, state.plan);
+    (state.address, state.plan) = (address, plan);
+    let has_same_url = state.moves.home == url_hash(&source.url);
+    let is_same = match address_before {
+        // A store of an older version, which knows the URL only.
+        0 => has_same_url || state.moves.home == 0,
+        before => before == address,
+    };
+    let asked_until = asked_until(state, bounds, now);
+    if !is_same {
+        begin_at_new_address(state, address_before, has_same_url, asked_until, now);
+        return Beginning::New;
+    }
+    if is_added && state.last_visit.is_some() && asked_until.is_none() {
+        forget_failures(state);
+        "added again".clone_into(&mut state.why);
+        return Beginning::New;
+    }
+    let has_plan = state.next_visit.is_some() && (plan_before == 0 || plan_before == plan);
+    if has_plan || state.last_visit.is_none() {
+        return Beginning::Same;
+    }
+    let next = plan_again(source, state, bounds, now, fastrand::f64());
+    (state.next_visit, state.why) = (next.at, next.why);
+    Beginning::Planned
+}
+
+/// Until when the server has asked for a pause, by Retry-After or by throttling; `None` if that is over.
+fn asked_until(state: &SourceState, bounds: IntervalBounds, now: Timestamp) -> Option<Timestamp> {
+    // Longer than the schedule ever waits means that the clock was wrong.
+    let latest = now.plus(server_interval_max(bounds) * 2);
+    let throttled = state.next_visit.filter(|_| state.last_status == Some(VisitStatus::Throttled));
+    throttled.max(state.host_asked_until).filter(|until| now < *until && *until <= latest)
+}
+
+fn begin_at_new_address(
+    state: &mut SourceState,
+    before: u64,
+    has_same_url: bool,
+    asked_until: Option<Timestamp>,
+    now: Timestamp,
+) {
+    let failures = state.failures;
+    let left =
+        asked_until.map(|not_before| Box::new(FormerAddress { address: before, not_before, failures }));
+    let former = state.former.take().filter(|former| now < former.not_before);
+    forget_failures(state);
+    (state.validator_key, state.etag, state.last_modified, state.body_hash) = (None, None, None, None);
+    (state.last_full, state.asked_in_full, state.fresh_s) = (None, None, None);
+    state.warnings.clear();
+    state.moves = RedirectState::default();
+    let has_visits = state.counts.visits > 0;
+    let why = match (has_visits, has_same_url) {
+        (false, _) => "",
+        (true, true) => "its request settings have changed",
+        (true, false) => "its address has changed",
+    };
+    why.clone_into(&mut state.why);
+    if !has_same_url {
+        state.rhythm = FeedRhythm::default();
+        (state.last_news, state.last_success) = (None, None);
+    }
+    match former {
+        // It is back: the pause that its server asked for holds.
+        Some(former) if former.address == state.address => {
+            (state.failures, state.next_visit) = (former.failures, Some(former.not_before));
+            "the server asked for a pause before the address was changed".clone_into(&mut state.why);
+            state.former = left;
+        }
+        former => state.former = left.or(former),
+    }
+}
+
+/// What the last visits were answered with, except validators, is of no importance any more.
+fn forget_failures(state: &mut SourceState) {
+    (state.failures, state.gone_in_a_row) = (0, 0);
+    (state.quarantine, state.host_asked_until, state.last_error) = (None, None, None);
+    (state.last_visit, state.last_status, state.last_code, state.next_visit) = (None, None, None, None);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use news::{FeedUrl, SourceId};
+
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn now() -> Timestamp {
+        Timestamp::from_millis(1_800_000_000_000)
+    }
+
+    fn ago(time: Duration) -> Timestamp {
+        Timestamp::from_millis(now().millis() - i64::try_from(time.as_millis()).unwrap())
+    }
+
+    fn source(url: &str) -> Source {
+        Source::new(SourceId::try_new("a").unwrap(), FeedUrl::try_new(url).unwrap())
+    }
+
+    fn adapted(state: &mut SourceState, source: &Source) -> Beginning {
+        adapt(state, source, false, IntervalBounds::default(), now())
+    }
+
+    /// The state of a source that was visited a minute ago for the `visits`-th time.
+    fn visited(source: &Source, status: VisitStatus) -> SourceState {
+        let mut state = SourceState {
+            address: source.request_hash(),
+            plan: source.plan_hash(),
+            etag: Some("\"v\"".to_owned()),
+            last_visit: Some(ago(DAY / 1440)),
+            last_status: Some(status),
+            next_visit: Some(now().plus(DAY)),
+            why: "planned".to_owned(),
+            quarantine: Some("slow".to_owned()),
+            ..SourceState::default()
+        };
+        state.counts.visits = 9;
+        state.moves.home = url_hash(&source.url);
+        if !status.is_healthy() {
+            (state.failures, state.last_error) = (3, Some("x".to_owned()));
+        }
+        state
+    }
+
+    #[test]
+    fn a_new_address_or_new_access_begins_anew_and_what_is_no_request_does_not() {
+        let old = source("https://example.org/old");
+        let mut with_header = old.clone();
+        with_header.access.headers = vec![("x-key".to_owned(), "1".to_owned())];
+        for changed in [source("https://example.org/new"), with_header] {
+            let mut state = visited(&old, VisitStatus::Gone);
+            state.gone_in_a_row = 3;
+            state.paused = Some(news::Pause { since: now(), until: None, reason: None });
+            assert_eq!(adapted(&mut state, &changed), Beginning::New);
+            assert_eq!((state.failures, state.gone_in_a_row), (0, 0));
+            assert_eq!((state.etag.as_deref(), state.quarantine.as_deref()), (None, None));
+            assert_eq!((state.last_visit, state.next_visit, state.last_status), (None, None, None));
+            assert!(state.counts.visits == 9 && state.paused.is_some() && state.why.ends_with("changed"));
+            let again = state.clone();
+            assert_eq!((adapted(&mut state, &changed), &state), (Beginning::Same, &again));
+        }
+        let mut renamed = old.clone();
+        renamed.name = "Another name".to_owned();
+        let mut state = visited(&old, VisitStatus::Gone);
+        let before = state.clone();
+        assert_eq!((adapted(&mut state, &renamed), state), (Beginning::Same, before));
+    }
+
+    #[test]
+    fn an_address_that_comes_back_still_waits_for_its_retry_after() {
+        let (first, second) = (source("https://example.org/1"), source("https://example.org/2"));
+        let mut state = visited(&first, VisitStatus::Throttled);
+        assert_eq!(adapted(&mut state, &second), Beginning::New);
+        assert_eq!((state.failures, state.next_visit), (0, None));
+        assert_eq!(adapted(&mut state, &first), Beginning::New);
+        assert_eq!((state.failures, state.next_visit), (3, Some(now().plus(DAY))));
+        let mut state = visited(&first, VisitStatus::Error);
+        adapted(&mut state, &second);
+        adapted(&mut state, &first);
+        assert_eq!((state.failures, state.next_visit), (0, None), "nothing was asked for");
+    }
+
+    #[test]
+    fn a_new_interval_holds_at_once_but_never_against_the_server() {
+        let old = source("https://example.org/feed");
+        let mut quick = old.clone();
+        quick.every = Some(Duration::from_secs(600));
+        let mut state = visited(&old, VisitStatus::Unchanged);
+        state.quarantine = None;
+        assert_eq!(adapted(&mut state, &quick), Beginning::Planned);
+        assert_eq!(state.why, "every 10m, as configured");
+        assert!(state.next_visit.is_some_and(|next| now() < next && next.since(now()) < DAY / 144));
+        assert_eq!(state.etag.as_deref(), Some("\"v\""), "the address is the same");
+        let mut fresh = SourceState { fresh_s: Some(7200), ..visited(&old, VisitStatus::Unchanged) };
+        fresh.quarantine = None;
+        adapted(&mut fresh, &quick);
+        assert!(fresh.next_visit >= Some(ago(DAY / 1440).plus(DAY / 12)), "{}", fresh.why);
+        let mut failing = visited(&old, VisitStatus::Error);
+        failing.quarantine = None;
+        adapted(&mut failing, &quick);
+        assert_eq!((failing.next_visit, failing.failures), (Some(now()), 3));
+        let mut throttled = visited(&old, VisitStatus::Throttled);
+        adapted(&mut throttled, &quick);
+        assert_eq!(throttled.next_visit, Some(now().plus(DAY)));
+    }
+
+    #[test]
+    fn a_source_that_is_added_again_is_a_new_one_unless_its_server_asked_for_a_pause() {
+        let source = source("https://example.org/feed");
+        let added = |state: &mut SourceState| adapt(state, &source, true, IntervalBounds::default(), now());
+        let mut gone = visited(&source, VisitStatus::Gone);
+        assert_eq!(added(&mut gone), Beginning::New);
+        assert_eq!((gone.next_visit, gone.failures, gone.why.as_str()), (None, 0, "added again"));
+        let mut throttled = visited(&source, VisitStatus::Throttled);
+        assert_eq!(added(&mut throttled), Beginning::Same);
+        assert_eq!((throttled.next_visit, throttled.failures), (Some(now().plus(DAY)), 3));
+        assert_eq!(added(&mut SourceState::default()), Beginning::Same, "it was never here");
+    }
+
+    #[test]
+    fn after_an_upgrade_the_visits_are_the_planned_ones_and_no_gone_source_is_dead() {
+        let same = source("https://example.org/feed");
+        let mut state = SourceState { address: 0, plan: 0, ..visited(&same, VisitStatus::Unchanged) };
+        assert_eq!(adapted(&mut state, &same), Beginning::Same);
+        assert_eq!((state.next_visit, state.why.as_str()), (Some(now().plus(DAY)), "planned"));
+        assert!(state.etag.is_some() && state.address == same.request_hash());
+        let mut moved = SourceState { address: 0, plan: 0, ..visited(&same, VisitStatus::Unchanged) };
+        assert_eq!(adapted(&mut moved, &source("https://example.org/other")), Beginning::New);
+        let mut gone = SourceState {
+            address: 0,
+            plan: 0,
+            gone_in_a_row: 3,
+            next_visit: None,
+            quarantine: None,
+            ..visited(&same, VisitStatus::Gone)
+        };
+        assert_eq!(adapted(&mut gone, &same), Beginning::Planned);
+        assert!(gone.next_visit > Some(now().plus(DAY * 6)), "{}", gone.why);
+    }
+}
