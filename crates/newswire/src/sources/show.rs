@@ -3,7 +3,7 @@
 use clap::Args;
 use control::{ControlError, Problem};
 use daemon::Exit;
-use news::SourceStatus;
+use news::{SourceStatus, VisitStatus};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -16,7 +16,7 @@ pub(super) struct ListArgs {
     /// Print the daemon's answer as JSON
     #[arg(long)]
     json: bool,
-    /// List only sources whose last visit failed
+    /// List only sources whose last visit failed, or found the feed gone
     #[arg(long)]
     failing: bool,
     /// List only paused sources
@@ -78,7 +78,8 @@ impl TryFrom<Map<String, Value>> for ListedSource {
 
 impl ListArgs {
     fn includes(&self, source: &SourceStatus) -> bool {
-        (!self.failing || source.consecutive_failures > 0)
+        let fails = source.consecutive_failures > 0 || source.last_status == Some(VisitStatus::Gone);
+        (!self.failing || fails)
             && (!self.paused || source.paused.is_some())
             && (self.category.is_empty() || self.category.contains(&source.category))
     }
