@@ -281,3 +281,37 @@ fn a_host_that_hangs_for_ever_delays_no_first_item_of_another_host() {
     let waits = (0..FEEDS).filter(|n| seen.requests(&format!("hangs{n}")).is_empty()).count();
     assert!(waits > FEEDS / 2, "only two at a time hang at the dead host, {waits} still wait");
 }
+
+#[test]
+fn a_gone_feed_is_asked_again_days_apart_and_returns_with_its_items() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let servers = ScriptedServer::new(|_, nth, _| match nth {
+        0 => response(200, &[], FEED),
+        1..=4 => response(410, &[], ""),
+        _ => response(
+            200,
+            &[],
+            FEED.replace("</item>", "</item><item><title>two</title><guid>2</guid></item>"),
+        ),
+    });
+    let head = simulate(async {
+        let clock = Clock::from_tokio(MONDAY_MS);
+        let (directory, mut head) = (directory(), 0);
+        // With restarts in between, which must not ask it.
+        for days in [3, 6, 16] {
+            let servers = Arc::clone(&servers) as Arc<dyn Servers>;
+            let simulated =
+                SimulatedDaemon::start(directory.path(), &clock, servers, IntervalBounds::default()).await;
+            simulated.apply(vec![source("feed", "http://feed.example/feed")]).await;
+            sleep(DAY * days).await;
+            head = simulated.reader.head().0;
+            simulated.stop().await;
+        }
+        head
+    });
+    assert_eq!(head, 2, "both items, once");
+    let at: Vec<_> = servers.requests("feed").iter().map(|(at, _)| *at).collect();
+    let days: Vec<_> = at.windows(2).map(|pair| (pair[1] - pair[0]) / 86_400_000).collect();
+    assert_eq!(days[..5], [0, 0, 0, 7, 14], "{days:?}");
+    assert!(days[5..].iter().all(|days| *days < 1), "as before: {days:?}");
+}

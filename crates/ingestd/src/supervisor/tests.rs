@@ -435,6 +435,29 @@ fn a_clock_jump_delays_no_visit_and_moves_what_is_planned() {
 }
 
 #[test]
+fn a_restart_and_a_clock_jump_leave_a_gone_source_alone() {
+    run(async {
+        let harness = harness(feed::read).await;
+        let now = Timestamp::from_millis(Clock::system().now_millis());
+        let next = now.plus(Duration::from_secs(55 * 86_400));
+        let state = SourceState {
+            last_visit: Some(now),
+            last_status: Some(VisitStatus::Gone),
+            gone_in_a_row: 6,
+            next_visit: Some(next),
+            ..SourceState::default()
+        };
+        let source = harness.source("a");
+        let stored_states = [(source.id.clone(), state)].into();
+        let message = ApplyCatalogue { catalogue: Catalogue { sources: vec![source] }, stored_states };
+        harness.supervisor.send(message).await.unwrap();
+        harness.supervisor.send(Jump { by_ms: 7_200_000 }).await.unwrap();
+        harness.until(|| harness.metrics.clock_jumps.get() == 1).await;
+        assert_eq!(harness.registry.get("a").unwrap().next_visit(), Some(next));
+    });
+}
+
+#[test]
 fn a_document_that_is_slow_to_parse_is_quarantined_until_an_operator_orders_a_visit() {
     #[expect(clippy::disallowed_methods, reason = "a thread of the blocking pool")]
     fn slow(bytes: &[u8], hints: &feed::Hints<'_>) -> Result<feed::FeedDocument, feed::FeedError> {

@@ -572,10 +572,8 @@ mod tests {
     fn a_failing_feed_is_retried_no_sooner_than_it_was_visited_while_it_worked() {
         let day = UNCONDITIONAL_EVERY;
         let hours = |n: u32| day / 24 * n;
-        let fresh = FetchReport {
-            cache: Freshness { fresh_for: Some(hours(6)) },
-            ..visit(200, full("\"v1\""))
-        };
+        let fresh =
+            FetchReport { cache: Freshness { fresh_for: Some(hours(6)) }, ..visit(200, full("\"v1\"")) };
         let worked = conclude(&SourceState::default(), &fresh, ParseOutcome::SameBytes).state;
         assert!(worked.next_visit >= Some(NOW().plus(hours(6))));
         let mut state = worked;
