@@ -10,6 +10,7 @@ use store::LogReader;
 use crate::{
     error::IngestError,
     messages::{ApplyCatalogue, CatalogueDiff},
+    visit::{credentials::CredentialFiles, validators::request_hash},
 };
 
 /// Reads and checks the file of the catalogue.
@@ -31,17 +32,31 @@ pub(crate) async fn read_catalogue(path: &Path) -> Result<Catalogue, IngestError
 pub(crate) async fn apply_catalogue(
     supervisor: &Recipient<ApplyCatalogue>,
     catalogue: Catalogue,
+    credentials: &CredentialFiles,
     reader: &LogReader,
 ) -> Result<CatalogueDiff, IngestError> {
     for source in catalogue.sources.iter().filter(|source| source.access.tls_ca_file.is_some()) {
         tracing::warn!(source = %source.id, "source trusts its own certificate authorities (tls_ca_file)");
     }
     let stored_states = read_states(&catalogue, reader).await?;
-    let message = ApplyCatalogue { catalogue, stored_states };
+    let request_hashes = hash_requests(&catalogue, credentials).await;
+    let message = ApplyCatalogue { catalogue, stored_states, request_hashes };
     let diff = supervisor.send(message).await.context("apply the catalogue")?;
     let CatalogueDiff { added, changed, removed, unchanged } = diff;
     tracing::info!(added, changed, removed, unchanged, "catalogue applied");
     Ok(diff)
+}
+
+/// The hashes of what is requested for the sources whose request settings have files, which may have changed.
+async fn hash_requests(catalogue: &Catalogue, credentials: &CredentialFiles) -> HashMap<SourceId, u64> {
+    let mut hashes = HashMap::new();
+    for source in catalogue.sources.iter().filter(|source| source.access.has_files()) {
+        // A file that cannot be read fails the visits.
+        if let Ok(Some(options)) = credentials.request_options(&source.access).await {
+            hashes.insert(source.id.clone(), request_hash(source, options.fingerprint()));
+        }
+    }
+    hashes
 }
 
 async fn read_states(

@@ -74,7 +74,7 @@ impl ControlLoop {
             Ok(catalogue) => {
                 self.ctx.interval_bounds.set(settings::interval_bounds(config));
                 self.ctx.limiter.set_limits(settings::visit_limits(config));
-                apply_catalogue(&self.supervisor, catalogue, &self.reader).await
+                apply_catalogue(&self.supervisor, catalogue, &self.ctx.credentials, &self.reader).await
             }
             Err(error) => Err(error),
         };

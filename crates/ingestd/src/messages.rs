@@ -17,6 +17,9 @@ pub(crate) struct ApplyCatalogue {
     pub(crate) catalogue: Catalogue,
     /// The states that the store has of the sources in it.
     pub(crate) stored_states: HashMap<SourceId, SourceState>,
+    /// For the sources whose request settings have files: the hash of what is requested now, as in
+    /// [`SourceState::url_hash`].
+    pub(crate) request_hashes: HashMap<SourceId, u64>,
 }
 
 /// How many sources a new catalogue added, changed, removed and left alone.

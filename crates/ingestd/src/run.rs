@@ -113,7 +113,7 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     let log = WireLog { reader: parts.reader.clone(), failure: log_failure.clone() };
     let server = serve_wire(parts.control_state(&actors, log, head, reloads), wire_socket, watched)?;
     let supervisor = actors.supervisor.clone().recipient();
-    apply_catalogue(&supervisor, catalogue, &parts.reader).await?;
+    apply_catalogue(&supervisor, catalogue, &ctx.credentials, &parts.reader).await?;
     notify_ready(&config, &parts.reader);
     let DaemonParts { reader, registry, .. } = parts;
     let reloader = reloader.for_sections(settings::SECTIONS);

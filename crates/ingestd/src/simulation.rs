@@ -211,7 +211,11 @@ impl SimulatedDaemon {
             }
         }
         self.supervisor
-            .send(ApplyCatalogue { catalogue: Catalogue { sources }, stored_states })
+            .send(ApplyCatalogue {
+                catalogue: Catalogue { sources },
+                stored_states,
+                request_hashes: HashMap::new(),
+            })
             .await
             .unwrap()
     }

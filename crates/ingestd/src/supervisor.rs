@@ -48,6 +48,8 @@ pub(crate) struct Supervisor {
     websub: Option<Recipient<ReviewSubscriptions>>,
     /// States, as the store has them, of sources that are about to start.
     stored_states: HashMap<SourceId, SourceState>,
+    /// As in the last [`ApplyCatalogue`](crate::messages::ApplyCatalogue).
+    request_hashes: HashMap<SourceId, u64>,
     /// Whether a catalogue was applied since the start.
     has_catalogue: bool,
     sources: BTreeMap<SourceId, SupervisedSource>,
@@ -87,6 +89,7 @@ impl Supervisor {
             record_pauses,
             websub,
             stored_states: HashMap::new(),
+            request_hashes: HashMap::new(),
             has_catalogue: false,
             sources: BTreeMap::new(),
             replacements: BTreeMap::new(),

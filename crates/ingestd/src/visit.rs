@@ -8,7 +8,7 @@ mod run_visit;
 pub(crate) mod context;
 // What is sent: files with credentials, validators.
 pub(crate) mod credentials;
-mod validators;
+pub(crate) mod validators;
 // From a body to a document, and a record of what was being parsed at a crash.
 pub(crate) mod crash_guard;
 mod parse;

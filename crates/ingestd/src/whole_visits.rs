@@ -223,6 +223,30 @@ fn a_credential_is_read_for_each_visit_and_a_new_one_drops_the_validators() {
 }
 
 #[test]
+fn a_corrected_credential_file_ends_the_failures_at_the_next_reload() {
+    run(async {
+        let etc = tempfile::tempdir().unwrap();
+        let file = etc.path().join("agency");
+        let server = LocalServer::start(|head| match head.contains("authorization: basic dxnlcjp0d28=") {
+            true => conditional(head),
+            false => response("403 Forbidden", "", ""),
+        })
+        .await;
+        let files = CredentialFiles::new(&etc.path().join("sources.toml"), None);
+        let mut harness = harness(files.clone()).await;
+        let source = with_basic(source("a", &server.base), "agency");
+        std::fs::write(&file, "user:one\n").unwrap();
+        harness.reload(vec![source.clone()], &files).await;
+        assert_eq!(harness.report().await.status, VisitStatus::Error);
+        assert_eq!(harness.reload(vec![source.clone()], &files).await.unchanged, 1, "nothing is new");
+        std::fs::write(&file, "user:two\n").unwrap();
+        assert_eq!(harness.reload(vec![source.clone()], &files).await.changed, 1);
+        assert_eq!(harness.report().await.status, VisitStatus::New);
+        assert_eq!(harness.reload(vec![source], &files).await.unchanged, 1);
+    });
+}
+
+#[test]
 fn a_missing_credential_fails_its_source_and_no_other() {
     run(async {
         let server = LocalServer::start(conditional).await;

@@ -51,6 +51,12 @@ impl Access {
         .collect()
     }
 
+    /// Whether a file is a part of it: what is in it can change without a change of the catalogue.
+    #[must_use]
+    pub fn has_files(&self) -> bool {
+        self.credential.is_some() || self.cookie_file.is_some() || self.tls_ca_file.is_some()
+    }
+
     /// Appends every setting, in a form that differs for different settings.
     pub(crate) fn write_into(&self, hashed: &mut HashedSettings) {
         // Without `..`, so that no new key is forgotten.

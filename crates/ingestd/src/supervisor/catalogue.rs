@@ -8,6 +8,7 @@ use news::{Source, SourceId};
 use super::{
     SupervisedSource, Supervisor,
     first_visits::{StartingSource, plan_first_visits, restore_state},
+    new_beginning::{CatalogueFacts, has_new_request},
 };
 use crate::{
     messages::{ApplyCatalogue, CatalogueDiff},
@@ -20,10 +21,10 @@ impl Handler<ApplyCatalogue> for Supervisor {
     type Result = MessageResult<ApplyCatalogue>;
 
     fn handle(&mut self, message: ApplyCatalogue, _: &mut Self::Context) -> Self::Result {
-        let ApplyCatalogue { catalogue, stored_states } = message;
+        let ApplyCatalogue { catalogue, stored_states, request_hashes } = message;
         let sources = format!("{} sources", catalogue.sources.len());
         let _at_work = daemon::work::on("taking the catalogue", sources);
-        self.stored_states = stored_states;
+        (self.stored_states, self.request_hashes) = (stored_states, request_hashes);
         let removed = self.remove_missing(&catalogue.sources);
         let mut diff = CatalogueDiff { removed, ..CatalogueDiff::default() };
         let mut replaced = std::mem::take(&mut self.replacements);
@@ -32,7 +33,11 @@ impl Handler<ApplyCatalogue> for Supervisor {
         for source in catalogue.sources {
             let is_listed = self.sources.contains_key(&source.id);
             match self.sources.get(&source.id) {
-                Some(running) if *running.entry.source == source && !replaced.contains_key(&source.id) => {
+                Some(running)
+                    if *running.entry.source == source
+                        && !replaced.contains_key(&source.id)
+                        && !self.has_new_credentials(running) =>
+                {
                     diff.unchanged += 1;
                     continue;
                 }
@@ -80,13 +85,20 @@ impl Supervisor {
         let mut stored_states = std::mem::take(&mut self.stored_states);
         let restored = sources.into_iter().map(|(source, is_added)| {
             let state = stored_states.remove(&source.id).unwrap_or_default();
-            restore_state(&self.ctx, source, state, is_added, now)
+            let request_hash = self.request_hashes.get(&source.id).copied();
+            restore_state(&self.ctx, source, state, CatalogueFacts { is_added, request_hash }, now)
         });
         let mut starting: Vec<_> = restored.collect();
         plan_first_visits(&mut starting, now, self.ctx.interval_bounds.get());
         for StartingSource { source, state, .. } in starting {
             self.start_source(source, state);
         }
+    }
+
+    /// Whether a file of its request settings has changed since its last visit.
+    fn has_new_credentials(&self, running: &SupervisedSource) -> bool {
+        let request_hash = self.request_hashes.get(&running.entry.source.id);
+        request_hash.is_some_and(|hash| has_new_request(&running.entry.state(), *hash))
     }
 
     /// Has the actor of a source that is being visited stop when the visit ends. Returns whether there is such a

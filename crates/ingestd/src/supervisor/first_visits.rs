@@ -7,7 +7,7 @@ use fetch::schedule::{
 use news::{Source, SourceState, Timestamp};
 use notation::humanize;
 
-use super::new_beginning::{Beginning, adapt};
+use super::new_beginning::{Beginning, CatalogueFacts, adapt};
 use crate::{
     queue::host::Host,
     visit::{context::VisitContext, crash_guard::CRASHES_MAX},
@@ -55,16 +55,16 @@ pub(super) fn plan_first_visits(sources: &mut [StartingSource], now: Timestamp, 
 
 /// Restores a source from its stored state: what belongs to another address is dropped, a pause that is over ends, a host
 /// that asked for a pause gets it, and a source whose document was being parsed at several crashes of the process goes into
-/// quarantine. `is_added` says that the running daemon did not have this source until now.
+/// quarantine.
 pub(super) fn restore_state(
     ctx: &VisitContext,
     source: Source,
     mut state: SourceState,
-    is_added: bool,
+    facts: CatalogueFacts,
     now: Timestamp,
 ) -> StartingSource {
     let bounds = ctx.interval_bounds.get();
-    let beginning = adapt(&mut state, &source, is_added, bounds, now);
+    let beginning = adapt(&mut state, &source, facts, bounds, now);
     if beginning == Beginning::New {
         ctx.crash_guard.forget(&source.id);
     }

@@ -20,12 +20,25 @@ pub(super) enum Beginning {
     New,
 }
 
-/// Adapts a stored state to the source as it is in the catalogue now. `is_added` says that the running daemon did not have
-/// this source until now.
+/// What the catalogue and the files of a source say about it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct CatalogueFacts {
+    /// The running daemon did not have this source until now.
+    pub(super) is_added: bool,
+    /// The hash of what is requested now, files included ([`SourceState::url_hash`]), if its request settings have files.
+    pub(super) request_hash: Option<u64>,
+}
+
+/// Whether the last visit requested something else than `request_hash`, contents of files included.
+pub(super) fn has_new_request(state: &SourceState, request_hash: u64) -> bool {
+    state.last_visit.is_some() && state.url_hash != request_hash
+}
+
+/// Adapts a stored state to the source as it is in the catalogue now.
 pub(super) fn adapt(
     state: &mut SourceState,
     source: &Source,
-    is_added: bool,
+    CatalogueFacts { is_added, request_hash }: CatalogueFacts,
     bounds: IntervalBounds,
     now: Timestamp,
 ) -> Beginning {
@@ -39,7 +52,8 @@ pub(super) fn adapt(
         before => before == address,
     };
     let asked_until = asked_until(state, bounds, now);
-    if !is_same {
+    let has_new_files = request_hash.is_some_and(|hash| has_new_request(state, hash));
+    if !is_same || has_new_files {
         begin_at_new_address(state, address_before, has_same_url, asked_until, now);
         return Beginning::New;
     }
@@ -133,7 +147,7 @@ mod tests {
     }
 
     fn adapted(state: &mut SourceState, source: &Source) -> Beginning {
-        adapt(state, source, false, IntervalBounds::default(), now())
+        adapt(state, source, CatalogueFacts::default(), IntervalBounds::default(), now())
     }
 
     /// The state of a source that was visited a minute ago for the `visits`-th time.
@@ -222,7 +236,8 @@ mod tests {
     #[test]
     fn a_source_that_is_added_again_is_a_new_one_unless_its_server_asked_for_a_pause() {
         let source = source("https://example.org/feed");
-        let added = |state: &mut SourceState| adapt(state, &source, true, IntervalBounds::default(), now());
+        let facts = CatalogueFacts { is_added: true, request_hash: None };
+        let added = |state: &mut SourceState| adapt(state, &source, facts, IntervalBounds::default(), now());
         let mut gone = visited(&source, VisitStatus::Gone);
         assert_eq!(added(&mut gone), Beginning::New);
         assert_eq!((gone.next_visit, gone.failures, gone.why.as_str()), (None, 0, "added again"));

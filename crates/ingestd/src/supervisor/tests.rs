@@ -43,6 +43,7 @@ pub(crate) struct Harness {
     url: String,
     pub(crate) metrics: IngestMetrics,
     directory: tempfile::TempDir,
+    reader: store::LogReader,
 }
 
 async fn serve() -> String {
@@ -76,7 +77,7 @@ pub(crate) async fn harness_with(parse: ParseFn, visitor: Visitor, credentials: 
     let epoch = reader.epoch().clone();
     let writer_loop = WriterLoop {
         writer,
-        reader,
+        reader: reader.clone(),
         head_changed,
         clock: clock.clone(),
         metrics: metrics.clone(),
@@ -105,7 +106,7 @@ pub(crate) async fn harness_with(parse: ParseFn, visitor: Visitor, credentials: 
     };
     let registry = SourceRegistry::default();
     let supervisor = Supervisor::new(Rc::new(ctx), registry.clone(), recorder.recipient(), None).start();
-    Harness { supervisor, registry, notices: received, url: serve().await, metrics, directory }
+    Harness { supervisor, registry, notices: received, url: serve().await, metrics, directory, reader }
 }
 
 impl Harness {
@@ -116,8 +117,19 @@ impl Harness {
     }
 
     pub(crate) async fn apply(&self, sources: Vec<Source>) -> CatalogueDiff {
-        let message = ApplyCatalogue { catalogue: Catalogue { sources }, stored_states: HashMap::new() };
+        let message = ApplyCatalogue {
+            catalogue: Catalogue { sources },
+            stored_states: HashMap::new(),
+            request_hashes: HashMap::new(),
+        };
         self.supervisor.send(message).await.unwrap()
+    }
+
+    /// As a reload does.
+    pub(crate) async fn reload(&self, sources: Vec<Source>, credentials: &CredentialFiles) -> CatalogueDiff {
+        let supervisor = self.supervisor.clone().recipient();
+        let catalogue = Catalogue { sources };
+        crate::catalogue::apply_catalogue(&supervisor, catalogue, credentials, &self.reader).await.unwrap()
     }
 
     /// The next report of a visit.
@@ -333,8 +345,11 @@ fn a_pause_ends_by_itself_and_an_ended_one_is_discarded_at_a_start() {
         let stored_states = [("b", state(&ended)), ("c", state(&held))]
             .map(|(id, state)| (SourceId::try_new(id).unwrap(), state));
         let sources = ["a", "b", "c"].map(|id| harness.source(id)).to_vec();
-        let message =
-            ApplyCatalogue { catalogue: Catalogue { sources }, stored_states: stored_states.into() };
+        let message = ApplyCatalogue {
+            catalogue: Catalogue { sources },
+            stored_states: stored_states.into(),
+            request_hashes: HashMap::new(),
+        };
         harness.supervisor.send(message).await.unwrap();
         let paused = |id: &str| harness.registry.get(id).unwrap().pause();
         assert_eq!((paused("a"), paused("b"), paused("c")), (None, None, Some(held)));
@@ -352,8 +367,11 @@ fn a_restart_spreads_what_is_due_and_keeps_what_is_not() {
         let stored_states = [("due", Some(now)), ("later", Some(later)), ("gone", None), ("far", Some(far))]
             .map(|(id, next)| (SourceId::try_new(id).unwrap(), state(next)));
         let sources = ["due", "later", "gone", "far"].map(|id| harness.source(id)).to_vec();
-        let message =
-            ApplyCatalogue { catalogue: Catalogue { sources }, stored_states: stored_states.into() };
+        let message = ApplyCatalogue {
+            catalogue: Catalogue { sources },
+            stored_states: stored_states.into(),
+            request_hashes: HashMap::new(),
+        };
         harness.supervisor.send(message).await.unwrap();
         let next = |id: &str| harness.registry.get(id).unwrap().state().next_visit;
         assert_eq!(next("later"), Some(later));
@@ -393,7 +411,11 @@ fn a_changed_source_is_visited_at_once_and_so_is_one_that_is_added_again() {
         let header = with(&|source| source.access.headers = vec![("x-key".to_owned(), "1".to_owned())]);
         // As after a restart: the list was changed while the daemon did not run.
         let stored_states = [(old.id.clone(), gone(&old))].into();
-        let message = ApplyCatalogue { catalogue: Catalogue { sources: vec![plain.clone()] }, stored_states };
+        let message = ApplyCatalogue {
+            catalogue: Catalogue { sources: vec![plain.clone()] },
+            stored_states,
+            request_hashes: HashMap::new(),
+        };
         harness.supervisor.send(message).await.unwrap();
         let report = harness.report().await;
         assert_eq!((report.status, report.new), (VisitStatus::New, 1));
@@ -406,7 +428,11 @@ fn a_changed_source_is_visited_at_once_and_so_is_one_that_is_added_again() {
         }
         harness.apply(Vec::new()).await;
         let stored_states = [(plain.id.clone(), gone(&plain))].into();
-        let message = ApplyCatalogue { catalogue: Catalogue { sources: vec![plain] }, stored_states };
+        let message = ApplyCatalogue {
+            catalogue: Catalogue { sources: vec![plain] },
+            stored_states,
+            request_hashes: HashMap::new(),
+        };
         harness.supervisor.send(message).await.unwrap();
         assert_eq!(harness.report().await.status, VisitStatus::Unchanged, "added again");
         assert_eq!(harness.registry.get("a").unwrap().state().gone_in_a_row, 0);
@@ -449,7 +475,11 @@ fn a_restart_and_a_clock_jump_leave_a_gone_source_alone() {
         };
         let source = harness.source("a");
         let stored_states = [(source.id.clone(), state)].into();
-        let message = ApplyCatalogue { catalogue: Catalogue { sources: vec![source] }, stored_states };
+        let message = ApplyCatalogue {
+            catalogue: Catalogue { sources: vec![source] },
+            stored_states,
+            request_hashes: HashMap::new(),
+        };
         harness.supervisor.send(message).await.unwrap();
         harness.supervisor.send(Jump { by_ms: 7_200_000 }).await.unwrap();
         harness.until(|| harness.metrics.clock_jumps.get() == 1).await;

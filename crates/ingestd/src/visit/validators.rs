@@ -11,7 +11,7 @@ pub(super) const UNCONDITIONAL_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// Identifies a request for the purpose of validators: the configured URL and what is sent with it, secrets included.
 /// `fingerprint` is that of the source's [`fetch::RequestOptions`]. An adopted redirect does not change the hash.
-pub(super) fn request_hash(source: &Source, fingerprint: u64) -> u64 {
+pub(crate) fn request_hash(source: &Source, fingerprint: u64) -> u64 {
     url_hash(&source.url) ^ fingerprint
 }
 
