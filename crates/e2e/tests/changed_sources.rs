@@ -100,6 +100,21 @@ async fn removed_and_added_again_a_gone_source_brings_its_items() {
 }
 
 #[tokio::test]
+async fn removed_from_a_running_daemon_and_added_to_a_stopped_one_a_gone_source_brings_its_items() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = with_a_gone_source(&origin).await;
+    let list = fs::read_to_string(stack.path("sources.toml")).unwrap();
+    fs::write(stack.path("sources.toml"), "").unwrap();
+    assert_eq!(reload(&stack).await["removed"], 1);
+    stack.terminate(Binary::Ingestd, SOON).await.unwrap();
+    origin.set_behaviour("old", Behaviour::Honest);
+    origin.publish("old", "It is back");
+    fs::write(stack.path("sources.toml"), list).unwrap();
+    start(&mut stack).await;
+    until(&stack, "its item", |status| status["counts"]["items"] == 1).await;
+}
+
+#[tokio::test]
 async fn a_shorter_every_and_new_headers_apply_at_once_and_a_pause_that_was_asked_for_stays() {
     let origin = Origin::start().await.unwrap();
     let url = origin.add_feed("feed", DocumentFormat::Rss);

@@ -60,6 +60,11 @@ pub(crate) struct RecordPauses(pub(crate) Vec<(SourceId, Option<Pause>)>);
 #[rtype(result = "()")]
 pub(crate) struct RecordSubscriptions(pub(crate) Vec<Arc<SourceEntry>>);
 
+/// To the recorder: store that these sources were taken out of the list.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct RecordRemovals(pub(crate) Vec<SourceId>);
+
 /// To any actor: the process is stopping. Each handler says what happens to work in progress.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]

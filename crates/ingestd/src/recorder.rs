@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    messages::{LogClosed, RecordPauses, RecordSubscriptions, RecordVisit, Stop},
+    messages::{LogClosed, RecordPauses, RecordRemovals, RecordSubscriptions, RecordVisit, Stop},
     status::{metrics::IngestMetrics, registry::SourceEntry},
 };
 
@@ -40,6 +40,7 @@ enum Job {
     Visit(Box<VisitRecord>, oneshot::Sender<AppendedVisit>),
     Pauses(Vec<(SourceId, Option<Pause>)>, oneshot::Sender<()>),
     Subscriptions(Vec<Arc<SourceEntry>>),
+    Removals(Vec<SourceId>),
     Retain,
 }
 
@@ -154,6 +155,16 @@ impl Handler<RecordSubscriptions> for Recorder {
     }
 }
 
+impl Handler<RecordRemovals> for Recorder {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, RecordRemovals(sources): RecordRemovals, _: &mut Self::Context) -> Self::Result {
+        let jobs = self.jobs.clone();
+        // A closed log means that the process is about to end.
+        async move { jobs.send(Job::Removals(sources)).await.unwrap_or_default() }.boxed_local()
+    }
+}
+
 /// No further jobs are accepted; what is queued is still written.
 impl Handler<Stop> for Recorder {
     type Result = ();
@@ -174,6 +185,7 @@ impl WriterLoop {
             let mut replies = Vec::new();
             let mut pauses = Vec::new();
             let mut subscriptions = Vec::new();
+            let mut removals = Vec::new();
             let mut retain = false;
             let mut take = |job| match job {
                 Job::Visit(visit, reply) => {
@@ -182,6 +194,7 @@ impl WriterLoop {
                 }
                 Job::Pauses(orders, reply) => pauses.push((orders, reply)),
                 Job::Subscriptions(entries) => subscriptions.extend(entries),
+                Job::Removals(sources) => removals.extend(sources),
                 Job::Retain => retain = true,
             };
             take(job);
@@ -201,6 +214,10 @@ impl WriterLoop {
                 let _busy = busy.during("remembering", "subscriptions");
                 let current = |entry: Arc<SourceEntry>| (entry.source.id.clone(), entry.websub());
                 self.writer.write_subscriptions(subscriptions.into_iter().map(current).collect())?;
+            }
+            if !removals.is_empty() {
+                let _busy = busy.during("remembering", "removed sources");
+                self.writer.mark_removed(removals)?;
             }
             if retain {
                 let _busy = busy.during("removing", "old events");

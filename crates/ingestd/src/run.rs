@@ -198,6 +198,7 @@ impl DaemonParts {
             Rc::clone(&ctx),
             self.registry.clone(),
             recorder.clone().recipient(),
+            recorder.clone().recipient(),
             websub.as_ref().map(|(actor_ctx, _)| actor_ctx.address().recipient()),
         );
         let supervisor = supervisor.start();

@@ -195,7 +195,8 @@ impl SimulatedDaemon {
             metrics,
         };
         let registry = SourceRegistry::default();
-        let supervisor = Supervisor::new(Rc::new(ctx), registry.clone(), recorder.clone().recipient(), None)
+        let (pauses, removals) = (recorder.clone().recipient(), recorder.clone().recipient());
+        let supervisor = Supervisor::new(Rc::new(ctx), registry.clone(), pauses, removals, None)
             .checking_every(CHECK_EVERY)
             .start();
         let listener = actix_rt::spawn(release_what_is_reported(received, Arc::clone(&hold)));

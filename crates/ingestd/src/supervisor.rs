@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use self::clock_jump::ClockReading;
 use crate::{
-    messages::{LogClosed, RecordPauses, SetPause, Stop, VisitSources},
+    messages::{LogClosed, RecordPauses, RecordRemovals, SetPause, Stop, VisitSources},
     status::registry::{SourceEntry, SourceRegistry},
     visit::{
         context::VisitContext,
@@ -44,6 +44,7 @@ pub(crate) struct Supervisor {
     ctx: Rc<VisitContext>,
     registry: SourceRegistry,
     record_pauses: Recipient<RecordPauses>,
+    record_removals: Recipient<RecordRemovals>,
     /// Notified when the catalogue changed; `None` while WebSub is off.
     websub: Option<Recipient<ReviewSubscriptions>>,
     /// States, as the store has them, of sources that are about to start.
@@ -80,6 +81,7 @@ impl Supervisor {
         ctx: Rc<VisitContext>,
         registry: SourceRegistry,
         record_pauses: Recipient<RecordPauses>,
+        record_removals: Recipient<RecordRemovals>,
         websub: Option<Recipient<ReviewSubscriptions>>,
     ) -> Self {
         Self {
@@ -87,6 +89,7 @@ impl Supervisor {
             ctx,
             registry,
             record_pauses,
+            record_removals,
             websub,
             stored_states: HashMap::new(),
             request_hashes: HashMap::new(),

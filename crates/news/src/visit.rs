@@ -144,6 +144,9 @@ pub struct SourceState {
     /// Hash of the settings that its next visit was planned with ([`crate::Source::plan_hash`]).
     #[serde(skip_serializing_if = "is_zero")]
     pub plan: u64,
+    /// It was taken out of the list while the daemon ran, and was not visited since.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub removed: bool,
     /// The address before the last change, if its server had asked for a pause that is not over.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub former: Option<Box<FormerAddress>>,

@@ -332,6 +332,24 @@ impl LogWriter {
         Ok(self.file.sync_data()?)
     }
 
+    /// Marks the states of sources that were taken out of the list; sources that were never visited are ignored. Blocks until
+    /// it is on disk.
+    ///
+    /// # Errors
+    /// As [`LogWriter::append`].
+    pub fn mark_removed(&mut self, sources: Vec<SourceId>) -> Result<(), AppendError> {
+        let mut batch = sled::Batch::default();
+        for source in sources {
+            let Some(mut state) = self.shared.state(&source)? else { continue };
+            state.removed = true;
+            let json = serde_json::to_vec(&state).expect("every field of a state has a JSON form");
+            batch.insert(record::state_key(&source), record::seal(&[&json]));
+        }
+        self.shared.db.apply_batch(batch)?;
+        self.shared.db.flush()?;
+        Ok(self.file.sync_data()?)
+    }
+
     /// Removes the oldest events beyond the limits of [`Retention`], at most [`LogWriter::REMOVED_MAX`] per call. The newest
     /// event always stays, so that the sequence continues after a restart. Blocks.
     ///

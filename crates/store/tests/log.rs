@@ -88,6 +88,23 @@ fn the_subscription_of_a_source_is_stored_without_a_visit() {
 }
 
 #[test]
+fn a_source_that_is_taken_out_of_the_list_is_marked_until_it_is_visited_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let bbc = source("bbc");
+    let (mut writer, reader) = open(dir.path());
+    writer.append(vec![visit(&bbc, vec![item("a", 1)], 5)]).unwrap();
+    let unknown = SourceId::try_new("unknown").unwrap();
+    writer.mark_removed(vec![bbc.id.clone(), unknown.clone()]).unwrap();
+    assert_eq!(reader.state(&unknown).unwrap(), None);
+    drop((writer, reader));
+    let (mut writer, reader) = open(dir.path());
+    let state = reader.state(&bbc.id).unwrap().unwrap();
+    assert_eq!((state.removed, state.etag.as_deref()), (true, Some("\"5\"")), "and nothing else is touched");
+    writer.append(vec![visit(&bbc, Vec::new(), 6)]).unwrap();
+    assert!(!reader.state(&bbc.id).unwrap().unwrap().removed);
+}
+
+#[test]
 fn the_same_key_of_two_sources_is_two_items() {
     let dir = tempfile::tempdir().unwrap();
     let (mut writer, reader) = open(dir.path());

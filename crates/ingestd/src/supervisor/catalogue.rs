@@ -11,7 +11,7 @@ use super::{
     new_beginning::{CatalogueFacts, has_new_request},
 };
 use crate::{
-    messages::{ApplyCatalogue, CatalogueDiff},
+    messages::{ApplyCatalogue, CatalogueDiff, RecordRemovals},
     status::activity::Activity,
     visit::source_actor::StopAfterVisit,
     websub::messages::ReviewSubscriptions,
@@ -75,7 +75,12 @@ impl Supervisor {
         for id in &missing {
             self.remove_source(id);
         }
-        missing.len()
+        let removed = missing.len();
+        if removed > 0 {
+            // Without waiting: until it is on disk, this process knows that they were not listed.
+            self.record_removals.do_send(RecordRemovals(missing));
+        }
+        removed
     }
 
     /// Starts sources from their stored states, with their first visits spread over time. The second of each pair says that

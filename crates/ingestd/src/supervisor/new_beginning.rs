@@ -45,6 +45,7 @@ pub(super) fn adapt(
     let (address, plan) = (source.request_hash(), source.plan_hash());
     let (address_before, plan_before) = (state.address, state.plan);
     (state.address, state.plan) = (address, plan);
+    let is_added = std::mem::take(&mut state.removed) || is_added;
     let has_same_url = state.moves.home == url_hash(&source.url);
     let is_same = match address_before {
         // A store of an older version, which knows the URL only.
@@ -245,6 +246,9 @@ mod tests {
         assert_eq!(added(&mut throttled), Beginning::Same);
         assert_eq!((throttled.next_visit, throttled.failures), (Some(now().plus(DAY)), 3));
         assert_eq!(added(&mut SourceState::default()), Beginning::Same, "it was never here");
+        let mut removed = SourceState { removed: true, ..visited(&source, VisitStatus::Gone) };
+        assert_eq!(adapted(&mut removed, &source), Beginning::New, "and added while the daemon did not run");
+        assert!(!removed.removed);
     }
 
     #[test]

@@ -105,7 +105,8 @@ pub(crate) async fn harness_with(parse: ParseFn, visitor: Visitor, credentials: 
         metrics: metrics.clone(),
     };
     let registry = SourceRegistry::default();
-    let supervisor = Supervisor::new(Rc::new(ctx), registry.clone(), recorder.recipient(), None).start();
+    let (pauses, removals) = (recorder.clone().recipient(), recorder.recipient());
+    let supervisor = Supervisor::new(Rc::new(ctx), registry.clone(), pauses, removals, None).start();
     Harness { supervisor, registry, notices: received, url: serve().await, metrics, directory, reader }
 }
 
@@ -427,6 +428,7 @@ fn a_changed_source_is_visited_at_once_and_so_is_one_that_is_added_again() {
             assert_eq!(harness.report().await.new, 0, "no item comes twice");
         }
         harness.apply(Vec::new()).await;
+        harness.until(|| harness.reader.state(&plain.id).unwrap().unwrap().removed).await;
         let stored_states = [(plain.id.clone(), gone(&plain))].into();
         let message = ApplyCatalogue {
             catalogue: Catalogue { sources: vec![plain] },
@@ -436,6 +438,8 @@ fn a_changed_source_is_visited_at_once_and_so_is_one_that_is_added_again() {
         harness.supervisor.send(message).await.unwrap();
         assert_eq!(harness.report().await.status, VisitStatus::Unchanged, "added again");
         assert_eq!(harness.registry.get("a").unwrap().state().gone_in_a_row, 0);
+        let stored = harness.reader.state(&old.id).unwrap().unwrap();
+        assert_eq!((stored.removed, stored.counts.visits), (false, 4));
     });
 }
 
