@@ -87,6 +87,8 @@ pub struct ScheduleInput<'a> {
     pub skip_days: u8,
     /// How long the response is fresh, according to the server ([`crate::Freshness`]).
     pub cache_life: Option<Duration>,
+    /// When the last visit ended that found a feed; `None` if unknown. Failures double the interval of that time.
+    pub worked_at: Option<Timestamp>,
     /// `cache_life` of the last response with a feed: how often a feed that fails now was visited while it worked.
     pub cache_life_before: Option<Duration>,
     /// `Retry-After`.
@@ -112,6 +114,7 @@ impl ScheduleInput<'_> {
             skip_hours: 0,
             skip_days: 0,
             cache_life: None,
+            worked_at: None,
             cache_life_before: None,
             retry_after: None,
         }
@@ -197,12 +200,14 @@ fn failing(input: &ScheduleInput<'_>, bounds: IntervalBounds) -> PlannedInterval
     let [ttl, update_period] = document_hints(input, bounds);
     let before =
         Hint { wait: input.cache_life_before, max: server_interval_max(bounds), ..CACHE_LIFE }.rule();
-    let worked = usual(input, bounds, longest([before, ttl, update_period]));
-    let start = worked.rule.wait;
+    let hint = longest([before, ttl, update_period]);
+    let hinted = hint.as_ref().map_or(Duration::ZERO, |hint| hint.wait);
+    let worked = usual(input, bounds, hint);
+    let start = RetryStart { usual: start_of(input, bounds).max(hinted), least: worked.rule.wait };
     let after = match input.outcome {
         ScheduleOutcome::Throttled => throttled(input, start, bounds),
         ScheduleOutcome::Gone if is_confirmed_gone(input.gone_in_a_row) => {
-            let rule = confirmed_gone(input.gone_in_a_row, start);
+            let rule = confirmed_gone(input.gone_in_a_row, start.least);
             return PlannedInterval { low: rule.wait, high: tenth_more(rule.wait), rule };
         }
         ScheduleOutcome::Gone => gone(input.gone_in_a_row.max(1), start, bounds),
@@ -262,13 +267,36 @@ pub fn server_interval_max(bounds: IntervalBounds) -> Duration {
     ASK_MAX.max(bounds.interval_max)
 }
 
-fn doubled(start: Duration, times: u32, bounds: IntervalBounds) -> Duration {
-    let factor = 1_u32.checked_shl(times).unwrap_or(u32::MAX);
-    start.saturating_mul(factor).clamp(bounds.interval_min, bounds.interval_max.max(start))
+/// Where the doubling starts.
+#[derive(Clone, Copy)]
+struct RetryStart {
+    /// The interval that the feed had while it worked.
+    usual: Duration,
+    /// The interval that it would have if it worked now: longer, because it has been quiet for longer.
+    least: Duration,
 }
 
-fn failed(failures: u32, start: Duration, bounds: IntervalBounds) -> Rule {
-    let wait = doubled(start, failures - 1, bounds);
+/// The feed's rhythm as it was when the feed was found last: a feed that fails seems quiet, and what grows with time must
+/// not be doubled as well.
+fn start_of(input: &ScheduleInput<'_>, bounds: IntervalBounds) -> Duration {
+    let Some(now) = input.worked_at.filter(|at| *at <= input.now) else {
+        return rhythm::base(input, bounds).wait;
+    };
+    let since = input.now.since(now);
+    let quiet_for = input.quiet_for.map(|quiet| quiet.saturating_sub(since));
+    rhythm::base(&ScheduleInput { now, quiet_for, ..input.clone() }, bounds).wait
+}
+
+impl RetryStart {
+    fn doubled(self, times: u32, bounds: IntervalBounds) -> Duration {
+        let factor = 1_u32.checked_shl(times).unwrap_or(u32::MAX);
+        let wait = self.usual.saturating_mul(factor);
+        wait.clamp(bounds.interval_min, bounds.interval_max.max(self.usual)).max(self.least)
+    }
+}
+
+fn failed(failures: u32, start: RetryStart, bounds: IntervalBounds) -> Rule {
+    let wait = start.doubled(failures - 1, bounds);
     let why = match failures {
         1 => format!("first failure: retry in {}", humanize(wait)),
         n if wait >= bounds.interval_max => {
@@ -279,12 +307,13 @@ fn failed(failures: u32, start: Duration, bounds: IntervalBounds) -> Rule {
     Rule { wait, why }
 }
 
-fn throttled(input: &ScheduleInput<'_>, start: Duration, bounds: IntervalBounds) -> Rule {
+fn throttled(input: &ScheduleInput<'_>, start: RetryStart, bounds: IntervalBounds) -> Rule {
     let status = input.code.unwrap_or(429);
     let failures = input.failures.max(1);
     // A 503 is an overloaded server, mostly for minutes; a 429 is about our requests.
-    let first = if status == 503 || input.retry_after.is_some() { start } else { start.max(THROTTLED) };
-    let wait = doubled(first, failures - 1, bounds);
+    let first = if status == 503 || input.retry_after.is_some() { Duration::ZERO } else { THROTTLED };
+    let wait = RetryStart { usual: start.usual.max(first.min(bounds.interval_max)), ..start }
+        .doubled(failures - 1, bounds);
     let (nth, retry) = (ordinal(failures), humanize(wait));
     let why = match input.retry_after {
         None => {
@@ -298,9 +327,9 @@ fn throttled(input: &ScheduleInput<'_>, start: Duration, bounds: IntervalBounds)
     Rule { wait, why }
 }
 
-fn gone(times: u32, start: Duration, bounds: IntervalBounds) -> Rule {
-    let wait =
-        doubled(start.saturating_mul(GONE_SPREAD).min(bounds.interval_max.max(start)), times - 1, bounds);
+fn gone(times: u32, start: RetryStart, bounds: IntervalBounds) -> Rule {
+    let spread = start.usual.saturating_mul(GONE_SPREAD).min(bounds.interval_max.max(start.usual));
+    let wait = RetryStart { usual: spread, ..start }.doubled(times - 1, bounds);
     let why = format!(
         "gone (410), response {times} of {GONE_CONFIRMATIONS} that confirm it: retry in {}",
         humanize(wait)

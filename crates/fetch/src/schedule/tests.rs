@@ -169,6 +169,24 @@ fn a_short_retry_after_backs_off_all_the_same() {
 }
 
 #[test]
+fn a_feed_that_seems_quiet_because_it_fails_is_not_given_up_sooner() {
+    let failed = |minutes: u64, failures| {
+        let input = ScheduleInput {
+            worked_at: Some(Timestamp::from_millis(
+                now().millis() - i64::try_from(minutes).unwrap() * 60_000,
+            )),
+            quiet_for: Some(MINUTE * u32::try_from(minutes + 10).unwrap()),
+            failures,
+            ..input(ScheduleOutcome::Failed)
+        };
+        next_visit(&input, 0.5).at.unwrap().since(now())
+    };
+    assert_eq!(failed(0, 1), 10 * MINUTE);
+    assert_eq!(failed(10, 1), 20 * MINUTE, "as if it worked");
+    assert_eq!(failed(30, 3), 40 * MINUTE, "not four times the 40 minutes without news");
+}
+
+#[test]
 fn a_feed_that_fails_is_retried_after_its_own_interval() {
     let recent = ago(&[12 * 60, 24 * 60, 36 * 60]);
     let slow = ScheduleInput {
@@ -298,14 +316,15 @@ prop_compose! {
         (failures, gone_in_a_row) in (prop_oneof![0..20_u32, any::<u32>()], 0..5_u32),
         (every, ttl, update_period) in (maybe_wait(), maybe_wait(), maybe_wait()),
         (cache_life, cache_life_before, retry_after) in (maybe_wait(), maybe_wait(), maybe_wait()),
-        quiet_for in maybe_wait(),
+        (quiet_for, worked_ago) in (maybe_wait(), prop::option::of(0..4_000_000_i64)),
         recent in prop::collection::vec(-4_000_000..1_000_000_i64, 0..30),
     ) -> ScheduleInput<'static> {
         let interval_min = Duration::from_secs(min);
         let bounds = IntervalBounds { interval_min, interval_max: interval_min + Duration::from_secs(more) };
         let recent: Vec<_> = recent.iter().map(|s| Timestamp::from_millis(now().millis() + s * 1000)).collect();
+        let worked_at = worked_ago.map(|s| Timestamp::from_millis(now().millis() - s * 1000));
         ScheduleInput {
-            code, failures, gone_in_a_row, every, ttl, update_period, cache_life,
+            worked_at, code, failures, gone_in_a_row, every, ttl, update_period, cache_life,
             cache_life_before, retry_after, quiet_for,
             recent: recent.leak(),
             ..ScheduleInput::new(bounds, now(), outcome)

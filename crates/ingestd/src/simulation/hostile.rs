@@ -315,3 +315,19 @@ fn a_gone_feed_is_asked_again_days_apart_and_returns_with_its_items() {
     assert_eq!(days[..5], [0, 0, 0, 7, 14], "{days:?}");
     assert!(days[5..].iter().all(|days| *days < 1), "as before: {days:?}");
 }
+
+#[test]
+fn a_server_that_asks_for_five_seconds_again_and_again_is_asked_ever_more_rarely() {
+    let servers = ScriptedServer::new(|_, nth, _| match nth {
+        0 => response(200, &[], FEED),
+        _ => response(503, &[("retry-after", "5")], ""),
+    });
+    simulate(run_daemon(Arc::clone(&servers) as Arc<dyn Servers>, &["busy"], HOUR * 24));
+    let at: Vec<_> = servers.requests("busy").iter().map(|(at, _)| *at).collect();
+    let waits: Vec<_> = at.windows(2).skip(1).map(|pair| pair[1] - pair[0]).collect();
+    assert!((5..12).contains(&waits.len()), "{waits:?}");
+    assert!(
+        waits.windows(2).all(|pair| pair[1] * 10 > pair[0] * 15),
+        "each half as long again at least: {waits:?}"
+    );
+}

@@ -300,6 +300,7 @@ impl VisitOutcome {
                 quiet_for: Some(Duration::ZERO),
                 ttl: None,
                 update_period: None,
+                worked_at: None,
                 cache_life_before: None,
                 ..answers
             }
@@ -394,6 +395,7 @@ fn schedule_input<'a>(
         update_period: rhythm.update_interval_s.map(Duration::from_secs),
         skip_hours: rhythm.skip_hours,
         skip_days: rhythm.skip_days,
+        worked_at: before.last_success,
         cache_life_before: state.fresh_s.map(|fresh| Duration::from_secs(fresh.into())),
         ..ScheduleInput::new(scheduled.interval_bounds, scheduled.now, outcome)
     }
