@@ -7,7 +7,10 @@ use reqwest::Response;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use crate::{Failure, FailureClass, Policy, failure};
+use crate::{
+    Failure, FailureClass, Policy, failure,
+    limits::{Deadline, TimeLimits},
+};
 
 /// Memory reserved before the first byte: enough for most feeds, and a limit for a false `Content-Length`.
 const RESERVED_BYTES_MAX: u64 = 64 * 1024;
@@ -23,12 +26,12 @@ pub(crate) struct CompleteBody {
 /// Reads a body of at most `max` bytes. `count` is updated as it goes, so that it is right after a failure, too.
 ///
 /// # Errors
-/// `too-large`, `timeout` (the deadline, or slower than the policy's rate), `truncated`, `bad-encoding`.
+/// `too-large`, `timeout` (no first byte, the end of the visit, or slower than the policy's rate), `truncated`, `bad-encoding`.
 pub(crate) async fn read(
     mut response: Response,
     policy: &Policy,
     max: usize,
-    deadline: Instant,
+    limits: &TimeLimits,
     count: &mut u64,
 ) -> Result<CompleteBody, Failure> {
     let announced = response.content_length().unwrap_or(0);
@@ -38,8 +41,15 @@ pub(crate) async fn read(
     }
     let mut bytes = BytesMut::with_capacity(usize::try_from(announced.min(RESERVED_BYTES_MAX)).unwrap_or(0));
     let mut hash = Sha256::new();
-    let started = Instant::now();
-    while let Some(chunk) = next(&mut response, policy, started, bytes.len(), deadline).await? {
+    // The server may still be busy with the document: the rate counts from the first byte on.
+    let mut started = None;
+    loop {
+        let chunk = match started {
+            None => first(&mut response, limits.first_byte()).await?,
+            Some(started) => next(&mut response, policy, started, bytes.len(), limits.total).await?,
+        };
+        let Some(chunk) = chunk else { break };
+        started = started.or_else(|| Some(Instant::now()));
         *count += chunk.len() as u64;
         if chunk.len() > max - bytes.len() {
             let message = format!("the body is larger than the limit of {max} bytes (after decoding)");
@@ -59,19 +69,25 @@ pub(crate) async fn read(
     Ok(CompleteBody { bytes: bytes.freeze(), hash })
 }
 
+async fn first(response: &mut Response, deadline: Deadline) -> Result<Option<Bytes>, Failure> {
+    match tokio::time::timeout_at(deadline.at, response.chunk()).await {
+        Ok(chunk) => chunk.map_err(|e| failure::of_body(&e.without_url())),
+        Err(_) => Err(deadline.failure("waiting for the first byte of the body")),
+    }
+}
+
 async fn next(
     response: &mut Response,
     policy: &Policy,
     started: Instant,
     received: usize,
-    deadline: Instant,
+    total: Deadline,
 ) -> Result<Option<Bytes>, Failure> {
     let too_slow = too_slow_at(policy, started, received);
-    let until = too_slow.map_or(deadline, |at| at.min(deadline));
+    let until = too_slow.map_or(total.at, |at| at.min(total.at));
     match tokio::time::timeout_at(until, response.chunk()).await {
-        Ok(Ok(chunk)) => Ok(chunk),
-        Ok(Err(e)) => Err(failure::of_body(&e.without_url())),
-        Err(_) if until == deadline => Err(failure::out_of_time("reading the body")),
+        Ok(chunk) => chunk.map_err(|e| failure::of_body(&e.without_url())),
+        Err(_) if until == total.at => Err(total.failure("reading the body")),
         Err(_) => {
             let rate = policy.rate_bytes_min;
             let message =

@@ -5,6 +5,8 @@ use std::{error::Error, io};
 use news::{Escaped, FailureClass};
 use serde::Serialize;
 
+use crate::limits::Deadline;
+
 /// Why a visit failed, for programs and for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{class}: {message}")]
@@ -39,22 +41,23 @@ fn root(error: &(dyn Error + 'static)) -> String {
     causes(error).last().map(|cause| Escaped(&cause.to_string()).to_string()).unwrap_or_default()
 }
 
-/// The total deadline passed.
-pub(crate) fn out_of_time(doing: &str) -> Failure {
-    Failure::new(FailureClass::Timeout, format!("the visit ran out of time while {doing}"))
+/// A request that cannot be sent. The URL must have been removed from the error.
+pub(crate) fn of_request(error: &reqwest::Error, host: &str) -> Failure {
+    Failure::new(FailureClass::BadUrl, format!("the request to {host} is invalid: {}", root(error)))
 }
 
-/// A connection that was not established. The URL must have been removed from the error.
-pub(crate) fn of_connection(error: &reqwest::Error, host: &str) -> Failure {
-    let why = root(error);
+/// A connection that was not established by its deadline. The URL must have been removed from the error.
+pub(crate) fn of_connection(error: &reqwest::Error, host: &str, deadline: Deadline) -> Failure {
     if error.is_builder() {
-        return Failure::new(FailureClass::BadUrl, format!("the request to {host} is invalid: {why}"));
+        return of_request(error, host);
     }
+    let why = root(error);
     if causes(error).any(<dyn Error>::is::<rustls::Error>) {
         return Failure::new(FailureClass::Tls, format!("no trustworthy TLS session with {host}: {why}"));
     }
     if error.is_timeout() {
-        return Failure::new(FailureClass::Timeout, format!("connecting to {host} took too long"));
+        // reqwest shares the time out among the addresses of the host.
+        return deadline.failure(&format!("connecting to {host}"));
     }
     Failure::new(FailureClass::Connect, format!("could not connect to {host}: {why}"))
 }

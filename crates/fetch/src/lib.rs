@@ -12,11 +12,13 @@
 )]
 
 mod address;
+mod attempt;
 mod body;
 mod clients;
 mod exchange;
 mod failure;
 mod headers;
+mod limits;
 mod links;
 mod policy;
 mod post;
@@ -24,6 +26,7 @@ mod report;
 mod request_options;
 mod resolver;
 pub mod schedule;
+mod tls;
 mod transport;
 mod visit;
 

@@ -9,8 +9,9 @@ use crate::Cidr;
 pub struct Policy {
     /// Time limit for looking up the name and connecting, TLS included, per hop. 10 s.
     pub timeout_connect: Duration,
-    /// Time limit from the connection to the end of the response head, per hop. 10 s.
-    pub timeout_head: Duration,
+    /// Time limit from the connection to the end of the response head, per hop, and from there to the first byte of the
+    /// body. A request may override it. 10 s.
+    pub timeout_first_byte: Duration,
     /// Time limit for the whole visit, including redirects and the retry. 30 s.
     pub timeout_total: Duration,
     /// Largest body, in bytes after decoding; a request may override it. 10 MiB.
@@ -42,7 +43,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             timeout_connect: Duration::from_secs(10),
-            timeout_head: Duration::from_secs(10),
+            timeout_first_byte: Duration::from_secs(10),
             timeout_total: Duration::from_secs(30),
             body_bytes_max: 10 * 1024 * 1024,
             hops_max: 5,
@@ -70,10 +71,13 @@ pub enum BadPolicy {
     Zero(&'static str),
     /// The additional certificate authorities cannot be read.
     #[error("the additional certificate authorities are not in PEM")]
-    Authorities(#[source] reqwest::Error),
+    Authorities(#[source] rustls::pki_types::pem::Error),
     /// They contain no certificate.
     #[error("the additional certificate authorities contain no certificate; write them in PEM")]
     NoAuthority,
+    /// TLS refused its settings, such as an additional certificate authority that is no certificate.
+    #[error("could not set up TLS with these certificate authorities")]
+    Tls(#[source] rustls::Error),
     /// The HTTP client refused its settings.
     #[error("could not set up the HTTP client")]
     Client(#[source] reqwest::Error),
@@ -87,7 +91,7 @@ impl Policy {
     pub(crate) fn check(&self) -> Result<(), BadPolicy> {
         let limits = [
             ("timeout_connect", self.timeout_connect.is_zero()),
-            ("timeout_head", self.timeout_head.is_zero()),
+            ("timeout_first_byte", self.timeout_first_byte.is_zero()),
             ("timeout_total", self.timeout_total.is_zero()),
             ("body_bytes_max", self.body_bytes_max == 0),
             ("lookups_in_flight", self.lookups_in_flight == 0),

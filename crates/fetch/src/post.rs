@@ -5,13 +5,10 @@
 
 use news::FeedUrl;
 use reqwest::{Method, header::CONTENT_TYPE};
-use tokio::time::Instant;
 use url::form_urlencoded;
 
 use crate::{
-    Failure, FailureClass, Visitor,
-    exchange::{self, Deadlines},
-    failure, headers, resolver,
+    Failure, FailureClass, Visitor, exchange, failure, headers, limits::TimeLimits, resolver,
     visit::without_credentials,
 };
 
@@ -21,7 +18,7 @@ impl Visitor {
     /// # Errors
     /// [`Failure`] if there was no response from an allowed address.
     pub async fn post_form(&self, url: &FeedUrl, form: &[(&str, &str)]) -> Result<u16, Failure> {
-        let deadline = Instant::now() + self.policy.timeout_total;
+        let limits = TimeLimits::new(&self.policy, None, None);
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let client = self.clients.default_client();
         let mut at = url.clone();
@@ -29,14 +26,13 @@ impl Visitor {
             let request = client.request(Method::POST, without_credentials(at.secret()));
             let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
             let request = request.body(body.clone()).build();
-            let request = request.map_err(|e| failure::of_connection(&e.without_url(), at.host()))?;
+            let request = request.map_err(|e| failure::of_request(&e.without_url(), at.host()))?;
             let (Some(host), Some(port)) = (at.secret().host(), at.secret().port_or_known_default()) else {
                 return Err(Failure::new(FailureClass::BadUrl, "the address has no host"));
             };
-            let connect = (Instant::now() + self.policy.timeout_connect).min(deadline);
+            let connect = limits.connect();
             let addresses = resolver::addresses(&*self.resolver, &self.policy, host, port, connect).await?;
-            let deadlines = Deadlines { connect, total: deadline };
-            let head = exchange::send(client, &self.policy, request, addresses, deadlines).await;
+            let head = exchange::send(client, request, addresses, connect, &limits).await;
             let response = head.map_err(|error| error.failure)?.response;
             let code = response.status().as_u16();
             if !matches!(code, 307 | 308) {

@@ -135,11 +135,13 @@ impl RedirectHop {
 pub struct Timings {
     /// Looking up names.
     pub dns: Duration,
-    /// Connecting, TLS included.
+    /// Connecting, without TLS; through a proxy until it has connected.
     pub connect: Duration,
-    /// Waiting for heads.
-    pub head: Duration,
-    /// Reading the body.
+    /// TLS handshakes.
+    pub tls: Duration,
+    /// From the connection to the head of the response.
+    pub first_byte: Duration,
+    /// From the head to the last byte of the body.
     pub body: Duration,
     /// From the first lookup to the last byte.
     pub total: Duration,
@@ -151,10 +153,13 @@ fn ms(duration: Duration) -> u64 {
 
 impl Serialize for Timings {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("Timings", 5)?;
+        let mut out = serializer.serialize_struct("Timings", 7)?;
         out.serialize_field("dns_ms", &ms(self.dns))?;
         out.serialize_field("connect_ms", &ms(self.connect))?;
-        out.serialize_field("head_ms", &ms(self.head))?;
+        out.serialize_field("tls_ms", &ms(self.tls))?;
+        out.serialize_field("first_byte_ms", &ms(self.first_byte))?;
+        // The older name of the same.
+        out.serialize_field("head_ms", &ms(self.first_byte))?;
         out.serialize_field("body_ms", &ms(self.body))?;
         out.serialize_field("total_ms", &ms(self.total))?;
         out.end()

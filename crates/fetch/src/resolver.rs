@@ -11,10 +11,10 @@ use std::{
     sync::Arc,
 };
 
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::sync::Semaphore;
 use url::Host;
 
-use crate::{Failure, FailureClass, Policy, address};
+use crate::{Failure, FailureClass, Policy, address, limits::Deadline};
 
 /// Maximum number of addresses of one name that are tried; all of them are checked.
 const ADDRESSES_MAX: usize = 16;
@@ -67,7 +67,7 @@ pub(crate) async fn addresses(
     policy: &Policy,
     host: Host<&str>,
     port: u16,
-    deadline: Instant,
+    deadline: Deadline,
 ) -> Result<Vec<SocketAddr>, Failure> {
     let blocked = |why: String| Failure::new(FailureClass::BlockedAddress, why);
     let name = match host {
@@ -75,10 +75,8 @@ pub(crate) async fn addresses(
         Host::Ipv6(ip) => return literal(policy, ip.into(), port).map_err(blocked),
         Host::Domain(name) => name,
     };
-    let found = match tokio::time::timeout_at(deadline, resolver.lookup(name)).await {
-        Err(_) => {
-            return Err(Failure::new(FailureClass::Timeout, format!("looking up {name} took too long")));
-        }
+    let found = match tokio::time::timeout_at(deadline.at, resolver.lookup(name)).await {
+        Err(_) => return Err(deadline.failure(&format!("looking up {name}"))),
         Ok(Err(e)) => return Err(Failure::new(FailureClass::Dns, format!("could not look up {name}: {e}"))),
         Ok(Ok(found)) => found,
     };
@@ -100,7 +98,7 @@ pub(crate) async fn proxy_addresses(
     policy: &Policy,
     host: Host<&str>,
     port: u16,
-    deadline: Instant,
+    deadline: Deadline,
 ) -> Result<Vec<SocketAddr>, Failure> {
     let permissive = Policy { allow_private: true, ..policy.clone() };
     addresses(resolver, &permissive, host, port, deadline).await

@@ -20,8 +20,10 @@ use crate::{
     BadPolicy, Failure, FailureClass, FetchReport, FetchResult, Freshness, Full, HeaderLinks, HttpTransport,
     Policy, RedirectHop, RequestOptions, Resolver, SystemResolver, Timings, body,
     clients::ClientCache,
-    exchange::{self, Deadlines, ExchangeError, Head},
-    failure, headers, links, resolver,
+    exchange::{self, ExchangeError, ExchangeTimes, Head},
+    failure, headers,
+    limits::{Deadline, TimeLimits},
+    links, resolver,
 };
 
 const A_IM: HeaderName = HeaderName::from_static("a-im");
@@ -39,6 +41,9 @@ pub struct VisitRequest<'a> {
     pub validator_key: Option<u64>,
     /// Time limit of the whole visit, instead of [`Policy::timeout_total`].
     pub timeout: Option<Duration>,
+    /// Time limit for the first byte, instead of [`Policy::timeout_first_byte`]. `None`: [`VisitRequest::timeout`], if that is
+    /// set.
+    pub timeout_first_byte: Option<Duration>,
     /// Longest body in bytes after decoding, instead of [`Policy::body_bytes_max`].
     pub body_bytes_max: Option<usize>,
     /// Headers, credentials and connection settings of its own.
@@ -57,6 +62,7 @@ impl<'a> VisitRequest<'a> {
             last_modified: None,
             validator_key: None,
             timeout: None,
+            timeout_first_byte: None,
             body_bytes_max: None,
             options: None,
             now,
@@ -88,7 +94,7 @@ struct Route {
 struct VisitProgress {
     now: Timestamp,
     started: Instant,
-    deadline: Instant,
+    limits: TimeLimits,
     is_conditional: bool,
     is_retried: bool,
     code: Option<u16>,
@@ -145,7 +151,7 @@ impl Visitor {
         let mut progress = VisitProgress {
             now: request.now,
             started,
-            deadline: started + request.timeout.unwrap_or(self.policy.timeout_total),
+            limits: TimeLimits::new(&self.policy, request.timeout, request.timeout_first_byte),
             is_conditional: !validators(request).is_empty(),
             is_retried: false,
             code: None,
@@ -226,7 +232,7 @@ impl Visitor {
         if is_conditional {
             outgoing = outgoing.header(A_IM, "feed");
         }
-        outgoing.build().map_err(|e| failure::of_connection(&e.without_url(), at.host()))
+        outgoing.build().map_err(|e| failure::of_request(&e.without_url(), at.host()))
     }
 
     /// Sends a request; if no connection was established, retries once after a short pause.
@@ -242,7 +248,7 @@ impl Visitor {
             Err(error) => error,
         };
         let pause = self.policy.retry_pause.mul_f64(0.5 + fastrand::f64());
-        let has_time = Instant::now() + pause < progress.deadline;
+        let has_time = Instant::now() + pause < progress.limits.total.at;
         match again {
             Some(outgoing) if error.is_unsent && !progress.is_retried && has_time => {
                 progress.is_retried = true;
@@ -260,23 +266,18 @@ impl Visitor {
         progress: &mut VisitProgress,
     ) -> Result<Response, ExchangeError> {
         let started = Instant::now();
-        let connect = (started + self.policy.timeout_connect).min(progress.deadline);
+        let connect = progress.limits.connect();
         let url = outgoing.url();
         let found = self.addresses(url, route.proxy.as_ref(), connect).await;
         let looked_up = Instant::now();
         progress.timings.dns += looked_up - started;
-        let addresses = found.map_err(|failure| ExchangeError { failure, is_unsent: false })?;
-        let deadlines = Deadlines { connect, total: progress.deadline };
+        let (addresses, limits) = (found?, &progress.limits);
         let head = match &self.transport {
-            None => exchange::send(&route.client, &self.policy, outgoing, addresses, deadlines).await,
-            Some(network) => {
-                exchange::send_over(&**network, &self.policy, outgoing, addresses, deadlines).await
-            }
+            None => exchange::send(&route.client, outgoing, addresses, connect, limits).await,
+            Some(network) => exchange::send_over(&**network, &self.policy, outgoing, addresses, limits).await,
         };
-        let ended = Instant::now();
-        let connected = head.as_ref().map_or(ended, |head| head.connected);
-        progress.timings.connect += connected - looked_up;
-        progress.timings.head += ended - connected;
+        let times = head.as_ref().map_or_else(|error| error.times, |head| head.times);
+        progress.book(looked_up, times, Instant::now());
         let Head { response, remote, .. } = head?;
         progress.remote = Some(remote);
         Ok(response)
@@ -287,7 +288,7 @@ impl Visitor {
         &self,
         url: &Url,
         proxy: Option<&FeedUrl>,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<Vec<SocketAddr>, Failure> {
         let endpoint = |url: &Url| Some((url.host()?.to_owned(), url.port_or_known_default()?));
         let no_host = || Failure::new(FailureClass::BadUrl, "the address has no host");
@@ -375,7 +376,8 @@ impl Visitor {
         let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let max = request.body_bytes_max.unwrap_or(self.policy.body_bytes_max);
         let started = Instant::now();
-        let body = body::read(response, &self.policy, max, progress.deadline, &mut progress.body_bytes).await;
+        let limits = &progress.limits;
+        let body = body::read(response, &self.policy, max, limits, &mut progress.body_bytes).await;
         progress.timings.body = started.elapsed();
         let body = body?;
         let url = without_credentials(at.secret());
@@ -395,6 +397,15 @@ impl Visitor {
 }
 
 impl VisitProgress {
+    /// Adds the parts of an exchange to the timings.
+    fn book(&mut self, looked_up: Instant, times: ExchangeTimes, ended: Instant) {
+        let connected = times.connected.unwrap_or(ended);
+        let handshake = times.handshake.unwrap_or(connected);
+        self.timings.connect += handshake - looked_up;
+        self.timings.tls += connected - handshake;
+        self.timings.first_byte += ended - connected;
+    }
+
     fn record_response(&mut self, response: &Response) {
         let (status, head) = (response.status(), response.headers());
         self.code = Some(status.as_u16());

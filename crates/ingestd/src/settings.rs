@@ -43,6 +43,7 @@ pub(crate) fn visitor(config: &Config, metrics_registry: &MetricsRegistry) -> an
     let allow = config.fetch.allow.iter().map(|cidr| cidr.parse()).collect::<Result<_, _>>();
     let policy = Policy {
         timeout_connect: config.fetch.timeout_connect,
+        timeout_first_byte: config.fetch.timeout_first_byte,
         timeout_total: config.fetch.timeout_total,
         body_bytes_max: usize::try_from(config.fetch.body_bytes_max).unwrap_or(usize::MAX),
         allow: allow.context("fetch.allow")?,

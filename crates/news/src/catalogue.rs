@@ -11,6 +11,7 @@
 //! tags = ["public"]
 //! every = "15m"
 //! timeout = "20s"
+//! timeout_first_byte = "15s"
 //! enabled = true
 //! ```
 //!
@@ -35,11 +36,22 @@ use toml::{
 use crate::{FeedUrl, Source, SourceId};
 
 /// The keys of a source that [`request`] does not read.
-const KEYS: [&str; 10] =
-    ["id", "url", "name", "category", "country", "language", "tags", "every", "timeout", "enabled"];
+const KEYS: [&str; 11] = [
+    "id",
+    "url",
+    "name",
+    "category",
+    "country",
+    "language",
+    "tags",
+    "every",
+    "timeout",
+    "timeout_first_byte",
+    "enabled",
+];
 /// Limits of `every`.
 const EVERY: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
-/// Limits of `timeout`.
+/// Limits of `timeout` and `timeout_first_byte`.
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
 
 /// The sources of one file, in the order of the file.
@@ -203,6 +215,7 @@ impl CatalogueReader {
             "tags" => optional.tags = self.tags(value),
             "every" => optional.every = self.duration(name, value, EVERY),
             "timeout" => optional.timeout = self.duration(name, value, TIMEOUT),
+            "timeout_first_byte" => optional.timeout_first_byte = self.duration(name, value, TIMEOUT),
             "enabled" => match value.get_ref().as_bool() {
                 Some(enabled) => optional.enabled = Some(enabled),
                 None => self.refuse(value, name, format!("expected true or false, found {}", type_of(value))),
@@ -365,6 +378,7 @@ struct OptionalFields {
     tags: Option<Vec<String>>,
     every: Option<Duration>,
     timeout: Option<Duration>,
+    timeout_first_byte: Option<Duration>,
     enabled: Option<bool>,
 }
 
@@ -377,6 +391,7 @@ impl OptionalFields {
         source.tags = self.tags.unwrap_or_default();
         source.every = self.every;
         source.timeout = self.timeout;
+        source.timeout_first_byte = self.timeout_first_byte;
         source.enabled = self.enabled.unwrap_or(true);
     }
 }
@@ -399,7 +414,12 @@ fn write_source(out: &mut String, source: &Source) {
     if !source.tags.is_empty() {
         line("tags", format!("[{}]", source.tags.iter().map(|t| quoted(t)).collect::<Vec<_>>().join(", ")));
     }
-    for (key, duration) in [("every", source.every), ("timeout", source.timeout)] {
+    let durations = [
+        ("every", source.every),
+        ("timeout", source.timeout),
+        ("timeout_first_byte", source.timeout_first_byte),
+    ];
+    for (key, duration) in durations {
         if let Some(duration) = duration {
             line(key, quoted(&write_duration(duration)));
         }
@@ -427,6 +447,7 @@ mod tests {
             tags = ["x", "y"]
             every = "15m"
             timeout = "20s"
+            timeout_first_byte = "15s"
             enabled = false
             [[source]]
             id = "b"
@@ -481,6 +502,7 @@ mod tests {
             ),
             ("every = \"31d\"", "source.every: 31d is outside 1s to 30d"),
             ("timeout = \"0\"", "source.timeout: 0 is outside 1s to 5m"),
+            ("timeout_first_byte = \"6m\"", "source.timeout_first_byte: 6m is outside 1s to 5m"),
             ("name = 3", "source.name: expected a string, found an integer"),
             ("tags = \"x\"", "source.tags: expected a list of strings, found a string"),
             ("enabled = \"yes\"", "source.enabled: expected true or false, found a string"),

@@ -154,6 +154,8 @@ pub struct Source {
     pub every: Option<Duration>,
     /// Time limit of a visit, instead of `fetch.timeout_total`.
     pub timeout: Option<Duration>,
+    /// Time limit for the first byte, instead of `fetch.timeout_first_byte`; `None`: `timeout`, if that is set.
+    pub timeout_first_byte: Option<Duration>,
     /// Largest body in bytes, decoded, instead of `fetch.body_bytes_max`.
     pub body_bytes_max: Option<u64>,
     /// Its request settings.
@@ -179,6 +181,7 @@ impl Source {
             tags: Vec::new(),
             every: None,
             timeout: None,
+            timeout_first_byte: None,
             body_bytes_max: None,
             access: Access::default(),
             enabled: true,

@@ -130,6 +130,7 @@ pub(crate) fn policy(config: &Config, allow_private: bool) -> anyhow::Result<Pol
     let allow = config.fetch.allow.iter().map(|cidr| cidr.parse()).collect::<Result<_, _>>();
     Ok(Policy {
         timeout_connect: config.fetch.timeout_connect,
+        timeout_first_byte: config.fetch.timeout_first_byte,
         timeout_total: config.fetch.timeout_total,
         body_bytes_max: usize::try_from(config.fetch.body_bytes_max).unwrap_or(usize::MAX),
         allow: allow.context("fetch.allow")?,
@@ -259,14 +260,15 @@ fn print_fetch(fetch: &Value, paint: Paint) -> anyhow::Result<()> {
     };
     let timings = &fetch["timings"];
     out::stdout_line(&format!(
-        "  status {} from {}, {} bytes in {} ms (dns {}, connect {}, head {}, body {})",
+        "  status {} from {}, {} bytes in {} ms (dns {}, connect {}, tls {}, first byte {}, body {})",
         text(&fetch["status"]),
         text(&fetch["remote"]),
         text(&fetch["body_bytes"]),
         text(&timings["total_ms"]),
         text(&timings["dns_ms"]),
         text(&timings["connect_ms"]),
-        text(&timings["head_ms"]),
+        text(&timings["tls_ms"]),
+        text(&timings["first_byte_ms"]),
         text(&timings["body_ms"]),
     ))?;
     for hop in fetch["redirects"].as_array().into_iter().flatten() {

@@ -159,6 +159,9 @@ table! {
         in_flight: usize = "256", ValueKind::Integer(1, 65_536), LIVE;
         /// Time limit for connecting, including name lookup and TLS, for each redirect.
         timeout_connect: Duration = "10s", ValueKind::Duration(MS.saturating_mul(10), MINUTE.saturating_mul(10)), RESTART;
+        /// Time limit for a server to begin its answer, for each redirect, and after that to begin the document.
+        /// `timeout_first_byte` in the list of sources overrides it, and so does `timeout` where only that is set.
+        timeout_first_byte: Duration = "10s", ValueKind::Duration(MS.saturating_mul(10), HOUR), RESTART;
         /// Time limit for a visit, including redirects and the body; `timeout` in the list of sources overrides it.
         timeout_total: Duration = "30s", ValueKind::Duration(MS.saturating_mul(10), HOUR), RESTART;
         /// Maximum size of a feed after decompression, in bytes; a visit stops there. `body_bytes_max` in the list of sources

@@ -18,7 +18,7 @@ async fn a_document_has_everything_that_the_next_visit_needs() {
     let visit = visit(&origin.url("/feed?a=1&b")).await;
     assert_eq!((visit.code, visit.body_bytes, visit.remote), (Some(200), 6, Some(origin.address)));
     assert_eq!(visit.cache.fresh_for, Some(Duration::from_secs(40)));
-    assert!(visit.timings.total >= visit.timings.connect + visit.timings.head);
+    assert!(visit.timings.total >= visit.timings.connect + visit.timings.first_byte);
     assert!(!format!("{visit:?}").contains("a=1"), "{visit:?}");
     let full = full(visit);
     assert_eq!(&full.body[..], b"<rss/>");

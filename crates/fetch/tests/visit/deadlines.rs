@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use fetch::{FailureClass, Policy, VisitRequest, Visitor};
+use fetch::{FailureClass, FetchReport, Policy, VisitRequest, Visitor};
 use news::{FeedUrl, Timestamp};
 use tokio::{io::AsyncWriteExt, net::TcpListener, time::Instant};
 
@@ -17,7 +17,7 @@ use crate::{NOW_MS, class, failure, full, origin::*, policy, visit, visit_with};
 const HEAD: &str = "HTTP/1.1 200 OK\r\n\r\n";
 
 /// Makes a visit under a policy and measures it.
-pub(crate) async fn timed(policy: Policy, url: &str) -> (fetch::FetchReport, Duration) {
+pub(crate) async fn timed(policy: Policy, url: &str) -> (FetchReport, Duration) {
     let visitor = Visitor::try_new(policy).unwrap();
     let started = Instant::now();
     let visit = visit_with(&visitor, url, None, None).await;
@@ -50,6 +50,79 @@ async fn a_source_may_have_its_own_deadline() {
     let visit = visitor.visit(&request).await;
     assert_eq!(class(&visit), FailureClass::Timeout);
     assert!(is_about(visit.timings.total, 150), "{:?}", visit.timings);
+}
+
+/// Makes a visit with time limits of the source.
+async fn visit_within(
+    policy: Policy,
+    url: &str,
+    timeout: Option<Duration>,
+    first: Option<Duration>,
+) -> FetchReport {
+    let url = FeedUrl::try_new(url).unwrap();
+    let request = VisitRequest::new(&url, Timestamp::from_millis(NOW_MS));
+    let request = VisitRequest { timeout, timeout_first_byte: first, ..request };
+    Visitor::try_new(policy).unwrap().visit(&request).await
+}
+
+#[tokio::test]
+async fn a_server_may_think_as_long_as_its_source_allows() {
+    let ms = |ms| Some(Duration::from_millis(ms));
+    let impatient = Policy { timeout_first_byte: Duration::from_millis(100), ..policy() };
+    let before_head = vec![Step::Wait(Duration::from_millis(600)), say(HEAD), say("<rss/>")];
+    let before_body = vec![say(HEAD), Step::Wait(Duration::from_millis(600)), say("<rss/>")];
+    for script in [before_head, before_body] {
+        let origin = Origin::always(script).await;
+        let visit = async |timeout, first| {
+            let visit = visit_within(impatient.clone(), &origin.url("/"), timeout, first).await;
+            match &visit.answer {
+                fetch::FetchResult::Full(full) => String::from_utf8(full.body.to_vec()).unwrap(),
+                _ => failure(&visit).message,
+            }
+        };
+        let by_default = visit(None, None).await;
+        assert!(by_default.ends_with("took longer than 100ms (fetch.timeout_first_byte)"), "{by_default}");
+        for (timeout, first) in [(ms(60_000), None), (None, ms(60_000)), (ms(60_000), ms(50_000))] {
+            assert_eq!(visit(timeout, first).await, "<rss/>", "{timeout:?} {first:?}");
+        }
+        let strict = visit(ms(60_000), ms(150)).await;
+        assert!(strict.ends_with("took longer than 150ms (timeout_first_byte)"), "{strict}");
+        let short = visit(ms(150), ms(60_000)).await;
+        assert!(short.starts_with("the visit took longer than 150ms (timeout); it ended while"), "{short}");
+    }
+}
+
+#[tokio::test]
+async fn the_wait_for_the_body_is_not_a_slow_body() {
+    let strict = Policy { rate_grace: Duration::from_millis(100), ..policy() };
+    let wait = Step::Wait(Duration::from_millis(400));
+    let late = Origin::always(vec![say(HEAD), wait.clone(), say("<rss/>")]).await;
+    assert_eq!(&full(timed(strict.clone(), &late.url("/")).await.0).body[..], b"<rss/>");
+    let stuck = Origin::always(vec![say(HEAD), say("<"), wait, say("rss/>")]).await;
+    let message = failure(&timed(strict, &stuck.url("/")).await.0).message;
+    assert_eq!(message, "the body arrived slower than 1024 bytes per second: 1 bytes so far");
+    // It is limited all the same.
+    let silent = Origin::always(vec![say(HEAD), Step::Hang]).await;
+    let impatient = Policy { timeout_first_byte: Duration::from_millis(200), ..policy() };
+    let (visit, took) = timed(impatient, &silent.url("/")).await;
+    let message = "waiting for the first byte of the body took longer than 200ms (fetch.timeout_first_byte)";
+    assert_eq!(failure(&visit).message, message);
+    assert!(is_about(took, 200), "{took:?}");
+}
+
+#[tokio::test]
+async fn each_part_of_a_visit_is_booked_where_it_was_spent() {
+    let pause = || Step::Wait(Duration::from_millis(200));
+    let origin = Origin::always(vec![pause(), say(HEAD), say("<rss"), pause(), say("/>")]).await;
+    let visit = visit(&origin.url("/")).await;
+    let spent = visit.timings;
+    assert!(spent.first_byte.as_millis() >= 200 && spent.body.as_millis() >= 200, "{spent:?}");
+    assert!(spent.connect.as_millis() < 200 && spent.tls.is_zero(), "{spent:?}");
+    // A wait that is in vain is no connection, either.
+    let silent = Origin::always(vec![Step::Hang]).await;
+    let impatient = Policy { timeout_first_byte: Duration::from_millis(300), ..policy() };
+    let spent = timed(impatient, &silent.url("/")).await.0.timings;
+    assert!(spent.first_byte.as_millis() >= 300 && spent.connect.as_millis() < 300, "{spent:?}");
 }
 
 #[tokio::test]
@@ -108,7 +181,8 @@ async fn a_handshake_that_hangs_ends_at_the_deadline_of_the_connection() {
     let url = format!("https://{}/", listener.local_addr().unwrap());
     let policy = Policy { timeout_connect: Duration::from_millis(200), ..policy() };
     let (visit, took) = timed(policy, &url).await;
-    assert_eq!(failure(&visit).to_string(), "timeout: connecting to 127.0.0.1 took too long");
+    let message = "timeout: connecting to 127.0.0.1 took longer than 200ms (fetch.timeout_connect)";
+    assert_eq!(failure(&visit).to_string(), message);
     assert!(is_about(took, 200), "{took:?}");
 }
 

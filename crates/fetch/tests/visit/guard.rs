@@ -60,7 +60,10 @@ pub(crate) fn scripted(answers: Vec<Result<Vec<IpAddr>, &'static str>>) -> (Visi
 async fn a_resolver_that_never_answers_ends_at_the_deadline() {
     let visitor = Visitor::with_resolver(Policy::default(), Arc::new(Silent)).unwrap();
     let visit = visit_with(&visitor, "http://feeds.example/", None, None).await;
-    assert_eq!(failure(&visit).to_string(), "timeout: looking up feeds.example took too long");
+    assert_eq!(
+        failure(&visit).to_string(),
+        "timeout: looking up feeds.example took longer than 10s (fetch.timeout_connect)"
+    );
     assert_eq!(visit.timings.total, Policy::default().timeout_connect);
 }
 

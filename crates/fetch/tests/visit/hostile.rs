@@ -379,12 +379,15 @@ async fn a21_no_coding_makes_a_bomb_that_takes_more() {
 
 #[tokio::test]
 async fn a22_a_slow_or_missing_head_ends_at_its_deadline() {
-    let policy = Policy { timeout_head: Duration::from_millis(200), ..policy() };
+    let policy = Policy { timeout_first_byte: Duration::from_millis(200), ..policy() };
     let drip = Step::Drip(vec![b'x'; 500], Duration::from_millis(20));
     for script in [vec![Step::Hang], vec![say("HTTP/1.1 200 OK\r\nx: "), drip]] {
         let origin = Origin::always(script).await;
         let (visit, took) = timed(policy.clone(), &origin.url("/")).await;
-        assert_eq!(failure(&visit).to_string(), "timeout: 127.0.0.1 took too long to answer");
+        assert_eq!(
+            failure(&visit).to_string(),
+            "timeout: waiting for 127.0.0.1 to answer took longer than 200ms (fetch.timeout_first_byte)"
+        );
         assert!(is_about(took, 200), "{took:?}");
         assert_eq!((visit.code, origin.accepts()), (None, 1));
     }
@@ -397,7 +400,10 @@ async fn a22_the_total_deadline_ends_a_slow_body() {
     let origin =
         Origin::always(vec![say(HEAD), Step::Drip(vec![b' '; 5000], Duration::from_millis(10))]).await;
     let (visit, took) = timed(policy, &origin.url("/")).await;
-    assert_eq!(failure(&visit).to_string(), "timeout: the visit ran out of time while reading the body");
+    assert_eq!(
+        failure(&visit).to_string(),
+        "timeout: the visit took longer than 2s (fetch.timeout_total); it ended while reading the body"
+    );
     assert!(is_about(took, 2_000), "{took:?}");
     assert!(visit.body_bytes > 0);
 }
@@ -406,7 +412,7 @@ async fn a22_the_total_deadline_ends_a_slow_body() {
 async fn a22_a_body_that_is_too_slow_ends_after_its_grace_period() {
     let policy = Policy { rate_grace: Duration::from_millis(300), ..policy() };
     for step in [Step::Drip(vec![b' '; 5000], Duration::from_millis(10)), Step::Hang] {
-        let origin = Origin::always(vec![say(HEAD), step]).await;
+        let origin = Origin::always(vec![say(HEAD), say(" "), step]).await;
         let (visit, took) = timed(policy.clone(), &origin.url("/")).await;
         assert_eq!(class(&visit), FailureClass::Timeout);
         assert!(failure(&visit).message.starts_with("the body arrived slower than 1024 bytes per second"));

@@ -25,7 +25,7 @@ const NOW_MS: i64 = 784_111_777_000;
 fn policy() -> Policy {
     Policy {
         timeout_connect: Duration::from_secs(60),
-        timeout_head: Duration::from_secs(60),
+        timeout_first_byte: Duration::from_secs(60),
         timeout_total: Duration::from_secs(90),
         rate_grace: Duration::from_secs(30),
         retry_pause: Duration::from_millis(20),

@@ -25,6 +25,8 @@ pub(crate) enum Step {
     Repeat(Vec<u8>),
     /// Sends bytes one by one, with a pause after each.
     Drip(Vec<u8>, Duration),
+    /// Does nothing for this time.
+    Wait(Duration),
     /// Does nothing until the client closes.
     Hang,
     /// Ends the connection with RST instead of FIN.
@@ -147,6 +149,10 @@ async fn play(stream: &mut TcpStream, step: Step) -> Option<()> {
                 stream.write_all(&[byte]).await.ok()?;
                 sleep(pause).await;
             }
+            Some(())
+        }
+        Step::Wait(pause) => {
+            sleep(pause).await;
             Some(())
         }
         Step::Hang => {

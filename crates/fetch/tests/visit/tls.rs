@@ -1,6 +1,6 @@
 //! TLS: verified, always.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use fetch::{FailureClass, Policy, RequestOptions, VisitRequest, Visitor};
 use news::{FeedUrl, Timestamp};
@@ -30,6 +30,15 @@ fn certificate(name: &str) -> CertificateParams {
 
 /// A server that answers one document over TLS, with a certificate of that authority or signed by itself.
 async fn serve(params: CertificateParams, authority: Option<&Authority>) -> SocketAddr {
+    serve_slowly(params, authority, Duration::ZERO).await
+}
+
+/// The same, with a pause before the handshake, before the head and within the body.
+async fn serve_slowly(
+    params: CertificateParams,
+    authority: Option<&Authority>,
+    pause: Duration,
+) -> SocketAddr {
     let key = KeyPair::generate().unwrap();
     let signed = match authority {
         Some(authority) => params.signed_by(&key, authority).unwrap(),
@@ -45,11 +54,16 @@ async fn serve(params: CertificateParams, authority: Option<&Authority>) -> Sock
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
+            tokio::time::sleep(pause).await;
             // A client that does not trust the certificate closes during the handshake, as expected.
             let Ok(mut stream) = acceptor.accept(stream).await else { continue };
             let mut head = [0; 4096];
             assert!(stream.read(&mut head).await.unwrap() > 0);
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<rss/>").await.unwrap();
+            tokio::time::sleep(pause).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<rss").await.unwrap();
+            stream.flush().await.unwrap();
+            tokio::time::sleep(pause).await;
+            stream.write_all(b"/>").await.unwrap();
             stream.shutdown().await.unwrap();
         }
     });
@@ -73,6 +87,25 @@ async fn a_certificate_of_an_authority_that_is_trusted_is_accepted() {
     let visit = visit_with(&visitor(&authority), &url(address), None, None).await;
     assert_eq!((visit.code, visit.remote), (Some(200), Some(address)));
     assert_eq!(&full(visit).body[..], b"<rss/>");
+}
+
+#[tokio::test]
+async fn connection_tls_first_byte_and_body_are_booked_apart() {
+    let (authority, pause) = (authority(), Duration::from_millis(300));
+    let address = serve_slowly(certificate("feeds.example"), Some(&authority), pause).await;
+    let visitor = visitor(&authority);
+    // The second handshake resumes the session of the first.
+    for _ in 0..2 {
+        let visit = visit_with(&visitor, &url(address), None, None).await;
+        let spent = visit.timings;
+        for part in [spent.tls, spent.first_byte, spent.body] {
+            assert!(part >= pause && part > spent.connect, "{spent:?}");
+        }
+        let json = serde_json::to_value(&visit).unwrap();
+        let ms = |name: &str| json["timings"][name].as_u64().unwrap();
+        assert_eq!(ms("head_ms"), ms("first_byte_ms"));
+        assert!(ms("tls_ms") >= 300 && ms("connect_ms") < ms("tls_ms"), "{json}");
+    }
 }
 
 #[tokio::test]

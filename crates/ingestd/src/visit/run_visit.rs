@@ -195,6 +195,7 @@ async fn fetch_and_parse(
         last_modified,
         validator_key: state.validator_key,
         timeout: source.timeout,
+        timeout_first_byte: source.timeout_first_byte,
         body_bytes_max: source.body_bytes_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
         options: options.as_ref(),
         ..fetch::VisitRequest::new(url, ctx.now())

@@ -1,7 +1,7 @@
 //! Converts between OPML and the catalogue.
 //!
 //! Settings that OPML cannot express are attributes in our namespace, so that an import of an export restores them:
-//! `id category country tags every timeout enabled paused pausedReason`. In lists of other programs, folders become the
+//! `id category country tags every timeout timeoutFirstByte enabled paused pausedReason`. In lists of other programs, folders become the
 //! category and tags, `text` or `title` the name, `language` the language.
 
 use std::{
@@ -239,7 +239,11 @@ impl Planner<'_> {
             Some(tags) => tags.split(',').map(|tag| tag.trim().to_owned()).collect(),
             None => distinct(folders.chain(others).filter(|tag| *tag != source.category)),
         };
-        for (name, field) in [("every", &mut source.every), ("timeout", &mut source.timeout)] {
+        for (name, field) in [
+            ("every", &mut source.every),
+            ("timeout", &mut source.timeout),
+            ("timeoutFirstByte", &mut source.timeout_first_byte),
+        ] {
             let duration = ours(name).map(parse_duration).transpose();
             *field = duration.map_err(|bad| format!("{prefix}:{name}: {bad}"))?;
         }
@@ -322,7 +326,12 @@ fn write_outline(out: &mut String, source: &Source, url: &str, pause: Option<&Pa
     if let Some(country) = &source.country {
         put("newswire:country", country);
     }
-    for (name, duration) in [("newswire:every", source.every), ("newswire:timeout", source.timeout)] {
+    let durations = [
+        ("newswire:every", source.every),
+        ("newswire:timeout", source.timeout),
+        ("newswire:timeoutFirstByte", source.timeout_first_byte),
+    ];
+    for (name, duration) in durations {
         if let Some(duration) = duration {
             put(name, &write_duration(duration));
         }
@@ -529,17 +538,19 @@ mod tests {
         let seconds = || proptest::option::of((1_u64..300_000).prop_map(Duration::from_millis));
         (
             (text, word, proptest::collection::vec(word, 0..4), proptest::option::of("[A-Z]{2}")),
-            (proptest::option::of("[a-z]{2,3}(-[A-Za-z0-9]{1,8}){0,2}"), seconds(), seconds(), any::<bool>()),
+            (proptest::option::of("[a-z]{2,3}(-[A-Za-z0-9]{1,8}){0,2}"), any::<bool>()),
+            [seconds(), seconds(), seconds()],
             "[a-z0-9/?=&%;\"'<>é ]{0,20}",
         )
-            .prop_map(|((name, category, tags, country), (language, every, timeout, enabled), path)| {
+            .prop_map(|((name, category, tags, country), (language, enabled), durations, path)| {
                 let id = SourceId::try_new("x").unwrap();
                 let mut source =
                     Source::new(id, FeedUrl::try_new(&format!("https://u:p@example.org/{path}")).unwrap());
                 let least = |d: Duration| d.max(Duration::from_secs(1));
+                let [every, timeout, first_byte] = durations.map(|duration| duration.map(least));
                 (source.name, source.category, source.tags) = (name.trim().to_owned(), category, tags);
                 (source.country, source.language, source.enabled) = (country, language, enabled);
-                (source.every, source.timeout) = (every.map(least), timeout.map(least));
+                (source.every, source.timeout, source.timeout_first_byte) = (every, timeout, first_byte);
                 source
             })
             .prop_filter("what the catalogue would take", |source| complaint(source).is_none())

@@ -1,0 +1,67 @@
+//! The time limits of a visit, and where a visit may lead, on the real daemon and with `newswire check`.
+
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
+use std::{fs, process::Command, time::Duration};
+
+use e2e::{Behaviour, Binary, DocumentFormat, Origin, TestStack};
+
+/// Deadline of an event; only one that is lost reaches it.
+const SOON: Duration = Duration::from_secs(60);
+
+/// The `fetch` of `newswire check --json URL`.
+async fn check(stack: &TestStack, url: &str) -> serde_json::Value {
+    let config = stack.write_config("newswire.toml", &[]).unwrap();
+    let mut command = Command::new(Binary::Newswire.path().unwrap());
+    command.args(["check", "--json", url, "--config"]).arg(config).env_clear().current_dir(stack.folder());
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["fetch"].take()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_that_needs_12_s_is_read_with_a_longer_timeout_of_its_own() {
+    let origin = Origin::start().await.unwrap();
+    let mut sources = String::new();
+    for (id, keys) in [
+        ("default", ""),
+        ("timeout", "timeout = \"60s\"\n"),
+        ("first-byte", "timeout_first_byte = \"25s\"\n"),
+    ] {
+        let url = origin.add_feed(id, DocumentFormat::Rss);
+        origin.publish(id, "The first");
+        origin.set_behaviour(id, Behaviour::Late(Duration::from_secs(12)));
+        sources.push_str(&format!("[[source]]\nid = \"{id}\"\nurl = \"{url}\"\nevery = \"1h\"\n{keys}\n"));
+    }
+    let mut stack = TestStack::new(&[]).unwrap();
+    fs::write(stack.path("sources.toml"), sources).unwrap();
+    stack.start_both().await.unwrap();
+    let subscriber = stack.subscribe("/news/stream?snapshot=1000");
+    for id in ["timeout", "first-byte"] {
+        subscriber.wait_event("item", SOON, |event| event.json()["source"] == *id).await.unwrap();
+    }
+    let by_default = stack.json("/sources/default").await.unwrap();
+    let error = by_default["last_error"].as_str().unwrap_or_default().to_owned();
+    assert!(error.ends_with("took longer than 10s (fetch.timeout_first_byte)"), "{by_default}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_shows_where_the_time_went() {
+    let origin = Origin::start().await.unwrap();
+    let url = origin.add_feed("a", DocumentFormat::Rss);
+    origin.publish("a", "The first");
+    let mut stack = TestStack::new(&[]).unwrap();
+    origin.set_behaviour("a", Behaviour::Late(Duration::from_millis(700)));
+    let late = check(&stack, &url).await;
+    let ms = |fetch: &serde_json::Value, part: &str| fetch["timings"][part].as_u64().unwrap();
+    assert!(ms(&late, "first_byte_ms") >= 700 && ms(&late, "connect_ms") < 700, "{late}");
+    assert_eq!((ms(&late, "head_ms"), ms(&late, "tls_ms")), (ms(&late, "first_byte_ms"), 0));
+    origin.set_behaviour("a", Behaviour::Drip(100, Duration::from_millis(200)));
+    let slow = check(&stack, &url).await;
+    assert!(ms(&slow, "body_ms") >= 200 && ms(&slow, "first_byte_ms") < ms(&slow, "body_ms"), "{slow}");
+    stack.set("fetch.timeout_first_byte", "\"300ms\"");
+    origin.set_behaviour("a", Behaviour::Late(Duration::from_secs(30)));
+    let refused = check(&stack, &url).await;
+    let message = refused["error"]["message"].as_str().unwrap();
+    assert!(message.ends_with("took longer than 300ms (fetch.timeout_first_byte)"), "{refused}");
+    assert!(ms(&refused, "first_byte_ms") >= 300, "{refused}");
+}
