@@ -4,7 +4,11 @@
 
 use std::{fs, process::Command, time::Duration};
 
-use e2e::{Behaviour, Binary, DocumentFormat, Origin, TestStack};
+use e2e::{Behaviour, Binary, DocumentFormat, Origin, TestStack, wait_for};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
 
 /// Deadline of an event; only one that is lost reaches it.
 const SOON: Duration = Duration::from_secs(60);
@@ -64,4 +68,61 @@ async fn check_shows_where_the_time_went() {
     let message = refused["error"]["message"].as_str().unwrap();
     assert!(message.ends_with("took longer than 300ms (fetch.timeout_first_byte)"), "{refused}");
     assert!(ms(&refused, "first_byte_ms") >= 300, "{refused}");
+}
+
+/// A server on `[::1]` that answers each request with this response, and the URL of a feed there.
+async fn serve_on_ipv6(response: String) -> String {
+    let listener = TcpListener::bind("[::1]:0").await.unwrap();
+    let url = format!("http://{}/feed", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 4096];
+            if stream.read(&mut request).await.is_ok() {
+                // The client may close at any time.
+                stream.write_all(response.as_bytes()).await.ok();
+            }
+        }
+    });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_outside_cannot_lead_into_an_allowed_network() {
+    let origin = Origin::start().await.unwrap();
+    let [target, secret, inside] = ["target", "secret", "inside"].map(|id| {
+        let url = origin.add_feed(id, DocumentFormat::Rss);
+        origin.publish(id, "The first");
+        url
+    });
+    origin.set_behaviour("inside", Behaviour::Redirect(302, target));
+    let redirect = format!("HTTP/1.1 302 Found\r\nLocation: {secret}\r\nContent-Length: 0\r\n\r\n");
+    let outside = serve_on_ipv6(redirect).await;
+    let page =
+        format!("<html><head><link rel=alternate type=application/rss+xml href='{secret}'></head></html>");
+    let head =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\n\r\n", page.len());
+    let page = serve_on_ipv6(head + &page).await;
+    let mut stack = TestStack::new(&[]).unwrap();
+    // Loopback of IPv6 stands for the public internet: a network of everything is allowed, but has no inside.
+    stack.set("fetch.allow", "[\"::/0\", \"127.0.0.0/8\"]");
+    let source =
+        |id: &str, url: &str| format!("[[source]]\nid = \"{id}\"\nurl = \"{url}\"\nevery = \"1h\"\n");
+    fs::write(stack.path("sources.toml"), source("inside", &inside) + &source("outside", &outside)).unwrap();
+    stack.start_both().await.unwrap();
+    let subscriber = stack.subscribe("/news/stream?snapshot=1000");
+    subscriber.wait_event("item", SOON, |event| event.json()["source"] == "inside").await.unwrap();
+    let refused = wait_for("the redirect to be refused", SOON, async || {
+        let outside = stack.json("/sources/outside").await.ok()?;
+        outside["last_error"].as_str().map(str::to_owned)
+    });
+    let refused = refused.await.unwrap();
+    assert!(refused.starts_with("blocked-address: 127.0.0.1 is loopback, not public"), "{refused}");
+
+    let config = stack.write_config("newswire.toml", &[]).unwrap();
+    let mut command = Command::new(Binary::Newswire.path().unwrap());
+    command.args(["sources", "add", &page, "--config"]).arg(config).env_clear().current_dir(stack.folder());
+    let added = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&added.stderr);
+    assert!(!added.status.success() && said.contains("127.0.0.1 is loopback, not public"), "{said}");
+    assert!(origin.requests("secret").is_empty(), "{:?}", origin.requests("secret"));
 }

@@ -21,7 +21,12 @@ struct Fixture {
 }
 
 impl Fixture {
+    /// Hubs may be anywhere, so that one can be on this machine.
     async fn start(hub: &str, every: &str) -> Self {
+        Self::start_allowing(&["0.0.0.0/0", "::/0"], hub, every).await
+    }
+
+    async fn start_allowing(allow: &[&str], hub: &str, every: &str) -> Self {
         let origin = Origin::start().await.unwrap();
         let url = origin.add_feed("a", DocumentFormat::Rss);
         origin.add_header("a", &format!("Link: <{hub}>; rel=\"hub\", <{TOPIC}>; rel=\"self\""));
@@ -30,6 +35,7 @@ impl Fixture {
         let catalogue = format!("[[source]]\nid = \"a\"\nurl = \"{url}\"\nevery = \"{every}\"\n");
         fs::write(stack.path("sources.toml"), catalogue).unwrap();
         let http::Address::Tcp(gateway) = stack.gateway() else { panic!("the gateway listens at TCP") };
+        stack.set("fetch.allow", &format!("{allow:?}"));
         stack.set("gateway.public_url", &format!("\"http://{gateway}\""));
         stack.set("log.level", "\"debug\"");
         stack.start_both().await.unwrap();
@@ -119,6 +125,19 @@ async fn a_push_brings_an_item_long_before_the_next_visit_is_due() {
     let shown = fixture.stack.json("/sources").await.unwrap().to_string();
     let id = callback.rsplit('/').next().unwrap();
     assert!(!shown.contains(&secret) && !shown.contains(id), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hub_inside_fetch_allow_is_not_asked() {
+    let hub = TestHub::start(864_000).await.unwrap();
+    let fixture = Fixture::start_allowing(&["127.0.0.0/8"], &hub.url(), "1h").await;
+    let refused = wait_for("the hub to be refused", SOON, async || {
+        let push = fixture.push_status().await;
+        push["error"].as_str().map(str::to_owned)
+    });
+    let refused = refused.await.unwrap();
+    assert!(refused.starts_with("blocked-address: 127.0.0.1 is loopback, not public"), "{refused}");
+    assert!(hub.requests().is_empty(), "{:?}", hub.requests());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,4 @@
-//! The guard: which addresses may be connected to. Public ones, and those that the operator allows.
+//! Which addresses are public, and which networks the operator allows.
 //!
 //! The resolved address is checked, never its spelling: `2130706433`, `0x7f.1`, `127。0。0。1` and `[::ffff:127.0.0.1]` are
 //! all loopback here. An IPv4 address inside an IPv6 address (mapped, compatible, NAT64, 6to4, Teredo) is checked too,
@@ -58,6 +58,11 @@ fn mask(prefix: u8) -> u128 {
 }
 
 impl Cidr {
+    /// Whether it has all addresses of its family.
+    pub(crate) fn is_everything(&self) -> bool {
+        self.prefix == 0
+    }
+
     /// Whether the address is in this network. An IPv4 address that is written as an IPv6 one (`::ffff:1.2.3.4`)
     /// is the IPv4 address.
     #[must_use]
@@ -171,22 +176,52 @@ pub fn is_public(address: IpAddr) -> bool {
     special(address).is_none()
 }
 
-/// Checks whether a connection to an address and port is allowed.
+/// Checks whether a connection to an address and port that the operator configured is allowed.
 ///
 /// # Errors
-/// Why it is not, such as `127.0.0.1 is loopback, not public`.
+/// Why it is not, such as `127.0.0.1 is loopback, not public; add it to fetch.allow to permit it`.
 pub(crate) fn check(policy: &Policy, address: IpAddr, port: u16) -> Result<(), String> {
-    if policy.allow_private || policy.allow.iter().any(|network| network.contains(address)) {
+    if policy.allow.iter().any(|network| network.contains(address)) {
+        return Ok(());
+    }
+    check_public(policy, address, port).map_err(|refusal| match refusal {
+        Refusal::Special(..) => format!("{refusal}; add it to fetch.allow to permit it"),
+        Refusal::Port { .. } => format!("{refusal}; add {address} to fetch.allow to permit it"),
+    })
+}
+
+/// The same for an address that a feed, a page or a redirect names: of [`Policy::allow`] only a network of everything
+/// counts.
+///
+/// # Errors
+/// Why it is not allowed.
+pub(crate) fn check_named(policy: &Policy, address: IpAddr, port: u16) -> Result<(), String> {
+    if policy.allow.iter().any(|network| network.is_everything() && network.contains(address)) {
+        return Ok(());
+    }
+    check_public(policy, address, port).map_err(|refusal| {
+        format!("{refusal}; fetch.allow counts only for a source whose own address lies in it")
+    })
+}
+
+/// Why an address is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum Refusal {
+    #[error("{0} is {1}, not public")]
+    Special(IpAddr, &'static str),
+    #[error("port {port} is not a web port ({allowed:?})")]
+    Port { port: u16, allowed: Vec<u16> },
+}
+
+fn check_public(policy: &Policy, address: IpAddr, port: u16) -> Result<(), Refusal> {
+    if policy.allow_private {
         return Ok(());
     }
     if let Some(what) = special(address) {
-        return Err(format!("{address} is {what}, not public; add it to fetch.allow to permit it"));
+        return Err(Refusal::Special(address, what));
     }
     if !policy.ports.contains(&port) {
-        return Err(format!(
-            "port {port} is not a web port ({:?}); add {address} to fetch.allow to permit it",
-            policy.ports
-        ));
+        return Err(Refusal::Port { port, allowed: policy.ports.clone() });
     }
     Ok(())
 }

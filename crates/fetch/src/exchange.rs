@@ -46,7 +46,7 @@ pub(crate) fn client(policy: &Policy, profile: &ConnectionProfile) -> Result<Cli
         .pool_max_idle_per_host(0)
         .connect_timeout(policy.timeout_connect)
         .dns_resolver(PinnedResolver)
-        .tls_backend_preconfigured(tls::client_config(policy, profile)?)
+        .tls_backend_preconfigured(tls::client_config(policy, profile.authorities_pem.as_deref())?)
         .connector_layer(tower_layer::layer_fn(ConnectObserver));
     let builder = match proxy {
         Some(proxy) => builder.proxy(proxy),

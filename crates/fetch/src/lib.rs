@@ -17,6 +17,7 @@ mod body;
 mod clients;
 mod exchange;
 mod failure;
+mod guard;
 mod headers;
 mod limits;
 mod links;
@@ -32,6 +33,7 @@ mod visit;
 
 pub use address::{BadCidr, Cidr, is_public};
 pub use failure::Failure;
+pub use guard::AddressScope;
 pub use links::HeaderLinks;
 pub use news::FailureClass;
 pub use policy::{BadPolicy, Policy};

@@ -27,7 +27,9 @@ pub struct Policy {
     /// Ports that are allowed at any public address; other ports only at addresses in [`Policy::allow`], so that a feed
     /// cannot make us talk to a mail server. 80, 443, 8080, 8443.
     pub ports: Vec<u16>,
-    /// Addresses that are allowed although they are not public, at any port. None.
+    /// Networks that are allowed although they are not public, at any port. They count for a source whose configured address
+    /// lies in them, and for its redirects as long as they stay inside: see [`crate::AddressScope`]. A network of everything
+    /// (prefix 0) counts everywhere. None.
     pub allow: Vec<Cidr>,
     /// Every address and port is allowed, for development. False.
     pub allow_private: bool,

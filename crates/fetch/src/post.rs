@@ -8,7 +8,10 @@ use reqwest::{Method, header::CONTENT_TYPE};
 use url::form_urlencoded;
 
 use crate::{
-    Failure, FailureClass, Visitor, exchange, failure, headers, limits::TimeLimits, resolver,
+    Failure, FailureClass, Visitor, exchange, failure,
+    guard::{AddressGuard, AddressScope},
+    headers,
+    limits::TimeLimits,
     visit::without_credentials,
 };
 
@@ -21,6 +24,8 @@ impl Visitor {
         let limits = TimeLimits::new(&self.policy, None, None);
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let client = self.clients.default_client();
+        // A feed names its hub.
+        let mut guard = AddressGuard::new(AddressScope::Named, false);
         let mut at = url.clone();
         for _ in 0..=self.policy.hops_max {
             let request = client.request(Method::POST, without_credentials(at.secret()));
@@ -31,7 +36,7 @@ impl Visitor {
                 return Err(Failure::new(FailureClass::BadUrl, "the address has no host"));
             };
             let connect = limits.connect();
-            let addresses = resolver::addresses(&*self.resolver, &self.policy, host, port, connect).await?;
+            let addresses = guard.addresses(&*self.resolver, &self.policy, host, port, connect).await?;
             let head = exchange::send(client, request, addresses, connect, &limits).await;
             let response = head.map_err(|error| error.failure)?.response;
             let code = response.status().as_u16();
@@ -65,7 +70,11 @@ mod tests {
 
     /// Answers each connection with the next of these heads; returns the requests.
     async fn serve(heads: Vec<String>) -> (FeedUrl, tokio::task::JoinHandle<Vec<String>>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        serve_at("127.0.0.1:0", heads).await
+    }
+
+    async fn serve_at(address: &str, heads: Vec<String>) -> (FeedUrl, tokio::task::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind(address).await.unwrap();
         let url = FeedUrl::try_new(&format!("http://{}/hub", listener.local_addr().unwrap())).unwrap();
         let task = tokio::spawn(async move {
             let mut received = Vec::new();
@@ -112,12 +121,17 @@ mod tests {
         let url = FeedUrl::try_new("http://127.0.0.1:9/hub").unwrap();
         let refused = visitor(false).post_form(&url, &[]).await.unwrap_err();
         assert_eq!(refused.class, FailureClass::BlockedAddress);
+        // All of IPv6 is allowed, and so may be a hub.
         let heads = vec!["308 Permanent Redirect\r\nlocation: http://10.0.0.1/".to_owned()];
-        let (url, task) = serve(heads).await;
-        let policy = Policy { allow: vec!["127.0.0.0/8".parse().unwrap()], ..Policy::default() };
-        let visitor = Visitor::try_new(policy).unwrap();
+        let (url, task) = serve_at("[::1]:0", heads).await;
+        let allow = ["::/0", "10.0.0.0/8", "127.0.0.0/8"].map(|network| network.parse().unwrap()).to_vec();
+        let visitor = Visitor::try_new(Policy { allow, ..Policy::default() }).unwrap();
         let refused = visitor.post_form(&url, &[("a", "b c&"), ("d", "")]).await.unwrap_err();
         task.await.unwrap();
-        assert_eq!(refused.class, FailureClass::BlockedAddress);
+        let message = "10.0.0.1 is private, not public; fetch.allow counts only for a source whose own address lies in it";
+        assert_eq!(refused, Failure::new(FailureClass::BlockedAddress, message));
+        let url = FeedUrl::try_new("http://127.0.0.1:9/hub").unwrap();
+        let refused = visitor.post_form(&url, &[]).await.unwrap_err();
+        assert_eq!(refused.class, FailureClass::BlockedAddress, "a hub in fetch.allow is refused, too");
     }
 }

@@ -139,6 +139,10 @@ impl RequestOptions {
         self.credential.is_some() || !self.headers.is_empty()
     }
 
+    pub(crate) fn has_proxy(&self) -> bool {
+        self.profile.proxy.is_some()
+    }
+
     pub(crate) fn has_credential(&self) -> bool {
         self.credential.is_some()
     }

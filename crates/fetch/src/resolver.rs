@@ -1,12 +1,9 @@
-//! Resolves a name to addresses that may be connected to, once per hop.
-//!
-//! The visit looks up the name, checks every address, and connects only to checked ones. There is no second lookup
-//! between the check and the connection, so DNS rebinding has no effect.
+//! Looks up the addresses of names.
 
 use std::{
     future::Future,
     io,
-    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    net::{IpAddr, ToSocketAddrs},
     pin::Pin,
     sync::Arc,
 };
@@ -14,10 +11,7 @@ use std::{
 use tokio::sync::Semaphore;
 use url::Host;
 
-use crate::{Failure, FailureClass, Policy, address, limits::Deadline};
-
-/// Maximum number of addresses of one name that are tried; all of them are checked.
-const ADDRESSES_MAX: usize = 16;
+use crate::{Failure, FailureClass, limits::Deadline};
 
 /// A lookup in progress.
 pub type Lookup = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
@@ -58,21 +52,18 @@ impl Resolver for SystemResolver {
     }
 }
 
-/// The checked addresses of a host, best first: at least one, at most [`ADDRESSES_MAX`].
+/// The addresses of a host, best first: at least one. Nothing checks them here.
 ///
 /// # Errors
-/// `blocked-address` if any address is not allowed, `dns` if there is none, `timeout` at the deadline.
-pub(crate) async fn addresses(
+/// `dns` if there is none, `timeout` at the deadline.
+pub(crate) async fn lookup(
     resolver: &dyn Resolver,
-    policy: &Policy,
-    host: Host<&str>,
-    port: u16,
+    host: &Host<&str>,
     deadline: Deadline,
-) -> Result<Vec<SocketAddr>, Failure> {
-    let blocked = |why: String| Failure::new(FailureClass::BlockedAddress, why);
-    let name = match host {
-        Host::Ipv4(ip) => return literal(policy, ip.into(), port).map_err(blocked),
-        Host::Ipv6(ip) => return literal(policy, ip.into(), port).map_err(blocked),
+) -> Result<Vec<IpAddr>, Failure> {
+    let name = match *host {
+        Host::Ipv4(ip) => return Ok(vec![ip.into()]),
+        Host::Ipv6(ip) => return Ok(vec![ip.into()]),
         Host::Domain(name) => name,
     };
     let found = match tokio::time::timeout_at(deadline.at, resolver.lookup(name)).await {
@@ -83,50 +74,11 @@ pub(crate) async fn addresses(
     if found.is_empty() {
         return Err(Failure::new(FailureClass::Dns, format!("{name} has no address")));
     }
-    for ip in &found {
-        address::check(policy, *ip, port).map_err(|why| blocked(format!("{name} is refused: {why}")))?;
-    }
-    Ok(found.into_iter().take(ADDRESSES_MAX).map(|ip| SocketAddr::new(ip, port)).collect())
+    Ok(found)
 }
 
-/// The addresses of a proxy. The operator configured it, so they may be private.
-///
-/// # Errors
-/// As [`addresses`], but never `blocked-address`.
-pub(crate) async fn proxy_addresses(
-    resolver: &dyn Resolver,
-    policy: &Policy,
-    host: Host<&str>,
-    port: u16,
-    deadline: Deadline,
-) -> Result<Vec<SocketAddr>, Failure> {
-    let permissive = Policy { allow_private: true, ..policy.clone() };
-    addresses(resolver, &permissive, host, port, deadline).await
-}
-
-/// Checks the target of a request through a proxy. The proxy looks up and refuses names, except for `localhost`, which
-/// would be the proxy itself.
-///
-/// # Errors
-/// `blocked-address`.
-pub(crate) fn check_behind_proxy(policy: &Policy, host: &Host<&str>, port: u16) -> Result<(), Failure> {
-    let checked = match host {
-        Host::Ipv4(ip) => address::check(policy, (*ip).into(), port),
-        Host::Ipv6(ip) => address::check(policy, (*ip).into(), port),
-        Host::Domain(_) if policy.allow_private => Ok(()),
-        Host::Domain(name) if is_local(name) => Err(format!("{name} is the proxy's own machine")),
-        Host::Domain(_) if policy.ports.contains(&port) => Ok(()),
-        Host::Domain(_) => Err(format!("port {port} is not a web port ({:?})", policy.ports)),
-    };
-    checked.map_err(|why| Failure::new(FailureClass::BlockedAddress, why))
-}
-
-fn is_local(name: &str) -> bool {
+/// Whether a name always means the machine that looks it up.
+pub(crate) fn is_local(name: &str) -> bool {
     let name = name.trim_end_matches('.');
     name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost")
-}
-
-fn literal(policy: &Policy, ip: IpAddr, port: u16) -> Result<Vec<SocketAddr>, String> {
-    address::check(policy, ip, port)?;
-    Ok(vec![SocketAddr::new(ip, port)])
 }

@@ -16,23 +16,23 @@ use rustls::{
 };
 use rustls_platform_verifier::Verifier;
 
-use crate::{BadPolicy, Policy, attempt::note_handshake, request_options::ConnectionProfile};
+use crate::{BadPolicy, Policy, attempt::note_handshake};
 
 /// Maximum number of sessions that a client keeps, as by default.
 const SESSIONS_MAX: usize = 256;
 
-/// The TLS settings for a policy and a profile.
+/// The TLS settings for a policy, and for a source that trusts only the certificate authorities in `only`, in PEM.
 ///
 /// # Errors
 /// [`BadPolicy`] if certificate authorities cannot be read, or there are none.
-pub(crate) fn client_config(policy: &Policy, profile: &ConnectionProfile) -> Result<ClientConfig, BadPolicy> {
+pub(crate) fn client_config(policy: &Policy, only: Option<&str>) -> Result<ClientConfig, BadPolicy> {
     let provider = CryptoProvider::get_default().cloned();
     let provider = provider.unwrap_or_else(|| Arc::new(ring::default_provider()));
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(BadPolicy::Tls)?;
     let more = policy.authorities_pem.as_deref().map(authorities).transpose()?.unwrap_or_default();
-    let pinned = profile.authorities_pem.as_deref().map(authorities).transpose()?;
+    let pinned = only.map(authorities).transpose()?;
     let mut config = match pinned {
         Some(pinned) => builder.with_root_certificates(roots(pinned)?).with_no_client_auth(),
         // Without the certificate authorities of the machine (a container without ca-certificates) plain HTTP still

@@ -21,9 +21,11 @@ use crate::{
     Policy, RedirectHop, RequestOptions, Resolver, SystemResolver, Timings, body,
     clients::ClientCache,
     exchange::{self, ExchangeError, ExchangeTimes, Head},
-    failure, headers,
+    failure,
+    guard::{AddressGuard, AddressScope, proxy_addresses},
+    headers,
     limits::{Deadline, TimeLimits},
-    links, resolver,
+    links,
 };
 
 const A_IM: HeaderName = HeaderName::from_static("a-im");
@@ -48,12 +50,14 @@ pub struct VisitRequest<'a> {
     pub body_bytes_max: Option<usize>,
     /// Headers, credentials and connection settings of its own.
     pub options: Option<&'a RequestOptions>,
+    /// Whether [`Policy::allow`] counts.
+    pub scope: AddressScope<'a>,
     /// The current time.
     pub now: Timestamp,
 }
 
 impl<'a> VisitRequest<'a> {
-    /// An unconditional request with the usual options.
+    /// An unconditional request with the usual options to an address that the operator configured.
     #[must_use]
     pub fn new(url: &'a FeedUrl, now: Timestamp) -> Self {
         Self {
@@ -65,6 +69,7 @@ impl<'a> VisitRequest<'a> {
             timeout_first_byte: None,
             body_bytes_max: None,
             options: None,
+            scope: AddressScope::Configured(url),
             now,
         }
     }
@@ -91,10 +96,11 @@ struct Route {
 }
 
 /// What is known of a visit so far; all of it is reported, however the visit ends.
-struct VisitProgress {
+struct VisitProgress<'a> {
     now: Timestamp,
     started: Instant,
     limits: TimeLimits,
+    guard: AddressGuard<'a>,
     is_conditional: bool,
     is_retried: bool,
     code: Option<u16>,
@@ -152,6 +158,7 @@ impl Visitor {
             now: request.now,
             started,
             limits: TimeLimits::new(&self.policy, request.timeout, request.timeout_first_byte),
+            guard: AddressGuard::new(request.scope, request.options.is_some_and(RequestOptions::has_proxy)),
             is_conditional: !validators(request).is_empty(),
             is_retried: false,
             code: None,
@@ -171,7 +178,7 @@ impl Visitor {
     async fn follow_redirects(
         &self,
         request: &VisitRequest<'_>,
-        progress: &mut VisitProgress,
+        progress: &mut VisitProgress<'_>,
     ) -> Result<FetchResult, Failure> {
         let profile = request.options.map(|options| options.profile.clone()).unwrap_or_default();
         let client = self.clients.get(&self.policy, &profile).map_err(|bad| {
@@ -210,7 +217,7 @@ impl Visitor {
         route: &Route,
         request: &VisitRequest<'_>,
         at: &FeedUrl,
-        progress: &VisitProgress,
+        progress: &VisitProgress<'_>,
     ) -> Result<reqwest::Request, Failure> {
         let mut url = without_credentials(at.secret());
         let is_same_site =
@@ -240,7 +247,7 @@ impl Visitor {
         &self,
         route: &Route,
         outgoing: reqwest::Request,
-        progress: &mut VisitProgress,
+        progress: &mut VisitProgress<'_>,
     ) -> Result<Response, Failure> {
         let again = outgoing.try_clone();
         let error = match Box::pin(self.send_once(route, outgoing, progress)).await {
@@ -263,12 +270,12 @@ impl Visitor {
         &self,
         route: &Route,
         outgoing: reqwest::Request,
-        progress: &mut VisitProgress,
+        progress: &mut VisitProgress<'_>,
     ) -> Result<Response, ExchangeError> {
         let started = Instant::now();
         let connect = progress.limits.connect();
         let url = outgoing.url();
-        let found = self.addresses(url, route.proxy.as_ref(), connect).await;
+        let found = self.addresses(url, route.proxy.as_ref(), &mut progress.guard, connect).await;
         let looked_up = Instant::now();
         progress.timings.dns += looked_up - started;
         let (addresses, limits) = (found?, &progress.limits);
@@ -288,6 +295,7 @@ impl Visitor {
         &self,
         url: &Url,
         proxy: Option<&FeedUrl>,
+        guard: &mut AddressGuard<'_>,
         deadline: Deadline,
     ) -> Result<Vec<SocketAddr>, Failure> {
         let endpoint = |url: &Url| Some((url.host()?.to_owned(), url.port_or_known_default()?));
@@ -295,11 +303,11 @@ impl Visitor {
         let (host, port) = endpoint(url).ok_or_else(no_host)?;
         let (resolver, policy) = (&*self.resolver, &*self.policy);
         let Some(proxy) = proxy else {
-            return resolver::addresses(resolver, policy, borrowed(&host), port, deadline).await;
+            return guard.addresses(resolver, policy, borrowed(&host), port, deadline).await;
         };
-        resolver::check_behind_proxy(policy, &borrowed(&host), port)?;
+        guard.check_behind_proxy(resolver, policy, borrowed(&host), port, deadline).await?;
         let (host, port) = endpoint(proxy.secret()).ok_or_else(no_host)?;
-        resolver::proxy_addresses(resolver, policy, borrowed(&host), port, deadline).await
+        proxy_addresses(resolver, borrowed(&host), port, deadline).await
     }
 
     /// The target of a redirect, if it may be followed. The guard checks its addresses before the next request.
@@ -338,7 +346,7 @@ impl Visitor {
         request: &VisitRequest<'_>,
         at: &FeedUrl,
         response: Response,
-        progress: &mut VisitProgress,
+        progress: &mut VisitProgress<'_>,
     ) -> Result<FetchResult, Failure> {
         match response.status().as_u16() {
             200 | 203 => self.full(request, at, response, false, progress).await,
@@ -365,7 +373,7 @@ impl Visitor {
         at: &FeedUrl,
         response: Response,
         is_delta: bool,
-        progress: &mut VisitProgress,
+        progress: &mut VisitProgress<'_>,
     ) -> Result<FetchResult, Failure> {
         if let Some(codings) = headers::undecoded(response.headers()) {
             let message = format!("the content coding {} is not supported", Escaped(&codings));
@@ -396,7 +404,7 @@ impl Visitor {
     }
 }
 
-impl VisitProgress {
+impl VisitProgress<'_> {
     /// Adds the parts of an exchange to the timings.
     fn book(&mut self, looked_up: Instant, times: ExchangeTimes, ended: Instant) {
         let connected = times.connected.unwrap_or(ended);

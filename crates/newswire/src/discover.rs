@@ -4,7 +4,7 @@
 //! more for the first feed that a page names, and never a third.
 
 use feed::{FeedDocument, FeedError, Hints};
-use fetch::{FailureClass, FetchReport, FetchResult, VisitRequest, Visitor};
+use fetch::{AddressScope, FailureClass, FetchReport, FetchResult, VisitRequest, Visitor};
 use news::{FeedUrl, Timestamp};
 use serde::Serialize;
 
@@ -54,13 +54,17 @@ pub(crate) async fn discover(
     url: &FeedUrl,
     now: Timestamp,
 ) -> Result<Discovered, FeedFailure> {
-    let mut others = match fetch_feed(visitor, url, now).await {
+    let (mut others, scope) = match fetch_feed(visitor, &VisitRequest::new(url, now)).await {
         Ok(found) => return Ok(found),
-        Err(NoFeed::Page { feeds, .. }) if !feeds.is_empty() => feeds,
+        Err(NoFeed::Page { feeds, is_of_its_host: true, .. }) if !feeds.is_empty() => {
+            (feeds, AddressScope::Configured(url))
+        }
+        // What another host says reaches public addresses only.
+        Err(NoFeed::Page { feeds, .. }) if !feeds.is_empty() => (feeds, AddressScope::Named),
         Err(no_feed) => return Err(no_feed.into()),
     };
     let first = others.remove(0);
-    let found = fetch_feed(visitor, &first, now).await?;
+    let found = fetch_feed(visitor, &VisitRequest { scope, ..VisitRequest::new(&first, now) }).await?;
     Ok(Discovered { others, ..found })
 }
 
@@ -69,6 +73,8 @@ enum NoFeed {
     /// The document is not a feed, but may name some.
     Page {
         feeds: Vec<FeedUrl>,
+        /// No redirect led to it from another host.
+        is_of_its_host: bool,
         failure: FeedFailure,
     },
     Other(FeedFailure),
@@ -82,9 +88,9 @@ impl From<NoFeed> for FeedFailure {
     }
 }
 
-async fn fetch_feed(visitor: &Visitor, url: &FeedUrl, now: Timestamp) -> Result<Discovered, NoFeed> {
-    let request = VisitRequest::new(url, now);
-    let visit = visitor.visit(&request).await;
+async fn fetch_feed(visitor: &Visitor, request: &VisitRequest<'_>) -> Result<Discovered, NoFeed> {
+    let url = request.url;
+    let visit = visitor.visit(request).await;
     let document = read_document(&visit.answer).map_err(NoFeed::Other)?;
     match document {
         Ok(document) => {
@@ -97,7 +103,8 @@ async fn fetch_feed(visitor: &Visitor, url: &FeedUrl, now: Timestamp) -> Result<
                 _ => &[],
             };
             let feeds = feeds.iter().filter_map(|feed| FeedUrl::try_new(feed).ok()).collect();
-            Err(NoFeed::Page { feeds, failure: error.into() })
+            let is_of_its_host = visit.hops.iter().all(|hop| hop.to.host() == url.host());
+            Err(NoFeed::Page { feeds, is_of_its_host, failure: error.into() })
         }
     }
 }

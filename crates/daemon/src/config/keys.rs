@@ -167,8 +167,9 @@ table! {
         /// Maximum size of a feed after decompression, in bytes; a visit stops there. `body_bytes_max` in the list of sources
         /// overrides it. Neither can exceed 32 MiB.
         body_bytes_max: u64 = "10485760", ValueKind::Integer(KIB, MIB.saturating_mul(32)), RESTART;
-        /// Private or local networks that may be visited, such as "10.1.0.0/16". Empty: none, so that a feed cannot reach into
-        /// the network of the daemon.
+        /// Private or local networks that may be visited, such as "10.1.0.0/16", for sources whose own address lies in them. A
+        /// redirect, a hub or a page from elsewhere cannot lead there. "0.0.0.0/0" and "::/0" allow everything to everyone, for
+        /// development. Empty: none, so that a feed cannot reach into the network of the daemon.
         allow: Vec<String> = "", ValueKind::List(ListItem::Network), RESTART;
         /// User-Agent of requests to servers; include an address where you can be reached, such as
         /// "example/1 (+https://example.org)". Empty: "newswire/VERSION".

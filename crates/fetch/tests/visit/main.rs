@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 #![allow(clippy::disallowed_methods, reason = "a test may block")]
 
+mod allowed_networks;
 mod bodies;
 mod conditional;
 mod deadlines;

@@ -3,7 +3,7 @@
 use std::{panic::AssertUnwindSafe, rc::Rc, sync::Arc, time::Duration};
 
 use daemon::work;
-use fetch::{FailureClass, FetchReport, FetchResult, RequestOptions};
+use fetch::{AddressScope, FailureClass, FetchReport, FetchResult, RequestOptions};
 use futures_util::FutureExt as _;
 use news::{FeedUrl, SourceState, Timestamp};
 use store::AppendedVisit;
@@ -198,6 +198,7 @@ async fn fetch_and_parse(
         timeout_first_byte: source.timeout_first_byte,
         body_bytes_max: source.body_bytes_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
         options: options.as_ref(),
+        scope: AddressScope::Configured(&source.url),
         ..fetch::VisitRequest::new(url, ctx.now())
     };
     let mut report = tokio::select! {
