@@ -205,6 +205,7 @@ impl Source {
         let millis = |time: Option<Duration>| time.map_or(0, |time| time.as_millis()).to_le_bytes();
         hashed.add("every", millis(self.every));
         hashed.add("timeout", millis(self.timeout));
+        hashed.add("timeout_first_byte", millis(self.timeout_first_byte));
         hashed.add("body", self.body_bytes_max.unwrap_or_default().to_le_bytes());
         hashed.hash()
     }
@@ -260,9 +261,10 @@ mod tests {
         hashes.dedup();
         assert_eq!(hashes.len(), 12, "all differ");
         assert!(requests.iter().all(|change| changed(*change).1 == plain().plan_hash()));
-        let plans: [&dyn Fn(&mut Source); 3] = [
+        let plans: [&dyn Fn(&mut Source); 4] = [
             &|source| source.every = Some(Duration::from_secs(300)),
             &|source| source.timeout = Some(Duration::from_secs(300)),
+            &|source| source.timeout_first_byte = Some(Duration::from_secs(300)),
             &|source| source.body_bytes_max = Some(300_000),
         ];
         for change in plans {

@@ -221,9 +221,8 @@ pub struct SourceState {
     pub moves: RedirectState,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
-fn is_zero(number: &u32) -> bool {
-    *number == 0
+fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
+    *number == N::default()
 }
 
 impl SourceState {
@@ -244,11 +243,6 @@ pub struct FormerAddress {
     pub not_before: Timestamp,
     /// Failed visits in a row.
     pub failures: u32,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(hash: &u64) -> bool {
-    *hash == 0
 }
 
 /// Schedule hints of a document; stored, because a 304 has none.
