@@ -8,7 +8,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     vec,
 };
@@ -31,7 +34,7 @@ use rustls::{
     pki_types::{IpAddr, ServerName},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     task::JoinHandle,
     time::Instant,
@@ -49,6 +52,13 @@ use crate::{
 /// Accepted media types, best first. `*/*` because some servers refuse a list that does not name their type.
 const ACCEPTED: &str = "application/atom+xml, application/rss+xml, application/feed+json, application/rdf+xml;q=0.9, \
      application/xml;q=0.8, text/xml;q=0.8, application/json;q=0.7, */*;q=0.1";
+
+/// Maximum number of headers of a response.
+const HEADERS_MAX: usize = 256;
+/// Longest head of a response in bytes, and largest buffer of a connection.
+const HEAD_BYTES_MAX: usize = 256 * 1024;
+/// Maximum number of bytes of all interim responses (1xx) before the response.
+const INTERIM_BYTES_MAX: usize = 64 * 1024;
 
 /// The headers of every request.
 ///
@@ -150,10 +160,12 @@ impl HttpClient {
         } else {
             stream
         };
-        let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
+        let interim = Arc::<InterimMeter>::default();
+        let stream = MeteredStream { stream, meter: Arc::clone(&interim) };
+        let (sender, connection) = http().handshake(TokioIo::new(stream)).await?;
         let task = ConnectionTask(tokio::spawn(connection));
         times.connected = Some(Instant::now());
-        Ok(Connection { sender, task, remote })
+        Ok(Connection { sender, task, remote, interim })
     }
 
     /// A request as it is sent over a connection of this client: `Host` first, then the headers of every request, which
@@ -254,6 +266,7 @@ pub(crate) struct Connection {
     sender: SendRequest<reqwest::Body>,
     task: ConnectionTask,
     remote: SocketAddr,
+    interim: Arc<InterimMeter>,
 }
 
 impl Connection {
@@ -268,10 +281,79 @@ impl Connection {
     /// Any error of the connection before the head of the response was complete.
     pub(crate) async fn exchange(
         mut self,
-        request: Request<reqwest::Body>,
+        mut request: Request<reqwest::Body>,
     ) -> hyper::Result<Response<ConnectedBody>> {
+        let interim = self.interim;
+        hyper::ext::on_informational(&mut request, move |_| interim.note());
         let response = self.sender.send_request(request).await?;
         Ok(response.map(|body| ConnectedBody { body, _task: self.task }))
+    }
+}
+
+/// What hyper reads as the head of a response. Servers send heads that RFC 9112 does not allow, and browsers read them.
+fn http() -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true)
+        .ignore_invalid_headers_in_responses(true);
+    http
+}
+
+/// How much was read so far, and how much of it when the last interim response (1xx) was complete. hyper reads and forgets
+/// any number of them.
+#[derive(Default)]
+struct InterimMeter {
+    read: AtomicUsize,
+    interim: AtomicUsize,
+}
+
+impl InterimMeter {
+    /// Notes that an interim response is complete.
+    fn note(&self) {
+        self.interim.store(self.read.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+/// There were more than [`INTERIM_BYTES_MAX`] of interim responses.
+#[derive(Debug, thiserror::Error)]
+#[error("more than {INTERIM_BYTES_MAX} bytes of interim responses (1xx) and no answer")]
+pub(crate) struct EndlessInterim;
+
+/// A connection from which nothing more is read after too many interim responses.
+struct MeteredStream {
+    stream: BoxStream,
+    meter: Arc<InterimMeter>,
+}
+
+impl AsyncRead for MeteredStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.meter.interim.load(Ordering::Relaxed) > INTERIM_BYTES_MAX {
+            return Poll::Ready(Err(io::Error::other(EndlessInterim)));
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.meter.read.fetch_add(buffer.filled().len() - before, Ordering::Relaxed);
+        read
+    }
+}
+
+impl AsyncWrite for MeteredStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

@@ -5,7 +5,7 @@ use std::{error::Error, io};
 use news::{Escaped, FailureClass};
 use serde::Serialize;
 
-use crate::limits::Deadline;
+use crate::{connection::EndlessInterim, limits::Deadline};
 
 /// Why a visit failed, for programs and for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
@@ -64,6 +64,9 @@ pub(crate) fn of_connection(error: &(dyn Error + 'static), host: &str, deadline:
 pub(crate) fn of_head(error: &(dyn Error + 'static), host: &str) -> Failure {
     let is_garbage = |cause: &(dyn Error + 'static)| cause.downcast_ref().is_some_and(hyper::Error::is_parse);
     let why = root(error);
+    if causes(error).any(<dyn Error>::is::<EndlessInterim>) {
+        return Failure::new(FailureClass::BadHttp, format!("{host} sent {why}"));
+    }
     if causes(error).any(is_garbage) {
         return Failure::new(FailureClass::BadHttp, format!("what {host} sent is not HTTP: {why}"));
     }
