@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
-use news::{FeedUrl, Timestamp};
-use reqwest::header::{
+use http::header::{
     AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, EXPIRES, HeaderMap,
     HeaderName, LAST_MODIFIED, LOCATION, RETRY_AFTER, SERVER, VARY,
 };
+use news::{FeedUrl, Timestamp};
 use url::Url;
 
 use crate::Freshness;
@@ -67,7 +67,7 @@ pub(crate) fn validators(headers: &HeaderMap) -> (Option<String>, Option<String>
     (kept(ETAG), kept(LAST_MODIFIED))
 }
 
-/// The content codings that were not decoded, if any; [`reqwest`] has removed those that it decodes.
+/// The content codings that were not decoded, if any; those that are decoded were removed.
 ///
 /// `utf-8` and `none` are not codings, but misconfigured servers send them with plain bodies.
 pub(crate) fn undecoded(headers: &HeaderMap) -> Option<String> {

@@ -12,9 +12,9 @@
 )]
 
 mod address;
-mod attempt;
 mod body;
 mod clients;
+mod connection;
 mod exchange;
 mod failure;
 mod guard;
@@ -29,6 +29,7 @@ mod resolver;
 pub mod schedule;
 mod tls;
 mod transport;
+mod userinfo;
 mod visit;
 
 pub use address::{BadCidr, Cidr, is_public};
