@@ -1,9 +1,4 @@
-//! The files that belong to the list of sources, read alike by the daemon and by the operator's tool.
-
-#![cfg_attr(
-    test,
-    allow(clippy::disallowed_methods, reason = "tests may block; what they test is checked without them")
-)]
+//! The list of sources on disk, and the files that its sources name: read alike by the daemon and by the operator's tool.
 
 mod credentials;
 
