@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use daemon::{config::Config, metrics::MetricsRegistry};
 use fetch::{Policy, Visitor, schedule::IntervalBounds};
+use sources::CredentialFiles;
 
-use crate::{queue::limiter::VisitLimits, visit::credentials::CredentialFiles};
+use crate::queue::limiter::VisitLimits;
 
 /// The sections of the configuration that this daemon uses.
 pub(crate) const SECTIONS: &[&str] = &["daemon", "ingestd", "store", "fetch", "wire", "log"];
