@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use news::Escaped;
 use reqwest::{
     Client, Proxy, Request, Response,
-    header::{ACCEPT, CONNECTION, HeaderMap, HeaderValue, USER_AGENT},
+    header::{ACCEPT, ACCEPT_ENCODING, CONNECTION, HeaderMap, HeaderValue, USER_AGENT},
     redirect,
 };
 use tokio::time::{Instant, sleep_until};
@@ -41,6 +41,10 @@ pub(crate) fn client(policy: &Policy, profile: &ConnectionProfile) -> Result<Cli
         .redirect(redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
+        .no_gzip()
+        .no_brotli()
+        .no_zstd()
+        .no_deflate()
         .no_proxy()
         .http1_only()
         .pool_max_idle_per_host(0)
@@ -65,6 +69,7 @@ pub(crate) fn headers(policy: &Policy) -> Result<HeaderMap, BadPolicy> {
     Ok(HeaderMap::from_iter([
         (USER_AGENT, agent),
         (ACCEPT, HeaderValue::from_static(ACCEPTED)),
+        (ACCEPT_ENCODING, HeaderValue::from_static("zstd,gzip,deflate,br")),
         (CONNECTION, HeaderValue::from_static("close")),
     ]))
 }

@@ -15,6 +15,7 @@ mod address;
 mod attempt;
 mod body;
 mod clients;
+mod decode;
 mod exchange;
 mod failure;
 mod guard;
