@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::Response;
+use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::{
     Failure, FailureClass, Policy,
     decode::{ContentCoding, ContentDecoder, GZIP_MAGIC, coded_bytes_max},
+    exchange::{Response, ResponseBody},
     failure,
     limits::{Deadline, TimeLimits},
 };
@@ -30,14 +32,15 @@ pub(crate) struct CompleteBody {
 /// # Errors
 /// `too-large`, `timeout` (no first byte, the end of the visit, or slower than the policy's rate), `truncated`, `bad-encoding`.
 pub(crate) async fn read(
-    mut response: Response,
+    response: Response,
     codings: &[ContentCoding],
     policy: &Policy,
     max: usize,
     limits: &TimeLimits,
     count: &mut u64,
 ) -> Result<CompleteBody, Failure> {
-    let announced = response.content_length().unwrap_or(0);
+    let mut body = response.into_body();
+    let announced = body.size_hint().exact().unwrap_or(0);
     let announced_max = if codings.is_empty() { max } else { coded_bytes_max(max) };
     if announced > announced_max as u64 {
         let message = format!("the server announces {announced} bytes; the limit is {max}");
@@ -51,8 +54,8 @@ pub(crate) async fn read(
     let mut started = None;
     loop {
         let chunk = match started {
-            None => first(&mut response, limits.first_byte()).await?,
-            Some(started) => next(&mut response, policy, started, document.bytes.len(), limits.total).await?,
+            None => first(&mut body, limits.first_byte()).await?,
+            Some(started) => next(&mut body, policy, started, document.bytes.len(), limits.total).await?,
         };
         started = started.or_else(|| Some(Instant::now()));
         match (&mut decoder, &chunk) {
@@ -120,15 +123,30 @@ impl Document<'_> {
     }
 }
 
-async fn first(response: &mut Response, deadline: Deadline) -> Result<Option<Bytes>, Failure> {
-    match tokio::time::timeout_at(deadline.at, response.chunk()).await {
-        Ok(chunk) => chunk.map_err(|e| failure::of_body(&e.without_url())),
+async fn chunk(body: &mut ResponseBody) -> Result<Option<Bytes>, Failure> {
+    loop {
+        match body.frame().await {
+            None => return Ok(None),
+            Some(Err(e)) => return Err(failure::of_body(&*e)),
+            // Trailers are ignored.
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}
+
+async fn first(body: &mut ResponseBody, deadline: Deadline) -> Result<Option<Bytes>, Failure> {
+    match tokio::time::timeout_at(deadline.at, chunk(body)).await {
+        Ok(chunk) => chunk,
         Err(_) => Err(deadline.failure("waiting for the first byte of the body")),
     }
 }
 
 async fn next(
-    response: &mut Response,
+    body: &mut ResponseBody,
     policy: &Policy,
     started: Instant,
     received: usize,
@@ -136,8 +154,8 @@ async fn next(
 ) -> Result<Option<Bytes>, Failure> {
     let too_slow = too_slow_at(policy, started, received);
     let until = too_slow.map_or(total.at, |at| at.min(total.at));
-    match tokio::time::timeout_at(until, response.chunk()).await {
-        Ok(chunk) => chunk.map_err(|e| failure::of_body(&e.without_url())),
+    match tokio::time::timeout_at(until, chunk(body)).await {
+        Ok(chunk) => chunk,
         Err(_) if until == total.at => Err(total.failure("reading the body")),
         Err(_) => {
             let rate = policy.rate_bytes_min;

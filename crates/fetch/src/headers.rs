@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
-use news::{FeedUrl, Timestamp};
-use reqwest::header::{
+use http::header::{
     AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, EXPIRES, HeaderMap,
     HeaderName, LAST_MODIFIED, LOCATION, RETRY_AFTER, SERVER, VARY,
 };
+use news::{FeedUrl, Timestamp};
 use url::Url;
 
 use crate::{

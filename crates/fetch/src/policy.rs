@@ -80,9 +80,9 @@ pub enum BadPolicy {
     /// TLS refused its settings, such as an additional certificate authority that is no certificate.
     #[error("could not set up TLS with these certificate authorities")]
     Tls(#[source] rustls::Error),
-    /// The HTTP client refused its settings.
-    #[error("could not set up the HTTP client")]
-    Client(#[source] reqwest::Error),
+    /// The address of a proxy is none for HTTP.
+    #[error("the address of the proxy is invalid")]
+    Proxy(#[source] http::uri::InvalidUri),
 }
 
 impl Policy {

@@ -7,6 +7,7 @@ mod bodies;
 mod conditional;
 mod deadlines;
 mod guard;
+mod heads;
 mod hostile;
 mod origin;
 mod redirects;
