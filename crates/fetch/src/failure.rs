@@ -75,14 +75,5 @@ pub(crate) fn of_head(error: &(dyn Error + 'static), host: &str) -> Failure {
 
 /// An incomplete body.
 pub(crate) fn of_body(error: &(dyn Error + 'static)) -> Failure {
-    let why = root(error);
-    // An error of the connection is a `hyper::Error`; an error of the decoder is not.
-    let is_cut = |cause: &(dyn Error + 'static)| {
-        let ended = |e: &io::Error| e.kind() == io::ErrorKind::UnexpectedEof;
-        cause.is::<hyper::Error>() || cause.downcast_ref().is_some_and(ended)
-    };
-    if causes(error).any(is_cut) {
-        return Failure::new(FailureClass::Truncated, format!("the body ended too early: {why}"));
-    }
-    Failure::new(FailureClass::BadEncoding, format!("the body does not match its content coding: {why}"))
+    Failure::new(FailureClass::Truncated, format!("the body ended too early: {}", root(error)))
 }

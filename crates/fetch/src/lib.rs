@@ -15,6 +15,7 @@ mod address;
 mod body;
 mod clients;
 mod connection;
+mod decode;
 mod exchange;
 mod failure;
 mod guard;

@@ -349,17 +349,16 @@ impl Visitor {
         is_delta: bool,
         progress: &mut VisitProgress<'_>,
     ) -> Result<FetchResult, Failure> {
-        if let Some(codings) = headers::undecoded(response.headers()) {
-            let message = format!("the content coding {} is not supported", Escaped(&codings));
-            return Err(Failure::new(FailureClass::BadEncoding, message));
-        }
+        let codings = headers::codings(response.headers());
+        let codings = codings.map_err(|e| Failure::new(FailureClass::BadEncoding, e.to_string()))?;
         let (etag, last_modified) = headers::validators(response.headers());
-        let content_type = response.headers().get(CONTENT_TYPE);
+        let content_type =
+            response.headers().get(CONTENT_TYPE).filter(|_| !headers::is_gzip_file(response.headers()));
         let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let max = request.body_bytes_max.unwrap_or(self.policy.body_bytes_max);
         let started = Instant::now();
         let limits = &progress.limits;
-        let body = body::read(response, &self.policy, max, limits, &mut progress.body_bytes).await;
+        let body = body::read(response, &codings, &self.policy, max, limits, &mut progress.body_bytes).await;
         progress.timings.body = started.elapsed();
         let body = body?;
         let url = without_credentials(at.secret());

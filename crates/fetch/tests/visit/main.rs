@@ -13,6 +13,7 @@ mod origin;
 mod redirects;
 mod request_options;
 mod tls;
+mod tolerance;
 
 use std::time::Duration;
 
