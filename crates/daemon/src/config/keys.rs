@@ -124,7 +124,7 @@ table! {
 
     /// The ingestion daemon, newswire-ingestd.
     ingestd: IngestdSection {
-        /// The list of sources. A reload reads this file again; a different path needs a restart.
+        /// The list of sources. A reload reads this file and those that it includes again; a different path needs a restart.
         sources: PathBuf = "sources.toml", ValueKind::Path, RESTART;
     }
 
