@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use reqwest::Response;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::{
-    Failure, FailureClass, Policy, failure,
+    Failure, FailureClass, Policy,
+    budget::BodyRoom,
+    failure,
     limits::{Deadline, TimeLimits},
 };
 
@@ -31,6 +33,7 @@ pub(crate) async fn read(
     mut response: Response,
     policy: &Policy,
     max: usize,
+    room: BodyRoom<'_>,
     limits: &TimeLimits,
     count: &mut u64,
 ) -> Result<CompleteBody, Failure> {
@@ -39,7 +42,8 @@ pub(crate) async fn read(
         let message = format!("the server announces {announced} bytes; the limit is {max}");
         return Err(Failure::new(FailureClass::TooLarge, message));
     }
-    let mut bytes = BytesMut::with_capacity(usize::try_from(announced.min(RESERVED_BYTES_MAX)).unwrap_or(0));
+    let mut bytes = Vec::with_capacity(usize::try_from(announced.min(RESERVED_BYTES_MAX)).unwrap_or(0));
+    let mut limits = *limits;
     let mut hash = Sha256::new();
     // The server may still be busy with the document: the rate counts from the first byte on.
     let mut started = None;
@@ -55,6 +59,9 @@ pub(crate) async fn read(
             let message = format!("the body is larger than the limit of {max} bytes (after decoding)");
             return Err(Failure::new(FailureClass::TooLarge, message));
         }
+        let waited = room.make(&mut bytes, chunk.len()).await;
+        limits.postpone(waited);
+        started = started.map(|started| started + waited);
         hash.update(&chunk);
         bytes.extend_from_slice(&chunk);
         // A decompression bomb is always ready: yield to the other visits of this thread.
@@ -66,7 +73,7 @@ pub(crate) async fn read(
     }
     // Stored states have it in big-endian order.
     let hash = news::hash_prefix(&hash.finalize().into()).swap_bytes();
-    Ok(CompleteBody { bytes: bytes.freeze(), hash })
+    Ok(CompleteBody { bytes: bytes.into(), hash })
 }
 
 async fn first(response: &mut Response, deadline: Deadline) -> Result<Option<Bytes>, Failure> {

@@ -14,6 +14,7 @@
 mod address;
 mod attempt;
 mod body;
+mod budget;
 mod clients;
 mod exchange;
 mod failure;
@@ -32,6 +33,7 @@ mod transport;
 mod visit;
 
 pub use address::{BadCidr, Cidr, is_public};
+pub use budget::{ByteBudget, RoomWait};
 pub use failure::Failure;
 pub use guard::AddressScope;
 pub use links::HeaderLinks;
