@@ -13,6 +13,7 @@
 
 mod address;
 mod body;
+mod budget;
 mod clients;
 mod connection;
 mod decode;
@@ -34,6 +35,7 @@ mod userinfo;
 mod visit;
 
 pub use address::{BadCidr, Cidr, is_public};
+pub use budget::{ByteBudget, RoomWait};
 pub use failure::Failure;
 pub use guard::AddressScope;
 pub use links::HeaderLinks;
