@@ -13,6 +13,7 @@
 
 mod address;
 mod body;
+mod certificate;
 mod clients;
 mod connection;
 mod decode;
@@ -31,6 +32,7 @@ pub mod schedule;
 mod tls;
 mod transport;
 mod userinfo;
+mod verifier;
 mod visit;
 
 pub use address::{BadCidr, Cidr, is_public};

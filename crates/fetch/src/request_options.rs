@@ -112,7 +112,8 @@ impl RequestOptions {
         self
     }
 
-    /// Trusts these certificate authorities, in PEM, and no others.
+    /// Trusts these certificates, in PEM, and no others: what they have signed as authorities, and exactly themselves,
+    /// whatever their names and dates are. So a self-signed certificate can be trusted as it is.
     #[must_use]
     pub fn with_authorities(mut self, pem: String) -> Self {
         self.profile.authorities_pem = Some(pem);
