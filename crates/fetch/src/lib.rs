@@ -13,6 +13,7 @@
 
 mod address;
 mod body;
+mod budget;
 mod certificate;
 mod clients;
 mod connection;
@@ -36,6 +37,7 @@ mod verifier;
 mod visit;
 
 pub use address::{BadCidr, Cidr, is_public};
+pub use budget::{ByteBudget, RoomWait};
 pub use failure::Failure;
 pub use guard::AddressScope;
 pub use links::HeaderLinks;
