@@ -17,6 +17,7 @@ mod budget;
 mod certificate;
 mod clients;
 mod connection;
+mod cookies;
 mod decode;
 mod exchange;
 mod failure;

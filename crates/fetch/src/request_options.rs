@@ -84,7 +84,8 @@ impl RequestOptions {
         Ok(self)
     }
 
-    /// Adds cookies, written as in a `Cookie` header. Cookies that the server sets are never kept.
+    /// Adds cookies, written as in a `Cookie` header. A server cannot replace them; what it sets
+    /// with a redirect is sent beside them, for the rest of the visit.
     ///
     /// # Errors
     /// [`InvalidOptions::Cookie`].
