@@ -5,7 +5,7 @@ use std::{error::Error, io};
 use news::{Escaped, FailureClass};
 use serde::Serialize;
 
-use crate::{connection::EndlessInterim, limits::Deadline};
+use crate::{connection::EndlessInterim, limits::Deadline, verifier};
 
 /// Why a visit failed, for programs and for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
@@ -48,10 +48,11 @@ pub(crate) fn of_request(error: &(dyn Error + 'static), host: &str) -> Failure {
 
 /// A connection that was not established by its deadline.
 pub(crate) fn of_connection(error: &(dyn Error + 'static), host: &str, deadline: Deadline) -> Failure {
-    let why = root(error);
-    if causes(error).any(<dyn Error>::is::<rustls::Error>) {
+    if let Some(error) = causes(error).find_map(<dyn Error>::downcast_ref) {
+        let why = verifier::in_words(error);
         return Failure::new(FailureClass::Tls, format!("no trustworthy TLS session with {host}: {why}"));
     }
+    let why = root(error);
     let is_late = |e: &io::Error| e.kind() == io::ErrorKind::TimedOut;
     if causes(error).any(|cause| cause.downcast_ref().is_some_and(is_late)) {
         // The time is shared out among the addresses of the host.

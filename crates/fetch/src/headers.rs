@@ -153,7 +153,7 @@ fn seconds(text: &str) -> Option<Duration> {
 }
 
 /// A date in any of the three forms of HTTP (RFC 9110, section 5.6.7). The day of the week is ignored.
-fn http_date(text: &str) -> Option<Timestamp> {
+pub(crate) fn http_date(text: &str) -> Option<Timestamp> {
     let text = text.trim();
     let read = |text: &str, format| NaiveDateTime::parse_from_str(text, format).ok();
     let date = match text.split_once(',') {
