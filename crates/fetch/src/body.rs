@@ -64,9 +64,18 @@ pub(crate) async fn read(
         let message = "the body is still compressed after its content coding was removed";
         return Err(Failure::new(FailureClass::BadEncoding, message));
     }
+    Ok(CompleteBody { bytes: bytes.freeze(), hash: prefix(hash) })
+}
+
+/// [`crate::Full::body_hash`] of a body.
+#[must_use]
+pub fn body_hash(bytes: &[u8]) -> u64 {
+    prefix(Sha256::new_with_prefix(bytes))
+}
+
+fn prefix(hash: Sha256) -> u64 {
     // Stored states have it in big-endian order.
-    let hash = news::hash_prefix(&hash.finalize().into()).swap_bytes();
-    Ok(CompleteBody { bytes: bytes.freeze(), hash })
+    news::hash_prefix(&hash.finalize().into()).swap_bytes()
 }
 
 async fn first(response: &mut Response, deadline: Deadline) -> Result<Option<Bytes>, Failure> {

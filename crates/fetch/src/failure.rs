@@ -16,12 +16,15 @@ pub struct Failure {
     pub class: FailureClass,
     /// One sentence, without secrets and control characters.
     pub message: String,
+    /// What answered to TLS does not speak it.
+    #[serde(skip)]
+    pub is_without_tls: bool,
 }
 
 impl Failure {
     /// A failure with its message.
     pub fn new(class: FailureClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into() }
+        Self { class, message: message.into(), is_without_tls: false }
     }
 }
 
@@ -53,7 +56,12 @@ pub(crate) fn of_connection(error: &reqwest::Error, host: &str, deadline: Deadli
     }
     let why = root(error);
     if causes(error).any(<dyn Error>::is::<rustls::Error>) {
-        return Failure::new(FailureClass::Tls, format!("no trustworthy TLS session with {host}: {why}"));
+        let is_nonsense = |cause: &(dyn Error + 'static)| {
+            matches!(cause.downcast_ref(), Some(rustls::Error::InvalidMessage(_)))
+        };
+        let failure =
+            Failure::new(FailureClass::Tls, format!("no trustworthy TLS session with {host}: {why}"));
+        return Failure { is_without_tls: causes(error).any(is_nonsense), ..failure };
     }
     if error.is_timeout() {
         // reqwest shares the time out among the addresses of the host.

@@ -32,6 +32,7 @@ mod transport;
 mod visit;
 
 pub use address::{BadCidr, Cidr, is_public};
+pub use body::body_hash;
 pub use failure::Failure;
 pub use guard::AddressScope;
 pub use links::HeaderLinks;

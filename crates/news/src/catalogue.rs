@@ -101,6 +101,11 @@ impl Catalogue {
         Complaint { place: place.to_owned(), line: None, key: String::new(), message }
     }
 
+    /// The keys that a source may have.
+    pub fn keys() -> impl Iterator<Item = &'static str> {
+        KEYS.into_iter().chain(request::KEYS)
+    }
+
     /// The text of the file; [`Catalogue::parse`] returns the same catalogue from it.
     #[must_use]
     pub fn to_toml(&self) -> String {
@@ -353,9 +358,8 @@ fn type_of(value: &Spanned<DeValue<'_>>) -> &'static str {
 
 /// The message about a key that a source does not have.
 fn unknown(name: &str) -> String {
-    let keys = || KEYS.into_iter().chain(request::KEYS);
-    match suggestion(name, keys()).as_str() {
-        "" => format!("unknown key; a source has {}", keys().collect::<Vec<_>>().join(", ")),
+    match suggestion(name, Catalogue::keys()).as_str() {
+        "" => format!("unknown key; a source has {}", Catalogue::keys().collect::<Vec<_>>().join(", ")),
         hint => format!("unknown key{hint}"),
     }
 }

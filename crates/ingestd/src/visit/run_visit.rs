@@ -18,6 +18,7 @@ use super::{
     validators::{request_hash, validators},
 };
 use crate::{
+    documents::FetchedDocument,
     messages::RecordVisit,
     queue::{
         host::Host,
@@ -66,11 +67,37 @@ pub(super) async fn run_visit(
     if let Ok(fetched) = &fetched {
         report_to_limiter(&ctx, host.clone(), &fetched.report);
     }
+    record(&ctx, &entry, &before, host, started, fetched).await
+}
+
+/// Runs the visit that a document from elsewhere stands for. It makes no request, so it waits for no permit, and a pause does
+/// not concern it.
+pub(super) async fn record_document(
+    ctx: Rc<VisitContext>,
+    entry: Arc<SourceEntry>,
+    document: FetchedDocument,
+) -> Option<RecordedVisit> {
+    let (before, started) = (entry.state(), Instant::now());
+    let host = Host::of(effective_url(&entry.source, &before.moves).secret());
+    let fetched = AssertUnwindSafe(parse_document(&ctx, &entry, document)).catch_unwind().await;
+    record(&ctx, &entry, &before, host, started, fetched).await
+}
+
+/// Concludes a visit and has it recorded; `None` if the log is closed.
+async fn record(
+    ctx: &VisitContext,
+    entry: &SourceEntry,
+    before: &SourceState,
+    host: Host,
+    started: Instant,
+    fetched: std::thread::Result<FetchedVisit>,
+) -> Option<RecordedVisit> {
+    let source = &entry.source;
     let (interval_bounds, now, jitter) = (ctx.interval_bounds.get(), ctx.now(), fastrand::f64());
     let (request_hash, took) = (before.url_hash, started.elapsed());
-    let inputs = VisitInputs { source, before: &before, request_hash, interval_bounds, now, took, jitter };
+    let inputs = VisitInputs { source, before, request_hash, interval_bounds, now, took, jitter };
     let mut outcome = match fetched {
-        Ok(fetched) => conclude(&ctx, host, inputs, fetched),
+        Ok(fetched) => conclude(ctx, host, inputs, fetched),
         Err(panic) => {
             ctx.metrics.panics.inc();
             VisitOutcome::panicked(inputs, daemon::panics::message(&*panic))
@@ -207,6 +234,36 @@ async fn fetch_and_parse(
         () = permit.preempted() => return None,
     };
     permit.pin();
+    let (parsed, parse_time) = parse_answer(ctx, entry, &state, &mut report).await;
+    Some(FetchedVisit { report, parsed, parse_time, request_hash })
+}
+
+/// As [`fetch_and_parse`], of a document that is there already.
+async fn parse_document(ctx: &VisitContext, entry: &SourceEntry, document: FetchedDocument) -> FetchedVisit {
+    let (source, state) = (&entry.source, entry.state());
+    let fingerprint = match ctx.credentials.request_options(&source.access).await {
+        Ok(options) => options.as_ref().map_or(0, RequestOptions::fingerprint),
+        // As every later visit.
+        Err(failure) => {
+            let (report, parsed) = (FetchReport::not_attempted(failure), ParseOutcome::NotParsed);
+            return FetchedVisit { report, parsed, parse_time: None, request_hash: state.url_hash };
+        }
+    };
+    entry.set_activity(Activity::Parsing, ctx.now());
+    let report = tokio::task::spawn_blocking(move || document.into_report()).await;
+    let mut report = report.expect("hashing a document does not panic");
+    let (parsed, parse_time) = parse_answer(ctx, entry, &state, &mut report).await;
+    FetchedVisit { report, parsed, parse_time, request_hash: request_hash(source, fingerprint) }
+}
+
+/// Parses the document of an answer, if it has one that is not the same as last time; also returns how long that took.
+async fn parse_answer(
+    ctx: &VisitContext,
+    entry: &SourceEntry,
+    state: &SourceState,
+    report: &mut FetchReport,
+) -> (ParseOutcome, Option<Duration>) {
+    let source = &entry.source;
     let (parsed, parse_time) = match &mut report.answer {
         FetchResult::Full(full) if state.body_hash == Some(full.body_hash) => {
             // Free the bytes; they are not needed.
@@ -224,5 +281,5 @@ async fn fetch_and_parse(
     if matches!(&parsed, ParseOutcome::Panicked(_)) {
         ctx.metrics.panics.inc();
     }
-    Some(FetchedVisit { report, parsed, parse_time, request_hash })
+    (parsed, parse_time)
 }
