@@ -48,6 +48,7 @@ pub(crate) fn visitor(config: &Config, metrics_registry: &MetricsRegistry) -> an
         timeout_total: config.fetch.timeout_total,
         body_bytes_max: usize::try_from(config.fetch.body_bytes_max).unwrap_or(usize::MAX),
         allow: allow.context("fetch.allow")?,
+        ports: config.fetch.ports.clone(),
         user_agent: config.fetch.user_agent.clone(),
         ..Policy::default()
     };

@@ -9,7 +9,6 @@ mod export;
 mod file;
 mod handover;
 mod import;
-mod opml;
 mod options;
 mod orders;
 mod remove;

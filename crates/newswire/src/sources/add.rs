@@ -9,7 +9,10 @@ use clap::Args;
 use daemon::Exit;
 use fetch::{FailureClass, VisitRequest, Visitor};
 use news::{Catalogue, FeedUrl, Source, SourceId, Timestamp};
-use sources::CredentialFiles;
+use sources::{
+    CredentialFiles,
+    opml::{self, KnownFeeds},
+};
 use tokio::time::Instant;
 
 use super::{
@@ -17,7 +20,6 @@ use super::{
     file::{ListFile, ListInUse},
     handover::{self, Handover},
     now,
-    opml::{self, KnownFeeds},
     options::SourceOptions,
     orders,
 };
