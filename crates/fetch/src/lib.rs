@@ -13,6 +13,7 @@
 
 mod address;
 mod body;
+mod budget;
 mod clients;
 mod connection;
 mod decode;
@@ -35,6 +36,7 @@ mod visit;
 
 pub use address::{BadCidr, Cidr, is_public};
 pub use body::body_hash;
+pub use budget::{ByteBudget, RoomWait};
 pub use failure::Failure;
 pub use guard::AddressScope;
 pub use links::HeaderLinks;

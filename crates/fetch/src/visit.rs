@@ -20,8 +20,9 @@ use tokio::time::Instant;
 use url::{Host, Url};
 
 use crate::{
-    BadPolicy, Failure, FailureClass, FetchReport, FetchResult, Freshness, Full, HeaderLinks, HttpTransport,
-    Policy, RedirectHop, RequestOptions, Resolver, SystemResolver, Timings, body,
+    BadPolicy, ByteBudget, Failure, FailureClass, FetchReport, FetchResult, Freshness, Full, HeaderLinks,
+    HttpTransport, Policy, RedirectHop, RequestOptions, Resolver, SystemResolver, Timings, body,
+    budget::BodyRoom,
     clients::ClientCache,
     connection::{ExchangeTimes, HttpClient},
     exchange::{self, ExchangeError, Head, Response},
@@ -59,6 +60,8 @@ pub struct VisitRequest<'a> {
     pub scope: AddressScope<'a>,
     /// The current time.
     pub now: Timestamp,
+    /// What the body asks for room. `None`: it may grow to its limit.
+    pub budget: Option<&'a dyn ByteBudget>,
 }
 
 impl<'a> VisitRequest<'a> {
@@ -76,6 +79,7 @@ impl<'a> VisitRequest<'a> {
             options: None,
             scope: AddressScope::Configured(url),
             now,
+            budget: None,
         }
     }
 
@@ -358,7 +362,9 @@ impl Visitor {
         let max = request.body_bytes_max.unwrap_or(self.policy.body_bytes_max);
         let started = Instant::now();
         let limits = &progress.limits;
-        let body = body::read(response, &codings, &self.policy, max, limits, &mut progress.body_bytes).await;
+        let room = BodyRoom::new(request.budget, max);
+        let body =
+            body::read(response, &codings, &self.policy, max, room, limits, &mut progress.body_bytes).await;
         progress.timings.body = started.elapsed();
         let body = body?;
         let url = without_credentials(at.secret());

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 const KEPT_FOR: Duration = Duration::from_secs(60);
 /// Documents that are kept at the same time.
 const DOCUMENTS_MAX: usize = 64;
-/// Their bytes, together.
-const BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Their bytes, together: as many as the largest document has. They count for `fetch.memory_bytes` once their visits begin.
+const BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Documents without a source so far. Cheap to clone; any thread may add one.
 #[derive(Clone, Default)]
@@ -122,6 +122,10 @@ impl FetchedDocument {
             bytes,
             report,
         })
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len()
     }
 
     /// The visit that it stands for. Hashes the document, which takes a moment.

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     context::VisitContext,
+    memory::VisitMemory,
     outage::{Observation, OutageChange},
     outcome::{ParseOutcome, VisitInputs, VisitOutcome},
     parse::{FetchedBody, parse_body},
@@ -23,10 +24,14 @@ use crate::{
     queue::{
         host::Host,
         limiter::{HostFeedback, Priority, VisitPermit},
+        memory::{MemoryPart, MemoryShare},
     },
     status::{activity::Activity, registry::SourceEntry},
     websub::subscription::keep_newer,
 };
+
+/// Items in memory at the same time while they are written: as parsed, and as JSON.
+const ITEM_COPIES: usize = 2;
 
 /// A visit whose outcome is on disk.
 pub(super) struct RecordedVisit {
@@ -90,9 +95,10 @@ async fn record(
     before: &SourceState,
     host: Host,
     started: Instant,
-    fetched: std::thread::Result<FetchedVisit>,
+    mut fetched: std::thread::Result<FetchedVisit>,
 ) -> Option<RecordedVisit> {
     let source = &entry.source;
+    let memory = fetched.as_mut().ok().and_then(|fetched| fetched.memory.take());
     let (interval_bounds, now, jitter) = (ctx.interval_bounds.get(), ctx.now(), fastrand::f64());
     let (request_hash, took) = (before.url_hash, started.elapsed());
     let inputs = VisitInputs { source, before, request_hash, interval_bounds, now, took, jitter };
@@ -107,7 +113,7 @@ async fn record(
     let items = std::mem::take(&mut outcome.items);
     keep_newer(entry.websub(), &mut outcome.state.websub);
     let record = store::VisitRecord { source: Arc::clone(source), items, state: outcome.state.clone(), now };
-    let appended = ctx.recorder.send(RecordVisit(record)).await.ok()?.ok()?;
+    let appended = ctx.recorder.send(RecordVisit { visit: record, memory }).await.ok()?.ok()?;
     Some(RecordedVisit { outcome, appended, took: started.elapsed() })
 }
 
@@ -143,7 +149,7 @@ fn report_to_limiter(ctx: &VisitContext, host: Host, report: &FetchReport) {
 }
 
 fn conclude(ctx: &VisitContext, host: Host, inputs: VisitInputs<'_>, fetched: FetchedVisit) -> VisitOutcome {
-    let FetchedVisit { report, parsed, parse_time, request_hash } = fetched;
+    let FetchedVisit { report, parsed, parse_time, request_hash, .. } = fetched;
     ctx.metrics.body_bytes.inc_by(report.body_bytes);
     let mut outcome = VisitOutcome::conclude(VisitInputs { request_hash, ..inputs }, &report, parsed);
     if is_local_outage(ctx, host, inputs.before, &report) {
@@ -197,12 +203,14 @@ struct FetchedVisit {
     /// How long the parser ran.
     parse_time: Option<Duration>,
     request_hash: u64,
+    /// What the document uses of the memory budget.
+    memory: Option<Arc<MemoryShare>>,
 }
 
 /// `None` if the visit was preempted.
 async fn fetch_and_parse(
     ctx: &VisitContext,
-    entry: &SourceEntry,
+    entry: &Arc<SourceEntry>,
     url: &FeedUrl,
     permit: &mut VisitPermit,
 ) -> Option<FetchedVisit> {
@@ -212,11 +220,13 @@ async fn fetch_and_parse(
         Ok(options) => options,
         Err(failure) => {
             let (report, parsed) = (FetchReport::not_attempted(failure), ParseOutcome::NotParsed);
-            return Some(FetchedVisit { report, parsed, parse_time: None, request_hash: state.url_hash });
+            let request_hash = state.url_hash;
+            return Some(FetchedVisit { report, parsed, parse_time: None, request_hash, memory: None });
         }
     };
     let request_hash = request_hash(source, options.as_ref().map_or(0, RequestOptions::fingerprint));
     let (etag, last_modified) = validators(request_hash, &state, ctx.now());
+    let memory = VisitMemory::new(ctx, permit.memory(), entry, &Host::of(url.secret()));
     let request = fetch::VisitRequest {
         etag,
         last_modified,
@@ -226,6 +236,7 @@ async fn fetch_and_parse(
         body_bytes_max: source.body_bytes_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
         options: options.as_ref(),
         scope: AddressScope::Configured(&source.url),
+        budget: Some(&memory),
         ..fetch::VisitRequest::new(url, ctx.now())
     };
     let mut report = tokio::select! {
@@ -234,35 +245,44 @@ async fn fetch_and_parse(
         () = permit.preempted() => return None,
     };
     permit.pin();
-    let (parsed, parse_time) = parse_answer(ctx, entry, &state, &mut report).await;
-    Some(FetchedVisit { report, parsed, parse_time, request_hash })
+    let (parsed, parse_time, memory) = parse_answer(ctx, entry, &state, &memory, &mut report).await;
+    Some(FetchedVisit { report, parsed, parse_time, request_hash, memory })
 }
 
 /// As [`fetch_and_parse`], of a document that is there already.
-async fn parse_document(ctx: &VisitContext, entry: &SourceEntry, document: FetchedDocument) -> FetchedVisit {
+async fn parse_document(
+    ctx: &VisitContext,
+    entry: &Arc<SourceEntry>,
+    document: FetchedDocument,
+) -> FetchedVisit {
     let (source, state) = (&entry.source, entry.state());
     let fingerprint = match ctx.credentials.request_options(&source.access).await {
         Ok(options) => options.as_ref().map_or(0, RequestOptions::fingerprint),
         // As every later visit.
         Err(failure) => {
             let (report, parsed) = (FetchReport::not_attempted(failure), ParseOutcome::NotParsed);
-            return FetchedVisit { report, parsed, parse_time: None, request_hash: state.url_hash };
+            let request_hash = state.url_hash;
+            return FetchedVisit { report, parsed, parse_time: None, request_hash, memory: None };
         }
     };
     entry.set_activity(Activity::Parsing, ctx.now());
+    let share = ctx.limiter.share_for(document.bytes());
+    let memory = VisitMemory::new(ctx, share, entry, &Host::of(source.url.secret()));
     let report = tokio::task::spawn_blocking(move || document.into_report()).await;
     let mut report = report.expect("hashing a document does not panic");
-    let (parsed, parse_time) = parse_answer(ctx, entry, &state, &mut report).await;
-    FetchedVisit { report, parsed, parse_time, request_hash: request_hash(source, fingerprint) }
+    let (parsed, parse_time, memory) = parse_answer(ctx, entry, &state, &memory, &mut report).await;
+    FetchedVisit { report, parsed, parse_time, request_hash: request_hash(source, fingerprint), memory }
 }
 
-/// Parses the document of an answer, if it has one that is not the same as last time; also returns how long that took.
+/// Parses the document of an answer, if it has one that is not the same as last time; also returns how long that took, and
+/// what the document uses of the memory budget.
 async fn parse_answer(
     ctx: &VisitContext,
     entry: &SourceEntry,
     state: &SourceState,
+    memory: &VisitMemory,
     report: &mut FetchReport,
-) -> (ParseOutcome, Option<Duration>) {
+) -> (ParseOutcome, Option<Duration>, Option<Arc<MemoryShare>>) {
     let source = &entry.source;
     let (parsed, parse_time) = match &mut report.answer {
         FetchResult::Full(full) if state.body_hash == Some(full.body_hash) => {
@@ -273,13 +293,21 @@ async fn parse_answer(
         FetchResult::Full(full) => {
             entry.set_activity(Activity::Parsing, ctx.now());
             let (url, content_type) = (full.url.clone(), full.content_type.clone());
-            parse_body(ctx, source, FetchedBody { bytes: std::mem::take(&mut full.body), url, content_type })
-                .await
+            let bytes = std::mem::take(&mut full.body);
+            parse_body(ctx, source, memory, FetchedBody { bytes, url, content_type }).await
         }
         _ => (ParseOutcome::NotParsed, None),
     };
     if matches!(&parsed, ParseOutcome::Panicked(_)) {
         ctx.metrics.panics.inc();
     }
-    (parsed, parse_time)
+    let memory = match &parsed {
+        ParseOutcome::Document(document) => {
+            let share = memory.share();
+            share.use_for(MemoryPart::Queue, ITEM_COPIES * document.bytes());
+            Some(share)
+        }
+        _ => None,
+    };
+    (parsed, parse_time, memory)
 }
