@@ -128,10 +128,19 @@ impl Document<'_> {
             };
             return Err(Failure::new(FailureClass::BadEncoding, message));
         }
-        // Stored states have it in big-endian order.
-        let hash = news::hash_prefix(&self.hash.finalize().into()).swap_bytes();
-        Ok(CompleteBody { bytes: self.bytes.into(), hash })
+        Ok(CompleteBody { bytes: self.bytes.into(), hash: prefix(self.hash) })
     }
+}
+
+/// [`crate::Full::body_hash`] of a body.
+#[must_use]
+pub fn body_hash(bytes: &[u8]) -> u64 {
+    prefix(Sha256::new_with_prefix(bytes))
+}
+
+fn prefix(hash: Sha256) -> u64 {
+    // Stored states have it in big-endian order.
+    news::hash_prefix(&hash.finalize().into()).swap_bytes()
 }
 
 async fn chunk(body: &mut ResponseBody) -> Result<Option<Bytes>, Failure> {

@@ -38,6 +38,7 @@ mod verifier;
 mod visit;
 
 pub use address::{BadCidr, Cidr, is_public};
+pub use body::body_hash;
 pub use budget::{ByteBudget, RoomWait};
 pub use failure::Failure;
 pub use guard::AddressScope;

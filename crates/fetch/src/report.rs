@@ -186,10 +186,16 @@ impl FetchReport {
     /// A visit that failed before a request was sent.
     #[must_use]
     pub fn not_attempted(failure: Failure) -> Self {
+        // It did not ask for the full feed, either.
+        Self { is_conditional: true, ..Self::of(FetchResult::Failed(failure)) }
+    }
+
+    /// A result without anything else: no request of this process led to it.
+    #[must_use]
+    pub fn of(answer: FetchResult) -> Self {
         Self {
-            answer: FetchResult::Failed(failure),
-            // It did not ask for the full feed, either.
-            is_conditional: true,
+            answer,
+            is_conditional: false,
             code: None,
             hops: Vec::new(),
             timings: Timings::default(),

@@ -100,6 +100,11 @@ impl Catalogue {
         Complaint { place: place.to_owned(), line: None, key: String::new(), message }
     }
 
+    /// The keys that a source may have.
+    pub fn keys() -> impl Iterator<Item = &'static str> {
+        KEYS.into_iter().chain(request::KEYS)
+    }
+
     /// The text of the file; [`Catalogue::parse`] returns the same catalogue from it.
     #[must_use]
     pub fn to_toml(&self) -> String {
@@ -393,9 +398,8 @@ fn unknown(name: &str) -> String {
     if name == "include" {
         return "write it at the top of the main file, above the first [[source]]".to_owned();
     }
-    let keys = || KEYS.into_iter().chain(request::KEYS);
-    match suggestion(name, keys()).as_str() {
-        "" => format!("unknown key; a source has {}", keys().collect::<Vec<_>>().join(", ")),
+    match suggestion(name, Catalogue::keys()).as_str() {
+        "" => format!("unknown key; a source has {}", Catalogue::keys().collect::<Vec<_>>().join(", ")),
         hint => format!("unknown key{hint}"),
     }
 }
