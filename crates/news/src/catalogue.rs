@@ -33,7 +33,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use crate::{FeedUrl, Source, SourceId};
+use crate::{FeedUrl, ProxyChoice, ProxyUrl, Source, SourceId};
 
 /// The keys of a source that [`request`] does not read.
 const KEYS: [&str; 11] = [
@@ -99,6 +99,15 @@ impl Catalogue {
         };
         let message = format!("cannot read the list of sources: {error}; {remedy}");
         Complaint { place: place.to_owned(), line: None, key: String::new(), message }
+    }
+
+    /// Makes a proxy that of every source without a choice of its own. What is requested, and so
+    /// [`Source::request_hash`], depends on it.
+    pub fn inherit_proxy(&mut self, proxy: Option<&ProxyUrl>) {
+        let Some(proxy) = proxy else { return };
+        for source in &mut self.sources {
+            source.access.proxy.get_or_insert_with(|| ProxyChoice::Via(proxy.clone()));
+        }
     }
 
     /// The text of the file; [`Catalogue::parse`] returns the same catalogue from it.

@@ -16,20 +16,20 @@ use tokio_rustls::{
 
 use crate::{NOW_MS, class, failure, full, guard::scripted, policy, visit_with};
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
 
-fn authority() -> Authority {
+pub(crate) fn authority() -> Authority {
     let mut params = CertificateParams::new([]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-fn certificate(name: &str) -> CertificateParams {
+pub(crate) fn certificate(name: &str) -> CertificateParams {
     CertificateParams::new([name.to_owned()]).unwrap()
 }
 
 /// A server that answers one document over TLS, with a certificate of that authority or signed by itself.
-async fn serve(params: CertificateParams, authority: Option<&Authority>) -> SocketAddr {
+pub(crate) async fn serve(params: CertificateParams, authority: Option<&Authority>) -> SocketAddr {
     serve_slowly(params, authority, Duration::ZERO).await
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use daemon::config::Loaded;
-use news::{Catalogue, CredentialFile, FeedUrl, Source, Timestamp};
+use news::{Catalogue, CredentialFile, ProxyChoice, ProxyUrl, Source, Timestamp};
 use serde::Serialize;
 
 /// Largest file that is searched for secrets, in bytes.
@@ -68,6 +68,9 @@ pub(super) fn collect(loaded: &Loaded) -> KnownSecrets {
             push_url_secrets(&url, &mut secrets.values);
         }
     }
+    if let Some(proxy) = config.fetch.proxy.as_deref().and_then(|proxy| ProxyUrl::try_new(proxy).ok()) {
+        push_url_secrets(proxy.secret(), &mut secrets.values);
+    }
     let catalogue = read(&config.ingestd.sources).and_then(|text| Catalogue::parse(&text).ok());
     for source in catalogue.iter().flat_map(|catalogue| &catalogue.sources) {
         add_source(source, &config.ingestd.sources, &mut files, &mut secrets.values);
@@ -79,8 +82,8 @@ pub(super) fn collect(loaded: &Loaded) -> KnownSecrets {
 fn add_source(source: &Source, list: &Path, files: &mut BTreeMap<PathBuf, String>, values: &mut Vec<String>) {
     push_url_secrets(source.url.secret(), values);
     let access = &source.access;
-    if let Some(proxy) = access.proxy.as_ref().map(FeedUrl::secret) {
-        push_url_secrets(proxy, values);
+    if let Some(proxy) = access.proxy.as_ref().and_then(ProxyChoice::proxy) {
+        push_url_secrets(proxy.secret(), values);
     }
     values.extend(access.headers.iter().map(|(_, value)| value.clone()));
     let credential = access.credential.as_ref().map(|credential| match credential {
