@@ -2,24 +2,18 @@
 //!
 //! The addresses are looked up and checked before, and a connection knows no others. Every exchange has its own connection.
 
-use std::{
-    convert::Infallible,
-    future::{Ready, ready},
-    net::SocketAddr,
-    task::{Context, Poll},
-};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
+use hyper::body::Body;
 use news::Escaped;
 use reqwest::Request;
 use tokio::time::{Instant, timeout_at};
-use tower_http::decompression::Decompression;
-use tower_service::Service;
 
 use crate::{
     Failure, FailureClass, HttpTransport, Policy,
-    connection::{BoxError, ConnectedBody, ExchangeTimes, HttpClient, headers},
+    connection::{BoxError, ExchangeTimes, HttpClient, headers},
     failure,
     limits::{Deadline, TimeLimits},
 };
@@ -85,33 +79,17 @@ pub(crate) async fn send(
     }
     let first_byte = limits.first_byte();
     match timeout_at(first_byte.at, connection.exchange(client.outgoing(request))).await {
-        Ok(Ok(response)) => Ok(Head { response: decoded(response).await, times, remote }),
+        Ok(Ok(response)) => Ok(Head { response: boxed(response), times, remote }),
         Ok(Err(e)) => Err(error(failure::of_head(&e, &host))),
         Err(_) => Err(error(first_byte.failure(&waiting_for(&host)))),
     }
 }
 
-/// Removes the content coding of a response, if it is a known one.
-async fn decoded(response: http::Response<ConnectedBody>) -> Response {
-    let Ok(response) = Decompression::new(Received(Some(response))).call(http::Request::new(())).await;
-    response.map(BodyExt::boxed_unsync)
-}
-
-/// A response that was received already, as a service.
-struct Received(Option<http::Response<ConnectedBody>>);
-
-impl Service<http::Request<()>> for Received {
-    type Response = http::Response<ConnectedBody>;
-    type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: http::Request<()>) -> Self::Future {
-        ready(Ok(self.0.take().expect("it is called once")))
-    }
+fn boxed<B>(response: http::Response<B>) -> Response
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    response.map(|body| body.map_err(Into::into).boxed_unsync())
 }
 
 fn waiting_for(host: &str) -> String {
@@ -140,11 +118,7 @@ pub(crate) async fn send_over(
     let times = ExchangeTimes { handshake: None, connected: Some(Instant::now()) };
     let first_byte = limits.first_byte();
     match timeout_at(first_byte.at, transport.exchange(request, remote)).await {
-        Ok(Ok(response)) => {
-            let response =
-                http::Response::from(response).map(|body| body.map_err(BoxError::from).boxed_unsync());
-            Ok(Head { response, times, remote })
-        }
+        Ok(Ok(response)) => Ok(Head { response: boxed(http::Response::from(response)), times, remote }),
         Ok(Err(e)) => {
             let why = format!("could not connect to {host}: {}", Escaped(&e.to_string()));
             let failure = Failure::new(FailureClass::Connect, why);

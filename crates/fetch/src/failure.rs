@@ -5,7 +5,7 @@ use std::{error::Error, io};
 use news::{Escaped, FailureClass, ProxyUrl};
 use serde::Serialize;
 
-use crate::limits::Deadline;
+use crate::{limits::Deadline, verifier};
 
 /// Why a visit failed, for programs and for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
@@ -74,7 +74,8 @@ pub(crate) fn of_connection(error: &(dyn Error + 'static), host: &str, deadline:
         let message = format!("could not connect to {host} through the proxy {proxy}: {why}");
         return Failure::new(FailureClass::Connect, message);
     }
-    if causes(error).any(<dyn Error>::is::<rustls::Error>) {
+    if let Some(error) = causes(error).find_map(<dyn Error>::downcast_ref) {
+        let why = verifier::in_words(error);
         return Failure::new(FailureClass::Tls, format!("no trustworthy TLS session with {host}: {why}"));
     }
     if is_late {
@@ -99,14 +100,5 @@ pub(crate) fn of_head(error: &(dyn Error + 'static), host: &str) -> Failure {
 
 /// An incomplete body.
 pub(crate) fn of_body(error: &(dyn Error + 'static)) -> Failure {
-    let why = root(error);
-    // An error of the connection is a `hyper::Error`; an error of the decoder is not.
-    let is_cut = |cause: &(dyn Error + 'static)| {
-        let ended = |e: &io::Error| e.kind() == io::ErrorKind::UnexpectedEof;
-        cause.is::<hyper::Error>() || cause.downcast_ref().is_some_and(ended)
-    };
-    if causes(error).any(is_cut) {
-        return Failure::new(FailureClass::Truncated, format!("the body ended too early: {why}"));
-    }
-    Failure::new(FailureClass::BadEncoding, format!("the body does not match its content coding: {why}"))
+    Failure::new(FailureClass::Truncated, format!("the body ended too early: {}", root(error)))
 }

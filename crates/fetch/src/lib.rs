@@ -13,8 +13,12 @@
 
 mod address;
 mod body;
+mod budget;
+mod certificate;
 mod clients;
 mod connection;
+mod cookies;
+mod decode;
 mod exchange;
 mod failure;
 mod guard;
@@ -30,9 +34,11 @@ pub mod schedule;
 mod tls;
 mod transport;
 mod userinfo;
+mod verifier;
 mod visit;
 
 pub use address::{BadCidr, Cidr, is_public};
+pub use budget::{ByteBudget, RoomWait};
 pub use failure::Failure;
 pub use guard::AddressScope;
 pub use links::HeaderLinks;

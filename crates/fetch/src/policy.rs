@@ -27,7 +27,7 @@ pub struct Policy {
     /// Mean delay before the one retry after a failed connection; the actual delay is 0.5 to 1.5 times as long. 500 ms.
     pub retry_pause: Duration,
     /// Ports that are allowed at any public address; other ports only at addresses in [`Policy::allow`], so that a feed
-    /// cannot make us talk to a mail server. 80, 443, 8080, 8443.
+    /// cannot make us talk to a mail server. 80, 443.
     pub ports: Vec<u16>,
     /// Networks that are allowed although they are not public, at any port. They count for a source whose configured address
     /// lies in them, and for its redirects as long as they stay inside: see [`crate::AddressScope`]. A network of everything
@@ -56,7 +56,7 @@ impl Default for Policy {
             rate_bytes_min: 1024,
             rate_grace: Duration::from_secs(5),
             retry_pause: Duration::from_millis(500),
-            ports: vec![80, 443, 8080, 8443],
+            ports: vec![80, 443],
             allow: Vec::new(),
             proxy: None,
             allow_private: false,

@@ -6,8 +6,9 @@ use anyhow::Context as _;
 use daemon::{config::Config, metrics::MetricsRegistry};
 use fetch::{Policy, Visitor, schedule::IntervalBounds};
 use news::ProxyUrl;
+use sources::CredentialFiles;
 
-use crate::{queue::limiter::VisitLimits, visit::credentials::CredentialFiles};
+use crate::queue::limiter::VisitLimits;
 
 /// The sections of the configuration that this daemon uses.
 pub(crate) const SECTIONS: &[&str] = &["daemon", "ingestd", "store", "fetch", "wire", "log"];
@@ -21,6 +22,7 @@ pub(crate) fn visit_limits(config: &Config) -> VisitLimits {
         in_flight: config.fetch.in_flight,
         host_in_flight: config.fetch.host_in_flight,
         host_spacing: config.fetch.host_spacing,
+        memory_bytes: usize::try_from(config.fetch.memory_bytes).unwrap_or(usize::MAX),
     }
 }
 
@@ -49,6 +51,7 @@ pub(crate) fn visitor(config: &Config, metrics_registry: &MetricsRegistry) -> an
         body_bytes_max: usize::try_from(config.fetch.body_bytes_max).unwrap_or(usize::MAX),
         allow: allow.context("fetch.allow")?,
         proxy: config.fetch.proxy.as_deref().map(ProxyUrl::try_new).transpose().context("fetch.proxy")?,
+        ports: config.fetch.ports.clone(),
         user_agent: config.fetch.user_agent.clone(),
         ..Policy::default()
     };

@@ -4,6 +4,7 @@
 
 mod allowed_networks;
 mod bodies;
+mod certificates;
 mod conditional;
 mod deadlines;
 mod guard;
@@ -14,6 +15,7 @@ mod proxies;
 mod redirects;
 mod request_options;
 mod tls;
+mod tolerance;
 
 use std::time::Duration;
 

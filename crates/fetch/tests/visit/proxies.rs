@@ -104,7 +104,7 @@ async fn a_socks_proxy_gets_names_and_no_lookups_happen_here() {
         ("socks5", "u@", Some("u:")),
     ] {
         let proxy = Proxy::socks(origin.address, credentials).await;
-        let policy = Policy { proxy: Some(proxy.url(scheme, userinfo)), ..policy() };
+        let policy = Policy { proxy: Some(proxy.url(scheme, userinfo)), ports: vec![80, 8080], ..policy() };
         let (visitor, resolver) = without_names(policy);
         let before = origin.requests().len();
         for url in ["http://feeds.example/rss", "http://other.example:8080/rss", "http://93.184.215.14/rss"] {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     context::VisitContext,
+    memory::VisitMemory,
     outage::{Observation, OutageChange},
     outcome::{ParseOutcome, VisitInputs, VisitOutcome},
     parse::{FetchedBody, parse_body},
@@ -22,10 +23,14 @@ use crate::{
     queue::{
         host::Host,
         limiter::{HostFeedback, Priority, VisitPermit},
+        memory::{MemoryPart, MemoryShare},
     },
     status::{activity::Activity, registry::SourceEntry},
     websub::subscription::keep_newer,
 };
+
+/// Items in memory at the same time while they are written: as parsed, and as JSON.
+const ITEM_COPIES: usize = 2;
 
 /// A visit whose outcome is on disk.
 pub(super) struct RecordedVisit {
@@ -62,7 +67,8 @@ pub(super) async fn run_visit(
         fetched = AssertUnwindSafe(fetch_and_parse(&ctx, &entry, &url, &mut permit)).catch_unwind().await;
     }
     drop(permit);
-    let fetched = fetched.map(|fetched| fetched.expect("a visit on probation is never preempted"));
+    let mut fetched = fetched.map(|fetched| fetched.expect("a visit on probation is never preempted"));
+    let memory = fetched.as_mut().ok().and_then(|fetched| fetched.memory.take());
     if let Ok(fetched) = &fetched {
         report_to_limiter(&ctx, host.clone(), &fetched.report);
     }
@@ -79,8 +85,10 @@ pub(super) async fn run_visit(
     entry.set_activity(Activity::Recording, now);
     let items = std::mem::take(&mut outcome.items);
     keep_newer(entry.websub(), &mut outcome.state.websub);
-    let record = store::VisitRecord { source: Arc::clone(source), items, state: outcome.state.clone(), now };
-    let appended = ctx.recorder.send(RecordVisit(record)).await.ok()?.ok()?;
+    let plan = std::mem::take(&mut outcome.plan);
+    let state = outcome.state.clone();
+    let visit = store::VisitRecord { source: Arc::clone(source), items, state, now, plan };
+    let appended = ctx.recorder.send(RecordVisit { visit, memory }).await.ok()?.ok()?;
     Some(RecordedVisit { outcome, appended, took: started.elapsed() })
 }
 
@@ -116,7 +124,7 @@ fn report_to_limiter(ctx: &VisitContext, host: Host, report: &FetchReport) {
 }
 
 fn conclude(ctx: &VisitContext, host: Host, inputs: VisitInputs<'_>, fetched: FetchedVisit) -> VisitOutcome {
-    let FetchedVisit { report, parsed, parse_time, request_hash } = fetched;
+    let FetchedVisit { report, parsed, parse_time, request_hash, .. } = fetched;
     ctx.metrics.body_bytes.inc_by(report.body_bytes);
     let mut outcome = VisitOutcome::conclude(VisitInputs { request_hash, ..inputs }, &report, parsed);
     if is_local_outage(ctx, host, inputs.before, &report) {
@@ -170,12 +178,14 @@ struct FetchedVisit {
     /// How long the parser ran.
     parse_time: Option<Duration>,
     request_hash: u64,
+    /// What the document uses of the memory budget.
+    memory: Option<Arc<MemoryShare>>,
 }
 
 /// `None` if the visit was preempted.
 async fn fetch_and_parse(
     ctx: &VisitContext,
-    entry: &SourceEntry,
+    entry: &Arc<SourceEntry>,
     url: &FeedUrl,
     permit: &mut VisitPermit,
 ) -> Option<FetchedVisit> {
@@ -185,11 +195,13 @@ async fn fetch_and_parse(
         Ok(options) => options,
         Err(failure) => {
             let (report, parsed) = (FetchReport::not_attempted(failure), ParseOutcome::NotParsed);
-            return Some(FetchedVisit { report, parsed, parse_time: None, request_hash: state.url_hash });
+            let request_hash = state.url_hash;
+            return Some(FetchedVisit { report, parsed, parse_time: None, request_hash, memory: None });
         }
     };
     let request_hash = request_hash(source, options.as_ref().map_or(0, RequestOptions::fingerprint));
     let (etag, last_modified) = validators(request_hash, &state, ctx.now());
+    let memory = VisitMemory::new(ctx, permit.memory(), entry, &Host::of(url.secret()));
     let request = fetch::VisitRequest {
         etag,
         last_modified,
@@ -199,6 +211,7 @@ async fn fetch_and_parse(
         body_bytes_max: source.body_bytes_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
         options: options.as_ref(),
         scope: AddressScope::Configured(&source.url),
+        budget: Some(&memory),
         ..fetch::VisitRequest::new(url, ctx.now())
     };
     let mut report = tokio::select! {
@@ -216,13 +229,21 @@ async fn fetch_and_parse(
         FetchResult::Full(full) => {
             entry.set_activity(Activity::Parsing, ctx.now());
             let (url, content_type) = (full.url.clone(), full.content_type.clone());
-            parse_body(ctx, source, FetchedBody { bytes: std::mem::take(&mut full.body), url, content_type })
-                .await
+            let bytes = std::mem::take(&mut full.body);
+            parse_body(ctx, source, &memory, FetchedBody { bytes, url, content_type }).await
         }
         _ => (ParseOutcome::NotParsed, None),
     };
     if matches!(&parsed, ParseOutcome::Panicked(_)) {
         ctx.metrics.panics.inc();
     }
-    Some(FetchedVisit { report, parsed, parse_time, request_hash })
+    let memory = match &parsed {
+        ParseOutcome::Document(document) => {
+            let share = memory.share();
+            share.use_for(MemoryPart::Queue, ITEM_COPIES * document.bytes());
+            Some(share)
+        }
+        _ => None,
+    };
+    Some(FetchedVisit { report, parsed, parse_time, request_hash, memory })
 }
