@@ -10,6 +10,7 @@
 mod browser;
 mod delivery;
 mod external_program;
+mod forward_proxy;
 pub mod http;
 mod hub;
 mod latency_control;
@@ -30,6 +31,7 @@ pub use self::{
     browser::{Browser, BrowserKind, on_path},
     delivery::{Published, faults},
     external_program::ExternalProgram,
+    forward_proxy::{ForwardProxy, ProxiedRequest},
     hub::{HubRequest, TestHub},
     latency_control::{LatencyControl, LatencyReport},
     mute_relay::MuteRelay,

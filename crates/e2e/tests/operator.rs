@@ -139,7 +139,7 @@ async fn verify_accepts_only_this_machine_by_default() {
 }
 
 /// Texts that must not be in a bundle.
-const SECRETS: [&str; 9] = [
+const SECRETS: [&str; 10] = [
     "planted-user-password",
     "planted-query-value",
     "planted-header-value",
@@ -149,6 +149,7 @@ const SECRETS: [&str; 9] = [
     "planted-read-token-of-16",
     "planted-comment",
     "planted-proxy-password",
+    "planted-shared-proxy",
 ];
 
 /// Writes a catalogue and its credential files, with a secret wherever one is allowed.
@@ -173,6 +174,7 @@ fn plant_secrets(stack: &mut TestStack, origin: &Origin) {
         fs::write(stack.path(name), text).unwrap();
         fs::set_permissions(stack.path(name), fs::Permissions::from_mode(0o600)).unwrap();
     }
+    stack.set("fetch.proxy", "\"socks5://me:planted-shared-proxy@127.0.0.1:9\"");
     for (key, name) in [("gateway.operator_token_file", "operator"), ("gateway.read_tokens_file", "tokens")] {
         stack.set(key, &format!("{:?}", stack.path(name).display().to_string()));
     }

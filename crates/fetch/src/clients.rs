@@ -36,7 +36,7 @@ impl ClientCache {
 
     /// The client for a profile.
     pub(crate) fn get(&self, policy: &Policy, profile: &ConnectionProfile) -> Result<HttpClient, BadPolicy> {
-        if *profile == ConnectionProfile::default() {
+        if profile.is_default(policy) {
             return Ok(self.default.clone());
         }
         // The list is consistent after a panic at any line below.
@@ -62,6 +62,8 @@ impl ClientCache {
 
 #[cfg(test)]
 mod tests {
+    use news::ProxyChoice;
+
     use super::*;
 
     #[test]
@@ -69,7 +71,7 @@ mod tests {
         let policy = Policy::default();
         let clients = ClientCache::try_new(&policy).unwrap();
         let profile = |n: usize| ConnectionProfile {
-            proxy: Some(news::FeedUrl::try_new(&format!("http://proxy-{n}.example:3128")).unwrap()),
+            proxy: Some(ProxyChoice::parse(&format!("http://proxy-{n}.example:3128")).unwrap()),
             authorities_pem: None,
         };
         for n in 0..OTHERS_MAX + 3 {

@@ -25,17 +25,20 @@ use hyper::{
     client::conn::http1::{self, SendRequest},
 };
 use hyper_util::{
-    client::legacy::connect::{HttpConnector, dns::Name, proxy::Tunnel},
+    client::legacy::connect::{
+        HttpConnector,
+        dns::Name,
+        proxy::{SocksV5, Tunnel},
+    },
     rt::TokioIo,
 };
-use news::FeedUrl;
+use news::{ProxyChoice, ProxyUrl};
 use rustls::{
     ClientConfig,
     pki_types::{IpAddr, ServerName},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     task::JoinHandle,
     time::Instant,
 };
@@ -44,9 +47,10 @@ use tower_service::Service;
 
 use crate::{
     BadPolicy, Policy,
+    failure::{EndlessInterim, ProxyFailure},
     limits::Deadline,
     tls,
-    userinfo::{basic_of, without_credentials},
+    userinfo::{basic_of, credentials, without_credentials},
 };
 
 /// Accepted media types, best first. `*/*` because some servers refuse a list that does not name their type.
@@ -86,8 +90,21 @@ type BoxStream = Box<dyn ByteStream>;
 /// The options that need their own client.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct ConnectionProfile {
-    pub(crate) proxy: Option<FeedUrl>,
+    /// `None`: [`Policy::proxy`].
+    pub(crate) proxy: Option<ProxyChoice>,
     pub(crate) authorities_pem: Option<String>,
+}
+
+impl ConnectionProfile {
+    /// The proxy that is used.
+    pub(crate) fn proxy<'a>(&'a self, policy: &'a Policy) -> Option<&'a ProxyUrl> {
+        self.proxy.as_ref().map_or(policy.proxy.as_ref(), ProxyChoice::proxy)
+    }
+
+    /// Whether the default client does all of it.
+    pub(crate) fn is_default(&self, policy: &Policy) -> bool {
+        self.authorities_pem.is_none() && self.proxy(policy) == policy.proxy.as_ref()
+    }
 }
 
 /// Makes the connections of all visits with one profile. Clones share everything.
@@ -103,16 +120,22 @@ struct ClientSettings {
 
 /// A proxy, as its connections need it.
 struct ProxyRoute {
+    proxy: ProxyUrl,
+    /// Without user name and password.
     address: Uri,
     authorization: Option<HeaderValue>,
 }
 
 impl ProxyRoute {
-    fn new(proxy: &FeedUrl) -> Result<Self, BadPolicy> {
+    fn new(proxy: &ProxyUrl) -> Result<Self, BadPolicy> {
         let url = proxy.secret();
-        let authorization = basic_of(url);
-        let address = without_credentials(url);
-        Ok(Self { address: address.as_str().parse().map_err(BadPolicy::Proxy)?, authorization })
+        let address = without_credentials(url).as_str().parse().map_err(BadPolicy::Proxy)?;
+        Ok(Self { proxy: proxy.clone(), address, authorization: basic_of(url) })
+    }
+
+    /// Whether the proxy reads the request, as it is sent without a tunnel.
+    fn reads(&self, to: &Uri) -> bool {
+        !self.proxy.is_socks() && !is_https(to)
     }
 }
 
@@ -133,7 +156,7 @@ impl HttpClient {
     pub(crate) fn try_new(policy: &Policy, profile: &ConnectionProfile) -> Result<Self, BadPolicy> {
         let headers = headers(policy)?;
         let tls = Arc::new(tls::client_config(policy, profile.authorities_pem.as_deref())?);
-        let proxy = profile.proxy.as_ref().map(ProxyRoute::new).transpose()?;
+        let proxy = profile.proxy(policy).map(ProxyRoute::new).transpose()?;
         Ok(Self(Arc::new(ClientSettings { headers, tls, proxy })))
     }
 
@@ -148,18 +171,17 @@ impl HttpClient {
         deadline: Deadline,
         times: &mut ExchangeTimes,
     ) -> Result<Connection, BoxError> {
-        let tcp = tcp(addresses, deadline).await?;
-        let remote = tcp.peer_addr()?;
-        let stream = match &self.0.proxy {
-            Some(proxy) => self.through(proxy, Box::new(tcp), to).await?,
-            None => Box::new(tcp),
+        let (mut stream, remote) = match &self.0.proxy {
+            None => tcp(addresses, deadline).await?,
+            Some(route) => {
+                let connected = Box::pin(self.through(route, to, addresses, deadline)).await;
+                connected.map_err(|why| ProxyFailure { proxy: route.proxy.clone(), why })?
+            }
         };
-        let stream = if is_https(to) {
+        if is_https(to) {
             times.handshake = Some(Instant::now());
-            self.handshake(to, stream).await?
-        } else {
-            stream
-        };
+            stream = self.handshake(to.host().unwrap_or_default(), stream).await?;
+        }
         let interim = Arc::<InterimMeter>::default();
         let stream = MeteredStream { stream, meter: Arc::clone(&interim) };
         let (sender, connection) = http().handshake(TokioIo::new(stream)).await?;
@@ -177,8 +199,8 @@ impl HttpClient {
         headers.extend(self.0.headers.clone());
         headers.extend(parts.headers);
         match &self.0.proxy {
-            Some(proxy) if !is_https(&parts.uri) => {
-                headers.extend(proxy.authorization.clone().map(|value| (PROXY_AUTHORIZATION, value)));
+            Some(route) if route.reads(&parts.uri) => {
+                headers.extend(route.authorization.clone().map(|value| (PROXY_AUTHORIZATION, value)));
             }
             _ => {
                 let path = parts.uri.path_and_query().cloned();
@@ -189,20 +211,39 @@ impl HttpClient {
         Request::from_parts(parts, body)
     }
 
-    /// The connection to a host through the connection to a proxy. A request without TLS is sent to the proxy itself.
-    async fn through(&self, proxy: &ProxyRoute, stream: BoxStream, to: &Uri) -> Result<BoxStream, BoxError> {
-        if !is_https(to) {
-            return Ok(stream);
+    /// Connects to a proxy, and through it to the host of a request.
+    async fn through(
+        &self,
+        route: &ProxyRoute,
+        to: &Uri,
+        addresses: Vec<SocketAddr>,
+        deadline: Deadline,
+    ) -> Result<(BoxStream, SocketAddr), BoxError> {
+        let (mut stream, remote) = tcp(addresses, deadline).await?;
+        if is_https(&route.address) {
+            stream = self.handshake(route.address.host().unwrap_or_default(), stream).await?;
         }
-        let mut headers = HeaderMap::new();
-        headers.extend(self.0.headers.get(USER_AGENT).cloned().map(|value| (USER_AGENT, value)));
-        headers.extend(proxy.authorization.clone().map(|value| (PROXY_AUTHORIZATION, value)));
-        let mut tunnel = Tunnel::new(proxy.address.clone(), Connected(Some(stream))).with_headers(headers);
-        Ok(Box::new(tunnel.call(to.clone()).await?.into_inner()))
+        let connected = Connected(Some(stream));
+        let stream = if route.proxy.is_socks() {
+            let mut socks = SocksV5::new(route.address.clone(), connected);
+            if let Some((user, password)) = credentials(route.proxy.secret()) {
+                let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+                socks = socks.with_auth(text(user), text(password));
+            }
+            socks.call(with_port(to)?).await?.into_inner()
+        } else if route.reads(to) {
+            connected.0.ok_or("there is no connection")?
+        } else {
+            let mut headers = HeaderMap::new();
+            headers.extend(self.0.headers.get(USER_AGENT).cloned().map(|value| (USER_AGENT, value)));
+            headers.extend(route.authorization.clone().map(|value| (PROXY_AUTHORIZATION, value)));
+            let mut tunnel = Tunnel::new(route.address.clone(), connected).with_headers(headers);
+            tunnel.call(to.clone()).await?.into_inner()
+        };
+        Ok((stream, remote))
     }
 
-    async fn handshake(&self, to: &Uri, stream: BoxStream) -> Result<BoxStream, BoxError> {
-        let host = to.host().unwrap_or_default();
+    async fn handshake(&self, host: &str, stream: BoxStream) -> Result<BoxStream, BoxError> {
         let name = match host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>() {
             Ok(ip) => ServerName::IpAddress(IpAddr::from(ip)),
             Err(_) => ServerName::try_from(host.to_owned())?,
@@ -211,18 +252,27 @@ impl HttpClient {
     }
 }
 
+/// An address with its port written: the default port of a SOCKS connector is 443.
+fn with_port(to: &Uri) -> Result<Uri, http::Error> {
+    let port = to.port_u16().unwrap_or(if is_https(to) { 443 } else { 80 });
+    let authority = format!("{}:{port}", to.host().unwrap_or_default());
+    Uri::builder().scheme("http").authority(authority).path_and_query("/").build()
+}
+
 fn is_https(uri: &Uri) -> bool {
     uri.scheme_str() == Some("https")
 }
 
 /// Connects to the first of these addresses that answers, as RFC 8305 says.
-async fn tcp(addresses: Vec<SocketAddr>, deadline: Deadline) -> Result<TcpStream, BoxError> {
+async fn tcp(addresses: Vec<SocketAddr>, deadline: Deadline) -> Result<(BoxStream, SocketAddr), BoxError> {
     let mut connector = HttpConnector::new_with_resolver(CheckedAddresses(addresses));
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(deadline.at.saturating_duration_since(Instant::now())));
     poll_fn(|cx| connector.poll_ready(cx)).await?;
     // Not the host: the connector looks up what it is given, and connects to whatever comes back, ports included.
-    Ok(connector.call(Uri::from_static("http://checked")).await?.into_inner())
+    let stream = connector.call(Uri::from_static("http://checked")).await?.into_inner();
+    let remote = stream.peer_addr()?;
+    Ok((Box::new(stream), remote))
 }
 
 /// Resolves everything to the addresses that were checked.
@@ -316,11 +366,6 @@ impl InterimMeter {
     }
 }
 
-/// There were more than [`INTERIM_BYTES_MAX`] of interim responses.
-#[derive(Debug, thiserror::Error)]
-#[error("more than {INTERIM_BYTES_MAX} bytes of interim responses (1xx) and no answer")]
-pub(crate) struct EndlessInterim;
-
 /// A connection from which nothing more is read after too many interim responses.
 struct MeteredStream {
     stream: BoxStream,
@@ -334,7 +379,7 @@ impl AsyncRead for MeteredStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.meter.interim.load(Ordering::Relaxed) > INTERIM_BYTES_MAX {
-            return Poll::Ready(Err(io::Error::other(EndlessInterim)));
+            return Poll::Ready(Err(io::Error::other(EndlessInterim { bytes_max: INTERIM_BYTES_MAX })));
         }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);

@@ -2,10 +2,10 @@
 
 use std::{error::Error, io};
 
-use news::{Escaped, FailureClass};
+use news::{Escaped, FailureClass, ProxyUrl};
 use serde::Serialize;
 
-use crate::{connection::EndlessInterim, limits::Deadline, verifier};
+use crate::{limits::Deadline, verifier};
 
 /// Why a visit failed, for programs and for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
@@ -26,6 +26,22 @@ impl Failure {
     pub fn new(class: FailureClass, message: impl Into<String>) -> Self {
         Self { class, message: message.into(), is_without_tls: false }
     }
+}
+
+/// A proxy did not connect to the host of a request.
+#[derive(Debug, thiserror::Error)]
+#[error("the proxy {proxy} did not connect")]
+pub(crate) struct ProxyFailure {
+    pub(crate) proxy: ProxyUrl,
+    #[source]
+    pub(crate) why: Box<dyn Error + Send + Sync>,
+}
+
+/// There were too many interim responses.
+#[derive(Debug, thiserror::Error)]
+#[error("more than {bytes_max} bytes of interim responses (1xx) and no answer")]
+pub(crate) struct EndlessInterim {
+    pub(crate) bytes_max: usize,
 }
 
 /// The chain of causes of an error, itself first. It includes errors inside an [`io::Error`], which `source()` skips.
@@ -51,6 +67,16 @@ pub(crate) fn of_request(error: &(dyn Error + 'static), host: &str) -> Failure {
 
 /// A connection that was not established by its deadline.
 pub(crate) fn of_connection(error: &(dyn Error + 'static), host: &str, deadline: Deadline) -> Failure {
+    let why = root(error);
+    let is_late = |e: &io::Error| e.kind() == io::ErrorKind::TimedOut;
+    let is_late = causes(error).any(|cause| cause.downcast_ref().is_some_and(is_late));
+    if let Some(ProxyFailure { proxy, .. }) = error.downcast_ref() {
+        if is_late {
+            return deadline.failure(&format!("connecting to the proxy {proxy}"));
+        }
+        let message = format!("could not connect to {host} through the proxy {proxy}: {why}");
+        return Failure::new(FailureClass::Connect, message);
+    }
     let tls = causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>());
     if let Some(error) = tls {
         let why = verifier::in_words(error);
@@ -58,9 +84,7 @@ pub(crate) fn of_connection(error: &(dyn Error + 'static), host: &str, deadline:
             Failure::new(FailureClass::Tls, format!("no trustworthy TLS session with {host}: {why}"));
         return Failure { is_without_tls: matches!(error, rustls::Error::InvalidMessage(_)), ..failure };
     }
-    let why = root(error);
-    let is_late = |e: &io::Error| e.kind() == io::ErrorKind::TimedOut;
-    if causes(error).any(|cause| cause.downcast_ref().is_some_and(is_late)) {
+    if is_late {
         // The time is shared out among the addresses of the host.
         return deadline.failure(&format!("connecting to {host}"));
     }

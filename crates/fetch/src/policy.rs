@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use news::ProxyUrl;
+
 use crate::Cidr;
 
 /// The rules of every visit. `Policy::default()` has the documented defaults.
@@ -31,6 +33,8 @@ pub struct Policy {
     /// lies in them, and for its redirects as long as they stay inside: see [`crate::AddressScope`]. A network of everything
     /// (prefix 0) counts everywhere. None.
     pub allow: Vec<Cidr>,
+    /// The proxy for everything that is requested, unless a source has another choice. None.
+    pub proxy: Option<ProxyUrl>,
     /// Every address and port is allowed, for development. False.
     pub allow_private: bool,
     /// Certificate authorities that are trusted in addition to those of the machine, in PEM. None.
@@ -54,6 +58,7 @@ impl Default for Policy {
             retry_pause: Duration::from_millis(500),
             ports: vec![80, 443],
             allow: Vec::new(),
+            proxy: None,
             allow_private: false,
             authorities_pem: None,
             lookups_in_flight: 64,

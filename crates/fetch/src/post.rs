@@ -28,17 +28,15 @@ impl Visitor {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let client = self.clients.default_client();
         // A feed names its hub.
-        let mut guard = AddressGuard::new(AddressScope::Named, false);
+        let proxy = self.proxy(None);
+        let mut guard = AddressGuard::new(AddressScope::Named, proxy.is_some());
         let mut at = url.clone();
         for _ in 0..=self.policy.hops_max {
             let mut request = Request::new(Method::POST, without_credentials(at.secret()));
             request.headers_mut().insert(CONTENT_TYPE, FORM);
             *request.body_mut() = Some(body.clone().into());
-            let (Some(host), Some(port)) = (at.secret().host(), at.secret().port_or_known_default()) else {
-                return Err(Failure::new(FailureClass::BadUrl, "the address has no host"));
-            };
             let connect = limits.connect();
-            let addresses = guard.addresses(&*self.resolver, &self.policy, host, port, connect).await?;
+            let addresses = self.addresses(request.url(), proxy, &mut guard, connect).await?;
             let head = exchange::send(client, request, addresses, connect, &limits).await;
             let response = head.map_err(|error| error.failure)?.response;
             let code = response.status().as_u16();

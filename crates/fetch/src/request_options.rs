@@ -6,7 +6,7 @@
 use std::fmt;
 
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
-use news::FeedUrl;
+use news::ProxyChoice;
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -105,10 +105,10 @@ impl RequestOptions {
         Ok(self)
     }
 
-    /// Uses an `http://` proxy. Its address may be private: the guard does not check it. The proxy also looks up the names,
-    /// so the guard checks only ports and IP addresses in URLs.
+    /// Uses a proxy, or none, instead of [`crate::Policy::proxy`]. Its address may be private: the guard does not check it.
+    /// The proxy also looks up the names, so the guard checks only ports and IP addresses in URLs.
     #[must_use]
-    pub fn with_proxy(mut self, proxy: FeedUrl) -> Self {
+    pub fn with_proxy(mut self, proxy: ProxyChoice) -> Self {
         self.profile.proxy = Some(proxy);
         self
     }
@@ -133,10 +133,6 @@ impl RequestOptions {
     #[must_use]
     pub fn has_secrets(&self) -> bool {
         self.credential.is_some() || !self.headers.is_empty()
-    }
-
-    pub(crate) fn has_proxy(&self) -> bool {
-        self.profile.proxy.is_some()
     }
 
     /// A hash of everything that may change the response; 0 if there is nothing of the kind.
@@ -212,7 +208,7 @@ mod tests {
     fn the_fingerprint_changes_with_every_secret_and_with_nothing_else() {
         let plain = RequestOptions::default();
         assert_eq!(plain.fingerprint(), 0);
-        let proxied = plain.clone().with_proxy(FeedUrl::try_new("http://proxy.example:3128").unwrap());
+        let proxied = plain.clone().with_proxy(ProxyChoice::parse("http://proxy.example:3128").unwrap());
         assert_eq!(proxied.fingerprint(), 0, "the same response over another connection");
         let all = [
             plain.clone().with_basic("a:b").unwrap(),
@@ -230,7 +226,7 @@ mod tests {
     fn debug_shows_no_secret() {
         let options = RequestOptions::default().with_basic("user:TOPSECRET").unwrap();
         let options = options.with_cookie("a=TOPSECRET").unwrap().with_header("x-key", "TOPSECRET").unwrap();
-        let options = options.with_proxy(FeedUrl::try_new("http://u:TOPSECRET@proxy.example").unwrap());
+        let options = options.with_proxy(ProxyChoice::parse("http://u:TOPSECRET@proxy.example").unwrap());
         assert!(!format!("{options:?}").contains("TOPSECRET"), "{options:?}");
     }
 

@@ -14,7 +14,7 @@ use http::{
         AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH,
     },
 };
-use news::{Escaped, FeedUrl, Timestamp};
+use news::{Escaped, FeedUrl, ProxyUrl, Timestamp};
 use reqwest::{Method, Request};
 use tokio::time::Instant;
 use url::{Host, Url};
@@ -102,7 +102,7 @@ pub struct Visitor {
 /// The client that sends the requests, and the proxy that it uses.
 struct Route {
     client: HttpClient,
-    proxy: Option<FeedUrl>,
+    proxy: Option<ProxyUrl>,
 }
 
 /// What is known of a visit so far; all of it is reported, however the visit ends.
@@ -169,7 +169,7 @@ impl Visitor {
             now: request.now,
             started,
             limits: TimeLimits::new(&self.policy, request.timeout, request.timeout_first_byte),
-            guard: AddressGuard::new(request.scope, request.options.is_some_and(RequestOptions::has_proxy)),
+            guard: AddressGuard::new(request.scope, self.proxy(request.options).is_some()),
             is_conditional: !validators(request).is_empty(),
             is_retried: false,
             code: None,
@@ -187,6 +187,17 @@ impl Visitor {
         progress.into_report(answer.unwrap_or_else(FetchResult::Failed))
     }
 
+    /// The proxy of requests without another choice: [`Policy::proxy`].
+    #[must_use]
+    pub fn default_proxy(&self) -> Option<&ProxyUrl> {
+        self.policy.proxy.as_ref()
+    }
+
+    /// The proxy for requests with these options.
+    pub(crate) fn proxy<'a>(&'a self, options: Option<&'a RequestOptions>) -> Option<&'a ProxyUrl> {
+        options.map_or(self.default_proxy(), |options| options.profile.proxy(&self.policy))
+    }
+
     async fn follow_redirects(
         &self,
         request: &VisitRequest<'_>,
@@ -198,7 +209,7 @@ impl Visitor {
                 if profile.authorities_pem.is_some() { FailureClass::Tls } else { FailureClass::Connect };
             Failure::new(class, format!("the connection settings of the source are invalid: {bad}"))
         })?;
-        let route = Route { client, proxy: profile.proxy };
+        let route = Route { client, proxy: self.proxy(request.options).cloned() };
         let mut at = request.url.clone();
         let mut seen = vec![(without_fragment(at.secret()), None)];
         loop {
@@ -274,23 +285,23 @@ impl Visitor {
     }
 
     /// The addresses to connect to: those of the host, or those of the proxy.
-    async fn addresses(
+    pub(crate) async fn addresses(
         &self,
         url: &Url,
-        proxy: Option<&FeedUrl>,
+        proxy: Option<&ProxyUrl>,
         guard: &mut AddressGuard<'_>,
         deadline: Deadline,
     ) -> Result<Vec<SocketAddr>, Failure> {
-        let endpoint = |url: &Url| Some((url.host()?.to_owned(), url.port_or_known_default()?));
-        let no_host = || Failure::new(FailureClass::BadUrl, "the address has no host");
-        let (host, port) = endpoint(url).ok_or_else(no_host)?;
+        let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else {
+            return Err(Failure::new(FailureClass::BadUrl, "the address has no host"));
+        };
         let (resolver, policy) = (&*self.resolver, &*self.policy);
         let Some(proxy) = proxy else {
-            return guard.addresses(resolver, policy, borrowed(&host), port, deadline).await;
+            return guard.addresses(resolver, policy, host, port, deadline).await;
         };
-        guard.check_behind_proxy(resolver, policy, borrowed(&host), port, deadline).await?;
-        let (host, port) = endpoint(proxy.secret()).ok_or_else(no_host)?;
-        proxy_addresses(resolver, borrowed(&host), port, deadline).await
+        guard.check_behind_proxy(resolver, policy, host, port, deadline).await?;
+        let host = proxy.host();
+        proxy_addresses(resolver, borrowed(&host), proxy.port(), deadline).await
     }
 
     /// The target of a redirect, if it may be followed. The guard checks its addresses before the next request.

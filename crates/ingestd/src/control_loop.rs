@@ -71,7 +71,8 @@ impl ControlLoop {
         let config = draft.config();
         let sources = config.ingestd.sources.clone();
         let diff = match read_catalogue(&sources).await {
-            Ok(catalogue) => {
+            Ok(mut catalogue) => {
+                catalogue.inherit_proxy(self.ctx.visitor.default_proxy());
                 self.ctx.interval_bounds.set(settings::interval_bounds(config));
                 self.ctx.limiter.set_limits(settings::visit_limits(config));
                 apply_catalogue(&self.supervisor, catalogue, &self.ctx.credentials, &self.reader).await

@@ -88,7 +88,7 @@ struct Actors {
 pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     let DaemonContext { config, reloader, clock, logs, signals, watch: watched, self_sampler } = start;
     watch_this_loop(&watched);
-    let catalogue = read_catalogue(&config.ingestd.sources).await?;
+    let mut catalogue = read_catalogue(&config.ingestd.sources).await?;
     let (writer, reader) = open_store(&config).await?;
     let wire_socket = bind_unix(&config.socket(ControlSocket::Ingestd), SOCKET_MODE)?;
     let metrics_registry = MetricsRegistry::new();
@@ -116,6 +116,7 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     let log = WireLog { reader: parts.reader.clone(), failure: log_failure.clone() };
     let server = serve_wire(parts.control_state(&actors, log, head, reloads), wire_socket, watched)?;
     let supervisor = actors.supervisor.clone().recipient();
+    catalogue.inherit_proxy(ctx.visitor.default_proxy());
     apply_catalogue(&supervisor, catalogue, &ctx.credentials, &parts.reader).await?;
     notify_ready(&config, &parts.reader);
     let DaemonParts { reader, registry, .. } = parts;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use daemon::{config::Config, metrics::MetricsRegistry};
 use fetch::{Policy, Visitor, schedule::IntervalBounds};
+use news::ProxyUrl;
 use sources::CredentialFiles;
 
 use crate::queue::limiter::VisitLimits;
@@ -49,6 +50,7 @@ pub(crate) fn visitor(config: &Config, metrics_registry: &MetricsRegistry) -> an
         timeout_total: config.fetch.timeout_total,
         body_bytes_max: usize::try_from(config.fetch.body_bytes_max).unwrap_or(usize::MAX),
         allow: allow.context("fetch.allow")?,
+        proxy: config.fetch.proxy.as_deref().map(ProxyUrl::try_new).transpose().context("fetch.proxy")?,
         ports: config.fetch.ports.clone(),
         user_agent: config.fetch.user_agent.clone(),
         ..Policy::default()

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use crate::FeedUrl;
+use crate::ProxyChoice;
 
 /// The request settings of a source. The files are read again for every visit.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -13,8 +13,8 @@ pub struct Access {
     pub credential: Option<CredentialFile>,
     /// A file with the value of `Cookie`.
     pub cookie_file: Option<PathBuf>,
-    /// An `http://` proxy.
-    pub proxy: Option<FeedUrl>,
+    /// Its proxy; `None`: `fetch.proxy`.
+    pub proxy: Option<ProxyChoice>,
     /// `User-Agent`, instead of `fetch.user_agent`.
     pub user_agent: Option<String>,
     /// A file of certificate authorities in PEM: trusted for this source instead of those of the machine.
@@ -74,7 +74,8 @@ impl Access {
         for (key, file) in [("cookie", cookie_file), ("authorities", tls_ca_file)] {
             hashed.add(key, file.as_ref().map(path).unwrap_or_default());
         }
-        hashed.add("proxy", proxy.as_ref().map_or("", |proxy| proxy.secret().as_str()));
+        let proxy = proxy.as_ref().and_then(ProxyChoice::proxy);
+        hashed.add("proxy", proxy.map_or("", |proxy| proxy.secret().as_str()));
         hashed.add("agent", user_agent.as_deref().unwrap_or_default());
     }
 }

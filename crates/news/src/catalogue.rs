@@ -38,7 +38,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use crate::{FeedUrl, Source, SourceId};
+use crate::{FeedUrl, ProxyChoice, ProxyUrl, Source, SourceId};
 
 /// The keys of a source that [`request`] does not read.
 const KEYS: [&str; 12] = [
@@ -103,6 +103,15 @@ impl Catalogue {
     /// The keys that a source may have.
     pub fn keys() -> impl Iterator<Item = &'static str> {
         KEYS.into_iter().chain(request::KEYS)
+    }
+
+    /// Makes a proxy that of every source without a choice of its own. What is requested, and so
+    /// [`Source::request_hash`], depends on it.
+    pub fn inherit_proxy(&mut self, proxy: Option<&ProxyUrl>) {
+        let Some(proxy) = proxy else { return };
+        for source in &mut self.sources {
+            source.access.proxy.get_or_insert_with(|| ProxyChoice::Via(proxy.clone()));
+        }
     }
 
     /// The text of the file; [`Catalogue::parse`] returns the same catalogue from it.

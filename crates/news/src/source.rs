@@ -241,16 +241,17 @@ mod tests {
     fn each_key_about_requests_changes_the_request_hash_and_no_other_key_does() {
         use std::path::PathBuf;
 
-        use crate::CredentialFile;
+        use crate::{CredentialFile, ProxyChoice};
 
         let plain = || {
             let url = FeedUrl::try_new("https://example.org/feed").unwrap();
             Source::new(SourceId::try_new("a").unwrap(), url)
         };
         let url = |text| FeedUrl::try_new(text).unwrap();
+        let via = |text| Some(ProxyChoice::parse(text).unwrap());
         let file = || PathBuf::from("file");
         let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let requests: [&dyn Fn(&mut Source); 11] = [
+        let requests: [&dyn Fn(&mut Source); 12] = [
             &|source| source.url = url("https://example.org/feed?key=2"),
             &|source| source.access.headers = vec![header("a", "b")],
             &|source| source.access.headers = vec![header("ab", "")],
@@ -258,8 +259,9 @@ mod tests {
             &|source| source.access.credential = Some(CredentialFile::Basic(file())),
             &|source| source.access.credential = Some(CredentialFile::Bearer(file())),
             &|source| source.access.cookie_file = Some(file()),
-            &|source| source.access.proxy = Some(url("http://proxy.example:3128")),
-            &|source| source.access.proxy = Some(url("http://user:other@proxy.example:3128")),
+            &|source| source.access.proxy = via("http://proxy.example:3128"),
+            &|source| source.access.proxy = via("http://user:other@proxy.example:3128"),
+            &|source| source.access.proxy = via("socks5://proxy.example:3128"),
             &|source| source.access.user_agent = Some("file".to_owned()),
             &|source| source.access.tls_ca_file = Some(file()),
         ];
@@ -272,8 +274,10 @@ mod tests {
         hashes.extend(requests.map(|change| changed(change).0));
         hashes.sort_unstable();
         hashes.dedup();
-        assert_eq!(hashes.len(), 12, "all differ");
+        assert_eq!(hashes.len(), 13, "all differ");
         assert!(requests.iter().all(|change| changed(*change).1 == plain().plan_hash()));
+        // What counts is the proxy that is used.
+        assert_eq!(changed(&|source| source.access.proxy = via("direct")), changed(&|_| {}));
         let plans: [&dyn Fn(&mut Source); 5] = [
             &|source| source.every = Some(Duration::from_secs(300)),
             &|source| source.ignores_freshness = true,

@@ -16,7 +16,7 @@ use fetch::{
     FailureClass, FetchReport, FetchResult, Policy, VisitRequest, Visitor,
     schedule::{IntervalBounds, ScheduleInput, ScheduleOutcome, next_visit},
 };
-use news::{FeedUrl, Item, Timestamp, Warning};
+use news::{FeedUrl, Item, ProxyUrl, Timestamp, Warning};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -136,6 +136,7 @@ pub(crate) fn policy(config: &Config, allow_private: bool) -> anyhow::Result<Pol
         allow: allow.context("fetch.allow")?,
         ports: config.fetch.ports.clone(),
         allow_private,
+        proxy: config.fetch.proxy.as_deref().map(ProxyUrl::try_new).transpose().context("fetch.proxy")?,
         user_agent: config.fetch.user_agent.clone(),
         ..Policy::default()
     })

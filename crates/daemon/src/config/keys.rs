@@ -181,6 +181,11 @@ table! {
         /// User-Agent of requests to servers; include an address where you can be reached, such as
         /// "example/1 (+https://example.org)". Empty: "newswire/VERSION".
         user_agent: String = "", ValueKind::UserAgent, RESTART;
+        /// Proxy for everything that is requested: feeds, the hubs and pages that they name, `newswire check` and `newswire sources
+        /// add`. "http://", "https://" or "socks5://", such as "http://user:password@proxy.example:3128". The proxy looks up
+        /// names, so it must refuse private addresses. `proxy` in the list of sources overrides it, for one source and its hub;
+        /// "direct" there means no proxy. Empty: none; variables such as HTTPS_PROXY are not read.
+        proxy: Option<String> = "", ValueKind::OptionalProxy, RESTART;
     }
 
     /// The connection from the ingestion daemon to its gateways.

@@ -26,6 +26,7 @@ pub(super) enum ValueKind {
     OptionalInteger(u64, u64),
     Duration(Duration, Duration),
     OptionalUrl,
+    OptionalProxy,
     /// A text that is compared as it is, such as an issuer.
     Text,
     OptionalText,
@@ -164,6 +165,7 @@ impl ValueKind {
             ValueKind::OptionalRunDir if !text.is_empty() => shapes::run_dir(&text)?,
             ValueKind::OptionalPath if !text.is_empty() => shapes::path(&text)?,
             ValueKind::OptionalUrl if !text.is_empty() => return shapes::public_url(&text).map(Value::Text),
+            ValueKind::OptionalProxy if !text.is_empty() => shapes::proxy(&text)?,
             ValueKind::Text => shapes::text(&text)?,
             ValueKind::OptionalText if !text.is_empty() => shapes::text(&text)?,
             ValueKind::Address => shapes::address(&text)?,
@@ -178,6 +180,7 @@ impl ValueKind {
             ValueKind::OptionalPath
             | ValueKind::OptionalRunDir
             | ValueKind::OptionalUrl
+            | ValueKind::OptionalProxy
             | ValueKind::OptionalText
             | ValueKind::Integer(..)
             | ValueKind::Boolean

@@ -60,6 +60,7 @@ fn default_literal(kind: ValueKind, default: &str) -> String {
 /// A value as TOML; passwords in addresses are hidden.
 pub(super) fn literal(kind: ValueKind, value: &Value) -> String {
     match value {
+        Value::Text(text) if matches!(kind, ValueKind::OptionalProxy) => quoted(&without_password(text)),
         Value::Text(text) => quoted(text),
         Value::Integer(number) => number.to_string(),
         Value::Boolean(is) => is.to_string(),

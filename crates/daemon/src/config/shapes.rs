@@ -178,6 +178,28 @@ pub(super) fn nats_url(text: &str) -> Result<String, String> {
     }
 }
 
+/// The address of a proxy. What connects reads it once more, and is stricter about hosts.
+pub(super) fn proxy(text: &str) -> Result<(), String> {
+    let uri = text.parse::<Uri>().ok().filter(|uri| {
+        let is_known = matches!(uri.scheme_str(), Some("http" | "https" | "socks5" | "socks5h"));
+        let is_reachable = uri.authority().is_some_and(|authority| {
+            let port = authority.as_str().rsplit('@').next().and_then(|at| at.strip_prefix(authority.host()));
+            let port = port.is_some_and(|port| {
+                port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok())
+            });
+            !authority.host().is_empty() && port
+        });
+        is_known && is_reachable && matches!(uri.path(), "" | "/") && uri.query().is_none()
+    });
+    match uri {
+        Some(_) if !text.contains('#') => Ok(()),
+        _ => Err(format!(
+            "`{}` is not a proxy; write it like `http://proxy.example:3128` or `socks5://proxy.example:1080`",
+            shortened(&without_password(text))
+        )),
+    }
+}
+
 /// An address with the text before its `@` hidden.
 pub(super) fn without_password(text: &str) -> String {
     match text.rsplit_once('@') {

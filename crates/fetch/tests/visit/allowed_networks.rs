@@ -10,7 +10,7 @@ use fetch::{
     AddressScope, Exchange, FailureClass, HttpTransport, Lookup, Policy, RequestOptions, Resolver,
     VisitRequest, Visitor,
 };
-use news::{FeedUrl, Timestamp};
+use news::{FeedUrl, ProxyChoice, Timestamp};
 
 use crate::{NOW_MS, failure};
 
@@ -68,7 +68,7 @@ async fn visit(
     let visitor = Visitor::with_resolver(Policy { allow, ..Policy::default() }, Arc::new(Names)).unwrap();
     let visitor = visitor.with_transport(Arc::clone(&chain) as Arc<dyn HttpTransport>);
     let url = FeedUrl::try_new(&format!("http://{}/", hosts[0])).unwrap();
-    let proxied = FeedUrl::try_new("http://proxy.example:3128").unwrap();
+    let proxied = ProxyChoice::parse("http://proxy.example:3128").unwrap();
     let proxied = RequestOptions::default().with_proxy(proxied);
     let request = VisitRequest::new(&url, Timestamp::from_millis(NOW_MS));
     let scope = scope.unwrap_or(request.scope);

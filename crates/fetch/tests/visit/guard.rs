@@ -31,7 +31,7 @@ pub(crate) struct Scripted {
 
 impl Resolver for Scripted {
     fn lookup(&self, name: &str) -> Lookup {
-        assert_eq!(name, "feeds.example");
+        assert!(["feeds.example", "proxy.example"].contains(&name), "{name}");
         self.lookups.fetch_add(1, Ordering::SeqCst);
         let mut answers = self.answers.lock().unwrap();
         let answer = if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() };
@@ -52,8 +52,15 @@ pub(crate) fn ips(ips: &[&str]) -> Result<Vec<IpAddr>, &'static str> {
 }
 
 pub(crate) fn scripted(answers: Vec<Result<Vec<IpAddr>, &'static str>>) -> (Visitor, Arc<Scripted>) {
+    scripted_with(policy(), answers)
+}
+
+pub(crate) fn scripted_with(
+    policy: Policy,
+    answers: Vec<Result<Vec<IpAddr>, &'static str>>,
+) -> (Visitor, Arc<Scripted>) {
     let resolver = Arc::new(Scripted { answers: Mutex::new(answers), lookups: AtomicUsize::new(0) });
-    (Visitor::with_resolver(policy(), Arc::clone(&resolver) as Arc<dyn Resolver>).unwrap(), resolver)
+    (Visitor::with_resolver(policy, Arc::clone(&resolver) as Arc<dyn Resolver>).unwrap(), resolver)
 }
 
 #[tokio::test(start_paused = true)]

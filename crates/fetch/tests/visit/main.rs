@@ -11,6 +11,7 @@ mod guard;
 mod heads;
 mod hostile;
 mod origin;
+mod proxies;
 mod redirects;
 mod request_options;
 mod tls;

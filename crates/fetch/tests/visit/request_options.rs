@@ -3,7 +3,7 @@
 use fetch::{
     FailureClass, FetchReport, FetchResult, Policy, RequestOptions, VisitRequest, Visitor, validator_key,
 };
-use news::{FeedUrl, Timestamp};
+use news::{FeedUrl, ProxyChoice, Timestamp};
 
 use crate::{NOW_MS, class, full, origin::*, policy, visitor};
 
@@ -47,7 +47,7 @@ async fn a_proxy_may_be_private_and_targets_are_still_guarded() {
     // Nothing private is allowed here, not even the address of the proxy.
     let visitor = Visitor::try_new(Policy { allow: Vec::new(), ..policy() }).unwrap();
     let with_password = proxy.url("/").replace("//", "//user:TOPSECRET@");
-    let options = RequestOptions::default().with_proxy(FeedUrl::try_new(&with_password).unwrap());
+    let options = RequestOptions::default().with_proxy(ProxyChoice::parse(&with_password).unwrap());
     // The proxy looks names up, so this one needs no resolver here.
     full(visit_as(&visitor, "http://feed.invalid/rss", &options).await);
     let received = proxy.requests().concat();
@@ -73,7 +73,7 @@ async fn a_proxy_may_be_private_and_targets_are_still_guarded() {
 #[tokio::test]
 async fn a_proxy_cannot_be_used_to_reach_what_a_redirect_must_not_name() {
     let proxy = Origin::always(redirect(302, "http://10.0.0.1/secret")).await;
-    let options = RequestOptions::default().with_proxy(FeedUrl::try_new(&proxy.url("/")).unwrap());
+    let options = RequestOptions::default().with_proxy(ProxyChoice::parse(&proxy.url("/")).unwrap());
     let visit = visit_as(&visitor(), "http://feed.invalid/", &options).await;
     assert_eq!((class(&visit), proxy.accepts()), (FailureClass::BlockedAddress, 1));
 }

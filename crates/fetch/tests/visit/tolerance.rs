@@ -155,7 +155,7 @@ async fn a_cut_body_is_truncated_in_every_coding() {
 async fn a_port_in_fetch_ports_is_visited_and_any_other_is_refused_by_the_name_of_the_key() {
     // A proxy stands for the public internet: it answers for every name.
     let proxy = Origin::always(answer("200 OK", "", "<rss/>")).await;
-    let options = RequestOptions::default().with_proxy(FeedUrl::try_new(&proxy.url("/")).unwrap());
+    let options = RequestOptions::default().with_proxy(news::ProxyChoice::parse(&proxy.url("/")).unwrap());
     let visitor = Visitor::try_new(Policy { ports: vec![80, 8443], ..policy() }).unwrap();
     for (url, visited) in [
         ("http://feeds.example/", true),

@@ -4,7 +4,7 @@
 //! body_bytes_max = 20971520                # instead of fetch.body_bytes_max; up to 32 MiB
 //! headers = { X-Api-Key = "…" }            # sent to the host of this source only
 //! basic_file = "agency"                    # or bearer_file, and cookie_file: files with the secret
-//! proxy = "http://proxy.example:3128"
+//! proxy = "socks5://proxy.example:1080"    # or http, https; "direct": without fetch.proxy
 //! user_agent = "example/1 (+https://example.org)"
 //! tls_ca_file = "agency-ca.pem"            # trusts these authorities only
 //! ```
@@ -19,7 +19,7 @@ use toml::{
 use notation::shortened;
 
 use super::{CatalogueReader, SourceFields, type_of};
-use crate::{Access, CredentialFile, FeedUrl, Source};
+use crate::{Access, CredentialFile, ProxyChoice, Source};
 
 /// The keys of this file.
 pub(super) const KEYS: [&str; 8] = [
@@ -189,18 +189,13 @@ impl CatalogueReader<'_> {
         access.credential = Some(kind(path));
     }
 
-    fn proxy(&mut self, value: &Spanned<DeValue<'_>>) -> Option<FeedUrl> {
+    fn proxy(&mut self, value: &Spanned<DeValue<'_>>) -> Option<ProxyChoice> {
         let text = self.string("proxy", value)?;
-        let proxy = FeedUrl::try_new(text).ok().filter(|proxy| {
-            let url = proxy.secret();
-            url.scheme() == "http" && url.path() == "/" && url.query().is_none()
-        });
-        if proxy.is_none() {
-            let message =
-                "expected an http:// address without path or query, such as `http://proxy.example:3128`";
-            self.refuse(value, "proxy", message);
+        let choice = ProxyChoice::parse(text);
+        if let Err(bad) = &choice {
+            self.refuse(value, "proxy", format!("{bad}, or `direct`"));
         }
-        proxy
+        choice.ok()
     }
 
     /// Refuses two credentials for one source.
@@ -243,7 +238,7 @@ pub(super) fn write(source: &Source, line: &mut impl FnMut(&str, String)) {
         }
     }
     if let Some(proxy) = proxy {
-        line("proxy", quoted(proxy.secret().as_str()));
+        line("proxy", quoted(proxy.secret()));
     }
     if let Some(agent) = user_agent {
         line("user_agent", quoted(agent));
@@ -254,7 +249,7 @@ pub(super) fn write(source: &Source, line: &mut impl FnMut(&str, String)) {
 mod tests {
     use notation::Complaints;
 
-    use crate::Catalogue;
+    use crate::{Catalogue, ProxyUrl};
 
     const SOURCE: &str = "[[source]]\nid = \"a\"\nurl = \"https://example.org/\"\n";
 
@@ -277,6 +272,28 @@ mod tests {
         assert_eq!(source.access.keys(), keys);
         assert!(!format!("{source:?}").contains("TOPSECRET"), "{source:?}");
         assert_eq!(Catalogue::parse(&catalogue.to_toml()), Ok(catalogue));
+        for proxy in ["direct", "https://proxy.example", "socks5://u:TOPSECRET@proxy.example:1080"] {
+            let catalogue = parse(&format!("proxy = \"{proxy}\"")).unwrap();
+            assert_eq!(catalogue.sources[0].access.keys(), ["proxy"]);
+            assert!(!format!("{catalogue:?}").contains("TOPSECRET"), "{catalogue:?}");
+            assert_eq!(Catalogue::parse(&catalogue.to_toml()), Ok(catalogue));
+        }
+    }
+
+    #[test]
+    fn a_proxy_for_all_is_that_of_each_source_without_a_choice() {
+        let choice = |more: &str| {
+            let mut catalogue = parse(more).unwrap();
+            let before = catalogue.sources[0].request_hash();
+            catalogue.inherit_proxy(None);
+            assert_eq!(catalogue.sources[0].request_hash(), before);
+            catalogue.inherit_proxy(Some(&ProxyUrl::try_new("http://all.example").unwrap()));
+            let source = &catalogue.sources[0];
+            (source.access.proxy.as_ref().unwrap().secret().to_owned(), source.request_hash() == before)
+        };
+        assert_eq!(choice(""), ("http://all.example/".to_owned(), false), "another proxy is a new beginning");
+        assert_eq!(choice("proxy = \"direct\""), ("direct".to_owned(), true));
+        assert_eq!(choice("proxy = \"socks5://own.example\""), ("socks5://own.example".to_owned(), true));
     }
 
     #[test]
@@ -314,7 +331,8 @@ mod tests {
             "headers = { X-Key = 1 }",
             "basic_file = \"\"",
             "cookie_file = 3",
-            "proxy = \"https://proxy.example\"",
+            "proxy = \"ftp://proxy.example\"",
+            "proxy = \"Direct\"",
             "proxy = \"proxy.example:3128\"",
             "proxy = \"http://proxy.example/path\"",
             "user_agent = \"é\"",

@@ -9,7 +9,7 @@ use std::{
 };
 
 use daemon::config::Loaded;
-use news::{CredentialFile, FeedUrl, Source, Timestamp};
+use news::{CredentialFile, ProxyChoice, ProxyUrl, Source, Timestamp};
 use serde::Serialize;
 use sources::ListOnDisk;
 
@@ -69,6 +69,9 @@ pub(super) fn collect(loaded: &Loaded) -> KnownSecrets {
             push_url_secrets(&url, &mut secrets.values);
         }
     }
+    if let Some(proxy) = config.fetch.proxy.as_deref().and_then(|proxy| ProxyUrl::try_new(proxy).ok()) {
+        push_url_secrets(proxy.secret(), &mut secrets.values);
+    }
     for part in ListOnDisk::read(&config.ingestd.sources).map(|list| list.parts).unwrap_or_default() {
         for source in &part.catalogue.sources {
             add_source(source, &config.ingestd.sources, &mut files, &mut secrets.values);
@@ -82,8 +85,8 @@ pub(super) fn collect(loaded: &Loaded) -> KnownSecrets {
 fn add_source(source: &Source, list: &Path, files: &mut BTreeMap<PathBuf, String>, values: &mut Vec<String>) {
     push_url_secrets(source.url.secret(), values);
     let access = &source.access;
-    if let Some(proxy) = access.proxy.as_ref().map(FeedUrl::secret) {
-        push_url_secrets(proxy, values);
+    if let Some(proxy) = access.proxy.as_ref().and_then(ProxyChoice::proxy) {
+        push_url_secrets(proxy.secret(), values);
     }
     values.extend(access.headers.iter().map(|(_, value)| value.clone()));
     let credential = access.credential.as_ref().map(|credential| match credential {
