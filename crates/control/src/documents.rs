@@ -34,6 +34,18 @@ pub struct DocumentHead {
     pub last_modified: Option<String>,
     /// How long the response was fresh when it arrived, in seconds; `None` if its server did not say.
     pub fresh_for_s: Option<u64>,
+    /// The same before its age is subtracted.
+    #[serde(default)]
+    pub lifetime_s: Option<u64>,
+    /// How long ago it left its server.
+    #[serde(default)]
+    pub cached_for_s: u64,
+    /// `Expires` says so.
+    #[serde(default)]
+    pub is_fresh_by_date: bool,
+    /// The response has `Cache-Control` or `Expires`.
+    #[serde(default)]
+    pub has_freshness: bool,
     /// The redirects that led to it, in order.
     pub hops: Vec<DocumentHop>,
     /// The target of the `Link` header with `rel="hub"`.

@@ -5,7 +5,7 @@ use std::{error::Error, io};
 use news::{Escaped, FailureClass};
 use serde::Serialize;
 
-use crate::{connection::EndlessInterim, limits::Deadline};
+use crate::{connection::EndlessInterim, limits::Deadline, verifier};
 
 /// Why a visit failed, for programs and for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
@@ -51,15 +51,14 @@ pub(crate) fn of_request(error: &(dyn Error + 'static), host: &str) -> Failure {
 
 /// A connection that was not established by its deadline.
 pub(crate) fn of_connection(error: &(dyn Error + 'static), host: &str, deadline: Deadline) -> Failure {
-    let why = root(error);
-    if causes(error).any(<dyn Error>::is::<rustls::Error>) {
-        let is_nonsense = |cause: &(dyn Error + 'static)| {
-            matches!(cause.downcast_ref(), Some(rustls::Error::InvalidMessage(_)))
-        };
+    let tls = causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>());
+    if let Some(error) = tls {
+        let why = verifier::in_words(error);
         let failure =
             Failure::new(FailureClass::Tls, format!("no trustworthy TLS session with {host}: {why}"));
-        return Failure { is_without_tls: causes(error).any(is_nonsense), ..failure };
+        return Failure { is_without_tls: matches!(error, rustls::Error::InvalidMessage(_)), ..failure };
     }
+    let why = root(error);
     let is_late = |e: &io::Error| e.kind() == io::ErrorKind::TimedOut;
     if causes(error).any(|cause| cause.downcast_ref().is_some_and(is_late)) {
         // The time is shared out among the addresses of the host.

@@ -14,8 +14,10 @@
 mod address;
 mod body;
 mod budget;
+mod certificate;
 mod clients;
 mod connection;
+mod cookies;
 mod decode;
 mod exchange;
 mod failure;
@@ -32,6 +34,7 @@ pub mod schedule;
 mod tls;
 mod transport;
 mod userinfo;
+mod verifier;
 mod visit;
 
 pub use address::{BadCidr, Cidr, is_public};

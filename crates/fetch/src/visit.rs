@@ -25,6 +25,7 @@ use crate::{
     budget::BodyRoom,
     clients::ClientCache,
     connection::{ExchangeTimes, HttpClient},
+    cookies::VisitCookies,
     exchange::{self, ExchangeError, Head, Response},
     guard::{AddressGuard, AddressScope, proxy_addresses},
     headers,
@@ -114,6 +115,7 @@ struct VisitProgress<'a> {
     is_retried: bool,
     code: Option<u16>,
     hops: Vec<RedirectHop>,
+    cookies: VisitCookies,
     timings: Timings,
     headers: Vec<(String, String)>,
     links: HeaderLinks,
@@ -172,6 +174,7 @@ impl Visitor {
             is_retried: false,
             code: None,
             hops: Vec::new(),
+            cookies: VisitCookies::default(),
             timings: Timings::default(),
             headers: Vec::new(),
             links: HeaderLinks::default(),
@@ -197,7 +200,7 @@ impl Visitor {
         })?;
         let route = Route { client, proxy: profile.proxy };
         let mut at = request.url.clone();
-        let mut seen = vec![without_fragment(at.secret())];
+        let mut seen = vec![(without_fragment(at.secret()), None)];
         loop {
             let outgoing = build_request(request, &at, progress);
             let response = self.send(&route, outgoing, progress).await?;
@@ -207,7 +210,9 @@ impl Visitor {
                 return self.finish(request, &at, response, progress).await;
             }
             let to = self.redirect_target(request, &at, response.headers(), progress.hops.len())?;
-            let target = without_fragment(to.secret());
+            progress.cookies.keep(response.headers(), at.secret(), progress.now);
+            // The same address with another cookie is no loop.
+            let target = (without_fragment(to.secret()), progress.cookies.to(to.secret(), None));
             if seen.contains(&target) {
                 return Err(Failure::new(
                     FailureClass::Redirect,
@@ -442,6 +447,7 @@ fn build_request(request: &VisitRequest<'_>, at: &FeedUrl, progress: &VisitProgr
         headers.insert(A_IM, FEED);
     }
     headers.extend(conditions);
+    progress.cookies.add_to(headers, at.secret());
     outgoing
 }
 

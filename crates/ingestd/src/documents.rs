@@ -126,7 +126,13 @@ impl FetchedDocument {
             code: Some(head.code),
             hops: hops.collect::<Result<_, _>>()?,
             links: HeaderLinks { hub: optional(head.hub, "hub")?, topic: optional(head.topic, "topic")? },
-            cache: Freshness { fresh_for: head.fresh_for_s.map(Duration::from_secs) },
+            cache: Freshness {
+                fresh_for: head.fresh_for_s.map(Duration::from_secs),
+                lifetime: head.lifetime_s.map(Duration::from_secs),
+                age: Duration::from_secs(head.cached_for_s),
+                is_by_date: head.is_fresh_by_date,
+                is_stated: head.has_freshness,
+            },
             body_bytes: bytes.len() as u64,
             ..FetchReport::of(FetchResult::Full(full))
         };

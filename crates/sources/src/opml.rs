@@ -1,7 +1,7 @@
 //! Converts between OPML and the catalogue.
 //!
 //! Settings that OPML cannot express are attributes in our namespace, so that an import of an export restores them:
-//! `id category country tags every timeout timeoutFirstByte enabled paused pausedReason`. In lists of other programs, folders become the
+//! `id category country tags every timeout timeoutFirstByte fresh enabled paused pausedReason`. In lists of other programs, folders become the
 //! category and tags, `text` or `title` the name, `language` the language.
 
 use std::{
@@ -266,6 +266,7 @@ impl Planner<'_> {
             let duration = ours(name).map(parse_duration).transpose();
             *field = duration.map_err(|bad| format!("{prefix}:{name}: {bad}"))?;
         }
+        source.ignores_freshness = ours("fresh") == Some("ignore");
         source.enabled = ours("enabled") != Some("false");
         let reason = || ours("pausedReason").map(str::to_owned);
         let paused = ours("paused").filter(|paused| *paused != "false");
@@ -355,6 +356,9 @@ fn write_outline(out: &mut String, source: &Source, url: &str, pause: Option<&Pa
         if let Some(duration) = duration {
             put(name, &write_duration(duration));
         }
+    }
+    if source.ignores_freshness {
+        put("newswire:fresh", "ignore");
     }
     if !source.enabled {
         put("newswire:enabled", "false");
@@ -558,21 +562,31 @@ mod tests {
         let seconds = || proptest::option::of((1_u64..300_000).prop_map(Duration::from_millis));
         (
             (text, word, proptest::collection::vec(word, 0..4), proptest::option::of("[A-Z]{2}")),
-            (proptest::option::of("[a-z]{2,3}(-[A-Za-z0-9]{1,8}){0,2}"), any::<bool>()),
+            (proptest::option::of("[a-z]{2,3}(-[A-Za-z0-9]{1,8}){0,2}"), any::<bool>(), any::<bool>()),
             [seconds(), seconds(), seconds()],
             "[a-z0-9/?=&%;\"'<>é ]{0,20}",
         )
-            .prop_map(|((name, category, tags, country), (language, enabled), durations, path)| {
-                let id = SourceId::try_new("x").unwrap();
-                let mut source =
-                    Source::new(id, FeedUrl::try_new(&format!("https://u:p@example.org/{path}")).unwrap());
-                let least = |d: Duration| d.max(Duration::from_secs(1));
-                let [every, timeout, first_byte] = durations.map(|duration| duration.map(least));
-                (source.name, source.category, source.tags) = (name.trim().to_owned(), category, tags);
-                (source.country, source.language, source.enabled) = (country, language, enabled);
-                (source.every, source.timeout, source.timeout_first_byte) = (every, timeout, first_byte);
-                source
-            })
+            .prop_map(
+                |(
+                    (name, category, tags, country),
+                    (language, enabled, ignores_freshness),
+                    durations,
+                    path,
+                )| {
+                    let id = SourceId::try_new("x").unwrap();
+                    let mut source = Source::new(
+                        id,
+                        FeedUrl::try_new(&format!("https://u:p@example.org/{path}")).unwrap(),
+                    );
+                    let least = |d: Duration| d.max(Duration::from_secs(1));
+                    let [every, timeout, first_byte] = durations.map(|duration| duration.map(least));
+                    (source.name, source.category, source.tags) = (name.trim().to_owned(), category, tags);
+                    (source.country, source.language, source.enabled) = (country, language, enabled);
+                    source.ignores_freshness = ignores_freshness;
+                    (source.every, source.timeout, source.timeout_first_byte) = (every, timeout, first_byte);
+                    source
+                },
+            )
             .prop_filter("what the catalogue would take", |source| complaint(source).is_none())
     }
 

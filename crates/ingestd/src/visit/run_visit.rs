@@ -112,8 +112,10 @@ async fn record(
     entry.set_activity(Activity::Recording, now);
     let items = std::mem::take(&mut outcome.items);
     keep_newer(entry.websub(), &mut outcome.state.websub);
-    let record = store::VisitRecord { source: Arc::clone(source), items, state: outcome.state.clone(), now };
-    let appended = ctx.recorder.send(RecordVisit { visit: record, memory }).await.ok()?.ok()?;
+    let plan = std::mem::take(&mut outcome.plan);
+    let state = outcome.state.clone();
+    let visit = store::VisitRecord { source: Arc::clone(source), items, state, now, plan };
+    let appended = ctx.recorder.send(RecordVisit { visit, memory }).await.ok()?.ok()?;
     Some(RecordedVisit { outcome, appended, took: started.elapsed() })
 }
 

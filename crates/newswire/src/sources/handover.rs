@@ -59,6 +59,10 @@ pub(super) async fn offer(
         etag: full.etag.clone(),
         last_modified: full.last_modified.clone(),
         fresh_for_s: visit.cache.fresh_for.map(|fresh| fresh.as_secs()),
+        lifetime_s: visit.cache.lifetime.map(|lifetime| lifetime.as_secs()),
+        cached_for_s: visit.cache.age.as_secs(),
+        is_fresh_by_date: visit.cache.is_by_date,
+        has_freshness: visit.cache.is_stated,
         hops: visit
             .hops
             .iter()
