@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use control::{
-    ConfigChange, ControlClient, ControlError, ControlRequest, HealthReport, IngestStatus, LogLevel, Problem,
-    ReloadAnswer, WatchReport, paths,
+    ConfigChange, ControlClient, ControlError, ControlRequest, DocumentAnswer, DocumentHead, HealthReport,
+    IngestStatus, LogLevel, Problem, ReloadAnswer, WatchReport, paths,
 };
-use daemon::admin::{Admin, AdminHandle, ReloadOrder, serve, status_of};
+use daemon::admin::{Admin, AdminHandle, DocumentSink, ReloadOrder, serve, status_of};
 use daemon::logs::Logs;
 use daemon::metrics::MetricsRegistry;
 use daemon::watch::Watch;
@@ -226,6 +226,50 @@ fn a_reload_order_is_answered_with_its_result_and_refused_when_too_many_are_queu
     assert_eq!(json_of(&body)["complaints"], json!(["f.toml:1: wrong"]));
     drop(orders);
     assert_eq!(ask(&path, "POST", "/reload", "").0, 503);
+}
+
+#[tokio::test]
+async fn a_document_of_the_largest_size_is_taken_and_anything_else_refused_with_a_problem() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("testd-admin.sock");
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&taken);
+    let take: DocumentSink = Arc::new(move |head, document| match head.source.as_str() {
+        "full" => Err(Problem::new(503, "too-many-documents", "no room")),
+        _ => {
+            sink.lock().unwrap().push((head, document.len()));
+            Ok(DocumentAnswer { kept_s: 60 })
+        }
+    });
+    let what = |documents| Admin {
+        name: "testd",
+        version: "1",
+        metrics: MetricsRegistry::new(),
+        watch: Watch::new(),
+        status: Arc::new(|| json!({})),
+        reloads: None,
+        documents,
+    };
+    let handle = serve(&path, what(Some(take)), &Logs::detached()).unwrap();
+    let client = ControlClient::new(&path).deadline(SOON);
+    let head = |source: &str| DocumentHead { source: source.to_owned(), ..DocumentHead::default() };
+    let offer = async |body| {
+        client.request::<DocumentAnswer>(ControlRequest::post_bytes(paths::DOCUMENTS, body)).await
+    };
+    let largest = vec![b'x'; 32 << 20];
+    let answer = offer(head("a").with_document(&largest).unwrap()).await.unwrap();
+    assert_eq!((answer.kept_s, taken.lock().unwrap().as_slice()), (60, &[(head("a"), largest.len())][..]));
+    let refused = async |body| match offer(body).await.unwrap_err() {
+        ControlError::Problem(problem) => problem.code,
+        other => other.to_string(),
+    };
+    assert_eq!(refused(head("full").with_document(b"").unwrap()).await, "too-many-documents");
+    assert_eq!(refused(bytes::Bytes::from_static(b"<rss/>\n")).await, "bad-document");
+    let too_large = vec![b'x'; 33 << 20];
+    assert!(refused(head("a").with_document(&too_large).unwrap()).await.contains("413"));
+    drop(handle);
+    let _handle = serve(&path, what(None), &Logs::detached()).unwrap();
+    assert!(refused(head("a").with_document(b"").unwrap()).await.contains("404"));
 }
 
 #[tokio::test]

@@ -361,6 +361,28 @@ async fn the_settings_of_a_source_hold_for_the_request_of_add_and_for_the_daemon
 }
 
 #[tokio::test]
+async fn a_daemon_that_cannot_read_the_files_of_a_new_source_is_reported() {
+    let origin = Origin::start().await.unwrap();
+    let url = strict_feed(&origin, "feed");
+    let mut stack = stack();
+    start(&mut stack).await;
+    fs::create_dir(stack.path("credentials")).unwrap();
+    fs::write(stack.path("credentials/agency"), "user:password").unwrap();
+    let config = stack.write_config("newswire.toml", &[]).unwrap();
+    let mut command = Command::new(Binary::Newswire.path().unwrap());
+    command.args(["sources", "add", &url, "--id", "it", "--basic-file", "agency", "--config"]).arg(config);
+    command.env_clear().env("CREDENTIALS_DIRECTORY", stack.path("credentials"));
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(
+        err.contains("newswire-ingestd cannot visit it: bad-url: basic_file: its file cannot be read"),
+        "{err}"
+    );
+    assert_eq!(origin.requests("feed").len(), 1);
+}
+
+#[tokio::test]
 async fn an_address_may_be_written_as_people_do() {
     let origin = Origin::start().await.unwrap();
     let stack = stack();

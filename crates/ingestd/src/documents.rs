@@ -21,7 +21,14 @@ const BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Documents without a source so far. Cheap to clone; any thread may add one.
 #[derive(Clone, Default)]
-pub(crate) struct FetchedDocuments(Arc<Mutex<Vec<FetchedDocument>>>);
+pub(crate) struct FetchedDocuments(Arc<Mutex<Documents>>);
+
+#[derive(Default)]
+struct Documents {
+    /// The list was read: what is new in it from now on has been added.
+    are_accepted: bool,
+    kept: Vec<FetchedDocument>,
+}
 
 /// The document of a source that is not listed yet. Its hash is still missing: see [`FetchedDocument::into_report`].
 pub(crate) struct FetchedDocument {
@@ -35,20 +42,30 @@ pub(crate) struct FetchedDocument {
 }
 
 impl FetchedDocuments {
-    fn documents(&self) -> MutexGuard<'_, Vec<FetchedDocument>> {
+    fn documents(&self) -> MutexGuard<'_, Documents> {
         // Every change is one call of the vector, so a panic while it is locked leaves nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Documents are accepted from now on.
+    pub(crate) fn accept(&self) {
+        self.documents().are_accepted = true;
     }
 
     /// Keeps a document for a while, instead of an earlier one for the same source.
     ///
     /// # Errors
-    /// `bad-document` if its head is not valid, `too-many-documents` if others take up the space.
+    /// `bad-document` if its head is not valid, `too-many-documents` if others take up the space, `starting` before the list
+    /// was read.
     pub(crate) fn add(&self, head: DocumentHead, bytes: Bytes) -> Result<DocumentAnswer, Problem> {
         let document = FetchedDocument::try_new(head, bytes, Instant::now())
             .map_err(|what| Problem::new(400, "bad-document", format!("{what} is not valid")))?;
         self.remove_expired();
         let mut documents = self.documents();
+        if !documents.are_accepted {
+            return Err(Problem::new(503, "starting", "the list of sources is not read yet"));
+        }
+        let documents = &mut documents.kept;
         documents.retain(|other| other.source != document.source);
         let bytes: usize = documents.iter().map(|other| other.bytes.len()).sum();
         if documents.len() >= DOCUMENTS_MAX || bytes + document.bytes.len() > BYTES_MAX {
@@ -62,11 +79,11 @@ impl FetchedDocuments {
         Ok(DocumentAnswer { kept_s: KEPT_FOR.as_secs() })
     }
 
-    /// The document of a source that is about to start, if there is one for exactly this request.
+    /// The document of a source that was added, if there is one for exactly this request.
     pub(crate) fn take(&self, source: &Source) -> Option<FetchedDocument> {
         let mut documents = self.documents();
-        let at = documents.iter().position(|document| document.source == source.id)?;
-        let document = documents.swap_remove(at);
+        let at = documents.kept.iter().position(|document| document.source == source.id)?;
+        let document = documents.kept.swap_remove(at);
         drop(documents);
         if document.request_hash == source.request_hash() {
             return Some(document);
@@ -79,7 +96,7 @@ impl FetchedDocuments {
     /// Forgets documents whose sources were not listed in time.
     pub(crate) fn remove_expired(&self) {
         let is_expired = |document: &mut FetchedDocument| document.received.elapsed() >= KEPT_FOR;
-        let expired: Vec<_> = self.documents().extract_if(.., is_expired).collect();
+        let expired: Vec<_> = self.documents().kept.extract_if(.., is_expired).collect();
         for document in expired {
             tracing::warn!(source = %document.source, reason = "its source was not listed", "document not used");
         }
@@ -144,5 +161,109 @@ impl FetchedDocument {
         report.cache.fresh_for =
             report.cache.fresh_for.and_then(|fresh| fresh.checked_sub(arrived.elapsed()));
         report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use control::DocumentHop;
+
+    use super::*;
+
+    fn source(id: &str) -> Source {
+        let url = FeedUrl::try_new(&format!("https://{id}.example/feed?key=1")).unwrap();
+        Source::new(SourceId::try_new(id).unwrap(), url)
+    }
+
+    fn head(id: &str) -> DocumentHead {
+        let source = source(id);
+        DocumentHead {
+            source: id.to_owned(),
+            request_hash: source.request_hash(),
+            url: source.url.secret().to_string(),
+            code: 200,
+            etag: Some("\"v\"".to_owned()),
+            fresh_for_s: Some(60),
+            ..DocumentHead::default()
+        }
+    }
+
+    fn documents() -> FetchedDocuments {
+        let documents = FetchedDocuments::default();
+        documents.accept();
+        documents
+    }
+
+    fn code(answer: Result<DocumentAnswer, Problem>) -> String {
+        answer.err().map_or_else(|| "kept".to_owned(), |problem| problem.code)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_document_becomes_the_visit_that_it_was() {
+        let documents = documents();
+        let hop = DocumentHop { code: 302, from: head("a").url, to: "https://b.example/".to_owned() };
+        let sent = DocumentHead {
+            hops: vec![hop],
+            age_ms: 20_000,
+            hub: Some("https://hub.example/".to_owned()),
+            ..head("a")
+        };
+        documents.add(sent, Bytes::from_static(b"<rss/>")).unwrap();
+        tokio::time::advance(Duration::from_secs(10)).await;
+        let report = documents.take(&source("a")).unwrap().into_report();
+        let FetchResult::Full(full) = &report.answer else { panic!("it has a document") };
+        assert_eq!((&full.body[..], full.etag.as_deref()), (&b"<rss/>"[..], Some("\"v\"")));
+        assert_eq!(full.body_hash, fetch::body_hash(b"<rss/>"));
+        assert_eq!(full.validator_key, validator_key(&source("a").url));
+        assert_eq!((report.code, report.hops.len(), report.is_conditional), (Some(200), 1, false));
+        assert_eq!(report.cache.fresh_for, Some(Duration::from_secs(30)), "as long as is left");
+        assert_eq!(report.links.hub, FeedUrl::try_new("https://hub.example/").ok());
+        assert!(documents.take(&source("a")).is_none(), "it counts once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_document_counts_for_its_own_request_and_for_a_minute() {
+        let documents = documents();
+        documents.add(head("a"), Bytes::new()).unwrap();
+        assert!(documents.take(&source("b")).is_none());
+        let mut other = source("a");
+        other.access.user_agent = Some("other/1".to_owned());
+        assert!(documents.take(&other).is_none());
+        assert!(documents.take(&source("a")).is_none(), "it was given up");
+        documents.add(head("a"), Bytes::new()).unwrap();
+        tokio::time::advance(KEPT_FOR - Duration::from_secs(1)).await;
+        documents.remove_expired();
+        assert!(documents.take(&source("a")).is_some());
+        documents.add(head("a"), Bytes::new()).unwrap();
+        tokio::time::advance(KEPT_FOR).await;
+        documents.remove_expired();
+        assert!(documents.take(&source("a")).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_kept_is_refused() {
+        let early = FetchedDocuments::default();
+        assert_eq!(code(early.add(head("a"), Bytes::new())), "starting");
+        let documents = documents();
+        for bad in [
+            DocumentHead { source: "A b".to_owned(), ..head("a") },
+            DocumentHead { url: "file:///etc/passwd".to_owned(), ..head("a") },
+            DocumentHead { hub: Some("hub".to_owned()), ..head("a") },
+            DocumentHead {
+                hops: vec![DocumentHop { code: 301, from: String::new(), to: String::new() }],
+                ..head("a")
+            },
+        ] {
+            assert_eq!(code(documents.add(bad, Bytes::new())), "bad-document");
+        }
+        let large = Bytes::from(vec![0; BYTES_MAX]);
+        assert_eq!(code(documents.add(head("a"), large.clone())), "kept");
+        assert_eq!(code(documents.add(head("a"), large)), "kept", "instead of the earlier one");
+        assert_eq!(code(documents.add(head("b"), Bytes::from_static(b"x"))), "too-many-documents");
+        tokio::time::advance(KEPT_FOR).await;
+        for n in 0..DOCUMENTS_MAX {
+            assert_eq!(code(documents.add(head(&format!("a{n}")), Bytes::new())), "kept");
+        }
+        assert_eq!(code(documents.add(head("b"), Bytes::new())), "too-many-documents");
     }
 }

@@ -116,11 +116,10 @@ impl Supervisor {
         Self { check_every, ..self }
     }
 
-    fn start_source(&mut self, source: Source, state: SourceState) {
+    fn start_source(&mut self, source: Source, state: SourceState, document: Option<FetchedDocument>) {
         let entry = Arc::new(SourceEntry::new(Arc::new(source), state));
         self.registry.insert(Arc::clone(&entry));
-        let actor =
-            entry.source.enabled.then(|| self.start_actor(&entry, self.documents.take(&entry.source)));
+        let actor = entry.source.enabled.then(|| self.start_actor(&entry, document));
         self.sources.insert(entry.source.id.clone(), SupervisedSource { entry, actor, rebuild_at: None });
     }
 

@@ -1,6 +1,6 @@
 //! Applies a new catalogue: what changed is started, replaced or stopped, and everything else is not disturbed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use actix::{Handler, MessageResult};
 use news::{Source, SourceId};
@@ -57,6 +57,7 @@ impl Handler<ApplyCatalogue> for Supervisor {
             to_start.push((source, is_reload && !is_listed));
         }
         self.start_sources(to_start);
+        self.documents.accept();
         self.ctx.metrics.sources.set(i64::try_from(self.sources.len()).unwrap_or(i64::MAX));
         self.announce_catalogue();
         if let Some(websub) = &self.websub {
@@ -88,7 +89,11 @@ impl Supervisor {
     fn start_sources(&mut self, sources: Vec<(Source, bool)>) {
         let now = self.ctx.now();
         let mut stored_states = std::mem::take(&mut self.stored_states);
+        let mut documents = HashMap::new();
         let restored = sources.into_iter().map(|(source, is_added)| {
+            if is_added && source.enabled {
+                documents.extend(self.documents.take(&source).map(|document| (source.id.clone(), document)));
+            }
             let state = stored_states.remove(&source.id).unwrap_or_default();
             let request_hash = self.request_hashes.get(&source.id).copied();
             restore_state(&self.ctx, source, state, CatalogueFacts { is_added, request_hash }, now)
@@ -96,7 +101,8 @@ impl Supervisor {
         let mut starting: Vec<_> = restored.collect();
         plan_first_visits(&mut starting, now, self.ctx.interval_bounds.get());
         for StartingSource { source, state, .. } in starting {
-            self.start_source(source, state);
+            let document = documents.remove(&source.id);
+            self.start_source(source, state, document);
         }
     }
 

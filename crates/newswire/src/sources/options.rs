@@ -34,6 +34,9 @@ pub(super) struct SourceOptions {
     /// Fixed interval between visits, such as 15m [default: newswire chooses]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     every: Option<Duration>,
+    /// `ignore`: what the feed and its server say about when to come back does not count [default: it counts]
+    #[arg(long, value_name = "ignore")]
+    fresh: Option<String>,
     /// Time limit of a visit [default: fetch.timeout_total]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
@@ -89,6 +92,7 @@ impl SourceOptions {
             language,
             tags,
             every,
+            fresh,
             timeout,
             timeout_first_byte,
             body_bytes_max,
@@ -114,6 +118,7 @@ impl SourceOptions {
             ("language", text(language)),
             ("tags", list(tags.iter().map(|tag| quoted(tag)).collect()).map(|tags| format!("[{tags}]"))),
             ("every", time(every)),
+            ("fresh", text(fresh)),
             ("timeout", time(timeout)),
             ("timeout_first_byte", time(timeout_first_byte)),
             ("body_bytes_max", body_bytes_max.map(|bytes| bytes.to_string())),
@@ -216,6 +221,7 @@ mod tests {
             "--tag=x",
             "--tag=y",
             "--every=15m",
+            "--fresh=ignore",
             "--timeout=20s",
             "--timeout-first-byte=15s",
             "--body-bytes-max=2048",
@@ -229,7 +235,7 @@ mod tests {
             "--disabled",
         ];
         let text = "[[source]]\nid = \"a\"\nurl = \"https://example.org/feed\"\nname = 'A \"name\"'\ncategory = \"world\"\n\
-                    country = \"GB\"\nlanguage = \"pt-BR\"\ntags = [\"x\", \"y\"]\nevery = \"15m\"\ntimeout = \"20s\"\n\
+                    country = \"GB\"\nlanguage = \"pt-BR\"\ntags = [\"x\", \"y\"]\nevery = \"15m\"\nfresh = \"ignore\"\ntimeout = \"20s\"\n\
                     timeout_first_byte = \"15s\"\nbody_bytes_max = 2048\nheaders = { X-Key = \"a: b\", x-other = \"c\" }\n\
                     basic_file = \"agency\"\ncookie_file = \"/etc/c\"\nproxy = \"http://u:p@proxy.example:3128\"\n\
                     user_agent = \"x/1\"\ntls_ca_file = \"./ca.pem\"\nenabled = false\n";
@@ -251,6 +257,7 @@ mod tests {
             ("--category=two words", "--category: "),
             ("--country=uk", "--country: "),
             ("--every=31d", "--every: "),
+            ("--fresh=yes", "--fresh: "),
             ("--timeout=10m", "--timeout: "),
             ("--timeout-first-byte=10m", "--timeout-first-byte: "),
             ("--body-bytes-max=1", "--body-bytes-max: "),
