@@ -153,8 +153,13 @@ async fn pause_marked(
             continue;
         }
         let reason = reason.as_deref().map(|r| &r[..r.floor_char_boundary(Pause::REASON_BYTES_MAX)]);
-        let order =
-            PauseOrder { sources: Vec::new(), for_s: None, until: *until, reason: reason.map(str::to_owned) };
+        let order = PauseOrder {
+            sources: Vec::new(),
+            for_s: None,
+            until: *until,
+            reason: reason.map(str::to_owned),
+            select: None,
+        };
         orders::pause_quietly(context, ids, &order).await?;
     }
     Ok(is_running || orders.is_empty())
