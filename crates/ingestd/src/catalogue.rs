@@ -5,13 +5,13 @@ use std::{collections::HashMap, path::Path};
 use actix::Recipient;
 use anyhow::Context as _;
 use news::{Catalogue, SourceId, SourceState};
-use sources::ListOnDisk;
+use sources::{CredentialFiles, ListOnDisk};
 use store::LogReader;
 
 use crate::{
     error::IngestError,
     messages::{ApplyCatalogue, CatalogueDiff},
-    visit::{credentials::CredentialFiles, validators::request_hash},
+    visit::validators::request_hash,
 };
 
 /// Reads and checks the files of the catalogue.

@@ -6,8 +6,9 @@ use std::path::Path;
 use daemon::{config::Config, findings::Findings};
 use fetch::Policy;
 use news::{Access, CredentialFile, Source};
+use sources::CredentialFiles;
 
-use crate::{catalogue::read_list, settings, visit::credentials::CredentialFiles};
+use crate::{catalogue::read_list, settings};
 
 /// Checks the files that the configuration names. Reads them and does nothing else.
 pub async fn check(config: &Config) -> Findings {
