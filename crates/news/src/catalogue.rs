@@ -98,6 +98,11 @@ impl Catalogue {
         Complaint { place: place.to_owned(), line: None, key: String::new(), message }
     }
 
+    /// The keys that a source may have.
+    pub fn keys() -> impl Iterator<Item = &'static str> {
+        KEYS.into_iter().chain(request::KEYS)
+    }
+
     /// The text of the file; [`Catalogue::parse`] returns the same catalogue from it.
     #[must_use]
     pub fn to_toml(&self) -> String {
