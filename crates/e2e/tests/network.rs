@@ -137,7 +137,7 @@ async fn fetch_ports_opens_a_port_for_feeds() {
         "<rss version='2.0'><channel><title>a</title><item><title>The first</title></item></channel></rss>";
     let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{feed}", feed.len());
     // A proxy stands for the public internet: it answers for every name.
-    let proxy = serve("127.0.0.1:0", response).await;
+    let proxy = serve("127.0.0.1:0", response).await.replace("/feed", "");
     let source = |port: u16| {
         let url = format!("http://feeds.example:{port}/");
         format!("[[source]]\nid = \"at-{port}\"\nurl = \"{url}\"\nproxy = \"{proxy}\"\nevery = \"1h\"\n")

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 use sha2::{Digest, Sha256};
@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     Failure, FailureClass, Policy,
+    budget::BodyRoom,
     decode::{ContentCoding, ContentDecoder, GZIP_MAGIC, coded_bytes_max},
     exchange::{Response, ResponseBody},
     failure,
@@ -36,6 +37,7 @@ pub(crate) async fn read(
     codings: &[ContentCoding],
     policy: &Policy,
     max: usize,
+    room: BodyRoom<'_>,
     limits: &TimeLimits,
     count: &mut u64,
 ) -> Result<CompleteBody, Failure> {
@@ -47,9 +49,11 @@ pub(crate) async fn read(
         return Err(Failure::new(FailureClass::TooLarge, message));
     }
     let reserved = usize::try_from(announced.min(RESERVED_BYTES_MAX)).unwrap_or(0);
-    let mut document = Document { bytes: BytesMut::with_capacity(reserved), hash: Sha256::new(), max, count };
+    let bytes = Vec::with_capacity(reserved);
+    let mut document = Document { bytes, hash: Sha256::new(), max, room, waited: Duration::ZERO, count };
     let mut decoder = ContentDecoder::new(codings, max);
     let mut piece = vec![0; if decoder.is_some() { PIECE_BYTES } else { 0 }];
+    let mut limits = *limits;
     // The server may still be busy with the document: the rate counts from the first byte on.
     let mut started = None;
     loop {
@@ -72,14 +76,20 @@ pub(crate) async fn read(
         if chunk.is_none() {
             return document.complete(codings);
         }
+        let waited = std::mem::take(&mut document.waited);
+        limits.postpone(waited);
+        started = started.map(|started| started + waited);
     }
 }
 
 /// What has been decoded so far.
 struct Document<'c> {
-    bytes: BytesMut,
+    bytes: Vec<u8>,
     hash: Sha256,
     max: usize,
+    room: BodyRoom<'c>,
+    /// How long the last pieces waited for room.
+    waited: Duration,
     count: &'c mut u64,
 }
 
@@ -91,6 +101,7 @@ impl Document<'_> {
             let message = format!("the body is larger than the limit of {max} bytes (after decoding)");
             return Err(Failure::new(FailureClass::TooLarge, message));
         }
+        self.waited += self.room.make(&mut self.bytes, piece.len()).await;
         self.hash.update(piece);
         self.bytes.extend_from_slice(piece);
         // A decompression bomb is always ready: yield to the other visits of this thread.
@@ -117,10 +128,19 @@ impl Document<'_> {
             };
             return Err(Failure::new(FailureClass::BadEncoding, message));
         }
-        // Stored states have it in big-endian order.
-        let hash = news::hash_prefix(&self.hash.finalize().into()).swap_bytes();
-        Ok(CompleteBody { bytes: self.bytes.freeze(), hash })
+        Ok(CompleteBody { bytes: self.bytes.into(), hash: prefix(self.hash) })
     }
+}
+
+/// [`crate::Full::body_hash`] of a body.
+#[must_use]
+pub fn body_hash(bytes: &[u8]) -> u64 {
+    prefix(Sha256::new_with_prefix(bytes))
+}
+
+fn prefix(hash: Sha256) -> u64 {
+    // Stored states have it in big-endian order.
+    news::hash_prefix(&hash.finalize().into()).swap_bytes()
 }
 
 async fn chunk(body: &mut ResponseBody) -> Result<Option<Bytes>, Failure> {

@@ -5,7 +5,7 @@ use std::{error::Error, io};
 use news::{Escaped, FailureClass};
 use serde::Serialize;
 
-use crate::{connection::EndlessInterim, limits::Deadline};
+use crate::{connection::EndlessInterim, limits::Deadline, verifier};
 
 /// Why a visit failed, for programs and for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
@@ -16,12 +16,15 @@ pub struct Failure {
     pub class: FailureClass,
     /// One sentence, without secrets and control characters.
     pub message: String,
+    /// What answered to TLS does not speak it.
+    #[serde(skip)]
+    pub is_without_tls: bool,
 }
 
 impl Failure {
     /// A failure with its message.
     pub fn new(class: FailureClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into() }
+        Self { class, message: message.into(), is_without_tls: false }
     }
 }
 
@@ -48,10 +51,14 @@ pub(crate) fn of_request(error: &(dyn Error + 'static), host: &str) -> Failure {
 
 /// A connection that was not established by its deadline.
 pub(crate) fn of_connection(error: &(dyn Error + 'static), host: &str, deadline: Deadline) -> Failure {
-    let why = root(error);
-    if causes(error).any(<dyn Error>::is::<rustls::Error>) {
-        return Failure::new(FailureClass::Tls, format!("no trustworthy TLS session with {host}: {why}"));
+    let tls = causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>());
+    if let Some(error) = tls {
+        let why = verifier::in_words(error);
+        let failure =
+            Failure::new(FailureClass::Tls, format!("no trustworthy TLS session with {host}: {why}"));
+        return Failure { is_without_tls: matches!(error, rustls::Error::InvalidMessage(_)), ..failure };
     }
+    let why = root(error);
     let is_late = |e: &io::Error| e.kind() == io::ErrorKind::TimedOut;
     if causes(error).any(|cause| cause.downcast_ref().is_some_and(is_late)) {
         // The time is shared out among the addresses of the host.

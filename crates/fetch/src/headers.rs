@@ -100,12 +100,14 @@ pub(crate) fn is_feed_delta(headers: &HeaderMap) -> bool {
 
 /// How long the response is fresh (RFC 9111, section 4.2.1): `max-age` overrides `Expires`; `Age` is subtracted.
 pub(crate) fn cache_life(headers: &HeaderMap, now: Timestamp) -> Freshness {
+    let (cached, expiry) = (headers.contains_key(CACHE_CONTROL), headers.contains_key(EXPIRES));
+    let said = Freshness { is_stated: cached || expiry, ..Freshness::default() };
     let mut max_age = None;
     for value in headers.get_all(CACHE_CONTROL) {
         for directive in value.to_str().unwrap_or_default().split(',') {
             let (name, argument) = directive.split_once('=').unwrap_or((directive, ""));
             match name.trim().to_ascii_lowercase().as_str() {
-                "no-cache" | "no-store" => return Freshness::default(),
+                "no-cache" | "no-store" => return said,
                 "max-age" => max_age = max_age.or_else(|| seconds(argument.trim().trim_matches('"'))),
                 _ => {}
             }
@@ -117,8 +119,10 @@ pub(crate) fn cache_life(headers: &HeaderMap, now: Timestamp) -> Freshness {
         Some(expires.since(date))
     };
     let age = text(headers, &AGE).and_then(seconds).unwrap_or_default();
-    let left = max_age.or_else(expires).map(|life| life.saturating_sub(age));
-    Freshness { fresh_for: left.filter(|left| !left.is_zero()) }
+    let lifetime = max_age.or_else(expires).filter(|life| !life.is_zero());
+    let left = lifetime.map(|life| life.saturating_sub(age));
+    let is_by_date = max_age.is_none() && lifetime.is_some();
+    Freshness { fresh_for: left.filter(|left| !left.is_zero()), lifetime, age, is_by_date, ..said }
 }
 
 /// `Retry-After` (RFC 9110, section 10.2.3): seconds, or a date in one of three forms, relative to the `Date` of the
@@ -149,7 +153,7 @@ fn seconds(text: &str) -> Option<Duration> {
 }
 
 /// A date in any of the three forms of HTTP (RFC 9110, section 5.6.7). The day of the week is ignored.
-fn http_date(text: &str) -> Option<Timestamp> {
+pub(crate) fn http_date(text: &str) -> Option<Timestamp> {
     let text = text.trim();
     let read = |text: &str, format| NaiveDateTime::parse_from_str(text, format).ok();
     let date = match text.split_once(',') {

@@ -84,7 +84,8 @@ impl RequestOptions {
         Ok(self)
     }
 
-    /// Adds cookies, written as in a `Cookie` header. Cookies that the server sets are never kept.
+    /// Adds cookies, written as in a `Cookie` header. A server cannot replace them; what it sets
+    /// with a redirect is sent beside them, for the rest of the visit.
     ///
     /// # Errors
     /// [`InvalidOptions::Cookie`].
@@ -112,7 +113,8 @@ impl RequestOptions {
         self
     }
 
-    /// Trusts these certificate authorities, in PEM, and no others.
+    /// Trusts these certificates, in PEM, and no others: what they have signed as authorities, and exactly themselves,
+    /// whatever their names and dates are. So a self-signed certificate can be trusted as it is.
     #[must_use]
     pub fn with_authorities(mut self, pem: String) -> Self {
         self.profile.authorities_pem = Some(pem);

@@ -20,10 +20,12 @@ use tokio::time::Instant;
 use url::{Host, Url};
 
 use crate::{
-    BadPolicy, Failure, FailureClass, FetchReport, FetchResult, Freshness, Full, HeaderLinks, HttpTransport,
-    Policy, RedirectHop, RequestOptions, Resolver, SystemResolver, Timings, body,
+    BadPolicy, ByteBudget, Failure, FailureClass, FetchReport, FetchResult, Freshness, Full, HeaderLinks,
+    HttpTransport, Policy, RedirectHop, RequestOptions, Resolver, SystemResolver, Timings, body,
+    budget::BodyRoom,
     clients::ClientCache,
     connection::{ExchangeTimes, HttpClient},
+    cookies::VisitCookies,
     exchange::{self, ExchangeError, Head, Response},
     guard::{AddressGuard, AddressScope, proxy_addresses},
     headers,
@@ -59,6 +61,8 @@ pub struct VisitRequest<'a> {
     pub scope: AddressScope<'a>,
     /// The current time.
     pub now: Timestamp,
+    /// What the body asks for room. `None`: it may grow to its limit.
+    pub budget: Option<&'a dyn ByteBudget>,
 }
 
 impl<'a> VisitRequest<'a> {
@@ -76,6 +80,7 @@ impl<'a> VisitRequest<'a> {
             options: None,
             scope: AddressScope::Configured(url),
             now,
+            budget: None,
         }
     }
 
@@ -110,6 +115,7 @@ struct VisitProgress<'a> {
     is_retried: bool,
     code: Option<u16>,
     hops: Vec<RedirectHop>,
+    cookies: VisitCookies,
     timings: Timings,
     headers: Vec<(String, String)>,
     links: HeaderLinks,
@@ -168,6 +174,7 @@ impl Visitor {
             is_retried: false,
             code: None,
             hops: Vec::new(),
+            cookies: VisitCookies::default(),
             timings: Timings::default(),
             headers: Vec::new(),
             links: HeaderLinks::default(),
@@ -193,7 +200,7 @@ impl Visitor {
         })?;
         let route = Route { client, proxy: profile.proxy };
         let mut at = request.url.clone();
-        let mut seen = vec![without_fragment(at.secret())];
+        let mut seen = vec![(without_fragment(at.secret()), None)];
         loop {
             let outgoing = build_request(request, &at, progress);
             let response = self.send(&route, outgoing, progress).await?;
@@ -203,7 +210,9 @@ impl Visitor {
                 return self.finish(request, &at, response, progress).await;
             }
             let to = self.redirect_target(request, &at, response.headers(), progress.hops.len())?;
-            let target = without_fragment(to.secret());
+            progress.cookies.keep(response.headers(), at.secret(), progress.now);
+            // The same address with another cookie is no loop.
+            let target = (without_fragment(to.secret()), progress.cookies.to(to.secret(), None));
             if seen.contains(&target) {
                 return Err(Failure::new(
                     FailureClass::Redirect,
@@ -358,7 +367,9 @@ impl Visitor {
         let max = request.body_bytes_max.unwrap_or(self.policy.body_bytes_max);
         let started = Instant::now();
         let limits = &progress.limits;
-        let body = body::read(response, &codings, &self.policy, max, limits, &mut progress.body_bytes).await;
+        let room = BodyRoom::new(request.budget, max);
+        let body =
+            body::read(response, &codings, &self.policy, max, room, limits, &mut progress.body_bytes).await;
         progress.timings.body = started.elapsed();
         let body = body?;
         let url = without_credentials(at.secret());
@@ -436,6 +447,7 @@ fn build_request(request: &VisitRequest<'_>, at: &FeedUrl, progress: &VisitProgr
         headers.insert(A_IM, FEED);
     }
     headers.extend(conditions);
+    progress.cookies.add_to(headers, at.secret());
     outgoing
 }
 

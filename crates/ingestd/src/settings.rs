@@ -21,6 +21,7 @@ pub(crate) fn visit_limits(config: &Config) -> VisitLimits {
         in_flight: config.fetch.in_flight,
         host_in_flight: config.fetch.host_in_flight,
         host_spacing: config.fetch.host_spacing,
+        memory_bytes: usize::try_from(config.fetch.memory_bytes).unwrap_or(usize::MAX),
     }
 }
 

@@ -178,7 +178,7 @@ impl SimulatedDaemon {
         let visitor = Visitor::with_resolver(Policy::default(), Arc::new(AnyName)).unwrap();
         let (notices, received) = broadcast::channel(4096);
         let host_spacing = Duration::from_secs(1);
-        let limits = VisitLimits { in_flight: 256, host_in_flight: 2, host_spacing };
+        let limits = VisitLimits { in_flight: 256, host_in_flight: 2, host_spacing, memory_bytes: 128 << 20 };
         let ctx = VisitContext {
             visitor: visitor.with_transport(Arc::new(network)),
             credentials: CredentialFiles::new(&path.join("sources.toml"), None),

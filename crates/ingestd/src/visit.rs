@@ -17,3 +17,5 @@ pub(crate) mod outcome;
 pub(crate) mod redirects;
 // What is logged about a visit.
 mod log;
+// What a visit uses of the memory budget.
+mod memory;

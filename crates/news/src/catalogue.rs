@@ -10,6 +10,7 @@
 //! language = "en"
 //! tags = ["public"]
 //! every = "15m"
+//! fresh = "ignore"
 //! timeout = "20s"
 //! timeout_first_byte = "15s"
 //! enabled = true
@@ -40,7 +41,7 @@ use toml::{
 use crate::{FeedUrl, Source, SourceId};
 
 /// The keys of a source that [`request`] does not read.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "id",
     "url",
     "name",
@@ -52,6 +53,7 @@ const KEYS: [&str; 11] = [
     "timeout",
     "timeout_first_byte",
     "enabled",
+    "fresh",
 ];
 /// Limits of `every`.
 const EVERY: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
@@ -239,6 +241,7 @@ impl CatalogueReader<'_> {
             "every" => optional.every = self.duration(name, value, EVERY),
             "timeout" => optional.timeout = self.duration(name, value, TIMEOUT),
             "timeout_first_byte" => optional.timeout_first_byte = self.duration(name, value, TIMEOUT),
+            "fresh" => optional.ignores_freshness = self.fresh(value),
             "enabled" => match value.get_ref().as_bool() {
                 Some(enabled) => optional.enabled = Some(enabled),
                 None => self.refuse(value, name, format!("expected true or false, found {}", type_of(value))),
@@ -334,6 +337,18 @@ impl CatalogueReader<'_> {
         None
     }
 
+    fn fresh(&mut self, value: &Spanned<DeValue<'_>>) -> Option<bool> {
+        match self.string("fresh", value)? {
+            "ignore" => Some(true),
+            text => {
+                let message =
+                    format!("expected \"ignore\", found `{}`; leave the key out otherwise", shortened(text));
+                self.refuse(value, "fresh", message);
+                None
+            }
+        }
+    }
+
     fn tags(&mut self, value: &Spanned<DeValue<'_>>) -> Option<Vec<String>> {
         let DeValue::Array(list) = value.get_ref() else {
             self.refuse(value, "tags", format!("expected a list of strings, found {}", type_of(value)));
@@ -383,9 +398,8 @@ fn unknown(name: &str) -> String {
     if name == "include" {
         return "write it at the top of the main file, above the first [[source]]".to_owned();
     }
-    let keys = || KEYS.into_iter().chain(request::KEYS);
-    match suggestion(name, keys()).as_str() {
-        "" => format!("unknown key; a source has {}", keys().collect::<Vec<_>>().join(", ")),
+    match suggestion(name, Catalogue::keys()).as_str() {
+        "" => format!("unknown key; a source has {}", Catalogue::keys().collect::<Vec<_>>().join(", ")),
         hint => format!("unknown key{hint}"),
     }
 }
@@ -410,6 +424,7 @@ struct OptionalFields {
     timeout: Option<Duration>,
     timeout_first_byte: Option<Duration>,
     enabled: Option<bool>,
+    ignores_freshness: Option<bool>,
 }
 
 impl OptionalFields {
@@ -423,6 +438,7 @@ impl OptionalFields {
         source.timeout = self.timeout;
         source.timeout_first_byte = self.timeout_first_byte;
         source.enabled = self.enabled.unwrap_or(true);
+        source.ignores_freshness = self.ignores_freshness.unwrap_or_default();
     }
 }
 
@@ -454,6 +470,9 @@ fn write_source(out: &mut String, source: &Source) {
             line(key, quoted(&write_duration(duration)));
         }
     }
+    if source.ignores_freshness {
+        line("fresh", quoted("ignore"));
+    }
     request::write(source, &mut line);
     if !source.enabled {
         line("enabled", "false".to_owned());
@@ -478,6 +497,7 @@ mod tests {
             every = "15m"
             timeout = "20s"
             timeout_first_byte = "15s"
+            fresh = "ignore"
             enabled = false
             [[source]]
             id = "b"
@@ -487,6 +507,8 @@ mod tests {
         assert_eq!(catalogue.sources.len(), 2);
         assert_eq!(catalogue.sources[0].every, Some(Duration::from_secs(900)));
         assert_eq!(catalogue.sources[1].name, "b");
+        let ignoring = catalogue.sources.iter().map(|source| source.ignores_freshness);
+        assert_eq!(ignoring.collect::<Vec<_>>(), [true, false]);
         assert_eq!(Catalogue::parse(&catalogue.to_toml()), Ok(catalogue));
     }
 
@@ -536,6 +558,10 @@ mod tests {
             ("name = 3", "source.name: expected a string, found an integer"),
             ("tags = \"x\"", "source.tags: expected a list of strings, found a string"),
             ("enabled = \"yes\"", "source.enabled: expected true or false, found a string"),
+            (
+                "fresh = \"always\"",
+                "source.fresh: expected \"ignore\", found `always`; leave the key out otherwise",
+            ),
             ("evry = \"15m\"", "source.evry: unknown key; did you mean `every`?"),
             (
                 "country = \"uk\"",

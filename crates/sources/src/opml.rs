@@ -1,7 +1,7 @@
 //! Converts between OPML and the catalogue.
 //!
 //! Settings that OPML cannot express are attributes in our namespace, so that an import of an export restores them:
-//! `id category country tags every timeout timeoutFirstByte enabled paused pausedReason`, and every other key of a source in
+//! `id category country tags every timeout timeoutFirstByte fresh enabled paused pausedReason`, and every other key of a source in
 //! the same spelling (`bodyBytesMax`, `headers` as a TOML table, `basicFile`, …). In lists of other programs, folders become
 //! the category and tags, `text` or `title` the name, `language` the language.
 
@@ -221,7 +221,7 @@ fn first(complaints: Complaints) -> String {
 }
 
 /// Keys that an outline has in a form of their own.
-const OWN_FORM: [&str; 11] = [
+const OWN_FORM: [&str; 12] = [
     "id",
     "url",
     "name",
@@ -232,6 +232,7 @@ const OWN_FORM: [&str; 11] = [
     "every",
     "timeout",
     "timeout_first_byte",
+    "fresh",
     "enabled",
 ];
 /// Other keys whose values are no strings.
@@ -334,6 +335,7 @@ impl Planner<'_> {
             let duration = ours(name).map(parse_duration).transpose();
             *field = duration.map_err(|bad| format!("{prefix}:{name}: {bad}"))?;
         }
+        source.ignores_freshness = ours("fresh") == Some("ignore");
         source.enabled = ours("enabled") != Some("false");
         let reason = || ours("pausedReason").map(str::to_owned);
         let paused = ours("paused").filter(|paused| *paused != "false");
@@ -470,6 +472,9 @@ fn write_outline(
     }
     for (key, value) in more {
         put(&format!("newswire:{}", camel_case(key)), value);
+    }
+    if source.ignores_freshness {
+        put("newswire:fresh", "ignore");
     }
     if !source.enabled {
         put("newswire:enabled", "false");
@@ -732,29 +737,40 @@ mod tests {
         let seconds = || proptest::option::of((1_u64..300_000).prop_map(Duration::from_millis));
         (
             (text, word, proptest::collection::vec(word, 0..4), proptest::option::of("[A-Z]{2}")),
-            (proptest::option::of("[a-z]{2,3}(-[A-Za-z0-9]{1,8}){0,2}"), any::<bool>()),
+            (proptest::option::of("[a-z]{2,3}(-[A-Za-z0-9]{1,8}){0,2}"), any::<bool>(), any::<bool>()),
             [seconds(), seconds(), seconds()],
             "[a-z0-9/?=&%;\"'<>é ]{0,20}",
             any_request(),
         )
-            .prop_map(|((name, category, tags, country), (language, enabled), durations, path, more)| {
-                let id = SourceId::try_new("x").unwrap();
-                // A source has one credential.
-                let has_file = more.contains("basic_file") || more.contains("bearer_file");
-                let user = if has_file { "" } else { "u:p@" };
-                let mut source =
-                    Source::new(id, FeedUrl::try_new(&format!("https://{user}example.org/{path}")).unwrap());
-                let least = |d: Duration| d.max(Duration::from_secs(1));
-                let [every, timeout, first_byte] = durations.map(|duration| duration.map(least));
-                (source.name, source.category, source.tags) = (name.trim().to_owned(), category, tags);
-                (source.country, source.language, source.enabled) = (country, language, enabled);
-                (source.every, source.timeout, source.timeout_first_byte) = (every, timeout, first_byte);
-                let text = Catalogue { sources: vec![source.clone()] }.to_toml() + &more;
-                match complaint(&source) {
-                    None => Catalogue::parse(&text).unwrap().sources.remove(0),
-                    Some(_) => source,
-                }
-            })
+            .prop_map(
+                |(
+                    (name, category, tags, country),
+                    (language, enabled, ignores_freshness),
+                    durations,
+                    path,
+                    more,
+                )| {
+                    let id = SourceId::try_new("x").unwrap();
+                    // A source has one credential.
+                    let has_file = more.contains("basic_file") || more.contains("bearer_file");
+                    let user = if has_file { "" } else { "u:p@" };
+                    let mut source = Source::new(
+                        id,
+                        FeedUrl::try_new(&format!("https://{user}example.org/{path}")).unwrap(),
+                    );
+                    let least = |d: Duration| d.max(Duration::from_secs(1));
+                    let [every, timeout, first_byte] = durations.map(|duration| duration.map(least));
+                    (source.name, source.category, source.tags) = (name.trim().to_owned(), category, tags);
+                    (source.country, source.language, source.enabled) = (country, language, enabled);
+                    source.ignores_freshness = ignores_freshness;
+                    (source.every, source.timeout, source.timeout_first_byte) = (every, timeout, first_byte);
+                    let text = Catalogue { sources: vec![source.clone()] }.to_toml() + &more;
+                    match complaint(&source) {
+                        None => Catalogue::parse(&text).unwrap().sources.remove(0),
+                        Some(_) => source,
+                    }
+                },
+            )
             .prop_filter("what the catalogue would take", |source| complaint(source).is_none())
     }
 

@@ -167,6 +167,10 @@ table! {
         /// Maximum size of a feed after decompression, in bytes; a visit stops there. `body_bytes_max` in the list of sources
         /// overrides it. Neither can exceed 32 MiB.
         body_bytes_max: u64 = "10485760", ValueKind::Integer(KIB, MIB.saturating_mul(32)), RESTART;
+        /// Memory for visits, in bytes: bodies, parsed documents, and items on their way to the disk. Further visits wait while it
+        /// is used up, and so do those that need more of it; one of them may go beyond it, so that it is never too small for a
+        /// feed.
+        memory_bytes: u64 = "134217728", ValueKind::Integer(MIB.saturating_mul(16), TIB), LIVE;
         /// Private or local networks that may be visited, such as "10.1.0.0/16", for sources whose own address lies in them. A
         /// redirect, a hub or a page from elsewhere cannot lead there. "0.0.0.0/0" and "::/0" allow everything to everyone, for
         /// development. Empty: none, so that a feed cannot reach into the network of the daemon.

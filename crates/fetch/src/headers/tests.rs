@@ -94,6 +94,22 @@ fn freshness_is_max_age_or_expires_minus_age() {
 }
 
 #[test]
+fn what_a_304_leaves_out_is_told_from_what_it_takes_back() {
+    let of = |lines| cache_life(&head(lines), now());
+    let aged = of(&[("cache-control", "max-age=60"), ("age", "600")]);
+    assert_eq!((aged.fresh_for, aged.lifetime), (None, Some(Duration::from_secs(60))));
+    assert_eq!(aged.age, Duration::from_secs(600));
+    assert!(aged.is_stated && !aged.is_by_date);
+    assert!(of(&[("expires", "Sun, 06 Nov 1994 08:50:37 GMT")]).is_by_date);
+    for lines in [&[("cache-control", "no-cache")], &[("cache-control", "public")], &[("expires", "0")]] {
+        let taken_back = of(lines);
+        assert!(taken_back.is_stated && taken_back.lifetime.is_none(), "{lines:?}");
+    }
+    let bare = of(&[("age", "30")]);
+    assert_eq!((bare.is_stated, bare.age), (false, Duration::from_secs(30)));
+}
+
+#[test]
 fn validators_are_kept_byte_for_byte_or_not_at_all() {
     let kept = validators(&head(&[("etag", "W/\"a b\u{e9}\""), ("last-modified", "not even a date")]));
     assert_eq!(kept, (Some("W/\"a b\u{e9}\"".to_owned()), Some("not even a date".to_owned())));

@@ -87,7 +87,8 @@ pub(crate) async fn harness_with(parse: ParseFn, visitor: Visitor, credentials: 
     let (notices, received) = broadcast::channel(64);
     let second = Duration::from_secs(1);
     let recorder = recorder.start();
-    let limits = VisitLimits { in_flight: 8, host_in_flight: 8, host_spacing: Duration::ZERO };
+    let host_spacing = Duration::ZERO;
+    let limits = VisitLimits { in_flight: 8, host_in_flight: 8, host_spacing, memory_bytes: 16 << 20 };
     let ctx = VisitContext {
         visitor,
         credentials,

@@ -18,6 +18,11 @@ use crate::config_file::UsageError;
 /// Permissions of a new list; an existing one keeps its own.
 const MODE: u32 = 0o644;
 
+/// Another command has locked the list.
+#[derive(Debug, thiserror::Error)]
+#[error("another command is changing {}; try again when it is done", .0.display())]
+pub(super) struct ListInUse(PathBuf);
+
 /// The list of sources, locked against other commands until dropped.
 pub(super) struct ListFile {
     /// The text of the main file; empty if it does not exist yet.
@@ -43,9 +48,7 @@ impl ListFile {
         let lock = File::open(folder).with_context(|| format!("open the directory {}", folder.display()))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => {
-                anyhow::bail!("another command is changing {}; try again when it is done", path.display())
-            }
+            Err(fs::TryLockError::WouldBlock) => return Err(ListInUse(path).into()),
             Err(fs::TryLockError::Error(error)) => {
                 return Err(error).with_context(|| format!("lock the directory {}", folder.display()));
             }
@@ -62,6 +65,16 @@ impl ListFile {
     /// The main file.
     pub(super) fn path(&self) -> &Path {
         &self.parts[0].path
+    }
+
+    /// Finds out whether the list can be replaced.
+    ///
+    /// # Errors
+    /// If no file can be written in its directory.
+    pub(super) fn check_writable(&self) -> anyhow::Result<()> {
+        let folder = folder(self.path());
+        tempfile::tempfile_in(folder).with_context(|| format!("create a file in {}", folder.display()))?;
+        Ok(())
     }
 
     /// Replaces the text of the main file atomically; it is on disk when this returns.

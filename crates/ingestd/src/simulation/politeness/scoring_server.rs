@@ -314,8 +314,9 @@ impl FeedRecord {
         }
         self.issued = Some((self.last_url.clone(), (etag, last_modified)));
         self.has_read_skips = true;
-        self.no_visit_before(now_ms, stay, "max-age or Expires");
-        self.no_visit_before(now_ms, profile.hint.1, "the document's hint");
+        let patience = profile.patience(now_ms);
+        self.no_visit_before(now_ms, stay.min(patience), "max-age or Expires");
+        self.no_visit_before(now_ms, profile.hint.1.min(patience), "the document's hint");
         self.count(if is_same { "304" } else { "200" });
         let body = if is_same { Body::default() } else { Body::from(document) };
         answer(if is_same { 304 } else { 200 }, &lines, body)

@@ -343,6 +343,19 @@ impl ServerProfile {
         i64::try_from(born_ms).unwrap()
     }
 
+    /// How far the hints of a feed that publishes often count, by the rule that operators read: not at all while there are
+    /// two items in the last hour, and else for as many of its gaps as one gap has half hours.
+    pub(super) fn patience(&self, now_ms: i64) -> Duration {
+        let newest = self.version(now_ms);
+        let hour_ago = now_ms - i64::try_from(HOUR_MS).unwrap();
+        if self.born_ms(newest - 1) > hour_ago || !self.is_dated {
+            return Duration::ZERO;
+        }
+        let gap_s =
+            Duration::from_millis((now_ms - self.born_ms(newest - 14)).unsigned_abs()).as_secs_f64() / 15.0;
+        Duration::from_secs_f64(gap_s * (gap_s / 1800.0).max(1.0))
+    }
+
     pub(super) fn document(&self, now_ms: i64) -> String {
         let skipped = |count: u32, set: u32, element: fn(u32) -> String| {
             (0..count).filter(|n| set >> n & 1 == 1).map(element).collect::<String>()
