@@ -18,7 +18,7 @@ mod optional_part;
 
 pub use client::{ControlAnswer, ControlClient, ControlError, ControlRequest};
 pub use documents::{DocumentAnswer, DocumentHead, DocumentHop};
-pub use orders::{LogLevel, PauseAnswer, PauseOrder, ResumeOrder, VisitAnswer, VisitOrder};
+pub use orders::{LogLevel, PauseAnswer, PauseOrder, ResumeOrder, SourceSelection, VisitAnswer, VisitOrder};
 pub use paths::ControlSocket;
 pub use problem::Problem;
 pub use reload::{CatalogueChanges, ConfigChange, CredentialChanges, ReloadAnswer};

@@ -5,13 +5,31 @@ use serde::{Deserialize, Serialize};
 /// Sources per order; an order with more is refused.
 pub const ORDER_SOURCES_MAX: usize = 1000;
 
+/// Sources by what they are: enabled ones, of which each condition that is given holds; `{}` is all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSelection {
+    /// The last visit failed, or found the feed gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failing: bool,
+    /// Of one of these categories, in upper or lower case; of any if there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub categories: Vec<String>,
+}
+
 /// `POST /visits`: visit sources now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VisitOrder {
-    /// Their ids; every source if left out.
+    /// Their ids; without them and without a selection every source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sources: Option<Vec<String>>,
+    /// Others, however many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub select: Option<SourceSelection>,
+    /// Once without validators, and whatever the answer has is read again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub full: bool,
 }
 
 /// The result of a [`VisitOrder`]: the ids of its sources, by what happened.
@@ -27,6 +45,9 @@ pub struct VisitAnswer {
     pub busy: Vec<String>,
     /// Not visited before they are resumed.
     pub paused: Vec<String>,
+    /// Categories of the selection that no source has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown_categories: Vec<String>,
 }
 
 /// `POST /pauses`: do not visit sources, until a date or until they are resumed. `T` is the type of a date, RFC 3339 in
@@ -45,6 +66,9 @@ pub struct PauseOrder<T = String> {
     /// The reason, shown with the source. At most 200 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Other sources, however many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub select: Option<SourceSelection>,
 }
 
 /// `POST /pauses/end`: resume sources.
@@ -53,6 +77,9 @@ pub struct PauseOrder<T = String> {
 pub struct ResumeOrder {
     /// Their ids.
     pub sources: Vec<String>,
+    /// Other sources, however many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub select: Option<SourceSelection>,
 }
 
 /// The result of a [`PauseOrder`] or a [`ResumeOrder`]: the ids of its sources, by what happened.
@@ -66,6 +93,9 @@ pub struct PauseAnswer {
     pub unknown: Vec<String>,
     /// Disabled in the catalogue.
     pub disabled: Vec<String>,
+    /// Categories of the selection that no source has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown_categories: Vec<String>,
 }
 
 /// The answer of `GET /log-level` and `PUT /log-level`.

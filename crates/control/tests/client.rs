@@ -85,7 +85,7 @@ async fn an_answer_is_read_as_the_requested_type() {
 async fn orders_are_sent_as_json_and_levels_as_text() {
     let answer = r#"{"accepted":["a"],"busy":[],"disabled":[],"paused":[],"unknown":[]}"#;
     let server = Server::answer("202 Accepted", "application/json", answer);
-    let order = VisitOrder { sources: Some(vec!["a".to_owned()]) };
+    let order = VisitOrder { sources: Some(vec!["a".to_owned()]), ..VisitOrder::default() };
     let answer: VisitAnswer = server.client().post("/visits", &order).await.unwrap();
     assert_eq!(answer.accepted, ["a"]);
     let request = server.request();

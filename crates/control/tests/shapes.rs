@@ -171,6 +171,12 @@ fn orders_and_their_answers_read_and_write_unchanged() {
     let nulls = json!({"sources": ["a"], "for_s": null, "until": null, "reason": null});
     assert_eq!(serde_json::from_value::<PauseOrder>(nulls).unwrap().for_s, None);
     round_trip::<ResumeOrder>(r#"{"sources":["a"]}"#);
+    round_trip::<ResumeOrder>(r#"{"sources":[],"select":{"categories":["world"]}}"#);
+    round_trip::<VisitOrder>(r#"{"select":{},"full":true}"#);
+    round_trip::<VisitOrder>(r#"{"select":{"failing":true,"categories":["world","sport"]}}"#);
+    round_trip::<VisitAnswer>(
+        r#"{"accepted":[],"unknown":[],"disabled":[],"busy":[],"paused":[],"unknown_categories":["x"]}"#,
+    );
     round_trip::<PauseAnswer>(r#"{"disabled":[],"done":["alpine-post"],"idle":[],"unknown":["nope"]}"#);
     round_trip::<LogLevel>(r#"{"level":"info"}"#);
 }

@@ -19,7 +19,7 @@ pub const FEEDS_MAX: usize = 100_000;
 /// Maximum number of levels of nested outlines.
 pub const DEPTH_MAX: usize = 64;
 /// Longest value of an attribute, in bytes: longer ones are truncated, which is still too long to be valid.
-const VALUE_BYTES_MAX: usize = 4096;
+const VALUE_BYTES_MAX: usize = 64 * 1024;
 /// Maximum number of attributes of one outline that are kept; further ones are ignored.
 const ATTRIBUTES_MAX: usize = 32;
 /// Maximum number of faults that are kept.

@@ -2,5 +2,7 @@
 
 // The handlers.
 pub(crate) mod routes;
+// Which sources an order is for.
+mod selection;
 // The store's log as the wire reads it.
 pub(crate) mod wire_log;

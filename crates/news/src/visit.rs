@@ -235,6 +235,12 @@ fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
 }
 
 impl SourceState {
+    /// Whether the last visit failed, or found the feed gone.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.failures > 0 || self.last_status == Some(VisitStatus::Gone)
+    }
+
     /// Completes the newest attempt with the counts of the writer.
     pub fn finish_attempt(&mut self, new: u32, updated: u32) {
         if let (Some(attempt), Some(status)) = (self.attempts.last_mut(), self.last_status) {

@@ -142,8 +142,12 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "newswire sources refresh",
         &[
-            ("newswire sources refresh bbc", "Visit a source now"),
-            ("newswire sources refresh bbc dw nhk", "Visit several sources now"),
+            ("newswire sources refresh bbc dw", "Visit two sources now"),
+            ("newswire sources refresh --failing", "Visit the sources whose last visit failed"),
+            (
+                "newswire sources refresh --category science --full",
+                "Have the servers send the documents of one category whole, once",
+            ),
         ],
     ),
     (
@@ -154,6 +158,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "newswire sources pause bbc dw --reason maintenance",
                 "Pause two sources until they are resumed, and say why",
             ),
+            ("newswire sources pause --category sport --for 1d", "Pause a whole category for a day"),
         ],
     ),
     (
@@ -161,6 +166,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[
             ("newswire sources resume bbc", "Visit a paused source again"),
             ("newswire sources resume bbc dw", "Visit two paused sources again"),
+            ("newswire sources resume --category sport", "Visit the paused sources of a category again"),
         ],
     ),
     (

@@ -11,6 +11,7 @@ mod handover;
 mod import;
 mod options;
 mod orders;
+mod refresh;
 mod remove;
 mod show;
 
@@ -42,7 +43,7 @@ enum SourcesCommand {
     /// Show everything about one source
     Show(show::ShowArgs),
     /// Visit sources now; requests stay conditional and within the limits per host
-    Refresh(orders::RefreshArgs),
+    Refresh(refresh::RefreshArgs),
     /// Stop visiting sources for a time or until they are resumed; survives restarts
     Pause(orders::PauseArgs),
     /// Resume paused sources
@@ -81,7 +82,7 @@ pub(crate) async fn run(arguments: SourcesArgs) -> anyhow::Result<Exit> {
     match arguments.command {
         SourcesCommand::List(list) => show::list(&context, list).await,
         SourcesCommand::Show(show) => show::show(&context, show).await,
-        SourcesCommand::Refresh(order) => orders::refresh(&context, order).await,
+        SourcesCommand::Refresh(order) => refresh::refresh(&context, order).await,
         SourcesCommand::Pause(order) => orders::pause(&context, order).await,
         SourcesCommand::Resume(order) => orders::resume(&context, order).await,
         SourcesCommand::Add(arguments) => add::run(&context, *arguments).await,

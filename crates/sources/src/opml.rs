@@ -1,8 +1,9 @@
 //! Converts between OPML and the catalogue.
 //!
 //! Settings that OPML cannot express are attributes in our namespace, so that an import of an export restores them:
-//! `id category country tags every timeout timeoutFirstByte fresh enabled paused pausedReason`. In lists of other programs, folders become the
-//! category and tags, `text` or `title` the name, `language` the language.
+//! `id category country tags every timeout timeoutFirstByte fresh enabled paused pausedReason`, and every other key of a source in
+//! the same spelling (`bodyBytesMax`, `headers` as a TOML table, `basicFile`, …). In lists of other programs, folders become
+//! the category and tags, `text` or `title` the name, `language` the language.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -11,7 +12,7 @@ use std::{
 
 use feed::opml::{Attributes, Opml, Outline};
 use news::{Catalogue, FeedUrl, Pause, Source, SourceId, Timestamp};
-use notation::{Complaint, parse_duration, write_duration};
+use notation::{Complaint, Complaints, parse_duration, write_duration};
 
 /// Our XML namespace.
 const NAMESPACE: &str = "urn:newswire:opml";
@@ -66,10 +67,22 @@ pub struct RefusedOutline {
     pub reason: String,
 }
 
-/// Plans an import; `category` overrides the categories of the list.
+/// Plans an import; `category` overrides the categories of the list. Keys about requests, such as files with credentials
+/// and proxies, are ignored: a list of somebody else must not choose them.
 #[must_use]
 pub fn plan(opml: &Opml, catalogue: &Catalogue, category: Option<&str>) -> ImportPlan {
-    let mut planner = Planner { prefix: prefix(&opml.root), category, known: KnownFeeds::new(catalogue) };
+    plan_as(opml, catalogue, category, false)
+}
+
+/// The same with every key, for a list of the operator's own.
+#[must_use]
+pub fn plan_with_requests(opml: &Opml, catalogue: &Catalogue, category: Option<&str>) -> ImportPlan {
+    plan_as(opml, catalogue, category, true)
+}
+
+fn plan_as(opml: &Opml, catalogue: &Catalogue, category: Option<&str>, has_requests: bool) -> ImportPlan {
+    let (prefix, known) = (prefix(&opml.root), KnownFeeds::new(catalogue));
+    let mut planner = Planner { prefix, category, known, has_requests };
     let mut plan = ImportPlan::default();
     for (line, reason) in &opml.faults {
         plan.refused.push(RefusedOutline { line: *line, name: None, reason: reason.clone() });
@@ -199,14 +212,67 @@ pub fn language(text: &str) -> Option<String> {
 #[must_use]
 pub fn complaint(source: &Source) -> Option<String> {
     let read = Catalogue::parse(&Catalogue { sources: vec![source.clone()] }.to_toml());
-    let first = read.err()?.into_iter().next()?;
-    Some(Complaint { line: None, ..first }.to_string())
+    read.err().map(first)
+}
+
+fn first(complaints: Complaints) -> String {
+    let first = complaints.into_iter().next();
+    first.map_or_else(String::new, |first| Complaint { line: None, ..first }.to_string())
+}
+
+/// Keys that an outline has in a form of their own.
+const OWN_FORM: [&str; 12] = [
+    "id",
+    "url",
+    "name",
+    "category",
+    "country",
+    "language",
+    "tags",
+    "every",
+    "timeout",
+    "timeout_first_byte",
+    "fresh",
+    "enabled",
+];
+/// Other keys whose values are no strings.
+const NO_STRINGS: [&str; 2] = ["body_bytes_max", "headers"];
+
+/// `basic_file` as an attribute: `basicFile`.
+fn camel_case(key: &str) -> String {
+    let mut words = key.split('_');
+    let mut name = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        let (initial, rest) = word.split_at(word.len().min(1));
+        name += &initial.to_ascii_uppercase();
+        name += rest;
+    }
+    name
+}
+
+/// The lines of a `[[source]]` for the attributes of all other keys.
+fn more_keys(attributes: &Attributes, prefix: &str) -> Result<String, String> {
+    let mut lines = String::new();
+    for key in Catalogue::keys().filter(|key| !OWN_FORM.contains(key)) {
+        let Some(text) = attributes.get(&format!("{prefix}:{}", camel_case(key))) else { continue };
+        let value = if NO_STRINGS.contains(&key) {
+            let table = format!("{key} = {text}").parse::<toml::Table>().ok();
+            // Its text may be a secret.
+            let value = table.filter(|table| table.len() == 1).and_then(|mut table| table.remove(key));
+            value.ok_or_else(|| format!("{prefix}:{}: is not written as in TOML", camel_case(key)))?
+        } else {
+            toml::Value::String(text.to_owned())
+        };
+        writeln!(lines, "{key} = {value}").expect("writing to a String cannot fail");
+    }
+    Ok(lines)
 }
 
 struct Planner<'a> {
     prefix: String,
     category: Option<&'a str>,
     known: KnownFeeds,
+    has_requests: bool,
 }
 
 impl Planner<'_> {
@@ -222,13 +288,16 @@ impl Planner<'_> {
         if let Some(id) = self.known.feed(&url) {
             return plan.known.push((line, id.clone()));
         }
-        let (source, paused) = match self.source(outline, url, name.clone()) {
+        let read = self.source(outline, url, name.clone()).and_then(|(source, paused)| {
+            let more = if self.has_requests { more_keys(attributes, &self.prefix)? } else { String::new() };
+            let read = Catalogue::parse(&(Catalogue { sources: vec![source] }.to_toml() + &more));
+            let source = read.map(|read| read.sources.into_iter().next()).map_err(first)?;
+            Ok((source.ok_or("it is no source")?, paused))
+        });
+        let (source, paused) = match read {
             Ok(read) => read,
             Err(reason) => return refuse(reason),
         };
-        if let Some(complaint) = complaint(&source) {
-            return refuse(complaint);
-        }
         self.known.insert(&source);
         plan.added.push(PlannedSource { line, source, paused });
     }
@@ -297,13 +366,24 @@ fn distinct(words: impl Iterator<Item = String>) -> Vec<String> {
     words.filter(|word| seen.insert(word.clone())).take(Catalogue::TAGS_MAX).collect()
 }
 
-/// The catalogue as OPML, and the ids of the sources whose URL was written without its secrets.
+/// What an export does not have of a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The source.
+    pub id: SourceId,
+    /// Secrets, by what they are.
+    pub secrets: Vec<&'static str>,
+    /// Keys that name files: the names are exported, but not what is in the files.
+    pub files: Vec<&'static str>,
+}
+
+/// The catalogue as OPML, and what it does not have.
 #[must_use]
 pub fn write(
     catalogue: &Catalogue,
     pauses: &HashMap<SourceId, Pause>,
     with_secrets: bool,
-) -> (String, Vec<SourceId>) {
+) -> (String, Vec<LeftOut>) {
     let mut folders: BTreeMap<&str, Vec<&Source>> = BTreeMap::new();
     for source in &catalogue.sources {
         folders.entry(&source.category).or_default().push(source);
@@ -312,23 +392,56 @@ pub fn write(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<opml version=\"2.0\" xmlns:newswire=\"{NAMESPACE}\">\n  \
          <head>\n    <title>newswire</title>\n  </head>\n  <body>\n"
     );
-    let mut stripped = Vec::new();
+    let mut all_left_out = Vec::new();
     for (category, sources) in folders {
         writeln!(out, "    <outline{}>", attribute("text", category))
             .expect("writing to a String cannot fail");
         for source in sources {
+            let mut left_out = LeftOut { id: source.id.clone(), secrets: Vec::new(), files: Vec::new() };
+            left_out.files = source.access.keys().into_iter().filter(|key| key.ends_with("_file")).collect();
             let url = if with_secrets { None } else { without_secrets(&source.url) };
-            stripped.extend(url.as_ref().map(|_| source.id.clone()));
+            left_out.secrets.extend(url.as_ref().map(|_| "the secrets of its url"));
             let url = url.unwrap_or_else(|| source.url.secret().to_string());
-            write_outline(&mut out, source, &url, pauses.get(&source.id));
+            let mut more = other_keys(source);
+            if !with_secrets {
+                more.retain(|(key, value)| {
+                    let secret = match key.as_str() {
+                        "headers" => "its headers",
+                        "proxy" if value.contains('@') => "its proxy, which has a password",
+                        _ => return true,
+                    };
+                    left_out.secrets.push(secret);
+                    false
+                });
+            }
+            write_outline(&mut out, source, &url, &more, pauses.get(&source.id));
+            if !left_out.secrets.is_empty() || !left_out.files.is_empty() {
+                all_left_out.push(left_out);
+            }
         }
         out.push_str("    </outline>\n");
     }
     out.push_str("  </body>\n</opml>\n");
-    (out, stripped)
+    (out, all_left_out)
 }
 
-fn write_outline(out: &mut String, source: &Source, url: &str, pause: Option<&Pause>) {
+/// The keys without a form of their own, as the list of sources would have them, and their values.
+fn other_keys(source: &Source) -> Vec<(String, String)> {
+    let text = Catalogue { sources: vec![source.clone()] }.to_toml();
+    let document = text.parse::<toml::Table>().unwrap_or_default();
+    let table = document.get("source").and_then(|list| list.get(0)).and_then(toml::Value::as_table);
+    let others = table.into_iter().flatten().filter(|(key, _)| !OWN_FORM.contains(&key.as_str()));
+    let text = |value: &toml::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    others.map(|(key, value)| (key.clone(), text(value))).collect()
+}
+
+fn write_outline(
+    out: &mut String,
+    source: &Source,
+    url: &str,
+    more: &[(String, String)],
+    pause: Option<&Pause>,
+) {
     let mut outline = String::from("      <outline type=\"rss\"");
     let mut put = |name: &str, value: &str| outline.push_str(&attribute(name, value));
     put("text", &source.name);
@@ -356,6 +469,9 @@ fn write_outline(out: &mut String, source: &Source, url: &str, pause: Option<&Pa
         if let Some(duration) = duration {
             put(name, &write_duration(duration));
         }
+    }
+    for (key, value) in more {
+        put(&format!("newswire:{}", camel_case(key)), value);
     }
     if source.ignores_freshness {
         put("newswire:fresh", "ignore");
@@ -427,7 +543,7 @@ mod tests {
     use super::*;
 
     fn import(text: &str, catalogue: &Catalogue) -> ImportPlan {
-        plan(&read_opml(text.as_bytes()).unwrap(), catalogue, None)
+        plan_with_requests(&read_opml(text.as_bytes()).unwrap(), catalogue, None)
     }
 
     fn list(outlines: &str) -> String {
@@ -515,8 +631,41 @@ mod tests {
         let (list, stripped) = write(&catalogue, &HashMap::new(), false);
         assert!(list.contains("\"https://example.org/f?page=2\"") && list.contains("_id=UC0123"), "{list}");
         assert_eq!(stripped.len(), 1);
+        assert_eq!(
+            (stripped[0].id.as_str(), &stripped[0].secrets[..]),
+            ("a", &["the secrets of its url"][..])
+        );
         let (list, stripped) = write(&catalogue, &HashMap::new(), true);
         assert!(list.contains("SECRET") && stripped.is_empty());
+    }
+
+    #[test]
+    fn an_export_without_secrets_names_what_it_left_out() {
+        let text = "[[source]]\nid = \"a\"\nurl = \"https://example.org/\"\nbasic_file = \"agency\"\n\
+                    headers = { X-Key = \"SECRET\" }\nproxy = \"http://u:SECRET@proxy.example:3128\"\nuser_agent = \"x/1\"\n\
+                    [[source]]\nid = \"b\"\nurl = \"https://example.org/b\"\nproxy = \"http://proxy.example:3128\"\n";
+        let catalogue = Catalogue::parse(text).unwrap();
+        let (list, left_out) = write(&catalogue, &HashMap::new(), false);
+        assert!(!list.contains("SECRET") && list.contains("newswire:basicFile=\"agency\""), "{list}");
+        assert_eq!(list.matches("newswire:proxy=").count(), 1);
+        let secrets = vec!["its headers", "its proxy, which has a password"];
+        let id = SourceId::try_new("a").unwrap();
+        assert_eq!(left_out, [LeftOut { id, secrets, files: vec!["basic_file"] }]);
+    }
+
+    #[test]
+    fn a_list_of_somebody_else_chooses_no_files_and_no_proxy() {
+        let text = list(
+            "<outline text='a' xmlUrl='http://a.example/' newswire:basicFile='/etc/shadow' newswire:every='1h' \
+             newswire:proxy='http://proxy.example:1' newswire:headers='{ a = \"b\" }'/>",
+        );
+        let opml = read_opml(text.as_bytes()).unwrap();
+        let source = &plan(&opml, &Catalogue::default(), None).added[0].source;
+        assert_eq!((source.access.keys(), source.every), (Vec::new(), Some(Duration::from_secs(3600))));
+        let own = plan_with_requests(&opml, &Catalogue::default(), None);
+        assert_eq!(own.added[0].source.access.keys(), ["headers", "basic_file", "proxy"]);
+        let wrong = list("<outline xmlUrl='http://a.example/' newswire:headers='{}&#10;id = \"b\"'/>");
+        assert_eq!(import(&wrong, &Catalogue::default()).refused.len(), 1);
     }
 
     #[test]
@@ -556,6 +705,32 @@ mod tests {
         assert!(lists > 0);
     }
 
+    /// Lines of a source about its requests, each with odd characters.
+    fn any_request() -> impl Strategy<Value = String> {
+        let quoted = |text: String| toml::Value::String(text).to_string();
+        let option = |key: &'static str, value: &'static str| {
+            let line = move |value: String| format!("{key} = {}\n", quoted(value));
+            proptest::option::of(value.prop_map(line)).prop_map(Option::unwrap_or_default)
+        };
+        let header = move |n: usize, value: String| format!("\"X-{n}.y\" = {}", quoted(value));
+        let headers = proptest::collection::vec("[!-~]([ -~]{0,100}[!-~])?", 0..4).prop_map(move |values| {
+            let all: Vec<_> = values.into_iter().enumerate().map(|(n, value)| header(n, value)).collect();
+            if all.is_empty() { String::new() } else { format!("headers = {{ {} }}\n", all.join(", ")) }
+        });
+        let bytes = proptest::option::of(1024_u32..=33_554_432);
+        let bytes = bytes.prop_map(|n| n.map_or(String::new(), |n| format!("body_bytes_max = {n}\n")));
+        let path = "[!-~é]([ -~é]{0,20}[!-~é])?";
+        let credential = prop_oneof![option("basic_file", path), option("bearer_file", path)];
+        let proxy = option("proxy", "http://[a-z]{1,5}:[a-z%]{1,5}@proxy\\.example:[1-9][0-9]{0,3}");
+        let files = (option("cookie_file", path), option("tls_ca_file", path));
+        let agent = option("user_agent", "[!-~]([ -~]{0,40}[!-~])?");
+        (headers, bytes, credential, proxy, files, agent).prop_map(
+            |(headers, bytes, credential, proxy, files, agent)| {
+                [headers, bytes, credential, proxy, files.0, files.1, agent].concat()
+            },
+        )
+    }
+
     fn any_source() -> impl Strategy<Value = Source> {
         let text = "[^\\p{Cc}]{1,30}".prop_filter("a name is not empty", |s: &String| !s.trim().is_empty());
         let word = "[\\p{L}0-9_.-]{1,10}";
@@ -565,6 +740,7 @@ mod tests {
             (proptest::option::of("[a-z]{2,3}(-[A-Za-z0-9]{1,8}){0,2}"), any::<bool>(), any::<bool>()),
             [seconds(), seconds(), seconds()],
             "[a-z0-9/?=&%;\"'<>é ]{0,20}",
+            any_request(),
         )
             .prop_map(
                 |(
@@ -572,11 +748,15 @@ mod tests {
                     (language, enabled, ignores_freshness),
                     durations,
                     path,
+                    more,
                 )| {
                     let id = SourceId::try_new("x").unwrap();
+                    // A source has one credential.
+                    let has_file = more.contains("basic_file") || more.contains("bearer_file");
+                    let user = if has_file { "" } else { "u:p@" };
                     let mut source = Source::new(
                         id,
-                        FeedUrl::try_new(&format!("https://u:p@example.org/{path}")).unwrap(),
+                        FeedUrl::try_new(&format!("https://{user}example.org/{path}")).unwrap(),
                     );
                     let least = |d: Duration| d.max(Duration::from_secs(1));
                     let [every, timeout, first_byte] = durations.map(|duration| duration.map(least));
@@ -584,7 +764,11 @@ mod tests {
                     (source.country, source.language, source.enabled) = (country, language, enabled);
                     source.ignores_freshness = ignores_freshness;
                     (source.every, source.timeout, source.timeout_first_byte) = (every, timeout, first_byte);
-                    source
+                    let text = Catalogue { sources: vec![source.clone()] }.to_toml() + &more;
+                    match complaint(&source) {
+                        None => Catalogue::parse(&text).unwrap().sources.remove(0),
+                        Some(_) => source,
+                    }
                 },
             )
             .prop_filter("what the catalogue would take", |source| complaint(source).is_none())

@@ -141,8 +141,8 @@ impl Refreshes {
 /// # Errors
 /// [`RefreshError::NoDaemon`]; the reason has been logged.
 pub(crate) async fn send(daemon: PeerClient, sources: Vec<String>) -> RefreshResult {
-    let order =
-        serde_json::to_string(&VisitOrder { sources: Some(sources) }).expect("an order has a JSON form");
+    let order = serde_json::to_string(&VisitOrder { sources: Some(sources), ..VisitOrder::default() })
+        .expect("an order has a JSON form");
     let body = daemon.post(VISITS, order, DEADLINE, ANSWER_BYTES_MAX).await;
     let body = body.map_err(|error| {
         tracing::warn!(%error, "could not forward a refresh to the daemon");

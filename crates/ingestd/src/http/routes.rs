@@ -19,7 +19,10 @@ use actix_web::{
     web,
 };
 use actix_web_lab::sse::{self, Sse};
-use control::{IngestHealth, PauseOrder, Problem, ResumeOrder, VisitOrder, orders::ORDER_SOURCES_MAX, paths};
+use control::{
+    IngestHealth, PauseAnswer, PauseOrder, Problem, ResumeOrder, SourceSelection, VisitAnswer, VisitOrder,
+    orders::ORDER_SOURCES_MAX, paths,
+};
 use daemon::admin::ReloadOrder;
 use futures_util::{Stream as _, StreamExt as _, stream};
 use news::{Cursor, Pause, Seq, SourceInFull, Timestamp};
@@ -28,7 +31,7 @@ use serde_json::{json, value::RawValue};
 use tokio::sync::{mpsc, oneshot};
 use wire::{EventLog as _, LogBounds, LogError, LogEvent, Publisher, StreamBlock};
 
-use super::wire_log::WireLog;
+use super::{selection::SelectedSources, wire_log::WireLog};
 use crate::{
     messages::{SetPause, VisitSources},
     status::{metrics::IngestMetrics, registry::SourceRegistry},
@@ -302,20 +305,24 @@ async fn source(state: web::Data<ControlState>, id: web::Path<String>) -> HttpRe
 }
 
 async fn visits(state: web::Data<ControlState>, order: web::Json<VisitOrder>) -> HttpResponse {
-    let all = || state.registry.entries().iter().map(|entry| entry.source.id.to_string()).collect();
-    let ids: Vec<String> = match order.into_inner().sources {
-        Some(ids) if ids.len() > ORDER_SOURCES_MAX => return too_many_sources(),
-        Some(ids) => ids,
-        None => all(),
+    let VisitOrder { sources, select, full } = order.into_inner();
+    let select = select.or_else(|| sources.is_none().then(SourceSelection::default));
+    let selected = SelectedSources::try_new(&state.registry, sources.unwrap_or_default(), select.as_ref());
+    let SelectedSources { ids, unknown_categories } = match selected {
+        Ok(selected) => selected,
+        Err(refusal) => return daemon::problem::response(&refusal),
     };
+    if full {
+        ids.iter().filter_map(|id| state.registry.get(id)).for_each(|entry| entry.order_full_visit());
+    }
     match state.visits.send(VisitSources(ids)).timeout(ACTOR_TIMEOUT).await {
-        Ok(answer) => HttpResponse::Accepted().json(answer),
+        Ok(answer) => HttpResponse::Accepted().json(VisitAnswer { unknown_categories, ..answer }),
         Err(_) => supervisor_busy(),
     }
 }
 
 async fn pauses(state: web::Data<ControlState>, order: web::Json<PauseOrder<Timestamp>>) -> HttpResponse {
-    let PauseOrder { sources, for_s, until, reason } = order.into_inner();
+    let PauseOrder { sources, for_s, until, reason, select } = order.into_inner();
     let since = Timestamp::from_millis(state.clock.now_millis());
     let until = until.or(for_s.map(|seconds| since.plus(Duration::from_secs(seconds))));
     if until.is_some_and(|until| until <= since) {
@@ -324,26 +331,40 @@ async fn pauses(state: web::Data<ControlState>, order: web::Json<PauseOrder<Time
     if reason.as_ref().is_some_and(|reason| reason.len() > Pause::REASON_BYTES_MAX) {
         return problem(400, "long-reason", "the reason is too long; at most 200 bytes");
     }
-    set_pause(&state, sources, Some(Pause { since, until, reason })).await
+    set_pause(&state, sources, select.as_ref(), Some(Pause { since, until, reason })).await
 }
 
 async fn end_pauses(state: web::Data<ControlState>, order: web::Json<ResumeOrder>) -> HttpResponse {
-    set_pause(&state, order.into_inner().sources, None).await
+    let ResumeOrder { sources, select } = order.into_inner();
+    set_pause(&state, sources, select.as_ref(), None).await
 }
 
-async fn set_pause(state: &ControlState, ids: Vec<String>, pause: Option<Pause>) -> HttpResponse {
-    if ids.len() > ORDER_SOURCES_MAX {
-        return too_many_sources();
+async fn set_pause(
+    state: &ControlState,
+    named: Vec<String>,
+    select: Option<&SourceSelection>,
+    pause: Option<Pause>,
+) -> HttpResponse {
+    let selected = match SelectedSources::try_new(&state.registry, named, select) {
+        Ok(selected) => selected,
+        Err(refusal) => return daemon::problem::response(&refusal),
+    };
+    let mut all = PauseAnswer { unknown_categories: selected.unknown_categories, ..PauseAnswer::default() };
+    // Each part is one commit.
+    for ids in selected.ids.chunks(ORDER_SOURCES_MAX) {
+        let order = SetPause { ids: ids.to_vec(), pause: pause.clone() };
+        match state.pauses.send(order).timeout(ACTOR_TIMEOUT).await {
+            Ok(Ok(answer)) => {
+                all.done.extend(answer.done);
+                all.idle.extend(answer.idle);
+                all.unknown.extend(answer.unknown);
+                all.disabled.extend(answer.disabled);
+            }
+            Ok(Err(closed)) => return problem(503, "log-closed", closed.to_string()),
+            Err(_) => return supervisor_busy(),
+        }
     }
-    match state.pauses.send(SetPause { ids, pause }).timeout(ACTOR_TIMEOUT).await {
-        Ok(Ok(answer)) => HttpResponse::Ok().json(answer),
-        Ok(Err(closed)) => problem(503, "log-closed", closed.to_string()),
-        Err(_) => supervisor_busy(),
-    }
-}
-
-fn too_many_sources() -> HttpResponse {
-    problem(413, "too-many-sources", format!("too many sources; at most {ORDER_SOURCES_MAX} per request"))
+    HttpResponse::Ok().json(all)
 }
 
 fn supervisor_busy() -> HttpResponse {

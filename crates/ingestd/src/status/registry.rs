@@ -39,6 +39,8 @@ struct Inner {
     state: SourceState,
     restarts: u32,
     last_event: Option<Cursor>,
+    /// An operator ordered a visit without validators, and none has begun since.
+    full_visit: bool,
 }
 
 impl Inner {
@@ -166,6 +168,27 @@ impl SourceEntry {
     /// For a visit that an operator ordered: the document gets another chance.
     pub(crate) fn lift_quarantine(&self) {
         self.inner().state.quarantine = None;
+    }
+
+    /// The next visit is sent no validators, and its document is read even if it has the same bytes. Nothing happens to a
+    /// source that takes no orders.
+    pub(crate) fn order_full_visit(&self) {
+        let mut inner = self.inner();
+        inner.full_visit = self.source.enabled && inner.state.paused.is_none();
+    }
+
+    pub(crate) fn is_full_visit_ordered(&self) -> bool {
+        self.inner().full_visit
+    }
+
+    /// Whether the visit that begins now is ordered to be a full one; the next one is not.
+    pub(crate) fn take_full_visit(&self) -> bool {
+        std::mem::take(&mut self.inner().full_visit)
+    }
+
+    /// Whether the last visit failed, or found the feed gone.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.inner().state.is_failing()
     }
 
     pub(crate) fn has_websub(&self) -> bool {

@@ -16,7 +16,7 @@ use super::{
     outcome::{ParseOutcome, VisitInputs, VisitOutcome},
     parse::{FetchedBody, parse_body},
     redirects::effective_url,
-    validators::{request_hash, validators},
+    validators::{forget_document, request_hash, validators},
 };
 use crate::{
     documents::FetchedDocument,
@@ -216,7 +216,11 @@ async fn fetch_and_parse(
     url: &FeedUrl,
     permit: &mut VisitPermit,
 ) -> Option<FetchedVisit> {
-    let (source, state) = (&entry.source, entry.state());
+    let (source, mut state) = (&entry.source, entry.state());
+    let is_full = entry.take_full_visit();
+    if is_full {
+        forget_document(&mut state);
+    }
     entry.set_activity(Activity::Fetching, ctx.now());
     let options = match ctx.credentials.request_options(&source.access).await {
         Ok(options) => options,
@@ -244,7 +248,12 @@ async fn fetch_and_parse(
     let mut report = tokio::select! {
         biased;
         report = work::during("fetching", source.id.as_str(), ctx.visitor.visit(&request)) => report,
-        () = permit.preempted() => return None,
+        () = permit.preempted() => {
+            if is_full {
+                entry.order_full_visit();
+            }
+            return None;
+        }
     };
     permit.pin();
     let (parsed, parse_time, memory) = parse_answer(ctx, entry, &state, &memory, &mut report).await;

@@ -127,6 +127,10 @@ impl SourceActor {
                 if actor.stops_after_visit {
                     return actor_ctx.stop();
                 }
+                // Ordered after this visit had sent its request.
+                if actor.entry.is_full_visit_ordered() {
+                    return actor.begin(None, actor_ctx);
+                }
                 actor.schedule(actor_ctx);
             } else if actor.stops_after_visit {
                 actor_ctx.stop();

@@ -30,6 +30,12 @@ pub(super) fn validators(
     (state.etag.as_deref(), state.last_modified.as_deref())
 }
 
+/// For a visit that an operator ordered in full: as if no document was ever received. If it fails, the next one is
+/// conditional again, because the state that it began with stays.
+pub(super) fn forget_document(state: &mut SourceState) {
+    (state.etag, state.last_modified, state.validator_key, state.body_hash) = (None, None, None, None);
+}
+
 /// Binds a state to a request. What another request was answered with is removed, even if the first visit here fails.
 pub(super) fn bind_to(state: &mut SourceState, request_hash: u64) {
     if state.url_hash != request_hash {

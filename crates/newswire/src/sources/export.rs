@@ -19,7 +19,7 @@ pub(super) struct ExportArgs {
     /// File to write [default: standard output]
     #[arg(value_name = "FILE")]
     opml: Option<PathBuf>,
-    /// Keep user names, passwords and keys in URLs
+    /// Keep user names, passwords and keys in URLs, headers, and proxies with a password
     #[arg(long)]
     with_secrets: bool,
 }
@@ -35,9 +35,16 @@ pub(super) async fn run(context: &CommandContext, arguments: ExportArgs) -> anyh
             HashMap::new()
         }
     };
-    let (text, stripped) = opml::write(&catalogue, &pauses, arguments.with_secrets);
-    for id in stripped {
-        out::stderr_line(&format!("{id}: secrets were removed from its URL; --with-secrets keeps them"));
+    let (text, left_out) = opml::write(&catalogue, &pauses, arguments.with_secrets);
+    for opml::LeftOut { id, secrets, files } in left_out {
+        if !secrets.is_empty() {
+            let secrets = secrets.join(" and ");
+            out::stderr_line(&format!("{id}: left out {secrets}; --with-secrets keeps secrets"));
+        }
+        if !files.is_empty() {
+            let files = files.join(", ");
+            out::stderr_line(&format!("{id}: what is in its files ({files}) is not exported; copy them"));
+        }
     }
     match arguments.opml {
         Some(path) => {

@@ -14,7 +14,7 @@ use daemon::Exit;
 use feed::opml::{BYTES_MAX, read_opml};
 use news::{Catalogue, Pause};
 use serde_json::{Value, json};
-use sources::opml::{ImportPlan, ImportedPause, PlannedSource, plan};
+use sources::opml::{ImportPlan, ImportedPause, PlannedSource, plan_with_requests};
 
 use super::{
     CommandContext,
@@ -47,7 +47,7 @@ pub(super) async fn run(context: &CommandContext, arguments: ImportArgs) -> anyh
         read_opml(&bytes).with_context(|| format!("{}: nothing was imported", safe(&arguments.opml)))?;
     drop(bytes);
     let file = ListFile::open(&context.list)?;
-    let plan = plan(&opml, &file.catalogue, arguments.category.as_deref());
+    let plan = plan_with_requests(&opml, &file.catalogue, arguments.category.as_deref());
     let total = file.catalogue.sources.len() + plan.added.len();
     anyhow::ensure!(
         total <= Catalogue::SOURCES_MAX,
@@ -98,6 +98,15 @@ fn print_result(
         return Ok(());
     }
     for PlannedSource { source, .. } in &plan.added {
+        let keys = source.access.keys();
+        if !keys.is_empty() {
+            // A list of somebody else could have its server sent what is in a file of this machine.
+            let keys = keys.join(", ");
+            out::stderr_line(&format!(
+                "{}: takes {keys} from the list; make sure that it is yours",
+                source.id
+            ));
+        }
         let verb = if arguments.dry_run { "would add" } else { "added" };
         out::stdout_line(&format!("{verb} {} [{}] {}", source.id, source.category, source.url))?;
     }
@@ -153,8 +162,13 @@ async fn pause_marked(
             continue;
         }
         let reason = reason.as_deref().map(|r| &r[..r.floor_char_boundary(Pause::REASON_BYTES_MAX)]);
-        let order =
-            PauseOrder { sources: Vec::new(), for_s: None, until: *until, reason: reason.map(str::to_owned) };
+        let order = PauseOrder {
+            sources: Vec::new(),
+            for_s: None,
+            until: *until,
+            reason: reason.map(str::to_owned),
+            select: None,
+        };
         orders::pause_quietly(context, ids, &order).await?;
     }
     Ok(is_running || orders.is_empty())

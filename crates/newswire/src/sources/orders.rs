@@ -1,4 +1,4 @@
-//! Orders to the running daemon: visit, pause and resume sources, and reload the list.
+//! Orders to the running daemon: pause and resume sources, and reload the list.
 
 use std::{path::Path, time::Duration};
 
@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use control::{
     CatalogueChanges, ControlError, ControlSocket, PauseAnswer, PauseOrder, ReloadAnswer, ResumeOrder,
-    VisitAnswer, VisitOrder, orders::ORDER_SOURCES_MAX, paths,
+    SourceSelection, orders::ORDER_SOURCES_MAX, paths,
 };
 use daemon::Exit;
 use notation::{BadDuration, DURATION_MAX, parse_duration_within};
@@ -23,20 +23,15 @@ use crate::{
 const RELOAD_BUSY_MAX: Duration = Duration::from_secs(60);
 const RELOAD_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
-/// Arguments of `newswire sources refresh`.
-#[derive(Debug, Args)]
-pub(super) struct RefreshArgs {
-    /// Ids of the sources
-    #[arg(required = true, value_name = "ID")]
-    ids: Vec<String>,
-}
-
 /// Arguments of `newswire sources pause`.
 #[derive(Debug, Args)]
 pub(super) struct PauseArgs {
     /// Ids of the sources
-    #[arg(required = true, value_name = "ID")]
+    #[arg(required_unless_present = "category", value_name = "ID")]
     ids: Vec<String>,
+    /// Pause all sources of this category; may be given several times
+    #[arg(long, value_name = "CATEGORY")]
+    category: Vec<String>,
     /// Duration, such as 90s, 15m, 2h or 3d [default: until they are resumed]
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     duration: Option<Duration>,
@@ -49,8 +44,11 @@ pub(super) struct PauseArgs {
 #[derive(Debug, Args)]
 pub(super) struct ResumeArgs {
     /// Ids of the sources
-    #[arg(required = true, value_name = "ID")]
+    #[arg(required_unless_present = "category", value_name = "ID")]
     ids: Vec<String>,
+    /// Resume all sources of this category that are paused; may be given several times
+    #[arg(long, value_name = "CATEGORY")]
+    category: Vec<String>,
 }
 
 /// A duration on the command line.
@@ -58,71 +56,69 @@ pub(super) fn duration(text: &str) -> Result<Duration, BadDuration> {
     parse_duration_within(text, Duration::from_secs(1)..=DURATION_MAX)
 }
 
-pub(super) async fn refresh(
-    context: &CommandContext,
-    RefreshArgs { ids }: RefreshArgs,
-) -> anyhow::Result<Exit> {
-    let mut exit = Exit::Ok;
-    for ids in ids.chunks(ORDER_SOURCES_MAX) {
-        let answer: VisitAnswer =
-            send(context, paths::VISITS, &VisitOrder { sources: Some(ids.to_vec()) }).await?;
-        print_each(&answer.accepted, "is being visited")?;
-        print_each(&answer.busy, "has been ordered already")?;
-        let paused = print_each(&answer.paused, "is paused: not visited before `newswire sources resume`")?;
-        let disabled = print_each(&answer.disabled, "is disabled in the list of sources")?;
-        let unknown = print_each(&answer.unknown, "is unknown")?;
-        if paused || disabled || unknown {
-            exit = Exit::Failure;
-        }
-    }
-    Ok(exit)
+/// What each of the orders is for: some of the ids, or the categories.
+fn parts(
+    ids: &[String],
+    categories: Vec<String>,
+) -> impl Iterator<Item = (Vec<String>, Option<SourceSelection>)> {
+    let select = SourceSelection { failing: false, categories };
+    let selected = (!select.categories.is_empty()).then_some((Vec::new(), Some(select)));
+    ids.chunks(ORDER_SOURCES_MAX).map(|ids| (ids.to_vec(), None)).chain(selected)
 }
 
 pub(super) async fn pause(context: &CommandContext, arguments: PauseArgs) -> anyhow::Result<Exit> {
-    let mut order = PauseOrder::<String> {
-        sources: Vec::new(),
-        for_s: arguments.duration.map(|duration| duration.as_secs()),
-        until: None,
-        reason: arguments.reason,
-    };
+    let PauseArgs { ids, category, duration, reason } = arguments;
+    let for_s = duration.map(|duration| duration.as_secs());
     let mut exit = Exit::Ok;
-    for ids in arguments.ids.chunks(ORDER_SOURCES_MAX) {
-        order.sources = ids.to_vec();
+    for (sources, select) in parts(&ids, category) {
+        let order = PauseOrder::<String> { sources, for_s, until: None, reason: reason.clone(), select };
         let answer: PauseAnswer = send(context, paths::PAUSES, &order).await?;
         print_each(&answer.done, "is paused")?;
         let disabled =
             print_each(&answer.disabled, "is disabled in the list of sources, so it is not visited anyway")?;
         let unknown = print_each(&answer.unknown, "is unknown")?;
-        if disabled || unknown {
+        if print_unknown_categories(&answer.unknown_categories) || disabled || unknown {
             exit = Exit::Failure;
         }
     }
     Ok(exit)
 }
 
-pub(super) async fn resume(context: &CommandContext, ResumeArgs { ids }: ResumeArgs) -> anyhow::Result<Exit> {
+pub(super) async fn resume(context: &CommandContext, arguments: ResumeArgs) -> anyhow::Result<Exit> {
     let mut exit = Exit::Ok;
-    for ids in ids.chunks(ORDER_SOURCES_MAX) {
-        let answer: PauseAnswer =
-            send(context, paths::PAUSES_END, &ResumeOrder { sources: ids.to_vec() }).await?;
+    for (sources, select) in parts(&arguments.ids, arguments.category) {
+        let is_selection = select.is_some();
+        let answer: PauseAnswer = send(context, paths::PAUSES_END, &ResumeOrder { sources, select }).await?;
         print_each(&answer.done, "is visited again")?;
-        print_each(&answer.idle, "was not paused")?;
+        if !is_selection {
+            print_each(&answer.idle, "was not paused")?;
+        } else if answer.done.is_empty() && answer.unknown_categories.is_empty() {
+            out::stdout_line("none of these sources was paused")?;
+        }
         let disabled = print_each(&answer.disabled, "is disabled in the list of sources; enable it there")?;
         let unknown = print_each(&answer.unknown, "is unknown")?;
-        if disabled || unknown {
+        if print_unknown_categories(&answer.unknown_categories) || disabled || unknown {
             exit = Exit::Failure;
         }
     }
     Ok(exit)
+}
+
+/// Returns whether there are any.
+pub(super) fn print_unknown_categories(categories: &[String]) -> bool {
+    for category in categories {
+        out::stderr_line(&format!("no source has the category {}", safe(category)));
+    }
+    !categories.is_empty()
 }
 
 /// Prints the result for these sources; returns whether there are any.
-fn print_each(ids: &[String], what: &str) -> std::io::Result<bool> {
+pub(super) fn print_each(ids: &[String], what: &str) -> std::io::Result<bool> {
     ids.iter().try_for_each(|id| out::stdout_line(&format!("{} {what}", safe(id))))?;
     Ok(!ids.is_empty())
 }
 
-async fn send<T: DeserializeOwned>(
+pub(super) async fn send<T: DeserializeOwned>(
     context: &CommandContext,
     path: &str,
     order: &impl Serialize,
@@ -134,6 +130,12 @@ async fn send<T: DeserializeOwned>(
 pub(super) fn explain(error: &ControlError) -> anyhow::Error {
     let text = unanswered::explain(error, "ingestd");
     match error {
+        // An older daemon, which does not know a field of the order.
+        ControlError::Problem(problem) if problem.code == "bad-body" => {
+            anyhow::anyhow!(
+                "the daemon does not understand the order: {text}; if it is older than this tool, restart it"
+            )
+        }
         ControlError::Problem(_) => anyhow::anyhow!("the daemon refuses: {text}"),
         _ => anyhow::anyhow!(text),
     }

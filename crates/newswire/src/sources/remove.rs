@@ -12,30 +12,53 @@ use crate::out::{self, safe};
 #[derive(Debug, Args)]
 pub(super) struct RemoveArgs {
     /// Ids of the sources
-    #[arg(required = true, value_name = "ID")]
+    #[arg(required_unless_present = "category", value_name = "ID")]
     ids: Vec<String>,
+    /// Remove all sources of this category; may be given several times
+    #[arg(long, value_name = "CATEGORY")]
+    category: Vec<String>,
 }
 
 pub(super) async fn run(context: &CommandContext, arguments: RemoveArgs) -> anyhow::Result<Exit> {
     let file = ListFile::open(&context.list)?;
-    let listed: HashSet<_> = file.catalogue.sources.iter().map(|source| source.id.as_str()).collect();
-    let removed: HashSet<_> = arguments.ids.iter().map(String::as_str).collect();
-    let mut exit = Exit::Ok;
-    for id in &arguments.ids {
-        if !listed.contains(id.as_str()) {
-            out::stderr_line(&format!("{} is not in {}", safe(id), file.path().display()));
-            exit = Exit::Failure;
-        }
-    }
-    if removed.is_disjoint(&listed) {
+    let (removed, is_complete) = choose(&file, &arguments);
+    let exit = if is_complete { Exit::Ok } else { Exit::Failure };
+    if removed.is_empty() {
         return Ok(exit);
     }
-    file.remove(&removed)?;
-    for id in arguments.ids.iter().filter(|id| listed.contains(id.as_str())) {
+    file.remove(&removed.iter().copied().collect())?;
+    for id in &removed {
         out::stdout_line(&format!("removed {id}"))?;
     }
     match orders::reload(context).await?.print(file.path()) {
         Exit::Ok => Ok(exit),
         other => Ok(other),
     }
+}
+
+/// The ids to remove, each once, and whether all that was named is in the list; what is not is told.
+fn choose<'a>(file: &'a ListFile, arguments: &'a RemoveArgs) -> (Vec<&'a str>, bool) {
+    let sources = &file.catalogue.sources;
+    let listed: HashSet<_> = sources.iter().map(|source| source.id.as_str()).collect();
+    let (mut removed, mut is_complete) = (Vec::new(), true);
+    for id in &arguments.ids {
+        if listed.contains(id.as_str()) {
+            removed.push(id.as_str());
+        } else {
+            out::stderr_line(&format!("{} is not in {}", safe(id), file.path().display()));
+            is_complete = false;
+        }
+    }
+    for category in &arguments.category {
+        let wanted = category.to_lowercase();
+        let before = removed.len();
+        let is_in = |source: &&news::Source| source.category.to_lowercase() == wanted;
+        removed.extend(sources.iter().filter(is_in).map(|source| source.id.as_str()));
+        if removed.len() == before {
+            is_complete &= !orders::print_unknown_categories(std::slice::from_ref(category));
+        }
+    }
+    let mut once = HashSet::new();
+    removed.retain(|id| once.insert(*id));
+    (removed, is_complete)
 }

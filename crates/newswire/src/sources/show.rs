@@ -132,7 +132,7 @@ fn rows(sources: &[SourceStatus]) -> Vec<Vec<String>> {
 }
 
 /// How the last visit ended, with the HTTP status if there was one.
-fn last(source: &SourceStatus) -> String {
+pub(super) fn last(source: &SourceStatus) -> String {
     match (source.last_status, source.last_code) {
         (None, _) => "-".to_owned(),
         (Some(status), None) => status.as_str().to_owned(),
@@ -140,18 +140,27 @@ fn last(source: &SourceStatus) -> String {
     }
 }
 
-pub(super) async fn show(context: &CommandContext, ShowArgs { id, json }: ShowArgs) -> anyhow::Result<Exit> {
+/// One source; `None` if the daemon has none with this id.
+pub(super) async fn fetch_one(context: &CommandContext, id: &str) -> anyhow::Result<Option<SourceStatus>> {
+    Ok(get(context, id).await?.map(|source| source.status))
+}
+
+async fn get(context: &CommandContext, id: &str) -> anyhow::Result<Option<ListedSource>> {
     // Only a valid id may become part of a path.
-    let parsed = news::SourceId::try_new(&id);
-    let id = parsed.map_err(|bad| anyhow::anyhow!("{}: {bad}", safe(&id)))?;
-    let ListedSource { raw: source, .. } = match context.daemon.get(&format!("/sources/{id}")).await {
-        Ok(source) => source,
+    let parsed = news::SourceId::try_new(id);
+    let id = parsed.map_err(|bad| anyhow::anyhow!("{}: {bad}", safe(id)))?;
+    match context.daemon.get(&format!("/sources/{id}")).await {
+        Ok(source) => Ok(Some(source)),
         Err(
             ControlError::Problem(Problem { status: 404, .. }) | ControlError::Status { status: 404, .. },
-        ) => {
-            anyhow::bail!("there is no source {id}; `newswire sources list` shows all ids")
-        }
-        Err(error) => return Err(explain(&error)),
+        ) => Ok(None),
+        Err(error) => Err(explain(&error)),
+    }
+}
+
+pub(super) async fn show(context: &CommandContext, ShowArgs { id, json }: ShowArgs) -> anyhow::Result<Exit> {
+    let Some(ListedSource { raw: source, .. }) = get(context, &id).await? else {
+        anyhow::bail!("there is no source {id}; `newswire sources list` shows all ids")
     };
     if json {
         out::stdout_line(&source.to_string())?;

@@ -1,0 +1,113 @@
+//! Which sources an order is for: those that it names, and those that its selection describes.
+
+use std::collections::HashSet;
+
+use control::{Problem, SourceSelection, orders::ORDER_SOURCES_MAX};
+
+use crate::status::registry::{SourceEntry, SourceRegistry};
+
+/// The sources of an order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct SelectedSources {
+    /// As named, and then those of the selection in the order of their ids.
+    pub(super) ids: Vec<String>,
+    /// Categories that no source has.
+    pub(super) unknown_categories: Vec<String>,
+}
+
+impl SelectedSources {
+    /// # Errors
+    /// If the order names too many sources.
+    pub(super) fn try_new(
+        registry: &SourceRegistry,
+        named: Vec<String>,
+        select: Option<&SourceSelection>,
+    ) -> Result<Self, Problem> {
+        if named.len() > ORDER_SOURCES_MAX {
+            let detail = format!("too many sources; at most {ORDER_SOURCES_MAX} per request");
+            return Err(Problem::new(413, "too-many-sources", detail));
+        }
+        let mut selected = Self { ids: named, unknown_categories: Vec::new() };
+        let Some(select) = select else { return Ok(selected) };
+        let entries = registry.entries();
+        let wanted: Vec<_> = select.categories.iter().map(|category| category.to_lowercase()).collect();
+        let has = |entry: &SourceEntry, category: &String| entry.source.category.to_lowercase() == *category;
+        for (category, written) in wanted.iter().zip(&select.categories) {
+            if !entries.iter().any(|entry| has(entry, category)) {
+                selected.unknown_categories.push(written.clone());
+            }
+        }
+        let is_selected = |entry: &SourceEntry| {
+            entry.source.enabled
+                && (!select.failing || entry.is_failing())
+                && (wanted.is_empty() || wanted.iter().any(|category| has(entry, category)))
+        };
+        let more = entries.iter().filter(|entry| is_selected(entry)).map(|entry| entry.source.id.to_string());
+        let named: HashSet<_> = selected.ids.iter().cloned().collect();
+        selected.ids.extend(more.filter(|id| !named.contains(id)));
+        Ok(selected)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use news::{FeedUrl, Source, SourceId, SourceState, VisitStatus};
+
+    use super::*;
+
+    fn registry() -> SourceRegistry {
+        let registry = SourceRegistry::default();
+        let gone = SourceState { last_status: Some(VisitStatus::Gone), ..SourceState::default() };
+        let failed = SourceState { failures: 2, ..SourceState::default() };
+        for (id, category, state) in [
+            ("a", "world", SourceState::default()),
+            ("b", "world", failed.clone()),
+            ("c", "Été", gone),
+            ("d", "sport", SourceState::default()),
+            ("off", "world", failed),
+        ] {
+            let url = FeedUrl::try_new("https://example.org/").unwrap();
+            let mut source = Source::new(SourceId::try_new(id).unwrap(), url);
+            (source.category, source.enabled) = (category.to_owned(), id != "off");
+            registry.insert(Arc::new(SourceEntry::new(Arc::new(source), state)));
+        }
+        registry
+    }
+
+    fn select(named: &[&str], failing: bool, categories: &[&str]) -> (Vec<String>, Vec<String>) {
+        let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let select = SourceSelection { failing, categories: owned(categories) };
+        let selected = SelectedSources::try_new(&registry(), owned(named), Some(&select)).unwrap();
+        (selected.ids, selected.unknown_categories)
+    }
+
+    #[test]
+    fn every_condition_that_is_given_holds_for_a_selected_source() {
+        let ids = |failing, categories: &[&str]| select(&[], failing, categories).0.join(" ");
+        assert_eq!(ids(false, &[]), "a b c d");
+        assert_eq!(ids(true, &[]), "b c");
+        assert_eq!(ids(false, &["World", "sport"]), "a b d");
+        assert_eq!(ids(true, &["world"]), "b");
+        assert_eq!(ids(false, &["ÉTÉ"]), "c");
+    }
+
+    #[test]
+    fn named_sources_come_first_and_no_source_twice() {
+        assert_eq!(select(&["d", "b", "x"], false, &["world"]).0, ["d", "b", "x", "a"]);
+        let none = SelectedSources::try_new(&registry(), vec!["x".to_owned()], None).unwrap();
+        assert_eq!(none.ids, ["x"]);
+    }
+
+    #[test]
+    fn a_category_that_no_source_has_is_told() {
+        assert_eq!(select(&[], false, &["Wrold", "sport"]), (vec!["d".to_owned()], vec!["Wrold".to_owned()]));
+    }
+
+    #[test]
+    fn an_order_names_a_limited_number_of_sources() {
+        let many = vec!["a".to_owned(); ORDER_SOURCES_MAX + 1];
+        assert_eq!(SelectedSources::try_new(&registry(), many, None).unwrap_err().status, 413);
+    }
+}
