@@ -130,11 +130,12 @@ fn document(
     mut warnings: Vec<Warning>,
     damaged: bool,
 ) -> FeedDocument {
-    let Parsed { feed, mut items, rhythm, dropped } = parsed;
+    let Parsed { feed, mut items, rhythm, rhythm_warnings, dropped } = parsed;
     let about_all = |message: String| Warning { line: None, column: None, message };
     if encoding.lossy {
         warnings.push(about_all(format!("bytes that are not valid {encoding} were replaced by U+FFFD")));
     }
+    warnings.extend(rhythm_warnings.into_iter().map(about_all));
     let silent = drop_silent(&mut items);
     if silent > 0 {
         warnings.push(about_all(format!("items without title, link and text were dropped: {silent}")));

@@ -27,6 +27,8 @@ pub(crate) struct Parsed {
     pub(crate) feed: FeedInfo,
     pub(crate) items: Vec<Item>,
     pub(crate) rhythm: Rhythm,
+    /// Warnings about the rhythm.
+    pub(crate) rhythm_warnings: Vec<String>,
     pub(crate) dropped: usize,
 }
 

@@ -120,6 +120,7 @@ impl CanonicalWriter {
             language: feed.language.take(),
             links: feed.links,
             base: feed.base,
+            update_period: feed.update_period.take(),
         };
         (out, side)
     }

@@ -296,6 +296,8 @@ pub(crate) struct FeedExtras {
     pub(crate) links: Vec<FeedLink>,
     pub(crate) language: Option<String>,
     pub(crate) base: Option<Rc<Url>>,
+    /// `sy:updatePeriod` as written: the crate takes what it does not know for `daily`.
+    pub(crate) update_period: Option<String>,
 }
 
 /// What they do not support, for an item, and long texts, which each parser would copy again.

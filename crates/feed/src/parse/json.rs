@@ -82,7 +82,7 @@ fn map(partial: PartialFeed, hints: &Hints<'_>, html: HtmlMode) -> Parsed {
         })
         .collect();
     let dropped = partial.dropped + count - items.len();
-    Parsed { feed, items, rhythm: Rhythm::default(), dropped }
+    Parsed { feed, items, rhythm: Rhythm::default(), rhythm_warnings: Vec::new(), dropped }
 }
 
 /// What has been read of the document so far.

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use news::{Author, Timestamp};
-use rss::extension::syndication::UpdatePeriod;
 use url::Url;
 
 use super::{Context, HtmlMode, Parsed, RawItem, assemble::assemble, kept};
@@ -50,15 +49,15 @@ fn read_rss(normal: Normalised<'_>, hints: &Hints<'_>, html: HtmlMode) -> Result
         side.base.as_deref().cloned().or_else(|| resolve(feed.link.as_deref()?, None)).or(hints.url.cloned());
     let language = feed.language.as_deref().or(hints.language);
     let context = Context { site: site.as_ref(), language, html };
-    let rhythm = rhythm_of(&channel);
+    let (rhythm, rhythm_warnings) = rhythm_of(&channel, side.update_period.as_deref());
     let items = std::mem::take(&mut channel.items);
     let (items, dropped) = items_of(items, normal.items, rss_item, rss_date, &context);
-    Ok(Parsed { feed, items, rhythm, dropped })
+    Ok(Parsed { feed, items, rhythm, rhythm_warnings, dropped })
 }
 
 fn read_atom(normal: Normalised<'_>, hints: &Hints<'_>, html: HtmlMode) -> Result<Parsed, String> {
     let mut atom = atom_syndication::Feed::read_from(normal.xml.as_bytes()).map_err(|e| e.to_string())?;
-    let FeedExtras { updated, images, links, language: feed_language, base } = normal.feed;
+    let FeedExtras { updated, images, links, language: feed_language, base, .. } = normal.feed;
     let base = base.as_deref().or(hints.url);
     let feed = FeedInfo {
         title: some(atom_text(&mut atom.title).title(TITLE_BYTES_MAX)),
@@ -87,7 +86,7 @@ fn read_atom(normal: Normalised<'_>, hints: &Hints<'_>, html: HtmlMode) -> Resul
         raw
     };
     let (items, dropped) = items_of(entries, normal.items, entry, atom_date, &context);
-    Ok(Parsed { feed, items, rhythm: Rhythm::default(), dropped })
+    Ok(Parsed { feed, items, rhythm: Rhythm::default(), rhythm_warnings: Vec::new(), dropped })
 }
 
 /// Maps the items that are kept and counts the others.
@@ -246,8 +245,41 @@ fn minutes(text: &str) -> Option<Duration> {
     (1..=527_040).contains(&minutes).then(|| Duration::from_secs(minutes * 60))
 }
 
-fn rhythm_of(channel: &rss::Channel) -> Rhythm {
-    let mut rhythm = Rhythm { ttl: channel.ttl().and_then(minutes), ..Rhythm::default() };
+/// From so many minutes on, a `ttl` of full ten minutes is one in seconds: nobody means 60 hours by 3600.
+const TTL_SECONDS_MIN: u64 = 1800;
+
+/// How long a feed asks not to be visited by its `ttl`, and a warning if that is not what the number says.
+fn ttl_of(text: &str) -> (Option<Duration>, Option<String>) {
+    let shown = fold(text, 16);
+    match text.trim().parse::<u64>() {
+        Ok(0) => (None, None),
+        Ok(number) if number >= TTL_SECONDS_MIN && number.is_multiple_of(600) => {
+            let warning = format!("the ttl {shown} is read as seconds; it should be in minutes");
+            (Some(Duration::from_secs(number)), Some(warning))
+        }
+        _ => match minutes(text) {
+            Some(ttl) => (Some(ttl), None),
+            None => (None, Some(format!("the ttl \"{shown}\" is not a number of minutes, and is ignored"))),
+        },
+    }
+}
+
+/// The period of an `sy:updatePeriod`, in seconds.
+fn period_s(word: &str) -> Option<u64> {
+    Some(match word.trim().to_ascii_lowercase().as_str() {
+        "hourly" => 3_600,
+        "daily" => 86_400,
+        "weekly" => 7 * 86_400,
+        "monthly" => 30 * 86_400,
+        "yearly" => 365 * 86_400,
+        _ => return None,
+    })
+}
+
+fn rhythm_of(channel: &rss::Channel, update_period: Option<&str>) -> (Rhythm, Vec<String>) {
+    let (ttl, warning) = channel.ttl().map_or((None, None), ttl_of);
+    let mut warnings: Vec<_> = warning.into_iter().collect();
+    let mut rhythm = Rhythm { ttl, ..Rhythm::default() };
     for hour in channel.skip_hours() {
         // The specification allows 0 to 23, its example has 24.
         if let Some(hour) = hour.trim().parse::<u32>().ok().filter(|h| *h <= 24) {
@@ -261,15 +293,65 @@ fn rhythm_of(channel: &rss::Channel) -> Rhythm {
             rhythm.skip_days = Days(rhythm.skip_days.0 | 1 << n);
         }
     }
-    rhythm.update_interval = channel.syndication_ext().map(|sy| {
-        let period_s: u64 = match sy.period() {
-            UpdatePeriod::Hourly => 3_600,
-            UpdatePeriod::Daily => 86_400,
-            UpdatePeriod::Weekly => 7 * 86_400,
-            UpdatePeriod::Monthly => 30 * 86_400,
-            UpdatePeriod::Yearly => 365 * 86_400,
-        };
-        Duration::from_secs(period_s / u64::from(sy.frequency().max(1)))
+    rhythm.update_interval = channel.syndication_ext().and_then(|sy| {
+        // The specification has a daily feed if the period is missing.
+        let word = update_period.filter(|word| !word.trim().is_empty()).unwrap_or("daily");
+        let period_s = period_s(word).or_else(|| {
+            warnings.push(format!("the sy:updatePeriod \"{}\" is unknown, and is ignored", fold(word, 16)));
+            None
+        })?;
+        Some(Duration::from_secs(period_s / u64::from(sy.frequency().max(1))))
     });
-    rhythm
+    (rhythm, warnings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(head: &str) -> (Rhythm, Vec<String>) {
+        let text = format!(
+            "<rss version='2.0' xmlns:sy='http://purl.org/rss/1.0/modules/syndication/'><channel><title>t</title>\
+             {head}<item><title>i</title></item></channel></rss>"
+        );
+        let document = crate::read(text.as_bytes(), &Hints::default()).unwrap();
+        (document.rhythm, document.warnings.into_iter().map(|warning| warning.message).collect())
+    }
+
+    #[test]
+    fn a_ttl_in_seconds_or_always_is_no_ttl_in_minutes() {
+        for (text, seconds, warns) in [
+            ("60", Some(3_600), false),
+            (" 1440 ", Some(86_400), false),
+            ("2880", Some(172_800), false),
+            ("10080", Some(604_800), false),
+            ("1800", Some(1_800), true),
+            ("3600", Some(3_600), true),
+            ("86400", Some(86_400), true),
+            ("0", None, false),
+            ("always", None, true),
+            ("-1", None, true),
+            ("60 min", None, true),
+            ("99999999", None, true),
+        ] {
+            let (rhythm, warnings) = read(&format!("<ttl>{text}</ttl>"));
+            assert_eq!(rhythm.ttl, seconds.map(Duration::from_secs), "{text}");
+            assert_eq!(warnings.iter().any(|warning| warning.contains("ttl")), warns, "{text}: {warnings:?}");
+        }
+        assert_eq!(read("").0, Rhythm::default());
+    }
+
+    #[test]
+    fn an_update_period_that_is_unknown_is_ignored_and_not_daily() {
+        for (period, seconds) in [("hourly", Some(3_600)), (" Weekly ", Some(604_800)), ("always", None)] {
+            let (rhythm, warnings) = read(&format!("<sy:updatePeriod>{period}</sy:updatePeriod>"));
+            assert_eq!(rhythm.update_interval, seconds.map(Duration::from_secs), "{period}");
+            let warns = warnings.iter().any(|warning| warning.contains("sy:updatePeriod \"always\""));
+            assert_eq!(warns, seconds.is_none(), "{period}: {warnings:?}");
+        }
+        assert_eq!(
+            read("<sy:updateFrequency>2</sy:updateFrequency>").0.update_interval,
+            Some(Duration::from_secs(43_200))
+        );
+    }
 }
