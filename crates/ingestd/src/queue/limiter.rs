@@ -26,7 +26,7 @@ use tokio::{
 pub(crate) use super::scheduler::{Priority, VisitLimits};
 use super::{
     host::Host,
-    memory::{MemoryBudget, MemoryShare},
+    memory::{MemoryBudget, MemoryPart, MemoryShare},
     scheduler::{Admission, Scheduler},
     wait_reason::WaitStatus,
 };
@@ -95,6 +95,13 @@ impl HostLimiter {
             self.0.metrics.waits.get_or_create(&[("for", wait_status.label())]).inc();
         }
         QueuedVisit { wait_status, permit }
+    }
+
+    /// The part of the memory budget for a document that is there already, so that it need not wait for room.
+    pub(crate) fn share_for(&self, bytes: usize) -> Arc<MemoryShare> {
+        let share = self.0.memory.admit(true);
+        share.use_for(MemoryPart::Body, bytes);
+        Arc::new(share)
     }
 
     /// Adapts the spacing of a host to its answer.

@@ -19,6 +19,7 @@ use super::{
     validators::{request_hash, validators},
 };
 use crate::{
+    documents::FetchedDocument,
     messages::RecordVisit,
     queue::{
         host::Host,
@@ -67,16 +68,42 @@ pub(super) async fn run_visit(
         fetched = AssertUnwindSafe(fetch_and_parse(&ctx, &entry, &url, &mut permit)).catch_unwind().await;
     }
     drop(permit);
-    let mut fetched = fetched.map(|fetched| fetched.expect("a visit on probation is never preempted"));
-    let memory = fetched.as_mut().ok().and_then(|fetched| fetched.memory.take());
+    let fetched = fetched.map(|fetched| fetched.expect("a visit on probation is never preempted"));
     if let Ok(fetched) = &fetched {
         report_to_limiter(&ctx, host.clone(), &fetched.report);
     }
+    record(&ctx, &entry, &before, host, started, fetched).await
+}
+
+/// Runs the visit that a document from elsewhere stands for. It makes no request, so it waits for no permit, and a pause does
+/// not concern it.
+pub(super) async fn record_document(
+    ctx: Rc<VisitContext>,
+    entry: Arc<SourceEntry>,
+    document: FetchedDocument,
+) -> Option<RecordedVisit> {
+    let (before, started) = (entry.state(), Instant::now());
+    let host = Host::of(effective_url(&entry.source, &before.moves).secret());
+    let fetched = AssertUnwindSafe(parse_document(&ctx, &entry, document)).catch_unwind().await;
+    record(&ctx, &entry, &before, host, started, fetched).await
+}
+
+/// Concludes a visit and has it recorded; `None` if the log is closed.
+async fn record(
+    ctx: &VisitContext,
+    entry: &SourceEntry,
+    before: &SourceState,
+    host: Host,
+    started: Instant,
+    mut fetched: std::thread::Result<FetchedVisit>,
+) -> Option<RecordedVisit> {
+    let source = &entry.source;
+    let memory = fetched.as_mut().ok().and_then(|fetched| fetched.memory.take());
     let (interval_bounds, now, jitter) = (ctx.interval_bounds.get(), ctx.now(), fastrand::f64());
     let (request_hash, took) = (before.url_hash, started.elapsed());
-    let inputs = VisitInputs { source, before: &before, request_hash, interval_bounds, now, took, jitter };
+    let inputs = VisitInputs { source, before, request_hash, interval_bounds, now, took, jitter };
     let mut outcome = match fetched {
-        Ok(fetched) => conclude(&ctx, host, inputs, fetched),
+        Ok(fetched) => conclude(ctx, host, inputs, fetched),
         Err(panic) => {
             ctx.metrics.panics.inc();
             VisitOutcome::panicked(inputs, daemon::panics::message(&*panic))
@@ -85,8 +112,10 @@ pub(super) async fn run_visit(
     entry.set_activity(Activity::Recording, now);
     let items = std::mem::take(&mut outcome.items);
     keep_newer(entry.websub(), &mut outcome.state.websub);
-    let record = store::VisitRecord { source: Arc::clone(source), items, state: outcome.state.clone(), now };
-    let appended = ctx.recorder.send(RecordVisit { visit: record, memory }).await.ok()?.ok()?;
+    let plan = std::mem::take(&mut outcome.plan);
+    let state = outcome.state.clone();
+    let visit = store::VisitRecord { source: Arc::clone(source), items, state, now, plan };
+    let appended = ctx.recorder.send(RecordVisit { visit, memory }).await.ok()?.ok()?;
     Some(RecordedVisit { outcome, appended, took: started.elapsed() })
 }
 
@@ -218,6 +247,45 @@ async fn fetch_and_parse(
         () = permit.preempted() => return None,
     };
     permit.pin();
+    let (parsed, parse_time, memory) = parse_answer(ctx, entry, &state, &memory, &mut report).await;
+    Some(FetchedVisit { report, parsed, parse_time, request_hash, memory })
+}
+
+/// As [`fetch_and_parse`], of a document that is there already.
+async fn parse_document(
+    ctx: &VisitContext,
+    entry: &Arc<SourceEntry>,
+    document: FetchedDocument,
+) -> FetchedVisit {
+    let (source, state) = (&entry.source, entry.state());
+    let fingerprint = match ctx.credentials.request_options(&source.access).await {
+        Ok(options) => options.as_ref().map_or(0, RequestOptions::fingerprint),
+        // As every later visit.
+        Err(failure) => {
+            let (report, parsed) = (FetchReport::not_attempted(failure), ParseOutcome::NotParsed);
+            let request_hash = state.url_hash;
+            return FetchedVisit { report, parsed, parse_time: None, request_hash, memory: None };
+        }
+    };
+    entry.set_activity(Activity::Parsing, ctx.now());
+    let share = ctx.limiter.share_for(document.bytes());
+    let memory = VisitMemory::new(ctx, share, entry, &Host::of(source.url.secret()));
+    let report = tokio::task::spawn_blocking(move || document.into_report()).await;
+    let mut report = report.expect("hashing a document does not panic");
+    let (parsed, parse_time, memory) = parse_answer(ctx, entry, &state, &memory, &mut report).await;
+    FetchedVisit { report, parsed, parse_time, request_hash: request_hash(source, fingerprint), memory }
+}
+
+/// Parses the document of an answer, if it has one that is not the same as last time; also returns how long that took, and
+/// what the document uses of the memory budget.
+async fn parse_answer(
+    ctx: &VisitContext,
+    entry: &SourceEntry,
+    state: &SourceState,
+    memory: &VisitMemory,
+    report: &mut FetchReport,
+) -> (ParseOutcome, Option<Duration>, Option<Arc<MemoryShare>>) {
+    let source = &entry.source;
     let (parsed, parse_time) = match &mut report.answer {
         FetchResult::Full(full) if state.body_hash == Some(full.body_hash) => {
             // Free the bytes; they are not needed.
@@ -228,7 +296,7 @@ async fn fetch_and_parse(
             entry.set_activity(Activity::Parsing, ctx.now());
             let (url, content_type) = (full.url.clone(), full.content_type.clone());
             let bytes = std::mem::take(&mut full.body);
-            parse_body(ctx, source, &memory, FetchedBody { bytes, url, content_type }).await
+            parse_body(ctx, source, memory, FetchedBody { bytes, url, content_type }).await
         }
         _ => (ParseOutcome::NotParsed, None),
     };
@@ -243,5 +311,5 @@ async fn fetch_and_parse(
         }
         _ => None,
     };
-    Some(FetchedVisit { report, parsed, parse_time, request_hash, memory })
+    (parsed, parse_time, memory)
 }
