@@ -4,6 +4,7 @@
 
 mod allowed_networks;
 mod bodies;
+mod budget;
 mod certificates;
 mod conditional;
 mod deadlines;

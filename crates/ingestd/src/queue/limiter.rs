@@ -99,7 +99,7 @@ impl HostLimiter {
 
     /// The part of the memory budget for a document that is there already, so that it need not wait for room.
     pub(crate) fn share_for(&self, bytes: usize) -> Arc<MemoryShare> {
-        let share = self.0.memory.admit();
+        let share = self.0.memory.admit(true);
         share.use_for(MemoryPart::Body, bytes);
         Arc::new(share)
     }

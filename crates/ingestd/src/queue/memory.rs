@@ -25,8 +25,8 @@ use crate::status::metrics::MemoryMetrics;
 pub(crate) const RESERVED_BYTES_MIN: usize = 256 * 1024;
 /// A visit reserves at most this part of the budget at its start.
 const RESERVED_SHARE: usize = 16;
-/// How many of the last visits with a document decide what is reserved for the next one.
-const VISITS_AVERAGED: usize = 4;
+/// How many of the last visits decide what is reserved for the next one.
+const VISITS_AVERAGED: usize = 16;
 
 /// What memory is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ struct Shares {
     waiting: BTreeMap<u64, Waiter>,
     /// The visit that may use more than there is, while more is in use than there is; only then do others wait.
     overdrawing: Option<u64>,
-    /// What a visit that received a document needed, on average.
+    /// What the last visits needed, on average.
     usual: usize,
 }
 
@@ -130,11 +130,13 @@ impl MemoryBudget {
         self.shares().has_room()
     }
 
-    /// The share of a visit that begins; the caller has checked [`MemoryBudget::has_room`].
-    pub(crate) fn admit(&self) -> MemoryShare {
+    /// The share of a visit that begins; the caller has checked [`MemoryBudget::has_room`]. Where no document is expected,
+    /// because the source did not answer the last time, that is the least.
+    pub(crate) fn admit(&self, expects_document: bool) -> MemoryShare {
         let mut shares = self.shares();
         shares.last_ticket += 1;
-        let (ticket, bytes) = (shares.last_ticket, shares.reserved());
+        let (ticket, bytes) =
+            (shares.last_ticket, if expects_document { shares.reserved() } else { RESERVED_BYTES_MIN });
         shares.used += bytes;
         shares.by_ticket.insert(ticket, Share { part: MemoryPart::Body, bytes, needed: 0 });
         self.0.metrics.add(MemoryPart::Body, bytes);
@@ -252,9 +254,7 @@ impl Drop for MemoryShare {
         shares.used -= share.bytes;
         shares.waiting.remove(&self.ticket);
         shares.overdrawing = shares.overdrawing.filter(|ticket| *ticket != self.ticket);
-        if share.needed > 0 {
-            shares.usual = (shares.usual * (VISITS_AVERAGED - 1) + share.needed) / VISITS_AVERAGED;
-        }
+        shares.usual = (shares.usual * (VISITS_AVERAGED - 1) + share.needed) / VISITS_AVERAGED;
         self.budget.0.metrics.remove(share.part, share.bytes);
         self.budget.serve(shares);
     }

@@ -282,7 +282,7 @@ impl<P> Scheduler<P> {
             self.preemptible.insert((now, waiter.ticket), signal);
             preempted
         });
-        let memory = self.memory.admit();
+        let memory = self.memory.admit(priority == Priority::Normal);
         Some(Admission {
             host: host.clone(),
             ticket: waiter.ticket,

@@ -27,7 +27,7 @@ impl MemoryBudget {
 #[tokio::test(start_paused = true)]
 async fn no_visit_begins_without_room_and_one_always_does() {
     let (budget, _) = budget(MIB);
-    let mut shares: Vec<_> = (0..4).map(|_| budget.admit()).collect();
+    let mut shares: Vec<_> = (0..4).map(|_| budget.admit(true)).collect();
     assert!(!budget.has_room());
     shares.pop();
     assert!(budget.has_room());
@@ -35,14 +35,14 @@ async fn no_visit_begins_without_room_and_one_always_does() {
     drop(shares);
     budget.set_max(1);
     assert!(budget.has_room(), "nothing is in use");
-    let _share = budget.admit();
+    let _share = budget.admit(true);
     assert!(!budget.has_room());
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_oldest_visit_goes_first_and_may_go_beyond_the_budget() {
     let (budget, _) = budget(4 * MIB);
-    let (first, second, third) = (budget.admit(), budget.admit(), budget.admit());
+    let (first, second, third) = (budget.admit(true), budget.admit(true), budget.admit(true));
     assert!(third.grow_to(3 * MIB).is_none(), "there is room");
     assert!(second.grow_to(8 * MIB).is_none(), "it is the oldest of those that need more");
     let mut first_waits = first.grow_to(2 * MIB).expect("another one is beyond the budget");
@@ -63,7 +63,7 @@ async fn the_oldest_visit_goes_first_and_may_go_beyond_the_budget() {
 #[tokio::test(start_paused = true)]
 async fn a_visit_that_is_cancelled_keeps_no_other_waiting() {
     let (budget, _) = budget(4 * MIB);
-    let [first, second, third, beyond] = [(); 4].map(|()| budget.admit());
+    let [first, second, third, beyond] = [(); 4].map(|()| budget.admit(true));
     assert!(beyond.grow_to(6 * MIB).is_none());
     let first_waits = first.grow_to(3 * MIB).unwrap();
     let mut second_waits = second.grow_to(MIB).unwrap();
@@ -82,26 +82,31 @@ async fn a_visit_that_is_cancelled_keeps_no_other_waiting() {
 #[tokio::test(start_paused = true)]
 async fn a_visit_reserves_what_the_last_ones_needed() {
     let (budget, _) = budget(64 * MIB);
-    for _ in 0..20 {
-        let share = budget.admit();
+    for _ in 0..50 {
+        let share = budget.admit(true);
         share.grow_to(3 * MIB);
         share.use_for(MemoryPart::Queue, MIB);
     }
-    assert!((2 * MIB..=3 * MIB).contains(&budget.admit().bytes()), "it is no burst of visits that then wait");
-    for _ in 0..20 {
-        budget.admit().grow_to(9000);
+    assert!((2 * MIB..=3 * MIB).contains(&budget.admit(true).bytes()), "no burst of visits that then wait");
+    assert_eq!(
+        budget.admit(false).bytes(),
+        RESERVED_BYTES_MIN,
+        "sources that may hang keep none from others"
+    );
+    for _ in 0..80 {
+        budget.admit(true);
     }
-    assert_eq!(budget.admit().bytes(), RESERVED_BYTES_MIN);
-    for _ in 0..20 {
-        budget.admit().grow_to(60 * MIB);
+    assert_eq!(budget.admit(true).bytes(), RESERVED_BYTES_MIN, "they had no document");
+    for _ in 0..80 {
+        budget.admit(true).grow_to(60 * MIB);
     }
-    assert_eq!(budget.admit().bytes(), 4 * MIB, "a few visits at once are always possible");
+    assert_eq!(budget.admit(true).bytes(), 4 * MIB, "a few visits at once are always possible");
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_metrics_show_what_is_in_use_by_part() {
     let (budget, registry) = budget(MIB);
-    let (share, other) = (budget.admit(), budget.admit());
+    let (share, other) = (budget.admit(true), budget.admit(true));
     share.use_for(MemoryPart::Document, 1000);
     other.use_for(MemoryPart::Queue, 2 * MIB);
     let _waits = share.grow_to(2000).map(|_| ());
@@ -159,7 +164,7 @@ async fn run_visit(budget: &MemoryBudget, visit: &ModelVisit, observed: &RefCell
         // The limiter asks when it is told, this visit every millisecond.
         sleep(Duration::from_millis(1)).await;
     }
-    let share = budget.admit();
+    let share = budget.admit(true);
     let work = async {
         let mut bytes = 0;
         for (more, server_ms) in &visit.steps {
