@@ -167,6 +167,10 @@ table! {
         /// Maximum size of a feed after decompression, in bytes; a visit stops there. `body_bytes_max` in the list of sources
         /// overrides it. Neither can exceed 32 MiB.
         body_bytes_max: u64 = "10485760", ValueKind::Integer(KIB, MIB.saturating_mul(32)), RESTART;
+        /// Maximum size of the new and changed items that one visit records, in bytes as stored. The rest waits, in order, for
+        /// the next visits to the feed, and the status of the source says so (`flooding`). `new_bytes_max` in the list of
+        /// sources overrides it.
+        new_bytes_max: u64 = "8388608", ValueKind::Integer(KIB, MIB.saturating_mul(1024)), RESTART;
         /// Private or local networks that may be visited, such as "10.1.0.0/16", for sources whose own address lies in them. A
         /// redirect, a hub or a page from elsewhere cannot lead there. "0.0.0.0/0" and "::/0" allow everything to everyone, for
         /// development. Empty: none, so that a feed cannot reach into the network of the daemon.
