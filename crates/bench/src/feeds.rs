@@ -1,7 +1,7 @@
 //! Thousands of origins: one listener for every address of 127.0.0.0/8, so that each feed has its own host. The path
-//! selects the behaviour: `/ok`, `/hang` (never answers), `/drip` (a byte per second).
+//! selects the behaviour: `/ok`, `/large` (300 items), `/hang` (never answers), `/drip` (a byte per second).
 
-use std::{io, net::SocketAddr, thread, time::Duration};
+use std::{borrow::Cow, fmt::Write as _, io, net::SocketAddr, sync::LazyLock, thread, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{
@@ -20,6 +20,8 @@ const HEAD_MAX: usize = 8192;
 pub(crate) enum FeedBehaviour {
     /// Answers at once: 200, then 304.
     Ok,
+    /// As [`FeedBehaviour::Ok`], with 300 items and about 913 KB.
+    Large,
     /// Never answers.
     Hang,
     /// Never finishes its response.
@@ -73,6 +75,7 @@ impl Feeds {
         let [_, b, c, d] = u32::try_from(n + 256).unwrap_or(u32::MAX).to_be_bytes();
         let path = match behaviour {
             FeedBehaviour::Ok => "ok",
+            FeedBehaviour::Large => "large",
             FeedBehaviour::Hang => "hang",
             FeedBehaviour::Drip => "drip",
         };
@@ -120,13 +123,15 @@ async fn answer(mut stream: TcpStream) -> io::Result<()> {
     } else if head.to_ascii_lowercase().contains("\r\nif-none-match: \"1\"") {
         stream.write_all(b"HTTP/1.1 304 Not Modified\r\netag: \"1\"\r\nconnection: close\r\n\r\n").await?;
     } else {
-        let body = document(path);
+        let body: Cow<'_, str> =
+            if path.starts_with("/large") { Cow::Borrowed(&LARGE) } else { Cow::Owned(document(path)) };
         let head = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/rss+xml\r\netag: \"1\"\r\ncontent-length: {}\r\n\
              connection: close\r\n\r\n",
             body.len()
         );
-        stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).await?;
+        stream.write_all(head.as_bytes()).await?;
+        stream.write_all(body.as_bytes()).await?;
     }
     stream.shutdown().await
 }
@@ -141,6 +146,38 @@ fn document(path: &str) -> String {
         )
     };
     let items: String = (1..=9).map(item).collect();
+    format!(
+        "<rss version=\"2.0\"><channel><title>{path}</title><link>http://x.example/</link>\
+         <description>d</description>{items}</channel></rss>"
+    )
+}
+
+/// A feed of 300 articles, as a blog with whole texts has it: about 913 KB. The same one at every address, so that the daemon
+/// never waits for it.
+static LARGE: LazyLock<String> = LazyLock::new(|| large_document("/large"));
+
+fn large_document(path: &str) -> String {
+    const ITEMS: u32 = 300;
+    let paragraph = |n: u32, p: u32| {
+        format!(
+            "<p>Paragraph {p} of article {n}: <a href=\"http://x.example{path}/{n}/{p}\">a link</a>, <em>some \
+             emphasis</em> &amp; {}</p>",
+            "words of a text that goes on for a while. ".repeat(8)
+        )
+    };
+    let mut items = String::with_capacity(1 << 20);
+    for n in 0..ITEMS {
+        let text: String = (0..6).map(|p| paragraph(n, p)).collect();
+        let (hour, minute) = (n / 60, n % 60);
+        write!(
+            items,
+            "<item><title>Article {n} of {path}</title><link>http://x.example{path}/{n}</link><guid>{path}/{n}</guid>\
+             <category>one</category><category>two</category><author>a@x.example (A)</author>\
+             <description><![CDATA[{text}]]></description>\
+             <pubDate>Mon, 01 Sep 2025 {hour:02}:{minute:02}:00 GMT</pubDate></item>"
+        )
+        .expect("a string can be written");
+    }
     format!(
         "<rss version=\"2.0\"><channel><title>{path}</title><link>http://x.example/</link>\
          <description>d</description>{items}</channel></rss>"

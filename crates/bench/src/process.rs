@@ -122,6 +122,14 @@ impl ServerProcess {
         bytes.sum()
     }
 
+    /// Memory in bytes (RSS) of the process alone: now, and the most that it ever had.
+    pub(crate) fn resident(&self) -> anyhow::Result<(u64, u64)> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let now = kilobytes(&status, "VmRSS:").context("read VmRSS")?;
+        let most = kilobytes(&status, "VmHWM:").context("read VmHWM")?;
+        Ok((now, most))
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
@@ -198,7 +206,12 @@ fn ticks(stat: &str) -> Option<u64> {
 
 /// `Pss` of `/proc/PID/smaps_rollup`, in bytes.
 fn proportional(rollup: &str) -> Option<u64> {
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    kilobytes(rollup, "Pss:")
+}
+
+/// A line such as `VmRSS:  12 kB`, in bytes.
+fn kilobytes(text: &str, label: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(label))?;
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
@@ -214,5 +227,10 @@ mod tests {
         let rollup = "00400000-7ff [rollup]\nRss:    9 kB\nPss:          1234 kB\nPss_Dirty: 5 kB\n";
         assert_eq!(proportional(rollup), Some(1234 * 1024));
         assert_eq!(proportional(""), None);
+        let status = "Name:\tx\nVmHWM:\t  200 kB\nVmRSS:\t  100 kB\n";
+        assert_eq!(
+            (kilobytes(status, "VmRSS:"), kilobytes(status, "VmHWM:")),
+            (Some(102_400), Some(204_800))
+        );
     }
 }

@@ -9,6 +9,7 @@ mod restart;
 mod resume;
 mod scale;
 mod slow;
+mod start;
 mod visits;
 
 use std::time::Duration;
@@ -57,6 +58,8 @@ pub(crate) enum Scenario {
     Hang,
     /// The daemon visits 100,000 feeds of which 5% hang
     Scale,
+    /// The first start of the daemon with 300 feeds of 300 items each: most memory, and memory a minute later
+    Start,
 }
 
 /// Options of a run.
@@ -95,6 +98,7 @@ impl Scenario {
             Self::Visits => visits::run(options),
             Self::Hang => hang::run(options),
             Self::Scale => scale::run(options),
+            Self::Start => start::run(options),
         };
         Ok(vec![report?])
     }

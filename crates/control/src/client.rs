@@ -38,6 +38,7 @@ pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The version of this crate, and so of the program that it is part of.
 const OUR_VERSION: &str = env!("CARGO_PKG_VERSION");
 const JSON: &str = "application/json";
+const BYTES: &str = "application/octet-stream";
 
 /// Sends requests to one socket. Cheap to create: it opens a connection per request.
 #[derive(Clone, Debug)]
@@ -215,6 +216,12 @@ impl ControlRequest {
         let body = body.map_err(|error| request.invalid(&error))?;
         (request.content_type, request.body) = (Some(JSON), body.into());
         Ok(request)
+    }
+
+    /// `POST` of any bytes.
+    #[must_use]
+    pub fn post_bytes(path: impl Into<String>, bytes: Bytes) -> Self {
+        Self { content_type: Some(BYTES), body: bytes, ..Self::new(Method::POST, path) }
     }
 
     /// Sets `Accept`, which is JSON otherwise, such as `text/plain` or `*/*`.

@@ -6,6 +6,7 @@
 //! are an interface: operators and their tools read the same JSON.
 
 pub mod client;
+pub mod documents;
 pub mod orders;
 pub mod paths;
 pub mod problem;
@@ -16,6 +17,7 @@ pub mod watch;
 mod optional_part;
 
 pub use client::{ControlAnswer, ControlClient, ControlError, ControlRequest};
+pub use documents::{DocumentAnswer, DocumentHead, DocumentHop};
 pub use orders::{LogLevel, PauseAnswer, PauseOrder, ResumeOrder, VisitAnswer, VisitOrder};
 pub use paths::ControlSocket;
 pub use problem::Problem;

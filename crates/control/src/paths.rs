@@ -16,6 +16,9 @@ pub const METRICS: &str = "/metrics";
 pub const LOG_LEVEL: &str = "/log-level";
 /// `POST` without a body, answered by [`ReloadAnswer`](crate::ReloadAnswer).
 pub const RELOAD: &str = "/reload";
+/// `POST` of a [`DocumentHead`](crate::DocumentHead) and a document, answered by [`DocumentAnswer`](crate::DocumentAnswer);
+/// on `ingestd-admin.sock` only.
+pub const DOCUMENTS: &str = "/documents";
 /// `POST` of a [`VisitOrder`](crate::VisitOrder), answered by [`VisitAnswer`](crate::VisitAnswer).
 pub const VISITS: &str = "/visits";
 /// `POST` of a [`PauseOrder`](crate::PauseOrder), answered by [`PauseAnswer`](crate::PauseAnswer).

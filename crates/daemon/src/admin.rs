@@ -13,7 +13,12 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
-use control::{HealthReport, LogLevel, Problem, ProcessIdentity, ReloadAnswer, WatchReport, paths};
+use bytes::Bytes;
+use control::documents::DOCUMENT_BODY_BYTES_MAX;
+use control::{
+    DocumentAnswer, DocumentHead, HealthReport, LogLevel, Problem, ProcessIdentity, ReloadAnswer,
+    WatchReport, paths,
+};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -33,7 +38,7 @@ const SOCKET_MODE: u32 = 0o660;
 const QUERIES_MAX: usize = 4;
 /// How long one query may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Largest request body, bytes; the only request with a body sets the log level.
+/// Largest request body, bytes, except that of a document; the only other request with a body sets the log level.
 const BODY_BYTES_MAX: usize = 4_096;
 /// How long the diagnostics may take; after that, `/watch` answers without them.
 const DIAGNOSTICS_TIMEOUT: Duration = Duration::from_millis(500);
@@ -59,6 +64,8 @@ pub struct Admin {
     pub status: StatusSource,
     /// Receives the orders of `POST /reload`; `None` if there is no such route. The channel is bounded.
     pub reloads: Option<mpsc::Sender<ReloadOrder>>,
+    /// Receives the documents of `POST /documents`; `None` if there is no such route.
+    pub documents: Option<DocumentSink>,
 }
 
 /// An order to reload, as by SIGHUP. The answer says what changed; if nothing did, it is a [`Problem`] with every
@@ -67,6 +74,9 @@ pub type ReloadOrder = oneshot::Sender<Result<ReloadAnswer, Problem>>;
 
 /// Reads the status of the process.
 pub type StatusSource = Arc<dyn Fn() -> Value + Send + Sync>;
+
+/// Takes a document that was fetched for a source which is about to be listed. Must not block.
+pub type DocumentSink = Arc<dyn Fn(DocumentHead, Bytes) -> Result<DocumentAnswer, Problem> + Send + Sync>;
 
 /// Makes [`Admin::status`] of a function that returns any serialisable status, such as [`control::GatewayStatus`].
 pub fn status_of<S: Serialize>(read: impl Fn() -> S + Send + Sync + 'static) -> StatusSource {
@@ -89,8 +99,8 @@ struct AdminState {
 }
 
 /// Serves the admin socket at `path`, with mode 0660: `GET /health`, `/watch`, `/stacks`, `/status`, `/metrics` and
-/// `/log-level`, `PUT /log-level` (the body is a level or filter as in `log.level`), and `POST /reload` if
-/// [`Admin::reloads`] is set.
+/// `/log-level`, `PUT /log-level` (the body is a level or filter as in `log.level`), `POST /reload` if [`Admin::reloads`] is
+/// set, and `POST /documents` if [`Admin::documents`] is.
 ///
 /// # Errors
 /// If the socket is unavailable, see [`SocketError`].
@@ -137,6 +147,14 @@ async fn run(
             .route(paths::LOG_LEVEL, web::put().to(set_log_level));
         let app = match state.process.reloads {
             Some(_) => app.route(paths::RELOAD, web::post().to(reload)),
+            None => app,
+        };
+        let app = match state.process.documents {
+            Some(_) => app.service(
+                web::resource(paths::DOCUMENTS)
+                    .app_data(web::PayloadConfig::new(DOCUMENT_BODY_BYTES_MAX))
+                    .route(web::post().to(document)),
+            ),
             None => app,
         };
         #[cfg(feature = "drill")]
@@ -297,6 +315,21 @@ async fn reload(state: web::Data<AdminState>) -> HttpResponse {
         Err(_) => {
             unavailable("stuck", "the reload did not finish within 60 seconds; it may still take effect")
         }
+    }
+}
+
+/// Keeps a document for the source that it was fetched for.
+async fn document(state: web::Data<AdminState>, body: web::Bytes) -> HttpResponse {
+    let Some(take) = &state.process.documents else {
+        return problem::response(&Problem::unknown_route());
+    };
+    let (head, document) = match DocumentHead::split(body) {
+        Ok(parts) => parts,
+        Err(bad) => return problem::response(&Problem::new(400, "bad-document", bad.to_string())),
+    };
+    match take(head, document) {
+        Ok(answer) => HttpResponse::Accepted().json(answer),
+        Err(problem) => problem::response(&problem),
     }
 }
 

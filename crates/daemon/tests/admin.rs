@@ -35,6 +35,7 @@ fn start(path: &Path, logs: &Logs, status: impl Fn() -> Value + Send + Sync + 's
             watch: Watch::new(),
             status: Arc::new(status),
             reloads: None,
+            documents: None,
         },
         logs,
     )
@@ -170,6 +171,7 @@ fn a_second_server_at_the_same_socket_is_refused_and_the_first_keeps_running() {
         watch: Watch::new(),
         status: Arc::new(|| json!({})),
         reloads: None,
+        documents: None,
     };
     let error = serve(&path, what, &Logs::detached()).unwrap_err();
     assert_eq!(error.exit().code(), 75);
@@ -188,6 +190,7 @@ fn a_reload_order_is_answered_with_its_result_and_refused_when_too_many_are_queu
         watch: Watch::new(),
         status: Arc::new(|| json!({})),
         reloads: Some(reloads),
+        documents: None,
     };
     let _handle = serve(&path, what, &Logs::detached()).unwrap();
     let ask_from = |path: &Path| {
@@ -245,6 +248,7 @@ async fn the_client_of_the_control_plane_reads_every_answer() {
         watch: Watch::new(),
         status: status_of(move || shown.clone()),
         reloads: None,
+        documents: None,
     };
     let _handle = serve(&path, what, &Logs::detached()).unwrap();
     let client = ControlClient::new(&path).deadline(SOON);

@@ -59,6 +59,7 @@ fn change_the_level() {
         watch: Watch::new(),
         status,
         reloads: None,
+        documents: None,
     };
     let _admin = serve(&path, what, &logs).unwrap();
     let log_each = |when: &str| {

@@ -76,7 +76,15 @@ fn serve_admin(path: &Path, watch: &Watch, logs: &Logs) -> daemon::admin::AdminH
     let status = Arc::new(|| json!({}));
     serve(
         path,
-        Admin { name: "testd", version: "1", metrics, watch: watch.clone(), status, reloads: None },
+        Admin {
+            name: "testd",
+            version: "1",
+            metrics,
+            watch: watch.clone(),
+            status,
+            reloads: None,
+            documents: None,
+        },
         logs,
     )
     .unwrap()

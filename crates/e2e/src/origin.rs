@@ -41,6 +41,8 @@ pub enum Behaviour {
     Status(u16, Vec<String>),
     /// Redirects: status and `Location`.
     Redirect(u16, String),
+    /// Answers one request an hour as [`Behaviour::Honest`], and any other with 429 and a `Retry-After` of a day.
+    OnceAnHour,
 }
 
 /// A request as it was received.

@@ -40,6 +40,14 @@ pub struct FeedDocument {
     pub dropped: usize,
 }
 
+impl FeedDocument {
+    /// Bytes of memory that its items take, the allocator's rounding aside.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.items.iter().map(Item::memory_bytes).sum()
+    }
+}
+
 /// What a feed says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FeedInfo {

@@ -12,9 +12,13 @@
 )]
 
 mod address;
-mod attempt;
 mod body;
+mod budget;
+mod certificate;
 mod clients;
+mod connection;
+mod cookies;
+mod decode;
 mod exchange;
 mod failure;
 mod guard;
@@ -29,9 +33,13 @@ mod resolver;
 pub mod schedule;
 mod tls;
 mod transport;
+mod userinfo;
+mod verifier;
 mod visit;
 
 pub use address::{BadCidr, Cidr, is_public};
+pub use body::body_hash;
+pub use budget::{ByteBudget, RoomWait};
 pub use failure::Failure;
 pub use guard::AddressScope;
 pub use links::HeaderLinks;

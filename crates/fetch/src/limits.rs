@@ -82,6 +82,11 @@ impl TimeLimits {
         Deadline::after(Instant::now(), self.connect).or_earlier(self.total)
     }
 
+    /// The visit waited for something that its server is not to blame for.
+    pub(crate) fn postpone(&mut self, waited: Duration) {
+        self.total.at += waited;
+    }
+
     /// When the next byte must be there: of the head after the connection, of the body after the head.
     pub(crate) fn first_byte(&self) -> Deadline {
         Deadline::after(Instant::now(), self.first_byte).or_earlier(self.total)

@@ -172,16 +172,30 @@ pub struct Freshness {
     /// `max-age`, else `Expires` minus `Date`; minus `Age`. `None` if the server does not say, or the response is stale
     /// already. Uncapped.
     pub fresh_for: Option<Duration>,
+    /// The same before `Age` is subtracted: how long the response was fresh when it left its server.
+    pub lifetime: Option<Duration>,
+    /// How long ago that was.
+    pub age: Duration,
+    /// `Expires` said so: the response is fresh until that date, also if a later 304 does not mention it.
+    pub is_by_date: bool,
+    /// The response has `Cache-Control` or `Expires`. A 304 without both leaves what was said before (section 3.2).
+    pub is_stated: bool,
 }
 
 impl FetchReport {
     /// A visit that failed before a request was sent.
     #[must_use]
     pub fn not_attempted(failure: Failure) -> Self {
+        // It did not ask for the full feed, either.
+        Self { is_conditional: true, ..Self::of(FetchResult::Failed(failure)) }
+    }
+
+    /// A result without anything else: no request of this process led to it.
+    #[must_use]
+    pub fn of(answer: FetchResult) -> Self {
         Self {
-            answer: FetchResult::Failed(failure),
-            // It did not ask for the full feed, either.
-            is_conditional: true,
+            answer,
+            is_conditional: false,
             code: None,
             hops: Vec::new(),
             timings: Timings::default(),

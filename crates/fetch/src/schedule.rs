@@ -2,18 +2,20 @@
 //!
 //! ```text
 //!   base     every | rhythm of the feed                                   within interval_min..interval_max
-//!   hints    Retry-After, max-age/Expires (up to a day), ttl, sy:update   the longer of base and hints applies
+//!   hints    max-age/Expires (up to a day), ttl, sy:update                the longer of base and hints applies
+//!   evidence two items in the last hour: interval_min; a feed that is not quiet limits the hints
 //!   failure  doubles what a working feed would get, each time             up to interval_max; Retry-After if longer
 //!   gone     after three 410s: 7, 14, 28, then 56 days
 //!   jitter   ±10 %, never below interval_min nor below the hint
 //!   defer    past skipHours and skipDays, by at most a day
 //! ```
 //!
-//! `every` overrides the hints inside the document (ttl, sy:update), never those of the server.
+//! `every` and `fresh = "ignore"` override all hints, skipHours and skipDays, but neither Retry-After nor the backoff.
 //! A failure never makes a source be visited sooner than a success would. No source is ever given up.
 
 mod calendar;
 mod catch_up;
+mod evidence;
 mod ordinal;
 mod rhythm;
 
@@ -24,6 +26,7 @@ use notation::humanize;
 
 use calendar::Calendar;
 pub use catch_up::{PlannedVisit, catch_up};
+pub use evidence::RecordedNews;
 use ordinal::ordinal;
 
 /// The bounds of every interval.
@@ -71,12 +74,16 @@ pub struct ScheduleInput<'a> {
     pub failures: u32,
     /// 410s in a row, this one included; 0 counts as 1 after a 410.
     pub gone_in_a_row: u32,
-    /// `every` of the source.
+    /// `every` of the source: what document and server ask for does not count.
     pub every: Option<Duration>,
+    /// `fresh = "ignore"` of the source: what document and server ask for does not count, except `Retry-After`.
+    pub ignores_hints: bool,
     /// When its items were published (or first seen, if they have no date), in any order; the newest 20 count.
     pub recent: &'a [Timestamp],
     /// Time since the last new item; zero for a source that never worked. `None` if unknown.
     pub quiet_for: Option<Duration>,
+    /// What its visits recorded.
+    pub recorded: RecordedNews,
     /// `ttl` of RSS 2.0.
     pub ttl: Option<Duration>,
     /// `sy:updatePeriod` divided by `sy:updateFrequency`.
@@ -107,8 +114,10 @@ impl ScheduleInput<'_> {
             failures: 0,
             gone_in_a_row: 0,
             every: None,
+            ignores_hints: false,
             recent: &[],
             quiet_for: None,
+            recorded: RecordedNews::default(),
             ttl: None,
             update_period: None,
             skip_hours: 0,
@@ -169,41 +178,94 @@ pub fn next_visit(input: &ScheduleInput<'_>, jitter: f64) -> Next {
         _ => failing(input, bounds),
     };
     let next = Next { at: Some(input.now.plus(between(low, high, jitter))), why: rule.why };
+    if input.overrides_hints() {
+        return next;
+    }
     defer_past_skip_windows(next, input.skip_hours, input.skip_days, jitter)
+}
+
+impl ScheduleInput<'_> {
+    /// Whether the operator has decided that what document and server ask for does not count.
+    fn overrides_hints(&self) -> bool {
+        self.every.is_some() || self.ignores_hints
+    }
+
+    /// The same, at the time of the last visit that found a feed: a feed that fails seems quiet, and what grows with time
+    /// must not be doubled as well.
+    fn while_it_worked(&self) -> Self {
+        let Some(now) = self.worked_at.filter(|at| *at <= self.now) else { return self.clone() };
+        let since = self.now.since(now);
+        let quiet_for = self.quiet_for.map(|quiet| quiet.saturating_sub(since));
+        Self { now, quiet_for, ..self.clone() }
+    }
 }
 
 /// The interval after a visit that found a feed.
 fn working(input: &ScheduleInput<'_>, bounds: IntervalBounds) -> PlannedInterval {
     let [ttl, update_period] = document_hints(input, bounds);
-    let [retry_after, cache_life] = server_hints(input, bounds);
-    usual(input, bounds, longest([retry_after, cache_life, ttl, update_period]))
+    let interval = usual(input, bounds, longest([cache_hint(input.cache_life, bounds), ttl, update_period]));
+    not_before_retry_after(interval, input, bounds)
 }
 
-/// The feed's own rhythm, or the hint if that is longer.
-fn usual(input: &ScheduleInput<'_>, bounds: IntervalBounds, hint: Option<Rule>) -> PlannedInterval {
+/// The feed's own rhythm, or the hint if that is longer and the feed has been quiet.
+fn usual(input: &ScheduleInput<'_>, bounds: IntervalBounds, hint: Option<Hint>) -> PlannedInterval {
     let base = rhythm::base(input, bounds);
-    match hint {
-        Some(hint) if hint.wait >= base.wait => {
-            PlannedInterval { low: hint.wait, high: tenth_more(hint.wait), rule: hint }
+    let around = |rule: Rule, floor: Duration| {
+        let low = (rule.wait - rule.wait / 10).max(floor.max(bounds.interval_min));
+        let high = tenth_more(rule.wait).min(bounds.interval_max).max(low);
+        PlannedInterval { rule, low, high }
+    };
+    let hint = hint.filter(|_| !input.overrides_hints());
+    let longer = hint.as_ref().filter(|hint| hint.wait >= base.wait);
+    if let Some(items) = evidence::burst(input) {
+        let wait = bounds.interval_min;
+        if longer.is_none() && base.wait <= wait {
+            return around(base, wait);
         }
-        hint => {
-            let floor = hint.map_or(bounds.interval_min, |hint| hint.wait.max(bounds.interval_min));
-            let low = (base.wait - base.wait / 10).max(floor);
-            let high = tenth_more(base.wait).min(bounds.interval_max).max(low);
-            PlannedInterval { rule: base, low, high }
+        let why = format!("in {}: {items} items in the last hour{}", humanize(wait), not_the(longer));
+        return around(Rule { wait, why }, wait);
+    }
+    let limit = evidence::hint_limit(input);
+    match (hint, limit) {
+        (Some(hint), Some(limit)) if hint.wait > limit.wait && limit.wait > base.wait => {
+            let why = format!(
+                "in {}: the feed publishes about every {}{}",
+                humanize(limit.wait),
+                humanize(limit.gap),
+                not_the(Some(&hint))
+            );
+            let (low, high) = (limit.wait, tenth_more(limit.wait).min(hint.wait));
+            PlannedInterval { rule: Rule { wait: limit.wait, why }, low, high }
+        }
+        (Some(hint), Some(limit)) if hint.wait > limit.wait && hint.wait >= base.wait => {
+            let why = format!("{}{}", base.why, not_the(Some(&hint)));
+            around(Rule { why, ..base }, limit.wait)
+        }
+        (Some(hint), _) if hint.wait >= base.wait => {
+            let wait = hint.wait;
+            PlannedInterval { low: wait, high: tenth_more(wait), rule: hint.rule() }
+        }
+        (hint, limit) => {
+            let hinted = hint.map_or(Duration::ZERO, |hint| hint.wait);
+            around(base, limit.map_or(hinted, |limit| hinted.min(limit.wait)))
         }
     }
+}
+
+/// What was asked for and does not count.
+fn not_the(hint: Option<&Hint>) -> String {
+    hint.map_or(String::new(), |hint| format!(", not the {} of {}", humanize(hint.requested), hint.field))
 }
 
 /// The interval after a visit that found none: never shorter than if the feed still worked.
 fn failing(input: &ScheduleInput<'_>, bounds: IntervalBounds) -> PlannedInterval {
     let [ttl, update_period] = document_hints(input, bounds);
-    let before =
-        Hint { wait: input.cache_life_before, max: server_interval_max(bounds), ..CACHE_LIFE }.rule();
-    let hint = longest([before, ttl, update_period]);
-    let hinted = hint.as_ref().map_or(Duration::ZERO, |hint| hint.wait);
-    let worked = usual(input, bounds, hint);
-    let start = RetryStart { usual: start_of(input, bounds).max(hinted), least: worked.rule.wait };
+    let before = longest([cache_hint(input.cache_life_before, bounds), ttl, update_period]);
+    let worked = usual(input, bounds, longest([before, cache_hint(input.cache_life, bounds), None]));
+    let start = RetryStart {
+        usual: usual(&input.while_it_worked(), bounds, before).rule.wait,
+        least: worked.rule.wait,
+    };
     let after = match input.outcome {
         ScheduleOutcome::Throttled => throttled(input, start, bounds),
         ScheduleOutcome::Gone if is_confirmed_gone(input.gone_in_a_row) => {
@@ -213,16 +275,29 @@ fn failing(input: &ScheduleInput<'_>, bounds: IntervalBounds) -> PlannedInterval
         ScheduleOutcome::Gone => gone(input.gone_in_a_row.max(1), start, bounds),
         _ => failed(input.failures.max(1), start, bounds),
     };
-    match longest(server_hints(input, bounds)) {
-        Some(asked) if asked.wait >= after.wait => {
-            PlannedInterval { low: asked.wait, high: tenth_more(asked.wait), rule: asked }
+    let low = (after.wait - after.wait / 10).max(worked.low);
+    let is_hinted = start.usual > bounds.interval_max;
+    let latest = if is_hinted { tenth_more(start.usual) } else { bounds.interval_max };
+    let high = tenth_more(after.wait).min(latest).max(worked.high).max(low);
+    not_before_retry_after(PlannedInterval { rule: after, low, high }, input, bounds)
+}
+
+/// Never before the server's `Retry-After`, whatever the operator has configured.
+fn not_before_retry_after(
+    interval: PlannedInterval,
+    input: &ScheduleInput<'_>,
+    bounds: IntervalBounds,
+) -> PlannedInterval {
+    let hint = Hint::new(input.retry_after, server_interval_max(bounds), RETRY_AFTER);
+    let PlannedInterval { rule, low, high } = interval;
+    match hint {
+        Some(asked) if asked.wait >= rule.wait => {
+            PlannedInterval { low: asked.wait, high: tenth_more(asked.wait), rule: asked.rule() }
         }
         asked => {
             let asked = asked.map_or(Duration::ZERO, |asked| asked.wait);
-            let low = (after.wait - after.wait / 10).max(worked.low).max(asked);
-            let high = tenth_more(after.wait).min(bounds.interval_max);
-            let high = high.max(worked.high).max(tenth_more(asked)).max(low);
-            PlannedInterval { rule: after, low, high }
+            let (low, high) = (low.max(asked), high.max(tenth_more(asked)));
+            PlannedInterval { rule, low, high: high.max(low) }
         }
     }
 }
@@ -274,17 +349,6 @@ struct RetryStart {
     usual: Duration,
     /// The interval that it would have if it worked now: longer, because it has been quiet for longer.
     least: Duration,
-}
-
-/// The feed's rhythm as it was when the feed was found last: a feed that fails seems quiet, and what grows with time must
-/// not be doubled as well.
-fn start_of(input: &ScheduleInput<'_>, bounds: IntervalBounds) -> Duration {
-    let Some(now) = input.worked_at.filter(|at| *at <= input.now) else {
-        return rhythm::base(input, bounds).wait;
-    };
-    let since = input.now.since(now);
-    let quiet_for = input.quiet_for.map(|quiet| quiet.saturating_sub(since));
-    rhythm::base(&ScheduleInput { now, quiet_for, ..input.clone() }, bounds).wait
 }
 
 impl RetryStart {
@@ -347,56 +411,50 @@ fn confirmed_gone(times: u32, start: Duration) -> Rule {
 }
 
 /// An interval that the server or the document asks for.
+#[derive(Clone, Copy)]
 struct Hint {
-    wait: Option<Duration>,
-    max: Duration,
+    wait: Duration,
+    requested: Duration,
     reason: &'static str,
     field: &'static str,
 }
 
-const CACHE_LIFE: Hint = Hint {
-    wait: None,
-    max: Duration::ZERO,
-    reason: "the server says that the response is fresh for",
-    field: "max-age or Expires",
-};
+/// The reason, and the field that has the interval.
+type HintWords = (&'static str, &'static str);
+
+const RETRY_AFTER: HintWords = ("the server asked for", "Retry-After");
+const CACHE_LIFE: HintWords = ("the server says that the response is fresh for", "max-age or Expires");
+const TTL: HintWords = ("the feed asks for", "ttl");
+const UPDATE_PERIOD: HintWords = ("the feed changes every", "sy:updatePeriod");
 
 impl Hint {
-    fn rule(self) -> Option<Rule> {
-        let requested = self.wait.filter(|wait| !wait.is_zero())?;
-        let limit =
-            if requested > self.max { format!(", limited to {}", humanize(self.max)) } else { String::new() };
-        let why = format!("{} {} ({}){limit}", self.reason, humanize(requested), self.field);
-        Some(Rule { wait: requested.min(self.max), why })
+    fn new(requested: Option<Duration>, max: Duration, (reason, field): HintWords) -> Option<Self> {
+        let requested = requested.filter(|wait| !wait.is_zero())?;
+        Some(Self { wait: requested.min(max), requested, reason, field })
+    }
+
+    fn rule(self) -> Rule {
+        let Self { wait, requested, reason, field } = self;
+        let limit = if requested > wait { format!(", limited to {}", humanize(wait)) } else { String::new() };
+        Rule { wait, why: format!("{reason} {} ({field}){limit}", humanize(requested)) }
     }
 }
 
-/// What the server asks for in the head of this response.
-fn server_hints(input: &ScheduleInput<'_>, bounds: IntervalBounds) -> [Option<Rule>; 2] {
-    let max = server_interval_max(bounds);
-    let retry_after =
-        Hint { wait: input.retry_after, max, reason: "the server asked for", field: "Retry-After" };
-    [retry_after.rule(), Hint { wait: input.cache_life, max, ..CACHE_LIFE }.rule()]
+/// How long the response is fresh.
+fn cache_hint(cache_life: Option<Duration>, bounds: IntervalBounds) -> Option<Hint> {
+    Hint::new(cache_life, server_interval_max(bounds), CACHE_LIFE)
 }
 
-/// What the last document asks for; nothing if the operator has fixed the interval.
-fn document_hints(input: &ScheduleInput<'_>, bounds: IntervalBounds) -> [Option<Rule>; 2] {
+/// What the last document asks for.
+fn document_hints(input: &ScheduleInput<'_>, bounds: IntervalBounds) -> [Option<Hint>; 2] {
     let max = bounds.interval_max;
-    let unless_fixed = |wait: Option<Duration>| wait.filter(|_| input.every.is_none());
-    let ttl = Hint { wait: unless_fixed(input.ttl), max, reason: "the feed asks for", field: "ttl" };
-    let update_period = Hint {
-        wait: unless_fixed(input.update_period),
-        max,
-        reason: "the feed changes every",
-        field: "sy:updatePeriod",
-    };
-    [ttl.rule(), update_period.rule()]
+    [Hint::new(input.ttl, max, TTL), Hint::new(input.update_period, max, UPDATE_PERIOD)]
 }
 
 /// The first of the longest.
-fn longest<const N: usize>(hints: [Option<Rule>; N]) -> Option<Rule> {
+fn longest<const N: usize>(hints: [Option<Hint>; N]) -> Option<Hint> {
     // `max_by_key` returns the last of equals, hence reversed: on a tie the server is named.
-    hints.into_iter().flatten().rev().max_by_key(|rule| rule.wait)
+    hints.into_iter().flatten().rev().max_by_key(|hint| hint.wait)
 }
 
 fn tenth_more(wait: Duration) -> Duration {

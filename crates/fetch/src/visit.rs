@@ -8,27 +8,34 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use news::{Escaped, FeedUrl, Timestamp};
-use reqwest::{
-    Client, Method, Response, StatusCode,
-    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH},
+use http::{
+    StatusCode,
+    header::{
+        AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    },
 };
+use news::{Escaped, FeedUrl, Timestamp};
+use reqwest::{Method, Request};
 use tokio::time::Instant;
 use url::{Host, Url};
 
 use crate::{
-    BadPolicy, Failure, FailureClass, FetchReport, FetchResult, Freshness, Full, HeaderLinks, HttpTransport,
-    Policy, RedirectHop, RequestOptions, Resolver, SystemResolver, Timings, body,
+    BadPolicy, ByteBudget, Failure, FailureClass, FetchReport, FetchResult, Freshness, Full, HeaderLinks,
+    HttpTransport, Policy, RedirectHop, RequestOptions, Resolver, SystemResolver, Timings, body,
+    budget::BodyRoom,
     clients::ClientCache,
-    exchange::{self, ExchangeError, ExchangeTimes, Head},
-    failure,
+    connection::{ExchangeTimes, HttpClient},
+    cookies::VisitCookies,
+    exchange::{self, ExchangeError, Head, Response},
     guard::{AddressGuard, AddressScope, proxy_addresses},
     headers,
     limits::{Deadline, TimeLimits},
     links,
+    userinfo::{basic_of, has_credentials, without_credentials},
 };
 
 const A_IM: HeaderName = HeaderName::from_static("a-im");
+const FEED: HeaderValue = HeaderValue::from_static("feed");
 
 /// What to visit, with the validators of the last response.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +61,8 @@ pub struct VisitRequest<'a> {
     pub scope: AddressScope<'a>,
     /// The current time.
     pub now: Timestamp,
+    /// What the body asks for room. `None`: it may grow to its limit.
+    pub budget: Option<&'a dyn ByteBudget>,
 }
 
 impl<'a> VisitRequest<'a> {
@@ -71,11 +80,12 @@ impl<'a> VisitRequest<'a> {
             options: None,
             scope: AddressScope::Configured(url),
             now,
+            budget: None,
         }
     }
 
     fn has_secrets(&self) -> bool {
-        has_credentials(self.url) || self.options.is_some_and(RequestOptions::has_secrets)
+        has_credentials(self.url.secret()) || self.options.is_some_and(RequestOptions::has_secrets)
     }
 }
 
@@ -91,7 +101,7 @@ pub struct Visitor {
 
 /// The client that sends the requests, and the proxy that it uses.
 struct Route {
-    client: Client,
+    client: HttpClient,
     proxy: Option<FeedUrl>,
 }
 
@@ -105,6 +115,7 @@ struct VisitProgress<'a> {
     is_retried: bool,
     code: Option<u16>,
     hops: Vec<RedirectHop>,
+    cookies: VisitCookies,
     timings: Timings,
     headers: Vec<(String, String)>,
     links: HeaderLinks,
@@ -163,6 +174,7 @@ impl Visitor {
             is_retried: false,
             code: None,
             hops: Vec::new(),
+            cookies: VisitCookies::default(),
             timings: Timings::default(),
             headers: Vec::new(),
             links: HeaderLinks::default(),
@@ -188,17 +200,19 @@ impl Visitor {
         })?;
         let route = Route { client, proxy: profile.proxy };
         let mut at = request.url.clone();
-        let mut seen = vec![without_fragment(at.secret())];
+        let mut seen = vec![(without_fragment(at.secret()), None)];
         loop {
-            let outgoing = self.build_request(&route, request, &at, progress)?;
+            let outgoing = build_request(request, &at, progress);
             let response = self.send(&route, outgoing, progress).await?;
-            progress.record_response(&response);
+            progress.record_response(&response, &at);
             let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
             if !is_redirect {
                 return self.finish(request, &at, response, progress).await;
             }
             let to = self.redirect_target(request, &at, response.headers(), progress.hops.len())?;
-            let target = without_fragment(to.secret());
+            progress.cookies.keep(response.headers(), at.secret(), progress.now);
+            // The same address with another cookie is no loop.
+            let target = (without_fragment(to.secret()), progress.cookies.to(to.secret(), None));
             if seen.contains(&target) {
                 return Err(Failure::new(
                     FailureClass::Redirect,
@@ -211,42 +225,11 @@ impl Visitor {
         }
     }
 
-    /// The request for one address: conditional, with the feed's credentials only for the host they belong to.
-    fn build_request(
-        &self,
-        route: &Route,
-        request: &VisitRequest<'_>,
-        at: &FeedUrl,
-        progress: &VisitProgress<'_>,
-    ) -> Result<reqwest::Request, Failure> {
-        let mut url = without_credentials(at.secret());
-        let is_same_site =
-            progress.hops.iter().all(|hop| is_same_origin_or_upgrade(hop.from.secret(), hop.to.secret()));
-        let options = request.options.cloned().unwrap_or_default();
-        if is_same_site && has_credentials(request.url) && !options.has_credential() {
-            // reqwest removes them from the address and sends them as `Authorization`.
-            let (name, password) = (request.url.secret().username(), request.url.secret().password());
-            url.set_username(name)
-                .and_then(|()| url.set_password(password))
-                .expect("web addresses may have both");
-        }
-        let mut outgoing = options.apply_to(route.client.request(Method::GET, url), is_same_site);
-        let conditions = conditions(request, at);
-        let is_conditional = !conditions.is_empty();
-        for (name, value) in conditions {
-            outgoing = outgoing.header(name, value);
-        }
-        if is_conditional {
-            outgoing = outgoing.header(A_IM, "feed");
-        }
-        outgoing.build().map_err(|e| failure::of_request(&e.without_url(), at.host()))
-    }
-
     /// Sends a request; if no connection was established, retries once after a short pause.
     async fn send(
         &self,
         route: &Route,
-        outgoing: reqwest::Request,
+        outgoing: Request,
         progress: &mut VisitProgress<'_>,
     ) -> Result<Response, Failure> {
         let again = outgoing.try_clone();
@@ -269,7 +252,7 @@ impl Visitor {
     async fn send_once(
         &self,
         route: &Route,
-        outgoing: reqwest::Request,
+        outgoing: Request,
         progress: &mut VisitProgress<'_>,
     ) -> Result<Response, ExchangeError> {
         let started = Instant::now();
@@ -375,17 +358,18 @@ impl Visitor {
         is_delta: bool,
         progress: &mut VisitProgress<'_>,
     ) -> Result<FetchResult, Failure> {
-        if let Some(codings) = headers::undecoded(response.headers()) {
-            let message = format!("the content coding {} is not supported", Escaped(&codings));
-            return Err(Failure::new(FailureClass::BadEncoding, message));
-        }
+        let codings = headers::codings(response.headers());
+        let codings = codings.map_err(|e| Failure::new(FailureClass::BadEncoding, e.to_string()))?;
         let (etag, last_modified) = headers::validators(response.headers());
-        let content_type = response.headers().get(CONTENT_TYPE);
+        let content_type =
+            response.headers().get(CONTENT_TYPE).filter(|_| !headers::is_gzip_file(response.headers()));
         let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let max = request.body_bytes_max.unwrap_or(self.policy.body_bytes_max);
         let started = Instant::now();
         let limits = &progress.limits;
-        let body = body::read(response, &self.policy, max, limits, &mut progress.body_bytes).await;
+        let room = BodyRoom::new(request.budget, max);
+        let body =
+            body::read(response, &codings, &self.policy, max, room, limits, &mut progress.body_bytes).await;
         progress.timings.body = started.elapsed();
         let body = body?;
         let url = without_credentials(at.secret());
@@ -414,11 +398,12 @@ impl VisitProgress<'_> {
         self.timings.first_byte += ended - connected;
     }
 
-    fn record_response(&mut self, response: &Response) {
+    fn record_response(&mut self, response: &Response, at: &FeedUrl) {
         let (status, head) = (response.status(), response.headers());
+        let url = without_credentials(at.secret());
         self.code = Some(status.as_u16());
-        self.headers = headers::shown(head, response.url());
-        self.links = links::links(head, response.url());
+        self.headers = headers::shown(head, &url);
+        self.links = links::links(head, &url);
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
             self.cache = headers::cache_life(head, self.now);
         } else if status.is_client_error() || status.is_server_error() {
@@ -445,6 +430,27 @@ impl VisitProgress<'_> {
     }
 }
 
+/// The request for one address: conditional, with the feed's credentials only for the host they belong to.
+fn build_request(request: &VisitRequest<'_>, at: &FeedUrl, progress: &VisitProgress<'_>) -> Request {
+    let mut outgoing = Request::new(Method::GET, without_credentials(at.secret()));
+    let headers = outgoing.headers_mut();
+    let is_same_site =
+        progress.hops.iter().all(|hop| is_same_origin_or_upgrade(hop.from.secret(), hop.to.secret()));
+    if is_same_site {
+        headers.extend(basic_of(request.url.secret()).map(|value| (AUTHORIZATION, value)));
+    }
+    if let Some(options) = request.options {
+        options.apply_to(headers, is_same_site);
+    }
+    let conditions = conditions(request, at);
+    if !conditions.is_empty() {
+        headers.insert(A_IM, FEED);
+    }
+    headers.extend(conditions);
+    progress.cookies.add_to(headers, at.secret());
+    outgoing
+}
+
 /// The headers that make a request conditional; none if another address issued the validators.
 fn conditions(request: &VisitRequest<'_>, at: &FeedUrl) -> Vec<(HeaderName, HeaderValue)> {
     if request.validator_key.is_some_and(|by| by != validator_key(at)) {
@@ -466,18 +472,6 @@ fn refused(response: &Response) -> Failure {
     let hint = if challenge { " and asks for a challenge to be solved in a browser" } else { "" };
     // `StatusCode` shows the standard's phrase, never the server's.
     Failure::new(FailureClass::HttpStatus, format!("the server answered {}{hint}", response.status()))
-}
-
-fn has_credentials(url: &FeedUrl) -> bool {
-    !url.secret().username().is_empty() || url.secret().password().is_some()
-}
-
-pub(crate) fn without_credentials(url: &Url) -> Url {
-    let mut url = url.clone();
-    if url.set_username("").is_err() || url.set_password(None).is_err() {
-        // Fails for addresses without a host only, and those have no credentials.
-    }
-    url
 }
 
 fn without_fragment(url: &Url) -> Url {

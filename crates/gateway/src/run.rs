@@ -123,6 +123,7 @@ fn start_admin(
         watch: state.watch.clone(),
         status: status_of(move || diagnostics::status(&shared)),
         reloads: Some(reloads),
+        documents: None,
     };
     daemon::admin::serve(&config.socket(ControlSocket::GatewayAdmin), admin, logs)
 }

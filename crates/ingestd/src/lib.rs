@@ -12,6 +12,7 @@
 //! * `catalogue`: reads the list of sources; `check` is `newswire-ingestd --check`
 //! * `supervisor`: one actor per source, a new catalogue, first visits, dead actors, jumps of the clock
 //! * `visit`: one visit, from the time it is due to its outcome
+//! * `documents`: documents that the operator's tool has fetched for new sources, which need no first request then
 //! * `queue`: which visit may run now
 //! * `recorder`: group commits, on the thread that owns the store's writer
 //! * `websub`: subscriptions at hubs, and their pushes
@@ -29,6 +30,7 @@
 mod catalogue;
 mod check;
 mod control_loop;
+mod documents;
 #[cfg(feature = "drill")]
 mod drill;
 mod error;

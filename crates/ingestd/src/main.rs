@@ -4,6 +4,11 @@ use std::process::ExitCode;
 
 use daemon::program::INGESTD;
 
+/// A first start, or a few large feeds at once, needs much memory for a moment. This allocator returns it within seconds, on a
+/// thread of its own; glibc keeps it for as long as anything newer lies above it. `scripts/bench start` measures it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[expect(clippy::disallowed_methods, reason = "the main thread's loop begins here")]
 fn main() -> ExitCode {
     let invocation = INGESTD.parse_arguments();

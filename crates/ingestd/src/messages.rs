@@ -8,7 +8,7 @@ use control::{PauseAnswer, VisitAnswer};
 use news::{Catalogue, Pause, SourceId, SourceState};
 use store::{AppendedVisit, VisitRecord};
 
-use crate::status::registry::SourceEntry;
+use crate::{queue::memory::MemoryShare, status::registry::SourceEntry};
 
 /// To the supervisor: run these sources. Sources that did not change are not disturbed.
 #[derive(Debug, Message)]
@@ -48,7 +48,11 @@ pub(crate) struct SetPause {
 /// To the recorder: append the items and the state of a visit to the log. Answered when they are on disk.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<AppendedVisit, LogClosed>")]
-pub(crate) struct RecordVisit(pub(crate) VisitRecord);
+pub(crate) struct RecordVisit {
+    pub(crate) visit: VisitRecord,
+    /// What its items use of the memory budget, until they are on disk.
+    pub(crate) memory: Option<Arc<MemoryShare>>,
+}
 
 /// To the recorder: store the pause of these sources, or its end. Answered when that is on disk.
 #[derive(Debug, Message)]

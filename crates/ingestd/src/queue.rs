@@ -4,6 +4,8 @@
 pub(crate) mod host;
 // What visits call: enqueue, and hold a permit.
 pub(crate) mod limiter;
+// The memory that visits share.
+pub(crate) mod memory;
 // The decisions behind it, as a state machine.
 mod scheduler;
 // What a waiting visit waits for.

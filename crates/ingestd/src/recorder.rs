@@ -26,6 +26,7 @@ use tokio::{
 
 use crate::{
     messages::{LogClosed, RecordPauses, RecordRemovals, RecordSubscriptions, RecordVisit, Stop},
+    queue::memory::MemoryShare,
     status::{metrics::IngestMetrics, registry::SourceEntry},
 };
 
@@ -33,15 +34,52 @@ use crate::{
 const QUEUE_VISITS: usize = 1024;
 /// Visits in one commit: what is queued is committed together, but a commit must not take minutes.
 const COMMIT_VISITS_MAX: usize = 256;
+/// Bytes of the memory budget that the visits of one commit use; it has at least one visit.
+const COMMIT_BYTES_MAX: usize = 16 << 20;
 /// How often retention is applied.
 const RETAIN_EVERY: Duration = Duration::from_secs(5);
 
+/// Sources, and the pause that each gets; `None` ends it.
+type PauseOrders = Vec<(SourceId, Option<Pause>)>;
+
 enum Job {
-    Visit(Box<VisitRecord>, oneshot::Sender<AppendedVisit>),
-    Pauses(Vec<(SourceId, Option<Pause>)>, oneshot::Sender<()>),
+    Visit(Box<RecordVisit>, oneshot::Sender<AppendedVisit>),
+    Pauses(PauseOrders, oneshot::Sender<()>),
     Subscriptions(Vec<Arc<SourceEntry>>),
     Removals(Vec<SourceId>),
     Retain,
+}
+
+/// Jobs that are done together.
+#[derive(Default)]
+struct JobBatch {
+    visits: Vec<VisitRecord>,
+    replies: Vec<oneshot::Sender<AppendedVisit>>,
+    /// What the visits use of the memory budget, and how much that is in bytes.
+    memory: Vec<Arc<MemoryShare>>,
+    bytes: usize,
+    pauses: Vec<(PauseOrders, oneshot::Sender<()>)>,
+    subscriptions: Vec<Arc<SourceEntry>>,
+    removals: Vec<SourceId>,
+    retain: bool,
+}
+
+impl JobBatch {
+    fn add(&mut self, job: Job) {
+        match job {
+            Job::Visit(recorded, reply) => {
+                let RecordVisit { visit, memory } = *recorded;
+                self.bytes += memory.as_ref().map_or(0, |share| share.bytes());
+                self.visits.push(visit);
+                self.memory.extend(memory);
+                self.replies.push(reply);
+            }
+            Job::Pauses(orders, reply) => self.pauses.push((orders, reply)),
+            Job::Subscriptions(entries) => self.subscriptions.extend(entries),
+            Job::Removals(sources) => self.removals.extend(sources),
+            Job::Retain => self.retain = true,
+        }
+    }
 }
 
 /// Forwards jobs to the writer thread.
@@ -116,7 +154,7 @@ impl Actor for Recorder {
 impl Handler<RecordVisit> for Recorder {
     type Result = ResponseFuture<Result<AppendedVisit, LogClosed>>;
 
-    fn handle(&mut self, RecordVisit(visit): RecordVisit, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, visit: RecordVisit, _: &mut Self::Context) -> Self::Result {
         let jobs = self.jobs.clone();
         async move {
             let (reply, answer) = oneshot::channel();
@@ -181,28 +219,17 @@ impl WriterLoop {
         let busy = self.watch.busy_thread("recorder", WatchKind::Recorder);
         self.update_gauges();
         while let Some(job) = queue.blocking_recv() {
-            let mut visits = Vec::new();
-            let mut replies = Vec::new();
-            let mut pauses = Vec::new();
-            let mut subscriptions = Vec::new();
-            let mut removals = Vec::new();
-            let mut retain = false;
-            let mut take = |job| match job {
-                Job::Visit(visit, reply) => {
-                    visits.push(*visit);
-                    replies.push(reply);
-                }
-                Job::Pauses(orders, reply) => pauses.push((orders, reply)),
-                Job::Subscriptions(entries) => subscriptions.extend(entries),
-                Job::Removals(sources) => removals.extend(sources),
-                Job::Retain => retain = true,
-            };
-            take(job);
+            let mut jobs = JobBatch::default();
+            jobs.add(job);
             for _ in 1..COMMIT_VISITS_MAX {
+                if jobs.bytes >= COMMIT_BYTES_MAX {
+                    break;
+                }
                 let Ok(job) = queue.try_recv() else { break };
-                take(job);
+                jobs.add(job);
             }
-            self.commit(&busy, visits, replies)?;
+            let JobBatch { visits, replies, memory, pauses, subscriptions, removals, retain, .. } = jobs;
+            self.commit(&busy, visits, replies, memory)?;
             for (orders, reply) in pauses {
                 let _busy = busy.during("recording pauses", "sources");
                 self.writer.pause(orders)?;
@@ -232,6 +259,7 @@ impl WriterLoop {
         busy: &BusyThread,
         visits: Vec<VisitRecord>,
         replies: Vec<oneshot::Sender<AppendedVisit>>,
+        memory: Vec<Arc<MemoryShare>>,
     ) -> Result<(), store::AppendError> {
         if visits.is_empty() {
             return Ok(());
@@ -242,6 +270,7 @@ impl WriterLoop {
         #[cfg(feature = "drill")]
         crate::drill::stall_a_commit();
         let appended = self.writer.append(visits)?;
+        drop(memory);
         self.metrics.progress.commits.end();
         self.metrics.append_seconds.observe(started.elapsed().as_secs_f64());
         self.metrics.appends.inc();

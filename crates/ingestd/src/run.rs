@@ -35,6 +35,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use crate::{
     catalogue::{apply_catalogue, read_catalogue},
     control_loop::ControlLoop,
+    documents::FetchedDocuments,
     error::IngestError,
     http::{
         routes::{self, ControlState, WebSubRecipients},
@@ -69,6 +70,7 @@ struct DaemonParts {
     metrics_registry: MetricsRegistry,
     metrics: IngestMetrics,
     notices: broadcast::Sender<wire::Notice>,
+    documents: FetchedDocuments,
 }
 
 /// The running actors.
@@ -99,6 +101,7 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
         metrics: IngestMetrics::register(&metrics_registry),
         metrics_registry,
         notices: broadcast::channel(NOTICES).0,
+        documents: FetchedDocuments::default(),
     };
     let failed = signals.stop.clone();
     let writer_loop = parts.writer_loop(writer, head_changed, &watched);
@@ -153,6 +156,7 @@ impl DaemonParts {
 
     fn admin(&self, watch: &Watch, reloads: mpsc::Sender<ReloadOrder>) -> Admin {
         let (registry, reader, clock) = (self.registry.clone(), self.reader.clone(), self.clock.clone());
+        let documents = self.documents.clone();
         let status = move || IngestStatus {
             epoch: reader.epoch().to_string(),
             oldest: reader.oldest().0,
@@ -168,6 +172,7 @@ impl DaemonParts {
             watch: watch.clone(),
             status: status_of(status),
             reloads: Some(reloads),
+            documents: Some(Arc::new(move |head, bytes| documents.add(head, bytes))),
         }
     }
 
@@ -201,7 +206,7 @@ impl DaemonParts {
             recorder.clone().recipient(),
             websub.as_ref().map(|(actor_ctx, _)| actor_ctx.address().recipient()),
         );
-        let supervisor = supervisor.start();
+        let supervisor = supervisor.with_documents(self.documents.clone()).start();
         let websub = websub.map(|(actor_ctx, url)| {
             let (registry, visits) = (self.registry.clone(), supervisor.clone().recipient());
             let actor =

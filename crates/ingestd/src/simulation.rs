@@ -23,6 +23,7 @@ use actix::{Actor as _, Addr};
 use daemon::{Clock, metrics::MetricsRegistry};
 use fetch::{Exchange, HttpTransport, Lookup, Policy, Resolver, Visitor, schedule::IntervalBounds};
 use news::{Catalogue, FeedUrl, Source, SourceId};
+use sources::CredentialFiles;
 use tokio::{
     sync::{Semaphore, broadcast, watch},
     time::sleep,
@@ -34,7 +35,7 @@ use crate::{
     recorder::{Recorder, WriterLoop, WriterThread},
     status::{metrics::IngestMetrics, registry::SourceRegistry},
     supervisor::Supervisor,
-    visit::{context::VisitContext, crash_guard::CrashGuard, credentials::CredentialFiles},
+    visit::{context::VisitContext, crash_guard::CrashGuard},
 };
 
 /// 2026-03-02T00:00:00Z, a Monday.
@@ -177,7 +178,7 @@ impl SimulatedDaemon {
         let visitor = Visitor::with_resolver(Policy::default(), Arc::new(AnyName)).unwrap();
         let (notices, received) = broadcast::channel(4096);
         let host_spacing = Duration::from_secs(1);
-        let limits = VisitLimits { in_flight: 256, host_in_flight: 2, host_spacing };
+        let limits = VisitLimits { in_flight: 256, host_in_flight: 2, host_spacing, memory_bytes: 128 << 20 };
         let ctx = VisitContext {
             visitor: visitor.with_transport(Arc::new(network)),
             credentials: CredentialFiles::new(&path.join("sources.toml"), None),

@@ -27,6 +27,7 @@ use tokio::time::Instant;
 
 use self::clock_jump::ClockReading;
 use crate::{
+    documents::{FetchedDocument, FetchedDocuments},
     messages::{LogClosed, RecordPauses, RecordRemovals, SetPause, Stop, VisitSources},
     status::registry::{SourceEntry, SourceRegistry},
     visit::{
@@ -60,6 +61,8 @@ pub(crate) struct Supervisor {
     last_checked: Option<SourceId>,
     clock_reading: ClockReading,
     check_every: Duration,
+    /// Of sources that are about to be listed.
+    documents: FetchedDocuments,
 }
 
 struct SupervisedSource {
@@ -98,7 +101,13 @@ impl Supervisor {
             replacements: BTreeMap::new(),
             last_checked: None,
             check_every: CHECK_EVERY,
+            documents: FetchedDocuments::default(),
         }
+    }
+
+    /// A supervisor that takes these documents for the first visits of new sources.
+    pub(crate) fn with_documents(self, documents: FetchedDocuments) -> Self {
+        Self { documents, ..self }
     }
 
     /// A supervisor that checks less often: on simulated time each check costs a moment of real time.
@@ -110,12 +119,13 @@ impl Supervisor {
     fn start_source(&mut self, source: Source, state: SourceState) {
         let entry = Arc::new(SourceEntry::new(Arc::new(source), state));
         self.registry.insert(Arc::clone(&entry));
-        let actor = entry.source.enabled.then(|| self.start_actor(&entry));
+        let actor =
+            entry.source.enabled.then(|| self.start_actor(&entry, self.documents.take(&entry.source)));
         self.sources.insert(entry.source.id.clone(), SupervisedSource { entry, actor, rebuild_at: None });
     }
 
-    fn start_actor(&self, entry: &Arc<SourceEntry>) -> Addr<SourceActor> {
-        SourceActor::new(Arc::clone(entry), Rc::clone(&self.ctx)).start()
+    fn start_actor(&self, entry: &Arc<SourceEntry>, document: Option<FetchedDocument>) -> Addr<SourceActor> {
+        SourceActor::new(Arc::clone(entry), Rc::clone(&self.ctx)).with_document(document).start()
     }
 
     /// Stops the actor and forgets the source; returns its last state.
@@ -178,6 +188,7 @@ impl Actor for Supervisor {
             supervisor.check_liveness();
             supervisor.ctx.limiter.remove_idle_hosts();
             supervisor.check_clock();
+            supervisor.documents.remove_expired();
         });
     }
 }

@@ -6,8 +6,7 @@ pub(crate) mod source_actor;
 mod run_visit;
 // What visits share.
 pub(crate) mod context;
-// What is sent: files with credentials, validators.
-pub(crate) mod credentials;
+// Which validators are sent.
 pub(crate) mod validators;
 // From a body to a document, and a record of what was being parsed at a crash.
 pub(crate) mod crash_guard;
@@ -18,3 +17,5 @@ pub(crate) mod outcome;
 pub(crate) mod redirects;
 // What is logged about a visit.
 mod log;
+// What a visit uses of the memory budget.
+mod memory;

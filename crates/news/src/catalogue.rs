@@ -10,14 +10,19 @@
 //! language = "en"
 //! tags = ["public"]
 //! every = "15m"
+//! fresh = "ignore"
 //! timeout = "20s"
 //! timeout_first_byte = "15s"
 //! enabled = true
 //! ```
 //!
-//! The keys about requests (`body_bytes_max`, `headers`, `basic_file`, …) are read in `request`.
+//! The keys about requests (`body_bytes_max`, `headers`, `basic_file`, …) are read in `request`. A list may have parts in
+//! other files, which `include` names: see `parts`.
 
+mod parts;
 mod request;
+
+pub use parts::{CatalogueFiles, IncludePattern};
 
 use std::{
     collections::HashMap,
@@ -36,7 +41,7 @@ use toml::{
 use crate::{FeedUrl, Source, SourceId};
 
 /// The keys of a source that [`request`] does not read.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "id",
     "url",
     "name",
@@ -48,13 +53,14 @@ const KEYS: [&str; 11] = [
     "timeout",
     "timeout_first_byte",
     "enabled",
+    "fresh",
 ];
 /// Limits of `every`.
 const EVERY: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30 * 86_400);
 /// Limits of `timeout` and `timeout_first_byte`.
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
 
-/// The sources of one file, in the order of the file.
+/// The sources of a list, in the order of its file or files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalogue {
     /// No two have the same id.
@@ -62,7 +68,7 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Maximum number of sources in one file.
+    /// Maximum number of sources in a list.
     pub const SOURCES_MAX: usize = 100_000;
     /// Maximum number of tags of one source.
     pub const TAGS_MAX: usize = 32;
@@ -71,20 +77,13 @@ impl Catalogue {
     /// Longest category or tag, in bytes: the limit of a filter.
     pub const WORD_BYTES_MAX: usize = 64;
 
-    /// Reads the text of a `sources.toml`.
+    /// Reads the text of a `sources.toml`, without the files that it includes; [`CatalogueFiles`] reads those, too.
     ///
     /// # Errors
     /// Everything that is wrong with it, in the order of its lines; the caller names the file with
     /// [`Complaints::in_file`].
     pub fn parse(text: &str) -> Result<Self, Complaints> {
-        let (document, errors) = DeTable::parse_recoverable(text);
-        let breaks = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at).collect();
-        let mut reader = CatalogueReader { breaks, complaints: Complaints::default(), ids: HashMap::new() };
-        for error in &errors {
-            reader.complain(error.span().unwrap_or_default(), "", error.message());
-        }
-        let sources = if errors.is_empty() { reader.document(document.get_ref()) } else { Vec::new() };
-        reader.complaints.in_file("").or(Self { sources })
+        CatalogueFiles::new("", text).finish().map(|files| files.into_iter().collect())
     }
 
     /// The complaint about a file that could not be read because of `error`.
@@ -101,6 +100,11 @@ impl Catalogue {
         Complaint { place: place.to_owned(), line: None, key: String::new(), message }
     }
 
+    /// The keys that a source may have.
+    pub fn keys() -> impl Iterator<Item = &'static str> {
+        KEYS.into_iter().chain(request::KEYS)
+    }
+
     /// The text of the file; [`Catalogue::parse`] returns the same catalogue from it.
     #[must_use]
     pub fn to_toml(&self) -> String {
@@ -112,15 +116,32 @@ impl Catalogue {
     }
 }
 
-struct CatalogueReader {
+/// All sources, in the order of the files.
+impl FromIterator<Catalogue> for Catalogue {
+    fn from_iter<I: IntoIterator<Item = Self>>(files: I) -> Self {
+        Self { sources: files.into_iter().flat_map(|file| file.sources).collect() }
+    }
+}
+
+/// Where an id is: the number of the file, and the line.
+#[derive(Clone, Copy, Debug)]
+struct IdPlace {
+    file: usize,
+    line: usize,
+}
+
+struct CatalogueReader<'a> {
+    /// The names of the files so far; the last one is read here.
+    places: &'a [String],
     /// Offsets of the line ends: a file of 100,000 sources needs 100,000 line numbers.
     breaks: Vec<usize>,
     complaints: Complaints,
-    /// Ids so far, and their lines.
-    ids: HashMap<SourceId, usize>,
+    /// The ids of all files so far.
+    ids: &'a mut HashMap<SourceId, IdPlace>,
+    includes: Vec<IncludePattern>,
 }
 
-impl CatalogueReader {
+impl CatalogueReader<'_> {
     fn line(&self, span: &Range<usize>) -> usize {
         1 + self.breaks.partition_point(|at| *at < span.start)
     }
@@ -143,9 +164,9 @@ impl CatalogueReader {
         for (key, value) in document {
             match (key.get_ref().as_ref(), value.get_ref()) {
                 ("source", DeValue::Array(list)) => {
-                    if list.len() > Catalogue::SOURCES_MAX {
-                        let message =
-                            format!("{} sources are more than {}", list.len(), Catalogue::SOURCES_MAX);
+                    let total = self.ids.len() + list.len();
+                    if total > Catalogue::SOURCES_MAX {
+                        let message = format!("{total} sources are more than {}", Catalogue::SOURCES_MAX);
                         self.complain(key.span(), "source", message);
                         continue;
                     }
@@ -154,12 +175,16 @@ impl CatalogueReader {
                 ("source", _) => {
                     self.complain(key.span(), "source", "write [[source]], with two brackets");
                 }
+                ("include", _) => self.include(key, value),
                 (other, _) => {
-                    let message = format!(
-                        "unknown key; this file has [[source]] tables only{}",
-                        suggestion(other, ["source"])
-                    );
-                    self.complain(key.span(), other, message);
+                    let has = if self.is_main() {
+                        "`include` and [[source]] tables"
+                    } else {
+                        "[[source]] tables only"
+                    };
+                    let known: &[&str] = if self.is_main() { &["source", "include"] } else { &["source"] };
+                    let hint = suggestion(other, known.iter().copied());
+                    self.complain(key.span(), other, format!("unknown key; this file has {has}{hint}"));
                 }
             }
         }
@@ -218,6 +243,7 @@ impl CatalogueReader {
             "every" => optional.every = self.duration(name, value, EVERY),
             "timeout" => optional.timeout = self.duration(name, value, TIMEOUT),
             "timeout_first_byte" => optional.timeout_first_byte = self.duration(name, value, TIMEOUT),
+            "fresh" => optional.ignores_freshness = self.fresh(value),
             "enabled" => match value.get_ref().as_bool() {
                 Some(enabled) => optional.enabled = Some(enabled),
                 None => self.refuse(value, name, format!("expected true or false, found {}", type_of(value))),
@@ -239,12 +265,16 @@ impl CatalogueReader {
                 return None;
             }
         };
-        let line = self.line(&value.span());
+        let place = IdPlace { file: self.places.len() - 1, line: self.line(&value.span()) };
         if let Some(first) = self.ids.get(&id) {
-            self.refuse(value, "id", format!("`{id}` is the id of the source on line {first} already"));
+            let first = match first.file == place.file {
+                true => format!("on line {}", first.line),
+                false => format!("at {}:{}", self.places[first.file], first.line),
+            };
+            self.refuse(value, "id", format!("`{id}` is the id of the source {first} already"));
             return None;
         }
-        self.ids.insert(id.clone(), line);
+        self.ids.insert(id.clone(), place);
         Some(id)
     }
 
@@ -309,6 +339,18 @@ impl CatalogueReader {
         None
     }
 
+    fn fresh(&mut self, value: &Spanned<DeValue<'_>>) -> Option<bool> {
+        match self.string("fresh", value)? {
+            "ignore" => Some(true),
+            text => {
+                let message =
+                    format!("expected \"ignore\", found `{}`; leave the key out otherwise", shortened(text));
+                self.refuse(value, "fresh", message);
+                None
+            }
+        }
+    }
+
     fn tags(&mut self, value: &Spanned<DeValue<'_>>) -> Option<Vec<String>> {
         let DeValue::Array(list) = value.get_ref() else {
             self.refuse(value, "tags", format!("expected a list of strings, found {}", type_of(value)));
@@ -355,9 +397,11 @@ fn type_of(value: &Spanned<DeValue<'_>>) -> &'static str {
 
 /// The message about a key that a source does not have.
 fn unknown(name: &str) -> String {
-    let keys = || KEYS.into_iter().chain(request::KEYS);
-    match suggestion(name, keys()).as_str() {
-        "" => format!("unknown key; a source has {}", keys().collect::<Vec<_>>().join(", ")),
+    if name == "include" {
+        return "write it at the top of the main file, above the first [[source]]".to_owned();
+    }
+    match suggestion(name, Catalogue::keys()).as_str() {
+        "" => format!("unknown key; a source has {}", Catalogue::keys().collect::<Vec<_>>().join(", ")),
         hint => format!("unknown key{hint}"),
     }
 }
@@ -382,6 +426,7 @@ struct OptionalFields {
     timeout: Option<Duration>,
     timeout_first_byte: Option<Duration>,
     enabled: Option<bool>,
+    ignores_freshness: Option<bool>,
 }
 
 impl OptionalFields {
@@ -395,6 +440,7 @@ impl OptionalFields {
         source.timeout = self.timeout;
         source.timeout_first_byte = self.timeout_first_byte;
         source.enabled = self.enabled.unwrap_or(true);
+        source.ignores_freshness = self.ignores_freshness.unwrap_or_default();
     }
 }
 
@@ -426,6 +472,9 @@ fn write_source(out: &mut String, source: &Source) {
             line(key, quoted(&write_duration(duration)));
         }
     }
+    if source.ignores_freshness {
+        line("fresh", quoted("ignore"));
+    }
     request::write(source, &mut line);
     if !source.enabled {
         line("enabled", "false".to_owned());
@@ -450,6 +499,7 @@ mod tests {
             every = "15m"
             timeout = "20s"
             timeout_first_byte = "15s"
+            fresh = "ignore"
             enabled = false
             [[source]]
             id = "b"
@@ -459,6 +509,8 @@ mod tests {
         assert_eq!(catalogue.sources.len(), 2);
         assert_eq!(catalogue.sources[0].every, Some(Duration::from_secs(900)));
         assert_eq!(catalogue.sources[1].name, "b");
+        let ignoring = catalogue.sources.iter().map(|source| source.ignores_freshness);
+        assert_eq!(ignoring.collect::<Vec<_>>(), [true, false]);
         assert_eq!(Catalogue::parse(&catalogue.to_toml()), Ok(catalogue));
     }
 
@@ -508,6 +560,10 @@ mod tests {
             ("name = 3", "source.name: expected a string, found an integer"),
             ("tags = \"x\"", "source.tags: expected a list of strings, found a string"),
             ("enabled = \"yes\"", "source.enabled: expected true or false, found a string"),
+            (
+                "fresh = \"always\"",
+                "source.fresh: expected \"ignore\", found `always`; leave the key out otherwise",
+            ),
             ("evry = \"15m\"", "source.evry: unknown key; did you mean `every`?"),
             (
                 "country = \"uk\"",

@@ -42,6 +42,29 @@ pub struct Item {
     pub evidence: ItemEvidence,
 }
 
+impl Item {
+    /// Bytes of memory that it takes, the allocator's rounding aside.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::capacity);
+        let list = |list: &Vec<String>| {
+            list.capacity() * size_of::<String>() + list.iter().map(String::capacity).sum::<usize>()
+        };
+        let author = |it: &Author| size_of::<Author>() + text(&it.name) + text(&it.email) + text(&it.url);
+        let enclosure = |it: &Enclosure| size_of::<Enclosure>() + it.url.capacity() + text(&it.media_type);
+        size_of::<Self>()
+            + [&self.key, &self.title, &self.summary].into_iter().map(String::capacity).sum::<usize>()
+            + [&self.guid, &self.link, &self.content_html, &self.language, &self.image, &self.comments]
+                .into_iter()
+                .map(text)
+                .sum::<usize>()
+            + self.authors.iter().map(author).sum::<usize>()
+            + self.enclosures.iter().map(enclosure).sum::<usize>()
+            + list(&self.categories)
+            + list(&self.warnings)
+    }
+}
+
 /// What identifies an item from visit to visit: hashes of 64 bits, 0 for what it does not have. Each is a function of this
 /// item alone. With the date of publication, a source's items are recognised by them (crate `seen`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -150,8 +150,10 @@ pub struct Source {
     pub language: Option<String>,
     /// More words to filter by.
     pub tags: Vec<String>,
-    /// Fixed interval between visits; never shorter than `fetch.interval_min` or than the server asks for.
+    /// Fixed interval between visits, whatever server and document ask for; never shorter than `fetch.interval_min`.
     pub every: Option<Duration>,
+    /// `fresh = "ignore"`: how fresh server and document say that they are does not slow down its visits.
+    pub ignores_freshness: bool,
     /// Time limit of a visit, instead of `fetch.timeout_total`.
     pub timeout: Option<Duration>,
     /// Time limit for the first byte, instead of `fetch.timeout_first_byte`; `None`: `timeout`, if that is set.
@@ -182,6 +184,7 @@ impl Source {
             language: None,
             tags: Vec::new(),
             every: None,
+            ignores_freshness: false,
             timeout: None,
             timeout_first_byte: None,
             body_bytes_max: None,
@@ -201,12 +204,22 @@ impl Source {
         hashed.hash()
     }
 
+    /// Whether only a server's `Retry-After` and failures slow down its visits: no `max-age`, `ttl`, `sy:update…`,
+    /// `skipHours` and `skipDays`.
+    #[must_use]
+    pub fn overrides_hints(&self) -> bool {
+        self.every.is_some() || self.ignores_freshness
+    }
+
     /// Hash of the settings that decide when and for how long it is visited. Never 0.
     #[must_use]
     pub fn plan_hash(&self) -> u64 {
         let mut hashed = HashedSettings::default();
         let millis = |time: Option<Duration>| time.map_or(0, |time| time.as_millis()).to_le_bytes();
         hashed.add("every", millis(self.every));
+        if self.ignores_freshness {
+            hashed.add("fresh", "ignore");
+        }
         hashed.add("timeout", millis(self.timeout));
         hashed.add("timeout_first_byte", millis(self.timeout_first_byte));
         hashed.add("body", self.body_bytes_max.unwrap_or_default().to_le_bytes());
@@ -264,8 +277,9 @@ mod tests {
         hashes.dedup();
         assert_eq!(hashes.len(), 12, "all differ");
         assert!(requests.iter().all(|change| changed(*change).1 == plain().plan_hash()));
-        let plans: [&dyn Fn(&mut Source); 4] = [
+        let plans: [&dyn Fn(&mut Source); 5] = [
             &|source| source.every = Some(Duration::from_secs(300)),
+            &|source| source.ignores_freshness = true,
             &|source| source.timeout = Some(Duration::from_secs(300)),
             &|source| source.timeout_first_byte = Some(Duration::from_secs(300)),
             &|source| source.body_bytes_max = Some(300_000),

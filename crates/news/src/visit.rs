@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Attempt, Cursor, PushStatus, RedirectState, SourceId, Timestamp, WebSubState, attempt::rows};
+use crate::{
+    Attempt, Cursor, NewsRhythm, PushStatus, RedirectState, SourceId, Timestamp, WebSubState, attempt::rows,
+};
 
 /// How a visit ended, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -163,9 +165,13 @@ pub struct SourceState {
     pub body_hash: Option<u64>,
     /// When the last full (200) response was received.
     pub last_full: Option<Timestamp>,
-    /// How long the last response with a feed was fresh, in seconds; a failing feed is not visited sooner.
+    /// How long the last response with a feed was fresh when it left its server, in seconds; a 304 that says nothing about
+    /// it renews that, and a failing feed is not visited sooner.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fresh_s: Option<u32>,
+    /// When it stops being fresh, if the server has named a date: no 304 without a date renews it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fresh_until: Option<Timestamp>,
     /// When the last unconditional request was sent, whatever its result.
     pub asked_in_full: Option<Timestamp>,
     /// When the last visit ended.
@@ -222,6 +228,9 @@ pub struct SourceState {
     pub attempts: Vec<Attempt>,
     /// Its permanent redirects.
     pub moves: RedirectState,
+    /// When its visits found new items.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub news: NewsRhythm,
 }
 
 fn is_zero<N: Default + PartialEq>(number: &N) -> bool {

@@ -4,9 +4,10 @@
 //! more for the first feed that a page names, and never a third.
 
 use feed::{FeedDocument, FeedError, Hints};
-use fetch::{AddressScope, FailureClass, FetchReport, FetchResult, VisitRequest, Visitor};
-use news::{FeedUrl, Timestamp};
+use fetch::{AddressScope, FailureClass, FetchReport, FetchResult, RequestOptions, VisitRequest, Visitor};
+use news::FeedUrl;
 use serde::Serialize;
+use tokio::time::Instant;
 
 /// A feed that was found and read; adding it needs no further request.
 #[derive(Debug)]
@@ -19,6 +20,25 @@ pub(crate) struct Discovered {
     pub(crate) document: FeedDocument,
     /// The other feeds that the page names, in document order; empty if the URL was a feed.
     pub(crate) others: Vec<FeedUrl>,
+    /// The visit that the document is from, as a visit to [`Discovered::url`].
+    pub(crate) visit: FetchReport,
+    /// When it arrived.
+    pub(crate) arrived: Instant,
+}
+
+/// Why no feed was found.
+#[derive(Debug, thiserror::Error)]
+#[error("{failure}")]
+pub(crate) struct DiscoveryFailure {
+    pub(crate) failure: FeedFailure,
+    /// No server answers there at all, or none that speaks TLS to an https address.
+    pub(crate) is_without_server: bool,
+}
+
+impl From<FeedFailure> for DiscoveryFailure {
+    fn from(failure: FeedFailure) -> Self {
+        Self { failure, is_without_server: false }
+    }
 }
 
 /// Why there is no document: a failure class, or `unreadable` for a file, and a sentence.
@@ -45,16 +65,16 @@ impl From<FeedError> for FeedFailure {
     }
 }
 
-/// Finds the feed behind a URL.
+/// Finds the feed behind the URL of a request.
 ///
 /// # Errors
-/// [`FeedFailure`] of the last visit, if neither the URL nor the first feed that the page names is a feed.
+/// [`DiscoveryFailure`] of the last visit, if neither the URL nor the first feed that the page names is a feed.
 pub(crate) async fn discover(
     visitor: &Visitor,
-    url: &FeedUrl,
-    now: Timestamp,
-) -> Result<Discovered, FeedFailure> {
-    let (mut others, scope) = match fetch_feed(visitor, &VisitRequest::new(url, now)).await {
+    request: &VisitRequest<'_>,
+) -> Result<Discovered, DiscoveryFailure> {
+    let url = request.url;
+    let (mut others, scope) = match fetch_feed(visitor, request).await {
         Ok(found) => return Ok(found),
         Err(NoFeed::Page { feeds, is_of_its_host: true, .. }) if !feeds.is_empty() => {
             (feeds, AddressScope::Configured(url))
@@ -64,7 +84,14 @@ pub(crate) async fn discover(
         Err(no_feed) => return Err(no_feed.into()),
     };
     let first = others.remove(0);
-    let found = fetch_feed(visitor, &VisitRequest { scope, ..VisitRequest::new(&first, now) }).await?;
+    if has_secrets(request) && !fetch::may_share_credentials(url, &first) {
+        let message = format!(
+            "the page names {first}, which is not on its own host; add that address itself if its host may get the headers \
+             and credentials"
+        );
+        return Err(FeedFailure::new(FailureClass::NotAFeed.as_str(), message).into());
+    }
+    let found = fetch_feed(visitor, &VisitRequest { url: &first, scope, ..*request }).await?;
     Ok(Discovered { others, ..found })
 }
 
@@ -77,25 +104,35 @@ enum NoFeed {
         is_of_its_host: bool,
         failure: FeedFailure,
     },
-    Other(FeedFailure),
+    Other(DiscoveryFailure),
 }
 
-impl From<NoFeed> for FeedFailure {
+impl From<NoFeed> for DiscoveryFailure {
     fn from(no_feed: NoFeed) -> Self {
         match no_feed {
-            NoFeed::Page { failure, .. } | NoFeed::Other(failure) => failure,
+            NoFeed::Page { failure, .. } => failure.into(),
+            NoFeed::Other(failure) => failure,
         }
     }
 }
 
 async fn fetch_feed(visitor: &Visitor, request: &VisitRequest<'_>) -> Result<Discovered, NoFeed> {
     let url = request.url;
-    let visit = visitor.visit(request).await;
-    let document = read_document(&visit.answer).map_err(NoFeed::Other)?;
+    let mut visit = visitor.visit(request).await;
+    let arrived = Instant::now();
+    let document = read_document(&visit.answer).map_err(|failure| {
+        let is_without_server = visit.hops.is_empty()
+            && matches!(&visit.answer, FetchResult::Failed(failed)
+                if failed.class == FailureClass::Connect || failed.is_without_tls);
+        NoFeed::Other(DiscoveryFailure { failure, is_without_server })
+    })?;
     match document {
         Ok(document) => {
-            let (url, title) = (permanent_url(url, &visit), document.feed.title.clone());
-            Ok(Discovered { url, title, document, others: Vec::new() })
+            let (listed, title) = (permanent_url(request, &visit), document.feed.title.clone());
+            if listed != *url {
+                visit.hops.clear();
+            }
+            Ok(Discovered { url: listed, title, document, others: Vec::new(), visit, arrived })
         }
         Err(error) => {
             let feeds = match &error {
@@ -109,16 +146,27 @@ async fn fetch_feed(visitor: &Visitor, request: &VisitRequest<'_>) -> Result<Dis
     }
 }
 
-/// The URL to write into the list: the target of the redirects only if all of them are permanent.
-fn permanent_url(requested: &FeedUrl, visit: &FetchReport) -> FeedUrl {
+/// The URL to write into the list: the target of the redirects only if all of them are permanent, and only if it may get the
+/// credentials.
+fn permanent_url(request: &VisitRequest<'_>, visit: &FetchReport) -> FeedUrl {
+    let requested = request.url;
     let has_credentials =
         !requested.secret().username().is_empty() || requested.secret().password().is_some();
+    let may_have = |to: &FeedUrl| !has_secrets(request) || fetch::may_share_credentials(requested, to);
     match visit.hops.last() {
-        Some(last) if !has_credentials && visit.hops.iter().all(fetch::RedirectHop::is_permanent) => {
+        Some(last)
+            if !has_credentials
+                && may_have(&last.to)
+                && visit.hops.iter().all(fetch::RedirectHop::is_permanent) =>
+        {
             last.to.clone()
         }
         _ => requested.clone(),
     }
+}
+
+fn has_secrets(request: &VisitRequest<'_>) -> bool {
+    request.options.is_some_and(RequestOptions::has_secrets)
 }
 
 /// Parses the document of a visit.
@@ -149,6 +197,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use fetch::Policy;
+    use news::Timestamp;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpListener,
@@ -195,11 +244,11 @@ mod tests {
         (base, requested)
     }
 
-    async fn find(path: &str) -> (String, Result<Discovered, FeedFailure>, Vec<String>) {
+    async fn find(path: &str) -> (String, Result<Discovered, DiscoveryFailure>, Vec<String>) {
         let (base, requested) = origin().await;
         let visitor = Visitor::try_new(Policy { allow_private: true, ..Policy::default() }).unwrap();
         let url = FeedUrl::try_new(&format!("{base}{path}")).unwrap();
-        let found = discover(&visitor, &url, Timestamp::from_millis(0)).await;
+        let found = discover(&visitor, &VisitRequest::new(&url, Timestamp::from_millis(0))).await;
         let requested = requested.lock().unwrap().clone();
         (base, found, requested)
     }
@@ -234,7 +283,7 @@ mod tests {
     #[tokio::test]
     async fn no_url_is_guessed_if_a_page_names_no_feed() {
         let (_, found, requested) = find("/bare").await;
-        assert_eq!(found.unwrap_err().kind, "not-a-feed");
+        assert_eq!(found.unwrap_err().failure.kind, "not-a-feed");
         assert_eq!(requested, ["/bare"]);
     }
 }

@@ -167,7 +167,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "newswire sources add",
         &[
             (
-                "newswire sources add https://example.org/feed.xml",
+                "newswire sources add example.org/feed.xml",
                 "Add a feed; its title becomes its name and its id",
             ),
             (

@@ -4,10 +4,12 @@
 //! reload it. Orders to visit, pause and resume go to the daemon only.
 
 mod add;
+mod address;
 mod export;
 mod file;
+mod handover;
 mod import;
-mod opml;
+mod options;
 mod orders;
 mod remove;
 mod show;
@@ -45,8 +47,9 @@ enum SourcesCommand {
     Pause(orders::PauseArgs),
     /// Resume paused sources
     Resume(orders::ResumeArgs),
-    /// Add a feed to the list, by its URL or by that of a page that links to it; fetches it once
-    Add(add::AddArgs),
+    /// Add a feed to the list, by its address or by that of a page that links to it; fetches it once, and hands it over to
+    /// newswire-ingestd
+    Add(Box<add::AddArgs>),
     /// Remove sources from the list
     Remove(remove::RemoveArgs),
     /// Add the feeds of an OPML file to the list, except those that it contains already
@@ -81,7 +84,7 @@ pub(crate) async fn run(arguments: SourcesArgs) -> anyhow::Result<Exit> {
         SourcesCommand::Refresh(order) => orders::refresh(&context, order).await,
         SourcesCommand::Pause(order) => orders::pause(&context, order).await,
         SourcesCommand::Resume(order) => orders::resume(&context, order).await,
-        SourcesCommand::Add(arguments) => add::run(&context, arguments).await,
+        SourcesCommand::Add(arguments) => add::run(&context, *arguments).await,
         SourcesCommand::Remove(arguments) => remove::run(&context, arguments).await,
         SourcesCommand::Import(arguments) => import::run(&context, arguments).await,
         SourcesCommand::Export(arguments) => export::run(&context, arguments).await,

@@ -36,6 +36,28 @@ pub struct VisitRecord {
     pub state: SourceState,
     /// When the visit ended.
     pub now: Timestamp,
+    /// What the writer does with the number of new items, which it alone knows.
+    pub plan: NewsPlan,
+}
+
+/// How new items of a visit change the state of its source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewsPlan {
+    /// The new items have appeared after this time; `None` at the first visit of a source.
+    pub since: Option<Timestamp>,
+    /// The next visit, if enough items are new.
+    pub sooner: Option<SoonerVisit>,
+}
+
+/// The next visit of a source that turns out to publish much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SoonerVisit {
+    /// If so many items are new.
+    pub items: u32,
+    /// When it is due.
+    pub at: Timestamp,
+    /// Why then.
+    pub why: String,
 }
 
 /// What was appended for a visit.
@@ -205,7 +227,7 @@ impl LogWriter {
     }
 
     fn add(&self, commit: &mut Commit, visit: VisitRecord) -> Result<AppendedVisit, AppendError> {
-        let VisitRecord { source, items, mut state, now } = visit;
+        let VisitRecord { source, items, mut state, now, plan } = visit;
         let mut result = AppendedVisit::default();
         let is_document =
             !items.is_empty() || matches!(state.last_status, Some(VisitStatus::New | VisitStatus::Partial));
@@ -237,6 +259,12 @@ impl LogWriter {
         state.counts.updates += u64::from(result.updated);
         if result.last.is_some() {
             state.last_news = Some(now);
+        }
+        if let Some(since) = plan.since {
+            state.news.note(result.new, since, now);
+        }
+        if let Some(sooner) = plan.sooner.filter(|sooner| result.new >= sooner.items) {
+            (state.next_visit, state.why) = (Some(sooner.at), sooner.why);
         }
         if state.last_status == Some(VisitStatus::New) && result.last.is_none() {
             state.last_status = Some(VisitStatus::Unchanged);

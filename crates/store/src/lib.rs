@@ -14,6 +14,8 @@ mod open;
 mod read;
 mod record;
 
-pub use append::{AppendError, AppendedVisit, CrashPoint, LogWriter, Retained, VisitRecord};
+pub use append::{
+    AppendError, AppendedVisit, CrashPoint, LogWriter, NewsPlan, Retained, SoonerVisit, VisitRecord,
+};
 pub use open::{Retention, StoreOpenError, StoreOptions, open};
 pub use read::{EventPage, LogReadError, LogReader, StoredEvent};

@@ -14,7 +14,7 @@ use std::{
 };
 
 use news::{FeedUrl, Item, ItemEvidence, Seq, Source, SourceId, SourceState, Timestamp};
-use store::{CrashPoint, StoreOptions, VisitRecord};
+use store::{CrashPoint, NewsPlan, StoreOptions, VisitRecord};
 
 const CHILD: &str = "NEWSWIRE_TEST_CRASH";
 const PER_VISIT: u64 = 3;
@@ -33,7 +33,7 @@ fn visit(n: u64) -> VisitRecord {
         })
         .collect();
     let state = SourceState { etag: Some(n.to_string()), ..SourceState::default() };
-    VisitRecord { source, items, state, now: Timestamp::from_millis(0) }
+    VisitRecord { source, items, state, now: Timestamp::from_millis(0), plan: NewsPlan::default() }
 }
 
 /// In the child: appends and reports what became visible, and aborts at the given step of the fifth append.

@@ -8,7 +8,7 @@ use news::{
     VisitStatus,
 };
 use proptest::prelude::*;
-use store::{LogReader, LogWriter, Retention, StoreOptions, VisitRecord};
+use store::{LogReader, LogWriter, NewsPlan, Retention, SoonerVisit, StoreOptions, VisitRecord};
 
 fn source(id: &str) -> Arc<Source> {
     let url = FeedUrl::try_new("https://example.org/feed").unwrap();
@@ -29,7 +29,13 @@ fn item(key: &str, version: u64) -> Item {
 
 fn visit(source: &Arc<Source>, items: Vec<Item>, now: i64) -> VisitRecord {
     let state = SourceState { etag: Some(format!("\"{now}\"")), ..SourceState::default() };
-    VisitRecord { source: Arc::clone(source), items, state, now: Timestamp::from_millis(now) }
+    VisitRecord {
+        source: Arc::clone(source),
+        items,
+        state,
+        now: Timestamp::from_millis(now),
+        plan: NewsPlan::default(),
+    }
 }
 
 fn open(path: &Path) -> (LogWriter, LogReader) {
@@ -67,6 +73,26 @@ fn a_visit_is_committed_with_its_events_and_its_state() {
     assert_eq!((state.etag.as_deref(), state.counts.items, state.counts.updates), (Some("\"6\""), 0, 1));
     let appended = writer.append(vec![visit(&bbc, vec![item("a", 1), item("c", 1)], 7)]).unwrap();
     assert_eq!((appended[0].new, appended[0].first), (1, Some(Seq(4))));
+}
+
+#[test]
+fn new_items_make_the_next_visit_sooner_if_there_are_enough_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, reader) = open(dir.path());
+    let source = source("a");
+    for (keys, expected) in [(&["one"][..], 900), (&["two", "three"], 300), (&["two", "three"], 900)] {
+        let mut record = visit(&source, keys.iter().map(|key| item(key, 1)).collect(), 100_000);
+        record.state.next_visit = Some(Timestamp::from_millis(900));
+        let sooner = SoonerVisit { items: 2, at: Timestamp::from_millis(300), why: "a burst".to_owned() };
+        record.plan = NewsPlan { since: Some(Timestamp::from_millis(40_000)), sooner: Some(sooner) };
+        let stored = writer.append(vec![record]).unwrap().remove(0).state;
+        assert_eq!(stored.next_visit, Some(Timestamp::from_millis(expected)));
+        assert_eq!(stored.why == "a burst", expected == 300);
+        let appeared = Timestamp::from_millis(40_000);
+        let two = (keys.len() == 2 && expected == 300).then_some(appeared);
+        assert_eq!(stored.news.since(), ((expected == 300 || keys.len() == 1).then_some(appeared), two));
+        assert_eq!(reader.state(&source.id).unwrap(), Some(stored));
+    }
 }
 
 #[test]
@@ -498,6 +524,7 @@ fn unchanged_visits_between_two_documents_are_quiet_ones_for_their_items() {
                 items,
                 state: state.clone(),
                 now: Timestamp::from_millis(0),
+                plan: NewsPlan::default(),
             };
             state = writer.append(vec![record]).unwrap().remove(0).state;
         }

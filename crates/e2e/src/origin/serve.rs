@@ -3,6 +3,7 @@
 use std::{
     io,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use tokio::{
@@ -13,6 +14,9 @@ use tokio::{
 };
 
 use super::{Behaviour, Content, Origin, OriginState, Request, Resource, document};
+
+/// The quota of [`Behaviour::OnceAnHour`].
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// What one request is answered with.
 struct Answer {
@@ -51,6 +55,7 @@ async fn exchange(socket: &mut BufReader<TcpStream>, state: &Mutex<OriginState>)
             Some(resource) => (resource.behaviour.clone(), honest_answer(resource, &request)),
             None => (Behaviour::Status(404, Vec::new()), text_answer(404, Vec::new())),
         };
+        let behaviour = within_quota(behaviour, &request.path, &state.requests);
         state.requests.push(request);
         (behaviour, answer, state.requests.len() - 1)
     };
@@ -58,7 +63,7 @@ async fn exchange(socket: &mut BufReader<TcpStream>, state: &Mutex<OriginState>)
         state.lock().expect("no thread panics while holding it").requests[number].answered = Some(status);
     };
     match behaviour {
-        Behaviour::Honest => {
+        Behaviour::Honest | Behaviour::OnceAnHour => {
             answered(answer.status);
             send_whole(socket, &answer).await?;
             Ok(true)
@@ -105,6 +110,20 @@ async fn exchange(socket: &mut BufReader<TcpStream>, state: &Mutex<OriginState>)
             send_whole(socket, &text_answer(status, vec![format!("Location: {to}")])).await?;
             Ok(true)
         }
+    }
+}
+
+/// What [`Behaviour::OnceAnHour`] means for one more request; any other stays what it is.
+fn within_quota(behaviour: Behaviour, path: &str, earlier: &[Request]) -> Behaviour {
+    let was_served = |request: &Request| {
+        request.path == path && request.at.elapsed() < HOUR && request.answered != Some(429)
+    };
+    match behaviour {
+        Behaviour::OnceAnHour if earlier.iter().any(was_served) => {
+            Behaviour::Status(429, vec!["Retry-After: 86400".to_owned()])
+        }
+        Behaviour::OnceAnHour => Behaviour::Honest,
+        other => other,
     }
 }
 

@@ -46,10 +46,9 @@ fn by_dates(input: &ScheduleInput<'_>, bounds: IntervalBounds) -> Rule {
         };
         return Rule { wait, why };
     }
-    let mut past: Vec<_> = input.recent.iter().copied().filter(|at| *at <= input.now).collect();
-    past.sort_unstable_by(|a, b| b.cmp(a));
-    past.truncate(ITEMS_MAX);
-    let (Some(newest), Some(oldest)) = (past.first(), past.last()) else {
+    let (Some(newest), Some((_, gap))) =
+        (input.recent.iter().filter(|at| **at <= input.now).max(), mean_gap(input))
+    else {
         let wait = clamp(UNDATED, bounds.interval_max);
         return Rule { wait, why: format!("every {} (no item has a date)", humanize(wait)) };
     };
@@ -61,8 +60,16 @@ fn by_dates(input: &ScheduleInput<'_>, bounds: IntervalBounds) -> Rule {
             why: format!("every {} (nothing new for {})", humanize(wait), humanize(silence)),
         };
     }
-    // Up to now, not up to the newest item: a feed that stops publishing is visited less often at once.
-    let gap = input.now.since(*oldest) / u32::try_from(past.len()).expect("at most ITEMS_MAX are left");
     let wait = clamp(gap / 2, bounds.interval_max / 4);
     Rule { wait, why: format!("every {} (the feed publishes about every {})", humanize(wait), humanize(gap)) }
+}
+
+/// The mean time between the newest items, and their number; `None` without dates. Up to now, not up to the newest item: a
+/// feed that stops publishing is visited less often at once.
+pub(super) fn mean_gap(input: &ScheduleInput<'_>) -> Option<(usize, Duration)> {
+    let mut past: Vec<_> = input.recent.iter().copied().filter(|at| *at <= input.now).collect();
+    past.sort_unstable_by(|a, b| b.cmp(a));
+    past.truncate(ITEMS_MAX);
+    let gap = input.now.since(*past.last()?) / u32::try_from(past.len()).ok()?;
+    Some((past.len(), gap))
 }

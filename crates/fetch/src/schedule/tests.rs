@@ -82,22 +82,40 @@ fn a_fixed_interval_is_kept_within_the_bounds() {
 }
 
 #[test]
-fn a_fixed_interval_overrides_the_document_but_not_the_server() {
-    let fixed = ScheduleInput {
-        every: Some(10 * MINUTE),
+fn a_fixed_interval_and_ignored_hints_override_all_but_retry_after_and_the_backoff() {
+    let recent = ago(&[72, 144, 216]);
+    let hinted = ScheduleInput {
+        recent: &recent,
         ttl: Some(2 * HOUR),
         update_period: Some(3 * HOUR),
+        cache_life: Some(12 * HOUR),
+        cache_life_before: Some(12 * HOUR),
+        skip_hours: 0x00ff_f000,
         ..input(ScheduleOutcome::Healthy)
     };
-    assert_eq!(wait(&fixed, 0.5), 10 * MINUTE);
-    let cached = ScheduleInput { cache_life: Some(HOUR), ..fixed };
-    assert!(wait(&cached, 0.0) >= HOUR);
-    assert_eq!(why(&cached), "the server says that the response is fresh for 1h (max-age or Expires)");
+    assert_eq!(wait(&hinted, 0.5), 12 * HOUR + 36 * MINUTE);
+    let fixed = ScheduleInput { every: Some(10 * MINUTE), ..hinted.clone() };
+    assert_eq!((wait(&fixed, 0.5), why(&fixed).as_str()), (10 * MINUTE, "every 10m, as configured"));
+    let ignoring = ScheduleInput { ignores_hints: true, ..hinted };
+    assert_eq!(wait(&ignoring, 0.5), 36 * MINUTE);
+    assert_eq!(why(&ignoring), "every 36m (the feed publishes about every 1h 12m)");
+    for source in [fixed, ignoring] {
+        let usual = wait(&source, 0.5);
+        let throttled =
+            ScheduleInput { retry_after: Some(2 * HOUR), code: Some(429), failures: 1, ..source.clone() };
+        let throttled = ScheduleInput { outcome: ScheduleOutcome::Throttled, ..throttled };
+        assert_eq!(why(&throttled), "the server asked for 2h (Retry-After)");
+        assert!(wait(&throttled, 0.0) >= 2 * HOUR);
+        let again = ScheduleInput { retry_after: None, failures: 3, ..throttled };
+        assert_eq!(wait(&again, 0.5), 4 * HOUR, "the backoff after a 429");
+        let busy = ScheduleInput { code: Some(503), ..again };
+        assert_eq!(wait(&busy, 0.5), usual * 4, "the backoff after a 503");
+    }
 }
 
 #[test]
 fn the_longest_hint_applies_and_is_named() {
-    let recent = ago(&[9, 18]);
+    let recent = ago(&[10, 70]);
     let mut input = ScheduleInput { recent: &recent, ttl: Some(HOUR), ..input(ScheduleOutcome::Healthy) };
     assert_eq!(why(&input), "the feed asks for 1h (ttl)");
     assert!(wait(&input, 0.0) >= HOUR);
@@ -108,7 +126,125 @@ fn the_longest_hint_applies_and_is_named() {
     input.cache_life = Some(MINUTE);
     input.update_period = None;
     input.ttl = Some(MINUTE);
-    assert_eq!(why(&input), "every 5m (the feed publishes about every 9m)");
+    assert_eq!(why(&input), "every 17m 30s (the feed publishes about every 35m)");
+}
+
+/// A feed that asks to be visited rarely, in three ways.
+fn reluctant(input: ScheduleInput<'_>) -> [ScheduleInput<'_>; 3] {
+    let day = Some(24 * HOUR);
+    [
+        ScheduleInput { ttl: day, ..input.clone() },
+        ScheduleInput { update_period: day, ..input.clone() },
+        ScheduleInput { cache_life: day, ..input },
+    ]
+}
+
+#[test]
+fn a_feed_in_a_burst_is_looked_at_within_interval_min_whatever_it_says() {
+    let two = ago(&[20, 59, 5000]);
+    for (asked, name) in reluctant(ScheduleInput { recent: &two, ..input(ScheduleOutcome::Healthy) })
+        .iter()
+        .zip(["ttl", "sy:updatePeriod", "max-age or Expires"])
+    {
+        assert_eq!((wait(asked, 0.0), wait(asked, 1.0)), (5 * MINUTE, Duration::from_secs(330)));
+        assert_eq!(why(asked), format!("in 5m: 2 items in the last hour, not the 24h of {name}"));
+    }
+    // Also sooner than its mean gap, without hints.
+    let slow = ScheduleInput { recent: &two, ..input(ScheduleOutcome::Unchanged) };
+    assert_eq!(why(&slow), "in 5m: 2 items in the last hour");
+    let failed = ScheduleInput { failures: 1, ..input(ScheduleOutcome::Failed) };
+    for asked in reluctant(ScheduleInput { recent: &two, cache_life_before: Some(24 * HOUR), ..failed }) {
+        assert_eq!(why(&asked), "first failure: retry in 5m", "as often as while it worked");
+    }
+}
+
+#[test]
+fn a_quiet_feed_is_slowed_by_its_hints_as_before() {
+    for minutes in [&[59, 61][..], &[61, 62, 63], &[240, 480, 720, 960, 1200], &[]] {
+        let recent = ago(minutes);
+        for asked in reluctant(ScheduleInput { recent: &recent, ..input(ScheduleOutcome::Healthy) }) {
+            assert!(wait(&asked, 0.0) >= 24 * HOUR, "{minutes:?}: {}", why(&asked));
+        }
+    }
+    let future = [now().plus(MINUTE), now().plus(2 * MINUTE)];
+    let [_, _, asked] = reluctant(ScheduleInput { recent: &future, ..input(ScheduleOutcome::Healthy) });
+    assert!(wait(&asked, 0.0) >= 24 * HOUR, "what is not published yet is no news");
+}
+
+#[test]
+fn a_hint_stretches_the_interval_by_as_many_gaps_as_a_gap_has_half_hours() {
+    let limited = |gap: u32| {
+        let recent: Vec<_> = (1..=10).map(|n| n * gap).collect();
+        let recent = ago(&recent);
+        let [_, _, asked] = reluctant(ScheduleInput { recent: &recent, ..input(ScheduleOutcome::Healthy) });
+        (wait(&asked, 0.0), why(&asked))
+    };
+    let (soon, reason) = limited(40);
+    assert_eq!(soon, Duration::from_secs(40 * 60 * 4 / 3));
+    assert_eq!(reason, "in 53m 20s: the feed publishes about every 40m, not the 24h of max-age or Expires");
+    assert_eq!(limited(60).0, 2 * HOUR);
+    assert_eq!(limited(120).0, 8 * HOUR);
+    assert_eq!(
+        limited(240).0,
+        24 * HOUR,
+        "five items a day are not visited weekly, nor less than the day asked for"
+    );
+    // The last new item came long ago, and the base is longer than the limit.
+    let recent = ago(&[65, 66, 67, 68, 69, 70, 71, 72]);
+    let asked = ScheduleInput { recent: &recent, ttl: Some(24 * HOUR), ..input(ScheduleOutcome::Healthy) };
+    assert_eq!(wait(&asked, 0.0), 9 * MINUTE, "its own gap, as one gap has less than a half hour");
+    assert_eq!(why(&asked), "in 9m: the feed publishes about every 9m, not the 24h of ttl");
+}
+
+#[test]
+fn what_visits_recorded_is_evidence_without_dates() {
+    let minutes = |n: i64| Some(Timestamp::from_millis(now().millis() - n * 60_000));
+    let asked = |recorded| ScheduleInput {
+        recorded,
+        quiet_for: Some(10 * MINUTE),
+        cache_life: Some(24 * HOUR),
+        ..input(ScheduleOutcome::Healthy)
+    };
+    let none = RecordedNews::default();
+    for (recorded, items) in [
+        (RecordedNews { two_since: minutes(59), ..none }, 2),
+        (RecordedNews { two_since: minutes(59), found: 1, found_since: minutes(5), ..none }, 3),
+        (RecordedNews { one_since: minutes(40), found: 1, found_since: minutes(5), ..none }, 2),
+        (RecordedNews { found: 7, found_since: minutes(0), ..none }, 7),
+    ] {
+        assert_eq!(
+            why(&asked(recorded)),
+            format!("in 5m: {items} items in the last hour, not the 24h of max-age or Expires")
+        );
+    }
+    for recorded in [
+        none,
+        RecordedNews { two_since: minutes(60), one_since: minutes(30), ..none },
+        RecordedNews { one_since: minutes(61), found: 1, found_since: minutes(5), ..none },
+        RecordedNews { found: 7, found_since: minutes(1440), ..none },
+        RecordedNews { found: 7, found_since: None, ..none },
+        RecordedNews { two_since: minutes(-5), ..none },
+    ] {
+        assert!(wait(&asked(recorded), 0.0) >= 24 * HOUR, "{recorded:?}");
+    }
+}
+
+#[test]
+fn dates_that_no_visit_confirms_are_no_evidence() {
+    let recent = ago(&[0, 0, 0]);
+    let dated_now = ScheduleInput {
+        recent: &recent,
+        quiet_for: Some(2 * HOUR),
+        cache_life: Some(24 * HOUR),
+        ..input(ScheduleOutcome::Healthy)
+    };
+    assert!(wait(&dated_now, 0.0) >= 24 * HOUR, "all items have the date of the request, and none is new");
+    let recorded = RecordedNews { found: 1, ..RecordedNews::default() };
+    assert!(wait(&ScheduleInput { recorded, ..dated_now.clone() }, 1.0) < 6 * MINUTE);
+    let confirmed = ScheduleInput { quiet_for: Some(10 * MINUTE), ..dated_now.clone() };
+    assert!(wait(&confirmed, 1.0) < 6 * MINUTE);
+    let new_source = ScheduleInput { quiet_for: NEVER_WORKED, ..dated_now };
+    assert!(wait(&new_source, 1.0) < 6 * MINUTE);
 }
 
 #[test]
@@ -201,12 +337,14 @@ fn a_feed_that_fails_is_retried_after_its_own_interval() {
         "second failure in a row: retry in 12h, doubled each time"
     );
     let busy = ago(&[4, 9, 13, 21]);
-    let busy = ScheduleInput { recent: &busy, ..slow };
+    let busy = ScheduleInput { recent: &busy, ..slow.clone() };
     assert_eq!(why(&busy), "first failure: retry in 5m");
-    let fresh = ScheduleInput { cache_life_before: Some(2 * HOUR), ..busy.clone() };
+    let calm = ago(&[72, 144, 216, 288]);
+    let calm = ScheduleInput { recent: &calm, ..slow };
+    let fresh = ScheduleInput { cache_life_before: Some(2 * HOUR), ..calm.clone() };
     assert_eq!(why(&fresh), "first failure: retry in 2h");
     assert!(wait(&fresh, 0.0) >= 2 * HOUR);
-    let hinted = ScheduleInput { ttl: Some(HOUR), ..busy };
+    let hinted = ScheduleInput { ttl: Some(HOUR), ..calm };
     assert_eq!(why(&hinted), "first failure: retry in 1h");
 }
 
@@ -271,11 +409,10 @@ fn a_410_that_is_confirmed_is_looked_at_again_days_apart() {
 fn a_visit_is_deferred_past_skipped_hours_and_days() {
     // 2026-03-02 is a Monday; now is noon.
     let hours = (12..18).map(|hour| 1 << hour).sum();
-    let input =
-        ScheduleInput { every: Some(10 * MINUTE), skip_hours: hours, ..input(ScheduleOutcome::Healthy) };
+    let input = ScheduleInput { skip_hours: hours, ..input(ScheduleOutcome::Healthy) };
     let next = next_visit(&input, 0.5);
     assert_eq!(next.at, Some("2026-03-02T18:05:00Z".parse().unwrap()));
-    assert_eq!(next.why, "every 10m, as configured, deferred past the feed's skipHours and skipDays");
+    assert_eq!(next.why, "every 1h (no item has a date), deferred past the feed's skipHours and skipDays");
     let all_day = ScheduleInput { skip_hours: 0, skip_days: 1, ..input };
     assert_eq!(next_visit(&all_day, 0.0).at, Some("2026-03-03T00:00:00Z".parse().unwrap()));
 }
@@ -316,16 +453,20 @@ prop_compose! {
         (failures, gone_in_a_row) in (prop_oneof![0..20_u32, any::<u32>()], 0..5_u32),
         (every, ttl, update_period) in (maybe_wait(), maybe_wait(), maybe_wait()),
         (cache_life, cache_life_before, retry_after) in (maybe_wait(), maybe_wait(), maybe_wait()),
+        ignores_hints in any::<bool>(),
+        (found, ago) in (0..4_u32, prop::collection::vec(-4_000..8_000_i64, 0..4)),
         (quiet_for, worked_ago) in (maybe_wait(), prop::option::of(0..4_000_000_i64)),
         recent in prop::collection::vec(-4_000_000..1_000_000_i64, 0..30),
     ) -> ScheduleInput<'static> {
         let interval_min = Duration::from_secs(min);
         let bounds = IntervalBounds { interval_min, interval_max: interval_min + Duration::from_secs(more) };
         let recent: Vec<_> = recent.iter().map(|s| Timestamp::from_millis(now().millis() + s * 1000)).collect();
+        let ago = |n: usize| ago.get(n).map(|s| Timestamp::from_millis(now().millis() - s * 1000));
+        let recorded = RecordedNews { two_since: ago(0), one_since: ago(1), found, found_since: ago(2) };
         let worked_at = worked_ago.map(|s| Timestamp::from_millis(now().millis() - s * 1000));
         ScheduleInput {
             worked_at, code, failures, gone_in_a_row, every, ttl, update_period, cache_life,
-            cache_life_before, retry_after, quiet_for,
+            cache_life_before, retry_after, quiet_for, ignores_hints, recorded,
             recent: recent.leak(),
             ..ScheduleInput::new(bounds, now(), outcome)
         }
@@ -338,9 +479,12 @@ proptest! {
         let Next { at: Some(at), why } = next_visit(&input, jitter) else { return Ok(()) };
         let wait = at.since(input.now);
         let server = (24 * HOUR).max(input.bounds.interval_max);
-        let asked = input.retry_after.max(input.cache_life).unwrap_or_default().min(server);
         prop_assert!(wait >= input.bounds.interval_min, "{wait:?} {why}");
-        prop_assert!(wait >= asked, "{wait:?} {why}");
+        prop_assert!(wait >= input.retry_after.unwrap_or_default().min(server), "{wait:?} {why}");
+        if !input.overrides_hints() && evidence::burst(&input).is_none() {
+            let limit = evidence::hint_limit(&input).map_or(server, |limit| limit.wait);
+            prop_assert!(wait >= input.cache_life.unwrap_or_default().min(server).min(limit), "{wait:?} {why}");
+        }
     }
 
     #[test]
@@ -386,7 +530,7 @@ proptest! {
 
     #[test]
     fn skipped_hours_are_never_visited(hours in 0..0x00ff_ffff_u32, jitter in 0.0..=1.0_f64, input in any_input()) {
-        let input = ScheduleInput { skip_hours: hours, ..input };
+        let input = ScheduleInput { skip_hours: hours, every: None, ignores_hints: false, ..input };
         let Next { at: Some(at), .. } = next_visit(&input, jitter) else { return Ok(()) };
         let hour = at.millis().rem_euclid(86_400_000) / 3_600_000;
         prop_assert!(hours >> hour & 1 == 0, "{at}");

@@ -4,14 +4,17 @@
 
 mod allowed_networks;
 mod bodies;
+mod certificates;
 mod conditional;
 mod deadlines;
 mod guard;
+mod heads;
 mod hostile;
 mod origin;
 mod redirects;
 mod request_options;
 mod tls;
+mod tolerance;
 
 use std::time::Duration;
 

@@ -1,8 +1,11 @@
 //! Redirects: followed by the visit itself, each hop checked.
 
-use fetch::FailureClass;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::{class, failure, full, origin::*, visit};
+use fetch::{FailureClass, Policy, RequestOptions, VisitRequest, Visitor};
+use news::{FeedUrl, Timestamp};
+
+use crate::{NOW_MS, class, failure, full, origin::*, policy, visit, visit_with};
 
 #[tokio::test]
 async fn five_redirects_are_followed_and_reported() {
@@ -80,14 +83,95 @@ async fn credentials_stay_with_their_host_and_are_not_restored() {
     }
 }
 
+/// The cookies of each request so far.
+fn cookies(origin: &Origin) -> Vec<String> {
+    let cookie = |head: &String| {
+        let mut lines = head.lines().map(str::to_lowercase);
+        let line = lines.find_map(|line| line.strip_prefix("cookie: ").map(str::to_owned));
+        line.unwrap_or_default()
+    };
+    origin.requests().iter().map(cookie).collect()
+}
+
 #[tokio::test]
-async fn no_cookie_is_ever_stored() {
-    let origin = Origin::start(|path| match path {
+async fn a_cookie_lives_for_one_visit_and_on_its_own_host_only() {
+    let other = Origin::start_on("127.0.0.2", 0, answer("200 OK", "Set-Cookie: b=2\r\n", "<rss/>")).await;
+    let away = other.url("/feed");
+    let origin = Origin::start(move |path| match path {
         "/feed" => answer("302 Found", "Set-Cookie: id=1; Path=/\r\nLocation: /2\r\n", ""),
+        "/2" => answer("302 Found", &format!("Set-Cookie: id=2; Path=/\r\nLocation: {away}\r\n"), ""),
         _ => answer("200 OK", "", "<rss/>"),
     })
     .await;
-    visit(&origin.url("/feed")).await;
-    assert_eq!(origin.requests().len(), 2);
-    assert!(!origin.requests()[1].to_lowercase().contains("cookie"));
+    let allow = vec!["127.0.0.0/8".parse().unwrap()];
+    let visitor = Visitor::try_new(Policy { allow, ..policy() }).unwrap();
+    for _ in 0..2 {
+        full(visit_with(&visitor, &origin.url("/feed"), None, None).await);
+    }
+    assert_eq!(cookies(&origin), ["", "id=1", "", "id=1"]);
+    assert_eq!(cookies(&other), ["", ""]);
+}
+
+#[tokio::test]
+async fn a_cookie_wall_is_passed_within_one_visit() {
+    // The script does not see headers, so the server counts.
+    let wall = |steps: &'static [(&'static str, &'static str)]| {
+        let nth = AtomicUsize::new(0);
+        Origin::start(move |_| match steps.get(nth.fetch_add(1, Ordering::SeqCst)) {
+            Some((cookie, to)) => {
+                answer("302 Found", &format!("Set-Cookie: {cookie}\r\nLocation: {to}\r\n"), "")
+            }
+            None => answer("200 OK", "", "<rss/>"),
+        })
+    };
+    // To itself, over another address and back, with a second cookie, and with a new value each time.
+    for (steps, sent) in [
+        (&[("a=1", "/feed")][..], &["", "a=1"][..]),
+        (&[("a=1", "/check"), ("b=2", "/feed")], &["", "a=1", "a=1; b=2"]),
+        (&[("a=1", "/feed"), ("b=2", "/feed")], &["", "a=1", "a=1; b=2"]),
+        (&[("a=1", "/feed"), ("a=2", "/feed"), ("a=3", "/feed")], &["", "a=1", "a=2", "a=3"]),
+    ] {
+        let origin = wall(steps).await;
+        full(visit(&origin.url("/feed")).await);
+        assert_eq!(cookies(&origin), sent);
+    }
+    // The same cookie again is a loop, and five redirects are enough.
+    let origin = wall(&[("a=1", "/feed"), ("a=1", "/feed"), ("a=1", "/feed")]).await;
+    let refused = visit(&origin.url("/feed")).await;
+    assert_eq!(
+        failure(&refused).to_string(),
+        format!("redirect: the redirects form a loop at {}", origin.url("/feed"))
+    );
+    assert_eq!(cookies(&origin), ["", "a=1"]);
+    let endless = [
+        ("a=1", "/feed"),
+        ("a=2", "/feed"),
+        ("a=3", "/feed"),
+        ("a=4", "/feed"),
+        ("a=5", "/feed"),
+        ("a=6", "/feed"),
+    ];
+    let origin = wall(Box::leak(Box::new(endless))).await;
+    let refused = visit(&origin.url("/feed")).await;
+    assert_eq!(failure(&refused).to_string(), "redirect: more than 5 redirects");
+    assert_eq!(origin.accepts(), 6);
+}
+
+#[tokio::test]
+async fn a_server_cannot_replace_a_cookie_of_the_source() {
+    let other = Origin::start_on("127.0.0.2", 0, answer("200 OK", "", "<rss/>")).await;
+    let away = other.url("/");
+    let origin = Origin::start(move |path| match path {
+        "/feed" => answer("302 Found", "Set-Cookie: session=evil\r\nSet-Cookie: b=2\r\nLocation: /2\r\n", ""),
+        _ => redirect(302, &away),
+    })
+    .await;
+    let allow = vec!["127.0.0.0/8".parse().unwrap()];
+    let visitor = Visitor::try_new(Policy { allow, ..policy() }).unwrap();
+    let options = RequestOptions::default().with_cookie("session=mine").unwrap();
+    let url = FeedUrl::try_new(&origin.url("/feed")).unwrap();
+    let request = VisitRequest::new(&url, Timestamp::from_millis(NOW_MS));
+    full(visitor.visit(&VisitRequest { options: Some(&options), ..request }).await);
+    assert_eq!(cookies(&origin), ["session=mine", "session=mine; b=2"]);
+    assert_eq!(cookies(&other), [""]);
 }

@@ -11,25 +11,28 @@ use tokio::{
 };
 use tokio_rustls::{
     TlsAcceptor,
-    rustls::{ServerConfig, pki_types::PrivateKeyDer},
+    rustls::{
+        ServerConfig,
+        pki_types::{CertificateDer, PrivateKeyDer},
+    },
 };
 
 use crate::{NOW_MS, class, failure, full, guard::scripted, policy, visit_with};
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
 
-fn authority() -> Authority {
+pub(crate) fn authority() -> Authority {
     let mut params = CertificateParams::new([]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-fn certificate(name: &str) -> CertificateParams {
+pub(crate) fn certificate(name: &str) -> CertificateParams {
     CertificateParams::new([name.to_owned()]).unwrap()
 }
 
 /// A server that answers one document over TLS, with a certificate of that authority or signed by itself.
-async fn serve(params: CertificateParams, authority: Option<&Authority>) -> SocketAddr {
+pub(crate) async fn serve(params: CertificateParams, authority: Option<&Authority>) -> SocketAddr {
     serve_slowly(params, authority, Duration::ZERO).await
 }
 
@@ -44,10 +47,22 @@ async fn serve_slowly(
         Some(authority) => params.signed_by(&key, authority).unwrap(),
         None => params.self_signed(&key).unwrap(),
     };
+    serve_chain(vec![signed.der().clone()], &key, pause).await
+}
+
+/// A server that sends these certificates, the first of which has this key.
+pub(crate) async fn serve_chain(
+    chain: Vec<CertificateDer<'static>>,
+    key: &KeyPair,
+    pause: Duration,
+) -> SocketAddr {
     fetch::install_tls();
     let config = ServerConfig::builder().with_no_client_auth();
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let config = config.with_single_cert(vec![signed.der().clone()], key).unwrap();
+    serve_with(config.with_single_cert(chain, key).unwrap(), pause).await
+}
+
+pub(crate) async fn serve_with(config: ServerConfig, pause: Duration) -> SocketAddr {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -70,13 +85,13 @@ async fn serve_slowly(
     address
 }
 
-fn visitor(authority: &Authority) -> Visitor {
+pub(crate) fn visitor(authority: &Authority) -> Visitor {
     let policy = Policy { authorities_pem: Some(authority.pem()), ..policy() };
     let resolver = scripted(vec![Ok(vec!["127.0.0.1".parse().unwrap()])]).1;
     Visitor::with_resolver(policy, resolver).unwrap()
 }
 
-fn url(address: SocketAddr) -> String {
+pub(crate) fn url(address: SocketAddr) -> String {
     format!("https://feeds.example:{}/feed?token=SECRET", address.port())
 }
 

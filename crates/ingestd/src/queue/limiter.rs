@@ -1,7 +1,7 @@
 //! Admission of visits: a limit for the process, a limit and a spacing for each host.
 //!
 //! ```text
-//! enqueue ─► first in its host's queue, spaced, not held by a 429 ─► a slot of the process ─► VisitPermit
+//! enqueue ─► first in its host's queue, spaced, not held by a 429 ─► a slot of the process, and memory ─► VisitPermit
 //! ```
 //!
 //! A waiting visit holds no slot, so the queue of one host delays no other host. Sources on probation (they did not
@@ -26,6 +26,7 @@ use tokio::{
 pub(crate) use super::scheduler::{Priority, VisitLimits};
 use super::{
     host::Host,
+    memory::{MemoryBudget, MemoryPart, MemoryShare},
     scheduler::{Admission, Scheduler},
     wait_reason::WaitStatus,
 };
@@ -48,6 +49,7 @@ struct Inner {
     scheduler: RefCell<Scheduler<VisitPermit>>,
     /// The next timer may be another one.
     timer_set: Notify,
+    memory: MemoryBudget,
     metrics: IngestMetrics,
 }
 
@@ -59,6 +61,8 @@ pub(crate) struct QueuedVisit {
 
 /// The right to run one visit; it releases its slot when dropped.
 pub(crate) struct VisitPermit {
+    /// What the visit may use of the memory budget.
+    memory: Arc<MemoryShare>,
     limiter: HostLimiter,
     host: Host,
     ticket: u64,
@@ -67,9 +71,11 @@ pub(crate) struct VisitPermit {
 
 impl HostLimiter {
     pub(crate) fn new(limits: VisitLimits, metrics: IngestMetrics) -> Self {
+        let memory = MemoryBudget::new(limits.memory_bytes, metrics.memory.clone());
         Self(Rc::new(Inner {
-            scheduler: RefCell::new(Scheduler::new(limits)),
+            scheduler: RefCell::new(Scheduler::new(limits, memory.clone())),
             timer_set: Notify::new(),
+            memory,
             metrics,
         }))
     }
@@ -89,6 +95,13 @@ impl HostLimiter {
             self.0.metrics.waits.get_or_create(&[("for", wait_status.label())]).inc();
         }
         QueuedVisit { wait_status, permit }
+    }
+
+    /// The part of the memory budget for a document that is there already, so that it need not wait for room.
+    pub(crate) fn share_for(&self, bytes: usize) -> Arc<MemoryShare> {
+        let share = self.0.memory.admit();
+        share.use_for(MemoryPart::Body, bytes);
+        Arc::new(share)
     }
 
     /// Adapts the spacing of a host to its answer.
@@ -123,8 +136,9 @@ impl HostLimiter {
     }
 
     fn deliver(&self, granted: Vec<Admission<VisitPermit>>) {
-        for Admission { host, ticket, grant_to, preempted } in granted {
-            let permit = VisitPermit { limiter: self.clone(), host, ticket, preempted };
+        for Admission { host, ticket, grant_to, preempted, memory } in granted {
+            let permit =
+                VisitPermit { memory: Arc::new(memory), limiter: self.clone(), host, ticket, preempted };
             // A visit that was cancelled meanwhile drops the permit, which releases the slot.
             grant_to.send(permit).ok();
         }
@@ -138,14 +152,18 @@ impl HostLimiter {
         self.deliver(granted);
     }
 
-    /// Admits visits when the time has come. The supervisor runs this for as long as there are visits.
+    /// Admits visits when the time has come, or when memory was given back. The supervisor runs this for as long as there are visits.
     pub(crate) async fn run_timers(self) {
         loop {
             let next = self.0.scheduler.borrow().next_timer();
             match next {
-                None => self.0.timer_set.notified().await,
+                None => tokio::select! {
+                    () = self.0.timer_set.notified() => continue,
+                    () = self.0.memory.room() => {}
+                },
                 Some(at) => tokio::select! {
                     () = self.0.timer_set.notified() => continue,
+                    () = self.0.memory.room() => {}
                     () = sleep_until(at) => {}
                 },
             }
@@ -184,16 +202,25 @@ impl Future for QueuedVisit {
 }
 
 impl VisitPermit {
-    /// Completes when others wait for the slot; never on probation.
+    /// What the visit may use of the memory budget; it may keep that for longer than its slot.
+    pub(crate) fn memory(&self) -> Arc<MemoryShare> {
+        Arc::clone(&self.memory)
+    }
+
+    /// Completes when others wait for the slot; never on probation, and never once a large part of a document has arrived:
+    /// then it is not the server that lets others wait.
     pub(crate) async fn preempted(&mut self) {
         let signal = match &mut self.preempted {
             Some(signal) => signal.await,
             None => std::future::pending().await,
         };
-        if signal.is_err() {
-            // The visit can no longer be preempted.
-            std::future::pending().await
+        if signal.is_ok() && !self.memory.has_grown() {
+            return;
         }
+        // The visit can no longer be preempted; another one may be.
+        self.pin();
+        self.limiter.0.timer_set.notify_one();
+        std::future::pending().await
     }
 
     /// The visit is past the part that can hang: it keeps its slot to the end.

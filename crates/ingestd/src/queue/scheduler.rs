@@ -2,7 +2,8 @@
 //! the limiter delivers what is granted. `P` is what a waiting visit gets in the end.
 //!
 //! ```text
-//! host.queues ─ the host's rules allow its head, but all slots are in use ─► ready (hosts, in order) ─ a slot is free ─► offer
+//! host.queues ─ the host's rules allow its head, but all slots or all memory is in use ─► ready (hosts, in order) ─ there
+//!               is some again ─► offer
 //! ```
 
 use std::{
@@ -16,6 +17,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     host::Host,
+    memory::{MemoryBudget, MemoryShare},
     wait_reason::{WaitReason, WaitStatus},
 };
 
@@ -35,6 +37,8 @@ pub(crate) struct VisitLimits {
     pub(crate) host_in_flight: usize,
     /// Shortest time between the starts of two visits to a host, until the host asks for more.
     pub(crate) host_spacing: Duration,
+    /// Bytes of all bodies, documents and what waits to be written.
+    pub(crate) memory_bytes: usize,
 }
 
 /// What the last visit says about the next one.
@@ -48,6 +52,7 @@ pub(crate) enum Priority {
 
 pub(super) struct Scheduler<P> {
     limits: VisitLimits,
+    memory: MemoryBudget,
     last_ticket: u64,
     waiting: usize,
     /// In use, by priority.
@@ -90,6 +95,7 @@ pub(super) struct Admission<P> {
     pub(super) ticket: u64,
     pub(super) grant_to: oneshot::Sender<P>,
     pub(super) preempted: Option<oneshot::Receiver<()>>,
+    pub(super) memory: MemoryShare,
 }
 
 impl<P> HostQueue<P> {
@@ -124,9 +130,10 @@ impl<P> HostQueue<P> {
 }
 
 impl<P> Scheduler<P> {
-    pub(super) fn new(limits: VisitLimits) -> Self {
+    pub(super) fn new(limits: VisitLimits, memory: MemoryBudget) -> Self {
         Self {
             limits,
+            memory,
             last_ticket: 0,
             waiting: 0,
             slots: [0; 2],
@@ -144,6 +151,7 @@ impl<P> Scheduler<P> {
     pub(super) fn set_limits(&mut self, limits: VisitLimits, now: Instant) -> Vec<Admission<P>> {
         let (old, new) = (self.limits.host_spacing, limits.host_spacing);
         self.limits = limits;
+        self.memory.set_max(limits.memory_bytes);
         for host_queue in self.hosts.values_mut().filter(|host_queue| host_queue.spacing <= old.max(new)) {
             // Counted from the start of the last visit.
             let next_start = (host_queue.next_start + new).checked_sub(host_queue.spacing);
@@ -201,7 +209,9 @@ impl<P> Scheduler<P> {
 
     fn has_slot(&self, priority: Priority) -> bool {
         let on_probation = || self.slots[Priority::Probation as usize] < self.probation_max();
-        self.in_flight() < self.limits.in_flight && (priority == Priority::Normal || on_probation())
+        self.in_flight() < self.limits.in_flight
+            && self.memory.has_room()
+            && (priority == Priority::Normal || on_probation())
     }
 
     /// Admits the visits of this host that may run now, and notes when or why to look again.
@@ -245,6 +255,8 @@ impl<P> Scheduler<P> {
             let full = self.slots.iter().sum::<usize>() >= in_flight_max;
             host_queue.wait_status.set(if full {
                 WaitReason::AllSlots(in_flight_max)
+            } else if !self.memory.has_room() {
+                WaitReason::Memory(self.memory.max())
             } else {
                 WaitReason::ProbationSlots(probation_max)
             });
@@ -270,7 +282,14 @@ impl<P> Scheduler<P> {
             self.preemptible.insert((now, waiter.ticket), signal);
             preempted
         });
-        Some(Admission { host: host.clone(), ticket: waiter.ticket, grant_to: waiter.grant_to, preempted })
+        let memory = self.memory.admit();
+        Some(Admission {
+            host: host.clone(),
+            ticket: waiter.ticket,
+            grant_to: waiter.grant_to,
+            preempted,
+            memory,
+        })
     }
 
     /// Preempts the longest visits: as many as there are hosts whose visits of normal priority wait for a slot.
@@ -338,7 +357,7 @@ impl<P> Scheduler<P> {
 
     /// Does what is due by `now`; returns the visits that may start.
     pub(super) fn fire_timers(&mut self, now: Instant) -> Vec<Admission<P>> {
-        let mut granted = Vec::new();
+        let mut granted = self.serve_ready(now);
         while self.timers.peek().is_some_and(|Reverse((at, _))| *at <= now) {
             let Some(Reverse((at, host))) = self.timers.pop() else { break };
             if let Some(host_queue) = self.hosts.get_mut(&host)

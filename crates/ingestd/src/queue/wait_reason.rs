@@ -30,6 +30,8 @@ pub(super) enum WaitReason {
     AllSlots(usize),
     /// All slots that sources on probation may use are in use.
     ProbationSlots(usize),
+    /// The memory budget of so many bytes is used up.
+    Memory(usize),
 }
 
 impl WaitReason {
@@ -42,6 +44,7 @@ impl WaitReason {
             Self::HostRetryAfter(_) => "host-asked",
             Self::AllSlots(_) => "in-flight",
             Self::ProbationSlots(_) => "suspects",
+            Self::Memory(_) => "memory",
         }
     }
 }
@@ -49,6 +52,11 @@ impl WaitReason {
 impl WaitStatus {
     pub(super) fn new(host: Host) -> Self {
         Self { host, reason: Mutex::new(WaitReason::NotWaiting) }
+    }
+
+    /// Of one visit, in its middle.
+    pub(crate) fn for_memory(host: Host, bytes: usize) -> Self {
+        Self { host, reason: Mutex::new(WaitReason::Memory(bytes)) }
     }
 
     pub(super) fn set(&self, reason: WaitReason) {
@@ -84,6 +92,11 @@ impl WaitStatus {
             WaitReason::AllSlots(n) => format!("all {n} slots in use"),
             WaitReason::ProbationSlots(n) => {
                 format!("all {n} slots for sources that did not answer lately in use")
+            }
+            WaitReason::Memory(bytes) => {
+                format!(
+                    "bodies, documents and the queue to the disk use all {bytes} bytes (fetch.memory_bytes)"
+                )
             }
         })
     }

@@ -12,7 +12,7 @@ use prometheus_client::metrics::{
 };
 
 use super::progress::IngestProgress;
-use crate::websub::messages::PushResult;
+use crate::{queue::memory::MemoryPart, websub::messages::PushResult};
 
 type Labels = [(&'static str, &'static str); 1];
 type TwoLabels = [(&'static str, &'static str); 2];
@@ -36,6 +36,7 @@ pub(crate) struct IngestMetrics {
     pub(crate) waiting: Gauge,
     pub(crate) waits: Family<Labels, Counter>,
     pub(crate) preempted: Counter,
+    pub(crate) memory: MemoryMetrics,
     pub(crate) hosts_widened: Counter,
     pub(crate) hosts_held: Counter,
     pub(crate) outage: Gauge,
@@ -56,6 +57,15 @@ pub(crate) struct IngestMetrics {
     pub(crate) progress: Arc<IngestProgress>,
 }
 
+/// The metrics of the memory budget.
+#[derive(Clone, Debug)]
+pub(crate) struct MemoryMetrics {
+    bytes: Family<Labels, Gauge>,
+    max: Gauge,
+    /// Visits that had to wait in their middle; those that had to wait before it are counted with the other reasons.
+    pub(crate) waits: Counter,
+}
+
 /// The metrics of WebSub.
 #[derive(Clone, Debug)]
 pub(crate) struct WebSubMetrics {
@@ -70,6 +80,12 @@ impl IngestMetrics {
     /// Registers all metrics.
     #[expect(clippy::too_many_lines, reason = "a list, one metric after the other")]
     pub(crate) fn register(registry: &MetricsRegistry) -> Self {
+        let waits = registry.add_by(
+            "newswire_ingestd_visit_waits_total",
+            "Visits that had to wait, by reason: a limit of their host, all slots in use, all slots for sources on probation in use, or all memory (fetch.memory_bytes) in use",
+            "for",
+            ["host-in-flight", "host-spacing", "host-asked", "in-flight", "suspects", "memory"],
+        );
         let seconds = |first| Histogram::new(exponential_buckets(first, 2.0, 14));
         Self {
             visits: registry.add_by(
@@ -127,16 +143,12 @@ impl IngestMetrics {
                 "newswire_ingestd_visits_waiting",
                 "Visits that are due and wait for their host or for a slot",
             ),
-            waits: registry.add_by(
-                "newswire_ingestd_visit_waits_total",
-                "Visits that had to wait, by reason: a limit of their host, all slots in use, or all slots for sources on probation in use",
-                "for",
-                ["host-in-flight", "host-spacing", "host-asked", "in-flight", "suspects"],
-            ),
+            waits: waits.clone(),
             preempted: registry.add(
                 "newswire_ingestd_visits_gave_way_total",
                 "Visits that were preempted because they hung while others waited; they start over on probation",
             ),
+            memory: MemoryMetrics::register(registry, waits.get_or_create(&[("for", "memory")]).clone()),
             hosts_widened: registry.add(
                 "newswire_ingestd_hosts_widened_total",
                 "Times that a 429 doubled the spacing of a host",
@@ -200,6 +212,37 @@ impl IngestMetrics {
             websub: WebSubMetrics::register(registry),
             progress: Arc::default(),
         }
+    }
+}
+
+impl MemoryMetrics {
+    fn register(registry: &MetricsRegistry, waits: Counter) -> Self {
+        Self {
+            bytes: registry.add_by(
+                "newswire_ingestd_memory_bytes",
+                "Bytes in use of fetch.memory_bytes: by bodies, by documents that are being parsed, and by items on their way to the disk",
+                "part",
+                MemoryPart::ALL.map(MemoryPart::as_str),
+            ),
+            max: registry.add("newswire_ingestd_memory_bytes_max", "The limit fetch.memory_bytes, in bytes"),
+            waits: waits.clone(),
+        }
+    }
+
+    pub(crate) fn set_max(&self, bytes: usize) {
+        self.max.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn add(&self, part: MemoryPart, bytes: usize) {
+        self.of(part).inc_by(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn remove(&self, part: MemoryPart, bytes: usize) {
+        self.of(part).dec_by(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    fn of(&self, part: MemoryPart) -> Gauge {
+        self.bytes.get_or_create(&[("part", part.as_str())]).clone()
     }
 }
 

@@ -85,7 +85,12 @@ impl SupervisedSource {
     fn spread_overdue(&self, at: Timestamp) {
         let next = Next { at: Some(at), why: "due since before the clock jumped".to_owned() };
         let rhythm = self.entry.state().rhythm;
-        let next = defer_past_skip_windows(next, rhythm.skip_hours, rhythm.skip_days, fastrand::f64());
+        let jitter = fastrand::f64();
+        let next = if self.entry.source.overrides_hints() {
+            next
+        } else {
+            defer_past_skip_windows(next, rhythm.skip_hours, rhythm.skip_days, jitter)
+        };
         self.entry.set_next_visit(next.at.unwrap_or(at), Some(&next.why));
     }
 }

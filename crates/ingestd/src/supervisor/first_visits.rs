@@ -41,14 +41,19 @@ pub(super) fn plan_first_visits(sources: &mut [StartingSource], now: Timestamp, 
     };
     let (indexes, known): (Vec<_>, Vec<_>) = sources.iter().enumerate().filter_map(known).unzip();
     for (index, at) in catch_up(now, &known, bounds) {
-        let StartingSource { state, beginning, .. } = &mut sources[indexes[index]];
+        let StartingSource { source, state, beginning } = &mut sources[indexes[index]];
         let why = match beginning {
             Beginning::Planned => std::mem::take(&mut state.why),
             Beginning::Same | Beginning::New => "due since before the start".to_owned(),
         };
         let next = Next { at: Some(at), why };
         let rhythm = &state.rhythm;
-        let next = defer_past_skip_windows(next, rhythm.skip_hours, rhythm.skip_days, fastrand::f64());
+        let jitter = fastrand::f64();
+        let next = if source.overrides_hints() {
+            next
+        } else {
+            defer_past_skip_windows(next, rhythm.skip_hours, rhythm.skip_days, jitter)
+        };
         (state.next_visit, state.why) = (next.at, next.why);
     }
 }

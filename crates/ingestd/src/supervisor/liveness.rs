@@ -44,7 +44,7 @@ impl Supervisor {
         self.last_checked = last.filter(|_| checked == CHECKED_MAX).cloned();
         for id in due {
             let entry = Arc::clone(&self.sources[&id].entry);
-            let actor = Some(self.start_actor(&entry));
+            let actor = Some(self.start_actor(&entry, None));
             self.ctx.metrics.restarts.inc();
             tracing::info!(source = %id, "source actor rebuilt");
             self.sources.insert(id, SupervisedSource { entry, actor, rebuild_at: None });

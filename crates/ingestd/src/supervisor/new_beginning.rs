@@ -5,7 +5,9 @@
 //! visited as a new one. Its counts, its pause, its last visits and the list of items that it has already had stay.
 
 use fetch::schedule::{IntervalBounds, server_interval_max};
-use news::{FeedRhythm, FormerAddress, RedirectState, Source, SourceState, Timestamp, VisitStatus};
+use news::{
+    FeedRhythm, FormerAddress, NewsRhythm, RedirectState, Source, SourceState, Timestamp, VisitStatus,
+};
 
 use crate::visit::{outcome::plan_again, redirects::url_hash};
 
@@ -93,7 +95,7 @@ fn begin_at_new_address(
     let former = state.former.take().filter(|former| now < former.not_before);
     forget_failures(state);
     (state.validator_key, state.etag, state.last_modified, state.body_hash) = (None, None, None, None);
-    (state.last_full, state.asked_in_full, state.fresh_s) = (None, None, None);
+    (state.last_full, state.asked_in_full, state.fresh_s, state.fresh_until) = (None, None, None, None);
     state.warnings.clear();
     state.flooding = None;
     state.moves = RedirectState::default();
@@ -107,6 +109,7 @@ fn begin_at_new_address(
     if !has_same_url {
         state.rhythm = FeedRhythm::default();
         (state.last_news, state.last_success) = (None, None);
+        state.news = NewsRhythm::default();
     }
     match former {
         // It is back: the pause that its server asked for holds.
@@ -212,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_interval_holds_at_once_but_never_against_the_server() {
+    fn a_new_interval_or_ignored_freshness_holds_at_once_but_never_against_retry_after() {
         let old = source("https://example.org/feed");
         let mut quick = old.clone();
         quick.every = Some(Duration::from_secs(600));
@@ -224,8 +227,18 @@ mod tests {
         assert_eq!(state.etag.as_deref(), Some("\"v\""), "the address is the same");
         let mut fresh = SourceState { fresh_s: Some(7200), ..visited(&old, VisitStatus::Unchanged) };
         fresh.quarantine = None;
-        adapted(&mut fresh, &quick);
-        assert!(fresh.next_visit >= Some(ago(DAY / 1440).plus(DAY / 12)), "{}", fresh.why);
+        let mut slow = old.clone();
+        slow.timeout = Some(Duration::from_secs(7));
+        let mut hinted = fresh.clone();
+        adapted(&mut hinted, &slow);
+        assert!(hinted.next_visit >= Some(ago(DAY / 1440).plus(DAY / 12)), "{}", hinted.why);
+        let mut ignoring = old.clone();
+        ignoring.ignores_freshness = true;
+        for (source, latest) in [(&quick, DAY / 144), (&ignoring, DAY / 20)] {
+            let mut state = fresh.clone();
+            assert_eq!(adapted(&mut state, source), Beginning::Planned);
+            assert!(state.next_visit.is_some_and(|next| next < now().plus(latest)), "{}", state.why);
+        }
         let mut failing = visited(&old, VisitStatus::Error);
         failing.quarantine = None;
         adapted(&mut failing, &quick);

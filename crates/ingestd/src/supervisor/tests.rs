@@ -9,6 +9,7 @@ use actix::Message;
 use daemon::{Clock, metrics::MetricsRegistry};
 use fetch::{Policy, Visitor, schedule::IntervalBounds};
 use news::{Catalogue, FeedUrl, Timestamp, VisitStatus};
+use sources::CredentialFiles;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
@@ -24,7 +25,6 @@ use crate::{
     visit::{
         context::ParseFn,
         crash_guard::{CRASHES_MAX, CrashGuard},
-        credentials::CredentialFiles,
         source_actor::tests::Die,
     },
 };
@@ -87,7 +87,8 @@ pub(crate) async fn harness_with(parse: ParseFn, visitor: Visitor, credentials: 
     let (notices, received) = broadcast::channel(64);
     let second = Duration::from_secs(1);
     let recorder = recorder.start();
-    let limits = VisitLimits { in_flight: 8, host_in_flight: 8, host_spacing: Duration::ZERO };
+    let host_spacing = Duration::ZERO;
+    let limits = VisitLimits { in_flight: 8, host_in_flight: 8, host_spacing, memory_bytes: 16 << 20 };
     let ctx = VisitContext {
         visitor,
         credentials,

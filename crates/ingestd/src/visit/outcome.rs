@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use fetch::{
     FailureClass, FetchReport, FetchResult,
-    schedule::{IntervalBounds, Next, ScheduleInput, ScheduleOutcome, next_visit, server_interval_max},
+    schedule::{
+        IntervalBounds, Next, RecordedNews, ScheduleInput, ScheduleOutcome, next_visit, server_interval_max,
+    },
 };
 use news::{Attempt, Escaped, FeedRhythm, Item, Source, SourceState, Timestamp, VisitStatus};
 use notation::humanize;
+use store::{NewsPlan, SoonerVisit};
 
 use super::{
     redirects::{self, RedirectChange},
@@ -53,6 +56,8 @@ pub(crate) struct VisitOutcome {
     pub(crate) dropped: usize,
     /// It failed because of a local outage, and does not count against the feed.
     pub(crate) is_exempt: bool,
+    /// What changes if items turn out to be new.
+    pub(crate) plan: NewsPlan,
 }
 
 /// What the outcome depends on, besides the fetch and the document.
@@ -111,7 +116,15 @@ impl VisitOutcome {
     }
 
     fn of(state: SourceState) -> Self {
-        Self { items: Vec::new(), state, class: None, redirect_change: None, dropped: 0, is_exempt: false }
+        Self {
+            items: Vec::new(),
+            state,
+            class: None,
+            redirect_change: None,
+            dropped: 0,
+            is_exempt: false,
+            plan: NewsPlan::default(),
+        }
     }
 
     /// The outcome of a visit during which our own code panicked.
@@ -160,6 +173,7 @@ impl VisitOutcome {
         let (Some(reason), Some(next)) = (&self.state.quarantine, self.state.next_visit) else { return };
         let max = inputs.interval_bounds.interval_max;
         let earliest = inputs.now.plus(max - (max / 10).mul_f64(inputs.jitter));
+        self.plan.sooner = None;
         if next < earliest {
             self.state.why = format!("in quarantine ({reason}): every {}", humanize(max));
             self.state.next_visit = Some(earliest);
@@ -282,16 +296,18 @@ impl VisitOutcome {
     }
 
     fn schedule_next(&mut self, inputs: VisitInputs<'_>, report: &FetchReport, status: VisitStatus) {
+        let is_healthy = status.is_healthy();
+        let items_since = if self.items.is_empty() { None } else { appeared_since(inputs, &self.items) };
         let state = &mut self.state;
-        let answered = report.cache.fresh_for;
+        let cache_life = cache_life(state, report, is_healthy, inputs.now);
         let answers = ScheduleInput {
             code: report.code,
-            cache_life: answered,
+            cache_life,
             retry_after: report.retry_after,
             ..schedule_input(inputs.into(), inputs.before, state, status)
         };
         // A new URL starts afresh: it is requested soon, and earlier failures do not count.
-        let is_elsewhere = self.redirect_change.is_some() && !status.is_healthy();
+        let is_elsewhere = self.redirect_change.is_some() && !is_healthy;
         let facts = if is_elsewhere {
             ScheduleInput {
                 outcome: ScheduleOutcome::Failed,
@@ -309,9 +325,8 @@ impl VisitOutcome {
         };
         let next = next_visit(&facts, inputs.jitter);
         let next = relax_interval(next, &facts, state.websub.as_deref(), inputs.before.last_visit);
-        if status.is_healthy() {
-            state.fresh_s = answered.map(|fresh| u32::try_from(fresh.as_secs()).unwrap_or(u32::MAX));
-        }
+        let sooner =
+            if self.items.is_empty() { None } else { sooner(&facts, &next, items_since, inputs.jitter) };
         state.next_visit = next.at;
         state.why = next.why;
         if is_elsewhere {
@@ -319,9 +334,58 @@ impl VisitOutcome {
             state.why.push_str(", then at another URL");
         }
         let wait = report.retry_after.filter(|_| report.code == Some(429) && report.hops.is_empty());
+        self.plan = NewsPlan { since: items_since, sooner };
         state.host_asked_until =
             wait.map(|wait| inputs.now.plus(wait.min(server_interval_max(inputs.interval_bounds))));
     }
+}
+
+/// After which time the new items of this visit have appeared: after the visit before, or, if a feed has no dates that say
+/// otherwise, just now. `None` at the first visit, when every item is new.
+fn appeared_since(inputs: VisitInputs<'_>, items: &[Item]) -> Option<Timestamp> {
+    let before = inputs.before.last_success?;
+    let is_dated = items.iter().any(|item| item.published.or(item.updated).is_some());
+    Some(if is_dated { before } else { inputs.now })
+}
+
+/// The next visit if so many items are new that the feed is in a burst.
+fn sooner(
+    facts: &ScheduleInput<'_>,
+    next: &Next,
+    found_since: Option<Timestamp>,
+    jitter: f64,
+) -> Option<SoonerVisit> {
+    (1..=2).find_map(|found| {
+        let recorded = RecordedNews { found, found_since, ..facts.recorded };
+        let sooner = next_visit(&ScheduleInput { recorded, ..facts.clone() }, jitter);
+        let at = sooner.at.filter(|at| next.at.is_some_and(|next| *at < next))?;
+        Some(SoonerVisit { items: found, at, why: sooner.why })
+    })
+}
+
+/// How long the feed is fresh from now on, and remembers it: a 304 renews what the last document said, except what it says
+/// itself (RFC 9111, sections 3.2 and 4.3.4).
+fn cache_life(
+    state: &mut SourceState,
+    report: &FetchReport,
+    is_healthy: bool,
+    now: Timestamp,
+) -> Option<Duration> {
+    let said = report.cache;
+    if !is_healthy {
+        return said.fresh_for;
+    }
+    let is_renewal = matches!(report.answer, FetchResult::NotModified { .. }) && !said.is_stated;
+    if is_renewal {
+        let lifetime = state.fresh_s.map(|fresh| Duration::from_secs(fresh.into()));
+        return match state.fresh_until {
+            Some(until) => Some(until.since(now)),
+            None => lifetime.map(|lifetime| lifetime.saturating_sub(said.age)),
+        };
+    }
+    state.fresh_s = said.lifetime.map(|fresh| u32::try_from(fresh.as_secs()).unwrap_or(u32::MAX));
+    state.fresh_until = said.fresh_for.filter(|_| said.is_by_date).map(|left| now.plus(left));
+    said.fresh_for
 }
 
 /// Plans the next visit of a source again, after a change of its interval or its limits. The wait that its server asked for
@@ -339,7 +403,10 @@ pub(crate) fn plan_again(
     let after = |status: VisitStatus| {
         let inputs = ScheduledSource { source, interval_bounds, now: since };
         let facts = ScheduleInput {
-            cache_life: state.fresh_s.map(|fresh| Duration::from_secs(fresh.into())),
+            cache_life: match state.fresh_until {
+                Some(until) => Some(until.since(since)),
+                None => state.fresh_s.map(|fresh| Duration::from_secs(fresh.into())),
+            },
             ..schedule_input(inputs, state, state, status)
         };
         let next = next_visit(&facts, jitter);
@@ -385,10 +452,13 @@ fn schedule_input<'a>(
         VisitStatus::Error => ScheduleOutcome::Failed,
     };
     let rhythm = &state.rhythm;
+    let (one_since, two_since) = state.news.since();
     ScheduleInput {
         failures: state.failures,
         gone_in_a_row: state.gone_in_a_row,
         every: scheduled.source.every,
+        ignores_hints: scheduled.source.ignores_freshness,
+        recorded: RecordedNews { two_since, one_since, ..RecordedNews::default() },
         recent: &rhythm.recent,
         quiet_for: quiet_for(before, scheduled.now),
         ttl: rhythm.ttl_s.map(Duration::from_secs),
@@ -468,6 +538,11 @@ mod tests {
             url: "https://example.org/feed".parse().unwrap(),
             is_delta: false,
         })
+    }
+
+    fn fresh(lifetime: Duration) -> Freshness {
+        let fresh_for = Some(lifetime);
+        Freshness { fresh_for, lifetime: fresh_for, is_stated: true, ..Freshness::default() }
     }
 
     fn conclude(before: &SourceState, visit: &FetchReport, parsed: ParseOutcome) -> VisitOutcome {
@@ -574,8 +649,7 @@ mod tests {
     fn a_failing_feed_is_retried_no_sooner_than_it_was_visited_while_it_worked() {
         let day = UNCONDITIONAL_EVERY;
         let hours = |n: u32| day / 24 * n;
-        let fresh =
-            FetchReport { cache: Freshness { fresh_for: Some(hours(6)) }, ..visit(200, full("\"v1\"")) };
+        let fresh = FetchReport { cache: fresh(hours(6)), ..visit(200, full("\"v1\"")) };
         let worked = conclude(&SourceState::default(), &fresh, ParseOutcome::SameBytes).state;
         assert!(worked.next_visit >= Some(NOW().plus(hours(6))));
         let mut state = worked;
@@ -585,6 +659,80 @@ mod tests {
             state = conclude(&state, &failed, ParseOutcome::NotParsed).state;
             assert!(state.next_visit >= Some(NOW().plus(hours(6) * failures)), "{}", state.why);
         }
+    }
+
+    #[test]
+    fn a_bare_304_is_fresh_as_long_as_the_document_was() {
+        let hour = UNCONDITIONAL_EVERY / 24;
+        let cached = |code, answer, cache| FetchReport { cache, ..visit(code, answer) };
+        let same = || FetchResult::NotModified { etag: None, last_modified: None };
+        let since = |state: &SourceState| state.next_visit.unwrap().since(NOW());
+        let first = cached(200, full("\"v1\""), Freshness { age: hour, ..fresh(hour * 8) });
+        let first = conclude(&SourceState::default(), &first, ParseOutcome::SameBytes).state;
+        let bare = |age| cached(304, same(), Freshness { age, ..Freshness::default() });
+        for age in [Duration::ZERO, hour * 2] {
+            let renewed = conclude(&first, &bare(age), ParseOutcome::NotParsed).state;
+            assert!(since(&renewed) >= hour * 8 - age && since(&renewed) < hour * 9 - age, "{}", renewed.why);
+            let again = conclude(&renewed, &bare(Duration::ZERO), ParseOutcome::NotParsed).state;
+            assert!(since(&again) >= hour * 8, "{}", again.why);
+        }
+        let shorter = conclude(&first, &cached(304, same(), fresh(hour * 3)), ParseOutcome::NotParsed).state;
+        assert!(since(&shorter) >= hour * 3 && since(&shorter) < hour * 4, "{}", shorter.why);
+        let taken_back = Freshness { is_stated: true, ..Freshness::default() };
+        let taken_back = conclude(&shorter, &cached(304, same(), taken_back), ParseOutcome::NotParsed).state;
+        let later = conclude(&taken_back, &bare(Duration::ZERO), ParseOutcome::NotParsed).state;
+        assert!(since(&later) < hour * 2, "{}", later.why);
+        // Expires is a date, which a 304 without it does not move.
+        let dated = cached(200, full("\"v1\""), Freshness { is_by_date: true, ..fresh(hour * 8) });
+        let dated = conclude(&SourceState::default(), &dated, ParseOutcome::SameBytes).state;
+        assert_eq!(dated.fresh_until, Some(NOW().plus(hour * 8)));
+        let expired = SourceState { fresh_until: Some(Timestamp::from_millis(NOW().millis() - 1)), ..dated };
+        let renewed = conclude(&expired, &bare(Duration::ZERO), ParseOutcome::NotParsed).state;
+        assert!(since(&renewed) < hour * 2, "{}", renewed.why);
+    }
+
+    #[test]
+    fn items_that_turn_out_to_be_new_make_the_next_visit_sooner() {
+        let document = |dates: &[Option<i64>]| {
+            let item = |(n, minutes): (usize, &Option<i64>)| {
+                let date = minutes.map(|ago| Timestamp::from_millis(NOW().millis() - ago * 60_000));
+                let date = date.map_or(String::new(), |date| format!("<pubDate>{date}</pubDate>"));
+                format!("<item><title>{n}</title><guid>{n}</guid>{date}</item>")
+            };
+            let items: String = dates.iter().enumerate().map(item).collect();
+            let text = format!("<rss version='2.0'><channel><title>t</title>{items}</channel></rss>");
+            ParseOutcome::Document(Box::new(feed::read(text.as_bytes(), &feed::Hints::default()).unwrap()))
+        };
+        let slow = || FetchReport { cache: fresh(UNCONDITIONAL_EVERY), ..visit(200, full("\"v\"")) };
+        let ago = |minutes: i64| Some(Timestamp::from_millis(NOW().millis() - minutes * 60_000));
+        let known = SourceState { last_success: ago(600), last_visit: ago(600), ..SourceState::default() };
+        let needed = |before: &SourceState, dates: &[Option<i64>]| {
+            let outcome = conclude(before, &slow(), document(dates));
+            assert!(
+                outcome.state.next_visit >= Some(NOW().plus(UNCONDITIONAL_EVERY)),
+                "{}",
+                outcome.state.why
+            );
+            outcome
+                .plan
+                .sooner
+                .map(|sooner| (sooner.items, sooner.at.since(NOW()).as_secs() / 60, sooner.why))
+        };
+        let why = |items| format!("in 5m: {items} items in the last hour, not the 24h of max-age or Expires");
+        let silent = SourceState { last_news: ago(600), ..known.clone() };
+        assert_eq!(
+            needed(&silent, &[Some(5), Some(20)]),
+            Some((1, 5, why(2))),
+            "dates, if a visit confirms them"
+        );
+        assert_eq!(needed(&known, &[None, None]), Some((2, 5, why(2))), "without dates, two that are new");
+        assert_eq!(needed(&silent, &[Some(300), Some(400)]), None, "two that are new, but hours old");
+        assert_eq!(needed(&SourceState::default(), &[None, None]), None, "at a first visit all are new");
+        let recently = SourceState { last_success: ago(20), ..silent.clone() };
+        assert_eq!(needed(&recently, &[Some(300), Some(400)]), Some((2, 5, why(2))), "wrong dates");
+        let mut after_one = SourceState { last_news: ago(20), ..recently };
+        after_one.news.note(1, ago(40).unwrap(), ago(20).unwrap());
+        assert_eq!(needed(&after_one, &[Some(300), Some(400)]), Some((1, 5, why(2))));
     }
 
     #[test]

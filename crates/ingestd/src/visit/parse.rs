@@ -7,10 +7,15 @@ use fetch::FailureClass;
 use news::Source;
 use tokio::time::Instant;
 
-use super::{context::VisitContext, outcome::ParseOutcome};
+use super::{context::VisitContext, memory::VisitMemory, outcome::ParseOutcome};
+use crate::{queue::memory::MemoryPart, status::activity::Activity};
 
 /// The visit waits no longer for its document to be parsed; the thread keeps its permit until it really ends.
 const PARSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A document that is being parsed takes so many times the bytes of its body: the body, its items, and what the parser has
+/// besides.
+const PARSED_COPIES: usize = 3;
 
 /// A body, and what is known about it.
 pub(super) struct FetchedBody {
@@ -23,14 +28,20 @@ pub(super) struct FetchedBody {
 pub(super) async fn parse_body(
     ctx: &VisitContext,
     source: &Source,
+    memory: &VisitMemory,
     body: FetchedBody,
 ) -> (ParseOutcome, Option<Duration>) {
+    // Before the parser's permit: whoever has that never waits for memory.
+    let bytes = PARSED_COPIES * body.bytes.len();
+    memory.grow_to(bytes, Activity::Parsing).await;
+    let share = memory.share();
+    share.use_for(MemoryPart::Document, bytes);
     let permit = Arc::clone(&ctx.parsers).acquire_owned().await;
     let permit = permit.expect("the parsers' semaphore is never closed");
     let (parse, crash_guard) = (ctx.parse, ctx.crash_guard.clone());
     let (id, language) = (source.id.clone(), source.language.clone());
     let parse = move || {
-        let _permit = permit;
+        let (_permit, _share) = (permit, share);
         let _at_work = work::on("parsing", id.as_str());
         let _guard = crash_guard.begin(&id);
         let hints = feed::Hints {

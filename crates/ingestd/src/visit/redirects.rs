@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use fetch::{FetchReport, RedirectHop, may_share_credentials};
+use fetch::{FetchReport, RedirectHop, may_share_credentials, validator_key};
 use news::{
     AdoptedRedirect, FeedUrl, ObservedRedirect, RedirectState, Source, StoredUrl, Timestamp, VisitStatus,
 };
@@ -150,10 +150,12 @@ fn adopt(
     }
 }
 
-/// The first URL of a chain and its target, if every redirect in it is permanent.
+/// The first URL of a chain and its target, if every redirect in it is permanent. A chain that sets cookies can end where it
+/// began, which is no move.
 fn permanent_target(hops: &[RedirectHop]) -> Option<(&FeedUrl, &FeedUrl)> {
-    let (first, last) = (hops.first()?, hops.last()?);
-    hops.iter().all(RedirectHop::is_permanent).then_some((&first.from, &last.to))
+    let (from, to) = (&hops.first()?.from, &hops.last()?.to);
+    let is_move = validator_key(from) != validator_key(to);
+    (is_move && hops.iter().all(RedirectHop::is_permanent)).then_some((from, to))
 }
 
 fn may_adopt(source: &Source, from: &FeedUrl, to: &FeedUrl) -> bool {
@@ -256,6 +258,16 @@ mod tests {
         let mut rare = World::at(OLD);
         rare.feed(0, &[(301, NEW)]);
         assert_eq!(rare.feed(30, &[(301, NEW)]), None, "two answers are too few, however far apart");
+    }
+
+    #[test]
+    fn a_permanent_redirect_back_to_where_it_began_is_no_move() {
+        let mut world = World::at(OLD);
+        for day in 0..20 {
+            assert_eq!(world.feed(day, &[(301, "https://elsewhere.example/cookie"), (301, OLD)]), None);
+            assert_eq!(world.feed(day, &[(301, OLD)]), None);
+            assert_eq!((world.effective_url().as_str(), world.moves.seen.as_ref()), (OLD, None));
+        }
     }
 
     #[test]

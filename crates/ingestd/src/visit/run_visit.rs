@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     context::VisitContext,
+    memory::VisitMemory,
     outage::{Observation, OutageChange},
     outcome::{ParseOutcome, VisitInputs, VisitOutcome},
     parse::{FetchedBody, parse_body},
@@ -18,14 +19,19 @@ use super::{
     validators::{request_hash, validators},
 };
 use crate::{
+    documents::FetchedDocument,
     messages::RecordVisit,
     queue::{
         host::Host,
         limiter::{HostFeedback, Priority, VisitPermit},
+        memory::{MemoryPart, MemoryShare},
     },
     status::{activity::Activity, registry::SourceEntry},
     websub::subscription::keep_newer,
 };
+
+/// Items in memory at the same time while they are written: as parsed, and as JSON.
+const ITEM_COPIES: usize = 2;
 
 /// A visit whose outcome is on disk.
 pub(super) struct RecordedVisit {
@@ -66,11 +72,38 @@ pub(super) async fn run_visit(
     if let Ok(fetched) = &fetched {
         report_to_limiter(&ctx, host.clone(), &fetched.report);
     }
+    record(&ctx, &entry, &before, host, started, fetched).await
+}
+
+/// Runs the visit that a document from elsewhere stands for. It makes no request, so it waits for no permit, and a pause does
+/// not concern it.
+pub(super) async fn record_document(
+    ctx: Rc<VisitContext>,
+    entry: Arc<SourceEntry>,
+    document: FetchedDocument,
+) -> Option<RecordedVisit> {
+    let (before, started) = (entry.state(), Instant::now());
+    let host = Host::of(effective_url(&entry.source, &before.moves).secret());
+    let fetched = AssertUnwindSafe(parse_document(&ctx, &entry, document)).catch_unwind().await;
+    record(&ctx, &entry, &before, host, started, fetched).await
+}
+
+/// Concludes a visit and has it recorded; `None` if the log is closed.
+async fn record(
+    ctx: &VisitContext,
+    entry: &SourceEntry,
+    before: &SourceState,
+    host: Host,
+    started: Instant,
+    mut fetched: std::thread::Result<FetchedVisit>,
+) -> Option<RecordedVisit> {
+    let source = &entry.source;
+    let memory = fetched.as_mut().ok().and_then(|fetched| fetched.memory.take());
     let (interval_bounds, now, jitter) = (ctx.interval_bounds.get(), ctx.now(), fastrand::f64());
     let (request_hash, took) = (before.url_hash, started.elapsed());
-    let inputs = VisitInputs { source, before: &before, request_hash, interval_bounds, now, took, jitter };
+    let inputs = VisitInputs { source, before, request_hash, interval_bounds, now, took, jitter };
     let mut outcome = match fetched {
-        Ok(fetched) => conclude(&ctx, host, inputs, fetched),
+        Ok(fetched) => conclude(ctx, host, inputs, fetched),
         Err(panic) => {
             ctx.metrics.panics.inc();
             VisitOutcome::panicked(inputs, daemon::panics::message(&*panic))
@@ -79,8 +112,10 @@ pub(super) async fn run_visit(
     entry.set_activity(Activity::Recording, now);
     let items = std::mem::take(&mut outcome.items);
     keep_newer(entry.websub(), &mut outcome.state.websub);
-    let record = store::VisitRecord { source: Arc::clone(source), items, state: outcome.state.clone(), now };
-    let appended = ctx.recorder.send(RecordVisit(record)).await.ok()?.ok()?;
+    let plan = std::mem::take(&mut outcome.plan);
+    let state = outcome.state.clone();
+    let visit = store::VisitRecord { source: Arc::clone(source), items, state, now, plan };
+    let appended = ctx.recorder.send(RecordVisit { visit, memory }).await.ok()?.ok()?;
     Some(RecordedVisit { outcome, appended, took: started.elapsed() })
 }
 
@@ -116,7 +151,7 @@ fn report_to_limiter(ctx: &VisitContext, host: Host, report: &FetchReport) {
 }
 
 fn conclude(ctx: &VisitContext, host: Host, inputs: VisitInputs<'_>, fetched: FetchedVisit) -> VisitOutcome {
-    let FetchedVisit { report, parsed, parse_time, request_hash } = fetched;
+    let FetchedVisit { report, parsed, parse_time, request_hash, .. } = fetched;
     ctx.metrics.body_bytes.inc_by(report.body_bytes);
     let mut outcome = VisitOutcome::conclude(VisitInputs { request_hash, ..inputs }, &report, parsed);
     if is_local_outage(ctx, host, inputs.before, &report) {
@@ -170,12 +205,14 @@ struct FetchedVisit {
     /// How long the parser ran.
     parse_time: Option<Duration>,
     request_hash: u64,
+    /// What the document uses of the memory budget.
+    memory: Option<Arc<MemoryShare>>,
 }
 
 /// `None` if the visit was preempted.
 async fn fetch_and_parse(
     ctx: &VisitContext,
-    entry: &SourceEntry,
+    entry: &Arc<SourceEntry>,
     url: &FeedUrl,
     permit: &mut VisitPermit,
 ) -> Option<FetchedVisit> {
@@ -185,11 +222,13 @@ async fn fetch_and_parse(
         Ok(options) => options,
         Err(failure) => {
             let (report, parsed) = (FetchReport::not_attempted(failure), ParseOutcome::NotParsed);
-            return Some(FetchedVisit { report, parsed, parse_time: None, request_hash: state.url_hash });
+            let request_hash = state.url_hash;
+            return Some(FetchedVisit { report, parsed, parse_time: None, request_hash, memory: None });
         }
     };
     let request_hash = request_hash(source, options.as_ref().map_or(0, RequestOptions::fingerprint));
     let (etag, last_modified) = validators(request_hash, &state, ctx.now());
+    let memory = VisitMemory::new(ctx, permit.memory(), entry, &Host::of(url.secret()));
     let request = fetch::VisitRequest {
         etag,
         last_modified,
@@ -199,6 +238,7 @@ async fn fetch_and_parse(
         body_bytes_max: source.body_bytes_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
         options: options.as_ref(),
         scope: AddressScope::Configured(&source.url),
+        budget: Some(&memory),
         ..fetch::VisitRequest::new(url, ctx.now())
     };
     let mut report = tokio::select! {
@@ -207,6 +247,45 @@ async fn fetch_and_parse(
         () = permit.preempted() => return None,
     };
     permit.pin();
+    let (parsed, parse_time, memory) = parse_answer(ctx, entry, &state, &memory, &mut report).await;
+    Some(FetchedVisit { report, parsed, parse_time, request_hash, memory })
+}
+
+/// As [`fetch_and_parse`], of a document that is there already.
+async fn parse_document(
+    ctx: &VisitContext,
+    entry: &Arc<SourceEntry>,
+    document: FetchedDocument,
+) -> FetchedVisit {
+    let (source, state) = (&entry.source, entry.state());
+    let fingerprint = match ctx.credentials.request_options(&source.access).await {
+        Ok(options) => options.as_ref().map_or(0, RequestOptions::fingerprint),
+        // As every later visit.
+        Err(failure) => {
+            let (report, parsed) = (FetchReport::not_attempted(failure), ParseOutcome::NotParsed);
+            let request_hash = state.url_hash;
+            return FetchedVisit { report, parsed, parse_time: None, request_hash, memory: None };
+        }
+    };
+    entry.set_activity(Activity::Parsing, ctx.now());
+    let share = ctx.limiter.share_for(document.bytes());
+    let memory = VisitMemory::new(ctx, share, entry, &Host::of(source.url.secret()));
+    let report = tokio::task::spawn_blocking(move || document.into_report()).await;
+    let mut report = report.expect("hashing a document does not panic");
+    let (parsed, parse_time, memory) = parse_answer(ctx, entry, &state, &memory, &mut report).await;
+    FetchedVisit { report, parsed, parse_time, request_hash: request_hash(source, fingerprint), memory }
+}
+
+/// Parses the document of an answer, if it has one that is not the same as last time; also returns how long that took, and
+/// what the document uses of the memory budget.
+async fn parse_answer(
+    ctx: &VisitContext,
+    entry: &SourceEntry,
+    state: &SourceState,
+    memory: &VisitMemory,
+    report: &mut FetchReport,
+) -> (ParseOutcome, Option<Duration>, Option<Arc<MemoryShare>>) {
+    let source = &entry.source;
     let (parsed, parse_time) = match &mut report.answer {
         FetchResult::Full(full) if state.body_hash == Some(full.body_hash) => {
             // Free the bytes; they are not needed.
@@ -216,13 +295,21 @@ async fn fetch_and_parse(
         FetchResult::Full(full) => {
             entry.set_activity(Activity::Parsing, ctx.now());
             let (url, content_type) = (full.url.clone(), full.content_type.clone());
-            parse_body(ctx, source, FetchedBody { bytes: std::mem::take(&mut full.body), url, content_type })
-                .await
+            let bytes = std::mem::take(&mut full.body);
+            parse_body(ctx, source, memory, FetchedBody { bytes, url, content_type }).await
         }
         _ => (ParseOutcome::NotParsed, None),
     };
     if matches!(&parsed, ParseOutcome::Panicked(_)) {
         ctx.metrics.panics.inc();
     }
-    Some(FetchedVisit { report, parsed, parse_time, request_hash })
+    let memory = match &parsed {
+        ParseOutcome::Document(document) => {
+            let share = memory.share();
+            share.use_for(MemoryPart::Queue, ITEM_COPIES * document.bytes());
+            Some(share)
+        }
+        _ => None,
+    };
+    (parsed, parse_time, memory)
 }

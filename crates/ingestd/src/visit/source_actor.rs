@@ -21,9 +21,10 @@ use super::{
     context::VisitContext,
     log::{log_flooding, log_quarantine, log_redirect, log_result},
     outcome::VisitOutcome,
-    run_visit::{RecordedVisit, run_visit},
+    run_visit::{RecordedVisit, record_document, run_visit},
 };
 use crate::{
+    documents::FetchedDocument,
     messages::Stop,
     status::{activity::Activity, registry::SourceEntry},
     websub::{interval::hint_spacing, messages::SourceVisited, subscription},
@@ -40,6 +41,8 @@ pub(crate) struct SourceActor {
     is_visiting: bool,
     /// Stop at the end of the visit: the source has changed in the catalogue.
     stops_after_visit: bool,
+    /// What takes the place of the first visit.
+    document: Option<FetchedDocument>,
 }
 
 /// Visit now, ahead of schedule. A visit in progress satisfies the request.
@@ -59,7 +62,12 @@ pub(crate) struct StopAfterVisit;
 
 impl SourceActor {
     pub(crate) fn new(entry: Arc<SourceEntry>, ctx: Rc<VisitContext>) -> Self {
-        Self { entry, ctx, timer: None, is_visiting: false, stops_after_visit: false }
+        Self { entry, ctx, timer: None, is_visiting: false, stops_after_visit: false, document: None }
+    }
+
+    /// Begins with a document that was fetched for the source before it was listed.
+    pub(crate) fn with_document(self, document: Option<FetchedDocument>) -> Self {
+        Self { document, ..self }
     }
 
     fn schedule(&mut self, actor_ctx: &mut Context<Self>) {
@@ -101,8 +109,16 @@ impl SourceActor {
         if self.entry.is_paused() {
             return self.schedule(actor_ctx);
         }
-        self.is_visiting = true;
         let visit = run_visit(Rc::clone(&self.ctx), Arc::clone(&self.entry), due);
+        self.run(visit, actor_ctx);
+    }
+
+    fn run(
+        &mut self,
+        visit: impl Future<Output = Option<RecordedVisit>> + 'static,
+        actor_ctx: &mut Context<Self>,
+    ) {
+        self.is_visiting = true;
         let id: Arc<str> = self.entry.source.id.as_str().into();
         let visit = work::during("visiting", id, visit).into_actor(self).map(|recorded, actor, actor_ctx| {
             actor.is_visiting = false;
@@ -209,7 +225,13 @@ impl Actor for SourceActor {
 
     fn started(&mut self, actor_ctx: &mut Self::Context) {
         self.entry.set_activity(Activity::Idle, self.ctx.now());
-        self.schedule(actor_ctx);
+        match self.document.take() {
+            Some(document) => {
+                let visit = record_document(Rc::clone(&self.ctx), Arc::clone(&self.entry), document);
+                self.run(visit, actor_ctx);
+            }
+            None => self.schedule(actor_ctx),
+        }
     }
 }
 

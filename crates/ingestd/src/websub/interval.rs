@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use fetch::schedule::{IntervalBounds, Next, ScheduleInput, ScheduleOutcome, next_visit};
+use fetch::schedule::{
+    IntervalBounds, Next, ScheduleInput, ScheduleOutcome, defer_past_skip_windows, next_visit,
+};
 use news::{Timestamp, WebSubState};
 
 use super::subscription;
@@ -32,6 +34,12 @@ pub(crate) fn relax_interval(
     let (Some(at), None, true) = (usual.at, input.every, is_effective) else { return usual };
     let twice = at.since(input.now).saturating_mul(2);
     let longer = next_visit(&ScheduleInput { every: Some(twice), ..input.clone() }, 0.5);
+    // An interval that the operator fixes overrides them, but this one is ours.
+    let longer = if input.ignores_hints {
+        longer
+    } else {
+        defer_past_skip_windows(longer, input.skip_hours, input.skip_days, 0.5)
+    };
     if longer.at <= usual.at {
         return usual;
     }

@@ -77,6 +77,7 @@ mod tests {
             watch: Watch::new(),
             status: std::sync::Arc::new(|| Value::Null),
             reloads: None,
+            documents: None,
         };
         let _admin = serve(&socket, what, &logs).unwrap();
         assert_eq!(request(&socket, None).await.unwrap(), "info");

@@ -1,98 +1,225 @@
-//! `newswire sources add`: fetches one feed and adds it to the list.
+//! `newswire sources add`: fetches one feed, adds it to the list, and hands it over to the daemon.
+//!
+//! The feed is requested once. The list is locked for the moment of the change only, so that a slow server keeps nobody
+//! from changing it.
 
 use std::time::Duration;
 
 use clap::Args;
 use daemon::Exit;
-use fetch::Visitor;
-use news::{Catalogue, FeedUrl, Source, SourceId};
+use fetch::{FailureClass, VisitRequest, Visitor};
+use news::{Catalogue, FeedUrl, Source, SourceId, Timestamp};
+use sources::{
+    CredentialFiles,
+    opml::{self, KnownFeeds},
+};
+use tokio::time::Instant;
 
 use super::{
-    CommandContext,
-    file::ListFile,
+    CommandContext, address,
+    file::{ListFile, ListInUse},
+    handover::{self, Handover},
     now,
-    opml::{self, KnownFeeds},
+    options::SourceOptions,
     orders,
 };
 use crate::{
     check,
-    discover::discover,
+    discover::{Discovered, DiscoveryFailure, discover},
     out::{self, safe},
 };
+
+/// How long another command may keep the list locked.
+const UNLOCKED_WITHIN: Duration = Duration::from_secs(30);
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// Arguments of `newswire sources add`.
 #[derive(Debug, Args)]
 pub(super) struct AddArgs {
-    /// URL of the feed, or of a page that links to it
+    /// Address of the feed, or of a page that links to it; without a scheme, https is tried first
     url: String,
-    /// Id, used in logs and filters: a-z, 0-9, - and _ [default: made from the title of the feed]
-    #[arg(long)]
-    id: Option<String>,
-    /// Display name [default: the title of the feed]
-    #[arg(long)]
-    name: Option<String>,
-    /// Category, one word [default: general]
-    #[arg(long)]
-    category: Option<String>,
-    /// Country, two capital letters (ISO 3166-1)
-    #[arg(long)]
-    country: Option<String>,
-    /// Language, such as en or pt-BR (BCP 47) [default: that of the feed]
-    #[arg(long)]
-    language: Option<String>,
-    /// Tag, one word; may be given several times
-    #[arg(long = "tag", value_name = "TAG")]
-    tags: Vec<String>,
-    /// Fixed interval between visits, such as 15m [default: newswire chooses]
-    #[arg(long, value_name = "DURATION", value_parser = orders::duration)]
-    every: Option<Duration>,
     /// Allow addresses of private networks
     #[arg(long)]
     allow_private: bool,
+    #[command(flatten)]
+    source: SourceOptions,
 }
 
 pub(super) async fn run(context: &CommandContext, arguments: AddArgs) -> anyhow::Result<Exit> {
-    let url = FeedUrl::try_new(&arguments.url)?;
-    let file = ListFile::open(&context.list)?;
-    let mut known = KnownFeeds::new(&file.catalogue);
-    if let Some(id) = known.feed(&url) {
-        out::stdout_line(&format!("{url} is there already: {id}"))?;
-        return Ok(Exit::Ok);
+    let started = now();
+    let urls = address::candidates(&arguments.url)?;
+    let options = &arguments.source;
+    let any_id = SourceId::try_new("feed")?;
+    let drafts = urls.iter().map(|url| options.source(&any_id, url)).collect::<anyhow::Result<Vec<_>>>()?;
+    let file = open(context).await?;
+    if let Some(exit) = refuse_known(&file, &urls, options)? {
+        return Ok(exit);
     }
-    let id = arguments.id.as_deref().map(SourceId::try_new).transpose()?;
+    file.check_writable()?;
+    drop(file);
+    let found = fetch(context, &drafts, arguments.allow_private).await?;
+    tell_others(&found);
+
+    let file = open(context).await?;
+    if let Some(exit) = refuse_known(&file, std::slice::from_ref(&found.url), options)? {
+        return Ok(exit);
+    }
+    let source = describe(&file, &found, options)?;
+    let items = found.document.items.len();
+    let (id, name) = (source.id.clone(), safe(&source.name));
+    let line = format!("added {id} [{}] {name}: {}, {items} items", source.category, source.url);
+    // Before the list has it: whoever makes the daemon reload, the document is there.
+    let handover = handover::offer(context, &source, &found.visit, found.arrived).await;
+    file.replace(&Catalogue::append_to(&file.text, vec![source]))?;
+    let path = file.path().to_owned();
+    drop(file);
+    out::stdout_line(&line)?;
+    let reload = orders::reload(context).await?;
+    let exit = reload.print(&path);
+    match (exit, reload.is_running()) {
+        (Exit::Ok, true) => report(context, &id, handover, started).await,
+        (Exit::Ok, false) => {
+            out::stderr_line(&format!("it visits {id} when it starts"));
+            Ok(exit)
+        }
+        _ => Ok(exit),
+    }
+}
+
+/// Locks the list, as soon as no other command changes it.
+async fn open(context: &CommandContext) -> anyhow::Result<ListFile> {
+    let until = Instant::now() + UNLOCKED_WITHIN;
+    loop {
+        match ListFile::open(&context.list) {
+            Err(error) if error.is::<ListInUse>() && Instant::now() < until => {
+                tokio::time::sleep(TRY_AGAIN_AFTER).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// Ends the command if one of the feeds is in the list already.
+///
+/// # Errors
+/// If another source has the id.
+fn refuse_known(file: &ListFile, urls: &[FeedUrl], options: &SourceOptions) -> anyhow::Result<Option<Exit>> {
+    let known = KnownFeeds::new(&file.catalogue);
+    for url in urls {
+        if let Some(id) = known.feed(url) {
+            out::stdout_line(&format!("{url} is there already: {id}"))?;
+            return Ok(Some(Exit::Ok));
+        }
+    }
+    let id = options.id.as_deref().map(SourceId::try_new).transpose()?;
     if let Some(id) = id.as_ref().filter(|id| known.has_id(id)) {
         anyhow::bail!(
             "{} already has a source with the id {id}; choose another one with --id",
             file.path().display()
         );
     }
+    Ok(None)
+}
+
+/// Fetches the first of the sources that its server serves, with the settings that it will have.
+async fn fetch(
+    context: &CommandContext,
+    drafts: &[Source],
+    allow_private: bool,
+) -> anyhow::Result<Discovered> {
     fetch::install_tls();
-    let visitor = Visitor::try_new(check::policy(&context.config, arguments.allow_private)?)?;
-    let found = discover(&visitor, &url, now()).await?;
-    if !found.others.is_empty() {
-        out::stderr_line(&format!("{url} names {} feeds; the first is taken:", found.others.len() + 1));
-        let named = std::iter::once(&found.url).chain(&found.others);
-        named.for_each(|feed| out::stderr_line(&format!("  {}", safe(&feed.to_string()))));
+    let visitor = Visitor::try_new(check::policy(&context.config, allow_private)?)?;
+    let files =
+        CredentialFiles::new(&context.list, std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into));
+    let mut last = None;
+    for source in drafts {
+        let request_options = files.request_options(&source.access).await.map_err(|failure| {
+            anyhow::anyhow!(
+                "{failure}; a path is relative to {}, and a bare name is looked up in $CREDENTIALS_DIRECTORY if that is set",
+                context.list.parent().unwrap_or(&context.list).display()
+            )
+        })?;
+        let request = VisitRequest {
+            timeout: source.timeout,
+            timeout_first_byte: source.timeout_first_byte,
+            body_bytes_max: source.body_bytes_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
+            options: request_options.as_ref(),
+            ..VisitRequest::new(&source.url, now())
+        };
+        match discover(&visitor, &request).await {
+            Ok(found) => return Ok(found),
+            // Nothing was requested: there is no such server. A certificate that is not trusted is no reason to do without.
+            Err(failure) if failure.is_without_server => last = Some(failure),
+            Err(failure) => return Err(explain(failure, drafts, source)),
+        }
     }
-    if let Some(id) = known.feed(&found.url) {
-        out::stdout_line(&format!("{} is there already: {id}", found.url))?;
-        return Ok(Exit::Ok);
+    match (last, drafts.last()) {
+        (Some(failure), Some(source)) => Err(explain(failure, drafts, source)),
+        _ => anyhow::bail!("there is no address to fetch"),
     }
-    let feed = &found.document.feed;
-    let name = arguments.name.or_else(|| found.title.as_deref().and_then(opml::name));
-    let id = known.free_id(arguments.id.as_deref(), name.as_deref(), &found.url);
-    let mut source = Source::new(id, found.url);
-    source.name = name.unwrap_or(source.name);
-    source.category = arguments.category.unwrap_or(source.category);
-    source.country = arguments.country;
-    source.language = arguments.language.or_else(|| feed.language.as_deref().and_then(opml::language));
-    (source.tags, source.every) = (arguments.tags, arguments.every);
-    if let Some(complaint) = opml::complaint(&source) {
-        anyhow::bail!("{complaint}");
+}
+
+/// The failure with its address, and with a remedy if the scheme was a guess.
+fn explain(failure: DiscoveryFailure, drafts: &[Source], source: &Source) -> anyhow::Error {
+    let is_guess = drafts.len() > 1 && source.url.secret().scheme() == "https";
+    let is_network =
+        [FailureClass::Tls, FailureClass::Timeout, FailureClass::BadHttp, FailureClass::Truncated]
+            .iter()
+            .any(|class| failure.failure.kind == class.as_str());
+    let remedy = if is_guess && is_network {
+        "; if it is served without TLS, write http:// before the address"
+    } else {
+        ""
+    };
+    anyhow::anyhow!("{}: {}{remedy}", source.url, failure.failure)
+}
+
+fn tell_others(found: &Discovered) {
+    if found.others.is_empty() {
+        return;
     }
-    let (id, name, items) = (source.id.clone(), safe(&source.name), found.document.items.len());
-    let line = format!("added {id} [{}] {name}: {}, {items} items", source.category, source.url);
-    file.replace(&Catalogue::append_to(&file.text, vec![source]))?;
-    out::stdout_line(&line)?;
-    Ok(orders::reload(context).await?.print(file.path()))
+    out::stderr_line(&format!("the page names {} feeds; the first is taken:", found.others.len() + 1));
+    let named = std::iter::once(&found.url).chain(&found.others);
+    named.for_each(|feed| out::stderr_line(&format!("  {}", safe(&feed.to_string()))));
+}
+
+/// The source to add: the settings that were given, and what the feed says about itself.
+fn describe(file: &ListFile, found: &Discovered, options: &SourceOptions) -> anyhow::Result<Source> {
+    let name = options.name.clone().or_else(|| found.title.as_deref().and_then(opml::name));
+    let mut known = KnownFeeds::new(&file.catalogue);
+    let id = known.free_id(options.id.as_deref(), name.as_deref(), &found.url);
+    let language = found.document.feed.language.as_deref().and_then(opml::language);
+    let mut options = options.clone();
+    (options.name, options.language) = (name, options.language.or(language));
+    options.source(&id, &found.url)
+}
+
+/// Says what the running daemon, which has the source now, makes of the document.
+async fn report(
+    context: &CommandContext,
+    id: &SourceId,
+    handover: Handover,
+    started: Timestamp,
+) -> anyhow::Result<Exit> {
+    match handover {
+        Handover::Kept => match handover::recorded(context, id, started).await {
+            Ok(status) => match handover::describe(&status, now()) {
+                Ok(what) => out::stderr_line(&format!("newswire-ingestd {what}")),
+                Err(error) => {
+                    out::stderr_line(&format!("newswire-ingestd cannot visit {id}: {error}"));
+                    return Ok(Exit::Failure);
+                }
+            },
+            Err(why) => out::stderr_line(&format!(
+                "newswire-ingestd has not recorded its items yet ({why}); `newswire sources show {id}` shows its state"
+            )),
+        },
+        Handover::Refused { why } => out::stderr_line(&format!(
+            "newswire-ingestd did not take the document and requests it once more ({why})"
+        )),
+        // It was started meanwhile.
+        Handover::NotRunning => out::stderr_line(&format!("newswire-ingestd visits {id} now")),
+        Handover::NotVisited => out::stderr_line(&format!("{id} is disabled: it is not visited")),
+    }
+    Ok(Exit::Ok)
 }

@@ -5,18 +5,23 @@ use std::{path::Path, time::Duration};
 use anyhow::Context as _;
 use clap::Args;
 use control::{
-    CatalogueChanges, ControlError, ControlSocket, PauseAnswer, PauseOrder, ResumeOrder, VisitAnswer,
-    VisitOrder, orders::ORDER_SOURCES_MAX, paths,
+    CatalogueChanges, ControlError, ControlSocket, PauseAnswer, PauseOrder, ReloadAnswer, ResumeOrder,
+    VisitAnswer, VisitOrder, orders::ORDER_SOURCES_MAX, paths,
 };
 use daemon::Exit;
 use notation::{BadDuration, DURATION_MAX, parse_duration_within};
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::Instant;
 
 use super::CommandContext;
 use crate::{
     out::{self, safe},
     reload, unanswered,
 };
+
+/// How long other commands may keep the daemon reloading.
+const RELOAD_BUSY_MAX: Duration = Duration::from_secs(60);
+const RELOAD_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// Arguments of `newswire sources refresh`.
 #[derive(Debug, Args)]
@@ -162,9 +167,22 @@ pub(super) enum ListReload {
     },
 }
 
+/// As [`reload::reload`]; waits while the daemon carries out other orders to reload.
+async fn reload_in_turn(context: &CommandContext) -> Result<ReloadAnswer, ControlError> {
+    let until = Instant::now() + RELOAD_BUSY_MAX;
+    loop {
+        match reload::reload(context.config.socket(ControlSocket::IngestdAdmin)).await {
+            Err(ControlError::Problem(busy)) if busy.code == "reload-busy" && Instant::now() < until => {
+                tokio::time::sleep(RELOAD_AGAIN_AFTER).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
 /// Asks the daemon to reload the list.
 pub(super) async fn reload(context: &CommandContext) -> anyhow::Result<ListReload> {
-    let answer = match reload::reload(context.config.socket(ControlSocket::IngestdAdmin)).await {
+    let answer = match reload_in_turn(context).await {
         Ok(answer) => answer,
         Err(ControlError::Problem(problem)) if problem.complaints.is_empty() => {
             return Ok(ListReload::Refused { complaints: vec![problem.to_string()] });
@@ -185,6 +203,11 @@ pub(super) async fn reload(context: &CommandContext) -> anyhow::Result<ListReloa
 }
 
 impl ListReload {
+    /// Whether the daemon runs; it may have refused the list.
+    pub(super) fn is_running(&self) -> bool {
+        !matches!(self, Self::NotRunning { .. })
+    }
+
     /// Prints the result to standard error, where it does not mix with JSON.
     pub(super) fn print(&self, list: &Path) -> Exit {
         match self {

@@ -54,9 +54,9 @@ impl TryFrom<Map<String, Value>> for SourceList {
 /// A source as the daemon wrote it, and what the commands here use of it.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "Map<String, Value>")]
-struct ListedSource {
+pub(super) struct ListedSource {
     raw: Value,
-    status: SourceStatus,
+    pub(super) status: SourceStatus,
 }
 
 impl TryFrom<Map<String, Value>> for ListedSource {

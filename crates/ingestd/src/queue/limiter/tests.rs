@@ -4,13 +4,17 @@ use daemon::metrics::MetricsRegistry;
 use futures_util::FutureExt as _;
 
 use super::{
+    super::memory::RESERVED_BYTES_MIN,
     super::scheduler::{PREEMPT_AFTER, SPACING_MAX},
     *,
 };
 
+/// More than these visits reserve.
+const MEMORY: usize = 1 << 30;
+
 fn limiter(in_flight: usize, host_in_flight: usize, spacing_s: u64) -> HostLimiter {
     let host_spacing = Duration::from_secs(spacing_s);
-    let limits = VisitLimits { in_flight, host_in_flight, host_spacing };
+    let limits = VisitLimits { in_flight, host_in_flight, host_spacing, memory_bytes: MEMORY };
     HostLimiter::new(limits, IngestMetrics::register(&MetricsRegistry::new()))
 }
 
@@ -195,6 +199,60 @@ async fn a_visit_that_hangs_is_preempted_when_others_wait_for_its_slot() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_waits_for_memory_says_so_and_begins_when_there_is_some() {
+    let limiter = limiter(100, 1, 0);
+    let limits = VisitLimits {
+        in_flight: 100,
+        host_in_flight: 1,
+        host_spacing: Duration::ZERO,
+        memory_bytes: 2 * RESERVED_BYTES_MIN,
+    };
+    limiter.set_limits(limits);
+    timed(&limiter, async {
+        let first = limiter.enqueue(&at("a"), Normal).await;
+        let second = limiter.enqueue(&at("b"), Normal).await;
+        let mut third = limiter.enqueue(&at("c"), Normal);
+        assert!((&mut third).now_or_never().is_none(), "two visits use all of it");
+        assert_eq!(
+            text(&third),
+            "bodies, documents and the queue to the disk use all 524288 bytes (fetch.memory_bytes)"
+        );
+        let waits = limiter.0.metrics.waits.get_or_create(&[("for", "memory")]).get();
+        assert_eq!(waits, 1);
+        let mut fourth = limiter.enqueue(&at("d"), Normal);
+        // Its document is still on its way to the disk, on another thread.
+        let document = first.memory();
+        drop(first);
+        assert!((&mut third).now_or_never().is_none(), "a slot is no memory");
+        std::thread::spawn(move || drop(document)).join().unwrap();
+        let third = third.await;
+        assert!((&mut fourth).now_or_never().is_none());
+        limiter.set_limits(VisitLimits { memory_bytes: MEMORY, ..limits });
+        let _fourth = fourth.await;
+        drop((second, third));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_visit_whose_document_arrives_is_not_preempted_and_another_one_is() {
+    let limiter = limiter(2, 1, 0);
+    timed(&limiter, async {
+        let mut arriving = limiter.enqueue(&at("a"), Normal).await;
+        let mut hanging = limiter.enqueue(&at("b"), Normal).await;
+        let _queued = limiter.enqueue(&at("c"), Normal);
+        assert!(arriving.memory().grow_to(2 * RESERVED_BYTES_MIN).is_none());
+        let start = Instant::now();
+        tokio::select! {
+            () = arriving.preempted() => panic!("a large document takes its time"),
+            () = hanging.preempted() => {}
+        }
+        assert_eq!(start.elapsed(), PREEMPT_AFTER);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_host_without_visits_is_removed_unless_its_429s_led_to_a_spacing() {
     let limiter = limiter(8, 1, 1);
     let hosts = || limiter.0.scheduler.borrow().hosts();
@@ -215,7 +273,7 @@ async fn other_limits_apply_to_waiting_visits_and_leave_those_in_progress_alone(
     let limiter = limiter(2, 1, 10);
     let set_limits = |in_flight, host_in_flight, spacing_s| {
         let host_spacing = Duration::from_secs(spacing_s);
-        limiter.set_limits(VisitLimits { in_flight, host_in_flight, host_spacing });
+        limiter.set_limits(VisitLimits { in_flight, host_in_flight, host_spacing, memory_bytes: MEMORY });
     };
     timed(&limiter, async {
         let start = Instant::now();
@@ -252,7 +310,8 @@ async fn another_spacing_keeps_the_longer_one_of_a_host() {
         for _ in 0..3 {
             limiter.report(&at("a"), HostFeedback::TooManyRequests(None));
         }
-        let limits = VisitLimits { in_flight: 10, host_in_flight: 10, host_spacing: Duration::from_secs(2) };
+        let host_spacing = Duration::from_secs(2);
+        let limits = VisitLimits { in_flight: 10, host_in_flight: 10, host_spacing, memory_bytes: MEMORY };
         limiter.set_limits(limits);
         let waits = limiter.enqueue(&at("a"), Normal);
         assert_eq!(text(&waits), "visits to a.example:443 start at least 8s apart");

@@ -1,0 +1,42 @@
+//! Room for bodies, which a caller may limit in bytes, all visits together.
+
+use std::{fmt, pin::Pin, time::Duration};
+
+use tokio::time::Instant;
+
+/// Completes when there is room.
+pub type RoomWait<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// What a body asks for room before it grows.
+pub trait ByteBudget: fmt::Debug + Send + Sync {
+    /// Completes when the body of a visit may have `bytes` in total. No time limit of the visit runs meanwhile.
+    fn grow_to(&self, bytes: usize) -> RoomWait<'_>;
+}
+
+/// The room that one body has.
+pub(crate) struct BodyRoom<'a> {
+    budget: Option<&'a dyn ByteBudget>,
+    /// Longest body.
+    max: usize,
+}
+
+impl<'a> BodyRoom<'a> {
+    pub(crate) fn new(budget: Option<&'a dyn ByteBudget>, max: usize) -> Self {
+        Self { budget, max }
+    }
+
+    /// Makes room for `more` bytes: as much again as there is, if that is more. Returns how long the budget took.
+    pub(crate) async fn make(&self, buffer: &mut Vec<u8>, more: usize) -> Duration {
+        let needed = buffer.len() + more;
+        if needed <= buffer.capacity() {
+            return Duration::ZERO;
+        }
+        let capacity = (2 * buffer.capacity()).min(self.max).max(needed);
+        let asked = Instant::now();
+        if let Some(budget) = self.budget {
+            budget.grow_to(capacity).await;
+        }
+        buffer.reserve_exact(capacity - buffer.len());
+        asked.elapsed()
+    }
+}

@@ -1,0 +1,290 @@
+//! Which certificates of servers are trusted, and words for those that are not.
+//!
+//! A source may have certificates of its own ([`tls_ca_file`]). Each of them is trusted in two ways: as an authority, which
+//! may have signed the certificate of the server, and as that certificate itself. Then names and dates do not matter, only
+//! that the server has its key. No other certificate with the same name is trusted.
+//!
+//! [`tls_ca_file`]: crate::RequestOptions::with_authorities
+
+use std::sync::Arc;
+
+use news::{Escaped, Timestamp};
+use rustls::{
+    AlertDescription, CertificateError, DigitallySignedStruct, Error, OtherError, PeerIncompatible,
+    SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{
+        WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+        verify_tls13_signature_with_raw_key,
+    },
+    pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime},
+};
+use webpki::RawPublicKeyEntity;
+
+use crate::certificate::CertificateFields;
+
+/// Maximum number of names of a certificate that are shown.
+const NAMES_MAX: usize = 5;
+
+/// Decides whether the certificate of a server is trusted.
+#[derive(Debug)]
+pub(crate) struct CertificateVerifier {
+    /// `None`: the machine has no certificate authorities.
+    authorities: Option<Arc<dyn ServerCertVerifier>>,
+    /// The certificates of the source.
+    pinned: Vec<CertificateDer<'static>>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl CertificateVerifier {
+    /// Trusts the certificates that these authorities have signed.
+    pub(crate) fn new(
+        authorities: Option<Arc<dyn ServerCertVerifier>>,
+        algorithms: WebPkiSupportedAlgorithms,
+    ) -> Self {
+        Self { authorities, pinned: Vec::new(), algorithms }
+    }
+
+    /// Trusts exactly these certificates, too.
+    pub(crate) fn pinning(self, pinned: Vec<CertificateDer<'static>>) -> Self {
+        Self { pinned, ..self }
+    }
+
+    /// The public key of a pinned certificate. webpki would read no certificates of version 1.
+    fn pinned_key(&self, certificate: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
+        let pinned = self.pinned.iter().find(|pinned| *pinned == certificate)?;
+        CertificateFields::read(pinned).map(|fields| fields.key.to_vec().into())
+    }
+
+    fn explain(&self, error: Error, server: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Error {
+        let Error::InvalidCertificate(error) = error else { return error };
+        let others = others.iter().filter_map(|der| CertificateFields::read(der)).collect();
+        let sent = CertificateFields::read(server).map(|server| SentCertificates { server, others });
+        let untrusted = sent.and_then(|sent| UntrustedCertificate::new(&error, sent, self));
+        let error = untrusted.map_or(error, |why| CertificateError::Other(OtherError(Arc::new(why))));
+        Error::InvalidCertificate(error)
+    }
+}
+
+impl ServerCertVerifier for CertificateVerifier {
+    fn verify_server_cert(
+        &self,
+        server: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if self.pinned_key(server).is_some() {
+            return Ok(ServerCertVerified::assertion());
+        }
+        let Some(authorities) = &self.authorities else {
+            let why = OtherError(Arc::new(UntrustedCertificate::NoAuthorities));
+            return Err(Error::InvalidCertificate(CertificateError::Other(why)));
+        };
+        let verified = authorities.verify_server_cert(server, others, name, ocsp_response, now);
+        verified.map_err(|error| self.explain(error, server, others))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        server: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        match self.pinned_key(server) {
+            Some(key) => verify_tls12_signature_with_raw_key(message, &key, signed, &self.algorithms),
+            None => verify_tls12_signature(message, server, signed, &self.algorithms),
+        }
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        server: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        match self.pinned_key(server) {
+            Some(key) => verify_tls13_signature_with_raw_key(message, &key, signed, &self.algorithms),
+            None => verify_tls13_signature(message, server, signed, &self.algorithms),
+        }
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// As rustls does it with a certificate: TLS 1.2 leaves open which algorithm of a scheme it is.
+fn verify_tls12_signature_with_raw_key(
+    message: &[u8],
+    key: &SubjectPublicKeyInfoDer<'_>,
+    signed: &DigitallySignedStruct,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Result<HandshakeSignatureValid, Error> {
+    let bad = || Error::InvalidCertificate(CertificateError::BadSignature);
+    let key = RawPublicKeyEntity::try_from(key).map_err(|_| bad())?;
+    let possible = algorithms.mapping.iter().find(|(scheme, _)| *scheme == signed.scheme);
+    let (_, possible) = possible.ok_or_else(bad)?;
+    let is_valid = possible.iter().any(|by| key.verify_signature(*by, message, signed.signature()).is_ok());
+    if is_valid { Ok(HandshakeSignatureValid::assertion()) } else { Err(bad()) }
+}
+
+/// Why a certificate is not trusted, and what helps. All names are escaped.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum UntrustedCertificate {
+    #[error(
+        "this machine has no certificate authorities; install them (the package ca-certificates), or set tls_ca_file"
+    )]
+    NoAuthorities,
+    #[error("its certificate is self-signed; put it into tls_ca_file of the source to trust exactly it")]
+    SelfSigned,
+    #[error(
+        "its certificate is self-signed and not the one in tls_ca_file; if it is a new one, replace it there"
+    )]
+    OtherSelfSigned,
+    #[error(
+        "it does not send the certificate of {0}, which issued its own; its operator must add this intermediate \
+         certificate, or you put it into tls_ca_file of the source"
+    )]
+    MissingIssuer(String),
+    #[error(
+        "its certificate comes from {0}, which is not a trusted authority; to trust it, put the certificate of this \
+         authority into tls_ca_file of the source"
+    )]
+    UnknownAuthority(String),
+    #[error("its certificate, or one that it depends on, expired at {0}; its operator must renew it")]
+    Expired(Timestamp),
+    #[error(
+        "its certificate, or one that it depends on, is not valid before {0}; if that is in the past, correct the clock"
+    )]
+    NotValidYet(Timestamp),
+    #[error(
+        "its certificate is for {0} and no other name; correct the address, or its operator the certificate"
+    )]
+    OtherName(String),
+    #[error("its certificate is not signed by the authority that it names, so it may be a forgery")]
+    BadSignature,
+    #[error(
+        "its certificate, or one that it depends on, has a signature or a key that is too weak or not supported, such as \
+         SHA-1 or RSA with 1024 bits; its operator must renew it"
+    )]
+    Weak,
+    #[error("its certificate is not one for servers; its operator must replace it")]
+    OtherPurpose,
+}
+
+/// What a server has sent.
+struct SentCertificates<'a> {
+    server: CertificateFields<'a>,
+    /// Those that may have signed it.
+    others: Vec<CertificateFields<'a>>,
+}
+
+impl UntrustedCertificate {
+    /// `None`: the error says it all.
+    fn new(
+        error: &CertificateError,
+        sent: SentCertificates<'_>,
+        verifier: &CertificateVerifier,
+    ) -> Option<Self> {
+        if is_self_signed(&sent.server, &verifier.algorithms) {
+            let is_pinning = !verifier.pinned.is_empty();
+            return Some(if is_pinning { Self::OtherSelfSigned } else { Self::SelfSigned });
+        }
+        Some(match error {
+            CertificateError::UnknownIssuer => Self::unknown_issuer(sent),
+            CertificateError::ExpiredContext { not_after, .. } => Self::Expired(timestamp(*not_after)),
+            CertificateError::NotValidYetContext { not_before, .. } => {
+                Self::NotValidYet(timestamp(*not_before))
+            }
+            CertificateError::NotValidForNameContext { presented, .. } => Self::OtherName(names(presented)),
+            CertificateError::BadSignature => Self::BadSignature,
+            CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => Self::Weak,
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+                Self::OtherPurpose
+            }
+            _ => return None,
+        })
+    }
+
+    /// Follows the issuers among the certificates that the server sent, as far as they go.
+    fn unknown_issuer(sent: SentCertificates<'_>) -> Self {
+        let SentCertificates { server: mut last, mut others } = sent;
+        while let Some(issuer) = others.iter().position(|other| other.subject == last.issuer) {
+            last = others.swap_remove(issuer);
+            if last.is_self_issued() {
+                return Self::UnknownAuthority(Escaped(&last.subject.shown()).to_string());
+            }
+        }
+        Self::MissingIssuer(Escaped(&last.issuer.shown()).to_string())
+    }
+}
+
+/// Whether a certificate is signed with its own key. One whose signature cannot be verified is if it says so.
+fn is_self_signed(fields: &CertificateFields<'_>, algorithms: &WebPkiSupportedAlgorithms) -> bool {
+    let mut by =
+        algorithms.all.iter().filter(|by| by.signature_alg_id().as_ref() == fields.algorithm).peekable();
+    let key = SubjectPublicKeyInfoDer::from(fields.key);
+    let is_verified = match (by.peek(), RawPublicKeyEntity::try_from(&key)) {
+        (Some(_), Ok(key)) => by.any(|by| key.verify_signature(*by, fields.signed, fields.signature).is_ok()),
+        _ => true,
+    };
+    fields.is_self_issued() && is_verified
+}
+
+fn timestamp(time: UnixTime) -> Timestamp {
+    Timestamp::from_millis(i64::try_from(time.as_secs()).unwrap_or(i64::MAX).saturating_mul(1000))
+}
+
+/// The names in a certificate, of which webpki writes each like `DnsName("example.org")`.
+fn names(presented: &[String]) -> String {
+    let bare = |name: &String| {
+        let name = name.split_once('(').and_then(|(_, name)| name.strip_suffix(')')).unwrap_or(name);
+        Escaped(name.trim_matches('"')).to_string()
+    };
+    let shown = presented.iter().take(NAMES_MAX).map(bare).collect::<Vec<_>>().join(", ");
+    match presented.len().saturating_sub(NAMES_MAX) {
+        _ if presented.is_empty() => "no server at all".to_owned(),
+        0 => shown,
+        more => format!("{shown}, {more} more"),
+    }
+}
+
+/// One sentence about a failed handshake, escaped.
+pub(crate) fn in_words(error: &Error) -> String {
+    let words = match error {
+        Error::InvalidCertificate(CertificateError::Other(other)) => {
+            let untrusted = other.0.downcast_ref::<UntrustedCertificate>().map(ToString::to_string);
+            return untrusted.unwrap_or_else(|| Escaped(&other.0.to_string()).to_string());
+        }
+        Error::AlertReceived(AlertDescription::ProtocolVersion)
+        | Error::PeerIncompatible(
+            PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+            | PeerIncompatible::SupportedVersionsExtensionRequired,
+        ) => {
+            "it speaks only an old version such as TLS 1.0 or 1.1; its operator must enable TLS 1.2 or 1.3; until then only a \
+             reverse proxy of your own that speaks the old one helps"
+        }
+        Error::AlertReceived(AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity)
+        | Error::PeerIncompatible(_) => {
+            "it accepts no key exchange or cipher that is still safe, probably only an old one such as RSA key exchange; its \
+             operator must enable ECDHE with AES-GCM; until then only a reverse proxy of your own that speaks the old one helps"
+        }
+        Error::AlertReceived(AlertDescription::UnrecognisedName) => {
+            "it does not know the name in the address; correct the address"
+        }
+        Error::AlertReceived(
+            AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::AccessDenied,
+        ) => "it wants a certificate of its client, and there is none",
+        Error::InvalidMessage(_) => {
+            "what it sends is not TLS; if the server speaks plain HTTP at this port, write http:// in the address"
+        }
+        _ => return Escaped(&error.to_string()).to_string(),
+    };
+    words.to_owned()
+}

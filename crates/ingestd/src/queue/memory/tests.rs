@@ -1,0 +1,213 @@
+//! The budget on paused time, and against a model.
+
+use std::{cell::RefCell, time::Duration};
+
+use daemon::metrics::MetricsRegistry;
+use futures_util::{FutureExt as _, future::join_all};
+use proptest::prelude::*;
+use tokio::time::sleep;
+
+use super::*;
+use crate::status::metrics::IngestMetrics;
+
+const MIB: usize = 1 << 20;
+
+fn budget(max: usize) -> (MemoryBudget, MetricsRegistry) {
+    let registry = MetricsRegistry::new();
+    let metrics = IngestMetrics::register(&registry);
+    (MemoryBudget::new(max, metrics.memory), registry)
+}
+
+impl MemoryBudget {
+    fn used(&self) -> usize {
+        self.shares().used
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_visit_begins_without_room_and_one_always_does() {
+    let (budget, _) = budget(MIB);
+    let mut shares: Vec<_> = (0..4).map(|_| budget.admit()).collect();
+    assert!(!budget.has_room());
+    shares.pop();
+    assert!(budget.has_room());
+    budget.room().now_or_never().expect("the limiter is told");
+    drop(shares);
+    budget.set_max(1);
+    assert!(budget.has_room(), "nothing is in use");
+    let _share = budget.admit();
+    assert!(!budget.has_room());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_oldest_visit_goes_first_and_may_go_beyond_the_budget() {
+    let (budget, _) = budget(4 * MIB);
+    let (first, second, third) = (budget.admit(), budget.admit(), budget.admit());
+    assert!(third.grow_to(3 * MIB).is_none(), "there is room");
+    assert!(second.grow_to(8 * MIB).is_none(), "it is the oldest of those that need more");
+    let mut first_waits = first.grow_to(2 * MIB).expect("another one is beyond the budget");
+    let mut third_waits = third.grow_to(4 * MIB).expect("as well");
+    assert!(second.grow_to(9 * MIB).is_none(), "whoever is beyond it never waits");
+    assert!(!budget.has_room());
+    drop(second);
+    assert!((&mut first_waits).now_or_never().is_some(), "the older one, and it goes beyond the budget");
+    assert!((&mut third_waits).now_or_never().is_none());
+    drop(first_waits);
+    drop(first);
+    assert!((&mut third_waits).now_or_never().is_some());
+    drop(third_waits);
+    drop(third);
+    assert_eq!(budget.used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_visit_that_is_cancelled_keeps_no_other_waiting() {
+    let (budget, _) = budget(4 * MIB);
+    let [first, second, third, beyond] = [(); 4].map(|()| budget.admit());
+    assert!(beyond.grow_to(6 * MIB).is_none());
+    let first_waits = first.grow_to(3 * MIB).unwrap();
+    let mut second_waits = second.grow_to(MIB).unwrap();
+    let mut third_waits = third.grow_to(MIB).unwrap();
+    drop(first_waits);
+    drop(first);
+    drop(beyond);
+    assert!((&mut second_waits).now_or_never().is_some(), "the one that waited before it is gone");
+    assert!((&mut third_waits).now_or_never().is_some(), "there is room for both");
+    drop(second_waits);
+    drop(third_waits);
+    drop((second, third));
+    assert_eq!(budget.used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_visit_reserves_what_the_last_ones_needed() {
+    let (budget, _) = budget(64 * MIB);
+    for _ in 0..20 {
+        let share = budget.admit();
+        share.grow_to(3 * MIB);
+        share.use_for(MemoryPart::Queue, MIB);
+    }
+    assert!((2 * MIB..=3 * MIB).contains(&budget.admit().bytes()), "it is no burst of visits that then wait");
+    for _ in 0..20 {
+        budget.admit().grow_to(9000);
+    }
+    assert_eq!(budget.admit().bytes(), RESERVED_BYTES_MIN);
+    for _ in 0..20 {
+        budget.admit().grow_to(60 * MIB);
+    }
+    assert_eq!(budget.admit().bytes(), 4 * MIB, "a few visits at once are always possible");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_metrics_show_what_is_in_use_by_part() {
+    let (budget, registry) = budget(MIB);
+    let (share, other) = (budget.admit(), budget.admit());
+    share.use_for(MemoryPart::Document, 1000);
+    other.use_for(MemoryPart::Queue, 2 * MIB);
+    let _waits = share.grow_to(2000).map(|_| ());
+    let text = registry.encode();
+    for line in [
+        "newswire_ingestd_memory_bytes{part=\"body\"} 0",
+        "newswire_ingestd_memory_bytes{part=\"document\"} 2000",
+        "newswire_ingestd_memory_bytes{part=\"queue\"} 2097152",
+        "newswire_ingestd_memory_bytes_max 1048576",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    drop((share, other));
+    assert!(registry.encode().contains("newswire_ingestd_memory_bytes{part=\"queue\"} 0"));
+}
+
+/// What a visit of the model does, one after the other: grows by so many bytes, or waits so many milliseconds for its server.
+#[derive(Clone, Debug)]
+struct ModelVisit {
+    starts_ms: u64,
+    steps: Vec<(usize, u64)>,
+    queued_ms: u64,
+    /// Cancelled after that time, as a preempted visit is.
+    cancelled_ms: Option<u64>,
+}
+
+fn model_visit() -> impl Strategy<Value = ModelVisit> {
+    let steps = prop::collection::vec((1..3 * MIB, 0..50_u64), 0..6);
+    (0..200_u64, steps, 0..100_u64, prop::option::weighted(0.1, 0..100_u64)).prop_map(
+        |(starts_ms, steps, queued_ms, cancelled_ms)| ModelVisit {
+            starts_ms,
+            steps,
+            queued_ms,
+            cancelled_ms,
+        },
+    )
+}
+
+/// What was seen of the budget.
+#[derive(Default)]
+struct Observed {
+    most: usize,
+    ended: usize,
+}
+
+impl Observed {
+    fn use_is(&mut self, bytes: usize) {
+        self.most = self.most.max(bytes);
+    }
+}
+
+async fn run_visit(budget: &MemoryBudget, visit: &ModelVisit, observed: &RefCell<Observed>) {
+    sleep(Duration::from_millis(visit.starts_ms)).await;
+    while !budget.has_room() {
+        // The limiter asks when it is told, this visit every millisecond.
+        sleep(Duration::from_millis(1)).await;
+    }
+    let share = budget.admit();
+    let work = async {
+        let mut bytes = 0;
+        for (more, server_ms) in &visit.steps {
+            bytes += more;
+            let before = budget.used();
+            if let Some(room) = share.grow_to(bytes) {
+                assert!(before > budget.max(), "there is nothing to wait for");
+                room.await;
+            } else if budget.used() > before {
+                let shares = budget.shares();
+                let beyond = shares.overdrawing == Some(share.ticket);
+                assert!(beyond || shares.waiting.is_empty(), "others wait, and this one does not");
+            }
+            assert!(share.bytes() >= bytes);
+            observed.borrow_mut().use_is(budget.used());
+            sleep(Duration::from_millis(*server_ms)).await;
+        }
+        share.use_for(MemoryPart::Queue, bytes / 2);
+        sleep(Duration::from_millis(visit.queued_ms)).await;
+    };
+    let limit = Duration::from_millis(visit.cancelled_ms.unwrap_or(u64::from(u32::MAX)));
+    tokio::time::timeout(limit, work).await.ok();
+    observed.borrow_mut().ended += 1;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn the_budget_never_deadlocks_and_the_oldest_goes_first(
+        visits in prop::collection::vec(model_visit(), 1..40),
+        max in MIB..8 * MIB,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let (budget, _) = budget(max);
+            let observed = RefCell::new(Observed::default());
+            let run = join_all(visits.iter().map(|visit| run_visit(&budget, visit, &observed)));
+            let longest: u64 = visits.iter().map(|v| v.queued_ms + v.steps.iter().map(|s| s.1).sum::<u64>()).sum();
+            // One after the other at worst.
+            let limit = Duration::from_millis(longest + 1000 + visits.len() as u64);
+            tokio::time::timeout(limit, run).await.expect("no visit waits for ever");
+            let Observed { most, ended } = observed.into_inner();
+            prop_assert_eq!(ended, visits.len());
+            prop_assert_eq!(budget.used(), 0);
+            let largest: usize = visits.iter().map(|v| v.steps.iter().map(|s| s.0).sum()).max().unwrap_or(0);
+            prop_assert!(most <= max + largest, "{most} of {max}, the largest has {largest}");
+            Ok(())
+        })?;
+    }
+}
