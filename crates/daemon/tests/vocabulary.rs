@@ -24,6 +24,7 @@ const WORDS: &[&str] = &[
     "added",
     "before",
     "by_s",
+    "bytes",
     "categories",
     "changed",
     "clients",

@@ -39,6 +39,7 @@ pub(crate) fn store_options(config: &Config) -> store::StoreOptions {
             events: config.store.retention_events,
             bytes: config.store.retention_bytes,
         },
+        new_bytes_max: config.fetch.new_bytes_max,
     }
 }
 

@@ -223,7 +223,9 @@ impl CatalogueReader<'_> {
         }
         let mut source = Source::new(fields.id?, fields.url?);
         fields.optional.apply(&mut source);
-        (source.body_bytes_max, source.access) = (fields.request.body_bytes_max, fields.request.access);
+        let request::RequestFields { body_bytes_max, new_bytes_max, access } = fields.request;
+        (source.body_bytes_max, source.new_bytes_max, source.access) =
+            (body_bytes_max, new_bytes_max, access);
         Some(source)
     }
 

@@ -160,6 +160,8 @@ pub struct Source {
     pub timeout_first_byte: Option<Duration>,
     /// Largest body in bytes, decoded, instead of `fetch.body_bytes_max`.
     pub body_bytes_max: Option<u64>,
+    /// Largest size of the events of one visit, in bytes as stored, instead of `fetch.new_bytes_max`.
+    pub new_bytes_max: Option<u64>,
     /// Its request settings.
     pub access: Access,
     /// Whether it is visited.
@@ -186,6 +188,7 @@ impl Source {
             timeout: None,
             timeout_first_byte: None,
             body_bytes_max: None,
+            new_bytes_max: None,
             access: Access::default(),
             enabled: true,
         }
@@ -295,6 +298,7 @@ mod tests {
             source.country = Some("GB".to_owned());
             source.language = Some("en".to_owned());
             source.tags = vec!["x".to_owned()];
+            source.new_bytes_max = Some(1 << 20);
             source.enabled = false;
         });
         assert_eq!(rest, (plain().request_hash(), plain().plan_hash()));

@@ -211,6 +211,9 @@ pub struct SourceState {
     /// warnings says so.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub updates_damped: bool,
+    /// What waits because the source has more new bytes than it may record; `None` if nothing does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flooding: Option<Box<FloodingState>>,
     /// Visits that found the document unchanged since it was read last: its items have been quiet for so long.
     #[serde(skip_serializing_if = "is_zero")]
     pub unchanged_visits: u32,
@@ -258,6 +261,34 @@ pub struct FormerAddress {
     pub not_before: Timestamp,
     /// Failed visits in a row.
     pub failures: u32,
+}
+
+/// What a source has that is new and not recorded yet, because it is more than it may record. Later visits record it, as far
+/// as the document still has it then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flooding {
+    /// Since when something has been waiting.
+    pub since: Timestamp,
+    /// Items that waited after the last visit that read the document.
+    pub waiting_items: u32,
+    /// Their size in bytes, as they would be stored.
+    pub waiting_bytes: u64,
+}
+
+/// [`Flooding`], and what it costs the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FloodingState {
+    /// What waits.
+    #[serde(flatten)]
+    pub flooding: Flooding,
+    /// Requests without validators that were sent for it, although the document may not have changed.
+    #[serde(default)]
+    pub full_visits: u8,
+}
+
+impl FloodingState {
+    /// After so many requests without validators, what waits is fetched when the document changes, and once a day.
+    pub const FULL_VISITS_MAX: u8 = 8;
 }
 
 /// Schedule hints of a document; stored, because a 304 has none.
@@ -350,6 +381,9 @@ pub struct SourceStatus {
     /// Its WebSub state.
     #[serde(default)]
     pub push: PushStatus,
+    /// What waits because it has more new items than it may record at once.
+    #[serde(default)]
+    pub flooding: Option<Flooding>,
     /// Its last visits, the newest last; shown by [`SourceInFull`], not in lists.
     #[serde(default, with = "rows", skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,

@@ -81,6 +81,8 @@ pub struct Classification {
     /// Something waits to be sent by a later visit, even if the document does not change: new items that are held, or
     /// updates that were absorbed.
     pub waiting: bool,
+    /// The entries before, of the items that had one; for [`SeenSet::defer`].
+    replaced: Vec<Option<SeenEntry>>,
 }
 
 impl Classification {
@@ -177,6 +179,7 @@ impl SeenSet {
         set_keys(&mut found, entries);
         self.layout.damping = before.damping;
         self.absorb(&mut found, now);
+        let replaced = matching.found.iter().map(|found| found.map(|found| entries[found.entry])).collect();
         let kept = found.iter().filter(|found| found.status != ItemStatus::Held);
         let mut after: Vec<_> = kept.map(|found| found.entry(now)).collect();
         self.layout.newest = after.len();
@@ -191,7 +194,31 @@ impl SeenSet {
             changed,
             flapping,
             waiting,
+            replaced,
         }
+    }
+
+    /// Forgets the items from number `from` on that were just classified as new or changed: they are not recorded now, and
+    /// the next document with them classifies them again. The others stay as they were classified.
+    pub fn defer(&mut self, classification: &Classification, from: usize) {
+        let mut older = std::mem::take(&mut self.layout.entries);
+        let mut entries = older.drain(..self.layout.newest);
+        let mut newest = Vec::with_capacity(entries.len());
+        let items = classification.items.iter().zip(&classification.replaced).enumerate();
+        for (n, (item, replaced)) in items.filter(|(_, (item, _))| item.status != ItemStatus::Held) {
+            let Some(entry) = entries.next() else { break };
+            match item.status {
+                ItemStatus::New if n >= from => {}
+                ItemStatus::Changed { .. } if n >= from => newest.push(replaced.unwrap_or(entry)),
+                _ => newest.push(entry),
+            }
+        }
+        drop(entries);
+        self.layout.newest = newest.len();
+        newest.append(&mut older);
+        self.layout.entries = newest;
+        // The items that are new once more were not made up anew.
+        self.layout.renewed_at = None;
     }
 
     fn absorb(&mut self, found: &mut [Found], now: Timestamp) {

@@ -10,14 +10,14 @@
 use std::{collections::HashMap, fs::File, io, sync::Arc};
 
 use news::{
-    Cursor, Event, EventKind, Item, Pause, Seq, Source, SourceId, SourceState, Timestamp, VisitStatus,
-    WebSubState,
+    Cursor, Event, EventKind, Flooding, FloodingState, Item, Pause, Seq, Source, SourceId, SourceState,
+    Timestamp, VisitStatus, WebSubState,
 };
 
 use seen::{Classified, ItemStatus, SeenSet};
 
 use crate::{
-    Retention,
+    Retention, StoreOptions,
     open::Lock,
     read::{LogReadError, SharedLog},
     record::{self, Damage},
@@ -76,6 +76,10 @@ pub struct AppendedVisit {
     pub waiting: bool,
     /// Changed items whose update was absorbed, because the source changes them at most visits.
     pub absorbed: u32,
+    /// New and changed items that a later visit records, because this one has recorded as much as it may.
+    pub deferred: u32,
+    /// Their size in bytes, as they would be stored.
+    pub deferred_bytes: u64,
     /// The first event.
     pub first: Option<Seq>,
     /// The last event.
@@ -141,6 +145,7 @@ pub struct LogWriter {
     _lock: Lock,
     live_bytes: u64,
     retention: Retention,
+    new_bytes_max: u64,
     on_step: Option<Box<dyn FnMut(CrashPoint) + Send>>,
 }
 
@@ -170,9 +175,10 @@ impl LogWriter {
         file: File,
         lock: Lock,
         live_bytes: u64,
-        retention: Retention,
+        options: &StoreOptions,
     ) -> Self {
-        Self { shared, file, _lock: lock, live_bytes, retention, on_step: None }
+        let (retention, new_bytes_max) = (options.retention, options.new_bytes_max);
+        Self { shared, file, _lock: lock, live_bytes, retention, new_bytes_max, on_step: None }
     }
 
     /// Calls `on_step` at each [`CrashPoint`] of every append: crash tests kill the process there.
@@ -223,6 +229,8 @@ impl LogWriter {
     fn add(&self, commit: &mut Commit, visit: VisitRecord) -> Result<AppendedVisit, AppendError> {
         let VisitRecord { source, items, mut state, now, plan } = visit;
         let mut result = AppendedVisit::default();
+        let is_document =
+            !items.is_empty() || matches!(state.last_status, Some(VisitStatus::New | VisitStatus::Partial));
         if !items.is_empty() {
             let unchanged_visits = std::mem::take(&mut state.unchanged_visits);
             self.add_items(commit, &source, items, unchanged_visits, now, &mut result)?;
@@ -236,6 +244,9 @@ impl LogWriter {
         if result.flapping {
             state.guids_flap = true;
             state.warnings.push(FLAPPING.to_owned());
+        }
+        if is_document {
+            self.note_flooding(&mut state, &source, &result, now);
         }
         if result.absorbed > 0 || (result.waiting && result.held == 0) {
             state.updates_damped = true;
@@ -266,6 +277,39 @@ impl LogWriter {
         Ok(result)
     }
 
+    /// What waits must be in the status, and the next visits must read the document again: the same bytes are not skipped,
+    /// and the request is without validators, as far as `full_visits` allows it.
+    fn note_flooding(
+        &self,
+        state: &mut SourceState,
+        source: &Source,
+        result: &AppendedVisit,
+        now: Timestamp,
+    ) {
+        let before = state.flooding.take();
+        if result.deferred == 0 {
+            return;
+        }
+        let (items, bytes) = (result.deferred, result.deferred_bytes);
+        let was_full = before.is_some() && state.asked_in_full == Some(now);
+        let full_visits = before.as_ref().map_or(0, |before| before.full_visits);
+        let since = before.map_or(now, |before| before.flooding.since);
+        state.flooding = Some(Box::new(FloodingState {
+            flooding: Flooding { since, waiting_items: items, waiting_bytes: bytes },
+            full_visits: full_visits.saturating_add(u8::from(was_full)),
+        }));
+        state.body_hash = None;
+        let max = self.new_bytes_max(source);
+        state.warnings.push(format!(
+            "flooding: {items} items of {bytes} bytes wait for later visits; one visit records at most {max} bytes \
+             (fetch.new_bytes_max)"
+        ));
+    }
+
+    fn new_bytes_max(&self, source: &Source) -> u64 {
+        source.new_bytes_max.unwrap_or(self.new_bytes_max)
+    }
+
     fn add_items(
         &self,
         commit: &mut Commit,
@@ -289,28 +333,46 @@ impl LogWriter {
         if !classification.changed {
             return Ok(());
         }
-        commit.batch.insert(record::seen_key(&source.id), record::seal_seen(seen));
-        for (mut item, Classified { status, key, .. }) in items.into_iter().zip(classification.items) {
-            item.key = key;
-            let (kind, first_seen) = match status {
+        let max = self.new_bytes_max(source);
+        let mut bytes = 0_u64;
+        let mut deferred_from = None;
+        for (n, (mut item, Classified { status, key, .. })) in
+            items.into_iter().zip(&classification.items).enumerate()
+        {
+            item.key.clone_from(key);
+            let (kind, first_seen) = match *status {
                 ItemStatus::Known | ItemStatus::Held | ItemStatus::Absorbed => continue,
                 ItemStatus::New => (EventKind::Item, now),
                 ItemStatus::Changed { first_seen } => (EventKind::Update, first_seen),
             };
-            match kind {
-                EventKind::Item => result.new += 1,
-                EventKind::Update => result.updated += 1,
-            }
             let seq = commit.head.next();
             let id = Cursor { epoch: self.shared.epoch.clone(), seq };
             let event = Event::new(id, kind, source, first_seen, item);
             let value = record::seal_event(kind, now, &event.to_json());
-            commit.live_bytes += value.len() as u64;
+            let size = value.len() as u64;
+            // One event always fits, or it would wait for ever; after the first that does not fit the others wait, too, so
+            // that the order stays.
+            if deferred_from.is_some() || (bytes > 0 && bytes + size > max) {
+                deferred_from.get_or_insert(n);
+                result.deferred += 1;
+                result.deferred_bytes += size;
+                continue;
+            }
+            match kind {
+                EventKind::Item => result.new += 1,
+                EventKind::Update => result.updated += 1,
+            }
+            bytes += size;
+            commit.live_bytes += size;
             commit.batch.insert(&record::event_key(seq), value);
             commit.head = seq;
             result.first.get_or_insert(seq);
             result.last = Some(seq);
         }
+        if let Some(from) = deferred_from {
+            seen.defer(&classification, from);
+        }
+        commit.batch.insert(record::seen_key(&source.id), record::seal_seen(seen));
         Ok(())
     }
 

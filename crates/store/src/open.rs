@@ -27,6 +27,9 @@ pub struct StoreOptions {
     pub cache_bytes: u64,
     /// How much of the log is kept.
     pub retention: Retention,
+    /// Maximum size of the events that one visit records, in bytes as stored; the rest waits for the next visits.
+    /// [`news::Source::new_bytes_max`] overrides it.
+    pub new_bytes_max: u64,
 }
 
 /// How much of the log is kept; the oldest events are deleted first.
@@ -47,7 +50,7 @@ impl Default for StoreOptions {
             events: 1_000_000,
             bytes: 4 * 1024 * 1024 * 1024,
         };
-        Self { cache_bytes: 32 * 1024 * 1024, retention }
+        Self { cache_bytes: 32 * 1024 * 1024, retention, new_bytes_max: 8 * 1024 * 1024 }
     }
 }
 
@@ -145,7 +148,7 @@ pub fn open(path: &Path, options: &StoreOptions) -> Result<(LogWriter, LogReader
     file.sync_data().map_err(io)?;
     let shared = Arc::new(SharedLog::new(db, epoch, oldest, head));
     let reader = LogReader::new(Arc::clone(&shared));
-    Ok((LogWriter::new(shared, file, lock, live_bytes, options.retention), reader))
+    Ok((LogWriter::new(shared, file, lock, live_bytes, options), reader))
 }
 
 fn lock(path: &Path) -> Result<Lock, StoreOpenError> {

@@ -395,6 +395,117 @@ proptest! {
 }
 
 #[test]
+fn what_a_visit_defers_comes_with_the_next_ones_once_and_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions { new_bytes_max: 4096, ..StoreOptions::default() };
+    let (mut writer, reader) = store::open(dir.path(), &options).unwrap();
+    let source = source("flood");
+    let mut items: Vec<_> = (0..40).map(|n| item(&format!("k{n:02}"), 1)).collect();
+    let mut state = SourceState::default();
+    let mut visits = 0;
+    loop {
+        (state.last_status, state.asked_in_full) =
+            (Some(VisitStatus::New), Some(Timestamp::from_millis(visits)));
+        state.warnings.clear();
+        (state.etag, state.body_hash) = (Some("\"1\"".to_owned()), Some(7));
+        let record = VisitRecord {
+            source: Arc::clone(&source),
+            items: items.clone(),
+            state,
+            now: Timestamp::from_millis(visits),
+            plan: NewsPlan::default(),
+        };
+        let appended = writer.append(vec![record]).unwrap().remove(0);
+        visits += 1;
+        state = appended.state;
+        assert!(appended.new > 0, "each visit records something");
+        let Some(flooding) = &state.flooding else {
+            assert_eq!((appended.deferred, appended.deferred_bytes), (0, 0));
+            assert_eq!((state.body_hash, state.warnings.len()), (Some(7), 0));
+            break;
+        };
+        assert_eq!(flooding.flooding.waiting_items, appended.deferred);
+        assert_eq!(flooding.flooding.waiting_bytes, appended.deferred_bytes);
+        assert_eq!(flooding.flooding.since, Timestamp::from_millis(0));
+        assert_eq!(i64::from(flooding.full_visits), visits - 1);
+        assert_eq!(
+            (state.body_hash, state.etag.as_deref()),
+            (None, Some("\"1\"")),
+            "read again, validators kept"
+        );
+        assert!(state.warnings[0].starts_with("flooding: "), "{:?}", state.warnings);
+        if visits == 2 {
+            // What came last and an edit of what is recorded wait behind the others.
+            items.push(item("k99", 1));
+            items[0] = item("k00", 2);
+        }
+    }
+    assert!(visits > 3, "{visits}");
+    let events = all(&reader);
+    let news: Vec<_> =
+        events.iter().filter(|e| e.kind == EventKind::Item).map(|e| e.item.title.clone()).collect();
+    let mut expected: Vec<_> = (0..40).map(|n| format!("k{n:02} 1")).collect();
+    expected.push("k99 1".to_owned());
+    assert_eq!(news, expected, "once and in order");
+    let updates: Vec<_> =
+        events.iter().filter(|e| e.kind == EventKind::Update).map(|e| e.item.title.as_str()).collect();
+    assert_eq!(updates, ["k00 2"]);
+    let bytes: Vec<_> =
+        reader.page(Seq::NONE, 40, usize::MAX).unwrap().records.iter().map(|r| r.json.len()).collect();
+    assert!(bytes.iter().sum::<usize>() > 2 * 4096, "control: all of it is more than two visits may record");
+}
+
+#[test]
+fn a_mass_update_over_the_limit_is_sent_in_parts_and_not_taken_for_flapping() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, _) = open(dir.path());
+    let source = source("a");
+    let all_at = |version| (0..30).map(|n| item(&format!("k{n:02}"), version)).collect::<Vec<_>>();
+    writer.append(vec![visit(&source, all_at(1), 0)]).unwrap();
+    drop(writer);
+    let options = StoreOptions { new_bytes_max: 4096, ..StoreOptions::default() };
+    let (mut writer, reader) = store::open(dir.path(), &options).unwrap();
+    for n in 1.. {
+        let appended = writer.append(vec![visit(&source, all_at(2), n)]).unwrap().remove(0);
+        assert_eq!(appended.absorbed, 0);
+        assert!(!appended.state.updates_damped && appended.updated > 0, "visit {n}: {appended:?}");
+        if appended.deferred == 0 {
+            assert!(n > 1);
+            break;
+        }
+    }
+    let updates = all(&reader).into_iter().filter(|e| e.kind == EventKind::Update);
+    let keys: Vec<_> = updates.map(|e| e.item.title).collect();
+    assert_eq!(keys, (0..30).map(|n| format!("k{n:02} 2")).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_item_larger_than_a_visit_may_record_is_recorded_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions { new_bytes_max: 1024, ..StoreOptions::default() };
+    let (mut writer, _) = store::open(dir.path(), &options).unwrap();
+    let source = source("a");
+    let items = [item("large", 1000), item("small", 1)];
+    let new = |writer: &mut LogWriter, now| {
+        let appended = writer.append(vec![visit(&source, items.to_vec(), now)]).unwrap().remove(0);
+        (appended.new, appended.deferred)
+    };
+    assert_eq!([new(&mut writer, 1), new(&mut writer, 2), new(&mut writer, 3)], [(1, 1), (1, 0), (0, 0)]);
+}
+
+#[test]
+fn the_limit_of_a_source_overrides_that_of_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions { new_bytes_max: 1024, ..StoreOptions::default() };
+    let (mut writer, _) = store::open(dir.path(), &options).unwrap();
+    let mut source = (*source("a")).clone();
+    source.new_bytes_max = Some(1 << 20);
+    let items = (0..40).map(|n| item(&format!("k{n:02}"), 1)).collect();
+    let appended = writer.append(vec![visit(&Arc::new(source), items, 1)]).unwrap().remove(0);
+    assert_eq!((appended.new, appended.deferred, appended.state.flooding), (40, 0, None));
+}
+
+#[test]
 fn unchanged_visits_between_two_documents_are_quiet_ones_for_their_items() {
     let dir = tempfile::tempdir().unwrap();
     let (mut writer, reader) = open(dir.path());

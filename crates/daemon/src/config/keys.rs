@@ -167,6 +167,10 @@ table! {
         /// Maximum size of a feed after decompression, in bytes; a visit stops there. `body_bytes_max` in the list of sources
         /// overrides it. Neither can exceed 32 MiB.
         body_bytes_max: u64 = "10485760", ValueKind::Integer(KIB, MIB.saturating_mul(32)), RESTART;
+        /// Maximum size of the new and changed items that one visit records, in bytes as stored. The rest waits, in order, for
+        /// the next visits to the feed, and the status of the source says so (`flooding`). `new_bytes_max` in the list of
+        /// sources overrides it.
+        new_bytes_max: u64 = "8388608", ValueKind::Integer(KIB, MIB.saturating_mul(1024)), RESTART;
         /// Memory for visits, in bytes: bodies, parsed documents, and items on their way to the disk. Further visits wait while it
         /// is used up, and so do those that need more of it; one of them may go beyond it, so that it is never too small for a
         /// feed.

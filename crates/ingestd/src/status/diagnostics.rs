@@ -81,6 +81,8 @@ pub(crate) struct ActivityCounts<'a> {
     pub(crate) healths: [usize; SourceHealth::ALL.len()],
     /// Idle sources whose visit should have started.
     pub(crate) overdue: usize,
+    /// Sources with items that wait, because they have more new ones than they may record.
+    pub(crate) flooding: usize,
     pub(crate) overdue_ms_max: u64,
     pub(crate) waiting_ms_max: u64,
     pub(crate) working_ms_max: u64,
@@ -94,6 +96,7 @@ impl<'a> ActivityCounts<'a> {
         for (snapshot, entry) in entries.iter().filter_map(|entry| Some((entry.try_snapshot()?, entry))) {
             counts.activities[snapshot.activity as usize] += 1;
             counts.healths[snapshot.health as usize] += 1;
+            counts.flooding += usize::from(snapshot.is_flooding);
             let since = |then: Timestamp| u64::try_from(now.since(then).as_millis()).unwrap_or(u64::MAX);
             match snapshot.activity {
                 Activity::Idle => {

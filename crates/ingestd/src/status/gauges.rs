@@ -85,6 +85,11 @@ impl IngestDiagnostics {
             SourceHealth::ALL.iter().map(|it| (it.as_str(), counts.healths[*it as usize] as f64)),
         )?;
         sink.gauge(
+            "newswire_ingestd_sources_flooding",
+            "Sources with items that wait, because they have more new ones than they may record",
+            counts.flooding as f64,
+        )?;
+        sink.gauge(
             "newswire_ingestd_sources_overdue",
             "Idle sources whose visit should have started; more than a handful means that the daemon does not keep up",
             counts.overdue as f64,

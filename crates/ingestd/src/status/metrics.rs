@@ -26,6 +26,8 @@ pub(crate) struct IngestMetrics {
     pub(crate) items_dropped: Counter,
     pub(crate) items_held: Counter,
     pub(crate) updates_absorbed: Counter,
+    pub(crate) items_deferred: Counter,
+    pub(crate) bytes_deferred: Counter,
     pub(crate) body_bytes: Counter,
     pub(crate) panics: Counter,
     pub(crate) restarts: Counter,
@@ -115,6 +117,14 @@ impl IngestMetrics {
             updates_absorbed: registry.add(
                 "newswire_ingestd_updates_absorbed_total",
                 "Changed items that were not sent as updates, because their source changes them at most visits",
+            ),
+            items_deferred: registry.add(
+                "newswire_ingestd_items_deferred_total",
+                "Items that a visit left to later ones, because more was new than fetch.new_bytes_max; each visit counts those that it left",
+            ),
+            bytes_deferred: registry.add(
+                "newswire_ingestd_deferred_bytes_total",
+                "Bytes of the items that visits left to later ones, as they would be stored",
             ),
             body_bytes: registry
                 .add("newswire_ingestd_body_bytes_total", "Bytes of response bodies, after decompression"),

@@ -21,6 +21,7 @@ pub(crate) struct SourceSnapshot {
     pub(crate) health: SourceHealth,
     pub(crate) since: Option<Timestamp>,
     pub(crate) next_visit: Option<Timestamp>,
+    pub(crate) is_flooding: bool,
 }
 
 /// One source and its state.
@@ -89,7 +90,13 @@ impl SourceEntry {
         let is_resting = inner.activity == Activity::Idle && inner.state.paused.is_some();
         let activity = if is_resting { Activity::Paused } else { inner.activity };
         let health = inner.health();
-        Some(SourceSnapshot { activity, health, since: inner.since, next_visit: inner.state.next_visit })
+        Some(SourceSnapshot {
+            activity,
+            health,
+            since: inner.since,
+            next_visit: inner.state.next_visit,
+            is_flooding: inner.state.flooding.is_some(),
+        })
     }
 
     /// Why the visit waits; `None` if it does not, or if the entry is locked at this moment.
@@ -273,6 +280,7 @@ impl SourceEntry {
             last_event: inner.last_event.clone(),
             paused: state.paused.clone(),
             push: state.websub.as_deref().map(PushStatus::from).unwrap_or_default(),
+            flooding: state.flooding.as_deref().map(|state| state.flooding),
             attempts: Vec::new(),
         }
     }

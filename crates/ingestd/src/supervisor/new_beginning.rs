@@ -97,6 +97,7 @@ fn begin_at_new_address(
     (state.validator_key, state.etag, state.last_modified, state.body_hash) = (None, None, None, None);
     (state.last_full, state.asked_in_full, state.fresh_s, state.fresh_until) = (None, None, None, None);
     state.warnings.clear();
+    state.flooding = None;
     state.moves = RedirectState::default();
     let has_visits = state.counts.visits > 0;
     let why = match (has_visits, has_same_url) {

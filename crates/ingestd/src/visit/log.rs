@@ -13,6 +13,17 @@ pub(super) fn log_quarantine(source: &SourceId, before: &SourceState, after: &So
     }
 }
 
+pub(super) fn log_flooding(source: &SourceId, before: &SourceState, after: &SourceState) {
+    match (&before.flooding, &after.flooding) {
+        (None, Some(state)) => {
+            let (items, bytes) = (state.flooding.waiting_items, state.flooding.waiting_bytes);
+            tracing::warn!(%source, items, bytes, "flooding; more is new than one visit records, and the rest waits");
+        }
+        (Some(_), None) => tracing::info!(%source, "flooding ended; nothing waits any more"),
+        _ => {}
+    }
+}
+
 /// A failure or a recovery, and what was recorded.
 pub(super) fn log_result(
     report: &VisitReport,

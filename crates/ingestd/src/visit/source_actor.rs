@@ -19,7 +19,7 @@ use store::AppendedVisit;
 
 use super::{
     context::VisitContext,
-    log::{log_quarantine, log_redirect, log_result},
+    log::{log_flooding, log_quarantine, log_redirect, log_result},
     outcome::VisitOutcome,
     run_visit::{RecordedVisit, record_document, run_visit},
 };
@@ -176,6 +176,7 @@ impl SourceActor {
         if after.updates_damped && !before.updates_damped {
             tracing::warn!(source = %report.source, absorbed = appended.absorbed, "updates damped; many items change at most visits");
         }
+        log_flooding(&report.source, &before, &after);
         self.entry.set_state(after);
         self.entry.set_activity(Activity::Idle, self.ctx.now());
         self.report_to_websub(appended.new, before.last_visit);
@@ -214,6 +215,8 @@ impl SourceActor {
         metrics.items_dropped.inc_by(outcome.dropped as u64);
         metrics.items_held.inc_by(u64::from(appended.held));
         metrics.updates_absorbed.inc_by(u64::from(appended.absorbed));
+        metrics.items_deferred.inc_by(u64::from(appended.deferred));
+        metrics.bytes_deferred.inc_by(appended.deferred_bytes);
         metrics.visit_seconds.observe(took.as_secs_f64());
         if outcome.state.quarantine.is_some() && self.entry.quarantine().is_none() {
             metrics.quarantines.get_or_create(&[("for", "slow")]).inc();

@@ -2,6 +2,7 @@
 //!
 //! ```toml
 //! body_bytes_max = 20971520                # instead of fetch.body_bytes_max; up to 32 MiB
+//! new_bytes_max = 33554432                 # instead of fetch.new_bytes_max
 //! headers = { X-Api-Key = "…" }            # sent to the host of this source only
 //! basic_file = "agency"                    # or bearer_file, and cookie_file: files with the secret
 //! proxy = "socks5://proxy.example:1080"    # or http, https; "direct": without fetch.proxy
@@ -9,7 +10,7 @@
 //! tls_ca_file = "agency-ca.pem"            # trusts these authorities only
 //! ```
 
-use std::path::PathBuf;
+use std::{ops::RangeInclusive, path::PathBuf};
 
 use toml::{
     Spanned,
@@ -22,8 +23,9 @@ use super::{CatalogueReader, SourceFields, type_of};
 use crate::{Access, CredentialFile, ProxyChoice, Source};
 
 /// The keys of this file.
-pub(super) const KEYS: [&str; 8] = [
+pub(super) const KEYS: [&str; 9] = [
     "body_bytes_max",
+    "new_bytes_max",
     "headers",
     "basic_file",
     "bearer_file",
@@ -36,6 +38,9 @@ pub(super) const KEYS: [&str; 8] = [
 const BODY_BYTES_MAX: i64 = 32 * 1024 * 1024;
 /// Smallest `body_bytes_max`: no feed is smaller.
 const BODY_BYTES_MIN: i64 = 1024;
+/// Smallest and largest `new_bytes_max`, as for `fetch.new_bytes_max`.
+const NEW_BYTES_MIN: i64 = 1024;
+const NEW_BYTES_MAX: i64 = 1024 * 1024 * 1024;
 /// Maximum number of headers of one source.
 const HEADERS_MAX: usize = 16;
 /// Longest value of a header, path or user agent, in bytes.
@@ -44,6 +49,7 @@ const VALUE_BYTES_MAX: usize = 1024;
 #[derive(Default)]
 pub(super) struct RequestFields {
     pub(super) body_bytes_max: Option<u64>,
+    pub(super) new_bytes_max: Option<u64>,
     pub(super) access: Access,
 }
 
@@ -82,7 +88,12 @@ impl CatalogueReader<'_> {
     ) -> bool {
         let access = &mut fields.access;
         match key.get_ref().as_ref() {
-            "body_bytes_max" => fields.body_bytes_max = self.body_bytes(value),
+            "body_bytes_max" => {
+                fields.body_bytes_max = self.bytes(value, "body_bytes_max", BODY_BYTES_MIN..=BODY_BYTES_MAX);
+            }
+            "new_bytes_max" => {
+                fields.new_bytes_max = self.bytes(value, "new_bytes_max", NEW_BYTES_MIN..=NEW_BYTES_MAX);
+            }
             "headers" => access.headers = self.headers(value).unwrap_or_default(),
             "basic_file" => self.credential(access, value, "basic_file", CredentialFile::Basic),
             "bearer_file" => self.credential(access, value, "bearer_file", CredentialFile::Bearer),
@@ -95,21 +106,24 @@ impl CatalogueReader<'_> {
         true
     }
 
-    fn body_bytes(&mut self, value: &Spanned<DeValue<'_>>) -> Option<u64> {
+    fn bytes(
+        &mut self,
+        value: &Spanned<DeValue<'_>>,
+        key: &'static str,
+        range: RangeInclusive<i64>,
+    ) -> Option<u64> {
         let found = value.get_ref().as_integer();
         let found = found.and_then(|n| i64::from_str_radix(n.as_str(), n.radix()).ok());
-        let fits = found.filter(|n| (BODY_BYTES_MIN..=BODY_BYTES_MAX).contains(n));
+        let fits = found.filter(|n| range.contains(n));
         if fits.is_none() {
             let message = match value.get_ref() {
                 DeValue::Integer(digits) => {
-                    format!(
-                        "{} is outside {BODY_BYTES_MIN} to {BODY_BYTES_MAX}",
-                        shortened(&digits.to_string())
-                    )
+                    let (min, max) = (range.start(), range.end());
+                    format!("{} is outside {min} to {max}", shortened(&digits.to_string()))
                 }
                 _ => format!("expected an integer without quotes, found {}", type_of(value)),
             };
-            self.refuse(value, "body_bytes_max", message);
+            self.refuse(value, key, message);
         }
         fits.and_then(|n| u64::try_from(n).ok())
     }
@@ -217,6 +231,9 @@ pub(super) fn write(source: &Source, line: &mut impl FnMut(&str, String)) {
     if let Some(bytes) = source.body_bytes_max {
         line("body_bytes_max", bytes.to_string());
     }
+    if let Some(bytes) = source.new_bytes_max {
+        line("new_bytes_max", bytes.to_string());
+    }
     if !headers.is_empty() {
         let headers: Vec<_> =
             headers.iter().map(|(name, value)| format!("{} = {}", quoted(name), quoted(value))).collect();
@@ -260,14 +277,14 @@ mod tests {
     #[test]
     fn request_keys_read_back_as_written_and_show_no_secret() {
         let catalogue = parse(
-            "body_bytes_max = 33_554_432\nheaders = { X-Key = \"TOPSECRET\", \"x.y\" = \"z\" }\n\
+            "body_bytes_max = 33_554_432\nnew_bytes_max = 65536\nheaders = { X-Key = \"TOPSECRET\", \"x.y\" = \"z\" }\n\
              bearer_file = \"token\"\ncookie_file = \"/etc/cookie\"\n\
              proxy = \"http://u:TOPSECRET@proxy.example:3128\"\nuser_agent = \"example/1\"\n\
              tls_ca_file = \"ca.pem\"",
         )
         .unwrap();
         let source = &catalogue.sources[0];
-        assert_eq!(source.body_bytes_max, Some(32 << 20));
+        assert_eq!((source.body_bytes_max, source.new_bytes_max), (Some(32 << 20), Some(65_536)));
         let keys = ["headers", "bearer_file", "cookie_file", "proxy", "user_agent", "tls_ca_file"];
         assert_eq!(source.access.keys(), keys);
         assert!(!format!("{source:?}").contains("TOPSECRET"), "{source:?}");
@@ -325,6 +342,7 @@ mod tests {
         for wrong in [
             "body_bytes_max = 33554433",
             "body_bytes_max = \"1 MiB\"",
+            "new_bytes_max = 1023",
             "headers = \"X-Key: a\"",
             "headers = { \"x y\" = \"a\" }",
             "headers = { X-Key = \"a\\r\\nHost: b\" }",

@@ -78,7 +78,9 @@ impl TryFrom<Map<String, Value>> for ListedSource {
 
 impl ListArgs {
     fn includes(&self, source: &SourceStatus) -> bool {
-        let fails = source.consecutive_failures > 0 || source.last_status == Some(VisitStatus::Gone);
+        let fails = source.consecutive_failures > 0
+            || source.last_status == Some(VisitStatus::Gone)
+            || source.flooding.is_some();
         (!self.failing || fails)
             && (!self.paused || source.paused.is_some())
             && (self.category.is_empty() || self.category.contains(&source.category))
