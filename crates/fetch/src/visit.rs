@@ -17,8 +17,8 @@ use tokio::time::Instant;
 use url::{Host, Url};
 
 use crate::{
-    BadPolicy, Failure, FailureClass, FetchReport, FetchResult, Freshness, Full, HeaderLinks, HttpTransport,
-    Policy, RedirectHop, RequestOptions, Resolver, SystemResolver, Timings, body,
+    BadPolicy, Failure, FailureClass, FetchReport, FetchResult, Freshness, Full, HeaderLinks, HeldHop,
+    HopGate, HttpTransport, Policy, RedirectHop, RequestOptions, Resolver, SystemResolver, Timings, body,
     clients::ClientCache,
     exchange::{self, ExchangeError, ExchangeTimes, Head},
     failure,
@@ -54,6 +54,8 @@ pub struct VisitRequest<'a> {
     pub scope: AddressScope<'a>,
     /// The current time.
     pub now: Timestamp,
+    /// Admits the requests after the first. `None`: they are sent at once.
+    pub gate: Option<&'a dyn HopGate>,
 }
 
 impl<'a> VisitRequest<'a> {
@@ -71,6 +73,7 @@ impl<'a> VisitRequest<'a> {
             options: None,
             scope: AddressScope::Configured(url),
             now,
+            gate: None,
         }
     }
 
@@ -99,6 +102,10 @@ struct Route {
 struct VisitProgress<'a> {
     now: Timestamp,
     started: Instant,
+    /// For the admission of redirects.
+    waited: Duration,
+    /// Why the last redirect was not followed.
+    held: Option<String>,
     limits: TimeLimits,
     guard: AddressGuard<'a>,
     is_conditional: bool,
@@ -151,12 +158,15 @@ impl Visitor {
         self.clients.evicted()
     }
 
-    /// Makes one visit. It ends within its time limit, whatever the server does.
+    /// Makes one visit. It ends within its time limit and the time that its redirects wait for admission, whatever the
+    /// server does.
     pub async fn visit(&self, request: &VisitRequest<'_>) -> FetchReport {
         let started = Instant::now();
         let mut progress = VisitProgress {
             now: request.now,
             started,
+            waited: Duration::ZERO,
+            held: None,
             limits: TimeLimits::new(&self.policy, request.timeout, request.timeout_first_byte),
             guard: AddressGuard::new(request.scope, request.options.is_some_and(RequestOptions::has_proxy)),
             is_conditional: !validators(request).is_empty(),
@@ -193,6 +203,9 @@ impl Visitor {
             let outgoing = self.build_request(&route, request, &at, progress)?;
             let response = self.send(&route, outgoing, progress).await?;
             progress.record_response(&response);
+            if let Some(gate) = request.gate {
+                gate.answered(&at, response.status().as_u16(), progress.retry_after);
+            }
             let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
             if !is_redirect {
                 return self.finish(request, &at, response, progress).await;
@@ -208,6 +221,11 @@ impl Visitor {
             seen.push(target);
             progress.hops.push(RedirectHop { code: response.status().as_u16(), from: at, to: to.clone() });
             at = to;
+            // The server must not be kept waiting meanwhile.
+            drop(response);
+            if !progress.enter(request.gate, &at).await {
+                return Ok(FetchResult::Throttled);
+            }
         }
     }
 
@@ -405,6 +423,22 @@ impl Visitor {
 }
 
 impl VisitProgress<'_> {
+    /// Waits until the next address may be requested; `false` if it may not.
+    async fn enter(&mut self, gate: Option<&dyn HopGate>, at: &FeedUrl) -> bool {
+        let Some(gate) = gate else { return true };
+        let began = Instant::now();
+        let entered = gate.enter(at).await;
+        let waited = began.elapsed();
+        self.waited += waited;
+        self.limits.extend(waited);
+        if let Err(HeldHop { why, wait }) = entered {
+            self.retry_after = wait;
+            self.held = Some(why);
+            return false;
+        }
+        true
+    }
+
     /// Adds the parts of an exchange to the timings.
     fn book(&mut self, looked_up: Instant, times: ExchangeTimes, ended: Instant) {
         let connected = times.connected.unwrap_or(ended);
@@ -434,13 +468,14 @@ impl VisitProgress<'_> {
             code: self.code,
             is_conditional: self.is_conditional,
             hops: self.hops,
-            timings: Timings { total: self.started.elapsed(), ..self.timings },
+            timings: Timings { total: self.started.elapsed().saturating_sub(self.waited), ..self.timings },
             headers: self.headers,
             links: self.links,
             cache,
             retry_after: self.retry_after,
             remote: self.remote,
             body_bytes: self.body_bytes,
+            held: self.held,
         }
     }
 }

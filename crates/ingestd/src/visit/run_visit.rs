@@ -3,7 +3,7 @@
 use std::{panic::AssertUnwindSafe, rc::Rc, sync::Arc, time::Duration};
 
 use daemon::work;
-use fetch::{AddressScope, FailureClass, FetchReport, FetchResult, RequestOptions};
+use fetch::{AddressScope, FailureClass, FetchReport, FetchResult, HopGate, RequestOptions};
 use futures_util::FutureExt as _;
 use news::{FeedUrl, SourceState, Timestamp};
 use store::AppendedVisit;
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     context::VisitContext,
+    hops::PacedHops,
     outage::{Observation, OutageChange},
     outcome::{ParseOutcome, VisitInputs, VisitOutcome},
     parse::{FetchedBody, parse_body},
@@ -21,7 +22,7 @@ use crate::{
     messages::RecordVisit,
     queue::{
         host::Host,
-        limiter::{HostFeedback, Priority, VisitPermit},
+        limiter::{Priority, VisitPermit},
     },
     status::{activity::Activity, registry::SourceEntry},
     websub::subscription::keep_newer,
@@ -45,7 +46,8 @@ pub(super) async fn run_visit(
     let before = entry.state();
     let url = effective_url(source, &before.moves);
     let host = Host::of(url.secret());
-    let mut permit = acquire(&ctx, &entry, &host, priority(&before)).await;
+    let priority = priority(&before);
+    let permit = acquire(&ctx, &entry, &host, priority).await;
     if entry.is_paused() {
         return None;
     }
@@ -53,21 +55,21 @@ pub(super) async fn run_visit(
         ctx.metrics.late_seconds.observe(ctx.now().since(due).as_secs_f64());
     }
     let mut started = Instant::now();
-    let mut fetched = AssertUnwindSafe(fetch_and_parse(&ctx, &entry, &url, &mut permit)).catch_unwind().await;
+    let mut hops = PacedHops::of_visit(&ctx, &entry, priority, permit);
+    let mut fetched = AssertUnwindSafe(fetch_and_parse(&ctx, &entry, &url, &hops)).catch_unwind().await;
     if let Ok(None) = fetched {
         ctx.metrics.preempted.inc();
-        drop(permit);
-        permit = acquire(&ctx, &entry, &host, Priority::Probation).await;
+        drop(hops);
+        let permit = acquire(&ctx, &entry, &host, Priority::Probation).await;
+        hops = PacedHops::of_visit(&ctx, &entry, Priority::Probation, permit);
         started = Instant::now();
-        fetched = AssertUnwindSafe(fetch_and_parse(&ctx, &entry, &url, &mut permit)).catch_unwind().await;
+        fetched = AssertUnwindSafe(fetch_and_parse(&ctx, &entry, &url, &hops)).catch_unwind().await;
     }
-    drop(permit);
+    let waited = hops.waited();
+    drop(hops);
     let fetched = fetched.map(|fetched| fetched.expect("a visit on probation is never preempted"));
-    if let Ok(fetched) = &fetched {
-        report_to_limiter(&ctx, host.clone(), &fetched.report);
-    }
     let (interval_bounds, now, jitter) = (ctx.interval_bounds.get(), ctx.now(), fastrand::f64());
-    let (request_hash, took) = (before.url_hash, started.elapsed());
+    let (request_hash, took) = (before.url_hash, started.elapsed().saturating_sub(waited));
     let inputs = VisitInputs { source, before: &before, request_hash, interval_bounds, now, took, jitter };
     let mut outcome = match fetched {
         Ok(fetched) => conclude(&ctx, host, inputs, fetched),
@@ -81,7 +83,7 @@ pub(super) async fn run_visit(
     keep_newer(entry.websub(), &mut outcome.state.websub);
     let record = store::VisitRecord { source: Arc::clone(source), items, state: outcome.state.clone(), now };
     let appended = ctx.recorder.send(RecordVisit(record)).await.ok()?.ok()?;
-    Some(RecordedVisit { outcome, appended, took: started.elapsed() })
+    Some(RecordedVisit { outcome, appended, took: started.elapsed().saturating_sub(waited) })
 }
 
 async fn acquire(ctx: &VisitContext, entry: &SourceEntry, host: &Host, priority: Priority) -> VisitPermit {
@@ -96,22 +98,6 @@ fn priority(before: &SourceState) -> Priority {
     match class {
         Some(FailureClass::Timeout | FailureClass::Connect | FailureClass::Dns) => Priority::Probation,
         _ => Priority::Normal,
-    }
-}
-
-/// Reports the answer to the limiter, for the host that gave it: the last one, after redirects.
-fn report_to_limiter(ctx: &VisitContext, host: Host, report: &FetchReport) {
-    let host = report.hops.last().map_or(host, |hop| Host::of(hop.to.secret()));
-    match (&report.answer, report.code) {
-        (FetchResult::Full(_) | FetchResult::NotModified { .. }, _) => {
-            ctx.limiter.report(&host, HostFeedback::Served);
-        }
-        (_, Some(429)) => {
-            let longest = fetch::schedule::server_interval_max(ctx.interval_bounds.get());
-            let retry_after = report.retry_after.map(|wait| wait.min(longest));
-            ctx.limiter.report(&host, HostFeedback::TooManyRequests(retry_after));
-        }
-        _ => {}
     }
 }
 
@@ -177,7 +163,7 @@ async fn fetch_and_parse(
     ctx: &VisitContext,
     entry: &SourceEntry,
     url: &FeedUrl,
-    permit: &mut VisitPermit,
+    hops: &PacedHops,
 ) -> Option<FetchedVisit> {
     let (source, state) = (&entry.source, entry.state());
     entry.set_activity(Activity::Fetching, ctx.now());
@@ -199,14 +185,15 @@ async fn fetch_and_parse(
         body_bytes_max: source.body_bytes_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
         options: options.as_ref(),
         scope: AddressScope::Configured(&source.url),
+        gate: Some(hops as &dyn HopGate),
         ..fetch::VisitRequest::new(url, ctx.now())
     };
     let mut report = tokio::select! {
         biased;
         report = work::during("fetching", source.id.as_str(), ctx.visitor.visit(&request)) => report,
-        () = permit.preempted() => return None,
+        () = hops.preempted() => return None,
     };
-    permit.pin();
+    hops.pin();
     let (parsed, parse_time) = match &mut report.answer {
         FetchResult::Full(full) if state.body_hash == Some(full.body_hash) => {
             // Free the bytes; they are not needed.
