@@ -266,6 +266,40 @@ fn the_environment_overrides_the_file_and_says_so() {
 }
 
 #[test]
+fn ports_are_written_as_integers() {
+    let ports = |text: &str, environment: &[(&str, &str)]| {
+        let loaded = load_with(text, environment);
+        loaded.map(|loaded| {
+            let shown = loaded.show();
+            let value = shown.iter().find(|shown| shown.key == "fetch.ports").unwrap().value.clone();
+            (loaded.config.fetch.ports.clone(), value)
+        })
+    };
+    assert_eq!(ports("", &[]).unwrap(), (vec![80, 443], "[80, 443]".to_owned()));
+    let written = "[fetch]\nports = [443, 0x50, 8_443]";
+    assert_eq!(ports(written, &[]).unwrap(), (vec![443, 80, 8443], "[443, 80, 8443]".to_owned()));
+    let variable = ("NEWSWIRE_FETCH__PORTS", "80, 8080");
+    assert_eq!(ports(written, &[variable]).unwrap(), (vec![80, 8080], "[80, 8080]".to_owned()));
+    assert_eq!(ports("[fetch]\nports = []", &[]).unwrap(), (Vec::new(), "[]".to_owned()));
+    for (wrong, named) in [
+        ("[0]", "0"),
+        ("[65536]", "65536"),
+        ("[-80]", "-80"),
+        ("[\"80\"]", "`80`"),
+        ("[80.0]", "a float"),
+        ("[[80]]", "a list"),
+    ] {
+        let mistakes = ports(&format!("[fetch]\nports = {wrong}"), &[]).unwrap_err();
+        let message =
+            format!("fetch.ports: {named} is not a port; write an integer from 1 to 65535 without quotes");
+        assert!(mistakes[0].to_string().contains(&message), "{}", mistakes[0]);
+    }
+    let mistakes = ports("[fetch]\nports = 80", &[]).unwrap_err();
+    assert!(mistakes[0].to_string().contains("expected a list of integers, found the integer 80"));
+    assert!(ports("", &[("NEWSWIRE_FETCH__PORTS", "http")]).is_err());
+}
+
+#[test]
 fn mistakes_in_variables_are_reported_together_with_those_of_the_file() {
     let found = load_with(
         "[log]\nlevl = \"info\"\n",

@@ -72,7 +72,11 @@ async fn check_shows_where_the_time_went() {
 
 /// A server on `[::1]` that answers each request with this response, and the URL of a feed there.
 async fn serve_on_ipv6(response: String) -> String {
-    let listener = TcpListener::bind("[::1]:0").await.unwrap();
+    serve("[::1]:0", response).await
+}
+
+async fn serve(address: &str, response: String) -> String {
+    let listener = TcpListener::bind(address).await.unwrap();
     let url = format!("http://{}/feed", listener.local_addr().unwrap());
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
@@ -125,4 +129,32 @@ async fn a_feed_outside_cannot_lead_into_an_allowed_network() {
     let said = String::from_utf8_lossy(&added.stderr);
     assert!(!added.status.success() && said.contains("127.0.0.1 is loopback, not public"), "{said}");
     assert!(origin.requests("secret").is_empty(), "{:?}", origin.requests("secret"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fetch_ports_opens_a_port_for_feeds() {
+    let feed =
+        "<rss version='2.0'><channel><title>a</title><item><title>The first</title></item></channel></rss>";
+    let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{feed}", feed.len());
+    // A proxy stands for the public internet: it answers for every name.
+    let proxy = serve("127.0.0.1:0", response).await;
+    let source = |port: u16| {
+        let url = format!("http://feeds.example:{port}/");
+        format!("[[source]]\nid = \"at-{port}\"\nurl = \"{url}\"\nproxy = \"{proxy}\"\nevery = \"1h\"\n")
+    };
+    let mut stack = TestStack::new(&[]).unwrap();
+    stack.set("fetch.ports", "[80, 8443]");
+    stack.set("fetch.host_spacing", "\"10ms\"");
+    fs::write(stack.path("sources.toml"), source(8443) + &source(8080)).unwrap();
+    stack.start_both().await.unwrap();
+    let subscriber = stack.subscribe("/news/stream?snapshot=1000");
+    subscriber.wait_event("item", SOON, |event| event.json()["source"] == "at-8443").await.unwrap();
+    let refused = wait_for("the port to be refused", SOON, async || {
+        let refused = stack.json("/sources/at-8080").await.ok()?;
+        refused["last_error"].as_str().map(str::to_owned)
+    });
+    let message = "port 8080 is not a web port (fetch.ports = [80, 8443]); add it there to permit it";
+    assert_eq!(refused.await.unwrap(), format!("blocked-address: {message}"));
+    let checked = check(&stack, "http://8.8.8.8:8080/").await;
+    assert_eq!(checked["error"]["message"], message);
 }

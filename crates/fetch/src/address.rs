@@ -186,7 +186,7 @@ pub(crate) fn check(policy: &Policy, address: IpAddr, port: u16) -> Result<(), S
     }
     check_public(policy, address, port).map_err(|refusal| match refusal {
         Refusal::Special(..) => format!("{refusal}; add it to fetch.allow to permit it"),
-        Refusal::Port { .. } => format!("{refusal}; add {address} to fetch.allow to permit it"),
+        Refusal::Port(port) => port.to_string(),
     })
 }
 
@@ -199,9 +199,31 @@ pub(crate) fn check_named(policy: &Policy, address: IpAddr, port: u16) -> Result
     if policy.allow.iter().any(|network| network.is_everything() && network.contains(address)) {
         return Ok(());
     }
-    check_public(policy, address, port).map_err(|refusal| {
-        format!("{refusal}; fetch.allow counts only for a source whose own address lies in it")
+    check_public(policy, address, port).map_err(|refusal| match refusal {
+        Refusal::Special(..) => {
+            format!("{refusal}; fetch.allow counts only for a source whose own address lies in it")
+        }
+        Refusal::Port(port) => port.to_string(),
     })
+}
+
+/// Checks the port of a public address.
+///
+/// # Errors
+/// The port is not one of [`Policy::ports`].
+pub(crate) fn check_port(policy: &Policy, port: u16) -> Result<(), RefusedPort> {
+    if policy.ports.contains(&port) {
+        return Ok(());
+    }
+    Err(RefusedPort { port, allowed: policy.ports.clone() })
+}
+
+/// A port that is not one of [`Policy::ports`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("port {port} is not a web port (fetch.ports = {allowed:?}); add it there to permit it")]
+pub(crate) struct RefusedPort {
+    port: u16,
+    allowed: Vec<u16>,
 }
 
 /// Why an address is refused.
@@ -209,8 +231,8 @@ pub(crate) fn check_named(policy: &Policy, address: IpAddr, port: u16) -> Result
 enum Refusal {
     #[error("{0} is {1}, not public")]
     Special(IpAddr, &'static str),
-    #[error("port {port} is not a web port ({allowed:?})")]
-    Port { port: u16, allowed: Vec<u16> },
+    #[error(transparent)]
+    Port(#[from] RefusedPort),
 }
 
 fn check_public(policy: &Policy, address: IpAddr, port: u16) -> Result<(), Refusal> {
@@ -220,10 +242,7 @@ fn check_public(policy: &Policy, address: IpAddr, port: u16) -> Result<(), Refus
     if let Some(what) = special(address) {
         return Err(Refusal::Special(address, what));
     }
-    if !policy.ports.contains(&port) {
-        return Err(Refusal::Port { port, allowed: policy.ports.clone() });
-    }
-    Ok(())
+    Ok(check_port(policy, port)?)
 }
 
 #[cfg(test)]

@@ -3,19 +3,23 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::Response;
+use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::{
-    Failure, FailureClass, Policy, failure,
+    Failure, FailureClass, Policy,
+    decode::{ContentCoding, ContentDecoder, GZIP_MAGIC, coded_bytes_max},
+    exchange::{Response, ResponseBody},
+    failure,
     limits::{Deadline, TimeLimits},
 };
 
 /// Memory reserved before the first byte: enough for most feeds, and a limit for a false `Content-Length`.
 const RESERVED_BYTES_MAX: u64 = 64 * 1024;
-/// The first bytes of a gzip file; no feed begins with them.
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+/// Decoded bytes that are taken from the decoder at a time.
+const PIECE_BYTES: usize = 16 * 1024;
 
 /// A complete body.
 pub(crate) struct CompleteBody {
@@ -23,61 +27,126 @@ pub(crate) struct CompleteBody {
     pub(crate) hash: u64,
 }
 
-/// Reads a body of at most `max` bytes. `count` is updated as it goes, so that it is right after a failure, too.
+/// Reads a body of at most `max` bytes after its codings were removed. `count` is updated as it goes, so that it is right after a failure, too.
 ///
 /// # Errors
 /// `too-large`, `timeout` (no first byte, the end of the visit, or slower than the policy's rate), `truncated`, `bad-encoding`.
 pub(crate) async fn read(
-    mut response: Response,
+    response: Response,
+    codings: &[ContentCoding],
     policy: &Policy,
     max: usize,
     limits: &TimeLimits,
     count: &mut u64,
 ) -> Result<CompleteBody, Failure> {
-    let announced = response.content_length().unwrap_or(0);
-    if announced > max as u64 {
+    let mut body = response.into_body();
+    let announced = body.size_hint().exact().unwrap_or(0);
+    let announced_max = if codings.is_empty() { max } else { coded_bytes_max(max) };
+    if announced > announced_max as u64 {
         let message = format!("the server announces {announced} bytes; the limit is {max}");
         return Err(Failure::new(FailureClass::TooLarge, message));
     }
-    let mut bytes = BytesMut::with_capacity(usize::try_from(announced.min(RESERVED_BYTES_MAX)).unwrap_or(0));
-    let mut hash = Sha256::new();
+    let reserved = usize::try_from(announced.min(RESERVED_BYTES_MAX)).unwrap_or(0);
+    let mut document = Document { bytes: BytesMut::with_capacity(reserved), hash: Sha256::new(), max, count };
+    let mut decoder = ContentDecoder::new(codings, max);
+    let mut piece = vec![0; if decoder.is_some() { PIECE_BYTES } else { 0 }];
     // The server may still be busy with the document: the rate counts from the first byte on.
     let mut started = None;
     loop {
         let chunk = match started {
-            None => first(&mut response, limits.first_byte()).await?,
-            Some(started) => next(&mut response, policy, started, bytes.len(), limits.total).await?,
+            None => first(&mut body, limits.first_byte()).await?,
+            Some(started) => next(&mut body, policy, started, document.bytes.len(), limits.total).await?,
         };
-        let Some(chunk) = chunk else { break };
         started = started.or_else(|| Some(Instant::now()));
-        *count += chunk.len() as u64;
-        if chunk.len() > max - bytes.len() {
+        match (&mut decoder, &chunk) {
+            (None, Some(chunk)) => document.push(chunk).await?,
+            (None, None) => {}
+            (Some(decoder), chunk) => {
+                match chunk {
+                    Some(chunk) => decoder.push(chunk)?,
+                    None => decoder.end(),
+                }
+                document.push_decoded(decoder, &mut piece).await?;
+            }
+        }
+        if chunk.is_none() {
+            return document.complete(codings);
+        }
+    }
+}
+
+/// What has been decoded so far.
+struct Document<'c> {
+    bytes: BytesMut,
+    hash: Sha256,
+    max: usize,
+    count: &'c mut u64,
+}
+
+impl Document<'_> {
+    async fn push(&mut self, piece: &[u8]) -> Result<(), Failure> {
+        *self.count += piece.len() as u64;
+        let max = self.max;
+        if piece.len() > max - self.bytes.len() {
             let message = format!("the body is larger than the limit of {max} bytes (after decoding)");
             return Err(Failure::new(FailureClass::TooLarge, message));
         }
-        hash.update(&chunk);
-        bytes.extend_from_slice(&chunk);
+        self.hash.update(piece);
+        self.bytes.extend_from_slice(piece);
         // A decompression bomb is always ready: yield to the other visits of this thread.
         tokio::task::consume_budget().await;
+        Ok(())
     }
-    if bytes.starts_with(&GZIP_MAGIC) {
-        let message = "the body is still compressed after its content coding was removed";
-        return Err(Failure::new(FailureClass::BadEncoding, message));
+
+    /// Takes what the decoder has, through a buffer.
+    async fn push_decoded(&mut self, decoder: &mut ContentDecoder, piece: &mut [u8]) -> Result<(), Failure> {
+        loop {
+            match decoder.read(piece)? {
+                0 => return Ok(()),
+                bytes => self.push(&piece[..bytes]).await?,
+            }
+        }
     }
-    // Stored states have it in big-endian order.
-    let hash = news::hash_prefix(&hash.finalize().into()).swap_bytes();
-    Ok(CompleteBody { bytes: bytes.freeze(), hash })
+
+    fn complete(self, codings: &[ContentCoding]) -> Result<CompleteBody, Failure> {
+        if self.bytes.starts_with(&GZIP_MAGIC) {
+            let message = if codings.is_empty() {
+                "the body is compressed (gzip), but the server does not say so; its Content-Encoding is missing"
+            } else {
+                "the body is still compressed after its content coding was removed"
+            };
+            return Err(Failure::new(FailureClass::BadEncoding, message));
+        }
+        // Stored states have it in big-endian order.
+        let hash = news::hash_prefix(&self.hash.finalize().into()).swap_bytes();
+        Ok(CompleteBody { bytes: self.bytes.freeze(), hash })
+    }
 }
 
-async fn first(response: &mut Response, deadline: Deadline) -> Result<Option<Bytes>, Failure> {
-    match tokio::time::timeout_at(deadline.at, response.chunk()).await {
-        Ok(chunk) => chunk.map_err(|e| failure::of_body(&e.without_url())),
+async fn chunk(body: &mut ResponseBody) -> Result<Option<Bytes>, Failure> {
+    loop {
+        match body.frame().await {
+            None => return Ok(None),
+            Some(Err(e)) => return Err(failure::of_body(&*e)),
+            // Trailers are ignored.
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}
+
+async fn first(body: &mut ResponseBody, deadline: Deadline) -> Result<Option<Bytes>, Failure> {
+    match tokio::time::timeout_at(deadline.at, chunk(body)).await {
+        Ok(chunk) => chunk,
         Err(_) => Err(deadline.failure("waiting for the first byte of the body")),
     }
 }
 
 async fn next(
-    response: &mut Response,
+    body: &mut ResponseBody,
     policy: &Policy,
     started: Instant,
     received: usize,
@@ -85,8 +154,8 @@ async fn next(
 ) -> Result<Option<Bytes>, Failure> {
     let too_slow = too_slow_at(policy, started, received);
     let until = too_slow.map_or(total.at, |at| at.min(total.at));
-    match tokio::time::timeout_at(until, response.chunk()).await {
-        Ok(chunk) => chunk.map_err(|e| failure::of_body(&e.without_url())),
+    match tokio::time::timeout_at(until, chunk(body)).await {
+        Ok(chunk) => chunk,
         Err(_) if until == total.at => Err(total.failure("reading the body")),
         Err(_) => {
             let rate = policy.rate_bytes_min;

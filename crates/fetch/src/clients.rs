@@ -6,9 +6,10 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use reqwest::Client;
-
-use crate::{BadPolicy, Policy, exchange, request_options::ConnectionProfile};
+use crate::{
+    BadPolicy, Policy,
+    connection::{ConnectionProfile, HttpClient},
+};
 
 /// Maximum number of clients besides the default one. The least recently used is evicted, and built again on demand.
 const OTHERS_MAX: usize = 32;
@@ -16,25 +17,25 @@ const OTHERS_MAX: usize = 32;
 /// The clients, for all threads.
 #[derive(Clone)]
 pub(crate) struct ClientCache {
-    default: Client,
+    default: HttpClient,
     /// The most recently used is last.
-    others: Arc<Mutex<Vec<(ConnectionProfile, Client)>>>,
+    others: Arc<Mutex<Vec<(ConnectionProfile, HttpClient)>>>,
     evicted: Arc<AtomicU64>,
 }
 
 impl ClientCache {
     pub(crate) fn try_new(policy: &Policy) -> Result<Self, BadPolicy> {
-        let default = exchange::client(policy, &ConnectionProfile::default())?;
+        let default = HttpClient::try_new(policy, &ConnectionProfile::default())?;
         Ok(Self { default, others: Arc::default(), evicted: Arc::default() })
     }
 
     /// The client for the default profile.
-    pub(crate) fn default_client(&self) -> &Client {
+    pub(crate) fn default_client(&self) -> &HttpClient {
         &self.default
     }
 
     /// The client for a profile.
-    pub(crate) fn get(&self, policy: &Policy, profile: &ConnectionProfile) -> Result<Client, BadPolicy> {
+    pub(crate) fn get(&self, policy: &Policy, profile: &ConnectionProfile) -> Result<HttpClient, BadPolicy> {
         if *profile == ConnectionProfile::default() {
             return Ok(self.default.clone());
         }
@@ -43,7 +44,7 @@ impl ClientCache {
         let known = others.iter().position(|(other, _)| other == profile).map(|at| others.remove(at));
         let (profile, client) = match known {
             Some(known) => known,
-            None => (profile.clone(), exchange::client(policy, profile)?),
+            None => (profile.clone(), HttpClient::try_new(policy, profile)?),
         };
         if others.len() == OTHERS_MAX {
             others.remove(0);

@@ -1,82 +1,26 @@
 //! One request and the head of its response, over its own connection, to a checked address.
 //!
-//! reqwest does not ask a resolver if the host is an IP address, and it pools connections. Therefore the addresses are
-//! looked up and checked here first, every exchange has its own connection, and reqwest's resolver only returns the
-//! addresses that were checked for this exchange.
+//! The addresses are looked up and checked before, and a connection knows no others. Every exchange has its own connection.
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
+use hyper::body::Body;
 use news::Escaped;
-use reqwest::{
-    Client, Proxy, Request, Response,
-    header::{ACCEPT, CONNECTION, HeaderMap, HeaderValue, USER_AGENT},
-    redirect,
-};
-use tokio::time::{Instant, sleep_until};
+use reqwest::Request;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    BadPolicy, Failure, FailureClass, HttpTransport, Policy,
-    attempt::{ConnectObserver, ConnectionAttempt, PinnedResolver},
-    failure, install_tls,
+    Failure, FailureClass, HttpTransport, Policy,
+    connection::{BoxError, ExchangeTimes, HttpClient, headers},
+    failure,
     limits::{Deadline, TimeLimits},
-    request_options::ConnectionProfile,
-    tls,
 };
 
-/// Accepted media types, best first. `*/*` because some servers refuse a list that does not name their type.
-const ACCEPTED: &str = "application/atom+xml, application/rss+xml, application/feed+json, application/rdf+xml;q=0.9, \
-     application/xml;q=0.8, text/xml;q=0.8, application/json;q=0.7, */*;q=0.1";
-
-/// The HTTP client for all visits with this policy and profile.
-///
-/// # Errors
-/// [`BadPolicy`] if it cannot be built.
-pub(crate) fn client(policy: &Policy, profile: &ConnectionProfile) -> Result<Client, BadPolicy> {
-    install_tls();
-    let headers = headers(policy)?;
-    let proxy = profile.proxy.as_ref().map(|proxy| Proxy::all(proxy.secret().clone()));
-    let proxy = proxy.transpose().map_err(|e| BadPolicy::Client(e.without_url()))?;
-    let builder = Client::builder()
-        .default_headers(headers)
-        .redirect(redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
-        .no_proxy()
-        .http1_only()
-        .pool_max_idle_per_host(0)
-        .connect_timeout(policy.timeout_connect)
-        .dns_resolver(PinnedResolver)
-        .tls_backend_preconfigured(tls::client_config(policy, profile.authorities_pem.as_deref())?)
-        .connector_layer(tower_layer::layer_fn(ConnectObserver));
-    let builder = match proxy {
-        Some(proxy) => builder.proxy(proxy),
-        None => builder,
-    };
-    builder.build().map_err(BadPolicy::Client)
-}
-
-/// The headers of every request.
-///
-/// # Errors
-/// [`BadPolicy::UserAgent`] if it is not a valid header value.
-pub(crate) fn headers(policy: &Policy) -> Result<HeaderMap, BadPolicy> {
-    let agent = HeaderValue::from_str(&policy.user_agent).ok().filter(|agent| agent.to_str().is_ok());
-    let agent = agent.ok_or_else(|| BadPolicy::UserAgent(policy.user_agent.clone()))?;
-    Ok(HeaderMap::from_iter([
-        (USER_AGENT, agent),
-        (ACCEPT, HeaderValue::from_static(ACCEPTED)),
-        (CONNECTION, HeaderValue::from_static("close")),
-    ]))
-}
-
-/// What an exchange has reached, and when.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct ExchangeTimes {
-    /// TLS began.
-    pub(crate) handshake: Option<Instant>,
-    /// The connection was established, TLS included.
-    pub(crate) connected: Option<Instant>,
-}
+/// The head of a response, and its body to come.
+pub(crate) type Response = http::Response<ResponseBody>;
+pub(crate) type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// How an exchange failed.
 pub(crate) struct ExchangeError {
@@ -105,46 +49,47 @@ pub(crate) struct Head {
 /// [`ExchangeError`] with the classes `connect`, `tls`, `timeout`, `bad-http`, `truncated`, `bad-url`; `blocked-address`
 /// if the response came from an address that was not checked.
 pub(crate) async fn send(
-    client: &Client,
+    client: &HttpClient,
     request: Request,
     addresses: Vec<SocketAddr>,
     connect: Deadline,
     limits: &TimeLimits,
 ) -> Result<Head, ExchangeError> {
     let host = request.url().host_str().unwrap_or_default().to_owned();
-    let attempt = ConnectionAttempt::new(addresses);
-    let times = || ExchangeTimes { handshake: attempt.handshake(), connected: attempt.connected() };
-    let error = |failure| ExchangeError { failure, is_unsent: false, times: times() };
-    let response = attempt.scope(client.execute(request));
-    tokio::pin!(response);
-    let early = tokio::select! {
-        biased;
-        response = &mut response => Some(response),
-        () = attempt.established() => None,
-        () = sleep_until(connect.at) => return Err(error(connect.failure(&format!("connecting to {host}")))),
-    };
-    let first_byte = limits.first_byte();
-    let response = match early {
-        Some(response) => response,
-        None => tokio::select! {
-            biased;
-            response = &mut response => response,
-            () = sleep_until(first_byte.at) => return Err(error(first_byte.failure(&waiting_for(&host)))),
-        },
-    };
-    match (response.map_err(reqwest::Error::without_url), attempt.connected()) {
-        (Ok(response), Some(_)) => match checked_remote(&response, &attempt) {
-            Ok(remote) => Ok(Head { response, times: times(), remote }),
-            Err(failure) => Err(error(failure)),
-        },
-        (Ok(_), None) => Err(error(unexpected(&host))),
-        (Err(e), Some(_)) => Err(error(failure::of_head(&e, &host))),
-        (Err(e), None) => {
-            let failure = failure::of_connection(&e, &host, connect);
+    let request =
+        http::Request::try_from(request).map_err(|e| failure::of_request(&e.without_url(), &host))?;
+    let mut times = ExchangeTimes::default();
+    let connecting = client.connect(request.uri(), addresses.clone(), connect, &mut times);
+    let connection = match timeout_at(connect.at, connecting).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(e)) => {
+            let failure = failure::of_connection(&*e, &host, connect);
             let is_unsent = failure.class == FailureClass::Connect;
-            Err(ExchangeError { is_unsent, ..error(failure) })
+            return Err(ExchangeError { failure, is_unsent, times });
         }
+        Err(_) => {
+            let failure = connect.failure(&format!("connecting to {host}"));
+            return Err(ExchangeError { failure, is_unsent: false, times });
+        }
+    };
+    let error = |failure| ExchangeError { failure, is_unsent: false, times };
+    let remote = connection.remote();
+    if addresses.iter().all(|address| address.ip().to_canonical() != remote.ip().to_canonical()) {
+        return Err(error(unexpected(&remote.to_string())));
     }
+    let first_byte = limits.first_byte();
+    match timeout_at(first_byte.at, connection.exchange(client.outgoing(request))).await {
+        Ok(Ok(response)) => Ok(Head { response: boxed(response), times, remote }),
+        Ok(Err(e)) => Err(error(failure::of_head(&e, &host))),
+        Err(_) => Err(error(first_byte.failure(&waiting_for(&host)))),
+    }
+}
+
+fn boxed<B>(response: http::Response<B>) -> Response
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    response.map(|body| body.map_err(Into::into).boxed_unsync())
 }
 
 fn waiting_for(host: &str) -> String {
@@ -172,8 +117,8 @@ pub(crate) async fn send_over(
     }
     let times = ExchangeTimes { handshake: None, connected: Some(Instant::now()) };
     let first_byte = limits.first_byte();
-    match tokio::time::timeout_at(first_byte.at, transport.exchange(request, remote)).await {
-        Ok(Ok(response)) => Ok(Head { response, times, remote }),
+    match timeout_at(first_byte.at, transport.exchange(request, remote)).await {
+        Ok(Ok(response)) => Ok(Head { response: boxed(http::Response::from(response)), times, remote }),
         Ok(Err(e)) => {
             let why = format!("could not connect to {host}: {}", Escaped(&e.to_string()));
             let failure = Failure::new(FailureClass::Connect, why);
@@ -182,18 +127,6 @@ pub(crate) async fn send_over(
         Err(_) => {
             Err(ExchangeError { failure: first_byte.failure(&waiting_for(&host)), is_unsent: false, times })
         }
-    }
-}
-
-/// Checks that the response came from one of the checked addresses.
-fn checked_remote(response: &Response, attempt: &ConnectionAttempt) -> Result<SocketAddr, Failure> {
-    match response.remote_addr() {
-        Some(remote)
-            if attempt.addresses.iter().any(|a| a.ip().to_canonical() == remote.ip().to_canonical()) =>
-        {
-            Ok(remote)
-        }
-        remote => Err(unexpected(&format!("{remote:?}"))),
     }
 }
 

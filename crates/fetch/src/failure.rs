@@ -5,7 +5,7 @@ use std::{error::Error, io};
 use news::{Escaped, FailureClass};
 use serde::Serialize;
 
-use crate::limits::Deadline;
+use crate::{connection::EndlessInterim, limits::Deadline};
 
 /// Why a visit failed, for programs and for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
@@ -41,47 +41,39 @@ fn root(error: &(dyn Error + 'static)) -> String {
     causes(error).last().map(|cause| Escaped(&cause.to_string()).to_string()).unwrap_or_default()
 }
 
-/// A request that cannot be sent. The URL must have been removed from the error.
-pub(crate) fn of_request(error: &reqwest::Error, host: &str) -> Failure {
+/// A request that cannot be sent. The error must not contain the URL.
+pub(crate) fn of_request(error: &(dyn Error + 'static), host: &str) -> Failure {
     Failure::new(FailureClass::BadUrl, format!("the request to {host} is invalid: {}", root(error)))
 }
 
-/// A connection that was not established by its deadline. The URL must have been removed from the error.
-pub(crate) fn of_connection(error: &reqwest::Error, host: &str, deadline: Deadline) -> Failure {
-    if error.is_builder() {
-        return of_request(error, host);
-    }
+/// A connection that was not established by its deadline.
+pub(crate) fn of_connection(error: &(dyn Error + 'static), host: &str, deadline: Deadline) -> Failure {
     let why = root(error);
     if causes(error).any(<dyn Error>::is::<rustls::Error>) {
         return Failure::new(FailureClass::Tls, format!("no trustworthy TLS session with {host}: {why}"));
     }
-    if error.is_timeout() {
-        // reqwest shares the time out among the addresses of the host.
+    let is_late = |e: &io::Error| e.kind() == io::ErrorKind::TimedOut;
+    if causes(error).any(|cause| cause.downcast_ref().is_some_and(is_late)) {
+        // The time is shared out among the addresses of the host.
         return deadline.failure(&format!("connecting to {host}"));
     }
     Failure::new(FailureClass::Connect, format!("could not connect to {host}: {why}"))
 }
 
-/// A connection without the head of a response. The URL must have been removed from the error.
-pub(crate) fn of_head(error: &reqwest::Error, host: &str) -> Failure {
+/// A connection without the head of a response.
+pub(crate) fn of_head(error: &(dyn Error + 'static), host: &str) -> Failure {
     let is_garbage = |cause: &(dyn Error + 'static)| cause.downcast_ref().is_some_and(hyper::Error::is_parse);
     let why = root(error);
+    if causes(error).any(<dyn Error>::is::<EndlessInterim>) {
+        return Failure::new(FailureClass::BadHttp, format!("{host} sent {why}"));
+    }
     if causes(error).any(is_garbage) {
         return Failure::new(FailureClass::BadHttp, format!("what {host} sent is not HTTP: {why}"));
     }
     Failure::new(FailureClass::Truncated, format!("{host} closed the connection before it answered: {why}"))
 }
 
-/// An incomplete body. The URL must have been removed from the error.
-pub(crate) fn of_body(error: &reqwest::Error) -> Failure {
-    let why = root(error);
-    // An error of the connection is a `hyper::Error`; an error of the decoder is not.
-    let is_cut = |cause: &(dyn Error + 'static)| {
-        let ended = |e: &io::Error| e.kind() == io::ErrorKind::UnexpectedEof;
-        cause.is::<hyper::Error>() || cause.downcast_ref().is_some_and(ended)
-    };
-    if causes(error).any(is_cut) {
-        return Failure::new(FailureClass::Truncated, format!("the body ended too early: {why}"));
-    }
-    Failure::new(FailureClass::BadEncoding, format!("the body does not match its content coding: {why}"))
+/// An incomplete body.
+pub(crate) fn of_body(error: &(dyn Error + 'static)) -> Failure {
+    Failure::new(FailureClass::Truncated, format!("the body ended too early: {}", root(error)))
 }

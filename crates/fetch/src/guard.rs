@@ -81,8 +81,10 @@ impl<'a> AddressGuard<'a> {
         let refused = match name {
             _ if policy.allow_private => return Ok(()),
             _ if is_local(name) => format!("{name} is the proxy's own machine"),
-            _ if policy.ports.contains(&port) => return Ok(()),
-            _ => format!("port {port} is not a web port ({:?})", policy.ports),
+            _ => match address::check_port(policy, port) {
+                Ok(()) => return Ok(()),
+                Err(refused) => refused.to_string(),
+            },
         };
         Err(Failure::new(FailureClass::BlockedAddress, refused))
     }

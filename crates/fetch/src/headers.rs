@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
-use news::{FeedUrl, Timestamp};
-use reqwest::header::{
+use http::header::{
     AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, EXPIRES, HeaderMap,
     HeaderName, LAST_MODIFIED, LOCATION, RETRY_AFTER, SERVER, VARY,
 };
+use news::{FeedUrl, Timestamp};
 use url::Url;
 
-use crate::Freshness;
+use crate::{
+    Freshness,
+    decode::{self, ContentCoding, UnusableCodings},
+};
 
 /// Longest validator that is stored, and longest value that is shown, in bytes.
 const VALUE_BYTES_MAX: usize = 1024;
@@ -67,16 +70,26 @@ pub(crate) fn validators(headers: &HeaderMap) -> (Option<String>, Option<String>
     (kept(ETAG), kept(LAST_MODIFIED))
 }
 
-/// The content codings that were not decoded, if any; [`reqwest`] has removed those that it decodes.
+/// The content codings of the body, in the order in which they were applied. A type of gzip files says the same as the
+/// coding: a server that knows no codings sends `feed.xml.gz` like that.
 ///
-/// `utf-8` and `none` are not codings, but misconfigured servers send them with plain bodies.
-pub(crate) fn undecoded(headers: &HeaderMap) -> Option<String> {
-    let codings = headers.get_all(CONTENT_ENCODING).iter();
-    let codings: Vec<_> =
-        codings.map(|value| String::from_utf8_lossy(value.as_bytes()).to_lowercase()).collect();
-    let codings = codings.join(", ");
-    let plain = ["", "identity", "none", "utf-8"].contains(&codings.trim());
-    (!plain).then_some(codings)
+/// # Errors
+/// [`UnusableCodings`].
+pub(crate) fn codings(headers: &HeaderMap) -> Result<Vec<ContentCoding>, UnusableCodings> {
+    let values = headers.get_all(CONTENT_ENCODING).iter();
+    let values: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+    let codings = decode::codings(&values.join(","))?;
+    if codings.is_empty() && is_gzip_file(headers) {
+        return Ok(vec![ContentCoding::GzipFile]);
+    }
+    Ok(codings)
+}
+
+/// Whether the type of the document is that of a gzip file, which says nothing about the feed in it.
+pub(crate) fn is_gzip_file(headers: &HeaderMap) -> bool {
+    let media_type = text(headers, &CONTENT_TYPE).unwrap_or_default();
+    let media_type = media_type.split(';').next().unwrap_or_default().trim();
+    ["application/gzip", "application/x-gzip"].iter().any(|gzip| media_type.eq_ignore_ascii_case(gzip))
 }
 
 /// Whether a 226 response is a feed delta (RFC 3229).

@@ -12,9 +12,10 @@
 )]
 
 mod address;
-mod attempt;
 mod body;
 mod clients;
+mod connection;
+mod decode;
 mod exchange;
 mod failure;
 mod guard;
@@ -30,6 +31,7 @@ mod resolver;
 pub mod schedule;
 mod tls;
 mod transport;
+mod userinfo;
 mod visit;
 
 pub use address::{BadCidr, Cidr, is_public};

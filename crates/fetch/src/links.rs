@@ -1,8 +1,8 @@
 //! The `Link` headers of a response (RFC 8288) that WebSub needs: `hub` and `self`. A link with an `anchor` is about
 //! another document and ignored.
 
+use http::header::{HeaderMap, LINK};
 use news::FeedUrl;
-use reqwest::header::{HeaderMap, LINK};
 use url::Url;
 
 /// Maximum number of headers that are read.
@@ -87,8 +87,8 @@ impl<'a> LinkParser<'a> {
 
 #[cfg(test)]
 mod tests {
+    use http::header::HeaderValue;
     use proptest::prelude::*;
-    use reqwest::header::HeaderValue;
 
     use super::*;
 

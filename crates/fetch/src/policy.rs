@@ -25,7 +25,7 @@ pub struct Policy {
     /// Mean delay before the one retry after a failed connection; the actual delay is 0.5 to 1.5 times as long. 500 ms.
     pub retry_pause: Duration,
     /// Ports that are allowed at any public address; other ports only at addresses in [`Policy::allow`], so that a feed
-    /// cannot make us talk to a mail server. 80, 443, 8080, 8443.
+    /// cannot make us talk to a mail server. 80, 443.
     pub ports: Vec<u16>,
     /// Networks that are allowed although they are not public, at any port. They count for a source whose configured address
     /// lies in them, and for its redirects as long as they stay inside: see [`crate::AddressScope`]. A network of everything
@@ -52,7 +52,7 @@ impl Default for Policy {
             rate_bytes_min: 1024,
             rate_grace: Duration::from_secs(5),
             retry_pause: Duration::from_millis(500),
-            ports: vec![80, 443, 8080, 8443],
+            ports: vec![80, 443],
             allow: Vec::new(),
             allow_private: false,
             authorities_pem: None,
@@ -80,9 +80,9 @@ pub enum BadPolicy {
     /// TLS refused its settings, such as an additional certificate authority that is no certificate.
     #[error("could not set up TLS with these certificate authorities")]
     Tls(#[source] rustls::Error),
-    /// The HTTP client refused its settings.
-    #[error("could not set up the HTTP client")]
-    Client(#[source] reqwest::Error),
+    /// The address of a proxy is none for HTTP.
+    #[error("the address of the proxy is invalid")]
+    Proxy(#[source] http::uri::InvalidUri),
 }
 
 impl Policy {

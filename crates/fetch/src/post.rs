@@ -3,17 +3,20 @@
 //! A hub may redirect with 307 or 308 (W3C WebSub, section 5.1), which repeats the form; never from https to http, because
 //! the form may have a secret. The body of the response is not read.
 
+use http::{HeaderValue, header::CONTENT_TYPE};
 use news::FeedUrl;
-use reqwest::{Method, header::CONTENT_TYPE};
+use reqwest::{Method, Request};
 use url::form_urlencoded;
 
 use crate::{
-    Failure, FailureClass, Visitor, exchange, failure,
+    Failure, FailureClass, Visitor, exchange,
     guard::{AddressGuard, AddressScope},
     headers,
     limits::TimeLimits,
-    visit::without_credentials,
+    userinfo::without_credentials,
 };
+
+const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 
 impl Visitor {
     /// Sends a form and returns the status of the response. It ends within `timeout_total` of the policy.
@@ -28,10 +31,9 @@ impl Visitor {
         let mut guard = AddressGuard::new(AddressScope::Named, false);
         let mut at = url.clone();
         for _ in 0..=self.policy.hops_max {
-            let request = client.request(Method::POST, without_credentials(at.secret()));
-            let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-            let request = request.body(body.clone()).build();
-            let request = request.map_err(|e| failure::of_request(&e.without_url(), at.host()))?;
+            let mut request = Request::new(Method::POST, without_credentials(at.secret()));
+            request.headers_mut().insert(CONTENT_TYPE, FORM);
+            *request.body_mut() = Some(body.clone().into());
             let (Some(host), Some(port)) = (at.secret().host(), at.secret().port_or_known_default()) else {
                 return Err(Failure::new(FailureClass::BadUrl, "the address has no host"));
             };

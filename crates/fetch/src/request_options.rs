@@ -5,14 +5,15 @@
 
 use std::fmt;
 
+use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use news::FeedUrl;
-use reqwest::{
-    RequestBuilder,
-    header::{COOKIE, HeaderMap, HeaderName, HeaderValue, USER_AGENT},
-};
 use sha2::{Digest, Sha256};
 
-use crate::policy::{BadPolicy, Policy};
+use crate::{
+    BadPolicy, Policy,
+    connection::{ConnectionProfile, HttpClient},
+    userinfo::basic,
+};
 
 /// Options of the requests to one source. The default adds nothing.
 #[derive(Clone, Default)]
@@ -21,13 +22,6 @@ pub struct RequestOptions {
     agent: Option<HeaderValue>,
     credential: Option<Credential>,
     pub(crate) profile: ConnectionProfile,
-}
-
-/// The options that need their own HTTP client.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub(crate) struct ConnectionProfile {
-    pub(crate) proxy: Option<FeedUrl>,
-    pub(crate) authorities_pem: Option<String>,
 }
 
 #[derive(Clone)]
@@ -130,7 +124,7 @@ impl RequestOptions {
     /// # Errors
     /// [`BadPolicy`]: every visit would fail this way, for example because the authorities are not in PEM.
     pub fn try_out(&self, policy: &Policy) -> Result<(), BadPolicy> {
-        crate::exchange::client(policy, &self.profile).map(drop)
+        HttpClient::try_new(policy, &self.profile).map(drop)
     }
 
     /// Whether there is anything that must not be sent to another host.
@@ -141,10 +135,6 @@ impl RequestOptions {
 
     pub(crate) fn has_proxy(&self) -> bool {
         self.profile.proxy.is_some()
-    }
-
-    pub(crate) fn has_credential(&self) -> bool {
-        self.credential.is_some()
     }
 
     /// A hash of everything that may change the response; 0 if there is nothing of the kind.
@@ -178,20 +168,19 @@ impl RequestOptions {
         news::hash_prefix(&hash.finalize().into())
     }
 
-    /// Adds the user agent to a request and, if it goes to the origin of the source, the rest.
-    pub(crate) fn apply_to(&self, mut request: RequestBuilder, is_same_site: bool) -> RequestBuilder {
-        if let Some(agent) = &self.agent {
-            request = request.header(USER_AGENT, agent);
-        }
+    /// Adds the user agent to the headers of a request and, if it goes to the origin of the source, the rest.
+    pub(crate) fn apply_to(&self, request: &mut HeaderMap, is_same_site: bool) {
+        request.extend(self.agent.clone().map(|agent| (USER_AGENT, agent)));
         if !is_same_site {
-            return request;
+            return;
         }
-        request = request.headers(self.headers.clone());
-        match &self.credential {
-            Some(Credential::Basic { user, password }) => request.basic_auth(user, Some(password)),
-            Some(Credential::Bearer(token)) => request.bearer_auth(token),
-            None => request,
-        }
+        request.extend(self.headers.clone());
+        let authorization = match &self.credential {
+            Some(Credential::Basic { user, password }) => Some(basic(user.as_bytes(), password.as_bytes())),
+            Some(Credential::Bearer(token)) => secret(&format!("Bearer {token}")),
+            None => None,
+        };
+        request.extend(authorization.map(|value| (AUTHORIZATION, value)));
     }
 }
 

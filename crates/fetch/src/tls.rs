@@ -1,25 +1,15 @@
-//! The TLS settings of a client: whom it trusts, and when a handshake begins.
-//!
-//! reqwest would build the same settings, but lets no one see when the TCP connection ends and TLS begins. rustls looks
-//! for an earlier session as the first step of a handshake, so the cache of sessions is where the time is noted.
+//! The TLS settings of a client: whom it trusts.
 
 use std::sync::Arc;
 
 use rustls::{
-    ClientConfig, NamedGroup, RootCertStore,
-    client::{
-        ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue,
-        Tls13ClientSessionValue,
-    },
+    ClientConfig, RootCertStore,
     crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+    pki_types::{CertificateDer, pem::PemObject as _},
 };
 use rustls_platform_verifier::Verifier;
 
-use crate::{BadPolicy, Policy, attempt::note_handshake};
-
-/// Maximum number of sessions that a client keeps, as by default.
-const SESSIONS_MAX: usize = 256;
+use crate::{BadPolicy, Policy};
 
 /// The TLS settings for a policy, and for a source that trusts only the certificate authorities in `only`, in PEM.
 ///
@@ -46,8 +36,6 @@ pub(crate) fn client_config(policy: &Policy, only: Option<&str>) -> Result<Clien
         },
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let sessions = ClientSessionMemoryCache::new(SESSIONS_MAX);
-    config.resumption = Resumption::store(Arc::new(ObservedSessions(sessions)));
     Ok(config)
 }
 
@@ -63,41 +51,4 @@ fn roots(authorities: Vec<CertificateDer<'static>>) -> Result<RootCertStore, Bad
         roots.add(authority).map_err(BadPolicy::Tls)?;
     }
     Ok(roots)
-}
-
-/// The cache of sessions; notes when a handshake first asks it.
-#[derive(Debug)]
-struct ObservedSessions(ClientSessionMemoryCache);
-
-impl ClientSessionStore for ObservedSessions {
-    fn set_kx_hint(&self, server: ServerName<'static>, group: NamedGroup) {
-        self.0.set_kx_hint(server, group);
-    }
-
-    fn kx_hint(&self, server: &ServerName<'_>) -> Option<NamedGroup> {
-        note_handshake();
-        self.0.kx_hint(server)
-    }
-
-    fn set_tls12_session(&self, server: ServerName<'static>, session: Tls12ClientSessionValue) {
-        self.0.set_tls12_session(server, session);
-    }
-
-    fn tls12_session(&self, server: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        note_handshake();
-        self.0.tls12_session(server)
-    }
-
-    fn remove_tls12_session(&self, server: &ServerName<'static>) {
-        self.0.remove_tls12_session(server);
-    }
-
-    fn insert_tls13_ticket(&self, server: ServerName<'static>, ticket: Tls13ClientSessionValue) {
-        self.0.insert_tls13_ticket(server, ticket);
-    }
-
-    fn take_tls13_ticket(&self, server: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        note_handshake();
-        self.0.take_tls13_ticket(server)
-    }
 }

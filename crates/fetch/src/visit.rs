@@ -8,11 +8,14 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use news::{Escaped, FeedUrl, Timestamp};
-use reqwest::{
-    Client, Method, Response, StatusCode,
-    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH},
+use http::{
+    StatusCode,
+    header::{
+        AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    },
 };
+use news::{Escaped, FeedUrl, Timestamp};
+use reqwest::{Method, Request};
 use tokio::time::Instant;
 use url::{Host, Url};
 
@@ -20,15 +23,17 @@ use crate::{
     BadPolicy, Failure, FailureClass, FetchReport, FetchResult, Freshness, Full, HeaderLinks, HeldHop,
     HopGate, HttpTransport, Policy, RedirectHop, RequestOptions, Resolver, SystemResolver, Timings, body,
     clients::ClientCache,
-    exchange::{self, ExchangeError, ExchangeTimes, Head},
-    failure,
+    connection::{ExchangeTimes, HttpClient},
+    exchange::{self, ExchangeError, Head, Response},
     guard::{AddressGuard, AddressScope, proxy_addresses},
     headers,
     limits::{Deadline, TimeLimits},
     links,
+    userinfo::{basic_of, has_credentials, without_credentials},
 };
 
 const A_IM: HeaderName = HeaderName::from_static("a-im");
+const FEED: HeaderValue = HeaderValue::from_static("feed");
 
 /// What to visit, with the validators of the last response.
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +83,7 @@ impl<'a> VisitRequest<'a> {
     }
 
     fn has_secrets(&self) -> bool {
-        has_credentials(self.url) || self.options.is_some_and(RequestOptions::has_secrets)
+        has_credentials(self.url.secret()) || self.options.is_some_and(RequestOptions::has_secrets)
     }
 }
 
@@ -94,7 +99,7 @@ pub struct Visitor {
 
 /// The client that sends the requests, and the proxy that it uses.
 struct Route {
-    client: Client,
+    client: HttpClient,
     proxy: Option<FeedUrl>,
 }
 
@@ -200,9 +205,9 @@ impl Visitor {
         let mut at = request.url.clone();
         let mut seen = vec![without_fragment(at.secret())];
         loop {
-            let outgoing = self.build_request(&route, request, &at, progress)?;
+            let outgoing = build_request(request, &at, progress);
             let response = self.send(&route, outgoing, progress).await?;
-            progress.record_response(&response);
+            progress.record_response(&response, &at);
             if let Some(gate) = request.gate {
                 gate.answered(&at, response.status().as_u16(), progress.retry_after);
             }
@@ -229,42 +234,11 @@ impl Visitor {
         }
     }
 
-    /// The request for one address: conditional, with the feed's credentials only for the host they belong to.
-    fn build_request(
-        &self,
-        route: &Route,
-        request: &VisitRequest<'_>,
-        at: &FeedUrl,
-        progress: &VisitProgress<'_>,
-    ) -> Result<reqwest::Request, Failure> {
-        let mut url = without_credentials(at.secret());
-        let is_same_site =
-            progress.hops.iter().all(|hop| is_same_origin_or_upgrade(hop.from.secret(), hop.to.secret()));
-        let options = request.options.cloned().unwrap_or_default();
-        if is_same_site && has_credentials(request.url) && !options.has_credential() {
-            // reqwest removes them from the address and sends them as `Authorization`.
-            let (name, password) = (request.url.secret().username(), request.url.secret().password());
-            url.set_username(name)
-                .and_then(|()| url.set_password(password))
-                .expect("web addresses may have both");
-        }
-        let mut outgoing = options.apply_to(route.client.request(Method::GET, url), is_same_site);
-        let conditions = conditions(request, at);
-        let is_conditional = !conditions.is_empty();
-        for (name, value) in conditions {
-            outgoing = outgoing.header(name, value);
-        }
-        if is_conditional {
-            outgoing = outgoing.header(A_IM, "feed");
-        }
-        outgoing.build().map_err(|e| failure::of_request(&e.without_url(), at.host()))
-    }
-
     /// Sends a request; if no connection was established, retries once after a short pause.
     async fn send(
         &self,
         route: &Route,
-        outgoing: reqwest::Request,
+        outgoing: Request,
         progress: &mut VisitProgress<'_>,
     ) -> Result<Response, Failure> {
         let again = outgoing.try_clone();
@@ -287,7 +261,7 @@ impl Visitor {
     async fn send_once(
         &self,
         route: &Route,
-        outgoing: reqwest::Request,
+        outgoing: Request,
         progress: &mut VisitProgress<'_>,
     ) -> Result<Response, ExchangeError> {
         let started = Instant::now();
@@ -393,17 +367,16 @@ impl Visitor {
         is_delta: bool,
         progress: &mut VisitProgress<'_>,
     ) -> Result<FetchResult, Failure> {
-        if let Some(codings) = headers::undecoded(response.headers()) {
-            let message = format!("the content coding {} is not supported", Escaped(&codings));
-            return Err(Failure::new(FailureClass::BadEncoding, message));
-        }
+        let codings = headers::codings(response.headers());
+        let codings = codings.map_err(|e| Failure::new(FailureClass::BadEncoding, e.to_string()))?;
         let (etag, last_modified) = headers::validators(response.headers());
-        let content_type = response.headers().get(CONTENT_TYPE);
+        let content_type =
+            response.headers().get(CONTENT_TYPE).filter(|_| !headers::is_gzip_file(response.headers()));
         let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let max = request.body_bytes_max.unwrap_or(self.policy.body_bytes_max);
         let started = Instant::now();
         let limits = &progress.limits;
-        let body = body::read(response, &self.policy, max, limits, &mut progress.body_bytes).await;
+        let body = body::read(response, &codings, &self.policy, max, limits, &mut progress.body_bytes).await;
         progress.timings.body = started.elapsed();
         let body = body?;
         let url = without_credentials(at.secret());
@@ -448,11 +421,12 @@ impl VisitProgress<'_> {
         self.timings.first_byte += ended - connected;
     }
 
-    fn record_response(&mut self, response: &Response) {
+    fn record_response(&mut self, response: &Response, at: &FeedUrl) {
         let (status, head) = (response.status(), response.headers());
+        let url = without_credentials(at.secret());
         self.code = Some(status.as_u16());
-        self.headers = headers::shown(head, response.url());
-        self.links = links::links(head, response.url());
+        self.headers = headers::shown(head, &url);
+        self.links = links::links(head, &url);
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
             self.cache = headers::cache_life(head, self.now);
         } else if status.is_client_error() || status.is_server_error() {
@@ -480,6 +454,26 @@ impl VisitProgress<'_> {
     }
 }
 
+/// The request for one address: conditional, with the feed's credentials only for the host they belong to.
+fn build_request(request: &VisitRequest<'_>, at: &FeedUrl, progress: &VisitProgress<'_>) -> Request {
+    let mut outgoing = Request::new(Method::GET, without_credentials(at.secret()));
+    let headers = outgoing.headers_mut();
+    let is_same_site =
+        progress.hops.iter().all(|hop| is_same_origin_or_upgrade(hop.from.secret(), hop.to.secret()));
+    if is_same_site {
+        headers.extend(basic_of(request.url.secret()).map(|value| (AUTHORIZATION, value)));
+    }
+    if let Some(options) = request.options {
+        options.apply_to(headers, is_same_site);
+    }
+    let conditions = conditions(request, at);
+    if !conditions.is_empty() {
+        headers.insert(A_IM, FEED);
+    }
+    headers.extend(conditions);
+    outgoing
+}
+
 /// The headers that make a request conditional; none if another address issued the validators.
 fn conditions(request: &VisitRequest<'_>, at: &FeedUrl) -> Vec<(HeaderName, HeaderValue)> {
     if request.validator_key.is_some_and(|by| by != validator_key(at)) {
@@ -501,18 +495,6 @@ fn refused(response: &Response) -> Failure {
     let hint = if challenge { " and asks for a challenge to be solved in a browser" } else { "" };
     // `StatusCode` shows the standard's phrase, never the server's.
     Failure::new(FailureClass::HttpStatus, format!("the server answered {}{hint}", response.status()))
-}
-
-fn has_credentials(url: &FeedUrl) -> bool {
-    !url.secret().username().is_empty() || url.secret().password().is_some()
-}
-
-pub(crate) fn without_credentials(url: &Url) -> Url {
-    let mut url = url.clone();
-    if url.set_username("").is_err() || url.set_password(None).is_err() {
-        // Fails for addresses without a host only, and those have no credentials.
-    }
-    url
 }
 
 fn without_fragment(url: &Url) -> Url {

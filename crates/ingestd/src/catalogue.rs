@@ -5,24 +5,36 @@ use std::{collections::HashMap, path::Path};
 use actix::Recipient;
 use anyhow::Context as _;
 use news::{Catalogue, SourceId, SourceState};
+use sources::{CredentialFiles, ListOnDisk};
 use store::LogReader;
 
 use crate::{
     error::IngestError,
     messages::{ApplyCatalogue, CatalogueDiff},
-    visit::{credentials::CredentialFiles, validators::request_hash},
+    visit::validators::request_hash,
 };
 
-/// Reads and checks the file of the catalogue.
+/// Reads and checks the files of the catalogue.
 ///
 /// # Errors
 /// [`IngestError::Catalogue`] with every complaint, one per line.
 pub(crate) async fn read_catalogue(path: &Path) -> Result<Catalogue, IngestError> {
-    let text = tokio::fs::read_to_string(path).await.map_err(|error| {
-        IngestError::Catalogue(Catalogue::unreadable(&path.display().to_string(), &error).to_string())
-    })?;
-    Catalogue::parse(&text)
-        .map_err(|complaints| IngestError::Catalogue(complaints.in_file(path.display()).to_string()))
+    let list = read_list(path).await?;
+    for warning in &list.warnings {
+        tracing::warn!(reason = %warning, "an include of the list of sources names nothing");
+    }
+    Ok(list.into_catalogue())
+}
+
+/// The same, file by file, with the warnings about them.
+///
+/// # Errors
+/// As [`read_catalogue`].
+pub(crate) async fn read_list(path: &Path) -> Result<ListOnDisk, IngestError> {
+    let path = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || ListOnDisk::read(&path));
+    let list = read.await.context("read the list of sources")?;
+    list.map_err(|complaints| IngestError::Catalogue(complaints.to_string()))
 }
 
 /// Passes the sources of the catalogue to the supervisor, which runs them.

@@ -6,24 +6,27 @@ use std::path::Path;
 use daemon::{config::Config, findings::Findings};
 use fetch::Policy;
 use news::{Access, CredentialFile, Source};
+use sources::CredentialFiles;
 
-use crate::{catalogue::read_catalogue, settings, visit::credentials::CredentialFiles};
+use crate::{catalogue::read_list, settings};
 
 /// Checks the files that the configuration names. Reads them and does nothing else.
 pub async fn check(config: &Config) -> Findings {
     let mut findings = Findings::default();
-    let list = &config.ingestd.sources;
-    let catalogue = match read_catalogue(list).await {
-        Ok(catalogue) => catalogue,
+    let list = match read_list(&config.ingestd.sources).await {
+        Ok(list) => list,
         Err(error) => {
             findings.complain(&error.to_string());
             return findings;
         }
     };
+    findings.warnings.extend(list.warnings.iter().map(ToString::to_string));
     let files = settings::credential_files(config);
-    // The files of a disabled source are never read.
-    for source in catalogue.sources.iter().filter(|source| source.enabled) {
-        check_source(source, list, &files, &mut findings).await;
+    for part in &list.parts {
+        // The files of a disabled source are never read.
+        for source in part.catalogue.sources.iter().filter(|source| source.enabled) {
+            check_source(source, &part.path, &files, &mut findings).await;
+        }
     }
     findings
 }

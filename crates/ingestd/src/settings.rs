@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use daemon::{config::Config, metrics::MetricsRegistry};
 use fetch::{Policy, Visitor, schedule::IntervalBounds};
+use sources::CredentialFiles;
 
-use crate::{queue::limiter::VisitLimits, visit::credentials::CredentialFiles};
+use crate::queue::limiter::VisitLimits;
 
 /// The sections of the configuration that this daemon uses.
 pub(crate) const SECTIONS: &[&str] = &["daemon", "ingestd", "store", "fetch", "wire", "log"];
@@ -47,6 +48,7 @@ pub(crate) fn visitor(config: &Config, metrics_registry: &MetricsRegistry) -> an
         timeout_total: config.fetch.timeout_total,
         body_bytes_max: usize::try_from(config.fetch.body_bytes_max).unwrap_or(usize::MAX),
         allow: allow.context("fetch.allow")?,
+        ports: config.fetch.ports.clone(),
         user_agent: config.fetch.user_agent.clone(),
         ..Policy::default()
     };

@@ -24,6 +24,7 @@ use actix::{Actor, Addr, Context, Handler, ResponseFuture};
 use daemon::{Clock, metrics::MetricsRegistry};
 use fetch::{Exchange, HttpTransport, Lookup, Policy, Resolver, Visitor, schedule::IntervalBounds};
 use news::{Catalogue, FeedUrl, Source, SourceId};
+use sources::CredentialFiles;
 use tokio::{
     sync::{Semaphore, broadcast, watch},
     time::sleep,
@@ -35,7 +36,7 @@ use crate::{
     recorder::{Recorder, WriterLoop, WriterThread},
     status::{metrics::IngestMetrics, registry::SourceRegistry},
     supervisor::Supervisor,
-    visit::{context::VisitContext, crash_guard::CrashGuard, credentials::CredentialFiles},
+    visit::{context::VisitContext, crash_guard::CrashGuard},
 };
 
 /// 2026-03-02T00:00:00Z, a Monday.

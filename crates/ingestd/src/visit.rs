@@ -8,8 +8,7 @@ mod run_visit;
 pub(crate) mod hops;
 // What visits share.
 pub(crate) mod context;
-// What is sent: files with credentials, validators.
-pub(crate) mod credentials;
+// Which validators are sent.
 pub(crate) mod validators;
 // From a body to a document, and a record of what was being parsed at a crash.
 pub(crate) mod crash_guard;

@@ -13,15 +13,13 @@ use std::{
 
 use fetch::{Lookup, Policy, Resolver, Visitor};
 use news::{CredentialFile, FailureClass, FeedUrl, Source, SourceId, VisitStatus};
+use sources::CredentialFiles;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
 };
 
-use crate::{
-    supervisor::tests::{Harness, harness_with, run},
-    visit::credentials::CredentialFiles,
-};
+use crate::supervisor::tests::{Harness, harness_with, run};
 
 const FEED: &str = "<rss version='2.0'><channel><title>t</title><link>http://x.example/</link>\
                     <description>d</description><item><title>one</title><guid>1</guid></item></channel></rss>";

@@ -15,9 +15,13 @@
 //! enabled = true
 //! ```
 //!
-//! The keys about requests (`body_bytes_max`, `headers`, `basic_file`, …) are read in `request`.
+//! The keys about requests (`body_bytes_max`, `headers`, `basic_file`, …) are read in `request`. A list may have parts in
+//! other files, which `include` names: see `parts`.
 
+mod parts;
 mod request;
+
+pub use parts::{CatalogueFiles, IncludePattern};
 
 use std::{
     collections::HashMap,
@@ -54,7 +58,7 @@ const EVERY: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_
 /// Limits of `timeout` and `timeout_first_byte`.
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
 
-/// The sources of one file, in the order of the file.
+/// The sources of a list, in the order of its file or files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalogue {
     /// No two have the same id.
@@ -62,7 +66,7 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Maximum number of sources in one file.
+    /// Maximum number of sources in a list.
     pub const SOURCES_MAX: usize = 100_000;
     /// Maximum number of tags of one source.
     pub const TAGS_MAX: usize = 32;
@@ -71,20 +75,13 @@ impl Catalogue {
     /// Longest category or tag, in bytes: the limit of a filter.
     pub const WORD_BYTES_MAX: usize = 64;
 
-    /// Reads the text of a `sources.toml`.
+    /// Reads the text of a `sources.toml`, without the files that it includes; [`CatalogueFiles`] reads those, too.
     ///
     /// # Errors
     /// Everything that is wrong with it, in the order of its lines; the caller names the file with
     /// [`Complaints::in_file`].
     pub fn parse(text: &str) -> Result<Self, Complaints> {
-        let (document, errors) = DeTable::parse_recoverable(text);
-        let breaks = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at).collect();
-        let mut reader = CatalogueReader { breaks, complaints: Complaints::default(), ids: HashMap::new() };
-        for error in &errors {
-            reader.complain(error.span().unwrap_or_default(), "", error.message());
-        }
-        let sources = if errors.is_empty() { reader.document(document.get_ref()) } else { Vec::new() };
-        reader.complaints.in_file("").or(Self { sources })
+        CatalogueFiles::new("", text).finish().map(|files| files.into_iter().collect())
     }
 
     /// The complaint about a file that could not be read because of `error`.
@@ -112,15 +109,32 @@ impl Catalogue {
     }
 }
 
-struct CatalogueReader {
+/// All sources, in the order of the files.
+impl FromIterator<Catalogue> for Catalogue {
+    fn from_iter<I: IntoIterator<Item = Self>>(files: I) -> Self {
+        Self { sources: files.into_iter().flat_map(|file| file.sources).collect() }
+    }
+}
+
+/// Where an id is: the number of the file, and the line.
+#[derive(Clone, Copy, Debug)]
+struct IdPlace {
+    file: usize,
+    line: usize,
+}
+
+struct CatalogueReader<'a> {
+    /// The names of the files so far; the last one is read here.
+    places: &'a [String],
     /// Offsets of the line ends: a file of 100,000 sources needs 100,000 line numbers.
     breaks: Vec<usize>,
     complaints: Complaints,
-    /// Ids so far, and their lines.
-    ids: HashMap<SourceId, usize>,
+    /// The ids of all files so far.
+    ids: &'a mut HashMap<SourceId, IdPlace>,
+    includes: Vec<IncludePattern>,
 }
 
-impl CatalogueReader {
+impl CatalogueReader<'_> {
     fn line(&self, span: &Range<usize>) -> usize {
         1 + self.breaks.partition_point(|at| *at < span.start)
     }
@@ -143,9 +157,9 @@ impl CatalogueReader {
         for (key, value) in document {
             match (key.get_ref().as_ref(), value.get_ref()) {
                 ("source", DeValue::Array(list)) => {
-                    if list.len() > Catalogue::SOURCES_MAX {
-                        let message =
-                            format!("{} sources are more than {}", list.len(), Catalogue::SOURCES_MAX);
+                    let total = self.ids.len() + list.len();
+                    if total > Catalogue::SOURCES_MAX {
+                        let message = format!("{total} sources are more than {}", Catalogue::SOURCES_MAX);
                         self.complain(key.span(), "source", message);
                         continue;
                     }
@@ -154,12 +168,16 @@ impl CatalogueReader {
                 ("source", _) => {
                     self.complain(key.span(), "source", "write [[source]], with two brackets");
                 }
+                ("include", _) => self.include(key, value),
                 (other, _) => {
-                    let message = format!(
-                        "unknown key; this file has [[source]] tables only{}",
-                        suggestion(other, ["source"])
-                    );
-                    self.complain(key.span(), other, message);
+                    let has = if self.is_main() {
+                        "`include` and [[source]] tables"
+                    } else {
+                        "[[source]] tables only"
+                    };
+                    let known: &[&str] = if self.is_main() { &["source", "include"] } else { &["source"] };
+                    let hint = suggestion(other, known.iter().copied());
+                    self.complain(key.span(), other, format!("unknown key; this file has {has}{hint}"));
                 }
             }
         }
@@ -237,12 +255,16 @@ impl CatalogueReader {
                 return None;
             }
         };
-        let line = self.line(&value.span());
+        let place = IdPlace { file: self.places.len() - 1, line: self.line(&value.span()) };
         if let Some(first) = self.ids.get(&id) {
-            self.refuse(value, "id", format!("`{id}` is the id of the source on line {first} already"));
+            let first = match first.file == place.file {
+                true => format!("on line {}", first.line),
+                false => format!("at {}:{}", self.places[first.file], first.line),
+            };
+            self.refuse(value, "id", format!("`{id}` is the id of the source {first} already"));
             return None;
         }
-        self.ids.insert(id.clone(), line);
+        self.ids.insert(id.clone(), place);
         Some(id)
     }
 
@@ -353,6 +375,9 @@ fn type_of(value: &Spanned<DeValue<'_>>) -> &'static str {
 
 /// The message about a key that a source does not have.
 fn unknown(name: &str) -> String {
+    if name == "include" {
+        return "write it at the top of the main file, above the first [[source]]".to_owned();
+    }
     let keys = || KEYS.into_iter().chain(request::KEYS);
     match suggestion(name, keys()).as_str() {
         "" => format!("unknown key; a source has {}", keys().collect::<Vec<_>>().join(", ")),

@@ -24,7 +24,7 @@ mod websub;
 
 pub use access::{Access, CredentialFile};
 pub use attempt::Attempt;
-pub use catalogue::Catalogue;
+pub use catalogue::{Catalogue, CatalogueFiles, IncludePattern};
 pub use cursor::{BadCursor, BadEpoch, Cursor, Epoch, Seq};
 pub use event::{Event, EventKind};
 pub use failure::FailureClass;

@@ -134,6 +134,7 @@ pub(crate) fn policy(config: &Config, allow_private: bool) -> anyhow::Result<Pol
         timeout_total: config.fetch.timeout_total,
         body_bytes_max: usize::try_from(config.fetch.body_bytes_max).unwrap_or(usize::MAX),
         allow: allow.context("fetch.allow")?,
+        ports: config.fetch.ports.clone(),
         allow_private,
         user_agent: config.fetch.user_agent.clone(),
         ..Policy::default()

@@ -15,6 +15,7 @@ use daemon::{
 };
 use news::Catalogue;
 use serde_json::json;
+use sources::ListOnDisk;
 
 use crate::{
     config_file::{ConfigFile, UsageError},
@@ -66,7 +67,7 @@ fn check(file: &ConfigFile, sources: Option<PathBuf>) -> anyhow::Result<Exit> {
     let loaded = file.load();
     // The sources are checked even if the configuration is wrong: one run reports everything.
     let list = sources.clone().or_else(|| loaded.as_ref().ok().map(|l| l.config.ingestd.sources.clone()));
-    let catalogue = list.as_deref().map(read_catalogue);
+    let read = list.as_deref().map(read_list);
     let mut findings = Findings::default();
     if let Err(error) = &loaded {
         findings.complain(&error.to_string());
@@ -76,7 +77,7 @@ fn check(file: &ConfigFile, sources: Option<PathBuf>) -> anyhow::Result<Exit> {
         run_check(INGESTD, file, sources.as_deref(), &mut findings)?;
     }
     // The ingestion daemon reports mistakes in the list itself, unless it could not be run.
-    if let Some(Err(UsageError(error))) = &catalogue
+    if let Some(Err(UsageError(error))) = &read
         && (loaded.is_err() || findings.complaints.is_empty())
     {
         findings.complain(error);
@@ -94,8 +95,14 @@ fn check(file: &ConfigFile, sources: Option<PathBuf>) -> anyhow::Result<Exit> {
         let file = loaded.file.map_or("built-in defaults".to_owned(), |file| file.display().to_string());
         out::stdout_line(&format!("{file}: ok"))?;
     }
-    if let (Some(path), Some(Ok(catalogue))) = (list, catalogue) {
-        out::stdout_line(&format!("{}: ok, {}", path.display(), describe(&catalogue)))?;
+    if let (Some(path), Some(Ok(list))) = (list, read) {
+        let included = match list.parts.len() - 1 {
+            0 => String::new(),
+            1 => " in 1 included file and this one".to_owned(),
+            more => format!(" in {more} included files and this one"),
+        };
+        let described = describe(&list.into_catalogue());
+        out::stdout_line(&format!("{}: ok, {described}{included}", path.display()))?;
     }
     Ok(Exit::Ok)
 }
@@ -164,12 +171,17 @@ fn describe(catalogue: &Catalogue) -> String {
 /// Reads a list of sources.
 ///
 /// # Errors
-/// [`UsageError`] with every complaint about it.
+/// [`UsageError`] with every complaint about its files.
+pub(crate) fn read_list(path: &Path) -> Result<ListOnDisk, UsageError> {
+    ListOnDisk::read(path).map_err(|complaints| UsageError(complaints.to_string()))
+}
+
+/// The sources of a list.
+///
+/// # Errors
+/// As [`read_list`].
 pub(crate) fn read_catalogue(path: &Path) -> Result<Catalogue, UsageError> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        UsageError(Catalogue::unreadable(&path.display().to_string(), &error).to_string())
-    })?;
-    Catalogue::parse(&text).map_err(|complaints| UsageError(complaints.in_file(path.display()).to_string()))
+    read_list(path).map(ListOnDisk::into_catalogue)
 }
 
 fn show(file: &ConfigFile, as_json: bool) -> anyhow::Result<Exit> {

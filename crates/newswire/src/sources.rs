@@ -7,7 +7,6 @@ mod add;
 mod export;
 mod file;
 mod import;
-mod opml;
 mod orders;
 mod remove;
 mod show;

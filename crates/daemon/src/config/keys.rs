@@ -124,7 +124,7 @@ table! {
 
     /// The ingestion daemon, newswire-ingestd.
     ingestd: IngestdSection {
-        /// The list of sources. A reload reads this file again; a different path needs a restart.
+        /// The list of sources. A reload reads this file and those that it includes again; a different path needs a restart.
         sources: PathBuf = "sources.toml", ValueKind::Path, RESTART;
     }
 
@@ -172,6 +172,9 @@ table! {
         /// redirect, a hub or a page from elsewhere cannot lead there. "0.0.0.0/0" and "::/0" allow everything to everyone, for
         /// development. Empty: none, so that a feed cannot reach into the network of the daemon.
         allow: Vec<String> = "", ValueKind::List(ListItem::Network), RESTART;
+        /// Ports of public addresses that may be visited: of feeds, redirects, hubs and pages. In the networks of `allow` every
+        /// port may. A short list, so that a feed cannot make the daemon talk to a mail server.
+        ports: Vec<u16> = "80,443", ValueKind::List(ListItem::Port), RESTART;
         /// User-Agent of requests to servers; include an address where you can be reached, such as
         /// "example/1 (+https://example.org)". Empty: "newswire/VERSION".
         user_agent: String = "", ValueKind::UserAgent, RESTART;

@@ -44,6 +44,8 @@ pub(super) enum ListItem {
     Origin,
     NatsUrl,
     Category,
+    /// An integer from 1 to 65535, without quotes.
+    Port,
 }
 
 /// A value as it was written; entries of a list with their lines.
@@ -83,6 +85,9 @@ impl ValueKind {
         let whole = |message| vec![InvalidValue { line: None, message }];
         match (self, raw) {
             (ValueKind::List(item), RawValue::List(entries)) => accept_list(item, entries),
+            (ValueKind::List(ListItem::Port), other) => {
+                Err(whole(format!("expected a list of integers, found {}", other.describe())))
+            }
             (ValueKind::List(_), other) => {
                 Err(whole(format!("expected a list of strings, found {}", other.describe())))
             }
@@ -136,9 +141,13 @@ impl ValueKind {
             },
             ValueKind::List(_) => {
                 let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
-                self.accept(&RawValue::List(
-                    entries.map(|entry| (RawValue::Text(entry.to_owned()), 0)).collect(),
-                ))
+                let raw = |entry: &str| match self {
+                    ValueKind::List(ListItem::Port) if is_digits(entry) => {
+                        RawValue::Integer(entry.parse().ok(), entry.to_owned())
+                    }
+                    _ => RawValue::Text(entry.to_owned()),
+                };
+                self.accept(&RawValue::List(entries.map(|entry| (raw(entry), 0)).collect()))
             }
             _ => self.accept(&RawValue::Text(text.to_owned())),
         }
@@ -188,6 +197,7 @@ impl ListItem {
             ListItem::Origin => shapes::origin(text),
             ListItem::NatsUrl => shapes::nats_url(text),
             ListItem::Category => shapes::category(text),
+            ListItem::Port => Err(not_a_port(&format!("`{}`", shortened(text)))),
         }
     }
 }
@@ -199,9 +209,14 @@ fn accept_list(item: ListItem, entries: &[(RawValue, usize)]) -> Result<Value, V
     }
     let (mut accepted, mut mistakes) = (Vec::new(), Vec::new());
     for (raw, line) in entries {
-        let result = match raw {
-            RawValue::Text(text) => item.accept(text),
-            other => Err(format!("expected a string in the list, found {}", other.describe())),
+        let result = match (item, raw) {
+            (ListItem::Port, RawValue::Integer(number, digits)) => {
+                let port = number.filter(|port| (1..=u64::from(u16::MAX)).contains(port));
+                port.map(|port| port.to_string()).ok_or_else(|| not_a_port(&shortened(digits)))
+            }
+            (_, RawValue::Text(text)) => item.accept(text),
+            (ListItem::Port, other) => Err(not_a_port(&other.describe())),
+            (_, other) => Err(format!("expected a string in the list, found {}", other.describe())),
         };
         match result {
             Ok(text) => accepted.push(text),
@@ -209,6 +224,10 @@ fn accept_list(item: ListItem, entries: &[(RawValue, usize)]) -> Result<Value, V
         }
     }
     if mistakes.is_empty() { Ok(Value::List(accepted)) } else { Err(mistakes) }
+}
+
+fn not_a_port(what: &str) -> String {
+    format!("{what} is not a port; write an integer from 1 to 65535 without quotes")
 }
 
 fn accept_integer(number: Option<u64>, digits: &str, min: u64, max: u64) -> Result<Value, String> {

@@ -51,6 +51,7 @@ fn default_literal(kind: ValueKind, default: &str) -> String {
     match kind {
         ValueKind::Integer(..) | ValueKind::Boolean => default.to_owned(),
         ValueKind::OptionalInteger(..) if !default.is_empty() => default.to_owned(),
+        ValueKind::List(ListItem::Port) => ports(default.split(',')),
         ValueKind::List(_) => list(default.split(',').filter(|entry| !entry.is_empty())),
         _ => quoted(default),
     }
@@ -67,12 +68,19 @@ pub(super) fn literal(kind: ValueKind, value: &Value) -> String {
             let entries: Vec<String> = entries.iter().map(|entry| without_password(entry)).collect();
             list(entries.iter().map(String::as_str))
         }
+        Value::List(entries) if matches!(kind, ValueKind::List(ListItem::Port)) => {
+            ports(entries.iter().map(String::as_str))
+        }
         Value::List(entries) => list(entries.iter().map(String::as_str)),
     }
 }
 
 fn list<'a>(entries: impl Iterator<Item = &'a str>) -> String {
     format!("[{}]", entries.map(quoted).collect::<Vec<_>>().join(", "))
+}
+
+fn ports<'a>(entries: impl Iterator<Item = &'a str>) -> String {
+    format!("[{}]", entries.filter(|entry| !entry.is_empty()).collect::<Vec<_>>().join(", "))
 }
 
 /// A basic string of TOML.

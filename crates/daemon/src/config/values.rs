@@ -121,6 +121,13 @@ impl FromValue for Duration {
     }
 }
 
+impl FromValue for Vec<u16> {
+    fn from_value(value: &Value) -> Self {
+        let entries = Vec::<String>::from_value(value);
+        entries.iter().map(|port| port.parse().expect("ListItem::Port has accepted it")).collect()
+    }
+}
+
 impl FromValue for Vec<String> {
     fn from_value(value: &Value) -> Self {
         match value {

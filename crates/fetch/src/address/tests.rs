@@ -160,12 +160,23 @@ fn public_addresses_next_to_special_networks_are_allowed() {
 #[test]
 fn only_web_ports_are_allowed() {
     let public = parsed("8.8.8.8");
-    for port in [80, 443, 8080, 8443] {
+    for port in [80, 443] {
         assert_eq!(check(&Policy::default(), public, port), Ok(()), "{port}");
     }
-    for port in [0, 22, 25, 53, 110, 143, 465, 587, 3306, 5432, 6379, 9200, 11211, 27017, 65535] {
+    for port in [0, 8080, 8443, 22, 25, 53, 110, 143, 465, 587, 3306, 5432, 6379, 9200, 11211, 27017, 65535] {
         let verdict = check(&Policy::default(), public, port);
         assert!(verdict.is_err_and(|why| why.contains(&format!("port {port}"))), "{port} passed");
+    }
+}
+
+#[test]
+fn fetch_ports_permits_other_ports_of_public_addresses_and_of_no_others() {
+    let policy = Policy { ports: vec![443, 8443], ..Policy::default() };
+    for check in [check, check_named] {
+        assert_eq!(check(&policy, parsed("8.8.8.8"), 8443), Ok(()));
+        let why = check(&policy, parsed("8.8.8.8"), 80).unwrap_err();
+        assert_eq!(why, "port 80 is not a web port (fetch.ports = [443, 8443]); add it there to permit it");
+        assert!(check(&policy, parsed("10.0.0.1"), 8443).is_err_and(|why| why.contains("not public")));
     }
 }
 

@@ -105,11 +105,40 @@ fn validators_are_kept_byte_for_byte_or_not_at_all() {
 }
 
 #[test]
-fn a_coding_that_was_not_decoded_is_detected() {
-    assert_eq!(undecoded(&head(&[("content-encoding", "gzip, gzip")])), Some("gzip, gzip".to_owned()));
-    assert_eq!(undecoded(&head(&[("content-encoding", "compress")])), Some("compress".to_owned()));
-    for plain in ["", "identity", "UTF-8", "none"] {
-        assert_eq!(undecoded(&head(&[("content-encoding", plain)])), None, "{plain:?}");
+fn codings_are_known_by_all_their_names_and_in_any_number_of_headers() {
+    use ContentCoding::{Brotli, Deflate, Gzip, GzipFile, Zstd};
+    let of = |list: &[(&'static str, &str)]| codings(&head(list));
+    for (list, expected) in [
+        (&[("content-encoding", "GZip")][..], vec![Gzip]),
+        (&[("content-encoding", " X-GZIP ,")], vec![Gzip]),
+        (&[("content-encoding", "x-deflate")], vec![Deflate]),
+        (&[("content-encoding", "BR"), ("content-encoding", "identity, Zstd")], vec![Brotli, Zstd]),
+        (&[("content-type", "application/x-gzip")], vec![GzipFile]),
+        (
+            &[("content-type", "Application/GZIP; charset=binary"), ("content-encoding", "none")],
+            vec![GzipFile],
+        ),
+        (&[("content-type", "application/x-gzip"), ("content-encoding", "gzip")], vec![Gzip]),
+        (&[("content-type", "application/xml")], vec![]),
+    ] {
+        assert_eq!(of(list), Ok(expected), "{list:?}");
+    }
+    for plain in
+        ["", "identity", "Identity, ", "UTF-8", "utf8", "none", "ISO-8859-1", "windows-1251", "binary"]
+    {
+        assert_eq!(of(&[("content-encoding", plain)]), Ok(vec![]), "{plain:?}");
+    }
+}
+
+#[test]
+fn a_coding_that_is_not_known_or_repeated_is_named() {
+    for (list, message) in [
+        ("compress", "the content coding compress is not supported"),
+        ("gzip, AWS-chunked", "the content coding aws-chunked is not supported"),
+        ("gzip;q=1", "the content coding gzip;q=1 is not supported"),
+        ("gzip, X-Gzip", "the content coding gzip is repeated"),
+    ] {
+        assert_eq!(codings(&head(&[("content-encoding", list)])).unwrap_err().to_string(), message);
     }
 }
 

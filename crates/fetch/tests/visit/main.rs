@@ -7,11 +7,13 @@ mod bodies;
 mod conditional;
 mod deadlines;
 mod guard;
+mod heads;
 mod hostile;
 mod origin;
 mod redirects;
 mod request_options;
 mod tls;
+mod tolerance;
 
 use std::time::Duration;
 

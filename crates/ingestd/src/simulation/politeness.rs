@@ -4,6 +4,7 @@
 //! only validators that were issued, no request before the time that the server asked for, and nothing else in the
 //! request.
 
+mod delays;
 mod scoring_server;
 mod server_profiles;
 
@@ -14,18 +15,19 @@ use daemon::Clock;
 use fetch::schedule::IntervalBounds;
 use news::Source;
 
+use delays::WireDelays;
 use scoring_server::{ScoringServer, Violation};
 use server_profiles::{ServerProfile, hours};
 
 use super::{MONDAY_MS, Servers, SimulatedDaemon, directory, simulate, source};
 
-fn sources() -> Vec<Source> {
-    server_profiles::all().iter().map(|profile| source(profile.name, &profile.url())).collect()
+fn sources(profiles: &[ServerProfile]) -> Vec<Source> {
+    profiles.iter().map(|profile| source(profile.name, &profile.url())).collect()
 }
 
 /// The same catalogue as another program would export it: another order, other names, the same feeds.
-fn imported_again() -> Vec<Source> {
-    let mut sources = sources();
+fn imported_again(profiles: &[ServerProfile]) -> Vec<Source> {
+    let mut sources = sources(profiles);
     sources.reverse();
     for source in sources.iter_mut().step_by(2) {
         source.name = format!("{} (imported)", source.name);
@@ -36,6 +38,7 @@ fn imported_again() -> Vec<Source> {
 /// Runs the daemon with each catalogue for so long, and stops it.
 async fn run_days(
     server: &Arc<ScoringServer>,
+    delays: &mut WireDelays,
     clock: &Clock,
     store: &std::path::Path,
     days: &[(Vec<Source>, Duration)],
@@ -51,32 +54,49 @@ async fn run_days(
         simulated.apply(catalogue.clone()).await;
         sleep(*length).await;
     }
+    delays.add(&simulated.reader, server.profiles(), MONDAY_MS);
     simulated.stop().await;
+}
+
+/// A week with three restarts and an import.
+fn week(profiles: Vec<ServerProfile>) -> (Arc<ScoringServer>, WireDelays) {
+    simulate(async {
+        let clock = Clock::from_tokio(MONDAY_MS);
+        let (sources, imported) = (sources(&profiles), imported_again(&profiles));
+        let server = Arc::new(ScoringServer::new(profiles, MONDAY_MS));
+        let mut delays = WireDelays::default();
+        let directory = directory();
+        let store = directory.path();
+        run_days(&server, &mut delays, &clock, store, &[(sources.clone(), hours(30))]).await;
+        sleep(Duration::from_secs(60)).await;
+        let days = [(sources, hours(24)), (imported.clone(), hours(24))];
+        run_days(&server, &mut delays, &clock, store, &days).await;
+        // Stopped from 06:01 to 09:01: many feeds become due meanwhile, some of them in hours that they skip.
+        sleep(hours(3)).await;
+        run_days(&server, &mut delays, &clock, store, &[(imported.clone(), hours(41))]).await;
+        // Stopped from 02:01 to 04:01.
+        sleep(hours(2)).await;
+        run_days(&server, &mut delays, &clock, store, &[(imported, hours(44))]).await;
+        assert!(clock.now_millis() >= MONDAY_MS + 7 * 86_400_000, "seven days");
+        let card = delays.card(server.profiles(), MONDAY_MS, clock.now_millis());
+        println!("{}\n{card}", server.card());
+        (server, delays)
+    })
 }
 
 #[test]
 fn seven_days_with_three_restarts_and_an_import_are_polite() {
-    let server = simulate(async {
-        let clock = Clock::from_tokio(MONDAY_MS);
-        let server = Arc::new(ScoringServer::new(server_profiles::all(), MONDAY_MS));
-        let directory = directory();
-        let store = directory.path();
-        run_days(&server, &clock, store, &[(sources(), hours(30))]).await;
-        sleep(Duration::from_secs(60)).await;
-        run_days(&server, &clock, store, &[(sources(), hours(24)), (imported_again(), hours(24))]).await;
-        // Stopped from 06:01 to 09:01: many feeds become due meanwhile, some of them in hours that they skip.
-        sleep(hours(3)).await;
-        run_days(&server, &clock, store, &[(imported_again(), hours(41))]).await;
-        // Stopped from 02:01 to 04:01.
-        sleep(hours(2)).await;
-        run_days(&server, &clock, store, &[(imported_again(), hours(44))]).await;
-        assert!(clock.now_millis() >= MONDAY_MS + 7 * 86_400_000, "seven days");
-        server
-    });
-    println!("{}", server.card());
+    let (server, _) = week(server_profiles::all());
     for profile in server_profiles::all() {
         check_activity(&server, &profile);
     }
+    let violations: Vec<_> = server.violations().into_iter().map(|(_, text)| text).collect();
+    assert!(violations.is_empty(), "{} violations:\n{}", violations.len(), violations.join("\n"));
+}
+
+#[test]
+fn a_week_of_bursts_is_polite() {
+    let (server, _) = week(server_profiles::bursts());
     let violations: Vec<_> = server.violations().into_iter().map(|(_, text)| text).collect();
     assert!(violations.is_empty(), "{} violations:\n{}", violations.len(), violations.join("\n"));
 }

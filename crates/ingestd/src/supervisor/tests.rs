@@ -9,6 +9,7 @@ use actix::Message;
 use daemon::{Clock, metrics::MetricsRegistry};
 use fetch::{Policy, Visitor, schedule::IntervalBounds};
 use news::{Catalogue, FeedUrl, Timestamp, VisitStatus};
+use sources::CredentialFiles;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
@@ -24,7 +25,6 @@ use crate::{
     visit::{
         context::ParseFn,
         crash_guard::{CRASHES_MAX, CrashGuard},
-        credentials::CredentialFiles,
         source_actor::tests::Die,
     },
 };

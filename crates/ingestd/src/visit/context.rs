@@ -9,9 +9,10 @@ use actix::Recipient;
 use daemon::Clock;
 use fetch::{Visitor, schedule::IntervalBounds};
 use news::{Epoch, Timestamp};
+use sources::CredentialFiles;
 use tokio::sync::{Semaphore, broadcast};
 
-use super::{crash_guard::CrashGuard, credentials::CredentialFiles, outage::OutageDetector};
+use super::{crash_guard::CrashGuard, outage::OutageDetector};
 use crate::{
     messages::RecordVisit, queue::limiter::HostLimiter, status::metrics::IngestMetrics,
     websub::messages::SourceVisited,

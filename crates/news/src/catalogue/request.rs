@@ -72,7 +72,7 @@ fn is_token(name: &str) -> bool {
     !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || special(b))
 }
 
-impl CatalogueReader {
+impl CatalogueReader<'_> {
     /// Reads a key, if it is one of [`KEYS`].
     pub(super) fn request_key(
         &mut self,

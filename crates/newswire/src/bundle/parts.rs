@@ -12,6 +12,7 @@ use control::{ControlClient, ControlError, ControlRequest, ControlSocket, paths}
 use daemon::config::{Config, Loaded};
 use news::Timestamp;
 use serde_json::{Map, Value, json};
+use sources::ListOnDisk;
 use tokio::{io::AsyncReadExt as _, process::Command, time::timeout};
 
 use super::archive::Archive;
@@ -82,16 +83,37 @@ pub(super) fn configuration(archive: &mut Archive, loaded: &anyhow::Result<Loade
     archive.add_json("sources.json", sources.map_err(Omission::Failed))
 }
 
-/// The list of sources as data, without its comments: those may contain anything.
+/// The list of sources as data, without its comments: those may contain anything. Included files are in `included`, by
+/// path.
 fn sources(list: &Path) -> Result<Value, String> {
-    let text = tail(list, LOG_BYTES_MAX + 1)?;
+    let mut main = as_data(list)?;
+    // A list with mistakes is shown without the files that it includes.
+    let parts = ListOnDisk::read(list).map(|list| list.parts).unwrap_or_default();
+    let included: Map<_, _> = parts
+        .iter()
+        .skip(1)
+        .map(|part| {
+            (part.path.display().to_string(), as_data(&part.path).map_or_else(Value::String, Value::Object))
+        })
+        .collect();
+    if !included.is_empty() {
+        main.insert("included".to_owned(), Value::Object(included));
+    }
+    Ok(Value::Object(main))
+}
+
+fn as_data(file: &Path) -> Result<Map<String, Value>, String> {
+    let text = tail(file, LOG_BYTES_MAX + 1)?;
     if text.len() as u64 > LOG_BYTES_MAX {
-        return Err(format!("{} is larger than {LOG_BYTES_MAX} bytes", list.display()));
+        return Err(format!("{} is larger than {LOG_BYTES_MAX} bytes", file.display()));
     }
     // `Display` of the error shows the line, which may contain a secret.
     let table = toml::from_str::<toml::Table>(&text)
-        .map_err(|error| format!("{} is not valid TOML: {}", list.display(), error.message()))?;
-    serde_json::to_value(table).map_err(|error| error.to_string())
+        .map_err(|error| format!("{} is not valid TOML: {}", file.display(), error.message()))?;
+    match serde_json::to_value(table).map_err(|error| error.to_string())? {
+        Value::Object(table) => Ok(table),
+        _ => Err(format!("{} is not a table", file.display())),
+    }
 }
 
 /// The output of the doctor, run as a separate process so that its end cannot affect the bundle.

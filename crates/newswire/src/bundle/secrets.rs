@@ -9,8 +9,9 @@ use std::{
 };
 
 use daemon::config::Loaded;
-use news::{Catalogue, CredentialFile, FeedUrl, Source, Timestamp};
+use news::{CredentialFile, FeedUrl, Source, Timestamp};
 use serde::Serialize;
+use sources::ListOnDisk;
 
 /// Largest file that is searched for secrets, in bytes.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -68,9 +69,11 @@ pub(super) fn collect(loaded: &Loaded) -> KnownSecrets {
             push_url_secrets(&url, &mut secrets.values);
         }
     }
-    let catalogue = read(&config.ingestd.sources).and_then(|text| Catalogue::parse(&text).ok());
-    for source in catalogue.iter().flat_map(|catalogue| &catalogue.sources) {
-        add_source(source, &config.ingestd.sources, &mut files, &mut secrets.values);
+    for part in ListOnDisk::read(&config.ingestd.sources).map(|list| list.parts).unwrap_or_default() {
+        for source in &part.catalogue.sources {
+            add_source(source, &config.ingestd.sources, &mut files, &mut secrets.values);
+        }
+        files.entry(part.path).or_insert_with(|| "include of ingestd.sources".to_owned());
     }
     secrets.files = files.into_iter().map(|(path, named_by)| describe(path, named_by)).collect();
     secrets

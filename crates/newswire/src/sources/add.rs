@@ -6,14 +6,9 @@ use clap::Args;
 use daemon::Exit;
 use fetch::Visitor;
 use news::{Catalogue, FeedUrl, Source, SourceId};
+use sources::opml::{self, KnownFeeds};
 
-use super::{
-    CommandContext,
-    file::ListFile,
-    now,
-    opml::{self, KnownFeeds},
-    orders,
-};
+use super::{CommandContext, file::ListFile, now, orders};
 use crate::{
     check,
     discover::discover,

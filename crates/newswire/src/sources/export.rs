@@ -5,8 +5,9 @@ use std::{collections::HashMap, fs, io::Write as _, os::unix::fs::OpenOptionsExt
 use anyhow::Context as _;
 use clap::Args;
 use daemon::Exit;
+use sources::opml;
 
-use super::{CommandContext, opml, show};
+use super::{CommandContext, show};
 use crate::{
     config::read_catalogue,
     out::{self, safe},

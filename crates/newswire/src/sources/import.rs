@@ -14,12 +14,12 @@ use daemon::Exit;
 use feed::opml::{BYTES_MAX, read_opml};
 use news::{Catalogue, Pause};
 use serde_json::{Value, json};
+use sources::opml::{ImportPlan, ImportedPause, PlannedSource, plan};
 
 use super::{
     CommandContext,
     file::ListFile,
     now,
-    opml::{ImportPlan, ImportedPause, PlannedSource, plan},
     orders::{self, ListReload},
 };
 use crate::out::{self, safe};

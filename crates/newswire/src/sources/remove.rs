@@ -4,13 +4,9 @@ use std::collections::HashSet;
 
 use clap::Args;
 use daemon::Exit;
-use news::Catalogue;
 
 use super::{CommandContext, file::ListFile, orders};
-use crate::{
-    config_file::UsageError,
-    out::{self, safe},
-};
+use crate::out::{self, safe};
 
 /// Arguments of `newswire sources remove`.
 #[derive(Debug, Args)]
@@ -34,17 +30,7 @@ pub(super) async fn run(context: &CommandContext, arguments: RemoveArgs) -> anyh
     if removed.is_disjoint(&listed) {
         return Ok(exit);
     }
-    let text = Catalogue::remove_from(&file.text, &removed)
-        .map_err(|complaints| UsageError(complaints.in_file(file.path().display()).to_string()))?;
-    let left: Vec<_> =
-        file.catalogue.sources.iter().filter(|source| !removed.contains(source.id.as_str())).collect();
-    let reread = Catalogue::parse(&text).unwrap_or_default();
-    anyhow::ensure!(
-        reread.sources.iter().eq(left),
-        "{} is written in a form that cannot be changed safely; remove the sources with an editor",
-        file.path().display()
-    );
-    file.replace(&text)?;
+    file.remove(&removed)?;
     for id in arguments.ids.iter().filter(|id| listed.contains(id.as_str())) {
         out::stdout_line(&format!("removed {id}"))?;
     }

@@ -92,6 +92,10 @@ impl ScoringServer {
         Self { profiles, born_ms, log: Mutex::default() }
     }
 
+    pub(super) fn profiles(&self) -> &[ServerProfile] {
+        &self.profiles
+    }
+
     fn log(&self) -> MutexGuard<'_, RequestLog> {
         self.log.lock().unwrap()
     }
@@ -107,11 +111,11 @@ impl ScoringServer {
     /// One line per feed.
     pub(super) fn card(&self) -> String {
         let log = self.log();
-        let mut card = format!("{:<18}{:>9}{:>15}  answers\n", "feed", "requests", "unconditional");
+        let mut card = format!("{:<26}{:>7}{:>15}  answers\n", "feed", "requests", "unconditional");
         for (name, record) in &log.feeds {
             let answers: Vec<_> = record.answers.iter().map(|(what, n)| format!("{what}: {n}")).collect();
             let (requests, unconditional) = (record.requests, record.unconditional);
-            writeln!(card, "{name:<18}{requests:>9}{unconditional:>15}  {}", answers.join(", ")).unwrap();
+            writeln!(card, "{name:<26}{requests:>7}{unconditional:>15}  {}", answers.join(", ")).unwrap();
         }
         let requests: u64 = log.feeds.values().map(|record| record.requests).sum();
         writeln!(card, "{requests} requests, {} violations", log.violations.len()).unwrap();

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+
 /// How a server answers.
 #[derive(Clone, Copy)]
 pub(super) struct ServerProfile {
@@ -11,6 +14,10 @@ pub(super) struct ServerProfile {
     pub(super) host: &'static str,
     /// How often something new is published.
     pub(super) news_every: Duration,
+    /// Only between these hours of the day; all day if both are 0.
+    pub(super) news_hours: (u64, u64),
+    /// Whether its items have dates.
+    pub(super) is_dated: bool,
     /// By the version of the document and the number of the request.
     pub(super) etag: Option<fn(u64, u64) -> String>,
     /// By the time of the newest item.
@@ -61,6 +68,8 @@ impl ServerProfile {
         name: "plain",
         host: "",
         news_every: Duration::from_secs(4 * 3600),
+        news_hours: (0, 0),
+        is_dated: true,
         etag: None,
         last_modified: None,
         full: Fresh::Silent,
@@ -109,6 +118,31 @@ pub(super) fn date(ms: i64) -> DateTime<Utc> {
 /// All profiles.
 pub(super) fn all() -> Vec<ServerProfile> {
     [caching(), trouble(), schedules_and_redirects()].concat()
+}
+
+/// Feeds that publish often, and ask to be visited rarely.
+pub(super) fn bursts() -> Vec<ServerProfile> {
+    let burst = ServerProfile { news_every: Duration::from_secs(600), ..ServerProfile::TAGGED };
+    let fresh = Fresh::MaxAge(86_400);
+    let weekly = "<sy:updatePeriod>weekly</sy:updatePeriod>";
+    let always = "<ttl>always</ttl><sy:updatePeriod>always</sy:updatePeriod>";
+    vec![
+        ServerProfile { name: "burst-max-age", full: fresh, same: fresh, ..burst },
+        ServerProfile { name: "burst-bare-304", full: fresh, ..burst },
+        ServerProfile { name: "burst-ttl-3600", hint: ("<ttl>3600</ttl>", hours(1)), ..burst },
+        ServerProfile { name: "burst-weekly", hint: (weekly, hours(24)), ..burst },
+        ServerProfile { name: "burst-always", hint: (always, Duration::ZERO), ..burst },
+        ServerProfile { name: "burst-undated", full: fresh, same: fresh, is_dated: false, ..burst },
+        ServerProfile { name: "mornings", full: fresh, same: fresh, news_hours: (6, 10), ..burst },
+        ServerProfile {
+            name: "every-40-min",
+            full: fresh,
+            same: fresh,
+            news_every: Duration::from_secs(2400),
+            ..burst
+        },
+        ServerProfile { name: "hourly", full: fresh, same: fresh, news_every: hours(1), ..burst },
+    ]
 }
 
 /// Validators and freshness.
@@ -279,13 +313,34 @@ impl ServerProfile {
         }
     }
 
+    /// Milliseconds between two items, and the items of a day, if it publishes at some hours only.
+    fn daily(&self) -> Option<(u64, u64, u64)> {
+        let (from, until) = self.news_hours;
+        let every_ms = u64::try_from(self.news_every.as_millis()).unwrap();
+        (until > from).then(|| (from * HOUR_MS, every_ms, (until - from) * HOUR_MS / every_ms))
+    }
+
     /// Which version of the document is current.
     pub(super) fn version(&self, now_ms: i64) -> u64 {
-        now_ms.unsigned_abs() / u64::try_from(self.news_every.as_millis()).unwrap()
+        let now_ms = now_ms.unsigned_abs();
+        let Some((from_ms, every_ms, items)) = self.daily() else {
+            return now_ms / u64::try_from(self.news_every.as_millis()).unwrap();
+        };
+        let published = match (now_ms % DAY_MS).checked_sub(from_ms) {
+            Some(since_ms) => (since_ms / every_ms + 1).min(items),
+            None => 0,
+        };
+        now_ms / DAY_MS * items + published - 1
     }
 
     pub(super) fn born_ms(&self, version: u64) -> i64 {
-        i64::try_from(version * u64::try_from(self.news_every.as_millis()).unwrap()).unwrap()
+        let born_ms = match self.daily() {
+            Some((from_ms, every_ms, items)) => {
+                version / items * DAY_MS + from_ms + version % items * every_ms
+            }
+            None => version * u64::try_from(self.news_every.as_millis()).unwrap(),
+        };
+        i64::try_from(born_ms).unwrap()
     }
 
     pub(super) fn document(&self, now_ms: i64) -> String {
@@ -302,7 +357,8 @@ impl ServerProfile {
             .rev()
             .map(|version| {
                 let born = http_date(self.born_ms(version));
-                format!("<item><title>Item {version}</title><guid>{version}</guid><pubDate>{born}</pubDate></item>")
+                let date = if self.is_dated { format!("<pubDate>{born}</pubDate>") } else { String::new() };
+                format!("<item><title>Item {version}</title><guid>{version}</guid>{date}</item>")
             })
             .collect();
         format!(

@@ -18,7 +18,7 @@ const AUTHORITIES_BYTES_MAX: u64 = 512 * 1024;
 
 /// Where the files are.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct CredentialFiles {
+pub struct CredentialFiles {
     /// `$CREDENTIALS_DIRECTORY`.
     credentials: Option<PathBuf>,
     /// The directory of the catalogue.
@@ -27,13 +27,15 @@ pub(crate) struct CredentialFiles {
 
 impl CredentialFiles {
     /// `credentials` is `$CREDENTIALS_DIRECTORY`.
-    pub(crate) fn new(catalogue: &Path, credentials: Option<PathBuf>) -> Self {
+    #[must_use]
+    pub fn new(catalogue: &Path, credentials: Option<PathBuf>) -> Self {
         let base_dir = catalogue.parent().unwrap_or(Path::new("")).to_owned();
         Self { credentials: credentials.filter(|path| !path.as_os_str().is_empty()), base_dir }
     }
 
     /// The path of a file as the catalogue names it.
-    pub(crate) fn resolve(&self, path: &Path) -> PathBuf {
+    #[must_use]
+    pub fn resolve(&self, path: &Path) -> PathBuf {
         let is_bare = path.components().count() == 1 && path.is_relative();
         match &self.credentials {
             Some(directory) if is_bare => directory.join(path),
@@ -45,7 +47,7 @@ impl CredentialFiles {
     ///
     /// # Errors
     /// `bad-url` if a credential, `tls` if the certificate authorities cannot be read.
-    pub(crate) async fn request_options(&self, access: &Access) -> Result<Option<RequestOptions>, Failure> {
+    pub async fn request_options(&self, access: &Access) -> Result<Option<RequestOptions>, Failure> {
         if *access == Access::default() {
             return Ok(None);
         }

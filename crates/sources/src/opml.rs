@@ -26,39 +26,49 @@ const SECRET_BYTES_MIN: usize = 20;
 
 /// What an import would do, given the existing sources.
 #[derive(Debug, Default)]
-pub(super) struct ImportPlan {
-    pub(super) added: Vec<PlannedSource>,
+pub struct ImportPlan {
+    /// The feeds to add, in the order of the list.
+    pub added: Vec<PlannedSource>,
     /// Line, and the id of the existing source with this feed.
-    pub(super) known: Vec<(usize, SourceId)>,
-    pub(super) refused: Vec<RefusedOutline>,
+    pub known: Vec<(usize, SourceId)>,
+    /// What cannot be imported, by line.
+    pub refused: Vec<RefusedOutline>,
 }
 
 /// A source to add.
 #[derive(Debug)]
-pub(super) struct PlannedSource {
-    pub(super) line: usize,
-    pub(super) source: Source,
+pub struct PlannedSource {
+    /// Its line, from 1.
+    pub line: usize,
+    /// The source, with an unused id.
+    pub source: Source,
     /// The pause to set once it is added.
-    pub(super) paused: Option<ImportedPause>,
+    pub paused: Option<ImportedPause>,
 }
 
 /// A pause in the OPML.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct ImportedPause {
-    pub(super) until: Option<Timestamp>,
-    pub(super) reason: Option<String>,
+pub struct ImportedPause {
+    /// When it ends by itself; `None` if only an order ends it.
+    pub until: Option<Timestamp>,
+    /// The reason that the operator gave.
+    pub reason: Option<String>,
 }
 
 /// A line that is not imported.
 #[derive(Debug)]
-pub(super) struct RefusedOutline {
-    pub(super) line: usize,
-    pub(super) name: Option<String>,
-    pub(super) reason: String,
+pub struct RefusedOutline {
+    /// Its line, from 1.
+    pub line: usize,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// Why not, in one sentence.
+    pub reason: String,
 }
 
 /// Plans an import; `category` overrides the categories of the list.
-pub(super) fn plan(opml: &Opml, catalogue: &Catalogue, category: Option<&str>) -> ImportPlan {
+#[must_use]
+pub fn plan(opml: &Opml, catalogue: &Catalogue, category: Option<&str>) -> ImportPlan {
     let mut planner = Planner { prefix: prefix(&opml.root), category, known: KnownFeeds::new(catalogue) };
     let mut plan = ImportPlan::default();
     for (line, reason) in &opml.faults {
@@ -78,7 +88,8 @@ fn prefix(root: &Attributes) -> String {
 }
 
 /// The feeds and ids in use.
-pub(super) struct KnownFeeds {
+#[derive(Debug)]
+pub struct KnownFeeds {
     feeds: HashMap<String, SourceId>,
     ids: HashSet<SourceId>,
     /// The next number to try for an id in use; a hostile list would make us count from 2 each time.
@@ -86,18 +97,23 @@ pub(super) struct KnownFeeds {
 }
 
 impl KnownFeeds {
-    pub(super) fn new(catalogue: &Catalogue) -> Self {
+    /// Those of a catalogue.
+    #[must_use]
+    pub fn new(catalogue: &Catalogue) -> Self {
         let feeds = catalogue.sources.iter().map(|s| (canonical(&s.url), s.id.clone())).collect();
         let ids = catalogue.sources.iter().map(|s| s.id.clone()).collect();
         Self { feeds, ids, next: HashMap::new() }
     }
 
     /// The source with this feed.
-    pub(super) fn feed(&self, url: &FeedUrl) -> Option<&SourceId> {
+    #[must_use]
+    pub fn feed(&self, url: &FeedUrl) -> Option<&SourceId> {
         self.feeds.get(&canonical(url))
     }
 
-    pub(super) fn has_id(&self, id: &SourceId) -> bool {
+    /// Whether a source has this id.
+    #[must_use]
+    pub fn has_id(&self, id: &SourceId) -> bool {
         self.ids.contains(id)
     }
 
@@ -107,7 +123,7 @@ impl KnownFeeds {
     }
 
     /// An unused id, made from the name, else from the host. Deterministic for the same list and catalogue.
-    pub(super) fn free_id(&mut self, wanted: Option<&str>, name: Option<&str>, url: &FeedUrl) -> SourceId {
+    pub fn free_id(&mut self, wanted: Option<&str>, name: Option<&str>, url: &FeedUrl) -> SourceId {
         let host = url.host().trim_start_matches("www.");
         let slugs = [name, Some(host)].into_iter().flatten().map(slug);
         let base = wanted.filter(|id| SourceId::try_new(id).is_ok()).map(str::to_owned);
@@ -158,7 +174,8 @@ fn word(text: &str) -> Option<String> {
 }
 
 /// A name that the catalogue accepts: one line, not too long.
-pub(super) fn name(text: &str) -> Option<String> {
+#[must_use]
+pub fn name(text: &str) -> Option<String> {
     let line = text.replace(char::is_control, " ");
     let line = line.trim();
     let name = line[..line.floor_char_boundary(Catalogue::TEXT_BYTES_MAX)].trim_end();
@@ -166,7 +183,8 @@ pub(super) fn name(text: &str) -> Option<String> {
 }
 
 /// A language tag that the catalogue accepts: `EN-us` becomes `en-us`; `English` is `None`.
-pub(super) fn language(text: &str) -> Option<String> {
+#[must_use]
+pub fn language(text: &str) -> Option<String> {
     let text = text.trim().replace('_', "-");
     let (first, rest) = text.split_at(text.find('-').unwrap_or(text.len()));
     let first = first.to_ascii_lowercase();
@@ -178,7 +196,8 @@ pub(super) fn language(text: &str) -> Option<String> {
 }
 
 /// The first complaint of the catalogue about a source.
-pub(super) fn complaint(source: &Source) -> Option<String> {
+#[must_use]
+pub fn complaint(source: &Source) -> Option<String> {
     let read = Catalogue::parse(&Catalogue { sources: vec![source.clone()] }.to_toml());
     let first = read.err()?.into_iter().next()?;
     Some(Complaint { line: None, ..first }.to_string())
@@ -278,7 +297,8 @@ fn distinct(words: impl Iterator<Item = String>) -> Vec<String> {
 }
 
 /// The catalogue as OPML, and the ids of the sources whose URL was written without its secrets.
-pub(super) fn write(
+#[must_use]
+pub fn write(
     catalogue: &Catalogue,
     pauses: &HashMap<SourceId, Pause>,
     with_secrets: bool,

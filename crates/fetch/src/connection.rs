@@ -1,0 +1,393 @@
+//! A connection for one exchange: TCP to a checked address, through a proxy if there is one, TLS if the scheme is https, and
+//! HTTP/1.1 on it.
+
+use std::{
+    convert::Infallible,
+    error::Error,
+    future::{Ready, poll_fn, ready},
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    vec,
+};
+
+use http::{
+    HeaderMap, HeaderValue, Request, Response, Uri,
+    header::{ACCEPT, ACCEPT_ENCODING, CONNECTION, HOST, PROXY_AUTHORIZATION, USER_AGENT},
+};
+use hyper::{
+    body::{Body, Bytes, Frame, Incoming, SizeHint},
+    client::conn::http1::{self, SendRequest},
+};
+use hyper_util::{
+    client::legacy::connect::{HttpConnector, dns::Name, proxy::Tunnel},
+    rt::TokioIo,
+};
+use news::FeedUrl;
+use rustls::{
+    ClientConfig,
+    pki_types::{IpAddr, ServerName},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    task::JoinHandle,
+    time::Instant,
+};
+use tokio_rustls::TlsConnector;
+use tower_service::Service;
+
+use crate::{
+    BadPolicy, Policy,
+    limits::Deadline,
+    tls,
+    userinfo::{basic_of, without_credentials},
+};
+
+/// Accepted media types, best first. `*/*` because some servers refuse a list that does not name their type.
+const ACCEPTED: &str = "application/atom+xml, application/rss+xml, application/feed+json, application/rdf+xml;q=0.9, \
+     application/xml;q=0.8, text/xml;q=0.8, application/json;q=0.7, */*;q=0.1";
+
+/// Maximum number of headers of a response.
+const HEADERS_MAX: usize = 256;
+/// Longest head of a response in bytes, and largest buffer of a connection.
+const HEAD_BYTES_MAX: usize = 256 * 1024;
+/// Maximum number of bytes of all interim responses (1xx) before the response.
+const INTERIM_BYTES_MAX: usize = 64 * 1024;
+
+/// The headers of every request.
+///
+/// # Errors
+/// [`BadPolicy::UserAgent`] if it is not a valid header value.
+pub(crate) fn headers(policy: &Policy) -> Result<HeaderMap, BadPolicy> {
+    let agent = HeaderValue::from_str(&policy.user_agent).ok().filter(|agent| agent.to_str().is_ok());
+    let agent = agent.ok_or_else(|| BadPolicy::UserAgent(policy.user_agent.clone()))?;
+    Ok(HeaderMap::from_iter([
+        (USER_AGENT, agent),
+        (ACCEPT, HeaderValue::from_static(ACCEPTED)),
+        (ACCEPT_ENCODING, HeaderValue::from_static("zstd,gzip,deflate,br")),
+        (CONNECTION, HeaderValue::from_static("close")),
+    ]))
+}
+
+/// Any error of a connection or a body.
+pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A connection, or a layer on top of one.
+trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for T {}
+type BoxStream = Box<dyn ByteStream>;
+
+/// The options that need their own client.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct ConnectionProfile {
+    pub(crate) proxy: Option<FeedUrl>,
+    pub(crate) authorities_pem: Option<String>,
+}
+
+/// Makes the connections of all visits with one profile. Clones share everything.
+#[derive(Clone)]
+pub(crate) struct HttpClient(Arc<ClientSettings>);
+
+struct ClientSettings {
+    /// Headers of every request.
+    headers: HeaderMap,
+    tls: Arc<ClientConfig>,
+    proxy: Option<ProxyRoute>,
+}
+
+/// A proxy, as its connections need it.
+struct ProxyRoute {
+    address: Uri,
+    authorization: Option<HeaderValue>,
+}
+
+impl ProxyRoute {
+    fn new(proxy: &FeedUrl) -> Result<Self, BadPolicy> {
+        let url = proxy.secret();
+        let authorization = basic_of(url);
+        let address = without_credentials(url);
+        Ok(Self { address: address.as_str().parse().map_err(BadPolicy::Proxy)?, authorization })
+    }
+}
+
+/// When the parts of a connection were begun and done.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct ExchangeTimes {
+    /// TLS began.
+    pub(crate) handshake: Option<Instant>,
+    /// The connection was established, TLS included.
+    pub(crate) connected: Option<Instant>,
+}
+
+impl HttpClient {
+    /// A client for this policy and profile.
+    ///
+    /// # Errors
+    /// [`BadPolicy`] if no visit can succeed with them.
+    pub(crate) fn try_new(policy: &Policy, profile: &ConnectionProfile) -> Result<Self, BadPolicy> {
+        let headers = headers(policy)?;
+        let tls = Arc::new(tls::client_config(policy, profile.authorities_pem.as_deref())?);
+        let proxy = profile.proxy.as_ref().map(ProxyRoute::new).transpose()?;
+        Ok(Self(Arc::new(ClientSettings { headers, tls, proxy })))
+    }
+
+    /// Connects to one of these addresses, which are those of the proxy if there is one. `to` is the address of the request.
+    ///
+    /// # Errors
+    /// Whatever went wrong; nothing of the request was sent.
+    pub(crate) async fn connect(
+        &self,
+        to: &Uri,
+        addresses: Vec<SocketAddr>,
+        deadline: Deadline,
+        times: &mut ExchangeTimes,
+    ) -> Result<Connection, BoxError> {
+        let tcp = tcp(addresses, deadline).await?;
+        let remote = tcp.peer_addr()?;
+        let stream = match &self.0.proxy {
+            Some(proxy) => self.through(proxy, Box::new(tcp), to).await?,
+            None => Box::new(tcp),
+        };
+        let stream = if is_https(to) {
+            times.handshake = Some(Instant::now());
+            self.handshake(to, stream).await?
+        } else {
+            stream
+        };
+        let interim = Arc::<InterimMeter>::default();
+        let stream = MeteredStream { stream, meter: Arc::clone(&interim) };
+        let (sender, connection) = http().handshake(TokioIo::new(stream)).await?;
+        let task = ConnectionTask(tokio::spawn(connection));
+        times.connected = Some(Instant::now());
+        Ok(Connection { sender, task, remote, interim })
+    }
+
+    /// A request as it is sent over a connection of this client: `Host` first, then the headers of every request, which
+    /// those of `request` replace.
+    pub(crate) fn outgoing<B>(&self, request: Request<B>) -> Request<B> {
+        let (mut parts, body) = request.into_parts();
+        let host = parts.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+        let mut headers = HeaderMap::from_iter(host.map(|host| (HOST, host)));
+        headers.extend(self.0.headers.clone());
+        headers.extend(parts.headers);
+        match &self.0.proxy {
+            Some(proxy) if !is_https(&parts.uri) => {
+                headers.extend(proxy.authorization.clone().map(|value| (PROXY_AUTHORIZATION, value)));
+            }
+            _ => {
+                let path = parts.uri.path_and_query().cloned();
+                parts.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+            }
+        }
+        parts.headers = headers;
+        Request::from_parts(parts, body)
+    }
+
+    /// The connection to a host through the connection to a proxy. A request without TLS is sent to the proxy itself.
+    async fn through(&self, proxy: &ProxyRoute, stream: BoxStream, to: &Uri) -> Result<BoxStream, BoxError> {
+        if !is_https(to) {
+            return Ok(stream);
+        }
+        let mut headers = HeaderMap::new();
+        headers.extend(self.0.headers.get(USER_AGENT).cloned().map(|value| (USER_AGENT, value)));
+        headers.extend(proxy.authorization.clone().map(|value| (PROXY_AUTHORIZATION, value)));
+        let mut tunnel = Tunnel::new(proxy.address.clone(), Connected(Some(stream))).with_headers(headers);
+        Ok(Box::new(tunnel.call(to.clone()).await?.into_inner()))
+    }
+
+    async fn handshake(&self, to: &Uri, stream: BoxStream) -> Result<BoxStream, BoxError> {
+        let host = to.host().unwrap_or_default();
+        let name = match host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>() {
+            Ok(ip) => ServerName::IpAddress(IpAddr::from(ip)),
+            Err(_) => ServerName::try_from(host.to_owned())?,
+        };
+        Ok(Box::new(TlsConnector::from(Arc::clone(&self.0.tls)).connect(name, stream).await?))
+    }
+}
+
+fn is_https(uri: &Uri) -> bool {
+    uri.scheme_str() == Some("https")
+}
+
+/// Connects to the first of these addresses that answers, as RFC 8305 says.
+async fn tcp(addresses: Vec<SocketAddr>, deadline: Deadline) -> Result<TcpStream, BoxError> {
+    let mut connector = HttpConnector::new_with_resolver(CheckedAddresses(addresses));
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(deadline.at.saturating_duration_since(Instant::now())));
+    poll_fn(|cx| connector.poll_ready(cx)).await?;
+    // Not the host: the connector looks up what it is given, and connects to whatever comes back, ports included.
+    Ok(connector.call(Uri::from_static("http://checked")).await?.into_inner())
+}
+
+/// Resolves everything to the addresses that were checked.
+#[derive(Clone)]
+struct CheckedAddresses(Vec<SocketAddr>);
+
+impl Service<Name> for CheckedAddresses {
+    type Response = vec::IntoIter<SocketAddr>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Name) -> Self::Future {
+        ready(Ok(self.0.clone().into_iter()))
+    }
+}
+
+/// A connection to a proxy, as a connector that returns it.
+struct Connected(Option<BoxStream>);
+
+impl Service<Uri> for Connected {
+    type Response = TokioIo<BoxStream>;
+    type Error = io::Error;
+    type Future = Ready<io::Result<Self::Response>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let stream = self.0.take().map(TokioIo::new);
+        ready(stream.ok_or_else(|| io::Error::other("the connection to the proxy is in use")))
+    }
+}
+
+/// A connection that nothing was sent over yet.
+pub(crate) struct Connection {
+    sender: SendRequest<reqwest::Body>,
+    task: ConnectionTask,
+    remote: SocketAddr,
+    interim: Arc<InterimMeter>,
+}
+
+impl Connection {
+    /// The address that it leads to: that of the host, or of the proxy.
+    pub(crate) fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// Sends a request, and waits for the head of the response. The connection is closed when its body is dropped.
+    ///
+    /// # Errors
+    /// Any error of the connection before the head of the response was complete.
+    pub(crate) async fn exchange(
+        mut self,
+        mut request: Request<reqwest::Body>,
+    ) -> hyper::Result<Response<ConnectedBody>> {
+        let interim = self.interim;
+        hyper::ext::on_informational(&mut request, move |_| interim.note());
+        let response = self.sender.send_request(request).await?;
+        Ok(response.map(|body| ConnectedBody { body, _task: self.task }))
+    }
+}
+
+/// What hyper reads as the head of a response. Servers send heads that RFC 9112 does not allow, and browsers read them.
+fn http() -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true)
+        .ignore_invalid_headers_in_responses(true);
+    http
+}
+
+/// How much was read so far, and how much of it when the last interim response (1xx) was complete. hyper reads and forgets
+/// any number of them.
+#[derive(Default)]
+struct InterimMeter {
+    read: AtomicUsize,
+    interim: AtomicUsize,
+}
+
+impl InterimMeter {
+    /// Notes that an interim response is complete.
+    fn note(&self) {
+        self.interim.store(self.read.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+/// There were more than [`INTERIM_BYTES_MAX`] of interim responses.
+#[derive(Debug, thiserror::Error)]
+#[error("more than {INTERIM_BYTES_MAX} bytes of interim responses (1xx) and no answer")]
+pub(crate) struct EndlessInterim;
+
+/// A connection from which nothing more is read after too many interim responses.
+struct MeteredStream {
+    stream: BoxStream,
+    meter: Arc<InterimMeter>,
+}
+
+impl AsyncRead for MeteredStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.meter.interim.load(Ordering::Relaxed) > INTERIM_BYTES_MAX {
+            return Poll::Ready(Err(io::Error::other(EndlessInterim)));
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.meter.read.fetch_add(buffer.filled().len() - before, Ordering::Relaxed);
+        read
+    }
+}
+
+impl AsyncWrite for MeteredStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// The body of a response, and the connection that it comes over.
+pub(crate) struct ConnectedBody {
+    body: Incoming,
+    _task: ConnectionTask,
+}
+
+impl Body for ConnectedBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The task that reads and writes for a connection. It ends when this is dropped.
+struct ConnectionTask(JoinHandle<hyper::Result<()>>);
+
+impl Drop for ConnectionTask {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
