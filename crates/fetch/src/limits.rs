@@ -77,6 +77,11 @@ impl TimeLimits {
         Self { connect, first_byte, total }
     }
 
+    /// The visit has waited for others, which does not count.
+    pub(crate) fn extend(&mut self, waited: Duration) {
+        self.total.at += waited;
+    }
+
     /// When a connection that is begun now must be established.
     pub(crate) fn connect(&self) -> Deadline {
         Deadline::after(Instant::now(), self.connect).or_earlier(self.total)

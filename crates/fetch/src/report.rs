@@ -34,6 +34,8 @@ pub struct FetchReport {
     pub remote: Option<SocketAddr>,
     /// Bytes of the body after decoding, also of a refused one.
     pub body_bytes: u64,
+    /// The visit was throttled by a [`crate::HopGate`], before its last redirect was followed: the reason.
+    pub held: Option<String>,
 }
 
 /// The result of a visit.
@@ -143,7 +145,7 @@ pub struct Timings {
     pub first_byte: Duration,
     /// From the head to the last byte of the body.
     pub body: Duration,
-    /// From the first lookup to the last byte.
+    /// From the first lookup to the last byte, without the time that redirects waited for their hosts.
     pub total: Duration,
 }
 
@@ -205,6 +207,7 @@ impl FetchReport {
             retry_after: None,
             remote: None,
             body_bytes: 0,
+            held: None,
         }
     }
 }

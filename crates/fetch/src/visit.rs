@@ -21,7 +21,8 @@ use url::{Host, Url};
 
 use crate::{
     BadPolicy, ByteBudget, Failure, FailureClass, FetchReport, FetchResult, Freshness, Full, HeaderLinks,
-    HttpTransport, Policy, RedirectHop, RequestOptions, Resolver, SystemResolver, Timings, body,
+    HeldHop, HopGate, HttpTransport, Policy, RedirectHop, RequestOptions, Resolver, SystemResolver, Timings,
+    body,
     budget::BodyRoom,
     clients::ClientCache,
     connection::{ExchangeTimes, HttpClient},
@@ -63,6 +64,8 @@ pub struct VisitRequest<'a> {
     pub now: Timestamp,
     /// What the body asks for room. `None`: it may grow to its limit.
     pub budget: Option<&'a dyn ByteBudget>,
+    /// Admits the requests after the first. `None`: they are sent at once.
+    pub gate: Option<&'a dyn HopGate>,
 }
 
 impl<'a> VisitRequest<'a> {
@@ -81,6 +84,7 @@ impl<'a> VisitRequest<'a> {
             scope: AddressScope::Configured(url),
             now,
             budget: None,
+            gate: None,
         }
     }
 
@@ -109,6 +113,10 @@ struct Route {
 struct VisitProgress<'a> {
     now: Timestamp,
     started: Instant,
+    /// For the admission of redirects.
+    waited: Duration,
+    /// Why the last redirect was not followed.
+    held: Option<String>,
     limits: TimeLimits,
     guard: AddressGuard<'a>,
     is_conditional: bool,
@@ -162,12 +170,15 @@ impl Visitor {
         self.clients.evicted()
     }
 
-    /// Makes one visit. It ends within its time limit, whatever the server does.
+    /// Makes one visit. It ends within its time limit and the time that its redirects wait for admission, whatever the
+    /// server does.
     pub async fn visit(&self, request: &VisitRequest<'_>) -> FetchReport {
         let started = Instant::now();
         let mut progress = VisitProgress {
             now: request.now,
             started,
+            waited: Duration::ZERO,
+            held: None,
             limits: TimeLimits::new(&self.policy, request.timeout, request.timeout_first_byte),
             guard: AddressGuard::new(request.scope, self.proxy(request.options).is_some()),
             is_conditional: !validators(request).is_empty(),
@@ -216,6 +227,9 @@ impl Visitor {
             let outgoing = build_request(request, &at, progress);
             let response = self.send(&route, outgoing, progress).await?;
             progress.record_response(&response, &at);
+            if let Some(gate) = request.gate {
+                gate.answered(&at, response.status().as_u16(), progress.retry_after);
+            }
             let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
             if !is_redirect {
                 return self.finish(request, &at, response, progress).await;
@@ -233,6 +247,11 @@ impl Visitor {
             seen.push(target);
             progress.hops.push(RedirectHop { code: response.status().as_u16(), from: at, to: to.clone() });
             at = to;
+            // The server must not be kept waiting meanwhile.
+            drop(response);
+            if !progress.enter(request.gate, &at).await {
+                return Ok(FetchResult::Throttled);
+            }
         }
     }
 
@@ -400,6 +419,22 @@ impl Visitor {
 }
 
 impl VisitProgress<'_> {
+    /// Waits until the next address may be requested; `false` if it may not.
+    async fn enter(&mut self, gate: Option<&dyn HopGate>, at: &FeedUrl) -> bool {
+        let Some(gate) = gate else { return true };
+        let began = Instant::now();
+        let entered = gate.enter(at).await;
+        let waited = began.elapsed();
+        self.waited += waited;
+        self.limits.extend(waited);
+        if let Err(HeldHop { why, wait }) = entered {
+            self.retry_after = wait;
+            self.held = Some(why);
+            return false;
+        }
+        true
+    }
+
     /// Adds the parts of an exchange to the timings.
     fn book(&mut self, looked_up: Instant, times: ExchangeTimes, ended: Instant) {
         let connected = times.connected.unwrap_or(ended);
@@ -430,13 +465,14 @@ impl VisitProgress<'_> {
             code: self.code,
             is_conditional: self.is_conditional,
             hops: self.hops,
-            timings: Timings { total: self.started.elapsed(), ..self.timings },
+            timings: Timings { total: self.started.elapsed().saturating_sub(self.waited), ..self.timings },
             headers: self.headers,
             links: self.links,
             cache,
             retry_after: self.retry_after,
             remote: self.remote,
             body_bytes: self.body_bytes,
+            held: self.held,
         }
     }
 }

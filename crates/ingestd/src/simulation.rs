@@ -6,6 +6,7 @@
 
 mod hostile;
 mod hour;
+mod pacing;
 mod politeness;
 
 use std::{
@@ -19,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor as _, Addr};
+use actix::{Actor, Addr, Context, Handler, ResponseFuture};
 use daemon::{Clock, metrics::MetricsRegistry};
 use fetch::{Exchange, HttpTransport, Lookup, Policy, Resolver, Visitor, schedule::IntervalBounds};
 use news::{Catalogue, FeedUrl, Source, SourceId};
@@ -30,7 +31,7 @@ use tokio::{
 };
 
 use crate::{
-    messages::{ApplyCatalogue, CatalogueDiff, Stop},
+    messages::{ApplyCatalogue, CatalogueDiff, LogClosed, RecordVisit, Stop},
     queue::limiter::{HostLimiter, VisitLimits},
     recorder::{Recorder, WriterLoop, WriterThread},
     status::{metrics::IngestMetrics, registry::SourceRegistry},
@@ -174,6 +175,7 @@ impl SimulatedDaemon {
         let (recorder, thread) = Recorder::start(writer_loop, || panic!("the log failed")).unwrap();
         let recorder = recorder.start();
         let hold = Arc::new(Hold::default());
+        let holding = HoldingRecorder { recorder: recorder.clone(), hold: Arc::clone(&hold) }.start();
         let network = Network { servers, clock: clock.clone(), hold: Arc::clone(&hold) };
         let visitor = Visitor::with_resolver(Policy::default(), Arc::new(AnyName)).unwrap();
         let (notices, received) = broadcast::channel(4096);
@@ -187,7 +189,7 @@ impl SimulatedDaemon {
             parse: feed::read,
             crash_guard: CrashGuard::open(path).unwrap(),
             outage: RefCell::default(),
-            recorder: recorder.clone().recipient(),
+            recorder: holding.recipient(),
             websub: None,
             notices,
             interval_bounds: Cell::new(interval_bounds),
@@ -230,6 +232,26 @@ impl SimulatedDaemon {
         tokio::task::spawn_blocking(move || self.thread.join()).await.unwrap().unwrap();
         self.hold.release();
         self.listener.abort();
+    }
+}
+
+/// Holds the clock before it passes a visit on to the recorder: one that ended at a redirect is held from here on.
+struct HoldingRecorder {
+    recorder: Addr<Recorder>,
+    hold: Arc<Hold>,
+}
+
+impl Actor for HoldingRecorder {
+    type Context = Context<Self>;
+}
+
+impl Handler<RecordVisit> for HoldingRecorder {
+    type Result = ResponseFuture<Result<store::AppendedVisit, LogClosed>>;
+
+    fn handle(&mut self, visit: RecordVisit, _: &mut Self::Context) -> Self::Result {
+        self.hold.begin(visit.visit.source.id.as_str());
+        let recorded = self.recorder.send(visit);
+        Box::pin(async move { recorded.await.unwrap_or(Err(LogClosed)) })
     }
 }
 

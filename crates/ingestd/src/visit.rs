@@ -4,6 +4,8 @@
 pub(crate) mod source_actor;
 // One visit, in order: permit, fetch, parse, outcome, record.
 mod run_visit;
+// The admission of its redirects.
+pub(crate) mod hops;
 // What visits share.
 pub(crate) mod context;
 // Which validators are sent.

@@ -151,7 +151,8 @@ table! {
         /// how often the feed publishes decides.
         interval_max: Duration = "24h", ValueKind::Duration(MS.saturating_mul(100), YEAR), LIVE;
         /// Minimum interval between two requests to one host. A host is a registrable domain, such as example.org with all its
-        /// subdomains. A 429 response widens the spacing, and its Retry-After applies to all feeds of the host.
+        /// subdomains. Redirects wait for it as visits do. A 429 response widens the spacing, and its Retry-After applies to all
+        /// requests to the host.
         host_spacing: Duration = "1s", ValueKind::Duration(Duration::ZERO, HOUR), LIVE;
         /// Maximum number of simultaneous requests to one host; further visits wait.
         host_in_flight: usize = "2", ValueKind::Integer(1, 1_024), LIVE;

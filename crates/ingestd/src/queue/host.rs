@@ -34,6 +34,16 @@ impl Host {
         }
     }
 
+    /// The public host with this [`Host::name`].
+    pub(crate) fn public(name: &str) -> Self {
+        Self { name: name.into(), is_public: true }
+    }
+
+    /// Its registrable domain or address; for a private host with the port.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     fn of_name(name: &str, port: u16) -> Self {
         match psl::domain_str(name).filter(|_| has_known_suffix(name)) {
             Some(domain) => Self { name: domain.into(), is_public: true },

@@ -23,7 +23,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-pub(crate) use super::scheduler::{Priority, VisitLimits};
+#[cfg(test)]
+pub(crate) use super::scheduler::PREEMPT_AFTER;
+pub(crate) use super::scheduler::{PAUSE_WAIT_MAX, Priority, VisitLimits};
 use super::{
     host::Host,
     memory::{MemoryBudget, MemoryPart, MemoryShare},
@@ -39,6 +41,8 @@ pub(crate) enum HostFeedback {
     Served,
     /// 429, with its `Retry-After` if there was one.
     TooManyRequests(Option<Duration>),
+    /// 503 with this `Retry-After`.
+    Busy(Duration),
 }
 
 /// Admits the visits of one arbiter. Cheap to clone.
@@ -53,11 +57,18 @@ struct Inner {
     metrics: IngestMetrics,
 }
 
+/// The longest pause of a whole host because of a 503: often it is one service of many that is down.
+pub(crate) const BUSY_PAUSE_MAX: Duration = Duration::from_secs(3600);
+
 /// A visit in the queue of its host; leaves it when dropped.
 pub(crate) struct QueuedVisit {
     wait_status: Arc<WaitStatus>,
     permit: oneshot::Receiver<VisitPermit>,
 }
+
+/// A later request of a visit, or a request to a hub, in the queue of its host: as [`QueuedVisit`], but `None` if the host
+/// asks for a long pause meanwhile.
+pub(crate) struct QueuedHop(QueuedVisit);
 
 /// The right to run one visit; it releases its slot when dropped.
 pub(crate) struct VisitPermit {
@@ -90,6 +101,22 @@ impl HostLimiter {
     pub(crate) fn enqueue(&self, host: &Host, priority: Priority) -> QueuedVisit {
         let (grant_to, permit) = oneshot::channel();
         let wait_status = self.0.scheduler.borrow_mut().enqueue(host, priority, grant_to);
+        self.queued(host, wait_status, permit)
+    }
+
+    /// Puts a request in the queue of `host`, with the ticket of the request before it in the same visit.
+    pub(crate) fn enqueue_hop(&self, host: &Host, priority: Priority, ticket: Option<u64>) -> QueuedHop {
+        let (grant_to, permit) = oneshot::channel();
+        let wait_status = self.0.scheduler.borrow_mut().enqueue_hop(host, priority, ticket, grant_to);
+        QueuedHop(self.queued(host, wait_status, permit))
+    }
+
+    fn queued(
+        &self,
+        host: &Host,
+        wait_status: Arc<WaitStatus>,
+        permit: oneshot::Receiver<VisitPermit>,
+    ) -> QueuedVisit {
         self.offer(host);
         if wait_status.is_waiting() {
             self.0.metrics.waits.get_or_create(&[("for", wait_status.label())]).inc();
@@ -104,6 +131,14 @@ impl HostLimiter {
         Arc::new(share)
     }
 
+    /// How long the host may not be asked, and whether it has asked for that.
+    pub(crate) fn opens_in(&self, host: &Host) -> (Duration, bool) {
+        let opens_at = self.0.scheduler.borrow().opens_at(host);
+        opens_at.map_or((Duration::ZERO, false), |(at, is_asked)| {
+            (at.saturating_duration_since(Instant::now()), is_asked)
+        })
+    }
+
     /// Adapts the spacing of a host to its answer.
     pub(crate) fn report(&self, host: &Host, feedback: HostFeedback) {
         let mut scheduler = self.0.scheduler.borrow_mut();
@@ -114,18 +149,23 @@ impl HostLimiter {
                 scheduler.widen_spacing(host, Instant::now());
                 drop(scheduler);
                 if let Some(wait) = retry_after {
-                    self.hold(host, wait);
+                    self.hold(host, 429, wait);
                 }
+            }
+            HostFeedback::Busy(wait) => {
+                drop(scheduler);
+                self.hold(host, 503, wait.min(BUSY_PAUSE_MAX));
             }
         }
     }
 
-    /// No visit to a public host for `wait`. A private host is not held: it is a service of the operator's own, such
-    /// as a bridge to many sites, and means the one feed.
-    pub(crate) fn hold(&self, host: &Host, wait: Duration) {
+    /// No visit to a public host for `wait`, because it answered with this status. A private host is not held: it is a
+    /// service of the operator's own, such as a bridge to many sites, and means the one feed.
+    pub(crate) fn hold(&self, host: &Host, code: u16, wait: Duration) {
         if host.is_public() {
             self.0.metrics.hosts_held.inc();
-            self.0.scheduler.borrow_mut().hold(host, Instant::now(), wait);
+            self.0.scheduler.borrow_mut().hold(host, Instant::now(), code, wait);
+            self.offer(host);
         }
     }
 
@@ -179,6 +219,12 @@ impl HostLimiter {
         self.0.scheduler.borrow_mut().remove_idle_hosts(Instant::now());
     }
 
+    /// Visits in all queues.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.scheduler.borrow().waiting()
+    }
+
     /// Slots in use.
     pub(crate) fn in_flight(&self) -> usize {
         self.0.scheduler.borrow().in_flight()
@@ -201,26 +247,51 @@ impl Future for QueuedVisit {
     }
 }
 
+impl QueuedHop {
+    /// What the request waits for; the status changes while it waits.
+    pub(crate) fn wait_status(&self) -> Arc<WaitStatus> {
+        self.0.wait_status()
+    }
+}
+
+impl Future for QueuedHop {
+    type Output = Option<VisitPermit>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<VisitPermit>> {
+        Pin::new(&mut self.0.permit).poll(cx).map(Result::ok)
+    }
+}
+
 impl VisitPermit {
     /// What the visit may use of the memory budget; it may keep that for longer than its slot.
     pub(crate) fn memory(&self) -> Arc<MemoryShare> {
         Arc::clone(&self.memory)
     }
 
-    /// Completes when others wait for the slot; never on probation, and never once a large part of a document has arrived:
-    /// then it is not the server that lets others wait.
-    pub(crate) async fn preempted(&mut self) {
-        let signal = match &mut self.preempted {
-            Some(signal) => signal.await,
-            None => std::future::pending().await,
-        };
-        if signal.is_ok() && !self.memory.has_grown() {
-            return;
+    /// The request belongs to a visit that has a part of the memory budget already, and needs no other.
+    pub(crate) fn share_memory(&mut self, memory: Arc<MemoryShare>) {
+        self.memory = memory;
+    }
+
+    /// Ready when others wait for the slot; never on probation, and never once a large part of a document has arrived: then
+    /// it is not the server that lets others wait.
+    pub(crate) fn poll_preempted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(signal) = &mut self.preempted else { return Poll::Pending };
+        match Pin::new(signal).poll(cx) {
+            Poll::Ready(Ok(())) if !self.memory.has_grown() => Poll::Ready(()),
+            Poll::Ready(_) => {
+                // The visit can no longer be preempted; another one may be.
+                self.pin();
+                self.limiter.0.timer_set.notify_one();
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Pending,
         }
-        // The visit can no longer be preempted; another one may be.
-        self.pin();
-        self.limiter.0.timer_set.notify_one();
-        std::future::pending().await
+    }
+
+    /// Its age, for the next request of the same visit.
+    pub(crate) fn ticket(&self) -> u64 {
+        self.ticket
     }
 
     /// The visit is past the part that can hang: it keeps its slot to the end.

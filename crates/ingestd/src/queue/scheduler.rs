@@ -25,6 +25,8 @@ use super::{
 pub(super) const SPACING_MAX: Duration = Duration::from_secs(3600);
 /// What the first 429 of a host without a spacing doubles.
 const SPACING_FIRST: Duration = Duration::from_millis(500);
+/// The longest pause that a redirect waits for: with a longer one, the visit ends.
+pub(crate) const PAUSE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// A visit that has lasted this long is preempted when all slots are in use and others wait.
 pub(crate) const PREEMPT_AFTER: Duration = Duration::from_secs(2);
 
@@ -74,8 +76,8 @@ struct HostQueue<P> {
     /// The earliest start of the next visit.
     next_start: Instant,
     spacing: Duration,
-    /// No visit until then, because of a 429; and the pause that it asked for.
-    held: Option<(Instant, Duration)>,
+    /// The pause that the host asked for.
+    held: Option<Pause>,
     /// By priority.
     queues: [VecDeque<Waiter<P>>; 2],
     /// Whether it is in `ready`, by priority.
@@ -84,9 +86,19 @@ struct HostQueue<P> {
     wait_status: Arc<WaitStatus>,
 }
 
+/// No visit until then, because of an answer with this status and a `Retry-After` of so long.
+#[derive(Clone, Copy)]
+struct Pause {
+    until: Instant,
+    code: u16,
+    wait: Duration,
+}
+
 struct Waiter<P> {
     ticket: u64,
     grant_to: oneshot::Sender<P>,
+    /// It does not wait for a pause longer than [`PAUSE_WAIT_MAX`].
+    leaves: bool,
 }
 
 /// A visit that may begin.
@@ -115,7 +127,9 @@ impl<P> HostQueue<P> {
     /// When the next visit may start, and what it waits for until then.
     fn opens_at(&self) -> (Instant, WaitReason) {
         match self.held {
-            Some((until, wait)) if until > self.next_start => (until, WaitReason::HostRetryAfter(wait)),
+            Some(Pause { until, code, wait }) if until > self.next_start => {
+                (until, WaitReason::HostRetryAfter(code, wait))
+            }
             _ => (self.next_start, WaitReason::HostSpacing(self.spacing)),
         }
     }
@@ -186,10 +200,29 @@ impl<P> Scheduler<P> {
         grant_to: oneshot::Sender<P>,
     ) -> Arc<WaitStatus> {
         self.last_ticket += 1;
+        self.insert(host, priority, Waiter { ticket: self.last_ticket, grant_to, leaves: false })
+    }
+
+    /// The next request of a visit that has run before and released its slot: it keeps the age of its ticket. `None` for a
+    /// first request. In both cases it leaves the queue when the host asks for a long pause, and `grant_to` is dropped.
+    pub(super) fn enqueue_hop(
+        &mut self,
+        host: &Host,
+        priority: Priority,
+        ticket: Option<u64>,
+        grant_to: oneshot::Sender<P>,
+    ) -> Arc<WaitStatus> {
+        self.last_ticket += 1;
+        let ticket = ticket.unwrap_or(self.last_ticket);
+        self.insert(host, priority, Waiter { ticket, grant_to, leaves: true })
+    }
+
+    /// Tickets are in order in every queue: the longest wait comes first.
+    fn insert(&mut self, host: &Host, priority: Priority, waiter: Waiter<P>) -> Arc<WaitStatus> {
         self.waiting += 1;
-        let ticket = self.last_ticket;
         let host_queue = self.host_queue(host, Instant::now());
-        host_queue.queues[priority as usize].push_back(Waiter { ticket, grant_to });
+        let queue = &mut host_queue.queues[priority as usize];
+        queue.insert(queue.partition_point(|other| other.ticket < waiter.ticket), waiter);
         Arc::clone(&host_queue.wait_status)
     }
 
@@ -264,7 +297,8 @@ impl<P> Scheduler<P> {
                 if !std::mem::replace(&mut host_queue.is_ready[priority as usize], true) {
                     let ticket =
                         host_queue.queues[priority as usize].front().map_or(0, |waiter| waiter.ticket);
-                    self.ready[priority as usize].push_back((ticket, host.clone()));
+                    let ready = &mut self.ready[priority as usize];
+                    ready.insert(ready.partition_point(|(other, _)| *other < ticket), (ticket, host.clone()));
                 }
             }
             self.preempt(now);
@@ -387,12 +421,27 @@ impl<P> Scheduler<P> {
         }
     }
 
-    /// No visit to this host for `wait`.
-    pub(super) fn hold(&mut self, host: &Host, now: Instant, wait: Duration) {
+    /// No visit to this host for `wait`, because it answered with this status.
+    pub(super) fn hold(&mut self, host: &Host, now: Instant, code: u16, wait: Duration) {
         let (host_queue, until) = (self.host_queue(host, now), now + wait);
-        if host_queue.held.is_none_or(|(held, _)| held < until) {
-            host_queue.held = Some((until, wait));
+        if host_queue.held.is_none_or(|pause| pause.until < until) {
+            host_queue.held = Some(Pause { until, code, wait });
         }
+        if wait > PAUSE_WAIT_MAX {
+            let mut left = 0;
+            for queue in &mut host_queue.queues {
+                let before = queue.len();
+                queue.retain(|waiter| !waiter.leaves);
+                left += before - queue.len();
+            }
+            self.waiting -= left;
+        }
+    }
+
+    /// When the host may be asked next, and whether it has asked for a pause until then.
+    pub(super) fn opens_at(&self, host: &Host) -> Option<(Instant, bool)> {
+        let (at, reason) = self.hosts.get(host)?.opens_at();
+        Some((at, matches!(reason, WaitReason::HostRetryAfter(..))))
     }
 
     /// Removes hosts without visits whose spacing is the configured one.

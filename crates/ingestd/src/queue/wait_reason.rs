@@ -24,8 +24,8 @@ pub(super) enum WaitReason {
     HostInFlight(usize),
     /// The last visit of the host started too recently.
     HostSpacing(Duration),
-    /// The host answered 429 with this `Retry-After`.
-    HostRetryAfter(Duration),
+    /// The host answered with this status and this `Retry-After`.
+    HostRetryAfter(u16, Duration),
     /// All slots of the process are in use.
     AllSlots(usize),
     /// All slots that sources on probation may use are in use.
@@ -41,7 +41,7 @@ impl WaitReason {
             Self::NotWaiting => "none",
             Self::HostInFlight(_) => "host-in-flight",
             Self::HostSpacing(_) => "host-spacing",
-            Self::HostRetryAfter(_) => "host-asked",
+            Self::HostRetryAfter(..) => "host-asked",
             Self::AllSlots(_) => "in-flight",
             Self::ProbationSlots(_) => "suspects",
             Self::Memory(_) => "memory",
@@ -86,8 +86,8 @@ impl WaitStatus {
             WaitReason::HostSpacing(spacing) => {
                 format!("visits to {host} start at least {} apart", humanize(spacing))
             }
-            WaitReason::HostRetryAfter(wait) => {
-                format!("{host} asked for a pause of {} (429)", humanize(wait))
+            WaitReason::HostRetryAfter(code, wait) => {
+                format!("{host} asked for a pause of {} ({code})", humanize(wait))
             }
             WaitReason::AllSlots(n) => format!("all {n} slots in use"),
             WaitReason::ProbationSlots(n) => {

@@ -155,7 +155,7 @@ impl IngestMetrics {
             ),
             hosts_held: registry.add(
                 "newswire_ingestd_hosts_held_total",
-                "Times that a host asked for a pause of all visits (429 with Retry-After)",
+                "Times that a host asked for a pause of all visits (429 or 503 with Retry-After)",
             ),
             outage: registry.add(
                 "newswire_ingestd_outage",

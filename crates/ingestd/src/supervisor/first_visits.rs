@@ -76,7 +76,12 @@ pub(super) fn restore_state(
     state.paused = state.paused.filter(|pause| pause.is_active(now));
     let latest = now.plus(server_interval_max(bounds));
     if let Some(until) = state.host_asked_until.filter(|until| now < *until && *until <= latest) {
-        ctx.limiter.hold(&Host::of(source.url.secret()), until.since(now));
+        let host = match &state.host_asked {
+            Some(name) => Host::public(name),
+            // A store of an older version has those of the configured address only.
+            None => Host::of(source.url.secret()),
+        };
+        ctx.limiter.hold(&host, state.last_code.unwrap_or(429), until.since(now));
     }
     let crashes = ctx.crash_guard.crashes_of(&source.id);
     if crashes >= CRASHES_MAX {

@@ -125,7 +125,8 @@ fn begin_at_new_address(
 /// What the last visits were answered with, except validators, is of no importance any more.
 fn forget_failures(state: &mut SourceState) {
     (state.failures, state.gone_in_a_row) = (0, 0);
-    (state.quarantine, state.host_asked_until, state.last_error) = (None, None, None);
+    (state.quarantine, state.last_error) = (None, None);
+    (state.host_asked_until, state.host_asked) = (None, None);
     (state.last_visit, state.last_status, state.last_code, state.next_visit) = (None, None, None, None);
 }
 

@@ -16,10 +16,13 @@ use notation::humanize;
 use store::{NewsPlan, SoonerVisit};
 
 use super::{
-    redirects::{self, RedirectChange},
+    redirects::{self, RedirectChange, effective_url},
     validators::bind_to,
 };
-use crate::websub::{discovery::discover, interval::relax_interval};
+use crate::{
+    queue::{host::Host, limiter::BUSY_PAUSE_MAX},
+    websub::{discovery::discover, interval::relax_interval},
+};
 
 /// What the parser made of the body.
 #[derive(Debug)]
@@ -222,7 +225,10 @@ impl VisitOutcome {
                 VisitStatus::Unchanged
             }
             FetchResult::Throttled => {
-                self.fail(FailureClass::HttpStatus, "the server asked us to retry later");
+                match &report.held {
+                    Some(why) => self.fail(FailureClass::HttpStatus, &format!("the feed redirects: {why}")),
+                    None => self.fail(FailureClass::HttpStatus, "the server asked us to retry later"),
+                };
                 VisitStatus::Throttled
             }
             FetchResult::Gone => {
@@ -301,7 +307,8 @@ impl VisitOutcome {
         let state = &mut self.state;
         let cache_life = cache_life(state, report, is_healthy, inputs.now);
         let answers = ScheduleInput {
-            code: report.code,
+            // A redirect that was not followed has a status that says nothing.
+            code: report.code.filter(|_| report.held.is_none()),
             cache_life,
             retry_after: report.retry_after,
             ..schedule_input(inputs.into(), inputs.before, state, status)
@@ -333,10 +340,16 @@ impl VisitOutcome {
             state.gone_in_a_row = 0;
             state.why.push_str(", then at another URL");
         }
-        let wait = report.retry_after.filter(|_| report.code == Some(429) && report.hops.is_empty());
         self.plan = NewsPlan { since: items_since, sooner };
-        state.host_asked_until =
-            wait.map(|wait| inputs.now.plus(wait.min(server_interval_max(inputs.interval_bounds))));
+        let host = answering_host(inputs, report);
+        let longest = match report.code {
+            Some(429) if host.is_public() => server_interval_max(inputs.interval_bounds),
+            Some(503) if host.is_public() => BUSY_PAUSE_MAX,
+            _ => Duration::ZERO,
+        };
+        let wait = report.retry_after.map(|wait| wait.min(longest)).filter(|wait| !wait.is_zero());
+        self.state.host_asked_until = wait.map(|wait| inputs.now.plus(wait));
+        self.state.host_asked = wait.map(|_| host.name().into());
     }
 }
 
@@ -420,6 +433,14 @@ pub(crate) fn plan_again(
         }
         Some(status) if status.is_healthy() => after(status),
         _ => at_once(),
+    }
+}
+
+/// The host that answered last: where the redirects led to.
+fn answering_host(inputs: VisitInputs<'_>, report: &FetchReport) -> Host {
+    match report.hops.last() {
+        Some(hop) => Host::of(hop.to.secret()),
+        None => Host::of(effective_url(inputs.source, &inputs.before.moves).secret()),
     }
 }
 
@@ -524,6 +545,7 @@ mod tests {
             retry_after: None,
             remote: None,
             body_bytes: 10,
+            held: None,
         }
     }
 
@@ -591,6 +613,42 @@ mod tests {
         let busy = conclude(&a_day_ago, &visit(503, FetchResult::Throttled), ParseOutcome::NotParsed).state;
         assert_eq!(validators(&busy, NOW()), (Some("\"v1\""), None));
         assert_eq!(validators(&busy, NOW().plus(UNCONDITIONAL_EVERY)), (None, None));
+    }
+
+    #[test]
+    fn a_pause_is_booked_to_the_host_that_asked_for_it() {
+        let hop = |to: &str| fetch::RedirectHop {
+            code: 302,
+            from: source().url,
+            to: FeedUrl::try_new(to).unwrap(),
+        };
+        let asked = |code: u16, hops: Vec<fetch::RedirectHop>, held: Option<&str>| {
+            let busy = FetchReport {
+                hops,
+                held: held.map(str::to_owned),
+                retry_after: Some(Duration::from_secs(7200)),
+                ..visit(code, FetchResult::Throttled)
+            };
+            let state = conclude(&SourceState::default(), &busy, ParseOutcome::NotParsed).state;
+            let wait = state.host_asked_until.map(|until| until.since(NOW()).as_secs() / 3600);
+            (state.host_asked.map(String::from), wait, state.last_error.unwrap(), state.why)
+        };
+        let (host, wait, ..) = asked(429, Vec::new(), None);
+        assert_eq!((host.as_deref(), wait), (Some("example.org"), Some(2)));
+        let (host, wait, ..) = asked(429, vec![hop("https://cdn.example.net/a")], None);
+        assert_eq!((host.as_deref(), wait), (Some("example.net"), Some(2)));
+        let (host, wait, ..) = asked(503, vec![hop("https://cdn.example.net/a")], None);
+        assert_eq!((host.as_deref(), wait), (Some("example.net"), Some(1)), "often one service of many");
+        let (host, wait, ..) = asked(429, vec![hop("http://10.0.0.1/a")], None);
+        assert_eq!((host, wait), (None, None), "a service of the operator's own is not held");
+        let held = Some("example.net asked for a pause, which is over in 2h");
+        let (host, wait, error, why) = asked(302, vec![hop("https://cdn.example.net/a")], held);
+        assert_eq!((host, wait), (None, None), "it did not answer");
+        assert_eq!(
+            error,
+            "http-status: the feed redirects: example.net asked for a pause, which is over in 2h"
+        );
+        assert!(why.contains("the server asked for 2h (Retry-After)"), "{why}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{panic::AssertUnwindSafe, rc::Rc, sync::Arc, time::Duration};
 
 use daemon::work;
-use fetch::{AddressScope, FailureClass, FetchReport, FetchResult, RequestOptions};
+use fetch::{AddressScope, FailureClass, FetchReport, FetchResult, HopGate, RequestOptions};
 use futures_util::FutureExt as _;
 use news::{FeedUrl, SourceState, Timestamp};
 use store::AppendedVisit;
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     context::VisitContext,
+    hops::PacedHops,
     memory::VisitMemory,
     outage::{Observation, OutageChange},
     outcome::{ParseOutcome, VisitInputs, VisitOutcome},
@@ -23,7 +24,7 @@ use crate::{
     messages::RecordVisit,
     queue::{
         host::Host,
-        limiter::{HostFeedback, Priority, VisitPermit},
+        limiter::{Priority, VisitPermit},
         memory::{MemoryPart, MemoryShare},
     },
     status::{activity::Activity, registry::SourceEntry},
@@ -51,7 +52,8 @@ pub(super) async fn run_visit(
     let before = entry.state();
     let url = effective_url(source, &before.moves);
     let host = Host::of(url.secret());
-    let mut permit = acquire(&ctx, &entry, &host, priority(&before)).await;
+    let priority = priority(&before);
+    let permit = acquire(&ctx, &entry, &host, priority).await;
     if entry.is_paused() {
         return None;
     }
@@ -59,20 +61,24 @@ pub(super) async fn run_visit(
         ctx.metrics.late_seconds.observe(ctx.now().since(due).as_secs_f64());
     }
     let mut started = Instant::now();
-    let mut fetched = AssertUnwindSafe(fetch_and_parse(&ctx, &entry, &url, &mut permit)).catch_unwind().await;
+    let mut share = permit.memory();
+    let mut hops = PacedHops::of_visit(&ctx, &entry, priority, permit);
+    let mut fetched =
+        AssertUnwindSafe(fetch_and_parse(&ctx, &entry, &url, &hops, share)).catch_unwind().await;
     if let Ok(None) = fetched {
         ctx.metrics.preempted.inc();
-        drop(permit);
-        permit = acquire(&ctx, &entry, &host, Priority::Probation).await;
+        drop(hops);
+        let permit = acquire(&ctx, &entry, &host, Priority::Probation).await;
+        share = permit.memory();
+        hops = PacedHops::of_visit(&ctx, &entry, Priority::Probation, permit);
         started = Instant::now();
-        fetched = AssertUnwindSafe(fetch_and_parse(&ctx, &entry, &url, &mut permit)).catch_unwind().await;
+        fetched = AssertUnwindSafe(fetch_and_parse(&ctx, &entry, &url, &hops, share)).catch_unwind().await;
     }
-    drop(permit);
+    let waited = hops.waited();
+    drop(hops);
     let fetched = fetched.map(|fetched| fetched.expect("a visit on probation is never preempted"));
-    if let Ok(fetched) = &fetched {
-        report_to_limiter(&ctx, host.clone(), &fetched.report);
-    }
-    record(&ctx, &entry, &before, host, started, fetched).await
+    let times = VisitTimes { started, waited };
+    record(&ctx, &entry, &before, host, times, fetched).await
 }
 
 /// Runs the visit that a document from elsewhere stands for. It makes no request, so it waits for no permit, and a pause does
@@ -85,7 +91,21 @@ pub(super) async fn record_document(
     let (before, started) = (entry.state(), Instant::now());
     let host = Host::of(effective_url(&entry.source, &before.moves).secret());
     let fetched = AssertUnwindSafe(parse_document(&ctx, &entry, document)).catch_unwind().await;
-    record(&ctx, &entry, &before, host, started, fetched).await
+    let times = VisitTimes { started, waited: Duration::ZERO };
+    record(&ctx, &entry, &before, host, times, fetched).await
+}
+
+/// When a visit began, and how long its redirects waited for their hosts.
+#[derive(Clone, Copy)]
+struct VisitTimes {
+    started: Instant,
+    waited: Duration,
+}
+
+impl VisitTimes {
+    fn took(self) -> Duration {
+        self.started.elapsed().saturating_sub(self.waited)
+    }
 }
 
 /// Concludes a visit and has it recorded; `None` if the log is closed.
@@ -94,13 +114,13 @@ async fn record(
     entry: &SourceEntry,
     before: &SourceState,
     host: Host,
-    started: Instant,
+    times: VisitTimes,
     mut fetched: std::thread::Result<FetchedVisit>,
 ) -> Option<RecordedVisit> {
     let source = &entry.source;
     let memory = fetched.as_mut().ok().and_then(|fetched| fetched.memory.take());
     let (interval_bounds, now, jitter) = (ctx.interval_bounds.get(), ctx.now(), fastrand::f64());
-    let (request_hash, took) = (before.url_hash, started.elapsed());
+    let (request_hash, took) = (before.url_hash, times.took());
     let inputs = VisitInputs { source, before, request_hash, interval_bounds, now, took, jitter };
     let mut outcome = match fetched {
         Ok(fetched) => conclude(ctx, host, inputs, fetched),
@@ -116,7 +136,7 @@ async fn record(
     let state = outcome.state.clone();
     let visit = store::VisitRecord { source: Arc::clone(source), items, state, now, plan };
     let appended = ctx.recorder.send(RecordVisit { visit, memory }).await.ok()?.ok()?;
-    Some(RecordedVisit { outcome, appended, took: started.elapsed() })
+    Some(RecordedVisit { outcome, appended, took: times.took() })
 }
 
 async fn acquire(ctx: &VisitContext, entry: &SourceEntry, host: &Host, priority: Priority) -> VisitPermit {
@@ -131,22 +151,6 @@ fn priority(before: &SourceState) -> Priority {
     match class {
         Some(FailureClass::Timeout | FailureClass::Connect | FailureClass::Dns) => Priority::Probation,
         _ => Priority::Normal,
-    }
-}
-
-/// Reports the answer to the limiter, for the host that gave it: the last one, after redirects.
-fn report_to_limiter(ctx: &VisitContext, host: Host, report: &FetchReport) {
-    let host = report.hops.last().map_or(host, |hop| Host::of(hop.to.secret()));
-    match (&report.answer, report.code) {
-        (FetchResult::Full(_) | FetchResult::NotModified { .. }, _) => {
-            ctx.limiter.report(&host, HostFeedback::Served);
-        }
-        (_, Some(429)) => {
-            let longest = fetch::schedule::server_interval_max(ctx.interval_bounds.get());
-            let retry_after = report.retry_after.map(|wait| wait.min(longest));
-            ctx.limiter.report(&host, HostFeedback::TooManyRequests(retry_after));
-        }
-        _ => {}
     }
 }
 
@@ -214,7 +218,8 @@ async fn fetch_and_parse(
     ctx: &VisitContext,
     entry: &Arc<SourceEntry>,
     url: &FeedUrl,
-    permit: &mut VisitPermit,
+    hops: &PacedHops,
+    share: Arc<MemoryShare>,
 ) -> Option<FetchedVisit> {
     let (source, mut state) = (&entry.source, entry.state());
     let is_full = entry.take_full_visit();
@@ -232,7 +237,7 @@ async fn fetch_and_parse(
     };
     let request_hash = request_hash(source, options.as_ref().map_or(0, RequestOptions::fingerprint));
     let (etag, last_modified) = validators(request_hash, &state, ctx.now());
-    let memory = VisitMemory::new(ctx, permit.memory(), entry, &Host::of(url.secret()));
+    let memory = VisitMemory::new(ctx, share, entry, &Host::of(url.secret()));
     let request = fetch::VisitRequest {
         etag,
         last_modified,
@@ -243,19 +248,20 @@ async fn fetch_and_parse(
         options: options.as_ref(),
         scope: AddressScope::Configured(&source.url),
         budget: Some(&memory),
+        gate: Some(hops as &dyn HopGate),
         ..fetch::VisitRequest::new(url, ctx.now())
     };
     let mut report = tokio::select! {
         biased;
         report = work::during("fetching", source.id.as_str(), ctx.visitor.visit(&request)) => report,
-        () = permit.preempted() => {
+        () = hops.preempted() => {
             if is_full {
                 entry.order_full_visit();
             }
             return None;
         }
     };
-    permit.pin();
+    hops.pin();
     let (parsed, parse_time, memory) = parse_answer(ctx, entry, &state, &memory, &mut report).await;
     Some(FetchedVisit { report, parsed, parse_time, request_hash, memory })
 }

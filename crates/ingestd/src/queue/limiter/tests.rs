@@ -35,6 +35,10 @@ async fn timed<T>(limiter: &HostLimiter, test: impl Future<Output = T>) -> T {
     }
 }
 
+async fn preempted(permit: &mut VisitPermit) {
+    std::future::poll_fn(|cx| permit.poll_preempted(cx)).await;
+}
+
 fn text(queued: &QueuedVisit) -> String {
     queued.wait_status().text().unwrap_or_default()
 }
@@ -184,13 +188,13 @@ async fn a_visit_that_hangs_is_preempted_when_others_wait_for_its_slot() {
         pinned.pin();
         let start = Instant::now();
         let queued = limiter.enqueue(&at("b"), Normal);
-        hanging[0].preempted().await;
+        preempted(&mut hanging[0]).await;
         assert_eq!(start.elapsed(), PREEMPT_AFTER);
         assert!(
-            hanging[1].preempted().now_or_never().is_none(),
+            preempted(&mut hanging[1]).now_or_never().is_none(),
             "one slot is missing, one visit is preempted"
         );
-        assert!(pinned.preempted().now_or_never().is_none());
+        assert!(preempted(&mut pinned).now_or_never().is_none());
         drop(hanging.remove(0));
         let _permit = queued.now_or_never().expect("its slot is free");
         assert_eq!(limiter.in_flight(), 4);
@@ -244,8 +248,8 @@ async fn a_visit_whose_document_arrives_is_not_preempted_and_another_one_is() {
         assert!(arriving.memory().grow_to(2 * RESERVED_BYTES_MIN).is_none());
         let start = Instant::now();
         tokio::select! {
-            () = arriving.preempted() => panic!("a large document takes its time"),
-            () = hanging.preempted() => {}
+            () = std::future::poll_fn(|cx| arriving.poll_preempted(cx)) => panic!("a large document takes its time"),
+            () = std::future::poll_fn(|cx| hanging.poll_preempted(cx)) => {}
         }
         assert_eq!(start.elapsed(), PREEMPT_AFTER);
     })

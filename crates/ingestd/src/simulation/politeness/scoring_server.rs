@@ -137,7 +137,7 @@ impl Servers for ScoringServer {
         if !continues {
             log.check_timing(now_ms, request, profile, &record);
         }
-        log.check_spacing(now_ms, request, continues);
+        log.check_spacing(now_ms, request);
         log.check_validators(now_ms, request, &mut record);
         let reply = if profile.redirect.is_some() && profile.target_url() != url {
             record.redirect(profile)
@@ -208,20 +208,17 @@ impl RequestLog {
         }
     }
 
-    /// A redirect within a host is one visit: its second request follows at once, as in any client.
-    fn check_spacing(&mut self, now_ms: i64, request: &Request, continues: bool) {
+    fn check_spacing(&mut self, now_ms: i64, request: &Request) {
         let host = self.hosts.entry(request.url().host_str().unwrap_or_default().to_owned()).or_default();
         host.in_flight += 1;
         let is_crowd = host.in_flight > HOST_IN_FLIGHT;
         let gap_ms = host.last_ms.map_or(i64::MAX, |last| now_ms - last);
-        if !continues {
-            host.last_ms = Some(now_ms);
-        }
+        host.last_ms = Some(now_ms);
         if is_crowd {
             self.report(Violation::HostCrowd, now_ms, request, "too many at the same time");
         }
-        if gap_ms < SPACING_MS && !continues {
-            let why = format!("{gap_ms} ms after another visit of the host");
+        if gap_ms < SPACING_MS {
+            let why = format!("{gap_ms} ms after another request to the host");
             self.report(Violation::HostSpacing, now_ms, request, &why);
         }
     }
