@@ -62,13 +62,3 @@ fn a_policy_under_which_no_visit_can_succeed_is_refused_with_the_setting() {
         "the user agent \"a\\nb\" is not a valid HTTP header value; use printable ASCII characters"
     );
 }
-
-#[test]
-fn a_visit_can_move_between_threads() {
-    fn is_send<T: Send>(_: &T) {}
-    let visitor = Visitor::try_new(Policy::default()).unwrap();
-    let feed = FeedUrl::try_new("http://a.example/").unwrap();
-    let now = Timestamp::from_millis(0);
-    let request = VisitRequest::new(&feed, now);
-    is_send(&visitor.visit(&request));
-}
