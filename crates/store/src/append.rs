@@ -231,6 +231,7 @@ impl LogWriter {
         let mut result = AppendedVisit::default();
         let is_document =
             !items.is_empty() || matches!(state.last_status, Some(VisitStatus::New | VisitStatus::Partial));
+        let was_flooding = state.flooding.is_some();
         if !items.is_empty() {
             let unchanged_visits = std::mem::take(&mut state.unchanged_visits);
             self.add_items(commit, &source, items, unchanged_visits, now, &mut result)?;
@@ -260,10 +261,12 @@ impl LogWriter {
         if result.last.is_some() {
             state.last_news = Some(now);
         }
-        if let Some(since) = plan.since {
+        // A document that is recorded in parts says nothing about how often the feed publishes.
+        let is_in_parts = was_flooding || result.deferred > 0;
+        if let Some(since) = plan.since.filter(|_| !is_in_parts) {
             state.news.note(result.new, since, now);
         }
-        if let Some(sooner) = plan.sooner.filter(|sooner| result.new >= sooner.items) {
+        if let Some(sooner) = plan.sooner.filter(|sooner| !is_in_parts && result.new >= sooner.items) {
             (state.next_visit, state.why) = (Some(sooner.at), sooner.why);
         }
         if state.last_status == Some(VisitStatus::New) && result.last.is_none() {

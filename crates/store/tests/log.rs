@@ -411,6 +411,7 @@ fn what_a_visit_defers_comes_with_the_next_ones_once_and_in_order() {
         let record = VisitRecord {
             source: Arc::clone(&source),
             items: items.clone(),
+            plan: NewsPlan::default(),
             state,
             now: Timestamp::from_millis(visits),
             plan: NewsPlan::default(),
@@ -477,6 +478,33 @@ fn a_mass_update_over_the_limit_is_sent_in_parts_and_not_taken_for_flapping() {
     let updates = all(&reader).into_iter().filter(|e| e.kind == EventKind::Update);
     let keys: Vec<_> = updates.map(|e| e.item.title).collect();
     assert_eq!(keys, (0..30).map(|n| format!("k{n:02} 2")).collect::<Vec<_>>());
+}
+
+#[test]
+fn items_that_waited_do_not_hasten_the_next_visit() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions { new_bytes_max: 4096, ..StoreOptions::default() };
+    let (mut writer, _) = store::open(dir.path(), &options).unwrap();
+    let source = source("a");
+    let all = |n: usize| (0..n).map(|n| item(&format!("k{n:02}"), 1)).collect::<Vec<_>>();
+    let sooner = |now| SoonerVisit { items: 2, at: Timestamp::from_millis(now), why: "news".to_owned() };
+    let mut state = SourceState::default();
+    for n in 1.. {
+        let mut record = visit(&source, all(30), n);
+        record.state.flooding = state.flooding.take();
+        record.plan.sooner = Some(sooner(n));
+        let appended = writer.append(vec![record]).unwrap().remove(0);
+        assert!(appended.new >= 2, "control: enough for a sooner visit");
+        assert_eq!(appended.state.next_visit, None, "visit {n}");
+        state = appended.state;
+        if appended.deferred == 0 {
+            break;
+        }
+    }
+    let mut record = visit(&source, all(33), 99);
+    record.plan.sooner = Some(sooner(99));
+    let appended = writer.append(vec![record]).unwrap().remove(0);
+    assert_eq!((appended.new, appended.state.next_visit), (3, Some(Timestamp::from_millis(99))), "control");
 }
 
 #[test]
