@@ -267,7 +267,7 @@ fn older_admin_socket(stack: &TestStack) -> JoinHandle<()> {
                     format!("HTTP/1.1 404 Not Found\r\nContent-Length: {}\r\n\r\n{body}", body.len());
                 client.write_all(answer.as_bytes()).await.unwrap();
                 client.shutdown().await.unwrap();
-                // The body of the request, which nobody wants.
+                // The body of the request, which is ignored.
                 client.read_to_end(&mut Vec::new()).await.ok();
                 continue;
             }

@@ -68,7 +68,7 @@ pub struct RefusedOutline {
 }
 
 /// Plans an import; `category` overrides the categories of the list. Keys about requests, such as files with credentials
-/// and proxies, are ignored: a list of somebody else must not choose them.
+/// and proxies, are ignored: a foreign list must not choose them.
 #[must_use]
 pub fn plan(opml: &Opml, catalogue: &Catalogue, category: Option<&str>) -> ImportPlan {
     plan_as(opml, catalogue, category, false)
@@ -654,7 +654,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_somebody_else_chooses_no_files_and_no_proxy() {
+    fn a_foreign_list_chooses_no_files_and_no_proxy() {
         let text = list(
             "<outline text='a' xmlUrl='http://a.example/' newswire:basicFile='/etc/shadow' newswire:every='1h' \
              newswire:proxy='http://proxy.example:1' newswire:headers='{ a = \"b\" }'/>",

@@ -414,7 +414,6 @@ fn what_a_visit_defers_comes_with_the_next_ones_once_and_in_order() {
             plan: NewsPlan::default(),
             state,
             now: Timestamp::from_millis(visits),
-            plan: NewsPlan::default(),
         };
         let appended = writer.append(vec![record]).unwrap().remove(0);
         visits += 1;

@@ -245,7 +245,7 @@ fn minutes(text: &str) -> Option<Duration> {
     (1..=527_040).contains(&minutes).then(|| Duration::from_secs(minutes * 60))
 }
 
-/// From so many minutes on, a `ttl` of full ten minutes is one in seconds: nobody means 60 hours by 3600.
+/// From so many minutes on, a `ttl` of full ten minutes is one in seconds: 3600 never means 60 hours.
 const TTL_SECONDS_MIN: u64 = 1800;
 
 /// How long a feed asks not to be visited by its `ttl`, and a warning if that is not what the number says.

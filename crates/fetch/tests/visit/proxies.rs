@@ -180,12 +180,12 @@ async fn a_proxy_that_refuses_is_named_without_its_password() {
     let forbidden = Origin::always(answer("407 Proxy Authentication Required", "", "")).await;
     let http =
         |userinfo: &str| ProxyUrl::try_new(&format!("http://{userinfo}{}", forbidden.address)).unwrap();
-    let nobody = ProxyUrl::try_new("socks5://user:TOPSECRET@127.0.0.1:1").unwrap();
+    let refusing = ProxyUrl::try_new("socks5://user:TOPSECRET@127.0.0.1:1").unwrap();
     for (proxy, url, why) in [
         (socks.url("socks5", "user:TOPSECRET@"), "http://feeds.example/", "credentials not accepted"),
         (socks.url("socks5", "user:pass@"), "http://unreachable.example/", "host unreachable"),
         (http("user:TOPSECRET@"), "https://feeds.example/", "proxy authorization required"),
-        (nobody, "http://feeds.example/", "Connection refused"),
+        (refusing, "http://feeds.example/", "Connection refused"),
     ] {
         let (visitor, _) = without_names(Policy { proxy: Some(proxy.clone()), ..policy() });
         let failure = failure(&visit_with(&visitor, url, None, None).await);

@@ -268,8 +268,9 @@ impl VisitPermit {
         Arc::clone(&self.memory)
     }
 
-    /// The request belongs to a visit that has a part of the memory budget already, and needs no other.
+    /// The request belongs to a visit that has a share already: that gets what was reserved for the request.
     pub(crate) fn share_memory(&mut self, memory: Arc<MemoryShare>) {
+        memory.take_over(&self.memory);
         self.memory = memory;
     }
 

@@ -227,6 +227,30 @@ impl MemoryShare {
         self.budget.serve(shares);
     }
 
+    /// The visit waits for another host, and needs nothing meanwhile: what it reserved is free for others.
+    pub(crate) fn give_back(&self) {
+        let mut shares = self.budget.shares();
+        let Some(share) = shares.by_ticket.get_mut(&self.ticket) else { return };
+        let (part, bytes) = (share.part, std::mem::take(&mut share.bytes));
+        shares.used -= bytes;
+        self.budget.0.metrics.remove(part, bytes);
+        self.budget.serve(shares);
+    }
+
+    /// Takes what another share of the same visit has.
+    pub(crate) fn take_over(&self, other: &Self) {
+        let mut shares = self.budget.shares();
+        let Some(other) = shares.by_ticket.remove(&other.ticket) else { return };
+        self.budget.0.metrics.remove(other.part, other.bytes);
+        match shares.by_ticket.get_mut(&self.ticket) {
+            Some(share) => {
+                share.bytes += other.bytes;
+                self.budget.0.metrics.add(share.part, other.bytes);
+            }
+            None => shares.used -= other.bytes,
+        }
+    }
+
     /// Whether the visit needed more than is reserved for each.
     pub(crate) fn has_grown(&self) -> bool {
         self.budget

@@ -161,6 +161,10 @@ impl HopGate for PacedHops {
         Box::pin(async move {
             // Before the wait: a visit never holds two hosts.
             drop(self.permit.take());
+            // A crowd that waits for one host must not use up what others need.
+            if let Some(memory) = &self.memory {
+                memory.give_back();
+            }
             let began = Instant::now();
             let entered = self.wait(&Host::of(url.secret())).await;
             self.waited.set(self.waited.get() + began.elapsed());

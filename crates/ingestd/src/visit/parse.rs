@@ -31,7 +31,7 @@ pub(super) async fn parse_body(
     memory: &VisitMemory,
     body: FetchedBody,
 ) -> (ParseOutcome, Option<Duration>) {
-    // Before the parser's permit: whoever has that never waits for memory.
+    // Before the parser's permit: a visit that has that never waits for memory.
     let bytes = PARSED_COPIES * body.bytes.len();
     memory.grow_to(bytes, Activity::Parsing).await;
     let share = memory.share();

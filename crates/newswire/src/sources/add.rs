@@ -1,6 +1,6 @@
 //! `newswire sources add`: fetches one feed, adds it to the list, and hands it over to the daemon.
 //!
-//! The feed is requested once. The list is locked for the moment of the change only, so that a slow server keeps nobody
+//! The feed is requested once. The list is locked for the moment of the change only, so that a slow server keeps no other command
 //! from changing it.
 
 use std::time::Duration;
@@ -68,7 +68,7 @@ pub(super) async fn run(context: &CommandContext, arguments: AddArgs) -> anyhow:
     let items = found.document.items.len();
     let (id, name) = (source.id.clone(), safe(&source.name));
     let line = format!("added {id} [{}] {name}: {}, {items} items", source.category, source.url);
-    // Before the list has it: whoever makes the daemon reload, the document is there.
+    // Before the list has it: the document is there whichever command makes the daemon reload.
     let handover = handover::offer(context, &source, &found.visit, found.arrived).await;
     file.replace(&Catalogue::append_to(&file.text, vec![source]))?;
     let path = file.path().to_owned();

@@ -100,7 +100,7 @@ fn print_result(
     for PlannedSource { source, .. } in &plan.added {
         let keys = source.access.keys();
         if !keys.is_empty() {
-            // A list of somebody else could have its server sent what is in a file of this machine.
+            // A foreign list could have its server sent what is in a file of this machine.
             let keys = keys.join(", ");
             out::stderr_line(&format!(
                 "{}: takes {keys} from the list; make sure that it is yours",

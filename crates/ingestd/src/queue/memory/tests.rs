@@ -47,7 +47,7 @@ async fn the_oldest_visit_goes_first_and_may_go_beyond_the_budget() {
     assert!(second.grow_to(8 * MIB).is_none(), "it is the oldest of those that need more");
     let mut first_waits = first.grow_to(2 * MIB).expect("another one is beyond the budget");
     let mut third_waits = third.grow_to(4 * MIB).expect("as well");
-    assert!(second.grow_to(9 * MIB).is_none(), "whoever is beyond it never waits");
+    assert!(second.grow_to(9 * MIB).is_none(), "the visit that is beyond it never waits");
     assert!(!budget.has_room());
     drop(second);
     assert!((&mut first_waits).now_or_never().is_some(), "the older one, and it goes beyond the budget");
@@ -57,6 +57,21 @@ async fn the_oldest_visit_goes_first_and_may_go_beyond_the_budget() {
     assert!((&mut third_waits).now_or_never().is_some());
     drop(third_waits);
     drop(third);
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn a_visit_that_waits_for_another_host_reserves_nothing_and_has_one_share_again_afterwards() {
+    let (budget, _) = budget(MIB);
+    let visit = budget.admit(true);
+    visit.give_back();
+    assert_eq!((visit.bytes(), budget.used()), (0, 0));
+    let request = budget.admit(true);
+    visit.take_over(&request);
+    drop(request);
+    assert_eq!((visit.bytes(), budget.used()), (RESERVED_BYTES_MIN, RESERVED_BYTES_MIN));
+    assert!(!visit.has_grown(), "it has needed nothing so far");
+    drop(visit);
     assert_eq!(budget.used(), 0);
 }
 
