@@ -70,6 +70,40 @@ async fn check_shows_where_the_time_went() {
     assert!(ms(&refused, "first_byte_ms") >= 300, "{refused}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_visits_a_source_of_the_list_with_its_own_settings_and_shows_what_the_daemon_plans() {
+    let origin = Origin::start().await.unwrap();
+    let url = origin.add_feed("agency", DocumentFormat::Rss);
+    origin.publish("agency", "The first");
+    let mut stack = TestStack::new(&[]).unwrap();
+    fs::write(stack.path("token"), "TOPSECRET").unwrap();
+    let keys = "every = \"6h\"\nbearer_file = \"./token\"\nheaders = { X-Edition = \"north\" }\n";
+    fs::write(stack.path("sources.toml"), format!("[[source]]\nid = \"agency\"\nurl = \"{url}\"\n{keys}"))
+        .unwrap();
+    let alone = check(&stack, "agency").await;
+    assert_eq!(
+        (alone["status"].as_u64(), &alone["daemon"]),
+        (Some(200), &serde_json::Value::Null),
+        "{alone}"
+    );
+    assert_eq!(alone["next_visit"]["why"], "every 6h, as configured", "{alone}");
+    stack.start(Binary::Ingestd).unwrap();
+    let visited = async || {
+        let fetch = check(&stack, "source:agency").await;
+        (fetch["daemon"]["last_status"] == "new").then_some(fetch)
+    };
+    let beside = wait_for("the daemon's visit", SOON, visited).await.unwrap();
+    assert_eq!(beside["daemon"]["why"], "every 6h, as configured", "{beside}");
+    let requests = origin.requests("agency");
+    assert!(requests.len() >= 3, "each check asks for the document");
+    for request in requests {
+        assert_eq!(request.header("authorization"), Some("Bearer TOPSECRET"));
+        assert_eq!((request.header("x-edition"), request.header("if-none-match")), (Some("north"), None));
+    }
+    let without_scheme = check(&stack, url.strip_prefix("http://").unwrap()).await;
+    assert_eq!(without_scheme["status"], 200, "{without_scheme}");
+}
+
 /// A server on `[::1]` that answers each request with this response, and the URL of a feed there.
 async fn serve_on_ipv6(response: String) -> String {
     serve("[::1]:0", response).await

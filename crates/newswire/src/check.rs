@@ -1,6 +1,7 @@
 //! `newswire check`: fetches or reads feeds and shows what the daemon would make of them. Nothing is stored.
 
 mod diff;
+mod input;
 
 use std::{
     io::{self, Read},
@@ -10,21 +11,27 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
+use control::{ControlClient, ControlSocket};
 use daemon::{Clock, Exit, config::Config};
 use feed::{FeedDocument, Hints};
 use fetch::{
     FailureClass, FetchReport, FetchResult, Policy, VisitRequest, Visitor,
     schedule::{IntervalBounds, ScheduleInput, ScheduleOutcome, next_visit},
 };
-use news::{FeedUrl, Item, ProxyUrl, Timestamp, Warning};
+use news::{FeedUrl, Item, ProxyUrl, Source, Timestamp, Warning};
 use serde::Serialize;
 use serde_json::{Value, json};
+use sources::CredentialFiles;
 
+use self::input::CheckInput;
 use crate::{
     config_file::{ConfigFile, UsageError},
     discover::{FeedFailure, read_document},
     out::{self, Paint, safe, span},
 };
+
+/// How long the daemon may take to say what it knows about a source.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Arguments of `newswire check`.
 #[derive(Debug, Args)]
@@ -42,8 +49,9 @@ pub(crate) struct CheckArgs {
     /// sent, and why
     #[arg(long)]
     diff: bool,
-    /// Inputs to check: URLs, files, or - for standard input
-    #[arg(required = true, value_name = "URL|FILE|-")]
+    /// Inputs to check: addresses, files, - for standard input, or ids of sources in the list, which are visited with their
+    /// own settings (source:ID, if a file has that name, too)
+    #[arg(required = true, value_name = "URL|FILE|ID|-")]
     inputs: Vec<String>,
     #[command(flatten)]
     file: ConfigFile,
@@ -76,10 +84,14 @@ pub(crate) async fn run(arguments: CheckArgs) -> anyhow::Result<Exit> {
     let mut exit = Exit::Ok;
     let mut visits = Vec::new();
     for input in &arguments.inputs {
-        let report = if input.starts_with("http://") || input.starts_with("https://") {
-            check_url(input, &visitor, bounds).await
-        } else {
-            check_file(input, arguments.content_type.as_deref(), bytes_max)
+        let report = match input::find(input, &config) {
+            Ok(CheckInput::File) => check_file(input, arguments.content_type.as_deref(), bytes_max),
+            Ok(CheckInput::Addresses(urls)) => check_addresses(&urls, &visitor, bounds).await,
+            Ok(CheckInput::Source(source)) => check_source(&source, &config, &visitor, bounds).await,
+            Err(why) => {
+                let failure = FeedFailure::new(FailureClass::BadUrl.as_str(), why);
+                FeedReport::new(input, Err(failure), None)
+            }
         };
         if arguments.diff {
             visits.push(report);
@@ -167,29 +179,103 @@ fn read_up_to(reader: impl Read, bytes_max: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-async fn check_url(input: &str, visitor: &Visitor, bounds: IntervalBounds) -> FeedReport {
-    let url = match FeedUrl::try_new(input) {
-        Ok(url) => url,
-        Err(bad) => {
-            let failure = FeedFailure::new(FailureClass::BadUrl.as_str(), bad.to_string());
-            return FeedReport::new(input, Err(failure), None);
+/// Visits the first of the addresses that has a server.
+async fn check_addresses(urls: &[FeedUrl], visitor: &Visitor, bounds: IntervalBounds) -> FeedReport {
+    let (mut url, mut visit) = (&urls[0], visitor.visit(&VisitRequest::new(&urls[0], now())).await);
+    for next in &urls[1..] {
+        if has_server(&visit) {
+            break;
+        }
+        (url, visit) = (next, visitor.visit(&VisitRequest::new(next, now())).await);
+    }
+    report(url, &visit, PlanSettings { bounds, every: None, ignores_hints: false })
+}
+
+/// Visits a source as the daemon does, with its own settings, but without its validators: the whole document is shown.
+async fn check_source(
+    source: &Source,
+    config: &Config,
+    visitor: &Visitor,
+    bounds: IntervalBounds,
+) -> FeedReport {
+    let files = CredentialFiles::new(
+        &config.ingestd.sources,
+        std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into),
+    );
+    let options = match files.request_options(&source.access).await {
+        Ok(options) => options,
+        Err(failure) => {
+            let failure = FeedFailure::new(failure.class.as_str(), failure.message.to_string());
+            return FeedReport::new(source.id.as_str(), Err(failure), None);
         }
     };
-    let now = Timestamp::from_millis(Clock::system().now_millis());
-    let request = VisitRequest::new(&url, now);
+    let request = VisitRequest {
+        timeout: source.timeout,
+        timeout_first_byte: source.timeout_first_byte,
+        body_bytes_max: source.body_bytes_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
+        options: options.as_ref(),
+        ..VisitRequest::new(&source.url, now())
+    };
     let visit = visitor.visit(&request).await;
+    let ignores_hints = source.ignores_freshness;
+    let mut checked =
+        report(&source.url, &visit, PlanSettings { bounds, every: source.every, ignores_hints });
+    checked.input = source.id.to_string();
+    if let Some(fetch) = &mut checked.fetch {
+        fetch["url"] = json!(source.url);
+        fetch["daemon"] = daemon_state(config, source).await;
+    }
+    checked
+}
+
+/// What the running daemon knows about a source; `null` if it does not run, or does not have it.
+async fn daemon_state(config: &Config, source: &Source) -> Value {
+    let daemon = ControlClient::new(config.socket(ControlSocket::Ingestd)).deadline(ANSWER_WITHIN);
+    let status: Result<Value, _> = daemon.get(&format!("/sources/{}", source.id)).await;
+    status.map_or(Value::Null, |status| {
+        let keys = [
+            "activity",
+            "waiting_for",
+            "last_status",
+            "last_error",
+            "consecutive_failures",
+            "next_visit",
+            "why",
+        ];
+        keys.into_iter().map(|key| (key.to_owned(), status[key].clone())).collect()
+    })
+}
+
+fn has_server(visit: &FetchReport) -> bool {
+    !matches!(&visit.answer, FetchResult::Failed(failure)
+        if failure.class == FailureClass::Connect || failure.is_without_tls)
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_millis(Clock::system().now_millis())
+}
+
+fn report(url: &FeedUrl, visit: &FetchReport, settings: PlanSettings) -> FeedReport {
     let document = read_document(&visit.answer).and_then(|read| read.map_err(FeedFailure::from));
-    let now = Timestamp::from_millis(Clock::system().now_millis());
-    let fetch = describe(&visit, document.as_ref().ok(), bounds, now);
+    let fetch = describe(visit, document.as_ref().ok(), settings, now());
     // `Display` of a feed URL hides its secrets.
     FeedReport::new(&url.to_string(), document, Some(fetch))
+}
+
+/// What besides the answer decides about the next visit.
+#[derive(Clone, Copy)]
+struct PlanSettings {
+    bounds: IntervalBounds,
+    every: Option<Duration>,
+    /// `fresh = "ignore"`.
+    ignores_hints: bool,
 }
 
 /// The visit as JSON, and when the daemon would visit next.
 fn describe(
     visit: &FetchReport,
     document: Option<&FeedDocument>,
-    bounds: IntervalBounds,
+    settings: PlanSettings,
     now: Timestamp,
 ) -> Value {
     let outcome = match (&visit.answer, document) {
@@ -198,7 +284,8 @@ fn describe(
         (_, Some(_)) => ScheduleOutcome::Healthy,
         _ => ScheduleOutcome::Failed,
     };
-    let mut input = ScheduleInput::new(bounds, now, outcome);
+    let mut input = ScheduleInput::new(settings.bounds, now, outcome);
+    (input.every, input.ignores_hints) = (settings.every, settings.ignores_hints);
     let recent: Vec<_> =
         document.iter().flat_map(|d| &d.items).filter_map(|item| item.published.or(item.updated)).collect();
     input.code = visit.code;
@@ -289,5 +376,23 @@ fn print_fetch(fetch: &Value, paint: Paint) -> anyhow::Result<()> {
         next["in_s"].as_i64().map(|s| span(Timestamp::from_millis(0), Timestamp::from_millis(s * 1000)));
     let wait = wait.map_or("never".to_owned(), |wait| format!("in {wait}"));
     out::stdout_line(&format!("  next visit {wait}: {}", text(&next["why"])))?;
-    Ok(())
+    print_daemon(&fetch["daemon"])
+}
+
+/// What the running daemon said about a source of the list.
+fn print_daemon(daemon: &Value) -> anyhow::Result<()> {
+    let Value::Object(known) = daemon else { return Ok(()) };
+    let text = |key: &str| known.get(key).and_then(Value::as_str).map(safe);
+    let at = text("next_visit").map_or("none".to_owned(), |at| format!("at {at}"));
+    let why = text("waiting_for").or_else(|| text("why")).unwrap_or_default();
+    out::stdout_line(&format!("  newswire-ingestd: next visit {at}: {why}"))?;
+    match text("last_error") {
+        Some(error) => {
+            let failures = known.get("consecutive_failures").and_then(Value::as_u64).unwrap_or_default();
+            Ok(out::stdout_line(&format!(
+                "  newswire-ingestd: {failures} failures in a row, the last: {error}"
+            ))?)
+        }
+        None => Ok(()),
+    }
 }

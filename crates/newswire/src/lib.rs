@@ -16,6 +16,7 @@ mod supervise;
 mod up;
 
 // Read feeds and items.
+mod address;
 mod check;
 mod discover;
 mod tail;

@@ -4,7 +4,6 @@
 //! reload it. Orders to visit, pause and resume go to the daemon only.
 
 mod add;
-mod address;
 mod export;
 mod file;
 mod handover;

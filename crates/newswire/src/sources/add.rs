@@ -16,7 +16,7 @@ use sources::{
 use tokio::time::Instant;
 
 use super::{
-    CommandContext, address,
+    CommandContext,
     file::{ListFile, ListInUse},
     handover::{self, Handover},
     now,
@@ -24,7 +24,7 @@ use super::{
     orders,
 };
 use crate::{
-    check,
+    address, check,
     discover::{Discovered, DiscoveryFailure, discover},
     out::{self, safe},
 };

@@ -9,7 +9,7 @@ const OPAQUE_SCHEMES: [&str; 8] = ["mailto", "javascript", "data", "file", "tel"
 
 /// Why a text is not the address of a feed or of a page. It shows nothing that may be a secret.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BadAddress {
+pub(crate) enum BadAddress {
     #[error("expected the address of a feed or of a page, such as https://example.org/feed.xml")]
     NoAddress,
     #[error("an address may have {} bytes at most", FeedUrl::LENGTH_MAX)]
@@ -21,7 +21,7 @@ pub(super) enum BadAddress {
 }
 
 /// What to request for such a text, in this order: one address, or without a scheme the https and the http one.
-pub(super) fn candidates(text: &str) -> Result<Vec<FeedUrl>, BadAddress> {
+pub(crate) fn candidates(text: &str) -> Result<Vec<FeedUrl>, BadAddress> {
     let text = text.trim();
     // RFC 3986, appendix C.
     let text = text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(text).trim();

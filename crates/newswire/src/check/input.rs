@@ -1,0 +1,111 @@
+//! What an input of `newswire check` names: a file, an address, or a source of the list.
+
+use std::path::Path;
+
+use daemon::config::Config;
+use news::{FeedUrl, Source, SourceId};
+
+use crate::{address, config::read_catalogue, out::safe};
+
+/// Names a source also where a file has its id as a name.
+const SOURCE_PREFIX: &str = "source:";
+/// Ends of the names of files, which no host has.
+const FILE_ENDINGS: [&str; 10] = ["xml", "rss", "rdf", "atom", "json", "opml", "html", "htm", "txt", "gz"];
+
+/// What to check.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum CheckInput {
+    /// A file, or standard input.
+    File,
+    /// The first of these addresses that has a server.
+    Addresses(Vec<FeedUrl>),
+    /// A source of the list, visited as the daemon does.
+    Source(Box<Source>),
+}
+
+/// Finds out what an input names. In this order: standard input, `source:ID`, an address with its scheme, an existing file, a
+/// source of the list, an address without its scheme.
+///
+/// # Errors
+/// What it could have been, and the remedy.
+pub(super) fn find(input: &str, config: &Config) -> Result<CheckInput, String> {
+    if let Some(id) = input.strip_prefix(SOURCE_PREFIX) {
+        return source(id, config);
+    }
+    let is_path = input == "-" || input.starts_with(['/', '.']) || Path::new(input).exists();
+    let has_scheme = input.contains("://") || has_prefix(input, "feed:") || input.starts_with('<');
+    if is_path && !has_scheme {
+        return Ok(CheckInput::File);
+    }
+    if has_scheme {
+        return addresses(input);
+    }
+    if SourceId::try_new(input).is_ok() {
+        return source(input, config);
+    }
+    let ending = input.rsplit_once('.').map_or("", |(_, ending)| ending);
+    if !input.contains(['/', ':']) && FILE_ENDINGS.contains(&ending.to_ascii_lowercase().as_str()) {
+        return Ok(CheckInput::File);
+    }
+    addresses(input)
+}
+
+fn has_prefix(input: &str, prefix: &str) -> bool {
+    input.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}
+
+fn addresses(input: &str) -> Result<CheckInput, String> {
+    address::candidates(input).map(CheckInput::Addresses).map_err(|bad| bad.to_string())
+}
+
+fn source(id: &str, config: &Config) -> Result<CheckInput, String> {
+    let list = &config.ingestd.sources;
+    let place = list.display();
+    let catalogue = read_catalogue(list).map_err(|bad| {
+        format!("there is no file {}, and the list of sources cannot be read: {bad}", safe(id))
+    })?;
+    let found = catalogue.sources.into_iter().find(|source| source.id.as_str() == id);
+    found.map(|source| CheckInput::Source(Box::new(source))).ok_or_else(|| {
+        format!(
+            "there is neither a file {0} nor a source {0} in {place}; `newswire sources list` shows all ids",
+            safe(id)
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_input_is_one_thing_and_a_mistake_says_what_it_could_have_been() {
+        let folder = tempfile::tempdir().unwrap();
+        let list = folder.path().join("sources.toml");
+        std::fs::write(&list, "[[source]]\nid = \"bbc\"\nurl = \"https://example.org/bbc\"\n").unwrap();
+        let mut config = Config::default();
+        config.ingestd.sources = list;
+        let find = |input: &str| super::find(input, &config);
+        for file in ["-", "/etc/hostname", "./missing", "missing.xml", "feed.RSS", "Cargo.toml"] {
+            assert_eq!(find(file), Ok(CheckInput::File), "{file}");
+        }
+        for (input, first) in [
+            ("https://example.org/feed", "https://example.org/feed"),
+            ("feed://example.org/a", "https://example.org/a"),
+            ("example.org/feed.xml", "https://example.org/feed.xml"),
+            ("example.org", "https://example.org/"),
+            ("localhost:8000", "https://localhost:8000/"),
+        ] {
+            let Ok(CheckInput::Addresses(urls)) = find(input) else { panic!("{input}") };
+            assert_eq!(urls[0].secret().as_str(), first);
+        }
+        for input in ["bbc", "source:bbc"] {
+            let Ok(CheckInput::Source(source)) = find(input) else { panic!("{input}") };
+            assert_eq!(source.id.as_str(), "bbc");
+        }
+        let missing = find("cnn").unwrap_err();
+        assert!(
+            missing.contains("neither a file cnn nor a source cnn in ") && missing.contains("sources list")
+        );
+        assert!(find("ftp://example.org/").is_err());
+    }
+}
