@@ -36,6 +36,7 @@ async fn start(urls: &[String]) -> TestStack {
     let mut stack = TestStack::new(&[]).unwrap();
     stack.set("fetch.memory_bytes", &BUDGET.to_string());
     stack.set("fetch.body_bytes_max", &(32 * MIB).to_string());
+    stack.set("fetch.new_bytes_max", &(64 * MIB).to_string());
     stack.set("store.cache_bytes", &MIB.to_string());
     let mut list = String::new();
     for (n, url) in urls.iter().enumerate() {

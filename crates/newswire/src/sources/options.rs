@@ -46,6 +46,9 @@ pub(super) struct SourceOptions {
     /// Largest document, in bytes [default: fetch.body_bytes_max]
     #[arg(long, value_name = "BYTES")]
     body_bytes_max: Option<u64>,
+    /// Most new items that one visit records, in bytes; the rest waits for the next [default: fetch.new_bytes_max]
+    #[arg(long, value_name = "BYTES")]
+    new_bytes_max: Option<u64>,
     /// Header to send to the host of the source; may be given several times. Other users of this machine see it while the
     /// command runs
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
@@ -96,6 +99,7 @@ impl SourceOptions {
             timeout,
             timeout_first_byte,
             body_bytes_max,
+            new_bytes_max,
             headers,
             basic_file,
             bearer_file,
@@ -122,6 +126,7 @@ impl SourceOptions {
             ("timeout", time(timeout)),
             ("timeout_first_byte", time(timeout_first_byte)),
             ("body_bytes_max", body_bytes_max.map(|bytes| bytes.to_string())),
+            ("new_bytes_max", new_bytes_max.map(|bytes| bytes.to_string())),
             ("headers", list(headers.collect()).map(|headers| format!("{{ {headers} }}"))),
             ("basic_file", text(basic_file)),
             ("bearer_file", text(bearer_file)),
@@ -225,6 +230,7 @@ mod tests {
             "--timeout=20s",
             "--timeout-first-byte=15s",
             "--body-bytes-max=2048",
+            "--new-bytes-max=4096",
             "--header=X-Key: a: b",
             "--header=x-other:c",
             "--basic-file=agency",
@@ -236,7 +242,7 @@ mod tests {
         ];
         let text = "[[source]]\nid = \"a\"\nurl = \"https://example.org/feed\"\nname = 'A \"name\"'\ncategory = \"world\"\n\
                     country = \"GB\"\nlanguage = \"pt-BR\"\ntags = [\"x\", \"y\"]\nevery = \"15m\"\nfresh = \"ignore\"\ntimeout = \"20s\"\n\
-                    timeout_first_byte = \"15s\"\nbody_bytes_max = 2048\nheaders = { X-Key = \"a: b\", x-other = \"c\" }\n\
+                    timeout_first_byte = \"15s\"\nbody_bytes_max = 2048\nnew_bytes_max = 4096\nheaders = { X-Key = \"a: b\", x-other = \"c\" }\n\
                     basic_file = \"agency\"\ncookie_file = \"/etc/c\"\nproxy = \"http://u:p@proxy.example:3128\"\n\
                     user_agent = \"x/1\"\ntls_ca_file = \"./ca.pem\"\nenabled = false\n";
         let expected = Catalogue::parse(text).unwrap().sources.remove(0);
@@ -261,6 +267,7 @@ mod tests {
             ("--timeout=10m", "--timeout: "),
             ("--timeout-first-byte=10m", "--timeout-first-byte: "),
             ("--body-bytes-max=1", "--body-bytes-max: "),
+            ("--new-bytes-max=1", "--new-bytes-max: "),
             ("--header=Authorization: TOPSECRET", "--header: "),
             ("--header=X-Key:", "--header: "),
             ("--proxy=ftp://u:TOPSECRET@x", "--proxy: "),
