@@ -236,7 +236,7 @@ const OWN_FORM: [&str; 12] = [
     "enabled",
 ];
 /// Other keys whose values are no strings.
-const NO_STRINGS: [&str; 2] = ["body_bytes_max", "headers"];
+const NO_STRINGS: [&str; 3] = ["body_bytes_max", "new_bytes_max", "headers"];
 
 /// `basic_file` as an attribute: `basicFile`.
 fn camel_case(key: &str) -> String {
@@ -772,6 +772,25 @@ mod tests {
                 },
             )
             .prop_filter("what the catalogue would take", |source| complaint(source).is_none())
+    }
+
+    #[test]
+    fn no_key_of_a_source_is_lost_by_an_export_and_an_import() {
+        let text = "[[source]]\nid = \"a\"\nurl = \"https://example.org/a\"\nname = \"A\"\ncategory = \"x\"\ncountry = \"GB\"\n\
+                    language = \"en\"\ntags = [\"y\"]\nevery = \"1h\"\ntimeout = \"20s\"\ntimeout_first_byte = \"10s\"\n\
+                    enabled = false\nfresh = \"ignore\"\nbody_bytes_max = 2048\nnew_bytes_max = 4096\n\
+                    headers = { X-A = \"1\" }\nbasic_file = \"b\"\ncookie_file = \"c\"\n\
+                    proxy = \"socks5://u:p@proxy.example:1080\"\nuser_agent = \"x/1\"\ntls_ca_file = \"ca.pem\"\n\
+                    [[source]]\nid = \"b\"\nurl = \"https://example.org/b\"\nname = \"B\"\ncategory = \"x\"\n\
+                    bearer_file = \"t\"\nproxy = \"direct\"\n";
+        let missing: Vec<_> =
+            Catalogue::keys().filter(|key| !text.contains(&format!("\n{key} = "))).collect();
+        assert!(missing.is_empty(), "this test has no value for {missing:?}");
+        let catalogue = Catalogue::parse(text).unwrap();
+        let (exported, _) = write(&catalogue, &HashMap::new(), true);
+        let plan = import(&exported, &Catalogue::default());
+        assert!(plan.refused.is_empty(), "{:?}", plan.refused);
+        assert_eq!(added(plan), catalogue);
     }
 
     proptest! {

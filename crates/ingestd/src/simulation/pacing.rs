@@ -111,7 +111,10 @@ fn thirty_sources_that_redirect_to_one_host_are_spaced_there() {
     assert_eq!(waiting.waiting_for.as_deref(), Some("visits to cdn.example:80 start at least 1s apart"));
     for (n, state) in states.iter().enumerate() {
         assert_eq!(state.last_status, Some(VisitStatus::New), "{n}: {state:?}");
-        assert!(state.last_took_ms.unwrap() < 500, "the wait is no part of the visit: {n}: {state:?}");
+        assert!(
+            state.last_took_ms.unwrap() < 500,
+            "a visit does not take longer because it waits for a host: {n}: {state:?}"
+        );
     }
 }
 

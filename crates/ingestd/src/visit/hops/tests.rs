@@ -216,7 +216,7 @@ proptest! {
             join_all(chains.iter().map(&visit)).await;
             (start.elapsed(), limiter.waiting())
         });
-        // Whoever waits for a first request may wait for a pause of a day, and those behind it in turn.
+        // A first request may wait for a pause of a day, and then each of those that are queued behind it.
         prop_assert!(lasted < 24 * HOUR * 30, "{lasted:?}");
         prop_assert_eq!((limiter.in_flight(), waiting), (0, 0));
     }
