@@ -383,14 +383,39 @@ fn what_leaves_the_feed_while_it_waits_is_counted_and_told() {
 }
 
 #[test]
-fn retention_that_is_far_behind_does_not_stop_a_source() {
+fn retention_that_is_far_behind_does_not_stop_a_source_and_protects_the_others() {
     let dir = tempfile::tempdir().unwrap();
     let (flood, other) = (source("flood"), source("other"));
     let (mut writer, reader) = open(dir.path(), &options(1_000_000, u64::MAX, 25, ENDLESS));
     append(&mut writer, &other, items("o", 0..5000), 0);
+    let eight = (8, writer.live_bytes());
     append(&mut writer, &flood, items("f", 0..8), 0);
+    let eight = (eight.0, writer.live_bytes() - eight.1);
     drop((writer, reader));
-    let (mut writer, _) = open(dir.path(), &options(8, u64::MAX, 25, ENDLESS));
-    let new: Vec<_> = (0..4).map(|_| append(&mut writer, &flood, items("f", 0..12), 0).new).collect();
-    assert_eq!(new, [0, 0, 4, 0], "each visit looks at 2000 events that are to be removed");
+    // Each visit looks at 2000 events that are to be removed.
+    for (events, bytes, expected) in [
+        (16, u64::MAX, [0, 0, 0, 0]),
+        (1_000_000, 2 * eight.1, [0, 0, 0, 0]),
+        (eight.0, u64::MAX, [0, 0, 4, 0]),
+    ] {
+        let copy = tempfile::tempdir().unwrap();
+        let from = raw(dir.path());
+        raw_copy(&from, copy.path());
+        drop(from);
+        let (mut writer, _) = open(copy.path(), &options(events, bytes, 25, ENDLESS));
+        let new = (0..4).map(|n| {
+            if n == 2 {
+                assert!(writer.retain(Timestamp::from_millis(0)).unwrap().more, "control: it is behind");
+            }
+            append(&mut writer, &flood, items("f", 0..12), 0).new
+        });
+        assert_eq!(new.collect::<Vec<_>>(), expected, "{events} events, {bytes} bytes");
+    }
+}
+
+/// A store with the same content.
+fn raw_copy(from: &sled::Db, to: &Path) {
+    let copy = sled::open(to.join("log.sled")).unwrap();
+    copy.import(from.export());
+    copy.flush().unwrap();
 }
