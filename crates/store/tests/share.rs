@@ -281,8 +281,11 @@ fn events_of_a_log_without_counts_are_not_counted_and_their_removal_neither() {
     assert_eq!(reader.head(), Seq(20));
     let appended = append(&mut writer, &flood, items("g", 0..1), 0);
     assert_eq!(appended.new, 1, "what is not counted is not its share");
+    append(&mut writer, &other, items("p", 0..6), 0);
+    retain(&mut writer, 0);
     drop((writer, reader));
-    assert_eq!(raw(dir.path()).scan_prefix("c").count(), 1);
+    let counts: Vec<_> = raw(dir.path()).scan_prefix("c").map(|entry| entry.unwrap().1[5]).collect();
+    assert_eq!(counts, [1, 3], "of the flood, and the share of the other source");
 }
 
 #[test]
