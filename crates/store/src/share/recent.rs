@@ -17,6 +17,10 @@ use super::{EventTotals, NewEvent, owner_hash, owner_of};
 /// publishes most of everything must not wait here for a feed that has died.
 const PROTECTED: Duration = Duration::from_secs(3600);
 
+/// What a gateway needs for an event in addition to its bytes, about: the frames around it, the words that filters compare,
+/// and the record itself.
+const MEMORY_BYTES: u64 = 768;
+
 /// The newest events of the log, as far as a gateway has them in memory.
 pub(super) struct RecentEvents {
     max: EventTotals,
@@ -37,9 +41,13 @@ impl RecentEvent {
     fn new(owner: u64, bytes: u64, recorded: news::Timestamp) -> Self {
         Self {
             owner,
-            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            bytes: u32::try_from(bytes + MEMORY_BYTES).unwrap_or(u32::MAX),
             recorded_s: u32::try_from(recorded.millis() / 1000).unwrap_or_default(),
         }
+    }
+
+    fn of(event: NewEvent<'_>) -> Self {
+        Self::new(owner_hash(event.source.as_str()), event.bytes, event.now)
     }
 
     fn recorded(self) -> news::Timestamp {
@@ -65,11 +73,12 @@ impl RecentEvents {
             let (_, value) = entry?;
             let Ok((_, recorded, json)) = record::unseal_event(&value) else { break };
             let Ok(owner) = owner_of(json) else { break };
-            totals = totals.with(value.len() as u64);
+            let event = RecentEvent::new(owner_hash(owner), value.len() as u64, recorded);
+            totals = totals.with(u64::from(event.bytes));
             if totals.exceeds(max) {
                 break;
             }
-            newest.push(RecentEvent::new(owner_hash(owner), value.len() as u64, recorded));
+            newest.push(event);
         }
         let mut recent = Self::new(max, max_of_source);
         for event in newest.into_iter().rev() {
@@ -80,17 +89,17 @@ impl RecentEvents {
 
     /// Whether the event would displace a protected one of another source, and its own source is over its share.
     pub(super) fn displaces_others(&self, event: NewEvent<'_>) -> bool {
-        let owner = owner_hash(event.source.as_str());
-        let has = self.by_owner.get(&owner).copied().unwrap_or_default();
-        if !has.is_over(self.max_of_source, event.bytes) {
+        let new = RecentEvent::of(event);
+        let has = self.by_owner.get(&new.owner).copied().unwrap_or_default();
+        if !has.is_over(self.max_of_source, u64::from(new.bytes)) {
             return false;
         }
-        let mut kept = EventTotals { events: self.events.len() as u64, bytes: self.bytes }.with(event.bytes);
+        let mut kept = self.totals().with(u64::from(new.bytes));
         for oldest in &self.events {
             if !kept.exceeds(self.max) {
                 return false;
             }
-            if oldest.owner != owner && event.now.since(oldest.recorded()) <= PROTECTED {
+            if oldest.owner != new.owner && event.now.since(oldest.recorded()) <= PROTECTED {
                 return true;
             }
             kept = kept.without(EventTotals { events: 1, bytes: u64::from(oldest.bytes) });
@@ -99,7 +108,7 @@ impl RecentEvents {
     }
 
     pub(super) fn push(&mut self, event: NewEvent<'_>) {
-        self.push_event(RecentEvent::new(owner_hash(event.source.as_str()), event.bytes, event.now));
+        self.push_event(RecentEvent::of(event));
     }
 
     fn push_event(&mut self, event: RecentEvent) {
