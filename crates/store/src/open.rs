@@ -15,7 +15,7 @@ use std::{
 use news::{Epoch, Seq};
 
 use crate::{
-    LogReader, LogWriter, SourceShare,
+    EventTotals, LogReader, LogWriter, SourceShare,
     read::{LogReadError, SharedLog},
     record::{self, Damage},
     share::Shares,
@@ -152,7 +152,8 @@ pub fn open(path: &Path, options: &StoreOptions) -> Result<(LogWriter, LogReader
     let (oldest, head) = find_bounds(&db).map_err(|e| damaged(e.to_string()))?;
     let live_bytes = find_live_bytes(&db).map_err(|error| refused("byte count", error))?;
     let shared = Arc::new(SharedLog::new(db, epoch, oldest, head));
-    let shares = Shares::open(&shared, options.share, &options.retention);
+    let Retention { age, events, bytes } = options.retention;
+    let shares = Shares::open(&shared, options.share, EventTotals { events, bytes }, age);
     let shares = shares.map_err(|error| match error {
         LogReadError::Damaged { what, damage } => refused(&what, FindError::Damage(damage)),
         LogReadError::Sled(error) => damaged(error.to_string()),

@@ -20,7 +20,6 @@ use news::{FloodingBound, Seq, SourceId, Timestamp};
 use serde::Deserialize;
 
 use crate::{
-    Retention,
     read::{LogReadError, SharedLog},
     record::{self, Damage},
 };
@@ -164,12 +163,13 @@ pub(crate) struct Shares {
 }
 
 impl Shares {
-    /// Reads what is needed of a log that was just opened. Counts of a log that a program without them has written to are
+    /// Reads what is needed of a log that was just opened, and that keeps so much for so long. Counts of a log that a program without them has written to are
     /// removed: its events are not counted, and their sources have them in addition to their share until they are gone.
     pub(crate) fn open(
         log: &SharedLog,
         share: SourceShare,
-        retention: &Retention,
+        kept: EventTotals,
+        age: Duration,
     ) -> Result<Self, LogReadError> {
         let (oldest, head) = (log.oldest(), log.head());
         let counted =
@@ -179,13 +179,12 @@ impl Shares {
             None => forget_counts(&log.db, oldest, head)?,
         };
         let is_limited = share.percent < 100;
-        let kept = EventTotals { events: retention.events, bytes: retention.bytes };
         let recent =
             if is_limited { Some(RecentEvents::read(log, share.ring, share.of(share.ring))?) } else { None };
         Ok(Self {
             max: is_limited.then(|| share.of(kept)),
             kept,
-            protected: retention.age.min(PROTECTED_MAX),
+            protected: age.min(PROTECTED_MAX),
             counted_from,
             front: RetentionFront { first_kept: oldest, bytes: 0 },
             recent,
