@@ -23,6 +23,7 @@ const WORDS: &[&str] = &[
     "absorbed",
     "added",
     "before",
+    "bound",
     "by_s",
     "bytes",
     "categories",

@@ -39,7 +39,7 @@ pub use source::{BadFeedUrl, BadSourceId, FeedUrl, Source, SourceId};
 pub use text::Escaped;
 pub use time::{BadTimestamp, Timestamp};
 pub use visit::{
-    FeedRhythm, Flooding, FloodingState, FormerAddress, Pause, SourceInFull, SourceNotice, SourceState,
-    SourceStatus, SourceTotals, VisitReport, VisitStatus,
+    FeedRhythm, Flooding, FloodingBound, FloodingState, FormerAddress, Pause, SourceInFull, SourceNotice,
+    SourceState, SourceStatus, SourceTotals, VisitReport, VisitStatus,
 };
 pub use websub::{HubSubscription, PushState, PushStatus, SecretText, WebSubState};

@@ -277,6 +277,38 @@ pub struct Flooding {
     pub waiting_items: u32,
     /// Their size in bytes, as they would be stored.
     pub waiting_bytes: u64,
+    /// What they wait for.
+    #[serde(default)]
+    pub bound: FloodingBound,
+    /// Items that waited and were lost, because the feed no longer has them.
+    #[serde(default)]
+    pub lost_items: u32,
+}
+
+/// What keeps a visit from recording all that is new.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FloodingBound {
+    /// One visit has recorded as much as it may (`fetch.new_bytes_max`).
+    #[default]
+    Visit,
+    /// The log is full, the source has its share of it (`store.source_share_percent`), and the next event to go is of another
+    /// source.
+    Retention,
+    /// The same of what the gateways have in memory (`gateway.ring_events`, `gateway.ring_bytes`).
+    Ring,
+}
+
+impl FloodingBound {
+    /// The word for it in JSON and in the log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Visit => "visit",
+            Self::Retention => "retention",
+            Self::Ring => "ring",
+        }
+    }
 }
 
 /// [`Flooding`], and what it costs the server.

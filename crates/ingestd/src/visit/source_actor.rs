@@ -176,7 +176,7 @@ impl SourceActor {
         if after.updates_damped && !before.updates_damped {
             tracing::warn!(source = %report.source, absorbed = appended.absorbed, "updates damped; many items change at most visits");
         }
-        log_flooding(&report.source, &before, &after);
+        log_flooding(&report.source, &before, &after, appended.lost);
         self.entry.set_state(after);
         self.entry.set_activity(Activity::Idle, self.ctx.now());
         self.report_to_websub(appended.new, before.last_visit);
@@ -217,6 +217,7 @@ impl SourceActor {
         metrics.updates_absorbed.inc_by(u64::from(appended.absorbed));
         metrics.items_deferred.inc_by(u64::from(appended.deferred));
         metrics.bytes_deferred.inc_by(appended.deferred_bytes);
+        metrics.items_lost.inc_by(u64::from(appended.lost));
         metrics.visit_seconds.observe(took.as_secs_f64());
         if outcome.state.quarantine.is_some() && self.entry.quarantine().is_none() {
             metrics.quarantines.get_or_create(&[("for", "slow")]).inc();
