@@ -120,7 +120,7 @@ impl Harness {
 
     pub(crate) async fn apply(&self, sources: Vec<Source>) -> CatalogueDiff {
         let message = ApplyCatalogue {
-            catalogue: Catalogue { sources },
+            catalogue: Catalogue { sources, ..Catalogue::default() },
             stored_states: HashMap::new(),
             request_hashes: HashMap::new(),
         };
@@ -130,7 +130,7 @@ impl Harness {
     /// As a reload does.
     pub(crate) async fn reload(&self, sources: Vec<Source>, credentials: &CredentialFiles) -> CatalogueDiff {
         let supervisor = self.supervisor.clone().recipient();
-        let catalogue = Catalogue { sources };
+        let catalogue = Catalogue { sources, ..Catalogue::default() };
         crate::catalogue::apply_catalogue(&supervisor, catalogue, credentials, &self.reader).await.unwrap()
     }
 
@@ -348,7 +348,7 @@ fn a_pause_ends_by_itself_and_an_ended_one_is_discarded_at_a_start() {
             .map(|(id, state)| (SourceId::try_new(id).unwrap(), state));
         let sources = ["a", "b", "c"].map(|id| harness.source(id)).to_vec();
         let message = ApplyCatalogue {
-            catalogue: Catalogue { sources },
+            catalogue: Catalogue { sources, ..Catalogue::default() },
             stored_states: stored_states.into(),
             request_hashes: HashMap::new(),
         };
@@ -370,7 +370,7 @@ fn a_restart_spreads_what_is_due_and_keeps_what_is_not() {
             .map(|(id, next)| (SourceId::try_new(id).unwrap(), state(next)));
         let sources = ["due", "later", "gone", "far"].map(|id| harness.source(id)).to_vec();
         let message = ApplyCatalogue {
-            catalogue: Catalogue { sources },
+            catalogue: Catalogue { sources, ..Catalogue::default() },
             stored_states: stored_states.into(),
             request_hashes: HashMap::new(),
         };
@@ -414,7 +414,7 @@ fn a_changed_source_is_visited_at_once_and_so_is_one_that_is_added_again() {
         // As after a restart: the list was changed while the daemon did not run.
         let stored_states = [(old.id.clone(), gone(&old))].into();
         let message = ApplyCatalogue {
-            catalogue: Catalogue { sources: vec![plain.clone()] },
+            catalogue: Catalogue { sources: vec![plain.clone()], ..Catalogue::default() },
             stored_states,
             request_hashes: HashMap::new(),
         };
@@ -432,7 +432,7 @@ fn a_changed_source_is_visited_at_once_and_so_is_one_that_is_added_again() {
         harness.until(|| harness.reader.state(&plain.id).unwrap().unwrap().removed).await;
         let stored_states = [(plain.id.clone(), gone(&plain))].into();
         let message = ApplyCatalogue {
-            catalogue: Catalogue { sources: vec![plain] },
+            catalogue: Catalogue { sources: vec![plain], ..Catalogue::default() },
             stored_states,
             request_hashes: HashMap::new(),
         };
@@ -481,7 +481,7 @@ fn a_restart_and_a_clock_jump_leave_a_gone_source_alone() {
         let source = harness.source("a");
         let stored_states = [(source.id.clone(), state)].into();
         let message = ApplyCatalogue {
-            catalogue: Catalogue { sources: vec![source] },
+            catalogue: Catalogue { sources: vec![source], ..Catalogue::default() },
             stored_states,
             request_hashes: HashMap::new(),
         };
