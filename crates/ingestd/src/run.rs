@@ -41,6 +41,7 @@ use crate::{
         routes::{self, ControlState, WebSubRecipients},
         wire_log::{LogFailure, WireLog},
     },
+    lists::{FeedLists, ListBoard},
     messages::Stop,
     queue::limiter::HostLimiter,
     recorder::{Recorder, WriterLoop, WriterThread},
@@ -71,6 +72,7 @@ struct DaemonParts {
     metrics: IngestMetrics,
     notices: broadcast::Sender<wire::Notice>,
     documents: FetchedDocuments,
+    lists: ListBoard,
 }
 
 /// The running actors.
@@ -88,7 +90,7 @@ struct Actors {
 pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     let DaemonContext { config, reloader, clock, logs, signals, watch: watched, self_sampler } = start;
     watch_this_loop(&watched);
-    let mut catalogue = read_catalogue(&config.ingestd.sources).await?;
+    let catalogue = read_catalogue(&config.ingestd.sources).await?;
     let (writer, reader) = open_store(&config).await?;
     let wire_socket = bind_unix(&config.socket(ControlSocket::Ingestd), SOCKET_MODE)?;
     let metrics_registry = MetricsRegistry::new();
@@ -102,6 +104,7 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
         metrics_registry,
         notices: broadcast::channel(NOTICES).0,
         documents: FetchedDocuments::default(),
+        lists: ListBoard::default(),
     };
     let failed = signals.stop.clone();
     let writer_loop = parts.writer_loop(writer, head_changed, &watched);
@@ -115,13 +118,16 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     let log_failure = LogFailure::new(signals.stop.clone());
     let log = WireLog { reader: parts.reader.clone(), failure: log_failure.clone() };
     let server = serve_wire(parts.control_state(&actors, log, head, reloads), wire_socket, watched)?;
-    let supervisor = actors.supervisor.clone().recipient();
+    let (supervisor, own_sources) =
+        (actors.supervisor.clone().recipient(), actors.supervisor.clone().recipient());
+    let mut lists = FeedLists::new(Rc::clone(&ctx), &config.store.path, parts.lists.clone());
+    let mut catalogue = lists.complete(catalogue, &config.ingestd.sources).await?;
     catalogue.inherit_proxy(ctx.visitor.default_proxy());
     apply_catalogue(&supervisor, catalogue, &ctx.credentials, &parts.reader).await?;
     notify_ready(&config, &parts.reader);
     let DaemonParts { reader, registry, .. } = parts;
     let reloader = reloader.for_sections(settings::SECTIONS);
-    let control_loop = ControlLoop { reloader, logs, ctx, reader, supervisor, registry };
+    let control_loop = ControlLoop { reloader, logs, ctx, reader, supervisor, own_sources, lists, registry };
     control_loop.run(signals, reload_requests).await;
     stop(&config, actors, writer_thread, server).await?;
     tokio::task::spawn_blocking(move || crash_guard.clear()).await.ok();
@@ -235,6 +241,7 @@ impl DaemonParts {
             publisher,
             log,
             registry: self.registry.clone(),
+            lists: self.lists.clone(),
             visits: actors.supervisor.clone().recipient(),
             pauses: actors.supervisor.clone().recipient(),
             reloads,

@@ -33,6 +33,7 @@ use wire::{EventLog as _, LogBounds, LogError, LogEvent, Publisher, StreamBlock}
 
 use super::{selection::SelectedSources, wire_log::WireLog};
 use crate::{
+    lists::ListBoard,
     messages::{SetPause, VisitSources},
     status::{metrics::IngestMetrics, registry::SourceRegistry},
     websub::{
@@ -47,6 +48,7 @@ pub(crate) struct ControlState {
     pub(crate) publisher: Publisher,
     pub(crate) log: WireLog,
     pub(crate) registry: SourceRegistry,
+    pub(crate) lists: ListBoard,
     pub(crate) visits: Recipient<VisitSources>,
     pub(crate) pauses: Recipient<SetPause>,
     pub(crate) reloads: mpsc::Sender<ReloadOrder>,
@@ -84,6 +86,7 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
         .route("/log", web::get().to(log))
         .route("/sources", web::get().to(sources))
         .route("/sources/{id}", web::get().to(source))
+        .route("/lists", web::get().to(lists))
         .route(paths::VISITS, web::post().to(visits))
         .route(paths::PAUSES, web::post().to(pauses))
         .route(paths::PAUSES_END, web::post().to(end_pauses))
@@ -295,6 +298,10 @@ async fn log(state: web::Data<ControlState>, query: web::Query<LogQuery>) -> Htt
 async fn sources(state: web::Data<ControlState>) -> impl Responder {
     let sources: Vec<_> = state.registry.entries().iter().map(|entry| entry.full_status()).collect();
     web::Json(json!({ "sources": sources }))
+}
+
+async fn lists(state: web::Data<ControlState>) -> impl Responder {
+    web::Json(json!({ "lists": state.lists.statuses() }))
 }
 
 async fn source(state: web::Data<ControlState>, id: web::Path<String>) -> HttpResponse {

@@ -37,12 +37,13 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// A supervisor over a real store, and a server that answers every request with [`FEED`].
 pub(crate) struct Harness {
-    supervisor: Addr<Supervisor>,
+    pub(crate) supervisor: Addr<Supervisor>,
+    pub(crate) ctx: Rc<VisitContext>,
     pub(crate) registry: SourceRegistry,
     notices: broadcast::Receiver<wire::Notice>,
     url: String,
     pub(crate) metrics: IngestMetrics,
-    directory: tempfile::TempDir,
+    pub(crate) directory: tempfile::TempDir,
     reader: store::LogReader,
 }
 
@@ -63,7 +64,7 @@ async fn serve() -> String {
     url
 }
 
-async fn harness(parse: ParseFn) -> Harness {
+pub(crate) async fn harness(parse: ParseFn) -> Harness {
     let visitor = Visitor::try_new(Policy { allow_private: true, ..Policy::default() }).unwrap();
     harness_with(parse, visitor, CredentialFiles::default()).await
 }
@@ -107,8 +108,9 @@ pub(crate) async fn harness_with(parse: ParseFn, visitor: Visitor, credentials: 
     };
     let registry = SourceRegistry::default();
     let (pauses, removals) = (recorder.clone().recipient(), recorder.recipient());
-    let supervisor = Supervisor::new(Rc::new(ctx), registry.clone(), pauses, removals, None).start();
-    Harness { supervisor, registry, notices: received, url: serve().await, metrics, directory, reader }
+    let ctx = Rc::new(ctx);
+    let supervisor = Supervisor::new(Rc::clone(&ctx), registry.clone(), pauses, removals, None).start();
+    Harness { supervisor, ctx, registry, notices: received, url: serve().await, metrics, directory, reader }
 }
 
 impl Harness {

@@ -24,9 +24,10 @@ const MODE: u32 = 0o600;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ListMemory {
-    /// What the rest belongs to ([`news::FeedList::reading_hash`]), and what the files of its request settings had in them; 0:
-    /// it was never read.
+    /// What the rest belongs to ([`news::FeedList::reading_hash`]).
     pub reading: u64,
+    /// Hash of what is sent with a request; the validators belong to it as well.
+    pub fingerprint: u64,
     /// `ETag` of the document that was taken last, byte for byte.
     pub etag: Option<String>,
     /// `Last-Modified` of it, byte for byte.
@@ -90,13 +91,18 @@ impl ListCopies {
         self.write(list, "toml", &text)
     }
 
-    /// What is known about a list; nothing if that is damaged: then it is read again.
+    /// What is known about a list; nothing if that is damaged: then it is read again. Without a copy there are no validators:
+    /// its whole document is needed.
     ///
     /// # Errors
     /// If the file cannot be read.
     pub fn memory(&self, list: &SourceId) -> io::Result<ListMemory> {
         let text = self.read(list, "json")?.unwrap_or_default();
-        Ok(serde_json::from_str(&text).unwrap_or_default())
+        let memory: ListMemory = serde_json::from_str(&text).unwrap_or_default();
+        if self.path(list, "toml").exists() {
+            return Ok(memory);
+        }
+        Ok(ListMemory { etag: None, last_modified: None, ..memory })
     }
 
     /// Replaces what is known about a list.
@@ -189,6 +195,8 @@ mod tests {
         fs::write(&file, "[[source]]\nid = \"x\"\n").unwrap();
         let damaged = copies.sources(&list).unwrap_err().to_string();
         assert!(damaged.contains("planet.toml:1: source.url: is missing"), "{damaged}");
+        fs::remove_file(&file).unwrap();
+        assert_eq!(copies.memory(&list).unwrap(), ListMemory { etag: None, ..memory });
         fs::write(file.with_extension("json"), "{").unwrap();
         assert_eq!(copies.memory(&list).unwrap(), ListMemory::default());
     }
