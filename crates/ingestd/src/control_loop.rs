@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use crate::{
     catalogue::{apply_catalogue, read_catalogue},
     error::IngestError,
-    lists::FeedLists,
+    lists::{FeedLists, ListReadRequest},
     messages::{ApplyCatalogue, CatalogueDiff, OwnSources},
     settings,
     status::{activity::SourceHealth, diagnostics::ActivityCounts, registry::SourceRegistry},
@@ -43,7 +43,12 @@ pub(crate) struct ControlLoop {
 
 impl ControlLoop {
     /// Runs until the stop signal.
-    pub(crate) async fn run(mut self, mut signals: Signals, mut requests: mpsc::Receiver<ReloadOrder>) {
+    pub(crate) async fn run(
+        mut self,
+        mut signals: Signals,
+        mut requests: mpsc::Receiver<ReloadOrder>,
+        mut list_orders: mpsc::Receiver<ListReadRequest>,
+    ) {
         let mut status_line = tokio::time::interval(STATUS_LINE_EVERY);
         loop {
             tokio::select! {
@@ -55,6 +60,10 @@ impl ControlLoop {
                 Some(request) = requests.recv() => {
                     // The client may have gone.
                     request.send(self.reload().await.map_err(|error| refusal(&error))).ok();
+                }
+                Some(request) = list_orders.recv() => {
+                    // The client may have gone.
+                    request.reply.send(self.lists.order(request.order)).ok();
                 }
                 read = self.lists.next() => {
                     if self.lists.take(read).await

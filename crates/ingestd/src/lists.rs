@@ -20,14 +20,15 @@ use std::{
 };
 
 use anyhow::Context as _;
+use control::{ListAnswer, ListOrder};
 use daemon::work;
 use futures_util::FutureExt as _;
 use news::{Catalogue, FeedList, ListMark, ListOrigin, ListStatus, Source, SourceId, Timestamp};
 use sources::lists::{ListCopies, ListMemory, ListedSources, MergeCounts, merge};
-use tokio::task::JoinSet;
+use tokio::{sync::oneshot, task::JoinSet};
 
 use self::read::ReadJob;
-pub(crate) use self::read::{ListRead, ReadResult};
+pub(crate) use self::read::{ListRead, ReadResult, read_file};
 use crate::visit::context::VisitContext;
 
 /// How many lists are read at once.
@@ -50,6 +51,12 @@ impl ListBoard {
     }
 }
 
+/// An order to read lists now.
+pub(crate) struct ListReadRequest {
+    pub(crate) order: ListOrder,
+    pub(crate) reply: oneshot::Sender<ListAnswer>,
+}
+
 /// All lists of the catalogue.
 pub(crate) struct FeedLists {
     ctx: Rc<VisitContext>,
@@ -66,6 +73,8 @@ struct HeldList {
     memory: ListMemory,
     counts: MergeCounts,
     is_reading: bool,
+    /// An operator wants what it has, whatever it has lost.
+    takes_all: bool,
 }
 
 impl HeldList {
@@ -75,7 +84,13 @@ impl HeldList {
         let memory =
             if memory.reading == reading { memory } else { ListMemory { reading, ..Default::default() } };
         let memory = ListMemory { is_trusted: is_of_file || memory.is_trusted, ..memory };
-        Self { list: Arc::new(list), memory, counts: MergeCounts::default(), is_reading: false }
+        Self {
+            list: Arc::new(list),
+            memory,
+            counts: MergeCounts::default(),
+            is_reading: false,
+            takes_all: false,
+        }
     }
 
     /// When it is to be read; `None` if it is not.
@@ -213,6 +228,25 @@ impl FeedLists {
         }
     }
 
+    /// Makes lists due now. The limits of their hosts hold for them, too.
+    pub(crate) fn order(&mut self, ListOrder { lists, take }: ListOrder) -> ListAnswer {
+        let mut answer = ListAnswer::default();
+        for id in lists {
+            let group = match self.held.iter_mut().find(|held| held.list.id.as_str() == id) {
+                None => &mut answer.unknown,
+                Some(held) if !held.list.enabled => &mut answer.disabled,
+                Some(held) if held.is_reading => &mut answer.busy,
+                Some(held) => {
+                    (held.memory.next_read, held.takes_all) = (None, take);
+                    &mut answer.accepted
+                }
+            };
+            group.push(id);
+        }
+        self.show();
+        answer
+    }
+
     fn start(&mut self, at: usize) {
         let held = &mut self.held[at];
         held.is_reading = true;
@@ -221,6 +255,7 @@ impl FeedLists {
             memory: held.memory.clone(),
             directory: self.directory.clone(),
             copies: self.copies.clone(),
+            takes_all: std::mem::take(&mut held.takes_all),
         };
         let (ctx, id) = (Rc::clone(&self.ctx), Arc::<str>::from(held.list.id.as_str()));
         let failed = job.clone();

@@ -41,7 +41,7 @@ use crate::{
         routes::{self, ControlState, WebSubRecipients},
         wire_log::{LogFailure, WireLog},
     },
-    lists::{FeedLists, ListBoard},
+    lists::{FeedLists, ListBoard, ListReadRequest},
     messages::Stop,
     queue::limiter::HostLimiter,
     recorder::{Recorder, WriterLoop, WriterThread},
@@ -58,7 +58,7 @@ const NOTICES: usize = 1024;
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Mode of the wire's socket: the gateway is in our group.
 const SOCKET_MODE: u32 = 0o660;
-/// Reload requests that may wait for the one in progress.
+/// Reload requests, and orders to read lists, that may wait for the one in progress.
 const RELOADS: usize = 4;
 /// Largest JSON body of a request.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -111,13 +111,15 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     let (recorder, writer_thread) = Recorder::start(writer_loop, move || failed.cancel())?;
     let diagnostics = parts.diagnostics(&config, recorder.queued());
     let (reloads, reload_requests) = mpsc::channel(RELOADS);
+    let (list_orders, list_requests) = mpsc::channel(RELOADS);
     let admin = parts.admin(&watched, reloads.clone());
     let _admin = start_admin(&config, admin, diagnostics, self_sampler, &logs)?;
     let crash_guard = open_crash_guard(&config).await?;
     let (ctx, actors) = parts.start_actors(&config, recorder.start(), crash_guard.clone())?;
     let log_failure = LogFailure::new(signals.stop.clone());
     let log = WireLog { reader: parts.reader.clone(), failure: log_failure.clone() };
-    let server = serve_wire(parts.control_state(&actors, log, head, reloads), wire_socket, watched)?;
+    let server =
+        serve_wire(parts.control_state(&actors, log, head, reloads, list_orders), wire_socket, watched)?;
     let (supervisor, own_sources) =
         (actors.supervisor.clone().recipient(), actors.supervisor.clone().recipient());
     let mut lists = FeedLists::new(Rc::clone(&ctx), &config.store.path, parts.lists.clone());
@@ -128,7 +130,7 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     let DaemonParts { reader, registry, .. } = parts;
     let reloader = reloader.for_sections(settings::SECTIONS);
     let control_loop = ControlLoop { reloader, logs, ctx, reader, supervisor, own_sources, lists, registry };
-    control_loop.run(signals, reload_requests).await;
+    control_loop.run(signals, reload_requests, list_requests).await;
     stop(&config, actors, writer_thread, server).await?;
     tokio::task::spawn_blocking(move || crash_guard.clear()).await.ok();
     log_failure.reason().map_or(Ok(()), |reason| Err(IngestError::Damaged(reason.to_owned())))
@@ -229,6 +231,7 @@ impl DaemonParts {
         log: WireLog,
         head: watch::Receiver<Seq>,
         reloads: mpsc::Sender<ReloadOrder>,
+        list_orders: mpsc::Sender<ListReadRequest>,
     ) -> ControlState {
         let publisher = wire::Publisher {
             log: Arc::new(log.clone()),
@@ -242,6 +245,7 @@ impl DaemonParts {
             log,
             registry: self.registry.clone(),
             lists: self.lists.clone(),
+            list_orders,
             visits: actors.supervisor.clone().recipient(),
             pauses: actors.supervisor.clone().recipient(),
             reloads,

@@ -36,6 +36,8 @@ pub(super) struct ReadJob {
     /// To which the path of a list is relative.
     pub(super) directory: PathBuf,
     pub(super) copies: ListCopies,
+    /// Whatever it has lost counts.
+    pub(super) takes_all: bool,
 }
 
 /// The end of a read.
@@ -132,7 +134,10 @@ impl ReadJob {
 
     fn doubtful(&self, ctx: &VisitContext, why: &str) -> ListMemory {
         let since = self.memory.doubtful_since.unwrap_or(ctx.now());
-        let error = format!("{why}; its sources stay, unless it is so for a day (since {since})");
+        let error = format!(
+            "{why}; its sources stay until that has been so for a day (since {since}); `newswire sources lists {} --take` takes it at once",
+            self.list.id
+        );
         let memory = ListMemory {
             doubtful_since: Some(since),
             error: Some(error),
@@ -171,7 +176,19 @@ pub(super) async fn read(ctx: Rc<VisitContext>, job: ReadJob) -> ListRead {
 
 /// The file of a list.
 async fn open(job: &ReadJob, path: &Path) -> Result<ListAnswer, ReadFailure> {
-    let path = job.directory.join(path);
+    let bytes = read_file(&job.directory, path).await.map_err(|why| {
+        ReadFailure::new(format!("its file {why} ({})", job.directory.join(path).display()))
+    })?;
+    let memory = ListMemory { is_trusted: true, ..job.memory.clone() };
+    Ok(ListAnswer::Document { body: bytes.into(), memory, share: None })
+}
+
+/// What is in the file of a list, up to more than a list may have.
+///
+/// # Errors
+/// Why it cannot be read.
+pub(crate) async fn read_file(directory: &Path, path: &Path) -> Result<Vec<u8>, String> {
+    let path = directory.join(path);
     let read = async {
         // Opening a pipe would wait for its writer.
         if !tokio::fs::metadata(&path).await?.is_file() {
@@ -182,10 +199,7 @@ async fn open(job: &ReadJob, path: &Path) -> Result<ListAnswer, ReadFailure> {
         file.take(BYTES_MAX as u64 + 1).read_to_end(&mut bytes).await?;
         Ok(bytes)
     };
-    let bytes =
-        read.await.map_err(|error| ReadFailure::new(format!("cannot read {}: {error}", path.display())))?;
-    let memory = ListMemory { is_trusted: true, ..job.memory.clone() };
-    Ok(ListAnswer::Document { body: bytes.into(), memory, share: None })
+    read.await.map_err(|error: io::Error| format!("cannot be read: {error}"))
 }
 
 /// The share of a request, for its body.
@@ -211,7 +225,7 @@ async fn request(ctx: &VisitContext, job: &ReadJob, url: &FeedUrl) -> Result<Lis
     hops.enter(url).await.map_err(held)?;
     let now = ctx.now();
     let budget = ListBudget(ctx.limiter.share_for(0));
-    let (etag, last_modified) = validators(&job.memory, fingerprint, now);
+    let (etag, last_modified) = validators(job, fingerprint, now);
     let request = VisitRequest {
         etag,
         last_modified,
@@ -251,9 +265,10 @@ async fn request(ctx: &VisitContext, job: &ReadJob, url: &FeedUrl) -> Result<Lis
 }
 
 /// The `ETag` and the `Last-Modified` to send: none after a change of the request, once a week, and while a loss is doubtful.
-fn validators(memory: &ListMemory, fingerprint: u64, now: Timestamp) -> (Option<&str>, Option<&str>) {
+fn validators(job: &ReadJob, fingerprint: u64, now: Timestamp) -> (Option<&str>, Option<&str>) {
+    let memory = &job.memory;
     let is_fresh = memory.last_full.is_some_and(|at| now.since(at) < UNCONDITIONAL_EVERY);
-    if !is_fresh || memory.fingerprint != fingerprint || memory.doubtful_since.is_some() {
+    if !is_fresh || memory.fingerprint != fingerprint || memory.doubtful_since.is_some() || job.takes_all {
         return (None, None);
     }
     (memory.etag.as_deref(), memory.last_modified.as_deref())
@@ -290,7 +305,10 @@ fn parse_blocking(job: &ReadJob, body: &[u8], now: Timestamp) -> Result<Parsed, 
     let before = job.copies.sources(id).unwrap_or_default();
     let reading = lists::read(&job.list, body, &before).map_err(ReadFailure::new)?;
     let is_confirmed = job.memory.doubtful_since.is_some_and(|since| now.since(since) >= DOUBT);
-    if !is_confirmed && let Some(why) = lists::doubt(&before, &reading) {
+    if !job.takes_all
+        && !is_confirmed
+        && let Some(why) = lists::doubt(&before, &reading)
+    {
         return Ok(Parsed::Doubtful(why));
     }
     let refused = reading.refused;

@@ -68,7 +68,7 @@ async fn a_doubtful_loss_counts_when_it_is_still_there_a_day_later() {
         assert_eq!(test.complete(LIST).await, listed(12), "its sources stay");
     }
     let error = test.status().error.unwrap();
-    assert!(error.starts_with("it has lost 7 of its 12 feeds; its sources stay, unless"), "{error}");
+    assert!(error.starts_with("it has lost 7 of its 12 feeds; its sources stay until"), "{error}");
     assert_eq!((test.harness.metrics.lists_failing.get(), test.reads("doubtful")), (1, 2));
     // A day passes; the first of the two counts.
     let since = &mut test.lists.held[0].memory.doubtful_since;
@@ -77,6 +77,24 @@ async fn a_doubtful_loss_counts_when_it_is_still_there_a_day_later() {
     assert_eq!(test.complete(LIST).await, listed(5));
     assert_eq!((test.status().sources, test.status().error), (5, None));
     assert_eq!(test.harness.metrics.lists_failing.get(), 0);
+}
+
+#[actix::test]
+async fn an_operator_can_take_a_doubtful_loss_at_once() {
+    let mut test = TestLists::new().await;
+    test.write(0..3);
+    test.complete(LIST).await;
+    test.write([]);
+    assert_eq!(test.complete(LIST).await, listed(3));
+    let order = |take| ListOrder { lists: vec!["own".to_owned(), "other".to_owned()], take };
+    let answer = test.lists.order(order(false));
+    assert_eq!((answer.accepted, answer.unknown), (vec!["own".to_owned()], vec!["other".to_owned()]));
+    let read = test.lists.next().await;
+    assert!(!test.lists.take(read).await && test.status().is_failing());
+    test.lists.order(order(true));
+    let read = test.lists.next().await;
+    assert!(test.lists.take(read).await && !test.status().is_failing());
+    assert!(test.lists.merge(Vec::new()).await.unwrap().sources.is_empty());
 }
 
 #[actix::test]
@@ -99,7 +117,7 @@ async fn a_list_that_recovers_begins_its_next_doubt_anew() {
     assert_eq!(test.complete(LIST).await, listed(2));
     let status = test.status();
     assert_eq!((status.failures, test.reads("failed")), (3, 3));
-    assert!(status.error.unwrap().contains("own.opml: No such file"), "names the file");
+    assert!(status.error.unwrap().contains("its file cannot be read: No such file"), "names the file");
 }
 
 #[actix::test]
