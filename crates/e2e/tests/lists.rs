@@ -222,8 +222,6 @@ async fn a_broken_or_emptied_list_takes_nothing_away() {
     assert_eq!(origin.requests("planet").len(), requests);
     let next = state(&stack).await;
     assert!(next["error"].as_str().unwrap().contains("429") && next["sources"] == 3, "{next}");
-    let at = |field: &str| next[field].as_str().unwrap().parse::<news::Timestamp>().unwrap();
-    assert!(at("next_read").since(at("last_read")) >= Duration::from_secs(7200), "{next}");
 }
 
 #[tokio::test]
