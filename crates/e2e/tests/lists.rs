@@ -317,6 +317,7 @@ async fn an_own_source_wins_over_the_list() {
     assert_eq!(ids(&stack).await, ["planet-alpha", "planet-beta"]);
     let (code, told) = newswire(&stack, &format!("sources add {a} --id mine --every 1s")).await;
     assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("the list planet has this feed as planet-alpha"), "{told}");
     assert_eq!(ids(&stack).await, ["mine", "planet-beta"]);
     let text = fs::read_to_string(stack.path("sources.toml")).unwrap();
     assert!(text.starts_with("[[list]]\nid = \"planet\"\n"), "{text}");

@@ -65,10 +65,8 @@ impl ControlLoop {
                     // The client may have gone.
                     request.reply.send(self.lists.order(request.order)).ok();
                 }
-                read = self.lists.next() => {
-                    if self.lists.take(read).await
-                        && let Err(error) = self.apply_lists().await
-                    {
+                () = self.lists.changed() => {
+                    if let Err(error) = self.apply_lists().await {
                         tracing::error!(%error, "the sources of a list cannot be taken");
                     }
                 }

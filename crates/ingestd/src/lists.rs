@@ -25,16 +25,19 @@ use daemon::work;
 use futures_util::FutureExt as _;
 use news::{Catalogue, FeedList, ListMark, ListOrigin, ListStatus, Source, SourceId, Timestamp};
 use sources::lists::{ListCopies, ListMemory, ListedSources, MergeCounts, merge};
-use tokio::{sync::oneshot, task::JoinSet};
+use tokio::{sync::oneshot, task::JoinSet, time::Instant};
 
-use self::read::ReadJob;
-pub(crate) use self::read::{ListRead, ReadResult, read_file};
+use self::read::{ListRead, ReadJob};
+pub(crate) use self::read::{ReadResult, read_file};
 use crate::visit::context::VisitContext;
 
 /// How many lists are read at once.
 const READS_MAX: usize = 4;
 /// How often the clock of the machine is compared with the dates of the next reads.
 const CLOCK_EVERY: Duration = Duration::from_secs(10);
+
+/// A change waits so long for other lists that are being read: merging many lists one by one would take its time.
+const SETTLED_AFTER: Duration = Duration::from_secs(5);
 
 /// What the lists have to say in the status; readable from any thread.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +69,8 @@ pub(crate) struct FeedLists {
     directory: PathBuf,
     held: Vec<HeldList>,
     reads: JoinSet<ListRead>,
+    /// Since when lists have had other sources than the catalogue.
+    changed_since: Option<Instant>,
 }
 
 struct HeldList {
@@ -135,7 +140,7 @@ impl FeedLists {
     /// No lists yet; the files about them are below the directory of the store.
     pub(crate) fn new(ctx: Rc<VisitContext>, store: &Path, board: ListBoard) -> Self {
         let (copies, directory) = (ListCopies::new(store), PathBuf::new());
-        Self { ctx, copies, board, directory, held: Vec::new(), reads: JoinSet::new() }
+        Self { ctx, copies, board, directory, held: Vec::new(), reads: JoinSet::new(), changed_since: None }
     }
 
     /// Takes the lists of a catalogue whose main file is `main`, and reads those in files; returns the catalogue with the
@@ -202,13 +207,14 @@ impl FeedLists {
             && let Some(read) = self.reads.join_next().await
         {
             if let Ok(read) = read {
-                self.take(read).await;
+                self.take(read);
             }
         }
     }
 
-    /// Completes when a list was read. What it has is not lost if this is cancelled.
-    pub(crate) async fn next(&mut self) -> ListRead {
+    /// Completes when lists have other sources than the catalogue; what is read meanwhile is waited for, but not for long.
+    /// Nothing is lost if this is cancelled.
+    pub(crate) async fn changed(&mut self) {
         loop {
             let now = self.ctx.now();
             for at in 0..self.held.len() {
@@ -218,10 +224,18 @@ impl FeedLists {
                 }
             }
             let next = self.held.iter().filter_map(|held| held.due(now)).filter(|due| *due > now).min();
-            let wait = next.map_or(CLOCK_EVERY, |next| next.since(now).min(CLOCK_EVERY));
+            let mut wait = next.map_or(CLOCK_EVERY, |next| next.since(now).min(CLOCK_EVERY));
+            if let Some(since) = self.changed_since {
+                let left = SETTLED_AFTER.saturating_sub(since.elapsed());
+                if self.reads.is_empty() || left.is_zero() {
+                    self.changed_since = None;
+                    return;
+                }
+                wait = wait.min(left);
+            }
             tokio::select! {
                 Some(read) = self.reads.join_next() => if let Ok(read) = read {
-                    return read;
+                    self.take(read);
                 },
                 () = tokio::time::sleep(wait) => {}
             }
@@ -268,26 +282,25 @@ impl FeedLists {
         }));
     }
 
-    /// Takes the result of a read; returns whether the catalogue is another one now.
-    pub(crate) async fn take(&mut self, read: ListRead) -> bool {
+    /// Takes the result of a read.
+    fn take(&mut self, read: ListRead) {
         let ListRead { list, memory, result } = read;
-        let Some(held) = self.held.iter_mut().find(|held| held.list.id == list) else {
-            // It has left a copy.
-            self.remove_copies().await;
-            return false;
-        };
+        // The copy of a list that is gone meanwhile is removed with the next catalogue.
+        let Some(held) = self.held.iter_mut().find(|held| held.list.id == list) else { return };
         held.is_reading = false;
         if held.memory.reading != memory.reading {
             // It has another address by now, and is read again.
-            return false;
+            return;
         }
         self.ctx.metrics.list_reads.get_or_create(&[("result", result.as_str())]).inc();
         let before = std::mem::replace(&mut held.memory, memory);
         log(held, &before, &result);
         let is_changed =
             matches!(result, ReadResult::Changed { .. }) || before.is_trusted != held.memory.is_trusted;
+        if is_changed {
+            self.changed_since.get_or_insert_with(Instant::now);
+        }
         self.show();
-        is_changed
     }
 
     /// The catalogue of these sources and those of all lists.
@@ -303,6 +316,7 @@ impl FeedLists {
         let copies = self.copies.clone();
         let merged = tokio::task::spawn_blocking(move || merge_copies(own, marks, &copies)).await;
         let (catalogue, counts) = merged.context("merge the lists of feeds")?;
+        self.changed_since = None;
         for (held, counts) in self.held.iter_mut().zip(counts) {
             if counts.is_none() {
                 // Its whole document is needed again.

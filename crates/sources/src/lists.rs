@@ -5,7 +5,7 @@
 //! document ─► read ─► doubt? ─► copy on disk ─► merge with the sources of the files ─► catalogue
 //! ```
 //!
-//! Only the addresses and descriptions in a list count: keys about requests are ignored, as in every foreign list.
+//! Keys about requests are ignored, as in every foreign list.
 
 mod copies;
 

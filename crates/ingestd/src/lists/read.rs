@@ -41,7 +41,7 @@ pub(super) struct ReadJob {
 }
 
 /// The end of a read.
-pub(crate) struct ListRead {
+pub(super) struct ListRead {
     pub(super) list: SourceId,
     /// What is known about the list now.
     pub(super) memory: ListMemory,

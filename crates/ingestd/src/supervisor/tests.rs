@@ -38,7 +38,8 @@ const SOON: Duration = Duration::from_secs(60);
 /// A supervisor over a real store, and a server that answers every request with [`FEED`].
 pub(crate) struct Harness {
     pub(crate) supervisor: Addr<Supervisor>,
-    pub(crate) ctx: Rc<VisitContext>,
+    /// `None` in a test that changes it.
+    pub(crate) ctx: Option<Rc<VisitContext>>,
     pub(crate) registry: SourceRegistry,
     notices: broadcast::Receiver<wire::Notice>,
     url: String,
@@ -110,6 +111,7 @@ pub(crate) async fn harness_with(parse: ParseFn, visitor: Visitor, credentials: 
     let (pauses, removals) = (recorder.clone().recipient(), recorder.recipient());
     let ctx = Rc::new(ctx);
     let supervisor = Supervisor::new(Rc::clone(&ctx), registry.clone(), pauses, removals, None).start();
+    let ctx = Some(ctx);
     Harness { supervisor, ctx, registry, notices: received, url: serve().await, metrics, directory, reader }
 }
 
@@ -518,7 +520,7 @@ fn a_document_that_is_slow_to_parse_is_quarantined_until_an_operator_orders_a_vi
 #[test]
 fn a_source_that_was_being_parsed_at_three_crashes_is_quarantined() {
     run(async {
-        let harness = harness(feed::read).await;
+        let harness = Harness { ctx: None, ..harness(feed::read).await };
         for _ in 0..CRASHES_MAX {
             let crash_guard = CrashGuard::open(harness.directory.path()).unwrap();
             std::mem::forget(crash_guard.begin(&SourceId::try_new("a").unwrap()));
