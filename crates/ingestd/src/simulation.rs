@@ -216,7 +216,7 @@ impl SimulatedDaemon {
         }
         self.supervisor
             .send(ApplyCatalogue {
-                catalogue: Catalogue { sources },
+                catalogue: Catalogue { sources, ..Catalogue::default() },
                 stored_states,
                 request_hashes: HashMap::new(),
             })
