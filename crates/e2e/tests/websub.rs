@@ -4,8 +4,8 @@
 use std::{fs, time::Duration};
 
 use e2e::{
-    Binary, DocumentFormat, HubRequest, Origin, TestHub, TestSource, TestStack, TestSubscriber, http,
-    wait_for,
+    Binary, DocumentFormat, ForwardProxy, HubRequest, Origin, TestHub, TestSource, TestStack, TestSubscriber,
+    http, wait_for,
 };
 use tokio::time::{Instant, sleep};
 
@@ -138,6 +138,45 @@ async fn a_hub_inside_fetch_allow_is_not_asked() {
     let refused = refused.await.unwrap();
     assert!(refused.starts_with("blocked-address: 127.0.0.1 is loopback, not public"), "{refused}");
     assert!(hub.requests().is_empty(), "{:?}", hub.requests());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hub_is_asked_through_the_proxy_of_its_source() {
+    let origin = Origin::start().await.unwrap();
+    let [for_all, own] = [ForwardProxy::start().await.unwrap(), ForwardProxy::start().await.unwrap()];
+    let mut stack = TestStack::new(&[]).unwrap();
+    let http::Address::Tcp(gateway) = stack.gateway() else { panic!("the gateway listens at TCP") };
+    stack.set("fetch.allow", "[\"0.0.0.0/0\", \"::/0\"]");
+    stack.set("gateway.public_url", &format!("\"http://{gateway}\""));
+    stack.set("fetch.proxy", &format!("{:?}", for_all.url("http", "")));
+    let mut sources = String::new();
+    let mut hubs = Vec::new();
+    for (id, proxy, at) in [
+        ("inherits", String::new(), Some(&for_all)),
+        ("own", format!("proxy = {:?}", own.url("socks5", "")), Some(&own)),
+        ("direct", "proxy = \"direct\"".to_owned(), None),
+    ] {
+        let hub = TestHub::start(864_000).await.unwrap();
+        let named = |name: &str, url: String| at.map_or(url.clone(), |at| at.name(name, &url).unwrap());
+        let hub_url = named(&format!("hub-of-{id}.example"), hub.url());
+        let url = named(&format!("{id}.example"), origin.add_feed(id, DocumentFormat::Rss));
+        origin.add_header(id, &format!("Link: <{hub_url}>; rel=\"hub\", <{url}>; rel=\"self\""));
+        // It is for the feed alone.
+        let secret = "headers = { X-Api-Key = \"TOPSECRET\" }";
+        sources.push_str(&format!("[[source]]\nid = \"{id}\"\nurl = \"{url}\"\n{proxy}\n{secret}\n"));
+        hubs.push(hub);
+    }
+    fs::write(stack.path("sources.toml"), sources).unwrap();
+    stack.start_both().await.unwrap();
+    for hub in &hubs {
+        wait_for("a subscription", SOON, async || hub.verified_subscription()).await.unwrap();
+    }
+    let counts = |name: &str| [&for_all, &own].map(|proxy| proxy.count(name));
+    assert_eq!(counts("hub-of-inherits.example"), [1, 0], "{:?}", for_all.requests());
+    assert_eq!(counts("hub-of-own.example"), [0, 1], "{:?}", own.requests());
+    assert_eq!(counts("127.0.0.1"), [0, 0], "direct leaves the proxy");
+    let heads: Vec<_> = hubs.iter().flat_map(TestHub::requests).map(|request| request.head).collect();
+    assert!(heads.len() == 3 && heads.iter().all(|head| !head.contains("TOPSECRET")), "{heads:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

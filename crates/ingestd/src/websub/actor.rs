@@ -14,10 +14,12 @@ use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, MessageResult,
     Recipient, WrapFuture as _,
 };
+use fetch::{Failure, FormAnswer, HeldHop, RequestOptions, schedule::server_interval_max};
 use futures_util::FutureExt as _;
 use news::{
     FeedUrl, HubSubscription, PushState, SecretText, Source, SourceId, Timestamp, VisitStatus, WebSubState,
 };
+use notation::humanize;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::{
@@ -26,16 +28,16 @@ use super::{
         AcceptPush, CallbackSecret, LookupSecret, PushResult, ReviewSubscriptions, SourceVisited,
         VerifyIntent,
     },
-    subscription::{self, LEASE_WANTED},
+    subscription::{self, HubFailure, LEASE_WANTED},
 };
 use crate::{
     messages::{RecordSubscriptions, Stop, VisitSources},
-    queue::{host::Host, limiter::Priority},
+    queue::limiter::Priority,
     status::{
         activity::Activity,
         registry::{SourceEntry, SourceRegistry},
     },
-    visit::context::VisitContext,
+    visit::{context::VisitContext, hops::PacedHops},
 };
 
 /// How often due subscriptions and hints are processed.
@@ -269,7 +271,7 @@ impl WebSubActor {
         }
     }
 
-    /// Sends a request to a hub, admitted and guarded like a visit.
+    /// Sends a request to a hub, admitted and guarded like a visit, through the proxy of the source.
     fn send_request(
         &mut self,
         source: &Source,
@@ -291,19 +293,16 @@ impl WebSubActor {
         }
         let (ctx, hub) = (Rc::clone(&self.ctx), subscription.hub.clone());
         let priority = if subscription.tries > 1 { Priority::Probation } else { Priority::Normal };
+        // What else a source sends is for its feed only.
+        let options = source.access.proxy.clone().map(|proxy| RequestOptions::default().with_proxy(proxy));
         let request = async move {
-            let hub = FeedUrl::try_new(hub.reveal()).map_err(|error| error.to_string())?;
-            let mut permit = ctx.limiter.enqueue(&Host::of(hub.secret()), priority).await;
-            // A form is not sent twice, so the request must not be preempted.
-            permit.pin();
+            let hub = FeedUrl::try_new(hub.reveal()).map_err(|error| HubFailure::new(error.to_string()))?;
             let form: Vec<_> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
-            let response = AssertUnwindSafe(ctx.visitor.post_form(&hub, &form)).catch_unwind().await;
-            drop(permit);
-            match response {
-                Ok(Ok(200..=299)) => Ok(()),
-                Ok(Ok(code)) => Err(format!("http-status: the hub answered {code}")),
-                Ok(Err(failure)) => Err(failure.to_string()),
-                Err(panic) => Err(format!("panic: {}", daemon::panics::message(&*panic))),
+            let gate = PacedHops::to_hub(&ctx, priority);
+            let request = ctx.visitor.post_form(&hub, &form, options.as_ref(), Some(&gate), ctx.now());
+            match AssertUnwindSafe(request).catch_unwind().await {
+                Ok(answer) => accepted(answer, server_interval_max(ctx.interval_bounds.get())),
+                Err(panic) => Err(HubFailure::new(format!("panic: {}", daemon::panics::message(&*panic)))),
             }
         };
         let source = source.id.clone();
@@ -320,7 +319,7 @@ impl WebSubActor {
         source: &SourceId,
         id: &SecretText,
         mode: HubMode,
-        response: Result<(), String>,
+        response: Result<(), HubFailure>,
     ) {
         let result = if response.is_ok() { "taken" } else { "failed" };
         let labels = [("mode", mode.as_str()), ("result", result)];
@@ -334,16 +333,20 @@ impl WebSubActor {
                 return None;
             }
             let is_first = subscription.error.is_none();
-            if let Err(error) = &response {
-                subscription::request_failed(subscription, now, error);
+            if let Err(failure) = &response {
+                subscription::request_failed(subscription, now, failure);
             }
             Some((is_first, subscription::next_due(subscription)))
         });
         let Some((is_first, due)) = applied.flatten() else { return };
         self.has_unannounced |= response.is_err() && is_first;
         match response {
-            Err(error) if is_first => tracing::warn!(%source, error, "subscription request failed"),
-            Err(error) => tracing::debug!(%source, error, "subscription request failed again"),
+            Err(HubFailure { error, .. }) if is_first => {
+                tracing::warn!(%source, error, "subscription request failed");
+            }
+            Err(HubFailure { error, .. }) => {
+                tracing::debug!(%source, error, "subscription request failed again");
+            }
             Ok(()) => tracing::debug!(%source, "hub accepted the subscription request"),
         }
         self.due.insert((due, source.clone()));
@@ -439,6 +442,21 @@ impl WebSubActor {
             };
         }
     }
+}
+
+/// Whether a hub accepted a request. It may ask for a pause of at most `pause_max`.
+fn accepted(answer: Result<FormAnswer, Failure>, pause_max: Duration) -> Result<(), HubFailure> {
+    let (error, wait) = match answer {
+        Ok(FormAnswer::Answered { code: 200..=299, .. }) => return Ok(()),
+        Ok(FormAnswer::Answered { code, retry_after }) => {
+            let pause = retry_after.filter(|_| matches!(code, 429 | 503)).map(|wait| wait.min(pause_max));
+            let why = pause.map(|wait| format!(" and asked for a pause of {}", humanize(wait)));
+            (format!("http-status: the hub answered {code}{}", why.unwrap_or_default()), pause)
+        }
+        Ok(FormAnswer::Held(HeldHop { why, wait })) => (format!("the hub was not asked: {why}"), wait),
+        Err(failure) => (failure.to_string(), None),
+    };
+    Err(HubFailure { error, wait })
 }
 
 impl Actor for WebSubActor {

@@ -107,9 +107,27 @@ pub(crate) fn mark_requested(subscription: &mut HubSubscription, now: Timestamp)
     }
 }
 
+/// Why a hub did not accept a request, or was not asked.
+#[derive(Debug)]
+pub(crate) struct HubFailure {
+    pub(crate) error: String,
+    /// How long it may not be asked, if it said so.
+    pub(crate) wait: Option<Duration>,
+}
+
+impl HubFailure {
+    pub(crate) fn new(error: String) -> Self {
+        Self { error, wait: None }
+    }
+}
+
 /// The hub did not accept the request. A current lease stays.
-pub(crate) fn request_failed(subscription: &mut HubSubscription, now: Timestamp, error: &str) {
+pub(crate) fn request_failed(subscription: &mut HubSubscription, now: Timestamp, failure: &HubFailure) {
+    let error = failure.error.as_str();
     subscription.error = Some(truncated(error));
+    if let Some(wait) = failure.wait {
+        subscription.next_try = subscription.next_try.max(now.plus(wait));
+    }
     if matches!(subscription.state, PushState::Pending) {
         fail(subscription, now, error);
     }
@@ -235,6 +253,10 @@ mod tests {
         )
     }
 
+    fn refused(error: &str) -> HubFailure {
+        HubFailure::new(error.to_owned())
+    }
+
     fn verified_subscription() -> HubSubscription {
         let mut one = subscription();
         mark_requested(&mut one, at(0));
@@ -256,14 +278,14 @@ mod tests {
             assert!((1850..=2152).contains(&next_due(&one).since(at(10)).as_secs()));
         }
         mark_requested(&mut one, at(2010));
-        request_failed(&mut one, at(2011), "the hub answered 500");
+        request_failed(&mut one, at(2011), &refused("the hub answered 500"));
         assert_eq!(
             (one.state, next_due(&one)),
             (PushState::Verified, at(2610)),
             "asked again, the lease still runs"
         );
         mark_requested(&mut one, at(2610));
-        request_failed(&mut one, at(2611), "the hub answered 500");
+        request_failed(&mut one, at(2611), &refused("the hub answered 500"));
         assert_eq!(next_due(&one), at(3010), "the end of the lease is noticed");
         expire(&mut one, at(3010));
         assert_eq!((one.state, next_due(&one)), (PushState::Failed, at(3810)));
@@ -288,12 +310,23 @@ mod tests {
         for _ in 0..10 {
             expire(&mut one, now);
             mark_requested(&mut one, now);
-            request_failed(&mut one, now, "connect: no");
+            request_failed(&mut one, now, &refused("connect: no"));
             assert_eq!(one.state, PushState::Failed);
             waits.push(next_due(&one).since(now).as_secs() / 60);
             now = next_due(&one);
         }
         assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1280, 1440, 1440]);
+    }
+
+    #[test]
+    fn a_hub_is_not_asked_before_the_pause_that_it_asked_for_is_over() {
+        let mut one = subscription();
+        for (wait, next) in [(HOUR, at(3600)), (MINUTE, at(600))] {
+            one.tries = 0;
+            mark_requested(&mut one, at(0));
+            request_failed(&mut one, at(0), &HubFailure { wait: Some(wait), ..refused("429") });
+            assert_eq!(next_due(&one), next, "the longer of the two");
+        }
     }
 
     #[test]
