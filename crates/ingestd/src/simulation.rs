@@ -89,9 +89,9 @@ impl HttpTransport for Network {
             sleep(wait).await;
             // A hub answers without a visit.
             let is_visit = request_method == http::Method::GET;
-            if is_visit && !response.status().is_redirection()
-                || is_visit && response.status() == http::StatusCode::NOT_MODIFIED
-            {
+            let is_last =
+                !response.status().is_redirection() || response.status() == http::StatusCode::NOT_MODIFIED;
+            if is_visit && is_last {
                 hold.begin(id_of(&ended.1));
             }
             Ok(response.into())

@@ -106,6 +106,10 @@ pub struct HubSubscription {
     pub lease_end: Option<Timestamp>,
     /// Time of the last push.
     pub last_push: Option<Timestamp>,
+    /// When the last visit because of a push began.
+    pub last_push_visit: Option<Timestamp>,
+    /// Time of the last push after which a visit found something; `None` after a push that announced nothing.
+    pub last_fruitful_push: Option<Timestamp>,
     /// The last error.
     pub error: Option<String>,
 }
@@ -168,6 +172,8 @@ mod tests {
                 silences: 0,
                 lease_end: None,
                 last_push: None,
+                last_push_visit: None,
+                last_fruitful_push: None,
                 error: None,
             }),
         };
