@@ -44,8 +44,8 @@ pub(crate) struct SourceActor {
     is_visiting: bool,
     /// Stop at the end of the visit: the source has changed in the catalogue.
     stops_after_visit: bool,
-    /// What takes the place of the first visit.
-    document: Option<FetchedDocument>,
+    /// What takes the place of the first visit. Boxed: hardly any source has one, and each actor would be 600 bytes larger.
+    document: Option<Box<FetchedDocument>>,
 }
 
 /// Visit now, ahead of schedule. A visit in progress satisfies the request.
@@ -70,7 +70,7 @@ impl SourceActor {
 
     /// Begins with a document that was fetched for the source before it was listed.
     pub(crate) fn with_document(self, document: Option<FetchedDocument>) -> Self {
-        Self { document, ..self }
+        Self { document: document.map(Box::new), ..self }
     }
 
     fn schedule(&mut self, actor_ctx: &mut Context<Self>) {
@@ -236,7 +236,7 @@ impl Actor for SourceActor {
         self.entry.set_activity(Activity::Idle, self.ctx.now());
         match self.document.take() {
             Some(document) => {
-                let visit = record_document(Rc::clone(&self.ctx), Arc::clone(&self.entry), document);
+                let visit = record_document(Rc::clone(&self.ctx), Arc::clone(&self.entry), *document);
                 self.run(visit, actor_ctx);
             }
             None => self.schedule(actor_ctx),
