@@ -217,6 +217,42 @@ async fn a_push_that_found_nothing_is_looked_at_again_once_and_stretches_no_paus
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hub_is_changed_once_a_day() {
+    let mut hubs = Vec::new();
+    for _ in 0..3 {
+        hubs.push(TestHub::start(864_000).await.unwrap());
+    }
+    let fixture = Fixture::start(&hubs[0].url(), "1s").await;
+    let name = |hub: &TestHub| {
+        fixture.origin.clear_headers("a");
+        fixture
+            .origin
+            .add_header("a", &format!("Link: <{}>; rel=\"hub\", <{TOPIC}>; rel=\"self\"", hub.url()));
+        fixture.origin.publish("a", "So that it is read");
+    };
+    fixture.wait_subscribed(&hubs[0]).await;
+    name(&hubs[1]);
+    fixture.wait_subscribed(&hubs[1]).await;
+    let has_left =
+        |request: &HubRequest| request.field("mode") == "unsubscribe" && request.verified.is_some();
+    let left = wait_for("the end of the first", SOON, async || hubs[0].requests().into_iter().find(has_left));
+    left.await.unwrap();
+    name(&hubs[2]);
+    let told = wait_for("the status to say so", SOON, async || {
+        fixture.push_status().await["error"].as_str().map(str::to_owned)
+    });
+    let told = told.await.unwrap();
+    assert!(told.contains("the feed names another hub; that changes at most once a day"), "{told}");
+    sleep(Duration::from_secs(2)).await;
+    let status = fixture.push_status().await;
+    assert_eq!((status["hub"].as_str(), status["state"].as_str()), (Some(&*hubs[1].url()), Some("verified")));
+    assert!(hubs[2].requests().is_empty(), "{:?}", hubs[2].requests());
+    let request = hubs[1].verified_subscription().unwrap();
+    let (callback, secret) = (request.field("callback"), request.field("secret"));
+    assert_eq!(TestHub::push(callback, "x", secret).await.unwrap(), 202, "the old one still pushes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hub_inside_fetch_allow_is_not_asked() {
     let hub = TestHub::start(864_000).await.unwrap();
     let fixture = Fixture::start_allowing(&["127.0.0.0/8"], &hub.url(), "every = \"1h\"", "1s").await;

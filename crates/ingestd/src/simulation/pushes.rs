@@ -302,3 +302,30 @@ fn a_push_that_waits_survives_a_restart() {
         feed.daemon.stop().await;
     });
 }
+
+#[test]
+fn a_feed_that_names_another_hub_at_each_visit_changes_it_once_a_day() {
+    let servers = RecordingServers::new(|now_ms, _, request| match *request.method() {
+        Method::POST => (202, String::new()),
+        _ => names_hub(&format!("hub-{}.example", now_ms / 600_000)),
+    });
+    let recorded = Arc::clone(&servers);
+    let (visits, changed) = simulate(async move {
+        let (clock, directory) = (Clock::from_tokio(MONDAY_MS), directory());
+        let daemon = start(directory.path(), &clock, &servers).await;
+        let mut catalogue = sources("feed", 0..1);
+        catalogue[0].every = Some(Duration::from_secs(1200));
+        daemon.apply(catalogue).await;
+        sleep(Duration::from_secs(3 * 86_400 + 3600)).await;
+        let entry = daemon.registry.get("feed-0").unwrap();
+        let changed = entry.websub().unwrap().hub_changed.unwrap().millis() - MONDAY_MS;
+        daemon.stop().await;
+        (servers.requests("feed-0.example").len(), changed)
+    });
+    let asked: Vec<_> = (0..1000)
+        .filter_map(|n| recorded.requests(&format!("hub-{n}.example")).first().map(|(at, _)| at / HOUR_MS))
+        .collect();
+    assert!(visits > 200, "{visits}");
+    assert_eq!(asked, [0, 0, 24, 48, 72], "the first, the first change, and one a day: in hours");
+    assert_eq!(changed / HOUR_MS, 72);
+}

@@ -19,7 +19,7 @@ use store::AppendedVisit;
 
 use super::{
     context::VisitContext,
-    log::{log_flooding, log_quarantine, log_redirect, log_result},
+    log::{log_flooding, log_hub, log_quarantine, log_redirect, log_result},
     outcome::VisitOutcome,
     run_visit::{RecordedVisit, record_document, run_visit},
 };
@@ -180,6 +180,7 @@ impl SourceActor {
             tracing::warn!(source = %report.source, absorbed = appended.absorbed, "updates damped; many items change at most visits");
         }
         log_flooding(&report.source, &before, &after);
+        log_hub(&report.source, &before, &after);
         self.entry.set_state(after);
         self.entry.set_activity(Activity::Idle, self.ctx.now());
         let found = appended.new.saturating_add(appended.updated);

@@ -64,7 +64,7 @@ mod tests {
             Timestamp::from_millis(NOW().millis() - ms)
         });
         one.last_fruitful_push = one.last_push;
-        WebSubState { hub: None, topic: None, subscription: Some(one) }
+        WebSubState { subscription: Some(one), ..WebSubState::default() }
     }
 
     fn input(outcome: ScheduleOutcome) -> ScheduleInput<'static> {

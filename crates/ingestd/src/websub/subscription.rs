@@ -463,7 +463,7 @@ mod tests {
 
     #[test]
     fn a_visit_never_undoes_what_a_hub_did_meanwhile() {
-        let verified = WebSubState { hub: None, topic: None, subscription: Some(verified_subscription()) };
+        let verified = WebSubState { subscription: Some(verified_subscription()), ..WebSubState::default() };
         let hub = Some(SecretText::new("https://new.example/".to_owned()));
         let mut visited = Some(Box::new(WebSubState { hub: hub.clone(), ..WebSubState::default() }));
         keep_newer(Some(Box::new(verified.clone())), &mut visited);
