@@ -42,4 +42,4 @@ pub use visit::{
     FeedRhythm, Flooding, FloodingBound, FloodingState, FormerAddress, Pause, SourceInFull, SourceNotice,
     SourceState, SourceStatus, SourceTotals, VisitReport, VisitStatus,
 };
-pub use websub::{HubSubscription, PushState, PushStatus, SecretText, WebSubState};
+pub use websub::{HubSubscription, NamedHub, PushState, PushStatus, SecretText, WebSubState};

@@ -297,7 +297,7 @@ impl WebSubMetrics {
             ),
             pushes: registry.add_by(
                 "newswire_ingestd_websub_pushes_total",
-                "Pushes from hubs by result; taken ones led to a visit",
+                "Pushes from hubs by result; taken ones lead to a visit",
                 "result",
                 PushResult::ALL.map(PushResult::as_str),
             ),
