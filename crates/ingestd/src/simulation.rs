@@ -8,6 +8,7 @@ mod hostile;
 mod hour;
 mod pacing;
 mod politeness;
+mod quiet;
 
 use std::{
     cell::{Cell, RefCell},

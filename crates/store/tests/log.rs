@@ -84,7 +84,11 @@ fn new_items_make_the_next_visit_sooner_if_there_are_enough_of_them() {
         let mut record = visit(&source, keys.iter().map(|key| item(key, 1)).collect(), 100_000);
         record.state.next_visit = Some(Timestamp::from_millis(900));
         let sooner = SoonerVisit { items: 2, at: Timestamp::from_millis(300), why: "a burst".to_owned() };
-        record.plan = NewsPlan { since: Some(Timestamp::from_millis(40_000)), sooner: Some(sooner) };
+        record.plan = NewsPlan {
+            since: Some(Timestamp::from_millis(40_000)),
+            sooner: Some(sooner),
+            ..NewsPlan::default()
+        };
         let stored = writer.append(vec![record]).unwrap().remove(0).state;
         assert_eq!(stored.next_visit, Some(Timestamp::from_millis(expected)));
         assert_eq!(stored.why == "a burst", expected == 300);

@@ -6,7 +6,8 @@
 
 use fetch::schedule::{IntervalBounds, server_interval_max};
 use news::{
-    FeedRhythm, FormerAddress, NewsRhythm, RedirectState, Source, SourceState, Timestamp, VisitStatus,
+    FeedRhythm, FormerAddress, NewsRhythm, RedirectState, Silences, Source, SourceState, Timestamp,
+    VisitStatus,
 };
 
 use crate::visit::{outcome::plan_again, redirects::url_hash};
@@ -97,7 +98,7 @@ fn begin_at_new_address(
     (state.validator_key, state.etag, state.last_modified, state.body_hash) = (None, None, None, None);
     (state.last_full, state.asked_in_full, state.fresh_s, state.fresh_until) = (None, None, None, None);
     state.warnings.clear();
-    state.flooding = None;
+    (state.flooding, state.certificate_expired) = (None, None);
     state.moves = RedirectState::default();
     let has_visits = state.counts.visits > 0;
     let why = match (has_visits, has_same_url) {
@@ -109,7 +110,7 @@ fn begin_at_new_address(
     if !has_same_url {
         state.rhythm = FeedRhythm::default();
         (state.last_news, state.last_success) = (None, None);
-        state.news = NewsRhythm::default();
+        (state.news, state.silences) = (NewsRhythm::default(), Silences::default());
     }
     match former {
         // It is back: the pause that its server asked for holds.

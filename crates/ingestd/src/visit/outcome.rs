@@ -97,6 +97,9 @@ impl VisitOutcome {
         state.last_visit = Some(inputs.now);
         state.last_code = report.code;
         state.last_took_ms = Some(u64::try_from(inputs.took.as_millis()).unwrap_or(u64::MAX));
+        if report.code.is_some() {
+            state.certificate_expired = report.certificate_expired.map(Box::new);
+        }
         state.counts.visits += 1;
         state.counts.body_bytes += report.body_bytes;
         if report.answer.is_healthy()
@@ -340,7 +343,7 @@ impl VisitOutcome {
             state.gone_in_a_row = 0;
             state.why.push_str(", then at another URL");
         }
-        self.plan = NewsPlan { since: items_since, sooner };
+        self.plan = NewsPlan { since: items_since, sooner, was_watched: was_watched(inputs) };
         let host = answering_host(inputs, report);
         let longest = match report.code {
             Some(429) if host.is_public() => server_interval_max(inputs.interval_bounds),
@@ -359,6 +362,12 @@ fn appeared_since(inputs: VisitInputs<'_>, items: &[Item]) -> Option<Timestamp> 
     let before = inputs.before.last_success?;
     let is_dated = items.iter().any(|item| item.published.or(item.updated).is_some());
     Some(if is_dated { before } else { inputs.now })
+}
+
+/// Whether the source has answered about as recently as its visits are planned: neither the daemon nor the server was down.
+fn was_watched(inputs: VisitInputs<'_>) -> bool {
+    let usual = inputs.interval_bounds.interval_max.max(inputs.source.every.unwrap_or_default());
+    inputs.before.last_success.is_some_and(|last| inputs.now.since(last) <= usual * 2)
 }
 
 /// The next visit if so many items are new that the feed is in a burst.
@@ -546,6 +555,7 @@ mod tests {
             remote: None,
             body_bytes: 10,
             held: None,
+            certificate_expired: None,
         }
     }
 

@@ -19,7 +19,7 @@ use store::AppendedVisit;
 
 use super::{
     context::VisitContext,
-    log::{log_flooding, log_quarantine, log_redirect, log_result},
+    log::{log_certificate, log_flooding, log_quarantine, log_quiet, log_redirect, log_result},
     outcome::VisitOutcome,
     run_visit::{RecordedVisit, record_document, run_visit},
 };
@@ -177,6 +177,8 @@ impl SourceActor {
             tracing::warn!(source = %report.source, absorbed = appended.absorbed, "updates damped; many items change at most visits");
         }
         log_flooding(&report.source, &before, &after);
+        log_quiet(&report.source, &before, &after);
+        log_certificate(&report.source, &before, &after);
         self.entry.set_state(after);
         self.entry.set_activity(Activity::Idle, self.ctx.now());
         self.report_to_websub(appended.new, before.last_visit);
