@@ -203,6 +203,23 @@ mod tests {
     }
 
     #[test]
+    fn a_new_address_has_no_known_rhythm_and_new_access_keeps_it() {
+        let old = source("https://example.org/old");
+        let mut with_agent = old.clone();
+        with_agent.access.user_agent = Some("x/1".to_owned());
+        let mut before = visited(&old, VisitStatus::Unchanged);
+        (before.last_news, before.certificate_expired) = (Some(ago(DAY)), Some(Box::new(ago(DAY))));
+        before.silences.note(ago(DAY * 2), ago(DAY));
+        let mut state = before.clone();
+        assert_eq!(adapted(&mut state, &with_agent), Beginning::New);
+        assert_eq!((state.silences, state.last_news), (before.silences, before.last_news));
+        assert_eq!(state.certificate_expired, None, "the next visit says so again");
+        let mut state = before.clone();
+        assert_eq!(adapted(&mut state, &source("https://example.org/new")), Beginning::New);
+        assert_eq!((state.silences, state.last_news), (Silences::default(), None));
+    }
+
+    #[test]
     fn an_address_that_comes_back_still_waits_for_its_retry_after() {
         let (first, second) = (source("https://example.org/1"), source("https://example.org/2"));
         let mut state = visited(&first, VisitStatus::Throttled);

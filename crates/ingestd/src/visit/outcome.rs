@@ -804,6 +804,30 @@ mod tests {
     }
 
     #[test]
+    fn news_after_the_daemon_or_the_server_was_down_end_no_silence_of_the_source() {
+        let watched = |last_success: Option<Timestamp>| {
+            let before = SourceState { last_success, ..SourceState::default() };
+            conclude(&before, &visit(200, full("x")), ParseOutcome::NotParsed).plan.was_watched
+        };
+        let hours_ago = |hours: i64| Some(Timestamp::from_millis(NOW().millis() - hours * 3_600_000));
+        let found = [None, hours_ago(0), hours_ago(26), hours_ago(48), hours_ago(49)].map(watched);
+        assert_eq!(found, [false, true, true, true, false]);
+        let mut slow = source();
+        slow.every = Some(Duration::from_secs(7 * 86_400));
+        let before = SourceState { last_success: hours_ago(8 * 24), ..SourceState::default() };
+        let inputs = VisitInputs {
+            source: &slow,
+            before: &before,
+            request_hash: 0,
+            interval_bounds: IntervalBounds::default(),
+            now: NOW(),
+            took: Duration::ZERO,
+            jitter: 0.5,
+        };
+        assert!(was_watched(inputs), "it is visited once a week");
+    }
+
+    #[test]
     fn every_way_a_visit_ends_has_a_reason_for_the_next() {
         let failed = FetchResult::Failed(Failure::new(FailureClass::Dns, "no such name"));
         let same = FetchResult::NotModified { etag: None, last_modified: None };
