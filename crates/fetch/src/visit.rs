@@ -130,6 +130,7 @@ struct VisitProgress<'a> {
     cache: Freshness,
     retry_after: Option<Duration>,
     remote: Option<SocketAddr>,
+    certificate_expired: Option<Timestamp>,
     body_bytes: u64,
 }
 
@@ -192,6 +193,7 @@ impl Visitor {
             cache: Freshness::default(),
             retry_after: None,
             remote: None,
+            certificate_expired: None,
             body_bytes: 0,
         };
         let answer = Box::pin(self.follow_redirects(request, &mut progress)).await;
@@ -310,8 +312,10 @@ impl Visitor {
         let head = self.exchange(&route.client, outgoing, found?, connect, &progress.limits).await;
         let times = head.as_ref().map_or_else(|error| error.times, |head| head.times);
         progress.book(looked_up, times, Instant::now());
-        let Head { response, remote, .. } = head?;
+        let Head { response, remote, certificate_until, .. } = head?;
         progress.remote = Some(remote);
+        let expired = certificate_until.filter(|until| *until < progress.now);
+        progress.certificate_expired = expired.or(progress.certificate_expired);
         Ok(response)
     }
 
@@ -500,6 +504,7 @@ impl VisitProgress<'_> {
             remote: self.remote,
             body_bytes: self.body_bytes,
             held: self.held,
+            certificate_expired: self.certificate_expired,
         }
     }
 }

@@ -9,6 +9,7 @@ mod hour;
 mod pacing;
 mod politeness;
 mod pushes;
+mod quiet;
 
 use std::{
     cell::{Cell, RefCell},

@@ -49,6 +49,8 @@ pub struct NewsPlan {
     pub since: Option<Timestamp>,
     /// The next visit, if enough items are new.
     pub sooner: Option<SoonerVisit>,
+    /// The visits before were as usual, so that new items end a silence of the source, not of its visits.
+    pub was_watched: bool,
 }
 
 /// The next visit of a source that turns out to publish much.
@@ -300,11 +302,14 @@ impl LogWriter {
         state.paused = stored.and_then(|s| s.paused).filter(|pause| pause.is_active(now));
         state.counts.items += u64::from(result.new);
         state.counts.updates += u64::from(result.updated);
-        if result.last.is_some() {
-            state.last_news = Some(now);
-        }
         // A document that is recorded in parts says nothing about how often the feed publishes.
         let is_in_parts = was_flooding || result.deferred > 0;
+        if result.last.is_some() {
+            if let Some(before) = state.last_news.filter(|_| plan.was_watched && !is_in_parts) {
+                state.silences.note(before, now);
+            }
+            state.last_news = Some(now);
+        }
         if let Some(since) = plan.since.filter(|_| !is_in_parts) {
             state.news.note(result.new, since, now);
         }

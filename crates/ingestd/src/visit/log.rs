@@ -41,6 +41,26 @@ pub(super) fn log_hub(source: &SourceId, before: &SourceState, after: &SourceSta
     }
 }
 
+pub(super) fn log_quiet(source: &SourceId, before: &SourceState, after: &SourceState) {
+    match (before.quiet(), after.quiet()) {
+        (None, Some(quiet)) => {
+            let (since, usually_every_s) = (quiet.since, quiet.usually_every_s);
+            tracing::info!(%source, %since, usually_every_s, "source went quiet; it answers, and has had nothing new for much longer than usual");
+        }
+        (Some(_), None) => tracing::info!(%source, "source has news again"),
+        _ => {}
+    }
+}
+
+pub(super) fn log_certificate(source: &SourceId, before: &SourceState, after: &SourceState) {
+    match &after.certificate_expired {
+        Some(expired) if before.certificate_expired.is_none() => {
+            tracing::warn!(%source, %expired, "certificate of the server has expired; it is trusted because it is in tls_ca_file");
+        }
+        _ => {}
+    }
+}
+
 /// A failure or a recovery, and what was recorded.
 pub(super) fn log_result(
     report: &VisitReport,

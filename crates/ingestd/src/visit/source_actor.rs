@@ -19,7 +19,7 @@ use store::AppendedVisit;
 
 use super::{
     context::VisitContext,
-    log::{log_flooding, log_hub, log_quarantine, log_redirect, log_result},
+    log::{log_certificate, log_flooding, log_hub, log_quarantine, log_quiet, log_redirect, log_result},
     outcome::VisitOutcome,
     run_visit::{RecordedVisit, record_document, run_visit},
 };
@@ -181,6 +181,8 @@ impl SourceActor {
         }
         log_flooding(&report.source, &before, &after, appended.lost);
         log_hub(&report.source, &before, &after);
+        log_quiet(&report.source, &before, &after);
+        log_certificate(&report.source, &before, &after);
         self.entry.set_state(after);
         self.entry.set_activity(Activity::Idle, self.ctx.now());
         let found = appended.new.saturating_add(appended.updated);
