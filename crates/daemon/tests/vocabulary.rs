@@ -43,6 +43,7 @@ const WORDS: &[&str] = &[
     "lasted_ms",
     "lasted_s",
     "level",
+    "list",
     "listen",
     "location",
     "loop",

@@ -25,11 +25,11 @@ use crate::{
     body,
     budget::BodyRoom,
     clients::ClientCache,
-    connection::{ExchangeTimes, HttpClient},
+    connection::{ConnectionProfile, ExchangeTimes, HttpClient},
     cookies::VisitCookies,
     exchange::{self, ExchangeError, Head, Response},
-    guard::{AddressGuard, AddressScope, proxy_addresses},
-    headers,
+    guard::{AddressGuard, AddressScope, is_allowed, proxy_addresses},
+    headers, hop_gate,
     limits::{Deadline, TimeLimits},
     links,
     userinfo::{basic_of, has_credentials, without_credentials},
@@ -204,9 +204,29 @@ impl Visitor {
         self.policy.proxy.as_ref()
     }
 
+    /// Whether the answer to a request came from a network of [`Policy::allow`]: then the addresses in it are as good as
+    /// configured ones. Where a proxy leads is not known.
+    #[must_use]
+    pub fn is_from_inside(&self, request: &VisitRequest<'_>, report: &FetchReport) -> bool {
+        let is_inside = |remote: SocketAddr| is_allowed(&self.policy, &[remote.ip()]);
+        self.proxy(request.options).is_none() && report.remote.is_some_and(is_inside)
+    }
+
     /// The proxy for requests with these options.
     pub(crate) fn proxy<'a>(&'a self, options: Option<&'a RequestOptions>) -> Option<&'a ProxyUrl> {
         options.map_or(self.default_proxy(), |options| options.profile.proxy(&self.policy))
+    }
+
+    /// The client for a profile.
+    ///
+    /// # Errors
+    /// `tls`, `connect` if there can be none.
+    pub(crate) fn client(&self, profile: &ConnectionProfile) -> Result<HttpClient, Failure> {
+        self.clients.get(&self.policy, profile).map_err(|bad| {
+            let class =
+                if profile.authorities_pem.is_some() { FailureClass::Tls } else { FailureClass::Connect };
+            Failure::new(class, format!("the connection settings of the source are invalid: {bad}"))
+        })
     }
 
     async fn follow_redirects(
@@ -215,11 +235,7 @@ impl Visitor {
         progress: &mut VisitProgress<'_>,
     ) -> Result<FetchResult, Failure> {
         let profile = request.options.map(|options| options.profile.clone()).unwrap_or_default();
-        let client = self.clients.get(&self.policy, &profile).map_err(|bad| {
-            let class =
-                if profile.authorities_pem.is_some() { FailureClass::Tls } else { FailureClass::Connect };
-            Failure::new(class, format!("the connection settings of the source are invalid: {bad}"))
-        })?;
+        let client = self.client(&profile)?;
         let route = Route { client, proxy: self.proxy(request.options).cloned() };
         let mut at = request.url.clone();
         let mut seen = vec![(without_fragment(at.secret()), None)];
@@ -291,16 +307,27 @@ impl Visitor {
         let found = self.addresses(url, route.proxy.as_ref(), &mut progress.guard, connect).await;
         let looked_up = Instant::now();
         progress.timings.dns += looked_up - started;
-        let (addresses, limits) = (found?, &progress.limits);
-        let head = match &self.transport {
-            None => exchange::send(&route.client, outgoing, addresses, connect, limits).await,
-            Some(network) => exchange::send_over(&**network, &self.policy, outgoing, addresses, limits).await,
-        };
+        let head = self.exchange(&route.client, outgoing, found?, connect, &progress.limits).await;
         let times = head.as_ref().map_or_else(|error| error.times, |head| head.times);
         progress.book(looked_up, times, Instant::now());
         let Head { response, remote, .. } = head?;
         progress.remote = Some(remote);
         Ok(response)
+    }
+
+    /// Sends a request to checked addresses, over a client or over the transport in its place.
+    pub(crate) async fn exchange(
+        &self,
+        client: &HttpClient,
+        outgoing: Request,
+        addresses: Vec<SocketAddr>,
+        connect: Deadline,
+        limits: &TimeLimits,
+    ) -> Result<Head, ExchangeError> {
+        match &self.transport {
+            None => exchange::send(client, outgoing, addresses, connect, limits).await,
+            Some(network) => exchange::send_over(&**network, &self.policy, outgoing, addresses, limits).await,
+        }
     }
 
     /// The addresses to connect to: those of the host, or those of the proxy.
@@ -421,18 +448,18 @@ impl Visitor {
 impl VisitProgress<'_> {
     /// Waits until the next address may be requested; `false` if it may not.
     async fn enter(&mut self, gate: Option<&dyn HopGate>, at: &FeedUrl) -> bool {
-        let Some(gate) = gate else { return true };
-        let began = Instant::now();
-        let entered = gate.enter(at).await;
-        let waited = began.elapsed();
-        self.waited += waited;
-        self.limits.extend(waited);
-        if let Err(HeldHop { why, wait }) = entered {
-            self.retry_after = wait;
-            self.held = Some(why);
-            return false;
+        match hop_gate::admit(gate, at, &mut self.limits).await {
+            Ok(waited) => {
+                self.waited += waited;
+                true
+            }
+            Err((waited, HeldHop { why, wait })) => {
+                self.waited += waited;
+                self.retry_after = wait;
+                self.held = Some(why);
+                false
+            }
         }
-        true
     }
 
     /// Adds the parts of an exchange to the timings.

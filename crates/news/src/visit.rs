@@ -420,6 +420,9 @@ pub struct SourceStatus {
     /// What waits because it has more new items than it may record at once.
     #[serde(default)]
     pub flooding: Option<Flooding>,
+    /// The id of the list that it comes from; `None` if it is written in the catalogue itself.
+    #[serde(default)]
+    pub list: Option<SourceId>,
     /// Its last visits, the newest last; shown by [`SourceInFull`], not in lists.
     #[serde(default, with = "rows", skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,

@@ -12,7 +12,7 @@ use prometheus_client::metrics::{
 };
 
 use super::progress::IngestProgress;
-use crate::{queue::memory::MemoryPart, websub::messages::PushResult};
+use crate::{lists::ReadResult, queue::memory::MemoryPart, websub::messages::PushResult};
 
 type Labels = [(&'static str, &'static str); 1];
 type TwoLabels = [(&'static str, &'static str); 2];
@@ -33,6 +33,9 @@ pub(crate) struct IngestMetrics {
     pub(crate) panics: Counter,
     pub(crate) restarts: Counter,
     pub(crate) sources: Gauge,
+    pub(crate) lists: Gauge,
+    pub(crate) lists_failing: Gauge,
+    pub(crate) list_reads: Family<Labels, Counter>,
     pub(crate) in_flight: Gauge,
     pub(crate) waiting: Gauge,
     pub(crate) waits: Family<Labels, Counter>,
@@ -142,6 +145,17 @@ impl IngestMetrics {
                 "Source actors that died and were rebuilt",
             ),
             sources: registry.add("newswire_ingestd_sources", "Sources in the catalogue"),
+            lists: registry.add("newswire_ingestd_lists", "Lists of feeds in the catalogue ([[list]])"),
+            lists_failing: registry.add(
+                "newswire_ingestd_lists_failing",
+                "Lists of feeds whose sources are not what they have: the last read failed, or found so few feeds that this may be a fault, or the catalogue is full",
+            ),
+            list_reads: registry.add_by(
+                "newswire_ingestd_list_reads_total",
+                "Reads of lists of feeds by result; the old sources stay after a doubtful and a failed one",
+                "result",
+                ReadResult::ALL,
+            ),
             in_flight: registry
                 .add("newswire_ingestd_visits_in_flight", "Visits in progress; fetch.in_flight is the limit"),
             waiting: registry.add(
@@ -283,7 +297,7 @@ impl WebSubMetrics {
             ),
             pushes: registry.add_by(
                 "newswire_ingestd_websub_pushes_total",
-                "Pushes from hubs by result; taken ones led to a visit",
+                "Pushes from hubs by result; taken ones lead to a visit",
                 "result",
                 PushResult::ALL.map(PushResult::as_str),
             ),

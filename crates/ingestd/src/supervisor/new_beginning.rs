@@ -110,6 +110,10 @@ fn begin_at_new_address(
         state.rhythm = FeedRhythm::default();
         (state.last_news, state.last_success) = (None, None);
         state.news = NewsRhythm::default();
+        if let Some(websub) = &mut state.websub {
+            // What the other feed named does not make this one wait.
+            (websub.hub_changed, websub.named) = (None, None);
+        }
     }
     match former {
         // It is back: the pause that its server asked for holds.

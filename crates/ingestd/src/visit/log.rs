@@ -29,6 +29,18 @@ pub(super) fn log_flooding(source: &SourceId, before: &SourceState, after: &Sour
     }
 }
 
+/// A feed may change its hub once a day.
+pub(super) fn log_hub(source: &SourceId, before: &SourceState, after: &SourceState) {
+    let waits = |state: &SourceState| state.websub.as_ref().is_some_and(|websub| websub.named.is_some());
+    let changed = |state: &SourceState| state.websub.as_ref().and_then(|websub| websub.hub_changed);
+    if waits(after) && !waits(before) {
+        tracing::warn!(%source, "the feed names another hub again; the old one stays for the rest of the day");
+    }
+    if changed(after) > changed(before) {
+        tracing::info!(%source, "the feed names another hub, topic, or none");
+    }
+}
+
 /// A failure or a recovery, and what was recorded.
 pub(super) fn log_result(
     report: &VisitReport,

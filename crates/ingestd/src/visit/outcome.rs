@@ -106,7 +106,7 @@ impl VisitOutcome {
                 ParseOutcome::Document(document) => Some(&document.feed),
                 _ => None,
             };
-            discover(&mut state.websub, inputs.source, &report.links, document);
+            discover(&mut state.websub, inputs.source, &report.links, document, inputs.now);
         }
         let mut outcome = Self::of(state);
         let status = outcome.apply_result(inputs, report, parsed);
