@@ -223,6 +223,7 @@ impl LogWriter {
     /// # Errors
     /// [`AppendError`]: nothing of it is visible, and the process must stop.
     pub fn append(&mut self, visits: Vec<VisitRecord>) -> Result<Vec<AppendedVisit>, AppendError> {
+        self.shares.begin();
         let mut commit = Commit {
             batch: sled::Batch::default(),
             seen: HashMap::new(),
@@ -434,6 +435,7 @@ impl LogWriter {
             return Ok(waits);
         }
         let max = self.new_bytes_max(source);
+        let event_of_source = NewEvent::of(&source.id, now);
         let mut bytes = 0_u64;
         let mut deferred_from = None;
         for (n, (mut item, classified)) in items.into_iter().zip(&classification.items).enumerate() {
@@ -448,7 +450,7 @@ impl LogWriter {
             let event = Event::new(id, kind, source, first_seen, item);
             let value = record::seal_event(kind, now, &event.to_json());
             let size = value.len() as u64;
-            let new_event = NewEvent { source: &source.id, bytes: size, now };
+            let new_event = event_of_source.sized(size);
             // After the first item that does not fit the others wait, too, so that the order stays. One always fits into a
             // visit, or it would wait for ever.
             if deferred_from.is_none() {

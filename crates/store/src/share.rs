@@ -136,9 +136,21 @@ struct RetentionFront {
 /// A new event whose source may be over its share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewEvent<'a> {
-    pub(crate) source: &'a SourceId,
-    pub(crate) bytes: u64,
-    pub(crate) now: Timestamp,
+    source: &'a SourceId,
+    owner: u64,
+    bytes: u64,
+    now: Timestamp,
+}
+
+impl<'a> NewEvent<'a> {
+    /// Of a source that is visited now; its size comes later.
+    pub(crate) fn of(source: &'a SourceId, now: Timestamp) -> Self {
+        Self { source, owner: owner_hash(source.as_str()), bytes: 0, now }
+    }
+
+    pub(crate) fn sized(self, bytes: u64) -> Self {
+        Self { bytes, ..self }
+    }
 }
 
 /// An event of the commit that is being built.
@@ -163,8 +175,9 @@ pub(crate) struct Shares {
 }
 
 impl Shares {
-    /// Reads what is needed of a log that was just opened, and that keeps so much for so long. Counts of a log that a program without them has written to are
-    /// removed: its events are not counted, and their sources have them in addition to their share until they are gone.
+    /// Reads what is needed of a log that was just opened, and that keeps so much for so long. If a program without counts has
+    /// written to it, the counts are removed: what is there is not counted, and its sources have it in addition to their share
+    /// until it is gone.
     pub(crate) fn open(
         log: &SharedLog,
         share: SourceShare,
@@ -193,6 +206,12 @@ impl Shares {
         })
     }
 
+    /// A commit begins.
+    pub(crate) fn begin(&mut self) {
+        self.totals.clear();
+        self.added.clear();
+    }
+
     /// The bound that keeps an event from being recorded as the next one of a log with this head and these bytes.
     pub(crate) fn bound_met(
         &mut self,
@@ -205,7 +224,7 @@ impl Shares {
         if self.recent.as_ref().is_some_and(|recent| recent.displaces_others(event)) {
             return Ok(Some(FloodingBound::Ring));
         }
-        if !self.totals_of(log, event.source)?.is_over(max, event.bytes) {
+        if !self.totals_mut(log, event.source)?.is_over(max, event.bytes) {
             return Ok(None);
         }
         Ok(self.displaces_others(log, head, live_bytes, event)?.then_some(FloodingBound::Retention))
@@ -213,10 +232,10 @@ impl Shares {
 
     /// Counts an event that is added to the commit.
     pub(crate) fn add(&mut self, log: &SharedLog, event: NewEvent<'_>) -> Result<(), LogReadError> {
-        let totals = self.totals_of(log, event.source)?.with(event.bytes);
-        self.totals.insert(event.source.clone(), totals);
+        let totals = self.totals_mut(log, event.source)?;
+        *totals = totals.with(event.bytes);
         if self.max.is_some() {
-            self.added.push(AddedEvent { owner: owner_hash(event.source.as_str()), bytes: event.bytes });
+            self.added.push(AddedEvent { owner: event.owner, bytes: event.bytes });
         }
         if let Some(recent) = &mut self.recent {
             recent.push(event);
@@ -229,7 +248,6 @@ impl Shares {
         for (source, totals) in self.totals.drain() {
             batch.insert(record::totals_key(source.as_str()), totals.seal());
         }
-        self.added.clear();
         self.write_counted(batch, oldest, head);
     }
 
@@ -268,11 +286,11 @@ impl Shares {
         batch.insert(record::COUNTED, counted.seal());
     }
 
-    fn totals_of(&self, log: &SharedLog, source: &SourceId) -> Result<EventTotals, LogReadError> {
-        match self.totals.get(source) {
-            Some(totals) => Ok(*totals),
-            None => read_totals(&log.db, source.as_str()),
+    fn totals_mut(&mut self, log: &SharedLog, source: &SourceId) -> Result<&mut EventTotals, LogReadError> {
+        if !self.totals.contains_key(source) {
+            self.totals.insert(source.clone(), read_totals(&log.db, source.as_str())?);
         }
+        Ok(self.totals.get_mut(source).expect("it was read"))
     }
 
     /// Whether the log is full, and the next event displaces a protected one of another source. What goes for the events
@@ -308,7 +326,7 @@ impl Shares {
                 }
                 // Of this commit.
                 None => match self.added_event(log.head(), front.first_kept) {
-                    Some(added) => (added.owner != owner_hash(event.source.as_str()), added.bytes),
+                    Some(added) => (added.owner != event.owner, added.bytes),
                     None => return Ok(false),
                 },
             };

@@ -47,7 +47,7 @@ impl RecentEvent {
     }
 
     fn of(event: NewEvent<'_>) -> Self {
-        Self::new(owner_hash(event.source.as_str()), event.bytes, event.now)
+        Self::new(event.owner, event.bytes, event.now)
     }
 
     fn recorded(self) -> news::Timestamp {
