@@ -9,7 +9,7 @@ pub const ORDER_SOURCES_MAX: usize = 1000;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceSelection {
-    /// The last visit failed, or found the feed gone.
+    /// The last visit failed or found the feed gone, or new items wait (`SourceStatus::is_failing`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub failing: bool,
     /// Of one of these categories, in upper or lower case; of any if there is none.
@@ -96,6 +96,30 @@ pub struct PauseAnswer {
     /// Categories of the selection that no source has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown_categories: Vec<String>,
+}
+
+/// `POST /lists/reads`: read lists of feeds now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListOrder {
+    /// Their ids.
+    pub lists: Vec<String>,
+    /// What they have is taken, however many feeds they have lost.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub take: bool,
+}
+
+/// The result of a [`ListOrder`]: the ids of its lists, by what happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListAnswer {
+    /// Read as soon as their hosts allow it.
+    pub accepted: Vec<String>,
+    /// Not in the catalogue.
+    pub unknown: Vec<String>,
+    /// Disabled in the catalogue.
+    pub disabled: Vec<String>,
+    /// Being read.
+    pub busy: Vec<String>,
 }
 
 /// The answer of `GET /log-level` and `PUT /log-level`.

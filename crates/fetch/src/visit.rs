@@ -28,7 +28,7 @@ use crate::{
     connection::{ConnectionProfile, ExchangeTimes, HttpClient},
     cookies::VisitCookies,
     exchange::{self, ExchangeError, Head, Response},
-    guard::{AddressGuard, AddressScope, proxy_addresses},
+    guard::{AddressGuard, AddressScope, is_allowed, proxy_addresses},
     headers, hop_gate,
     limits::{Deadline, TimeLimits},
     links,
@@ -130,6 +130,7 @@ struct VisitProgress<'a> {
     cache: Freshness,
     retry_after: Option<Duration>,
     remote: Option<SocketAddr>,
+    certificate_expired: Option<Timestamp>,
     body_bytes: u64,
 }
 
@@ -192,6 +193,7 @@ impl Visitor {
             cache: Freshness::default(),
             retry_after: None,
             remote: None,
+            certificate_expired: None,
             body_bytes: 0,
         };
         let answer = Box::pin(self.follow_redirects(request, &mut progress)).await;
@@ -202,6 +204,14 @@ impl Visitor {
     #[must_use]
     pub fn default_proxy(&self) -> Option<&ProxyUrl> {
         self.policy.proxy.as_ref()
+    }
+
+    /// Whether the answer to a request came from a network of [`Policy::allow`]: then the addresses in it are as good as
+    /// configured ones. Where a proxy leads is not known.
+    #[must_use]
+    pub fn is_from_inside(&self, request: &VisitRequest<'_>, report: &FetchReport) -> bool {
+        let is_inside = |remote: SocketAddr| is_allowed(&self.policy, &[remote.ip()]);
+        self.proxy(request.options).is_none() && report.remote.is_some_and(is_inside)
     }
 
     /// The proxy for requests with these options.
@@ -302,8 +312,10 @@ impl Visitor {
         let head = self.exchange(&route.client, outgoing, found?, connect, &progress.limits).await;
         let times = head.as_ref().map_or_else(|error| error.times, |head| head.times);
         progress.book(looked_up, times, Instant::now());
-        let Head { response, remote, .. } = head?;
+        let Head { response, remote, certificate_until, .. } = head?;
         progress.remote = Some(remote);
+        let expired = certificate_until.filter(|until| *until < progress.now);
+        progress.certificate_expired = expired.or(progress.certificate_expired);
         Ok(response)
     }
 
@@ -492,6 +504,7 @@ impl VisitProgress<'_> {
             remote: self.remote,
             body_bytes: self.body_bytes,
             held: self.held,
+            certificate_expired: self.certificate_expired,
         }
     }
 }

@@ -9,6 +9,7 @@ mod hour;
 mod pacing;
 mod politeness;
 mod pushes;
+mod quiet;
 
 use std::{
     cell::{Cell, RefCell},
@@ -243,7 +244,7 @@ impl SimulatedDaemon {
         }
         self.supervisor
             .send(ApplyCatalogue {
-                catalogue: Catalogue { sources },
+                catalogue: Catalogue { sources, ..Catalogue::default() },
                 stored_states,
                 request_hashes: HashMap::new(),
             })

@@ -117,6 +117,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "newswire sources",
         &[
             ("newswire sources list --failing", "List the sources whose last visit failed"),
+            ("newswire sources list --quiet", "List the sources that answer, but seem to have stopped"),
             ("newswire sources add https://example.org/", "Add the feed that a page links to"),
             ("newswire sources refresh bbc dw", "Visit two sources now"),
         ],
@@ -201,6 +202,20 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             (
                 "newswire sources import - --category blogs",
                 "Read OPML from standard input and put all feeds into one category",
+            ),
+        ],
+    ),
+    (
+        "newswire sources lists",
+        &[
+            (
+                "newswire sources lists",
+                "List the lists of feeds, when each was read, and what keeps it from being taken",
+            ),
+            ("newswire sources lists planet --read", "Read a list now"),
+            (
+                "newswire sources lists planet --take",
+                "Read it now, and take it although most of its feeds are gone",
             ),
         ],
     ),

@@ -13,14 +13,19 @@ pub(super) fn log_quarantine(source: &SourceId, before: &SourceState, after: &So
     }
 }
 
-pub(super) fn log_flooding(source: &SourceId, before: &SourceState, after: &SourceState) {
+/// `lost` items waited and have left the feed.
+pub(super) fn log_flooding(source: &SourceId, before: &SourceState, after: &SourceState, lost: u32) {
     match (&before.flooding, &after.flooding) {
         (None, Some(state)) => {
             let (items, bytes) = (state.flooding.waiting_items, state.flooding.waiting_bytes);
-            tracing::warn!(%source, items, bytes, "flooding; more is new than one visit records, and the rest waits");
+            let bound = state.flooding.bound.as_str();
+            tracing::warn!(%source, items, bytes, bound, "flooding; more is new than the source may record, and the rest waits");
         }
         (Some(_), None) => tracing::info!(%source, "flooding ended; nothing waits any more"),
         _ => {}
+    }
+    if lost > 0 {
+        tracing::warn!(%source, items = lost, "flooding; items that waited have left the feed and are lost");
     }
 }
 
@@ -33,6 +38,26 @@ pub(super) fn log_hub(source: &SourceId, before: &SourceState, after: &SourceSta
     }
     if changed(after) > changed(before) {
         tracing::info!(%source, "the feed names another hub, topic, or none");
+    }
+}
+
+pub(super) fn log_quiet(source: &SourceId, before: &SourceState, after: &SourceState) {
+    match (before.quiet(), after.quiet()) {
+        (None, Some(quiet)) => {
+            let (since, usually_every_s) = (quiet.since, quiet.usually_every_s);
+            tracing::info!(%source, %since, usually_every_s, "source went quiet; it answers, and has had nothing new for much longer than usual");
+        }
+        (Some(_), None) => tracing::info!(%source, "source has news again"),
+        _ => {}
+    }
+}
+
+pub(super) fn log_certificate(source: &SourceId, before: &SourceState, after: &SourceState) {
+    match &after.certificate_expired {
+        Some(expired) if before.certificate_expired.is_none() => {
+            tracing::warn!(%source, %expired, "certificate of the server has expired; it is trusted because it is in tls_ca_file");
+        }
+        _ => {}
     }
 }
 

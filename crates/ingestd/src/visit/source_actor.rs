@@ -19,7 +19,7 @@ use store::AppendedVisit;
 
 use super::{
     context::VisitContext,
-    log::{log_flooding, log_hub, log_quarantine, log_redirect, log_result},
+    log::{log_certificate, log_flooding, log_hub, log_quarantine, log_quiet, log_redirect, log_result},
     outcome::VisitOutcome,
     run_visit::{RecordedVisit, record_document, run_visit},
 };
@@ -179,8 +179,10 @@ impl SourceActor {
         if after.updates_damped && !before.updates_damped {
             tracing::warn!(source = %report.source, absorbed = appended.absorbed, "updates damped; many items change at most visits");
         }
-        log_flooding(&report.source, &before, &after);
+        log_flooding(&report.source, &before, &after, appended.lost);
         log_hub(&report.source, &before, &after);
+        log_quiet(&report.source, &before, &after);
+        log_certificate(&report.source, &before, &after);
         self.entry.set_state(after);
         self.entry.set_activity(Activity::Idle, self.ctx.now());
         let found = appended.new.saturating_add(appended.updated);
@@ -223,6 +225,7 @@ impl SourceActor {
         metrics.updates_absorbed.inc_by(u64::from(appended.absorbed));
         metrics.items_deferred.inc_by(u64::from(appended.deferred));
         metrics.bytes_deferred.inc_by(appended.deferred_bytes);
+        metrics.items_lost.inc_by(u64::from(appended.lost));
         metrics.visit_seconds.observe(took.as_secs_f64());
         if outcome.state.quarantine.is_some() && self.entry.quarantine().is_none() {
             metrics.quarantines.get_or_create(&[("for", "slow")]).inc();
