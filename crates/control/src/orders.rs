@@ -9,7 +9,7 @@ pub const ORDER_SOURCES_MAX: usize = 1000;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceSelection {
-    /// The last visit failed, or found the feed gone.
+    /// The last visit failed or found the feed gone, or new items wait (`SourceStatus::is_failing`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub failing: bool,
     /// Of one of these categories, in upper or lower case; of any if there is none.

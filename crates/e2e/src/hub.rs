@@ -25,6 +25,8 @@ use crate::http;
 pub struct HubRequest {
     /// When.
     pub at: Instant,
+    /// Request line and headers.
+    pub head: String,
     /// The fields of the form.
     pub form: BTreeMap<String, String>,
     /// Status and body of the callback's answer to the verification; `None` until it was sent.
@@ -145,17 +147,17 @@ async fn accept(listener: TcpListener, requests: Arc<Mutex<Vec<HubRequest>>>, le
         let requests = Arc::clone(&requests);
         tokio::spawn(async move {
             // A request that is not a form gets no response.
-            if let Ok(form) = read_form(socket).await {
-                record_and_verify(&requests, form, lease_s).await;
+            if let Ok((head, form)) = read_form(socket).await {
+                record_and_verify(&requests, head, form, lease_s).await;
             }
         });
     }
 }
 
-/// Reads the form of a request and answers 202.
-async fn read_form(socket: TcpStream) -> io::Result<BTreeMap<String, String>> {
+/// Reads the head and the form of a request and answers 202.
+async fn read_form(socket: TcpStream) -> io::Result<(String, BTreeMap<String, String>)> {
     let mut socket = BufReader::new(socket);
-    let mut length = 0;
+    let (mut length, mut head) = (0, String::new());
     loop {
         let mut line = String::new();
         socket.read_line(&mut line).await?;
@@ -165,17 +167,23 @@ async fn read_form(socket: TcpStream) -> io::Result<BTreeMap<String, String>> {
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
             length = value.trim().parse().map_err(io::Error::other)?;
         }
+        head.push_str(&line);
     }
     let mut body = vec![0; length];
     socket.read_exact(&mut body).await?;
     socket.write_all(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await?;
     socket.shutdown().await?;
-    Ok(url::form_urlencoded::parse(&body).into_owned().collect())
+    Ok((head, url::form_urlencoded::parse(&body).into_owned().collect()))
 }
 
 /// Records a request, then verifies it.
-async fn record_and_verify(all: &Mutex<Vec<HubRequest>>, form: BTreeMap<String, String>, lease_s: u64) {
-    let request = HubRequest { at: Instant::now(), form, verified: None };
+async fn record_and_verify(
+    all: &Mutex<Vec<HubRequest>>,
+    head: String,
+    form: BTreeMap<String, String>,
+    lease_s: u64,
+) {
+    let request = HubRequest { at: Instant::now(), head, form, verified: None };
     let number = {
         let mut all = all.lock().expect("no thread panics while holding it");
         all.push(request.clone());

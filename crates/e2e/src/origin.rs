@@ -259,6 +259,13 @@ impl Origin {
         resource.headers.push(header.to_owned());
     }
 
+    /// Removes the headers that were added to a feed.
+    pub fn clear_headers(&self, name: &str) {
+        if let Some(resource) = self.state().resources.get_mut(&path_of(name)) {
+            resource.headers.clear();
+        }
+    }
+
     /// The requests for a feed so far.
     #[must_use]
     pub fn requests(&self, name: &str) -> Vec<Request> {

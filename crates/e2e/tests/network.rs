@@ -2,12 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, process::Command, sync::Arc, time::Duration};
 
-use e2e::{Behaviour, Binary, DocumentFormat, Origin, TestStack, wait_for};
+use e2e::{Behaviour, Binary, DocumentFormat, Origin, TestStack, http, wait_for};
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer},
 };
 
 /// Deadline of an event; only one that is lost reaches it.
@@ -196,4 +201,84 @@ async fn fetch_ports_opens_a_port_for_feeds() {
     assert_eq!(refused.await.unwrap(), format!("blocked-address: {message}"));
     let checked = check(&stack, "http://8.8.8.8:8080/").await;
     assert_eq!(checked["error"]["message"], message);
+}
+
+/// A server with a feed and a self-signed certificate: its address, and the certificate in PEM.
+async fn serve_with_certificate(params: CertificateParams) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = builder.with_single_cert(vec![certificate.der().clone()], key).unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/feed", listener.local_addr().unwrap());
+    let body = "<rss version='2.0'><channel><title>t</title><item><guid>1</guid><title>One</title></item></channel></rss>";
+    let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // A client that does not trust the certificate closes during the handshake.
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut head = [0; 4096];
+            assert!(stream.read(&mut head).await.unwrap() > 0);
+            stream.write_all(response.as_bytes()).await.unwrap();
+            stream.shutdown().await.ok();
+        }
+    });
+    (url, certificate.pem())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pinned_certificate_that_has_expired_is_a_warning_with_its_date_until_it_is_renewed() {
+    let mut stack = TestStack::new(&[]).unwrap();
+    let mut expired = CertificateParams::new(["nas.local".to_owned()]).unwrap();
+    expired.not_before = date_time_ymd(2001, 1, 1);
+    expired.not_after = date_time_ymd(2002, 1, 1);
+    let (old, old_pem) = serve_with_certificate(expired).await;
+    let (valid, valid_pem) =
+        serve_with_certificate(CertificateParams::new(["nas.local".to_owned()]).unwrap()).await;
+    fs::write(stack.path("old.pem"), old_pem).unwrap();
+    fs::write(stack.path("valid.pem"), valid_pem).unwrap();
+    let source = |id: &str, url: &str, file: &str| {
+        format!(
+            "[[source]]\nid = \"{id}\"\nurl = \"{url}\"\nevery = \"1s\"\ntls_ca_file = \"./{file}.pem\"\n\n"
+        )
+    };
+    let list = source("old", &old, "old") + &source("valid", &valid, "valid");
+    fs::write(stack.path("sources.toml"), list).unwrap();
+    stack.start_both().await.unwrap();
+    let status = async |stack: &TestStack, id: &str, visits: u64| {
+        let visited = async || {
+            let status = stack.json(&format!("/sources/{id}")).await.ok()?;
+            (status["counts"]["visits"].as_u64() >= Some(visits)).then_some(status)
+        };
+        wait_for("the visits", SOON, visited).await.unwrap()
+    };
+    let warnings = |status: &serde_json::Value| status["warnings"].as_array().unwrap().clone();
+
+    // Also after a visit whose document is the same.
+    for visits in [1, 2] {
+        let told = status(&stack, "old", visits).await;
+        assert_eq!(told["counts"]["items"], 1, "it is read: {told}");
+        let warnings = warnings(&told);
+        let text = warnings.last().unwrap().as_str().unwrap();
+        assert!(text.starts_with("the certificate of the server expired at 2002-01-01T00:00:00Z"), "{text}");
+        assert!(text.contains("renew it, and put the new one there"), "{text}");
+        assert_eq!(warnings.iter().filter(|warning| warning.as_str() == Some(text)).count(), 1);
+    }
+    let plain = warnings(&status(&stack, "valid", 1).await);
+    assert!(plain.iter().all(|warning| !warning.as_str().unwrap().contains("certificate")), "{plain:?}");
+    let checked = check(&stack, "old").await;
+    assert_eq!(checked["certificate_expired"], "2002-01-01T00:00:00Z", "{checked}");
+
+    // Its operator renews it.
+    fs::write(stack.path("sources.toml"), source("old", &valid, "valid")).unwrap();
+    let reload = http::send("POST", &stack.wire(), "/reload", &[("Content-Length", "0")], "").await.unwrap();
+    assert_eq!(reload.status, 200);
+    let renewed = async || {
+        let status = stack.json("/sources/old").await.ok()?;
+        warnings(&status).iter().all(|w| !w.as_str().unwrap().contains("certificate")).then_some(())
+    };
+    wait_for("the warning to end", SOON, renewed).await.unwrap();
 }

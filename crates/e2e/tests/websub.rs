@@ -4,8 +4,8 @@
 use std::{fs, time::Duration};
 
 use e2e::{
-    Binary, DocumentFormat, HubRequest, Origin, TestHub, TestSource, TestStack, TestSubscriber, http,
-    wait_for,
+    Binary, DocumentFormat, ForwardProxy, HubRequest, Origin, TestHub, TestSource, TestStack, TestSubscriber,
+    http, wait_for,
 };
 use tokio::time::{Instant, sleep};
 
@@ -23,20 +23,27 @@ struct Fixture {
 impl Fixture {
     /// Hubs may be anywhere, so that one can be on this machine.
     async fn start(hub: &str, every: &str) -> Self {
-        Self::start_allowing(&["0.0.0.0/0", "::/0"], hub, every).await
+        let every = format!("every = \"{every}\"");
+        Self::start_allowing(&["0.0.0.0/0", "::/0"], hub, &every, "1s").await
     }
 
-    async fn start_allowing(allow: &[&str], hub: &str, every: &str) -> Self {
+    /// A feed without `every`.
+    async fn start_with_interval_min(hub: &str, interval_min: &str) -> Self {
+        Self::start_allowing(&["0.0.0.0/0", "::/0"], hub, "", interval_min).await
+    }
+
+    async fn start_allowing(allow: &[&str], hub: &str, every: &str, interval_min: &str) -> Self {
         let origin = Origin::start().await.unwrap();
         let url = origin.add_feed("a", DocumentFormat::Rss);
         origin.add_header("a", &format!("Link: <{hub}>; rel=\"hub\", <{TOPIC}>; rel=\"self\""));
         origin.publish("a", "The first");
         let mut stack = TestStack::new(&[TestSource::new("a", url.clone())]).unwrap();
-        let catalogue = format!("[[source]]\nid = \"a\"\nurl = \"{url}\"\nevery = \"{every}\"\n");
+        let catalogue = format!("[[source]]\nid = \"a\"\nurl = \"{url}\"\n{every}\n");
         fs::write(stack.path("sources.toml"), catalogue).unwrap();
         let http::Address::Tcp(gateway) = stack.gateway() else { panic!("the gateway listens at TCP") };
         stack.set("fetch.allow", &format!("{allow:?}"));
         stack.set("gateway.public_url", &format!("\"http://{gateway}\""));
+        stack.set("fetch.interval_min", &format!("\"{interval_min}\""));
         stack.set("log.level", "\"debug\"");
         stack.start_both().await.unwrap();
         let subscriber = stack.subscribe("/news/stream?snapshot=1000");
@@ -61,6 +68,19 @@ impl Fixture {
 
     async fn wait_subscribed(&self, hub: &TestHub) -> HubRequest {
         wait_for("a verified subscription", SOON, async || hub.verified_subscription()).await.unwrap()
+    }
+
+    /// Pushes, with an item that the feed has by then; returns when.
+    async fn push_item(&self, request: &HubRequest) -> (String, Instant) {
+        let guid = self.origin.publish("a", "Pushed");
+        let (callback, secret) = (request.field("callback"), request.field("secret"));
+        assert_eq!(TestHub::push(callback, "x", secret).await.unwrap(), 202);
+        (guid, Instant::now())
+    }
+
+    /// When the feed was visited.
+    fn visits(&self) -> Vec<Instant> {
+        self.origin.requests("a").iter().map(|request| request.at).collect()
     }
 
     async fn wait_item(&self, guid: &str) {
@@ -93,30 +113,29 @@ async fn a_push_brings_an_item_long_before_the_next_visit_is_due() {
     let conditional = visits_so_far.last().unwrap().header("if-none-match").is_some();
     assert!(conditional, "a visit after a push is conditional too: {visits_so_far:?}");
 
-    // Pushes are coalesced: at most a visit a second.
-    let (before, began) = (fixture.origin.requests("a").len(), Instant::now());
+    // The others are coalesced, and wait for `every`.
+    let before = fixture.origin.requests("a").len();
     for _ in 0..50 {
         assert_eq!(TestHub::push(&callback, "again", &secret).await.unwrap(), 202);
     }
     sleep(Duration::from_millis(2500)).await;
-    let visits = (fixture.origin.requests("a").len() - before) as u64;
-    let seconds = began.elapsed().as_secs() + 1;
-    assert!((1..=seconds + 1).contains(&visits), "50 pushes in {seconds} s caused {visits} visits");
-    let coalesced =
-        fixture.metric("newswire_ingestd_websub_pushes_total{result=\"coalesced\"}").await.unwrap();
-    assert!(coalesced + seconds + 5 > 50, "{coalesced} of 50 pushes in {seconds} s");
+    assert_eq!(fixture.origin.requests("a").len(), before);
+    for (result, count) in [("taken", 2), ("coalesced", 49)] {
+        let name = format!("newswire_ingestd_websub_pushes_total{{result=\"{result}\"}}");
+        assert_eq!(fixture.metric(&name).await, Some(count), "{result}");
+    }
 
-    // The subscription survives a kill.
+    // The subscription survives a kill, and so does what it has to wait for.
     fixture.stack.kill(Binary::Ingestd).unwrap();
     assert_eq!(TestHub::push(&callback, "x", &secret).await.unwrap(), 503, "so that the hub retries");
     fixture.stack.start(Binary::Ingestd).unwrap();
     fixture.stack.wait_ready().await.unwrap();
-    let guid = fixture.origin.publish("a", "Pushed after a restart");
     let taken = wait_for("the push to be accepted", SOON, async || {
         (TestHub::push(&callback, "x", &secret).await.ok()? == 202).then_some(())
     });
     taken.await.unwrap();
-    fixture.wait_item(&guid).await;
+    sleep(Duration::from_millis(2500)).await;
+    assert_eq!(fixture.origin.requests("a").len(), before);
     assert_eq!(hub.requests().len(), 1, "there was only one request: {:?}", hub.requests());
     for program in [Binary::Ingestd, Binary::Gateway] {
         let log = fs::read_to_string(fixture.stack.path(&format!("{}.log", program.name()))).unwrap();
@@ -128,9 +147,115 @@ async fn a_push_brings_an_item_long_before_the_next_visit_is_due() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_that_names_its_own_hub_is_visited_no_more_often_than_interval_min() {
+    let hub = TestHub::start(864_000).await.unwrap();
+    let interval_min = Duration::from_secs(40);
+    let fixture = Fixture::start_with_interval_min(&hub.url(), "40s").await;
+    let request = fixture.wait_subscribed(&hub).await;
+    fixture.wait_push_state("verified").await;
+    let began = Instant::now();
+    let (first, _) = fixture.push_item(&request).await;
+    fixture.wait_item(&first).await;
+    assert!(began.elapsed() < interval_min / 2, "the first push is looked at at once");
+    let mut last = first;
+    while began.elapsed() < Duration::from_secs(44) {
+        sleep(Duration::from_millis(500)).await;
+        (last, _) = fixture.push_item(&request).await;
+    }
+    fixture.wait_item(&last).await;
+    let visits = fixture.visits();
+    let gaps: Vec<_> = visits.windows(2).skip(1).map(|two| two[1] - two[0]).collect();
+    let is_slow = |gap: &Duration| *gap > interval_min - Duration::from_millis(200);
+    assert!(!gaps.is_empty() && gaps.iter().all(is_slow), "{gaps:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_visits_no_source_before_its_every() {
+    let hub = TestHub::start(864_000).await.unwrap();
+    let fixture = Fixture::start(&hub.url(), "9s").await;
+    let request = fixture.wait_subscribed(&hub).await;
+    fixture.wait_push_state("verified").await;
+    let (first, pushed) = fixture.push_item(&request).await;
+    fixture.wait_item(&first).await;
+    assert!(pushed.elapsed() < Duration::from_secs(5), "the first push is looked at at once");
+    sleep(Duration::from_secs(1)).await;
+    let before = fixture.visits();
+    let (second, pushed) = fixture.push_item(&request).await;
+    fixture.wait_item(&second).await;
+    let visits = fixture.visits();
+    assert_eq!(visits.len(), before.len() + 1, "one visit for it: {visits:?}");
+    let gap = visits[before.len()] - visits[before.len() - 1];
+    // An ordinary visit may come a tenth sooner.
+    assert!(gap >= Duration::from_secs(8), "{gap:?}");
+    assert!(pushed.elapsed() >= Duration::from_secs(5), "{:?}", pushed.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_that_found_nothing_is_looked_at_again_once_and_stretches_no_pause() {
+    let hub = TestHub::start(864_000).await.unwrap();
+    let fixture = Fixture::start_with_interval_min(&hub.url(), "70s").await;
+    let request = fixture.wait_subscribed(&hub).await;
+    fixture.wait_push_state("verified").await;
+    let before = fixture.visits().len();
+    let (callback, secret) = (request.field("callback"), request.field("secret"));
+    assert_eq!(TestHub::push(callback, "x", secret).await.unwrap(), 202);
+    let visited = wait_for("the first look", SOON, async || (fixture.visits().len() > before).then_some(()));
+    visited.await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    let why = fixture.stack.json("/sources/a").await.unwrap()["why"].as_str().unwrap_or_default().to_owned();
+    assert!(!why.is_empty() && !why.contains("hub pushes"), "{why}");
+    // The publisher was slow.
+    let guid = fixture.origin.publish("a", "Late");
+    fixture.subscriber.wait_event("item", 2 * SOON, |r| r.json()["guid"] == *guid).await.unwrap();
+    let visits = fixture.visits();
+    assert_eq!(visits.len(), before + 2, "{visits:?}");
+    let again = visits[before + 1] - visits[before];
+    assert!((Duration::from_secs(29)..Duration::from_secs(65)).contains(&again), "{again:?}");
+    let status = fixture.push_status().await;
+    assert_eq!(status["state"], "verified", "the push had announced it: {status}");
+    assert_eq!(fixture.metric("newswire_ingestd_websub_missed_total").await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hub_is_changed_once_a_day() {
+    let mut hubs = Vec::new();
+    for _ in 0..3 {
+        hubs.push(TestHub::start(864_000).await.unwrap());
+    }
+    let fixture = Fixture::start(&hubs[0].url(), "1s").await;
+    let name = |hub: &TestHub| {
+        fixture.origin.clear_headers("a");
+        fixture
+            .origin
+            .add_header("a", &format!("Link: <{}>; rel=\"hub\", <{TOPIC}>; rel=\"self\"", hub.url()));
+        fixture.origin.publish("a", "So that it is read");
+    };
+    fixture.wait_subscribed(&hubs[0]).await;
+    name(&hubs[1]);
+    fixture.wait_subscribed(&hubs[1]).await;
+    let has_left =
+        |request: &HubRequest| request.field("mode") == "unsubscribe" && request.verified.is_some();
+    let left = wait_for("the end of the first", SOON, async || hubs[0].requests().into_iter().find(has_left));
+    left.await.unwrap();
+    name(&hubs[2]);
+    let told = wait_for("the status to say so", SOON, async || {
+        fixture.push_status().await["error"].as_str().map(str::to_owned)
+    });
+    let told = told.await.unwrap();
+    assert!(told.contains("the feed names another hub; that changes at most once a day"), "{told}");
+    sleep(Duration::from_secs(2)).await;
+    let status = fixture.push_status().await;
+    assert_eq!((status["hub"].as_str(), status["state"].as_str()), (Some(&*hubs[1].url()), Some("verified")));
+    assert!(hubs[2].requests().is_empty(), "{:?}", hubs[2].requests());
+    let request = hubs[1].verified_subscription().unwrap();
+    let (callback, secret) = (request.field("callback"), request.field("secret"));
+    assert_eq!(TestHub::push(callback, "x", secret).await.unwrap(), 202, "the old one still pushes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hub_inside_fetch_allow_is_not_asked() {
     let hub = TestHub::start(864_000).await.unwrap();
-    let fixture = Fixture::start_allowing(&["127.0.0.0/8"], &hub.url(), "1h").await;
+    let fixture = Fixture::start_allowing(&["127.0.0.0/8"], &hub.url(), "every = \"1h\"", "1s").await;
     let refused = wait_for("the hub to be refused", SOON, async || {
         let push = fixture.push_status().await;
         push["error"].as_str().map(str::to_owned)
@@ -138,6 +263,45 @@ async fn a_hub_inside_fetch_allow_is_not_asked() {
     let refused = refused.await.unwrap();
     assert!(refused.starts_with("blocked-address: 127.0.0.1 is loopback, not public"), "{refused}");
     assert!(hub.requests().is_empty(), "{:?}", hub.requests());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hub_is_asked_through_the_proxy_of_its_source() {
+    let origin = Origin::start().await.unwrap();
+    let [for_all, own] = [ForwardProxy::start().await.unwrap(), ForwardProxy::start().await.unwrap()];
+    let mut stack = TestStack::new(&[]).unwrap();
+    let http::Address::Tcp(gateway) = stack.gateway() else { panic!("the gateway listens at TCP") };
+    stack.set("fetch.allow", "[\"0.0.0.0/0\", \"::/0\"]");
+    stack.set("gateway.public_url", &format!("\"http://{gateway}\""));
+    stack.set("fetch.proxy", &format!("{:?}", for_all.url("http", "")));
+    let mut sources = String::new();
+    let mut hubs = Vec::new();
+    for (id, proxy, at) in [
+        ("inherits", String::new(), Some(&for_all)),
+        ("own", format!("proxy = {:?}", own.url("socks5", "")), Some(&own)),
+        ("direct", "proxy = \"direct\"".to_owned(), None),
+    ] {
+        let hub = TestHub::start(864_000).await.unwrap();
+        let named = |name: &str, url: String| at.map_or(url.clone(), |at| at.name(name, &url).unwrap());
+        let hub_url = named(&format!("hub-of-{id}.example"), hub.url());
+        let url = named(&format!("{id}.example"), origin.add_feed(id, DocumentFormat::Rss));
+        origin.add_header(id, &format!("Link: <{hub_url}>; rel=\"hub\", <{url}>; rel=\"self\""));
+        // It is for the feed alone.
+        let secret = "headers = { X-Api-Key = \"TOPSECRET\" }";
+        sources.push_str(&format!("[[source]]\nid = \"{id}\"\nurl = \"{url}\"\n{proxy}\n{secret}\n"));
+        hubs.push(hub);
+    }
+    fs::write(stack.path("sources.toml"), sources).unwrap();
+    stack.start_both().await.unwrap();
+    for hub in &hubs {
+        wait_for("a subscription", SOON, async || hub.verified_subscription()).await.unwrap();
+    }
+    let counts = |name: &str| [&for_all, &own].map(|proxy| proxy.count(name));
+    assert_eq!(counts("hub-of-inherits.example"), [1, 0], "{:?}", for_all.requests());
+    assert_eq!(counts("hub-of-own.example"), [0, 1], "{:?}", own.requests());
+    assert_eq!(counts("127.0.0.1"), [0, 0], "direct leaves the proxy");
+    let heads: Vec<_> = hubs.iter().flat_map(TestHub::requests).map(|request| request.head).collect();
+    assert!(heads.len() == 3 && heads.iter().all(|head| !head.contains("TOPSECRET")), "{heads:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,7 @@
 //! The fields of a certificate that explain why it is not trusted (RFC 5280, section 4.1). Nothing is verified here.
 
+use news::Timestamp;
+
 /// Longest name that is shown, in bytes.
 const NAME_BYTES_MAX: usize = 100;
 
@@ -10,6 +12,8 @@ const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 /// The tag of the version, which certificates of version 1 do not have.
 const VERSION: u8 = 0xa0;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
 const BMP_STRING: u8 = 0x1e;
 const TELETEX_STRING: u8 = 0x14;
 
@@ -59,6 +63,8 @@ impl<'a> Elements<'a> {
 pub(crate) struct CertificateFields<'a> {
     pub(crate) issuer: CertificateName<'a>,
     pub(crate) subject: CertificateName<'a>,
+    /// When it expires; `None` if that cannot be read.
+    pub(crate) not_after: Option<Timestamp>,
     /// `SubjectPublicKeyInfo` in DER.
     pub(crate) key: &'a [u8],
     /// What is signed, in DER.
@@ -88,10 +94,11 @@ impl<'a> CertificateFields<'a> {
         }
         let _signature_algorithm = fields.expect(SEQUENCE)?;
         let issuer = CertificateName(fields.expect(SEQUENCE)?.content);
-        let _validity = fields.expect(SEQUENCE)?;
+        let validity = fields.expect(SEQUENCE)?;
+        let not_after = Elements(validity.content).nth(1).and_then(time);
         let subject = CertificateName(fields.expect(SEQUENCE)?.content);
         let key = fields.expect(SEQUENCE)?.whole;
-        Some(Self { issuer, subject, key, signed: signed.whole, algorithm, signature })
+        Some(Self { issuer, subject, not_after, key, signed: signed.whole, algorithm, signature })
     }
 
     /// Whether the certificate names itself as its issuer.
@@ -120,6 +127,22 @@ impl CertificateName<'_> {
             Some(text[..end].trim().to_owned()).filter(|text| !text.is_empty())
         })
     }
+}
+
+/// A time in UTC with seconds, as RFC 5280 writes it (section 4.1.2.5): years of two digits are 1950 to 2049.
+fn time(time: Element<'_>) -> Option<Timestamp> {
+    let text = str::from_utf8(time.content).ok().filter(|text| text.is_ascii())?;
+    let (year, rest) = match time.tag {
+        UTC_TIME => {
+            let (year, rest) = text.split_at_checked(2)?;
+            (format!("{}{year}", if year < "50" { "20" } else { "19" }), rest)
+        }
+        GENERALIZED_TIME => text.split_at_checked(4).map(|(year, rest)| (year.to_owned(), rest))?,
+        _ => return None,
+    };
+    let two = |at: usize| rest.get(at..at + 2);
+    let (date, clock) = ([two(0)?, two(2)?], [two(4)?, two(6)?, two(8)?]);
+    format!("{year}-{}T{}{}", date.join("-"), clock.join(":"), rest.get(10..)?).parse().ok()
 }
 
 /// A string of any of the types that names have.
@@ -175,6 +198,29 @@ mod tests {
         }
         let (der, _) = certificate(&[(DnType::CommonName, utf8(&"é".repeat(200)))]);
         assert_eq!(CertificateFields::read(&der).unwrap().subject.shown(), "é".repeat(50));
+    }
+
+    #[test]
+    fn the_date_until_which_a_certificate_is_valid_is_read() {
+        for (tag, text, expected) in [
+            (UTC_TIME, "491231235959Z", Some("2049-12-31T23:59:59Z")),
+            (UTC_TIME, "500101000000Z", Some("1950-01-01T00:00:00Z")),
+            (GENERALIZED_TIME, "20500229120000Z", None),
+            (GENERALIZED_TIME, "20520229120000Z", Some("2052-02-29T12:00:00Z")),
+            (UTC_TIME, "4912312359Z", None),
+            (UTC_TIME, "", None),
+            (GENERALIZED_TIME, "20\u{e9}0101000000Z", None),
+            (INTEGER, "491231235959Z", None),
+        ] {
+            let content = text.as_bytes();
+            let read = time(Element { tag, content, whole: content });
+            assert_eq!(read.map(|at| at.to_string()).as_deref(), expected, "{text}");
+        }
+        let mut params = CertificateParams::new([]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2002, 1, 1);
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let read = CertificateFields::read(certificate.der()).unwrap().not_after;
+        assert_eq!(read.map(|at| at.to_string()).as_deref(), Some("2002-01-01T00:00:00Z"));
     }
 
     proptest! {

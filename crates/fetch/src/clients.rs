@@ -29,11 +29,6 @@ impl ClientCache {
         Ok(Self { default, others: Arc::default(), evicted: Arc::default() })
     }
 
-    /// The client for the default profile.
-    pub(crate) fn default_client(&self) -> &HttpClient {
-        &self.default
-    }
-
     /// The client for a profile.
     pub(crate) fn get(&self, policy: &Policy, profile: &ConnectionProfile) -> Result<HttpClient, BadPolicy> {
         if profile.is_default(policy) {

@@ -32,7 +32,7 @@ use hyper_util::{
     },
     rt::TokioIo,
 };
-use news::{ProxyChoice, ProxyUrl};
+use news::{ProxyChoice, ProxyUrl, Timestamp};
 use rustls::{
     ClientConfig,
     pki_types::{IpAddr, ServerName},
@@ -42,11 +42,12 @@ use tokio::{
     task::JoinHandle,
     time::Instant,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower_service::Service;
 
 use crate::{
     BadPolicy, Policy,
+    certificate::CertificateFields,
     failure::{EndlessInterim, ProxyFailure},
     limits::Deadline,
     tls,
@@ -178,16 +179,19 @@ impl HttpClient {
                 connected.map_err(|why| ProxyFailure { proxy: route.proxy.clone(), why })?
             }
         };
+        let mut certificate_until = None;
         if is_https(to) {
             times.handshake = Some(Instant::now());
-            stream = self.handshake(to.host().unwrap_or_default(), stream).await?;
+            let session = self.handshake(to.host().unwrap_or_default(), stream).await?;
+            certificate_until = not_after(&session);
+            stream = Box::new(session);
         }
         let interim = Arc::<InterimMeter>::default();
         let stream = MeteredStream { stream, meter: Arc::clone(&interim) };
         let (sender, connection) = http().handshake(TokioIo::new(stream)).await?;
         let task = ConnectionTask(tokio::spawn(connection));
         times.connected = Some(Instant::now());
-        Ok(Connection { sender, task, remote, interim })
+        Ok(Connection { sender, task, remote, certificate_until, interim })
     }
 
     /// A request as it is sent over a connection of this client: `Host` first, then the headers of every request, which
@@ -221,7 +225,7 @@ impl HttpClient {
     ) -> Result<(BoxStream, SocketAddr), BoxError> {
         let (mut stream, remote) = tcp(addresses, deadline).await?;
         if is_https(&route.address) {
-            stream = self.handshake(route.address.host().unwrap_or_default(), stream).await?;
+            stream = Box::new(self.handshake(route.address.host().unwrap_or_default(), stream).await?);
         }
         let connected = Connected(Some(stream));
         let stream = if route.proxy.is_socks() {
@@ -243,13 +247,19 @@ impl HttpClient {
         Ok((stream, remote))
     }
 
-    async fn handshake(&self, host: &str, stream: BoxStream) -> Result<BoxStream, BoxError> {
+    async fn handshake(&self, host: &str, stream: BoxStream) -> Result<TlsStream<BoxStream>, BoxError> {
         let name = match host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>() {
             Ok(ip) => ServerName::IpAddress(IpAddr::from(ip)),
             Err(_) => ServerName::try_from(host.to_owned())?,
         };
-        Ok(Box::new(TlsConnector::from(Arc::clone(&self.0.tls)).connect(name, stream).await?))
+        Ok(TlsConnector::from(Arc::clone(&self.0.tls)).connect(name, stream).await?)
     }
+}
+
+/// When the certificate of the server expires.
+fn not_after(session: &TlsStream<BoxStream>) -> Option<Timestamp> {
+    let (_, session) = session.get_ref();
+    CertificateFields::read(session.peer_certificates()?.first()?)?.not_after
 }
 
 /// An address with its port written: the default port of a SOCKS connector is 443.
@@ -316,10 +326,16 @@ pub(crate) struct Connection {
     sender: SendRequest<reqwest::Body>,
     task: ConnectionTask,
     remote: SocketAddr,
+    certificate_until: Option<Timestamp>,
     interim: Arc<InterimMeter>,
 }
 
 impl Connection {
+    /// When the certificate of the server expires; in the past if it is trusted all the same.
+    pub(crate) fn certificate_until(&self) -> Option<Timestamp> {
+        self.certificate_until
+    }
+
     /// The address that it leads to: that of the host, or of the proxy.
     pub(crate) fn remote(&self) -> SocketAddr {
         self.remote

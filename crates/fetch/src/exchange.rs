@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 use hyper::body::Body;
-use news::Escaped;
+use news::{Escaped, Timestamp};
 use reqwest::Request;
 use tokio::time::{Instant, timeout_at};
 
@@ -41,6 +41,8 @@ pub(crate) struct Head {
     pub(crate) response: Response,
     pub(crate) times: ExchangeTimes,
     pub(crate) remote: SocketAddr,
+    /// When the certificate of the server expires; `None` without TLS.
+    pub(crate) certificate_until: Option<Timestamp>,
 }
 
 /// Sends a request and waits for the head of the response. `connect` is the deadline of the connection.
@@ -73,13 +75,13 @@ pub(crate) async fn send(
         }
     };
     let error = |failure| ExchangeError { failure, is_unsent: false, times };
-    let remote = connection.remote();
+    let (remote, certificate_until) = (connection.remote(), connection.certificate_until());
     if addresses.iter().all(|address| address.ip().to_canonical() != remote.ip().to_canonical()) {
         return Err(error(unexpected(&remote.to_string())));
     }
     let first_byte = limits.first_byte();
     match timeout_at(first_byte.at, connection.exchange(client.outgoing(request))).await {
-        Ok(Ok(response)) => Ok(Head { response: boxed(response), times, remote }),
+        Ok(Ok(response)) => Ok(Head { response: boxed(response), times, remote, certificate_until }),
         Ok(Err(e)) => Err(error(failure::of_head(&e, &host))),
         Err(_) => Err(error(first_byte.failure(&waiting_for(&host)))),
     }
@@ -118,7 +120,10 @@ pub(crate) async fn send_over(
     let times = ExchangeTimes { handshake: None, connected: Some(Instant::now()) };
     let first_byte = limits.first_byte();
     match timeout_at(first_byte.at, transport.exchange(request, remote)).await {
-        Ok(Ok(response)) => Ok(Head { response: boxed(http::Response::from(response)), times, remote }),
+        Ok(Ok(response)) => {
+            let response = boxed(http::Response::from(response));
+            Ok(Head { response, times, remote, certificate_until: None })
+        }
         Ok(Err(e)) => {
             let why = format!("could not connect to {host}: {}", Escaped(&e.to_string()));
             let failure = Failure::new(FailureClass::Connect, why);

@@ -47,6 +47,7 @@ pub use hop_gate::{HeldHop, HopEntry, HopGate};
 pub use links::HeaderLinks;
 pub use news::FailureClass;
 pub use policy::{BadPolicy, Policy};
+pub use post::FormAnswer;
 pub use report::{FetchReport, FetchResult, Freshness, Full, RedirectHop, Timings};
 pub use request_options::{InvalidOptions, RequestOptions};
 pub use resolver::{Lookup, Resolver, SystemResolver};

@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use news::{Escaped, FeedUrl};
+use news::{Escaped, FeedUrl, Timestamp};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 use url::Url;
 
@@ -36,6 +36,9 @@ pub struct FetchReport {
     pub body_bytes: u64,
     /// The visit was throttled by a [`crate::HopGate`], before its last redirect was followed: the reason.
     pub held: Option<String>,
+    /// When the certificate of a server of this visit has expired. It is trusted all the same, because it is one of the
+    /// source's own.
+    pub certificate_expired: Option<Timestamp>,
 }
 
 /// The result of a visit.
@@ -208,13 +211,14 @@ impl FetchReport {
             remote: None,
             body_bytes: 0,
             held: None,
+            certificate_expired: None,
         }
     }
 }
 
 impl Serialize for FetchReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("FetchReport", 10)?;
+        let mut out = serializer.serialize_struct("FetchReport", 11)?;
         out.serialize_field("status", &self.code)?;
         out.serialize_field("answer", self.answer.as_str())?;
         out.serialize_field("redirects", &self.hops)?;
@@ -224,6 +228,7 @@ impl Serialize for FetchReport {
         out.serialize_field("retry_after_s", &self.retry_after.map(|d| d.as_secs()))?;
         out.serialize_field("remote", &self.remote)?;
         out.serialize_field("body_bytes", &self.body_bytes)?;
+        out.serialize_field("certificate_expired", &self.certificate_expired)?;
         let error = match &self.answer {
             FetchResult::Failed(failure) => Some(failure),
             _ => None,

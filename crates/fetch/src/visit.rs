@@ -25,11 +25,11 @@ use crate::{
     body,
     budget::BodyRoom,
     clients::ClientCache,
-    connection::{ExchangeTimes, HttpClient},
+    connection::{ConnectionProfile, ExchangeTimes, HttpClient},
     cookies::VisitCookies,
     exchange::{self, ExchangeError, Head, Response},
     guard::{AddressGuard, AddressScope, is_allowed, proxy_addresses},
-    headers,
+    headers, hop_gate,
     limits::{Deadline, TimeLimits},
     links,
     userinfo::{basic_of, has_credentials, without_credentials},
@@ -130,6 +130,7 @@ struct VisitProgress<'a> {
     cache: Freshness,
     retry_after: Option<Duration>,
     remote: Option<SocketAddr>,
+    certificate_expired: Option<Timestamp>,
     body_bytes: u64,
 }
 
@@ -192,6 +193,7 @@ impl Visitor {
             cache: Freshness::default(),
             retry_after: None,
             remote: None,
+            certificate_expired: None,
             body_bytes: 0,
         };
         let answer = Box::pin(self.follow_redirects(request, &mut progress)).await;
@@ -217,17 +219,25 @@ impl Visitor {
         options.map_or(self.default_proxy(), |options| options.profile.proxy(&self.policy))
     }
 
+    /// The client for a profile.
+    ///
+    /// # Errors
+    /// `tls`, `connect` if there can be none.
+    pub(crate) fn client(&self, profile: &ConnectionProfile) -> Result<HttpClient, Failure> {
+        self.clients.get(&self.policy, profile).map_err(|bad| {
+            let class =
+                if profile.authorities_pem.is_some() { FailureClass::Tls } else { FailureClass::Connect };
+            Failure::new(class, format!("the connection settings of the source are invalid: {bad}"))
+        })
+    }
+
     async fn follow_redirects(
         &self,
         request: &VisitRequest<'_>,
         progress: &mut VisitProgress<'_>,
     ) -> Result<FetchResult, Failure> {
         let profile = request.options.map(|options| options.profile.clone()).unwrap_or_default();
-        let client = self.clients.get(&self.policy, &profile).map_err(|bad| {
-            let class =
-                if profile.authorities_pem.is_some() { FailureClass::Tls } else { FailureClass::Connect };
-            Failure::new(class, format!("the connection settings of the source are invalid: {bad}"))
-        })?;
+        let client = self.client(&profile)?;
         let route = Route { client, proxy: self.proxy(request.options).cloned() };
         let mut at = request.url.clone();
         let mut seen = vec![(without_fragment(at.secret()), None)];
@@ -299,16 +309,29 @@ impl Visitor {
         let found = self.addresses(url, route.proxy.as_ref(), &mut progress.guard, connect).await;
         let looked_up = Instant::now();
         progress.timings.dns += looked_up - started;
-        let (addresses, limits) = (found?, &progress.limits);
-        let head = match &self.transport {
-            None => exchange::send(&route.client, outgoing, addresses, connect, limits).await,
-            Some(network) => exchange::send_over(&**network, &self.policy, outgoing, addresses, limits).await,
-        };
+        let head = self.exchange(&route.client, outgoing, found?, connect, &progress.limits).await;
         let times = head.as_ref().map_or_else(|error| error.times, |head| head.times);
         progress.book(looked_up, times, Instant::now());
-        let Head { response, remote, .. } = head?;
+        let Head { response, remote, certificate_until, .. } = head?;
         progress.remote = Some(remote);
+        let expired = certificate_until.filter(|until| *until < progress.now);
+        progress.certificate_expired = expired.or(progress.certificate_expired);
         Ok(response)
+    }
+
+    /// Sends a request to checked addresses, over a client or over the transport in its place.
+    pub(crate) async fn exchange(
+        &self,
+        client: &HttpClient,
+        outgoing: Request,
+        addresses: Vec<SocketAddr>,
+        connect: Deadline,
+        limits: &TimeLimits,
+    ) -> Result<Head, ExchangeError> {
+        match &self.transport {
+            None => exchange::send(client, outgoing, addresses, connect, limits).await,
+            Some(network) => exchange::send_over(&**network, &self.policy, outgoing, addresses, limits).await,
+        }
     }
 
     /// The addresses to connect to: those of the host, or those of the proxy.
@@ -429,18 +452,18 @@ impl Visitor {
 impl VisitProgress<'_> {
     /// Waits until the next address may be requested; `false` if it may not.
     async fn enter(&mut self, gate: Option<&dyn HopGate>, at: &FeedUrl) -> bool {
-        let Some(gate) = gate else { return true };
-        let began = Instant::now();
-        let entered = gate.enter(at).await;
-        let waited = began.elapsed();
-        self.waited += waited;
-        self.limits.extend(waited);
-        if let Err(HeldHop { why, wait }) = entered {
-            self.retry_after = wait;
-            self.held = Some(why);
-            return false;
+        match hop_gate::admit(gate, at, &mut self.limits).await {
+            Ok(waited) => {
+                self.waited += waited;
+                true
+            }
+            Err((waited, HeldHop { why, wait })) => {
+                self.waited += waited;
+                self.retry_after = wait;
+                self.held = Some(why);
+                false
+            }
         }
-        true
     }
 
     /// Adds the parts of an exchange to the timings.
@@ -481,6 +504,7 @@ impl VisitProgress<'_> {
             remote: self.remote,
             body_bytes: self.body_bytes,
             held: self.held,
+            certificate_expired: self.certificate_expired,
         }
     }
 }

@@ -233,6 +233,8 @@ fn each_schema_names_the_fields_that_are_sent() {
     assert_fields(&document, "SourceInFull", &in_full);
     assert_fields(&document, "Counts", &status().counts);
     assert_fields(&document, "PushStatus", &status().push);
+    let quiet = news::Quiet { since: Timestamp::from_millis(0), usually_every_s: 1 };
+    assert_fields(&document, "Quiet", &quiet);
 }
 
 #[test]

@@ -8,6 +8,8 @@ mod hostile;
 mod hour;
 mod pacing;
 mod politeness;
+mod pushes;
+mod quiet;
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Addr, Context, Handler, ResponseFuture};
+use actix::{Actor, Addr, AsyncContext as _, Context, Handler, ResponseFuture};
 use daemon::{Clock, metrics::MetricsRegistry};
 use fetch::{Exchange, HttpTransport, Lookup, Policy, Resolver, Visitor, schedule::IntervalBounds};
 use news::{Catalogue, FeedUrl, Source, SourceId};
@@ -37,6 +39,7 @@ use crate::{
     status::{metrics::IngestMetrics, registry::SourceRegistry},
     supervisor::Supervisor,
     visit::{context::VisitContext, crash_guard::CrashGuard},
+    websub::actor::WebSubActor,
 };
 
 /// 2026-03-02T00:00:00Z, a Monday.
@@ -81,10 +84,15 @@ impl HttpTransport for Network {
         let reply = self.servers.respond(self.clock.now_millis(), &request);
         let ended = Ended(Arc::clone(&self.servers), request.url().clone());
         let hold = Arc::clone(&self.hold);
+        let request_method = request.method().clone();
         Box::pin(async move {
             let Reply::After(wait, response) = reply else { return std::future::pending().await };
             sleep(wait).await;
-            if !response.status().is_redirection() || response.status() == http::StatusCode::NOT_MODIFIED {
+            // A hub answers without a visit.
+            let is_visit = request_method == http::Method::GET;
+            let is_last =
+                !response.status().is_redirection() || response.status() == http::StatusCode::NOT_MODIFIED;
+            if is_visit && is_last {
                 hold.begin(id_of(&ended.1));
             }
             Ok(response.into())
@@ -144,6 +152,8 @@ impl Hold {
 struct SimulatedDaemon {
     supervisor: Addr<Supervisor>,
     recorder: Addr<Recorder>,
+    /// Only in the simulation of pushes.
+    websub: Option<Addr<WebSubActor>>,
     thread: WriterThread,
     reader: store::LogReader,
     registry: SourceRegistry,
@@ -157,6 +167,17 @@ impl SimulatedDaemon {
         clock: &Clock,
         servers: Arc<dyn Servers>,
         interval_bounds: IntervalBounds,
+    ) -> Self {
+        Self::start_with(path, clock, servers, interval_bounds, None).await
+    }
+
+    /// Pushes are on if there is a `public_url`.
+    async fn start_with(
+        path: &Path,
+        clock: &Clock,
+        servers: Arc<dyn Servers>,
+        interval_bounds: IntervalBounds,
+        public_url: Option<&str>,
     ) -> Self {
         let folder = path.to_owned();
         let opened =
@@ -181,7 +202,8 @@ impl SimulatedDaemon {
         let (notices, received) = broadcast::channel(4096);
         let host_spacing = Duration::from_secs(1);
         let limits = VisitLimits { in_flight: 256, host_in_flight: 2, host_spacing, memory_bytes: 128 << 20 };
-        let ctx = VisitContext {
+        let websub = public_url.map(|url| (Context::<WebSubActor>::new(), url.to_owned()));
+        let ctx = Rc::new(VisitContext {
             visitor: visitor.with_transport(Arc::new(network)),
             credentials: CredentialFiles::new(&path.join("sources.toml"), None),
             limiter: HostLimiter::new(limits, metrics.clone()),
@@ -190,20 +212,26 @@ impl SimulatedDaemon {
             crash_guard: CrashGuard::open(path).unwrap(),
             outage: RefCell::default(),
             recorder: holding.recipient(),
-            websub: None,
+            websub: websub.as_ref().map(|(actor_ctx, _)| actor_ctx.address().recipient()),
             notices,
             interval_bounds: Cell::new(interval_bounds),
             epoch: reader.epoch().clone(),
             clock: clock.clone(),
             metrics,
-        };
+        });
         let registry = SourceRegistry::default();
         let (pauses, removals) = (recorder.clone().recipient(), recorder.clone().recipient());
-        let supervisor = Supervisor::new(Rc::new(ctx), registry.clone(), pauses, removals, None)
+        let review = websub.as_ref().map(|(actor_ctx, _)| actor_ctx.address().recipient());
+        let supervisor = Supervisor::new(Rc::clone(&ctx), registry.clone(), pauses, removals, review)
             .checking_every(CHECK_EVERY)
             .start();
+        let websub = websub.map(|(actor_ctx, url)| {
+            let visits = supervisor.clone().recipient();
+            let actor = WebSubActor::new(ctx, registry.clone(), visits, recorder.clone().recipient(), url);
+            actor_ctx.run(actor)
+        });
         let listener = actix_rt::spawn(release_what_is_reported(received, Arc::clone(&hold)));
-        Self { supervisor, recorder, thread, reader, registry, hold, listener }
+        Self { supervisor, recorder, websub, thread, reader, registry, hold, listener }
     }
 
     /// Applies a catalogue with the stored states of its sources, as a start and a reload do.
@@ -225,6 +253,9 @@ impl SimulatedDaemon {
     }
 
     async fn stop(self) {
+        if let Some(websub) = self.websub {
+            websub.send(Stop).await.ok();
+        }
         self.supervisor.send(Stop).await.ok();
         drop(self.supervisor);
         self.recorder.send(Stop).await.ok();

@@ -7,11 +7,13 @@
 //! ```
 //!
 //! What a hub pushes is never parsed as a feed, and a source whose hub works is still visited, at least half as
-//! often.
+//! often. A feed names its hub, so a hub is never trusted more than the feed: it makes no source be visited more often
+//! than the operator allows.
 
 pub(crate) mod actor;
 pub(crate) mod discovery;
 pub(crate) mod interval;
 pub(crate) mod messages;
+pub(crate) mod pushes;
 pub(crate) mod signature;
 pub(crate) mod subscription;

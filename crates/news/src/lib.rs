@@ -18,6 +18,7 @@ mod item;
 mod proxy;
 mod redirects;
 mod rhythm;
+mod silences;
 mod source;
 mod text;
 mod time;
@@ -35,11 +36,12 @@ pub use item::{Author, Enclosure, Item, ItemEvidence, Warning};
 pub use proxy::{BadProxyUrl, ProxyChoice, ProxyUrl};
 pub use redirects::{AdoptedRedirect, ObservedRedirect, RedirectState, StoredUrl};
 pub use rhythm::NewsRhythm;
+pub use silences::{Quiet, Silences};
 pub use source::{BadFeedUrl, BadSourceId, FeedUrl, ListMark, Source, SourceId};
 pub use text::Escaped;
 pub use time::{BadTimestamp, Timestamp};
 pub use visit::{
-    FeedRhythm, Flooding, FloodingState, FormerAddress, Pause, SourceInFull, SourceNotice, SourceState,
-    SourceStatus, SourceTotals, VisitReport, VisitStatus,
+    FeedRhythm, Flooding, FloodingBound, FloodingState, FormerAddress, Pause, SourceInFull, SourceNotice,
+    SourceState, SourceStatus, SourceTotals, VisitReport, VisitStatus,
 };
-pub use websub::{HubSubscription, PushState, PushStatus, SecretText, WebSubState};
+pub use websub::{HubSubscription, NamedHub, PushState, PushStatus, SecretText, WebSubState};

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Attempt, Cursor, NewsRhythm, PushStatus, RedirectState, SourceId, Timestamp, WebSubState, attempt::rows,
+    Attempt, Cursor, NewsRhythm, PushStatus, Quiet, RedirectState, Silences, SourceId, Timestamp,
+    WebSubState, attempt::rows,
 };
 
 /// How a visit ended, in one word.
@@ -235,6 +236,17 @@ pub struct SourceState {
     /// When its visits found new items.
     #[serde(skip_serializing_if = "is_zero")]
     pub news: NewsRhythm,
+    /// How long it is usually silent.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub silences: Silences,
+    /// When the certificate of its server has expired: it is trusted all the same, because it is in `tls_ca_file`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate_expired: Option<Box<Timestamp>>,
+}
+
+/// The one rule behind `--failing`.
+fn is_failing(failures: u32, last_status: Option<VisitStatus>, is_flooding: bool) -> bool {
+    failures > 0 || last_status == Some(VisitStatus::Gone) || is_flooding
 }
 
 fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
@@ -242,10 +254,16 @@ fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
 }
 
 impl SourceState {
-    /// Whether the last visit failed, or found the feed gone.
+    /// See [`SourceStatus::is_failing`].
     #[must_use]
     pub fn is_failing(&self) -> bool {
-        self.failures > 0 || self.last_status == Some(VisitStatus::Gone)
+        is_failing(self.failures, self.last_status, self.flooding.is_some())
+    }
+
+    /// Whether it was quiet when it answered last, whatever has happened since.
+    #[must_use]
+    pub fn quiet(&self) -> Option<Quiet> {
+        self.silences.quiet(self.last_news?, self.last_success?)
     }
 
     /// Completes the newest attempt with the counts of the writer.
@@ -277,6 +295,38 @@ pub struct Flooding {
     pub waiting_items: u32,
     /// Their size in bytes, as they would be stored.
     pub waiting_bytes: u64,
+    /// What they wait for.
+    #[serde(default)]
+    pub bound: FloodingBound,
+    /// Items that waited and were lost, because the feed no longer has them.
+    #[serde(default)]
+    pub lost_items: u32,
+}
+
+/// What keeps a visit from recording all that is new.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FloodingBound {
+    /// One visit has recorded as much as it may (`fetch.new_bytes_max`).
+    #[default]
+    Visit,
+    /// The log is full, the source has its share of it (`store.source_share_percent`), and the next event to go is of another
+    /// source.
+    Retention,
+    /// The same of what the gateways have in memory (`gateway.ring_events`, `gateway.ring_bytes`).
+    Ring,
+}
+
+impl FloodingBound {
+    /// The word for it in JSON and in the log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Visit => "visit",
+            Self::Retention => "retention",
+            Self::Ring => "ring",
+        }
+    }
 }
 
 /// [`Flooding`], and what it costs the server.
@@ -391,9 +441,20 @@ pub struct SourceStatus {
     /// The id of the list that it comes from; `None` if it is written in the catalogue itself.
     #[serde(default)]
     pub list: Option<SourceId>,
+    /// Since when nothing was new, if that is much longer than usual although it answers.
+    #[serde(default)]
+    pub quiet: Option<Quiet>,
     /// Its last visits, the newest last; shown by [`SourceInFull`], not in lists.
     #[serde(default, with = "rows", skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
+}
+
+impl SourceStatus {
+    /// Whether an operator should look at it: its last visit failed or found the feed gone, or some of its items wait.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        is_failing(self.consecutive_failures, self.last_status, self.flooding.is_some())
+    }
 }
 
 /// A source, its status and its last visits: the response of `GET /sources/{id}`.

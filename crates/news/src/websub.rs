@@ -1,6 +1,6 @@
 //! The stored WebSub state of a source (<https://www.w3.org/TR/websub/>): its hub and the subscription there.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -73,12 +73,51 @@ impl fmt::Debug for SecretText {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WebSubState {
-    /// The hub that the feed names.
+    /// The hub that the feed names, or named until it changed too soon.
     pub hub: Option<SecretText>,
-    /// The topic (`rel="self"`) of the feed.
+    /// The topic (`rel="self"`) of the feed, likewise.
     pub topic: Option<SecretText>,
     /// The subscription, if one was requested.
     pub subscription: Option<HubSubscription>,
+    /// When the hub or the topic was last replaced by another one, or by none.
+    pub hub_changed: Option<Timestamp>,
+    /// What the feed names instead, until that may be changed again.
+    pub named: Option<Box<NamedHub>>,
+}
+
+/// The hub and topic that a feed names; without a hub, it names none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NamedHub {
+    /// The hub.
+    pub hub: Option<SecretText>,
+    /// The topic.
+    pub topic: Option<SecretText>,
+}
+
+impl WebSubState {
+    /// How long a hub and a topic stay after a change, whatever the feed names.
+    pub const HUB_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+    /// Until when the hub and the topic stay, if they have changed lately.
+    #[must_use]
+    pub fn kept_until(&self, now: Timestamp) -> Option<Timestamp> {
+        // The clock may have been wrong.
+        let changed = self.hub_changed.filter(|changed| *changed <= now)?;
+        Some(changed.plus(Self::HUB_KEPT)).filter(|until| now < *until)
+    }
+
+    /// That the feed names something else, for people; `None` if it does not.
+    fn change_ahead(&self) -> Option<String> {
+        let (named, changed) = (self.named.as_deref()?, self.hub_changed?);
+        let what = match &named.hub {
+            None => "no hub any more",
+            Some(_) if named.hub == self.hub => "another topic",
+            Some(_) => "another hub",
+        };
+        let until = changed.plus(Self::HUB_KEPT);
+        Some(format!("the feed names {what}; that changes at most once a day, the next time after {until}"))
+    }
 }
 
 /// A subscription at a hub. Its addresses may have secrets and are hidden, too.
@@ -106,6 +145,10 @@ pub struct HubSubscription {
     pub lease_end: Option<Timestamp>,
     /// Time of the last push.
     pub last_push: Option<Timestamp>,
+    /// When the last visit because of a push began.
+    pub last_push_visit: Option<Timestamp>,
+    /// Time of the last push after which a visit found something; `None` after a push that announced nothing.
+    pub last_fruitful_push: Option<Timestamp>,
     /// The last error.
     pub error: Option<String>,
 }
@@ -114,7 +157,7 @@ pub struct HubSubscription {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PushStatus {
-    /// The hub that the feed names, secrets removed.
+    /// The hub in use, secrets removed.
     pub hub: Option<String>,
     /// State of the subscription.
     pub state: PushState,
@@ -132,15 +175,19 @@ impl From<&WebSubState> for PushStatus {
     fn from(websub: &WebSubState) -> Self {
         let hub = websub.hub.as_ref().and_then(|hub| FeedUrl::try_new(hub.reveal()).ok());
         let hub = hub.map(|hub| hub.to_string());
+        let ahead = websub.change_ahead();
         match &websub.subscription {
-            None => Self { hub, ..Self::default() },
+            None => Self { hub, error: ahead, ..Self::default() },
             Some(subscription) => Self {
                 hub,
                 state: subscription.state,
                 since: Some(subscription.since),
                 lease_end: subscription.lease_end,
                 last_push: subscription.last_push,
-                error: subscription.error.clone(),
+                error: match (&subscription.error, ahead) {
+                    (Some(error), Some(ahead)) => Some(format!("{error}; {ahead}")),
+                    (error, ahead) => error.clone().or(ahead),
+                },
             },
         }
     }
@@ -168,11 +215,20 @@ mod tests {
                 silences: 0,
                 lease_end: None,
                 last_push: None,
+                last_push_visit: None,
+                last_fruitful_push: None,
                 error: None,
             }),
+            hub_changed: Some(Timestamp::from_millis(0)),
+            named: Some(Box::new(NamedHub {
+                hub: Some(hidden("https://other.example/?key=TOPSECRET")),
+                topic: Some(hidden("TOPSECRET")),
+            })),
         };
         let status = PushStatus::from(&websub);
         assert_eq!(status.hub.as_deref(), Some("https://…@hub.example/?key=…"));
+        let ahead = "the feed names another hub; that changes at most once a day, the next time after 1970-01-02T00:00:00";
+        assert!(status.error.as_deref().is_some_and(|error| error.starts_with(ahead)), "{status:?}");
         let shown = format!("{websub:?}{status:?}{}", serde_json::to_string(&status).unwrap());
         assert!(!shown.contains("TOPSECRET"), "{shown}");
         let kept = serde_json::to_string(&websub).unwrap();

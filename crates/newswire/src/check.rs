@@ -368,6 +368,12 @@ fn print_fetch(fetch: &Value, paint: Paint) -> anyhow::Result<()> {
             text(&hop["to"])
         ))?;
     }
+    if let Some(expired) = fetch["certificate_expired"].as_str() {
+        out::stdout_line(&format!(
+            "  warning: the certificate of the server expired at {}, and is trusted only because it is in tls_ca_file",
+            safe(expired)
+        ))?;
+    }
     for (name, value) in fetch["headers"].as_object().into_iter().flatten() {
         out::stdout_line(&paint.dim(&format!("  {}: {}", safe(name), text(value))))?;
     }

@@ -117,6 +117,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "newswire sources",
         &[
             ("newswire sources list --failing", "List the sources whose last visit failed"),
+            ("newswire sources list --quiet", "List the sources that answer, but seem to have stopped"),
             ("newswire sources add https://example.org/", "Add the feed that a page links to"),
             ("newswire sources refresh bbc dw", "Visit two sources now"),
         ],

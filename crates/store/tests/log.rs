@@ -1,50 +1,19 @@
 //! The promises of the log: no holes, no reuse, order, no duplicates, and retention that is reported.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/visits.rs"]
+mod visits;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
-use news::{
-    Event, EventKind, FeedUrl, Item, ItemEvidence, Pause, Seq, Source, SourceId, SourceState, Timestamp,
-    VisitStatus,
-};
+use news::{Event, EventKind, Pause, Seq, SourceId, SourceState, Timestamp, VisitStatus};
 use proptest::prelude::*;
 use store::{LogReader, LogWriter, NewsPlan, Retention, SoonerVisit, StoreOptions, VisitRecord};
 
-fn source(id: &str) -> Arc<Source> {
-    let url = FeedUrl::try_new("https://example.org/feed").unwrap();
-    Arc::new(Source::new(SourceId::try_new(id).unwrap(), url))
-}
-
-fn item(key: &str, version: u64) -> Item {
-    let title = format!("{key} {version}");
-    let evidence = ItemEvidence {
-        guid: news::stable_hash(key.as_bytes()),
-        text: news::stable_hash(title.as_bytes()),
-        ..ItemEvidence::default()
-    };
-    // In other words, too: numbers that change at each visit would be damped as counters.
-    let summary = "again ".repeat(usize::try_from(version).unwrap());
-    Item { key: key.to_owned(), title, summary, evidence, ..Item::default() }
-}
-
-fn visit(source: &Arc<Source>, items: Vec<Item>, now: i64) -> VisitRecord {
-    let state = SourceState { etag: Some(format!("\"{now}\"")), ..SourceState::default() };
-    VisitRecord {
-        source: Arc::clone(source),
-        items,
-        state,
-        now: Timestamp::from_millis(now),
-        plan: NewsPlan::default(),
-    }
-}
+use visits::{all, item, raw, source, visit};
 
 fn open(path: &Path) -> (LogWriter, LogReader) {
     store::open(path, &StoreOptions::default()).unwrap()
-}
-
-fn all(reader: &LogReader) -> Vec<Event> {
-    let page = reader.page(Seq(reader.oldest().0 - 1), usize::MAX, usize::MAX).unwrap();
-    page.records.iter().map(|r| serde_json::from_str(&r.json).unwrap()).collect()
 }
 
 #[test]
@@ -84,7 +53,11 @@ fn new_items_make_the_next_visit_sooner_if_there_are_enough_of_them() {
         let mut record = visit(&source, keys.iter().map(|key| item(key, 1)).collect(), 100_000);
         record.state.next_visit = Some(Timestamp::from_millis(900));
         let sooner = SoonerVisit { items: 2, at: Timestamp::from_millis(300), why: "a burst".to_owned() };
-        record.plan = NewsPlan { since: Some(Timestamp::from_millis(40_000)), sooner: Some(sooner) };
+        record.plan = NewsPlan {
+            since: Some(Timestamp::from_millis(40_000)),
+            sooner: Some(sooner),
+            ..NewsPlan::default()
+        };
         let stored = writer.append(vec![record]).unwrap().remove(0).state;
         assert_eq!(stored.next_visit, Some(Timestamp::from_millis(expected)));
         assert_eq!(stored.why == "a burst", expected == 300);
@@ -93,6 +66,42 @@ fn new_items_make_the_next_visit_sooner_if_there_are_enough_of_them() {
         assert_eq!(stored.news.since(), ((expected == 300 || keys.len() == 1).then_some(appeared), two));
         assert_eq!(reader.state(&source.id).unwrap(), Some(stored));
     }
+}
+
+#[test]
+fn a_silence_counts_only_while_the_source_was_watched_and_was_not_flooding() {
+    const DAY_MS: i64 = 86_400_000;
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions { new_bytes_max: 1500, ..StoreOptions::default() };
+    let (mut writer, reader) = store::open(dir.path(), &options).unwrap();
+    let source = source("a");
+    let mut state = SourceState::default();
+    let mut visit_on = |day: i64, was_watched: bool, keys: &[&str]| {
+        let items = keys.iter().map(|key| item(key, 1)).collect();
+        let mut record = visit(&source, items, day * DAY_MS);
+        record.state = state.clone();
+        record.plan.was_watched = was_watched;
+        state = writer.append(vec![record]).unwrap().remove(0).state;
+        (state.last_news, state.silences)
+    };
+    visit_on(1, true, &["first"]);
+    let (_, before) = visit_on(2, true, &["a"]);
+    assert_eq!(before.quiet(Timestamp::from_millis(0), Timestamp::from_millis(1)), None);
+    let (_, one) = visit_on(3, true, &["b"]);
+    assert_ne!(one, before, "a day");
+    assert_eq!(visit_on(4, true, &["b"]), (Some(Timestamp::from_millis(3 * DAY_MS)), one), "nothing new");
+    let (news, unwatched) = visit_on(40, false, &["c"]);
+    assert_eq!((news, unwatched), (Some(Timestamp::from_millis(40 * DAY_MS)), one));
+    // More than one visit records.
+    let keys: Vec<_> = (0..40).map(|n| format!("many {n}")).collect();
+    let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+    for day in 41..44 {
+        let (news, flooding) = visit_on(day, true, &keys);
+        assert_eq!((news, flooding), (Some(Timestamp::from_millis(day * DAY_MS)), one), "in parts");
+    }
+    let stored = reader.state(&source.id).unwrap().unwrap();
+    assert_eq!(stored.silences, one);
+    assert!(stored.flooding.is_some());
 }
 
 #[test]
@@ -244,20 +253,6 @@ fn a_second_process_is_refused_with_the_holder_of_the_directory() {
     let error = store::open(dir.path(), &StoreOptions::default()).unwrap_err();
     assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
     assert_eq!(reader.head(), Seq(0));
-}
-
-/// The database itself, once sled has released its lock, a moment after its handle was dropped.
-#[expect(clippy::disallowed_methods, reason = "nothing else runs on this thread")]
-fn raw(dir: &std::path::Path) -> sled::Db {
-    let file = std::fs::File::open(dir.join("log.sled/db")).unwrap();
-    for _ in 0..6_000 {
-        if file.try_lock().is_ok() {
-            drop(file);
-            return sled::open(dir.join("log.sled")).unwrap();
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    panic!("the lock of a dropped database was never free");
 }
 
 #[test]

@@ -40,11 +40,15 @@ async fn visit(visitor: &Visitor, address: SocketAddr) -> FetchReport {
 
 /// A visit to a source with its own `tls_ca_file`.
 async fn visit_trusting(pem: &str, address: SocketAddr) -> FetchReport {
+    visit_trusting_at(NOW_MS, pem, address).await
+}
+
+async fn visit_trusting_at(now_ms: i64, pem: &str, address: SocketAddr) -> FetchReport {
     let resolver = scripted(vec![Ok(vec!["127.0.0.1".parse().unwrap()])]).1;
     let visitor = Visitor::with_resolver(policy(), resolver).unwrap();
     let options = RequestOptions::default().with_authorities(pem.to_owned());
     let url = FeedUrl::try_new(&url(address)).unwrap();
-    let request = VisitRequest::new(&url, Timestamp::from_millis(NOW_MS));
+    let request = VisitRequest::new(&url, Timestamp::from_millis(now_ms));
     visitor.visit(&VisitRequest { options: Some(&options), ..request }).await
 }
 
@@ -230,6 +234,7 @@ async fn a_self_signed_certificate_given_as_its_own_authority_is_trusted_and_no_
             assert_eq!(why(&visit(&visitor(&trusted), address).await), advice, "{kind}");
             let visit = visit_trusting(&pem(&der), address).await;
             assert_eq!(visit.code, Some(200), "{kind}: {:?}", visit.answer);
+            assert_eq!(visit.certificate_expired, None, "not yet, by the clock of the visit");
             let several = [trusted.pem(), pem(&twin), pem(&der)].concat();
             full(visit_trusting(&several, address).await);
             // The same in everything but the key.
@@ -238,6 +243,24 @@ async fn a_self_signed_certificate_given_as_its_own_authority_is_trusted_and_no_
             // The certificate alone is not enough: it is public.
             let thief = serve(&der, &twin_key).await;
             assert_eq!(class(&visit_trusting(&pem(&der), thief).await), FailureClass::Tls, "{kind}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pinned_certificate_that_has_expired_is_told_with_its_date() {
+    let mut expired = certificate("feeds.example");
+    expired.not_before = date_time_ymd(2001, 1, 1);
+    expired.not_after = date_time_ymd(2002, 1, 1);
+    for (params, expected) in [(expired, Some("2002-01-01T00:00:00Z")), (certificate("feeds.example"), None)]
+    {
+        let key = KeyPair::generate().unwrap();
+        let der = params.self_signed(&key).unwrap().der().clone();
+        let address = serve_chain(vec![der.clone()], &key, Duration::ZERO).await;
+        for (now_ms, expected) in [(1_800_000_000_000, expected), (NOW_MS, None)] {
+            let visit = visit_trusting_at(now_ms, &pem(&der), address).await;
+            let told = visit.certificate_expired.map(|at| at.to_string());
+            assert_eq!((visit.code, told.as_deref()), (Some(200), expected));
         }
     }
 }

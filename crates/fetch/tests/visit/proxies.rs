@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use fetch::{FailureClass, Policy, RequestOptions, VisitRequest, Visitor};
+use fetch::{FailureClass, FormAnswer, Policy, RequestOptions, VisitRequest, Visitor};
 use news::{FeedUrl, ProxyChoice, ProxyUrl, Timestamp};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
@@ -160,17 +160,32 @@ async fn a_source_may_leave_the_proxy_for_all_or_have_its_own() {
 }
 
 #[tokio::test]
-async fn a_hub_is_asked_through_the_proxy_for_all() {
+async fn a_hub_is_asked_through_the_proxy_for_all_or_that_of_its_source() {
     let hub = Origin::always(answer("202 Accepted", "", "")).await;
     let proxy = Proxy::socks(hub.address, None).await;
+    let now = Timestamp::from_millis(NOW_MS);
     let (visitor, resolver) = without_names(Policy { proxy: Some(proxy.url("socks5", "")), ..policy() });
     let url = FeedUrl::try_new("http://hub.example/").unwrap();
-    assert_eq!(visitor.post_form(&url, &[("a", "b")]).await, Ok(202));
+    let accepted = FormAnswer::Answered { code: 202, retry_after: None };
+    assert_eq!(visitor.post_form(&url, &[("a", "b")], None, None, now).await, Ok(accepted.clone()));
     assert_eq!(proxy.asked(), ["hub.example:80"]);
     assert_eq!(resolver.lookups.load(std::sync::atomic::Ordering::SeqCst), 0);
     let url = FeedUrl::try_new("http://127.0.0.1/").unwrap();
-    let refused = visitor.post_form(&url, &[]).await.unwrap_err();
+    let refused = visitor.post_form(&url, &[], None, None, now).await.unwrap_err();
     assert_eq!(refused.class, FailureClass::BlockedAddress, "{refused}");
+    // The source has one of its own, and secrets that are not for hubs.
+    let own = Proxy::socks(hub.address, None).await;
+    let url = FeedUrl::try_new("http://hub.example/").unwrap();
+    let via = RequestOptions::default().with_proxy(ProxyChoice::Via(own.url("socks5", "")));
+    let via = via.with_header("x-api-key", "TOPSECRET").unwrap().with_bearer("TOPSECRET").unwrap();
+    let via = via.with_authorities("not read".to_owned());
+    assert_eq!(visitor.post_form(&url, &[("a", "b")], Some(&via), None, now).await, Ok(accepted));
+    assert_eq!((proxy.asked().len(), own.asked().len()), (1, 1));
+    assert!(hub.requests().iter().all(|request| !request.contains("TOPSECRET")), "{:?}", hub.requests());
+    let direct = RequestOptions::default().with_proxy(ProxyChoice::Direct);
+    let url = FeedUrl::try_new("http://feeds.example/").unwrap();
+    let refused = visitor.post_form(&url, &[], Some(&direct), None, now).await.unwrap_err();
+    assert_eq!(refused.class, FailureClass::Dns, "no proxy looks the name up: {refused}");
 }
 
 #[tokio::test]

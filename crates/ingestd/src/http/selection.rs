@@ -53,7 +53,10 @@ impl SelectedSources {
 mod tests {
     use std::sync::Arc;
 
-    use news::{FeedUrl, Source, SourceId, SourceState, VisitStatus};
+    use news::{
+        FeedUrl, Flooding, FloodingBound, FloodingState, Source, SourceId, SourceState, Timestamp,
+        VisitStatus,
+    };
 
     use super::*;
 
@@ -61,11 +64,17 @@ mod tests {
         let registry = SourceRegistry::default();
         let gone = SourceState { last_status: Some(VisitStatus::Gone), ..SourceState::default() };
         let failed = SourceState { failures: 2, ..SourceState::default() };
+        let bound = FloodingBound::Visit;
+        let since = Timestamp::from_millis(0);
+        let flooding = Flooding { since, waiting_items: 1, waiting_bytes: 1, bound, lost_items: 0 };
+        let flooding = Some(Box::new(FloodingState { flooding, full_visits: 0 }));
+        let flooding = SourceState { flooding, ..SourceState::default() };
         for (id, category, state) in [
             ("a", "world", SourceState::default()),
             ("b", "world", failed.clone()),
             ("c", "Été", gone),
             ("d", "sport", SourceState::default()),
+            ("e", "floods", flooding),
             ("off", "world", failed),
         ] {
             let url = FeedUrl::try_new("https://example.org/").unwrap();
@@ -86,8 +95,8 @@ mod tests {
     #[test]
     fn every_condition_that_is_given_holds_for_a_selected_source() {
         let ids = |failing, categories: &[&str]| select(&[], failing, categories).0.join(" ");
-        assert_eq!(ids(false, &[]), "a b c d");
-        assert_eq!(ids(true, &[]), "b c");
+        assert_eq!(ids(false, &[]), "a b c d e");
+        assert_eq!(ids(true, &[]), "b c e", "as `sources list --failing` has them");
         assert_eq!(ids(false, &["World", "sport"]), "a b d");
         assert_eq!(ids(true, &["world"]), "b");
         assert_eq!(ids(false, &["ÉTÉ"]), "c");

@@ -21,19 +21,32 @@ const MINUTE_MS: i64 = 60_000;
 
 type Answer = Box<dyn Fn(i64, &str, &Request) -> (u16, String) + Send + Sync>;
 
-/// Answers by time, host and request: a status and a header line. Every request is recorded with its time.
-struct RecordingServers {
+/// Titles of the items of the feed with an id.
+type Items = Box<dyn Fn(i64, &str) -> Vec<String> + Send + Sync>;
+
+/// Answers by time, host and request: a status and header lines. Every request is recorded with its time.
+pub(super) struct RecordingServers {
     requests: Mutex<BTreeMap<String, Vec<(i64, String)>>>,
     answer: Answer,
+    items: Items,
 }
 
 impl RecordingServers {
-    fn new(answer: impl Fn(i64, &str, &Request) -> (u16, String) + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { requests: Mutex::default(), answer: Box::new(answer) })
+    pub(super) fn new(
+        answer: impl Fn(i64, &str, &Request) -> (u16, String) + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Self::with_items(answer, |_, id| vec![id.to_owned()])
+    }
+
+    pub(super) fn with_items(
+        answer: impl Fn(i64, &str, &Request) -> (u16, String) + Send + Sync + 'static,
+        items: impl Fn(i64, &str) -> Vec<String> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self { requests: Mutex::default(), answer: Box::new(answer), items: Box::new(items) })
     }
 
     /// Of a host: when, and the id of the source.
-    fn requests(&self, host: &str) -> Vec<(i64, String)> {
+    pub(super) fn requests(&self, host: &str) -> Vec<(i64, String)> {
         self.requests.lock().unwrap().get(host).cloned().unwrap_or_default()
     }
 }
@@ -42,17 +55,23 @@ impl Servers for RecordingServers {
     fn respond(&self, now_ms: i64, request: &Request) -> Reply {
         let host = request.url().host_str().unwrap().to_owned();
         let id = id_of(request.url()).to_owned();
-        let (status, line) = (self.answer)(now_ms - MONDAY_MS, &host, request);
+        let (status, lines) = (self.answer)(now_ms - MONDAY_MS, &host, request);
+        let items = (self.items)(now_ms - MONDAY_MS, &id);
         self.requests.lock().unwrap().entry(host).or_default().push((now_ms - MONDAY_MS, id.clone()));
         let body = match status {
-            200 => format!(
-                "<rss version='2.0'><channel><title>t</title><link>http://x.example/</link><item><title>{id}</title>\
-                 <guid>{id}</guid></item></channel></rss>"
-            ),
+            200 => {
+                let items: String = items
+                    .iter()
+                    .map(|title| format!("<item><title>{title}</title><guid>{title}</guid></item>"))
+                    .collect();
+                format!(
+                    "<rss version='2.0'><channel><title>t</title><link>http://x.example/</link>{items}</channel></rss>"
+                )
+            }
             _ => String::new(),
         };
         let mut response = Response::builder().status(status);
-        if let Some((name, value)) = line.split_once(": ") {
+        for (name, value) in lines.lines().filter_map(|line| line.split_once(": ")) {
             response = response.header(name, value);
         }
         Reply::After(LATENCY, response.body(Body::from(body)).unwrap())
@@ -60,12 +79,12 @@ impl Servers for RecordingServers {
 }
 
 /// To the same path at another host.
-fn found(host: &str, request: &Request) -> (u16, String) {
+pub(super) fn found(host: &str, request: &Request) -> (u16, String) {
     (302, format!("location: http://{host}{}", request.url().path()))
 }
 
 /// Sources that each have a host of their own.
-fn sources(name: &str, ids: std::ops::Range<usize>) -> Vec<Source> {
+pub(super) fn sources(name: &str, ids: std::ops::Range<usize>) -> Vec<Source> {
     ids.map(|n| source(&format!("{name}-{n}"), &format!("http://{name}-{n}.example/{name}-{n}"))).collect()
 }
 
@@ -74,11 +93,11 @@ async fn start(store: &std::path::Path, clock: &Clock, servers: &Arc<RecordingSe
     SimulatedDaemon::start(store, clock, servers, IntervalBounds::default()).await
 }
 
-fn state(daemon: &SimulatedDaemon, id: &str) -> SourceState {
+pub(super) fn state(daemon: &SimulatedDaemon, id: &str) -> SourceState {
     daemon.reader.state(&SourceId::try_new(id).unwrap()).unwrap().unwrap_or_default()
 }
 
-fn gaps(requests: &[(i64, String)]) -> Vec<i64> {
+pub(super) fn gaps(requests: &[(i64, String)]) -> Vec<i64> {
     requests.windows(2).map(|two| two[1].0 - two[0].0).collect()
 }
 

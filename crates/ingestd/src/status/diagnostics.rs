@@ -83,6 +83,8 @@ pub(crate) struct ActivityCounts<'a> {
     pub(crate) overdue: usize,
     /// Sources with items that wait, because they have more new ones than they may record.
     pub(crate) flooding: usize,
+    /// Healthy sources without news for much longer than usual.
+    pub(crate) quiet: usize,
     pub(crate) overdue_ms_max: u64,
     pub(crate) waiting_ms_max: u64,
     pub(crate) working_ms_max: u64,
@@ -97,6 +99,7 @@ impl<'a> ActivityCounts<'a> {
             counts.activities[snapshot.activity as usize] += 1;
             counts.healths[snapshot.health as usize] += 1;
             counts.flooding += usize::from(snapshot.is_flooding);
+            counts.quiet += usize::from(snapshot.is_quiet);
             let since = |then: Timestamp| u64::try_from(now.since(then).as_millis()).unwrap_or(u64::MAX);
             match snapshot.activity {
                 Activity::Idle => {

@@ -90,6 +90,11 @@ impl IngestDiagnostics {
             counts.flooding as f64,
         )?;
         sink.gauge(
+            "newswire_ingestd_sources_quiet",
+            "Sources that answer, and have had nothing new for much longer than usual",
+            counts.quiet as f64,
+        )?;
+        sink.gauge(
             "newswire_ingestd_sources_overdue",
             "Idle sources whose visit should have started; more than a handful means that the daemon does not keep up",
             counts.overdue as f64,

@@ -28,6 +28,7 @@ pub(crate) struct IngestMetrics {
     pub(crate) updates_absorbed: Counter,
     pub(crate) items_deferred: Counter,
     pub(crate) bytes_deferred: Counter,
+    pub(crate) items_lost: Counter,
     pub(crate) body_bytes: Counter,
     pub(crate) panics: Counter,
     pub(crate) restarts: Counter,
@@ -123,11 +124,15 @@ impl IngestMetrics {
             ),
             items_deferred: registry.add(
                 "newswire_ingestd_items_deferred_total",
-                "Items that a visit left to later ones, because more was new than fetch.new_bytes_max; each visit counts those that it left",
+                "Items that a visit left to later ones, because more was new than fetch.new_bytes_max or store.source_share_percent allows; each visit counts those that it left",
             ),
             bytes_deferred: registry.add(
                 "newswire_ingestd_deferred_bytes_total",
                 "Bytes of the items that visits left to later ones, as they would be stored",
+            ),
+            items_lost: registry.add(
+                "newswire_ingestd_items_lost_total",
+                "Items that a visit left to later ones, and that their feed no longer had then: they were never recorded",
             ),
             body_bytes: registry
                 .add("newswire_ingestd_body_bytes_total", "Bytes of response bodies, after decompression"),
@@ -292,7 +297,7 @@ impl WebSubMetrics {
             ),
             pushes: registry.add_by(
                 "newswire_ingestd_websub_pushes_total",
-                "Pushes from hubs by result; taken ones led to a visit",
+                "Pushes from hubs by result; taken ones lead to a visit",
                 "result",
                 PushResult::ALL.map(PushResult::as_str),
             ),

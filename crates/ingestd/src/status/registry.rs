@@ -7,8 +7,8 @@ use std::{
 
 use fetch::schedule::PlannedVisit;
 use news::{
-    Cursor, HubSubscription, Pause, PushStatus, Source, SourceId, SourceState, SourceStatus, Timestamp,
-    VisitStatus, WebSubState,
+    Cursor, HubSubscription, Pause, PushStatus, Quiet, Source, SourceId, SourceState, SourceStatus,
+    Timestamp, VisitStatus, WebSubState,
 };
 
 use super::activity::{Activity, SourceHealth};
@@ -22,6 +22,7 @@ pub(crate) struct SourceSnapshot {
     pub(crate) since: Option<Timestamp>,
     pub(crate) next_visit: Option<Timestamp>,
     pub(crate) is_flooding: bool,
+    pub(crate) is_quiet: bool,
 }
 
 /// One source and its state.
@@ -55,6 +56,10 @@ impl Inner {
             state if state.last_status.is_none() => SourceHealth::New,
             _ => SourceHealth::Healthy,
         }
+    }
+
+    fn quiet(&self) -> Option<Quiet> {
+        self.state.quiet().filter(|_| self.health() == SourceHealth::Healthy)
     }
 }
 
@@ -96,6 +101,7 @@ impl SourceEntry {
             since: inner.since,
             next_visit: inner.state.next_visit,
             is_flooding: inner.state.flooding.is_some(),
+            is_quiet: inner.quiet().is_some(),
         })
     }
 
@@ -193,7 +199,7 @@ impl SourceEntry {
         std::mem::take(&mut self.inner().full_visit)
     }
 
-    /// Whether the last visit failed, or found the feed gone.
+    /// See [`SourceStatus::is_failing`].
     pub(crate) fn is_failing(&self) -> bool {
         self.inner().state.is_failing()
     }
@@ -274,7 +280,7 @@ impl SourceEntry {
             consecutive_failures: state.failures,
             next_visit,
             why,
-            warnings: state.warnings.clone(),
+            warnings: warnings(state),
             restarts: inner.restarts,
             counts: state.counts,
             last_event: inner.last_event.clone(),
@@ -282,9 +288,21 @@ impl SourceEntry {
             push: state.websub.as_deref().map(PushStatus::from).unwrap_or_default(),
             flooding: state.flooding.as_deref().map(|state| state.flooding),
             list: source.list.as_ref().map(|list| list.id.clone()),
+            quiet: inner.quiet(),
             attempts: Vec::new(),
         }
     }
+}
+
+/// What is wrong with the last document, and with the server.
+fn warnings(state: &SourceState) -> Vec<String> {
+    let expired = state.certificate_expired.as_deref().map(|expired| {
+        format!(
+            "the certificate of the server expired at {expired}, and is trusted only because it is in tls_ca_file; ask its \
+             operator to renew it, and put the new one there"
+        )
+    });
+    state.warnings.iter().cloned().chain(expired).collect()
 }
 
 /// All sources, by id. Cheap to clone.

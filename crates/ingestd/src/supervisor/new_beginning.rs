@@ -6,7 +6,8 @@
 
 use fetch::schedule::{IntervalBounds, server_interval_max};
 use news::{
-    FeedRhythm, FormerAddress, NewsRhythm, RedirectState, Source, SourceState, Timestamp, VisitStatus,
+    FeedRhythm, FormerAddress, NewsRhythm, RedirectState, Silences, Source, SourceState, Timestamp,
+    VisitStatus,
 };
 
 use crate::visit::{outcome::plan_again, redirects::url_hash};
@@ -97,7 +98,7 @@ fn begin_at_new_address(
     (state.validator_key, state.etag, state.last_modified, state.body_hash) = (None, None, None, None);
     (state.last_full, state.asked_in_full, state.fresh_s, state.fresh_until) = (None, None, None, None);
     state.warnings.clear();
-    state.flooding = None;
+    (state.flooding, state.certificate_expired) = (None, None);
     state.moves = RedirectState::default();
     let has_visits = state.counts.visits > 0;
     let why = match (has_visits, has_same_url) {
@@ -109,7 +110,11 @@ fn begin_at_new_address(
     if !has_same_url {
         state.rhythm = FeedRhythm::default();
         (state.last_news, state.last_success) = (None, None);
-        state.news = NewsRhythm::default();
+        (state.news, state.silences) = (NewsRhythm::default(), Silences::default());
+        if let Some(websub) = &mut state.websub {
+            // What the other feed named does not make this one wait.
+            (websub.hub_changed, websub.named) = (None, None);
+        }
     }
     match former {
         // It is back: the pause that its server asked for holds.
@@ -199,6 +204,23 @@ mod tests {
         let mut state = visited(&old, VisitStatus::Gone);
         let before = state.clone();
         assert_eq!((adapted(&mut state, &renamed), state), (Beginning::Same, before));
+    }
+
+    #[test]
+    fn a_new_address_has_no_known_rhythm_and_new_access_keeps_it() {
+        let old = source("https://example.org/old");
+        let mut with_agent = old.clone();
+        with_agent.access.user_agent = Some("x/1".to_owned());
+        let mut before = visited(&old, VisitStatus::Unchanged);
+        (before.last_news, before.certificate_expired) = (Some(ago(DAY)), Some(Box::new(ago(DAY))));
+        before.silences.note(ago(DAY * 2), ago(DAY));
+        let mut state = before.clone();
+        assert_eq!(adapted(&mut state, &with_agent), Beginning::New);
+        assert_eq!((state.silences, state.last_news), (before.silences, before.last_news));
+        assert_eq!(state.certificate_expired, None, "the next visit says so again");
+        let mut state = before.clone();
+        assert_eq!(adapted(&mut state, &source("https://example.org/new")), Beginning::New);
+        assert_eq!((state.silences, state.last_news), (Silences::default(), None));
     }
 
     #[test]

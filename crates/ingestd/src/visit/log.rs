@@ -13,13 +13,50 @@ pub(super) fn log_quarantine(source: &SourceId, before: &SourceState, after: &So
     }
 }
 
-pub(super) fn log_flooding(source: &SourceId, before: &SourceState, after: &SourceState) {
+/// `lost` items waited and have left the feed.
+pub(super) fn log_flooding(source: &SourceId, before: &SourceState, after: &SourceState, lost: u32) {
     match (&before.flooding, &after.flooding) {
         (None, Some(state)) => {
             let (items, bytes) = (state.flooding.waiting_items, state.flooding.waiting_bytes);
-            tracing::warn!(%source, items, bytes, "flooding; more is new than one visit records, and the rest waits");
+            let bound = state.flooding.bound.as_str();
+            tracing::warn!(%source, items, bytes, bound, "flooding; more is new than the source may record, and the rest waits");
         }
         (Some(_), None) => tracing::info!(%source, "flooding ended; nothing waits any more"),
+        _ => {}
+    }
+    if lost > 0 {
+        tracing::warn!(%source, items = lost, "flooding; items that waited have left the feed and are lost");
+    }
+}
+
+/// A feed may change its hub once a day.
+pub(super) fn log_hub(source: &SourceId, before: &SourceState, after: &SourceState) {
+    let waits = |state: &SourceState| state.websub.as_ref().is_some_and(|websub| websub.named.is_some());
+    let changed = |state: &SourceState| state.websub.as_ref().and_then(|websub| websub.hub_changed);
+    if waits(after) && !waits(before) {
+        tracing::warn!(%source, "the feed names another hub again; the old one stays for the rest of the day");
+    }
+    if changed(after) > changed(before) {
+        tracing::info!(%source, "the feed names another hub, topic, or none");
+    }
+}
+
+pub(super) fn log_quiet(source: &SourceId, before: &SourceState, after: &SourceState) {
+    match (before.quiet(), after.quiet()) {
+        (None, Some(quiet)) => {
+            let (since, usually_every_s) = (quiet.since, quiet.usually_every_s);
+            tracing::info!(%source, %since, usually_every_s, "source went quiet; it answers, and has had nothing new for much longer than usual");
+        }
+        (Some(_), None) => tracing::info!(%source, "source has news again"),
+        _ => {}
+    }
+}
+
+pub(super) fn log_certificate(source: &SourceId, before: &SourceState, after: &SourceState) {
+    match &after.certificate_expired {
+        Some(expired) if before.certificate_expired.is_none() => {
+            tracing::warn!(%source, %expired, "certificate of the server has expired; it is trusted because it is in tls_ca_file");
+        }
         _ => {}
     }
 }

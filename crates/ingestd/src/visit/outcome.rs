@@ -97,6 +97,9 @@ impl VisitOutcome {
         state.last_visit = Some(inputs.now);
         state.last_code = report.code;
         state.last_took_ms = Some(u64::try_from(inputs.took.as_millis()).unwrap_or(u64::MAX));
+        if report.code.is_some() {
+            state.certificate_expired = report.certificate_expired.map(Box::new);
+        }
         state.counts.visits += 1;
         state.counts.body_bytes += report.body_bytes;
         if report.answer.is_healthy()
@@ -106,7 +109,7 @@ impl VisitOutcome {
                 ParseOutcome::Document(document) => Some(&document.feed),
                 _ => None,
             };
-            discover(&mut state.websub, inputs.source, &report.links, document);
+            discover(&mut state.websub, inputs.source, &report.links, document, inputs.now);
         }
         let mut outcome = Self::of(state);
         let status = outcome.apply_result(inputs, report, parsed);
@@ -340,7 +343,7 @@ impl VisitOutcome {
             state.gone_in_a_row = 0;
             state.why.push_str(", then at another URL");
         }
-        self.plan = NewsPlan { since: items_since, sooner };
+        self.plan = NewsPlan { since: items_since, sooner, was_watched: was_watched(inputs) };
         let host = answering_host(inputs, report);
         let longest = match report.code {
             Some(429) if host.is_public() => server_interval_max(inputs.interval_bounds),
@@ -359,6 +362,12 @@ fn appeared_since(inputs: VisitInputs<'_>, items: &[Item]) -> Option<Timestamp> 
     let before = inputs.before.last_success?;
     let is_dated = items.iter().any(|item| item.published.or(item.updated).is_some());
     Some(if is_dated { before } else { inputs.now })
+}
+
+/// Whether the source has answered about as recently as its visits are planned: neither the daemon nor the server was down.
+fn was_watched(inputs: VisitInputs<'_>) -> bool {
+    let usual = inputs.interval_bounds.interval_max.max(inputs.source.every.unwrap_or_default());
+    inputs.before.last_success.is_some_and(|last| inputs.now.since(last) <= usual * 2)
 }
 
 /// The next visit if so many items are new that the feed is in a burst.
@@ -546,6 +555,7 @@ mod tests {
             remote: None,
             body_bytes: 10,
             held: None,
+            certificate_expired: None,
         }
     }
 
@@ -791,6 +801,30 @@ mod tests {
         let mut after_one = SourceState { last_news: ago(20), ..recently };
         after_one.news.note(1, ago(40).unwrap(), ago(20).unwrap());
         assert_eq!(needed(&after_one, &[Some(300), Some(400)]), Some((1, 5, why(2))));
+    }
+
+    #[test]
+    fn news_after_the_daemon_or_the_server_was_down_end_no_silence_of_the_source() {
+        let watched = |last_success: Option<Timestamp>| {
+            let before = SourceState { last_success, ..SourceState::default() };
+            conclude(&before, &visit(200, full("x")), ParseOutcome::NotParsed).plan.was_watched
+        };
+        let hours_ago = |hours: i64| Some(Timestamp::from_millis(NOW().millis() - hours * 3_600_000));
+        let found = [None, hours_ago(0), hours_ago(26), hours_ago(48), hours_ago(49)].map(watched);
+        assert_eq!(found, [false, true, true, true, false]);
+        let mut slow = source();
+        slow.every = Some(Duration::from_secs(7 * 86_400));
+        let before = SourceState { last_success: hours_ago(8 * 24), ..SourceState::default() };
+        let inputs = VisitInputs {
+            source: &slow,
+            before: &before,
+            request_hash: 0,
+            interval_bounds: IntervalBounds::default(),
+            now: NOW(),
+            took: Duration::ZERO,
+            jitter: 0.5,
+        };
+        assert!(was_watched(inputs), "it is visited once a week");
     }
 
     #[test]

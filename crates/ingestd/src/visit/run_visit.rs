@@ -38,6 +38,8 @@ const ITEM_COPIES: usize = 2;
 pub(super) struct RecordedVisit {
     pub(super) outcome: VisitOutcome,
     pub(super) appended: AppendedVisit,
+    /// When its first request was sent.
+    pub(super) started: Timestamp,
     pub(super) took: Duration,
 }
 
@@ -60,7 +62,7 @@ pub(super) async fn run_visit(
     if let Some(due) = due {
         ctx.metrics.late_seconds.observe(ctx.now().since(due).as_secs_f64());
     }
-    let mut started = Instant::now();
+    let mut started = Moment::now(&ctx);
     let mut share = permit.memory();
     let mut hops = PacedHops::of_visit(&ctx, &entry, priority, permit);
     let mut fetched =
@@ -71,7 +73,7 @@ pub(super) async fn run_visit(
         let permit = acquire(&ctx, &entry, &host, Priority::Probation).await;
         share = permit.memory();
         hops = PacedHops::of_visit(&ctx, &entry, Priority::Probation, permit);
-        started = Instant::now();
+        started = Moment::now(&ctx);
         fetched = AssertUnwindSafe(fetch_and_parse(&ctx, &entry, &url, &hops, share)).catch_unwind().await;
     }
     let waited = hops.waited();
@@ -88,23 +90,36 @@ pub(super) async fn record_document(
     entry: Arc<SourceEntry>,
     document: FetchedDocument,
 ) -> Option<RecordedVisit> {
-    let (before, started) = (entry.state(), Instant::now());
+    let (before, started) = (entry.state(), Moment::now(&ctx));
     let host = Host::of(effective_url(&entry.source, &before.moves).secret());
     let fetched = AssertUnwindSafe(parse_document(&ctx, &entry, document)).catch_unwind().await;
     let times = VisitTimes { started, waited: Duration::ZERO };
     record(&ctx, &entry, &before, host, times, fetched).await
 }
 
+/// A time on both clocks.
+#[derive(Clone, Copy)]
+struct Moment {
+    at: Instant,
+    wall: Timestamp,
+}
+
+impl Moment {
+    fn now(ctx: &VisitContext) -> Self {
+        Self { at: Instant::now(), wall: ctx.now() }
+    }
+}
+
 /// When a visit began, and how long its redirects waited for their hosts.
 #[derive(Clone, Copy)]
 struct VisitTimes {
-    started: Instant,
+    started: Moment,
     waited: Duration,
 }
 
 impl VisitTimes {
     fn took(self) -> Duration {
-        self.started.elapsed().saturating_sub(self.waited)
+        self.started.at.elapsed().saturating_sub(self.waited)
     }
 }
 
@@ -136,7 +151,7 @@ async fn record(
     let state = outcome.state.clone();
     let visit = store::VisitRecord { source: Arc::clone(source), items, state, now, plan };
     let appended = ctx.recorder.send(RecordVisit { visit, memory }).await.ok()?.ok()?;
-    Some(RecordedVisit { outcome, appended, took: times.took() })
+    Some(RecordedVisit { outcome, appended, started: times.started.wall, took: times.took() })
 }
 
 async fn acquire(ctx: &VisitContext, entry: &SourceEntry, host: &Host, priority: Priority) -> VisitPermit {

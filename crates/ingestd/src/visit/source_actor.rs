@@ -19,7 +19,7 @@ use store::AppendedVisit;
 
 use super::{
     context::VisitContext,
-    log::{log_flooding, log_quarantine, log_redirect, log_result},
+    log::{log_certificate, log_flooding, log_hub, log_quarantine, log_quiet, log_redirect, log_result},
     outcome::VisitOutcome,
     run_visit::{RecordedVisit, record_document, run_visit},
 };
@@ -27,7 +27,10 @@ use crate::{
     documents::FetchedDocument,
     messages::Stop,
     status::{activity::Activity, registry::SourceEntry},
-    websub::{interval::hint_spacing, messages::SourceVisited, subscription},
+    websub::{
+        messages::{SourceVisited, VisitFindings},
+        subscription,
+    },
 };
 
 /// How often a paused source checks whether its pause is over: the clock may have been set, or the machine asleep.
@@ -144,7 +147,7 @@ impl SourceActor {
 
     /// The one place where a visit ends: state, metrics, log lines, notice.
     fn finish(&mut self, recorded: RecordedVisit) {
-        let RecordedVisit { outcome, appended, took } = recorded;
+        let RecordedVisit { outcome, appended, started, took } = recorded;
         let _at_work = work::on("settling", self.entry.source.id.as_str());
         let before = self.entry.state();
         let after = appended.state.clone();
@@ -176,10 +179,15 @@ impl SourceActor {
         if after.updates_damped && !before.updates_damped {
             tracing::warn!(source = %report.source, absorbed = appended.absorbed, "updates damped; many items change at most visits");
         }
-        log_flooding(&report.source, &before, &after);
+        log_flooding(&report.source, &before, &after, appended.lost);
+        log_hub(&report.source, &before, &after);
+        log_quiet(&report.source, &before, &after);
+        log_certificate(&report.source, &before, &after);
         self.entry.set_state(after);
         self.entry.set_activity(Activity::Idle, self.ctx.now());
-        self.report_to_websub(appended.new, before.last_visit);
+        let found = appended.new.saturating_add(appended.updated);
+        let visit = VisitFindings { started, found, is_healthy: status.is_healthy() };
+        self.report_to_websub(visit, appended.new, before.last_visit);
         let notice = SourceNotice { report, health: self.entry.full_status() };
         let json = serde_json::to_string(&notice).expect("every field of a notice has a JSON form");
         // An error means that no gateway is connected.
@@ -187,12 +195,12 @@ impl SourceActor {
     }
 
     /// The visit found `new` items: checks whether the hub had announced them.
-    fn report_to_websub(&self, new: u32, previous_visit: Option<Timestamp>) {
+    fn report_to_websub(&self, visit: VisitFindings, new: u32, previous_visit: Option<Timestamp>) {
         let Some(websub) = &self.ctx.websub else { return };
-        let (now, covers) = (self.ctx.now(), hint_spacing(self.ctx.interval_bounds.get()));
+        let now = self.ctx.now();
         let missed = new > 0
             && self.entry.update_subscription(|subscription| {
-                subscription::detect_missed_push(subscription, now, previous_visit, covers)
+                subscription::detect_missed_push(subscription, now, previous_visit)
             }) == Some(true);
         if missed {
             self.ctx.metrics.websub.missed.inc();
@@ -200,7 +208,7 @@ impl SourceActor {
         }
         if self.entry.has_websub() {
             // With a full mailbox, the next periodic review finds it.
-            websub.try_send(SourceVisited(self.entry.source.id.clone())).ok();
+            websub.try_send(SourceVisited { source: self.entry.source.id.clone(), visit }).ok();
         }
     }
 
@@ -217,6 +225,7 @@ impl SourceActor {
         metrics.updates_absorbed.inc_by(u64::from(appended.absorbed));
         metrics.items_deferred.inc_by(u64::from(appended.deferred));
         metrics.bytes_deferred.inc_by(appended.deferred_bytes);
+        metrics.items_lost.inc_by(u64::from(appended.lost));
         metrics.visit_seconds.observe(took.as_secs_f64());
         if outcome.state.quarantine.is_some() && self.entry.quarantine().is_none() {
             metrics.quarantines.get_or_create(&[("for", "slow")]).inc();

@@ -14,36 +14,40 @@ use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, MessageResult,
     Recipient, WrapFuture as _,
 };
+use fetch::{Failure, FormAnswer, HeldHop, RequestOptions, schedule::server_interval_max};
 use futures_util::FutureExt as _;
 use news::{
     FeedUrl, HubSubscription, PushState, SecretText, Source, SourceId, Timestamp, VisitStatus, WebSubState,
 };
+use notation::humanize;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::{
-    interval::hint_spacing,
     messages::{
         AcceptPush, CallbackSecret, LookupSecret, PushResult, ReviewSubscriptions, SourceVisited,
-        VerifyIntent,
+        VerifyIntent, VisitFindings,
     },
-    subscription::{self, LEASE_WANTED},
+    pushes::{PushOutcome, SourcePushes, earliest_visit},
+    subscription::{self, HubFailure, LEASE_WANTED},
 };
 use crate::{
     messages::{RecordSubscriptions, Stop, VisitSources},
-    queue::{host::Host, limiter::Priority},
+    queue::limiter::Priority,
     status::{
         activity::Activity,
         registry::{SourceEntry, SourceRegistry},
     },
-    visit::context::VisitContext,
+    visit::{context::VisitContext, hops::PacedHops},
 };
 
-/// How often due subscriptions and hints are processed.
+/// How often due subscriptions and pushes are processed.
 const TICK: Duration = Duration::from_millis(250);
 /// How often all sources are reviewed, besides after a visit or a new catalogue.
 const REVIEW_EVERY: Duration = Duration::from_secs(5);
 /// How often at most the gateways read the list of sources again because of us: it may be long.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(30);
+/// A visit that ended so long ago, in milliseconds, has been reported, unless our mailbox was full.
+const REPORTED_MS: i64 = 60_000;
 /// Requests to hubs at the same time.
 const REQUESTS_MAX: usize = 16;
 /// Messages in the mailbox; the next review finds what was rejected.
@@ -68,7 +72,10 @@ pub(crate) struct WebSubActor {
     due: BTreeSet<(Timestamp, SourceId)>,
     /// Sources with a request to their hub in progress.
     requesting: HashSet<SourceId>,
-    hints: BTreeMap<SourceId, Hint>,
+    /// Pushes that are not settled yet.
+    pushes: BTreeMap<SourceId, SourcePushes>,
+    /// All sources were reviewed once.
+    is_restored: bool,
     /// Subscriptions that the store does not have yet.
     unsaved: BTreeMap<SourceId, Arc<SourceEntry>>,
     /// A state has changed without a visit, whose notice would have shown it.
@@ -81,12 +88,6 @@ pub(crate) struct WebSubActor {
 struct Unsubscription {
     topic: SecretText,
     until: Timestamp,
-}
-
-/// A push that will lead to a visit, or did lately.
-struct Hint {
-    not_before: Timestamp,
-    is_waiting: bool,
 }
 
 /// `hub.mode` of a request.
@@ -123,7 +124,8 @@ impl WebSubActor {
             unsubscribing: HashMap::new(),
             due: BTreeSet::new(),
             requesting: HashSet::new(),
-            hints: BTreeMap::new(),
+            pushes: BTreeMap::new(),
+            is_restored: false,
             unsaved: BTreeMap::new(),
             has_unannounced: false,
             last_announced: None,
@@ -146,13 +148,16 @@ impl WebSubActor {
     fn review(&mut self, actor_ctx: &mut Context<Self>) {
         let mut states = [0_i64; PushState::ALL.len()];
         let mut removed = std::mem::take(&mut self.by_callback);
-        for entry in self.registry.entries() {
+        let entries = self.registry.entries();
+        let is_restored = self.is_restored || !entries.is_empty();
+        for entry in entries {
             let state = self.review_source(&entry, actor_ctx);
             states[state as usize] += 1;
             if let Some(id) = entry.websub().and_then(|w| w.subscription).map(|s| s.id) {
                 removed.remove(id.reveal());
             }
         }
+        self.is_restored = is_restored;
         for entry in removed.into_values() {
             // The subscription has ended already, or its source is no longer in the catalogue.
             if self.registry.get(entry.source.id.as_str()).is_none() {
@@ -164,7 +169,7 @@ impl WebSubActor {
         }
         let now = self.ctx.now();
         self.unsubscribing.retain(|_, unsubscription| unsubscription.until > now);
-        self.hints.retain(|_, hint| hint.is_waiting || hint.not_before > now);
+        self.review_pushes(now);
     }
 
     fn review_source(&mut self, entry: &Arc<SourceEntry>, actor_ctx: &mut Context<Self>) -> PushState {
@@ -180,6 +185,9 @@ impl WebSubActor {
         let Some(subscription) = entry.websub().and_then(|w| w.subscription) else { return PushState::None };
         self.by_callback.insert(subscription.id.reveal().to_owned(), Arc::clone(entry));
         self.due.insert((subscription::next_due(&subscription), entry.source.id.clone()));
+        if !self.is_restored {
+            self.restore_push(entry, &subscription, self.ctx.now());
+        }
         subscription.state
     }
 
@@ -187,7 +195,9 @@ impl WebSubActor {
         let (Some(hub), Some(topic)) = (&websub.hub, &websub.topic) else { return };
         // 128 and 256 bits.
         let (Some(id), Some(secret)) = (self.random_hex::<16>(), self.random_hex::<32>()) else { return };
-        let subscription = subscription::create(hub, topic, id, secret, self.ctx.now());
+        let mut subscription = subscription::create(hub, topic, id, secret, self.ctx.now());
+        // Another hub does not make visits more frequent.
+        subscription.last_push_visit = websub.subscription.as_ref().and_then(|old| old.last_push_visit);
         entry.set_subscription(Some(subscription));
         self.mark_unsaved(entry);
     }
@@ -235,10 +245,10 @@ impl WebSubActor {
             let Some((_, source)) = self.due.pop_first() else { break };
             self.process_due(&source, now, actor_ctx);
         }
-        let waiting = self.hints.iter().filter(|(_, hint)| hint.is_waiting && hint.not_before <= now);
-        let waiting: Vec<_> = waiting.map(|(source, _)| source.clone()).collect();
-        for source in waiting {
-            self.visit_for_hint(source, now);
+        let due = self.pushes.iter().filter(|(_, pushes)| pushes.is_due(now));
+        let due: Vec<_> = due.map(|(source, _)| source.clone()).collect();
+        for source in due {
+            self.visit_for_push(source, now);
         }
     }
 
@@ -269,7 +279,7 @@ impl WebSubActor {
         }
     }
 
-    /// Sends a request to a hub, admitted and guarded like a visit.
+    /// Sends a request to a hub, admitted and guarded like a visit, through the proxy of the source.
     fn send_request(
         &mut self,
         source: &Source,
@@ -291,19 +301,16 @@ impl WebSubActor {
         }
         let (ctx, hub) = (Rc::clone(&self.ctx), subscription.hub.clone());
         let priority = if subscription.tries > 1 { Priority::Probation } else { Priority::Normal };
+        // What else a source sends is for its feed only.
+        let options = source.access.proxy.clone().map(|proxy| RequestOptions::default().with_proxy(proxy));
         let request = async move {
-            let hub = FeedUrl::try_new(hub.reveal()).map_err(|error| error.to_string())?;
-            let mut permit = ctx.limiter.enqueue(&Host::of(hub.secret()), priority).await;
-            // A form is not sent twice, so the request must not be preempted.
-            permit.pin();
+            let hub = FeedUrl::try_new(hub.reveal()).map_err(|error| HubFailure::new(error.to_string()))?;
             let form: Vec<_> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
-            let response = AssertUnwindSafe(ctx.visitor.post_form(&hub, &form)).catch_unwind().await;
-            drop(permit);
-            match response {
-                Ok(Ok(200..=299)) => Ok(()),
-                Ok(Ok(code)) => Err(format!("http-status: the hub answered {code}")),
-                Ok(Err(failure)) => Err(failure.to_string()),
-                Err(panic) => Err(format!("panic: {}", daemon::panics::message(&*panic))),
+            let gate = PacedHops::to_hub(&ctx, priority);
+            let request = ctx.visitor.post_form(&hub, &form, options.as_ref(), Some(&gate), ctx.now());
+            match AssertUnwindSafe(request).catch_unwind().await {
+                Ok(answer) => accepted(answer, server_interval_max(ctx.interval_bounds.get())),
+                Err(panic) => Err(HubFailure::new(format!("panic: {}", daemon::panics::message(&*panic)))),
             }
         };
         let source = source.id.clone();
@@ -320,7 +327,7 @@ impl WebSubActor {
         source: &SourceId,
         id: &SecretText,
         mode: HubMode,
-        response: Result<(), String>,
+        response: Result<(), HubFailure>,
     ) {
         let result = if response.is_ok() { "taken" } else { "failed" };
         let labels = [("mode", mode.as_str()), ("result", result)];
@@ -334,16 +341,20 @@ impl WebSubActor {
                 return None;
             }
             let is_first = subscription.error.is_none();
-            if let Err(error) = &response {
-                subscription::request_failed(subscription, now, error);
+            if let Err(failure) = &response {
+                subscription::request_failed(subscription, now, failure);
             }
             Some((is_first, subscription::next_due(subscription)))
         });
         let Some((is_first, due)) = applied.flatten() else { return };
         self.has_unannounced |= response.is_err() && is_first;
         match response {
-            Err(error) if is_first => tracing::warn!(%source, error, "subscription request failed"),
-            Err(error) => tracing::debug!(%source, error, "subscription request failed again"),
+            Err(HubFailure { error, .. }) if is_first => {
+                tracing::warn!(%source, error, "subscription request failed");
+            }
+            Err(HubFailure { error, .. }) => {
+                tracing::debug!(%source, error, "subscription request failed again");
+            }
             Ok(()) => tracing::debug!(%source, "hub accepted the subscription request"),
         }
         self.due.insert((due, source.clone()));
@@ -392,40 +403,37 @@ impl WebSubActor {
     /// Schedules a visit for a push with a valid signature.
     fn accept_push(&mut self, id: &str) -> PushResult {
         let Some(entry) = self.entry(id) else { return PushResult::Unknown };
-        let now = self.ctx.now();
-        let due = entry.update_subscription(|subscription| {
+        let (now, bounds) = (self.ctx.now(), self.ctx.interval_bounds.get());
+        let planned = entry.update_subscription(|subscription| {
             let is_live = subscription::is_live(subscription, now);
             is_live.then(|| {
                 subscription::record_push(subscription, now);
-                subscription::next_due(subscription)
+                let earliest = earliest_visit(subscription, &entry.source, bounds, now);
+                (subscription::next_due(subscription), earliest)
             })
         });
-        let Some(due) = due.flatten() else { return PushResult::Unverified };
+        let Some((due, earliest)) = planned.flatten() else { return PushResult::Unverified };
         let source = entry.source.id.clone();
         self.due.insert((due, source.clone()));
         self.mark_unsaved(&entry);
-        let state = entry.state();
-        let is_held = matches!(state.last_status, Some(VisitStatus::Throttled | VisitStatus::Gone));
-        if is_held && state.next_visit.is_none_or(|next| next > now) {
+        if takes_no_push(&entry, now) {
             return PushResult::Held;
         }
-        let hint = self.hints.entry(source.clone()).or_insert(Hint { not_before: now, is_waiting: false });
-        if hint.is_waiting {
+        if !self.pushes.entry(source.clone()).or_default().add(now, earliest) {
             return PushResult::Coalesced;
         }
-        hint.is_waiting = true;
-        if hint.not_before <= now {
-            self.visit_for_hint(source, now);
-        }
+        self.visit_for_push(source, now);
         PushResult::Taken
     }
 
-    /// Turns a hint into a visit. A visit in progress may have started before the publication, so its end is awaited
-    /// first.
-    fn visit_for_hint(&mut self, source: SourceId, now: Timestamp) {
-        let Some(hint) = self.hints.get_mut(&source) else { return };
-        let Some(entry) = self.registry.get(source.as_str()).filter(|entry| entry.source.enabled) else {
-            self.hints.remove(&source);
+    /// Orders the visit for a push, if it is due. A visit in progress may have started before the publication, so its end is
+    /// awaited first.
+    fn visit_for_push(&mut self, source: SourceId, now: Timestamp) {
+        let Some(pushes) = self.pushes.get_mut(&source).filter(|pushes| pushes.is_due(now)) else { return };
+        let entry = self.registry.get(source.as_str()).filter(|entry| entry.source.enabled);
+        let Some(entry) = entry.filter(|entry| !takes_no_push(entry, now)) else {
+            // If its server asked for a pause, the visit after that comes anyway.
+            self.pushes.remove(&source);
             return;
         };
         if entry.activity() != Activity::Idle {
@@ -433,12 +441,86 @@ impl WebSubActor {
         }
         // With a full mailbox, the next tick tries again.
         if self.supervisor.try_send(VisitSources(vec![source.to_string()])).is_ok() {
-            *hint = Hint {
-                not_before: now.plus(hint_spacing(self.ctx.interval_bounds.get())),
-                is_waiting: false,
-            };
+            pushes.mark_ordered(now);
+            entry.update_subscription(|subscription| subscription.last_push_visit = Some(now));
+            self.mark_unsaved(&entry);
         }
     }
+
+    /// A visit has ended: what does it mean for the pushes before it?
+    fn settle_pushes(&mut self, entry: &Arc<SourceEntry>, visit: VisitFindings) {
+        let source = &entry.source.id;
+        let Some(pushes) = self.pushes.get_mut(source) else { return };
+        let was_ordered = pushes.has_ordered(visit);
+        let outcome = pushes.settle(visit, self.ctx.now(), fastrand::f64());
+        if pushes.is_settled() {
+            self.pushes.remove(source);
+        }
+        if matches!(outcome, Some(PushOutcome::Empty(_))) {
+            tracing::debug!(%source, "a push announced nothing; looking once more within a minute");
+        }
+        if !was_ordered && outcome.is_none() {
+            return;
+        }
+        entry.update_subscription(|subscription| {
+            // It may have waited for its host.
+            subscription.last_push_visit = subscription.last_push_visit.max(Some(visit.started));
+            if let Some(outcome) = outcome {
+                subscription::record_outcome(subscription, outcome);
+            }
+        });
+        self.mark_unsaved(entry);
+    }
+
+    /// Brings the pushes that wait up to date.
+    fn review_pushes(&mut self, now: Timestamp) {
+        let (registry, bounds) = (&self.registry, self.ctx.interval_bounds.get());
+        self.pushes.retain(|source, pushes| {
+            let Some(entry) = registry.get(source.as_str()) else { return false };
+            let state = entry.state();
+            let subscription = state.websub.and_then(|websub| websub.subscription);
+            // Without a hub, the usual visits are all there are.
+            let Some(subscription) = subscription else { return false };
+            let earliest = earliest_visit(&subscription, &entry.source, bounds, now);
+            let reported = Timestamp::from_millis(now.millis() - REPORTED_MS);
+            pushes.review(earliest, state.last_visit, reported, now);
+            !pushes.is_settled()
+        });
+    }
+
+    /// At the start: a push that came before the last stop, and that no visit has looked for, still waits.
+    fn restore_push(&mut self, entry: &Arc<SourceEntry>, subscription: &HubSubscription, now: Timestamp) {
+        let Some(came) = subscription.last_push.filter(|_| subscription::is_live(subscription, now)) else {
+            return;
+        };
+        let looked_for = subscription.last_push_visit.max(entry.state().last_visit);
+        if looked_for.is_none_or(|at| at < came) {
+            let earliest = earliest_visit(subscription, &entry.source, self.ctx.interval_bounds.get(), now);
+            self.pushes.entry(entry.source.id.clone()).or_default().add(came.min(now), earliest);
+        }
+    }
+}
+
+/// Whether a push makes no visit: the server asked for a pause, or the source is in quarantine.
+fn takes_no_push(entry: &SourceEntry, now: Timestamp) -> bool {
+    let state = entry.state();
+    let is_held = matches!(state.last_status, Some(VisitStatus::Throttled | VisitStatus::Gone));
+    state.quarantine.is_some() || is_held && state.next_visit.is_none_or(|next| next > now)
+}
+
+/// Whether a hub accepted a request. It may ask for a pause of at most `pause_max`.
+fn accepted(answer: Result<FormAnswer, Failure>, pause_max: Duration) -> Result<(), HubFailure> {
+    let (error, wait) = match answer {
+        Ok(FormAnswer::Answered { code: 200..=299, .. }) => return Ok(()),
+        Ok(FormAnswer::Answered { code, retry_after }) => {
+            let pause = retry_after.filter(|_| matches!(code, 429 | 503)).map(|wait| wait.min(pause_max));
+            let why = pause.map(|wait| format!(" and asked for a pause of {}", humanize(wait)));
+            (format!("http-status: the hub answered {code}{}", why.unwrap_or_default()), pause)
+        }
+        Ok(FormAnswer::Held(HeldHop { why, wait })) => (format!("the hub was not asked: {why}"), wait),
+        Err(failure) => (failure.to_string(), None),
+    };
+    Err(HubFailure { error, wait })
 }
 
 impl Actor for WebSubActor {
@@ -462,8 +544,9 @@ impl Handler<ReviewSubscriptions> for WebSubActor {
 impl Handler<SourceVisited> for WebSubActor {
     type Result = ();
 
-    fn handle(&mut self, SourceVisited(source): SourceVisited, actor_ctx: &mut Self::Context) {
-        if let Some(entry) = self.registry.get(source.as_str()) {
+    fn handle(&mut self, visited: SourceVisited, actor_ctx: &mut Self::Context) {
+        if let Some(entry) = self.registry.get(visited.source.as_str()) {
+            self.settle_pushes(&entry, visited.visit);
             self.review_source(&entry, actor_ctx);
         }
     }

@@ -1,21 +1,9 @@
 //! How pushes change the interval between visits: a source whose hub works is visited half as often.
 
-use std::time::Duration;
-
-use fetch::schedule::{
-    IntervalBounds, Next, ScheduleInput, ScheduleOutcome, defer_past_skip_windows, next_visit,
-};
+use fetch::schedule::{Next, ScheduleInput, ScheduleOutcome, defer_past_skip_windows, next_visit};
 use news::{Timestamp, WebSubState};
 
 use super::subscription;
-
-/// The shortest time between two visits because of pushes, unless `fetch.interval_min` is shorter.
-const HINT_SPACING: Duration = Duration::from_secs(30);
-/// The shortest time between two visits of a source because of pushes; a push also covers what is found for so long
-/// after it.
-pub(crate) fn hint_spacing(bounds: IntervalBounds) -> Duration {
-    HINT_SPACING.min(bounds.interval_min)
-}
 
 /// The next visit of a source whose hub pushes what is new: after twice the usual interval, within the configured
 /// bounds. An interval that the operator fixed is not changed.
@@ -28,9 +16,9 @@ pub(crate) fn relax_interval(
     let Some(subscription) = websub.and_then(|websub| websub.subscription.as_ref()) else { return usual };
     let is_news = input.outcome == ScheduleOutcome::Healthy;
     let is_healthy = is_news || input.outcome == ScheduleOutcome::Unchanged;
-    let was_announced = !is_news
-        || subscription::was_announced(subscription, input.now, previous_visit, hint_spacing(input.bounds));
-    let is_effective = is_healthy && was_announced && subscription::is_effective(subscription, input.now);
+    let was_announced = !is_news || subscription::was_announced(subscription, input.now, previous_visit);
+    let is_effective =
+        is_healthy && was_announced && subscription::is_effective(subscription, input.now, is_news);
     let (Some(at), None, true) = (usual.at, input.every, is_effective) else { return usual };
     let twice = at.since(input.now).saturating_mul(2);
     let longer = next_visit(&ScheduleInput { every: Some(twice), ..input.clone() }, 0.5);
@@ -48,6 +36,9 @@ pub(crate) fn relax_interval(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use fetch::schedule::IntervalBounds;
     use news::SecretText;
 
     use super::*;
@@ -72,7 +63,8 @@ mod tests {
             let ms = i64::try_from(ago.as_millis()).unwrap();
             Timestamp::from_millis(NOW().millis() - ms)
         });
-        WebSubState { hub: None, topic: None, subscription: Some(one) }
+        one.last_fruitful_push = one.last_push;
+        WebSubState { subscription: Some(one), ..WebSubState::default() }
     }
 
     fn input(outcome: ScheduleOutcome) -> ScheduleInput<'static> {
@@ -105,6 +97,13 @@ mod tests {
             (ScheduleInput { every: Some(HOUR), ..input(Unchanged) }, Some(minute)),
         ] {
             assert_eq!(after(input, pushed, HOUR), (60, "every 1 h".to_owned()));
+        }
+        // Pushes that announced nothing stretch nothing.
+        let mut empty = websub(Some(minute));
+        empty.subscription.as_mut().unwrap().last_fruitful_push = None;
+        for outcome in [Unchanged, Healthy] {
+            let next = relax_interval(usual(HOUR), &input(outcome), Some(&empty), previous);
+            assert_eq!(minutes(&next), 60, "{outcome:?}");
         }
         let nothing = relax_interval(usual(HOUR), &input(Unchanged), None, previous);
         assert_eq!(minutes(&nothing), 60);

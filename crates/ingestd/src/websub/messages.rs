@@ -3,17 +3,31 @@
 use std::time::Duration;
 
 use actix::Message;
-use news::{SecretText, SourceId};
+use news::{SecretText, SourceId, Timestamp};
 
 /// The catalogue has changed: review the subscriptions of all sources.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct ReviewSubscriptions;
 
-/// This source was visited: review its subscription.
+/// This source was visited: review its subscription, and its pushes.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct SourceVisited(pub(crate) SourceId);
+pub(crate) struct SourceVisited {
+    pub(crate) source: SourceId,
+    pub(crate) visit: VisitFindings,
+}
+
+/// A visit, as far as pushes are concerned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct VisitFindings {
+    /// When its request was sent.
+    pub(crate) started: Timestamp,
+    /// New and updated items.
+    pub(crate) found: u32,
+    /// It returned a feed, or that nothing has changed.
+    pub(crate) is_healthy: bool,
+}
 
 /// A hub asks whether we want this subscription, or denies it. The answer is yes or no.
 #[derive(Debug, Message)]
@@ -47,7 +61,7 @@ pub(crate) enum PushResult {
     Taken,
     /// An earlier push leads to a visit soon.
     Coalesced,
-    /// The server of the feed asked for a pause, which is not over.
+    /// The server of the feed asked for a pause, which is not over, or the source is in quarantine.
     Held,
     /// The hub has not verified the subscription, or the lease is over.
     Unverified,

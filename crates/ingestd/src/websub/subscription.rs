@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use news::{Escaped, HubSubscription, PushState, SecretText, Timestamp, WebSubState};
 
+use super::pushes::PushOutcome;
+
 /// The lease that is requested.
 pub(crate) const LEASE_WANTED: Duration = Duration::from_secs(10 * 24 * 3600);
 /// The longest lease that is trusted: hubs that promised years have been seen to forget.
@@ -23,6 +25,9 @@ const TRY_FIRST: Duration = Duration::from_secs(10 * 60);
 const TRY_LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// The first wait before a request to a silent hub is repeated; doubles each time.
 const SILENT_FIRST: Duration = Duration::from_secs(3600);
+/// How long after a push, or a visit because of one, what a visit finds counts as pushed: the second visit for a push
+/// comes a minute after the first.
+const PUSH_COVERS: Duration = Duration::from_secs(120);
 /// Longest text from a hub that is kept, in bytes.
 const REASON_BYTES_MAX: usize = 200;
 
@@ -49,6 +54,8 @@ pub(crate) fn create(
         silences: 0,
         lease_end: None,
         last_push: None,
+        last_push_visit: None,
+        last_fruitful_push: None,
         error: None,
     }
 }
@@ -107,9 +114,27 @@ pub(crate) fn mark_requested(subscription: &mut HubSubscription, now: Timestamp)
     }
 }
 
+/// Why a hub did not accept a request, or was not asked.
+#[derive(Debug)]
+pub(crate) struct HubFailure {
+    pub(crate) error: String,
+    /// How long it may not be asked, if it said so.
+    pub(crate) wait: Option<Duration>,
+}
+
+impl HubFailure {
+    pub(crate) fn new(error: String) -> Self {
+        Self { error, wait: None }
+    }
+}
+
 /// The hub did not accept the request. A current lease stays.
-pub(crate) fn request_failed(subscription: &mut HubSubscription, now: Timestamp, error: &str) {
+pub(crate) fn request_failed(subscription: &mut HubSubscription, now: Timestamp, failure: &HubFailure) {
+    let error = failure.error.as_str();
     subscription.error = Some(truncated(error));
+    if let Some(wait) = failure.wait {
+        subscription.next_try = subscription.next_try.max(now.plus(wait));
+    }
     if matches!(subscription.state, PushState::Pending) {
         fail(subscription, now, error);
     }
@@ -161,16 +186,31 @@ pub(crate) fn record_push(subscription: &mut HubSubscription, now: Timestamp) {
     }
 }
 
-/// Whether the hub had announced what a visit finds now: there was a push since the visit before it, or at most
-/// `covers` ago.
+/// Records what came of a push.
+pub(crate) fn record_outcome(subscription: &mut HubSubscription, outcome: PushOutcome) {
+    match outcome {
+        PushOutcome::Fruitful(came) => subscription.last_fruitful_push = Some(came),
+        // Many hubs push one thing twice.
+        PushOutcome::Empty(came) if repeats_fruitful(subscription, came) => {}
+        PushOutcome::Empty(_) => subscription.last_fruitful_push = None,
+    }
+}
+
+/// Whether a push came soon after one that announced something.
+fn repeats_fruitful(subscription: &HubSubscription, came: Timestamp) -> bool {
+    subscription.last_fruitful_push.is_some_and(|fruitful| came.since(fruitful) <= PUSH_COVERS)
+}
+
+/// Whether the hub had announced what a visit finds now: there was a push since the visit before it, or a short time ago,
+/// or the visit came because of one.
 pub(crate) fn was_announced(
     subscription: &HubSubscription,
     now: Timestamp,
     previous_visit: Option<Timestamp>,
-    covers: Duration,
 ) -> bool {
-    let since = |push| previous_visit.is_none_or(|visit| push >= visit) || now.since(push) <= covers;
-    subscription.last_push.is_some_and(since)
+    let is_recent = |at| now.since(at) <= PUSH_COVERS;
+    let is_since = |push| previous_visit.is_none_or(|visit| push >= visit) || is_recent(push);
+    subscription.last_push.is_some_and(is_since) || subscription.last_push_visit.is_some_and(is_recent)
 }
 
 /// A visit found something new. Returns whether the hub should have pushed it and did not; the hub is then silent,
@@ -179,11 +219,10 @@ pub(crate) fn detect_missed_push(
     subscription: &mut HubSubscription,
     now: Timestamp,
     previous_visit: Option<Timestamp>,
-    covers: Duration,
 ) -> bool {
     let verified_then = previous_visit.is_some_and(|visit| subscription.since <= visit);
     let promised = subscription.state == PushState::Verified && verified_then;
-    if !promised || was_announced(subscription, now, previous_visit, covers) {
+    if !promised || was_announced(subscription, now, previous_visit) {
         return false;
     }
     set_state(subscription, PushState::Silent, now);
@@ -194,11 +233,14 @@ pub(crate) fn detect_missed_push(
     true
 }
 
-/// Whether pushes work, so that fewer visits are enough: verified, and at least one push was received.
-pub(crate) fn is_effective(subscription: &HubSubscription, now: Timestamp) -> bool {
+/// Whether pushes work, so that fewer visits are enough: verified, and the last push had announced something. `has_news`:
+/// a visit that ends now may have found what a newer push announces.
+pub(crate) fn is_effective(subscription: &HubSubscription, now: Timestamp, has_news: bool) -> bool {
+    let was_fruitful = |push| has_news || repeats_fruitful(subscription, push);
     subscription.state == PushState::Verified
         && is_live(subscription, now)
-        && subscription.last_push.is_some()
+        && subscription.last_fruitful_push.is_some()
+        && subscription.last_push.is_some_and(was_fruitful)
 }
 
 /// A visit carries the subscription as it was when the visit started; puts the current one in its place.
@@ -235,6 +277,10 @@ mod tests {
         )
     }
 
+    fn refused(error: &str) -> HubFailure {
+        HubFailure::new(error.to_owned())
+    }
+
     fn verified_subscription() -> HubSubscription {
         let mut one = subscription();
         mark_requested(&mut one, at(0));
@@ -256,14 +302,14 @@ mod tests {
             assert!((1850..=2152).contains(&next_due(&one).since(at(10)).as_secs()));
         }
         mark_requested(&mut one, at(2010));
-        request_failed(&mut one, at(2011), "the hub answered 500");
+        request_failed(&mut one, at(2011), &refused("the hub answered 500"));
         assert_eq!(
             (one.state, next_due(&one)),
             (PushState::Verified, at(2610)),
             "asked again, the lease still runs"
         );
         mark_requested(&mut one, at(2610));
-        request_failed(&mut one, at(2611), "the hub answered 500");
+        request_failed(&mut one, at(2611), &refused("the hub answered 500"));
         assert_eq!(next_due(&one), at(3010), "the end of the lease is noticed");
         expire(&mut one, at(3010));
         assert_eq!((one.state, next_due(&one)), (PushState::Failed, at(3810)));
@@ -288,12 +334,23 @@ mod tests {
         for _ in 0..10 {
             expire(&mut one, now);
             mark_requested(&mut one, now);
-            request_failed(&mut one, now, "connect: no");
+            request_failed(&mut one, now, &refused("connect: no"));
             assert_eq!(one.state, PushState::Failed);
             waits.push(next_due(&one).since(now).as_secs() / 60);
             now = next_due(&one);
         }
         assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1280, 1440, 1440]);
+    }
+
+    #[test]
+    fn a_hub_is_not_asked_before_the_pause_that_it_asked_for_is_over() {
+        let mut one = subscription();
+        for (wait, next) in [(HOUR, at(3600)), (MINUTE, at(600))] {
+            one.tries = 0;
+            mark_requested(&mut one, at(0));
+            request_failed(&mut one, at(0), &HubFailure { wait: Some(wait), ..refused("429") });
+            assert_eq!(next_due(&one), next, "the longer of the two");
+        }
     }
 
     #[test]
@@ -323,22 +380,53 @@ mod tests {
     #[test]
     fn pushes_work_from_the_first_one_until_something_was_missed() {
         let mut one = verified_subscription();
-        assert!(is_live(&one, at(2)) && !is_effective(&one, at(2)), "a promise is not a push");
+        assert!(is_live(&one, at(2)) && !is_effective(&one, at(2), false), "a promise is not a push");
         record_push(&mut one, at(100));
-        assert!(is_effective(&one, at(101)));
-        assert!(!detect_missed_push(&mut one, at(110), Some(at(50)), MINUTE), "it was pushed");
-        assert!(
-            !detect_missed_push(&mut one, at(150), Some(at(110)), MINUTE),
-            "the publisher was slow to write it"
-        );
-        assert!(is_effective(&one, at(200)));
-        assert!(detect_missed_push(&mut one, at(1000), Some(at(150)), MINUTE), "the hub said nothing");
+        assert!(!is_effective(&one, at(101), true), "nor is a push alone");
+        record_outcome(&mut one, PushOutcome::Fruitful(at(100)));
+        assert!(is_effective(&one, at(101), false));
+        assert!(!detect_missed_push(&mut one, at(110), Some(at(50))), "it was pushed");
+        assert!(!detect_missed_push(&mut one, at(150), Some(at(110))), "the publisher was slow to write it");
+        assert!(is_effective(&one, at(200), false));
+        assert!(detect_missed_push(&mut one, at(1000), Some(at(150))), "the hub said nothing");
         assert_eq!((one.state, next_due(&one)), (PushState::Silent, at(1000).plus(HOUR)));
-        assert!(!is_effective(&one, at(1001)) && is_live(&one, at(1001)));
+        assert!(!is_effective(&one, at(1001), false) && is_live(&one, at(1001)));
         mark_verified(&mut one, at(4600), Some(24 * HOUR), MINUTE, 0.5);
         assert_eq!(one.state, PushState::Silent, "another promise is not a push either");
         record_push(&mut one, at(5000));
-        assert!(is_effective(&one, at(5001)));
+        assert!(!is_effective(&one, at(5001), false));
+        record_outcome(&mut one, PushOutcome::Fruitful(at(5000)));
+        assert!(is_effective(&one, at(5001), false));
+    }
+
+    #[test]
+    fn an_empty_push_ends_the_effect_of_pushes_until_the_next_fruitful_one() {
+        let mut one = verified_subscription();
+        record_push(&mut one, at(100));
+        record_outcome(&mut one, PushOutcome::Fruitful(at(100)));
+        record_push(&mut one, at(150));
+        record_outcome(&mut one, PushOutcome::Empty(at(150)));
+        assert!(is_effective(&one, at(160), false), "the same was pushed twice");
+        record_push(&mut one, at(1000));
+        assert!(!is_effective(&one, at(1001), false), "a visit found nothing");
+        assert!(is_effective(&one, at(1001), true), "it may have found what was pushed");
+        record_outcome(&mut one, PushOutcome::Empty(at(1000)));
+        assert!(!is_effective(&one, at(1002), true));
+        record_push(&mut one, at(2000));
+        record_outcome(&mut one, PushOutcome::Fruitful(at(2000)));
+        assert!(is_effective(&one, at(2001), false));
+    }
+
+    #[test]
+    fn what_the_second_visit_for_a_push_finds_was_pushed() {
+        let mut one = verified_subscription();
+        record_push(&mut one, at(1000));
+        let mut missed = one.clone();
+        assert!(!detect_missed_push(&mut one, at(1065), Some(at(1001))), "a minute later");
+        // Both visits waited for their host.
+        assert!(detect_missed_push(&mut missed, at(1400), Some(at(1200))));
+        one.last_push_visit = Some(at(1395));
+        assert!(!detect_missed_push(&mut one, at(1400), Some(at(1200))));
     }
 
     #[test]
@@ -349,7 +437,7 @@ mod tests {
             let now = at(n * 100_000);
             mark_verified(&mut one, at(n * 100_000 - 500), Some(48 * HOUR), MINUTE, 0.5);
             set_state(&mut one, PushState::Verified, at(n * 100_000 - 500));
-            assert!(detect_missed_push(&mut one, now, Some(at(n * 100_000 - 400)), MINUTE));
+            assert!(detect_missed_push(&mut one, now, Some(at(n * 100_000 - 400))));
             waits.push(next_due(&one).since(now).as_secs() / 3600);
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 24, 24]);
@@ -358,11 +446,8 @@ mod tests {
     #[test]
     fn what_was_there_before_the_hub_verified_was_not_missed() {
         let mut one = verified_subscription();
-        assert!(!detect_missed_push(&mut one, at(50), None, MINUTE), "the first visit of all");
-        assert!(
-            !detect_missed_push(&mut one, at(50), Some(at(0)), MINUTE),
-            "verified between the two visits"
-        );
+        assert!(!detect_missed_push(&mut one, at(50), None), "the first visit of all");
+        assert!(!detect_missed_push(&mut one, at(50), Some(at(0))), "verified between the two visits");
         assert_eq!(one.state, PushState::Verified);
     }
 
@@ -378,7 +463,7 @@ mod tests {
 
     #[test]
     fn a_visit_never_undoes_what_a_hub_did_meanwhile() {
-        let verified = WebSubState { hub: None, topic: None, subscription: Some(verified_subscription()) };
+        let verified = WebSubState { subscription: Some(verified_subscription()), ..WebSubState::default() };
         let hub = Some(SecretText::new("https://new.example/".to_owned()));
         let mut visited = Some(Box::new(WebSubState { hub: hub.clone(), ..WebSubState::default() }));
         keep_newer(Some(Box::new(verified.clone())), &mut visited);

@@ -23,7 +23,7 @@ pub(super) struct RefreshArgs {
     /// Visit every source, except disabled and paused ones
     #[arg(long, conflicts_with_all = ["ids", "failing", "category"])]
     all: bool,
-    /// Visit the sources whose last visit failed, or found the feed gone
+    /// Visit the sources that `newswire sources list --failing` lists
     #[arg(long)]
     failing: bool,
     /// Visit the sources of this category; may be given several times; with --failing only the failing ones of them

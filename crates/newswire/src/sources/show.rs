@@ -1,9 +1,11 @@
 //! `newswire sources list` and `show`: the state of sources in the daemon, as a table or as JSON.
 
+use std::time::Duration;
+
 use clap::Args;
 use control::{ControlError, Problem};
 use daemon::Exit;
-use news::{SourceStatus, VisitStatus};
+use news::{Quiet, SourceStatus, Timestamp};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -16,9 +18,13 @@ pub(super) struct ListArgs {
     /// Print the daemon's answer as JSON
     #[arg(long)]
     json: bool,
-    /// List only sources whose last visit failed, or found the feed gone
+    /// List only sources whose last visit failed or found the feed gone, or which have more new items than may be recorded
+    /// at once
     #[arg(long)]
     failing: bool,
+    /// List only sources that answer, and have had nothing new for much longer than usual; they are not failing
+    #[arg(long)]
+    quiet: bool,
     /// List only paused sources
     #[arg(long)]
     paused: bool,
@@ -78,10 +84,8 @@ impl TryFrom<Map<String, Value>> for ListedSource {
 
 impl ListArgs {
     fn includes(&self, source: &SourceStatus) -> bool {
-        let fails = source.consecutive_failures > 0
-            || source.last_status == Some(VisitStatus::Gone)
-            || source.flooding.is_some();
-        (!self.failing || fails)
+        (!self.failing || source.is_failing())
+            && (!self.quiet || source.quiet.is_some())
             && (!self.paused || source.paused.is_some())
             && (self.category.is_empty() || self.category.contains(&source.category))
     }
@@ -124,7 +128,8 @@ fn rows(sources: &[SourceStatus]) -> Vec<Vec<String>> {
         // A wait comes first. A failure explains the next visit, unless the source is not visited at all.
         let not_visited = source.paused.is_some() || !source.enabled;
         let failed = source.last_error.as_deref().filter(|_| !not_visited);
-        let why = source.waiting_for.as_deref().or(failed).unwrap_or(&source.why);
+        let quiet = source.quiet.map(|quiet| quiet_for(now, quiet));
+        let why = source.waiting_for.as_deref().or(failed).or(quiet.as_deref()).unwrap_or(&source.why);
         rows.push(vec![
             source.id.to_string(),
             source.activity.clone(),
@@ -140,6 +145,15 @@ fn rows(sources: &[SourceStatus]) -> Vec<Vec<String>> {
         }
     }
     rows
+}
+
+fn quiet_for(now: Timestamp, quiet: Quiet) -> String {
+    let usually = Duration::from_secs(quiet.usually_every_s.into());
+    format!(
+        "quiet: nothing new for {}, usually every {}",
+        span(quiet.since, now),
+        notation::humanize(usually)
+    )
 }
 
 /// How the last visit ended, with the HTTP status if there was one.

@@ -1,0 +1,331 @@
+//! Hubs and their pushes, on simulated time.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use actix_rt::time::sleep;
+use daemon::Clock;
+use fetch::schedule::IntervalBounds;
+use news::{HubSubscription, PushState, Source};
+use reqwest::Method;
+
+use super::{
+    MONDAY_MS, Servers, SimulatedDaemon, directory,
+    pacing::{RecordingServers, gaps, sources},
+    simulate,
+};
+use crate::websub::messages::{AcceptPush, PushResult, VerifyIntent};
+
+const HOUR_MS: i64 = 3_600_000;
+/// A host that can be held.
+const HUB: &str = "hub.example.net";
+
+async fn start(store: &std::path::Path, clock: &Clock, servers: &Arc<RecordingServers>) -> SimulatedDaemon {
+    let servers = Arc::clone(servers) as Arc<dyn Servers>;
+    let bounds = IntervalBounds::default();
+    SimulatedDaemon::start_with(store, clock, servers, bounds, Some("https://news.example")).await
+}
+
+/// The header of a feed with this hub.
+fn names_hub(hub: &str) -> (u16, String) {
+    (200, format!("link: <http://{hub}/hub>; rel=\"hub\""))
+}
+
+/// Feeds at hosts of their own, all with a hub at one host, or one that redirects there.
+fn hub_requests(redirects: bool) -> (Vec<i64>, Vec<String>) {
+    let servers = RecordingServers::new(move |now_ms, host, request| match host {
+        HUB if (10_000..HOUR_MS).contains(&now_ms) => (429, "retry-after: 3600".to_owned()),
+        HUB => (202, String::new()),
+        _ if *request.method() == Method::POST => (307, format!("location: http://{HUB}/hub")),
+        _ if redirects => names_hub(&host.replace("feed", "hub")),
+        _ => names_hub(HUB),
+    });
+    let recorded = Arc::clone(&servers);
+    let errors = simulate(async move {
+        let (clock, directory) = (Clock::from_tokio(MONDAY_MS), directory());
+        let daemon = start(directory.path(), &clock, &servers).await;
+        daemon.apply(sources("feed", 0..30)).await;
+        sleep(Duration::from_secs(60)).await;
+        let subscription = |n| {
+            let entry = daemon.registry.get(&format!("feed-{n}")).unwrap();
+            entry.websub().unwrap().subscription.unwrap()
+        };
+        let errors = (0..30).filter_map(|n| subscription(n).error).collect();
+        sleep(Duration::from_secs(2 * 3600)).await;
+        // No callback is there to verify.
+        assert!((0..30).all(|n| subscription(n).state == PushState::Failed || subscription(n).tries > 0));
+        daemon.stop().await;
+        errors
+    });
+    (recorded.requests(HUB).into_iter().map(|(at, _)| at).collect(), errors)
+}
+
+#[test]
+fn hub_requests_to_one_host_are_paced_and_wait_for_its_retry_after() {
+    for redirects in [false, true] {
+        let (requests, errors) = hub_requests(redirects);
+        let pairs: Vec<_> = requests.iter().map(|at| (*at, String::new())).collect();
+        assert!(gaps(&pairs).iter().all(|gap| *gap >= 1000), "{requests:?}");
+        let before = requests.iter().filter(|at| **at < 10_000).count();
+        assert!((5..=10).contains(&before), "{requests:?}");
+        let refused = requests[before];
+        let after: Vec<_> = requests[before + 1..].iter().filter(|at| **at < refused + HOUR_MS).collect();
+        // Two requests to a host may be in flight.
+        assert!(after.iter().all(|at| **at < refused + 2_000) && after.len() <= 1, "{requests:?}");
+        assert!(requests.len() >= 30, "all are asked afterwards: {requests:?}");
+        assert!(errors.len() >= 18, "{errors:?}");
+        let names_it = |error: &&String| {
+            error.starts_with("the hub was not asked: example.net asked for a pause, which is over in")
+        };
+        assert!(errors.iter().filter(names_it).count() >= 18, "{errors:?}");
+        let refused = "http-status: the hub answered 429 and asked for a pause of 1h";
+        assert!(errors.iter().any(|error| error == refused), "{errors:?}");
+    }
+}
+
+/// A feed with a hub that has as many items as it is told, and a daemon that is subscribed to it.
+struct PushedFeed {
+    daemon: SimulatedDaemon,
+    clock: Clock,
+    /// When it was verified.
+    began_ms: i64,
+    /// When the feed has its second item.
+    second_ms: Arc<AtomicI64>,
+    servers: Arc<RecordingServers>,
+    directory: tempfile::TempDir,
+}
+
+impl PushedFeed {
+    /// `status` of the feed by time; anything but 200 has a `Retry-After` of an hour.
+    async fn start(change: impl Fn(&mut Source), status: fn(i64) -> u16) -> Self {
+        let second_ms = Arc::new(AtomicI64::new(i64::MAX));
+        let published = Arc::clone(&second_ms);
+        let servers = RecordingServers::with_items(
+            move |now_ms, _, request| match *request.method() {
+                Method::POST => (202, String::new()),
+                _ if status(now_ms) != 200 => (status(now_ms), "retry-after: 3600".to_owned()),
+                _ => names_hub(HUB),
+            },
+            move |now_ms, _| {
+                let items = if now_ms >= published.load(Ordering::Relaxed) { 2 } else { 1 };
+                (0..items).map(|n| format!("item-{n}")).collect()
+            },
+        );
+        let (clock, directory) = (Clock::from_tokio(MONDAY_MS), directory());
+        let daemon = start(directory.path(), &clock, &servers).await;
+        let mut catalogue = sources("feed", 0..1);
+        change(&mut catalogue[0]);
+        daemon.apply(catalogue).await;
+        sleep(Duration::from_secs(10)).await;
+        let mut feed = Self { daemon, clock, began_ms: 0, second_ms, servers, directory };
+        let subscription = feed.subscription();
+        let verify = VerifyIntent {
+            id: subscription.id.reveal().to_owned(),
+            mode: "subscribe".to_owned(),
+            topic: subscription.topic.reveal().to_owned(),
+            lease: Some(Duration::from_secs(864_000)),
+            reason: String::new(),
+        };
+        assert!(feed.daemon.websub.as_ref().unwrap().send(verify).await.unwrap());
+        feed.began_ms = feed.now_ms();
+        feed
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.clock.now_millis() - MONDAY_MS
+    }
+
+    /// Seconds since it was verified.
+    async fn sleep_until(&self, s: i64) {
+        let left = self.began_ms + s * 1000 - self.now_ms();
+        sleep(Duration::from_millis(left.try_into().unwrap())).await;
+    }
+
+    fn subscription(&self) -> HubSubscription {
+        self.daemon.registry.get("feed-0").unwrap().websub().unwrap().subscription.unwrap()
+    }
+
+    async fn push(&self) -> PushResult {
+        let id = self.subscription().id.reveal().to_owned();
+        self.daemon.websub.as_ref().unwrap().send(AcceptPush(id)).await.unwrap()
+    }
+
+    fn publish(&self) {
+        self.second_ms.store(self.now_ms(), Ordering::Relaxed);
+    }
+
+    fn why(&self) -> String {
+        self.daemon.registry.get("feed-0").unwrap().state().why
+    }
+
+    /// Visits after the first, in seconds since it was verified.
+    fn visits(&self) -> Vec<i64> {
+        let all = self.servers.requests("feed-0.example");
+        all.iter().skip(1).map(|(at, _)| (at - self.began_ms) / 1000).collect()
+    }
+}
+
+#[test]
+fn a_hub_that_pushes_all_the_time_makes_no_more_visits_than_interval_min_allows() {
+    let visits = simulate(async {
+        let feed = PushedFeed::start(|_| {}, |_| 200).await;
+        let mut taken = 0;
+        for n in 0..360 {
+            feed.sleep_until(n * 10).await;
+            taken += u64::from(feed.push().await == PushResult::Taken);
+        }
+        assert!((9..=14).contains(&taken), "{taken} of 360 pushes");
+        let visits = feed.visits();
+        feed.daemon.stop().await;
+        visits
+    });
+    // A visit and the look after it, then a pause of interval_min.
+    let firsts: Vec<_> = visits.iter().step_by(2).copied().collect();
+    assert!(firsts.windows(2).all(|two| (330..=365).contains(&(two[1] - two[0]))), "{visits:?}");
+    let looks = visits.windows(2).step_by(2).map(|two| two[1] - two[0]);
+    assert!(looks.clone().all(|wait| (30..=61).contains(&wait)), "{visits:?}");
+    assert!((18..=24).contains(&visits.len()), "{visits:?}");
+}
+
+#[test]
+fn a_push_makes_no_visit_before_every_and_is_not_lost() {
+    const SIX_HOURS: i64 = 6 * 3600;
+    let (visits, found) = simulate(async {
+        let every = Duration::from_secs(6 * 3600);
+        let feed = PushedFeed::start(|source| source.every = Some(every), |_| 200).await;
+        feed.publish();
+        assert_eq!(feed.push().await, PushResult::Taken);
+        feed.sleep_until(60).await;
+        assert_eq!(feed.visits(), [0], "the first is immediate, and has found it");
+        let first = feed.subscription();
+        assert_eq!(first.last_fruitful_push, first.last_push);
+        for n in 1..=10 {
+            feed.sleep_until(n * 600).await;
+            let expected = if n == 1 { PushResult::Taken } else { PushResult::Coalesced };
+            assert_eq!(feed.push().await, expected);
+        }
+        feed.sleep_until(SIX_HOURS + 600).await;
+        let found = feed.subscription();
+        let visits = feed.visits();
+        feed.daemon.stop().await;
+        (visits, found)
+    });
+    // The ordinary visit comes a little sooner, and is the one for the pushes.
+    assert!(visits.len() == 3 && (SIX_HOURS - 120..SIX_HOURS + 5).contains(&visits[1]), "{visits:?}");
+    assert!((30..=61).contains(&(visits[2] - visits[1])), "the second look: {visits:?}");
+    assert_eq!(found.last_fruitful_push, None, "{found:?}");
+}
+
+#[test]
+fn an_item_that_the_feed_has_after_the_push_is_found_by_the_second_look() {
+    simulate(async {
+        let feed = PushedFeed::start(|_| {}, |_| 200).await;
+        assert_eq!(feed.push().await, PushResult::Taken);
+        feed.sleep_until(10).await;
+        assert_eq!(feed.visits(), [0]);
+        assert!(!feed.why().contains("hub pushes"), "{}", feed.why());
+        feed.publish();
+        feed.sleep_until(70).await;
+        let (visits, subscription) = (feed.visits(), feed.subscription());
+        assert!(visits.len() == 2 && (30..=61).contains(&visits[1]), "{visits:?}");
+        assert_eq!(subscription.state, PushState::Verified, "the hub had announced it");
+        assert_eq!(subscription.last_fruitful_push, subscription.last_push);
+        feed.daemon.stop().await;
+    });
+}
+
+#[test]
+fn pushes_stretch_the_pause_only_while_they_announce_something() {
+    simulate(async {
+        let feed = PushedFeed::start(|_| {}, |_| 200).await;
+        let mut pushed = 0;
+        for n in 0..3 {
+            pushed += i32::from(feed.push().await == PushResult::Taken);
+            feed.sleep_until((n + 1) * 600).await;
+            assert!(!feed.why().contains("hub pushes"), "{}", feed.why());
+        }
+        assert_eq!((pushed, feed.subscription().last_fruitful_push), (3, None));
+        feed.publish();
+        feed.push().await;
+        feed.sleep_until(1900).await;
+        assert!(feed.subscription().last_fruitful_push.is_some());
+        feed.sleep_until(4 * 3600).await;
+        assert!(feed.why().starts_with("hub pushes: twice the usual interval"), "{}", feed.why());
+        feed.push().await;
+        feed.sleep_until(4 * 3600 + 120).await;
+        assert!(!feed.why().contains("hub pushes"), "the last one announced nothing: {}", feed.why());
+        feed.daemon.stop().await;
+    });
+}
+
+#[test]
+fn a_server_that_asked_for_a_pause_is_not_visited_for_a_push() {
+    let (visits, last) = simulate(async {
+        // At the time of the push.
+        let feed = PushedFeed::start(|_| {}, |now_ms| if now_ms > 5_000 { 429 } else { 200 }).await;
+        assert_eq!(feed.push().await, PushResult::Taken);
+        feed.sleep_until(100).await;
+        let last = feed.push().await;
+        feed.sleep_until(1200).await;
+        let visits = feed.visits();
+        feed.daemon.stop().await;
+        (visits, last)
+    });
+    assert_eq!((visits, last), (vec![0], PushResult::Held), "no second look, and no other push");
+}
+
+#[test]
+fn a_push_that_waits_survives_a_restart() {
+    simulate(async {
+        let every = Duration::from_secs(6 * 3600);
+        let mut feed = PushedFeed::start(|source| source.every = Some(every), |_| 200).await;
+        feed.publish();
+        feed.push().await;
+        feed.sleep_until(600).await;
+        assert_eq!(feed.push().await, PushResult::Taken);
+        feed.sleep_until(700).await;
+        feed.daemon.stop().await;
+        feed.daemon = start(feed.directory.path(), &feed.clock, &feed.servers).await;
+        let mut catalogue = sources("feed", 0..1);
+        catalogue[0].every = Some(every);
+        feed.daemon.apply(catalogue).await;
+        let six_hours = 6 * 3600;
+        feed.sleep_until(six_hours + 100).await;
+        let visits = feed.visits();
+        assert!(visits.len() == 3 && (six_hours - 120..six_hours + 5).contains(&visits[1]), "{visits:?}");
+        assert!((30..=61).contains(&(visits[2] - visits[1])), "the second look for it: {visits:?}");
+        feed.daemon.stop().await;
+    });
+}
+
+#[test]
+fn a_feed_that_names_another_hub_at_each_visit_changes_it_once_a_day() {
+    let servers = RecordingServers::new(|now_ms, _, request| match *request.method() {
+        Method::POST => (202, String::new()),
+        _ => names_hub(&format!("hub-{}.example", now_ms / 600_000)),
+    });
+    let recorded = Arc::clone(&servers);
+    let (visits, changed) = simulate(async move {
+        let (clock, directory) = (Clock::from_tokio(MONDAY_MS), directory());
+        let daemon = start(directory.path(), &clock, &servers).await;
+        let mut catalogue = sources("feed", 0..1);
+        catalogue[0].every = Some(Duration::from_secs(1200));
+        daemon.apply(catalogue).await;
+        sleep(Duration::from_secs(3 * 86_400 + 3600)).await;
+        let entry = daemon.registry.get("feed-0").unwrap();
+        let changed = entry.websub().unwrap().hub_changed.unwrap().millis() - MONDAY_MS;
+        daemon.stop().await;
+        (servers.requests("feed-0.example").len(), changed)
+    });
+    let asked: Vec<_> = (0..1000)
+        .filter_map(|n| recorded.requests(&format!("hub-{n}.example")).first().map(|(at, _)| at / HOUR_MS))
+        .collect();
+    assert!(visits > 200, "{visits}");
+    assert_eq!(asked, [0, 0, 24, 48, 72], "the first, the first change, and one a day: in hours");
+    assert_eq!(changed / HOUR_MS, 72);
+}
