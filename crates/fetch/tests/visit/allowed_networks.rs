@@ -55,6 +55,19 @@ impl HttpTransport for Chain {
     }
 }
 
+/// A visitor over this chain of hosts.
+fn visitor(allow: &[&str], hosts: &[&'static str]) -> (Visitor, Arc<Chain>) {
+    let chain = Arc::new(Chain { hosts: hosts.to_vec(), reached: Mutex::default() });
+    let allow = allow.iter().map(|network| network.parse().unwrap()).collect();
+    let visitor = Visitor::with_resolver(Policy { allow, ..Policy::default() }, Arc::new(Names)).unwrap();
+    (visitor.with_transport(Arc::clone(&chain) as Arc<dyn HttpTransport>), chain)
+}
+
+fn proxied() -> RequestOptions {
+    let proxy = ProxyChoice::parse("http://proxy.example:3128").unwrap();
+    RequestOptions::default().with_proxy(proxy)
+}
+
 /// Visits the first host, as a source that is configured with another address, or as something that a feed names.
 /// Returns the hosts that were reached, and why the visit was refused.
 async fn visit(
@@ -63,13 +76,9 @@ async fn visit(
     proxy: bool,
     hosts: &[&'static str],
 ) -> (usize, Option<String>) {
-    let chain = Arc::new(Chain { hosts: hosts.to_vec(), reached: Mutex::default() });
-    let allow = allow.iter().map(|network| network.parse().unwrap()).collect();
-    let visitor = Visitor::with_resolver(Policy { allow, ..Policy::default() }, Arc::new(Names)).unwrap();
-    let visitor = visitor.with_transport(Arc::clone(&chain) as Arc<dyn HttpTransport>);
+    let (visitor, chain) = visitor(allow, hosts);
     let url = FeedUrl::try_new(&format!("http://{}/", hosts[0])).unwrap();
-    let proxied = ProxyChoice::parse("http://proxy.example:3128").unwrap();
-    let proxied = RequestOptions::default().with_proxy(proxied);
+    let proxied = proxied();
     let request = VisitRequest::new(&url, Timestamp::from_millis(NOW_MS));
     let scope = scope.unwrap_or(request.scope);
     let visit = visitor.visit(&VisitRequest { scope, options: proxy.then_some(&proxied), ..request }).await;
@@ -183,5 +192,27 @@ async fn a_refusal_says_whether_fetch_allow_would_help() {
             "{target} is private, not public; fetch.allow counts only for a source whose own address lies in it"
         );
         assert_eq!(foreign.unwrap(), message);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_from_inside_if_a_server_there_sent_it_itself() {
+    let cases: [(&[&str], &[&'static str], bool, bool); 5] = [
+        (&ALLOW, &["in.example", "in2.example"], false, true),
+        (&ALLOW, &["out.example"], false, false),
+        (&ALLOW, &["in.example", "out.example"], false, false),
+        // What is behind a proxy is not known, and a network of everything has no inside.
+        (&ALLOW, &["in.example"], true, false),
+        (&["0.0.0.0/0"], &["in.example"], false, false),
+    ];
+    for (allow, hosts, proxy, is_inside) in cases {
+        let (visitor, _) = visitor(allow, hosts);
+        let url = FeedUrl::try_new(&format!("http://{}/", hosts[0])).unwrap();
+        let proxied = proxied();
+        let request = VisitRequest::new(&url, Timestamp::from_millis(NOW_MS));
+        let request = VisitRequest { options: proxy.then_some(&proxied), ..request };
+        let visit = visitor.visit(&request).await;
+        assert_eq!(visit.code, Some(200), "{hosts:?}");
+        assert_eq!(visitor.is_from_inside(&request, &visit), is_inside, "{hosts:?} {proxy}");
     }
 }

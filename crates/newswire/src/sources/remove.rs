@@ -25,8 +25,9 @@ pub(super) async fn run(context: &CommandContext, arguments: RemoveArgs) -> anyh
     let (removed, missing, is_complete) = choose(&file, &arguments);
     for id in &missing {
         let place = match list_of(context, &file, id).await {
-            Some(list) => format!(
-                "{id} comes from the list {list}, and comes back with it: take it out of that list, or write it into {} with enabled = false",
+            Some((list, comes)) => format!(
+                "{} {comes} the list {list}, and comes back with it: take it out of that list, or write it into {} with enabled = false",
+                safe(id),
                 file.path().display()
             ),
             None => format!("{} is not in {}", safe(id), file.path().display()),
@@ -47,20 +48,20 @@ pub(super) async fn run(context: &CommandContext, arguments: RemoveArgs) -> anyh
     }
 }
 
-/// The list that a source comes from; `None` if there is none.
-async fn list_of(context: &CommandContext, file: &ListFile, id: &str) -> Option<SourceId> {
+/// The list that a source comes from, and how sure that is; `None` if there is none.
+async fn list_of(context: &CommandContext, file: &ListFile, id: &str) -> Option<(SourceId, &'static str)> {
     let lists = &file.catalogue.lists;
     if lists.is_empty() {
         return None;
     }
     match show::fetch_one(context, id).await {
-        Ok(status) => status?.list,
+        Ok(status) => status?.list.map(|list| (list, "comes from")),
         // The daemon does not run: the id says it.
         Err(_) => {
             let is_of = |list: &&FeedList| {
                 id.strip_prefix(list.id.as_str()).is_some_and(|rest| rest.starts_with('-'))
             };
-            lists.iter().find(is_of).map(|list| list.id.clone())
+            lists.iter().find(is_of).map(|list| (list.id.clone(), "seems to come from"))
         }
     }
 }
