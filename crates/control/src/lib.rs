@@ -18,7 +18,10 @@ mod optional_part;
 
 pub use client::{ControlAnswer, ControlClient, ControlError, ControlRequest};
 pub use documents::{DocumentAnswer, DocumentHead, DocumentHop};
-pub use orders::{LogLevel, PauseAnswer, PauseOrder, ResumeOrder, SourceSelection, VisitAnswer, VisitOrder};
+pub use orders::{
+    ListAnswer, ListOrder, LogLevel, PauseAnswer, PauseOrder, ResumeOrder, SourceSelection, VisitAnswer,
+    VisitOrder,
+};
 pub use paths::ControlSocket;
 pub use problem::Problem;
 pub use reload::{CatalogueChanges, ConfigChange, CredentialChanges, ReloadAnswer};

@@ -98,6 +98,30 @@ pub struct PauseAnswer {
     pub unknown_categories: Vec<String>,
 }
 
+/// `POST /lists/reads`: read lists of feeds now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListOrder {
+    /// Their ids.
+    pub lists: Vec<String>,
+    /// What they have is taken, however many feeds they have lost.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub take: bool,
+}
+
+/// The result of a [`ListOrder`]: the ids of its lists, by what happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListAnswer {
+    /// Read as soon as their hosts allow it.
+    pub accepted: Vec<String>,
+    /// Not in the catalogue.
+    pub unknown: Vec<String>,
+    /// Disabled in the catalogue.
+    pub disabled: Vec<String>,
+    /// Being read.
+    pub busy: Vec<String>,
+}
+
 /// The answer of `GET /log-level` and `PUT /log-level`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLevel {

@@ -25,6 +25,10 @@ pub const VISITS: &str = "/visits";
 pub const PAUSES: &str = "/pauses";
 /// `POST` of a [`ResumeOrder`](crate::ResumeOrder), answered by [`PauseAnswer`](crate::PauseAnswer).
 pub const PAUSES_END: &str = "/pauses/end";
+/// `GET`, answered by `{"lists":[…]}`: every list of feeds and its state.
+pub const LISTS: &str = "/lists";
+/// `POST` of a [`ListOrder`](crate::ListOrder), answered by [`ListAnswer`](crate::ListAnswer).
+pub const LIST_READS: &str = "/lists/reads";
 
 /// A Unix socket in `daemon.run_dir` that speaks HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

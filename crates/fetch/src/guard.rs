@@ -156,7 +156,7 @@ pub(crate) async fn proxy_addresses(
 }
 
 /// Whether all of these addresses lie in [`Policy::allow`]. A network of everything has no inside.
-fn is_allowed(policy: &Policy, found: &[IpAddr]) -> bool {
+pub(crate) fn is_allowed(policy: &Policy, found: &[IpAddr]) -> bool {
     let has = |ip: &IpAddr| policy.allow.iter().any(|net| !net.is_everything() && net.contains(*ip));
     found.iter().all(has)
 }

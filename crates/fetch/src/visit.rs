@@ -28,7 +28,7 @@ use crate::{
     connection::{ExchangeTimes, HttpClient},
     cookies::VisitCookies,
     exchange::{self, ExchangeError, Head, Response},
-    guard::{AddressGuard, AddressScope, proxy_addresses},
+    guard::{AddressGuard, AddressScope, is_allowed, proxy_addresses},
     headers,
     limits::{Deadline, TimeLimits},
     links,
@@ -204,6 +204,14 @@ impl Visitor {
     #[must_use]
     pub fn default_proxy(&self) -> Option<&ProxyUrl> {
         self.policy.proxy.as_ref()
+    }
+
+    /// Whether the answer to a request came from a network of [`Policy::allow`]: then the addresses in it are as good as
+    /// configured ones. Where a proxy leads is not known.
+    #[must_use]
+    pub fn is_from_inside(&self, request: &VisitRequest<'_>, report: &FetchReport) -> bool {
+        let is_inside = |remote: SocketAddr| is_allowed(&self.policy, &[remote.ip()]);
+        self.proxy(request.options).is_none() && report.remote.is_some_and(is_inside)
     }
 
     /// The proxy for requests with these options.

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use daemon::{config::Config, findings::Findings};
 use fetch::Policy;
-use news::{Access, CredentialFile, Source};
+use news::{Access, CredentialFile, FeedList, ListOrigin};
 use sources::CredentialFiles;
 
-use crate::{catalogue::read_list, settings};
+use crate::{catalogue::read_list, lists, settings};
 
 /// Checks the files that the configuration names. Reads them and does nothing else.
 pub async fn check(config: &Config) -> Findings {
@@ -25,16 +25,38 @@ pub async fn check(config: &Config) -> Findings {
     for part in &list.parts {
         // The files of a disabled source are never read.
         for source in part.catalogue.sources.iter().filter(|source| source.enabled) {
-            check_source(source, &part.path, &files, &mut findings).await;
+            let origin = format!("{}: source {}", part.path.display(), source.id);
+            check_access(&source.access, &origin, &files, &mut findings).await;
+        }
+        for list in part.catalogue.lists.iter().filter(|list| list.enabled) {
+            let origin = format!("{}: list {}", part.path.display(), list.id);
+            check_access(&list.access, &origin, &files, &mut findings).await;
+            check_list(list, &config.ingestd.sources, &origin, &mut findings).await;
         }
     }
     findings
 }
 
-/// Checks the files of one source one by one, so that one complaint does not hide another.
-async fn check_source(source: &Source, list: &Path, files: &CredentialFiles, findings: &mut Findings) {
-    let Access { credential, cookie_file, tls_ca_file, .. } = &source.access;
-    let origin = format!("{}: source {}", list.display(), source.id);
+/// Checks a list in a file. The daemon starts without it, but has no sources of it then, or those of its last read.
+async fn check_list(list: &FeedList, main: &Path, origin: &str, findings: &mut Findings) {
+    let ListOrigin::File(file) = &list.origin else { return };
+    let mistake = match lists::read_file(main.parent().unwrap_or(Path::new("")), file).await {
+        Err(error) => error,
+        Ok(bytes) => {
+            let read = tokio::task::spawn_blocking(move || feed::opml::read_opml(&bytes).map(drop)).await;
+            match read {
+                Ok(Err(error)) => error.to_string(),
+                Ok(Ok(())) => return,
+                Err(panic) => panic.to_string(),
+            }
+        }
+    };
+    findings.complain(&format!("{origin}: file: {mistake} ({})", file.display()));
+}
+
+/// Checks the files of one source or list one by one, so that one complaint does not hide another.
+async fn check_access(access: &Access, origin: &str, files: &CredentialFiles, findings: &mut Findings) {
+    let Access { credential, cookie_file, tls_ca_file, .. } = access;
     let credential = credential.clone().map(|file| {
         let (CredentialFile::Basic(path) | CredentialFile::Bearer(path)) = file.clone();
         (path, true, Access { credential: Some(file), ..Access::default() })
@@ -58,7 +80,7 @@ async fn check_source(source: &Source, list: &Path, files: &CredentialFiles, fin
             findings.complain(&format!("{origin}: {fault} ({})", path.display()));
         }
         if is_secret {
-            findings.warn_if_world_readable(&origin, &path);
+            findings.warn_if_world_readable(origin, &path);
         }
     }
 }
@@ -95,6 +117,30 @@ mod tests {
             assert!(!complaint.contains("TOPSECRET"), "{complaint}");
         }
         assert_eq!(warnings.len(), 1, "{warnings:#?}");
+    }
+
+    #[tokio::test]
+    async fn a_list_of_feeds_in_a_file_is_read_and_the_files_of_a_request_are_tried() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("good.opml"), "<opml><outline xmlUrl='https://a.example/'/></opml>")
+            .unwrap();
+        fs::write(directory.path().join("bad.opml"), "<html>").unwrap();
+        let list = |id: &str, keys: &str| format!("[[list]]\nid = \"{id}\"\n{keys}\n");
+        let text = list("good", "file = \"good.opml\"")
+            + &list("bad", "file = \"bad.opml\"")
+            + &list("missing", "file = \"x/missing.opml\"")
+            + &list("off", "file = \"missing.opml\"\nenabled = false")
+            + &list("url", "url = \"https://example.org/\"\ncookie_file = \"./missing\"");
+        let Findings { complaints, .. } = check(&config(directory.path(), &text)).await;
+        let parts = [
+            "sources.toml: list bad: file: this is not OPML",
+            "sources.toml: list missing: file: cannot be read: No such file",
+            "sources.toml: list url: cookie_file: its file cannot be read",
+        ];
+        assert_eq!(complaints.len(), parts.len(), "{complaints:#?}");
+        for (complaint, part) in complaints.iter().zip(parts) {
+            assert!(complaint.contains(part), "{complaint}");
+        }
     }
 
     #[tokio::test]

@@ -1,8 +1,10 @@
-//! The main loop after the start: reloads on SIGHUP and on request, and a status line for systemd, until the stop signal.
+//! The main loop after the start: reloads on SIGHUP and on request, what lists of feeds have, and a status
+//! line for systemd, until the stop signal.
 
 use std::{rc::Rc, time::Duration};
 
 use actix::Recipient;
+use anyhow::Context as _;
 use control::{CatalogueChanges, Problem, ReloadAnswer};
 use daemon::{
     admin::ReloadOrder,
@@ -17,7 +19,8 @@ use tokio::sync::mpsc;
 use crate::{
     catalogue::{apply_catalogue, read_catalogue},
     error::IngestError,
-    messages::{ApplyCatalogue, CatalogueDiff},
+    lists::{FeedLists, ListReadRequest},
+    messages::{ApplyCatalogue, CatalogueDiff, OwnSources},
     settings,
     status::{activity::SourceHealth, diagnostics::ActivityCounts, registry::SourceRegistry},
     visit::context::VisitContext,
@@ -33,12 +36,19 @@ pub(crate) struct ControlLoop {
     pub(crate) ctx: Rc<VisitContext>,
     pub(crate) reader: LogReader,
     pub(crate) supervisor: Recipient<ApplyCatalogue>,
+    pub(crate) own_sources: Recipient<OwnSources>,
+    pub(crate) lists: FeedLists,
     pub(crate) registry: SourceRegistry,
 }
 
 impl ControlLoop {
     /// Runs until the stop signal.
-    pub(crate) async fn run(mut self, mut signals: Signals, mut requests: mpsc::Receiver<ReloadOrder>) {
+    pub(crate) async fn run(
+        mut self,
+        mut signals: Signals,
+        mut requests: mpsc::Receiver<ReloadOrder>,
+        mut list_orders: mpsc::Receiver<ListReadRequest>,
+    ) {
         let mut status_line = tokio::time::interval(STATUS_LINE_EVERY);
         loop {
             tokio::select! {
@@ -50,6 +60,15 @@ impl ControlLoop {
                 Some(request) = requests.recv() => {
                     // The client may have gone.
                     request.send(self.reload().await.map_err(|error| refusal(&error))).ok();
+                }
+                Some(request) = list_orders.recv() => {
+                    // The client may have gone.
+                    request.reply.send(self.lists.order(request.order)).ok();
+                }
+                () = self.lists.changed() => {
+                    if let Err(error) = self.apply_lists().await {
+                        tracing::error!(%error, "the sources of a list cannot be taken");
+                    }
                 }
                 _ = status_line.tick() => notify::status(&self.status_line()),
             }
@@ -71,7 +90,8 @@ impl ControlLoop {
         let config = draft.config();
         let sources = config.ingestd.sources.clone();
         let diff = match read_catalogue(&sources).await {
-            Ok(mut catalogue) => {
+            Ok(catalogue) => {
+                let mut catalogue = self.lists.complete(catalogue, &sources).await?;
                 catalogue.inherit_proxy(self.ctx.visitor.default_proxy());
                 self.ctx.interval_bounds.set(settings::interval_bounds(config));
                 self.ctx.limiter.set_limits(settings::visit_limits(config));
@@ -90,6 +110,14 @@ impl ControlLoop {
         let CatalogueDiff { added, changed, removed, unchanged } = diff;
         let catalogue = Some(CatalogueChanges { file, added, changed, removed, unchanged });
         Ok(ReloadAnswer { catalogue, changes, credentials: Vec::new() })
+    }
+
+    /// Applies the catalogue with the sources that the lists have now. Its files are not read again.
+    async fn apply_lists(&mut self) -> Result<(), IngestError> {
+        let own = self.own_sources.send(OwnSources).await.context("ask for the sources of the files")?;
+        let mut catalogue = self.lists.merge(own).await?;
+        catalogue.inherit_proxy(self.ctx.visitor.default_proxy());
+        apply_catalogue(&self.supervisor, catalogue, &self.ctx.credentials, &self.reader).await.map(drop)
     }
 
     /// For `systemctl status`.

@@ -10,6 +10,7 @@
 //!
 //! * `run`: the daemon from its first socket to its last; `settings` and `error` belong to it
 //! * `catalogue`: reads the list of sources; `check` is `newswire-ingestd --check`
+//! * `lists`: lists of feeds that are read again and again, whose feeds are sources as well
 //! * `supervisor`: one actor per source, a new catalogue, first visits, dead actors, jumps of the clock
 //! * `visit`: one visit, from the time it is due to its outcome
 //! * `documents`: documents that the operator's tool has fetched for new sources, which need no first request then
@@ -35,6 +36,7 @@ mod documents;
 mod drill;
 mod error;
 mod http;
+mod lists;
 mod messages;
 mod queue;
 mod recorder;

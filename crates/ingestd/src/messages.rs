@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use actix::Message;
 use control::{PauseAnswer, VisitAnswer};
-use news::{Catalogue, Pause, SourceId, SourceState};
+use news::{Catalogue, Pause, Source, SourceId, SourceState};
 use store::{AppendedVisit, VisitRecord};
 
 use crate::{queue::memory::MemoryShare, status::registry::SourceEntry};
@@ -21,6 +21,11 @@ pub(crate) struct ApplyCatalogue {
     /// [`SourceState::url_hash`].
     pub(crate) request_hashes: HashMap<SourceId, u64>,
 }
+
+/// To the supervisor: which sources have the files of the catalogue themselves? Those of lists are left out.
+#[derive(Debug, Message)]
+#[rtype(result = "Vec<Source>")]
+pub(crate) struct OwnSources;
 
 /// How many sources a new catalogue added, changed, removed and left alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -295,3 +295,62 @@ impl WriterLoop {
         self.metrics.log_head.set(self.reader.head().0.cast_signed());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use daemon::metrics::MetricsRegistry;
+    use news::{FeedUrl, Source};
+
+    use super::*;
+    use crate::queue::memory::{MemoryBudget, MemoryPart};
+
+    /// Commits that the writer makes of these visits, by what each uses of the memory budget, if all of them are queued.
+    fn commits(visits: &[Option<usize>]) -> u64 {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, reader) = store::open(folder.path(), &store::StoreOptions::default()).unwrap();
+        let metrics = IngestMetrics::register(&MetricsRegistry::new());
+        let budget = MemoryBudget::new(64 << 20, metrics.memory.clone());
+        let (jobs, queue) = mpsc::channel(QUEUE_VISITS);
+        let url = FeedUrl::try_new("https://example.org/feed").unwrap();
+        let mut answers = Vec::new();
+        for (n, bytes) in visits.iter().enumerate() {
+            let source = Arc::new(Source::new(SourceId::try_new(&format!("s{n}")).unwrap(), url.clone()));
+            let memory = bytes.map(|bytes| {
+                let share = budget.admit(true);
+                share.use_for(MemoryPart::Queue, bytes);
+                Arc::new(share)
+            });
+            let now = Timestamp::from_millis(0);
+            let (items, state, plan) = Default::default();
+            let visit = VisitRecord { source, items, state, now, plan };
+            let (reply, answer) = oneshot::channel();
+            answers.push(answer);
+            let job = Job::Visit(Box::new(RecordVisit { visit, memory }), reply);
+            assert!(jobs.try_send(job).is_ok(), "there is room in the queue");
+        }
+        drop(jobs);
+        let (head_changed, clock) = (watch::channel(Seq::NONE).0, Clock::system());
+        let writer_loop =
+            WriterLoop { writer, reader, head_changed, clock, metrics: metrics.clone(), watch: Watch::new() };
+        writer_loop.run(queue).unwrap();
+        assert!(answers.iter_mut().all(|answer| answer.try_recv().is_ok()), "each visit is answered");
+        assert!(budget.admit(true).grow_to(64 << 20).is_none(), "and its memory is free");
+        metrics.appends.get()
+    }
+
+    #[test]
+    fn a_commit_takes_no_more_than_its_bytes_of_queued_visits() {
+        const MIB: usize = 1 << 20;
+        assert_eq!(commits(&[None; 40]), 1, "control: what uses no memory is committed together");
+        assert_eq!(commits(&[Some(MIB / 4); 40]), 1, "control: 10 MiB");
+        assert_eq!(commits(&[Some(MIB); 16]), 1);
+        assert_eq!(commits(&[Some(MIB); 17]), 2);
+        assert_eq!(commits(&[Some(MIB); 40]), 3);
+        assert_eq!(
+            commits(&[Some(20 * MIB), None, Some(20 * MIB)]),
+            2,
+            "one visit may be larger than a commit"
+        );
+        assert_eq!(commits(&[None; COMMIT_VISITS_MAX + 1]), 2);
+    }
+}

@@ -41,6 +41,7 @@ use crate::{
         routes::{self, ControlState, WebSubRecipients},
         wire_log::{LogFailure, WireLog},
     },
+    lists::{FeedLists, ListBoard, ListReadRequest},
     messages::Stop,
     queue::limiter::HostLimiter,
     recorder::{Recorder, WriterLoop, WriterThread},
@@ -57,7 +58,7 @@ const NOTICES: usize = 1024;
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Mode of the wire's socket: the gateway is in our group.
 const SOCKET_MODE: u32 = 0o660;
-/// Reload requests that may wait for the one in progress.
+/// Reload requests, and orders to read lists, that may wait for the one in progress.
 const RELOADS: usize = 4;
 /// Largest JSON body of a request.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -71,6 +72,7 @@ struct DaemonParts {
     metrics: IngestMetrics,
     notices: broadcast::Sender<wire::Notice>,
     documents: FetchedDocuments,
+    lists: ListBoard,
 }
 
 /// The running actors.
@@ -88,7 +90,7 @@ struct Actors {
 pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     let DaemonContext { config, reloader, clock, logs, signals, watch: watched, self_sampler } = start;
     watch_this_loop(&watched);
-    let mut catalogue = read_catalogue(&config.ingestd.sources).await?;
+    let catalogue = read_catalogue(&config.ingestd.sources).await?;
     let (writer, reader) = open_store(&config).await?;
     let wire_socket = bind_unix(&config.socket(ControlSocket::Ingestd), SOCKET_MODE)?;
     let metrics_registry = MetricsRegistry::new();
@@ -102,27 +104,33 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
         metrics_registry,
         notices: broadcast::channel(NOTICES).0,
         documents: FetchedDocuments::default(),
+        lists: ListBoard::default(),
     };
     let failed = signals.stop.clone();
     let writer_loop = parts.writer_loop(writer, head_changed, &watched);
     let (recorder, writer_thread) = Recorder::start(writer_loop, move || failed.cancel())?;
     let diagnostics = parts.diagnostics(&config, recorder.queued());
     let (reloads, reload_requests) = mpsc::channel(RELOADS);
+    let (list_orders, list_requests) = mpsc::channel(RELOADS);
     let admin = parts.admin(&watched, reloads.clone());
     let _admin = start_admin(&config, admin, diagnostics, self_sampler, &logs)?;
     let crash_guard = open_crash_guard(&config).await?;
     let (ctx, actors) = parts.start_actors(&config, recorder.start(), crash_guard.clone())?;
     let log_failure = LogFailure::new(signals.stop.clone());
     let log = WireLog { reader: parts.reader.clone(), failure: log_failure.clone() };
-    let server = serve_wire(parts.control_state(&actors, log, head, reloads), wire_socket, watched)?;
-    let supervisor = actors.supervisor.clone().recipient();
+    let server =
+        serve_wire(parts.control_state(&actors, log, head, reloads, list_orders), wire_socket, watched)?;
+    let (supervisor, own_sources) =
+        (actors.supervisor.clone().recipient(), actors.supervisor.clone().recipient());
+    let mut lists = FeedLists::new(Rc::clone(&ctx), &config.store.path, parts.lists.clone());
+    let mut catalogue = lists.complete(catalogue, &config.ingestd.sources).await?;
     catalogue.inherit_proxy(ctx.visitor.default_proxy());
     apply_catalogue(&supervisor, catalogue, &ctx.credentials, &parts.reader).await?;
     notify_ready(&config, &parts.reader);
     let DaemonParts { reader, registry, .. } = parts;
     let reloader = reloader.for_sections(settings::SECTIONS);
-    let control_loop = ControlLoop { reloader, logs, ctx, reader, supervisor, registry };
-    control_loop.run(signals, reload_requests).await;
+    let control_loop = ControlLoop { reloader, logs, ctx, reader, supervisor, own_sources, lists, registry };
+    control_loop.run(signals, reload_requests, list_requests).await;
     stop(&config, actors, writer_thread, server).await?;
     tokio::task::spawn_blocking(move || crash_guard.clear()).await.ok();
     log_failure.reason().map_or(Ok(()), |reason| Err(IngestError::Damaged(reason.to_owned())))
@@ -223,6 +231,7 @@ impl DaemonParts {
         log: WireLog,
         head: watch::Receiver<Seq>,
         reloads: mpsc::Sender<ReloadOrder>,
+        list_orders: mpsc::Sender<ListReadRequest>,
     ) -> ControlState {
         let publisher = wire::Publisher {
             log: Arc::new(log.clone()),
@@ -235,6 +244,8 @@ impl DaemonParts {
             publisher,
             log,
             registry: self.registry.clone(),
+            lists: self.lists.clone(),
+            list_orders,
             visits: actors.supervisor.clone().recipient(),
             pauses: actors.supervisor.clone().recipient(),
             reloads,

@@ -40,6 +40,14 @@ pub(crate) fn store_options(config: &Config) -> store::StoreOptions {
             bytes: config.store.retention_bytes,
         },
         new_bytes_max: config.fetch.new_bytes_max,
+        share: store::SourceShare {
+            percent: config.store.source_share_percent,
+            ring: store::EventTotals {
+                events: config.gateway.ring_events as u64,
+                bytes: config.gateway.ring_bytes,
+            },
+            ..store::SourceShare::default()
+        },
     }
 }
 

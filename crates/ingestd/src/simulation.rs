@@ -217,7 +217,7 @@ impl SimulatedDaemon {
         }
         self.supervisor
             .send(ApplyCatalogue {
-                catalogue: Catalogue { sources },
+                catalogue: Catalogue { sources, ..Catalogue::default() },
                 stored_states,
                 request_hashes: HashMap::new(),
             })

@@ -19,13 +19,15 @@
 //! The keys about requests (`body_bytes_max`, `headers`, `basic_file`, …) are read in `request`. A list may have parts in
 //! other files, which `include` names: see `parts`.
 
+mod lists;
 mod parts;
 mod request;
 
+pub use lists::{FeedList, ListOrigin, ListStatus};
 pub use parts::{CatalogueFiles, IncludePattern};
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt::Write as _,
     io,
     ops::{Range, RangeInclusive},
@@ -65,6 +67,8 @@ const TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::fro
 pub struct Catalogue {
     /// No two have the same id.
     pub sources: Vec<Source>,
+    /// Lists of feeds, whose feeds are sources as well once they were read. No two have the same id.
+    pub lists: Vec<FeedList>,
 }
 
 impl Catalogue {
@@ -128,7 +132,12 @@ impl Catalogue {
 /// All sources, in the order of the files.
 impl FromIterator<Catalogue> for Catalogue {
     fn from_iter<I: IntoIterator<Item = Self>>(files: I) -> Self {
-        Self { sources: files.into_iter().flat_map(|file| file.sources).collect() }
+        let mut all = Self::default();
+        for file in files {
+            all.sources.extend(file.sources);
+            all.lists.extend(file.lists);
+        }
+        all
     }
 }
 
@@ -147,7 +156,11 @@ struct CatalogueReader<'a> {
     complaints: Complaints,
     /// The ids of all files so far.
     ids: &'a mut HashMap<SourceId, IdPlace>,
+    /// The ids of the lists of all files so far.
+    list_ids: &'a mut HashSet<SourceId>,
     includes: Vec<IncludePattern>,
+    /// The kind of table that is read: `source` or `list`.
+    table: &'static str,
 }
 
 impl CatalogueReader<'_> {
@@ -163,13 +176,13 @@ impl CatalogueReader<'_> {
         self.complaints.push(complaint);
     }
 
-    /// About the value of a key of a source.
+    /// About the value of a key of a source or list.
     fn refuse(&mut self, value: &Spanned<DeValue<'_>>, name: &str, message: impl Into<String>) {
-        self.complain(value.span(), &format!("source.{name}"), message);
+        self.complain(value.span(), &format!("{}.{name}", self.table), message);
     }
 
-    fn document(&mut self, document: &DeTable<'_>) -> Vec<Source> {
-        let mut sources = Vec::new();
+    fn document(&mut self, document: &DeTable<'_>) -> Catalogue {
+        let Catalogue { mut sources, mut lists } = Catalogue::default();
         for (key, value) in document {
             match (key.get_ref().as_ref(), value.get_ref()) {
                 ("source", DeValue::Array(list)) => {
@@ -184,20 +197,22 @@ impl CatalogueReader<'_> {
                 ("source", _) => {
                     self.complain(key.span(), "source", "write [[source]], with two brackets");
                 }
+                ("list", _) => lists.extend(self.lists(key, value)),
                 ("include", _) => self.include(key, value),
                 (other, _) => {
                     let has = if self.is_main() {
-                        "`include` and [[source]] tables"
+                        "`include`, [[source]] and [[list]] tables"
                     } else {
-                        "[[source]] tables only"
+                        "[[source]] and [[list]] tables only"
                     };
-                    let known: &[&str] = if self.is_main() { &["source", "include"] } else { &["source"] };
+                    let known: &[&str] = &["source", "list", "include"];
+                    let known = if self.is_main() { known } else { &known[..2] };
                     let hint = suggestion(other, known.iter().copied());
                     self.complain(key.span(), other, format!("unknown key; this file has {has}{hint}"));
                 }
             }
         }
-        sources
+        Catalogue { sources, lists }
     }
 
     /// One `[[source]]`; `None` after a complaint about it.

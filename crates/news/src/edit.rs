@@ -15,7 +15,8 @@ impl Catalogue {
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
-        write!(text, "{}", Self { sources }.to_toml()).expect("writing to a String never fails");
+        write!(text, "{}", Self { sources, ..Self::default() }.to_toml())
+            .expect("writing to a String never fails");
         text
     }
 

@@ -27,7 +27,7 @@ mod websub;
 
 pub use access::{Access, CredentialFile};
 pub use attempt::Attempt;
-pub use catalogue::{Catalogue, CatalogueFiles, IncludePattern};
+pub use catalogue::{Catalogue, CatalogueFiles, FeedList, IncludePattern, ListOrigin, ListStatus};
 pub use cursor::{BadCursor, BadEpoch, Cursor, Epoch, Seq};
 pub use event::{Event, EventKind};
 pub use failure::FailureClass;
@@ -37,11 +37,11 @@ pub use proxy::{BadProxyUrl, ProxyChoice, ProxyUrl};
 pub use redirects::{AdoptedRedirect, ObservedRedirect, RedirectState, StoredUrl};
 pub use rhythm::NewsRhythm;
 pub use silences::{Quiet, Silences};
-pub use source::{BadFeedUrl, BadSourceId, FeedUrl, Source, SourceId};
+pub use source::{BadFeedUrl, BadSourceId, FeedUrl, ListMark, Source, SourceId};
 pub use text::Escaped;
 pub use time::{BadTimestamp, Timestamp};
 pub use visit::{
-    FeedRhythm, Flooding, FloodingState, FormerAddress, Pause, SourceInFull, SourceNotice, SourceState,
-    SourceStatus, SourceTotals, VisitReport, VisitStatus,
+    FeedRhythm, Flooding, FloodingBound, FloodingState, FormerAddress, Pause, SourceInFull, SourceNotice,
+    SourceState, SourceStatus, SourceTotals, VisitReport, VisitStatus,
 };
 pub use websub::{HubSubscription, PushState, PushStatus, SecretText, WebSubState};

@@ -1,6 +1,6 @@
 //! A source: a feed as it is configured in the catalogue.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -166,6 +166,18 @@ pub struct Source {
     pub access: Access,
     /// Whether it is visited.
     pub enabled: bool,
+    /// The list that it comes from; `None`: it is written in the catalogue itself.
+    pub list: Option<Arc<ListMark>>,
+}
+
+/// The list that a source comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListMark {
+    /// The id of the list.
+    pub id: SourceId,
+    /// Whether the addresses in it count as configured ones, for `fetch.allow`: it is a file of the operator, or was read
+    /// from a server in these networks.
+    pub is_trusted: bool,
 }
 
 impl Source {
@@ -191,7 +203,14 @@ impl Source {
             new_bytes_max: None,
             access: Access::default(),
             enabled: true,
+            list: None,
         }
+    }
+
+    /// Whether its address comes from a list of other people, so that it does not count as configured.
+    #[must_use]
+    pub fn has_foreign_address(&self) -> bool {
+        self.list.as_ref().is_some_and(|list| !list.is_trusted)
     }
 
     /// Hash of what is requested: the address and the request settings, but not what is in their files. What is known about

@@ -260,9 +260,12 @@ impl SourceState {
         is_failing(self.failures, self.last_status, self.flooding.is_some())
     }
 
-    /// Whether it was quiet when it answered last, whatever has happened since.
+    /// Whether it was quiet when it answered last, whatever has happened since. While items wait, it has something new.
     #[must_use]
     pub fn quiet(&self) -> Option<Quiet> {
+        if self.flooding.is_some() {
+            return None;
+        }
         self.silences.quiet(self.last_news?, self.last_success?)
     }
 
@@ -295,6 +298,38 @@ pub struct Flooding {
     pub waiting_items: u32,
     /// Their size in bytes, as they would be stored.
     pub waiting_bytes: u64,
+    /// What they wait for.
+    #[serde(default)]
+    pub bound: FloodingBound,
+    /// Items that waited and were lost, because the feed no longer has them.
+    #[serde(default)]
+    pub lost_items: u32,
+}
+
+/// What keeps a visit from recording all that is new.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FloodingBound {
+    /// One visit has recorded as much as it may (`fetch.new_bytes_max`).
+    #[default]
+    Visit,
+    /// The log is full, the source has its share of it (`store.source_share_percent`), and the next event to go is of another
+    /// source.
+    Retention,
+    /// The same of what the gateways have in memory (`gateway.ring_events`, `gateway.ring_bytes`).
+    Ring,
+}
+
+impl FloodingBound {
+    /// The word for it in JSON and in the log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Visit => "visit",
+            Self::Retention => "retention",
+            Self::Ring => "ring",
+        }
+    }
 }
 
 /// [`Flooding`], and what it costs the server.
@@ -409,6 +444,9 @@ pub struct SourceStatus {
     /// Since when nothing was new, if that is much longer than usual although it answers.
     #[serde(default)]
     pub quiet: Option<Quiet>,
+    /// The id of the list that it comes from; `None` if it is written in the catalogue itself.
+    #[serde(default)]
+    pub list: Option<SourceId>,
     /// Its last visits, the newest last; shown by [`SourceInFull`], not in lists.
     #[serde(default, with = "rows", skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,

@@ -162,8 +162,13 @@ fn describe(catalogue: &Catalogue) -> String {
     let countries = distinct(sources.iter().filter_map(|s| s.country.as_deref()).collect());
     let languages = distinct(sources.iter().filter_map(|s| s.language.as_deref()).collect());
     let categories = distinct(sources.iter().map(|s| s.category.as_str()).collect());
+    let lists = match catalogue.lists.len() {
+        0 => String::new(),
+        1 => " and those of 1 list of feeds".to_owned(),
+        more => format!(" and those of {more} lists of feeds"),
+    };
     format!(
-        "{} sources ({enabled} enabled), {countries} countries, {languages} languages, {categories} categories",
+        "{} sources ({enabled} enabled){lists}, {countries} countries, {languages} languages, {categories} categories",
         sources.len()
     )
 }

@@ -206,6 +206,20 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "newswire sources lists",
+        &[
+            (
+                "newswire sources lists",
+                "List the lists of feeds, when each was read, and what keeps it from being taken",
+            ),
+            ("newswire sources lists planet --read", "Read a list now"),
+            (
+                "newswire sources lists planet --take",
+                "Read it now, and take it although most of its feeds are gone",
+            ),
+        ],
+    ),
+    (
         "newswire sources export",
         &[
             ("newswire sources export", "Print the list as OPML"),

@@ -8,6 +8,7 @@ mod export;
 mod file;
 mod handover;
 mod import;
+mod lists;
 mod options;
 mod orders;
 mod refresh;
@@ -54,6 +55,8 @@ enum SourcesCommand {
     Remove(remove::RemoveArgs),
     /// Add the feeds of an OPML file to the list, except those that it contains already
     Import(import::ImportArgs),
+    /// List the lists of feeds that the daemon reads by itself ([[list]]), or have it read some now
+    Lists(lists::ListsArgs),
     /// Write the list as OPML, from which `import` restores it
     Export(export::ExportArgs),
 }
@@ -86,6 +89,7 @@ pub(crate) async fn run(arguments: SourcesArgs) -> anyhow::Result<Exit> {
         SourcesCommand::Resume(order) => orders::resume(&context, order).await,
         SourcesCommand::Add(arguments) => add::run(&context, *arguments).await,
         SourcesCommand::Remove(arguments) => remove::run(&context, arguments).await,
+        SourcesCommand::Lists(arguments) => lists::run(&context, arguments).await,
         SourcesCommand::Import(arguments) => import::run(&context, arguments).await,
         SourcesCommand::Export(arguments) => export::run(&context, arguments).await,
     }

@@ -8,6 +8,7 @@
 
 mod credentials;
 mod list;
+pub mod lists;
 pub mod opml;
 
 pub use credentials::CredentialFiles;

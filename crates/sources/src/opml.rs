@@ -113,8 +113,12 @@ impl KnownFeeds {
     /// Those of a catalogue.
     #[must_use]
     pub fn new(catalogue: &Catalogue) -> Self {
-        let feeds = catalogue.sources.iter().map(|s| (canonical(&s.url), s.id.clone())).collect();
-        let ids = catalogue.sources.iter().map(|s| s.id.clone()).collect();
+        Self::of(&catalogue.sources)
+    }
+
+    pub(crate) fn of(sources: &[Source]) -> Self {
+        let feeds = sources.iter().map(|s| (canonical(&s.url), s.id.clone())).collect();
+        let ids = sources.iter().map(|s| s.id.clone()).collect();
         Self { feeds, ids, next: HashMap::new() }
     }
 
@@ -130,7 +134,7 @@ impl KnownFeeds {
         self.ids.contains(id)
     }
 
-    fn insert(&mut self, source: &Source) {
+    pub(crate) fn insert(&mut self, source: &Source) {
         self.feeds.insert(canonical(&source.url), source.id.clone());
         self.ids.insert(source.id.clone());
     }
@@ -211,7 +215,8 @@ pub fn language(text: &str) -> Option<String> {
 /// The first complaint of the catalogue about a source.
 #[must_use]
 pub fn complaint(source: &Source) -> Option<String> {
-    let read = Catalogue::parse(&Catalogue { sources: vec![source.clone()] }.to_toml());
+    let read =
+        Catalogue::parse(&Catalogue { sources: vec![source.clone()], ..Catalogue::default() }.to_toml());
     read.err().map(first)
 }
 
@@ -290,7 +295,9 @@ impl Planner<'_> {
         }
         let read = self.source(outline, url, name.clone()).and_then(|(source, paused)| {
             let more = if self.has_requests { more_keys(attributes, &self.prefix)? } else { String::new() };
-            let read = Catalogue::parse(&(Catalogue { sources: vec![source] }.to_toml() + &more));
+            let read = Catalogue::parse(
+                &(Catalogue { sources: vec![source], ..Catalogue::default() }.to_toml() + &more),
+            );
             let source = read.map(|read| read.sources.into_iter().next()).map_err(first)?;
             Ok((source.ok_or("it is no source")?, paused))
         });
@@ -427,7 +434,7 @@ pub fn write(
 
 /// The keys without a form of their own, as the list of sources would have them, and their values.
 fn other_keys(source: &Source) -> Vec<(String, String)> {
-    let text = Catalogue { sources: vec![source.clone()] }.to_toml();
+    let text = Catalogue { sources: vec![source.clone()], ..Catalogue::default() }.to_toml();
     let document = text.parse::<toml::Table>().unwrap_or_default();
     let table = document.get("source").and_then(|list| list.get(0)).and_then(toml::Value::as_table);
     let others = table.into_iter().flatten().filter(|(key, _)| !OWN_FORM.contains(&key.as_str()));
@@ -551,7 +558,10 @@ mod tests {
     }
 
     fn added(plan: ImportPlan) -> Catalogue {
-        Catalogue { sources: plan.added.into_iter().map(|added| added.source).collect() }
+        Catalogue {
+            sources: plan.added.into_iter().map(|added| added.source).collect(),
+            ..Catalogue::default()
+        }
     }
 
     #[test]
@@ -764,7 +774,8 @@ mod tests {
                     (source.country, source.language, source.enabled) = (country, language, enabled);
                     source.ignores_freshness = ignores_freshness;
                     (source.every, source.timeout, source.timeout_first_byte) = (every, timeout, first_byte);
-                    let text = Catalogue { sources: vec![source.clone()] }.to_toml() + &more;
+                    let text =
+                        Catalogue { sources: vec![source.clone()], ..Catalogue::default() }.to_toml() + &more;
                     match complaint(&source) {
                         None => Catalogue::parse(&text).unwrap().sources.remove(0),
                         Some(_) => source,
@@ -804,7 +815,7 @@ mod tests {
             }
             let mut feeds = HashSet::new();
             sources.retain(|source| feeds.insert(canonical(&source.url)));
-            let catalogue = Catalogue { sources };
+            let catalogue = Catalogue { sources, ..Catalogue::default() };
             let (text, _) = write(&catalogue, &HashMap::new(), true);
             let plan = import(&text, &Catalogue::default());
             prop_assert!(plan.refused.is_empty(), "{:?}", plan.refused);

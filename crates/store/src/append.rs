@@ -10,17 +10,19 @@
 use std::{collections::HashMap, fs::File, io, sync::Arc};
 
 use news::{
-    Cursor, Event, EventKind, Flooding, FloodingState, Item, Pause, Seq, Source, SourceId, SourceState,
-    Timestamp, VisitStatus, WebSubState,
+    Cursor, Event, EventKind, Flooding, FloodingBound, FloodingState, Item, Pause, Seq, Source, SourceId,
+    SourceState, Timestamp, VisitStatus, WebSubState,
 };
 
-use seen::{Classified, ItemStatus, SeenSet};
+use seen::{Classification, ItemStatus, SeenSet};
 
 use crate::{
     Retention, StoreOptions,
     open::Lock,
     read::{LogReadError, SharedLog},
     record::{self, Damage},
+    share::{NewEvent, RemovedEvents, Shares},
+    waiting::WaitingItems,
 };
 
 /// The result of one visit, to be appended to the log.
@@ -82,6 +84,10 @@ pub struct AppendedVisit {
     pub deferred: u32,
     /// Their size in bytes, as they would be stored.
     pub deferred_bytes: u64,
+    /// What they wait for.
+    pub bound: Option<FloodingBound>,
+    /// Items that waited and are no longer in the document: they are never recorded.
+    pub lost: u32,
     /// The first event.
     pub first: Option<Seq>,
     /// The last event.
@@ -148,6 +154,8 @@ pub struct LogWriter {
     live_bytes: u64,
     retention: Retention,
     new_bytes_max: u64,
+    shares: Shares,
+    share_percent: u64,
     on_step: Option<Box<dyn FnMut(CrashPoint) + Send>>,
 }
 
@@ -164,8 +172,18 @@ impl std::fmt::Debug for LogWriter {
 struct Commit {
     batch: sled::Batch,
     seen: HashMap<SourceId, SeenSet>,
+    waiting: HashMap<SourceId, WaitingItems>,
     head: Seq,
     live_bytes: u64,
+}
+
+/// A visit that has read a document.
+struct DocumentVisit<'a> {
+    source: &'a Source,
+    now: Timestamp,
+    unchanged_visits: u32,
+    /// What waited before it.
+    waited: &'a WaitingItems,
 }
 
 impl LogWriter {
@@ -177,10 +195,20 @@ impl LogWriter {
         file: File,
         lock: Lock,
         live_bytes: u64,
+        shares: Shares,
         options: &StoreOptions,
     ) -> Self {
-        let (retention, new_bytes_max) = (options.retention, options.new_bytes_max);
-        Self { shared, file, _lock: lock, live_bytes, retention, new_bytes_max, on_step: None }
+        Self {
+            shared,
+            file,
+            _lock: lock,
+            live_bytes,
+            retention: options.retention,
+            new_bytes_max: options.new_bytes_max,
+            shares,
+            share_percent: options.share.percent,
+            on_step: None,
+        }
     }
 
     /// Calls `on_step` at each [`CrashPoint`] of every append: crash tests kill the process there.
@@ -198,6 +226,7 @@ impl LogWriter {
         let mut commit = Commit {
             batch: sled::Batch::default(),
             seen: HashMap::new(),
+            waiting: HashMap::new(),
             head: self.shared.head(),
             live_bytes: self.live_bytes,
         };
@@ -208,6 +237,7 @@ impl LogWriter {
         }
         if commit.head > before {
             commit.batch.insert(record::LIVE_BYTES, record::seal(&[&commit.live_bytes.to_le_bytes()]));
+            self.shares.finish(&mut commit.batch, self.shared.oldest(), commit.head);
         }
         self.step(CrashPoint::Built);
         self.shared.db.apply_batch(commit.batch)?;
@@ -228,15 +258,27 @@ impl LogWriter {
         }
     }
 
-    fn add(&self, commit: &mut Commit, visit: VisitRecord) -> Result<AppendedVisit, AppendError> {
+    fn add(&mut self, commit: &mut Commit, visit: VisitRecord) -> Result<AppendedVisit, AppendError> {
         let VisitRecord { source, items, mut state, now, plan } = visit;
         let mut result = AppendedVisit::default();
         let is_document =
             !items.is_empty() || matches!(state.last_status, Some(VisitStatus::New | VisitStatus::Partial));
         let was_flooding = state.flooding.is_some();
-        if !items.is_empty() {
-            let unchanged_visits = std::mem::take(&mut state.unchanged_visits);
-            self.add_items(commit, &source, items, unchanged_visits, now, &mut result)?;
+        if is_document {
+            let unchanged_visits =
+                if items.is_empty() { 0 } else { std::mem::take(&mut state.unchanged_visits) };
+            let waited =
+                if was_flooding { self.waiting_items(commit, &source.id)? } else { WaitingItems::default() };
+            let visit = DocumentVisit { source: &source, now, unchanged_visits, waited: &waited };
+            let waits = self.add_items(commit, &visit, items, &mut result)?;
+            if state.last_status == Some(VisitStatus::Partial) {
+                // What waited may be in the rest of the document.
+                result.lost = 0;
+            }
+            if waits != waited {
+                waits.write(&mut commit.batch, &source.id);
+                commit.waiting.insert(source.id.clone(), waits);
+            }
         } else if state.last_status == Some(VisitStatus::Unchanged) {
             state.unchanged_visits = state.unchanged_visits.saturating_add(1);
         }
@@ -299,56 +341,104 @@ impl LogWriter {
             return;
         }
         let (items, bytes) = (result.deferred, result.deferred_bytes);
+        let bound = result.bound.unwrap_or_default();
         let was_full = before.is_some() && state.asked_in_full == Some(now);
         let full_visits = before.as_ref().map_or(0, |before| before.full_visits);
-        let since = before.map_or(now, |before| before.flooding.since);
-        state.flooding = Some(Box::new(FloodingState {
-            flooding: Flooding { since, waiting_items: items, waiting_bytes: bytes },
-            full_visits: full_visits.saturating_add(u8::from(was_full)),
-        }));
+        let since = before.as_ref().map_or(now, |before| before.flooding.since);
+        let lost_before = before.map_or(0, |before| before.flooding.lost_items);
+        let lost_items = lost_before.saturating_add(result.lost);
+        let flooding = Flooding { since, waiting_items: items, waiting_bytes: bytes, bound, lost_items };
+        let full_visits = full_visits.saturating_add(u8::from(was_full));
+        state.flooding = Some(Box::new(FloodingState { flooding, full_visits }));
         state.body_hash = None;
-        let max = self.new_bytes_max(source);
-        state.warnings.push(format!(
-            "flooding: {items} items of {bytes} bytes wait for later visits; one visit records at most {max} bytes \
-             (fetch.new_bytes_max)"
-        ));
+        let lost = match lost_items {
+            0 => String::new(),
+            lost => format!("; {lost} that waited have left the feed and are lost"),
+        };
+        let why = self.why_waits(bound, source);
+        state
+            .warnings
+            .push(format!("flooding: {items} items of {bytes} bytes wait for later visits; {why}{lost}"));
+    }
+
+    fn why_waits(&self, bound: FloodingBound, source: &Source) -> String {
+        let share = |of: &str| {
+            let percent = self.share_percent;
+            format!(
+                "the source has its share of {of} ({percent} %, store.source_share_percent), and would displace items of \
+                 others"
+            )
+        };
+        match bound {
+            FloodingBound::Visit => {
+                let max = self.new_bytes_max(source);
+                format!("one visit records at most {max} bytes (fetch.new_bytes_max)")
+            }
+            FloodingBound::Retention => share("the log (store.retention_events, store.retention_bytes)"),
+            FloodingBound::Ring => {
+                share("what the gateways keep in memory (gateway.ring_events, gateway.ring_bytes)")
+            }
+        }
     }
 
     fn new_bytes_max(&self, source: &Source) -> u64 {
         source.new_bytes_max.unwrap_or(self.new_bytes_max)
     }
 
-    fn add_items(
+    fn waiting_items(&self, commit: &Commit, source: &SourceId) -> Result<WaitingItems, LogReadError> {
+        match commit.waiting.get(source) {
+            Some(waiting) => Ok(waiting.clone()),
+            None => WaitingItems::read(&self.shared.db, source),
+        }
+    }
+
+    fn classify(
         &self,
         commit: &mut Commit,
-        source: &Source,
-        items: Vec<Item>,
-        unchanged_visits: u32,
-        now: Timestamp,
+        visit: &DocumentVisit<'_>,
+        items: &[Item],
         result: &mut AppendedVisit,
-    ) -> Result<(), AppendError> {
-        let seen = match commit.seen.entry(source.id.clone()) {
+    ) -> Result<Classification, LogReadError> {
+        let source = &visit.source.id;
+        let seen = match commit.seen.entry(source.clone()) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(self.load_seen(&source.id)?),
+            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(self.load_seen(source)?),
         };
-        seen.pass_unchanged(unchanged_visits);
-        let classification = seen.classify(&items, now);
+        seen.pass_unchanged(visit.unchanged_visits);
+        let classification = seen.classify(items, visit.now);
         let count = |status| u32::try_from(classification.count(status)).unwrap_or(u32::MAX);
         result.flapping = classification.flapping;
         result.waiting = classification.waiting;
         result.held = count(ItemStatus::Held);
         result.absorbed = count(ItemStatus::Absorbed);
+        result.lost = visit.waited.missing_from(classification.items.iter().map(|item| item.key.as_str()));
+        Ok(classification)
+    }
+
+    /// Adds what is new of a document. Returns what waits.
+    fn add_items(
+        &mut self,
+        commit: &mut Commit,
+        visit: &DocumentVisit<'_>,
+        items: Vec<Item>,
+        result: &mut AppendedVisit,
+    ) -> Result<WaitingItems, AppendError> {
+        let mut waits = WaitingItems::default();
+        if items.is_empty() {
+            result.lost = visit.waited.missing_from(std::iter::empty());
+            return Ok(waits);
+        }
+        let &DocumentVisit { source, now, .. } = visit;
+        let classification = self.classify(commit, visit, &items, result)?;
         if !classification.changed {
-            return Ok(());
+            return Ok(waits);
         }
         let max = self.new_bytes_max(source);
         let mut bytes = 0_u64;
         let mut deferred_from = None;
-        for (n, (mut item, Classified { status, key, .. })) in
-            items.into_iter().zip(&classification.items).enumerate()
-        {
-            item.key.clone_from(key);
-            let (kind, first_seen) = match *status {
+        for (n, (mut item, classified)) in items.into_iter().zip(&classification.items).enumerate() {
+            item.key.clone_from(&classified.key);
+            let (kind, first_seen) = match classified.status {
                 ItemStatus::Known | ItemStatus::Held | ItemStatus::Absorbed => continue,
                 ItemStatus::New => (EventKind::Item, now),
                 ItemStatus::Changed { first_seen } => (EventKind::Update, first_seen),
@@ -358,12 +448,21 @@ impl LogWriter {
             let event = Event::new(id, kind, source, first_seen, item);
             let value = record::seal_event(kind, now, &event.to_json());
             let size = value.len() as u64;
-            // One event always fits, or it would wait for ever; after the first that does not fit the others wait, too, so
-            // that the order stays.
-            if deferred_from.is_some() || (bytes > 0 && bytes + size > max) {
+            let new_event = NewEvent { source: &source.id, bytes: size, now };
+            // After the first item that does not fit the others wait, too, so that the order stays. One always fits into a
+            // visit, or it would wait for ever.
+            if deferred_from.is_none() {
+                result.bound = if bytes > 0 && bytes + size > max {
+                    Some(FloodingBound::Visit)
+                } else {
+                    self.shares.bound_met(&self.shared, commit.head, commit.live_bytes, new_event)?
+                };
+            }
+            if result.bound.is_some() {
                 deferred_from.get_or_insert(n);
                 result.deferred += 1;
                 result.deferred_bytes += size;
+                waits.add(&classified.key);
                 continue;
             }
             match kind {
@@ -374,14 +473,16 @@ impl LogWriter {
             commit.live_bytes += size;
             commit.batch.insert(&record::event_key(seq), value);
             commit.head = seq;
+            self.shares.add(&self.shared, new_event)?;
             result.first.get_or_insert(seq);
             result.last = Some(seq);
         }
+        let seen = commit.seen.entry(source.id.clone()).or_default();
         if let Some(from) = deferred_from {
             seen.defer(&classification, from);
         }
         commit.batch.insert(record::seen_key(&source.id), record::seal_seen(seen));
-        Ok(())
+        Ok(waits)
     }
 
     /// Sets or ends the pause of sources; the rest of their state is unchanged. Blocks until it is on disk.
@@ -458,11 +559,12 @@ impl LogWriter {
         let mut batch = sled::Batch::default();
         let mut live_bytes = self.live_bytes;
         let mut first_kept = oldest;
+        let mut gone = RemovedEvents::default();
         for entry in self.shared.db.range(record::event_key(oldest)..record::event_key(head)) {
             let (key, value) = entry?;
             let damaged = |damage| LogReadError::Damaged { what: format!("event {first_kept}"), damage };
             let seq = record::seq_of(&key).ok_or_else(|| damaged(Damage::Content))?;
-            let (_, recorded, _) = record::unseal_event(&value).map_err(damaged)?;
+            let (_, recorded, json) = record::unseal_event(&value).map_err(damaged)?;
             let kept = head.0 - seq.0 + 1;
             let within = kept <= self.retention.events
                 && live_bytes <= self.retention.bytes
@@ -470,13 +572,16 @@ impl LogWriter {
             if within || first_kept.0 - oldest.0 >= Self::REMOVED_MAX as u64 {
                 break;
             }
-            live_bytes -= (value.len() as u64).min(live_bytes);
+            let bytes = value.len() as u64;
+            live_bytes -= bytes.min(live_bytes);
+            gone.add(json, bytes, self.shares.counts(seq)).map_err(damaged)?;
             batch.remove(key);
             first_kept = seq.next();
         }
         let removed = first_kept.0 - oldest.0;
         if removed > 0 {
             batch.insert(record::LIVE_BYTES, record::seal(&[&live_bytes.to_le_bytes()]));
+            self.shares.remove(&self.shared, &mut batch, gone, first_kept)?;
             // Announced first, then removed: a reader in between finds more than announced, never less.
             self.shared.set_oldest(first_kept);
             self.shared.db.apply_batch(batch)?;

@@ -13,9 +13,12 @@ mod append;
 mod open;
 mod read;
 mod record;
+mod share;
+mod waiting;
 
 pub use append::{
     AppendError, AppendedVisit, CrashPoint, LogWriter, NewsPlan, Retained, SoonerVisit, VisitRecord,
 };
 pub use open::{Retention, StoreOpenError, StoreOptions, open};
 pub use read::{EventPage, LogReadError, LogReader, StoredEvent};
+pub use share::{EventTotals, SourceShare};

@@ -15,9 +15,10 @@ use std::{
 use news::{Epoch, Seq};
 
 use crate::{
-    LogReader, LogWriter,
-    read::SharedLog,
+    EventTotals, LogReader, LogWriter, SourceShare,
+    read::{LogReadError, SharedLog},
     record::{self, Damage},
+    share::Shares,
 };
 
 /// Options of the store.
@@ -30,6 +31,8 @@ pub struct StoreOptions {
     /// Maximum size of the events that one visit records, in bytes as stored; the rest waits for the next visits.
     /// [`news::Source::new_bytes_max`] overrides it.
     pub new_bytes_max: u64,
+    /// How much one source may take from the others.
+    pub share: SourceShare,
 }
 
 /// How much of the log is kept; the oldest events are deleted first.
@@ -50,7 +53,12 @@ impl Default for StoreOptions {
             events: 1_000_000,
             bytes: 4 * 1024 * 1024 * 1024,
         };
-        Self { cache_bytes: 32 * 1024 * 1024, retention, new_bytes_max: 8 * 1024 * 1024 }
+        Self {
+            cache_bytes: 32 * 1024 * 1024,
+            retention,
+            new_bytes_max: 8 * 1024 * 1024,
+            share: SourceShare::default(),
+        }
     }
 }
 
@@ -143,12 +151,18 @@ pub fn open(path: &Path, options: &StoreOptions) -> Result<(LogWriter, LogReader
     let epoch = find_epoch(&db).map_err(|error| refused("epoch", error))?;
     let (oldest, head) = find_bounds(&db).map_err(|e| damaged(e.to_string()))?;
     let live_bytes = find_live_bytes(&db).map_err(|error| refused("byte count", error))?;
-    // Recovered data may be in the page cache only: it must be on disk before it is visible.
-    db.flush().map_err(|e| damaged(e.to_string()))?;
-    file.sync_data().map_err(io)?;
     let shared = Arc::new(SharedLog::new(db, epoch, oldest, head));
+    let Retention { age, events, bytes } = options.retention;
+    let shares = Shares::open(&shared, options.share, EventTotals { events, bytes }, age);
+    let shares = shares.map_err(|error| match error {
+        LogReadError::Damaged { what, damage } => refused(&what, FindError::Damage(damage)),
+        LogReadError::Sled(error) => damaged(error.to_string()),
+    })?;
+    // Recovered data may be in the page cache only: it must be on disk before it is visible.
+    shared.db.flush().map_err(|e| damaged(e.to_string()))?;
+    file.sync_data().map_err(io)?;
     let reader = LogReader::new(Arc::clone(&shared));
-    Ok((LogWriter::new(shared, file, lock, live_bytes, options), reader))
+    Ok((LogWriter::new(shared, file, lock, live_bytes, shares, options), reader))
 }
 
 fn lock(path: &Path) -> Result<Lock, StoreOpenError> {

@@ -2,10 +2,13 @@
 //!
 //! ```text
 //! key                      value
+//! c <source id>            version 1 | crc32 of the rest, 4 LE | its events, 8 LE | their bytes, 8 LE
 //! e <seq, 8 bytes BE>      version 1 | crc32 of the rest, 4 LE | kind 1 | recorded ms, 8 LE | the event's JSON
 //! k <source id>            version 1 to 3 | crc32 of the rest, 4 LE | the seen set in that layout (crate seen)
-//! m <name>                 version 1 | crc32 of the rest, 4 LE | epoch (text) or live bytes (8 LE)
+//! m <name>                 version 1 | crc32 of the rest, 4 LE | epoch (text), live bytes (8 LE) or what is counted in c
+//!                          (first event, oldest and head at that time, 8 LE each)
 //! s <source id>            version 1 | crc32 of the rest, 4 LE | SourceState as JSON
+//! w <source id>            version 1 | crc32 of the rest, 4 LE | hashes of the keys of what waits, 8 LE each
 //! ```
 //!
 //! sled checks its pages; the checksum here also detects a valid page that is not the one that was written.
@@ -21,6 +24,7 @@ const EVENT_HEADER: usize = 9;
 
 pub(crate) const EPOCH: &[u8] = b"mepoch";
 pub(crate) const LIVE_BYTES: &[u8] = b"mlive_bytes";
+pub(crate) const COUNTED: &[u8] = b"mcounted";
 
 /// A value that is not what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +61,25 @@ pub(crate) fn state_key(source: &SourceId) -> Vec<u8> {
 
 pub(crate) fn seen_key(source: &SourceId) -> Vec<u8> {
     [b"k", source.as_str().as_bytes()].concat()
+}
+
+pub(crate) fn totals_key(source: &str) -> Vec<u8> {
+    [b"c", source.as_bytes()].concat()
+}
+
+pub(crate) fn waiting_key(source: &SourceId) -> Vec<u8> {
+    [b"w", source.as_str().as_bytes()].concat()
+}
+
+/// Seals numbers, each as 8 bytes LE.
+pub(crate) fn seal_numbers<const N: usize>(numbers: [u64; N]) -> Vec<u8> {
+    seal(&[numbers.map(u64::to_le_bytes).as_flattened()])
+}
+
+pub(crate) fn unseal_numbers<const N: usize>(value: &[u8]) -> Result<[u64; N], Damage> {
+    let (numbers, []) = unseal(value)?.as_chunks() else { return Err(Damage::Cut) };
+    let numbers: [[u8; 8]; N] = numbers.try_into().map_err(|_| Damage::Cut)?;
+    Ok(numbers.map(u64::from_le_bytes))
 }
 
 /// Prepends version and checksum.

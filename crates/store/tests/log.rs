@@ -1,50 +1,19 @@
 //! The promises of the log: no holes, no reuse, order, no duplicates, and retention that is reported.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/visits.rs"]
+mod visits;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
-use news::{
-    Event, EventKind, FeedUrl, Item, ItemEvidence, Pause, Seq, Source, SourceId, SourceState, Timestamp,
-    VisitStatus,
-};
+use news::{Event, EventKind, Pause, Seq, SourceId, SourceState, Timestamp, VisitStatus};
 use proptest::prelude::*;
 use store::{LogReader, LogWriter, NewsPlan, Retention, SoonerVisit, StoreOptions, VisitRecord};
 
-fn source(id: &str) -> Arc<Source> {
-    let url = FeedUrl::try_new("https://example.org/feed").unwrap();
-    Arc::new(Source::new(SourceId::try_new(id).unwrap(), url))
-}
-
-fn item(key: &str, version: u64) -> Item {
-    let title = format!("{key} {version}");
-    let evidence = ItemEvidence {
-        guid: news::stable_hash(key.as_bytes()),
-        text: news::stable_hash(title.as_bytes()),
-        ..ItemEvidence::default()
-    };
-    // In other words, too: numbers that change at each visit would be damped as counters.
-    let summary = "again ".repeat(usize::try_from(version).unwrap());
-    Item { key: key.to_owned(), title, summary, evidence, ..Item::default() }
-}
-
-fn visit(source: &Arc<Source>, items: Vec<Item>, now: i64) -> VisitRecord {
-    let state = SourceState { etag: Some(format!("\"{now}\"")), ..SourceState::default() };
-    VisitRecord {
-        source: Arc::clone(source),
-        items,
-        state,
-        now: Timestamp::from_millis(now),
-        plan: NewsPlan::default(),
-    }
-}
+use visits::{all, item, raw, source, visit};
 
 fn open(path: &Path) -> (LogWriter, LogReader) {
     store::open(path, &StoreOptions::default()).unwrap()
-}
-
-fn all(reader: &LogReader) -> Vec<Event> {
-    let page = reader.page(Seq(reader.oldest().0 - 1), usize::MAX, usize::MAX).unwrap();
-    page.records.iter().map(|r| serde_json::from_str(&r.json).unwrap()).collect()
 }
 
 #[test]
@@ -284,20 +253,6 @@ fn a_second_process_is_refused_with_the_holder_of_the_directory() {
     let error = store::open(dir.path(), &StoreOptions::default()).unwrap_err();
     assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
     assert_eq!(reader.head(), Seq(0));
-}
-
-/// The database itself, once sled has released its lock, a moment after its handle was dropped.
-#[expect(clippy::disallowed_methods, reason = "nothing else runs on this thread")]
-fn raw(dir: &std::path::Path) -> sled::Db {
-    let file = std::fs::File::open(dir.join("log.sled/db")).unwrap();
-    for _ in 0..6_000 {
-        if file.try_lock().is_ok() {
-            drop(file);
-            return sled::open(dir.join("log.sled")).unwrap();
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    panic!("the lock of a dropped database was never free");
 }
 
 #[test]

@@ -141,6 +141,12 @@ table! {
         /// Maximum total size of the events kept, in bytes as stored; the oldest are deleted first. The files take about twice
         /// as much.
         retention_bytes: u64 = "4294967296", ValueKind::Integer(MIB, KIB * TIB), RESTART;
+        /// Share of `retention_events` and `retention_bytes`, and of `gateway.ring_events` and `gateway.ring_bytes`, that one
+        /// source may take from the others, in percent. A source that has more is not limited as long as there is room, or as
+        /// only its own events go. Where it would displace an event of another source, its new items wait, in order, and its
+        /// status says so (`flooding`); after an hour in the ring and 30 days in the log an event may go for any source. Each
+        /// source may have 100 events and 1 MiB. 100: no limit.
+        source_share_percent: u64 = "25", ValueKind::Integer(1, 100), RESTART;
     }
 
     /// Visits to feeds.

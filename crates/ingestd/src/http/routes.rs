@@ -20,8 +20,8 @@ use actix_web::{
 };
 use actix_web_lab::sse::{self, Sse};
 use control::{
-    IngestHealth, PauseAnswer, PauseOrder, Problem, ResumeOrder, SourceSelection, VisitAnswer, VisitOrder,
-    orders::ORDER_SOURCES_MAX, paths,
+    IngestHealth, ListOrder, PauseAnswer, PauseOrder, Problem, ResumeOrder, SourceSelection, VisitAnswer,
+    VisitOrder, orders::ORDER_SOURCES_MAX, paths,
 };
 use daemon::admin::ReloadOrder;
 use futures_util::{Stream as _, StreamExt as _, stream};
@@ -33,6 +33,7 @@ use wire::{EventLog as _, LogBounds, LogError, LogEvent, Publisher, StreamBlock}
 
 use super::{selection::SelectedSources, wire_log::WireLog};
 use crate::{
+    lists::{ListBoard, ListReadRequest},
     messages::{SetPause, VisitSources},
     status::{metrics::IngestMetrics, registry::SourceRegistry},
     websub::{
@@ -47,6 +48,8 @@ pub(crate) struct ControlState {
     pub(crate) publisher: Publisher,
     pub(crate) log: WireLog,
     pub(crate) registry: SourceRegistry,
+    pub(crate) lists: ListBoard,
+    pub(crate) list_orders: mpsc::Sender<ListReadRequest>,
     pub(crate) visits: Recipient<VisitSources>,
     pub(crate) pauses: Recipient<SetPause>,
     pub(crate) reloads: mpsc::Sender<ReloadOrder>,
@@ -84,6 +87,8 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
         .route("/log", web::get().to(log))
         .route("/sources", web::get().to(sources))
         .route("/sources/{id}", web::get().to(source))
+        .route(paths::LISTS, web::get().to(lists))
+        .route(paths::LIST_READS, web::post().to(read_lists))
         .route(paths::VISITS, web::post().to(visits))
         .route(paths::PAUSES, web::post().to(pauses))
         .route(paths::PAUSES_END, web::post().to(end_pauses))
@@ -295,6 +300,19 @@ async fn log(state: web::Data<ControlState>, query: web::Query<LogQuery>) -> Htt
 async fn sources(state: web::Data<ControlState>) -> impl Responder {
     let sources: Vec<_> = state.registry.entries().iter().map(|entry| entry.full_status()).collect();
     web::Json(json!({ "sources": sources }))
+}
+
+async fn lists(state: web::Data<ControlState>) -> impl Responder {
+    web::Json(json!({ "lists": state.lists.statuses() }))
+}
+
+async fn read_lists(state: web::Data<ControlState>, order: web::Json<ListOrder>) -> HttpResponse {
+    let (reply, answer) = oneshot::channel();
+    let ordered = state.list_orders.try_send(ListReadRequest { order: order.into_inner(), reply });
+    match tokio::time::timeout(ACTOR_TIMEOUT, answer).await {
+        Ok(Ok(answer)) if ordered.is_ok() => HttpResponse::Accepted().json(answer),
+        _ => problem(503, "lists-busy", "a reload is in progress; retry later"),
+    }
 }
 
 async fn source(state: web::Data<ControlState>, id: web::Path<String>) -> HttpResponse {

@@ -12,7 +12,7 @@ use prometheus_client::metrics::{
 };
 
 use super::progress::IngestProgress;
-use crate::{queue::memory::MemoryPart, websub::messages::PushResult};
+use crate::{lists::ReadResult, queue::memory::MemoryPart, websub::messages::PushResult};
 
 type Labels = [(&'static str, &'static str); 1];
 type TwoLabels = [(&'static str, &'static str); 2];
@@ -28,10 +28,14 @@ pub(crate) struct IngestMetrics {
     pub(crate) updates_absorbed: Counter,
     pub(crate) items_deferred: Counter,
     pub(crate) bytes_deferred: Counter,
+    pub(crate) items_lost: Counter,
     pub(crate) body_bytes: Counter,
     pub(crate) panics: Counter,
     pub(crate) restarts: Counter,
     pub(crate) sources: Gauge,
+    pub(crate) lists: Gauge,
+    pub(crate) lists_failing: Gauge,
+    pub(crate) list_reads: Family<Labels, Counter>,
     pub(crate) in_flight: Gauge,
     pub(crate) waiting: Gauge,
     pub(crate) waits: Family<Labels, Counter>,
@@ -120,11 +124,15 @@ impl IngestMetrics {
             ),
             items_deferred: registry.add(
                 "newswire_ingestd_items_deferred_total",
-                "Items that a visit left to later ones, because more was new than fetch.new_bytes_max; each visit counts those that it left",
+                "Items that a visit left to later ones, because more was new than fetch.new_bytes_max or store.source_share_percent allows; each visit counts those that it left",
             ),
             bytes_deferred: registry.add(
                 "newswire_ingestd_deferred_bytes_total",
                 "Bytes of the items that visits left to later ones, as they would be stored",
+            ),
+            items_lost: registry.add(
+                "newswire_ingestd_items_lost_total",
+                "Items that a visit left to later ones, and that their feed no longer had then: they were never recorded",
             ),
             body_bytes: registry
                 .add("newswire_ingestd_body_bytes_total", "Bytes of response bodies, after decompression"),
@@ -137,6 +145,17 @@ impl IngestMetrics {
                 "Source actors that died and were rebuilt",
             ),
             sources: registry.add("newswire_ingestd_sources", "Sources in the catalogue"),
+            lists: registry.add("newswire_ingestd_lists", "Lists of feeds in the catalogue ([[list]])"),
+            lists_failing: registry.add(
+                "newswire_ingestd_lists_failing",
+                "Lists of feeds whose sources are not what they have: the last read failed, or found so few feeds that this may be a fault, or the catalogue is full",
+            ),
+            list_reads: registry.add_by(
+                "newswire_ingestd_list_reads_total",
+                "Reads of lists of feeds by result; the old sources stay after a doubtful and a failed one",
+                "result",
+                ReadResult::ALL,
+            ),
             in_flight: registry
                 .add("newswire_ingestd_visits_in_flight", "Visits in progress; fetch.in_flight is the limit"),
             waiting: registry.add(

@@ -288,6 +288,7 @@ impl SourceEntry {
             push: state.websub.as_deref().map(PushStatus::from).unwrap_or_default(),
             flooding: state.flooding.as_deref().map(|state| state.flooding),
             quiet: inner.quiet(),
+            list: source.list.as_ref().map(|list| list.id.clone()),
             attempts: Vec::new(),
         }
     }

@@ -11,7 +11,7 @@ use super::{
     new_beginning::{CatalogueFacts, has_new_request},
 };
 use crate::{
-    messages::{ApplyCatalogue, CatalogueDiff, RecordRemovals},
+    messages::{ApplyCatalogue, CatalogueDiff, OwnSources, RecordRemovals},
     status::activity::Activity,
     visit::source_actor::StopAfterVisit,
     websub::messages::ReviewSubscriptions,
@@ -65,6 +65,18 @@ impl Handler<ApplyCatalogue> for Supervisor {
             websub.try_send(ReviewSubscriptions).ok();
         }
         MessageResult(diff)
+    }
+}
+
+impl Handler<OwnSources> for Supervisor {
+    type Result = MessageResult<OwnSources>;
+
+    fn handle(&mut self, _: OwnSources, _: &mut Self::Context) -> Self::Result {
+        let newest = |(id, supervised): (&SourceId, &SupervisedSource)| {
+            let source = self.replacements.get(id).unwrap_or(&supervised.entry.source);
+            source.list.is_none().then(|| source.clone())
+        };
+        MessageResult(self.sources.iter().filter_map(newest).collect())
     }
 }
 

@@ -37,12 +37,14 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// A supervisor over a real store, and a server that answers every request with [`FEED`].
 pub(crate) struct Harness {
-    supervisor: Addr<Supervisor>,
+    pub(crate) supervisor: Addr<Supervisor>,
+    /// `None` in a test that changes it.
+    pub(crate) ctx: Option<Rc<VisitContext>>,
     pub(crate) registry: SourceRegistry,
     notices: broadcast::Receiver<wire::Notice>,
     url: String,
     pub(crate) metrics: IngestMetrics,
-    directory: tempfile::TempDir,
+    pub(crate) directory: tempfile::TempDir,
     reader: store::LogReader,
 }
 
@@ -63,7 +65,7 @@ async fn serve() -> String {
     url
 }
 
-async fn harness(parse: ParseFn) -> Harness {
+pub(crate) async fn harness(parse: ParseFn) -> Harness {
     let visitor = Visitor::try_new(Policy { allow_private: true, ..Policy::default() }).unwrap();
     harness_with(parse, visitor, CredentialFiles::default()).await
 }
@@ -107,8 +109,10 @@ pub(crate) async fn harness_with(parse: ParseFn, visitor: Visitor, credentials: 
     };
     let registry = SourceRegistry::default();
     let (pauses, removals) = (recorder.clone().recipient(), recorder.recipient());
-    let supervisor = Supervisor::new(Rc::new(ctx), registry.clone(), pauses, removals, None).start();
-    Harness { supervisor, registry, notices: received, url: serve().await, metrics, directory, reader }
+    let ctx = Rc::new(ctx);
+    let supervisor = Supervisor::new(Rc::clone(&ctx), registry.clone(), pauses, removals, None).start();
+    let ctx = Some(ctx);
+    Harness { supervisor, ctx, registry, notices: received, url: serve().await, metrics, directory, reader }
 }
 
 impl Harness {
@@ -120,7 +124,7 @@ impl Harness {
 
     pub(crate) async fn apply(&self, sources: Vec<Source>) -> CatalogueDiff {
         let message = ApplyCatalogue {
-            catalogue: Catalogue { sources },
+            catalogue: Catalogue { sources, ..Catalogue::default() },
             stored_states: HashMap::new(),
             request_hashes: HashMap::new(),
         };
@@ -130,7 +134,7 @@ impl Harness {
     /// As a reload does.
     pub(crate) async fn reload(&self, sources: Vec<Source>, credentials: &CredentialFiles) -> CatalogueDiff {
         let supervisor = self.supervisor.clone().recipient();
-        let catalogue = Catalogue { sources };
+        let catalogue = Catalogue { sources, ..Catalogue::default() };
         crate::catalogue::apply_catalogue(&supervisor, catalogue, credentials, &self.reader).await.unwrap()
     }
 
@@ -348,7 +352,7 @@ fn a_pause_ends_by_itself_and_an_ended_one_is_discarded_at_a_start() {
             .map(|(id, state)| (SourceId::try_new(id).unwrap(), state));
         let sources = ["a", "b", "c"].map(|id| harness.source(id)).to_vec();
         let message = ApplyCatalogue {
-            catalogue: Catalogue { sources },
+            catalogue: Catalogue { sources, ..Catalogue::default() },
             stored_states: stored_states.into(),
             request_hashes: HashMap::new(),
         };
@@ -370,7 +374,7 @@ fn a_restart_spreads_what_is_due_and_keeps_what_is_not() {
             .map(|(id, next)| (SourceId::try_new(id).unwrap(), state(next)));
         let sources = ["due", "later", "gone", "far"].map(|id| harness.source(id)).to_vec();
         let message = ApplyCatalogue {
-            catalogue: Catalogue { sources },
+            catalogue: Catalogue { sources, ..Catalogue::default() },
             stored_states: stored_states.into(),
             request_hashes: HashMap::new(),
         };
@@ -414,7 +418,7 @@ fn a_changed_source_is_visited_at_once_and_so_is_one_that_is_added_again() {
         // As after a restart: the list was changed while the daemon did not run.
         let stored_states = [(old.id.clone(), gone(&old))].into();
         let message = ApplyCatalogue {
-            catalogue: Catalogue { sources: vec![plain.clone()] },
+            catalogue: Catalogue { sources: vec![plain.clone()], ..Catalogue::default() },
             stored_states,
             request_hashes: HashMap::new(),
         };
@@ -432,7 +436,7 @@ fn a_changed_source_is_visited_at_once_and_so_is_one_that_is_added_again() {
         harness.until(|| harness.reader.state(&plain.id).unwrap().unwrap().removed).await;
         let stored_states = [(plain.id.clone(), gone(&plain))].into();
         let message = ApplyCatalogue {
-            catalogue: Catalogue { sources: vec![plain] },
+            catalogue: Catalogue { sources: vec![plain], ..Catalogue::default() },
             stored_states,
             request_hashes: HashMap::new(),
         };
@@ -481,7 +485,7 @@ fn a_restart_and_a_clock_jump_leave_a_gone_source_alone() {
         let source = harness.source("a");
         let stored_states = [(source.id.clone(), state)].into();
         let message = ApplyCatalogue {
-            catalogue: Catalogue { sources: vec![source] },
+            catalogue: Catalogue { sources: vec![source], ..Catalogue::default() },
             stored_states,
             request_hashes: HashMap::new(),
         };
@@ -516,7 +520,7 @@ fn a_document_that_is_slow_to_parse_is_quarantined_until_an_operator_orders_a_vi
 #[test]
 fn a_source_that_was_being_parsed_at_three_crashes_is_quarantined() {
     run(async {
-        let harness = harness(feed::read).await;
+        let harness = Harness { ctx: None, ..harness(feed::read).await };
         for _ in 0..CRASHES_MAX {
             let crash_guard = CrashGuard::open(harness.directory.path()).unwrap();
             std::mem::forget(crash_guard.begin(&SourceId::try_new("a").unwrap()));

@@ -84,6 +84,11 @@ impl PacedHops {
         Self::new(ctx.limiter.clone(), priority, pause_max)
     }
 
+    /// For a request for a list of feeds, which has to enter as well.
+    pub(crate) fn to_list(ctx: &VisitContext) -> Self {
+        Self::to_hub(ctx, Priority::Normal)
+    }
+
     fn new(limiter: HostLimiter, priority: Priority, pause_max: Duration) -> Self {
         Self {
             limiter,

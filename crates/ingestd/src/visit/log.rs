@@ -13,14 +13,19 @@ pub(super) fn log_quarantine(source: &SourceId, before: &SourceState, after: &So
     }
 }
 
-pub(super) fn log_flooding(source: &SourceId, before: &SourceState, after: &SourceState) {
+/// `lost` items waited and have left the feed.
+pub(super) fn log_flooding(source: &SourceId, before: &SourceState, after: &SourceState, lost: u32) {
     match (&before.flooding, &after.flooding) {
         (None, Some(state)) => {
             let (items, bytes) = (state.flooding.waiting_items, state.flooding.waiting_bytes);
-            tracing::warn!(%source, items, bytes, "flooding; more is new than one visit records, and the rest waits");
+            let bound = state.flooding.bound.as_str();
+            tracing::warn!(%source, items, bytes, bound, "flooding; more is new than the source may record, and the rest waits");
         }
         (Some(_), None) => tracing::info!(%source, "flooding ended; nothing waits any more"),
         _ => {}
+    }
+    if lost > 0 {
+        tracing::warn!(%source, items = lost, "flooding; items that waited have left the feed and are lost");
     }
 }
 

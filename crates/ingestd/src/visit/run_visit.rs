@@ -5,7 +5,7 @@ use std::{panic::AssertUnwindSafe, rc::Rc, sync::Arc, time::Duration};
 use daemon::work;
 use fetch::{AddressScope, FailureClass, FetchReport, FetchResult, HopGate, RequestOptions};
 use futures_util::FutureExt as _;
-use news::{FeedUrl, SourceState, Timestamp};
+use news::{FeedUrl, Source, SourceState, Timestamp};
 use store::AppendedVisit;
 use tokio::time::Instant;
 
@@ -246,7 +246,7 @@ async fn fetch_and_parse(
         timeout_first_byte: source.timeout_first_byte,
         body_bytes_max: source.body_bytes_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
         options: options.as_ref(),
-        scope: AddressScope::Configured(&source.url),
+        scope: scope(source),
         budget: Some(&memory),
         gate: Some(hops as &dyn HopGate),
         ..fetch::VisitRequest::new(url, ctx.now())
@@ -264,6 +264,11 @@ async fn fetch_and_parse(
     hops.pin();
     let (parsed, parse_time, memory) = parse_answer(ctx, entry, &state, &memory, &mut report).await;
     Some(FetchedVisit { report, parsed, parse_time, request_hash, memory })
+}
+
+/// An address that other people have chosen does not count as configured.
+fn scope(source: &Source) -> AddressScope<'_> {
+    if source.has_foreign_address() { AddressScope::Named } else { AddressScope::Configured(&source.url) }
 }
 
 /// As [`fetch_and_parse`], of a document that is there already.

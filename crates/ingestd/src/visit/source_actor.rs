@@ -41,8 +41,8 @@ pub(crate) struct SourceActor {
     is_visiting: bool,
     /// Stop at the end of the visit: the source has changed in the catalogue.
     stops_after_visit: bool,
-    /// What takes the place of the first visit.
-    document: Option<FetchedDocument>,
+    /// What takes the place of the first visit. Boxed: hardly any source has one, and each actor would be 600 bytes larger.
+    document: Option<Box<FetchedDocument>>,
 }
 
 /// Visit now, ahead of schedule. A visit in progress satisfies the request.
@@ -67,7 +67,7 @@ impl SourceActor {
 
     /// Begins with a document that was fetched for the source before it was listed.
     pub(crate) fn with_document(self, document: Option<FetchedDocument>) -> Self {
-        Self { document, ..self }
+        Self { document: document.map(Box::new), ..self }
     }
 
     fn schedule(&mut self, actor_ctx: &mut Context<Self>) {
@@ -176,7 +176,7 @@ impl SourceActor {
         if after.updates_damped && !before.updates_damped {
             tracing::warn!(source = %report.source, absorbed = appended.absorbed, "updates damped; many items change at most visits");
         }
-        log_flooding(&report.source, &before, &after);
+        log_flooding(&report.source, &before, &after, appended.lost);
         log_quiet(&report.source, &before, &after);
         log_certificate(&report.source, &before, &after);
         self.entry.set_state(after);
@@ -219,6 +219,7 @@ impl SourceActor {
         metrics.updates_absorbed.inc_by(u64::from(appended.absorbed));
         metrics.items_deferred.inc_by(u64::from(appended.deferred));
         metrics.bytes_deferred.inc_by(appended.deferred_bytes);
+        metrics.items_lost.inc_by(u64::from(appended.lost));
         metrics.visit_seconds.observe(took.as_secs_f64());
         if outcome.state.quarantine.is_some() && self.entry.quarantine().is_none() {
             metrics.quarantines.get_or_create(&[("for", "slow")]).inc();
@@ -233,7 +234,7 @@ impl Actor for SourceActor {
         self.entry.set_activity(Activity::Idle, self.ctx.now());
         match self.document.take() {
             Some(document) => {
-                let visit = record_document(Rc::clone(&self.ctx), Arc::clone(&self.entry), document);
+                let visit = record_document(Rc::clone(&self.ctx), Arc::clone(&self.entry), *document);
                 self.run(visit, actor_ctx);
             }
             None => self.schedule(actor_ctx),

@@ -19,7 +19,7 @@ pub(crate) fn request_hash(source: &Source, fingerprint: u64) -> u64 {
 const EARLY: Duration = Duration::from_secs(1);
 
 /// The `ETag` and the `Last-Modified` to send: none if the URL or the credentials changed, none once a day, and none while
-/// items wait that are over `fetch.new_bytes_max`. A server that had no document for us then (throttled, cut off) is sent
+/// items wait that the source may not record yet. A server that had no document for us then (throttled, cut off) is sent
 /// validators again at the next visit.
 pub(super) fn validators(
     request_hash: u64,
@@ -62,14 +62,20 @@ pub(super) fn bind_to(state: &mut SourceState, request_hash: u64) {
 
 #[cfg(test)]
 mod tests {
-    use news::{Flooding, FloodingState};
+    use news::{Flooding, FloodingBound, FloodingState};
 
     use super::*;
 
     #[test]
     fn what_waits_is_fetched_eight_times_at_most_then_at_a_change_and_once_a_day() {
         let minutes = |n: u64| Timestamp::from_millis(1_800_000_000_000).plus(Duration::from_secs(60 * n));
-        let flooding = Flooding { since: minutes(0), waiting_items: 3, waiting_bytes: 300 };
+        let flooding = Flooding {
+            since: minutes(0),
+            waiting_items: 3,
+            waiting_bytes: 300,
+            bound: FloodingBound::Visit,
+            lost_items: 0,
+        };
         let mut state = SourceState {
             etag: Some("\"1\"".to_owned()),
             asked_in_full: Some(minutes(0)),

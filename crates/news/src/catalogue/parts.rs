@@ -7,7 +7,7 @@
 //! All files together are one list: an id is unique in all of them, and so is a request, except within one file. Files are
 //! found and read by the caller.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use notation::{Complaint, Complaints, shortened};
 use toml::{
@@ -53,6 +53,7 @@ pub struct CatalogueFiles {
     files: Vec<Catalogue>,
     includes: Vec<IncludePattern>,
     ids: HashMap<SourceId, IdPlace>,
+    list_ids: HashSet<SourceId>,
     complaints: Complaints,
 }
 
@@ -65,6 +66,7 @@ impl CatalogueFiles {
             files: Vec::new(),
             includes: Vec::new(),
             ids: HashMap::new(),
+            list_ids: HashSet::new(),
             complaints: Complaints::default(),
         };
         files.add(place, text);
@@ -87,16 +89,19 @@ impl CatalogueFiles {
             breaks,
             complaints: Complaints::default(),
             ids: &mut self.ids,
+            list_ids: &mut self.list_ids,
             includes: Vec::new(),
+            table: "source",
         };
         for error in &errors {
             reader.complain(error.span().unwrap_or_default(), "", error.message());
         }
-        let sources = if errors.is_empty() { reader.document(document.get_ref()) } else { Vec::new() };
+        let catalogue =
+            if errors.is_empty() { reader.document(document.get_ref()) } else { Catalogue::default() };
         let CatalogueReader { complaints, mut includes, .. } = reader;
         self.includes.append(&mut includes);
         self.complaints.extend(complaints.in_file(self.places.last().map_or("", String::as_str)));
-        self.files.push(Catalogue { sources });
+        self.files.push(catalogue);
     }
 
     /// Adds a complaint of the caller, such as one about a file that cannot be read.

@@ -151,8 +151,10 @@ pub(super) async fn processes(archive: &mut Archive, config: &Config) -> io::Res
         }
     }
     let mut collector = Collector::new(config.socket(ControlSocket::Ingestd));
-    let answer = collector.get("/sources", "application/json").await;
-    add_answer(archive, "ingestd/sources.json", answer)?;
+    for (path, name) in [("/sources", "ingestd/sources.json"), (paths::LISTS, "ingestd/lists.json")] {
+        let answer = collector.get(path, "application/json").await;
+        add_answer(archive, name, answer)?;
+    }
     Ok(Value::Object(versions))
 }
 

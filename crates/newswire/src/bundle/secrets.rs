@@ -9,7 +9,9 @@ use std::{
 };
 
 use daemon::config::Loaded;
-use news::{CredentialFile, ProxyChoice, ProxyUrl, Source, Timestamp};
+use news::{
+    Access, CredentialFile, FeedList, ListOrigin, ProxyChoice, ProxyUrl, Source, SourceId, Timestamp,
+};
 use serde::Serialize;
 use sources::ListOnDisk;
 
@@ -73,8 +75,15 @@ pub(super) fn collect(loaded: &Loaded) -> KnownSecrets {
         push_url_secrets(proxy.secret(), &mut secrets.values);
     }
     for part in ListOnDisk::read(&config.ingestd.sources).map(|list| list.parts).unwrap_or_default() {
-        for source in &part.catalogue.sources {
-            add_source(source, &config.ingestd.sources, &mut files, &mut secrets.values);
+        for Source { id, url, access, .. } in &part.catalogue.sources {
+            push_url_secrets(url.secret(), &mut secrets.values);
+            add_access(id, access, &config.ingestd.sources, &mut files, &mut secrets.values);
+        }
+        for FeedList { id, origin, access, .. } in &part.catalogue.lists {
+            if let ListOrigin::Url(url) = origin {
+                push_url_secrets(url.secret(), &mut secrets.values);
+            }
+            add_access(id, access, &config.ingestd.sources, &mut files, &mut secrets.values);
         }
         files.entry(part.path).or_insert_with(|| "include of ingestd.sources".to_owned());
     }
@@ -82,9 +91,14 @@ pub(super) fn collect(loaded: &Loaded) -> KnownSecrets {
     secrets
 }
 
-fn add_source(source: &Source, list: &Path, files: &mut BTreeMap<PathBuf, String>, values: &mut Vec<String>) {
-    push_url_secrets(source.url.secret(), values);
-    let access = &source.access;
+/// The secrets of the request settings of a source or of a list of feeds.
+fn add_access(
+    id: &SourceId,
+    access: &Access,
+    list: &Path,
+    files: &mut BTreeMap<PathBuf, String>,
+    values: &mut Vec<String>,
+) {
     if let Some(proxy) = access.proxy.as_ref().and_then(ProxyChoice::proxy) {
         push_url_secrets(proxy.secret(), values);
     }
@@ -103,7 +117,7 @@ fn add_source(source: &Source, list: &Path, files: &mut BTreeMap<PathBuf, String
             );
             values.push(text);
         }
-        files.insert(path, format!("{key} of {}", source.id));
+        files.insert(path, format!("{key} of {id}"));
     }
 }
 

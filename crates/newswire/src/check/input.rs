@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use daemon::config::Config;
-use news::{FeedUrl, Source, SourceId};
+use news::{FeedList, FeedUrl, Source, SourceId};
 
 use crate::{address, config::read_catalogue, out::safe};
 
@@ -64,6 +64,16 @@ fn source(id: &str, config: &Config) -> Result<CheckInput, String> {
     let catalogue = read_catalogue(list).map_err(|bad| {
         format!("there is no file {}, and the list of sources cannot be read: {bad}", safe(id))
     })?;
+    let is_of =
+        |list: &&FeedList| id.strip_prefix(list.id.as_str()).is_some_and(|rest| rest.starts_with('-'));
+    if let Some(list) = catalogue.lists.iter().find(is_of)
+        && catalogue.sources.iter().all(|source| source.id.as_str() != id)
+    {
+        return Err(format!(
+            "{id} is no source of {place}; if it comes from the list {0}, `newswire sources show {id}` names its address, which can be checked",
+            list.id
+        ));
+    }
     let found = catalogue.sources.into_iter().find(|source| source.id.as_str() == id);
     found.map(|source| CheckInput::Source(Box::new(source))).ok_or_else(|| {
         format!(

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use daemon::Exit;
 use fetch::{FailureClass, VisitRequest, Visitor};
-use news::{Catalogue, FeedUrl, Source, SourceId, Timestamp};
+use news::{Catalogue, FeedUrl, Source, SourceId, SourceStatus, Timestamp};
 use sources::{
     CredentialFiles,
     opml::{self, KnownFeeds},
@@ -21,7 +21,7 @@ use super::{
     handover::{self, Handover},
     now,
     options::SourceOptions,
-    orders,
+    orders, show,
 };
 use crate::{
     address, check,
@@ -68,6 +68,7 @@ pub(super) async fn run(context: &CommandContext, arguments: AddArgs) -> anyhow:
     let items = found.document.items.len();
     let (id, name) = (source.id.clone(), safe(&source.name));
     let line = format!("added {id} [{}] {name}: {}, {items} items", source.category, source.url);
+    tell_of_lists(context, &file, &source).await;
     // Before the list has it: the document is there whichever command makes the daemon reload.
     let handover = handover::offer(context, &source, &found.visit, found.arrived).await;
     file.replace(&Catalogue::append_to(&file.text, vec![source]))?;
@@ -119,6 +120,24 @@ fn refuse_known(file: &ListFile, urls: &[FeedUrl], options: &SourceOptions) -> a
         );
     }
     Ok(None)
+}
+
+/// Tells that a list has this feed already: the two are not the same source.
+async fn tell_of_lists(context: &CommandContext, file: &ListFile, source: &Source) {
+    if file.catalogue.lists.is_empty() {
+        return;
+    }
+    let url = source.url.to_string();
+    let is_same =
+        |status: &SourceStatus| status.list.is_some() && status.url == url && status.id != source.id;
+    let sources = show::fetch(context).await.unwrap_or_default();
+    if let Some((_, SourceStatus { id, list: Some(list), .. })) =
+        sources.iter().find(|(_, status)| is_same(status))
+    {
+        out::stderr_line(&format!(
+            "the list {list} has this feed as {id}, which is replaced; with --id {id} the source would keep its state and send nothing twice"
+        ));
+    }
 }
 
 /// Fetches the first of the sources that its server serves, with the settings that it will have.

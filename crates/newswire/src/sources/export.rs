@@ -35,6 +35,13 @@ pub(super) async fn run(context: &CommandContext, arguments: ExportArgs) -> anyh
             HashMap::new()
         }
     };
+    if !catalogue.lists.is_empty() {
+        let ids: Vec<_> = catalogue.lists.iter().map(|list| list.id.as_str()).collect();
+        out::stderr_line(&format!(
+            "the feeds of lists are not exported, because the lists have them, and [[list]] tables are not either: {}",
+            ids.join(", ")
+        ));
+    }
     let (text, left_out) = opml::write(&catalogue, &pauses, arguments.with_secrets);
     for opml::LeftOut { id, secrets, files } in left_out {
         if !secrets.is_empty() {

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use clap::Args;
 use daemon::Exit;
+use news::{FeedList, SourceId};
 
-use super::{CommandContext, file::ListFile, orders};
+use super::{CommandContext, file::ListFile, orders, show};
 use crate::out::{self, safe};
 
 /// Arguments of `newswire sources remove`.
@@ -21,7 +22,17 @@ pub(super) struct RemoveArgs {
 
 pub(super) async fn run(context: &CommandContext, arguments: RemoveArgs) -> anyhow::Result<Exit> {
     let file = ListFile::open(&context.list)?;
-    let (removed, is_complete) = choose(&file, &arguments);
+    let (removed, missing, is_complete) = choose(&file, &arguments);
+    for id in &missing {
+        let place = match list_of(context, &file, id).await {
+            Some(list) => format!(
+                "{id} comes from the list {list}, and comes back with it: take it out of that list, or write it into {} with enabled = false",
+                file.path().display()
+            ),
+            None => format!("{} is not in {}", safe(id), file.path().display()),
+        };
+        out::stderr_line(&place);
+    }
     let exit = if is_complete { Exit::Ok } else { Exit::Failure };
     if removed.is_empty() {
         return Ok(exit);
@@ -36,16 +47,35 @@ pub(super) async fn run(context: &CommandContext, arguments: RemoveArgs) -> anyh
     }
 }
 
-/// The ids to remove, each once, and whether all that was named is in the list; what is not is told.
-fn choose<'a>(file: &'a ListFile, arguments: &'a RemoveArgs) -> (Vec<&'a str>, bool) {
+/// The list that a source comes from; `None` if there is none.
+async fn list_of(context: &CommandContext, file: &ListFile, id: &str) -> Option<SourceId> {
+    let lists = &file.catalogue.lists;
+    if lists.is_empty() {
+        return None;
+    }
+    match show::fetch_one(context, id).await {
+        Ok(status) => status?.list,
+        // The daemon does not run: the id says it.
+        Err(_) => {
+            let is_of = |list: &&FeedList| {
+                id.strip_prefix(list.id.as_str()).is_some_and(|rest| rest.starts_with('-'))
+            };
+            lists.iter().find(is_of).map(|list| list.id.clone())
+        }
+    }
+}
+
+/// The ids to remove, each once; those that are not in the list; and whether all that was named is in it. Unknown categories
+/// are told.
+fn choose<'a>(file: &'a ListFile, arguments: &'a RemoveArgs) -> (Vec<&'a str>, Vec<&'a str>, bool) {
     let sources = &file.catalogue.sources;
     let listed: HashSet<_> = sources.iter().map(|source| source.id.as_str()).collect();
-    let (mut removed, mut is_complete) = (Vec::new(), true);
+    let (mut removed, mut missing, mut is_complete) = (Vec::new(), Vec::new(), true);
     for id in &arguments.ids {
         if listed.contains(id.as_str()) {
             removed.push(id.as_str());
         } else {
-            out::stderr_line(&format!("{} is not in {}", safe(id), file.path().display()));
+            missing.push(id.as_str());
             is_complete = false;
         }
     }
@@ -60,5 +90,5 @@ fn choose<'a>(file: &'a ListFile, arguments: &'a RemoveArgs) -> (Vec<&'a str>, b
     }
     let mut once = HashSet::new();
     removed.retain(|id| once.insert(*id));
-    (removed, is_complete)
+    (removed, missing, is_complete)
 }

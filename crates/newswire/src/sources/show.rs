@@ -9,7 +9,7 @@ use news::{Quiet, SourceStatus, Timestamp};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{CommandContext, now, orders::explain};
+use super::{CommandContext, lists, now, orders::explain};
 use crate::out::{self, safe, span};
 
 /// Arguments of `newswire sources list`.
@@ -105,6 +105,8 @@ pub(super) async fn list(context: &CommandContext, arguments: ListArgs) -> anyho
         out::stdout_line(&json!({ "sources": raw }).to_string())?;
         return Ok(Exit::Ok);
     }
+    // An older daemon has none.
+    lists::tell_failing(&lists::fetch(context).await.unwrap_or_default());
     let mut sources: Vec<_> = sources.into_iter().map(|(_, source)| source).collect();
     sources.sort_by_key(|s| (std::cmp::Reverse(s.consecutive_failures), s.id.clone()));
     for line in out::table(&rows(&sources)) {
@@ -117,6 +119,10 @@ fn rows(sources: &[SourceStatus]) -> Vec<Vec<String>> {
     let now = now();
     let head = ["ID", "STATE", "LAST", "FAILED", "VISITED", "NEXT", "ITEMS", "WHY"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let has_lists = sources.iter().any(|source| source.list.is_some());
+    if has_lists {
+        rows[0].insert(1, "LIST".to_owned());
+    }
     for source in sources {
         let next = source.next_visit.map_or("-".to_owned(), |t| format!("in {}", span(now, t)));
         // A wait comes first. A failure explains the next visit, unless the source is not visited at all.
@@ -134,6 +140,9 @@ fn rows(sources: &[SourceStatus]) -> Vec<Vec<String>> {
             source.counts.items.to_string(),
             safe(why),
         ]);
+        if has_lists && let Some(row) = rows.last_mut() {
+            row.insert(1, source.list.as_ref().map_or("-".to_owned(), ToString::to_string));
+        }
     }
     rows
 }

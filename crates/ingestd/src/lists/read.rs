@@ -1,0 +1,330 @@
+//! One read of a list: from the request, or the file, to the copy on disk.
+
+use std::{
+    collections::HashSet,
+    io,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use feed::opml::BYTES_MAX;
+use fetch::{ByteBudget, FetchResult, Full, HeldHop, HopGate as _, RequestOptions, RoomWait, VisitRequest};
+use news::{FeedList, FeedUrl, ListOrigin, SourceId, Timestamp};
+use sources::lists::{self, ListCopies, ListMemory};
+use tokio::io::AsyncReadExt as _;
+
+use super::schedule::{DOUBT, ReadEnd, next_read};
+use crate::{
+    queue::memory::{MemoryPart, MemoryShare},
+    visit::{context::VisitContext, hops::PacedHops},
+};
+
+/// Once in this time a list is requested without validators: there are servers that answer 304 for ever.
+const UNCONDITIONAL_EVERY: Duration = Duration::from_secs(7 * 24 * 3600);
+/// What a parsed document and its sources use of the memory budget, per byte of it.
+const PARSED_BYTES: usize = 4;
+
+/// A list to read, and what is known about it.
+#[derive(Clone)]
+pub(super) struct ReadJob {
+    pub(super) list: Arc<FeedList>,
+    /// Of this address: [`ListMemory::reading`] is that of the list.
+    pub(super) memory: ListMemory,
+    /// To which the path of a list is relative.
+    pub(super) directory: PathBuf,
+    pub(super) copies: ListCopies,
+    /// Whatever it has lost counts.
+    pub(super) takes_all: bool,
+}
+
+/// The end of a read.
+pub(super) struct ListRead {
+    pub(super) list: SourceId,
+    /// What is known about the list now.
+    pub(super) memory: ListMemory,
+    pub(super) result: ReadResult,
+}
+
+/// What a read has found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ReadResult {
+    /// Other sources than before; the copy has them.
+    Changed {
+        sources: usize,
+        added: usize,
+        removed: usize,
+        /// The first outline that is no feed: its line, and why.
+        refused: Option<(usize, String)>,
+    },
+    /// The same sources.
+    Unchanged,
+    /// It has lost so much that this may be a fault; the copy is the old one.
+    Doubtful,
+    /// Nothing.
+    Failed,
+}
+
+impl ReadResult {
+    pub(crate) const ALL: [&'static str; 4] = ["changed", "unchanged", "doubtful", "failed"];
+
+    pub(super) fn as_str(&self) -> &'static str {
+        match self {
+            Self::Changed { .. } => "changed",
+            Self::Unchanged => "unchanged",
+            Self::Doubtful => "doubtful",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What a server or the disk answered.
+enum ListAnswer {
+    /// A whole document.
+    Document { body: Bytes, memory: ListMemory, share: Option<Arc<MemoryShare>> },
+    /// Not modified; with the validators to send next.
+    NotModified(ListMemory),
+}
+
+/// Why a list was not read.
+struct ReadFailure {
+    why: String,
+    /// The server asks for fewer requests.
+    is_throttled: bool,
+    /// How long it asks to wait.
+    wait: Option<Duration>,
+}
+
+impl ReadFailure {
+    fn new(why: impl ToString) -> Self {
+        Self { why: why.to_string(), is_throttled: false, wait: None }
+    }
+}
+
+impl ReadJob {
+    /// The end of a read that panicked.
+    pub(super) fn panicked(self, ctx: &VisitContext, message: &str) -> ListRead {
+        let failure = ReadFailure::new(format!("reading it panicked: {message}"));
+        let memory = self.not_read(ctx, &failure);
+        ListRead { list: self.list.id.clone(), memory, result: ReadResult::Failed }
+    }
+
+    fn not_read(&self, ctx: &VisitContext, failure: &ReadFailure) -> ListMemory {
+        let failures = self.memory.failures.saturating_add(1);
+        let ReadFailure { is_throttled, wait, .. } = *failure;
+        let end = ReadEnd::Failed { failures, is_throttled, wait };
+        let error = Some(failure.why.clone());
+        self.ended(ctx, end, ListMemory { failures, error, ..self.memory.clone() })
+    }
+
+    fn ended(&self, ctx: &VisitContext, end: ReadEnd, memory: ListMemory) -> ListMemory {
+        let (now, bounds) = (ctx.now(), ctx.interval_bounds.get());
+        let next_read = Some(next_read(self.list.every, bounds, now, end, fastrand::f64()));
+        ListMemory { last_read: Some(now), next_read, ..memory }
+    }
+
+    /// After a read that found what the list has.
+    fn succeeded(&self, ctx: &VisitContext, memory: ListMemory) -> ListMemory {
+        let (last_success, failures, error, doubtful_since) = (Some(ctx.now()), 0, None, None);
+        let memory = ListMemory { last_success, failures, error, doubtful_since, ..memory };
+        self.ended(ctx, ReadEnd::Fine, memory)
+    }
+
+    fn doubtful(&self, ctx: &VisitContext, why: &str) -> ListMemory {
+        let since = self.memory.doubtful_since.unwrap_or(ctx.now());
+        let error = format!(
+            "{why}; its sources stay until that has been so for a day (since {since}); `newswire sources lists {} --take` takes it at once",
+            self.list.id
+        );
+        let memory = ListMemory {
+            doubtful_since: Some(since),
+            error: Some(error),
+            failures: 0,
+            ..self.memory.clone()
+        };
+        self.ended(ctx, ReadEnd::Doubtful(since), memory)
+    }
+}
+
+/// Reads a list, and writes the copies.
+pub(super) async fn read(ctx: Rc<VisitContext>, job: ReadJob) -> ListRead {
+    let answer = match &job.list.origin {
+        ListOrigin::Url(url) => request(&ctx, &job, url).await,
+        ListOrigin::File(path) => open(&job, path).await,
+    };
+    let (memory, result) = match answer {
+        Ok(ListAnswer::NotModified(memory)) => (job.succeeded(&ctx, memory), ReadResult::Unchanged),
+        Ok(ListAnswer::Document { body, memory, share }) => match parse(&ctx, &job, body, share).await {
+            Ok(Parsed::Credible { result, refused }) => {
+                (job.succeeded(&ctx, ListMemory { refused, ..memory }), result)
+            }
+            Ok(Parsed::Doubtful(why)) => (job.doubtful(&ctx, &why), ReadResult::Doubtful),
+            Err(failure) => (job.not_read(&ctx, &failure), ReadResult::Failed),
+        },
+        Err(failure) => (job.not_read(&ctx, &failure), ReadResult::Failed),
+    };
+    let (list, copies, written) = (job.list.id.clone(), job.copies, memory.clone());
+    let id = list.clone();
+    let written = tokio::task::spawn_blocking(move || copies.write_memory(&id, &written)).await;
+    if let Ok(Err(error)) = written {
+        tracing::warn!(%list, %error, "what is known of a list cannot be written");
+    }
+    ListRead { list, memory, result }
+}
+
+/// The file of a list.
+async fn open(job: &ReadJob, path: &Path) -> Result<ListAnswer, ReadFailure> {
+    let bytes = read_file(&job.directory, path).await.map_err(|why| {
+        ReadFailure::new(format!("its file {why} ({})", job.directory.join(path).display()))
+    })?;
+    let memory = ListMemory { is_trusted: true, ..job.memory.clone() };
+    Ok(ListAnswer::Document { body: bytes.into(), memory, share: None })
+}
+
+/// What is in the file of a list, up to more than a list may have.
+///
+/// # Errors
+/// Why it cannot be read.
+pub(crate) async fn read_file(directory: &Path, path: &Path) -> Result<Vec<u8>, String> {
+    let path = directory.join(path);
+    let read = async {
+        // Opening a pipe would wait for its writer.
+        if !tokio::fs::metadata(&path).await?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
+        }
+        let mut bytes = Vec::new();
+        let file = tokio::fs::File::open(&path).await?;
+        file.take(BYTES_MAX as u64 + 1).read_to_end(&mut bytes).await?;
+        Ok(bytes)
+    };
+    read.await.map_err(|error: io::Error| format!("cannot be read: {error}"))
+}
+
+/// The share of a request, for its body.
+#[derive(Debug)]
+struct ListBudget(Arc<MemoryShare>);
+
+impl ByteBudget for ListBudget {
+    fn grow_to(&self, bytes: usize) -> RoomWait<'_> {
+        Box::pin(async move {
+            if let Some(room) = self.0.grow_to(bytes) {
+                room.await;
+            }
+        })
+    }
+}
+
+/// Requests a list, as a visit requests a feed: admitted by the limits of its host, conditional, within the deadlines.
+async fn request(ctx: &VisitContext, job: &ReadJob, url: &FeedUrl) -> Result<ListAnswer, ReadFailure> {
+    let options = ctx.credentials.request_options(&job.list.access).await.map_err(ReadFailure::new)?;
+    let fingerprint = options.as_ref().map_or(0, RequestOptions::fingerprint);
+    let hops = PacedHops::to_list(ctx);
+    let held = |held: HeldHop| ReadFailure { why: held.why, is_throttled: false, wait: held.wait };
+    hops.enter(url).await.map_err(held)?;
+    let now = ctx.now();
+    let budget = ListBudget(ctx.limiter.share_for(0));
+    let (etag, last_modified) = validators(job, fingerprint, now);
+    let request = VisitRequest {
+        etag,
+        last_modified,
+        validator_key: job.memory.validator_key,
+        body_bytes_max: Some(BYTES_MAX),
+        options: options.as_ref(),
+        budget: Some(&budget),
+        gate: Some(&hops),
+        ..VisitRequest::new(url, now)
+    };
+    let report = ctx.visitor.visit(&request).await;
+    let is_trusted = ctx.visitor.is_from_inside(&request, &report);
+    let before = ListMemory { is_trusted, fingerprint, ..job.memory.clone() };
+    match report.answer {
+        FetchResult::Full(Full { is_delta: true, .. }) => {
+            Err(ReadFailure::new("the server sent only what is new (226), which is not the list"))
+        }
+        FetchResult::Full(full) => {
+            let Full { body, etag, last_modified, validator_key, .. } = full;
+            let (validator_key, last_full) = (Some(validator_key), Some(now));
+            let memory = ListMemory { etag, last_modified, validator_key, last_full, ..before };
+            Ok(ListAnswer::Document { body, memory, share: Some(budget.0) })
+        }
+        FetchResult::NotModified { etag, last_modified } => {
+            let etag = etag.or_else(|| before.etag.clone());
+            let last_modified = last_modified.or_else(|| before.last_modified.clone());
+            Ok(ListAnswer::NotModified(ListMemory { etag, last_modified, ..before }))
+        }
+        FetchResult::Throttled => {
+            let (is_throttled, wait) = (report.held.is_none(), report.retry_after);
+            let asks = || format!("the server asks for fewer requests ({})", report.code.unwrap_or_default());
+            Err(ReadFailure { why: report.held.unwrap_or_else(asks), is_throttled, wait })
+        }
+        FetchResult::Gone => Err(ReadFailure::new("the list is gone (410)")),
+        FetchResult::Failed(failure) => Err(ReadFailure::new(failure)),
+    }
+}
+
+/// The `ETag` and the `Last-Modified` to send: none after a change of the request, once a week, and while a loss is doubtful.
+fn validators(job: &ReadJob, fingerprint: u64, now: Timestamp) -> (Option<&str>, Option<&str>) {
+    let memory = &job.memory;
+    let is_fresh = memory.last_full.is_some_and(|at| now.since(at) < UNCONDITIONAL_EVERY);
+    if !is_fresh || memory.fingerprint != fingerprint || memory.doubtful_since.is_some() || job.takes_all {
+        return (None, None);
+    }
+    (memory.etag.as_deref(), memory.last_modified.as_deref())
+}
+
+enum Parsed {
+    /// The copy has it.
+    Credible { result: ReadResult, refused: usize },
+    /// Why it is not.
+    Doubtful(String),
+}
+
+/// Parses a document, and replaces the copy if that is credible.
+async fn parse(
+    ctx: &VisitContext,
+    job: &ReadJob,
+    body: Bytes,
+    share: Option<Arc<MemoryShare>>,
+) -> Result<Parsed, ReadFailure> {
+    let share = share.unwrap_or_else(|| ctx.limiter.share_for(0));
+    share.use_for(MemoryPart::Document, (1 + PARSED_BYTES) * body.len());
+    let (job, now) = (job.clone(), ctx.now());
+    let parsed = tokio::task::spawn_blocking(move || {
+        // Until the end of the thread, also if the read is cancelled.
+        let _share = share;
+        parse_blocking(&job, &body, now)
+    });
+    parsed.await.unwrap_or_else(|panic| Err(ReadFailure::new(format!("reading it failed: {panic}"))))
+}
+
+fn parse_blocking(job: &ReadJob, body: &[u8], now: Timestamp) -> Result<Parsed, ReadFailure> {
+    let id = &job.list.id;
+    // A damaged copy is replaced.
+    let before = job.copies.sources(id).unwrap_or_default();
+    let reading = lists::read(&job.list, body, &before).map_err(ReadFailure::new)?;
+    let is_confirmed = job.memory.doubtful_since.is_some_and(|since| now.since(since) >= DOUBT);
+    if !job.takes_all
+        && !is_confirmed
+        && let Some(why) = lists::doubt(&before, &reading)
+    {
+        return Ok(Parsed::Doubtful(why));
+    }
+    let refused = reading.refused;
+    if reading.sources == before {
+        return Ok(Parsed::Credible { result: ReadResult::Unchanged, refused });
+    }
+    let ids: HashSet<_> = reading.sources.iter().map(|source| &source.id).collect();
+    let removed = before.iter().filter(|source| !ids.contains(&source.id)).count();
+    let sources = reading.sources.len();
+    let result = ReadResult::Changed {
+        sources,
+        added: sources + removed - before.len(),
+        removed,
+        refused: reading.first_refused,
+    };
+    let written = job.copies.write_sources(id, reading.sources);
+    written.map_err(|error| ReadFailure::new(format!("its copy cannot be written: {error}")))?;
+    Ok(Parsed::Credible { result, refused })
+}

@@ -1,0 +1,185 @@
+//! Lists in files, over a real store directory. Requests are in the end-to-end tests.
+
+use std::fs;
+
+use news::FeedUrl;
+
+use super::{schedule::DOUBT, *};
+use crate::{
+    messages::OwnSources,
+    supervisor::tests::{Harness, harness},
+};
+
+/// The directory of a catalogue, and its lists.
+struct TestLists {
+    harness: Harness,
+    etc: tempfile::TempDir,
+    lists: FeedLists,
+}
+
+impl TestLists {
+    async fn new() -> Self {
+        let harness = harness(feed::read).await;
+        let store = harness.directory.path().to_owned();
+        let ctx = harness.ctx.clone().unwrap();
+        let lists = FeedLists::new(ctx, &store, ListBoard::default());
+        Self { harness, etc: tempfile::tempdir().unwrap(), lists }
+    }
+
+    /// Writes a list with these feeds.
+    fn write(&self, feeds: impl IntoIterator<Item = u32>) {
+        let outline = |n: u32| format!("<outline text='f{n}' xmlUrl='https://example.org/{n}'/>\n");
+        let outlines: String = feeds.into_iter().map(outline).collect();
+        fs::write(self.etc.path().join("own.opml"), format!("<opml><body>{outlines}</body></opml>")).unwrap();
+    }
+
+    /// As a start or a reload; returns the ids of all sources.
+    async fn complete(&mut self, catalogue: &str) -> Vec<String> {
+        let catalogue = Catalogue::parse(catalogue).unwrap();
+        ids(&self.lists.complete(catalogue, &self.etc.path().join("sources.toml")).await.unwrap())
+    }
+
+    fn status(&self) -> ListStatus {
+        self.lists.board.statuses().remove(0)
+    }
+
+    fn reads(&self, result: &'static str) -> u64 {
+        self.harness.metrics.list_reads.get_or_create(&[("result", result)]).get()
+    }
+}
+
+fn ids(catalogue: &Catalogue) -> Vec<String> {
+    catalogue.sources.iter().map(|source| source.id.to_string()).collect()
+}
+
+fn listed(count: u32) -> Vec<String> {
+    (0..count).map(|n| format!("own-f{n}")).collect()
+}
+
+const LIST: &str = "[[list]]\nid = \"own\"\nfile = \"own.opml\"\n";
+
+#[actix::test]
+async fn a_doubtful_loss_counts_when_it_is_still_there_a_day_later() {
+    let mut test = TestLists::new().await;
+    test.write(0..12);
+    assert_eq!(test.complete(LIST).await, listed(12));
+    assert_eq!((test.status().sources, test.status().error), (12, None));
+    test.write(0..5);
+    for _ in 0..2 {
+        assert_eq!(test.complete(LIST).await, listed(12), "its sources stay");
+    }
+    let error = test.status().error.unwrap();
+    assert!(error.starts_with("it has lost 7 of its 12 feeds; its sources stay until"), "{error}");
+    assert_eq!((test.harness.metrics.lists_failing.get(), test.reads("doubtful")), (1, 2));
+    // A day passes; the first of the two counts.
+    let since = &mut test.lists.held[0].memory.doubtful_since;
+    *since =
+        Some(Timestamp::from_millis(since.unwrap().millis() - i64::try_from(DOUBT.as_millis()).unwrap()));
+    assert_eq!(test.complete(LIST).await, listed(5));
+    assert_eq!((test.status().sources, test.status().error), (5, None));
+    assert_eq!(test.harness.metrics.lists_failing.get(), 0);
+}
+
+#[actix::test]
+async fn an_operator_can_take_a_doubtful_loss_at_once() {
+    let mut test = TestLists::new().await;
+    test.write(0..3);
+    test.complete(LIST).await;
+    test.write([]);
+    assert_eq!(test.complete(LIST).await, listed(3));
+    let order = |take| ListOrder { lists: vec!["own".to_owned(), "other".to_owned()], take };
+    let answer = test.lists.order(order(false));
+    assert_eq!((answer.accepted, answer.unknown), (vec!["own".to_owned()], vec!["other".to_owned()]));
+    // Being cancelled loses nothing, as in the control loop.
+    while test.reads("doubtful") < 2 {
+        let changed = tokio::time::timeout(Duration::from_millis(20), test.lists.changed()).await;
+        assert!(changed.is_err(), "a doubtful read changes nothing");
+    }
+    assert!(test.status().is_failing());
+    test.lists.order(order(true));
+    test.lists.changed().await;
+    assert!(!test.status().is_failing());
+    assert!(test.lists.merge(Vec::new()).await.unwrap().sources.is_empty());
+}
+
+#[actix::test]
+async fn a_list_that_recovers_begins_its_next_doubt_anew() {
+    let mut test = TestLists::new().await;
+    test.write(0..3);
+    test.complete(LIST).await;
+    test.write([]);
+    assert_eq!(test.complete(LIST).await, listed(3));
+    assert!(test.lists.held[0].memory.doubtful_since.is_some());
+    test.write(0..2);
+    assert_eq!(test.complete(LIST).await, listed(2), "a loss of one of three is believed");
+    assert_eq!(test.lists.held[0].memory.doubtful_since, None);
+    for (text, why) in [("<html>404</html>", "this is not OPML"), ("", "this is not OPML")] {
+        fs::write(test.etc.path().join("own.opml"), text).unwrap();
+        assert_eq!(test.complete(LIST).await, listed(2));
+        assert!(test.status().error.unwrap().contains(why));
+    }
+    fs::remove_file(test.etc.path().join("own.opml")).unwrap();
+    assert_eq!(test.complete(LIST).await, listed(2));
+    let status = test.status();
+    assert_eq!((status.failures, test.reads("failed")), (3, 3));
+    assert!(status.error.unwrap().contains("its file cannot be read: No such file"), "names the file");
+}
+
+#[actix::test]
+async fn the_sources_of_a_list_end_with_it_and_come_back_with_their_ids() {
+    let mut test = TestLists::new().await;
+    test.write(0..3);
+    assert_eq!(test.complete(LIST).await, listed(3));
+    // The category of the list holds at once, and a source of the files with a feed of the list wins.
+    let text = format!("{LIST}category = \"x\"\n[[source]]\nid = \"mine\"\nurl = \"http://example.org/1\"\n");
+    let catalogue = Catalogue::parse(&text).unwrap();
+    let main = test.etc.path().join("sources.toml");
+    let all = test.lists.complete(catalogue, &main).await.unwrap();
+    assert_eq!(ids(&all), ["mine", "own-f0", "own-f2"]);
+    assert!(all.sources[1..].iter().all(|source| source.category == "x" && !source.has_foreign_address()));
+    assert_eq!((test.status().sources, test.status().known), (2, 1));
+    assert_eq!(test.complete(&format!("{LIST}enabled = false\n")).await, [""; 0]);
+    assert!(!test.status().is_failing() && test.status().next_read.is_none());
+    assert_eq!(test.complete("").await, [""; 0]);
+    let copies = fs::read_dir(test.harness.directory.path().join("lists")).unwrap();
+    assert_eq!((copies.count(), test.lists.board.statuses().len()), (0, 0));
+    assert_eq!(test.complete(LIST).await, listed(3));
+}
+
+#[actix::test]
+async fn a_damaged_copy_stops_no_start_and_the_list_is_read_again() {
+    let mut test = TestLists::new().await;
+    test.write(0..3);
+    test.complete(LIST).await;
+    let copy = test.harness.directory.path().join("lists/own.toml");
+    fs::write(&copy, "[[source]]\n").unwrap();
+    test.lists.held[0].memory.etag = Some("\"x\"".to_owned());
+    assert!(test.lists.merge(Vec::new()).await.unwrap().sources.is_empty());
+    let now = test.lists.ctx.now();
+    assert_eq!((test.lists.held[0].memory.etag.as_ref(), test.lists.held[0].due(now)), (None, Some(now)));
+    test.lists.changed().await;
+    assert_eq!(ids(&test.lists.merge(Vec::new()).await.unwrap()), listed(3));
+}
+
+#[actix::test]
+async fn the_supervisor_tells_the_sources_of_the_files_from_those_of_lists() {
+    let test = TestLists::new().await;
+    let source = |id: &str, list: Option<&str>| {
+        let mut source =
+            Source::new(SourceId::try_new(id).unwrap(), FeedUrl::try_new("https://example.org/").unwrap());
+        source.enabled = false;
+        let mark = |id: &str| Arc::new(ListMark { id: SourceId::try_new(id).unwrap(), is_trusted: false });
+        source.list = list.map(mark);
+        source
+    };
+    let all = vec![source("a", None), source("b", Some("planet")), source("c", None)];
+    test.harness.apply(all).await;
+    let own = test.harness.supervisor.send(OwnSources).await.unwrap();
+    assert_eq!(own, [source("a", None), source("c", None)]);
+    let status = |id: &str| test.harness.registry.get(id).unwrap().status().list.map(|id| id.to_string());
+    assert_eq!((status("a"), status("b")), (None, Some("planet".to_owned())));
+    // The same source is the operator's own now.
+    let diff = test.harness.apply(vec![source("a", None), source("b", None)]).await;
+    assert_eq!((diff.changed, diff.removed), (1, 1));
+    assert_eq!(test.harness.supervisor.send(OwnSources).await.unwrap().len(), 2);
+}

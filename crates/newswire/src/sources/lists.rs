@@ -1,0 +1,119 @@
+//! `newswire sources lists`: the lists of feeds that the daemon reads by itself.
+
+use clap::Args;
+use control::{ListAnswer, ListOrder, paths};
+use daemon::Exit;
+use news::ListStatus;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{CommandContext, now, orders};
+use crate::out::{self, safe, span};
+
+/// Arguments of `newswire sources lists`.
+#[derive(Debug, Args)]
+pub(super) struct ListsArgs {
+    /// Ids of lists [default: all of them]
+    #[arg(value_name = "LIST", required_if_eq_any([("read", "true"), ("take", "true")]))]
+    lists: Vec<String>,
+    /// Have the daemon read these lists now
+    #[arg(long)]
+    read: bool,
+    /// The same, and take what they have even if they have lost most of their feeds
+    #[arg(long)]
+    take: bool,
+    /// Print the daemon's answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The answer of `GET /lists`.
+#[derive(Debug, Serialize, Deserialize)]
+struct AllLists {
+    lists: Vec<ListStatus>,
+}
+
+/// Every list of the running daemon.
+pub(super) async fn fetch(context: &CommandContext) -> anyhow::Result<Vec<ListStatus>> {
+    let all: AllLists = context.daemon.get(paths::LISTS).await.map_err(|error| orders::explain(&error))?;
+    Ok(all.lists)
+}
+
+pub(super) async fn run(context: &CommandContext, arguments: ListsArgs) -> anyhow::Result<Exit> {
+    if arguments.read || arguments.take {
+        return read(context, arguments).await;
+    }
+    let mut lists = fetch(context).await?;
+    let mut exit = Exit::Ok;
+    if !arguments.lists.is_empty() {
+        let unknown = arguments.lists.iter().filter(|id| lists.iter().all(|list| list.id.as_str() != **id));
+        for id in unknown {
+            out::stderr_line(&format!("there is no list {}", safe(id)));
+            exit = Exit::Failure;
+        }
+        lists.retain(|list| arguments.lists.iter().any(|id| id == list.id.as_str()));
+    }
+    if arguments.json {
+        out::stdout_line(&json!(AllLists { lists }).to_string())?;
+        return Ok(exit);
+    }
+    for line in out::table(&rows(&lists)) {
+        out::stdout_line(&line)?;
+    }
+    Ok(exit)
+}
+
+async fn read(context: &CommandContext, arguments: ListsArgs) -> anyhow::Result<Exit> {
+    let order = ListOrder { lists: arguments.lists, take: arguments.take };
+    let answer: ListAnswer = orders::send(context, paths::LIST_READS, &order).await?;
+    if arguments.json {
+        out::stdout_line(&json!(answer).to_string())?;
+    } else {
+        orders::print_each(&answer.accepted, "is read now")?;
+        orders::print_each(&answer.busy, "is being read; order it again when that is done")?;
+        orders::print_each(&answer.disabled, "is disabled in the list of sources; enable it there")?;
+        orders::print_each(&answer.unknown, "is unknown")?;
+    }
+    let is_done = answer.busy.is_empty() && answer.disabled.is_empty() && answer.unknown.is_empty();
+    Ok(if is_done { Exit::Ok } else { Exit::Failure })
+}
+
+fn rows(lists: &[ListStatus]) -> Vec<Vec<String>> {
+    let now = now();
+    let head = ["LIST", "SOURCES", "READ", "TAKEN", "NEXT", "FROM", "WHY"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for list in lists {
+        let ago =
+            |then: Option<_>| then.map_or("never".to_owned(), |then| format!("{} ago", span(then, now)));
+        let why = match &list.error {
+            Some(error) => safe(error),
+            None if !list.enabled => "disabled in the list of sources".to_owned(),
+            None => described(list),
+        };
+        rows.push(vec![
+            list.id.to_string(),
+            list.sources.to_string(),
+            ago(list.last_read),
+            ago(list.last_success),
+            list.next_read.map_or("-".to_owned(), |next| format!("in {}", span(now, next))),
+            safe(&list.origin),
+            why,
+        ]);
+    }
+    rows
+}
+
+/// What of a list is no source.
+fn described(list: &ListStatus) -> String {
+    let known = (list.known > 0).then(|| format!("{} listed elsewhere as well", list.known));
+    let refused = (list.refused > 0).then(|| format!("{} no feeds", list.refused));
+    known.into_iter().chain(refused).collect::<Vec<_>>().join(", ")
+}
+
+/// Tells of lists whose sources are not what they have.
+pub(super) fn tell_failing(lists: &[ListStatus]) {
+    for list in lists.iter().filter(|list| list.is_failing()) {
+        let error = list.error.as_deref().unwrap_or_default();
+        out::stderr_line(&format!("list {}: {}", list.id, safe(error)));
+    }
+}

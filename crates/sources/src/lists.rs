@@ -1,0 +1,257 @@
+//! Lists of feeds that are read again and again (`[[list]]`): what a read makes of a document, whether its losses are
+//! credible, and how the feeds become sources of the catalogue.
+//!
+//! ```text
+//! document ─► read ─► doubt? ─► copy on disk ─► merge with the sources of the files ─► catalogue
+//! ```
+//!
+//! Keys about requests are ignored, as in every foreign list.
+
+mod copies;
+
+use std::sync::Arc;
+
+use feed::opml::{OpmlError, read_opml};
+use news::{Catalogue, FeedList, ListMark, Source, SourceId};
+
+pub use self::copies::{ListCopies, ListMemory};
+use crate::opml::{self, KnownFeeds};
+
+/// From so many feeds on, a list that loses more than half of them is doubtful.
+const DOUBTFUL_FEEDS_MIN: usize = 10;
+
+/// What a document has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListReading {
+    /// Its feeds, with the ids that they had before.
+    pub sources: Vec<Source>,
+    /// Outlines that are no feed.
+    pub refused: usize,
+    /// The first of them: its line, and why.
+    pub first_refused: Option<(usize, String)>,
+    /// The first fault of the document: its line, and what it is. Feeds may be missing because of it.
+    pub fault: Option<(usize, String)>,
+}
+
+/// Reads a document of a list whose sources were `before`. Blocks for seconds if it is long.
+///
+/// # Errors
+/// If it is no OPML, or exceeds a limit.
+pub fn read(list: &FeedList, document: &[u8], before: &[Source]) -> Result<ListReading, OpmlError> {
+    let opml = read_opml(document)?;
+    let plan = opml::plan(&opml, &Catalogue::default(), list.category.as_deref());
+    let mut known = KnownFeeds::of(before);
+    let with_id = |planned: opml::PlannedSource| {
+        let mut source = planned.source;
+        match known.feed(&source.url) {
+            Some(id) => source.id = id.clone(),
+            None => {
+                let wanted = id_within(&list.id, &source.id);
+                source.id = known.free_id(Some(&wanted), None, &source.url);
+                known.insert(&source);
+            }
+        }
+        source
+    };
+    let sources = plan.added.into_iter().map(with_id).collect();
+    let refused = plan.refused.len();
+    let first_refused = plan.refused.into_iter().next().map(|refused| (refused.line, refused.reason));
+    Ok(ListReading { sources, refused, first_refused, fault: opml.faults.into_iter().next() })
+}
+
+/// `LIST-ID`, cut to the length of an id.
+fn id_within(list: &SourceId, id: &SourceId) -> String {
+    let mut within = format!("{list}-{id}");
+    within.truncate(SourceId::LENGTH_MAX);
+    within
+}
+
+/// Why the losses of a reading are probably those of a fault; `None` if they are not.
+#[must_use]
+pub fn doubt(before: &[Source], reading: &ListReading) -> Option<String> {
+    let now = KnownFeeds::of(&reading.sources);
+    let lost = before.iter().filter(|source| now.feed(&source.url).is_none()).count();
+    let had = before.len();
+    match &reading.fault {
+        _ if lost == 0 => None,
+        _ if lost == had => Some(format!("it has none of its {had} feeds any more")),
+        _ if had >= DOUBTFUL_FEEDS_MIN && 2 * lost > had => {
+            Some(format!("it has lost {lost} of its {had} feeds"))
+        }
+        Some((line, fault)) => {
+            Some(format!("it has lost {lost} of its {had} feeds and is damaged: line {line}: {fault}"))
+        }
+        None => None,
+    }
+}
+
+/// A list and the sources that it has.
+#[derive(Clone, Debug)]
+pub struct ListedSources {
+    /// What marks them.
+    pub mark: Arc<ListMark>,
+    /// All of them.
+    pub sources: Vec<Source>,
+}
+
+/// What a merge made of the sources of one list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MergeCounts {
+    /// They are in the catalogue.
+    pub taken: usize,
+    /// Their feeds were there already: of the files, or of an earlier list.
+    pub known: usize,
+    /// They are not in the catalogue, because it is full.
+    pub left_out: usize,
+}
+
+/// The catalogue of the sources in its files and of lists. A feed of the files wins over one of a list, an earlier list over a
+/// later one. An id that is in use is changed in the list, too, so that it stays.
+#[must_use]
+pub fn merge(own: Vec<Source>, lists: &mut [ListedSources]) -> (Catalogue, Vec<MergeCounts>) {
+    let mut catalogue = Catalogue { sources: own, ..Catalogue::default() };
+    let mut known = KnownFeeds::of(&catalogue.sources);
+    let mut all_counts = Vec::with_capacity(lists.len());
+    for list in lists {
+        let mut counts = MergeCounts::default();
+        for source in &mut list.sources {
+            if known.feed(&source.url).is_some() {
+                counts.known += 1;
+            } else if catalogue.sources.len() >= Catalogue::SOURCES_MAX {
+                counts.left_out += 1;
+            } else {
+                if known.has_id(&source.id) {
+                    source.id = known.free_id(Some(source.id.as_str()), None, &source.url);
+                }
+                known.insert(source);
+                counts.taken += 1;
+                catalogue.sources.push(Source { list: Some(Arc::clone(&list.mark)), ..source.clone() });
+            }
+        }
+        all_counts.push(counts);
+    }
+    (catalogue, all_counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use news::FeedUrl;
+
+    use super::*;
+
+    fn list(keys: &str) -> FeedList {
+        let text = format!("[[list]]\nid = \"planet\"\nurl = \"https://example.org/p.opml\"\n{keys}\n");
+        Catalogue::parse(&text).unwrap().lists.remove(0)
+    }
+
+    fn document(feeds: &[(&str, &str)]) -> Vec<u8> {
+        let outline = |(text, url): &(&str, &str)| format!("<outline text='{text}' xmlUrl='{url}'/>\n");
+        let outlines: String = feeds.iter().map(outline).collect();
+        format!("<opml version='2.0'><body><outline text='Tech'>\n{outlines}</outline></body></opml>").into()
+    }
+
+    fn numbered(count: usize) -> Vec<Source> {
+        (0..count).map(|n| source(&format!("planet-{n}"), &format!("https://example.org/{n}"))).collect()
+    }
+
+    fn source(id: &str, url: &str) -> Source {
+        Source::new(SourceId::try_new(id).unwrap(), FeedUrl::try_new(url).unwrap())
+    }
+
+    fn ids(sources: &[Source]) -> Vec<&str> {
+        sources.iter().map(|source| source.id.as_str()).collect()
+    }
+
+    #[test]
+    fn an_id_begins_with_that_of_the_list_and_stays_with_its_address() {
+        let list = list("");
+        let first =
+            read(&list, &document(&[("News", "https://a.example/"), ("News", "https://b.example/")]), &[]);
+        let first = first.unwrap().sources;
+        assert_eq!(ids(&first), ["planet-news", "planet-news-2"]);
+        assert_eq!(first[0].category, "tech");
+        // Another name and another order, and a feed with a name that is in use.
+        let text = document(&[
+            ("News", "https://c.example/"),
+            ("Other", "http://b.example/"),
+            ("News", "https://a.example/#x"),
+        ]);
+        let second = read(&list, &text, &first).unwrap().sources;
+        assert_eq!(ids(&second), ["planet-news-3", "planet-news-2", "planet-news"]);
+        assert_eq!(second[1].name, "Other");
+        let long = "long ".repeat(30);
+        let text = document(&[(&long, "https://a.example/"), (&long, "https://b.example/")]);
+        let long = read(&list, &text, &[]).unwrap().sources;
+        assert!(long.iter().all(|source| source.id.as_str().len() <= 64) && long[0].id != long[1].id);
+    }
+
+    #[test]
+    fn keys_about_requests_are_ignored_and_the_category_of_the_list_holds() {
+        let text = "<opml xmlns:newswire='urn:newswire:opml'><outline text='a' xmlUrl='https://a.example/' newswire:id='x' \
+                    newswire:category='y' newswire:every='1h' newswire:basicFile='/etc/passwd' newswire:cookieFile='c' \
+                    newswire:tlsCaFile='t' newswire:proxy='http://p.example' newswire:headers='{ X = \"y\" }' \
+                    newswire:userAgent='u' newswire:bodyBytesMax='2000' newswire:newBytesMax='2000'/>\n\
+                    <outline text='no feed' type='rss'/></opml>";
+        let reading = read(&list("category = \"z\""), text.as_bytes(), &[]).unwrap();
+        let source = &reading.sources[0];
+        assert_eq!((source.id.as_str(), source.category.as_str()), ("planet-x", "z"));
+        assert_eq!(source.access, news::Access::default());
+        assert_eq!((source.body_bytes_max, source.new_bytes_max), (None, None));
+        assert_eq!((reading.refused, reading.first_refused), (1, Some((2, "no xmlUrl".to_owned()))));
+        assert!(read(&list(""), b"<html>Not found</html>", &[]).is_err());
+    }
+
+    #[test]
+    fn a_loss_of_everything_of_most_or_in_a_damaged_document_is_doubtful() {
+        let doubt = |had: usize, has: std::ops::Range<usize>, fault: Option<&str>| {
+            let mut reading =
+                ListReading { fault: fault.map(|fault| (3, fault.to_owned())), ..Default::default() };
+            reading.sources =
+                has.map(|n| source(&format!("x{n}"), &format!("http://example.org/{n}"))).collect();
+            super::doubt(&numbered(had), &reading)
+        };
+        assert_eq!(doubt(10, 5..30, None), None, "half");
+        assert_eq!(doubt(9, 8..9, None), None, "few feeds");
+        assert_eq!(doubt(0, 0..0, None), None);
+        assert_eq!(doubt(5, 0..9, Some("truncated")), None, "nothing is lost");
+        assert_eq!(doubt(10, 6..30, None).unwrap(), "it has lost 6 of its 10 feeds");
+        assert_eq!(doubt(3, 5..30, None).unwrap(), "it has none of its 3 feeds any more");
+        assert_eq!(doubt(1, 0..0, None).unwrap(), "it has none of its 1 feeds any more");
+        let damaged = doubt(4, 0..3, Some("truncated")).unwrap();
+        assert_eq!(damaged, "it has lost 1 of its 4 feeds and is damaged: line 3: truncated");
+    }
+
+    #[test]
+    fn a_source_of_the_files_wins_and_an_id_in_use_is_changed_for_good() {
+        let mark = |id: &str| Arc::new(ListMark { id: SourceId::try_new(id).unwrap(), is_trusted: false });
+        let own =
+            vec![source("own", "https://example.org/1"), source("planet-2", "https://example.org/other")];
+        let mut lists = [
+            ListedSources { mark: mark("planet"), sources: numbered(4) },
+            ListedSources { mark: mark("later"), sources: vec![source("later-0", "http://example.org/0")] },
+        ];
+        let (catalogue, counts) = merge(own, &mut lists);
+        assert_eq!(ids(&catalogue.sources), ["own", "planet-2", "planet-0", "planet-2-2", "planet-3"]);
+        let marks = catalogue.sources.iter().map(|source| source.list.as_ref().map(|list| list.id.as_str()));
+        assert_eq!(marks.collect::<Vec<_>>(), [None, None, Some("planet"), Some("planet"), Some("planet")]);
+        assert_eq!(lists[0].sources[2].id.as_str(), "planet-2-2");
+        let expected = [
+            MergeCounts { taken: 3, known: 1, left_out: 0 },
+            MergeCounts { taken: 0, known: 1, left_out: 0 },
+        ];
+        assert_eq!(counts, expected);
+    }
+
+    #[test]
+    fn no_list_makes_the_catalogue_larger_than_it_may_be() {
+        let mark = Arc::new(ListMark { id: SourceId::try_new("planet").unwrap(), is_trusted: true });
+        let mut own = numbered(Catalogue::SOURCES_MAX - 2);
+        own.iter_mut()
+            .for_each(|source| source.id = SourceId::try_new(&format!("own-{}", source.id)).unwrap());
+        let sources =
+            (0..5).map(|n| source(&format!("planet-{n}"), &format!("https://b.example/{n}"))).collect();
+        let (catalogue, counts) = merge(own, &mut [ListedSources { mark, sources }]);
+        assert_eq!(catalogue.sources.len(), Catalogue::SOURCES_MAX);
+        assert_eq!(counts, [MergeCounts { taken: 2, known: 0, left_out: 3 }]);
+    }
+}

@@ -1,0 +1,203 @@
+//! What is kept of the lists on disk: for each its sources, in the form of `sources.toml`, and what is known about the last
+//! read.
+//!
+//! A file is replaced atomically and is on disk when that returns, so that a start without the network has the sources of
+//! the last good read.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use news::{Catalogue, Source, SourceId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// Permissions of the files: an address may have a secret.
+const MODE: u32 = 0o600;
+
+/// What is known about the reads of one list.
+///
+/// New fields have a default, so that a file of an older version can be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ListMemory {
+    /// What the rest belongs to ([`news::FeedList::reading_hash`]).
+    pub reading: u64,
+    /// Hash of what is sent with a request; the validators belong to it as well.
+    pub fingerprint: u64,
+    /// `ETag` of the document that was taken last, byte for byte.
+    pub etag: Option<String>,
+    /// `Last-Modified` of it, byte for byte.
+    pub last_modified: Option<String>,
+    /// The hash of the address that issued them.
+    pub validator_key: Option<u64>,
+    /// When a whole document was received last.
+    pub last_full: Option<Timestamp>,
+    /// The document came from a network of `fetch.allow`, or is a file.
+    pub is_trusted: bool,
+    /// When it was read last, with or without success.
+    pub last_read: Option<Timestamp>,
+    /// When it was taken last, or had not changed.
+    pub last_success: Option<Timestamp>,
+    /// Not before then.
+    pub next_read: Option<Timestamp>,
+    /// Reads in a row that failed.
+    pub failures: u32,
+    /// Why the last read was not taken.
+    pub error: Option<String>,
+    /// Since when it has lost so many feeds that this may be a fault.
+    pub doubtful_since: Option<Timestamp>,
+    /// Outlines that are no feed.
+    pub refused: usize,
+}
+
+/// The directory with the files.
+#[derive(Clone, Debug)]
+pub struct ListCopies {
+    directory: PathBuf,
+}
+
+impl ListCopies {
+    /// Those below the directory of the store. Creates nothing.
+    #[must_use]
+    pub fn new(store: &Path) -> Self {
+        Self { directory: store.join("lists") }
+    }
+
+    /// The sources of a list; none if there is no copy.
+    ///
+    /// # Errors
+    /// If the copy cannot be read, or is damaged.
+    pub fn sources(&self, list: &SourceId) -> io::Result<Vec<Source>> {
+        let Some(text) = self.read(list, "toml")? else { return Ok(Vec::new()) };
+        let catalogue = Catalogue::parse(&text).map_err(|complaints| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                complaints.in_file(self.path(list, "toml").display()).to_string(),
+            )
+        });
+        catalogue.map(|catalogue| catalogue.sources)
+    }
+
+    /// Replaces the sources of a list.
+    ///
+    /// # Errors
+    /// If they cannot be written; the old ones stay.
+    pub fn write_sources(&self, list: &SourceId, sources: Vec<Source>) -> io::Result<()> {
+        let text = Catalogue { sources, ..Catalogue::default() }.to_toml();
+        self.write(list, "toml", &text)
+    }
+
+    /// What is known about a list; nothing if that is damaged: then it is read again. Without a copy there are no validators:
+    /// its whole document is needed.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn memory(&self, list: &SourceId) -> io::Result<ListMemory> {
+        let text = self.read(list, "json")?.unwrap_or_default();
+        let memory: ListMemory = serde_json::from_str(&text).unwrap_or_default();
+        if self.path(list, "toml").exists() {
+            return Ok(memory);
+        }
+        Ok(ListMemory { etag: None, last_modified: None, ..memory })
+    }
+
+    /// Replaces what is known about a list.
+    ///
+    /// # Errors
+    /// If it cannot be written; the old one stays.
+    pub fn write_memory(&self, list: &SourceId, memory: &ListMemory) -> io::Result<()> {
+        self.write(list, "json", &serde_json::to_string_pretty(memory)?)
+    }
+
+    /// Removes the files of all lists but these.
+    ///
+    /// # Errors
+    /// If one cannot be removed.
+    pub fn keep_only(&self, lists: &HashSet<&str>) -> io::Result<()> {
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            let is_kept =
+                path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|id| lists.contains(id));
+            if !is_kept {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, list: &SourceId, ending: &str) -> PathBuf {
+        self.directory.join(format!("{list}.{ending}"))
+    }
+
+    fn read(&self, list: &SourceId, ending: &str) -> io::Result<Option<String>> {
+        match fs::read_to_string(self.path(list, ending)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
+    fn write(&self, list: &SourceId, ending: &str, text: &str) -> io::Result<()> {
+        fs::create_dir_all(&self.directory)?;
+        let (path, draft) = (self.path(list, ending), self.path(list, &format!("{ending}.new")));
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&draft)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&draft, &path)?;
+        File::open(&self.directory)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use news::FeedUrl;
+
+    use super::*;
+
+    fn id(text: &str) -> SourceId {
+        SourceId::try_new(text).unwrap()
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_lists_that_are_gone_leave_nothing() {
+        let store = tempfile::tempdir().unwrap();
+        let copies = ListCopies::new(store.path());
+        let list = id("planet");
+        assert_eq!((copies.sources(&list).unwrap(), copies.memory(&list).unwrap()), Default::default());
+        copies.keep_only(&HashSet::new()).unwrap();
+        let mut source =
+            Source::new(id("planet-a"), FeedUrl::try_new("https://u:p@example.org/?key=x").unwrap());
+        source.tags = vec!["tag".to_owned()];
+        let memory = ListMemory { reading: 7, etag: Some("\"x\"".to_owned()), ..ListMemory::default() };
+        for list in [&list, &id("other")] {
+            copies.write_sources(list, vec![source.clone()]).unwrap();
+            copies.write_memory(list, &memory).unwrap();
+        }
+        assert_eq!(copies.sources(&list).unwrap(), [source]);
+        assert_eq!(copies.memory(&list).unwrap(), memory);
+        let file = store.path().join("lists/planet.toml");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        copies.keep_only(&HashSet::from(["planet"])).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(store.path().join("lists")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["planet.json", "planet.toml"]);
+
+        fs::write(&file, "[[source]]\nid = \"x\"\n").unwrap();
+        let damaged = copies.sources(&list).unwrap_err().to_string();
+        assert!(damaged.contains("planet.toml:1: source.url: is missing"), "{damaged}");
+        fs::remove_file(&file).unwrap();
+        assert_eq!(copies.memory(&list).unwrap(), ListMemory { etag: None, ..memory });
+        fs::write(file.with_extension("json"), "{").unwrap();
+        assert_eq!(copies.memory(&list).unwrap(), ListMemory::default());
+    }
+}

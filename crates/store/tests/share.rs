@@ -1,0 +1,434 @@
+//! The share of a source: one that publishes much leaves the news of the others in the log, and what it has waits.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/visits.rs"]
+mod visits;
+
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+
+use news::{Cursor, Event, EventKind, FloodingBound, Item, Seq, Source, SourceState, Timestamp, VisitStatus};
+use proptest::prelude::*;
+use store::{
+    AppendedVisit, EventTotals, LogReader, LogWriter, Retention, SourceShare, StoreOptions, VisitRecord,
+};
+
+use visits::{all, item, raw, source, visit};
+
+/// A ring that nothing ever leaves.
+const ENDLESS: EventTotals = EventTotals { events: u64::MAX, bytes: u64::MAX };
+/// A month, in milliseconds: as long as the events of others are protected at most.
+const MONTH: i64 = 30 * 86_400_000;
+
+fn options(events: u64, bytes: u64, percent: u64, ring: EventTotals) -> StoreOptions {
+    StoreOptions {
+        retention: Retention { age: Duration::from_secs(365 * 86_400), events, bytes },
+        share: SourceShare { percent, at_least: EventTotals { events: 1, bytes: 1 }, ring },
+        ..StoreOptions::default()
+    }
+}
+
+fn open(path: &Path, options: &StoreOptions) -> (LogWriter, LogReader) {
+    store::open(path, options).unwrap()
+}
+
+fn items(of: &str, numbers: std::ops::Range<u32>) -> Vec<Item> {
+    numbers.map(|n| item(&format!("{of}{n:03}"), 1)).collect()
+}
+
+/// A visit that found a document, of a source with this state.
+fn visited(source: &Arc<Source>, items: Vec<Item>, now: i64, state: SourceState) -> VisitRecord {
+    let mut record = visit(source, items, now);
+    record.state = SourceState { last_status: Some(VisitStatus::New), warnings: Vec::new(), ..state };
+    record
+}
+
+fn append(writer: &mut LogWriter, source: &Arc<Source>, items: Vec<Item>, now: i64) -> AppendedVisit {
+    writer.append(vec![visit(source, items, now)]).unwrap().remove(0)
+}
+
+fn retain(writer: &mut LogWriter, now: i64) {
+    while writer.retain(Timestamp::from_millis(now)).unwrap().more {}
+}
+
+/// Of whom the events of the log are, in order.
+fn owners(reader: &LogReader) -> Vec<String> {
+    all(reader).iter().map(|event| event.source.to_string()).collect()
+}
+
+/// What the rule says, counted anew for each event.
+struct Model {
+    kept: (u64, u64),
+    ring: (u64, u64),
+    percent: u64,
+    /// Source and size of every event there ever was.
+    log: Vec<(usize, u64)>,
+    /// How many of them are removed from the log, and from what the gateways keep.
+    removed: usize,
+    forgotten: usize,
+}
+
+/// What an event needs in the memory of a gateway, in addition to its size.
+const MEMORY_BYTES: u64 = 768;
+
+/// The first event that is kept.
+fn first_kept(log: &[(usize, u64)], (events, bytes): (u64, u64)) -> usize {
+    let fits = |from: &usize| {
+        let kept = &log[*from..];
+        kept.len() as u64 <= events && kept.iter().map(|(_, size)| size).sum::<u64>() <= bytes
+    };
+    (0..log.len()).find(fits).unwrap_or(log.len().saturating_sub(1))
+}
+
+impl Model {
+    fn displaces_others(&self, max: (u64, u64), counted_from: usize, (source, size): (usize, u64)) -> bool {
+        let own = self.log[counted_from..].iter().filter(|(owner, _)| *owner == source);
+        let (events, bytes) = own.fold((0, 0), |(events, bytes), (_, size)| (events + 1, bytes + size));
+        let share = |all: u64| (u128::from(all) * u128::from(self.percent) / 100).max(1);
+        let is_over = events > 0
+            && (u128::from(events + 1_u64) > share(max.0) || u128::from(bytes + size) > share(max.1));
+        let mut after = self.log.clone();
+        after.push((source, size));
+        let goes = first_kept(&self.log, max).max(counted_from)..first_kept(&after, max);
+        is_over && goes.into_iter().any(|n| after[n].0 != source)
+    }
+
+    /// The same log, as the gateways have it in memory.
+    fn in_memory(&self) -> Self {
+        let log = self.log.iter().map(|(source, size)| (*source, size + MEMORY_BYTES)).collect();
+        Self { log, ..*self }
+    }
+
+    fn append(&mut self, event: (usize, u64)) -> Option<FloodingBound> {
+        let memory = self.in_memory();
+        let from = first_kept(&memory.log, self.ring).max(self.forgotten);
+        if memory.displaces_others(self.ring, from, (event.0, event.1 + MEMORY_BYTES)) {
+            return Some(FloodingBound::Ring);
+        }
+        if self.displaces_others(self.kept, self.removed, event) {
+            return Some(FloodingBound::Retention);
+        }
+        self.log.push(event);
+        None
+    }
+
+    fn retain(&mut self) {
+        self.removed = self.removed.max(first_kept(&self.log, self.kept));
+    }
+}
+
+/// The size of an event as stored.
+fn size(source: &Source, mut item: Item, seq: u64, reader: &LogReader) -> u64 {
+    item.key = "0".repeat(32);
+    let id = Cursor { epoch: reader.epoch().clone(), seq: Seq(seq) };
+    let event = Event::new(id, EventKind::Item, source, Timestamp::from_millis(0), item);
+    event.to_json().len() as u64 + 14
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_source_over_its_share_displaces_its_own_events_only(
+        events in 2..16_u64,
+        bytes in prop_oneof![Just(u64::MAX), 2_000..12_000_u64],
+        ring in prop_oneof![Just((u64::MAX, u64::MAX)), (2..16_u64, prop_oneof![Just(u64::MAX), 4_000..20_000_u64])],
+        percent in 10..100_u64,
+        steps in prop::collection::vec((0..3_usize, prop::collection::vec(1..150_u64, 0..5)), 1..40),
+        together in 1..4_usize,
+        retain_every in 1..5_usize,
+        reopen_every in 1..12_usize,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let options = options(events, bytes, percent, EventTotals { events: ring.0, bytes: ring.1 });
+        let (mut writer, mut reader) = open(dir.path(), &options);
+        let sources = ["a", "b", "c"].map(source);
+        let mut documents = [const { Vec::new() }; 3];
+        let mut recorded = [0; 3];
+        let mut model =
+            Model { kept: (events, bytes), ring, percent, log: Vec::new(), removed: 0, forgotten: 0 };
+        for (n, commit) in steps.chunks(together).enumerate() {
+            let mut visits = Vec::new();
+            let mut expected = Vec::new();
+            for (of, new) in commit {
+                for version in new {
+                    let number = documents[*of].len();
+                    documents[*of].push(item(&format!("{of}/{number}"), *version));
+                }
+                visits.push(visit(&sources[*of], documents[*of].clone(), 0));
+                let mut bound = None;
+                let before = recorded[*of];
+                while bound.is_none() && let Some(next) = documents[*of].get(recorded[*of]) {
+                    let seq = model.log.len() as u64 + 1;
+                    bound = model.append((*of, size(&sources[*of], next.clone(), seq, &reader)));
+                    recorded[*of] += usize::from(bound.is_none());
+                }
+                expected.push((recorded[*of] - before, documents[*of].len() - recorded[*of], bound));
+            }
+            let appended = writer.append(visits).unwrap();
+            let got = appended.iter().map(|a| (a.new as usize, a.deferred as usize, a.bound));
+            prop_assert_eq!(got.collect::<Vec<_>>(), expected);
+            if n % retain_every == 0 {
+                retain(&mut writer, 0);
+                model.retain();
+            }
+            if n % reopen_every == 0 {
+                drop((writer, reader));
+                (writer, reader) = open(dir.path(), &options);
+                model.forgotten = model.removed;
+            }
+            let names: Vec<_> =
+                model.log[model.removed..].iter().map(|(of, _)| sources[*of].id.to_string()).collect();
+            prop_assert_eq!(owners(&reader), names);
+        }
+    }
+}
+
+#[test]
+fn a_single_source_may_fill_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let ring = EventTotals { events: 5, bytes: 1 << 20 };
+    let (mut writer, reader) = open(dir.path(), &options(20, u64::MAX, 10, ring));
+    let alone = source("alone");
+    for n in 0..30 {
+        let appended = append(&mut writer, &alone, items("k", n * 4..n * 4 + 4), 0);
+        assert_eq!((appended.new, appended.deferred), (4, 0));
+        retain(&mut writer, 0);
+    }
+    assert_eq!((reader.oldest(), reader.head()), (Seq(101), Seq(120)));
+}
+
+#[test]
+fn with_a_share_of_100_percent_nothing_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let ring = EventTotals { events: 5, bytes: 1 << 20 };
+    for (percent, waits) in [(100, 0), (99, 9)] {
+        let options = options(10, u64::MAX, percent, ring);
+        let (mut writer, _) = open(&dir.path().join(percent.to_string()), &options);
+        append(&mut writer, &source("other"), items("o", 0..1), 0);
+        let appended = append(&mut writer, &source("flood"), items("f", 0..13), 0);
+        assert_eq!(appended.deferred, waits, "{percent} %");
+    }
+}
+
+#[test]
+fn the_first_document_of_a_feed_fits_into_a_small_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = options(200, u64::MAX, 25, EventTotals { events: 150, bytes: u64::MAX });
+    let share = SourceShare { at_least: SourceShare::default().at_least, ..small.share };
+    let (mut writer, _) = open(dir.path(), &StoreOptions { share, ..small });
+    for of in ["a", "b", "c"] {
+        assert_eq!(append(&mut writer, &source(of), items(of, 0..101), 0).deferred, u32::from(of != "a"));
+    }
+}
+
+#[test]
+fn counts_survive_a_restart_and_agree_with_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(12, 12_000, 30, ENDLESS);
+    let sources = ["a", "b", "c"].map(source);
+    let mut random = fastrand::Rng::with_seed(7);
+    for round in 0..12 {
+        let (mut writer, reader) = open(dir.path(), &options);
+        for n in 0..random.u32(1..6) {
+            let of = if round > 8 { "c" } else { ["a", "b", "c"][random.usize(0..3)] };
+            let of = sources.iter().find(|source| source.id.as_str() == of).unwrap();
+            append(&mut writer, of, items(&format!("{round}-{n}-"), 0..random.u32(1..5)), round);
+            if random.bool() {
+                retain(&mut writer, round);
+            }
+        }
+        let mut counted: HashMap<String, (u64, u64)> = HashMap::new();
+        let page = reader.page(Seq(reader.oldest().0 - 1), usize::MAX, usize::MAX).unwrap();
+        for record in page.records {
+            let event: Event = serde_json::from_str(&record.json).unwrap();
+            let count = counted.entry(event.source.to_string()).or_default();
+            *count = (count.0 + 1, count.1 + record.json.len() as u64 + 14);
+        }
+        drop((writer, reader));
+        let db = raw(dir.path());
+        let number = |value: &[u8]| u64::from_le_bytes(value.try_into().unwrap());
+        let stored: HashMap<_, _> = db
+            .scan_prefix("c")
+            .map(|entry| {
+                let (key, value) = entry.unwrap();
+                let id = String::from_utf8(key[1..].to_vec()).unwrap();
+                (id, (number(&value[5..13]), number(&value[13..21])))
+            })
+            .collect();
+        assert_eq!(stored, counted, "round {round}");
+    }
+}
+
+#[test]
+fn events_of_a_log_without_counts_are_not_counted_and_their_removal_neither() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(12, u64::MAX, 25, ENDLESS);
+    let (flood, other) = (source("flood"), source("other"));
+    let (mut writer, reader) = open(dir.path(), &options);
+    append(&mut writer, &other, items("o", 0..2), 0);
+    append(&mut writer, &flood, items("f", 0..10), 0);
+    drop((writer, reader));
+    for stale in ["older version", "a program without counts wrote"] {
+        let db = raw(dir.path());
+        if stale == "older version" {
+            db.remove("mcounted").unwrap();
+        } else {
+            let event = |seq: u64| [&b"e"[..], &seq.to_be_bytes()].concat();
+            let value = db.get(event(12)).unwrap().unwrap();
+            for seq in 13..=20 {
+                db.insert(event(seq), &value).unwrap();
+            }
+            db.insert("cother", &b"whatever it was"[..]).unwrap();
+        }
+        db.flush().unwrap();
+        drop(db);
+        let (writer, reader) = open(dir.path(), &options);
+        drop((writer, reader));
+        assert_eq!(raw(dir.path()).scan_prefix("c").count(), 0, "{stale}");
+    }
+    let (mut writer, reader) = open(dir.path(), &options);
+    retain(&mut writer, 0);
+    assert_eq!(reader.head(), Seq(20));
+    let appended = append(&mut writer, &flood, items("g", 0..1), 0);
+    assert_eq!(appended.new, 1, "what is not counted is not its share");
+    append(&mut writer, &other, items("p", 0..6), 0);
+    retain(&mut writer, 0);
+    drop((writer, reader));
+    let counts: Vec<_> = raw(dir.path()).scan_prefix("c").map(|entry| entry.unwrap().1[5]).collect();
+    assert_eq!(counts, [1, 3], "of the flood, and the share of the other source");
+}
+
+#[test]
+fn what_waits_for_its_share_comes_in_order_when_the_log_moves_on_and_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, reader) = open(dir.path(), &options(20, u64::MAX, 25, ENDLESS));
+    let (flood, other) = (source("flood"), source("other"));
+    append(&mut writer, &other, items("o", 0..10), 0);
+    let document = items("f", 0..30);
+    let mut state = SourceState::default();
+    let mut others = 10;
+    for visit in 0..100 {
+        let record = visited(&flood, document.clone(), visit, state);
+        let appended = writer.append(vec![record]).unwrap().remove(0);
+        retain(&mut writer, visit);
+        state = appended.state;
+        let left = owners(&reader).iter().filter(|owner| *owner == "other").count();
+        assert!(left >= 10, "visit {visit}: the flood never takes an event of another source");
+        let Some(flooding) = &state.flooding else { break };
+        let flooding = flooding.flooding;
+        assert_eq!((flooding.bound, flooding.lost_items), (FloodingBound::Retention, 0));
+        assert_eq!(flooding.waiting_items, appended.deferred);
+        let warning = &state.warnings[0];
+        assert!(warning.contains("25 %, store.source_share_percent") && warning.contains("retention_events"));
+        // Once again with the same log: nothing moves.
+        assert_eq!(append(&mut writer, &flood, document.clone(), visit).new, 0);
+        append(&mut writer, &other, items("o", others..others + 1), visit);
+        others += 1;
+    }
+    assert!(state.flooding.is_none(), "nothing waits any more");
+    let mut titles: Vec<_> = all(&reader)
+        .into_iter()
+        .filter(|event| event.source == flood.id)
+        .map(|event| event.item.title)
+        .collect();
+    let newest = titles.split_off(titles.len() - 3);
+    assert_eq!(newest, ["f027 1", "f028 1", "f029 1"]);
+    assert!(others > 12, "control: it had to wait for {others} events of another source");
+}
+
+#[test]
+fn events_of_others_are_protected_until_they_are_old() {
+    let hour = 3_600_000;
+    let ring = EventTotals { events: 8, bytes: 1 << 20 };
+    let limited = |age_hours: u64, events, ring| StoreOptions {
+        retention: Retention { age: Duration::from_secs(age_hours * 3600), events, bytes: u64::MAX },
+        share: SourceShare { percent: 25, at_least: EventTotals::default(), ring },
+        ..StoreOptions::default()
+    };
+    let cases = [
+        (limited(10, 8, ENDLESS), 10 * hour, FloodingBound::Retention),
+        (limited(1_000_000, 8, ENDLESS), MONTH, FloodingBound::Retention),
+        (limited(10, 1000, ring), hour, FloodingBound::Ring),
+    ];
+    for (options, protected, bound) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut writer, _) = open(dir.path(), &options);
+        let flood = source("flood");
+        append(&mut writer, &source("other"), items("o", 0..4), 0);
+        assert_eq!(append(&mut writer, &flood, items("f", 0..4), 0).deferred, 0, "it is full now");
+        let last = append(&mut writer, &flood, items("f", 0..9), protected);
+        assert_eq!((last.new, last.bound), (0, Some(bound)));
+        // The ring knows seconds.
+        assert_eq!(append(&mut writer, &flood, items("f", 0..9), protected + 1000).new, 5, "{bound:?}");
+    }
+}
+
+#[test]
+fn what_leaves_the_feed_while_it_waits_is_counted_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, _) = open(dir.path(), &options(8, u64::MAX, 25, ENDLESS));
+    let flood = source("flood");
+    append(&mut writer, &source("other"), items("o", 0..8), 0);
+    let mut look = |items: Vec<Item>, state: SourceState| {
+        writer.append(vec![visited(&flood, items, 0, state)]).unwrap().remove(0)
+    };
+    // The first two are within its share.
+    let first = look(items("f", 0..7), SourceState::default());
+    assert_eq!((first.new, first.deferred, first.lost), (2, 5, 0));
+    let mut edited = items("f", 2..8);
+    edited[4] = item("f006", 2);
+    let second = look(edited, first.state);
+    assert_eq!((second.deferred, second.lost), (6, 0), "an edit loses nothing");
+    let third = look(items("f", 4..9), second.state);
+    assert_eq!((third.deferred, third.lost), (5, 2));
+    let warning = &third.state.warnings[0];
+    assert!(warning.ends_with("2 that waited have left the feed and are lost"), "{warning}");
+    let fourth = look(items("f", 5..9), third.state);
+    assert_eq!((fourth.deferred, fourth.lost), (4, 1));
+    assert_eq!(fourth.state.flooding.as_ref().unwrap().flooding.lost_items, 3, "since it began");
+    let unchanged = SourceState { last_status: Some(VisitStatus::Unchanged), ..fourth.state };
+    let mut record = visited(&flood, Vec::new(), 0, unchanged.clone());
+    record.state.last_status = Some(VisitStatus::Unchanged);
+    let fifth = writer.append(vec![record]).unwrap().remove(0);
+    assert_eq!((fifth.lost, fifth.state.flooding.is_some()), (0, true), "no document, no loss");
+    let last = writer.append(vec![visited(&flood, Vec::new(), 0, fifth.state)]).unwrap().remove(0);
+    assert_eq!((last.lost, last.state.flooding), (4, None), "an empty document has none of it");
+}
+
+#[test]
+fn retention_that_is_far_behind_does_not_stop_a_source_and_protects_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let (flood, other) = (source("flood"), source("other"));
+    let (mut writer, reader) = open(dir.path(), &options(1_000_000, u64::MAX, 25, ENDLESS));
+    append(&mut writer, &other, items("o", 0..5000), 0);
+    let eight = (8, writer.live_bytes());
+    append(&mut writer, &flood, items("f", 0..8), 0);
+    let eight = (eight.0, writer.live_bytes() - eight.1);
+    drop((writer, reader));
+    // Each visit looks at 2000 events that are to be removed.
+    for (events, bytes, expected) in [
+        (16, u64::MAX, [0, 0, 0, 0]),
+        (1_000_000, 2 * eight.1, [0, 0, 0, 0]),
+        (eight.0, u64::MAX, [0, 0, 4, 0]),
+    ] {
+        let copy = tempfile::tempdir().unwrap();
+        let from = raw(dir.path());
+        raw_copy(&from, copy.path());
+        drop(from);
+        let (mut writer, _) = open(copy.path(), &options(events, bytes, 25, ENDLESS));
+        let new = (0..4).map(|n| {
+            if n == 2 {
+                assert!(writer.retain(Timestamp::from_millis(0)).unwrap().more, "control: it is behind");
+            }
+            append(&mut writer, &flood, items("f", 0..12), 0).new
+        });
+        assert_eq!(new.collect::<Vec<_>>(), expected, "{events} events, {bytes} bytes");
+    }
+}
+
+/// A store with the same content.
+fn raw_copy(from: &sled::Db, to: &Path) {
+    let copy = sled::open(to.join("log.sled")).unwrap();
+    copy.import(from.export());
+    copy.flush().unwrap();
+}
