@@ -18,8 +18,9 @@ use news::{HubSubscription, Source, Timestamp};
 
 use super::messages::VisitFindings;
 
-/// After how many seconds a source is visited again whose visit for a push found nothing.
-const AGAIN_S: Range<f64> = 30.0..60.0;
+/// After how many seconds a source is visited again whose visit for a push found nothing. With the visit and the tick of
+/// the actor, the two requests are 30 to 60 s apart.
+const AGAIN_S: Range<f64> = 30.0..58.0;
 
 /// The pushes of one source that are not settled yet.
 #[derive(Debug, Default)]
@@ -119,6 +120,10 @@ impl SourcePushes {
         let ordered = self.look.take_if(|look| look.ordered().is_some_and(|at| at <= visit.started));
         // Otherwise each second visit would bring about another one.
         let is_second = ordered.is_some_and(|look| matches!(look.stage, LookStage::Second(_)));
+        if !visit.is_healthy {
+            // When it is visited again is a matter of its failures.
+            self.look = None;
+        }
         if is_second || !visit.is_healthy {
             return None;
         }
@@ -215,7 +220,7 @@ mod tests {
 
     #[test]
     fn an_empty_push_is_looked_at_once_more_after_30_to_60_s() {
-        for (jitter, again) in [(0.0, 33), (0.5, 48), (1.0, 63)] {
+        for (jitter, again) in [(0.0, 33), (0.5, 47), (1.0, 61)] {
             let mut pushes = looking();
             assert_eq!(pushes.settle(visit(2, 0), at(3), jitter), Some(PushOutcome::Empty(at(0))));
             assert!(!pushes.is_due(at(again - 1)) && pushes.is_due(at(again)));
@@ -231,6 +236,12 @@ mod tests {
         let failed = VisitFindings { is_healthy: false, ..visit(0, 0) };
         assert_eq!(pushes.settle(failed, at(1), 0.5), None);
         assert!(pushes.is_settled());
+        // Nor does a visit follow one that failed between the two.
+        let mut pushes = looking();
+        pushes.settle(visit(0, 0), at(1), 0.5);
+        let failed = VisitFindings { is_healthy: false, ..visit(10, 0) };
+        assert_eq!(pushes.settle(failed, at(11), 0.5), None);
+        assert!(pushes.is_settled());
     }
 
     #[test]
@@ -242,7 +253,7 @@ mod tests {
         pushes.add(at(6), at(300));
         let empty = pushes.settle(visit(20, 0), at(21), 0.5);
         assert_eq!(empty, Some(PushOutcome::Empty(at(6))), "an ordinary visit is the first look");
-        assert!(pushes.is_due(at(66)) && !pushes.is_due(at(65)));
+        assert!(pushes.is_due(at(65)) && !pushes.is_due(at(64)));
         assert_eq!(pushes.settle(visit(30, 2), at(31), 0.5), Some(PushOutcome::Fruitful(at(6))));
         assert!(pushes.is_settled());
         // Between the two looks.
