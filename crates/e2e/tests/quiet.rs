@@ -17,6 +17,7 @@ use store::{NewsPlan, StoreOptions, VisitRecord};
 const SOON: Duration = Duration::from_secs(60);
 const DAY_MS: i64 = 86_400_000;
 
+#[expect(clippy::disallowed_methods, reason = "the daemon under test reads the clock, too")]
 fn days_ago(days: i64) -> Timestamp {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
     Timestamp::from_millis(i64::try_from(now).unwrap() - days * DAY_MS)

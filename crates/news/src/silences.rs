@@ -187,7 +187,9 @@ mod tests {
             for two in times.windows(2) {
                 let (last, now) = (Timestamp::from_millis(two[0]), Timestamp::from_millis(two[1]));
                 silences.note(last, now);
-                let _ = silences.quiet(last, now);
+                if let Some(quiet) = silences.quiet(last, now) {
+                    prop_assert!(quiet.since == last && quiet.usually_every_s > 0);
+                }
             }
         }
     }

@@ -260,9 +260,12 @@ impl SourceState {
         is_failing(self.failures, self.last_status, self.flooding.is_some())
     }
 
-    /// Whether it was quiet when it answered last, whatever has happened since.
+    /// Whether it was quiet when it answered last, whatever has happened since. While items wait, it has something new.
     #[must_use]
     pub fn quiet(&self) -> Option<Quiet> {
+        if self.flooding.is_some() {
+            return None;
+        }
         self.silences.quiet(self.last_news?, self.last_success?)
     }
 
@@ -438,12 +441,12 @@ pub struct SourceStatus {
     /// What waits because it has more new items than it may record at once.
     #[serde(default)]
     pub flooding: Option<Flooding>,
-    /// The id of the list that it comes from; `None` if it is written in the catalogue itself.
-    #[serde(default)]
-    pub list: Option<SourceId>,
     /// Since when nothing was new, if that is much longer than usual although it answers.
     #[serde(default)]
     pub quiet: Option<Quiet>,
+    /// The id of the list that it comes from; `None` if it is written in the catalogue itself.
+    #[serde(default)]
+    pub list: Option<SourceId>,
     /// Its last visits, the newest last; shown by [`SourceInFull`], not in lists.
     #[serde(default, with = "rows", skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,

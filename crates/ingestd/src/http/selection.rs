@@ -64,9 +64,13 @@ mod tests {
         let registry = SourceRegistry::default();
         let gone = SourceState { last_status: Some(VisitStatus::Gone), ..SourceState::default() };
         let failed = SourceState { failures: 2, ..SourceState::default() };
-        let bound = FloodingBound::Visit;
-        let since = Timestamp::from_millis(0);
-        let flooding = Flooding { since, waiting_items: 1, waiting_bytes: 1, bound, lost_items: 0 };
+        let flooding = Flooding {
+            since: Timestamp::from_millis(0),
+            waiting_items: 1,
+            waiting_bytes: 1,
+            bound: FloodingBound::Visit,
+            lost_items: 0,
+        };
         let flooding = Some(Box::new(FloodingState { flooding, full_visits: 0 }));
         let flooding = SourceState { flooding, ..SourceState::default() };
         for (id, category, state) in [

@@ -287,8 +287,8 @@ impl SourceEntry {
             paused: state.paused.clone(),
             push: state.websub.as_deref().map(PushStatus::from).unwrap_or_default(),
             flooding: state.flooding.as_deref().map(|state| state.flooding),
-            list: source.list.as_ref().map(|list| list.id.clone()),
             quiet: inner.quiet(),
+            list: source.list.as_ref().map(|list| list.id.clone()),
             attempts: Vec::new(),
         }
     }
