@@ -25,7 +25,7 @@ use control::{ListAnswer, ListOrder};
 use daemon::work;
 use futures_util::FutureExt as _;
 use news::{Catalogue, FeedList, ListMark, ListOrigin, ListStatus, Source, SourceId, Timestamp};
-use sources::lists::{ListCopies, ListMemory, ListedSources, MergeCounts, merge};
+use sources::lists::{LeftFeeds, ListCopies, ListMemory, ListedSources, MergeCounts, merge};
 use tokio::{sync::oneshot, task::JoinSet, time::Instant};
 
 use self::read::{ListRead, ReadJob};
@@ -364,7 +364,11 @@ fn merge_copies(
         if let Some(category) = category {
             sources.iter_mut().for_each(|source| source.category.clone_from(&category));
         }
-        Some(ListedSources { mark, sources })
+        let left = copies.left(&mark.id).unwrap_or_else(|error| {
+            tracing::warn!(list = %mark.id, %error, "the feeds that have left a list cannot be read");
+            LeftFeeds::default()
+        });
+        Some(ListedSources { mark, sources, left })
     };
     let mut lists: Vec<_> = marks.into_iter().enumerate().filter_map(sources).collect();
     let ids = |list: &ListedSources| list.sources.iter().map(|source| source.id.clone()).collect::<Vec<_>>();

@@ -278,7 +278,11 @@ fn parse_blocking(job: &ReadJob, body: &[u8], now: Timestamp) -> Result<Parsed, 
     let id = &job.list.id;
     // A damaged copy is replaced.
     let before = job.copies.sources(id).unwrap_or_default();
-    let reading = lists::read(&job.list, body, &before).map_err(ReadFailure::new)?;
+    let left = job
+        .copies
+        .left(id)
+        .map_err(|error| ReadFailure::new(format!("the feeds that have left it cannot be read: {error}")))?;
+    let reading = lists::read(&job.list, body, &before, &left).map_err(ReadFailure::new)?;
     let is_confirmed = job.memory.doubtful_since.is_some_and(|since| now.since(since) >= DOUBT);
     if !job.takes_all
         && !is_confirmed
@@ -299,7 +303,9 @@ fn parse_blocking(job: &ReadJob, body: &[u8], now: Timestamp) -> Result<Parsed, 
         removed,
         refused: reading.first_refused,
     };
-    let written = job.copies.write_sources(id, reading.sources);
+    let left_now = left.after(&before, &reading.sources, now);
+    let left_written = if left_now == left { Ok(()) } else { job.copies.write_left(id, &left_now) };
+    let written = left_written.and_then(|()| job.copies.write_sources(id, reading.sources));
     written.map_err(|error| ReadFailure::new(format!("its copy cannot be written: {error}")))?;
     Ok(Parsed::Credible { result, refused })
 }

@@ -147,6 +147,28 @@ async fn the_sources_of_a_list_end_with_it_and_come_back_with_their_ids() {
 }
 
 #[actix::test]
+async fn a_feed_that_comes_back_has_its_id_and_no_other_feed_has_taken_it() {
+    let mut test = TestLists::new().await;
+    let write = |test: &TestLists, feeds: &[&str]| {
+        let outline = |host: &&str| format!("<outline text='News' xmlUrl='https://{host}.example/'/>");
+        let outlines: String = feeds.iter().map(outline).collect();
+        let text = format!("<opml><body>{outlines}</body></opml>");
+        fs::write(test.etc.path().join("own.opml"), text).unwrap();
+    };
+    write(&test, &["a", "b", "c", "d"]);
+    assert_eq!(test.complete(LIST).await, ["own-news", "own-news-2", "own-news-3", "own-news-4"]);
+    write(&test, &["c", "d"]);
+    assert_eq!(test.complete(LIST).await, ["own-news-3", "own-news-4"]);
+    // A start.
+    let ctx = test.harness.ctx.clone().unwrap();
+    test.lists = FeedLists::new(ctx, test.harness.directory.path(), ListBoard::default());
+    write(&test, &["x", "c", "d"]);
+    assert_eq!(test.complete(LIST).await, ["own-news-5", "own-news-3", "own-news-4"]);
+    write(&test, &["c", "d", "b"]);
+    assert_eq!(test.complete(LIST).await, ["own-news-3", "own-news-4", "own-news-2"]);
+}
+
+#[actix::test]
 async fn a_damaged_copy_stops_no_start_and_the_list_is_read_again() {
     let mut test = TestLists::new().await;
     test.write(0..3);
