@@ -17,6 +17,7 @@ use sources::lists::{self, ListCopies, ListMemory};
 use tokio::io::AsyncReadExt as _;
 
 use super::{
+    ListWait,
     result::ReadResult,
     schedule::{DOUBT, ReadEnd, next_read},
 };
@@ -39,6 +40,8 @@ pub(super) struct ReadJob {
     /// To which the path of a list is relative.
     pub(super) directory: PathBuf,
     pub(super) copies: ListCopies,
+    /// Where it is shown what the request waits for.
+    pub(super) wait: ListWait,
     /// Whatever it has lost counts.
     pub(super) takes_all: bool,
 }
@@ -195,7 +198,7 @@ impl ByteBudget for ListBudget {
 async fn request(ctx: &VisitContext, job: &ReadJob, url: &FeedUrl) -> Result<ListAnswer, ReadFailure> {
     let options = ctx.credentials.request_options(&job.list.access).await.map_err(ReadFailure::new)?;
     let fingerprint = options.as_ref().map_or(0, RequestOptions::fingerprint);
-    let hops = PacedHops::to_list(ctx);
+    let hops = PacedHops::to_list(ctx, job.wait.clone());
     let held = |held: HeldHop| ReadFailure { why: held.why, is_throttled: false, wait: held.wait };
     hops.enter(url).await.map_err(held)?;
     let now = ctx.now();

@@ -169,6 +169,21 @@ async fn a_feed_that_comes_back_has_its_id_and_no_other_feed_has_taken_it() {
 }
 
 #[actix::test]
+async fn the_status_of_a_list_says_what_its_read_waits_for() {
+    let mut test = TestLists::new().await;
+    let host = crate::queue::host::Host::of(FeedUrl::try_new("https://example.org/").unwrap().secret());
+    test.lists.ctx.limiter.hold(&host, 503, Duration::from_secs(30));
+    test.complete("[[list]]\nid = \"own\"\nurl = \"https://example.org/list\"\n").await;
+    assert_eq!(test.status().waiting_for, None);
+    while test.status().waiting_for.is_none() {
+        let changed = tokio::time::timeout(Duration::from_millis(20), test.lists.changed()).await;
+        assert!(changed.is_err(), "nothing is read");
+    }
+    let reason = test.status().waiting_for.unwrap();
+    assert!(reason.contains("503") && reason.contains("example.org"), "{reason}");
+}
+
+#[actix::test]
 async fn a_damaged_copy_stops_no_start_and_the_list_is_read_again() {
     let mut test = TestLists::new().await;
     test.write(0..3);

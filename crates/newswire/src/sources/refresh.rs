@@ -35,7 +35,7 @@ pub(super) struct RefreshArgs {
 }
 
 /// How long the daemon has to begin before it is asked what the visits wait for.
-const BEGIN_WITHIN: Duration = Duration::from_millis(300);
+pub(super) const BEGIN_WITHIN: Duration = Duration::from_millis(300);
 /// Of more sources only the counts are shown.
 const SHOWN_MAX: usize = 20;
 /// Of more reasons only the most frequent ones are shown.
