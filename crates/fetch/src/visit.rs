@@ -513,8 +513,8 @@ impl VisitProgress<'_> {
 fn build_request(request: &VisitRequest<'_>, at: &FeedUrl, progress: &VisitProgress<'_>) -> Request {
     let mut outgoing = Request::new(Method::GET, without_credentials(at.secret()));
     let headers = outgoing.headers_mut();
-    let is_same_site =
-        progress.hops.iter().all(|hop| is_same_origin_or_upgrade(hop.from.secret(), hop.to.secret()));
+    // Also after a detour over others. A redirect from https to http has ended a visit with secrets before.
+    let is_same_site = is_same_origin_or_upgrade(request.url.secret(), at.secret());
     if is_same_site {
         headers.extend(basic_of(request.url.secret()).map(|value| (AUTHORIZATION, value)));
     }
