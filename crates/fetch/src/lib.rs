@@ -28,6 +28,7 @@ mod limits;
 mod links;
 mod policy;
 mod post;
+mod proxy;
 mod report;
 mod request_options;
 mod resolver;

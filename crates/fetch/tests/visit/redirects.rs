@@ -57,6 +57,30 @@ async fn a_redirect_without_a_target_is_a_failure() {
 }
 
 #[tokio::test]
+async fn a_target_that_cannot_be_requested_is_named_with_the_reason() {
+    for (location, expected) in [
+        (format!("/{}", "a".repeat(2048)), "redirected to an address of 2069 bytes; the maximum is 2048"),
+        (
+            "http://other.example:99999/?token=SECRET".to_owned(),
+            "redirected to an address that is not valid: invalid port number",
+        ),
+        (
+            "http://[::1/?token=SECRET".to_owned(),
+            "redirected to an address that is not valid: invalid IPv6 address",
+        ),
+        ("http:///?token=SECRET@".to_owned(), "redirected to an address that is not valid: "),
+        ("data:text/xml,SECRET".to_owned(), "redirected to an address that is not http or https (data:…)"),
+    ] {
+        let origin = Origin::start_on("127.0.0.1", 0, redirect(302, &location)).await;
+        let failure = failure(&visit(&origin.url("/")).await);
+        assert_eq!(failure.class, FailureClass::BadUrl, "{failure}");
+        let expected = expected.replace("2069", &(2048 + origin.url("/").len()).to_string());
+        assert!(failure.message.starts_with(&expected) && !failure.message.contains("SECRET"), "{failure}");
+        assert!(!failure.message.contains("(:"), "{failure}");
+    }
+}
+
+#[tokio::test]
 async fn credentials_are_sent_to_their_host_only_and_a_redirect_cannot_replace_them() {
     let home = std::sync::Arc::new(std::sync::OnceLock::<String>::new());
     let back = std::sync::Arc::clone(&home);
