@@ -3,7 +3,6 @@
 
 use std::{
     convert::Infallible,
-    error::Error,
     future::{Ready, poll_fn, ready},
     io,
     net::SocketAddr,
@@ -22,7 +21,7 @@ use http::{
 };
 use hyper::{
     body::{Body, Bytes, Frame, Incoming, SizeHint},
-    client::conn::http1::{self, SendRequest},
+    client::conn::http1::SendRequest,
 };
 use hyper_util::{
     client::legacy::connect::{HttpConnector, dns::Name},
@@ -35,7 +34,6 @@ use rustls::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    task::JoinHandle,
     time::Instant,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -43,10 +41,12 @@ use tower_service::Service;
 
 use crate::{
     BadPolicy, Policy,
+    cause::EndlessInterim,
     certificate::CertificateFields,
-    failure::EndlessInterim,
     limits::Deadline,
-    proxy, tls,
+    proxy,
+    stream::{BoxError, BoxStream, ConnectPhase, ConnectionTask, http, is_https},
+    tls,
     userinfo::{basic_of, credentials, without_credentials},
 };
 
@@ -54,10 +54,6 @@ use crate::{
 const ACCEPTED: &str = "application/atom+xml, application/rss+xml, application/feed+json, application/rdf+xml;q=0.9, \
      application/xml;q=0.8, text/xml;q=0.8, application/json;q=0.7, */*;q=0.1";
 
-/// Maximum number of headers of a response.
-const HEADERS_MAX: usize = 256;
-/// Longest head of a response in bytes, and largest buffer of a connection.
-const HEAD_BYTES_MAX: usize = 256 * 1024;
 /// Maximum number of bytes of all interim responses (1xx) before the response.
 const INTERIM_BYTES_MAX: usize = 64 * 1024;
 
@@ -75,14 +71,6 @@ pub(crate) fn headers(policy: &Policy) -> Result<HeaderMap, BadPolicy> {
         (CONNECTION, HeaderValue::from_static("close")),
     ]))
 }
-
-/// Any error of a connection or a body.
-pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
-
-/// A connection, or a layer on top of one.
-pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for T {}
-pub(crate) type BoxStream = Box<dyn ByteStream>;
 
 /// The options that need their own client.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -134,20 +122,6 @@ impl ProxyRoute {
     fn reads(&self, to: &Uri) -> bool {
         !self.proxy.is_socks() && !is_https(to)
     }
-}
-
-/// A part of a connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum ConnectPhase {
-    /// TCP, to the host or to the proxy.
-    #[default]
-    Tcp,
-    /// TLS with the proxy.
-    ProxyHandshake,
-    /// The proxy connects to the host.
-    Tunnel,
-    /// TLS with the host, and all that follows.
-    Handshake,
 }
 
 /// When the parts of a connection were begun and done.
@@ -278,10 +252,6 @@ fn not_after(session: &TlsStream<BoxStream>) -> Option<Timestamp> {
     CertificateFields::read(session.peer_certificates()?.first()?)?.not_after
 }
 
-pub(crate) fn is_https(uri: &Uri) -> bool {
-    uri.scheme_str() == Some("https")
-}
-
 /// Connects to the first of these addresses that answers, as RFC 8305 says.
 async fn tcp(addresses: Vec<SocketAddr>, deadline: Deadline) -> Result<(BoxStream, SocketAddr), BoxError> {
     let mut connector = HttpConnector::new_with_resolver(CheckedAddresses(addresses));
@@ -351,17 +321,6 @@ impl Connection {
         let response = self.sender.send_request(request).await?;
         Ok(response.map(|body| ConnectedBody { body, _task: self.task }))
     }
-}
-
-/// What hyper reads as the head of a response. Servers send heads that RFC 9112 does not allow, and browsers read them.
-pub(crate) fn http() -> http1::Builder {
-    let mut http = http1::Builder::new();
-    http.max_headers(HEADERS_MAX)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .allow_obsolete_multiline_headers_in_responses(true)
-        .allow_spaces_after_header_name_in_responses(true)
-        .ignore_invalid_headers_in_responses(true);
-    http
 }
 
 /// How much was read so far, and how much of it when the last interim response (1xx) was complete. hyper reads and forgets
@@ -438,14 +397,5 @@ impl Body for ConnectedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// The task that reads and writes for a connection. It ends when this is dropped.
-pub(crate) struct ConnectionTask(pub(crate) JoinHandle<hyper::Result<()>>);
-
-impl Drop for ConnectionTask {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

@@ -12,10 +12,11 @@ use reqwest::Request;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    Failure, FailureClass, HttpTransport, Policy,
-    connection::{BoxError, ExchangeTimes, HttpClient, headers},
+    Failure, FailureClass, HttpTransport, Policy, cause,
+    connection::{ExchangeTimes, HttpClient, headers},
     failure::{self, Destination},
     limits::{Deadline, TimeLimits},
+    stream::BoxError,
 };
 
 /// The head of a response, and its body to come.
@@ -67,7 +68,7 @@ pub(crate) async fn send(
         Ok(Ok(connection)) => connection,
         Ok(Err(e)) => {
             let failure = failure::of_connection(&*e, to, times.phase, connect);
-            let is_unsent = failure.class == FailureClass::Connect || failure::is_closed(&*e);
+            let is_unsent = failure.class == FailureClass::Connect || cause::is_closed(&*e);
             return Err(ExchangeError { failure, is_unsent, times });
         }
         Err(_) => {

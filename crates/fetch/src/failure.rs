@@ -2,10 +2,15 @@
 
 use std::{error::Error, fmt, io};
 
-use news::{Escaped, FailureClass, ProxyUrl};
+use news::{FailureClass, ProxyUrl};
 use serde::Serialize;
 
-use crate::{connection::ConnectPhase, limits::Deadline, verifier};
+use crate::{
+    cause::{EndlessInterim, WantsClientCertificate, causes, is_closed, root},
+    limits::Deadline,
+    stream::ConnectPhase,
+    verifier,
+};
 
 /// Why a visit failed, for programs and for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
@@ -42,34 +47,6 @@ impl fmt::Display for Destination<'_> {
             None => f.write_str(self.host),
         }
     }
-}
-
-/// The server ended a handshake after it had asked for a certificate.
-#[derive(Debug, thiserror::Error)]
-#[error("it wants a client certificate, which newswire does not have")]
-pub(crate) struct WantsClientCertificate;
-
-/// There were too many interim responses.
-#[derive(Debug, thiserror::Error)]
-#[error("more than {bytes_max} bytes of interim responses (1xx) and no answer")]
-pub(crate) struct EndlessInterim {
-    pub(crate) bytes_max: usize,
-}
-
-/// The chain of causes of an error, itself first. It includes errors inside an [`io::Error`], which `source()` skips.
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| {
-        let error: &'a (dyn Error + 'static) = *error;
-        match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(inner) => Some(inner as &(dyn Error + 'static)),
-            None => error.source(),
-        }
-    })
-}
-
-/// The root cause, escaped for a log line.
-fn root(error: &(dyn Error + 'static)) -> String {
-    causes(error).last().map(|cause| Escaped(&cause.to_string()).to_string()).unwrap_or_default()
 }
 
 /// A request that cannot be sent. The error must not contain the URL.
@@ -141,20 +118,6 @@ fn tls_words(error: &(dyn Error + 'static)) -> Option<String> {
                 .to_owned()
         })
     })
-}
-
-/// Whether the other side has closed the connection.
-pub(crate) fn is_closed(error: &(dyn Error + 'static)) -> bool {
-    let is_closing = |e: &io::Error| {
-        matches!(
-            e.kind(),
-            io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionAborted
-                | io::ErrorKind::BrokenPipe
-        )
-    };
-    causes(error).any(|cause| cause.downcast_ref().is_some_and(is_closing))
 }
 
 /// A connection without the head of a response.

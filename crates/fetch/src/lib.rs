@@ -14,6 +14,7 @@
 mod address;
 mod body;
 mod budget;
+mod cause;
 mod certificate;
 mod clients;
 mod connection;
@@ -33,6 +34,7 @@ mod report;
 mod request_options;
 mod resolver;
 pub mod schedule;
+mod stream;
 mod tls;
 mod transport;
 mod userinfo;

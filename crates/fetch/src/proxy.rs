@@ -10,8 +10,8 @@ use news::ProxyUrl;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
-    connection::{BoxStream, ConnectionTask, http, is_https},
-    failure::is_closed,
+    cause::is_closed,
+    stream::{BoxStream, ConnectionTask, http, is_https},
     userinfo::has_credentials,
 };
 

@@ -13,8 +13,8 @@ use rustls_platform_verifier::Verifier;
 
 use crate::{
     BadPolicy, Policy,
-    connection::BoxError,
-    failure::{WantsClientCertificate, is_closed},
+    cause::{WantsClientCertificate, is_closed},
+    stream::BoxError,
     verifier::CertificateVerifier,
 };
 

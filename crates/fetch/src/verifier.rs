@@ -21,7 +21,7 @@ use rustls::{
 };
 use webpki::RawPublicKeyEntity;
 
-use crate::{certificate::CertificateFields, failure::WantsClientCertificate};
+use crate::{cause::WantsClientCertificate, certificate::CertificateFields};
 
 /// Shortest RSA key whose signatures are accepted, in bits.
 const RSA_BITS_MIN: usize = 2048;
