@@ -195,7 +195,8 @@ pub struct SourceState {
     pub gone_in_a_row: u32,
     /// No visits to its host before this time (Retry-After of a 429).
     pub host_asked_until: Option<Timestamp>,
-    /// The registrable domain of that host, which a redirect may lead to. `None` in a store of an older version: that of the
+    /// The registrable domain of that host, which a redirect may lead to; of a private one its name or address, and the
+    /// port. `None` in a store of an older version: that of the
     /// configured address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_asked: Option<Box<str>>,

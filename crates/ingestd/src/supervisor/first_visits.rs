@@ -77,7 +77,7 @@ pub(super) fn restore_state(
     let latest = now.plus(server_interval_max(bounds));
     if let Some(until) = state.host_asked_until.filter(|until| now < *until && *until <= latest) {
         let host = match &state.host_asked {
-            Some(name) => Host::public(name),
+            Some(name) => Host::named(name),
             // A store of an older version has those of the configured address only.
             None => Host::of(source.url.secret()),
         };

@@ -346,8 +346,8 @@ impl VisitOutcome {
         self.plan = NewsPlan { since: items_since, sooner, was_watched: was_watched(inputs) };
         let host = answering_host(inputs, report);
         let longest = match report.code {
-            Some(429) if host.is_public() => server_interval_max(inputs.interval_bounds),
-            Some(503) if host.is_public() => BUSY_PAUSE_MAX,
+            Some(429) => server_interval_max(inputs.interval_bounds),
+            Some(503) => BUSY_PAUSE_MAX,
             _ => Duration::ZERO,
         };
         let wait = report.retry_after.map(|wait| wait.min(longest)).filter(|wait| !wait.is_zero());
@@ -649,8 +649,10 @@ mod tests {
         assert_eq!((host.as_deref(), wait), (Some("example.net"), Some(2)));
         let (host, wait, ..) = asked(503, vec![hop("https://cdn.example.net/a")], None);
         assert_eq!((host.as_deref(), wait), (Some("example.net"), Some(1)), "often one service of many");
-        let (host, wait, ..) = asked(429, vec![hop("http://10.0.0.1/a")], None);
-        assert_eq!((host, wait), (None, None), "a service of the operator's own is not held");
+        for (code, hours) in [(429, 2), (503, 1)] {
+            let (host, wait, ..) = asked(code, vec![hop("http://10.0.0.1:8080/a")], None);
+            assert_eq!((host.as_deref(), wait), (Some("10.0.0.1:8080"), Some(hours)), "with its port");
+        }
         let held = Some("example.net asked for a pause, which is over in 2h");
         let (host, wait, error, why) = asked(302, vec![hop("https://cdn.example.net/a")], held);
         assert_eq!((host, wait), (None, None), "it did not answer");
