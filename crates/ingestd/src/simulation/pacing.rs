@@ -184,8 +184,8 @@ fn held_by_a_target(cdn: &'static str, limited_host: &str) {
         assert_eq!(state.last_status, Some(VisitStatus::Throttled), "{n}: {state:?}");
         assert!(state.next_visit.unwrap().millis() - MONDAY_MS >= 1800 * 1000, "{n}: {state:?}");
         let error = state.last_error.as_deref().unwrap();
-        let names_it =
-            error.contains(&format!("the feed redirects: {limited_host} asked for a pause, which is over in"));
+        let names_it = error
+            .contains(&format!("the feed redirects: {limited_host} asked for a pause, which is over in"));
         assert!(names_it || *asked_first == format!("front-{n}"), "{n}: {error}");
     }
     assert_eq!(late.last_status, Some(VisitStatus::Throttled), "{late:?}");

@@ -421,7 +421,7 @@ pub(crate) fn plan_again(
 ) -> Next {
     let planned = || Next { at: state.next_visit, why: state.why.clone() };
     let at_once = || Next { at: Some(now), why: "its settings have changed".to_owned() };
-    let since = state.last_visit.filter(|last| *last <= now).unwrap_or(now);
+    let since = last_look(state, now);
     let after = |status: VisitStatus| {
         let inputs = ScheduledSource { source, interval_bounds, now: since };
         let facts = ScheduleInput {
@@ -443,6 +443,25 @@ pub(crate) fn plan_again(
         Some(status) if status.is_healthy() => after(status),
         _ => at_once(),
     }
+}
+
+/// Defers the visit of an overdue source past the hours and days that its last document skips, unless it was in a burst when
+/// it was looked at last.
+pub(crate) fn defer_overdue(
+    next: Next,
+    source: &Source,
+    state: &SourceState,
+    interval_bounds: IntervalBounds,
+    now: Timestamp,
+    jitter: f64,
+) -> Next {
+    let inputs = ScheduledSource { source, interval_bounds, now: last_look(state, now) };
+    let facts = schedule_input(inputs, state, state, state.last_status.unwrap_or(VisitStatus::Unchanged));
+    facts.defer_past_skip_windows(next, jitter)
+}
+
+fn last_look(state: &SourceState, now: Timestamp) -> Timestamp {
+    state.last_visit.filter(|last| *last <= now).unwrap_or(now)
 }
 
 /// The host that answered last: where the redirects led to.
