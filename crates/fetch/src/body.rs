@@ -179,8 +179,9 @@ async fn next(
         Err(_) if until == total.at => Err(total.failure("reading the body")),
         Err(_) => {
             let rate = policy.rate_bytes_min;
-            let message =
-                format!("the body arrived slower than {rate} bytes per second: {received} bytes so far");
+            let message = format!(
+                "the body arrived slower than {rate} bytes per second, a fixed limit without a key: {received} bytes so far"
+            );
             Err(Failure::new(FailureClass::Timeout, message))
         }
     }
