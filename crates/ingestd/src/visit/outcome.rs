@@ -11,7 +11,9 @@ use fetch::{
         IntervalBounds, Next, RecordedNews, ScheduleInput, ScheduleOutcome, next_visit, server_interval_max,
     },
 };
-use news::{Attempt, Escaped, FeedRhythm, Item, Source, SourceState, Timestamp, VisitStatus};
+use news::{
+    Attempt, Escaped, FeedRhythm, FormerAddresses, Item, Source, SourceState, Timestamp, VisitStatus,
+};
 use notation::humanize;
 use store::{NewsPlan, SoonerVisit};
 
@@ -99,6 +101,12 @@ impl VisitOutcome {
         state.last_took_ms = Some(u64::try_from(inputs.took.as_millis()).unwrap_or(u64::MAX));
         if report.code.is_some() {
             state.certificate_expired = report.certificate_expired.map(Box::new);
+            // It has answered since.
+            let former = state.former.take().map(|mut former| {
+                former.forget(state.address);
+                *former
+            });
+            state.former = former.and_then(FormerAddresses::boxed);
         }
         state.counts.visits += 1;
         state.counts.body_bytes += report.body_bytes;
