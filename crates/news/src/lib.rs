@@ -41,7 +41,7 @@ pub use source::{BadFeedUrl, BadSourceId, FeedUrl, ListMark, Source, SourceId};
 pub use text::Escaped;
 pub use time::{BadTimestamp, Timestamp};
 pub use visit::{
-    FeedRhythm, Flooding, FloodingBound, FloodingState, FormerAddress, Pause, SourceInFull, SourceNotice,
-    SourceState, SourceStatus, SourceTotals, VisitReport, VisitStatus,
+    FeedRhythm, Flooding, FloodingBound, FloodingState, FormerAddress, FormerAddresses, Pause, SourceInFull,
+    SourceNotice, SourceState, SourceStatus, SourceTotals, VisitReport, VisitStatus,
 };
 pub use websub::{HubSubscription, NamedHub, PushState, PushStatus, SecretText, WebSubState};

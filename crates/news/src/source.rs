@@ -223,13 +223,6 @@ impl Source {
         hashed.hash()
     }
 
-    /// Whether only a server's `Retry-After` and failures slow down its visits: no `max-age`, `ttl`, `sy:update…`,
-    /// `skipHours` and `skipDays`.
-    #[must_use]
-    pub fn overrides_hints(&self) -> bool {
-        self.every.is_some() || self.ignores_freshness
-    }
-
     /// Hash of the settings that decide when and for how long it is visited. Never 0.
     #[must_use]
     pub fn plan_hash(&self) -> u64 {
