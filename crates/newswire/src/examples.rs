@@ -117,7 +117,6 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "newswire sources",
         &[
             ("newswire sources list --failing", "List the sources whose last visit failed"),
-            ("newswire sources list --quiet", "List the sources that answer, but seem to have stopped"),
             ("newswire sources add https://example.org/", "Add the feed that a page links to"),
             ("newswire sources refresh bbc dw", "Visit two sources now"),
         ],
@@ -125,7 +124,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "newswire sources list",
         &[
-            ("newswire sources list", "List all sources, those with the most failures first"),
+            ("newswire sources list --quiet", "List the sources that answer, but seem to have stopped"),
             (
                 "newswire sources list --failing --category science",
                 "List the failing sources of one category",
