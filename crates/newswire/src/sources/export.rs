@@ -43,7 +43,7 @@ pub(super) async fn run(context: &CommandContext, arguments: ExportArgs) -> anyh
         ));
     }
     let (text, left_out) = opml::write(&catalogue, &pauses, arguments.with_secrets);
-    for opml::LeftOut { id, secrets, files } in left_out {
+    for opml::LeftOut { id, secrets, files, same_as } in left_out {
         if !secrets.is_empty() {
             let secrets = secrets.join(" and ");
             out::stderr_line(&format!("{id}: left out {secrets}; --with-secrets keeps secrets"));
@@ -51,6 +51,11 @@ pub(super) async fn run(context: &CommandContext, arguments: ExportArgs) -> anyh
         if !files.is_empty() {
             let files = files.join(", ");
             out::stderr_line(&format!("{id}: what is in its files ({files}) is not exported; copy them"));
+        }
+        if let Some(same) = same_as {
+            out::stderr_line(&format!(
+                "{id}: in this export it has the address and the request settings of {same}; `import` adds {same} only"
+            ));
         }
     }
     match arguments.opml {
