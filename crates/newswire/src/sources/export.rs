@@ -16,8 +16,8 @@ use crate::{
 /// Arguments of `newswire sources export`.
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
-    /// File to write [default: standard output]
-    #[arg(value_name = "FILE")]
+    /// File to write; - or none: standard output
+    #[arg(value_name = "FILE|-")]
     opml: Option<PathBuf>,
     /// Keep user names, passwords and keys in URLs, headers, and proxies with a password
     #[arg(long)]
@@ -58,7 +58,7 @@ pub(super) async fn run(context: &CommandContext, arguments: ExportArgs) -> anyh
             ));
         }
     }
-    match arguments.opml {
+    match arguments.opml.filter(|path| path.as_os_str() != "-") {
         Some(path) => {
             let mut options = fs::OpenOptions::new();
             // With secrets, a new file is readable by its owner only.
