@@ -54,14 +54,15 @@ pub(crate) async fn read(
     let mut decoder = ContentDecoder::new(codings, max);
     let mut piece = vec![0; if decoder.is_some() { PIECE_BYTES } else { 0 }];
     let mut limits = *limits;
-    // The server may still be busy with the document: the rate counts from the first byte on.
-    let mut started = None;
+    // The server may still be busy with the document: the rates count from the first byte on.
+    let mut arrival: Option<Arrival> = None;
     loop {
-        let chunk = match started {
+        let chunk = match &mut arrival {
             None => first(&mut body, limits.first_byte()).await?,
-            Some(started) => next(&mut body, policy, started, document.bytes.len(), limits.total).await?,
+            Some(arrival) => next(&mut body, policy, arrival, &document, limits.total).await?,
         };
-        started = started.or_else(|| Some(Instant::now()));
+        let sent = chunk.as_ref().map_or(0, Bytes::len);
+        arrival.get_or_insert_with(Arrival::begin).sent_in_period += sent;
         match (&mut decoder, &chunk) {
             (None, Some(chunk)) => document.push(chunk).await?,
             (None, None) => {}
@@ -78,7 +79,41 @@ pub(crate) async fn read(
         }
         let waited = std::mem::take(&mut document.waited);
         limits.postpone(waited);
-        started = started.map(|started| started + waited);
+        if let Some(arrival) = &mut arrival {
+            arrival.postpone(waited);
+        }
+    }
+}
+
+/// How a body arrives: from its first byte on, and in this period of [`Policy::RATE_PERIOD`].
+struct Arrival {
+    started: Instant,
+    period_began: Instant,
+    sent_in_period: usize,
+}
+
+impl Arrival {
+    fn begin() -> Self {
+        let now = Instant::now();
+        Self { started: now, period_began: now, sent_in_period: 0 }
+    }
+
+    fn period_end(&self) -> Instant {
+        self.period_began + Policy::RATE_PERIOD
+    }
+
+    /// A period has ended. Returns whether less was sent in it than a body must that others wait for.
+    fn end_period(&mut self, policy: &Policy) -> bool {
+        let needed = u64::from(policy.rate_bytes_wanted) * Policy::RATE_PERIOD.as_secs();
+        let sent = std::mem::take(&mut self.sent_in_period);
+        self.period_began = Instant::now();
+        (sent as u64) < needed
+    }
+
+    /// It has waited for others, which does not count.
+    fn postpone(&mut self, waited: Duration) {
+        self.started += waited;
+        self.period_began += waited;
     }
 }
 
@@ -168,20 +203,31 @@ async fn first(body: &mut ResponseBody, deadline: Deadline) -> Result<Option<Byt
 async fn next(
     body: &mut ResponseBody,
     policy: &Policy,
-    started: Instant,
-    received: usize,
+    arrival: &mut Arrival,
+    document: &Document<'_>,
     total: Deadline,
 ) -> Result<Option<Bytes>, Failure> {
-    let too_slow = too_slow_at(policy, started, received);
+    let received = document.bytes.len();
+    let too_slow = too_slow_at(policy, arrival.started, received);
     let until = too_slow.map_or(total.at, |at| at.min(total.at));
-    match tokio::time::timeout_at(until, chunk(body)).await {
-        Ok(chunk) => chunk,
-        Err(_) if until == total.at => Err(total.failure("reading the body")),
-        Err(_) => {
-            let rate = policy.rate_bytes_min;
-            let message =
-                format!("the body arrived slower than {rate} bytes per second: {received} bytes so far");
-            Err(Failure::new(FailureClass::Timeout, message))
+    let slower_than = |rate: u32, why: &str| {
+        let message =
+            format!("the body arrived slower than {rate} bytes per second{why}: {received} bytes so far");
+        Failure::new(FailureClass::Timeout, message)
+    };
+    loop {
+        // Also while bytes keep coming, or a server could send one at a time.
+        if arrival.period_end() <= Instant::now() && arrival.end_period(policy) && document.room.is_wanted() {
+            return Err(slower_than(
+                policy.rate_bytes_wanted,
+                " while other visits waited for its memory (fetch.memory_bytes)",
+            ));
+        }
+        match tokio::time::timeout_at(arrival.period_end().min(until), chunk(body)).await {
+            Ok(chunk) => return chunk,
+            Err(_) if Instant::now() < until => {}
+            Err(_) if until == total.at => return Err(total.failure("reading the body")),
+            Err(_) => return Err(slower_than(policy.rate_bytes_min, "")),
         }
     }
 }

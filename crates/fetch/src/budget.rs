@@ -11,6 +11,9 @@ pub type RoomWait<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 pub trait ByteBudget: fmt::Debug + Send + Sync {
     /// Completes when the body of a visit may have `bytes` in total. No time limit of the visit runs meanwhile.
     fn grow_to(&self, bytes: usize) -> RoomWait<'_>;
+
+    /// Whether other visits wait for what this body has: it must then arrive at [`crate::Policy::rate_bytes_wanted`].
+    fn is_wanted(&self) -> bool;
 }
 
 /// The room that one body has.
@@ -23,6 +26,10 @@ pub(crate) struct BodyRoom<'a> {
 impl<'a> BodyRoom<'a> {
     pub(crate) fn new(budget: Option<&'a dyn ByteBudget>, max: usize) -> Self {
         Self { budget, max }
+    }
+
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.budget.is_some_and(ByteBudget::is_wanted)
     }
 
     /// Makes room for `more` bytes: as much again as there is, if that is more. Returns how long the budget took.

@@ -24,6 +24,9 @@ pub struct Policy {
     pub rate_bytes_min: u32,
     /// For how long a body may be slower than [`Policy::rate_bytes_min`]. 5 s.
     pub rate_grace: Duration,
+    /// Slowest rate of a large body while other visits wait for its memory ([`crate::ByteBudget::is_wanted`]), in bytes per
+    /// second as sent, in each period of [`Policy::RATE_PERIOD`]. 16 KiB/s.
+    pub rate_bytes_wanted: u32,
     /// Mean delay before the one retry after a failed connection; the actual delay is 0.5 to 1.5 times as long. 500 ms.
     pub retry_pause: Duration,
     /// Ports that are allowed at any public address; other ports only at addresses in [`Policy::allow`], so that a feed
@@ -55,6 +58,7 @@ impl Default for Policy {
             hops_max: 5,
             rate_bytes_min: 1024,
             rate_grace: Duration::from_secs(5),
+            rate_bytes_wanted: 16 * 1024,
             retry_pause: Duration::from_millis(500),
             ports: vec![80, 443],
             allow: Vec::new(),
@@ -91,6 +95,9 @@ pub enum BadPolicy {
 }
 
 impl Policy {
+    /// The periods of [`Policy::rate_bytes_wanted`].
+    pub const RATE_PERIOD: Duration = Duration::from_secs(2);
+
     /// Checks that no limit is zero.
     ///
     /// # Errors

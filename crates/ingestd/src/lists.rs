@@ -8,6 +8,7 @@
 //! Memory has no second copy of the sources: those of the files are the supervisor's, those of the lists are on disk.
 
 mod read;
+mod result;
 mod schedule;
 
 use std::{
@@ -28,7 +29,7 @@ use sources::lists::{ListCopies, ListMemory, ListedSources, MergeCounts, merge};
 use tokio::{sync::oneshot, task::JoinSet, time::Instant};
 
 use self::read::{ListRead, ReadJob};
-pub(crate) use self::read::{ReadResult, read_file};
+pub(crate) use self::{read::read_file, result::ReadResult};
 use crate::visit::context::VisitContext;
 
 /// How many lists are read at once.

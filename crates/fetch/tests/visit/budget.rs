@@ -20,6 +20,7 @@ use crate::{
 #[derive(Debug, Default)]
 struct SlowBudget {
     wait: Duration,
+    is_wanted: bool,
     asked: Mutex<Vec<usize>>,
 }
 
@@ -33,6 +34,10 @@ impl ByteBudget for SlowBudget {
     fn grow_to(&self, bytes: usize) -> RoomWait<'_> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
         Box::pin(tokio::time::sleep(self.wait))
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.is_wanted
     }
 }
 
@@ -85,4 +90,23 @@ async fn room_is_asked_for_before_the_body_has_it_and_after_decoding() {
     let visit = visit(strict, &origin.url("/"), &budget).await;
     assert_eq!(class(&visit), FailureClass::TooLarge, "{}", failure(&visit));
     assert!(budget.asked().iter().all(|bytes| *bytes <= 1_000_000), "{:?}", budget.asked());
+}
+
+#[tokio::test]
+async fn a_body_whose_memory_others_wait_for_must_arrive_and_not_only_drip() {
+    let drip = || (0..60).flat_map(|_| [Step::Wait(Duration::from_millis(100)), say([b' '; 100])]);
+    let body = [say([b' '; 100_000])].into_iter().chain(drip()).collect::<Vec<_>>();
+    let steps = [head("Content-Length: 106000\r\n")].into_iter().chain(body).collect::<Vec<_>>();
+    let origin = Origin::always(steps).await;
+    let wanted = SlowBudget { is_wanted: true, ..SlowBudget::default() };
+    let policy = Policy { rate_bytes_wanted: 16 * 1024, ..policy() };
+    let stopped = visit(policy.clone(), &origin.url("/"), &wanted).await;
+    assert_eq!(class(&stopped), FailureClass::Timeout);
+    let message = &failure(&stopped).message;
+    assert!(
+        message.starts_with("the body arrived slower than 16384 bytes per second while other"),
+        "{message}"
+    );
+    let alone = visit(policy, &origin.url("/"), &SlowBudget::default()).await;
+    assert_eq!(full(alone).body.len(), 106_000, "nothing else waits");
 }

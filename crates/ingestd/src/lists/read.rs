@@ -16,7 +16,10 @@ use news::{FeedList, FeedUrl, ListOrigin, SourceId, Timestamp};
 use sources::lists::{self, ListCopies, ListMemory};
 use tokio::io::AsyncReadExt as _;
 
-use super::schedule::{DOUBT, ReadEnd, next_read};
+use super::{
+    result::ReadResult,
+    schedule::{DOUBT, ReadEnd, next_read},
+};
 use crate::{
     queue::memory::{MemoryPart, MemoryShare},
     visit::{context::VisitContext, hops::PacedHops},
@@ -46,38 +49,6 @@ pub(super) struct ListRead {
     /// What is known about the list now.
     pub(super) memory: ListMemory,
     pub(super) result: ReadResult,
-}
-
-/// What a read has found.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum ReadResult {
-    /// Other sources than before; the copy has them.
-    Changed {
-        sources: usize,
-        added: usize,
-        removed: usize,
-        /// The first outline that is no feed: its line, and why.
-        refused: Option<(usize, String)>,
-    },
-    /// The same sources.
-    Unchanged,
-    /// It has lost so much that this may be a fault; the copy is the old one.
-    Doubtful,
-    /// Nothing.
-    Failed,
-}
-
-impl ReadResult {
-    pub(crate) const ALL: [&'static str; 4] = ["changed", "unchanged", "doubtful", "failed"];
-
-    pub(super) fn as_str(&self) -> &'static str {
-        match self {
-            Self::Changed { .. } => "changed",
-            Self::Unchanged => "unchanged",
-            Self::Doubtful => "doubtful",
-            Self::Failed => "failed",
-        }
-    }
 }
 
 /// What a server or the disk answered.
@@ -213,6 +184,10 @@ impl ByteBudget for ListBudget {
                 room.await;
             }
         })
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.0.is_wanted()
     }
 }
 

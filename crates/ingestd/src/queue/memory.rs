@@ -6,9 +6,12 @@
 //!          ─► resized to the document ─► queue of the recorder ─► commit ─► dropped
 //! ```
 //!
-//! When the budget is used up, no further visit is admitted. The first visit that needs more goes beyond the budget, and the
-//! others that need more wait until it has ended or the budget suffices again; then comes the oldest of them. So they never
-//! wait for each other for ever, and the most that is in use is the budget and one visit.
+//! Visits grow within seven eighths of the budget; the rest is for the reservations of others, so that visits that fit into
+//! theirs go on while a few large or slow ones use up everything else. When the budget is used up, no further visit is
+//! admitted. The first visit that needs more than its part goes beyond it, and the others that need more wait until it has
+//! ended or the room suffices again; then comes the oldest of them. So they never wait for each other for ever, and the most
+//! that is in use is the budget and one visit. While others wait, a large body must arrive faster than otherwise
+//! ([`MemoryShare::is_wanted`]).
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -25,6 +28,10 @@ use crate::status::metrics::MemoryMetrics;
 pub(crate) const RESERVED_BYTES_MIN: usize = 256 * 1024;
 /// A visit reserves at most this part of the budget at its start.
 const RESERVED_SHARE: usize = 16;
+/// This part of the budget is only for reservations.
+const RESERVATIONS_SHARE: usize = 8;
+/// From this part of the budget on, a body is large: others that wait need what it has.
+const LARGE_SHARE: usize = 32;
 /// How many of the last visits decide what is reserved for the next one.
 const VISITS_AVERAGED: usize = 16;
 
@@ -71,7 +78,7 @@ struct Shares {
     last_ticket: u64,
     by_ticket: HashMap<u64, Share>,
     waiting: BTreeMap<u64, Waiter>,
-    /// The visit that may use more than there is, while more is in use than there is; only then do others wait.
+    /// The visit that may use more than visits may grow to, while more is in use; only then do others wait.
     overdrawing: Option<u64>,
     /// What the last visits needed, on average.
     usual: usize,
@@ -155,7 +162,7 @@ impl MemoryBudget {
 
     /// Grants what there is room for, the oldest visit first.
     fn serve(&self, mut shares: MutexGuard<'_, Shares>) {
-        if shares.used <= shares.max {
+        if shares.used <= shares.grown_max() {
             shares.overdrawing = None;
         }
         while shares.overdrawing.is_none()
@@ -172,23 +179,29 @@ impl MemoryBudget {
 }
 
 impl Shares {
-    /// What the next visit reserves.
+    /// What the next visit reserves: while others wait, the least.
     fn reserved(&self) -> usize {
-        self.usual.min(self.max / RESERVED_SHARE).max(RESERVED_BYTES_MIN)
+        let usual = if self.waiting.is_empty() { self.usual } else { 0 };
+        usual.min(self.max / RESERVED_SHARE).max(RESERVED_BYTES_MIN)
     }
 
     fn has_room(&self) -> bool {
-        self.used == 0 || (self.waiting.is_empty() && self.used + self.reserved() <= self.max)
+        self.used == 0 || self.used + self.reserved() <= self.max
     }
 
-    /// Whether this visit need not wait: the others wait for the one that uses more than there is.
+    /// Up to here visits may grow beyond what they have reserved.
+    fn grown_max(&self) -> usize {
+        self.max - self.max / RESERVATIONS_SHARE
+    }
+
+    /// Whether this visit need not wait: the others wait for the one that goes beyond.
     fn may_take(&self, ticket: u64) -> bool {
         self.overdrawing.is_none_or(|overdrawing| overdrawing == ticket)
     }
 
     fn take(&mut self, ticket: u64, more: usize) -> MemoryPart {
         self.used += more;
-        if self.used > self.max && self.overdrawing.is_none() {
+        if self.used > self.grown_max() && self.overdrawing.is_none() {
             self.overdrawing = Some(ticket);
         }
         let share = self.by_ticket.get_mut(&ticket).expect("a share is counted until it is dropped");
@@ -258,6 +271,14 @@ impl MemoryShare {
             .by_ticket
             .get(&self.ticket)
             .is_some_and(|share| share.needed > RESERVED_BYTES_MIN)
+    }
+
+    /// Whether this is a large share, and other visits wait for room.
+    pub(crate) fn is_wanted(&self) -> bool {
+        let shares = self.budget.shares();
+        let is_large =
+            shares.by_ticket.get(&self.ticket).is_some_and(|share| share.bytes >= shares.max / LARGE_SHARE);
+        is_large && (!shares.waiting.is_empty() || !shares.has_room())
     }
 
     /// Bytes in use.

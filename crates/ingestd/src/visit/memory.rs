@@ -51,4 +51,8 @@ impl ByteBudget for VisitMemory {
     fn grow_to(&self, bytes: usize) -> RoomWait<'_> {
         Box::pin(self.grow_to(bytes, Activity::Fetching))
     }
+
+    fn is_wanted(&self) -> bool {
+        self.share.is_wanted()
+    }
 }

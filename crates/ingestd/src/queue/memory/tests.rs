@@ -119,6 +119,27 @@ async fn a_visit_reserves_what_the_last_ones_needed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_few_large_bodies_leave_room_for_the_reservations_of_others_and_learn_that_they_are_waited_for() {
+    let (budget, _) = budget(64 * MIB);
+    let large: Vec<_> = (0..8).map(|_| budget.admit(false)).collect();
+    for share in &large[..7] {
+        assert!(share.grow_to(7 * MIB).is_none(), "there is room");
+        assert!(!share.is_wanted(), "for all");
+    }
+    assert!(large[7].grow_to(8 * MIB).is_none(), "one goes beyond their part");
+    let waits = large[0].grow_to(8 * MIB).expect("one only");
+    let small: Vec<_> = std::iter::from_fn(|| budget.has_room().then(|| budget.admit(true))).collect();
+    assert!(small.len() >= 16, "visits that fit into their reservation go on: {}", small.len());
+    assert!(
+        large[1].is_wanted() && !small[0].is_wanted(),
+        "a large body is in the way of others, and no small one"
+    );
+    drop((waits, small));
+    drop(large);
+    assert_eq!(budget.used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_metrics_show_what_is_in_use_by_part() {
     let (budget, registry) = budget(MIB);
     let (share, other) = (budget.admit(true), budget.admit(true));
@@ -186,7 +207,7 @@ async fn run_visit(budget: &MemoryBudget, visit: &ModelVisit, observed: &RefCell
             bytes += more;
             let before = budget.used();
             if let Some(room) = share.grow_to(bytes) {
-                assert!(before > budget.max(), "there is nothing to wait for");
+                assert!(before > budget.shares().grown_max(), "there is nothing to wait for");
                 room.await;
             } else if budget.used() > before {
                 let shares = budget.shares();
