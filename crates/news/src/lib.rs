@@ -37,7 +37,7 @@ pub use proxy::{BadProxyUrl, ProxyChoice, ProxyUrl};
 pub use redirects::{AdoptedRedirect, ObservedRedirect, RedirectState, StoredUrl};
 pub use rhythm::NewsRhythm;
 pub use silences::{Quiet, Silences};
-pub use source::{BadFeedUrl, BadSourceId, FeedUrl, ListMark, Source, SourceId};
+pub use source::{BadFeedUrl, BadSourceId, FeedUrl, ListMark, Source, SourceId, without_feed_scheme};
 pub use text::Escaped;
 pub use time::{BadTimestamp, Timestamp};
 pub use visit::{

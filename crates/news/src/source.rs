@@ -133,6 +133,19 @@ impl Serialize for FeedUrl {
     }
 }
 
+/// The rest of an address after `feed:` or `feeds:`, however often and in whichever case it is there: `feed:https://…` and
+/// `feed://…` are how browsers passed feeds on to other programs.
+#[must_use]
+pub fn without_feed_scheme(address: &str) -> &str {
+    let mut address = address.trim_start();
+    while let Some((scheme, rest)) = address.split_once(':')
+        && (scheme.eq_ignore_ascii_case("feed") || scheme.eq_ignore_ascii_case("feeds"))
+    {
+        address = rest.trim_start();
+    }
+    address
+}
+
 /// A source: a feed and its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
