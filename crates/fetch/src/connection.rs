@@ -308,6 +308,11 @@ impl Connection {
         self.remote
     }
 
+    /// How far the head of the response has come, once the request is being sent.
+    pub(crate) fn head_progress(&self) -> HeadProgress {
+        HeadProgress(Arc::clone(&self.interim))
+    }
+
     /// Sends a request, and waits for the head of the response. The connection is closed when its body is dropped.
     ///
     /// # Errors
@@ -320,6 +325,16 @@ impl Connection {
         hyper::ext::on_informational(&mut request, move |_| interim.note());
         let response = self.sender.send_request(request).await?;
         Ok(response.map(|body| ConnectedBody { body, _task: self.task }))
+    }
+}
+
+/// How far the head of a response has come.
+pub(crate) struct HeadProgress(Arc<InterimMeter>);
+
+impl HeadProgress {
+    /// Whether a part of it was read, interim responses (1xx) apart.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.0.read.load(Ordering::Relaxed) > self.0.interim.load(Ordering::Relaxed)
     }
 }
 

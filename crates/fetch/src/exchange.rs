@@ -82,10 +82,14 @@ pub(crate) async fn send(
     if addresses.iter().all(|address| address.ip().to_canonical() != remote.ip().to_canonical()) {
         return Err(error(unexpected(&remote.to_string())));
     }
-    let first_byte = limits.first_byte();
+    let (first_byte, progress) = (limits.first_byte(), connection.head_progress());
     match timeout_at(first_byte.at, connection.exchange(client.outgoing(request))).await {
         Ok(Ok(response)) => Ok(Head { response: boxed(response), times, remote, certificate_until }),
         Ok(Err(e)) => Err(error(failure::of_head(&e, to, is_certificate_wanted))),
+        Err(_) if progress.has_begun() => {
+            let doing = format!("waiting for the end of the head that {to} had begun");
+            Err(error(first_byte.failure(&doing)))
+        }
         Err(_) => Err(error(first_byte.failure(&waiting_for(&to.to_string())))),
     }
 }

@@ -133,6 +133,19 @@ impl Serialize for FeedUrl {
     }
 }
 
+/// The rest of an address after `feed:` or `feeds:`, however often and in whichever case it is there: `feed:https://…` and
+/// `feed://…` are how browsers passed feeds on to other programs.
+#[must_use]
+pub fn without_feed_scheme(address: &str) -> &str {
+    let mut address = address.trim_start();
+    while let Some((scheme, rest)) = address.split_once(':')
+        && (scheme.eq_ignore_ascii_case("feed") || scheme.eq_ignore_ascii_case("feeds"))
+    {
+        address = rest.trim_start();
+    }
+    address
+}
+
 /// A source: a feed and its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
@@ -228,13 +241,6 @@ impl Source {
         hashed.add("url", self.url.secret().as_str());
         self.access.write_into(&mut hashed);
         hashed.hash()
-    }
-
-    /// Whether only a server's `Retry-After` and failures slow down its visits: no `max-age`, `ttl`, `sy:update…`,
-    /// `skipHours` and `skipDays`.
-    #[must_use]
-    pub fn overrides_hints(&self) -> bool {
-        self.every.is_some() || self.ignores_freshness
     }
 
     /// Hash of the settings that decide when and for how long it is visited. Never 0.

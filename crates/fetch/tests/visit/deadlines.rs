@@ -100,7 +100,10 @@ async fn the_wait_for_the_body_is_not_a_slow_body() {
     assert_eq!(&full(timed(strict.clone(), &late.url("/")).await.0).body[..], b"<rss/>");
     let stuck = Origin::always(vec![say(HEAD), say("<"), wait, say("rss/>")]).await;
     let message = failure(&timed(strict, &stuck.url("/")).await.0).message;
-    assert_eq!(message, "the body arrived slower than 1024 bytes per second: 1 bytes so far");
+    assert_eq!(
+        message,
+        "the body arrived slower than 1024 bytes per second, a fixed limit without a key: 1 bytes so far"
+    );
     // It is limited all the same.
     let silent = Origin::always(vec![say(HEAD), Step::Hang]).await;
     let impatient = Policy { timeout_first_byte: Duration::from_millis(200), ..policy() };
