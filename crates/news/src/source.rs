@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::{Access, access::HashedSettings};
+use crate::{Access, ProxyChoice, ProxyUrl, access::HashedSettings};
 
 /// The name of a source: 1 to 64 characters of `a-z0-9_-`, beginning with a letter or digit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -220,6 +220,13 @@ impl Source {
         }
     }
 
+    /// Makes the proxy for all its own, unless it has a choice.
+    pub fn inherit_proxy(&mut self, proxy: Option<&ProxyUrl>) {
+        if let (Some(proxy), own @ None) = (proxy, &mut self.access.proxy) {
+            *own = Some(ProxyChoice::Via(proxy.clone()));
+        }
+    }
+
     /// Whether its address comes from a list of other people, so that it does not count as configured.
     #[must_use]
     pub fn has_foreign_address(&self) -> bool {
@@ -269,7 +276,7 @@ mod tests {
     fn each_key_about_requests_changes_the_request_hash_and_no_other_key_does() {
         use std::path::PathBuf;
 
-        use crate::{CredentialFile, ProxyChoice};
+        use crate::CredentialFile;
 
         let plain = || {
             let url = FeedUrl::try_new("https://example.org/feed").unwrap();

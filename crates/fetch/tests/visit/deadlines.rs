@@ -168,7 +168,7 @@ async fn a_connection_that_fails_is_retried_once() {
         }
     });
     let (visit, _) = timed(policy(), &format!("https://{address}/")).await;
-    assert_eq!((class(&visit), accepts.load(Ordering::SeqCst)), (FailureClass::Connect, 2));
+    assert_eq!((class(&visit), accepts.load(Ordering::SeqCst)), (FailureClass::Tls, 2));
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn a_handshake_that_hangs_ends_at_the_deadline_of_the_connection() {
     let url = format!("https://{}/", listener.local_addr().unwrap());
     let policy = Policy { timeout_connect: Duration::from_millis(200), ..policy() };
     let (visit, took) = timed(policy, &url).await;
-    let message = "timeout: connecting to 127.0.0.1 took longer than 200ms (fetch.timeout_connect)";
+    let message = "timeout: waiting for the TLS handshake with 127.0.0.1 took longer than 200ms (fetch.timeout_connect)";
     assert_eq!(failure(&visit).to_string(), message);
     assert!(is_about(took, 200), "{took:?}");
 }
