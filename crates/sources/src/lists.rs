@@ -19,7 +19,7 @@ pub use self::{
     copies::{ListCopies, ListMemory},
     left::LeftFeeds,
 };
-use crate::opml::{self, KnownFeeds};
+use crate::{known::KnownFeeds, opml};
 
 /// From so many feeds on, a list that loses more than half of them is doubtful.
 const DOUBTFUL_FEEDS_MIN: usize = 10;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use news::{FeedUrl, Source, SourceId, Timestamp, stable_hash};
 use serde::{Deserialize, Serialize};
 
-use crate::opml::canonical;
+use crate::known::address_key;
 
 /// A feed that has left a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,5 +57,5 @@ impl LeftFeeds {
 
 /// Equal for two addresses of one feed.
 pub(super) fn address_hash(url: &FeedUrl) -> u64 {
-    stable_hash(canonical(url).as_bytes())
+    stable_hash(address_key(url).as_bytes())
 }
