@@ -30,7 +30,7 @@ use tokio::{sync::oneshot, task::JoinSet, time::Instant};
 
 use self::read::{ListRead, ReadJob};
 pub(crate) use self::{read::read_file, result::ReadResult};
-use crate::{queue::wait_reason::WaitStatus, visit::context::VisitContext};
+use crate::{queue::wait_reason::ListWait, visit::context::VisitContext};
 
 /// How many lists are read at once.
 const READS_MAX: usize = 4;
@@ -43,21 +43,6 @@ const SETTLED_AFTER: Duration = Duration::from_secs(5);
 /// What the lists have to say in the status; readable from any thread.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ListBoard(Arc<Mutex<Vec<(ListStatus, ListWait)>>>);
-
-/// What the request for a list waits for in the queue of its host.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ListWait(Arc<Mutex<Option<Arc<WaitStatus>>>>);
-
-impl ListWait {
-    /// `None` when it no longer waits.
-    pub(crate) fn set(&self, waits_for: Option<Arc<WaitStatus>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = waits_for;
-    }
-
-    fn text(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.text()
-    }
-}
 
 impl ListBoard {
     /// All lists, in the order of the catalogue.

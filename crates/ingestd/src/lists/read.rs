@@ -17,12 +17,14 @@ use sources::lists::{self, ListCopies, ListMemory};
 use tokio::io::AsyncReadExt as _;
 
 use super::{
-    ListWait,
     result::ReadResult,
     schedule::{DOUBT, ReadEnd, next_read},
 };
 use crate::{
-    queue::memory::{MemoryPart, MemoryShare},
+    queue::{
+        memory::{MemoryPart, MemoryShare},
+        wait_reason::ListWait,
+    },
     visit::{context::VisitContext, hops::PacedHops},
 };
 

@@ -24,12 +24,11 @@ use tokio::time::{Instant, timeout};
 
 use super::context::VisitContext;
 use crate::{
-    lists::ListWait,
     queue::{
         host::Host,
         limiter::{HostFeedback, HostLimiter, PAUSE_WAIT_MAX, Priority, VisitPermit},
         memory::MemoryShare,
-        wait_reason::WaitStatus,
+        wait_reason::{ListWait, WaitStatus},
     },
     status::{activity::Activity, registry::SourceEntry},
 };

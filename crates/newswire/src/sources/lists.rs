@@ -7,7 +7,7 @@ use news::{ListStatus, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{CommandContext, now, orders, refresh::BEGIN_WITHIN};
+use super::{CommandContext, now, orders};
 use crate::out::{self, safe, span};
 
 /// Arguments of `newswire sources lists`.
@@ -71,7 +71,7 @@ async fn read(context: &CommandContext, arguments: ListsArgs) -> anyhow::Result<
         out::stdout_line(&json!(answer).to_string())?;
     } else {
         if !answer.accepted.is_empty() {
-            tokio::time::sleep(BEGIN_WITHIN).await;
+            tokio::time::sleep(orders::BEGIN_WITHIN).await;
             let lists = fetch(context).await?;
             for id in &answer.accepted {
                 let list = lists.iter().find(|list| list.id.as_str() == id);
