@@ -315,6 +315,11 @@ async fn an_own_source_wins_over_the_list() {
     let (code, told) = newswire(&stack, "sources remove mine").await;
     assert_eq!(code, Some(0), "{told}");
     assert_eq!(ids(&stack).await, ["planet-alpha", "planet-beta"]);
+    let (code, told) = newswire(&stack, "sources remove --category tech").await;
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("sources with the category tech come from the list planet and stay"), "{told}");
+    let (code, told) = newswire(&stack, "check planet-beta").await;
+    assert_eq!(code, Some(0), "{told}");
     let (code, told) = newswire(&stack, &format!("sources add {a} --id mine --every 1s")).await;
     assert_eq!(code, Some(0), "{told}");
     assert!(told.contains("the list planet has this feed as planet-alpha"), "{told}");

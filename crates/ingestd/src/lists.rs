@@ -25,12 +25,12 @@ use control::{ListAnswer, ListOrder};
 use daemon::work;
 use futures_util::FutureExt as _;
 use news::{Catalogue, FeedList, ListMark, ListOrigin, ListStatus, Source, SourceId, Timestamp};
-use sources::lists::{ListCopies, ListMemory, ListedSources, MergeCounts, merge};
+use sources::lists::{LeftFeeds, ListCopies, ListMemory, ListedSources, MergeCounts, merge};
 use tokio::{sync::oneshot, task::JoinSet, time::Instant};
 
 use self::read::{ListRead, ReadJob};
 pub(crate) use self::{read::read_file, result::ReadResult};
-use crate::visit::context::VisitContext;
+use crate::{queue::wait_reason::ListWait, visit::context::VisitContext};
 
 /// How many lists are read at once.
 const READS_MAX: usize = 4;
@@ -42,15 +42,20 @@ const SETTLED_AFTER: Duration = Duration::from_secs(5);
 
 /// What the lists have to say in the status; readable from any thread.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ListBoard(Arc<Mutex<Vec<ListStatus>>>);
+pub(crate) struct ListBoard(Arc<Mutex<Vec<(ListStatus, ListWait)>>>);
 
 impl ListBoard {
     /// All lists, in the order of the catalogue.
     pub(crate) fn statuses(&self) -> Vec<ListStatus> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let status = |(status, wait): &(ListStatus, ListWait)| {
+            let waiting_for = wait.text();
+            ListStatus { waiting_for, ..status.clone() }
+        };
+        held.iter().map(status).collect()
     }
 
-    fn set(&self, statuses: Vec<ListStatus>) {
+    fn set(&self, statuses: Vec<(ListStatus, ListWait)>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = statuses;
     }
 }
@@ -79,6 +84,7 @@ struct HeldList {
     memory: ListMemory,
     counts: MergeCounts,
     is_reading: bool,
+    wait: ListWait,
     /// An operator wants what it has, whatever it has lost.
     takes_all: bool,
 }
@@ -95,6 +101,7 @@ impl HeldList {
             memory,
             counts: MergeCounts::default(),
             is_reading: false,
+            wait: ListWait::default(),
             takes_all: false,
         }
     }
@@ -131,6 +138,7 @@ impl HeldList {
             last_read: memory.last_read,
             last_success: memory.last_success,
             next_read: memory.next_read.filter(|_| self.list.enabled),
+            waiting_for: None,
             failures: memory.failures,
             error: memory.error.clone().or(left_out),
         }
@@ -165,11 +173,11 @@ impl FeedLists {
         for list in lists {
             let held =
                 before.iter().position(|held| held.list.id == list.id).map(|at| before.swap_remove(at));
-            let (memory, is_reading) = match held {
-                Some(held) => (held.memory, held.is_reading),
-                None => (self.stored_memory(&list.id).await?, false),
+            let (memory, is_reading, wait) = match held {
+                Some(held) => (held.memory, held.is_reading, held.wait),
+                None => (self.stored_memory(&list.id).await?, false, ListWait::default()),
             };
-            self.held.push(HeldList { is_reading, ..HeldList::new(list, memory) });
+            self.held.push(HeldList { is_reading, wait, ..HeldList::new(list, memory) });
         }
         self.remove_copies().await;
         Ok(())
@@ -270,6 +278,7 @@ impl FeedLists {
             memory: held.memory.clone(),
             directory: self.directory.clone(),
             copies: self.copies.clone(),
+            wait: held.wait.clone(),
             takes_all: std::mem::take(&mut held.takes_all),
         };
         let (ctx, id) = (Rc::clone(&self.ctx), Arc::<str>::from(held.list.id.as_str()));
@@ -289,6 +298,7 @@ impl FeedLists {
         // The copy of a list that is gone meanwhile is removed with the next catalogue.
         let Some(held) = self.held.iter_mut().find(|held| held.list.id == list) else { return };
         held.is_reading = false;
+        held.wait.set(None);
         if held.memory.reading != memory.reading {
             // It has another address by now, and is read again.
             return;
@@ -331,13 +341,13 @@ impl FeedLists {
     }
 
     fn show(&self) {
-        let statuses: Vec<_> = self.held.iter().map(HeldList::status).collect();
+        let statuses: Vec<_> = self.held.iter().map(|held| (held.status(), held.wait.clone())).collect();
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.ctx.metrics.lists.set(count(statuses.len()));
         self.ctx
             .metrics
             .lists_failing
-            .set(count(statuses.iter().filter(|status| status.is_failing()).count()));
+            .set(count(statuses.iter().filter(|(status, _)| status.is_failing()).count()));
         self.board.set(statuses);
     }
 }
@@ -364,7 +374,11 @@ fn merge_copies(
         if let Some(category) = category {
             sources.iter_mut().for_each(|source| source.category.clone_from(&category));
         }
-        Some(ListedSources { mark, sources })
+        let left = copies.left(&mark.id).unwrap_or_else(|error| {
+            tracing::warn!(list = %mark.id, %error, "the feeds that have left a list cannot be read");
+            LeftFeeds::default()
+        });
+        Some(ListedSources { mark, sources, left })
     };
     let mut lists: Vec<_> = marks.into_iter().enumerate().filter_map(sources).collect();
     let ids = |list: &ListedSources| list.sources.iter().map(|source| source.id.clone()).collect::<Vec<_>>();
@@ -390,7 +404,7 @@ fn log(held: &HeldList, before: &ListMemory, result: &ReadResult) {
     let list = &held.list.id;
     match (&held.memory.error, &before.error) {
         (Some(error), None) => {
-            tracing::warn!(%list, error, failures = held.memory.failures, "list of feeds not taken; its sources stay");
+            tracing::warn!(%list, error, failures = held.memory.failures, "list of feeds not taken; it takes no source away");
         }
         (Some(error), Some(_)) => {
             tracing::debug!(%list, error, failures = held.memory.failures, "list of feeds not taken again");

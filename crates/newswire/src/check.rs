@@ -15,7 +15,7 @@ use control::{ControlClient, ControlSocket};
 use daemon::{Clock, Exit, config::Config};
 use feed::{FeedDocument, Hints};
 use fetch::{
-    FailureClass, FetchReport, FetchResult, Policy, VisitRequest, Visitor,
+    AddressScope, FailureClass, FetchReport, FetchResult, Policy, VisitRequest, Visitor,
     schedule::{IntervalBounds, ScheduleInput, ScheduleOutcome, next_visit},
 };
 use news::{FeedUrl, Item, ProxyUrl, Source, Timestamp, Warning};
@@ -219,6 +219,11 @@ async fn check_source(
         timeout_first_byte: source.timeout_first_byte,
         body_bytes_max: source.body_bytes_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
         options: options.as_ref(),
+        scope: if source.has_foreign_address() {
+            AddressScope::Named
+        } else {
+            AddressScope::Configured(&source.url)
+        },
         ..VisitRequest::new(&source.url, now())
     };
     let visit = visitor.visit(&request).await;

@@ -16,6 +16,8 @@ pub struct KnownFeeds {
     /// All with request settings.
     requests: HashMap<(String, Access), SourceId>,
     ids: HashSet<SourceId>,
+    /// Ids that are not in use, but belong to feeds that have left or that come later.
+    reserved: HashSet<SourceId>,
     /// The next number to try for an id in use; a hostile list would make us count from 2 each time.
     next: HashMap<String, usize>,
 }
@@ -67,6 +69,11 @@ impl KnownFeeds {
         self.ids.insert(id.clone());
     }
 
+    /// Keeps these ids from being handed out by [`Self::free_id`].
+    pub(crate) fn reserve(&mut self, ids: impl IntoIterator<Item = SourceId>) {
+        self.reserved.extend(ids);
+    }
+
     /// An unused id, made from the name, else from the host. Deterministic for the same list and catalogue.
     pub fn free_id(&mut self, wanted: Option<&str>, name: Option<&str>, url: &FeedUrl) -> SourceId {
         let host = url.host().trim_start_matches("www.");
@@ -74,8 +81,9 @@ impl KnownFeeds {
         let base = wanted.filter(|id| SourceId::try_new(id).is_ok()).map(str::to_owned);
         let base = base.or_else(|| slugs.into_iter().find(|s| s.len() > 1)).unwrap_or("feed".to_owned());
         let try_new = |id: &str| SourceId::try_new(id).expect("a slug begins with a letter or digit");
+        let is_taken = |id: &SourceId| self.ids.contains(id) || self.reserved.contains(id);
         let first = try_new(&base);
-        if !self.ids.contains(&first) {
+        if !is_taken(&first) {
             return first;
         }
         let next = self.next.entry(base.clone()).or_insert(2);
@@ -83,7 +91,7 @@ impl KnownFeeds {
             let end = format!("-{next}");
             *next += 1;
             let id = try_new(&format!("{}{end}", &base[..base.len().min(SourceId::LENGTH_MAX - end.len())]));
-            if !self.ids.contains(&id) {
+            if !is_taken(&id) {
                 return id;
             }
         }

@@ -8,13 +8,17 @@
 //! Keys about requests are ignored, as in every foreign list.
 
 mod copies;
+mod left;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use feed::opml::{OpmlError, read_opml};
 use news::{Catalogue, FeedList, ListMark, Source, SourceId};
 
-pub use self::copies::{ListCopies, ListMemory};
+pub use self::{
+    copies::{ListCopies, ListMemory},
+    left::LeftFeeds,
+};
 use crate::{known::KnownFeeds, opml};
 
 /// From so many feeds on, a list that loses more than half of them is doubtful.
@@ -33,21 +37,31 @@ pub struct ListReading {
     pub fault: Option<(usize, String)>,
 }
 
-/// Reads a document of a list whose sources were `before`. Blocks for seconds if it is long.
+/// Reads a document of a list whose sources were `before`, and from which others have `left`. Blocks for seconds if it is
+/// long.
 ///
 /// # Errors
 /// If it is no OPML, or exceeds a limit.
-pub fn read(list: &FeedList, document: &[u8], before: &[Source]) -> Result<ListReading, OpmlError> {
+pub fn read(
+    list: &FeedList,
+    document: &[u8],
+    before: &[Source],
+    left: &LeftFeeds,
+) -> Result<ListReading, OpmlError> {
     let opml = read_opml(document)?;
     let plan = opml::plan(&opml, &Catalogue::default(), list.category.as_deref());
     let mut known = KnownFeeds::of(before);
+    known.reserve(left.ids().cloned());
+    let left = left.by_address();
     let with_id = |planned: opml::PlannedSource| {
         let mut source = planned.source;
         match known.feed(&source.url) {
             Some(id) => source.id = id.clone(),
             None => {
-                let wanted = id_within(&list.id, &source.id);
-                source.id = known.free_id(Some(&wanted), None, &source.url);
+                let its_own = left.get(&left::address_hash(&source.url)).filter(|id| !known.has_id(id));
+                source.id = its_own.map(|id| SourceId::clone(id)).unwrap_or_else(|| {
+                    known.free_id(Some(&id_within(&list.id, &source.id)), None, &source.url)
+                });
                 known.insert(&source);
             }
         }
@@ -92,6 +106,8 @@ pub struct ListedSources {
     pub mark: Arc<ListMark>,
     /// All of them.
     pub sources: Vec<Source>,
+    /// Those that it had.
+    pub left: LeftFeeds,
 }
 
 /// What a merge made of the sources of one list.
@@ -106,17 +122,27 @@ pub struct MergeCounts {
 }
 
 /// The catalogue of the sources in its files and of lists. A feed of the files wins over one of a list, an earlier list over a
-/// later one. An id that is in use is changed in the list, too, so that it stays.
+/// later one. An id that is in use is changed in the list, too, so that it stays; and a later list takes the id of a feed from
+/// an earlier one, so that the feed keeps it when the earlier list loses it.
 #[must_use]
 pub fn merge(own: Vec<Source>, lists: &mut [ListedSources]) -> (Catalogue, Vec<MergeCounts>) {
     let mut catalogue = Catalogue { sources: own, ..Catalogue::default() };
     let mut known = KnownFeeds::of(&catalogue.sources);
+    let own_ids: HashSet<_> = catalogue.sources.iter().map(|source| source.id.clone()).collect();
+    for list in &*lists {
+        known.reserve(list.sources.iter().map(|source| source.id.clone()));
+        known.reserve(list.left.ids().cloned());
+    }
     let mut all_counts = Vec::with_capacity(lists.len());
     for list in lists {
         let mut counts = MergeCounts::default();
+        let mut ids: HashSet<_> = list.sources.iter().map(|source| source.id.clone()).collect();
         for source in &mut list.sources {
-            if known.feed(&source.url).is_some() {
+            if let Some(id) = known.feed(&source.url) {
                 counts.known += 1;
+                if !own_ids.contains(id) && ids.insert(id.clone()) {
+                    source.id = id.clone();
+                }
             } else if catalogue.sources.len() >= Catalogue::SOURCES_MAX {
                 counts.left_out += 1;
             } else {
@@ -135,7 +161,7 @@ pub fn merge(own: Vec<Source>, lists: &mut [ListedSources]) -> (Catalogue, Vec<M
 
 #[cfg(test)]
 mod tests {
-    use news::FeedUrl;
+    use news::{FeedUrl, Timestamp};
 
     use super::*;
 
@@ -165,8 +191,12 @@ mod tests {
     #[test]
     fn an_id_begins_with_that_of_the_list_and_stays_with_its_address() {
         let list = list("");
-        let first =
-            read(&list, &document(&[("News", "https://a.example/"), ("News", "https://b.example/")]), &[]);
+        let first = read(
+            &list,
+            &document(&[("News", "https://a.example/"), ("News", "https://b.example/")]),
+            &[],
+            &LeftFeeds::default(),
+        );
         let first = first.unwrap().sources;
         assert_eq!(ids(&first), ["planet-news", "planet-news-2"]);
         assert_eq!(first[0].category, "tech");
@@ -176,13 +206,100 @@ mod tests {
             ("Other", "http://b.example/"),
             ("News", "https://a.example/#x"),
         ]);
-        let second = read(&list, &text, &first).unwrap().sources;
+        let second = read(&list, &text, &first, &LeftFeeds::default()).unwrap().sources;
         assert_eq!(ids(&second), ["planet-news-3", "planet-news-2", "planet-news"]);
         assert_eq!(second[1].name, "Other");
         let long = "long ".repeat(30);
         let text = document(&[(&long, "https://a.example/"), (&long, "https://b.example/")]);
-        let long = read(&list, &text, &[]).unwrap().sources;
+        let long = read(&list, &text, &[], &LeftFeeds::default()).unwrap().sources;
         assert!(long.iter().all(|source| source.id.as_str().len() <= 64) && long[0].id != long[1].id);
+    }
+
+    #[test]
+    fn an_id_stays_with_its_address_while_the_feed_is_away() {
+        let list = list("");
+        let (mut sources, mut left) = (Vec::new(), LeftFeeds::default());
+        let mut read = |feeds: &[(&str, &str)]| {
+            let reading = super::read(&list, &document(feeds), &sources, &left).unwrap().sources;
+            let at = Timestamp::from_millis(0);
+            left = serde_json::from_str(&serde_json::to_string(&left.after(&sources, &reading, at)).unwrap())
+                .unwrap();
+            sources = reading;
+            ids(&sources).join(" ")
+        };
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(|host| format!("https://{host}.example/"));
+        assert_eq!(
+            read(&[("News", &a), ("News", &b), ("News", &c), ("News", &d)]),
+            "planet-news planet-news-2 planet-news-3 planet-news-4"
+        );
+        assert_eq!(read(&[("News", &c), ("News", &d)]), "planet-news-3 planet-news-4");
+        // Another title, and a new feed with the title of one that is away.
+        assert_eq!(
+            read(&[("News", "https://x.example/"), ("News", &c), ("Other", "http://b.example/")]),
+            "planet-news-5 planet-news-3 planet-news-2"
+        );
+        assert_eq!(read(&[("News", &b)]), "planet-news-2");
+        assert_eq!(
+            read(&[("News", &d), ("News", &c), ("News", &a), ("News", &b), ("News", "https://x.example/")]),
+            "planet-news-4 planet-news-3 planet-news planet-news-2 planet-news-5"
+        );
+    }
+
+    #[test]
+    fn the_newest_of_the_feeds_that_have_left_are_remembered() {
+        let at = Timestamp::from_millis(0);
+        let older = LeftFeeds::default().after(&[source("older", "https://older.example/")], &[], at);
+        assert_eq!(older.ids().count(), 1);
+        let newer = older.after(&numbered(LeftFeeds::MAX), &[], at);
+        assert_eq!(newer.ids().count(), LeftFeeds::MAX);
+        assert!(newer.ids().all(|id| id.as_str() != "older"));
+        // A draft of the copy may be lost: what has come back is remembered until the copy that has it is the old one.
+        let back = [source("older", "http://older.example/")];
+        let returned = older.after(&[], &back, at);
+        assert_eq!(returned, older);
+        assert_eq!(returned.after(&back, &back, at), LeftFeeds::default());
+    }
+
+    #[test]
+    fn no_merge_hands_out_the_id_of_a_feed_that_has_left_or_comes_later() {
+        let mark = Arc::new(ListMark { id: SourceId::try_new("planet").unwrap(), is_trusted: false });
+        let left = [source("planet-0-2", "https://left.example/")];
+        let left = LeftFeeds::default().after(&left, &[], Timestamp::from_millis(0));
+        let mut sources = numbered(1);
+        sources.push(source("planet-0-3", "https://example.org/3"));
+        let mut lists = [ListedSources { mark, sources, left }];
+        let own = vec![source("planet-0", "https://example.org/own"), source("x", "https://example.org/3")];
+        let (catalogue, _) = merge(own, &mut lists);
+        assert_eq!(ids(&catalogue.sources), ["planet-0", "x", "planet-0-4"]);
+        assert_eq!(ids(&lists[0].sources), ["planet-0-4", "planet-0-3"]);
+    }
+
+    #[test]
+    fn a_feed_of_two_lists_keeps_its_id_when_the_first_loses_it() {
+        let listed = |list: &str, sources| ListedSources {
+            mark: Arc::new(ListMark { id: SourceId::try_new(list).unwrap(), is_trusted: false }),
+            sources,
+            left: LeftFeeds::default(),
+        };
+        let first = listed("first", vec![source("first-a", "https://example.org/a")]);
+        let second = listed(
+            "second",
+            vec![source("second-a", "http://example.org/a"), source("second-b", "https://example.org/b")],
+        );
+        let own = || vec![source("mine", "https://example.org/b")];
+        let mut lists = [first, second];
+        let (catalogue, _) = merge(own(), &mut lists);
+        assert_eq!(ids(&catalogue.sources), ["mine", "first-a"]);
+        assert_eq!(
+            ids(&lists[1].sources),
+            ["first-a", "second-b"],
+            "that of a source of the files is its own"
+        );
+        let (catalogue, _) = merge(own(), &mut lists[1..]);
+        assert_eq!(ids(&catalogue.sources), ["mine", "first-a"]);
+        lists.swap(0, 1);
+        let (catalogue, _) = merge(own(), &mut lists);
+        assert_eq!(ids(&catalogue.sources), ["mine", "first-a"]);
     }
 
     #[test]
@@ -192,13 +309,13 @@ mod tests {
                     newswire:tlsCaFile='t' newswire:proxy='http://p.example' newswire:headers='{ X = \"y\" }' \
                     newswire:userAgent='u' newswire:bodyBytesMax='2000' newswire:newBytesMax='2000'/>\n\
                     <outline text='no feed' type='rss'/></opml>";
-        let reading = read(&list("category = \"z\""), text.as_bytes(), &[]).unwrap();
+        let reading = read(&list("category = \"z\""), text.as_bytes(), &[], &LeftFeeds::default()).unwrap();
         let source = &reading.sources[0];
         assert_eq!((source.id.as_str(), source.category.as_str()), ("planet-x", "z"));
         assert_eq!(source.access, news::Access::default());
         assert_eq!((source.body_bytes_max, source.new_bytes_max), (None, None));
         assert_eq!((reading.refused, reading.first_refused), (1, Some((2, "no xmlUrl".to_owned()))));
-        assert!(read(&list(""), b"<html>Not found</html>", &[]).is_err());
+        assert!(read(&list(""), b"<html>Not found</html>", &[], &LeftFeeds::default()).is_err());
     }
 
     #[test]
@@ -227,8 +344,12 @@ mod tests {
         let own =
             vec![source("own", "https://example.org/1"), source("planet-2", "https://example.org/other")];
         let mut lists = [
-            ListedSources { mark: mark("planet"), sources: numbered(4) },
-            ListedSources { mark: mark("later"), sources: vec![source("later-0", "http://example.org/0")] },
+            ListedSources { mark: mark("planet"), sources: numbered(4), left: LeftFeeds::default() },
+            ListedSources {
+                mark: mark("later"),
+                sources: vec![source("later-0", "http://example.org/0")],
+                left: LeftFeeds::default(),
+            },
         ];
         let (catalogue, counts) = merge(own, &mut lists);
         assert_eq!(ids(&catalogue.sources), ["own", "planet-2", "planet-0", "planet-2-2", "planet-3"]);
@@ -250,7 +371,8 @@ mod tests {
             .for_each(|source| source.id = SourceId::try_new(&format!("own-{}", source.id)).unwrap());
         let sources =
             (0..5).map(|n| source(&format!("planet-{n}"), &format!("https://b.example/{n}"))).collect();
-        let (catalogue, counts) = merge(own, &mut [ListedSources { mark, sources }]);
+        let (catalogue, counts) =
+            merge(own, &mut [ListedSources { mark, sources, left: LeftFeeds::default() }]);
         assert_eq!(catalogue.sources.len(), Catalogue::SOURCES_MAX);
         assert_eq!(counts, [MergeCounts { taken: 2, known: 0, left_out: 3 }]);
     }

@@ -21,7 +21,10 @@ use super::{
     schedule::{DOUBT, ReadEnd, next_read},
 };
 use crate::{
-    queue::memory::{MemoryPart, MemoryShare},
+    queue::{
+        memory::{MemoryPart, MemoryShare},
+        wait_reason::ListWait,
+    },
     visit::{context::VisitContext, hops::PacedHops},
 };
 
@@ -39,6 +42,8 @@ pub(super) struct ReadJob {
     /// To which the path of a list is relative.
     pub(super) directory: PathBuf,
     pub(super) copies: ListCopies,
+    /// Where it is shown what the request waits for.
+    pub(super) wait: ListWait,
     /// Whatever it has lost counts.
     pub(super) takes_all: bool,
 }
@@ -195,7 +200,7 @@ impl ByteBudget for ListBudget {
 async fn request(ctx: &VisitContext, job: &ReadJob, url: &FeedUrl) -> Result<ListAnswer, ReadFailure> {
     let options = ctx.credentials.request_options(&job.list.access).await.map_err(ReadFailure::new)?;
     let fingerprint = options.as_ref().map_or(0, RequestOptions::fingerprint);
-    let hops = PacedHops::to_list(ctx);
+    let hops = PacedHops::to_list(ctx, job.wait.clone());
     let held = |held: HeldHop| ReadFailure { why: held.why, is_throttled: false, wait: held.wait };
     hops.enter(url).await.map_err(held)?;
     let now = ctx.now();
@@ -278,7 +283,11 @@ fn parse_blocking(job: &ReadJob, body: &[u8], now: Timestamp) -> Result<Parsed, 
     let id = &job.list.id;
     // A damaged copy is replaced.
     let before = job.copies.sources(id).unwrap_or_default();
-    let reading = lists::read(&job.list, body, &before).map_err(ReadFailure::new)?;
+    let left = job
+        .copies
+        .left(id)
+        .map_err(|error| ReadFailure::new(format!("the feeds that have left it cannot be read: {error}")))?;
+    let reading = lists::read(&job.list, body, &before, &left).map_err(ReadFailure::new)?;
     let is_confirmed = job.memory.doubtful_since.is_some_and(|since| now.since(since) >= DOUBT);
     if !job.takes_all
         && !is_confirmed
@@ -299,7 +308,9 @@ fn parse_blocking(job: &ReadJob, body: &[u8], now: Timestamp) -> Result<Parsed, 
         removed,
         refused: reading.first_refused,
     };
-    let written = job.copies.write_sources(id, reading.sources);
+    let left_now = left.after(&before, &reading.sources, now);
+    let left_written = if left_now == left { Ok(()) } else { job.copies.write_left(id, &left_now) };
+    let written = left_written.and_then(|()| job.copies.write_sources(id, reading.sources));
     written.map_err(|error| ReadFailure::new(format!("its copy cannot be written: {error}")))?;
     Ok(Parsed::Credible { result, refused })
 }

@@ -7,7 +7,7 @@ use news::Timestamp;
 
 /// So long after the first time, a doubtful loss that is still there counts.
 pub(super) const DOUBT: Duration = Duration::from_secs(24 * 3600);
-/// First interval after a 429 or 503.
+/// First interval after a 429 or 503 that does not say how long to wait, unless the list is read more often.
 const THROTTLED: Duration = Duration::from_secs(3600);
 
 /// How a read ended, as far as the next one is concerned.
@@ -47,9 +47,10 @@ pub(super) fn next_read(
         ReadEnd::Fine => every,
         ReadEnd::Doubtful(since) => every.min(since.plus(DOUBT).since(now)),
         ReadEnd::Failed { failures, is_throttled, wait } => {
-            let first = if is_throttled { THROTTLED } else { bounds.interval_min };
+            let is_silent = is_throttled && wait.is_none();
+            let first = if is_silent { THROTTLED.max(bounds.interval_min) } else { bounds.interval_min };
             let asked = wait.unwrap_or_default().min(server_interval_max(bounds));
-            doubled(first, failures).min(every.max(first)).max(asked)
+            doubled(first, failures).min(every).max(asked)
         }
     };
     let pause = pause.max(bounds.interval_min);
@@ -96,10 +97,13 @@ mod tests {
         };
         let throttled = |failures, wait| asked(DAY, failures, true, wait);
         assert_eq!(throttled(1, None), HOUR);
-        assert_eq!(throttled(3, Some(5)), 4 * HOUR, "a short Retry-After does not end the doubling");
+        assert_eq!(throttled(3, None), 4 * HOUR);
+        assert_eq!(throttled(1, Some(5)), 5 * MINUTE, "the server has said how long to wait");
+        assert_eq!(throttled(3, Some(5)), 20 * MINUTE, "a short Retry-After does not end the doubling");
         assert_eq!(throttled(1, Some(7 * HOUR)), 7 * HOUR);
         assert_eq!(throttled(1, Some(90 * DAY)), DAY);
-        assert_eq!(asked(5 * MINUTE, 6, true, None), HOUR);
+        assert_eq!(asked(5 * MINUTE, 6, true, None), 5 * MINUTE, "never longer than usual");
+        assert_eq!(asked(5 * MINUTE, 1, true, Some(HOUR)), HOUR);
         assert_eq!(asked(DAY, 1, false, Some(2 * HOUR)), 2 * HOUR, "a host that was not asked");
     }
 

@@ -147,6 +147,43 @@ async fn the_sources_of_a_list_end_with_it_and_come_back_with_their_ids() {
 }
 
 #[actix::test]
+async fn a_feed_that_comes_back_has_its_id_and_no_other_feed_has_taken_it() {
+    let mut test = TestLists::new().await;
+    let write = |test: &TestLists, feeds: &[&str]| {
+        let outline = |host: &&str| format!("<outline text='News' xmlUrl='https://{host}.example/'/>");
+        let outlines: String = feeds.iter().map(outline).collect();
+        let text = format!("<opml><body>{outlines}</body></opml>");
+        fs::write(test.etc.path().join("own.opml"), text).unwrap();
+    };
+    write(&test, &["a", "b", "c", "d"]);
+    assert_eq!(test.complete(LIST).await, ["own-news", "own-news-2", "own-news-3", "own-news-4"]);
+    write(&test, &["c", "d"]);
+    assert_eq!(test.complete(LIST).await, ["own-news-3", "own-news-4"]);
+    // A start.
+    let ctx = test.harness.ctx.clone().unwrap();
+    test.lists = FeedLists::new(ctx, test.harness.directory.path(), ListBoard::default());
+    write(&test, &["x", "c", "d"]);
+    assert_eq!(test.complete(LIST).await, ["own-news-5", "own-news-3", "own-news-4"]);
+    write(&test, &["c", "d", "b"]);
+    assert_eq!(test.complete(LIST).await, ["own-news-3", "own-news-4", "own-news-2"]);
+}
+
+#[actix::test]
+async fn the_status_of_a_list_says_what_its_read_waits_for() {
+    let mut test = TestLists::new().await;
+    let host = crate::queue::host::Host::of(FeedUrl::try_new("https://example.org/").unwrap().secret());
+    test.lists.ctx.limiter.hold(&host, 503, Duration::from_secs(30));
+    test.complete("[[list]]\nid = \"own\"\nurl = \"https://example.org/list\"\n").await;
+    assert_eq!(test.status().waiting_for, None);
+    while test.status().waiting_for.is_none() {
+        let changed = tokio::time::timeout(Duration::from_millis(20), test.lists.changed()).await;
+        assert!(changed.is_err(), "nothing is read");
+    }
+    let reason = test.status().waiting_for.unwrap();
+    assert!(reason.contains("503") && reason.contains("example.org"), "{reason}");
+}
+
+#[actix::test]
 async fn a_damaged_copy_stops_no_start_and_the_list_is_read_again() {
     let mut test = TestLists::new().await;
     test.write(0..3);

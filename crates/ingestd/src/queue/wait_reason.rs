@@ -1,7 +1,7 @@
 //! Why the visits in the queue of a host have to wait: shown in the status, counted in the metrics.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -46,6 +46,21 @@ impl WaitReason {
             Self::ProbationSlots(_) => "suspects",
             Self::Memory(_) => "memory",
         }
+    }
+}
+
+/// What the request for a list waits for in the queue of its host.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ListWait(Arc<Mutex<Option<Arc<WaitStatus>>>>);
+
+impl ListWait {
+    /// `None` when it no longer waits.
+    pub(crate) fn set(&self, waits_for: Option<Arc<WaitStatus>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = waits_for;
+    }
+
+    pub(crate) fn text(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.text()
     }
 }
 

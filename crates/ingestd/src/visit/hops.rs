@@ -28,6 +28,7 @@ use crate::{
         host::Host,
         limiter::{HostFeedback, HostLimiter, PAUSE_WAIT_MAX, Priority, VisitPermit},
         memory::MemoryShare,
+        wait_reason::{ListWait, WaitStatus},
     },
     status::{activity::Activity, registry::SourceEntry},
 };
@@ -55,7 +56,29 @@ pub(crate) struct PacedHops {
     /// A form is not sent twice, so a request to a hub must not be preempted.
     keeps_slot: bool,
     /// Where the wait is shown.
-    shown: Option<(Rc<VisitContext>, Arc<SourceEntry>)>,
+    shown: Option<Shown>,
+}
+
+/// Where it is shown that a request waits.
+enum Shown {
+    Source(Rc<VisitContext>, Arc<SourceEntry>),
+    List(ListWait),
+}
+
+impl Shown {
+    fn waits(&self, wait_status: Arc<WaitStatus>) {
+        match self {
+            Self::Source(ctx, entry) => entry.set_waiting(wait_status, ctx.now()),
+            Self::List(wait) => wait.set(Some(wait_status)),
+        }
+    }
+
+    fn entered(&self) {
+        match self {
+            Self::Source(ctx, entry) => entry.set_activity(Activity::Fetching, ctx.now()),
+            Self::List(wait) => wait.set(None),
+        }
+    }
 }
 
 impl PacedHops {
@@ -70,7 +93,7 @@ impl PacedHops {
             ticket: Cell::new(Some(permit.ticket())),
             memory: Some(permit.memory()),
             permit: RefCell::new(Some(permit)),
-            shown: Some((Rc::clone(ctx), Arc::clone(entry))),
+            shown: Some(Shown::Source(Rc::clone(ctx), Arc::clone(entry))),
             wait_max: REDIRECT_WAIT_MAX,
             keeps_slot: false,
             ..Self::to_hub(ctx, priority)
@@ -85,8 +108,8 @@ impl PacedHops {
     }
 
     /// For a request for a list of feeds, which has to enter as well.
-    pub(crate) fn to_list(ctx: &VisitContext) -> Self {
-        Self::to_hub(ctx, Priority::Normal)
+    pub(crate) fn to_list(ctx: &VisitContext, wait: ListWait) -> Self {
+        Self { shown: Some(Shown::List(wait)), ..Self::to_hub(ctx, Priority::Normal) }
     }
 
     fn new(limiter: HostLimiter, priority: Priority, pause_max: Duration) -> Self {
@@ -131,8 +154,8 @@ impl PacedHops {
             return Err(held);
         }
         let queued = self.limiter.enqueue_hop(host, self.priority, self.ticket.get());
-        if let Some((ctx, entry)) = &self.shown {
-            entry.set_waiting(queued.wait_status(), ctx.now());
+        if let Some(shown) = &self.shown {
+            shown.waits(queued.wait_status());
         }
         match timeout(self.wait_max, queued).await {
             Ok(Some(permit)) => Ok(permit),
@@ -180,8 +203,8 @@ impl HopGate for PacedHops {
             if self.keeps_slot {
                 permit.pin();
             }
-            if let Some((ctx, entry)) = &self.shown {
-                entry.set_activity(Activity::Fetching, ctx.now());
+            if let Some(shown) = &self.shown {
+                shown.entered();
             }
             self.ticket.set(Some(permit.ticket()));
             *self.permit.borrow_mut() = Some(permit);

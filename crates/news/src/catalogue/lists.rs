@@ -112,6 +112,8 @@ pub struct ListStatus {
     pub last_success: Option<Timestamp>,
     /// When it is read next; `None` if it is not.
     pub next_read: Option<Timestamp>,
+    /// What the read that has begun waits for.
+    pub waiting_for: Option<String>,
     /// Reads in a row after which its old sources stayed.
     pub failures: u32,
     /// Why; also why not all of its feeds are sources.

@@ -1,9 +1,10 @@
 //! What an input of `newswire check` names: a file, an address, or a source of the list.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use daemon::config::Config;
-use news::{FeedList, FeedUrl, Source, SourceId};
+use news::{FeedList, FeedUrl, ListMark, Source, SourceId};
+use sources::lists::ListCopies;
 
 use crate::{address, config::read_catalogue, out::safe};
 
@@ -66,8 +67,12 @@ fn source(id: &str, config: &Config) -> Result<CheckInput, String> {
     })?;
     let is_of =
         |list: &&FeedList| id.strip_prefix(list.id.as_str()).is_some_and(|rest| rest.starts_with('-'));
+    let is_own = catalogue.sources.iter().any(|source| source.id.as_str() == id);
+    if !is_own && let Some(source) = listed(id, &catalogue.lists, &ListCopies::new(&config.store.path)) {
+        return Ok(CheckInput::Source(Box::new(source)));
+    }
     if let Some(list) = catalogue.lists.iter().find(is_of)
-        && catalogue.sources.iter().all(|source| source.id.as_str() != id)
+        && !is_own
     {
         return Err(format!(
             "{id} is no source of {place}; if it comes from the list {0}, `newswire sources show {id}` names its address, which can be checked",
@@ -80,6 +85,17 @@ fn source(id: &str, config: &Config) -> Result<CheckInput, String> {
             "there is neither a file {0} nor a source {0} in {place}; `newswire sources list` shows all ids",
             safe(id)
         )
+    })
+}
+
+/// A source of a list, from the copies of the daemon if they can be read.
+fn listed(id: &str, lists: &[FeedList], copies: &ListCopies) -> Option<Source> {
+    lists.iter().filter(|list| list.enabled).find_map(|list| {
+        let sources = copies.sources(&list.id).ok()?;
+        let source = sources.into_iter().find(|source| source.id.as_str() == id)?;
+        let is_trusted = copies.memory(&list.id).is_ok_and(|memory| memory.is_trusted);
+        let mark = ListMark { id: list.id.clone(), is_trusted };
+        Some(Source { list: Some(Arc::new(mark)), ..source })
     })
 }
 
@@ -117,5 +133,28 @@ mod tests {
             missing.contains("neither a file cnn nor a source cnn in ") && missing.contains("sources list")
         );
         assert!(find("ftp://example.org/").is_err());
+    }
+
+    #[test]
+    fn a_source_of_a_list_is_found_in_the_copy_of_the_daemon() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        (config.ingestd.sources, config.store.path) =
+            (folder.path().join("sources.toml"), folder.path().join("store"));
+        let list = "[[list]]\nid = \"planet\"\nurl = \"https://example.org/planet.opml\"\n";
+        std::fs::write(&config.ingestd.sources, list).unwrap();
+        let without_copy = find("planet-a", &config).unwrap_err();
+        assert!(
+            without_copy.contains("`newswire sources show planet-a` names its address"),
+            "{without_copy}"
+        );
+        let text = "[[source]]\nid = \"planet-a\"\nurl = \"https://example.org/a\"\n";
+        let sources = news::Catalogue::parse(text).unwrap().sources;
+        let list = SourceId::try_new("planet").unwrap();
+        ListCopies::new(&config.store.path).write_sources(&list, sources).unwrap();
+        let Ok(CheckInput::Source(source)) = find("planet-a", &config) else { panic!("not found") };
+        assert_eq!(source.url.secret().as_str(), "https://example.org/a");
+        assert!(source.has_foreign_address(), "fetch.allow does not count for it");
+        assert!(find("planet-b", &config).is_err());
     }
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use control::{ListAnswer, ListOrder, paths};
 use daemon::Exit;
-use news::ListStatus;
+use news::{ListStatus, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -64,18 +64,38 @@ pub(super) async fn run(context: &CommandContext, arguments: ListsArgs) -> anyho
 }
 
 async fn read(context: &CommandContext, arguments: ListsArgs) -> anyhow::Result<Exit> {
+    let ordered_at = now();
     let order = ListOrder { lists: arguments.lists, take: arguments.take };
     let answer: ListAnswer = orders::send(context, paths::LIST_READS, &order).await?;
     if arguments.json {
         out::stdout_line(&json!(answer).to_string())?;
     } else {
-        orders::print_each(&answer.accepted, "is read now")?;
+        if !answer.accepted.is_empty() {
+            tokio::time::sleep(orders::BEGIN_WITHIN).await;
+            let lists = fetch(context).await?;
+            for id in &answer.accepted {
+                let list = lists.iter().find(|list| list.id.as_str() == id);
+                let progress =
+                    list.map_or("has left the list of sources".to_owned(), |list| progress(list, ordered_at));
+                out::stdout_line(&format!("{} {progress}", safe(id)))?;
+            }
+        }
         orders::print_each(&answer.busy, "is being read; order it again when that is done")?;
         orders::print_each(&answer.disabled, "is disabled in the list of sources; enable it there")?;
         orders::print_each(&answer.unknown, "is unknown")?;
     }
     let is_done = answer.busy.is_empty() && answer.disabled.is_empty() && answer.unknown.is_empty();
     Ok(if is_done { Exit::Ok } else { Exit::Failure })
+}
+
+/// How far an ordered read is.
+fn progress(list: &ListStatus, ordered_at: Timestamp) -> String {
+    match (&list.waiting_for, &list.error) {
+        (Some(reason), _) => format!("waits: {}", safe(reason)),
+        (None, _) if list.last_read.is_none_or(|last| last < ordered_at) => "is read now".to_owned(),
+        (None, Some(error)) => format!("was not taken: {}", safe(error)),
+        (None, None) => "was read".to_owned(),
+    }
 }
 
 fn rows(lists: &[ListStatus]) -> Vec<Vec<String>> {
@@ -115,5 +135,26 @@ pub(super) fn tell_failing(lists: &[ListStatus]) {
     for list in lists.iter().filter(|list| list.is_failing()) {
         let error = list.error.as_deref().unwrap_or_default();
         out::stderr_line(&format!("list {}: {}", list.id, safe(error)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ordered_read_says_how_far_it_is() {
+        let status = |last_read: i64, waiting_for: Option<&str>, error: Option<&str>| {
+            let list = json!({
+                "id": "planet", "origin": "https://example.org/", "every_s": 60, "enabled": true, "sources": 1,
+                "known": 0, "refused": 0, "failures": 0, "waiting_for": waiting_for, "error": error,
+                "last_read": Timestamp::from_millis(last_read),
+            });
+            progress(&serde_json::from_value(list).unwrap(), Timestamp::from_millis(5_000))
+        };
+        assert_eq!(status(4_000, None, Some("old")), "is read now");
+        assert_eq!(status(4_000, Some("example.org answered 503"), None), "waits: example.org answered 503");
+        assert_eq!(status(6_000, None, Some("it is gone")), "was not taken: it is gone");
+        assert_eq!(status(6_000, None, None), "was read");
     }
 }

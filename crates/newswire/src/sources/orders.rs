@@ -19,6 +19,9 @@ use crate::{
     reload, unanswered,
 };
 
+/// How long the daemon has to begin before it is asked what the visits wait for.
+pub(super) const BEGIN_WITHIN: std::time::Duration = std::time::Duration::from_millis(300);
+
 /// How long other commands may keep the daemon reloading.
 const RELOAD_BUSY_MAX: Duration = Duration::from_secs(60);
 const RELOAD_AGAIN_AFTER: Duration = Duration::from_millis(200);

@@ -1,6 +1,6 @@
 //! `newswire sources refresh`: orders visits, and says of each source whether it is visited already or what it waits for.
 
-use std::{cmp::Reverse, collections::HashMap, time::Duration};
+use std::{cmp::Reverse, collections::HashMap};
 
 use clap::Args;
 use control::{SourceSelection, VisitAnswer, VisitOrder, orders::ORDER_SOURCES_MAX, paths};
@@ -9,7 +9,7 @@ use news::{SourceStatus, Timestamp};
 
 use super::{
     CommandContext, now,
-    orders::{print_each, print_unknown_categories, send},
+    orders::{BEGIN_WITHIN, print_each, print_unknown_categories, send},
     show,
 };
 use crate::out::{self, safe};
@@ -34,8 +34,6 @@ pub(super) struct RefreshArgs {
     full: bool,
 }
 
-/// How long the daemon has to begin before it is asked what the visits wait for.
-const BEGIN_WITHIN: Duration = Duration::from_millis(300);
 /// Of more sources only the counts are shown.
 const SHOWN_MAX: usize = 20;
 /// Of more reasons only the most frequent ones are shown.

@@ -15,6 +15,8 @@ use std::{
 use news::{Catalogue, Source, SourceId, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::LeftFeeds;
+
 /// Permissions of the files: an address may have a secret.
 const MODE: u32 = 0o600;
 
@@ -89,6 +91,23 @@ impl ListCopies {
     pub fn write_sources(&self, list: &SourceId, sources: Vec<Source>) -> io::Result<()> {
         let text = Catalogue { sources, ..Catalogue::default() }.to_toml();
         self.write(list, "toml", &text)
+    }
+
+    /// The feeds that have left a list; none if that is damaged.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn left(&self, list: &SourceId) -> io::Result<LeftFeeds> {
+        let text = self.read(list, "left")?.unwrap_or_default();
+        Ok(serde_json::from_str(&text).unwrap_or_default())
+    }
+
+    /// Replaces the feeds that have left a list. Before its sources, so that no id is lost in between.
+    ///
+    /// # Errors
+    /// If they cannot be written; the old ones stay.
+    pub fn write_left(&self, list: &SourceId, left: &LeftFeeds) -> io::Result<()> {
+        self.write(list, "left", &serde_json::to_string(left)?)
     }
 
     /// What is known about a list; nothing if that is damaged: then it is read again. Without a copy there are no validators:
@@ -177,20 +196,23 @@ mod tests {
         let mut source =
             Source::new(id("planet-a"), FeedUrl::try_new("https://u:p@example.org/?key=x").unwrap());
         source.tags = vec!["tag".to_owned()];
+        let left = LeftFeeds::default().after(&[source.clone()], &[], Timestamp::from_millis(7));
         let memory = ListMemory { reading: 7, etag: Some("\"x\"".to_owned()), ..ListMemory::default() };
         for list in [&list, &id("other")] {
             copies.write_sources(list, vec![source.clone()]).unwrap();
             copies.write_memory(list, &memory).unwrap();
+            copies.write_left(list, &left).unwrap();
         }
         assert_eq!(copies.sources(&list).unwrap(), [source]);
         assert_eq!(copies.memory(&list).unwrap(), memory);
+        assert_eq!(copies.left(&list).unwrap(), left);
         let file = store.path().join("lists/planet.toml");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         copies.keep_only(&HashSet::from(["planet"])).unwrap();
         let mut left: Vec<_> =
             fs::read_dir(store.path().join("lists")).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();
-        assert_eq!(left, ["planet.json", "planet.toml"]);
+        assert_eq!(left, ["planet.json", "planet.left", "planet.toml"]);
 
         fs::write(&file, "[[source]]\nid = \"x\"\n").unwrap();
         let damaged = copies.sources(&list).unwrap_err().to_string();
