@@ -264,6 +264,34 @@ fn pushes_stretch_the_pause_only_while_they_announce_something() {
 }
 
 #[test]
+fn an_empty_push_soon_after_one_with_news_ends_the_longer_pause_too() {
+    simulate(async {
+        let feed = PushedFeed::start(|_| {}, |_| 200).await;
+        feed.publish();
+        feed.push().await;
+        feed.sleep_until(10).await;
+        // The same once more.
+        feed.push().await;
+        feed.sleep_until(400).await;
+        assert!(feed.why().starts_with("hub pushes: twice the usual interval"), "{}", feed.why());
+        feed.daemon.stop().await;
+    });
+    simulate(async {
+        let feed = PushedFeed::start(|_| {}, |_| 200).await;
+        feed.publish();
+        feed.push().await;
+        feed.sleep_until(30).await;
+        feed.push().await;
+        feed.sleep_until(305).await;
+        assert_eq!(feed.visits().len(), 2);
+        assert!(!feed.why().contains("hub pushes"), "{}", feed.why());
+        feed.sleep_until(400).await;
+        assert!(feed.visits().len() == 3 && !feed.why().contains("hub pushes"), "{}", feed.why());
+        feed.daemon.stop().await;
+    });
+}
+
+#[test]
 fn a_server_that_asked_for_a_pause_is_not_visited_for_a_push() {
     let (visits, last) = simulate(async {
         // At the time of the push.

@@ -28,6 +28,8 @@ const SILENT_FIRST: Duration = Duration::from_secs(3600);
 /// How long after a push, or a visit because of one, what a visit finds counts as pushed: the second visit for a push
 /// comes a minute after the first.
 const PUSH_COVERS: Duration = Duration::from_secs(120);
+/// How long after a push that announced something another one may be the same once more.
+const PUSH_REPEATS: Duration = Duration::from_secs(15);
 /// Longest text from a hub that is kept, in bytes.
 const REASON_BYTES_MAX: usize = 200;
 
@@ -196,9 +198,9 @@ pub(crate) fn record_outcome(subscription: &mut HubSubscription, outcome: PushOu
     }
 }
 
-/// Whether a push came soon after one that announced something.
+/// Whether a push came seconds after one that announced something.
 fn repeats_fruitful(subscription: &HubSubscription, came: Timestamp) -> bool {
-    subscription.last_fruitful_push.is_some_and(|fruitful| came.since(fruitful) <= PUSH_COVERS)
+    subscription.last_fruitful_push.is_some_and(|fruitful| came.since(fruitful) <= PUSH_REPEATS)
 }
 
 /// Whether the hub had announced what a visit finds now: there was a push since the visit before it, or a short time ago,
@@ -404,11 +406,17 @@ mod tests {
         let mut one = verified_subscription();
         record_push(&mut one, at(100));
         record_outcome(&mut one, PushOutcome::Fruitful(at(100)));
-        record_push(&mut one, at(150));
-        record_outcome(&mut one, PushOutcome::Empty(at(150)));
+        record_push(&mut one, at(110));
+        record_outcome(&mut one, PushOutcome::Empty(at(110)));
         assert!(is_effective(&one, at(160), false), "the same was pushed twice");
+        for soon in [116, 130, 1000] {
+            let mut one = one.clone();
+            record_push(&mut one, at(soon));
+            assert!(!is_effective(&one, at(soon + 1), false), "a visit found nothing");
+            record_outcome(&mut one, PushOutcome::Empty(at(soon)));
+            assert!(!is_effective(&one, at(soon + 1), true), "{soon}");
+        }
         record_push(&mut one, at(1000));
-        assert!(!is_effective(&one, at(1001), false), "a visit found nothing");
         assert!(is_effective(&one, at(1001), true), "it may have found what was pushed");
         record_outcome(&mut one, PushOutcome::Empty(at(1000)));
         assert!(!is_effective(&one, at(1002), true));
