@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use news::{Escaped, HubSubscription, PushState, SecretText, Timestamp, WebSubState};
+use news::{Escaped, HubSubscription, PushState, SecretText, Timestamp, UnsettledPushes, WebSubState};
 
 use super::pushes::PushOutcome;
 
@@ -58,6 +58,7 @@ pub(crate) fn create(
         last_push: None,
         last_push_visit: None,
         last_fruitful_push: None,
+        unsettled: UnsettledPushes::default(),
         error: None,
     }
 }
