@@ -125,20 +125,25 @@ impl PushedFeed {
         daemon.apply(catalogue).await;
         sleep(Duration::from_secs(10)).await;
         let mut feed = Self { daemon, clock, began_ms: 0, second_ms, servers, directory };
-        let subscription = feed.subscription();
-        let verify = VerifyIntent {
-            id: subscription.id.reveal().to_owned(),
-            mode: "subscribe".to_owned(),
-            topic: subscription.topic.reveal().to_owned(),
-            lease: Some(Duration::from_secs(864_000)),
-            reason: String::new(),
-        };
-        assert!(feed.daemon.websub.as_ref().unwrap().send(verify).await.unwrap());
+        assert!(feed.verify(864_000).await);
         // Visits pause for twice as long each time: more than 5 minutes ago was one, and the next comes in minutes. So the first
         // push is looked at at once.
         feed.began_ms = BEGAN_MS;
         feed.sleep_until(0).await;
         feed
+    }
+
+    /// The hub verifies the subscription for so many seconds.
+    async fn verify(&self, lease_s: u64) -> bool {
+        let subscription = self.subscription();
+        let verify = VerifyIntent {
+            id: subscription.id.reveal().to_owned(),
+            mode: "subscribe".to_owned(),
+            topic: subscription.topic.reveal().to_owned(),
+            lease: Some(Duration::from_secs(lease_s)),
+            reason: String::new(),
+        };
+        self.daemon.websub.as_ref().unwrap().send(verify).await.unwrap()
     }
 
     async fn restart(mut self, every: Duration) -> Self {
@@ -389,6 +394,31 @@ fn a_push_right_after_an_ordinary_visit_waits_for_interval_min() {
     assert!(gaps.len() > 10, "{visits:?}");
     assert!(gaps.iter().all(|gap| is_second_look(gap) || *gap >= 299), "{gaps:?}");
     assert!(gaps.windows(2).all(|two| !two.iter().all(is_second_look)), "{gaps:?}");
+}
+
+#[test]
+fn a_lease_is_renewed_before_it_ends_but_a_hub_is_not_asked_all_the_time() {
+    for (lease_s, pause_s) in [(1800, 1110..1292), (700, 600..602), (1, 600..602)] {
+        let requests = simulate(async move {
+            let feed = PushedFeed::start(|_| {}, |_| 200).await;
+            feed.verify(lease_s).await;
+            let mut answered = feed.servers.requests(HUB).len();
+            while feed.now_ms() < BEGAN_MS + 2 * HOUR_MS {
+                sleep(Duration::from_millis(200)).await;
+                if feed.servers.requests(HUB).len() > answered {
+                    answered += 1;
+                    assert!(feed.verify(lease_s).await);
+                    let error = feed.subscription().error.unwrap_or_default();
+                    assert_eq!(error.contains("a lease of 1s only"), lease_s == 1, "{error}");
+                }
+            }
+            let requests = feed.servers.requests(HUB);
+            feed.daemon.stop().await;
+            requests
+        });
+        let pauses: Vec<_> = requests.windows(2).skip(1).map(|two| (two[1].0 - two[0].0) / 1000).collect();
+        assert!(pauses.len() > 3 && pauses.iter().all(|pause| pause_s.contains(pause)), "{pauses:?}");
+    }
 }
 
 #[test]

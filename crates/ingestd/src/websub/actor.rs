@@ -375,14 +375,14 @@ impl WebSubActor {
             return unsubscription.is_some_and(|l| l.until > now && l.topic.reveal() == verify.topic);
         }
         let Some(entry) = self.entry(&verify.id) else { return false };
-        let (now, renew_min) = (self.ctx.now(), self.ctx.interval_bounds.get().interval_min);
+        let now = self.ctx.now();
         let answer = entry.update_subscription(|subscription| {
             let before = subscription.state;
             let was_requested = subscription.tries > 0 || subscription.lease_end.is_some();
             let is_ours = was_requested && subscription.topic.reveal() == verify.topic;
             match verify.mode.as_str() {
                 "subscribe" if is_ours && before != PushState::Denied => {
-                    subscription::mark_verified(subscription, now, verify.lease, renew_min, fastrand::f64());
+                    subscription::mark_verified(subscription, now, verify.lease, fastrand::f64());
                 }
                 "denied" if is_ours => subscription::mark_denied(subscription, now, &verify.reason),
                 _ => return None,
