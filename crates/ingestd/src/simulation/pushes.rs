@@ -356,7 +356,7 @@ fn the_second_look_survives_a_restart_and_the_status_shows_it() {
         feed.sleep_until(4).await;
         for _ in 0..2 {
             let status = feed.daemon.registry.get("feed-0").unwrap().status();
-            assert_eq!(status.why, "a push announced nothing: one more look");
+            assert_eq!(status.why, "one more look for a push");
             let wait = status.next_visit.unwrap().millis() - MONDAY_MS - feed.began_ms;
             assert!((30_000..=61_000).contains(&wait), "{wait}");
             feed = feed.restart(every).await;

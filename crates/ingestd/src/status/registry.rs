@@ -68,7 +68,7 @@ fn next_planned(state: &SourceState) -> (Option<Timestamp>, &str) {
     let subscription = state.websub.as_deref().and_then(|websub| websub.subscription.as_ref());
     let look = subscription.and_then(|subscription| subscription.unsettled.look);
     match look.filter(|look| state.next_visit.is_some_and(|next| *look < next)) {
-        Some(look) => (Some(look), "a push announced nothing: one more look"),
+        Some(look) => (Some(look), "one more look for a push"),
         None => (state.next_visit, &state.why),
     }
 }
