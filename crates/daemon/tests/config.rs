@@ -415,3 +415,14 @@ fn a_gateway_with_its_own_admin_directory_still_finds_the_ingestion_daemon() {
     let long = format!("[gateway]\nadmin_dir = \"/{}\"\n", "x".repeat(88));
     assert!(complaints(&long)[0].contains("too long for sockets"), "{:?}", complaints(&long));
 }
+
+#[test]
+fn a_word_for_the_proxy_of_one_source_is_refused_with_what_to_write_instead() {
+    for word in ["direct", "DIRECT"] {
+        let found = complaints(&format!("[fetch]\nproxy = \"{word}\"\n"));
+        let message = &found[0];
+        assert!(found.len() == 1 && message.contains("write `\"\"` or leave the key out"), "{message}");
+    }
+    let found = complaints("[fetch]\nproxy = \"ftp://proxy.example\"\n");
+    assert!(found[0].contains("is not a proxy"), "{found:?}");
+}

@@ -142,6 +142,8 @@ async fn an_export_without_secrets_names_what_it_left_out_and_keeps_the_rest() {
     }
     assert_eq!(told.lines().count(), 4, "and of no other source: {told}");
 
+    let (same, _) = sources(&stack, &["export", "-"]).await;
+    assert!(same == text && !stack.path("-").exists(), "- is standard output");
     fs::write(stack.path("public.opml"), &text).unwrap();
     import_into_an_empty_list(&stack, "public.opml").await;
     let all = list.get_mut("all").unwrap();
@@ -163,4 +165,37 @@ fn without_secrets(url: &url::Url) -> news::FeedUrl {
     url.set_password(None).unwrap();
     url.set_query(Some("page=2"));
     news::FeedUrl::try_new(url.as_str()).unwrap()
+}
+
+#[tokio::test]
+async fn sources_with_one_address_and_other_keys_survive_an_export_and_an_import() {
+    let origin = Origin::start().await.unwrap();
+    let url = origin.add_feed("feed", DocumentFormat::Rss);
+    let stack = TestStack::new(&[]).unwrap();
+    let one = |id: &str, more: &str| format!("[[source]]\nid = \"{id}\"\nurl = \"{url}\"\n{more}\n");
+    let text = one("a", "headers = { X-K = \"1\" }") + &one("b", "headers = { X-K = \"2\" }") + &one("c", "");
+    fs::write(stack.path("sources.toml"), &text).unwrap();
+    let list = read_list(&stack);
+
+    sources(&stack, &["export", "--with-secrets", "all.opml"]).await;
+    let (_, told) = sources(&stack, &["export", "public.opml"]).await;
+    let told = told.join("\n");
+    for id in ["b", "c"] {
+        assert!(
+            told.contains(&format!("{id}: in this export it has the address and the request settings of a")),
+            "{told}"
+        );
+    }
+    for file in ["all.opml", "public.opml"] {
+        let (out, _) = sources(&stack, &["import", file]).await;
+        assert!(out.ends_with("0 new, 3 known already, 0 refused; nothing was changed\n"), "{file}: {out}");
+    }
+    fs::write(stack.path("sources.toml"), "").unwrap();
+    sources(&stack, &["import", "all.opml"]).await;
+    assert_eq!(read_list(&stack), list);
+
+    fs::write(stack.path("sources.toml"), "").unwrap();
+    let (out, _) = sources(&stack, &["import", "public.opml"]).await;
+    assert!(out.ends_with("1 new, 2 known already, 0 refused\n"), "{out}");
+    assert_eq!(out.matches("known already a: ").count(), 2, "each is named: {out}");
 }

@@ -81,6 +81,35 @@ async fn nothing_leaves_but_through_the_proxy() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_added_feed_is_requested_once_whichever_proxy_it_has() {
+    let origin = Origin::start().await.unwrap();
+    let [for_all, own] = [ForwardProxy::start().await.unwrap(), ForwardProxy::start().await.unwrap()];
+    let mut stack = TestStack::new(&[]).unwrap();
+    stack.set("fetch.proxy", &format!("{:?}", for_all.url("http", CREDENTIALS)));
+    fs::write(stack.path("sources.toml"), "").unwrap();
+    stack.start_both().await.unwrap();
+    let own_url = own.url("socks5", "");
+    for (id, named_by, more) in [
+        ("inherits", Some(&for_all), None),
+        ("own", Some(&own), Some(own_url.as_str())),
+        ("direct", None, Some("direct")),
+    ] {
+        let mut url = origin.add_feed(id, DocumentFormat::Rss);
+        if let Some(proxy) = named_by {
+            url = proxy.name(&format!("{id}.example"), &url).unwrap();
+        }
+        origin.publish(id, "The first");
+        let mut arguments = vec!["sources", "add", &url, "--id", id];
+        arguments.extend(more.iter().flat_map(|proxy| ["--proxy", *proxy]));
+        let added = run(&stack, Binary::Newswire, &arguments).await;
+        assert!(added.status.success(), "{}", text(&added));
+        assert!(text(&added).contains("newswire-ingestd has recorded its items"), "{}", text(&added));
+        assert_eq!(origin.requests(id).len(), 1, "{id}: {}", text(&added));
+    }
+    assert_eq!((for_all.count("inherits.example"), own.count("own.example")), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn direct_leaves_it() {
     let origin = Origin::start().await.unwrap();
     let [for_all, own] = [ForwardProxy::start().await.unwrap(), ForwardProxy::start().await.unwrap()];

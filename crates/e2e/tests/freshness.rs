@@ -1,7 +1,7 @@
 //! What overrides the freshness that a server states, and what does not, on the real daemon.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
-use std::{fs, time::Duration};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use e2e::{Behaviour, Binary, DocumentFormat, Origin, TestStack, http, wait_for};
 use news::Timestamp;
@@ -36,7 +36,7 @@ async fn requests(origin: &Origin, id: &str, more: usize) {
 
 #[tokio::test]
 async fn every_and_fresh_ignore_override_max_age_but_not_retry_after() {
-    let origin = Origin::start().await.unwrap();
+    let mut origins = BTreeMap::new();
     let mut list = String::new();
     for (id, keys) in [
         ("as-asked", ""),
@@ -44,9 +44,12 @@ async fn every_and_fresh_ignore_override_max_age_but_not_retry_after() {
         ("ignore", "fresh = \"ignore\"\n"),
         ("other", "every = \"1s\"\n"),
     ] {
+        // A Retry-After concerns all feeds of its host.
+        let origin = Origin::start().await.unwrap();
         let url = origin.add_feed(id, DocumentFormat::Rss);
         origin.add_header(id, "Cache-Control: max-age=3600");
         list.push_str(&format!("[[source]]\nid = \"{id}\"\nurl = \"{url}\"\n{keys}\n"));
+        origins.insert(id, origin);
     }
     let mut stack = TestStack::new(&[]).unwrap();
     // Without freshness, no source waits longer.
@@ -55,24 +58,24 @@ async fn every_and_fresh_ignore_override_max_age_but_not_retry_after() {
     stack.start(Binary::Ingestd).unwrap();
 
     for id in ["every", "ignore", "other"] {
-        requests(&origin, id, 3).await;
+        requests(&origins[id], id, 3).await;
     }
     let asked = until(&stack, "as-asked", "its visit", |status| status["counts"]["visits"] == 1).await;
     assert!(pause(&asked) >= Some(ASKED), "{asked}");
     assert!(asked["why"].as_str().unwrap().contains("max-age"), "{asked}");
-    assert_eq!(origin.requests("as-asked").len(), 1);
+    assert_eq!(origins["as-asked"].requests("as-asked").len(), 1);
 
-    origin.set_behaviour("every", Behaviour::Status(429, vec!["Retry-After: 3600".to_owned()]));
-    origin.set_behaviour("ignore", Behaviour::Status(503, vec!["Retry-After: 3600".to_owned()]));
+    origins["every"].set_behaviour("every", Behaviour::Status(429, vec!["Retry-After: 3600".to_owned()]));
+    origins["ignore"].set_behaviour("ignore", Behaviour::Status(503, vec!["Retry-After: 3600".to_owned()]));
     let mut after = Vec::new();
     for id in ["every", "ignore"] {
         let throttled = until(&stack, id, "its throttling", |s| s["last_status"] == "throttled").await;
         assert!(pause(&throttled) >= Some(ASKED), "{throttled}");
-        after.push((id, origin.requests(id).len()));
+        after.push((id, origins[id].requests(id).len()));
     }
     // Longer than both intervals, as another source shows.
-    requests(&origin, "other", 6).await;
+    requests(&origins["other"], "other", 6).await;
     for (id, before) in after {
-        assert_eq!(origin.requests(id).len(), before, "{id} waits as long as its server asked for");
+        assert_eq!(origins[id].requests(id).len(), before, "{id} waits as long as its server asked for");
     }
 }

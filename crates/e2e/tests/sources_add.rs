@@ -343,8 +343,9 @@ async fn the_settings_of_a_source_hold_for_the_request_of_add_and_for_the_daemon
     }
     assert_eq!(origin.requests("feed").len(), before + 2);
 
-    let missing = sources(&stack, &["add", &url, "--bearer-file", "./missing"]).await;
-    assert!(missing.assert_exit(0).out.contains("is there already"), "{}", missing.out);
+    let same = ["add", &url, "--header", "x-key: a b", "--user-agent", "ours/1", "--basic-file", "./secret"];
+    let same = sources(&stack, &same).await;
+    assert!(same.assert_exit(0).out.contains("is there already: it"), "{}", same.out);
     let other = strict_feed(&origin, "other");
     let missing = sources(&stack, &["add", &other, "--bearer-file", "./missing"]).await;
     assert!(missing.assert_exit(1).err.contains("bearer_file: its file cannot be read"), "{}", missing.err);
@@ -357,6 +358,7 @@ async fn the_settings_of_a_source_hold_for_the_request_of_add_and_for_the_daemon
     assert!(origin.requests("other").is_empty(), "mistakes cost no request");
     let off = sources(&stack, &["add", &other, "--id", "off", "--disabled"]).await;
     assert!(off.assert_exit(0).err.contains("off is disabled"), "{}", off.err);
+    assert!(off.err.contains("none of the 3 items") && !off.out.contains("items"), "{}{}", off.out, off.err);
     assert_eq!(origin.requests("other").len(), 1);
 }
 
@@ -401,4 +403,103 @@ async fn an_address_may_be_written_as_people_do() {
     }
     let refused = sources(&stack, &["add", "ftp://example.org/feed"]).await;
     assert!(refused.assert_exit(1).err.contains("ftp: addresses cannot be requested"), "{}", refused.err);
+}
+
+#[tokio::test]
+async fn one_address_is_added_once_for_each_of_its_keys_and_other_options_are_refused() {
+    let origin = Origin::start().await.unwrap();
+    let url = strict_feed(&origin, "feed");
+    origin.set_behaviour("feed", Behaviour::Honest);
+    let mut stack = stack();
+    start(&mut stack).await;
+    let list = || fs::read_to_string(stack.path("sources.toml")).unwrap();
+
+    sources(&stack, &["add", &url, "--id", "plain"]).await.assert_exit(0);
+    for key in ["1", "2"] {
+        let header = format!("X-K: {key}");
+        let added = sources(&stack, &["add", &url, "--id", &format!("key-{key}"), "--header", &header]).await;
+        assert!(added.assert_exit(0).out.starts_with("added key-"), "{}", added.out);
+        assert!(added.err.contains("plain has this address too"), "{}", added.err);
+    }
+    let before = (list(), origin.requests("feed").len());
+    let same = sources(&stack, &["add", &url, "--header", "x-k: 2"]).await;
+    assert!(same.assert_exit(0).out.contains("is there already: key-2"), "{}", same.out);
+    for (options, says) in [
+        (
+            &["--id", "other"][..],
+            "is there already: plain, and the options differ from it: id is \"plain\", not \"other\"",
+        ),
+        (&["--category", "x"], "category is \"general\", not \"x\""),
+        (
+            &["--header", "X-K: 1", "--every", "1h"],
+            "is there already: key-1, and the options differ from it: every is not set",
+        ),
+        (&["--header", "X-K: 3", "--id", "plain"], "already has a source with the id plain"),
+    ] {
+        let refused = sources(&stack, &[&["add", url.as_str()], options].concat()).await;
+        assert!(refused.assert_exit(1).err.contains(says), "{}", refused.err);
+    }
+    assert_eq!((list(), origin.requests("feed").len()), before);
+}
+
+#[tokio::test]
+async fn what_is_in_an_included_file_is_named_with_this_file_and_its_address() {
+    let origin = Origin::start().await.unwrap();
+    let (url, other) = (strict_feed(&origin, "feed"), strict_feed(&origin, "other"));
+    let stack = stack();
+    fs::write(stack.path("sources.toml"), "include = \"own.toml\"\n").unwrap();
+    fs::write(stack.path("own.toml"), format!("[[source]]\nid = \"it\"\nurl = \"{url}\"\n")).unwrap();
+    let taken = sources(&stack, &["add", &other, "--id", "it"]).await;
+    assert!(
+        taken.assert_exit(1).err.contains("own.toml already has a source with the id it"),
+        "{}",
+        taken.err
+    );
+    let differs = sources(&stack, &["add", &url, "--category", "x"]).await;
+    assert!(differs.assert_exit(1).err.contains("own.toml"), "{}", differs.err);
+    let written = format!("feed:{}", url.strip_prefix("http://").unwrap());
+    let there = sources(&stack, &["add", &written]).await;
+    assert_eq!(there.assert_exit(0).out, format!("{url} is there already: it\n"));
+}
+
+#[tokio::test]
+async fn an_added_feed_with_more_than_one_visit_records_says_what_waits() {
+    let origin = Origin::start().await.unwrap();
+    let url = origin.add_feed("feed", DocumentFormat::Rss);
+    for n in 0..30 {
+        origin.publish("feed", &format!("Item {n}"));
+    }
+    let mut stack = stack();
+    start(&mut stack).await;
+    let added = sources(&stack, &["add", &url, "--id", "it", "--new-bytes-max", "2048"]).await;
+    assert!(added.assert_exit(0).out.trim_end().ends_with("its document has 30 items"), "{}", added.out);
+    let status = status(&stack, "it").await.unwrap();
+    let recorded = status["counts"]["items"].as_u64().unwrap();
+    let waiting = status["flooding"]["waiting_items"].as_u64().unwrap();
+    assert!(recorded + waiting == 30 && waiting > 0, "{status}");
+    let says =
+        format!("has recorded {recorded} of its 30 items; {waiting} wait for later visits (new_bytes_max)");
+    assert!(added.err.contains(&says), "{}", added.err);
+    assert!(!added.err.contains("has recorded its items"), "{}", added.err);
+}
+
+#[tokio::test]
+async fn the_base_of_a_page_and_a_link_with_the_scheme_feed_lead_to_the_feed() {
+    let origin = Origin::start().await.unwrap();
+    let stack = stack();
+    let feeds: Vec<_> = ["one", "two", "three"].map(|name| strict_feed(&origin, name)).into();
+    let rest = |n: usize| feeds[n].strip_prefix("http:").unwrap();
+    let (folder, name) = feeds[0].rsplit_once('/').unwrap();
+    let links = [
+        (format!("<base href='{folder}/'>"), name.to_owned()),
+        (String::new(), format!("feed:{}", feeds[1])),
+        (String::new(), format!("feed:{}", rest(2))),
+    ];
+    for (n, (base, href)) in links.iter().enumerate() {
+        let link = format!("<link rel=alternate type=application/rss+xml href='{href}'>");
+        let page =
+            origin.set_document(&format!("deep/page-{n}"), &format!("<!doctype html><head>{base}{link}"));
+        let added = sources(&stack, &["add", &page, "--id", &format!("feed-{n}")]).await;
+        assert!(added.assert_exit(0).out.contains(&feeds[n]), "{href}: {}", added.out);
+    }
 }

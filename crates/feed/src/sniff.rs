@@ -4,11 +4,12 @@ mod embedded;
 
 pub(crate) use embedded::{EmbeddedFeed, embedded_feed};
 
+use news::without_feed_scheme;
 use url::Url;
 
 use crate::{
     error::FeedError,
-    html::{attributes, web_url},
+    html::{self, HtmlToken, Lexer, web_url},
     text::unescape_attribute,
 };
 
@@ -105,25 +106,20 @@ pub(crate) fn html_page_error(text: &str, url: Option<&Url>) -> FeedError {
     FeedError::NotAFeed { looks_like: "an HTML page".to_owned(), feeds: linked_feeds(text, url) }
 }
 
-/// The feeds that a page links to (`<link rel="alternate">`).
+/// The feeds that a page links to (`<link rel="alternate">`), relative to its `<base href>` if it has one.
 fn linked_feeds(text: &str, url: Option<&Url>) -> Vec<String> {
+    let page = crate::text::truncate(text, PAGE_BYTES_MAX);
+    let base = base(page, url);
     let mut feeds = Vec::new();
-    let mut rest = crate::text::truncate(text, PAGE_BYTES_MAX);
-    while let Some(at) = rest.find('<') {
-        rest = &rest[at + 1..];
-        if !rest.get(..4).is_some_and(|n| n.eq_ignore_ascii_case("link")) {
-            continue;
-        }
-        let Some(end) = rest.find('>') else { break };
-        let find = |name: &str| {
-            attributes(&rest[4..end]).find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v)
-        };
-        let is_alternate = find("rel").is_some_and(|r| r.to_ascii_lowercase().contains("alternate"));
-        let media_type = find("type").unwrap_or_default().to_ascii_lowercase();
+    for tag in Lexer::new(page) {
+        let HtmlToken::Open { known: Some("link"), attributes, .. } = tag else { continue };
+        let is_alternate =
+            attribute(attributes, "rel").is_some_and(|rel| rel.to_ascii_lowercase().contains("alternate"));
+        let media_type = attribute(attributes, "type").unwrap_or_default().to_ascii_lowercase();
         let is_feed = ["rss", "atom", "feed+json", "rdf"].iter().any(|t| media_type.contains(t));
         if is_alternate
             && is_feed
-            && let Some(feed) = find("href").and_then(|h| web_url(&unescape_attribute(h), url))
+            && let Some(feed) = attribute(attributes, "href").and_then(|href| feed_url(&href, base.as_ref()))
             && !feeds.contains(&feed)
         {
             feeds.push(feed);
@@ -131,9 +127,32 @@ fn linked_feeds(text: &str, url: Option<&Url>) -> Vec<String> {
         if feeds.len() == FEEDS_MAX {
             break;
         }
-        rest = &rest[end..];
     }
     feeds
+}
+
+/// The base of the links of a page: the first `<base>` with an `href` counts, for links before it, too (HTML section 4.2.3).
+fn base(page: &str, url: Option<&Url>) -> Option<Url> {
+    let href = Lexer::new(page).find_map(|tag| match tag {
+        HtmlToken::Open { known: Some("base"), attributes, .. } => attribute(attributes, "href"),
+        _ => None,
+    });
+    let base = href.and_then(|href| web_url(&href, url)).and_then(|base| Url::parse(&base).ok());
+    base.or_else(|| url.cloned())
+}
+
+/// The address of a feed, also in the forms `feed:https://…` and `feed://…`; the latter has the scheme of the page.
+fn feed_url(href: &str, base: Option<&Url>) -> Option<String> {
+    let href = href.trim();
+    let rest = without_feed_scheme(href);
+    let is_relative = rest.len() < href.len() && !rest.starts_with('/') && !rest.contains("://");
+    if is_relative { web_url(&format!("//{rest}"), base) } else { web_url(rest, base) }
+}
+
+/// The first attribute of this name, with its references decoded.
+fn attribute(attributes: &str, name: &str) -> Option<String> {
+    let found = html::attributes(attributes).find(|(n, _)| n.eq_ignore_ascii_case(name));
+    found.map(|(_, value)| unescape_attribute(value).into())
 }
 
 #[cfg(test)]
@@ -164,5 +183,60 @@ mod tests {
         };
         assert_eq!(looks_like, "an HTML page");
         assert_eq!(feeds, ["https://example.org/blog/feed.xml?a=1&b=2", "https://example.org/atom"]);
+    }
+
+    fn links(html: &str) -> Vec<String> {
+        let url = Url::parse("https://example.org/blog/").unwrap();
+        linked_feeds(html, Some(&url))
+    }
+
+    fn link(href: &str) -> String {
+        format!("<link rel=alternate type=application/rss+xml href='{href}'>")
+    }
+
+    #[test]
+    fn the_links_of_a_page_are_relative_to_its_base() {
+        let feed = link("feed.xml");
+        for (base, expected) in [
+            ("", "https://example.org/blog/feed.xml"),
+            ("<base href='/news/'>", "https://example.org/news/feed.xml"),
+            (
+                "<BASE target=_top><base HREF=\"http://other.example/a/b?c\" />",
+                "http://other.example/a/feed.xml",
+            ),
+            ("<base href='//other.example/&#97;/'>", "https://other.example/a/feed.xml"),
+            ("<base href='x/'><base href='/second/'>", "https://example.org/blog/x/feed.xml"),
+            ("<!-- <base href='/comment/'> -->", "https://example.org/blog/feed.xml"),
+            ("<script>'<base href=\"/script/\">'</script>", "https://example.org/blog/feed.xml"),
+            ("<base href='javascript:alert(1)'>", "https://example.org/blog/feed.xml"),
+            ("<base href='data:text/html,x'>", "https://example.org/blog/feed.xml"),
+            ("<base href=''>", "https://example.org/blog/feed.xml"),
+            ("<basefont href='/x/'>", "https://example.org/blog/feed.xml"),
+        ] {
+            assert_eq!(links(&format!("<html><head>{base}{feed}")), [expected], "{base}");
+            assert_eq!(links(&format!("<html><head>{feed}{base}")), [expected], "{base} after the link");
+        }
+        let absolute = "https://x.example/feed";
+        assert_eq!(links(&format!("<html><base href='/news/'>{}", link(absolute))), [absolute]);
+        assert!(links(&format!("<html><!-- {feed} -->")).is_empty(), "a comment is no link");
+    }
+
+    #[test]
+    fn the_link_of_a_feed_may_have_the_scheme_feed() {
+        for (href, expected) in [
+            ("feed:http://x.example/f", "http://x.example/f"),
+            ("FEED:https://x.example/f", "https://x.example/f"),
+            ("feed://x.example/f", "https://x.example/f"),
+            (" feed:feed://x.example/f", "https://x.example/f"),
+            ("feeds:x.example/f", "https://x.example/f"),
+            ("feed:/f", "https://example.org/f"),
+            ("feed.xml", "https://example.org/blog/feed.xml"),
+            ("feed", "https://example.org/blog/feed"),
+        ] {
+            assert_eq!(links(&format!("<html>{}", link(href))), [expected], "{href}");
+        }
+        for href in ["feed:javascript:alert(1)", "feed:", "feed://", "feed:ftp://x.example/f"] {
+            assert!(links(&format!("<html>{}", link(href))).is_empty(), "{href}");
+        }
     }
 }

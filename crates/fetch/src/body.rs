@@ -227,7 +227,7 @@ async fn next(
             Ok(chunk) => return chunk,
             Err(_) if Instant::now() < until => {}
             Err(_) if until == total.at => return Err(total.failure("reading the body")),
-            Err(_) => return Err(slower_than(policy.rate_bytes_min, "")),
+            Err(_) => return Err(slower_than(policy.rate_bytes_min, ", a fixed limit without a key")),
         }
     }
 }

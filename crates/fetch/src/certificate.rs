@@ -21,6 +21,9 @@ const TELETEX_STRING: u8 = 0x14;
 const COMMON_NAME: &[u8] = &[0x55, 4, 3];
 const ORGANIZATION: &[u8] = &[0x55, 4, 10];
 
+/// The algorithm `rsaEncryption`.
+const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
+
 /// An element of DER: its tag, its content, and all of its bytes.
 #[derive(Clone, Copy)]
 struct Element<'a> {
@@ -99,6 +102,17 @@ impl<'a> CertificateFields<'a> {
         let subject = CertificateName(fields.expect(SEQUENCE)?.content);
         let key = fields.expect(SEQUENCE)?.whole;
         Some(Self { issuer, subject, not_after, key, signed: signed.whole, algorithm, signature })
+    }
+
+    /// The length of its RSA key in bits; `None` if the key is of another kind.
+    pub(crate) fn rsa_bits(&self) -> Option<usize> {
+        let mut key = Elements(Elements(self.key).expect(SEQUENCE)?.content);
+        let algorithm = key.expect(SEQUENCE)?.content;
+        Elements(algorithm).expect(OBJECT_IDENTIFIER).filter(|kind| kind.content == RSA)?;
+        let key = key.expect(BIT_STRING)?.content.get(1..)?;
+        let modulus = Elements(Elements(key).expect(SEQUENCE)?.content).expect(INTEGER)?.content;
+        let modulus = modulus.strip_prefix(&[0]).unwrap_or(modulus);
+        Some(modulus.len() * 8 - usize::try_from(modulus.first()?.leading_zeros()).unwrap_or(0))
     }
 
     /// Whether the certificate names itself as its issuer.

@@ -3,7 +3,6 @@
 
 use std::{
     convert::Infallible,
-    error::Error,
     future::{Ready, poll_fn, ready},
     io,
     net::SocketAddr,
@@ -22,14 +21,10 @@ use http::{
 };
 use hyper::{
     body::{Body, Bytes, Frame, Incoming, SizeHint},
-    client::conn::http1::{self, SendRequest},
+    client::conn::http1::SendRequest,
 };
 use hyper_util::{
-    client::legacy::connect::{
-        HttpConnector,
-        dns::Name,
-        proxy::{SocksV5, Tunnel},
-    },
+    client::legacy::connect::{HttpConnector, dns::Name},
     rt::TokioIo,
 };
 use news::{ProxyChoice, ProxyUrl, Timestamp};
@@ -39,7 +34,6 @@ use rustls::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    task::JoinHandle,
     time::Instant,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -47,9 +41,11 @@ use tower_service::Service;
 
 use crate::{
     BadPolicy, Policy,
+    cause::EndlessInterim,
     certificate::CertificateFields,
-    failure::{EndlessInterim, ProxyFailure},
     limits::Deadline,
+    proxy,
+    stream::{BoxError, BoxStream, ConnectPhase, ConnectionTask, http, is_https},
     tls,
     userinfo::{basic_of, credentials, without_credentials},
 };
@@ -58,10 +54,6 @@ use crate::{
 const ACCEPTED: &str = "application/atom+xml, application/rss+xml, application/feed+json, application/rdf+xml;q=0.9, \
      application/xml;q=0.8, text/xml;q=0.8, application/json;q=0.7, */*;q=0.1";
 
-/// Maximum number of headers of a response.
-const HEADERS_MAX: usize = 256;
-/// Longest head of a response in bytes, and largest buffer of a connection.
-const HEAD_BYTES_MAX: usize = 256 * 1024;
 /// Maximum number of bytes of all interim responses (1xx) before the response.
 const INTERIM_BYTES_MAX: usize = 64 * 1024;
 
@@ -79,14 +71,6 @@ pub(crate) fn headers(policy: &Policy) -> Result<HeaderMap, BadPolicy> {
         (CONNECTION, HeaderValue::from_static("close")),
     ]))
 }
-
-/// Any error of a connection or a body.
-pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
-
-/// A connection, or a layer on top of one.
-trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for T {}
-type BoxStream = Box<dyn ByteStream>;
 
 /// The options that need their own client.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -143,6 +127,8 @@ impl ProxyRoute {
 /// When the parts of a connection were begun and done.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct ExchangeTimes {
+    /// The part that was begun last.
+    pub(crate) phase: ConnectPhase,
     /// TLS began.
     pub(crate) handshake: Option<Instant>,
     /// The connection was established, TLS included.
@@ -161,6 +147,11 @@ impl HttpClient {
         Ok(Self(Arc::new(ClientSettings { headers, tls, proxy })))
     }
 
+    /// The proxy, if there is one.
+    pub(crate) fn proxy(&self) -> Option<&ProxyUrl> {
+        self.0.proxy.as_ref().map(|route| &route.proxy)
+    }
+
     /// Connects to one of these addresses, which are those of the proxy if there is one. `to` is the address of the request.
     ///
     /// # Errors
@@ -174,16 +165,14 @@ impl HttpClient {
     ) -> Result<Connection, BoxError> {
         let (mut stream, remote) = match &self.0.proxy {
             None => tcp(addresses, deadline).await?,
-            Some(route) => {
-                let connected = Box::pin(self.through(route, to, addresses, deadline)).await;
-                connected.map_err(|why| ProxyFailure { proxy: route.proxy.clone(), why })?
-            }
+            Some(route) => Box::pin(self.through(route, to, addresses, deadline, &mut times.phase)).await?,
         };
-        let mut certificate_until = None;
+        times.phase = ConnectPhase::Handshake;
+        let (mut certificate_until, mut is_certificate_wanted) = (None, false);
         if is_https(to) {
             times.handshake = Some(Instant::now());
-            let session = self.handshake(to.host().unwrap_or_default(), stream).await?;
-            certificate_until = not_after(&session);
+            let (session, is_wanted) = self.handshake(to.host().unwrap_or_default(), stream).await?;
+            (certificate_until, is_certificate_wanted) = (not_after(&session), is_wanted);
             stream = Box::new(session);
         }
         let interim = Arc::<InterimMeter>::default();
@@ -191,7 +180,7 @@ impl HttpClient {
         let (sender, connection) = http().handshake(TokioIo::new(stream)).await?;
         let task = ConnectionTask(tokio::spawn(connection));
         times.connected = Some(Instant::now());
-        Ok(Connection { sender, task, remote, certificate_until, interim })
+        Ok(Connection { sender, task, remote, certificate_until, is_certificate_wanted, interim })
     }
 
     /// A request as it is sent over a connection of this client: `Host` first, then the headers of every request, which
@@ -222,37 +211,38 @@ impl HttpClient {
         to: &Uri,
         addresses: Vec<SocketAddr>,
         deadline: Deadline,
+        phase: &mut ConnectPhase,
     ) -> Result<(BoxStream, SocketAddr), BoxError> {
         let (mut stream, remote) = tcp(addresses, deadline).await?;
         if is_https(&route.address) {
-            stream = Box::new(self.handshake(route.address.host().unwrap_or_default(), stream).await?);
+            *phase = ConnectPhase::ProxyHandshake;
+            let host = route.address.host().unwrap_or_default();
+            stream = Box::new(self.handshake(host, stream).await?.0);
         }
-        let connected = Connected(Some(stream));
-        let stream = if route.proxy.is_socks() {
-            let mut socks = SocksV5::new(route.address.clone(), connected);
-            if let Some((user, password)) = credentials(route.proxy.secret()) {
-                let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-                socks = socks.with_auth(text(user), text(password));
-            }
-            socks.call(with_port(to)?).await?.into_inner()
-        } else if route.reads(to) {
-            connected.0.ok_or("there is no connection")?
-        } else {
+        *phase = ConnectPhase::Tunnel;
+        let login = credentials(route.proxy.secret());
+        if route.proxy.is_socks() {
+            stream = proxy::socks(stream, to, login).await?;
+        } else if !route.reads(to) {
             let mut headers = HeaderMap::new();
             headers.extend(self.0.headers.get(USER_AGENT).cloned().map(|value| (USER_AGENT, value)));
             headers.extend(route.authorization.clone().map(|value| (PROXY_AUTHORIZATION, value)));
-            let mut tunnel = Tunnel::new(route.address.clone(), connected).with_headers(headers);
-            tunnel.call(to.clone()).await?.into_inner()
-        };
+            stream = proxy::tunnel(stream, to, headers, login.is_some()).await?;
+        }
         Ok((stream, remote))
     }
 
-    async fn handshake(&self, host: &str, stream: BoxStream) -> Result<TlsStream<BoxStream>, BoxError> {
+    async fn handshake(
+        &self,
+        host: &str,
+        stream: BoxStream,
+    ) -> Result<(TlsStream<BoxStream>, bool), BoxError> {
         let name = match host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>() {
             Ok(ip) => ServerName::IpAddress(IpAddr::from(ip)),
             Err(_) => ServerName::try_from(host.to_owned())?,
         };
-        Ok(TlsConnector::from(Arc::clone(&self.0.tls)).connect(name, stream).await?)
+        let connector = TlsConnector::from(Arc::clone(&self.0.tls));
+        tls::noting_certificate_requests(connector.connect(name, stream)).await
     }
 }
 
@@ -260,17 +250,6 @@ impl HttpClient {
 fn not_after(session: &TlsStream<BoxStream>) -> Option<Timestamp> {
     let (_, session) = session.get_ref();
     CertificateFields::read(session.peer_certificates()?.first()?)?.not_after
-}
-
-/// An address with its port written: the default port of a SOCKS connector is 443.
-fn with_port(to: &Uri) -> Result<Uri, http::Error> {
-    let port = to.port_u16().unwrap_or(if is_https(to) { 443 } else { 80 });
-    let authority = format!("{}:{port}", to.host().unwrap_or_default());
-    Uri::builder().scheme("http").authority(authority).path_and_query("/").build()
-}
-
-fn is_https(uri: &Uri) -> bool {
-    uri.scheme_str() == Some("https")
 }
 
 /// Connects to the first of these addresses that answers, as RFC 8305 says.
@@ -303,30 +282,13 @@ impl Service<Name> for CheckedAddresses {
     }
 }
 
-/// A connection to a proxy, as a connector that returns it.
-struct Connected(Option<BoxStream>);
-
-impl Service<Uri> for Connected {
-    type Response = TokioIo<BoxStream>;
-    type Error = io::Error;
-    type Future = Ready<io::Result<Self::Response>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let stream = self.0.take().map(TokioIo::new);
-        ready(stream.ok_or_else(|| io::Error::other("the connection to the proxy is in use")))
-    }
-}
-
 /// A connection that nothing was sent over yet.
 pub(crate) struct Connection {
     sender: SendRequest<reqwest::Body>,
     task: ConnectionTask,
     remote: SocketAddr,
     certificate_until: Option<Timestamp>,
+    is_certificate_wanted: bool,
     interim: Arc<InterimMeter>,
 }
 
@@ -336,9 +298,19 @@ impl Connection {
         self.certificate_until
     }
 
+    /// The server has asked for a certificate of the client, and went on without.
+    pub(crate) fn is_certificate_wanted(&self) -> bool {
+        self.is_certificate_wanted
+    }
+
     /// The address that it leads to: that of the host, or of the proxy.
     pub(crate) fn remote(&self) -> SocketAddr {
         self.remote
+    }
+
+    /// How far the head of the response has come, once the request is being sent.
+    pub(crate) fn head_progress(&self) -> HeadProgress {
+        HeadProgress(Arc::clone(&self.interim))
     }
 
     /// Sends a request, and waits for the head of the response. The connection is closed when its body is dropped.
@@ -356,15 +328,14 @@ impl Connection {
     }
 }
 
-/// What hyper reads as the head of a response. Servers send heads that RFC 9112 does not allow, and browsers read them.
-fn http() -> http1::Builder {
-    let mut http = http1::Builder::new();
-    http.max_headers(HEADERS_MAX)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .allow_obsolete_multiline_headers_in_responses(true)
-        .allow_spaces_after_header_name_in_responses(true)
-        .ignore_invalid_headers_in_responses(true);
-    http
+/// How far the head of a response has come.
+pub(crate) struct HeadProgress(Arc<InterimMeter>);
+
+impl HeadProgress {
+    /// Whether a part of it was read, interim responses (1xx) apart.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.0.read.load(Ordering::Relaxed) > self.0.interim.load(Ordering::Relaxed)
+    }
 }
 
 /// How much was read so far, and how much of it when the last interim response (1xx) was complete. hyper reads and forgets
@@ -441,14 +412,5 @@ impl Body for ConnectedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// The task that reads and writes for a connection. It ends when this is dropped.
-struct ConnectionTask(JoinHandle<hyper::Result<()>>);
-
-impl Drop for ConnectionTask {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

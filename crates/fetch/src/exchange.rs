@@ -12,10 +12,11 @@ use reqwest::Request;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    Failure, FailureClass, HttpTransport, Policy,
-    connection::{BoxError, ExchangeTimes, HttpClient, headers},
-    failure,
+    Failure, FailureClass, HttpTransport, Policy, cause,
+    connection::{ExchangeTimes, HttpClient, headers},
+    failure::{self, Destination},
     limits::{Deadline, TimeLimits},
+    stream::BoxError,
 };
 
 /// The head of a response, and its body to come.
@@ -60,30 +61,36 @@ pub(crate) async fn send(
     let host = request.url().host_str().unwrap_or_default().to_owned();
     let request =
         http::Request::try_from(request).map_err(|e| failure::of_request(&e.without_url(), &host))?;
+    let to = Destination { host: &host, proxy: client.proxy() };
     let mut times = ExchangeTimes::default();
     let connecting = client.connect(request.uri(), addresses.clone(), connect, &mut times);
     let connection = match timeout_at(connect.at, connecting).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(e)) => {
-            let failure = failure::of_connection(&*e, &host, connect);
-            let is_unsent = failure.class == FailureClass::Connect;
+            let failure = failure::of_connection(&*e, to, times.phase, connect);
+            let is_unsent = failure.class == FailureClass::Connect || cause::is_closed(&*e);
             return Err(ExchangeError { failure, is_unsent, times });
         }
         Err(_) => {
-            let failure = connect.failure(&format!("connecting to {host}"));
+            let failure = failure::late(to, times.phase, connect);
             return Err(ExchangeError { failure, is_unsent: false, times });
         }
     };
     let error = |failure| ExchangeError { failure, is_unsent: false, times };
     let (remote, certificate_until) = (connection.remote(), connection.certificate_until());
+    let is_certificate_wanted = connection.is_certificate_wanted();
     if addresses.iter().all(|address| address.ip().to_canonical() != remote.ip().to_canonical()) {
         return Err(error(unexpected(&remote.to_string())));
     }
-    let first_byte = limits.first_byte();
+    let (first_byte, progress) = (limits.first_byte(), connection.head_progress());
     match timeout_at(first_byte.at, connection.exchange(client.outgoing(request))).await {
         Ok(Ok(response)) => Ok(Head { response: boxed(response), times, remote, certificate_until }),
-        Ok(Err(e)) => Err(error(failure::of_head(&e, &host))),
-        Err(_) => Err(error(first_byte.failure(&waiting_for(&host)))),
+        Ok(Err(e)) => Err(error(failure::of_head(&e, to, is_certificate_wanted))),
+        Err(_) if progress.has_begun() => {
+            let doing = format!("waiting for the end of the head that {to} had begun");
+            Err(error(first_byte.failure(&doing)))
+        }
+        Err(_) => Err(error(first_byte.failure(&waiting_for(&to.to_string())))),
     }
 }
 
@@ -117,7 +124,7 @@ pub(crate) async fn send_over(
     for (name, value) in &defaults {
         request.headers_mut().entry(name).or_insert_with(|| value.clone());
     }
-    let times = ExchangeTimes { handshake: None, connected: Some(Instant::now()) };
+    let times = ExchangeTimes { connected: Some(Instant::now()), ..ExchangeTimes::default() };
     let first_byte = limits.first_byte();
     match timeout_at(first_byte.at, transport.exchange(request, remote)).await {
         Ok(Ok(response)) => {

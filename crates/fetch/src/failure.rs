@@ -1,11 +1,16 @@
 //! Why a visit failed: a class of the closed set, and a sentence.
 
-use std::{error::Error, io};
+use std::{error::Error, fmt, io};
 
-use news::{Escaped, FailureClass, ProxyUrl};
+use news::{FailureClass, ProxyUrl};
 use serde::Serialize;
 
-use crate::{limits::Deadline, verifier};
+use crate::{
+    cause::{EndlessInterim, WantsClientCertificate, causes, is_closed, root},
+    limits::Deadline,
+    stream::ConnectPhase,
+    verifier,
+};
 
 /// Why a visit failed, for programs and for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
@@ -28,36 +33,20 @@ impl Failure {
     }
 }
 
-/// A proxy did not connect to the host of a request.
-#[derive(Debug, thiserror::Error)]
-#[error("the proxy {proxy} did not connect")]
-pub(crate) struct ProxyFailure {
-    pub(crate) proxy: ProxyUrl,
-    #[source]
-    pub(crate) why: Box<dyn Error + Send + Sync>,
+/// The host of a request, and the proxy in front of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Destination<'a> {
+    pub(crate) host: &'a str,
+    pub(crate) proxy: Option<&'a ProxyUrl>,
 }
 
-/// There were too many interim responses.
-#[derive(Debug, thiserror::Error)]
-#[error("more than {bytes_max} bytes of interim responses (1xx) and no answer")]
-pub(crate) struct EndlessInterim {
-    pub(crate) bytes_max: usize,
-}
-
-/// The chain of causes of an error, itself first. It includes errors inside an [`io::Error`], which `source()` skips.
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| {
-        let error: &'a (dyn Error + 'static) = *error;
-        match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(inner) => Some(inner as &(dyn Error + 'static)),
-            None => error.source(),
+impl fmt::Display for Destination<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.proxy {
+            Some(proxy) => write!(f, "{} behind the proxy {proxy}", self.host),
+            None => f.write_str(self.host),
         }
-    })
-}
-
-/// The root cause, escaped for a log line.
-fn root(error: &(dyn Error + 'static)) -> String {
-    causes(error).last().map(|cause| Escaped(&cause.to_string()).to_string()).unwrap_or_default()
+    }
 }
 
 /// A request that cannot be sent. The error must not contain the URL.
@@ -65,43 +54,99 @@ pub(crate) fn of_request(error: &(dyn Error + 'static), host: &str) -> Failure {
     Failure::new(FailureClass::BadUrl, format!("the request to {host} is invalid: {}", root(error)))
 }
 
-/// A connection that was not established by its deadline.
-pub(crate) fn of_connection(error: &(dyn Error + 'static), host: &str, deadline: Deadline) -> Failure {
-    let why = root(error);
-    let is_late = |e: &io::Error| e.kind() == io::ErrorKind::TimedOut;
-    let is_late = causes(error).any(|cause| cause.downcast_ref().is_some_and(is_late));
-    if let Some(ProxyFailure { proxy, .. }) = error.downcast_ref() {
-        if is_late {
-            return deadline.failure(&format!("connecting to the proxy {proxy}"));
+/// What a connection was waiting for at its deadline.
+pub(crate) fn late(to: Destination<'_>, phase: ConnectPhase, deadline: Deadline) -> Failure {
+    let Destination { host, proxy } = to;
+    deadline.failure(&match (phase, proxy) {
+        (ConnectPhase::Handshake, _) => format!("waiting for the TLS handshake with {to}"),
+        (_, None) => format!("connecting to {host}"),
+        (ConnectPhase::Tcp, Some(proxy)) => format!("connecting to the proxy {proxy}"),
+        (ConnectPhase::ProxyHandshake, Some(proxy)) => {
+            format!("waiting for the TLS handshake with the proxy {proxy}")
         }
-        let message = format!("could not connect to {host} through the proxy {proxy}: {why}");
-        return Failure::new(FailureClass::Connect, message);
+        (ConnectPhase::Tunnel, Some(proxy)) => format!("waiting for the proxy {proxy} to connect to {host}"),
+    })
+}
+
+/// A connection that was not established.
+pub(crate) fn of_connection(
+    error: &(dyn Error + 'static),
+    to: Destination<'_>,
+    phase: ConnectPhase,
+    deadline: Deadline,
+) -> Failure {
+    let is_late = |e: &io::Error| e.kind() == io::ErrorKind::TimedOut;
+    if causes(error).any(|cause| cause.downcast_ref().is_some_and(is_late)) {
+        // The time is shared out among the addresses of the host.
+        return late(to, phase, deadline);
+    }
+    if phase == ConnectPhase::Handshake
+        && let Some(failure) = of_handshake(error, to)
+    {
+        return failure;
+    }
+    let through = to.proxy.map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default();
+    let why = match tls_words(error).filter(|_| phase == ConnectPhase::ProxyHandshake) {
+        Some(why) => format!("no trustworthy TLS session with it: {why}"),
+        None => root(error),
+    };
+    Failure::new(FailureClass::Connect, format!("could not connect to {}{through}: {why}", to.host))
+}
+
+/// TLS with the host failed. `None`: for another reason.
+fn of_handshake(error: &(dyn Error + 'static), to: Destination<'_>) -> Option<Failure> {
+    let why = tls_words(error)?;
+    let failure = Failure::new(FailureClass::Tls, format!("no trustworthy TLS session with {to}: {why}"));
+    let is_garbage = |cause: &(dyn Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(rustls::Error::InvalidMessage(_)))
+    };
+    let is_without_tls = is_closed(error) || causes(error).any(is_garbage);
+    Some(Failure { is_without_tls, ..failure })
+}
+
+/// Why a TLS handshake failed; `None` if it is no matter of TLS.
+fn tls_words(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(wanted) = causes(error).find_map(|cause| cause.downcast_ref::<WantsClientCertificate>()) {
+        return Some(wanted.to_string());
     }
     let tls = causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>());
-    if let Some(error) = tls {
-        let why = verifier::in_words(error);
-        let failure =
-            Failure::new(FailureClass::Tls, format!("no trustworthy TLS session with {host}: {why}"));
-        return Failure { is_without_tls: matches!(error, rustls::Error::InvalidMessage(_)), ..failure };
-    }
-    if is_late {
-        // The time is shared out among the addresses of the host.
-        return deadline.failure(&format!("connecting to {host}"));
-    }
-    Failure::new(FailureClass::Connect, format!("could not connect to {host}: {why}"))
+    tls.map(verifier::in_words).or_else(|| {
+        is_closed(error).then(|| {
+            "it closed the connection during the TLS handshake; it may know no TLS version or cipher that newswire accepts; \
+             then its operator must enable TLS 1.2 or 1.3 with ECDHE and AES-GCM, or a proxy of your own that speaks the \
+             old one helps"
+                .to_owned()
+        })
+    })
 }
 
 /// A connection without the head of a response.
-pub(crate) fn of_head(error: &(dyn Error + 'static), host: &str) -> Failure {
+pub(crate) fn of_head(
+    error: &(dyn Error + 'static),
+    to: Destination<'_>,
+    is_certificate_wanted: bool,
+) -> Failure {
     let is_garbage = |cause: &(dyn Error + 'static)| cause.downcast_ref().is_some_and(hyper::Error::is_parse);
     let why = root(error);
     if causes(error).any(<dyn Error>::is::<EndlessInterim>) {
-        return Failure::new(FailureClass::BadHttp, format!("{host} sent {why}"));
+        return Failure::new(FailureClass::BadHttp, format!("{to} sent {why}"));
+    }
+    // TLS 1.3 tells of a certificate that it misses only after the handshake.
+    if causes(error).any(<dyn Error>::is::<rustls::Error>)
+        && let Some(failure) = of_handshake(error, to)
+    {
+        return failure;
     }
     if causes(error).any(is_garbage) {
-        return Failure::new(FailureClass::BadHttp, format!("what {host} sent is not HTTP: {why}"));
+        return Failure::new(FailureClass::BadHttp, format!("what {to} sent is not HTTP: {why}"));
     }
-    Failure::new(FailureClass::Truncated, format!("{host} closed the connection before it answered: {why}"))
+    let hint = if is_certificate_wanted {
+        "; it had asked for a client certificate, which newswire does not have"
+    } else {
+        ""
+    };
+    let message = format!("{to} closed the connection before it answered: {why}{hint}");
+    Failure::new(FailureClass::Truncated, message)
 }
 
 /// An incomplete body.

@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use news::FeedUrl;
+use news::{FeedUrl, ProxyUrl};
 use url::Host;
 
 use crate::{
@@ -53,7 +53,7 @@ impl<'a> AddressGuard<'a> {
         port: u16,
         deadline: Deadline,
     ) -> Result<Vec<SocketAddr>, Failure> {
-        let found = lookup(resolver, &host, deadline).await?;
+        let found = lookup(resolver, &host, &host.to_string(), deadline).await?;
         self.check(resolver, policy, &host, port, &found, deadline).await?;
         Ok(endpoints(&found, port))
     }
@@ -137,7 +137,9 @@ impl<'a> AddressGuard<'a> {
         match self.home() {
             None => Ok(false),
             Some(Host::Domain(_)) if self.is_proxied => Ok(false),
-            Some(host) => Ok(is_allowed(policy, &lookup(resolver, &host, deadline).await?)),
+            Some(host) => {
+                Ok(is_allowed(policy, &lookup(resolver, &host, &host.to_string(), deadline).await?))
+            }
         }
     }
 }
@@ -148,11 +150,17 @@ impl<'a> AddressGuard<'a> {
 /// `dns`, `timeout`.
 pub(crate) async fn proxy_addresses(
     resolver: &dyn Resolver,
-    host: Host<&str>,
-    port: u16,
+    proxy: &ProxyUrl,
     deadline: Deadline,
 ) -> Result<Vec<SocketAddr>, Failure> {
-    Ok(endpoints(&lookup(resolver, &host, deadline).await?, port))
+    let host = proxy.host();
+    let host = match &host {
+        Host::Domain(name) => Host::Domain(name.as_str()),
+        Host::Ipv4(ip) => Host::Ipv4(*ip),
+        Host::Ipv6(ip) => Host::Ipv6(*ip),
+    };
+    let found = lookup(resolver, &host, &format!("the proxy {proxy}"), deadline).await?;
+    Ok(endpoints(&found, proxy.port()))
 }
 
 /// Whether all of these addresses lie in [`Policy::allow`]. A network of everything has no inside.

@@ -5,9 +5,9 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use http::header::{
     AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, EXPIRES, HeaderMap,
-    HeaderName, LAST_MODIFIED, LOCATION, RETRY_AFTER, SERVER, VARY,
+    HeaderName, LAST_MODIFIED, LOCATION, RETRY_AFTER, SERVER, TRANSFER_ENCODING, VARY,
 };
-use news::{FeedUrl, Timestamp};
+use news::{Escaped, FeedUrl, Timestamp};
 use url::Url;
 
 use crate::{
@@ -17,6 +17,8 @@ use crate::{
 
 /// Longest validator that is stored, and longest value that is shown, in bytes.
 const VALUE_BYTES_MAX: usize = 1024;
+/// Longest `Transfer-Encoding` in a message, in bytes.
+const SHOWN_CODINGS_BYTES_MAX: usize = 100;
 /// More seconds than this mean infinity (RFC 9111, section 1.2.2).
 const SECONDS_MAX: u64 = 1 << 31;
 
@@ -83,6 +85,26 @@ pub(crate) fn codings(headers: &HeaderMap) -> Result<Vec<ContentCoding>, Unusabl
         return Ok(vec![ContentCoding::GzipFile]);
     }
     Ok(codings)
+}
+
+/// Refuses a body whose chunks were not recognised, or whose transfer coding is another one, which no request asks for.
+///
+/// # Errors
+/// What the server has sent.
+pub(crate) fn check_transfer_codings(headers: &HeaderMap) -> Result<(), String> {
+    let values = headers.get_all(TRANSFER_ENCODING).iter();
+    let values: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+    let all = values.join(", ");
+    let mut codings: Vec<_> = all.split(',').map(|coding| coding.trim().to_ascii_lowercase()).collect();
+    codings.retain(|coding| coding != "identity");
+    if ["", "chunked"].contains(&codings.join(",").as_str()) {
+        return Ok(());
+    }
+    let end = all.floor_char_boundary(SHOWN_CODINGS_BYTES_MAX);
+    Err(format!(
+        "the server sent the body with `Transfer-Encoding: {}`; only `chunked` alone is read, and nothing else was asked for",
+        Escaped(&all[..end])
+    ))
 }
 
 /// Whether the type of the document is that of a gzip file, which says nothing about the feed in it.

@@ -1,6 +1,6 @@
 //! Options of the requests to one source: headers, credentials, user agent, proxy, certificate authorities.
 //!
-//! Everything that may be a secret is sent to the origin of the source only; a redirect to another host loses it.
+//! Everything that may be a secret is sent to the origin of the source only, also when a redirect returns there from another.
 //! `Debug` shows none of it.
 
 use std::fmt;

@@ -52,13 +52,14 @@ impl Resolver for SystemResolver {
     }
 }
 
-/// The addresses of a host, best first: at least one. Nothing checks them here.
+/// The addresses of a host, best first: at least one. Nothing checks them here. Messages have `shown` for its name.
 ///
 /// # Errors
 /// `dns` if there is none, `timeout` at the deadline.
 pub(crate) async fn lookup(
     resolver: &dyn Resolver,
     host: &Host<&str>,
+    shown: &str,
     deadline: Deadline,
 ) -> Result<Vec<IpAddr>, Failure> {
     let name = match *host {
@@ -67,12 +68,12 @@ pub(crate) async fn lookup(
         Host::Domain(name) => name,
     };
     let found = match tokio::time::timeout_at(deadline.at, resolver.lookup(name)).await {
-        Err(_) => return Err(deadline.failure(&format!("looking up {name}"))),
-        Ok(Err(e)) => return Err(Failure::new(FailureClass::Dns, format!("could not look up {name}: {e}"))),
+        Err(_) => return Err(deadline.failure(&format!("looking up {shown}"))),
+        Ok(Err(e)) => return Err(Failure::new(FailureClass::Dns, format!("could not look up {shown}: {e}"))),
         Ok(Ok(found)) => found,
     };
     if found.is_empty() {
-        return Err(Failure::new(FailureClass::Dns, format!("{name} has no address")));
+        return Err(Failure::new(FailureClass::Dns, format!("{shown} has no address")));
     }
     Ok(found)
 }

@@ -7,7 +7,7 @@
 //!   failure  doubles what a working feed would get, each time             up to interval_max; Retry-After if longer
 //!   gone     after three 410s: 7, 14, 28, then 56 days
 //!   jitter   ±10 %, never below interval_min nor below the hint
-//!   defer    past skipHours and skipDays, by at most a day
+//!   defer    past skipHours and skipDays, by at most a day, unless two items came in the last hour
 //! ```
 //!
 //! `every` and `fresh = "ignore"` override all hints, skipHours and skipDays, but neither Retry-After nor the backoff.
@@ -150,6 +150,8 @@ const GONE_CONFIRMATIONS: u32 = 3;
 const GONE_SPREAD: u32 = 6;
 /// First interval after a confirmed 410, and the longest: people move feeds back, and correct their servers.
 const GONE_WAITS: (Duration, Duration) = (DAY.saturating_mul(7), DAY.saturating_mul(56));
+/// The end of the reason for a visit in hours or on days that the feed skips.
+const SKIPPED_TIME: &str = ", although the feed skips that time";
 /// Interval between the first visits of new sources.
 const FIRST_STEP: Duration = Duration::from_millis(10);
 
@@ -178,13 +180,30 @@ pub fn next_visit(input: &ScheduleInput<'_>, jitter: f64) -> Next {
         _ => failing(input, bounds),
     };
     let next = Next { at: Some(input.now.plus(between(low, high, jitter))), why: rule.why };
-    if input.overrides_hints() {
-        return next;
-    }
-    defer_past_skip_windows(next, input.skip_hours, input.skip_days, jitter)
+    input.defer_past_skip_windows(next, jitter)
 }
 
 impl ScheduleInput<'_> {
+    /// Defers a visit past the feed's skipHours and skipDays, by at most a day, unless the operator has decided that they do
+    /// not count, or the feed is in a burst. `jitter` is a random number from 0 to 1, passed in.
+    #[must_use]
+    pub fn defer_past_skip_windows(&self, next: Next, jitter: f64) -> Next {
+        let Next { at: Some(at), why } = next else { return next };
+        let latest = at.plus(ASK_MAX);
+        let hour = Calendar::new(self.skip_hours, self.skip_days).first_allowed(at, latest);
+        if hour == at || self.overrides_hints() {
+            return Next { at: Some(at), why };
+        }
+        if evidence::burst(self).is_some() {
+            let is_said = why.ends_with(SKIPPED_TIME);
+            return Next { at: Some(at), why: if is_said { why } else { format!("{why}{SKIPPED_TIME}") } };
+        }
+        // Spread over ten minutes, so that the feeds of a publisher are not all due on the hour.
+        let spread = between(Duration::ZERO, Duration::from_secs(600), jitter);
+        let at = if hour == latest { latest } else { hour.plus(spread).min(latest) };
+        Next { at: Some(at), why: format!("{why}, deferred past the feed's skipHours and skipDays") }
+    }
+
     /// Whether the operator has decided that what document and server ask for does not count.
     fn overrides_hints(&self) -> bool {
         self.every.is_some() || self.ignores_hints
@@ -302,23 +321,6 @@ fn not_before_retry_after(
     }
 }
 
-/// Defers a visit past the feed's skipHours and skipDays, by at most a day. The sets are those of [`ScheduleInput`];
-/// `jitter` is a random number from 0 to 1, passed in.
-#[must_use]
-pub fn defer_past_skip_windows(next: Next, skip_hours: u32, skip_days: u8, jitter: f64) -> Next {
-    let Next { at: Some(at), why } = next else { return next };
-    let latest = at.plus(ASK_MAX);
-    match Calendar::new(skip_hours, skip_days).first_allowed(at, latest) {
-        hour if hour == at => Next { at: Some(at), why },
-        hour => {
-            // Spread over ten minutes, so that the feeds of a publisher are not all due on the hour.
-            let spread = between(Duration::ZERO, Duration::from_secs(600), jitter);
-            let at = if hour == latest { latest } else { hour.plus(spread).min(latest) };
-            Next { at: Some(at), why: format!("{why}, deferred past the feed's skipHours and skipDays") }
-        }
-    }
-}
-
 /// Decides when a source is visited for the first time: new sources start 10 ms apart, all of them within
 /// `interval_min`. `index` counts from 0.
 #[must_use]
@@ -374,8 +376,12 @@ fn failed(failures: u32, start: RetryStart, bounds: IntervalBounds) -> Rule {
 fn throttled(input: &ScheduleInput<'_>, start: RetryStart, bounds: IntervalBounds) -> Rule {
     let status = input.code.unwrap_or(429);
     let failures = input.failures.max(1);
-    // A 503 is an overloaded server, mostly for minutes; a 429 is about our requests.
-    let first = if status == 503 || input.retry_after.is_some() { Duration::ZERO } else { THROTTLED };
+    // A 503 is an overloaded server, mostly for minutes; a 429 is about our requests, however short the time it names. No
+    // status: a host on the way, which was not asked, is closed for a known time.
+    let first = match (input.code, input.retry_after) {
+        (Some(503), _) | (None, Some(_)) => Duration::ZERO,
+        _ => THROTTLED,
+    };
     let wait = RetryStart { usual: start.usual.max(first.min(bounds.interval_max)), ..start }
         .doubled(failures - 1, bounds);
     let (nth, retry) = (ordinal(failures), humanize(wait));

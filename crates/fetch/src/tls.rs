@@ -1,16 +1,22 @@
 //! The TLS settings of a client: whom it trusts.
 
-use std::sync::Arc;
+use std::{cell::Cell, io, sync::Arc};
 
 use rustls::{
-    ClientConfig, RootCertStore,
-    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+    ClientConfig, RootCertStore, SignatureScheme,
+    client::{ResolvesClientCert, WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, pem::PemObject as _},
+    sign::CertifiedKey,
 };
 use rustls_platform_verifier::Verifier;
 
-use crate::{BadPolicy, Policy, verifier::CertificateVerifier};
+use crate::{
+    BadPolicy, Policy,
+    cause::{WantsClientCertificate, is_closed},
+    stream::BoxError,
+    verifier::CertificateVerifier,
+};
 
 /// The TLS settings for a policy, and for a source that trusts only the certificates in `only`, in PEM: those that they
 /// have signed, and themselves.
@@ -37,6 +43,7 @@ pub(crate) fn client_config(policy: &Policy, only: Option<&str>) -> Result<Clien
     let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
     let mut config = builder.with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.client_auth_cert_resolver = Arc::new(NoClientCertificate);
     Ok(config)
 }
 
@@ -60,4 +67,49 @@ fn of_roots(
         Ok(verifier) => Ok(Some(verifier)),
         Err(_) => Ok(None),
     }
+}
+
+tokio::task_local! {
+    /// The server of the handshake that this task makes has asked for a certificate.
+    static IS_CERTIFICATE_WANTED: Cell<bool>;
+}
+
+/// Has no certificate, and notes that one was asked for.
+#[derive(Debug)]
+struct NoClientCertificate;
+
+impl ResolvesClientCert for NoClientCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        // Fails outside of a handshake only.
+        IS_CERTIFICATE_WANTED.try_with(|wanted| wanted.set(true)).ok();
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}
+
+/// Runs a handshake, and returns whether a certificate was asked for. If its server ends it after it has asked for a certificate of the client, that is the reason: it had
+/// agreed to everything else before.
+///
+/// # Errors
+/// [`WantsClientCertificate`], or that of the handshake.
+pub(crate) async fn noting_certificate_requests<T>(
+    handshake: impl Future<Output = io::Result<T>>,
+) -> Result<(T, bool), BoxError> {
+    let noted = async {
+        let session = handshake.await;
+        (session, IS_CERTIFICATE_WANTED.with(Cell::get))
+    };
+    match IS_CERTIFICATE_WANTED.scope(Cell::new(false), noted).await {
+        (Ok(session), is_wanted) => Ok((session, is_wanted)),
+        (Err(error), true) if is_closed(&error) || is_alert(&error) => Err(WantsClientCertificate.into()),
+        (Err(error), _) => Err(error.into()),
+    }
+}
+
+fn is_alert(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::AlertReceived(_)))
 }

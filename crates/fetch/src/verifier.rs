@@ -21,8 +21,10 @@ use rustls::{
 };
 use webpki::RawPublicKeyEntity;
 
-use crate::certificate::CertificateFields;
+use crate::{cause::WantsClientCertificate, certificate::CertificateFields};
 
+/// Shortest RSA key whose signatures are accepted, in bits.
+const RSA_BITS_MIN: usize = 2048;
 /// Maximum number of names of a certificate that are shown.
 const NAMES_MAX: usize = 5;
 
@@ -92,10 +94,11 @@ impl ServerCertVerifier for CertificateVerifier {
         server: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        match self.pinned_key(server) {
+        let verified = match self.pinned_key(server) {
             Some(key) => verify_tls12_signature_with_raw_key(message, &key, signed, &self.algorithms),
             None => verify_tls12_signature(message, server, signed, &self.algorithms),
-        }
+        };
+        verified.map_err(|error| explain_signature(error, server))
     }
 
     fn verify_tls13_signature(
@@ -104,14 +107,27 @@ impl ServerCertVerifier for CertificateVerifier {
         server: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        match self.pinned_key(server) {
+        let verified = match self.pinned_key(server) {
             Some(key) => verify_tls13_signature_with_raw_key(message, &key, signed, &self.algorithms),
             None => verify_tls13_signature(message, server, signed, &self.algorithms),
-        }
+        };
+        verified.map_err(|error| explain_signature(error, server))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+/// A signature that fails because the key is too short to be tried.
+fn explain_signature(error: Error, server: &CertificateDer<'_>) -> Error {
+    let bits = CertificateFields::read(server).and_then(|server| server.rsa_bits());
+    match bits.filter(|bits| *bits < RSA_BITS_MIN) {
+        Some(bits) => {
+            let why = OtherError(Arc::new(UntrustedCertificate::ShortKey(bits)));
+            Error::InvalidCertificate(CertificateError::Other(why))
+        }
+        None => error,
     }
 }
 
@@ -172,6 +188,16 @@ enum UntrustedCertificate {
     Weak,
     #[error("its certificate is not one for servers; its operator must replace it")]
     OtherPurpose,
+    #[error(
+        "its certificate is that of an authority (CA:TRUE), which is not one for servers; its operator must replace it, or \
+         you put it into tls_ca_file of the source to trust exactly it"
+    )]
+    AuthorityAsServer,
+    #[error(
+        "its certificate has an RSA key of {0} bits, and keys shorter than {RSA_BITS_MIN} bits are not accepted; its \
+         operator must make a new one"
+    )]
+    ShortKey(usize),
 }
 
 /// What a server has sent.
@@ -188,6 +214,9 @@ impl UntrustedCertificate {
         sent: SentCertificates<'_>,
         verifier: &CertificateVerifier,
     ) -> Option<Self> {
+        if let Some(bits) = sent.server.rsa_bits().filter(|bits| *bits < RSA_BITS_MIN) {
+            return Some(Self::ShortKey(bits));
+        }
         if is_self_signed(&sent.server, &verifier.algorithms) {
             let is_pinning = !verifier.pinned.is_empty();
             return Some(if is_pinning { Self::OtherSelfSigned } else { Self::SelfSigned });
@@ -205,6 +234,7 @@ impl UntrustedCertificate {
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
                 Self::OtherPurpose
             }
+            CertificateError::Other(OtherError(why)) if is_ca_as_server(&**why) => Self::AuthorityAsServer,
             _ => return None,
         })
     }
@@ -220,6 +250,11 @@ impl UntrustedCertificate {
         }
         Self::MissingIssuer(Escaped(&last.issuer.shown()).to_string())
     }
+}
+
+/// rustls has no word of its own for this error of webpki.
+fn is_ca_as_server(why: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(why.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
 /// Whether a certificate is signed with its own key. One whose signature cannot be verified is if it says so.
@@ -280,7 +315,13 @@ pub(crate) fn in_words(error: &Error) -> String {
             AlertDescription::CertificateRequired
             | AlertDescription::BadCertificate
             | AlertDescription::AccessDenied,
-        ) => "it wants a certificate of its client, and there is none",
+        ) => return WantsClientCertificate.to_string(),
+        Error::InvalidCertificate(why) => {
+            return format!(
+                "its certificate or its key is not acceptable ({}); its operator must replace it",
+                Escaped(&why.to_string())
+            );
+        }
         Error::InvalidMessage(_) => {
             "what it sends is not TLS; if the server speaks plain HTTP at this port, write http:// in the address"
         }

@@ -17,7 +17,7 @@ use http::{
 use news::{Escaped, FeedUrl, ProxyUrl, Timestamp};
 use reqwest::{Method, Request};
 use tokio::time::Instant;
-use url::{Host, Url};
+use url::Url;
 
 use crate::{
     BadPolicy, ByteBudget, Failure, FailureClass, FetchReport, FetchResult, Freshness, Full, HeaderLinks,
@@ -32,6 +32,7 @@ use crate::{
     headers, hop_gate,
     limits::{Deadline, TimeLimits},
     links,
+    proxy::{login_advice_for, status_line},
     userinfo::{basic_of, has_credentials, without_credentials},
 };
 
@@ -350,8 +351,7 @@ impl Visitor {
             return guard.addresses(resolver, policy, host, port, deadline).await;
         };
         guard.check_behind_proxy(resolver, policy, host, port, deadline).await?;
-        let host = proxy.host();
-        proxy_addresses(resolver, borrowed(&host), proxy.port(), deadline).await
+        proxy_addresses(resolver, proxy, deadline).await
     }
 
     /// The target of a redirect, if it may be followed. The guard checks its addresses before the next request.
@@ -368,14 +368,7 @@ impl Visitor {
         }
         let location = headers::location(head).filter(|location| !location.is_empty());
         let location = location.ok_or_else(|| refuse("a redirect without a Location".to_owned()))?;
-        let to = at.secret().join(&location).ok().map(|url| without_credentials(&url));
-        let to = to.and_then(|url| FeedUrl::try_new(url.as_str()).ok()).ok_or_else(|| {
-            // The part before the colon has no secrets.
-            let scheme = location.split_once(':').map_or("", |(scheme, _)| scheme);
-            let message =
-                format!("redirected to an address that is not http or https ({}:…)", Escaped(scheme));
-            Failure::new(FailureClass::BadUrl, message)
-        })?;
+        let to = target(at, &location).map_err(|why| Failure::new(FailureClass::BadUrl, why))?;
         let downgrades = at.secret().scheme() == "https" && to.secret().scheme() == "http";
         if downgrades && request.has_secrets() {
             return Err(refuse(
@@ -407,7 +400,11 @@ impl Visitor {
             )),
             429 | 503 => Ok(FetchResult::Throttled),
             410 => Ok(FetchResult::Gone),
-            _ => Err(refused(&response)),
+            _ => {
+                let proxy = self.proxy(request.options);
+                let is_read = |proxy: &&ProxyUrl| !proxy.is_socks() && at.secret().scheme() == "http";
+                Err(refused(&response, proxy.filter(is_read)))
+            }
         }
     }
 
@@ -419,6 +416,8 @@ impl Visitor {
         is_delta: bool,
         progress: &mut VisitProgress<'_>,
     ) -> Result<FetchResult, Failure> {
+        headers::check_transfer_codings(response.headers())
+            .map_err(|why| Failure::new(FailureClass::BadHttp, why))?;
         let codings = headers::codings(response.headers());
         let codings = codings.map_err(|e| Failure::new(FailureClass::BadEncoding, e.to_string()))?;
         let (etag, last_modified) = headers::validators(response.headers());
@@ -509,12 +508,25 @@ impl VisitProgress<'_> {
     }
 }
 
+/// The address that a `Location` means; the error has no secrets.
+fn target(at: &FeedUrl, location: &str) -> Result<FeedUrl, String> {
+    let url = at.secret().join(location).map(|url| without_credentials(&url));
+    let url = url.map_err(|why| format!("redirected to an address that is not valid: {why}"))?;
+    if url.as_str().len() > FeedUrl::LENGTH_MAX {
+        let (length, max) = (url.as_str().len(), FeedUrl::LENGTH_MAX);
+        return Err(format!("redirected to an address of {length} bytes; the maximum is {max}"));
+    }
+    FeedUrl::try_new(url.as_str()).map_err(|_| {
+        format!("redirected to an address that is not http or https ({}:…)", Escaped(url.scheme()))
+    })
+}
+
 /// The request for one address: conditional, with the feed's credentials only for the host they belong to.
 fn build_request(request: &VisitRequest<'_>, at: &FeedUrl, progress: &VisitProgress<'_>) -> Request {
     let mut outgoing = Request::new(Method::GET, without_credentials(at.secret()));
     let headers = outgoing.headers_mut();
-    let is_same_site =
-        progress.hops.iter().all(|hop| is_same_origin_or_upgrade(hop.from.secret(), hop.to.secret()));
+    // Also after a detour over others. A redirect from https to http has ended a visit with secrets before.
+    let is_same_site = is_same_origin_or_upgrade(request.url.secret(), at.secret());
     if is_same_site {
         headers.extend(basic_of(request.url.secret()).map(|value| (AUTHORIZATION, value)));
     }
@@ -545,26 +557,25 @@ fn validators(request: &VisitRequest<'_>) -> Vec<(HeaderName, HeaderValue)> {
     validators.into_iter().filter_map(|(name, validator)| Some((name, value(validator?)?))).collect()
 }
 
-/// The failure for an unsuccessful status.
-fn refused(response: &Response) -> Failure {
+/// The failure for an unsuccessful status. A proxy that reads the request may have answered it.
+fn refused(response: &Response, proxy: Option<&ProxyUrl>) -> Failure {
     let challenge = response.headers().get("cf-mitigated").is_some_and(|value| value == "challenge");
     let hint = if challenge { " and asks for a challenge to be solved in a browser" } else { "" };
-    // `StatusCode` shows the standard's phrase, never the server's.
-    Failure::new(FailureClass::HttpStatus, format!("the server answered {}{hint}", response.status()))
+    let (status, line) = (response.status(), status_line(response.status()));
+    let message = match proxy {
+        Some(proxy) if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+            format!("the proxy {proxy} answered {line}; {}", login_advice_for(proxy))
+        }
+        Some(proxy) => format!("the server, or the proxy {proxy} in front of it, answered {line}{hint}"),
+        None => format!("the server answered {line}{hint}"),
+    };
+    Failure::new(FailureClass::HttpStatus, message)
 }
 
 fn without_fragment(url: &Url) -> Url {
     let mut url = without_credentials(url);
     url.set_fragment(None);
     url
-}
-
-fn borrowed(host: &Host) -> Host<&str> {
-    match host {
-        Host::Domain(name) => Host::Domain(name),
-        Host::Ipv4(ip) => Host::Ipv4(*ip),
-        Host::Ipv6(ip) => Host::Ipv6(*ip),
-    }
 }
 
 /// A hash of the address that issued validators, without user name, password and fragment.

@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf};
 use crate::ProxyChoice;
 
 /// The request settings of a source. The files are read again for every visit.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Access {
     /// Additional headers, whose values may be secrets.
     pub headers: Vec<(String, String)>,
@@ -22,7 +22,7 @@ pub struct Access {
 }
 
 /// The file and the kind of a credential.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CredentialFile {
     /// `user:password` (RFC 7617).
     Basic(PathBuf),

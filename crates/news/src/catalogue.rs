@@ -40,7 +40,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use crate::{FeedUrl, ProxyChoice, ProxyUrl, Source, SourceId};
+use crate::{FeedUrl, ProxyUrl, Source, SourceId};
 
 /// The keys of a source that [`request`] does not read.
 const KEYS: [&str; 12] = [
@@ -112,10 +112,7 @@ impl Catalogue {
     /// Makes a proxy that of every source without a choice of its own. What is requested, and so
     /// [`Source::request_hash`], depends on it.
     pub fn inherit_proxy(&mut self, proxy: Option<&ProxyUrl>) {
-        let Some(proxy) = proxy else { return };
-        for source in &mut self.sources {
-            source.access.proxy.get_or_insert_with(|| ProxyChoice::Via(proxy.clone()));
-        }
+        self.sources.iter_mut().for_each(|source| source.inherit_proxy(proxy));
     }
 
     /// The text of the file; [`Catalogue::parse`] returns the same catalogue from it.

@@ -37,12 +37,12 @@ pub use proxy::{BadProxyUrl, ProxyChoice, ProxyUrl};
 pub use redirects::{AdoptedRedirect, ObservedRedirect, RedirectState, StoredUrl};
 pub use rhythm::NewsRhythm;
 pub use silences::{Quiet, Silences};
-pub use source::{BadFeedUrl, BadSourceId, FeedUrl, ListMark, Source, SourceId};
+pub use source::{BadFeedUrl, BadSourceId, FeedUrl, ListMark, Source, SourceId, without_feed_scheme};
 pub use text::Escaped;
 pub use time::{BadTimestamp, Timestamp};
 pub use visit::{
-    FeedRhythm, Flooding, FloodingBound, FloodingState, FormerAddress, Pause, SourceInFull, SourceNotice,
-    SourceState, SourceStatus, SourceTotals, VisitReport, VisitStatus,
+    FeedRhythm, Flooding, FloodingBound, FloodingState, FormerAddress, FormerAddresses, Pause, SourceInFull,
+    SourceNotice, SourceState, SourceStatus, SourceTotals, VisitReport, VisitStatus,
 };
 pub use websub::{
     HubSubscription, NamedHub, PushState, PushStatus, SecretText, UnsettledPushes, WebSubState,

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::{Access, access::HashedSettings};
+use crate::{Access, ProxyChoice, ProxyUrl, access::HashedSettings};
 
 /// The name of a source: 1 to 64 characters of `a-z0-9_-`, beginning with a letter or digit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -133,6 +133,19 @@ impl Serialize for FeedUrl {
     }
 }
 
+/// The rest of an address after `feed:` or `feeds:`, however often and in whichever case it is there: `feed:https://…` and
+/// `feed://…` are how browsers passed feeds on to other programs.
+#[must_use]
+pub fn without_feed_scheme(address: &str) -> &str {
+    let mut address = address.trim_start();
+    while let Some((scheme, rest)) = address.split_once(':')
+        && (scheme.eq_ignore_ascii_case("feed") || scheme.eq_ignore_ascii_case("feeds"))
+    {
+        address = rest.trim_start();
+    }
+    address
+}
+
 /// A source: a feed and its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
@@ -207,6 +220,13 @@ impl Source {
         }
     }
 
+    /// Makes the proxy for all its own, unless it has a choice.
+    pub fn inherit_proxy(&mut self, proxy: Option<&ProxyUrl>) {
+        if let (Some(proxy), own @ None) = (proxy, &mut self.access.proxy) {
+            *own = Some(ProxyChoice::Via(proxy.clone()));
+        }
+    }
+
     /// Whether its address comes from a list of other people, so that it does not count as configured.
     #[must_use]
     pub fn has_foreign_address(&self) -> bool {
@@ -221,13 +241,6 @@ impl Source {
         hashed.add("url", self.url.secret().as_str());
         self.access.write_into(&mut hashed);
         hashed.hash()
-    }
-
-    /// Whether only a server's `Retry-After` and failures slow down its visits: no `max-age`, `ttl`, `sy:update…`,
-    /// `skipHours` and `skipDays`.
-    #[must_use]
-    pub fn overrides_hints(&self) -> bool {
-        self.every.is_some() || self.ignores_freshness
     }
 
     /// Hash of the settings that decide when and for how long it is visited. Never 0.
@@ -263,7 +276,7 @@ mod tests {
     fn each_key_about_requests_changes_the_request_hash_and_no_other_key_does() {
         use std::path::PathBuf;
 
-        use crate::{CredentialFile, ProxyChoice};
+        use crate::CredentialFile;
 
         let plain = || {
             let url = FeedUrl::try_new("https://example.org/feed").unwrap();

@@ -150,9 +150,9 @@ pub struct SourceState {
     /// It was taken out of the list while the daemon ran, and was not visited since.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub removed: bool,
-    /// The address before the last change, if its server had asked for a pause that is not over.
+    /// Its addresses before the last changes, as far as their servers have asked for pauses that are not over.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub former: Option<Box<FormerAddress>>,
+    pub former: Option<Box<FormerAddresses>>,
     /// Hash of the address and the credentials that the validators belong to; they are dropped when it changes.
     pub url_hash: u64,
     /// Hash of the address that issued the validators; they are sent to no other one.
@@ -195,7 +195,8 @@ pub struct SourceState {
     pub gone_in_a_row: u32,
     /// No visits to its host before this time (Retry-After of a 429).
     pub host_asked_until: Option<Timestamp>,
-    /// The registrable domain of that host, which a redirect may lead to. `None` in a store of an older version: that of the
+    /// The registrable domain of that host, which a redirect may lead to; of a private one its name or address, and the
+    /// port. `None` in a store of an older version: that of the
     /// configured address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_asked: Option<Box<str>>,
@@ -286,6 +287,67 @@ pub struct FormerAddress {
     pub not_before: Timestamp,
     /// Failed visits in a row.
     pub failures: u32,
+}
+
+/// The pauses of former addresses, and that of the present one if it has come back and was not visited since. Boxed, because
+/// hardly any source has one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredFormerAddresses")]
+pub struct FormerAddresses(Vec<FormerAddress>);
+
+impl FormerAddresses {
+    /// So many are kept: those that end last.
+    pub const KEPT: usize = 4;
+
+    /// The pause of an address.
+    #[must_use]
+    pub fn get(&self, address: u64) -> Option<&FormerAddress> {
+        self.0.iter().find(|former| former.address == address)
+    }
+
+    /// Adds a pause. The later one of an address holds.
+    pub fn add(&mut self, pause: FormerAddress) {
+        if self.get(pause.address).is_some_and(|other| other.not_before >= pause.not_before) {
+            return;
+        }
+        self.forget(pause.address);
+        self.0.push(pause);
+        self.0.sort_by_key(|former| std::cmp::Reverse(former.not_before));
+        self.0.truncate(Self::KEPT);
+    }
+
+    /// Removes the pause of an address.
+    pub fn forget(&mut self, address: u64) {
+        self.0.retain(|former| former.address != address);
+    }
+
+    /// Removes what is over.
+    pub fn forget_over(&mut self, now: Timestamp) {
+        self.0.retain(|former| now < former.not_before);
+    }
+
+    /// As a state has them.
+    #[must_use]
+    pub fn boxed(self) -> Option<Box<Self>> {
+        (!self.0.is_empty()).then(|| Box::new(self))
+    }
+}
+
+/// A store of an older version has one.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum StoredFormerAddresses {
+    One(FormerAddress),
+    Several(Vec<FormerAddress>),
+}
+
+impl From<StoredFormerAddresses> for FormerAddresses {
+    fn from(stored: StoredFormerAddresses) -> Self {
+        match stored {
+            StoredFormerAddresses::One(former) => Self(vec![former]),
+            StoredFormerAddresses::Several(several) => Self(several),
+        }
+    }
 }
 
 /// What a source has that is new and not recorded yet, because it is more than it may record. Later visits record it, as far

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use news::{Escaped, FeedUrl};
+use news::{Escaped, FeedUrl, without_feed_scheme};
 
 /// Schemes without `//` after them whose addresses could be mistaken for a user name and a host.
 const OPAQUE_SCHEMES: [&str; 8] = ["mailto", "javascript", "data", "file", "tel", "urn", "about", "blob"];
@@ -29,10 +29,7 @@ pub(crate) fn candidates(text: &str) -> Result<Vec<FeedUrl>, BadAddress> {
     if text.len() > FeedUrl::LENGTH_MAX {
         return Err(BadAddress::Long);
     }
-    let text = match strip_prefix(text, "feed:") {
-        Some(rest) => rest,
-        None => strip_prefix(text, "feeds:").unwrap_or(text),
-    };
+    let text = without_feed_scheme(text);
     if strip_prefix(text, "http:").or_else(|| strip_prefix(text, "https:")).is_some() {
         return FeedUrl::try_new(text).map(|url| vec![url]).map_err(|_| BadAddress::NoAddress);
     }
@@ -105,6 +102,8 @@ mod tests {
             ("<https://example.org/feed?a=b#c>", "https://example.org/feed?a=b#c"),
             ("feed:https://example.org/feed", "https://example.org/feed"),
             ("feed:http://example.org/feed", "http://example.org/feed"),
+            ("feed:feed:http://example.org/feed", "http://example.org/feed"),
+            ("<URL:Feed: FEEDS:http://example.org/feed>", "http://example.org/feed"),
             ("https:/example.org/feed", "https://example.org/feed"),
             ("example.org:443/feed", "https://example.org/feed"),
             ("example.org:80/feed", "http://example.org/feed"),

@@ -148,10 +148,15 @@ pub(crate) fn policy(config: &Config, allow_private: bool) -> anyhow::Result<Pol
         allow: allow.context("fetch.allow")?,
         ports: config.fetch.ports.clone(),
         allow_private,
-        proxy: config.fetch.proxy.as_deref().map(ProxyUrl::try_new).transpose().context("fetch.proxy")?,
+        proxy: proxy(config)?,
         user_agent: config.fetch.user_agent.clone(),
         ..Policy::default()
     })
+}
+
+/// The proxy of sources without a choice of their own.
+pub(crate) fn proxy(config: &Config) -> anyhow::Result<Option<ProxyUrl>> {
+    config.fetch.proxy.as_deref().map(ProxyUrl::try_new).transpose().context("fetch.proxy")
 }
 
 fn check_file(input: &str, content_type: Option<&str>, bytes_max: usize) -> FeedReport {

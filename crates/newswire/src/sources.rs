@@ -51,9 +51,9 @@ enum SourcesCommand {
     /// Add a feed to the list, by its address or by that of a page that links to it; fetches it once, and hands it over to
     /// newswire-ingestd
     Add(Box<add::AddArgs>),
-    /// Remove sources from the list
+    /// Remove sources from the list, each with the comment directly above it; a comment above an empty line stays
     Remove(remove::RemoveArgs),
-    /// Add the feeds of an OPML file to the list, except those that it contains already
+    /// Add the feeds of an OPML file to the list, except those that it contains already, by address and request settings
     Import(import::ImportArgs),
     /// List the lists of feeds that the daemon reads by itself ([[list]]), or have it read some now
     Lists(lists::ListsArgs),

@@ -7,9 +7,11 @@
 //! Never here: the network, the store.
 
 mod credentials;
+mod known;
 mod list;
 pub mod lists;
 pub mod opml;
 
 pub use credentials::CredentialFiles;
+pub use known::KnownFeeds;
 pub use list::{ListOnDisk, ListPart};

@@ -15,7 +15,7 @@ use feed::opml::{OpmlError, read_opml};
 use news::{Catalogue, FeedList, ListMark, Source, SourceId};
 
 pub use self::copies::{ListCopies, ListMemory};
-use crate::opml::{self, KnownFeeds};
+use crate::{known::KnownFeeds, opml};
 
 /// From so many feeds on, a list that loses more than half of them is doubtful.
 const DOUBTFUL_FEEDS_MIN: usize = 10;

@@ -11,8 +11,12 @@ use std::{
 };
 
 use feed::opml::{Attributes, Opml, Outline};
-use news::{Catalogue, FeedUrl, Pause, Source, SourceId, Timestamp};
+use news::{
+    Access, Catalogue, FeedUrl, Pause, ProxyChoice, Source, SourceId, Timestamp, without_feed_scheme,
+};
 use notation::{Complaint, Complaints, parse_duration, write_duration};
+
+use crate::known::{KnownFeeds, address_key};
 
 /// Our XML namespace.
 const NAMESPACE: &str = "urn:newswire:opml";
@@ -30,8 +34,8 @@ const SECRET_BYTES_MIN: usize = 20;
 pub struct ImportPlan {
     /// The feeds to add, in the order of the list.
     pub added: Vec<PlannedSource>,
-    /// Line, and the id of the existing source with this feed.
-    pub known: Vec<(usize, SourceId)>,
+    /// What is there already.
+    pub known: Vec<KnownOutline>,
     /// What cannot be imported, by line.
     pub refused: Vec<RefusedOutline>,
 }
@@ -45,6 +49,17 @@ pub struct PlannedSource {
     pub source: Source,
     /// The pause to set once it is added.
     pub paused: Option<ImportedPause>,
+}
+
+/// A line whose source is there already.
+#[derive(Debug)]
+pub struct KnownOutline {
+    /// The line, from 1.
+    pub line: usize,
+    /// Its address.
+    pub url: FeedUrl,
+    /// The source that it is.
+    pub id: SourceId,
 }
 
 /// A pause in the OPML.
@@ -82,7 +97,8 @@ pub fn plan_with_requests(opml: &Opml, catalogue: &Catalogue, category: Option<&
 
 fn plan_as(opml: &Opml, catalogue: &Catalogue, category: Option<&str>, has_requests: bool) -> ImportPlan {
     let (prefix, known) = (prefix(&opml.root), KnownFeeds::new(catalogue));
-    let mut planner = Planner { prefix, category, known, has_requests };
+    let by_id = catalogue.sources.iter().map(|source| (source.id.as_str(), source)).collect();
+    let mut planner = Planner { prefix, category, listed: known.clone(), by_id, known, has_requests };
     let mut plan = ImportPlan::default();
     for (line, reason) in &opml.faults {
         plan.refused.push(RefusedOutline { line: *line, name: None, reason: reason.clone() });
@@ -98,86 +114,6 @@ fn plan_as(opml: &Opml, catalogue: &Catalogue, category: Option<&str>, has_reque
 fn prefix(root: &Attributes) -> String {
     let ours = root.iter().find(|(_, value)| *value == NAMESPACE);
     ours.and_then(|(name, _)| name.strip_prefix("xmlns:")).unwrap_or("newswire").to_owned()
-}
-
-/// The feeds and ids in use.
-#[derive(Debug)]
-pub struct KnownFeeds {
-    feeds: HashMap<String, SourceId>,
-    ids: HashSet<SourceId>,
-    /// The next number to try for an id in use; a hostile list would make us count from 2 each time.
-    next: HashMap<String, usize>,
-}
-
-impl KnownFeeds {
-    /// Those of a catalogue.
-    #[must_use]
-    pub fn new(catalogue: &Catalogue) -> Self {
-        Self::of(&catalogue.sources)
-    }
-
-    pub(crate) fn of(sources: &[Source]) -> Self {
-        let feeds = sources.iter().map(|s| (canonical(&s.url), s.id.clone())).collect();
-        let ids = sources.iter().map(|s| s.id.clone()).collect();
-        Self { feeds, ids, next: HashMap::new() }
-    }
-
-    /// The source with this feed.
-    #[must_use]
-    pub fn feed(&self, url: &FeedUrl) -> Option<&SourceId> {
-        self.feeds.get(&canonical(url))
-    }
-
-    /// Whether a source has this id.
-    #[must_use]
-    pub fn has_id(&self, id: &SourceId) -> bool {
-        self.ids.contains(id)
-    }
-
-    pub(crate) fn insert(&mut self, source: &Source) {
-        self.feeds.insert(canonical(&source.url), source.id.clone());
-        self.ids.insert(source.id.clone());
-    }
-
-    /// An unused id, made from the name, else from the host. Deterministic for the same list and catalogue.
-    pub fn free_id(&mut self, wanted: Option<&str>, name: Option<&str>, url: &FeedUrl) -> SourceId {
-        let host = url.host().trim_start_matches("www.");
-        let slugs = [name, Some(host)].into_iter().flatten().map(slug);
-        let base = wanted.filter(|id| SourceId::try_new(id).is_ok()).map(str::to_owned);
-        let base = base.or_else(|| slugs.into_iter().find(|s| s.len() > 1)).unwrap_or("feed".to_owned());
-        let try_new = |id: &str| SourceId::try_new(id).expect("a slug begins with a letter or digit");
-        let first = try_new(&base);
-        if !self.ids.contains(&first) {
-            return first;
-        }
-        let next = self.next.entry(base.clone()).or_insert(2);
-        loop {
-            let end = format!("-{next}");
-            *next += 1;
-            let id = try_new(&format!("{}{end}", &base[..base.len().min(SourceId::LENGTH_MAX - end.len())]));
-            if !self.ids.contains(&id) {
-                return id;
-            }
-        }
-    }
-}
-
-/// A key that is equal for two URLs of one feed: the scheme, a fragment and an empty query do not matter.
-fn canonical(url: &FeedUrl) -> String {
-    let mut url = url.secret().clone();
-    url.set_fragment(None);
-    if url.query() == Some("") {
-        url.set_query(None);
-    }
-    url.as_str().split_once("://").map_or_else(String::new, |(_, rest)| rest.to_owned())
-}
-
-/// Lower-case ASCII letters and digits, with `-` between words; may be empty.
-fn slug(text: &str) -> String {
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-    let mut slug = words.collect::<Vec<_>>().join("-").to_ascii_lowercase();
-    slug.truncate(SourceId::LENGTH_MAX);
-    slug.trim_end_matches('-').to_owned()
 }
 
 /// A category or tag of any letters; `None` if none are left.
@@ -273,9 +209,27 @@ fn more_keys(attributes: &Attributes, prefix: &str) -> Result<String, String> {
     Ok(lines)
 }
 
+/// The source with more lines of its table.
+fn with_keys(source: Source, more: &str) -> Result<Source, String> {
+    let text = Catalogue { sources: vec![source], ..Catalogue::default() }.to_toml() + more;
+    let read = Catalogue::parse(&text).map_err(first)?;
+    read.sources.into_iter().next().ok_or_else(|| "it is no source".to_owned())
+}
+
+/// Lines of a source, and the request settings among them.
+#[derive(Default)]
+struct MoreKeys {
+    text: String,
+    access: Access,
+}
+
 struct Planner<'a> {
     prefix: String,
     category: Option<&'a str>,
+    /// Those of the catalogue.
+    listed: KnownFeeds,
+    by_id: HashMap<&'a str, &'a Source>,
+    /// The same, and those that are added.
     known: KnownFeeds,
     has_requests: bool,
 }
@@ -290,23 +244,49 @@ impl Planner<'_> {
             Ok(url) => url,
             Err(reason) => return refuse(reason),
         };
-        if let Some(id) = self.known.feed(&url) {
-            return plan.known.push((line, id.clone()));
+        let more = match self.more_keys(attributes, &url) {
+            Ok(more) => more,
+            Err(reason) => return refuse(reason),
+        };
+        if let Some(id) = self.known_as(attributes, &url, &more.access) {
+            return plan.known.push(KnownOutline { line, url, id: id.clone() });
         }
-        let read = self.source(outline, url, name.clone()).and_then(|(source, paused)| {
-            let more = if self.has_requests { more_keys(attributes, &self.prefix)? } else { String::new() };
-            let read = Catalogue::parse(
-                &(Catalogue { sources: vec![source], ..Catalogue::default() }.to_toml() + &more),
-            );
-            let source = read.map(|read| read.sources.into_iter().next()).map_err(first)?;
-            Ok((source.ok_or("it is no source")?, paused))
-        });
+        let read = self
+            .source(outline, url, name.clone())
+            .and_then(|(source, paused)| Ok((with_keys(source, &more.text)?, paused)));
         let (source, paused) = match read {
             Ok(read) => read,
             Err(reason) => return refuse(reason),
         };
         self.known.insert(&source);
         plan.added.push(PlannedSource { line, source, paused });
+    }
+
+    /// The keys without a form of their own.
+    fn more_keys(&self, attributes: &Attributes, url: &FeedUrl) -> Result<MoreKeys, String> {
+        let text = if self.has_requests { more_keys(attributes, &self.prefix)? } else { String::new() };
+        if text.is_empty() {
+            return Ok(MoreKeys::default());
+        }
+        let any_id = SourceId::try_new("feed").map_err(|bad| bad.to_string())?;
+        let access = with_keys(Source::new(any_id, url.clone()), &text)?.access;
+        Ok(MoreKeys { text, access })
+    }
+
+    /// The source that an outline is: the one with its address and its request settings. Without settings it is also
+    ///
+    /// * one of the catalogue with its address, if the list is of another program, which knows no settings;
+    /// * the one with its id, if it is what an export without secrets has of it.
+    fn known_as(&self, attributes: &Attributes, url: &FeedUrl, access: &Access) -> Option<&SourceId> {
+        if let Some(id) = self.known.request(url, access) {
+            return Some(id);
+        }
+        let Some(id) = attributes.get(&format!("{}:id", self.prefix)) else {
+            return self.listed.feed(url).filter(|_| *access == Access::default());
+        };
+        let source = self.by_id.get(id)?;
+        let shown = without_secrets(source).0;
+        (address_key(&shown.url) == address_key(url) && shown.access == *access).then_some(&source.id)
     }
 
     fn source(
@@ -358,11 +338,8 @@ fn address(attributes: &Attributes) -> Result<FeedUrl, String> {
             _ => "no xmlUrl".to_owned(),
         });
     };
-    let url = match url.strip_prefix("feed:") {
-        Some(rest) if rest.starts_with("//") => format!("http:{rest}"),
-        Some(rest) => rest.to_owned(),
-        None => url.to_owned(),
-    };
+    let rest = without_feed_scheme(url);
+    let url = if rest.starts_with("//") { format!("http:{rest}") } else { rest.to_owned() };
     // Without the query, which may contain a key.
     FeedUrl::try_new(&url)
         .map_err(|bad| format!("{}: {bad}", news::Escaped(url.split('?').next().unwrap_or(&url))))
@@ -382,6 +359,15 @@ pub struct LeftOut {
     pub secrets: Vec<&'static str>,
     /// Keys that name files: the names are exported, but not what is in the files.
     pub files: Vec<&'static str>,
+    /// An earlier source of the export that has the same address and the same request settings there: an import adds that
+    /// one only.
+    pub same_as: Option<SourceId>,
+}
+
+impl LeftOut {
+    fn is_told(&self) -> bool {
+        !self.secrets.is_empty() || !self.files.is_empty() || self.same_as.is_some()
+    }
 }
 
 /// The catalogue as OPML, and what it does not have.
@@ -399,30 +385,19 @@ pub fn write(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<opml version=\"2.0\" xmlns:newswire=\"{NAMESPACE}\">\n  \
          <head>\n    <title>newswire</title>\n  </head>\n  <body>\n"
     );
-    let mut all_left_out = Vec::new();
+    let (mut all_left_out, mut exported) = (Vec::new(), KnownFeeds::default());
     for (category, sources) in folders {
         writeln!(out, "    <outline{}>", attribute("text", category))
             .expect("writing to a String cannot fail");
         for source in sources {
-            let mut left_out = LeftOut { id: source.id.clone(), secrets: Vec::new(), files: Vec::new() };
-            left_out.files = source.access.keys().into_iter().filter(|key| key.ends_with("_file")).collect();
-            let url = if with_secrets { None } else { without_secrets(&source.url) };
-            left_out.secrets.extend(url.as_ref().map(|_| "the secrets of its url"));
-            let url = url.unwrap_or_else(|| source.url.secret().to_string());
-            let mut more = other_keys(source);
-            if !with_secrets {
-                more.retain(|(key, value)| {
-                    let secret = match key.as_str() {
-                        "headers" => "its headers",
-                        "proxy" if value.contains('@') => "its proxy, which has a password",
-                        _ => return true,
-                    };
-                    left_out.secrets.push(secret);
-                    false
-                });
-            }
-            write_outline(&mut out, source, &url, &more, pauses.get(&source.id));
-            if !left_out.secrets.is_empty() || !left_out.files.is_empty() {
+            let (shown, secrets) =
+                if with_secrets { (source.clone(), Vec::new()) } else { without_secrets(source) };
+            let files = source.access.keys().into_iter().filter(|key| key.ends_with("_file")).collect();
+            let same_as = exported.request(&shown.url, &shown.access).cloned();
+            exported.insert(&shown);
+            write_outline(&mut out, &shown, pauses.get(&source.id));
+            let left_out = LeftOut { id: source.id.clone(), secrets, files, same_as };
+            if left_out.is_told() {
                 all_left_out.push(left_out);
             }
         }
@@ -432,28 +407,29 @@ pub fn write(
     (out, all_left_out)
 }
 
-/// The keys without a form of their own, as the list of sources would have them, and their values.
-fn other_keys(source: &Source) -> Vec<(String, String)> {
+/// The keys of a source, as the list of sources has them.
+#[must_use]
+pub fn keys(source: &Source) -> toml::Table {
     let text = Catalogue { sources: vec![source.clone()], ..Catalogue::default() }.to_toml();
-    let document = text.parse::<toml::Table>().unwrap_or_default();
-    let table = document.get("source").and_then(|list| list.get(0)).and_then(toml::Value::as_table);
-    let others = table.into_iter().flatten().filter(|(key, _)| !OWN_FORM.contains(&key.as_str()));
-    let text = |value: &toml::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    others.map(|(key, value)| (key.clone(), text(value))).collect()
+    let mut document = text.parse::<toml::Table>().unwrap_or_default();
+    let source = document.get_mut("source").and_then(|list| list.get_mut(0));
+    source.and_then(toml::Value::as_table_mut).map(std::mem::take).unwrap_or_default()
 }
 
-fn write_outline(
-    out: &mut String,
-    source: &Source,
-    url: &str,
-    more: &[(String, String)],
-    pause: Option<&Pause>,
-) {
+/// Those without a form of their own, and their values.
+fn other_keys(source: &Source) -> Vec<(String, String)> {
+    let others = keys(source).into_iter().filter(|(key, _)| !OWN_FORM.contains(&key.as_str()));
+    others
+        .map(|(key, value)| (key, value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
+        .collect()
+}
+
+fn write_outline(out: &mut String, source: &Source, pause: Option<&Pause>) {
     let mut outline = String::from("      <outline type=\"rss\"");
     let mut put = |name: &str, value: &str| outline.push_str(&attribute(name, value));
     put("text", &source.name);
     put("title", &source.name);
-    put("xmlUrl", url);
+    put("xmlUrl", source.url.secret().as_str());
     if let Some(language) = &source.language {
         put("language", language);
     }
@@ -477,8 +453,8 @@ fn write_outline(
             put(name, &write_duration(duration));
         }
     }
-    for (key, value) in more {
-        put(&format!("newswire:{}", camel_case(key)), value);
+    for (key, value) in other_keys(source) {
+        put(&format!("newswire:{}", camel_case(&key)), &value);
     }
     if source.ignores_freshness {
         put("newswire:fresh", "ignore");
@@ -513,8 +489,28 @@ fn attribute(name: &str, value: &str) -> String {
     out
 }
 
+/// The source without its secrets, and what these are.
+fn without_secrets(source: &Source) -> (Source, Vec<&'static str>) {
+    let (mut shown, mut secrets) = (source.clone(), Vec::new());
+    if let Some(url) = url_without_secrets(&source.url) {
+        shown.url = url;
+        secrets.push("the secrets of its url");
+    }
+    if !shown.access.headers.is_empty() {
+        shown.access.headers.clear();
+        secrets.push("its headers");
+    }
+    if let Some(ProxyChoice::Via(proxy)) = &source.access.proxy
+        && (!proxy.secret().username().is_empty() || proxy.secret().password().is_some())
+    {
+        shown.access.proxy = None;
+        secrets.push("its proxy, which has a password");
+    }
+    (shown, secrets)
+}
+
 /// The URL without user name, password and what looks like a key in its query; `None` if it has none of these.
-fn without_secrets(url: &FeedUrl) -> Option<String> {
+fn url_without_secrets(url: &FeedUrl) -> Option<FeedUrl> {
     let mut url = url.secret().clone();
     let is_secret = |name: &str, value: &str| {
         let name = name.to_ascii_lowercase();
@@ -537,7 +533,7 @@ fn without_secrets(url: &FeedUrl) -> Option<String> {
     } else if kept.len() < pairs.len() {
         url.query_pairs_mut().clear().extend_pairs(kept);
     }
-    Some(url.to_string())
+    FeedUrl::try_new(url.as_str()).ok()
 }
 
 #[cfg(test)]
@@ -569,7 +565,7 @@ mod tests {
         let text = list(
             "<outline text='World News'><outline text='Às 8h'><outline title='  The\u{1} Äther &amp; Co. ' xmlUrl='https://www.example.org/feed' \
              language='EN_us' category='/Tech/Web,World News'/></outline></outline>\n\
-             <outline xmlUrl='feed://example.org/b'/><outline text='新聞' xmlUrl='feed:https://example.com/c' language='unknown'/>",
+             <outline xmlUrl='feed://example.org/b'/><outline text='新聞' xmlUrl='Feed:feed:https://example.com/c' language='unknown'/>",
         );
         let sources = added(import(&text, &Catalogue::default())).sources;
         let shown: Vec<_> = sources
@@ -597,6 +593,71 @@ mod tests {
         assert_eq!((first.added.len(), first.known.len()), (1, 1));
         let again = import(&text, &added(first));
         assert_eq!((again.added.len(), again.known.len(), again.refused.len()), (0, 2, 0));
+    }
+
+    /// Sources with one address and other keys.
+    fn three_keys() -> Catalogue {
+        let one = |id: &str, more: &str| {
+            format!("[[source]]\nid = \"{id}\"\nurl = \"https://example.org/\"\n{more}\n")
+        };
+        let text = one("a", "headers = { X-K = \"1\" }")
+            + &one("b", "headers = { X-K = \"2\" }")
+            + &one("c", "")
+            + &one("d", "user_agent = \"x/1\"")
+            + &one("e", "basic_file = \"agency\"");
+        Catalogue::parse(&text).unwrap()
+    }
+
+    #[test]
+    fn sources_with_one_address_and_other_request_settings_are_different_sources() {
+        let catalogue = three_keys();
+        let (text, told) = write(&catalogue, &HashMap::new(), true);
+        assert!(told.iter().all(|left_out| left_out.same_as.is_none()), "{told:?}");
+        let empty = import(&text, &Catalogue::default());
+        assert_eq!((empty.known.len(), empty.refused.len()), (0, 0), "{empty:?}");
+        assert_eq!(added(empty), catalogue);
+        // Whichever of them are there already.
+        for present in 0..1 << catalogue.sources.len() {
+            let has = |n: &usize| present >> n & 1 == 1;
+            let of = |wanted: &dyn Fn(&usize) -> bool| {
+                let sources = catalogue.sources.iter().enumerate().filter(|(n, _)| wanted(n));
+                let sources = sources.map(|(_, source)| source.clone()).collect();
+                Catalogue { sources, ..Catalogue::default() }
+            };
+            let plan = import(&text, &of(&has));
+            let ids: Vec<_> = plan.known.iter().map(|known| known.id.clone()).collect();
+            assert_eq!(ids, of(&has).sources.into_iter().map(|s| s.id).collect::<Vec<_>>());
+            assert_eq!(added(plan), of(&|n| !has(n)));
+        }
+    }
+
+    #[test]
+    fn an_export_without_secrets_is_known_in_its_own_list_and_names_what_it_makes_the_same() {
+        let mut catalogue = three_keys();
+        let more = "[[source]]\nid = \"f\"\nurl = \"https://u:p@example.org/f?key=1\"\n\
+                    [[source]]\nid = \"g\"\nurl = \"https://example.org/f?key=2\"\n\
+                    proxy = \"http://u:p@proxy.example:3128\"\n";
+        catalogue.sources.extend(Catalogue::parse(more).unwrap().sources);
+        let (text, told) = write(&catalogue, &HashMap::new(), false);
+        let same: Vec<_> = told
+            .iter()
+            .filter_map(|left_out| Some((left_out.id.as_str(), left_out.same_as.as_ref()?.as_str())))
+            .collect();
+        assert_eq!(same, [("b", "a"), ("c", "a"), ("g", "f")]);
+        let again = import(&text, &catalogue);
+        assert_eq!((again.added.len(), again.known.len(), again.refused.len()), (0, 7, 0), "{again:?}");
+        let elsewhere = import(&text, &Catalogue::default());
+        let known: Vec<_> = elsewhere.known.iter().map(|known| known.id.as_str()).collect();
+        assert_eq!((elsewhere.added.len(), known), (4, vec!["a", "a", "f"]));
+    }
+
+    #[test]
+    fn a_list_of_another_program_adds_no_feed_that_is_requested_with_settings_already() {
+        let list = list("<outline text='x' xmlUrl='http://example.org/'/>");
+        let mut catalogue = three_keys();
+        catalogue.sources.remove(2);
+        let plan = import(&list, &catalogue);
+        assert_eq!((plan.added.len(), plan.known[0].id.as_str()), (0, "a"));
     }
 
     #[test]
@@ -660,7 +721,7 @@ mod tests {
         assert_eq!(list.matches("newswire:proxy=").count(), 1);
         let secrets = vec!["its headers", "its proxy, which has a password"];
         let id = SourceId::try_new("a").unwrap();
-        assert_eq!(left_out, [LeftOut { id, secrets, files: vec!["basic_file"] }]);
+        assert_eq!(left_out, [LeftOut { id, secrets, files: vec!["basic_file"], same_as: None }]);
     }
 
     #[test]
@@ -814,7 +875,7 @@ mod tests {
                 source.url = FeedUrl::try_new(&url).unwrap();
             }
             let mut feeds = HashSet::new();
-            sources.retain(|source| feeds.insert(canonical(&source.url)));
+            sources.retain(|source| feeds.insert(address_key(&source.url)));
             let catalogue = Catalogue { sources, ..Catalogue::default() };
             let (text, _) = write(&catalogue, &HashMap::new(), true);
             let plan = import(&text, &Catalogue::default());

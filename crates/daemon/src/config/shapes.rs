@@ -193,6 +193,9 @@ pub(super) fn proxy(text: &str) -> Result<(), String> {
     });
     match uri {
         Some(_) if !text.contains('#') => Ok(()),
+        _ if text.trim().eq_ignore_ascii_case("direct") => Err(format!(
+            "`{text}` is a word for `proxy` of one source; without a proxy for all, write `\"\"` or leave the key out"
+        )),
         _ => Err(format!(
             "`{}` is not a proxy; write it like `http://proxy.example:3128` or `socks5://proxy.example:1080`",
             shortened(&without_password(text))

@@ -5,12 +5,13 @@ use tracing_subscriber::filter::EnvFilter;
 /// The levels, each with more detail than the one before.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// The crates that a bare level applies to; all others then log from `warn` on, except [`OF_CLIENTS`]. A filter matches the beginning of a
+/// The crates that a bare level applies to; all others then log from `warn` on, except [`SILENT`]. A filter matches the beginning of a
 /// target, so `news` covers the binaries too.
 const OUR_CRATES: [&str; 9] =
     ["daemon", "feed", "fetch", "gateway", "ingestd", "news", "store", "wire", "bench"];
-/// The library that logs an error for each connection whose bytes are not HTTP/1.
-const OF_CLIENTS: &str = "actix_http";
+/// Libraries whose lines say nothing that ours do not: an error for each connection of a client whose bytes are not HTTP/1,
+/// and one, without the source, for each certificate that is not trusted.
+const SILENT: &str = "actix_http=off,rustls_platform_verifier=off";
 
 /// Longest filter, bytes.
 const LEVEL_BYTES_MAX: usize = 1_024;
@@ -42,7 +43,7 @@ pub(super) fn parse_filter(level: &str) -> Result<EnvFilter, String> {
     };
     // A filter with spans is not split here: the braces of a span's fields may contain commas.
     if level.contains(['[', '{']) {
-        return EnvFilter::builder().parse(level).map_err(|error| wrong(&error));
+        return EnvFilter::builder().parse(format!("{SILENT},{level}")).map_err(|error| wrong(&error));
     }
     let (bare, named): (Vec<_>, Vec<_>) = directives(level).partition(|directive| rank(directive).is_some());
     let bare = bare.into_iter().map(for_our_crates);
@@ -50,15 +51,15 @@ pub(super) fn parse_filter(level: &str) -> Result<EnvFilter, String> {
     EnvFilter::builder().parse(all.join(",")).map_err(|error| wrong(&error))
 }
 
-/// What a bare level means: the `debug` lines of libraries would drown out our own, and what [`OF_CLIENTS`] log at any
-/// level is written by clients.
+/// What a bare level means: the `debug` lines of libraries would drown out our own, and [`SILENT`] ones are not needed at any
+/// level.
 fn for_our_crates(level: &str) -> String {
     let level = level.to_ascii_lowercase();
     if ["off", "error", "warn"].contains(&level.as_str()) {
-        return format!("{level},{OF_CLIENTS}=off");
+        return format!("{level},{SILENT}");
     }
     let ours: Vec<String> = OUR_CRATES.iter().map(|name| format!("{name}={level}")).collect();
-    format!("warn,{OF_CLIENTS}=off,{}", ours.join(","))
+    format!("warn,{SILENT},{}", ours.join(","))
 }
 
 /// The same filter with every level one step more verbose; `None` if that changes nothing. A filter with spans is not
@@ -116,11 +117,18 @@ mod tests {
     }
 
     #[test]
-    fn what_clients_can_make_a_library_log_is_shown_only_if_it_is_named() {
-        for level in ["info", "warn", "error", "off", "trace"] {
-            assert!(parse_filter(level).unwrap().to_string().contains("actix_http=off"), "{level}");
+    fn what_others_can_make_a_library_log_is_shown_only_if_it_is_named() {
+        for library in ["actix_http", "rustls_platform_verifier"] {
+            for level in ["info", "warn", "error", "off", "trace", "info,fetch[visit{source=bbc}]=trace"] {
+                let shown = parse_filter(level).unwrap().to_string();
+                assert!(shown.contains(&format!("{library}=off")), "{level}: {shown}");
+            }
+            for level in ["info", "info,fetch[visit{source=bbc}]=trace"] {
+                let shown = parse_filter(&format!("{level},{library}=debug")).unwrap().to_string();
+                assert!(shown.contains(&format!("{library}=debug")), "{level}: {shown}");
+                assert!(!shown.contains(&format!("{library}=off")), "{level}: {shown}");
+            }
         }
-        assert!(parse_filter("info,actix_http=debug").unwrap().to_string().contains("actix_http=debug"));
     }
 
     #[test]

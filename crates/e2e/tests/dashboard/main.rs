@@ -35,7 +35,7 @@ const SERIES_MAX: usize = 500;
 /// Both programs with a few feeds, some of them in trouble, and two clients.
 struct Fixture {
     stack: TestStack,
-    _origin: std::sync::Arc<Origin>,
+    _origins: [std::sync::Arc<Origin>; 2],
     _clients: [TestSubscriber; 2],
     publishing: JoinHandle<()>,
 }
@@ -43,9 +43,13 @@ struct Fixture {
 impl Fixture {
     async fn start() -> Self {
         let origin = std::sync::Arc::new(Origin::start().await.unwrap());
+        // A Retry-After concerns all feeds of its host.
+        let busy = std::sync::Arc::new(Origin::start().await.unwrap());
         let names: Vec<_> = (0..12).map(|n| format!("feed-{n}")).collect();
-        let feed =
-            |(n, name): (usize, &String)| TestSource::new(name, origin.add_feed(name, DocumentFormat::of(n)));
+        let origin_of = |n: usize| if n == 9 { &busy } else { &origin };
+        let feed = |(n, name): (usize, &String)| {
+            TestSource::new(name, origin_of(n).add_feed(name, DocumentFormat::of(n)))
+        };
         let sources: Vec<_> = names.iter().enumerate().map(feed).collect();
         for (n, behaviour) in [
             (8, Behaviour::Status(500, Vec::new())),
@@ -53,7 +57,7 @@ impl Fixture {
             (10, Behaviour::Status(410, Vec::new())),
             (11, Behaviour::CutOff),
         ] {
-            origin.set_behaviour(&names[n], behaviour);
+            origin_of(n).set_behaviour(&names[n], behaviour);
         }
         let mut stack = TestStack::new(&sources).unwrap();
         stack.start_both().await.unwrap();
@@ -65,7 +69,7 @@ impl Fixture {
                 sleep(Duration::from_millis(200)).await;
             }
         });
-        Self { stack, _origin: origin, _clients: clients, publishing }
+        Self { stack, _origins: [origin, busy], _clients: clients, publishing }
     }
 
     /// The metrics of the gateway once they include the daemon's.

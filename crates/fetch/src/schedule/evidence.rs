@@ -1,7 +1,7 @@
 //! What a feed publishes decides before what its document and its server say about it.
 //!
 //! Hints slow down feeds that are quiet. A feed that had two items in the last hour is not: it is visited after
-//! `interval_min`. Between the two, a hint counts for as many of the feed's gaps as one gap has half hours: with an item
+//! `interval_min`, in hours and on days that it skips as well. Between the two, a hint counts for as many of the feed's gaps as one gap has half hours: with an item
 //! every half hour the feed's own rhythm holds, with one every hour a hint makes it two hours, with one every four hours
 //! up to 32.
 

@@ -286,7 +286,7 @@ fn a_short_retry_after_never_shortens_the_interval() {
 
 #[test]
 fn a_short_retry_after_backs_off_all_the_same() {
-    for code in [429, 503] {
+    for (code, first) in [(429, HOUR), (503, 5 * MINUTE)] {
         let throttled = |failures| ScheduleInput {
             retry_after: Some(Duration::from_secs(5)),
             code: Some(code),
@@ -295,13 +295,36 @@ fn a_short_retry_after_backs_off_all_the_same() {
             ..input(ScheduleOutcome::Throttled)
         };
         let waits = [1, 2, 3, 4, 20].map(|failures| wait(&throttled(failures), 0.5));
-        assert!(waits[0] >= 5 * MINUTE && waits[0] <= 6 * MINUTE);
-        assert_eq!(waits[1..4], [10 * MINUTE, 20 * MINUTE, 40 * MINUTE]);
+        assert!(waits[0] >= first && waits[0] <= first * 6 / 5);
+        assert_eq!(waits[1..4], [first * 2, first * 4, first * 8]);
         assert!(waits[4] > 22 * HOUR);
-        let longer = ScheduleInput { retry_after: Some(HOUR), ..throttled(2) };
-        assert!(wait(&longer, 0.0) >= HOUR);
-        assert_eq!(why(&longer), "the server asked for 1h (Retry-After)");
+        let longer = ScheduleInput { retry_after: Some(3 * HOUR), ..throttled(2) };
+        assert!(wait(&longer, 0.0) >= 3 * HOUR);
+        assert_eq!(why(&longer), "the server asked for 3h (Retry-After)");
     }
+}
+
+#[test]
+fn no_retry_after_makes_the_wait_shorter_than_none() {
+    for code in [429, 503] {
+        for failures in [1, 2, 5] {
+            let after = |retry_after| {
+                let throttled = input(ScheduleOutcome::Throttled);
+                let quiet_for = NEVER_WORKED;
+                wait(&ScheduleInput { retry_after, code: Some(code), failures, quiet_for, ..throttled }, 0.5)
+            };
+            // A date in the past is a wait of zero.
+            for asked in [Duration::ZERO, Duration::from_secs(1), MINUTE, 10 * MINUTE, HOUR] {
+                assert!(after(Some(asked)) >= after(None), "{code} {failures} {asked:?}");
+            }
+        }
+    }
+    let held = ScheduleInput {
+        retry_after: Some(2 * MINUTE),
+        quiet_for: NEVER_WORKED,
+        ..input(ScheduleOutcome::Throttled)
+    };
+    assert!(wait(&held, 0.5) < 10 * MINUTE, "a redirect to a host that was not asked");
 }
 
 #[test]
@@ -418,6 +441,26 @@ fn a_visit_is_deferred_past_skipped_hours_and_days() {
 }
 
 #[test]
+fn a_feed_in_a_burst_is_not_deferred_past_the_hours_and_days_that_it_skips() {
+    let two_since = Some(ago(&[20])[0]);
+    let recorded = RecordedNews { two_since, ..RecordedNews::default() };
+    let dated = ago(&[10, 40]);
+    for (skip_hours, skip_days) in [(0x00ff_0000 | 1 << 12, 0), (0, 1), (1 << 12 | 1 << 13, 0b11)] {
+        let skips = ScheduleInput { skip_hours, skip_days, ..input(ScheduleOutcome::Unchanged) };
+        for burst in [
+            ScheduleInput { recent: &dated, quiet_for: Some(10 * MINUTE), ..skips.clone() },
+            ScheduleInput { recorded, quiet_for: Some(20 * MINUTE), ..skips.clone() },
+        ] {
+            let Next { at, why } = next_visit(&burst, 0.5);
+            assert!(at.unwrap().since(now()) <= 6 * MINUTE, "{why}");
+            assert_eq!(why, "in 5m: 2 items in the last hour, although the feed skips that time");
+        }
+        let quiet = ScheduleInput { recent: &dated, quiet_for: Some(2 * HOUR), ..skips };
+        assert!(why(&quiet).ends_with("deferred past the feed's skipHours and skipDays"), "{}", why(&quiet));
+    }
+}
+
+#[test]
 fn new_sources_are_spread_within_the_shortest_interval() {
     let first = |place, total, bounds| first_visit(now(), place, total, bounds).at.unwrap().since(now());
     let bounds = IntervalBounds::default();
@@ -531,6 +574,7 @@ proptest! {
     #[test]
     fn skipped_hours_are_never_visited(hours in 0..0x00ff_ffff_u32, jitter in 0.0..=1.0_f64, input in any_input()) {
         let input = ScheduleInput { skip_hours: hours, every: None, ignores_hints: false, ..input };
+        prop_assume!(evidence::burst(&input).is_none());
         let Next { at: Some(at), .. } = next_visit(&input, jitter) else { return Ok(()) };
         let hour = at.millis().rem_euclid(86_400_000) / 3_600_000;
         prop_assert!(hours >> hour & 1 == 0, "{at}");

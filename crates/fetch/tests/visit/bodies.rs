@@ -5,7 +5,7 @@ use std::io::Write;
 use fetch::{FailureClass, FetchResult, Policy, Visitor};
 use flate2::{Compression, write::GzEncoder};
 
-use crate::{class, full, origin::*, policy, visit, visit_with};
+use crate::{class, failure, full, origin::*, policy, visit, visit_with};
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nETag: \"1\"\r\nCache-Control: max-age=60\r\n";
 
@@ -70,5 +70,45 @@ async fn a_body_may_be_as_long_as_the_limit_and_not_a_byte_longer() {
         assert!(matches!(fits.answer, FetchResult::Full(_)), "{how}");
         let visit = visit_with(&visitor, &origin.url(&format!("/{how}10001")), None, None).await;
         assert_eq!(class(&visit), FailureClass::TooLarge, "{how}");
+    }
+}
+
+#[tokio::test]
+async fn a_transfer_coding_that_is_not_read_is_refused_by_its_name() {
+    let chunks = || say("3\r\n<rs\r\n3\r\ns/>\r\n0\r\n\r\n");
+    for (coding, is_read) in [
+        ("chunked", true),
+        ("Chunked", true),
+        ("identity, chunked", true),
+        ("chunked,", false),
+        ("gzip, chunked", false),
+        ("gzip", false),
+        ("chunked, gzip", false),
+        ("chunked, chunked", false),
+    ] {
+        let head = say(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n"));
+        let origin = Origin::always(vec![head, chunks()]).await;
+        let visit = visit(&origin.url("/")).await;
+        if is_read {
+            assert_eq!(&full(visit).body[..], b"<rss/>", "{coding}");
+        } else {
+            let failure = failure(&visit);
+            assert_eq!(failure.class, FailureClass::BadHttp, "{coding}: {failure}");
+            assert!(failure.message.contains(&format!("`Transfer-Encoding: {coding}`")), "{failure}");
+        }
+    }
+    // The counterpart: a body without any that ends with its connection.
+    let origin = Origin::always(vec![say("HTTP/1.1 200 OK\r\n\r\n<rss/>")]).await;
+    assert_eq!(&full(visit(&origin.url("/")).await).body[..], b"<rss/>");
+}
+
+#[tokio::test]
+async fn a_status_without_a_phrase_is_a_number() {
+    for (status, expected) in [("420 Enhance Your Calm", "420"), ("404 Whatever", "404 Not Found")] {
+        let origin = Origin::always(answer(status, "", "")).await;
+        assert_eq!(
+            failure(&visit(&origin.url("/")).await).message,
+            format!("the server answered {expected}")
+        );
     }
 }

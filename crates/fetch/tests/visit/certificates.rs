@@ -1,6 +1,6 @@
 //! Certificates that are not trusted are named in words with the remedy, and those of a source are trusted exactly.
 
-use std::{net::SocketAddr, path::Path, process::Stdio, time::Duration};
+use std::{net::SocketAddr, path::Path, process::Stdio, sync::Arc, time::Duration};
 
 use fetch::{FailureClass, FetchReport, RequestOptions, VisitRequest, Visitor};
 use news::{FeedUrl, Timestamp};
@@ -15,7 +15,8 @@ use tokio::{
 };
 use tokio_rustls::rustls::{
     self, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    server::WebPkiClientVerifier,
 };
 
 use crate::{
@@ -301,6 +302,72 @@ const SERVER_HELLO_1_0: [u8; 47] = {
     hello
 };
 
+const CLIENT_CERTIFICATE: &str = "it wants a client certificate, which newswire does not have";
+
+#[tokio::test]
+async fn a_server_that_wants_a_client_certificate_is_named_so() {
+    fetch::install_tls();
+    let trusted = authority();
+    let key = KeyPair::generate().unwrap();
+    let signed = certificate("feeds.example").signed_by(&key, &trusted).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(trusted.pem().as_bytes()).unwrap()).unwrap();
+    for (versions, expected) in [
+        (&[&rustls::version::TLS12][..], Some(CLIENT_CERTIFICATE)),
+        (&[&rustls::version::TLS13], Some(CLIENT_CERTIFICATE)),
+        (&[&rustls::version::TLS12, &rustls::version::TLS13], None),
+    ] {
+        let verifier = WebPkiClientVerifier::builder(Arc::new(roots.clone()));
+        // The counterpart is served without one.
+        let verifier = if expected.is_some() { verifier } else { verifier.allow_unauthenticated() };
+        let config = ServerConfig::builder_with_protocol_versions(versions)
+            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_single_cert(
+                vec![signed.der().clone()],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        let address = serve_with(config, Duration::ZERO).await;
+        let visit = visit(&visitor(&trusted), address).await;
+        match expected {
+            Some(expected) => assert_eq!(why(&visit), expected, "{versions:?}"),
+            None => assert_eq!(&full(visit).body[..], b"<rss/>"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_closes_during_the_handshake_may_know_no_safe_cipher() {
+    let start = "it closed the connection during the TLS handshake; it may know no TLS version or cipher that newswire \
+                 accepts; ";
+    for is_reset in [false, true] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+                if is_reset {
+                    stream.set_zero_linger().unwrap();
+                }
+            }
+        });
+        let visit = visit(&visitor(&authority()), address).await;
+        assert!(why(&visit).starts_with(start), "{}", why(&visit));
+    }
+}
+
+#[tokio::test]
+async fn an_authority_that_serves_is_named_so() {
+    let trusted = authority();
+    let mut params = certificate("feeds.example");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let address = serve(params, Some(&trusted)).await;
+    let start = "its certificate is that of an authority (CA:TRUE), which is not one for servers; ";
+    let visit = visit(&visitor(&trusted), address).await;
+    assert!(why(&visit).starts_with(start), "{}", why(&visit));
+}
+
 #[tokio::test]
 async fn what_is_wrong_with_a_server_is_said_in_words() {
     let trusted = authority();
@@ -385,5 +452,22 @@ async fn what_openssl_serves_is_trusted_when_pinned_and_named_when_it_is_too_old
     ] {
         let server = OpenSsl::start(folder, &format!("own.pem {old}")).await;
         assert_eq!(why(&visit(&visitor(&trusted), server.address).await), expected, "{old}");
+    }
+    let pem = std::fs::read_to_string(folder.join("own.pem")).unwrap();
+    for version in ["-tls1_2", "-tls1_3"] {
+        let server = OpenSsl::start(folder, &format!("own.pem -Verify 1 {version}")).await;
+        assert_eq!(why(&visit_trusting(&pem, server.address).await), CLIENT_CERTIFICATE, "{version}");
+    }
+    openssl(folder, "req -x509 -newkey rsa:1024 -nodes -keyout key.pem -out short.pem -subj /CN=nas").await;
+    let pem = std::fs::read_to_string(folder.join("short.pem")).unwrap();
+    let expected = "its certificate has an RSA key of 1024 bits, and keys shorter than 2048 bits are not accepted; its operator must \
+                    make a new one";
+    for version in ["-tls1_2", "-tls1_3"] {
+        let server = OpenSsl::start(folder, &format!("short.pem {version} -cipher DEFAULT@SECLEVEL=0")).await;
+        for visit in
+            [visit(&visitor(&trusted), server.address).await, visit_trusting(&pem, server.address).await]
+        {
+            assert_eq!(why(&visit), expected, "{version}");
+        }
     }
 }

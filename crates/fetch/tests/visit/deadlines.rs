@@ -100,7 +100,10 @@ async fn the_wait_for_the_body_is_not_a_slow_body() {
     assert_eq!(&full(timed(strict.clone(), &late.url("/")).await.0).body[..], b"<rss/>");
     let stuck = Origin::always(vec![say(HEAD), say("<"), wait, say("rss/>")]).await;
     let message = failure(&timed(strict, &stuck.url("/")).await.0).message;
-    assert_eq!(message, "the body arrived slower than 1024 bytes per second: 1 bytes so far");
+    assert_eq!(
+        message,
+        "the body arrived slower than 1024 bytes per second, a fixed limit without a key: 1 bytes so far"
+    );
     // It is limited all the same.
     let silent = Origin::always(vec![say(HEAD), Step::Hang]).await;
     let impatient = Policy { timeout_first_byte: Duration::from_millis(200), ..policy() };
@@ -165,7 +168,7 @@ async fn a_connection_that_fails_is_retried_once() {
         }
     });
     let (visit, _) = timed(policy(), &format!("https://{address}/")).await;
-    assert_eq!((class(&visit), accepts.load(Ordering::SeqCst)), (FailureClass::Connect, 2));
+    assert_eq!((class(&visit), accepts.load(Ordering::SeqCst)), (FailureClass::Tls, 2));
 }
 
 #[tokio::test]
@@ -181,7 +184,7 @@ async fn a_handshake_that_hangs_ends_at_the_deadline_of_the_connection() {
     let url = format!("https://{}/", listener.local_addr().unwrap());
     let policy = Policy { timeout_connect: Duration::from_millis(200), ..policy() };
     let (visit, took) = timed(policy, &url).await;
-    let message = "timeout: connecting to 127.0.0.1 took longer than 200ms (fetch.timeout_connect)";
+    let message = "timeout: waiting for the TLS handshake with 127.0.0.1 took longer than 200ms (fetch.timeout_connect)";
     assert_eq!(failure(&visit).to_string(), message);
     assert!(is_about(took, 200), "{took:?}");
 }

@@ -381,12 +381,20 @@ async fn a21_no_coding_makes_a_bomb_that_takes_more() {
 async fn a22_a_slow_or_missing_head_ends_at_its_deadline() {
     let policy = Policy { timeout_first_byte: Duration::from_millis(200), ..policy() };
     let drip = Step::Drip(vec![b'x'; 500], Duration::from_millis(20));
-    for script in [vec![Step::Hang], vec![say("HTTP/1.1 200 OK\r\nx: "), drip]] {
+    let to_answer = "waiting for 127.0.0.1 to answer";
+    for (script, doing) in [
+        (vec![Step::Hang], to_answer),
+        (vec![say("HTTP/1.1 100 Continue\r\n\r\n"), Step::Hang], to_answer),
+        (
+            vec![say("HTTP/1.1 200 OK\r\nx: "), drip],
+            "waiting for the end of the head that 127.0.0.1 had begun",
+        ),
+    ] {
         let origin = Origin::always(script).await;
         let (visit, took) = timed(policy.clone(), &origin.url("/")).await;
         assert_eq!(
             failure(&visit).to_string(),
-            "timeout: waiting for 127.0.0.1 to answer took longer than 200ms (fetch.timeout_first_byte)"
+            format!("timeout: {doing} took longer than 200ms (fetch.timeout_first_byte)")
         );
         assert!(is_about(took, 200), "{took:?}");
         assert_eq!((visit.code, origin.accepts()), (None, 1));

@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use fetch::{FailureClass, FormAnswer, Policy, RequestOptions, VisitRequest, Visitor};
@@ -12,6 +13,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
+use self::Behaviour::{Hangs, Says};
 use crate::{
     NOW_MS, class, failure, full,
     guard::{Scripted, ips, scripted_with},
@@ -197,9 +199,17 @@ async fn a_proxy_that_refuses_is_named_without_its_password() {
         |userinfo: &str| ProxyUrl::try_new(&format!("http://{userinfo}{}", forbidden.address)).unwrap();
     let refusing = ProxyUrl::try_new("socks5://user:TOPSECRET@127.0.0.1:1").unwrap();
     for (proxy, url, why) in [
-        (socks.url("socks5", "user:TOPSECRET@"), "http://feeds.example/", "credentials not accepted"),
-        (socks.url("socks5", "user:pass@"), "http://unreachable.example/", "host unreachable"),
-        (http("user:TOPSECRET@"), "https://feeds.example/", "proxy authorization required"),
+        (socks.url("socks5", "user:TOPSECRET@"), "http://feeds.example/", "it does not accept the user name"),
+        (
+            socks.url("socks5", "user:pass@"),
+            "http://unreachable.example/",
+            "it answered that it cannot reach the host",
+        ),
+        (
+            http("user:TOPSECRET@"),
+            "https://feeds.example/",
+            "it answered 407 Proxy Authentication Required; it does not accept",
+        ),
         (refusing, "http://feeds.example/", "Connection refused"),
     ] {
         let (visitor, _) = without_names(Policy { proxy: Some(proxy.clone()), ..policy() });
@@ -217,4 +227,191 @@ async fn a_proxy_that_refuses_is_named_without_its_password() {
         "{connect}"
     );
     assert!(connect.contains("proxy-authorization: basic dxnlcjput1btrunsrvq=\r\n"), "{connect}");
+}
+
+/// What a proxy does with each connection after it has read something.
+#[derive(Clone, Copy, Debug)]
+enum Behaviour {
+    Hangs,
+    /// Sends this and closes.
+    Says(&'static [u8]),
+}
+
+async fn behaving(behaviour: Behaviour) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+            match behaviour {
+                Hangs => open.push(stream),
+                Says(bytes) => stream.write_all(bytes).await.unwrap(),
+            }
+        }
+    });
+    address
+}
+
+/// What a visit through a proxy with credentials says; `PROXY` stands for its address.
+async fn through(scheme: &str, behaviour: Behaviour, url: &str) -> String {
+    let address = behaving(behaviour).await;
+    let proxy = ProxyUrl::try_new(&format!("{scheme}://user:TOPSECRET@{address}")).unwrap();
+    let mut policy = Policy { proxy: Some(proxy.clone()), ..policy() };
+    if matches!(behaviour, Hangs) {
+        policy.timeout_connect = Duration::from_millis(300);
+        policy.timeout_first_byte = Duration::from_millis(300);
+    }
+    let said = failure(&visit_with(&without_names(policy).0, url, None, None).await).to_string();
+    assert!(!said.contains("TOPSECRET") && !said.contains("Go away"), "{said}");
+    said.replace(&proxy.to_string(), "PROXY")
+}
+
+const PLAIN: &str = "http://feeds.example/";
+const TLS: &str = "https://feeds.example/";
+
+#[tokio::test]
+async fn a_proxy_that_answers_instead_of_the_server_is_named() {
+    for (behaviour, expected) in [
+        (
+            Says(b"HTTP/1.1 407 Go away\r\n\r\n"),
+            "http-status: the proxy PROXY answered 407 Proxy Authentication Required; it does not accept the user name and \
+             the password in its address",
+        ),
+        (
+            Says(b"HTTP/1.1 502 Go away\r\n\r\n"),
+            "http-status: the server, or the proxy PROXY in front of it, answered 502 Bad Gateway",
+        ),
+        (
+            Says(b"HTTP/1.1 420 Go away\r\n\r\n"),
+            "http-status: the server, or the proxy PROXY in front of it, answered 420",
+        ),
+    ] {
+        assert_eq!(through("http", behaviour, PLAIN).await, expected);
+    }
+    for (behaviour, expected) in [
+        (
+            Says(b""),
+            "truncated: feeds.example behind the proxy PROXY closed the connection before it answered: ",
+        ),
+        (Says(b"SSH-2.0-x\r\n"), "bad-http: what feeds.example behind the proxy PROXY sent is not HTTP: "),
+        (Hangs, "timeout: waiting for feeds.example behind the proxy PROXY to answer took longer than "),
+    ] {
+        let said = through("http", behaviour, PLAIN).await;
+        assert!(said.starts_with(expected), "{behaviour:?}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_does_not_connect_is_named_with_the_reason() {
+    let login = "it does not accept the user name and the password in its address";
+    let after_407 = format!("it answered 407 Proxy Authentication Required; {login}");
+    let closed = "it closed the connection before it answered";
+    for (scheme, bytes, expected) in [
+        ("http", &b"HTTP/1.1 407 Go away\r\n\r\n"[..], after_407.as_str()),
+        ("http", b"HTTP/1.1 403 Go away\r\nContent-Length: 4\r\n\r\nevil", "it answered 403 Forbidden"),
+        ("http", b"HTTP/1.1 429 Go away\r\n\r\n", "it answered 429 Too Many Requests"),
+        ("http", b"HTTP/1.0 502 Go away\r\n\r\n", "it answered 502 Bad Gateway"),
+        ("http", b"HTTP/1.1 503 Go away\r\n\r\n", "it answered 503 Service Unavailable"),
+        ("http", b"HTTP/1.1 599 Go away\r\n\r\n", "it answered 599"),
+        ("http", b"", closed),
+        ("http", b"SSH-2.0-x\r\n", "what it sent is not HTTP"),
+        ("socks5", b"", closed),
+        ("socks5", b"\x05\x02", closed),
+        ("socks5", b"SSH-2.0-x\r\n", "what it sent is not SOCKS5"),
+        ("socks5", b"\x05\x00\x05\x02", "it answered that it does not allow this connection"),
+        ("socks5", b"\x05\xff", login),
+    ] {
+        let said = through(scheme, Says(bytes), TLS).await;
+        let start = "connect: could not connect to feeds.example through the proxy PROXY: ";
+        assert_eq!(said.strip_prefix(start), Some(expected), "{scheme}: {said}");
+    }
+    for (bytes, expected) in [
+        (&b""[..], "it closed the connection during the TLS handshake; "),
+        (b"HTTP/1.1 400 No\r\n\r\n", "what it sends is not TLS; "),
+    ] {
+        let said = through("https", Says(bytes), PLAIN).await;
+        let start = "connect: could not connect to feeds.example through the proxy PROXY: no trustworthy TLS \
+                     session with it: ";
+        assert!(said.starts_with(&format!("{start}{expected}")), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_hangs_is_named_with_what_it_was_asked_for() {
+    for (scheme, url, expected) in [
+        ("http", TLS, "timeout: waiting for the proxy PROXY to connect to feeds.example took longer than "),
+        (
+            "socks5",
+            PLAIN,
+            "timeout: waiting for the proxy PROXY to connect to feeds.example took longer than ",
+        ),
+        ("https", PLAIN, "timeout: waiting for the TLS handshake with the proxy PROXY took longer than "),
+    ] {
+        let said = through(scheme, Hangs, url).await;
+        assert!(said.starts_with(expected), "{scheme}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_without_an_address_or_with_an_unknown_certificate_is_named() {
+    let proxy = ProxyUrl::try_new("http://user:TOPSECRET@proxy.example:3128").unwrap();
+    let (visitor, _) = scripted_with(Policy { proxy: Some(proxy), ..policy() }, vec![Err("no such name")]);
+    let said = failure(&visit_with(&visitor, "http://feeds.example/", None, None).await).to_string();
+    assert_eq!(said, "dns: could not look up the proxy http://…@proxy.example:3128: no such name");
+
+    let trusted = authority();
+    let address = serve(certificate("proxy.example"), None).await;
+    let proxy = ProxyUrl::try_new(&format!("https://proxy.example:{}", address.port())).unwrap();
+    let policy = Policy { proxy: Some(proxy.clone()), authorities_pem: Some(trusted.pem()), ..policy() };
+    let (visitor, _) = scripted_with(policy, vec![Ok(vec!["127.0.0.1".parse().unwrap()])]);
+    let said = failure(&visit_with(&visitor, "http://feeds.example/", None, None).await).to_string();
+    let expected = format!(
+        "connect: could not connect to feeds.example through the proxy {proxy}: no trustworthy TLS session with it: its \
+         certificate is self-signed; "
+    );
+    assert!(said.starts_with(&expected), "{said}");
+}
+
+#[tokio::test]
+async fn a_tunnel_may_be_answered_with_any_success_and_with_headers() {
+    let authority = authority();
+    let target = serve(certificate("feeds.example"), Some(&authority)).await;
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.0 201 Made\r\nVia: x\r\n\r\n",
+        "HTTP/1.1 200\r\n\r\n",
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = ProxyUrl::try_new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        tokio::spawn(async move {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(client.read_u8().await.unwrap());
+            }
+            client.write_all(answer.as_bytes()).await.unwrap();
+            let mut target = TcpStream::connect(target).await.unwrap();
+            copy_bidirectional(&mut client, &mut target).await.ok();
+        });
+        let policy = Policy { proxy: Some(proxy), authorities_pem: Some(authority.pem()), ..policy() };
+        let visit = visit_with(&without_names(policy).0, "https://feeds.example/", None, None).await;
+        assert_eq!(&full(visit).body[..], b"<rss/>", "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_socks_proxy_that_wants_no_login_is_used_also_with_one_in_its_address() {
+    let origin = Origin::always(answer("200 OK", "", "<rss/>")).await;
+    let proxy = Proxy::socks(origin.address, None).await;
+    let url = proxy.url("socks5", "user:pass@");
+    let (visitor, _) = without_names(Policy { proxy: Some(url), ..policy() });
+    full(visit_with(&visitor, "http://feeds.example/", None, None).await);
+    assert_eq!(proxy.asked(), ["feeds.example:80"]);
+    // One that wants a login is told what is missing.
+    let proxy = Proxy::socks(origin.address, Some("user:pass")).await;
+    let (visitor, _) = without_names(Policy { proxy: Some(proxy.url("socks5", "")), ..policy() });
+    let failure = failure(&visit_with(&visitor, "http://feeds.example/", None, None).await);
+    let advice = "it wants a user name and a password; write them into its address";
+    assert!(failure.message.ends_with(advice), "{failure}");
 }

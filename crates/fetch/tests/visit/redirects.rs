@@ -57,7 +57,31 @@ async fn a_redirect_without_a_target_is_a_failure() {
 }
 
 #[tokio::test]
-async fn credentials_stay_with_their_host_and_are_not_restored() {
+async fn a_target_that_cannot_be_requested_is_named_with_the_reason() {
+    for (location, expected) in [
+        (format!("/{}", "a".repeat(2048)), "redirected to an address of 2069 bytes; the maximum is 2048"),
+        (
+            "http://other.example:99999/?token=SECRET".to_owned(),
+            "redirected to an address that is not valid: invalid port number",
+        ),
+        (
+            "http://[::1/?token=SECRET".to_owned(),
+            "redirected to an address that is not valid: invalid IPv6 address",
+        ),
+        ("http:///?token=SECRET@".to_owned(), "redirected to an address that is not valid: "),
+        ("data:text/xml,SECRET".to_owned(), "redirected to an address that is not http or https (data:…)"),
+    ] {
+        let origin = Origin::start_on("127.0.0.1", 0, redirect(302, &location)).await;
+        let failure = failure(&visit(&origin.url("/")).await);
+        assert_eq!(failure.class, FailureClass::BadUrl, "{failure}");
+        let expected = expected.replace("2069", &(2048 + origin.url("/").len()).to_string());
+        assert!(failure.message.starts_with(&expected) && !failure.message.contains("SECRET"), "{failure}");
+        assert!(!failure.message.contains("(:"), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn credentials_are_sent_to_their_host_only_and_a_redirect_cannot_replace_them() {
     let home = std::sync::Arc::new(std::sync::OnceLock::<String>::new());
     let back = std::sync::Arc::clone(&home);
     let other = Origin::start(move |_| redirect(302, back.get().unwrap())).await;
@@ -74,8 +98,9 @@ async fn credentials_stay_with_their_host_and_are_not_restored() {
     assert_eq!(full.url.as_str(), origin.url("/home"));
     let credentials = |request: &String| request.to_lowercase().contains("authorization: basic");
     let sent: Vec<_> = origin.requests().iter().map(credentials).collect();
-    assert_eq!(sent, [true, true, false]);
-    assert!(origin.requests()[0].contains("Basic dXNAcjpww6Rzcw=="), "{}", origin.requests()[0]);
+    assert_eq!(sent, [true, true, true]);
+    let requests = origin.requests();
+    assert!(requests.iter().all(|request| request.contains("Basic dXNAcjpww6Rzcw==")), "{requests:?}");
     assert!(!other.requests().iter().any(credentials));
     for request in origin.requests().iter().chain(&other.requests()) {
         let head = request.to_lowercase();

@@ -1,5 +1,7 @@
 //! Sources with their own request options.
 
+use std::sync::{Arc, OnceLock};
+
 use fetch::{
     FailureClass, FetchReport, FetchResult, Policy, RequestOptions, VisitRequest, Visitor, validator_key,
 };
@@ -38,6 +40,36 @@ async fn the_headers_of_a_source_never_reach_another_host() {
         assert_eq!(head.matches("user-agent: example/1\r\n").count(), 2, "{head}");
         assert_eq!(head.matches("user-agent").count(), 2, "{head}");
     }
+}
+
+#[tokio::test]
+async fn what_a_source_sends_comes_back_with_a_redirect_that_returns_to_it_and_nowhere_else() {
+    let login = Arc::new(OnceLock::<String>::new());
+    let to_login = Arc::clone(&login);
+    let origin = Origin::start(move |path| match path {
+        "/feed" => redirect(302, to_login.get().unwrap()),
+        _ => answer("200 OK", "", "<rss/>"),
+    })
+    .await;
+    let home = origin.url("/feed?ticket=1");
+    let other = Origin::start(move |_| redirect(302, &home)).await;
+    login.set(other.url("/login")).unwrap();
+    let options = RequestOptions::default().with_header("X-Key", "TOPSECRET").unwrap();
+    let options = options.with_cookie("session=TOPSECRET").unwrap().with_bearer("TOPSECRET").unwrap();
+    full(visit_as(&visitor(), &origin.url("/feed"), &options).await);
+    let here: Vec<_> = origin.requests().iter().map(|request| request.to_lowercase()).collect();
+    assert_eq!(here.len(), 2, "{here:?}");
+    for request in &here {
+        for sent in ["x-key: topsecret", "cookie: session=topsecret", "authorization: bearer topsecret"] {
+            assert!(request.contains(sent), "{request}");
+        }
+    }
+    let there = other.requests().concat().to_lowercase();
+    assert!(!there.contains("topsecret") && !there.contains("cookie"), "{there}");
+    // Another port of the same host is another origin: this visit begins there.
+    full(visit_as(&visitor(), &other.url("/login"), &options).await);
+    let last = origin.requests().last().unwrap().to_lowercase();
+    assert!(!last.contains("topsecret") && last.contains("ticket=1"), "{last}");
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 //!
 //! `news.bbc.co.uk` and `www.bbc.co.uk` are one host, two users of `github.io` are two: the private part of the list
 //! counts, so that the 429 of one user does not hold the others. Private hosts (loopback, private networks, names
-//! without a known suffix) are distinguished by port as well: there each port is a separate service.
+//! without a known suffix) are distinguished by port as well: there each port is a separate service, and a pause that one
+//! of them asks for concerns no other.
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
@@ -10,10 +11,7 @@ use url::{Host as UrlHost, Url};
 
 /// One host. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Host {
-    name: Arc<str>,
-    is_public: bool,
-}
+pub(crate) struct Host(Arc<str>);
 
 impl Host {
     /// The host of a URL.
@@ -26,40 +24,33 @@ impl Host {
             None => return Self::private("", port),
         };
         match address {
-            address if fetch::is_public(address) => {
-                Self { name: address.to_string().into(), is_public: true }
-            }
+            address if fetch::is_public(address) => Self::named(&address.to_string()),
             IpAddr::V4(address) => Self::private(&address.to_string(), port),
             IpAddr::V6(address) => Self::private(&format!("[{address}]"), port),
         }
     }
 
-    /// The public host with this [`Host::name`].
-    pub(crate) fn public(name: &str) -> Self {
-        Self { name: name.into(), is_public: true }
+    /// The host with this [`Host::name`].
+    pub(crate) fn named(name: &str) -> Self {
+        Self(name.into())
     }
 
     /// Its registrable domain or address; for a private host with the port.
     pub(crate) fn name(&self) -> &str {
-        &self.name
+        &self.0
     }
 
     fn of_name(name: &str, port: u16) -> Self {
         match psl::domain_str(name).filter(|_| has_known_suffix(name)) {
-            Some(domain) => Self { name: domain.into(), is_public: true },
+            Some(domain) => Self::named(domain),
             // A public suffix itself, such as github.io, can be a site too.
-            None if has_known_suffix(name) => Self { name: name.into(), is_public: true },
+            None if has_known_suffix(name) => Self::named(name),
             None => Self::private(name, port),
         }
     }
 
     fn private(name: &str, port: u16) -> Self {
-        Self { name: format!("{name}:{port}").into(), is_public: false }
-    }
-
-    /// Whether it is on the public internet.
-    pub(crate) fn is_public(&self) -> bool {
-        self.is_public
+        Self(format!("{name}:{port}").into())
     }
 }
 
@@ -69,7 +60,7 @@ fn has_known_suffix(name: &str) -> bool {
 
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)
+        f.write_str(&self.0)
     }
 }
 
@@ -77,9 +68,10 @@ impl fmt::Display for Host {
 mod tests {
     use super::*;
 
-    fn host(url: &str) -> (String, bool) {
+    fn host(url: &str) -> String {
         let host = Host::of(&Url::parse(url).unwrap());
-        (host.to_string(), host.is_public())
+        assert_eq!(Host::named(host.name()), host, "its name is all that is stored of it");
+        host.to_string()
     }
 
     #[test]
@@ -93,22 +85,22 @@ mod tests {
             ("https://github.io/", "github.io"),
             ("https://www.食狮.公司.cn/", "xn--85x722f.xn--55qx5d.cn"),
         ] {
-            assert_eq!(host(url), (name.to_owned(), true), "{url}");
+            assert_eq!(host(url), name, "{url}");
         }
     }
 
     #[test]
     fn ip_addresses_are_hosts_and_private_hosts_keep_their_port() {
-        for (url, name, is_public) in [
-            ("http://8.8.8.8:8080/", "8.8.8.8", true),
-            ("http://[2606:4700::1]/", "2606:4700::1", true),
-            ("http://127.0.0.1:9000/", "127.0.0.1:9000", false),
-            ("http://[::ffff:127.0.0.1]/", "127.0.0.1:80", false),
-            ("http://[::1]:81/", "[::1]:81", false),
-            ("http://localhost/", "localhost:80", false),
-            ("https://rss.intranet/", "rss.intranet:443", false),
+        for (url, name) in [
+            ("http://8.8.8.8:8080/", "8.8.8.8"),
+            ("http://[2606:4700::1]/", "2606:4700::1"),
+            ("http://127.0.0.1:9000/", "127.0.0.1:9000"),
+            ("http://[::ffff:127.0.0.1]/", "127.0.0.1:80"),
+            ("http://[::1]:81/", "[::1]:81"),
+            ("http://localhost/", "localhost:80"),
+            ("https://rss.intranet/", "rss.intranet:443"),
         ] {
-            assert_eq!(host(url), (name.to_owned(), is_public), "{url}");
+            assert_eq!(host(url), name, "{url}");
         }
     }
 }

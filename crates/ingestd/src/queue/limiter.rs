@@ -159,14 +159,11 @@ impl HostLimiter {
         }
     }
 
-    /// No visit to a public host for `wait`, because it answered with this status. A private host is not held: it is a
-    /// service of the operator's own, such as a bridge to many sites, and means the one feed.
+    /// No visit to a host for `wait`, because it answered with this status.
     pub(crate) fn hold(&self, host: &Host, code: u16, wait: Duration) {
-        if host.is_public() {
-            self.0.metrics.hosts_held.inc();
-            self.0.scheduler.borrow_mut().hold(host, Instant::now(), code, wait);
-            self.offer(host);
-        }
+        self.0.metrics.hosts_held.inc();
+        self.0.scheduler.borrow_mut().hold(host, Instant::now(), code, wait);
+        self.offer(host);
     }
 
     /// Admits the visits of this host that may run now.

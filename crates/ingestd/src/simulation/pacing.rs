@@ -137,15 +137,25 @@ fn thirty_sources_that_redirect_to_one_host_are_spaced_there() {
     }
 }
 
-/// The names of hosts that can be held: `.example` is no known suffix.
+/// The name of a public host: `.example` is no known suffix.
 const PUBLIC_CDN: &str = "cdn.example.net";
 
 #[test]
 fn the_429_of_a_target_holds_all_who_lead_there_and_survives_a_restart() {
-    let servers = RecordingServers::new(|now_ms, host, request| match host {
-        PUBLIC_CDN if now_ms < 5 * MINUTE_MS => (429, "retry-after: 1800".to_owned()),
-        PUBLIC_CDN => (200, String::new()),
-        _ => found(PUBLIC_CDN, request),
+    held_by_a_target(PUBLIC_CDN, "example.net");
+}
+
+#[test]
+fn the_429_of_a_private_target_does_as_well() {
+    held_by_a_target(CDN, "cdn.example:80");
+    held_by_a_target("bridge", "bridge:80");
+}
+
+fn held_by_a_target(cdn: &'static str, limited_host: &str) {
+    let servers = RecordingServers::new(move |now_ms, host, request| match host {
+        host if host != cdn => found(cdn, request),
+        _ if now_ms < 5 * MINUTE_MS => (429, "retry-after: 1800".to_owned()),
+        _ => (200, String::new()),
     });
     let recorded = Arc::clone(&servers);
     let (held, late, served) = simulate(async move {
@@ -165,7 +175,7 @@ fn the_429_of_a_target_holds_all_who_lead_there_and_survives_a_restart() {
         daemon.stop().await;
         (held, late, served)
     });
-    let there: Vec<_> = recorded.requests(PUBLIC_CDN);
+    let there: Vec<_> = recorded.requests(cdn);
     let early: Vec<_> = there.iter().filter(|(at, _)| *at < 1800 * 1000).collect();
     assert_eq!(early.len(), 1, "one request was answered 429, none followed: {early:?}");
     let asked_first = &early[0].1;
@@ -173,7 +183,8 @@ fn the_429_of_a_target_holds_all_who_lead_there_and_survives_a_restart() {
         assert_eq!(state.last_status, Some(VisitStatus::Throttled), "{n}: {state:?}");
         assert!(state.next_visit.unwrap().millis() - MONDAY_MS >= 1800 * 1000, "{n}: {state:?}");
         let error = state.last_error.as_deref().unwrap();
-        let names_it = error.contains("the feed redirects: example.net asked for a pause, which is over in");
+        let names_it = error
+            .contains(&format!("the feed redirects: {limited_host} asked for a pause, which is over in"));
         assert!(names_it || *asked_first == format!("front-{n}"), "{n}: {error}");
     }
     assert_eq!(late.last_status, Some(VisitStatus::Throttled), "{late:?}");

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use fetch::schedule::{Next, PlannedVisit, catch_up, defer_past_skip_windows};
+use fetch::schedule::{IntervalBounds, Next, PlannedVisit, catch_up};
 use news::Timestamp;
 use tokio::time::Instant;
 
 use super::{SupervisedSource, Supervisor};
-use crate::visit::source_actor::Reschedule;
+use crate::visit::{outcome::defer_overdue, source_actor::Reschedule};
 
 /// Smaller differences are corrections by NTP.
 const JUMP_MIN: Duration = Duration::from_secs(5);
@@ -54,9 +54,10 @@ impl Supervisor {
             }
             ClockJump::Ahead(by) => {
                 let visits: Vec<_> = idle.iter().map(|(_, planned)| *planned).collect();
-                let overdue = catch_up(now.wall, &visits, self.ctx.interval_bounds.get());
+                let bounds = self.ctx.interval_bounds.get();
+                let overdue = catch_up(now.wall, &visits, bounds);
                 for (index, at) in &overdue {
-                    idle[*index].0.spread_overdue(*at);
+                    idle[*index].0.spread_overdue(*at, bounds, now.wall);
                 }
                 tracing::warn!(
                     by_s = by.as_secs(),
@@ -82,15 +83,10 @@ fn move_back(idle: &[(&SupervisedSource, PlannedVisit)], by: Duration) {
 }
 
 impl SupervisedSource {
-    fn spread_overdue(&self, at: Timestamp) {
+    fn spread_overdue(&self, at: Timestamp, bounds: IntervalBounds, now: Timestamp) {
         let next = Next { at: Some(at), why: "due since before the clock jumped".to_owned() };
-        let rhythm = self.entry.state().rhythm;
-        let jitter = fastrand::f64();
-        let next = if self.entry.source.overrides_hints() {
-            next
-        } else {
-            defer_past_skip_windows(next, rhythm.skip_hours, rhythm.skip_days, jitter)
-        };
+        let (source, state) = (&self.entry.source, self.entry.state());
+        let next = defer_overdue(next, source, &state, bounds, now, fastrand::f64());
         self.entry.set_next_visit(next.at.unwrap_or(at), Some(&next.why));
     }
 }

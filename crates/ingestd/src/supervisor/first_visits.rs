@@ -1,8 +1,7 @@
 //! When sources that are about to start are visited first: spread over time, so that a start causes no burst.
 
 use fetch::schedule::{
-    IntervalBounds, Next, PlannedVisit, catch_up, defer_past_skip_windows, first_visit, is_confirmed_gone,
-    server_interval_max,
+    IntervalBounds, Next, PlannedVisit, catch_up, first_visit, is_confirmed_gone, server_interval_max,
 };
 use news::{Source, SourceState, Timestamp};
 use notation::humanize;
@@ -10,7 +9,7 @@ use notation::humanize;
 use super::new_beginning::{Beginning, CatalogueFacts, adapt};
 use crate::{
     queue::host::Host,
-    visit::{context::VisitContext, crash_guard::CRASHES_MAX},
+    visit::{context::VisitContext, crash_guard::CRASHES_MAX, outcome::defer_overdue},
 };
 
 /// A source that is about to start.
@@ -47,13 +46,7 @@ pub(super) fn plan_first_visits(sources: &mut [StartingSource], now: Timestamp, 
             Beginning::Same | Beginning::New => "due since before the start".to_owned(),
         };
         let next = Next { at: Some(at), why };
-        let rhythm = &state.rhythm;
-        let jitter = fastrand::f64();
-        let next = if source.overrides_hints() {
-            next
-        } else {
-            defer_past_skip_windows(next, rhythm.skip_hours, rhythm.skip_days, jitter)
-        };
+        let next = defer_overdue(next, source, state, bounds, now, fastrand::f64());
         (state.next_visit, state.why) = (next.at, next.why);
     }
 }
@@ -77,7 +70,7 @@ pub(super) fn restore_state(
     let latest = now.plus(server_interval_max(bounds));
     if let Some(until) = state.host_asked_until.filter(|until| now < *until && *until <= latest) {
         let host = match &state.host_asked {
-            Some(name) => Host::public(name),
+            Some(name) => Host::named(name),
             // A store of an older version has those of the configured address only.
             None => Host::of(source.url.secret()),
         };

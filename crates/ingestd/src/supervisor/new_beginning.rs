@@ -6,8 +6,8 @@
 
 use fetch::schedule::{IntervalBounds, server_interval_max};
 use news::{
-    FeedRhythm, FormerAddress, NewsRhythm, RedirectState, Silences, Source, SourceState, Timestamp,
-    VisitStatus,
+    FeedRhythm, FormerAddress, FormerAddresses, NewsRhythm, RedirectState, Silences, Source, SourceState,
+    Timestamp, VisitStatus,
 };
 
 use crate::visit::{outcome::plan_again, redirects::url_hash};
@@ -91,9 +91,14 @@ fn begin_at_new_address(
     now: Timestamp,
 ) {
     let failures = state.failures;
-    let left =
-        asked_until.map(|not_before| Box::new(FormerAddress { address: before, not_before, failures }));
-    let former = state.former.take().filter(|former| now < former.not_before);
+    let mut former = state.former.take().map_or_else(FormerAddresses::default, |former| *former);
+    former.forget_over(now);
+    // A pause is not over because an address came back for a moment and was not visited.
+    let comes_back = former.get(state.address).filter(|_| before != state.address).cloned();
+    if let Some(not_before) = asked_until.filter(|_| before != 0) {
+        former.add(FormerAddress { address: before, not_before, failures });
+    }
+    state.former = former.boxed();
     forget_failures(state);
     (state.validator_key, state.etag, state.last_modified, state.body_hash) = (None, None, None, None);
     (state.last_full, state.asked_in_full, state.fresh_s, state.fresh_until) = (None, None, None, None);
@@ -116,14 +121,9 @@ fn begin_at_new_address(
             (websub.hub_changed, websub.named) = (None, None);
         }
     }
-    match former {
-        // It is back: the pause that its server asked for holds.
-        Some(former) if former.address == state.address => {
-            (state.failures, state.next_visit) = (former.failures, Some(former.not_before));
-            "the server asked for a pause before the address was changed".clone_into(&mut state.why);
-            state.former = left;
-        }
-        former => state.former = left.or(former),
+    if let Some(former) = comes_back {
+        (state.failures, state.next_visit) = (former.failures, Some(former.not_before));
+        "the server asked for a pause before the address was changed".clone_into(&mut state.why);
     }
 }
 
@@ -235,6 +235,58 @@ mod tests {
         adapted(&mut state, &second);
         adapted(&mut state, &first);
         assert_eq!((state.failures, state.next_visit), (0, None), "nothing was asked for");
+    }
+
+    #[test]
+    fn a_pause_stays_with_its_address_however_often_that_is_changed_without_a_visit() {
+        let of = |n: usize| source(&format!("https://example.org/{n}"));
+        for round in [&[1, 0, 1, 0, 1, 0][..], &[1, 2, 0, 1, 2, 0, 2, 1, 0], &[1, 2, 3, 4, 5, 0]] {
+            for code in [429, 503] {
+                let mut state = visited(&of(0), VisitStatus::Throttled);
+                state.last_code = Some(code);
+                for n in round {
+                    assert_eq!(adapted(&mut state, &of(*n)), Beginning::New);
+                    let (failures, next) = if *n == 0 { (3, Some(now().plus(DAY))) } else { (0, None) };
+                    assert_eq!((state.failures, state.next_visit), (failures, next), "{round:?} {n}");
+                    let stored = serde_json::to_string(&state).unwrap();
+                    state = serde_json::from_str(&stored).unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_of_several_addresses_has_its_own_pause_and_the_latest_four_are_kept() {
+        let of = |n: u32| source(&format!("https://example.org/{n}"));
+        let mut state = SourceState::default();
+        for n in 1..=6 {
+            adapted(&mut state, &of(n));
+            let next_visit = Some(now().plus(DAY / 8 * n));
+            state =
+                SourceState { next_visit, former: state.former, ..visited(&of(n), VisitStatus::Throttled) };
+        }
+        adapted(&mut state, &of(7));
+        for (n, hours) in [(6, 18), (3, 9), (5, 15), (4, 12)] {
+            adapted(&mut state, &of(n));
+            assert_eq!(state.next_visit, Some(now().plus(DAY / 24 * hours)), "{n}");
+        }
+        adapted(&mut state, &of(1));
+        assert_eq!(state.next_visit, None);
+        let later = now().plus(DAY / 2);
+        adapt(&mut state, &of(4), CatalogueFacts::default(), IntervalBounds::default(), later);
+        assert_eq!(state.next_visit, None, "it is over");
+    }
+
+    #[test]
+    fn a_store_of_an_older_version_has_one_former_address() {
+        let first = source("https://example.org/1");
+        let one = serde_json::json!({
+            "former": { "address": first.request_hash(), "not_before": now().plus(DAY), "failures": 3 }
+        });
+        let mut state: SourceState = serde_json::from_value(one).unwrap();
+        state.address = source("https://example.org/2").request_hash();
+        adapted(&mut state, &first);
+        assert_eq!((state.failures, state.next_visit), (3, Some(now().plus(DAY))));
     }
 
     #[test]

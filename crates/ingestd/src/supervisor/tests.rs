@@ -8,7 +8,7 @@ use std::{
 use actix::Message;
 use daemon::{Clock, metrics::MetricsRegistry};
 use fetch::{Policy, Visitor, schedule::IntervalBounds};
-use news::{Catalogue, FeedUrl, Timestamp, VisitStatus};
+use news::{Catalogue, FeedRhythm, FeedUrl, Timestamp, VisitStatus};
 use sources::CredentialFiles;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -385,6 +385,56 @@ fn a_restart_spreads_what_is_due_and_keeps_what_is_not() {
         assert!(next("far") < Some(far), "a clock that was wrong postpones nothing by years");
         let due = harness.registry.get("due").unwrap();
         harness.until(|| due.state().counts.visits == 1).await;
+    });
+}
+
+#[test]
+fn skipped_hours_defer_an_overdue_source_unless_it_was_in_a_burst() {
+    run(async {
+        let harness = harness(feed::read).await;
+        let now = Timestamp::from_millis(Clock::system().now_millis());
+        let ago = |minutes: i64| Timestamp::from_millis(now.millis() - minutes * 60_000);
+        // All but the hour in half a day.
+        let hour = (now.millis() / 3_600_000 + 12) % 24;
+        let state = |next: Timestamp, recent: &[Timestamp]| SourceState {
+            last_visit: Some(ago(1)),
+            last_success: Some(ago(1)),
+            last_news: Some(ago(10)),
+            rhythm: FeedRhythm {
+                skip_hours: 0x00ff_ffff & !(1 << hour),
+                recent: recent.to_vec(),
+                ..FeedRhythm::default()
+            },
+            next_visit: Some(next),
+            ..SourceState::default()
+        };
+        let (burst, quiet) = ([ago(10), ago(20)], [ago(10), ago(100)]);
+        let later = now.plus(Duration::from_secs(600));
+        let states =
+            [("burst", now, burst), ("quiet", now, quiet), ("later", later, burst), ("calm", later, quiet)];
+        let source = |id: &str| Source { every: None, ..harness.source(id) };
+        let message = ApplyCatalogue {
+            catalogue: Catalogue {
+                sources: states.iter().map(|(id, ..)| source(id)).collect(),
+                ..Catalogue::default()
+            },
+            stored_states: states
+                .iter()
+                .map(|(id, next, recent)| (SourceId::try_new(id).unwrap(), state(*next, recent)))
+                .collect(),
+            request_hashes: HashMap::new(),
+        };
+        harness.supervisor.send(message).await.unwrap();
+        let entry = |id: &str| harness.registry.get(id).unwrap();
+        let is_deferred = |id: &str| entry(id).next_visit() > Some(now.plus(Duration::from_secs(3600)));
+        assert!(is_deferred("quiet"), "{:?}", entry("quiet").state());
+        harness.until(|| entry("burst").state().counts.visits == 1).await;
+        for id in ["later", "calm"] {
+            entry(id).set_next_visit(ago(1), None);
+        }
+        harness.supervisor.send(Jump { by_ms: 7_200_000 }).await.unwrap();
+        harness.until(|| entry("later").state().counts.visits == 1).await;
+        assert!(is_deferred("calm"), "{:?}", entry("calm").state());
     });
 }
 

@@ -11,7 +11,9 @@ use fetch::{
         IntervalBounds, Next, RecordedNews, ScheduleInput, ScheduleOutcome, next_visit, server_interval_max,
     },
 };
-use news::{Attempt, Escaped, FeedRhythm, Item, Source, SourceState, Timestamp, VisitStatus};
+use news::{
+    Attempt, Escaped, FeedRhythm, FormerAddresses, Item, Source, SourceState, Timestamp, VisitStatus,
+};
 use notation::humanize;
 use store::{NewsPlan, SoonerVisit};
 
@@ -68,6 +70,8 @@ pub(crate) struct VisitOutcome {
 pub(crate) struct VisitInputs<'a> {
     pub(crate) source: &'a Source,
     pub(crate) before: &'a SourceState,
+    /// It is ahead of schedule: an order, or a push announced something.
+    pub(crate) is_early: bool,
     /// What the validators belong to: see [`super::validators::request_hash`].
     pub(crate) request_hash: u64,
     pub(crate) interval_bounds: IntervalBounds,
@@ -99,6 +103,12 @@ impl VisitOutcome {
         state.last_took_ms = Some(u64::try_from(inputs.took.as_millis()).unwrap_or(u64::MAX));
         if report.code.is_some() {
             state.certificate_expired = report.certificate_expired.map(Box::new);
+            // It has answered since.
+            let former = state.former.take().map(|mut former| {
+                former.forget(state.address);
+                *former
+            });
+            state.former = former.and_then(FormerAddresses::boxed);
         }
         state.counts.visits += 1;
         state.counts.body_bytes += report.body_bytes;
@@ -118,6 +128,7 @@ impl VisitOutcome {
         outcome.count_visit(status, inputs.now);
         outcome.record_attempt(inputs, report.code, report.body_bytes, status);
         outcome.schedule_next(inputs, report, status);
+        outcome.keep_plan(inputs, report, status);
         outcome
     }
 
@@ -346,13 +357,30 @@ impl VisitOutcome {
         self.plan = NewsPlan { since: items_since, sooner, was_watched: was_watched(inputs) };
         let host = answering_host(inputs, report);
         let longest = match report.code {
-            Some(429) if host.is_public() => server_interval_max(inputs.interval_bounds),
-            Some(503) if host.is_public() => BUSY_PAUSE_MAX,
+            Some(429) => server_interval_max(inputs.interval_bounds),
+            Some(503) => BUSY_PAUSE_MAX,
             _ => Duration::ZERO,
         };
         let wait = report.retry_after.map(|wait| wait.min(longest)).filter(|wait| !wait.is_zero());
         self.state.host_asked_until = wait.map(|wait| inputs.now.plus(wait));
         self.state.host_asked = wait.map(|_| host.name().into());
+    }
+
+    /// Orders do not count as planned looks: while the feed fails as it did before, or is still gone, its next visit stays
+    /// where it was.
+    fn keep_plan(&mut self, inputs: VisitInputs<'_>, report: &FetchReport, status: VisitStatus) {
+        let VisitInputs { before, interval_bounds, now, .. } = inputs;
+        let is_as_before = matches!(status, VisitStatus::Gone | VisitStatus::Error)
+            && (before.last_status, before.last_code) == (Some(status), report.code)
+            && before.attempts.last().is_some_and(|last| last.class == self.class)
+            && self.redirect_change.is_none();
+        let is_kept = |next: &Timestamp| inputs.is_early && is_as_before && now < *next;
+        let Some(next) = before.next_visit.filter(is_kept) else { return };
+        let asked = report.retry_after.unwrap_or_default().min(server_interval_max(interval_bounds));
+        let state = &mut self.state;
+        (state.failures, state.gone_in_a_row) = (before.failures, before.gone_in_a_row);
+        state.next_visit = Some(next.max(now.plus(asked.max(interval_bounds.interval_min))));
+        state.why.clone_from(&before.why);
     }
 }
 
@@ -421,7 +449,7 @@ pub(crate) fn plan_again(
 ) -> Next {
     let planned = || Next { at: state.next_visit, why: state.why.clone() };
     let at_once = || Next { at: Some(now), why: "its settings have changed".to_owned() };
-    let since = state.last_visit.filter(|last| *last <= now).unwrap_or(now);
+    let since = last_look(state, now);
     let after = |status: VisitStatus| {
         let inputs = ScheduledSource { source, interval_bounds, now: since };
         let facts = ScheduleInput {
@@ -443,6 +471,25 @@ pub(crate) fn plan_again(
         Some(status) if status.is_healthy() => after(status),
         _ => at_once(),
     }
+}
+
+/// Defers the visit of an overdue source past the hours and days that its last document skips, unless it was in a burst when
+/// it was looked at last.
+pub(crate) fn defer_overdue(
+    next: Next,
+    source: &Source,
+    state: &SourceState,
+    interval_bounds: IntervalBounds,
+    now: Timestamp,
+    jitter: f64,
+) -> Next {
+    let inputs = ScheduledSource { source, interval_bounds, now: last_look(state, now) };
+    let facts = schedule_input(inputs, state, state, state.last_status.unwrap_or(VisitStatus::Unchanged));
+    facts.defer_past_skip_windows(next, jitter)
+}
+
+fn last_look(state: &SourceState, now: Timestamp) -> Timestamp {
+    state.last_visit.filter(|last| *last <= now).unwrap_or(now)
 }
 
 /// The host that answered last: where the redirects led to.
@@ -585,6 +632,7 @@ mod tests {
         let inputs = VisitInputs {
             source: &source,
             before,
+            is_early: false,
             request_hash,
             interval_bounds,
             now: NOW(),
@@ -626,6 +674,67 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_ends_the_pause_that_came_back_with_the_address_and_no_other() {
+        let mut former = FormerAddresses::default();
+        for address in [7, 8] {
+            former.add(news::FormerAddress { address, not_before: NOW().plus(PARSE_SLOW), failures: 1 });
+        }
+        let before = SourceState { address: 7, former: former.boxed(), ..SourceState::default() };
+        let kept = |report: &FetchReport| {
+            let former = conclude(&before, report, ParseOutcome::NotParsed).state.former.unwrap();
+            [7, 8].map(|address| former.get(address).is_some())
+        };
+        assert_eq!(kept(&visit(200, full("x"))), [false, true]);
+        let silent = FetchResult::Failed(Failure::new(FailureClass::Connect, "x"));
+        assert_eq!(kept(&FetchReport { code: None, ..visit(0, silent) }), [true, true]);
+    }
+
+    #[test]
+    fn an_order_leaves_the_plan_of_a_gone_or_failing_feed_where_it_was_unless_it_answers_differently() {
+        let source = source();
+        let look = |before: &SourceState, hours: u64, is_early: bool, report: &FetchReport| {
+            let inputs = VisitInputs {
+                source: &source,
+                before,
+                is_early,
+                request_hash: request_hash(&source, 0),
+                interval_bounds: IntervalBounds::default(),
+                now: NOW().plus(Duration::from_secs(3600 * hours)),
+                took: Duration::ZERO,
+                jitter: 0.5,
+            };
+            VisitOutcome::conclude(inputs, report, ParseOutcome::NotParsed).state
+        };
+        let gone = visit(410, FetchResult::Gone);
+        let failed = |code| visit(code, FetchResult::Failed(Failure::new(FailureClass::HttpStatus, "x")));
+        for (report, counted) in [(&gone, 3), (&gone, 1), (&failed(500), 4)] {
+            let before =
+                (0..counted).fold(SourceState::default(), |before, _| look(&before, 0, false, report));
+            let ordered = (0..5).fold(before.clone(), |before, _| look(&before, 0, true, report));
+            let plan = |state: &SourceState| {
+                (state.next_visit, state.why.clone(), state.failures, state.gone_in_a_row)
+            };
+            assert_eq!(plan(&ordered), plan(&before));
+            assert_eq!((ordered.attempts.len(), ordered.counts.visits), (counted + 5, counted as u64 + 5));
+            // A look that was planned counts, and so does an order after the time of the planned one.
+            for is_early in [false, true] {
+                let later = look(&ordered, 24 * 9, is_early, report);
+                assert_eq!(later.failures, before.failures + 1);
+                assert!(later.next_visit > before.next_visit);
+            }
+            let other = look(&ordered, 0, true, &failed(404));
+            assert_eq!((other.failures, other.gone_in_a_row), (before.failures + 1, 0));
+            let healthy = look(&ordered, 0, true, &visit(200, full("x")));
+            assert_eq!((healthy.failures, healthy.gone_in_a_row), (0, 0));
+        }
+        // Never sooner than the server asks for.
+        let busy = FetchReport { retry_after: Some(Duration::from_secs(72_000)), ..failed(500) };
+        let before = look(&SourceState::default(), 0, false, &failed(500));
+        let asked = look(&before, 0, true, &busy);
+        assert!(asked.next_visit >= Some(NOW().plus(Duration::from_secs(72_000))));
+    }
+
+    #[test]
     fn a_pause_is_booked_to_the_host_that_asked_for_it() {
         let hop = |to: &str| fetch::RedirectHop {
             code: 302,
@@ -649,8 +758,10 @@ mod tests {
         assert_eq!((host.as_deref(), wait), (Some("example.net"), Some(2)));
         let (host, wait, ..) = asked(503, vec![hop("https://cdn.example.net/a")], None);
         assert_eq!((host.as_deref(), wait), (Some("example.net"), Some(1)), "often one service of many");
-        let (host, wait, ..) = asked(429, vec![hop("http://10.0.0.1/a")], None);
-        assert_eq!((host, wait), (None, None), "a service of the operator's own is not held");
+        for (code, hours) in [(429, 2), (503, 1)] {
+            let (host, wait, ..) = asked(code, vec![hop("http://10.0.0.1:8080/a")], None);
+            assert_eq!((host.as_deref(), wait), (Some("10.0.0.1:8080"), Some(hours)), "with its port");
+        }
         let held = Some("example.net asked for a pause, which is over in 2h");
         let (host, wait, error, why) = asked(302, vec![hop("https://cdn.example.net/a")], held);
         assert_eq!((host, wait), (None, None), "it did not answer");
@@ -818,6 +929,7 @@ mod tests {
         let inputs = VisitInputs {
             source: &slow,
             before: &before,
+            is_early: false,
             request_hash: 0,
             interval_bounds: IntervalBounds::default(),
             now: NOW(),
@@ -848,6 +960,7 @@ mod tests {
         let inputs = VisitInputs {
             source: &source,
             before: &before,
+            is_early: false,
             request_hash,
             interval_bounds,
             now: NOW(),
@@ -874,6 +987,7 @@ mod tests {
             outcome.exempt(VisitInputs {
                 source: &source,
                 before,
+                is_early: false,
                 request_hash,
                 interval_bounds,
                 now: NOW(),
@@ -896,6 +1010,7 @@ mod tests {
         let inputs = VisitInputs {
             source: &source,
             before: &before,
+            is_early: false,
             request_hash,
             interval_bounds,
             now: NOW(),

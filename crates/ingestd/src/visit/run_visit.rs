@@ -79,7 +79,7 @@ pub(super) async fn run_visit(
     let waited = hops.waited();
     drop(hops);
     let fetched = fetched.map(|fetched| fetched.expect("a visit on probation is never preempted"));
-    let times = VisitTimes { started, waited };
+    let times = VisitTimes { due, started, waited };
     record(&ctx, &entry, &before, host, times, fetched).await
 }
 
@@ -93,7 +93,7 @@ pub(super) async fn record_document(
     let (before, started) = (entry.state(), Moment::now(&ctx));
     let host = Host::of(effective_url(&entry.source, &before.moves).secret());
     let fetched = AssertUnwindSafe(parse_document(&ctx, &entry, document)).catch_unwind().await;
-    let times = VisitTimes { started, waited: Duration::ZERO };
+    let times = VisitTimes { due: None, started, waited: Duration::ZERO };
     record(&ctx, &entry, &before, host, times, fetched).await
 }
 
@@ -110,9 +110,11 @@ impl Moment {
     }
 }
 
-/// When a visit began, and how long its redirects waited for their hosts.
+/// When a visit was due and began, and how long its redirects waited for their hosts.
 #[derive(Clone, Copy)]
 struct VisitTimes {
+    /// `None` for a visit ahead of schedule.
+    due: Option<Timestamp>,
     started: Moment,
     waited: Duration,
 }
@@ -136,7 +138,8 @@ async fn record(
     let memory = fetched.as_mut().ok().and_then(|fetched| fetched.memory.take());
     let (interval_bounds, now, jitter) = (ctx.interval_bounds.get(), ctx.now(), fastrand::f64());
     let (request_hash, took) = (before.url_hash, times.took());
-    let inputs = VisitInputs { source, before, request_hash, interval_bounds, now, took, jitter };
+    let is_early = times.due.is_none();
+    let inputs = VisitInputs { source, before, is_early, request_hash, interval_bounds, now, took, jitter };
     let mut outcome = match fetched {
         Ok(fetched) => conclude(ctx, host, inputs, fetched),
         Err(panic) => {

@@ -1,6 +1,6 @@
 //! How pushes change the interval between visits: a source whose hub works is visited half as often.
 
-use fetch::schedule::{Next, ScheduleInput, ScheduleOutcome, defer_past_skip_windows, next_visit};
+use fetch::schedule::{Next, ScheduleInput, ScheduleOutcome, next_visit};
 use news::{Timestamp, WebSubState};
 
 use super::subscription;
@@ -23,11 +23,7 @@ pub(crate) fn relax_interval(
     let twice = at.since(input.now).saturating_mul(2);
     let longer = next_visit(&ScheduleInput { every: Some(twice), ..input.clone() }, 0.5);
     // An interval that the operator fixes overrides them, but this one is ours.
-    let longer = if input.ignores_hints {
-        longer
-    } else {
-        defer_past_skip_windows(longer, input.skip_hours, input.skip_days, 0.5)
-    };
+    let longer = input.defer_past_skip_windows(longer, 0.5);
     if longer.at <= usual.at {
         return usual;
     }
@@ -97,6 +93,13 @@ mod tests {
             (ScheduleInput { every: Some(HOUR), ..input(Unchanged) }, Some(minute)),
         ] {
             assert_eq!(after(input, pushed, HOUR), (60, "every 1 h".to_owned()));
+        }
+        let items = [1, 2].map(|n: i64| Timestamp::from_millis(NOW().millis() - n * 600_000));
+        for (recent, minutes) in [(&[][..], 24 * 60), (&items, 20)] {
+            let skips =
+                ScheduleInput { recent, skip_days: 0x7e, skip_hours: 0x00ff_fffe, ..input(Unchanged) };
+            let wait = after(skips, Some(minute), 10 * minute).0;
+            assert!(if minutes == 20 { wait == 20 } else { wait > 60 }, "a burst is not deferred: {wait}");
         }
         // Pushes that announced nothing stretch nothing.
         let mut empty = websub(Some(minute));

@@ -123,10 +123,10 @@ impl CatalogueFiles {
         if self.files.len() < 2 {
             return;
         }
-        let mut first: HashMap<(&FeedUrl, RequestKey<'_>), &SourceId> = HashMap::new();
+        let mut first: HashMap<(&FeedUrl, &Access), &SourceId> = HashMap::new();
         for source in self.files.iter().flat_map(|file| &file.sources) {
             let Some(place) = self.ids.get(&source.id) else { continue };
-            let earlier = *first.entry((&source.url, RequestKey(&source.access))).or_insert(&source.id);
+            let earlier = *first.entry((&source.url, &source.access)).or_insert(&source.id);
             let Some(other) = self.ids.get(earlier).filter(|other| other.file != place.file) else {
                 continue;
             };
@@ -140,16 +140,6 @@ impl CatalogueFiles {
                 ),
             });
         }
-    }
-}
-
-/// Request settings as a part of a key. Few sources have any, so they need not spread.
-#[derive(PartialEq, Eq)]
-struct RequestKey<'a>(&'a Access);
-
-impl std::hash::Hash for RequestKey<'_> {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.0.keys().hash(state);
     }
 }
 

@@ -9,10 +9,7 @@ use clap::Args;
 use daemon::Exit;
 use fetch::{FailureClass, VisitRequest, Visitor};
 use news::{Catalogue, FeedUrl, Source, SourceId, SourceStatus, Timestamp};
-use sources::{
-    CredentialFiles,
-    opml::{self, KnownFeeds},
-};
+use sources::{CredentialFiles, KnownFeeds, opml};
 use tokio::time::Instant;
 
 use super::{
@@ -52,7 +49,7 @@ pub(super) async fn run(context: &CommandContext, arguments: AddArgs) -> anyhow:
     let any_id = SourceId::try_new("feed")?;
     let drafts = urls.iter().map(|url| options.source(&any_id, url)).collect::<anyhow::Result<Vec<_>>>()?;
     let file = open(context).await?;
-    if let Some(exit) = refuse_known(&file, &urls, options)? {
+    if let Some(exit) = refuse_known(&file, &drafts, options)? {
         return Ok(exit);
     }
     file.check_writable()?;
@@ -61,16 +58,25 @@ pub(super) async fn run(context: &CommandContext, arguments: AddArgs) -> anyhow:
     tell_others(&found);
 
     let file = open(context).await?;
-    if let Some(exit) = refuse_known(&file, std::slice::from_ref(&found.url), options)? {
+    if let Some(exit) = refuse_known(&file, &[options.source(&any_id, &found.url)?], options)? {
         return Ok(exit);
     }
+    tell_of_other_settings(&file, &found.url);
     let source = describe(&file, &found, options)?;
     let items = found.document.items.len();
     let (id, name) = (source.id.clone(), safe(&source.name));
-    let line = format!("added {id} [{}] {name}: {}, {items} items", source.category, source.url);
+    let is_visited = source.enabled;
+    let mut line = format!("added {id} [{}] {name}: {}", source.category, source.url);
+    if is_visited {
+        // What the document has; what is recorded of it, the daemon says.
+        line += &format!(", its document has {items} items");
+    }
     tell_of_lists(context, &file, &source).await;
+    // As the daemon will have it, and not as it is listed.
+    let mut requested = source.clone();
+    requested.inherit_proxy(check::proxy(&context.config)?.as_ref());
     // Before the list has it: the document is there whichever command makes the daemon reload.
-    let handover = handover::offer(context, &source, &found.visit, found.arrived).await;
+    let handover = handover::offer(context, &requested, &found.visit, found.arrived).await;
     file.replace(&Catalogue::append_to(&file.text, vec![source]))?;
     let path = file.path().to_owned();
     drop(file);
@@ -78,9 +84,11 @@ pub(super) async fn run(context: &CommandContext, arguments: AddArgs) -> anyhow:
     let reload = orders::reload(context).await?;
     let exit = reload.print(&path);
     match (exit, reload.is_running()) {
-        (Exit::Ok, true) => report(context, &id, handover, started).await,
+        (Exit::Ok, true) => report(context, &id, handover, items, started).await,
         (Exit::Ok, false) => {
-            out::stderr_line(&format!("it visits {id} when it starts"));
+            let then = if is_visited { "when it starts" } else { "then either, because it is disabled" };
+            let visits = if is_visited { "visits" } else { "does not visit" };
+            out::stderr_line(&format!("it {visits} {id} {then}"));
             Ok(exit)
         }
         _ => Ok(exit),
@@ -100,26 +108,46 @@ async fn open(context: &CommandContext) -> anyhow::Result<ListFile> {
     }
 }
 
-/// Ends the command if one of the feeds is in the list already.
+/// Ends the command if one of the sources is in the list already: with its address and its request settings.
 ///
 /// # Errors
-/// If another source has the id.
-fn refuse_known(file: &ListFile, urls: &[FeedUrl], options: &SourceOptions) -> anyhow::Result<Option<Exit>> {
+/// If that one has other settings than the options say, or another source has the id.
+fn refuse_known(file: &ListFile, drafts: &[Source], options: &SourceOptions) -> anyhow::Result<Option<Exit>> {
     let known = KnownFeeds::new(&file.catalogue);
-    for url in urls {
-        if let Some(id) = known.feed(url) {
-            out::stdout_line(&format!("{url} is there already: {id}"))?;
+    for draft in drafts {
+        let Some(source) = known.request(&draft.url, &draft.access).and_then(|id| file.source(id)) else {
+            continue;
+        };
+        let differences = options.differences(draft, source);
+        let there = format!("{} is there already: {}", source.url, source.id);
+        if differences.is_empty() {
+            out::stdout_line(&there)?;
             return Ok(Some(Exit::Ok));
         }
+        anyhow::bail!(
+            "{there}, and the options differ from it: {}; change it in {}, or remove it and add it again",
+            safe(&differences.join("; ")),
+            file.path_of(&source.id).display()
+        );
     }
     let id = options.id.as_deref().map(SourceId::try_new).transpose()?;
     if let Some(id) = id.as_ref().filter(|id| known.has_id(id)) {
         anyhow::bail!(
             "{} already has a source with the id {id}; choose another one with --id",
-            file.path().display()
+            file.path_of(id).display()
         );
     }
     Ok(None)
+}
+
+/// Tells that another source requests the same address in another way.
+fn tell_of_other_settings(file: &ListFile, url: &FeedUrl) {
+    let known = KnownFeeds::new(&file.catalogue);
+    if let Some(id) = known.feed(url) {
+        out::stderr_line(&format!(
+            "{id} has this address too, with other request settings: they are two sources, and each is visited"
+        ));
+    }
 }
 
 /// Tells that a list has this feed already: the two are not the same source.
@@ -218,11 +246,12 @@ async fn report(
     context: &CommandContext,
     id: &SourceId,
     handover: Handover,
+    items: usize,
     started: Timestamp,
 ) -> anyhow::Result<Exit> {
     match handover {
         Handover::Kept => match handover::recorded(context, id, started).await {
-            Ok(status) => match handover::describe(&status, now()) {
+            Ok(status) => match handover::describe(&status, items, now()) {
                 Ok(what) => out::stderr_line(&format!("newswire-ingestd {what}")),
                 Err(error) => {
                     out::stderr_line(&format!("newswire-ingestd cannot visit {id}: {error}"));
@@ -238,7 +267,9 @@ async fn report(
         )),
         // It was started meanwhile.
         Handover::NotRunning => out::stderr_line(&format!("newswire-ingestd visits {id} now")),
-        Handover::NotVisited => out::stderr_line(&format!("{id} is disabled: it is not visited")),
+        Handover::NotVisited => out::stderr_line(&format!(
+            "{id} is disabled: it is not visited, and none of the {items} items of its document is recorded"
+        )),
     }
     Ok(Exit::Ok)
 }

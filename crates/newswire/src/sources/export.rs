@@ -16,8 +16,8 @@ use crate::{
 /// Arguments of `newswire sources export`.
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
-    /// File to write [default: standard output]
-    #[arg(value_name = "FILE")]
+    /// File to write; - or none: standard output
+    #[arg(value_name = "FILE|-")]
     opml: Option<PathBuf>,
     /// Keep user names, passwords and keys in URLs, headers, and proxies with a password
     #[arg(long)]
@@ -43,7 +43,7 @@ pub(super) async fn run(context: &CommandContext, arguments: ExportArgs) -> anyh
         ));
     }
     let (text, left_out) = opml::write(&catalogue, &pauses, arguments.with_secrets);
-    for opml::LeftOut { id, secrets, files } in left_out {
+    for opml::LeftOut { id, secrets, files, same_as } in left_out {
         if !secrets.is_empty() {
             let secrets = secrets.join(" and ");
             out::stderr_line(&format!("{id}: left out {secrets}; --with-secrets keeps secrets"));
@@ -52,8 +52,13 @@ pub(super) async fn run(context: &CommandContext, arguments: ExportArgs) -> anyh
             let files = files.join(", ");
             out::stderr_line(&format!("{id}: what is in its files ({files}) is not exported; copy them"));
         }
+        if let Some(same) = same_as {
+            out::stderr_line(&format!(
+                "{id}: in this export it has the address and the request settings of {same}; `import` adds {same} only"
+            ));
+        }
     }
-    match arguments.opml {
+    match arguments.opml.filter(|path| path.as_os_str() != "-") {
         Some(path) => {
             let mut options = fs::OpenOptions::new();
             // With secrets, a new file is readable by its owner only.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use news::{Catalogue, CatalogueFiles};
+use news::{Catalogue, CatalogueFiles, Source, SourceId};
 use notation::Complaints;
 use sources::{ListOnDisk, ListPart};
 
@@ -67,6 +67,17 @@ impl ListFile {
         &self.parts[0].path
     }
 
+    /// The source with this id.
+    pub(super) fn source(&self, id: &SourceId) -> Option<&Source> {
+        self.catalogue.sources.iter().find(|source| source.id == *id)
+    }
+
+    /// The file that has the source with this id; the main file if none has it.
+    pub(super) fn path_of(&self, id: &SourceId) -> &Path {
+        let has_it = |part: &&ListPart| part.catalogue.sources.iter().any(|source| source.id == *id);
+        self.parts.iter().find(has_it).map_or(self.path(), |part| part.path.as_path())
+    }
+
     /// Finds out whether the list can be replaced.
     ///
     /// # Errors
@@ -92,7 +103,7 @@ impl ListFile {
     /// As [`ListFile::replace`], or if a source is not written as a table of its own. Files that were replaced before the
     /// one that could not be stay so.
     pub(super) fn remove(&self, ids: &HashSet<&str>) -> anyhow::Result<Vec<&Path>> {
-        let is_removed = |source: &&news::Source| ids.contains(source.id.as_str());
+        let is_removed = |source: &&Source| ids.contains(source.id.as_str());
         let mut changes = Vec::new();
         for (n, part) in self.parts.iter().enumerate() {
             if !part.catalogue.sources.iter().any(|source| is_removed(&source)) {

@@ -7,7 +7,7 @@ use control::{
     ControlClient, ControlError, ControlRequest, ControlSocket, DocumentAnswer, DocumentHead, paths,
 };
 use fetch::{FetchReport, FetchResult};
-use news::{Source, SourceId, SourceStatus, Timestamp};
+use news::{FloodingBound, Source, SourceId, SourceStatus, Timestamp};
 use tokio::time::Instant;
 
 use super::{CommandContext, show::ListedSource};
@@ -112,17 +112,30 @@ pub(super) async fn recorded(
     }
 }
 
-/// One line about a recorded document. The error is why the daemon could not use it.
-pub(super) fn describe(status: &SourceStatus, now: Timestamp) -> Result<String, String> {
+/// One line about a recorded document with so many items. The error is why the daemon could not use it.
+pub(super) fn describe(status: &SourceStatus, items: usize, now: Timestamp) -> Result<String, String> {
     if let Some(error) = &status.last_error {
         return Err(safe(error));
     }
+    let recorded = match &status.flooding {
+        Some(flooding) if flooding.waiting_items > 0 => {
+            let waiting = flooding.waiting_items;
+            let recorded = items.saturating_sub(usize::try_from(waiting).unwrap_or(usize::MAX));
+            let bound = match flooding.bound {
+                FloodingBound::Visit => "new_bytes_max",
+                FloodingBound::Retention => "store.source_share_percent",
+                FloodingBound::Ring => "gateway.ring_events, gateway.ring_bytes",
+            };
+            format!("has recorded {recorded} of its {items} items; {waiting} wait for later visits ({bound})")
+        }
+        _ => "has recorded its items".to_owned(),
+    };
     if let Some(pause) = &status.paused {
-        return Ok(format!("has recorded its items; {}", safe(&pause.why())));
+        return Ok(format!("{recorded}; {}", safe(&pause.why())));
     }
     let next = status.next_visit.map_or_else(
         || "it is not visited again".to_owned(),
         |next| format!("visits it in {}", span(now, next.max(now))),
     );
-    Ok(format!("has recorded its items and {next}: {}", safe(&status.why)))
+    Ok(format!("{recorded} and {next}: {}", safe(&status.why)))
 }

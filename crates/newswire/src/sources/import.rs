@@ -14,7 +14,7 @@ use daemon::Exit;
 use feed::opml::{BYTES_MAX, read_opml};
 use news::{Catalogue, Pause};
 use serde_json::{Value, json};
-use sources::opml::{ImportPlan, ImportedPause, PlannedSource, plan_with_requests};
+use sources::opml::{ImportPlan, ImportedPause, KnownOutline, PlannedSource, plan_with_requests};
 
 use super::{
     CommandContext,
@@ -110,6 +110,9 @@ fn print_result(
         let verb = if arguments.dry_run { "would add" } else { "added" };
         out::stdout_line(&format!("{verb} {} [{}] {}", source.id, source.category, source.url))?;
     }
+    for KnownOutline { line, url, id } in &plan.known {
+        out::stdout_line(&format!("known already {id}: {url} (line {line})"))?;
+    }
     for refused in &plan.refused {
         let name = refused.name.as_deref().map_or(String::new(), |name| format!("{}: ", safe(name)));
         out::stderr_line(&format!(
@@ -127,11 +130,12 @@ fn print_result(
 
 fn as_json(arguments: &ImportArgs, plan: &ImportPlan, file: &ListFile, reload: Option<&ListReload>) -> Value {
     let added = |PlannedSource { line, source, .. }: &PlannedSource| json!({ "line": line, "id": source.id, "name": source.name, "url": source.url, "category": source.category });
+    let known = |KnownOutline { line, url, id }: &KnownOutline| json!({ "line": line, "id": id, "url": url });
     json!({
         "file": file.path(),
         "dry_run": arguments.dry_run,
         "added": plan.added.iter().map(added).collect::<Vec<_>>(),
-        "known": plan.known.iter().map(|(line, id)| json!({ "line": line, "id": id })).collect::<Vec<_>>(),
+        "known": plan.known.iter().map(known).collect::<Vec<_>>(),
         "refused": plan.refused.iter()
             .map(|r| json!({ "line": r.line, "name": r.name, "reason": r.reason }))
             .collect::<Vec<_>>(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use news::{Catalogue, FeedUrl, Source, SourceId};
 use notation::{Complaint, write_duration};
+use sources::opml;
 use toml::Value;
 
 use super::orders::duration;
@@ -169,6 +170,19 @@ impl SourceOptions {
     }
 }
 
+impl SourceOptions {
+    /// Which of the given keys a listed source has with another value, each with both. `draft` is the source of these
+    /// options; its request settings are those of the listed one.
+    pub(super) fn differences(&self, draft: &Source, listed: &Source) -> Vec<String> {
+        let (given, there) = (opml::keys(draft), opml::keys(listed));
+        let about_requests = draft.access.keys();
+        let keys = self.keys().into_iter().map(|(key, _)| key);
+        let differ = keys.filter(|key| !about_requests.contains(key) && given.get(*key) != there.get(*key));
+        let show = |value: Option<&Value>| value.map_or("not set".to_owned(), Value::to_string);
+        differ.map(|key| format!("{key} is {}, not {}", show(there.get(key)), show(given.get(key)))).collect()
+    }
+}
+
 /// The option for a key such as `source.body_bytes_max` or `source.headers.x-key`.
 fn option(key: &str) -> String {
     let Some(key) = key.strip_prefix("source.") else { return key.to_owned() };
@@ -255,6 +269,29 @@ mod tests {
             .filter(|key| !["url", "bearer_file"].contains(key) && !given.contains(key))
             .collect();
         assert!(missing.is_empty(), "this test gives no value for {missing:?}");
+    }
+
+    #[test]
+    fn a_listed_source_differs_in_the_keys_that_were_given() {
+        let listed = |words: &[&str]| source(words).unwrap();
+        let there = listed(&["--id=a", "--category=world", "--tag=x", "--every=1h", "--header=X-K: SECRET"]);
+        let differences = |words: &[&str]| {
+            let options = parse(&[words, &["--header=x-k: SECRET"]].concat());
+            let id = SourceId::try_new("made").unwrap();
+            options.differences(&options.source(&id, &there.url).unwrap(), &there)
+        };
+        assert!(differences(&[]).is_empty(), "what is not given does not differ");
+        assert!(differences(&["--id=a", "--category=world", "--tag=x", "--every=60m"]).is_empty());
+        assert_eq!(
+            differences(&["--id=b", "--category=general", "--tag=y", "--timeout=5s", "--disabled"]),
+            [
+                "id is \"a\", not \"b\"",
+                "category is \"world\", not \"general\"",
+                "tags is [\"x\"], not [\"y\"]",
+                "timeout is not set, not \"5s\"",
+                "enabled is not set, not false",
+            ]
+        );
     }
 
     #[test]

@@ -160,7 +160,7 @@ async fn a_429_doubles_the_spacing_of_a_host_and_success_narrows_it_slowly() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_429_with_retry_after_holds_the_whole_public_host_and_is_shown() {
+async fn a_429_with_retry_after_holds_the_whole_host_and_is_shown() {
     let limiter = limiter(8, 2, 0);
     timed(&limiter, async {
         let (start, asked) = (Instant::now(), Duration::from_secs(900));
@@ -169,9 +169,29 @@ async fn a_429_with_retry_after_holds_the_whole_public_host_and_is_shown() {
         assert_eq!(text(&queued), "example.org asked for a pause of 15m (429)");
         let _permit = queued.await;
         assert_eq!(start.elapsed(), asked);
-        limiter.report(&at("private"), HostFeedback::TooManyRequests(Some(asked)));
-        let _permit = limiter.enqueue(&at("private"), Normal).await;
-        assert!(start.elapsed() < asked + Duration::from_secs(2), "a private host means the one feed");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_private_host_is_held_like_a_public_one_and_its_other_ports_are_not() {
+    let limiter = limiter(8, 2, 0);
+    timed(&limiter, async {
+        for (feedback, asked) in [
+            (HostFeedback::TooManyRequests(Some(Duration::from_secs(7200))), Duration::from_secs(7200)),
+            (HostFeedback::Busy(Duration::from_secs(7200)), BUSY_PAUSE_MAX),
+        ] {
+            for private in ["127.0.0.21", "[::1]", "[fd00::7]", "192.168.1.9", "localhost", "bridge"] {
+                let start = Instant::now();
+                limiter.report(&host(&format!("{private}:9701")), feedback);
+                let queued = limiter.enqueue(&host(&format!("{private}:9701")), Normal);
+                assert!(text(&queued).starts_with(&format!("{private}:9701 asked for a pause of")));
+                let other_port = limiter.enqueue(&host(&format!("{private}:9702")), Normal);
+                drop(other_port.now_or_never().expect("another service of the same machine"));
+                drop(queued.await);
+                assert_eq!(start.elapsed(), asked, "{private}");
+            }
+        }
     })
     .await;
 }

@@ -198,7 +198,7 @@ proptest! {
                     return;
                 }
                 let retry_after = retry_after.map(Duration::from_secs);
-                if *code != 302 && let Some(wait) = retry_after && host(HOSTS[*at]).is_public() {
+                if *code != 302 && let Some(wait) = retry_after {
                     let wait = if *code == 503 { wait.min(HOUR) } else { wait.min(24 * HOUR) };
                     let (now, closed) = (Instant::now(), &mut servers.borrow_mut().closed[*at]);
                     if closed.is_none_or(|(_, until)| until < now + wait) {
