@@ -265,9 +265,11 @@ impl WebSubActor {
             if sends {
                 subscription::mark_requested(subscription, now);
             }
-            (sends, before != *subscription, subscription.clone())
+            (sends, before, subscription.clone())
         });
-        let Some((sends, changed, subscription)) = processed else { return };
+        let Some((sends, before, subscription)) = processed else { return };
+        let changed = before != subscription;
+        self.has_unannounced |= before.state != subscription.state;
         if changed {
             self.mark_unsaved(&entry);
         }
