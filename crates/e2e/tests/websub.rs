@@ -156,7 +156,6 @@ async fn a_feed_that_names_its_own_hub_is_visited_no_more_often_than_interval_mi
     let began = Instant::now();
     let (first, _) = fixture.push_item(&request).await;
     fixture.wait_item(&first).await;
-    let first_wait = began.elapsed();
     let mut last = first;
     while began.elapsed() < Duration::from_secs(44) {
         sleep(Duration::from_millis(500)).await;
@@ -164,13 +163,9 @@ async fn a_feed_that_names_its_own_hub_is_visited_no_more_often_than_interval_mi
     }
     fixture.wait_item(&last).await;
     let visits = fixture.visits();
-    let gaps: Vec<_> = visits.windows(2).skip(1).map(|two| two[1] - two[0]).collect();
+    let gaps: Vec<_> = visits.windows(2).map(|two| two[1] - two[0]).collect();
     let is_slow = |gap: &Duration| *gap > interval_min - Duration::from_millis(200);
-    assert!(!gaps.is_empty() && gaps.iter().all(is_slow), "{gaps:?}");
-    assert!(
-        gaps.iter().all(|gap| first_wait < *gap),
-        "the first push is looked at at once: {first_wait:?}, {gaps:?}"
-    );
+    assert!(gaps.len() > 1 && gaps.iter().all(is_slow), "also after the first visit of all: {gaps:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -205,11 +200,12 @@ async fn a_push_that_found_nothing_is_looked_at_again_once_and_stretches_no_paus
     let before = fixture.visits().len();
     let (callback, secret) = (request.field("callback"), request.field("secret"));
     assert_eq!(TestHub::push(callback, "x", secret).await.unwrap(), 202);
-    let visited = wait_for("the first look", SOON, async || (fixture.visits().len() > before).then_some(()));
+    let visited =
+        wait_for("the first look", 2 * SOON, async || (fixture.visits().len() > before).then_some(()));
     visited.await.unwrap();
     sleep(Duration::from_secs(1)).await;
     let why = fixture.stack.json("/sources/a").await.unwrap()["why"].as_str().unwrap_or_default().to_owned();
-    assert!(!why.is_empty() && !why.contains("hub pushes"), "{why}");
+    assert_eq!(why, "one more look for a push");
     // The publisher was slow.
     let guid = fixture.origin.publish("a", "Late");
     fixture.subscriber.wait_event("item", 2 * SOON, |r| r.json()["guid"] == *guid).await.unwrap();
@@ -348,15 +344,25 @@ async fn a_verification_of_an_unrequested_subscription_is_answered_404() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_is_renewed_before_it_ends_and_unsubscribed_with_its_source() {
-    let hub = TestHub::start(6).await.unwrap();
-    let mut fixture = Fixture::start(&hub.url(), "1h").await;
-    wait_for("the second renewal", SOON, async || (hub.requests().len() >= 3).then_some(())).await.unwrap();
-    let requests = hub.requests();
-    let waits: Vec<_> = requests.windows(2).map(|two| two[1].at - two[0].at).collect();
-    assert!(waits.iter().all(|wait| (3..6).contains(&wait.as_secs())), "{waits:?}");
-    assert!(requests.iter().all(|a| a.field("callback") == requests[0].field("callback")), "{requests:?}");
+async fn a_hub_that_grants_seconds_is_not_asked_all_the_time() {
+    let hub = TestHub::start(2).await.unwrap();
+    let fixture = Fixture::start(&hub.url(), "1h").await;
+    let status = fixture.wait_push_state("failed").await;
+    let told =
+        "the lease expired; the hub grants a lease of 2s only; it is asked no more often than every 10m";
+    assert_eq!(status["error"], told);
+    // Five leases.
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(hub.requests().len(), 1, "{:?}", hub.requests());
+}
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_ends_with_its_source() {
+    let hub = TestHub::start(864_000).await.unwrap();
+    let mut fixture = Fixture::start(&hub.url(), "1h").await;
+    fixture.wait_subscribed(&hub).await;
+    fixture.wait_push_state("verified").await;
+    let requests = hub.requests();
     fs::write(fixture.stack.path("sources.toml"), "").unwrap();
     fixture.stack.process(Binary::Ingestd).unwrap().signal(rustix::process::Signal::HUP).unwrap();
     let left = wait_for("the end of the subscription", SOON, async || {

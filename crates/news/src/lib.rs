@@ -44,4 +44,6 @@ pub use visit::{
     FeedRhythm, Flooding, FloodingBound, FloodingState, FormerAddress, FormerAddresses, Pause, SourceInFull,
     SourceNotice, SourceState, SourceStatus, SourceTotals, VisitReport, VisitStatus,
 };
-pub use websub::{HubSubscription, NamedHub, PushState, PushStatus, SecretText, WebSubState};
+pub use websub::{
+    HubSubscription, NamedHub, PushState, PushStatus, SecretText, UnsettledPushes, WebSubState,
+};

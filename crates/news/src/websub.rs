@@ -149,8 +149,20 @@ pub struct HubSubscription {
     pub last_push_visit: Option<Timestamp>,
     /// Time of the last push after which a visit found something; `None` after a push that announced nothing.
     pub last_fruitful_push: Option<Timestamp>,
+    /// What is still to be done for pushes.
+    #[serde(default)]
+    pub unsettled: UnsettledPushes,
     /// The last error.
     pub error: Option<String>,
+}
+
+/// The pushes that a restart must not lose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnsettledPushes {
+    /// When the last push came that no visit has begun for.
+    pub waiting: Option<Timestamp>,
+    /// When the source is looked at once more, because the visit for a push found nothing or may not have ended.
+    pub look: Option<Timestamp>,
 }
 
 /// The WebSub state of a source, for people.
@@ -217,6 +229,7 @@ mod tests {
                 last_push: None,
                 last_push_visit: None,
                 last_fruitful_push: None,
+                unsettled: UnsettledPushes { waiting: None, look: Some(Timestamp::from_millis(7)) },
                 error: None,
             }),
             hub_changed: Some(Timestamp::from_millis(0)),

@@ -22,6 +22,8 @@ use super::{
 use crate::websub::messages::{AcceptPush, PushResult, VerifyIntent};
 
 const HOUR_MS: i64 = 3_600_000;
+/// When the pushes to a feed begin.
+const BEGAN_MS: i64 = 960_000;
 /// A host that can be held.
 const HUB: &str = "hub.example.net";
 
@@ -92,7 +94,7 @@ fn hub_requests_to_one_host_are_paced_and_wait_for_its_retry_after() {
 struct PushedFeed {
     daemon: SimulatedDaemon,
     clock: Clock,
-    /// When it was verified.
+    /// When the pushes to it begin.
     began_ms: i64,
     /// When the feed has its second item.
     second_ms: Arc<AtomicI64>,
@@ -123,24 +125,41 @@ impl PushedFeed {
         daemon.apply(catalogue).await;
         sleep(Duration::from_secs(10)).await;
         let mut feed = Self { daemon, clock, began_ms: 0, second_ms, servers, directory };
-        let subscription = feed.subscription();
+        assert!(feed.verify(864_000).await);
+        // Visits pause for twice as long each time: more than 5 minutes ago was one, and the next comes in minutes. So the first
+        // push is looked at at once.
+        feed.began_ms = BEGAN_MS;
+        feed.sleep_until(0).await;
+        feed
+    }
+
+    /// The hub verifies the subscription for so many seconds.
+    async fn verify(&self, lease_s: u64) -> bool {
+        let subscription = self.subscription();
         let verify = VerifyIntent {
             id: subscription.id.reveal().to_owned(),
             mode: "subscribe".to_owned(),
             topic: subscription.topic.reveal().to_owned(),
-            lease: Some(Duration::from_secs(864_000)),
+            lease: Some(Duration::from_secs(lease_s)),
             reason: String::new(),
         };
-        assert!(feed.daemon.websub.as_ref().unwrap().send(verify).await.unwrap());
-        feed.began_ms = feed.now_ms();
-        feed
+        self.daemon.websub.as_ref().unwrap().send(verify).await.unwrap()
+    }
+
+    async fn restart(mut self, every: Duration) -> Self {
+        self.daemon.stop().await;
+        self.daemon = start(self.directory.path(), &self.clock, &self.servers).await;
+        let mut catalogue = sources("feed", 0..1);
+        catalogue[0].every = Some(every);
+        self.daemon.apply(catalogue).await;
+        self
     }
 
     fn now_ms(&self) -> i64 {
         self.clock.now_millis() - MONDAY_MS
     }
 
-    /// Seconds since it was verified.
+    /// Seconds since the pushes began.
     async fn sleep_until(&self, s: i64) {
         let left = self.began_ms + s * 1000 - self.now_ms();
         sleep(Duration::from_millis(left.try_into().unwrap())).await;
@@ -163,10 +182,11 @@ impl PushedFeed {
         self.daemon.registry.get("feed-0").unwrap().state().why
     }
 
-    /// Visits after the first, in seconds since it was verified.
+    /// Visits since the pushes began, in seconds.
     fn visits(&self) -> Vec<i64> {
         let all = self.servers.requests("feed-0.example");
-        all.iter().skip(1).map(|(at, _)| (at - self.began_ms) / 1000).collect()
+        let since = all.iter().filter(|(at, _)| *at >= self.began_ms);
+        since.map(|(at, _)| (at - self.began_ms) / 1000).collect()
     }
 }
 
@@ -264,10 +284,38 @@ fn pushes_stretch_the_pause_only_while_they_announce_something() {
 }
 
 #[test]
+fn an_empty_push_soon_after_one_with_news_ends_the_longer_pause_too() {
+    simulate(async {
+        let feed = PushedFeed::start(|_| {}, |_| 200).await;
+        feed.publish();
+        feed.push().await;
+        feed.sleep_until(10).await;
+        // The same once more.
+        feed.push().await;
+        feed.sleep_until(400).await;
+        assert!(feed.why().starts_with("hub pushes: twice the usual interval"), "{}", feed.why());
+        feed.daemon.stop().await;
+    });
+    simulate(async {
+        let feed = PushedFeed::start(|_| {}, |_| 200).await;
+        feed.publish();
+        feed.push().await;
+        feed.sleep_until(30).await;
+        feed.push().await;
+        feed.sleep_until(325).await;
+        assert_eq!(feed.visits().len(), 2, "{:?}", feed.visits());
+        assert!(!feed.why().contains("hub pushes"), "{}", feed.why());
+        feed.sleep_until(400).await;
+        assert!(feed.visits().len() == 3 && !feed.why().contains("hub pushes"), "{}", feed.why());
+        feed.daemon.stop().await;
+    });
+}
+
+#[test]
 fn a_server_that_asked_for_a_pause_is_not_visited_for_a_push() {
     let (visits, last) = simulate(async {
-        // At the time of the push.
-        let feed = PushedFeed::start(|_| {}, |now_ms| if now_ms > 5_000 { 429 } else { 200 }).await;
+        // From the time of the push on.
+        let feed = PushedFeed::start(|_| {}, |now_ms| if now_ms >= BEGAN_MS { 429 } else { 200 }).await;
         assert_eq!(feed.push().await, PushResult::Taken);
         feed.sleep_until(100).await;
         let last = feed.push().await;
@@ -289,11 +337,7 @@ fn a_push_that_waits_survives_a_restart() {
         feed.sleep_until(600).await;
         assert_eq!(feed.push().await, PushResult::Taken);
         feed.sleep_until(700).await;
-        feed.daemon.stop().await;
-        feed.daemon = start(feed.directory.path(), &feed.clock, &feed.servers).await;
-        let mut catalogue = sources("feed", 0..1);
-        catalogue[0].every = Some(every);
-        feed.daemon.apply(catalogue).await;
+        feed = feed.restart(every).await;
         let six_hours = 6 * 3600;
         feed.sleep_until(six_hours + 100).await;
         let visits = feed.visits();
@@ -301,6 +345,80 @@ fn a_push_that_waits_survives_a_restart() {
         assert!((30..=61).contains(&(visits[2] - visits[1])), "the second look for it: {visits:?}");
         feed.daemon.stop().await;
     });
+}
+
+#[test]
+fn the_second_look_survives_a_restart_and_the_status_shows_it() {
+    simulate(async {
+        let every = Duration::from_secs(6 * 3600);
+        let mut feed = PushedFeed::start(|source| source.every = Some(every), |_| 200).await;
+        assert_eq!(feed.push().await, PushResult::Taken);
+        feed.sleep_until(4).await;
+        for _ in 0..2 {
+            let status = feed.daemon.registry.get("feed-0").unwrap().status();
+            assert_eq!(status.why, "one more look for a push");
+            let wait = status.next_visit.unwrap().millis() - MONDAY_MS - feed.began_ms;
+            assert!((30_000..=61_000).contains(&wait), "{wait}");
+            feed = feed.restart(every).await;
+        }
+        feed.sleep_until(300).await;
+        feed = feed.restart(every).await;
+        feed.sleep_until(3600).await;
+        let visits = feed.visits();
+        assert!(visits.len() == 2 && (30..=61).contains(&visits[1]), "{visits:?}");
+        assert!(!feed.daemon.registry.get("feed-0").unwrap().status().why.contains("push"));
+        feed.daemon.stop().await;
+    });
+}
+
+#[test]
+fn a_push_right_after_an_ordinary_visit_waits_for_interval_min() {
+    let visits = simulate(async {
+        let every = Duration::from_secs(300);
+        let feed = PushedFeed::start(|source| source.every = Some(every), |_| 200).await;
+        let mut seen = 0;
+        while feed.now_ms() < BEGAN_MS + HOUR_MS {
+            sleep(Duration::from_secs(1)).await;
+            if feed.visits().len() > seen {
+                seen = feed.visits().len();
+                sleep(Duration::from_secs(4)).await;
+                feed.push().await;
+            }
+        }
+        let visits = feed.visits();
+        feed.daemon.stop().await;
+        visits
+    });
+    let gaps: Vec<_> = visits.windows(2).map(|two| two[1] - two[0]).collect();
+    let is_second_look = |gap: &i64| (30..=61).contains(gap);
+    assert!(gaps.len() > 10, "{visits:?}");
+    assert!(gaps.iter().all(|gap| is_second_look(gap) || *gap >= 299), "{gaps:?}");
+    assert!(gaps.windows(2).all(|two| !two.iter().all(is_second_look)), "{gaps:?}");
+}
+
+#[test]
+fn a_lease_is_renewed_before_it_ends_but_a_hub_is_not_asked_all_the_time() {
+    for (lease_s, pause_s) in [(1800, 1110..1292), (700, 600..602), (1, 600..602)] {
+        let requests = simulate(async move {
+            let feed = PushedFeed::start(|_| {}, |_| 200).await;
+            feed.verify(lease_s).await;
+            let mut answered = feed.servers.requests(HUB).len();
+            while feed.now_ms() < BEGAN_MS + 2 * HOUR_MS {
+                sleep(Duration::from_millis(200)).await;
+                if feed.servers.requests(HUB).len() > answered {
+                    answered += 1;
+                    assert!(feed.verify(lease_s).await);
+                    let error = feed.subscription().error.unwrap_or_default();
+                    assert_eq!(error.contains("a lease of 1s only"), lease_s == 1, "{error}");
+                }
+            }
+            let requests = feed.servers.requests(HUB);
+            feed.daemon.stop().await;
+            requests
+        });
+        let pauses: Vec<_> = requests.windows(2).skip(1).map(|two| (two[1].0 - two[0].0) / 1000).collect();
+        assert!(pauses.len() > 3 && pauses.iter().all(|pause| pause_s.contains(pause)), "{pauses:?}");
+    }
 }
 
 #[test]

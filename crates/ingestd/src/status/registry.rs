@@ -63,6 +63,16 @@ impl Inner {
     }
 }
 
+/// The next visit and its reason. The second look for a push may come before what the schedule says.
+fn next_planned(state: &SourceState) -> (Option<Timestamp>, &str) {
+    let subscription = state.websub.as_deref().and_then(|websub| websub.subscription.as_ref());
+    let look = subscription.and_then(|subscription| subscription.unsettled.look);
+    match look.filter(|look| state.next_visit.is_some_and(|next| *look < next)) {
+        Some(look) => (Some(look), "one more look for a push"),
+        None => (state.next_visit, &state.why),
+    }
+}
+
 impl SourceEntry {
     pub(crate) fn new(source: Arc<Source>, state: SourceState) -> Self {
         let activity = if source.enabled { Activity::Idle } else { Activity::Disabled };
@@ -251,7 +261,10 @@ impl SourceEntry {
                 let next = pause.until.map(|until| state.next_visit.map_or(until, |next| next.max(until)));
                 (activity, next, pause.why())
             }
-            None => (inner.activity, state.next_visit, state.why.clone()),
+            None => {
+                let (next, why) = next_planned(state);
+                (inner.activity, next, why.to_owned())
+            }
         };
         let adopted = state.moves.adopted.as_ref().filter(|_| state.moves.home == url_hash(&source.url));
         SourceStatus {

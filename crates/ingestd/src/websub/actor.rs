@@ -265,9 +265,11 @@ impl WebSubActor {
             if sends {
                 subscription::mark_requested(subscription, now);
             }
-            (sends, before != *subscription, subscription.clone())
+            (sends, before, subscription.clone())
         });
-        let Some((sends, changed, subscription)) = processed else { return };
+        let Some((sends, before, subscription)) = processed else { return };
+        let changed = before != subscription;
+        self.has_unannounced |= before.state != subscription.state;
         if changed {
             self.mark_unsaved(&entry);
         }
@@ -375,14 +377,14 @@ impl WebSubActor {
             return unsubscription.is_some_and(|l| l.until > now && l.topic.reveal() == verify.topic);
         }
         let Some(entry) = self.entry(&verify.id) else { return false };
-        let (now, renew_min) = (self.ctx.now(), self.ctx.interval_bounds.get().interval_min);
+        let now = self.ctx.now();
         let answer = entry.update_subscription(|subscription| {
             let before = subscription.state;
             let was_requested = subscription.tries > 0 || subscription.lease_end.is_some();
             let is_ours = was_requested && subscription.topic.reveal() == verify.topic;
             match verify.mode.as_str() {
                 "subscribe" if is_ours && before != PushState::Denied => {
-                    subscription::mark_verified(subscription, now, verify.lease, renew_min, fastrand::f64());
+                    subscription::mark_verified(subscription, now, verify.lease, fastrand::f64());
                 }
                 "denied" if is_ours => subscription::mark_denied(subscription, now, &verify.reason),
                 _ => return None,
@@ -404,11 +406,12 @@ impl WebSubActor {
     fn accept_push(&mut self, id: &str) -> PushResult {
         let Some(entry) = self.entry(id) else { return PushResult::Unknown };
         let (now, bounds) = (self.ctx.now(), self.ctx.interval_bounds.get());
+        let last_visit = entry.state().last_visit;
         let planned = entry.update_subscription(|subscription| {
             let is_live = subscription::is_live(subscription, now);
             is_live.then(|| {
                 subscription::record_push(subscription, now);
-                let earliest = earliest_visit(subscription, &entry.source, bounds, now);
+                let earliest = earliest_visit(subscription, &entry.source, last_visit, bounds, now);
                 (subscription::next_due(subscription), earliest)
             })
         });
@@ -419,7 +422,9 @@ impl WebSubActor {
         if takes_no_push(&entry, now) {
             return PushResult::Held;
         }
-        if !self.pushes.entry(source.clone()).or_default().add(now, earliest) {
+        let is_first = self.pushes.entry(source.clone()).or_default().add(now, earliest);
+        self.keep_unsettled(&entry);
+        if !is_first {
             return PushResult::Coalesced;
         }
         self.visit_for_push(source, now);
@@ -434,9 +439,21 @@ impl WebSubActor {
         let Some(entry) = entry.filter(|entry| !takes_no_push(entry, now)) else {
             // If its server asked for a pause, the visit after that comes anyway.
             self.pushes.remove(&source);
+            if let Some(entry) = self.registry.get(source.as_str()) {
+                self.keep_unsettled(&entry);
+            }
             return;
         };
         if entry.activity() != Activity::Idle {
+            return;
+        }
+        // A visit may have ended since the push came.
+        let state = entry.state();
+        if let Some(subscription) = state.websub.and_then(|websub| websub.subscription) {
+            let bounds = self.ctx.interval_bounds.get();
+            pushes.postpone(earliest_visit(&subscription, &entry.source, state.last_visit, bounds, now));
+        }
+        if !pushes.is_due(now) {
             return;
         }
         // With a full mailbox, the next tick tries again.
@@ -444,6 +461,18 @@ impl WebSubActor {
             pushes.mark_ordered(now);
             entry.update_subscription(|subscription| subscription.last_push_visit = Some(now));
             self.mark_unsaved(&entry);
+            self.keep_unsettled(&entry);
+        }
+    }
+
+    /// Copies to the subscription what a restart must not lose.
+    fn keep_unsettled(&mut self, entry: &Arc<SourceEntry>) {
+        let unsettled = self.pushes.get(&entry.source.id).map(SourcePushes::unsettled).unwrap_or_default();
+        let replaced = entry.update_subscription(|subscription| {
+            std::mem::replace(&mut subscription.unsettled, unsettled) != unsettled
+        });
+        if replaced == Some(true) {
+            self.mark_unsaved(entry);
         }
     }
 
@@ -456,6 +485,7 @@ impl WebSubActor {
         if pushes.is_settled() {
             self.pushes.remove(source);
         }
+        self.keep_unsettled(entry);
         if matches!(outcome, Some(PushOutcome::Empty(_))) {
             tracing::debug!(%source, "a push announced nothing; looking once more within a minute");
         }
@@ -481,22 +511,21 @@ impl WebSubActor {
             let subscription = state.websub.and_then(|websub| websub.subscription);
             // Without a hub, the usual visits are all there are.
             let Some(subscription) = subscription else { return false };
-            let earliest = earliest_visit(&subscription, &entry.source, bounds, now);
+            let earliest = earliest_visit(&subscription, &entry.source, state.last_visit, bounds, now);
             let reported = Timestamp::from_millis(now.millis() - REPORTED_MS);
             pushes.review(earliest, state.last_visit, reported, now);
             !pushes.is_settled()
         });
     }
 
-    /// At the start: a push that came before the last stop, and that no visit has looked for, still waits.
+    /// At the start: what was unsettled at the last stop still is.
     fn restore_push(&mut self, entry: &Arc<SourceEntry>, subscription: &HubSubscription, now: Timestamp) {
-        let Some(came) = subscription.last_push.filter(|_| subscription::is_live(subscription, now)) else {
-            return;
-        };
-        let looked_for = subscription.last_push_visit.max(entry.state().last_visit);
-        if looked_for.is_none_or(|at| at < came) {
-            let earliest = earliest_visit(subscription, &entry.source, self.ctx.interval_bounds.get(), now);
-            self.pushes.entry(entry.source.id.clone()).or_default().add(came.min(now), earliest);
+        let Some(came) = subscription.last_push else { return };
+        let (last_visit, bounds) = (entry.state().last_visit, self.ctx.interval_bounds.get());
+        let earliest = earliest_visit(subscription, &entry.source, last_visit, bounds, now);
+        let pushes = SourcePushes::restore(subscription.unsettled, came, earliest, now);
+        if !pushes.is_settled() {
+            self.pushes.insert(entry.source.id.clone(), pushes);
         }
     }
 }

@@ -54,7 +54,7 @@ mod tests {
             began,
         );
         subscription::mark_requested(&mut one, began);
-        subscription::mark_verified(&mut one, began, Some(100 * HOUR), HOUR, 0.5);
+        subscription::mark_verified(&mut one, began, Some(100 * HOUR), 0.5);
         one.last_push = pushed.map(|ago| {
             let ms = i64::try_from(ago.as_millis()).unwrap();
             Timestamp::from_millis(NOW().millis() - ms)

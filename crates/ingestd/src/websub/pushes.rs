@@ -1,10 +1,10 @@
 //! From a push to visits, as pure functions: when the visit is, and whether another one follows.
 //!
 //! ```text
-//! push ──► waiting ──interval_min and every since the last visit for a push──► visit ──found something──► fruitful
-//!                                                                               │ found nothing
-//!                                                                               ▼
-//!                                                                    after 30 to 60 s: one more visit
+//! push ──► waiting ──interval_min since any visit, every since the last for a push──► visit ──found something──► fruitful
+//!                                                                                      │ found nothing
+//!                                                                                      ▼
+//!                                                                           after 30 to 60 s: one more visit
 //! ```
 //!
 //! A publisher may tell its hub before the feed has the item, so one look too early must not lose it. The second look
@@ -14,7 +14,7 @@
 use std::{ops::Range, time::Duration};
 
 use fetch::schedule::IntervalBounds;
-use news::{HubSubscription, Source, Timestamp};
+use news::{HubSubscription, Source, Timestamp, UnsettledPushes};
 
 use super::messages::VisitFindings;
 
@@ -64,16 +64,18 @@ pub(crate) enum PushOutcome {
     Empty(Timestamp),
 }
 
-/// The earliest time of a visit because of a push.
+/// The earliest time of a visit because of a push. `last_visit` is when the last visit of all ended.
 pub(crate) fn earliest_visit(
     subscription: &HubSubscription,
     source: &Source,
+    last_visit: Option<Timestamp>,
     bounds: IntervalBounds,
     now: Timestamp,
 ) -> Timestamp {
     let spacing = bounds.interval_min.max(source.every.unwrap_or_default());
     // The clock may have been wrong.
-    subscription.last_push_visit.map_or(now, |last| last.min(now).plus(spacing))
+    let after = |last: Option<Timestamp>, pause| last.map_or(now, |last| last.min(now).plus(pause));
+    after(subscription.last_push_visit, spacing).max(after(last_visit, bounds.interval_min))
 }
 
 impl SourcePushes {
@@ -103,6 +105,40 @@ impl SourcePushes {
         }
     }
 
+    /// What is to be kept for a restart. Of a second visit that was ordered, nothing is: a source whose visit stops the
+    /// program would be looked at after each start.
+    pub(crate) fn unsettled(&self) -> UnsettledPushes {
+        let look = self.look.and_then(|look| match look.stage {
+            LookStage::First(at) => Some(at.plus(Duration::from_secs_f64(AGAIN_S.start))),
+            LookStage::Between(at) => Some(at),
+            LookStage::Second(_) => None,
+        });
+        UnsettledPushes { waiting: self.waiting.map(|push| push.came), look }
+    }
+
+    /// What was kept before a restart; the last push came at `came`.
+    pub(crate) fn restore(
+        unsettled: UnsettledPushes,
+        came: Timestamp,
+        not_before: Timestamp,
+        now: Timestamp,
+    ) -> Self {
+        // The clock may have been wrong.
+        let latest = now.plus(Duration::from_secs_f64(AGAIN_S.end));
+        let between = |at: Timestamp| Look { came: came.min(now), stage: LookStage::Between(at.min(latest)) };
+        Self {
+            waiting: unsettled.waiting.map(|came| WaitingPush { came: came.min(now), not_before }),
+            look: unsettled.look.map(between),
+        }
+    }
+
+    /// The pause since the last visit counts at the time when a visit is ordered.
+    pub(crate) fn postpone(&mut self, earliest: Timestamp) {
+        if let Some(push) = &mut self.waiting {
+            push.not_before = earliest;
+        }
+    }
+
     /// A visit of the source has ended. `jitter` is from 0 to 1.
     pub(crate) fn settle(
         &mut self,
@@ -117,9 +153,9 @@ impl SourcePushes {
             let look = self.look.take_if(|look| is_looked_for(look.came)).map(|look| look.came);
             return waiting.max(look).map(PushOutcome::Fruitful);
         }
-        let ordered = self.look.take_if(|look| look.ordered().is_some_and(|at| at <= visit.started));
-        // Otherwise each second visit would bring about another one.
-        let is_second = ordered.is_some_and(|look| matches!(look.stage, LookStage::Second(_)));
+        let look = self.look.take_if(|look| look.at() <= visit.started);
+        // Otherwise each second visit would bring about another one. An ordinary visit may be the second.
+        let is_second = look.is_some_and(|look| !matches!(look.stage, LookStage::First(_)));
         if !visit.is_healthy {
             // When it is visited again is a matter of its failures.
             self.look = None;
@@ -128,7 +164,7 @@ impl SourcePushes {
             return None;
         }
         let waiting = self.waiting.take_if(|push| is_looked_for(push.came)).map(|push| push.came);
-        let came = waiting.max(ordered.map(|look| look.came))?;
+        let came = waiting.max(look.map(|look| look.came))?;
         let wait = Duration::from_secs_f64(AGAIN_S.start + jitter * (AGAIN_S.end - AGAIN_S.start));
         self.look = Some(Look { came, stage: LookStage::Between(now.plus(wait)) });
         Some(PushOutcome::Empty(came))
@@ -148,9 +184,7 @@ impl SourcePushes {
         reported: Timestamp,
         now: Timestamp,
     ) {
-        if let Some(push) = &mut self.waiting {
-            push.not_before = earliest;
-        }
+        self.postpone(earliest);
         let latest = now.plus(Duration::from_secs_f64(AGAIN_S.end));
         self.look.take_if(|look| match look.stage {
             LookStage::Between(at) => at > latest,
@@ -166,6 +200,13 @@ impl SourcePushes {
 }
 
 impl Look {
+    /// When its next visit was ordered, or is due.
+    fn at(self) -> Timestamp {
+        match self.stage {
+            LookStage::First(at) | LookStage::Between(at) | LookStage::Second(at) => at,
+        }
+    }
+
     /// When the visit in progress was ordered.
     fn ordered(self) -> Option<Timestamp> {
         match self.stage {
@@ -207,15 +248,27 @@ mod tests {
         let mut one = super::super::subscription::create(&hub, &topic, hidden("id"), hidden("s"), at(0));
         let minutes = |n: u64| Duration::from_secs(60 * n);
         let bounds = IntervalBounds { interval_min: minutes(5), ..IntervalBounds::default() };
-        assert_eq!(earliest_visit(&one, &source, bounds, at(7)), at(7), "the first is immediate");
+        assert_eq!(earliest_visit(&one, &source, None, bounds, at(7)), at(7), "the first is immediate");
+        for (ended, earliest) in [(at(50), at(350)), (at(999), at(500)), (Timestamp::from_millis(0), at(200))]
+        {
+            assert_eq!(
+                earliest_visit(&one, &source, Some(ended), bounds, at(200)),
+                earliest,
+                "any visit counts"
+            );
+        }
         one.last_push_visit = Some(at(100));
-        assert_eq!(earliest_visit(&one, &source, bounds, at(200)), at(400));
+        assert_eq!(earliest_visit(&one, &source, None, bounds, at(200)), at(400));
         for (every, earliest) in [(minutes(1), at(400)), (minutes(360), at(21_700))] {
             source.every = Some(every);
-            assert_eq!(earliest_visit(&one, &source, bounds, at(200)), earliest);
+            assert_eq!(earliest_visit(&one, &source, None, bounds, at(200)), earliest);
         }
         one.last_push_visit = Some(at(1_000_000));
-        assert_eq!(earliest_visit(&one, &source, bounds, at(200)), at(21_800), "the clock was set back");
+        assert_eq!(
+            earliest_visit(&one, &source, None, bounds, at(200)),
+            at(21_800),
+            "the clock was set back"
+        );
     }
 
     #[test]
@@ -275,6 +328,33 @@ mod tests {
         assert!(!pushes.is_due(at(299)) && pushes.is_due(at(300)));
         pushes.mark_ordered(at(300));
         assert_eq!(pushes.settle(visit(300, 0), at(301), 0.0), Some(PushOutcome::Empty(at(2))));
+    }
+
+    #[test]
+    fn a_restart_keeps_what_is_unsettled_and_looks_at_most_once_more() {
+        let restart =
+            |pushes: &SourcePushes, now| SourcePushes::restore(pushes.unsettled(), at(0), at(300), at(now));
+        // During the first visit, and between the two.
+        let mut between = looking();
+        between.settle(visit(0, 0), at(1), 0.0);
+        for (before, due) in [(looking(), 30), (between, 31)] {
+            let mut pushes = restart(&before, 5);
+            assert!(!pushes.is_due(at(due - 1)) && pushes.is_due(at(due)));
+            pushes.mark_ordered(at(due));
+            assert!(restart(&pushes, due + 1).is_settled(), "during the second visit");
+            assert_eq!(pushes.settle(visit(due, 0), at(due + 1), 0.0), None);
+            assert!(pushes.is_settled());
+            // An ordinary visit after a long stop is the second look.
+            let mut pushes = restart(&before, 5000);
+            assert!(pushes.is_due(at(5000)));
+            assert_eq!(pushes.settle(visit(5000, 0), at(5001), 0.0), None);
+            assert!(pushes.is_settled(), "{pushes:?}");
+        }
+        let mut waiting = SourcePushes::default();
+        waiting.add(at(3), at(300));
+        let waiting = restart(&waiting, 5);
+        assert!(!waiting.is_due(at(299)) && waiting.is_due(at(300)));
+        assert!(restart(&SourcePushes::default(), 5).is_settled());
     }
 
     #[test]

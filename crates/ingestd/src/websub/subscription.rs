@@ -11,7 +11,9 @@
 
 use std::time::Duration;
 
-use news::{Escaped, HubSubscription, PushState, SecretText, Timestamp, WebSubState};
+use news::{Escaped, HubSubscription, PushState, SecretText, Timestamp, UnsettledPushes, WebSubState};
+
+use notation::humanize;
 
 use super::pushes::PushOutcome;
 
@@ -21,6 +23,8 @@ pub(crate) const LEASE_WANTED: Duration = Duration::from_secs(10 * 24 * 3600);
 const LEASE_LONGEST: Duration = Duration::from_secs(14 * 24 * 3600);
 /// How long a hub has to verify, and the first wait after a failure; doubles with each failure.
 const TRY_FIRST: Duration = Duration::from_secs(10 * 60);
+/// A lease is renewed no sooner than this after it was granted, however short it is.
+const RENEW_MIN: Duration = TRY_FIRST;
 /// The longest such wait.
 const TRY_LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// The first wait before a request to a silent hub is repeated; doubles each time.
@@ -28,6 +32,8 @@ const SILENT_FIRST: Duration = Duration::from_secs(3600);
 /// How long after a push, or a visit because of one, what a visit finds counts as pushed: the second visit for a push
 /// comes a minute after the first.
 const PUSH_COVERS: Duration = Duration::from_secs(120);
+/// How long after a push that announced something another one may be the same once more.
+const PUSH_REPEATS: Duration = Duration::from_secs(15);
 /// Longest text from a hub that is kept, in bytes.
 const REASON_BYTES_MAX: usize = 200;
 
@@ -56,6 +62,7 @@ pub(crate) fn create(
         last_push: None,
         last_push_visit: None,
         last_fruitful_push: None,
+        unsettled: UnsettledPushes::default(),
         error: None,
     }
 }
@@ -86,7 +93,10 @@ fn backoff(first: Duration, times: u32) -> Duration {
 pub(crate) fn expire(subscription: &mut HubSubscription, now: Timestamp) {
     let over = subscription.lease_end.is_some_and(|end| end <= now);
     match subscription.state {
-        PushState::Verified if over => fail(subscription, now, "the lease expired"),
+        PushState::Verified if over => {
+            let why = subscription.error.take().map(|error| format!("; {error}"));
+            fail(subscription, now, &format!("the lease expired{}", why.unwrap_or_default()));
+        }
         PushState::Pending if subscription.tries > 0 && subscription.next_try <= now => {
             fail(subscription, now, "the hub did not verify the subscription");
         }
@@ -140,21 +150,22 @@ pub(crate) fn request_failed(subscription: &mut HubSubscription, now: Timestamp,
     }
 }
 
-/// The hub verified the subscription. `jitter` is from 0 to 1; the lease is renewed after `renew_min` at the
-/// earliest.
+/// The hub verified the subscription. `jitter` is from 0 to 1.
 pub(crate) fn mark_verified(
     subscription: &mut HubSubscription,
     now: Timestamp,
     lease: Option<Duration>,
-    renew_min: Duration,
     jitter: f64,
 ) {
     let lease = lease.filter(|lease| !lease.is_zero()).unwrap_or(LEASE_WANTED).min(LEASE_LONGEST);
     subscription.lease_end = Some(now.plus(lease));
     subscription.tries = 0;
-    subscription.error = None;
+    subscription.error = (lease < RENEW_MIN).then(|| {
+        let (lease, pause) = (humanize(lease), humanize(RENEW_MIN));
+        format!("the hub grants a lease of {lease} only; it is asked no more often than every {pause}")
+    });
     // Two thirds, give or take a twentieth.
-    subscription.next_try = now.plus(lease.mul_f64(0.617 + jitter * 0.1).max(renew_min));
+    subscription.next_try = now.plus(lease.mul_f64(0.617 + jitter * 0.1).max(RENEW_MIN));
     // A silent hub has to push first.
     if subscription.state != PushState::Silent {
         set_state(subscription, PushState::Verified, now);
@@ -181,7 +192,7 @@ pub(crate) fn record_push(subscription: &mut HubSubscription, now: Timestamp) {
     if subscription.state == PushState::Silent {
         set_state(subscription, PushState::Verified, now);
         let left = subscription.lease_end.map_or(Duration::ZERO, |end| end.since(now));
-        subscription.next_try = now.plus(left.mul_f64(2.0 / 3.0));
+        subscription.next_try = now.plus(left.mul_f64(2.0 / 3.0).max(RENEW_MIN));
         subscription.error = None;
     }
 }
@@ -196,9 +207,9 @@ pub(crate) fn record_outcome(subscription: &mut HubSubscription, outcome: PushOu
     }
 }
 
-/// Whether a push came soon after one that announced something.
+/// Whether a push came seconds after one that announced something.
 fn repeats_fruitful(subscription: &HubSubscription, came: Timestamp) -> bool {
-    subscription.last_fruitful_push.is_some_and(|fruitful| came.since(fruitful) <= PUSH_COVERS)
+    subscription.last_fruitful_push.is_some_and(|fruitful| came.since(fruitful) <= PUSH_REPEATS)
 }
 
 /// Whether the hub had announced what a visit finds now: there was a push since the visit before it, or a short time ago,
@@ -284,7 +295,7 @@ mod tests {
     fn verified_subscription() -> HubSubscription {
         let mut one = subscription();
         mark_requested(&mut one, at(0));
-        mark_verified(&mut one, at(1), Some(24 * HOUR), MINUTE, 0.5);
+        mark_verified(&mut one, at(1), Some(24 * HOUR), 0.5);
         one
     }
 
@@ -294,11 +305,11 @@ mod tests {
         assert_eq!(next_due(&one), at(0), "asked at once");
         mark_requested(&mut one, at(0));
         assert_eq!(one.state, PushState::Pending);
-        mark_verified(&mut one, at(10), Some(Duration::from_secs(3000)), MINUTE, 0.5);
+        mark_verified(&mut one, at(10), Some(Duration::from_secs(3000)), 0.5);
         assert_eq!((one.state, one.lease_end), (PushState::Verified, Some(at(3010))));
         assert_eq!(next_due(&one).since(at(10)).as_secs(), 2001);
         for jitter in [0.0, 1.0] {
-            mark_verified(&mut one, at(10), Some(Duration::from_secs(3000)), MINUTE, jitter);
+            mark_verified(&mut one, at(10), Some(Duration::from_secs(3000)), jitter);
             assert!((1850..=2152).contains(&next_due(&one).since(at(10)).as_secs()));
         }
         mark_requested(&mut one, at(2010));
@@ -318,11 +329,25 @@ mod tests {
     #[test]
     fn a_lease_is_bounded_and_a_hub_cannot_make_us_ask_all_the_time() {
         let mut one = subscription();
-        mark_verified(&mut one, at(0), Some(365 * 24 * HOUR), MINUTE, 0.5);
+        mark_verified(&mut one, at(0), Some(365 * 24 * HOUR), 0.5);
         assert_eq!(one.lease_end, Some(at(14 * 86_400)));
-        mark_verified(&mut one, at(0), Some(Duration::from_secs(1)), MINUTE, 0.5);
-        assert_eq!(one.next_try, at(60));
-        mark_verified(&mut one, at(0), None, MINUTE, 0.5);
+        mark_verified(&mut one, at(0), Some(Duration::from_secs(1)), 0.5);
+        assert_eq!(one.next_try, at(600), "nor does a lease of a second");
+        let told = "the hub grants a lease of 1s only; it is asked no more often than every 10m";
+        assert_eq!(one.error.as_deref(), Some(told));
+        expire(&mut one, at(1));
+        assert_eq!(
+            (one.state, next_due(&one), one.error),
+            (PushState::Failed, at(600), Some(format!("the lease expired; {told}")))
+        );
+        // Nor does a push to a silent hub.
+        let mut one = subscription();
+        mark_verified(&mut one, at(0), Some(MINUTE), 0.5);
+        set_state(&mut one, PushState::Silent, at(1));
+        record_push(&mut one, at(2));
+        assert_eq!((one.state, one.next_try), (PushState::Verified, at(602)));
+        let mut one = subscription();
+        mark_verified(&mut one, at(0), None, 0.5);
         assert_eq!(one.lease_end, Some(at(10 * 86_400)));
     }
 
@@ -391,7 +416,7 @@ mod tests {
         assert!(detect_missed_push(&mut one, at(1000), Some(at(150))), "the hub said nothing");
         assert_eq!((one.state, next_due(&one)), (PushState::Silent, at(1000).plus(HOUR)));
         assert!(!is_effective(&one, at(1001), false) && is_live(&one, at(1001)));
-        mark_verified(&mut one, at(4600), Some(24 * HOUR), MINUTE, 0.5);
+        mark_verified(&mut one, at(4600), Some(24 * HOUR), 0.5);
         assert_eq!(one.state, PushState::Silent, "another promise is not a push either");
         record_push(&mut one, at(5000));
         assert!(!is_effective(&one, at(5001), false));
@@ -404,11 +429,17 @@ mod tests {
         let mut one = verified_subscription();
         record_push(&mut one, at(100));
         record_outcome(&mut one, PushOutcome::Fruitful(at(100)));
-        record_push(&mut one, at(150));
-        record_outcome(&mut one, PushOutcome::Empty(at(150)));
+        record_push(&mut one, at(110));
+        record_outcome(&mut one, PushOutcome::Empty(at(110)));
         assert!(is_effective(&one, at(160), false), "the same was pushed twice");
+        for soon in [116, 130, 1000] {
+            let mut one = one.clone();
+            record_push(&mut one, at(soon));
+            assert!(!is_effective(&one, at(soon + 1), false), "a visit found nothing");
+            record_outcome(&mut one, PushOutcome::Empty(at(soon)));
+            assert!(!is_effective(&one, at(soon + 1), true), "{soon}");
+        }
         record_push(&mut one, at(1000));
-        assert!(!is_effective(&one, at(1001), false), "a visit found nothing");
         assert!(is_effective(&one, at(1001), true), "it may have found what was pushed");
         record_outcome(&mut one, PushOutcome::Empty(at(1000)));
         assert!(!is_effective(&one, at(1002), true));
@@ -435,7 +466,7 @@ mod tests {
         let mut waits = Vec::new();
         for n in 1..=7 {
             let now = at(n * 100_000);
-            mark_verified(&mut one, at(n * 100_000 - 500), Some(48 * HOUR), MINUTE, 0.5);
+            mark_verified(&mut one, at(n * 100_000 - 500), Some(48 * HOUR), 0.5);
             set_state(&mut one, PushState::Verified, at(n * 100_000 - 500));
             assert!(detect_missed_push(&mut one, now, Some(at(n * 100_000 - 400))));
             waits.push(next_due(&one).since(now).as_secs() / 3600);
