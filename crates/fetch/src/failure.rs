@@ -104,7 +104,7 @@ fn of_handshake(error: &(dyn Error + 'static), to: Destination<'_>) -> Option<Fa
     Some(Failure { is_without_tls, ..failure })
 }
 
-/// Why a TLS handshake failed; `None` if it is no matter of TLS.
+/// Why a TLS handshake failed; `None` if the failure has another cause than TLS.
 fn tls_words(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(wanted) = causes(error).find_map(|cause| cause.downcast_ref::<WantsClientCertificate>()) {
         return Some(wanted.to_string());

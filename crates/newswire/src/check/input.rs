@@ -75,7 +75,7 @@ fn source(id: &str, config: &Config) -> Result<CheckInput, String> {
         && !is_own
     {
         return Err(format!(
-            "{id} is no source of {place}; if it comes from the list {0}, `newswire sources show {id}` names its address, which can be checked",
+            "{place} has no source {id}; if the list {0} has it, `newswire sources show {id}` shows its address, which `newswire check` takes",
             list.id
         ));
     }
@@ -145,7 +145,7 @@ mod tests {
         std::fs::write(&config.ingestd.sources, list).unwrap();
         let without_copy = find("planet-a", &config).unwrap_err();
         assert!(
-            without_copy.contains("`newswire sources show planet-a` names its address"),
+            without_copy.contains("`newswire sources show planet-a` shows its address"),
             "{without_copy}"
         );
         let text = "[[source]]\nid = \"planet-a\"\nurl = \"https://example.org/a\"\n";
