@@ -289,7 +289,11 @@ fn a_visit_in_progress_ends_with_the_old_entry_and_is_not_repeated() {
 
 impl Harness {
     async fn pause(&self, id: &str, pause: Option<Pause>) -> PauseAnswer {
-        self.supervisor.send(SetPause { ids: vec![id.to_owned()], pause }).await.unwrap().unwrap()
+        self.order_pause(SetPause { ids: vec![id.to_owned()], pause, is_for_coming: false }).await
+    }
+
+    async fn order_pause(&self, order: SetPause) -> PauseAnswer {
+        self.supervisor.send(order).await.unwrap().unwrap()
     }
 }
 
@@ -330,6 +334,32 @@ fn a_paused_source_is_not_visited_shows_why_and_rejects_orders() {
             (again.idle, harness.pause("x", None).await.unknown),
             (vec!["a".into()], vec!["x".into()])
         );
+    });
+}
+
+#[test]
+fn a_pause_that_was_ordered_before_the_source_is_listed_precedes_its_first_visit() {
+    run(async {
+        let mut harness = harness(feed::read).await;
+        harness.apply(vec![harness.source("a")]).await;
+        harness.report().await;
+        let held = pause(Timestamp::from_millis(Clock::system().now_millis()), None);
+        let order = |ids: &[&str], is_for_coming| SetPause {
+            ids: ids.iter().copied().map(str::to_owned).collect(),
+            pause: Some(held.clone()),
+            is_for_coming,
+        };
+        assert_eq!(harness.order_pause(order(&["b", "off"], true)).await.unknown, ["b", "off"]);
+        assert_eq!(harness.order_pause(order(&["c"], false)).await.unknown, ["c"]);
+        let off = Source { enabled: false, ..harness.source("off") };
+        let listed = ["a", "b", "c"].map(|id| harness.source(id));
+        harness.apply([&listed[..], &[off]].concat()).await;
+        let paused = |id: &str| harness.registry.get(id).unwrap().pause();
+        assert_eq!((paused("b"), paused("c"), paused("off")), (Some(held.clone()), None, None));
+        harness.until(|| harness.registry.get("c").unwrap().state().counts.visits > 0).await;
+        let b = SourceId::try_new("b").unwrap();
+        harness.until(|| harness.reader.state(&b).unwrap().is_some_and(|b| b.paused.is_some())).await;
+        assert_eq!(harness.registry.get("b").unwrap().state().counts.visits, 0);
     });
 }
 
