@@ -303,10 +303,31 @@ async fn a_proxy_that_answers_instead_of_the_server_is_named() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_may_have_asked_for_fewer_requests_is_named_without_its_password() {
+    for status in ["429 Too Many Requests", "503 Service Unavailable"] {
+        let address = behaving(Says(format!("HTTP/1.1 {status}\r\n\r\n").leak().as_bytes())).await;
+        let proxy = ProxyUrl::try_new(&format!("http://user:TOPSECRET@{address}")).unwrap();
+        let (visitor, _) = without_names(Policy { proxy: Some(proxy), ..policy() });
+        let visit = visit_with(&visitor, PLAIN, None, None).await;
+        assert_eq!(visit.answer.as_str(), "throttled");
+        let expected = format!("the server, or the proxy http://…@{address} in front of it,");
+        assert_eq!(visit.answerer(), expected);
+        // Without a proxy, and through one that cannot read the request.
+        let origin = Origin::always(vec![say(format!("HTTP/1.1 {status}\r\n\r\n"))]).await;
+        assert_eq!(crate::visit(&origin.url("/")).await.answerer(), "the server");
+        let socks = Proxy::socks(origin.address, None).await;
+        let (visitor, _) = without_names(Policy { proxy: Some(socks.url("socks5", "")), ..policy() });
+        let visit = visit_with(&visitor, PLAIN, None, None).await;
+        assert_eq!((visit.answer.as_str(), visit.answerer()), ("throttled", "the server".to_owned()));
+    }
+}
+
+#[tokio::test]
 async fn a_proxy_that_does_not_connect_is_named_with_the_reason() {
     let login = "it does not accept the user name and the password in its address";
     let after_407 = format!("it answered 407 Proxy Authentication Required; {login}");
     let closed = "it closed the connection before it answered";
+    let interim: &[u8] = "HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n".repeat(2000).leak().as_bytes();
     for (scheme, bytes, expected) in [
         ("http", &b"HTTP/1.1 407 Go away\r\n\r\n"[..], after_407.as_str()),
         ("http", b"HTTP/1.1 403 Go away\r\nContent-Length: 4\r\n\r\nevil", "it answered 403 Forbidden"),
@@ -315,6 +336,7 @@ async fn a_proxy_that_does_not_connect_is_named_with_the_reason() {
         ("http", b"HTTP/1.1 503 Go away\r\n\r\n", "it answered 503 Service Unavailable"),
         ("http", b"HTTP/1.1 599 Go away\r\n\r\n", "it answered 599"),
         ("http", b"", closed),
+        ("http", interim, "it sent more than 65536 bytes of interim responses (1xx) and no answer"),
         ("http", b"SSH-2.0-x\r\n", "what it sent is not HTTP"),
         ("socks5", b"", closed),
         ("socks5", b"\x05\x02", closed),
