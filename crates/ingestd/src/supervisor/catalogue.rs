@@ -105,7 +105,8 @@ impl Supervisor {
         let mut pauses = Vec::new();
         let restored = sources.into_iter().map(|(source, is_added)| {
             if is_added && source.enabled {
-                documents.extend(self.documents.take(&source).map(|document| (source.id.clone(), document)));
+                let document = self.documents.take(&source, self.ctx.visitor.default_proxy());
+                documents.extend(document.map(|document| (source.id.clone(), document)));
             }
             let state = stored_states.remove(&source.id).unwrap_or_default();
             let request_hash = self.request_hashes.get(&source.id).copied();
