@@ -39,7 +39,7 @@ use crate::{
     limits::Deadline,
     proxy,
     stream::{BoxError, BoxStream, ConnectPhase, ConnectionTask, http, is_https},
-    tls,
+    tls::{self, OwnCertificates},
     userinfo::{basic_of, credentials, without_credentials},
 };
 
@@ -99,13 +99,27 @@ struct ProxyRoute {
     /// Without user name and password.
     address: Uri,
     authorization: Option<HeaderValue>,
+    /// For a proxy that is reached over TLS.
+    tls: Arc<ClientConfig>,
 }
 
 impl ProxyRoute {
-    fn new(proxy: &ProxyUrl) -> Result<Self, BadPolicy> {
+    /// `for_servers` are the settings for servers, `own` the certificates of the source, in PEM.
+    fn new(
+        proxy: &ProxyUrl,
+        policy: &Policy,
+        own: Option<&str>,
+        for_servers: &Arc<ClientConfig>,
+    ) -> Result<Self, BadPolicy> {
         let url = proxy.secret();
         let address = without_credentials(url).as_str().parse().map_err(BadPolicy::Proxy)?;
-        Ok(Self { proxy: proxy.clone(), address, authorization: basic_of(url) })
+        let tls = match own {
+            Some(own) if is_https(&address) => {
+                Arc::new(tls::client_config(policy, OwnCertificates::Besides(own))?)
+            }
+            _ => Arc::clone(for_servers),
+        };
+        Ok(Self { proxy: proxy.clone(), address, authorization: basic_of(url), tls })
     }
 
     /// Whether the proxy reads the request, as it is sent without a tunnel.
@@ -132,8 +146,11 @@ impl HttpClient {
     /// [`BadPolicy`] if no visit can succeed with them.
     pub(crate) fn try_new(policy: &Policy, profile: &ConnectionProfile) -> Result<Self, BadPolicy> {
         let headers = headers(policy)?;
-        let tls = Arc::new(tls::client_config(policy, profile.authorities_pem.as_deref())?);
-        let proxy = profile.proxy(policy).map(ProxyRoute::new).transpose()?;
+        let own = profile.authorities_pem.as_deref();
+        let only = own.map_or(OwnCertificates::Absent, OwnCertificates::Only);
+        let tls = Arc::new(tls::client_config(policy, only)?);
+        let route = |proxy| ProxyRoute::new(proxy, policy, own, &tls);
+        let proxy = profile.proxy(policy).map(route).transpose()?;
         Ok(Self(Arc::new(ClientSettings { headers, tls, proxy })))
     }
 
@@ -161,7 +178,7 @@ impl HttpClient {
         let (mut certificate_until, mut is_certificate_wanted) = (None, false);
         if is_https(to) {
             times.handshake = Some(Instant::now());
-            let (session, is_wanted) = self.handshake(to.host().unwrap_or_default(), stream).await?;
+            let (session, is_wanted) = handshake(&self.0.tls, to.host().unwrap_or_default(), stream).await?;
             (certificate_until, is_certificate_wanted) = (not_after(&session), is_wanted);
             stream = Box::new(session);
         }
@@ -206,7 +223,7 @@ impl HttpClient {
         if is_https(&route.address) {
             *phase = ConnectPhase::ProxyHandshake;
             let host = route.address.host().unwrap_or_default();
-            stream = Box::new(self.handshake(host, stream).await?.0);
+            stream = Box::new(handshake(&route.tls, host, stream).await?.0);
         }
         *phase = ConnectPhase::Tunnel;
         let login = credentials(route.proxy.secret());
@@ -220,19 +237,20 @@ impl HttpClient {
         }
         Ok((stream, remote))
     }
+}
 
-    async fn handshake(
-        &self,
-        host: &str,
-        stream: BoxStream,
-    ) -> Result<(TlsStream<BoxStream>, bool), BoxError> {
-        let name = match host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>() {
-            Ok(ip) => ServerName::IpAddress(IpAddr::from(ip)),
-            Err(_) => ServerName::try_from(host.to_owned())?,
-        };
-        let connector = TlsConnector::from(Arc::clone(&self.0.tls));
-        tls::noting_certificate_requests(connector.connect(name, stream)).await
-    }
+/// A TLS session with a host, and whether that asked for a certificate.
+async fn handshake(
+    settings: &Arc<ClientConfig>,
+    host: &str,
+    stream: BoxStream,
+) -> Result<(TlsStream<BoxStream>, bool), BoxError> {
+    let name = match host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>() {
+        Ok(ip) => ServerName::IpAddress(IpAddr::from(ip)),
+        Err(_) => ServerName::try_from(host.to_owned())?,
+    };
+    let connector = TlsConnector::from(Arc::clone(settings));
+    tls::noting_certificate_requests(connector.connect(name, stream)).await
 }
 
 /// When the certificate of the server expires.
