@@ -393,6 +393,47 @@ fn a_pause_ends_by_itself_and_an_ended_one_is_discarded_at_a_start() {
 }
 
 #[test]
+fn items_that_wait_are_counted_as_lost_when_their_source_gets_another_address() {
+    run(async {
+        let harness = harness(feed::read).await;
+        let url = |path: &str| FeedUrl::try_new(&format!("{}{path}", harness.url)).unwrap();
+        let state = |url: &FeedUrl, waiting_items| {
+            let mut before = harness.source("any");
+            before.url = url.clone();
+            let flooding = news::Flooding {
+                since: Timestamp::from_millis(0),
+                waiting_items,
+                waiting_bytes: 1,
+                bound: news::FloodingBound::Visit,
+                lost_items: 0,
+            };
+            let mut state = SourceState { address: before.request_hash(), ..SourceState::default() };
+            state.moves.home = crate::visit::redirects::url_hash(url);
+            state.flooding = Some(Box::new(news::FloodingState { flooding, full_visits: 0 }));
+            state
+        };
+        let mut keyed = harness.source("keyed");
+        keyed.access.user_agent = Some("other/1".to_owned());
+        let stored_states = [
+            ("moved", state(&url("old"), 7)),
+            ("same", state(&url(""), 11)),
+            ("keyed", state(&url(""), 13)),
+            ("drained", state(&url("old"), 0)),
+        ]
+        .map(|(id, state)| (SourceId::try_new(id).unwrap(), state));
+        let mut sources = ["moved", "same", "drained"].map(|id| harness.source(id)).to_vec();
+        sources.push(keyed);
+        let message = ApplyCatalogue {
+            catalogue: Catalogue { sources, ..Catalogue::default() },
+            stored_states: stored_states.into(),
+            request_hashes: HashMap::new(),
+        };
+        harness.supervisor.send(message).await.unwrap();
+        assert_eq!(harness.metrics.items_lost.get(), 7);
+    });
+}
+
+#[test]
 fn a_restart_spreads_what_is_due_and_keeps_what_is_not() {
     run(async {
         let harness = harness(feed::read).await;
