@@ -125,7 +125,9 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     let mut lists = FeedLists::new(Rc::clone(&ctx), &config.store.path, parts.lists.clone());
     let mut catalogue = lists.complete(catalogue, &config.ingestd.sources).await?;
     catalogue.inherit_proxy(ctx.visitor.default_proxy());
+    parts.registry.expect(catalogue.sources.len());
     apply_catalogue(&supervisor, catalogue, &ctx.credentials, &parts.reader).await?;
+    parts.registry.set_complete();
     notify_ready(&config, &parts.reader);
     let DaemonParts { reader, registry, .. } = parts;
     let reloader = reloader.for_sections(settings::SECTIONS);
