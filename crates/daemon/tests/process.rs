@@ -13,7 +13,6 @@ use daemon::config::{LogFormat, LogSection};
 use daemon::metrics::MetricsRegistry;
 use daemon::watch::Watch;
 use daemon::{logs, notify, panics};
-use serde_json::Value;
 
 const ROLE: &str = "DAEMON_TEST_ROLE";
 
@@ -51,7 +50,7 @@ fn change_the_level() {
     let logs = logs::init(&LogSection { level: "info".to_owned(), format: LogFormat::Text }).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("admin.sock");
-    let status = std::sync::Arc::new(|| Value::Null);
+    let status = daemon::admin::status_of(|| ());
     let what = Admin {
         name: "testd",
         version: "1",

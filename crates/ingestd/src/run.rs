@@ -46,7 +46,11 @@ use crate::{
     queue::limiter::HostLimiter,
     recorder::{Recorder, WriterLoop, WriterThread},
     settings,
-    status::{diagnostics::IngestDiagnostics, metrics::IngestMetrics, registry::SourceRegistry},
+    status::{
+        diagnostics::IngestDiagnostics,
+        metrics::IngestMetrics,
+        registry::{SourceRegistry, StatusOf},
+    },
     supervisor::Supervisor,
     visit::{context::VisitContext, crash_guard::CrashGuard},
     websub::actor::WebSubActor,
@@ -174,7 +178,7 @@ impl DaemonParts {
             head: reader.head().0,
             panics: daemon::panics::count(),
             overdue: registry.overdue(Timestamp::from_millis(clock.now_millis())) as u64,
-            sources: registry.entries().iter().map(|entry| entry.status()).collect(),
+            sources: registry.entries().into_iter().map(StatusOf).collect(),
         };
         Admin {
             name: "newswire-ingestd",

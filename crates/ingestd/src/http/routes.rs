@@ -321,11 +321,7 @@ async fn source(_: AfterStart, state: web::Data<ControlState>, id: web::Path<Str
     }
 }
 
-async fn visits(
-    _: AfterStart,
-    state: web::Data<ControlState>,
-    order: web::Json<VisitOrder>,
-) -> HttpResponse {
+async fn visits(_: AfterStart, state: web::Data<ControlState>, order: web::Json<VisitOrder>) -> HttpResponse {
     let VisitOrder { sources, select, full } = order.into_inner();
     let select = select.or_else(|| sources.is_none().then(SourceSelection::default));
     let selected = match SelectedSources::find(&state.registry, sources.unwrap_or_default(), select).await {

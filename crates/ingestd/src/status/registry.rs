@@ -12,6 +12,7 @@ use news::{
     Cursor, HubSubscription, Pause, PushStatus, Quiet, Source, SourceId, SourceState, SourceStatus,
     Timestamp, VisitStatus, WebSubState,
 };
+use serde::{Serialize, Serializer};
 use tokio::sync::watch;
 
 use super::activity::{Activity, SourceHealth};
@@ -307,6 +308,15 @@ impl SourceEntry {
             list: source.list.as_ref().map(|list| list.id.clone()),
             attempts: Vec::new(),
         }
+    }
+}
+
+/// A source whose status is read when it is serialised: many of them are never in memory at once.
+pub(crate) struct StatusOf(pub(crate) Arc<SourceEntry>);
+
+impl Serialize for StatusOf {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.status().serialize(serializer)
     }
 }
 
