@@ -13,6 +13,7 @@ use daemon::config::{LogFormat, LogSection};
 use daemon::metrics::MetricsRegistry;
 use daemon::watch::Watch;
 use daemon::{logs, notify, panics};
+use serde_json::Value;
 
 const ROLE: &str = "DAEMON_TEST_ROLE";
 
