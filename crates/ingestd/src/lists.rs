@@ -428,9 +428,11 @@ fn log(held: &HeldList, before: &ListMemory, result: &ReadResult) {
     }
     if let ReadResult::Changed { sources, added, removed, refused } = result {
         tracing::info!(%list, sources, added, removed, "list of feeds changed");
-        if let Some((line, reason)) = refused {
-            let skipped = held.memory.refused;
-            tracing::info!(%list, items = skipped, reason = %format!("line {line}: {reason}"), "list of feeds has outlines that are no feed");
+        if !refused.is_empty() {
+            tracing::info!(%list, items = held.memory.refused, "list of feeds has outlines that are no feed");
+        }
+        for (line, reason) in refused {
+            tracing::info!(%list, reason = %format!("line {line}: {reason}"), "outline of a list of feeds is no feed");
         }
     }
 }

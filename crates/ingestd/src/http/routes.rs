@@ -353,7 +353,7 @@ async fn pauses(
     state: web::Data<ControlState>,
     order: web::Json<PauseOrder<Timestamp>>,
 ) -> HttpResponse {
-    let PauseOrder { sources, for_s, until, reason, select } = order.into_inner();
+    let PauseOrder { sources, for_s, until, reason, select, coming } = order.into_inner();
     let since = Timestamp::from_millis(state.clock.now_millis());
     let until = until.or(for_s.map(|seconds| since.plus(Duration::from_secs(seconds))));
     if until.is_some_and(|until| until <= since) {
@@ -362,7 +362,7 @@ async fn pauses(
     if reason.as_ref().is_some_and(|reason| reason.len() > Pause::REASON_BYTES_MAX) {
         return problem(400, "long-reason", "the reason is too long; at most 200 bytes");
     }
-    set_pause(&state, sources, select, Some(Pause { since, until, reason })).await
+    set_pause(&state, sources, select, Some(Pause { since, until, reason }), coming).await
 }
 
 async fn end_pauses(
@@ -371,7 +371,7 @@ async fn end_pauses(
     order: web::Json<ResumeOrder>,
 ) -> HttpResponse {
     let ResumeOrder { sources, select } = order.into_inner();
-    set_pause(&state, sources, select, None).await
+    set_pause(&state, sources, select, None, false).await
 }
 
 async fn set_pause(
@@ -379,6 +379,7 @@ async fn set_pause(
     named: Vec<String>,
     select: Option<SourceSelection>,
     pause: Option<Pause>,
+    is_for_coming: bool,
 ) -> HttpResponse {
     let selected = match SelectedSources::find(&state.registry, named, select).await {
         Ok(selected) => selected,
@@ -387,7 +388,7 @@ async fn set_pause(
     let mut all = PauseAnswer { unknown_categories: selected.unknown_categories, ..PauseAnswer::default() };
     // Each part is one commit.
     for ids in selected.ids.chunks(ORDER_SOURCES_MAX) {
-        let order = SetPause { ids: ids.to_vec(), pause: pause.clone() };
+        let order = SetPause { ids: ids.to_vec(), pause: pause.clone(), is_for_coming };
         match state.pauses.send(order).timeout(ACTOR_TIMEOUT).await {
             Ok(Ok(answer)) => {
                 all.done.extend(answer.done);
