@@ -10,8 +10,8 @@
 use std::{collections::HashMap, fs::File, io, sync::Arc};
 
 use news::{
-    Cursor, Event, EventKind, Flooding, FloodingBound, FloodingState, Item, Pause, Seq, Source, SourceId,
-    SourceState, Timestamp, VisitStatus, WebSubState,
+    Cursor, Event, EventKind, Flooding, FloodingBound, FloodingState, HeldHost, Item, Pause, Seq, Source,
+    SourceId, SourceState, Timestamp, VisitStatus, WebSubState,
 };
 
 use seen::{Classification, ItemStatus, SeenSet};
@@ -547,6 +547,17 @@ impl LogWriter {
             batch.insert(record::state_key(&source), record::seal(&[&json]));
         }
         self.shared.db.apply_batch(batch)?;
+        self.shared.db.flush()?;
+        Ok(self.file.sync_data()?)
+    }
+
+    /// Replaces the hosts that asked for a pause. Blocks until they are on disk.
+    ///
+    /// # Errors
+    /// As [`LogWriter::append`].
+    pub fn write_held_hosts(&mut self, hosts: &[HeldHost]) -> Result<(), AppendError> {
+        let json = serde_json::to_vec(hosts).expect("every field of a held host has a JSON form");
+        self.shared.db.insert(record::HOSTS, record::seal(&[&json]))?;
         self.shared.db.flush()?;
         Ok(self.file.sync_data()?)
     }
