@@ -17,6 +17,7 @@ use sources::lists::{self, ListCopies, ListMemory};
 use tokio::io::AsyncReadExt as _;
 
 use super::{
+    millis,
     result::ReadResult,
     schedule::{DOUBT, ReadEnd, next_read},
 };
@@ -62,6 +63,9 @@ enum ListAnswer {
     Document { body: Bytes, memory: ListMemory, share: Option<Arc<MemoryShare>> },
     /// Not modified; with the validators to send next.
     NotModified(ListMemory),
+    /// The same of a server inside of `fetch.allow` about a copy from outside, or the other way round: it is not from there.
+    /// The whole document is needed soon.
+    NotModifiedElsewhere(ListMemory),
 }
 
 /// Why a list was not read.
@@ -98,7 +102,12 @@ impl ReadJob {
     fn ended(&self, ctx: &VisitContext, end: ReadEnd, memory: ListMemory) -> ListMemory {
         let (now, bounds) = (ctx.now(), ctx.interval_bounds.get());
         let next_read = Some(next_read(self.list.every, bounds, now, end, fastrand::f64()));
-        ListMemory { last_read: Some(now), next_read, ..memory }
+        let (is_throttled, asked) = match end {
+            ReadEnd::Failed { is_throttled, wait, .. } => (is_throttled, wait),
+            ReadEnd::Fine | ReadEnd::Doubtful(_) => (false, None),
+        };
+        let (every_ms, asked_ms) = (millis(self.list.every), asked.map(millis));
+        ListMemory { last_read: Some(now), next_read, every_ms, is_throttled, asked_ms, ..memory }
     }
 
     /// After a read that found what the list has.
@@ -132,13 +141,19 @@ pub(super) async fn read(ctx: Rc<VisitContext>, job: ReadJob) -> ListRead {
     };
     let (memory, result) = match answer {
         Ok(ListAnswer::NotModified(memory)) => (job.succeeded(&ctx, memory), ReadResult::Unchanged),
-        Ok(ListAnswer::Document { body, memory, share }) => match parse(&ctx, &job, body, share).await {
-            Ok(Parsed::Credible { result, refused }) => {
-                (job.succeeded(&ctx, ListMemory { refused, ..memory }), result)
+        Ok(ListAnswer::NotModifiedElsewhere(memory)) => {
+            let end = ReadEnd::Failed { failures: 1, is_throttled: false, wait: None };
+            (job.ended(&ctx, end, job.succeeded(&ctx, memory)), ReadResult::Unchanged)
+        }
+        Ok(ListAnswer::Document { body, memory, share }) => {
+            match parse(&ctx, &job, body, &memory, share).await {
+                Ok(Parsed::Credible { result, refused }) => {
+                    (job.succeeded(&ctx, ListMemory { refused, ..memory }), result)
+                }
+                Ok(Parsed::Doubtful(why)) => (job.doubtful(&ctx, &why), ReadResult::Doubtful),
+                Err(failure) => (job.not_read(&ctx, &failure), ReadResult::Failed),
             }
-            Ok(Parsed::Doubtful(why)) => (job.doubtful(&ctx, &why), ReadResult::Doubtful),
-            Err(failure) => (job.not_read(&ctx, &failure), ReadResult::Failed),
-        },
+        }
         Err(failure) => (job.not_read(&ctx, &failure), ReadResult::Failed),
     };
     let (list, copies, written) = (job.list.id.clone(), job.copies, memory.clone());
@@ -230,6 +245,10 @@ async fn request(ctx: &VisitContext, job: &ReadJob, url: &FeedUrl) -> Result<Lis
             let memory = ListMemory { etag, last_modified, validator_key, last_full, ..before };
             Ok(ListAnswer::Document { body, memory, share: Some(budget.0) })
         }
+        FetchResult::NotModified { .. } if is_trusted != job.memory.is_trusted => {
+            let memory = ListMemory { etag: None, last_modified: None, ..job.memory.clone() };
+            Ok(ListAnswer::NotModifiedElsewhere(memory))
+        }
         FetchResult::NotModified { etag, last_modified } => {
             let etag = etag.or_else(|| before.etag.clone());
             let last_modified = last_modified.or_else(|| before.last_modified.clone());
@@ -268,20 +287,26 @@ async fn parse(
     ctx: &VisitContext,
     job: &ReadJob,
     body: Bytes,
+    answered: &ListMemory,
     share: Option<Arc<MemoryShare>>,
 ) -> Result<Parsed, ReadFailure> {
     let share = share.unwrap_or_else(|| ctx.limiter.share_for(0));
     share.use_for(MemoryPart::Document, (1 + PARSED_BYTES) * body.len());
-    let (job, now) = (job.clone(), ctx.now());
+    let (job, is_trusted, now) = (job.clone(), answered.is_trusted, ctx.now());
     let parsed = tokio::task::spawn_blocking(move || {
         // Until the end of the thread, also if the read is cancelled.
         let _share = share;
-        parse_blocking(&job, &body, now)
+        parse_blocking(&job, &body, is_trusted, now)
     });
     parsed.await.unwrap_or_else(|panic| Err(ReadFailure::new(format!("reading it failed: {panic}"))))
 }
 
-fn parse_blocking(job: &ReadJob, body: &[u8], now: Timestamp) -> Result<Parsed, ReadFailure> {
+fn parse_blocking(
+    job: &ReadJob,
+    body: &[u8],
+    is_trusted: bool,
+    now: Timestamp,
+) -> Result<Parsed, ReadFailure> {
     let id = &job.list.id;
     // A damaged copy is replaced.
     let before = job.copies.sources(id).unwrap_or_default();
@@ -312,7 +337,13 @@ fn parse_blocking(job: &ReadJob, body: &[u8], now: Timestamp) -> Result<Parsed, 
     };
     let left_now = left.after(&before, &reading.sources, now);
     let left_written = if left_now == left { Ok(()) } else { job.copies.write_left(id, &left_now) };
-    let written = left_written.and_then(|()| job.copies.write_sources(id, reading.sources));
+    // Before the copy: a crash in between must not leave a foreign one that counts as the operator's.
+    let distrusted = || match job.memory.is_trusted && !is_trusted {
+        true => job.copies.write_memory(id, &ListMemory { is_trusted, ..job.memory.clone() }),
+        false => Ok(()),
+    };
+    let written =
+        left_written.and_then(|()| distrusted()).and_then(|()| job.copies.write_sources(id, reading.sources));
     written.map_err(|error| ReadFailure::new(format!("its copy cannot be written: {error}")))?;
     Ok(Parsed::Credible { result, refused })
 }
