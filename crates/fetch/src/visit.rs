@@ -313,6 +313,9 @@ impl Visitor {
         let head = self.exchange(&route.client, outgoing, found?, connect, &progress.limits).await;
         let times = head.as_ref().map_or_else(|error| error.times, |head| head.times);
         progress.book(looked_up, times, Instant::now());
+        if let Err(ExchangeError { proxy_headers: Some(headers), .. }) = &head {
+            progress.retry_after = headers::retry_after(headers, progress.now);
+        }
         let Head { response, remote, certificate_until, .. } = head?;
         progress.remote = Some(remote);
         let expired = certificate_until.filter(|until| *until < progress.now);
