@@ -140,12 +140,14 @@ pub(crate) fn of_head(
     if causes(error).any(is_garbage) {
         return Failure::new(FailureClass::BadHttp, format!("what {to} sent is not HTTP: {why}"));
     }
-    let hint = if is_certificate_wanted {
-        "; it had asked for a client certificate, which newswire does not have"
-    } else {
-        ""
-    };
-    let message = format!("{to} closed the connection before it answered: {why}{hint}");
+    if is_certificate_wanted {
+        let message = format!(
+            "no trustworthy TLS session with {to}: it asked for a client certificate, which newswire does not have, and \
+             closed the connection before it answered"
+        );
+        return Failure::new(FailureClass::Tls, message);
+    }
+    let message = format!("{to} closed the connection before it answered: {why}");
     Failure::new(FailureClass::Truncated, message)
 }
 
