@@ -27,7 +27,7 @@ use self::input::CheckInput;
 use crate::{
     config_file::{ConfigFile, UsageError},
     discover::{FeedFailure, read_document},
-    out::{self, Paint, safe, span},
+    out::{self, Paint, safe, span, whole},
 };
 
 /// How long the daemon may take to say what it knows about a source.
@@ -324,8 +324,8 @@ fn print(report: &FeedReport) -> anyhow::Result<()> {
     if let Some(fetch) = &report.fetch {
         print_fetch(fetch, paint)?;
     }
-    if let Some(FeedFailure { kind, message }) = &report.error {
-        out::stdout_line(&format!("  {} {}", paint.bad(&format!("{kind}:")), safe(message)))?;
+    if let Some(failure) = &report.error {
+        out::stdout_line(&failure_line(failure, paint))?;
     }
     if let (Some(format), Some(encoding), Some(feed)) = (report.format, &report.encoding, &report.feed) {
         let title = safe(feed.title.as_deref().unwrap_or("(no title)"));
@@ -349,6 +349,11 @@ fn print(report: &FeedReport) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Why an input has no document, with the remedy at its end.
+fn failure_line(FeedFailure { kind, message }: &FeedFailure, paint: Paint) -> String {
+    format!("  {} {}", paint.bad(&format!("{kind}:")), whole(message))
 }
 
 fn print_fetch(fetch: &Value, paint: Paint) -> anyhow::Result<()> {
@@ -398,7 +403,7 @@ fn print_fetch(fetch: &Value, paint: Paint) -> anyhow::Result<()> {
 /// What the running daemon said about a source of the list.
 fn print_daemon(daemon: &Value) -> anyhow::Result<()> {
     let Value::Object(known) = daemon else { return Ok(()) };
-    let text = |key: &str| known.get(key).and_then(Value::as_str).map(safe);
+    let text = |key: &str| known.get(key).and_then(Value::as_str).map(whole);
     let at = text("next_visit").map_or("none".to_owned(), |at| format!("at {at}"));
     let why = text("waiting_for").or_else(|| text("why")).unwrap_or_default();
     out::stdout_line(&format!("  newswire-ingestd: next visit {at}: {why}"))?;

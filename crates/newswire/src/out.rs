@@ -60,7 +60,12 @@ impl Paint {
     }
 }
 
-/// Escapes text from outside for a terminal.
+/// Escapes a sentence about a failure for a terminal, and leaves it whole: the remedy is at its end.
+pub(crate) fn whole(text: &str) -> String {
+    notation::escaped(text).into_owned()
+}
+
+/// Escapes text from outside for a terminal, and cuts it.
 pub(crate) fn safe(text: &str) -> String {
     Escaped(text).to_string()
 }
@@ -92,6 +97,14 @@ mod tests {
     fn columns_are_aligned_by_characters_and_not_by_bytes() {
         let row = |a: &str, b: &str| vec![a.to_owned(), b.to_owned()];
         assert_eq!(table(&[row("é", "x"), row("long", "y")]), ["é     x", "long  y"]);
+    }
+
+    #[test]
+    fn a_sentence_about_a_failure_is_not_cut_and_controls_no_terminal() {
+        let remedy = format!("{}\u{1b}[31m\n; put it into tls_ca_file", "why ".repeat(200));
+        let expected = format!("{}\\u{{1b}}[31m\\n; put it into tls_ca_file", "why ".repeat(200));
+        assert_eq!(whole(&remedy), expected);
+        assert!(safe(&remedy).ends_with('…'), "the control");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{CommandContext, now, orders};
-use crate::out::{self, safe, span};
+use crate::out::{self, safe, span, whole};
 
 /// Arguments of `newswire sources lists`.
 #[derive(Debug, Args)]
@@ -91,9 +91,9 @@ async fn read(context: &CommandContext, arguments: ListsArgs) -> anyhow::Result<
 /// How far an ordered read is.
 fn progress(list: &ListStatus, ordered_at: Timestamp) -> String {
     match (&list.waiting_for, &list.error) {
-        (Some(reason), _) => format!("waits: {}", safe(reason)),
+        (Some(reason), _) => format!("waits: {}", whole(reason)),
         (None, _) if list.last_read.is_none_or(|last| last < ordered_at) => "is read now".to_owned(),
-        (None, Some(error)) => format!("was not taken: {}", safe(error)),
+        (None, Some(error)) => format!("was not taken: {}", whole(error)),
         (None, None) => "was read".to_owned(),
     }
 }
@@ -134,7 +134,7 @@ fn described(list: &ListStatus) -> String {
 pub(super) fn tell_failing(lists: &[ListStatus]) {
     for list in lists.iter().filter(|list| list.is_failing()) {
         let error = list.error.as_deref().unwrap_or_default();
-        out::stderr_line(&format!("list {}: {}", list.id, safe(error)));
+        out::stderr_line(&format!("list {}: {}", list.id, whole(error)));
     }
 }
 

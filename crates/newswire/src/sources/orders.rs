@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::CommandContext;
 use crate::{
-    out::{self, safe},
+    out::{self, safe, whole},
     reload, unanswered,
 };
 
@@ -245,7 +245,7 @@ impl ListReload {
             }
             Self::Refused { complaints } => {
                 out::stderr_line("newswire-ingestd keeps its old list:");
-                complaints.iter().for_each(|complaint| out::stderr_line(&safe(complaint)));
+                complaints.iter().for_each(|complaint| out::stderr_line(&whole(complaint)));
                 Exit::Failure
             }
         }

@@ -12,7 +12,7 @@ use super::{
     orders::{BEGIN_WITHIN, print_each, print_unknown_categories, send},
     show,
 };
-use crate::out::{self, safe};
+use crate::out::{self, safe, whole};
 
 /// Arguments of `newswire sources refresh`.
 #[derive(Debug, Args)]
@@ -165,9 +165,9 @@ fn progress(source: &SourceStatus, ordered_at: Timestamp) -> VisitProgress {
 impl VisitProgress {
     fn text(&self) -> String {
         match self {
-            Self::Ended(how) => format!("was visited: {}", safe(how)),
+            Self::Ended(how) => format!("was visited: {}", whole(how)),
             Self::Running => "is being visited".to_owned(),
-            Self::Waiting(reason) => format!("waits: {}", safe(reason)),
+            Self::Waiting(reason) => format!("waits: {}", whole(reason)),
             Self::Ordered => "is visited next".to_owned(),
             Self::Removed => "has left the list of sources".to_owned(),
         }
